@@ -1,0 +1,31 @@
+//! The training engine: parameters and activations on a device, and the fifteen or so coarse operations
+//! of a transformer, each with a hand-written forward and backward.
+//!
+//! The engine knows no model and no phase. Above it nobody touches a slice of device memory: models
+//! record operations on a [`Tape`] and get [`Var`] handles back; the few numbers that leave the device
+//! (log-probs, logits to sample from, losses) are copied out by [`Tape::read`].
+//!
+//! # Contracts
+//! Matrices are row-major `[rows, cols]`; a row is a token. Weights are `[out, in]` as PyTorch stores
+//! them. Shape mismatches are bugs of the caller and panic; everything a *user* can get wrong is
+//! checked by the crates above.
+//!
+//! # Determinism
+//! The same inputs give the same bits on any number of threads: work is cut into shards and lanes by
+//! rules that do not look at the number of threads, and sums over them run in a fixed order.
+
+mod device;
+mod kv_cache;
+mod lanes;
+mod optimizer;
+mod params;
+mod rope;
+mod tape;
+
+pub use device::{Device, Workspace};
+pub use kv_cache::KvCache;
+pub use lanes::Lanes;
+pub use optimizer::{AdamW, AdamWConfig};
+pub use params::{Grads, Init, ParamId, ParamSpec, Params};
+pub use rope::{Rope, RopeStyle};
+pub use tape::{Attention, Tape, Var};

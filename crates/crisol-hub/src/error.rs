@@ -1,0 +1,154 @@
+//! What can go wrong with files, each with its remedy.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// A problem with a file or folder.
+#[derive(Debug, thiserror::Error)]
+pub enum HubError {
+    /// The operating system refused an operation.
+    #[error("cannot {action} {path}: {source}{hint}", path = path.display(), hint = hint(source))]
+    Io {
+        /// What was tried, as a verb ("read", "write").
+        action: &'static str,
+        /// On which file or folder.
+        path: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// No space left (or the user's quota is used up).
+    #[error(
+        "the disk is full: cannot write {path}. What was there before is kept. \
+         Free some space or choose another folder, then start again.",
+        path = path.display()
+    )]
+    DiskFull {
+        /// The file that could not be written whole.
+        path: PathBuf,
+    },
+    /// The folder holds no weights.
+    #[error(
+        "{path} holds no weights: neither model.safetensors nor model.safetensors.index.json is there. \
+         Is it a checkpoint folder of Crisol or Hugging Face?",
+        path = path.display()
+    )]
+    NoWeights {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// The folder to replace holds something that Crisol did not write.
+    #[error(
+        "{path} exists and was not written by Crisol; it is left as it is. \
+         Choose another folder, or remove it if you do not need it.",
+        path = path.display()
+    )]
+    NotOurs {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// The file is shorter or longer than its header says.
+    #[error(
+        "{file} is {what}: it has {actual} bytes, its header describes {expected}. \
+         Copy or download it again.",
+        file = file.display(),
+        what = if actual < expected { "truncated" } else { "too long" }
+    )]
+    WrongLength {
+        /// The file.
+        file: PathBuf,
+        /// Bytes it has.
+        actual: u64,
+        /// Bytes it should have.
+        expected: u64,
+    },
+    /// The file is not what its name promises.
+    #[error("{file} is damaged: {cause}. Copy or download it again.", file = file.display())]
+    Damaged {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with it.
+        cause: String,
+    },
+    /// A tensor that the model needs is not there.
+    #[error(
+        "{file} lacks the tensor `{tensor}`{more}. The weights do not belong to this config.json.",
+        file = file.display(),
+        more = others(*more)
+    )]
+    MissingTensor {
+        /// The file or folder.
+        file: PathBuf,
+        /// The first tensor that is missing.
+        tensor: String,
+        /// How many others are missing.
+        more: usize,
+    },
+    /// There is a tensor that the model has no place for.
+    #[error(
+        "{file} holds the tensor `{tensor}`{more} that the model described by config.json does not have. \
+         The weights do not belong to this config.json.",
+        file = file.display(),
+        more = others(*more)
+    )]
+    SurplusTensor {
+        /// The file or folder.
+        file: PathBuf,
+        /// The first tensor too many.
+        tensor: String,
+        /// How many others there are.
+        more: usize,
+    },
+    /// A tensor has another shape than the model's.
+    #[error(
+        "tensor `{tensor}` in {file} has shape {found:?}, but {expected:?} is expected. \
+         The weights do not belong to this config.json.",
+        file = file.display()
+    )]
+    WrongShape {
+        /// The file.
+        file: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// Its shape in the file.
+        found: Vec<usize>,
+        /// The shape it should have.
+        expected: Vec<usize>,
+    },
+    /// A tensor has an element type that cannot be used.
+    #[error(
+        "tensor `{tensor}` in {file} has element type {dtype}; F32, BF16 and F16 are supported. \
+         Convert the checkpoint to one of these (quantised checkpoints cannot be trained).",
+        file = file.display()
+    )]
+    WrongType {
+        /// The file.
+        file: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// Its element type in the file.
+        dtype: String,
+    },
+}
+
+impl HubError {
+    /// The error for a failed file operation: [`HubError::DiskFull`] where that is the cause.
+    pub fn io(action: &'static str, path: &Path, source: io::Error) -> HubError {
+        let path = path.to_owned();
+        match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => HubError::DiskFull { path },
+            _ => HubError::Io { action, path, source },
+        }
+    }
+}
+
+fn hint(source: &io::Error) -> &'static str {
+    match source.kind() {
+        io::ErrorKind::NotFound => ". Check the path.",
+        io::ErrorKind::PermissionDenied => ". Check who owns it and its permissions.",
+        _ => "",
+    }
+}
+
+fn others(more: usize) -> String {
+    if more == 0 { String::new() } else { format!(" (and {more} others)") }
+}

@@ -1,0 +1,16 @@
+//! Model files: reading tensors without trusting them, and writing folders that are whole or absent.
+//!
+//! - [`Tensors`] opens the weights of a model (memory-mapped, one file or many) and hands them out as f32;
+//!   [`write_tensors`] writes them.
+//! - [`write_folder_atomically`] and [`write_file_atomically`] replace what is on disk in one step.
+//!
+//! Whatever a file contains, the answer is the data or a [`HubError`] that names the file, the place, the
+//! cause and the remedy.
+
+mod atomic;
+mod error;
+mod tensors;
+
+pub use atomic::{settle_folder, whole_folder, write_file_atomically, write_folder_atomically};
+pub use error::HubError;
+pub use tensors::{Tensor, Tensors, write_tensors};

@@ -1,0 +1,417 @@
+//! What can be set about a run: every key of a recipe, its meaning and its default.
+//!
+//! The defaults are those of the embedded run; a recipe file changes what it names. There are no optional
+//! values: "off" is a value (0, an empty list), so that the recipe written into a run's folder shows everything.
+
+use crisol_objectives::{AdvantageScaling, DpoLoss, KlEstimator, Normalisation, RatioLevel};
+use crisol_train::Schedule;
+use serde::{Deserialize, Serialize};
+
+/// Shape of a model that is trained from scratch.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ModelSettings {
+    /// `LlamaForCausalLM` or `Olmo2ForCausalLM`.
+    pub architecture: String,
+    /// Width of the residual stream.
+    pub hidden_size: usize,
+    /// Number of layers.
+    pub layers: usize,
+    /// Attention heads.
+    pub heads: usize,
+    /// Key/value heads (grouped-query attention); divides `heads`.
+    pub kv_heads: usize,
+    /// Width of the feed-forward layer.
+    pub intermediate_size: usize,
+    /// Whether the head shares the embedding's weights.
+    pub tied_head: bool,
+    /// Base of the rotary embedding.
+    pub rope_theta: f64,
+    /// Longest sequence in tokens.
+    pub context: usize,
+    /// Size of the vocabulary of the tokenizer that is trained with it.
+    pub vocab_size: usize,
+}
+
+impl Default for ModelSettings {
+    fn default() -> Self {
+        ModelSettings {
+            architecture: "LlamaForCausalLM".into(),
+            hidden_size: 128,
+            layers: 4,
+            heads: 4,
+            kv_heads: 4,
+            intermediate_size: 352,
+            tied_head: true,
+            rope_theta: 10_000.0,
+            context: 256,
+            vocab_size: 2048,
+        }
+    }
+}
+
+/// AdamW and its schedule.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct OptimizerSettings {
+    /// Peak learning rate.
+    pub lr: f64,
+    /// Shape over the phase: `constant`, `wsd` or `cosine`.
+    pub schedule: Schedule,
+    /// Share of the steps that warm up.
+    pub warmup: f64,
+    /// Share of the steps that decay (WSD only).
+    pub decay: f64,
+    /// Decoupled weight decay on matrices.
+    pub weight_decay: f64,
+    /// Decay of the first moment.
+    pub beta1: f64,
+    /// Decay of the second moment.
+    pub beta2: f64,
+    /// Added to AdamW's denominator.
+    pub eps: f64,
+    /// Gradients are clipped to this global norm; 0 = off.
+    pub max_grad_norm: f64,
+}
+
+impl OptimizerSettings {
+    fn with(lr: f64, schedule: Schedule) -> Self {
+        OptimizerSettings {
+            lr,
+            schedule,
+            warmup: 0.05,
+            decay: 0.3,
+            weight_decay: 0.0,
+            beta1: 0.9,
+            beta2: 0.95,
+            eps: 1e-8,
+            max_grad_norm: 1.0,
+        }
+    }
+}
+
+/// Next-token training on raw text.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PretrainSettings {
+    /// JSONL files of `{"text"}`.
+    pub data: Vec<String>,
+    /// Held-out files of the same kind (bits per byte); may be empty.
+    pub heldout: Vec<String>,
+    /// Passes over the data.
+    pub epochs: f64,
+    /// Tokens per optimizer step.
+    pub batch_tokens: usize,
+    /// Optimizer and schedule.
+    pub optimizer: OptimizerSettings,
+}
+
+impl Default for PretrainSettings {
+    fn default() -> Self {
+        PretrainSettings {
+            data: vec!["pretrain.train.jsonl".into()],
+            heldout: vec!["pretrain.test.jsonl".into()],
+            epochs: 2.0,
+            batch_tokens: 4096,
+            optimizer: OptimizerSettings {
+                weight_decay: 0.1,
+                warmup: 0.03,
+                ..OptimizerSettings::with(4e-3, Schedule::Wsd)
+            },
+        }
+    }
+}
+
+/// Supervised fine-tuning on conversations (or prompt/completion pairs); also refusal SFT.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SftSettings {
+    /// JSONL files of `{"messages"}` or `{"prompt","completion"}`.
+    pub data: Vec<String>,
+    /// Held-out files of the same kind; may be empty.
+    pub heldout: Vec<String>,
+    /// Passes over the data.
+    pub epochs: f64,
+    /// Tokens (prompts included) per optimizer step.
+    pub batch_tokens: usize,
+    /// Optimizer and schedule.
+    pub optimizer: OptimizerSettings,
+}
+
+impl Default for SftSettings {
+    fn default() -> Self {
+        SftSettings {
+            data: vec!["sft.train.jsonl".into()],
+            heldout: vec!["sft.test.jsonl".into()],
+            epochs: 2.0,
+            batch_tokens: 4096,
+            optimizer: OptimizerSettings::with(1e-3, Schedule::Wsd),
+        }
+    }
+}
+
+/// Sampling of completions that are then learned from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RolloutSettings {
+    /// Different prompts per step.
+    pub prompts: usize,
+    /// Completions per prompt (the group).
+    pub group_size: usize,
+    /// Longest completion.
+    pub max_new_tokens: usize,
+    /// Sampling temperature; log-probs are taken at the same temperature.
+    pub temperature: f64,
+    /// Optimizer steps' worth of passes over one batch of rollouts.
+    pub epochs: usize,
+    /// Optimizer steps per pass.
+    pub minibatches: usize,
+}
+
+/// Cold start and GRPO.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ReasonSettings {
+    /// Supervised start on worked solutions (skipped when its `data` is empty).
+    pub cold_start: SftSettings,
+    /// JSONL files of `{"prompt","answer"}`.
+    pub data: Vec<String>,
+    /// GRPO steps.
+    pub steps: u64,
+    /// How completions are sampled.
+    pub rollout: RolloutSettings,
+    /// Reward of the right answer in the right form.
+    pub accuracy_reward: f64,
+    /// Reward of the form alone.
+    pub format_reward: f64,
+    /// The ratio may fall to 1 − this before it is clipped.
+    pub clip_low: f64,
+    /// The ratio may rise to 1 + this before it is clipped.
+    pub clip_high: f64,
+    /// Importance ratio per `token` or per `sequence`.
+    pub ratio: RatioLevel,
+    /// How the loss is averaged: over `token`s, `sequence`s, or by a `constant` length.
+    pub normalisation: Normalisation,
+    /// Advantages divided by the group's spread (`group`) or not (`none`, Dr. GRPO).
+    pub advantage_scaling: AdvantageScaling,
+    /// Weight of the KL penalty to the policy after the cold start; 0 = off.
+    pub kl_coefficient: f64,
+    /// Which estimator of the KL.
+    pub kl_estimator: KlEstimator,
+    /// Weight of the entropy bonus; 0 = off.
+    pub entropy_coefficient: f64,
+    /// Leave out groups whose rewards are all equal (they carry no gradient).
+    pub skip_zero_spread: bool,
+    /// Optimizer and schedule of GRPO.
+    pub optimizer: OptimizerSettings,
+}
+
+impl Default for ReasonSettings {
+    fn default() -> Self {
+        ReasonSettings {
+            cold_start: SftSettings {
+                data: vec!["cold-start.train.jsonl".into()],
+                heldout: vec![],
+                epochs: 2.0,
+                batch_tokens: 4096,
+                optimizer: OptimizerSettings::with(6e-4, Schedule::Wsd),
+            },
+            data: vec!["problems.train.jsonl".into()],
+            steps: 60,
+            rollout: RolloutSettings {
+                prompts: 24,
+                group_size: 8,
+                max_new_tokens: 96,
+                temperature: 1.0,
+                epochs: 1,
+                minibatches: 2,
+            },
+            accuracy_reward: 1.0,
+            format_reward: 0.1,
+            clip_low: 0.2,
+            clip_high: 0.28,
+            ratio: RatioLevel::Token,
+            normalisation: Normalisation::Token,
+            advantage_scaling: AdvantageScaling::Group,
+            kl_coefficient: 0.0,
+            kl_estimator: KlEstimator::LowVariance,
+            entropy_coefficient: 0.0,
+            skip_zero_spread: true,
+            optimizer: OptimizerSettings { warmup: 0.1, ..OptimizerSettings::with(3e-4, Schedule::Wsd) },
+        }
+    }
+}
+
+/// Reward model on votes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RewardSettings {
+    /// JSONL files of `{"prompt","chosen","rejected"}`.
+    pub data: Vec<String>,
+    /// Held-out votes; may be empty.
+    pub heldout: Vec<String>,
+    /// Passes over the data.
+    pub epochs: f64,
+    /// Pairs per optimizer step.
+    pub batch_pairs: usize,
+    /// Weight of the penalty that keeps rewards centred on zero; 0 = off.
+    pub centring: f64,
+    /// Optimizer and schedule.
+    pub optimizer: OptimizerSettings,
+}
+
+impl Default for RewardSettings {
+    fn default() -> Self {
+        RewardSettings {
+            data: vec!["votes.train.jsonl".into()],
+            heldout: vec!["votes.test.jsonl".into()],
+            epochs: 1.0,
+            batch_pairs: 32,
+            centring: 0.01,
+            optimizer: OptimizerSettings::with(5e-4, Schedule::Wsd),
+        }
+    }
+}
+
+/// RLHF: PPO against a reward model.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PpoSettings {
+    /// The phase (or checkpoint folder) that holds the reward model.
+    pub reward_model: String,
+    /// JSONL files of `{"prompt"}`.
+    pub data: Vec<String>,
+    /// Rollout steps.
+    pub steps: u64,
+    /// How completions are sampled.
+    pub rollout: RolloutSettings,
+    /// Discount.
+    pub gamma: f64,
+    /// Trade-off of bias and variance in the advantages (GAE).
+    pub lambda: f64,
+    /// The ratio is clipped to 1 ± this.
+    pub clip: f64,
+    /// The value may move by this much from its old prediction.
+    pub value_clip: f64,
+    /// Weight of the KL penalty to the policy that PPO started from, within the reward.
+    pub kl_coefficient: f64,
+    /// Which estimator of the KL.
+    pub kl_estimator: KlEstimator,
+    /// Scale the reward model's scores to unit spread.
+    pub whiten_rewards: bool,
+    /// Score of a completion that did not end by itself (in whitened units).
+    pub missing_end_score: f64,
+    /// Weight of the entropy bonus; 0 = off.
+    pub entropy_coefficient: f64,
+    /// Optimizer and schedule of the policy.
+    pub optimizer: OptimizerSettings,
+    /// Optimizer and schedule of the value model.
+    pub value_optimizer: OptimizerSettings,
+}
+
+impl Default for PpoSettings {
+    fn default() -> Self {
+        PpoSettings {
+            reward_model: "reward".into(),
+            data: vec!["rlhf.train.jsonl".into()],
+            steps: 40,
+            rollout: RolloutSettings {
+                prompts: 128,
+                group_size: 1,
+                max_new_tokens: 80,
+                temperature: 1.0,
+                epochs: 2,
+                minibatches: 2,
+            },
+            gamma: 1.0,
+            lambda: 0.95,
+            clip: 0.2,
+            value_clip: 0.2,
+            kl_coefficient: 0.05,
+            kl_estimator: KlEstimator::Plain,
+            whiten_rewards: true,
+            missing_end_score: -3.0,
+            entropy_coefficient: 0.0,
+            optimizer: OptimizerSettings { warmup: 0.1, ..OptimizerSettings::with(2e-4, Schedule::Wsd) },
+            value_optimizer: OptimizerSettings::with(5e-4, Schedule::Constant),
+        }
+    }
+}
+
+/// Direct preference optimisation.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DpoSettings {
+    /// JSONL files of `{"prompt","chosen","rejected"}`.
+    pub data: Vec<String>,
+    /// Held-out votes; may be empty.
+    pub heldout: Vec<String>,
+    /// Passes over the data.
+    pub epochs: f64,
+    /// Pairs per optimizer step.
+    pub batch_pairs: usize,
+    /// `sigmoid`, `ipo` or `hinge`.
+    pub loss: DpoLoss,
+    /// Strength of the tie to the reference.
+    pub beta: f64,
+    /// Share of votes assumed to be wrong (sigmoid only); 0 = off.
+    pub label_smoothing: f64,
+    /// Weight of a next-token term on the chosen completion; 0 = off.
+    pub sft_weight: f64,
+    /// Optimizer and schedule.
+    pub optimizer: OptimizerSettings,
+}
+
+impl Default for DpoSettings {
+    fn default() -> Self {
+        DpoSettings {
+            data: vec!["votes.train.jsonl".into()],
+            heldout: vec!["votes.test.jsonl".into()],
+            epochs: 1.0,
+            batch_pairs: 32,
+            loss: DpoLoss::Sigmoid,
+            beta: 0.1,
+            label_smoothing: 0.0,
+            sft_weight: 0.1,
+            optimizer: OptimizerSettings::with(2e-4, Schedule::Wsd),
+        }
+    }
+}
+
+/// What a phase does.
+#[derive(Clone, Debug, PartialEq)]
+pub enum PhaseSettings {
+    /// Next token on raw text.
+    Pretrain(PretrainSettings),
+    /// Supervised fine-tuning.
+    Sft(SftSettings),
+    /// Cold start and GRPO.
+    Reason(ReasonSettings),
+    /// Reward model.
+    Reward(RewardSettings),
+    /// RLHF.
+    Ppo(PpoSettings),
+    /// Direct preference optimisation.
+    Dpo(DpoSettings),
+}
+
+impl PhaseSettings {
+    /// The names that `kind` may have in a recipe.
+    pub const KINDS: [&'static str; 6] = ["pretrain", "sft", "reason", "reward", "ppo", "dpo"];
+
+    /// The default settings of a kind.
+    pub fn default_of(kind: &str) -> Option<PhaseSettings> {
+        Some(match kind {
+            "pretrain" => PhaseSettings::Pretrain(PretrainSettings::default()),
+            "sft" => PhaseSettings::Sft(SftSettings::default()),
+            "reason" => PhaseSettings::Reason(ReasonSettings::default()),
+            "reward" => PhaseSettings::Reward(RewardSettings::default()),
+            "ppo" => PhaseSettings::Ppo(PpoSettings::default()),
+            "dpo" => PhaseSettings::Dpo(DpoSettings::default()),
+            _ => return None,
+        })
+    }
+
+    /// The name of the kind in a recipe.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            PhaseSettings::Pretrain(_) => "pretrain",
+            PhaseSettings::Sft(_) => "sft",
+            PhaseSettings::Reason(_) => "reason",
+            PhaseSettings::Reward(_) => "reward",
+            PhaseSettings::Ppo(_) => "ppo",
+            PhaseSettings::Dpo(_) => "dpo",
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! What the ids in a report mean: human labels, units and which direction is better.
