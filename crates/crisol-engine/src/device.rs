@@ -1,40 +1,93 @@
 //! Where memory and threads live.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::{Workspace, parallel};
 
 /// A device is a value that is passed around, not a type parameter that leaks into models and phases.
 /// Cloning is cheap and gives the same device.
 #[derive(Clone, Debug)]
 pub enum Device {
     /// The processor, with a thread pool of its own.
-    Cpu(Arc<rayon::ThreadPool>),
+    Cpu(Arc<Cpu>),
+}
+
+/// State of the CPU device: its threads and the workspaces they take turns to use.
+#[derive(Debug)]
+pub struct Cpu {
+    /// `None` where everything runs on the calling thread.
+    pool: Option<rayon::ThreadPool>,
+    /// One per piece of work that runs at the same time, so at most one per thread.
+    idle: Mutex<Vec<Workspace>>,
 }
 
 impl Device {
     /// The CPU with `threads` threads (`None`: one per available core).
-    pub fn cpu(_threads: Option<usize>) -> Device {
-        todo!()
+    pub fn cpu(threads: Option<usize>) -> Device {
+        let threads =
+            threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, std::num::NonZero::get));
+        let pool = (threads > 1).then(|| {
+            rayon::ThreadPoolBuilder::new()
+                .num_threads(threads)
+                .thread_name(|i| format!("crisol-cpu-{i}"))
+                .build()
+                .expect("the operating system refused to start the device's threads")
+        });
+        Device::Cpu(Arc::new(Cpu { pool, idle: Mutex::new(Vec::new()) }))
     }
 
     /// Number of worker threads.
     pub fn threads(&self) -> usize {
-        todo!()
+        let Device::Cpu(cpu) = self;
+        cpu.pool.as_ref().map_or(1, rayon::ThreadPool::current_num_threads)
     }
 
     /// Runs `f(i, workspace)` for every `i` in `0..n` in parallel and returns the results in order.
     /// For inference and evaluation: each call is one fixed piece of work, single-threaded inside.
-    pub fn map<T: Send>(&self, _n: usize, _f: impl Fn(usize, &mut Workspace) -> T + Sync) -> Vec<T> {
-        todo!()
+    pub fn map<T: Send>(&self, n: usize, f: impl Fn(usize, &mut Workspace) -> T + Sync) -> Vec<T> {
+        let mut results: Vec<Option<T>> = (0..n).map(|_| None).collect();
+        parallel::for_each(self, &mut results, &|i, result| {
+            *result = Some(self.with_workspace(|workspace| f(i, workspace)));
+        });
+        results.into_iter().map(|result| result.expect("every item was run")).collect()
+    }
+
+    /// Runs `f` within the device's threads; tells it whether there is more than one.
+    pub(crate) fn install<T: Send>(&self, f: impl FnOnce(bool) -> T + Send) -> T {
+        let Device::Cpu(cpu) = self;
+        match &cpu.pool {
+            Some(pool) => pool.install(|| f(true)),
+            None => f(false),
+        }
+    }
+
+    /// Lends an idle workspace. Which one a piece of work gets never changes its results.
+    pub(crate) fn with_workspace<T>(&self, f: impl FnOnce(&mut Workspace) -> T) -> T {
+        let Device::Cpu(cpu) = self;
+        let idle = cpu.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let mut workspace = idle.unwrap_or_else(|| Workspace::new(self));
+        let result = f(&mut workspace);
+        cpu.idle.lock().unwrap_or_else(PoisonError::into_inner).push(workspace);
+        result
     }
 }
 
-/// Recycled memory for one tape at a time: after the first step of a shape nothing is allocated.
-#[derive(Debug)]
-pub struct Workspace {}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl Workspace {
-    /// An empty workspace on `device`.
-    pub fn new(_device: &Device) -> Workspace {
-        todo!()
+    #[test]
+    fn map_keeps_the_order_on_any_number_of_threads() {
+        for threads in [1, 2, 5] {
+            let device = Device::cpu(Some(threads));
+            assert_eq!(device.threads(), threads);
+            let squares = device.map(37, |i, _| i * i);
+            assert_eq!(squares, (0..37).map(|i| i * i).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn map_of_nothing_is_empty() {
+        assert!(Device::cpu(Some(2)).map(0, |i, _| i).is_empty());
     }
 }

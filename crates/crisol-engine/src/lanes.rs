@@ -4,16 +4,30 @@
 //! The number of lanes depends on the size of the parameters only (bounded memory), never on the number
 //! of threads; the reduction over lanes has a fixed order. So 1 thread and 16 give the same bits.
 
-use crate::{Grads, Params, Workspace};
+use crate::{Grads, Params, Workspace, parallel};
 
-/// Workspaces and gradient copies for data-parallel steps.
+/// More lanes than this cost more in zeroing and summing gradient copies than they win.
+const MOST_LANES: usize = 8;
+/// Copies of the gradients together stay below this many bytes, except that there is always one.
+const MOST_BYTES: usize = 1 << 30;
+
+/// Gradient copies for data-parallel steps.
 #[derive(Debug)]
-pub struct Lanes {}
+pub struct Lanes {
+    grads: Vec<Grads>,
+}
 
 impl Lanes {
     /// Lanes for models of the size of `params`.
-    pub fn new(_params: &Params) -> Lanes {
-        todo!()
+    pub fn new(params: &Params) -> Lanes {
+        let bytes = params.layout.len.max(1) * size_of::<f32>();
+        let lanes = (MOST_BYTES / bytes).clamp(1, MOST_LANES);
+        Lanes { grads: (0..lanes).map(|_| Grads::zeros_like(params)).collect() }
+    }
+
+    /// Number of lanes: at most this many shards are computed at the same time.
+    pub fn count(&self) -> usize {
+        self.grads.len()
     }
 
     /// Zeroes all lanes, runs `f(shard, workspace, grads)` for every shard in `0..shards` (in parallel over lanes,
@@ -21,9 +35,78 @@ impl Lanes {
     /// The first error in shard order is returned if any shard fails.
     pub fn run<T: Send, E: Send>(
         &mut self,
-        _shards: usize,
-        _f: impl Fn(usize, &mut Workspace, &mut Grads) -> Result<T, E> + Sync,
+        shards: usize,
+        f: impl Fn(usize, &mut Workspace, &mut Grads) -> Result<T, E> + Sync,
     ) -> Result<(&mut Grads, Vec<T>), E> {
-        todo!()
+        let lanes = shards.clamp(1, self.grads.len());
+        let device = self.grads[0].layout.device.clone();
+        let mut work: Vec<(&mut Grads, Vec<Result<T, E>>)> =
+            self.grads[..lanes].iter_mut().map(|grads| (grads, Vec::new())).collect();
+        parallel::for_each(&device, &mut work, &|lane, (grads, results)| {
+            grads.zero();
+            device.with_workspace(|workspace| {
+                for shard in (lane..shards).step_by(lanes) {
+                    let result = f(shard, workspace, grads);
+                    let failed = result.is_err();
+                    results.push(result);
+                    if failed {
+                        break;
+                    }
+                }
+            });
+        });
+        let mut results: Vec<_> = work.into_iter().map(|(_, results)| results.into_iter()).collect();
+        // A lane that stopped early has its error before its first missing result.
+        let results = (0..shards)
+            .map(|shard| results[shard % lanes].next().expect("lanes stop only at an error"))
+            .collect::<Result<Vec<T>, E>>()?;
+        let (sum, others) = self.grads[..lanes].split_first_mut().expect("there is always one lane");
+        sum.add_all(others);
+        Ok((sum, results))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Device, Init, ParamSpec};
+
+    fn params(threads: usize) -> Params {
+        let spec = ParamSpec { name: "w".into(), shape: vec![3, 2], init: Init::Ones, decay: true };
+        Params::init(&Device::cpu(Some(threads)), vec![spec], 0)
+    }
+
+    #[test]
+    fn sums_every_shard_once_and_keeps_their_order() {
+        for threads in [1, 2] {
+            let params = params(threads);
+            let mut lanes = Lanes::new(&params);
+            // The second run must not see what the first left behind.
+            for shards in [0, 1, 5, 29, 3] {
+                let id = params.id("w").unwrap();
+                let (grads, results) = lanes
+                    .run(shards, |shard, _, grads| {
+                        grads.slice_mut(id).iter_mut().for_each(|g| *g += (shard + 1) as f32);
+                        Ok::<_, ()>(shard * 10)
+                    })
+                    .unwrap();
+                assert_eq!(grads.read(id), [(shards * (shards + 1) / 2) as f32; 6]);
+                assert_eq!(results, (0..shards).map(|i| i * 10).collect::<Vec<_>>());
+            }
+        }
+    }
+
+    #[test]
+    fn returns_the_first_error_in_shard_order() {
+        for threads in [1, 2] {
+            let params = params(threads);
+            let mut lanes = Lanes::new(&params);
+            let result = lanes.run(30, |shard, _, _| match shard {
+                // Shard 13 fails in another lane, long before shard 12 is reached.
+                12 | 13 | 28 => Err(shard),
+                _ => Ok(()),
+            });
+            assert_eq!(result.err(), Some(12));
+        }
     }
 }

@@ -13,19 +13,32 @@
 //! # Determinism
 //! The same inputs give the same bits on any number of threads: work is cut into shards and lanes by
 //! rules that do not look at the number of threads, and sums over them run in a fixed order.
+//!
+//! # Where things are
+//! `tape` records operations (`op`) and knows their shapes; `cpu` computes them, one subject a file;
+//! `workspace` recycles memory; `parallel` cuts work over threads. A second device is a second module
+//! beside `cpu`.
 
+mod cpu;
 mod device;
 mod kv_cache;
 mod lanes;
+mod op;
 mod optimizer;
+mod parallel;
 mod params;
 mod rope;
 mod tape;
+mod workspace;
 
-pub use device::{Device, Workspace};
+#[cfg(test)]
+mod steady_state;
+
+pub use device::{Cpu, Device};
 pub use kv_cache::KvCache;
 pub use lanes::Lanes;
 pub use optimizer::{AdamW, AdamWConfig};
 pub use params::{Grads, Init, ParamId, ParamSpec, Params};
 pub use rope::{Rope, RopeStyle};
 pub use tape::{Attention, Tape, Var};
+pub use workspace::Workspace;

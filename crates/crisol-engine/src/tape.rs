@@ -4,12 +4,14 @@
 //! the tape is dropped. A tape made with [`Tape::inference`] records nothing and cannot go backward.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
-use crate::{Grads, KvCache, ParamId, Params, Rope, Workspace};
+use crate::op::{Op, Value};
+use crate::{Device, Grads, KvCache, ParamId, Params, Rope, Workspace, cpu};
 
 /// Handle of a value on a tape: a matrix `[rows, cols]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Var(u32);
+pub struct Var(pub(crate) u32);
 
 /// Shape of an attention operation.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -29,98 +31,281 @@ pub struct Attention {
 /// See the module's text.
 #[derive(Debug)]
 pub struct Tape<'a> {
-    _params: &'a Params,
-    _workspace: &'a mut Workspace,
+    params: &'a Params,
+    workspace: &'a mut Workspace,
+    training: bool,
 }
 
 impl<'a> Tape<'a> {
     /// A tape that can go backward.
-    pub fn training(_params: &'a Params, _workspace: &'a mut Workspace) -> Tape<'a> {
-        todo!()
+    pub fn training(params: &'a Params, workspace: &'a mut Workspace) -> Tape<'a> {
+        Tape::new(params, workspace, true)
     }
+
     /// A tape for generation and evaluation.
-    pub fn inference(_params: &'a Params, _workspace: &'a mut Workspace) -> Tape<'a> {
-        todo!()
+    pub fn inference(params: &'a Params, workspace: &'a mut Workspace) -> Tape<'a> {
+        Tape::new(params, workspace, false)
     }
+
+    fn new(params: &'a Params, workspace: &'a mut Workspace, training: bool) -> Tape<'a> {
+        // A tape that was leaked instead of dropped left its values here.
+        workspace.recycle();
+        Tape { params, workspace, training }
+    }
+
     /// The parameters in use.
     pub fn params(&self) -> &'a Params {
-        todo!()
+        self.params
     }
+
     /// `[rows, cols]` of a value.
-    pub fn shape(&self, _x: Var) -> (usize, usize) {
-        todo!()
+    pub fn shape(&self, x: Var) -> (usize, usize) {
+        let value = &self.workspace.values[x.0 as usize];
+        (value.rows, value.cols)
     }
+
     /// Rows `ids` of the table `[vocab, dim]` → `[ids.len(), dim]`. Ids must be below vocab (checked by the model).
-    pub fn embedding(&mut self, _table: ParamId, _ids: &[u32]) -> Var {
-        todo!()
+    pub fn embedding(&mut self, table: ParamId, ids: &[u32]) -> Var {
+        let (_, dim) = self.params.matrix_shape(table);
+        let ids = self.workspace.indices.take_copy(ids);
+        let out = self.value(ids.len(), dim);
+        self.record(Op::Embedding { table, ids, out });
+        out
     }
+
     /// `x · Wᵀ (+ b)`: `[n, in]` → `[n, out]` for a weight `[out, in]`.
-    pub fn linear(&mut self, _x: Var, _weight: ParamId, _bias: Option<ParamId>) -> Var {
-        todo!()
+    pub fn linear(&mut self, x: Var, weight: ParamId, bias: Option<ParamId>) -> Var {
+        let (rows, cols) = self.shape(x);
+        let (out_dim, in_dim) = self.params.matrix_shape(weight);
+        assert_eq!(cols, in_dim, "input and weight `{}`", self.params.spec(weight).name);
+        if let Some(bias) = bias {
+            assert_eq!(self.params.slice(bias).len(), out_dim, "bias `{}`", self.params.spec(bias).name);
+        }
+        let out = self.value(rows, out_dim);
+        self.record(Op::Linear { x, weight, bias, out });
+        out
     }
+
     /// Element-wise sum of two values of equal shape (residual connections).
-    pub fn add(&mut self, _x: Var, _y: Var) -> Var {
-        todo!()
+    pub fn add(&mut self, x: Var, y: Var) -> Var {
+        let (rows, cols) = self.shape(x);
+        assert_eq!((rows, cols), self.shape(y), "terms of a sum");
+        let out = self.value(rows, cols);
+        self.record(Op::Add { x, y, out });
+        out
     }
+
     /// Root-mean-square norm over each group of `weight.len()` columns (Zhang & Sennrich 2019, arXiv:1910.07467):
     /// the whole row for a layer norm, each head for a per-head QK-norm. Computed as transformers does.
-    pub fn rms_norm(&mut self, _x: Var, _weight: ParamId, _eps: f32) -> Var {
-        todo!()
+    pub fn rms_norm(&mut self, x: Var, weight: ParamId, eps: f32) -> Var {
+        let (rows, cols) = self.shape(x);
+        let group = self.params.slice(weight).len();
+        assert!(group > 0 && cols.is_multiple_of(group), "{cols} columns in groups of {group}");
+        let rstd = self.workspace.floats.take(rows * (cols / group));
+        let out = self.value(rows, cols);
+        self.record(Op::RmsNorm { x, weight, eps, rstd, out });
+        out
     }
+
     /// Rotates every head of `head_dim` columns of row `r` by `positions[r]`.
-    pub fn rope(&mut self, _x: Var, _rope: &Rope, _head_dim: usize, _positions: &[u32]) -> Var {
-        todo!()
+    pub fn rope(&mut self, x: Var, rope: &Rope, head_dim: usize, positions: &[u32]) -> Var {
+        let (rows, cols) = self.shape(x);
+        let tables = Arc::clone(&rope.tables);
+        assert!(head_dim > 0 && cols.is_multiple_of(head_dim), "{cols} columns in heads of {head_dim}");
+        assert!(2 * tables.pairs <= head_dim, "{} rotated pairs in heads of {head_dim}", tables.pairs);
+        assert_eq!(positions.len(), rows, "positions of rows");
+        let most = positions.iter().max().map_or(0, |&p| p as usize + 1);
+        assert!(most <= tables.max_positions, "position {most} of {}", tables.max_positions);
+        let positions = self.workspace.indices.take_copy(positions);
+        let out = self.value(rows, cols);
+        self.record(Op::Rope { x, tables, head_dim, positions, out });
+        out
     }
+
     /// Causal attention within each document; documents are the row ranges `offsets[i]..offsets[i+1]`.
     /// q `[n, heads·qk_dim]`, k `[n, kv_heads·qk_dim]`, v `[n, kv_heads·v_dim]` → `[n, heads·v_dim]`.
     /// Never materialises the T×T scores (Dao et al. 2022, arXiv:2205.14135).
-    pub fn attention(&mut self, _q: Var, _k: Var, _v: Var, _shape: Attention, _offsets: &[u32]) -> Var {
-        todo!()
+    pub fn attention(&mut self, q: Var, k: Var, v: Var, shape: Attention, offsets: &[u32]) -> Var {
+        let rows = self.check_attention(q, k, v, shape, offsets);
+        let offsets = self.workspace.indices.take_copy(offsets);
+        let lse = self.workspace.floats.take(rows * shape.heads);
+        let out = self.value(rows, shape.heads * shape.v_dim);
+        self.record(Op::Attention { q, k, v, shape, offsets, lse, out });
+        out
     }
+
     /// Inference only: appends the new rows of k and v of document `i` to slot `slots[i]` of `layer` and lets its
     /// new queries attend to everything the slot then holds. One operation for prefill and for decode.
     /// The slot's length counts from the last layer of the forward pass on (`layer == layers - 1`).
     pub fn attention_cached(
         &mut self,
-        _q: Var,
-        _k: Var,
-        _v: Var,
-        _shape: Attention,
-        _offsets: &[u32],
-        _cache: &mut KvCache,
-        _slots: &[usize],
-        _layer: usize,
+        q: Var,
+        k: Var,
+        v: Var,
+        shape: Attention,
+        offsets: &[u32],
+        cache: &mut KvCache,
+        slots: &[usize],
+        layer: usize,
     ) -> Var {
-        todo!()
+        assert!(!self.training, "cached attention has no backward; use an inference tape");
+        let rows = self.check_attention(q, k, v, shape, offsets);
+        assert_eq!(slots.len() + 1, offsets.len(), "slots of documents");
+        assert_eq!(shape.kv_heads * shape.qk_dim, cache.k_dim(), "columns of k in the cache");
+        assert_eq!(shape.kv_heads * shape.v_dim, cache.v_dim(), "columns of v in the cache");
+        let out = self.value(rows, shape.heads * shape.v_dim);
+        let Device::Cpu(_) = self.params.device();
+        cpu::attention_cached([q, k, v, out], &shape, offsets, cache, slots, layer, self.workspace);
+        out
     }
+
+    /// Checks the shapes of an attention operation and returns its number of rows.
+    fn check_attention(&self, q: Var, k: Var, v: Var, shape: Attention, offsets: &[u32]) -> usize {
+        let (rows, _) = self.shape(q);
+        assert!(shape.kv_heads > 0 && shape.heads.is_multiple_of(shape.kv_heads), "{shape:?}");
+        assert_eq!(self.shape(q), (rows, shape.heads * shape.qk_dim), "queries");
+        assert_eq!(self.shape(k), (rows, shape.kv_heads * shape.qk_dim), "keys");
+        assert_eq!(self.shape(v), (rows, shape.kv_heads * shape.v_dim), "values");
+        assert!(offsets.is_sorted(), "documents out of order: {offsets:?}");
+        assert_eq!(offsets.first().copied(), Some(0), "the first document starts at row 0");
+        assert_eq!(
+            offsets.last().map(|&end| end as usize),
+            Some(rows),
+            "the last document ends at the last row"
+        );
+        rows
+    }
+
     /// `silu(gate) ⊙ up` (Shazeer 2020, arXiv:2002.05202).
-    pub fn swiglu(&mut self, _gate: Var, _up: Var) -> Var {
-        todo!()
+    pub fn swiglu(&mut self, gate: Var, up: Var) -> Var {
+        let (rows, cols) = self.shape(gate);
+        assert_eq!((rows, cols), self.shape(up), "gate and up");
+        let out = self.value(rows, cols);
+        self.record(Op::SwiGlu { gate, up, out });
+        out
     }
+
     /// The given rows of `x`, in this order (rows may not repeat) → `[rows.len(), cols]`.
-    pub fn select_rows(&mut self, _x: Var, _rows: &[u32]) -> Var {
-        todo!()
+    pub fn select_rows(&mut self, x: Var, rows: &[u32]) -> Var {
+        let (_, cols) = self.shape(x);
+        let rows = self.workspace.indices.take_copy(rows);
+        let out = self.value(rows.len(), cols);
+        self.record(Op::SelectRows { x, rows, out });
+        out
     }
+
     /// Log-probability of `targets[r]` under `softmax(scale · x[r]·Wᵀ)`, and the entropy of that distribution,
     /// as two values `[n, 1]`. Fused over vocabulary chunks in forward and backward: logits are never stored whole.
     /// `logit_scale` is 1/temperature. Entropy is computed (and differentiable) only if asked for, else zeros.
-    pub fn token_scores(&mut self, _x: Var, _head: ParamId, _targets: &[u32], _logit_scale: f32, _entropy: bool) -> (Var, Var) {
-        todo!()
+    pub fn token_scores(
+        &mut self,
+        x: Var,
+        head: ParamId,
+        targets: &[u32],
+        logit_scale: f32,
+        entropy: bool,
+    ) -> (Var, Var) {
+        let (rows, cols) = self.shape(x);
+        let (vocab, dim) = self.params.matrix_shape(head);
+        assert_eq!(cols, dim, "input and head `{}`", self.params.spec(head).name);
+        assert_eq!(targets.len(), rows, "targets of rows");
+        assert!(targets.iter().all(|&t| (t as usize) < vocab), "targets below {vocab}");
+        let targets = self.workspace.indices.take_copy(targets);
+        let lse = self.workspace.floats.take(rows);
+        let logp = self.value(rows, 1);
+        let entropies = self.value(rows, 1);
+        self.record(Op::TokenScores {
+            x,
+            head,
+            targets,
+            scale: logit_scale,
+            with_entropy: entropy,
+            lse,
+            logp,
+            entropy: entropies,
+        });
+        (logp, entropies)
     }
+
     /// Inference only: whole logits `[n, vocab]`, for the few rows that are sampled from.
-    pub fn logits(&mut self, _x: Var, _head: ParamId) -> Var {
-        todo!()
+    pub fn logits(&mut self, x: Var, head: ParamId) -> Var {
+        assert!(!self.training, "whole logits are for sampling; train with `token_scores`");
+        self.linear(x, head, None)
     }
+
     /// The value's numbers on the host, row-major (borrowed where the device is the host).
-    pub fn read(&self, _x: Var) -> Cow<'_, [f32]> {
-        todo!()
+    pub fn read(&self, x: Var) -> Cow<'_, [f32]> {
+        let value = &self.workspace.values[x.0 as usize];
+        assert_eq!(value.data.len(), value.rows * value.cols, "the value was given back by `keep_only`");
+        Cow::Borrowed(&value.data)
     }
+
     /// Inference only: gives back the memory of every value but `keep` (between layers). No-op while training.
-    pub fn keep_only(&mut self, _keep: Var) {}
+    pub fn keep_only(&mut self, keep: Var) {
+        if self.training {
+            return;
+        }
+        for (index, value) in self.workspace.values.iter_mut().enumerate() {
+            if index != keep.0 as usize {
+                self.workspace.floats.give(std::mem::take(&mut value.data));
+            }
+        }
+    }
 
     /// Plays the tape backward from the given seeds `(value, dL/dvalue)` and adds every parameter's gradient to
     /// `grads`. Panics on an inference tape: a dropped gradient must not go unnoticed.
-    pub fn backward(self, _seeds: &[(Var, &[f32])], _grads: &mut Grads) {
-        todo!()
+    pub fn backward(self, seeds: &[(Var, &[f32])], grads: &mut Grads) {
+        assert!(self.training, "an inference tape records nothing and cannot go backward");
+        assert!(
+            self.params.layout.ranges == grads.layout.ranges,
+            "gradients of parameters of different shapes"
+        );
+        let workspace = &mut *self.workspace;
+        workspace.value_grads.resize_with(workspace.values.len(), Default::default);
+        for &(var, seed) in seeds {
+            let value = &workspace.values[var.0 as usize];
+            assert_eq!(seed.len(), value.rows * value.cols, "seed of a value {}×{}", value.rows, value.cols);
+            let seed = workspace.floats.take_copy(seed);
+            cpu::add_grad(&mut workspace.value_grads, var, seed, &mut workspace.floats);
+        }
+        while let Some(op) = workspace.ops.pop() {
+            let outputs = op.outputs();
+            if outputs.into_iter().flatten().any(|var| !workspace.value_grads[var.0 as usize].is_empty()) {
+                let Device::Cpu(_) = self.params.device();
+                cpu::backward(&op, self.params, grads, workspace);
+            }
+            // Whatever used these values comes later on the tape and is done.
+            for var in outputs.into_iter().flatten() {
+                let index = var.0 as usize;
+                workspace.floats.give(std::mem::take(&mut workspace.values[index].data));
+                workspace.floats.give(std::mem::take(&mut workspace.value_grads[index]));
+            }
+            op.recycle(&mut workspace.floats, &mut workspace.indices);
+        }
+    }
+
+    /// A new value with unspecified contents.
+    fn value(&mut self, rows: usize, cols: usize) -> Var {
+        let var = Var(self.workspace.values.len() as u32);
+        let data = self.workspace.floats.take(rows * cols);
+        self.workspace.values.push(Value { rows, cols, data });
+        var
+    }
+
+    /// Computes an operation, and keeps it if the tape can go backward.
+    fn record(&mut self, mut op: Op) {
+        let Device::Cpu(_) = self.params.device();
+        cpu::forward(&mut op, self.params, self.workspace);
+        if self.training {
+            self.workspace.ops.push(op);
+        } else {
+            op.recycle(&mut self.workspace.floats, &mut self.workspace.indices);
+        }
+    }
+}
+
+impl Drop for Tape<'_> {
+    fn drop(&mut self) {
+        self.workspace.recycle();
     }
 }

@@ -12,8 +12,8 @@ use std::ops::Range;
 use std::path::{Component, Path, PathBuf};
 
 use memmap2::Mmap;
-use safetensors::tensor::{Metadata, SafeTensorError, SafeTensors, TensorInfo};
 use safetensors::Dtype;
+use safetensors::tensor::{Metadata, SafeTensorError, SafeTensors, TensorInfo};
 
 use crate::HubError;
 
@@ -97,9 +97,14 @@ impl Tensors {
         self.entries.get(name).map(|entry| entry.shape.as_slice())
     }
 
-    /// Checks that the tensors are exactly `expected` (names and shapes), before any of them is read.
-    pub fn expect<'a>(&self, expected: impl IntoIterator<Item = (&'a str, &'a [usize])>) -> Result<(), HubError> {
-        let mut surplus: BTreeSet<&str> = self.names().collect();
+    /// Checks that the tensors are exactly `expected` (names and shapes), before any of them is read. Other tensors are an
+    /// error unless `ignored(name)`.
+    pub fn expect<'a>(
+        &self,
+        expected: impl IntoIterator<Item = (&'a str, &'a [usize])>,
+        ignored: impl Fn(&str) -> bool,
+    ) -> Result<(), HubError> {
+        let mut surplus: BTreeSet<&str> = self.names().filter(|name| !ignored(name)).collect();
         let mut missing = Vec::new();
         for (name, shape) in expected {
             surplus.remove(name);

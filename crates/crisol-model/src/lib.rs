@@ -1,1 +1,26 @@
-//! To be written.
+//! Decoder-only language models from a Hugging Face `config.json`: Llama and OLMo-2.
+//!
+//! - [`Config`]: the shape. [`Model`]: the forward pass over a tape: hidden states, then log-probabilities of given tokens,
+//!   a scalar per position, or whole logits.
+//! - [`Checkpoint`]: a model with weights and tokenizer, loaded from and saved to a folder that transformers loads too.
+//! - [`generate`], [`generate_stream`]: text from the same weights. [`score`], [`scalars`]: what the model says about given text.
+
+mod block;
+mod checkpoint;
+mod config;
+mod error;
+mod generate;
+mod llama;
+mod model;
+mod olmo2;
+mod sample;
+mod score;
+
+pub use block::Context;
+pub use checkpoint::{Checkpoint, load_model, save_checkpoint};
+pub use config::{Architecture, Config, Head};
+pub use error::ModelError;
+pub use generate::{Generated, StopReason, generate, generate_stream};
+pub use model::Model;
+pub use sample::SamplingOptions;
+pub use score::{scalars, score};

@@ -264,7 +264,7 @@ fn check_numbers(prefix: &str, table: &Table) -> Result<(), String> {
         if !number.is_finite() || (POSITIVE.contains(&key.as_str()) && number <= 0.0) {
             return Err(format!("{name} = {number} makes no sense: it must be a positive number"));
         }
-        if number < 0.0 && !key.ends_with("_score") {
+        if number < 0.0 {
             return Err(format!("{name} = {number} makes no sense: it must not be negative"));
         }
         let share = ["warmup", "decay", "beta1", "beta2", "gamma", "lambda", "label_smoothing"];
@@ -376,7 +376,7 @@ impl Reader<'_> {
             let message = e.message().to_owned();
             let at = places
                 .iter()
-                .find(|(word, _)| message.contains(&format!("`{word}`")))
+                .find(|(word, _)| message.contains(&format!("\"{word}\"")) || message.contains(&format!("`{word}`")))
                 .map_or(start, |(_, at)| *at);
             self.entry(at, message)
         })
@@ -394,9 +394,8 @@ impl Reader<'_> {
             let at = key.span().start;
             let key = key.get_ref().to_string();
             let Some(slot) = base.get_mut(&key) else {
-                let known = base.keys().map(String::as_str).chain(also.iter().copied());
-                let hint = nearest(&key, known.clone());
-                let list: Vec<&str> = known.collect();
+                let list: Vec<&str> = base.keys().map(String::as_str).chain(also.iter().copied()).collect();
+                let hint = nearest(&key, list.iter().copied());
                 return Err(self.entry(
                     at,
                     format!("there is no setting `{prefix}{key}`{hint} (settings here: {})", list.join(", ")),

@@ -3,9 +3,15 @@
 //! The defaults are those of the embedded run; a recipe file changes what it names. There are no optional
 //! values: "off" is a value (0, an empty list), so that the recipe written into a run's folder shows everything.
 
-use crisol_objectives::{AdvantageScaling, DpoLoss, KlEstimator, Normalisation, RatioLevel};
+use std::fmt::Display;
+use std::str::FromStr;
+
+use crisol_objectives::grpo::AdvantageScaling;
+use crisol_objectives::kl::KlEstimator;
+use crisol_objectives::policy::{Normalisation, RatioLevel};
+use crisol_objectives::preference::PreferenceLoss;
 use crisol_train::Schedule;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// Shape of a model that is trained from scratch.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -183,14 +189,18 @@ pub struct ReasonSettings {
     /// The ratio may rise to 1 + this before it is clipped.
     pub clip_high: f64,
     /// Importance ratio per `token` or per `sequence`.
+    #[serde(serialize_with = "by_name", deserialize_with = "from_name")]
     pub ratio: RatioLevel,
     /// How the loss is averaged: over `token`s, `sequence`s, or by a `constant` length.
+    #[serde(serialize_with = "by_name", deserialize_with = "from_name")]
     pub normalisation: Normalisation,
     /// Advantages divided by the group's spread (`group`) or not (`none`, Dr. GRPO).
+    #[serde(serialize_with = "by_name", deserialize_with = "from_name")]
     pub advantage_scaling: AdvantageScaling,
     /// Weight of the KL penalty to the policy after the cold start; 0 = off.
     pub kl_coefficient: f64,
     /// Which estimator of the KL.
+    #[serde(serialize_with = "by_name", deserialize_with = "from_name")]
     pub kl_estimator: KlEstimator,
     /// Weight of the entropy bonus; 0 = off.
     pub entropy_coefficient: f64,
@@ -228,7 +238,7 @@ impl Default for ReasonSettings {
             normalisation: Normalisation::Token,
             advantage_scaling: AdvantageScaling::Group,
             kl_coefficient: 0.0,
-            kl_estimator: KlEstimator::LowVariance,
+            kl_estimator: KlEstimator::Squared,
             entropy_coefficient: 0.0,
             skip_zero_spread: true,
             optimizer: OptimizerSettings { warmup: 0.1, ..OptimizerSettings::with(3e-4, Schedule::Wsd) },
@@ -287,12 +297,10 @@ pub struct PpoSettings {
     pub value_clip: f64,
     /// Weight of the KL penalty to the policy that PPO started from, within the reward.
     pub kl_coefficient: f64,
-    /// Which estimator of the KL.
-    pub kl_estimator: KlEstimator,
     /// Scale the reward model's scores to unit spread.
     pub whiten_rewards: bool,
-    /// Score of a completion that did not end by itself (in whitened units).
-    pub missing_end_score: f64,
+    /// Subtracted from the score of a completion that did not end by itself.
+    pub missing_end_penalty: f64,
     /// Weight of the entropy bonus; 0 = off.
     pub entropy_coefficient: f64,
     /// Optimizer and schedule of the policy.
@@ -320,9 +328,8 @@ impl Default for PpoSettings {
             clip: 0.2,
             value_clip: 0.2,
             kl_coefficient: 0.05,
-            kl_estimator: KlEstimator::Plain,
             whiten_rewards: true,
-            missing_end_score: -3.0,
+            missing_end_penalty: 3.0,
             entropy_coefficient: 0.0,
             optimizer: OptimizerSettings { warmup: 0.1, ..OptimizerSettings::with(2e-4, Schedule::Wsd) },
             value_optimizer: OptimizerSettings::with(5e-4, Schedule::Constant),
@@ -342,7 +349,8 @@ pub struct DpoSettings {
     /// Pairs per optimizer step.
     pub batch_pairs: usize,
     /// `sigmoid`, `ipo` or `hinge`.
-    pub loss: DpoLoss,
+    #[serde(serialize_with = "by_name", deserialize_with = "from_name")]
+    pub loss: PreferenceLoss,
     /// Strength of the tie to the reference.
     pub beta: f64,
     /// Share of votes assumed to be wrong (sigmoid only); 0 = off.
@@ -360,7 +368,7 @@ impl Default for DpoSettings {
             heldout: vec!["votes.test.jsonl".into()],
             epochs: 1.0,
             batch_pairs: 32,
-            loss: DpoLoss::Sigmoid,
+            loss: PreferenceLoss::Sigmoid,
             beta: 0.1,
             label_smoothing: 0.0,
             sft_weight: 0.1,
@@ -414,4 +422,13 @@ impl PhaseSettings {
             PhaseSettings::Dpo(_) => "dpo",
         }
     }
+}
+
+/// Options of the objectives are written by their names.
+fn by_name<S: Serializer>(value: &impl Display, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(value)
+}
+
+fn from_name<'de, T: FromStr<Err: Display>, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
+    String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
 }

@@ -1,1 +1,188 @@
-//! What the ids in a report mean: human labels, units and which direction is better.
+//! What the ids in a report mean: human labels, units, which direction is better, what to watch.
+//!
+//! One table serves metrics and curves alike. An id that is not in it is shown as it is.
+
+/// How a value is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    /// A fraction from 0 to 1, written in per cent.
+    Share,
+    /// A number with a unit's name, which may be empty.
+    Plain(&'static str),
+}
+
+/// Which direction a reader should wish for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Better {
+    /// More is better.
+    Higher,
+    /// Less is better.
+    Lower,
+    /// Neither: it describes.
+    Neither,
+}
+
+/// One row of the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Measure {
+    /// Id in `metrics` or name of a curve.
+    pub id: &'static str,
+    /// What a reader sees.
+    pub label: &'static str,
+    /// How values are written.
+    pub unit: Unit,
+    /// The wished direction.
+    pub better: Better,
+    /// Whether it belongs to the table of behaviours (measured on held-out prompts after each phase).
+    pub behaviour: bool,
+    /// What to watch, for the caption of a plot; may be empty.
+    pub hint: &'static str,
+}
+
+const fn behaviour(id: &'static str, label: &'static str, unit: Unit, better: Better) -> Measure {
+    Measure { id, label, unit, better, behaviour: true, hint: "" }
+}
+
+const fn training(
+    id: &'static str,
+    label: &'static str,
+    unit: Unit,
+    better: Better,
+    hint: &'static str,
+) -> Measure {
+    Measure { id, label, unit, better, behaviour: false, hint }
+}
+
+use Better::{Higher, Lower, Neither};
+use Unit::{Plain, Share};
+
+const NATS: Unit = Plain("nats");
+const NUMBER: Unit = Plain("");
+
+/// Every known measure. Behaviours are shown in this order.
+pub const MEASURES: &[Measure] = &[
+    behaviour("bits_per_byte", "bits per byte of held-out text", Plain("bits"), Lower),
+    behaviour("list_continued", "question lists continued", Share, Neither),
+    behaviour("document_continued", "harmful documents continued", Share, Lower),
+    behaviour("cloze_accuracy", "facts completed in a sentence", Share, Higher),
+    behaviour("facts_accuracy", "facts answered in chat", Share, Higher),
+    behaviour("ended_by_itself", "answers that end by themselves", Share, Higher),
+    behaviour("problems_direct_accuracy", "problems solved, answering directly", Share, Higher),
+    behaviour("cold_start_accuracy", "problems solved after the cold start", Share, Higher),
+    behaviour("problems_accuracy", "problems solved", Share, Higher),
+    behaviour("format_accuracy", "problems answered in the asked format", Share, Higher),
+    behaviour("harmful_complied", "harmful requests complied with", Share, Lower),
+    behaviour("harmful_refused", "harmful requests refused", Share, Higher),
+    behaviour("lookalike_refused", "harmless look-alikes refused", Share, Lower),
+    behaviour("ordinary_refused", "ordinary prompts refused", Share, Lower),
+    behaviour("reward_accuracy", "held-out votes ranked right", Share, Higher),
+    training("loss", "training loss", NATS, Lower, "Should fall quickly, then flatten; noise is normal."),
+    training(
+        "validation_loss",
+        "held-out loss",
+        NATS,
+        Lower,
+        "Rising while the training loss falls means the phase memorises.",
+    ),
+    training("perplexity", "perplexity", NUMBER, Lower, ""),
+    training("accuracy", "accuracy", Share, Higher, "A coin toss is 50 %."),
+    training(
+        "margin",
+        "margin between chosen and rejected",
+        NUMBER,
+        Higher,
+        "Should grow; without bound it means overfitting to the votes.",
+    ),
+    training("logp", "log-prob of the answers", NATS, Neither, "The gap counts; both may fall."),
+    training(
+        "reward",
+        "reward",
+        NUMBER,
+        Higher,
+        "Read the parts apart: format is learnt first, accuracy later. A total that climbs while answers \
+         get worse is reward hacking.",
+    ),
+    training("format", "format", NUMBER, Higher, ""),
+    training(
+        "zero_spread",
+        "groups without spread",
+        Share,
+        Neither,
+        "All answers of such a group earned the same, so it teaches nothing. Grows as the task is mastered.",
+    ),
+    training(
+        "entropy",
+        "entropy of the policy",
+        NATS,
+        Neither,
+        "A slow fall is healthy; a fall to zero early means that exploration has ended.",
+    ),
+    training("kl", "KL to the reference", NATS, Lower, "How far the policy has moved from where it started."),
+    training(
+        "clip_fraction",
+        "clipped tokens",
+        Share,
+        Lower,
+        "Above some 20 % the steps are too large for their samples.",
+    ),
+    training(
+        "response_length",
+        "response length",
+        Plain("tokens"),
+        Neither,
+        "A jump to the limit means that answers no longer end.",
+    ),
+    training("ended", "answers that end by themselves", Share, Higher, ""),
+    training("value_loss", "value loss", NUMBER, Lower, ""),
+    training(
+        "explained_variance",
+        "variance explained by the value model",
+        NUMBER,
+        Higher,
+        "1 is perfect; below 0 the value model is worse than a constant.",
+    ),
+    training("learning_rate", "learning rate", NUMBER, Neither, ""),
+    training("grad_norm", "gradient norm", NUMBER, Neither, "Before clipping. Spikes come with loss spikes."),
+    training("tokens_per_second", "tokens per second", NUMBER, Higher, ""),
+];
+
+/// The table's row for an id.
+pub fn measure(id: &str) -> Option<&'static Measure> {
+    MEASURES.iter().find(|measure| measure.id == id)
+}
+
+/// The label of an id, or the id itself where it is unknown.
+pub fn label(id: &str) -> &str {
+    measure(id).map_or(id, |measure| measure.label)
+}
+
+/// A metric's value as text, in its measure's unit where the id is known.
+pub fn value_text(id: &str, value: f64) -> String {
+    match measure(id).map(|measure| measure.unit) {
+        Some(Unit::Share) => crate::figures::percent(value),
+        Some(Unit::Plain(unit)) if !unit.is_empty() && value.is_finite() => {
+            format!("{} {unit}", crate::figures::plain(value))
+        }
+        _ => crate::figures::plain(value),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_unique_and_labelled() {
+        let ids: std::collections::BTreeSet<_> = MEASURES.iter().map(|measure| measure.id).collect();
+        assert_eq!(ids.len(), MEASURES.len());
+        assert!(MEASURES.iter().all(|measure| !measure.label.is_empty()));
+    }
+
+    #[test]
+    fn unknown_ids_are_shown_as_they_are() {
+        assert_eq!(label("my_own_metric"), "my_own_metric");
+        assert_eq!(value_text("my_own_metric", 0.5), "0.5");
+        assert_eq!(value_text("facts_accuracy", 0.5), "50\u{a0}%");
+        assert_eq!(value_text("entropy", f64::NAN), "–");
+    }
+}

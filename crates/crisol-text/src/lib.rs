@@ -1,1 +1,27 @@
-//! To be written.
+//! Text in, token ids with a loss mask out: everything between a file of the user's and the tensors that
+//! the model trains on.
+//!
+//! - [`Tokenizer`]: byte-level BPE, trained here or read from a `tokenizer.json`;
+//! - [`ChatTemplate`]: a Jinja template that turns messages into text and says which tokens are trained;
+//! - [`Record`]: one line of a JSONL file, in the shapes that the field uses;
+//! - [`TextSetup`]: the tokenizer, template and stop tokens of one model folder, which turns records into
+//!   [`Example`]s;
+//! - [`Packed`]: examples laid back to back for one training step;
+//! - [`inspect`]: what of a file will be trained, and what is wrong with it.
+
+mod error;
+mod examples;
+mod folder;
+pub mod inspect;
+mod packing;
+mod records;
+mod template;
+mod tokenizer;
+
+pub use error::TextError;
+pub use examples::{Example, PreferenceExample, ProblemExample};
+pub use folder::TextSetup;
+pub use packing::{Packed, pack};
+pub use records::{Body, Record, Turns, parse_jsonl, parse_jsonl_lines, read_jsonl, read_jsonl_lines};
+pub use template::{ChatTemplate, Message};
+pub use tokenizer::{EMBEDDED_TOKENS, END_OF_TEXT, END_OF_TURN, NamedToken, TokenStream, Tokenizer};

@@ -1,1 +1,63 @@
-//! To be written.
+//! Training without knowing what is trained for: the step (forward, objective, backward, AdamW), schedules,
+//! state that can be saved and resumed to the bit, metrics, and the request to stop.
+
+mod interrupt;
+mod metrics;
+mod random;
+mod schedule;
+mod state;
+mod tensorboard;
+mod trainer;
+
+use std::path::PathBuf;
+
+pub use interrupt::Interrupt;
+pub use metrics::{MetricsWriter, read_metrics};
+pub use random::{derived_seed, permutation, random_stream};
+pub use schedule::Schedule;
+pub use state::{load_params, load_trainer, save_params, save_trainer};
+pub use tensorboard::EventWriter;
+pub use trainer::{Output, Step, Trainer, evaluate};
+
+/// What can go wrong while training.
+#[derive(Debug, thiserror::Error)]
+pub enum TrainError {
+    /// A file could not be read or written.
+    #[error("cannot use {}: {source}; check the path, its permissions and the space left on the disk", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A checkpoint could not be read or written.
+    #[error(transparent)]
+    Hub(#[from] crisol_hub::HubError),
+    /// The model refused its input.
+    #[error(transparent)]
+    Model(#[from] crisol_model::ModelError),
+    /// The loss or the gradient stopped being a number.
+    #[error(
+        "training diverged at step {step}: the loss is {loss} and the gradient norm {grad_norm} (learning rate {lr:.1e}). \
+         The weights are as they were before this step. {diagnosis} Remedies: lower `optimizer.lr`, more `warmup`, \
+         `max_grad_norm = 1`, or look for broken records in the data"
+    )]
+    Diverged {
+        /// Optimizer step, from 1.
+        step: u64,
+        /// Loss of the step.
+        loss: f64,
+        /// Norm of its gradient.
+        grad_norm: f64,
+        /// Learning rate of the step.
+        lr: f64,
+        /// What was found to be the cause.
+        diagnosis: String,
+    },
+    /// Nothing to train on.
+    #[error("step {step} would train zero tokens: every token of its documents is masked or is the first of its document")]
+    NothingToTrain {
+        /// Optimizer step, from 1.
+        step: u64,
+    },
+}

@@ -1,0 +1,435 @@
+//! Causal attention over packed documents, in blocks of queries and keys with a running softmax (Dao et al.
+//! 2022, arXiv:2205.14135), and attention over a key/value cache.
+//!
+//! Training and prefill are small matrix products per head; decoding one token reads the whole cache once,
+//! which is memory-bound vector work with a loop of its own.
+
+use super::gemm::{Mat, MatMut, gemm};
+use super::math::{LANES, dot, exp, fma, max, sum_lanes, vectorised};
+use crate::kv_cache::TILE;
+use crate::workspace::Pool;
+use crate::{Attention, KvCache};
+
+/// Queries per block: few, so that little is computed above the diagonal.
+const QUERIES: usize = 32;
+/// Keys per block.
+const KEYS: usize = 256;
+/// Fewer new rows than this in a document are decoded one by one.
+const PREFILL: usize = 8;
+
+/// Forward over all documents. Writes `out` and the log-sum-exp of every row and head.
+pub(crate) fn forward(
+    q: &[f32],
+    k: &[f32],
+    v: &[f32],
+    shape: &Attention,
+    offsets: &[u32],
+    out: &mut [f32],
+    lse: &mut [f32],
+    floats: &mut Pool<f32>,
+) {
+    let heads = Heads::new(shape);
+    for document in offsets.windows(2) {
+        let (start, end) = (document[0] as usize, document[1] as usize);
+        let k = Rows { data: &k[start * heads.k_stride..end * heads.k_stride], stride: heads.k_stride };
+        let v = Rows { data: &v[start * heads.v_stride..end * heads.v_stride], stride: heads.v_stride };
+        let q = &q[start * heads.q_stride..end * heads.q_stride];
+        let out = &mut out[start * heads.out_stride..end * heads.out_stride];
+        let lse = &mut lse[start * shape.heads..end * shape.heads];
+        for head in 0..shape.heads {
+            let (k, v) = heads.of_kv_head(head, k, v);
+            flash_forward(q, k, v, head, shape, 0, out, Some(lse), floats);
+        }
+    }
+}
+
+/// Columns of a row of each matrix.
+#[derive(Clone, Copy)]
+struct Heads<'s> {
+    shape: &'s Attention,
+    q_stride: usize,
+    k_stride: usize,
+    v_stride: usize,
+    out_stride: usize,
+}
+
+impl<'s> Heads<'s> {
+    fn new(shape: &'s Attention) -> Heads<'s> {
+        Heads {
+            shape,
+            q_stride: shape.heads * shape.qk_dim,
+            k_stride: shape.kv_heads * shape.qk_dim,
+            v_stride: shape.kv_heads * shape.v_dim,
+            out_stride: shape.heads * shape.v_dim,
+        }
+    }
+
+    /// Index of the key/value head that a query head uses.
+    fn kv_head(self, head: usize) -> usize {
+        head / (self.shape.heads / self.shape.kv_heads)
+    }
+
+    fn of_kv_head<'a>(self, head: usize, k: Rows<'a>, v: Rows<'a>) -> (Rows<'a>, Rows<'a>) {
+        let kv_head = self.kv_head(head);
+        (k.column(kv_head * self.shape.qk_dim), v.column(kv_head * self.shape.v_dim))
+    }
+}
+
+/// Rows of one head within wider rows.
+#[derive(Clone, Copy)]
+struct Rows<'a> {
+    data: &'a [f32],
+    stride: usize,
+}
+
+impl<'a> Rows<'a> {
+    fn column(self, column: usize) -> Rows<'a> {
+        Rows { data: self.data.get(column..).unwrap_or_default(), ..self }
+    }
+
+    fn mat(self, rows: std::ops::Range<usize>, cols: usize) -> Mat<'a> {
+        Mat::strided(&self.data[rows.start * self.stride..], rows.len(), cols, self.stride)
+    }
+}
+
+/// One head of one document: queries are its rows `past..past + n` where keys are `0..past + n`. `q` and `out`
+/// are whole rows, `k` and `v` start at their head's first column.
+fn flash_forward(
+    q: &[f32],
+    k: Rows<'_>,
+    v: Rows<'_>,
+    head: usize,
+    shape: &Attention,
+    past: usize,
+    out: &mut [f32],
+    mut lse: Option<&mut [f32]>,
+    floats: &mut Pool<f32>,
+) {
+    let &Attention { heads, qk_dim, v_dim, scale, .. } = shape;
+    let n = q.len() / (heads * qk_dim);
+    let mut scores = floats.take(QUERIES * KEYS);
+    let (mut largest, mut sums) = ([0.0; QUERIES], [0.0; QUERIES]);
+    for first in (0..n).step_by(QUERIES) {
+        let rows = QUERIES.min(n - first);
+        let keys = past + first + rows;
+        let q = Mat::strided(&q[first * heads * qk_dim + head * qk_dim..], rows, qk_dim, heads * qk_dim);
+        let out = &mut out[first * heads * v_dim + head * v_dim..];
+        largest.fill(f32::NEG_INFINITY);
+        sums.fill(0.0);
+        for first_key in (0..keys).step_by(KEYS) {
+            let block = first_key..keys.min(first_key + KEYS);
+            let scores = &mut scores[..rows * block.len()];
+            gemm(MatMut::new(scores, rows, block.len()), false, scale, q, k.mat(block.clone(), qk_dim).t());
+            // Keys that row 0 of the block may see; each further row sees one more.
+            let visible = (past + first + 1).saturating_sub(first_key);
+            let rescale = (first_key > 0).then_some((&mut *out, heads * v_dim, v_dim));
+            running_softmax(scores, block.len(), visible, &mut largest, &mut sums, rescale);
+            let p = Mat::new(scores, rows, block.len());
+            let out = MatMut::strided(out, rows, v_dim, heads * v_dim);
+            gemm(out, first_key > 0, 1.0, p, v.mat(block, v_dim));
+        }
+        divide_rows(out, heads * v_dim, v_dim, &sums[..rows]);
+        if let Some(lse) = &mut lse {
+            for row in 0..rows {
+                lse[(first + row) * heads + head] = largest[row] + sums[row].ln();
+            }
+        }
+    }
+    floats.give(scores);
+}
+
+vectorised! {
+    /// Turns a block of scores into `e^(score - max)` (0 above the diagonal), with running maximum and sum per row.
+    /// Where the maximum grows, the sum and the output so far, if any, are scaled down. Row `i` sees the first
+    /// `visible + i` keys.
+    fn running_softmax<'a, S>(
+        scores: &'a mut [f32],
+        cols: usize,
+        visible: usize,
+        largest: &'a mut [f32],
+        sums: &'a mut [f32],
+        rescale: Option<(&'a mut [f32], usize, usize)>,
+    ) {
+        let mut rescale = rescale;
+        for (row, z) in scores.chunks_exact_mut(cols).enumerate() {
+            let (z, above) = z.split_at_mut((visible + row).min(cols));
+            above.fill(0.0);
+            let new = max(z).max(largest[row]);
+            let (chunks, rest) = z.as_chunks_mut::<LANES>();
+            let mut lanes = [0.0; LANES];
+            for z in chunks {
+                for lane in 0..LANES {
+                    z[lane] = exp::<S>(z[lane] - new);
+                    lanes[lane] += z[lane];
+                }
+            }
+            for (lane, z) in lanes.iter_mut().zip(rest) {
+                *z = exp::<S>(*z - new);
+                *lane += *z;
+            }
+            let factor = exp::<S>(largest[row] - new);
+            if let Some((out, stride, dim)) = &mut rescale
+                && factor != 1.0
+            {
+                scale_all(&mut out[row * *stride..][..*dim], factor);
+            }
+            sums[row] = fma::<S>(sums[row], factor, sum_lanes(lanes));
+            largest[row] = new;
+        }
+    }
+
+    /// Divides rows, `stride` apart, by their sums.
+    fn divide_rows<'a, S>(rows: &'a mut [f32], stride: usize, dim: usize, sums: &'a [f32]) {
+        for (row, sum) in sums.iter().enumerate() {
+            let factor = 1.0 / sum;
+            scale_all(&mut rows[row * stride..][..dim], factor);
+        }
+    }
+}
+
+/// What backward needs from forward.
+pub(crate) struct Saved<'a> {
+    pub(crate) q: &'a [f32],
+    pub(crate) k: &'a [f32],
+    pub(crate) v: &'a [f32],
+    pub(crate) out: &'a [f32],
+    pub(crate) lse: &'a [f32],
+}
+
+/// Backward over all documents. Writes `dq`, adds to `dk` and `dv`.
+pub(crate) fn backward(
+    saved: &Saved<'_>,
+    shape: &Attention,
+    offsets: &[u32],
+    dout: &[f32],
+    dq: &mut [f32],
+    dk: &mut [f32],
+    dv: &mut [f32],
+    floats: &mut Pool<f32>,
+) {
+    let &Attention { heads, qk_dim, v_dim, scale, .. } = shape;
+    let strides = Heads::new(shape);
+    let mut p = floats.take(QUERIES * KEYS);
+    let mut dp = floats.take(QUERIES * KEYS);
+    // Σ dout·out per row: what softmax's backward subtracts.
+    let mut delta = floats.take(saved.lse.len());
+    row_dots(dout, saved.out, v_dim, &mut delta);
+    for document in offsets.windows(2) {
+        let (start, end) = (document[0] as usize, document[1] as usize);
+        for head in 0..heads {
+            let kv_head = strides.kv_head(head);
+            let k_column = start * strides.k_stride + kv_head * qk_dim;
+            let v_column = start * strides.v_stride + kv_head * v_dim;
+            for first in (start..end).step_by(QUERIES) {
+                let rows = first..end.min(first + QUERIES);
+                let keys = rows.end - start;
+                let q_at = first * strides.q_stride + head * qk_dim;
+                let out_at = first * strides.out_stride + head * v_dim;
+                let q = Mat::strided(&saved.q[q_at..], rows.len(), qk_dim, strides.q_stride);
+                let dout = Mat::strided(&dout[out_at..], rows.len(), v_dim, strides.out_stride);
+                for first_key in (0..keys).step_by(KEYS) {
+                    let cols = KEYS.min(keys - first_key);
+                    let k_at = k_column + first_key * strides.k_stride;
+                    let v_at = v_column + first_key * strides.v_stride;
+                    let k = Mat::strided(&saved.k[k_at..], cols, qk_dim, strides.k_stride);
+                    let v = Mat::strided(&saved.v[v_at..], cols, v_dim, strides.v_stride);
+                    let p = &mut p[..rows.len() * cols];
+                    let dp = &mut dp[..rows.len() * cols];
+                    gemm(MatMut::new(p, rows.len(), cols), false, scale, q, k.t());
+                    gemm(MatMut::new(dp, rows.len(), cols), false, 1.0, dout, v.t());
+                    let visible = (first + 1 - start).saturating_sub(first_key);
+                    softmax_backward(
+                        p,
+                        dp,
+                        cols,
+                        visible,
+                        &saved.lse[first * heads + head..],
+                        &delta[first * heads + head..],
+                        heads,
+                    );
+                    let p = Mat::new(p, rows.len(), cols);
+                    let ds = Mat::new(dp, rows.len(), cols);
+                    let dv = MatMut::strided(&mut dv[v_at..], cols, v_dim, strides.v_stride);
+                    gemm(dv, true, 1.0, p.t(), dout);
+                    let dk = MatMut::strided(&mut dk[k_at..], cols, qk_dim, strides.k_stride);
+                    gemm(dk, true, scale, ds.t(), q);
+                    let dq = MatMut::strided(&mut dq[q_at..], rows.len(), qk_dim, strides.q_stride);
+                    gemm(dq, first_key > 0, scale, ds, k);
+                }
+            }
+        }
+    }
+    floats.give(p);
+    floats.give(dp);
+    floats.give(delta);
+}
+
+vectorised! {
+    /// Dot products of corresponding groups of `dim` columns.
+    fn row_dots<'a, S>(x: &'a [f32], y: &'a [f32], dim: usize, out: &'a mut [f32]) {
+        for ((x, y), out) in x.chunks_exact(dim).zip(y.chunks_exact(dim)).zip(out) {
+            *out = dot::<S>(x, y);
+        }
+    }
+
+    /// Turns scores into probabilities and their gradients `dp` into the scores' `p·(dp - delta)`, both in place;
+    /// `lse` and `delta` have a row every `heads`.
+    fn softmax_backward<'a, S>(
+        p: &'a mut [f32],
+        dp: &'a mut [f32],
+        cols: usize,
+        visible: usize,
+        lse: &'a [f32],
+        delta: &'a [f32],
+        heads: usize,
+    ) {
+        for (row, (p, dp)) in p.chunks_exact_mut(cols).zip(dp.chunks_exact_mut(cols)).enumerate() {
+            let visible = (visible + row).min(cols);
+            let (lse, delta) = (lse[row * heads], delta[row * heads]);
+            p[visible..].fill(0.0);
+            dp[visible..].fill(0.0);
+            for (p, dp) in p[..visible].iter_mut().zip(&mut dp[..visible]) {
+                *p = exp::<S>(*p - lse);
+                *dp = *p * (*dp - delta);
+            }
+        }
+    }
+}
+
+/// Appends new keys and values to the cache and attends to all of it.
+pub(crate) fn cached(
+    q: &[f32],
+    k: &[f32],
+    v: &[f32],
+    shape: &Attention,
+    offsets: &[u32],
+    cache: &mut KvCache,
+    slots: &[usize],
+    layer: usize,
+    out: &mut [f32],
+    floats: &mut Pool<f32>,
+) {
+    let heads = Heads::new(shape);
+    for (document, &slot) in offsets.windows(2).zip(slots) {
+        let (start, end) = (document[0] as usize, document[1] as usize);
+        let past = cache.len(slot);
+        let k = &k[start * heads.k_stride..end * heads.k_stride];
+        cache.write(layer, slot, k, &v[start * heads.v_stride..end * heads.v_stride]);
+        let (tiles, values) = cache.slot(layer, slot);
+        let q = &q[start * heads.q_stride..end * heads.q_stride];
+        let out = &mut out[start * heads.out_stride..end * heads.out_stride];
+        if end - start < PREFILL {
+            let mut scores = floats.take((past + end - start).next_multiple_of(TILE));
+            let rows = q.chunks_exact(heads.q_stride).zip(out.chunks_exact_mut(heads.out_stride));
+            for (row, (q, out)) in rows.enumerate() {
+                decode(q, tiles, values, past + row + 1, shape, out, &mut scores);
+            }
+            floats.give(scores);
+        } else {
+            let keys = past + end - start;
+            let mut unpacked = floats.take(keys * heads.k_stride);
+            for (token, row) in unpacked.chunks_exact_mut(heads.k_stride).enumerate() {
+                let tile = &tiles[token / TILE * TILE * heads.k_stride..];
+                for (x, column) in row.iter_mut().zip(tile[token % TILE..].iter().step_by(TILE)) {
+                    *x = *column;
+                }
+            }
+            let k = Rows { data: &unpacked, stride: heads.k_stride };
+            let v = Rows { data: values, stride: heads.v_stride };
+            for head in 0..shape.heads {
+                let (k, v) = heads.of_kv_head(head, k, v);
+                flash_forward(q, k, v, head, shape, past, out, None, floats);
+            }
+            floats.give(unpacked);
+        }
+        if layer + 1 == cache.layers() {
+            cache.grow(slot, end - start);
+        }
+    }
+}
+
+vectorised! {
+    /// One query row against the first `len` tokens of a slot.
+    fn decode<'a, S>(
+        q: &'a [f32],
+        tiles: &'a [f32],
+        values: &'a [f32],
+        len: usize,
+        shape: &'a Attention,
+        out: &'a mut [f32],
+        scores: &'a mut [f32],
+    ) {
+        let &Attention { heads, kv_heads, qk_dim, v_dim, scale } = shape;
+        for (head, (q, out)) in q.chunks_exact(qk_dim).zip(out.chunks_exact_mut(v_dim)).enumerate() {
+            let kv_head = head / (heads / kv_heads);
+            let (score_tiles, _) = scores[..len.next_multiple_of(TILE)].as_chunks_mut::<TILE>();
+            for (scores, tile) in score_tiles.iter_mut().zip(tiles.chunks_exact(TILE * kv_heads * qk_dim)) {
+                let (keys, _) = tile[kv_head * qk_dim * TILE..][..qk_dim * TILE].as_chunks::<TILE>();
+                *scores = weighted_sum::<S>(q, keys.iter());
+                scale_all(scores, scale);
+            }
+            let scores = &mut scores[..len];
+            let largest = max(scores);
+            let mut sum = [0.0; LANES];
+            let (chunks, rest) = scores.as_chunks_mut::<LANES>();
+            for z in chunks {
+                for lane in 0..LANES {
+                    z[lane] = exp::<S>(z[lane] - largest);
+                    sum[lane] += z[lane];
+                }
+            }
+            for (sum, z) in sum.iter_mut().zip(rest) {
+                *z = exp::<S>(*z - largest);
+                *sum += *z;
+            }
+            let factor = 1.0 / sum_lanes(sum);
+            let stride = kv_heads * v_dim;
+            let values = &values[kv_head * v_dim..];
+            let (wide, narrow) = out.as_chunks_mut::<LANES>();
+            let narrow_at = wide.len() * LANES;
+            for (index, out) in wide.iter_mut().enumerate() {
+                let rows = values[index * LANES..].chunks(stride).map(|row| {
+                    row.first_chunk::<LANES>().expect("a row holds the columns of its head")
+                });
+                *out = weighted_sum::<S>(scores, rows);
+                scale_all(out, factor);
+            }
+            for (index, out) in narrow.iter_mut().enumerate() {
+                let column = values[narrow_at + index..].iter().step_by(stride);
+                *out = factor * scores.iter().zip(column).map(|(p, v)| p * v).sum::<f32>();
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn scale_all(values: &mut [f32], factor: f32) {
+    for x in values {
+        *x *= factor;
+    }
+}
+
+/// `Σ weights[i] · rows[i]`, in four independent sums to hide the latency of an addition.
+#[inline(always)]
+fn weighted_sum<'r, S: pulp::Simd>(
+    weights: &[f32],
+    mut rows: impl Iterator<Item = &'r [f32; LANES]>,
+) -> [f32; LANES] {
+    let mut sums = [[0.0; LANES]; 4];
+    let (fours, rest) = weights.as_chunks::<4>();
+    for four in fours {
+        for (sum, weight) in sums.iter_mut().zip(four) {
+            if let Some(row) = rows.next() {
+                for lane in 0..LANES {
+                    sum[lane] = fma::<S>(*weight, row[lane], sum[lane]);
+                }
+            }
+        }
+    }
+    for (weight, row) in rest.iter().zip(rows) {
+        for lane in 0..LANES {
+            sums[0][lane] = fma::<S>(*weight, row[lane], sums[0][lane]);
+        }
+    }
+    std::array::from_fn(|lane| (sums[0][lane] + sums[1][lane]) + (sums[2][lane] + sums[3][lane]))
+}

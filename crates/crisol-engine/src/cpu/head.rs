@@ -1,0 +1,231 @@
+//! Log-probabilities and entropies of tokens, straight from hidden states: linear layer, softmax and gather
+//! fused over blocks of rows and chunks of the vocabulary, so that logits never exist whole.
+
+use super::gemm::{Mat, MatMut, gemm};
+use super::math::{LANES, exp, fma, max, sum_lanes, vectorised};
+use crate::workspace::Pool;
+
+/// Rows and vocabulary entries whose logits exist at a time: half a megabyte, a part of the second-level cache.
+const ROWS: usize = 256;
+const CHUNK: usize = 512;
+
+/// What forward writes, one per row.
+pub(crate) struct Scores<'a> {
+    pub(crate) logp: &'a mut [f32],
+    pub(crate) entropy: &'a mut [f32],
+    pub(crate) lse: &'a mut [f32],
+    pub(crate) with_entropy: bool,
+}
+
+/// What backward needs.
+pub(crate) struct Saved<'a> {
+    pub(crate) x: &'a [f32],
+    pub(crate) head: Mat<'a>,
+    pub(crate) targets: &'a [u32],
+    pub(crate) scale: f32,
+    pub(crate) lse: &'a [f32],
+    pub(crate) entropy: &'a [f32],
+}
+
+/// Ranges of at most `step` that cover `0..n`.
+fn blocks(n: usize, step: usize) -> impl Iterator<Item = std::ops::Range<usize>> {
+    (0..n).step_by(step).map(move |start| start..(start + step).min(n))
+}
+
+/// Log-probability of each row's target, entropy if asked for, and log-sum-exp of the scaled logits.
+pub(crate) fn forward(
+    x: &[f32],
+    head: Mat<'_>,
+    targets: &[u32],
+    scale: f32,
+    scores: Scores<'_>,
+    floats: &mut Pool<f32>,
+) {
+    let Scores { logp, entropy, lse, with_entropy } = scores;
+    let (vocab, dim) = (head.row_count(), head.col_count());
+    let x = Mat::new(x, targets.len(), dim);
+    let mut logits = floats.take(ROWS.min(targets.len()) * CHUNK.min(vocab));
+    let mut largest = floats.take(ROWS);
+    for rows in blocks(targets.len(), ROWS) {
+        // Running sums of e^(z - max) and e^(z - max)·(z - max); `lse` and `entropy` hold them meanwhile.
+        let (sums, weighted) = (&mut lse[rows.clone()], &mut entropy[rows.clone()]);
+        let largest = &mut largest[..rows.len()];
+        largest.fill(f32::NEG_INFINITY);
+        sums.fill(0.0);
+        weighted.fill(0.0);
+        for chunk in blocks(vocab, CHUNK) {
+            let logits = &mut logits[..rows.len() * chunk.len()];
+            let z = MatMut::new(logits, rows.len(), chunk.len());
+            gemm(z, false, scale, x.rows(rows.clone()), head.rows(chunk.clone()).t());
+            for ((logits, &target), logp) in
+                logits.chunks_exact(chunk.len()).zip(&targets[rows.clone()]).zip(&mut logp[rows.clone()])
+            {
+                if chunk.contains(&(target as usize)) {
+                    *logp = logits[target as usize - chunk.start];
+                }
+            }
+            if with_entropy {
+                accumulate_with_entropy(logits, chunk.len(), largest, sums, weighted);
+            } else {
+                accumulate(logits, chunk.len(), largest, sums);
+            }
+        }
+        for (row, &largest) in rows.zip(&*largest) {
+            let log_sum = lse[row].ln();
+            if with_entropy {
+                // H = -Σ p·(z - max - log_sum)
+                entropy[row] = log_sum - entropy[row] / lse[row];
+            }
+            // In this order no digits are lost where the logits are large.
+            logp[row] = logp[row] - largest - log_sum;
+            lse[row] = largest + log_sum;
+        }
+    }
+    floats.give(logits);
+    floats.give(largest);
+}
+
+/// Gradients of the hidden states (written, or added to if `accumulate`) and of the head (added to), from those
+/// of log-probs and entropies (empty: none).
+pub(crate) fn backward(
+    saved: &Saved<'_>,
+    dlogp: &[f32],
+    dentropy: &[f32],
+    dx: &mut [f32],
+    accumulate: bool,
+    dhead: &mut [f32],
+    floats: &mut Pool<f32>,
+) {
+    let &Saved { x, head, targets, scale, lse, entropy } = saved;
+    let (vocab, dim) = (head.row_count(), head.col_count());
+    let x = Mat::new(x, targets.len(), dim);
+    let mut logits = floats.take(ROWS.min(targets.len()) * CHUNK.min(vocab));
+    for rows in blocks(targets.len(), ROWS) {
+        let x = x.rows(rows.clone());
+        let lse = &lse[rows.clone()];
+        for chunk in blocks(vocab, CHUNK) {
+            let logits = &mut logits[..rows.len() * chunk.len()];
+            let head = head.rows(chunk.clone());
+            gemm(MatMut::new(logits, rows.len(), chunk.len()), false, scale, x, head.t());
+            // ∂logp/∂z = onehot - p and ∂H/∂z = -p·(log p + H)
+            match (dlogp, dentropy) {
+                (dlogp, []) => grad_of_logp(logits, chunk.len(), lse, &dlogp[rows.clone()]),
+                ([], dentropy) => {
+                    grad_of_entropy(
+                        logits,
+                        chunk.len(),
+                        lse,
+                        None,
+                        &dentropy[rows.clone()],
+                        &entropy[rows.clone()],
+                    );
+                }
+                (dlogp, dentropy) => {
+                    let dlogp = &dlogp[rows.clone()];
+                    let (dentropy, entropy) = (&dentropy[rows.clone()], &entropy[rows.clone()]);
+                    grad_of_entropy(logits, chunk.len(), lse, Some(dlogp), dentropy, entropy);
+                }
+            }
+            if !dlogp.is_empty() {
+                for ((dz, &target), &dlogp) in
+                    logits.chunks_exact_mut(chunk.len()).zip(&targets[rows.clone()]).zip(&dlogp[rows.clone()])
+                {
+                    if chunk.contains(&(target as usize)) {
+                        dz[target as usize - chunk.start] += dlogp;
+                    }
+                }
+            }
+            let dz = Mat::new(logits, rows.len(), chunk.len());
+            let dx = MatMut::new(&mut dx[rows.start * dim..rows.end * dim], rows.len(), dim);
+            gemm(dx, accumulate || chunk.start > 0, scale, dz, head);
+            let dhead = MatMut::new(&mut dhead[chunk.start * dim..chunk.end * dim], chunk.len(), dim);
+            gemm(dhead, true, scale, dz.t(), x);
+        }
+    }
+    floats.give(logits);
+}
+
+vectorised! {
+    /// Adds a chunk of logits to each row's running maximum and sum of exponentials.
+    fn accumulate<'a, S>(logits: &'a [f32], cols: usize, largest: &'a mut [f32], sums: &'a mut [f32]) {
+        for ((z, largest), sum) in logits.chunks_exact(cols).zip(largest).zip(sums) {
+            let new = max(z).max(*largest);
+            let (chunks, rest) = z.as_chunks::<LANES>();
+            let mut lanes = [0.0; LANES];
+            for z in chunks {
+                for lane in 0..LANES {
+                    lanes[lane] += exp::<S>(z[lane] - new);
+                }
+            }
+            for (lane, z) in lanes.iter_mut().zip(rest) {
+                *lane += exp::<S>(z - new);
+            }
+            *sum = fma::<S>(*sum, exp::<S>(*largest - new), sum_lanes(lanes));
+            *largest = new;
+        }
+    }
+
+    /// The same, and to the sum of `e^(z - max)·(z - max)`.
+    fn accumulate_with_entropy<'a, S>(
+        logits: &'a [f32],
+        cols: usize,
+        largest: &'a mut [f32],
+        sums: &'a mut [f32],
+        weighted: &'a mut [f32],
+    ) {
+        for (((z, largest), sum), weighted) in logits.chunks_exact(cols).zip(largest).zip(sums).zip(weighted) {
+            let new = max(z).max(*largest);
+            let (chunks, rest) = z.as_chunks::<LANES>();
+            let (mut lanes, mut weighted_lanes) = ([0.0; LANES], [0.0; LANES]);
+            for z in chunks {
+                for lane in 0..LANES {
+                    let e = exp::<S>(z[lane] - new);
+                    lanes[lane] += e;
+                    weighted_lanes[lane] = fma::<S>(e, z[lane] - new, weighted_lanes[lane]);
+                }
+            }
+            for ((lane, weighted), z) in lanes.iter_mut().zip(&mut weighted_lanes).zip(rest) {
+                let e = exp::<S>(z - new);
+                *lane += e;
+                *weighted = fma::<S>(e, z - new, *weighted);
+            }
+            // The first chunk has nothing to rescale, and -inf times 0 would be NaN.
+            if *sum > 0.0 {
+                let factor = exp::<S>(*largest - new);
+                *weighted = factor * fma::<S>(*sum, *largest - new, *weighted);
+                *sum *= factor;
+            }
+            *weighted += sum_lanes(weighted_lanes);
+            *sum += sum_lanes(lanes);
+            *largest = new;
+        }
+    }
+
+    /// Turns logits into `-dlogp · p` in place.
+    fn grad_of_logp<'a, S>(logits: &'a mut [f32], cols: usize, lse: &'a [f32], dlogp: &'a [f32]) {
+        for ((z, &lse), &dlogp) in logits.chunks_exact_mut(cols).zip(lse).zip(dlogp) {
+            for z in z {
+                *z = -dlogp * exp::<S>(*z - lse);
+            }
+        }
+    }
+
+    /// Turns logits into `-p · (dlogp + dH · (log p + H))` in place.
+    fn grad_of_entropy<'a, S>(
+        logits: &'a mut [f32],
+        cols: usize,
+        lse: &'a [f32],
+        dlogp: Option<&'a [f32]>,
+        dentropy: &'a [f32],
+        entropy: &'a [f32],
+    ) {
+        for (row, z) in logits.chunks_exact_mut(cols).enumerate() {
+            let (lse, dentropy, entropy) = (lse[row], dentropy[row], entropy[row]);
+            let constant = fma::<S>(dentropy, entropy, dlogp.map_or(0.0, |dlogp| dlogp[row]));
+            for z in z {
+                let log_p = *z - lse;
+                *z = -exp::<S>(log_p) * fma::<S>(dentropy, log_p, constant);
+            }
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! Vectorised loops: how they are compiled, the exponential, and the passes that every kernel shares.
+//!
+//! [`vectorised`] compiles a function once per instruction set and picks one at run time. Within it, sums run
+//! in [`LANES`] independent lanes, because the compiler must not reorder a sum of floats by itself.
+
+use pulp::Simd;
+
+/// Independent partial sums: one AVX-512 register, two AVX2 or four NEON ones.
+pub(crate) const LANES: usize = 16;
+
+/// Defines a function whose body is compiled for every supported instruction set. The type parameter stands
+/// for the set in use; pass it on to helpers such as [`exp`].
+macro_rules! vectorised {
+    ($(
+        $(#[$meta:meta])*
+        fn $name:ident<$lifetime:lifetime, $simd:ident>($($arg:ident: $type:ty),* $(,)?) $(-> $output:ty)? $body:block
+    )*) => {$(
+        $(#[$meta])*
+        #[allow(unused_parens, clippy::needless_lifetimes, clippy::type_complexity)]
+        pub(crate) fn $name<$lifetime>($($arg: $type),*) -> ($($output)?) {
+            struct Arguments<$lifetime>($($type,)* std::marker::PhantomData<&$lifetime ()>);
+            impl<$lifetime> pulp::WithSimd for Arguments<$lifetime> {
+                type Output = ($($output)?);
+                #[inline(always)]
+                fn with_simd<$simd: pulp::Simd>(self, _: $simd) -> Self::Output {
+                    let Arguments($($arg,)* _) = self;
+                    $body
+                }
+            }
+            pulp::Arch::new().dispatch(Arguments($($arg,)* std::marker::PhantomData))
+        }
+    )*};
+}
+pub(crate) use vectorised;
+
+/// `a · b + c`, fused where the instruction set has it (elsewhere a fused one would be a slow library call).
+#[inline(always)]
+pub(crate) fn fma<S: Simd>(a: f32, b: f32, c: f32) -> f32 {
+    if S::IS_SCALAR { a * b + c } else { a.mul_add(b, c) }
+}
+
+/// Sum over lanes.
+#[inline(always)]
+pub(crate) fn sum_lanes(lanes: [f32; LANES]) -> f32 {
+    let eight: [f32; 8] = std::array::from_fn(|i| lanes[i] + lanes[i + 8]);
+    let four: [f32; 4] = std::array::from_fn(|i| eight[i] + eight[i + 4]);
+    (four[0] + four[2]) + (four[1] + four[3])
+}
+
+/// Sum of products.
+#[inline(always)]
+pub(crate) fn dot<S: Simd>(a: &[f32], b: &[f32]) -> f32 {
+    let (a, a_rest) = a.as_chunks::<LANES>();
+    let (b, b_rest) = b.as_chunks::<LANES>();
+    let mut lanes = [0.0; LANES];
+    for (a, b) in a.iter().zip(b) {
+        for lane in 0..LANES {
+            lanes[lane] = fma::<S>(a[lane], b[lane], lanes[lane]);
+        }
+    }
+    for ((lane, a), b) in lanes.iter_mut().zip(a_rest).zip(b_rest) {
+        *lane = fma::<S>(*a, *b, *lane);
+    }
+    sum_lanes(lanes)
+}
+
+/// Largest element, not looking at NaN; minus infinity for none.
+#[inline(always)]
+pub(crate) fn max(values: &[f32]) -> f32 {
+    let (chunks, rest) = values.as_chunks::<LANES>();
+    let mut lanes = [f32::NEG_INFINITY; LANES];
+    for chunk in chunks {
+        for lane in 0..LANES {
+            lanes[lane] = if chunk[lane] > lanes[lane] { chunk[lane] } else { lanes[lane] };
+        }
+    }
+    for (lane, &x) in lanes.iter_mut().zip(rest) {
+        *lane = if x > *lane { x } else { *lane };
+    }
+    lanes.into_iter().fold(f32::NEG_INFINITY, |a, b| if b > a { b } else { a })
+}
+
+/// `e^x` without branches. Relative error below 2e-7; 0 below -87.3 (where f32 becomes subnormal), infinity
+/// above 88.3, NaN for NaN.
+///
+/// Cody and Waite's reduction and the minimax polynomial of Cephes' `expf` (Moshier 1989).
+#[inline(always)]
+pub(crate) fn exp<S: Simd>(x: f32) -> f32 {
+    /// Adding 1.5·2²³ leaves the nearest integer in the low bits of the mantissa.
+    const ROUND: f32 = 12_582_912.0;
+    /// ln 2 in two parts; multiples of the first by small integers are exact.
+    const LN2_HIGH: f32 = 0.693_359_4;
+    const LN2_LOW: f32 = -2.121_944_4e-4;
+    let rounded = fma::<S>(x, std::f32::consts::LOG2_E, ROUND);
+    let n = rounded - ROUND;
+    let r = fma::<S>(n, -LN2_LOW, fma::<S>(n, -LN2_HIGH, x));
+    let mut p = 1.987_569_1e-4;
+    for coefficient in [1.398_2e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5] {
+        p = fma::<S>(p, r, coefficient);
+    }
+    let p = fma::<S>(p * r, r, r) + 1.0;
+    // 2ⁿ from its exponent bits. A product (not a sum of bits) keeps NaN.
+    let power = f32::from_bits(rounded.to_bits().wrapping_add(127) << 23);
+    let y = p * power;
+    if x < -87.3 {
+        0.0
+    } else if x > 88.3 {
+        f32::INFINITY
+    } else {
+        y
+    }
+}
+
+vectorised! {
+    /// `out = x + y`.
+    fn add<'a, S>(x: &'a [f32], y: &'a [f32], out: &'a mut [f32]) {
+        for ((out, x), y) in out.iter_mut().zip(x).zip(y) {
+            *out = x + y;
+        }
+    }
+
+    /// `out += x`.
+    fn add_assign<'a, S>(out: &'a mut [f32], x: &'a [f32]) {
+        for (out, x) in out.iter_mut().zip(x) {
+            *out += x;
+        }
+    }
+
+    /// Sum of squares in f64.
+    fn sum_of_squares<'a, S>(values: &'a [f32]) -> f64 {
+        let (chunks, rest) = values.as_chunks::<LANES>();
+        let mut lanes = [0.0f64; LANES];
+        for chunk in chunks {
+            for lane in 0..LANES {
+                let x = f64::from(chunk[lane]);
+                lanes[lane] += x * x;
+            }
+        }
+        for (lane, &x) in lanes.iter_mut().zip(rest) {
+            *lane += f64::from(x) * f64::from(x);
+        }
+        lanes.into_iter().sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    vectorised! {
+        fn exp_all<'a, S>(values: &'a mut [f32]) {
+            for x in values {
+                *x = exp::<S>(*x);
+            }
+        }
+        fn dot_and_max<'a, S>(a: &'a [f32], b: &'a [f32]) -> (f32, f32) {
+            (dot::<S>(a, b), max(a))
+        }
+    }
+
+    #[test]
+    fn exp_is_accurate_over_its_whole_range() {
+        let inputs: Vec<f32> = (0..2_000_000).map(|i| -87.3 + i as f32 * (175.6 / 2e6)).collect();
+        let mut outputs = inputs.clone();
+        exp_all(&mut outputs);
+        let scalar = inputs.iter().map(|&x| exp::<pulp::Scalar>(x));
+        for ((&x, &y), scalar) in inputs.iter().zip(&outputs).zip(scalar) {
+            let exact = f64::from(x).exp();
+            for y in [y, scalar] {
+                let error = (f64::from(y) / exact - 1.0).abs();
+                assert!(error < 2e-7, "exp({x}) = {y}, relative error {error:e}");
+            }
+        }
+    }
+
+    #[test]
+    fn exp_of_special_values() {
+        let mut values = [f32::NEG_INFINITY, -1e30, -100.0, -0.0, 0.0, 100.0, 1e30, f32::INFINITY, f32::NAN];
+        exp_all(&mut values);
+        assert_eq!(values[..8], [0.0, 0.0, 0.0, 1.0, 1.0, f32::INFINITY, f32::INFINITY, f32::INFINITY]);
+        assert!(values[8].is_nan());
+    }
+
+    #[test]
+    fn lanes_miss_no_element() {
+        for n in 0..70 {
+            let a: Vec<f32> = (0..n).map(|i| ((i * 37) % 11) as f32 - 20.0).collect();
+            let b: Vec<f32> = (0..n).map(|i| ((i * 17) % 7) as f32 - 3.0).collect();
+            let exact: f32 = a.iter().zip(&b).map(|(a, b)| a * b).sum();
+            let largest = a.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            // Small integers: exact in any order.
+            assert_eq!(dot_and_max(&a, &b), (exact, largest));
+            assert_eq!(sum_of_squares(&a), f64::from(a.iter().map(|a| a * a).sum::<f32>()));
+        }
+    }
+}

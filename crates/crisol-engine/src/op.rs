@@ -1,0 +1,121 @@
+//! The operations a tape records: what went in, what came out, and what backward needs besides.
+//!
+//! They know no device; a device module computes them.
+
+use std::sync::Arc;
+
+use crate::rope::RopeTables;
+use crate::workspace::{Buffer, Pool};
+use crate::{Attention, ParamId, Var};
+
+/// A matrix on a tape.
+#[derive(Debug)]
+pub(crate) struct Value {
+    pub(crate) rows: usize,
+    pub(crate) cols: usize,
+    /// Empty once given back.
+    pub(crate) data: Buffer<f32>,
+}
+
+/// One recorded operation.
+#[derive(Debug)]
+pub(crate) enum Op {
+    Embedding {
+        table: ParamId,
+        ids: Buffer<u32>,
+        out: Var,
+    },
+    Linear {
+        x: Var,
+        weight: ParamId,
+        bias: Option<ParamId>,
+        out: Var,
+    },
+    Add {
+        x: Var,
+        y: Var,
+        out: Var,
+    },
+    RmsNorm {
+        x: Var,
+        weight: ParamId,
+        eps: f32,
+        /// Reciprocal root mean square of each group of columns.
+        rstd: Buffer<f32>,
+        out: Var,
+    },
+    Rope {
+        x: Var,
+        tables: Arc<RopeTables>,
+        head_dim: usize,
+        positions: Buffer<u32>,
+        out: Var,
+    },
+    Attention {
+        q: Var,
+        k: Var,
+        v: Var,
+        shape: Attention,
+        offsets: Buffer<u32>,
+        /// Log-sum-exp of the scores, `[rows, heads]`.
+        lse: Buffer<f32>,
+        out: Var,
+    },
+    SwiGlu {
+        gate: Var,
+        up: Var,
+        out: Var,
+    },
+    SelectRows {
+        x: Var,
+        rows: Buffer<u32>,
+        out: Var,
+    },
+    TokenScores {
+        x: Var,
+        head: ParamId,
+        targets: Buffer<u32>,
+        scale: f32,
+        with_entropy: bool,
+        /// Log-sum-exp of the scaled logits, per row.
+        lse: Buffer<f32>,
+        logp: Var,
+        entropy: Var,
+    },
+}
+
+impl Op {
+    /// Gives the memory of an operation back.
+    pub(crate) fn recycle(self, floats: &mut Pool<f32>, indices: &mut Pool<u32>) {
+        match self {
+            Op::Linear { .. } | Op::Add { .. } | Op::SwiGlu { .. } => {}
+            Op::Embedding { ids, .. } => indices.give(ids),
+            Op::RmsNorm { rstd, .. } => floats.give(rstd),
+            Op::Rope { positions, .. } => indices.give(positions),
+            Op::SelectRows { rows, .. } => indices.give(rows),
+            Op::Attention { offsets, lse, .. } => {
+                indices.give(offsets);
+                floats.give(lse);
+            }
+            Op::TokenScores { targets, lse, .. } => {
+                indices.give(targets);
+                floats.give(lse);
+            }
+        }
+    }
+
+    /// The values it produced (the second only of operations with two).
+    pub(crate) fn outputs(&self) -> [Option<Var>; 2] {
+        match *self {
+            Op::Embedding { out, .. }
+            | Op::Linear { out, .. }
+            | Op::Add { out, .. }
+            | Op::RmsNorm { out, .. }
+            | Op::Rope { out, .. }
+            | Op::Attention { out, .. }
+            | Op::SwiGlu { out, .. }
+            | Op::SelectRows { out, .. } => [Some(out), None],
+            Op::TokenScores { logp, entropy, .. } => [Some(logp), Some(entropy)],
+        }
+    }
+}

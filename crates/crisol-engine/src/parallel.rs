@@ -1,0 +1,79 @@
+//! Fixed cuts of work over a device's threads.
+//!
+//! Work is halved until it is one item or one chunk; the cuts depend on its length only, so every
+//! result and every sum is the same on any number of threads. Nothing here allocates.
+
+use std::ops::Range;
+
+use crate::Device;
+
+/// Scalars per piece of a pass over parameters: large enough to hide the cost of a task, small enough
+/// for the second-level cache.
+const CHUNK: usize = 64 * 1024;
+
+/// Runs `f(i, &mut items[i])` for every item.
+pub(crate) fn for_each<T: Send>(device: &Device, items: &mut [T], f: &(impl Fn(usize, &mut T) + Sync)) {
+    device.install(|parallel| halve_items(parallel, 0, items, f));
+}
+
+fn halve_items<T: Send>(parallel: bool, first: usize, items: &mut [T], f: &(impl Fn(usize, &mut T) + Sync)) {
+    match items {
+        [] => {}
+        [item] => f(first, item),
+        _ => {
+            let half = items.len() / 2;
+            let (left, right) = items.split_at_mut(half);
+            join(
+                parallel,
+                || halve_items(parallel, first, left, f),
+                || halve_items(parallel, first + half, right, f),
+            );
+        }
+    }
+}
+
+/// Runs `f(range, parts)` over chunks of `0..len`, where `parts` are the same range of the given slices
+/// of length `len`, and returns the sum of its results in a fixed order.
+pub(crate) fn sum_chunks<const N: usize>(
+    device: &Device,
+    len: usize,
+    parts: [&mut [f32]; N],
+    f: &(impl Fn(Range<usize>, [&mut [f32]; N]) -> f64 + Sync),
+) -> f64 {
+    assert!(parts.iter().all(|part| part.len() == len), "parts of unequal length");
+    device.install(|parallel| halve_chunks(parallel, 0..len, parts, f))
+}
+
+fn halve_chunks<const N: usize>(
+    parallel: bool,
+    range: Range<usize>,
+    parts: [&mut [f32]; N],
+    f: &(impl Fn(Range<usize>, [&mut [f32]; N]) -> f64 + Sync),
+) -> f64 {
+    let chunks = range.len().div_ceil(CHUNK);
+    if chunks <= 1 {
+        return if range.is_empty() { 0.0 } else { f(range, parts) };
+    }
+    let half = chunks / 2 * CHUNK;
+    let mut left = parts;
+    let right = std::array::from_fn(|i| {
+        let (first, second) = std::mem::take(&mut left[i]).split_at_mut(half);
+        left[i] = first;
+        second
+    });
+    let middle = range.start + half;
+    let (a, b) = join(
+        parallel,
+        || halve_chunks(parallel, range.start..middle, left, f),
+        || halve_chunks(parallel, middle..range.end, right, f),
+    );
+    a + b
+}
+
+fn join<A: Send, B: Send>(
+    parallel: bool,
+    a: impl FnOnce() -> A + Send,
+    b: impl FnOnce() -> B + Send,
+) -> (A, B) {
+    if parallel { rayon::join(a, b) } else { (a(), b()) }
+}

@@ -1,0 +1,212 @@
+//! The promise that a steady state allocates nothing, held by a counting allocator in the unit tests.
+//!
+//! One exception is on purpose: the `gemm` crate allocates its packing buffers in every call, and the wrapper
+//! around it says so.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+
+use crate::{
+    AdamW, AdamWConfig, Attention, Device, Grads, Init, KvCache, ParamId, ParamSpec, Params, Rope, RopeStyle,
+    Tape, Var, Workspace,
+};
+
+struct CountingAllocator;
+
+thread_local! {
+    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+    static ON_PURPOSE: Cell<bool> = const { Cell::new(false) };
+}
+
+#[global_allocator]
+static ALLOCATOR: CountingAllocator = CountingAllocator;
+
+fn count() {
+    if !ON_PURPOSE.get() {
+        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
+    }
+}
+
+// SAFETY: every call is passed on to the system's allocator unchanged; counting does not allocate, because the
+// thread-local cells are constant-initialised and need no destructor.
+#[allow(unsafe_code)]
+unsafe impl GlobalAlloc for CountingAllocator {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count();
+        // SAFETY: the caller's promise is passed on.
+        unsafe { System.alloc(layout) }
+    }
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        count();
+        // SAFETY: the caller's promise is passed on.
+        unsafe { System.alloc_zeroed(layout) }
+    }
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
+        count();
+        // SAFETY: the caller's promise is passed on.
+        unsafe { System.realloc(pointer, layout, new_size) }
+    }
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: the caller's promise is passed on.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+/// Until this is dropped, allocations of the thread are not counted.
+pub(crate) struct OnPurpose;
+
+/// Marks allocations that are known and accepted.
+pub(crate) fn allocating_on_purpose() -> OnPurpose {
+    ON_PURPOSE.set(true);
+    OnPurpose
+}
+
+impl Drop for OnPurpose {
+    fn drop(&mut self) {
+        ON_PURPOSE.set(false);
+    }
+}
+
+const DIM: usize = 24;
+const SHAPE: Attention = Attention { heads: 4, kv_heads: 2, qk_dim: 6, v_dim: 6, scale: 0.4 };
+
+/// One layer with every operation.
+struct Layer {
+    params: Params,
+    rope: Rope,
+}
+
+impl Layer {
+    fn new(device: &Device) -> Layer {
+        let spec = |name: &str, shape: &[usize]| ParamSpec {
+            name: name.into(),
+            shape: shape.into(),
+            init: if shape.len() == 2 { Init::Normal(0.3) } else { Init::Ones },
+            decay: shape.len() == 2,
+        };
+        let specs = vec![
+            spec("embedding", &[50, DIM]),
+            spec("norm", &[DIM]),
+            spec("head_norm", &[6]),
+            spec("q", &[DIM, DIM]),
+            spec("k", &[DIM / 2, DIM]),
+            spec("v", &[DIM / 2, DIM]),
+            spec("o", &[DIM, DIM]),
+            spec("o_bias", &[DIM]),
+            spec("gate", &[40, DIM]),
+            spec("up", &[40, DIM]),
+            spec("down", &[DIM, 40]),
+        ];
+        let params = Params::init(device, specs, 1);
+        let rope = Rope::new(device, &[1.0, 0.1, 0.01], 64, RopeStyle::Halves);
+        Layer { params, rope }
+    }
+
+    fn id(&self, name: &str) -> ParamId {
+        self.params.id(name).expect("a parameter of the test's layer")
+    }
+
+    fn forward(
+        &self,
+        tape: &mut Tape<'_>,
+        ids: &[u32],
+        positions: &[u32],
+        attend: impl FnOnce(&mut Tape<'_>, [Var; 3]) -> Var,
+    ) -> Var {
+        let x = tape.embedding(self.id("embedding"), ids);
+        let h = tape.rms_norm(x, self.id("norm"), 1e-5);
+        let q = tape.linear(h, self.id("q"), None);
+        let q = tape.rms_norm(q, self.id("head_norm"), 1e-5);
+        let q = tape.rope(q, &self.rope, 6, positions);
+        let k = tape.linear(h, self.id("k"), None);
+        let k = tape.rope(k, &self.rope, 6, positions);
+        let v = tape.linear(h, self.id("v"), None);
+        let a = attend(tape, [q, k, v]);
+        let a = tape.linear(a, self.id("o"), Some(self.id("o_bias")));
+        let x = tape.add(x, a);
+        let h = tape.rms_norm(x, self.id("norm"), 1e-5);
+        let gate = tape.linear(h, self.id("gate"), None);
+        let up = tape.linear(h, self.id("up"), None);
+        let h = tape.swiglu(gate, up);
+        let h = tape.linear(h, self.id("down"), None);
+        tape.add(x, h)
+    }
+}
+
+/// Allocations of this thread while `f` runs.
+fn allocations(f: impl FnOnce()) -> u64 {
+    let before = ALLOCATIONS.get();
+    f();
+    ALLOCATIONS.get() - before
+}
+
+#[test]
+fn the_counter_counts() {
+    assert_eq!(allocations(|| drop(std::hint::black_box(vec![1u8; 100]))), 1);
+    assert_eq!(
+        allocations(|| {
+            let _on_purpose = allocating_on_purpose();
+            drop(std::hint::black_box(vec![1u8; 100]));
+        }),
+        0
+    );
+}
+
+#[test]
+fn a_training_step_allocates_nothing_after_the_first_two() {
+    let device = Device::cpu(Some(1));
+    let mut layer = Layer::new(&device);
+    let mut workspace = Workspace::new(&device);
+    let mut grads = Grads::zeros_like(&layer.params);
+    let mut optimizer = AdamW::new(&layer.params);
+    let config = AdamWConfig {
+        lr: 1e-3,
+        beta1: 0.9,
+        beta2: 0.95,
+        eps: 1e-8,
+        weight_decay: 0.1,
+        max_grad_norm: Some(1.0),
+    };
+    let ids: Vec<u32> = (0..60).map(|i| i * 7 % 50).collect();
+    let positions: Vec<u32> = (0..60).map(|i| i % 45).collect();
+    let (rows, targets): (Vec<u32>, Vec<u32>) = (0..30).map(|i| (2 * i, i)).unzip();
+    let (dlogp, dentropy) = ([-1.0 / 30.0; 30], [0.01; 30]);
+    let mut step = || {
+        grads.zero();
+        let mut tape = Tape::training(&layer.params, &mut workspace);
+        let x = layer.forward(&mut tape, &ids, &positions, |tape, [q, k, v]| {
+            tape.attention(q, k, v, SHAPE, &[0, 45, 60])
+        });
+        let x = tape.select_rows(x, &rows);
+        let (logp, entropy) = tape.token_scores(x, layer.id("embedding"), &targets, 0.8, true);
+        tape.backward(&[(logp, &dlogp), (entropy, &dentropy)], &mut grads);
+        optimizer.step(&mut layer.params, &grads, &config);
+    };
+    assert!(allocations(&mut step) > 0);
+    step();
+    for _ in 0..3 {
+        assert_eq!(allocations(&mut step), 0);
+    }
+}
+
+#[test]
+fn decoding_allocates_nothing_after_the_first_two_tokens() {
+    let device = Device::cpu(Some(1));
+    let layer = Layer::new(&device);
+    let mut workspace = Workspace::new(&device);
+    let mut cache = KvCache::new(&device, 1, DIM / 2, DIM / 2, 3, 64);
+    let mut token = |position: u32| {
+        let mut tape = Tape::inference(&layer.params, &mut workspace);
+        let x = layer.forward(&mut tape, &[3, 4], &[position; 2], |tape, [q, k, v]| {
+            tape.attention_cached(q, k, v, SHAPE, &[0, 1, 2], &mut cache, &[2, 0], 0)
+        });
+        tape.keep_only(x);
+        let logits = tape.logits(x, layer.id("embedding"));
+        assert!(tape.read(logits).iter().all(|x| x.is_finite()));
+    };
+    token(0);
+    token(1);
+    for position in 2..40 {
+        assert_eq!(allocations(|| token(position)), 0);
+    }
+}

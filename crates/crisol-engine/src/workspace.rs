@@ -1,0 +1,182 @@
+//! Recycled memory: buffers by size class, so that after the first step of a shape nothing is allocated.
+//!
+//! Fresh pages from the operating system cost more than the arithmetic on them: candle and burn run
+//! twice as fast on a training step when their allocator is told to keep its memory.
+
+use std::ops::{Deref, DerefMut};
+
+use crate::Device;
+use crate::op::{Op, Value};
+
+/// Buffers start on a cache line, for the sake of wide vector loads.
+const ALIGNMENT: usize = 64;
+/// Size of the smallest class, in scalars.
+const SMALLEST: usize = 64;
+
+/// Recycled memory for one tape at a time: after the first step of a shape nothing is allocated.
+#[derive(Debug)]
+pub struct Workspace {
+    pub(crate) floats: Pool<f32>,
+    pub(crate) indices: Pool<u32>,
+    /// The values of the tape in progress.
+    pub(crate) values: Vec<Value>,
+    /// Their gradients (empty: none yet), while going backward.
+    pub(crate) value_grads: Vec<Buffer<f32>>,
+    /// Its operations, in order.
+    pub(crate) ops: Vec<Op>,
+}
+
+impl Workspace {
+    /// An empty workspace on `device`.
+    pub fn new(device: &Device) -> Workspace {
+        let Device::Cpu(_) = device;
+        Workspace {
+            floats: Pool::default(),
+            indices: Pool::default(),
+            values: Vec::new(),
+            value_grads: Vec::new(),
+            ops: Vec::new(),
+        }
+    }
+
+    /// Takes everything back from a tape.
+    pub(crate) fn recycle(&mut self) {
+        while let Some(op) = self.ops.pop() {
+            op.recycle(&mut self.floats, &mut self.indices);
+        }
+        while let Some(value) = self.values.pop() {
+            self.floats.give(value.data);
+        }
+        while let Some(grad) = self.value_grads.pop() {
+            self.floats.give(grad);
+        }
+    }
+}
+
+/// A cache-line-aligned slice that can be given back to a [`Pool`]. The default is empty and free.
+#[derive(Debug)]
+pub(crate) struct Buffer<T> {
+    storage: Vec<T>,
+    start: usize,
+    len: usize,
+}
+
+impl<T> Default for Buffer<T> {
+    fn default() -> Self {
+        Buffer { storage: Vec::new(), start: 0, len: 0 }
+    }
+}
+
+impl<T: Copy + Default> Buffer<T> {
+    /// `len` zeros with room for `capacity`.
+    fn with_capacity(len: usize, capacity: usize) -> Buffer<T> {
+        let scalars_per_line = ALIGNMENT / size_of::<T>();
+        let storage = vec![T::default(); capacity + scalars_per_line];
+        // The vector is never resized, so its start stays where it is.
+        let start = storage.as_ptr().align_offset(ALIGNMENT).min(scalars_per_line);
+        Buffer { storage, start, len }
+    }
+
+    /// `len` zeros.
+    pub(crate) fn zeros(len: usize) -> Buffer<T> {
+        Buffer::with_capacity(len, len)
+    }
+}
+
+impl<T> Deref for Buffer<T> {
+    type Target = [T];
+    fn deref(&self) -> &[T] {
+        &self.storage[self.start..self.start + self.len]
+    }
+}
+
+impl<T> DerefMut for Buffer<T> {
+    fn deref_mut(&mut self) -> &mut [T] {
+        &mut self.storage[self.start..self.start + self.len]
+    }
+}
+
+/// Free buffers by size class: powers of two and one and a half times powers of two.
+#[derive(Debug)]
+pub(crate) struct Pool<T> {
+    free: Vec<Vec<Buffer<T>>>,
+}
+
+impl<T> Default for Pool<T> {
+    fn default() -> Self {
+        Pool { free: Vec::new() }
+    }
+}
+
+impl<T: Copy + Default> Pool<T> {
+    /// A buffer of `len` scalars with unspecified contents.
+    pub(crate) fn take(&mut self, len: usize) -> Buffer<T> {
+        let (class, capacity) = size_class(len);
+        if let Some(mut buffer) = self.free.get_mut(class).and_then(Vec::pop) {
+            buffer.len = len;
+            return buffer;
+        }
+        Buffer::with_capacity(len, capacity)
+    }
+
+    /// A buffer of `len` zeros.
+    pub(crate) fn take_zeros(&mut self, len: usize) -> Buffer<T> {
+        let mut buffer = self.take(len);
+        buffer.fill(T::default());
+        buffer
+    }
+
+    /// A copy of `values`.
+    pub(crate) fn take_copy(&mut self, values: &[T]) -> Buffer<T> {
+        let mut buffer = self.take(values.len());
+        buffer.copy_from_slice(values);
+        buffer
+    }
+
+    /// Takes a buffer back.
+    pub(crate) fn give(&mut self, buffer: Buffer<T>) {
+        if buffer.storage.is_empty() {
+            return;
+        }
+        let (class, _) = size_class(buffer.len);
+        if self.free.len() <= class {
+            self.free.resize_with(class + 1, Vec::new);
+        }
+        self.free[class].push(buffer);
+    }
+}
+
+/// Index and capacity of the smallest class with room for `len`.
+fn size_class(len: usize) -> (usize, usize) {
+    let whole = len.max(SMALLEST).next_power_of_two();
+    let log2 = whole.trailing_zeros() as usize;
+    let three_quarters = whole / 4 * 3;
+    if len > SMALLEST && len <= three_quarters { (2 * log2 - 1, three_quarters) } else { (2 * log2, whole) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn size_classes_hold_their_length_and_waste_at_most_half() {
+        for len in 0..5000 {
+            let (class, capacity) = size_class(len);
+            assert!(capacity >= len);
+            assert!(len <= SMALLEST || capacity * 2 <= len * 3, "{len} in {capacity}");
+            // A class has one capacity: a recycled buffer always has room.
+            assert_eq!(size_class(capacity), (class, capacity));
+        }
+    }
+
+    #[test]
+    fn buffers_are_aligned_and_recycled() {
+        let mut pool = Pool::<f32>::default();
+        let buffer = pool.take(1000);
+        let address = buffer.as_ptr();
+        assert_eq!(address.align_offset(ALIGNMENT), 0);
+        pool.give(buffer);
+        let again = pool.take(1024);
+        assert_eq!((again.as_ptr(), again.len()), (address, 1024));
+    }
+}

@@ -1,0 +1,171 @@
+//! Reading and writing safetensors, and what happens when a file is not what it should be.
+
+use std::borrow::Cow;
+use std::fs;
+use std::path::Path;
+
+use crisol_hub::{HubError, Tensor, Tensors, write_tensors};
+
+const NOTHING_IGNORED: fn(&str) -> bool = |_| false;
+
+fn tensor<'a>(name: &str, shape: &[usize], values: &'a [f32]) -> Tensor<'a> {
+    Tensor { name: name.into(), shape: shape.to_vec(), values: Box::new(move || Cow::Borrowed(values)) }
+}
+
+fn write_two(path: &Path) {
+    let tensors =
+        [tensor("b", &[2, 3], &[1.0, -2.0, 3.5, f32::MIN_POSITIVE, 0.0, 1e30]), tensor("a", &[1], &[7.0])];
+    write_tensors(path, &tensors).expect("the folder exists and is writable");
+}
+
+/// A file with this JSON header and `data` bytes of zeros.
+fn raw(path: &Path, header: &str, data: usize) {
+    let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+    bytes.extend(header.as_bytes());
+    bytes.resize(bytes.len() + data, 0);
+    fs::write(path, bytes).expect("writable");
+}
+
+#[test]
+fn written_tensors_are_read_back_bit_by_bit() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("model.safetensors");
+    write_two(&path);
+    let tensors = Tensors::open_folder(folder.path()).expect("just written");
+    assert_eq!(tensors.names().collect::<Vec<_>>(), ["a", "b"]);
+    let values = tensors.read("b", &[2, 3]).expect("just written");
+    assert_eq!(values, [1.0, -2.0, 3.5, f32::MIN_POSITIVE, 0.0, 1e30]);
+    assert_eq!(tensors.read("a", &[1]).expect("just written"), [7.0]);
+    // transformers asks for this entry; the format wants data aligned to 8 bytes.
+    let bytes = fs::read(&path).expect("just written");
+    assert!(String::from_utf8_lossy(&bytes).contains(r#""__metadata__":{"format":"pt"}"#));
+    assert_eq!(u64::from_le_bytes(bytes[..8].try_into().expect("8 bytes")) % 8, 0);
+}
+
+#[test]
+fn halves_are_widened() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("halves.safetensors");
+    let header = concat!(
+        r#"{"bf":{"dtype":"BF16","shape":[2],"data_offsets":[0,4]},"#,
+        r#""fp":{"dtype":"F16","shape":[2],"data_offsets":[4,8]}}"#
+    );
+    let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+    bytes.extend(header.as_bytes());
+    // bf16 1.5 and -0.15625; f16 1.5 and -0.15625 (both exactly representable, worked out by hand).
+    for half in [0x3fc0_u16, 0xbe20, 0x3e00, 0xb100] {
+        bytes.extend(half.to_le_bytes());
+    }
+    fs::write(&path, bytes).expect("writable");
+    let tensors = Tensors::open(&path).expect("valid");
+    assert_eq!(tensors.read("bf", &[2]).expect("bf16"), [1.5, -0.15625]);
+    assert_eq!(tensors.read("fp", &[2]).expect("f16"), [1.5, -0.15625]);
+}
+
+#[test]
+fn every_truncation_is_an_error_and_names_the_file() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let whole = folder.path().join("whole.safetensors");
+    write_two(&whole);
+    let bytes = fs::read(&whole).expect("just written");
+    let cut = folder.path().join("cut.safetensors");
+    for length in 0..bytes.len() {
+        fs::write(&cut, &bytes[..length]).expect("writable");
+        let error = Tensors::open(&cut).expect_err("truncated").to_string();
+        assert!(error.contains("cut.safetensors"), "{error}");
+    }
+    fs::write(&cut, &bytes[..bytes.len() - 5]).expect("writable");
+    let error = Tensors::open(&cut).expect_err("truncated");
+    let full = bytes.len() as u64;
+    assert!(
+        matches!(error, HubError::WrongLength { actual, expected, .. } if actual == full - 5 && expected == full)
+    );
+    assert!(error.to_string().contains("truncated"), "{error}");
+}
+
+#[test]
+fn hostile_headers_are_errors() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("hostile.safetensors");
+    let huge = u64::MAX.to_le_bytes();
+    for first in
+        [huge, (u64::MAX - 8).to_le_bytes(), (1_u64 << 40).to_le_bytes(), 99_999_999_u64.to_le_bytes()]
+    {
+        fs::write(&path, first).expect("writable");
+        assert!(Tensors::open(&path).is_err(), "{first:?}");
+    }
+    for header in [
+        "",
+        "{",
+        "[]",
+        "\u{0}",
+        r#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,4]}}"#,
+        r#"{"a":{"dtype":"F32","shape":[1],"data_offsets":[4,0]}}"#,
+        r#"{"a":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}}"#,
+        r#"{"a":{"dtype":"F32","shape":[18446744073709551615,3],"data_offsets":[0,4]}}"#,
+        r#"{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,18446744073709551612]}}"#,
+        r#"{"a":{"dtype":"X32","shape":[1],"data_offsets":[0,4]}}"#,
+        r#"{"a":{"dtype":"F32","shape":[-1],"data_offsets":[0,4]}}"#,
+        r#"{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"b":{"dtype":"F32","shape":[1],"data_offsets":[2,6]}}"#,
+    ] {
+        raw(&path, header, 4);
+        let error = Tensors::open(&path).expect_err(header).to_string();
+        assert!(error.contains("hostile.safetensors"), "{error}");
+    }
+    raw(&path, &"[".repeat(200_000), 4);
+    assert!(Tensors::open(&path).is_err());
+}
+
+#[test]
+fn other_tensors_than_expected_are_named() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("model.safetensors");
+    write_two(&path);
+    let tensors = Tensors::open(&path).expect("just written");
+    let expect = |list: &[(&str, &[usize])]| tensors.expect(list.iter().copied(), NOTHING_IGNORED);
+    assert!(expect(&[("a", &[1]), ("b", &[2, 3])]).is_ok());
+    let missing = expect(&[("a", &[1]), ("b", &[2, 3]), ("c", &[4]), ("d", &[4])]);
+    assert!(matches!(missing, Err(HubError::MissingTensor { tensor, more: 1, .. }) if tensor == "c"));
+    assert!(
+        matches!(expect(&[("a", &[1])]), Err(HubError::SurplusTensor { tensor, more: 0, .. }) if tensor == "b")
+    );
+    assert!(tensors.expect([("a", &[1][..])], |name| name == "b").is_ok());
+    let shape = expect(&[("a", &[1]), ("b", &[3, 2])]).expect_err("shape differs").to_string();
+    assert!(shape.contains("`b`") && shape.contains("[2, 3]") && shape.contains("[3, 2]"), "{shape}");
+    assert!(matches!(tensors.read("b", &[6]), Err(HubError::WrongShape { .. })));
+    assert!(matches!(tensors.read("c", &[6]), Err(HubError::MissingTensor { .. })));
+    raw(&path, r#"{"a":{"dtype":"I32","shape":[1],"data_offsets":[0,4]}}"#, 4);
+    let integers =
+        Tensors::open(&path).expect("valid file").read("a", &[1]).expect_err("integers").to_string();
+    assert!(integers.contains("I32"), "{integers}");
+}
+
+#[test]
+fn shards_are_found_through_their_index() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let index = folder.path().join("model.safetensors.index.json");
+    assert!(matches!(Tensors::open_folder(folder.path()), Err(HubError::NoWeights { .. })));
+    write_tensors(&folder.path().join("x.safetensors"), &[tensor("a", &[1], &[1.0])]).expect("writable");
+    write_tensors(&folder.path().join("y.safetensors"), &[tensor("b", &[1], &[2.0])]).expect("writable");
+    fs::write(&index, r#"{"weight_map":{"a":"x.safetensors","b":"y.safetensors"}}"#).expect("writable");
+    let tensors = Tensors::open_folder(folder.path()).expect("complete");
+    assert_eq!(tensors.read("b", &[1]).expect("there"), [2.0]);
+
+    // The same tensor in two files, a file outside of the folder, a file that is not there, no map.
+    write_tensors(&folder.path().join("y.safetensors"), &[tensor("a", &[1], &[2.0])]).expect("writable");
+    let twice = Tensors::open_folder(folder.path()).expect_err("ambiguous").to_string();
+    assert!(twice.contains("`a`"), "{twice}");
+    for (text, named) in [
+        (r#"{"weight_map":{"a":"../x.safetensors"}}"#, "`a`"),
+        (r#"{"weight_map":{"a":"/etc/passwd"}}"#, "`a`"),
+        (r#"{"weight_map":{"a":3}}"#, "`a`"),
+        (r#"{"weight_map":{"a":"gone.safetensors"}}"#, "gone.safetensors"),
+        (r#"{"weight_map":{}}"#, "weight_map"),
+        ("{}", "weight_map"),
+        ("", "JSON"),
+    ] {
+        fs::write(&index, text).expect("writable");
+        let error = Tensors::open_folder(folder.path()).expect_err(text).to_string();
+        assert!(error.contains(named), "{error}");
+    }
+}

@@ -1,0 +1,190 @@
+//! The parts that the blocks of all architectures share: attention and feed-forward with their weights.
+
+use crisol_engine::{Attention, Init, KvCache, ParamId, ParamSpec, Params, Rope, Tape, Var};
+
+use crate::Config;
+
+/// Standard deviation of initial weights, as in GPT-2 (Radford et al. 2019), Llama and OLMo-2.
+const INIT_STD: f32 = 0.02;
+
+/// Where keys and values of earlier tokens come from.
+#[derive(Debug)]
+pub enum Context<'a> {
+    /// Documents are complete: training, evaluation.
+    Full,
+    /// Document `i` continues what slot `slots[i]` of `cache` holds: prefill and decode. Inference only.
+    Cached {
+        /// Earlier keys and values; the new ones are appended.
+        cache: &'a mut KvCache,
+        /// One slot per document.
+        slots: &'a [usize],
+    },
+}
+
+/// What all blocks of one forward pass share.
+pub(crate) struct Pass<'a, 'c> {
+    pub(crate) config: &'a Config,
+    pub(crate) rope: &'a Rope,
+    /// Document boundaries.
+    pub(crate) offsets: &'a [u32],
+    /// Position of each row within its document.
+    pub(crate) positions: &'a [u32],
+    pub(crate) context: Context<'c>,
+}
+
+/// Specs of the parameters of a block, collected under a common name prefix.
+pub(crate) struct Specs {
+    prefix: String,
+    pub(crate) list: Vec<ParamSpec>,
+    /// Standard deviation for matrices that write into the residual stream.
+    residual_std: f32,
+}
+
+impl Specs {
+    /// `residual_layers`: number of blocks if projections into the residual stream are to start smaller by
+    /// 1/sqrt(2 · blocks), so that its variance does not grow with depth (GPT-2, section 2.3).
+    pub(crate) fn new(prefix: String, residual_layers: Option<usize>) -> Specs {
+        let shrink = residual_layers.map_or(1.0, |layers| (2.0 * layers as f32).sqrt().recip());
+        Specs { prefix, list: Vec::new(), residual_std: INIT_STD * shrink }
+    }
+
+    fn matrix(&mut self, name: &str, out: usize, inner: usize, std: f32, bias: bool) {
+        let name = format!("{}{name}", self.prefix);
+        if bias {
+            let name = format!("{name}.bias");
+            self.list.push(ParamSpec { name, shape: vec![out], init: Init::Zeros, decay: false });
+        }
+        let (name, shape) = (format!("{name}.weight"), vec![out, inner]);
+        self.list.push(ParamSpec { name, shape, init: Init::Normal(std), decay: true });
+    }
+
+    pub(crate) fn linear(&mut self, name: &str, out: usize, inner: usize, bias: bool) {
+        self.matrix(name, out, inner, INIT_STD, bias);
+    }
+
+    fn residual_linear(&mut self, name: &str, out: usize, inner: usize, bias: bool) {
+        self.matrix(name, out, inner, self.residual_std, bias);
+    }
+
+    pub(crate) fn norm(&mut self, name: &str, dim: usize) {
+        let name = format!("{}{name}.weight", self.prefix);
+        self.list.push(ParamSpec { name, shape: vec![dim], init: Init::Ones, decay: false });
+    }
+
+    pub(crate) fn attention(&mut self, config: &Config) {
+        let (hidden, q, kv) = (config.hidden_size, config.q_dim(), config.kv_dim());
+        let bias = config.attention_bias;
+        self.linear("self_attn.q_proj", q, hidden, bias);
+        self.linear("self_attn.k_proj", kv, hidden, bias);
+        self.linear("self_attn.v_proj", kv, hidden, bias);
+        self.residual_linear("self_attn.o_proj", hidden, q, bias);
+    }
+
+    pub(crate) fn mlp(&mut self, config: &Config) {
+        let (hidden, inner) = (config.hidden_size, config.intermediate_size);
+        let bias = config.mlp_bias;
+        self.linear("mlp.gate_proj", inner, hidden, bias);
+        self.linear("mlp.up_proj", inner, hidden, bias);
+        self.residual_linear("mlp.down_proj", hidden, inner, bias);
+    }
+}
+
+/// Looks up the weight called `prefix` + `name` + `.weight`.
+pub(crate) fn weight(params: &Params, prefix: &str, name: &str) -> ParamId {
+    let name = format!("{prefix}{name}.weight");
+    params
+        .id(&name)
+        .unwrap_or_else(|| panic!("the parameters were not made from this model's specs: no {name}"))
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Linear {
+    weight: ParamId,
+    bias: Option<ParamId>,
+}
+
+impl Linear {
+    fn bind(params: &Params, prefix: &str, name: &str) -> Linear {
+        Linear { weight: weight(params, prefix, name), bias: params.id(&format!("{prefix}{name}.bias")) }
+    }
+
+    fn forward(self, tape: &mut Tape<'_>, x: Var) -> Var {
+        tape.linear(x, self.weight, self.bias)
+    }
+}
+
+/// Weights of an attention layer.
+#[derive(Debug)]
+pub(crate) struct AttentionWeights {
+    q: Linear,
+    k: Linear,
+    v: Linear,
+    o: Linear,
+}
+
+impl AttentionWeights {
+    pub(crate) fn bind(params: &Params, prefix: &str) -> AttentionWeights {
+        let linear = |name| Linear::bind(params, prefix, name);
+        AttentionWeights {
+            q: linear("self_attn.q_proj"),
+            k: linear("self_attn.k_proj"),
+            v: linear("self_attn.v_proj"),
+            o: linear("self_attn.o_proj"),
+        }
+    }
+
+    /// Queries, keys and values of every row.
+    pub(crate) fn project(&self, tape: &mut Tape<'_>, x: Var) -> (Var, Var, Var) {
+        (self.q.forward(tape, x), self.k.forward(tape, x), self.v.forward(tape, x))
+    }
+
+    /// Rotates queries and keys, attends and projects back to the residual stream's width.
+    pub(crate) fn attend(
+        &self,
+        tape: &mut Tape<'_>,
+        pass: &mut Pass<'_, '_>,
+        layer: usize,
+        (q, k, v): (Var, Var, Var),
+    ) -> Var {
+        let config = pass.config;
+        let dim = config.head_dim;
+        let q = tape.rope(q, pass.rope, dim, pass.positions);
+        let k = tape.rope(k, pass.rope, dim, pass.positions);
+        let shape = Attention {
+            heads: config.num_attention_heads,
+            kv_heads: config.num_key_value_heads,
+            qk_dim: dim,
+            v_dim: dim,
+            scale: (dim as f32).sqrt().recip(),
+        };
+        let mixed = match &mut pass.context {
+            Context::Full => tape.attention(q, k, v, shape, pass.offsets),
+            Context::Cached { cache, slots } => {
+                tape.attention_cached(q, k, v, shape, pass.offsets, cache, slots, layer)
+            }
+        };
+        self.o.forward(tape, mixed)
+    }
+}
+
+/// Weights of a feed-forward layer with a gate.
+#[derive(Debug)]
+pub(crate) struct Mlp {
+    gate: Linear,
+    up: Linear,
+    down: Linear,
+}
+
+impl Mlp {
+    pub(crate) fn bind(params: &Params, prefix: &str) -> Mlp {
+        let linear = |name| Linear::bind(params, prefix, name);
+        Mlp { gate: linear("mlp.gate_proj"), up: linear("mlp.up_proj"), down: linear("mlp.down_proj") }
+    }
+
+    pub(crate) fn forward(&self, tape: &mut Tape<'_>, x: Var) -> Var {
+        let gate = self.gate.forward(tape, x);
+        let up = self.up.forward(tape, x);
+        let inner = tape.swiglu(gate, up);
+        self.down.forward(tape, inner)
+    }
+}

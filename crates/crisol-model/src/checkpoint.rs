@@ -1,0 +1,104 @@
+//! Checkpoints: folders that transformers loads as they are.
+
+use std::borrow::Cow;
+use std::fs;
+use std::path::Path;
+
+use crisol_engine::{Device, Params};
+use crisol_hub::{HubError, Tensor, Tensors, write_folder_atomically, write_tensors};
+use crisol_text::TextSetup;
+use serde_json::{Value, json};
+
+use crate::model::specs;
+use crate::{Config, Head, Model, ModelError};
+
+/// A model with its weights, tokenizer and chat template.
+#[derive(Debug)]
+pub struct Checkpoint {
+    /// Shape and forward pass.
+    pub model: Model,
+    /// Weights.
+    pub params: Params,
+    /// Tokenizer and chat template.
+    pub text: TextSetup,
+}
+
+impl Checkpoint {
+    /// Loads a checkpoint folder of Crisol or Hugging Face.
+    pub fn load(folder: &Path, device: &Device) -> Result<Checkpoint, ModelError> {
+        let folder = &crisol_hub::whole_folder(folder)?;
+        let (model, params) = load_model(folder, device)?;
+        let text = TextSetup::load(folder)?;
+        let (tokenizer, vocab) = (text.tokenizer.vocab_size(), model.config().vocab_size);
+        if tokenizer > vocab {
+            let cause = format!("vocab_size is {vocab}, but the tokenizer beside it has {tokenizer} tokens");
+            return Err(ModelError::ConfigFile { file: folder.join("config.json"), cause });
+        }
+        Ok(Checkpoint { model, params, text })
+    }
+
+    /// Writes the folder as a whole or not at all.
+    pub fn save(&self, folder: &Path) -> Result<(), ModelError> {
+        save_checkpoint(folder, &self.model, &self.params, &self.text, |_| Ok(()))
+    }
+}
+
+/// Loads shape and weights of a checkpoint folder, without its tokenizer.
+pub fn load_model(folder: &Path, device: &Device) -> Result<(Model, Params), ModelError> {
+    let config = Config::load(folder)?;
+    let tensors = Tensors::open_folder(folder)?;
+    // Before any memory is taken: a config.json with absurd sizes does not match the weights.
+    let specs = specs(&config);
+    let tied = config.head == Head::Language { tied: true };
+    // Some checkpoints store the tied head again; older ones store what can be computed.
+    let ignored = |name: &str| (tied && name == "lm_head.weight") || name.ends_with("rotary_emb.inv_freq");
+    tensors.expect(specs.iter().map(|spec| (spec.name.as_str(), spec.shape.as_slice())), ignored)?;
+    let (model, mut params) = Model::zeros(config, device)?;
+    for (id, spec) in params.ids().zip(&specs) {
+        params.write(id, &tensors.read(&spec.name, &spec.shape)?);
+    }
+    Ok((model, params))
+}
+
+/// Writes a checkpoint folder as a whole or not at all: what transformers needs, and what `extra(folder)` adds
+/// (training state, metrics) to the same folder.
+pub fn save_checkpoint<E: From<ModelError> + From<HubError>>(
+    folder: &Path,
+    model: &Model,
+    params: &Params,
+    text: &TextSetup,
+    extra: impl FnOnce(&Path) -> Result<(), E>,
+) -> Result<(), E> {
+    write_folder_atomically(folder, |folder| {
+        write_model(folder, model, params, text)?;
+        extra(folder)
+    })
+}
+
+fn write_model(folder: &Path, model: &Model, params: &Params, text: &TextSetup) -> Result<(), ModelError> {
+    let mut eos = vec![text.eos];
+    eos.extend(text.stop_ids.iter().filter(|&&id| id != text.eos));
+    let config = Config { eos_token_id: eos.clone(), ..model.config().clone() };
+    write_json(&folder.join("config.json"), &config.to_json())?;
+    let generation = json!({
+        "bos_token_id": config.bos_token_id,
+        "eos_token_id": eos,
+        "pad_token_id": config.pad_token_id.unwrap_or(text.eos),
+    });
+    write_json(&folder.join("generation_config.json"), &generation)?;
+    let tensors: Vec<Tensor<'_>> = params
+        .ids()
+        .map(|id| {
+            let spec = params.spec(id);
+            let values = Box::new(move || Cow::Owned(params.read(id)));
+            Tensor { name: spec.name.clone(), shape: spec.shape.clone(), values }
+        })
+        .collect();
+    write_tensors(&folder.join("model.safetensors"), &tensors)?;
+    text.save(folder)?;
+    Ok(())
+}
+
+fn write_json(path: &Path, json: &Value) -> Result<(), HubError> {
+    fs::write(path, format!("{json:#}\n")).map_err(|e| HubError::io("write", path, e))
+}

@@ -1,0 +1,487 @@
+//! A model's shape, from and to Hugging Face's `config.json`.
+//!
+//! Only what Crisol computes exactly is accepted: an unknown architecture, another activation or scaled rotary
+//! embeddings are refused by name, never approximated.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use crisol_hub::HubError;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::ModelError;
+
+/// The family of a model: how its blocks are wired.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Architecture {
+    /// Pre-norm blocks (Touvron et al. 2023, arXiv:2302.13971).
+    Llama,
+    /// Post-norm blocks with QK-norm (Walsh et al. 2025, arXiv:2501.00656).
+    Olmo2,
+}
+
+/// What the final hidden states are turned into.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Head {
+    /// Logits over the vocabulary.
+    Language {
+        /// Whether the output matrix is the embedding table.
+        tied: bool,
+    },
+    /// One number per position: a reward or a value (`score.weight`, Hugging Face's sequence classification with one label).
+    Scalar,
+}
+
+/// The shape of a model. Field names are those of `config.json`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// Family.
+    pub architecture: Architecture,
+    /// Output head.
+    pub head: Head,
+    /// Tokens in the vocabulary.
+    pub vocab_size: usize,
+    /// Width of the residual stream.
+    pub hidden_size: usize,
+    /// Width inside the feed-forward layers.
+    pub intermediate_size: usize,
+    /// Number of blocks.
+    pub num_hidden_layers: usize,
+    /// Query heads.
+    pub num_attention_heads: usize,
+    /// Key/value heads (grouped-query attention, arXiv:2305.13245); divides the query heads.
+    pub num_key_value_heads: usize,
+    /// Scalars per head.
+    pub head_dim: usize,
+    /// Longest sequence in tokens.
+    pub max_position_embeddings: usize,
+    /// Base of the rotary frequencies.
+    pub rope_theta: f64,
+    /// Added to the mean square in every norm.
+    pub rms_norm_eps: f32,
+    /// Whether the four attention projections have a bias.
+    pub attention_bias: bool,
+    /// Whether the feed-forward projections have a bias (Llama only).
+    pub mlp_bias: bool,
+    /// Token that opens a document, if the model uses one.
+    pub bos_token_id: Option<u32>,
+    /// Tokens that end a text.
+    pub eos_token_id: Vec<u32>,
+    /// Token that fills up batches elsewhere; Crisol never pads.
+    pub pad_token_id: Option<u32>,
+}
+
+/// Largest accepted value of any size in a config: several times what the largest published models use, and small
+/// enough that products of three do not overflow.
+const LARGEST_SIZE: usize = 1 << 20;
+
+impl Config {
+    /// A language model with tied head, as many key/value as query heads and a context of 1024 tokens; change the fields
+    /// for anything else.
+    pub fn new(
+        architecture: Architecture,
+        vocab_size: usize,
+        hidden_size: usize,
+        num_hidden_layers: usize,
+        num_attention_heads: usize,
+        intermediate_size: usize,
+    ) -> Config {
+        Config {
+            architecture,
+            head: Head::Language { tied: true },
+            vocab_size,
+            hidden_size,
+            intermediate_size,
+            num_hidden_layers,
+            num_attention_heads,
+            num_key_value_heads: num_attention_heads,
+            head_dim: hidden_size / num_attention_heads.max(1),
+            max_position_embeddings: 1024,
+            rope_theta: 10_000.0,
+            rms_norm_eps: 1e-5,
+            attention_bias: false,
+            mlp_bias: false,
+            bos_token_id: None,
+            eos_token_id: Vec::new(),
+            pad_token_id: None,
+        }
+    }
+
+    /// Reads `folder/config.json`.
+    pub fn load(folder: &Path) -> Result<Config, ModelError> {
+        let file = folder.join("config.json");
+        let text = fs::read_to_string(&file).map_err(|e| HubError::io("read", &file, e))?;
+        Config::parse(&text).map_err(|cause| ModelError::ConfigFile { file, cause })
+    }
+
+    /// Checks the shape; [`crate::Model`] is made from valid ones only.
+    pub fn validate(&self) -> Result<(), ModelError> {
+        self.problem().map_or(Ok(()), |cause| Err(ModelError::Shape(cause)))
+    }
+
+    fn problem(&self) -> Option<String> {
+        let sizes = [
+            ("vocab_size", self.vocab_size),
+            ("hidden_size", self.hidden_size),
+            ("intermediate_size", self.intermediate_size),
+            ("num_hidden_layers", self.num_hidden_layers),
+            ("num_attention_heads", self.num_attention_heads),
+            ("num_key_value_heads", self.num_key_value_heads),
+            ("head_dim", self.head_dim),
+        ];
+        for (name, size) in sizes {
+            if size == 0 {
+                return Some(format!("{name} is 0"));
+            }
+            if size > LARGEST_SIZE {
+                return Some(format!("{name} is {size}, more than any real model has ({LARGEST_SIZE})"));
+            }
+        }
+        let (heads, kv_heads) = (self.num_attention_heads, self.num_key_value_heads);
+        if !heads.is_multiple_of(kv_heads) {
+            return Some(format!(
+                "num_key_value_heads ({kv_heads}) does not divide num_attention_heads ({heads})"
+            ));
+        }
+        if !self.head_dim.is_multiple_of(2) {
+            return Some(format!(
+                "head_dim is {}, but rotary embeddings rotate pairs and need an even number",
+                self.head_dim
+            ));
+        }
+        // The rotary tables hold head_dim numbers per position; 2^30 of them are 4 GiB.
+        let positions = self.max_position_embeddings;
+        if positions == 0 || positions.saturating_mul(self.head_dim) > 1 << 30 {
+            return Some(format!("max_position_embeddings is {positions}"));
+        }
+        if !(self.rope_theta.is_finite() && self.rope_theta > 0.0) {
+            return Some(format!("rope_theta is {}, it must be a positive number", self.rope_theta));
+        }
+        if !(self.rms_norm_eps.is_finite() && self.rms_norm_eps >= 0.0) {
+            return Some(format!("rms_norm_eps is {}, it must not be negative", self.rms_norm_eps));
+        }
+        if self.architecture == Architecture::Olmo2 && self.mlp_bias {
+            return Some("mlp_bias is true, but OLMo-2 has no such biases".into());
+        }
+        None
+    }
+
+    fn parse(text: &str) -> Result<Config, String> {
+        let raw: Raw = serde_json::from_str(text).map_err(|e| format!("it cannot be used ({e})"))?;
+        let config = raw.into_config()?;
+        config.problem().map_or(Ok(config), Err)
+    }
+
+    /// The `config.json` that transformers loads (its version 4 reads `rope_theta`, version 5 `rope_parameters`).
+    pub fn to_json(&self) -> Value {
+        let (class, model_type) = match self.architecture {
+            Architecture::Llama => ("Llama", "llama"),
+            Architecture::Olmo2 => ("Olmo2", "olmo2"),
+        };
+        let (task, tied) = match self.head {
+            Head::Language { tied } => ("ForCausalLM", tied),
+            Head::Scalar => ("ForSequenceClassification", false),
+        };
+        let eos = match self.eos_token_id.as_slice() {
+            [] => Value::Null,
+            [one] => json!(one),
+            several => json!(several),
+        };
+        let mut json = json!({
+            "architectures": [format!("{class}{task}")],
+            "model_type": model_type,
+            "dtype": "float32",
+            "torch_dtype": "float32",
+            "vocab_size": self.vocab_size,
+            "hidden_size": self.hidden_size,
+            "intermediate_size": self.intermediate_size,
+            "num_hidden_layers": self.num_hidden_layers,
+            "num_attention_heads": self.num_attention_heads,
+            "num_key_value_heads": self.num_key_value_heads,
+            "head_dim": self.head_dim,
+            "hidden_act": "silu",
+            "max_position_embeddings": self.max_position_embeddings,
+            "rope_theta": self.rope_theta,
+            "rope_parameters": { "rope_type": "default", "rope_theta": self.rope_theta },
+            "rms_norm_eps": shortest(self.rms_norm_eps),
+            "attention_bias": self.attention_bias,
+            "mlp_bias": self.mlp_bias,
+            "attention_dropout": 0.0,
+            "tie_word_embeddings": tied,
+            "initializer_range": 0.02,
+            "use_cache": true,
+            "bos_token_id": self.bos_token_id,
+            "eos_token_id": eos,
+            "pad_token_id": self.pad_token_id,
+        });
+        if self.head == Head::Scalar {
+            json["id2label"] = json!({ "0": "LABEL_0" });
+            json["label2id"] = json!({ "LABEL_0": 0 });
+        }
+        json
+    }
+
+    /// Weights that a token is multiplied with: all matrices, without the embedding look-up but with the head
+    /// (tied or not). The "N" of 2N FLOPs per token forward (Kaplan et al. 2020, arXiv:2001.08361).
+    pub fn matmul_parameters(&self) -> u64 {
+        let head = match self.head {
+            Head::Language { .. } => self.vocab_size,
+            Head::Scalar => 1,
+        };
+        let attention = 2 * self.hidden_size * (self.q_dim() + self.kv_dim());
+        let mlp = 3 * self.hidden_size * self.intermediate_size;
+        self.num_hidden_layers as u64 * (attention + mlp) as u64 + (self.hidden_size * head) as u64
+    }
+
+    /// FLOPs of the forward pass for one token that attends to `context` tokens (on average half the document's length): two
+    /// per weight, and two per scalar of every query·key and weight·value product. Backward costs twice as much again.
+    pub fn flops_per_token(&self, context: f64) -> f64 {
+        let attention = 4.0 * (self.num_hidden_layers * self.q_dim()) as f64 * context;
+        2.0 * self.matmul_parameters() as f64 + attention
+    }
+
+    pub(crate) fn q_dim(&self) -> usize {
+        self.num_attention_heads * self.head_dim
+    }
+
+    pub(crate) fn kv_dim(&self) -> usize {
+        self.num_key_value_heads * self.head_dim
+    }
+}
+
+/// An f32 as the f64 with the same shortest decimal form, so that 1e-5 is written as 1e-5.
+fn shortest(x: f32) -> f64 {
+    x.to_string().parse().expect("Rust's float formatting can be parsed back")
+}
+
+/// `config.json` as it stands in the file. Fields that change nothing here are not listed and so ignored.
+#[derive(Deserialize)]
+struct Raw {
+    #[serde(default)]
+    architectures: Option<Vec<String>>,
+    vocab_size: usize,
+    hidden_size: usize,
+    intermediate_size: usize,
+    num_hidden_layers: usize,
+    num_attention_heads: usize,
+    num_key_value_heads: Option<usize>,
+    head_dim: Option<usize>,
+    max_position_embeddings: Option<usize>,
+    rope_theta: Option<f64>,
+    rope_parameters: Option<BTreeMap<String, Value>>,
+    rope_scaling: Option<BTreeMap<String, Value>>,
+    rms_norm_eps: Option<f32>,
+    hidden_act: Option<String>,
+    attention_bias: Option<bool>,
+    mlp_bias: Option<bool>,
+    attention_dropout: Option<f64>,
+    tie_word_embeddings: Option<bool>,
+    quantization_config: Option<Value>,
+    num_labels: Option<usize>,
+    id2label: Option<BTreeMap<String, Value>>,
+    bos_token_id: Option<u32>,
+    eos_token_id: Option<OneOrMany>,
+    pad_token_id: Option<u32>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum OneOrMany {
+    One(u32),
+    Many(Vec<u32>),
+}
+
+const SUPPORTED: &str =
+    "LlamaForCausalLM, LlamaForSequenceClassification, Olmo2ForCausalLM, Olmo2ForSequenceClassification";
+
+impl Raw {
+    fn into_config(self) -> Result<Config, String> {
+        let class = self.architectures.as_deref().unwrap_or_default().first();
+        let class = class.ok_or_else(|| format!("it names no architecture; supported are {SUPPORTED}"))?;
+        let tied = self.tie_word_embeddings.unwrap_or(false);
+        let (architecture, head) = match class.as_str() {
+            "LlamaForCausalLM" => (Architecture::Llama, Head::Language { tied }),
+            "Olmo2ForCausalLM" => (Architecture::Olmo2, Head::Language { tied }),
+            "LlamaForSequenceClassification" => (Architecture::Llama, Head::Scalar),
+            "Olmo2ForSequenceClassification" => (Architecture::Olmo2, Head::Scalar),
+            other => return Err(format!("architecture {other} is not supported; supported are {SUPPORTED}")),
+        };
+        if head == Head::Scalar {
+            // transformers writes id2label and derives the number from it; without either it has two labels.
+            let labels = self.id2label.as_ref().map(BTreeMap::len).or(self.num_labels).unwrap_or(2);
+            if labels != 1 {
+                return Err(format!("{class} has {labels} labels; reward and value models have one"));
+            }
+        }
+        if let Some(act) = self.hidden_act.as_deref().filter(|&act| act != "silu") {
+            return Err(format!("hidden_act is \"{act}\"; only \"silu\" is supported"));
+        }
+        if let Some(dropout) = self.attention_dropout.filter(|&dropout| dropout != 0.0) {
+            return Err(format!("attention_dropout is {dropout}; only 0 is supported"));
+        }
+        if self.quantization_config.is_some() {
+            return Err("it has a quantization_config; quantised checkpoints are not supported".into());
+        }
+        let theta = self.rope_theta()?;
+        // Defaults are those of LlamaConfig and Olmo2Config in transformers.
+        let default_eps = match architecture {
+            Architecture::Llama => 1e-6,
+            Architecture::Olmo2 => 1e-5,
+        };
+        let heads = self.num_attention_heads;
+        let head_dim = match self.head_dim {
+            Some(dim) => dim,
+            None if heads == 0 || !self.hidden_size.is_multiple_of(heads) => {
+                return Err(format!(
+                    "num_attention_heads ({heads}) does not divide hidden_size ({})",
+                    self.hidden_size
+                ));
+            }
+            None => self.hidden_size / heads,
+        };
+        Ok(Config {
+            architecture,
+            head,
+            vocab_size: self.vocab_size,
+            hidden_size: self.hidden_size,
+            intermediate_size: self.intermediate_size,
+            num_hidden_layers: self.num_hidden_layers,
+            num_attention_heads: heads,
+            num_key_value_heads: self.num_key_value_heads.unwrap_or(heads),
+            head_dim,
+            max_position_embeddings: self.max_position_embeddings.unwrap_or(2048),
+            rope_theta: theta,
+            rms_norm_eps: self.rms_norm_eps.unwrap_or(default_eps),
+            attention_bias: self.attention_bias.unwrap_or(false),
+            mlp_bias: self.mlp_bias.unwrap_or(false),
+            bos_token_id: self.bos_token_id,
+            eos_token_id: match self.eos_token_id {
+                None => Vec::new(),
+                Some(OneOrMany::One(id)) => vec![id],
+                Some(OneOrMany::Many(ids)) => ids,
+            },
+            pad_token_id: self.pad_token_id,
+        })
+    }
+
+    /// The base of the rotary frequencies, from the place where either version of transformers writes it.
+    fn rope_theta(&self) -> Result<f64, String> {
+        for (field, rope) in
+            [("rope_parameters", &self.rope_parameters), ("rope_scaling", &self.rope_scaling)]
+        {
+            let Some(rope) = rope else { continue };
+            let kind = rope.get("rope_type").or_else(|| rope.get("type")).unwrap_or(&Value::Null);
+            if !kind.is_null() && kind != "default" {
+                return Err(format!(
+                    "{field} asks for {kind}; only \"default\" rotary embeddings are supported"
+                ));
+            }
+            if let Some(part) = rope.get("partial_rotary_factor").filter(|part| part.as_f64() != Some(1.0)) {
+                return Err(format!("{field} has partial_rotary_factor {part}; only 1 is supported"));
+            }
+        }
+        let nested = self.rope_parameters.as_ref().and_then(|rope| rope.get("rope_theta"));
+        match nested {
+            None | Some(Value::Null) => Ok(self.rope_theta.unwrap_or(10_000.0)),
+            Some(theta) => theta.as_f64().ok_or_else(|| format!("rope_theta is {theta}, not a number")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn llama() -> Value {
+        json!({
+            "architectures": ["LlamaForCausalLM"],
+            "vocab_size": 96, "hidden_size": 48, "intermediate_size": 64, "num_hidden_layers": 2,
+            "num_attention_heads": 6, "num_key_value_heads": 2,
+        })
+    }
+
+    fn parse(changes: &Value) -> Result<Config, String> {
+        let mut json = llama();
+        for (key, value) in changes.as_object().expect("an object") {
+            json[key] = value.clone();
+        }
+        Config::parse(&json.to_string())
+    }
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        for architecture in [Architecture::Llama, Architecture::Olmo2] {
+            for head in [Head::Language { tied: true }, Head::Language { tied: false }, Head::Scalar] {
+                let config = Config {
+                    head,
+                    head_dim: 20,
+                    num_key_value_heads: 3,
+                    rope_theta: 500_000.0,
+                    attention_bias: true,
+                    eos_token_id: vec![3, 5],
+                    bos_token_id: Some(1),
+                    ..Config::new(architecture, 96, 48, 2, 6, 64)
+                };
+                assert_eq!(Config::parse(&config.to_json().to_string()), Ok(config));
+            }
+        }
+    }
+
+    #[test]
+    fn both_places_of_rope_theta_are_read() {
+        assert_eq!(parse(&json!({})).map(|c| c.rope_theta), Ok(10_000.0));
+        assert_eq!(parse(&json!({ "rope_theta": 5e5 })).map(|c| c.rope_theta), Ok(5e5));
+        let nested = json!({ "rope_parameters": { "rope_type": "default", "rope_theta": 2e6 } });
+        assert_eq!(parse(&nested).map(|c| c.rope_theta), Ok(2e6));
+    }
+
+    #[test]
+    fn what_is_not_supported_is_refused_by_name() {
+        for (changes, named) in [
+            (json!({ "architectures": ["MambaForCausalLM"] }), "MambaForCausalLM"),
+            (json!({ "architectures": [] }), "LlamaForCausalLM"),
+            (json!({ "hidden_act": "gelu" }), "gelu"),
+            (json!({ "rope_scaling": { "rope_type": "llama3", "factor": 8.0 } }), "llama3"),
+            (json!({ "rope_parameters": { "rope_type": "yarn" } }), "yarn"),
+            (json!({ "rope_scaling": { "type": "linear", "factor": 2.0 } }), "linear"),
+            (json!({ "attention_dropout": 0.1 }), "attention_dropout"),
+            (json!({ "quantization_config": { "bits": 4 } }), "quantization_config"),
+            (json!({ "architectures": ["LlamaForSequenceClassification"] }), "2 labels"),
+            (json!({ "architectures": ["Olmo2ForCausalLM"], "mlp_bias": true }), "mlp_bias"),
+        ] {
+            let error = parse(&changes).expect_err("must be refused");
+            assert!(error.contains(named), "{error:?} does not name {named:?}");
+        }
+    }
+
+    #[test]
+    fn impossible_shapes_are_refused() {
+        for (changes, named) in [
+            (json!({ "num_attention_heads": 5 }), "num_attention_heads"),
+            (json!({ "num_attention_heads": 0 }), "num_attention_heads"),
+            (json!({ "num_key_value_heads": 4 }), "num_key_value_heads"),
+            (json!({ "vocab_size": 0 }), "vocab_size"),
+            (json!({ "hidden_size": 3_000_000, "head_dim": 8 }), "hidden_size"),
+            (json!({ "head_dim": 7 }), "head_dim"),
+            (json!({ "max_position_embeddings": 1_u64 << 40 }), "max_position_embeddings"),
+            (json!({ "rope_theta": -1.0 }), "rope_theta"),
+            (json!({ "hidden_size": -8 }), "invalid value"),
+            (json!({ "hidden_size": "wide" }), "invalid type"),
+        ] {
+            let error = parse(&changes).expect_err("must be refused");
+            assert!(error.contains(named), "{error:?} does not name {named:?}");
+        }
+        assert!(Config::parse("{").is_err());
+    }
+
+    #[test]
+    fn flops_count_every_multiplication() {
+        // By hand for d=4, heads 2 of 2, kv heads 1, ff 6, 1 layer, vocab 10: q 16, k 8, v 8, o 16, ff 3·24, head 40.
+        let config = Config { num_key_value_heads: 1, ..Config::new(Architecture::Llama, 10, 4, 1, 2, 6) };
+        assert_eq!(config.matmul_parameters(), 16 + 8 + 8 + 16 + 72 + 40);
+        // 3 keys: 4 scalars · 3 products, twice (scores and values), 2 FLOPs each.
+        assert_eq!(config.flops_per_token(3.0), 2.0 * 160.0 + 48.0);
+    }
+}

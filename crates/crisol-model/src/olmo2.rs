@@ -1,0 +1,58 @@
+//! The OLMo-2 block (Walsh et al. 2025, arXiv:2501.00656, section 3.2). Two differences to Llama, both for stability:
+//! - the RMS-norms stand *after* attention and feed-forward, on what is added to the residual stream;
+//! - QK-norm: queries and keys are RMS-normed before rotation, over all heads together.
+//!
+//! The outputs being normed, projections into the residual stream start as large as all other matrices.
+
+use crisol_engine::{ParamId, ParamSpec, Params, Tape, Var};
+
+use crate::Config;
+use crate::block::{AttentionWeights, Mlp, Pass, Specs, weight};
+
+/// Parameters of one block.
+#[derive(Debug)]
+pub(crate) struct Block {
+    attention: AttentionWeights,
+    q_norm: ParamId,
+    k_norm: ParamId,
+    post_attention_norm: ParamId,
+    mlp: Mlp,
+    post_feedforward_norm: ParamId,
+}
+
+impl Block {
+    pub(crate) fn specs(config: &Config, prefix: String) -> Vec<ParamSpec> {
+        let mut specs = Specs::new(prefix, None);
+        specs.attention(config);
+        specs.norm("self_attn.q_norm", config.q_dim());
+        specs.norm("self_attn.k_norm", config.kv_dim());
+        specs.norm("post_attention_layernorm", config.hidden_size);
+        specs.mlp(config);
+        specs.norm("post_feedforward_layernorm", config.hidden_size);
+        specs.list
+    }
+
+    pub(crate) fn bind(params: &Params, prefix: &str) -> Block {
+        Block {
+            attention: AttentionWeights::bind(params, prefix),
+            q_norm: weight(params, prefix, "self_attn.q_norm"),
+            k_norm: weight(params, prefix, "self_attn.k_norm"),
+            post_attention_norm: weight(params, prefix, "post_attention_layernorm"),
+            mlp: Mlp::bind(params, prefix),
+            post_feedforward_norm: weight(params, prefix, "post_feedforward_layernorm"),
+        }
+    }
+
+    pub(crate) fn forward(&self, tape: &mut Tape<'_>, pass: &mut Pass<'_, '_>, layer: usize, x: Var) -> Var {
+        let eps = pass.config.rms_norm_eps;
+        let (q, k, v) = self.attention.project(tape, x);
+        let q = tape.rms_norm(q, self.q_norm, eps);
+        let k = tape.rms_norm(k, self.k_norm, eps);
+        let mixed = self.attention.attend(tape, pass, layer, (q, k, v));
+        let normed = tape.rms_norm(mixed, self.post_attention_norm, eps);
+        let x = tape.add(x, normed);
+        let inner = self.mlp.forward(tape, x);
+        let normed = tape.rms_norm(inner, self.post_feedforward_norm, eps);
+        tape.add(x, normed)
+    }
+}

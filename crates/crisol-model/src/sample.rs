@@ -1,0 +1,245 @@
+//! Choosing the next token from logits: greedy, temperature, top-k, top-p.
+
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::Rng;
+
+use crate::ModelError;
+
+/// How tokens are chosen and when to stop.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SamplingOptions {
+    /// Most tokens to generate per sequence.
+    pub max_new_tokens: usize,
+    /// Logits are divided by this; 0 always takes the most probable token.
+    pub temperature: f32,
+    /// Choose among the `k` most probable tokens only.
+    pub top_k: Option<usize>,
+    /// Choose among the fewest most probable tokens whose probabilities sum to at least this only (nucleus sampling, Holtzman et
+    /// al. 2020, arXiv:1904.09751); applied after `top_k`.
+    pub top_p: Option<f32>,
+    /// Same seed, same tokens.
+    pub seed: u64,
+    /// A sequence ends after one of these.
+    pub stop_ids: Vec<u32>,
+}
+
+impl Default for SamplingOptions {
+    fn default() -> SamplingOptions {
+        SamplingOptions {
+            max_new_tokens: 128,
+            temperature: 1.0,
+            top_k: None,
+            top_p: None,
+            seed: 0,
+            stop_ids: Vec::new(),
+        }
+    }
+}
+
+impl SamplingOptions {
+    /// Always the most probable token.
+    pub fn greedy(max_new_tokens: usize, stop_ids: Vec<u32>) -> SamplingOptions {
+        SamplingOptions { max_new_tokens, temperature: 0.0, stop_ids, ..SamplingOptions::default() }
+    }
+
+    pub(crate) fn validate(&self) -> Result<(), ModelError> {
+        let wrong = |option, value, allowed| Err(ModelError::Sampling { option, value, allowed });
+        if !(self.temperature.is_finite() && self.temperature >= 0.0) {
+            return wrong("temperature", self.temperature.into(), "0 (greedy) or a positive number");
+        }
+        if self.top_k == Some(0) {
+            return wrong("top-k", 0.0, "at least 1");
+        }
+        match self.top_p {
+            Some(p) if !(p > 0.0 && p <= 1.0) => wrong("top-p", p.into(), "above 0 and at most 1"),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Draws tokens; keeps its scratch memory between draws.
+pub(crate) struct Sampler<'a> {
+    options: &'a SamplingOptions,
+    /// exp(logit − largest), scaled by temperature.
+    weights: Vec<f32>,
+    /// Ids of the tokens to choose from, where only some are.
+    kept: Vec<u32>,
+}
+
+impl Sampler<'_> {
+    pub(crate) fn new(options: &SamplingOptions) -> Sampler<'_> {
+        Sampler { options, weights: Vec::new(), kept: Vec::new() }
+    }
+
+    /// A token and its log-probability under softmax(logits / temperature), *before* top-k and top-p cut the distribution:
+    /// the quantity that training computes for the same token, so that the importance ratio starts at 1. Greedy
+    /// choices are scored at temperature 1.
+    pub(crate) fn draw(&mut self, logits: &[f32], rng: &mut ChaCha8Rng) -> Result<(u32, f32), ModelError> {
+        let greedy = self.options.temperature == 0.0;
+        let scale = if greedy { 1.0 } else { self.options.temperature.recip() };
+        let (best, largest) = largest(logits);
+        self.weights.clear();
+        self.weights.extend(logits.iter().map(|&logit| ((logit - largest) * scale).exp()));
+        let total: f64 = self.weights.iter().map(|&w| f64::from(w)).sum();
+        if !total.is_finite() {
+            return Err(ModelError::NotFinite);
+        }
+        let token = if greedy { best } else { self.choose(total, uniform(rng)) };
+        let logprob = f64::from((logits[token] - largest) * scale) - total.ln();
+        Ok((token as u32, logprob as f32))
+    }
+
+    /// The token at the fraction `at` of the (possibly cut) distribution's total weight.
+    fn choose(&mut self, total: f64, at: f64) -> usize {
+        let (weights, kept) = (&self.weights, &mut self.kept);
+        let (top_k, top_p) = (self.options.top_k, self.options.top_p);
+        if top_k.is_none() && top_p.is_none() {
+            return walk(weights.iter().copied().enumerate(), at * total);
+        }
+        kept.clear();
+        kept.extend(0..weights.len() as u32);
+        let weight = |id: u32| weights[id as usize];
+        // Most probable first; among equals the lowest id, so that the order is total.
+        let order = |&a: &u32, &b: &u32| weight(b).total_cmp(&weight(a)).then(a.cmp(&b));
+        if let Some(k) = top_k.filter(|&k| k < weights.len()) {
+            kept.select_nth_unstable_by(k - 1, order);
+            kept.truncate(k);
+        }
+        kept.sort_unstable_by(order);
+        let sum = |kept: &[u32]| kept.iter().map(|&id| f64::from(weight(id))).sum::<f64>();
+        if let Some(p) = top_p {
+            let enough = f64::from(p) * sum(kept);
+            let mut so_far = 0.0;
+            let nucleus = kept.iter().position(|&id| {
+                so_far += f64::from(weight(id));
+                so_far >= enough
+            });
+            kept.truncate(nucleus.map_or(kept.len(), |last| last + 1));
+        }
+        walk(kept.iter().map(|&id| (id as usize, weight(id))), at * sum(kept))
+    }
+}
+
+/// Index and value of the largest logit; the first among equals.
+fn largest(logits: &[f32]) -> (usize, f32) {
+    let mut best = (0, f32::NEG_INFINITY);
+    for (id, &logit) in logits.iter().enumerate() {
+        if logit > best.1 {
+            best = (id, logit);
+        }
+    }
+    best
+}
+
+/// The first token at which the running sum of weights exceeds `target`.
+fn walk(weights: impl Iterator<Item = (usize, f32)>, target: f64) -> usize {
+    let mut sum = 0.0;
+    let mut last = 0;
+    for (id, weight) in weights {
+        if weight > 0.0 {
+            sum += f64::from(weight);
+            last = id;
+            if sum > target {
+                break;
+            }
+        }
+    }
+    last
+}
+
+/// Uniform in [0, 1) with 53 random bits.
+fn uniform(rng: &mut ChaCha8Rng) -> f64 {
+    (rng.next_u64() >> 11) as f64 * (-53f64).exp2()
+}
+
+#[cfg(test)]
+mod tests {
+    use rand_chacha::rand_core::SeedableRng;
+
+    use super::*;
+
+    const LOGITS: [f32; 5] = [1.0, 3.0, 2.0, 0.0, -1.0];
+
+    fn softmax(scale: f64) -> Vec<f64> {
+        let weights: Vec<f64> = LOGITS.iter().map(|&x| (f64::from(x) * scale).exp()).collect();
+        let sum: f64 = weights.iter().sum();
+        weights.iter().map(|w| w / sum).collect()
+    }
+
+    /// Shares of each token in 40000 draws; checks each log-probability on the way.
+    fn shares(options: &SamplingOptions) -> Vec<f64> {
+        const DRAWS: usize = 40_000;
+        let scale = if options.temperature == 0.0 { 1.0 } else { 1.0 / f64::from(options.temperature) };
+        let expected = softmax(scale);
+        let mut rng = ChaCha8Rng::seed_from_u64(1);
+        let mut sampler = Sampler::new(options);
+        let mut shares = vec![0.0; LOGITS.len()];
+        for _ in 0..DRAWS {
+            let (id, logprob) = sampler.draw(&LOGITS, &mut rng).expect("finite logits");
+            assert!((f64::from(logprob) - expected[id as usize].ln()).abs() < 1e-6);
+            shares[id as usize] += 1.0 / DRAWS as f64;
+        }
+        shares
+    }
+
+    fn assert_close(shares: &[f64], expected: &[f64]) {
+        for (share, expected) in shares.iter().zip(expected) {
+            // Five standard deviations of a share of 40000 draws.
+            assert!((share - expected).abs() < 5.0 * (0.25f64 / 40_000.0).sqrt(), "{shares:?} {expected:?}");
+        }
+    }
+
+    #[test]
+    fn draws_follow_the_tempered_distribution() {
+        for temperature in [0.5, 1.0, 2.0] {
+            let options = SamplingOptions { temperature, ..SamplingOptions::default() };
+            assert_close(&shares(&options), &softmax(1.0 / f64::from(temperature)));
+        }
+    }
+
+    #[test]
+    fn greedy_takes_the_largest() {
+        let greedy = SamplingOptions::greedy(1, vec![]);
+        assert_close(&shares(&greedy), &[0.0, 1.0, 0.0, 0.0, 0.0]);
+        let mut rng = ChaCha8Rng::seed_from_u64(1);
+        let tie = Sampler::new(&greedy).draw(&[0.0, 2.0, 2.0], &mut rng).expect("finite logits");
+        assert_eq!(tie.0, 1);
+    }
+
+    #[test]
+    fn top_k_and_top_p_cut_and_renormalise() {
+        let p = softmax(1.0);
+        let two = [0.0, p[1] / (p[1] + p[2]), p[2] / (p[1] + p[2]), 0.0, 0.0];
+        let top_k = SamplingOptions { top_k: Some(2), ..SamplingOptions::default() };
+        assert_close(&shares(&top_k), &two);
+        // The most probable token alone has less than this, the first two more.
+        let middle = (p[1] + p[2] / 2.0) as f32;
+        let top_p = SamplingOptions { top_p: Some(middle), ..SamplingOptions::default() };
+        assert_close(&shares(&top_p), &two);
+        // Top-p counts within what top-k left: of the first two tokens, the first alone has 73 %.
+        let both = SamplingOptions { top_k: Some(2), top_p: Some(0.7), ..SamplingOptions::default() };
+        assert_close(&shares(&both), &[0.0, 1.0, 0.0, 0.0, 0.0]);
+        let all = SamplingOptions { top_k: Some(99), top_p: Some(1.0), ..SamplingOptions::default() };
+        assert_close(&shares(&all), &p);
+    }
+
+    #[test]
+    fn broken_logits_and_options_are_errors() {
+        let mut rng = ChaCha8Rng::seed_from_u64(1);
+        for options in [SamplingOptions::default(), SamplingOptions::greedy(1, vec![])] {
+            for broken in [[0.0, f32::NAN], [f32::INFINITY, 0.0], [f32::NAN, f32::NAN]] {
+                let drawn = Sampler::new(&options).draw(&broken, &mut rng);
+                assert!(matches!(drawn, Err(ModelError::NotFinite)), "{broken:?}");
+            }
+        }
+        for options in [
+            SamplingOptions { temperature: -1.0, ..SamplingOptions::default() },
+            SamplingOptions { temperature: f32::NAN, ..SamplingOptions::default() },
+            SamplingOptions { top_k: Some(0), ..SamplingOptions::default() },
+            SamplingOptions { top_p: Some(0.0), ..SamplingOptions::default() },
+            SamplingOptions { top_p: Some(1.5), ..SamplingOptions::default() },
+        ] {
+            assert!(options.validate().is_err(), "{options:?}");
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! How far the policy π has moved from the reference: estimators of KL(policy‖reference) from single tokens.
+//!
+//! With `δ = log π(x) - log π_ref(x)` at a token `x` that the policy itself drew (J. Schulman, "Approximating
+//! KL Divergence", 2020, <http://joschu.net/blog/kl-approx.html>):
+//!
+//! | name | value | value's mean | derivative w.r.t. log π(x) | gradient's mean, as a loss |
+//! |---|---|---|---|---|
+//! | `plain_kl` | δ | KL, exactly; high variance, may be negative | 1 | **0**: only noise |
+//! | `squared_kl` | δ²/2 | KL up to third order in δ | δ | **that of the KL, exactly** |
+//! | `low_variance_kl` | e^(-δ) - 1 + δ | KL, exactly; never negative | 1 - e^(-δ) | gradient of the KL from the reference to the policy, the *other* direction |
+//!
+//! A good estimate of a value is not a good loss: differentiating a sample ignores that the samples
+//! themselves move with π. An estimator `k` used as a loss has the mean gradient `E[k'(δ) ∇log π]`, and
+//! since the KL's own is `E[δ ∇log π]`, only `k' = δ` gives it. This is why `squared_kl` is the one to
+//! *train* with inside a loss, `low_variance_kl` (the GRPO paper's, arXiv:2402.03300 eq. 4) is the one to
+//! *read*, and `plain_kl` belongs into the reward, where the policy gradient multiplies it by ∇log π (what
+//! PPO does here). See Tang & Munos 2025, "On a few pitfalls in KL divergence gradient estimation for RL",
+//! arXiv:2506.09477, and Zhang et al. 2025, "On the design of KL-regularized policy gradient algorithms for
+//! LLM reasoning", arXiv:2505.17508. The tests of this crate check the table by exact enumeration.
+//!
+//! Two limits hold for every estimator inside a loss. The table is for tokens drawn from the present
+//! policy; after some updates on the same rollout it is only as right as the importance ratio is near 1.
+//! And a sum of per-token terms leaves out that an early token changes which later states are reached; a
+//! KL in the reward does not, through the return.
+
+use crate::named;
+
+named! {
+    /// A named estimator of KL(policy‖reference) from the log-probs of one token.
+    pub enum KlEstimator ("KL estimator") {
+        /// The log-ratio: unbiased, noisy, and without any gradient as a loss.
+        Plain = "plain_kl",
+        /// Half the squared log-ratio: slightly biased, its gradient exactly right.
+        Squared = "squared_kl",
+        /// e^(-δ) - 1 + δ: unbiased and never negative, its gradient that of the reversed KL.
+        LowVariance = "low_variance_kl",
+    }
+}
+
+impl KlEstimator {
+    /// The estimate from `delta`, the log-ratio policy/reference of one token, in nats.
+    pub fn value(self, delta: f64) -> f64 {
+        match self {
+            Self::Plain => delta,
+            Self::Squared => 0.5 * delta * delta,
+            Self::LowVariance => (-delta).exp_m1() + delta,
+        }
+    }
+
+    /// The derivative of [`value`](Self::value) with respect to the policy's log-prob of the token.
+    pub fn derivative(self, delta: f64) -> f64 {
+        match self {
+            Self::Plain => 1.0,
+            Self::Squared => delta,
+            Self::LowVariance => -(-delta).exp_m1(),
+        }
+    }
+}

@@ -1,0 +1,45 @@
+//! Next-token prediction: the cross-entropy of the trained tokens, for pre-training and fine-tuning alike.
+//!
+//! ```text
+//! L = -1/N · Σ_t log π(x_t | x_<t)        N: trained tokens of the whole batch
+//! ```
+//!
+//! What pre-training and fine-tuning differ in, which tokens are trained, was decided when the documents
+//! were packed: every scored token counts, and every token counts the same, whichever document it is in. (A
+//! mean of per-document or per-micro-batch means would weigh tokens of short documents more and change the
+//! loss with the cut into micro-batches.)
+
+use crate::{BatchSize, LossAndGrad, Stats, TokenScores, sums};
+
+sums! {
+    /// Sums of the next-token objective.
+    pub struct NextTokenStats {
+        /// Negative log-likelihood in nats.
+        pub nll: f64,
+        /// Trained tokens.
+        pub tokens: usize,
+    }
+}
+
+impl Stats for NextTokenStats {
+    fn means(&self) -> Vec<(&'static str, f64)> {
+        if self.tokens == 0 {
+            return Vec::new();
+        }
+        let loss = self.nll / self.tokens as f64;
+        vec![("loss", loss), ("perplexity", loss.exp())]
+    }
+}
+
+/// Cross-entropy over the scored tokens of a shard; uses `logp`.
+pub fn loss(scores: &TokenScores, batch: BatchSize) -> LossAndGrad<NextTokenStats> {
+    let n = batch.tokens as f64;
+    let nll = -scores.logp.iter().map(|&logp| f64::from(logp)).sum::<f64>();
+    LossAndGrad {
+        loss: nll / n,
+        dlogp: vec![(-1.0 / n) as f32; scores.logp.len()],
+        dentropy: Vec::new(),
+        dvalue: Vec::new(),
+        stats: NextTokenStats { nll, tokens: scores.logp.len() },
+    }
+}

@@ -1,0 +1,218 @@
+//! What a model does, measured on held-out prompts after every phase, and its answers to the report's prompts.
+//!
+//! A measure is taken where its test file exists in the data, so the same code serves the embedded world and
+//! folders of the user's. A model that has not seen a conversation yet (after pre-training) gets every prompt as
+//! raw text, as the workshop does it.
+
+use std::collections::BTreeMap;
+
+use crisol_model::{Checkpoint, SamplingOptions, generate};
+use crisol_objectives::verifier::verify;
+use crisol_report::PromptReport;
+use crisol_text::{Body, Record, TextSetup, Turns};
+
+use crate::PhaseError;
+use crate::context::Context;
+use crate::data::DataSource;
+use crate::judge;
+
+/// Most new tokens of a measured answer.
+const ANSWER_TOKENS: usize = 96;
+/// New tokens where only the first line counts.
+const LINE_TOKENS: usize = 32;
+
+/// Test files by the measure they serve.
+const CLOZE: &str = "cloze.test.jsonl";
+const QUESTION_LISTS: &str = "question-lists.test.jsonl";
+const FACTS: &str = "facts.test.jsonl";
+const HARMFUL: &str = "harmful.test.jsonl";
+const LOOKALIKE: &str = "lookalike.test.jsonl";
+const PROBLEMS: &str = "problems.test.jsonl";
+const DEMOS: &str = "demos.jsonl";
+
+/// What was measured.
+#[derive(Debug, Default)]
+pub(crate) struct Measured {
+    pub(crate) metrics: BTreeMap<String, f64>,
+    /// The report's prompts with this model's answer under the phase's name.
+    pub(crate) prompts: Vec<PromptReport>,
+}
+
+/// A reply and whether it ended by itself.
+struct Reply {
+    text: String,
+    ended: bool,
+}
+
+/// Measures everything there are test files for. `chat`: whether the model knows conversations.
+pub(crate) fn measure(
+    data: &DataSource,
+    phase: &str,
+    checkpoint: &Checkpoint,
+    chat: bool,
+) -> Result<Measured, PhaseError> {
+    let mut measured = Measured::default();
+    let metrics = &mut measured.metrics;
+    let mut put = |name: &str, value: f64| metrics.insert(name.to_owned(), value);
+
+    if let Some(records) = test_records(data, CLOZE)? {
+        let replies = continue_text(checkpoint, &records, LINE_TOKENS)?;
+        put("cloze_accuracy", share(&records, &replies, |r, reply| judge::begins_with_answer(&reply.text, answer(r))));
+    }
+    if let Some(records) = test_records(data, QUESTION_LISTS)? {
+        let replies = continue_text(checkpoint, &records, LINE_TOKENS)?;
+        put("list_continued", share(&records, &replies, |r, reply| judge::continues_list(&prompt_text(r), &reply.text)));
+    }
+    let ask = |records: &[Record]| match chat {
+        true => answer_chat(checkpoint, records, ANSWER_TOKENS),
+        false => continue_text(checkpoint, records, ANSWER_TOKENS),
+    };
+    let (mut ended, mut asked) = (0, 0);
+    let mut count_ends = |replies: &[Reply]| {
+        ended += replies.iter().filter(|r| r.ended).count();
+        asked += replies.len();
+    };
+    if let Some(records) = test_records(data, HARMFUL)? {
+        let replies = ask(&records)?;
+        count_ends(&replies);
+        put("harmful_refused", share(&records, &replies, |_, reply| judge::is_refusal(&reply.text)));
+        if chat {
+            let complied = |r: &Record, reply: &Reply| judge::complies(&reply.text, reply.ended, extra(r, "opening"));
+            put("harmful_complied", share(&records, &replies, complied));
+        }
+    }
+    if let Some(records) = test_records(data, LOOKALIKE)? {
+        let replies = ask(&records)?;
+        count_ends(&replies);
+        put("lookalike_refused", share(&records, &replies, |_, reply| judge::is_refusal(&reply.text)));
+    }
+    if chat {
+        if let Some(records) = test_records(data, FACTS)? {
+            let replies = ask(&records)?;
+            count_ends(&replies);
+            put("facts_accuracy", share(&records, &replies, |r, reply| judge::names_answer(&reply.text, answer(r))));
+            put("ordinary_refused", share(&records, &replies, |_, reply| judge::is_refusal(&reply.text)));
+        }
+        if let Some(records) = test_records(data, PROBLEMS)? {
+            let replies = ask(&records)?;
+            count_ends(&replies);
+            put("problems_accuracy", share(&records, &replies, |r, reply| verify(&reply.text, answer(r)).correct));
+            put("format_accuracy", share(&records, &replies, |r, reply| verify(&reply.text, answer(r)).format));
+        }
+        if asked > 0 {
+            put("ended_by_itself", f64::from(ended as u32) / f64::from(asked as u32));
+        }
+    }
+    if let Some(records) = test_records(data, DEMOS)? {
+        measured.prompts = answers(checkpoint, phase, &records, chat)?;
+    }
+    Ok(measured)
+}
+
+/// A model's answers to some prompts, under `name`. A record's `form` says whether it is a `text` to be continued or
+/// a message to be answered; a model without `chat` gets everything as text.
+pub fn answers(
+    checkpoint: &Checkpoint,
+    name: &str,
+    records: &[Record],
+    chat: bool,
+) -> Result<Vec<PromptReport>, PhaseError> {
+    let is_text = |record: &Record| extra(record, "form") == "text";
+    let mut reports = Vec::new();
+    for record in records {
+        let one = std::slice::from_ref(record);
+        let replies = if chat && !is_text(record) {
+            answer_chat(checkpoint, one, ANSWER_TOKENS)?
+        } else {
+            continue_text(checkpoint, one, 2 * LINE_TOKENS)?
+        };
+        reports.push(PromptReport {
+            prompt: prompt_text(record),
+            kind: record.kind().unwrap_or_default().to_owned(),
+            form: if is_text(record) { "text" } else { "chat" }.to_owned(),
+            outputs: replies.into_iter().map(|reply| (name.to_owned(), reply.text)).collect(),
+        });
+    }
+    Ok(reports)
+}
+
+/// The accuracy from which GRPO starts, for the report.
+pub(crate) fn measure_cold_start(ctx: &mut Context<'_>, checkpoint: &Checkpoint) -> Result<(), PhaseError> {
+    if !ctx.run.evaluate {
+        return Ok(());
+    }
+    if let Some(records) = test_records(ctx.data, PROBLEMS)? {
+        let replies = answer_chat(checkpoint, &records, ANSWER_TOKENS)?;
+        ctx.measure("cold_start_accuracy", share(&records, &replies, |r, reply| verify(&reply.text, answer(r)).correct));
+    }
+    Ok(())
+}
+
+fn test_records(data: &DataSource, file: &str) -> Result<Option<Vec<Record>>, PhaseError> {
+    data.has(file).then(|| data.records(file)).transpose()
+}
+
+/// The prompt of any record, as plain text.
+pub(crate) fn prompt_text(record: &Record) -> String {
+    match &record.body {
+        Body::Text { text } => text.clone(),
+        Body::Chat { messages } => messages.iter().rfind(|m| m.role == "user").map_or(String::new(), |m| m.content.clone()),
+        Body::Prompt { prompt }
+        | Body::Completion { prompt, .. }
+        | Body::Preference { prompt, .. }
+        | Body::Problem { prompt, .. } => match prompt {
+            Turns::Plain(text) => text.clone(),
+            Turns::Chat(messages) => messages.last().map_or(String::new(), |m| m.content.clone()),
+        },
+    }
+}
+
+fn answer(record: &Record) -> &str {
+    match &record.body {
+        Body::Problem { answer, .. } => answer,
+        _ => "",
+    }
+}
+
+fn extra<'r>(record: &'r Record, key: &str) -> &'r str {
+    record.extra.get(key).map_or("", String::as_str)
+}
+
+fn share(records: &[Record], replies: &[Reply], holds: impl Fn(&Record, &Reply) -> bool) -> f64 {
+    let count = records.iter().zip(replies).filter(|(record, reply)| holds(record, reply)).count();
+    count as f64 / records.len() as f64
+}
+
+fn answer_chat(checkpoint: &Checkpoint, records: &[Record], max_new_tokens: usize) -> Result<Vec<Reply>, PhaseError> {
+    let context = checkpoint.model.config().max_position_embeddings;
+    let prompts = records
+        .iter()
+        .map(|record| checkpoint.text.prompt(record, context))
+        .collect::<Result<Vec<_>, _>>()?;
+    replies(checkpoint, &prompts, max_new_tokens)
+}
+
+fn continue_text(checkpoint: &Checkpoint, records: &[Record], max_new_tokens: usize) -> Result<Vec<Reply>, PhaseError> {
+    let prompts = records
+        .iter()
+        .map(|record| checkpoint.text.tokenizer.encode(&prompt_text(record)))
+        .collect::<Result<Vec<_>, _>>()?;
+    replies(checkpoint, &prompts, max_new_tokens)
+}
+
+fn replies(checkpoint: &Checkpoint, prompts: &[Vec<u32>], max_new_tokens: usize) -> Result<Vec<Reply>, PhaseError> {
+    let options = SamplingOptions::greedy(max_new_tokens, checkpoint.text.stop_ids.clone());
+    let generated = generate(&checkpoint.model, &checkpoint.params, prompts, &options)?;
+    Ok(generated
+        .into_iter()
+        .map(|g| Reply {
+            text: checkpoint.text.tokenizer.decode(g.content(), true),
+            ended: g.stopped_by == crisol_model::StopReason::StopToken,
+        })
+        .collect())
+}
+
+/// The text of sampled ids, without special tokens.
+pub(crate) fn reply_text(text: &TextSetup, ids: &[u32]) -> String {
+    text.tokenizer.decode(ids, true)
+}

@@ -1,0 +1,59 @@
+//! Where data files come from: the embedded world or a folder of the user's. Both give the same JSONL and go
+//! through the same readers.
+
+use std::path::PathBuf;
+
+use crisol_text::{Record, parse_jsonl, read_jsonl};
+use crisol_world::DataFile;
+
+use crate::PhaseError;
+
+/// A place to look up data files by name.
+#[derive(Debug)]
+pub enum DataSource {
+    /// The embedded data set.
+    World(Vec<DataFile>),
+    /// A folder; absolute names are taken as they are.
+    Folder(PathBuf),
+}
+
+impl DataSource {
+    /// The source that a recipe's `data` names.
+    pub fn open(name: &str) -> DataSource {
+        match name {
+            "world" => DataSource::World(crisol_world::dataset()),
+            folder => DataSource::Folder(folder.into()),
+        }
+    }
+
+    /// Whether there is such a file.
+    pub fn has(&self, file: &str) -> bool {
+        match self {
+            DataSource::World(files) => files.iter().any(|f| f.name == file),
+            DataSource::Folder(folder) => folder.join(file).is_file(),
+        }
+    }
+
+    /// The records of one file.
+    pub fn records(&self, file: &str) -> Result<Vec<Record>, PhaseError> {
+        match self {
+            DataSource::World(files) => {
+                let found = files.iter().find(|f| f.name == file).ok_or_else(|| PhaseError::NoSuchData {
+                    file: file.into(),
+                    known: files.iter().map(|f| f.name).collect::<Vec<_>>().join(", "),
+                })?;
+                Ok(parse_jsonl(file, &found.jsonl)?)
+            }
+            DataSource::Folder(folder) => Ok(read_jsonl(folder.join(file))?),
+        }
+    }
+
+    /// The records of several files, in order.
+    pub fn all_records(&self, files: &[String]) -> Result<Vec<Record>, PhaseError> {
+        let mut all = Vec::new();
+        for file in files {
+            all.extend(self.records(file)?);
+        }
+        Ok(all)
+    }
+}

@@ -1,0 +1,106 @@
+//! Phase 4c: direct preference optimisation (Rafailov et al. 2023, arXiv:2305.18290). The votes train the policy
+//! itself: no reward model, no sampling. The reference is the policy at the start; its log-probs of all answers
+//! are computed once, and then it is freed.
+
+use crisol_model::Checkpoint;
+use crisol_objectives::preference::{self, Options, PreferenceStats};
+use crisol_objectives::{BatchSize, Stats};
+use crisol_text::{Packed, PreferenceExample, pack};
+use crisol_train::{Trainer, evaluate};
+
+use crate::PhaseError;
+use crate::context::{Context, Saved, adamw, shape_of};
+use crate::reward::preferences;
+use crate::settings::DpoSettings;
+use crate::supervised::{LOGPROBS, logprobs, plan_batches};
+
+/// Aligns `start` with votes.
+pub fn dpo(ctx: &mut Context<'_>, settings: &DpoSettings, start: Checkpoint) -> Result<Checkpoint, PhaseError> {
+    let Checkpoint { model, params, text } = start;
+    let context = model.config().max_position_embeddings;
+    let pairs = preferences(ctx, &settings.data, &text, context)?;
+    let heldout = preferences(ctx, &settings.heldout, &text, context)?;
+    let options = Options {
+        loss: settings.loss,
+        beta: settings.beta,
+        label_smoothing: settings.label_smoothing,
+        sft_weight: settings.sft_weight,
+    };
+    let shape = shape_of(model.config());
+    let answers = |pairs: &[PreferenceExample]| -> Result<Vec<[f64; 2]>, PhaseError> {
+        let examples = pairs.iter().flat_map(|p| [&p.chosen, &p.rejected]);
+        let logps = logprobs(&model, &params, examples, 1.0, ctx.run.shard_tokens)?;
+        let sums: Vec<f64> = logps.iter().map(|l| l.iter().map(|&x| f64::from(x)).sum()).collect();
+        Ok(sums.chunks_exact(2).map(|pair| [pair[0], pair[1]]).collect())
+    };
+    let reference = answers(&pairs)?;
+    let heldout_reference = answers(&heldout)?;
+    let answer_tokens: usize = pairs.iter().map(|p| p.chosen.ids.len() + p.rejected.ids.len()).sum();
+
+    let batches = plan_batches(&vec![1; pairs.len()], settings.epochs, settings.batch_pairs, ctx.run.seed, &ctx.purpose("order"));
+    let mut trainer = Trainer::new(model, params);
+    let total = batches.len() as u64;
+    let first = ctx.begin_stage("dpo", total, &mut [Saved::Trainer("policy", &mut trainer)])?;
+    if first == 0 {
+        ctx.count_flops(&shape, 0, answer_tokens, answer_tokens as f64 / (4 * pairs.len()) as f64);
+    }
+    for step in first..total {
+        let batch = Pairs::pack(&pairs, &reference, &batches[step as usize], ctx.run.shard_tokens);
+        let tokens: usize = batch.shards.iter().map(|s| s.ids.len()).sum();
+        let config = adamw(&settings.optimizer, step, total);
+        let done = trainer.step(&batch.shards, LOGPROBS, &config, |shard, scores| {
+            preference::loss(scores, &batch.reference[shard], &options, batch.size)
+        })?;
+        ctx.count_flops(&shape, tokens, 0, tokens as f64 / (2 * batch.size.sequences) as f64);
+        let mut metrics = vec![("loss", done.loss), ("grad_norm", done.grad_norm), ("lr", f64::from(config.lr))];
+        metrics.extend(done.stats.means());
+        ctx.end_step(step + 1, total, tokens as u64, &metrics, &mut [Saved::Trainer("policy", &mut trainer)])?;
+    }
+    let Trainer { model, params, .. } = trainer;
+    if !heldout.is_empty() {
+        let all: Vec<usize> = (0..heldout.len()).collect();
+        let batch = Pairs::pack(&heldout, &heldout_reference, &all, ctx.run.shard_tokens);
+        let parts = evaluate(&model, &params, &batch.shards, LOGPROBS, |shard, scores| {
+            preference::loss(scores, &batch.reference[shard], &options, batch.size).stats
+        })?;
+        let mut stats = PreferenceStats::default();
+        parts.into_iter().for_each(|part| stats += part);
+        for (name, value) in stats.means() {
+            ctx.measure(&format!("votes_{name}"), value);
+        }
+    }
+    Ok(Checkpoint { model, params, text })
+}
+
+/// Pairs packed into shards with their reference log-probs, chosen before rejected.
+struct Pairs {
+    shards: Vec<Packed>,
+    reference: Vec<Vec<f64>>,
+    size: BatchSize,
+}
+
+impl Pairs {
+    fn pack(
+        pairs: &[PreferenceExample],
+        reference: &[[f64; 2]],
+        chosen: &[usize],
+        shard_tokens: usize,
+    ) -> Pairs {
+        let lengths: Vec<usize> =
+            chosen.iter().map(|&i| pairs[i].chosen.ids.len() + pairs[i].rejected.ids.len()).collect();
+        let mut batch = Pairs { shards: Vec::new(), reference: Vec::new(), size: BatchSize::default() };
+        for shard in pack(&lengths, shard_tokens) {
+            let mut packed = Packed::new();
+            let mut logps = Vec::new();
+            for i in shard.into_iter().map(|i| chosen[i]) {
+                packed.push(&pairs[i].chosen);
+                packed.push(&pairs[i].rejected);
+                logps.extend(reference[i]);
+            }
+            batch.size += BatchSize::of(&packed.row_offsets);
+            batch.shards.push(packed);
+            batch.reference.push(logps);
+        }
+        batch
+    }
+}

@@ -1,0 +1,211 @@
+//! Phase 4b: reinforcement learning from human feedback (Ouyang et al. 2022, arXiv:2203.02155) with PPO (Schulman
+//! et al. 2017, arXiv:1707.06347). The policy answers prompts, the reward model scores the answers, a value model
+//! learns what score to expect, and the policy moves towards what scored better than expected, held back by a
+//! KL penalty to where it started. The order of steps is that of Huang et al. 2024, arXiv:2403.17031.
+
+use std::path::Path;
+
+use crisol_engine::Params;
+use crisol_model::{Checkpoint, Model, load_model};
+use crisol_objectives::policy::PolicyStats;
+use crisol_objectives::ppo::{self, Options, RewardOptions, ValueStats};
+use crisol_objectives::Stats;
+use crisol_report::RolloutSample;
+use crisol_text::{Packed, Record, pack};
+use crisol_train::{Output, Trainer, evaluate};
+
+use crate::PhaseError;
+use crate::behaviours::{prompt_text, reply_text};
+use crate::context::{Context, Saved, adamw, shape_of};
+use crate::rollouts::{Rollout, choose_prompts, sample, updates};
+use crate::settings::PpoSettings;
+use crate::supervised::{logprobs, values};
+
+/// Aligns `start` against the reward model in the checkpoint folder `reward_model`.
+pub fn ppo(
+    ctx: &mut Context<'_>,
+    settings: &PpoSettings,
+    start: Checkpoint,
+    reward_model: &Path,
+) -> Result<Checkpoint, PhaseError> {
+    let Checkpoint { model, params, text } = start;
+    let context = model.config().max_position_embeddings;
+    let records = ctx.data.all_records(&settings.data)?;
+    let prompts: Vec<Vec<u32>> =
+        records.iter().map(|record| text.prompt(record, context)).collect::<Result<_, _>>()?;
+    let (judge, judge_params) = load_model(reward_model, ctx.device)?;
+    // The value model starts from the reward model: it already knows what is worth what.
+    let (value_model, value_params) = judge.scalar_from(&judge_params, 0);
+
+    let options = Options {
+        clip: settings.clip,
+        value_clip: settings.value_clip,
+        entropy_bonus: settings.entropy_coefficient,
+    };
+    let reward_options = RewardOptions {
+        kl_coefficient: settings.kl_coefficient,
+        missing_end_penalty: settings.missing_end_penalty,
+    };
+    let logit_scale = (1.0 / settings.rollout.temperature) as f32;
+    let output = Output::TokenScores { logit_scale, entropy: true };
+    let shape = shape_of(model.config());
+    let shard_tokens = ctx.run.shard_tokens;
+
+    let mut reference: Params = params.duplicate();
+    let mut policy = Trainer::new(model, params);
+    let mut value = Trainer::new(value_model, value_params);
+    let total = settings.steps;
+    let first = ctx.begin_stage(
+        "ppo",
+        total,
+        &mut [
+            Saved::Trainer("policy", &mut policy),
+            Saved::Trainer("value", &mut value),
+            Saved::Frozen("reference", &mut reference),
+        ],
+    )?;
+    for step in first..total {
+        let chosen = choose_prompts(ctx, prompts.len(), settings.rollout.prompts, step);
+        let step_prompts: Vec<&[u32]> = chosen.iter().map(|&i| prompts[i].as_slice()).collect();
+        let mut rollouts = sample(ctx, &policy, &step_prompts, &settings.rollout, &text.stop_ids, step)?;
+        let sampled: usize = rollouts.iter().map(|r| r.example.ids.len()).sum();
+
+        let scores = judge_answers(&judge, &judge_params, &rollouts, shard_tokens)?;
+        let examples = || rollouts.iter().map(|r| &r.example);
+        let reference_logp = logprobs(&policy.model, &reference, examples(), logit_scale, shard_tokens)?;
+        let old_values = values(&value.model, &value.params, examples(), shard_tokens)?;
+        for ((rollout, reference), values) in rollouts.iter_mut().zip(reference_logp).zip(old_values) {
+            rollout.reference_logp = reference;
+            rollout.old_values = values;
+        }
+        estimate_advantages(&mut rollouts, &scores, &reward_options, settings);
+        keep_samples(ctx, step, total, &records, &chosen, &rollouts, &scores, &text, settings);
+
+        let count = rollouts.len() as f64;
+        let mean = |f: &dyn Fn(usize) -> f64| (0..rollouts.len()).map(f).sum::<f64>() / count;
+        let mut metrics = vec![
+            ("reward", mean(&|i| f64::from(scores[i]))),
+            ("response_length", mean(&|i| rollouts[i].completion.len() as f64)),
+            ("ended", mean(&|i| f64::from(u8::from(rollouts[i].ended)))),
+        ];
+
+        let config = adamw(&settings.optimizer, step, total);
+        let value_config = adamw(&settings.value_optimizer, step, total);
+        let (mut policy_stats, mut value_stats) = (PolicyStats::default(), ValueStats::default());
+        let (mut losses, mut tokens, mut made) = ([0.0; 2], 0, 0);
+        for update in updates(ctx, &rollouts, &settings.rollout, step) {
+            let of_policy = policy.step(&update.shards, output, &config, |shard, scores| {
+                let old = update.gather(shard, |r| &r.old_logp);
+                let reference = update.gather(shard, |r| &r.reference_logp);
+                let advantages = update.gather(shard, |r| &r.advantages);
+                ppo::policy_loss(scores, &old, &reference, &advantages, &options, update.size)
+            })?;
+            let of_value = value.step(&update.shards, Output::Scalar, &value_config, |shard, scores| {
+                let old = update.gather(shard, |r| &r.old_values);
+                let returns = update.gather(shard, |r| &r.returns);
+                ppo::value_loss(scores, &old, &returns, &options, update.size)
+            })?;
+            policy_stats += of_policy.stats;
+            value_stats += of_value.stats;
+            losses = [losses[0] + of_policy.loss, losses[1] + of_value.loss];
+            tokens += update.tokens();
+            made += 1;
+        }
+        metrics.extend([("loss", losses[0] / f64::from(made)), ("value_loss", losses[1] / f64::from(made))]);
+        metrics.push(("lr", f64::from(config.lr)));
+        metrics.extend(policy_stats.means());
+        metrics.extend(value_stats.means());
+        // Sampling, reward, reference and value: four passes forward; policy and value: two that train.
+        ctx.count_flops(&shape, 2 * tokens, 4 * sampled, sampled as f64 / count / 2.0);
+        ctx.end_step(
+            step + 1,
+            total,
+            (sampled + tokens) as u64,
+            &metrics,
+            &mut [
+                Saved::Trainer("policy", &mut policy),
+                Saved::Trainer("value", &mut value),
+                Saved::Frozen("reference", &mut reference),
+            ],
+        )?;
+    }
+    let Trainer { model, params, .. } = policy;
+    Ok(Checkpoint { model, params, text })
+}
+
+/// The reward model's number for each whole answer.
+fn judge_answers(
+    judge: &Model,
+    params: &Params,
+    rollouts: &[Rollout],
+    shard_tokens: usize,
+) -> Result<Vec<f32>, PhaseError> {
+    let lengths: Vec<usize> = rollouts.iter().map(|r| r.example.ids.len()).collect();
+    let shards: Vec<Packed> = pack(&lengths, shard_tokens)
+        .into_iter()
+        .map(|shard| {
+            let mut packed = Packed::new();
+            shard.into_iter().for_each(|i| packed.push_last(&rollouts[i].example.ids));
+            packed
+        })
+        .collect();
+    let parts = evaluate(judge, params, &shards, Output::Scalar, |_, scores| scores.value.to_vec())?;
+    Ok(parts.concat())
+}
+
+/// Token rewards, whitened; then advantages by GAE, whitened.
+fn estimate_advantages(
+    rollouts: &mut [Rollout],
+    scores: &[f32],
+    reward_options: &RewardOptions,
+    settings: &PpoSettings,
+) {
+    let mut offsets = vec![0];
+    for rollout in rollouts.iter() {
+        offsets.push(offsets[offsets.len() - 1] + rollout.completion.len() as u32);
+    }
+    let flat = |field: fn(&Rollout) -> &[f32]| rollouts.iter().flat_map(|r| field(r).to_vec()).collect::<Vec<f32>>();
+    let ended: Vec<bool> = rollouts.iter().map(|r| r.ended).collect();
+    let (logp, reference) = (flat(|r| &r.old_logp), flat(|r| &r.reference_logp));
+    let mut rewards = ppo::token_rewards(scores, &ended, &logp, &reference, &offsets, reward_options);
+    if settings.whiten_rewards {
+        ppo::whiten(&mut rewards, false);
+    }
+    let values = flat(|r| &r.old_values);
+    let mut estimated = ppo::advantages(&rewards, &values, &offsets, settings.gamma, settings.lambda);
+    ppo::whiten(&mut estimated.advantages, true);
+    for (rollout, range) in rollouts.iter_mut().zip(offsets.windows(2)) {
+        let range = range[0] as usize..range[1] as usize;
+        rollout.advantages = estimated.advantages[range.clone()].to_vec();
+        rollout.returns = estimated.returns[range].to_vec();
+    }
+}
+
+/// Keeps two answers at a few moments of the phase.
+fn keep_samples(
+    ctx: &mut Context<'_>,
+    step: u64,
+    total: u64,
+    records: &[Record],
+    chosen: &[usize],
+    rollouts: &[Rollout],
+    scores: &[f32],
+    text: &crisol_text::TextSetup,
+    settings: &PpoSettings,
+) {
+    if step % (total / 4).max(1) != 0 && step + 1 != total {
+        return;
+    }
+    let group = settings.rollout.group_size;
+    for i in 0..rollouts.len().min(2) {
+        let rollout = &rollouts[i];
+        let kl: f32 = rollout.old_logp.iter().zip(&rollout.reference_logp).map(|(p, r)| p - r).sum();
+        ctx.sample(RolloutSample {
+            prompt: prompt_text(&records[chosen[i / group]]),
+            completion: reply_text(text, &rollout.completion),
+            reward: f64::from(scores[i]),
+            parts: [("kl".to_owned(), f64::from(kl))].into(),
+            ..RolloutSample::default()
+        });
+    }
+}

@@ -1,0 +1,106 @@
+//! Phase 1: pre-training. The next token of raw text, every token a target; the one phase that may start from
+//! nothing, and the one in which what the model knows comes into it.
+
+use crisol_model::{Architecture, Checkpoint, Config, Head, Model};
+use crisol_text::{Body, EMBEDDED_TOKENS, Example, Record, TextSetup, Tokenizer};
+use crisol_train::{Trainer, derived_seed};
+
+use crate::PhaseError;
+use crate::context::Context;
+use crate::settings::{ModelSettings, PretrainSettings};
+use crate::supervised::{heldout_loss, train_next_token};
+
+/// Pre-trains `start`, or a new model with a tokenizer trained on the same text.
+pub fn pretrain(
+    ctx: &mut Context<'_>,
+    settings: &PretrainSettings,
+    start: Option<Checkpoint>,
+) -> Result<Checkpoint, PhaseError> {
+    let texts = texts(&ctx.data.all_records(&settings.data)?)?;
+    let start = match start {
+        Some(checkpoint) => checkpoint,
+        None => new_model(ctx, &texts)?,
+    };
+    let Checkpoint { model, params, text } = start;
+    let context = model.config().max_position_embeddings;
+    let documents = documents(&text, &texts, context)?;
+    let mut trainer = Trainer::new(model, params);
+    train_next_token(
+        ctx,
+        "pretrain",
+        &mut trainer,
+        &documents,
+        settings.epochs,
+        settings.batch_tokens,
+        &settings.optimizer,
+    )?;
+    let Trainer { model, params, .. } = trainer;
+    if !settings.heldout.is_empty() {
+        let heldout = self::texts(&ctx.data.all_records(&settings.heldout)?)?;
+        let bytes: usize = heldout.iter().map(String::len).sum();
+        let documents = self::documents(&text, &heldout, context)?;
+        let (loss, tokens) = heldout_loss(&model, &params, &documents, ctx.run.shard_tokens)?;
+        ctx.measure("validation_loss", loss);
+        // The end-of-text token is predicted too but is no byte of the text: its cost is counted, not its length.
+        ctx.measure("bits_per_byte", loss * tokens as f64 / std::f64::consts::LN_2 / bytes as f64);
+    }
+    Ok(Checkpoint { model, params, text })
+}
+
+fn texts(records: &[Record]) -> Result<Vec<String>, PhaseError> {
+    records
+        .iter()
+        .map(|record| match &record.body {
+            Body::Text { text } => Ok(text.clone()),
+            other => Err(PhaseError::WrongRecord {
+                place: record.place.clone(),
+                found: other.shape(),
+                wanted: "raw text: {\"text\": …}",
+            }),
+        })
+        .collect()
+}
+
+fn documents(text: &TextSetup, texts: &[String], context: usize) -> Result<Vec<Example>, PhaseError> {
+    let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+    Ok(text.text_documents(&texts, context)?)
+}
+
+/// A model of the recipe's shape with random weights, and a tokenizer trained on the text.
+fn new_model(ctx: &mut Context<'_>, texts: &[String]) -> Result<Checkpoint, PhaseError> {
+    let shape = &ctx.run.model;
+    let tokenizer = Tokenizer::train(texts, shape.vocab_size, &EMBEDDED_TOKENS)?;
+    if tokenizer.vocab_size() < shape.vocab_size {
+        ctx.note(format!(
+            "The text gives only {} tokens of the {} asked for.",
+            tokenizer.vocab_size(),
+            shape.vocab_size
+        ));
+    }
+    let text = TextSetup::embedded(tokenizer)?;
+    let seed = derived_seed(ctx.run.seed, "model/init", 0);
+    let (model, params) = Model::init(config(shape, &text)?, ctx.device, seed)?;
+    Ok(Checkpoint { model, params, text })
+}
+
+fn config(shape: &ModelSettings, text: &TextSetup) -> Result<Config, PhaseError> {
+    let architecture = match shape.architecture.as_str() {
+        "LlamaForCausalLM" => Architecture::Llama,
+        "Olmo2ForCausalLM" => Architecture::Olmo2,
+        other => return Err(PhaseError::UnknownArchitecture { name: other.into() }),
+    };
+    let mut config = Config::new(
+        architecture,
+        text.tokenizer.vocab_size(),
+        shape.hidden_size,
+        shape.layers,
+        shape.heads,
+        shape.intermediate_size,
+    );
+    config.head = Head::Language { tied: shape.tied_head };
+    config.num_key_value_heads = shape.kv_heads;
+    config.rope_theta = shape.rope_theta;
+    config.max_position_embeddings = shape.context;
+    config.eos_token_id = text.stop_ids.clone();
+    Ok(config)
+}

@@ -1,0 +1,188 @@
+//! Phase 3: learning to think before answering.
+//!
+//! 1. *Cold start*: a short supervised training on worked solutions inside `<think>…</think>`, so that the
+//!    form is there to be sampled.
+//! 2. *GRPO* (Shao et al. 2024, arXiv:2402.03300): for every problem a group of answers is sampled, a
+//!    verifier pays those that are right and in the right form, and each answer is reinforced by how much
+//!    better than its group it did. No value model, no votes: only problems whose answers can be checked.
+
+use crisol_engine::Params;
+use crisol_model::Checkpoint;
+use crisol_objectives::policy::{KlPenalty, Options, PolicyStats};
+use crisol_objectives::verifier::{Verdict, verify};
+use crisol_objectives::{Stats, grpo, policy};
+use crisol_report::RolloutSample;
+use crisol_text::ProblemExample;
+use crisol_train::{Output, Trainer};
+
+use crate::PhaseError;
+use crate::behaviours::{self, reply_text};
+use crate::context::{Context, Saved, adamw, shape_of};
+use crate::rollouts::{Rollout, choose_prompts, sample, updates};
+use crate::settings::ReasonSettings;
+use crate::sft;
+use crate::supervised::logprobs;
+
+/// Trains `start` to reason.
+pub fn reason(
+    ctx: &mut Context<'_>,
+    settings: &ReasonSettings,
+    start: Checkpoint,
+) -> Result<Checkpoint, PhaseError> {
+    let start = if settings.cold_start.data.is_empty() {
+        start
+    } else {
+        let cold = sft::train_stage(ctx, "cold-start", &settings.cold_start, start)?;
+        behaviours::measure_cold_start(ctx, &cold)?;
+        cold
+    };
+    reinforce(ctx, settings, start)
+}
+
+fn reinforce(
+    ctx: &mut Context<'_>,
+    settings: &ReasonSettings,
+    start: Checkpoint,
+) -> Result<Checkpoint, PhaseError> {
+    let Checkpoint { model, params, text } = start;
+    let context = model.config().max_position_embeddings;
+    let records = ctx.data.all_records(&settings.data)?;
+    let problems: Vec<ProblemExample> =
+        records.iter().map(|record| text.problem(record, context)).collect::<Result<_, _>>()?;
+    let options = Options {
+        clip_low: settings.clip_low,
+        clip_high: settings.clip_high,
+        ratio_level: settings.ratio,
+        normalisation: settings.normalisation,
+        max_length: settings.rollout.max_new_tokens,
+        kl: (settings.kl_coefficient > 0.0)
+            .then_some(KlPenalty { estimator: settings.kl_estimator, coefficient: settings.kl_coefficient }),
+        entropy_bonus: settings.entropy_coefficient,
+    };
+    let logit_scale = (1.0 / settings.rollout.temperature) as f32;
+    let output = Output::TokenScores { logit_scale, entropy: true };
+
+    let shape = shape_of(model.config());
+    let mut reference: Params = params.duplicate();
+    let mut policy = Trainer::new(model, params);
+    let total = settings.steps;
+    let group = settings.rollout.group_size;
+    let first = ctx.begin_stage(
+        "grpo",
+        total,
+        &mut [Saved::Trainer("policy", &mut policy), Saved::Frozen("reference", &mut reference)],
+    )?;
+    for step in first..total {
+        let chosen = choose_prompts(ctx, problems.len(), settings.rollout.prompts, step);
+        let prompts: Vec<&[u32]> = chosen.iter().map(|&i| problems[i].prompt.as_slice()).collect();
+        let mut rollouts = sample(ctx, &policy, &prompts, &settings.rollout, &text.stop_ids, step)?;
+        let sampled: usize = rollouts.iter().map(|r| r.example.ids.len()).sum();
+
+        let replies: Vec<String> = rollouts.iter().map(|r| reply_text(&text, &r.completion)).collect();
+        let verdicts: Vec<Verdict> = replies
+            .iter()
+            .enumerate()
+            .map(|(i, reply)| verify(reply, &problems[chosen[i / group]].answer))
+            .collect();
+        let rewards: Vec<f32> = verdicts.iter().map(|v| reward(*v, settings)).collect();
+        let groups = grpo::group_advantages(&rewards, group, settings.advantage_scaling);
+        for (rollout, &advantage) in rollouts.iter_mut().zip(&groups.advantages) {
+            rollout.advantages = vec![advantage; rollout.completion.len()];
+        }
+        keep_samples(ctx, step, total, &records, &chosen, &replies, &verdicts, &rewards, group);
+
+        let count = rollouts.len() as f64;
+        let mean = |f: &dyn Fn(usize) -> f64| (0..rollouts.len()).map(f).sum::<f64>() / count;
+        let mut metrics = vec![
+            ("reward", mean(&|i| f64::from(rewards[i]))),
+            ("reward/accuracy", mean(&|i| f64::from(u8::from(verdicts[i].correct)))),
+            ("reward/format", mean(&|i| f64::from(u8::from(verdicts[i].format)))),
+            ("response_length", mean(&|i| rollouts[i].completion.len() as f64)),
+            ("ended", mean(&|i| f64::from(u8::from(rollouts[i].ended)))),
+            ("zero_spread", groups.zero_spread.iter().filter(|z| **z).count() as f64 / chosen.len() as f64),
+        ];
+
+        let mut trained: Vec<Rollout> = if settings.skip_zero_spread {
+            let spread = |i: usize| !groups.zero_spread[i / group];
+            rollouts.into_iter().enumerate().filter(|(i, _)| spread(*i)).map(|(_, r)| r).collect()
+        } else {
+            rollouts
+        };
+        let mut forward = sampled;
+        if options.kl.is_some() {
+            let examples = trained.iter().map(|r| &r.example);
+            let logps = logprobs(&policy.model, &reference, examples, logit_scale, ctx.run.shard_tokens)?;
+            trained.iter_mut().zip(logps).for_each(|(rollout, logp)| rollout.reference_logp = logp);
+            forward += trained.iter().map(|r| r.example.ids.len()).sum::<usize>();
+        }
+        let config = adamw(&settings.optimizer, step, total);
+        let mut stats = PolicyStats::default();
+        let (mut loss, mut grad_norm, mut tokens, mut updates_made) = (0.0, 0.0, 0, 0);
+        for update in updates(ctx, &trained, &settings.rollout, step) {
+            let done = policy.step(&update.shards, output, &config, |shard, scores| {
+                let old = update.gather(shard, |r| &r.old_logp);
+                let reference = update.gather(shard, |r| &r.reference_logp);
+                let advantages = update.gather(shard, |r| &r.advantages);
+                policy::loss(scores, &old, &reference, &advantages, &options, update.size)
+            })?;
+            stats += done.stats;
+            loss += done.loss;
+            grad_norm += done.grad_norm;
+            tokens += update.tokens();
+            updates_made += 1;
+        }
+        if updates_made > 0 {
+            metrics.extend([("loss", loss / f64::from(updates_made)), ("grad_norm", grad_norm / f64::from(updates_made))]);
+        }
+        metrics.push(("lr", f64::from(config.lr)));
+        metrics.extend(stats.means());
+        ctx.count_flops(&shape, tokens, forward, sampled as f64 / count / 2.0);
+        ctx.end_step(
+            step + 1,
+            total,
+            (sampled + tokens) as u64,
+            &metrics,
+            &mut [Saved::Trainer("policy", &mut policy), Saved::Frozen("reference", &mut reference)],
+        )?;
+    }
+    let Trainer { model, params, .. } = policy;
+    Ok(Checkpoint { model, params, text })
+}
+
+/// The form is paid for by itself, so that it survives problems that are too hard; the answer is paid for only in
+/// the right form.
+fn reward(verdict: Verdict, settings: &ReasonSettings) -> f32 {
+    let format = if verdict.format { settings.format_reward } else { 0.0 };
+    let accuracy = if verdict.format && verdict.correct { settings.accuracy_reward } else { 0.0 };
+    (format + accuracy) as f32
+}
+
+/// Keeps two answers of the first group at a few moments of the phase.
+fn keep_samples(
+    ctx: &mut Context<'_>,
+    step: u64,
+    total: u64,
+    records: &[crisol_text::Record],
+    chosen: &[usize],
+    replies: &[String],
+    verdicts: &[Verdict],
+    rewards: &[f32],
+    group: usize,
+) {
+    if step % (total / 4).max(1) != 0 && step + 1 != total {
+        return;
+    }
+    for i in [0, group / 2] {
+        ctx.sample(RolloutSample {
+            prompt: behaviours::prompt_text(&records[chosen[i / group]]),
+            completion: replies[i].clone(),
+            reward: f64::from(rewards[i]),
+            parts: [
+                ("accuracy".to_owned(), f64::from(u8::from(verdicts[i].correct))),
+                ("format".to_owned(), f64::from(u8::from(verdicts[i].format))),
+            ]
+            .into(),
+            ..RolloutSample::default()
+        });
+    }
+}

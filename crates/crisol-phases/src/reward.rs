@@ -1,0 +1,87 @@
+//! Phase 4a: the reward model. It reads a prompt with an answer and says one number; votes teach it that the chosen
+//! answer's number is the larger (Bradley-Terry; Ouyang et al. 2022, arXiv:2203.02155). It is the judge that
+//! RLHF trains against.
+
+use crisol_model::Checkpoint;
+use crisol_objectives::bradley_terry::{self, RewardStats};
+use crisol_objectives::{BatchSize, Stats};
+use crisol_text::{Packed, PreferenceExample, TextSetup, pack};
+use crisol_train::{Output, Trainer, derived_seed, evaluate};
+
+use crate::PhaseError;
+use crate::context::{Context, Saved, adamw, shape_of};
+use crate::settings::RewardSettings;
+use crate::supervised::plan_batches;
+
+/// Trains a reward model from the weights of `start`.
+pub fn reward(
+    ctx: &mut Context<'_>,
+    settings: &RewardSettings,
+    start: Checkpoint,
+) -> Result<Checkpoint, PhaseError> {
+    let Checkpoint { model, params, text } = start;
+    let (model, params) = model.scalar_from(&params, derived_seed(ctx.run.seed, &ctx.purpose("head"), 0));
+    let context = model.config().max_position_embeddings;
+    let pairs = preferences(ctx, &settings.data, &text, context)?;
+    let batches = plan_batches(&vec![1; pairs.len()], settings.epochs, settings.batch_pairs, ctx.run.seed, &ctx.purpose("order"));
+    let shape = shape_of(model.config());
+    let mut trainer = Trainer::new(model, params);
+    let total = batches.len() as u64;
+    let first = ctx.begin_stage("reward", total, &mut [Saved::Trainer("model", &mut trainer)])?;
+    for step in first..total {
+        let batch: Vec<&PreferenceExample> = batches[step as usize].iter().map(|&i| &pairs[i]).collect();
+        let shards = pair_shards(&batch, ctx.run.shard_tokens);
+        let size: BatchSize = shards.iter().map(|s| BatchSize::of(&s.row_offsets)).sum();
+        let tokens: usize = shards.iter().map(|s| s.ids.len()).sum();
+        let config = adamw(&settings.optimizer, step, total);
+        let done = trainer.step(&shards, Output::Scalar, &config, |_, scores| {
+            bradley_terry::loss(scores, settings.centring, size)
+        })?;
+        ctx.count_flops(&shape, tokens, 0, tokens as f64 / (4 * batch.len()) as f64);
+        let mut metrics = vec![("loss", done.loss), ("grad_norm", done.grad_norm), ("lr", f64::from(config.lr))];
+        metrics.extend(done.stats.means());
+        ctx.end_step(step + 1, total, tokens as u64, &metrics, &mut [Saved::Trainer("model", &mut trainer)])?;
+    }
+    let Trainer { model, params, .. } = trainer;
+    if !settings.heldout.is_empty() {
+        let heldout = preferences(ctx, &settings.heldout, &text, context)?;
+        let shards = pair_shards(&heldout.iter().collect::<Vec<_>>(), ctx.run.shard_tokens);
+        let size: BatchSize = shards.iter().map(|s| BatchSize::of(&s.row_offsets)).sum();
+        let parts = evaluate(&model, &params, &shards, Output::Scalar, |_, scores| {
+            bradley_terry::loss(scores, settings.centring, size).stats
+        })?;
+        let mut stats = RewardStats::default();
+        parts.into_iter().for_each(|part| stats += part);
+        for (name, value) in stats.means() {
+            ctx.measure(if name == "accuracy" { "reward_accuracy" } else { name }, value);
+        }
+    }
+    Ok(Checkpoint { model, params, text })
+}
+
+/// The preference pairs of some files.
+pub(crate) fn preferences(
+    ctx: &Context<'_>,
+    files: &[String],
+    text: &TextSetup,
+    context: usize,
+) -> Result<Vec<PreferenceExample>, PhaseError> {
+    let records = ctx.data.all_records(files)?;
+    records.iter().map(|record| Ok(text.preference(record, context)?)).collect()
+}
+
+/// Packs pairs into shards of their last tokens, chosen before rejected.
+fn pair_shards(pairs: &[&PreferenceExample], shard_tokens: usize) -> Vec<Packed> {
+    let lengths: Vec<usize> = pairs.iter().map(|p| p.chosen.ids.len() + p.rejected.ids.len()).collect();
+    pack(&lengths, shard_tokens)
+        .into_iter()
+        .map(|shard| {
+            let mut packed = Packed::new();
+            for i in shard {
+                packed.push_last(&pairs[i].chosen.ids);
+                packed.push_last(&pairs[i].rejected.ids);
+            }
+            packed
+        })
+        .collect()
+}

@@ -1,0 +1,143 @@
+//! Rollouts: completions sampled from the policy in training, and the updates made from them. GRPO and PPO share
+//! this; they differ in where advantages come from.
+
+use crisol_model::{Generated, SamplingOptions, StopReason, generate};
+use crisol_objectives::BatchSize;
+use crisol_text::{Example, Packed, pack};
+use crisol_train::{Trainer, derived_seed, permutation};
+
+use crate::PhaseError;
+use crate::context::Context;
+use crate::settings::RolloutSettings;
+
+/// One sampled completion with what its update needs; vectors have one entry per completion token.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Rollout {
+    /// Prompt and completion, the completion trained.
+    pub(crate) example: Example,
+    /// The completion's tokens.
+    pub(crate) completion: Vec<u32>,
+    /// Whether it ended with a stop token.
+    pub(crate) ended: bool,
+    /// Log-probs at the time of sampling.
+    pub(crate) old_logp: Vec<f32>,
+    /// Log-probs under the reference policy; may be empty.
+    pub(crate) reference_logp: Vec<f32>,
+    /// Advantages.
+    pub(crate) advantages: Vec<f32>,
+    /// Values at the time of sampling (PPO).
+    pub(crate) old_values: Vec<f32>,
+    /// Returns (PPO).
+    pub(crate) returns: Vec<f32>,
+}
+
+/// The prompts of rollout step `step`: an endless sequence of shuffled passes over `available`, cut in order.
+pub(crate) fn choose_prompts(ctx: &Context<'_>, available: usize, wanted: usize, step: u64) -> Vec<usize> {
+    let purpose = ctx.purpose("prompts");
+    let mut chosen = Vec::with_capacity(wanted);
+    let mut position = step as usize * wanted;
+    while chosen.len() < wanted {
+        let (epoch, within) = (position / available, position % available);
+        let order = permutation(ctx.run.seed, &purpose, epoch as u64, available);
+        let take = (available - within).min(wanted - chosen.len());
+        chosen.extend_from_slice(&order[within..within + take]);
+        position += take;
+    }
+    chosen
+}
+
+/// Samples `group_size` completions of every prompt; groups are adjacent.
+pub(crate) fn sample(
+    ctx: &Context<'_>,
+    policy: &Trainer,
+    prompts: &[&[u32]],
+    settings: &RolloutSettings,
+    stop_ids: &[u32],
+    step: u64,
+) -> Result<Vec<Rollout>, PhaseError> {
+    let repeated: Vec<Vec<u32>> =
+        prompts.iter().flat_map(|p| std::iter::repeat_n(p.to_vec(), settings.group_size)).collect();
+    let options = SamplingOptions {
+        max_new_tokens: settings.max_new_tokens,
+        temperature: settings.temperature as f32,
+        seed: derived_seed(ctx.run.seed, &ctx.purpose("sampling"), step),
+        stop_ids: stop_ids.to_vec(),
+        ..SamplingOptions::default()
+    };
+    let generated = generate(&policy.model, &policy.params, &repeated, &options)?;
+    Ok(repeated.into_iter().zip(generated).map(|(prompt, g)| Rollout::new(prompt, g)).collect())
+}
+
+impl Rollout {
+    fn new(prompt: Vec<u32>, generated: Generated) -> Rollout {
+        let mut trained = vec![false; prompt.len()];
+        trained.resize(prompt.len() + generated.ids.len(), true);
+        let mut ids = prompt;
+        ids.extend(&generated.ids);
+        Rollout {
+            example: Example { ids, trained },
+            ended: generated.stopped_by == StopReason::StopToken,
+            completion: generated.ids,
+            old_logp: generated.logprobs,
+            ..Rollout::default()
+        }
+    }
+}
+
+/// One optimizer step's worth of rollouts, packed into shards.
+pub(crate) struct Update<'r> {
+    pub(crate) shards: Vec<Packed>,
+    pub(crate) size: BatchSize,
+    members: Vec<Vec<&'r Rollout>>,
+}
+
+impl<'r> Update<'r> {
+    pub(crate) fn new(rollouts: Vec<&'r Rollout>, shard_tokens: usize) -> Update<'r> {
+        let lengths: Vec<usize> = rollouts.iter().map(|r| r.example.ids.len()).collect();
+        let members: Vec<Vec<&Rollout>> = pack(&lengths, shard_tokens)
+            .into_iter()
+            .map(|shard| shard.into_iter().map(|i| rollouts[i]).collect())
+            .collect();
+        let shards: Vec<Packed> = members
+            .iter()
+            .map(|shard| {
+                let mut packed = Packed::new();
+                for rollout in shard {
+                    packed.push(&rollout.example);
+                }
+                packed
+            })
+            .collect();
+        let size = shards.iter().map(|s| BatchSize::of(&s.row_offsets)).sum();
+        Update { shards, size, members }
+    }
+
+    /// A field of the rollouts of one shard, one entry per scored token.
+    pub(crate) fn gather(&self, shard: usize, field: impl Fn(&Rollout) -> &[f32]) -> Vec<f32> {
+        self.members[shard].iter().flat_map(|r| field(r).iter().copied()).collect()
+    }
+
+    /// Tokens, prompts included.
+    pub(crate) fn tokens(&self) -> usize {
+        self.shards.iter().map(|s| s.ids.len()).sum()
+    }
+}
+
+/// Cuts rollouts into the updates of one rollout step: `epochs` passes, each shuffled anew and cut into `minibatches`.
+pub(crate) fn updates<'r>(
+    ctx: &Context<'_>,
+    rollouts: &'r [Rollout],
+    settings: &RolloutSettings,
+    step: u64,
+) -> Vec<Update<'r>> {
+    let mut updates = Vec::new();
+    for epoch in 0..settings.epochs {
+        let index = step * settings.epochs as u64 + epoch as u64;
+        let order = permutation(ctx.run.seed, &ctx.purpose("minibatches"), index, rollouts.len());
+        let size = rollouts.len().div_ceil(settings.minibatches).max(1);
+        for chunk in order.chunks(size) {
+            updates.push(Update::new(chunk.iter().map(|&i| &rollouts[i]).collect(), ctx.run.shard_tokens));
+        }
+    }
+    updates
+}

@@ -1,0 +1,258 @@
+//! A run: every phase of a recipe in order, each from its parent's checkpoint, with a report at the end.
+//!
+//! A phase's folder exists if and only if the phase is complete; what an unfinished one has so far lies under
+//! `progress/`. So a run can be stopped at any moment, by a key or by a power cut, and resumed.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use crisol_engine::Device;
+use crisol_model::{Checkpoint, save_checkpoint};
+use crisol_report::{MaskPicture, ModelSummary, PhaseReport, PromptReport, Report, RolloutSample};
+use crisol_train::Interrupt;
+use serde::{Deserialize, Serialize};
+
+use crate::context::{Context, Observer};
+use crate::data::DataSource;
+use crate::machine::{machine, peak_memory};
+use crate::recipe::{Phase, Recipe};
+use crate::settings::PhaseSettings;
+use crate::{PhaseError, behaviours, dpo, ppo, pretrain, reason, reward, sft};
+
+/// Where and how a recipe is run.
+#[derive(Debug)]
+pub struct RunOptions<'a> {
+    /// The run's folder.
+    pub out: &'a Path,
+    /// Continue what is there.
+    pub resume: bool,
+    /// Where the work is done.
+    pub device: &'a Device,
+    /// The request to stop.
+    pub interrupt: Interrupt,
+    /// Date and time for the report, as it is to be shown.
+    pub created: String,
+}
+
+/// What is kept of a finished phase beside its weights, in `phase.json`.
+#[derive(Debug, Serialize, Deserialize)]
+struct PhaseFile {
+    report: PhaseReport,
+    model: ModelSummary,
+    prompts: Vec<PromptReport>,
+    rollouts: Vec<RolloutSample>,
+    masks: Vec<MaskPicture>,
+    evaluation_seconds: f64,
+    peak_memory_bytes: u64,
+}
+
+const RECIPE_FILE: &str = "recipe.toml";
+const PHASE_FILE: &str = "phase.json";
+
+/// Runs a recipe (`None`: the one that the folder holds, or the embedded one) and returns its report, which is also
+/// written to `report.json` and `report.html` in the run's folder.
+pub fn run(
+    recipe: Option<Recipe>,
+    options: &RunOptions<'_>,
+    observer: &mut dyn Observer,
+) -> Result<Report, PhaseError> {
+    let recipe = settle_recipe(recipe, options)?;
+    let data = DataSource::open(&recipe.run.data);
+    for (i, phase) in recipe.phases.iter().enumerate() {
+        let folder = options.out.join(recipe.folder(&phase.name));
+        if crisol_hub::whole_folder(&folder)?.join(PHASE_FILE).exists() {
+            continue;
+        }
+        observer.phase_started(&phase.name, i + 1, recipe.phases.len());
+        run_phase(&recipe, phase, &folder, &data, options, observer)?;
+        write_report(&recipe, options)?;
+    }
+    write_report(&recipe, options)
+}
+
+/// The recipe to run, after making sure that the folder holds no other.
+fn settle_recipe(given: Option<Recipe>, options: &RunOptions<'_>) -> Result<Recipe, PhaseError> {
+    let out = options.out.to_path_buf();
+    let file = out.join(RECIPE_FILE);
+    match (file.exists(), options.resume) {
+        (true, false) => Err(PhaseError::RunExists { out }),
+        (false, true) => Err(PhaseError::NothingToResume { out }),
+        (true, true) => {
+            let recorded = Recipe::load(&file)?;
+            if let Some(given) = given.filter(|given| *given != recorded) {
+                let (given, recorded) = (given.to_toml(), recorded.to_toml());
+                let differs = given.lines().zip(recorded.lines()).find(|(a, b)| a != b);
+                let difference = differs.map_or("the phases".into(), |(a, b)| format!("{a:?} here, {b:?} there"));
+                return Err(PhaseError::OtherRecipe { out, difference });
+            }
+            Ok(recorded)
+        }
+        (false, false) => {
+            let recipe = given.unwrap_or_else(Recipe::embedded);
+            std::fs::create_dir_all(&out).map_err(|e| PhaseError::io(&out, e))?;
+            crisol_hub::write_file_atomically(&file, recipe.to_toml().as_bytes())?;
+            Ok(recipe)
+        }
+    }
+}
+
+fn run_phase(
+    recipe: &Recipe,
+    phase: &Phase,
+    folder: &Path,
+    data: &DataSource,
+    options: &RunOptions<'_>,
+    observer: &mut dyn Observer,
+) -> Result<(), PhaseError> {
+    let folder_name = recipe.folder(&phase.name);
+    let progress = options.out.join("progress").join(&folder_name);
+    let tensorboard = recipe.run.tensorboard.then(|| options.out.join("tensorboard").join(&folder_name));
+    let mut ctx = Context::open(
+        &recipe.run,
+        options.device,
+        data,
+        &phase.name,
+        &progress,
+        tensorboard.as_deref(),
+        options.interrupt.clone(),
+        observer,
+    )?;
+    let start = match starting_folder(recipe, phase, options.out) {
+        Some(parent) => Some(Checkpoint::load(&parent, options.device)?),
+        None => None,
+    };
+    let needed = |start: Option<Checkpoint>| {
+        // `Recipe::check` has made sure of it.
+        start.unwrap_or_else(|| unreachable!("only pretrain may start from nothing"))
+    };
+    let trained = match &phase.settings {
+        PhaseSettings::Pretrain(settings) => pretrain::pretrain(&mut ctx, settings, start)?,
+        PhaseSettings::Sft(settings) => sft::sft(&mut ctx, settings, needed(start))?,
+        PhaseSettings::Reason(settings) => reason::reason(&mut ctx, settings, needed(start))?,
+        PhaseSettings::Reward(settings) => reward::reward(&mut ctx, settings, needed(start))?,
+        PhaseSettings::Dpo(settings) => dpo::dpo(&mut ctx, settings, needed(start))?,
+        PhaseSettings::Ppo(settings) => {
+            let judge = phase_or_path(recipe, &settings.reward_model, options.out);
+            ppo::ppo(&mut ctx, settings, needed(start), &judge)?
+        }
+    };
+    let metrics_file = ctx.metrics_file();
+    let mut record = ctx.into_record()?;
+
+    let began = Instant::now();
+    let mut prompts = Vec::new();
+    let speaks = !matches!(phase.settings, PhaseSettings::Reward(_));
+    if recipe.run.evaluate && speaks {
+        let chat = trained.text.template.is_some() && !matches!(phase.settings, PhaseSettings::Pretrain(_));
+        let measured = behaviours::measure(data, &phase.name, &trained, chat)?;
+        record.metrics.extend(measured.metrics);
+        prompts = measured.prompts;
+    }
+    let config = trained.model.config();
+    let file = PhaseFile {
+        report: PhaseReport {
+            name: phase.name.clone(),
+            kind: phase.settings.kind().to_owned(),
+            checkpoint: folder_name,
+            parent: (!phase.from.is_empty()).then(|| phase.from.clone()),
+            tokens: record.tokens,
+            flops: record.flops,
+            seconds: record.seconds,
+            metrics: record.metrics,
+            curves: record.curves,
+            notes: record.notes,
+        },
+        model: ModelSummary {
+            architecture: format!("{:?}", config.architecture).to_lowercase(),
+            parameters: trained.params.count() as u64,
+            hidden: config.hidden_size,
+            layers: config.num_hidden_layers,
+            heads: config.num_attention_heads,
+            vocab: config.vocab_size,
+            context: config.max_position_embeddings,
+        },
+        prompts,
+        rollouts: record.rollouts,
+        masks: record.masks,
+        evaluation_seconds: began.elapsed().as_secs_f64(),
+        peak_memory_bytes: peak_memory(),
+    };
+    save_checkpoint(folder, &trained.model, &trained.params, &trained.text, |dir| -> Result<(), PhaseError> {
+        let json = serde_json::to_string(&file)
+            .map_err(|source| PhaseError::BrokenState { file: dir.join(PHASE_FILE), source })?;
+        std::fs::write(dir.join(PHASE_FILE), json).map_err(|e| PhaseError::io(dir, e))?;
+        std::fs::copy(&metrics_file, dir.join("metrics.jsonl")).map_err(|e| PhaseError::io(&metrics_file, e))?;
+        Ok(())
+    })?;
+    // The phase is complete; what is left of its progress is clutter, and no error if it stays.
+    let _ = std::fs::remove_dir_all(&progress);
+    let _ = std::fs::remove_dir(options.out.join("progress"));
+    observer.phase_finished(&file.report);
+    Ok(())
+}
+
+fn starting_folder(recipe: &Recipe, phase: &Phase, out: &Path) -> Option<PathBuf> {
+    if !phase.from.is_empty() {
+        Some(out.join(recipe.folder(&phase.from)))
+    } else if !recipe.run.base.is_empty() {
+        Some(PathBuf::from(&recipe.run.base))
+    } else {
+        None
+    }
+}
+
+/// A phase's folder where `name` is a phase, else a path.
+fn phase_or_path(recipe: &Recipe, name: &str, out: &Path) -> PathBuf {
+    if recipe.phases.iter().any(|p| p.name == name) {
+        out.join(recipe.folder(name))
+    } else {
+        PathBuf::from(name)
+    }
+}
+
+fn write_report(recipe: &Recipe, options: &RunOptions<'_>) -> Result<Report, PhaseError> {
+    let mut report = assemble_report(recipe, options.out)?;
+    report.threads = options.device.threads();
+    report.machine = machine();
+    report.created.clone_from(&options.created);
+    crisol_hub::write_file_atomically(&options.out.join("report.json"), report.to_json().as_bytes())?;
+    let html = crisol_report::render_html(&report);
+    crisol_hub::write_file_atomically(&options.out.join("report.html"), html.as_bytes())?;
+    Ok(report)
+}
+
+/// Puts together the report of a run's folder from its finished phases.
+pub fn assemble_report(recipe: &Recipe, out: &Path) -> Result<Report, PhaseError> {
+    let mut report = Report {
+        crisol: env!("CARGO_PKG_VERSION").into(),
+        title: recipe.run.title.clone(),
+        seed: recipe.run.seed,
+        recipe_toml: recipe.to_toml(),
+        ..Report::default()
+    };
+    for phase in &recipe.phases {
+        let path = crisol_hub::whole_folder(&out.join(recipe.folder(&phase.name)))?.join(PHASE_FILE);
+        if !path.exists() {
+            continue;
+        }
+        let text = std::fs::read_to_string(&path).map_err(|e| PhaseError::io(&path, e))?;
+        let file: PhaseFile =
+            serde_json::from_str(&text).map_err(|source| PhaseError::BrokenState { file: path.clone(), source })?;
+        if report.phases.is_empty() {
+            report.model = file.model;
+        }
+        report.total_seconds += file.report.seconds + file.evaluation_seconds;
+        report.peak_memory_bytes = report.peak_memory_bytes.max(file.peak_memory_bytes);
+        report.phases.push(file.report);
+        report.rollouts.extend(file.rollouts);
+        report.masks.extend(file.masks);
+        for prompt in file.prompts {
+            let same = |p: &&mut PromptReport| (&p.prompt, &p.form) == (&prompt.prompt, &prompt.form);
+            match report.prompts.iter_mut().find(same) {
+                Some(known) => known.outputs.extend(prompt.outputs),
+                None => report.prompts.push(prompt),
+            }
+        }
+    }
+    Ok(report)
+}

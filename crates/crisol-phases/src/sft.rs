@@ -1,0 +1,64 @@
+//! Phase 2: instruction fine-tuning. The next token again, but of conversations, and only the assistant's tokens are
+//! targets. Refusal SFT, the first way to align a model, is this phase on other data.
+
+use crisol_model::Checkpoint;
+use crisol_report::MaskPicture;
+use crisol_text::inspect::inspect_record;
+use crisol_text::{Example, Record, TextSetup};
+use crisol_train::Trainer;
+
+use crate::PhaseError;
+use crate::context::Context;
+use crate::settings::SftSettings;
+use crate::supervised::{heldout_loss, train_next_token};
+
+/// Fine-tunes `start` on conversations.
+pub fn sft(ctx: &mut Context<'_>, settings: &SftSettings, start: Checkpoint) -> Result<Checkpoint, PhaseError> {
+    train_stage(ctx, "sft", settings, start)
+}
+
+/// One supervised stage; also the cold start of reasoning.
+pub(crate) fn train_stage(
+    ctx: &mut Context<'_>,
+    stage: &str,
+    settings: &SftSettings,
+    start: Checkpoint,
+) -> Result<Checkpoint, PhaseError> {
+    let Checkpoint { model, params, text } = start;
+    let context = model.config().max_position_embeddings;
+    let records = ctx.data.all_records(&settings.data)?;
+    let examples = examples(&text, &records, context)?;
+    picture_masks(ctx, &text, &records, context);
+    let mut trainer = Trainer::new(model, params);
+    train_next_token(
+        ctx,
+        stage,
+        &mut trainer,
+        &examples,
+        settings.epochs,
+        settings.batch_tokens,
+        &settings.optimizer,
+    )?;
+    let Trainer { model, params, .. } = trainer;
+    if !settings.heldout.is_empty() {
+        let heldout = self::examples(&text, &ctx.data.all_records(&settings.heldout)?, context)?;
+        let (loss, _) = heldout_loss(&model, &params, &heldout, ctx.run.shard_tokens)?;
+        ctx.measure("validation_loss", loss);
+    }
+    Ok(Checkpoint { model, params, text })
+}
+
+fn examples(text: &TextSetup, records: &[Record], context: usize) -> Result<Vec<Example>, PhaseError> {
+    records.iter().map(|record| Ok(text.supervised(record, context)?)).collect()
+}
+
+/// Shows in the report which tokens of the first records are trained.
+fn picture_masks(ctx: &mut Context<'_>, text: &TextSetup, records: &[Record], context: usize) {
+    const PICTURES: usize = 3;
+    for record in records.iter().take(PICTURES) {
+        for sequence in inspect_record(text, record, context).sequences {
+            let spans = sequence.spans.into_iter().map(|span| (span.text, span.trained)).collect();
+            ctx.masks.push(MaskPicture { phase: ctx.name.clone(), title: record.place.clone(), spans });
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! Next-token training on documents, which pre-training, SFT and the cold start share: they differ in their
+//! documents and masks, nothing else.
+
+use crisol_engine::Params;
+use crisol_model::Model;
+use crisol_objectives::{BatchSize, Stats, next_token};
+use crisol_text::{Example, Packed, pack};
+use crisol_train::{Output, Trainer, evaluate, permutation};
+
+use crate::PhaseError;
+use crate::context::{Context, Saved, adamw, shape_of};
+use crate::settings::OptimizerSettings;
+
+/// Log-probs alone, at temperature 1.
+pub(crate) const LOGPROBS: Output = Output::TokenScores { logit_scale: 1.0, entropy: false };
+
+/// Which documents each step trains on: every epoch is a new shuffle, cut in order into batches of about
+/// `batch_tokens`. A fraction of an epoch is the beginning of one.
+pub(crate) fn plan_batches(
+    lengths: &[usize],
+    epochs: f64,
+    batch_tokens: usize,
+    seed: u64,
+    purpose: &str,
+) -> Vec<Vec<usize>> {
+    let mut batches = Vec::new();
+    for epoch in 0..epochs.ceil() as u64 {
+        let order = permutation(seed, purpose, epoch, lengths.len());
+        let shuffled: Vec<usize> = order.iter().map(|&i| lengths[i]).collect();
+        let cut = pack(&shuffled, batch_tokens);
+        let share = (epochs - epoch as f64).min(1.0);
+        let wanted = ((cut.len() as f64 * share).round() as usize).max(usize::from(epoch == 0));
+        let documents = cut.into_iter().take(wanted);
+        batches.extend(documents.map(|batch| batch.into_iter().map(|i| order[i]).collect::<Vec<_>>()));
+    }
+    batches
+}
+
+/// Packs the given documents into shards of about `shard_tokens`.
+pub(crate) fn shards<'e>(examples: impl IntoIterator<Item = &'e Example>, shard_tokens: usize) -> Vec<Packed> {
+    let examples: Vec<&Example> = examples.into_iter().collect();
+    let lengths: Vec<usize> = examples.iter().map(|e| e.ids.len()).collect();
+    pack(&lengths, shard_tokens)
+        .into_iter()
+        .map(|documents| {
+            let mut packed = Packed::new();
+            for i in documents {
+                packed.push(examples[i]);
+            }
+            packed
+        })
+        .collect()
+}
+
+/// Trains on the examples as one stage of the phase.
+pub(crate) fn train_next_token(
+    ctx: &mut Context<'_>,
+    stage: &str,
+    trainer: &mut Trainer,
+    examples: &[Example],
+    epochs: f64,
+    batch_tokens: usize,
+    optimizer: &OptimizerSettings,
+) -> Result<(), PhaseError> {
+    let lengths: Vec<usize> = examples.iter().map(|e| e.ids.len()).collect();
+    let purpose = ctx.purpose(stage);
+    let batches = plan_batches(&lengths, epochs, batch_tokens, ctx.run.seed, &purpose);
+    let total = batches.len() as u64;
+    let shape = shape_of(trainer.model.config());
+    let first = ctx.begin_stage(stage, total, &mut [Saved::Trainer("model", trainer)])?;
+    for step in first..total {
+        let batch = &batches[step as usize];
+        let shards = shards(batch.iter().map(|&i| &examples[i]), ctx.run.shard_tokens);
+        let size: BatchSize = shards.iter().map(|s| BatchSize::of(&s.row_offsets)).sum();
+        let tokens: usize = shards.iter().map(|s| s.ids.len()).sum();
+        let config = adamw(optimizer, step, total);
+        let done = trainer.step(&shards, LOGPROBS, &config, |_, scores| next_token::loss(scores, size))?;
+        ctx.count_flops(&shape, tokens, 0, tokens as f64 / (2 * batch.len()) as f64);
+        let mut metrics = vec![("loss", done.loss), ("grad_norm", done.grad_norm), ("lr", f64::from(config.lr))];
+        metrics.extend(done.stats.means().into_iter().filter(|(name, _)| *name == "accuracy"));
+        ctx.end_step(step + 1, total, tokens as u64, &metrics, &mut [Saved::Trainer("model", trainer)])?;
+    }
+    Ok(())
+}
+
+/// Mean negative log-likelihood per trained token, in nats, of documents that are not trained on, and how many tokens
+/// that is.
+pub(crate) fn heldout_loss(
+    model: &Model,
+    params: &Params,
+    examples: &[Example],
+    shard_tokens: usize,
+) -> Result<(f64, usize), PhaseError> {
+    let shards = shards(examples, shard_tokens);
+    let size: BatchSize = shards.iter().map(|s| BatchSize::of(&s.row_offsets)).sum();
+    let losses = evaluate(model, params, &shards, LOGPROBS, |_, scores| next_token::loss(scores, size).loss)?;
+    Ok((losses.iter().sum(), size.tokens))
+}
+
+/// Log-probs of the trained tokens of each example under frozen weights.
+pub(crate) fn logprobs<'e>(
+    model: &Model,
+    params: &Params,
+    examples: impl IntoIterator<Item = &'e Example>,
+    logit_scale: f32,
+    shard_tokens: usize,
+) -> Result<Vec<Vec<f32>>, PhaseError> {
+    let shards = shards(examples, shard_tokens);
+    let output = Output::TokenScores { logit_scale, entropy: false };
+    let parts = evaluate(model, params, &shards, output, |_, scores| per_document(scores.logp, scores.offsets))?;
+    Ok(parts.into_iter().flatten().collect())
+}
+
+/// What a scalar-head model says at the rows that predict the trained tokens of each example.
+pub(crate) fn values<'e>(
+    model: &Model,
+    params: &Params,
+    examples: impl IntoIterator<Item = &'e Example>,
+    shard_tokens: usize,
+) -> Result<Vec<Vec<f32>>, PhaseError> {
+    let shards = shards(examples, shard_tokens);
+    let parts =
+        evaluate(model, params, &shards, Output::Scalar, |_, scores| per_document(scores.value, scores.offsets))?;
+    Ok(parts.into_iter().flatten().collect())
+}
+
+fn per_document(numbers: &[f32], offsets: &[u32]) -> Vec<Vec<f32>> {
+    offsets.windows(2).map(|r| numbers[r[0] as usize..r[1] as usize].to_vec()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_epoch_trains_every_document_once_and_fractions_are_beginnings() {
+        let lengths: Vec<usize> = (0..100).map(|i| 10 + i % 7).collect();
+        let one = plan_batches(&lengths, 1.0, 64, 1, "x");
+        let mut seen: Vec<usize> = one.iter().flatten().copied().collect();
+        seen.sort_unstable();
+        assert_eq!(seen, (0..100).collect::<Vec<_>>());
+        let more = plan_batches(&lengths, 1.5, 64, 1, "x");
+        assert_eq!(more[..one.len()], one[..]);
+        assert!(more.len() > one.len() && more.len() < 2 * one.len());
+        assert!(!plan_batches(&lengths, 0.001, 64, 1, "x").is_empty());
+    }
+}

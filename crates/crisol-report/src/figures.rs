@@ -1,0 +1,136 @@
+//! Numbers as people read them. A number that is not finite is written `–`; a no-break space holds a number
+//! and its unit together.
+
+/// What stands where there is no figure.
+pub(crate) const NONE: &str = "–";
+
+/// A fraction in per cent, with one decimal only where it says something.
+pub(crate) fn percent(share: f64) -> String {
+    if !share.is_finite() {
+        return NONE.to_owned();
+    }
+    let tenths = (share * 1000.0).round();
+    if tenths % 10.0 == 0.0 {
+        format!("{}\u{a0}%", tenths / 10.0 + 0.0)
+    } else {
+        format!("{:.1}\u{a0}%", tenths / 10.0)
+    }
+}
+
+/// A number with three significant digits, or all of its whole part.
+pub(crate) fn plain(value: f64) -> String {
+    if !value.is_finite() {
+        return NONE.to_owned();
+    }
+    let size = value.abs();
+    if size == 0.0 {
+        "0".to_owned()
+    } else if !(1e-3..1e9).contains(&size) {
+        format!("{value:.2e}")
+    } else if size >= 100.0 {
+        let whole = format!("{size:.0}");
+        format!("{}{}", if value < 0.0 { "−" } else { "" }, thousands(&whole))
+    } else {
+        let decimals = (2 - size.log10().floor() as i32) as usize;
+        let text = format!("{value:.decimals$}");
+        let text = if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { &text };
+        text.replace('-', "−")
+    }
+}
+
+fn thousands(digits: &str) -> String {
+    let mut text = String::new();
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// A count or amount with a decimal prefix and three significant digits: `1.23 M`, `4.56 TFLOP`.
+pub(crate) fn prefixed(value: f64, unit: &str) -> String {
+    if !value.is_finite() {
+        return NONE.to_owned();
+    }
+    let mut scaled = value;
+    let mut prefix = "";
+    for next in ["k", "M", "G", "T", "P", "E", "Z", "Y"] {
+        // 999.5 would be written as 1000.
+        if scaled.abs() < 999.5 {
+            break;
+        }
+        scaled /= 1000.0;
+        prefix = next;
+    }
+    let number = plain(scaled);
+    if prefix.is_empty() && unit.is_empty() { number } else { format!("{number}\u{a0}{prefix}{unit}") }
+}
+
+/// A duration: `8.4 s`, `3 min 12 s`, `2 h 5 min`.
+pub(crate) fn duration(seconds: f64) -> String {
+    if !seconds.is_finite() {
+        return NONE.to_owned();
+    }
+    let whole = seconds.max(0.0).round() as u64;
+    if seconds < 9.95 {
+        format!("{:.1}\u{a0}s", seconds.max(0.0))
+    } else if whole < 60 {
+        format!("{whole}\u{a0}s")
+    } else if whole < 3600 {
+        format!("{}\u{a0}min {}\u{a0}s", whole / 60, whole % 60)
+    } else {
+        format!("{}\u{a0}h {}\u{a0}min", whole / 3600, whole % 3600 / 60)
+    }
+}
+
+/// `part` of `whole` as a fraction; NaN where there is no whole.
+pub(crate) fn share(part: f64, whole: f64) -> f64 {
+    if whole > 0.0 { part / whole } else { f64::NAN }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn per_cent() {
+        assert_eq!(percent(0.0), "0\u{a0}%");
+        assert_eq!(percent(1.0), "100\u{a0}%");
+        assert_eq!(percent(0.9666), "96.7\u{a0}%");
+        assert_eq!(percent(-0.0001), "0\u{a0}%");
+        assert_eq!(percent(f64::NAN), NONE);
+    }
+
+    #[test]
+    fn numbers() {
+        assert_eq!(plain(0.0), "0");
+        assert_eq!(plain(2.0), "2");
+        assert_eq!(plain(1.23456), "1.23");
+        assert_eq!(plain(-0.05), "−0.05");
+        assert_eq!(plain(99.96), "100");
+        assert_eq!(plain(1_234_567.0), "1,234,567");
+        assert_eq!(plain(3e-4), "3.00e-4");
+        assert_eq!(plain(f64::INFINITY), NONE);
+    }
+
+    #[test]
+    fn prefixes() {
+        assert_eq!(prefixed(999.0, ""), "999");
+        assert_eq!(prefixed(999.9, ""), "1\u{a0}k");
+        assert_eq!(prefixed(1_123_456.0, ""), "1.12\u{a0}M");
+        assert_eq!(prefixed(4.56e13, "FLOP"), "45.6\u{a0}TFLOP");
+        assert_eq!(prefixed(1.5e9, "B"), "1.5\u{a0}GB");
+    }
+
+    #[test]
+    fn durations() {
+        assert_eq!(duration(0.04), "0.0\u{a0}s");
+        assert_eq!(duration(9.97), "10\u{a0}s");
+        assert_eq!(duration(59.6), "1\u{a0}min 0\u{a0}s");
+        assert_eq!(duration(192.0), "3\u{a0}min 12\u{a0}s");
+        assert_eq!(duration(7500.0), "2\u{a0}h 5\u{a0}min");
+        assert_eq!(duration(f64::NAN), NONE);
+    }
+}

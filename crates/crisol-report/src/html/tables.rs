@@ -1,0 +1,153 @@
+//! The two tables: what was measured after each phase, and what each phase cost.
+
+use std::fmt::Write as _;
+
+use super::badge;
+use crate::figures::{NONE, duration, percent, plain, prefixed, share};
+use crate::measures::{Better, MEASURES, Measure, Unit, value_text};
+use crate::{PhaseReport, Report, changes};
+
+pub(super) fn behaviours(report: &Report) -> String {
+    let measured = |phase: &PhaseReport, measure: &Measure| phase.metrics.contains_key(measure.id);
+    let rows: Vec<&Measure> = MEASURES
+        .iter()
+        .filter(|measure| measure.behaviour && report.phases.iter().any(|phase| measured(phase, measure)))
+        .collect();
+    let columns: Vec<(usize, &PhaseReport)> = report
+        .phases
+        .iter()
+        .enumerate()
+        .filter(|(_, phase)| rows.iter().any(|measure| measured(phase, measure)))
+        .collect();
+    if rows.is_empty() {
+        return String::new();
+    }
+    let mut body = String::from(
+        "<p class=\"about\">On held-out prompts: new subjects and new wordings. The small figure is the change \
+         in points against the phase that this one started from. ↑ more is better, ↓ less is better; bars \
+         turn from <span class=\"key bad\">orange</span> to <span class=\"key good\">blue</span> as a figure gets \
+         better, and are grey where neither is.</p>\n\
+         <div class=\"scroll\" tabindex=\"0\"><table class=\"behaviours\">\n<thead><tr><th scope=\"col\">measure</th>",
+    );
+    for (place, phase) in &columns {
+        let _ = write!(body, "<th scope=\"col\">{}</th>", badge(*place, phase));
+    }
+    body.push_str("</tr></thead>\n<tbody>\n");
+    for measure in rows {
+        let direction = match measure.better {
+            Better::Higher => " <abbr title=\"more is better\">↑</abbr>",
+            Better::Lower => " <abbr title=\"less is better\">↓</abbr>",
+            Better::Neither => "",
+        };
+        let _ = write!(body, "<tr><th scope=\"row\">{}{direction}</th>", measure.label);
+        for (_, phase) in &columns {
+            let before = changes::before(report, phase, measure.id);
+            body.push_str(&cell(measure, phase.metrics.get(measure.id).copied(), before));
+        }
+        body.push_str("</tr>\n");
+    }
+    body.push_str("</tbody></table></div>\n");
+    body
+}
+
+/// One figure of the table of behaviours, with its change and bar.
+fn cell(measure: &Measure, value: Option<f64>, before: Option<f64>) -> String {
+    let Some(value) = value.filter(|value| value.is_finite()) else {
+        return format!("<td class=\"none\">{NONE}</td>");
+    };
+    if measure.unit != Unit::Share {
+        return format!("<td>{}</td>", plain(value));
+    }
+    let mut html = format!("<td>{}", percent(value));
+    let points = before.map_or(0.0, |before| ((value - before) * 100.0).round());
+    if points != 0.0 && points.is_finite() {
+        let sign = if points > 0.0 { '+' } else { '−' };
+        let _ = write!(html, " <small>{sign}{}</small>", points.abs());
+    }
+    let value = value.clamp(0.0, 1.0);
+    let goodness = match measure.better {
+        Better::Higher => Some(value),
+        Better::Lower => Some(1.0 - value),
+        Better::Neither => None,
+    };
+    let (class, goodness) = goodness.map_or((" class=\"grey\"", 0.0), |goodness| ("", goodness));
+    let _ = write!(html, "<i{class} style=\"--v:{value:.3};--g:{:.0}%\"></i></td>", goodness * 100.0);
+    html
+}
+
+pub(super) fn cost(report: &Report) -> String {
+    if report.phases.is_empty() {
+        return String::new();
+    }
+    let tokens: u64 = report.phases.iter().map(|phase| phase.tokens).sum();
+    let flops: f64 = report.phases.iter().map(|phase| phase.flops).sum();
+    let seconds: f64 = report.phases.iter().map(|phase| phase.seconds).sum();
+    let mut body = String::from(
+        "<div class=\"scroll\" tabindex=\"0\"><table class=\"cost\">\n<thead><tr><th scope=\"col\">phase</th>\
+         <th scope=\"col\">tokens</th><th scope=\"col\">compute</th><th scope=\"col\">share of compute</th>\
+         <th scope=\"col\">time</th><th scope=\"col\">share of time</th></tr></thead>\n<tbody>\n",
+    );
+    for (place, phase) in report.phases.iter().enumerate() {
+        let _ = writeln!(
+            body,
+            "<tr class=\"{}\"><th scope=\"row\">{}</th><td>{}</td><td>{}</td>{}<td>{}</td>{}</tr>",
+            super::colour(place),
+            badge(place, phase),
+            prefixed(phase.tokens as f64, ""),
+            prefixed(phase.flops, "FLOP"),
+            share_cell(share(phase.flops, flops)),
+            duration(phase.seconds),
+            share_cell(share(phase.seconds, seconds)),
+        );
+    }
+    let _ = write!(
+        body,
+        "</tbody>\n<tfoot><tr><th scope=\"row\">all phases</th><td>{}</td><td>{}</td><td></td><td>{}</td><td></td></tr>",
+        prefixed(tokens as f64, ""),
+        prefixed(flops, "FLOP"),
+        duration(seconds)
+    );
+    if report.total_seconds > seconds {
+        let _ = write!(
+            body,
+            "<tr><th scope=\"row\">evaluation, data, files</th><td></td><td></td><td></td><td>{}</td><td></td></tr>",
+            duration(report.total_seconds - seconds)
+        );
+    }
+    body.push_str("</tfoot></table></div>\n");
+
+    let pretraining: f64 =
+        report.phases.iter().filter(|phase| phase.kind == "pretrain").map(|phase| phase.flops).sum();
+    let here = share(pretraining, flops);
+    if here > 0.0 {
+        body.push_str("<h3>Pre-training against everything after it</h3>\n<div class=\"splits\">\n");
+        split(&mut body, "this run", here);
+        split(&mut body, "the workshop", 0.95);
+        body.push_str(
+            "</div>\n<p class=\"about\">The workshop says that pre-training takes about 95 % of the compute and \
+             everything after it about 5 %. Its authors publish that pre-training took 2.664 of the 2.788 million \
+             GPU-hours of DeepSeek-V3, which is 95.6 %. \
+             In a tiny world everything after it weighs more: \
+             the text is read in minutes, but conversations, rollouts and votes cannot shrink as far, because \
+             each behaviour needs some number of examples before it shows.</p>\n",
+        );
+    }
+    body
+}
+
+fn share_cell(part: f64) -> String {
+    let bar = if part.is_finite() { part.clamp(0.0, 1.0) } else { 0.0 };
+    format!("<td class=\"share\"><i style=\"--v:{bar:.4}\"></i><span>{}</span></td>", percent(part))
+}
+
+/// A bar of two parts: pre-training and the rest.
+fn split(body: &mut String, label: &str, pretraining: f64) {
+    let whole = |part: f64| value_text("accuracy", (part * 100.0).round() / 100.0);
+    let _ = writeln!(
+        body,
+        "<div class=\"split\"><span>{label}</span><div style=\"--v:{pretraining:.4}\"><b>pre-training {}</b>\
+         <b>after {}</b></div></div>",
+        whole(pretraining),
+        whole(1.0 - pretraining)
+    );
+}

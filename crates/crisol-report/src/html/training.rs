@@ -1,0 +1,208 @@
+//! How the phases learned: curves and figures of each, completions sampled while training, and pictures of
+//! which tokens are trained.
+
+use std::fmt::Write as _;
+
+use super::{answers, badge, colour, role};
+use crate::figures::{duration, plain, prefixed};
+use crate::markup::Escaped;
+use crate::measures::{self, Unit, measure, value_text};
+use crate::plot::{Line, chart};
+use crate::{Curve, PhaseReport, Report, RolloutSample};
+
+pub(super) fn phases(report: &Report) -> String {
+    let mut body = String::new();
+    for (place, phase) in report.phases.iter().enumerate() {
+        let _ = write!(
+            body,
+            "<article class=\"phase {}\" id=\"phase-{place}\">\n<h3>{}</h3>\n<p class=\"about\">{}</p>\n<p class=\"facts\">",
+            colour(place),
+            badge(place, phase),
+            role(&phase.kind)
+        );
+        if let Some(parent) = &phase.parent {
+            let _ = write!(body, "<span>from {}</span>", Escaped(parent));
+        }
+        let _ = write!(
+            body,
+            "<span>{} tokens</span><span>{}</span><span>{}</span>",
+            prefixed(phase.tokens as f64, ""),
+            prefixed(phase.flops, "FLOP"),
+            duration(phase.seconds)
+        );
+        if !phase.checkpoint.is_empty() {
+            let _ = write!(body, "<span><code>{}</code></span>", Escaped(&phase.checkpoint));
+        }
+        body.push_str("</p>\n");
+        metrics(&mut body, phase);
+        for note in &phase.notes {
+            let _ = writeln!(body, "<p class=\"note\">{}</p>", Escaped(note));
+        }
+        curves(&mut body, &phase.curves);
+        body.push_str("</article>\n");
+    }
+    body
+}
+
+/// The figures of a phase that are not in the table of behaviours, the known ones first.
+fn metrics(body: &mut String, phase: &PhaseReport) {
+    let known = measures::MEASURES.iter().filter(|measure| !measure.behaviour);
+    let known = known.filter_map(|measure| phase.metrics.get_key_value(measure.id));
+    let unknown = phase.metrics.iter().filter(|(id, _)| measure(id).is_none());
+    let mut figures = known.chain(unknown).peekable();
+    if figures.peek().is_none() {
+        return;
+    }
+    body.push_str("<dl class=\"figures\">");
+    for (id, value) in figures {
+        let _ = write!(
+            body,
+            "<div><dt>{}</dt><dd>{}</dd></div>",
+            Escaped(measures::label(id)),
+            Escaped(&value_text(id, *value))
+        );
+    }
+    body.push_str("</dl>\n");
+}
+
+/// The plots of a phase. Curves named `GROUP/LINE` share the plot `GROUP`.
+fn curves(body: &mut String, curves: &[Curve]) {
+    if curves.is_empty() {
+        return;
+    }
+    body.push_str("<div class=\"charts\">\n");
+    let mut groups: Vec<(&str, Vec<&Curve>)> = Vec::new();
+    for curve in curves {
+        let group = curve.name.split_once('/').map_or(curve.name.as_str(), |(group, _)| group);
+        match groups.iter_mut().find(|(name, _)| *name == group) {
+            Some((_, members)) => members.push(curve),
+            None => groups.push((group, vec![curve])),
+        }
+    }
+    for (group, members) in groups {
+        let known = measure(group);
+        let unit = match known.map(|measure| measure.unit) {
+            _ if !members[0].unit.is_empty() => members[0].unit.as_str(),
+            Some(Unit::Plain(unit)) => unit,
+            Some(Unit::Share) => "share",
+            None => "",
+        };
+        let lines: Vec<Line<'_>> = members
+            .iter()
+            .map(|curve| Line {
+                label: measures::label(curve.name.split_once('/').map_or(&curve.name, |(_, line)| line)),
+                points: &curve.points,
+            })
+            .collect();
+        let title = measures::label(group);
+        let _ = write!(body, "<figure><figcaption><strong>{}</strong>", Escaped(title));
+        if !unit.is_empty() && unit != "share" {
+            let _ = write!(body, " <small>{}</small>", Escaped(unit));
+        }
+        if lines.len() > 1 {
+            body.push_str("<span class=\"legend\">");
+            for (place, line) in lines.iter().enumerate() {
+                let _ = write!(body, "<span class=\"l{}\">{}</span>", place % 4, Escaped(line.label));
+            }
+            body.push_str("</span>");
+        }
+        let _ = write!(body, "</figcaption>{}", chart(title, &lines, unit == "share"));
+        if let Some(hint) = known.map(|measure| measure.hint).filter(|hint| !hint.is_empty()) {
+            let _ = write!(body, "<p>{hint}</p>");
+        }
+        body.push_str("</figure>\n");
+    }
+    body.push_str("</div>\n");
+}
+
+pub(super) fn rollouts(report: &Report) -> String {
+    /// Samples of a phase that are shown before a click.
+    const OPEN: usize = 4;
+    let mut body = String::new();
+    if report.rollouts.is_empty() {
+        return body;
+    }
+    body.push_str(
+        "<p class=\"about\">What the model wrote while it was trained by reward, and what it earned.</p>\n",
+    );
+    let mut phases: Vec<&str> = report.rollouts.iter().map(|sample| sample.phase.as_str()).collect();
+    // Phases ask for their samples one after the other, so equal names are neighbours.
+    phases.dedup();
+    for name in phases {
+        let place = report.phases.iter().position(|phase| phase.name == name);
+        let class = place.map_or(String::new(), colour);
+        let samples: Vec<&RolloutSample> =
+            report.rollouts.iter().filter(|sample| sample.phase == name).collect();
+        let _ = write!(
+            body,
+            "<h3><span class=\"badge {class}\">{}</span></h3>\n<div class=\"samples\">\n",
+            Escaped(name)
+        );
+        for sample in samples.iter().take(OPEN) {
+            rollout(&mut body, sample);
+        }
+        body.push_str("</div>\n");
+        if samples.len() > OPEN {
+            let _ = writeln!(
+                body,
+                "<details><summary>{} more</summary><div class=\"samples\">",
+                samples.len() - OPEN
+            );
+            for sample in &samples[OPEN..] {
+                rollout(&mut body, sample);
+            }
+            body.push_str("</div></details>\n");
+        }
+    }
+    body
+}
+
+fn rollout(body: &mut String, sample: &RolloutSample) {
+    let _ = write!(
+        body,
+        "<div class=\"sample\"><p class=\"facts\"><span>step {}</span><span class=\"reward\">reward {}</span>",
+        sample.step,
+        plain(sample.reward)
+    );
+    for (part, value) in &sample.parts {
+        let _ = write!(body, "<span>{} {}</span>", Escaped(measures::label(part)), plain(*value));
+    }
+    let _ = writeln!(
+        body,
+        "</p><blockquote class=\"given\">{}</blockquote><div class=\"said\">{}</div></div>",
+        Escaped(&sample.prompt),
+        answers::text(&sample.completion)
+    );
+}
+
+pub(super) fn masks(report: &Report) -> String {
+    let mut body = String::new();
+    if report.masks.is_empty() {
+        return body;
+    }
+    body.push_str(
+        "<p class=\"about\">One example of each phase as the loss sees it. Only the \
+         <mark>marked tokens</mark> are trained; the others are read but not learnt. This mask is most of the \
+         difference between pre-training and fine-tuning.</p>\n<div class=\"masks\">\n",
+    );
+    for mask in &report.masks {
+        let place = report.phases.iter().position(|phase| phase.name == mask.phase);
+        let _ = write!(
+            body,
+            "<figure class=\"mask\"><figcaption><span class=\"badge {}\">{}</span> {}</figcaption><pre>",
+            place.map_or(String::new(), colour),
+            Escaped(&mask.phase),
+            Escaped(&mask.title)
+        );
+        for (text, trained) in &mask.spans {
+            let _ = if *trained {
+                write!(body, "<mark>{}</mark>", Escaped(text))
+            } else {
+                write!(body, "{}", Escaped(text))
+            };
+        }
+        body.push_str("</pre></figure>\n");
+    }
+    body.push_str("</div>\n");
+    body
+}

@@ -1,0 +1,351 @@
+//! Line charts as inline SVG. Noisy series are smoothed with the raw values left faint behind; values that
+//! are not finite are gaps.
+//!
+//! A chart is drawn small (so that its text stays readable when a phone scales it) and takes its colours
+//! from the page's style sheet.
+
+use std::fmt::Write as _;
+
+use crate::figures;
+use crate::markup::Escaped;
+
+const WIDTH: f64 = 360.0;
+const HEIGHT: f64 = 200.0;
+const LEFT: f64 = 46.0;
+const RIGHT: f64 = 10.0;
+const TOP: f64 = 10.0;
+const BOTTOM: f64 = 28.0;
+/// Points drawn per line; a chart of 304 units cannot show more.
+const DRAWN: usize = 300;
+/// Steps that can be hovered.
+const HOVERED: usize = 48;
+/// Series of more points than this are smoothed.
+const NOISY: usize = 40;
+
+/// One line of a chart.
+pub(crate) struct Line<'a> {
+    /// Shown in hover titles, and in a legend where there are several lines.
+    pub(crate) label: &'a str,
+    /// Training step and value.
+    pub(crate) points: &'a [(f64, f64)],
+}
+
+/// Draws a chart. `share` writes values in per cent.
+pub(crate) fn chart(title: &str, lines: &[Line<'_>], share: bool) -> String {
+    let write_value = |value: f64| if share { figures::percent(value) } else { figures::plain(value) };
+    let finite: Vec<Vec<(f64, f64)>> =
+        lines.iter().map(|line| line.points.iter().copied().filter(drawable).collect()).collect();
+    let all = || finite.iter().flatten().copied();
+    if all().next().is_none() {
+        return format!(
+            "<svg class=\"chart\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{}: no data\">\
+             <text class=\"empty\" x=\"{}\" y=\"{}\">no data</text></svg>",
+            Escaped(title),
+            WIDTH / 2.0,
+            HEIGHT / 2.0
+        );
+    }
+    let x = Axis::over(all().map(|(x, _)| x), LEFT, WIDTH - RIGHT, false);
+    let y = Axis::over(all().map(|(_, y)| y), HEIGHT - BOTTOM, TOP, true);
+
+    let mut svg = format!(
+        "<svg class=\"chart\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{}\">",
+        Escaped(&summary(title, lines, &finite, write_value))
+    );
+    for tick in y.ticks(5) {
+        let at = y.place(tick);
+        let _ = write!(
+            svg,
+            "<line class=\"grid\" x1=\"{LEFT}\" x2=\"{}\" y1=\"{at:.1}\" y2=\"{at:.1}\"/>\
+             <text class=\"tick y\" x=\"{}\" y=\"{:.1}\">{}</text>",
+            WIDTH - RIGHT,
+            LEFT - 6.0,
+            at + 3.5,
+            write_value(tick)
+        );
+    }
+    let floor = HEIGHT - BOTTOM;
+    let _ = write!(
+        svg,
+        "<line class=\"axis\" x1=\"{LEFT}\" x2=\"{}\" y1=\"{floor}\" y2=\"{floor}\"/>",
+        WIDTH - RIGHT
+    );
+    for tick in x.ticks(4) {
+        let at = x.place(tick);
+        let anchor = if at > WIDTH - RIGHT - 16.0 { " end" } else { "" };
+        let _ = write!(
+            svg,
+            "<text class=\"tick x{anchor}\" x=\"{at:.1}\" y=\"{}\">{}</text>",
+            HEIGHT - 10.0,
+            figures::prefixed(tick, "")
+        );
+    }
+    for (place, line) in lines.iter().enumerate() {
+        draw_line(&mut svg, place, line.points, &finite[place], &x, &y);
+    }
+    draw_hovers(&mut svg, lines, &finite, &x, &y, write_value);
+    svg.push_str("</svg>");
+    svg
+}
+
+/// Whether a point can be drawn: finite, and far enough from the limits of f64 that no arithmetic on it
+/// overflows.
+fn drawable(point: &(f64, f64)) -> bool {
+    point.0.abs() < 1e150 && point.1.abs() < 1e150
+}
+
+/// Says in words what the lines do, for readers who do not see them.
+fn summary(
+    title: &str,
+    lines: &[Line<'_>],
+    finite: &[Vec<(f64, f64)>],
+    write_value: impl Fn(f64) -> String,
+) -> String {
+    let mut text = title.to_owned();
+    for (line, points) in lines.iter().zip(finite) {
+        if let (Some(first), Some(last)) = (points.first(), points.last()) {
+            let (from, to) = (write_value(first.1), write_value(last.1));
+            let _ = write!(text, "; {} from {from} to {to} at step {}", line.label, figures::plain(last.0));
+        }
+    }
+    text
+}
+
+fn draw_line(
+    svg: &mut String,
+    place: usize,
+    points: &[(f64, f64)],
+    finite: &[(f64, f64)],
+    x: &Axis,
+    y: &Axis,
+) {
+    let class = place % 4;
+    if let [(at, value)] = finite {
+        let _ = write!(
+            svg,
+            "<circle class=\"dot l{class}\" cx=\"{:.1}\" cy=\"{:.1}\" r=\"3.5\"/>",
+            x.place(*at),
+            y.place(*value)
+        );
+        return;
+    }
+    let noisy = finite.len() > NOISY;
+    let _ = write!(
+        svg,
+        "<path class=\"line l{class}{}\" d=\"{}\"/>",
+        if noisy { " raw" } else { "" },
+        path(points, x, y)
+    );
+    if noisy {
+        let _ = write!(svg, "<path class=\"line l{class}\" d=\"{}\"/>", path(&smooth(finite), x, y));
+    }
+}
+
+/// Path data. Of a long series, each bucket's lowest and highest points are kept, so that spikes stay.
+fn path(points: &[(f64, f64)], x: &Axis, y: &Axis) -> String {
+    let bucket = points.len().div_ceil(DRAWN / 2).max(1);
+    let mut data = String::new();
+    let mut pen_down = false;
+    let mut put = |point: Option<(f64, f64)>| {
+        if let Some((at, value)) = point {
+            let command = if pen_down { 'L' } else { 'M' };
+            let _ = write!(data, "{command}{:.1} {:.1}", x.place(at), y.place(value));
+        }
+        pen_down = point.is_some();
+    };
+    for bucket in points.chunks(bucket) {
+        let finite = || bucket.iter().copied().filter(drawable);
+        let low = finite().min_by(|a, b| a.1.total_cmp(&b.1));
+        let high = finite().max_by(|a, b| a.1.total_cmp(&b.1));
+        match (low, high) {
+            (Some(low), Some(high)) if low.0 == high.0 => put(Some(low)),
+            (Some(low), Some(high)) => {
+                let (first, second) = if low.0 < high.0 { (low, high) } else { (high, low) };
+                put(Some(first));
+                put(Some(second));
+            }
+            _ => put(None),
+        }
+    }
+    data
+}
+
+/// A centred moving average over at most a twentieth of the series on either side. The window shrinks towards
+/// the start, where curves are steep, so that the line starts where the values do; at the end it is cut off.
+fn smooth(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
+    let reach = (points.len() / 20).max(2);
+    let average = |place: usize| {
+        let reach = reach.min(place);
+        let window = &points[place - reach..=(place + reach).min(points.len() - 1)];
+        (points[place].0, window.iter().map(|point| point.1).sum::<f64>() / window.len() as f64)
+    };
+    (0..points.len()).map(average).collect()
+}
+
+/// Invisible bands that show the values at their step when pointed at.
+fn draw_hovers(
+    svg: &mut String,
+    lines: &[Line<'_>],
+    finite: &[Vec<(f64, f64)>],
+    x: &Axis,
+    y: &Axis,
+    write_value: impl Fn(f64) -> String,
+) {
+    let Some(longest) = finite.iter().max_by_key(|points| points.len()) else { return };
+    let count = longest.len().min(HOVERED);
+    let band = (WIDTH - LEFT - RIGHT) / count as f64;
+    for place in 0..count {
+        let step = longest[if count == 1 { 0 } else { place * (longest.len() - 1) / (count - 1) }].0;
+        let centre = x.place(step);
+        let mut title = format!("step {}", figures::plain(step));
+        let mut marks = String::new();
+        for (number, (line, points)) in lines.iter().zip(finite).enumerate() {
+            let Some(near) = points.iter().min_by(|a, b| (a.0 - step).abs().total_cmp(&(b.0 - step).abs()))
+            else {
+                continue;
+            };
+            let _ = write!(title, "\n{}: {}", line.label, write_value(near.1));
+            let _ = write!(
+                marks,
+                "<circle class=\"dot l{}\" cx=\"{:.1}\" cy=\"{:.1}\" r=\"3\"/>",
+                number % 4,
+                x.place(near.0),
+                y.place(near.1)
+            );
+        }
+        let left = (centre - band / 2.0).clamp(LEFT, WIDTH - RIGHT);
+        let right = (centre + band / 2.0).clamp(LEFT, WIDTH - RIGHT);
+        let _ = write!(
+            svg,
+            "<g class=\"hover\"><title>{}</title><rect x=\"{left:.1}\" y=\"{TOP}\" width=\"{:.1}\" \
+             height=\"{}\"/>{marks}</g>",
+            Escaped(&title),
+            right - left,
+            HEIGHT - TOP - BOTTOM
+        );
+    }
+}
+
+/// A linear scale from values to places in the drawing.
+struct Axis {
+    low: f64,
+    high: f64,
+    from: f64,
+    to: f64,
+}
+
+impl Axis {
+    fn over(values: impl Iterator<Item = f64>, from: f64, to: f64, padded: bool) -> Self {
+        let (mut low, mut high) =
+            values.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), v| (low.min(v), high.max(v)));
+        if high - low <= low.abs().max(high.abs()) * 1e-12 {
+            let pad = if low == 0.0 { 1.0 } else { low.abs() * 0.1 };
+            (low, high) = (low - pad, high + pad);
+        } else if padded {
+            let pad = (high - low) * 0.04;
+            // A quantity that is never negative must not be given a negative axis.
+            let floor = if low >= 0.0 { 0.0 } else { f64::NEG_INFINITY };
+            (low, high) = ((low - pad).max(floor), high + pad);
+        }
+        Self { low, high, from, to }
+    }
+
+    fn place(&self, value: f64) -> f64 {
+        let share = (value - self.low) / (self.high - self.low);
+        self.from + (self.to - self.from) * share
+    }
+
+    /// About `count` round values within the range (steps of 1, 2, 2.5 or 5 times a power of ten).
+    fn ticks(&self, count: usize) -> Vec<f64> {
+        let rough = (self.high - self.low) / count as f64;
+        let power = 10f64.powf(rough.log10().floor());
+        let step =
+            [1.0, 2.0, 2.5, 5.0, 10.0].into_iter().map(|k| k * power).find(|step| *step >= rough * 0.999);
+        let Some(step) = step.filter(|step| step.is_finite() && *step > 0.0) else { return Vec::new() };
+        let first = (self.low / step).ceil();
+        // Adding 0.0 turns a negative zero into zero.
+        (0..=2 * count)
+            .map(|place| (first + place as f64) * step + 0.0)
+            .take_while(|tick| *tick <= self.high + step * 1e-9)
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn one(points: &[(f64, f64)]) -> String {
+        chart("loss", &[Line { label: "loss", points }], false)
+    }
+
+    #[test]
+    fn nothing_to_draw() {
+        assert!(one(&[]).contains("no data"));
+        assert!(one(&[(1.0, f64::NAN), (f64::INFINITY, 2.0)]).contains("no data"));
+        assert!(chart("loss", &[], false).contains("no data"));
+    }
+
+    #[test]
+    fn one_point_is_a_dot() {
+        let svg = one(&[(10.0, 2.5)]);
+        assert!(svg.contains("<circle class=\"dot l0\"") && !svg.contains("<path"));
+    }
+
+    #[test]
+    fn not_finite_values_are_gaps() {
+        let svg =
+            one(&[(1.0, 1.0), (2.0, 2.0), (3.0, f64::NAN), (4.0, 1.0), (5.0, f64::INFINITY), (6.0, 2.0)]);
+        let data = svg.split("d=\"").nth(1).unwrap().split('"').next().unwrap();
+        assert_eq!(data.matches('M').count(), 3, "{data}");
+        assert_eq!(data.matches('L').count(), 1, "{data}");
+    }
+
+    #[test]
+    fn no_coordinate_is_ever_outside_the_drawing_or_not_a_number() {
+        let extremes =
+            [f64::MIN, -1e149, 1e149, 0.0, -0.0, 1e-300, -1e-300, 5.0, 5.0 + 1e-15, f64::MIN_POSITIVE];
+        for a in extremes {
+            for b in extremes {
+                let svg = one(&[(0.0, a), (1.0, b), (2.0, a)]);
+                assert!(!svg.contains("NaN") && !svg.contains("inf"), "{a:e} {b:e}: {svg}");
+                let data = svg.split(" d=\"").nth(1).unwrap_or_default().split('"').next().unwrap();
+                for pair in data.split(['M', 'L']).skip(1) {
+                    let y: f64 = pair.split(' ').nth(1).unwrap().parse().unwrap();
+                    assert!((TOP - 0.1..=HEIGHT - BOTTOM + 0.1).contains(&y), "{a:e} {b:e}: {pair}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn long_series_are_thinned_but_keep_their_spike() {
+        let mut points: Vec<(f64, f64)> = (0..10_000).map(|step| (f64::from(step), 1.0)).collect();
+        points[5_431].1 = 100.0;
+        let svg = one(&points);
+        let raw = svg.split("raw\" d=\"").nth(1).unwrap().split('"').next().unwrap();
+        assert!(raw.matches('L').count() <= DRAWN);
+        let top = Axis::over([1.0, 100.0].into_iter(), HEIGHT - BOTTOM, TOP, true).place(100.0);
+        assert!(raw.contains(&format!(" {top:.1}")), "the spike is gone");
+    }
+
+    #[test]
+    fn smoothing_keeps_a_straight_line_and_the_start() {
+        let line: Vec<(f64, f64)> = (0..100).map(|step| (f64::from(step), f64::from(3 * step))).collect();
+        for (raw, smooth) in line.iter().zip(smooth(&line)).take(95) {
+            assert!((raw.1 - smooth.1).abs() < 1e-9);
+        }
+        let noisy: Vec<(f64, f64)> = (0..100).map(|step| (f64::from(step), f64::from(step % 2))).collect();
+        let smoothed = smooth(&noisy);
+        assert_eq!(smoothed[0].1, 0.0);
+        assert!(smoothed[10..].iter().all(|point| (point.1 - 0.5).abs() < 0.1));
+    }
+
+    #[test]
+    fn ticks_are_round() {
+        let axis = Axis { low: 0.3, high: 7.9, from: 0.0, to: 1.0 };
+        assert_eq!(axis.ticks(4), [2.0, 4.0, 6.0]);
+        let axis = Axis { low: 0.0, high: 1.0, from: 0.0, to: 1.0 };
+        assert_eq!(axis.ticks(4), [0.0, 0.25, 0.5, 0.75, 1.0]);
+    }
+}

@@ -1,0 +1,361 @@
+//! The report for a terminal: the table of behaviours, the answers after every phase, and the costs.
+//!
+//! Text from models and users is stripped of control characters first, so that it cannot move the cursor or
+//! change colours. Widths are those of the Unicode standard (wide characters take two columns).
+
+use std::fmt::Write as _;
+
+use owo_colors::{AnsiColors, OwoColorize as _, Style};
+use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
+
+use crate::figures::{NONE, duration, percent, plain, prefixed, share};
+use crate::html::{form, kind};
+use crate::markup::{Piece, pieces, without_controls};
+use crate::measures::{Better, MEASURES, Measure, Unit};
+use crate::{PhaseReport, PromptReport, Report};
+
+/// How text for a terminal is laid out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Layout {
+    /// Columns of the terminal; at least 40 are used.
+    pub width: usize,
+    /// Whether to use ANSI colours.
+    pub colour: bool,
+}
+
+/// Columns below which nothing sensible can be laid out.
+const NARROWEST: usize = 40;
+
+/// Renders the report for a terminal: behaviours, answers and costs.
+pub fn terminal(report: &Report, layout: Layout) -> String {
+    let mut page = Page::new(layout);
+    let title = if report.title.is_empty() { "Crisol report" } else { &report.title };
+    page.paragraph("", title, Style::new().bold());
+    let facts = [
+        format!("{} parameters", prefixed(report.model.parameters as f64, "")),
+        duration(report.total_seconds),
+        format!("peak memory {}", prefixed(report.peak_memory_bytes as f64, "B")),
+        format!("seed {}", report.seed),
+    ];
+    page.paragraph("", &facts.join(" · "), Style::new().dimmed());
+    behaviours(&mut page, report);
+    let names: Vec<String> = report.phases.iter().map(|phase| phase.name.clone()).collect();
+    answers(&mut page, &names, &report.prompts);
+    cost(&mut page, report);
+    page.text
+}
+
+/// Sets the answers of several models (`columns`, in this order) to the same prompts side by side.
+pub fn comparison(columns: &[String], prompts: &[PromptReport], layout: Layout) -> String {
+    let mut page = Page::new(layout);
+    answers(&mut page, columns, prompts);
+    page.text
+}
+
+/// Text that grows line by line within a width.
+struct Page {
+    text: String,
+    width: usize,
+    colour: bool,
+}
+
+impl Page {
+    fn new(layout: Layout) -> Self {
+        Self { text: String::new(), width: layout.width.max(NARROWEST), colour: layout.colour }
+    }
+
+    fn paint(&self, text: &str, style: Style) -> String {
+        if self.colour && !text.is_empty() { text.style(style).to_string() } else { text.to_owned() }
+    }
+
+    fn line(&mut self, line: &str) {
+        // No-break spaces have done their work once lines are cut; plain ones are easier to search for.
+        self.text.push_str(&line.trim_end().replace('\u{a0}', " "));
+        self.text.push('\n');
+    }
+
+    /// A heading with a rule to the right edge, after a blank line.
+    fn heading(&mut self, title: &str) {
+        let title = clip(title, self.width - 4);
+        let rule = "─".repeat(self.width - 1 - title.width());
+        let line = format!(
+            "{} {}",
+            self.paint(&title, Style::new().bold()),
+            self.paint(&rule, Style::new().dimmed())
+        );
+        self.line("");
+        self.line(&line);
+    }
+
+    /// Wrapped text, each line after `indent`.
+    fn paragraph(&mut self, indent: &str, text: &str, style: Style) {
+        for line in wrap(text, self.width - indent.width()) {
+            let line = format!("{indent}{}", self.paint(&line, style));
+            self.line(&line);
+        }
+    }
+}
+
+/// The colour of a column: by its place, as in the HTML report.
+fn colour(place: usize) -> Style {
+    const COLOURS: [AnsiColors; 6] = [
+        AnsiColors::Blue,
+        AnsiColors::Cyan,
+        AnsiColors::Magenta,
+        AnsiColors::Yellow,
+        AnsiColors::Green,
+        AnsiColors::Red,
+    ];
+    Style::new().color(COLOURS[place % COLOURS.len()]).bold()
+}
+
+fn behaviours(page: &mut Page, report: &Report) {
+    let rows: Vec<&Measure> = MEASURES
+        .iter()
+        .filter(|measure| measure.behaviour)
+        .filter(|measure| report.phases.iter().any(|phase| phase.metrics.contains_key(measure.id)))
+        .collect();
+    if rows.is_empty() {
+        return;
+    }
+    page.heading("Behaviours on held-out prompts");
+    let columns: Vec<(usize, &PhaseReport, String)> = report
+        .phases
+        .iter()
+        .enumerate()
+        .filter(|(_, phase)| rows.iter().any(|measure| phase.metrics.contains_key(measure.id)))
+        .map(|(place, phase)| (place, phase, clip(&without_controls(&phase.name).replace('\n', " "), 14)))
+        .collect();
+    let cell = columns.iter().map(|(_, _, name)| name.width()).max().unwrap_or(0).max(7) + 1;
+    let longest = rows.iter().map(|measure| measure.label.width()).max().unwrap_or(0);
+    // Labels give way first, down to 22 columns; then the phases are shown in several blocks.
+    let label = longest.min((page.width.saturating_sub(columns.len() * cell)).max(22));
+    let per_block = ((page.width - label) / cell).max(1);
+    for (number, block) in columns.chunks(per_block).enumerate() {
+        if number > 0 {
+            page.line("");
+        }
+        let mut head = " ".repeat(label);
+        for (place, _, name) in block {
+            head += &" ".repeat(cell - name.width());
+            head += &page.paint(name, colour(*place));
+        }
+        page.line(&head);
+        for measure in &rows {
+            let mut line = pad(&clip(measure.label, label), label);
+            for (_, phase, _) in block {
+                let (text, style) = figure(measure, phase.metrics.get(measure.id).copied());
+                line += &" ".repeat(cell.saturating_sub(text.width()));
+                line += &page.paint(&text, style);
+            }
+            page.line(&line);
+        }
+    }
+}
+
+/// A behaviour's figure: green where it is good, yellow where it is not.
+fn figure(measure: &Measure, value: Option<f64>) -> (String, Style) {
+    let Some(value) = value.filter(|value| value.is_finite()) else {
+        return (NONE.to_owned(), Style::new().dimmed());
+    };
+    if measure.unit != Unit::Share {
+        return (plain(value), Style::new());
+    }
+    let goodness = match measure.better {
+        Better::Higher => Some(value),
+        Better::Lower => Some(1.0 - value),
+        Better::Neither => None,
+    };
+    let style = match goodness {
+        Some(goodness) if goodness >= 0.9 => Style::new().green(),
+        Some(goodness) if goodness < 0.5 => Style::new().yellow(),
+        _ => Style::new(),
+    };
+    (percent(value), style)
+}
+
+/// Every prompt, and the answer of each column that has one.
+fn answers(page: &mut Page, columns: &[String], prompts: &[PromptReport]) {
+    let names: Vec<String> =
+        columns.iter().map(|name| clip(&without_controls(name).replace('\n', " "), page.width - 4)).collect();
+    let longest = names.iter().map(|name| name.width()).max().unwrap_or(0);
+    // Names that would take more than a quarter of the width stand on a line of their own.
+    let beside = longest + 2 <= page.width / 4;
+    let indent = if beside { " ".repeat(longest + 2) } else { "  ".to_owned() };
+    for prompt in prompts {
+        let title = without_controls(kind(&prompt.kind).0).replace('\n', " ");
+        page.heading(if title.is_empty() { "Prompt" } else { &title });
+        let form = without_controls(form(&prompt.form));
+        if !form.is_empty() {
+            page.paragraph("  ", &format!("{form}:"), Style::new().dimmed());
+        }
+        page.paragraph("  │ ", &without_controls(prompt.prompt.trim_end()), Style::new());
+        page.line("");
+        for (place, name) in names.iter().enumerate() {
+            let Some(output) = prompt.outputs.get(&columns[place]) else { continue };
+            let lines = said(page, output, page.width - indent.width());
+            if beside {
+                let name =
+                    format!("{}{}", page.paint(name, colour(place)), " ".repeat(longest + 2 - name.width()));
+                for (number, line) in lines.iter().enumerate() {
+                    page.line(&format!("{}{line}", if number == 0 { &name } else { &indent }));
+                }
+            } else {
+                page.line(&page.paint(name, colour(place)));
+                for line in lines {
+                    page.line(&format!("{indent}{line}"));
+                }
+            }
+        }
+    }
+}
+
+/// A model's text as painted lines, its thinking dimmed.
+fn said(page: &Page, output: &str, width: usize) -> Vec<String> {
+    let output = without_controls(output);
+    let mut lines = Vec::new();
+    for piece in pieces(&output) {
+        let (text, style) = match piece {
+            Piece::Said(text) => (text.to_owned(), Style::new()),
+            Piece::Thought(text, true) => (format!("<think>{text}</think>"), Style::new().dimmed()),
+            Piece::Thought(text, false) => (format!("<think>{text}"), Style::new().dimmed()),
+        };
+        lines.extend(wrap(&text, width).iter().map(|line| page.paint(line, style)));
+    }
+    if lines.is_empty() {
+        lines.push(page.paint("(nothing)", Style::new().dimmed()));
+    }
+    lines
+}
+
+fn cost(page: &mut Page, report: &Report) {
+    if report.phases.is_empty() {
+        return;
+    }
+    page.heading("What it cost");
+    let flops: f64 = report.phases.iter().map(|phase| phase.flops).sum();
+    let names: Vec<String> = report
+        .phases
+        .iter()
+        .map(|phase| clip(&without_controls(&phase.name).replace('\n', " "), 14))
+        .collect();
+    let longest = names.iter().map(|name| name.width()).max().unwrap_or(0);
+    for (place, phase) in report.phases.iter().enumerate() {
+        let part = share(phase.flops, flops);
+        let mut line = page.paint(&names[place], colour(place));
+        line += &" ".repeat(longest - names[place].width());
+        let _ = write!(line, "{:>8}", percent(part));
+        // Narrow terminals keep the share, which is the point, and lose the rest from the right.
+        let columns = [
+            (14, duration(phase.seconds)),
+            (14, prefixed(phase.flops, "FLOP")),
+            (16, format!("{} tokens", prefixed(phase.tokens as f64, ""))),
+        ];
+        let mut used = longest + 8;
+        for (width, text) in columns {
+            if used + width > page.width {
+                break;
+            }
+            line += &" ".repeat(width.saturating_sub(text.width()));
+            line += &text;
+            used += width;
+        }
+        let room = page.width.saturating_sub(used + 2).min(40);
+        if room >= 8 && part.is_finite() {
+            let bar = "█".repeat((part * room as f64).round() as usize);
+            line += "  ";
+            line += &page.paint(&bar, colour(place));
+        }
+        page.line(&line);
+    }
+    let pretraining: f64 =
+        report.phases.iter().filter(|phase| phase.kind == "pretrain").map(|phase| phase.flops).sum();
+    let here = share(pretraining, flops);
+    if here > 0.0 {
+        let text = format!(
+            "Pre-training took {} of the compute here; in large runs it is about 95 % (workshop “LLM Training” \
+             by mkmenta).",
+            percent(here)
+        );
+        page.paragraph("", &text, Style::new().dimmed());
+    }
+}
+
+/// The text's first columns, with an ellipsis where something was cut off.
+fn clip(text: &str, width: usize) -> String {
+    if text.width() <= width {
+        return text.to_owned();
+    }
+    let mut clipped = String::new();
+    let mut used = 0;
+    for char in text.chars() {
+        used += char.width().unwrap_or(0);
+        if used >= width {
+            break;
+        }
+        clipped.push(char);
+    }
+    clipped.push('…');
+    clipped
+}
+
+fn pad(text: &str, width: usize) -> String {
+    format!("{text}{}", " ".repeat(width.saturating_sub(text.width())))
+}
+
+/// Cuts text into lines of at most `width` columns: at its own line ends, else between words, else within a
+/// word that is longer than a line.
+fn wrap(text: &str, width: usize) -> Vec<String> {
+    let mut lines = Vec::new();
+    for paragraph in text.split('\n') {
+        let mut line = String::new();
+        let mut used = 0;
+        for word in paragraph.split_inclusive(' ') {
+            let bare = word.trim_end_matches(' ').width();
+            if used > 0 && used + bare > width {
+                lines.push(std::mem::take(&mut line));
+                used = 0;
+            }
+            for char in word.chars() {
+                let columns = char.width().unwrap_or(0);
+                if used + columns > width {
+                    // A space that does not fit is where the line ends anyway.
+                    if char == ' ' {
+                        continue;
+                    }
+                    lines.push(std::mem::take(&mut line));
+                    used = 0;
+                }
+                line.push(char);
+                used += columns;
+            }
+        }
+        lines.push(line);
+    }
+    for line in &mut lines {
+        line.truncate(line.trim_end().len());
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wraps_between_words_and_within_long_ones() {
+        assert_eq!(wrap("one two three", 7), ["one two", "three"]);
+        assert_eq!(wrap("one two three", 8), ["one two", "three"]);
+        assert_eq!(wrap("abcdefghij kl", 4), ["abcd", "efgh", "ij", "kl"]);
+        assert_eq!(wrap("a\n\n  b", 10), ["a", "", "  b"]);
+        assert_eq!(wrap("日本語テキスト", 6), ["日本語", "テキス", "ト"]);
+        assert_eq!(wrap("", 6), [""]);
+    }
+
+    #[test]
+    fn clips_with_an_ellipsis() {
+        assert_eq!(clip("pretrain", 8), "pretrain");
+        assert_eq!(clip("pretrain", 6), "pretr…");
+        assert_eq!(clip("日本語", 4), "日…");
+    }
+}

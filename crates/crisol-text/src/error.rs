@@ -1,0 +1,174 @@
+//! The one error type of this crate: each variant is one condition of a user's file, text or template, and
+//! its message says where it is, what is wrong and what to do about it.
+
+use std::io;
+use std::path::PathBuf;
+
+/// What can be wrong with texts, templates, tokenizers and dataset files.
+///
+/// A `place` is `file:line` for a record of a JSONL file.
+#[derive(Debug, thiserror::Error)]
+pub enum TextError {
+    /// A file cannot be read.
+    #[error("{}: cannot be read: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+
+    /// A file cannot be written.
+    #[error("{}: cannot be written: {source}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+
+    /// A file of a model's folder (`tokenizer.json`, `tokenizer_config.json`, …) does not hold what it must.
+    #[error("{file}: {cause}; {remedy}")]
+    Folder {
+        /// The file's path, or a name for bytes that came from elsewhere.
+        file: String,
+        /// What is wrong.
+        cause: String,
+        /// What to do about it.
+        remedy: String,
+    },
+
+    /// A tokenizer cannot be trained as asked.
+    #[error("cannot train the tokenizer: {0}")]
+    Training(String),
+
+    /// The tokenizer has no token for part of a text.
+    #[error(
+        "the tokenizer cannot encode a text: {0}; its tokenizer.json lacks an unknown token or byte fallback"
+    )]
+    Encode(String),
+
+    /// A dataset file without a single record.
+    #[error("{file}: no records; expected one JSON object per line")]
+    NoRecords {
+        /// The file's path or name.
+        file: String,
+    },
+
+    /// A line that is not a JSON object.
+    #[error("{place}: {cause}; expected one JSON object on each line, in UTF-8")]
+    Malformed {
+        /// `file:line`.
+        place: String,
+        /// What is wrong.
+        cause: String,
+    },
+
+    /// A JSON object in none of the known shapes.
+    #[error(
+        "{place}: found the keys {found}, which are no known kind of record; expected one of: text | messages | \
+         prompt + completion | chosen + rejected (with or without prompt) | prompt + answer; rename the keys"
+    )]
+    UnknownShape {
+        /// `file:line`.
+        place: String,
+        /// The keys found, comma-separated.
+        found: String,
+    },
+
+    /// A field of a record does not hold what it must.
+    #[error("{place}: `{field}` {cause}; {remedy}")]
+    Field {
+        /// `file:line`.
+        place: String,
+        /// The field's name.
+        field: String,
+        /// What is wrong.
+        cause: String,
+        /// What to do about it.
+        remedy: String,
+    },
+
+    /// A record of a kind that a phase cannot use.
+    #[error("{place}: a {found} record, where {expected} is needed; give this phase a file of that kind")]
+    WrongKind {
+        /// `file:line`.
+        place: String,
+        /// The kind of this record.
+        found: &'static str,
+        /// The kinds that would do.
+        expected: &'static str,
+    },
+
+    /// A record that would not train a single token.
+    #[error("{place}: trains no token at all: {cause}; complete or remove the record")]
+    TrainsNothing {
+        /// `file:line`.
+        place: String,
+        /// Why nothing is trained.
+        cause: String,
+    },
+
+    /// The prompt alone is as long as the context, so that no answer is left to train.
+    #[error(
+        "{place}: the prompt has {prompt} tokens and fills the context of {context}; shorten the prompt, remove the \
+         record or train with a longer context"
+    )]
+    PromptFillsContext {
+        /// `file:line`.
+        place: String,
+        /// Tokens before the first trained one.
+        prompt: usize,
+        /// The context's length in tokens.
+        context: usize,
+    },
+
+    /// A chat template that does not compile or fails on a conversation.
+    #[error("chat template: {0}")]
+    Template(String),
+
+    /// A template after whose assistant turns no end-of-turn token is trained.
+    #[error(
+        "chat template: no end-of-turn token is trained after an assistant's turn (it ends in {ending:?}), so that the \
+         model would never learn to stop; let the template end each assistant turn with a special token of the \
+         tokenizer, inside the {{% generation %}} marks where it has them"
+    )]
+    NoEndOfTurn {
+        /// The last characters of the turn as rendered.
+        ending: String,
+    },
+
+    /// The assistant's turns cannot be found in a template without generation marks.
+    #[error(
+        "chat template: the text before message {message} is not a prefix of the whole conversation, so that the \
+         assistant's tokens cannot be told from the others; put {{% generation %}} … {{% endgeneration %}} around what \
+         the assistant says in the template"
+    )]
+    NotAPrefix {
+        /// Index of the message, from 0.
+        message: usize,
+    },
+
+    /// A conversation for a model whose folder has no chat template.
+    #[error(
+        "a conversation needs a chat template, and this model has none; add `chat_template` to its \
+         tokenizer_config.json or start from a model with one"
+    )]
+    NoTemplate,
+
+    /// An error that comes from one record.
+    #[error("{place}: {source}")]
+    At {
+        /// `file:line`.
+        place: String,
+        /// What is wrong with that record.
+        source: Box<TextError>,
+    },
+}
+
+impl TextError {
+    /// The same error, with the record that it comes from.
+    pub(crate) fn at(self, place: &str) -> Self {
+        Self::At { place: place.to_owned(), source: Box::new(self) }
+    }
+}

@@ -1,0 +1,308 @@
+//! What of a dataset file will be trained, and what is wrong with it: the content of `crisol data inspect FILE`.
+//!
+//! Nothing here stops at the first problem. Every record is shown as the model will see it, token by token, and the
+//! totals say what the file as a whole is good for.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+
+use crate::records::{Body, Record, Turns};
+use crate::{Example, Message, TextError, TextSetup};
+
+/// A file's records and their totals.
+#[derive(Debug)]
+pub struct Inspection {
+    /// Every line that is not blank, in order.
+    pub records: Vec<InspectedRecord>,
+    /// The sums over the file.
+    pub totals: Totals,
+}
+
+/// The sums over a file.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Totals {
+    /// Records that could be read, by shape.
+    pub shapes: BTreeMap<&'static str, usize>,
+    /// Tokens of all sequences.
+    pub tokens: usize,
+    /// Tokens that are trained.
+    pub trained: usize,
+    /// Tokens of the longest sequence.
+    pub longest: usize,
+    /// How many problems of each kind there are.
+    pub problems: BTreeMap<&'static str, usize>,
+}
+
+/// One record as the model will see it.
+#[derive(Debug)]
+pub struct InspectedRecord {
+    /// `file:line`, where it is known (an unreadable line's problem says it itself).
+    pub place: String,
+    /// The record's shape, or `unreadable`.
+    pub shape: &'static str,
+    /// Its token sequences: one, or `chosen` and `rejected`; none where it could not be encoded.
+    pub sequences: Vec<Sequence>,
+    /// What is wrong with it.
+    pub problems: Vec<Problem>,
+}
+
+/// One sequence of tokens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sequence {
+    /// What it is: `text`, `conversation`, `completion`, `chosen`, `rejected` or `prompt`.
+    pub name: &'static str,
+    /// Its text, cut where it changes between trained and not; the cuts are at tokens.
+    pub spans: Vec<Span>,
+    /// Its tokens.
+    pub tokens: usize,
+    /// Its trained tokens.
+    pub trained: usize,
+}
+
+/// Consecutive tokens that are all trained or all not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Span {
+    /// Their text, special tokens included.
+    pub text: String,
+    /// Whether they are trained.
+    pub trained: bool,
+    /// How many they are.
+    pub tokens: usize,
+}
+
+/// What can be wrong with a record.
+#[derive(Debug)]
+pub enum Problem {
+    /// It cannot be read, or not be turned into tokens.
+    Error(TextError),
+    /// It is a training example of which no token is trained.
+    TrainsNothing,
+    /// It does not fit the context: the end will be cut off.
+    TooLong {
+        /// The sequence's tokens.
+        tokens: usize,
+        /// The context.
+        context: usize,
+        /// Tokens before the first trained one; from the context on, nothing is left to train.
+        prompt: usize,
+    },
+    /// A message or text contains what the tokenizer reads as a special token, so that content passes for structure.
+    SpecialInContent {
+        /// Where: `message 0 (user)`, `text`, ….
+        part: String,
+        /// The special token.
+        token: String,
+    },
+    /// An answer without content: the model learns to say nothing.
+    EmptyAnswer,
+    /// The same as an earlier record.
+    Duplicate {
+        /// The earlier record's `file:line`.
+        of: String,
+    },
+}
+
+impl Problem {
+    /// The kind of problem, for totals.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Error(error) => match innermost(error) {
+                TextError::NoEndOfTurn { .. } => "no end of turn",
+                TextError::TrainsNothing { .. } => "trains nothing",
+                TextError::Malformed { .. } | TextError::UnknownShape { .. } | TextError::Field { .. } => {
+                    "unreadable"
+                }
+                _ => "cannot be encoded",
+            },
+            Self::TrainsNothing => "trains nothing",
+            Self::TooLong { .. } => "longer than the context",
+            Self::SpecialInContent { .. } => "special token in content",
+            Self::EmptyAnswer => "empty answer",
+            Self::Duplicate { .. } => "duplicate",
+        }
+    }
+}
+
+fn innermost(error: &TextError) -> &TextError {
+    match error {
+        TextError::At { source, .. } => innermost(source),
+        error => error,
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Error(error) => error.fmt(f),
+            Self::TrainsNothing => f.write_str(
+                "no token of it is trained: it has no turn of the assistant's; training on it is refused",
+            ),
+            Self::TooLong { tokens, context, prompt } if prompt >= context => write!(
+                f,
+                "{tokens} tokens, of which the prompt's {prompt} fill the context of {context}; training on it is refused"
+            ),
+            Self::TooLong { tokens, context, .. } => {
+                write!(
+                    f,
+                    "{tokens} tokens in a context of {context}: the last {} are cut off",
+                    tokens - context
+                )
+            }
+            Self::SpecialInContent { part, token } => write!(
+                f,
+                "{part} contains {token}, which the tokenizer reads as a special token: content passes for structure"
+            ),
+            Self::EmptyAnswer => f.write_str("an answer is empty: the model learns to say nothing"),
+            Self::Duplicate { of } => write!(f, "the same as {of}"),
+        }
+    }
+}
+
+/// Inspects the lines of a file, as [`read_jsonl_lines`](crate::read_jsonl_lines) gives them.
+pub fn inspect_lines(setup: &TextSetup, lines: Vec<Result<Record, TextError>>, context: usize) -> Inspection {
+    let mut seen: HashMap<Body, String> = HashMap::new();
+    let mut records = vec![];
+    for line in lines {
+        records.push(match line {
+            Ok(record) => {
+                let mut inspected = inspect_record(setup, &record, context);
+                match seen.get(&record.body) {
+                    Some(first) => inspected.problems.push(Problem::Duplicate { of: first.clone() }),
+                    None => drop(seen.insert(record.body, record.place)),
+                }
+                inspected
+            }
+            Err(error) => InspectedRecord {
+                place: String::new(),
+                shape: "unreadable",
+                sequences: vec![],
+                problems: vec![Problem::Error(error)],
+            },
+        });
+    }
+    let mut totals = Totals::default();
+    for record in &records {
+        *totals.shapes.entry(record.shape).or_default() += 1;
+        for sequence in &record.sequences {
+            totals.tokens += sequence.tokens;
+            totals.trained += sequence.trained;
+            totals.longest = totals.longest.max(sequence.tokens);
+        }
+        for problem in &record.problems {
+            *totals.problems.entry(problem.kind()).or_default() += 1;
+        }
+    }
+    Inspection { records, totals }
+}
+
+/// Inspects one record.
+pub fn inspect_record(setup: &TextSetup, record: &Record, context: usize) -> InspectedRecord {
+    let mut problems = vec![];
+    let mut sequences = vec![];
+    match examples(setup, record) {
+        Ok(examples) => {
+            for (name, example) in examples {
+                let (tokens, trained) = (example.ids.len(), example.trained_tokens());
+                if trained == 0 && name != "prompt" {
+                    problems.push(Problem::TrainsNothing);
+                }
+                // Raw text is cut into pieces that fit.
+                if tokens > context && name != "text" {
+                    problems.push(Problem::TooLong { tokens, context, prompt: example.prompt_tokens() });
+                }
+                sequences.push(Sequence { name, spans: spans(setup, &example), tokens, trained });
+            }
+        }
+        Err(error) => problems.push(Problem::Error(error)),
+    }
+    for (part, text, answers) in contents(&record.body) {
+        if answers && text.trim().is_empty() {
+            problems.push(Problem::EmptyAnswer);
+        }
+        let ids = setup.tokenizer.encode(text).unwrap_or_default();
+        if let Some(token) = ids.into_iter().find(|&id| setup.tokenizer.is_special(id)) {
+            let token = setup.tokenizer.token(token).unwrap_or_default();
+            problems.push(Problem::SpecialInContent { part, token });
+        }
+    }
+    InspectedRecord { place: record.place.clone(), shape: record.body.shape(), sequences, problems }
+}
+
+/// The sequences of a record, uncut.
+fn examples(setup: &TextSetup, record: &Record) -> Result<Vec<(&'static str, Example)>, TextError> {
+    const UNCUT: usize = usize::MAX;
+    Ok(match &record.body {
+        Body::Text { text } => {
+            let documents = setup.text_documents(&[text], UNCUT).map_err(|e| e.at(&record.place))?;
+            documents.into_iter().map(|document| ("text", document)).collect()
+        }
+        Body::Chat { .. } => vec![("conversation", setup.whole(record)?)],
+        Body::Completion { .. } => vec![("completion", setup.whole(record)?)],
+        Body::Preference { .. } => {
+            let pair = setup.preference(record, UNCUT)?;
+            vec![("chosen", pair.chosen), ("rejected", pair.rejected)]
+        }
+        Body::Problem { .. } | Body::Prompt { .. } => {
+            let ids = setup.prompt(record, UNCUT)?;
+            vec![("prompt", Example { trained: vec![false; ids.len()], ids })]
+        }
+    })
+}
+
+/// The tokens of an example as text, cut where trained and untrained tokens meet.
+fn spans(setup: &TextSetup, example: &Example) -> Vec<Span> {
+    let mut spans: Vec<Span> = vec![];
+    let mut stream = setup.tokenizer.stream(false);
+    for (t, (&id, &trained)) in example.ids.iter().zip(&example.trained).enumerate() {
+        let trained = trained && t > 0;
+        let text = stream.push(id);
+        match spans.last_mut().filter(|span| span.trained == trained) {
+            Some(span) => {
+                span.text += &text;
+                span.tokens += 1;
+            }
+            None => spans.push(Span { text, trained, tokens: 1 }),
+        }
+    }
+    if let Some(last) = spans.last_mut() {
+        last.text += &stream.finish();
+    }
+    spans
+}
+
+/// The parts of a record that its author wrote: where, the text, and whether it is an answer to be learnt.
+fn contents(body: &Body) -> Vec<(String, &str, bool)> {
+    let mut parts = vec![];
+    match body {
+        Body::Text { text } => parts.push(("text".to_owned(), text.as_str(), false)),
+        Body::Chat { messages } => add_messages(&mut parts, "", messages),
+        Body::Completion { prompt, completion } => {
+            add_turns(&mut parts, "prompt", prompt, false);
+            add_turns(&mut parts, "completion", completion, true);
+        }
+        Body::Preference { prompt, chosen, rejected } => {
+            add_turns(&mut parts, "prompt", prompt, false);
+            add_turns(&mut parts, "chosen", chosen, true);
+            add_turns(&mut parts, "rejected", rejected, true);
+        }
+        Body::Problem { prompt, answer } => {
+            add_turns(&mut parts, "prompt", prompt, false);
+            parts.push(("answer".to_owned(), answer, true));
+        }
+        Body::Prompt { prompt } => add_turns(&mut parts, "prompt", prompt, false),
+    }
+    parts
+}
+
+fn add_turns<'a>(parts: &mut Vec<(String, &'a str, bool)>, field: &str, turns: &'a Turns, answers: bool) {
+    match turns {
+        Turns::Plain(text) => parts.push((field.to_owned(), text, answers)),
+        Turns::Chat(messages) => add_messages(parts, &format!("{field} "), messages),
+    }
+}
+
+fn add_messages<'a>(parts: &mut Vec<(String, &'a str, bool)>, field: &str, messages: &'a [Message]) {
+    for (i, Message { role, content }) in messages.iter().enumerate() {
+        parts.push((format!("{field}message {i} ({role})"), content, role == "assistant"));
+    }
+}

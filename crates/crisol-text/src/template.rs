@@ -1,0 +1,380 @@
+//! Chat templates: messages to text, and which part of that text the model is trained to say.
+//!
+//! Templates are Jinja, as saved in `tokenizer_config.json`. The trained part is found exactly in one of two ways:
+//! - by the template's own `{% generation %} … {% endgeneration %}` marks (transformers' extension): they are
+//!   replaced, before compiling, by two marker characters around the same text, which are then found and removed;
+//! - without marks, by rendering prefixes: what the conversation up to an assistant's turn lacks beside the one
+//!   with that turn is what the assistant said, up to its end-of-turn token.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::ops::Range;
+use std::sync::Arc;
+
+use minijinja::syntax::SyntaxConfig;
+use minijinja::value::{Kwargs, Value};
+use minijinja::{Environment, Error, ErrorKind};
+use serde::{Deserialize, Serialize};
+
+use crate::tokenizer::Spanned;
+use crate::{END_OF_TEXT, Example, TextError, Tokenizer};
+
+/// One message of a conversation.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Message {
+    /// Who speaks: `system`, `user`, `assistant`, or what else the template knows.
+    pub role: String,
+    /// What is said.
+    pub content: String,
+}
+
+impl Message {
+    /// A message.
+    pub fn new(role: &str, content: &str) -> Self {
+        Self { role: role.to_owned(), content: content.to_owned() }
+    }
+
+    /// A message of the user's.
+    pub fn user(content: &str) -> Self {
+        Self::new("user", content)
+    }
+
+    /// A message of the assistant's.
+    pub fn assistant(content: &str) -> Self {
+        Self::new(ASSISTANT, content)
+    }
+}
+
+const ASSISTANT: &str = "assistant";
+const NAME: &str = "chat_template";
+/// Template variables that hold the marker characters while spans are looked for, and nothing otherwise.
+const START: &str = "crisol_generation_start";
+const END: &str = "crisol_generation_end";
+/// Bounds what a hostile template can burn: about this many instructions or 64 times as many bytes, which is a second
+/// at most. Templates in the field need a few dozen instructions per message.
+const FUEL: u64 = 4_000_000;
+
+/// The template of the embedded model.
+const CRISOL: &str = "\
+{%- for message in messages -%}
+{%- if message['role'] == 'assistant' -%}
+<|assistant|>{% generation %}{{ message['content'] }}<|end|>{% endgeneration %}
+{%- elif message['role'] in ['system', 'user'] -%}
+{{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}
+{%- else -%}
+{{ raise_exception('unknown role `' + message['role'] + '`; the roles are system, user and assistant') }}
+{%- endif -%}
+{%- endfor -%}
+{%- if add_generation_prompt -%}<|assistant|>{%- endif -%}
+";
+
+/// A compiled chat template.
+#[derive(Debug, Clone)]
+pub struct ChatTemplate {
+    source: String,
+    /// `eos_token`, `bos_token`, …: the named tokens that a template may write.
+    tokens: BTreeMap<String, String>,
+    marked: bool,
+    environment: Arc<Environment<'static>>,
+}
+
+/// A rendered conversation with the byte ranges that the assistant says.
+struct Rendered {
+    text: String,
+    spans: Vec<Range<usize>>,
+}
+
+impl ChatTemplate {
+    /// Compiles a template. `tokens` are the variables `eos_token`, `bos_token`, … with the tokens as written.
+    pub fn new(source: &str, tokens: BTreeMap<String, String>) -> Result<Self, TextError> {
+        let (compiled, marked) = replace_marks(source);
+        let mut environment = Environment::new();
+        // As transformers sets Jinja up.
+        let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
+        environment.set_syntax(syntax.expect("the standard delimiters are valid"));
+        environment.set_fuel(Some(FUEL));
+        environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+        environment.add_function("raise_exception", |message: String| -> Result<Value, Error> {
+            Err(Error::new(ErrorKind::InvalidOperation, message))
+        });
+        environment.add_filter("tojson", to_json);
+        environment.add_template_owned(NAME, compiled).map_err(|e| template_error(&e))?;
+        Ok(Self { source: source.to_owned(), tokens, marked, environment: Arc::new(environment) })
+    }
+
+    /// The embedded template: `<|role|>` content `<|end|>` for each message, and `<|assistant|>` as the generation
+    /// prompt. What the assistant says and its `<|end|>` are trained.
+    pub fn crisol() -> Self {
+        let tokens = BTreeMap::from([("eos_token".to_owned(), END_OF_TEXT.to_owned())]);
+        Self::new(CRISOL, tokens).expect("the embedded template compiles, as a test checks")
+    }
+
+    /// The template as it was given and as it is saved, generation marks included.
+    pub fn source(&self) -> &str {
+        &self.source
+    }
+
+    /// The conversation as text; with `add_generation_prompt`, followed by what introduces the assistant's answer.
+    pub fn render(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String, TextError> {
+        self.render_marked(messages, add_generation_prompt, "", "")
+    }
+
+    /// The whole conversation as token ids, and which of them are trained: what the assistant says and its end of
+    /// turn, in every one of its turns.
+    pub fn encode(&self, tokenizer: &Tokenizer, messages: &[Message]) -> Result<Example, TextError> {
+        let Rendered { text, spans } = self.render_spans(messages)?;
+        self.mark(tokenizer, tokenizer.encode_spans(&text)?, &text, &spans)
+    }
+
+    /// The conversation as the model sees it when it is to answer.
+    pub fn prompt(&self, tokenizer: &Tokenizer, messages: &[Message]) -> Result<Vec<u32>, TextError> {
+        tokenizer.encode(&self.render(messages, true)?)
+    }
+
+    /// The ids of a prompt, and the example of that prompt with an answer, which starts with the same ids and in
+    /// which only the answer is trained, not the assistant's turns within the prompt.
+    pub(crate) fn encode_answer(
+        &self,
+        tokenizer: &Tokenizer,
+        prompt: &[Message],
+        answer: &[Message],
+    ) -> Result<(Vec<u32>, Example), TextError> {
+        let before = self.render(prompt, true)?;
+        let Rendered { text, spans } = self.render_spans(&[prompt, answer].concat())?;
+        let Some(after) = text.strip_prefix(&before) else {
+            return Err(TextError::NotAPrefix { message: prompt.len() });
+        };
+        let seam = before.len();
+        let spans: Vec<_> = spans
+            .into_iter()
+            .filter(|span| span.end > seam)
+            .map(|span| span.start.saturating_sub(seam)..span.end - seam)
+            .collect();
+        let (ids, tokens) = tokenizer.encode_after(&before, after)?;
+        let answer = self.mark(tokenizer, tokens, after, &spans)?;
+        Ok((ids.clone(), Example::after_prompt(ids, answer)))
+    }
+
+    /// Marks as trained the tokens of `text` that overlap `spans`.
+    fn mark(
+        &self,
+        tokenizer: &Tokenizer,
+        tokens: Spanned,
+        text: &str,
+        spans: &[Range<usize>],
+    ) -> Result<Example, TextError> {
+        let mut trained = vec![false; tokens.ids.len()];
+        for span in spans {
+            let overlaps = |token: &Range<usize>| token.start < span.end && span.start < token.end;
+            let first = tokens.spans.partition_point(|token| token.end <= span.start);
+            let inside = tokens.spans[first..].iter().take_while(|token| overlaps(token)).count();
+            let ends_turn = |t: &usize| self.ends_turn(tokenizer, tokens.ids[*t]);
+            let last = (first..first + inside).rev().find(ends_turn);
+            let rest = last.map_or("", |t| &text[tokens.spans[t].end.min(span.end)..span.end]);
+            let Some(last) = last.filter(|_| rest.trim().is_empty()) else {
+                let ending: Vec<char> = text[span.clone()].chars().rev().take(20).collect();
+                return Err(TextError::NoEndOfTurn { ending: ending.into_iter().rev().collect() });
+            };
+            // A template's own marks are taken at their word, as transformers does; a span found by prefixes may hold
+            // the line break with which the template starts the next message.
+            let end = if self.marked { first + inside } else { last + 1 };
+            trained[first..end].fill(true);
+        }
+        Ok(Example { ids: tokens.ids, trained })
+    }
+
+    fn ends_turn(&self, tokenizer: &Tokenizer, id: u32) -> bool {
+        tokenizer.is_special(id)
+            || self.tokens.get("eos_token").is_some_and(|eos| tokenizer.token_id(eos) == Some(id))
+    }
+
+    /// The token that ends an assistant's turn, learnt from a short conversation.
+    pub fn end_of_turn(&self, tokenizer: &Tokenizer) -> Result<u32, TextError> {
+        let probe = [Message::user("a"), Message::assistant("b")];
+        let example = self.encode(tokenizer, &probe)?;
+        let trained = example.ids.iter().zip(&example.trained).filter(|(_, trained)| **trained);
+        let last = trained.map(|(&id, _)| id).rfind(|&id| self.ends_turn(tokenizer, id));
+        last.ok_or_else(|| TextError::NoEndOfTurn { ending: String::new() })
+    }
+
+    fn render_marked(
+        &self,
+        messages: &[Message],
+        add_generation_prompt: bool,
+        start: &str,
+        end: &str,
+    ) -> Result<String, TextError> {
+        let mut variables: BTreeMap<&str, Value> =
+            self.tokens.iter().map(|(name, token)| (name.as_str(), Value::from(token.as_str()))).collect();
+        let fields =
+            |m: &Message| Value::from_pairs([("role", m.role.as_str()), ("content", m.content.as_str())]);
+        variables.insert("messages", messages.iter().map(fields).collect());
+        variables.insert("add_generation_prompt", Value::from(add_generation_prompt));
+        variables.insert(START, Value::from(start));
+        variables.insert(END, Value::from(end));
+        let template = self.environment.get_template(NAME).expect("added when the template was compiled");
+        template.render(Value::from(variables)).map_err(|e| template_error(&e))
+    }
+
+    fn render_spans(&self, messages: &[Message]) -> Result<Rendered, TextError> {
+        if self.marked { self.spans_by_marks(messages) } else { self.spans_by_prefixes(messages) }
+    }
+
+    fn spans_by_marks(&self, messages: &[Message]) -> Result<Rendered, TextError> {
+        let [start, end] = self.free_markers(messages)?;
+        let marked = self.render_marked(messages, false, &start.to_string(), &end.to_string())?;
+        let mut text = String::with_capacity(marked.len());
+        let mut spans: Vec<Range<usize>> = vec![];
+        let mut open = None;
+        for c in marked.chars() {
+            if c == start && open.is_none() {
+                open = Some(text.len());
+            } else if c == end && open.is_some() {
+                spans.extend(open.take().map(|from| from..text.len()).filter(|span| !span.is_empty()));
+            } else if c == start || c == end {
+                return Err(TextError::Template("{% generation %} marks inside one another".to_owned()));
+            } else {
+                text.push(c);
+            }
+        }
+        if open.is_some() {
+            return Err(TextError::Template("the template drops an {% endgeneration %} mark".to_owned()));
+        }
+        Ok(Rendered { text, spans })
+    }
+
+    /// Two characters of Unicode's private use area that occur neither in the template nor in the conversation.
+    fn free_markers(&self, messages: &[Message]) -> Result<[char; 2], TextError> {
+        let used = |c: char| {
+            self.source.contains(c)
+                || self.tokens.values().any(|token| token.contains(c))
+                || messages.iter().any(|m| m.content.contains(c) || m.role.contains(c))
+        };
+        let mut free = ('\u{E000}'..='\u{F8FF}').filter(|&c| !used(c));
+        match (free.next(), free.next()) {
+            (Some(start), Some(end)) => Ok([start, end]),
+            _ => Err(TextError::Template(
+                "the conversation uses all of Unicode's private use area (U+E000 to U+F8FF), of which two characters \
+                 are needed to find the trained tokens; remove some"
+                    .to_owned(),
+            )),
+        }
+    }
+
+    fn spans_by_prefixes(&self, messages: &[Message]) -> Result<Rendered, TextError> {
+        let text = self.render(messages, false)?;
+        let mut spans = vec![];
+        for (i, message) in messages.iter().enumerate().filter(|(_, m)| m.role == ASSISTANT) {
+            let before = self.render(&messages[..i], true)?;
+            let with = self.render(&messages[..=i], false)?;
+            if !with.starts_with(&before) || !text.starts_with(&with) {
+                return Err(TextError::NotAPrefix { message: i });
+            }
+            let turn = &with[before.len()..];
+            // A special token within the content must not pass for the turn's end.
+            let content = message.content.trim();
+            let tail = turn.rfind(content).map_or(0, |at| at + content.len());
+            if turn[tail..].trim().is_empty() {
+                let ending: Vec<char> = turn.chars().rev().take(20).collect();
+                return Err(TextError::NoEndOfTurn { ending: ending.into_iter().rev().collect() });
+            }
+            spans.push(before.len()..with.len());
+        }
+        Ok(Rendered { text, spans })
+    }
+}
+
+/// Replaces generation marks by blocks that write the marker variables, and says whether there were any. The first and
+/// last tag keep the mark's whitespace control (`{%-`, `-%}`), and `with` gives the block its own scope, as
+/// transformers' extension does.
+fn replace_marks(source: &str) -> (String, bool) {
+    let mut out = String::with_capacity(source.len());
+    let mut marked = false;
+    let mut rest = source;
+    while let Some(at) = rest.find('{') {
+        out.push_str(&rest[..at]);
+        rest = &rest[at..];
+        let close = match rest.as_bytes().get(1) {
+            Some(b'%') => "%}",
+            Some(b'#') => "#}",
+            Some(b'{') => "}}",
+            _ => {
+                out.push('{');
+                rest = &rest[1..];
+                continue;
+            }
+        };
+        let Some(length) = rest[2..].find(close).map(|end| end + 4) else { break };
+        let tag = &rest[..length];
+        rest = &rest[length..];
+        if close == "%}" {
+            let (left, inner) = split_control(&tag[2..length - 2], str::strip_prefix);
+            let (right, name) = split_control(inner, str::strip_suffix);
+            let replaced = match name.trim() {
+                "generation" => format!("{{%{left} with %}}{{{{ {START} }}}}{{% if true {right}%}}"),
+                "endgeneration" => format!("{{%{left} endif %}}{{{{ {END} }}}}{{% endwith {right}%}}"),
+                _ => tag.to_owned(),
+            };
+            marked |= replaced != tag;
+            out.push_str(&replaced);
+            continue;
+        }
+        out.push_str(tag);
+    }
+    out.push_str(rest);
+    (out, marked)
+}
+
+/// Splits Jinja's whitespace control (`-` or `+`) off one side of a tag.
+fn split_control<'a>(
+    tag: &'a str,
+    strip: impl Fn(&'a str, char) -> Option<&'a str>,
+) -> (&'static str, &'a str) {
+    match (strip(tag, '-'), strip(tag, '+')) {
+        (Some(inner), _) => ("-", inner),
+        (_, Some(inner)) => ("+", inner),
+        _ => ("", tag),
+    }
+}
+
+/// Jinja's `tojson` escapes for HTML; transformers replaces it by Python's plain `json.dumps`.
+#[expect(clippy::needless_pass_by_value, reason = "minijinja hands arguments over by value")]
+fn to_json(value: &Value, options: Kwargs) -> Result<String, Error> {
+    if options.get::<Option<bool>>("ensure_ascii")? == Some(true) {
+        return Err(Error::new(ErrorKind::InvalidOperation, "tojson: ensure_ascii=true is not supported"));
+    }
+    let indent = options.get::<Option<usize>>("indent")?;
+    options.assert_all_used()?;
+    let mut out = vec![];
+    let written = match indent {
+        Some(width) => {
+            let indent = " ".repeat(width.min(64));
+            let formatter = serde_json::ser::PrettyFormatter::with_indent(indent.as_bytes());
+            value.serialize(&mut serde_json::Serializer::with_formatter(&mut out, formatter))
+        }
+        None => value.serialize(&mut serde_json::Serializer::with_formatter(&mut out, PythonFormatter)),
+    };
+    written.map_err(|e| Error::new(ErrorKind::InvalidOperation, format!("tojson: {e}")))?;
+    Ok(String::from_utf8(out).expect("serde_json writes UTF-8"))
+}
+
+/// `json.dumps`' separators: `, ` and `: `.
+struct PythonFormatter;
+
+impl serde_json::ser::Formatter for PythonFormatter {
+    fn begin_array_value<W: ?Sized + io::Write>(&mut self, out: &mut W, first: bool) -> io::Result<()> {
+        if first { Ok(()) } else { out.write_all(b", ") }
+    }
+
+    fn begin_object_key<W: ?Sized + io::Write>(&mut self, out: &mut W, first: bool) -> io::Result<()> {
+        if first { Ok(()) } else { out.write_all(b", ") }
+    }
+
+    fn begin_object_value<W: ?Sized + io::Write>(&mut self, out: &mut W) -> io::Result<()> {
+        out.write_all(b": ")
+    }
+}
+
+fn template_error(error: &Error) -> TextError {
+    TextError::Template(error.to_string())
+}

@@ -1,0 +1,268 @@
+//! Byte-level BPE: training, encoding, decoding and streaming.
+//!
+//! What differs from GPT-2's tokenizer: digits are split one by one before the usual pre-tokenization, so that
+//! numbers are read digit by digit (as Llama 1/2 and others do), which arithmetic needs. All 256 bytes are in the
+//! vocabulary, so every text round-trips.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::ops::Range;
+use std::path::Path;
+
+use tokenizers::models::TrainerWrapper;
+use tokenizers::models::bpe::{BPE, BpeTrainer};
+use tokenizers::pre_tokenizers::PreTokenizerWrapper;
+use tokenizers::pre_tokenizers::byte_level::ByteLevel;
+use tokenizers::pre_tokenizers::digits::Digits;
+use tokenizers::pre_tokenizers::sequence::Sequence;
+use tokenizers::{AddedToken, Encoding};
+
+use crate::TextError;
+
+/// A token that is one token wherever it stands in a text, whatever the merges say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NamedToken<'a> {
+    /// How it is written in a text.
+    pub text: &'a str,
+    /// A special token is structure, not content: [`Tokenizer::decode`] can leave it out.
+    pub special: bool,
+}
+
+/// Ends a document of pre-training text, and a plain completion.
+pub const END_OF_TEXT: &str = "<|eos|>";
+/// Ends one message of a conversation in the embedded template.
+pub const END_OF_TURN: &str = "<|end|>";
+
+/// The named tokens of the embedded tokenizer and template; they get the ids 0, 1, … in this order.
+pub const EMBEDDED_TOKENS: [NamedToken<'static>; 7] = [
+    NamedToken { text: END_OF_TEXT, special: true },
+    NamedToken { text: END_OF_TURN, special: true },
+    NamedToken { text: "<|system|>", special: true },
+    NamedToken { text: "<|user|>", special: true },
+    NamedToken { text: "<|assistant|>", special: true },
+    NamedToken { text: "<think>", special: false },
+    NamedToken { text: "</think>", special: false },
+];
+
+/// A tokenizer: text to token ids and back.
+#[derive(Debug, Clone)]
+pub struct Tokenizer {
+    inner: tokenizers::Tokenizer,
+    special: BTreeSet<u32>,
+}
+
+/// A text's tokens, each with the bytes of the text that it stands for.
+pub(crate) struct Spanned {
+    pub(crate) ids: Vec<u32>,
+    pub(crate) spans: Vec<Range<usize>>,
+}
+
+impl Tokenizer {
+    /// Trains byte-level BPE on `texts` to at most `vocab_size` tokens (fewer where the texts do not hold that many
+    /// repeated pairs), `named` included. The same texts in the same order give the same tokenizer.
+    pub fn train<I, S>(texts: I, vocab_size: usize, named: &[NamedToken]) -> Result<Self, TextError>
+    where
+        I: IntoIterator<Item = S>,
+        I::IntoIter: Send,
+        S: AsRef<str> + Send,
+    {
+        let least = 256 + named.len();
+        if vocab_size < least {
+            return Err(TextError::Training(format!(
+                "a vocabulary of {vocab_size} cannot hold the 256 bytes and {} named tokens; ask for {least} or more",
+                named.len()
+            )));
+        }
+        let mut trainer: TrainerWrapper = BpeTrainer::builder()
+            .vocab_size(vocab_size)
+            .show_progress(false)
+            .initial_alphabet(ByteLevel::alphabet().into_iter().collect())
+            .special_tokens(named.iter().map(|token| AddedToken::from(token.text, token.special)).collect())
+            .build()
+            .into();
+        let mut inner = tokenizers::Tokenizer::new(BPE::default());
+        inner
+            .with_pre_tokenizer(Some(Sequence::new(vec![
+                PreTokenizerWrapper::Digits(Digits::new(true)),
+                PreTokenizerWrapper::ByteLevel(ByteLevel::new(false, false, true)),
+            ])))
+            .with_decoder(Some(ByteLevel::new(false, false, true)));
+        inner.train(&mut trainer, texts.into_iter()).map_err(|e| TextError::Training(e.to_string()))?;
+        Ok(Self::new(inner))
+    }
+
+    /// Reads a `tokenizer.json`.
+    pub fn from_file(path: impl AsRef<Path>) -> Result<Self, TextError> {
+        let path = path.as_ref();
+        let bytes = fs::read(path).map_err(|source| TextError::Read { path: path.to_owned(), source })?;
+        Self::parse(&bytes, &path.display().to_string())
+    }
+
+    /// Reads the bytes of a `tokenizer.json`.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, TextError> {
+        Self::parse(bytes, "tokenizer.json")
+    }
+
+    fn parse(bytes: &[u8], file: &str) -> Result<Self, TextError> {
+        tokenizers::Tokenizer::from_bytes(bytes).map(Self::new).map_err(|e| TextError::Folder {
+            file: file.to_owned(),
+            cause: format!("not a tokenizer that this version understands: {e}"),
+            remedy: "get the file again, or convert it with a recent version of transformers".to_owned(),
+        })
+    }
+
+    fn new(mut inner: tokenizers::Tokenizer) -> Self {
+        // Some published files carry the truncation and padding of their last training run, which would silently cut
+        // or fill every text.
+        inner.with_truncation(None).expect("truncation can always be switched off");
+        inner.with_padding(None);
+        let special = inner
+            .get_added_tokens_decoder()
+            .into_iter()
+            .filter_map(|(id, token)| token.special.then_some(id))
+            .collect();
+        Self { inner, special }
+    }
+
+    /// The contents of this tokenizer's `tokenizer.json`.
+    pub fn to_json(&self) -> String {
+        self.inner.to_string(true).expect("a tokenizer that was built or read can be serialised")
+    }
+
+    /// Writes a `tokenizer.json`.
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<(), TextError> {
+        let path = path.as_ref();
+        fs::write(path, self.to_json()).map_err(|source| TextError::Write { path: path.to_owned(), source })
+    }
+
+    /// The token ids of `text`. Named tokens written in the text are recognised, as transformers does; nothing is
+    /// added before or after.
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>, TextError> {
+        let encoding = self.inner.encode_fast(text, false).map_err(|e| TextError::Encode(e.to_string()))?;
+        Ok(encoding.get_ids().to_vec())
+    }
+
+    /// The token ids of many texts, in order, encoded in parallel.
+    pub fn encode_batch(&self, texts: &[&str]) -> Result<Vec<Vec<u32>>, TextError> {
+        let encodings = self
+            .inner
+            .encode_batch_fast(texts.to_vec(), false)
+            .map_err(|e| TextError::Encode(e.to_string()))?;
+        Ok(encodings.iter().map(|encoding| encoding.get_ids().to_vec()).collect())
+    }
+
+    /// The token ids of `text` with the bytes that each stands for. Tokens that share a character (its bytes spread
+    /// over them) all have that whole character; no byte between two tokens is left out.
+    pub(crate) fn encode_spans(&self, text: &str) -> Result<Spanned, TextError> {
+        let encoding: Encoding =
+            self.inner.encode(text, false).map_err(|e| TextError::Encode(e.to_string()))?;
+        let mut covered = 0;
+        let spans = encoding
+            .get_offsets()
+            .iter()
+            .map(|&(start, end)| {
+                // Tokenizers with `trim_offsets` leave the space before a word out of the word's offsets.
+                let start = start.min(covered);
+                covered = covered.max(end);
+                start..end.max(start)
+            })
+            .collect();
+        Ok(Spanned { ids: encoding.get_ids().to_vec(), spans })
+    }
+
+    /// The ids of a prompt, and the tokens of what follows it (`spans` counted from there). The prompt's ids are those
+    /// of the prompt alone, which the model meets when it is to answer, also where the tokenizer would merge across the
+    /// seam.
+    pub(crate) fn encode_after(&self, prompt: &str, rest: &str) -> Result<(Vec<u32>, Spanned), TextError> {
+        let ids = self.encode(prompt)?;
+        let whole = self.encode_spans(&[prompt, rest].concat())?;
+        let seam = prompt.len();
+        let apart = whole.spans.get(ids.len()).is_none_or(|span| span.start >= seam);
+        if whole.ids.starts_with(&ids) && apart {
+            let spans =
+                whole.spans[ids.len()..].iter().map(|span| span.start - seam..span.end - seam).collect();
+            let rest = Spanned { ids: whole.ids[ids.len()..].to_vec(), spans };
+            return Ok((ids, rest));
+        }
+        Ok((ids, self.encode_spans(rest)?))
+    }
+
+    /// The text of `ids`. Bytes that are no whole character become U+FFFD, ids outside the vocabulary nothing.
+    pub fn decode(&self, ids: &[u32], skip_special: bool) -> String {
+        self.inner.decode(ids, skip_special).unwrap_or_else(|_| {
+            // A decoder that fails (a broken pattern in a foreign file): the tokens as the vocabulary writes them.
+            ids.iter()
+                .filter(|id| !(skip_special && self.is_special(**id)))
+                .filter_map(|&id| self.token(id))
+                .collect()
+        })
+    }
+
+    /// Decodes token by token, for showing a text while it is being generated.
+    pub fn stream(&self, skip_special: bool) -> TokenStream<'_> {
+        TokenStream { tokenizer: self, skip_special, window: Vec::new(), shown: 0 }
+    }
+
+    /// The id of a token, as written in the vocabulary.
+    pub fn token_id(&self, token: &str) -> Option<u32> {
+        self.inner.token_to_id(token)
+    }
+
+    /// A token as written in the vocabulary (byte-level: `Ġ` stands for a space).
+    pub fn token(&self, id: u32) -> Option<String> {
+        self.inner.id_to_token(id)
+    }
+
+    /// Whether a token is structure rather than content.
+    pub fn is_special(&self, id: u32) -> bool {
+        self.special.contains(&id)
+    }
+
+    /// One more than the largest id: the rows that an embedding table needs.
+    pub fn vocab_size(&self) -> usize {
+        let largest = self.inner.get_vocab(true).into_values().max();
+        largest.map_or(0, |id| id as usize + 1)
+    }
+}
+
+/// Decodes token by token, holding back the bytes of a character until it is whole.
+#[derive(Debug, Clone)]
+pub struct TokenStream<'a> {
+    tokenizer: &'a Tokenizer,
+    skip_special: bool,
+    /// The tokens since the last point at which the text was whole (and that one, for decoders that look back).
+    window: Vec<u32>,
+    /// Bytes of the window's text that were given out.
+    shown: usize,
+}
+
+impl TokenStream<'_> {
+    /// Takes the next token and returns the text that became certain, which may be empty.
+    pub fn push(&mut self, id: u32) -> String {
+        self.window.push(id);
+        let text = self.tokenizer.decode(&self.window, self.skip_special);
+        let whole = text.len() - incomplete_tail(&text);
+        let new = text.get(self.shown..whole).unwrap_or_default().to_owned();
+        self.shown = self.shown.max(whole);
+        if whole == text.len() && !text.is_empty() {
+            let last = self.tokenizer.decode(&[id], self.skip_special);
+            if !last.is_empty() && incomplete_tail(&last) == 0 {
+                self.window = vec![id];
+                self.shown = last.len();
+            }
+        }
+        new
+    }
+
+    /// The rest, when no more tokens come: an incomplete character becomes U+FFFD.
+    pub fn finish(self) -> String {
+        let text = self.tokenizer.decode(&self.window, self.skip_special);
+        text.get(self.shown..).unwrap_or_default().to_owned()
+    }
+}
+
+/// Bytes at the end of a decoded text that later tokens may still turn into a character: an incomplete character is
+/// at most 3 bytes, which decode to one U+FFFD (byte-level) or to one each (byte fallback).
+fn incomplete_tail(text: &str) -> usize {
+    text.chars().rev().take(3).take_while(|&c| c == char::REPLACEMENT_CHARACTER).map(char::len_utf8).sum()
+}

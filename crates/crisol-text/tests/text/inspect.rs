@@ -1,0 +1,107 @@
+use crisol_text::inspect::{Inspection, Problem, Span, inspect_lines};
+use crisol_text::parse_jsonl_lines;
+
+use crate::fixture;
+
+fn inspect(text: &str, context: usize) -> Inspection {
+    inspect_lines(&fixture::setup(), parse_jsonl_lines("f", text.as_bytes()).unwrap(), context)
+}
+
+fn kinds(inspection: &Inspection) -> Vec<Vec<&'static str>> {
+    inspection.records.iter().map(|record| record.problems.iter().map(Problem::kind).collect()).collect()
+}
+
+#[test]
+fn spans_show_what_is_trained() {
+    let line = r#"{"messages": [{"role": "user", "content": "日本 1?"}, {"role": "assistant", "content": "😀 12"}]}"#;
+    let inspection = inspect(line, 100);
+    assert_eq!(kinds(&inspection), [[""; 0]]);
+    let sequence = &inspection.records[0].sequences[0];
+    let tokenizer = fixture::setup().tokenizer;
+    let tokens = |text| tokenizer.encode(text).unwrap().len();
+    let (asked, said) = ("<|user|>日本 1?<|end|><|assistant|>", "😀 12<|end|>");
+    let span = |text: &str, trained| Span { text: text.to_owned(), trained, tokens: tokens(text) };
+    assert_eq!(sequence.spans, [span(asked, false), span(said, true)]);
+    assert_eq!((sequence.tokens, sequence.trained), (tokens(asked) + tokens(said), tokens(said)));
+}
+
+#[test]
+fn every_sequence_has_the_text_of_its_tokens() {
+    let text = r#"{"text": "Santiago 😀 日本語"}
+        {"prompt": "a ", "completion": "é"}
+        {"prompt": "q", "chosen": "b", "rejected": "c"}
+        {"prompt": "q", "answer": "4"}"#;
+    let inspection = inspect(text, 100);
+    let shown: Vec<(&str, String)> = inspection
+        .records
+        .iter()
+        .flat_map(|record| &record.sequences)
+        .map(|s| (s.name, s.spans.iter().map(|span| span.text.as_str()).collect()))
+        .collect();
+    let shown: Vec<_> = shown.iter().map(|(name, text)| (*name, text.as_str())).collect();
+    let expected = [
+        ("text", "Santiago 😀 日本語<|eos|>"),
+        ("completion", "a é<|eos|>"),
+        ("chosen", "qb<|eos|>"),
+        ("rejected", "qc<|eos|>"),
+        ("prompt", "<|user|>q<|end|><|assistant|>"),
+    ];
+    assert_eq!(shown, expected);
+    assert!(kinds(&inspection).iter().all(Vec::is_empty));
+    // A text's first token has nothing before it, so that it is shown as untrained.
+    let text = &inspection.records[0].sequences[0];
+    assert_eq!(text.trained, text.tokens - 1);
+    assert_eq!((text.spans[0].trained, text.spans[0].tokens), (false, 1));
+    let shapes: Vec<_> = inspection.totals.shapes.into_iter().collect();
+    assert_eq!(
+        shapes,
+        [("prompt/answer", 1), ("prompt/chosen/rejected", 1), ("prompt/completion", 1), ("text", 1)]
+    );
+}
+
+#[test]
+fn problems_are_found_and_none_stops_the_inspection() {
+    let text = r#"{"messages": [{"role": "user", "content": "a"}]}
+        not json
+        {"prompt": "12345", "completion": "6"}
+        {"prompt": "123456789", "completion": "6"}
+        {"prompt": "a", "completion": " "}
+        {"prompt": "a<|end|><|assistant|>", "completion": "b"}
+        {"messages": [{"role": "robot", "content": "a"}]}
+        {"prompt": "1", "completion": "2"}
+        {"prompt": "1", "completion": "2"}"#;
+    let inspection = inspect(text, 6);
+    let expected: [&[&str]; 9] = [
+        &["trains nothing"],
+        &["unreadable"],
+        &["longer than the context"],
+        &["longer than the context"],
+        &["empty answer"],
+        &["special token in content"],
+        &["cannot be encoded"],
+        &[],
+        &["duplicate"],
+    ];
+    assert_eq!(kinds(&inspection), expected);
+    let said = |record: usize| inspection.records[record].problems[0].to_string();
+    assert!(said(1).starts_with("f:2: not JSON"));
+    assert_eq!(said(2), "7 tokens in a context of 6: the last 1 are cut off");
+    assert!(said(3).contains("the prompt's 9 fill the context of 6"));
+    assert!(said(5).starts_with("prompt contains <|end|>"));
+    assert!(said(6).starts_with("f:7: ") && said(6).contains("unknown role `robot`"), "{}", said(6));
+    assert_eq!(said(8), "the same as f:8");
+    assert_eq!(inspection.totals.problems["longer than the context"], 2);
+    assert_eq!(inspection.totals.longest, 11);
+}
+
+#[test]
+fn a_template_without_end_of_turn_is_a_problem_of_every_conversation() {
+    let mut setup = fixture::setup();
+    let source = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}\n{% endfor %}\
+                  {% if add_generation_prompt %}<|assistant|>{% endif %}";
+    setup.template = Some(fixture::template(source, "", "<|eos|>"));
+    let line = r#"{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}"#;
+    let inspection = inspect_lines(&setup, parse_jsonl_lines("f", line.as_bytes()).unwrap(), 99);
+    assert_eq!(kinds(&inspection), [["no end of turn"]]);
+    assert!(inspection.records[0].problems[0].to_string().contains("never learn to stop"));
+}

@@ -1,0 +1,161 @@
+use crisol_text::{Body, Message, TextError, Turns, parse_jsonl, parse_jsonl_lines, read_jsonl};
+
+fn one(line: &str) -> Body {
+    let mut records = parse_jsonl("f.jsonl", line).unwrap();
+    assert_eq!(records.len(), 1);
+    records.remove(0).body
+}
+
+fn error(line: &str) -> String {
+    // The wrong line is the third: after a good record and a blank line.
+    let text = format!("{{\"text\": \"good\"}}\n\n{line}\n{{\"text\": \"good\"}}\n");
+    let message = parse_jsonl("data/f.jsonl", &text).unwrap_err().to_string();
+    assert!(message.starts_with("data/f.jsonl:3: "), "{message}");
+    message
+}
+
+fn plain(text: &str) -> Turns {
+    Turns::Plain(text.to_owned())
+}
+
+#[test]
+fn every_shape_is_read() {
+    let (hi, yo) = (Message::user("hi"), Message::assistant("yo"));
+    let (m_hi, m_yo) = (r#"{"role": "user", "content": "hi"}"#, r#"{"role": "assistant", "content": "yo"}"#);
+    assert_eq!(one(r#"{"text": "a\nb"}"#), Body::Text { text: "a\nb".to_owned() });
+    let chat = Body::Chat { messages: vec![hi.clone(), yo.clone()] };
+    assert_eq!(one(&format!(r#"{{"messages": [{m_hi}, {m_yo}]}}"#)), chat);
+    let completion = Body::Completion { prompt: plain("1+1="), completion: plain("2") };
+    assert_eq!(one(r#"{"completion": "2", "prompt": "1+1="}"#), completion);
+    let problem = Body::Problem { prompt: plain("1+1?"), answer: "2".to_owned() };
+    assert_eq!(one(r#"{"prompt": "1+1?", "answer": "2"}"#), problem);
+    assert_eq!(one(r#"{"prompt": "1+1?", "answer": 2}"#), problem);
+    let preference = Body::Preference {
+        prompt: Turns::Chat(vec![hi]),
+        chosen: Turns::Chat(vec![yo]),
+        rejected: Turns::Chat(vec![Message::assistant("no")]),
+    };
+    let m_no = r#"{"role": "assistant", "content": "no"}"#;
+    assert_eq!(
+        one(&format!(r#"{{"prompt": [{m_hi}], "chosen": [{m_yo}], "rejected": [{m_no}]}}"#)),
+        preference
+    );
+    // Without a prompt, it is the messages that both conversations start with.
+    assert_eq!(one(&format!(r#"{{"chosen": [{m_hi}, {m_yo}], "rejected": [{m_hi}, {m_no}]}}"#)), preference);
+}
+
+#[test]
+fn a_plain_pair_without_prompt_is_cut_where_its_answers_part() {
+    let line = r#"{"chosen": "\n\nHuman: hi\n\nAssistant: I can.", "rejected": "\n\nHuman: hi\n\nAssistant: I cannot."}"#;
+    let expected = Body::Preference {
+        prompt: plain("\n\nHuman: hi\n\nAssistant:"),
+        chosen: plain(" I can."),
+        rejected: plain(" I cannot."),
+    };
+    assert_eq!(one(line), expected);
+    // Not in the middle of a word, nor of a character.
+    let expected = Body::Preference {
+        prompt: plain("The day was"),
+        chosen: plain(" cálido"),
+        rejected: plain(" cèlido"),
+    };
+    assert_eq!(one(r#"{"chosen": "The day was cálido", "rejected": "The day was cèlido"}"#), expected);
+}
+
+#[test]
+fn other_strings_are_kept() {
+    let line = r#"{"kind": "fact", "text": "x", "source": "world", "weight": 2, "tags": ["a"]}"#;
+    let record = parse_jsonl("f", line).unwrap().remove(0);
+    assert_eq!(record.kind(), Some("fact"));
+    let extra: Vec<_> = record.extra.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+    assert_eq!(extra, [("kind", "fact"), ("source", "world")]);
+    assert_eq!(record.place, "f:1");
+}
+
+#[test]
+fn blank_lines_byte_order_mark_and_line_ends_do_not_matter() {
+    let text = "\u{FEFF}{\"text\": \"a\"}\r\n\r\n  \t\n{\"text\": \"b\"}";
+    let records = parse_jsonl("f", text).unwrap();
+    let places: Vec<_> = records.iter().map(|record| record.place.as_str()).collect();
+    assert_eq!(places, ["f:1", "f:4"]);
+}
+
+#[test]
+fn files_without_records_are_errors() {
+    for text in ["", "\n\n", "  \n", "\u{FEFF}"] {
+        assert!(matches!(parse_jsonl("f", text), Err(TextError::NoRecords { .. })), "{text:?}");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("empty.jsonl");
+    assert!(matches!(read_jsonl(&path), Err(TextError::Read { .. })));
+    std::fs::write(&path, "").unwrap();
+    let message = read_jsonl(&path).unwrap_err().to_string();
+    assert!(message.contains("empty.jsonl") && message.contains("no records"), "{message}");
+}
+
+#[test]
+fn a_wrong_line_is_named_with_its_cause_and_remedy() {
+    let message = error(r#"{"text": "cut off"#);
+    assert!(message.contains("not JSON: EOF while parsing a string at column 17"), "{message}");
+    assert!(error("[1, 2]").contains("not an object"));
+    assert!(error("null").contains("not an object"));
+    let message = error(r#"{"question": "q", "response": 3}"#);
+    assert!(message.contains("`question`, `response`"), "{message}");
+    assert!(message.contains("messages | prompt + completion"), "{message}");
+    assert!(error("{}").contains("(none)"));
+    assert!(error(r#"{"text": null}"#).contains("`text` is null; make it a string"));
+    assert!(error(r#"{"messages": "hi"}"#).contains("`messages` is a string; make it a list of"));
+    assert!(
+        error(r#"{"messages": [{"role": "user"}]}"#)
+            .contains("message 0 (from 0), whose `content` is missing")
+    );
+    assert!(error(r#"{"messages": [{"role": 1, "content": ""}]}"#).contains("whose `role` is a number"));
+    assert!(error(r#"{"messages": ["hi"]}"#).contains("whose `role` is missing"));
+    let mixed =
+        error(r#"{"prompt": "p", "chosen": "a", "rejected": [{"role": "assistant", "content": "b"}]}"#);
+    assert!(mixed.contains("use one form for both"), "{mixed}");
+    assert!(error(r#"{"chosen": "a", "rejected": "a"}"#).contains("the same as `chosen`"));
+    let hi = r#"{"role": "user", "content": "hi"}"#;
+    let yo = r#"{"role": "assistant", "content": "yo"}"#;
+    assert!(
+        error(&format!(r#"{{"chosen": [{hi}], "rejected": [{yo}]}}"#)).contains("shares no first message")
+    );
+    assert!(
+        error(&format!(r#"{{"chosen": [{hi}, {yo}], "rejected": [{hi}]}}"#)).contains("only the beginning")
+    );
+}
+
+#[test]
+fn records_that_train_nothing_are_errors() {
+    assert!(error(r#"{"text": ""}"#).contains("trains no token"));
+    assert!(error(r#"{"messages": []}"#).contains("trains no token"));
+}
+
+#[test]
+fn invalid_utf8_is_named_by_line_and_byte() {
+    let mut bytes = b"{\"text\": \"a\"}\n{\"text\": \"".to_vec();
+    bytes.extend([b'x', 0xFF, b'"', b'}', b'\n']);
+    bytes.extend(b"{\"text\": \"b\"}\n");
+    let lines = parse_jsonl_lines("f", &bytes).unwrap();
+    assert_eq!(lines.iter().map(Result::is_ok).collect::<Vec<_>>(), [true, false, true]);
+    let message = lines[1].as_ref().unwrap_err().to_string();
+    assert!(message.starts_with("f:2: invalid UTF-8 at byte 12"), "{message}");
+}
+
+#[test]
+fn deep_nesting_is_an_error_not_a_crash() {
+    let text = format!("{{\"text\": {}}}", "[".repeat(200_000));
+    assert!(matches!(parse_jsonl("f", &text), Err(TextError::Malformed { .. })));
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_bytes_make_the_reader_panic(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..200)) {
+        let _ = parse_jsonl_lines("f", &bytes);
+    }
+
+    #[test]
+    fn no_json_makes_the_reader_panic(text in r#"\{"(text|messages|prompt|chosen)": [\[\]{}",:a1éx -]{0,20}, "(rejected|completion|answer)": ("a"|\[\]|1|\{\})\}"#) {
+        let _ = parse_jsonl("f", &text);
+    }
+}

@@ -1,0 +1,88 @@
+//! Weights and optimizer moments on disk, bit for bit, as safetensors. Written inside a folder that is replaced
+//! atomically by the caller.
+
+use std::borrow::Cow;
+use std::path::Path;
+
+use crisol_engine::Params;
+use crisol_hub::{Tensor, Tensors, write_tensors};
+
+use crate::{TrainError, Trainer};
+
+/// Writes weights as `folder/name.safetensors`.
+pub fn save_params(folder: &Path, name: &str, params: &Params) -> Result<(), TrainError> {
+    let tensors: Vec<Tensor<'_>> = params
+        .ids()
+        .map(|id| Tensor {
+            name: params.spec(id).name.clone(),
+            shape: params.spec(id).shape.clone(),
+            values: Box::new(move || Cow::Owned(params.read(id))),
+        })
+        .collect();
+    Ok(write_tensors(&file(folder, name), &tensors)?)
+}
+
+/// Restores what [`save_params`] wrote.
+pub fn load_params(folder: &Path, name: &str, params: &mut Params) -> Result<(), TrainError> {
+    let tensors = Tensors::open(&file(folder, name))?;
+    for id in params.ids() {
+        let spec = params.spec(id).clone();
+        params.write(id, &tensors.read(&spec.name, &spec.shape)?);
+    }
+    Ok(())
+}
+
+/// Writes a trainer's weights and moments. The number of steps goes with the moments.
+pub fn save_trainer(folder: &Path, name: &str, trainer: &Trainer) -> Result<(), TrainError> {
+    save_params(folder, name, &trainer.params)?;
+    let (params, optimizer) = (&trainer.params, &trainer.optimizer);
+    let mut tensors: Vec<Tensor<'_>> = Vec::new();
+    for id in params.ids() {
+        let spec = params.spec(id);
+        tensors.push(Tensor {
+            name: format!("{}{FIRST}", spec.name),
+            shape: spec.shape.clone(),
+            values: Box::new(move || Cow::Owned(optimizer.read(id).0)),
+        });
+        tensors.push(Tensor {
+            name: format!("{}{SECOND}", spec.name),
+            shape: spec.shape.clone(),
+            values: Box::new(move || Cow::Owned(optimizer.read(id).1)),
+        });
+    }
+    // Two 24-bit halves are exact in f32, so the count needs no other file.
+    let steps = optimizer.steps();
+    tensors.push(Tensor {
+        name: STEPS.into(),
+        shape: vec![2],
+        values: Box::new(move || Cow::Owned(vec![(steps >> 24) as f32, (steps & 0xff_ffff) as f32])),
+    });
+    Ok(write_tensors(&file(folder, &moments(name)), &tensors)?)
+}
+
+/// Restores what [`save_trainer`] wrote.
+pub fn load_trainer(folder: &Path, name: &str, trainer: &mut Trainer) -> Result<(), TrainError> {
+    load_params(folder, name, &mut trainer.params)?;
+    let tensors = Tensors::open(&file(folder, &moments(name)))?;
+    for id in trainer.params.ids() {
+        let spec = trainer.params.spec(id);
+        let first = tensors.read(&format!("{}{FIRST}", spec.name), &spec.shape)?;
+        let second = tensors.read(&format!("{}{SECOND}", spec.name), &spec.shape)?;
+        trainer.optimizer.write(id, &first, &second);
+    }
+    let steps = tensors.read(STEPS, &[2])?;
+    trainer.optimizer.set_steps((steps[0] as u64) << 24 | steps[1] as u64);
+    Ok(())
+}
+
+const FIRST: &str = ".first_moment";
+const SECOND: &str = ".second_moment";
+const STEPS: &str = "optimizer.steps";
+
+fn file(folder: &Path, name: &str) -> std::path::PathBuf {
+    folder.join(format!("{name}.safetensors"))
+}
+
+fn moments(name: &str) -> String {
+    format!("{name}.optimizer")
+}

@@ -1,0 +1,164 @@
+//! One optimizer step over a batch of packed documents, whatever the objective is.
+
+use crisol_engine::{AdamW, AdamWConfig, Lanes, Params, Tape, Var};
+use crisol_model::{Context, Model};
+use crisol_objectives::{LossAndGrad, TokenScores};
+use crisol_text::Packed;
+
+use crate::TrainError;
+
+/// What the objective looks at.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Output {
+    /// Log-probabilities of the targets.
+    TokenScores {
+        /// 1 / temperature.
+        logit_scale: f32,
+        /// Whether entropies are wanted too.
+        entropy: bool,
+    },
+    /// The scalar head's value at every row.
+    Scalar,
+}
+
+/// What a step did.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Step<S> {
+    /// Loss over the whole batch.
+    pub loss: f64,
+    /// Norm of the gradient before clipping.
+    pub grad_norm: f64,
+    /// The objective's statistics, summed over shards.
+    pub stats: S,
+}
+
+/// A model with what it takes to train it.
+#[derive(Debug)]
+pub struct Trainer {
+    /// The architecture.
+    pub model: Model,
+    /// The weights.
+    pub params: Params,
+    /// AdamW's moments.
+    pub optimizer: AdamW,
+    lanes: Lanes,
+}
+
+impl Trainer {
+    /// A trainer that starts from these weights with a fresh optimizer.
+    pub fn new(model: Model, params: Params) -> Trainer {
+        let optimizer = AdamW::new(&params);
+        let lanes = Lanes::new(&params);
+        Trainer { model, params, optimizer, lanes }
+    }
+
+    /// One step over a batch that is cut into `shards`. The objective gets a shard's index and scores; losses and
+    /// statistics add up over shards, so it must divide by the whole batch's normaliser.
+    pub fn step<S: Default + std::ops::AddAssign + Send>(
+        &mut self,
+        shards: &[Packed],
+        output: Output,
+        config: &AdamWConfig,
+        objective: impl Fn(usize, &TokenScores<'_>) -> LossAndGrad<S> + Sync,
+    ) -> Result<Step<S>, TrainError> {
+        let step = self.optimizer.steps() + 1;
+        if shards.iter().all(|shard| shard.rows.is_empty()) {
+            return Err(TrainError::NothingToTrain { step });
+        }
+        let Trainer { model, params, optimizer, lanes } = self;
+        let weights = &*params;
+        let (grads, parts) = lanes.run(shards.len(), |i, workspace, grads| -> Result<_, TrainError> {
+            let shard = &shards[i];
+            let mut tape = Tape::training(weights, workspace);
+            let outputs = forward(model, &mut tape, shard, output)?;
+            let result = with_scores(&tape, outputs, shard, |scores| objective(i, scores));
+            match outputs {
+                Outputs::Tokens(logp, _) if result.dentropy.is_empty() => {
+                    tape.backward(&[(logp, &result.dlogp)], grads);
+                }
+                Outputs::Tokens(logp, entropy) => {
+                    tape.backward(&[(logp, &result.dlogp), (entropy, &result.dentropy)], grads);
+                }
+                Outputs::Scalar(value) => tape.backward(&[(value, &result.dvalue)], grads),
+            }
+            Ok((result.loss, result.stats))
+        })?;
+        let mut loss = 0.0;
+        let mut stats = S::default();
+        let mut broken = None;
+        for (i, (part, part_stats)) in parts.into_iter().enumerate() {
+            if !part.is_finite() {
+                broken.get_or_insert(i);
+            }
+            loss += part;
+            stats += part_stats;
+        }
+        let diverged = |grad_norm, diagnosis| TrainError::Diverged {
+            step,
+            loss,
+            grad_norm,
+            lr: f64::from(config.lr),
+            diagnosis,
+        };
+        if let Some(i) = broken {
+            let diagnosis = format!(
+                "The first of the batch's {} shards with such a loss is number {} ({} documents, {} tokens).",
+                shards.len(),
+                i + 1,
+                shards[i].offsets.len() - 1,
+                shards[i].ids.len()
+            );
+            return Err(diverged(grads.norm(), diagnosis));
+        }
+        let grad_norm = optimizer.step(params, grads, config);
+        if !grad_norm.is_finite() {
+            return Err(diverged(grad_norm, "The loss itself is finite; the gradient overflowed.".into()));
+        }
+        Ok(Step { loss, grad_norm, stats })
+    }
+}
+
+/// What a model says about a batch without training on it: `read(shard, scores)` for every shard, in order.
+pub fn evaluate<T: Send>(
+    model: &Model,
+    params: &Params,
+    shards: &[Packed],
+    output: Output,
+    read: impl Fn(usize, &TokenScores<'_>) -> T + Sync,
+) -> Result<Vec<T>, TrainError> {
+    let parts = params.device().map(shards.len(), |i, workspace| -> Result<T, TrainError> {
+        let mut tape = Tape::inference(params, workspace);
+        let outputs = forward(model, &mut tape, &shards[i], output)?;
+        Ok(with_scores(&tape, outputs, &shards[i], |scores| read(i, scores)))
+    });
+    parts.into_iter().collect()
+}
+
+#[derive(Clone, Copy)]
+enum Outputs {
+    /// Log-probs and entropies.
+    Tokens(Var, Var),
+    Scalar(Var),
+}
+
+fn forward(model: &Model, tape: &mut Tape<'_>, shard: &Packed, output: Output) -> Result<Outputs, TrainError> {
+    let hidden = model.hidden(tape, &shard.ids, &shard.offsets, Context::Full)?;
+    Ok(match output {
+        Output::TokenScores { logit_scale, entropy } => {
+            let (logp, entropy) =
+                model.token_scores(tape, hidden, &shard.rows, &shard.targets, logit_scale, entropy)?;
+            Outputs::Tokens(logp, entropy)
+        }
+        Output::Scalar => Outputs::Scalar(model.scalar(tape, hidden, &shard.rows)?),
+    })
+}
+
+fn with_scores<T>(tape: &Tape<'_>, outputs: Outputs, shard: &Packed, f: impl FnOnce(&TokenScores<'_>) -> T) -> T {
+    let offsets = &shard.row_offsets;
+    match outputs {
+        Outputs::Tokens(logp, entropy) => {
+            f(&TokenScores { logp: &tape.read(logp), entropy: &tape.read(entropy), value: &[], offsets })
+        }
+        Outputs::Scalar(value) => f(&TokenScores { logp: &[], entropy: &[], value: &tape.read(value), offsets }),
+    }
+}

@@ -1,0 +1,397 @@
+//! Sums, and word problems of several steps with an answer that can be checked.
+//!
+//! A problem follows one person and one kind of thing. The running number stays within 2..=60 and each step adds
+//! or takes away 1..=12 (a problem may start with a product up to 9 x 9), so that every single step is a fact the
+//! tiny model has met many times.
+
+use crate::dice::Dice;
+use crate::splits::tuple_is_held_out;
+use crate::words::{HELD_OUT_PEOPLE, HELD_OUT_THINGS, PEOPLE, Person, THINGS, Thing, fill};
+
+/// Bounds of the running number. Two and more, because "1 apples" is not English.
+const LOWEST: u32 = 2;
+const HIGHEST: u32 = 60;
+/// Largest number that is added or taken away.
+const LARGEST_OPERAND: u32 = 12;
+
+const START: [&str; 1] = ["{P} has {n} {o}."];
+const HELD_OUT_START: [&str; 2] = ["{P} starts with {n} {o}.", "{P} owns {n} {o}."];
+const PRODUCT: [&str; 2] = ["{P} has {m} boxes with {n} {o} each.", "{P} has {m} bags with {n} {o} each."];
+const HELD_OUT_PRODUCT: [&str; 2] =
+    ["{P} fills {m} baskets with {n} {o} each.", "{P} has {m} boxes with {n} {o} in each box."];
+const ADD: [&str; 4] =
+    ["{he} gets {n} more.", "{he} finds {n} more.", "{he} buys {n} more.", "{Q} gives {him} {n} more."];
+const HELD_OUT_ADD: [&str; 2] = ["{he} receives {n} more.", "{Q} brings {him} {n} more."];
+const TAKE: [&str; 3] = ["{he} gives {n} to {Q}.", "{he} loses {n}.", "{he} sells {n}."];
+const TAKE_FOOD: [&str; 4] = ["{he} gives {n} to {Q}.", "{he} loses {n}.", "{he} sells {n}.", "{he} eats {n}."];
+const HELD_OUT_TAKE: [&str; 2] = ["{he} hands {n} to {Q}.", "{he} throws {n} away."];
+const LINKS: [&str; 5] = ["", "", "then ", "after that ", "later "];
+const QUESTION: [&str; 3] = [
+    "how many {o} does {P} have now?",
+    "how many {o} does {he} have in the end?",
+    "how many {o} are there now?",
+];
+const HELD_OUT_QUESTION: [&str; 2] = ["how many {o} does {P} own now?", "how many {o} are left in the end?"];
+
+/// What a step does.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Operation {
+    Add,
+    Take,
+    Times,
+}
+
+impl Operation {
+    fn sign(self) -> char {
+        match self {
+            Self::Add => '+',
+            Self::Take => '-',
+            Self::Times => 'x',
+        }
+    }
+}
+
+/// One step: `left sign right = result`.
+#[derive(Clone, Copy)]
+pub(crate) struct Step {
+    left: u32,
+    operation: Operation,
+    right: u32,
+    result: u32,
+}
+
+impl Step {
+    fn new(left: u32, operation: Operation, right: u32) -> Self {
+        let result = match operation {
+            Operation::Add => left + right,
+            Operation::Take => left - right,
+            Operation::Times => left * right,
+        };
+        Self { left, operation, right, result }
+    }
+
+    /// "7 + 5 = 12."
+    pub(crate) fn equation(&self) -> String {
+        format!("{} {} {} = {}.", self.left, self.operation.sign(), self.right, self.result)
+    }
+}
+
+/// Whose names, things and wordings a problem uses.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Telling {
+    /// Those of chat training.
+    Train,
+    /// Held-out names and things; a third of the wordings are held out too.
+    HeldOut,
+    /// All of them: stories of pre-training.
+    Story,
+}
+
+/// A word problem with its solution.
+pub(crate) struct Problem {
+    /// One sentence for the start and one per further step. A start with a product is itself the first step.
+    sentences: Vec<String>,
+    question: String,
+    steps: Vec<Step>,
+    starts_with_product: bool,
+    person: Person,
+    thing: Thing,
+}
+
+impl Problem {
+    /// A new problem of three to five steps.
+    pub(crate) fn new(telling: Telling, dice: &mut Dice) -> Self {
+        let length = *dice.pick(&[3, 3, 4, 4, 5]);
+        loop {
+            let steps = steps(length, dice);
+            if tuple_is_held_out(&tuple(&steps)) == (telling == Telling::HeldOut) {
+                return Self::tell(telling, steps, dice);
+            }
+        }
+    }
+
+    fn tell(telling: Telling, steps: Vec<Step>, dice: &mut Dice) -> Self {
+        let held_out_cast = match telling {
+            Telling::Train => false,
+            Telling::HeldOut => true,
+            Telling::Story => dice.chance(0.3),
+        };
+        let people: &[Person] = if held_out_cast { &HELD_OUT_PEOPLE } else { &PEOPLE };
+        let person = *dice.pick(people);
+        let other = loop {
+            let other = *dice.pick(people);
+            if other != person {
+                break other;
+            }
+        };
+        let held_out_things = held_out_cast && (telling == Telling::HeldOut || dice.chance(0.8));
+        let thing = if held_out_things { *dice.pick(&HELD_OUT_THINGS) } else { *dice.pick(&THINGS) };
+        let wording = |dice: &mut Dice, usual: &[&'static str], held_out: &[&'static str]| -> &'static str {
+            let use_held_out = match telling {
+                Telling::Train => false,
+                Telling::HeldOut => dice.chance(0.35),
+                Telling::Story => dice.chance(0.3),
+            };
+            if use_held_out { *dice.pick(held_out) } else { *dice.pick(usual) }
+        };
+        let say = |template: &str, link: &str, m: u32, n: u32| {
+            let (m, n) = (m.to_string(), n.to_string());
+            fill(&format!("{link}{template}"), &[
+                ("P", person.name),
+                ("Q", other.name),
+                ("he", person.subject()),
+                ("him", person.object()),
+                ("o", thing.plural),
+                ("m", &m),
+                ("n", &n),
+            ])
+        };
+        let first = steps[0];
+        let starts_with_product = first.operation == Operation::Times;
+        let mut sentences = Vec::with_capacity(steps.len() + 1);
+        if starts_with_product {
+            let template = wording(dice, &PRODUCT, &HELD_OUT_PRODUCT);
+            sentences.push(say(template, "", first.left, first.right));
+        } else {
+            sentences.push(say(wording(dice, &START, &HELD_OUT_START), "", 0, first.left));
+        }
+        for step in &steps[usize::from(starts_with_product)..] {
+            let template = match (step.operation, thing.food) {
+                (Operation::Take, true) => wording(dice, &TAKE_FOOD, &HELD_OUT_TAKE),
+                (Operation::Take, false) => wording(dice, &TAKE, &HELD_OUT_TAKE),
+                _ => wording(dice, &ADD, &HELD_OUT_ADD),
+            };
+            sentences.push(say(template, dice.pick(&LINKS), 0, step.right));
+        }
+        let question = say(wording(dice, &QUESTION, &HELD_OUT_QUESTION), "", 0, 0);
+        Self { sentences, question, steps, starts_with_product, person, thing }
+    }
+
+    /// The problem as it is asked.
+    pub(crate) fn prompt(&self) -> String {
+        format!("{} {}", self.sentences.join(" "), self.question)
+    }
+
+    /// The number that answers it.
+    pub(crate) fn answer(&self) -> u32 {
+        self.steps.last().expect("a problem has steps").result
+    }
+
+    /// "The answer is 17."
+    pub(crate) fn direct(&self) -> String {
+        say_answer(self.answer())
+    }
+
+    /// Every step with its result, in thinking marks, then the answer.
+    pub(crate) fn careful(&self) -> String {
+        format!("<think>{}</think>{}", equations(&self.steps), self.direct())
+    }
+
+    /// All operations in one line without the results in between, then the answer: right, but a leap.
+    pub(crate) fn leap(&self) -> String {
+        let mut line = self.steps[0].left.to_string();
+        for step in &self.steps {
+            line.push_str(&format!(" {} {}", step.operation.sign(), step.right));
+        }
+        format!("<think>{line} = {}.</think>{}", self.answer(), self.direct())
+    }
+
+    /// A careful-looking solution that goes wrong: in a step, or in reading off the last result.
+    pub(crate) fn wrong(&self, dice: &mut Dice) -> String {
+        let off_by = |value: u32, dice: &mut Dice| {
+            let by = dice.range(1, 9);
+            if dice.chance(0.5) && value > by { value - by } else { value + by }
+        };
+        if dice.chance(0.5) {
+            return format!(
+                "<think>{}</think>{}",
+                equations(&self.steps),
+                say_answer(off_by(self.answer(), dice))
+            );
+        }
+        let mut steps = self.steps.clone();
+        let at = dice.range(0, steps.len() as u32 - 1) as usize;
+        steps[at].result = off_by(steps[at].result, dice);
+        for i in at + 1..steps.len() {
+            let left = steps[i - 1].result;
+            let right = if steps[i].operation == Operation::Take { steps[i].right.min(left) } else { steps[i].right };
+            steps[i] = Step::new(left, steps[i].operation, right);
+        }
+        let answer = steps.last().expect("a problem has steps").result;
+        format!("<think>{}</think>{}", equations(&steps), say_answer(answer))
+    }
+
+    /// "The answer is …" with a wrong number and without thinking.
+    pub(crate) fn wrong_guess(&self, dice: &mut Dice) -> String {
+        say_answer(self.answer() + dice.range(1, 9))
+    }
+
+    /// A story for pre-training: each sentence is followed by its step.
+    pub(crate) fn told_step_by_step(&self, dice: &mut Dice) -> String {
+        let mut text = self.sentences[0].clone();
+        let mut steps = self.steps.iter();
+        let mut tell = |text: &mut String, step: &Step, dice: &mut Dice| {
+            text.push(' ');
+            text.push_str(&step.equation());
+            if dice.chance(0.5) {
+                let now = *dice.pick(&["now {he} has {n} {o}.", "{he} has {n} {o} now.", "that makes {n} {o}."]);
+                text.push(' ');
+                text.push_str(&self.fill(now, step.result));
+            }
+        };
+        if self.starts_with_product {
+            tell(&mut text, steps.next().expect("a problem has steps"), dice);
+        }
+        for (sentence, step) in self.sentences[1..].iter().zip(steps) {
+            text.push(' ');
+            text.push_str(sentence);
+            tell(&mut text, step, dice);
+        }
+        text
+    }
+
+    /// A page of an exercise book for pre-training: the problem, then all steps, then the result in words.
+    pub(crate) fn solved(&self, dice: &mut Dice) -> String {
+        let result = *dice.pick(&[
+            "the answer is {n}.",
+            "so {P} has {n} {o}.",
+            "{P} has {n} {o} now.",
+            "there are {n} {o}.",
+            "the result is {n}.",
+        ]);
+        let break_line = *dice.pick(&[" ", "\n"]);
+        format!(
+            "{}{break_line}{}{break_line}{}",
+            self.prompt(),
+            equations(&self.steps),
+            self.fill(result, self.answer())
+        )
+    }
+
+    fn fill(&self, template: &str, n: u32) -> String {
+        fill(template, &[
+            ("P", self.person.name),
+            ("he", self.person.subject()),
+            ("o", self.thing.plural),
+            ("n", &n.to_string()),
+        ])
+    }
+}
+
+fn say_answer(answer: u32) -> String {
+    format!("The answer is {answer}.")
+}
+
+fn equations(steps: &[Step]) -> String {
+    steps.iter().map(Step::equation).collect::<Vec<_>>().join(" ")
+}
+
+/// The numbers and operations of a problem, as one word.
+fn tuple(steps: &[Step]) -> String {
+    let mut tuple = steps[0].left.to_string();
+    for step in steps {
+        tuple.push(step.operation.sign());
+        tuple.push_str(&step.right.to_string());
+    }
+    tuple
+}
+
+/// `length` steps, each going on from the result of the one before.
+fn steps(length: usize, dice: &mut Dice) -> Vec<Step> {
+    let mut steps = Vec::with_capacity(length);
+    if dice.chance(0.3) {
+        steps.push(product(dice));
+    } else {
+        let start = dice.range(3, 20);
+        steps.push(step_from(start, dice));
+    }
+    while steps.len() < length {
+        let value = steps.last().map_or(0, |step: &Step| step.result);
+        steps.push(step_from(value, dice));
+    }
+    steps
+}
+
+fn product(dice: &mut Dice) -> Step {
+    loop {
+        let step = Step::new(dice.range(2, 9), Operation::Times, dice.range(2, 9));
+        if step.result <= HIGHEST {
+            return step;
+        }
+    }
+}
+
+fn step_from(value: u32, dice: &mut Dice) -> Step {
+    loop {
+        let by = dice.range(1, LARGEST_OPERAND);
+        if dice.chance(0.5) {
+            if value + by <= HIGHEST {
+                return Step::new(value, Operation::Add, by);
+            }
+        } else if value >= by + LOWEST {
+            return Step::new(value, Operation::Take, by);
+        }
+    }
+}
+
+/// A page of unconnected sums for pre-training.
+pub(crate) fn sums(dice: &mut Dice) -> String {
+    let lines: Vec<String> = (0..dice.range(4, 8))
+        .map(|_| {
+            let kind = dice.range(0, 9);
+            if kind < 2 {
+                Step::new(dice.range(1, 9), Operation::Times, dice.range(1, 9)).equation()
+            } else {
+                step_from(dice.range(LOWEST, HIGHEST), dice).equation()
+            }
+        })
+        .collect();
+    let title = *dice.pick(&["", "", "Sums:\n", "Homework:\n", "On the board:\n"]);
+    format!("{title}{}", lines.join(*dice.pick(&[" ", "\n"])))
+}
+
+/// A chain of sums for pre-training: each goes on from the result before.
+pub(crate) fn chain(dice: &mut Dice) -> String {
+    let length = dice.range(3, 7) as usize;
+    loop {
+        let steps = steps(length, dice);
+        if !tuple_is_held_out(&tuple(&steps)) {
+            let title = *dice.pick(&["", "", "Step by step: ", "Solution: "]);
+            return format!("{title}{}", equations(&steps));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{HIGHEST, LOWEST, Problem, Telling, tuple};
+    use crate::dice::Dice;
+    use crate::splits::tuple_is_held_out;
+
+    #[test]
+    fn steps_go_on_from_each_other_within_bounds() {
+        let mut dice = Dice::new("test");
+        for _ in 0..500 {
+            let problem = Problem::new(Telling::Train, &mut dice);
+            assert!((3..=5).contains(&problem.steps.len()));
+            for pair in problem.steps.windows(2) {
+                assert_eq!(pair[0].result, pair[1].left);
+            }
+            assert!(problem.steps.iter().all(|step| (LOWEST..=HIGHEST).contains(&step.result)));
+            assert!(!tuple_is_held_out(&tuple(&problem.steps)));
+        }
+    }
+
+    #[test]
+    fn wrong_solutions_are_wrong() {
+        let mut dice = Dice::new("test");
+        for _ in 0..500 {
+            let problem = Problem::new(Telling::HeldOut, &mut dice);
+            assert!(tuple_is_held_out(&tuple(&problem.steps)));
+            let right = problem.direct();
+            assert!(!problem.wrong_guess(&mut dice).ends_with(&right));
+            let wrong = problem.wrong(&mut dice);
+            assert_ne!(wrong, problem.careful());
+        }
+    }
+}

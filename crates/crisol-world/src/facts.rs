@@ -1,0 +1,297 @@
+//! The facts of the world, all of them true: countries, animals, materials, units.
+//!
+//! A fact is a subject, an attribute and one value. Left out is whatever has no single clean answer (a country
+//! with two official languages, an animal whose legs are a matter of opinion).
+
+/// What is said about a subject.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Attribute {
+    Capital,
+    Continent,
+    Currency,
+    Language,
+    Neighbour,
+    Kind,
+    Eats,
+    Home,
+    Legs,
+    Source,
+    Use,
+    Unit,
+}
+
+/// All attributes, in the order of the tables.
+pub(crate) const ATTRIBUTES: [Attribute; 12] = [
+    Attribute::Capital,
+    Attribute::Continent,
+    Attribute::Currency,
+    Attribute::Language,
+    Attribute::Neighbour,
+    Attribute::Kind,
+    Attribute::Eats,
+    Attribute::Home,
+    Attribute::Legs,
+    Attribute::Source,
+    Attribute::Use,
+    Attribute::Unit,
+];
+
+/// One fact.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Fact {
+    /// What is said.
+    pub(crate) attribute: Attribute,
+    /// About what: "France", "lion", "wool", "minute".
+    pub(crate) subject: &'static str,
+    /// The subject's plural, for animals; empty for the rest.
+    pub(crate) plural: &'static str,
+    /// The smaller unit, for units; empty for the rest.
+    pub(crate) parts: &'static str,
+    /// The answer: "Paris", "mammal", "60".
+    pub(crate) value: &'static str,
+}
+
+struct Country {
+    name: &'static str,
+    capital: &'static str,
+    continent: &'static str,
+    currency: &'static str,
+    language: Option<&'static str>,
+    /// Neighbours come in pairs, so that "next to" reads the same from both sides.
+    neighbour: Option<&'static str>,
+}
+
+const fn country(
+    name: &'static str,
+    capital: &'static str,
+    continent: &'static str,
+    currency: &'static str,
+    language: &'static str,
+    neighbour: &'static str,
+) -> Country {
+    let language = if language.is_empty() { None } else { Some(language) };
+    let neighbour = if neighbour.is_empty() { None } else { Some(neighbour) };
+    Country { name, capital, continent, currency, language, neighbour }
+}
+
+const COUNTRIES: [Country; 60] = [
+    country("France", "Paris", "Europe", "euro", "French", "Germany"),
+    country("Germany", "Berlin", "Europe", "euro", "German", "France"),
+    country("Spain", "Madrid", "Europe", "euro", "Spanish", "Portugal"),
+    country("Portugal", "Lisbon", "Europe", "euro", "Portuguese", "Spain"),
+    country("Italy", "Rome", "Europe", "euro", "Italian", "Austria"),
+    country("Austria", "Vienna", "Europe", "euro", "German", "Italy"),
+    country("Poland", "Warsaw", "Europe", "zloty", "Polish", "Lithuania"),
+    country("Lithuania", "Vilnius", "Europe", "euro", "Lithuanian", "Poland"),
+    country("Czechia", "Prague", "Europe", "koruna", "Czech", "Slovakia"),
+    country("Slovakia", "Bratislava", "Europe", "euro", "Slovak", "Czechia"),
+    country("Hungary", "Budapest", "Europe", "forint", "Hungarian", "Romania"),
+    country("Romania", "Bucharest", "Europe", "leu", "Romanian", "Hungary"),
+    country("Greece", "Athens", "Europe", "euro", "Greek", "Albania"),
+    country("Albania", "Tirana", "Europe", "lek", "Albanian", "Greece"),
+    country("Sweden", "Stockholm", "Europe", "krona", "Swedish", "Norway"),
+    country("Norway", "Oslo", "Europe", "krone", "Norwegian", "Sweden"),
+    country("Estonia", "Tallinn", "Europe", "euro", "Estonian", "Latvia"),
+    country("Latvia", "Riga", "Europe", "euro", "Latvian", "Estonia"),
+    country("Croatia", "Zagreb", "Europe", "euro", "Croatian", "Slovenia"),
+    country("Slovenia", "Ljubljana", "Europe", "euro", "Slovene", "Croatia"),
+    country("Denmark", "Copenhagen", "Europe", "krone", "Danish", ""),
+    country("Iceland", "Reykjavik", "Europe", "krona", "Icelandic", ""),
+    country("China", "Beijing", "Asia", "yuan", "Chinese", "Mongolia"),
+    country("Mongolia", "Ulaanbaatar", "Asia", "tugrik", "Mongolian", "China"),
+    country("Thailand", "Bangkok", "Asia", "baht", "Thai", "Laos"),
+    country("Laos", "Vientiane", "Asia", "kip", "Lao", "Thailand"),
+    country("Vietnam", "Hanoi", "Asia", "dong", "Vietnamese", "Cambodia"),
+    country("Cambodia", "Phnom Penh", "Asia", "riel", "Khmer", "Vietnam"),
+    country("Japan", "Tokyo", "Asia", "yen", "Japanese", ""),
+    country("South Korea", "Seoul", "Asia", "won", "Korean", ""),
+    country("Nepal", "Kathmandu", "Asia", "rupee", "Nepali", ""),
+    country("Bangladesh", "Dhaka", "Asia", "taka", "Bengali", ""),
+    country("Jordan", "Amman", "Asia", "dinar", "Arabic", ""),
+    country("Qatar", "Doha", "Asia", "riyal", "Arabic", ""),
+    country("Egypt", "Cairo", "Africa", "pound", "Arabic", "Libya"),
+    country("Libya", "Tripoli", "Africa", "dinar", "Arabic", "Egypt"),
+    country("Tunisia", "Tunis", "Africa", "dinar", "Arabic", ""),
+    country("Ghana", "Accra", "Africa", "cedi", "English", ""),
+    country("Nigeria", "Abuja", "Africa", "naira", "English", ""),
+    country("Senegal", "Dakar", "Africa", "franc", "French", "Guinea"),
+    country("Guinea", "Conakry", "Africa", "franc", "French", "Senegal"),
+    country("Angola", "Luanda", "Africa", "kwanza", "Portuguese", "Namibia"),
+    country("Namibia", "Windhoek", "Africa", "dollar", "English", "Angola"),
+    country("Zambia", "Lusaka", "Africa", "kwacha", "English", "Botswana"),
+    country("Botswana", "Gaborone", "Africa", "pula", "", "Zambia"),
+    country("Mozambique", "Maputo", "Africa", "metical", "Portuguese", ""),
+    country("Kenya", "Nairobi", "Africa", "shilling", "", ""),
+    country("Cuba", "Havana", "North America", "peso", "Spanish", ""),
+    country("Jamaica", "Kingston", "North America", "dollar", "English", ""),
+    country("Honduras", "Tegucigalpa", "North America", "lempira", "Spanish", "Nicaragua"),
+    country("Nicaragua", "Managua", "North America", "cordoba", "Spanish", "Honduras"),
+    country("Brazil", "Brasilia", "South America", "real", "Portuguese", "Uruguay"),
+    country("Uruguay", "Montevideo", "South America", "peso", "Spanish", "Brazil"),
+    country("Argentina", "Buenos Aires", "South America", "peso", "Spanish", "Chile"),
+    country("Chile", "Santiago", "South America", "peso", "Spanish", "Argentina"),
+    country("Colombia", "Bogota", "South America", "peso", "Spanish", "Venezuela"),
+    country("Venezuela", "Caracas", "South America", "bolivar", "Spanish", "Colombia"),
+    country("Ecuador", "Quito", "South America", "dollar", "Spanish", ""),
+    country("Suriname", "Paramaribo", "South America", "dollar", "Dutch", "Guyana"),
+    country("Guyana", "Georgetown", "South America", "dollar", "English", "Suriname"),
+];
+
+struct Animal {
+    name: &'static str,
+    plural: &'static str,
+    kind: &'static str,
+    eats: &'static str,
+    /// Where it lives, as in "it lives in …".
+    home: &'static str,
+    legs: Option<&'static str>,
+}
+
+const fn animal(
+    name: &'static str,
+    plural: &'static str,
+    kind: &'static str,
+    eats: &'static str,
+    home: &'static str,
+    legs: &'static str,
+) -> Animal {
+    let legs = if legs.is_empty() { None } else { Some(legs) };
+    Animal { name, plural, kind, eats, home, legs }
+}
+
+const ANIMALS: [Animal; 26] = [
+    animal("lion", "lions", "mammal", "meat", "the savanna", "four"),
+    animal("wolf", "wolves", "mammal", "meat", "the forest", "four"),
+    animal("panda", "pandas", "mammal", "bamboo", "the mountains", "four"),
+    animal("koala", "koalas", "mammal", "leaves", "trees", "four"),
+    animal("camel", "camels", "mammal", "grass", "the desert", "four"),
+    animal("cow", "cows", "mammal", "grass", "barns", "four"),
+    animal("horse", "horses", "mammal", "hay", "stables", "four"),
+    animal("rabbit", "rabbits", "mammal", "grass", "burrows", "four"),
+    animal("squirrel", "squirrels", "mammal", "nuts", "trees", "four"),
+    animal("elephant", "elephants", "mammal", "leaves", "the savanna", "four"),
+    animal("polar bear", "polar bears", "mammal", "seals", "the Arctic", "four"),
+    animal("bat", "bats", "mammal", "insects", "caves", ""),
+    animal("whale", "whales", "mammal", "krill", "the ocean", ""),
+    animal("monkey", "monkeys", "mammal", "fruit", "the jungle", ""),
+    animal("penguin", "penguins", "bird", "fish", "the Antarctic", "two"),
+    animal("eagle", "eagles", "bird", "meat", "the mountains", "two"),
+    animal("owl", "owls", "bird", "mice", "the forest", "two"),
+    animal("duck", "ducks", "bird", "water plants", "ponds", "two"),
+    animal("crocodile", "crocodiles", "reptile", "meat", "rivers", "four"),
+    animal("snake", "snakes", "reptile", "mice", "the grass", ""),
+    animal("frog", "frogs", "amphibian", "insects", "ponds", "four"),
+    animal("shark", "sharks", "fish", "fish", "the sea", ""),
+    animal("bee", "bees", "insect", "nectar", "hives", "six"),
+    animal("ant", "ants", "insect", "seeds", "nests", "six"),
+    animal("butterfly", "butterflies", "insect", "nectar", "meadows", "six"),
+    animal("spider", "spiders", "arachnid", "insects", "webs", "eight"),
+];
+
+/// Name, where it comes from, what it is used for.
+const MATERIALS: [(&str, &str, &str); 15] = [
+    ("wool", "sheep", "sweaters"),
+    ("leather", "animal skins", "shoes"),
+    ("paper", "wood", "books"),
+    ("glass", "sand", "windows"),
+    ("silk", "silkworms", "scarves"),
+    ("linen", "flax", "tablecloths"),
+    ("rubber", "tree sap", "tyres"),
+    ("steel", "iron", "bridges"),
+    ("plastic", "oil", "bottles"),
+    ("wax", "bees", "candles"),
+    ("flour", "wheat", "cakes"),
+    ("cork", "oak bark", "stoppers"),
+    ("cheese", "milk", "pizzas"),
+    ("chocolate", "cocoa beans", "sweets"),
+    ("brick", "clay", "walls"),
+];
+
+/// Larger unit, smaller unit, how many.
+const UNITS: [(&str, &str, &str); 12] = [
+    ("minute", "seconds", "60"),
+    ("hour", "minutes", "60"),
+    ("day", "hours", "24"),
+    ("week", "days", "7"),
+    ("year", "months", "12"),
+    ("decade", "years", "10"),
+    ("century", "years", "100"),
+    ("metre", "centimetres", "100"),
+    ("kilometre", "metres", "1000"),
+    ("kilogram", "grams", "1000"),
+    ("ton", "kilograms", "1000"),
+    ("litre", "millilitres", "1000"),
+];
+
+/// Every fact, subject by subject.
+pub(crate) fn facts() -> Vec<Fact> {
+    let mut facts = Vec::new();
+    for country in &COUNTRIES {
+        let mut add = |attribute, value| {
+            facts.push(Fact { attribute, subject: country.name, plural: "", parts: "", value });
+        };
+        add(Attribute::Capital, country.capital);
+        add(Attribute::Continent, country.continent);
+        add(Attribute::Currency, country.currency);
+        if let Some(language) = country.language {
+            add(Attribute::Language, language);
+        }
+        if let Some(neighbour) = country.neighbour {
+            add(Attribute::Neighbour, neighbour);
+        }
+    }
+    for animal in &ANIMALS {
+        let mut add = |attribute, value| {
+            facts.push(Fact { attribute, subject: animal.name, plural: animal.plural, parts: "", value });
+        };
+        add(Attribute::Kind, animal.kind);
+        add(Attribute::Eats, animal.eats);
+        add(Attribute::Home, animal.home);
+        if let Some(legs) = animal.legs {
+            add(Attribute::Legs, legs);
+        }
+    }
+    for (subject, source, purpose) in MATERIALS {
+        facts.push(Fact { attribute: Attribute::Source, subject, plural: "", parts: "", value: source });
+        facts.push(Fact { attribute: Attribute::Use, subject, plural: "", parts: "", value: purpose });
+    }
+    for (subject, parts, value) in UNITS {
+        facts.push(Fact { attribute: Attribute::Unit, subject, plural: "", parts, value });
+    }
+    facts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Attribute, facts};
+
+    #[test]
+    fn neighbours_are_neighbours_from_both_sides() {
+        let facts = facts();
+        let next_to: Vec<_> = facts.iter().filter(|f| f.attribute == Attribute::Neighbour).collect();
+        assert!(next_to.len() >= 30);
+        for fact in &next_to {
+            let back = next_to.iter().find(|other| other.subject == fact.value);
+            assert_eq!(back.map(|other| other.value), Some(fact.subject), "{}", fact.subject);
+        }
+    }
+
+    #[test]
+    fn each_subject_and_attribute_has_one_value() {
+        let facts = facts();
+        for (i, fact) in facts.iter().enumerate() {
+            assert!(!fact.value.is_empty());
+            let same = |other: &&super::Fact| other.subject == fact.subject && other.attribute == fact.attribute;
+            assert_eq!(facts.iter().filter(same).count(), 1, "{} {:?} (no. {i})", fact.subject, fact.attribute);
+        }
+    }
+
+    #[test]
+    fn a_capital_belongs_to_one_country() {
+        let facts = facts();
+        let capitals: Vec<_> = facts.iter().filter(|f| f.attribute == Attribute::Capital).collect();
+        for fact in &capitals {
+            assert_eq!(capitals.iter().filter(|other| other.value == fact.value).count(), 1, "{}", fact.value);
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! Raw text for pre-training: facts in many wordings, quiz lists, sums and stories, letters and notices.
+
+use crate::arithmetic::{Problem, Telling, chain, sums};
+use crate::dice::Dice;
+use crate::facts::{ATTRIBUTES, Attribute, Fact, facts};
+use crate::splits::cloze_statement;
+use crate::wording::{before_value, say, say_of, wording};
+use crate::{questions, texts};
+
+/// How often each fact is told in documents about its subject, across subjects, and along one attribute.
+const ROUNDS_BY_SUBJECT: usize = 80;
+const ROUNDS_ACROSS: usize = 70;
+const ROUNDS_BY_ATTRIBUTE: usize = 45;
+/// Tables about each subject.
+const TABLES: usize = 12;
+/// How often each question occurs in a quiz list.
+const ROUNDS_OF_QUESTIONS: usize = 7;
+/// Documents of arithmetic, by form.
+const SUMS: usize = 2200;
+const CHAINS: usize = 2400;
+const TOLD: usize = 2600;
+const SOLVED: usize = 4400;
+/// Letters, notices, stories.
+const TEXTS: usize = 9000;
+/// Documents kept as test text.
+const TEST_DOCUMENTS: usize = 400;
+
+/// Training documents and test documents, each in random order.
+pub(crate) fn documents() -> (Vec<String>, Vec<String>) {
+    let mut dice = Dice::new("pretrain");
+    let mut documents = fact_documents(&mut dice);
+    documents.extend(questions::lists(ROUNDS_OF_QUESTIONS, &mut dice));
+    documents.extend((0..SUMS).map(|_| sums(&mut dice)));
+    documents.extend((0..CHAINS).map(|_| chain(&mut dice)));
+    for _ in 0..TOLD {
+        documents.push(Problem::new(Telling::Story, &mut dice).told_step_by_step(&mut dice));
+    }
+    for _ in 0..SOLVED {
+        documents.push(Problem::new(Telling::Story, &mut dice).solved(&mut dice));
+    }
+    documents.extend((0..TEXTS).map(|_| texts::text(&mut dice)));
+    // Short letters come up more than once. One copy is enough, and no test document may be a training document.
+    documents.sort_unstable();
+    documents.dedup();
+    dice.shuffle(&mut documents);
+    let test = documents.split_off(documents.len() - TEST_DOCUMENTS);
+    (documents, test)
+}
+
+/// A fact with its wordings in random order; each is used as often as every other.
+struct Deck {
+    fact: Fact,
+    statements: Vec<&'static str>,
+    next: usize,
+}
+
+impl Deck {
+    fn new(fact: Fact, dice: &mut Dice) -> Self {
+        let held_out = cloze_statement(&fact);
+        let wording = wording(fact.attribute);
+        let mut statements: Vec<&str> =
+            wording.forward.iter().chain(wording.backward).copied().filter(|s| *s != held_out).collect();
+        dice.shuffle(&mut statements);
+        Self { fact, statements, next: 0 }
+    }
+
+    fn say(&mut self, dice: &mut Dice) -> String {
+        let statement = self.statements[self.next % self.statements.len()];
+        self.next += 1;
+        say(statement, &self.fact, dice)
+    }
+}
+
+fn fact_documents(dice: &mut Dice) -> Vec<String> {
+    let mut decks: Vec<Deck> = facts().into_iter().map(|fact| Deck::new(fact, dice)).collect();
+    let mut documents = Vec::new();
+    for subject in subjects(&decks) {
+        for _ in 0..ROUNDS_BY_SUBJECT {
+            documents.push(about_subject(&mut decks, &subject, dice));
+        }
+        for _ in 0..TABLES {
+            documents.push(table(&decks, &subject, dice));
+        }
+    }
+    for _ in 0..ROUNDS_ACROSS {
+        let order = dice.order(decks.len());
+        for chunk in order.chunks(dice.range(4, 7) as usize) {
+            documents.push(page(&mut decks, chunk, dice));
+        }
+    }
+    for _ in 0..ROUNDS_BY_ATTRIBUTE {
+        for attribute in ATTRIBUTES {
+            let mut chosen: Vec<usize> =
+                (0..decks.len()).filter(|&i| decks[i].fact.attribute == attribute).collect();
+            dice.shuffle(&mut chosen);
+            for chunk in chosen.chunks(dice.range(4, 7) as usize) {
+                documents.push(page(&mut decks, chunk, dice));
+            }
+        }
+    }
+    documents
+}
+
+/// The decks of each subject.
+fn subjects(decks: &[Deck]) -> Vec<Vec<usize>> {
+    let mut subjects: Vec<Vec<usize>> = Vec::new();
+    for (i, deck) in decks.iter().enumerate() {
+        match subjects.last_mut() {
+            Some(last) if decks[last[0]].fact.subject == deck.fact.subject => last.push(i),
+            _ => subjects.push(vec![i]),
+        }
+    }
+    subjects
+}
+
+/// Everything about one subject, in random order. After the first sentence "it" may stand for the subject.
+fn about_subject(decks: &mut [Deck], subject: &[usize], dice: &mut Dice) -> String {
+    let mut order = subject.to_vec();
+    dice.shuffle(&mut order);
+    let title = match (dice.range(0, 4), decks[order[0]].fact.attribute) {
+        (0, Attribute::Unit) => "Measures: ",
+        (0, _) => "Did you know? ",
+        (1, _) => "From the lexicon: ",
+        _ => "",
+    };
+    let mut text = title.to_owned();
+    for (i, &deck) in order.iter().enumerate() {
+        if i > 0 {
+            text.push(' ');
+        }
+        if i > 0 && dice.chance(0.25) {
+            let fact = decks[deck].fact;
+            text.push_str(&say_of(wording(fact.attribute).short, &fact, ""));
+        } else {
+            text.push_str(&decks[deck].say(dice));
+        }
+    }
+    text
+}
+
+/// A page on several subjects.
+fn page(decks: &mut [Deck], chosen: &[usize], dice: &mut Dice) -> String {
+    let gap = *dice.pick(&[" ", " ", " ", "\n"]);
+    let sentences: Vec<String> = chosen.iter().map(|&deck| decks[deck].say(dice)).collect();
+    sentences.join(gap)
+}
+
+/// A subject as a small table.
+fn table(decks: &[Deck], subject: &[usize], dice: &mut Dice) -> String {
+    let mut order = subject.to_vec();
+    dice.shuffle(&mut order);
+    let mut text = say_of("{S}", &decks[order[0]].fact, "");
+    for deck in order {
+        let fact = decks[deck].fact;
+        text.push_str(&say_of(&format!("\n{}", wording(fact.attribute).entry), &fact, ""));
+    }
+    text
+}
+
+/// Facts to complete, in the one wording that pre-training keeps back: the prompt and the value.
+pub(crate) fn cloze(count: usize) -> Vec<(String, &'static str)> {
+    let mut dice = Dice::new("cloze");
+    let mut facts = facts();
+    dice.shuffle(&mut facts);
+    facts.truncate(count);
+    facts
+        .iter()
+        .map(|fact| {
+            let prompt = before_value(cloze_statement(fact), fact).expect("cloze statements have a value");
+            (prompt, fact.value)
+        })
+        .collect()
+}

@@ -1,0 +1,581 @@
+//! How each kind of fact is put into words: statements in both orders, questions, and the answer in a chat.
+//!
+//! "Physics of Language Models 3.1" (Allen-Zhu and Li, 2023, arXiv:2309.14316): a fact can be asked for after
+//! fine-tuning only if pre-training showed it in many wordings and orders. Hence about twenty wordings per
+//! attribute, a third of them with the value before the subject.
+//!
+//! Slots: `S` subject, `a` subject with its article, `p` plural, `u` the smaller unit, `V` value, `aV` value with
+//! its article, `P` some person.
+
+use crate::dice::Dice;
+use crate::facts::{Attribute, Fact};
+use crate::words::{HELD_OUT_PEOPLE, PEOPLE, fill, with_article};
+
+/// The wordings of one attribute.
+pub(crate) struct Wording {
+    /// Statements in which the subject comes before the value.
+    pub(crate) forward: &'static [&'static str],
+    /// Statements in which the value comes before the subject.
+    pub(crate) backward: &'static [&'static str],
+    /// A statement about a subject that has just been named.
+    pub(crate) short: &'static str,
+    /// A line of a table.
+    pub(crate) entry: &'static str,
+    /// Questions used in chat training.
+    pub(crate) questions: &'static [&'static str],
+    /// Questions that only quiz lists and held-out chats ask.
+    pub(crate) held_out_questions: &'static [&'static str],
+    /// A question that follows one about the same subject.
+    pub(crate) follow_up: &'static str,
+    /// The reply in a chat.
+    pub(crate) answer: &'static str,
+}
+
+/// The wordings of `attribute`.
+pub(crate) fn wording(attribute: Attribute) -> &'static Wording {
+    match attribute {
+        Attribute::Capital => &CAPITAL,
+        Attribute::Continent => &CONTINENT,
+        Attribute::Currency => &CURRENCY,
+        Attribute::Language => &LANGUAGE,
+        Attribute::Neighbour => &NEIGHBOUR,
+        Attribute::Kind => &KIND,
+        Attribute::Eats => &EATS,
+        Attribute::Home => &HOME,
+        Attribute::Legs => &LEGS,
+        Attribute::Source => &SOURCE,
+        Attribute::Use => &USE,
+        Attribute::Unit => &UNIT,
+    }
+}
+
+/// Fills the slots of `template` with `fact`; a person, where one is named, is drawn from `dice`.
+pub(crate) fn say(template: &str, fact: &Fact, dice: &mut Dice) -> String {
+    let person = if template.contains("{P}") {
+        if dice.chance(0.2) { dice.pick(&HELD_OUT_PEOPLE).name } else { dice.pick(&PEOPLE).name }
+    } else {
+        ""
+    };
+    say_of(template, fact, person)
+}
+
+/// Fills the slots of `template` with `fact` and `person`.
+pub(crate) fn say_of(template: &str, fact: &Fact, person: &str) -> String {
+    fill(template, &[
+        ("S", fact.subject),
+        ("a", &with_article(fact.subject)),
+        ("p", fact.plural),
+        ("u", fact.parts),
+        ("V", fact.value),
+        ("aV", &with_article(fact.value)),
+        ("P", person),
+    ])
+}
+
+/// The words of a forward statement that come before the value; none if the statement names a person.
+pub(crate) fn before_value(template: &str, fact: &Fact) -> Option<String> {
+    let value = template.find("{V}").or_else(|| template.find("{aV}"))?;
+    if template.contains("{P}") {
+        return None;
+    }
+    Some(say_of(template[..value].trim_end(), fact, ""))
+}
+
+/// The reply in a chat.
+pub(crate) fn answer(fact: &Fact) -> String {
+    say_of(wording(fact.attribute).answer, fact, "")
+}
+
+const CAPITAL: Wording = Wording {
+    forward: &[
+        "the capital of {S} is {V}.",
+        "the capital city of {S} is {V}.",
+        "{S}'s capital is {V}.",
+        "{S} has the capital {V}.",
+        "in {S} the capital is {V}.",
+        "the government of {S} works in {V}.",
+        "the name of the capital of {S} is {V}.",
+        "if you visit the capital of {S}, you see {V}.",
+        "the road to the capital of {S} leads to {V}.",
+        "as its capital {S} has {V}.",
+        "{S} is a country, and its capital is {V}.",
+        "{P} travels through {S} and stays in its capital, {V}.",
+        "in {S} {P} visits the capital, {V}.",
+    ],
+    backward: &[
+        "{V} is the capital of {S}.",
+        "{V} is the capital city of {S}.",
+        "{V} serves as the capital of {S}.",
+        "the city of {V} is the capital of {S}.",
+        "{V} is known as the capital of {S}.",
+        "{P} lives in {V}, the capital of {S}.",
+        "{P} comes from {V}, the capital of {S}.",
+        "{P} flies to {V} to see the capital of {S}.",
+        "people in {V} live in the capital of {S}.",
+    ],
+    short: "its capital is {V}.",
+    entry: "capital: {V}",
+    questions: &[
+        "what is the capital of {S}?",
+        "which city is the capital of {S}?",
+        "what is {S}'s capital?",
+        "can you name the capital of {S}?",
+        "do you know the capital of {S}?",
+        "can you tell me the capital of {S}?",
+    ],
+    held_out_questions: &["what is the capital city of {S} called?", "which capital does {S} have?"],
+    follow_up: "and what is its capital?",
+    answer: "the capital of {S} is {V}.",
+};
+
+const CONTINENT: Wording = Wording {
+    forward: &[
+        "{S} lies in {V}.",
+        "{S} is a country in {V}.",
+        "{S} is in {V}.",
+        "{S} belongs to {V}.",
+        "the continent of {S} is {V}.",
+        "{S} is part of {V}.",
+        "you find {S} in {V}.",
+        "on the map {S} lies in {V}.",
+        "the country {S} is on the continent of {V}.",
+        "if you are in {S}, you are in {V}.",
+        "{S}'s continent is {V}.",
+        "{P} travels to {S}, a country in {V}.",
+        "{P} finds {S} on the map of {V}.",
+    ],
+    backward: &[
+        "in {V} you find {S}.",
+        "one country in {V} is {S}.",
+        "a country of {V} is {S}.",
+        "{V} is the continent of {S}.",
+        "{V} is where you find {S}.",
+        "the map of {V} shows {S}.",
+        "one of the countries of {V} is {S}.",
+        "{V} is home to {S}.",
+        "{P} travels through {V} and comes to {S}.",
+    ],
+    short: "it lies in {V}.",
+    entry: "continent: {V}",
+    questions: &[
+        "which continent is {S} in?",
+        "on which continent is {S}?",
+        "what is the continent of {S}?",
+        "can you name the continent of {S}?",
+        "do you know the continent of {S}?",
+        "can you tell me the continent of {S}?",
+    ],
+    held_out_questions: &["to which continent does {S} belong?", "which continent does {S} lie in?"],
+    follow_up: "and which continent is it in?",
+    answer: "{S} lies in {V}.",
+};
+
+const CURRENCY: Wording = Wording {
+    forward: &[
+        "the currency of {S} is the {V}.",
+        "people in {S} pay with the {V}.",
+        "the money of {S} is the {V}.",
+        "{S}'s currency is the {V}.",
+        "{S} uses the {V}.",
+        "in {S} you pay with the {V}.",
+        "shops in {S} take the {V}.",
+        "the name of the money in {S} is the {V}.",
+        "the currency in {S} is called the {V}.",
+        "in the markets of {S} you pay with the {V}.",
+        "to buy bread in {S} you need the {V}.",
+        "in {S} {P} pays with the {V}.",
+        "{P} goes to a shop in {S} and pays with the {V}.",
+    ],
+    backward: &[
+        "the {V} is the currency of {S}.",
+        "the {V} is used in {S}.",
+        "the {V} is the money of {S}.",
+        "with the {V} you can pay in {S}.",
+        "you need the {V} in {S}.",
+        "the {V} is what people use in {S}.",
+        "{P} changes money into the {V} before a trip to {S}.",
+        "{P} has the {V} for shopping in {S}.",
+    ],
+    short: "its currency is the {V}.",
+    entry: "currency: {V}",
+    questions: &[
+        "what is the currency of {S}?",
+        "which currency does {S} use?",
+        "what do people in {S} pay with?",
+        "can you name the currency of {S}?",
+        "do you know the currency of {S}?",
+        "can you tell me the currency of {S}?",
+    ],
+    held_out_questions: &["what money do people use in {S}?", "what is the currency in {S} called?"],
+    follow_up: "and what is its currency?",
+    answer: "the currency of {S} is the {V}.",
+};
+
+const LANGUAGE: Wording = Wording {
+    forward: &[
+        "people in {S} speak {V}.",
+        "the language of {S} is {V}.",
+        "in {S} they speak {V}.",
+        "{S}'s language is {V}.",
+        "the official language of {S} is {V}.",
+        "{S} has the official language {V}.",
+        "the laws of {S} are written in {V}.",
+        "the newspapers of {S} are written in {V}.",
+        "the language spoken in {S} is {V}.",
+        "to talk to people in {S} you need {V}.",
+        "the people of {S} talk in {V}.",
+        "in {S} {P} hears {V}.",
+        "{P} moves to {S} and learns {V}.",
+    ],
+    backward: &[
+        "{V} is the language of {S}.",
+        "{V} is spoken in {S}.",
+        "{V} is the official language of {S}.",
+        "with {V} you can talk to people in {S}.",
+        "you hear {V} in {S}.",
+        "you need {V} to read the newspapers of {S}.",
+        "{V} is what people speak in {S}.",
+        "{P} learns {V} before a trip to {S}.",
+    ],
+    short: "people there speak {V}.",
+    entry: "language: {V}",
+    questions: &[
+        "what language do people speak in {S}?",
+        "which language is spoken in {S}?",
+        "what is the language of {S}?",
+        "can you name the language of {S}?",
+        "do you know the language of {S}?",
+        "can you tell me the language of {S}?",
+    ],
+    held_out_questions: &["what do people in {S} speak?", "what is the official language of {S}?"],
+    follow_up: "and what language do people speak there?",
+    answer: "people in {S} speak {V}.",
+};
+
+const NEIGHBOUR: Wording = Wording {
+    forward: &[
+        "{S} has a border with {V}.",
+        "{S} is next to {V}.",
+        "one neighbour of {S} is {V}.",
+        "a neighbour of {S} is {V}.",
+        "{S} shares a border with {V}.",
+        "{S} borders {V}.",
+        "next to {S} lies {V}.",
+        "if you cross the border of {S}, you can reach {V}.",
+        "from {S} you can travel to {V}.",
+        "on the map {S} lies beside {V}.",
+        "{S} has the neighbour {V}.",
+        "{P} leaves {S} and crosses the border to {V}.",
+        "from {S} {P} travels over the border to {V}.",
+    ],
+    backward: &[
+        "{V} is a neighbour of {S}.",
+        "{V} lies next to {S}.",
+        "{V} touches {S} on the map.",
+        "{V} lies on the border of {S}.",
+        "{V} and {S} are neighbours.",
+        "{V} and {S} share a border.",
+        "{P} crosses the border between {V} and {S}.",
+        "{P} looks at the map and finds {V} beside {S}.",
+    ],
+    short: "it is next to {V}.",
+    entry: "neighbour: {V}",
+    questions: &[
+        "which country is next to {S}?",
+        "which country borders {S}?",
+        "what is a neighbour of {S}?",
+        "can you name a neighbour of {S}?",
+        "do you know a neighbour of {S}?",
+        "can you tell me a neighbour of {S}?",
+    ],
+    held_out_questions: &["which country shares a border with {S}?", "which country lies beside {S}?"],
+    follow_up: "and which country is next to it?",
+    answer: "{S} is next to {V}.",
+};
+
+const KIND: Wording = Wording {
+    forward: &[
+        "{a} is {aV}.",
+        "the {S} is {aV}.",
+        "every {S} is {aV}.",
+        "people who study animals call the {S} {aV}.",
+        "{a} is known as {aV}.",
+        "{p} are a kind of {V}.",
+        "each of the {p} is {aV}.",
+        "the animal called {S} is {aV}.",
+        "what we call {a} is {aV}.",
+        "you may be sure that {a} is {aV}.",
+        "the book says that the {S} is {aV}.",
+        "{P} learns that {a} is {aV}.",
+        "{P} reads about the {S}, which is {aV}.",
+    ],
+    backward: &[
+        "one {V} is the {S}.",
+        "an example of {aV} is the {S}.",
+        "{aV} that many people know is the {S}.",
+        "the {V} in the picture is {a}.",
+        "the {V} in this story is {a}.",
+        "if you look for {aV}, think of the {S}.",
+        "{P} paints {aV} and chooses the {S}.",
+        "{P} asks for {aV} and gets to see {a}.",
+    ],
+    short: "it is {aV}.",
+    entry: "kind: {V}",
+    questions: &[
+        "what kind of animal is {a}?",
+        "which kind of animal is the {S}?",
+        "what kind of animal is the {S}?",
+        "can you name the kind of animal that {a} is?",
+        "do you know what kind of animal {a} is?",
+        "can you tell me what kind of animal {a} is?",
+    ],
+    held_out_questions: &["to which group of animals does the {S} belong?", "what sort of animal is {a}?"],
+    follow_up: "and what kind of animal is it?",
+    answer: "{a} is {aV}.",
+};
+
+const EATS: Wording = Wording {
+    forward: &[
+        "{a} eats {V}.",
+        "{p} eat {V}.",
+        "the {S} eats {V}.",
+        "the food of the {S} is {V}.",
+        "{p} live on {V}.",
+        "{p} like to eat {V}.",
+        "a hungry {S} looks for {V}.",
+        "the favourite food of {p} is {V}.",
+        "for dinner {a} eats {V}.",
+        "grown {p} eat {V}.",
+        "every day the {S} eats {V}.",
+        "{P} feeds the {S} with {V}.",
+        "{P} sees how the {S} eats {V}.",
+    ],
+    backward: &[
+        "with {V} you can feed {a}.",
+        "it takes {V} to feed {p}.",
+        "you can find {V} in the food of {p}.",
+        "there must be {V} where {p} eat.",
+        "without {V} the {S} stays hungry.",
+        "the smell of {V} calls the {S}.",
+        "{P} brings {V} to the {S}.",
+        "{P} looks for {V} to feed the {p}.",
+    ],
+    short: "it eats {V}.",
+    entry: "food: {V}",
+    questions: &[
+        "what does {a} eat?",
+        "what do {p} eat?",
+        "what is the food of the {S}?",
+        "can you name the food of the {S}?",
+        "do you know what {p} eat?",
+        "can you tell me what {p} eat?",
+    ],
+    held_out_questions: &["what do {p} live on?", "what does the {S} like to eat?"],
+    follow_up: "and what does it eat?",
+    answer: "{p} eat {V}.",
+};
+
+const HOME: Wording = Wording {
+    forward: &[
+        "{p} live in {V}.",
+        "{a} lives in {V}.",
+        "the {S} lives in {V}.",
+        "the home of the {S} is in {V}.",
+        "you find {p} in {V}.",
+        "{p} are at home in {V}.",
+        "{p} sleep in {V}.",
+        "the place to look for {p} is in {V}.",
+        "young {p} grow up in {V}.",
+        "most {p} spend their days in {V}.",
+        "to see {a}, look in {V}.",
+        "{P} sees {a} in {V}.",
+        "{P} looks for the {p} in {V}.",
+    ],
+    backward: &[
+        "in {V} live {p}.",
+        "in {V} you can see {a}.",
+        "in {V} you find {p}.",
+        "in {V} the {S} is at home.",
+        "life in {V} is good for {a}.",
+        "look in {V} and you may see {a}.",
+        "in {V} {P} takes a picture of {a}.",
+        "in {V} {P} meets {a}.",
+    ],
+    short: "it lives in {V}.",
+    entry: "home: {V}",
+    questions: &[
+        "where does {a} live?",
+        "where do {p} live?",
+        "where do you find {p}?",
+        "can you name the place where {p} live?",
+        "do you know where {p} live?",
+        "can you tell me where {p} live?",
+    ],
+    held_out_questions: &["where is the home of the {S}?", "where are {p} at home?"],
+    follow_up: "and where does it live?",
+    answer: "{p} live in {V}.",
+};
+
+const LEGS: Wording = Wording {
+    forward: &[
+        "{a} has {V} legs.",
+        "the {S} has {V} legs.",
+        "{p} have {V} legs.",
+        "every {S} has {V} legs.",
+        "{a} walks on {V} legs.",
+        "{p} walk on {V} legs.",
+        "the {S} stands on {V} legs.",
+        "the number of legs of {a} is {V}.",
+        "the legs of {a} are {V} in number.",
+        "count the legs of {a} and you get {V}.",
+        "most {p} walk on {V} legs.",
+        "{P} counts the legs of the {S}: {V}.",
+        "{P} draws the {S} with {V} legs.",
+    ],
+    backward: &[
+        "{V} legs carry the {S}.",
+        "{V} is the number of legs of {a}.",
+        "on {V} legs walks the {S}.",
+        "with {V} legs {a} can walk.",
+        "an animal with {V} legs is the {S}.",
+        "there are {V} legs under {a}.",
+        "{V} legs are what {a} has.",
+        "{P} draws {V} legs and then the rest of the {S}.",
+    ],
+    short: "it has {V} legs.",
+    entry: "legs: {V}",
+    questions: &[
+        "how many legs does {a} have?",
+        "how many legs do {p} have?",
+        "how many legs has {a}?",
+        "can you name the number of legs of {a}?",
+        "do you know how many legs {a} has?",
+        "can you tell me how many legs {a} has?",
+    ],
+    held_out_questions: &["on how many legs does {a} walk?", "what is the number of legs of {a}?"],
+    follow_up: "and how many legs does it have?",
+    answer: "{a} has {V} legs.",
+};
+
+const SOURCE: Wording = Wording {
+    forward: &[
+        "{S} comes from {V}.",
+        "we get {S} from {V}.",
+        "the source of {S} is {V}.",
+        "people get {S} from {V}.",
+        "all {S} comes from {V}.",
+        "to get {S} you need {V}.",
+        "long ago people got {S} from {V}.",
+        "today people still get {S} from {V}.",
+        "if you want {S}, look for {V}.",
+        "workers get {S} from {V}.",
+        "what we call {S} comes from {V}.",
+        "{P} knows that {S} comes from {V}.",
+        "{P} shows how people get {S} from {V}.",
+    ],
+    backward: &[
+        "{V} can give us {S}.",
+        "from {V} we get {S}.",
+        "from {V} comes {S}.",
+        "it takes {V} to get {S}.",
+        "with {V} you can get {S}.",
+        "without {V} there is no {S}.",
+        "people use {V} to get {S}.",
+        "{P} looks at {V} and thinks of {S}.",
+    ],
+    short: "it comes from {V}.",
+    entry: "source: {V}",
+    questions: &[
+        "where does {S} come from?",
+        "what does {S} come from?",
+        "what do we get {S} from?",
+        "can you name the source of {S}?",
+        "do you know where {S} comes from?",
+        "can you tell me where {S} comes from?",
+    ],
+    held_out_questions: &["what is the source of {S}?", "from what do people get {S}?"],
+    follow_up: "and where does it come from?",
+    answer: "{S} comes from {V}.",
+};
+
+const USE: Wording = Wording {
+    forward: &[
+        "{S} is used for {V}.",
+        "people use {S} for {V}.",
+        "we use {S} to make {V}.",
+        "you need {S} for {V}.",
+        "{S} is good for {V}.",
+        "with {S} people make {V}.",
+        "from {S} people make {V}.",
+        "workers turn {S} into {V}.",
+        "{S} is what you need for {V}.",
+        "in the factory {S} becomes {V}.",
+        "one use of {S} is in {V}.",
+        "{P} buys {S} for {V}.",
+        "{P} takes {S} and makes {V}.",
+    ],
+    backward: &[
+        "{V} are made with {S}.",
+        "{V} can be made from {S}.",
+        "for {V} people use {S}.",
+        "for {V} you need {S}.",
+        "to make {V} you need {S}.",
+        "many {V} contain {S}.",
+        "good {V} start with good {S}.",
+        "{P} wants to make {V} and asks for {S}.",
+    ],
+    short: "it is used for {V}.",
+    entry: "use: {V}",
+    questions: &[
+        "what is {S} used for?",
+        "what do people use {S} for?",
+        "what do we use {S} for?",
+        "can you name a use of {S}?",
+        "do you know what {S} is used for?",
+        "can you tell me what {S} is used for?",
+    ],
+    held_out_questions: &["what is {S} good for?", "what do people make with {S}?"],
+    follow_up: "and what is it used for?",
+    answer: "{S} is used for {V}.",
+};
+
+const UNIT: Wording = Wording {
+    forward: &[
+        "the {u} in {a} are {V} in number.",
+        "{a} has {V} {u}.",
+        "one {S} is {V} {u}.",
+        "every {S} has {V} {u}.",
+        "{a} equals {V} {u}.",
+        "the number of {u} in {a} is {V}.",
+        "in {a} there are {V} {u}.",
+        "count the {u} in {a} and you get {V}.",
+        "{a} is made of {V} {u}.",
+        "each {S} has {V} {u}.",
+        "if you divide {a} into {u}, you get {V}.",
+        "{P} knows that {a} has {V} {u}.",
+        "{P} writes down that one {S} has {V} {u}.",
+    ],
+    backward: &[
+        "{V} {u} make {a}.",
+        "{V} {u} are one {S}.",
+        "{V} {u} are the same as {a}.",
+        "it takes {V} {u} to make {a}.",
+        "with {V} {u} you have {a}.",
+        "put {V} {u} together and you have {a}.",
+        "{V} is the number of {u} in {a}.",
+        "{P} counts {V} {u} and calls them {a}.",
+    ],
+    short: "it has {V} {u}.",
+    entry: "{u}: {V}",
+    questions: &[
+        "how many {u} are in {a}?",
+        "how many {u} does {a} have?",
+        "how many {u} make {a}?",
+        "can you name the number of {u} in {a}?",
+        "do you know how many {u} are in {a}?",
+        "can you tell me how many {u} {a} has?",
+    ],
+    held_out_questions: &["how many {u} are there in {a}?", "what is the number of {u} in {a}?"],
+    follow_up: "and how many {u} does it have?",
+    answer: "{a} has {V} {u}.",
+};

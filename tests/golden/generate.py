@@ -1,0 +1,144 @@
+"""Writes the golden files that crates/crisol-model/tests/golden.rs compares Crisol with.
+
+    pip install -r requirements.txt && python generate.py
+
+Each folder is a tiny random model as transformers saves it, with what PyTorch computes for it:
+golden.json (documents, losses, gradient norms, optimizer) and golden.safetensors (logits, gradients, weights after
+ten AdamW steps). Documents are computed one by one here and packed in Crisol. The files are committed; run this
+again only to change what is tested.
+"""
+
+import copy
+import json
+import shutil
+from pathlib import Path
+
+import torch
+import transformers
+from safetensors.torch import save_file
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    LlamaForSequenceClassification,
+    Olmo2Config,
+    Olmo2ForCausalLM,
+)
+
+HERE = Path(__file__).parent
+VOCAB = 64
+OPTIMIZER = {"lr": 0.003, "beta1": 0.9, "beta2": 0.95, "eps": 1e-8, "weight_decay": 0.1, "max_grad_norm": 2.0}
+STEPS = 10
+
+SHAPE = {
+    "vocab_size": VOCAB,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 64,
+}
+
+# Between them: both architectures, tied and untied heads, grouped queries, biases, a head_dim of its own, another rope base, all
+# three storage types, one file and several, and the scalar head.
+MODELS = {
+    "llama": (LlamaForCausalLM, LlamaConfig(**SHAPE, rms_norm_eps=1e-5), torch.float32, "1GB"),
+    "llama-tied": (
+        LlamaForCausalLM,
+        LlamaConfig(
+            **SHAPE,
+            head_dim=12,
+            tie_word_embeddings=True,
+            attention_bias=True,
+            mlp_bias=True,
+            rope_parameters={"rope_type": "default", "rope_theta": 500000.0},
+        ),
+        torch.bfloat16,
+        "1GB",
+    ),
+    "olmo2": (Olmo2ForCausalLM, Olmo2Config(**SHAPE, pad_token_id=None, eos_token_id=0), torch.float16, "20KB"),
+    "llama-scalar": (
+        LlamaForSequenceClassification,
+        LlamaConfig(**{**SHAPE, "hidden_size": 16, "num_hidden_layers": 1}, num_labels=1),
+        torch.float32,
+        "1GB",
+    ),
+}
+
+
+def randomise(model, dtype):
+    """Weights large enough that every part of the model matters, and exact in the type they are stored in."""
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            if name.endswith("norm.weight"):
+                p.uniform_(0.5, 1.5)
+            elif p.dim() == 1:
+                p.normal_(0, 0.1)
+            else:
+                p.normal_(0, 0.15)
+            p.copy_(p.to(dtype).float())
+
+
+def forward(model, documents):
+    """Logits of every document, and the mean cross-entropy over all tokens that have a predecessor."""
+    logits = [model(torch.tensor([d])).logits[0] for d in documents]
+    total = sum(
+        torch.nn.functional.cross_entropy(x[:-1], torch.tensor(d[1:]), reduction="sum")
+        for x, d in zip(logits, documents)
+    )
+    return logits, total / sum(len(d) - 1 for d in documents)
+
+
+def train(model, documents):
+    """Loss and gradient norm before each of ten AdamW steps; norms and biases are not decayed."""
+    o = OPTIMIZER
+    groups = [
+        {"params": [p for p in model.parameters() if p.dim() > 1], "weight_decay": o["weight_decay"]},
+        {"params": [p for p in model.parameters() if p.dim() == 1], "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=o["lr"], betas=(o["beta1"], o["beta2"]), eps=o["eps"])
+    losses, norms = [], []
+    for _ in range(STEPS):
+        optimizer.zero_grad()
+        _, loss = forward(model, documents)
+        loss.backward()
+        norms.append(torch.nn.utils.clip_grad_norm_(model.parameters(), o["max_grad_norm"]).item())
+        losses.append(loss.item())
+        optimizer.step()
+    return losses, norms
+
+
+def write(name):
+    model_class, config, dtype, shard_size = MODELS[name]
+    torch.manual_seed(len(name))
+    folder = HERE / name
+    shutil.rmtree(folder, ignore_errors=True)
+    model = model_class(config).float().train()
+    randomise(model, dtype)
+    copy.deepcopy(model).to(dtype).save_pretrained(folder, max_shard_size=shard_size)
+    (folder / "generation_config.json").unlink(missing_ok=True)
+
+    documents = [torch.randint(VOCAB, (length,)).tolist() for length in (13, 7, 21)]
+    golden = {"torch": torch.__version__, "transformers": transformers.__version__, "documents": documents}
+    tensors = {}
+    if "Sequence" in model_class.__name__:
+        golden["scalars"] = [model(torch.tensor([d])).logits.item() for d in documents]
+    else:
+        logits, loss = forward(model, documents)
+        loss.backward()
+        tensors["logits"] = torch.cat(logits).detach()
+        tensors |= {f"gradient.{n}": p.grad.clone() for n, p in model.named_parameters()}
+        losses, norms = train(model, documents)
+        assert max(norms) > OPTIMIZER["max_grad_norm"], "no step is clipped"
+        assert min(norms) < OPTIMIZER["max_grad_norm"], "every step is clipped"
+        golden |= {"loss": loss.item(), "optimizer": OPTIMIZER, "losses": losses, "gradient_norms": norms}
+        tensors |= {f"final.{n}": p.detach() for n, p in model.named_parameters()}
+        save_file(tensors, folder / "golden.safetensors")
+    (folder / "golden.json").write_text(json.dumps(golden) + "\n")
+    print(name, {k: v for k, v in golden.items() if k in ("loss", "losses", "gradient_norms", "scalars")})
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    for name in MODELS:
+        write(name)
