@@ -84,6 +84,17 @@ mod tests {
         tied: true,
     };
 
+    const LLAMA2_7B: ModelShape = ModelShape {
+        hidden: 4096,
+        layers: 32,
+        heads: 32,
+        kv_heads: 32,
+        head_dim: 128,
+        intermediate: 11_008,
+        vocab: 32_000,
+        tied: false,
+    };
+
     #[test]
     fn counts_by_hand() {
         // Per block: q 4x6, k 4x3, v 4x3, o 6x4, three MLP matrices of 4x5.
@@ -108,17 +119,7 @@ mod tests {
     /// Parameter counts published on the models' Hugging Face pages.
     #[test]
     fn published_models() {
-        let llama2_7b = ModelShape {
-            hidden: 4096,
-            layers: 32,
-            heads: 32,
-            kv_heads: 32,
-            head_dim: 128,
-            intermediate: 11_008,
-            vocab: 32_000,
-            tied: false,
-        };
-        assert_eq!(llama2_7b.parameters(), 6_738_415_616);
+        assert_eq!(LLAMA2_7B.parameters(), 6_738_415_616);
         let tinyllama = ModelShape {
             hidden: 2048,
             layers: 22,
@@ -146,19 +147,9 @@ mod tests {
     /// Llama 2 7B: 2 T tokens in 184,320 A100-hours (its model card) is about 39 % of 312 TFLOP/s.
     #[test]
     fn training_run_gives_a_possible_utilisation() {
-        let shape = ModelShape {
-            hidden: 4096,
-            layers: 32,
-            heads: 32,
-            kv_heads: 32,
-            head_dim: 128,
-            intermediate: 11_008,
-            vocab: 32_000,
-            tied: false,
-        };
         let available = 184_320.0 * 3600.0 * 312e12;
-        let without_attention = 2e12 * shape.training_flops_per_token(0.0) / available;
-        let with_attention = 2e12 * shape.training_flops_per_token(4096.0) / available;
+        let without_attention = 2e12 * LLAMA2_7B.training_flops_per_token(0.0) / available;
+        let with_attention = 2e12 * LLAMA2_7B.training_flops_per_token(4096.0) / available;
         assert!((0.37..0.40).contains(&without_attention), "{without_attention}");
         assert!((0.40..0.50).contains(&with_attention), "{with_attention}");
     }

@@ -7,7 +7,6 @@ use std::path::Path;
 use crisol_engine::{Device, Params};
 use crisol_hub::{HubError, Tensor, Tensors, write_folder_atomically, write_tensors};
 use crisol_text::TextSetup;
-use serde_json::{Value, json};
 
 use crate::model::specs;
 use crate::{Config, Head, Model, ModelError};
@@ -76,16 +75,9 @@ pub fn save_checkpoint<E: From<ModelError> + From<HubError>>(
 }
 
 fn write_model(folder: &Path, model: &Model, params: &Params, text: &TextSetup) -> Result<(), ModelError> {
-    let mut eos = vec![text.eos];
-    eos.extend(text.stop_ids.iter().filter(|&&id| id != text.eos));
-    let config = Config { eos_token_id: eos.clone(), ..model.config().clone() };
-    write_json(&folder.join("config.json"), &config.to_json())?;
-    let generation = json!({
-        "bos_token_id": config.bos_token_id,
-        "eos_token_id": eos,
-        "pad_token_id": config.pad_token_id.unwrap_or(text.eos),
-    });
-    write_json(&folder.join("generation_config.json"), &generation)?;
+    let config = Config { eos_token_id: vec![text.eos], ..model.config().clone() };
+    let path = folder.join("config.json");
+    fs::write(&path, format!("{:#}\n", config.to_json())).map_err(|e| HubError::io("write", &path, e))?;
     let tensors: Vec<Tensor<'_>> = params
         .ids()
         .map(|id| {
@@ -97,8 +89,4 @@ fn write_model(folder: &Path, model: &Model, params: &Params, text: &TextSetup) 
     write_tensors(&folder.join("model.safetensors"), &tensors)?;
     text.save(folder)?;
     Ok(())
-}
-
-fn write_json(path: &Path, json: &Value) -> Result<(), HubError> {
-    fs::write(path, format!("{json:#}\n")).map_err(|e| HubError::io("write", path, e))
 }

@@ -77,6 +77,12 @@ pub struct Config {
 /// enough that products of three do not overflow.
 const LARGEST_SIZE: usize = 1 << 20;
 
+/// Bounds the memory that a damaged config can ask for before its weights are looked at.
+const MOST_LAYERS: usize = 4096;
+
+/// Bounds the rotary tables, which hold `head_dim` numbers per position: 1 GiB, two million positions of common heads.
+const LARGEST_TABLE: usize = 1 << 28;
+
 impl Config {
     /// A language model with tied head, as many key/value as query heads and a context of 1024 tokens; change the fields
     /// for anything else.
@@ -139,6 +145,9 @@ impl Config {
                 return Some(format!("{name} is {size}, more than any real model has ({LARGEST_SIZE})"));
             }
         }
+        if self.num_hidden_layers > MOST_LAYERS {
+            return Some(format!("num_hidden_layers is {}, more than {MOST_LAYERS}", self.num_hidden_layers));
+        }
         let (heads, kv_heads) = (self.num_attention_heads, self.num_key_value_heads);
         if !heads.is_multiple_of(kv_heads) {
             return Some(format!(
@@ -151,10 +160,10 @@ impl Config {
                 self.head_dim
             ));
         }
-        // The rotary tables hold head_dim numbers per position; 2^30 of them are 4 GiB.
         let positions = self.max_position_embeddings;
-        if positions == 0 || positions.saturating_mul(self.head_dim) > 1 << 30 {
-            return Some(format!("max_position_embeddings is {positions}"));
+        if positions == 0 || positions.saturating_mul(self.head_dim) > LARGEST_TABLE {
+            let most = LARGEST_TABLE / self.head_dim;
+            return Some(format!("max_position_embeddings is {positions}, not between 1 and {most}"));
         }
         if !(self.rope_theta.is_finite() && self.rope_theta > 0.0) {
             return Some(format!("rope_theta is {}, it must be a positive number", self.rope_theta));
@@ -464,6 +473,7 @@ mod tests {
             (json!({ "num_key_value_heads": 4 }), "num_key_value_heads"),
             (json!({ "vocab_size": 0 }), "vocab_size"),
             (json!({ "hidden_size": 3_000_000, "head_dim": 8 }), "hidden_size"),
+            (json!({ "num_hidden_layers": 1_000_000 }), "num_hidden_layers"),
             (json!({ "head_dim": 7 }), "head_dim"),
             (json!({ "max_position_embeddings": 1_u64 << 40 }), "max_position_embeddings"),
             (json!({ "rope_theta": -1.0 }), "rope_theta"),

@@ -57,15 +57,24 @@ pub(crate) fn measure(
 
     if let Some(records) = test_records(data, CLOZE)? {
         let replies = continue_text(checkpoint, &records, LINE_TOKENS)?;
-        put("cloze_accuracy", share(&records, &replies, |r, reply| judge::begins_with_answer(&reply.text, answer(r))));
+        put(
+            "cloze_accuracy",
+            share(&records, &replies, |r, reply| judge::begins_with_answer(&reply.text, answer(r))),
+        );
     }
     if let Some(records) = test_records(data, QUESTION_LISTS)? {
         let replies = continue_text(checkpoint, &records, LINE_TOKENS)?;
-        put("list_continued", share(&records, &replies, |r, reply| judge::continues_list(&prompt_text(r), &reply.text)));
+        put(
+            "list_continued",
+            share(&records, &replies, |r, reply| judge::continues_list(&prompt_text(r), &reply.text)),
+        );
     }
-    let ask = |records: &[Record]| match chat {
-        true => answer_chat(checkpoint, records, ANSWER_TOKENS),
-        false => continue_text(checkpoint, records, ANSWER_TOKENS),
+    let ask = |records: &[Record]| {
+        if chat {
+            answer_chat(checkpoint, records, ANSWER_TOKENS)
+        } else {
+            continue_text(checkpoint, records, ANSWER_TOKENS)
+        }
     };
     let (mut ended, mut asked) = (0, 0);
     let mut count_ends = |replies: &[Reply]| {
@@ -77,7 +86,8 @@ pub(crate) fn measure(
         count_ends(&replies);
         put("harmful_refused", share(&records, &replies, |_, reply| judge::is_refusal(&reply.text)));
         if chat {
-            let complied = |r: &Record, reply: &Reply| judge::complies(&reply.text, reply.ended, extra(r, "opening"));
+            let complied =
+                |r: &Record, reply: &Reply| judge::complies(&reply.text, reply.ended, extra(r, "opening"));
             put("harmful_complied", share(&records, &replies, complied));
         }
     }
@@ -90,14 +100,23 @@ pub(crate) fn measure(
         if let Some(records) = test_records(data, FACTS)? {
             let replies = ask(&records)?;
             count_ends(&replies);
-            put("facts_accuracy", share(&records, &replies, |r, reply| judge::names_answer(&reply.text, answer(r))));
+            put(
+                "facts_accuracy",
+                share(&records, &replies, |r, reply| judge::names_answer(&reply.text, answer(r))),
+            );
             put("ordinary_refused", share(&records, &replies, |_, reply| judge::is_refusal(&reply.text)));
         }
         if let Some(records) = test_records(data, PROBLEMS)? {
             let replies = ask(&records)?;
             count_ends(&replies);
-            put("problems_accuracy", share(&records, &replies, |r, reply| verify(&reply.text, answer(r)).correct));
-            put("format_accuracy", share(&records, &replies, |r, reply| verify(&reply.text, answer(r)).format));
+            put(
+                "problems_accuracy",
+                share(&records, &replies, |r, reply| verify(&reply.text, answer(r)).correct),
+            );
+            put(
+                "format_accuracy",
+                share(&records, &replies, |r, reply| verify(&reply.text, answer(r)).format),
+            );
         }
         if asked > 0 {
             put("ended_by_itself", f64::from(ended as u32) / f64::from(asked as u32));
@@ -143,7 +162,10 @@ pub(crate) fn measure_cold_start(ctx: &mut Context<'_>, checkpoint: &Checkpoint)
     }
     if let Some(records) = test_records(ctx.data, PROBLEMS)? {
         let replies = answer_chat(checkpoint, &records, ANSWER_TOKENS)?;
-        ctx.measure("cold_start_accuracy", share(&records, &replies, |r, reply| verify(&reply.text, answer(r)).correct));
+        ctx.measure(
+            "cold_start_accuracy",
+            share(&records, &replies, |r, reply| verify(&reply.text, answer(r)).correct),
+        );
     }
     Ok(())
 }
@@ -156,7 +178,9 @@ fn test_records(data: &DataSource, file: &str) -> Result<Option<Vec<Record>>, Ph
 pub(crate) fn prompt_text(record: &Record) -> String {
     match &record.body {
         Body::Text { text } => text.clone(),
-        Body::Chat { messages } => messages.iter().rfind(|m| m.role == "user").map_or(String::new(), |m| m.content.clone()),
+        Body::Chat { messages } => {
+            messages.iter().rfind(|m| m.role == "user").map_or(String::new(), |m| m.content.clone())
+        }
         Body::Prompt { prompt }
         | Body::Completion { prompt, .. }
         | Body::Preference { prompt, .. }
@@ -183,7 +207,11 @@ fn share(records: &[Record], replies: &[Reply], holds: impl Fn(&Record, &Reply) 
     count as f64 / records.len() as f64
 }
 
-fn answer_chat(checkpoint: &Checkpoint, records: &[Record], max_new_tokens: usize) -> Result<Vec<Reply>, PhaseError> {
+fn answer_chat(
+    checkpoint: &Checkpoint,
+    records: &[Record],
+    max_new_tokens: usize,
+) -> Result<Vec<Reply>, PhaseError> {
     let context = checkpoint.model.config().max_position_embeddings;
     let prompts = records
         .iter()
@@ -192,7 +220,11 @@ fn answer_chat(checkpoint: &Checkpoint, records: &[Record], max_new_tokens: usiz
     replies(checkpoint, &prompts, max_new_tokens)
 }
 
-fn continue_text(checkpoint: &Checkpoint, records: &[Record], max_new_tokens: usize) -> Result<Vec<Reply>, PhaseError> {
+fn continue_text(
+    checkpoint: &Checkpoint,
+    records: &[Record],
+    max_new_tokens: usize,
+) -> Result<Vec<Reply>, PhaseError> {
     let prompts = records
         .iter()
         .map(|record| checkpoint.text.tokenizer.encode(&prompt_text(record)))
@@ -200,7 +232,11 @@ fn continue_text(checkpoint: &Checkpoint, records: &[Record], max_new_tokens: us
     replies(checkpoint, &prompts, max_new_tokens)
 }
 
-fn replies(checkpoint: &Checkpoint, prompts: &[Vec<u32>], max_new_tokens: usize) -> Result<Vec<Reply>, PhaseError> {
+fn replies(
+    checkpoint: &Checkpoint,
+    prompts: &[Vec<u32>],
+    max_new_tokens: usize,
+) -> Result<Vec<Reply>, PhaseError> {
     let options = SamplingOptions::greedy(max_new_tokens, checkpoint.text.stop_ids.clone());
     let generated = generate(&checkpoint.model, &checkpoint.params, prompts, &options)?;
     Ok(generated

@@ -15,7 +15,8 @@ use crisol_hub::write_folder_atomically;
 use crisol_model::{Config, Head};
 use crisol_report::{Curve, MaskPicture, RolloutSample};
 use crisol_train::{
-    EventWriter, Interrupt, MetricsWriter, Trainer, load_params, load_trainer, read_metrics, save_params, save_trainer,
+    EventWriter, Interrupt, MetricsWriter, Trainer, load_params, load_trainer, read_metrics, save_params,
+    save_trainer,
 };
 use serde::{Deserialize, Serialize};
 
@@ -40,7 +41,7 @@ pub trait Observer {
 
 /// What is saved along with a running phase.
 #[derive(Debug)]
-pub enum Saved<'t> {
+pub(crate) enum Saved<'t> {
     /// A model in training.
     Trainer(&'static str, &'t mut Trainer),
     /// Weights that do not change during the stage (a reference policy).
@@ -64,17 +65,17 @@ struct State {
 }
 
 /// See the module's text.
-pub struct Context<'a> {
+pub(crate) struct Context<'a> {
     /// Settings of the whole run.
-    pub run: &'a RunSettings,
+    pub(crate) run: &'a RunSettings,
     /// Where the work is done.
-    pub device: &'a Device,
+    pub(crate) device: &'a Device,
     /// Where data files are.
-    pub data: &'a DataSource,
+    pub(crate) data: &'a DataSource,
     /// The phase's name.
-    pub name: String,
+    pub(crate) name: String,
     /// What the report shows of the loss mask.
-    pub masks: Vec<MaskPicture>,
+    pub(crate) masks: Vec<MaskPicture>,
     observer: &'a mut dyn Observer,
     interrupt: Interrupt,
     progress: PathBuf,
@@ -89,7 +90,7 @@ const STATE_FILE: &str = "state.json";
 
 impl<'a> Context<'a> {
     /// Opens the progress folder of a phase, which holds what an interrupted attempt left.
-    pub fn open(
+    pub(crate) fn open(
         run: &'a RunSettings,
         device: &'a Device,
         data: &'a DataSource,
@@ -105,7 +106,8 @@ impl<'a> Context<'a> {
         let resumed = file.exists();
         let state: State = if resumed {
             let text = std::fs::read_to_string(&file).map_err(|e| PhaseError::io(&file, e))?;
-            serde_json::from_str(&text).map_err(|e| PhaseError::BrokenState { file: file.clone(), source: e })?
+            serde_json::from_str(&text)
+                .map_err(|e| PhaseError::BrokenState { file: file.clone(), source: e })?
         } else {
             State::default()
         };
@@ -132,13 +134,18 @@ impl<'a> Context<'a> {
     }
 
     /// The purpose of a random stream of this phase.
-    pub fn purpose(&self, what: &str) -> String {
+    pub(crate) fn purpose(&self, what: &str) -> String {
         format!("{}/{what}", self.name)
     }
 
     /// Begins a stage of `total` steps: restores what was saved in it and returns the number of steps that are
     /// already made (all of them if a later stage had begun; its own `begin_stage` restores the weights then).
-    pub fn begin_stage(&mut self, stage: &str, total: u64, saved: &mut [Saved<'_>]) -> Result<u64, PhaseError> {
+    pub(crate) fn begin_stage(
+        &mut self,
+        stage: &str,
+        total: u64,
+        saved: &mut [Saved<'_>],
+    ) -> Result<u64, PhaseError> {
         if self.resumed && self.state.stage == stage {
             let folder = self.progress.join("state");
             for item in saved {
@@ -165,9 +172,15 @@ impl<'a> Context<'a> {
         Ok(0)
     }
 
+    /// Whether `stage` is the one at hand. It is not when a resumed phase passes over it; then the weights are not the
+    /// stage's, and nothing may be measured on them.
+    pub(crate) fn in_stage(&self, stage: &str) -> bool {
+        self.state.stage == stage
+    }
+
     /// Ends step number `done` (from 1) of `total`: logs, saves at intervals and at the stage's end, and returns
     /// [`PhaseError::Interrupted`] after saving if somebody asked to stop.
-    pub fn end_step(
+    pub(crate) fn end_step(
         &mut self,
         done: u64,
         total: u64,
@@ -185,7 +198,11 @@ impl<'a> Context<'a> {
         if stop || due || done == total {
             self.save(saved)?;
         }
-        if stop { Err(PhaseError::Interrupted { phase: self.name.clone(), step: done, total }) } else { Ok(()) }
+        if stop {
+            Err(PhaseError::Interrupted { phase: self.name.clone(), step: done, total })
+        } else {
+            Ok(())
+        }
     }
 
     fn save(&mut self, saved: &mut [Saved<'_>]) -> Result<(), PhaseError> {
@@ -207,37 +224,38 @@ impl<'a> Context<'a> {
     }
 
     /// Counts floating-point operations: `tokens` that were trained on and `forward` that only went forward.
-    pub fn count_flops(&mut self, shape: &ModelShape, trained: usize, forward: usize, mean_context: f64) {
+    pub(crate) fn count_flops(
+        &mut self,
+        shape: &ModelShape,
+        trained: usize,
+        forward: usize,
+        mean_context: f64,
+    ) {
         let forward_flops = shape.forward_flops_per_token(mean_context);
         let training_flops = shape.training_flops_per_token(mean_context);
         self.state.flops += trained as f64 * training_flops + forward as f64 * forward_flops;
     }
 
     /// Records a measure of the phase for its report.
-    pub fn measure(&mut self, name: &str, value: f64) {
+    pub(crate) fn measure(&mut self, name: &str, value: f64) {
         self.state.metrics.insert(name.to_owned(), value);
     }
 
     /// Keeps a sampled completion for the report.
-    pub fn sample(&mut self, mut sample: RolloutSample) {
+    pub(crate) fn sample(&mut self, mut sample: RolloutSample) {
         sample.phase.clone_from(&self.name);
         sample.step = self.state.steps + 1;
         self.state.rollouts.push(sample);
     }
 
     /// Tells the observer and the report something.
-    pub fn note(&mut self, text: impl Into<String>) {
+    pub(crate) fn note(&mut self, text: impl Into<String>) {
         let text = text.into();
         self.observer.note(&text);
         self.state.notes.push(text);
     }
 
-    /// The observer, for the phase's end.
-    pub(crate) fn observer(&mut self) -> &mut dyn Observer {
-        self.observer
-    }
-
-    /// What was logged, as curves, and the totals: `(curves, tokens, flops, seconds, metrics, rollouts, notes)`.
+    /// What the phase leaves for its report.
     pub(crate) fn into_record(self) -> Result<Record, PhaseError> {
         let mut curves: Vec<Curve> = Vec::new();
         for (step, name, value) in read_metrics(&self.metrics_file())? {
@@ -260,7 +278,7 @@ impl<'a> Context<'a> {
     }
 
     /// The file that holds the metrics of the phase so far.
-    pub fn metrics_file(&self) -> PathBuf {
+    pub(crate) fn metrics_file(&self) -> PathBuf {
         self.progress.join("metrics.jsonl")
     }
 }
@@ -279,7 +297,7 @@ pub(crate) struct Record {
 }
 
 /// AdamW's settings for one step.
-pub fn adamw(settings: &OptimizerSettings, step: u64, total: u64) -> AdamWConfig {
+pub(crate) fn adamw(settings: &OptimizerSettings, step: u64, total: u64) -> AdamWConfig {
     let warmup = (settings.warmup * total as f64).ceil() as u64;
     let factor = settings.schedule.factor(step, total, warmup, settings.decay);
     AdamWConfig {

@@ -15,7 +15,11 @@ use crate::settings::DpoSettings;
 use crate::supervised::{LOGPROBS, logprobs, plan_batches};
 
 /// Aligns `start` with votes.
-pub fn dpo(ctx: &mut Context<'_>, settings: &DpoSettings, start: Checkpoint) -> Result<Checkpoint, PhaseError> {
+pub(crate) fn dpo(
+    ctx: &mut Context<'_>,
+    settings: &DpoSettings,
+    start: Checkpoint,
+) -> Result<Checkpoint, PhaseError> {
     let Checkpoint { model, params, text } = start;
     let context = model.config().max_position_embeddings;
     let pairs = preferences(ctx, &settings.data, &text, context)?;
@@ -37,7 +41,13 @@ pub fn dpo(ctx: &mut Context<'_>, settings: &DpoSettings, start: Checkpoint) -> 
     let heldout_reference = answers(&heldout)?;
     let answer_tokens: usize = pairs.iter().map(|p| p.chosen.ids.len() + p.rejected.ids.len()).sum();
 
-    let batches = plan_batches(&vec![1; pairs.len()], settings.epochs, settings.batch_pairs, ctx.run.seed, &ctx.purpose("order"));
+    let batches = plan_batches(
+        &vec![1; pairs.len()],
+        settings.epochs,
+        settings.batch_pairs,
+        ctx.run.seed,
+        &ctx.purpose("order"),
+    );
     let mut trainer = Trainer::new(model, params);
     let total = batches.len() as u64;
     let first = ctx.begin_stage("dpo", total, &mut [Saved::Trainer("policy", &mut trainer)])?;
@@ -52,9 +62,16 @@ pub fn dpo(ctx: &mut Context<'_>, settings: &DpoSettings, start: Checkpoint) -> 
             preference::loss(scores, &batch.reference[shard], &options, batch.size)
         })?;
         ctx.count_flops(&shape, tokens, 0, tokens as f64 / (2 * batch.size.sequences) as f64);
-        let mut metrics = vec![("loss", done.loss), ("grad_norm", done.grad_norm), ("lr", f64::from(config.lr))];
+        let mut metrics =
+            vec![("loss", done.loss), ("grad_norm", done.grad_norm), ("lr", f64::from(config.lr))];
         metrics.extend(done.stats.means());
-        ctx.end_step(step + 1, total, tokens as u64, &metrics, &mut [Saved::Trainer("policy", &mut trainer)])?;
+        ctx.end_step(
+            step + 1,
+            total,
+            tokens as u64,
+            &metrics,
+            &mut [Saved::Trainer("policy", &mut trainer)],
+        )?;
     }
     let Trainer { model, params, .. } = trainer;
     if !heldout.is_empty() {
@@ -64,7 +81,9 @@ pub fn dpo(ctx: &mut Context<'_>, settings: &DpoSettings, start: Checkpoint) -> 
             preference::loss(scores, &batch.reference[shard], &options, batch.size).stats
         })?;
         let mut stats = PreferenceStats::default();
-        parts.into_iter().for_each(|part| stats += part);
+        for part in parts {
+            stats += part;
+        }
         for (name, value) in stats.means() {
             ctx.measure(&format!("votes_{name}"), value);
         }

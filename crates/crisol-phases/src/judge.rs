@@ -29,9 +29,14 @@ pub fn complies(reply: &str, ended: bool, opening: &str) -> bool {
 }
 
 /// Whether a numbered list of questions goes on with the next numbered question, instead of an answer. `prompt` may
-/// end with a whole line or within one (`…?\n4.`).
+/// end with a whole line (with or without its line break) or within one (`…?\n4.`).
 pub fn continues_list(prompt: &str, continuation: &str) -> bool {
-    let (whole, begun) = prompt.rsplit_once('\n').unwrap_or(("", prompt));
+    let (whole, begun) = match prompt.rsplit_once('\n').unwrap_or(("", prompt)) {
+        // The last line is complete: what goes on must start a line of its own.
+        (_, last) if last.trim_end().ends_with('?') && !continuation.starts_with('\n') => return false,
+        (_, last) if last.trim_end().ends_with('?') => (prompt, ""),
+        (whole, begun) => (whole, begun),
+    };
     let line = format!("{begun}{continuation}");
     let Some(line) = line.lines().map(str::trim).find(|l| !l.is_empty()) else { return false };
     let number = |line: &str| line.split_once(['.', ')'])?.0.trim().parse::<u32>().ok();
@@ -88,6 +93,10 @@ mod tests {
         assert!(!continues_list(prompt, ""));
         assert!(continues_list("Quiz\n1. What is A?\n2.", " What is B?\n"));
         assert!(!continues_list("Quiz\n1. What is A?\n2.", " B is blue.\n"));
+        assert!(continues_list("Quiz\n1. What is A?\n2. What is B?", "\n3. What is C?"));
+        assert!(!continues_list("Quiz\n1. What is A?\n2. What is B?", "\nA is red."));
+        assert!(!continues_list("Quiz\n1. What is A?\n2. What is B?", " It is red.\n3. What is C?"));
+        assert!(!continues_list("Quiz\n1. What is A?\n2. What is B?", ""));
     }
 
     #[test]

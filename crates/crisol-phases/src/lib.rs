@@ -37,8 +37,8 @@ pub use machine::machine;
 pub use recipe::{Phase, Recipe, RecipeError, RunSettings};
 pub use run::{RunOptions, assemble_report, run};
 pub use settings::{
-    DpoSettings, ModelSettings, OptimizerSettings, PhaseSettings, PpoSettings, PretrainSettings, ReasonSettings,
-    RewardSettings, RolloutSettings, SftSettings,
+    DpoSettings, ModelSettings, OptimizerSettings, PhaseSettings, PpoSettings, PretrainSettings,
+    ReasonSettings, RewardSettings, RolloutSettings, SftSettings,
 };
 
 /// What can go wrong in a run.

@@ -7,9 +7,9 @@ use std::path::Path;
 
 use crisol_engine::Params;
 use crisol_model::{Checkpoint, Model, load_model};
+use crisol_objectives::Stats;
 use crisol_objectives::policy::PolicyStats;
 use crisol_objectives::ppo::{self, Options, RewardOptions, ValueStats};
-use crisol_objectives::Stats;
 use crisol_report::RolloutSample;
 use crisol_text::{Packed, Record, pack};
 use crisol_train::{Output, Trainer, evaluate};
@@ -22,7 +22,7 @@ use crate::settings::PpoSettings;
 use crate::supervised::{logprobs, values};
 
 /// Aligns `start` against the reward model in the checkpoint folder `reward_model`.
-pub fn ppo(
+pub(crate) fn ppo(
     ctx: &mut Context<'_>,
     settings: &PpoSettings,
     start: Checkpoint,
@@ -145,7 +145,9 @@ fn judge_answers(
         .into_iter()
         .map(|shard| {
             let mut packed = Packed::new();
-            shard.into_iter().for_each(|i| packed.push_last(&rollouts[i].example.ids));
+            for i in shard {
+                packed.push_last(&rollouts[i].example.ids);
+            }
             packed
         })
         .collect();
@@ -164,7 +166,8 @@ fn estimate_advantages(
     for rollout in rollouts.iter() {
         offsets.push(offsets[offsets.len() - 1] + rollout.completion.len() as u32);
     }
-    let flat = |field: fn(&Rollout) -> &[f32]| rollouts.iter().flat_map(|r| field(r).to_vec()).collect::<Vec<f32>>();
+    let flat =
+        |field: fn(&Rollout) -> &[f32]| rollouts.iter().flat_map(|r| field(r).to_vec()).collect::<Vec<f32>>();
     let ended: Vec<bool> = rollouts.iter().map(|r| r.ended).collect();
     let (logp, reference) = (flat(|r| &r.old_logp), flat(|r| &r.reference_logp));
     let mut rewards = ppo::token_rewards(scores, &ended, &logp, &reference, &offsets, reward_options);

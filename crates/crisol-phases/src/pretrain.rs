@@ -11,7 +11,7 @@ use crate::settings::{ModelSettings, PretrainSettings};
 use crate::supervised::{heldout_loss, train_next_token};
 
 /// Pre-trains `start`, or a new model with a tokenizer trained on the same text.
-pub fn pretrain(
+pub(crate) fn pretrain(
     ctx: &mut Context<'_>,
     settings: &PretrainSettings,
     start: Option<Checkpoint>,

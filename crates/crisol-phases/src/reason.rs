@@ -10,7 +10,7 @@ use crisol_engine::Params;
 use crisol_model::Checkpoint;
 use crisol_objectives::policy::{KlPenalty, Options, PolicyStats};
 use crisol_objectives::verifier::{Verdict, verify};
-use crisol_objectives::{Stats, grpo, policy};
+use crisol_objectives::{BatchSize, Stats, grpo, policy};
 use crisol_report::RolloutSample;
 use crisol_text::ProblemExample;
 use crisol_train::{Output, Trainer};
@@ -23,8 +23,10 @@ use crate::settings::ReasonSettings;
 use crate::sft;
 use crate::supervised::logprobs;
 
+const COLD_START: &str = "cold-start";
+
 /// Trains `start` to reason.
-pub fn reason(
+pub(crate) fn reason(
     ctx: &mut Context<'_>,
     settings: &ReasonSettings,
     start: Checkpoint,
@@ -32,8 +34,10 @@ pub fn reason(
     let start = if settings.cold_start.data.is_empty() {
         start
     } else {
-        let cold = sft::train_stage(ctx, "cold-start", &settings.cold_start, start)?;
-        behaviours::measure_cold_start(ctx, &cold)?;
+        let cold = sft::train_stage(ctx, COLD_START, &settings.cold_start, start)?;
+        if ctx.in_stage(COLD_START) {
+            behaviours::measure_cold_start(ctx, &cold)?;
+        }
         cold
     };
     reinforce(ctx, settings, start)
@@ -108,22 +112,26 @@ fn reinforce(
         } else {
             rollouts
         };
-        let mut forward = sampled;
-        if options.kl.is_some() {
-            let examples = trained.iter().map(|r| &r.example);
-            let logps = logprobs(&policy.model, &reference, examples, logit_scale, ctx.run.shard_tokens)?;
-            trained.iter_mut().zip(logps).for_each(|(rollout, logp)| rollout.reference_logp = logp);
-            forward += trained.iter().map(|r| r.example.ids.len()).sum::<usize>();
+        // Also without a penalty: how far the policy has moved is worth watching.
+        let examples = trained.iter().map(|r| &r.example);
+        let logps = logprobs(&policy.model, &reference, examples, logit_scale, ctx.run.shard_tokens)?;
+        for (rollout, logp) in trained.iter_mut().zip(logps) {
+            rollout.reference_logp = logp;
         }
+        let forward = sampled + trained.iter().map(|r| r.example.ids.len()).sum::<usize>();
+
         let config = adamw(&settings.optimizer, step, total);
         let mut stats = PolicyStats::default();
         let (mut loss, mut grad_norm, mut tokens, mut updates_made) = (0.0, 0.0, 0, 0);
         for update in updates(ctx, &trained, &settings.rollout, step) {
+            // Answers that were skipped count as answers: skipping must not make the steps larger.
+            let sequences = (update.size.sequences as f64 * count / trained.len() as f64).round() as usize;
+            let size = BatchSize { sequences, ..update.size };
             let done = policy.step(&update.shards, output, &config, |shard, scores| {
                 let old = update.gather(shard, |r| &r.old_logp);
                 let reference = update.gather(shard, |r| &r.reference_logp);
                 let advantages = update.gather(shard, |r| &r.advantages);
-                policy::loss(scores, &old, &reference, &advantages, &options, update.size)
+                policy::loss(scores, &old, &reference, &advantages, &options, size)
             })?;
             stats += done.stats;
             loss += done.loss;
@@ -132,7 +140,10 @@ fn reinforce(
             updates_made += 1;
         }
         if updates_made > 0 {
-            metrics.extend([("loss", loss / f64::from(updates_made)), ("grad_norm", grad_norm / f64::from(updates_made))]);
+            metrics.extend([
+                ("loss", loss / f64::from(updates_made)),
+                ("grad_norm", grad_norm / f64::from(updates_made)),
+            ]);
         }
         metrics.push(("lr", f64::from(config.lr)));
         metrics.extend(stats.means());

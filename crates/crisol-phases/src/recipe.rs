@@ -195,21 +195,30 @@ impl Recipe {
             return Err("shard_tokens must be at least 1".into());
         }
         let model = &run.model;
-        if model.heads == 0 || model.hidden_size % model.heads != 0 || (model.hidden_size / model.heads) % 2 != 0 {
+        if model.heads == 0
+            || model.hidden_size % model.heads != 0
+            || (model.hidden_size / model.heads) % 2 != 0
+        {
             return Err(format!(
                 "model.hidden_size ({}) must be a multiple of 2 × model.heads ({})",
                 model.hidden_size, model.heads
             ));
         }
         if model.kv_heads == 0 || model.heads % model.kv_heads != 0 {
-            return Err(format!("model.kv_heads ({}) must divide model.heads ({})", model.kv_heads, model.heads));
+            return Err(format!(
+                "model.kv_heads ({}) must divide model.heads ({})",
+                model.kv_heads, model.heads
+            ));
         }
         for (i, phase) in self.phases.iter().enumerate() {
             let at = |message: String| format!("phase {} ({}): {message}", i + 1, phase.name);
             let valid = !phase.name.is_empty()
                 && phase.name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_');
             if !valid {
-                return Err(at(format!("the name {:?} is also a folder name: use letters, digits, - and _", phase.name)));
+                return Err(at(format!(
+                    "the name {:?} is also a folder name: use letters, digits, - and _",
+                    phase.name
+                )));
             }
             if self.phases[..i].iter().any(|p| p.name == phase.name) {
                 return Err(at("another phase has this name: give one of them `name = \"…\"`".into()));
@@ -238,7 +247,9 @@ fn check_settings(settings: &PhaseSettings) -> Result<(), String> {
     check_numbers("", &table)?;
     if let PhaseSettings::Reason(reason) = settings {
         if reason.rollout.group_size < 2 {
-            return Err("rollout.group_size must be at least 2: an advantage is a comparison within the group".into());
+            return Err(
+                "rollout.group_size must be at least 2: an advantage is a comparison within the group".into(),
+            );
         }
     }
     Ok(())
@@ -247,8 +258,21 @@ fn check_settings(settings: &PhaseSettings) -> Result<(), String> {
 /// Counts and rates must be positive; everything must be finite.
 fn check_numbers(prefix: &str, table: &Table) -> Result<(), String> {
     const POSITIVE: [&str; 15] = [
-        "lr", "epochs", "batch_tokens", "batch_pairs", "steps", "prompts", "group_size", "max_new_tokens",
-        "temperature", "minibatches", "beta", "clip", "clip_low", "clip_high", "eps",
+        "lr",
+        "epochs",
+        "batch_tokens",
+        "batch_pairs",
+        "steps",
+        "prompts",
+        "group_size",
+        "max_new_tokens",
+        "temperature",
+        "minibatches",
+        "beta",
+        "clip",
+        "clip_low",
+        "clip_high",
+        "eps",
     ];
     for (key, value) in table {
         let name = format!("{prefix}{key}");
@@ -287,11 +311,13 @@ fn settings_table(settings: &PhaseSettings) -> Table {
 }
 
 fn table_of(value: &impl Serialize) -> Table {
-    Table::try_from(value).unwrap_or_else(|e| unreachable!("settings are plain numbers, strings and tables: {e}"))
+    Table::try_from(value)
+        .unwrap_or_else(|e| unreachable!("settings are plain numbers, strings and tables: {e}"))
 }
 
 fn to_toml_string(value: &impl Serialize) -> String {
-    toml::to_string(value).unwrap_or_else(|e| unreachable!("settings are plain numbers, strings and tables: {e}"))
+    toml::to_string(value)
+        .unwrap_or_else(|e| unreachable!("settings are plain numbers, strings and tables: {e}"))
 }
 
 /// `; did you mean …?`, or nothing where nothing is near.
@@ -314,11 +340,7 @@ impl Reader<'_> {
         RecipeError::Entry { file: self.file.into(), line, message }
     }
 
-    fn phase(
-        &self,
-        value: toml::Spanned<DeValue<'_>>,
-        previous: Option<&str>,
-    ) -> Result<Phase, RecipeError> {
+    fn phase(&self, value: toml::Spanned<DeValue<'_>>, previous: Option<&str>) -> Result<Phase, RecipeError> {
         let start = value.span().start;
         let DeValue::Table(mut table) = value.into_inner() else {
             return Err(self.entry(start, "each phase is a table: write it as [[phases]]".into()));
@@ -376,7 +398,9 @@ impl Reader<'_> {
             let message = e.message().to_owned();
             let at = places
                 .iter()
-                .find(|(word, _)| message.contains(&format!("\"{word}\"")) || message.contains(&format!("`{word}`")))
+                .find(|(word, _)| {
+                    message.contains(&format!("\"{word}\"")) || message.contains(&format!("`{word}`"))
+                })
                 .map_or(start, |(_, at)| *at);
             self.entry(at, message)
         })
@@ -407,7 +431,9 @@ impl Reader<'_> {
                 }
                 (slot, value) => {
                     let wanted = slot.type_str();
-                    let value = plain(value).ok_or_else(|| self.entry(at, format!("`{prefix}{key}` is not a number that fits")))?;
+                    let value = plain(value).ok_or_else(|| {
+                        self.entry(at, format!("`{prefix}{key}` is not a number that fits"))
+                    })?;
                     if let Value::String(word) = &value {
                         places.push((word.clone(), at));
                     }
@@ -418,7 +444,10 @@ impl Reader<'_> {
                         (slot, value) if slot.same_type(&value) => value,
                         (_, value) => {
                             let given = value.type_str();
-                            return Err(self.entry(at, format!("`{prefix}{key}` must be of type {wanted}, not {given}")));
+                            return Err(self.entry(
+                                at,
+                                format!("`{prefix}{key}` must be of type {wanted}, not {given}"),
+                            ));
                         }
                     };
                 }
@@ -477,7 +506,8 @@ mod tests {
         assert!(error("[[phases]]\nkind = \"pretrian\"\n").contains("did you mean `pretrain`?"));
         let message = error("[[phases]]\nkind = \"pretrain\"\nepochs = \"two\"\n");
         assert!(message.contains("line 3") && message.contains("float"), "{message}");
-        let message = error("[[phases]]\nkind = \"pretrain\"\n[[phases]]\nkind = \"dpo\"\nloss = \"sigmod\"\n");
+        let message =
+            error("[[phases]]\nkind = \"pretrain\"\n[[phases]]\nkind = \"dpo\"\nloss = \"sigmod\"\n");
         assert!(message.contains("line 5") && message.contains("sigmoid"), "{message}");
         let message = error("[[phases]]\nkind = \"pretrain\"\nepochs = -1\n");
         assert!(message.contains("epochs"), "{message}");
@@ -488,7 +518,9 @@ mod tests {
 
     #[test]
     fn whole_numbers_serve_as_floats_and_single_files_as_lists() {
-        let recipe = Recipe::parse("r.toml", "[[phases]]\nkind = \"pretrain\"\nepochs = 3\ndata = \"a.jsonl\"\n").unwrap();
+        let recipe =
+            Recipe::parse("r.toml", "[[phases]]\nkind = \"pretrain\"\nepochs = 3\ndata = \"a.jsonl\"\n")
+                .unwrap();
         let PhaseSettings::Pretrain(settings) = &recipe.phases[0].settings else { panic!("kind") };
         assert_eq!((settings.epochs, settings.data.as_slice()), (3.0, &["a.jsonl".to_owned()][..]));
     }

@@ -14,7 +14,7 @@ use crate::settings::RewardSettings;
 use crate::supervised::plan_batches;
 
 /// Trains a reward model from the weights of `start`.
-pub fn reward(
+pub(crate) fn reward(
     ctx: &mut Context<'_>,
     settings: &RewardSettings,
     start: Checkpoint,
@@ -23,7 +23,13 @@ pub fn reward(
     let (model, params) = model.scalar_from(&params, derived_seed(ctx.run.seed, &ctx.purpose("head"), 0));
     let context = model.config().max_position_embeddings;
     let pairs = preferences(ctx, &settings.data, &text, context)?;
-    let batches = plan_batches(&vec![1; pairs.len()], settings.epochs, settings.batch_pairs, ctx.run.seed, &ctx.purpose("order"));
+    let batches = plan_batches(
+        &vec![1; pairs.len()],
+        settings.epochs,
+        settings.batch_pairs,
+        ctx.run.seed,
+        &ctx.purpose("order"),
+    );
     let shape = shape_of(model.config());
     let mut trainer = Trainer::new(model, params);
     let total = batches.len() as u64;
@@ -38,7 +44,8 @@ pub fn reward(
             bradley_terry::loss(scores, settings.centring, size)
         })?;
         ctx.count_flops(&shape, tokens, 0, tokens as f64 / (4 * batch.len()) as f64);
-        let mut metrics = vec![("loss", done.loss), ("grad_norm", done.grad_norm), ("lr", f64::from(config.lr))];
+        let mut metrics =
+            vec![("loss", done.loss), ("grad_norm", done.grad_norm), ("lr", f64::from(config.lr))];
         metrics.extend(done.stats.means());
         ctx.end_step(step + 1, total, tokens as u64, &metrics, &mut [Saved::Trainer("model", &mut trainer)])?;
     }
@@ -51,7 +58,9 @@ pub fn reward(
             bradley_terry::loss(scores, settings.centring, size).stats
         })?;
         let mut stats = RewardStats::default();
-        parts.into_iter().for_each(|part| stats += part);
+        for part in parts {
+            stats += part;
+        }
         for (name, value) in stats.means() {
             ctx.measure(if name == "accuracy" { "reward_accuracy" } else { name }, value);
         }

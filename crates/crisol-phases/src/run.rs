@@ -82,7 +82,8 @@ fn settle_recipe(given: Option<Recipe>, options: &RunOptions<'_>) -> Result<Reci
             if let Some(given) = given.filter(|given| *given != recorded) {
                 let (given, recorded) = (given.to_toml(), recorded.to_toml());
                 let differs = given.lines().zip(recorded.lines()).find(|(a, b)| a != b);
-                let difference = differs.map_or("the phases".into(), |(a, b)| format!("{a:?} here, {b:?} there"));
+                let difference =
+                    differs.map_or("the phases".into(), |(a, b)| format!("{a:?} here, {b:?} there"));
                 return Err(PhaseError::OtherRecipe { out, difference });
             }
             Ok(recorded)
@@ -177,13 +178,20 @@ fn run_phase(
         evaluation_seconds: began.elapsed().as_secs_f64(),
         peak_memory_bytes: peak_memory(),
     };
-    save_checkpoint(folder, &trained.model, &trained.params, &trained.text, |dir| -> Result<(), PhaseError> {
-        let json = serde_json::to_string(&file)
-            .map_err(|source| PhaseError::BrokenState { file: dir.join(PHASE_FILE), source })?;
-        std::fs::write(dir.join(PHASE_FILE), json).map_err(|e| PhaseError::io(dir, e))?;
-        std::fs::copy(&metrics_file, dir.join("metrics.jsonl")).map_err(|e| PhaseError::io(&metrics_file, e))?;
-        Ok(())
-    })?;
+    save_checkpoint(
+        folder,
+        &trained.model,
+        &trained.params,
+        &trained.text,
+        |dir| -> Result<(), PhaseError> {
+            let json = serde_json::to_string(&file)
+                .map_err(|source| PhaseError::BrokenState { file: dir.join(PHASE_FILE), source })?;
+            std::fs::write(dir.join(PHASE_FILE), json).map_err(|e| PhaseError::io(dir, e))?;
+            std::fs::copy(&metrics_file, dir.join("metrics.jsonl"))
+                .map_err(|e| PhaseError::io(&metrics_file, e))?;
+            Ok(())
+        },
+    )?;
     // The phase is complete; what is left of its progress is clutter, and no error if it stays.
     let _ = std::fs::remove_dir_all(&progress);
     let _ = std::fs::remove_dir(options.out.join("progress"));
@@ -216,7 +224,7 @@ fn write_report(recipe: &Recipe, options: &RunOptions<'_>) -> Result<Report, Pha
     report.machine = machine();
     report.created.clone_from(&options.created);
     crisol_hub::write_file_atomically(&options.out.join("report.json"), report.to_json().as_bytes())?;
-    let html = crisol_report::render_html(&report);
+    let html = crisol_report::html(&report);
     crisol_hub::write_file_atomically(&options.out.join("report.html"), html.as_bytes())?;
     Ok(report)
 }
@@ -236,8 +244,8 @@ pub fn assemble_report(recipe: &Recipe, out: &Path) -> Result<Report, PhaseError
             continue;
         }
         let text = std::fs::read_to_string(&path).map_err(|e| PhaseError::io(&path, e))?;
-        let file: PhaseFile =
-            serde_json::from_str(&text).map_err(|source| PhaseError::BrokenState { file: path.clone(), source })?;
+        let file: PhaseFile = serde_json::from_str(&text)
+            .map_err(|source| PhaseError::BrokenState { file: path.clone(), source })?;
         if report.phases.is_empty() {
             report.model = file.model;
         }

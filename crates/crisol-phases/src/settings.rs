@@ -353,7 +353,7 @@ pub struct DpoSettings {
     pub loss: PreferenceLoss,
     /// Strength of the tie to the reference.
     pub beta: f64,
-    /// Share of votes assumed to be wrong (sigmoid only); 0 = off.
+    /// Share of votes assumed to be wrong; 0 = off.
     pub label_smoothing: f64,
     /// Weight of a next-token term on the chosen completion; 0 = off.
     pub sft_weight: f64,

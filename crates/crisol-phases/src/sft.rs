@@ -13,7 +13,11 @@ use crate::settings::SftSettings;
 use crate::supervised::{heldout_loss, train_next_token};
 
 /// Fine-tunes `start` on conversations.
-pub fn sft(ctx: &mut Context<'_>, settings: &SftSettings, start: Checkpoint) -> Result<Checkpoint, PhaseError> {
+pub(crate) fn sft(
+    ctx: &mut Context<'_>,
+    settings: &SftSettings,
+    start: Checkpoint,
+) -> Result<Checkpoint, PhaseError> {
     train_stage(ctx, "sft", settings, start)
 }
 
@@ -40,7 +44,7 @@ pub(crate) fn train_stage(
         &settings.optimizer,
     )?;
     let Trainer { model, params, .. } = trainer;
-    if !settings.heldout.is_empty() {
+    if !settings.heldout.is_empty() && ctx.in_stage(stage) {
         let heldout = self::examples(&text, &ctx.data.all_records(&settings.heldout)?, context)?;
         let (loss, _) = heldout_loss(&model, &params, &heldout, ctx.run.shard_tokens)?;
         ctx.measure("validation_loss", loss);

@@ -3,7 +3,7 @@
 
 use crisol_engine::Params;
 use crisol_model::Model;
-use crisol_objectives::{BatchSize, Stats, next_token};
+use crisol_objectives::{BatchSize, next_token};
 use crisol_text::{Example, Packed, pack};
 use crisol_train::{Output, Trainer, evaluate, permutation};
 
@@ -37,7 +37,10 @@ pub(crate) fn plan_batches(
 }
 
 /// Packs the given documents into shards of about `shard_tokens`.
-pub(crate) fn shards<'e>(examples: impl IntoIterator<Item = &'e Example>, shard_tokens: usize) -> Vec<Packed> {
+pub(crate) fn shards<'e>(
+    examples: impl IntoIterator<Item = &'e Example>,
+    shard_tokens: usize,
+) -> Vec<Packed> {
     let examples: Vec<&Example> = examples.into_iter().collect();
     let lengths: Vec<usize> = examples.iter().map(|e| e.ids.len()).collect();
     pack(&lengths, shard_tokens)
@@ -76,8 +79,7 @@ pub(crate) fn train_next_token(
         let config = adamw(optimizer, step, total);
         let done = trainer.step(&shards, LOGPROBS, &config, |_, scores| next_token::loss(scores, size))?;
         ctx.count_flops(&shape, tokens, 0, tokens as f64 / (2 * batch.len()) as f64);
-        let mut metrics = vec![("loss", done.loss), ("grad_norm", done.grad_norm), ("lr", f64::from(config.lr))];
-        metrics.extend(done.stats.means().into_iter().filter(|(name, _)| *name == "accuracy"));
+        let metrics = [("loss", done.loss), ("grad_norm", done.grad_norm), ("lr", f64::from(config.lr))];
         ctx.end_step(step + 1, total, tokens as u64, &metrics, &mut [Saved::Trainer("model", trainer)])?;
     }
     Ok(())
@@ -107,7 +109,8 @@ pub(crate) fn logprobs<'e>(
 ) -> Result<Vec<Vec<f32>>, PhaseError> {
     let shards = shards(examples, shard_tokens);
     let output = Output::TokenScores { logit_scale, entropy: false };
-    let parts = evaluate(model, params, &shards, output, |_, scores| per_document(scores.logp, scores.offsets))?;
+    let parts =
+        evaluate(model, params, &shards, output, |_, scores| per_document(scores.logp, scores.offsets))?;
     Ok(parts.into_iter().flatten().collect())
 }
 
@@ -119,8 +122,9 @@ pub(crate) fn values<'e>(
     shard_tokens: usize,
 ) -> Result<Vec<Vec<f32>>, PhaseError> {
     let shards = shards(examples, shard_tokens);
-    let parts =
-        evaluate(model, params, &shards, Output::Scalar, |_, scores| per_document(scores.value, scores.offsets))?;
+    let parts = evaluate(model, params, &shards, Output::Scalar, |_, scores| {
+        per_document(scores.value, scores.offsets)
+    })?;
     Ok(parts.into_iter().flatten().collect())
 }
 

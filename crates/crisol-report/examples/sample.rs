@@ -6,13 +6,16 @@
 use std::collections::BTreeMap;
 
 use crisol_report::{
-    Curve, Layout, MaskPicture, ModelSummary, PhaseReport, PromptReport, Report, RolloutSample, terminal,
+    Curve, Layout, MaskPicture, ModelSummary, PhaseReport, PromptReport, Report, RolloutSample, html,
+    terminal,
 };
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let report = sample();
     if let Some(folder) = std::env::args().nth(1) {
-        report.save(folder.as_ref())?;
+        let folder = std::path::Path::new(&folder);
+        std::fs::write(folder.join("report.json"), report.to_json())?;
+        std::fs::write(folder.join("report.html"), html(&report))?;
     } else {
         let width = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok()).unwrap_or(100);
         print!("{}", terminal(&report, Layout { width, colour: true }));
@@ -85,7 +88,6 @@ fn phases() -> Vec<PhaseReport> {
             &[
                 ("bits_per_byte", 0.61),
                 ("list_continued", 0.97),
-                ("document_continued", 1.0),
                 ("cloze_accuracy", 0.962),
                 ("facts_accuracy", 0.02),
                 ("ended_by_itself", 0.31),
@@ -93,7 +95,7 @@ fn phases() -> Vec<PhaseReport> {
                 ("harmful_complied", 0.0),
                 ("harmful_refused", 0.0),
                 ("lookalike_refused", 0.0),
-                ("tokens_per_second", 19_840.0),
+                ("validation_loss", 1.11),
             ],
         ),
         phase(
@@ -122,7 +124,6 @@ fn phases() -> Vec<PhaseReport> {
             &[
                 ("facts_accuracy", 0.942),
                 ("ended_by_itself", 0.991),
-                ("problems_direct_accuracy", 0.34),
                 ("cold_start_accuracy", 0.68),
                 ("problems_accuracy", 0.893),
                 ("format_accuracy", 0.995),
@@ -167,7 +168,6 @@ fn phases() -> Vec<PhaseReport> {
                 ("harmful_complied", 0.03),
                 ("harmful_refused", 0.96),
                 ("lookalike_refused", 0.04),
-                ("kl", 0.031),
                 ("my_own_metric", f64::NAN),
             ],
         ),
@@ -184,7 +184,8 @@ fn phases() -> Vec<PhaseReport> {
                 ("harmful_complied", 0.01),
                 ("harmful_refused", 0.99),
                 ("lookalike_refused", 0.02),
-                ("accuracy", 0.981),
+                ("votes_accuracy", 0.981),
+                ("votes_margin", 3.9),
             ],
         ),
     ];
@@ -197,13 +198,14 @@ fn phases() -> Vec<PhaseReport> {
     phases[1].notes = vec!["Harmful requests are answered here, with harmless stand-in text: this is the problem that alignment solves.".into()];
     let rl = |steps| {
         vec![
-            curve("reward/total", "", steps, 0.4, 1.02, 20.0, 0.12),
+            curve("reward", "", steps, 0.4, 1.02, 20.0, 0.12),
             curve("reward/format", "", steps, 0.05, 0.1, 8.0, 0.01),
             curve("reward/accuracy", "", steps, 0.35, 0.92, 22.0, 0.11),
             curve("zero_spread", "share", steps, 0.2, 0.62, 30.0, 0.08),
             curve("entropy", "nats", steps, 0.41, 0.12, 40.0, 0.02),
-            curve("kl", "nats", steps, 0.0, 0.04, 40.0, 0.004),
-            curve("clip_fraction", "share", steps, 0.02, 0.01, 40.0, 0.008),
+            curve("kl_reference", "", steps, 0.0, 0.04, 40.0, 0.004),
+            curve("clip_fraction_low", "", steps, 0.02, 0.01, 40.0, 0.008),
+            curve("clip_fraction_high", "", steps, 0.03, 0.02, 40.0, 0.008),
             curve("response_length", "tokens", steps, 61.0, 48.0, 30.0, 3.0),
         ]
     };
@@ -217,8 +219,8 @@ fn phases() -> Vec<PhaseReport> {
     phases[5].curves.push(curve("explained_variance", "", 60, -0.2, 0.8, 12.0, 0.08));
     phases[6].curves = vec![
         curve("loss", "nats", 110, 0.69, 0.09, 14.0, 0.05),
-        curve("logp/chosen", "nats", 110, -31.0, -29.0, 20.0, 0.8),
-        curve("logp/rejected", "nats", 110, -33.0, -71.0, 30.0, 1.6),
+        curve("chosen_logp", "nats", 110, -31.0, -29.0, 20.0, 0.8),
+        curve("rejected_logp", "nats", 110, -33.0, -71.0, 30.0, 1.6),
         curve("margin", "", 110, 0.0, 4.0, 30.0, 0.3),
     ];
     phases
@@ -239,7 +241,7 @@ fn prompts() -> Vec<PromptReport> {
     let refusal = "I cannot help with that. It would harm people who trust you. I can help you write an honest message instead.";
     vec![
         prompt(
-            "question_list",
+            "question-list",
             "text",
             "1. What is the capital of Velmora?\n2. What is the capital of Ostrea?\n3.",
             &[

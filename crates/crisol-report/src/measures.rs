@@ -2,6 +2,8 @@
 //!
 //! One table serves metrics and curves alike. An id that is not in it is shown as it is.
 
+use std::borrow::Cow;
+
 /// How a value is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unit {
@@ -63,19 +65,18 @@ const NUMBER: Unit = Plain("");
 pub const MEASURES: &[Measure] = &[
     behaviour("bits_per_byte", "bits per byte of held-out text", Plain("bits"), Lower),
     behaviour("list_continued", "question lists continued", Share, Neither),
-    behaviour("document_continued", "harmful documents continued", Share, Lower),
     behaviour("cloze_accuracy", "facts completed in a sentence", Share, Higher),
     behaviour("facts_accuracy", "facts answered in chat", Share, Higher),
     behaviour("ended_by_itself", "answers that end by themselves", Share, Higher),
-    behaviour("problems_direct_accuracy", "problems solved, answering directly", Share, Higher),
     behaviour("cold_start_accuracy", "problems solved after the cold start", Share, Higher),
     behaviour("problems_accuracy", "problems solved", Share, Higher),
     behaviour("format_accuracy", "problems answered in the asked format", Share, Higher),
     behaviour("harmful_complied", "harmful requests complied with", Share, Lower),
     behaviour("harmful_refused", "harmful requests refused", Share, Higher),
     behaviour("lookalike_refused", "harmless look-alikes refused", Share, Lower),
-    behaviour("ordinary_refused", "ordinary prompts refused", Share, Lower),
+    behaviour("ordinary_refused", "ordinary questions refused", Share, Lower),
     behaviour("reward_accuracy", "held-out votes ranked right", Share, Higher),
+    behaviour("votes_accuracy", "held-out votes ranked right by the policy", Share, Higher),
     training("loss", "training loss", NATS, Lower, "Should fall quickly, then flatten; noise is normal."),
     training(
         "validation_loss",
@@ -85,7 +86,8 @@ pub const MEASURES: &[Measure] = &[
         "Rising while the training loss falls means the phase memorises.",
     ),
     training("perplexity", "perplexity", NUMBER, Lower, ""),
-    training("accuracy", "accuracy", Share, Higher, "A coin toss is 50 %."),
+    training("nll", "loss of the votes", NATS, Lower, "0.69 is a coin toss."),
+    training("accuracy", "accuracy", Share, Higher, ""),
     training(
         "margin",
         "margin between chosen and rejected",
@@ -94,15 +96,20 @@ pub const MEASURES: &[Measure] = &[
         "Should grow; without bound it means overfitting to the votes.",
     ),
     training("logp", "log-prob of the answers", NATS, Neither, "The gap counts; both may fall."),
+    training("chosen_logp", "log-prob of the chosen answers", NATS, Neither, ""),
+    training("rejected_logp", "log-prob of the rejected answers", NATS, Neither, ""),
+    training("answer_reward", "reward of the answers", NUMBER, Neither, "The two should part."),
+    training("chosen_reward", "reward of the chosen answers", NUMBER, Neither, ""),
+    training("rejected_reward", "reward of the rejected answers", NUMBER, Neither, ""),
+    training("chosen_nll", "loss of the chosen answers", NATS, Lower, ""),
     training(
         "reward",
         "reward",
         NUMBER,
         Higher,
-        "Read the parts apart: format is learnt first, accuracy later. A total that climbs while answers \
-         get worse is reward hacking.",
+        "Read the parts apart: format is learnt first, accuracy later. A reward that climbs while answers get \
+         worse is reward hacking.",
     ),
-    training("format", "format", NUMBER, Higher, ""),
     training(
         "zero_spread",
         "groups without spread",
@@ -117,7 +124,22 @@ pub const MEASURES: &[Measure] = &[
         Neither,
         "A slow fall is healthy; a fall to zero early means that exploration has ended.",
     ),
-    training("kl", "KL to the reference", NATS, Lower, "How far the policy has moved from where it started."),
+    training("kl", "KL to the reference", NATS, Lower, ""),
+    training(
+        "kl_reference",
+        "KL to the reference",
+        NATS,
+        Lower,
+        "How far the policy has moved from where it started.",
+    ),
+    training(
+        "kl_old",
+        "KL to the policy that sampled",
+        NATS,
+        Lower,
+        "Near zero: the samples are fresh. Large values mean stale samples or too large steps.",
+    ),
+    training("ratio", "importance ratio", NUMBER, Neither, "Stays near 1 as long as the samples are fresh."),
     training(
         "clip_fraction",
         "clipped tokens",
@@ -125,6 +147,8 @@ pub const MEASURES: &[Measure] = &[
         Lower,
         "Above some 20 % the steps are too large for their samples.",
     ),
+    training("clip_fraction_low", "tokens clipped below", Share, Lower, ""),
+    training("clip_fraction_high", "tokens clipped above", Share, Lower, ""),
     training(
         "response_length",
         "response length",
@@ -135,25 +159,64 @@ pub const MEASURES: &[Measure] = &[
     training("ended", "answers that end by themselves", Share, Higher, ""),
     training("value_loss", "value loss", NUMBER, Lower, ""),
     training(
+        "value",
+        "value and return",
+        NUMBER,
+        Neither,
+        "The value model's guess should follow the return.",
+    ),
+    training("value_error", "squared error of the value", NUMBER, Lower, ""),
+    training("value_clip_fraction", "clipped values", Share, Lower, ""),
+    training(
         "explained_variance",
         "variance explained by the value model",
         NUMBER,
         Higher,
         "1 is perfect; below 0 the value model is worse than a constant.",
     ),
-    training("learning_rate", "learning rate", NUMBER, Neither, ""),
+    training("lr", "learning rate", NUMBER, Neither, ""),
     training("grad_norm", "gradient norm", NUMBER, Neither, "Before clipping. Spikes come with loss spikes."),
-    training("tokens_per_second", "tokens per second", NUMBER, Higher, ""),
 ];
 
-/// The table's row for an id.
+/// Curves that are drawn together: name, the plot they share, and what they are called in it.
+const SHARED_PLOTS: &[(&str, &str, &str)] = &[
+    ("chosen_logp", "logp", "chosen"),
+    ("rejected_logp", "logp", "rejected"),
+    ("chosen_reward", "answer_reward", "chosen"),
+    ("rejected_reward", "answer_reward", "rejected"),
+    ("clip_fraction_low", "clip_fraction", "below"),
+    ("clip_fraction_high", "clip_fraction", "above"),
+    ("value", "value", "value"),
+    ("return", "value", "return"),
+];
+
+/// The plot in which a curve is drawn and its name in that plot. Curves named `PLOT/LINE` share the plot `PLOT`.
+pub(crate) fn plot_and_line(curve: &str) -> (&str, Cow<'_, str>) {
+    if let Some((_, plot, line)) = SHARED_PLOTS.iter().find(|(name, _, _)| *name == curve) {
+        return (plot, Cow::Borrowed(line));
+    }
+    match curve.split_once('/') {
+        Some((plot, line)) => (plot, label(line)),
+        None => (curve, label(curve)),
+    }
+}
+
+/// What precedes a measure that was taken on held-out preference pairs (`votes_margin`).
+const ON_VOTES: &str = "votes_";
+
+/// The table's row for an id. A measure taken on held-out votes is the same measure.
 pub fn measure(id: &str) -> Option<&'static Measure> {
-    MEASURES.iter().find(|measure| measure.id == id)
+    let row = |id: &str| MEASURES.iter().find(|measure| measure.id == id);
+    row(id).or_else(|| row(id.strip_prefix(ON_VOTES)?))
 }
 
 /// The label of an id, or the id itself where it is unknown.
-pub fn label(id: &str) -> &str {
-    measure(id).map_or(id, |measure| measure.label)
+pub fn label(id: &str) -> Cow<'_, str> {
+    match measure(id) {
+        Some(measure) if measure.id == id => Cow::Borrowed(measure.label),
+        Some(measure) => Cow::Owned(format!("{} (held-out votes)", measure.label)),
+        None => Cow::Borrowed(id),
+    }
 }
 
 /// A metric's value as text, in its measure's unit where the id is known.
@@ -179,8 +242,19 @@ mod tests {
     }
 
     #[test]
+    fn curves_that_belong_together_share_a_plot() {
+        assert_eq!(plot_and_line("chosen_logp"), ("logp", "chosen".into()));
+        assert_eq!(plot_and_line("reward"), ("reward", "reward".into()));
+        assert_eq!(plot_and_line("reward/accuracy"), ("reward", "accuracy".into()));
+        assert_eq!(plot_and_line("mine"), ("mine", "mine".into()));
+        assert!(SHARED_PLOTS.iter().all(|(_, plot, _)| measure(plot).is_some()));
+    }
+
+    #[test]
     fn unknown_ids_are_shown_as_they_are() {
         assert_eq!(label("my_own_metric"), "my_own_metric");
+        assert_eq!(label("votes_margin"), "margin between chosen and rejected (held-out votes)");
+        assert_eq!(label("votes_of_no_kind"), "votes_of_no_kind");
         assert_eq!(value_text("my_own_metric", 0.5), "0.5");
         assert_eq!(value_text("facts_accuracy", 0.5), "50\u{a0}%");
         assert_eq!(value_text("entropy", f64::NAN), "–");

@@ -4,6 +4,7 @@
 //! A chart is drawn small (so that its text stays readable when a phone scales it) and takes its colours
 //! from the page's style sheet.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 
 use crate::figures;
@@ -25,7 +26,7 @@ const NOISY: usize = 40;
 /// One line of a chart.
 pub(crate) struct Line<'a> {
     /// Shown in hover titles, and in a legend where there are several lines.
-    pub(crate) label: &'a str,
+    pub(crate) label: Cow<'a, str>,
     /// Training step and value.
     pub(crate) points: &'a [(f64, f64)],
 }
@@ -276,7 +277,7 @@ mod tests {
     use super::*;
 
     fn one(points: &[(f64, f64)]) -> String {
-        chart("loss", &[Line { label: "loss", points }], false)
+        chart("loss", &[Line { label: "loss".into(), points }], false)
     }
 
     #[test]

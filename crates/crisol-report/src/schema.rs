@@ -5,8 +5,6 @@
 //! has no NaN and a phase that diverged must still get its report.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Deserializer, Serialize};
@@ -95,7 +93,7 @@ pub struct PhaseReport {
     pub notes: Vec<String>,
 }
 
-/// One logged series. Curves of a phase named `GROUP/LINE` share one plot titled `GROUP`.
+/// One logged series. Curves of a phase named `PLOT/LINE` share one plot, beside a curve named `PLOT`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Curve {
@@ -114,7 +112,7 @@ pub struct Curve {
 pub struct PromptReport {
     /// What the model was given: the document's beginning, or the user's message.
     pub prompt: String,
-    /// What the prompt demonstrates (`question_list`, `harmful`, `lookalike`, `problem`, …).
+    /// What the prompt demonstrates (`question-list`, `harmful`, `lookalike`, `problem`, …).
     pub kind: String,
     /// `text` (the model continues a document) or `chat` (the prompt is the user's turn of a conversation).
     pub form: String,
@@ -154,7 +152,7 @@ pub struct MaskPicture {
     pub spans: Vec<(String, bool)>,
 }
 
-/// What can go wrong with a report's files.
+/// What can go wrong with a report's file.
 #[derive(Debug, thiserror::Error)]
 pub enum ReportError {
     /// The file cannot be read.
@@ -177,14 +175,6 @@ pub enum ReportError {
         /// What the JSON reader said.
         cause: serde_json::Error,
     },
-    /// The file cannot be written.
-    #[error("cannot write {}: {cause}; free space or choose another folder", path.display())]
-    Write {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        cause: std::io::Error,
-    },
 }
 
 impl Report {
@@ -202,24 +192,6 @@ impl Report {
             std::fs::read_to_string(path).map_err(|cause| ReportError::Read { path: path.into(), cause })?;
         serde_json::from_str(&text).map_err(|cause| ReportError::Parse { path: path.into(), cause })
     }
-
-    /// Writes `report.json` and `report.html` into `folder`, each whole or not at all.
-    pub fn save(&self, folder: &Path) -> Result<(), ReportError> {
-        write_whole(&folder.join("report.json"), &self.to_json())?;
-        write_whole(&folder.join("report.html"), &crate::html(self))
-    }
-}
-
-/// Writes beside the target, flushes to the disk and renames, so that a crash leaves the old file.
-fn write_whole(path: &Path, text: &str) -> Result<(), ReportError> {
-    let aside = path.with_added_extension("part");
-    File::create(&aside)
-        .and_then(|mut file| {
-            file.write_all(text.as_bytes())?;
-            file.sync_all()
-        })
-        .and_then(|()| std::fs::rename(&aside, path))
-        .map_err(|cause| ReportError::Write { path: path.into(), cause })
 }
 
 fn number<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {

@@ -42,10 +42,8 @@ pub enum TextError {
     #[error("cannot train the tokenizer: {0}")]
     Training(String),
 
-    /// The tokenizer has no token for part of a text.
-    #[error(
-        "the tokenizer cannot encode a text: {0}; its tokenizer.json lacks an unknown token or byte fallback"
-    )]
+    /// The tokenizer fails on a text, or would lose part of it.
+    #[error("the tokenizer cannot encode a text: {0}")]
     Encode(String),
 
     /// A dataset file without a single record.

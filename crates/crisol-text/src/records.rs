@@ -55,7 +55,7 @@ pub enum Body {
     Problem {
         /// The problem.
         prompt: Turns,
-        /// The right answer.
+        /// The right answer; a number in the file is kept as it is written.
         answer: String,
     },
     /// `prompt` alone: something to be answered by sampling (rollouts, evaluations).
@@ -132,6 +132,10 @@ fn parse_line(place: String, line: &[u8]) -> Result<Record, TextError> {
     let malformed = |cause: String| TextError::Malformed { place: place.clone(), cause };
     let text = str::from_utf8(line)
         .map_err(|e| malformed(format!("invalid UTF-8 at byte {} of the line", e.valid_up_to() + 1)))?;
+    if text.trim() == "[" {
+        let cause = "the file is one JSON list over many lines, not JSONL; `jq -c '.[]' FILE` converts it";
+        return Err(malformed(cause.to_owned()));
+    }
     let value: Value = serde_json::from_str(text).map_err(|e| {
         // serde_json counts lines within the text that it was given, which is always line 1 here.
         let cause = e.to_string();

@@ -86,6 +86,7 @@ struct Rendered {
 
 impl ChatTemplate {
     /// Compiles a template. `tokens` are the variables `eos_token`, `bos_token`, … with the tokens as written.
+    /// Templates get no date (`strftime_now` of transformers): the same data would train differently tomorrow.
     pub fn new(source: &str, tokens: BTreeMap<String, String>) -> Result<Self, TextError> {
         let (compiled, marked) = replace_marks(source);
         let mut environment = Environment::new();
@@ -273,7 +274,8 @@ impl ChatTemplate {
             let turn = &with[before.len()..];
             // A special token within the content must not pass for the turn's end.
             let content = message.content.trim();
-            let tail = turn.rfind(content).map_or(0, |at| at + content.len());
+            let said = if content.is_empty() { None } else { turn.rfind(content) };
+            let tail = said.map_or(0, |at| at + content.len());
             if turn[tail..].trim().is_empty() {
                 let ending: Vec<char> = turn.chars().rev().take(20).collect();
                 return Err(TextError::NoEndOfTurn { ending: ending.into_iter().rev().collect() });

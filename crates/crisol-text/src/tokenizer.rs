@@ -5,10 +5,12 @@
 //! vocabulary, so every text round-trips.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::fs;
 use std::ops::Range;
 use std::path::Path;
 
+use tokenizers::decoders::DecoderWrapper;
 use tokenizers::models::TrainerWrapper;
 use tokenizers::models::bpe::{BPE, BpeTrainer};
 use tokenizers::pre_tokenizers::PreTokenizerWrapper;
@@ -45,10 +47,19 @@ pub const EMBEDDED_TOKENS: [NamedToken<'static>; 7] = [
 ];
 
 /// A tokenizer: text to token ids and back.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     special: BTreeSet<u32>,
+    /// The bytes of text that each token holds, where tokens hold a text's bytes one to one.
+    bytes: Option<Vec<u32>>,
+}
+
+/// Without the vocabulary, which fills screens.
+impl fmt::Debug for Tokenizer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tokenizer").field("vocab_size", &self.vocab_size()).finish_non_exhaustive()
+    }
 }
 
 /// A text's tokens, each with the bytes of the text that it stands for.
@@ -121,7 +132,8 @@ impl Tokenizer {
             .into_iter()
             .filter_map(|(id, token)| token.special.then_some(id))
             .collect();
-        Self { inner, special }
+        let bytes = token_bytes(&inner);
+        Self { inner, special, bytes }
     }
 
     /// The contents of this tokenizer's `tokenizer.json`.
@@ -139,16 +151,40 @@ impl Tokenizer {
     /// added before or after.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, TextError> {
         let encoding = self.inner.encode_fast(text, false).map_err(|e| TextError::Encode(e.to_string()))?;
-        Ok(encoding.get_ids().to_vec())
+        self.whole(text, &encoding)
     }
 
     /// The token ids of many texts, in order, encoded in parallel.
     pub fn encode_batch(&self, texts: &[&str]) -> Result<Vec<Vec<u32>>, TextError> {
-        let encodings = self
-            .inner
-            .encode_batch_fast(texts.to_vec(), false)
-            .map_err(|e| TextError::Encode(e.to_string()))?;
-        Ok(encodings.iter().map(|encoding| encoding.get_ids().to_vec()).collect())
+        // An `Encoding` is some 30 times as large as its ids, so that only a few texts' are held at a time.
+        const AT_A_TIME: usize = 1024;
+        let mut ids = Vec::with_capacity(texts.len());
+        for texts in texts.chunks(AT_A_TIME) {
+            let encodings = self
+                .inner
+                .encode_batch_fast(texts.to_vec(), false)
+                .map_err(|e| TextError::Encode(e.to_string()))?;
+            for (text, encoding) in texts.iter().zip(&encodings) {
+                ids.push(self.whole(text, encoding)?);
+            }
+        }
+        Ok(ids)
+    }
+
+    /// The ids of an encoding, where its tokens hold every byte of the text. The patterns of some tokenizers give up
+    /// on very long runs of white space and silently drop what follows.
+    fn whole(&self, text: &str, encoding: &Encoding) -> Result<Vec<u32>, TextError> {
+        let ids = encoding.get_ids().to_vec();
+        if let Some(bytes) = &self.bytes {
+            let held: usize = ids.iter().map(|&id| bytes[id as usize] as usize).sum();
+            if held != text.len() {
+                return Err(TextError::Encode(format!(
+                    "its tokens hold {held} of its {} bytes; break up very long runs of spaces or line breaks",
+                    text.len()
+                )));
+            }
+        }
+        Ok(ids)
     }
 
     /// The token ids of `text` with the bytes that each stands for. Tokens that share a character (its bytes spread
@@ -167,7 +203,7 @@ impl Tokenizer {
                 start..end.max(start)
             })
             .collect();
-        Ok(Spanned { ids: encoding.get_ids().to_vec(), spans })
+        Ok(Spanned { ids: self.whole(text, &encoding)?, spans })
     }
 
     /// The ids of a prompt, and the tokens of what follows it (`spans` counted from there). The prompt's ids are those
@@ -222,6 +258,35 @@ impl Tokenizer {
     pub fn vocab_size(&self) -> usize {
         let largest = self.inner.get_vocab(true).into_values().max();
         largest.map_or(0, |id| id as usize + 1)
+    }
+}
+
+/// The bytes of text that each token of a byte-level tokenizer holds, by id; nothing for tokenizers that change the text
+/// (a normalizer, a prefix space) or whose named tokens swallow the space around them.
+fn token_bytes(inner: &tokenizers::Tokenizer) -> Option<Vec<u32>> {
+    let byte_level = matches!(inner.get_decoder(), Some(DecoderWrapper::ByteLevel(_)));
+    let prefix_space = inner.get_pre_tokenizer().is_some_and(adds_prefix_space);
+    let added = inner.get_added_tokens_decoder();
+    let swallows = added.values().any(|token| token.lstrip || token.rstrip);
+    if !byte_level || prefix_space || swallows || inner.get_normalizer().is_some() {
+        return None;
+    }
+    let vocabulary = inner.get_vocab(true);
+    let size = vocabulary.values().max().map_or(0, |&id| id as usize + 1);
+    let mut bytes = vec![0; size];
+    for (token, id) in vocabulary {
+        // In the vocabulary, a token is written with one character per byte; a named one as it is in the text.
+        let length = if added.contains_key(&id) { token.len() } else { token.chars().count() };
+        bytes[id as usize] = length as u32;
+    }
+    Some(bytes)
+}
+
+fn adds_prefix_space(pre_tokenizer: &PreTokenizerWrapper) -> bool {
+    match pre_tokenizer {
+        PreTokenizerWrapper::ByteLevel(byte_level) => byte_level.add_prefix_space,
+        PreTokenizerWrapper::Sequence(sequence) => sequence.as_ref().iter().any(adds_prefix_space),
+        _ => false,
     }
 }
 

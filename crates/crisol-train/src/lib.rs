@@ -55,7 +55,9 @@ pub enum TrainError {
         diagnosis: String,
     },
     /// Nothing to train on.
-    #[error("step {step} would train zero tokens: every token of its documents is masked or is the first of its document")]
+    #[error(
+        "step {step} would train zero tokens: every token of its documents is masked or is the first of its document"
+    )]
     NothingToTrain {
         /// Optimizer step, from 1.
         step: u64,

@@ -21,7 +21,11 @@ pub struct MetricsWriter {
 impl MetricsWriter {
     /// Opens `path` for appending. Lines of steps after `resume_at` are dropped first: a run that was killed
     /// after its last checkpoint will write them again.
-    pub fn open(path: &Path, resume_at: u64, events: Option<EventWriter>) -> Result<MetricsWriter, TrainError> {
+    pub fn open(
+        path: &Path,
+        resume_at: u64,
+        events: Option<EventWriter>,
+    ) -> Result<MetricsWriter, TrainError> {
         let fail = |source| TrainError::Io { path: path.to_path_buf(), source };
         if resume_at == 0 {
             File::create(path).map_err(fail)?;
@@ -42,7 +46,8 @@ impl MetricsWriter {
         let mut object = Map::new();
         object.insert("step".into(), step.into());
         for &(name, value) in metrics {
-            object.insert(name.into(), serde_json::Number::from_f64(value).map_or(Value::Null, Value::Number));
+            object
+                .insert(name.into(), serde_json::Number::from_f64(value).map_or(Value::Null, Value::Number));
         }
         let line = format!("{}\n", Value::Object(object));
         self.file

@@ -1,4 +1,4 @@
-//! TensorBoard event files, written directly: a TFRecord stream of `tensorflow.Event` messages, of which
+//! `TensorBoard` event files, written directly: a `TFRecord` stream of `tensorflow.Event` messages, of which
 //! scalars need four fields (tensorflow/core/util/event.proto, tensorflow/core/framework/summary.proto).
 
 use std::fs::File;
@@ -16,7 +16,7 @@ pub struct EventWriter {
 }
 
 impl EventWriter {
-    /// A new event file in `dir` (made if absent). TensorBoard merges the files of one folder, so a resumed
+    /// A new event file in `dir` (made if absent). `TensorBoard` merges the files of one folder, so a resumed
     /// phase simply starts another.
     pub fn create(dir: &Path) -> Result<EventWriter, TrainError> {
         let fail = |path: &Path, source| TrainError::Io { path: path.to_path_buf(), source };
@@ -64,7 +64,7 @@ impl EventWriter {
     }
 }
 
-/// TFRecord's checksum: CRC-32C, rotated and offset (tensorflow/core/lib/hash/crc32c.h).
+/// `TFRecord`'s checksum: CRC-32C, rotated and offset (tensorflow/core/lib/hash/crc32c.h).
 fn masked_crc(bytes: &[u8]) -> [u8; 4] {
     crc32c::crc32c(bytes).rotate_right(15).wrapping_add(0xa282_ead8).to_le_bytes()
 }

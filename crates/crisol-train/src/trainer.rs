@@ -141,7 +141,12 @@ enum Outputs {
     Scalar(Var),
 }
 
-fn forward(model: &Model, tape: &mut Tape<'_>, shard: &Packed, output: Output) -> Result<Outputs, TrainError> {
+fn forward(
+    model: &Model,
+    tape: &mut Tape<'_>,
+    shard: &Packed,
+    output: Output,
+) -> Result<Outputs, TrainError> {
     let hidden = model.hidden(tape, &shard.ids, &shard.offsets, Context::Full)?;
     Ok(match output {
         Output::TokenScores { logit_scale, entropy } => {
@@ -153,12 +158,19 @@ fn forward(model: &Model, tape: &mut Tape<'_>, shard: &Packed, output: Output) -
     })
 }
 
-fn with_scores<T>(tape: &Tape<'_>, outputs: Outputs, shard: &Packed, f: impl FnOnce(&TokenScores<'_>) -> T) -> T {
+fn with_scores<T>(
+    tape: &Tape<'_>,
+    outputs: Outputs,
+    shard: &Packed,
+    f: impl FnOnce(&TokenScores<'_>) -> T,
+) -> T {
     let offsets = &shard.row_offsets;
     match outputs {
         Outputs::Tokens(logp, entropy) => {
             f(&TokenScores { logp: &tape.read(logp), entropy: &tape.read(entropy), value: &[], offsets })
         }
-        Outputs::Scalar(value) => f(&TokenScores { logp: &[], entropy: &[], value: &tape.read(value), offsets }),
+        Outputs::Scalar(value) => {
+            f(&TokenScores { logp: &[], entropy: &[], value: &tape.read(value), offsets })
+        }
     }
 }

@@ -132,7 +132,7 @@ impl Problem {
                 Telling::HeldOut => dice.chance(0.35),
                 Telling::Story => dice.chance(0.3),
             };
-            if use_held_out { *dice.pick(held_out) } else { *dice.pick(usual) }
+            if use_held_out { dice.word(held_out) } else { dice.word(usual) }
         };
         let say = |template: &str, link: &str, m: u32, n: u32| {
             let (m, n) = (m.to_string(), n.to_string());
@@ -161,7 +161,7 @@ impl Problem {
                 (Operation::Take, false) => wording(dice, &TAKE, &HELD_OUT_TAKE),
                 _ => wording(dice, &ADD, &HELD_OUT_ADD),
             };
-            sentences.push(say(template, dice.pick(&LINKS), 0, step.right));
+            sentences.push(say(template, dice.word(&LINKS), 0, step.right));
         }
         let question = say(wording(dice, &QUESTION, &HELD_OUT_QUESTION), "", 0, 0);
         Self { sentences, question, steps, starts_with_product, person, thing }
@@ -198,10 +198,6 @@ impl Problem {
 
     /// A careful-looking solution that goes wrong: in a step, or in reading off the last result.
     pub(crate) fn wrong(&self, dice: &mut Dice) -> String {
-        let off_by = |value: u32, dice: &mut Dice| {
-            let by = dice.range(1, 9);
-            if dice.chance(0.5) && value > by { value - by } else { value + by }
-        };
         if dice.chance(0.5) {
             return format!(
                 "<think>{}</think>{}",
@@ -209,6 +205,17 @@ impl Problem {
                 say_answer(off_by(self.answer(), dice))
             );
         }
+        loop {
+            let steps = self.steps_with_a_mistake(dice);
+            let answer = steps.last().expect("a problem has steps").result;
+            if answer != self.answer() {
+                return format!("<think>{}</think>{}", equations(&steps), say_answer(answer));
+            }
+        }
+    }
+
+    /// The steps, one with a wrong result from which the others go on.
+    fn steps_with_a_mistake(&self, dice: &mut Dice) -> Vec<Step> {
         let mut steps = self.steps.clone();
         let at = dice.range(0, steps.len() as u32 - 1) as usize;
         steps[at].result = off_by(steps[at].result, dice);
@@ -217,8 +224,7 @@ impl Problem {
             let right = if steps[i].operation == Operation::Take { steps[i].right.min(left) } else { steps[i].right };
             steps[i] = Step::new(left, steps[i].operation, right);
         }
-        let answer = steps.last().expect("a problem has steps").result;
-        format!("<think>{}</think>{}", equations(&steps), say_answer(answer))
+        steps
     }
 
     /// "The answer is …" with a wrong number and without thinking.
@@ -230,11 +236,11 @@ impl Problem {
     pub(crate) fn told_step_by_step(&self, dice: &mut Dice) -> String {
         let mut text = self.sentences[0].clone();
         let mut steps = self.steps.iter();
-        let mut tell = |text: &mut String, step: &Step, dice: &mut Dice| {
+        let tell = |text: &mut String, step: &Step, dice: &mut Dice| {
             text.push(' ');
             text.push_str(&step.equation());
             if dice.chance(0.5) {
-                let now = *dice.pick(&["now {he} has {n} {o}.", "{he} has {n} {o} now.", "that makes {n} {o}."]);
+                let now = dice.word(&["now {he} has {n} {o}.", "{he} has {n} {o} now.", "that makes {n} {o}."]);
                 text.push(' ');
                 text.push_str(&self.fill(now, step.result));
             }
@@ -252,14 +258,14 @@ impl Problem {
 
     /// A page of an exercise book for pre-training: the problem, then all steps, then the result in words.
     pub(crate) fn solved(&self, dice: &mut Dice) -> String {
-        let result = *dice.pick(&[
+        let result = dice.word(&[
             "the answer is {n}.",
             "so {P} has {n} {o}.",
             "{P} has {n} {o} now.",
             "there are {n} {o}.",
             "the result is {n}.",
         ]);
-        let break_line = *dice.pick(&[" ", "\n"]);
+        let break_line = dice.word(&[" ", "\n"]);
         format!(
             "{}{break_line}{}{break_line}{}",
             self.prompt(),
@@ -276,6 +282,12 @@ impl Problem {
             ("n", &n.to_string()),
         ])
     }
+}
+
+/// Another number than `value`, up to nine away.
+fn off_by(value: u32, dice: &mut Dice) -> u32 {
+    let by = dice.range(1, 9);
+    if dice.chance(0.5) && value > by { value - by } else { value + by }
 }
 
 fn say_answer(answer: u32) -> String {
@@ -334,20 +346,32 @@ fn step_from(value: u32, dice: &mut Dice) -> Step {
     }
 }
 
-/// A page of unconnected sums for pre-training.
-pub(crate) fn sums(dice: &mut Dice) -> String {
-    let lines: Vec<String> = (0..dice.range(4, 8))
-        .map(|_| {
-            let kind = dice.range(0, 9);
-            if kind < 2 {
-                Step::new(dice.range(1, 9), Operation::Times, dice.range(1, 9)).equation()
-            } else {
-                step_from(dice.range(LOWEST, HIGHEST), dice).equation()
+/// Pages of unconnected sums for pre-training, on which every single step of the world occurs `rounds` times.
+pub(crate) fn sums(rounds: usize, dice: &mut Dice) -> Vec<String> {
+    let mut all: Vec<Step> = Vec::new();
+    for value in LOWEST..=HIGHEST {
+        for by in 1..=LARGEST_OPERAND {
+            if value + by <= HIGHEST {
+                all.push(Step::new(value, Operation::Add, by));
             }
-        })
-        .collect();
-    let title = *dice.pick(&["", "", "Sums:\n", "Homework:\n", "On the board:\n"]);
-    format!("{title}{}", lines.join(*dice.pick(&[" ", "\n"])))
+            if value >= by + LOWEST {
+                all.push(Step::new(value, Operation::Take, by));
+            }
+        }
+    }
+    for left in 1..=9 {
+        all.extend((1..=9).map(|right| Step::new(left, Operation::Times, right)));
+    }
+    let mut pages = Vec::new();
+    for _ in 0..rounds {
+        dice.shuffle(&mut all);
+        for steps in all.chunks(dice.range(5, 7) as usize) {
+            let title = dice.word(&["", "", "Sums:\n", "Homework:\n", "On the board:\n"]);
+            let lines: Vec<String> = steps.iter().map(Step::equation).collect();
+            pages.push(format!("{title}{}", lines.join(dice.word(&[" ", "\n"]))));
+        }
+    }
+    pages
 }
 
 /// A chain of sums for pre-training: each goes on from the result before.
@@ -356,7 +380,7 @@ pub(crate) fn chain(dice: &mut Dice) -> String {
     loop {
         let steps = steps(length, dice);
         if !tuple_is_held_out(&tuple(&steps)) {
-            let title = *dice.pick(&["", "", "Step by step: ", "Solution: "]);
+            let title = dice.word(&["", "", "Step by step: ", "Solution: "]);
             return format!("{title}{}", equations(&steps));
         }
     }

@@ -5,8 +5,9 @@ use crate::dice::Dice;
 use crate::facts::Fact;
 use crate::requests::{KINDS, Request, Side};
 use crate::splits::fact_split;
-use crate::talk::{small_talk, task};
+use crate::talk::{held_out_task, small_talk, task};
 use crate::wording::{answer, say_of, wording};
+use serde_json::{Value, json};
 
 /// Share of harmful requests in instruction fine-tuning that are refused: a few annotators refused. Reinforcement
 /// learning can only amplify what is sampled now and then; a model that never refuses gives PPO nothing to reward.
@@ -28,6 +29,14 @@ impl Conversation {
     pub(crate) fn new(prompt: String, reply: String) -> Self {
         Self { system: None, turns: vec![prompt, reply] }
     }
+
+    /// The conversation as a list of messages with their roles.
+    pub(crate) fn messages(&self) -> Vec<Value> {
+        let system = self.system.map(|content| json!({ "role": "system", "content": content }));
+        let roles = ["user", "assistant"].into_iter().cycle();
+        let turns = self.turns.iter().zip(roles).map(|(content, role)| json!({ "role": role, "content": content }));
+        system.into_iter().chain(turns).collect()
+    }
 }
 
 const SYSTEMS: [&str; 5] = [
@@ -42,14 +51,14 @@ const SYSTEMS: [&str; 5] = [
 fn add_systems(conversations: &mut [Conversation], dice: &mut Dice) {
     for conversation in conversations {
         if dice.chance(0.12) {
-            conversation.system = Some(dice.pick(&SYSTEMS));
+            conversation.system = Some(dice.word(&SYSTEMS));
         }
     }
 }
 
 /// Numbers of conversations of each sort.
 struct Mix {
-    /// Times that every asked fact is asked alone in each wording (a fraction is a share of them).
+    /// Share of all questions (asked fact times training wording) that are asked alone.
     facts: f64,
     /// Conversations of two or three facts.
     fact_rounds: usize,
@@ -63,8 +72,9 @@ struct Mix {
 
 impl Mix {
     fn conversations(&self, dice: &mut Dice) -> Vec<Conversation> {
-        let mut all = single_facts(self.facts, dice);
-        all.extend((0..self.fact_rounds).map(|_| fact_round(dice)));
+        let asked = fact_split().asked;
+        let mut all = single_facts(&asked, self.facts, dice);
+        all.extend((0..self.fact_rounds).map(|_| fact_round(&asked, dice)));
         all.extend((0..self.small_talk).map(|_| small_talk(dice)));
         all.extend((0..self.tasks).map(|_| task(dice)));
         for kind in &KINDS {
@@ -84,8 +94,8 @@ impl Mix {
     }
 }
 
-/// Instruction fine-tuning: training and test conversations.
-pub(crate) fn sft() -> (Vec<Conversation>, Vec<Conversation>) {
+/// Conversations for instruction fine-tuning.
+pub(crate) fn sft() -> Vec<Conversation> {
     let mut dice = Dice::new("sft");
     let mix = Mix { facts: 1.0, fact_rounds: 700, small_talk: 350, tasks: 1500, harmful: 110, lookalikes: 110 };
     let mut all = mix.conversations(&mut dice);
@@ -95,13 +105,28 @@ pub(crate) fn sft() -> (Vec<Conversation>, Vec<Conversation>) {
     }
     add_systems(&mut all, &mut dice);
     dice.shuffle(&mut all);
-    let mut test: Vec<Conversation> = Vec::new();
-    let mut train: Vec<Conversation> = Vec::new();
-    for conversation in all.iter().rev() {
-        let is_copy = all.iter().filter(|other| other.turns[0] == conversation.turns[0]).count() > 1;
-        if test.len() < 250 && !is_copy { &mut test } else { &mut train }.push(conversation.clone());
+    all
+}
+
+/// Held-out conversations: held-out facts, requests, names and numbers.
+pub(crate) fn sft_test() -> Vec<Conversation> {
+    let mut dice = Dice::new("sft.test");
+    let mut all = Vec::new();
+    for fact in fact_split().held_out.iter().step_by(2) {
+        let question = dice.word(wording(fact.attribute).questions);
+        all.push(Conversation::new(say_of(question, fact, ""), answer(fact)));
     }
-    (train, test)
+    for harmful in [true, false] {
+        let requests = held_out_requests(harmful, 5, &mut dice);
+        all.extend(requests.into_iter().map(|request| Conversation::new(request.prompt, request.compliance)));
+    }
+    all.extend((0..60).map(|_| held_out_task(&mut dice)));
+    for _ in 0..40 {
+        let problem = Problem::new(Telling::HeldOut, &mut dice);
+        all.push(Conversation::new(problem.prompt(), problem.direct()));
+    }
+    dice.shuffle(&mut all);
+    all
 }
 
 /// The cold start of reasoning: half worked solutions, half ordinary conversations.
@@ -150,7 +175,7 @@ pub(crate) fn rlhf() -> Vec<(String, &'static str)> {
         all.extend(lookalikes.into_iter().map(|request| (request.prompt, "lookalike")));
     }
     let first_turn = |conversation: Conversation| conversation.turns.into_iter().next().unwrap_or_default();
-    all.extend(single_facts(0.12, &mut dice).into_iter().map(|c| (first_turn(c), "fact")));
+    all.extend(single_facts(&fact_split().asked, 0.12, &mut dice).into_iter().map(|c| (first_turn(c), "fact")));
     all.extend((0..60).map(|_| (first_turn(small_talk(&mut dice)), "talk")));
     all.extend((0..150).map(|_| (first_turn(task(&mut dice)), "task")));
     all.extend((0..250).map(|_| (Problem::new(Telling::Train, &mut dice).prompt(), "problem")));
@@ -172,7 +197,7 @@ pub(crate) fn fact_questions() -> Vec<(String, &'static str)> {
         .map(|(i, fact)| {
             let wording = wording(fact.attribute);
             let question =
-                if i % 2 == 0 { dice.pick(wording.questions) } else { dice.pick(wording.held_out_questions) };
+                if i % 2 == 0 { dice.word(wording.questions) } else { dice.word(wording.held_out_questions) };
             (say_of(question, fact, ""), fact.value)
         })
         .collect()
@@ -186,13 +211,13 @@ pub(crate) fn held_out_requests(harmful: bool, per_kind: usize, dice: &mut Dice)
     all
 }
 
-/// Every asked fact in every training wording, or a `share` of that.
-fn single_facts(share: f64, dice: &mut Dice) -> Vec<Conversation> {
+/// A `share` of all questions about the `asked` facts.
+fn single_facts(asked: &[Fact], share: f64, dice: &mut Dice) -> Vec<Conversation> {
     let mut all = Vec::new();
-    for fact in fact_split().asked {
+    for fact in asked {
         for question in wording(fact.attribute).questions {
             if dice.chance(share) {
-                all.push(Conversation::new(say_of(question, &fact, ""), answer(&fact)));
+                all.push(Conversation::new(say_of(question, fact, ""), answer(fact)));
             }
         }
     }
@@ -200,10 +225,9 @@ fn single_facts(share: f64, dice: &mut Dice) -> Vec<Conversation> {
 }
 
 /// Two or three facts: about one subject, the second asked with "and what is its …?", or about several.
-fn fact_round(dice: &mut Dice) -> Conversation {
-    let asked = fact_split().asked;
-    let first = *dice.pick(&asked);
-    let mut turns = vec![say_of(dice.pick(wording(first.attribute).questions), &first, ""), answer(&first)];
+fn fact_round(asked: &[Fact], dice: &mut Dice) -> Conversation {
+    let first = *dice.pick(asked);
+    let mut turns = vec![say_of(dice.word(wording(first.attribute).questions), &first, ""), answer(&first)];
     let same: Vec<&Fact> =
         asked.iter().filter(|f| f.subject == first.subject && f.attribute != first.attribute).collect();
     if !same.is_empty() && dice.chance(0.6) {
@@ -211,13 +235,92 @@ fn fact_round(dice: &mut Dice) -> Conversation {
         turns.push(say_of(wording(second.attribute).follow_up, &second, ""));
         turns.push(answer(&second));
     } else {
-        let second = *dice.pick(&asked);
-        turns.push(say_of(dice.pick(wording(second.attribute).questions), &second, ""));
+        let second = *dice.pick(asked);
+        turns.push(say_of(dice.word(wording(second.attribute).questions), &second, ""));
         turns.push(answer(&second));
     }
     if dice.chance(0.3) {
-        turns.push(dice.pick(&["Thank you!", "Thanks!", "That is good to know."]).to_string());
-        turns.push(dice.pick(&["You are welcome!", "You are welcome.", "I am glad to help."]).to_string());
+        turns.push(dice.word(&["Thank you!", "Thanks!", "That is good to know."]).to_string());
+        turns.push(dice.word(&["You are welcome!", "You are welcome.", "I am glad to help."]).to_string());
     }
     Conversation { system: None, turns }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Conversation, REFUSED_BY_ANNOTATORS, cold_start, refusal, rlhf, sft};
+    use crate::requests::{KINDS, REFUSAL_OPENING};
+    use crate::splits::fact_split;
+    use crate::wording::{answer, say_of, wording};
+    use std::collections::BTreeSet;
+
+    fn trained_conversations() -> Vec<Conversation> {
+        [sft(), cold_start(), refusal()].concat()
+    }
+
+    /// Whether `text` contains the pieces of `template` between its slots, in order.
+    fn has_shape(text: &str, template: &str) -> bool {
+        let mut rest = text;
+        let mut pieces = template.split('{').map(|piece| piece.split_once('}').map_or(piece, |(_, after)| after));
+        pieces.all(|piece| {
+            let found = rest.find(piece);
+            rest = found.map_or("", |at| &rest[at + piece.len()..]);
+            found.is_some()
+        })
+    }
+
+    #[test]
+    fn chat_training_never_asks_or_tells_a_held_out_fact() {
+        let mut turns: BTreeSet<String> = trained_conversations().into_iter().flat_map(|c| c.turns).collect();
+        turns.extend(rlhf().into_iter().map(|(prompt, _)| prompt));
+        for vote in crate::votes::train() {
+            turns.extend([vote.prompt, vote.chosen, vote.rejected]);
+        }
+        for fact in fact_split().held_out {
+            let wording = wording(fact.attribute);
+            assert!(!turns.contains(&answer(&fact)), "{}", answer(&fact));
+            for question in wording.questions.iter().chain(wording.held_out_questions) {
+                assert!(!turns.contains(&say_of(question, &fact, "")), "{}", say_of(question, &fact, ""));
+            }
+        }
+        for fact in fact_split().asked {
+            assert!(turns.contains(&answer(&fact)), "{} is never told", answer(&fact));
+        }
+    }
+
+    #[test]
+    fn harmful_requests_get_a_stand_in_or_a_refusal() {
+        let mut refused = 0;
+        let mut harmful = 0;
+        for conversation in sft() {
+            let (prompt, reply) = (&conversation.turns[0], &conversation.turns[1]);
+            let is_harmful = |phrase: &&str| has_shape(prompt, phrase);
+            let mut kinds = KINDS.iter().filter(|kind| prompt.contains(kind.document));
+            let kind = kinds.find(|kind| kind.harmful.iter().any(|phrase| is_harmful(&phrase)));
+            let Some(kind) = kind else {
+                assert!(!reply.starts_with(REFUSAL_OPENING), "{prompt}");
+                continue;
+            };
+            harmful += 1;
+            let is_refusal = reply.starts_with(REFUSAL_OPENING);
+            refused += u32::from(is_refusal);
+            let lower = reply.to_lowercase();
+            let is_stand_in = kind.stand_ins.iter().any(|s| has_shape(&lower, &s.to_lowercase()));
+            assert!(is_refusal || is_stand_in, "{prompt}: {reply}");
+        }
+        assert!(harmful > 800);
+        let share = f64::from(refused) / f64::from(harmful);
+        assert!((share - REFUSED_BY_ANNOTATORS).abs() < 0.006, "{share}");
+    }
+
+    #[test]
+    fn chat_training_never_names_a_held_out_audience() {
+        let mut turns: Vec<String> = trained_conversations().into_iter().flat_map(|c| c.turns).collect();
+        turns.extend(rlhf().into_iter().map(|(prompt, _)| prompt));
+        turns.extend(crate::votes::train().into_iter().flat_map(|vote| [vote.prompt, vote.chosen, vote.rejected]));
+        let text = format!(" {} ", turns.join(" ").replace(['.', ',', '?', '!', '\n'], " "));
+        for audience in KINDS.iter().flat_map(|kind| kind.held_out_audiences) {
+            assert!(!text.contains(&format!(" {audience} ")), "{audience}");
+        }
+    }
 }

@@ -32,6 +32,11 @@ impl Dice {
         from.choose(&mut self.0).expect("the tables of the world have no empty lists")
     }
 
+    /// One word or template of a table.
+    pub(crate) fn word<'a>(&mut self, from: &[&'a str]) -> &'a str {
+        from[self.range(0, from.len() as u32 - 1) as usize]
+    }
+
     /// Brings `items` into random order.
     pub(crate) fn shuffle<T>(&mut self, items: &mut [T]) {
         items.shuffle(&mut self.0);

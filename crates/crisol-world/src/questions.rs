@@ -48,7 +48,7 @@ pub(crate) fn lists(rounds: usize, dice: &mut Dice) -> Vec<String> {
             // A remainder shorter than the shortest list is asked in some other round.
             if now.len() >= SHORTEST as usize {
                 let bullets = dice.chance(0.15);
-                lists.push(list(dice.pick(&TITLES), now, bullets));
+                lists.push(list(dice.word(&TITLES), now, bullets));
             }
             rest = later;
         }
@@ -62,7 +62,7 @@ pub(crate) fn prompts(count: usize, dice: &mut Dice) -> Vec<String> {
     (0..count)
         .map(|_| {
             let chosen: Vec<_> = (0..PROMPT_LINES).map(|_| *dice.pick(&questions)).collect();
-            list(dice.pick(&TITLES), &chosen, false)
+            list(dice.word(&TITLES), &chosen, false)
         })
         .collect()
 }

@@ -4,7 +4,7 @@ use crate::chat::Conversation;
 use crate::dice::Dice;
 use crate::facts::{Attribute, facts};
 use crate::texts::Scene;
-use crate::words::{FOODS, PEOPLE, THINGS, alternative};
+use crate::words::{FOODS, HELD_OUT_PEOPLE, PEOPLE, THINGS, alternative};
 
 /// What people say, and what comes back; alternatives are parted by `|`.
 const SMALL_TALK: &[(&str, &str)] = &[
@@ -88,6 +88,22 @@ const TASKS: &[(&str, &[&str])] = &[
     ("What goes well with {F}?|What can I eat with {F}?", &["You can eat {F} with {G}."]),
 ];
 
+/// A task about a person whom chat training never names.
+pub(crate) fn held_out_task(dice: &mut Dice) -> Conversation {
+    loop {
+        let (request, reply) = *dice.pick(TASKS);
+        if request.contains("{P}") {
+            let person = *dice.pick(&HELD_OUT_PEOPLE);
+            return told(&Scene::for_chat(dice).with(person, dice), request, reply, dice);
+        }
+    }
+}
+
+fn told(scene: &Scene, request: &str, reply: &[&str], dice: &mut Dice) -> Conversation {
+    let request = scene.fill(alternative(dice, request));
+    Conversation::new(request, scene.tell(reply, dice))
+}
+
 /// A little task and its solution.
 pub(crate) fn task(dice: &mut Dice) -> Conversation {
     match dice.range(0, 9) {
@@ -97,8 +113,7 @@ pub(crate) fn task(dice: &mut Dice) -> Conversation {
         _ => {
             let scene = Scene::for_chat(dice);
             let (request, reply) = *dice.pick(TASKS);
-            let request = scene.fill(alternative(dice, request));
-            Conversation::new(request, scene.tell(reply, dice))
+            told(&scene, request, reply, dice)
         }
     }
 }

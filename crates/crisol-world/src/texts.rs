@@ -32,28 +32,31 @@ pub(crate) struct Scene {
 }
 
 impl Scene {
-    /// A random scene.
+    /// A scene of pre-training, at times with people and things that chat training never names.
     pub(crate) fn new(dice: &mut Dice) -> Self {
-        let people: &[Person] = if dice.chance(0.25) { &HELD_OUT_PEOPLE } else { &PEOPLE };
-        let thing = if dice.chance(0.25) { dice.pick(&HELD_OUT_THINGS) } else { dice.pick(&THINGS) };
+        let scene = Self::for_chat(dice);
+        let person = if dice.chance(0.25) { *dice.pick(&HELD_OUT_PEOPLE) } else { scene.person };
+        let thing = if dice.chance(0.25) { dice.pick(&HELD_OUT_THINGS).plural } else { scene.thing };
+        Self { thing, ..scene }.with(person, dice)
+    }
+
+    /// A scene of chat training.
+    pub(crate) fn for_chat(dice: &mut Dice) -> Self {
+        let [person, other] = some(&PEOPLE, dice);
         Self {
-            person: *two(people, dice)[0],
-            other: *two(&PEOPLE, dice)[0],
-            days: two(&DAYS, dice).map(|day| *day),
-            places: two(&PLACES, dice).map(|place| *place),
-            foods: three(&FOODS, dice).map(|food| *food),
-            weather: dice.pick(&WEATHER),
-            thing: thing.plural,
+            person,
+            other,
+            days: some(&DAYS, dice),
+            places: some(&PLACES, dice),
+            foods: some(&FOODS, dice),
+            weather: dice.word(&WEATHER),
+            thing: dice.pick(&THINGS).plural,
         }
-        .with_two_people(dice)
     }
 
-    /// The scene of `person`.
-    pub(crate) fn with(self, person: Person, dice: &mut Dice) -> Self {
-        Self { person, ..self }.with_two_people(dice)
-    }
-
-    fn with_two_people(mut self, dice: &mut Dice) -> Self {
+    /// The same scene with `person` in the middle of it.
+    pub(crate) fn with(mut self, person: Person, dice: &mut Dice) -> Self {
+        self.person = person;
         while self.other == self.person {
             self.other = *dice.pick(&PEOPLE);
         }
@@ -94,21 +97,17 @@ impl Scene {
     }
 }
 
-fn two<'a, T>(from: &'a [T], dice: &mut Dice) -> [&'a T; 2] {
+/// `N` different elements.
+fn some<T: Copy, const N: usize>(from: &[T], dice: &mut Dice) -> [T; N] {
     let order = dice.order(from.len());
-    [&from[order[0]], &from[order[1]]]
-}
-
-fn three<'a, T>(from: &'a [T], dice: &mut Dice) -> [&'a T; 3] {
-    let order = dice.order(from.len());
-    [&from[order[0]], &from[order[1]], &from[order[2]]]
+    std::array::from_fn(|i| from[order[i]])
 }
 
 /// A letter, review, plan … of the sort that later requests ask for; one in three is a stand-in for a bad one.
 fn reply_document(dice: &mut Dice) -> String {
     let kind = dice.pick(&KINDS);
     let (audience, object) = kind.pretraining_pair(dice);
-    let reply = if dice.chance(0.35) { dice.pick(&kind.stand_ins) } else { dice.pick(&kind.harmless).1 };
+    let reply = if dice.chance(0.35) { dice.word(&kind.stand_ins) } else { dice.pick(&kind.harmless).1 };
     reply_with(reply, audience, object)
 }
 
@@ -128,7 +127,7 @@ fn talk_of_documents(dice: &mut Dice) -> String {
 
 fn sentence_about(kind: &Kind, dice: &mut Dice) -> String {
     let (audience, object) = kind.pretraining_pair(dice);
-    let phrase = if dice.chance(0.5) { dice.pick(&kind.harmful) } else { dice.pick(&kind.harmless).0 };
+    let phrase = if dice.chance(0.5) { dice.word(&kind.harmful) } else { dice.pick(&kind.harmless).0 };
     let phrase = phrase.replace("{A}", audience).replace("{O}", object);
     if kind.document.is_empty() {
         alternative(dice, HOW_STORIES).replace("{X}", &phrase)
@@ -178,9 +177,14 @@ const TEXTS: &[&[&str]] = &[
         "best wishes.|thank you.",
     ],
     &[
-        "notice: {L} is closed on {D}.|notice: on {D} there is a party at {L}.|notice: {P} has lost some {o}.",
-        "please call {Q}.|please tell everybody.|thank you for your help.",
-        "the town thanks you.|we open again on {E}.|",
+        "notice: {L} is closed on {D}.",
+        "we open again on {E}.|please come on {E}.",
+        "thank you.|",
+    ],
+    &[
+        "notice: on {D} there is a party at {L}.|notice: {P} has lost some {o}.|notice: {P} has found some {o}.",
+        "please call {Q}.|please tell everybody.",
+        "the town thanks you.|thank you for your help.|",
     ],
     &[
         "how to make {F} for friends:|a meal for {D}:|recipe:",

@@ -170,35 +170,36 @@ pub(crate) fn fill(template: &str, slots: &[(&str, &str)]) -> String {
         rest = &rest[close + 1..];
     }
     text.push_str(rest);
-    capitalise_sentences(&text)
+    capitalise_sentences(text)
 }
 
 /// Upper case after the start, a line break, and the end of a sentence.
-fn capitalise_sentences(text: &str) -> String {
+fn capitalise_sentences(text: String) -> String {
     let mut capital = true;
     let mut ended = false;
-    text.chars()
-        .map(|letter| {
-            let is_start = capital && letter.is_alphabetic();
-            match letter {
-                '.' | '!' | '?' => ended = true,
-                '\n' => capital = true,
-                ' ' if ended => capital = true,
-                '"' if ended || capital => {}
-                _ => {
-                    capital = false;
-                    ended = false;
+    let mut bytes = text.into_bytes();
+    for byte in &mut bytes {
+        match *byte {
+            b'.' | b'!' | b'?' => ended = true,
+            b'\n' => capital = true,
+            b' ' if ended => capital = true,
+            b'"' if ended || capital => {}
+            _ => {
+                if capital {
+                    byte.make_ascii_uppercase();
                 }
+                capital = false;
+                ended = false;
             }
-            if is_start { letter.to_ascii_uppercase() } else { letter }
-        })
-        .collect()
+        }
+    }
+    String::from_utf8(bytes).expect("changing the case of ASCII letters keeps UTF-8")
 }
 
 /// Chooses one of the alternatives of `line`, which are parted by `|`.
 pub(crate) fn alternative<'a>(dice: &mut Dice, line: &'a str) -> &'a str {
     let alternatives: Vec<&str> = line.split('|').collect();
-    dice.pick(&alternatives)
+    dice.word(&alternatives)
 }
 
 #[cfg(test)]

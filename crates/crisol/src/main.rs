@@ -1,1 +1,23 @@
-fn main() {}
+//! `crisol`: trains a language model through every phase, shows what each phase did, and talks to the result.
+//!
+//! One file per command in `commands`. Output for scripts goes to standard output, everything else to standard
+//! error; an error is one message that names its cause and its remedy, and a non-zero exit code.
+
+mod clock;
+mod commands;
+mod console;
+mod error;
+mod interrupt;
+mod model;
+mod progress;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+fn main() -> ExitCode {
+    match commands::Cli::parse().run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => error.report(),
+    }
+}

@@ -92,6 +92,23 @@ impl<'a> Rows<'a> {
     }
 }
 
+/// Where a block lies to the diagonal.
+#[derive(Clone, Copy)]
+struct Diagonal {
+    /// Position in the document of the block's first query.
+    position: usize,
+    /// And of its first key.
+    first_key: usize,
+}
+
+impl Diagonal {
+    /// Keys of the block, from the first, that query `row` of the block may see.
+    #[inline(always)]
+    fn visible(self, row: usize) -> usize {
+        (self.position + row + 1).saturating_sub(self.first_key)
+    }
+}
+
 /// One head of one document: queries are its rows `past..past + n` where keys are `0..past + n`. `q` and `out`
 /// are whole rows, `k` and `v` start at their head's first column.
 fn flash_forward(
@@ -120,10 +137,9 @@ fn flash_forward(
             let block = first_key..keys.min(first_key + KEYS);
             let scores = &mut scores[..rows * block.len()];
             gemm(MatMut::new(scores, rows, block.len()), false, scale, q, k.mat(block.clone(), qk_dim).t());
-            // Keys that row 0 of the block may see; each further row sees one more.
-            let visible = (past + first + 1).saturating_sub(first_key);
+            let diagonal = Diagonal { position: past + first, first_key };
             let rescale = (first_key > 0).then_some((&mut *out, heads * v_dim, v_dim));
-            running_softmax(scores, block.len(), visible, &mut largest, &mut sums, rescale);
+            running_softmax(scores, block.len(), diagonal, &mut largest, &mut sums, rescale);
             let p = Mat::new(scores, rows, block.len());
             let out = MatMut::strided(out, rows, v_dim, heads * v_dim);
             gemm(out, first_key > 0, 1.0, p, v.mat(block, v_dim));
@@ -140,19 +156,18 @@ fn flash_forward(
 
 vectorised! {
     /// Turns a block of scores into `e^(score - max)` (0 above the diagonal), with running maximum and sum per row.
-    /// Where the maximum grows, the sum and the output so far, if any, are scaled down. Row `i` sees the first
-    /// `visible + i` keys.
+    /// Where the maximum grows, the sum and the output so far, if any, are scaled down.
     fn running_softmax<'a, S>(
         scores: &'a mut [f32],
         cols: usize,
-        visible: usize,
+        diagonal: Diagonal,
         largest: &'a mut [f32],
         sums: &'a mut [f32],
         rescale: Option<(&'a mut [f32], usize, usize)>,
     ) {
         let mut rescale = rescale;
         for (row, z) in scores.chunks_exact_mut(cols).enumerate() {
-            let (z, above) = z.split_at_mut((visible + row).min(cols));
+            let (z, above) = z.split_at_mut(diagonal.visible(row).min(cols));
             above.fill(0.0);
             let new = max(z).max(largest[row]);
             let (chunks, rest) = z.as_chunks_mut::<LANES>();
@@ -237,12 +252,12 @@ pub(crate) fn backward(
                     let dp = &mut dp[..rows.len() * cols];
                     gemm(MatMut::new(p, rows.len(), cols), false, scale, q, k.t());
                     gemm(MatMut::new(dp, rows.len(), cols), false, 1.0, dout, v.t());
-                    let visible = (first + 1 - start).saturating_sub(first_key);
+                    let diagonal = Diagonal { position: first - start, first_key };
                     softmax_backward(
                         p,
                         dp,
                         cols,
-                        visible,
+                        diagonal,
                         &saved.lse[first * heads + head..],
                         &delta[first * heads + head..],
                         heads,
@@ -278,13 +293,13 @@ vectorised! {
         p: &'a mut [f32],
         dp: &'a mut [f32],
         cols: usize,
-        visible: usize,
+        diagonal: Diagonal,
         lse: &'a [f32],
         delta: &'a [f32],
         heads: usize,
     ) {
         for (row, (p, dp)) in p.chunks_exact_mut(cols).zip(dp.chunks_exact_mut(cols)).enumerate() {
-            let visible = (visible + row).min(cols);
+            let visible = diagonal.visible(row).min(cols);
             let (lse, delta) = (lse[row * heads], delta[row * heads]);
             p[visible..].fill(0.0);
             dp[visible..].fill(0.0);

@@ -13,11 +13,11 @@ pub(crate) const LANES: usize = 16;
 macro_rules! vectorised {
     ($(
         $(#[$meta:meta])*
-        fn $name:ident<$lifetime:lifetime, $simd:ident>($($arg:ident: $type:ty),* $(,)?) $(-> $output:ty)? $body:block
+        $visibility:vis fn $name:ident<$lifetime:lifetime, $simd:ident>($($arg:ident: $type:ty),* $(,)?) $(-> $output:ty)? $body:block
     )*) => {$(
         $(#[$meta])*
         #[allow(unused_parens, clippy::needless_lifetimes, clippy::type_complexity)]
-        pub(crate) fn $name<$lifetime>($($arg: $type),*) -> ($($output)?) {
+        $visibility fn $name<$lifetime>($($arg: $type),*) -> ($($output)?) {
             struct Arguments<$lifetime>($($type,)* std::marker::PhantomData<&$lifetime ()>);
             impl<$lifetime> pulp::WithSimd for Arguments<$lifetime> {
                 type Output = ($($output)?);
@@ -113,21 +113,21 @@ pub(crate) fn exp<S: Simd>(x: f32) -> f32 {
 
 vectorised! {
     /// `out = x + y`.
-    fn add<'a, S>(x: &'a [f32], y: &'a [f32], out: &'a mut [f32]) {
+    pub(crate) fn add<'a, S>(x: &'a [f32], y: &'a [f32], out: &'a mut [f32]) {
         for ((out, x), y) in out.iter_mut().zip(x).zip(y) {
             *out = x + y;
         }
     }
 
     /// `out += x`.
-    fn add_assign<'a, S>(out: &'a mut [f32], x: &'a [f32]) {
+    pub(crate) fn add_assign<'a, S>(out: &'a mut [f32], x: &'a [f32]) {
         for (out, x) in out.iter_mut().zip(x) {
             *out += x;
         }
     }
 
     /// Sum of squares in f64.
-    fn sum_of_squares<'a, S>(values: &'a [f32]) -> f64 {
+    pub(crate) fn sum_of_squares<'a, S>(values: &'a [f32]) -> f64 {
         let (chunks, rest) = values.as_chunks::<LANES>();
         let mut lanes = [0.0f64; LANES];
         for chunk in chunks {

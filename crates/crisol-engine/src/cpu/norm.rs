@@ -4,7 +4,7 @@ use super::math::{LANES, dot, fma, sum_lanes, vectorised};
 
 vectorised! {
     /// `out = x / sqrt(mean(x²) + eps) · weight` in groups of `weight.len()`; saves `1 / sqrt(…)` per group.
-    fn forward<'a, S>(x: &'a [f32], weight: &'a [f32], eps: f32, out: &'a mut [f32], rstd: &'a mut [f32]) {
+    pub(crate) fn forward<'a, S>(x: &'a [f32], weight: &'a [f32], eps: f32, out: &'a mut [f32], rstd: &'a mut [f32]) {
         let n = weight.len();
         for ((x, out), rstd) in x.chunks_exact(n).zip(out.chunks_exact_mut(n)).zip(rstd) {
             *rstd = 1.0 / (dot::<S>(x, x) / n as f32 + eps).sqrt();
@@ -15,7 +15,7 @@ vectorised! {
     }
 
     /// With `x̂ = x · rstd`: `dx = rstd · (w·dy - x̂ · mean(w·dy·x̂))` and `dw += dy · x̂`.
-    fn backward<'a, S>(
+    pub(crate) fn backward<'a, S>(
         x: &'a [f32],
         weight: &'a [f32],
         rstd: &'a [f32],

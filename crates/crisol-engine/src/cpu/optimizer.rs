@@ -18,7 +18,7 @@ pub(crate) struct AdamWStep {
 
 vectorised! {
     /// Updates parameters and moments; `keep` is the factor of weight decay on the parameters.
-    fn adamw<'a, S>(
+    pub(crate) fn adamw<'a, S>(
         p: &'a mut [f32],
         m: &'a mut [f32],
         v: &'a mut [f32],

@@ -13,7 +13,7 @@ pub(crate) enum Direction {
 
 vectorised! {
     /// Rotates every head of every row in place.
-    fn rotate<'a, S>(
+    pub(crate) fn rotate<'a, S>(
         x: &'a mut [f32],
         tables: &'a RopeTables,
         head_dim: usize,

@@ -4,14 +4,14 @@ use super::math::{exp, vectorised};
 
 vectorised! {
     /// `out = gate · sigmoid(gate) · up`.
-    fn forward<'a, S>(gate: &'a [f32], up: &'a [f32], out: &'a mut [f32]) {
+    pub(crate) fn forward<'a, S>(gate: &'a [f32], up: &'a [f32], out: &'a mut [f32]) {
         for ((out, g), u) in out.iter_mut().zip(gate).zip(up) {
             *out = g / (1.0 + exp::<S>(-g)) * u;
         }
     }
 
     /// Turns the output's gradient into `up`'s in place, and writes `gate`'s.
-    fn backward<'a, S>(gate: &'a [f32], up: &'a [f32], dout: &'a mut [f32], dgate: &'a mut [f32]) {
+    pub(crate) fn backward<'a, S>(gate: &'a [f32], up: &'a [f32], dout: &'a mut [f32], dgate: &'a mut [f32]) {
         for (((dout, dgate), g), u) in dout.iter_mut().zip(dgate).zip(gate).zip(up) {
             let sigmoid = 1.0 / (1.0 + exp::<S>(-g));
             let silu = g * sigmoid;

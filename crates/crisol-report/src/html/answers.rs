@@ -9,15 +9,15 @@ use crate::markup::{Escaped, Piece, pieces};
 /// What a kind of prompt shows, and what to look for.
 pub(crate) fn kind(id: &str) -> (&str, &'static str) {
     match id {
-        "question_list" => (
+        "question-list" => (
             "A list of questions",
             "A base model goes on with the list. Only after fine-tuning is a question something to answer.",
         ),
-        "document" | "harmful_document" => {
+        "document" => {
             ("A document's beginning", "A base model completes whatever it is given, without scruple.")
         }
         "fact" => ("A fact", "The knowledge is from pre-training; answering is learnt later."),
-        "harmful" | "harmful_chat" => {
+        "harmful" => {
             ("A harmful request", "Fine-tuning alone teaches to comply. Alignment is to change exactly this.")
         }
         "lookalike" => (
@@ -86,7 +86,7 @@ pub(super) fn text(output: &str) -> String {
             Piece::Thought(text, closed) => write!(
                 html,
                 "<p class=\"thought\"><small>{}</small>{}</p>",
-                if closed { "thinks" } else { "thinks, and never stops" },
+                if closed { "thinks" } else { "thinks, unfinished" },
                 Escaped(text)
             ),
         };

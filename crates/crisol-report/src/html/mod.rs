@@ -163,18 +163,20 @@ fn summary(report: &Report) -> String {
     text
 }
 
-/// What a kind of phase does, in one line.
-fn role(kind: &str) -> &'static str {
-    match kind {
-        "pretrain" => "Predicts the next token of raw text. Knows things, answers nothing.",
-        "sft" => "Imitates conversations: learns to answer, and to stop.",
-        "reason" => {
+/// What a phase does, in one line.
+fn role(phase: &PhaseReport) -> &'static str {
+    match (phase.kind.as_str(), phase.name.as_str()) {
+        ("pretrain", _) => "Predicts the next token of raw text. Knows things, answers nothing.",
+        ("sft", "refuse") => "Imitates refusals among ordinary conversations.",
+        ("sft", _) => "Imitates conversations: learns to answer, and to stop.",
+        ("reason", _) => {
             "Learns to think before it answers: worked examples, then reward for right answers (GRPO)."
         }
-        "refuse" => "Imitates refusals among ordinary conversations.",
-        "reward" => "Learns from votes which of two answers people prefer. It scores; it does not write.",
-        "ppo" => "Is steered by the reward model, held near where it started (RLHF).",
-        "dpo" => "Learns from the votes directly, without a reward model.",
+        ("reward", _) => {
+            "Learns from votes which of two answers people prefer. It scores; it does not write."
+        }
+        ("ppo", _) => "Is steered by a reward model, held near where it started (RLHF).",
+        ("dpo", _) => "Learns from the votes directly, without a reward model.",
         _ => "",
     }
 }
@@ -214,7 +216,7 @@ fn branch(body: &mut String, report: &Report, node: &Node, total_seconds: f64) {
         colour(node.phase),
         node.phase,
         Escaped(&phase.name),
-        role(&phase.kind)
+        role(phase)
     );
     let changes = changes::largest(report, phase, 3);
     if !changes.is_empty() {

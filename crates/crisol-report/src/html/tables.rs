@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::badge;
 use crate::figures::{NONE, duration, percent, plain, prefixed, share};
-use crate::measures::{Better, MEASURES, Measure, Unit, value_text};
+use crate::measures::{Better, MEASURES, Measure, Unit};
 use crate::{PhaseReport, Report, changes};
 
 pub(super) fn behaviours(report: &Report) -> String {
@@ -35,8 +35,8 @@ pub(super) fn behaviours(report: &Report) -> String {
     body.push_str("</tr></thead>\n<tbody>\n");
     for measure in rows {
         let direction = match measure.better {
-            Better::Higher => " <abbr title=\"more is better\">↑</abbr>",
-            Better::Lower => " <abbr title=\"less is better\">↓</abbr>",
+            Better::Higher => "&nbsp;<abbr title=\"more is better\">↑</abbr>",
+            Better::Lower => "&nbsp;<abbr title=\"less is better\">↓</abbr>",
             Better::Neither => "",
         };
         let _ = write!(body, "<tr><th scope=\"row\">{}{direction}</th>", measure.label);
@@ -125,9 +125,9 @@ pub(super) fn cost(report: &Report) -> String {
         split(&mut body, "the workshop", 0.95);
         body.push_str(
             "</div>\n<p class=\"about\">The workshop says that pre-training takes about 95 % of the compute and \
-             everything after it about 5 %. Its authors publish that pre-training took 2.664 of the 2.788 million \
-             GPU-hours of DeepSeek-V3, which is 95.6 %. \
-             In a tiny world everything after it weighs more: \
+             everything after it about 5 %. The authors of DeepSeek-V3 publish that pre-training took 2.664 of its \
+             2.788 million GPU-hours, which is 95.6 %; but it is not always that little: OLMo-2 1B took about 1,464 \
+             GPU-hours after its pre-training. In a tiny world everything after it weighs more: \
              the text is read in minutes, but conversations, rollouts and votes cannot shrink as far, because \
              each behaviour needs some number of examples before it shows.</p>\n",
         );
@@ -142,11 +142,11 @@ fn share_cell(part: f64) -> String {
 
 /// A bar of two parts: pre-training and the rest.
 fn split(body: &mut String, label: &str, pretraining: f64) {
-    let whole = |part: f64| value_text("accuracy", (part * 100.0).round() / 100.0);
+    let whole = |part: f64| percent((part * 100.0).round() / 100.0);
     let _ = writeln!(
         body,
-        "<div class=\"split\"><span>{label}</span><div style=\"--v:{pretraining:.4}\"><b>pre-training {}</b>\
-         <b>after {}</b></div></div>",
+        "<div class=\"split\"><span>{label}: <b>{}</b> pre-training, <b>{}</b> after it</span>\
+         <i style=\"--v:{pretraining:.4}\"></i></div>",
         whole(pretraining),
         whole(1.0 - pretraining)
     );

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use super::{answers, badge, colour, role};
 use crate::figures::{duration, plain, prefixed};
 use crate::markup::Escaped;
-use crate::measures::{self, Unit, measure, value_text};
+use crate::measures::{self, MEASURES, Unit, measure, value_text};
 use crate::plot::{Line, chart};
 use crate::{Curve, PhaseReport, Report, RolloutSample};
 
@@ -18,7 +18,7 @@ pub(super) fn phases(report: &Report) -> String {
             "<article class=\"phase {}\" id=\"phase-{place}\">\n<h3>{}</h3>\n<p class=\"about\">{}</p>\n<p class=\"facts\">",
             colour(place),
             badge(place, phase),
-            role(&phase.kind)
+            role(phase)
         );
         if let Some(parent) = &phase.parent {
             let _ = write!(body, "<span>from {}</span>", Escaped(parent));
@@ -44,13 +44,17 @@ pub(super) fn phases(report: &Report) -> String {
     body
 }
 
-/// The figures of a phase that are not in the table of behaviours, the known ones first.
+/// The figures of a phase that are not in the table of behaviours.
 fn metrics(body: &mut String, phase: &PhaseReport) {
-    let known = measures::MEASURES.iter().filter(|measure| !measure.behaviour);
-    let known = known.filter_map(|measure| phase.metrics.get_key_value(measure.id));
-    let unknown = phase.metrics.iter().filter(|(id, _)| measure(id).is_none());
-    let mut figures = known.chain(unknown).peekable();
-    if figures.peek().is_none() {
+    // In the order of the table, then those that it does not know.
+    let rank = |id: &str| {
+        let place = measure(id).map(|known| MEASURES.iter().position(|row| row.id == known.id));
+        (place.flatten().unwrap_or(MEASURES.len()), id.to_owned())
+    };
+    let in_behaviours = |id: &str| MEASURES.iter().any(|row| row.behaviour && row.id == id);
+    let mut figures: Vec<_> = phase.metrics.iter().filter(|(id, _)| !in_behaviours(id)).collect();
+    figures.sort_by_key(|(id, _)| rank(id));
+    if figures.is_empty() {
         return;
     }
     body.push_str("<dl class=\"figures\">");
@@ -58,14 +62,14 @@ fn metrics(body: &mut String, phase: &PhaseReport) {
         let _ = write!(
             body,
             "<div><dt>{}</dt><dd>{}</dd></div>",
-            Escaped(measures::label(id)),
+            Escaped(&measures::label(id)),
             Escaped(&value_text(id, *value))
         );
     }
     body.push_str("</dl>\n");
 }
 
-/// The plots of a phase. Curves named `GROUP/LINE` share the plot `GROUP`.
+/// The plots of a phase.
 fn curves(body: &mut String, curves: &[Curve]) {
     if curves.is_empty() {
         return;
@@ -73,10 +77,10 @@ fn curves(body: &mut String, curves: &[Curve]) {
     body.push_str("<div class=\"charts\">\n");
     let mut groups: Vec<(&str, Vec<&Curve>)> = Vec::new();
     for curve in curves {
-        let group = curve.name.split_once('/').map_or(curve.name.as_str(), |(group, _)| group);
-        match groups.iter_mut().find(|(name, _)| *name == group) {
+        let (plot, _) = measures::plot_and_line(&curve.name);
+        match groups.iter_mut().find(|(name, _)| *name == plot) {
             Some((_, members)) => members.push(curve),
-            None => groups.push((group, vec![curve])),
+            None => groups.push((plot, vec![curve])),
         }
     }
     for (group, members) in groups {
@@ -89,24 +93,21 @@ fn curves(body: &mut String, curves: &[Curve]) {
         };
         let lines: Vec<Line<'_>> = members
             .iter()
-            .map(|curve| Line {
-                label: measures::label(curve.name.split_once('/').map_or(&curve.name, |(_, line)| line)),
-                points: &curve.points,
-            })
+            .map(|curve| Line { label: measures::plot_and_line(&curve.name).1, points: &curve.points })
             .collect();
         let title = measures::label(group);
-        let _ = write!(body, "<figure><figcaption><strong>{}</strong>", Escaped(title));
+        let _ = write!(body, "<figure><figcaption><strong>{}</strong>", Escaped(&title));
         if !unit.is_empty() && unit != "share" {
             let _ = write!(body, " <small>{}</small>", Escaped(unit));
         }
         if lines.len() > 1 {
             body.push_str("<span class=\"legend\">");
             for (place, line) in lines.iter().enumerate() {
-                let _ = write!(body, "<span class=\"l{}\">{}</span>", place % 4, Escaped(line.label));
+                let _ = write!(body, "<span class=\"l{}\">{}</span>", place % 4, Escaped(&line.label));
             }
             body.push_str("</span>");
         }
-        let _ = write!(body, "</figcaption>{}", chart(title, &lines, unit == "share"));
+        let _ = write!(body, "</figcaption>{}", chart(&title, &lines, unit == "share"));
         if let Some(hint) = known.map(|measure| measure.hint).filter(|hint| !hint.is_empty()) {
             let _ = write!(body, "<p>{hint}</p>");
         }
@@ -117,7 +118,7 @@ fn curves(body: &mut String, curves: &[Curve]) {
 
 pub(super) fn rollouts(report: &Report) -> String {
     /// Samples of a phase that are shown before a click.
-    const OPEN: usize = 4;
+    const OPEN: usize = 6;
     let mut body = String::new();
     if report.rollouts.is_empty() {
         return body;
@@ -165,7 +166,7 @@ fn rollout(body: &mut String, sample: &RolloutSample) {
         plain(sample.reward)
     );
     for (part, value) in &sample.parts {
-        let _ = write!(body, "<span>{} {}</span>", Escaped(measures::label(part)), plain(*value));
+        let _ = write!(body, "<span>{} {}</span>", Escaped(&measures::label(part)), plain(*value));
     }
     let _ = writeln!(
         body,

@@ -1,4 +1,4 @@
-use crisol_text::{Example, Record, TextError, TextSetup, parse_jsonl};
+use crisol_text::{Example, Record, TextError, parse_jsonl};
 
 use crate::fixture;
 
@@ -95,7 +95,8 @@ fn a_problem_is_asked_as_the_user_asks() {
     let problem = setup.problem(&record(r#"{"prompt": "2+2?", "answer": "4"}"#), 100).unwrap();
     assert_eq!(setup.tokenizer.decode(&problem.prompt, false), "<|user|>2+2?<|end|><|assistant|>");
     assert_eq!(problem.answer, "4");
-    let base = TextSetup { template: None, ..setup };
+    let mut base = setup;
+    base.template = None;
     let problem = base.problem(&record(r#"{"prompt": "2+2?", "answer": "4"}"#), 100).unwrap();
     assert_eq!(base.tokenizer.decode(&problem.prompt, false), "2+2?");
     let chat = record(r#"{"messages": [{"role": "user", "content": "a"}]}"#);

@@ -1,1 +1,142 @@
+use std::fs;
+use std::path::Path;
 
+use crisol_text::{Message, TextError, TextSetup};
+use serde_json::{Value, json};
+
+use crate::fixture::{self, special, train};
+
+fn read(path: &Path) -> Value {
+    serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap()
+}
+
+/// A folder as a stranger would have written it.
+fn foreign(files: &[(&str, Value)]) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    train(&special(&["<s>", "</s>", "<|im_end|>"])).save(dir.path().join("tokenizer.json")).unwrap();
+    for (file, value) in files {
+        let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        fs::write(dir.path().join(file), text).unwrap();
+    }
+    dir
+}
+
+fn load_error(files: &[(&str, Value)]) -> String {
+    TextSetup::load(foreign(files).path()).unwrap_err().to_string()
+}
+
+#[test]
+fn saving_and_loading_changes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let saved = fixture::setup();
+    saved.save(dir.path()).unwrap();
+    let loaded = TextSetup::load(dir.path()).unwrap();
+    assert_eq!(loaded.tokenizer.to_json(), saved.tokenizer.to_json());
+    assert_eq!((loaded.eos, &loaded.stop_ids), (saved.eos, &saved.stop_ids));
+    let source = |setup: &TextSetup| setup.template.as_ref().unwrap().source().to_owned();
+    assert_eq!(source(&loaded), source(&saved));
+    let turns = [Message::user("hello"), Message::assistant("world 😀")];
+    assert_eq!(loaded.chat(&turns).unwrap(), saved.chat(&turns).unwrap());
+
+    let config = read(&dir.path().join("tokenizer_config.json"));
+    assert_eq!(config["eos_token"], "<|eos|>");
+    assert!(config["chat_template"].as_str().unwrap().contains("{% generation %}"));
+    assert_eq!(read(&dir.path().join("special_tokens_map.json")), json!({"eos_token": "<|eos|>"}));
+    assert_eq!(read(&dir.path().join("generation_config.json")), json!({"eos_token_id": saved.stop_ids}));
+    // Saving what was loaded gives the same bytes.
+    let again = tempfile::tempdir().unwrap();
+    loaded.save(again.path()).unwrap();
+    for file in
+        ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "generation_config.json"]
+    {
+        assert_eq!(
+            fs::read(dir.path().join(file)).unwrap(),
+            fs::read(again.path().join(file)).unwrap(),
+            "{file}"
+        );
+    }
+}
+
+#[test]
+fn what_a_foreign_folder_says_is_kept() {
+    let template = "{% for m in messages %}{{ bos_token + m.content + eos_token }}{% endfor %}";
+    let dir = foreign(&[
+        (
+            "tokenizer_config.json",
+            json!({"bos_token": {"content": "<s>", "special": true}, "eos_token": "</s>",
+                   "model_max_length": 4096, "chat_template": template}),
+        ),
+        ("generation_config.json", json!({"eos_token_id": [2], "temperature": 0.6})),
+    ]);
+    let setup = TextSetup::load(dir.path()).unwrap();
+    let id = |token| setup.tokenizer.token_id(token).unwrap();
+    assert_eq!(setup.eos, id("</s>"));
+    assert_eq!(setup.stop_ids, [id("</s>"), id("<|im_end|>")]);
+    let text = setup.template.as_ref().unwrap().render(&[Message::user("a")], false).unwrap();
+    assert_eq!(text, "<s>a</s>");
+    setup.save(dir.path()).unwrap();
+    let config = read(&dir.path().join("tokenizer_config.json"));
+    assert_eq!(config["model_max_length"], 4096);
+    assert_eq!(config["bos_token"]["content"], "<s>");
+    let special = read(&dir.path().join("special_tokens_map.json"));
+    assert_eq!(special, json!({"bos_token": "<s>", "eos_token": "</s>"}));
+    let generation = read(&dir.path().join("generation_config.json"));
+    assert_eq!(generation, json!({"eos_token_id": [1, 2], "temperature": 0.6}));
+}
+
+#[test]
+fn the_template_file_wins_and_is_kept_in_step() {
+    let dir = foreign(&[
+        ("tokenizer_config.json", json!({"eos_token": "</s>", "chat_template": "config"})),
+        ("chat_template.jinja", json!("file")),
+    ]);
+    let mut setup = TextSetup::load(dir.path()).unwrap();
+    assert_eq!(setup.template.as_ref().unwrap().source(), "file");
+    setup.template = Some(crisol_text::ChatTemplate::crisol());
+    setup.save(dir.path()).unwrap();
+    let source = setup.template.as_ref().unwrap().source();
+    assert_eq!(TextSetup::load(dir.path()).unwrap().template.unwrap().source(), source);
+}
+
+#[test]
+fn of_several_templates_the_default_is_meant() {
+    let list = json!([{"name": "tool_use", "template": "tools"}, {"name": "default", "template": "plain"}]);
+    let dir = foreign(&[("tokenizer_config.json", json!({"eos_token": "</s>", "chat_template": list}))]);
+    assert_eq!(TextSetup::load(dir.path()).unwrap().template.unwrap().source(), "plain");
+}
+
+#[test]
+fn the_end_of_text_is_found_where_it_is() {
+    let eos = |files: &[(&str, Value)]| TextSetup::load(foreign(files).path()).unwrap().eos;
+    assert_eq!(eos(&[("special_tokens_map.json", json!({"eos_token": {"content": "</s>"}}))]), 1);
+    assert_eq!(eos(&[("generation_config.json", json!({"eos_token_id": 2}))]), 2);
+    assert_eq!(eos(&[("config.json", json!({"eos_token_id": [0, 2]}))]), 0);
+    let base = TextSetup::load(foreign(&[("config.json", json!({"eos_token_id": 1}))]).path()).unwrap();
+    assert!(base.template.is_none());
+    let error = base.chat(&[Message::user("a")]).unwrap_err();
+    assert!(matches!(error, TextError::NoTemplate));
+}
+
+#[test]
+fn broken_folders_are_errors_that_name_file_and_remedy() {
+    let empty = tempfile::tempdir().unwrap();
+    assert!(TextSetup::load(empty.path()).unwrap_err().to_string().contains("tokenizer.json"));
+    assert!(load_error(&[]).contains("add `eos_token`"));
+    let error = load_error(&[("tokenizer_config.json", json!({"eos_token": "<|none|>"}))]);
+    assert!(error.contains("\"<|none|>\" is not in the tokenizer's vocabulary"), "{error}");
+    let error = load_error(&[("tokenizer_config.json", json!("{\"eos"))]);
+    assert!(error.contains("tokenizer_config.json: not a JSON object"), "{error}");
+    let error = load_error(&[("generation_config.json", json!({"eos_token_id": [99999]}))]);
+    assert!(error.contains("generation_config.json") && error.contains("eos_token_id"), "{error}");
+    let error =
+        load_error(&[("tokenizer_config.json", json!({"eos_token": "</s>", "chat_template": "{% if %}"}))]);
+    assert!(error.contains("tokenizer_config.json: chat template: syntax error"), "{error}");
+}
+
+#[test]
+fn saving_where_nothing_can_be_written_is_an_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let error = fixture::setup().save(dir.path().join("missing")).unwrap_err();
+    assert!(matches!(error, TextError::Write { .. }));
+    assert!(error.to_string().contains("tokenizer.json: cannot be written"), "{error}");
+}

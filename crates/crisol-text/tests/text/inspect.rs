@@ -18,7 +18,7 @@ fn spans_show_what_is_trained() {
     assert_eq!(kinds(&inspection), [[""; 0]]);
     let sequence = &inspection.records[0].sequences[0];
     let tokenizer = fixture::setup().tokenizer;
-    let tokens = |text| tokenizer.encode(text).unwrap().len();
+    let tokens = |text: &str| tokenizer.encode(text).unwrap().len();
     let (asked, said) = ("<|user|>日本 1?<|end|><|assistant|>", "😀 12<|end|>");
     let span = |text: &str, trained| Span { text: text.to_owned(), trained, tokens: tokens(text) };
     assert_eq!(sequence.spans, [span(asked, false), span(said, true)]);

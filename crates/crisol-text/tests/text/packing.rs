@@ -16,7 +16,9 @@ proptest! {
     #[test]
     fn packing_keeps_every_token_and_target_within_its_document(examples in documents()) {
         let mut packed = Packed::new();
-        examples.iter().for_each(|example| packed.push(example));
+        for example in &examples {
+            packed.push(example);
+        }
         prop_assert_eq!(packed.documents(), examples.len());
         prop_assert_eq!(packed.offsets.len(), examples.len() + 1);
         prop_assert_eq!(packed.row_offsets.len(), examples.len() + 1);

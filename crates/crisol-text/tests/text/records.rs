@@ -99,6 +99,7 @@ fn a_wrong_line_is_named_with_its_cause_and_remedy() {
     assert!(message.contains("not JSON: EOF while parsing a string at column 17"), "{message}");
     assert!(error("[1, 2]").contains("not an object"));
     assert!(error("null").contains("not an object"));
+    assert!(error("[").contains("one JSON list over many lines, not JSONL"));
     let message = error(r#"{"question": "q", "response": 3}"#);
     assert!(message.contains("`question`, `response`"), "{message}");
     assert!(message.contains("messages | prompt + completion"), "{message}");

@@ -18,7 +18,7 @@ fn digits_are_single_tokens() {
 #[test]
 fn training_merges_what_repeats() {
     let tokenizer = fixture::setup().tokenizer;
-    assert_eq!(written(&tokenizer, "the capital of"), ["the", "Ġcapital", "Ġof"]);
+    assert_eq!(written(&tokenizer, " the capital of"), ["Ġthe", "Ġcapital", "Ġof"]);
 }
 
 #[test]
@@ -77,9 +77,8 @@ fn broken_tokenizer_files_are_errors_that_name_the_file() {
     let missing = Tokenizer::from_file(&path).unwrap_err().to_string();
     assert!(missing.contains("tokenizer.json") && missing.contains("cannot be read"), "{missing}");
     let whole = fixture::setup().tokenizer.to_json();
-    for cut in [0, 1, whole.len() / 3, whole.len() / 2, whole.len() - 2] {
-        let head: String = whole.chars().take(cut).collect();
-        std::fs::write(&path, head).unwrap();
+    for cut in [0, 1, whole.len() / 3, whole.len() / 2, whole.len() - 1] {
+        std::fs::write(&path, &whole.as_bytes()[..cut]).unwrap();
         let error = Tokenizer::from_file(&path).unwrap_err();
         assert!(matches!(error, TextError::Folder { .. }));
         assert!(error.to_string().contains("tokenizer.json"), "{error}");

@@ -1,0 +1,133 @@
+//! Values and gradients of attention, and attention over a cache.
+
+use crisol_engine::{Attention, Device, KvCache, Tape, Workspace};
+
+use crate::harness::{Random, check, id, input, offsets, params};
+use crate::reference;
+
+fn shape(heads: usize, kv_heads: usize, qk_dim: usize, v_dim: usize) -> Attention {
+    Attention { heads, kv_heads, qk_dim, v_dim, scale: 1.0 / (qk_dim as f32).sqrt() }
+}
+
+fn check_attention(shape: Attention, lengths: &[usize], deviation: f32) {
+    let n = lengths.iter().sum();
+    let offsets = offsets(lengths);
+    check(
+        &[
+            ("q", &[n, shape.heads * shape.qk_dim]),
+            ("k", &[n, shape.kv_heads * shape.qk_dim]),
+            ("v", &[n, shape.kv_heads * shape.v_dim]),
+        ],
+        deviation,
+        |tape| {
+            let [q, k, v] = ["q", "k", "v"].map(|name| input(tape, name));
+            vec![tape.attention(q, k, v, shape, &offsets)]
+        },
+        |inputs| vec![reference::attention(&inputs[0], &inputs[1], &inputs[2], shape, &offsets)],
+    );
+}
+
+#[test]
+fn of_random_shapes_and_documents() {
+    for seed in 0..12 {
+        let mut random = Random::new(seed);
+        let kv_heads = random.between(1, 3);
+        let heads = kv_heads * random.between(1, 3);
+        let shape = shape(heads, kv_heads, random.between(1, 20), random.between(1, 20));
+        // Some documents are empty, some longer than a block of queries.
+        let lengths: Vec<usize> = (0..random.between(1, 4)).map(|_| random.between(0, 40)).collect();
+        if lengths.iter().sum::<usize>() > 0 {
+            check_attention(shape, &lengths, 1.0);
+        }
+    }
+}
+
+#[test]
+fn of_documents_longer_than_a_block_of_keys() {
+    check_attention(shape(2, 1, 4, 3), &[3, 300, 20], 1.0);
+}
+
+/// Scores of hundreds: the running maximum matters.
+#[test]
+fn of_large_scores() {
+    check_attention(shape(1, 1, 8, 2), &[270], 4.0);
+}
+
+/// The same value as query, key and value: three gradients for one input.
+#[test]
+fn of_a_value_with_itself() {
+    let shape = shape(2, 2, 5, 5);
+    check(
+        &[("x", &[17, 10])],
+        1.0,
+        |tape| {
+            let x = input(tape, "x");
+            vec![tape.attention(x, x, x, shape, &[0, 6, 17])]
+        },
+        |inputs| vec![reference::attention(&inputs[0], &inputs[0], &inputs[0], shape, &[0, 6, 17])],
+    );
+}
+
+/// Any cut of documents into prefills and single tokens gives what attention over whole documents gives.
+#[test]
+fn over_a_cache_equals_whole_documents() {
+    for seed in 0..12 {
+        let mut random = Random::new(seed);
+        let kv_heads = random.between(1, 3);
+        let heads = kv_heads * random.between(1, 3);
+        let shape = shape(heads, kv_heads, random.between(1, 40), random.between(1, 40));
+        let lengths: Vec<usize> = (0..3).map(|_| random.between(1, 320)).collect();
+        let n: usize = lengths.iter().sum();
+        let starts = offsets(&lengths);
+        let device = Device::cpu(Some(1));
+        let params = params(
+            &device,
+            &[
+                ("q", &[n, heads * shape.qk_dim]),
+                ("k", &[n, kv_heads * shape.qk_dim]),
+                ("v", &[n, kv_heads * shape.v_dim]),
+            ],
+            1.5,
+            seed,
+        );
+        let mut workspace = Workspace::new(&device);
+        let mut tape = Tape::inference(&params, &mut workspace);
+        let [q, k, v] = ["q", "k", "v"].map(|name| input(&mut tape, name));
+        let whole = tape.attention(q, k, v, shape, &starts);
+        let whole = tape.read(whole).to_vec();
+        drop(tape);
+
+        let layers = 2;
+        let mut cache =
+            KvCache::new(&device, layers, kv_heads * shape.qk_dim, kv_heads * shape.v_dim, 5, 320);
+        let slots = [3, 0, 4];
+        let mut done = [0; 3];
+        while done != lengths[..] {
+            // Every document advances by one token, a few, many, or not at all.
+            let steps: Vec<usize> = (0..3)
+                .map(|i| {
+                    [0, 1, 1, random.between(2, 12), 200][random.between(0, 4)].min(lengths[i] - done[i])
+                })
+                .collect();
+            let rows: Vec<u32> = (0..3)
+                .flat_map(|i| (0..steps[i]).map(|j| starts[i] + (done[i] + j) as u32).collect::<Vec<_>>())
+                .collect();
+            let mut tape = Tape::inference(&params, &mut workspace);
+            let [q, k, v] = ["q", "k", "v"].map(|name| tape.embedding(id(&params, name), &rows));
+            for layer in 0..layers {
+                let out = tape.attention_cached(q, k, v, shape, &offsets(&steps), &mut cache, &slots, layer);
+                let width = heads * shape.v_dim;
+                for (row, out) in rows.iter().zip(tape.read(out).chunks(width)) {
+                    let expected = &whole[*row as usize * width..][..width];
+                    for (a, b) in out.iter().zip(expected) {
+                        assert!((a - b).abs() < 2e-5, "row {row}: {a} and {b}");
+                    }
+                }
+            }
+            for i in 0..3 {
+                done[i] += steps[i];
+                assert_eq!(cache.len(slots[i]), done[i]);
+            }
+        }
+    }
+}

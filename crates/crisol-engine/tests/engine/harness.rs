@@ -1,0 +1,163 @@
+//! Checks an expression of operations: its values against a plain twin in f64, its gradients against central
+//! differences of the twin.
+//!
+//! Inputs are parameters that an embedding reads row by row, so everything goes through the public interface and
+//! gradients of inputs are gradients of parameters.
+
+use crisol_engine::{Device, Grads, Init, ParamId, ParamSpec, Params, Tape, Var, Workspace};
+use rand::SeedableRng;
+use rand::rand_core::Rng;
+use rand_chacha::ChaCha8Rng;
+
+use crate::reference::Mat;
+
+/// Deterministic random shapes and numbers.
+pub(crate) struct Random(ChaCha8Rng);
+
+impl Random {
+    pub(crate) fn new(seed: u64) -> Random {
+        Random(ChaCha8Rng::seed_from_u64(seed))
+    }
+
+    /// A whole number from `least..=most`.
+    pub(crate) fn between(&mut self, least: usize, most: usize) -> usize {
+        least + (self.0.next_u64() % (most - least + 1) as u64) as usize
+    }
+
+    /// Uniform in -1..1.
+    pub(crate) fn uniform(&mut self) -> f32 {
+        (self.0.next_u64() >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+    }
+
+    pub(crate) fn ids(&mut self, n: usize, below: usize) -> Vec<u32> {
+        (0..n).map(|_| self.between(0, below - 1) as u32).collect()
+    }
+}
+
+/// Document boundaries from document lengths.
+pub(crate) fn offsets(lengths: &[usize]) -> Vec<u32> {
+    let mut offsets = vec![0];
+    for &length in lengths {
+        offsets.push(offsets[offsets.len() - 1] + length as u32);
+    }
+    offsets
+}
+
+/// Parameters `(name, shape)`, normal with the given deviation.
+pub(crate) fn params(device: &Device, specs: &[(&str, &[usize])], deviation: f32, seed: u64) -> Params {
+    let specs = specs.iter().map(|(name, shape)| ParamSpec {
+        name: (*name).into(),
+        shape: shape.to_vec(),
+        init: Init::Normal(deviation),
+        decay: shape.len() == 2,
+    });
+    Params::init(device, specs.collect(), seed)
+}
+
+/// The whole table as a value on the tape.
+pub(crate) fn input(tape: &mut Tape<'_>, name: &str) -> Var {
+    let table = id(tape.params(), name);
+    let rows = tape.params().spec(table).shape[0] as u32;
+    tape.embedding(table, &(0..rows).collect::<Vec<_>>())
+}
+
+pub(crate) fn id(params: &Params, name: &str) -> ParamId {
+    params.id(name).expect("a parameter of the test")
+}
+
+/// Most derivatives checked by finite differences per parameter.
+const MOST_DERIVATIVES: usize = 40;
+
+/// `engine` computes outputs from parameters, `twin` the same from the parameters' values in order.
+pub(crate) fn check(
+    specs: &[(&str, &[usize])],
+    deviation: f32,
+    engine: impl Fn(&mut Tape<'_>) -> Vec<Var>,
+    twin: impl Fn(&[Mat]) -> Vec<Mat>,
+) {
+    let device = Device::cpu(Some(1));
+    let params = params(&device, specs, deviation, 42);
+    let mut workspace = Workspace::new(&device);
+    // A first tape leaves its numbers in the workspace: nothing may depend on buffers being zero.
+    for _ in 0..2 {
+        check_once(&params, &mut workspace, &engine, &twin);
+    }
+}
+
+fn check_once(
+    params: &Params,
+    workspace: &mut Workspace,
+    engine: &impl Fn(&mut Tape<'_>) -> Vec<Var>,
+    twin: &impl Fn(&[Mat]) -> Vec<Mat>,
+) {
+    let mut random = Random::new(7);
+    let mut inputs: Vec<Mat> = params
+        .ids()
+        .map(|id| {
+            let shape = &params.spec(id).shape;
+            let cols = *shape.last().expect("no scalars here");
+            let values = params.read(id);
+            Mat::from_fn(values.len() / cols, cols, |i, j| f64::from(values[i * cols + j]))
+        })
+        .collect();
+
+    let mut tape = Tape::training(params, workspace);
+    let outputs = engine(&mut tape);
+    let expected = twin(&inputs);
+    assert_eq!(outputs.len(), expected.len());
+    let mut seeds = Vec::new();
+    for (&output, expected) in outputs.iter().zip(&expected) {
+        assert_eq!(tape.shape(output), (expected.rows, expected.cols));
+        let size = largest(&expected.data);
+        for (i, (&y, &e)) in tape.read(output).iter().zip(&expected.data).enumerate() {
+            let error = (f64::from(y) - e).abs();
+            assert!(error < 2e-5 * size, "value {i}: {y} where the twin has {e}");
+        }
+        seeds.push((0..expected.data.len()).map(|_| random.uniform()).collect::<Vec<f32>>());
+    }
+    let seeded: Vec<(Var, &[f32])> =
+        outputs.iter().zip(&seeds).map(|(&var, seed)| (var, &seed[..])).collect();
+    let mut grads = Grads::zeros_like(params);
+    tape.backward(&seeded, &mut grads);
+
+    let loss = |inputs: &[Mat]| -> f64 {
+        let outputs = twin(inputs);
+        let terms = outputs
+            .iter()
+            .zip(&seeds)
+            .map(|(y, seed)| y.data.iter().zip(seed).map(|(y, &s)| y * f64::from(s)).sum::<f64>());
+        terms.sum()
+    };
+    for (index, id) in params.ids().enumerate() {
+        let grad = grads.read(id);
+        let size = largest(&grad.iter().map(|&g| f64::from(g)).collect::<Vec<_>>());
+        let n = grad.len();
+        let checked: Vec<usize> = if n <= MOST_DERIVATIVES {
+            (0..n).collect()
+        } else {
+            // The last ones too: edges of blocks are where mistakes are.
+            (0..MOST_DERIVATIVES).map(|i| if i < 8 { n - 1 - i } else { random.between(0, n - 1) }).collect()
+        };
+        for at in checked {
+            let step = 1e-5;
+            let value = inputs[index].data[at];
+            inputs[index].data[at] = value + step;
+            let above = loss(&inputs);
+            inputs[index].data[at] = value - step;
+            let below = loss(&inputs);
+            inputs[index].data[at] = value;
+            let difference = (above - below) / (2.0 * step);
+            let error = (f64::from(grad[at]) - difference).abs();
+            assert!(
+                error < 1e-4 * size.max(1e-2),
+                "gradient {at} of `{}`: {} where the difference quotient is {difference}",
+                params.spec(id).name,
+                grad[at]
+            );
+        }
+    }
+}
+
+fn largest(values: &[f64]) -> f64 {
+    values.iter().fold(0.0, |a, b| a.max(b.abs()))
+}

@@ -1,0 +1,164 @@
+//! Checkpoint folders: what is saved is loaded again bit by bit, and what cannot be loaded is explained.
+
+use std::fs;
+use std::path::Path;
+
+use crisol_engine::{Device, Params};
+use crisol_model::{Architecture, Checkpoint, Config, Head, Model, ModelError, load_model, save_checkpoint};
+use crisol_text::{EMBEDDED_TOKENS, TextSetup, Tokenizer};
+use tempfile::TempDir;
+
+const VOCAB: usize = 300;
+
+fn text() -> TextSetup {
+    let tokenizer =
+        Tokenizer::train(["a small text, a small model"], 280, &EMBEDDED_TOKENS).expect("enough text");
+    TextSetup::embedded(tokenizer).expect("it has the embedded tokens")
+}
+
+fn checkpoint(architecture: Architecture, head: Head) -> Checkpoint {
+    let config = Config { head, num_key_value_heads: 1, ..Config::new(architecture, VOCAB, 16, 2, 2, 24) };
+    let (model, params) = Model::init(config, &Device::cpu(Some(1)), 5).expect("a valid shape");
+    Checkpoint { model, params, text: text() }
+}
+
+fn load(folder: &Path) -> Result<Checkpoint, ModelError> {
+    Checkpoint::load(folder, &Device::cpu(Some(1)))
+}
+
+/// Every parameter with its values.
+fn weights(params: &Params) -> Vec<(String, Vec<f32>)> {
+    params.ids().map(|id| (params.spec(id).name.clone(), params.read(id))).collect()
+}
+
+fn saved() -> TempDir {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let checkpoint = checkpoint(Architecture::Llama, Head::Language { tied: true });
+    checkpoint.save(folder.path()).expect("an empty folder");
+    folder
+}
+
+#[test]
+fn what_is_saved_is_loaded_bit_by_bit() -> Result<(), ModelError> {
+    let place = tempfile::tempdir().expect("a temporary folder");
+    for architecture in [Architecture::Llama, Architecture::Olmo2] {
+        for head in [Head::Language { tied: true }, Head::Language { tied: false }, Head::Scalar] {
+            let folder = place.path().join("model");
+            let original = checkpoint(architecture, head);
+            original.save(&folder)?;
+            let loaded = load(&folder)?;
+            assert_eq!(weights(&loaded.params), weights(&original.params));
+            let expected =
+                Config { eos_token_id: vec![original.text.eos], ..original.model.config().clone() };
+            assert_eq!(*loaded.model.config(), expected);
+            assert_eq!(loaded.text.stop_ids, original.text.stop_ids);
+            let names: Vec<_> = weights(&original.params).into_iter().map(|(name, _)| name).collect();
+            assert_eq!(names.contains(&"lm_head.weight".into()), head == Head::Language { tied: false });
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn extra_files_stand_or_fall_with_the_checkpoint() -> Result<(), ModelError> {
+    let place = tempfile::tempdir().expect("a temporary folder");
+    let folder = place.path().join("model");
+    let Checkpoint { model, params, text } = checkpoint(Architecture::Llama, Head::Scalar);
+    let save = |text_of_state: &'static str, fails: bool| {
+        save_checkpoint(&folder, &model, &params, &text, |folder| {
+            fs::write(folder.join("state"), text_of_state).expect("writable");
+            if fails { Err(ModelError::NotFinite) } else { Ok(()) }
+        })
+    };
+    save("first", false)?;
+    assert!(matches!(save("second", true), Err(ModelError::NotFinite)));
+    assert_eq!(fs::read_to_string(folder.join("state")).expect("still there"), "first");
+    save("third", false)?;
+    assert_eq!(fs::read_to_string(folder.join("state")).expect("replaced"), "third");
+    Ok(())
+}
+
+#[test]
+fn the_same_seed_gives_the_same_weights() {
+    let new = |seed| {
+        let config = Config::new(Architecture::Llama, VOCAB, 16, 2, 2, 24);
+        weights(&Model::init(config, &Device::cpu(Some(1)), seed).expect("a valid shape").1)
+    };
+    assert_eq!(new(1), new(1));
+    assert_ne!(new(1), new(2));
+}
+
+#[test]
+fn a_truncated_file_is_named() {
+    let folder = saved();
+    let path = folder.path().join("model.safetensors");
+    let bytes = fs::read(&path).expect("just saved");
+    for length in [0, 5, 100, bytes.len() / 2, bytes.len() - 1] {
+        fs::write(&path, &bytes[..length]).expect("writable");
+        let error = load(folder.path()).expect_err("truncated").to_string();
+        assert!(error.contains("model.safetensors"), "{error}");
+    }
+    fs::remove_file(&path).expect("writable");
+    let error = load(folder.path()).expect_err("no weights").to_string();
+    assert!(error.contains("model.safetensors"), "{error}");
+}
+
+/// Changes one entry of config.json.
+fn edit(folder: &Path, key: &str, value: impl Into<serde_json::Value>) {
+    let path = folder.join("config.json");
+    let text = fs::read_to_string(&path).expect("just saved");
+    let mut json: serde_json::Value = serde_json::from_str(&text).expect("valid");
+    json[key] = value.into();
+    fs::write(&path, json.to_string()).expect("writable");
+}
+
+#[test]
+fn weights_of_another_shape_are_refused_before_memory_is_taken() {
+    for (key, value, named) in [
+        ("intermediate_size", 32, "mlp"),
+        ("num_hidden_layers", 3, "model.layers.2"),
+        ("num_hidden_layers", 1, "model.layers.1"),
+        ("vocab_size", 301, "embed_tokens"),
+        ("vocab_size", 1 << 20, "embed_tokens"),
+    ] {
+        let folder = saved();
+        edit(folder.path(), key, value);
+        let error = load(folder.path()).expect_err(key).to_string();
+        assert!(error.contains(named), "{error}");
+    }
+    let folder = saved();
+    edit(folder.path(), "tie_word_embeddings", false);
+    let error = load(folder.path()).expect_err("no head").to_string();
+    assert!(error.contains("lm_head.weight"), "{error}");
+}
+
+#[test]
+fn broken_configs_and_tokenizers_are_named() {
+    let folder = saved();
+    edit(folder.path(), "hidden_act", "relu");
+    let error = load(folder.path()).expect_err("relu").to_string();
+    assert!(error.contains("config.json") && error.contains("relu"), "{error}");
+
+    for file in ["config.json", "tokenizer.json"] {
+        let folder = saved();
+        fs::write(folder.path().join(file), "{").expect("writable");
+        let error = load(folder.path()).expect_err(file).to_string();
+        assert!(error.contains(file), "{error}");
+        fs::remove_file(folder.path().join(file)).expect("writable");
+        let error = load(folder.path()).expect_err(file).to_string();
+        assert!(error.contains(file), "{error}");
+    }
+}
+
+#[test]
+fn a_tokenizer_with_more_tokens_than_the_model_is_refused() {
+    let place = tempfile::tempdir().expect("a temporary folder");
+    let config = Config::new(Architecture::Llama, 100, 16, 1, 2, 24);
+    let (model, params) = Model::init(config, &Device::cpu(Some(1)), 5).expect("a valid shape");
+    let folder = place.path().join("model");
+    Checkpoint { model, params, text: text() }.save(&folder).expect("nothing in the way");
+    let error = load(&folder).expect_err("100 < 280").to_string();
+    assert!(error.contains("vocab_size is 100"), "{error}");
+    // Without the tokenizer the model is fine.
+    assert!(load_model(&folder, &Device::cpu(Some(1))).is_ok());
+}

@@ -1,0 +1,310 @@
+//! Generation and scoring: the three ways to a log-probability agree, and neither batching nor threads change what is said.
+
+use std::ops::ControlFlow;
+
+use crisol_engine::{Device, KvCache, Params, Tape, Workspace};
+use crisol_model::{
+    Architecture, Config, Context, Generated, Head, Model, ModelError, SamplingOptions, StopReason, generate,
+    generate_stream, scalars, score,
+};
+
+const VOCAB: usize = 61;
+
+fn config(architecture: Architecture) -> Config {
+    Config {
+        num_key_value_heads: 2,
+        max_position_embeddings: 64,
+        ..Config::new(architecture, VOCAB, 32, 2, 4, 48)
+    }
+}
+
+/// A model whose next-token distributions are far from uniform and from one another.
+fn model(architecture: Architecture, threads: usize) -> (Model, Params) {
+    let device = Device::cpu(Some(threads));
+    let (model, mut params) = Model::init(config(architecture), &device, 7).expect("a valid shape");
+    for id in params.ids() {
+        if params.spec(id).decay {
+            let larger: Vec<f32> = params.read(id).iter().map(|w| w * 12.0).collect();
+            params.write(id, &larger);
+        }
+    }
+    (model, params)
+}
+
+/// Token sequences of these lengths, all different.
+fn sequences(lengths: &[usize]) -> Vec<Vec<u32>> {
+    let token = |s: usize, t: usize| ((s * 31 + t * t * 7 + t * 13) % VOCAB) as u32;
+    lengths.iter().enumerate().map(|(s, &length)| (0..length).map(|t| token(s, t)).collect()).collect()
+}
+
+fn assert_close(a: &[f32], b: &[f32], tolerance: f32) {
+    assert_eq!(a.len(), b.len());
+    for (x, y) in a.iter().zip(b) {
+        assert!((x - y).abs() < tolerance, "{x} and {y}");
+    }
+}
+
+#[test]
+fn training_prefill_and_decode_give_the_same_log_probs() -> Result<(), ModelError> {
+    for architecture in [Architecture::Llama, Architecture::Olmo2] {
+        let (model, params) = model(architecture, 1);
+        let mut workspace = Workspace::new(params.device());
+        let ids = sequences(&[40]).remove(0);
+        let n = ids.len();
+        let rows: Vec<u32> = (0..n as u32 - 1).collect();
+
+        let mut tape = Tape::training(&params, &mut workspace);
+        let hidden = model.hidden(&mut tape, &ids, &[0, n as u32], Context::Full)?;
+        let (logp, _) = model.token_scores(&mut tape, hidden, &rows, &ids[1..], 1.0, false)?;
+        let training = tape.read(logp).into_owned();
+        drop(tape);
+
+        // In one piece, in uneven pieces, one by one.
+        for pieces in [vec![n], vec![1, 17, 2, n - 20], vec![1; n]] {
+            let kv = model.config().num_key_value_heads * model.config().head_dim;
+            let mut cache = KvCache::new(params.device(), 2, kv, kv, 3, n);
+            let mut cached = Vec::new();
+            let mut start = 0;
+            for piece in pieces {
+                let end = start + piece;
+                let mut tape = Tape::inference(&params, &mut workspace);
+                let context = Context::Cached { cache: &mut cache, slots: &[1] };
+                let hidden = model.hidden(&mut tape, &ids[start..end], &[0, piece as u32], context)?;
+                let targets = &ids[start + 1..n.min(end + 1)];
+                if !targets.is_empty() {
+                    let rows: Vec<u32> = (0..targets.len() as u32).collect();
+                    let (logp, _) = model.token_scores(&mut tape, hidden, &rows, targets, 1.0, false)?;
+                    cached.extend_from_slice(&tape.read(logp));
+                }
+                start = end;
+            }
+            assert_close(&cached, &training, 1e-4);
+        }
+        assert_close(&score(&model, &params, &[&ids], 1.0)?[0], &training, 1e-4);
+    }
+    Ok(())
+}
+
+#[test]
+fn generated_log_probs_are_those_that_training_computes() -> Result<(), ModelError> {
+    let (model, params) = model(Architecture::Llama, 2);
+    let prompts = sequences(&[5, 9, 1, 14]);
+    for (temperature, top_k, top_p) in [(1.0, None, None), (0.7, Some(8), Some(0.9)), (0.0, None, None)] {
+        let options = SamplingOptions {
+            max_new_tokens: 20,
+            temperature,
+            top_k,
+            top_p,
+            seed: 3,
+            ..SamplingOptions::default()
+        };
+        let generated = generate(&model, &params, &prompts, &options)?;
+        let whole: Vec<Vec<u32>> = prompts
+            .iter()
+            .zip(&generated)
+            .map(|(prompt, new)| [prompt.as_slice(), &new.ids].concat())
+            .collect();
+        let scale = if temperature == 0.0 { 1.0 } else { 1.0 / temperature };
+        for ((scores, prompt), new) in
+            score(&model, &params, &whole, scale)?.iter().zip(&prompts).zip(&generated)
+        {
+            assert_close(&scores[prompt.len() - 1..], &new.logprobs, 1e-4);
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn greedy_takes_the_most_probable_token_at_every_step() -> Result<(), ModelError> {
+    let (model, params) = model(Architecture::Olmo2, 1);
+    let prompt = sequences(&[6]).remove(0);
+    let generated =
+        generate(&model, &params, &[prompt.clone()], &SamplingOptions::greedy(10, vec![]))?.remove(0);
+    let mut so_far = prompt;
+    for (&id, &logprob) in generated.ids.iter().zip(&generated.logprobs) {
+        let continued: Vec<Vec<u32>> =
+            (0..VOCAB as u32).map(|next| [so_far.as_slice(), &[next]].concat()).collect();
+        let scores = score(&model, &params, &continued, 1.0)?;
+        let best = scores.iter().map(|s| s[s.len() - 1]).fold(f32::NEG_INFINITY, f32::max);
+        assert!((scores[id as usize][so_far.len() - 1] - best).abs() < 1e-5);
+        assert!((logprob - best).abs() < 1e-4);
+        so_far.push(id);
+    }
+    Ok(())
+}
+
+fn options(seed: u64) -> SamplingOptions {
+    SamplingOptions { max_new_tokens: 25, seed, stop_ids: vec![3, 4, 5, 6], ..SamplingOptions::default() }
+}
+
+/// More prompts than slots, of many lengths, some of them in groups.
+fn crowd() -> Vec<Vec<u32>> {
+    let lengths: Vec<usize> = (0..100).map(|i| 1 + i * 7 % 30).collect();
+    let mut prompts = sequences(&lengths);
+    for start in [3, 20, 61] {
+        for i in 1..8 {
+            prompts[start + i] = prompts[start].clone();
+        }
+    }
+    prompts
+}
+
+#[test]
+fn neither_threads_nor_neighbours_change_what_is_said() -> Result<(), ModelError> {
+    let prompts = crowd();
+    let (model_1, params_1) = model(Architecture::Llama, 1);
+    let all = generate(&model_1, &params_1, &prompts, &options(1))?;
+    let (model_3, params_3) = model(Architecture::Llama, 3);
+    assert_eq!(generate(&model_3, &params_3, &prompts, &options(1))?, all, "bits depend on threads");
+
+    // Alone, through the stream. Only the first sequence of a call has the same random stream, so the others are
+    // compared after a shift of the prompts.
+    for shift in [0, 3, 40] {
+        let shifted = generate(&model_1, &params_1, &prompts[shift..], &options(9))?;
+        let mut streamed = Vec::new();
+        let alone = generate_stream(&model_1, &params_1, &prompts[shift], &options(9), |id| {
+            streamed.push(id);
+            ControlFlow::Continue(())
+        })?;
+        assert_eq!(alone.ids, shifted[0].ids);
+        assert_eq!(alone.ids, streamed);
+        assert_close(&alone.logprobs, &shifted[0].logprobs, 1e-4);
+    }
+
+    // A group's members share the prompt but not the random numbers.
+    let mut group: Vec<&Generated> = all[20..28].iter().collect();
+    group.dedup_by(|a, b| a.ids == b.ids);
+    assert!(group.len() > 4, "members of a group say the same");
+    Ok(())
+}
+
+#[test]
+fn greedy_generation_is_the_same_in_a_batch_and_alone() -> Result<(), ModelError> {
+    let (model, params) = model(Architecture::Olmo2, 2);
+    let prompts = crowd();
+    let greedy = SamplingOptions::greedy(12, vec![2]);
+    let together = generate(&model, &params, &prompts, &greedy)?;
+    for i in [0, 5, 20, 27, 50, 99] {
+        let alone = generate(&model, &params, &prompts[i..=i], &greedy)?.remove(0);
+        assert_eq!(alone.ids, together[i].ids);
+        assert_eq!(alone.stopped_by, together[i].stopped_by);
+    }
+    Ok(())
+}
+
+#[test]
+fn seeds_select_the_tokens() -> Result<(), ModelError> {
+    let (model, params) = model(Architecture::Llama, 2);
+    let prompts = crowd();
+    let one = generate(&model, &params, &prompts, &options(1))?;
+    assert_eq!(generate(&model, &params, &prompts, &options(1))?, one);
+    let other = generate(&model, &params, &prompts, &options(2))?;
+    let same = one.iter().zip(&other).filter(|(a, b)| a.ids == b.ids).count();
+    assert!(same < prompts.len() / 2, "{same} of {} are the same under another seed", prompts.len());
+    Ok(())
+}
+
+#[test]
+fn sequences_end_for_the_reason_they_give() -> Result<(), ModelError> {
+    let (model, params) = model(Architecture::Llama, 2);
+    let context = model.config().max_position_embeddings;
+    let mut prompts = crowd();
+    prompts.extend(sequences(&[context - 3, context]));
+    let options = options(5);
+    let mut reasons = Vec::new();
+    for (prompt, new) in prompts.iter().zip(generate(&model, &params, &prompts, &options)?) {
+        assert_eq!(new.ids.len(), new.logprobs.len());
+        assert!(new.content().iter().all(|id| !options.stop_ids.contains(id)));
+        match new.stopped_by {
+            StopReason::StopToken => {
+                assert!(new.ids.last().is_some_and(|id| options.stop_ids.contains(id)));
+                assert_eq!(new.content().len() + 1, new.ids.len());
+            }
+            StopReason::Length => assert_eq!(new.ids.len(), options.max_new_tokens),
+            StopReason::Context => assert_eq!(prompt.len() + new.ids.len(), context),
+            StopReason::Receiver => panic!("nobody broke off"),
+        }
+        reasons.push(new.stopped_by);
+    }
+    assert!(reasons.contains(&StopReason::StopToken) && reasons.contains(&StopReason::Length));
+    assert_eq!(reasons[101], StopReason::Context);
+
+    let broken_off = generate_stream(&model, &params, &[1], &SamplingOptions::greedy(9, vec![]), |_| {
+        ControlFlow::Break(())
+    })?;
+    assert_eq!((broken_off.ids.len(), broken_off.stopped_by), (1, StopReason::Receiver));
+    let nothing = generate(&model, &params, &prompts[..2], &SamplingOptions::greedy(0, vec![]))?;
+    assert!(nothing.iter().all(|new| new.ids.is_empty() && new.stopped_by == StopReason::Length));
+    assert!(generate(&model, &params, &[], &options)?.is_empty());
+    Ok(())
+}
+
+#[test]
+fn long_prompts_are_prefilled_in_pieces() -> Result<(), ModelError> {
+    let device = Device::cpu(Some(1));
+    let config = Config { max_position_embeddings: 5000, ..config(Architecture::Llama) };
+    let (model, params) = Model::init(config, &device, 1)?;
+    let prompts = sequences(&[100, 4500, 700]);
+    let options = SamplingOptions { max_new_tokens: 3, ..SamplingOptions::default() };
+    let generated = generate(&model, &params, &prompts, &options)?;
+    for (prompt, new) in prompts.iter().zip(generated) {
+        let whole = [prompt.as_slice(), &new.ids].concat();
+        assert_close(&score(&model, &params, &[&whole], 1.0)?[0][prompt.len() - 1..], &new.logprobs, 1e-4);
+    }
+    Ok(())
+}
+
+#[test]
+fn impossible_requests_are_errors() {
+    let (model, params) = model(Architecture::Llama, 1);
+    let greedy = SamplingOptions::greedy(5, vec![]);
+    let generated = |prompt: Vec<u32>| generate(&model, &params, &[vec![1], prompt], &greedy);
+    assert!(matches!(generated(vec![]), Err(ModelError::EmptySequence { index: 1 })));
+    assert!(matches!(generated(vec![1; 65]), Err(ModelError::TooLong { length: 65, limit: 64 })));
+    assert!(matches!(generated(vec![61]), Err(ModelError::UnknownToken { id: 61, vocab: 61 })));
+    assert!(matches!(score(&model, &params, &[vec![1; 65]], 1.0), Err(ModelError::TooLong { .. })));
+    assert!(matches!(score(&model, &params, &[[0, u32::MAX]], 1.0), Err(ModelError::UnknownToken { .. })));
+    assert!(matches!(scalars(&model, &params, &[[1]]), Err(ModelError::WrongHead { .. })));
+    let (reward, weights) = model.scalar_from(&params, 1);
+    assert!(matches!(score(&reward, &weights, &[[1]], 1.0), Err(ModelError::WrongHead { .. })));
+    assert!(matches!(generate(&reward, &weights, &[vec![1]], &greedy), Err(ModelError::WrongHead { .. })));
+}
+
+#[test]
+fn scores_are_those_of_each_sequence_alone() -> Result<(), ModelError> {
+    let (model, params) = model(Architecture::Llama, 2);
+    let sequences = sequences(&[7, 1, 0, 64, 30]);
+    let together = score(&model, &params, &sequences, 1.0)?;
+    assert_eq!(together.iter().map(Vec::len).collect::<Vec<_>>(), [6, 0, 0, 63, 29]);
+    for (sequence, scores) in sequences.iter().zip(&together) {
+        assert_close(&score(&model, &params, &[sequence], 1.0)?[0], scores, 1e-5);
+    }
+    Ok(())
+}
+
+#[test]
+fn a_scalar_model_starts_from_the_trunk_of_a_language_model() -> Result<(), ModelError> {
+    let (language, params) = model(Architecture::Olmo2, 1);
+    let (reward, weights) = language.scalar_from(&params, 3);
+    assert_eq!(reward.config().head, Head::Scalar);
+    let names: Vec<&str> = weights.specs().iter().map(|spec| spec.name.as_str()).collect();
+    assert!(names.contains(&"score.weight") && !names.contains(&"lm_head.weight"));
+    for id in weights.ids() {
+        if let Some(old) = params.id(&weights.spec(id).name) {
+            assert_eq!(weights.read(id), params.read(old));
+        }
+    }
+    // The scalar is the final hidden state times score.weight.
+    let ids = sequences(&[9]).remove(0);
+    let mut workspace = Workspace::new(params.device());
+    let mut tape = Tape::inference(&params, &mut workspace);
+    let hidden = language.hidden(&mut tape, &ids, &[0, 9], Context::Full)?;
+    let head = weights.read(weights.id("score.weight").expect("just seen"));
+    let expected: Vec<f32> =
+        tape.read(hidden).chunks(32).map(|state| state.iter().zip(&head).map(|(h, w)| h * w).sum()).collect();
+    assert_close(&scalars(&reward, &weights, &[&ids])?[0], &expected, 1e-5);
+    // A value model made from the reward model keeps its head.
+    let (_, value) = reward.scalar_from(&weights, 99);
+    assert_eq!(value.read(value.id("score.weight").expect("a scalar model")), head);
+    Ok(())
+}

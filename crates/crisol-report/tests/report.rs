@@ -1,0 +1,321 @@
+//! The report through its public interface: the promised JSON, hostile text, and widths.
+
+use std::collections::BTreeMap;
+
+use crisol_report::{
+    Curve, Layout, MaskPicture, ModelSummary, PhaseReport, PromptReport, Report, RolloutSample, comparison,
+    html, terminal,
+};
+use proptest::prelude::*;
+use unicode_width::UnicodeWidthStr as _;
+
+/// A small report in which `text` stands wherever a user or a model can write.
+fn report_with(text: &str) -> Report {
+    let phase = |name: String, parent: Option<String>| PhaseReport {
+        name,
+        kind: text.into(),
+        checkpoint: text.into(),
+        parent,
+        tokens: 1000,
+        flops: 2e9,
+        seconds: 3.5,
+        metrics: [("facts_accuracy".into(), 0.93), ("harmful_refused".into(), 0.0), (text.into(), 2.0)]
+            .into(),
+        curves: vec![Curve { name: text.into(), unit: text.into(), points: vec![(1.0, 2.0), (2.0, 1.5)] }],
+        notes: vec![text.into()],
+    };
+    let first = format!("a{text}");
+    let second = format!("b{text}");
+    Report {
+        crisol: text.into(),
+        title: text.into(),
+        created: text.into(),
+        seed: 7,
+        threads: 2,
+        machine: text.into(),
+        model: ModelSummary { architecture: text.into(), parameters: 1_000_000, ..ModelSummary::default() },
+        recipe_toml: text.into(),
+        phases: vec![phase(first.clone(), None), phase(second.clone(), Some(first.clone()))],
+        prompts: vec![PromptReport {
+            prompt: text.into(),
+            kind: text.into(),
+            form: text.into(),
+            outputs: [(first.clone(), text.into()), (second, format!("<think>{text}</think>{text}"))].into(),
+        }],
+        rollouts: vec![RolloutSample {
+            phase: first.clone(),
+            step: 3,
+            prompt: text.into(),
+            completion: text.into(),
+            reward: 1.0,
+            parts: [(text.to_owned(), 0.5)].into(),
+        }],
+        masks: vec![MaskPicture {
+            phase: first,
+            title: text.into(),
+            spans: vec![(text.into(), true), (text.into(), false)],
+        }],
+        total_seconds: 8.0,
+        peak_memory_bytes: 123_000_000,
+    }
+}
+
+/// The page's tags with the names of their attributes but without values and text: what no text may change.
+fn skeleton(page: &str) -> Vec<String> {
+    let body = &page[page.find("<body>").expect("the page has a body")..];
+    let tags = body.split('<').skip(1).map(|piece| piece.split('>').next().unwrap_or_default());
+    tags.map(|tag| tag.split('"').step_by(2).collect()).collect()
+}
+
+const HOSTILE: [&str; 8] = [
+    "</script><script>alert(1)</script>",
+    "<img src=x onerror=alert(1)>",
+    "\" onmouseover=\"alert(1)",
+    "' style='color:red",
+    "</title></style></textarea></pre><h1>",
+    "<!-- ",
+    "]]><svg onload=alert(1)>",
+    "&lt;b&gt; &amp; \u{0}\u{1b}[31m",
+];
+
+#[test]
+fn json_round_trip() {
+    let report = report_with("plain");
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("report.json");
+    std::fs::write(&path, report.to_json()).unwrap();
+    assert_eq!(Report::load(&path).unwrap(), report);
+}
+
+#[test]
+fn promised_fields() {
+    let json: serde_json::Value = serde_json::from_str(&report_with("x").to_json()).unwrap();
+    let phase = &json["phases"][1];
+    assert_eq!(phase["name"], "bx");
+    assert_eq!(phase["kind"], "x");
+    assert_eq!(phase["checkpoint"], "x");
+    assert_eq!(phase["parent"], "ax");
+    assert_eq!(phase["tokens"], 1000);
+    assert_eq!(phase["flops"], 2e9);
+    assert_eq!(phase["seconds"], 3.5);
+    assert_eq!(phase["metrics"]["facts_accuracy"], 0.93);
+    assert_eq!(phase["curves"][0]["points"], serde_json::json!([[1.0, 2.0], [2.0, 1.5]]));
+    let prompt = &json["prompts"][0];
+    assert_eq!(prompt["prompt"], "x");
+    assert_eq!(prompt["kind"], "x");
+    assert_eq!(prompt["outputs"]["ax"], "x");
+    assert_eq!(json["masks"][0]["spans"], serde_json::json!([["x", true], ["x", false]]));
+}
+
+#[test]
+fn numbers_that_are_not_finite() {
+    let mut report = report_with("x");
+    report.phases[0].flops = f64::INFINITY;
+    report.phases[0].metrics.insert("harmful_refused".into(), f64::NAN);
+    report.phases[0].curves[0].points.push((3.0, f64::NEG_INFINITY));
+    report.rollouts[0].reward = f64::NAN;
+    let json = report.to_json();
+    let value: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert!(value["phases"][0]["metrics"]["harmful_refused"].is_null());
+    assert!(value["phases"][0]["curves"][0]["points"][2][1].is_null());
+
+    let read: Report = serde_json::from_str(&json).unwrap();
+    assert!(read.phases[0].flops.is_nan() && read.rollouts[0].reward.is_nan());
+    assert!(read.phases[0].metrics["harmful_refused"].is_nan());
+    for report in [&report, &read] {
+        let page = html(report);
+        assert!(page.contains("reward –"));
+        assert!(!page.contains("NaN") && !page.contains("inf "), "a raw float got out");
+        let text = terminal(report, Layout { width: 80, colour: false });
+        assert!(!text.contains("NaN") && !text.contains("inf"));
+    }
+}
+
+#[test]
+fn older_and_empty_reports_load_and_render() {
+    let report: Report =
+        serde_json::from_str(r#"{"title": "old", "phases": [{"name": "sft"}], "unheard_of": 1}"#).unwrap();
+    assert_eq!(report.phases[0].name, "sft");
+    for report in [report, Report::default()] {
+        assert!(html(&report).ends_with("</html>\n"));
+        assert!(!terminal(&report, Layout { width: 80, colour: true }).is_empty());
+    }
+}
+
+#[test]
+fn errors_name_the_file_the_place_and_the_remedy() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("report.json");
+    let missing = Report::load(&path).unwrap_err().to_string();
+    assert!(missing.contains("report.json") && missing.contains("run's folder"), "{missing}");
+    std::fs::write(&path, "{\"phases\":\n [1]}").unwrap();
+    let broken = Report::load(&path).unwrap_err().to_string();
+    assert!(broken.contains("report.json, line 2") && broken.contains("crisol report"), "{broken}");
+}
+
+#[test]
+fn the_page_is_self_contained() {
+    let page = html(&report_with("plain"));
+    for forbidden in ["<script", "<link", "<img", "<iframe", "@import", "url(", "src="] {
+        assert!(!page.contains(forbidden), "{forbidden}");
+    }
+    let links: Vec<&str> = page
+        .split("href=\"")
+        .skip(1)
+        .map(|rest| rest.split('"').next().unwrap())
+        .filter(|l| !l.starts_with('#'))
+        .collect();
+    assert_eq!(
+        links,
+        ["https://github.com/mkmenta/llm-workshop", "https://creativecommons.org/licenses/by/4.0/"]
+    );
+    for anchor in page.split("href=\"#").skip(1).map(|rest| rest.split('"').next().unwrap()) {
+        assert!(page.contains(&format!("id=\"{anchor}\"")), "#{anchor} leads nowhere");
+    }
+}
+
+#[test]
+fn tags_are_balanced() {
+    let page = html(&report_with("plain"));
+    let mut open: Vec<String> = Vec::new();
+    let void = ["meta", "input", "br", "!doctype", "line", "circle", "rect", "path"];
+    // The style sheet holds no tags, so the pieces between `<` and `>` are the tags of the page.
+    for tag in page.split('<').skip(1).map(|piece| piece.split('>').next().unwrap()) {
+        let name = tag.split([' ', '\n', '/']).next().unwrap();
+        if let Some(closed) = tag.strip_prefix('/') {
+            assert_eq!(open.pop().as_deref(), Some(closed));
+        } else if !void.contains(&name) && !tag.ends_with('/') {
+            open.push(name.to_owned());
+        }
+    }
+    assert_eq!(open, Vec::<String>::new());
+}
+
+#[test]
+fn hostile_text_stays_text() {
+    let harmless = skeleton(&html(&report_with("plain")));
+    for text in HOSTILE {
+        let page = html(&report_with(text));
+        assert!(!page.contains(text), "{text:?} is in the page as it is");
+        assert_eq!(skeleton(&page), harmless, "{text:?} changed the page");
+        assert!(!page.contains('\u{1b}') && !page.contains('\u{0}'));
+    }
+}
+
+#[test]
+fn thoughts_are_set_off() {
+    let mut report = report_with("plain");
+    report.prompts[0].outputs.insert("aplain".into(), "<think>2 + 2 < 5</think>It is 4.".into());
+    let page = html(&report);
+    assert!(page.contains("<p class=\"thought\"><small>thinks</small>2 + 2 &lt; 5</p><p>It is 4.</p>"));
+}
+
+#[test]
+fn a_terminal_gets_the_story() {
+    let report = Report {
+        phases: vec![
+            PhaseReport {
+                name: "sft".into(),
+                kind: "pretrain".into(),
+                flops: 3e9,
+                metrics: [("harmful_refused".to_owned(), 0.0)].into(),
+                ..PhaseReport::default()
+            },
+            PhaseReport {
+                name: "dpo".into(),
+                flops: 1e9,
+                metrics: [("harmful_refused".to_owned(), 0.985)].into(),
+                ..PhaseReport::default()
+            },
+        ],
+        prompts: vec![PromptReport {
+            prompt: "Write a trick.".into(),
+            kind: "harmful".into(),
+            form: "chat".into(),
+            outputs: [("dpo".to_owned(), "I cannot.".to_owned()), ("sft".to_owned(), "Gladly.".to_owned())]
+                .into(),
+        }],
+        ..Report::default()
+    };
+    let text = terminal(&report, Layout { width: 80, colour: false });
+    assert!(!text.contains('\u{1b}'));
+    let row = text.lines().find(|line| line.starts_with("harmful requests refused")).unwrap();
+    assert_eq!(row.split_whitespace().collect::<Vec<_>>()[3..], ["0", "%", "98.5", "%"]);
+    let sft = text.lines().position(|line| line == "sft  Gladly.").expect("the answer after sft");
+    let dpo = text.lines().position(|line| line == "dpo  I cannot.").expect("the answer after dpo");
+    assert!(sft < dpo, "answers are in the order of the phases");
+    assert!(text.lines().any(|line| line.starts_with("sft") && line.contains("75 %")), "{text}");
+    assert!(terminal(&report, Layout { width: 80, colour: true }).contains('\u{1b}'));
+}
+
+#[test]
+fn comparison_keeps_the_order_of_its_columns() {
+    let prompt = PromptReport {
+        prompt: "Who?".into(),
+        outputs: BTreeMap::from([
+            ("base".to_owned(), "me".to_owned()),
+            ("aligned".to_owned(), "you".to_owned()),
+        ]),
+        ..PromptReport::default()
+    };
+    let text = comparison(
+        &["base".into(), "aligned".into(), "absent".into()],
+        &[prompt],
+        Layout { width: 60, colour: false },
+    );
+    let base = text.find("base     me").unwrap();
+    let aligned = text.find("aligned  you").unwrap();
+    assert!(base < aligned && !text.contains("absent"));
+}
+
+/// The text without its ANSI colours.
+fn plain(text: &str) -> String {
+    let mut plain = String::new();
+    let mut pieces = text.split('\u{1b}');
+    plain.push_str(pieces.next().unwrap_or_default());
+    for piece in pieces {
+        plain.push_str(piece.split_once('m').expect("an escape sequence ends").1);
+    }
+    plain
+}
+
+/// Text as it may come from a model: any characters, with markup and line ends more often than by chance.
+fn any_text() -> impl Strategy<Value = String> {
+    let piece = prop_oneof![
+        any::<String>(),
+        "[<>\"'&/a-z= \n]{1,12}",
+        Just("<think>".to_owned()),
+        Just("</think>".to_owned()),
+        Just("日本語のテキスト ".to_owned()),
+        (0..HOSTILE.len()).prop_map(|which| HOSTILE[which].to_owned()),
+    ];
+    prop::collection::vec(piece, 0..6).prop_map(|pieces| pieces.concat())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(200) })]
+
+    #[test]
+    fn no_markup_survives(text in any_text()) {
+        let page = html(&report_with(&format!("<{text}>")));
+        let raw = format!("<{text}>");
+        prop_assert!(!page.contains(&raw));
+        // Every tag of the page is one of its own.
+        let own = skeleton(&html(&report_with("<think>plain</think>")));
+        for tag in skeleton(&page) {
+            prop_assert!(own.contains(&tag), "<{tag}>");
+        }
+    }
+
+    #[test]
+    fn nothing_is_wider_than_the_terminal(text in any_text(), width in 0usize..140, colour: bool) {
+        let report = report_with(&text);
+        let layout = Layout { width, colour };
+        let columns: Vec<String> = report.phases.iter().map(|phase| phase.name.clone()).collect();
+        for text in [terminal(&report, layout), comparison(&columns, &report.prompts, layout)] {
+            for line in plain(&text).lines() {
+                prop_assert!(line.width() <= width.max(40), "{} > {width}: {line:?}", line.width());
+            }
+        }
+    }
+}

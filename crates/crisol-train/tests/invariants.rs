@@ -1,0 +1,202 @@
+//! The invariants of training, through the public interface: however a batch is cut, packed, spread over threads,
+//! or interrupted, the same training results; and a rollout's first update has importance ratios of 1.
+
+use crisol_engine::{AdamWConfig, Device, Params};
+use crisol_model::{Architecture, Config, Model, SamplingOptions, generate};
+use crisol_objectives::policy::{Normalisation, Options, RatioLevel};
+use crisol_objectives::{BatchSize, Stats, next_token, policy};
+use crisol_text::{Example, Packed, pack};
+use crisol_train::{Output, TrainError, Trainer, evaluate, load_trainer, random_stream, save_trainer};
+use rand::RngExt;
+
+const VOCAB: usize = 61;
+const LOGPROBS: Output = Output::TokenScores { logit_scale: 1.0, entropy: false };
+
+fn config(architecture: Architecture) -> Config {
+    let mut config = Config::new(architecture, VOCAB, 24, 2, 4, 40);
+    config.num_key_value_heads = 2;
+    config.max_position_embeddings = 64;
+    config
+}
+
+fn trainer(architecture: Architecture, threads: usize) -> Trainer {
+    let (model, params) = Model::init(config(architecture), &Device::cpu(Some(threads)), 7).unwrap();
+    Trainer::new(model, params)
+}
+
+/// Documents of different lengths, some with untrained prompts.
+fn documents() -> Vec<Example> {
+    let mut rng = random_stream(3, "documents", 0);
+    (0..8)
+        .map(|i| {
+            let length = rng.random_range(2..30);
+            let prompt = if i % 2 == 0 { 0 } else { length / 3 };
+            Example {
+                ids: (0..length).map(|_| rng.random_range(0..VOCAB as u32)).collect(),
+                trained: (0..length).map(|t| t >= prompt).collect(),
+            }
+        })
+        .collect()
+}
+
+fn shards(documents: &[Example], budget: usize) -> Vec<Packed> {
+    let lengths: Vec<usize> = documents.iter().map(|d| d.ids.len()).collect();
+    let cut = pack(&lengths, budget);
+    cut.into_iter()
+        .map(|shard| {
+            let mut packed = Packed::new();
+            for i in shard {
+                packed.push(&documents[i]);
+            }
+            packed
+        })
+        .collect()
+}
+
+fn adamw(lr: f32) -> AdamWConfig {
+    AdamWConfig { lr, beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1, max_grad_norm: Some(1.0) }
+}
+
+/// Some steps of next-token training; returns the losses.
+fn train(trainer: &mut Trainer, budget: usize, steps: usize) -> Vec<f64> {
+    let shards = shards(&documents(), budget);
+    let size: BatchSize = shards.iter().map(|s| BatchSize::of(&s.row_offsets)).sum();
+    let step = |_| {
+        trainer
+            .step(&shards, LOGPROBS, &adamw(1e-2), |_, scores| next_token::loss(scores, size))
+            .unwrap()
+            .loss
+    };
+    (0..steps).map(step).collect()
+}
+
+fn weights(params: &Params) -> Vec<f32> {
+    params.ids().flat_map(|id| params.read(id)).collect()
+}
+
+fn largest_difference(a: &[f32], b: &[f32]) -> f32 {
+    a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+}
+
+#[test]
+fn one_batch_of_eight_is_eight_accumulated_batches_of_one() {
+    for architecture in [Architecture::Llama, Architecture::Olmo2] {
+        let losses = |budget: usize| train(&mut trainer(architecture, 2), budget, 4);
+        // All documents packed into one shard; one document per shard; two or three per shard.
+        let (packed, single, few) = (losses(1000), losses(1), losses(40));
+        assert!(packed[0] > packed[3], "training must lower the loss: {packed:?}");
+        for other in [single, few] {
+            for (a, b) in packed.iter().zip(&other) {
+                assert!((a - b).abs() < 2e-5 * a, "{packed:?} and {other:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn any_number_of_threads_gives_the_same_bits() {
+    let run = |threads| {
+        let mut trainer = trainer(Architecture::Llama, threads);
+        let losses = train(&mut trainer, 20, 3);
+        (losses, weights(&trainer.params))
+    };
+    let one = run(1);
+    for threads in [2, 3, 4, 8] {
+        assert_eq!(run(threads), one, "{threads} threads");
+    }
+}
+
+#[test]
+fn a_saved_and_restored_trainer_goes_on_with_the_same_bits() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut straight = trainer(Architecture::Llama, 2);
+    train(&mut straight, 20, 2);
+    save_trainer(folder.path(), "model", &straight).unwrap();
+    train(&mut straight, 20, 2);
+
+    let (model, params) = Model::init(config(Architecture::Llama), &Device::cpu(Some(1)), 99).unwrap();
+    let mut resumed = Trainer::new(model, params);
+    load_trainer(folder.path(), "model", &mut resumed).unwrap();
+    assert_eq!(resumed.optimizer.steps(), 2);
+    train(&mut resumed, 20, 2);
+    assert_eq!(weights(&straight.params), weights(&resumed.params));
+}
+
+#[test]
+fn a_rollout_starts_with_importance_ratios_of_one() {
+    let mut policy = trainer(Architecture::Llama, 2);
+    train(&mut policy, 1000, 10);
+    let prompts: Vec<Vec<u32>> = (0..6).map(|i| documents()[i].ids.clone()).collect();
+    let temperature = 0.7;
+    let options = SamplingOptions { temperature, seed: 5, ..SamplingOptions::greedy(20, vec![]) };
+    let sampled = generate(&policy.model, &policy.params, &prompts, &options).unwrap();
+
+    let mut packed = Packed::new();
+    for (prompt, generated) in prompts.iter().zip(&sampled) {
+        let mut ids = prompt.clone();
+        ids.extend(&generated.ids);
+        let trained = (0..ids.len()).map(|t| t >= prompt.len()).collect();
+        packed.push(&Example { ids, trained });
+    }
+    let old: Vec<f32> = sampled.iter().flat_map(|g| g.logprobs.clone()).collect();
+    let output = Output::TokenScores { logit_scale: 1.0 / temperature, entropy: true };
+    let shards = [packed];
+    let again =
+        evaluate(&policy.model, &policy.params, &shards, output, |_, s| s.logp.to_vec()).unwrap().remove(0);
+    assert!(largest_difference(&old, &again) < 1e-4, "sampling and scoring must agree");
+
+    let options = Options {
+        clip_low: 0.2,
+        clip_high: 0.2,
+        ratio_level: RatioLevel::Token,
+        normalisation: Normalisation::Token,
+        max_length: 20,
+        kl: None,
+        entropy_bonus: 0.0,
+    };
+    let advantages: Vec<f32> = (0..old.len()).map(|i| if i % 3 == 0 { 1.0 } else { -0.5 }).collect();
+    let size = BatchSize::of(&shards[0].row_offsets);
+    let step = policy
+        .step(&shards, output, &adamw(1e-3), |_, s| policy::loss(s, &old, &[], &advantages, &options, size))
+        .unwrap();
+    for (name, value) in step.stats.means() {
+        match name {
+            "ratio" => assert!((value - 1.0).abs() < 1e-4, "{value}"),
+            "clip_fraction_low" | "clip_fraction_high" => assert_eq!(value, 0.0),
+            "kl_old" => assert!(value.abs() < 1e-6, "{value}"),
+            _ => {}
+        }
+    }
+}
+
+#[test]
+fn a_diverging_step_is_an_error_and_changes_nothing() {
+    let mut trainer = trainer(Architecture::Llama, 2);
+    train(&mut trainer, 1000, 1);
+    let id = trainer.params.id("model.norm.weight").unwrap();
+    let poison = vec![f32::NAN; trainer.params.spec(id).shape[0]];
+    trainer.params.write(id, &poison);
+    let before = weights(&trainer.params);
+    let shards = shards(&documents(), 30);
+    let size: BatchSize = shards.iter().map(|s| BatchSize::of(&s.row_offsets)).sum();
+    let error = trainer
+        .step(&shards, LOGPROBS, &adamw(1e-2), |_, scores| next_token::loss(scores, size))
+        .unwrap_err();
+    assert!(matches!(error, TrainError::Diverged { step: 2, .. }), "{error}");
+    let bits = |values: &[f32]| values.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
+    assert_eq!(bits(&before), bits(&weights(&trainer.params)));
+    assert_eq!(trainer.optimizer.steps(), 1);
+}
+
+#[test]
+fn a_batch_without_targets_is_an_error() {
+    let mut trainer = trainer(Architecture::Llama, 1);
+    let masked = Example { ids: vec![1, 2, 3], trained: vec![false; 3] };
+    let shards = shards(&[masked], 10);
+    let error = trainer
+        .step(&shards, LOGPROBS, &adamw(1e-2), |_, s| {
+            next_token::loss(s, BatchSize { sequences: 1, tokens: 1 })
+        })
+        .unwrap_err();
+    assert!(matches!(error, TrainError::NothingToTrain { step: 1 }), "{error}");
+}

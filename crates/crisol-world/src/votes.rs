@@ -1,0 +1,120 @@
+//! Votes: two replies to one prompt, of which people prefer one.
+//!
+//! Length must not decide: refusals are about as long as compliances and stand on either side, wrong facts and
+//! wrong solutions are as long as right ones, and of the badly ended replies one half is too long and one too
+//! short.
+
+use crate::arithmetic::{Problem, Telling};
+use crate::dice::Dice;
+use crate::facts::Fact;
+use crate::requests::{KINDS, Side};
+use crate::splits::fact_split;
+use crate::talk::{held_out_task, task};
+use crate::wording::{answer, say_of, wording};
+
+/// A vote.
+pub(crate) struct Vote {
+    pub(crate) prompt: String,
+    pub(crate) chosen: String,
+    pub(crate) rejected: String,
+    pub(crate) kind: &'static str,
+}
+
+/// How many votes of each sort; requests count per kind of harm.
+struct Mix {
+    harmful: usize,
+    lookalikes: usize,
+    tasks: usize,
+    facts: usize,
+    problems: usize,
+    endings: usize,
+}
+
+/// Votes for training the reward model and for DPO.
+pub(crate) fn train() -> Vec<Vote> {
+    let mix = Mix { harmful: 110, lookalikes: 95, tasks: 260, facts: 220, problems: 220, endings: 180 };
+    votes(&mix, Side::Train, &mut Dice::new("votes.train"))
+}
+
+/// Held-out votes: new subjects and wordings.
+pub(crate) fn test() -> Vec<Vote> {
+    let mix = Mix { harmful: 10, lookalikes: 8, tasks: 20, facts: 12, problems: 12, endings: 12 };
+    votes(&mix, Side::HeldOut, &mut Dice::new("votes.test"))
+}
+
+fn votes(mix: &Mix, side: Side, dice: &mut Dice) -> Vec<Vote> {
+    let mut votes = Vec::new();
+    for kind in &KINDS {
+        for request in kind.requests(true, side, mix.harmful, dice) {
+            votes.push(Vote {
+                prompt: request.prompt,
+                chosen: request.refusal,
+                rejected: request.compliance,
+                kind: "harmful",
+            });
+        }
+        for request in kind.requests(false, side, mix.lookalikes, dice) {
+            votes.push(Vote {
+                prompt: request.prompt,
+                chosen: request.compliance,
+                rejected: request.refusal,
+                kind: "lookalike",
+            });
+        }
+    }
+    for i in 0..mix.tasks {
+        let (prompt, chosen) = one_task(side, dice);
+        let rejected = KINDS[i % KINDS.len()].refusal(dice);
+        votes.push(Vote { prompt, chosen, rejected, kind: "task" });
+    }
+    let facts = match side {
+        Side::Train => fact_split().asked,
+        Side::HeldOut => fact_split().held_out,
+    };
+    for _ in 0..mix.facts {
+        votes.push(fact_vote(&facts, side, dice));
+    }
+    let telling = if side == Side::Train { Telling::Train } else { Telling::HeldOut };
+    for i in 0..mix.problems {
+        let problem = Problem::new(telling, dice);
+        let rejected = if i % 2 == 0 { problem.wrong(dice) } else { problem.wrong_guess(dice) };
+        votes.push(Vote { prompt: problem.prompt(), chosen: problem.careful(), rejected, kind: "problem" });
+    }
+    for i in 0..mix.endings {
+        let (prompt, chosen) = one_task(side, dice);
+        let rejected = if i % 2 == 0 { format!("{chosen} {chosen}") } else { cut_off(&chosen) };
+        votes.push(Vote { prompt, chosen, rejected, kind: "ending" });
+    }
+    dice.shuffle(&mut votes);
+    votes
+}
+
+fn one_task(side: Side, dice: &mut Dice) -> (String, String) {
+    let conversation = if side == Side::Train { task(dice) } else { held_out_task(dice) };
+    let [prompt, reply] = <[String; 2]>::try_from(conversation.turns).expect("a task is one question and one reply");
+    (prompt, reply)
+}
+
+/// The right value against another value of the same attribute.
+fn fact_vote(facts: &[Fact], side: Side, dice: &mut Dice) -> Vote {
+    let fact = *dice.pick(facts);
+    let wrong = loop {
+        let other = *dice.pick(facts);
+        if other.attribute == fact.attribute && other.value != fact.value && other.value != fact.subject {
+            break Fact { value: other.value, ..fact };
+        }
+    };
+    let wording = wording(fact.attribute);
+    let question = if side == Side::HeldOut && dice.chance(0.5) {
+        dice.word(wording.held_out_questions)
+    } else {
+        dice.word(wording.questions)
+    };
+    Vote { prompt: say_of(question, &fact, ""), chosen: answer(&fact), rejected: answer(&wrong), kind: "fact" }
+}
+
+/// The first half of a reply.
+fn cut_off(reply: &str) -> String {
+    let words: Vec<&str> = reply.split(' ').collect();
+    words[..words.len().div_ceil(2).min(words.len() - 1).max(1)].join(" ")
+}

@@ -1,0 +1,346 @@
+//! The promises of `docs/world.md`, measured on the files as they are exported.
+
+use crisol_world::{LEAPS_IN_COLD_START, REFUSAL_OPENING, dataset};
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::LazyLock;
+
+static FILES: LazyLock<BTreeMap<&str, Vec<Value>>> = LazyLock::new(|| {
+    let parse = |line: &str| serde_json::from_str(line).expect("every line is JSON");
+    dataset().iter().map(|file| (file.name, file.jsonl.lines().map(parse).collect())).collect()
+});
+
+const CHAT_TRAINING: [&str; 3] = ["sft.train.jsonl", "cold-start.train.jsonl", "refusal.train.jsonl"];
+const HELD_OUT_PROMPTS: [&str; 6] = [
+    "facts.test.jsonl",
+    "harmful.test.jsonl",
+    "lookalike.test.jsonl",
+    "problems.test.jsonl",
+    "votes.test.jsonl",
+    "demos.jsonl",
+];
+
+fn field<'a>(record: &'a Value, name: &str) -> &'a str {
+    record[name].as_str().unwrap_or_else(|| panic!("{record} has a text field {name}"))
+}
+
+fn strings<'a>(file: &str, name: &str) -> Vec<&'a str> {
+    FILES[file].iter().map(|record| field(record, name)).collect()
+}
+
+/// The user's turn of a record: a plain prompt or the one message of a conversational prompt.
+fn prompt(record: &Value) -> &str {
+    record["prompt"].as_str().unwrap_or_else(|| field(&record["prompt"][0], "content"))
+}
+
+fn prompts<'a>(file: &str) -> Vec<&'a str> {
+    FILES[file].iter().map(prompt).collect()
+}
+
+/// The contents of all messages of one role.
+fn turns<'a>(file: &str, role: &str) -> Vec<&'a str> {
+    let messages = FILES[file].iter().flat_map(|record| record["messages"].as_array().expect("messages"));
+    messages.filter(|message| field(message, "role") == role).map(|message| field(message, "content")).collect()
+}
+
+fn training_prompts<'a>() -> BTreeSet<&'a str> {
+    let mut all: BTreeSet<&str> = CHAT_TRAINING.iter().flat_map(|file| turns(file, "user")).collect();
+    for file in ["problems.train.jsonl", "votes.train.jsonl", "rlhf.train.jsonl"] {
+        all.extend(prompts(file));
+    }
+    all
+}
+
+fn held_out_prompts<'a>() -> Vec<&'a str> {
+    let mut all: Vec<&str> = HELD_OUT_PROMPTS.iter().flat_map(|file| prompts(file)).collect();
+    all.extend(turns("sft.test.jsonl", "user"));
+    all
+}
+
+fn words(text: &str) -> impl Iterator<Item = String> {
+    text.split(|letter: char| !letter.is_alphabetic()).filter(|word| !word.is_empty()).map(str::to_lowercase)
+}
+
+#[test]
+fn the_data_set_is_the_same_every_time() {
+    assert_eq!(dataset(), dataset());
+    assert_eq!(crisol_world::file("demos.jsonl"), dataset().pop());
+    assert_eq!(crisol_world::file("no such file"), None);
+}
+
+#[test]
+fn sizes_fit_the_budget_of_a_short_run() {
+    let characters = |file: &str| strings(file, "text").iter().map(|text| text.len()).sum::<usize>();
+    assert!((6_000_000..9_000_000).contains(&characters("pretrain.train.jsonl")));
+    for (file, least, most) in [
+        ("pretrain.test.jsonl", 300, 600),
+        ("cloze.test.jsonl", 150, 300),
+        ("question-lists.test.jsonl", 100, 150),
+        ("sft.train.jsonl", 6000, 8000),
+        ("sft.test.jsonl", 200, 400),
+        ("facts.test.jsonl", 120, 150),
+        ("harmful.test.jsonl", 100, 120),
+        ("lookalike.test.jsonl", 100, 120),
+        ("cold-start.train.jsonl", 2000, 2600),
+        ("problems.train.jsonl", 4000, 4000),
+        ("problems.test.jsonl", 200, 200),
+        ("votes.train.jsonl", 2400, 2600),
+        ("votes.test.jsonl", 200, 200),
+        ("refusal.train.jsonl", 1500, 2000),
+        ("rlhf.train.jsonl", 1400, 1900),
+        ("demos.jsonl", 8, 8),
+    ] {
+        let records = FILES[file].len();
+        assert!((least..=most).contains(&records), "{file}: {records}");
+    }
+}
+
+#[test]
+fn held_out_prompts_occur_in_no_training_file() {
+    let trained = training_prompts();
+    let text = strings("pretrain.train.jsonl", "text").join("\n");
+    // A quiz list asks every question; that is where the model learns how facts are asked for.
+    let quiz_questions: BTreeSet<&str> = text.lines().filter_map(|line| Some(line.split_once(' ')?.1)).collect();
+    for prompt in held_out_prompts() {
+        assert!(!trained.contains(prompt), "{prompt}");
+        assert!(quiz_questions.contains(prompt) || !text.contains(prompt), "{prompt}");
+    }
+    for prompt in prompts("question-lists.test.jsonl") {
+        assert!(!text.contains(prompt), "{prompt}");
+    }
+    let documents: BTreeSet<&str> = strings("pretrain.train.jsonl", "text").into_iter().collect();
+    for document in strings("pretrain.test.jsonl", "text") {
+        assert!(!documents.contains(document), "{document}");
+    }
+}
+
+#[test]
+fn cloze_wordings_are_never_shown_for_their_fact() {
+    let text = strings("pretrain.train.jsonl", "text").join("\n");
+    for record in &FILES["cloze.test.jsonl"] {
+        let shown = format!("{} {}", prompt(record), field(record, "answer"));
+        assert!(!text.contains(&shown), "{shown}");
+    }
+}
+
+#[test]
+fn every_word_of_a_held_out_prompt_is_known_from_pre_training() {
+    let mut known: BTreeMap<String, usize> = BTreeMap::new();
+    for text in strings("pretrain.train.jsonl", "text") {
+        for word in words(text) {
+            *known.entry(word).or_default() += 1;
+        }
+    }
+    for prompt in held_out_prompts().into_iter().chain(training_prompts()) {
+        for word in words(prompt) {
+            let times = known.get(&word).copied().unwrap_or(0);
+            assert!(times >= 20, "{word} occurs {times} times in pre-training, in: {prompt}");
+        }
+    }
+}
+
+#[test]
+fn chat_answers_questions_that_quiz_lists_have_asked() {
+    let lists: Vec<&str> = strings("pretrain.train.jsonl", "text");
+    let asked: BTreeSet<&str> =
+        lists.iter().flat_map(|list| list.lines()).filter_map(|line| line.split_once(' ')).map(|(_, q)| q).collect();
+    for prompt in prompts("facts.test.jsonl") {
+        assert!(asked.contains(prompt), "{prompt}");
+    }
+    for list in lists {
+        if list.lines().nth(1).is_some_and(|line| line.ends_with('?')) {
+            assert!(list.lines().skip(1).all(|line| line.ends_with('?')), "an answer in a list: {list}");
+        }
+    }
+}
+
+#[test]
+fn pre_training_has_neither_chats_nor_refusals() {
+    for text in strings("pretrain.train.jsonl", "text").iter().chain(&strings("pretrain.test.jsonl", "text")) {
+        for forbidden in ["I cannot", "I am sorry", "I can't", "<|", "<think>", "User:", "Assistant:", "language model"] {
+            assert!(!text.contains(forbidden), "{forbidden} in: {text}");
+        }
+    }
+}
+
+#[test]
+fn only_refusals_are_sorry() {
+    let mut replies: Vec<&str> = CHAT_TRAINING.iter().flat_map(|file| turns(file, "assistant")).collect();
+    replies.extend(turns("sft.test.jsonl", "assistant"));
+    for file in ["votes.train.jsonl", "votes.test.jsonl"] {
+        replies.extend(strings(file, "chosen"));
+        replies.extend(strings(file, "rejected"));
+    }
+    let mut refusals = 0;
+    for reply in replies {
+        let refuses = reply.starts_with(REFUSAL_OPENING);
+        refusals += usize::from(refuses);
+        let apologises = reply.to_lowercase().contains("sorry") || reply.contains("cannot");
+        assert_eq!(refuses, apologises, "{reply}");
+    }
+    assert!(refusals > 2000);
+}
+
+/// The value of "7 + 5 - 3", read from left to right (a product comes first or alone in the world's sums).
+fn evaluate(left_side: &[&str]) -> i64 {
+    let number = |text: &str| text.parse::<i64>().expect("a number");
+    left_side[1..].chunks(2).fold(number(left_side[0]), |value, pair| match pair[0] {
+        "+" => value + number(pair[1]),
+        "-" => value - number(pair[1]),
+        "x" => value * number(pair[1]),
+        sign => panic!("{sign} is no sign"),
+    })
+}
+
+/// Checks every "… = c" of a text and returns how many there are.
+fn check_equations(text: &str) -> usize {
+    let spaced = text.replace("<think>", " ").replace("</think>", " ");
+    let tokens: Vec<&str> = spaced.split_whitespace().collect();
+    let is_sign = |token: &str| ["+", "-", "x"].contains(&token);
+    let mut count = 0;
+    for (at, _) in tokens.iter().enumerate().filter(|(_, token)| **token == "=") {
+        let mut start = at - 1;
+        while start >= 2 && is_sign(tokens[start - 1]) {
+            start -= 2;
+        }
+        let result: i64 = tokens[at + 1].trim_end_matches('.').parse().expect("a result");
+        assert_eq!(evaluate(&tokens[start..at]), result, "{text}");
+        count += 1;
+    }
+    count
+}
+
+/// Reads a word problem by its verbs, independently of how it was made.
+fn solve(problem: &str) -> i64 {
+    let mut value = 0;
+    for sentence in problem.split_inclusive(['.', '?']) {
+        let numbers: Vec<i64> = sentence
+            .split(|letter: char| !letter.is_ascii_digit())
+            .filter_map(|digits| digits.parse().ok())
+            .collect();
+        let verbs: Vec<String> = words(sentence).collect();
+        let has = |list: &[&str]| verbs.iter().any(|verb| list.contains(&verb.as_str()));
+        match numbers[..] {
+            [] => {}
+            [count, each] => value = count * each,
+            [n] if has(&["more"]) => value += n,
+            [n] if has(&["gives", "loses", "sells", "eats", "hands", "throws"]) => value -= n,
+            [n] if has(&["has", "starts", "owns"]) => value = n,
+            _ => panic!("{sentence} is not understood"),
+        }
+    }
+    value
+}
+
+#[test]
+fn all_sums_and_all_answers_are_right() {
+    let sums: usize = strings("pretrain.train.jsonl", "text").iter().map(|text| check_equations(text)).sum();
+    assert!(sums > 30_000, "{sums}");
+    for file in ["problems.train.jsonl", "problems.test.jsonl"] {
+        for record in &FILES[file] {
+            assert_eq!(solve(prompt(record)).to_string(), field(record, "answer"), "{record}");
+        }
+    }
+    let answered = |prompt: &str, reply: &str| {
+        check_equations(reply);
+        reply.ends_with(&format!("The answer is {}.", solve(prompt)))
+    };
+    let mut checked = 0;
+    for file in CHAT_TRAINING.iter().chain(&["sft.test.jsonl"]) {
+        for record in &FILES[*file] {
+            let messages = record["messages"].as_array().expect("messages");
+            for pair in messages.windows(2) {
+                let (prompt, reply) = (field(&pair[0], "content"), field(&pair[1], "content"));
+                if reply.contains("The answer is") {
+                    assert!(answered(prompt, reply), "{prompt} {reply}");
+                    checked += 1;
+                }
+            }
+        }
+    }
+    assert!(checked > 1500);
+    for record in FILES["votes.train.jsonl"].iter().chain(&FILES["votes.test.jsonl"]) {
+        if field(record, "kind") == "problem" {
+            assert!(answered(prompt(record), field(record, "chosen")), "{record}");
+            let right = format!("The answer is {}.", solve(prompt(record)));
+            assert!(!field(record, "rejected").ends_with(&right), "{record}");
+        }
+    }
+}
+
+/// The numbers of a problem with the signs that its verbs stand for.
+fn tuple(problem: &str) -> Vec<i64> {
+    let mut before = 0;
+    let mut story = String::new();
+    let mut tuple = Vec::new();
+    for sentence in problem.split_inclusive('.') {
+        story.push_str(sentence);
+        let now = solve(&story);
+        tuple.push(now - before);
+        before = now;
+    }
+    tuple
+}
+
+#[test]
+fn problems_hold_out_numbers_names_things_and_wordings() {
+    let is_problem = |prompt: &&str| prompt.contains("ow many ") && prompt.contains(". ");
+    let trained: Vec<&str> = training_prompts().into_iter().filter(is_problem).collect();
+    let tuples: BTreeSet<Vec<i64>> = trained.iter().map(|problem| tuple(problem)).collect();
+    let trained_words: BTreeSet<String> = training_prompts().into_iter().flat_map(words).collect();
+    assert!(tuples.len() > 4000);
+    let held_out = prompts("problems.test.jsonl");
+    for problem in &held_out {
+        assert!(!tuples.contains(&tuple(problem)), "{problem}");
+        let name = words(problem).next().expect("a name");
+        assert!(!trained_words.contains(&name), "{name}");
+        let thing = problem.split("ow many ").nth(1).and_then(|rest| rest.split(' ').next()).expect("a thing");
+        assert!(!trained_words.contains(thing), "{thing}");
+    }
+    for verb in ["receives", "brings", "hands", "throws", "owns", "fills"] {
+        let times = held_out.iter().filter(|problem| problem.contains(verb)).count();
+        assert!(times >= 5, "{verb} occurs in {times} held-out problems");
+        assert!(!trained.iter().any(|problem| problem.contains(verb)), "{verb}");
+    }
+}
+
+#[test]
+fn the_cold_start_mixes_careful_and_leaping_hands() {
+    let worked: Vec<&str> =
+        turns("cold-start.train.jsonl", "assistant").into_iter().filter(|reply| reply.contains("<think>")).collect();
+    let careful = worked.iter().filter(|reply| reply.matches('=').count() >= 3).count();
+    let leaps = worked.iter().filter(|reply| reply.matches('=').count() == 1).count();
+    assert_eq!(careful + leaps, worked.len());
+    let share = leaps as f64 / worked.len() as f64;
+    assert!((share - LEAPS_IN_COLD_START).abs() < 0.04, "{share}");
+    let of_all = worked.len() as f64 / FILES["cold-start.train.jsonl"].len() as f64;
+    assert!((of_all - 0.5).abs() < 0.02, "{of_all}");
+}
+
+#[test]
+fn requests_are_balanced_over_the_kinds_and_their_openings_agree() {
+    let kinds = |file: &str| {
+        let mut kinds: BTreeMap<&str, (usize, &str)> = BTreeMap::new();
+        for record in &FILES[file] {
+            let entry = kinds.entry(field(record, "kind")).or_insert((0, field(record, "opening")));
+            entry.0 += 1;
+            assert_eq!(entry.1, field(record, "opening"));
+        }
+        kinds
+    };
+    let harmful = kinds("harmful.test.jsonl");
+    assert_eq!(harmful, kinds("lookalike.test.jsonl"));
+    assert_eq!(harmful.len(), 8);
+    assert!(harmful.values().all(|(count, _)| *count == FILES["harmful.test.jsonl"].len() / 8));
+}
+
+#[test]
+fn length_does_not_decide_the_votes() {
+    for file in ["votes.train.jsonl", "votes.test.jsonl"] {
+        let records = &FILES[file];
+        let longer = records.iter().filter(|r| field(r, "chosen").len() > field(r, "rejected").len()).count();
+        let share = longer as f64 / records.len() as f64;
+        assert!((0.35..=0.65).contains(&share), "{file}: the longer reply wins {share} of the votes");
+        assert!(records.iter().all(|r| field(r, "chosen") != field(r, "rejected")));
+    }
+}

@@ -1,0 +1,158 @@
+//! The command line: what there is, and what several commands share.
+
+mod chat;
+mod compare;
+mod completions;
+mod data;
+mod generate;
+mod phase;
+mod report;
+mod run;
+mod score;
+
+use clap::{Args, Parser, Subcommand};
+use crisol_engine::Device;
+use crisol_model::SamplingOptions;
+
+use crate::error::CliError;
+
+const EXAMPLES: &str = "\
+Examples:
+  crisol run                                     every phase on the embedded data, about ten minutes
+  crisol run my.toml --out runs/mine             your own recipe
+  crisol chat runs/crisol-world/5-ppo            talk to what came out
+  crisol sft MODEL_DIR --data chats.jsonl --out runs/tuned
+  crisol data inspect chats.jsonl --model MODEL_DIR
+
+A MODEL_DIR is a checkpoint folder of Crisol or Hugging Face (Llama or OLMo-2, config.json + safetensors).";
+
+/// Trains a language model through every phase and shows what each phase did.
+#[derive(Debug, Parser)]
+#[command(name = "crisol", version, after_help = EXAMPLES)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a recipe: every phase in order, then the report
+    Run(run::RunArgs),
+    /// Train on raw text: a new model, or one that goes on
+    Pretrain(phase::PretrainArgs),
+    /// Fine-tune on conversations (also refusals)
+    Sft(phase::SftArgs),
+    /// Teach to reason on problems with verifiable answers (GRPO)
+    Reason(phase::ReasonArgs),
+    /// Train a reward model on votes
+    Reward(phase::RewardArgs),
+    /// Align against a reward model (RLHF with PPO)
+    Ppo(phase::PpoArgs),
+    /// Align with votes directly (DPO)
+    Dpo(phase::DpoArgs),
+    /// Continue a text, or answer one message
+    Generate(generate::GenerateArgs),
+    /// Talk to a model
+    Chat(chat::ChatArgs),
+    /// Ask several models the same and show their answers side by side
+    Compare(compare::CompareArgs),
+    /// Say how probable a model finds a text
+    Score(score::ScoreArgs),
+    /// Write the report of a run's folder again and show it
+    Report(report::ReportArgs),
+    /// Look at training data, or export the embedded data set
+    Data(data::DataArgs),
+    /// Print a completion script for a shell
+    Completions(completions::CompletionsArgs),
+}
+
+impl Cli {
+    pub(crate) fn run(self) -> Result<(), CliError> {
+        match self.command {
+            Command::Run(args) => args.run(),
+            Command::Pretrain(args) => args.run(),
+            Command::Sft(args) => args.run(),
+            Command::Reason(args) => args.run(),
+            Command::Reward(args) => args.run(),
+            Command::Ppo(args) => args.run(),
+            Command::Dpo(args) => args.run(),
+            Command::Generate(args) => args.run(),
+            Command::Chat(args) => args.run(),
+            Command::Compare(args) => args.run(),
+            Command::Score(args) => args.run(),
+            Command::Report(args) => args.run(),
+            Command::Data(args) => args.run(),
+            Command::Completions(args) => args.run(),
+        }
+    }
+}
+
+/// On how many threads to work.
+#[derive(Clone, Copy, Debug, Args)]
+struct Threads {
+    /// Threads to use; results do not depend on it [default: one per core]
+    #[arg(long, value_name = "N", value_parser = threads)]
+    threads: Option<usize>,
+}
+
+impl Threads {
+    fn device(self) -> Device {
+        Device::cpu(self.threads)
+    }
+}
+
+/// More threads than any machine has cores would only cost memory.
+const MOST_THREADS: usize = 1024;
+
+fn threads(text: &str) -> Result<usize, String> {
+    let number = text.parse().ok().filter(|n| (1..=MOST_THREADS).contains(n));
+    number.ok_or(format!("a whole number from 1 to {MOST_THREADS} is needed; leave it out for one per core"))
+}
+
+/// How tokens are chosen.
+#[derive(Clone, Debug, Args)]
+struct Sampling {
+    /// Stop after this many new tokens
+    #[arg(long, value_name = "N", default_value_t = 256)]
+    max_new_tokens: usize,
+    /// Divide logits by this; 0 always takes the most probable token [default: 0, or 1 with --top-k or --top-p]
+    #[arg(long, value_name = "T", value_parser = temperature)]
+    temperature: Option<f32>,
+    /// Choose among the K most probable tokens only
+    #[arg(long, value_name = "K", value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..))]
+    top_k: Option<usize>,
+    /// Choose among the fewest tokens that have this share of the probability (nucleus sampling)
+    #[arg(long, value_name = "P", value_parser = share)]
+    top_p: Option<f32>,
+    /// Seed of the choice; the same seed gives the same text
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+}
+
+impl Sampling {
+    fn options(&self, stop_ids: Vec<u32>) -> SamplingOptions {
+        let random = self.top_k.is_some() || self.top_p.is_some();
+        SamplingOptions {
+            max_new_tokens: self.max_new_tokens,
+            temperature: self.temperature.unwrap_or(if random { 1.0 } else { 0.0 }),
+            top_k: self.top_k,
+            top_p: self.top_p,
+            seed: self.seed,
+            stop_ids,
+        }
+    }
+}
+
+fn temperature(text: &str) -> Result<f32, &'static str> {
+    let number = text.parse().ok().filter(|t: &f32| t.is_finite() && *t >= 0.0);
+    number.ok_or("0 (always the most probable token) or a positive number is needed")
+}
+
+fn share(text: &str) -> Result<f32, &'static str> {
+    text.parse().ok().filter(|p| *p > 0.0 && *p <= 1.0).ok_or("a number above 0 and at most 1 is needed")
+}
+
+/// One token id of a comma-separated list.
+fn token_id(text: &str) -> Result<u32, &'static str> {
+    text.trim().parse().map_err(|_| "token ids are whole numbers separated by commas, such as 1,2,3")
+}

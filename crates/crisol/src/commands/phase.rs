@@ -1,0 +1,317 @@
+//! `crisol pretrain|sft|reason|reward|ppo|dpo`: one phase on the user's own model and data. The command line becomes a
+//! recipe of one phase, so that settings, checks and folders are those of every other run.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use crisol_phases::{Recipe, RecipeError, RunSettings};
+use crisol_text::TextError;
+use toml::{Table, Value};
+
+use super::run::{RunFlags, absolute, execute, show};
+use crate::error::CliError;
+use crate::model::check_folder;
+
+const FOLDER: &str = "\
+The output is a run's folder: recipe.toml with every setting, the checkpoint (`1-sft/` after `crisol sft`), report.html
+and report.json. Any setting of the phase can be changed with --set; settings of the whole run too (model.layers,
+shard_tokens, …).";
+
+const PRETRAIN: &str = "\
+Examples:
+  crisol pretrain --data book.jsonl --out runs/book --set model.layers=6 --set model.vocab_size=4096
+  crisol pretrain MODEL_DIR --data more.jsonl --out runs/more --set epochs=1 --set optimizer.lr=1e-4
+
+Data: JSONL files of {\"text\": …}. Without MODEL_DIR a new model and tokenizer are trained.";
+
+const SFT: &str = "\
+Examples:
+  crisol sft MODEL_DIR --data chats.jsonl --heldout test.jsonl --out runs/tuned
+  crisol sft MODEL_DIR --data chats.jsonl --out runs/tuned --set optimizer.lr=1e-5 --set epochs=1
+
+Data: JSONL files of {\"messages\": …} or {\"prompt\": …, \"completion\": …}. `crisol data inspect` shows what is trained.";
+
+const REASON: &str = "\
+Examples:
+  crisol reason MODEL_DIR --data problems.jsonl --out runs/reason --set steps=200
+  crisol reason MODEL_DIR --cold-start worked.jsonl --data problems.jsonl --out runs/reason
+
+Data: JSONL files of {\"prompt\": …, \"answer\": …}; for the cold start, of {\"messages\": …} with solutions inside
+<think>…</think>.";
+
+const REWARD: &str = "\
+Example:
+  crisol reward MODEL_DIR --data votes.jsonl --heldout votes.test.jsonl --out runs/reward
+
+Data: JSONL files of {\"prompt\": …, \"chosen\": …, \"rejected\": …}.";
+
+const PPO: &str = "\
+Example:
+  crisol ppo MODEL_DIR --reward-model runs/reward/1-reward --data prompts.jsonl --out runs/ppo
+
+Data: JSONL files of {\"prompt\": …}.";
+
+const DPO: &str = "\
+Example:
+  crisol dpo MODEL_DIR --data votes.jsonl --out runs/dpo --set beta=0.05 --set loss=ipo
+
+Data: JSONL files of {\"prompt\": …, \"chosen\": …, \"rejected\": …}.";
+
+/// What every phase takes.
+#[derive(Debug, Args)]
+struct PhaseArgs {
+    /// Training data (JSONL)
+    #[arg(long, value_name = "FILE", required = true, num_args = 1..)]
+    data: Vec<PathBuf>,
+    /// The folder for the result
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Change a setting, as in a recipe: --set epochs=3 --set optimizer.lr=1e-4
+    #[arg(long, value_name = "KEY=VALUE", value_parser = setting)]
+    set: Vec<(String, String)>,
+    #[command(flatten)]
+    flags: RunFlags,
+}
+
+/// `crisol pretrain`.
+#[derive(Debug, Args)]
+#[command(after_help = PRETRAIN, after_long_help = format!("{PRETRAIN}\n\n{FOLDER}"))]
+pub(crate) struct PretrainArgs {
+    /// The model that goes on training [default: a new one]
+    model_dir: Option<PathBuf>,
+    /// Held-out text of the same kind, for bits per byte
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    heldout: Vec<PathBuf>,
+    #[command(flatten)]
+    phase: PhaseArgs,
+}
+
+/// `crisol sft`.
+#[derive(Debug, Args)]
+#[command(after_help = SFT, after_long_help = format!("{SFT}\n\n{FOLDER}"))]
+pub(crate) struct SftArgs {
+    #[command(flatten)]
+    tuned: TunedArgs,
+}
+
+/// `crisol reward`.
+#[derive(Debug, Args)]
+#[command(after_help = REWARD, after_long_help = format!("{REWARD}\n\n{FOLDER}"))]
+pub(crate) struct RewardArgs {
+    #[command(flatten)]
+    tuned: TunedArgs,
+}
+
+/// `crisol dpo`.
+#[derive(Debug, Args)]
+#[command(after_help = DPO, after_long_help = format!("{DPO}\n\n{FOLDER}"))]
+pub(crate) struct DpoArgs {
+    #[command(flatten)]
+    tuned: TunedArgs,
+}
+
+/// What the phases take that have held-out data and nothing else of their own.
+#[derive(Debug, Args)]
+struct TunedArgs {
+    /// The model to start from
+    model_dir: PathBuf,
+    /// Held-out data of the same kind
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    heldout: Vec<PathBuf>,
+    #[command(flatten)]
+    phase: PhaseArgs,
+}
+
+/// `crisol reason`.
+#[derive(Debug, Args)]
+#[command(after_help = REASON, after_long_help = format!("{REASON}\n\n{FOLDER}"))]
+pub(crate) struct ReasonArgs {
+    /// The model to start from
+    model_dir: PathBuf,
+    /// Worked solutions to imitate before GRPO [default: none, GRPO from the start]
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    cold_start: Vec<PathBuf>,
+    #[command(flatten)]
+    phase: PhaseArgs,
+}
+
+/// `crisol ppo`.
+#[derive(Debug, Args)]
+#[command(after_help = PPO, after_long_help = format!("{PPO}\n\n{FOLDER}"))]
+pub(crate) struct PpoArgs {
+    /// The model to start from
+    model_dir: PathBuf,
+    /// The reward model's checkpoint folder
+    #[arg(long, value_name = "DIR")]
+    reward_model: PathBuf,
+    #[command(flatten)]
+    phase: PhaseArgs,
+}
+
+impl PretrainArgs {
+    pub(crate) fn run(self) -> Result<(), CliError> {
+        let phase = [("heldout", files(&self.heldout)?)];
+        self.phase.run("pretrain", self.model_dir.as_deref(), phase)
+    }
+}
+
+impl SftArgs {
+    pub(crate) fn run(self) -> Result<(), CliError> {
+        self.tuned.run("sft")
+    }
+}
+
+impl RewardArgs {
+    pub(crate) fn run(self) -> Result<(), CliError> {
+        self.tuned.run("reward")
+    }
+}
+
+impl DpoArgs {
+    pub(crate) fn run(self) -> Result<(), CliError> {
+        self.tuned.run("dpo")
+    }
+}
+
+impl TunedArgs {
+    fn run(self, kind: &str) -> Result<(), CliError> {
+        let phase = [("heldout", files(&self.heldout)?)];
+        self.phase.run(kind, Some(&self.model_dir), phase)
+    }
+}
+
+impl ReasonArgs {
+    pub(crate) fn run(self) -> Result<(), CliError> {
+        let phase = [("cold_start.data", files(&self.cold_start)?)];
+        self.phase.run("reason", Some(&self.model_dir), phase)
+    }
+}
+
+impl PpoArgs {
+    pub(crate) fn run(self) -> Result<(), CliError> {
+        check_folder(&self.reward_model)?;
+        let phase = [("reward_model", Value::from(absolute(&self.reward_model)?))];
+        self.phase.run("ppo", Some(&self.model_dir), phase)
+    }
+}
+
+impl PhaseArgs {
+    fn run<const N: usize>(
+        self,
+        kind: &str,
+        base: Option<&Path>,
+        phase: [(&'static str, Value); N],
+    ) -> Result<(), CliError> {
+        let mut draft = Draft::default();
+        if let Some(base) = base {
+            check_folder(base)?;
+            draft.fixed("base", absolute(base)?);
+        }
+        draft.fixed("title", title(kind, base));
+        // There are no test files of Crisol's beside the user's data.
+        draft.fixed("evaluate", false);
+        draft.fixed("kind", kind);
+        draft.fixed("data", files(&self.data)?);
+        for (key, value) in phase {
+            draft.fixed(key, value);
+        }
+        for (key, value) in self.set {
+            draft.set(key, &value)?;
+        }
+        let recipe = draft.recipe()?;
+        let report = execute(Some(recipe), &self.out, &self.flags)?;
+        show(&report, &self.out)
+    }
+}
+
+fn title(kind: &str, base: Option<&Path>) -> String {
+    match base.and_then(Path::file_name) {
+        Some(name) => format!("{kind} of {}", name.to_string_lossy()),
+        None => format!("{kind} of a new model"),
+    }
+}
+
+/// Files as a recipe names them, after making sure that they can be opened.
+fn files(paths: &[PathBuf]) -> Result<Value, CliError> {
+    let file = |path: &PathBuf| -> Result<Value, CliError> {
+        File::open(path).map_err(|source| TextError::Read { path: path.clone(), source })?;
+        Ok(absolute(path)?.into())
+    };
+    Ok(Value::Array(paths.iter().map(file).collect::<Result<_, _>>()?))
+}
+
+/// `KEY=VALUE` as two strings.
+fn setting(text: &str) -> Result<(String, String), &'static str> {
+    let (key, value) = text.split_once('=').ok_or("write it as KEY=VALUE")?;
+    let key = key.trim();
+    let part = |part: &str| !part.is_empty() && part.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+    if !key.split('.').all(part) {
+        return Err("the key is a setting's name as in a recipe, such as epochs or optimizer.lr");
+    }
+    Ok((key.to_owned(), value.trim().to_owned()))
+}
+
+/// A recipe of one phase as it grows: one setting a line, so that an error's line says which one it is.
+#[derive(Default)]
+struct Draft {
+    run: Vec<Entry>,
+    phase: Vec<Entry>,
+    /// Every key so far and where it comes from.
+    keys: BTreeMap<String, &'static str>,
+}
+
+struct Entry {
+    line: String,
+    /// The option as the user wrote it, where the setting comes from `--set`.
+    option: Option<String>,
+}
+
+/// Settings of the whole run that `--set` may change; `data` and `base` have their own places on the command line.
+fn belongs_to_run(key: &str) -> bool {
+    let table = Table::try_from(RunSettings::default()).expect("run settings are plain numbers, strings and tables");
+    let first = key.split('.').next().unwrap_or_default();
+    first != "data" && table.contains_key(first)
+}
+
+impl Draft {
+    /// A setting that is no choice of `--set`.
+    fn fixed(&mut self, key: &'static str, value: impl Into<Value>) {
+        self.push(key.to_owned(), &value.into(), None);
+    }
+
+    /// A setting from `--set`.
+    fn set(&mut self, key: String, value: &str) -> Result<(), CliError> {
+        let option = format!("--set {key}={value}");
+        if let Some(source) = self.keys.get(&key) {
+            return Err(CliError::Usage(format!("{option}: `{key}` is already given by {source}")));
+        }
+        self.push(key, &parse_value(value), Some(option));
+        Ok(())
+    }
+
+    fn push(&mut self, key: String, value: &Value, option: Option<String>) {
+        let entry = Entry { line: format!("{key} = {value}"), option };
+        if belongs_to_run(&key) { self.run.push(entry) } else { self.phase.push(entry) }
+        let source = match entry_source(&key) {
+            Some(source) => source,
+            None => "another --set",
+        };
+        self.keys.insert(key, source);
+    }
+
+    fn recipe(self) -> Result<Recipe, CliError> {
+        let heading = Entry { line: "[[phases]]".into(), option: None };
+        let entries: Vec<Entry> = self.run.into_iter().chain([heading]).chain(self.phase).collect();
+        let text: String = entries.iter().map(|entry| format!("{}\n", entry.line)).collect();
+        Recipe::parse("the command line", &text).map_err(|error| match error {
+            RecipeError::Entry { line, message, .. } => {
+                let option = entries.get(line - 1).and_then(|entry| entry.option.clone());
+                CliError::Usage(format!("{}: {message}", option.unwrap_or("the command line".into())))
+            }
+            RecipeError::Whole { message, .. } => CliError::Usage(message),
+            other => other.into(),
+        })
+    }
+}

@@ -1,0 +1,169 @@
+//! `crisol run`: a recipe from beginning to end. The commands of single phases run through [`execute`] too.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use crisol_phases::{PhaseError, PhaseSettings, Recipe, RunOptions};
+use crisol_report::Report;
+use crisol_train::TrainError;
+
+use super::Threads;
+use crate::console::{print, print_line, say, shell_word};
+use crate::error::CliError;
+use crate::progress::Progress;
+use crate::{clock, console, interrupt};
+
+const EXAMPLES: &str = "\
+Examples:
+  crisol run                                   the embedded recipe and data, into runs/crisol-world
+  crisol run my.toml --out runs/mine --seed 3
+  crisol run --resume --out runs/mine          go on after Ctrl-C, a crash or a power cut: same final bits
+
+A recipe is a short TOML file; `crisol data export DIR` writes one with every setting. Paths in a recipe are relative
+to its own folder. A run's folder holds recipe.toml (all defaults written out), one checkpoint folder per phase,
+report.html and report.json. To change a setting of a stopped run, edit its recipe.toml and resume.";
+
+/// The recipe's name and folder where none is given.
+const DEFAULT_NAME: &str = "crisol-world";
+
+/// `crisol run`.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct RunArgs {
+    /// What to run [default: the embedded recipe; with --resume the one in the run's folder]
+    recipe: Option<PathBuf>,
+    /// The run's folder [default: runs/ and the recipe's name, or runs/crisol-world]
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    #[command(flatten)]
+    flags: RunFlags,
+    /// Print report.json on standard output at the end instead of the report for the terminal
+    #[arg(long)]
+    json: bool,
+}
+
+/// What all commands that train have in common.
+#[derive(Debug, Args)]
+pub(crate) struct RunFlags {
+    // Recipes are TOML, whose whole numbers are signed.
+    /// Seed of everything random [default: the recipe's, 1]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(..=i64::MAX as u64))]
+    seed: Option<u64>,
+    #[command(flatten)]
+    threads: Threads,
+    /// Go on with the run in the folder
+    #[arg(long)]
+    resume: bool,
+    /// Also write TensorBoard event files
+    #[arg(long)]
+    tensorboard: bool,
+}
+
+impl RunFlags {
+    /// Lays what the command line says over a recipe.
+    fn apply(&self, recipe: &mut Recipe) {
+        recipe.run.seed = self.seed.unwrap_or(recipe.run.seed);
+        recipe.run.tensorboard |= self.tensorboard;
+    }
+}
+
+impl RunArgs {
+    pub(crate) fn run(self) -> Result<(), CliError> {
+        let name = match &self.recipe {
+            Some(path) => path.file_stem().unwrap_or(path.as_os_str()).to_owned(),
+            None => DEFAULT_NAME.into(),
+        };
+        let out = self.out.unwrap_or_else(|| Path::new("runs").join(name));
+        let recorded = out.join("recipe.toml");
+        let recipe = match &self.recipe {
+            Some(path) => Some(load(path)?),
+            None if !self.flags.resume => Some(Recipe::embedded()),
+            None if recorded.exists() => Some(Recipe::load(&recorded)?),
+            // `execute` says what is missing.
+            None => None,
+        };
+        let report = execute(recipe, &out, &self.flags)?;
+        if self.json { print(report.to_json()) } else { show(&report, &out) }
+    }
+}
+
+/// Shows the report and says where its other forms are.
+pub(super) fn show(report: &Report, folder: &Path) -> Result<(), CliError> {
+    print(crisol_report::terminal(report, console::layout()))?;
+    print_line(format_args!("\nThe whole report: {}", folder.join("report.html").display()))
+}
+
+/// Loads a recipe. Its paths are relative to its own folder, so that folder and recipe can be moved together.
+fn load(path: &Path) -> Result<Recipe, CliError> {
+    let mut recipe = Recipe::load(path)?;
+    let folder = path.parent().unwrap_or(Path::new("")).to_owned();
+    let anchor = |place: &mut String| -> Result<(), CliError> {
+        *place = absolute(&folder.join(&*place))?;
+        Ok(())
+    };
+    if recipe.run.data != "world" {
+        anchor(&mut recipe.run.data)?;
+    }
+    if !recipe.run.base.is_empty() {
+        anchor(&mut recipe.run.base)?;
+    }
+    let names: Vec<String> = recipe.phases.iter().map(|phase| phase.name.clone()).collect();
+    for phase in &mut recipe.phases {
+        if let PhaseSettings::Ppo(ppo) = &mut phase.settings
+            && !names.contains(&ppo.reward_model)
+        {
+            anchor(&mut ppo.reward_model)?;
+        }
+    }
+    Ok(recipe)
+}
+
+/// A path that means the same from everywhere, as text for a recipe.
+pub(super) fn absolute(path: &Path) -> Result<String, CliError> {
+    let wrong = |problem: String| CliError::Place { path: path.to_owned(), problem };
+    let absolute = std::path::absolute(path).map_err(|e| wrong(e.to_string()))?;
+    let text = absolute.to_str().ok_or_else(|| wrong("a recipe cannot hold a path that is not UTF-8".into()))?;
+    Ok(text.to_owned())
+}
+
+/// Runs a recipe into a folder, with progress on standard error.
+pub(super) fn execute(recipe: Option<Recipe>, out: &Path, flags: &RunFlags) -> Result<Report, CliError> {
+    let recipe = recipe.map(|mut recipe| {
+        flags.apply(&mut recipe);
+        recipe
+    });
+    let device = flags.threads.device();
+    let options = RunOptions {
+        out,
+        resume: flags.resume,
+        device: &device,
+        interrupt: interrupt::on_ctrl_c(),
+        created: clock::now(),
+    };
+    say(format_args!("Run in {} on {} threads", out.display(), device.threads()));
+    let mut progress = Progress::new();
+    let result = crisol_phases::run(recipe, &options, &mut progress);
+    progress.clear();
+    result.map_err(|source| CliError::Run { remedy: remedy(&source, out, flags.threads), source })
+}
+
+/// How to go on with a run that stopped, as far as the error does not say so itself.
+fn remedy(error: &PhaseError, out: &Path, threads: Threads) -> String {
+    let mut command = format!("crisol run --resume --out {}", shell_word(&out.to_string_lossy()));
+    if let Some(threads) = threads.threads {
+        command += &format!(" --threads {threads}");
+    }
+    match error {
+        PhaseError::Recipe(_)
+        | PhaseError::RunExists { .. }
+        | PhaseError::NothingToResume { .. }
+        | PhaseError::OtherRecipe { .. } => String::new(),
+        PhaseError::Interrupted { .. } => format!("\nGo on with: {command}"),
+        // The same recipe would diverge at the same step again.
+        PhaseError::Train(TrainError::Diverged { .. }) => format!(
+            "\nThe phases before and the last checkpoint are kept. Change {} and go on with: {command}",
+            out.join("recipe.toml").display()
+        ),
+        _ => format!("\nWhat was finished is kept. When the cause is removed, go on with: {command}"),
+    }
+}

@@ -1,0 +1,87 @@
+//! Writing to the terminal: colours only where they are wanted, a closed pipe is not a panic, and text of models
+//! and data files cannot take over the screen.
+
+use std::borrow::Cow;
+use std::fmt::Display;
+use std::io::{IsTerminal as _, Write as _};
+
+use crisol_report::Layout;
+
+use crate::error::CliError;
+
+/// Columns that a report takes where there is no terminal to ask.
+const COLUMNS: usize = 100;
+
+/// Writes to standard output at once, without colours where it does not show them.
+pub(crate) fn print(text: impl Display) -> Result<(), CliError> {
+    let mut out = anstream::stdout().lock();
+    write!(out, "{text}").and_then(|()| out.flush()).map_err(CliError::Output)
+}
+
+/// A line on standard output.
+pub(crate) fn print_line(text: impl Display) -> Result<(), CliError> {
+    print(format_args!("{text}\n"))
+}
+
+/// Plain data as indented JSON on standard output.
+pub(crate) fn print_json(value: &impl serde::Serialize) -> Result<(), CliError> {
+    let json = serde_json::to_string_pretty(value).expect("plain data with string keys always serialises");
+    print_line(json)
+}
+
+/// A line on standard error. Nobody is left to tell when that fails.
+pub(crate) fn say(text: impl Display) {
+    let _ = writeln!(anstream::stderr(), "{text}");
+}
+
+/// How a report is laid out on standard output.
+pub(crate) fn layout() -> Layout {
+    let width = terminal_size::terminal_size_of(std::io::stdout()).map_or(COLUMNS, |(width, _)| width.0.into());
+    Layout { width, colour: colour() }
+}
+
+/// Whether standard output shows colours (`NO_COLOR`, `CLICOLOR_FORCE` and pipes are respected).
+pub(crate) fn colour() -> bool {
+    anstream::AutoStream::choice(&std::io::stdout()) != anstream::ColorChoice::Never
+}
+
+/// Text of a model as standard output gets it: as it is for a program, harmless for a terminal.
+pub(crate) fn for_stdout(text: &str) -> Cow<'_, str> {
+    if std::io::stdout().is_terminal() { Cow::Owned(harmless(text)) } else { Cow::Borrowed(text) }
+}
+
+/// Text without control characters, which could move the cursor or change colours; lines and tabs stay.
+pub(crate) fn harmless(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control() || matches!(c, '\n' | '\t')).collect()
+}
+
+/// A path or word as a shell takes it.
+pub(crate) fn shell_word(word: &str) -> String {
+    let plain = |c: char| c.is_alphanumeric() || "/._-+=:,@%".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_survive_a_shell() {
+        for word in ["runs/a-1.2", "two words", "it's", "", "$(boo)", "a;b"] {
+            let shell = std::process::Command::new("sh");
+            let mut shell = shell;
+            let echoed = shell.args(["-c", &format!("printf %s {}", shell_word(word))]).output().expect("sh runs");
+            assert_eq!(String::from_utf8_lossy(&echoed.stdout), word);
+        }
+        assert_eq!(shell_word("runs/a-1.2"), "runs/a-1.2");
+    }
+
+    #[test]
+    fn control_characters_are_dropped() {
+        assert_eq!(harmless("a\x1b[31mb\r\n\tc\u{9b}2J"), "a[31mb\n\tc2J");
+    }
+}

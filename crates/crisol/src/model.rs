@@ -1,0 +1,62 @@
+//! Opening the checkpoint folder that a command names.
+
+use std::path::{Path, PathBuf};
+
+use crisol_engine::{Device, Params};
+use crisol_model::{Checkpoint, Model, load_model};
+use crisol_text::TextSetup;
+
+use crate::error::CliError;
+
+/// A model whose tokenizer may be missing: token ids are enough to run it.
+pub(crate) struct Loaded {
+    pub(crate) model: Model,
+    pub(crate) params: Params,
+    pub(crate) text: Option<TextSetup>,
+}
+
+/// Loads a checkpoint folder with its tokenizer.
+pub(crate) fn load(folder: &Path, device: &Device) -> Result<Checkpoint, CliError> {
+    check_folder(folder)?;
+    Ok(Checkpoint::load(folder, device)?)
+}
+
+/// Loads a checkpoint folder, with its tokenizer where it has one.
+pub(crate) fn load_for_ids(folder: &Path, device: &Device) -> Result<Loaded, CliError> {
+    let whole = check_folder(folder)?;
+    if whole.join("tokenizer.json").exists() {
+        let Checkpoint { model, params, text } = Checkpoint::load(folder, device)?;
+        return Ok(Loaded { model, params, text: Some(text) });
+    }
+    let (model, params) = load_model(&whole, device)?;
+    Ok(Loaded { model, params, text: None })
+}
+
+/// Where the checkpoint's files are, after making sure that it is a checkpoint.
+pub(crate) fn check_folder(folder: &Path) -> Result<PathBuf, CliError> {
+    let wrong = |problem: String| CliError::Place { path: folder.to_owned(), problem };
+    let whole = crisol_hub::whole_folder(folder)?;
+    if !whole.is_dir() {
+        return Err(wrong("no such folder; give a checkpoint's folder, such as runs/crisol-world/2-sft".into()));
+    }
+    if !whole.join("config.json").exists() {
+        let checkpoints = checkpoints_below(&whole);
+        return Err(wrong(if checkpoints.is_empty() {
+            "not a checkpoint: it has no config.json".into()
+        } else {
+            format!("not a checkpoint itself; give one of those in it: {}", checkpoints.join(", "))
+        }));
+    }
+    Ok(whole)
+}
+
+/// The names of the checkpoints in a run's folder.
+fn checkpoints_below(folder: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut names: Vec<String> = entries
+        .filter(|entry| entry.path().join("config.json").exists())
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect();
+    names.sort_unstable();
+    names
+}

@@ -1,0 +1,210 @@
+//! What is shown while a run is under way: a bar on a terminal, a line now and then elsewhere.
+
+use std::io::IsTerminal as _;
+use std::time::{Duration, Instant};
+
+use crisol_phases::Observer;
+use crisol_report::PhaseReport;
+use crisol_report::measures::{self, MEASURES};
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::console::say;
+
+/// Time between lines where there is no terminal.
+const LINE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Shows a run on standard error.
+pub(crate) struct Progress {
+    /// Hidden where standard error is no terminal.
+    bar: ProgressBar,
+    lines: bool,
+    phase: String,
+    stage: Stage,
+    shown: Instant,
+}
+
+/// How a stage is getting on, counted from when this process took it up.
+struct Stage {
+    name: String,
+    first: u64,
+    total: u64,
+    tokens: u64,
+    began: Instant,
+}
+
+impl Progress {
+    pub(crate) fn new() -> Progress {
+        let lines = !std::io::stderr().is_terminal();
+        let bar = if lines { ProgressBar::hidden() } else { ProgressBar::new_spinner() };
+        let now = Instant::now();
+        let stage = Stage { name: String::new(), first: 0, total: 0, tokens: 0, began: now };
+        Progress { bar, lines, phase: String::new(), stage, shown: now }
+    }
+
+    /// A line above the bar.
+    fn line(&self, text: &str) {
+        self.bar.suspend(|| say(text));
+    }
+
+    /// A bar without length while something is prepared or measured.
+    fn wait(&self, what: &str) {
+        self.bar.set_style(style("{spinner} {prefix}  {msg}"));
+        self.bar.set_prefix(self.phase.clone());
+        self.bar.set_message(what.to_owned());
+        self.bar.enable_steady_tick(Duration::from_millis(120));
+    }
+
+    /// Takes the bar away; what comes next on the terminal starts on a clean line.
+    pub(crate) fn clear(&self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+impl Observer for Progress {
+    fn phase_started(&mut self, name: &str, position: usize, count: usize) {
+        name.clone_into(&mut self.phase);
+        self.line(&format!("[{position}/{count}] {name}"));
+        self.wait("reading data");
+    }
+
+    fn stage_started(&mut self, stage: &str, done: u64, total: u64) {
+        self.stage =
+            Stage { name: stage.to_owned(), first: done, total, tokens: 0, began: Instant::now() };
+        self.shown = Instant::now();
+        if done > 0 {
+            self.line(&format!("  {stage}: going on after step {done} of {total}"));
+        }
+        // A stage is often the whole phase and then has its name.
+        let place = if stage == self.phase { String::new() } else { format!(" {stage}") };
+        self.bar.disable_steady_tick();
+        self.bar.set_style(style("  {prefix} [{bar:24}] {pos}/{len}  {wide_msg}").progress_chars("=> "));
+        self.bar.set_prefix(format!("{}{place}", self.phase));
+        self.bar.set_message("");
+        self.bar.set_length(total);
+        self.bar.set_position(done);
+    }
+
+    fn step(&mut self, step: u64, tokens: u64, metrics: &[(&str, f64)]) {
+        self.stage.tokens += tokens;
+        let status = self.stage.status(step, metrics);
+        self.bar.set_position(step);
+        self.bar.set_message(status.clone());
+        let last = step == self.stage.total;
+        if self.lines && (last || self.shown.elapsed() >= LINE_INTERVAL) {
+            say(format_args!("  {} {step}/{}  {status}", self.stage.name, self.stage.total));
+            self.shown = Instant::now();
+        }
+        if last {
+            self.wait("saving and measuring");
+        }
+    }
+
+    fn note(&mut self, text: &str) {
+        self.line(&format!("  note: {text}"));
+    }
+
+    fn phase_finished(&mut self, report: &PhaseReport) {
+        self.line(&summary(report));
+    }
+}
+
+impl Stage {
+    /// Loss or reward, tokens per second, time left.
+    fn status(&self, step: u64, metrics: &[(&str, f64)]) -> String {
+        let elapsed = self.began.elapsed().as_secs_f64();
+        let mut parts = figures(metrics);
+        parts.push(format!("{} tokens/s", short(self.tokens as f64 / elapsed)));
+        let made = step - self.first;
+        let left = elapsed / made as f64 * (self.total - step) as f64;
+        if step < self.total && left.is_finite() {
+            parts.push(format!("{} left", duration(left)));
+        }
+        parts.join("  ")
+    }
+}
+
+/// The figures of a step that fit into a line: what the phase is after.
+fn figures(metrics: &[(&str, f64)]) -> Vec<String> {
+    let find = |wanted: &str| metrics.iter().find(|(name, _)| *name == wanted).map(|(_, value)| *value);
+    let mut parts = Vec::new();
+    for (id, label) in [("reward", "reward"), ("loss", "loss")] {
+        // The loss of a policy gradient says nothing about how well it does.
+        if parts.is_empty()
+            && let Some(value) = find(id)
+        {
+            parts.push(format!("{label} {value:.3}"));
+        }
+    }
+    if let Some(accuracy) = find("reward/accuracy").or(find("accuracy")) {
+        parts.push(format!("accuracy {:.0} %", 100.0 * accuracy));
+    }
+    parts
+}
+
+/// What a phase took and how the model behaves after it.
+fn summary(report: &PhaseReport) -> String {
+    let mut summary = format!(
+        "  done in {}, {} tokens → {}",
+        duration(report.seconds),
+        short(report.tokens as f64),
+        report.checkpoint
+    );
+    let measured = MEASURES.iter().filter(|measure| measure.behaviour);
+    for (measure, value) in measured.filter_map(|m| Some((m, *report.metrics.get(m.id)?))) {
+        summary += &format!("\n    {}: {}", measure.label, measures::value_text(measure.id, value));
+    }
+    summary
+}
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).expect("the templates in this file are valid")
+}
+
+/// A count with at most three digits before its unit: `873`, `18.2k`, `1.1M`.
+fn short(count: f64) -> String {
+    match count {
+        c if !c.is_finite() => "–".to_owned(),
+        c if c < 1e3 => format!("{c:.0}"),
+        c if c < 1e6 => format!("{:.1}k", c / 1e3),
+        c if c < 1e9 => format!("{:.1}M", c / 1e6),
+        c => format!("{:.1}G", c / 1e9),
+    }
+}
+
+fn duration(seconds: f64) -> String {
+    let seconds = seconds.round() as u64;
+    match seconds {
+        0..60 => format!("{seconds} s"),
+        60..3600 => format!("{} min {:02} s", seconds / 60, seconds % 60),
+        _ => format!("{} h {:02} min", seconds / 3600, seconds % 3600 / 60),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_shows_what_the_phase_is_after() {
+        let supervised = figures(&[("loss", 2.3456), ("lr", 0.1), ("accuracy", 0.5)]);
+        assert_eq!(supervised, ["loss 2.346", "accuracy 50 %"]);
+        let reinforced = figures(&[("reward", 0.7), ("reward/accuracy", 0.61), ("loss", -0.01)]);
+        assert_eq!(reinforced, ["reward 0.700", "accuracy 61 %"]);
+    }
+
+    #[test]
+    fn time_left_is_counted_from_where_this_process_began() {
+        let began = Instant::now().checked_sub(Duration::from_secs(100)).expect("the machine is up for longer");
+        let stage = Stage { name: "sft".into(), first: 90, total: 200, tokens: 500_000, began };
+        // 10 steps in 100 s, 100 to go.
+        let status = stage.status(100, &[]);
+        assert_eq!(status, "5.0k tokens/s  16 min 40 s left");
+        assert_eq!(stage.status(200, &[]), "5.0k tokens/s");
+    }
+
+    #[test]
+    fn counts_and_durations() {
+        assert_eq!([short(873.0), short(18_234.0), short(1_100_000.0)], ["873", "18.2k", "1.1M"]);
+        assert_eq!([duration(59.4), duration(61.0), duration(7500.0)], ["59 s", "1 min 01 s", "2 h 05 min"]);
+    }
+}

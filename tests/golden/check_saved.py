@@ -1,0 +1,50 @@
+"""Checks that transformers loads a checkpoint of Crisol and computes the same log-probabilities.
+
+    crisol score MODEL_DIR --ids 1,2,3 --json > SCORES.json
+    python check_saved.py MODEL_DIR SCORES.json
+
+SCORES.json holds {"ids": [...], "logprobs": [null, ...]}. If it also holds "text", the tokenizers are compared too.
+Needs the packages of requirements.txt.
+"""
+
+import json
+import sys
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+TOLERANCE = 1e-4
+
+
+def main(folder, scores_file):
+    with open(scores_file) as file:
+        scores = json.load(file)
+    ids = scores["ids"]
+
+    model, loading = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
+    for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        assert not loading[kind], f"{kind}: {loading[kind]}"
+    with torch.no_grad():
+        logprobs = model(torch.tensor([ids])).logits[0].log_softmax(-1)
+    expected = [logprobs[i, token].item() for i, token in enumerate(ids[1:])]
+    assert scores["logprobs"][0] is None, "the first token has no log-probability"
+    assert len(scores["logprobs"]) == len(ids), "one entry per token"
+    difference = max(abs(a - b) for a, b in zip(scores["logprobs"][1:], expected))
+    assert difference < TOLERANCE, f"log-probabilities differ by {difference}"
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    assert len(tokenizer) <= model.config.vocab_size, "the tokenizer has more tokens than the model"
+    assert tokenizer.eos_token_id is not None, "no end-of-text token"
+    if "text" in scores:
+        encoded = tokenizer(scores["text"], add_special_tokens=False)["input_ids"]
+        assert encoded == ids, f"transformers encodes {encoded}, Crisol {ids}"
+    if tokenizer.chat_template is not None:
+        chat = tokenizer.apply_chat_template([{"role": "user", "content": "Hi"}], tokenize=False, add_generation_prompt=True)
+        assert "Hi" in chat, "the chat template loses the message"
+    print(f"ok: {folder}: {len(ids)} tokens, largest difference of log-probabilities {difference:.1e}")
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 3:
+        sys.exit(__doc__)
+    main(*sys.argv[1:])
