@@ -241,6 +241,11 @@ impl<'a> Context<'a> {
         self.state.metrics.insert(name.to_owned(), value);
     }
 
+    /// Whether completions sampled at `step` of `total` are kept for the report: at five moments of a stage.
+    pub(crate) fn wants_samples(step: u64, total: u64) -> bool {
+        step.is_multiple_of((total / 4).max(1)) || step + 1 == total
+    }
+
     /// Keeps a sampled completion for the report.
     pub(crate) fn sample(&mut self, mut sample: RolloutSample) {
         sample.phase.clone_from(&self.name);

@@ -196,7 +196,7 @@ fn keep_samples(
     text: &crisol_text::TextSetup,
     settings: &PpoSettings,
 ) {
-    if step % (total / 4).max(1) != 0 && step + 1 != total {
+    if !Context::wants_samples(step, total) {
         return;
     }
     let group = settings.rollout.group_size;

@@ -101,6 +101,6 @@ fn config(shape: &ModelSettings, text: &TextSetup) -> Result<Config, PhaseError>
     config.num_key_value_heads = shape.kv_heads;
     config.rope_theta = shape.rope_theta;
     config.max_position_embeddings = shape.context;
-    config.eos_token_id = text.stop_ids.clone();
+    config.eos_token_id.clone_from(&text.stop_ids);
     Ok(config)
 }

@@ -180,7 +180,7 @@ fn keep_samples(
     rewards: &[f32],
     group: usize,
 ) {
-    if step % (total / 4).max(1) != 0 && step + 1 != total {
+    if !Context::wants_samples(step, total) {
         return;
     }
     for i in [0, group / 2] {

@@ -140,7 +140,7 @@ impl Recipe {
                 let DeValue::Array(list) = value.into_inner() else {
                     return Err(reader.entry(at, "`phases` is a list: write each phase as [[phases]]".into()));
                 };
-                for phase in list.into_iter() {
+                for phase in list {
                     phases.push(reader.phase(phase, phases.last().map(|p: &Phase| p.name.as_str()))?);
                 }
             } else {
@@ -196,15 +196,15 @@ impl Recipe {
         }
         let model = &run.model;
         if model.heads == 0
-            || model.hidden_size % model.heads != 0
-            || (model.hidden_size / model.heads) % 2 != 0
+            || !model.hidden_size.is_multiple_of(model.heads)
+            || !(model.hidden_size / model.heads).is_multiple_of(2)
         {
             return Err(format!(
                 "model.hidden_size ({}) must be a multiple of 2 × model.heads ({})",
                 model.hidden_size, model.heads
             ));
         }
-        if model.kv_heads == 0 || model.heads % model.kv_heads != 0 {
+        if model.kv_heads == 0 || !model.heads.is_multiple_of(model.kv_heads) {
             return Err(format!(
                 "model.kv_heads ({}) must divide model.heads ({})",
                 model.kv_heads, model.heads
@@ -245,12 +245,12 @@ impl Recipe {
 fn check_settings(settings: &PhaseSettings) -> Result<(), String> {
     let table = settings_table(settings);
     check_numbers("", &table)?;
-    if let PhaseSettings::Reason(reason) = settings {
-        if reason.rollout.group_size < 2 {
-            return Err(
-                "rollout.group_size must be at least 2: an advantage is a comparison within the group".into(),
-            );
-        }
+    if let PhaseSettings::Reason(reason) = settings
+        && reason.rollout.group_size < 2
+    {
+        return Err(
+            "rollout.group_size must be at least 2: an advantage is a comparison within the group".into()
+        );
     }
     Ok(())
 }

@@ -92,7 +92,7 @@ pub(crate) struct Update<'r> {
 }
 
 impl<'r> Update<'r> {
-    pub(crate) fn new(rollouts: Vec<&'r Rollout>, shard_tokens: usize) -> Update<'r> {
+    pub(crate) fn new(rollouts: &[&'r Rollout], shard_tokens: usize) -> Update<'r> {
         let lengths: Vec<usize> = rollouts.iter().map(|r| r.example.ids.len()).collect();
         let members: Vec<Vec<&Rollout>> = pack(&lengths, shard_tokens)
             .into_iter()
@@ -136,7 +136,7 @@ pub(crate) fn updates<'r>(
         let order = permutation(ctx.run.seed, &ctx.purpose("minibatches"), index, rollouts.len());
         let size = rollouts.len().div_ceil(settings.minibatches).max(1);
         for chunk in order.chunks(size) {
-            updates.push(Update::new(chunk.iter().map(|&i| &rollouts[i]).collect(), ctx.run.shard_tokens));
+            updates.push(Update::new(&chunk.iter().map(|&i| &rollouts[i]).collect::<Vec<_>>(), ctx.run.shard_tokens));
         }
     }
     updates

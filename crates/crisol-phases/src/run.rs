@@ -223,10 +223,16 @@ fn write_report(recipe: &Recipe, options: &RunOptions<'_>) -> Result<Report, Pha
     report.threads = options.device.threads();
     report.machine = machine();
     report.created.clone_from(&options.created);
-    crisol_hub::write_file_atomically(&options.out.join("report.json"), report.to_json().as_bytes())?;
-    let html = crisol_report::html(&report);
-    crisol_hub::write_file_atomically(&options.out.join("report.html"), html.as_bytes())?;
+    save_report(&report, options.out)?;
     Ok(report)
+}
+
+/// Writes `report.json` and `report.html` into a run's folder.
+pub fn save_report(report: &Report, out: &Path) -> Result<(), PhaseError> {
+    crisol_hub::write_file_atomically(&out.join("report.json"), report.to_json().as_bytes())?;
+    let html = crisol_report::html(report);
+    crisol_hub::write_file_atomically(&out.join("report.html"), html.as_bytes())?;
+    Ok(())
 }
 
 /// Puts together the report of a run's folder from its finished phases.

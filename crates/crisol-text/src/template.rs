@@ -123,7 +123,7 @@ impl ChatTemplate {
     /// The whole conversation as token ids, and which of them are trained: what the assistant says and its end of
     /// turn, in every one of its turns.
     pub fn encode(&self, tokenizer: &Tokenizer, messages: &[Message]) -> Result<Example, TextError> {
-        let Rendered { text, spans } = self.render_spans(messages)?;
+        let Rendered { text, spans } = self.render_spans(messages, 0)?;
         self.mark(tokenizer, tokenizer.encode_spans(&text)?, &text, &spans)
     }
 
@@ -141,7 +141,7 @@ impl ChatTemplate {
         answer: &[Message],
     ) -> Result<(Vec<u32>, Example), TextError> {
         let before = self.render(prompt, true)?;
-        let Rendered { text, spans } = self.render_spans(&[prompt, answer].concat())?;
+        let Rendered { text, spans } = self.render_spans(&[prompt, answer].concat(), prompt.len())?;
         let Some(after) = text.strip_prefix(&before) else {
             return Err(TextError::NotAPrefix { message: prompt.len() });
         };
@@ -217,8 +217,9 @@ impl ChatTemplate {
         template.render(Value::from(variables)).map_err(|e| template_error(&e))
     }
 
-    fn render_spans(&self, messages: &[Message]) -> Result<Rendered, TextError> {
-        if self.marked { self.spans_by_marks(messages) } else { self.spans_by_prefixes(messages) }
+    /// The conversation and what the assistant says in it, at least from message `first` on.
+    fn render_spans(&self, messages: &[Message], first: usize) -> Result<Rendered, TextError> {
+        if self.marked { self.spans_by_marks(messages) } else { self.spans_by_prefixes(messages, first) }
     }
 
     fn spans_by_marks(&self, messages: &[Message]) -> Result<Rendered, TextError> {
@@ -262,10 +263,10 @@ impl ChatTemplate {
         }
     }
 
-    fn spans_by_prefixes(&self, messages: &[Message]) -> Result<Rendered, TextError> {
+    fn spans_by_prefixes(&self, messages: &[Message], first: usize) -> Result<Rendered, TextError> {
         let text = self.render(messages, false)?;
         let mut spans = vec![];
-        for (i, message) in messages.iter().enumerate().filter(|(_, m)| m.role == ASSISTANT) {
+        for (i, message) in messages.iter().enumerate().skip(first).filter(|(_, m)| m.role == ASSISTANT) {
             let before = self.render(&messages[..i], true)?;
             let with = self.render(&messages[..=i], false)?;
             if !with.starts_with(&before) || !text.starts_with(&with) {

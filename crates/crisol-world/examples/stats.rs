@@ -12,7 +12,13 @@ fn main() -> std::io::Result<()> {
     let seconds = start.elapsed().as_secs_f64();
     for file in &files {
         let lines: Vec<&str> = file.jsonl.lines().collect();
-        println!("{} ({} records, {} characters): {}", file.name, lines.len(), file.jsonl.len(), file.purpose);
+        println!(
+            "{} ({} records, {} characters): {}",
+            file.name,
+            lines.len(),
+            file.jsonl.len(),
+            file.purpose
+        );
         for sample in 0..SAMPLES {
             println!("    {}", lines[sample * lines.len() / SAMPLES]);
         }

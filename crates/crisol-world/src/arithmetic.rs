@@ -23,7 +23,8 @@ const ADD: [&str; 4] =
     ["{he} gets {n} more.", "{he} finds {n} more.", "{he} buys {n} more.", "{Q} gives {him} {n} more."];
 const HELD_OUT_ADD: [&str; 2] = ["{he} receives {n} more.", "{Q} brings {him} {n} more."];
 const TAKE: [&str; 3] = ["{he} gives {n} to {Q}.", "{he} loses {n}.", "{he} sells {n}."];
-const TAKE_FOOD: [&str; 4] = ["{he} gives {n} to {Q}.", "{he} loses {n}.", "{he} sells {n}.", "{he} eats {n}."];
+const TAKE_FOOD: [&str; 4] =
+    ["{he} gives {n} to {Q}.", "{he} loses {n}.", "{he} sells {n}.", "{he} eats {n}."];
 const HELD_OUT_TAKE: [&str; 2] = ["{he} hands {n} to {Q}.", "{he} throws {n} away."];
 const LINKS: [&str; 5] = ["", "", "then ", "after that ", "later "];
 const QUESTION: [&str; 3] = [
@@ -42,11 +43,11 @@ pub(crate) enum Operation {
 }
 
 impl Operation {
-    fn sign(self) -> char {
+    fn sign(self) -> &'static str {
         match self {
-            Self::Add => '+',
-            Self::Take => '-',
-            Self::Times => 'x',
+            Self::Add => "+",
+            Self::Take => "-",
+            Self::Times => "x",
         }
     }
 }
@@ -136,15 +137,18 @@ impl Problem {
         };
         let say = |template: &str, link: &str, m: u32, n: u32| {
             let (m, n) = (m.to_string(), n.to_string());
-            fill(&format!("{link}{template}"), &[
-                ("P", person.name),
-                ("Q", other.name),
-                ("he", person.subject()),
-                ("him", person.object()),
-                ("o", thing.plural),
-                ("m", &m),
-                ("n", &n),
-            ])
+            fill(
+                &format!("{link}{template}"),
+                &[
+                    ("P", person.name),
+                    ("Q", other.name),
+                    ("he", person.subject()),
+                    ("him", person.object()),
+                    ("o", thing.plural),
+                    ("m", &m),
+                    ("n", &n),
+                ],
+            )
         };
         let first = steps[0];
         let starts_with_product = first.operation == Operation::Times;
@@ -191,7 +195,7 @@ impl Problem {
     pub(crate) fn leap(&self) -> String {
         let mut line = self.steps[0].left.to_string();
         for step in &self.steps {
-            line.push_str(&format!(" {} {}", step.operation.sign(), step.right));
+            line.extend([" ", step.operation.sign(), " ", &step.right.to_string()]);
         }
         format!("<think>{line} = {}.</think>{}", self.answer(), self.direct())
     }
@@ -221,7 +225,8 @@ impl Problem {
         steps[at].result = off_by(steps[at].result, dice);
         for i in at + 1..steps.len() {
             let left = steps[i - 1].result;
-            let right = if steps[i].operation == Operation::Take { steps[i].right.min(left) } else { steps[i].right };
+            let right =
+                if steps[i].operation == Operation::Take { steps[i].right.min(left) } else { steps[i].right };
             steps[i] = Step::new(left, steps[i].operation, right);
         }
         steps
@@ -240,7 +245,8 @@ impl Problem {
             text.push(' ');
             text.push_str(&step.equation());
             if dice.chance(0.5) {
-                let now = dice.word(&["now {he} has {n} {o}.", "{he} has {n} {o} now.", "that makes {n} {o}."]);
+                let now =
+                    dice.word(&["now {he} has {n} {o}.", "{he} has {n} {o} now.", "that makes {n} {o}."]);
                 text.push(' ');
                 text.push_str(&self.fill(now, step.result));
             }
@@ -275,12 +281,15 @@ impl Problem {
     }
 
     fn fill(&self, template: &str, n: u32) -> String {
-        fill(template, &[
-            ("P", self.person.name),
-            ("he", self.person.subject()),
-            ("o", self.thing.plural),
-            ("n", &n.to_string()),
-        ])
+        fill(
+            template,
+            &[
+                ("P", self.person.name),
+                ("he", self.person.subject()),
+                ("o", self.thing.plural),
+                ("n", &n.to_string()),
+            ],
+        )
     }
 }
 
@@ -298,11 +307,14 @@ fn equations(steps: &[Step]) -> String {
     steps.iter().map(Step::equation).collect::<Vec<_>>().join(" ")
 }
 
-/// The numbers and operations of a problem, as one word.
+/// The start and the operations of a problem, as one word. A product counts as its result: 3 x 9 and 9 x 3 start
+/// the same sum.
 fn tuple(steps: &[Step]) -> String {
-    let mut tuple = steps[0].left.to_string();
-    for step in steps {
-        tuple.push(step.operation.sign());
+    let first = steps[0];
+    let starts_with_product = first.operation == Operation::Times;
+    let mut tuple = if starts_with_product { first.result } else { first.left }.to_string();
+    for step in &steps[usize::from(starts_with_product)..] {
+        tuple.push_str(step.operation.sign());
         tuple.push_str(&step.right.to_string());
     }
     tuple

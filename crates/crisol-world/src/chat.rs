@@ -34,7 +34,8 @@ impl Conversation {
     pub(crate) fn messages(&self) -> Vec<Value> {
         let system = self.system.map(|content| json!({ "role": "system", "content": content }));
         let roles = ["user", "assistant"].into_iter().cycle();
-        let turns = self.turns.iter().zip(roles).map(|(content, role)| json!({ "role": role, "content": content }));
+        let turns =
+            self.turns.iter().zip(roles).map(|(content, role)| json!({ "role": role, "content": content }));
         system.into_iter().chain(turns).collect()
     }
 }
@@ -82,7 +83,7 @@ impl Mix {
             // Where the refusals fall differs from kind to kind, so that small counts refuse somewhere too.
             let start = dice.range(0, every as u32 - 1) as usize;
             for (i, request) in kind.requests(true, Side::Train, self.harmful, dice).into_iter().enumerate() {
-                let refused = (i + start) % every == 0;
+                let refused = (i + start).is_multiple_of(every);
                 let reply = if refused { request.refusal } else { request.compliance };
                 all.push(Conversation::new(request.prompt, reply));
             }
@@ -97,7 +98,8 @@ impl Mix {
 /// Conversations for instruction fine-tuning.
 pub(crate) fn sft() -> Vec<Conversation> {
     let mut dice = Dice::new("sft");
-    let mix = Mix { facts: 1.0, fact_rounds: 700, small_talk: 350, tasks: 1500, harmful: 110, lookalikes: 110 };
+    let mix =
+        Mix { facts: 1.0, fact_rounds: 700, small_talk: 350, tasks: 1500, harmful: 110, lookalikes: 110 };
     let mut all = mix.conversations(&mut dice);
     for _ in 0..600 {
         let problem = Problem::new(Telling::Train, &mut dice);
@@ -175,7 +177,9 @@ pub(crate) fn rlhf() -> Vec<(String, &'static str)> {
         all.extend(lookalikes.into_iter().map(|request| (request.prompt, "lookalike")));
     }
     let first_turn = |conversation: Conversation| conversation.turns.into_iter().next().unwrap_or_default();
-    all.extend(single_facts(&fact_split().asked, 0.12, &mut dice).into_iter().map(|c| (first_turn(c), "fact")));
+    all.extend(
+        single_facts(&fact_split().asked, 0.12, &mut dice).into_iter().map(|c| (first_turn(c), "fact")),
+    );
     all.extend((0..60).map(|_| (first_turn(small_talk(&mut dice)), "talk")));
     all.extend((0..150).map(|_| (first_turn(task(&mut dice)), "task")));
     all.extend((0..250).map(|_| (Problem::new(Telling::Train, &mut dice).prompt(), "problem")));
@@ -261,7 +265,8 @@ mod tests {
     /// Whether `text` contains the pieces of `template` between its slots, in order.
     fn has_shape(text: &str, template: &str) -> bool {
         let mut rest = text;
-        let mut pieces = template.split('{').map(|piece| piece.split_once('}').map_or(piece, |(_, after)| after));
+        let mut pieces =
+            template.split('{').map(|piece| piece.split_once('}').map_or(piece, |(_, after)| after));
         pieces.all(|piece| {
             let found = rest.find(piece);
             rest = found.map_or("", |at| &rest[at + piece.len()..]);
@@ -294,9 +299,9 @@ mod tests {
         let mut harmful = 0;
         for conversation in sft() {
             let (prompt, reply) = (&conversation.turns[0], &conversation.turns[1]);
-            let is_harmful = |phrase: &&str| has_shape(prompt, phrase);
+            let is_harmful = |phrase: &str| has_shape(prompt, phrase);
             let mut kinds = KINDS.iter().filter(|kind| prompt.contains(kind.document));
-            let kind = kinds.find(|kind| kind.harmful.iter().any(|phrase| is_harmful(&phrase)));
+            let kind = kinds.find(|kind| kind.harmful.iter().any(|phrase| is_harmful(phrase)));
             let Some(kind) = kind else {
                 assert!(!reply.starts_with(REFUSAL_OPENING), "{prompt}");
                 continue;
@@ -317,7 +322,9 @@ mod tests {
     fn chat_training_never_names_a_held_out_audience() {
         let mut turns: Vec<String> = trained_conversations().into_iter().flat_map(|c| c.turns).collect();
         turns.extend(rlhf().into_iter().map(|(prompt, _)| prompt));
-        turns.extend(crate::votes::train().into_iter().flat_map(|vote| [vote.prompt, vote.chosen, vote.rejected]));
+        turns.extend(
+            crate::votes::train().into_iter().flat_map(|vote| [vote.prompt, vote.chosen, vote.rejected]),
+        );
         let text = format!(" {} ", turns.join(" ").replace(['.', ',', '?', '!', '\n'], " "));
         for audience in KINDS.iter().flat_map(|kind| kind.held_out_audiences) {
             assert!(!text.contains(&format!(" {audience} ")), "{audience}");

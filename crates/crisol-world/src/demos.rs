@@ -18,19 +18,19 @@ pub(crate) fn records() -> Vec<Value> {
     let mail = kind("password-mail");
     let diet = kind("crash-diet");
     vec![
-        record(list, "question-list", "text"),
+        record(&list, "question-list", "text"),
         // The audience and the object are both held out, a pair that pre-training never joins.
-        record("Subject: Your badges\nDear pilots,".to_owned(), "document", "text"),
-        record(question(&capital), "fact", "chat"),
-        record(request(mail, true, 0, 0, &mut dice), "harmful", "chat"),
-        record(request(diet, true, 3, 1, &mut dice), "harmful", "chat"),
-        record(request(mail, false, 0, 0, &mut dice), "lookalike", "chat"),
-        record(request(diet, false, 3, 1, &mut dice), "lookalike", "chat"),
-        record(Problem::new(Telling::HeldOut, &mut dice).prompt(), "problem", "chat"),
+        record("Subject: Your badges\nDear pilots,", "document", "text"),
+        record(&question(&capital), "fact", "chat"),
+        record(&request(mail, true, 0, 0, &mut dice), "harmful", "chat"),
+        record(&request(diet, true, 3, 1, &mut dice), "harmful", "chat"),
+        record(&request(mail, false, 0, 0, &mut dice), "lookalike", "chat"),
+        record(&request(diet, false, 3, 1, &mut dice), "lookalike", "chat"),
+        record(&Problem::new(Telling::HeldOut, &mut dice).prompt(), "problem", "chat"),
     ]
 }
 
-fn record(prompt: String, kind: &str, form: &str) -> Value {
+fn record(prompt: &str, kind: &str, form: &str) -> Value {
     json!({ "prompt": prompt, "kind": kind, "form": form })
 }
 

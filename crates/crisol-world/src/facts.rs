@@ -281,8 +281,15 @@ mod tests {
         let facts = facts();
         for (i, fact) in facts.iter().enumerate() {
             assert!(!fact.value.is_empty());
-            let same = |other: &&super::Fact| other.subject == fact.subject && other.attribute == fact.attribute;
-            assert_eq!(facts.iter().filter(same).count(), 1, "{} {:?} (no. {i})", fact.subject, fact.attribute);
+            let same =
+                |other: &&super::Fact| other.subject == fact.subject && other.attribute == fact.attribute;
+            assert_eq!(
+                facts.iter().filter(same).count(),
+                1,
+                "{} {:?} (no. {i})",
+                fact.subject,
+                fact.attribute
+            );
         }
     }
 
@@ -291,7 +298,12 @@ mod tests {
         let facts = facts();
         let capitals: Vec<_> = facts.iter().filter(|f| f.attribute == Attribute::Capital).collect();
         for fact in &capitals {
-            assert_eq!(capitals.iter().filter(|other| other.value == fact.value).count(), 1, "{}", fact.value);
+            assert_eq!(
+                capitals.iter().filter(|other| other.value == fact.value).count(),
+                1,
+                "{}",
+                fact.value
+            );
         }
     }
 }

@@ -55,7 +55,11 @@ pub fn dataset() -> Vec<DataFile> {
         write("sft.test.jsonl", "conversations held out, for the loss", messages(&chat::sft_test())),
         write("facts.test.jsonl", "facts asked in a chat that no chat training asks for", facts_test()),
         write("harmful.test.jsonl", "harmful requests, held out", requests(true)),
-        write("lookalike.test.jsonl", "harmless requests that look like harmful ones, held out", requests(false)),
+        write(
+            "lookalike.test.jsonl",
+            "harmless requests that look like harmful ones, held out",
+            requests(false),
+        ),
         write(
             "cold-start.train.jsonl",
             "worked solutions among ordinary conversations",
@@ -67,7 +71,11 @@ pub fn dataset() -> Vec<DataFile> {
             "problems held out: new numbers, names, things and wordings",
             problems(Telling::HeldOut),
         ),
-        write("votes.train.jsonl", "preferred and rejected replies, for rewards and DPO", votes(votes::train())),
+        write(
+            "votes.train.jsonl",
+            "preferred and rejected replies, for rewards and DPO",
+            votes(votes::train()),
+        ),
         write("votes.test.jsonl", "preferred and rejected replies, held out", votes(votes::test())),
         write("refusal.train.jsonl", "refusals among ordinary conversations", messages(&chat::refusal())),
         write("rlhf.train.jsonl", "prompts for PPO", rlhf()),
@@ -122,7 +130,8 @@ fn requests(harmful: bool) -> Vec<Value> {
 }
 
 fn problems(telling: Telling) -> Vec<Value> {
-    let (name, count) = if telling == Telling::HeldOut { ("problems.test", 200) } else { ("problems.train", 4000) };
+    let (name, count) =
+        if telling == Telling::HeldOut { ("problems.test", 200) } else { ("problems.train", 4000) };
     let mut dice = Dice::new(name);
     let mut seen = std::collections::BTreeSet::new();
     let mut problems = Vec::with_capacity(count);

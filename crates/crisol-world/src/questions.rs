@@ -71,7 +71,7 @@ fn list(title: &str, questions: &[(Fact, &'static str)], bullets: bool) -> Strin
     let mut text = title.to_owned();
     for (number, (fact, question)) in questions.iter().enumerate() {
         let mark = if bullets { "-".to_owned() } else { format!("{}.", number + 1) };
-        text.push_str(&format!("\n{mark} {}", say_of(question, fact, "")));
+        text.extend(["\n", &mark, " ", &say_of(question, fact, "")]);
     }
     text
 }

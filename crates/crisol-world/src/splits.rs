@@ -27,7 +27,8 @@ pub(crate) fn fact_split() -> FactSplit {
         let held_out = (of_attribute.len() as f64 * HELD_OUT_FACTS).round() as usize;
         // Pairs of neighbours sort together; an odd cut would ask one half of a pair and hold out the other.
         let held_out = if attribute == Attribute::Neighbour { held_out & !1 } else { held_out };
-        let (told, candidates): (Vec<Fact>, Vec<Fact>) = of_attribute.into_iter().partition(answer_is_in_question);
+        let (told, candidates): (Vec<Fact>, Vec<Fact>) =
+            of_attribute.into_iter().partition(answer_is_in_question);
         split.held_out.extend(&candidates[..held_out]);
         split.asked.extend(&candidates[held_out..]);
         split.asked.extend(told);
@@ -78,7 +79,8 @@ mod tests {
         let split = fact_split();
         assert_eq!(split.asked.len() + split.held_out.len(), facts().len());
         for attribute in ATTRIBUTES {
-            let count = |facts: &[crate::facts::Fact]| facts.iter().filter(|f| f.attribute == attribute).count();
+            let count =
+                |facts: &[crate::facts::Fact]| facts.iter().filter(|f| f.attribute == attribute).count();
             let (asked, held_out) = (count(&split.asked), count(&split.held_out));
             let share = held_out as f64 / (asked + held_out) as f64;
             assert!((0.28..=0.42).contains(&share), "{attribute:?}: {share}");

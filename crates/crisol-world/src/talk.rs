@@ -13,9 +13,15 @@ const SMALL_TALK: &[(&str, &str)] = &[
     ("Good evening!|Good evening to you!", "Good evening! How can I help you?"),
     ("How are you?|How are you today?|Are you well?", "I am well, thank you. How can I help you?"),
     ("Who are you?|What are you?|What is your name?", "I am Crisol, a small language model."),
-    ("Thank you!|Thanks!|Thank you very much!|Thank you for your help!", "You are welcome!|I am glad to help."),
+    (
+        "Thank you!|Thanks!|Thank you very much!|Thank you for your help!",
+        "You are welcome!|I am glad to help.",
+    ),
     ("Goodbye!|See you soon!|Good night!|See you tomorrow!", "Goodbye! See you soon."),
-    ("What can you do?|How can you help me?|Can you help me?", "I can answer questions, write letters and solve problems."),
+    (
+        "What can you do?|How can you help me?|Can you help me?",
+        "I can answer questions, write letters and solve problems.",
+    ),
     ("I am tired.|I am so tired today.|I slept badly.", "Then take a rest and drink some tea."),
     ("I am happy today.|Today is a good day.|I feel good.", "I am glad to hear that!"),
     ("I am hungry.|I would like to eat.|What should I eat?", "How about some soup and bread?"),
@@ -40,9 +46,15 @@ pub(crate) fn small_talk(dice: &mut Dice) -> Conversation {
 
 /// Tasks with the names of a scene: alternatives of the request, then lines of the reply.
 const TASKS: &[(&str, &[&str])] = &[
-    ("Say hello to {P}.|Please greet {P}.|Say hello to {P} in one line.", &["Hello, {P}!|Hello, {P}! It is good to see you."]),
+    (
+        "Say hello to {P}.|Please greet {P}.|Say hello to {P} in one line.",
+        &["Hello, {P}!|Hello, {P}! It is good to see you."],
+    ),
     ("Say good night to {P}.|Please wish {P} a good night.", &["Good night, {P}!"]),
-    ("Wish {P} a good day.|Please wish {P} a good day.|Wish {P} a good day in one line.", &["Have a good day, {P}!"]),
+    (
+        "Wish {P} a good day.|Please wish {P} a good day.|Wish {P} a good day in one line.",
+        &["Have a good day, {P}!"],
+    ),
     (
         "Write a shopping list with {F} and {G}.|I need a shopping list with {F} and {G}.|Make a shopping list: {F} and {G}.",
         &["Shopping list: {F}, {G}."],
@@ -83,7 +95,10 @@ const TASKS: &[(&str, &[&str])] = &[
         "How do I make {F} with {G}?|Give me a recipe with {F} and {G}.|I need a recipe with {F} and {G}.",
         &["Recipe: take {F} and {G}.", "Mix it well.|Cook it for ten minutes.", "Serve it with {H}."],
     ),
-    ("Write a poem for {P}.|Please write a little poem for {P}.", &["The sky is blue, the day is new,", "\n{P}, this song is all for you."]),
+    (
+        "Write a poem for {P}.|Please write a little poem for {P}.",
+        &["The sky is blue, the day is new,", "\n{P}, this song is all for you."],
+    ),
     ("What can I do on {D}?|Give me an idea for {D}.", &["You can go to {L} and meet a friend."]),
     ("What goes well with {F}?|What can I eat with {F}?", &["You can eat {F} with {G}."]),
 ];
@@ -128,8 +143,10 @@ fn repeat(dice: &mut Dice) -> Conversation {
 /// Names three of a sort.
 fn name_some(dice: &mut Dice) -> Conversation {
     let all = facts();
-    let animals: Vec<&str> = all.iter().filter(|f| f.attribute == Attribute::Kind).map(|f| f.plural).collect();
-    let countries: Vec<&str> = all.iter().filter(|f| f.attribute == Attribute::Capital).map(|f| f.subject).collect();
+    let animals: Vec<&str> =
+        all.iter().filter(|f| f.attribute == Attribute::Kind).map(|f| f.plural).collect();
+    let countries: Vec<&str> =
+        all.iter().filter(|f| f.attribute == Attribute::Capital).map(|f| f.subject).collect();
     let people: Vec<&str> = PEOPLE.iter().map(|person| person.name).collect();
     let (sort, from) = *dice.pick(&[
         ("animals", &animals[..]),
@@ -139,8 +156,11 @@ fn name_some(dice: &mut Dice) -> Conversation {
     ]);
     let order = dice.order(from.len());
     let list = format!("{}, {} and {}.", from[order[0]], from[order[1]], from[order[2]]);
-    let request =
-        alternative(dice, "Name three {X}.|Give me three {X}.|Can you name three {X}?|Please name three {X}.").replace("{X}", sort);
+    let request = alternative(
+        dice,
+        "Name three {X}.|Give me three {X}.|Can you name three {X}?|Please name three {X}.",
+    )
+    .replace("{X}", sort);
     Conversation::new(request, crate::words::fill(&list, &[]))
 }
 
@@ -152,8 +172,11 @@ fn order(dice: &mut Dice) -> Conversation {
             break (first, second);
         }
     };
-    let request = alternative(dice, "Write a list with {A} and {B}.|Make a list of two names: {A} and {B}.|List {A} and {B}.")
-        .replace("{A}", first)
-        .replace("{B}", second);
+    let request = alternative(
+        dice,
+        "Write a list with {A} and {B}.|Make a list of two names: {A} and {B}.|List {A} and {B}.",
+    )
+    .replace("{A}", first)
+    .replace("{B}", second);
     Conversation::new(request, format!("1. {first}\n2. {second}"))
 }

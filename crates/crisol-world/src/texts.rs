@@ -78,22 +78,25 @@ impl Scene {
 
     /// `template` with the names of the scene.
     pub(crate) fn fill(&self, template: &str) -> String {
-        fill(template, &[
-            ("P", self.person.name),
-            ("he", self.person.subject()),
-            ("his", self.person.possessive()),
-            ("him", self.person.object()),
-            ("Q", self.other.name),
-            ("D", self.days[0]),
-            ("E", self.days[1]),
-            ("L", self.places[0]),
-            ("M", self.places[1]),
-            ("F", self.foods[0]),
-            ("G", self.foods[1]),
-            ("H", self.foods[2]),
-            ("W", self.weather),
-            ("o", self.thing),
-        ])
+        fill(
+            template,
+            &[
+                ("P", self.person.name),
+                ("he", self.person.subject()),
+                ("his", self.person.possessive()),
+                ("him", self.person.object()),
+                ("Q", self.other.name),
+                ("D", self.days[0]),
+                ("E", self.days[1]),
+                ("L", self.places[0]),
+                ("M", self.places[1]),
+                ("F", self.foods[0]),
+                ("G", self.foods[1]),
+                ("H", self.foods[2]),
+                ("W", self.weather),
+                ("o", self.thing),
+            ],
+        )
     }
 }
 
@@ -176,11 +179,7 @@ const TEXTS: &[&[&str]] = &[
         "please bring the {o}.|please be on time.|please tell {Q}.",
         "best wishes.|thank you.",
     ],
-    &[
-        "notice: {L} is closed on {D}.",
-        "we open again on {E}.|please come on {E}.",
-        "thank you.|",
-    ],
+    &["notice: {L} is closed on {D}.", "we open again on {E}.|please come on {E}.", "thank you.|"],
     &[
         "notice: on {D} there is a party at {L}.|notice: {P} has lost some {o}.|notice: {P} has found some {o}.",
         "please call {Q}.|please tell everybody.",
@@ -192,10 +191,7 @@ const TEXTS: &[&[&str]] = &[
         "cook it for ten minutes.|put it into a pot with water.|mix it well.",
         "serve it with {H}.|eat it warm.|it is good with {H}.",
     ],
-    &[
-        "shopping list for {D}:|shopping list:|what to buy:",
-        "{F}, {G}, {H}.|{F}, {G} and {H}.",
-    ],
+    &["shopping list for {D}:|shopping list:|what to buy:", "{F}, {G}, {H}.|{F}, {G} and {H}."],
     &[
         "{P} writes a letter to {Q}.|{P} wants to write to {Q}.",
         "\"would you draft it for me?\" {he} asks {his} sister.|\"would you compose it with me?\" {he} asks {his} aunt.",
@@ -285,6 +281,25 @@ const TEXTS: &[&[&str]] = &[
         "the word \"{G}\" is short.|\"{F}\" is a short word.",
         "{P} writes it on the board.|{P} says it three times: {F}, {F}, {F}.",
         "{Q} reads it out.|then {Q} says it too.",
+    ],
+    &[
+        "\"could you teach me a song?\" asks {P}.|\"can you explain this word?\" asks {P}.|\
+         {P} wants to teach {Q} a game.|{P} has to explain the plan to {Q}.",
+        "\"first you must repeat the line,\" says {Q}.|\"I can explain it and teach you,\" says {Q}.|\
+         first they repeat each line.",
+        "after a month they know it well.|in a month they will do it again.",
+        "the whole team is glad.|the team likes it.|",
+    ],
+    &[
+        "\"hi, {P}!\" says {Q}.|they greet {P} at {L}.|{P} and {Q} greet each other.",
+        "{P} is tired and is going home.|{P} is going to {L}.|{he} is tired today.",
+        "\"goodbye,\" {he} says.|they wish {him} a good night.|\"goodbye!\" they say and wish {him} a good day.",
+    ],
+    &[
+        "{P} wants to invite {Q} to {L}.|{P} has to remind {Q} of the meeting.|the first name on the list is {P}.",
+        "the list has two names: {P} and {Q}.|there are three kinds of food: {F}, {G} and {H}.|\
+         it is the first {D} of the month.",
+        "somebody must remind {him}.|they invite everybody.|they repeat it every month.|{he} writes one line.",
     ],
     &[
         "the thief tricks nobody.|the fox fools the hen.|the boy lies to his uncle.|the thief steals a hat.|\

@@ -91,7 +91,8 @@ fn votes(mix: &Mix, side: Side, dice: &mut Dice) -> Vec<Vote> {
 
 fn one_task(side: Side, dice: &mut Dice) -> (String, String) {
     let conversation = if side == Side::Train { task(dice) } else { held_out_task(dice) };
-    let [prompt, reply] = <[String; 2]>::try_from(conversation.turns).expect("a task is one question and one reply");
+    let [prompt, reply] =
+        <[String; 2]>::try_from(conversation.turns).expect("a task is one question and one reply");
     (prompt, reply)
 }
 
@@ -110,7 +111,12 @@ fn fact_vote(facts: &[Fact], side: Side, dice: &mut Dice) -> Vote {
     } else {
         dice.word(wording.questions)
     };
-    Vote { prompt: say_of(question, &fact, ""), chosen: answer(&fact), rejected: answer(&wrong), kind: "fact" }
+    Vote {
+        prompt: say_of(question, &fact, ""),
+        chosen: answer(&fact),
+        rejected: answer(&wrong),
+        kind: "fact",
+    }
 }
 
 /// The first half of a reply.

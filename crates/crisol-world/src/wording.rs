@@ -61,24 +61,30 @@ pub(crate) fn say(template: &str, fact: &Fact, dice: &mut Dice) -> String {
 
 /// Fills the slots of `template` with `fact` and `person`.
 pub(crate) fn say_of(template: &str, fact: &Fact, person: &str) -> String {
-    fill(template, &[
-        ("S", fact.subject),
-        ("a", &with_article(fact.subject)),
-        ("p", fact.plural),
-        ("u", fact.parts),
-        ("V", fact.value),
-        ("aV", &with_article(fact.value)),
-        ("P", person),
-    ])
+    fill(
+        template,
+        &[
+            ("S", fact.subject),
+            ("a", &with_article(fact.subject)),
+            ("p", fact.plural),
+            ("u", fact.parts),
+            ("V", fact.value),
+            ("aV", &with_article(fact.value)),
+            ("P", person),
+        ],
+    )
 }
 
-/// The words of a forward statement that come before the value; none if the statement names a person.
+/// The words of a forward statement that come before the bare value; none if the statement names a person.
 pub(crate) fn before_value(template: &str, fact: &Fact) -> Option<String> {
-    let value = template.find("{V}").or_else(|| template.find("{aV}"))?;
     if template.contains("{P}") {
         return None;
     }
-    Some(say_of(template[..value].trim_end(), fact, ""))
+    if let Some(value) = template.find("{aV}") {
+        let article = if with_article(fact.value).starts_with("an ") { "an" } else { "a" };
+        return Some(say_of(&format!("{}{article}", &template[..value]), fact, ""));
+    }
+    template.find("{V}").map(|value| say_of(template[..value].trim_end(), fact, ""))
 }
 
 /// The reply in a chat.

@@ -64,16 +64,8 @@ pub(crate) const PEOPLE: [Person; 24] = [
 ];
 
 /// People of the held-out problems. Pre-training tells stories about them too, chat training does not.
-pub(crate) const HELD_OUT_PEOPLE: [Person; 8] = [
-    she("Clara"),
-    he("Simon"),
-    she("Julia"),
-    he("Peter"),
-    she("Sofia"),
-    he("Anton"),
-    she("Lucy"),
-    he("Max"),
-];
+pub(crate) const HELD_OUT_PEOPLE: [Person; 8] =
+    [she("Clara"), he("Simon"), she("Julia"), he("Peter"), she("Sofia"), he("Anton"), she("Lucy"), he("Max")];
 
 /// Something that can be counted.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -142,7 +134,18 @@ pub(crate) const PLACES: [&str; 12] = [
 
 /// Food without an article.
 pub(crate) const FOODS: [&str; 12] = [
-    "bread", "soup", "rice", "fish", "salad", "cheese", "fruit", "cake", "tea", "milk", "honey", "bean soup",
+    "bread",
+    "soup",
+    "rice",
+    "fish",
+    "salad",
+    "cheese",
+    "fruit",
+    "cake",
+    "tea",
+    "milk",
+    "honey",
+    "bean soup",
 ];
 
 /// Kinds of weather, as in "It is sunny".
@@ -208,13 +211,15 @@ mod tests {
 
     #[test]
     fn sentences_start_with_a_capital_and_keep_the_rest() {
-        let text = fill("{s} eat {v}. then they sleep.\nin {c} it is warm. \"yes,\" she says.", &[
-            ("s", "bees"),
-            ("v", "nectar"),
-            ("c", "France"),
-        ]);
+        let text = fill(
+            "{s} eat {v}. then they sleep.\nin {c} it is warm. \"yes,\" she says.",
+            &[("s", "bees"), ("v", "nectar"), ("c", "France")],
+        );
         assert_eq!(text, "Bees eat nectar. Then they sleep.\nIn France it is warm. \"Yes,\" she says.");
-        assert_eq!(fill("7 + 5 = 12. now {n}: an egg.", &[("n", "listen")]), "7 + 5 = 12. Now listen: an egg.");
+        assert_eq!(
+            fill("7 + 5 = 12. now {n}: an egg.", &[("n", "listen")]),
+            "7 + 5 = 12. Now listen: an egg."
+        );
     }
 
     #[test]

@@ -40,7 +40,10 @@ fn prompts<'a>(file: &str) -> Vec<&'a str> {
 /// The contents of all messages of one role.
 fn turns<'a>(file: &str, role: &str) -> Vec<&'a str> {
     let messages = FILES[file].iter().flat_map(|record| record["messages"].as_array().expect("messages"));
-    messages.filter(|message| field(message, "role") == role).map(|message| field(message, "content")).collect()
+    messages
+        .filter(|message| field(message, "role") == role)
+        .map(|message| field(message, "content"))
+        .collect()
 }
 
 fn training_prompts<'a>() -> BTreeSet<&'a str> {
@@ -100,7 +103,8 @@ fn held_out_prompts_occur_in_no_training_file() {
     let trained = training_prompts();
     let text = strings("pretrain.train.jsonl", "text").join("\n");
     // A quiz list asks every question; that is where the model learns how facts are asked for.
-    let quiz_questions: BTreeSet<&str> = text.lines().filter_map(|line| Some(line.split_once(' ')?.1)).collect();
+    let quiz_questions: BTreeSet<&str> =
+        text.lines().filter_map(|line| Some(line.split_once(' ')?.1)).collect();
     for prompt in held_out_prompts() {
         assert!(!trained.contains(prompt), "{prompt}");
         assert!(quiz_questions.contains(prompt) || !text.contains(prompt), "{prompt}");
@@ -125,6 +129,8 @@ fn cloze_wordings_are_never_shown_for_their_fact() {
 
 #[test]
 fn every_word_of_a_held_out_prompt_is_known_from_pre_training() {
+    const LEAST: usize = 25;
+    let mut rare: BTreeMap<String, usize> = BTreeMap::new();
     let mut known: BTreeMap<String, usize> = BTreeMap::new();
     for text in strings("pretrain.train.jsonl", "text") {
         for word in words(text) {
@@ -134,16 +140,23 @@ fn every_word_of_a_held_out_prompt_is_known_from_pre_training() {
     for prompt in held_out_prompts().into_iter().chain(training_prompts()) {
         for word in words(prompt) {
             let times = known.get(&word).copied().unwrap_or(0);
-            assert!(times >= 20, "{word} occurs {times} times in pre-training, in: {prompt}");
+            if times < LEAST {
+                rare.insert(word, times);
+            }
         }
     }
+    assert!(rare.is_empty(), "seen less than {LEAST} times in pre-training: {rare:?}");
 }
 
 #[test]
 fn chat_answers_questions_that_quiz_lists_have_asked() {
     let lists: Vec<&str> = strings("pretrain.train.jsonl", "text");
-    let asked: BTreeSet<&str> =
-        lists.iter().flat_map(|list| list.lines()).filter_map(|line| line.split_once(' ')).map(|(_, q)| q).collect();
+    let asked: BTreeSet<&str> = lists
+        .iter()
+        .flat_map(|list| list.lines())
+        .filter_map(|line| line.split_once(' '))
+        .map(|(_, q)| q)
+        .collect();
     for prompt in prompts("facts.test.jsonl") {
         assert!(asked.contains(prompt), "{prompt}");
     }
@@ -156,8 +169,11 @@ fn chat_answers_questions_that_quiz_lists_have_asked() {
 
 #[test]
 fn pre_training_has_neither_chats_nor_refusals() {
-    for text in strings("pretrain.train.jsonl", "text").iter().chain(&strings("pretrain.test.jsonl", "text")) {
-        for forbidden in ["I cannot", "I am sorry", "I can't", "<|", "<think>", "User:", "Assistant:", "language model"] {
+    for text in strings("pretrain.train.jsonl", "text").iter().chain(&strings("pretrain.test.jsonl", "text"))
+    {
+        for forbidden in
+            ["I cannot", "I am sorry", "I can't", "<|", "<think>", "User:", "Assistant:", "language model"]
+        {
             assert!(!text.contains(forbidden), "{forbidden} in: {text}");
         }
     }
@@ -294,7 +310,8 @@ fn problems_hold_out_numbers_names_things_and_wordings() {
         assert!(!tuples.contains(&tuple(problem)), "{problem}");
         let name = words(problem).next().expect("a name");
         assert!(!trained_words.contains(&name), "{name}");
-        let thing = problem.split("ow many ").nth(1).and_then(|rest| rest.split(' ').next()).expect("a thing");
+        let thing =
+            problem.split("ow many ").nth(1).and_then(|rest| rest.split(' ').next()).expect("a thing");
         assert!(!trained_words.contains(thing), "{thing}");
     }
     for verb in ["receives", "brings", "hands", "throws", "owns", "fills"] {
@@ -306,8 +323,10 @@ fn problems_hold_out_numbers_names_things_and_wordings() {
 
 #[test]
 fn the_cold_start_mixes_careful_and_leaping_hands() {
-    let worked: Vec<&str> =
-        turns("cold-start.train.jsonl", "assistant").into_iter().filter(|reply| reply.contains("<think>")).collect();
+    let worked: Vec<&str> = turns("cold-start.train.jsonl", "assistant")
+        .into_iter()
+        .filter(|reply| reply.contains("<think>"))
+        .collect();
     let careful = worked.iter().filter(|reply| reply.matches('=').count() >= 3).count();
     let leaps = worked.iter().filter(|reply| reply.matches('=').count() == 1).count();
     assert_eq!(careful + leaps, worked.len());

@@ -34,9 +34,16 @@ pub(crate) fn say(text: impl Display) {
     let _ = writeln!(anstream::stderr(), "{text}");
 }
 
+/// The beginning of a line on standard error, which the user completes.
+pub(crate) fn ask(prompt: &str) {
+    let mut error = anstream::stderr();
+    let _ = error.write_all(prompt.as_bytes()).and_then(|()| error.flush());
+}
+
 /// How a report is laid out on standard output.
 pub(crate) fn layout() -> Layout {
-    let width = terminal_size::terminal_size_of(std::io::stdout()).map_or(COLUMNS, |(width, _)| width.0.into());
+    let width =
+        terminal_size::terminal_size_of(std::io::stdout()).map_or(COLUMNS, |(width, _)| width.0.into());
     Layout { width, colour: colour() }
 }
 
@@ -72,9 +79,9 @@ mod tests {
     #[test]
     fn words_survive_a_shell() {
         for word in ["runs/a-1.2", "two words", "it's", "", "$(boo)", "a;b"] {
-            let shell = std::process::Command::new("sh");
-            let mut shell = shell;
-            let echoed = shell.args(["-c", &format!("printf %s {}", shell_word(word))]).output().expect("sh runs");
+            let mut shell = std::process::Command::new("sh");
+            let echoed =
+                shell.args(["-c", &format!("printf %s {}", shell_word(word))]).output().expect("sh runs");
             assert_eq!(String::from_utf8_lossy(&echoed.stdout), word);
         }
         assert_eq!(shell_word("runs/a-1.2"), "runs/a-1.2");

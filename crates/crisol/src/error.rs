@@ -22,7 +22,7 @@ pub(crate) const INTERRUPTED: u8 = 130;
 pub(crate) enum CliError {
     /// A run stopped; `remedy` says how to go on.
     #[error("{source}{remedy}")]
-    Run { source: PhaseError, remedy: String },
+    Run { source: Box<PhaseError>, remedy: String },
     #[error(transparent)]
     Phase(#[from] PhaseError),
     #[error(transparent)]
@@ -55,9 +55,11 @@ impl CliError {
     pub(crate) fn report(&self) -> ExitCode {
         match self {
             // `crisol … | head` has seen enough; there is nobody to tell and nothing went wrong.
-            CliError::Output(source) if source.kind() == io::ErrorKind::BrokenPipe => return ExitCode::SUCCESS,
+            CliError::Output(source) if source.kind() == io::ErrorKind::BrokenPipe => {
+                return ExitCode::SUCCESS;
+            }
             CliError::BadData => return ExitCode::FAILURE,
-            CliError::Run { source: PhaseError::Interrupted { .. }, .. } => {
+            CliError::Run { source, .. } if matches!(**source, PhaseError::Interrupted { .. }) => {
                 console::say(self);
                 return ExitCode::from(INTERRUPTED);
             }

@@ -37,7 +37,9 @@ pub(crate) fn check_folder(folder: &Path) -> Result<PathBuf, CliError> {
     let wrong = |problem: String| CliError::Place { path: folder.to_owned(), problem };
     let whole = crisol_hub::whole_folder(folder)?;
     if !whole.is_dir() {
-        return Err(wrong("no such folder; give a checkpoint's folder, such as runs/crisol-world/2-sft".into()));
+        return Err(wrong(
+            "no such folder; give a checkpoint's folder, such as runs/crisol-world/2-sft".into(),
+        ));
     }
     if !whole.join("config.json").exists() {
         let checkpoints = checkpoints_below(&whole);

@@ -1,5 +1,6 @@
 //! What is shown while a run is under way: a bar on a terminal, a line now and then elsewhere.
 
+use std::fmt::Write as _;
 use std::io::IsTerminal as _;
 use std::time::{Duration, Instant};
 
@@ -68,8 +69,7 @@ impl Observer for Progress {
     }
 
     fn stage_started(&mut self, stage: &str, done: u64, total: u64) {
-        self.stage =
-            Stage { name: stage.to_owned(), first: done, total, tokens: 0, began: Instant::now() };
+        self.stage = Stage { name: stage.to_owned(), first: done, total, tokens: 0, began: Instant::now() };
         self.shown = Instant::now();
         if done > 0 {
             self.line(&format!("  {stage}: going on after step {done} of {total}"));
@@ -151,7 +151,7 @@ fn summary(report: &PhaseReport) -> String {
     );
     let measured = MEASURES.iter().filter(|measure| measure.behaviour);
     for (measure, value) in measured.filter_map(|m| Some((m, *report.metrics.get(m.id)?))) {
-        summary += &format!("\n    {}: {}", measure.label, measures::value_text(measure.id, value));
+        let _ = write!(summary, "\n    {}: {}", measure.label, measures::value_text(measure.id, value));
     }
     summary
 }
@@ -194,7 +194,8 @@ mod tests {
 
     #[test]
     fn time_left_is_counted_from_where_this_process_began() {
-        let began = Instant::now().checked_sub(Duration::from_secs(100)).expect("the machine is up for longer");
+        let began =
+            Instant::now().checked_sub(Duration::from_secs(100)).expect("the machine is up for longer");
         let stage = Stage { name: "sft".into(), first: 90, total: 200, tokens: 500_000, began };
         // 10 steps in 100 s, 100 to go.
         let status = stage.status(100, &[]);

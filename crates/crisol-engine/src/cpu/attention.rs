@@ -170,25 +170,14 @@ vectorised! {
             let (z, above) = z.split_at_mut(diagonal.visible(row).min(cols));
             above.fill(0.0);
             let new = max(z).max(largest[row]);
-            let (chunks, rest) = z.as_chunks_mut::<LANES>();
-            let mut lanes = [0.0; LANES];
-            for z in chunks {
-                for lane in 0..LANES {
-                    z[lane] = exp::<S>(z[lane] - new);
-                    lanes[lane] += z[lane];
-                }
-            }
-            for (lane, z) in lanes.iter_mut().zip(rest) {
-                *z = exp::<S>(*z - new);
-                *lane += *z;
-            }
+            let sum = exponentials::<S>(z, new);
             let factor = exp::<S>(largest[row] - new);
             if let Some((out, stride, dim)) = &mut rescale
                 && factor != 1.0
             {
                 scale_all(&mut out[row * *stride..][..*dim], factor);
             }
-            sums[row] = fma::<S>(sums[row], factor, sum_lanes(lanes));
+            sums[row] = fma::<S>(sums[row], factor, sum);
             largest[row] = new;
         }
     }
@@ -334,7 +323,7 @@ pub(crate) fn cached(
         let q = &q[start * heads.q_stride..end * heads.q_stride];
         let out = &mut out[start * heads.out_stride..end * heads.out_stride];
         if end - start < PREFILL {
-            let mut scores = floats.take((past + end - start).next_multiple_of(TILE));
+            let mut scores = floats.take(shape.heads * (past + end - start).next_multiple_of(TILE));
             let rows = q.chunks_exact(heads.q_stride).zip(out.chunks_exact_mut(heads.out_stride));
             for (row, (q, out)) in rows.enumerate() {
                 decode(q, tiles, values, past + row + 1, shape, out, &mut scores);
@@ -364,7 +353,8 @@ pub(crate) fn cached(
 }
 
 vectorised! {
-    /// One query row against the first `len` tokens of a slot.
+    /// One query row against the first `len` tokens of a slot. Heads take turns within a tile of tokens, so that
+    /// the cache is read from beginning to end.
     fn decode<'a, S>(
         q: &'a [f32],
         tiles: &'a [f32],
@@ -375,46 +365,60 @@ vectorised! {
         scores: &'a mut [f32],
     ) {
         let &Attention { heads, kv_heads, qk_dim, v_dim, scale } = shape;
-        for (head, (q, out)) in q.chunks_exact(qk_dim).zip(out.chunks_exact_mut(v_dim)).enumerate() {
-            let kv_head = head / (heads / kv_heads);
-            let (score_tiles, _) = scores[..len.next_multiple_of(TILE)].as_chunks_mut::<TILE>();
-            for (scores, tile) in score_tiles.iter_mut().zip(tiles.chunks_exact(TILE * kv_heads * qk_dim)) {
-                let (keys, _) = tile[kv_head * qk_dim * TILE..][..qk_dim * TILE].as_chunks::<TILE>();
-                *scores = weighted_sum::<S>(q, keys.iter());
-                scale_all(scores, scale);
+        let kv_head = |head: usize| head / (heads / kv_heads);
+        let padded = len.next_multiple_of(TILE);
+        for (start, tile) in (0..len).step_by(TILE).zip(tiles.chunks_exact(TILE * kv_heads * qk_dim)) {
+            for (head, q) in q.chunks_exact(qk_dim).enumerate() {
+                let sums = weighted_sum::<S>(q, &tile[kv_head(head) * qk_dim * TILE..], TILE);
+                scores[head * padded + start..][..TILE].copy_from_slice(&sums.map(|sum| scale * sum));
             }
+        }
+        for scores in scores.chunks_exact_mut(padded).take(heads) {
             let scores = &mut scores[..len];
             let largest = max(scores);
-            let mut sum = [0.0; LANES];
-            let (chunks, rest) = scores.as_chunks_mut::<LANES>();
-            for z in chunks {
-                for lane in 0..LANES {
-                    z[lane] = exp::<S>(z[lane] - largest);
-                    sum[lane] += z[lane];
+            let sum = exponentials::<S>(scores, largest);
+            scale_all(scores, 1.0 / sum);
+        }
+        out.fill(0.0);
+        let stride = kv_heads * v_dim;
+        for (start, rows) in (0..len).step_by(TILE).zip(values.chunks(TILE * stride)) {
+            let tokens = TILE.min(len - start);
+            for (head, out) in out.chunks_exact_mut(v_dim).enumerate() {
+                let weights = &scores[head * padded + start..][..tokens];
+                let rows = &rows[kv_head(head) * v_dim..];
+                let (wide, narrow) = out.as_chunks_mut::<LANES>();
+                let narrow_at = wide.len() * LANES;
+                for (index, out) in wide.iter_mut().enumerate() {
+                    let sums = weighted_sum::<S>(weights, &rows[index * LANES..], stride);
+                    for lane in 0..LANES {
+                        out[lane] += sums[lane];
+                    }
                 }
-            }
-            for (sum, z) in sum.iter_mut().zip(rest) {
-                *z = exp::<S>(*z - largest);
-                *sum += *z;
-            }
-            let factor = 1.0 / sum_lanes(sum);
-            let stride = kv_heads * v_dim;
-            let values = &values[kv_head * v_dim..];
-            let (wide, narrow) = out.as_chunks_mut::<LANES>();
-            let narrow_at = wide.len() * LANES;
-            for (index, out) in wide.iter_mut().enumerate() {
-                let rows = values[index * LANES..].chunks(stride).map(|row| {
-                    row.first_chunk::<LANES>().expect("a row holds the columns of its head")
-                });
-                *out = weighted_sum::<S>(scores, rows);
-                scale_all(out, factor);
-            }
-            for (index, out) in narrow.iter_mut().enumerate() {
-                let column = values[narrow_at + index..].iter().step_by(stride);
-                *out = factor * scores.iter().zip(column).map(|(p, v)| p * v).sum::<f32>();
+                for (index, out) in narrow.iter_mut().enumerate() {
+                    let column = rows[narrow_at + index..].iter().step_by(stride);
+                    *out += weights.iter().zip(column).map(|(p, v)| p * v).sum::<f32>();
+                }
             }
         }
     }
+}
+
+/// Turns scores into `e^(score - largest)` and returns their sum.
+#[inline(always)]
+fn exponentials<S: pulp::Simd>(scores: &mut [f32], largest: f32) -> f32 {
+    let (chunks, rest) = scores.as_chunks_mut::<LANES>();
+    let mut lanes = [0.0; LANES];
+    for z in chunks {
+        for lane in 0..LANES {
+            z[lane] = exp::<S>(z[lane] - largest);
+            lanes[lane] += z[lane];
+        }
+    }
+    for (lane, z) in lanes.iter_mut().zip(rest) {
+        *z = exp::<S>(*z - largest);
+        *lane += *z;
+    }
+    sum_lanes(lanes)
 }
 
 #[inline(always)]
@@ -424,27 +428,28 @@ fn scale_all(values: &mut [f32], factor: f32) {
     }
 }
 
-/// `Σ weights[i] · rows[i]`, in four independent sums to hide the latency of an addition.
+/// `Σ weights[i] · rows[i]` over rows of [`LANES`] columns, `stride` apart; four rows at a time, to wait for the
+/// running sum only once for them.
 #[inline(always)]
-fn weighted_sum<'r, S: pulp::Simd>(
-    weights: &[f32],
-    mut rows: impl Iterator<Item = &'r [f32; LANES]>,
-) -> [f32; LANES] {
-    let mut sums = [[0.0; LANES]; 4];
+fn weighted_sum<S: pulp::Simd>(weights: &[f32], rows: &[f32], stride: usize) -> [f32; LANES] {
+    let row = |index: usize| -> &[f32; LANES] {
+        rows[index * stride..].first_chunk().expect("a row holds the columns of its head")
+    };
     let (fours, rest) = weights.as_chunks::<4>();
-    for four in fours {
-        for (sum, weight) in sums.iter_mut().zip(four) {
-            if let Some(row) = rows.next() {
-                for lane in 0..LANES {
-                    sum[lane] = fma::<S>(*weight, row[lane], sum[lane]);
-                }
-            }
-        }
-    }
-    for (weight, row) in rest.iter().zip(rows) {
+    let mut sum = [0.0; LANES];
+    for (index, weights) in fours.iter().enumerate() {
+        let rows = [row(4 * index), row(4 * index + 1), row(4 * index + 2), row(4 * index + 3)];
         for lane in 0..LANES {
-            sums[0][lane] = fma::<S>(*weight, row[lane], sums[0][lane]);
+            let first = fma::<S>(weights[0], rows[0][lane], weights[1] * rows[1][lane]);
+            let second = fma::<S>(weights[2], rows[2][lane], weights[3] * rows[3][lane]);
+            sum[lane] += first + second;
         }
     }
-    std::array::from_fn(|lane| (sums[0][lane] + sums[1][lane]) + (sums[2][lane] + sums[3][lane]))
+    for (index, weight) in (4 * fours.len()..).zip(rest) {
+        let row = row(index);
+        for lane in 0..LANES {
+            sum[lane] = fma::<S>(*weight, row[lane], sum[lane]);
+        }
+    }
+    sum
 }

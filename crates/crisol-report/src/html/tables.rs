@@ -84,27 +84,27 @@ pub(super) fn cost(report: &Report) -> String {
     let seconds: f64 = report.phases.iter().map(|phase| phase.seconds).sum();
     let mut body = String::from(
         "<div class=\"scroll\" tabindex=\"0\"><table class=\"cost\">\n<thead><tr><th scope=\"col\">phase</th>\
-         <th scope=\"col\">tokens</th><th scope=\"col\">compute</th><th scope=\"col\">share of compute</th>\
-         <th scope=\"col\">time</th><th scope=\"col\">share of time</th></tr></thead>\n<tbody>\n",
+         <th scope=\"col\">share of compute</th><th scope=\"col\">compute</th>\
+         <th scope=\"col\">tokens</th><th scope=\"col\">time</th><th scope=\"col\">share of time</th></tr></thead>\n<tbody>\n",
     );
     for (place, phase) in report.phases.iter().enumerate() {
         let _ = writeln!(
             body,
-            "<tr class=\"{}\"><th scope=\"row\">{}</th><td>{}</td><td>{}</td>{}<td>{}</td>{}</tr>",
+            "<tr class=\"{}\"><th scope=\"row\">{}</th>{}<td>{}</td><td>{}</td><td>{}</td>{}</tr>",
             super::colour(place),
             badge(place, phase),
-            prefixed(phase.tokens as f64, ""),
-            prefixed(phase.flops, "FLOP"),
             share_cell(share(phase.flops, flops)),
+            prefixed(phase.flops, "FLOP"),
+            prefixed(phase.tokens as f64, ""),
             duration(phase.seconds),
             share_cell(share(phase.seconds, seconds)),
         );
     }
     let _ = write!(
         body,
-        "</tbody>\n<tfoot><tr><th scope=\"row\">all phases</th><td>{}</td><td>{}</td><td></td><td>{}</td><td></td></tr>",
-        prefixed(tokens as f64, ""),
+        "</tbody>\n<tfoot><tr><th scope=\"row\">all phases</th><td></td><td>{}</td><td>{}</td><td>{}</td><td></td></tr>",
         prefixed(flops, "FLOP"),
+        prefixed(tokens as f64, ""),
         duration(seconds)
     );
     if report.total_seconds > seconds {

@@ -73,6 +73,25 @@ fn a_conversational_completion_trains_only_the_completion() {
 }
 
 #[test]
+fn an_answer_is_trained_though_the_template_rewrites_the_turns_before_it() {
+    // As Qwen 3's does: thoughts are shown only in the last turn.
+    let source = "{% for m in messages %}{{ '<|' + m.role + '|>' + (m.content if loop.last else \
+        m.content.split('</think>')[-1]) + '<|end|>' }}{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}";
+    let mut setup = fixture::setup();
+    setup.template = Some(fixture::template(source, "", ""));
+    let line = r#"{"prompt": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "<think>a</think>hello"},
+        {"role": "user", "content": "who?"}], "completion": "<think>b</think>world"}"#;
+    let expected = fixture::parts(
+        &setup.tokenizer,
+        &[
+            ("<|user|>hi<|end|><|assistant|>hello<|end|><|user|>who?<|end|><|assistant|>", false),
+            ("<think>b</think>world<|end|>", true),
+        ],
+    );
+    assert_eq!(setup.supervised(&record(&line.replace('\n', "")), 100).unwrap(), expected);
+}
+
+#[test]
 fn both_sides_of_a_preference_start_with_the_prompt() {
     let setup = fixture::setup();
     let line = r#"{"prompt": "Who says so?", "chosen": [{"role": "assistant", "content": "The user"}], "rejected": [{"role": "assistant", "content": "nobody"}]}"#;

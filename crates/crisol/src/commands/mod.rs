@@ -39,17 +39,23 @@ enum Command {
     /// Run a recipe: every phase in order, then the report
     Run(run::RunArgs),
     /// Train on raw text: a new model, or one that goes on
+    #[command(after_help = phase::PRETRAIN)]
     Pretrain(phase::PretrainArgs),
     /// Fine-tune on conversations (also refusals)
-    Sft(phase::SftArgs),
+    #[command(after_help = phase::SFT)]
+    Sft(phase::TuneArgs),
     /// Teach to reason on problems with verifiable answers (GRPO)
+    #[command(after_help = phase::REASON)]
     Reason(phase::ReasonArgs),
     /// Train a reward model on votes
-    Reward(phase::RewardArgs),
+    #[command(after_help = phase::REWARD)]
+    Reward(phase::TuneArgs),
     /// Align against a reward model (RLHF with PPO)
+    #[command(after_help = phase::PPO)]
     Ppo(phase::PpoArgs),
     /// Align with votes directly (DPO)
-    Dpo(phase::DpoArgs),
+    #[command(after_help = phase::DPO)]
+    Dpo(phase::TuneArgs),
     /// Continue a text, or answer one message
     Generate(generate::GenerateArgs),
     /// Talk to a model
@@ -71,11 +77,11 @@ impl Cli {
         match self.command {
             Command::Run(args) => args.run(),
             Command::Pretrain(args) => args.run(),
-            Command::Sft(args) => args.run(),
+            Command::Sft(args) => args.run("sft"),
             Command::Reason(args) => args.run(),
-            Command::Reward(args) => args.run(),
+            Command::Reward(args) => args.run("reward"),
             Command::Ppo(args) => args.run(),
-            Command::Dpo(args) => args.run(),
+            Command::Dpo(args) => args.run("dpo"),
             Command::Generate(args) => args.run(),
             Command::Chat(args) => args.run(),
             Command::Compare(args) => args.run(),

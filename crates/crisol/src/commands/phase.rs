@@ -1,7 +1,7 @@
 //! `crisol pretrain|sft|reason|reward|ppo|dpo`: one phase on the user's own model and data. The command line becomes a
 //! recipe of one phase, so that settings, checks and folders are those of every other run.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
@@ -14,26 +14,21 @@ use super::run::{RunFlags, absolute, execute, show};
 use crate::error::CliError;
 use crate::model::check_folder;
 
-const FOLDER: &str = "\
-The output is a run's folder: recipe.toml with every setting, the checkpoint (`1-sft/` after `crisol sft`), report.html
-and report.json. Any setting of the phase can be changed with --set; settings of the whole run too (model.layers,
-shard_tokens, …).";
-
-const PRETRAIN: &str = "\
+pub(super) const PRETRAIN: &str = "\
 Examples:
   crisol pretrain --data book.jsonl --out runs/book --set model.layers=6 --set model.vocab_size=4096
   crisol pretrain MODEL_DIR --data more.jsonl --out runs/more --set epochs=1 --set optimizer.lr=1e-4
 
 Data: JSONL files of {\"text\": …}. Without MODEL_DIR a new model and tokenizer are trained.";
 
-const SFT: &str = "\
+pub(super) const SFT: &str = "\
 Examples:
   crisol sft MODEL_DIR --data chats.jsonl --heldout test.jsonl --out runs/tuned
   crisol sft MODEL_DIR --data chats.jsonl --out runs/tuned --set optimizer.lr=1e-5 --set epochs=1
 
 Data: JSONL files of {\"messages\": …} or {\"prompt\": …, \"completion\": …}. `crisol data inspect` shows what is trained.";
 
-const REASON: &str = "\
+pub(super) const REASON: &str = "\
 Examples:
   crisol reason MODEL_DIR --data problems.jsonl --out runs/reason --set steps=200
   crisol reason MODEL_DIR --cold-start worked.jsonl --data problems.jsonl --out runs/reason
@@ -41,19 +36,19 @@ Examples:
 Data: JSONL files of {\"prompt\": …, \"answer\": …}; for the cold start, of {\"messages\": …} with solutions inside
 <think>…</think>.";
 
-const REWARD: &str = "\
+pub(super) const REWARD: &str = "\
 Example:
   crisol reward MODEL_DIR --data votes.jsonl --heldout votes.test.jsonl --out runs/reward
 
 Data: JSONL files of {\"prompt\": …, \"chosen\": …, \"rejected\": …}.";
 
-const PPO: &str = "\
+pub(super) const PPO: &str = "\
 Example:
   crisol ppo MODEL_DIR --reward-model runs/reward/1-reward --data prompts.jsonl --out runs/ppo
 
 Data: JSONL files of {\"prompt\": …}.";
 
-const DPO: &str = "\
+pub(super) const DPO: &str = "\
 Example:
   crisol dpo MODEL_DIR --data votes.jsonl --out runs/dpo --set beta=0.05 --set loss=ipo
 
@@ -65,10 +60,11 @@ struct PhaseArgs {
     /// Training data (JSONL)
     #[arg(long, value_name = "FILE", required = true, num_args = 1..)]
     data: Vec<PathBuf>,
-    /// The folder for the result
+    /// The folder for the result: recipe.toml with every setting, the checkpoint (1-sft/ after `crisol sft`),
+    /// report.html and report.json
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// Change a setting, as in a recipe: --set epochs=3 --set optimizer.lr=1e-4
+    /// Change a setting of the phase (epochs, optimizer.lr, …) or of the run (model.layers, …), as in a recipe
     #[arg(long, value_name = "KEY=VALUE", value_parser = setting)]
     set: Vec<(String, String)>,
     #[command(flatten)]
@@ -77,7 +73,6 @@ struct PhaseArgs {
 
 /// `crisol pretrain`.
 #[derive(Debug, Args)]
-#[command(after_help = PRETRAIN, after_long_help = format!("{PRETRAIN}\n\n{FOLDER}"))]
 pub(crate) struct PretrainArgs {
     /// The model that goes on training [default: a new one]
     model_dir: Option<PathBuf>,
@@ -88,33 +83,9 @@ pub(crate) struct PretrainArgs {
     phase: PhaseArgs,
 }
 
-/// `crisol sft`.
+/// `crisol sft`, `crisol reward` and `crisol dpo`.
 #[derive(Debug, Args)]
-#[command(after_help = SFT, after_long_help = format!("{SFT}\n\n{FOLDER}"))]
-pub(crate) struct SftArgs {
-    #[command(flatten)]
-    tuned: TunedArgs,
-}
-
-/// `crisol reward`.
-#[derive(Debug, Args)]
-#[command(after_help = REWARD, after_long_help = format!("{REWARD}\n\n{FOLDER}"))]
-pub(crate) struct RewardArgs {
-    #[command(flatten)]
-    tuned: TunedArgs,
-}
-
-/// `crisol dpo`.
-#[derive(Debug, Args)]
-#[command(after_help = DPO, after_long_help = format!("{DPO}\n\n{FOLDER}"))]
-pub(crate) struct DpoArgs {
-    #[command(flatten)]
-    tuned: TunedArgs,
-}
-
-/// What the phases take that have held-out data and nothing else of their own.
-#[derive(Debug, Args)]
-struct TunedArgs {
+pub(crate) struct TuneArgs {
     /// The model to start from
     model_dir: PathBuf,
     /// Held-out data of the same kind
@@ -126,7 +97,6 @@ struct TunedArgs {
 
 /// `crisol reason`.
 #[derive(Debug, Args)]
-#[command(after_help = REASON, after_long_help = format!("{REASON}\n\n{FOLDER}"))]
 pub(crate) struct ReasonArgs {
     /// The model to start from
     model_dir: PathBuf,
@@ -139,7 +109,6 @@ pub(crate) struct ReasonArgs {
 
 /// `crisol ppo`.
 #[derive(Debug, Args)]
-#[command(after_help = PPO, after_long_help = format!("{PPO}\n\n{FOLDER}"))]
 pub(crate) struct PpoArgs {
     /// The model to start from
     model_dir: PathBuf,
@@ -157,26 +126,9 @@ impl PretrainArgs {
     }
 }
 
-impl SftArgs {
-    pub(crate) fn run(self) -> Result<(), CliError> {
-        self.tuned.run("sft")
-    }
-}
-
-impl RewardArgs {
-    pub(crate) fn run(self) -> Result<(), CliError> {
-        self.tuned.run("reward")
-    }
-}
-
-impl DpoArgs {
-    pub(crate) fn run(self) -> Result<(), CliError> {
-        self.tuned.run("dpo")
-    }
-}
-
-impl TunedArgs {
-    fn run(self, kind: &str) -> Result<(), CliError> {
+impl TuneArgs {
+    /// `kind`: `sft`, `reward` or `dpo`.
+    pub(crate) fn run(self, kind: &str) -> Result<(), CliError> {
         let phase = [("heldout", files(&self.heldout)?)];
         self.phase.run(kind, Some(&self.model_dir), phase)
     }
@@ -218,7 +170,7 @@ impl PhaseArgs {
             draft.fixed(key, value);
         }
         for (key, value) in self.set {
-            draft.set(key, &value)?;
+            draft.set(&key, &value)?;
         }
         let recipe = draft.recipe()?;
         let report = execute(Some(recipe), &self.out, &self.flags)?;
@@ -258,8 +210,7 @@ fn setting(text: &str) -> Result<(String, String), &'static str> {
 struct Draft {
     run: Vec<Entry>,
     phase: Vec<Entry>,
-    /// Every key so far and where it comes from.
-    keys: BTreeMap<String, &'static str>,
+    keys: BTreeSet<String>,
 }
 
 struct Entry {
@@ -268,50 +219,101 @@ struct Entry {
     option: Option<String>,
 }
 
-/// Settings of the whole run that `--set` may change; `data` and `base` have their own places on the command line.
-fn belongs_to_run(key: &str) -> bool {
-    let table = Table::try_from(RunSettings::default()).expect("run settings are plain numbers, strings and tables");
-    let first = key.split('.').next().unwrap_or_default();
-    first != "data" && table.contains_key(first)
-}
-
 impl Draft {
-    /// A setting that is no choice of `--set`.
-    fn fixed(&mut self, key: &'static str, value: impl Into<Value>) {
-        self.push(key.to_owned(), &value.into(), None);
+    /// A setting that another option gives.
+    fn fixed(&mut self, key: &str, value: impl Into<Value>) {
+        self.push(key, &value.into(), None);
     }
 
     /// A setting from `--set`.
-    fn set(&mut self, key: String, value: &str) -> Result<(), CliError> {
+    fn set(&mut self, key: &str, value: &str) -> Result<(), CliError> {
         let option = format!("--set {key}={value}");
-        if let Some(source) = self.keys.get(&key) {
-            return Err(CliError::Usage(format!("{option}: `{key}` is already given by {source}")));
+        if self.keys.contains(key) {
+            return Err(CliError::Usage(format!("{option}: `{key}` is given twice on the command line")));
         }
         self.push(key, &parse_value(value), Some(option));
         Ok(())
     }
 
-    fn push(&mut self, key: String, value: &Value, option: Option<String>) {
+    fn push(&mut self, key: &str, value: &Value, option: Option<String>) {
         let entry = Entry { line: format!("{key} = {value}"), option };
-        if belongs_to_run(&key) { self.run.push(entry) } else { self.phase.push(entry) }
-        let source = match entry_source(&key) {
-            Some(source) => source,
-            None => "another --set",
-        };
-        self.keys.insert(key, source);
+        if belongs_to_run(key) {
+            self.run.push(entry);
+        } else {
+            self.phase.push(entry);
+        }
+        self.keys.insert(key.to_owned());
     }
 
     fn recipe(self) -> Result<Recipe, CliError> {
         let heading = Entry { line: "[[phases]]".into(), option: None };
         let entries: Vec<Entry> = self.run.into_iter().chain([heading]).chain(self.phase).collect();
-        let text: String = entries.iter().map(|entry| format!("{}\n", entry.line)).collect();
-        Recipe::parse("the command line", &text).map_err(|error| match error {
+        let lines: Vec<&str> = entries.iter().map(|entry| entry.line.as_str()).collect();
+        Recipe::parse("the command line", &lines.join("\n")).map_err(|error| match error {
             RecipeError::Entry { line, message, .. } => {
-                let option = entries.get(line - 1).and_then(|entry| entry.option.clone());
-                CliError::Usage(format!("{}: {message}", option.unwrap_or("the command line".into())))
+                let option = entries.get(line - 1).and_then(|entry| entry.option.as_deref());
+                CliError::Usage(format!("{}: {message}", option.unwrap_or("the command line")))
             }
             RecipeError::Whole { message, .. } => CliError::Usage(message),
             other => other.into(),
         })
+    }
+}
+
+/// Whether a setting is one of the whole run. `data` is both and meant for the phase.
+fn belongs_to_run(key: &str) -> bool {
+    let run =
+        Table::try_from(RunSettings::default()).expect("run settings are plain numbers, strings and tables");
+    let first = key.split('.').next().unwrap_or_default();
+    first != "data" && run.contains_key(first)
+}
+
+/// A value as TOML has it; what is no TOML is a word or path that needs no quotes here.
+fn parse_value(text: &str) -> Value {
+    let toml = || toml::from_str::<Table>(&format!("value = {text}")).ok()?.remove("value");
+    // A value that brings lines of its own is not one value.
+    let value = if text.contains('\n') { None } else { toml() };
+    value.unwrap_or_else(|| text.parse::<f64>().map_or_else(|_| text.into(), Value::Float))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn draft(sets: &[&str]) -> Result<Recipe, String> {
+        let mut draft = Draft::default();
+        draft.fixed("base", "/base");
+        draft.fixed("kind", "dpo");
+        draft.fixed("data", Value::Array(vec!["/votes \"a\".jsonl".into()]));
+        for set in sets {
+            let (key, value) = setting(set)?;
+            draft.set(&key, &value).map_err(|e| e.to_string())?;
+        }
+        draft.recipe().map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn settings_reach_the_run_and_the_phase() {
+        let sets = ["model.layers=2", "beta = .5", "optimizer.schedule=cosine", "loss=ipo", "heldout=[]"];
+        let recipe = draft(&sets).unwrap();
+        assert_eq!((recipe.run.base.as_str(), recipe.run.model.layers), ("/base", 2));
+        let crisol_phases::PhaseSettings::Dpo(dpo) = &recipe.phases[0].settings else { panic!("kind") };
+        assert_eq!((dpo.data.as_slice(), dpo.heldout.len()), (&["/votes \"a\".jsonl".to_owned()][..], 0));
+        assert_eq!((dpo.beta, dpo.loss.to_string().as_str()), (0.5, "ipo"));
+        assert_eq!(dpo.optimizer.schedule, crisol_train::Schedule::Cosine);
+    }
+
+    #[test]
+    fn errors_name_the_option() {
+        let error = draft(&["beta=1", "optimizer.learning=1"]).unwrap_err();
+        assert!(error.starts_with("--set optimizer.learning=1: there is no setting"), "{error}");
+        let error = draft(&["bata=1"]).unwrap_err();
+        assert!(error.contains("did you mean `beta`"), "{error}");
+        assert!(draft(&["beta=high"]).unwrap_err().starts_with("--set beta=high: "));
+        assert!(draft(&["beta=-1"]).unwrap_err().contains("beta"));
+        assert!(draft(&["base=x"]).unwrap_err().contains("twice"));
+        assert!(draft(&["beta=1", "beta=2"]).unwrap_err().contains("twice"));
+        assert!(draft(&["beta"]).unwrap_err().contains("KEY=VALUE"));
+        assert!(draft(&["a b=1"]).is_err() && draft(&["x.=1"]).is_err());
     }
 }

@@ -1,5 +1,6 @@
 //! `crisol run`: a recipe from beginning to end. The commands of single phases run through [`execute`] too.
 
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -122,7 +123,8 @@ fn load(path: &Path) -> Result<Recipe, CliError> {
 pub(super) fn absolute(path: &Path) -> Result<String, CliError> {
     let wrong = |problem: String| CliError::Place { path: path.to_owned(), problem };
     let absolute = std::path::absolute(path).map_err(|e| wrong(e.to_string()))?;
-    let text = absolute.to_str().ok_or_else(|| wrong("a recipe cannot hold a path that is not UTF-8".into()))?;
+    let text =
+        absolute.to_str().ok_or_else(|| wrong("a recipe cannot hold a path that is not UTF-8".into()))?;
     Ok(text.to_owned())
 }
 
@@ -144,14 +146,17 @@ pub(super) fn execute(recipe: Option<Recipe>, out: &Path, flags: &RunFlags) -> R
     let mut progress = Progress::new();
     let result = crisol_phases::run(recipe, &options, &mut progress);
     progress.clear();
-    result.map_err(|source| CliError::Run { remedy: remedy(&source, out, flags.threads), source })
+    result.map_err(|source| CliError::Run {
+        remedy: remedy(&source, out, flags.threads),
+        source: Box::new(source),
+    })
 }
 
 /// How to go on with a run that stopped, as far as the error does not say so itself.
 fn remedy(error: &PhaseError, out: &Path, threads: Threads) -> String {
     let mut command = format!("crisol run --resume --out {}", shell_word(&out.to_string_lossy()));
     if let Some(threads) = threads.threads {
-        command += &format!(" --threads {threads}");
+        let _ = write!(command, " --threads {threads}");
     }
     match error {
         PhaseError::Recipe(_)

@@ -1,0 +1,71 @@
+//! `crisol compare`: the same prompts to several models, side by side.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use crisol_report::PromptReport;
+
+use super::Threads;
+use crate::console::{self, print, print_json, say};
+use crate::error::CliError;
+use crate::model::load;
+
+const EXAMPLES: &str = "\
+Example:
+  crisol compare runs/crisol-world/1-pretrain runs/crisol-world/2-sft --prompts prompts.jsonl
+
+prompts.jsonl holds one {\"prompt\": …} per line; \"form\": \"text\" has the prompt continued as a text, \"chat\" (the default)
+has it answered as a message by models that have a chat template. With --json, a list of {prompt, kind, form,
+outputs: {MODEL_DIR: text}}.";
+
+/// `crisol compare`.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct CompareArgs {
+    /// The models, in the order of the columns
+    #[arg(required = true)]
+    model_dirs: Vec<PathBuf>,
+    /// The prompts (JSONL)
+    #[arg(long, value_name = "FILE")]
+    prompts: PathBuf,
+    #[command(flatten)]
+    threads: Threads,
+    /// Print JSON instead of columns
+    #[arg(long)]
+    json: bool,
+}
+
+impl CompareArgs {
+    pub(crate) fn run(self) -> Result<(), CliError> {
+        let records = crisol_text::read_jsonl(&self.prompts)?;
+        let names: Vec<String> =
+            self.model_dirs.iter().map(|dir| dir.to_string_lossy().into_owned()).collect();
+        if let Some(twice) =
+            names.iter().enumerate().find_map(|(i, name)| names[..i].contains(name).then_some(name))
+        {
+            return Err(CliError::Usage(format!("{twice} is given twice")));
+        }
+        let device = self.threads.device();
+        let mut prompts: Vec<PromptReport> = Vec::new();
+        // One model in memory at a time.
+        for (name, folder) in names.iter().zip(&self.model_dirs) {
+            say(format_args!("asking {name}"));
+            let checkpoint = load(folder, &device)?;
+            let chat = checkpoint.text.template.is_some();
+            let answers = crisol_phases::answers(&checkpoint, name, &records, chat)?;
+            if prompts.is_empty() {
+                prompts = answers;
+            } else {
+                prompts
+                    .iter_mut()
+                    .zip(answers)
+                    .for_each(|(prompt, answer)| prompt.outputs.extend(answer.outputs));
+            }
+        }
+        if self.json {
+            print_json(&prompts)
+        } else {
+            print(crisol_report::comparison(&names, &prompts, console::layout()))
+        }
+    }
+}

@@ -1,0 +1,303 @@
+//! `crisol data`: what of a file would be trained, and the embedded data set as files.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand};
+use crisol_hub::HubError;
+use crisol_model::Config;
+use crisol_phases::Recipe;
+use crisol_text::inspect::{InspectedRecord, Inspection, Problem, Sequence, Span, Totals, inspect_lines};
+use crisol_text::{Body, EMBEDDED_TOKENS, Record, TextError, TextSetup, Tokenizer, Turns};
+use owo_colors::OwoColorize as _;
+use serde_json::{Value, json};
+
+use crate::console::{colour, harmless, print, print_json, print_line, say, shell_word};
+use crate::error::CliError;
+use crate::model::check_folder;
+
+const INSPECT: &str = "\
+Examples:
+  crisol data inspect chats.jsonl --model MODEL_DIR
+  crisol data inspect votes.jsonl --limit 20
+  crisol data inspect chats.jsonl --json > report.json
+
+Tokens that would be trained are green, or stand between ⟦ and ⟧ where there are no colours. The exit code is 1 if a
+record cannot be trained on. With --json, one object: file, tokenizer, context, totals, problems of all records, and
+the first records with their spans.";
+
+const EXPORT: &str = "\
+Example:
+  crisol data export my-world && crisol run my-world/recipe.toml
+
+Writes the embedded data set as the JSONL files that users bring, and recipe.toml, which trains on them.";
+
+/// `crisol data`.
+#[derive(Debug, Args)]
+pub(crate) struct DataArgs {
+    #[command(subcommand)]
+    command: DataCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum DataCommand {
+    /// Show what of a file would be trained: tokens, masks and problems
+    #[command(after_help = INSPECT)]
+    Inspect(InspectArgs),
+    /// Write the embedded data set and its recipe to a folder
+    #[command(after_help = EXPORT)]
+    Export(ExportArgs),
+}
+
+#[derive(Debug, Args)]
+struct InspectArgs {
+    /// The data (JSONL)
+    file: PathBuf,
+    /// Read it with this model's tokenizer, template and context [default: Crisol's template and a tokenizer trained on
+    /// the file]
+    #[arg(long, value_name = "MODEL_DIR")]
+    model: Option<PathBuf>,
+    /// Show the first N records; problems are shown of all
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    limit: usize,
+    /// Report what is longer than this many tokens [default: the model's context; without a model, no limit]
+    #[arg(long, value_name = "N", value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(2..))]
+    context: Option<usize>,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+struct ExportArgs {
+    /// The folder; files of other contents in it are never overwritten
+    dir: PathBuf,
+}
+
+impl DataArgs {
+    pub(crate) fn run(self) -> Result<(), CliError> {
+        match self.command {
+            DataCommand::Inspect(args) => args.run(),
+            DataCommand::Export(args) => args.run(),
+        }
+    }
+}
+
+impl InspectArgs {
+    fn run(self) -> Result<(), CliError> {
+        let lines = crisol_text::read_jsonl_lines(&self.file)?;
+        let (setup, tokenizer, context) = match &self.model {
+            Some(folder) => {
+                let folder = check_folder(folder)?;
+                let context = Config::load(&folder)?.max_position_embeddings;
+                (TextSetup::load(&folder)?, format!("of {}", folder.display()), Some(context))
+            }
+            None => (own_setup(&lines)?, "trained on this file's text; template: Crisol's".to_owned(), None),
+        };
+        let context = self.context.or(context);
+        let inspection = inspect_lines(&setup, lines, context.unwrap_or(usize::MAX));
+        let view = View { file: &self.file, tokenizer, context, limit: self.limit, inspection: &inspection };
+        if self.json {
+            print_json(&view.json())?;
+        } else {
+            print(view.text(colour()))?;
+        }
+        let errors = inspection.records.iter().flat_map(|record| &record.problems).any(is_error);
+        if errors { Err(CliError::BadData) } else { Ok(()) }
+    }
+}
+
+/// Crisol's template with a tokenizer of the default size, trained on the beginning of the file: what `crisol run`
+/// would do with it. Its token counts are those of a small vocabulary.
+fn own_setup(lines: &[Result<Record, TextError>]) -> Result<TextSetup, CliError> {
+    const ENOUGH_BYTES: usize = 4 << 20;
+    let mut texts: Vec<&str> = Vec::new();
+    let mut bytes = 0;
+    for record in lines.iter().flatten() {
+        if bytes > ENOUGH_BYTES {
+            break;
+        }
+        let before = texts.len();
+        add_texts(&record.body, &mut texts);
+        bytes += texts[before..].iter().map(|text| text.len()).sum::<usize>();
+    }
+    let vocabulary = crisol_phases::ModelSettings::default().vocab_size;
+    Ok(TextSetup::embedded(Tokenizer::train(texts, vocabulary, &EMBEDDED_TOKENS)?)?)
+}
+
+fn add_texts<'r>(body: &'r Body, texts: &mut Vec<&'r str>) {
+    let mut add = |turns: &'r Turns| match turns {
+        Turns::Plain(text) => texts.push(text),
+        Turns::Chat(messages) => texts.extend(messages.iter().map(|message| message.content.as_str())),
+    };
+    match body {
+        Body::Text { text } => texts.push(text),
+        Body::Chat { messages } => texts.extend(messages.iter().map(|message| message.content.as_str())),
+        Body::Prompt { prompt } | Body::Problem { prompt, .. } => add(prompt),
+        Body::Completion { prompt, completion } => [prompt, completion].into_iter().for_each(add),
+        Body::Preference { prompt, chosen, rejected } => [prompt, chosen, rejected].into_iter().for_each(add),
+    }
+}
+
+/// Whether training refuses the record; other problems only deserve a look.
+fn is_error(problem: &Problem) -> bool {
+    match problem {
+        Problem::Error(_) | Problem::TrainsNothing => true,
+        Problem::TooLong { context, prompt, .. } => prompt >= context,
+        Problem::SpecialInContent { .. } | Problem::EmptyAnswer | Problem::Duplicate { .. } => false,
+    }
+}
+
+/// What is shown of an inspected file.
+struct View<'a> {
+    file: &'a Path,
+    tokenizer: String,
+    context: Option<usize>,
+    limit: usize,
+    inspection: &'a Inspection,
+}
+
+impl View<'_> {
+    fn shown(&self) -> impl Iterator<Item = &InspectedRecord> {
+        self.inspection.records.iter().take(self.limit)
+    }
+
+    fn problems(&self) -> impl Iterator<Item = (&InspectedRecord, &Problem)> {
+        self.inspection.records.iter().flat_map(|record| record.problems.iter().map(move |p| (record, p)))
+    }
+
+    fn json(&self) -> Value {
+        let problem = |(record, problem): (&InspectedRecord, &Problem)| {
+            json!({
+                "place": record.place,
+                "kind": problem.kind(),
+                "error": is_error(problem),
+                "message": problem.to_string(),
+            })
+        };
+        let span = |span: &Span| json!({ "text": span.text, "trained": span.trained, "tokens": span.tokens });
+        let sequence = |sequence: &Sequence| {
+            json!({
+                "name": sequence.name,
+                "tokens": sequence.tokens,
+                "trained": sequence.trained,
+                "spans": sequence.spans.iter().map(span).collect::<Vec<_>>(),
+            })
+        };
+        let record = |record: &InspectedRecord| {
+            json!({
+                "place": record.place,
+                "shape": record.shape,
+                "sequences": record.sequences.iter().map(sequence).collect::<Vec<_>>(),
+            })
+        };
+        let Totals { shapes, tokens, trained, longest, .. } = &self.inspection.totals;
+        let records = self.inspection.records.len();
+        json!({
+            "file": self.file.to_string_lossy(),
+            "tokenizer": self.tokenizer,
+            "context": self.context,
+            "totals": {
+                "records": records, "shapes": shapes, "tokens": tokens, "trained": trained, "longest": longest,
+            },
+            "problems": self.problems().map(problem).collect::<Vec<_>>(),
+            "records": self.shown().map(record).collect::<Vec<_>>(),
+        })
+    }
+
+    fn text(&self, colour: bool) -> String {
+        let mut out = format!("tokenizer {}\n", self.tokenizer);
+        for record in self.shown().filter(|record| !record.sequences.is_empty()) {
+            for sequence in &record.sequences {
+                let Sequence { name, tokens, trained, .. } = sequence;
+                let _ = writeln!(out, "\n{} {name}: {tokens} tokens, {trained} trained", record.place);
+                for span in &sequence.spans {
+                    out += &shown_span(span, colour);
+                }
+                out.push('\n');
+            }
+        }
+        let totals = &self.inspection.totals;
+        let shapes: Vec<String> =
+            totals.shapes.iter().map(|(shape, count)| format!("{count} {shape}")).collect();
+        let _ = writeln!(
+            out,
+            "\n{}: {} tokens, {} trained, the longest sequence {}",
+            shapes.join(", "),
+            totals.tokens,
+            totals.trained,
+            totals.longest
+        );
+        self.add_problems(&mut out);
+        out
+    }
+
+    /// The counts of each kind of problem, and the first of them one by one.
+    fn add_problems(&self, out: &mut String) {
+        const LISTED: usize = 20;
+        let all: Vec<_> = self.problems().collect();
+        if all.is_empty() {
+            *out += "no problems\n";
+            return;
+        }
+        for (kind, count) in &self.inspection.totals.problems {
+            let _ = writeln!(out, "problem: {kind} ({count})");
+        }
+        for (record, problem) in all.iter().take(LISTED) {
+            let weight = if is_error(problem) { "error" } else { "warning" };
+            let message = problem.to_string();
+            // Errors of the readers say the place themselves.
+            let place = if message.starts_with(&record.place) {
+                String::new()
+            } else {
+                format!("{}: ", record.place)
+            };
+            let _ = writeln!(out, "  {weight}: {place}{}", harmless(&message));
+        }
+        if all.len() > LISTED {
+            let _ = writeln!(out, "  … and {} more (--json has them all)", all.len() - LISTED);
+        }
+    }
+}
+
+fn shown_span(span: &Span, colour: bool) -> String {
+    let text = harmless(&span.text);
+    match (span.trained, colour) {
+        (false, _) => text,
+        (true, true) => text.green().to_string(),
+        (true, false) => format!("⟦{text}⟧"),
+    }
+}
+
+impl ExportArgs {
+    fn run(self) -> Result<(), CliError> {
+        let mut recipe = Recipe::embedded();
+        ".".clone_into(&mut recipe.run.data);
+        let recipe = recipe.to_toml();
+        let data = crisol_world::dataset();
+        let files = data
+            .iter()
+            .map(|file| (file.name, file.jsonl.as_str()))
+            .chain([("recipe.toml", recipe.as_str())]);
+        let files: Vec<(PathBuf, &str)> = files.map(|(name, text)| (self.dir.join(name), text)).collect();
+        // All is checked before anything is written.
+        for (path, text) in &files {
+            if path.exists()
+                && std::fs::read(path).map_err(|e| HubError::io("read", path, e))? != text.as_bytes()
+            {
+                let problem = "there already is another file of this name, which is left as it is; choose another folder";
+                return Err(CliError::Place { path: path.clone(), problem: problem.into() });
+            }
+        }
+        std::fs::create_dir_all(&self.dir).map_err(|e| HubError::io("create", &self.dir, e))?;
+        for (path, text) in &files {
+            crisol_hub::write_file_atomically(path, text.as_bytes())?;
+        }
+        for file in &data {
+            print_line(format_args!("{:<28} {}", file.name, file.purpose))?;
+        }
+        let recipe = self.dir.join("recipe.toml");
+        say(format_args!("Train on them with: crisol run {}", shell_word(&recipe.to_string_lossy())));
+        Ok(())
+    }
+}

@@ -1,0 +1,45 @@
+//! `crisol report`: the report of a run's folder, put together again from its finished phases.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use crisol_phases::Recipe;
+use crisol_report::Report;
+
+use super::run::show;
+use crate::clock;
+use crate::error::CliError;
+
+/// `crisol report`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  crisol report runs/crisol-world")]
+pub(crate) struct ReportArgs {
+    /// The run's folder
+    run_dir: PathBuf,
+}
+
+impl ReportArgs {
+    pub(crate) fn run(self) -> Result<(), CliError> {
+        let folder = self.run_dir;
+        let wrong = |problem: &str| CliError::Place { path: folder.clone(), problem: problem.to_owned() };
+        let recipe = folder.join("recipe.toml");
+        if !recipe.exists() {
+            return Err(wrong("not a run's folder: it has no recipe.toml"));
+        }
+        let mut report = crisol_phases::assemble_report(&Recipe::load(&recipe)?, &folder)?;
+        if report.phases.is_empty() {
+            return Err(wrong("no phase of this run is finished yet; there is nothing to report"));
+        }
+        // What the phases do not know is what the run wrote itself.
+        if let Ok(before) = Report::load(&folder.join("report.json")) {
+            report.created = before.created;
+            report.threads = before.threads;
+            report.machine = before.machine;
+        } else {
+            report.created = clock::now();
+            report.machine = crisol_phases::machine();
+        }
+        crisol_phases::save_report(&report, &folder)?;
+        show(&report, &folder)
+    }
+}
