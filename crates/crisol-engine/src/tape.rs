@@ -151,6 +151,8 @@ impl<'a> Tape<'a> {
         assert!(!self.training, "cached attention has no backward; use an inference tape");
         let rows = self.check_attention(q, k, v, shape, offsets);
         assert_eq!(slots.len() + 1, offsets.len(), "slots of documents");
+        let repeated = slots.iter().enumerate().any(|(i, slot)| slots[..i].contains(slot));
+        assert!(!repeated, "two documents in one slot: {slots:?}");
         assert_eq!(shape.kv_heads * shape.qk_dim, cache.k_dim(), "columns of k in the cache");
         assert_eq!(shape.kv_heads * shape.v_dim, cache.v_dim(), "columns of v in the cache");
         let out = self.value(rows, shape.heads * shape.v_dim);

@@ -1,9 +1,10 @@
 //! Files and folders that are replaced in one step: whoever looks finds the old or the new one, whole.
 //!
-//! A folder `NAME` is filled as `.NAME.writing`, brought to the disk (fsync) and renamed to `.NAME.new`, which is
-//! whole by definition. If there is an old `NAME` it steps aside to `.NAME.old`; the new one takes its place
-//! and the old one is removed. A process may be killed between any two of these steps: [`whole_folder`] finds
-//! the newest whole one at any time, and [`settle_folder`] (run by the next write) finishes what was begun.
+//! A folder `NAME` is filled as `.NAME.writing`, brought to the disk (fsync) and renamed to `.NAME.new`,
+//! which is whole by definition. If there is an old `NAME` it steps aside to `.NAME.old`; the new one takes
+//! its place and the old one is removed. A process may be killed between any two of these steps:
+//! [`whole_folder`] finds the newest whole one at any time, and [`settle_folder`] (run by the next write)
+//! finishes what was begun.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -15,9 +16,10 @@ use crate::HubError;
 /// Marks a folder as written by [`write_folder_atomically`]; no other folder is ever replaced.
 const MARKER: &str = ".crisol";
 
-/// Fills a new folder with `fill(temporary_folder)` and puts it in the place of `path`, which may exist if it is empty
-/// or was written by this function; everything in it is then replaced. On an error (of `fill` or of the disk) the
-/// temporary folder is removed and what was at `path` stays. Parent folders are created.
+/// Fills a new folder with `fill(temporary_folder)` and puts it in the place of `path`, which may exist if
+/// it is empty or was written by this function; everything in it is then replaced. On an error (of `fill`
+/// or of the disk) the temporary folder is removed and what was at `path` stays. Parent folders are
+/// created.
 ///
 /// One writer at a time per `path`.
 pub fn write_folder_atomically<E: From<HubError>>(
@@ -65,8 +67,8 @@ pub fn settle_folder(path: &Path) -> Result<(), HubError> {
     remove_if_there(&old)
 }
 
-/// Where the newest whole version of the folder `path` is: `path` itself unless a writer was interrupted at the
-/// wrong moment. Changes nothing, so it is safe beside a running writer.
+/// Where the newest whole version of the folder `path` is: `path` itself unless a writer was interrupted at
+/// the wrong moment. Changes nothing, so it is safe beside a running writer.
 pub fn whole_folder(path: &Path) -> Result<PathBuf, HubError> {
     if path.exists() {
         return Ok(path.to_owned());
@@ -154,7 +156,8 @@ fn sync_tree(folder: &Path) -> Result<(), HubError> {
     sync(folder)
 }
 
-/// fsync of a file, or of a folder's list of names (which only Unix can open; elsewhere renames are journalled).
+/// fsync of a file, or of a folder's list of names (which only Unix can open; elsewhere renames are
+/// journalled).
 fn sync(path: &Path) -> Result<(), HubError> {
     if cfg!(not(unix)) && path.is_dir() {
         return Ok(());

@@ -97,8 +97,8 @@ impl Tensors {
         self.entries.get(name).map(|entry| entry.shape.as_slice())
     }
 
-    /// Checks that the tensors are exactly `expected` (names and shapes), before any of them is read. Other tensors are an
-    /// error unless `ignored(name)`.
+    /// Checks that the tensors are exactly `expected` (names and shapes), before any of them is read. Other
+    /// tensors are an error unless `ignored(name)`.
     pub fn expect<'a>(
         &self,
         expected: impl IntoIterator<Item = (&'a str, &'a [usize])>,
@@ -237,8 +237,8 @@ pub struct Tensor<'a> {
     pub values: Box<dyn Fn() -> Cow<'a, [f32]> + 'a>,
 }
 
-/// Writes a safetensors file of f32 tensors, in the given order. Not atomic by itself: meant for a file in the folder
-/// that [`crate::write_folder_atomically`] is filling.
+/// Writes a safetensors file of f32 tensors, in the given order. Not atomic by itself: meant for a file in
+/// the folder that [`crate::write_folder_atomically`] is filling.
 pub fn write_tensors(path: &Path, tensors: &[Tensor<'_>]) -> Result<(), HubError> {
     let mut end = 0;
     let infos = tensors.iter().map(|tensor| {

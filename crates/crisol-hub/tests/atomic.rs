@@ -78,7 +78,8 @@ fn what_crisol_did_not_write_is_not_replaced() {
     assert_eq!(fs::read_to_string(&file).expect("still there"), "notes");
 }
 
-/// Every state that a kill between two steps can leave: what is found meanwhile, and what is there after settling.
+/// Every state that a kill between two steps can leave: what is found meanwhile, and what is there after
+/// settling.
 #[test]
 fn after_a_kill_at_any_step_a_whole_folder_is_found() {
     for (there, found) in [

@@ -59,8 +59,8 @@ pub fn load_model(folder: &Path, device: &Device) -> Result<(Model, Params), Mod
     Ok((model, params))
 }
 
-/// Writes a checkpoint folder as a whole or not at all: what transformers needs, and what `extra(folder)` adds
-/// (training state, metrics) to the same folder.
+/// Writes a checkpoint folder as a whole or not at all: what transformers needs, and what `extra(folder)`
+/// adds (training state, metrics) to the same folder.
 pub fn save_checkpoint<E: From<ModelError> + From<HubError>>(
     folder: &Path,
     model: &Model,

@@ -1,7 +1,7 @@
 //! A model's shape, from and to Hugging Face's `config.json`.
 //!
-//! Only what Crisol computes exactly is accepted: an unknown architecture, another activation or scaled rotary
-//! embeddings are refused by name, never approximated.
+//! Only what Crisol computes exactly is accepted: an unknown architecture, another activation or scaled
+//! rotary embeddings are refused by name, never approximated.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -30,7 +30,8 @@ pub enum Head {
         /// Whether the output matrix is the embedding table.
         tied: bool,
     },
-    /// One number per position: a reward or a value (`score.weight`, Hugging Face's sequence classification with one label).
+    /// One number per position: a reward or a value (`score.weight`, Hugging Face's sequence classification
+    /// with one label).
     Scalar,
 }
 
@@ -73,19 +74,20 @@ pub struct Config {
     pub pad_token_id: Option<u32>,
 }
 
-/// Largest accepted value of any size in a config: several times what the largest published models use, and small
-/// enough that products of three do not overflow.
+/// Largest accepted value of any size in a config: several times what the largest published models use, and
+/// small enough that products of three do not overflow.
 const LARGEST_SIZE: usize = 1 << 20;
 
 /// Bounds the memory that a damaged config can ask for before its weights are looked at.
 const MOST_LAYERS: usize = 4096;
 
-/// Bounds the rotary tables, which hold `head_dim` numbers per position: 1 GiB, two million positions of common heads.
+/// Bounds the rotary tables, which hold `head_dim` numbers per position: 1 GiB, two million positions of
+/// common heads.
 const LARGEST_TABLE: usize = 1 << 28;
 
 impl Config {
-    /// A language model with tied head, as many key/value as query heads and a context of 1024 tokens; change the fields
-    /// for anything else.
+    /// A language model with tied head, as many key/value as query heads and a context of 1024 tokens;
+    /// change the fields for anything else.
     pub fn new(
         architecture: Architecture,
         vocab_size: usize,
@@ -183,7 +185,8 @@ impl Config {
         config.problem().map_or(Ok(config), Err)
     }
 
-    /// The `config.json` that transformers loads (its version 4 reads `rope_theta`, version 5 `rope_parameters`).
+    /// The `config.json` that transformers loads (its version 4 reads `rope_theta`, version 5
+    /// `rope_parameters`).
     pub fn to_json(&self) -> Value {
         let (class, model_type) = match self.architecture {
             Architecture::Llama => ("Llama", "llama"),
@@ -244,8 +247,9 @@ impl Config {
         self.num_hidden_layers as u64 * (attention + mlp) as u64 + (self.hidden_size * head) as u64
     }
 
-    /// FLOPs of the forward pass for one token that attends to `context` tokens (on average half the document's length): two
-    /// per weight, and two per scalar of every query·key and weight·value product. Backward costs twice as much again.
+    /// FLOPs of the forward pass for one token that attends to `context` tokens (on average half the
+    /// document's length): two per weight, and two per scalar of every query·key and weight·value product.
+    /// Backward costs twice as much again.
     pub fn flops_per_token(&self, context: f64) -> f64 {
         let attention = 4.0 * (self.num_hidden_layers * self.q_dim()) as f64 * context;
         2.0 * self.matmul_parameters() as f64 + attention
@@ -488,7 +492,8 @@ mod tests {
 
     #[test]
     fn flops_count_every_multiplication() {
-        // By hand for d=4, heads 2 of 2, kv heads 1, ff 6, 1 layer, vocab 10: q 16, k 8, v 8, o 16, ff 3·24, head 40.
+        // By hand for d=4, heads 2 of 2, kv heads 1, ff 6, 1 layer, vocab 10: q 16, k 8, v 8, o 16, ff
+        // 3·24, head 40.
         let config = Config { num_key_value_heads: 1, ..Config::new(Architecture::Llama, 10, 4, 1, 2, 6) };
         assert_eq!(config.matmul_parameters(), 16 + 8 + 8 + 16 + 72 + 40);
         // 3 keys: 4 scalars · 3 products, twice (scores and values), 2 FLOPs each.

@@ -1,8 +1,9 @@
 //! Generation with cached keys and values.
 //!
-//! The prompts are cut into chunks by a rule that looks at their number only; chunks run in parallel. Inside a chunk
-//! batching is continuous: a sequence that ends frees its slot for the next one. Every sequence has a random
-//! stream of its own, so neither its neighbours nor the number of threads change what it says.
+//! The prompts are cut into chunks by a rule that looks at their number only; chunks run in parallel.
+//! Inside a chunk batching is continuous: a sequence that ends frees its slot for the next one. Every
+//! sequence has a random stream of its own, so neither its neighbours nor the number of threads change what
+//! it says.
 
 use std::ops::ControlFlow;
 
@@ -37,8 +38,8 @@ pub enum StopReason {
 pub struct Generated {
     /// The new tokens; the last one is the stop token if `stopped_by` says so.
     pub ids: Vec<u32>,
-    /// Log-probability of each new token under softmax(logits / temperature), whatever top-k and top-p cut away
-    /// (at temperature 1 for greedy generation): what [`Model::token_scores`] gives.
+    /// Log-probability of each new token under softmax(logits / temperature), whatever top-k and top-p cut
+    /// away (at temperature 1 for greedy generation): what [`Model::token_scores`] gives.
     pub logprobs: Vec<f32>,
     /// Why it ended.
     pub stopped_by: StopReason,
@@ -83,8 +84,8 @@ pub fn generate_stream(
     Ok(generated.pop().expect("one prompt gives one result"))
 }
 
-/// Few sequences are spread over up to 16 chunks, many fill the slots of each chunk twice, so that the slots that
-/// free up early are used again.
+/// Few sequences are spread over up to 16 chunks, many fill the slots of each chunk twice, so that the
+/// slots that free up early are used again.
 fn chunk_size(prompts: usize) -> usize {
     prompts.div_ceil(16).clamp(8, 2 * SLOTS)
 }
@@ -212,7 +213,8 @@ impl<'a> Chunk<'a> {
             && self.prompts[group.sequence] == self.prompts[sequence]
     }
 
-    /// Puts prompts into the cache, [`PREFILL_TOKENS`] at a time, and chooses the first token of each sequence.
+    /// Puts prompts into the cache, [`PREFILL_TOKENS`] at a time, and chooses the first token of each
+    /// sequence.
     fn prefill(
         &mut self,
         workspace: &mut Workspace,

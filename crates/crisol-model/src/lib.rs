@@ -1,9 +1,11 @@
 //! Decoder-only language models from a Hugging Face `config.json`: Llama and OLMo-2.
 //!
-//! - [`Config`]: the shape. [`Model`]: the forward pass over a tape: hidden states, then log-probabilities of given tokens,
-//!   a scalar per position, or whole logits.
-//! - [`Checkpoint`]: a model with weights and tokenizer, loaded from and saved to a folder that transformers loads too.
-//! - [`generate`], [`generate_stream`]: text from the same weights. [`score`], [`scalars`]: what the model says about given text.
+//! - [`Config`]: the shape. [`Model`]: the forward pass over a tape: hidden states, then log-probabilities
+//!   of given tokens, a scalar per position, or whole logits.
+//! - [`Checkpoint`]: a model with weights and tokenizer, loaded from and saved to a folder that
+//!   transformers loads too.
+//! - [`generate`], [`generate_stream`]: text from the same weights. [`score`], [`scalars`]: what the model
+//!   says about given text.
 
 mod block;
 mod checkpoint;

@@ -1,7 +1,7 @@
 //! A model: its shape, the ids of its parameters and its forward pass on a tape.
 //!
-//! A [`Model`] holds no weights; it works with every [`Params`] made from its specs (the trained ones, a frozen
-//! [`Params::duplicate`] as reference policy, …).
+//! A [`Model`] holds no weights; it works with every [`Params`] made from its specs (the trained ones, a
+//! frozen [`Params::duplicate`] as reference policy, …).
 
 use std::ops::Range;
 
@@ -43,8 +43,8 @@ impl Model {
         Ok((Model::bind(config, &params), params))
     }
 
-    /// A scalar-head model (reward, value) that starts from the trunk of this one. A language model's head is replaced by
-    /// a fresh `score.weight`; a scalar model's is copied.
+    /// A scalar-head model (reward, value) that starts from the trunk of this one. A language model's head
+    /// is replaced by a fresh `score.weight`; a scalar model's is copied.
     pub fn scalar_from(&self, params: &Params, seed: u64) -> (Model, Params) {
         let config = Config { head: Head::Scalar, ..self.config.clone() };
         let mut new = Params::init(params.device(), specs(&config), seed);
@@ -79,8 +79,9 @@ impl Model {
         &self.config
     }
 
-    /// Final-normed hidden states `[ids.len(), hidden_size]` of the documents `ids[offsets[i]..offsets[i+1]]`, which do
-    /// not see one another. Positions count from each document's start, or on from what its cache slot holds.
+    /// Final-normed hidden states `[ids.len(), hidden_size]` of the documents
+    /// `ids[offsets[i]..offsets[i+1]]`, which do not see one another. Positions count from each document's
+    /// start, or on from what its cache slot holds.
     pub fn hidden(
         &self,
         tape: &mut Tape<'_>,
@@ -104,8 +105,9 @@ impl Model {
         Ok(tape.rms_norm(x, self.final_norm, self.config.rms_norm_eps))
     }
 
-    /// Log-probability of `targets[i]` after row `rows[i]` of the hidden states, and (if asked for, else zeros) the entropy of
-    /// that distribution, as two values `[rows.len(), 1]`. `logit_scale` is 1/temperature.
+    /// Log-probability of `targets[i]` after row `rows[i]` of the hidden states, and (if asked for, else
+    /// zeros) the entropy of that distribution, as two values `[rows.len(), 1]`. `logit_scale` is
+    /// 1/temperature.
     pub fn token_scores(
         &self,
         tape: &mut Tape<'_>,
@@ -200,7 +202,8 @@ fn layer_prefix(layer: usize) -> String {
     format!("model.layers.{layer}.")
 }
 
-/// `theta^(-2i/dim)` for every pair (Su et al. 2021, arXiv:2104.09864), in f32 steps as transformers computes them.
+/// `theta^(-2i/dim)` for every pair (Su et al. 2021, arXiv:2104.09864), in f32 steps as transformers
+/// computes them.
 fn inverse_frequencies(theta: f64, dim: usize) -> Vec<f32> {
     (0..dim).step_by(2).map(|i| 1.0 / (theta as f32).powf(i as f32 / dim as f32)).collect()
 }

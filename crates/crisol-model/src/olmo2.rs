@@ -1,4 +1,5 @@
-//! The OLMo-2 block (Walsh et al. 2025, arXiv:2501.00656, section 3.2). Two differences to Llama, both for stability:
+//! The OLMo-2 block (Walsh et al. 2025, arXiv:2501.00656, section 3.2). Two differences to Llama, both for
+//! stability:
 //! - the RMS-norms stand *after* attention and feed-forward, on what is added to the residual stream;
 //! - QK-norm: queries and keys are RMS-normed before rotation, over all heads together.
 //!

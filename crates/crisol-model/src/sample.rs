@@ -14,8 +14,8 @@ pub struct SamplingOptions {
     pub temperature: f32,
     /// Choose among the `k` most probable tokens only.
     pub top_k: Option<usize>,
-    /// Choose among the fewest most probable tokens whose probabilities sum to at least this only (nucleus sampling, Holtzman et
-    /// al. 2020, arXiv:1904.09751); applied after `top_k`.
+    /// Choose among the fewest most probable tokens whose probabilities sum to at least this only (nucleus
+    /// sampling, Holtzman et al. 2020, arXiv:1904.09751); applied after `top_k`.
     pub top_p: Option<f32>,
     /// Same seed, same tokens.
     pub seed: u64,
@@ -71,9 +71,9 @@ impl Sampler<'_> {
         Sampler { options, weights: Vec::new(), kept: Vec::new() }
     }
 
-    /// A token and its log-probability under softmax(logits / temperature), *before* top-k and top-p cut the distribution:
-    /// the quantity that training computes for the same token, so that the importance ratio starts at 1. Greedy
-    /// choices are scored at temperature 1.
+    /// A token and its log-probability under softmax(logits / temperature), *before* top-k and top-p cut
+    /// the distribution: the quantity that training computes for the same token, so that the importance
+    /// ratio starts at 1. Greedy choices are scored at temperature 1.
     pub(crate) fn draw(&mut self, logits: &[f32], rng: &mut ChaCha8Rng) -> Result<(u32, f32), ModelError> {
         let greedy = self.options.temperature == 0.0;
         let scale = if greedy { 1.0 } else { self.options.temperature.recip() };

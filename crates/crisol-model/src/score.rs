@@ -22,7 +22,8 @@ pub fn score<S: AsRef<[u32]> + Sync>(
     })
 }
 
-/// The scalar head's number at every token: `len` numbers per sequence. A reward model's verdict is the last one.
+/// The scalar head's number at every token: `len` numbers per sequence. A reward model's verdict is the
+/// last one.
 pub fn scalars<S: AsRef<[u32]> + Sync>(
     model: &Model,
     params: &Params,
@@ -31,8 +32,8 @@ pub fn scalars<S: AsRef<[u32]> + Sync>(
     over_shards(model, params, sequences, 0, |tape, hidden, rows, _| model.scalar(tape, hidden, rows))
 }
 
-/// Runs packed shards of sequences in parallel and reads `head(tape, hidden, rows, ids)` for all rows but the last
-/// `without_last` of each sequence.
+/// Runs packed shards of sequences in parallel and reads `head(tape, hidden, rows, ids)` for all rows but
+/// the last `without_last` of each sequence.
 fn over_shards<S: AsRef<[u32]> + Sync>(
     model: &Model,
     params: &Params,

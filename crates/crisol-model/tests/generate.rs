@@ -1,4 +1,5 @@
-//! Generation and scoring: the three ways to a log-probability agree, and neither batching nor threads change what is said.
+//! Generation and scoring: the three ways to a log-probability agree, and neither batching nor threads
+//! change what is said.
 
 use std::ops::ControlFlow;
 
@@ -119,7 +120,8 @@ fn greedy_takes_the_most_probable_token_at_every_step() -> Result<(), ModelError
     let (model, params) = model(Architecture::Olmo2, 1);
     let prompt = sequences(&[6]).remove(0);
     let generated =
-        generate(&model, &params, &[prompt.clone()], &SamplingOptions::greedy(10, vec![]))?.remove(0);
+        generate(&model, &params, std::slice::from_ref(&prompt), &SamplingOptions::greedy(10, vec![]))?
+            .remove(0);
     let mut so_far = prompt;
     for (&id, &logprob) in generated.ids.iter().zip(&generated.logprobs) {
         let continued: Vec<Vec<u32>> =
@@ -142,9 +144,8 @@ fn crowd() -> Vec<Vec<u32>> {
     let lengths: Vec<usize> = (0..100).map(|i| 1 + i * 7 % 30).collect();
     let mut prompts = sequences(&lengths);
     for start in [3, 20, 61] {
-        for i in 1..8 {
-            prompts[start + i] = prompts[start].clone();
-        }
+        let prompt = prompts[start].clone();
+        prompts[start..start + 8].fill(prompt);
     }
     prompts
 }
@@ -157,8 +158,8 @@ fn neither_threads_nor_neighbours_change_what_is_said() -> Result<(), ModelError
     let (model_3, params_3) = model(Architecture::Llama, 3);
     assert_eq!(generate(&model_3, &params_3, &prompts, &options(1))?, all, "bits depend on threads");
 
-    // Alone, through the stream. Only the first sequence of a call has the same random stream, so the others are
-    // compared after a shift of the prompts.
+    // Alone, through the stream. Only the first sequence of a call has the same random stream, so the
+    // others are compared after a shift of the prompts.
     for shift in [0, 3, 40] {
         let shifted = generate(&model_1, &params_1, &prompts[shift..], &options(9))?;
         let mut streamed = Vec::new();

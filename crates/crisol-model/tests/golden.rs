@@ -1,6 +1,6 @@
-//! Crisol against PyTorch and transformers on the same weights: logits, loss, the gradient of every parameter, ten AdamW
-//! steps, and the scalar head. tests/golden/generate.py made the files; it computes documents one by one, while here
-//! they are packed.
+//! Crisol against PyTorch and transformers on the same weights: logits, loss, the gradient of every
+//! parameter, ten AdamW steps, and the scalar head. tests/golden/generate.py made the files; it computes
+//! documents one by one, while here they are packed.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -139,8 +139,8 @@ fn compare(name: &str) -> Result<(), ModelError> {
     }
     for id in params.ids() {
         let spec = params.spec(id);
-        // A bias of the keys adds nearly the same to all scores of a query, which softmax does not see: for slowly
-        // rotating pairs its gradient is rounding noise, and Adam makes whole steps of noise.
+        // A bias of the keys adds nearly the same to all scores of a query, which softmax does not see: for
+        // slowly rotating pairs its gradient is rounding noise, and Adam makes whole steps of noise.
         if spec.name.ends_with("k_proj.bias") {
             continue;
         }

@@ -75,7 +75,7 @@ fn settle_recipe(given: Option<Recipe>, options: &RunOptions<'_>) -> Result<Reci
     let out = options.out.to_path_buf();
     let file = out.join(RECIPE_FILE);
     match (file.exists(), options.resume) {
-        (true, false) => Err(PhaseError::RunExists { out }),
+        (true, false) if holds_work(&out)? => Err(PhaseError::RunExists { out }),
         (false, true) => Err(PhaseError::NothingToResume { out }),
         (true, true) => {
             let recorded = Recipe::load(&file)?;
@@ -88,13 +88,32 @@ fn settle_recipe(given: Option<Recipe>, options: &RunOptions<'_>) -> Result<Reci
             }
             Ok(recorded)
         }
-        (false, false) => {
+        // A run that failed before it saved anything is no reason to ask for another folder.
+        (_, false) => {
             let recipe = given.unwrap_or_else(Recipe::embedded);
             std::fs::create_dir_all(&out).map_err(|e| PhaseError::io(&out, e))?;
             crisol_hub::write_file_atomically(&file, recipe.to_toml().as_bytes())?;
             Ok(recipe)
         }
     }
+}
+
+/// Whether a run's folder holds a finished phase or the state of an unfinished one.
+fn holds_work(out: &Path) -> Result<bool, PhaseError> {
+    let failed = |e| PhaseError::io(out, e);
+    for folder in [out.to_owned(), out.join("progress")] {
+        if !folder.exists() {
+            continue;
+        }
+        for entry in std::fs::read_dir(&folder).map_err(failed)? {
+            let entry = entry.map_err(failed)?.path();
+            let state = crisol_hub::whole_folder(&entry.join("state"))?;
+            if entry.join(PHASE_FILE).exists() || state.exists() {
+                return Ok(true);
+            }
+        }
+    }
+    Ok(false)
 }
 
 fn run_phase(

@@ -167,7 +167,8 @@ impl Kind {
         let mut n = 0;
         while requests.len() < count {
             let parts = Parts {
-                frame: frames[(n / 6) % frames.len()],
+                // The second summand shifts the frames after 30 requests, so that 6 phrases meet all 10 frames.
+                frame: frames[(n + n / 30) % frames.len()],
                 phrase: n % 6,
                 audience: match side {
                     Side::Train => dice.word(self.audiences),

@@ -19,6 +19,8 @@ pub(crate) struct Progress {
     /// Hidden where standard error is no terminal.
     bar: ProgressBar,
     lines: bool,
+    /// Shown when the first phase begins.
+    heading: Option<String>,
     phase: String,
     stage: Stage,
     shown: Instant,
@@ -34,12 +36,12 @@ struct Stage {
 }
 
 impl Progress {
-    pub(crate) fn new() -> Progress {
+    pub(crate) fn new(heading: String) -> Progress {
         let lines = !std::io::stderr().is_terminal();
         let bar = if lines { ProgressBar::hidden() } else { ProgressBar::new_spinner() };
         let now = Instant::now();
         let stage = Stage { name: String::new(), first: 0, total: 0, tokens: 0, began: now };
-        Progress { bar, lines, phase: String::new(), stage, shown: now }
+        Progress { bar, lines, heading: Some(heading), phase: String::new(), stage, shown: now }
     }
 
     /// A line above the bar.
@@ -64,6 +66,9 @@ impl Progress {
 impl Observer for Progress {
     fn phase_started(&mut self, name: &str, position: usize, count: usize) {
         name.clone_into(&mut self.phase);
+        if let Some(heading) = self.heading.take() {
+            self.line(&heading);
+        }
         self.line(&format!("[{position}/{count}] {name}"));
         self.wait("reading data");
     }
@@ -172,6 +177,9 @@ fn short(count: f64) -> String {
 }
 
 fn duration(seconds: f64) -> String {
+    if seconds < 9.95 {
+        return format!("{seconds:.1} s");
+    }
     let seconds = seconds.round() as u64;
     match seconds {
         0..60 => format!("{seconds} s"),
@@ -206,6 +214,7 @@ mod tests {
     #[test]
     fn counts_and_durations() {
         assert_eq!([short(873.0), short(18_234.0), short(1_100_000.0)], ["873", "18.2k", "1.1M"]);
-        assert_eq!([duration(59.4), duration(61.0), duration(7500.0)], ["59 s", "1 min 01 s", "2 h 05 min"]);
+        assert_eq!([duration(0.42), duration(59.4), duration(61.0)], ["0.4 s", "59 s", "1 min 01 s"]);
+        assert_eq!(duration(7500.0), "2 h 05 min");
     }
 }

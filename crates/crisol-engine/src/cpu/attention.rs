@@ -323,7 +323,7 @@ pub(crate) fn cached(
         let q = &q[start * heads.q_stride..end * heads.q_stride];
         let out = &mut out[start * heads.out_stride..end * heads.out_stride];
         if end - start < PREFILL {
-            let mut scores = floats.take(shape.heads * (past + end - start).next_multiple_of(TILE));
+            let mut scores = floats.take(shape.heads * cache.capacity());
             let rows = q.chunks_exact(heads.q_stride).zip(out.chunks_exact_mut(heads.out_stride));
             for (row, (q, out)) in rows.enumerate() {
                 decode(q, tiles, values, past + row + 1, shape, out, &mut scores);

@@ -14,8 +14,8 @@ const EXAMPLES: &str = "\
 Example:
   crisol compare runs/crisol-world/1-pretrain runs/crisol-world/2-sft --prompts prompts.jsonl
 
-prompts.jsonl holds one {\"prompt\": …} per line; \"form\": \"text\" has the prompt continued as a text, \"chat\" (the default)
-has it answered as a message by models that have a chat template. With --json, a list of {prompt, kind, form,
+prompts.jsonl holds one {\"prompt\": …} per line; \"form\": \"text\" has the prompt continued as a text, \"chat\" (the default) \
+has it answered as a message by models that have a chat template. With --json, a list of {prompt, kind, form, \
 outputs: {MODEL_DIR: text}}.";
 
 /// `crisol compare`.

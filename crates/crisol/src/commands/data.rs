@@ -22,8 +22,8 @@ Examples:
   crisol data inspect votes.jsonl --limit 20
   crisol data inspect chats.jsonl --json > report.json
 
-Tokens that would be trained are green, or stand between ⟦ and ⟧ where there are no colours. The exit code is 1 if a
-record cannot be trained on. With --json, one object: file, tokenizer, context, totals, problems of all records, and
+Tokens that would be trained are green, or stand between ⟦ and ⟧ where there are no colours. The exit code is 1 if a \
+record cannot be trained on. With --json, one object: file, tokenizer, context, totals, problems of all records, and \
 the first records with their spans.";
 
 const EXPORT: &str = "\

@@ -20,8 +20,8 @@ Examples:
   crisol generate MODEL_DIR --prompt \"Once upon\" --temperature 0.8 --top-p 0.95 --seed 7
   crisol generate MODEL_DIR --ids 1,2,3 --max-new-tokens 16 --json
 
-Text is taken as it is: nothing is put before it, and special tokens written in it count as such. With --json, one
-object: prompt_ids, ids (the new ones, a stop token included), text (null for a model without tokenizer) and stopped_by
+Text is taken as it is: nothing is put before it, and special tokens written in it count as such. With --json, one \
+object: prompt_ids, ids (the new ones, a stop token included), text (null for a model without tokenizer) and stopped_by \
 (stop_token, length or context).";
 
 /// `crisol generate`.

@@ -33,7 +33,7 @@ Examples:
   crisol reason MODEL_DIR --data problems.jsonl --out runs/reason --set steps=200
   crisol reason MODEL_DIR --cold-start worked.jsonl --data problems.jsonl --out runs/reason
 
-Data: JSONL files of {\"prompt\": …, \"answer\": …}; for the cold start, of {\"messages\": …} with solutions inside
+Data: JSONL files of {\"prompt\": …, \"answer\": …}; for the cold start, of {\"messages\": …} with solutions inside \
 <think>…</think>.";
 
 pub(super) const REWARD: &str = "\
@@ -76,11 +76,11 @@ struct PhaseArgs {
 pub(crate) struct PretrainArgs {
     /// The model that goes on training [default: a new one]
     model_dir: Option<PathBuf>,
+    #[command(flatten)]
+    phase: PhaseArgs,
     /// Held-out text of the same kind, for bits per byte
     #[arg(long, value_name = "FILE", num_args = 1..)]
     heldout: Vec<PathBuf>,
-    #[command(flatten)]
-    phase: PhaseArgs,
 }
 
 /// `crisol sft`, `crisol reward` and `crisol dpo`.
@@ -88,11 +88,11 @@ pub(crate) struct PretrainArgs {
 pub(crate) struct TuneArgs {
     /// The model to start from
     model_dir: PathBuf,
+    #[command(flatten)]
+    phase: PhaseArgs,
     /// Held-out data of the same kind
     #[arg(long, value_name = "FILE", num_args = 1..)]
     heldout: Vec<PathBuf>,
-    #[command(flatten)]
-    phase: PhaseArgs,
 }
 
 /// `crisol reason`.
@@ -100,11 +100,11 @@ pub(crate) struct TuneArgs {
 pub(crate) struct ReasonArgs {
     /// The model to start from
     model_dir: PathBuf,
+    #[command(flatten)]
+    phase: PhaseArgs,
     /// Worked solutions to imitate before GRPO [default: none, GRPO from the start]
     #[arg(long, value_name = "FILE", num_args = 1..)]
     cold_start: Vec<PathBuf>,
-    #[command(flatten)]
-    phase: PhaseArgs,
 }
 
 /// `crisol ppo`.
@@ -112,11 +112,11 @@ pub(crate) struct ReasonArgs {
 pub(crate) struct PpoArgs {
     /// The model to start from
     model_dir: PathBuf,
+    #[command(flatten)]
+    phase: PhaseArgs,
     /// The reward model's checkpoint folder
     #[arg(long, value_name = "DIR")]
     reward_model: PathBuf,
-    #[command(flatten)]
-    phase: PhaseArgs,
 }
 
 impl PretrainArgs {
@@ -307,7 +307,7 @@ mod tests {
     fn errors_name_the_option() {
         let error = draft(&["beta=1", "optimizer.learning=1"]).unwrap_err();
         assert!(error.starts_with("--set optimizer.learning=1: there is no setting"), "{error}");
-        let error = draft(&["bata=1"]).unwrap_err();
+        let error = draft(&["betta=1"]).unwrap_err();
         assert!(error.contains("did you mean `beta`"), "{error}");
         assert!(draft(&["beta=high"]).unwrap_err().starts_with("--set beta=high: "));
         assert!(draft(&["beta=-1"]).unwrap_err().contains("beta"));

@@ -9,7 +9,7 @@ use crisol_report::Report;
 use crisol_train::TrainError;
 
 use super::Threads;
-use crate::console::{print, print_line, say, shell_word};
+use crate::console::{print, print_line, shell_word};
 use crate::error::CliError;
 use crate::progress::Progress;
 use crate::{clock, console, interrupt};
@@ -18,10 +18,10 @@ const EXAMPLES: &str = "\
 Examples:
   crisol run                                   the embedded recipe and data, into runs/crisol-world
   crisol run my.toml --out runs/mine --seed 3
-  crisol run --resume --out runs/mine          go on after Ctrl-C, a crash or a power cut: same final bits
+  crisol run --resume --out runs/mine          go on after a stop or crash: same bits
 
-A recipe is a short TOML file; `crisol data export DIR` writes one with every setting. Paths in a recipe are relative
-to its own folder. A run's folder holds recipe.toml (all defaults written out), one checkpoint folder per phase,
+A recipe is a short TOML file; `crisol data export DIR` writes one with every setting. Paths in a recipe are relative \
+to its own folder. A run's folder holds recipe.toml (all defaults written out), one checkpoint folder per phase, \
 report.html and report.json. To change a setting of a stopped run, edit its recipe.toml and resume.";
 
 /// The recipe's name and folder where none is given.
@@ -142,8 +142,9 @@ pub(super) fn execute(recipe: Option<Recipe>, out: &Path, flags: &RunFlags) -> R
         interrupt: interrupt::on_ctrl_c(),
         created: clock::now(),
     };
-    say(format_args!("Run in {} on {} threads", out.display(), device.threads()));
-    let mut progress = Progress::new();
+    let threads =
+        if device.threads() == 1 { "1 thread".into() } else { format!("{} threads", device.threads()) };
+    let mut progress = Progress::new(format!("Run in {} on {threads}", out.display()));
     let result = crisol_phases::run(recipe, &options, &mut progress);
     progress.clear();
     result.map_err(|source| CliError::Run {

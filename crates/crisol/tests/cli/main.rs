@@ -1,0 +1,9 @@
+//! The `crisol` binary from outside: runs on tiny data of the tests' own, what they leave behind, and what is said when
+//! something is wrong.
+
+mod bad_input;
+mod data;
+mod fixture;
+mod models;
+mod resume;
+mod runs;

@@ -1,0 +1,141 @@
+//! Runs that are stopped and go on: they end in the same bits as runs that are not.
+#![cfg(unix)]
+
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::fixture::{Bench, Finished, full_recipe, report, short_recipe, weights};
+
+/// Saves after every step, so that there is much to be interrupted.
+const EAGER: &str = "checkpoint_seconds = 0\n";
+
+fn start(bench: &Bench, arguments: &[&str]) -> Child {
+    bench.command(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary starts")
+}
+
+fn signal(child: &Child, name: &str) {
+    let sent = Command::new("kill").args([&format!("-{name}"), &child.id().to_string()]).status();
+    assert!(sent.expect("there is a kill command").success());
+}
+
+fn wait_for(path: &Path) {
+    let began = Instant::now();
+    while !path.exists() {
+        assert!(began.elapsed() < Duration::from_secs(60), "{} never came", path.display());
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// Both folders hold the same weights and the same report, but for times and the recipe's own path.
+fn assert_same(bench: &Bench, a: &str, b: &str) {
+    let (a, b) = (bench.path(a), bench.path(b));
+    let (of_a, of_b) = (weights(&a), weights(&b));
+    assert!(of_a.keys().eq(of_b.keys()), "{:?} {:?}", of_a.keys(), of_b.keys());
+    for (phase, weights) in &of_a {
+        assert!(*weights == of_b[phase], "the weights of {phase} differ");
+    }
+    assert_eq!(report(&a, &[]), report(&b, &[]));
+}
+
+#[test]
+fn killed_at_any_time_and_resumed() {
+    let bench = Bench::new(&full_recipe(EAGER));
+    let began = Instant::now();
+    bench.crisol(&["run", "tiny.toml", "--out", "whole"]).ok();
+    let whole = began.elapsed();
+    for seed in 1..=3u64 {
+        let out = format!("killed-{seed}");
+        let mut state = seed;
+        let mut kills = 0;
+        loop {
+            let resumed = bench.path(&out).join("recipe.toml").exists();
+            let mut arguments = vec!["run", "tiny.toml", "--out", &out];
+            if resumed {
+                arguments.push("--resume");
+            }
+            let mut child = start(&bench, &arguments);
+            // A linear congruential generator (Knuth's MMIX) is random enough for moments. Half a run at most, so that
+            // there are several; never so little that nothing is ever done.
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let share = 0.1 + 0.4 * (state >> 40) as f64 / f64::from(1 << 24);
+            std::thread::sleep(whole.mul_f64(share));
+            if child.try_wait().expect("the child can be asked").is_some() {
+                let output = child.wait_with_output().expect("the child's output can be read");
+                Finished::of(output).ok();
+                break;
+            }
+            child.kill().expect("a child can be killed");
+            child.wait().expect("a child can be waited for");
+            kills += 1;
+            assert!(kills < 50, "the run makes no progress");
+        }
+        assert!(kills > 0, "it was never killed");
+        assert_same(&bench, "whole", &out);
+    }
+}
+
+#[test]
+fn interrupted_by_ctrl_c_and_resumed() {
+    let bench = Bench::new(&full_recipe(EAGER));
+    bench.crisol(&["run", "tiny.toml", "--out", "whole"]).ok();
+    for (name, waited_for) in [
+        ("INT", "progress/1-pretrain/state"),
+        ("TERM", "progress/2-sft/state"),
+        ("INT", "progress/3-reason/state"),
+    ] {
+        let out = waited_for.replace('/', "-");
+        let child = start(&bench, &["run", "tiny.toml", "--out", &out, "--threads", "1"]);
+        wait_for(&bench.path(&out).join(waited_for));
+        signal(&child, name);
+        let stopped = Finished::of(child.wait_with_output().expect("the child's output can be read"));
+        assert_eq!(stopped.code, Some(130), "{stopped:#?}");
+        assert!(stopped.stderr.contains("everything is saved"), "{}", stopped.stderr);
+        // The message names the command that goes on.
+        let (_, command) =
+            stopped.stderr.rsplit_once("Go on with: crisol ").expect("a command to go on with");
+        let arguments: Vec<&str> = command.split_whitespace().collect();
+        assert!(arguments.ends_with(&["--threads", "1"]), "{arguments:?}");
+        bench.crisol(&arguments).ok();
+        assert_same(&bench, "whole", &out);
+    }
+}
+
+#[test]
+fn a_finished_run_resumes_to_itself() {
+    let bench = Bench::new(&short_recipe(""));
+    let shown = bench.crisol(&["run", "tiny.toml", "--out", "run"]).ok();
+    let before = weights(&bench.path("run"));
+    assert_eq!(bench.crisol(&["run", "--out", "run", "--resume"]).ok(), shown);
+    assert!(weights(&bench.path("run")) == before);
+}
+
+#[test]
+fn another_recipe_or_seed_is_no_way_to_resume() {
+    let bench = Bench::new(&short_recipe(""));
+    bench.crisol(&["run", "tiny.toml", "--out", "run"]).ok();
+    let error = bench.crisol(&["run", "--out", "run", "--resume", "--seed", "9"]).failed(1);
+    assert!(error.contains("seed = 9") && error.contains("seed = 1"), "{error}");
+    let error = bench.crisol(&["run", "tiny.toml", "--out", "run"]).failed(1);
+    assert!(error.contains("already holds a run") && error.contains("--resume"), "{error}");
+    let error = bench.crisol(&["run", "--out", "elsewhere", "--resume"]).failed(1);
+    assert!(error.contains("no run to resume"), "{error}");
+    assert!(!bench.path("elsewhere").exists());
+}
+
+/// A write that fails (here: a limit on the size of files) ends the run with what was there intact.
+#[test]
+fn a_failed_write_loses_nothing() {
+    let bench = Bench::new(&short_recipe(EAGER));
+    bench.crisol(&["run", "tiny.toml", "--out", "whole"]).ok();
+    // The weights take 110 KB; `ulimit -f` counts blocks of 512 or 1024 bytes. The signal that would end the process is
+    // ignored, so that the write fails as it does on a full disk.
+    let script = "trap '' XFSZ; ulimit -f 80; exec \"$0\" run tiny.toml --out full";
+    let mut shell = Command::new("sh");
+    shell.args(["-c", script, env!("CARGO_BIN_EXE_crisol")]).current_dir(bench.path(""));
+    let error = Finished::of(shell.output().expect("there is a shell")).failed(1);
+    assert!(error.contains("full/progress/1-pretrain") && error.contains("cannot write"), "{error}");
+    assert!(error.contains("crisol run --resume --out full"), "{error}");
+    bench.crisol(&["run", "--resume", "--out", "full"]).ok();
+    assert_same(&bench, "whole", "full");
+}
