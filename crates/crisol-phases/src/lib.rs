@@ -35,7 +35,7 @@ pub use context::Observer;
 pub use data::DataSource;
 pub use machine::machine;
 pub use recipe::{Phase, Recipe, RecipeError, RunSettings};
-pub use run::{RunOptions, assemble_report, run, save_report};
+pub use run::{RunOptions, assemble_report, holds_work, run, save_report};
 pub use settings::{
     DpoSettings, ModelSettings, OptimizerSettings, PhaseSettings, PpoSettings, PretrainSettings,
     ReasonSettings, RewardSettings, RolloutSettings, SftSettings,

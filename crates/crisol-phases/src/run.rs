@@ -99,7 +99,7 @@ fn settle_recipe(given: Option<Recipe>, options: &RunOptions<'_>) -> Result<Reci
 }
 
 /// Whether a run's folder holds a finished phase or the state of an unfinished one.
-fn holds_work(out: &Path) -> Result<bool, PhaseError> {
+pub fn holds_work(out: &Path) -> Result<bool, PhaseError> {
     let failed = |e| PhaseError::io(out, e);
     for folder in [out.to_owned(), out.join("progress")] {
         if !folder.exists() {

@@ -12,6 +12,7 @@
 mod arithmetic;
 mod chat;
 mod demos;
+mod dialogues;
 mod dice;
 mod facts;
 mod pretrain;

@@ -5,7 +5,7 @@ use crate::dice::Dice;
 use crate::facts::{ATTRIBUTES, Attribute, Fact, facts};
 use crate::splits::cloze_statement;
 use crate::wording::{before_value, say, say_of, wording};
-use crate::{questions, texts};
+use crate::{dialogues, questions, texts};
 
 /// How often each fact is told in documents about its subject, across subjects, and along one attribute.
 const ROUNDS_BY_SUBJECT: usize = 80;
@@ -15,6 +15,10 @@ const ROUNDS_BY_ATTRIBUTE: usize = 45;
 const TABLES: usize = 12;
 /// How often each question occurs in a quiz list.
 const ROUNDS_OF_QUESTIONS: usize = 7;
+/// How often each question that may be answered is answered in a dialogue.
+const ROUNDS_OF_DIALOGUES: usize = 5;
+/// Dialogues about what the story has just said.
+const STORY_DIALOGUES: usize = 3000;
 /// How often each single step of arithmetic occurs on a page of sums.
 const ROUNDS_OF_SUMS: usize = 10;
 /// Documents of connected arithmetic, by form.
@@ -31,6 +35,8 @@ pub(crate) fn documents() -> (Vec<String>, Vec<String>) {
     let mut dice = Dice::new("pretrain");
     let mut documents = fact_documents(&mut dice);
     documents.extend(questions::lists(ROUNDS_OF_QUESTIONS, &mut dice));
+    documents.extend(dialogues::about_facts(ROUNDS_OF_DIALOGUES, &mut dice));
+    documents.extend((0..STORY_DIALOGUES).map(|_| dialogues::about_a_story(&mut dice)));
     documents.extend(sums(ROUNDS_OF_SUMS, &mut dice));
     documents.extend((0..CHAINS).map(|_| chain(&mut dice)));
     for _ in 0..TOLD {

@@ -82,11 +82,11 @@ impl Observer for Progress {
         // A stage is often the whole phase and then has its name.
         let place = if stage == self.phase { String::new() } else { format!(" {stage}") };
         self.bar.disable_steady_tick();
-        self.bar.set_style(style("  {prefix} [{bar:24}] {pos}/{len}  {wide_msg}").progress_chars("=> "));
-        self.bar.set_prefix(format!("{}{place}", self.phase));
-        self.bar.set_message("");
         self.bar.set_length(total);
         self.bar.set_position(done);
+        self.bar.set_message("");
+        self.bar.set_prefix(format!("{}{place}", self.phase));
+        self.bar.set_style(style("  {prefix} [{bar:24}] {pos}/{len}  {wide_msg}").progress_chars("=> "));
     }
 
     fn step(&mut self, step: u64, tokens: u64, metrics: &[(&str, f64)]) {

@@ -122,13 +122,13 @@ struct Sampling {
     #[arg(long, value_name = "N", default_value_t = 256)]
     max_new_tokens: usize,
     /// Divide logits by this; 0 always takes the most probable token [default: 0, or 1 with --top-k or --top-p]
-    #[arg(long, value_name = "T", value_parser = temperature)]
+    #[arg(long, value_name = "T", allow_negative_numbers = true, value_parser = temperature)]
     temperature: Option<f32>,
     /// Choose among the K most probable tokens only
     #[arg(long, value_name = "K", value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..))]
     top_k: Option<usize>,
     /// Choose among the fewest tokens that have this share of the probability (nucleus sampling)
-    #[arg(long, value_name = "P", value_parser = share)]
+    #[arg(long, value_name = "P", allow_negative_numbers = true, value_parser = share)]
     top_p: Option<f32>,
     /// Seed of the choice; the same seed gives the same text
     #[arg(long, value_name = "N", default_value_t = 0)]

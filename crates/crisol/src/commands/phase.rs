@@ -157,6 +157,8 @@ impl PhaseArgs {
         phase: [(&'static str, Value); N],
     ) -> Result<(), CliError> {
         let mut draft = Draft::default();
+        // Files are named by their whole paths, but the default would be the embedded data set.
+        draft.run.push(Entry { line: "data = \".\"".into(), option: None });
         if let Some(base) = base {
             check_folder(base)?;
             draft.fixed("base", absolute(base)?);

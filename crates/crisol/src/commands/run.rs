@@ -48,7 +48,7 @@ pub(crate) struct RunArgs {
 pub(crate) struct RunFlags {
     // Recipes are TOML, whose whole numbers are signed.
     /// Seed of everything random [default: the recipe's, 1]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(..=i64::MAX as u64))]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u64).range(..=i64::MAX as u64))]
     seed: Option<u64>,
     #[command(flatten)]
     threads: Threads,
@@ -170,6 +170,8 @@ fn remedy(error: &PhaseError, out: &Path, threads: Threads) -> String {
             "\nThe phases before and the last checkpoint are kept. Change {} and go on with: {command}",
             out.join("recipe.toml").display()
         ),
+        // Nothing is lost where nothing was saved.
+        _ if !crisol_phases::holds_work(out).unwrap_or(false) => String::new(),
         _ => format!("\nWhat was finished is kept. When the cause is removed, go on with: {command}"),
     }
 }

@@ -50,7 +50,7 @@ fn recipes_that_cannot_be_run() {
     let cases: [(&str, &str, &[&str]); 9] = [
         ("vocab_size", "vocab_sise", &["tiny.toml, line", "did you mean `vocab_size`?"]),
         ("batch_tokens = 512", "batch_token = 512", &["did you mean `batch_tokens`?"]),
-        ("\"sft\"", "\"stf\"", &["did you mean `sft`?"]),
+        ("\"pretrain\"", "\"pretrian\"", &["did you mean `pretrain`?"]),
         ("layers = 2", "layers = \"two\"", &["`model.layers`", "integer"]),
         ("hidden_size = 32", "hidden_size = 33", &["model.hidden_size (33)", "multiple"]),
         ("layers = 2", "layers = ", &["not valid TOML"]),
@@ -139,7 +139,7 @@ fn a_template_that_never_ends_a_turn() {
 /// Diverging stops the run with a diagnosis, keeps what was good, and the run goes on with a better setting.
 #[test]
 fn a_diverging_phase_keeps_the_phases_before_it() {
-    let wild = "optimizer.lr = 1e30\noptimizer.max_grad_norm = 0\noptimizer.warmup = 0\n";
+    let wild = "optimizer.lr = 1e15\noptimizer.max_grad_norm = 0\noptimizer.warmup = 0\n";
     let recipe = short_recipe("") + wild;
     let bench = Bench::new(&recipe);
     let error = bench.crisol(&["run", "tiny.toml", "--out", "run"]).failed(1);
@@ -150,7 +150,7 @@ fn a_diverging_phase_keeps_the_phases_before_it() {
     bench.crisol(&["generate", "run/1-pretrain", "--prompt", "The"]).ok();
 
     let written = bench.read("run/recipe.toml");
-    let tamed = written.replace("lr = 1e30", "lr = 0.001").replace("lr = 1e+30", "lr = 0.001");
+    let tamed = written.replace("lr = 1000000000000000.0", "lr = 0.001");
     assert_ne!(tamed, written);
     bench.write("run/recipe.toml", &tamed);
     bench.crisol(&["run", "--resume", "--out", "run"]).ok();

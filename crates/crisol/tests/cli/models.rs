@@ -51,8 +51,7 @@ fn sampling_follows_its_seed_and_its_limits() {
 #[test]
 fn generation_ends_where_the_context_does() {
     let bench = Bench::new("");
-    // Sampling hot enough never to choose a stop token would be a matter of luck; ids that leave no room are not.
-    let prompt = vec!["300"; 0].join(",") + &vec!["100"; 63].join(",");
+    let prompt = vec!["100"; 63].join(",");
     let arguments = ["generate", &checkpoint("1-pretrain"), "--ids", &prompt, "--json"];
     let json = bench.crisol(&arguments).json();
     assert_eq!(ids(&json["ids"]).len(), 1);
@@ -87,7 +86,7 @@ fn score_agrees_with_generation() {
     assert_eq!((&by_ids["logprobs"], &by_ids["total"]), (&json["logprobs"], &json["total"]));
     assert!(by_ids.get("bits_per_byte").is_none());
     let table = bench.crisol(&["score", &model, "--text", text]).ok();
-    assert!(table.contains("\"Ana\"") || table.contains("\"A\""), "{table}");
+    assert!(table.lines().count() == id_list.len() + 2 && table.contains("bits per byte"), "{table}");
 
     // Putting a greedily chosen token last is at least as probable as putting any other there.
     let greedy =

@@ -110,8 +110,7 @@ fn accumulation_does_not_change_the_losses() {
 
 #[test]
 fn training_lowers_the_losses() {
-    for (folder, _) in [("1-pretrain", ()), ("2-sft", ()), ("4-refuse", ()), ("4-reward", ()), ("4-dpo", ())]
-    {
+    for folder in ["1-pretrain", "2-sft", "4-refuse", "4-reward", "4-dpo"] {
         let metrics = read(&finished_run().join(folder).join("metrics.jsonl"));
         let loss = |line| serde_json::from_str::<serde_json::Value>(line).unwrap()["loss"].as_f64().unwrap();
         let losses: Vec<f64> = metrics.lines().map(loss).collect();
@@ -166,7 +165,9 @@ fn single_phases_on_own_models_and_data() {
     let model: Vec<String> = model.iter().map(|setting| format!("model.{setting}")).collect();
     let mut new = vec!["pretrain", "--data", "pretrain.jsonl", "--out", "new", "--set", "shard_tokens=256"];
     new.extend(["--set", "batch_tokens=512", "--heldout", "pretrain.jsonl"]);
-    model.iter().for_each(|setting| new.extend(["--set", setting.as_str()]));
+    for setting in &model {
+        new.extend(["--set", setting.as_str()]);
+    }
     bench.crisol(&new).ok();
     assert!(weights(&bench.path("new"))["1-pretrain"] == weights(finished_run())["1-pretrain"]);
 
