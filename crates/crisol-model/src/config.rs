@@ -235,26 +235,6 @@ impl Config {
         json
     }
 
-    /// Weights that a token is multiplied with: all matrices, without the embedding look-up but with the head
-    /// (tied or not). The "N" of 2N FLOPs per token forward (Kaplan et al. 2020, arXiv:2001.08361).
-    pub fn matmul_parameters(&self) -> u64 {
-        let head = match self.head {
-            Head::Language { .. } => self.vocab_size,
-            Head::Scalar => 1,
-        };
-        let attention = 2 * self.hidden_size * (self.q_dim() + self.kv_dim());
-        let mlp = 3 * self.hidden_size * self.intermediate_size;
-        self.num_hidden_layers as u64 * (attention + mlp) as u64 + (self.hidden_size * head) as u64
-    }
-
-    /// FLOPs of the forward pass for one token that attends to `context` tokens (on average half the
-    /// document's length): two per weight, and two per scalar of every query·key and weight·value product.
-    /// Backward costs twice as much again.
-    pub fn flops_per_token(&self, context: f64) -> f64 {
-        let attention = 4.0 * (self.num_hidden_layers * self.q_dim()) as f64 * context;
-        2.0 * self.matmul_parameters() as f64 + attention
-    }
-
     pub(crate) fn q_dim(&self) -> usize {
         self.num_attention_heads * self.head_dim
     }
@@ -488,15 +468,5 @@ mod tests {
             assert!(error.contains(named), "{error:?} does not name {named:?}");
         }
         assert!(Config::parse("{").is_err());
-    }
-
-    #[test]
-    fn flops_count_every_multiplication() {
-        // By hand for d=4, heads 2 of 2, kv heads 1, ff 6, 1 layer, vocab 10: q 16, k 8, v 8, o 16, ff
-        // 3·24, head 40.
-        let config = Config { num_key_value_heads: 1, ..Config::new(Architecture::Llama, 10, 4, 1, 2, 6) };
-        assert_eq!(config.matmul_parameters(), 16 + 8 + 8 + 16 + 72 + 40);
-        // 3 keys: 4 scalars · 3 products, twice (scores and values), 2 FLOPs each.
-        assert_eq!(config.flops_per_token(3.0), 2.0 * 160.0 + 48.0);
     }
 }

@@ -223,16 +223,17 @@ impl<'a> Context<'a> {
         Ok(())
     }
 
-    /// Counts floating-point operations: `tokens` that were trained on and `forward` that only went forward.
+    /// Counts floating-point operations: tokens that were `trained` on, and tokens that only went `forward`, in documents of
+    /// `mean_length` tokens.
     pub(crate) fn count_flops(
         &mut self,
         shape: &ModelShape,
         trained: usize,
         forward: usize,
-        mean_context: f64,
+        mean_length: f64,
     ) {
-        let forward_flops = shape.forward_flops_per_token(mean_context);
-        let training_flops = shape.training_flops_per_token(mean_context);
+        let forward_flops = shape.forward_flops_per_token(mean_length);
+        let training_flops = shape.training_flops_per_token(mean_length);
         self.state.flops += trained as f64 * training_flops + forward as f64 * forward_flops;
     }
 
@@ -324,7 +325,8 @@ pub(crate) fn shape_of(config: &Config) -> ModelShape {
         kv_heads: config.num_key_value_heads,
         head_dim: config.head_dim,
         intermediate: config.intermediate_size,
-        vocab: config.vocab_size,
+        // A scalar head has one output where a language head has the vocabulary.
+        vocab: if config.head == Head::Scalar { 1 } else { config.vocab_size },
         tied: config.head == Head::Language { tied: true },
     }
 }

@@ -52,7 +52,7 @@ pub(crate) fn dpo(
     let total = batches.len() as u64;
     let first = ctx.begin_stage("dpo", total, &mut [Saved::Trainer("policy", &mut trainer)])?;
     if first == 0 {
-        ctx.count_flops(&shape, 0, answer_tokens, answer_tokens as f64 / (4 * pairs.len()) as f64);
+        ctx.count_flops(&shape, 0, answer_tokens, answer_tokens as f64 / (2 * pairs.len()) as f64);
     }
     for step in first..total {
         let batch = Pairs::pack(&pairs, &reference, &batches[step as usize], ctx.run.shard_tokens);
@@ -61,7 +61,7 @@ pub(crate) fn dpo(
         let done = trainer.step(&batch.shards, LOGPROBS, &config, |shard, scores| {
             preference::loss(scores, &batch.reference[shard], &options, batch.size)
         })?;
-        ctx.count_flops(&shape, tokens, 0, tokens as f64 / (2 * batch.size.sequences) as f64);
+        ctx.count_flops(&shape, tokens, 0, tokens as f64 / batch.size.sequences as f64);
         let mut metrics =
             vec![("loss", done.loss), ("grad_norm", done.grad_norm), ("lr", f64::from(config.lr))];
         metrics.extend(done.stats.means());

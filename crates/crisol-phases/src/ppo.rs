@@ -33,7 +33,7 @@ pub(crate) fn ppo(
     let records = ctx.data.all_records(&settings.data)?;
     let prompts: Vec<Vec<u32>> =
         records.iter().map(|record| text.prompt(record, context)).collect::<Result<_, _>>()?;
-    let (judge, judge_params) = load_model(reward_model, ctx.device)?;
+    let (judge, judge_params) = load_model(&crisol_hub::whole_folder(reward_model)?, ctx.device)?;
     // The value model starts from the reward model: it already knows what is worth what.
     let (value_model, value_params) = judge.scalar_from(&judge_params, 0);
 
@@ -116,7 +116,7 @@ pub(crate) fn ppo(
         metrics.extend(policy_stats.means());
         metrics.extend(value_stats.means());
         // Sampling, reward, reference and value: four passes forward; policy and value: two that train.
-        ctx.count_flops(&shape, 2 * tokens, 4 * sampled, sampled as f64 / count / 2.0);
+        ctx.count_flops(&shape, 2 * tokens, 4 * sampled, sampled as f64 / count);
         ctx.end_step(
             step + 1,
             total,

@@ -147,7 +147,7 @@ fn reinforce(
         }
         metrics.push(("lr", f64::from(config.lr)));
         metrics.extend(stats.means());
-        ctx.count_flops(&shape, tokens, forward, sampled as f64 / count / 2.0);
+        ctx.count_flops(&shape, tokens, forward, sampled as f64 / count);
         ctx.end_step(
             step + 1,
             total,

@@ -235,6 +235,17 @@ impl Recipe {
                     phase.settings.kind()
                 )));
             }
+            if let PhaseSettings::Ppo(ppo) = &phase.settings {
+                let judge = &ppo.reward_model;
+                let phase = self.phases[..i].iter().find(|p| p.name == *judge);
+                let usable = phase.is_some_and(|p| p.settings.kind() == "reward")
+                    || (phase.is_none() && Path::new(judge).join("config.json").is_file());
+                if !usable {
+                    return Err(at(format!(
+                        "`reward_model = {judge:?}` is neither an earlier phase of kind reward nor a checkpoint folder"
+                    )));
+                }
+            }
             check_settings(&phase.settings).map_err(at)?;
         }
         Ok(())
@@ -511,6 +522,8 @@ mod tests {
         assert!(message.contains("line 5") && message.contains("sigmoid"), "{message}");
         let message = error("[[phases]]\nkind = \"pretrain\"\nepochs = -1\n");
         assert!(message.contains("epochs"), "{message}");
+        let message = error("[[phases]]\nkind = \"pretrain\"\n[[phases]]\nkind = \"ppo\"\n");
+        assert!(message.contains("neither an earlier phase of kind reward"), "{message}");
         assert!(error("[[phases]]\nkind = \"sft\"\n").contains("needs a model to start from"));
         assert!(error("").contains("at least one phase"));
         assert!(error("seed = [").contains("TOML"));

@@ -43,7 +43,7 @@ pub(crate) fn reward(
         let done = trainer.step(&shards, Output::Scalar, &config, |_, scores| {
             bradley_terry::loss(scores, settings.centring, size)
         })?;
-        ctx.count_flops(&shape, tokens, 0, tokens as f64 / (4 * batch.len()) as f64);
+        ctx.count_flops(&shape, tokens, 0, tokens as f64 / (2 * batch.len()) as f64);
         let mut metrics =
             vec![("loss", done.loss), ("grad_norm", done.grad_norm), ("lr", f64::from(config.lr))];
         metrics.extend(done.stats.means());
@@ -62,7 +62,8 @@ pub(crate) fn reward(
             stats += part;
         }
         for (name, value) in stats.means() {
-            ctx.measure(if name == "accuracy" { "reward_accuracy" } else { name }, value);
+            let name = if name == "accuracy" { "reward_accuracy".into() } else { format!("votes_{name}") };
+            ctx.measure(&name, value);
         }
     }
     Ok(Checkpoint { model, params, text })

@@ -60,7 +60,10 @@ pub fn run(
     let data = DataSource::open(&recipe.run.data);
     for (i, phase) in recipe.phases.iter().enumerate() {
         let folder = options.out.join(recipe.folder(&phase.name));
-        if crisol_hub::whole_folder(&folder)?.join(PHASE_FILE).exists() {
+        // A run that was killed may have left a finished phase under its temporary name, or progress beside it.
+        crisol_hub::settle_folder(&folder)?;
+        if folder.join(PHASE_FILE).exists() {
+            clear_progress(&recipe, phase, options.out);
             continue;
         }
         observer.phase_started(&phase.name, i + 1, recipe.phases.len());
@@ -211,11 +214,16 @@ fn run_phase(
             Ok(())
         },
     )?;
-    // The phase is complete; what is left of its progress is clutter, and no error if it stays.
-    let _ = std::fs::remove_dir_all(&progress);
-    let _ = std::fs::remove_dir(options.out.join("progress"));
+    clear_progress(recipe, phase, options.out);
     observer.phase_finished(&file.report);
     Ok(())
+}
+
+/// Once a phase is complete, what is left of its progress is clutter, and no error if it stays.
+fn clear_progress(recipe: &Recipe, phase: &Phase, out: &Path) {
+    let progress = out.join("progress");
+    let _ = std::fs::remove_dir_all(progress.join(recipe.folder(&phase.name)));
+    let _ = std::fs::remove_dir(progress);
 }
 
 fn starting_folder(recipe: &Recipe, phase: &Phase, out: &Path) -> Option<PathBuf> {

@@ -163,7 +163,7 @@ pub struct RolloutSettings {
     pub max_new_tokens: usize,
     /// Sampling temperature; log-probs are taken at the same temperature.
     pub temperature: f64,
-    /// Optimizer steps' worth of passes over one batch of rollouts.
+    /// Passes over one batch of rollouts.
     pub epochs: usize,
     /// Optimizer steps per pass.
     pub minibatches: usize,

@@ -4,7 +4,7 @@
 use crisol_model::Checkpoint;
 use crisol_report::MaskPicture;
 use crisol_text::inspect::inspect_record;
-use crisol_text::{Example, Record, TextSetup};
+use crisol_text::{Body, Example, Record, TextSetup};
 use crisol_train::Trainer;
 
 use crate::PhaseError;
@@ -52,8 +52,17 @@ pub(crate) fn train_stage(
     Ok(Checkpoint { model, params, text })
 }
 
+/// Conversations and completions, of which the answers are trained, and raw text, all of it trained: a share of the
+/// pre-training text keeps a model from forgetting it.
 fn examples(text: &TextSetup, records: &[Record], context: usize) -> Result<Vec<Example>, PhaseError> {
-    records.iter().map(|record| Ok(text.supervised(record, context)?)).collect()
+    let mut examples = Vec::with_capacity(records.len());
+    for record in records {
+        match &record.body {
+            Body::Text { text: raw } => examples.extend(text.text_documents(&[raw], context)?),
+            _ => examples.push(text.supervised(record, context)?),
+        }
+    }
+    Ok(examples)
 }
 
 /// Shows in the report which tokens of the first records are trained.

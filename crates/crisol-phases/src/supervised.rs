@@ -78,7 +78,7 @@ pub(crate) fn train_next_token(
         let tokens: usize = shards.iter().map(|s| s.ids.len()).sum();
         let config = adamw(optimizer, step, total);
         let done = trainer.step(&shards, LOGPROBS, &config, |_, scores| next_token::loss(scores, size))?;
-        ctx.count_flops(&shape, tokens, 0, tokens as f64 / (2 * batch.len()) as f64);
+        ctx.count_flops(&shape, tokens, 0, tokens as f64 / batch.len() as f64);
         let metrics = [("loss", done.loss), ("grad_norm", done.grad_norm), ("lr", f64::from(config.lr))];
         ctx.end_step(step + 1, total, tokens as u64, &metrics, &mut [Saved::Trainer("model", trainer)])?;
     }

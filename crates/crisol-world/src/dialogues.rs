@@ -11,13 +11,19 @@ use crate::splits::fact_split;
 use crate::wording::{answer, say_of, wording};
 use crate::words::{PEOPLE, Person, THINGS, fill};
 
-const ASKING: [&str; 6] = [
+const ASKING: [&str; 12] = [
     "{P} asks {R}: {Q} {R} says: {A}",
     "{P} wants to know: {Q} {R} says: {A}",
     "The teacher asks {P}: {Q} {P} says: {A}",
     "{Q} {P} asks. {A} {R} says.",
     "{R} tells {P} what {P} asks. {Q} {A}",
     "{P} does not know it. {Q} {R} knows. {A}",
+    "{P}: {Q}\n{R}: {A}",
+    "{P}: {Q} {R}: {A}",
+    "Question: {Q}\nAnswer: {A}",
+    "{Q}\n{A}",
+    "{Q} {A}",
+    "The guest asked: {Q} And this was the answer: {A}",
 ];
 
 /// Dialogues in which each question about a fact that may be asked is asked and answered `rounds` times, some of them

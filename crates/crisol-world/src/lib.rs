@@ -47,11 +47,17 @@ pub struct DataFile {
 /// Every file of the data set, in the order of the phases.
 pub fn dataset() -> Vec<DataFile> {
     let (train, test) = pretrain::documents();
+    let replay = texts(pretrain::replay(&train));
     vec![
         write("pretrain.train.jsonl", "raw text for pre-training and for the tokenizer", texts(train)),
         write("pretrain.test.jsonl", "raw text held out, for bits per byte", texts(test)),
         write("cloze.test.jsonl", "facts to complete, in wordings that pre-training keeps back", cloze()),
         write("question-lists.test.jsonl", "quiz lists to go on with, held out", question_lists()),
+        write(
+            "replay.train.jsonl",
+            "a sample of the pre-training text, mixed into fine-tuning against forgetting",
+            replay,
+        ),
         write("sft.train.jsonl", "conversations for instruction fine-tuning", messages(&chat::sft())),
         write("sft.test.jsonl", "conversations held out, for the loss", messages(&chat::sft_test())),
         write("facts.test.jsonl", "facts asked in a chat that no chat training asks for", facts_test()),

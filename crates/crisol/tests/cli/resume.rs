@@ -36,6 +36,7 @@ fn assert_same(bench: &Bench, a: &str, b: &str) {
         assert!(*weights == of_b[phase], "the weights of {phase} differ");
     }
     assert_eq!(report(&a, &[]), report(&b, &[]));
+    assert!(!b.join("progress").exists(), "finished phases leave no clutter");
 }
 
 #[test]
