@@ -59,6 +59,12 @@ pub(crate) fn cloze_statement(fact: &Fact) -> &'static str {
         .forward
         .iter()
         .filter(|statement| **statement != wording.answer && before_value(statement, fact).is_some())
+        // "Grown pandas eat bamboo" would show "pandas eat bamboo".
+        .filter(|statement| {
+            let words = statement.trim_end_matches('.');
+            let all = wording.forward.iter().chain(wording.backward);
+            all.filter(|other| other.contains(words)).count() == 1
+        })
         .collect();
     let seed = format!("{} {:?}", fact.subject, fact.attribute);
     candidates[fnv1a(seed.as_bytes()) as usize % candidates.len()]

@@ -27,7 +27,8 @@ pub(crate) struct Wording {
     pub(crate) held_out_questions: &'static [&'static str],
     /// A question that follows one about the same subject.
     pub(crate) follow_up: &'static str,
-    /// The reply in a chat.
+    /// The reply in a chat. It names the attribute before the subject, as the question mostly does: a small model
+    /// copies a subject into a sentence that has begun far more reliably than it begins one with it.
     pub(crate) answer: &'static str,
 }
 
@@ -173,7 +174,7 @@ const CONTINENT: Wording = Wording {
     ],
     held_out_questions: &["to which continent does {S} belong?", "which continent does {S} lie in?"],
     follow_up: "and which continent is it in?",
-    answer: "{S} lies in {V}.",
+    answer: "the continent of {S} is {V}.",
 };
 
 const CURRENCY: Wording = Wording {
@@ -296,7 +297,7 @@ const NEIGHBOUR: Wording = Wording {
     ],
     held_out_questions: &["which country shares a border with {S}?", "which country lies beside {S}?"],
     follow_up: "and which country is next to it?",
-    answer: "{S} is next to {V}.",
+    answer: "a neighbour of {S} is {V}.",
 };
 
 const KIND: Wording = Wording {
@@ -337,7 +338,7 @@ const KIND: Wording = Wording {
     ],
     held_out_questions: &["to which group of animals does the {S} belong?", "what sort of animal is {a}?"],
     follow_up: "and what kind of animal is it?",
-    answer: "{a} is {aV}.",
+    answer: "the animal called {S} is {aV}.",
 };
 
 const EATS: Wording = Wording {
@@ -378,7 +379,7 @@ const EATS: Wording = Wording {
     ],
     held_out_questions: &["what do {p} live on?", "what does the {S} like to eat?"],
     follow_up: "and what does it eat?",
-    answer: "{p} eat {V}.",
+    answer: "the favourite food of {p} is {V}.",
 };
 
 const HOME: Wording = Wording {
@@ -419,7 +420,7 @@ const HOME: Wording = Wording {
     ],
     held_out_questions: &["where is the home of the {S}?", "where are {p} at home?"],
     follow_up: "and where does it live?",
-    answer: "{p} live in {V}.",
+    answer: "you find {p} in {V}.",
 };
 
 const LEGS: Wording = Wording {
@@ -460,7 +461,7 @@ const LEGS: Wording = Wording {
     ],
     held_out_questions: &["on how many legs does {a} walk?", "what is the number of legs of {a}?"],
     follow_up: "and how many legs does it have?",
-    answer: "{a} has {V} legs.",
+    answer: "the number of legs of {a} is {V}.",
 };
 
 const SOURCE: Wording = Wording {
@@ -501,7 +502,7 @@ const SOURCE: Wording = Wording {
     ],
     held_out_questions: &["what is the source of {S}?", "from what do people get {S}?"],
     follow_up: "and where does it come from?",
-    answer: "{S} comes from {V}.",
+    answer: "we get {S} from {V}.",
 };
 
 const USE: Wording = Wording {
@@ -542,7 +543,7 @@ const USE: Wording = Wording {
     ],
     held_out_questions: &["what is {S} good for?", "what do people make with {S}?"],
     follow_up: "and what is it used for?",
-    answer: "{S} is used for {V}.",
+    answer: "people use {S} for {V}.",
 };
 
 const UNIT: Wording = Wording {
@@ -583,5 +584,5 @@ const UNIT: Wording = Wording {
     ],
     held_out_questions: &["how many {u} are there in {a}?", "what is the number of {u} in {a}?"],
     follow_up: "and how many {u} does it have?",
-    answer: "{a} has {V} {u}.",
+    answer: "the number of {u} in {a} is {V}.",
 };

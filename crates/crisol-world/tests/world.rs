@@ -160,11 +160,26 @@ fn chat_answers_questions_that_quiz_lists_have_asked() {
     for prompt in prompts("facts.test.jsonl") {
         assert!(asked.contains(prompt), "{prompt}");
     }
-    for list in lists {
-        if list.lines().nth(1).is_some_and(|line| line.ends_with('?')) {
+    for list in &lists {
+        if list.lines().nth(1).is_some_and(|line| line.starts_with("1. ") || line.starts_with("- ")) {
             assert!(list.lines().skip(1).all(|line| line.ends_with('?')), "an answer in a list: {list}");
         }
     }
+}
+
+#[test]
+fn no_text_answers_a_question_about_a_held_out_fact() {
+    let held_out: BTreeSet<&str> = prompts("facts.test.jsonl").into_iter().collect();
+    let mut answered = 0;
+    for text in strings("pretrain.train.jsonl", "text") {
+        let is_list = text.lines().any(|line| line.starts_with("1. ") || line.starts_with("- "));
+        if is_list || !text.contains('?') {
+            continue;
+        }
+        answered += 1;
+        assert!(held_out.iter().all(|question| !text.contains(question)), "{text}");
+    }
+    assert!(answered > 1000, "dialogues ask and answer");
 }
 
 #[test]
