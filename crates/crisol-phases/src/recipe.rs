@@ -53,7 +53,7 @@ impl Default for RunSettings {
             seed: 1,
             data: "world".into(),
             base: String::new(),
-            shard_tokens: 1024,
+            shard_tokens: 512,
             checkpoint_seconds: 30,
             evaluate: true,
             tensorboard: false,

@@ -115,11 +115,10 @@ impl Default for PretrainSettings {
             data: vec!["pretrain.train.jsonl".into()],
             heldout: vec!["pretrain.test.jsonl".into()],
             epochs: 2.0,
-            batch_tokens: 4096,
+            batch_tokens: 1024,
             optimizer: OptimizerSettings {
                 weight_decay: 0.1,
-                warmup: 0.03,
-                ..OptimizerSettings::with(4e-3, Schedule::Wsd)
+                ..OptimizerSettings::with(3e-3, Schedule::Wsd)
             },
         }
     }
@@ -143,10 +142,10 @@ pub struct SftSettings {
 impl Default for SftSettings {
     fn default() -> Self {
         SftSettings {
-            data: vec!["sft.train.jsonl".into()],
+            data: vec!["sft.train.jsonl".into(), "replay.train.jsonl".into()],
             heldout: vec!["sft.test.jsonl".into()],
             epochs: 2.0,
-            batch_tokens: 4096,
+            batch_tokens: 1024,
             optimizer: OptimizerSettings::with(1e-3, Schedule::Wsd),
         }
     }
@@ -214,14 +213,14 @@ impl Default for ReasonSettings {
     fn default() -> Self {
         ReasonSettings {
             cold_start: SftSettings {
-                data: vec!["cold-start.train.jsonl".into()],
+                data: vec!["cold-start.train.jsonl".into(), "replay.train.jsonl".into()],
                 heldout: vec![],
                 epochs: 2.0,
-                batch_tokens: 4096,
-                optimizer: OptimizerSettings::with(6e-4, Schedule::Wsd),
+                batch_tokens: 1024,
+                optimizer: OptimizerSettings::with(5e-4, Schedule::Wsd),
             },
             data: vec!["problems.train.jsonl".into()],
-            steps: 60,
+            steps: 70,
             rollout: RolloutSettings {
                 prompts: 24,
                 group_size: 8,
@@ -241,7 +240,7 @@ impl Default for ReasonSettings {
             kl_estimator: KlEstimator::Squared,
             entropy_coefficient: 0.0,
             skip_zero_spread: true,
-            optimizer: OptimizerSettings { warmup: 0.1, ..OptimizerSettings::with(3e-4, Schedule::Wsd) },
+            optimizer: OptimizerSettings { warmup: 0.1, ..OptimizerSettings::with(5e-4, Schedule::Wsd) },
         }
     }
 }
@@ -268,8 +267,8 @@ impl Default for RewardSettings {
         RewardSettings {
             data: vec!["votes.train.jsonl".into()],
             heldout: vec!["votes.test.jsonl".into()],
-            epochs: 1.0,
-            batch_pairs: 32,
+            epochs: 2.0,
+            batch_pairs: 16,
             centring: 0.01,
             optimizer: OptimizerSettings::with(5e-4, Schedule::Wsd),
         }
@@ -367,7 +366,7 @@ impl Default for DpoSettings {
             data: vec!["votes.train.jsonl".into()],
             heldout: vec!["votes.test.jsonl".into()],
             epochs: 1.0,
-            batch_pairs: 32,
+            batch_pairs: 16,
             loss: PreferenceLoss::Sigmoid,
             beta: 0.1,
             label_smoothing: 0.0,

@@ -1,7 +1,7 @@
 //! Sums, and word problems of several steps with an answer that can be checked.
 //!
 //! A problem follows one person and one kind of thing. The running number stays within 2..=60 and each step adds
-//! or takes away 1..=12 (a problem may start with a product up to 9 x 9), so that every single step is a fact the
+//! or takes away 1..=9 (a problem may start with a product up to 9 x 9), so that every single step is a fact the
 //! tiny model has met many times.
 
 use crate::dice::Dice;
@@ -12,7 +12,7 @@ use crate::words::{HELD_OUT_PEOPLE, HELD_OUT_THINGS, PEOPLE, Person, THINGS, Thi
 const LOWEST: u32 = 2;
 const HIGHEST: u32 = 60;
 /// Largest number that is added or taken away.
-const LARGEST_OPERAND: u32 = 12;
+const LARGEST_OPERAND: u32 = 9;
 
 const START: [&str; 1] = ["{P} has {n} {o}."];
 const HELD_OUT_START: [&str; 2] = ["{P} starts with {n} {o}.", "{P} owns {n} {o}."];

@@ -16,15 +16,15 @@ const TABLES: usize = 12;
 /// How often each question occurs in a quiz list.
 const ROUNDS_OF_QUESTIONS: usize = 7;
 /// How often each question that may be answered is answered in a dialogue.
-const ROUNDS_OF_DIALOGUES: usize = 5;
+const ROUNDS_OF_DIALOGUES: usize = 8;
 /// Dialogues about what the story has just said.
 const STORY_DIALOGUES: usize = 3000;
 /// How often each single step of arithmetic occurs on a page of sums.
 const ROUNDS_OF_SUMS: usize = 10;
 /// Documents of connected arithmetic, by form.
-const CHAINS: usize = 1900;
+const CHAINS: usize = 1500;
 const TOLD: usize = 1700;
-const SOLVED: usize = 3400;
+const SOLVED: usize = 5000;
 /// Letters, notices, stories.
 const TEXTS: usize = 9000;
 /// Documents kept as test text.
