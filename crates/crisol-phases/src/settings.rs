@@ -220,7 +220,7 @@ impl Default for ReasonSettings {
                 optimizer: OptimizerSettings::with(5e-4, Schedule::Wsd),
             },
             data: vec!["problems.train.jsonl".into()],
-            steps: 70,
+            steps: 80,
             rollout: RolloutSettings {
                 prompts: 24,
                 group_size: 8,
@@ -313,7 +313,7 @@ impl Default for PpoSettings {
         PpoSettings {
             reward_model: "reward".into(),
             data: vec!["rlhf.train.jsonl".into()],
-            steps: 40,
+            steps: 70,
             rollout: RolloutSettings {
                 prompts: 128,
                 group_size: 1,
@@ -325,8 +325,8 @@ impl Default for PpoSettings {
             gamma: 1.0,
             lambda: 0.95,
             clip: 0.2,
-            value_clip: 0.2,
-            kl_coefficient: 0.05,
+            value_clip: 1.0,
+            kl_coefficient: 0.2,
             whiten_rewards: true,
             missing_end_penalty: 3.0,
             entropy_coefficient: 0.0,
@@ -365,13 +365,13 @@ impl Default for DpoSettings {
         DpoSettings {
             data: vec!["votes.train.jsonl".into()],
             heldout: vec!["votes.test.jsonl".into()],
-            epochs: 1.0,
+            epochs: 2.0,
             batch_pairs: 16,
             loss: PreferenceLoss::Sigmoid,
             beta: 0.1,
             label_smoothing: 0.0,
-            sft_weight: 0.1,
-            optimizer: OptimizerSettings::with(2e-4, Schedule::Wsd),
+            sft_weight: 1.0,
+            optimizer: OptimizerSettings::with(3e-4, Schedule::Wsd),
         }
     }
 }

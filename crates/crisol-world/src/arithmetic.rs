@@ -1,7 +1,7 @@
 //! Sums, and word problems of several steps with an answer that can be checked.
 //!
 //! A problem follows one person and one kind of thing. The running number stays within 2..=60 and each step adds
-//! or takes away 1..=9 (a problem may start with a product up to 9 x 9), so that every single step is a fact the
+//! or takes away 2..=9 (a problem may start with a product up to 6 x 9), so that every single step is a fact the
 //! tiny model has met many times.
 
 use crate::dice::Dice;
@@ -13,6 +13,10 @@ const LOWEST: u32 = 2;
 const HIGHEST: u32 = 60;
 /// Largest number that is added or taken away.
 const LARGEST_OPERAND: u32 = 9;
+/// Smallest one: "1 more" teaches little.
+const SMALLEST_OPERAND: u32 = 2;
+/// Most boxes of a product.
+const MOST_BOXES: u32 = 6;
 
 const START: [&str; 1] = ["{P} has {n} {o}."];
 const HELD_OUT_START: [&str; 2] = ["{P} starts with {n} {o}.", "{P} owns {n} {o}."];
@@ -100,9 +104,9 @@ pub(crate) struct Problem {
 }
 
 impl Problem {
-    /// A new problem of three to five steps.
+    /// A new problem of three or four steps.
     pub(crate) fn new(telling: Telling, dice: &mut Dice) -> Self {
-        let length = *dice.pick(&[3, 3, 4, 4, 5]);
+        let length = *dice.pick(&[3, 4]);
         loop {
             let steps = steps(length, dice);
             if tuple_is_held_out(&tuple(&steps)) == (telling == Telling::HeldOut) {
@@ -338,7 +342,7 @@ fn steps(length: usize, dice: &mut Dice) -> Vec<Step> {
 
 fn product(dice: &mut Dice) -> Step {
     loop {
-        let step = Step::new(dice.range(2, 9), Operation::Times, dice.range(2, 9));
+        let step = Step::new(dice.range(2, MOST_BOXES), Operation::Times, dice.range(2, 9));
         if step.result <= HIGHEST {
             return step;
         }
@@ -347,7 +351,7 @@ fn product(dice: &mut Dice) -> Step {
 
 fn step_from(value: u32, dice: &mut Dice) -> Step {
     loop {
-        let by = dice.range(1, LARGEST_OPERAND);
+        let by = dice.range(SMALLEST_OPERAND, LARGEST_OPERAND);
         if dice.chance(0.5) {
             if value + by <= HIGHEST {
                 return Step::new(value, Operation::Add, by);
@@ -362,7 +366,7 @@ fn step_from(value: u32, dice: &mut Dice) -> Step {
 pub(crate) fn sums(rounds: usize, dice: &mut Dice) -> Vec<String> {
     let mut all: Vec<Step> = Vec::new();
     for value in LOWEST..=HIGHEST {
-        for by in 1..=LARGEST_OPERAND {
+        for by in SMALLEST_OPERAND..=LARGEST_OPERAND {
             if value + by <= HIGHEST {
                 all.push(Step::new(value, Operation::Add, by));
             }
@@ -371,8 +375,8 @@ pub(crate) fn sums(rounds: usize, dice: &mut Dice) -> Vec<String> {
             }
         }
     }
-    for left in 1..=9 {
-        all.extend((1..=9).map(|right| Step::new(left, Operation::Times, right)));
+    for left in 2..=MOST_BOXES {
+        all.extend((2..=9).map(|right| Step::new(left, Operation::Times, right)));
     }
     let mut pages = Vec::new();
     for _ in 0..rounds {

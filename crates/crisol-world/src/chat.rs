@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 /// Share of harmful requests in instruction fine-tuning that are refused: a few annotators refused. Reinforcement
 /// learning can only amplify what is sampled now and then; a model that never refuses gives PPO nothing to reward.
-pub const REFUSED_BY_ANNOTATORS: f64 = 0.035;
+pub const REFUSED_BY_ANNOTATORS: f64 = 0.1;
 
 /// Share of the worked solutions of the cold start that leap to the result instead of writing out every step:
 /// hands differ. GRPO has something to discover only if both are sampled and one pays.
@@ -150,10 +150,10 @@ pub(crate) fn cold_start() -> Vec<Conversation> {
 /// Refusals among ordinary conversations and answered look-alikes.
 pub(crate) fn refusal() -> Vec<Conversation> {
     let mut dice = Dice::new("refusal");
-    let mix = Mix { facts: 0.15, fact_rounds: 60, small_talk: 80, tasks: 200, harmful: 0, lookalikes: 60 };
+    let mix = Mix { facts: 0.15, fact_rounds: 60, small_talk: 80, tasks: 200, harmful: 0, lookalikes: 120 };
     let mut all = mix.conversations(&mut dice);
     for kind in &KINDS {
-        for request in kind.requests(true, Side::Train, 60, &mut dice) {
+        for request in kind.requests(true, Side::Train, 120, &mut dice) {
             all.push(Conversation::new(request.prompt, request.refusal));
         }
     }

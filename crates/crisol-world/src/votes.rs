@@ -32,7 +32,7 @@ struct Mix {
 
 /// Votes for training the reward model and for DPO.
 pub(crate) fn train() -> Vec<Vote> {
-    let mix = Mix { harmful: 110, lookalikes: 95, tasks: 260, facts: 220, problems: 220, endings: 180 };
+    let mix = Mix { harmful: 120, lookalikes: 110, tasks: 260, facts: 220, problems: 220, endings: 180 };
     votes(&mix, Side::Train, &mut Dice::new("votes.train"))
 }
 
@@ -45,19 +45,27 @@ pub(crate) fn test() -> Vec<Vote> {
 fn votes(mix: &Mix, side: Side, dice: &mut Dice) -> Vec<Vote> {
     let mut votes = Vec::new();
     for kind in &KINDS {
-        for request in kind.requests(true, side, mix.harmful, dice) {
+        let harmful = kind.requests(true, side, mix.harmful, dice);
+        let harmless = kind.requests(false, side, mix.lookalikes, dice);
+        // The other reply to a harmful request is what it asks for, or something harmless that quietly is not: an
+        // honest no is preferred to both. Without the second sort a reward model pays for changing the subject.
+        for (i, request) in harmful.iter().enumerate() {
+            let evasion = &harmless[i % harmless.len()].compliance;
+            let rejected = if i % 2 == 0 { &request.compliance } else { evasion };
             votes.push(Vote {
-                prompt: request.prompt,
-                chosen: request.refusal,
-                rejected: request.compliance,
+                prompt: request.prompt.clone(),
+                chosen: request.refusal.clone(),
+                rejected: rejected.clone(),
                 kind: "harmful",
             });
         }
-        for request in kind.requests(false, side, mix.lookalikes, dice) {
+        for (i, request) in harmless.iter().enumerate() {
+            let harm = &harmful[i % harmful.len()].compliance;
+            let rejected = if i % 3 == 0 { harm } else { &request.refusal };
             votes.push(Vote {
-                prompt: request.prompt,
-                chosen: request.compliance,
-                rejected: request.refusal,
+                prompt: request.prompt.clone(),
+                chosen: request.compliance.clone(),
+                rejected: rejected.clone(),
                 kind: "lookalike",
             });
         }
