@@ -331,12 +331,12 @@ fn to_toml_string(value: &impl Serialize) -> String {
         .unwrap_or_else(|e| unreachable!("settings are plain numbers, strings and tables: {e}"))
 }
 
-/// `; did you mean …?`, or nothing where nothing is near.
+/// `; did you mean …?`, or nothing where nothing is near: at most one slip in three letters.
 fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> String {
     known
-        .map(|k| (strsim::jaro_winkler(word, k), k))
-        .max_by(|a, b| a.0.total_cmp(&b.0))
-        .filter(|(score, _)| *score > 0.75)
+        .map(|k| (strsim::damerau_levenshtein(word, k), k))
+        .min_by_key(|(slips, _)| *slips)
+        .filter(|(slips, _)| *slips <= word.len().div_ceil(3))
         .map_or(String::new(), |(_, k)| format!("; did you mean `{k}`?"))
 }
 
@@ -515,6 +515,9 @@ mod tests {
     #[test]
     fn wrong_types_kinds_words_and_ranges_are_named() {
         assert!(error("[[phases]]\nkind = \"pretrian\"\n").contains("did you mean `pretrain`?"));
+        assert!(error("[[phases]]\nkind = \"stf\"\n").contains("did you mean `sft`?"));
+        let message = error("[[phases]]\nkind = \"pretrain\"\n[[phases]]\nkind = \"dpo\"\nbtea = 1\n");
+        assert!(message.contains("did you mean `beta`?"), "{message}");
         let message = error("[[phases]]\nkind = \"pretrain\"\nepochs = \"two\"\n");
         assert!(message.contains("line 3") && message.contains("float"), "{message}");
         let message =

@@ -136,7 +136,10 @@ pub(crate) fn updates<'r>(
         let order = permutation(ctx.run.seed, &ctx.purpose("minibatches"), index, rollouts.len());
         let size = rollouts.len().div_ceil(settings.minibatches).max(1);
         for chunk in order.chunks(size) {
-            updates.push(Update::new(&chunk.iter().map(|&i| &rollouts[i]).collect::<Vec<_>>(), ctx.run.shard_tokens));
+            updates.push(Update::new(
+                &chunk.iter().map(|&i| &rollouts[i]).collect::<Vec<_>>(),
+                ctx.run.shard_tokens,
+            ));
         }
     }
     updates

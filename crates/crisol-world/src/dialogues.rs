@@ -42,7 +42,8 @@ pub(crate) fn about_facts(rounds: usize, dice: &mut Dice) -> Vec<String> {
         let mut rest = exchanges.as_slice();
         while !rest.is_empty() {
             let (now, later) = rest.split_at((dice.range(1, 4) as usize).min(rest.len()));
-            let lines: Vec<String> = now.iter().map(|(question, answer)| ask(question, answer, dice)).collect();
+            let lines: Vec<String> =
+                now.iter().map(|(question, answer)| ask(question, answer, dice)).collect();
             documents.push(lines.join("\n"));
             rest = later;
         }
@@ -64,7 +65,8 @@ pub(crate) fn about_a_story(dice: &mut Dice) -> String {
     dice.shuffle(&mut things);
     let holders: Vec<(&str, &str)> =
         people.iter().zip(&things).take(dice.range(2, 4) as usize).map(|(p, t)| (p.name, *t)).collect();
-    let mut lines: Vec<String> = holders.iter().map(|(name, thing)| format!("{name} has the {thing}.")).collect();
+    let mut lines: Vec<String> =
+        holders.iter().map(|(name, thing)| format!("{name} has the {thing}.")).collect();
     for _ in 0..dice.range(1, 2) {
         let (name, thing) = *dice.pick(&holders);
         let (question, answer) = if dice.chance(0.5) {
