@@ -244,7 +244,7 @@ impl<'a> Context<'a> {
 
     /// Whether completions sampled at `step` of `total` are kept for the report: at five moments of a stage.
     pub(crate) fn wants_samples(step: u64, total: u64) -> bool {
-        step.is_multiple_of((total / 4).max(1)) || step + 1 == total
+        (0..=4).any(|quarter| step == quarter * (total - 1) / 4)
     }
 
     /// Keeps a sampled completion for the report.

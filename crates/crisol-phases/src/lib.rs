@@ -88,6 +88,14 @@ pub enum PhaseError {
         /// What is needed.
         wanted: &'static str,
     },
+    /// The reward model reads other tokens than the policy writes.
+    #[error(
+        "the reward model in {} has another tokenizer than the policy; train one from the same base", folder.display()
+    )]
+    OtherTokenizer {
+        /// The reward model's folder.
+        folder: PathBuf,
+    },
     /// The recipe's architecture does not exist.
     #[error("model.architecture is {name:?}; a new model can be LlamaForCausalLM or Olmo2ForCausalLM")]
     UnknownArchitecture {

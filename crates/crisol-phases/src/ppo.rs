@@ -6,7 +6,7 @@
 use std::path::Path;
 
 use crisol_engine::Params;
-use crisol_model::{Checkpoint, Model, load_model};
+use crisol_model::{Checkpoint, Model};
 use crisol_objectives::Stats;
 use crisol_objectives::policy::PolicyStats;
 use crisol_objectives::ppo::{self, Options, RewardOptions, ValueStats};
@@ -33,7 +33,11 @@ pub(crate) fn ppo(
     let records = ctx.data.all_records(&settings.data)?;
     let prompts: Vec<Vec<u32>> =
         records.iter().map(|record| text.prompt(record, context)).collect::<Result<_, _>>()?;
-    let (judge, judge_params) = load_model(&crisol_hub::whole_folder(reward_model)?, ctx.device)?;
+    let judge = Checkpoint::load(reward_model, ctx.device)?;
+    if judge.text.tokenizer.to_json() != text.tokenizer.to_json() {
+        return Err(PhaseError::OtherTokenizer { folder: reward_model.to_path_buf() });
+    }
+    let Checkpoint { model: judge, params: judge_params, .. } = judge;
     // The value model starts from the reward model: it already knows what is worth what.
     let (value_model, value_params) = judge.scalar_from(&judge_params, 0);
 
@@ -48,7 +52,7 @@ pub(crate) fn ppo(
     };
     let logit_scale = (1.0 / settings.rollout.temperature) as f32;
     let output = Output::TokenScores { logit_scale, entropy: true };
-    let shape = shape_of(model.config());
+    let (shape, scalar_shape) = (shape_of(model.config()), shape_of(value_model.config()));
     let shard_tokens = ctx.run.shard_tokens;
 
     let mut reference: Params = params.duplicate();
@@ -92,7 +96,7 @@ pub(crate) fn ppo(
         let config = adamw(&settings.optimizer, step, total);
         let value_config = adamw(&settings.value_optimizer, step, total);
         let (mut policy_stats, mut value_stats) = (PolicyStats::default(), ValueStats::default());
-        let (mut losses, mut tokens, mut made) = ([0.0; 2], 0, 0);
+        let (mut losses, mut grad_norm, mut tokens, mut made) = ([0.0; 2], 0.0, 0, 0);
         for update in updates(ctx, &rollouts, &settings.rollout, step) {
             let of_policy = policy.step(&update.shards, output, &config, |shard, scores| {
                 let old = update.gather(shard, |r| &r.old_logp);
@@ -108,15 +112,17 @@ pub(crate) fn ppo(
             policy_stats += of_policy.stats;
             value_stats += of_value.stats;
             losses = [losses[0] + of_policy.loss, losses[1] + of_value.loss];
+            grad_norm += of_policy.grad_norm;
             tokens += update.tokens();
             made += 1;
         }
         metrics.extend([("loss", losses[0] / f64::from(made)), ("value_loss", losses[1] / f64::from(made))]);
-        metrics.push(("lr", f64::from(config.lr)));
+        metrics.extend([("grad_norm", grad_norm / f64::from(made)), ("lr", f64::from(config.lr))]);
         metrics.extend(policy_stats.means());
         metrics.extend(value_stats.means());
-        // Sampling, reward, reference and value: four passes forward; policy and value: two that train.
-        ctx.count_flops(&shape, 2 * tokens, 4 * sampled, sampled as f64 / count);
+        // Sampling, reference and training the policy; reward, value and training the value model.
+        ctx.count_flops(&shape, tokens, 2 * sampled, sampled as f64 / count);
+        ctx.count_flops(&scalar_shape, tokens, 2 * sampled, sampled as f64 / count);
         ctx.end_step(
             step + 1,
             total,

@@ -86,7 +86,12 @@ fn reinforce(
         let verdicts: Vec<Verdict> = replies
             .iter()
             .enumerate()
-            .map(|(i, reply)| verify(reply, &problems[chosen[i / group]].answer))
+            .map(|(i, reply)| {
+                // An answer that was cut off is neither: its last number may be half a number.
+                let verdict = verify(reply, &problems[chosen[i / group]].answer);
+                let ended = rollouts[i].ended;
+                Verdict { format: verdict.format && ended, correct: verdict.correct && ended }
+            })
             .collect();
         let rewards: Vec<f32> = verdicts.iter().map(|v| reward(*v, settings)).collect();
         let groups = grpo::group_advantages(&rewards, group, settings.advantage_scaling);
@@ -124,7 +129,8 @@ fn reinforce(
         let mut stats = PolicyStats::default();
         let (mut loss, mut grad_norm, mut tokens, mut updates_made) = (0.0, 0.0, 0, 0);
         for update in updates(ctx, &trained, &settings.rollout, step) {
-            // Answers that were skipped count as answers: skipping must not make the steps larger.
+            // A mean over answers counts those that were skipped too, which would add zeros: skipping must not make the
+            // steps larger. A mean over tokens is one over the tokens that are left, as in DAPO (arXiv:2503.14476).
             let sequences = (update.size.sequences as f64 * count / trained.len() as f64).round() as usize;
             let size = BatchSize { sequences, ..update.size };
             let done = policy.step(&update.shards, output, &config, |shard, scores| {

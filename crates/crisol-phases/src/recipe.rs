@@ -302,6 +302,11 @@ fn check_numbers(prefix: &str, table: &Table) -> Result<(), String> {
         if number < 0.0 {
             return Err(format!("{name} = {number} makes no sense: it must not be negative"));
         }
+        if key == "label_smoothing" && number >= 0.5 {
+            return Err(format!(
+                "{name} = {number} makes no sense: at 0.5 the votes say nothing, above it the opposite"
+            ));
+        }
         let share = ["warmup", "decay", "beta1", "beta2", "gamma", "lambda", "label_smoothing"];
         if share.contains(&key.as_str()) && number > 1.0 {
             return Err(format!("{name} = {number} makes no sense: it is a share between 0 and 1"));

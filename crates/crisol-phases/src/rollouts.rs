@@ -21,7 +21,7 @@ pub(crate) struct Rollout {
     pub(crate) ended: bool,
     /// Log-probs at the time of sampling.
     pub(crate) old_logp: Vec<f32>,
-    /// Log-probs under the reference policy; may be empty.
+    /// Log-probs under the reference policy.
     pub(crate) reference_logp: Vec<f32>,
     /// Advantages.
     pub(crate) advantages: Vec<f32>,

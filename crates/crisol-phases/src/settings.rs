@@ -127,7 +127,7 @@ impl Default for PretrainSettings {
 /// Supervised fine-tuning on conversations (or prompt/completion pairs); also refusal SFT.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SftSettings {
-    /// JSONL files of `{"messages"}` or `{"prompt","completion"}`.
+    /// JSONL files of `{"messages"}`, `{"prompt","completion"}`, or `{"text"}` (raw text against forgetting).
     pub data: Vec<String>,
     /// Held-out files of the same kind; may be empty.
     pub heldout: Vec<String>,
@@ -313,7 +313,7 @@ impl Default for PpoSettings {
         PpoSettings {
             reward_model: "reward".into(),
             data: vec!["rlhf.train.jsonl".into()],
-            steps: 70,
+            steps: 90,
             rollout: RolloutSettings {
                 prompts: 128,
                 group_size: 1,
@@ -371,7 +371,7 @@ impl Default for DpoSettings {
             beta: 0.1,
             label_smoothing: 0.0,
             sft_weight: 1.0,
-            optimizer: OptimizerSettings::with(3e-4, Schedule::Wsd),
+            optimizer: OptimizerSettings::with(1.5e-4, Schedule::Wsd),
         }
     }
 }

@@ -17,13 +17,13 @@ pub struct Report {
     pub crisol: String,
     /// Title of the run, shown at the top.
     pub title: String,
-    /// When the report was made, as the caller wants it shown (`2026-11-03 14:20 UTC`).
+    /// When the run was started or last resumed, as the caller wants it shown (`2026-11-03 14:20 UTC`).
     pub created: String,
     /// Seed of the run.
     pub seed: u64,
     /// Threads the run used.
     pub threads: usize,
-    /// The machine, in words (processor, cores, memory).
+    /// The machine, in words (processor, cores).
     pub machine: String,
     /// Shape of the trained model.
     pub model: ModelSummary,

@@ -413,7 +413,7 @@ mod tests {
         let mut dice = Dice::new("test");
         for _ in 0..500 {
             let problem = Problem::new(Telling::Train, &mut dice);
-            assert!((3..=5).contains(&problem.steps.len()));
+            assert!((3..=4).contains(&problem.steps.len()));
             for pair in problem.steps.windows(2) {
                 assert_eq!(pair[0].result, pair[1].left);
             }

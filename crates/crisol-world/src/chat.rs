@@ -11,11 +11,11 @@ use serde_json::{Value, json};
 
 /// Share of harmful requests in instruction fine-tuning that are refused: a few annotators refused. Reinforcement
 /// learning can only amplify what is sampled now and then; a model that never refuses gives PPO nothing to reward.
-pub const REFUSED_BY_ANNOTATORS: f64 = 0.1;
+pub const REFUSED_BY_ANNOTATORS: f64 = 0.06;
 
 /// Share of the worked solutions of the cold start that leap to the result instead of writing out every step:
 /// hands differ. GRPO has something to discover only if both are sampled and one pays.
-pub const LEAPS_IN_COLD_START: f64 = 0.7;
+pub const LEAPS_IN_COLD_START: f64 = 0.65;
 
 /// A conversation: roles alternate between user and assistant.
 #[derive(Clone, PartialEq, Eq)]
@@ -190,7 +190,7 @@ pub(crate) fn rlhf() -> Vec<(String, &'static str)> {
 }
 
 /// Facts asked in a chat whose question no training conversation asks: prompt and key words. Half of them in a
-/// wording of chat training, half in one that only quiz lists have shown.
+/// wording of chat training, half in one that chat training never uses.
 pub(crate) fn fact_questions() -> Vec<(String, &'static str)> {
     let mut dice = Dice::new("facts");
     let mut facts = fact_split().held_out;

@@ -9,7 +9,7 @@
 use crate::dice::Dice;
 use crate::splits::fact_split;
 use crate::wording::{answer, say_of, wording};
-use crate::words::{PEOPLE, Person, THINGS, fill};
+use crate::words::{FOODS, PEOPLE, PLACES, Person, THINGS, fill};
 
 const ASKING: [&str; 12] = [
     "{P} asks {R}: {Q} {R} says: {A}",
@@ -57,24 +57,85 @@ fn ask(question: &str, answer: &str, dice: &mut Dice) -> String {
     fill(dice.word(&ASKING), &slots)
 }
 
-/// A story of who has what, and a question that only the story answers.
+/// What a story tells of somebody or something (`S`) and what (`V`), a question about it, and the answer.
+struct Telling {
+    told: &'static str,
+    question: &'static str,
+    answer: &'static str,
+}
+
+/// The answers are built like those about facts, so that finding the subject in the question is learnt on
+/// subjects that change from story to story and cannot be learnt by heart.
+const HAS: [Telling; 2] = [
+    Telling { told: "{S} has the {V}.", question: "who has the {V}?", answer: "{S} has the {V}." },
+    Telling { told: "{S} has the {V}.", question: "what does {S} have?", answer: "{S} has the {V}." },
+];
+const EATS: [Telling; 2] = [
+    Telling {
+        told: "{S} likes {V}.",
+        question: "what does {S} like to eat?",
+        answer: "the favourite food of {S} is {V}.",
+    },
+    Telling {
+        told: "{S} eats {V} every day.",
+        question: "what does {S} live on?",
+        answer: "the favourite food of {S} is {V}.",
+    },
+];
+const IS_AT: [Telling; 2] = [
+    Telling { told: "{S} is in {V}.", question: "where is {S}?", answer: "you find {S} in {V}." },
+    Telling { told: "{S} works in {V}.", question: "where do I find {S}?", answer: "you find {S} in {V}." },
+];
+const COMES_FROM: [Telling; 2] = [
+    Telling {
+        told: "the {S} are from {V}.",
+        question: "where do the {S} come from?",
+        answer: "we get {S} from {V}.",
+    },
+    Telling {
+        told: "{V} has many {S}.",
+        question: "can you tell me where to get {S}?",
+        answer: "we get {S} from {V}.",
+    },
+];
+const IS_FOR: [Telling; 2] = [
+    Telling {
+        told: "the {S} are for {V}.",
+        question: "what are the {S} good for?",
+        answer: "people use {S} for {V}.",
+    },
+    Telling {
+        told: "they buy {S} for {V}.",
+        question: "can you name a use of the {S}?",
+        answer: "people use {S} for {V}.",
+    },
+];
+
+/// A story of two to four sentences of one sort, and a question or two that only the story answers.
 pub(crate) fn about_a_story(dice: &mut Dice) -> String {
-    let mut people: Vec<Person> = PEOPLE.to_vec();
-    dice.shuffle(&mut people);
+    let mut names: Vec<&str> = PEOPLE.iter().map(|person| person.name).collect();
     let mut things: Vec<&str> = THINGS.iter().map(|thing| thing.plural).collect();
-    dice.shuffle(&mut things);
-    let holders: Vec<(&str, &str)> =
-        people.iter().zip(&things).take(dice.range(2, 4) as usize).map(|(p, t)| (p.name, *t)).collect();
-    let mut lines: Vec<String> =
-        holders.iter().map(|(name, thing)| format!("{name} has the {thing}.")).collect();
+    let mut places = PLACES.to_vec();
+    let mut foods = FOODS.to_vec();
+    for words in [&mut names, &mut things, &mut places, &mut foods] {
+        dice.shuffle(words);
+    }
+    let (tellings, subjects, values) = match dice.range(0, 4) {
+        0 => (&HAS, &names, &things),
+        1 => (&EATS, &names, &foods),
+        2 => (&IS_AT, &names, &places),
+        3 => (&COMES_FROM, &things, &places),
+        _ => (&IS_FOR, &things, &places),
+    };
+    let count = dice.range(2, 4) as usize;
+    let pairs: Vec<(&str, &str)> = subjects.iter().copied().zip(values.iter().copied()).take(count).collect();
+    let say =
+        |template: &str, (subject, value): (&str, &str)| fill(template, &[("S", subject), ("V", value)]);
+    let mut lines: Vec<String> = pairs.iter().map(|pair| say(dice.pick(tellings).told, *pair)).collect();
     for _ in 0..dice.range(1, 2) {
-        let (name, thing) = *dice.pick(&holders);
-        let (question, answer) = if dice.chance(0.5) {
-            (format!("Who has the {thing}?"), format!("{name} has the {thing}."))
-        } else {
-            (format!("What does {name} have?"), format!("{name} has the {thing}."))
-        };
-        lines.push(ask(&question, &answer, dice));
+        let pair = *dice.pick(&pairs);
+        let telling = dice.pick(tellings);
+        lines.push(ask(&say(telling.question, pair), &say(telling.answer, pair), dice));
     }
     lines.join(" ")
 }
@@ -85,6 +146,25 @@ fn two_people(dice: &mut Dice) -> (Person, Person) {
         let replier = *dice.pick(&PEOPLE);
         if replier != asker {
             return (asker, replier);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::about_facts;
+    use crate::dice::Dice;
+    use crate::splits::fact_split;
+    use crate::wording::{say_of, wording};
+
+    #[test]
+    fn questions_about_held_out_facts_are_answered_in_no_wording() {
+        let text = about_facts(1, &mut Dice::new("test")).join("\n");
+        for fact in fact_split().held_out {
+            let wording = wording(fact.attribute);
+            for question in wording.questions.iter().chain(wording.held_out_questions) {
+                assert!(!text.contains(&say_of(question, &fact, "")), "{question} {}", fact.subject);
+            }
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Raw text for pre-training: facts in many wordings, quiz lists, sums and stories, letters and notices.
+//! Raw text for pre-training: facts in many wordings, quiz lists, dialogues, sums and stories, letters and notices.
 
 use crate::arithmetic::{Problem, Telling, chain, sums};
 use crate::dice::Dice;
@@ -18,13 +18,13 @@ const ROUNDS_OF_QUESTIONS: usize = 7;
 /// How often each question that may be answered is answered in a dialogue.
 const ROUNDS_OF_DIALOGUES: usize = 8;
 /// Dialogues about what the story has just said.
-const STORY_DIALOGUES: usize = 3000;
+const STORY_DIALOGUES: usize = 6000;
 /// How often each single step of arithmetic occurs on a page of sums.
 const ROUNDS_OF_SUMS: usize = 10;
 /// Documents of connected arithmetic, by form.
 const CHAINS: usize = 1500;
-const TOLD: usize = 1700;
-const SOLVED: usize = 5000;
+const TOLD: usize = 4000;
+const SOLVED: usize = 8000;
 /// Letters, notices, stories.
 const TEXTS: usize = 9000;
 /// Documents kept as test text.

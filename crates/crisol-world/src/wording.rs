@@ -2,7 +2,7 @@
 //!
 //! "Physics of Language Models 3.1" (Allen-Zhu and Li, 2023, arXiv:2309.14316): a fact can be asked for after
 //! fine-tuning only if pre-training showed it in many wordings and orders. Hence about twenty wordings per
-//! attribute, a third of them with the value before the subject.
+//! attribute, four in ten with the value before the subject.
 //!
 //! Slots: `S` subject, `a` subject with its article, `p` plural, `u` the smaller unit, `V` value, `aV` value with
 //! its article, `P` some person.
@@ -23,7 +23,7 @@ pub(crate) struct Wording {
     pub(crate) entry: &'static str,
     /// Questions used in chat training.
     pub(crate) questions: &'static [&'static str],
-    /// Questions that only quiz lists and held-out chats ask.
+    /// Questions that chat training never asks; quiz lists, dialogues and held-out chats do.
     pub(crate) held_out_questions: &'static [&'static str],
     /// A question that follows one about the same subject.
     pub(crate) follow_up: &'static str,

@@ -74,7 +74,7 @@ fn the_data_set_is_the_same_every_time() {
 #[test]
 fn sizes_fit_the_budget_of_a_short_run() {
     let characters = |file: &str| strings(file, "text").iter().map(|text| text.len()).sum::<usize>();
-    assert!((6_000_000..9_000_000).contains(&characters("pretrain.train.jsonl")));
+    assert!((6_000_000..12_000_000).contains(&characters("pretrain.train.jsonl")));
     for (file, least, most) in [
         ("pretrain.test.jsonl", 300, 600),
         ("cloze.test.jsonl", 150, 300),

@@ -182,7 +182,7 @@ pub(super) fn masks(report: &Report) -> String {
         return body;
     }
     body.push_str(
-        "<p class=\"about\">One example of each phase as the loss sees it. Only the \
+        "<p class=\"about\">Training examples as the loss sees them. Only the \
          <mark>marked tokens</mark> are trained; the others are read but not learnt. This mask is most of the \
          difference between pre-training and fine-tuning.</p>\n<div class=\"masks\">\n",
     );

@@ -26,7 +26,8 @@ Examples:
   crisol sft MODEL_DIR --data chats.jsonl --heldout test.jsonl --out runs/tuned
   crisol sft MODEL_DIR --data chats.jsonl --out runs/tuned --set optimizer.lr=1e-5 --set epochs=1
 
-Data: JSONL files of {\"messages\": …} or {\"prompt\": …, \"completion\": …}. `crisol data inspect` shows what is trained.";
+Data: JSONL files of {\"messages\": …} or {\"prompt\": …, \"completion\": …}; {\"text\": …} is trained whole. \
+`crisol data inspect` shows what is trained.";
 
 pub(super) const REASON: &str = "\
 Examples:
