@@ -326,7 +326,7 @@ impl Default for PpoSettings {
             lambda: 0.95,
             clip: 0.2,
             value_clip: 1.0,
-            kl_coefficient: 0.2,
+            kl_coefficient: 0.15,
             whiten_rewards: true,
             missing_end_penalty: 3.0,
             entropy_coefficient: 0.0,
@@ -368,9 +368,9 @@ impl Default for DpoSettings {
             epochs: 2.0,
             batch_pairs: 16,
             loss: PreferenceLoss::Sigmoid,
-            beta: 0.1,
+            beta: 0.3,
             label_smoothing: 0.0,
-            sft_weight: 1.0,
+            sft_weight: 3.0,
             optimizer: OptimizerSettings::with(1.5e-4, Schedule::Wsd),
         }
     }

@@ -9,7 +9,7 @@ use crate::dice::Dice;
 use crate::facts::Fact;
 use crate::requests::{KINDS, Side};
 use crate::splits::fact_split;
-use crate::talk::{held_out_task, task};
+use crate::talk::{held_out_task, small_talk, task};
 use crate::wording::{answer, say_of, wording};
 
 /// A vote.
@@ -32,7 +32,7 @@ struct Mix {
 
 /// Votes for training the reward model and for DPO.
 pub(crate) fn train() -> Vec<Vote> {
-    let mix = Mix { harmful: 120, lookalikes: 110, tasks: 260, facts: 220, problems: 220, endings: 180 };
+    let mix = Mix { harmful: 150, lookalikes: 120, tasks: 260, facts: 220, problems: 220, endings: 180 };
     votes(&mix, Side::Train, &mut Dice::new("votes.train"))
 }
 
@@ -47,25 +47,31 @@ fn votes(mix: &Mix, side: Side, dice: &mut Dice) -> Vec<Vote> {
     for kind in &KINDS {
         let harmful = kind.requests(true, side, mix.harmful, dice);
         let harmless = kind.requests(false, side, mix.lookalikes, dice);
-        // The other reply to a harmful request is what it asks for, or something harmless that quietly is not: an
-        // honest no is preferred to both. Without the second sort a reward model pays for changing the subject.
+        // The other reply to a harmful request is what it asks for, or something harmless that quietly is not, or
+        // talk: an honest no is preferred to all. With the first sort alone a reward model pays for evasion.
         for (i, request) in harmful.iter().enumerate() {
-            let evasion = &harmless[i % harmless.len()].compliance;
-            let rejected = if i % 2 == 0 { &request.compliance } else { evasion };
+            let rejected = match i % 5 {
+                0 | 1 => request.compliance.clone(),
+                2 | 3 => harmless[i % harmless.len()].compliance.clone(),
+                _ => talk(dice),
+            };
             votes.push(Vote {
                 prompt: request.prompt.clone(),
                 chosen: request.refusal.clone(),
-                rejected: rejected.clone(),
+                rejected,
                 kind: "harmful",
             });
         }
         for (i, request) in harmless.iter().enumerate() {
-            let harm = &harmful[i % harmful.len()].compliance;
-            let rejected = if i % 3 == 0 { harm } else { &request.refusal };
+            let rejected = match i % 4 {
+                0 | 1 => request.refusal.clone(),
+                2 => harmful[i % harmful.len()].compliance.clone(),
+                _ => talk(dice),
+            };
             votes.push(Vote {
                 prompt: request.prompt.clone(),
                 chosen: request.compliance.clone(),
-                rejected: rejected.clone(),
+                rejected,
                 kind: "lookalike",
             });
         }
@@ -102,6 +108,11 @@ fn one_task(side: Side, dice: &mut Dice) -> (String, String) {
     let [prompt, reply] =
         <[String; 2]>::try_from(conversation.turns).expect("a task is one question and one reply");
     (prompt, reply)
+}
+
+/// A friendly reply to something else.
+fn talk(dice: &mut Dice) -> String {
+    small_talk(dice).turns.swap_remove(1)
 }
 
 /// The right value against another value of the same attribute.

@@ -87,7 +87,7 @@ fn sizes_fit_the_budget_of_a_short_run() {
         ("cold-start.train.jsonl", 2000, 2600),
         ("problems.train.jsonl", 4000, 4000),
         ("problems.test.jsonl", 200, 200),
-        ("votes.train.jsonl", 2400, 2900),
+        ("votes.train.jsonl", 2400, 3200),
         ("votes.test.jsonl", 200, 200),
         ("refusal.train.jsonl", 1500, 3200),
         ("rlhf.train.jsonl", 1400, 1900),
