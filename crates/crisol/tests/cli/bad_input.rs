@@ -29,7 +29,11 @@ fn data_that_cannot_be_trained_on() {
         ("latin", format!("{good}\n\n[1]\n"), &["latin.jsonl:3", "not an object"]),
         ("silent", format!("{good}\n{silent}\n"), &["silent.jsonl:2", "trains no token"]),
         ("keys", format!("{good}\n{{\"question\": \"a\"}}\n"), &["keys.jsonl:2", "`question`"]),
-        ("kind", "{\"text\": \"raw\"}\n".into(), &["kind.jsonl:1", "messages or prompt/completion"]),
+        (
+            "kind",
+            "{\"prompt\": \"a\", \"answer\": \"b\"}\n".into(),
+            &["kind.jsonl:1", "messages or prompt/completion"],
+        ),
         ("long", format!("{good}\n{long}\n"), &["long.jsonl:2", "fills the context of 64"]),
     ];
     for (name, contents, expected) in cases {
