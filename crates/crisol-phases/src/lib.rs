@@ -2,12 +2,12 @@
 //!
 //! | file | phase |
 //! |---|---|
-//! | [`pretrain`] | next token of raw text |
-//! | [`sft`] | conversations; also refusals |
-//! | [`reason`] | cold start, then GRPO |
-//! | [`reward`] | reward model on votes |
-//! | [`ppo`] | RLHF against the reward model |
-//! | [`dpo`] | votes, directly |
+//! | `pretrain.rs` | next token of raw text |
+//! | `sft.rs` | conversations; also refusals |
+//! | `reason.rs` | cold start, then GRPO |
+//! | `reward.rs` | reward model on votes |
+//! | `ppo.rs` | RLHF against the reward model |
+//! | `dpo.rs` | votes, directly |
 //!
 //! [`Recipe`] says what a run does, [`run`] does it, [`judge`] says what a reply counts as.
 
