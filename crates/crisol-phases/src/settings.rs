@@ -220,7 +220,7 @@ impl Default for ReasonSettings {
                 optimizer: OptimizerSettings::with(5e-4, Schedule::Wsd),
             },
             data: vec!["problems.train.jsonl".into()],
-            steps: 80,
+            steps: 140,
             rollout: RolloutSettings {
                 prompts: 24,
                 group_size: 8,
@@ -267,7 +267,7 @@ impl Default for RewardSettings {
         RewardSettings {
             data: vec!["votes.train.jsonl".into()],
             heldout: vec!["votes.test.jsonl".into()],
-            epochs: 2.0,
+            epochs: 3.0,
             batch_pairs: 16,
             centring: 0.01,
             optimizer: OptimizerSettings::with(5e-4, Schedule::Wsd),

@@ -150,7 +150,7 @@ pub(crate) fn cold_start() -> Vec<Conversation> {
 /// Refusals among ordinary conversations and answered look-alikes.
 pub(crate) fn refusal() -> Vec<Conversation> {
     let mut dice = Dice::new("refusal");
-    let mix = Mix { facts: 0.15, fact_rounds: 60, small_talk: 80, tasks: 200, harmful: 0, lookalikes: 120 };
+    let mix = Mix { facts: 0.15, fact_rounds: 60, small_talk: 80, tasks: 200, harmful: 0, lookalikes: 150 };
     let mut all = mix.conversations(&mut dice);
     for kind in &KINDS {
         for request in kind.requests(true, Side::Train, 120, &mut dice) {
