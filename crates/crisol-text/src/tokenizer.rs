@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::fs;
 use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use tokenizers::decoders::DecoderWrapper;
@@ -62,6 +63,9 @@ impl fmt::Debug for Tokenizer {
     }
 }
 
+/// Some fifty times the largest vocabularies in use. Bounds the tables by id that a damaged file can ask for.
+const LARGEST_ID: u32 = (1 << 24) - 1;
+
 /// A text's tokens, each with the bytes of the text that it stands for.
 pub(crate) struct Spanned {
     pub(crate) ids: Vec<u32>,
@@ -115,11 +119,18 @@ impl Tokenizer {
     }
 
     fn parse(bytes: &[u8], file: &str) -> Result<Self, TextError> {
-        tokenizers::Tokenizer::from_bytes(bytes).map(Self::new).map_err(|e| TextError::Folder {
+        let unusable = |cause: String| TextError::Folder {
             file: file.to_owned(),
-            cause: format!("not a tokenizer that this version understands: {e}"),
+            cause: format!("not a tokenizer that this version understands: {cause}"),
             remedy: "get the file again, or convert it with a recent version of transformers".to_owned(),
-        })
+        };
+        // Where JSON breaks off within some of its parts, the tokenizers crate does not say where, but panics.
+        serde_json::from_slice::<serde_json::Value>(bytes).map_err(|e| unusable(e.to_string()))?;
+        let inner = guarded(|| tokenizers::Tokenizer::from_bytes(bytes)).map_err(unusable)?;
+        if let Some(id) = inner.get_vocab(true).into_values().find(|&id| id > LARGEST_ID) {
+            return Err(unusable(format!("a token has the id {id}, where {LARGEST_ID} is the most")));
+        }
+        Ok(Self::new(inner))
     }
 
     fn new(mut inner: tokenizers::Tokenizer) -> Self {
@@ -150,7 +161,7 @@ impl Tokenizer {
     /// The token ids of `text`. Named tokens written in the text are recognised, as transformers does; nothing is
     /// added before or after.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, TextError> {
-        let encoding = self.inner.encode_fast(text, false).map_err(|e| TextError::Encode(e.to_string()))?;
+        let encoding = guarded(|| self.inner.encode_fast(text, false)).map_err(TextError::Encode)?;
         self.whole(text, &encoding)
     }
 
@@ -160,10 +171,8 @@ impl Tokenizer {
         const AT_A_TIME: usize = 1024;
         let mut ids = Vec::with_capacity(texts.len());
         for texts in texts.chunks(AT_A_TIME) {
-            let encodings = self
-                .inner
-                .encode_batch_fast(texts.to_vec(), false)
-                .map_err(|e| TextError::Encode(e.to_string()))?;
+            let encodings = guarded(|| self.inner.encode_batch_fast(texts.to_vec(), false));
+            let encodings = encodings.map_err(TextError::Encode)?;
             for (text, encoding) in texts.iter().zip(&encodings) {
                 ids.push(self.whole(text, encoding)?);
             }
@@ -190,8 +199,7 @@ impl Tokenizer {
     /// The token ids of `text` with the bytes that each stands for. Tokens that share a character (its bytes spread
     /// over them) all have that whole character; no byte between two tokens is left out.
     pub(crate) fn encode_spans(&self, text: &str) -> Result<Spanned, TextError> {
-        let encoding: Encoding =
-            self.inner.encode(text, false).map_err(|e| TextError::Encode(e.to_string()))?;
+        let encoding = guarded(|| self.inner.encode(text, false)).map_err(TextError::Encode)?;
         let mut covered = 0;
         let spans = encoding
             .get_offsets()
@@ -213,8 +221,9 @@ impl Tokenizer {
         let ids = self.encode(prompt)?;
         let whole = self.encode_spans(&[prompt, rest].concat())?;
         let seam = prompt.len();
-        let apart = whole.spans.get(ids.len()).is_none_or(|span| span.start >= seam);
-        if whole.ids.starts_with(&ids) && apart {
+        // Normalizers may reorder what they read, so every token is looked at.
+        let apart = || whole.spans[ids.len()..].iter().all(|span| span.start >= seam);
+        if whole.ids.starts_with(&ids) && apart() {
             let spans =
                 whole.spans[ids.len()..].iter().map(|span| span.start - seam..span.end - seam).collect();
             let rest = Spanned { ids: whole.ids[ids.len()..].to_vec(), spans };
@@ -225,7 +234,7 @@ impl Tokenizer {
 
     /// The text of `ids`. Bytes that are no whole character become U+FFFD, ids outside the vocabulary nothing.
     pub fn decode(&self, ids: &[u32], skip_special: bool) -> String {
-        self.inner.decode(ids, skip_special).unwrap_or_else(|_| {
+        guarded(|| self.inner.decode(ids, skip_special)).unwrap_or_else(|_| {
             // A decoder that fails (a broken pattern in a foreign file): the tokens as the vocabulary writes them.
             ids.iter()
                 .filter(|id| !(skip_special && self.is_special(**id)))
@@ -258,6 +267,15 @@ impl Tokenizer {
     pub fn vocab_size(&self) -> usize {
         let largest = self.inner.get_vocab(true).into_values().max();
         largest.map_or(0, |id| id as usize + 1)
+    }
+}
+
+/// The tokenizers crate panics on some files that it could refuse (an empty pattern to replace, pieces of length 0).
+fn guarded<T>(call: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, String> {
+    // What a call leaves behind is at most a cache entry that it did not write.
+    match catch_unwind(AssertUnwindSafe(call)) {
+        Ok(result) => result.map_err(|e| e.to_string()),
+        Err(_) => Err("a part of tokenizer.json asks for what the tokenizers library cannot do".to_owned()),
     }
 }
 

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::path::Path;
 
 use crisol_engine::Params;
-use crisol_hub::{Tensor, Tensors, write_tensors};
+use crisol_hub::{HubError, Tensor, Tensors, write_tensors};
 
 use crate::{TrainError, Trainer};
 
@@ -70,14 +70,23 @@ pub fn load_trainer(folder: &Path, name: &str, trainer: &mut Trainer) -> Result<
         let second = tensors.read(&format!("{}{SECOND}", spec.name), &spec.shape)?;
         trainer.optimizer.write(id, &first, &second);
     }
-    let steps = tensors.read(STEPS, &[2])?;
-    trainer.optimizer.set_steps((steps[0] as u64) << 24 | steps[1] as u64);
+    let mut steps = 0;
+    for half in tensors.read(STEPS, &[2])? {
+        if !(0.0..HALF).contains(&half) || half.fract() != 0.0 {
+            let cause = format!("its `{STEPS}` holds {half}, which is no part of a number of steps");
+            return Err(HubError::Damaged { file: file(folder, &moments(name)), cause }.into());
+        }
+        steps = steps << 24 | half as u64;
+    }
+    trainer.optimizer.set_steps(steps);
     Ok(())
 }
 
 const FIRST: &str = ".first_moment";
 const SECOND: &str = ".second_moment";
 const STEPS: &str = "optimizer.steps";
+/// Whole numbers below 2^24 are exact in f32.
+const HALF: f32 = 16_777_216.0;
 
 fn file(folder: &Path, name: &str) -> std::path::PathBuf {
     folder.join(format!("{name}.safetensors"))

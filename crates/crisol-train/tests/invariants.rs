@@ -123,6 +123,21 @@ fn a_saved_and_restored_trainer_goes_on_with_the_same_bits() {
 }
 
 #[test]
+fn an_impossible_number_of_steps_is_an_error_that_names_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut trainer = trainer(Architecture::Llama, 1);
+    for (steps, possible) in [(1 << 47, true), (u64::MAX, false)] {
+        trainer.optimizer.set_steps(steps);
+        save_trainer(folder.path(), "model", &trainer).unwrap();
+        let loaded = load_trainer(folder.path(), "model", &mut trainer);
+        match loaded {
+            Ok(()) => assert!(possible && trainer.optimizer.steps() == steps),
+            Err(error) => assert!(!possible && error.to_string().contains("model.optimizer.safetensors")),
+        }
+    }
+}
+
+#[test]
 fn a_rollout_starts_with_importance_ratios_of_one() {
     let mut policy = trainer(Architecture::Llama, 2);
     train(&mut policy, 1000, 10);

@@ -77,12 +77,40 @@ fn broken_tokenizer_files_are_errors_that_name_the_file() {
     let missing = Tokenizer::from_file(&path).unwrap_err().to_string();
     assert!(missing.contains("tokenizer.json") && missing.contains("cannot be read"), "{missing}");
     let whole = fixture::setup().tokenizer.to_json();
-    for cut in [0, 1, whole.len() / 3, whole.len() / 2, whole.len() - 1] {
+    let within = ["\"pre_tokenizer\"", "\"decoder\"", "\"vocab\""].map(|part| whole.find(part).unwrap() + 40);
+    for cut in [0, 1, whole.len() / 3, whole.len() / 2, whole.len() - 1].into_iter().chain(within) {
         std::fs::write(&path, &whole.as_bytes()[..cut]).unwrap();
         let error = Tokenizer::from_file(&path).unwrap_err();
         assert!(matches!(error, TextError::Folder { .. }));
         assert!(error.to_string().contains("tokenizer.json"), "{error}");
     }
+}
+
+#[test]
+fn an_absurd_token_id_is_an_error_before_any_table_is_made_for_it() {
+    let mut json: serde_json::Value = serde_json::from_str(&fixture::setup().tokenizer.to_json()).unwrap();
+    json["model"]["vocab"]["a"] = u32::MAX.into();
+    let error = Tokenizer::from_bytes(json.to_string().as_bytes()).unwrap_err().to_string();
+    assert!(error.contains("4294967295"), "{error}");
+}
+
+#[test]
+fn what_the_tokenizers_library_panics_on_is_an_error() {
+    let whole: serde_json::Value = serde_json::from_str(&fixture::setup().tokenizer.to_json()).unwrap();
+    let with = |part: &str, value: serde_json::Value| {
+        let mut json = whole.clone();
+        *json.pointer_mut(part).unwrap() = value;
+        Tokenizer::from_bytes(json.to_string().as_bytes())
+    };
+    // Longer than the second half of every merge.
+    let prefix = with("/model/continuing_subword_prefix", "a long prefix".into());
+    assert!(matches!(prefix, Err(TextError::Folder { .. })));
+    let pieces = serde_json::json!({"type": "FixedLength", "length": 0});
+    let pieces = with("/pre_tokenizer", pieces).unwrap();
+    assert!(matches!(pieces.encode("some text"), Err(TextError::Encode(_))));
+    assert!(matches!(pieces.encode_batch(&["some text"]), Err(TextError::Encode(_))));
+    let nothing = serde_json::json!({"type": "Replace", "pattern": {"String": ""}, "content": "x"});
+    assert!(matches!(with("/normalizer", nothing).unwrap().encode("some text"), Err(TextError::Encode(_))));
 }
 
 #[test]

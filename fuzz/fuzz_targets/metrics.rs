@@ -1,0 +1,15 @@
+//! A `metrics.jsonl`: read, and cut where a run is resumed.
+
+#![no_main]
+
+use crisol_train::{MetricsWriter, read_metrics};
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|data: &[u8]| {
+    let folder = crisol_fuzz::folder(&[("metrics.jsonl", data)]);
+    let path = folder.path().join("metrics.jsonl");
+    let Ok(metrics) = read_metrics(&path) else { return };
+    MetricsWriter::open(&path, 3, None).expect("what can be read can be continued");
+    let kept = read_metrics(&path).expect("what is kept can be read");
+    assert_eq!(kept.len(), metrics.iter().filter(|(step, ..)| *step <= 3).count());
+});

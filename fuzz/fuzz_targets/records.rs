@@ -1,0 +1,28 @@
+//! A JSONL file of records: read, inspected and turned into training examples.
+
+#![no_main]
+
+use crisol_fuzz::SETUP;
+use crisol_text::{inspect, parse_jsonl_lines};
+use libfuzzer_sys::fuzz_target;
+
+const CONTEXT: usize = 32;
+
+fuzz_target!(|data: &[u8]| {
+    let Ok(lines) = parse_jsonl_lines("data.jsonl", data) else { return };
+    for record in lines.iter().flatten() {
+        if let Ok(example) = SETUP.supervised(record, CONTEXT) {
+            assert!(example.trained_tokens() > 0 && example.ids.len() <= CONTEXT);
+        }
+        if let Ok(pair) = SETUP.preference(record, CONTEXT) {
+            assert!(pair.chosen.ids.starts_with(&pair.prompt) && pair.rejected.ids.starts_with(&pair.prompt));
+        }
+        let _ = SETUP.problem(record, CONTEXT);
+        let _ = SETUP.prompt(record, CONTEXT);
+    }
+    for record in inspect::inspect_lines(&SETUP, lines, CONTEXT).records {
+        for problem in record.problems {
+            let _ = problem.to_string();
+        }
+    }
+});

@@ -1,0 +1,24 @@
+//! A `report.json`: read, rendered, written and read again.
+
+#![no_main]
+
+use crisol_fuzz::folder;
+use crisol_report::{Layout, Report, comparison, html, terminal};
+use libfuzzer_sys::fuzz_target;
+
+fn load(bytes: &[u8]) -> Option<Report> {
+    Report::load(&folder(&[("report.json", bytes)]).path().join("report.json")).ok()
+}
+
+fuzz_target!(|data: &[u8]| {
+    let Some(report) = load(data) else { return };
+    let _ = html(&report);
+    for width in [0, 80] {
+        let _ = terminal(&report, Layout { width, colour: width == 0 });
+    }
+    let _ =
+        comparison(&["a".to_owned(), "b".to_owned()], &report.prompts, Layout { width: 60, colour: false });
+    let written = report.to_json();
+    let again = load(written.as_bytes()).expect("what is written is read back");
+    assert_eq!(again.to_json(), written);
+});
