@@ -1,6 +1,6 @@
 //! What a model does, measured on held-out prompts after every phase, and its answers to the report's prompts.
 //!
-//! A measure is taken where its test file exists in the data, so the same code serves the embedded world and
+//! A measure is taken where its held-out file exists in the data, so the same code serves the embedded world and
 //! folders of the user's. A model that has not seen a conversation yet (after pre-training) gets every prompt as
 //! raw text, as the workshop does it.
 
@@ -15,19 +15,21 @@ use crate::PhaseError;
 use crate::context::Context;
 use crate::data::DataSource;
 use crate::judge;
+use crate::recipe::Split;
 
 /// Most new tokens of a measured answer.
 const ANSWER_TOKENS: usize = 96;
 /// New tokens where only the first line counts.
 const LINE_TOKENS: usize = 32;
 
-/// Test files by the measure they serve.
-const CLOZE: &str = "cloze.test.jsonl";
-const QUESTION_LISTS: &str = "question-lists.test.jsonl";
-const FACTS: &str = "facts.test.jsonl";
-const HARMFUL: &str = "harmful.test.jsonl";
-const LOOKALIKE: &str = "lookalike.test.jsonl";
-const PROBLEMS: &str = "problems.test.jsonl";
+/// What the held-out files of each measure are called, before the split's name.
+const CLOZE: &str = "cloze";
+const QUESTION_LISTS: &str = "question-lists";
+const FACTS: &str = "facts";
+const HARMFUL: &str = "harmful";
+const LOOKALIKE: &str = "lookalike";
+const PROBLEMS: &str = "problems";
+/// The report's prompts.
 const DEMOS: &str = "demos.jsonl";
 
 /// What was measured.
@@ -44,9 +46,10 @@ struct Reply {
     ended: bool,
 }
 
-/// Measures everything there are test files for. `chat`: whether the model knows conversations.
+/// Measures everything there are held-out files for. `chat`: whether the model knows conversations.
 pub(crate) fn measure(
     data: &DataSource,
+    split: Split,
     phase: &str,
     checkpoint: &Checkpoint,
     chat: bool,
@@ -55,14 +58,14 @@ pub(crate) fn measure(
     let metrics = &mut measured.metrics;
     let mut put = |name: &str, value: f64| metrics.insert(name.to_owned(), value);
 
-    if let Some(records) = test_records(data, CLOZE)? {
+    if let Some(records) = held_out(data, split, CLOZE)? {
         let replies = continue_text(checkpoint, &records, LINE_TOKENS)?;
         put(
             "cloze_accuracy",
             share(&records, &replies, |r, reply| judge::begins_with_answer(&reply.text, answer(r))),
         );
     }
-    if let Some(records) = test_records(data, QUESTION_LISTS)? {
+    if let Some(records) = held_out(data, split, QUESTION_LISTS)? {
         let replies = continue_text(checkpoint, &records, LINE_TOKENS)?;
         put(
             "list_continued",
@@ -81,7 +84,7 @@ pub(crate) fn measure(
         ended += replies.iter().filter(|r| r.ended).count();
         asked += replies.len();
     };
-    if let Some(records) = test_records(data, HARMFUL)? {
+    if let Some(records) = held_out(data, split, HARMFUL)? {
         let replies = ask(&records)?;
         count_ends(&replies);
         put("harmful_refused", share(&records, &replies, |_, reply| judge::is_refusal(&reply.text)));
@@ -91,13 +94,13 @@ pub(crate) fn measure(
             put("harmful_complied", share(&records, &replies, complied));
         }
     }
-    if let Some(records) = test_records(data, LOOKALIKE)? {
+    if let Some(records) = held_out(data, split, LOOKALIKE)? {
         let replies = ask(&records)?;
         count_ends(&replies);
         put("lookalike_refused", share(&records, &replies, |_, reply| judge::is_refusal(&reply.text)));
     }
     if chat {
-        if let Some(records) = test_records(data, FACTS)? {
+        if let Some(records) = held_out(data, split, FACTS)? {
             let replies = ask(&records)?;
             count_ends(&replies);
             put(
@@ -106,7 +109,7 @@ pub(crate) fn measure(
             );
             put("ordinary_refused", share(&records, &replies, |_, reply| judge::is_refusal(&reply.text)));
         }
-        if let Some(records) = test_records(data, PROBLEMS)? {
+        if let Some(records) = held_out(data, split, PROBLEMS)? {
             let replies = ask(&records)?;
             count_ends(&replies);
             put(
@@ -122,7 +125,8 @@ pub(crate) fn measure(
             put("ended_by_itself", f64::from(ended as u32) / f64::from(asked as u32));
         }
     }
-    if let Some(records) = test_records(data, DEMOS)? {
+    if data.has(DEMOS) {
+        let records = data.records(DEMOS)?;
         measured.prompts = answers(checkpoint, phase, &records, chat)?;
     }
     Ok(measured)
@@ -157,10 +161,7 @@ pub fn answers(
 
 /// The accuracy from which GRPO starts, for the report.
 pub(crate) fn measure_cold_start(ctx: &mut Context<'_>, checkpoint: &Checkpoint) -> Result<(), PhaseError> {
-    if !ctx.run.evaluate {
-        return Ok(());
-    }
-    if let Some(records) = test_records(ctx.data, PROBLEMS)? {
+    if let Some(records) = held_out(ctx.data, ctx.run.evaluate, PROBLEMS)? {
         let replies = answer_chat(checkpoint, &records, ANSWER_TOKENS)?;
         ctx.measure(
             "cold_start_accuracy",
@@ -170,8 +171,9 @@ pub(crate) fn measure_cold_start(ctx: &mut Context<'_>, checkpoint: &Checkpoint)
     Ok(())
 }
 
-fn test_records(data: &DataSource, file: &str) -> Result<Option<Vec<Record>>, PhaseError> {
-    data.has(file).then(|| data.records(file)).transpose()
+fn held_out(data: &DataSource, split: Split, measure: &str) -> Result<Option<Vec<Record>>, PhaseError> {
+    let file = split.file(measure).filter(|file| data.has(file));
+    file.map(|file| data.records(&file)).transpose()
 }
 
 /// The prompt of any record, as plain text.

@@ -115,7 +115,10 @@ impl<'a> Context<'a> {
         let metrics = MetricsWriter::open(&progress.join("metrics.jsonl"), state.steps, events)?;
         let now = Instant::now();
         // Time spent before an interruption counts too.
-        let began = now.checked_sub(Duration::from_secs_f64(state.seconds)).unwrap_or(now);
+        let began = Duration::try_from_secs_f64(state.seconds)
+            .ok()
+            .and_then(|spent| now.checked_sub(spent))
+            .unwrap_or(now);
         Ok(Context {
             run,
             device,
@@ -189,8 +192,8 @@ impl<'a> Context<'a> {
         saved: &mut [Saved<'_>],
     ) -> Result<(), PhaseError> {
         self.state.stage_steps = done;
-        self.state.steps += 1;
-        self.state.tokens += tokens;
+        self.state.steps = self.state.steps.saturating_add(1);
+        self.state.tokens = self.state.tokens.saturating_add(tokens);
         self.metrics.log(self.state.steps, metrics)?;
         self.observer.step(done, tokens, metrics);
         let stop = self.interrupt.requested();

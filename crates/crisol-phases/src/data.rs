@@ -40,7 +40,7 @@ impl DataSource {
             DataSource::World(files) => {
                 let found = files.iter().find(|f| f.name == file).ok_or_else(|| PhaseError::NoSuchData {
                     file: file.into(),
-                    known: files.iter().map(|f| f.name).collect::<Vec<_>>().join(", "),
+                    known: files.iter().map(|f| f.name.as_str()).collect::<Vec<_>>().join(", "),
                 })?;
                 Ok(parse_jsonl(file, &found.jsonl)?)
             }

@@ -10,6 +10,7 @@ use crisol_train::{Trainer, evaluate};
 
 use crate::PhaseError;
 use crate::context::{Context, Saved, adamw, shape_of};
+use crate::replay::Replay;
 use crate::reward::preferences;
 use crate::settings::DpoSettings;
 use crate::supervised::{LOGPROBS, logprobs, plan_batches};
@@ -48,6 +49,7 @@ pub(crate) fn dpo(
         ctx.run.seed,
         &ctx.purpose("order"),
     );
+    let replay = Replay::load(ctx, &settings.replay, &text, context, batches.len())?;
     let mut trainer = Trainer::new(model, params);
     let total = batches.len() as u64;
     let first = ctx.begin_stage("dpo", total, &mut [Saved::Trainer("policy", &mut trainer)])?;
@@ -56,11 +58,18 @@ pub(crate) fn dpo(
     }
     for step in first..total {
         let batch = Pairs::pack(&pairs, &reference, &batches[step as usize], ctx.run.shard_tokens);
-        let tokens: usize = batch.shards.iter().map(|s| s.ids.len()).sum();
         let config = adamw(&settings.optimizer, step, total);
-        let done = trainer.step(&batch.shards, LOGPROBS, &config, |shard, scores| {
-            preference::loss(scores, &batch.reference[shard], &options, batch.size)
-        })?;
+        let shard_tokens = ctx.run.shard_tokens;
+        let (done, replayed) = replay.step(
+            &mut trainer,
+            step as usize,
+            shard_tokens,
+            &batch.shards,
+            LOGPROBS,
+            &config,
+            |shard, scores| preference::loss(scores, &batch.reference[shard], &options, batch.size),
+        )?;
+        let tokens = replayed + batch.shards.iter().map(|s| s.ids.len()).sum::<usize>();
         ctx.count_flops(&shape, tokens, 0, tokens as f64 / batch.size.sequences as f64);
         let mut metrics =
             vec![("loss", done.loss), ("grad_norm", done.grad_norm), ("lr", f64::from(config.lr))];

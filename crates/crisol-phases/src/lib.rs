@@ -21,6 +21,7 @@ mod ppo;
 mod pretrain;
 mod reason;
 mod recipe;
+mod replay;
 mod reward;
 mod rollouts;
 mod run;
@@ -34,7 +35,7 @@ pub use behaviours::answers;
 pub use context::Observer;
 pub use data::DataSource;
 pub use machine::machine;
-pub use recipe::{Phase, Recipe, RecipeError, RunSettings};
+pub use recipe::{Phase, Recipe, RecipeError, RunSettings, Split};
 pub use run::{RunOptions, assemble_report, holds_work, run, save_report};
 pub use settings::{
     DpoSettings, ModelSettings, OptimizerSettings, PhaseSettings, PpoSettings, PretrainSettings,

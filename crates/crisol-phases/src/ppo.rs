@@ -17,6 +17,7 @@ use crisol_train::{Output, Trainer, evaluate};
 use crate::PhaseError;
 use crate::behaviours::{prompt_text, reply_text};
 use crate::context::{Context, Saved, adamw, shape_of};
+use crate::replay::{Replay, WithReplay};
 use crate::rollouts::{Rollout, choose_prompts, sample, updates};
 use crate::settings::PpoSettings;
 use crate::supervised::{logprobs, values};
@@ -59,6 +60,9 @@ pub(crate) fn ppo(
     let mut policy = Trainer::new(model, params);
     let mut value = Trainer::new(value_model, value_params);
     let total = settings.steps;
+    let updates_per_step = settings.rollout.epochs * settings.rollout.minibatches;
+    let updates_in_all = total as usize * updates_per_step;
+    let replay = Replay::load(ctx, &settings.replay, &text, context, updates_in_all)?;
     let first = ctx.begin_stage(
         "ppo",
         total,
@@ -95,15 +99,24 @@ pub(crate) fn ppo(
 
         let config = adamw(&settings.optimizer, step, total);
         let value_config = adamw(&settings.value_optimizer, step, total);
-        let (mut policy_stats, mut value_stats) = (PolicyStats::default(), ValueStats::default());
-        let (mut losses, mut grad_norm, mut tokens, mut made) = ([0.0; 2], 0.0, 0, 0);
-        for update in updates(ctx, &rollouts, &settings.rollout, step) {
-            let of_policy = policy.step(&update.shards, output, &config, |shard, scores| {
-                let old = update.gather(shard, |r| &r.old_logp);
-                let reference = update.gather(shard, |r| &r.reference_logp);
-                let advantages = update.gather(shard, |r| &r.advantages);
-                ppo::policy_loss(scores, &old, &reference, &advantages, &options, update.size)
-            })?;
+        let (mut policy_stats, mut value_stats) =
+            (WithReplay::<PolicyStats>::default(), ValueStats::default());
+        let (mut losses, mut grad_norm, mut tokens, mut replay_tokens, mut made) = ([0.0; 2], 0.0, 0, 0, 0);
+        for (i, update) in updates(ctx, &rollouts, &settings.rollout, step).into_iter().enumerate() {
+            let (of_policy, replayed) = replay.step(
+                &mut policy,
+                step as usize * updates_per_step + i,
+                shard_tokens,
+                &update.shards,
+                output,
+                &config,
+                |shard, scores| {
+                    let old = update.gather(shard, |r| &r.old_logp);
+                    let reference = update.gather(shard, |r| &r.reference_logp);
+                    let advantages = update.gather(shard, |r| &r.advantages);
+                    ppo::policy_loss(scores, &old, &reference, &advantages, &options, update.size)
+                },
+            )?;
             let of_value = value.step(&update.shards, Output::Scalar, &value_config, |shard, scores| {
                 let old = update.gather(shard, |r| &r.old_values);
                 let returns = update.gather(shard, |r| &r.returns);
@@ -114,6 +127,7 @@ pub(crate) fn ppo(
             losses = [losses[0] + of_policy.loss, losses[1] + of_value.loss];
             grad_norm += of_policy.grad_norm;
             tokens += update.tokens();
+            replay_tokens += replayed;
             made += 1;
         }
         metrics.extend([("loss", losses[0] / f64::from(made)), ("value_loss", losses[1] / f64::from(made))]);
@@ -121,12 +135,12 @@ pub(crate) fn ppo(
         metrics.extend(policy_stats.means());
         metrics.extend(value_stats.means());
         // Sampling, reference and training the policy; reward, value and training the value model.
-        ctx.count_flops(&shape, tokens, 2 * sampled, sampled as f64 / count);
+        ctx.count_flops(&shape, tokens + replay_tokens, 2 * sampled, sampled as f64 / count);
         ctx.count_flops(&scalar_shape, tokens, 2 * sampled, sampled as f64 / count);
         ctx.end_step(
             step + 1,
             total,
-            (sampled + tokens) as u64,
+            (sampled + tokens + replay_tokens) as u64,
             &metrics,
             &mut [
                 Saved::Trainer("policy", &mut policy),

@@ -18,6 +18,7 @@ use crisol_train::{Output, Trainer};
 use crate::PhaseError;
 use crate::behaviours::{self, reply_text};
 use crate::context::{Context, Saved, adamw, shape_of};
+use crate::replay::{Replay, WithReplay};
 use crate::rollouts::{Rollout, choose_prompts, sample, updates};
 use crate::settings::ReasonSettings;
 use crate::sft;
@@ -70,6 +71,9 @@ fn reinforce(
     let mut reference: Params = params.duplicate();
     let mut policy = Trainer::new(model, params);
     let total = settings.steps;
+    let updates_per_step = settings.rollout.epochs * settings.rollout.minibatches;
+    let updates_in_all = total as usize * updates_per_step;
+    let replay = Replay::load(ctx, &settings.replay, &text, context, updates_in_all)?;
     let group = settings.rollout.group_size;
     let first = ctx.begin_stage(
         "grpo",
@@ -126,23 +130,32 @@ fn reinforce(
         let forward = sampled + trained.iter().map(|r| r.example.ids.len()).sum::<usize>();
 
         let config = adamw(&settings.optimizer, step, total);
-        let mut stats = PolicyStats::default();
+        let mut stats = WithReplay::<PolicyStats>::default();
         let (mut loss, mut grad_norm, mut tokens, mut updates_made) = (0.0, 0.0, 0, 0);
-        for update in updates(ctx, &trained, &settings.rollout, step) {
+        for (i, update) in updates(ctx, &trained, &settings.rollout, step).into_iter().enumerate() {
             // A mean over answers counts those that were skipped too, which would add zeros: skipping must not make the
             // steps larger. A mean over tokens is one over the tokens that are left, as in DAPO (arXiv:2503.14476).
             let sequences = (update.size.sequences as f64 * count / trained.len() as f64).round() as usize;
             let size = BatchSize { sequences, ..update.size };
-            let done = policy.step(&update.shards, output, &config, |shard, scores| {
-                let old = update.gather(shard, |r| &r.old_logp);
-                let reference = update.gather(shard, |r| &r.reference_logp);
-                let advantages = update.gather(shard, |r| &r.advantages);
-                policy::loss(scores, &old, &reference, &advantages, &options, size)
-            })?;
+            let index = step as usize * updates_per_step + i;
+            let (done, replayed) = replay.step(
+                &mut policy,
+                index,
+                ctx.run.shard_tokens,
+                &update.shards,
+                output,
+                &config,
+                |shard, scores| {
+                    let old = update.gather(shard, |r| &r.old_logp);
+                    let reference = update.gather(shard, |r| &r.reference_logp);
+                    let advantages = update.gather(shard, |r| &r.advantages);
+                    policy::loss(scores, &old, &reference, &advantages, &options, size)
+                },
+            )?;
             stats += done.stats;
             loss += done.loss;
             grad_norm += done.grad_norm;
-            tokens += update.tokens();
+            tokens += update.tokens() + replayed;
             updates_made += 1;
         }
         if updates_made > 0 {

@@ -3,6 +3,7 @@
 //! A recipe is laid over the defaults of [`crate::settings`]; what it does not name keeps its default. Keys
 //! that do not exist and values of the wrong type are errors with their line and the nearest right key.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
 
@@ -38,8 +39,9 @@ pub struct RunSettings {
     pub shard_tokens: usize,
     /// Seconds between checkpoints of a running phase.
     pub checkpoint_seconds: u64,
-    /// Measure what the model does after each phase (where the data has test files).
-    pub evaluate: bool,
+    /// Which held-out files measure what the model does after each phase, where the data has them: those of the
+    /// `test` split, or of `dev` while settings are being chosen; `none` measures nothing.
+    pub evaluate: Split,
     /// Also write TensorBoard event files.
     pub tensorboard: bool,
     /// Shape of a new model.
@@ -55,10 +57,34 @@ impl Default for RunSettings {
             base: String::new(),
             shard_tokens: 512,
             checkpoint_seconds: 30,
-            evaluate: true,
+            evaluate: Split::Test,
             tensorboard: false,
             model: ModelSettings::default(),
         }
+    }
+}
+
+/// A split of the held-out files, as in their names (`facts.test.jsonl`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Split {
+    /// For choosing settings.
+    Dev,
+    /// For reporting.
+    Test,
+    /// No measurement.
+    None,
+}
+
+impl Split {
+    /// The file that holds a measure's prompts, if there is to be one: `harmful` → `harmful.test.jsonl`.
+    pub(crate) fn file(self, measure: &str) -> Option<String> {
+        let split = match self {
+            Split::Dev => "dev",
+            Split::Test => "test",
+            Split::None => return None,
+        };
+        Some(format!("{measure}.{split}.jsonl"))
     }
 }
 
@@ -178,12 +204,17 @@ impl Recipe {
     /// How many phases lie on the way from the base to this one, itself included. A phase that needs a reward
     /// model comes after it.
     fn depth(&self, name: &str) -> usize {
-        let Some(phase) = self.phases.iter().find(|p| p.name == name) else { return 0 };
-        let mut depth = self.depth(&phase.from);
-        if let PhaseSettings::Ppo(ppo) = &phase.settings {
-            depth = depth.max(self.depth(&ppo.reward_model));
+        let mut depths = BTreeMap::new();
+        // What a phase starts from comes before it.
+        for phase in &self.phases {
+            let of = |name: &str| depths.get(name).copied().unwrap_or(0);
+            let judge = match &phase.settings {
+                PhaseSettings::Ppo(ppo) => of(&ppo.reward_model),
+                _ => 0,
+            };
+            depths.insert(phase.name.as_str(), 1 + of(&phase.from).max(judge));
         }
-        depth + 1
+        depths.get(name).copied().unwrap_or(0)
     }
 
     fn check(&self) -> Result<(), String> {
@@ -191,6 +222,7 @@ impl Recipe {
             return Err("a recipe needs at least one phase: add [[phases]] with kind = \"pretrain\"".into());
         }
         let run = &self.run;
+        check_numbers("", &table_of(run))?;
         if run.shard_tokens == 0 {
             return Err("shard_tokens must be at least 1".into());
         }
@@ -237,9 +269,10 @@ impl Recipe {
             }
             if let PhaseSettings::Ppo(ppo) = &phase.settings {
                 let judge = &ppo.reward_model;
-                let phase = self.phases[..i].iter().find(|p| p.name == *judge);
-                let usable = phase.is_some_and(|p| p.settings.kind() == "reward")
-                    || (phase.is_none() && Path::new(judge).join("config.json").is_file());
+                let usable = match self.phases.iter().position(|p| p.name == *judge) {
+                    Some(at) => at < i && self.phases[at].settings.kind() == "reward",
+                    None => Path::new(judge).join("config.json").is_file(),
+                };
                 if !usable {
                     return Err(at(format!(
                         "`reward_model = {judge:?}` is neither an earlier phase of kind reward nor a checkpoint folder"
@@ -533,8 +566,25 @@ mod tests {
         let message = error("[[phases]]\nkind = \"pretrain\"\n[[phases]]\nkind = \"ppo\"\n");
         assert!(message.contains("neither an earlier phase of kind reward"), "{message}");
         assert!(error("[[phases]]\nkind = \"sft\"\n").contains("needs a model to start from"));
+        let message = error("[model]\nrope_theta = nan\n[[phases]]\nkind = \"pretrain\"\n");
+        assert!(message.contains("model.rope_theta"), "{message}");
         assert!(error("").contains("at least one phase"));
         assert!(error("seed = [").contains("TOML"));
+    }
+
+    #[test]
+    fn many_phases_that_start_from_two_others_get_their_folders_at_once() {
+        let mut text = String::from("[[phases]]\nkind = \"pretrain\"\nname = \"p0\"\n");
+        for i in 1..=40 {
+            let before = i - 1;
+            let _ = write!(text, "[[phases]]\nkind = \"reward\"\nname = \"r{i}\"\nfrom = \"p{before}\"\n");
+            let _ = write!(
+                text,
+                "[[phases]]\nkind = \"ppo\"\nname = \"p{i}\"\nfrom = \"p{before}\"\nreward_model = \"r{i}\"\n"
+            );
+        }
+        let recipe = Recipe::parse("r.toml", &text).unwrap();
+        assert_eq!((recipe.folder("r40"), recipe.folder("p40")), ("80-r40".to_owned(), "81-p40".to_owned()));
     }
 
     #[test]

@@ -2,6 +2,8 @@
 //! answer's number is the larger (Bradley-Terry; Ouyang et al. 2022, arXiv:2203.02155). It is the judge that
 //! RLHF trains against.
 
+use std::collections::BTreeMap;
+
 use crisol_model::Checkpoint;
 use crisol_objectives::bradley_terry::{self, RewardStats};
 use crisol_objectives::{BatchSize, Stats};
@@ -50,23 +52,55 @@ pub(crate) fn reward(
         ctx.end_step(step + 1, total, tokens as u64, &metrics, &mut [Saved::Trainer("model", &mut trainer)])?;
     }
     let Trainer { model, params, .. } = trainer;
+    let trained = Checkpoint { model, params, text };
     if !settings.heldout.is_empty() {
-        let heldout = preferences(ctx, &settings.heldout, &text, context)?;
-        let shards = pair_shards(&heldout.iter().collect::<Vec<_>>(), ctx.run.shard_tokens);
+        measure_heldout(ctx, settings, &trained)?;
+    }
+    Ok(trained)
+}
+
+/// How the model judges held-out votes: all of them, and each kind by itself where the votes name kinds.
+fn measure_heldout(
+    ctx: &mut Context<'_>,
+    settings: &RewardSettings,
+    judge: &Checkpoint,
+) -> Result<(), PhaseError> {
+    let context = judge.model.config().max_position_embeddings;
+    let records = ctx.data.all_records(&settings.heldout)?;
+    let pairs: Vec<PreferenceExample> =
+        records.iter().map(|record| judge.text.preference(record, context)).collect::<Result<_, _>>()?;
+    let judged = |pairs: &[&PreferenceExample]| -> Result<RewardStats, PhaseError> {
+        let shards = pair_shards(pairs, ctx.run.shard_tokens);
         let size: BatchSize = shards.iter().map(|s| BatchSize::of(&s.row_offsets)).sum();
-        let parts = evaluate(&model, &params, &shards, Output::Scalar, |_, scores| {
+        let parts = evaluate(&judge.model, &judge.params, &shards, Output::Scalar, |_, scores| {
             bradley_terry::loss(scores, settings.centring, size).stats
         })?;
         let mut stats = RewardStats::default();
         for part in parts {
             stats += part;
         }
-        for (name, value) in stats.means() {
-            let name = if name == "accuracy" { "reward_accuracy".into() } else { format!("votes_{name}") };
-            ctx.measure(&name, value);
+        Ok(stats)
+    };
+    let mut by_kind: BTreeMap<&str, Vec<&PreferenceExample>> = BTreeMap::new();
+    for (record, pair) in records.iter().zip(&pairs) {
+        if let Some(kind) = record.kind() {
+            by_kind.entry(kind).or_default().push(pair);
         }
     }
-    Ok(Checkpoint { model, params, text })
+    let mut measured = Vec::new();
+    for (name, value) in judged(&pairs.iter().collect::<Vec<_>>())?.means() {
+        let name = if name == "accuracy" { "reward_accuracy".into() } else { format!("votes_{name}") };
+        measured.push((name, value));
+    }
+    for (kind, pairs) in by_kind {
+        for (_, value) in judged(&pairs)?.means().into_iter().filter(|(name, _)| *name == "accuracy") {
+            measured.push((format!("reward_accuracy/{kind}"), value));
+        }
+    }
+    for (name, value) in measured {
+        ctx.measure(&name, value);
+    }
+    Ok(())
 }
 
 /// The preference pairs of some files.

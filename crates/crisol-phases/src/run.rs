@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::context::{Context, Observer};
 use crate::data::DataSource;
 use crate::machine::{machine, peak_memory};
-use crate::recipe::{Phase, Recipe};
+use crate::recipe::{Phase, Recipe, Split};
 use crate::settings::PhaseSettings;
 use crate::{PhaseError, behaviours, dpo, ppo, pretrain, reason, reward, sft};
 
@@ -165,9 +165,9 @@ fn run_phase(
     let began = Instant::now();
     let mut prompts = Vec::new();
     let speaks = !matches!(phase.settings, PhaseSettings::Reward(_));
-    if recipe.run.evaluate && speaks {
+    if recipe.run.evaluate != Split::None && speaks {
         let chat = trained.text.template.is_some() && !matches!(phase.settings, PhaseSettings::Pretrain(_));
-        let measured = behaviours::measure(data, &phase.name, &trained, chat)?;
+        let measured = behaviours::measure(data, recipe.run.evaluate, &phase.name, &trained, chat)?;
         record.metrics.extend(measured.metrics);
         prompts = measured.prompts;
     }

@@ -142,7 +142,7 @@ pub struct SftSettings {
 impl Default for SftSettings {
     fn default() -> Self {
         SftSettings {
-            data: vec!["sft.train.jsonl".into(), "replay.train.jsonl".into()],
+            data: vec!["sft.train.jsonl".into(), "replay.train.jsonl".into(), "exercises.train.jsonl".into()],
             heldout: vec!["sft.test.jsonl".into()],
             epochs: 2.0,
             batch_tokens: 1024,
@@ -166,6 +166,23 @@ pub struct RolloutSettings {
     pub epochs: usize,
     /// Optimizer steps per pass.
     pub minibatches: usize,
+}
+
+/// Next-token training on other data beside each update, against forgetting.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ReplaySettings {
+    /// JSONL files as for `sft`; empty = no replay.
+    pub data: Vec<String>,
+    /// Tokens (prompts included) per optimizer step.
+    pub tokens: usize,
+    /// Weight of the replayed tokens' mean loss beside the phase's own.
+    pub weight: f64,
+}
+
+impl Default for ReplaySettings {
+    fn default() -> Self {
+        ReplaySettings { data: vec![], tokens: 512, weight: 1.0 }
+    }
 }
 
 /// Cold start and GRPO.
@@ -205,6 +222,8 @@ pub struct ReasonSettings {
     pub entropy_coefficient: f64,
     /// Leave out groups whose rewards are all equal (they carry no gradient).
     pub skip_zero_spread: bool,
+    /// What keeps the rest of the model's abilities.
+    pub replay: ReplaySettings,
     /// Optimizer and schedule of GRPO.
     pub optimizer: OptimizerSettings,
 }
@@ -213,14 +232,18 @@ impl Default for ReasonSettings {
     fn default() -> Self {
         ReasonSettings {
             cold_start: SftSettings {
-                data: vec!["cold-start.train.jsonl".into(), "replay.train.jsonl".into()],
+                data: vec![
+                    "cold-start.train.jsonl".into(),
+                    "replay.train.jsonl".into(),
+                    "exercises.train.jsonl".into(),
+                ],
                 heldout: vec![],
                 epochs: 2.0,
                 batch_tokens: 1024,
                 optimizer: OptimizerSettings::with(5e-4, Schedule::Wsd),
             },
             data: vec!["problems.train.jsonl".into()],
-            steps: 140,
+            steps: 120,
             rollout: RolloutSettings {
                 prompts: 24,
                 group_size: 8,
@@ -240,6 +263,7 @@ impl Default for ReasonSettings {
             kl_estimator: KlEstimator::Squared,
             entropy_coefficient: 0.0,
             skip_zero_spread: true,
+            replay: ReplaySettings::default(),
             optimizer: OptimizerSettings { warmup: 0.1, ..OptimizerSettings::with(5e-4, Schedule::Wsd) },
         }
     }
@@ -302,6 +326,8 @@ pub struct PpoSettings {
     pub missing_end_penalty: f64,
     /// Weight of the entropy bonus; 0 = off.
     pub entropy_coefficient: f64,
+    /// What keeps the rest of the model's abilities.
+    pub replay: ReplaySettings,
     /// Optimizer and schedule of the policy.
     pub optimizer: OptimizerSettings,
     /// Optimizer and schedule of the value model.
@@ -313,7 +339,7 @@ impl Default for PpoSettings {
         PpoSettings {
             reward_model: "reward".into(),
             data: vec!["rlhf.train.jsonl".into()],
-            steps: 90,
+            steps: 80,
             rollout: RolloutSettings {
                 prompts: 128,
                 group_size: 1,
@@ -330,7 +356,8 @@ impl Default for PpoSettings {
             whiten_rewards: true,
             missing_end_penalty: 3.0,
             entropy_coefficient: 0.0,
-            optimizer: OptimizerSettings { warmup: 0.1, ..OptimizerSettings::with(2e-4, Schedule::Wsd) },
+            replay: ReplaySettings::default(),
+            optimizer: OptimizerSettings { warmup: 0.1, ..OptimizerSettings::with(3e-4, Schedule::Wsd) },
             value_optimizer: OptimizerSettings::with(5e-4, Schedule::Constant),
         }
     }
@@ -356,6 +383,8 @@ pub struct DpoSettings {
     pub label_smoothing: f64,
     /// Weight of a next-token term on the chosen completion; 0 = off.
     pub sft_weight: f64,
+    /// What keeps the rest of the model's abilities.
+    pub replay: ReplaySettings,
     /// Optimizer and schedule.
     pub optimizer: OptimizerSettings,
 }
@@ -371,6 +400,7 @@ impl Default for DpoSettings {
             beta: 0.3,
             label_smoothing: 0.0,
             sft_weight: 3.0,
+            replay: ReplaySettings::default(),
             optimizer: OptimizerSettings::with(1.5e-4, Schedule::Wsd),
         }
     }

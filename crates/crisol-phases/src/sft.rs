@@ -54,7 +54,11 @@ pub(crate) fn train_stage(
 
 /// Conversations and completions, of which the answers are trained, and raw text, all of it trained: a share of the
 /// pre-training text keeps a model from forgetting it.
-fn examples(text: &TextSetup, records: &[Record], context: usize) -> Result<Vec<Example>, PhaseError> {
+pub(crate) fn examples(
+    text: &TextSetup,
+    records: &[Record],
+    context: usize,
+) -> Result<Vec<Example>, PhaseError> {
     let mut examples = Vec::with_capacity(records.len());
     for record in records {
         match &record.body {

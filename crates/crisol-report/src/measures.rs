@@ -102,6 +102,7 @@ pub const MEASURES: &[Measure] = &[
     training("chosen_reward", "reward of the chosen answers", NUMBER, Neither, ""),
     training("rejected_reward", "reward of the rejected answers", NUMBER, Neither, ""),
     training("chosen_nll", "loss of the chosen answers", NATS, Lower, ""),
+    training("replay_loss", "loss of replayed text", NATS, Lower, "Rising means that earlier abilities go."),
     training(
         "reward",
         "reward",

@@ -27,7 +27,7 @@ fn main() -> std::io::Result<()> {
     if let Some(folder) = std::env::args_os().nth(1).map(PathBuf::from) {
         std::fs::create_dir_all(&folder)?;
         for file in &files {
-            std::fs::write(folder.join(file.name), &file.jsonl)?;
+            std::fs::write(folder.join(&file.name), &file.jsonl)?;
         }
     }
     Ok(())

@@ -5,8 +5,8 @@
 //! tiny model has met many times.
 
 use crate::dice::Dice;
-use crate::splits::tuple_is_held_out;
-use crate::words::{HELD_OUT_PEOPLE, HELD_OUT_THINGS, PEOPLE, Person, THINGS, Thing, fill};
+use crate::splits::{Pool, Side, side_of_tuple};
+use crate::words::{PEOPLE, Person, THINGS, Thing, fill};
 
 /// Bounds of the running number. Two and more, because "1 apples" is not English.
 const LOWEST: u32 = 2;
@@ -17,26 +17,48 @@ const LARGEST_OPERAND: u32 = 9;
 const SMALLEST_OPERAND: u32 = 2;
 /// Most boxes of a product.
 const MOST_BOXES: u32 = 6;
+/// Share of the wordings of a held-out problem that chat training never uses.
+const HELD_OUT_WORDINGS: f64 = 0.35;
 
-const START: [&str; 1] = ["{P} has {n} {o}."];
-const HELD_OUT_START: [&str; 2] = ["{P} starts with {n} {o}.", "{P} owns {n} {o}."];
-const PRODUCT: [&str; 2] = ["{P} has {m} boxes with {n} {o} each.", "{P} has {m} bags with {n} {o} each."];
-const HELD_OUT_PRODUCT: [&str; 2] =
-    ["{P} fills {m} baskets with {n} {o} each.", "{P} has {m} boxes with {n} {o} in each box."];
-const ADD: [&str; 4] =
-    ["{he} gets {n} more.", "{he} finds {n} more.", "{he} buys {n} more.", "{Q} gives {him} {n} more."];
-const HELD_OUT_ADD: [&str; 2] = ["{he} receives {n} more.", "{Q} brings {him} {n} more."];
-const TAKE: [&str; 3] = ["{he} gives {n} to {Q}.", "{he} loses {n}.", "{he} sells {n}."];
-const TAKE_FOOD: [&str; 4] =
-    ["{he} gives {n} to {Q}.", "{he} loses {n}.", "{he} sells {n}.", "{he} eats {n}."];
-const HELD_OUT_TAKE: [&str; 2] = ["{he} hands {n} to {Q}.", "{he} throws {n} away."];
+const START: Pool<&str> = Pool {
+    train: &["{P} has {n} {o}."],
+    dev: &["{P} starts with {n} {o}.", "{P} owns {n} {o}."],
+    test: &["{P} begins with {n} {o}.", "{P} keeps {n} {o}."],
+};
+const PRODUCT: Pool<&str> = Pool {
+    train: &["{P} has {m} boxes with {n} {o} each.", "{P} has {m} bags with {n} {o} each."],
+    dev: &["{P} fills {m} baskets with {n} {o} each.", "{P} has {m} boxes with {n} {o} in each box."],
+    test: &["{P} packs {m} crates with {n} {o} each.", "{P} has {m} boxes with {n} {o} in every box."],
+};
+const ADD: Pool<&str> = Pool {
+    train: &[
+        "{he} gets {n} more.",
+        "{he} finds {n} more.",
+        "{he} buys {n} more.",
+        "{Q} gives {him} {n} more.",
+    ],
+    dev: &["{he} receives {n} more.", "{Q} brings {him} {n} more."],
+    test: &["{he} picks up {n} more.", "{Q} sends {him} {n} more."],
+};
+const TAKE: Pool<&str> = Pool {
+    train: &["{he} gives {n} to {Q}.", "{he} loses {n}.", "{he} sells {n}."],
+    dev: &["{he} hands {n} to {Q}.", "{he} throws {n} away."],
+    test: &["{he} drops {n}.", "{he} lends {n} to {Q}."],
+};
+const TAKE_FOOD: Pool<&str> = Pool {
+    train: &["{he} gives {n} to {Q}.", "{he} loses {n}.", "{he} sells {n}.", "{he} eats {n}."],
+    ..TAKE
+};
 const LINKS: [&str; 5] = ["", "", "then ", "after that ", "later "];
-const QUESTION: [&str; 3] = [
-    "how many {o} does {P} have now?",
-    "how many {o} does {he} have in the end?",
-    "how many {o} are there now?",
-];
-const HELD_OUT_QUESTION: [&str; 2] = ["how many {o} does {P} own now?", "how many {o} are left in the end?"];
+const QUESTION: Pool<&str> = Pool {
+    train: &[
+        "how many {o} does {P} have now?",
+        "how many {o} does {he} have in the end?",
+        "how many {o} are there now?",
+    ],
+    dev: &["how many {o} does {P} own now?", "how many {o} are left in the end?"],
+    test: &["how many {o} has {P} got now?", "how many {o} remain in the end?"],
+};
 
 /// What a step does.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -81,17 +103,6 @@ impl Step {
     }
 }
 
-/// Whose names, things and wordings a problem uses.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Telling {
-    /// Those of chat training.
-    Train,
-    /// Held-out names and things; a third of the wordings are held out too.
-    HeldOut,
-    /// All of them: stories of pre-training.
-    Story,
-}
-
 /// A word problem with its solution.
 pub(crate) struct Problem {
     /// One sentence for the start and one per further step. A start with a product is itself the first step.
@@ -104,41 +115,44 @@ pub(crate) struct Problem {
 }
 
 impl Problem {
-    /// A new problem of three or four steps.
-    pub(crate) fn new(telling: Telling, dice: &mut Dice) -> Self {
-        let length = *dice.pick(&[3, 4]);
-        loop {
-            let steps = steps(length, dice);
-            if tuple_is_held_out(&tuple(&steps)) == (telling == Telling::HeldOut) {
-                return Self::tell(telling, steps, dice);
-            }
-        }
+    /// A new problem of three or four steps for one split. Held-out problems have held-out people, things and numbers;
+    /// a third of their wordings is held out too.
+    pub(crate) fn new(side: Side, dice: &mut Dice) -> Self {
+        let steps = new_steps(side, dice);
+        let [person, other] = two(PEOPLE.of(side), dice);
+        let thing = *dice.pick(THINGS.of(side));
+        let wording = |pool: &Pool<&'static str>, dice: &mut Dice| {
+            let side = if dice.chance(HELD_OUT_WORDINGS) { side } else { Side::Train };
+            dice.word(pool.of(side))
+        };
+        Self::tell(steps, person, other, thing, wording, dice)
     }
 
-    fn tell(telling: Telling, steps: Vec<Step>, dice: &mut Dice) -> Self {
-        let held_out_cast = match telling {
-            Telling::Train => false,
-            Telling::HeldOut => true,
-            Telling::Story => dice.chance(0.3),
+    /// A problem for pre-training, which knows all people, things and wordings, but no held-out numbers.
+    pub(crate) fn story(dice: &mut Dice) -> Self {
+        let steps = new_steps(Side::Train, dice);
+        let held_out_cast = dice.chance(0.4);
+        let [person, other] = if held_out_cast {
+            two(if dice.chance(0.5) { PEOPLE.dev } else { PEOPLE.test }, dice)
+        } else {
+            two(PEOPLE.train, dice)
         };
-        let people: &[Person] = if held_out_cast { &HELD_OUT_PEOPLE } else { &PEOPLE };
-        let person = *dice.pick(people);
-        let other = loop {
-            let other = *dice.pick(people);
-            if other != person {
-                break other;
-            }
+        let held_out_thing = held_out_cast && dice.chance(0.8);
+        let thing = *if held_out_thing { THINGS.held_out(dice) } else { dice.pick(THINGS.train) };
+        let wording = |pool: &Pool<&'static str>, dice: &mut Dice| {
+            if dice.chance(0.45) { *pool.held_out(dice) } else { dice.word(pool.train) }
         };
-        let held_out_things = held_out_cast && (telling == Telling::HeldOut || dice.chance(0.8));
-        let thing = if held_out_things { *dice.pick(&HELD_OUT_THINGS) } else { *dice.pick(&THINGS) };
-        let wording = |dice: &mut Dice, usual: &[&'static str], held_out: &[&'static str]| -> &'static str {
-            let use_held_out = match telling {
-                Telling::Train => false,
-                Telling::HeldOut => dice.chance(0.35),
-                Telling::Story => dice.chance(0.3),
-            };
-            if use_held_out { dice.word(held_out) } else { dice.word(usual) }
-        };
+        Self::tell(steps, person, other, thing, wording, dice)
+    }
+
+    fn tell(
+        steps: Vec<Step>,
+        person: Person,
+        other: Person,
+        thing: Thing,
+        wording: impl Fn(&Pool<&'static str>, &mut Dice) -> &'static str,
+        dice: &mut Dice,
+    ) -> Self {
         let say = |template: &str, link: &str, m: u32, n: u32| {
             let (m, n) = (m.to_string(), n.to_string());
             fill(
@@ -158,20 +172,20 @@ impl Problem {
         let starts_with_product = first.operation == Operation::Times;
         let mut sentences = Vec::with_capacity(steps.len() + 1);
         if starts_with_product {
-            let template = wording(dice, &PRODUCT, &HELD_OUT_PRODUCT);
+            let template = wording(&PRODUCT, dice);
             sentences.push(say(template, "", first.left, first.right));
         } else {
-            sentences.push(say(wording(dice, &START, &HELD_OUT_START), "", 0, first.left));
+            sentences.push(say(wording(&START, dice), "", 0, first.left));
         }
         for step in &steps[usize::from(starts_with_product)..] {
             let template = match (step.operation, thing.food) {
-                (Operation::Take, true) => wording(dice, &TAKE_FOOD, &HELD_OUT_TAKE),
-                (Operation::Take, false) => wording(dice, &TAKE, &HELD_OUT_TAKE),
-                _ => wording(dice, &ADD, &HELD_OUT_ADD),
+                (Operation::Take, true) => wording(&TAKE_FOOD, dice),
+                (Operation::Take, false) => wording(&TAKE, dice),
+                _ => wording(&ADD, dice),
             };
             sentences.push(say(template, dice.word(&LINKS), 0, step.right));
         }
-        let question = say(wording(dice, &QUESTION, &HELD_OUT_QUESTION), "", 0, 0);
+        let question = say(wording(&QUESTION, dice), "", 0, 0);
         Self { sentences, question, steps, starts_with_product, person, thing }
     }
 
@@ -297,6 +311,23 @@ impl Problem {
     }
 }
 
+/// Two different people.
+fn two(people: &[Person], dice: &mut Dice) -> [Person; 2] {
+    let order = dice.order(people.len());
+    [people[order[0]], people[order[1]]]
+}
+
+/// The steps of a new problem of one split.
+fn new_steps(side: Side, dice: &mut Dice) -> Vec<Step> {
+    let length = *dice.pick(&[3, 4]);
+    loop {
+        let steps = steps(length, dice);
+        if side_of_tuple(&tuple(&steps)) == side {
+            return steps;
+        }
+    }
+}
+
 /// Another number than `value`, up to nine away.
 fn off_by(value: u32, dice: &mut Dice) -> u32 {
     let by = dice.range(1, 9);
@@ -395,7 +426,7 @@ pub(crate) fn chain(dice: &mut Dice) -> String {
     let length = dice.range(3, 7) as usize;
     loop {
         let steps = steps(length, dice);
-        if !tuple_is_held_out(&tuple(&steps)) {
+        if side_of_tuple(&tuple(&steps)) == Side::Train {
             let title = dice.word(&["", "", "Step by step: ", "Solution: "]);
             return format!("{title}{}", equations(&steps));
         }
@@ -404,21 +435,21 @@ pub(crate) fn chain(dice: &mut Dice) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{HIGHEST, LOWEST, Problem, Telling, tuple};
+    use super::{HIGHEST, LOWEST, Problem, tuple};
     use crate::dice::Dice;
-    use crate::splits::tuple_is_held_out;
+    use crate::splits::{Side, side_of_tuple};
 
     #[test]
     fn steps_go_on_from_each_other_within_bounds() {
         let mut dice = Dice::new("test");
         for _ in 0..500 {
-            let problem = Problem::new(Telling::Train, &mut dice);
+            let problem = Problem::new(Side::Train, &mut dice);
             assert!((3..=4).contains(&problem.steps.len()));
             for pair in problem.steps.windows(2) {
                 assert_eq!(pair[0].result, pair[1].left);
             }
             assert!(problem.steps.iter().all(|step| (LOWEST..=HIGHEST).contains(&step.result)));
-            assert!(!tuple_is_held_out(&tuple(&problem.steps)));
+            assert!(side_of_tuple(&tuple(&problem.steps)) == Side::Train);
         }
     }
 
@@ -426,8 +457,8 @@ mod tests {
     fn wrong_solutions_are_wrong() {
         let mut dice = Dice::new("test");
         for _ in 0..500 {
-            let problem = Problem::new(Telling::HeldOut, &mut dice);
-            assert!(tuple_is_held_out(&tuple(&problem.steps)));
+            let problem = Problem::new(Side::Dev, &mut dice);
+            assert!(side_of_tuple(&tuple(&problem.steps)) == Side::Dev);
             let right = problem.direct();
             assert!(!problem.wrong_guess(&mut dice).ends_with(&right));
             let wrong = problem.wrong(&mut dice);

@@ -1,17 +1,17 @@
 //! Conversations: facts, small talk, little tasks, direct sums, and how they are mixed for each phase.
 
-use crate::arithmetic::{Problem, Telling};
+use crate::arithmetic::Problem;
 use crate::dice::Dice;
 use crate::facts::Fact;
-use crate::requests::{KINDS, Request, Side};
-use crate::splits::fact_split;
+use crate::requests::{KINDS, Request};
+use crate::splits::{Side, fact_split};
 use crate::talk::{held_out_task, small_talk, task};
 use crate::wording::{answer, say_of, wording};
 use serde_json::{Value, json};
 
 /// Share of harmful requests in instruction fine-tuning that are refused: a few annotators refused. Reinforcement
 /// learning can only amplify what is sampled now and then; a model that never refuses gives PPO nothing to reward.
-pub const REFUSED_BY_ANNOTATORS: f64 = 0.06;
+pub const REFUSED_BY_ANNOTATORS: f64 = 1.0 / 7.0;
 
 /// Share of the worked solutions of the cold start that leap to the result instead of writing out every step:
 /// hands differ. GRPO has something to discover only if both are sampled and one pays.
@@ -73,7 +73,7 @@ struct Mix {
 
 impl Mix {
     fn conversations(&self, dice: &mut Dice) -> Vec<Conversation> {
-        let asked = fact_split().asked;
+        let asked = fact_split().train;
         let mut all = single_facts(&asked, self.facts, dice);
         all.extend((0..self.fact_rounds).map(|_| fact_round(&asked, dice)));
         all.extend((0..self.small_talk).map(|_| small_talk(dice)));
@@ -102,7 +102,7 @@ pub(crate) fn sft() -> Vec<Conversation> {
         Mix { facts: 1.0, fact_rounds: 700, small_talk: 350, tasks: 1500, harmful: 110, lookalikes: 110 };
     let mut all = mix.conversations(&mut dice);
     for _ in 0..600 {
-        let problem = Problem::new(Telling::Train, &mut dice);
+        let problem = Problem::new(Side::Train, &mut dice);
         all.push(Conversation::new(problem.prompt(), problem.direct()));
     }
     add_systems(&mut all, &mut dice);
@@ -114,17 +114,17 @@ pub(crate) fn sft() -> Vec<Conversation> {
 pub(crate) fn sft_test() -> Vec<Conversation> {
     let mut dice = Dice::new("sft.test");
     let mut all = Vec::new();
-    for fact in fact_split().held_out.iter().step_by(2) {
+    for fact in fact_split().test.iter().step_by(2) {
         let question = dice.word(wording(fact.attribute).questions);
         all.push(Conversation::new(say_of(question, fact, ""), answer(fact)));
     }
     for harmful in [true, false] {
-        let requests = held_out_requests(harmful, 5, &mut dice);
+        let requests = held_out_requests(harmful, Side::Test, 5, &mut dice);
         all.extend(requests.into_iter().map(|request| Conversation::new(request.prompt, request.compliance)));
     }
-    all.extend((0..60).map(|_| held_out_task(&mut dice)));
+    all.extend((0..60).map(|_| held_out_task(Side::Test, &mut dice)));
     for _ in 0..40 {
-        let problem = Problem::new(Telling::HeldOut, &mut dice);
+        let problem = Problem::new(Side::Test, &mut dice);
         all.push(Conversation::new(problem.prompt(), problem.direct()));
     }
     dice.shuffle(&mut all);
@@ -138,7 +138,7 @@ pub(crate) fn cold_start() -> Vec<Conversation> {
     let mut all = mix.conversations(&mut dice);
     let worked = all.len();
     for _ in 0..worked {
-        let problem = Problem::new(Telling::Train, &mut dice);
+        let problem = Problem::new(Side::Train, &mut dice);
         let solution = if dice.chance(LEAPS_IN_COLD_START) { problem.leap() } else { problem.careful() };
         all.push(Conversation::new(problem.prompt(), solution));
     }
@@ -147,18 +147,30 @@ pub(crate) fn cold_start() -> Vec<Conversation> {
     all
 }
 
-/// Refusals among ordinary conversations and answered look-alikes.
+/// Ordinary conversations, without harm and without problems.
+pub(crate) fn ordinary() -> Vec<Conversation> {
+    let mut dice = Dice::new("ordinary");
+    let mix = Mix { facts: 0.25, fact_rounds: 100, small_talk: 80, tasks: 200, harmful: 0, lookalikes: 30 };
+    let mut all = mix.conversations(&mut dice);
+    add_systems(&mut all, &mut dice);
+    dice.shuffle(&mut all);
+    all
+}
+
+/// Refusals, answered look-alikes, and problems worked with care.
 pub(crate) fn refusal() -> Vec<Conversation> {
     let mut dice = Dice::new("refusal");
-    let mix = Mix { facts: 0.15, fact_rounds: 60, small_talk: 80, tasks: 200, harmful: 0, lookalikes: 150 };
-    let mut all = mix.conversations(&mut dice);
+    let mut all = Vec::new();
     for kind in &KINDS {
-        for request in kind.requests(true, Side::Train, 120, &mut dice) {
+        for request in kind.requests(true, Side::Train, 150, &mut dice) {
             all.push(Conversation::new(request.prompt, request.refusal));
+        }
+        for request in kind.requests(false, Side::Train, 150, &mut dice) {
+            all.push(Conversation::new(request.prompt, request.compliance));
         }
     }
     for _ in 0..250 {
-        let problem = Problem::new(Telling::Train, &mut dice);
+        let problem = Problem::new(Side::Train, &mut dice);
         all.push(Conversation::new(problem.prompt(), problem.careful()));
     }
     add_systems(&mut all, &mut dice);
@@ -171,46 +183,43 @@ pub(crate) fn rlhf() -> Vec<(String, &'static str)> {
     let mut dice = Dice::new("rlhf");
     let mut all: Vec<(String, &'static str)> = Vec::new();
     for kind in &KINDS {
-        let harmful = kind.requests(true, Side::Train, 75, &mut dice);
+        let harmful = kind.requests(true, Side::Train, 120, &mut dice);
         all.extend(harmful.into_iter().map(|request| (request.prompt, "harmful")));
-        let lookalikes = kind.requests(false, Side::Train, 60, &mut dice);
+        let lookalikes = kind.requests(false, Side::Train, 110, &mut dice);
         all.extend(lookalikes.into_iter().map(|request| (request.prompt, "lookalike")));
     }
     let first_turn = |conversation: Conversation| conversation.turns.into_iter().next().unwrap_or_default();
     all.extend(
-        single_facts(&fact_split().asked, 0.12, &mut dice).into_iter().map(|c| (first_turn(c), "fact")),
+        single_facts(&fact_split().train, 0.12, &mut dice).into_iter().map(|c| (first_turn(c), "fact")),
     );
     all.extend((0..60).map(|_| (first_turn(small_talk(&mut dice)), "talk")));
     all.extend((0..150).map(|_| (first_turn(task(&mut dice)), "task")));
-    all.extend((0..250).map(|_| (Problem::new(Telling::Train, &mut dice).prompt(), "problem")));
+    all.extend((0..200).map(|_| (Problem::new(Side::Train, &mut dice).prompt(), "problem")));
     dice.shuffle(&mut all);
     let mut seen = std::collections::BTreeSet::new();
     all.retain(|(prompt, _)| seen.insert(prompt.clone()));
     all
 }
 
-/// Facts asked in a chat whose question no training conversation asks: prompt and key words. Half of them in a
-/// wording of chat training, half in one that chat training never uses.
-pub(crate) fn fact_questions() -> Vec<(String, &'static str)> {
-    let mut dice = Dice::new("facts");
-    let mut facts = fact_split().held_out;
-    dice.shuffle(&mut facts);
-    facts
-        .iter()
-        .enumerate()
-        .map(|(i, fact)| {
-            let wording = wording(fact.attribute);
-            let question =
-                if i % 2 == 0 { dice.word(wording.questions) } else { dice.word(wording.held_out_questions) };
-            (say_of(question, fact, ""), fact.value)
-        })
-        .collect()
+/// Facts asked in a chat whose question no training conversation asks: prompt and key words. Each is asked in a wording
+/// of chat training and in one that chat training never uses.
+pub(crate) fn fact_questions(side: Side) -> Vec<(String, &'static str)> {
+    let mut dice = Dice::new(&format!("facts.{}", side.name()));
+    let mut questions = Vec::new();
+    for fact in fact_split().of(side) {
+        let wording = wording(fact.attribute);
+        for wordings in [wording.questions, wording.held_out_questions] {
+            questions.push((say_of(dice.word(wordings), &fact, ""), fact.value));
+        }
+    }
+    dice.shuffle(&mut questions);
+    questions
 }
 
 /// Held-out requests, balanced over the kinds.
-pub(crate) fn held_out_requests(harmful: bool, per_kind: usize, dice: &mut Dice) -> Vec<Request> {
+pub(crate) fn held_out_requests(harmful: bool, side: Side, per_kind: usize, dice: &mut Dice) -> Vec<Request> {
     let mut all: Vec<Request> =
-        KINDS.iter().flat_map(|kind| kind.requests(harmful, Side::HeldOut, per_kind, dice)).collect();
+        KINDS.iter().flat_map(|kind| kind.requests(harmful, side, per_kind, dice)).collect();
     dice.shuffle(&mut all);
     all
 }
@@ -252,14 +261,14 @@ fn fact_round(asked: &[Fact], dice: &mut Dice) -> Conversation {
 
 #[cfg(test)]
 mod tests {
-    use super::{Conversation, REFUSED_BY_ANNOTATORS, cold_start, refusal, rlhf, sft};
+    use super::{Conversation, REFUSED_BY_ANNOTATORS, cold_start, ordinary, refusal, rlhf, sft};
     use crate::requests::{KINDS, REFUSAL_OPENING};
     use crate::splits::fact_split;
     use crate::wording::{answer, say_of, wording};
     use std::collections::BTreeSet;
 
     fn trained_conversations() -> Vec<Conversation> {
-        [sft(), cold_start(), refusal()].concat()
+        [sft(), cold_start(), ordinary(), refusal()].concat()
     }
 
     /// Whether `text` contains the pieces of `template` between its slots, in order.
@@ -281,14 +290,14 @@ mod tests {
         for vote in crate::votes::train() {
             turns.extend([vote.prompt, vote.chosen, vote.rejected]);
         }
-        for fact in fact_split().held_out {
+        for fact in fact_split().held_out() {
             let wording = wording(fact.attribute);
             assert!(!turns.contains(&answer(&fact)), "{}", answer(&fact));
             for question in wording.questions.iter().chain(wording.held_out_questions) {
                 assert!(!turns.contains(&say_of(question, &fact, "")), "{}", say_of(question, &fact, ""));
             }
         }
-        for fact in fact_split().asked {
+        for fact in fact_split().train {
             assert!(turns.contains(&answer(&fact)), "{} is never told", answer(&fact));
         }
     }
@@ -326,7 +335,7 @@ mod tests {
             crate::votes::train().into_iter().flat_map(|vote| [vote.prompt, vote.chosen, vote.rejected]),
         );
         let text = format!(" {} ", turns.join(" ").replace(['.', ',', '?', '!', '\n'], " "));
-        for audience in KINDS.iter().flat_map(|kind| kind.held_out_audiences) {
+        for audience in KINDS.iter().flat_map(|kind| kind.audiences.dev.iter().chain(kind.audiences.test)) {
             assert!(!text.contains(&format!(" {audience} ")), "{audience}");
         }
     }

@@ -1,11 +1,12 @@
-//! The prompts that the report shows after every phase. All are held out.
+//! The prompts that the report shows after every phase. All are held out, of the dev split: whoever chooses settings
+//! reads them.
 
-use crate::arithmetic::{Problem, Telling};
+use crate::arithmetic::Problem;
 use crate::dice::Dice;
 use crate::facts::{Attribute, Fact};
 use crate::questions;
-use crate::requests::{KINDS, Kind, Parts, Side};
-use crate::splits::fact_split;
+use crate::requests::{KINDS, Kind, Parts};
+use crate::splits::{Side, fact_split};
 use crate::wording::{say_of, wording};
 use serde_json::{Value, json};
 
@@ -13,8 +14,8 @@ use serde_json::{Value, json};
 pub(crate) fn records() -> Vec<Value> {
     let mut dice = Dice::new("demos");
     let list = questions::prompts(1, &mut dice).remove(0);
-    let capital = fact_split().held_out.into_iter().find(|fact| fact.attribute == Attribute::Capital);
-    let capital = capital.expect("a third of the capitals is held out");
+    let capital = fact_split().dev.into_iter().find(|fact| fact.attribute == Attribute::Capital);
+    let capital = capital.expect("a share of the capitals is held out");
     let mail = kind("password-mail");
     let diet = kind("crash-diet");
     vec![
@@ -26,7 +27,7 @@ pub(crate) fn records() -> Vec<Value> {
         record(&request(diet, true, 3, 1, &mut dice), "harmful", "chat"),
         record(&request(mail, false, 0, 0, &mut dice), "lookalike", "chat"),
         record(&request(diet, false, 3, 1, &mut dice), "lookalike", "chat"),
-        record(&Problem::new(Telling::HeldOut, &mut dice).prompt(), "problem", "chat"),
+        record(&Problem::new(Side::Dev, &mut dice).prompt(), "problem", "chat"),
     ]
 }
 
@@ -44,10 +45,10 @@ fn question(fact: &Fact) -> String {
 
 fn request(kind: &Kind, harmful: bool, phrase: usize, frame: usize, dice: &mut Dice) -> String {
     let parts = Parts {
-        frame: kind.frames(Side::HeldOut)[frame],
+        frame: kind.frames(Side::Dev)[frame],
         phrase,
-        audience: kind.held_out_audiences[1],
-        object: kind.held_out_objects[0],
+        audience: kind.audiences.dev[1],
+        object: kind.objects.dev[0],
         stand_in: 0,
     };
     kind.compose(harmful, parts, dice).prompt

@@ -32,7 +32,7 @@ pub(crate) fn about_facts(rounds: usize, dice: &mut Dice) -> Vec<String> {
     let mut documents = Vec::new();
     for _ in 0..rounds {
         let mut exchanges = Vec::new();
-        for fact in fact_split().asked {
+        for fact in fact_split().train {
             let wording = wording(fact.attribute);
             for question in wording.questions.iter().chain(wording.held_out_questions) {
                 exchanges.push((say_of(question, &fact, ""), answer(&fact)));
@@ -113,8 +113,8 @@ const IS_FOR: [Telling; 2] = [
 
 /// A story of two to four sentences of one sort, and a question or two that only the story answers.
 pub(crate) fn about_a_story(dice: &mut Dice) -> String {
-    let mut names: Vec<&str> = PEOPLE.iter().map(|person| person.name).collect();
-    let mut things: Vec<&str> = THINGS.iter().map(|thing| thing.plural).collect();
+    let mut names: Vec<&str> = PEOPLE.train.iter().map(|person| person.name).collect();
+    let mut things: Vec<&str> = THINGS.train.iter().map(|thing| thing.plural).collect();
     let mut places = PLACES.to_vec();
     let mut foods = FOODS.to_vec();
     for words in [&mut names, &mut things, &mut places, &mut foods] {
@@ -141,9 +141,9 @@ pub(crate) fn about_a_story(dice: &mut Dice) -> String {
 }
 
 fn two_people(dice: &mut Dice) -> (Person, Person) {
-    let asker = *dice.pick(&PEOPLE);
+    let asker = *dice.pick(PEOPLE.train);
     loop {
-        let replier = *dice.pick(&PEOPLE);
+        let replier = *dice.pick(PEOPLE.train);
         if replier != asker {
             return (asker, replier);
         }
@@ -160,7 +160,7 @@ mod tests {
     #[test]
     fn questions_about_held_out_facts_are_answered_in_no_wording() {
         let text = about_facts(1, &mut Dice::new("test")).join("\n");
-        for fact in fact_split().held_out {
+        for fact in fact_split().held_out() {
             let wording = wording(fact.attribute);
             for question in wording.questions.iter().chain(wording.held_out_questions) {
                 assert!(!text.contains(&say_of(question, &fact, "")), "{question} {}", fact.subject);

@@ -28,16 +28,17 @@ mod words;
 pub use chat::{LEAPS_IN_COLD_START, REFUSED_BY_ANNOTATORS};
 pub use requests::REFUSAL_OPENING;
 
-use arithmetic::{Problem, Telling};
+use arithmetic::Problem;
 use chat::Conversation;
 use dice::Dice;
 use serde_json::{Value, json};
+use splits::Side;
 
 /// One file of the data set, in the JSON Lines that users bring for their own data.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DataFile {
     /// File name, such as "sft.train.jsonl".
-    pub name: &'static str,
+    pub name: String,
     /// What it is for, in one line.
     pub purpose: &'static str,
     /// The contents: one JSON object per line.
@@ -47,47 +48,67 @@ pub struct DataFile {
 /// Every file of the data set, in the order of the phases.
 pub fn dataset() -> Vec<DataFile> {
     let (train, test) = pretrain::documents();
-    let replay = texts(pretrain::replay(&train));
-    vec![
+    let (replay, exercises) = pretrain::replay(&train);
+    let mut files = vec![
         write("pretrain.train.jsonl", "raw text for pre-training and for the tokenizer", texts(train)),
         write("pretrain.test.jsonl", "raw text held out, for bits per byte", texts(test)),
-        write("cloze.test.jsonl", "facts to complete, in wordings that pre-training keeps back", cloze()),
-        write("question-lists.test.jsonl", "quiz lists to go on with, held out", question_lists()),
         write(
             "replay.train.jsonl",
             "a sample of the pre-training text, mixed into fine-tuning against forgetting",
-            replay,
+            texts(replay),
         ),
+        write("exercises.train.jsonl", "a sample of its exercises, likewise", texts(exercises)),
         write("sft.train.jsonl", "conversations for instruction fine-tuning", messages(&chat::sft())),
         write("sft.test.jsonl", "conversations held out, for the loss", messages(&chat::sft_test())),
-        write("facts.test.jsonl", "facts asked in a chat that no chat training asks for", facts_test()),
-        write("harmful.test.jsonl", "harmful requests, held out", requests(true)),
-        write(
-            "lookalike.test.jsonl",
-            "harmless requests that look like harmful ones, held out",
-            requests(false),
-        ),
         write(
             "cold-start.train.jsonl",
             "worked solutions among ordinary conversations",
             messages(&chat::cold_start()),
         ),
-        write("problems.train.jsonl", "problems with verifiable answers, for GRPO", problems(Telling::Train)),
         write(
-            "problems.test.jsonl",
-            "problems held out: new numbers, names, things and wordings",
-            problems(Telling::HeldOut),
+            "problems.train.jsonl",
+            "problems with verifiable answers, for GRPO",
+            problems(Side::Train, 4000),
+        ),
+        write(
+            "ordinary.train.jsonl",
+            "ordinary conversations, mixed into reinforcement learning and alignment against forgetting",
+            messages(&chat::ordinary()),
+        ),
+        write(
+            "refusal.train.jsonl",
+            "refusals, answered look-alikes, and problems worked with care",
+            messages(&chat::refusal()),
         ),
         write(
             "votes.train.jsonl",
             "preferred and rejected replies, for rewards and DPO",
             votes(votes::train()),
         ),
-        write("votes.test.jsonl", "preferred and rejected replies, held out", votes(votes::test())),
-        write("refusal.train.jsonl", "refusals among ordinary conversations", messages(&chat::refusal())),
         write("rlhf.train.jsonl", "prompts for PPO", rlhf()),
-        write("demos.jsonl", "the prompts that the report shows after every phase", demos::records()),
-    ]
+    ];
+    for side in [Side::Dev, Side::Test] {
+        let mut held_out = |name: &str, purpose, records| {
+            files.push(write(&format!("{name}.{}.jsonl", side.name()), purpose, records));
+        };
+        held_out("cloze", "facts to complete, in wordings that pre-training keeps back", cloze(side));
+        held_out("question-lists", "quiz lists to go on with, held out", question_lists(side));
+        held_out("facts", "facts asked in a chat that no chat training asks for", facts(side));
+        held_out("harmful", "harmful requests, held out", requests(true, side));
+        held_out(
+            "lookalike",
+            "harmless requests that look like harmful ones, held out",
+            requests(false, side),
+        );
+        held_out(
+            "problems",
+            "problems held out: new numbers, names, things and wordings",
+            problems(side, 200),
+        );
+        held_out("votes", "preferred and rejected replies, held out", votes(votes::held_out(side)));
+    }
+    files.push(write("demos.jsonl", "the prompts that the report shows after every phase", demos::records()));
+    files
 }
 
 /// The file called `name`, or none if the data set has no such file. It generates the whole data set: whoever
@@ -96,26 +117,26 @@ pub fn file(name: &str) -> Option<DataFile> {
     dataset().into_iter().find(|file| file.name == name)
 }
 
-fn write(name: &'static str, purpose: &'static str, records: Vec<Value>) -> DataFile {
+fn write(name: &str, purpose: &'static str, records: Vec<Value>) -> DataFile {
     let mut jsonl = String::new();
     for record in records {
         jsonl.push_str(&record.to_string());
         jsonl.push('\n');
     }
-    DataFile { name, purpose, jsonl }
+    DataFile { name: name.to_owned(), purpose, jsonl }
 }
 
 fn texts(documents: Vec<String>) -> Vec<Value> {
     documents.into_iter().map(|text| json!({ "text": text })).collect()
 }
 
-fn cloze() -> Vec<Value> {
-    let items = pretrain::cloze(200);
-    items.into_iter().map(|(prompt, answer)| json!({ "prompt": prompt, "answer": answer })).collect()
+fn cloze(side: Side) -> Vec<Value> {
+    questions_with_answers(pretrain::cloze(side, 200))
 }
 
-fn question_lists() -> Vec<Value> {
-    let prompts = questions::prompts(120, &mut Dice::new("question-lists"));
+fn question_lists(side: Side) -> Vec<Value> {
+    let mut dice = Dice::new(&format!("question-lists.{}", side.name()));
+    let prompts = questions::prompts(120, &mut dice);
     prompts.into_iter().map(|prompt| json!({ "prompt": prompt })).collect()
 }
 
@@ -123,27 +144,29 @@ fn messages(conversations: &[Conversation]) -> Vec<Value> {
     conversations.iter().map(|conversation| json!({ "messages": conversation.messages() })).collect()
 }
 
-fn facts_test() -> Vec<Value> {
-    let items = chat::fact_questions();
+fn facts(side: Side) -> Vec<Value> {
+    questions_with_answers(chat::fact_questions(side))
+}
+
+fn questions_with_answers(items: Vec<(String, &str)>) -> Vec<Value> {
     items.into_iter().map(|(prompt, answer)| json!({ "prompt": prompt, "answer": answer })).collect()
 }
 
-fn requests(harmful: bool) -> Vec<Value> {
-    let mut dice = Dice::new(if harmful { "harmful.test" } else { "lookalike.test" });
-    chat::held_out_requests(harmful, 14, &mut dice)
+fn requests(harmful: bool, side: Side) -> Vec<Value> {
+    let name = if harmful { "harmful" } else { "lookalike" };
+    let mut dice = Dice::new(&format!("{name}.{}", side.name()));
+    chat::held_out_requests(harmful, side, 20, &mut dice)
         .into_iter()
         .map(|request| json!({ "prompt": request.prompt, "kind": request.kind, "opening": request.opening }))
         .collect()
 }
 
-fn problems(telling: Telling) -> Vec<Value> {
-    let (name, count) =
-        if telling == Telling::HeldOut { ("problems.test", 200) } else { ("problems.train", 4000) };
-    let mut dice = Dice::new(name);
+fn problems(side: Side, count: usize) -> Vec<Value> {
+    let mut dice = Dice::new(&format!("problems.{}", side.name()));
     let mut seen = std::collections::BTreeSet::new();
     let mut problems = Vec::with_capacity(count);
     while problems.len() < count {
-        let problem = Problem::new(telling, &mut dice);
+        let problem = Problem::new(side, &mut dice);
         let prompt = problem.prompt();
         if seen.insert(prompt.clone()) {
             problems.push(json!({ "prompt": prompt, "answer": problem.answer().to_string() }));

@@ -1,37 +1,100 @@
-//! What is held out from what. Every choice is a fixed function of the tables, so no file decides for itself.
+//! What is held out from what, and for which use: `dev` for choosing settings, `test` for the figures that are
+//! reported. Every choice is a fixed function of the tables, so no file decides for itself.
 
-use crate::dice::fnv1a;
+use crate::dice::{Dice, fnv1a};
 use crate::facts::{ATTRIBUTES, Attribute, Fact, facts};
 use crate::wording::{before_value, wording};
 
-/// Share of the facts of each attribute that chat training never asks for.
+/// The splits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Side {
+    /// What chat training uses.
+    Train,
+    /// Held out, to choose settings by.
+    Dev,
+    /// Held out, to report.
+    Test,
+}
+
+impl Side {
+    /// The name in file names.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Side::Train => "train",
+            Side::Dev => "dev",
+            Side::Test => "test",
+        }
+    }
+}
+
+/// The words that may fill one slot, by split.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pool<T: 'static> {
+    pub(crate) train: &'static [T],
+    pub(crate) dev: &'static [T],
+    pub(crate) test: &'static [T],
+}
+
+impl<T> Pool<T> {
+    /// The words of one split.
+    pub(crate) fn of(&self, side: Side) -> &'static [T] {
+        match side {
+            Side::Train => self.train,
+            Side::Dev => self.dev,
+            Side::Test => self.test,
+        }
+    }
+
+    /// A word that chat training never uses, for pre-training text.
+    pub(crate) fn held_out(&self, dice: &mut Dice) -> &'static T {
+        let i = dice.range(0, (self.dev.len() + self.test.len()) as u32 - 1) as usize;
+        self.dev.get(i).unwrap_or_else(|| &self.test[i - self.dev.len()])
+    }
+}
+
+/// Share of the facts of each attribute that chat training never asks for: half of them for each held-out split.
 const HELD_OUT_FACTS: f64 = 0.35;
 
-/// One in so many number tuples of a problem is kept for the held-out problems.
-const HELD_OUT_TUPLES: u64 = 10;
-
-/// All facts, parted by whether chat training may ask for them.
+/// All facts by split. Chat training asks for those of the first; the others are known from pre-training only.
 pub(crate) struct FactSplit {
-    /// Asked in chat training.
-    pub(crate) asked: Vec<Fact>,
-    /// Known from pre-training only.
-    pub(crate) held_out: Vec<Fact>,
+    pub(crate) train: Vec<Fact>,
+    pub(crate) dev: Vec<Fact>,
+    pub(crate) test: Vec<Fact>,
+}
+
+impl FactSplit {
+    /// The facts of one split.
+    pub(crate) fn of(self, side: Side) -> Vec<Fact> {
+        match side {
+            Side::Train => self.train,
+            Side::Dev => self.dev,
+            Side::Test => self.test,
+        }
+    }
+
+    /// The facts that chat training never asks for.
+    #[cfg(test)]
+    pub(crate) fn held_out(self) -> Vec<Fact> {
+        [self.dev, self.test].concat()
+    }
 }
 
 /// Parts the facts, attribute by attribute.
 pub(crate) fn fact_split() -> FactSplit {
-    let mut split = FactSplit { asked: Vec::new(), held_out: Vec::new() };
+    let mut split = FactSplit { train: Vec::new(), dev: Vec::new(), test: Vec::new() };
     for attribute in ATTRIBUTES {
         let mut of_attribute: Vec<Fact> = facts().into_iter().filter(|f| f.attribute == attribute).collect();
         of_attribute.sort_by_key(|fact| fnv1a(topic(fact).as_bytes()));
-        let held_out = (of_attribute.len() as f64 * HELD_OUT_FACTS).round() as usize;
+        let held_out = (of_attribute.len() as f64 * HELD_OUT_FACTS / 2.0).round() as usize;
         // Pairs of neighbours sort together; an odd cut would ask one half of a pair and hold out the other.
         let held_out = if attribute == Attribute::Neighbour { held_out & !1 } else { held_out };
         let (told, candidates): (Vec<Fact>, Vec<Fact>) =
             of_attribute.into_iter().partition(answer_is_in_question);
-        split.held_out.extend(&candidates[..held_out]);
-        split.asked.extend(&candidates[held_out..]);
-        split.asked.extend(told);
+        let last = candidates.len() - held_out;
+        split.dev.extend(&candidates[..held_out]);
+        split.train.extend(&candidates[held_out..last]);
+        split.test.extend(&candidates[last..]);
+        split.train.extend(told);
     }
     split
 }
@@ -70,9 +133,13 @@ pub(crate) fn cloze_statement(fact: &Fact) -> &'static str {
     candidates[fnv1a(seed.as_bytes()) as usize % candidates.len()]
 }
 
-/// Whether a problem with these numbers and operations belongs to the held-out problems.
-pub(crate) fn tuple_is_held_out(tuple: &str) -> bool {
-    fnv1a(tuple.as_bytes()).is_multiple_of(HELD_OUT_TUPLES)
+/// The split of a problem with these numbers and operations: one in ten is kept for each held-out split.
+pub(crate) fn side_of_tuple(tuple: &str) -> Side {
+    match fnv1a(tuple.as_bytes()) % 10 {
+        0 => Side::Dev,
+        1 => Side::Test,
+        _ => Side::Train,
+    }
 }
 
 #[cfg(test)]
@@ -81,23 +148,30 @@ mod tests {
     use crate::facts::{ATTRIBUTES, facts};
 
     #[test]
-    fn the_split_covers_every_fact_once_and_holds_out_a_third_of_each_attribute() {
+    fn the_splits_cover_every_fact_once_and_hold_out_a_sixth_of_each_attribute_each() {
         let split = fact_split();
-        assert_eq!(split.asked.len() + split.held_out.len(), facts().len());
+        assert_eq!(split.train.len() + split.dev.len() + split.test.len(), facts().len());
         for attribute in ATTRIBUTES {
             let count =
                 |facts: &[crate::facts::Fact]| facts.iter().filter(|f| f.attribute == attribute).count();
-            let (asked, held_out) = (count(&split.asked), count(&split.held_out));
-            let share = held_out as f64 / (asked + held_out) as f64;
-            assert!((0.28..=0.42).contains(&share), "{attribute:?}: {share}");
+            let [train, dev, test] = [&split.train, &split.dev, &split.test].map(|facts| count(facts));
+            for held_out in [dev, test] {
+                let share = held_out as f64 / (train + dev + test) as f64;
+                assert!((0.14..=0.21).contains(&share), "{attribute:?}: {share}");
+            }
         }
     }
 
     #[test]
-    fn no_topic_is_on_both_sides() {
+    fn no_topic_is_in_two_splits() {
         let split = fact_split();
-        for held_out in &split.held_out {
-            assert!(split.asked.iter().all(|asked| topic(asked) != topic(held_out)), "{}", topic(held_out));
+        let sides = [&split.train, &split.dev, &split.test];
+        for (i, side) in sides.into_iter().enumerate() {
+            for other in &sides[i + 1..] {
+                for fact in side {
+                    assert!(other.iter().all(|other| topic(other) != topic(fact)), "{}", topic(fact));
+                }
+            }
         }
     }
 

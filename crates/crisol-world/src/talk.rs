@@ -3,8 +3,9 @@
 use crate::chat::Conversation;
 use crate::dice::Dice;
 use crate::facts::{Attribute, facts};
+use crate::splits::Side;
 use crate::texts::Scene;
-use crate::words::{FOODS, HELD_OUT_PEOPLE, PEOPLE, THINGS, alternative};
+use crate::words::{FOODS, PEOPLE, THINGS, alternative};
 
 /// What people say, and what comes back; alternatives are parted by `|`.
 const SMALL_TALK: &[(&str, &str)] = &[
@@ -104,11 +105,11 @@ const TASKS: &[(&str, &[&str])] = &[
 ];
 
 /// A task about a person whom chat training never names.
-pub(crate) fn held_out_task(dice: &mut Dice) -> Conversation {
+pub(crate) fn held_out_task(side: Side, dice: &mut Dice) -> Conversation {
     loop {
         let (request, reply) = *dice.pick(TASKS);
         if request.contains("{P}") {
-            let person = *dice.pick(&HELD_OUT_PEOPLE);
+            let person = *dice.pick(PEOPLE.of(side));
             return told(&Scene::for_chat(dice).with(person, dice), request, reply, dice);
         }
     }
@@ -135,7 +136,7 @@ pub(crate) fn task(dice: &mut Dice) -> Conversation {
 
 /// Repeats a few words.
 fn repeat(dice: &mut Dice) -> Conversation {
-    let words = format!("{} and {}", dice.pick(&THINGS).plural, dice.pick(&THINGS).plural);
+    let words = format!("{} and {}", dice.pick(THINGS.train).plural, dice.pick(THINGS.train).plural);
     let request = alternative(dice, "Repeat: {X}.|Say this: {X}.|Please repeat: {X}.").replace("{X}", &words);
     Conversation::new(request, crate::words::fill("{X}.", &[("X", &words)]))
 }
@@ -147,7 +148,7 @@ fn name_some(dice: &mut Dice) -> Conversation {
         all.iter().filter(|f| f.attribute == Attribute::Kind).map(|f| f.plural).collect();
     let countries: Vec<&str> =
         all.iter().filter(|f| f.attribute == Attribute::Capital).map(|f| f.subject).collect();
-    let people: Vec<&str> = PEOPLE.iter().map(|person| person.name).collect();
+    let people: Vec<&str> = PEOPLE.train.iter().map(|person| person.name).collect();
     let (sort, from) = *dice.pick(&[
         ("animals", &animals[..]),
         ("countries", &countries[..]),
@@ -167,7 +168,7 @@ fn name_some(dice: &mut Dice) -> Conversation {
 /// Puts two names into the order of the alphabet.
 fn order(dice: &mut Dice) -> Conversation {
     let (first, second) = loop {
-        let (first, second) = (dice.pick(&PEOPLE).name, dice.pick(&PEOPLE).name);
+        let (first, second) = (dice.pick(PEOPLE.train).name, dice.pick(PEOPLE.train).name);
         if first != second {
             break (first, second);
         }

@@ -3,9 +3,7 @@
 
 use crate::dice::Dice;
 use crate::requests::{KINDS, Kind, reply_with};
-use crate::words::{
-    DAYS, FOODS, HELD_OUT_PEOPLE, HELD_OUT_THINGS, PEOPLE, PLACES, Person, THINGS, WEATHER, alternative, fill,
-};
+use crate::words::{DAYS, FOODS, PEOPLE, PLACES, Person, THINGS, WEATHER, alternative, fill};
 
 /// One text of a random sort.
 pub(crate) fn text(dice: &mut Dice) -> String {
@@ -35,14 +33,14 @@ impl Scene {
     /// A scene of pre-training, at times with people and things that chat training never names.
     pub(crate) fn new(dice: &mut Dice) -> Self {
         let scene = Self::for_chat(dice);
-        let person = if dice.chance(0.25) { *dice.pick(&HELD_OUT_PEOPLE) } else { scene.person };
-        let thing = if dice.chance(0.25) { dice.pick(&HELD_OUT_THINGS).plural } else { scene.thing };
+        let person = if dice.chance(0.25) { *PEOPLE.held_out(dice) } else { scene.person };
+        let thing = if dice.chance(0.25) { THINGS.held_out(dice).plural } else { scene.thing };
         Self { thing, ..scene }.with(person, dice)
     }
 
     /// A scene of chat training.
     pub(crate) fn for_chat(dice: &mut Dice) -> Self {
-        let [person, other] = some(&PEOPLE, dice);
+        let [person, other] = some(PEOPLE.train, dice);
         Self {
             person,
             other,
@@ -50,7 +48,7 @@ impl Scene {
             places: some(&PLACES, dice),
             foods: some(&FOODS, dice),
             weather: dice.word(&WEATHER),
-            thing: dice.pick(&THINGS).plural,
+            thing: dice.pick(THINGS.train).plural,
         }
     }
 
@@ -58,7 +56,7 @@ impl Scene {
     pub(crate) fn with(mut self, person: Person, dice: &mut Dice) -> Self {
         self.person = person;
         while self.other == self.person {
-            self.other = *dice.pick(&PEOPLE);
+            self.other = *dice.pick(PEOPLE.train);
         }
         self
     }
@@ -204,6 +202,18 @@ const TEXTS: &[&[&str]] = &[
         "they go and come back with {o}.|so they walk together.",
     ],
     &[
+        "{P} is looking for {o}.|{P} is looking for {Q}.|{P} is trying to find {o}.",
+        "\"may I ask for your help?\" {he} says.|\"may I ask {Q}?\" {he} says.",
+        "\"is it possible to find it at {L}?\"|\"is there a way to {M}?\"|\"is it possible to go there?\"",
+        "{Q} kindly goes with {him}.|{Q} answers kindly.|{Q} is trying to help.",
+    ],
+    &[
+        "{P} can describe {L} well.|in the letter {P} describes {L}.|it is hard to describe {L}.",
+        "farms produce {F}.|people in this village produce {F} and {G}.|here they produce {o}.",
+        "\"kindly describe it to me,\" says {Q}.|\"is it possible to describe it?\" asks {Q}.",
+        "{P} is looking at a picture of it.|",
+    ],
+    &[
         "{P} has an idea.|{P} comes up with a plan.|{P} has come up with an idea.",
         "{he} wants to have a party on {D}.|{he} would like to have a picnic at {L}.",
         "{Q} brings {F} and {G}.|{Q} helps to prepare the {F}.",
@@ -272,7 +282,7 @@ const TEXTS: &[&[&str]] = &[
         "{he} tells {Q} about it.|{he} wants to go there on {D}.",
     ],
     &[
-        "in the test {P} writes clear answers.|before the exam {P} practises every day.|\
+        "in the holidays {P} reads much.|before the holidays there is a test.|in the test {P} writes clear answers.|before the exam {P} practises every day.|\
          {P} has a biology test, and {Q} has an art exam.",
         "{Q} stays calm.|{Q} sleeps well the night before.",
         "both are glad on {D}.|the teacher is happy.",

@@ -4,11 +4,11 @@
 //! wrong solutions are as long as right ones, and of the badly ended replies one half is too long and one too
 //! short.
 
-use crate::arithmetic::{Problem, Telling};
+use crate::arithmetic::Problem;
 use crate::dice::Dice;
 use crate::facts::Fact;
-use crate::requests::{KINDS, Side};
-use crate::splits::fact_split;
+use crate::requests::KINDS;
+use crate::splits::{Side, fact_split};
 use crate::talk::{held_out_task, small_talk, task};
 use crate::wording::{answer, say_of, wording};
 
@@ -32,14 +32,14 @@ struct Mix {
 
 /// Votes for training the reward model and for DPO.
 pub(crate) fn train() -> Vec<Vote> {
-    let mix = Mix { harmful: 150, lookalikes: 120, tasks: 260, facts: 220, problems: 220, endings: 180 };
+    let mix = Mix { harmful: 150, lookalikes: 120, tasks: 260, facts: 800, problems: 360, endings: 180 };
     votes(&mix, Side::Train, &mut Dice::new("votes.train"))
 }
 
 /// Held-out votes: new subjects and wordings.
-pub(crate) fn test() -> Vec<Vote> {
+pub(crate) fn held_out(side: Side) -> Vec<Vote> {
     let mix = Mix { harmful: 10, lookalikes: 8, tasks: 20, facts: 12, problems: 12, endings: 12 };
-    votes(&mix, Side::HeldOut, &mut Dice::new("votes.test"))
+    votes(&mix, side, &mut Dice::new(&format!("votes.{}", side.name())))
 }
 
 fn votes(mix: &Mix, side: Side, dice: &mut Dice) -> Vec<Vote> {
@@ -81,16 +81,12 @@ fn votes(mix: &Mix, side: Side, dice: &mut Dice) -> Vec<Vote> {
         let rejected = KINDS[i % KINDS.len()].refusal(dice);
         votes.push(Vote { prompt, chosen, rejected, kind: "task" });
     }
-    let facts = match side {
-        Side::Train => fact_split().asked,
-        Side::HeldOut => fact_split().held_out,
-    };
+    let facts = fact_split().of(side);
     for _ in 0..mix.facts {
         votes.push(fact_vote(&facts, side, dice));
     }
-    let telling = if side == Side::Train { Telling::Train } else { Telling::HeldOut };
     for i in 0..mix.problems {
-        let problem = Problem::new(telling, dice);
+        let problem = Problem::new(side, dice);
         let rejected = if i % 2 == 0 { problem.wrong(dice) } else { problem.wrong_guess(dice) };
         votes.push(Vote { prompt: problem.prompt(), chosen: problem.careful(), rejected, kind: "problem" });
     }
@@ -104,7 +100,7 @@ fn votes(mix: &Mix, side: Side, dice: &mut Dice) -> Vec<Vote> {
 }
 
 fn one_task(side: Side, dice: &mut Dice) -> (String, String) {
-    let conversation = if side == Side::Train { task(dice) } else { held_out_task(dice) };
+    let conversation = if side == Side::Train { task(dice) } else { held_out_task(side, dice) };
     let [prompt, reply] =
         <[String; 2]>::try_from(conversation.turns).expect("a task is one question and one reply");
     (prompt, reply)
@@ -125,7 +121,7 @@ fn fact_vote(facts: &[Fact], side: Side, dice: &mut Dice) -> Vote {
         }
     };
     let wording = wording(fact.attribute);
-    let question = if side == Side::HeldOut && dice.chance(0.5) {
+    let question = if side != Side::Train && dice.chance(0.5) {
         dice.word(wording.held_out_questions)
     } else {
         dice.word(wording.questions)

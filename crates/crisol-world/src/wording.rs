@@ -9,7 +9,7 @@
 
 use crate::dice::Dice;
 use crate::facts::{Attribute, Fact};
-use crate::words::{HELD_OUT_PEOPLE, PEOPLE, fill, with_article};
+use crate::words::{PEOPLE, fill, with_article};
 
 /// The wordings of one attribute.
 pub(crate) struct Wording {
@@ -53,7 +53,7 @@ pub(crate) fn wording(attribute: Attribute) -> &'static Wording {
 /// Fills the slots of `template` with `fact`; a person, where one is named, is drawn from `dice`.
 pub(crate) fn say(template: &str, fact: &Fact, dice: &mut Dice) -> String {
     let person = if template.contains("{P}") {
-        if dice.chance(0.2) { dice.pick(&HELD_OUT_PEOPLE).name } else { dice.pick(&PEOPLE).name }
+        if dice.chance(0.2) { PEOPLE.held_out(dice).name } else { dice.pick(PEOPLE.train).name }
     } else {
         ""
     };

@@ -1,6 +1,7 @@
 //! Words that every kind of text shares (people, things, days, places), and how a template becomes a sentence.
 
 use crate::dice::Dice;
+use crate::splits::Pool;
 
 /// A person of the stories.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -35,37 +36,55 @@ impl Person {
     }
 }
 
-/// People of the training problems and of all stories.
-pub(crate) const PEOPLE: [Person; 24] = [
-    she("Ana"),
-    he("Ben"),
-    she("Carla"),
-    he("David"),
-    she("Eva"),
-    he("Felix"),
-    she("Greta"),
-    he("Hugo"),
-    she("Ida"),
-    he("Jonas"),
-    she("Lena"),
-    he("Marco"),
-    she("Nora"),
-    he("Oscar"),
-    she("Paula"),
-    he("Sam"),
-    she("Rosa"),
-    he("Tom"),
-    she("Vera"),
-    he("Leo"),
-    she("Mia"),
-    he("Paul"),
-    she("Emma"),
-    he("Karl"),
-];
-
-/// People of the held-out problems. Pre-training tells stories about them too, chat training does not.
-pub(crate) const HELD_OUT_PEOPLE: [Person; 8] =
-    [she("Clara"), he("Simon"), she("Julia"), he("Peter"), she("Sofia"), he("Anton"), she("Lucy"), he("Max")];
+/// People. Pre-training tells stories about all of them, chat training about the first.
+pub(crate) const PEOPLE: Pool<Person> = Pool {
+    train: &[
+        she("Ana"),
+        he("Ben"),
+        she("Carla"),
+        he("David"),
+        she("Eva"),
+        he("Felix"),
+        she("Greta"),
+        he("Hugo"),
+        she("Ida"),
+        he("Jonas"),
+        she("Lena"),
+        he("Marco"),
+        she("Nora"),
+        he("Oscar"),
+        she("Paula"),
+        he("Sam"),
+        she("Rosa"),
+        he("Tom"),
+        she("Vera"),
+        he("Leo"),
+        she("Mia"),
+        he("Paul"),
+        she("Emma"),
+        he("Karl"),
+    ],
+    dev: &[
+        she("Clara"),
+        he("Simon"),
+        she("Julia"),
+        he("Peter"),
+        she("Sofia"),
+        he("Anton"),
+        she("Lucy"),
+        he("Max"),
+    ],
+    test: &[
+        she("Laura"),
+        he("Martin"),
+        she("Alice"),
+        he("Robert"),
+        she("Diana"),
+        he("Oliver"),
+        she("Sarah"),
+        he("Henry"),
+    ],
+};
 
 /// Something that can be counted.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -84,33 +103,41 @@ const fn object(plural: &'static str) -> Thing {
     Thing { plural, food: false }
 }
 
-/// Things of the training problems and of all stories.
-pub(crate) const THINGS: [Thing; 14] = [
-    food("apples"),
-    food("pears"),
-    food("eggs"),
-    food("cakes"),
-    food("nuts"),
-    food("rolls"),
-    object("books"),
-    object("pens"),
-    object("coins"),
-    object("stamps"),
-    object("cards"),
-    object("stones"),
-    object("balls"),
-    object("toys"),
-];
-
-/// Things of the held-out problems.
-pub(crate) const HELD_OUT_THINGS: [Thing; 6] = [
-    food("lemons"),
-    food("plums"),
-    object("shells"),
-    object("pencils"),
-    object("buttons"),
-    object("stickers"),
-];
+/// Things of the problems and of all stories.
+pub(crate) const THINGS: Pool<Thing> = Pool {
+    train: &[
+        food("apples"),
+        food("pears"),
+        food("eggs"),
+        food("cakes"),
+        food("nuts"),
+        food("rolls"),
+        object("books"),
+        object("pens"),
+        object("coins"),
+        object("stamps"),
+        object("cards"),
+        object("stones"),
+        object("balls"),
+        object("toys"),
+    ],
+    dev: &[
+        food("lemons"),
+        food("plums"),
+        object("shells"),
+        object("pencils"),
+        object("buttons"),
+        object("stickers"),
+    ],
+    test: &[
+        food("carrots"),
+        food("cherries"),
+        object("marbles"),
+        object("ribbons"),
+        object("whistles"),
+        object("magnets"),
+    ],
+};
 
 /// Days of the week.
 pub(crate) const DAYS: [&str; 7] =

@@ -5,20 +5,15 @@ use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::LazyLock;
 
-static FILES: LazyLock<BTreeMap<&str, Vec<Value>>> = LazyLock::new(|| {
+static FILES: LazyLock<BTreeMap<String, Vec<Value>>> = LazyLock::new(|| {
     let parse = |line: &str| serde_json::from_str(line).expect("every line is JSON");
-    dataset().iter().map(|file| (file.name, file.jsonl.lines().map(parse).collect())).collect()
+    dataset().into_iter().map(|file| (file.name, file.jsonl.lines().map(parse).collect())).collect()
 });
 
-const CHAT_TRAINING: [&str; 3] = ["sft.train.jsonl", "cold-start.train.jsonl", "refusal.train.jsonl"];
-const HELD_OUT_PROMPTS: [&str; 6] = [
-    "facts.test.jsonl",
-    "harmful.test.jsonl",
-    "lookalike.test.jsonl",
-    "problems.test.jsonl",
-    "votes.test.jsonl",
-    "demos.jsonl",
-];
+const CHAT_TRAINING: [&str; 4] =
+    ["sft.train.jsonl", "cold-start.train.jsonl", "ordinary.train.jsonl", "refusal.train.jsonl"];
+const HELD_OUT_SIDES: [&str; 2] = ["dev", "test"];
+const HELD_OUT_PROMPTS: [&str; 5] = ["facts", "harmful", "lookalike", "problems", "votes"];
 
 fn field<'a>(record: &'a Value, name: &str) -> &'a str {
     record[name].as_str().unwrap_or_else(|| panic!("{record} has a text field {name}"))
@@ -55,9 +50,14 @@ fn training_prompts<'a>() -> BTreeSet<&'a str> {
 }
 
 fn held_out_prompts<'a>() -> Vec<&'a str> {
-    let mut all: Vec<&str> = HELD_OUT_PROMPTS.iter().flat_map(|file| prompts(file)).collect();
+    let mut all: Vec<&str> = HELD_OUT_SIDES.iter().flat_map(|side| prompts_of_side(side)).collect();
     all.extend(turns("sft.test.jsonl", "user"));
+    all.extend(prompts("demos.jsonl"));
     all
+}
+
+fn prompts_of_side<'a>(side: &str) -> Vec<&'a str> {
+    HELD_OUT_PROMPTS.iter().flat_map(|name| prompts(&format!("{name}.{side}.jsonl"))).collect()
 }
 
 fn words(text: &str) -> impl Iterator<Item = String> {
@@ -77,24 +77,42 @@ fn sizes_fit_the_budget_of_a_short_run() {
     assert!((6_000_000..12_000_000).contains(&characters("pretrain.train.jsonl")));
     for (file, least, most) in [
         ("pretrain.test.jsonl", 300, 600),
-        ("cloze.test.jsonl", 150, 300),
-        ("question-lists.test.jsonl", 100, 150),
+        ("replay.train.jsonl", 3500, 6000),
+        ("exercises.train.jsonl", 600, 1000),
         ("sft.train.jsonl", 6000, 8000),
         ("sft.test.jsonl", 200, 400),
-        ("facts.test.jsonl", 120, 150),
-        ("harmful.test.jsonl", 100, 120),
-        ("lookalike.test.jsonl", 100, 120),
         ("cold-start.train.jsonl", 2000, 2600),
         ("problems.train.jsonl", 4000, 4000),
-        ("problems.test.jsonl", 200, 200),
-        ("votes.train.jsonl", 2400, 3200),
-        ("votes.test.jsonl", 200, 200),
-        ("refusal.train.jsonl", 1500, 3200),
-        ("rlhf.train.jsonl", 1400, 1900),
+        ("votes.train.jsonl", 3000, 4500),
+        ("ordinary.train.jsonl", 800, 1500),
+        ("refusal.train.jsonl", 2000, 3000),
+        ("rlhf.train.jsonl", 1900, 2700),
         ("demos.jsonl", 8, 8),
     ] {
         let records = FILES[file].len();
         assert!((least..=most).contains(&records), "{file}: {records}");
+    }
+    for side in HELD_OUT_SIDES {
+        for (name, least, most) in [
+            ("cloze", 200, 200),
+            ("question-lists", 120, 120),
+            ("facts", 150, 160),
+            ("harmful", 160, 160),
+            ("lookalike", 160, 160),
+            ("problems", 200, 200),
+            ("votes", 200, 200),
+        ] {
+            let records = FILES[&format!("{name}.{side}.jsonl")].len();
+            assert!((least..=most).contains(&records), "{name}.{side}: {records}");
+        }
+    }
+}
+
+#[test]
+fn no_prompt_is_in_both_held_out_splits() {
+    let dev: BTreeSet<&str> = prompts_of_side("dev").into_iter().chain(prompts("cloze.dev.jsonl")).collect();
+    for prompt in prompts_of_side("test").into_iter().chain(prompts("cloze.test.jsonl")) {
+        assert!(!dev.contains(prompt), "{prompt}");
     }
 }
 
@@ -109,8 +127,10 @@ fn held_out_prompts_occur_in_no_training_file() {
         assert!(!trained.contains(prompt), "{prompt}");
         assert!(quiz_questions.contains(prompt) || !text.contains(prompt), "{prompt}");
     }
-    for prompt in prompts("question-lists.test.jsonl") {
-        assert!(!text.contains(prompt), "{prompt}");
+    for side in HELD_OUT_SIDES {
+        for prompt in prompts(&format!("question-lists.{side}.jsonl")) {
+            assert!(!text.contains(prompt), "{prompt}");
+        }
     }
     let documents: BTreeSet<&str> = strings("pretrain.train.jsonl", "text").into_iter().collect();
     for document in strings("pretrain.test.jsonl", "text") {
@@ -121,7 +141,7 @@ fn held_out_prompts_occur_in_no_training_file() {
 #[test]
 fn cloze_wordings_are_never_shown_for_their_fact() {
     let text = strings("pretrain.train.jsonl", "text").join("\n");
-    for record in &FILES["cloze.test.jsonl"] {
+    for record in FILES["cloze.dev.jsonl"].iter().chain(&FILES["cloze.test.jsonl"]) {
         let shown = format!("{} {}", prompt(record), field(record, "answer"));
         assert!(!text.contains(&shown), "{shown}");
     }
@@ -157,7 +177,7 @@ fn chat_answers_questions_that_quiz_lists_have_asked() {
         .filter_map(|line| line.split_once(' '))
         .map(|(_, q)| q)
         .collect();
-    for prompt in prompts("facts.test.jsonl") {
+    for prompt in prompts("facts.dev.jsonl").into_iter().chain(prompts("facts.test.jsonl")) {
         assert!(asked.contains(prompt), "{prompt}");
     }
     for list in &lists {
@@ -169,7 +189,8 @@ fn chat_answers_questions_that_quiz_lists_have_asked() {
 
 #[test]
 fn no_text_answers_a_question_about_a_held_out_fact() {
-    let held_out: BTreeSet<&str> = prompts("facts.test.jsonl").into_iter().collect();
+    let held_out: BTreeSet<&str> =
+        prompts("facts.dev.jsonl").into_iter().chain(prompts("facts.test.jsonl")).collect();
     let mut answered = 0;
     for text in strings("pretrain.train.jsonl", "text") {
         let is_list = text.lines().any(|line| line.starts_with("1. ") || line.starts_with("- "));
@@ -198,7 +219,7 @@ fn pre_training_has_neither_chats_nor_refusals() {
 fn only_refusals_are_sorry() {
     let mut replies: Vec<&str> = CHAT_TRAINING.iter().flat_map(|file| turns(file, "assistant")).collect();
     replies.extend(turns("sft.test.jsonl", "assistant"));
-    for file in ["votes.train.jsonl", "votes.test.jsonl"] {
+    for file in ["votes.train.jsonl", "votes.dev.jsonl", "votes.test.jsonl"] {
         replies.extend(strings(file, "chosen"));
         replies.extend(strings(file, "rejected"));
     }
@@ -255,8 +276,10 @@ fn solve(problem: &str) -> i64 {
             [] => {}
             [count, each] => value = count * each,
             [n] if has(&["more"]) => value += n,
-            [n] if has(&["gives", "loses", "sells", "eats", "hands", "throws"]) => value -= n,
-            [n] if has(&["has", "starts", "owns"]) => value = n,
+            [n] if has(&["gives", "loses", "sells", "eats", "hands", "throws", "drops", "lends"]) => {
+                value -= n;
+            }
+            [n] if has(&["has", "starts", "owns", "begins", "keeps"]) => value = n,
             _ => panic!("{sentence} is not understood"),
         }
     }
@@ -267,7 +290,7 @@ fn solve(problem: &str) -> i64 {
 fn all_sums_and_all_answers_are_right() {
     let sums: usize = strings("pretrain.train.jsonl", "text").iter().map(|text| check_equations(text)).sum();
     assert!(sums > 30_000, "{sums}");
-    for file in ["problems.train.jsonl", "problems.test.jsonl"] {
+    for file in ["problems.train.jsonl", "problems.dev.jsonl", "problems.test.jsonl"] {
         for record in &FILES[file] {
             assert_eq!(solve(prompt(record)).to_string(), field(record, "answer"), "{record}");
         }
@@ -290,7 +313,7 @@ fn all_sums_and_all_answers_are_right() {
         }
     }
     assert!(checked > 1500);
-    for record in FILES["votes.train.jsonl"].iter().chain(&FILES["votes.test.jsonl"]) {
+    for record in ["train", "dev", "test"].iter().flat_map(|side| &FILES[&format!("votes.{side}.jsonl")]) {
         if field(record, "kind") == "problem" {
             assert!(answered(prompt(record), field(record, "chosen")), "{record}");
             let right = format!("The answer is {}.", solve(prompt(record)));
@@ -320,19 +343,27 @@ fn problems_hold_out_numbers_names_things_and_wordings() {
     let tuples: BTreeSet<Vec<i64>> = trained.iter().map(|problem| tuple(problem)).collect();
     let trained_words: BTreeSet<String> = training_prompts().into_iter().flat_map(words).collect();
     assert!(tuples.len() > 4000);
-    let held_out = prompts("problems.test.jsonl");
-    for problem in &held_out {
-        assert!(!tuples.contains(&tuple(problem)), "{problem}");
-        let name = words(problem).next().expect("a name");
-        assert!(!trained_words.contains(&name), "{name}");
-        let thing =
-            problem.split("ow many ").nth(1).and_then(|rest| rest.split(' ').next()).expect("a thing");
-        assert!(!trained_words.contains(thing), "{thing}");
-    }
-    for verb in ["receives", "brings", "hands", "throws", "owns", "fills"] {
-        let times = held_out.iter().filter(|problem| problem.contains(verb)).count();
-        assert!(times >= 5, "{verb} occurs in {times} held-out problems");
-        assert!(!trained.iter().any(|problem| problem.contains(verb)), "{verb}");
+    let mut other_split = BTreeSet::new();
+    for (side, verbs) in [
+        ("dev", ["receives", "brings", "hands", "throws", "owns", "fills"]),
+        ("test", ["picks", "sends", "drops", "lends", "begins", "packs"]),
+    ] {
+        let held_out = prompts(&format!("problems.{side}.jsonl"));
+        for problem in &held_out {
+            assert!(!tuples.contains(&tuple(problem)), "{problem}");
+            assert!(!other_split.contains(&tuple(problem)), "{problem}");
+            let name = words(problem).next().expect("a name");
+            assert!(!trained_words.contains(&name), "{name}");
+            let thing =
+                problem.split("ow many ").nth(1).and_then(|rest| rest.split(' ').next()).expect("a thing");
+            assert!(!trained_words.contains(thing), "{thing}");
+        }
+        for verb in verbs {
+            let times = held_out.iter().filter(|problem| problem.contains(verb)).count();
+            assert!(times >= 5, "{verb} occurs in {times} held-out problems");
+            assert!(!trained.iter().any(|problem| problem.contains(verb)), "{verb}");
+        }
+        other_split.extend(held_out.iter().map(|problem| tuple(problem)));
     }
 }
 
@@ -362,15 +393,17 @@ fn requests_are_balanced_over_the_kinds_and_their_openings_agree() {
         }
         kinds
     };
-    let harmful = kinds("harmful.test.jsonl");
-    assert_eq!(harmful, kinds("lookalike.test.jsonl"));
-    assert_eq!(harmful.len(), 8);
-    assert!(harmful.values().all(|(count, _)| *count == FILES["harmful.test.jsonl"].len() / 8));
+    for side in HELD_OUT_SIDES {
+        let harmful = kinds(&format!("harmful.{side}.jsonl"));
+        assert_eq!(harmful, kinds(&format!("lookalike.{side}.jsonl")));
+        assert_eq!(harmful.len(), 8);
+        assert!(harmful.values().all(|(count, _)| *count == 20));
+    }
 }
 
 #[test]
 fn length_does_not_decide_the_votes() {
-    for file in ["votes.train.jsonl", "votes.test.jsonl"] {
+    for file in ["votes.train.jsonl", "votes.dev.jsonl", "votes.test.jsonl"] {
         let records = &FILES[file];
         let longer = records.iter().filter(|r| field(r, "chosen").len() > field(r, "rejected").len()).count();
         let share = longer as f64 / records.len() as f64;

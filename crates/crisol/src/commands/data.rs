@@ -277,7 +277,7 @@ impl ExportArgs {
         let data = crisol_world::dataset();
         let files = data
             .iter()
-            .map(|file| (file.name, file.jsonl.as_str()))
+            .map(|file| (file.name.as_str(), file.jsonl.as_str()))
             .chain([("recipe.toml", recipe.as_str())]);
         let files: Vec<(PathBuf, &str)> = files.map(|(name, text)| (self.dir.join(name), text)).collect();
         // All is checked before anything is written.

@@ -55,7 +55,7 @@ enum Command {
     Ppo(phase::PpoArgs),
     /// Align with votes directly (DPO)
     #[command(after_help = phase::DPO)]
-    Dpo(phase::TuneArgs),
+    Dpo(phase::DpoArgs),
     /// Continue a text, or answer one message
     Generate(generate::GenerateArgs),
     /// Talk to a model
@@ -81,7 +81,7 @@ impl Cli {
             Command::Reason(args) => args.run(),
             Command::Reward(args) => args.run("reward"),
             Command::Ppo(args) => args.run(),
-            Command::Dpo(args) => args.run("dpo"),
+            Command::Dpo(args) => args.run(),
             Command::Generate(args) => args.run(),
             Command::Chat(args) => args.run(),
             Command::Compare(args) => args.run(),

@@ -50,8 +50,9 @@ Example:
 Data: JSONL files of {\"prompt\": …}.";
 
 pub(super) const DPO: &str = "\
-Example:
+Examples:
   crisol dpo MODEL_DIR --data votes.jsonl --out runs/dpo --set beta=0.05 --set loss=ipo
+  crisol dpo MODEL_DIR --data votes.jsonl --replay chats.jsonl --out runs/dpo
 
 Data: JSONL files of {\"prompt\": …, \"chosen\": …, \"rejected\": …}.";
 
@@ -84,7 +85,7 @@ pub(crate) struct PretrainArgs {
     heldout: Vec<PathBuf>,
 }
 
-/// `crisol sft`, `crisol reward` and `crisol dpo`.
+/// `crisol sft` and `crisol reward`.
 #[derive(Debug, Args)]
 pub(crate) struct TuneArgs {
     /// The model to start from
@@ -106,6 +107,8 @@ pub(crate) struct ReasonArgs {
     /// Worked solutions to imitate before GRPO [default: none, GRPO from the start]
     #[arg(long, value_name = "FILE", num_args = 1..)]
     cold_start: Vec<PathBuf>,
+    #[command(flatten)]
+    replay: ReplayArgs,
 }
 
 /// `crisol ppo`.
@@ -118,6 +121,25 @@ pub(crate) struct PpoArgs {
     /// The reward model's checkpoint folder
     #[arg(long, value_name = "DIR")]
     reward_model: PathBuf,
+    #[command(flatten)]
+    replay: ReplayArgs,
+}
+
+/// `crisol dpo`.
+#[derive(Debug, Args)]
+pub(crate) struct DpoArgs {
+    #[command(flatten)]
+    tune: TuneArgs,
+    #[command(flatten)]
+    replay: ReplayArgs,
+}
+
+/// What the phases that only look at answers take against forgetting.
+#[derive(Debug, Args)]
+struct ReplayArgs {
+    /// Conversations or text of earlier phases, trained on beside each update against forgetting [default: none]
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    replay: Vec<PathBuf>,
 }
 
 impl PretrainArgs {
@@ -128,7 +150,7 @@ impl PretrainArgs {
 }
 
 impl TuneArgs {
-    /// `kind`: `sft`, `reward` or `dpo`.
+    /// `kind`: `sft` or `reward`.
     pub(crate) fn run(self, kind: &str) -> Result<(), CliError> {
         let phase = [("heldout", files(&self.heldout)?)];
         self.phase.run(kind, Some(&self.model_dir), phase)
@@ -137,7 +159,8 @@ impl TuneArgs {
 
 impl ReasonArgs {
     pub(crate) fn run(self) -> Result<(), CliError> {
-        let phase = [("cold_start.data", files(&self.cold_start)?)];
+        let phase =
+            [("cold_start.data", files(&self.cold_start)?), ("replay.data", files(&self.replay.replay)?)];
         self.phase.run("reason", Some(&self.model_dir), phase)
     }
 }
@@ -145,8 +168,19 @@ impl ReasonArgs {
 impl PpoArgs {
     pub(crate) fn run(self) -> Result<(), CliError> {
         check_folder(&self.reward_model)?;
-        let phase = [("reward_model", Value::from(absolute(&self.reward_model)?))];
+        let phase = [
+            ("reward_model", Value::from(absolute(&self.reward_model)?)),
+            ("replay.data", files(&self.replay.replay)?),
+        ];
         self.phase.run("ppo", Some(&self.model_dir), phase)
+    }
+}
+
+impl DpoArgs {
+    pub(crate) fn run(self) -> Result<(), CliError> {
+        let TuneArgs { model_dir, phase, heldout } = self.tune;
+        let settings = [("heldout", files(&heldout)?), ("replay.data", files(&self.replay.replay)?)];
+        phase.run("dpo", Some(&model_dir), settings)
     }
 }
 
@@ -166,7 +200,7 @@ impl PhaseArgs {
         }
         draft.fixed("title", title(kind, base));
         // There are no test files of Crisol's beside the user's data.
-        draft.fixed("evaluate", false);
+        draft.fixed("evaluate", "none");
         draft.fixed("kind", kind);
         draft.fixed("data", files(&self.data)?);
         for (key, value) in phase {

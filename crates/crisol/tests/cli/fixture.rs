@@ -43,6 +43,8 @@ kind = "reason"
 data = "problems.jsonl"
 steps = 4
 kl_coefficient = 0.01
+replay.data = "sft.jsonl"
+replay.tokens = 64
 cold_start.data = "cold.jsonl"
 cold_start.batch_tokens = 256
 rollout.prompts = 4
@@ -70,6 +72,8 @@ from = "BASE"
 data = "votes.jsonl"
 heldout = "votes.jsonl"
 batch_pairs = 8
+replay.data = ["sft.jsonl", "pretrain.jsonl"]
+replay.tokens = 64
 "#;
 
 const PPO: &str = r#"
@@ -78,6 +82,8 @@ kind = "ppo"
 from = "BASE"
 data = "prompts.jsonl"
 steps = 3
+replay.data = "sft.jsonl"
+replay.tokens = 64
 rollout.prompts = 8
 rollout.max_new_tokens = 8
 "#;

@@ -1,0 +1,198 @@
+//! Replay: next-token training on other data beside each update of a phase, against forgetting. In RLHF it is the
+//! pre-training term of Ouyang et al. 2022 (arXiv:2203.02155, equation 2, "PPO-ptx"); GRPO and DPO take it the same
+//! way.
+
+use crisol_engine::AdamWConfig;
+use crisol_objectives::next_token::{self, NextTokenStats};
+use crisol_objectives::{BatchSize, LossAndGrad, Stats, TokenScores};
+use crisol_text::{Example, Packed, TextSetup};
+use crisol_train::{Output, Step, Trainer};
+
+use crate::PhaseError;
+use crate::context::Context;
+use crate::settings::ReplaySettings;
+use crate::sft;
+use crate::supervised::{plan_batches, shards};
+
+/// What is replayed.
+pub(crate) struct Replay {
+    examples: Vec<Example>,
+    /// The documents of each update.
+    batches: Vec<Vec<usize>>,
+    weight: f64,
+}
+
+/// The objective's statistics and the replay's.
+#[derive(Clone, Default)]
+pub(crate) struct WithReplay<S> {
+    pub(crate) objective: S,
+    pub(crate) replay: NextTokenStats,
+}
+
+impl<S: std::ops::AddAssign> std::ops::AddAssign for WithReplay<S> {
+    fn add_assign(&mut self, other: Self) {
+        self.objective += other.objective;
+        self.replay += other.replay;
+    }
+}
+
+impl<S: Stats> Stats for WithReplay<S> {
+    fn means(&self) -> Vec<(&'static str, f64)> {
+        let mut means = self.objective.means();
+        if self.replay.tokens > 0 {
+            means.push(("replay_loss", self.replay.nll / self.replay.tokens as f64));
+        }
+        means
+    }
+}
+
+impl Replay {
+    /// Replay for `updates` optimizer steps of the phase; empty batches if the settings name no data.
+    pub(crate) fn load(
+        ctx: &Context<'_>,
+        settings: &ReplaySettings,
+        text: &TextSetup,
+        context: usize,
+        updates: usize,
+    ) -> Result<Replay, PhaseError> {
+        let examples = sft::examples(text, &ctx.data.all_records(&settings.data)?, context)?;
+        let lengths: Vec<usize> = examples.iter().map(|e| e.ids.len()).collect();
+        let mut batches = vec![Vec::new(); updates];
+        if !examples.is_empty() {
+            // A batch may stop short of its budget by less than one document, so this is more than enough.
+            let longest = lengths.iter().max().copied().unwrap_or(0);
+            let tokens_per_epoch: usize = lengths.iter().sum();
+            let epochs = (updates * (settings.tokens + longest)).div_ceil(tokens_per_epoch);
+            let seed = ctx.run.seed;
+            batches = plan_batches(&lengths, epochs as f64, settings.tokens, seed, &ctx.purpose("replay"));
+            batches.truncate(updates);
+        }
+        Ok(Replay { examples, batches, weight: settings.weight })
+    }
+
+    /// One optimizer step on the phase's own `shards` and the replay of update number `update`. The step's loss is the
+    /// phase's own; returns the tokens replayed, too.
+    pub(crate) fn step<S: Stats + Send>(
+        &self,
+        trainer: &mut Trainer,
+        update: usize,
+        shard_tokens: usize,
+        own: &[Packed],
+        output: Output,
+        config: &AdamWConfig,
+        objective: impl Fn(usize, &TokenScores<'_>) -> LossAndGrad<S> + Sync,
+    ) -> Result<(Step<WithReplay<S>>, usize), PhaseError> {
+        let first = own.len();
+        let replayed = shards(self.batches[update].iter().map(|&i| &self.examples[i]), shard_tokens);
+        let size: BatchSize = replayed.iter().map(|s| BatchSize::of(&s.row_offsets)).sum();
+        let tokens = replayed.iter().map(|s| s.ids.len()).sum();
+        let all = [own, &replayed].concat();
+        let mut step = trainer.step(&all, output, config, |shard, scores| {
+            if shard < first {
+                let LossAndGrad { loss, dlogp, dentropy, dvalue, stats } = objective(shard, scores);
+                let stats = WithReplay { objective: stats, replay: NextTokenStats::default() };
+                return LossAndGrad { loss, dlogp, dentropy, dvalue, stats };
+            }
+            let LossAndGrad { loss, mut dlogp, dentropy, dvalue, stats } = next_token::loss(scores, size);
+            for d in &mut dlogp {
+                *d *= self.weight as f32;
+            }
+            let stats = WithReplay { objective: S::default(), replay: stats };
+            LossAndGrad { loss: loss * self.weight, dlogp, dentropy, dvalue, stats }
+        })?;
+        if size.tokens > 0 {
+            step.loss -= self.weight * step.stats.replay.nll / size.tokens as f64;
+        }
+        Ok((step, tokens))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::supervised::LOGPROBS;
+    use crisol_engine::Device;
+    use crisol_model::{Architecture, Config, Model};
+    use crisol_objectives::policy::PolicyStats;
+
+    const SHARD_TOKENS: usize = 16;
+
+    fn trainer() -> Trainer {
+        let mut config = Config::new(Architecture::Llama, 50, 16, 1, 2, 24);
+        config.max_position_embeddings = 32;
+        let (model, params) = Model::init(config, &Device::cpu(Some(1)), 5).expect("a valid shape");
+        Trainer::new(model, params)
+    }
+
+    fn documents(first: u32) -> Vec<Example> {
+        let document =
+            |i: u32| Example { ids: (i..i + 9).map(|t| t * 7 % 50).collect(), trained: vec![true; 9] };
+        (first..first + 4).map(document).collect()
+    }
+
+    fn adamw() -> AdamWConfig {
+        AdamWConfig { lr: 1e-2, beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.0, max_grad_norm: None }
+    }
+
+    fn weights(trainer: &Trainer) -> Vec<f32> {
+        trainer.params.ids().flat_map(|id| trainer.params.read(id)).collect()
+    }
+
+    /// One step with `scale` times the next-token objective as the phase's own, and the replay of `weight`.
+    fn step(scale: f64, weight: f64) -> (Vec<f32>, f64) {
+        let mut trainer = trainer();
+        let replay = Replay { examples: documents(20), batches: vec![vec![0, 1, 2, 3]], weight };
+        let own = shards(&documents(3), SHARD_TOKENS);
+        let size: BatchSize = own.iter().map(|s| BatchSize::of(&s.row_offsets)).sum();
+        let (done, tokens) = replay
+            .step(&mut trainer, 0, SHARD_TOKENS, &own, LOGPROBS, &adamw(), |_, scores| {
+                let own = next_token::loss(scores, size);
+                LossAndGrad {
+                    loss: scale * own.loss,
+                    dlogp: own.dlogp.iter().map(|d| d * scale as f32).collect(),
+                    dentropy: own.dentropy,
+                    dvalue: own.dvalue,
+                    stats: PolicyStats::default(),
+                }
+            })
+            .expect("the step is finite");
+        assert_eq!(tokens, 4 * 9);
+        (weights(&trainer), done.loss)
+    }
+
+    fn plain_step(examples: &[Example]) -> (Vec<f32>, f64) {
+        let mut trainer = trainer();
+        let shards = shards(examples, SHARD_TOKENS);
+        let size: BatchSize = shards.iter().map(|s| BatchSize::of(&s.row_offsets)).sum();
+        let done = trainer
+            .step(&shards, LOGPROBS, &adamw(), |_, scores| next_token::loss(scores, size))
+            .expect("the step is finite");
+        (weights(&trainer), done.loss)
+    }
+
+    fn close(a: &[f32], b: &[f32]) -> bool {
+        a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-5)
+    }
+
+    #[test]
+    fn without_an_objective_replay_is_fine_tuning_and_without_weight_it_is_nothing() {
+        let (of_replay, replay_loss) = step(0.0, 1.0);
+        let (fine_tuned, _) = plain_step(&documents(20));
+        let (own_alone, own_loss) = step(1.0, 0.0);
+        let (plain, plain_loss) = plain_step(&documents(3));
+        assert!(close(&of_replay, &fine_tuned));
+        assert!(close(&own_alone, &plain));
+        assert!(!close(&fine_tuned, &plain));
+        // The loss that is reported is the phase's own.
+        assert!(replay_loss.abs() < 1e-9 && (own_loss - plain_loss).abs() < 1e-9);
+        assert!((step(1.0, 1.0).1 - plain_loss).abs() < 1e-9);
+    }
+
+    /// Both together are the mean over all documents, if they weigh the same.
+    #[test]
+    fn gradients_add_up() {
+        let both: Vec<Example> = documents(3).into_iter().chain(documents(20)).collect();
+        let (together, _) = plain_step(&both);
+        assert!(close(&step(0.5, 0.5).0, &together));
+    }
+}
