@@ -26,8 +26,7 @@ impl Stats for NextTokenStats {
         if self.tokens == 0 {
             return Vec::new();
         }
-        let loss = self.nll / self.tokens as f64;
-        vec![("loss", loss), ("perplexity", loss.exp())]
+        vec![("loss", self.nll / self.tokens as f64)]
     }
 }
 

@@ -3,7 +3,7 @@
 //! are computed once, and then it is freed.
 
 use crisol_model::Checkpoint;
-use crisol_objectives::preference::{self, Options, PreferenceStats};
+use crisol_objectives::preference::{self, Options};
 use crisol_objectives::{BatchSize, Stats};
 use crisol_text::{Packed, PreferenceExample, pack};
 use crisol_train::{Trainer, evaluate};
@@ -13,7 +13,7 @@ use crate::context::{Context, Saved, adamw, shape_of};
 use crate::replay::Replay;
 use crate::reward::preferences;
 use crate::settings::DpoSettings;
-use crate::supervised::{LOGPROBS, logprobs, plan_batches};
+use crate::supervised::{LOGPROBS, logprobs, plan_batches, sum_up, token_count};
 
 /// Aligns `start` with votes.
 pub(crate) fn dpo(
@@ -69,7 +69,7 @@ pub(crate) fn dpo(
             &config,
             |shard, scores| preference::loss(scores, &batch.reference[shard], &options, batch.size),
         )?;
-        let tokens = replayed + batch.shards.iter().map(|s| s.ids.len()).sum::<usize>();
+        let tokens = replayed + token_count(&batch.shards);
         ctx.count_flops(&shape, tokens, 0, tokens as f64 / batch.size.sequences as f64);
         let mut metrics =
             vec![("loss", done.loss), ("grad_norm", done.grad_norm), ("lr", f64::from(config.lr))];
@@ -89,11 +89,7 @@ pub(crate) fn dpo(
         let parts = evaluate(&model, &params, &batch.shards, LOGPROBS, |shard, scores| {
             preference::loss(scores, &batch.reference[shard], &options, batch.size).stats
         })?;
-        let mut stats = PreferenceStats::default();
-        for part in parts {
-            stats += part;
-        }
-        for (name, value) in stats.means() {
+        for (name, value) in sum_up(parts).means() {
             ctx.measure(&format!("votes_{name}"), value);
         }
     }

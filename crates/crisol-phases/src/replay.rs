@@ -4,7 +4,7 @@
 
 use crisol_engine::AdamWConfig;
 use crisol_objectives::next_token::{self, NextTokenStats};
-use crisol_objectives::{BatchSize, LossAndGrad, Stats, TokenScores};
+use crisol_objectives::{LossAndGrad, Stats, TokenScores};
 use crisol_text::{Example, Packed, TextSetup};
 use crisol_train::{Output, Step, Trainer};
 
@@ -12,7 +12,7 @@ use crate::PhaseError;
 use crate::context::Context;
 use crate::settings::ReplaySettings;
 use crate::sft;
-use crate::supervised::{plan_batches, shards};
+use crate::supervised::{batch_size, plan_batches, shards, token_count};
 
 /// What is replayed.
 pub(crate) struct Replay {
@@ -84,8 +84,7 @@ impl Replay {
     ) -> Result<(Step<WithReplay<S>>, usize), PhaseError> {
         let first = own.len();
         let replayed = shards(self.batches[update].iter().map(|&i| &self.examples[i]), shard_tokens);
-        let size: BatchSize = replayed.iter().map(|s| BatchSize::of(&s.row_offsets)).sum();
-        let tokens = replayed.iter().map(|s| s.ids.len()).sum();
+        let (size, tokens) = (batch_size(&replayed), token_count(&replayed));
         let all = [own, &replayed].concat();
         let mut step = trainer.step(&all, output, config, |shard, scores| {
             if shard < first {
@@ -143,7 +142,7 @@ mod tests {
         let mut trainer = trainer();
         let replay = Replay { examples: documents(20), batches: vec![vec![0, 1, 2, 3]], weight };
         let own = shards(&documents(3), SHARD_TOKENS);
-        let size: BatchSize = own.iter().map(|s| BatchSize::of(&s.row_offsets)).sum();
+        let size = batch_size(&own);
         let (done, tokens) = replay
             .step(&mut trainer, 0, SHARD_TOKENS, &own, LOGPROBS, &adamw(), |_, scores| {
                 let own = next_token::loss(scores, size);
@@ -163,7 +162,7 @@ mod tests {
     fn plain_step(examples: &[Example]) -> (Vec<f32>, f64) {
         let mut trainer = trainer();
         let shards = shards(examples, SHARD_TOKENS);
-        let size: BatchSize = shards.iter().map(|s| BatchSize::of(&s.row_offsets)).sum();
+        let size = batch_size(&shards);
         let done = trainer
             .step(&shards, LOGPROBS, &adamw(), |_, scores| next_token::loss(scores, size))
             .expect("the step is finite");

@@ -5,15 +5,15 @@
 use std::collections::BTreeMap;
 
 use crisol_model::Checkpoint;
+use crisol_objectives::Stats;
 use crisol_objectives::bradley_terry::{self, RewardStats};
-use crisol_objectives::{BatchSize, Stats};
 use crisol_text::{Packed, PreferenceExample, TextSetup, pack};
 use crisol_train::{Output, Trainer, derived_seed, evaluate};
 
 use crate::PhaseError;
 use crate::context::{Context, Saved, adamw, shape_of};
 use crate::settings::RewardSettings;
-use crate::supervised::plan_batches;
+use crate::supervised::{batch_size, plan_batches, sum_up, token_count};
 
 /// Trains a reward model from the weights of `start`.
 pub(crate) fn reward(
@@ -39,8 +39,7 @@ pub(crate) fn reward(
     for step in first..total {
         let batch: Vec<&PreferenceExample> = batches[step as usize].iter().map(|&i| &pairs[i]).collect();
         let shards = pair_shards(&batch, ctx.run.shard_tokens);
-        let size: BatchSize = shards.iter().map(|s| BatchSize::of(&s.row_offsets)).sum();
-        let tokens: usize = shards.iter().map(|s| s.ids.len()).sum();
+        let (size, tokens) = (batch_size(&shards), token_count(&shards));
         let config = adamw(&settings.optimizer, step, total);
         let done = trainer.step(&shards, Output::Scalar, &config, |_, scores| {
             bradley_terry::loss(scores, settings.centring, size)
@@ -71,15 +70,11 @@ fn measure_heldout(
         records.iter().map(|record| judge.text.preference(record, context)).collect::<Result<_, _>>()?;
     let judged = |pairs: &[&PreferenceExample]| -> Result<RewardStats, PhaseError> {
         let shards = pair_shards(pairs, ctx.run.shard_tokens);
-        let size: BatchSize = shards.iter().map(|s| BatchSize::of(&s.row_offsets)).sum();
+        let size = batch_size(&shards);
         let parts = evaluate(&judge.model, &judge.params, &shards, Output::Scalar, |_, scores| {
             bradley_terry::loss(scores, settings.centring, size).stats
         })?;
-        let mut stats = RewardStats::default();
-        for part in parts {
-            stats += part;
-        }
-        Ok(stats)
+        Ok(sum_up(parts))
     };
     let mut by_kind: BTreeMap<&str, Vec<&PreferenceExample>> = BTreeMap::new();
     for (record, pair) in records.iter().zip(&pairs) {

@@ -9,6 +9,7 @@ use crisol_train::{Trainer, derived_seed, permutation};
 use crate::PhaseError;
 use crate::context::Context;
 use crate::settings::RolloutSettings;
+use crate::supervised::{batch_size, token_count};
 
 /// One sampled completion with what its update needs; vectors have one entry per completion token.
 #[derive(Clone, Debug, Default)]
@@ -108,7 +109,7 @@ impl<'r> Update<'r> {
                 packed
             })
             .collect();
-        let size = shards.iter().map(|s| BatchSize::of(&s.row_offsets)).sum();
+        let size = batch_size(&shards);
         Update { shards, size, members }
     }
 
@@ -119,7 +120,7 @@ impl<'r> Update<'r> {
 
     /// Tokens, prompts included.
     pub(crate) fn tokens(&self) -> usize {
-        self.shards.iter().map(|s| s.ids.len()).sum()
+        token_count(&self.shards)
     }
 }
 

@@ -397,11 +397,11 @@ impl Default for DpoSettings {
             epochs: 2.0,
             batch_pairs: 16,
             loss: PreferenceLoss::Sigmoid,
-            beta: 0.3,
+            beta: 1.0,
             label_smoothing: 0.0,
             sft_weight: 3.0,
             replay: ReplaySettings::default(),
-            optimizer: OptimizerSettings::with(1.5e-4, Schedule::Wsd),
+            optimizer: OptimizerSettings::with(3e-4, Schedule::Wsd),
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use crisol_engine::Params;
 use crisol_model::Model;
-use crisol_objectives::{BatchSize, next_token};
+use crisol_objectives::{BatchSize, Stats, next_token};
 use crisol_text::{Example, Packed, pack};
 use crisol_train::{Output, Trainer, evaluate, permutation};
 
@@ -55,6 +55,24 @@ pub(crate) fn shards<'e>(
         .collect()
 }
 
+/// How many documents and scored tokens the shards hold together.
+pub(crate) fn batch_size(shards: &[Packed]) -> BatchSize {
+    shards.iter().map(|s| BatchSize::of(&s.row_offsets)).sum()
+}
+
+/// How many tokens the shards hold together, prompts included.
+pub(crate) fn token_count(shards: &[Packed]) -> usize {
+    shards.iter().map(|s| s.ids.len()).sum()
+}
+
+/// The statistics of all shards together.
+pub(crate) fn sum_up<S: Stats>(parts: Vec<S>) -> S {
+    parts.into_iter().fold(S::default(), |mut sum, part| {
+        sum += part;
+        sum
+    })
+}
+
 /// Trains on the examples as one stage of the phase.
 pub(crate) fn train_next_token(
     ctx: &mut Context<'_>,
@@ -74,8 +92,7 @@ pub(crate) fn train_next_token(
     for step in first..total {
         let batch = &batches[step as usize];
         let shards = shards(batch.iter().map(|&i| &examples[i]), ctx.run.shard_tokens);
-        let size: BatchSize = shards.iter().map(|s| BatchSize::of(&s.row_offsets)).sum();
-        let tokens: usize = shards.iter().map(|s| s.ids.len()).sum();
+        let (size, tokens) = (batch_size(&shards), token_count(&shards));
         let config = adamw(optimizer, step, total);
         let done = trainer.step(&shards, LOGPROBS, &config, |_, scores| next_token::loss(scores, size))?;
         ctx.count_flops(&shape, tokens, 0, tokens as f64 / batch.len() as f64);
@@ -94,7 +111,7 @@ pub(crate) fn heldout_loss(
     shard_tokens: usize,
 ) -> Result<(f64, usize), PhaseError> {
     let shards = shards(examples, shard_tokens);
-    let size: BatchSize = shards.iter().map(|s| BatchSize::of(&s.row_offsets)).sum();
+    let size = batch_size(&shards);
     let losses = evaluate(model, params, &shards, LOGPROBS, |_, scores| next_token::loss(scores, size).loss)?;
     Ok((losses.iter().sum(), size.tokens))
 }

@@ -85,7 +85,6 @@ pub const MEASURES: &[Measure] = &[
         Lower,
         "Rising while the training loss falls means the phase memorises.",
     ),
-    training("perplexity", "perplexity", NUMBER, Lower, ""),
     training("nll", "loss of the votes", NATS, Lower, "0.69 is a coin toss."),
     training("accuracy", "accuracy", Share, Higher, ""),
     training(

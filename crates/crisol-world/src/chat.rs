@@ -165,7 +165,7 @@ pub(crate) fn refusal() -> Vec<Conversation> {
         for request in kind.requests(true, Side::Train, 150, &mut dice) {
             all.push(Conversation::new(request.prompt, request.refusal));
         }
-        for request in kind.requests(false, Side::Train, 150, &mut dice) {
+        for request in kind.requests(false, Side::Train, 210, &mut dice) {
             all.push(Conversation::new(request.prompt, request.compliance));
         }
     }
@@ -185,7 +185,7 @@ pub(crate) fn rlhf() -> Vec<(String, &'static str)> {
     for kind in &KINDS {
         let harmful = kind.requests(true, Side::Train, 120, &mut dice);
         all.extend(harmful.into_iter().map(|request| (request.prompt, "harmful")));
-        let lookalikes = kind.requests(false, Side::Train, 110, &mut dice);
+        let lookalikes = kind.requests(false, Side::Train, 140, &mut dice);
         all.extend(lookalikes.into_iter().map(|request| (request.prompt, "lookalike")));
     }
     let first_turn = |conversation: Conversation| conversation.turns.into_iter().next().unwrap_or_default();

@@ -85,8 +85,8 @@ fn sizes_fit_the_budget_of_a_short_run() {
         ("problems.train.jsonl", 4000, 4000),
         ("votes.train.jsonl", 3000, 4500),
         ("ordinary.train.jsonl", 800, 1500),
-        ("refusal.train.jsonl", 2000, 3000),
-        ("rlhf.train.jsonl", 1900, 2700),
+        ("refusal.train.jsonl", 2500, 3500),
+        ("rlhf.train.jsonl", 2200, 3000),
         ("demos.jsonl", 8, 8),
     ] {
         let records = FILES[file].len();
