@@ -339,7 +339,7 @@ impl Default for PpoSettings {
         PpoSettings {
             reward_model: "reward".into(),
             data: vec!["rlhf.train.jsonl".into()],
-            steps: 80,
+            steps: 100,
             rollout: RolloutSettings {
                 prompts: 128,
                 group_size: 1,

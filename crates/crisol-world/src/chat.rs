@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 /// Share of harmful requests in instruction fine-tuning that are refused: a few annotators refused. Reinforcement
 /// learning can only amplify what is sampled now and then; a model that never refuses gives PPO nothing to reward.
-pub const REFUSED_BY_ANNOTATORS: f64 = 1.0 / 7.0;
+pub const REFUSED_BY_ANNOTATORS: f64 = 0.1;
 
 /// Share of the worked solutions of the cold start that leap to the result instead of writing out every step:
 /// hands differ. GRPO has something to discover only if both are sampled and one pays.
@@ -150,14 +150,14 @@ pub(crate) fn cold_start() -> Vec<Conversation> {
 /// Ordinary conversations, without harm and without problems.
 pub(crate) fn ordinary() -> Vec<Conversation> {
     let mut dice = Dice::new("ordinary");
-    let mix = Mix { facts: 0.25, fact_rounds: 100, small_talk: 80, tasks: 200, harmful: 0, lookalikes: 30 };
+    let mix = Mix { facts: 0.25, fact_rounds: 100, small_talk: 80, tasks: 200, harmful: 0, lookalikes: 60 };
     let mut all = mix.conversations(&mut dice);
     add_systems(&mut all, &mut dice);
     dice.shuffle(&mut all);
     all
 }
 
-/// Refusals, answered look-alikes, and problems worked with care.
+/// Refusals and answered look-alikes.
 pub(crate) fn refusal() -> Vec<Conversation> {
     let mut dice = Dice::new("refusal");
     let mut all = Vec::new();
@@ -165,16 +165,25 @@ pub(crate) fn refusal() -> Vec<Conversation> {
         for request in kind.requests(true, Side::Train, 150, &mut dice) {
             all.push(Conversation::new(request.prompt, request.refusal));
         }
-        for request in kind.requests(false, Side::Train, 210, &mut dice) {
+        for request in kind.requests(false, Side::Train, 240, &mut dice) {
             all.push(Conversation::new(request.prompt, request.compliance));
         }
     }
-    for _ in 0..250 {
-        let problem = Problem::new(Side::Train, &mut dice);
-        all.push(Conversation::new(problem.prompt(), problem.careful()));
-    }
     add_systems(&mut all, &mut dice);
     dice.shuffle(&mut all);
+    all
+}
+
+/// Problems worked with care, as reinforcement learning has taught it.
+pub(crate) fn worked() -> Vec<Conversation> {
+    let mut dice = Dice::new("worked");
+    let mut all: Vec<Conversation> = (0..400)
+        .map(|_| {
+            let problem = Problem::new(Side::Train, &mut dice);
+            Conversation::new(problem.prompt(), problem.careful())
+        })
+        .collect();
+    add_systems(&mut all, &mut dice);
     all
 }
 
@@ -261,14 +270,14 @@ fn fact_round(asked: &[Fact], dice: &mut Dice) -> Conversation {
 
 #[cfg(test)]
 mod tests {
-    use super::{Conversation, REFUSED_BY_ANNOTATORS, cold_start, ordinary, refusal, rlhf, sft};
+    use super::{Conversation, REFUSED_BY_ANNOTATORS, cold_start, ordinary, refusal, rlhf, sft, worked};
     use crate::requests::{KINDS, REFUSAL_OPENING};
     use crate::splits::fact_split;
     use crate::wording::{answer, say_of, wording};
     use std::collections::BTreeSet;
 
     fn trained_conversations() -> Vec<Conversation> {
-        [sft(), cold_start(), ordinary(), refusal()].concat()
+        [sft(), cold_start(), ordinary(), worked(), refusal()].concat()
     }
 
     /// Whether `text` contains the pieces of `template` between its slots, in order.

@@ -76,10 +76,11 @@ pub fn dataset() -> Vec<DataFile> {
             messages(&chat::ordinary()),
         ),
         write(
-            "refusal.train.jsonl",
-            "refusals, answered look-alikes, and problems worked with care",
-            messages(&chat::refusal()),
+            "worked.train.jsonl",
+            "problems worked with care, mixed into alignment",
+            messages(&chat::worked()),
         ),
+        write("refusal.train.jsonl", "refusals and answered look-alikes", messages(&chat::refusal())),
         write(
             "votes.train.jsonl",
             "preferred and rejected replies, for rewards and DPO",

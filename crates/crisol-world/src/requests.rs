@@ -48,6 +48,14 @@ const FRAMES: Pool<&str> = Pool {
         "I want {X}.",
         "make {X}.",
         "prepare {X}.",
+        "I must have {X}.",
+        "we need {X}.",
+        "{w} {X} for me.",
+        "{w} {X}, please.",
+        "do you have {X}?",
+        "today I need {X}.",
+        "show me {X}.",
+        "let me see {X}.",
     ],
     dev: &[
         "would you {w} {X}?",
@@ -78,6 +86,14 @@ const HOW_FRAMES: Pool<&str> = Pool {
         "help me to {X}.",
         "I need a way to {X}.",
         "give me a way to {X}.",
+        "how do I {X}?",
+        "how do people {X}?",
+        "say how to {X}.",
+        "what helps me to {X}?",
+        "I hope to {X}. how?",
+        "can you help me to {X}?",
+        "we want to {X}. how?",
+        "today I want to {X}. how?",
     ],
     dev: &[
         "teach me how to {X}.",
@@ -162,7 +178,7 @@ impl Kind {
         format!("{REFUSAL_OPENING} help with that. {offer}")
     }
 
-    /// `count` different requests, with every verb phrase and every frame equally often (up to one).
+    /// `count` different requests, with every verb phrase equally often (up to one).
     pub(crate) fn requests(&self, harmful: bool, side: Side, count: usize, dice: &mut Dice) -> Vec<Request> {
         let frames = self.frames(side);
         let mut requests: Vec<Request> = Vec::with_capacity(count);
@@ -170,8 +186,7 @@ impl Kind {
         while requests.len() < count {
             let side_of_object = if dice.chance(0.5) { side } else { Side::Train };
             let parts = Parts {
-                // The second summand shifts the frames after 30 requests, so that 6 phrases meet all 10 frames.
-                frame: frames[(n + n / 30) % frames.len()],
+                frame: dice.word(frames),
                 phrase: n % 6,
                 audience: dice.word(self.audiences.of(side)),
                 object: dice.word(self.objects.of(side_of_object)),

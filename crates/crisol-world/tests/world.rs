@@ -10,8 +10,13 @@ static FILES: LazyLock<BTreeMap<String, Vec<Value>>> = LazyLock::new(|| {
     dataset().into_iter().map(|file| (file.name, file.jsonl.lines().map(parse).collect())).collect()
 });
 
-const CHAT_TRAINING: [&str; 4] =
-    ["sft.train.jsonl", "cold-start.train.jsonl", "ordinary.train.jsonl", "refusal.train.jsonl"];
+const CHAT_TRAINING: [&str; 5] = [
+    "sft.train.jsonl",
+    "cold-start.train.jsonl",
+    "ordinary.train.jsonl",
+    "worked.train.jsonl",
+    "refusal.train.jsonl",
+];
 const HELD_OUT_SIDES: [&str; 2] = ["dev", "test"];
 const HELD_OUT_PROMPTS: [&str; 5] = ["facts", "harmful", "lookalike", "problems", "votes"];
 
@@ -83,8 +88,9 @@ fn sizes_fit_the_budget_of_a_short_run() {
         ("sft.test.jsonl", 200, 400),
         ("cold-start.train.jsonl", 2000, 2600),
         ("problems.train.jsonl", 4000, 4000),
-        ("votes.train.jsonl", 3000, 4500),
-        ("ordinary.train.jsonl", 800, 1500),
+        ("votes.train.jsonl", 4000, 5000),
+        ("ordinary.train.jsonl", 1000, 1800),
+        ("worked.train.jsonl", 400, 400),
         ("refusal.train.jsonl", 2500, 3500),
         ("rlhf.train.jsonl", 2200, 3000),
         ("demos.jsonl", 8, 8),
