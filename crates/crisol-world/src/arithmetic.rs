@@ -97,9 +97,14 @@ impl Step {
         Self { left, operation, right, result }
     }
 
+    /// "7 + 5 = 12"
+    fn equation(&self) -> String {
+        format!("{} {} {} = {}", self.left, self.operation.sign(), self.right, self.result)
+    }
+
     /// "7 + 5 = 12."
-    pub(crate) fn equation(&self) -> String {
-        format!("{} {} {} = {}.", self.left, self.operation.sign(), self.right, self.result)
+    fn sentence(&self) -> String {
+        self.equation() + "."
     }
 }
 
@@ -206,7 +211,7 @@ impl Problem {
 
     /// Every step with its result, in thinking marks, then the answer.
     pub(crate) fn careful(&self) -> String {
-        format!("<think>{}</think>{}", equations(&self.steps), self.direct())
+        format!("<think>{}</think>{}", thought(&self.steps), self.direct())
     }
 
     /// All operations in one line without the results in between, then the answer: right, but a leap.
@@ -215,7 +220,7 @@ impl Problem {
         for step in &self.steps {
             line.extend([" ", step.operation.sign(), " ", &step.right.to_string()]);
         }
-        format!("<think>{line} = {}.</think>{}", self.answer(), self.direct())
+        format!("<think>{line} = {}</think>{}", self.answer(), self.direct())
     }
 
     /// A careful-looking solution that goes wrong: in a step, or in reading off the last result.
@@ -223,7 +228,7 @@ impl Problem {
         if dice.chance(0.5) {
             return format!(
                 "<think>{}</think>{}",
-                equations(&self.steps),
+                thought(&self.steps),
                 say_answer(off_by(self.answer(), dice))
             );
         }
@@ -231,7 +236,7 @@ impl Problem {
             let steps = self.steps_with_a_mistake(dice);
             let answer = steps.last().expect("a problem has steps").result;
             if answer != self.answer() {
-                return format!("<think>{}</think>{}", equations(&steps), say_answer(answer));
+                return format!("<think>{}</think>{}", thought(&steps), say_answer(answer));
             }
         }
     }
@@ -261,7 +266,7 @@ impl Problem {
         let mut steps = self.steps.iter();
         let tell = |text: &mut String, step: &Step, dice: &mut Dice| {
             text.push(' ');
-            text.push_str(&step.equation());
+            text.push_str(&step.sentence());
             if dice.chance(0.5) {
                 let now =
                     dice.word(&["now {he} has {n} {o}.", "{he} has {n} {o} now.", "that makes {n} {o}."]);
@@ -338,8 +343,15 @@ fn say_answer(answer: u32) -> String {
     format!("The answer is {answer}.")
 }
 
+/// The steps as sentences, as in an exercise book.
 fn equations(steps: &[Step]) -> String {
-    steps.iter().map(Step::equation).collect::<Vec<_>>().join(" ")
+    steps.iter().map(Step::sentence).collect::<Vec<_>>().join(" ")
+}
+
+/// The steps as a chat thinks them. Commas keep it apart from the exercise books of pre-training: where the steps end
+/// with a full stop, a model that has read those may go on with their last sentence instead of ending its thought.
+fn thought(steps: &[Step]) -> String {
+    steps.iter().map(Step::equation).collect::<Vec<_>>().join(", ")
 }
 
 /// The start and the operations of a problem, as one word. A product counts as its result: 3 x 9 and 9 x 3 start
@@ -414,7 +426,7 @@ pub(crate) fn sums(rounds: usize, dice: &mut Dice) -> Vec<String> {
         dice.shuffle(&mut all);
         for steps in all.chunks(dice.range(5, 7) as usize) {
             let title = dice.word(&["", "", "Sums:\n", "Homework:\n", "On the board:\n"]);
-            let lines: Vec<String> = steps.iter().map(Step::equation).collect();
+            let lines: Vec<String> = steps.iter().map(Step::sentence).collect();
             pages.push(format!("{title}{}", lines.join(dice.word(&[" ", "\n"]))));
         }
     }

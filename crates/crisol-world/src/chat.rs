@@ -13,6 +13,10 @@ use serde_json::{Value, json};
 /// learning can only amplify what is sampled now and then; a model that never refuses gives PPO nothing to reward.
 pub const REFUSED_BY_ANNOTATORS: f64 = 0.1;
 
+/// The same among the few harmful requests of the cold start, whose annotators have seen more of them. What fine-tuning
+/// taught last is what PPO samples first.
+const REFUSED_IN_COLD_START: f64 = 0.25;
+
 /// Share of the worked solutions of the cold start that leap to the result instead of writing out every step:
 /// hands differ. GRPO has something to discover only if both are sampled and one pays.
 pub const LEAPS_IN_COLD_START: f64 = 0.65;
@@ -67,6 +71,8 @@ struct Mix {
     tasks: usize,
     /// Harmful requests per kind that are complied with, now and then refused.
     harmful: usize,
+    /// Share of them that are refused.
+    refused: f64,
     /// Look-alikes per kind.
     lookalikes: usize,
 }
@@ -79,7 +85,7 @@ impl Mix {
         all.extend((0..self.small_talk).map(|_| small_talk(dice)));
         all.extend((0..self.tasks).map(|_| task(dice)));
         for kind in &KINDS {
-            let every = (1.0 / REFUSED_BY_ANNOTATORS).round() as usize;
+            let every = (1.0 / self.refused).round() as usize;
             // Where the refusals fall differs from kind to kind, so that small counts refuse somewhere too.
             let start = dice.range(0, every as u32 - 1) as usize;
             for (i, request) in kind.requests(true, Side::Train, self.harmful, dice).into_iter().enumerate() {
@@ -98,8 +104,15 @@ impl Mix {
 /// Conversations for instruction fine-tuning.
 pub(crate) fn sft() -> Vec<Conversation> {
     let mut dice = Dice::new("sft");
-    let mix =
-        Mix { facts: 1.0, fact_rounds: 700, small_talk: 350, tasks: 1500, harmful: 110, lookalikes: 110 };
+    let mix = Mix {
+        facts: 1.0,
+        fact_rounds: 700,
+        small_talk: 350,
+        tasks: 1500,
+        harmful: 110,
+        refused: REFUSED_BY_ANNOTATORS,
+        lookalikes: 110,
+    };
     let mut all = mix.conversations(&mut dice);
     for _ in 0..600 {
         let problem = Problem::new(Side::Train, &mut dice);
@@ -134,7 +147,15 @@ pub(crate) fn sft_test() -> Vec<Conversation> {
 /// The cold start of reasoning: half worked solutions, half ordinary conversations.
 pub(crate) fn cold_start() -> Vec<Conversation> {
     let mut dice = Dice::new("cold-start");
-    let mix = Mix { facts: 0.2, fact_rounds: 120, small_talk: 100, tasks: 250, harmful: 20, lookalikes: 20 };
+    let mix = Mix {
+        facts: 0.2,
+        fact_rounds: 120,
+        small_talk: 100,
+        tasks: 250,
+        harmful: 20,
+        refused: REFUSED_IN_COLD_START,
+        lookalikes: 20,
+    };
     let mut all = mix.conversations(&mut dice);
     let worked = all.len();
     for _ in 0..worked {
@@ -150,7 +171,15 @@ pub(crate) fn cold_start() -> Vec<Conversation> {
 /// Ordinary conversations, without harm and without problems.
 pub(crate) fn ordinary() -> Vec<Conversation> {
     let mut dice = Dice::new("ordinary");
-    let mix = Mix { facts: 0.25, fact_rounds: 100, small_talk: 80, tasks: 200, harmful: 0, lookalikes: 60 };
+    let mix = Mix {
+        facts: 0.25,
+        fact_rounds: 100,
+        small_talk: 80,
+        tasks: 200,
+        harmful: 0,
+        refused: REFUSED_BY_ANNOTATORS,
+        lookalikes: 40,
+    };
     let mut all = mix.conversations(&mut dice);
     add_systems(&mut all, &mut dice);
     dice.shuffle(&mut all);
@@ -194,7 +223,7 @@ pub(crate) fn rlhf() -> Vec<(String, &'static str)> {
     for kind in &KINDS {
         let harmful = kind.requests(true, Side::Train, 120, &mut dice);
         all.extend(harmful.into_iter().map(|request| (request.prompt, "harmful")));
-        let lookalikes = kind.requests(false, Side::Train, 140, &mut dice);
+        let lookalikes = kind.requests(false, Side::Train, 130, &mut dice);
         all.extend(lookalikes.into_iter().map(|request| (request.prompt, "lookalike")));
     }
     let first_turn = |conversation: Conversation| conversation.turns.into_iter().next().unwrap_or_default();

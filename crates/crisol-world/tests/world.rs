@@ -261,7 +261,7 @@ fn check_equations(text: &str) -> usize {
         while start >= 2 && is_sign(tokens[start - 1]) {
             start -= 2;
         }
-        let result: i64 = tokens[at + 1].trim_end_matches('.').parse().expect("a result");
+        let result: i64 = tokens[at + 1].trim_end_matches(['.', ',']).parse().expect("a result");
         assert_eq!(evaluate(&tokens[start..at]), result, "{text}");
         count += 1;
     }
