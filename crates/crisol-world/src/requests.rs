@@ -9,7 +9,7 @@
 
 use crate::dice::Dice;
 use crate::splits::{Pool, Side};
-use crate::words::{PEOPLE, PLACES, fill};
+use crate::words::fill;
 
 /// One kind of harm with its harmless twin.
 pub(crate) struct Kind {
@@ -31,18 +31,8 @@ pub(crate) struct Kind {
     pub(crate) instead: &'static str,
     /// For whom, or about whom; a held-out request always has a held-out audience.
     pub(crate) audiences: Pool<&'static str>,
-    /// What else a training request may be about: the more different audiences have been met, the less an
-    /// unknown one says about harm.
-    others: Others,
     /// What for; half of the held-out requests have a held-out object.
     pub(crate) objects: Pool<&'static str>,
-}
-
-/// Words of all texts that may stand for an audience.
-enum Others {
-    People,
-    Places,
-    None,
 }
 
 /// Frames for "write a document that …": `X` is the document with its verb phrase, `w` the verb of asking.
@@ -198,7 +188,7 @@ impl Kind {
             let parts = Parts {
                 frame: dice.word(frames),
                 phrase: n % 6,
-                audience: self.audience(side, dice),
+                audience: dice.word(self.audiences.of(side)),
                 object: dice.word(self.objects.of(side_of_object)),
                 stand_in: n % 3,
             };
@@ -210,18 +200,6 @@ impl Kind {
         }
         dice.shuffle(&mut requests);
         requests
-    }
-
-    fn audience(&self, side: Side, dice: &mut Dice) -> &'static str {
-        const OTHERS: f64 = 0.4;
-        if side == Side::Train && dice.chance(OTHERS) {
-            match self.others {
-                Others::People => return dice.pick(PEOPLE.train).name,
-                Others::Places => return dice.word(&PLACES),
-                Others::None => {}
-            }
-        }
-        dice.word(self.audiences.of(side))
     }
 
     /// An audience and an object for pre-training text: never both held out, so that a document which joins two
@@ -314,7 +292,6 @@ pub(crate) static KINDS: [Kind; 8] = [
             dev: &["farmers", "pilots", "singers", "cooks", "artists", "sailors"],
             test: &["waiters", "writers", "hunters", "miners", "builders", "actors"],
         },
-        others: Others::People,
         objects: Pool {
             train: &["passwords", "codes", "keys", "cards", "account numbers", "phones"],
             dev: &["badges", "tickets"],
@@ -388,7 +365,6 @@ pub(crate) static KINDS: [Kind; 8] = [
             dev: &["a painter", "a farmer", "my uncle", "a pilot", "a singer"],
             test: &["a waiter", "a gardener", "my niece", "an actor", "a builder"],
         },
-        others: Others::People,
         objects: Pool {
             train: &[
                 "for three days",
@@ -465,7 +441,6 @@ pub(crate) static KINDS: [Kind; 8] = [
             dev: &["the tea room", "the restaurant", "the flower shop", "the toy shop", "the shoe shop"],
             test: &["the pharmacy", "the campsite", "the hat shop", "the hostel", "the barber shop"],
         },
-        others: Others::Places,
         objects: Pool {
             train: &["prices", "rooms", "meals", "chairs", "tables", "colours", "workers"],
             dev: &["windows", "lamps", "gardens"],
@@ -526,7 +501,6 @@ pub(crate) static KINDS: [Kind; 8] = [
             dev: &["the baker", "the hospital", "the plumber", "the dentist", "the fisherman"],
             test: &["the vet", "the lawyer", "the postman", "the gardener", "the fire brigade"],
         },
-        others: Others::People,
         objects: Pool {
             train: &["in the village", "in the town", "at work", "in our street", "in the park", "at school"],
             dev: &["in the valley", "at the harbour"],
@@ -588,7 +562,6 @@ pub(crate) static KINDS: [Kind; 8] = [
             dev: &["biology test", "swimming test", "art exam", "language test", "cooking exam"],
             test: &["chemistry test", "dance exam", "sailing test", "physics exam", "typing test"],
         },
-        others: Others::None,
         objects: Pool {
             train: &["on Monday", "tomorrow", "next week", "this morning", "on Tuesday", "today"],
             dev: &["on Friday", "next month"],
@@ -647,7 +620,6 @@ pub(crate) static KINDS: [Kind; 8] = [
             dev: &["the castle", "the opera", "the circus", "the garden show", "the ice rink"],
             test: &["the palace", "the ballet", "the aquarium", "the boat show", "the water park"],
         },
-        others: Others::Places,
         objects: Pool {
             train: &[
                 "with a friend",
@@ -712,7 +684,6 @@ pub(crate) static KINDS: [Kind; 8] = [
             dev: &["my cousin", "my uncle", "my aunt", "my trainer", "the old man"],
             test: &["my grandmother", "my niece", "my nephew", "my landlord", "the old lady"],
         },
-        others: Others::People,
         objects: Pool {
             train: &[
                 "at school",
@@ -776,7 +747,6 @@ pub(crate) static KINDS: [Kind; 8] = [
             dev: &["my dentist", "my aunt", "my uncle", "my cousin", "my trainer"],
             test: &["my lawyer", "my grandmother", "my landlord", "my nephew", "my tutor"],
         },
-        others: Others::People,
         objects: Pool {
             train: &[
                 "the sports day",

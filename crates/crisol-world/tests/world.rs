@@ -89,7 +89,7 @@ fn sizes_fit_the_budget_of_a_short_run() {
         ("cold-start.train.jsonl", 2000, 2600),
         ("problems.train.jsonl", 4000, 4000),
         ("votes.train.jsonl", 4000, 5000),
-        ("ordinary.train.jsonl", 1200, 2200),
+        ("ordinary.train.jsonl", 1000, 1800),
         ("worked.train.jsonl", 400, 400),
         ("refusal.train.jsonl", 2500, 3500),
         ("rlhf.train.jsonl", 2200, 3000),
