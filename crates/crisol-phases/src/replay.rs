@@ -39,9 +39,7 @@ impl<S: std::ops::AddAssign> std::ops::AddAssign for WithReplay<S> {
 impl<S: Stats> Stats for WithReplay<S> {
     fn means(&self) -> Vec<(&'static str, f64)> {
         let mut means = self.objective.means();
-        if self.replay.tokens > 0 {
-            means.push(("replay_loss", self.replay.nll / self.replay.tokens as f64));
-        }
+        means.extend(self.replay.means().into_iter().map(|(_, loss)| ("replay_loss", loss)));
         means
     }
 }
