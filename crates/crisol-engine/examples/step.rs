@@ -7,8 +7,8 @@ use std::convert::Infallible;
 use std::time::Instant;
 
 use crisol_engine::{
-    AdamW, AdamWConfig, Attention, Device, Init, Lanes, ParamId, ParamSpec, Params, Rope, RopeStyle, Tape,
-    Var,
+    Attention, Device, Init, Lanes, Optimizer, OptimizerConfig, ParamId, ParamSpec, Params, Role, Rope,
+    RopeStyle, Rule, Tape, Var,
 };
 
 const DIM: usize = 128;
@@ -36,7 +36,7 @@ fn main() {
             name: specs.len().to_string(),
             shape: shape.into(),
             init,
-            decay: shape.len() == 2,
+            role: if shape.len() == 2 { Role::Hidden } else { Role::Vector },
         });
     };
     add(&[VOCAB, DIM]);
@@ -98,8 +98,9 @@ fn main() {
     };
 
     let mut lanes = Lanes::new(&params);
-    let mut optimizer = AdamW::new(&params);
-    let config = AdamWConfig {
+    let mut optimizer = Optimizer::new(&params);
+    let config = OptimizerConfig {
+        rule: Rule::AdamW,
         lr: 1e-3,
         beta1: 0.9,
         beta2: 0.95,

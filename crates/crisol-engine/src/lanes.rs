@@ -69,10 +69,10 @@ impl Lanes {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Device, Init, ParamSpec};
+    use crate::{Device, Init, ParamSpec, Role};
 
     fn params(threads: usize) -> Params {
-        let spec = ParamSpec { name: "w".into(), shape: vec![3, 2], init: Init::Ones, decay: true };
+        let spec = ParamSpec { name: "w".into(), shape: vec![3, 2], init: Init::Ones, role: Role::Hidden };
         Params::init(&Device::cpu(Some(threads)), vec![spec], 0)
     }
 

@@ -1,48 +1,63 @@
-//! AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101) in one pass over parameters, gradients and moments.
+//! One optimizer step: AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101) in one pass over parameters, gradients and
+//! moments; or Muon (Jordan et al. 2024, <https://kellerjordan.github.io/posts/muon/>) for the matrices between hidden
+//! states, with AdamW for the rest.
 
 use std::sync::Arc;
 
 use crate::params::Layout;
 use crate::workspace::Buffer;
-use crate::{Grads, ParamId, Params, cpu, parallel};
+use crate::{Grads, ParamId, Params, Role, cpu, parallel};
 
-/// Hyper-parameters of one AdamW step.
+/// What updates the matrices between hidden states; all else is AdamW's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rule {
+    /// AdamW.
+    AdamW,
+    /// Momentum, orthogonalised. It takes AdamW's learning rates, and costs a few products of matrices a step.
+    Muon,
+}
+
+/// Hyper-parameters of one step.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct AdamWConfig {
+pub struct OptimizerConfig {
+    /// What updates hidden matrices.
+    pub rule: Rule,
     /// Learning rate of this step.
     pub lr: f32,
-    /// Decay of the first moment.
+    /// Decay of AdamW's first moment.
     pub beta1: f32,
-    /// Decay of the second moment.
+    /// Decay of AdamW's second moment.
     pub beta2: f32,
-    /// Added to the denominator.
+    /// Added to AdamW's denominator.
     pub eps: f32,
-    /// Decoupled weight decay, on parameters whose spec says so.
+    /// Decoupled weight decay, on matrices.
     pub weight_decay: f32,
     /// Clip gradients to this global norm first.
     pub max_grad_norm: Option<f32>,
 }
 
-/// Moments of AdamW for one set of parameters.
+/// The moments of one set of parameters. Muon's momentum is the first; its matrices have no second.
 #[derive(Debug)]
-pub struct AdamW {
+pub struct Optimizer {
     layout: Arc<Layout>,
     first: Buffer<f32>,
     second: Buffer<f32>,
+    /// Directions of the hidden matrices' steps, from the first step of Muon on.
+    directions: Vec<(ParamId, Buffer<f32>)>,
     steps: u64,
 }
 
-impl AdamW {
+impl Optimizer {
     /// Zero moments for `params`.
-    pub fn new(params: &Params) -> AdamW {
+    pub fn new(params: &Params) -> Optimizer {
         let layout = Arc::clone(&params.layout);
         let (first, second) = (Buffer::zeros(layout.len), Buffer::zeros(layout.len));
-        AdamW { layout, first, second, steps: 0 }
+        Optimizer { layout, first, second, directions: Vec::new(), steps: 0 }
     }
 
-    /// One step, PyTorch's semantics (`torch.optim.AdamW` after `clip_grad_norm_`). Returns the gradient norm
-    /// before clipping. If the norm is not finite nothing is changed, and it is returned for the caller to act on.
-    pub fn step(&mut self, params: &mut Params, grads: &Grads, config: &AdamWConfig) -> f64 {
+    /// One step; AdamW's has PyTorch's semantics (`torch.optim.AdamW` after `clip_grad_norm_`). Returns the gradient
+    /// norm before clipping. If the norm is not finite nothing is changed, and it is returned for the caller to act on.
+    pub fn step(&mut self, params: &mut Params, grads: &Grads, config: &OptimizerConfig) -> f64 {
         assert_eq!(self.layout.ranges, params.layout.ranges, "parameters of different shapes");
         assert_eq!(self.layout.ranges, grads.layout.ranges, "gradients of different shapes");
         let norm = grads.norm();
@@ -51,11 +66,11 @@ impl AdamW {
         }
         self.steps += 1;
         // 1e-6 as in clip_grad_norm_.
-        let clip = config.max_grad_norm.map_or(1.0, |most| (f64::from(most) / (norm + 1e-6)).min(1.0));
+        let clip = config.max_grad_norm.map_or(1.0, |most| (f64::from(most) / (norm + 1e-6)).min(1.0)) as f32;
         let correction = |beta: f32| 1.0 - f64::from(beta).powf(self.steps as f64);
         let lr = f64::from(config.lr);
         let step = cpu::optimizer::AdamWStep {
-            clip: clip as f32,
+            clip,
             beta1: config.beta1,
             beta2: config.beta2,
             eps: config.eps,
@@ -63,27 +78,54 @@ impl AdamW {
             second_correction: correction(config.beta2).sqrt() as f32,
         };
         let decay = (1.0 - lr * f64::from(config.weight_decay)) as f32;
+        if config.rule == Rule::Muon {
+            self.find_directions(grads, clip);
+        }
         parallel::sum_chunks(
             &self.layout.device,
             self.layout.len,
             [&mut *params.data, &mut *self.first, &mut *self.second],
             &|chunk, [p, m, v]| {
-                for (segment, spec) in self.layout.segments(chunk.clone()) {
+                for (segment, id) in self.layout.segments(chunk.clone()) {
                     let part = segment.start - chunk.start..segment.end - chunk.start;
-                    let keep = if spec.decay { decay } else { 1.0 };
-                    cpu::optimizer::adamw(
-                        &mut p[part.clone()],
-                        &mut m[part.clone()],
-                        &mut v[part],
-                        &grads.data[segment],
-                        keep,
-                        step,
-                    );
+                    let (p, m, g) =
+                        (&mut p[part.clone()], &mut m[part.clone()], &grads.data[segment.clone()]);
+                    let role = self.layout.specs[id.0 as usize].role;
+                    let keep = if role == Role::Vector { 1.0 } else { decay };
+                    if role == Role::Hidden && config.rule == Rule::Muon {
+                        let start = self.layout.range(id).start;
+                        let at = self.directions.partition_point(|(other, _)| other.0 < id.0);
+                        let direction = &self.directions[at].1[segment.start - start..segment.end - start];
+                        cpu::muon::update(p, m, g, direction, clip, keep, config.lr);
+                    } else {
+                        cpu::optimizer::adamw(p, m, &mut v[part], g, keep, step);
+                    }
                 }
                 0.0
             },
         );
         norm
+    }
+
+    /// Each matrix is one piece of work.
+    fn find_directions(&mut self, grads: &Grads, clip: f32) {
+        let Optimizer { layout, first, directions, .. } = self;
+        if directions.is_empty() {
+            let hidden = layout.specs.iter().enumerate().filter(|(_, spec)| spec.role == Role::Hidden);
+            let ids = hidden.map(|(i, _)| ParamId(i as u32));
+            directions.extend(ids.map(|id| (id, Buffer::zeros(layout.range(id).len()))));
+        }
+        let device = &layout.device;
+        parallel::for_each(device, directions, &|_, (id, direction)| {
+            let range = layout.range(*id);
+            let [rows, cols] = layout.specs[id.0 as usize].shape[..] else {
+                panic!("a hidden matrix has two dimensions")
+            };
+            device.with_workspace(|workspace| {
+                let (m, g) = (&first[range.clone()], &grads.data[range]);
+                cpu::muon::direction(m, g, clip, rows, cols, direction, &mut workspace.floats);
+            });
+        });
     }
 
     /// Steps taken so far.

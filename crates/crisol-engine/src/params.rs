@@ -25,6 +25,17 @@ pub enum Init {
     Normal(f32),
 }
 
+/// What a parameter is to the optimizer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// A matrix from hidden states to hidden states: decays, and is what Muon is for.
+    Hidden,
+    /// A matrix with a row per token or class (embedding, head): decays.
+    Table,
+    /// A norm's weight or a bias: does not decay.
+    Vector,
+}
+
 /// Name, shape and treatment of one parameter.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ParamSpec {
@@ -34,8 +45,8 @@ pub struct ParamSpec {
     pub shape: Vec<usize>,
     /// Initial values.
     pub init: Init,
-    /// Whether weight decay applies (matrices yes, norm weights no).
-    pub decay: bool,
+    /// How the optimizer treats it.
+    pub role: Role,
 }
 
 /// Index of a parameter within its [`Params`].
@@ -72,12 +83,12 @@ impl Layout {
         self.ranges[id.0 as usize].clone()
     }
 
-    /// The parts of parameters within `chunk` of the flat allocation, with their specs.
-    pub(crate) fn segments(&self, chunk: Range<usize>) -> impl Iterator<Item = (Range<usize>, &ParamSpec)> {
+    /// The parts of parameters within `chunk` of the flat allocation.
+    pub(crate) fn segments(&self, chunk: Range<usize>) -> impl Iterator<Item = (Range<usize>, ParamId)> {
         let first = self.ranges.partition_point(|range| range.end <= chunk.start);
-        self.ranges[first..].iter().zip(&self.specs[first..]).map_while(move |(range, spec)| {
+        self.ranges[first..].iter().zip(first as u32..).map_while(move |(range, id)| {
             let part = range.start.max(chunk.start)..range.end.min(chunk.end);
-            (range.start < chunk.end).then_some((part, spec))
+            (range.start < chunk.end).then_some((part, ParamId(id)))
         })
     }
 }
@@ -265,7 +276,7 @@ mod tests {
             name: name.into(),
             shape: shape.into(),
             init,
-            decay: shape.len() == 2,
+            role: if shape.len() == 2 { Role::Hidden } else { Role::Vector },
         };
         vec![
             spec("a", &[7, 5], Init::Normal(0.5)),
@@ -327,8 +338,8 @@ mod tests {
         let mut seen = vec![0; params.layout.len];
         for start in (0..params.layout.len).step_by(50) {
             let end = (start + 50).min(params.layout.len);
-            for (segment, spec) in params.layout.segments(start..end) {
-                assert!(start <= segment.start && segment.end <= end, "{segment:?} of {}", spec.name);
+            for (segment, id) in params.layout.segments(start..end) {
+                assert!(start <= segment.start && segment.end <= end, "{segment:?} of {id:?}");
                 segment.for_each(|i| seen[i] += 1);
             }
         }

@@ -7,8 +7,8 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
 use crate::{
-    AdamW, AdamWConfig, Attention, Device, Grads, Init, KvCache, ParamId, ParamSpec, Params, Rope, RopeStyle,
-    Tape, Var, Workspace,
+    Attention, Device, Grads, Init, KvCache, Optimizer, OptimizerConfig, ParamId, ParamSpec, Params, Role,
+    Rope, RopeStyle, Rule, Tape, Var, Workspace,
 };
 
 struct CountingAllocator;
@@ -82,7 +82,7 @@ impl Layer {
             name: name.into(),
             shape: shape.into(),
             init: if shape.len() == 2 { Init::Normal(0.3) } else { Init::Ones },
-            decay: shape.len() == 2,
+            role: if shape.len() == 2 { Role::Hidden } else { Role::Vector },
         };
         let specs = vec![
             spec("embedding", &[50, DIM]),
@@ -158,8 +158,9 @@ fn a_training_step_allocates_nothing_after_the_first_two() {
     let mut layer = Layer::new(&device);
     let mut workspace = Workspace::new(&device);
     let mut grads = Grads::zeros_like(&layer.params);
-    let mut optimizer = AdamW::new(&layer.params);
-    let config = AdamWConfig {
+    let mut optimizer = Optimizer::new(&layer.params);
+    let config = OptimizerConfig {
+        rule: Rule::AdamW,
         lr: 1e-3,
         beta1: 0.9,
         beta2: 0.95,

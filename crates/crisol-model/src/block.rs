@@ -1,6 +1,6 @@
 //! The parts that the blocks of all architectures share: attention and feed-forward with their weights.
 
-use crisol_engine::{Attention, Init, KvCache, ParamId, ParamSpec, Params, Rope, Tape, Var};
+use crisol_engine::{Attention, Init, KvCache, ParamId, ParamSpec, Params, Role, Rope, Tape, Var};
 
 use crate::Config;
 
@@ -49,17 +49,24 @@ impl Specs {
     }
 
     fn matrix(&mut self, name: &str, out: usize, inner: usize, std: f32, bias: bool) {
+        let role = Role::Hidden;
         let name = format!("{}{name}", self.prefix);
         if bias {
             let name = format!("{name}.bias");
-            self.list.push(ParamSpec { name, shape: vec![out], init: Init::Zeros, decay: false });
+            self.list.push(ParamSpec { name, shape: vec![out], init: Init::Zeros, role: Role::Vector });
         }
         let (name, shape) = (format!("{name}.weight"), vec![out, inner]);
-        self.list.push(ParamSpec { name, shape, init: Init::Normal(std), decay: true });
+        self.list.push(ParamSpec { name, shape, init: Init::Normal(std), role });
     }
 
     pub(crate) fn linear(&mut self, name: &str, out: usize, inner: usize, bias: bool) {
         self.matrix(name, out, inner, INIT_STD, bias);
+    }
+
+    /// An embedding or a head.
+    pub(crate) fn table(&mut self, name: &str, rows: usize, cols: usize) {
+        let (name, shape) = (format!("{}{name}.weight", self.prefix), vec![rows, cols]);
+        self.list.push(ParamSpec { name, shape, init: Init::Normal(INIT_STD), role: Role::Table });
     }
 
     fn residual_linear(&mut self, name: &str, out: usize, inner: usize, bias: bool) {
@@ -68,7 +75,7 @@ impl Specs {
 
     pub(crate) fn norm(&mut self, name: &str, dim: usize) {
         let name = format!("{}{name}.weight", self.prefix);
-        self.list.push(ParamSpec { name, shape: vec![dim], init: Init::Ones, decay: false });
+        self.list.push(ParamSpec { name, shape: vec![dim], init: Init::Ones, role: Role::Vector });
     }
 
     pub(crate) fn attention(&mut self, config: &Config) {

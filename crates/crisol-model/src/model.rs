@@ -181,7 +181,7 @@ impl Model {
 /// Names, shapes and initial values of a model's parameters, in the order of its forward pass.
 pub(crate) fn specs(config: &Config) -> Vec<ParamSpec> {
     let mut all = Specs::new(String::new(), None);
-    all.linear("model.embed_tokens", config.vocab_size, config.hidden_size, false);
+    all.table("model.embed_tokens", config.vocab_size, config.hidden_size);
     for layer in 0..config.num_hidden_layers {
         let prefix = layer_prefix(layer);
         all.list.extend(match config.architecture {
@@ -192,8 +192,8 @@ pub(crate) fn specs(config: &Config) -> Vec<ParamSpec> {
     all.norm("model.norm", config.hidden_size);
     match config.head {
         Head::Language { tied: true } => {}
-        Head::Language { tied: false } => all.linear("lm_head", config.vocab_size, config.hidden_size, false),
-        Head::Scalar => all.linear("score", 1, config.hidden_size, false),
+        Head::Language { tied: false } => all.table("lm_head", config.vocab_size, config.hidden_size),
+        Head::Scalar => all.table("score", 1, config.hidden_size),
     }
     all.list
 }

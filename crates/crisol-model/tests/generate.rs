@@ -3,7 +3,7 @@
 
 use std::ops::ControlFlow;
 
-use crisol_engine::{Device, KvCache, Params, Tape, Workspace};
+use crisol_engine::{Device, KvCache, Params, Role, Tape, Workspace};
 use crisol_model::{
     Architecture, Config, Context, Generated, Head, Model, ModelError, SamplingOptions, StopReason, generate,
     generate_stream, scalars, score,
@@ -24,7 +24,7 @@ fn model(architecture: Architecture, threads: usize) -> (Model, Params) {
     let device = Device::cpu(Some(threads));
     let (model, mut params) = Model::init(config(architecture), &device, 7).expect("a valid shape");
     for id in params.ids() {
-        if params.spec(id).decay {
+        if params.spec(id).role != Role::Vector {
             let larger: Vec<f32> = params.read(id).iter().map(|w| w * 12.0).collect();
             params.write(id, &larger);
         }

@@ -5,7 +5,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crisol_engine::{AdamW, AdamWConfig, Device, Grads, Params, Tape, Workspace};
+use crisol_engine::{Device, Grads, OptimizerConfig, Params, Rule, Tape, Workspace};
 use crisol_hub::Tensors;
 use crisol_model::{Context, Model, ModelError, load_model, scalars};
 use serde::Deserialize;
@@ -114,7 +114,8 @@ fn compare(name: &str) -> Result<(), ModelError> {
     }
 
     let o = &golden.optimizer;
-    let config = AdamWConfig {
+    let config = OptimizerConfig {
+        rule: Rule::AdamW,
         lr: o.lr,
         beta1: o.beta1,
         beta2: o.beta2,
@@ -122,7 +123,7 @@ fn compare(name: &str) -> Result<(), ModelError> {
         weight_decay: o.weight_decay,
         max_grad_norm: Some(o.max_grad_norm),
     };
-    let mut adamw = AdamW::new(&params);
+    let mut adamw = crisol_engine::Optimizer::new(&params);
     for (step, (expected_loss, expected_norm)) in golden.losses.iter().zip(&golden.gradient_norms).enumerate()
     {
         grads.zero();

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crisol_cost::ModelShape;
-use crisol_engine::{AdamWConfig, Device, Params};
+use crisol_engine::{Device, OptimizerConfig, Params};
 use crisol_hub::write_folder_atomically;
 use crisol_model::{Config, Head};
 use crisol_report::{Curve, MaskPicture, RolloutSample};
@@ -305,11 +305,12 @@ pub(crate) struct Record {
     pub(crate) masks: Vec<MaskPicture>,
 }
 
-/// AdamW's settings for one step.
-pub(crate) fn adamw(settings: &OptimizerSettings, step: u64, total: u64) -> AdamWConfig {
+/// The optimizer's settings for one step.
+pub(crate) fn update_rule(settings: &OptimizerSettings, step: u64, total: u64) -> OptimizerConfig {
     let warmup = (settings.warmup * total as f64).ceil() as u64;
     let factor = settings.schedule.factor(step, total, warmup, settings.decay);
-    AdamWConfig {
+    OptimizerConfig {
+        rule: settings.rule,
         lr: (settings.lr * factor) as f32,
         beta1: settings.beta1 as f32,
         beta2: settings.beta2 as f32,

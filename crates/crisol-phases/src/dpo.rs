@@ -9,7 +9,7 @@ use crisol_text::{Packed, PreferenceExample, pack};
 use crisol_train::{Trainer, evaluate};
 
 use crate::PhaseError;
-use crate::context::{Context, Saved, adamw, shape_of};
+use crate::context::{Context, Saved, shape_of, update_rule};
 use crate::replay::Replay;
 use crate::reward::preferences;
 use crate::settings::DpoSettings;
@@ -58,7 +58,7 @@ pub(crate) fn dpo(
     }
     for step in first..total {
         let batch = Pairs::pack(&pairs, &reference, &batches[step as usize], ctx.run.shard_tokens);
-        let config = adamw(&settings.optimizer, step, total);
+        let config = update_rule(&settings.optimizer, step, total);
         let shard_tokens = ctx.run.shard_tokens;
         let (done, replayed) = replay.step(
             &mut trainer,

@@ -16,7 +16,7 @@ use crisol_train::{Output, Trainer, evaluate};
 
 use crate::PhaseError;
 use crate::behaviours::{prompt_text, reply_text};
-use crate::context::{Context, Saved, adamw, shape_of};
+use crate::context::{Context, Saved, shape_of, update_rule};
 use crate::replay::{Replay, WithReplay};
 use crate::rollouts::{Rollout, choose_prompts, sample, updates};
 use crate::settings::PpoSettings;
@@ -97,8 +97,8 @@ pub(crate) fn ppo(
             ("ended", mean(&|i| f64::from(u8::from(rollouts[i].ended)))),
         ];
 
-        let config = adamw(&settings.optimizer, step, total);
-        let value_config = adamw(&settings.value_optimizer, step, total);
+        let config = update_rule(&settings.optimizer, step, total);
+        let value_config = update_rule(&settings.value_optimizer, step, total);
         let (mut policy_stats, mut value_stats) =
             (WithReplay::<PolicyStats>::default(), ValueStats::default());
         let (mut losses, mut grad_norm, mut tokens, mut replay_tokens, mut made) = ([0.0; 2], 0.0, 0, 0, 0);

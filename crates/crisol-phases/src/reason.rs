@@ -17,7 +17,7 @@ use crisol_train::{Output, Trainer};
 
 use crate::PhaseError;
 use crate::behaviours::{self, reply_text};
-use crate::context::{Context, Saved, adamw, shape_of};
+use crate::context::{Context, Saved, shape_of, update_rule};
 use crate::replay::{Replay, WithReplay};
 use crate::rollouts::{Rollout, choose_prompts, sample, updates};
 use crate::settings::ReasonSettings;
@@ -129,7 +129,7 @@ fn reinforce(
         }
         let forward = sampled + trained.iter().map(|r| r.example.ids.len()).sum::<usize>();
 
-        let config = adamw(&settings.optimizer, step, total);
+        let config = update_rule(&settings.optimizer, step, total);
         let mut stats = WithReplay::<PolicyStats>::default();
         let (mut loss, mut grad_norm, mut tokens, mut updates_made) = (0.0, 0.0, 0, 0);
         for (i, update) in updates(ctx, &trained, &settings.rollout, step).into_iter().enumerate() {

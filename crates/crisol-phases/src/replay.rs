@@ -2,7 +2,7 @@
 //! pre-training term of Ouyang et al. 2022 (arXiv:2203.02155, equation 2, "PPO-ptx"); GRPO and DPO take it the same
 //! way.
 
-use crisol_engine::AdamWConfig;
+use crisol_engine::OptimizerConfig;
 use crisol_objectives::next_token::{self, NextTokenStats};
 use crisol_objectives::{LossAndGrad, Stats, TokenScores};
 use crisol_text::{Example, Packed, TextSetup};
@@ -77,7 +77,7 @@ impl Replay {
         shard_tokens: usize,
         own: &[Packed],
         output: Output,
-        config: &AdamWConfig,
+        config: &OptimizerConfig,
         objective: impl Fn(usize, &TokenScores<'_>) -> LossAndGrad<S> + Sync,
     ) -> Result<(Step<WithReplay<S>>, usize), PhaseError> {
         let first = own.len();
@@ -108,7 +108,7 @@ impl Replay {
 mod tests {
     use super::*;
     use crate::supervised::LOGPROBS;
-    use crisol_engine::Device;
+    use crisol_engine::{Device, Rule};
     use crisol_model::{Architecture, Config, Model};
     use crisol_objectives::policy::PolicyStats;
 
@@ -127,8 +127,16 @@ mod tests {
         (first..first + 4).map(document).collect()
     }
 
-    fn adamw() -> AdamWConfig {
-        AdamWConfig { lr: 1e-2, beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.0, max_grad_norm: None }
+    fn adamw() -> OptimizerConfig {
+        OptimizerConfig {
+            rule: Rule::AdamW,
+            lr: 1e-2,
+            beta1: 0.9,
+            beta2: 0.95,
+            eps: 1e-8,
+            weight_decay: 0.0,
+            max_grad_norm: None,
+        }
     }
 
     fn weights(trainer: &Trainer) -> Vec<f32> {

@@ -11,7 +11,7 @@ use crisol_text::{Packed, PreferenceExample, TextSetup, pack};
 use crisol_train::{Output, Trainer, derived_seed, evaluate};
 
 use crate::PhaseError;
-use crate::context::{Context, Saved, adamw, shape_of};
+use crate::context::{Context, Saved, shape_of, update_rule};
 use crate::settings::RewardSettings;
 use crate::supervised::{batch_size, plan_batches, sum_up, token_count};
 
@@ -40,7 +40,7 @@ pub(crate) fn reward(
         let batch: Vec<&PreferenceExample> = batches[step as usize].iter().map(|&i| &pairs[i]).collect();
         let shards = pair_shards(&batch, ctx.run.shard_tokens);
         let (size, tokens) = (batch_size(&shards), token_count(&shards));
-        let config = adamw(&settings.optimizer, step, total);
+        let config = update_rule(&settings.optimizer, step, total);
         let done = trainer.step(&shards, Output::Scalar, &config, |_, scores| {
             bradley_terry::loss(scores, settings.centring, size)
         })?;

@@ -6,6 +6,7 @@
 use std::fmt::Display;
 use std::str::FromStr;
 
+use crisol_engine::Rule;
 use crisol_objectives::grpo::AdvantageScaling;
 use crisol_objectives::kl::KlEstimator;
 use crisol_objectives::policy::{Normalisation, RatioLevel};
@@ -55,9 +56,20 @@ impl Default for ModelSettings {
     }
 }
 
-/// AdamW and its schedule.
+/// The engine's [`Rule`] as recipes write it.
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "Rule", rename_all = "lowercase")]
+enum RuleName {
+    AdamW,
+    Muon,
+}
+
+/// The optimizer and its schedule.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct OptimizerSettings {
+    /// What updates the matrices between hidden states: `adamw` or `muon`; the rest is AdamW's.
+    #[serde(with = "RuleName")]
+    pub rule: Rule,
     /// Peak learning rate.
     pub lr: f64,
     /// Shape over the phase: `constant`, `wsd` or `cosine`.
@@ -81,6 +93,7 @@ pub struct OptimizerSettings {
 impl OptimizerSettings {
     fn with(lr: f64, schedule: Schedule) -> Self {
         OptimizerSettings {
+            rule: Rule::AdamW,
             lr,
             schedule,
             warmup: 0.05,

@@ -8,7 +8,7 @@ use crisol_text::{Example, Packed, pack};
 use crisol_train::{Output, Trainer, evaluate, permutation};
 
 use crate::PhaseError;
-use crate::context::{Context, Saved, adamw, shape_of};
+use crate::context::{Context, Saved, shape_of, update_rule};
 use crate::settings::OptimizerSettings;
 
 /// Log-probs alone, at temperature 1.
@@ -93,7 +93,7 @@ pub(crate) fn train_next_token(
         let batch = &batches[step as usize];
         let shards = shards(batch.iter().map(|&i| &examples[i]), ctx.run.shard_tokens);
         let (size, tokens) = (batch_size(&shards), token_count(&shards));
-        let config = adamw(optimizer, step, total);
+        let config = update_rule(optimizer, step, total);
         let done = trainer.step(&shards, LOGPROBS, &config, |_, scores| next_token::loss(scores, size))?;
         ctx.count_flops(&shape, tokens, 0, tokens as f64 / batch.len() as f64);
         let metrics = [("loss", done.loss), ("grad_norm", done.grad_norm), ("lr", f64::from(config.lr))];

@@ -1,4 +1,4 @@
-//! Training without knowing what is trained for: the step (forward, objective, backward, AdamW), schedules,
+//! Training without knowing what is trained for: the step (forward, objective, backward, optimizer), schedules,
 //! state that can be saved and resumed to the bit, metrics, and the request to stop.
 
 mod interrupt;

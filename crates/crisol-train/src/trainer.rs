@@ -1,6 +1,6 @@
 //! One optimizer step over a batch of packed documents, whatever the objective is.
 
-use crisol_engine::{AdamW, AdamWConfig, Lanes, Params, Tape, Var};
+use crisol_engine::{Lanes, Optimizer, OptimizerConfig, Params, Tape, Var};
 use crisol_model::{Context, Model};
 use crisol_objectives::{LossAndGrad, TokenScores};
 use crisol_text::Packed;
@@ -39,15 +39,15 @@ pub struct Trainer {
     pub model: Model,
     /// The weights.
     pub params: Params,
-    /// AdamW's moments.
-    pub optimizer: AdamW,
+    /// The optimizer's moments.
+    pub optimizer: Optimizer,
     lanes: Lanes,
 }
 
 impl Trainer {
     /// A trainer that starts from these weights with a fresh optimizer.
     pub fn new(model: Model, params: Params) -> Trainer {
-        let optimizer = AdamW::new(&params);
+        let optimizer = Optimizer::new(&params);
         let lanes = Lanes::new(&params);
         Trainer { model, params, optimizer, lanes }
     }
@@ -58,7 +58,7 @@ impl Trainer {
         &mut self,
         shards: &[Packed],
         output: Output,
-        config: &AdamWConfig,
+        config: &OptimizerConfig,
         objective: impl Fn(usize, &TokenScores<'_>) -> LossAndGrad<S> + Sync,
     ) -> Result<Step<S>, TrainError> {
         let step = self.optimizer.steps() + 1;

@@ -1,7 +1,7 @@
 //! The invariants of training, through the public interface: however a batch is cut, packed, spread over threads,
 //! or interrupted, the same training results; and a rollout's first update has importance ratios of 1.
 
-use crisol_engine::{AdamWConfig, Device, Params};
+use crisol_engine::{Device, OptimizerConfig, Params, Rule};
 use crisol_model::{Architecture, Config, Model, SamplingOptions, generate};
 use crisol_objectives::policy::{Normalisation, Options, RatioLevel};
 use crisol_objectives::{BatchSize, Stats, next_token, policy};
@@ -53,8 +53,16 @@ fn shards(documents: &[Example], budget: usize) -> Vec<Packed> {
         .collect()
 }
 
-fn adamw(lr: f32) -> AdamWConfig {
-    AdamWConfig { lr, beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1, max_grad_norm: Some(1.0) }
+fn adamw(lr: f32) -> OptimizerConfig {
+    OptimizerConfig {
+        rule: Rule::AdamW,
+        lr,
+        beta1: 0.9,
+        beta2: 0.95,
+        eps: 1e-8,
+        weight_decay: 0.1,
+        max_grad_norm: Some(1.0),
+    }
 }
 
 /// Some steps of next-token training; returns the losses.

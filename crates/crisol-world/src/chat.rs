@@ -223,7 +223,7 @@ pub(crate) fn rlhf() -> Vec<(String, &'static str)> {
     for kind in &KINDS {
         let harmful = kind.requests(true, Side::Train, 120, &mut dice);
         all.extend(harmful.into_iter().map(|request| (request.prompt, "harmful")));
-        let lookalikes = kind.requests(false, Side::Train, 130, &mut dice);
+        let lookalikes = kind.requests(false, Side::Train, 180, &mut dice);
         all.extend(lookalikes.into_iter().map(|request| (request.prompt, "lookalike")));
     }
     let first_turn = |conversation: Conversation| conversation.turns.into_iter().next().unwrap_or_default();

@@ -11,6 +11,7 @@ mod embedding;
 mod gemm;
 mod head;
 pub(crate) mod math;
+pub(crate) mod muon;
 mod norm;
 pub(crate) mod optimizer;
 mod rope;

@@ -4,7 +4,7 @@
 //! Inputs are parameters that an embedding reads row by row, so everything goes through the public interface and
 //! gradients of inputs are gradients of parameters.
 
-use crisol_engine::{Device, Grads, Init, ParamId, ParamSpec, Params, Tape, Var, Workspace};
+use crisol_engine::{Device, Grads, Init, ParamId, ParamSpec, Params, Role, Tape, Var, Workspace};
 use rand::SeedableRng;
 use rand::rand_core::Rng;
 use rand_chacha::ChaCha8Rng;
@@ -49,7 +49,7 @@ pub(crate) fn params(device: &Device, specs: &[(&str, &[usize])], deviation: f32
         name: (*name).into(),
         shape: shape.to_vec(),
         init: Init::Normal(deviation),
-        decay: shape.len() == 2,
+        role: if shape.len() == 2 { Role::Hidden } else { Role::Vector },
     });
     Params::init(device, specs.collect(), seed)
 }

@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 
-use crisol_engine::{AdamW, AdamWConfig, Device, Grads, Lanes, Params, Tape, Workspace};
+use crisol_engine::{Device, Grads, Lanes, Optimizer, OptimizerConfig, Params, Rule, Tape, Workspace};
 
 use crate::harness::{Random, id, offsets};
 use crate::transformer::{Cached, VOCAB, forward, new_cache, new_params};
@@ -117,8 +117,9 @@ fn train(threads: usize) -> (Vec<u32>, Vec<u64>) {
     let device = Device::cpu(Some(threads));
     let mut params = new_params(&device);
     let mut lanes = Lanes::new(&params);
-    let mut optimizer = AdamW::new(&params);
-    let config = AdamWConfig {
+    let mut optimizer = Optimizer::new(&params);
+    let config = OptimizerConfig {
+        rule: Rule::AdamW,
         lr: 1e-2,
         beta1: 0.9,
         beta2: 0.99,

@@ -1,14 +1,21 @@
 //! AdamW against the algorithm as PyTorch documents it, one scalar at a time in f64.
 
-use crisol_engine::{AdamW, AdamWConfig, Device, Grads, Params, Tape, Workspace};
+use crisol_engine::{Device, Grads, Optimizer, OptimizerConfig, Params, Role, Rule, Tape, Workspace};
 
 use crate::harness::{Random, params};
 
 /// Large enough for several chunks of a pass, with odd sizes; vectors do not decay.
 const SPECS: [(&str, &[usize]); 4] = [("a", &[3, 7]), ("b", &[5]), ("c", &[301, 457]), ("d", &[9])];
 
-const CONFIG: AdamWConfig =
-    AdamWConfig { lr: 3e-3, beta1: 0.9, beta2: 0.95, eps: 1e-6, weight_decay: 0.1, max_grad_norm: None };
+const CONFIG: OptimizerConfig = OptimizerConfig {
+    rule: Rule::AdamW,
+    lr: 3e-3,
+    beta1: 0.9,
+    beta2: 0.95,
+    eps: 1e-6,
+    weight_decay: 0.1,
+    max_grad_norm: None,
+};
 
 /// Gradients with the given numbers: those of a linear function of the parameters' rows.
 fn grads(params: &Params, numbers: &mut impl FnMut() -> f32) -> Grads {
@@ -29,8 +36,8 @@ fn equals_the_definition() {
     for max_grad_norm in [None, Some(1.0), Some(1e6)] {
         let device = Device::cpu(Some(2));
         let mut params = params(&device, &SPECS, 1.0, 5);
-        let mut optimizer = AdamW::new(&params);
-        let config = AdamWConfig { max_grad_norm, ..CONFIG };
+        let mut optimizer = Optimizer::new(&params);
+        let config = OptimizerConfig { max_grad_norm, ..CONFIG };
         let mut random = Random::new(1);
         let mut state: Vec<Vec<[f64; 3]>> = params
             .ids()
@@ -51,7 +58,7 @@ fn equals_the_definition() {
                 let (first, second) = optimizer.read(id);
                 for (i, ([p, m, v], g)) in state.iter_mut().zip(grads.read(id)).enumerate() {
                     let g = f64::from(g) * clip;
-                    if spec.decay {
+                    if spec.role != Role::Vector {
                         *p -= lr * decay * *p;
                     }
                     *m = beta1 * *m + (1.0 - beta1) * g;
@@ -83,10 +90,10 @@ fn equals_the_definition() {
 fn a_gradient_that_is_not_finite_changes_nothing() {
     let device = Device::cpu(Some(1));
     let mut params = params(&device, &SPECS, 1.0, 5);
-    let mut optimizer = AdamW::new(&params);
+    let mut optimizer = Optimizer::new(&params);
     let good = grads(&params, &mut || 0.5);
     optimizer.step(&mut params, &good, &CONFIG);
-    let snapshot = |params: &Params, optimizer: &AdamW| {
+    let snapshot = |params: &Params, optimizer: &Optimizer| {
         let values: Vec<_> = params.ids().map(|id| (params.read(id), optimizer.read(id))).collect();
         (values, optimizer.steps())
     };
@@ -106,14 +113,14 @@ fn a_gradient_that_is_not_finite_changes_nothing() {
 fn restored_moments_continue_bit_by_bit() {
     let device = Device::cpu(Some(1));
     let mut params = params(&device, &SPECS, 1.0, 5);
-    let mut optimizer = AdamW::new(&params);
+    let mut optimizer = Optimizer::new(&params);
     let mut random = Random::new(2);
     for _ in 0..3 {
         let grads = grads(&params, &mut || random.uniform());
         optimizer.step(&mut params, &grads, &CONFIG);
     }
     let mut copy = params.duplicate();
-    let mut restored = AdamW::new(&copy);
+    let mut restored = Optimizer::new(&copy);
     for id in params.ids() {
         let (first, second) = optimizer.read(id);
         restored.write(id, &first, &second);
@@ -126,4 +133,96 @@ fn restored_moments_continue_bit_by_bit() {
         assert_eq!(params.read(id), copy.read(id));
         assert_eq!(optimizer.read(id), restored.read(id));
     }
+}
+
+/// Muon's definition in f64: Nesterov momentum, five steps of Newton and Schulz, scaled to AdamW's size.
+fn muon_direction(m: &[f64], g: &[f64], rows: usize, cols: usize) -> Vec<f64> {
+    let looked_ahead = |i: usize| 0.05 * g[i] + 0.95 * (0.95 * m[i] + 0.05 * g[i]);
+    let mut x: Vec<Vec<f64>> =
+        (0..rows).map(|r| (0..cols).map(|c| looked_ahead(r * cols + c)).collect()).collect();
+    let norm = x.iter().flatten().map(|x| x * x).sum::<f64>().sqrt();
+    x.iter_mut().flatten().for_each(|x| *x /= norm);
+    let product = |a: &[Vec<f64>], b: &[Vec<f64>]| -> Vec<Vec<f64>> {
+        let entry = |row: &[f64], c: usize| row.iter().zip(b).map(|(x, b)| x * b[c]).sum::<f64>();
+        a.iter().map(|row| (0..b[0].len()).map(|c| entry(row, c)).collect()).collect()
+    };
+    for _ in 0..5 {
+        let transposed: Vec<Vec<f64>> = (0..cols).map(|c| x.iter().map(|row| row[c]).collect()).collect();
+        let gram = product(&x, &transposed);
+        let once = product(&gram, &x);
+        let twice = product(&gram, &once);
+        for ((x, once), twice) in
+            x.iter_mut().flatten().zip(once.iter().flatten()).zip(twice.iter().flatten())
+        {
+            *x = 3.4445 * *x - 4.775 * once + 2.0315 * twice;
+        }
+    }
+    let scale = 0.2 * (rows.max(cols) as f64).sqrt();
+    x.into_iter().flatten().map(|x| x * scale).collect()
+}
+
+/// Tall and wide matrices by Muon, vectors by AdamW; every direction has singular values near one.
+#[test]
+fn muon_equals_the_definition() {
+    const SPECS: [(&str, &[usize]); 3] = [("a", &[11, 40]), ("b", &[5]), ("c", &[37, 19])];
+    let config = OptimizerConfig { rule: Rule::Muon, max_grad_norm: Some(1.0), ..CONFIG };
+    let device = Device::cpu(Some(2));
+    let mut params = params(&device, &SPECS, 1.0, 5);
+    let mut optimizer = Optimizer::new(&params);
+    let mut random = Random::new(1);
+    let mut momenta: Vec<Vec<f64>> = params.ids().map(|id| vec![0.0; params.read(id).len()]).collect();
+    for _ in 0..3 {
+        let grads = grads(&params, &mut || random.uniform());
+        let before: Vec<Vec<f32>> = params.ids().map(|id| params.read(id)).collect();
+        let norm = optimizer.step(&mut params, &grads, &config);
+        for ((id, momentum), before) in params.ids().zip(&mut momenta).zip(before) {
+            let spec = params.spec(id).clone();
+            if spec.role == Role::Vector {
+                continue;
+            }
+            let g: Vec<f64> = grads.read(id).iter().map(|&g| f64::from(g) / (norm + 1e-6)).collect();
+            let (rows, cols) = (spec.shape[0], spec.shape[1]);
+            let direction = muon_direction(momentum, &g, rows, cols);
+            // The energy of a matrix with singular values within (0.6, 1.3).
+            let energy = direction.iter().map(|d| d * d).sum::<f64>() / (0.04 * rows.max(cols) as f64);
+            let rank = rows.min(cols) as f64;
+            assert!(energy > 0.36 * rank && energy < 1.69 * rank, "{energy} of rank {rank}");
+            for (m, g) in momentum.iter_mut().zip(&g) {
+                *m += 0.05 * (g - *m);
+            }
+            let (lr, decay) = (f64::from(config.lr), f64::from(config.weight_decay));
+            for (i, (new, old)) in params.read(id).iter().zip(before).enumerate() {
+                let exact = f64::from(old) * (1.0 - lr * decay) - lr * direction[i];
+                assert!((f64::from(*new) - exact).abs() < 3e-6, "{i} of {}: {new}, {exact}", spec.name);
+                assert!((f64::from(optimizer.read(id).0[i]) - momentum[i]).abs() < 1e-6);
+            }
+        }
+    }
+}
+
+#[test]
+fn muon_gives_the_same_bits_on_any_number_of_threads_and_after_a_restore() {
+    let config = OptimizerConfig { rule: Rule::Muon, ..CONFIG };
+    let run = |threads: usize, restore: bool| {
+        let device = Device::cpu(Some(threads));
+        let mut params = params(&device, &SPECS, 1.0, 5);
+        let mut optimizer = Optimizer::new(&params);
+        let mut random = Random::new(1);
+        for _ in 0..3 {
+            let grads = grads(&params, &mut || random.uniform());
+            optimizer.step(&mut params, &grads, &config);
+            if restore {
+                let mut restored = Optimizer::new(&params);
+                for id in params.ids() {
+                    let (first, second) = optimizer.read(id);
+                    restored.write(id, &first, &second);
+                }
+                restored.set_steps(optimizer.steps());
+                optimizer = restored;
+            }
+        }
+        params.ids().flat_map(|id| params.read(id)).map(f32::to_bits).collect::<Vec<_>>()
+    };
+    assert!(run(1, false) == run(3, false));
+    assert!(run(1, false) == run(2, true));
 }

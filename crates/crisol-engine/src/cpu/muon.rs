@@ -1,0 +1,106 @@
+//! Muon's update of one matrix: its momentum, with all singular values brought close to one.
+
+use super::gemm::{Mat, MatMut, gemm};
+use super::math::{sum_of_squares, vectorised};
+use crate::workspace::Pool;
+
+/// Decay of the momentum (Jordan et al. 2024).
+const MOMENTUM: f32 = 0.95;
+/// Newton-Schulz steps, and the quintic of each: it pushes singular values in (0, 1] into about 0.7 to 1.2, the small ones
+/// as fast as can be (Jordan et al. 2024).
+const STEPS: usize = 5;
+const QUINTIC: [f32; 3] = [3.4445, -4.775, 2.0315];
+/// An orthogonal matrix times this times the root of its longer side moves weights as far as AdamW does, so that both
+/// take the same learning rate (Liu et al. 2025, arXiv:2502.16982, section 2.2).
+const RMS: f32 = 0.2;
+
+/// Writes the direction of a step from momentum `m` and gradient `g`, to be subtracted times the learning rate. `m` is
+/// the momentum before this step.
+pub(crate) fn direction(
+    m: &[f32],
+    g: &[f32],
+    clip: f32,
+    rows: usize,
+    cols: usize,
+    out: &mut [f32],
+    floats: &mut Pool<f32>,
+) {
+    nesterov(m, g, clip, out);
+    // The Gram matrix of the shorter side is the smaller one.
+    let (short, long) = (rows.min(cols), rows.max(cols));
+    let mut x = floats.take(short * long);
+    if rows <= cols {
+        x.copy_from_slice(out)
+    } else {
+        transpose(out, rows, cols, &mut x)
+    }
+    // The Frobenius norm bounds the largest singular value.
+    let norm = sum_of_squares(&x).sqrt() as f32 + 1e-7;
+    scale(&mut x, 1.0 / norm);
+    let (mut gram, mut square) = (floats.take(short * short), floats.take(short * short));
+    let mut next = floats.take(short * long);
+    let [a, b, c] = QUINTIC;
+    for _ in 0..STEPS {
+        // X ← aX + (bXXᵀ + c(XXᵀ)²)X
+        let of = Mat::new(&x, short, long);
+        gemm(MatMut::new(&mut gram, short, short), false, 1.0, of, of.t());
+        let of_gram = Mat::new(&gram, short, short);
+        square.copy_from_slice(&gram);
+        scale(&mut square, b);
+        gemm(MatMut::new(&mut square, short, short), true, c, of_gram, of_gram);
+        next.copy_from_slice(&x);
+        scale(&mut next, a);
+        gemm(MatMut::new(&mut next, short, long), true, 1.0, Mat::new(&square, short, short), of);
+        std::mem::swap(&mut x, &mut next);
+    }
+    scale(&mut x, RMS * (long as f32).sqrt());
+    if rows <= cols {
+        out.copy_from_slice(&x)
+    } else {
+        transpose(&x, cols, rows, out)
+    }
+    for buffer in [x, next, gram, square] {
+        floats.give(buffer);
+    }
+}
+
+fn transpose(from: &[f32], rows: usize, cols: usize, to: &mut [f32]) {
+    for (row, values) in from.chunks_exact(cols).enumerate() {
+        for (value, to) in values.iter().zip(to[row..].iter_mut().step_by(rows)) {
+            *to = *value;
+        }
+    }
+}
+
+vectorised! {
+    /// The gradient as momentum will see it next time: Nesterov's look ahead.
+    fn nesterov<'a, S>(m: &'a [f32], g: &'a [f32], clip: f32, out: &'a mut [f32]) {
+        for ((m, g), out) in m.iter().zip(g).zip(out) {
+            let g = g * clip;
+            let m = m + (1.0 - MOMENTUM) * (g - m);
+            *out = g + MOMENTUM * (m - g);
+        }
+    }
+
+    fn scale<'a, S>(values: &'a mut [f32], factor: f32) {
+        for x in values {
+            *x *= factor;
+        }
+    }
+
+    /// Updates parameters and momentum; `keep` is the factor of weight decay on the parameters.
+    pub(crate) fn update<'a, S>(
+        p: &'a mut [f32],
+        m: &'a mut [f32],
+        g: &'a [f32],
+        direction: &'a [f32],
+        clip: f32,
+        keep: f32,
+        lr: f32,
+    ) {
+        for (((p, m), g), direction) in p.iter_mut().zip(m).zip(g).zip(direction) {
+            *m += (1.0 - MOMENTUM) * (g * clip - *m);
+            *p = *p * keep - lr * direction;
+        }
+    }
+}
