@@ -154,13 +154,19 @@ fn the_counter_counts() {
 
 #[test]
 fn a_training_step_allocates_nothing_after_the_first_two() {
+    for rule in [Rule::AdamW, Rule::Muon] {
+        training_step(rule);
+    }
+}
+
+fn training_step(rule: Rule) {
     let device = Device::cpu(Some(1));
     let mut layer = Layer::new(&device);
     let mut workspace = Workspace::new(&device);
     let mut grads = Grads::zeros_like(&layer.params);
     let mut optimizer = Optimizer::new(&layer.params);
     let config = OptimizerConfig {
-        rule: Rule::AdamW,
+        rule,
         lr: 1e-3,
         beta1: 0.9,
         beta2: 0.95,

@@ -30,9 +30,9 @@ pub(crate) fn direction(
     let (short, long) = (rows.min(cols), rows.max(cols));
     let mut x = floats.take(short * long);
     if rows <= cols {
-        x.copy_from_slice(out)
+        x.copy_from_slice(out);
     } else {
-        transpose(out, rows, cols, &mut x)
+        transpose(out, rows, cols, &mut x);
     }
     // The Frobenius norm bounds the largest singular value.
     let norm = sum_of_squares(&x).sqrt() as f32 + 1e-7;
@@ -55,9 +55,9 @@ pub(crate) fn direction(
     }
     scale(&mut x, RMS * (long as f32).sqrt());
     if rows <= cols {
-        out.copy_from_slice(&x)
+        out.copy_from_slice(&x);
     } else {
-        transpose(&x, cols, rows, out)
+        transpose(&x, cols, rows, out);
     }
     for buffer in [x, next, gram, square] {
         floats.give(buffer);
