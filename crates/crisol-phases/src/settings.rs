@@ -127,10 +127,9 @@ impl Default for PretrainSettings {
         PretrainSettings {
             data: vec!["pretrain.train.jsonl".into()],
             heldout: vec!["pretrain.test.jsonl".into()],
-            epochs: 1.0,
-            batch_tokens: 2048,
+            epochs: 2.0,
+            batch_tokens: 1024,
             optimizer: OptimizerSettings {
-                rule: Rule::Muon,
                 weight_decay: 0.1,
                 ..OptimizerSettings::with(3e-3, Schedule::Wsd)
             },
