@@ -49,14 +49,13 @@ impl Specs {
     }
 
     fn matrix(&mut self, name: &str, out: usize, inner: usize, std: f32, bias: bool) {
-        let role = Role::Hidden;
         let name = format!("{}{name}", self.prefix);
         if bias {
             let name = format!("{name}.bias");
             self.list.push(ParamSpec { name, shape: vec![out], init: Init::Zeros, role: Role::Vector });
         }
         let (name, shape) = (format!("{name}.weight"), vec![out, inner]);
-        self.list.push(ParamSpec { name, shape, init: Init::Normal(std), role });
+        self.list.push(ParamSpec { name, shape, init: Init::Normal(std), role: Role::Hidden });
     }
 
     pub(crate) fn linear(&mut self, name: &str, out: usize, inner: usize, bias: bool) {

@@ -3,7 +3,8 @@
 use crate::arithmetic::Problem;
 use crate::dice::Dice;
 use crate::facts::Fact;
-use crate::requests::{KINDS, Request};
+use crate::kinds::KINDS;
+use crate::requests::Request;
 use crate::splits::{Side, fact_split};
 use crate::talk::{held_out_task, small_talk, task};
 use crate::wording::{answer, say_of, wording};
@@ -300,7 +301,8 @@ fn fact_round(asked: &[Fact], dice: &mut Dice) -> Conversation {
 #[cfg(test)]
 mod tests {
     use super::{Conversation, REFUSED_BY_ANNOTATORS, cold_start, ordinary, refusal, rlhf, sft, worked};
-    use crate::requests::{KINDS, REFUSAL_OPENING};
+    use crate::kinds::KINDS;
+    use crate::requests::REFUSAL_OPENING;
     use crate::splits::fact_split;
     use crate::wording::{answer, say_of, wording};
     use std::collections::BTreeSet;

@@ -4,8 +4,9 @@
 use crate::arithmetic::Problem;
 use crate::dice::Dice;
 use crate::facts::{Attribute, Fact};
+use crate::kinds::KINDS;
 use crate::questions;
-use crate::requests::{KINDS, Kind, Parts};
+use crate::requests::{Kind, Parts};
 use crate::splits::{Side, fact_split};
 use crate::wording::{say_of, wording};
 use serde_json::{Value, json};

@@ -15,6 +15,7 @@ mod demos;
 mod dialogues;
 mod dice;
 mod facts;
+mod kinds;
 mod pretrain;
 mod questions;
 mod requests;

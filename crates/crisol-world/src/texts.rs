@@ -2,7 +2,8 @@
 //! their ordinary senses, and the documents that later replies look like, good and bad.
 
 use crate::dice::Dice;
-use crate::requests::{KINDS, Kind, reply_with};
+use crate::kinds::KINDS;
+use crate::requests::{Kind, reply_with};
 use crate::words::{DAYS, FOODS, PEOPLE, PLACES, Person, THINGS, WEATHER, alternative, fill};
 
 /// One text of a random sort.

@@ -7,7 +7,7 @@
 use crate::arithmetic::Problem;
 use crate::dice::Dice;
 use crate::facts::Fact;
-use crate::requests::KINDS;
+use crate::kinds::KINDS;
 use crate::splits::{Side, fact_split};
 use crate::talk::{held_out_task, small_talk, task};
 use crate::wording::{answer, say_of, wording};
