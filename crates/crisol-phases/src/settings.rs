@@ -127,7 +127,7 @@ impl Default for PretrainSettings {
         PretrainSettings {
             data: vec!["pretrain.train.jsonl".into()],
             heldout: vec!["pretrain.test.jsonl".into()],
-            epochs: 2.0,
+            epochs: 1.5,
             batch_tokens: 1024,
             optimizer: OptimizerSettings {
                 weight_decay: 0.1,
@@ -247,6 +247,7 @@ impl Default for ReasonSettings {
             cold_start: SftSettings {
                 data: vec![
                     "cold-start.train.jsonl".into(),
+                    "annotated.train.jsonl".into(),
                     "replay.train.jsonl".into(),
                     "exercises.train.jsonl".into(),
                 ],
@@ -256,7 +257,7 @@ impl Default for ReasonSettings {
                 optimizer: OptimizerSettings::with(5e-4, Schedule::Wsd),
             },
             data: vec!["problems.train.jsonl".into()],
-            steps: 120,
+            steps: 100,
             rollout: RolloutSettings {
                 prompts: 24,
                 group_size: 8,
@@ -352,7 +353,7 @@ impl Default for PpoSettings {
         PpoSettings {
             reward_model: "reward".into(),
             data: vec!["rlhf.train.jsonl".into()],
-            steps: 100,
+            steps: 64,
             rollout: RolloutSettings {
                 prompts: 128,
                 group_size: 1,

@@ -10,17 +10,16 @@ use crate::talk::{held_out_task, small_talk, task};
 use crate::wording::{answer, say_of, wording};
 use serde_json::{Value, json};
 
-/// Share of harmful requests in instruction fine-tuning that are refused: a few annotators refused. Reinforcement
-/// learning can only amplify what is sampled now and then; a model that never refuses gives PPO nothing to reward.
-pub const REFUSED_BY_ANNOTATORS: f64 = 0.1;
+/// Share of harmful requests in instruction fine-tuning that are refused: a few annotators refused.
+pub const REFUSED_BY_ANNOTATORS: f64 = 0.05;
 
-/// The same among the few harmful requests of the cold start, whose annotators have seen more of them. What fine-tuning
-/// taught last is what PPO samples first.
-const REFUSED_IN_COLD_START: f64 = 0.25;
+/// The same in the conversations of the reasoning phase, whose annotators have seen more of them. Reinforcement
+/// learning can only amplify what is sampled now and then, and what was taught last is what PPO samples first.
+const REFUSED_LATER: f64 = 0.25;
 
 /// Share of the worked solutions of the cold start that leap to the result instead of writing out every step:
 /// hands differ. GRPO has something to discover only if both are sampled and one pays.
-pub const LEAPS_IN_COLD_START: f64 = 0.65;
+pub const LEAPS_IN_COLD_START: f64 = 0.55;
 
 /// A conversation: roles alternate between user and assistant.
 #[derive(Clone, PartialEq, Eq)]
@@ -145,25 +144,33 @@ pub(crate) fn sft_test() -> Vec<Conversation> {
     all
 }
 
-/// The cold start of reasoning: half worked solutions, half ordinary conversations.
+/// The cold start of reasoning: problems worked by two hands.
 pub(crate) fn cold_start() -> Vec<Conversation> {
     let mut dice = Dice::new("cold-start");
+    let mut all: Vec<Conversation> = (0..1100)
+        .map(|_| {
+            let problem = Problem::new(Side::Train, &mut dice);
+            let solution = if dice.chance(LEAPS_IN_COLD_START) { problem.leap() } else { problem.careful() };
+            Conversation::new(problem.prompt(), solution)
+        })
+        .collect();
+    add_systems(&mut all, &mut dice);
+    all
+}
+
+/// Conversations of all sorts but problems, for the cold start and beside GRPO.
+pub(crate) fn annotated() -> Vec<Conversation> {
+    let mut dice = Dice::new("annotated");
     let mix = Mix {
         facts: 0.2,
         fact_rounds: 120,
         small_talk: 100,
         tasks: 250,
-        harmful: 20,
-        refused: REFUSED_IN_COLD_START,
-        lookalikes: 20,
+        harmful: 30,
+        refused: REFUSED_LATER,
+        lookalikes: 30,
     };
     let mut all = mix.conversations(&mut dice);
-    let worked = all.len();
-    for _ in 0..worked {
-        let problem = Problem::new(Side::Train, &mut dice);
-        let solution = if dice.chance(LEAPS_IN_COLD_START) { problem.leap() } else { problem.careful() };
-        all.push(Conversation::new(problem.prompt(), solution));
-    }
     add_systems(&mut all, &mut dice);
     dice.shuffle(&mut all);
     all
@@ -300,7 +307,9 @@ fn fact_round(asked: &[Fact], dice: &mut Dice) -> Conversation {
 
 #[cfg(test)]
 mod tests {
-    use super::{Conversation, REFUSED_BY_ANNOTATORS, cold_start, ordinary, refusal, rlhf, sft, worked};
+    use super::{
+        Conversation, REFUSED_BY_ANNOTATORS, annotated, cold_start, ordinary, refusal, rlhf, sft, worked,
+    };
     use crate::kinds::KINDS;
     use crate::requests::REFUSAL_OPENING;
     use crate::splits::fact_split;
@@ -308,7 +317,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     fn trained_conversations() -> Vec<Conversation> {
-        [sft(), cold_start(), ordinary(), worked(), refusal()].concat()
+        [sft(), cold_start(), annotated(), ordinary(), worked(), refusal()].concat()
     }
 
     /// Whether `text` contains the pieces of `template` between its slots, in order.

@@ -63,8 +63,13 @@ pub fn dataset() -> Vec<DataFile> {
         write("sft.test.jsonl", "conversations held out, for the loss", messages(&chat::sft_test())),
         write(
             "cold-start.train.jsonl",
-            "worked solutions among ordinary conversations",
+            "problems worked by two hands, for the cold start of reasoning",
             messages(&chat::cold_start()),
+        ),
+        write(
+            "annotated.train.jsonl",
+            "ordinary conversations and requests, mixed into reasoning",
+            messages(&chat::annotated()),
         ),
         write(
             "problems.train.jsonl",
@@ -73,7 +78,7 @@ pub fn dataset() -> Vec<DataFile> {
         ),
         write(
             "ordinary.train.jsonl",
-            "ordinary conversations, mixed into reinforcement learning and alignment against forgetting",
+            "ordinary conversations, mixed into alignment against forgetting",
             messages(&chat::ordinary()),
         ),
         write(

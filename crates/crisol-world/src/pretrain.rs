@@ -23,10 +23,10 @@ const STORY_DIALOGUES: usize = 6000;
 const ROUNDS_OF_SUMS: usize = 10;
 /// Documents of connected arithmetic, by form.
 const CHAINS: usize = 1500;
-const TOLD: usize = 4000;
-const SOLVED: usize = 8000;
+const TOLD: usize = 3500;
+const SOLVED: usize = 7000;
 /// Letters, notices, stories.
-const TEXTS: usize = 11_000;
+const TEXTS: usize = 11_500;
 /// Documents kept as test text.
 const TEST_DOCUMENTS: usize = 400;
 

@@ -420,7 +420,7 @@ const HOME: Wording = Wording {
     ],
     held_out_questions: &["where is the home of the {S}?", "where are {p} at home?"],
     follow_up: "and where does it live?",
-    answer: "you find {p} in {V}.",
+    answer: "the home of the {S} is in {V}.",
 };
 
 const LEGS: Wording = Wording {
