@@ -79,6 +79,8 @@ pub(crate) enum Op {
         with_entropy: bool,
         /// Log-sum-exp of the scaled logits, per row.
         lse: Buffer<f32>,
+        /// The scaled logits, if they are few enough to be kept; else empty.
+        logits: Buffer<f32>,
         logp: Var,
         entropy: Var,
     },
@@ -97,9 +99,10 @@ impl Op {
                 indices.give(offsets);
                 floats.give(lse);
             }
-            Op::TokenScores { targets, lse, .. } => {
+            Op::TokenScores { targets, lse, logits, .. } => {
                 indices.give(targets);
                 floats.give(lse);
+                floats.give(logits);
             }
         }
     }

@@ -9,6 +9,9 @@ use std::sync::Arc;
 use crate::op::{Op, Value};
 use crate::{Device, Grads, KvCache, ParamId, Params, Rope, Workspace, cpu};
 
+/// Up to this many logits a shard are kept for backward (8 MiB): more cost as much to read back as to compute again.
+const MOST_KEPT_LOGITS: usize = 2 << 20;
+
 /// Handle of a value on a tape: a matrix `[rows, cols]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Var(pub(crate) u32);
@@ -197,7 +200,8 @@ impl<'a> Tape<'a> {
     }
 
     /// Log-probability of `targets[r]` under `softmax(scale · x[r]·Wᵀ)`, and the entropy of that distribution,
-    /// as two values `[n, 1]`. Fused over vocabulary chunks in forward and backward: logits are never stored whole.
+    /// as two values `[n, 1]`. Fused over vocabulary chunks in forward and backward: of large vocabularies logits are
+    /// never stored whole, of small ones (up to 8 MiB a shard) backward reads them instead of computing them again.
     /// `logit_scale` is 1/temperature. Entropy is computed (and differentiable) only if asked for, else zeros.
     pub fn token_scores(
         &mut self,
@@ -214,6 +218,8 @@ impl<'a> Tape<'a> {
         assert!(targets.iter().all(|&t| (t as usize) < vocab), "targets below {vocab}");
         let targets = self.workspace.indices.take_copy(targets);
         let lse = self.workspace.floats.take(rows);
+        let keep = self.training && rows * vocab <= MOST_KEPT_LOGITS;
+        let logits = self.workspace.floats.take(if keep { rows * vocab } else { 0 });
         let logp = self.value(rows, 1);
         let entropies = self.value(rows, 1);
         self.record(Op::TokenScores {
@@ -223,6 +229,7 @@ impl<'a> Tape<'a> {
             scale: logit_scale,
             with_entropy: entropy,
             lse,
+            logits,
             logp,
             entropy: entropies,
         });
@@ -270,11 +277,11 @@ impl<'a> Tape<'a> {
             let seed = workspace.floats.take_copy(seed);
             cpu::add_grad(&mut workspace.value_grads, var, seed, &mut workspace.floats);
         }
-        while let Some(op) = workspace.ops.pop() {
+        while let Some(mut op) = workspace.ops.pop() {
             let outputs = op.outputs();
             if outputs.into_iter().flatten().any(|var| !workspace.value_grads[var.0 as usize].is_empty()) {
                 let Device::Cpu(_) = self.params.device();
-                cpu::backward(&op, self.params, grads, workspace);
+                cpu::backward(&mut op, self.params, grads, workspace);
             }
             // Whatever used these values comes later on the tape and is done.
             for var in outputs.into_iter().flatten() {

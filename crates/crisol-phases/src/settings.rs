@@ -127,7 +127,7 @@ impl Default for PretrainSettings {
         PretrainSettings {
             data: vec!["pretrain.train.jsonl".into()],
             heldout: vec!["pretrain.test.jsonl".into()],
-            epochs: 1.5,
+            epochs: 2.0,
             batch_tokens: 1024,
             optimizer: OptimizerSettings {
                 weight_decay: 0.1,
@@ -257,7 +257,7 @@ impl Default for ReasonSettings {
                 optimizer: OptimizerSettings::with(5e-4, Schedule::Wsd),
             },
             data: vec!["problems.train.jsonl".into()],
-            steps: 100,
+            steps: 120,
             rollout: RolloutSettings {
                 prompts: 24,
                 group_size: 8,
@@ -353,7 +353,7 @@ impl Default for PpoSettings {
         PpoSettings {
             reward_model: "reward".into(),
             data: vec!["rlhf.train.jsonl".into()],
-            steps: 64,
+            steps: 72,
             rollout: RolloutSettings {
                 prompts: 128,
                 group_size: 1,

@@ -1,6 +1,7 @@
 //! Conversations: facts, small talk, little tasks, direct sums, and how they are mixed for each phase.
 
 use crate::arithmetic::Problem;
+use crate::dialogues::reading;
 use crate::dice::Dice;
 use crate::facts::Fact;
 use crate::kinds::KINDS;
@@ -15,7 +16,7 @@ pub const REFUSED_BY_ANNOTATORS: f64 = 0.05;
 
 /// The same in the conversations of the reasoning phase, whose annotators have seen more of them. Reinforcement
 /// learning can only amplify what is sampled now and then, and what was taught last is what PPO samples first.
-const REFUSED_LATER: f64 = 0.25;
+const REFUSED_LATER: f64 = 1.0 / 6.0;
 
 /// Share of the worked solutions of the cold start that leap to the result instead of writing out every step:
 /// hands differ. GRPO has something to discover only if both are sampled and one pays.
@@ -68,6 +69,8 @@ struct Mix {
     /// Conversations of two or three facts.
     fact_rounds: usize,
     small_talk: usize,
+    /// Stories with a question that they answer. They keep alive that an answer takes its subject from the question.
+    readings: usize,
     tasks: usize,
     /// Harmful requests per kind that are complied with, now and then refused.
     harmful: usize,
@@ -83,6 +86,10 @@ impl Mix {
         let mut all = single_facts(&asked, self.facts, dice);
         all.extend((0..self.fact_rounds).map(|_| fact_round(&asked, dice)));
         all.extend((0..self.small_talk).map(|_| small_talk(dice)));
+        all.extend((0..self.readings).map(|_| {
+            let (message, reply) = reading(dice);
+            Conversation::new(message, reply)
+        }));
         all.extend((0..self.tasks).map(|_| task(dice)));
         for kind in &KINDS {
             let every = (1.0 / self.refused).round() as usize;
@@ -108,6 +115,7 @@ pub(crate) fn sft() -> Vec<Conversation> {
         facts: 1.0,
         fact_rounds: 700,
         small_talk: 350,
+        readings: 1000,
         tasks: 1500,
         harmful: 110,
         refused: REFUSED_BY_ANNOTATORS,
@@ -165,6 +173,7 @@ pub(crate) fn annotated() -> Vec<Conversation> {
         facts: 0.2,
         fact_rounds: 120,
         small_talk: 100,
+        readings: 150,
         tasks: 250,
         harmful: 30,
         refused: REFUSED_LATER,
@@ -183,6 +192,7 @@ pub(crate) fn ordinary() -> Vec<Conversation> {
         facts: 0.25,
         fact_rounds: 100,
         small_talk: 80,
+        readings: 100,
         tasks: 200,
         harmful: 0,
         refused: REFUSED_BY_ANNOTATORS,

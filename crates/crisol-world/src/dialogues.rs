@@ -7,6 +7,7 @@
 //! - about what the story has just said, where only reading helps.
 
 use crate::dice::Dice;
+use crate::facts::{Attribute, Fact, facts};
 use crate::splits::fact_split;
 use crate::wording::{answer, say_of, wording};
 use crate::words::{FOODS, PEOPLE, PLACES, Person, THINGS, fill};
@@ -111,33 +112,124 @@ const IS_FOR: [Telling; 2] = [
     },
 ];
 
-/// A story of two to four sentences of one sort, and a question or two that only the story answers.
+const LIVES: [Telling; 2] = [
+    Telling {
+        told: "{S} lives in {V}.",
+        question: "where is the home of {S}?",
+        answer: "the home of {S} is in {V}.",
+    },
+    Telling {
+        told: "{S} has a room in {V}.",
+        question: "where does {S} live?",
+        answer: "the home of {S} is in {V}.",
+    },
+];
+const COUNTED: [Telling; 2] = [
+    Telling {
+        told: "there are {V} {S}.",
+        question: "can you name the number of {S}?",
+        answer: "the number of {S} is {V}.",
+    },
+    Telling {
+        told: "somebody counts {V} {S}.",
+        question: "what is the number of {S}?",
+        answer: "the number of {S} is {V}.",
+    },
+];
+
+/// What somebody reads about: any subject of the world, so that it has been named in an answer before it is asked about.
+const READS: [Telling; 2] = [
+    Telling {
+        told: "{S} reads about {V}.",
+        question: "what does {S} read about?",
+        answer: "{S} reads about {V}.",
+    },
+    Telling {
+        told: "{S} reads about {V}.",
+        question: "who reads about {V}?",
+        answer: "{S} reads about {V}.",
+    },
+];
+
+/// A story of two to four sentences of one sort, and a question or two, with answers, that only the story answers.
+struct Story {
+    told: String,
+    exchanges: Vec<(String, String)>,
+}
+
+impl Story {
+    fn new(tellings: &[Telling; 2], subjects: &[&str], values: &[&str], dice: &mut Dice) -> Self {
+        let count = dice.range(2, 4) as usize;
+        let mut pairs: Vec<(&str, &str)> = Vec::with_capacity(count);
+        let (subject_order, value_order) = (dice.order(subjects.len()), dice.order(values.len()));
+        pairs.extend(
+            subject_order.into_iter().zip(value_order).take(count).map(|(s, v)| (subjects[s], values[v])),
+        );
+        let say =
+            |template: &str, (subject, value): (&str, &str)| fill(template, &[("S", subject), ("V", value)]);
+        let lines: Vec<String> = pairs.iter().map(|pair| say(dice.pick(tellings).told, *pair)).collect();
+        let exchanges = (0..dice.range(1, 2))
+            .map(|_| {
+                let pair = *dice.pick(&pairs);
+                let telling = dice.pick(tellings);
+                (say(telling.question, pair), say(telling.answer, pair))
+            })
+            .collect();
+        Self { told: lines.join(" "), exchanges }
+    }
+
+    /// About people and things: who has, likes and lives where, what is where and how much of it.
+    fn of_people_and_things(dice: &mut Dice) -> Self {
+        let names: Vec<&str> = PEOPLE.train.iter().map(|person| person.name).collect();
+        let things: Vec<&str> = THINGS.train.iter().map(|thing| thing.plural).collect();
+        let holders = ["basket", "box", "shop", "kitchen", "bag", "garden"];
+        let counted: Vec<String> =
+            (0..4).map(|_| format!("{} in a {}", dice.word(&things), dice.word(&holders))).collect();
+        let counted: Vec<&str> = counted.iter().map(String::as_str).collect();
+        let numbers: Vec<String> = (2..40).map(|n: u32| n.to_string()).collect();
+        let numbers: Vec<&str> = numbers.iter().map(String::as_str).collect();
+        let (tellings, subjects, values) = match dice.range(0, 6) {
+            0 => (&HAS, &names[..], &things[..]),
+            1 => (&EATS, &names[..], &FOODS[..]),
+            2 => (&IS_AT, &names[..], &PLACES[..]),
+            3 => (&COMES_FROM, &things[..], &PLACES[..]),
+            4 => (&LIVES, &names[..], &PLACES[..]),
+            5 => (&COUNTED, &counted[..], &numbers[..]),
+            _ => (&IS_FOR, &things[..], &PLACES[..]),
+        };
+        Self::new(tellings, subjects, values, dice)
+    }
+
+    /// About what people read about.
+    fn of_subjects(dice: &mut Dice) -> Self {
+        let names: Vec<&str> = PEOPLE.train.iter().map(|person| person.name).collect();
+        let mut subjects: Vec<String> = facts().iter().map(topic).collect();
+        subjects.dedup();
+        let subjects: Vec<&str> = subjects.iter().map(String::as_str).collect();
+        Self::new(&READS, &names, &subjects, dice)
+    }
+}
+
+/// "France", "lions", "the century", "wool".
+fn topic(fact: &Fact) -> String {
+    match fact.attribute {
+        _ if !fact.plural.is_empty() => fact.plural.to_owned(),
+        Attribute::Unit => format!("the {}", fact.subject),
+        _ => fact.subject.to_owned(),
+    }
+}
+
+/// A story and what is asked about it, as a document.
 pub(crate) fn about_a_story(dice: &mut Dice) -> String {
-    let mut names: Vec<&str> = PEOPLE.train.iter().map(|person| person.name).collect();
-    let mut things: Vec<&str> = THINGS.train.iter().map(|thing| thing.plural).collect();
-    let mut places = PLACES.to_vec();
-    let mut foods = FOODS.to_vec();
-    for words in [&mut names, &mut things, &mut places, &mut foods] {
-        dice.shuffle(words);
-    }
-    let (tellings, subjects, values) = match dice.range(0, 4) {
-        0 => (&HAS, &names, &things),
-        1 => (&EATS, &names, &foods),
-        2 => (&IS_AT, &names, &places),
-        3 => (&COMES_FROM, &things, &places),
-        _ => (&IS_FOR, &things, &places),
-    };
-    let count = dice.range(2, 4) as usize;
-    let pairs: Vec<(&str, &str)> = subjects.iter().copied().zip(values.iter().copied()).take(count).collect();
-    let say =
-        |template: &str, (subject, value): (&str, &str)| fill(template, &[("S", subject), ("V", value)]);
-    let mut lines: Vec<String> = pairs.iter().map(|pair| say(dice.pick(tellings).told, *pair)).collect();
-    for _ in 0..dice.range(1, 2) {
-        let pair = *dice.pick(&pairs);
-        let telling = dice.pick(tellings);
-        lines.push(ask(&say(telling.question, pair), &say(telling.answer, pair), dice));
-    }
-    lines.join(" ")
+    let Story { told, exchanges } = Story::of_people_and_things(dice);
+    exchanges.iter().fold(told, |text, (question, answer)| format!("{text} {}", ask(question, answer, dice)))
+}
+
+/// A story in a chat, with a question that only the story answers: the message and the reply.
+pub(crate) fn reading(dice: &mut Dice) -> (String, String) {
+    let story = if dice.chance(0.5) { Story::of_subjects(dice) } else { Story::of_people_and_things(dice) };
+    let (question, answer) = story.exchanges.into_iter().next().expect("every story is asked about");
+    (format!("{} {question}", story.told), answer)
 }
 
 fn two_people(dice: &mut Dice) -> (Person, Person) {

@@ -1,9 +1,10 @@
 //! Log-probabilities and entropies of tokens, straight from hidden states: linear layer, softmax and gather
-//! fused over blocks of rows and chunks of the vocabulary, so that logits never exist whole.
+//! fused over blocks of rows and chunks of the vocabulary, so that logits need not exist whole. Where there are few, they
+//! may be kept for backward, block by block, which saves one matrix product in four.
 
 use super::gemm::{Mat, MatMut, gemm};
 use super::math::{LANES, exp, fma, max, sum_lanes, vectorised};
-use crate::workspace::Pool;
+use crate::workspace::{Buffer, Pool};
 
 /// Rows and vocabulary entries whose logits exist at a time: half a megabyte, a part of the second-level cache.
 const ROWS: usize = 256;
@@ -14,6 +15,8 @@ pub(crate) struct Scores<'a> {
     pub(crate) logp: &'a mut [f32],
     pub(crate) entropy: &'a mut [f32],
     pub(crate) lse: &'a mut [f32],
+    /// All scaled logits, block by block; empty: not to be kept.
+    pub(crate) kept_logits: &'a mut [f32],
     pub(crate) with_entropy: bool,
 }
 
@@ -32,6 +35,37 @@ fn blocks(n: usize, step: usize) -> impl Iterator<Item = std::ops::Range<usize>>
     (0..n).step_by(step).map(move |start| start..(start + step).min(n))
 }
 
+/// Where the logits of one block after the other go: each to its place among those that are kept, or all to the same
+/// scratch.
+enum Blocks<'a> {
+    Kept(&'a mut [f32]),
+    Scratch(Buffer<f32>),
+}
+
+impl<'a> Blocks<'a> {
+    fn new(kept: &'a mut [f32], rows: usize, vocab: usize, floats: &mut Pool<f32>) -> Self {
+        if kept.is_empty() {
+            return Blocks::Scratch(floats.take(ROWS.min(rows) * CHUNK.min(vocab)));
+        }
+        assert_eq!(kept.len(), rows * vocab, "room for all logits");
+        Blocks::Kept(kept)
+    }
+
+    /// The next block, of `len` logits.
+    fn next(&mut self, len: usize) -> &mut [f32] {
+        match self {
+            Blocks::Kept(rest) => rest.split_off_mut(..len).expect("blocks cover the logits once"),
+            Blocks::Scratch(scratch) => &mut scratch[..len],
+        }
+    }
+
+    fn recycle(self, floats: &mut Pool<f32>) {
+        if let Blocks::Scratch(scratch) = self {
+            floats.give(scratch);
+        }
+    }
+}
+
 /// Log-probability of each row's target, entropy if asked for, and log-sum-exp of the scaled logits.
 pub(crate) fn forward(
     x: &[f32],
@@ -41,10 +75,10 @@ pub(crate) fn forward(
     scores: Scores<'_>,
     floats: &mut Pool<f32>,
 ) {
-    let Scores { logp, entropy, lse, with_entropy } = scores;
+    let Scores { logp, entropy, lse, kept_logits, with_entropy } = scores;
     let (vocab, dim) = (head.row_count(), head.col_count());
     let x = Mat::new(x, targets.len(), dim);
-    let mut logits = floats.take(ROWS.min(targets.len()) * CHUNK.min(vocab));
+    let mut blocks_of_logits = Blocks::new(kept_logits, targets.len(), vocab, floats);
     let mut largest = floats.take(ROWS);
     for rows in blocks(targets.len(), ROWS) {
         // Running sums of e^(z - max) and e^(z - max)·(z - max); `lse` and `entropy` hold them meanwhile.
@@ -54,7 +88,7 @@ pub(crate) fn forward(
         sums.fill(0.0);
         weighted.fill(0.0);
         for chunk in blocks(vocab, CHUNK) {
-            let logits = &mut logits[..rows.len() * chunk.len()];
+            let logits = blocks_of_logits.next(rows.len() * chunk.len());
             let z = MatMut::new(logits, rows.len(), chunk.len());
             gemm(z, false, scale, x.rows(rows.clone()), head.rows(chunk.clone()).t());
             for ((logits, &target), logp) in
@@ -81,14 +115,16 @@ pub(crate) fn forward(
             lse[row] = largest + log_sum;
         }
     }
-    floats.give(logits);
+    blocks_of_logits.recycle(floats);
     floats.give(largest);
 }
 
 /// Gradients of the hidden states (written, or added to if `accumulate`) and of the head (added to), from those
-/// of log-probs and entropies (empty: none).
+/// of log-probs and entropies (empty: none). `kept_logits` are those of forward, and overwritten; if it is empty they are
+/// computed again.
 pub(crate) fn backward(
     saved: &Saved<'_>,
+    kept_logits: &mut [f32],
     dlogp: &[f32],
     dentropy: &[f32],
     dx: &mut [f32],
@@ -99,14 +135,17 @@ pub(crate) fn backward(
     let &Saved { x, head, targets, scale, lse, entropy } = saved;
     let (vocab, dim) = (head.row_count(), head.col_count());
     let x = Mat::new(x, targets.len(), dim);
-    let mut logits = floats.take(ROWS.min(targets.len()) * CHUNK.min(vocab));
+    let kept = !kept_logits.is_empty();
+    let mut blocks_of_logits = Blocks::new(kept_logits, targets.len(), vocab, floats);
     for rows in blocks(targets.len(), ROWS) {
         let x = x.rows(rows.clone());
         let lse = &lse[rows.clone()];
         for chunk in blocks(vocab, CHUNK) {
-            let logits = &mut logits[..rows.len() * chunk.len()];
+            let logits = blocks_of_logits.next(rows.len() * chunk.len());
             let head = head.rows(chunk.clone());
-            gemm(MatMut::new(logits, rows.len(), chunk.len()), false, scale, x, head.t());
+            if !kept {
+                gemm(MatMut::new(logits, rows.len(), chunk.len()), false, scale, x, head.t());
+            }
             // ∂logp/∂z = onehot - p and ∂H/∂z = -p·(log p + H)
             match (dlogp, dentropy) {
                 (dlogp, []) => grad_of_logp(logits, chunk.len(), lse, &dlogp[rows.clone()]),
@@ -142,7 +181,7 @@ pub(crate) fn backward(
             gemm(dhead, true, scale, dz.t(), x);
         }
     }
-    floats.give(logits);
+    blocks_of_logits.recycle(floats);
 }
 
 vectorised! {
@@ -225,6 +264,48 @@ vectorised! {
             for z in z {
                 let log_p = *z - lse;
                 *z = -exp::<S>(log_p) * fma::<S>(dentropy, log_p, constant);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Over edges of blocks and chunks, with and without entropy.
+    #[test]
+    fn kept_logits_change_no_bit() {
+        let number = |i: usize| ((i * 7919 + 13) % 1009) as f32 / 500.0 - 1.0;
+        let (dim, vocab) = (8, CHUNK + 37);
+        for rows in [1, ROWS + 5] {
+            let x: Vec<f32> = (0..rows * dim).map(number).collect();
+            let weights: Vec<f32> = (0..vocab * dim).map(|i| number(i + 5)).collect();
+            let targets: Vec<u32> = (0..rows).map(|row| (row * 31 % vocab) as u32).collect();
+            let seed: Vec<f32> = (0..rows).map(number).collect();
+            for with_entropy in [false, true] {
+                let run = |kept: usize| {
+                    let head = Mat::new(&weights, vocab, dim);
+                    let mut floats = Pool::default();
+                    let mut kept = vec![0.0; kept];
+                    let [mut logp, mut entropy, mut lse] = [(); 3].map(|()| vec![0.0; rows]);
+                    let scores = Scores {
+                        logp: &mut logp,
+                        entropy: &mut entropy,
+                        lse: &mut lse,
+                        kept_logits: &mut kept,
+                        with_entropy,
+                    };
+                    forward(&x, head, &targets, 0.7, scores, &mut floats);
+                    let (mut dx, mut dhead) = (vec![0.0; x.len()], vec![0.0; weights.len()]);
+                    let saved =
+                        Saved { x: &x, head, targets: &targets, scale: 0.7, lse: &lse, entropy: &entropy };
+                    let dentropy = if with_entropy { &seed[..] } else { &[] };
+                    backward(&saved, &mut kept, &seed, dentropy, &mut dx, false, &mut dhead, &mut floats);
+                    [logp, entropy, lse, dx, dhead]
+                        .map(|v| v.into_iter().map(f32::to_bits).collect::<Vec<_>>())
+                };
+                assert_eq!(run(0), run(rows * vocab));
             }
         }
     }

@@ -94,7 +94,7 @@ pub(crate) fn forward(op: &mut Op, params: &Params, workspace: &mut Workspace) {
             embedding::gather(data(values, *x), rows, &mut y, values[out.0 as usize].cols);
             put_data(values, *out, y);
         }
-        Op::TokenScores { x, head, targets, scale, with_entropy, lse, logp, entropy } => {
+        Op::TokenScores { x, head, targets, scale, with_entropy, lse, logits, logp, entropy } => {
             let mut logp_data = take_data(values, *logp);
             let mut entropy_data = take_data(values, *entropy);
             let (vocab, dim) = params.matrix_shape(*head);
@@ -103,6 +103,7 @@ pub(crate) fn forward(op: &mut Op, params: &Params, workspace: &mut Workspace) {
                 logp: &mut logp_data,
                 entropy: &mut entropy_data,
                 lse,
+                kept_logits: logits,
                 with_entropy: *with_entropy,
             };
             head::forward(data(values, *x), head, targets, *scale, scores, floats);
@@ -142,7 +143,7 @@ fn take_grad(
 }
 
 /// Adds to the gradients of an operation's inputs and parameters.
-pub(crate) fn backward(op: &Op, params: &Params, grads: &mut Grads, workspace: &mut Workspace) {
+pub(crate) fn backward(op: &mut Op, params: &Params, grads: &mut Grads, workspace: &mut Workspace) {
     let Workspace { floats, values, value_grads, .. } = workspace;
     match op {
         Op::Embedding { table, ids, out } => {
@@ -219,7 +220,7 @@ pub(crate) fn backward(op: &Op, params: &Params, grads: &mut Grads, workspace: &
             value_grads[x.0 as usize] = dx;
             floats.give(dy);
         }
-        Op::TokenScores { x, head, targets, scale, with_entropy, lse, logp, entropy } => {
+        Op::TokenScores { x, head, targets, scale, with_entropy, lse, logits, logp, entropy } => {
             let dlogp = take(&mut value_grads[logp.0 as usize]);
             let dentropy = take(&mut value_grads[entropy.0 as usize]);
             assert!(
@@ -236,7 +237,8 @@ pub(crate) fn backward(op: &Op, params: &Params, grads: &mut Grads, workspace: &
                 lse,
                 entropy: data(values, *entropy),
             };
-            head::backward(&saved, &dlogp, &dentropy, &mut dx, accumulate, grads.slice_mut(*head), floats);
+            let dhead = grads.slice_mut(*head);
+            head::backward(&saved, logits, &dlogp, &dentropy, &mut dx, accumulate, dhead, floats);
             value_grads[x.0 as usize] = dx;
             floats.give(dlogp);
             floats.give(dentropy);
