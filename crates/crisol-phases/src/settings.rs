@@ -127,7 +127,7 @@ impl Default for PretrainSettings {
         PretrainSettings {
             data: vec!["pretrain.train.jsonl".into()],
             heldout: vec!["pretrain.test.jsonl".into()],
-            epochs: 2.0,
+            epochs: 1.75,
             batch_tokens: 1024,
             optimizer: OptimizerSettings {
                 weight_decay: 0.1,
