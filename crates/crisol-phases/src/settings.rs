@@ -252,12 +252,12 @@ impl Default for ReasonSettings {
                     "exercises.train.jsonl".into(),
                 ],
                 heldout: vec![],
-                epochs: 2.0,
+                epochs: 1.5,
                 batch_tokens: 1024,
                 optimizer: OptimizerSettings::with(5e-4, Schedule::Wsd),
             },
             data: vec!["problems.train.jsonl".into()],
-            steps: 120,
+            steps: 100,
             rollout: RolloutSettings {
                 prompts: 24,
                 group_size: 8,
@@ -353,7 +353,7 @@ impl Default for PpoSettings {
         PpoSettings {
             reward_model: "reward".into(),
             data: vec!["rlhf.train.jsonl".into()],
-            steps: 72,
+            steps: 64,
             rollout: RolloutSettings {
                 prompts: 128,
                 group_size: 1,

@@ -216,7 +216,7 @@ const MATERIALS: [(&str, &str, &str); 24] = [
 ];
 
 /// Larger unit, smaller unit, how many.
-const UNITS: [(&str, &str, &str); 22] = [
+const UNITS: [(&str, &str, &str); 21] = [
     ("minute", "seconds", "60"),
     ("hour", "minutes", "60"),
     ("day", "hours", "24"),
@@ -238,7 +238,6 @@ const UNITS: [(&str, &str, &str); 22] = [
     ("trio", "singers", "3"),
     ("season", "months", "3"),
     ("fortnight", "days", "14"),
-    ("millennium", "years", "1000"),
 ];
 
 /// Every fact, subject by subject.

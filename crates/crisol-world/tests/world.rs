@@ -92,7 +92,7 @@ fn sizes_fit_the_budget_of_a_short_run() {
         ("problems.train.jsonl", 4000, 4000),
         ("votes.train.jsonl", 4000, 5000),
         ("ordinary.train.jsonl", 1000, 1800),
-        ("worked.train.jsonl", 400, 400),
+        ("worked.train.jsonl", 600, 600),
         ("refusal.train.jsonl", 2500, 3500),
         ("rlhf.train.jsonl", 2200, 3000),
         ("demos.jsonl", 8, 8),
