@@ -25,6 +25,8 @@ use crate::sft;
 use crate::supervised::logprobs;
 
 const COLD_START: &str = "cold-start";
+/// Where the distance to the reference is no part of the loss, it costs a forward pass and is measured this seldom.
+const STEPS_BETWEEN_LOOKS: u64 = 8;
 
 /// Trains `start` to reason.
 pub(crate) fn reason(
@@ -121,13 +123,16 @@ fn reinforce(
         } else {
             rollouts
         };
-        // Also without a penalty: how far the policy has moved is worth watching.
-        let examples = trained.iter().map(|r| &r.example);
-        let logps = logprobs(&policy.model, &reference, examples, logit_scale, ctx.run.shard_tokens)?;
-        for (rollout, logp) in trained.iter_mut().zip(logps) {
-            rollout.reference_logp = logp;
+        // Also without a penalty: how far the policy has moved is worth watching, now and then.
+        let mut forward = sampled;
+        if settings.kl_coefficient > 0.0 || step % STEPS_BETWEEN_LOOKS == 0 {
+            let examples = trained.iter().map(|r| &r.example);
+            let logps = logprobs(&policy.model, &reference, examples, logit_scale, ctx.run.shard_tokens)?;
+            for (rollout, logp) in trained.iter_mut().zip(logps) {
+                rollout.reference_logp = logp;
+            }
+            forward += trained.iter().map(|r| r.example.ids.len()).sum::<usize>();
         }
-        let forward = sampled + trained.iter().map(|r| r.example.ids.len()).sum::<usize>();
 
         let config = update_rule(&settings.optimizer, step, total);
         let mut stats = WithReplay::<PolicyStats>::default();

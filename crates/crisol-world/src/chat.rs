@@ -20,7 +20,7 @@ const REFUSED_LATER: f64 = 1.0 / 6.0;
 
 /// Share of the worked solutions of the cold start that leap to the result instead of writing out every step:
 /// hands differ. GRPO has something to discover only if both are sampled and one pays.
-pub const LEAPS_IN_COLD_START: f64 = 0.6;
+pub const LEAPS_IN_COLD_START: f64 = 0.55;
 
 /// A conversation: roles alternate between user and assistant.
 #[derive(Clone, PartialEq, Eq)]

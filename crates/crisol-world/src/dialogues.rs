@@ -124,15 +124,26 @@ const LIVES: [Telling; 2] = [
         answer: "the home of {S} is in {V}.",
     },
 ];
-const COUNTED: [Telling; 2] = [
+/// Here `S` is "eggs in a bag", `T` its eggs and `H` its bag. The questions are those of units.
+const COUNTED: [Telling; 4] = [
     Telling {
-        told: "there are {V} {S}.",
-        question: "can you name the number of {S}?",
+        told: "somebody counts {V} {S}.",
+        question: "what is the number of {S}?",
+        answer: "the number of {S} is {V}.",
+    },
+    Telling {
+        told: "the teacher counts {V} {S}.",
+        question: "how many {T} are in {H}?",
         answer: "the number of {S} is {V}.",
     },
     Telling {
         told: "somebody counts {V} {S}.",
-        question: "what is the number of {S}?",
+        question: "how many {T} are there in {H}?",
+        answer: "the number of {S} is {V}.",
+    },
+    Telling {
+        told: "the teacher counts {V} {S}.",
+        question: "can you name the number of {S}?",
         answer: "the number of {S} is {V}.",
     },
 ];
@@ -158,15 +169,17 @@ struct Story {
 }
 
 impl Story {
-    fn new(tellings: &[Telling; 2], subjects: &[&str], values: &[&str], dice: &mut Dice) -> Self {
+    fn new(tellings: &[Telling], subjects: &[&str], values: &[&str], dice: &mut Dice) -> Self {
         let count = dice.range(2, 4) as usize;
         let mut pairs: Vec<(&str, &str)> = Vec::with_capacity(count);
         let (subject_order, value_order) = (dice.order(subjects.len()), dice.order(values.len()));
         pairs.extend(
             subject_order.into_iter().zip(value_order).take(count).map(|(s, v)| (subjects[s], values[v])),
         );
-        let say =
-            |template: &str, (subject, value): (&str, &str)| fill(template, &[("S", subject), ("V", value)]);
+        let say = |template: &str, (subject, value): (&str, &str)| {
+            let (thing, holder) = subject.split_once(" in ").unwrap_or_default();
+            fill(template, &[("S", subject), ("V", value), ("T", thing), ("H", holder)])
+        };
         let lines: Vec<String> = pairs.iter().map(|pair| say(dice.pick(tellings).told, *pair)).collect();
         let exchanges = (0..dice.range(1, 2))
             .map(|_| {
@@ -189,13 +202,13 @@ impl Story {
         let numbers: Vec<String> = (2..40).map(|n: u32| n.to_string()).collect();
         let numbers: Vec<&str> = numbers.iter().map(String::as_str).collect();
         let (tellings, subjects, values) = match dice.range(0, 6) {
-            0 => (&HAS, &names[..], &things[..]),
-            1 => (&EATS, &names[..], &FOODS[..]),
-            2 => (&IS_AT, &names[..], &PLACES[..]),
-            3 => (&COMES_FROM, &things[..], &PLACES[..]),
-            4 => (&LIVES, &names[..], &PLACES[..]),
-            5 => (&COUNTED, &counted[..], &numbers[..]),
-            _ => (&IS_FOR, &things[..], &PLACES[..]),
+            0 => (&HAS[..], &names[..], &things[..]),
+            1 => (&EATS[..], &names[..], &FOODS[..]),
+            2 => (&IS_AT[..], &names[..], &PLACES[..]),
+            3 => (&COMES_FROM[..], &things[..], &PLACES[..]),
+            4 => (&LIVES[..], &names[..], &PLACES[..]),
+            5 => (&COUNTED[..], &counted[..], &numbers[..]),
+            _ => (&IS_FOR[..], &things[..], &PLACES[..]),
         };
         Self::new(tellings, subjects, values, dice)
     }

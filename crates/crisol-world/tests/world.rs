@@ -346,7 +346,9 @@ fn tuple(problem: &str) -> Vec<i64> {
 
 #[test]
 fn problems_hold_out_numbers_names_things_and_wordings() {
-    let is_problem = |prompt: &&str| prompt.contains("ow many ") && prompt.contains(". ");
+    // Readings also end with "How many …?", but nothing happens in them.
+    let is_problem =
+        |prompt: &&str| prompt.contains("ow many ") && prompt.contains(". ") && !prompt.contains(" counts ");
     let trained: Vec<&str> = training_prompts().into_iter().filter(is_problem).collect();
     let tuples: BTreeSet<Vec<i64>> = trained.iter().map(|problem| tuple(problem)).collect();
     let trained_words: BTreeSet<String> = training_prompts().into_iter().flat_map(words).collect();
