@@ -227,7 +227,7 @@ impl Story {
 fn topic(fact: &Fact) -> String {
     match fact.attribute {
         _ if !fact.plural.is_empty() => fact.plural.to_owned(),
-        Attribute::Unit => format!("the {}", fact.subject),
+        Attribute::Unit | Attribute::Measures => format!("the {}", fact.subject),
         _ => fact.subject.to_owned(),
     }
 }

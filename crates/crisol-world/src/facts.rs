@@ -18,10 +18,11 @@ pub(crate) enum Attribute {
     Source,
     Use,
     Unit,
+    Measures,
 }
 
 /// All attributes, in the order of the tables.
-pub(crate) const ATTRIBUTES: [Attribute; 12] = [
+pub(crate) const ATTRIBUTES: [Attribute; 13] = [
     Attribute::Capital,
     Attribute::Continent,
     Attribute::Currency,
@@ -34,6 +35,7 @@ pub(crate) const ATTRIBUTES: [Attribute; 12] = [
     Attribute::Source,
     Attribute::Use,
     Attribute::Unit,
+    Attribute::Measures,
 ];
 
 /// One fact.
@@ -207,20 +209,20 @@ const MATERIALS: [(&str, &str, &str); 15] = [
     ("brick", "clay", "walls"),
 ];
 
-/// Larger unit, smaller unit, how many.
-const UNITS: [(&str, &str, &str); 12] = [
-    ("minute", "seconds", "60"),
-    ("hour", "minutes", "60"),
-    ("day", "hours", "24"),
-    ("week", "days", "7"),
-    ("year", "months", "12"),
-    ("decade", "years", "10"),
-    ("century", "years", "100"),
-    ("metre", "centimetres", "100"),
-    ("kilometre", "metres", "1000"),
-    ("kilogram", "grams", "1000"),
-    ("ton", "kilograms", "1000"),
-    ("litre", "millilitres", "1000"),
+/// Larger unit, smaller unit, how many, and what is measured.
+const UNITS: [(&str, &str, &str, &str); 12] = [
+    ("minute", "seconds", "60", "time"),
+    ("hour", "minutes", "60", "time"),
+    ("day", "hours", "24", "time"),
+    ("week", "days", "7", "time"),
+    ("year", "months", "12", "time"),
+    ("decade", "years", "10", "time"),
+    ("century", "years", "100", "time"),
+    ("metre", "centimetres", "100", "length"),
+    ("kilometre", "metres", "1000", "length"),
+    ("kilogram", "grams", "1000", "weight"),
+    ("ton", "kilograms", "1000", "weight"),
+    ("litre", "millilitres", "1000", "volume"),
 ];
 
 /// Every fact, subject by subject.
@@ -255,8 +257,9 @@ pub(crate) fn facts() -> Vec<Fact> {
         facts.push(Fact { attribute: Attribute::Source, subject, plural: "", parts: "", value: source });
         facts.push(Fact { attribute: Attribute::Use, subject, plural: "", parts: "", value: purpose });
     }
-    for (subject, parts, value) in UNITS {
+    for (subject, parts, value, measured) in UNITS {
         facts.push(Fact { attribute: Attribute::Unit, subject, plural: "", parts, value });
+        facts.push(Fact { attribute: Attribute::Measures, subject, plural: "", parts: "", value: measured });
     }
     facts
 }

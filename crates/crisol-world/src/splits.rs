@@ -1,6 +1,8 @@
 //! What is held out from what, and for which use: `dev` for choosing settings, `test` for the figures that are
 //! reported. Every choice is a fixed function of the tables, so no file decides for itself.
 
+use std::collections::BTreeMap;
+
 use crate::dice::{Dice, fnv1a};
 use crate::facts::{ATTRIBUTES, Attribute, Fact, facts};
 use crate::wording::{before_value, wording};
@@ -79,9 +81,14 @@ impl FactSplit {
     }
 }
 
-/// Parts the facts, attribute by attribute.
+/// Parts the facts, attribute by attribute. What is held out are facts, not subjects: of what is told about a subject, chat
+/// training asks for something.
 pub(crate) fn fact_split() -> FactSplit {
     let mut split = FactSplit { train: Vec::new(), dev: Vec::new(), test: Vec::new() };
+    let mut rest: BTreeMap<&str, usize> = BTreeMap::new();
+    for fact in facts() {
+        *rest.entry(fact.subject).or_default() += 1;
+    }
     for attribute in ATTRIBUTES {
         let mut of_attribute: Vec<Fact> = facts().into_iter().filter(|f| f.attribute == attribute).collect();
         of_attribute.sort_by_key(|fact| fnv1a(topic(fact).as_bytes()));
@@ -89,8 +96,11 @@ pub(crate) fn fact_split() -> FactSplit {
         // Pairs of neighbours sort together; an odd cut would ask one half of a pair and hold out the other.
         let held_out = if attribute == Attribute::Neighbour { held_out & !1 } else { held_out };
         let (told, candidates): (Vec<Fact>, Vec<Fact>) =
-            of_attribute.into_iter().partition(answer_is_in_question);
+            of_attribute.into_iter().partition(|fact| answer_is_in_question(fact) || rest[fact.subject] == 1);
         let last = candidates.len() - held_out;
+        for fact in candidates[..held_out].iter().chain(&candidates[last..]) {
+            *rest.entry(fact.subject).or_default() -= 1;
+        }
         split.dev.extend(&candidates[..held_out]);
         split.train.extend(&candidates[held_out..last]);
         split.test.extend(&candidates[last..]);
@@ -159,6 +169,14 @@ mod tests {
                 let share = held_out as f64 / (train + dev + test) as f64;
                 assert!((0.14..=0.21).contains(&share), "{attribute:?}: {share}");
             }
+        }
+    }
+
+    #[test]
+    fn chat_training_asks_something_about_every_subject() {
+        let split = fact_split();
+        for fact in facts() {
+            assert!(split.train.iter().any(|told| told.subject == fact.subject), "{}", fact.subject);
         }
     }
 

@@ -47,6 +47,7 @@ pub(crate) fn wording(attribute: Attribute) -> &'static Wording {
         Attribute::Source => &SOURCE,
         Attribute::Use => &USE,
         Attribute::Unit => &UNIT,
+        Attribute::Measures => &MEASURES,
     }
 }
 
@@ -585,4 +586,45 @@ const UNIT: Wording = Wording {
     held_out_questions: &["how many {u} are there in {a}?", "what is the number of {u} in {a}?"],
     follow_up: "and how many {u} does it have?",
     answer: "the number of {u} in {a} is {V}.",
+};
+
+const MEASURES: Wording = Wording {
+    forward: &[
+        "{a} measures {V}.",
+        "the {S} measures {V}.",
+        "the {S} is a measure of {V}.",
+        "{a} is a unit of {V}.",
+        "the {S} is used to measure {V}.",
+        "with the {S} people measure {V}.",
+        "with {a} you can measure {V}.",
+        "what the {S} measures is {V}.",
+        "the unit called {S} measures {V}.",
+        "people use the {S} to speak of {V}.",
+        "you need the {S} to measure {V}.",
+        "{P} uses the {S} to measure {V}.",
+        "{P} learns that the {S} measures {V}.",
+    ],
+    backward: &[
+        "{V} is measured with the {S}.",
+        "{V} is what the {S} measures.",
+        "one measure of {V} is the {S}.",
+        "to measure {V} people use the {S}.",
+        "a unit of {V} is the {S}.",
+        "for {V} we have the {S}.",
+        "if you measure {V}, you can use the {S}.",
+        "{P} measures {V} with the {S}.",
+    ],
+    short: "it measures {V}.",
+    entry: "measures: {V}",
+    questions: &[
+        "what does {a} measure?",
+        "what does the {S} measure?",
+        "what do people measure with the {S}?",
+        "can you name what {a} measures?",
+        "do you know what the {S} measures?",
+        "can you tell me what {a} measures?",
+    ],
+    held_out_questions: &["what is the {S} a measure of?", "what can you measure with {a}?"],
+    follow_up: "and what does it measure?",
+    answer: "the unit called {S} measures {V}.",
 };
