@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crate::op::{Op, Value};
 use crate::{Device, Grads, KvCache, ParamId, Params, Rope, Workspace, cpu};
 
-/// Up to this many logits a shard are kept for backward (8 MiB): more cost as much to read back as to compute again.
+/// Up to this many logits a shard are kept for backward (8 MiB), so that memory does not grow with the vocabulary.
 const MOST_KEPT_LOGITS: usize = 2 << 20;
 
 /// Handle of a value on a tape: a matrix `[rows, cols]`.

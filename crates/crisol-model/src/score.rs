@@ -42,7 +42,7 @@ fn over_shards<S: AsRef<[u32]> + Sync>(
     head: impl Fn(&mut Tape<'_>, Var, &[u32], &[u32]) -> Result<Var, ModelError> + Sync,
 ) -> Result<Vec<Vec<f32>>, ModelError> {
     let lengths: Vec<usize> = sequences.iter().map(|s| s.as_ref().len()).collect();
-    let shards = crisol_text::share_out(&lengths, SHARD_TOKENS);
+    let shards = crisol_text::pack(&lengths, SHARD_TOKENS);
     let results = params.device().map(shards.len(), |shard, workspace| {
         let (mut ids, mut offsets, mut rows) = (Vec::new(), vec![0], Vec::new());
         let documents = &shards[shard];

@@ -5,7 +5,7 @@
 use crisol_model::Checkpoint;
 use crisol_objectives::preference::{self, Options};
 use crisol_objectives::{BatchSize, Stats};
-use crisol_text::{Packed, PreferenceExample, share_out};
+use crisol_text::{Packed, PreferenceExample, pack};
 use crisol_train::{Trainer, evaluate};
 
 use crate::PhaseError;
@@ -113,7 +113,7 @@ impl Pairs {
         let lengths: Vec<usize> =
             chosen.iter().map(|&i| pairs[i].chosen.ids.len() + pairs[i].rejected.ids.len()).collect();
         let mut batch = Pairs { shards: Vec::new(), reference: Vec::new(), size: BatchSize::default() };
-        for shard in share_out(&lengths, shard_tokens) {
+        for shard in pack(&lengths, shard_tokens) {
             let mut packed = Packed::new();
             let mut logps = Vec::new();
             for i in shard.into_iter().map(|i| chosen[i]) {

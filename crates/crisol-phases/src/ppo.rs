@@ -11,7 +11,7 @@ use crisol_objectives::Stats;
 use crisol_objectives::policy::PolicyStats;
 use crisol_objectives::ppo::{self, Options, RewardOptions, ValueStats};
 use crisol_report::RolloutSample;
-use crisol_text::{Packed, Record, share_out};
+use crisol_text::{Packed, Record, pack};
 use crisol_train::{Output, Trainer, evaluate};
 
 use crate::PhaseError;
@@ -161,7 +161,7 @@ fn judge_answers(
     shard_tokens: usize,
 ) -> Result<Vec<f32>, PhaseError> {
     let lengths: Vec<usize> = rollouts.iter().map(|r| r.example.ids.len()).collect();
-    let shards: Vec<Packed> = share_out(&lengths, shard_tokens)
+    let shards: Vec<Packed> = pack(&lengths, shard_tokens)
         .into_iter()
         .map(|shard| {
             let mut packed = Packed::new();

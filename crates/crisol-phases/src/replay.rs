@@ -81,9 +81,7 @@ impl Replay {
         objective: impl Fn(usize, &TokenScores<'_>) -> LossAndGrad<S> + Sync,
     ) -> Result<(Step<WithReplay<S>>, usize), PhaseError> {
         let first = own.len();
-        // A replay is often as small as a shard. Two halves keep two threads busy.
-        let documents = self.batches[update].iter().map(|&i| &self.examples[i]);
-        let replayed = shards(documents, shard_tokens.div_ceil(2));
+        let replayed = shards(self.batches[update].iter().map(|&i| &self.examples[i]), shard_tokens);
         let (size, tokens) = (batch_size(&replayed), token_count(&replayed));
         let all = [own, &replayed].concat();
         let mut step = trainer.step(&all, output, config, |shard, scores| {

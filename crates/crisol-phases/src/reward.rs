@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use crisol_model::Checkpoint;
 use crisol_objectives::Stats;
 use crisol_objectives::bradley_terry::{self, RewardStats};
-use crisol_text::{Packed, PreferenceExample, TextSetup, share_out};
+use crisol_text::{Packed, PreferenceExample, TextSetup, pack};
 use crisol_train::{Output, Trainer, derived_seed, evaluate};
 
 use crate::PhaseError;
@@ -112,7 +112,7 @@ pub(crate) fn preferences(
 /// Packs pairs into shards of their last tokens, chosen before rejected.
 fn pair_shards(pairs: &[&PreferenceExample], shard_tokens: usize) -> Vec<Packed> {
     let lengths: Vec<usize> = pairs.iter().map(|p| p.chosen.ids.len() + p.rejected.ids.len()).collect();
-    share_out(&lengths, shard_tokens)
+    pack(&lengths, shard_tokens)
         .into_iter()
         .map(|shard| {
             let mut packed = Packed::new();

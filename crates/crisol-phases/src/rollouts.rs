@@ -3,7 +3,7 @@
 
 use crisol_model::{Generated, SamplingOptions, StopReason, generate};
 use crisol_objectives::BatchSize;
-use crisol_text::{Example, Packed, share_out};
+use crisol_text::{Example, Packed, pack};
 use crisol_train::{Trainer, derived_seed, permutation};
 
 use crate::PhaseError;
@@ -95,7 +95,7 @@ pub(crate) struct Update<'r> {
 impl<'r> Update<'r> {
     pub(crate) fn new(rollouts: &[&'r Rollout], shard_tokens: usize) -> Update<'r> {
         let lengths: Vec<usize> = rollouts.iter().map(|r| r.example.ids.len()).collect();
-        let members: Vec<Vec<&Rollout>> = share_out(&lengths, shard_tokens)
+        let members: Vec<Vec<&Rollout>> = pack(&lengths, shard_tokens)
             .into_iter()
             .map(|shard| shard.into_iter().map(|i| rollouts[i]).collect())
             .collect();

@@ -4,7 +4,7 @@
 use crisol_engine::Params;
 use crisol_model::Model;
 use crisol_objectives::{BatchSize, Stats, next_token};
-use crisol_text::{Example, Packed, pack, share_out};
+use crisol_text::{Example, Packed, pack};
 use crisol_train::{Output, Trainer, evaluate, permutation};
 
 use crate::PhaseError;
@@ -43,7 +43,7 @@ pub(crate) fn shards<'e>(
 ) -> Vec<Packed> {
     let examples: Vec<&Example> = examples.into_iter().collect();
     let lengths: Vec<usize> = examples.iter().map(|e| e.ids.len()).collect();
-    share_out(&lengths, shard_tokens)
+    pack(&lengths, shard_tokens)
         .into_iter()
         .map(|documents| {
             let mut packed = Packed::new();

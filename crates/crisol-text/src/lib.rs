@@ -21,7 +21,7 @@ mod tokenizer;
 pub use error::TextError;
 pub use examples::{Example, PreferenceExample, ProblemExample};
 pub use folder::TextSetup;
-pub use packing::{Packed, pack, share_out};
+pub use packing::{Packed, pack};
 pub use records::{Body, Record, Turns, parse_jsonl, parse_jsonl_lines, read_jsonl, read_jsonl_lines};
 pub use template::{ChatTemplate, Message};
 pub use tokenizer::{EMBEDDED_TOKENS, END_OF_TEXT, END_OF_TURN, NamedToken, TokenStream, Tokenizer};

@@ -95,23 +95,3 @@ pub fn pack(lengths: &[usize], budget: usize) -> Vec<Vec<usize>> {
     }
     shards
 }
-
-/// Deals a list of documents out, in order, to shards of nearly equal size of about `budget` tokens: to the power of two
-/// below eight, or the multiple of eight, that is next to what the budget asks for, so that two, four or eight
-/// threads get equally much to do. Shards are cut between documents, so where documents are long there are fewer.
-/// Returns the documents' indices, shard by shard.
-pub fn share_out(lengths: &[usize], budget: usize) -> Vec<Vec<usize>> {
-    let total: usize = lengths.iter().sum();
-    let wanted = total.div_ceil(budget).max(1);
-    let count = if wanted <= 8 { wanted.next_power_of_two() } else { wanted.next_multiple_of(8) };
-    let mut shards = vec![vec![]; count];
-    let mut start = 0;
-    for (document, &length) in lengths.iter().enumerate() {
-        // A document belongs to the shard in whose equal share its middle lies.
-        let share = ((2 * start + length) * count).checked_div(2 * total).unwrap_or(0);
-        shards[share.min(count - 1)].push(document);
-        start += length;
-    }
-    shards.retain(|shard| !shard.is_empty());
-    shards
-}

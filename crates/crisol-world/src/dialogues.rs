@@ -124,6 +124,7 @@ const LIVES: [Telling; 2] = [
         answer: "the home of {S} is in {V}.",
     },
 ];
+
 /// Here `S` is "eggs in a bag", `T` its eggs and `H` its bag. The questions are those of units.
 const COUNTED: [Telling; 4] = [
     Telling {
@@ -171,11 +172,9 @@ struct Story {
 impl Story {
     fn new(tellings: &[Telling], subjects: &[&str], values: &[&str], dice: &mut Dice) -> Self {
         let count = dice.range(2, 4) as usize;
-        let mut pairs: Vec<(&str, &str)> = Vec::with_capacity(count);
         let (subject_order, value_order) = (dice.order(subjects.len()), dice.order(values.len()));
-        pairs.extend(
-            subject_order.into_iter().zip(value_order).take(count).map(|(s, v)| (subjects[s], values[v])),
-        );
+        let order = subject_order.into_iter().zip(value_order).take(count);
+        let pairs: Vec<(&str, &str)> = order.map(|(s, v)| (subjects[s], values[v])).collect();
         let say = |template: &str, (subject, value): (&str, &str)| {
             let (thing, holder) = subject.split_once(" in ").unwrap_or_default();
             fill(template, &[("S", subject), ("V", value), ("T", thing), ("H", holder)])
@@ -196,8 +195,9 @@ impl Story {
         let names: Vec<&str> = PEOPLE.train.iter().map(|person| person.name).collect();
         let things: Vec<&str> = THINGS.train.iter().map(|thing| thing.plural).collect();
         let holders = ["basket", "box", "shop", "kitchen", "bag", "garden"];
+        // Each thing once: the eggs in a bag may not be counted twice.
         let counted: Vec<String> =
-            (0..4).map(|_| format!("{} in a {}", dice.word(&things), dice.word(&holders))).collect();
+            things.iter().map(|thing| format!("{thing} in a {}", dice.word(&holders))).collect();
         let counted: Vec<&str> = counted.iter().map(String::as_str).collect();
         let numbers: Vec<String> = (2..40).map(|n: u32| n.to_string()).collect();
         let numbers: Vec<&str> = numbers.iter().map(String::as_str).collect();

@@ -1,4 +1,4 @@
-use crisol_text::{Example, Packed, pack, share_out};
+use crisol_text::{Example, Packed, pack};
 use proptest::prelude::*;
 
 /// Documents whose token ids tell document and position apart.
@@ -60,26 +60,6 @@ proptest! {
             prop_assert!(total(&pair[0]) + lengths[pair[1][0]] > budget);
         }
     }
-
-    #[test]
-    fn shared_out_documents_keep_their_order_and_make_even_shards(
-        lengths in prop::collection::vec(0usize..50, 0..200), budget in 1usize..1000,
-    ) {
-        let shards = share_out(&lengths, budget);
-        let flat: Vec<usize> = shards.iter().flatten().copied().collect();
-        prop_assert!(flat.into_iter().eq(0..lengths.len()));
-        prop_assert!(shards.iter().all(|shard| !shard.is_empty()));
-        let total: usize = lengths.iter().sum();
-        let wanted = total.div_ceil(budget).max(1);
-        let count = if wanted <= 8 { wanted.next_power_of_two() } else { wanted.next_multiple_of(8) };
-        prop_assert!(shards.len() <= count);
-        // Off an equal share by half a document on either side at most.
-        let longest = lengths.iter().max().copied().unwrap_or(0);
-        for shard in &shards {
-            let tokens: usize = shard.iter().map(|&d| lengths[d]).sum();
-            prop_assert!(tokens <= total.div_ceil(count) + longest, "{tokens} of {total} in {count}");
-        }
-    }
 }
 
 #[test]
@@ -102,13 +82,4 @@ fn a_scored_document_reads_its_last_row() {
 fn a_document_longer_than_the_budget_is_alone() {
     assert_eq!(pack(&[3, 20, 3, 7], 10), [vec![0], vec![1], vec![2, 3]]);
     assert!(pack(&[], 10).is_empty());
-}
-
-#[test]
-fn documents_are_shared_out_evenly() {
-    assert_eq!(share_out(&[5, 5, 5, 5, 4, 6], 16), [vec![0, 1, 2], vec![3, 4, 5]]);
-    assert_eq!(share_out(&[3, 20, 3, 7], 10), [vec![0], vec![1], vec![2], vec![3]]);
-    // Long documents may leave fewer shards than would be even.
-    assert_eq!(share_out(&[100], 10), [vec![0]]);
-    assert!(share_out(&[], 10).is_empty());
 }
