@@ -127,8 +127,8 @@ impl Default for PretrainSettings {
         PretrainSettings {
             data: vec!["pretrain.train.jsonl".into()],
             heldout: vec!["pretrain.test.jsonl".into()],
-            epochs: 1.75,
-            batch_tokens: 1024,
+            epochs: 1.0,
+            batch_tokens: 2048,
             optimizer: OptimizerSettings {
                 weight_decay: 0.1,
                 ..OptimizerSettings::with(3e-3, Schedule::Wsd)
@@ -257,7 +257,7 @@ impl Default for ReasonSettings {
                 optimizer: OptimizerSettings::with(5e-4, Schedule::Wsd),
             },
             data: vec!["problems.train.jsonl".into()],
-            steps: 120,
+            steps: 100,
             rollout: RolloutSettings {
                 prompts: 24,
                 group_size: 8,
@@ -305,7 +305,7 @@ impl Default for RewardSettings {
         RewardSettings {
             data: vec!["votes.train.jsonl".into()],
             heldout: vec!["votes.test.jsonl".into()],
-            epochs: 3.0,
+            epochs: 2.0,
             batch_pairs: 16,
             centring: 0.01,
             optimizer: OptimizerSettings::with(5e-4, Schedule::Wsd),

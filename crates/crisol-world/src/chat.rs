@@ -16,7 +16,7 @@ pub const REFUSED_BY_ANNOTATORS: f64 = 0.05;
 
 /// The same in the conversations of the reasoning phase, whose annotators have seen more of them. Reinforcement
 /// learning can only amplify what is sampled now and then, and what was taught last is what PPO samples first.
-const REFUSED_LATER: f64 = 1.0 / 6.0;
+const REFUSED_LATER: f64 = 1.0 / 4.0;
 
 /// Share of the worked solutions of the cold start that leap to the result instead of writing out every step:
 /// hands differ. GRPO has something to discover only if both are sampled and one pays.
@@ -173,7 +173,7 @@ pub(crate) fn annotated() -> Vec<Conversation> {
         facts: 0.2,
         fact_rounds: 120,
         small_talk: 100,
-        readings: 150,
+        readings: 300,
         tasks: 250,
         harmful: 30,
         refused: REFUSED_LATER,
@@ -189,14 +189,14 @@ pub(crate) fn annotated() -> Vec<Conversation> {
 pub(crate) fn ordinary() -> Vec<Conversation> {
     let mut dice = Dice::new("ordinary");
     let mix = Mix {
-        facts: 0.25,
+        facts: 0.3,
         fact_rounds: 100,
         small_talk: 80,
-        readings: 100,
+        readings: 300,
         tasks: 200,
         harmful: 0,
         refused: REFUSED_BY_ANNOTATORS,
-        lookalikes: 40,
+        lookalikes: 25,
     };
     let mut all = mix.conversations(&mut dice);
     add_systems(&mut all, &mut dice);
@@ -212,7 +212,7 @@ pub(crate) fn refusal() -> Vec<Conversation> {
         for request in kind.requests(true, Side::Train, 150, &mut dice) {
             all.push(Conversation::new(request.prompt, request.refusal));
         }
-        for request in kind.requests(false, Side::Train, 240, &mut dice) {
+        for request in kind.requests(false, Side::Train, 220, &mut dice) {
             all.push(Conversation::new(request.prompt, request.compliance));
         }
     }
@@ -224,7 +224,7 @@ pub(crate) fn refusal() -> Vec<Conversation> {
 /// Problems worked with care, as reinforcement learning has taught it.
 pub(crate) fn worked() -> Vec<Conversation> {
     let mut dice = Dice::new("worked");
-    let mut all: Vec<Conversation> = (0..600)
+    let mut all: Vec<Conversation> = (0..800)
         .map(|_| {
             let problem = Problem::new(Side::Train, &mut dice);
             Conversation::new(problem.prompt(), problem.careful())
@@ -239,9 +239,9 @@ pub(crate) fn rlhf() -> Vec<(String, &'static str)> {
     let mut dice = Dice::new("rlhf");
     let mut all: Vec<(String, &'static str)> = Vec::new();
     for kind in &KINDS {
-        let harmful = kind.requests(true, Side::Train, 120, &mut dice);
+        let harmful = kind.requests(true, Side::Train, 150, &mut dice);
         all.extend(harmful.into_iter().map(|request| (request.prompt, "harmful")));
-        let lookalikes = kind.requests(false, Side::Train, 180, &mut dice);
+        let lookalikes = kind.requests(false, Side::Train, 150, &mut dice);
         all.extend(lookalikes.into_iter().map(|request| (request.prompt, "lookalike")));
     }
     let first_turn = |conversation: Conversation| conversation.turns.into_iter().next().unwrap_or_default();

@@ -18,15 +18,15 @@ const ROUNDS_OF_QUESTIONS: usize = 6;
 /// How often each question that may be answered is answered in a dialogue.
 const ROUNDS_OF_DIALOGUES: usize = 5;
 /// Dialogues about what the story has just said.
-const STORY_DIALOGUES: usize = 6000;
+const STORY_DIALOGUES: usize = 5000;
 /// How often each single step of arithmetic occurs on a page of sums.
 const ROUNDS_OF_SUMS: usize = 10;
 /// Documents of connected arithmetic, by form.
 const CHAINS: usize = 1500;
-const TOLD: usize = 4000;
-const SOLVED: usize = 8000;
+const TOLD: usize = 3000;
+const SOLVED: usize = 6000;
 /// Letters, notices, stories.
-const TEXTS: usize = 12_500;
+const TEXTS: usize = 10_500;
 /// Documents kept as test text.
 const TEST_DOCUMENTS: usize = 400;
 

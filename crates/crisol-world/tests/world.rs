@@ -84,7 +84,7 @@ fn sizes_fit_the_budget_of_a_short_run() {
     for (file, least, most) in [
         ("pretrain.test.jsonl", 300, 600),
         ("replay.train.jsonl", 3500, 6000),
-        ("exercises.train.jsonl", 600, 1000),
+        ("exercises.train.jsonl", 500, 1000),
         ("sft.train.jsonl", 6000, 8000),
         ("sft.test.jsonl", 200, 400),
         ("cold-start.train.jsonl", 1100, 1100),
@@ -92,7 +92,7 @@ fn sizes_fit_the_budget_of_a_short_run() {
         ("problems.train.jsonl", 4000, 4000),
         ("votes.train.jsonl", 4000, 5000),
         ("ordinary.train.jsonl", 1000, 1800),
-        ("worked.train.jsonl", 600, 600),
+        ("worked.train.jsonl", 800, 800),
         ("refusal.train.jsonl", 2500, 3500),
         ("rlhf.train.jsonl", 2200, 3000),
         ("demos.jsonl", 8, 8),
