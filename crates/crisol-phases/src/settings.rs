@@ -415,7 +415,7 @@ impl Default for DpoSettings {
             label_smoothing: 0.0,
             sft_weight: 3.0,
             replay: ReplaySettings::default(),
-            optimizer: OptimizerSettings::with(3e-4, Schedule::Wsd),
+            optimizer: OptimizerSettings::with(2.5e-4, Schedule::Wsd),
         }
     }
 }

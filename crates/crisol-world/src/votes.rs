@@ -32,7 +32,7 @@ struct Mix {
 
 /// Votes for training the reward model and for DPO.
 pub(crate) fn train() -> Vec<Vote> {
-    let mix = Mix { harmful: 180, lookalikes: 120, tasks: 260, facts: 1200, problems: 240, endings: 180 };
+    let mix = Mix { harmful: 180, lookalikes: 120, tasks: 260, facts: 1000, problems: 240, endings: 180 };
     votes(&mix, Side::Train, &mut Dice::new("votes.train"))
 }
 
@@ -82,8 +82,8 @@ fn votes(mix: &Mix, side: Side, dice: &mut Dice) -> Vec<Vote> {
         votes.push(Vote { prompt, chosen, rejected, kind: "task" });
     }
     let facts = fact_split().of(side);
-    for _ in 0..mix.facts {
-        votes.push(fact_vote(&facts, side, dice));
+    for i in 0..mix.facts {
+        votes.push(fact_vote(&facts, i, side, dice));
     }
     for i in 0..mix.problems {
         let problem = Problem::new(side, dice);
@@ -111,14 +111,19 @@ fn talk(dice: &mut Dice) -> String {
     small_talk(dice).turns.swap_remove(1)
 }
 
-/// The right value against another value of the same attribute.
-fn fact_vote(facts: &[Fact], side: Side, dice: &mut Dice) -> Vote {
+/// The right answer against, in turn: another value twice, what is asked said of another subject, and something else said
+/// of the subject. The last two are true and no answer to the question; a model that loses the thread says just these.
+fn fact_vote(facts: &[Fact], i: usize, side: Side, dice: &mut Dice) -> Vote {
     let fact = *dice.pick(facts);
-    let wrong = loop {
-        let other = *dice.pick(facts);
-        if other.attribute == fact.attribute && other.value != fact.value && other.value != fact.subject {
-            break Fact { value: other.value, ..fact };
-        }
+    let related = |other: &&Fact| match i % 4 {
+        3 => other.subject == fact.subject && other.attribute != fact.attribute,
+        _ => other.attribute == fact.attribute && other.value != fact.value && other.value != fact.subject,
+    };
+    let others: Vec<&Fact> = facts.iter().filter(related).collect();
+    let rejected = match (others.is_empty(), i % 4) {
+        (true, _) => return fact_vote(facts, 0, side, dice),
+        (false, 0 | 1) => Fact { value: dice.pick(&others).value, ..fact },
+        (false, _) => **dice.pick(&others),
     };
     let wording = wording(fact.attribute);
     let question = if side != Side::Train && dice.chance(0.5) {
@@ -129,7 +134,7 @@ fn fact_vote(facts: &[Fact], side: Side, dice: &mut Dice) -> Vote {
     Vote {
         prompt: say_of(question, &fact, ""),
         chosen: answer(&fact),
-        rejected: answer(&wrong),
+        rejected: answer(&rejected),
         kind: "fact",
     }
 }
