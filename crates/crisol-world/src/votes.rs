@@ -121,6 +121,7 @@ fn fact_vote(facts: &[Fact], i: usize, side: Side, dice: &mut Dice) -> Vote {
     };
     let others: Vec<&Fact> = facts.iter().filter(related).collect();
     let rejected = match (others.is_empty(), i % 4) {
+        // Nothing else of the subject may be told: a wrong value after all, and every attribute has two.
         (true, _) => return fact_vote(facts, 0, side, dice),
         (false, 0 | 1) => Fact { value: dice.pick(&others).value, ..fact },
         (false, _) => **dice.pick(&others),

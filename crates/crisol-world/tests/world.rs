@@ -83,7 +83,7 @@ fn sizes_fit_the_budget_of_a_short_run() {
     assert!((6_000_000..12_000_000).contains(&characters("pretrain.train.jsonl")));
     for (file, least, most) in [
         ("pretrain.test.jsonl", 300, 600),
-        ("replay.train.jsonl", 3500, 6000),
+        ("replay.train.jsonl", 3000, 6000),
         ("exercises.train.jsonl", 500, 1000),
         ("sft.train.jsonl", 6000, 8000),
         ("sft.test.jsonl", 200, 400),
