@@ -128,7 +128,7 @@ impl Default for PretrainSettings {
             data: vec!["pretrain.train.jsonl".into()],
             heldout: vec!["pretrain.test.jsonl".into()],
             epochs: 1.0,
-            batch_tokens: 2048,
+            batch_tokens: 1024,
             optimizer: OptimizerSettings {
                 weight_decay: 0.1,
                 ..OptimizerSettings::with(3e-3, Schedule::Wsd)

@@ -145,3 +145,36 @@ fn cut_off(reply: &str) -> String {
     let words: Vec<&str> = reply.split(' ').collect();
     words[..words.len().div_ceil(2).min(words.len() - 1).max(1)].join(" ")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{held_out, train};
+    use crate::facts::facts;
+    use crate::splits::Side;
+    use crate::wording::{answer, say_of, wording};
+    use std::collections::{BTreeMap, BTreeSet};
+
+    /// What is rejected may be true of something else, but does not answer the question.
+    #[test]
+    fn a_rejected_reply_about_facts_is_no_right_answer_though_it_may_be_true() {
+        let mut right: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        let mut said = BTreeSet::new();
+        for fact in facts() {
+            let wording = wording(fact.attribute);
+            for question in wording.questions.iter().chain(wording.held_out_questions) {
+                right.entry(say_of(question, &fact, "")).or_default().insert(answer(&fact));
+            }
+            said.insert(answer(&fact));
+        }
+        for votes in [train(), held_out(Side::Dev), held_out(Side::Test)] {
+            let votes: Vec<_> = votes.into_iter().filter(|vote| vote.kind == "fact").collect();
+            for vote in &votes {
+                let right = &right[&vote.prompt];
+                assert!(right.contains(&vote.chosen), "{}: {}", vote.prompt, vote.chosen);
+                assert!(!right.contains(&vote.rejected), "{}: {}", vote.prompt, vote.rejected);
+            }
+            let true_ones = votes.iter().filter(|vote| said.contains(&vote.rejected)).count();
+            assert!(true_ones > 0 && true_ones < votes.len(), "{true_ones} of {}", votes.len());
+        }
+    }
+}
