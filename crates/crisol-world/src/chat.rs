@@ -257,15 +257,17 @@ pub(crate) fn rlhf() -> Vec<(String, &'static str)> {
     all
 }
 
-/// Facts asked in a chat whose question no training conversation asks: prompt and key words. Each is asked in a wording
-/// of chat training and in one that chat training never uses.
+/// Facts asked in a chat whose question no training conversation asks: prompt and key words. Each is asked in two wordings
+/// of chat training and in the two that chat training never uses.
 pub(crate) fn fact_questions(side: Side) -> Vec<(String, &'static str)> {
     let mut dice = Dice::new(&format!("facts.{}", side.name()));
     let mut questions = Vec::new();
     for fact in fact_split().of(side) {
         let wording = wording(fact.attribute);
-        for wordings in [wording.questions, wording.held_out_questions] {
-            questions.push((say_of(dice.word(wordings), &fact, ""), fact.value));
+        let order = dice.order(wording.questions.len());
+        let familiar = order[..wording.held_out_questions.len()].iter().map(|&i| &wording.questions[i]);
+        for question in familiar.chain(wording.held_out_questions) {
+            questions.push((say_of(question, &fact, ""), fact.value));
         }
     }
     dice.shuffle(&mut questions);

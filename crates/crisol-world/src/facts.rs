@@ -76,7 +76,7 @@ const fn country(
     Country { name, capital, continent, currency, language, neighbour }
 }
 
-const COUNTRIES: [Country; 60] = [
+const COUNTRIES: [Country; 46] = [
     country("France", "Paris", "Europe", "euro", "French", "Germany"),
     country("Germany", "Berlin", "Europe", "euro", "German", "France"),
     country("Spain", "Madrid", "Europe", "euro", "Spanish", "Portugal"),
@@ -95,8 +95,6 @@ const COUNTRIES: [Country; 60] = [
     country("Norway", "Oslo", "Europe", "krone", "Norwegian", "Sweden"),
     country("Estonia", "Tallinn", "Europe", "euro", "Estonian", "Latvia"),
     country("Latvia", "Riga", "Europe", "euro", "Latvian", "Estonia"),
-    country("Croatia", "Zagreb", "Europe", "euro", "Croatian", "Slovenia"),
-    country("Slovenia", "Ljubljana", "Europe", "euro", "Slovene", "Croatia"),
     country("Denmark", "Copenhagen", "Europe", "krone", "Danish", ""),
     country("Iceland", "Reykjavik", "Europe", "krona", "Icelandic", ""),
     country("China", "Beijing", "Asia", "yuan", "Chinese", "Mongolia"),
@@ -110,24 +108,14 @@ const COUNTRIES: [Country; 60] = [
     country("Nepal", "Kathmandu", "Asia", "rupee", "Nepali", ""),
     country("Bangladesh", "Dhaka", "Asia", "taka", "Bengali", ""),
     country("Jordan", "Amman", "Asia", "dinar", "Arabic", ""),
-    country("Qatar", "Doha", "Asia", "riyal", "Arabic", ""),
     country("Egypt", "Cairo", "Africa", "pound", "Arabic", "Libya"),
     country("Libya", "Tripoli", "Africa", "dinar", "Arabic", "Egypt"),
     country("Tunisia", "Tunis", "Africa", "dinar", "Arabic", ""),
     country("Ghana", "Accra", "Africa", "cedi", "English", ""),
     country("Nigeria", "Abuja", "Africa", "naira", "English", ""),
-    country("Senegal", "Dakar", "Africa", "franc", "French", "Guinea"),
-    country("Guinea", "Conakry", "Africa", "franc", "French", "Senegal"),
-    country("Angola", "Luanda", "Africa", "kwanza", "Portuguese", "Namibia"),
-    country("Namibia", "Windhoek", "Africa", "dollar", "English", "Angola"),
-    country("Zambia", "Lusaka", "Africa", "kwacha", "English", "Botswana"),
-    country("Botswana", "Gaborone", "Africa", "pula", "", "Zambia"),
-    country("Mozambique", "Maputo", "Africa", "metical", "Portuguese", ""),
     country("Kenya", "Nairobi", "Africa", "shilling", "", ""),
     country("Cuba", "Havana", "North America", "peso", "Spanish", ""),
     country("Jamaica", "Kingston", "North America", "dollar", "English", ""),
-    country("Honduras", "Tegucigalpa", "North America", "lempira", "Spanish", "Nicaragua"),
-    country("Nicaragua", "Managua", "North America", "cordoba", "Spanish", "Honduras"),
     country("Brazil", "Brasilia", "South America", "real", "Portuguese", "Uruguay"),
     country("Uruguay", "Montevideo", "South America", "peso", "Spanish", "Brazil"),
     country("Argentina", "Buenos Aires", "South America", "peso", "Spanish", "Chile"),
@@ -135,8 +123,6 @@ const COUNTRIES: [Country; 60] = [
     country("Colombia", "Bogota", "South America", "peso", "Spanish", "Venezuela"),
     country("Venezuela", "Caracas", "South America", "bolivar", "Spanish", "Colombia"),
     country("Ecuador", "Quito", "South America", "dollar", "Spanish", ""),
-    country("Suriname", "Paramaribo", "South America", "dollar", "Dutch", "Guyana"),
-    country("Guyana", "Georgetown", "South America", "dollar", "English", "Suriname"),
 ];
 
 struct Animal {
@@ -161,7 +147,7 @@ const fn animal(
     Animal { name, plural, kind, eats, home, legs }
 }
 
-const ANIMALS: [Animal; 26] = [
+const ANIMALS: [Animal; 46] = [
     animal("lion", "lions", "mammal", "meat", "the savanna", "four"),
     animal("wolf", "wolves", "mammal", "meat", "the forest", "four"),
     animal("panda", "pandas", "mammal", "bamboo", "the mountains", "four"),
@@ -176,22 +162,42 @@ const ANIMALS: [Animal; 26] = [
     animal("bat", "bats", "mammal", "insects", "caves", ""),
     animal("whale", "whales", "mammal", "krill", "the ocean", ""),
     animal("monkey", "monkeys", "mammal", "fruit", "the jungle", ""),
+    animal("zebra", "zebras", "mammal", "grass", "the savanna", "four"),
+    animal("giraffe", "giraffes", "mammal", "leaves", "the savanna", "four"),
+    animal("tiger", "tigers", "mammal", "meat", "the jungle", "four"),
+    animal("otter", "otters", "mammal", "fish", "rivers", "four"),
+    animal("mole", "moles", "mammal", "worms", "tunnels", "four"),
+    animal("dog", "dogs", "mammal", "meat", "kennels", "four"),
+    animal("hedgehog", "hedgehogs", "mammal", "insects", "gardens", "four"),
+    animal("goat", "goats", "mammal", "grass", "the mountains", "four"),
+    animal("donkey", "donkeys", "mammal", "hay", "stables", "four"),
+    animal("beaver", "beavers", "mammal", "bark", "rivers", "four"),
+    animal("dolphin", "dolphins", "mammal", "fish", "the sea", ""),
+    animal("chicken", "chickens", "bird", "grain", "coops", "two"),
+    animal("parrot", "parrots", "bird", "fruit", "the jungle", "two"),
+    animal("sparrow", "sparrows", "bird", "seeds", "gardens", "two"),
     animal("penguin", "penguins", "bird", "fish", "the Antarctic", "two"),
     animal("eagle", "eagles", "bird", "meat", "the mountains", "two"),
     animal("owl", "owls", "bird", "mice", "the forest", "two"),
     animal("duck", "ducks", "bird", "water plants", "ponds", "two"),
     animal("crocodile", "crocodiles", "reptile", "meat", "rivers", "four"),
     animal("snake", "snakes", "reptile", "mice", "the grass", ""),
+    animal("lizard", "lizards", "reptile", "insects", "the desert", "four"),
+    animal("newt", "newts", "amphibian", "worms", "ponds", "four"),
     animal("frog", "frogs", "amphibian", "insects", "ponds", "four"),
+    animal("toad", "toads", "amphibian", "insects", "gardens", "four"),
     animal("shark", "sharks", "fish", "fish", "the sea", ""),
     animal("bee", "bees", "insect", "nectar", "hives", "six"),
     animal("ant", "ants", "insect", "seeds", "nests", "six"),
+    animal("beetle", "beetles", "insect", "leaves", "the forest", "six"),
     animal("butterfly", "butterflies", "insect", "nectar", "meadows", "six"),
+    animal("grasshopper", "grasshoppers", "insect", "grass", "meadows", "six"),
+    animal("scorpion", "scorpions", "arachnid", "insects", "the desert", "eight"),
     animal("spider", "spiders", "arachnid", "insects", "webs", "eight"),
 ];
 
 /// Name, where it comes from, what it is used for.
-const MATERIALS: [(&str, &str, &str); 15] = [
+const MATERIALS: [(&str, &str, &str); 29] = [
     ("wool", "sheep", "sweaters"),
     ("leather", "animal skins", "shoes"),
     ("paper", "wood", "books"),
@@ -207,22 +213,48 @@ const MATERIALS: [(&str, &str, &str); 15] = [
     ("cheese", "milk", "pizzas"),
     ("chocolate", "cocoa beans", "sweets"),
     ("brick", "clay", "walls"),
+    ("porcelain", "kaolin", "cups"),
+    ("butter", "cream", "sandwiches"),
+    ("honey", "beehives", "desserts"),
+    ("jam", "berries", "pancakes"),
+    ("salt", "sea water", "pretzels"),
+    ("gold", "mines", "rings"),
+    ("bronze", "copper", "statues"),
+    ("marble", "quarries", "columns"),
+    ("timber", "trees", "houses"),
+    ("denim", "cotton", "jeans"),
+    ("aluminium", "bauxite", "cans"),
+    ("concrete", "cement", "dams"),
+    ("vinegar", "wine", "pickles"),
+    ("ketchup", "tomatoes", "burgers"),
 ];
 
 /// Larger unit, smaller unit, how many, and what is measured.
-const UNITS: [(&str, &str, &str, &str); 12] = [
+const UNITS: [(&str, &str, &str, &str); 24] = [
     ("minute", "seconds", "60", "time"),
     ("hour", "minutes", "60", "time"),
     ("day", "hours", "24", "time"),
     ("week", "days", "7", "time"),
+    ("fortnight", "days", "14", "time"),
+    ("season", "months", "3", "time"),
     ("year", "months", "12", "time"),
     ("decade", "years", "10", "time"),
     ("century", "years", "100", "time"),
+    ("centimetre", "millimetres", "10", "length"),
     ("metre", "centimetres", "100", "length"),
     ("kilometre", "metres", "1000", "length"),
+    ("foot", "inches", "12", "length"),
+    ("yard", "feet", "3", "length"),
+    ("fathom", "feet", "6", "length"),
+    ("gram", "milligrams", "1000", "weight"),
     ("kilogram", "grams", "1000", "weight"),
     ("ton", "kilograms", "1000", "weight"),
     ("litre", "millilitres", "1000", "volume"),
+    ("gallon", "pints", "8", "volume"),
+    ("tablespoon", "teaspoons", "3", "volume"),
+    ("kilowatt", "watts", "1000", "power"),
+    ("kilocalorie", "calories", "1000", "energy"),
+    ("byte", "bits", "8", "data"),
 ];
 
 /// Every fact, subject by subject.

@@ -8,13 +8,13 @@ use crate::wording::{before_value, say, say_of, wording};
 use crate::{dialogues, questions, texts};
 
 /// How often each fact is told in documents about its subject, across subjects, and along one attribute.
-const ROUNDS_BY_SUBJECT: usize = 80;
-const ROUNDS_ACROSS: usize = 70;
-const ROUNDS_BY_ATTRIBUTE: usize = 45;
+const ROUNDS_BY_SUBJECT: usize = 75;
+const ROUNDS_ACROSS: usize = 65;
+const ROUNDS_BY_ATTRIBUTE: usize = 42;
 /// Tables about each subject.
 const TABLES: usize = 12;
 /// How often each question occurs in a quiz list.
-const ROUNDS_OF_QUESTIONS: usize = 6;
+const ROUNDS_OF_QUESTIONS: usize = 5;
 /// How often each question that may be answered is answered in a dialogue.
 const ROUNDS_OF_DIALOGUES: usize = 5;
 /// Dialogues about what the story has just said.
@@ -26,7 +26,7 @@ const CHAINS: usize = 1500;
 const TOLD: usize = 3000;
 const SOLVED: usize = 6000;
 /// Letters, notices, stories.
-const TEXTS: usize = 10_500;
+const TEXTS: usize = 11_000;
 /// Documents kept as test text.
 const TEST_DOCUMENTS: usize = 400;
 

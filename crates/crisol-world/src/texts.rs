@@ -238,7 +238,7 @@ const TEXTS: &[&[&str]] = &[
     ],
     &[
         "a farmer, a pilot and a singer meet at {L}.|a painter, a baker and a dentist meet at {L}.|\
-         a trainer, a coach and a fisherman meet at {L}.",
+         a trainer, a coach and a dancer meet at {L}.",
         "the farmers bring {F}.|the cooks bring {F}.|the artists bring {F}.|the sailors bring {F}.",
         "they talk about their work.|they sing and dance.",
         "{P} takes a picture.|{P} listens to them.|",

@@ -114,17 +114,23 @@ fn talk(dice: &mut Dice) -> String {
 /// The right answer against, in turn: another value twice, what is asked said of another subject, and something else said
 /// of the subject. The last two are true and no answer to the question; a model that loses the thread says just these.
 fn fact_vote(facts: &[Fact], i: usize, side: Side, dice: &mut Dice) -> Vote {
-    let fact = *dice.pick(facts);
-    let related = |other: &&Fact| match i % 4 {
-        3 => other.subject == fact.subject && other.attribute != fact.attribute,
-        _ => other.attribute == fact.attribute && other.value != fact.value && other.value != fact.subject,
+    // Of some subjects nothing else may be told; then another fact is asked. Every attribute has two values or more.
+    let (fact, others) = loop {
+        let fact = *dice.pick(facts);
+        let related = |other: &&Fact| match i % 4 {
+            3 => other.subject == fact.subject && other.attribute != fact.attribute,
+            _ => {
+                other.attribute == fact.attribute && other.value != fact.value && other.value != fact.subject
+            }
+        };
+        let others: Vec<Fact> = facts.iter().filter(related).copied().collect();
+        if !others.is_empty() {
+            break (fact, others);
+        }
     };
-    let others: Vec<&Fact> = facts.iter().filter(related).collect();
-    let rejected = match (others.is_empty(), i % 4) {
-        // Nothing else of the subject may be told: a wrong value after all, and every attribute has two.
-        (true, _) => return fact_vote(facts, 0, side, dice),
-        (false, 0 | 1) => Fact { value: dice.pick(&others).value, ..fact },
-        (false, _) => **dice.pick(&others),
+    let rejected = match i % 4 {
+        0 | 1 => Fact { value: dice.pick(&others).value, ..fact },
+        _ => *dice.pick(&others),
     };
     let wording = wording(fact.attribute);
     let question = if side != Side::Train && dice.chance(0.5) {
