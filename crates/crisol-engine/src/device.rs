@@ -1,7 +1,10 @@
 //! Where memory and threads live.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
+use crate::cpu::product_rate;
+use crate::profile::Profile;
 use crate::{Workspace, parallel};
 
 /// A device is a value that is passed around, not a type parameter that leaks into models and phases.
@@ -19,6 +22,7 @@ pub struct Cpu {
     pool: Option<rayon::ThreadPool>,
     /// One per piece of work that runs at the same time, so at most one per thread.
     idle: Mutex<Vec<Workspace>>,
+    pub(crate) profile: Profile,
 }
 
 impl Device {
@@ -33,7 +37,7 @@ impl Device {
                 .build()
                 .expect("the operating system refused to start the device's threads")
         });
-        Device::Cpu(Arc::new(Cpu { pool, idle: Mutex::new(Vec::new()) }))
+        Device::Cpu(Arc::new(Cpu { pool, idle: Mutex::default(), profile: Profile::default() }))
     }
 
     /// Number of worker threads.
@@ -50,6 +54,24 @@ impl Device {
             *result = Some(self.with_workspace(|workspace| f(i, workspace)));
         });
         results.into_iter().map(|result| result.expect("every item was run")).collect()
+    }
+
+    /// Counts the time of every operation from now on, for benchmarks.
+    pub fn start_profile(&self) {
+        let Device::Cpu(cpu) = self;
+        cpu.profile.start();
+    }
+
+    /// Ends what [`Device::start_profile`] began: operations and the seconds they took, summed over threads.
+    pub fn stop_profile(&self) -> Vec<(&'static str, f64)> {
+        let Device::Cpu(cpu) = self;
+        cpu.profile.stop()
+    }
+
+    /// Operations per second of a product `[rows, inner] · [inner, cols]` that every thread computes for itself over and over
+    /// for `duration`, two per multiplication and addition. What large ones reach is what this machine can do.
+    pub fn product_rate(&self, [rows, inner, cols]: [usize; 3], duration: Duration) -> f64 {
+        self.map(self.threads(), |_, _| product_rate(rows, inner, cols, duration)).iter().sum()
     }
 
     /// Runs `f` within the device's threads; tells it whether there is more than one.

@@ -4,7 +4,8 @@
 //! The number of lanes depends on the size of the parameters only (bounded memory), never on the number
 //! of threads; the reduction over lanes has a fixed order. So 1 thread and 16 give the same bits.
 
-use crate::{Grads, Params, Workspace, parallel};
+use crate::profile::Part;
+use crate::{Device, Grads, Params, Workspace, parallel};
 
 /// More lanes than this cost more in zeroing and summing gradient copies than they win.
 const MOST_LANES: usize = 8;
@@ -40,10 +41,11 @@ impl Lanes {
     ) -> Result<(&mut Grads, Vec<T>), E> {
         let lanes = shards.clamp(1, self.grads.len());
         let device = self.grads[0].layout.device.clone();
+        let Device::Cpu(cpu) = &device;
         let mut work: Vec<(&mut Grads, Vec<Result<T, E>>)> =
             self.grads[..lanes].iter_mut().map(|grads| (grads, Vec::new())).collect();
         parallel::for_each(&device, &mut work, &|lane, (grads, results)| {
-            grads.zero();
+            cpu.profile.time(Part::LANES, 1, || grads.zero());
             device.with_workspace(|workspace| {
                 for shard in (lane..shards).step_by(lanes) {
                     let result = f(shard, workspace, grads);
@@ -61,7 +63,7 @@ impl Lanes {
             .map(|shard| results[shard % lanes].next().expect("lanes stop only at an error"))
             .collect::<Result<Vec<T>, E>>()?;
         let (sum, others) = self.grads[..lanes].split_first_mut().expect("there is always one lane");
-        sum.add_all(others);
+        cpu.profile.time(Part::LANES, device.threads(), || sum.add_all(others));
         Ok((sum, results))
     }
 }
@@ -69,7 +71,7 @@ impl Lanes {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Device, Init, ParamSpec, Role};
+    use crate::{Init, ParamSpec, Role};
 
     fn params(threads: usize) -> Params {
         let spec = ParamSpec { name: "w".into(), shape: vec![3, 2], init: Init::Ones, role: Role::Hidden };

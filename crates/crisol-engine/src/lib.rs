@@ -27,6 +27,7 @@ mod op;
 mod optimizer;
 mod parallel;
 mod params;
+mod profile;
 mod rope;
 mod tape;
 mod workspace;

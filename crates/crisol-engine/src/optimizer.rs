@@ -5,8 +5,9 @@
 use std::sync::Arc;
 
 use crate::params::Layout;
+use crate::profile::Part;
 use crate::workspace::Buffer;
-use crate::{Grads, ParamId, Params, Role, cpu, parallel};
+use crate::{Device, Grads, ParamId, Params, Role, cpu, parallel};
 
 /// What updates the matrices between hidden states; all else is AdamW's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +59,12 @@ impl Optimizer {
     /// One step; AdamW's has PyTorch's semantics (`torch.optim.AdamW` after `clip_grad_norm_`). Returns the gradient
     /// norm before clipping. If the norm is not finite nothing is changed, and it is returned for the caller to act on.
     pub fn step(&mut self, params: &mut Params, grads: &Grads, config: &OptimizerConfig) -> f64 {
+        let device = self.layout.device.clone();
+        let Device::Cpu(cpu) = &device;
+        cpu.profile.time(Part::OPTIMIZER, device.threads(), || self.update(params, grads, config))
+    }
+
+    fn update(&mut self, params: &mut Params, grads: &Grads, config: &OptimizerConfig) -> f64 {
         assert_eq!(self.layout.ranges, params.layout.ranges, "parameters of different shapes");
         assert_eq!(self.layout.ranges, grads.layout.ranges, "gradients of different shapes");
         let norm = grads.norm();

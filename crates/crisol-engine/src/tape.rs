@@ -7,6 +7,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use crate::op::{Op, Value};
+use crate::profile::Part;
 use crate::{Device, Grads, KvCache, ParamId, Params, Rope, Workspace, cpu};
 
 /// Up to this many logits a shard are kept for backward (8 MiB), so that memory does not grow with the vocabulary.
@@ -280,8 +281,9 @@ impl<'a> Tape<'a> {
         while let Some(mut op) = workspace.ops.pop() {
             let outputs = op.outputs();
             if outputs.into_iter().flatten().any(|var| !workspace.value_grads[var.0 as usize].is_empty()) {
-                let Device::Cpu(_) = self.params.device();
-                cpu::backward(&mut op, self.params, grads, workspace);
+                let Device::Cpu(device) = self.params.device();
+                let part = Part::backward(&op);
+                device.profile.time(part, 1, || cpu::backward(&mut op, self.params, grads, workspace));
             }
             // Whatever used these values comes later on the tape and is done.
             for var in outputs.into_iter().flatten() {
@@ -303,8 +305,8 @@ impl<'a> Tape<'a> {
 
     /// Computes an operation, and keeps it if the tape can go backward.
     fn record(&mut self, mut op: Op) {
-        let Device::Cpu(_) = self.params.device();
-        cpu::forward(&mut op, self.params, self.workspace);
+        let Device::Cpu(device) = self.params.device();
+        device.profile.time(Part::forward(&op), 1, || cpu::forward(&mut op, self.params, self.workspace));
         if self.training {
             self.workspace.ops.push(op);
         } else {

@@ -321,7 +321,7 @@ pub(crate) fn update_rule(settings: &OptimizerSettings, step: u64, total: u64) -
 }
 
 /// A model's shape, as the cost formulas want it.
-pub(crate) fn shape_of(config: &Config) -> ModelShape {
+pub fn shape_of(config: &Config) -> ModelShape {
     ModelShape {
         hidden: config.hidden_size,
         layers: config.num_hidden_layers,

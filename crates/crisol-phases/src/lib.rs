@@ -32,9 +32,9 @@ mod supervised;
 use std::path::{Path, PathBuf};
 
 pub use behaviours::answers;
-pub use context::Observer;
+pub use context::{Observer, shape_of};
 pub use data::DataSource;
-pub use machine::machine;
+pub use machine::{machine, peak_memory};
 pub use recipe::{Phase, Recipe, RecipeError, RunSettings, Split};
 pub use run::{RunOptions, assemble_report, holds_work, run, save_report};
 pub use settings::{

@@ -12,7 +12,7 @@ pub fn machine() -> String {
 }
 
 /// Largest resident memory of this process in bytes so far; 0 where the system does not say.
-pub(crate) fn peak_memory() -> u64 {
+pub fn peak_memory() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     status
         .lines()

@@ -19,6 +19,8 @@ mod swiglu;
 
 use std::mem::take;
 
+pub(crate) use self::gemm::product_rate;
+
 use self::gemm::{Mat, MatMut, gemm};
 use crate::op::{Op, Value};
 use crate::workspace::{Buffer, Pool};

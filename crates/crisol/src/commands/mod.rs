@@ -1,5 +1,6 @@
 //! The command line: what there is, and what several commands share.
 
+mod bench;
 mod chat;
 mod compare;
 mod completions;
@@ -68,6 +69,8 @@ enum Command {
     Report(report::ReportArgs),
     /// Look at training data, or export the embedded data set
     Data(data::DataArgs),
+    /// Measure how fast this machine trains and generates
+    Bench(bench::BenchArgs),
     /// Print a completion script for a shell
     Completions(completions::CompletionsArgs),
 }
@@ -88,6 +91,7 @@ impl Cli {
             Command::Score(args) => args.run(),
             Command::Report(args) => args.run(),
             Command::Data(args) => args.run(),
+            Command::Bench(args) => args.run(),
             Command::Completions(args) => args.run(),
         }
     }

@@ -1,0 +1,102 @@
+//! Where the time of a step goes: seconds per operation, summed over threads, for benchmarks.
+//!
+//! Switched off, as it is at first, it costs one load of a flag per operation.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Instant;
+
+use crate::op::Op;
+
+/// What time is counted under.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Part(usize);
+
+impl Part {
+    /// Gradient copies: zeroed before a step and summed after it.
+    pub(crate) const LANES: Part = Part(0);
+    /// The optimizer's step.
+    pub(crate) const OPTIMIZER: Part = Part(1);
+
+    pub(crate) fn forward(op: &Op) -> Part {
+        Part(2 + 2 * kind(op))
+    }
+
+    pub(crate) fn backward(op: &Op) -> Part {
+        Part(3 + 2 * kind(op))
+    }
+}
+
+fn kind(op: &Op) -> usize {
+    match op {
+        Op::Embedding { .. } => 0,
+        Op::Linear { .. } => 1,
+        Op::Add { .. } => 2,
+        Op::RmsNorm { .. } => 3,
+        Op::Rope { .. } => 4,
+        Op::Attention { .. } => 5,
+        Op::SwiGlu { .. } => 6,
+        Op::SelectRows { .. } => 7,
+        Op::TokenScores { .. } => 8,
+    }
+}
+
+/// Names of the parts, by number.
+const NAMES: [&str; 20] = [
+    "gradients zeroed and summed",
+    "optimizer",
+    "embedding forward",
+    "embedding backward",
+    "linear forward",
+    "linear backward",
+    "residual forward",
+    "residual backward",
+    "norm forward",
+    "norm backward",
+    "rope forward",
+    "rope backward",
+    "attention forward",
+    "attention backward",
+    "swiglu forward",
+    "swiglu backward",
+    "rows forward",
+    "rows backward",
+    "head and loss forward",
+    "head and loss backward",
+];
+
+/// Time by part.
+#[derive(Debug, Default)]
+pub(crate) struct Profile {
+    on: AtomicBool,
+    nanoseconds: [AtomicU64; NAMES.len()],
+}
+
+impl Profile {
+    /// Forgets what was counted, and counts from now on.
+    pub(crate) fn start(&self) {
+        for time in &self.nanoseconds {
+            time.store(0, Ordering::Relaxed);
+        }
+        self.on.store(true, Ordering::Relaxed);
+    }
+
+    /// Stops counting and returns the seconds of every part that took any.
+    pub(crate) fn stop(&self) -> Vec<(&'static str, f64)> {
+        self.on.store(false, Ordering::Relaxed);
+        let seconds = |time: &AtomicU64| time.load(Ordering::Relaxed) as f64 * 1e-9;
+        let parts = NAMES.into_iter().zip(self.nanoseconds.iter().map(seconds));
+        parts.filter(|&(_, seconds)| seconds > 0.0).collect()
+    }
+
+    /// Runs `f`, which keeps `threads` threads busy, and counts its time under `part`.
+    pub(crate) fn time<T>(&self, part: Part, threads: usize, f: impl FnOnce() -> T) -> T {
+        if !self.on.load(Ordering::Relaxed) {
+            return f();
+        }
+        let start = Instant::now();
+        let result = f();
+        let elapsed = start.elapsed().as_nanos() as u64 * threads as u64;
+        self.nanoseconds[part.0].fetch_add(elapsed, Ordering::Relaxed);
+        result
+    }
+}

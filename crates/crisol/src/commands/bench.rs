@@ -1,0 +1,470 @@
+//! `crisol bench`: how fast this machine trains and generates, on models of random weights.
+
+use std::str::FromStr;
+use std::time::{Duration, Instant};
+
+use clap::{Args, Subcommand};
+use crisol_engine::{Device, OptimizerConfig, Params, Rule};
+use crisol_model::{Architecture, Config, Head, Model, SamplingOptions, generate};
+use crisol_objectives::{BatchSize, next_token};
+use crisol_phases::{PhaseError, RunSettings, machine, peak_memory, shape_of};
+use crisol_text::{Example, Packed, pack};
+use crisol_train::{Output, Trainer};
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+
+use super::Threads;
+use crate::console::{print_json, print_line};
+use crate::error::CliError;
+
+const EXAMPLES: &str = "\
+Examples:
+  crisol bench train                             a training step of shape XS
+  crisol bench train --shape S --threads 1 --json
+  crisol bench train --shape S,T=2048,B=2        S with longer documents
+  crisol bench decode --shape S --batch 64       generation, 64 sequences at a time
+  crisol bench gemm --shape M                    the matrix products of shape M
+
+Shapes: XS is d=128,L=4,H=4,ff=352,V=2048,T=128,B=32; S is d=256,L=6,H=8,ff=704,V=4096,T=256,B=16; M is d=768,L=12,H=12,
+ff=2048,V=32000,T=512,B=2,head=untied. d is the width, L layers, H heads, kv key/value heads (as many as H unless given), ff
+the width inside the MLP, V the vocabulary, T tokens of a document, B documents of a batch. A list without a name changes XS.
+
+A multiplication and an addition are two operations, the backward pass counts twice the forward pass, and attention counts
+whole although its upper half is skipped, as in published figures; so does a share of the machine's peak, which is what
+large matrix products reach on as many threads. Machines are noisy: compare two commands by alternating them.";
+
+/// `crisol bench`.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct BenchArgs {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// Training steps: forward, backward, clip, AdamW
+    Train(TrainArgs),
+    /// Generation of many sequences at a time, with sampling
+    Decode(DecodeArgs),
+    /// The matrix products of a training step, one by one
+    Gemm(GemmArgs),
+}
+
+#[derive(Debug, Args)]
+struct Common {
+    /// XS, S, M, or changes to one of them (see below)
+    #[arg(long, default_value = "XS")]
+    shape: Shape,
+    /// Measure for about this long
+    #[arg(long, value_name = "SECONDS", default_value_t = 10.0, value_parser = seconds)]
+    seconds: f64,
+    #[command(flatten)]
+    threads: Threads,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+struct TrainArgs {
+    #[command(flatten)]
+    common: Common,
+    /// Documents of 1 to T tokens, as many tokens in all, instead of equally long ones
+    #[arg(long)]
+    mixed: bool,
+}
+
+#[derive(Debug, Args)]
+struct DecodeArgs {
+    #[command(flatten)]
+    common: Common,
+    /// Sequences at a time
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..))]
+    batch: u16,
+}
+
+#[derive(Debug, Args)]
+struct GemmArgs {
+    #[command(flatten)]
+    common: Common,
+}
+
+/// Longest measurement that makes sense, an hour.
+const LONGEST: f64 = 3600.0;
+
+fn seconds(text: &str) -> Result<f64, String> {
+    let number = text.parse().ok().filter(|s| *s > 0.0 && *s <= LONGEST);
+    number.ok_or(format!("a number of seconds above 0 and up to {LONGEST} is needed"))
+}
+
+/// The shape of a model and of its batches.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+struct Shape {
+    d: usize,
+    #[serde(rename = "L")]
+    layers: usize,
+    #[serde(rename = "H")]
+    heads: usize,
+    kv: usize,
+    ff: usize,
+    #[serde(rename = "V")]
+    vocab: usize,
+    #[serde(rename = "T")]
+    tokens: usize,
+    #[serde(rename = "B")]
+    batch: usize,
+    tied: bool,
+}
+
+const XS: Shape =
+    Shape { d: 128, layers: 4, heads: 4, kv: 4, ff: 352, vocab: 2048, tokens: 128, batch: 32, tied: true };
+const S: Shape =
+    Shape { d: 256, layers: 6, heads: 8, kv: 8, ff: 704, vocab: 4096, tokens: 256, batch: 16, tied: true };
+const M: Shape = Shape {
+    d: 768,
+    layers: 12,
+    heads: 12,
+    kv: 12,
+    ff: 2048,
+    vocab: 32_000,
+    tokens: 512,
+    batch: 2,
+    tied: false,
+};
+
+impl FromStr for Shape {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Shape, String> {
+        let mut shape = XS;
+        let mut kv = None;
+        for (i, part) in text.split(',').map(str::trim).enumerate() {
+            match (i, part.split_once('=')) {
+                (0, None) => {
+                    shape = match part {
+                        "XS" => XS,
+                        "S" => S,
+                        "M" => M,
+                        _ => {
+                            return Err(
+                                "a shape starts with XS, S or M, or is a list such as d=256,L=6".into()
+                            );
+                        }
+                    };
+                }
+                (_, Some(("head", "tied"))) => shape.tied = true,
+                (_, Some(("head", "untied"))) => shape.tied = false,
+                (_, Some((key, value))) => {
+                    let value: usize = value.parse().map_err(|_| format!("{key} needs a whole number"))?;
+                    match key {
+                        "d" => shape.d = value,
+                        "L" => shape.layers = value,
+                        "H" => shape.heads = value,
+                        "kv" => kv = Some(value),
+                        "ff" => shape.ff = value,
+                        "V" => shape.vocab = value,
+                        "T" => shape.tokens = value,
+                        "B" => shape.batch = value,
+                        _ => return Err(format!("{key:?} is none of d, L, H, kv, ff, V, T, B and head")),
+                    }
+                }
+                _ => return Err(format!("{part:?} is no KEY=VALUE")),
+            }
+        }
+        shape.kv = kv.unwrap_or(shape.heads);
+        if shape.tokens < 2 || shape.batch == 0 {
+            return Err("a batch needs a document of two tokens".into());
+        }
+        if shape.heads == 0 || !shape.d.is_multiple_of(shape.heads) {
+            return Err(format!("{} heads cannot share a width of {}", shape.heads, shape.d));
+        }
+        shape.config().validate().map_err(|error| error.to_string())?;
+        Ok(shape)
+    }
+}
+
+impl Shape {
+    fn config(&self) -> Config {
+        let heads = self.heads;
+        Config {
+            head: Head::Language { tied: self.tied },
+            num_key_value_heads: self.kv,
+            max_position_embeddings: self.tokens.max(PROMPT + NEW),
+            ..Config::new(Architecture::Llama, self.vocab, self.d, self.layers, heads, self.ff)
+        }
+    }
+
+    fn model(&self, device: &Device) -> Result<(Model, Params), CliError> {
+        Ok(Model::init(self.config(), device, 0)?)
+    }
+
+    /// `count` token ids without a pattern, from number `start` on.
+    fn ids(&self, start: usize, count: usize) -> Vec<u32> {
+        // Knuth's multiplicative hash (The Art of Computer Programming, volume 3, section 6.4).
+        let id = |i: usize| (i as u32).wrapping_mul(2_654_435_761) as usize % self.vocab;
+        (start..start + count).map(|i| id(i) as u32).collect()
+    }
+}
+
+impl BenchArgs {
+    pub(crate) fn run(self) -> Result<(), CliError> {
+        match self.what {
+            What::Train(args) => train(&args),
+            What::Decode(args) => decode(&args),
+            What::Gemm(args) => gemm(&args),
+        }
+    }
+}
+
+/// Steps before the clock starts: memory is allocated in the first.
+const WARM_UP: usize = 2;
+const LEAST_STEPS: usize = 3;
+
+/// What a training step took.
+#[derive(Serialize)]
+struct Training {
+    machine: String,
+    threads: usize,
+    shape: Shape,
+    mixed: bool,
+    steps: usize,
+    tokens_per_second: f64,
+    gflops: f64,
+    peak_gflops: f64,
+    peak_fraction: f64,
+    peak_memory_bytes: u64,
+    per_op: Map<String, Value>,
+}
+
+fn train(args: &TrainArgs) -> Result<(), CliError> {
+    let Common { shape, seconds, threads, json } = &args.common;
+    let device = threads.device();
+    let (model, params) = shape.model(&device)?;
+    let cost = shape_of(model.config());
+    let mut trainer = Trainer::new(model, params);
+    let lengths = if args.mixed { mixed_lengths(shape) } else { vec![shape.tokens; shape.batch] };
+    let shards = shards(shape, &lengths);
+    let tokens: usize = lengths.iter().sum();
+    let size = shards.iter().fold(BatchSize::default(), |mut sum, shard| {
+        sum += BatchSize::of(&shard.row_offsets);
+        sum
+    });
+    let config = OptimizerConfig {
+        rule: Rule::AdamW,
+        lr: 1e-4,
+        beta1: 0.9,
+        beta2: 0.95,
+        eps: 1e-8,
+        weight_decay: 0.1,
+        max_grad_norm: Some(1.0),
+    };
+    let output = Output::TokenScores { logit_scale: 1.0, entropy: false };
+    let mut step = || {
+        let step = trainer.step(&shards, output, &config, |_, scores| next_token::loss(scores, size));
+        step.map_err(PhaseError::from)
+    };
+    for _ in 0..WARM_UP {
+        step()?;
+    }
+    device.start_profile();
+    let mut times = Vec::new();
+    while times.len() < LEAST_STEPS || times.iter().sum::<f64>() < *seconds {
+        let start = Instant::now();
+        step()?;
+        times.push(start.elapsed().as_secs_f64());
+    }
+    let steps = times.len();
+    let mut per_op = device.stop_profile();
+    per_op.sort_by(|a, b| b.1.total_cmp(&a.1));
+    let peak_memory_bytes = peak_memory();
+    let tokens_per_second = tokens as f64 / median(&mut times);
+    // A token stands in a document as long as its own.
+    let context = lengths.iter().map(|n| (n * n) as f64).sum::<f64>() / tokens as f64;
+    let gflops = tokens_per_second * cost.training_flops_per_token(context) * 1e-9;
+    let peak_gflops = device.product_rate(PEAK_PRODUCT, PEAK_TIME) * 1e-9;
+    let result = Training {
+        machine: machine(),
+        threads: device.threads(),
+        shape: shape.clone(),
+        mixed: args.mixed,
+        steps,
+        tokens_per_second,
+        gflops,
+        peak_gflops,
+        peak_fraction: gflops / peak_gflops,
+        peak_memory_bytes,
+        per_op: per_op.iter().map(|&(name, s)| (name.to_owned(), json!(s / steps as f64))).collect(),
+    };
+    if *json {
+        return print_json(&result);
+    }
+    print_line(format_args!("{} on {} threads, median of {steps} steps", result.machine, result.threads))?;
+    print_line(format_args!(
+        "{tokens_per_second:.0} tokens/s, {gflops:.1} GFLOP/s ({:.0} % of the {peak_gflops:.0} that large products reach), \
+         at most {:.0} MB",
+        100.0 * result.peak_fraction,
+        peak_memory_bytes as f64 * 1e-6
+    ))?;
+    let total: f64 = per_op.iter().map(|(_, seconds)| seconds).sum();
+    for (name, seconds) in per_op {
+        let milliseconds = 1e3 * seconds / steps as f64;
+        print_line(format_args!("{name:<28} {milliseconds:>9.3} ms {:>5.1} %", 100.0 * seconds / total))?;
+    }
+    Ok(())
+}
+
+/// A product large enough to show what the machine can do, and small enough to stay in its caches.
+const PEAK_PRODUCT: [usize; 3] = [512, 512, 512];
+const PEAK_TIME: Duration = Duration::from_secs(1);
+
+/// Lengths from 1 to T in equal steps and out of order, as many tokens as a batch of equal lengths.
+fn mixed_lengths(shape: &Shape) -> Vec<usize> {
+    let mut rest = shape.batch * shape.tokens;
+    let mut lengths = Vec::new();
+    // Multiples of the golden ratio fill an interval evenly.
+    for i in 1.. {
+        if rest == 0 {
+            break;
+        }
+        let share = (f64::from(i) * 0.618_033_988_749_895).fract();
+        let length = (2 + (share * (shape.tokens - 1) as f64) as usize).min(rest);
+        // A single token predicts nothing; it joins the document before it.
+        let length = if rest - length == 1 { length + 1 } else { length };
+        lengths.push(length);
+        rest -= length;
+    }
+    lengths
+}
+
+fn shards(shape: &Shape, lengths: &[usize]) -> Vec<Packed> {
+    let mut start = 0;
+    let documents: Vec<Example> = lengths
+        .iter()
+        .map(|&length| {
+            start += length;
+            Example { ids: shape.ids(start, length), trained: vec![true; length] }
+        })
+        .collect();
+    let packed = |members: Vec<usize>| {
+        let mut shard = Packed::new();
+        for i in members {
+            shard.push(&documents[i]);
+        }
+        shard
+    };
+    pack(lengths, RunSettings::default().shard_tokens).into_iter().map(packed).collect()
+}
+
+/// Tokens of a prompt, and new tokens of each sequence.
+const PROMPT: usize = 16;
+const NEW: usize = 128;
+
+fn decode(args: &DecodeArgs) -> Result<(), CliError> {
+    let Common { shape, seconds, threads, json } = &args.common;
+    let device = threads.device();
+    let (model, params) = shape.model(&device)?;
+    let batch = usize::from(args.batch);
+    let prompts: Vec<Vec<u32>> = (0..batch).map(|i| shape.ids(i * PROMPT, PROMPT)).collect();
+    let options = |max_new_tokens| SamplingOptions { max_new_tokens, ..SamplingOptions::default() };
+    generate(&model, &params, &prompts, &options(4))?;
+    let mut times = Vec::new();
+    while times.len() < LEAST_STEPS || times.iter().sum::<f64>() < *seconds {
+        let start = Instant::now();
+        generate(&model, &params, &prompts, &options(NEW))?;
+        times.push(start.elapsed().as_secs_f64());
+    }
+    let runs = times.len();
+    let tokens_per_second = (batch * NEW) as f64 / median(&mut times);
+    let bytes = peak_memory();
+    if *json {
+        return print_json(&json!({
+            "machine": machine(),
+            "threads": device.threads(),
+            "shape": shape,
+            "batch": batch,
+            "prompt_tokens": PROMPT,
+            "new_tokens": NEW,
+            "tokens_per_second": tokens_per_second,
+            "peak_memory_bytes": bytes,
+        }));
+    }
+    print_line(format_args!("{} on {} threads, median of {runs} runs", machine(), device.threads()))?;
+    print_line(format_args!(
+        "{tokens_per_second:.0} new tokens/s, {batch} sequences of {PROMPT} + {NEW} tokens, at most {:.0} MB",
+        bytes as f64 * 1e-6
+    ))
+}
+
+fn gemm(args: &GemmArgs) -> Result<(), CliError> {
+    let Common { shape, seconds, threads, json } = &args.common;
+    let device = threads.device();
+    let rows = RunSettings::default().shard_tokens.min(shape.batch * shape.tokens);
+    let Shape { d, ff, vocab, .. } = *shape;
+    let products = [
+        ("large", PEAK_PRODUCT),
+        ("projection", [rows, d, d]),
+        ("projection's weight gradient", [d, rows, d]),
+        ("MLP in", [rows, d, ff]),
+        ("MLP out", [rows, ff, d]),
+        ("MLP's weight gradient", [ff, rows, d]),
+        ("head", [rows, d, vocab]),
+    ];
+    let time = Duration::from_secs_f64(seconds / products.len() as f64);
+    let rates: Vec<(&str, [usize; 3], f64)> = products
+        .into_iter()
+        .map(|(name, sizes)| (name, sizes, device.product_rate(sizes, time) * 1e-9))
+        .collect();
+    if *json {
+        let products: Vec<Value> = rates
+            .iter()
+            .map(|(name, [rows, inner, cols], gflops)| {
+                json!({ "name": name, "rows": rows, "inner": inner, "cols": cols, "gflops": gflops })
+            })
+            .collect();
+        return print_json(&json!({
+            "machine": machine(),
+            "threads": device.threads(),
+            "shape": shape,
+            "products": products,
+        }));
+    }
+    print_line(format_args!("{} on {} threads", machine(), device.threads()))?;
+    for (name, [rows, inner, cols], gflops) in rates {
+        print_line(format_args!("{name:<30} {rows:>5} x {inner:>5} x {cols:>5} {gflops:>8.1} GFLOP/s"))?;
+    }
+    Ok(())
+}
+
+/// The middle of the times (the upper one of two).
+fn median(times: &mut [f64]) -> f64 {
+    times.sort_by(f64::total_cmp);
+    times[times.len() / 2]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shapes_are_named_or_spelled_out() {
+        assert_eq!("M".parse(), Ok(M));
+        assert_eq!("d=128,L=4".parse(), Ok(XS));
+        let long: Shape = "S,T=2048,B=2,kv=2,head=untied".parse().unwrap();
+        assert_eq!(long, Shape { tokens: 2048, batch: 2, kv: 2, tied: false, ..S });
+        for wrong in
+            ["", "L", "S,M", "S,T", "S,T=x", "S,x=1", "S,B=0", "S,T=1", "H=0", "H=3", "d=-1", "head=no"]
+        {
+            assert!(wrong.parse::<Shape>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn mixed_documents_are_as_many_tokens_and_each_predicts_one() {
+        for shape in [XS, S, M, Shape { tokens: 2, batch: 1, ..XS }] {
+            let lengths = mixed_lengths(&shape);
+            assert_eq!(lengths.iter().sum::<usize>(), shape.batch * shape.tokens);
+            assert!(lengths.iter().all(|&n| n >= 2 && n <= shape.tokens + 1), "{lengths:?}");
+        }
+    }
+}
