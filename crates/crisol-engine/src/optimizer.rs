@@ -91,7 +91,7 @@ impl Optimizer {
         parallel::sum_chunks(
             &self.layout.device,
             self.layout.len,
-            [&mut *params.data, &mut *self.first, &mut *self.second],
+            [params.data_mut(), &mut *self.first, &mut *self.second],
             &|chunk, [p, m, v]| {
                 for (segment, id) in self.layout.segments(chunk.clone()) {
                     let part = segment.start - chunk.start..segment.end - chunk.start;

@@ -3,12 +3,14 @@
 //! One allocation makes AdamW, the global norm, reduction over lanes and checkpoints single passes.
 
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use crate::workspace::Buffer;
+use crate::cpu::Mat;
+use crate::cpu::packed::{Packed, pack, packed_len};
+use crate::workspace::{Buffer, Pool};
 use crate::{Device, cpu, parallel};
 
 /// Parameters start at multiples of this many scalars (a cache line).
@@ -97,7 +99,48 @@ impl Layout {
 #[derive(Debug)]
 pub struct Params {
     pub(crate) layout: Arc<Layout>,
-    pub(crate) data: Buffer<f32>,
+    data: Buffer<f32>,
+    packed: PackedMatrices,
+}
+
+/// Which way round a weight stands on the right of a product.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Way {
+    /// `[in, out]`, for outputs from inputs.
+    Forward = 0,
+    /// `[out, in]`, for gradients of inputs from those of outputs.
+    Backward = 1,
+}
+
+/// Weights laid out for products, each when it is first asked for, until parameters change.
+#[derive(Debug)]
+struct PackedMatrices {
+    /// By parameter and [`Way`].
+    cells: Vec<[OnceLock<Buffer<f32>>; 2]>,
+    /// Memory of those that were forgotten.
+    spare: Mutex<Pool<f32>>,
+}
+
+impl PackedMatrices {
+    fn new(params: usize) -> PackedMatrices {
+        PackedMatrices { cells: (0..params).map(|_| Default::default()).collect(), spare: Mutex::default() }
+    }
+
+    fn forget(&mut self) {
+        let spare = self.spare.get_mut().unwrap_or_else(PoisonError::into_inner);
+        for buffer in self.cells.iter_mut().flatten().filter_map(OnceLock::take) {
+            spare.give(buffer);
+        }
+    }
+
+    fn get(&self, id: ParamId, way: Way, mat: Mat<'_>) -> &[f32] {
+        self.cells[id.0 as usize][way as usize].get_or_init(|| {
+            let len = packed_len(mat.row_count(), mat.col_count());
+            let mut panels = self.spare.lock().unwrap_or_else(PoisonError::into_inner).take(len);
+            pack(mat, &mut panels);
+            panels
+        })
+    }
 }
 
 impl Params {
@@ -105,7 +148,12 @@ impl Params {
     pub fn zeros(device: &Device, specs: Vec<ParamSpec>) -> Params {
         let layout = Arc::new(Layout::new(device, specs));
         let data = Buffer::zeros(layout.len);
-        Params { layout, data }
+        Params::of(layout, data)
+    }
+
+    fn of(layout: Arc<Layout>, data: Buffer<f32>) -> Params {
+        let packed = PackedMatrices::new(layout.specs.len());
+        Params { layout, data, packed }
     }
 
     /// Parameters initialised as their specs say; the same seed gives the same bits. Each parameter has
@@ -167,7 +215,7 @@ impl Params {
     /// Overwrites one parameter from the host; `values.len()` must be the parameter's size.
     pub fn write(&mut self, id: ParamId, values: &[f32]) {
         let range = self.layout.range(id);
-        self.data[range].copy_from_slice(values);
+        self.data_mut()[range].copy_from_slice(values);
     }
 
     /// A copy on the same device (e.g. a frozen reference policy).
@@ -175,13 +223,30 @@ impl Params {
     pub fn duplicate(&self) -> Params {
         let mut data = Buffer::zeros(self.layout.len);
         data.copy_from_slice(&self.data);
-        Params { layout: Arc::clone(&self.layout), data }
+        Params::of(Arc::clone(&self.layout), data)
     }
 
     /// Overwrites all parameters by those of `other`, which must have the same shapes.
     pub fn copy_from(&mut self, other: &Params) {
         assert_eq!(self.layout.ranges, other.layout.ranges, "parameters of different shapes");
-        self.data.copy_from_slice(&other.data);
+        self.data_mut().copy_from_slice(&other.data);
+    }
+
+    /// All parameters, to be changed.
+    pub(crate) fn data_mut(&mut self) -> &mut [f32] {
+        self.packed.forget();
+        &mut self.data
+    }
+
+    /// A weight as the right side of a product.
+    pub(crate) fn packed(&self, id: ParamId, way: Way) -> Packed<'_> {
+        let (out_dim, in_dim) = self.matrix_shape(id);
+        let weight = Mat::new(self.slice(id), out_dim, in_dim);
+        let mat = match way {
+            Way::Forward => weight.t(),
+            Way::Backward => weight,
+        };
+        Packed::new(self.packed.get(id, way, mat), mat.row_count(), mat.col_count())
     }
 
     pub(crate) fn slice(&self, id: ParamId) -> &[f32] {

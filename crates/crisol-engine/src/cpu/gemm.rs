@@ -49,6 +49,24 @@ impl<'a> Mat<'a> {
     pub(crate) fn col_count(self) -> usize {
         self.cols
     }
+
+    /// Distance of neighbours in a column and in a row.
+    pub(crate) fn strides(self) -> (usize, usize) {
+        (self.row_stride, self.col_stride)
+    }
+
+    /// The slice that starts with element `(row, depth.start)` and is known to hold `rows` rows of `depth`.
+    pub(crate) fn tile(self, row: usize, rows: usize, depth: Range<usize>) -> &'a [f32] {
+        assert!(
+            row + rows <= self.rows && depth.end <= self.cols,
+            "{rows} rows from {row}, columns {depth:?}"
+        );
+        let at = |row: usize, col: usize| row * self.row_stride + col * self.col_stride;
+        if rows == 0 || depth.is_empty() {
+            return &[];
+        }
+        &self.data[at(row, depth.start)..=at(row + rows - 1, depth.end - 1)]
+    }
 }
 
 /// A row-major matrix to write to.
@@ -68,6 +86,20 @@ impl<'a> MatMut<'a> {
     /// Row-major, rows `row_stride` apart.
     pub(crate) fn strided(data: &'a mut [f32], rows: usize, cols: usize, row_stride: usize) -> MatMut<'a> {
         MatMut { data, rows, cols, row_stride }
+    }
+
+    pub(crate) fn row_count(&self) -> usize {
+        self.rows
+    }
+
+    pub(crate) fn col_count(&self) -> usize {
+        self.cols
+    }
+
+    /// Some columns of one row.
+    pub(crate) fn row_mut(&mut self, row: usize, columns: Range<usize>) -> &mut [f32] {
+        assert!(row < self.rows && columns.end <= self.cols, "row {row}, columns {columns:?}");
+        &mut self.data[row * self.row_stride..][columns]
     }
 }
 

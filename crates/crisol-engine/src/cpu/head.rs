@@ -2,8 +2,9 @@
 //! fused over blocks of rows and chunks of the vocabulary, so that logits need not exist whole. Where there are few, they
 //! may be kept for backward, block by block, which saves one matrix product in four.
 
-use super::gemm::{Mat, MatMut, gemm};
+use super::gemm::{Mat, MatMut};
 use super::math::{LANES, exp, fma, max, sum_lanes, vectorised};
+use super::packed::{Packed, pack, packed_len, product};
 use crate::workspace::{Buffer, Pool};
 
 /// Rows and vocabulary entries whose logits exist at a time: half a megabyte, a part of the second-level cache.
@@ -23,7 +24,10 @@ pub(crate) struct Scores<'a> {
 /// What backward needs.
 pub(crate) struct Saved<'a> {
     pub(crate) x: &'a [f32],
-    pub(crate) head: Mat<'a>,
+    /// `[vocab, dim]`.
+    pub(crate) head: Packed<'a>,
+    /// `[dim, vocab]`, where logits were not kept.
+    pub(crate) transposed_head: Option<Packed<'a>>,
     pub(crate) targets: &'a [u32],
     pub(crate) scale: f32,
     pub(crate) lse: &'a [f32],
@@ -66,17 +70,17 @@ impl<'a> Blocks<'a> {
     }
 }
 
-/// Log-probability of each row's target, entropy if asked for, and log-sum-exp of the scaled logits.
+/// `head` is `[dim, vocab]`. Log-probability of each row's target, entropy if asked for, and log-sum-exp of the scaled logits.
 pub(crate) fn forward(
     x: &[f32],
-    head: Mat<'_>,
+    head: Packed<'_>,
     targets: &[u32],
     scale: f32,
     scores: Scores<'_>,
     floats: &mut Pool<f32>,
 ) {
     let Scores { logp, entropy, lse, kept_logits, with_entropy } = scores;
-    let (vocab, dim) = (head.row_count(), head.col_count());
+    let (dim, vocab) = (head.row_count(), head.col_count());
     let x = Mat::new(x, targets.len(), dim);
     let mut blocks_of_logits = Blocks::new(kept_logits, targets.len(), vocab, floats);
     let mut largest = floats.take(ROWS);
@@ -90,7 +94,7 @@ pub(crate) fn forward(
         for chunk in blocks(vocab, CHUNK) {
             let logits = blocks_of_logits.next(rows.len() * chunk.len());
             let z = MatMut::new(logits, rows.len(), chunk.len());
-            gemm(z, false, scale, x.rows(rows.clone()), head.rows(chunk.clone()).t());
+            product(z, false, scale, x.rows(rows.clone()), head.cols(chunk.clone()));
             for ((logits, &target), logp) in
                 logits.chunks_exact(chunk.len()).zip(&targets[rows.clone()]).zip(&mut logp[rows.clone()])
             {
@@ -132,19 +136,22 @@ pub(crate) fn backward(
     dhead: &mut [f32],
     floats: &mut Pool<f32>,
 ) {
-    let &Saved { x, head, targets, scale, lse, entropy } = saved;
+    let &Saved { x, head, transposed_head, targets, scale, lse, entropy } = saved;
     let (vocab, dim) = (head.row_count(), head.col_count());
     let x = Mat::new(x, targets.len(), dim);
-    let kept = !kept_logits.is_empty();
     let mut blocks_of_logits = Blocks::new(kept_logits, targets.len(), vocab, floats);
+    let mut panels = floats.take(packed_len(ROWS.min(targets.len()), dim));
     for rows in blocks(targets.len(), ROWS) {
         let x = x.rows(rows.clone());
+        let panels = &mut panels[..packed_len(rows.len(), dim)];
+        pack(x, panels);
+        let packed_x = Packed::new(panels, rows.len(), dim);
         let lse = &lse[rows.clone()];
         for chunk in blocks(vocab, CHUNK) {
             let logits = blocks_of_logits.next(rows.len() * chunk.len());
-            let head = head.rows(chunk.clone());
-            if !kept {
-                gemm(MatMut::new(logits, rows.len(), chunk.len()), false, scale, x, head.t());
+            if let Some(head) = transposed_head {
+                let z = MatMut::new(logits, rows.len(), chunk.len());
+                product(z, false, scale, x, head.cols(chunk.clone()));
             }
             // ∂logp/∂z = onehot - p and ∂H/∂z = -p·(log p + H)
             match (dlogp, dentropy) {
@@ -176,11 +183,12 @@ pub(crate) fn backward(
             }
             let dz = Mat::new(logits, rows.len(), chunk.len());
             let dx = MatMut::new(&mut dx[rows.start * dim..rows.end * dim], rows.len(), dim);
-            gemm(dx, accumulate || chunk.start > 0, scale, dz, head);
+            product(dx, accumulate || chunk.start > 0, scale, dz, head.rows(chunk.clone()));
             let dhead = MatMut::new(&mut dhead[chunk.start * dim..chunk.end * dim], chunk.len(), dim);
-            gemm(dhead, true, scale, dz.t(), x);
+            product(dhead, true, scale, dz.t(), packed_x);
         }
     }
+    floats.give(panels);
     blocks_of_logits.recycle(floats);
 }
 
@@ -285,7 +293,13 @@ mod tests {
             let seed: Vec<f32> = (0..rows).map(number).collect();
             for with_entropy in [false, true] {
                 let run = |kept: usize| {
-                    let head = Mat::new(&weights, vocab, dim);
+                    let weights = Mat::new(&weights, vocab, dim);
+                    let [mut head, mut transposed] =
+                        [(vocab, dim), (dim, vocab)].map(|(rows, cols)| vec![0.0; packed_len(rows, cols)]);
+                    pack(weights, &mut head);
+                    pack(weights.t(), &mut transposed);
+                    let (head, transposed) =
+                        (Packed::new(&head, vocab, dim), Packed::new(&transposed, dim, vocab));
                     let mut floats = Pool::default();
                     let mut kept = vec![0.0; kept];
                     let [mut logp, mut entropy, mut lse] = [(); 3].map(|()| vec![0.0; rows]);
@@ -296,10 +310,17 @@ mod tests {
                         kept_logits: &mut kept,
                         with_entropy,
                     };
-                    forward(&x, head, &targets, 0.7, scores, &mut floats);
-                    let (mut dx, mut dhead) = (vec![0.0; x.len()], vec![0.0; weights.len()]);
-                    let saved =
-                        Saved { x: &x, head, targets: &targets, scale: 0.7, lse: &lse, entropy: &entropy };
+                    forward(&x, transposed, &targets, 0.7, scores, &mut floats);
+                    let (mut dx, mut dhead) = (vec![0.0; x.len()], vec![0.0; vocab * dim]);
+                    let saved = Saved {
+                        x: &x,
+                        head,
+                        transposed_head: kept.is_empty().then_some(transposed),
+                        targets: &targets,
+                        scale: 0.7,
+                        lse: &lse,
+                        entropy: &entropy,
+                    };
                     let dentropy = if with_entropy { &seed[..] } else { &[] };
                     backward(&saved, &mut kept, &seed, dentropy, &mut dx, false, &mut dhead, &mut floats);
                     [logp, entropy, lse, dx, dhead]

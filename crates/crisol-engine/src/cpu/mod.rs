@@ -14,6 +14,7 @@ pub(crate) mod math;
 pub(crate) mod muon;
 mod norm;
 pub(crate) mod optimizer;
+pub(crate) mod packed;
 mod rope;
 mod swiglu;
 
@@ -21,8 +22,11 @@ use std::mem::take;
 
 pub(crate) use self::gemm::product_rate;
 
-use self::gemm::{Mat, MatMut, gemm};
+pub(crate) use self::gemm::Mat;
+use self::gemm::MatMut;
+use self::packed::{Packed, pack, packed_len, product};
 use crate::op::{Op, Value};
+use crate::params::Way;
 use crate::workspace::{Buffer, Pool};
 use crate::{Attention, Grads, KvCache, Params, Var, Workspace};
 
@@ -55,8 +59,7 @@ pub(crate) fn forward(op: &mut Op, params: &Params, workspace: &mut Workspace) {
             let (out_dim, in_dim) = params.matrix_shape(*weight);
             let rows = values[x.0 as usize].rows;
             let x = Mat::new(data(values, *x), rows, in_dim);
-            let w = Mat::new(params.slice(*weight), out_dim, in_dim);
-            gemm(MatMut::new(&mut y, rows, out_dim), false, 1.0, x, w.t());
+            product(MatMut::new(&mut y, rows, out_dim), false, 1.0, x, params.packed(*weight, Way::Forward));
             if let Some(bias) = bias {
                 for row in y.chunks_exact_mut(out_dim) {
                     math::add_assign(row, params.slice(*bias));
@@ -99,8 +102,7 @@ pub(crate) fn forward(op: &mut Op, params: &Params, workspace: &mut Workspace) {
         Op::TokenScores { x, head, targets, scale, with_entropy, lse, logits, logp, entropy } => {
             let mut logp_data = take_data(values, *logp);
             let mut entropy_data = take_data(values, *entropy);
-            let (vocab, dim) = params.matrix_shape(*head);
-            let head = Mat::new(params.slice(*head), vocab, dim);
+            let head = params.packed(*head, Way::Forward);
             let scores = head::Scores {
                 logp: &mut logp_data,
                 entropy: &mut entropy_data,
@@ -157,12 +159,15 @@ pub(crate) fn backward(op: &mut Op, params: &Params, grads: &mut Grads, workspac
             let (out_dim, in_dim) = params.matrix_shape(*weight);
             let rows = values[x.0 as usize].rows;
             let dy_mat = Mat::new(&dy, rows, out_dim);
-            let w = Mat::new(params.slice(*weight), out_dim, in_dim);
+            let w = params.packed(*weight, Way::Backward);
             let (mut dx, accumulate) = take_grad(value_grads, values, *x, floats);
-            gemm(MatMut::new(&mut dx, rows, in_dim), accumulate, 1.0, dy_mat, w);
+            product(MatMut::new(&mut dx, rows, in_dim), accumulate, 1.0, dy_mat, w);
             value_grads[x.0 as usize] = dx;
-            let x = Mat::new(data(values, *x), rows, in_dim);
-            gemm(MatMut::new(grads.slice_mut(*weight), out_dim, in_dim), true, 1.0, dy_mat.t(), x);
+            let mut panels = floats.take(packed_len(rows, in_dim));
+            pack(Mat::new(data(values, *x), rows, in_dim), &mut panels);
+            let dw = MatMut::new(grads.slice_mut(*weight), out_dim, in_dim);
+            product(dw, true, 1.0, dy_mat.t(), Packed::new(&panels, rows, in_dim));
+            floats.give(panels);
             if let Some(bias) = bias {
                 let db = grads.slice_mut(*bias);
                 for row in dy.chunks_exact(out_dim) {
@@ -230,10 +235,10 @@ pub(crate) fn backward(op: &mut Op, params: &Params, grads: &mut Grads, workspac
                 "a gradient of an entropy that was not asked for would be lost"
             );
             let (mut dx, accumulate) = take_grad(value_grads, values, *x, floats);
-            let (vocab, dim) = params.matrix_shape(*head);
             let saved = head::Saved {
                 x: data(values, *x),
-                head: Mat::new(params.slice(*head), vocab, dim),
+                head: params.packed(*head, Way::Backward),
+                transposed_head: (logits.is_empty()).then(|| params.packed(*head, Way::Forward)),
                 targets,
                 scale: *scale,
                 lse,
