@@ -1,7 +1,8 @@
 //! The operations on the CPU: this file moves values in and out, each kernel has a file of its own.
 //!
 //! Kernels are single-threaded; threads work on different shards. They are plain loops over slices which the
-//! compiler vectorises, once per instruction set (see [`math`]), around the matrix products of the `gemm` crate.
+//! compiler vectorises, once per instruction set (see [`math`]), around matrix products: [`packed`] for those with weights, the
+//! `gemm` crate for the rest.
 
 // Kernels must inline into the function that is compiled for the instruction set.
 #![allow(clippy::inline_always)]
