@@ -20,7 +20,7 @@ const REFUSED_LATER: f64 = 1.0 / 4.0;
 
 /// Share of the worked solutions of the cold start that leap to the result instead of writing out every step:
 /// hands differ. GRPO has something to discover only if both are sampled and one pays.
-pub const LEAPS_IN_COLD_START: f64 = 0.55;
+pub const LEAPS_IN_COLD_START: f64 = 0.65;
 
 /// A conversation: roles alternate between user and assistant.
 #[derive(Clone, PartialEq, Eq)]
@@ -239,9 +239,9 @@ pub(crate) fn rlhf() -> Vec<(String, &'static str)> {
     let mut dice = Dice::new("rlhf");
     let mut all: Vec<(String, &'static str)> = Vec::new();
     for kind in &KINDS {
-        let harmful = kind.requests(true, Side::Train, 150, &mut dice);
+        let harmful = kind.requests(true, Side::Train, 120, &mut dice);
         all.extend(harmful.into_iter().map(|request| (request.prompt, "harmful")));
-        let lookalikes = kind.requests(false, Side::Train, 150, &mut dice);
+        let lookalikes = kind.requests(false, Side::Train, 180, &mut dice);
         all.extend(lookalikes.into_iter().map(|request| (request.prompt, "lookalike")));
     }
     let first_turn = |conversation: Conversation| conversation.turns.into_iter().next().unwrap_or_default();

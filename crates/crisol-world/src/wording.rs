@@ -28,7 +28,8 @@ pub(crate) struct Wording {
     /// A question that follows one about the same subject.
     pub(crate) follow_up: &'static str,
     /// The reply in a chat. It names the attribute before the subject, as the question mostly does: a small model
-    /// copies a subject into a sentence that has begun far more reliably than it begins one with it.
+    /// copies a subject into a sentence that has begun far more reliably than it begins one with it. And it names the
+    /// subject as the questions do, all in the singular or all in the plural: "panda" and "pandas" are two tokens.
     pub(crate) answer: &'static str,
 }
 
@@ -371,14 +372,14 @@ const EATS: Wording = Wording {
     short: "it eats {V}.",
     entry: "food: {V}",
     questions: &[
-        "what does {a} eat?",
         "what do {p} eat?",
-        "what is the food of the {S}?",
-        "can you name the food of the {S}?",
+        "what is the food of {p}?",
+        "what do hungry {p} look for?",
+        "can you name the food of {p}?",
         "do you know what {p} eat?",
         "can you tell me what {p} eat?",
     ],
-    held_out_questions: &["what do {p} live on?", "what does the {S} like to eat?"],
+    held_out_questions: &["what do {p} live on?", "what do {p} like to eat?"],
     follow_up: "and what does it eat?",
     answer: "the favourite food of {p} is {V}.",
 };
@@ -388,7 +389,7 @@ const HOME: Wording = Wording {
         "{p} live in {V}.",
         "{a} lives in {V}.",
         "the {S} lives in {V}.",
-        "the home of the {S} is in {V}.",
+        "the home of {p} is in {V}.",
         "you find {p} in {V}.",
         "{p} are at home in {V}.",
         "{p} sleep in {V}.",
@@ -412,16 +413,16 @@ const HOME: Wording = Wording {
     short: "it lives in {V}.",
     entry: "home: {V}",
     questions: &[
-        "where does {a} live?",
         "where do {p} live?",
         "where do you find {p}?",
+        "where do {p} sleep?",
         "can you name the place where {p} live?",
         "do you know where {p} live?",
         "can you tell me where {p} live?",
     ],
-    held_out_questions: &["where is the home of the {S}?", "where are {p} at home?"],
+    held_out_questions: &["where is the home of {p}?", "where are {p} at home?"],
     follow_up: "and where does it live?",
-    answer: "the home of the {S} is in {V}.",
+    answer: "the home of {p} is in {V}.",
 };
 
 const LEGS: Wording = Wording {
@@ -454,7 +455,7 @@ const LEGS: Wording = Wording {
     entry: "legs: {V}",
     questions: &[
         "how many legs does {a} have?",
-        "how many legs do {p} have?",
+        "how many legs are there under {a}?",
         "how many legs has {a}?",
         "can you name the number of legs of {a}?",
         "do you know how many legs {a} has?",
