@@ -100,3 +100,24 @@ impl Profile {
         result
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn counts_between_start_and_stop_only() {
+        let profile = Profile::default();
+        let work = || profile.time(Part::OPTIMIZER, 2, || std::thread::sleep(Duration::from_millis(2)));
+        work();
+        assert_eq!(profile.stop(), []);
+        profile.start();
+        work();
+        let parts = profile.stop();
+        assert_eq!(parts.len(), 1);
+        assert!(parts[0].0 == "optimizer" && parts[0].1 >= 0.004, "{parts:?}");
+        work();
+        assert_eq!(profile.stop(), parts);
+    }
+}

@@ -41,6 +41,7 @@ pub use settings::{
     DpoSettings, ModelSettings, OptimizerSettings, PhaseSettings, PpoSettings, PretrainSettings,
     ReasonSettings, RewardSettings, RolloutSettings, SftSettings,
 };
+pub use supervised::{batch_size, shards};
 
 /// What can go wrong in a run.
 #[derive(Debug, thiserror::Error)]

@@ -37,10 +37,7 @@ pub(crate) fn plan_batches(
 }
 
 /// Packs the given documents into shards of about `shard_tokens`.
-pub(crate) fn shards<'e>(
-    examples: impl IntoIterator<Item = &'e Example>,
-    shard_tokens: usize,
-) -> Vec<Packed> {
+pub fn shards<'e>(examples: impl IntoIterator<Item = &'e Example>, shard_tokens: usize) -> Vec<Packed> {
     let examples: Vec<&Example> = examples.into_iter().collect();
     let lengths: Vec<usize> = examples.iter().map(|e| e.ids.len()).collect();
     pack(&lengths, shard_tokens)
@@ -56,7 +53,7 @@ pub(crate) fn shards<'e>(
 }
 
 /// How many documents and scored tokens the shards hold together.
-pub(crate) fn batch_size(shards: &[Packed]) -> BatchSize {
+pub fn batch_size(shards: &[Packed]) -> BatchSize {
     shards.iter().map(|s| BatchSize::of(&s.row_offsets)).sum()
 }
 

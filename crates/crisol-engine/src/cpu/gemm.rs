@@ -1,7 +1,6 @@
 //! Matrix products of any strides, single-threaded, by the `gemm` crate.
 
 use std::ops::Range;
-use std::time::{Duration, Instant};
 
 /// A matrix within a slice.
 #[derive(Clone, Copy)]
@@ -157,22 +156,6 @@ pub(crate) fn gemm(dst: MatMut<'_>, accumulate: bool, factor: f32, a: Mat<'_>, b
             gemm::Parallelism::None,
         );
     }
-}
-
-/// Operations per second of `[rows, inner] · [inner, cols]`, computed over and over for `duration`.
-pub(crate) fn product_rate(rows: usize, inner: usize, cols: usize, duration: Duration) -> f64 {
-    let (a, b, mut c) = (vec![1.0; rows * inner], vec![1.0; inner * cols], vec![0.0; rows * cols]);
-    let mut product = || {
-        let c = MatMut::new(&mut c, rows, cols);
-        gemm(c, false, 1.0, Mat::new(&a, rows, inner), Mat::new(&b, inner, cols));
-    };
-    product();
-    let (mut times, start) = (0, Instant::now());
-    while start.elapsed() < duration {
-        product();
-        times += 1;
-    }
-    (2 * rows * inner * cols * times) as f64 / start.elapsed().as_secs_f64()
 }
 
 #[cfg(test)]

@@ -70,7 +70,7 @@ impl<'a> Blocks<'a> {
     }
 }
 
-/// `head` is `[dim, vocab]`. Log-probability of each row's target, entropy if asked for, and log-sum-exp of the scaled logits.
+/// Log-probability of each row's target, entropy if asked for, and log-sum-exp of the scaled logits. `head` is `[dim, vocab]`.
 pub(crate) fn forward(
     x: &[f32],
     head: Packed<'_>,

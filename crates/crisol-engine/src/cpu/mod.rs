@@ -21,10 +21,9 @@ mod swiglu;
 
 use std::mem::take;
 
-pub(crate) use self::gemm::product_rate;
-
 pub(crate) use self::gemm::Mat;
 use self::gemm::MatMut;
+pub(crate) use self::packed::product_rate;
 use self::packed::{Packed, pack, packed_len, product};
 use crate::op::{Op, Value};
 use crate::params::Way;

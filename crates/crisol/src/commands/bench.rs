@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use clap::{Args, Subcommand};
 use crisol_engine::{Device, OptimizerConfig, Params, Rule};
 use crisol_model::{Architecture, Config, Head, Model, SamplingOptions, generate};
-use crisol_objectives::{BatchSize, next_token};
-use crisol_phases::{PhaseError, RunSettings, machine, peak_memory, shape_of};
-use crisol_text::{Example, Packed, pack};
+use crisol_objectives::next_token;
+use crisol_phases::{PhaseError, RunSettings, batch_size, machine, peak_memory, shape_of, shards};
+use crisol_text::Example;
 use crisol_train::{Output, Trainer};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -70,7 +70,7 @@ struct Common {
 struct TrainArgs {
     #[command(flatten)]
     common: Common,
-    /// Documents of 1 to T tokens, as many tokens in all, instead of equally long ones
+    /// Documents of 2 to T tokens, as many tokens in all, instead of equally long ones
     #[arg(long)]
     mixed: bool,
 }
@@ -244,12 +244,9 @@ fn train(args: &TrainArgs) -> Result<(), CliError> {
     let cost = shape_of(model.config());
     let mut trainer = Trainer::new(model, params);
     let lengths = if args.mixed { mixed_lengths(shape) } else { vec![shape.tokens; shape.batch] };
-    let shards = shards(shape, &lengths);
+    let shards = shards(&documents(shape, &lengths), RunSettings::default().shard_tokens);
+    let size = batch_size(&shards);
     let tokens: usize = lengths.iter().sum();
-    let size = shards.iter().fold(BatchSize::default(), |mut sum, shard| {
-        sum += BatchSize::of(&shard.row_offsets);
-        sum
-    });
     let config = OptimizerConfig {
         rule: Rule::AdamW,
         lr: 1e-4,
@@ -318,7 +315,7 @@ fn train(args: &TrainArgs) -> Result<(), CliError> {
 const PEAK_PRODUCT: [usize; 3] = [512, 512, 512];
 const PEAK_TIME: Duration = Duration::from_secs(1);
 
-/// Lengths from 1 to T in equal steps and out of order, as many tokens as a batch of equal lengths.
+/// Lengths from 2 to T in equal steps and out of order, as many tokens as a batch of equal lengths.
 fn mixed_lengths(shape: &Shape) -> Vec<usize> {
     let mut rest = shape.batch * shape.tokens;
     let mut lengths = Vec::new();
@@ -329,31 +326,25 @@ fn mixed_lengths(shape: &Shape) -> Vec<usize> {
         }
         let share = (f64::from(i) * 0.618_033_988_749_895).fract();
         let length = (2 + (share * (shape.tokens - 1) as f64) as usize).min(rest);
-        // A single token predicts nothing; it joins the document before it.
-        let length = if rest - length == 1 { length + 1 } else { length };
+        // A single token predicts nothing, so none is left over.
+        let length = match rest - length {
+            1 if length < shape.tokens => length + 1,
+            1 => length - 1,
+            _ => length,
+        };
         lengths.push(length);
         rest -= length;
     }
     lengths
 }
 
-fn shards(shape: &Shape, lengths: &[usize]) -> Vec<Packed> {
+fn documents(shape: &Shape, lengths: &[usize]) -> Vec<Example> {
     let mut start = 0;
-    let documents: Vec<Example> = lengths
-        .iter()
-        .map(|&length| {
-            start += length;
-            Example { ids: shape.ids(start, length), trained: vec![true; length] }
-        })
-        .collect();
-    let packed = |members: Vec<usize>| {
-        let mut shard = Packed::new();
-        for i in members {
-            shard.push(&documents[i]);
-        }
-        shard
+    let document = |&length: &usize| {
+        start += length;
+        Example { ids: shape.ids(start, length), trained: vec![true; length] }
     };
-    pack(lengths, RunSettings::default().shard_tokens).into_iter().map(packed).collect()
+    lengths.iter().map(document).collect()
 }
 
 /// Tokens of a prompt, and new tokens of each sequence.
@@ -464,7 +455,7 @@ mod tests {
         for shape in [XS, S, M, Shape { tokens: 2, batch: 1, ..XS }] {
             let lengths = mixed_lengths(&shape);
             assert_eq!(lengths.iter().sum::<usize>(), shape.batch * shape.tokens);
-            assert!(lengths.iter().all(|&n| n >= 2 && n <= shape.tokens + 1), "{lengths:?}");
+            assert!(lengths.iter().all(|&n| n >= 2 && n <= shape.tokens), "{lengths:?}");
         }
     }
 }
