@@ -1,7 +1,4 @@
 //! The promise that a steady state allocates nothing, held by a counting allocator in the unit tests.
-//!
-//! One exception is on purpose: the `gemm` crate allocates its packing buffers in every call, and the wrapper
-//! around it says so.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -15,16 +12,13 @@ struct CountingAllocator;
 
 thread_local! {
     static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
-    static ON_PURPOSE: Cell<bool> = const { Cell::new(false) };
 }
 
 #[global_allocator]
 static ALLOCATOR: CountingAllocator = CountingAllocator;
 
 fn count() {
-    if !ON_PURPOSE.get() {
-        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
-    }
+    ALLOCATIONS.set(ALLOCATIONS.get() + 1);
 }
 
 // SAFETY: every call is passed on to the system's allocator unchanged; counting does not allocate, because the
@@ -49,21 +43,6 @@ unsafe impl GlobalAlloc for CountingAllocator {
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
         // SAFETY: the caller's promise is passed on.
         unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
-/// Until this is dropped, allocations of the thread are not counted.
-pub(crate) struct OnPurpose;
-
-/// Marks allocations that are known and accepted.
-pub(crate) fn allocating_on_purpose() -> OnPurpose {
-    ON_PURPOSE.set(true);
-    OnPurpose
-}
-
-impl Drop for OnPurpose {
-    fn drop(&mut self) {
-        ON_PURPOSE.set(false);
     }
 }
 
@@ -143,13 +122,6 @@ fn allocations(f: impl FnOnce()) -> u64 {
 #[test]
 fn the_counter_counts() {
     assert_eq!(allocations(|| drop(std::hint::black_box(vec![1u8; 100]))), 1);
-    assert_eq!(
-        allocations(|| {
-            let _on_purpose = allocating_on_purpose();
-            drop(std::hint::black_box(vec![1u8; 100]));
-        }),
-        0
-    );
 }
 
 #[test]

@@ -4,10 +4,11 @@
 //! Training and prefill are small matrix products per head; decoding one token reads the whole cache once,
 //! which is memory-bound vector work with a loop of its own.
 
-use super::gemm::{Mat, MatMut, gemm};
+use super::mat::{Mat, MatMut};
 use super::math::{LANES, dot, exp, fma, max, sum_lanes, vectorised};
+use super::packed::{Packed, pack, packed_len, product};
 use crate::kv_cache::TILE;
-use crate::workspace::Pool;
+use crate::workspace::{Buffer, Pool};
 use crate::{Attention, KvCache};
 
 /// Queries per block: few, so that little is computed above the diagonal.
@@ -92,6 +93,30 @@ impl<'a> Rows<'a> {
     }
 }
 
+/// A matrix that is packed for the time of one head of one document.
+struct Panels {
+    buffer: Buffer<f32>,
+    rows: usize,
+    cols: usize,
+}
+
+impl Panels {
+    fn new(mat: Mat<'_>, floats: &mut Pool<f32>) -> Panels {
+        let (rows, cols) = (mat.row_count(), mat.col_count());
+        let mut buffer = floats.take(packed_len(rows, cols));
+        pack(mat, &mut buffer);
+        Panels { buffer, rows, cols }
+    }
+
+    fn get(&self) -> Packed<'_> {
+        Packed::new(&self.buffer, self.rows, self.cols)
+    }
+
+    fn recycle(self, floats: &mut Pool<f32>) {
+        floats.give(self.buffer);
+    }
+}
+
 /// Where a block lies to the diagonal.
 #[derive(Clone, Copy)]
 struct Diagonal {
@@ -125,6 +150,8 @@ fn flash_forward(
     let &Attention { heads, qk_dim, v_dim, scale, .. } = shape;
     let n = q.len() / (heads * qk_dim);
     let mut scores = floats.take(QUERIES * KEYS);
+    let transposed_k = Panels::new(k.mat(0..past + n, qk_dim).t(), floats);
+    let v = Panels::new(v.mat(0..past + n, v_dim), floats);
     let (mut largest, mut sums) = ([0.0; QUERIES], [0.0; QUERIES]);
     for first in (0..n).step_by(QUERIES) {
         let rows = QUERIES.min(n - first);
@@ -136,13 +163,14 @@ fn flash_forward(
         for first_key in (0..keys).step_by(KEYS) {
             let block = first_key..keys.min(first_key + KEYS);
             let scores = &mut scores[..rows * block.len()];
-            gemm(MatMut::new(scores, rows, block.len()), false, scale, q, k.mat(block.clone(), qk_dim).t());
+            let keys = transposed_k.get().cols(block.clone());
+            product(MatMut::new(scores, rows, block.len()), false, scale, q, keys);
             let diagonal = Diagonal { position: past + first, first_key };
             let rescale = (first_key > 0).then_some((&mut *out, heads * v_dim, v_dim));
             running_softmax(scores, block.len(), diagonal, &mut largest, &mut sums, rescale);
             let p = Mat::new(scores, rows, block.len());
             let out = MatMut::strided(out, rows, v_dim, heads * v_dim);
-            gemm(out, first_key > 0, 1.0, p, v.mat(block, v_dim));
+            product(out, first_key > 0, 1.0, p, v.get().rows(block));
         }
         divide_rows(out, heads * v_dim, v_dim, &sums[..rows]);
         if let Some(lse) = &mut lse {
@@ -152,6 +180,8 @@ fn flash_forward(
         }
     }
     floats.give(scores);
+    transposed_k.recycle(floats);
+    v.recycle(floats);
 }
 
 vectorised! {
@@ -222,8 +252,11 @@ pub(crate) fn backward(
         let (start, end) = (document[0] as usize, document[1] as usize);
         for head in 0..heads {
             let kv_head = strides.kv_head(head);
-            let k_column = start * strides.k_stride + kv_head * qk_dim;
-            let v_column = start * strides.v_stride + kv_head * v_dim;
+            let k_at = start * strides.k_stride + kv_head * qk_dim;
+            let v_at = start * strides.v_stride + kv_head * v_dim;
+            let k = Mat::strided(&saved.k[k_at..], end - start, qk_dim, strides.k_stride);
+            let v = Mat::strided(&saved.v[v_at..], end - start, v_dim, strides.v_stride);
+            let [k, transposed_k, transposed_v] = [k, k.t(), v.t()].map(|mat| Panels::new(mat, floats));
             for first in (start..end).step_by(QUERIES) {
                 let rows = first..end.min(first + QUERIES);
                 let keys = rows.end - start;
@@ -231,16 +264,16 @@ pub(crate) fn backward(
                 let out_at = first * strides.out_stride + head * v_dim;
                 let q = Mat::strided(&saved.q[q_at..], rows.len(), qk_dim, strides.q_stride);
                 let dout = Mat::strided(&dout[out_at..], rows.len(), v_dim, strides.out_stride);
+                let [packed_q, packed_dout] = [q, dout].map(|mat| Panels::new(mat, floats));
                 for first_key in (0..keys).step_by(KEYS) {
-                    let cols = KEYS.min(keys - first_key);
-                    let k_at = k_column + first_key * strides.k_stride;
-                    let v_at = v_column + first_key * strides.v_stride;
-                    let k = Mat::strided(&saved.k[k_at..], cols, qk_dim, strides.k_stride);
-                    let v = Mat::strided(&saved.v[v_at..], cols, v_dim, strides.v_stride);
+                    let block = first_key..keys.min(first_key + KEYS);
+                    let cols = block.len();
                     let p = &mut p[..rows.len() * cols];
                     let dp = &mut dp[..rows.len() * cols];
-                    gemm(MatMut::new(p, rows.len(), cols), false, scale, q, k.t());
-                    gemm(MatMut::new(dp, rows.len(), cols), false, 1.0, dout, v.t());
+                    let (keys, values) =
+                        (transposed_k.get().cols(block.clone()), transposed_v.get().cols(block.clone()));
+                    product(MatMut::new(p, rows.len(), cols), false, scale, q, keys);
+                    product(MatMut::new(dp, rows.len(), cols), false, 1.0, dout, values);
                     let diagonal = Diagonal { position: first - start, first_key };
                     softmax_backward(
                         p,
@@ -253,13 +286,20 @@ pub(crate) fn backward(
                     );
                     let p = Mat::new(p, rows.len(), cols);
                     let ds = Mat::new(dp, rows.len(), cols);
-                    let dv = MatMut::strided(&mut dv[v_at..], cols, v_dim, strides.v_stride);
-                    gemm(dv, true, 1.0, p.t(), dout);
-                    let dk = MatMut::strided(&mut dk[k_at..], cols, qk_dim, strides.k_stride);
-                    gemm(dk, true, scale, ds.t(), q);
+                    let dv = &mut dv[v_at + first_key * strides.v_stride..];
+                    let dv = MatMut::strided(dv, cols, v_dim, strides.v_stride);
+                    product(dv, true, 1.0, p.t(), packed_dout.get());
+                    let dk = &mut dk[k_at + first_key * strides.k_stride..];
+                    let dk = MatMut::strided(dk, cols, qk_dim, strides.k_stride);
+                    product(dk, true, scale, ds.t(), packed_q.get());
                     let dq = MatMut::strided(&mut dq[q_at..], rows.len(), qk_dim, strides.q_stride);
-                    gemm(dq, first_key > 0, scale, ds, k);
+                    product(dq, first_key > 0, scale, ds, k.get().rows(block));
                 }
+                packed_q.recycle(floats);
+                packed_dout.recycle(floats);
+            }
+            for panels in [k, transposed_k, transposed_v] {
+                panels.recycle(floats);
             }
         }
     }

@@ -2,7 +2,7 @@
 //! fused over blocks of rows and chunks of the vocabulary, so that logits need not exist whole. Where there are few, they
 //! may be kept for backward, block by block, which saves one matrix product in four.
 
-use super::gemm::{Mat, MatMut};
+use super::mat::{Mat, MatMut};
 use super::math::{LANES, exp, fma, max, sum_lanes, vectorised};
 use super::packed::{Packed, pack, packed_len, product};
 use crate::workspace::{Buffer, Pool};

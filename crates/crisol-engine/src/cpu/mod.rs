@@ -1,16 +1,16 @@
 //! The operations on the CPU: this file moves values in and out, each kernel has a file of its own.
 //!
 //! Kernels are single-threaded; threads work on different shards. They are plain loops over slices which the
-//! compiler vectorises, once per instruction set (see [`math`]), around matrix products: [`packed`] for those with weights, the
-//! `gemm` crate for the rest.
+//! compiler vectorises, once per instruction set (see [`math`]), around the matrix products of
+//! [`packed`].
 
 // Kernels must inline into the function that is compiled for the instruction set.
 #![allow(clippy::inline_always)]
 
 mod attention;
 mod embedding;
-mod gemm;
 mod head;
+mod mat;
 pub(crate) mod math;
 pub(crate) mod muon;
 mod norm;
@@ -21,9 +21,10 @@ mod swiglu;
 
 use std::mem::take;
 
-pub(crate) use self::gemm::Mat;
-use self::gemm::MatMut;
 pub(crate) use self::packed::product_rate;
+
+pub(crate) use self::mat::Mat;
+use self::mat::MatMut;
 use self::packed::{Packed, pack, packed_len, product};
 use crate::op::{Op, Value};
 use crate::params::Way;

@@ -1,7 +1,8 @@
 //! Muon's update of one matrix: its momentum, with all singular values brought close to one.
 
-use super::gemm::{Mat, MatMut, gemm};
+use super::mat::{Mat, MatMut};
 use super::math::{sum_of_squares, vectorised};
+use super::packed::{Packed, pack, packed_len, product};
 use crate::workspace::Pool;
 
 /// Decay of the momentum (Jordan et al. 2024).
@@ -39,18 +40,25 @@ pub(crate) fn direction(
     scale(&mut x, 1.0 / norm);
     let (mut gram, mut square) = (floats.take(short * short), floats.take(short * short));
     let mut next = floats.take(short * long);
+    let mut panels = floats.take(packed_len(long, short).max(packed_len(short, long)));
+    let mut times = |dst: &mut [f32], accumulate, factor, left: Mat<'_>, right: Mat<'_>| {
+        let (rows, inner, cols) = (left.row_count(), left.col_count(), right.col_count());
+        let panels = &mut panels[..packed_len(inner, cols)];
+        pack(right, panels);
+        product(MatMut::new(dst, rows, cols), accumulate, factor, left, Packed::new(panels, inner, cols));
+    };
     let [a, b, c] = QUINTIC;
     for _ in 0..STEPS {
         // X ← aX + (bXXᵀ + c(XXᵀ)²)X
         let of = Mat::new(&x, short, long);
-        gemm(MatMut::new(&mut gram, short, short), false, 1.0, of, of.t());
+        times(&mut gram, false, 1.0, of, of.t());
         let of_gram = Mat::new(&gram, short, short);
         square.copy_from_slice(&gram);
         scale(&mut square, b);
-        gemm(MatMut::new(&mut square, short, short), true, c, of_gram, of_gram);
+        times(&mut square, true, c, of_gram, of_gram);
         next.copy_from_slice(&x);
         scale(&mut next, a);
-        gemm(MatMut::new(&mut next, short, long), true, 1.0, Mat::new(&square, short, short), of);
+        times(&mut next, true, 1.0, Mat::new(&square, short, short), of);
         std::mem::swap(&mut x, &mut next);
     }
     scale(&mut x, RMS * (long as f32).sqrt());
@@ -59,7 +67,7 @@ pub(crate) fn direction(
     } else {
         transpose(&x, cols, rows, out);
     }
-    for buffer in [x, next, gram, square] {
+    for buffer in [x, next, gram, square, panels] {
         floats.give(buffer);
     }
 }

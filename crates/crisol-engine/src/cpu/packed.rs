@@ -2,8 +2,9 @@
 //!
 //! The right side is cut into panels of as many columns as two registers hold, each panel row after row, so that the
 //! innermost loop reads it in one stream. Weights are packed once a step and used by every shard; the left side is read
-//! where it lies. A tile of the result stays in registers while the inner dimension passes: with 16 registers of eight
-//! numbers (AVX2) 6 rows of 16 columns, which take two loads and six broadcasts for twelve fused multiply-adds.
+//! where it lies, or laid out by tiles if it is stored by columns. A tile of the result stays in registers while the inner
+//! dimension passes: with 16 registers of eight numbers (AVX2) 6 rows of 16 columns, which take two loads and six
+//! broadcasts for twelve fused multiply-adds. While all panels pass by a tile's rows, the next tile's are fetched.
 //!
 //! Each element is the sum over the inner dimension in its order, whatever the tile it falls into.
 
@@ -12,13 +13,22 @@ use std::time::{Duration, Instant};
 
 use pulp::Simd;
 
-use super::gemm::{Mat, MatMut};
+use super::mat::{Mat, MatMut};
+use super::math::fma;
 
 /// Longest stretch of the inner dimension that is summed in registers: a panel's part of it fills most of a first-level
 /// cache.
 const INNER: usize = 384;
-/// Numbers of the left side that are kept at hand while all panels pass: a part of the second-level cache.
-const AT_HAND: usize = 32 * 1024;
+/// Numbers of the right side that are kept at hand while rows pass: half of a second-level cache.
+const AT_HAND: usize = 64 * 1024;
+/// Rows of a left side stored by columns that are laid out by tiles at once: whole cache lines, and whole tiles.
+const STRIP: usize = 48;
+/// A left side of so many numbers stays in a first-level cache, however it is stored.
+const SMALL: usize = 4 * 1024;
+/// Numbers in a cache line.
+const LINE: usize = 16;
+/// Columns of the widest panel.
+const WIDEST: usize = 32;
 
 /// Columns of a panel on this machine.
 fn panel_width() -> usize {
@@ -148,90 +158,222 @@ impl pulp::WithSimd for Product<'_> {
 impl Product<'_> {
     #[inline(always)]
     fn run<S: Simd, const ROWS: usize>(mut self, simd: S) {
-        let (rows, inner, cols) = (self.a.row_count(), self.a.col_count(), self.b.cols);
-        let width = 2 * S::F32_LANES;
-        // Stretches of equal length, so that none is short.
-        let stretch = inner.div_ceil(inner.div_ceil(INNER).max(1)).max(1);
-        let block = (AT_HAND / stretch / ROWS).max(1) * ROWS;
-        if inner == 0 && !self.accumulate {
-            (0..rows).for_each(|row| self.dst.row_mut(row, 0..cols).fill(0.0));
+        let (rows, inner) = (self.a.row_count(), self.a.col_count());
+        if inner == 0 {
+            if !self.accumulate {
+                (0..rows).for_each(|row| self.dst.row_mut(row, 0..self.b.cols).fill(0.0));
+            }
+            return;
         }
-        for depth in (0..inner).step_by(stretch) {
-            let depth = depth..(depth + stretch).min(inner);
-            let accumulate = self.accumulate || depth.start > 0;
-            for top in (0..rows).step_by(block) {
-                let bottom = (top + block).min(rows);
-                for first in (0..cols).step_by(width) {
-                    let start = first * self.b.all_rows + (self.b.first_row + depth.start) * width;
-                    let panel = &self.b.panels[start..start + depth.len() * width];
-                    let columns = first..(first + width).min(cols);
-                    let mut row = top;
-                    while row < bottom {
-                        let tile = Tile { row, columns: columns.clone(), depth: depth.clone(), accumulate };
-                        row += match bottom - row {
-                            rest if rest >= ROWS => self.tile::<S, ROWS>(simd, panel, tile),
-                            4.. => self.tile::<S, 4>(simd, panel, tile),
-                            2.. => self.tile::<S, 2>(simd, panel, tile),
-                            _ => self.tile::<S, 1>(simd, panel, tile),
-                        };
-                    }
+        // Stretches of equal length, so that none is short.
+        let stretch = inner.div_ceil(inner.div_ceil(INNER));
+        let stretches = (0..inner).step_by(stretch).map(|start| start..(start + stretch).min(inner));
+        let (row_stride, col_stride) = self.a.strides();
+        if col_stride == 1 || self.a.tile(0, rows, 0..inner).len() <= SMALL {
+            for depth in stretches {
+                let left = Left {
+                    data: self.a.tile(0, rows, depth.clone()),
+                    row_stride,
+                    col_stride,
+                    tile_stride: ROWS * row_stride,
+                };
+                self.strip::<S, ROWS>(simd, left, 0..rows, depth);
+            }
+        } else {
+            // 72 KiB, of the 2 MiB that a thread's stack has at least.
+            #[allow(clippy::large_stack_arrays)]
+            let mut room = [0.0; STRIP * INNER];
+            for depth in stretches {
+                for top in (0..rows).step_by(STRIP) {
+                    let strip = top..(top + STRIP).min(rows);
+                    let left = self.lay_out::<ROWS>(strip.clone(), depth.clone(), &mut room);
+                    self.strip::<S, ROWS>(simd, left, strip, depth.clone());
                 }
             }
         }
     }
 
-    /// Computes `ROWS` rows of a panel's columns, and returns how many.
+    /// Copies rows of a left side that is stored by columns, so that what a tile reads lies in one piece: the first number of
+    /// each of its rows, then the second of each, and so on. In place they would be a line apart at least, often in
+    /// the same few sets of the cache.
     #[inline(always)]
-    fn tile<S: Simd, const ROWS: usize>(&mut self, simd: S, panel: &[f32], tile: Tile) -> usize {
-        let Tile { row, columns, depth, accumulate } = tile;
+    fn lay_out<'r, const ROWS: usize>(
+        &self,
+        strip: Range<usize>,
+        depth: Range<usize>,
+        room: &'r mut [f32],
+    ) -> Left<'r> {
         let (row_stride, col_stride) = self.a.strides();
-        let left = self.a.tile(row, ROWS, depth);
+        assert_eq!(row_stride, 1, "a matrix that is stored neither by rows nor by columns");
+        let columns = self.a.tile(strip.start, strip.len(), depth.clone());
+        let tile_stride = ROWS * depth.len();
+        for l in 0..depth.len() {
+            let column = &columns[l * col_stride..][..strip.len()];
+            let (tiles, rest) = column.as_chunks::<ROWS>();
+            for (tile, numbers) in tiles.iter().enumerate() {
+                room[tile * tile_stride + l * ROWS..][..ROWS].copy_from_slice(numbers);
+            }
+            if !rest.is_empty() {
+                room[tiles.len() * tile_stride + l * ROWS..][..rest.len()].copy_from_slice(rest);
+            }
+        }
+        Left { data: room, row_stride: 1, col_stride: ROWS, tile_stride }
+    }
+
+    /// Computes the rows `strip`, which `left` starts with, over a stretch of the inner dimension.
+    #[inline(always)]
+    fn strip<S: Simd, const ROWS: usize>(
+        &mut self,
+        simd: S,
+        left: Left<'_>,
+        strip: Range<usize>,
+        depth: Range<usize>,
+    ) {
+        let cols = self.b.cols;
+        let width = 2 * S::F32_LANES;
+        let part = (AT_HAND / depth.len() / width).max(1) * width;
+        for start in (0..cols).step_by(part) {
+            let part = start..(start + part).min(cols);
+            let mut row = 0;
+            while row < strip.len() {
+                let rows = match strip.len() - row {
+                    rest if rest >= ROWS => ROWS,
+                    4.. => 4,
+                    2.. => 2,
+                    _ => 1,
+                };
+                // What the next tile will read where it lies is fetched while this one is computed, a few rows at every panel.
+                let fetched = if left.col_stride == 1 { row + rows + ROWS } else { 0 };
+                let mut fetched = row + rows..fetched.min(strip.len());
+                let rows_per_panel = ROWS.div_ceil(part.len().div_ceil(width));
+                let at = &left.data[left.offset::<ROWS>(row)..];
+                for first in part.clone().step_by(width) {
+                    for row in fetched.by_ref().take(rows_per_panel) {
+                        let next = &left.data[left.offset::<ROWS>(row)..];
+                        next.iter().take(depth.len()).step_by(LINE).for_each(prefetch);
+                    }
+                    let columns = first..(first + width).min(cols);
+                    let panel = first * self.b.all_rows + (self.b.first_row + depth.start) * width;
+                    let tile = Tile {
+                        left: at,
+                        row_stride: left.row_stride,
+                        col_stride: left.col_stride,
+                        panel: &self.b.panels[panel..panel + depth.len() * width],
+                        accumulate: self.accumulate || depth.start > 0,
+                        factor: self.factor,
+                    };
+                    let out = self.dst.tile(strip.start + row, rows, columns.clone());
+                    if rows == ROWS {
+                        tile.compute::<S, ROWS>(simd, out, columns.len());
+                    } else {
+                        match rows {
+                            4 => tile.compute::<S, 4>(simd, out, columns.len()),
+                            2 => tile.compute::<S, 2>(simd, out, columns.len()),
+                            _ => tile.compute::<S, 1>(simd, out, columns.len()),
+                        }
+                    }
+                }
+                row += rows;
+            }
+        }
+    }
+}
+
+/// Rows of the left side over a stretch of the inner dimension, where they lie or laid out by tiles.
+#[derive(Clone, Copy)]
+struct Left<'a> {
+    data: &'a [f32],
+    row_stride: usize,
+    col_stride: usize,
+    /// Distance of tiles of as many rows as fit into registers.
+    tile_stride: usize,
+}
+
+impl Left<'_> {
+    /// Where a row starts.
+    #[inline(always)]
+    fn offset<const ROWS: usize>(&self, row: usize) -> usize {
+        row / ROWS * self.tile_stride + row % ROWS * self.row_stride
+    }
+}
+
+/// What one tile of the result is computed from.
+struct Tile<'a> {
+    left: &'a [f32],
+    row_stride: usize,
+    col_stride: usize,
+    panel: &'a [f32],
+    accumulate: bool,
+    factor: f32,
+}
+
+impl Tile<'_> {
+    /// Computes `ROWS` rows of `cols` columns, at most those of the panel.
+    #[inline(always)]
+    fn compute<S: Simd, const ROWS: usize>(
+        self,
+        simd: S,
+        (out, out_stride): (&mut [f32], usize),
+        cols: usize,
+    ) {
+        let Tile { left, row_stride, col_stride, panel, accumulate, factor } = self;
         let (pairs, _) = S::as_simd_f32s(panel);
+        let depth = pairs.len() / 2;
+        assert!(
+            (ROWS - 1) * row_stride + (depth - 1) * col_stride < left.len(),
+            "the left side has the tile"
+        );
+        assert!((ROWS - 1) * out_stride + cols <= out.len(), "the result has the tile");
+        for i in 0..ROWS {
+            prefetch(&out[i * out_stride]);
+        }
         let mut sums = [[simd.splat_f32s(0.0); 2]; ROWS];
         for (l, pair) in pairs.chunks_exact(2).enumerate() {
             for (i, sums) in sums.iter_mut().enumerate() {
-                // SAFETY: the slice ends with the element of row ROWS - 1 and the last of `depth`, and there is one pair of
-                // vectors for each of `depth`.
+                // SAFETY: i < ROWS and l < depth, and the slice has the element of the last of both (asserted above).
                 #[allow(unsafe_code)]
                 let x = simd.splat_f32s(unsafe { *left.get_unchecked(i * row_stride + l * col_stride) });
                 sums[0] = simd.mul_add_e_f32s(x, pair[0], sums[0]);
                 sums[1] = simd.mul_add_e_f32s(x, pair[1], sums[1]);
             }
         }
-        let factor = simd.splat_f32s(self.factor);
-        for (i, sums) in sums.into_iter().enumerate() {
-            let out = self.dst.row_mut(row + i, columns.clone());
-            // Masked stores take dozens of cycles on AMD's processors.
-            if let ([first, second], []) = S::as_mut_simd_f32s(out) {
-                for (out, sum) in [first, second].into_iter().zip(sums) {
+        if cols == 2 * S::F32_LANES {
+            let factor = simd.splat_f32s(factor);
+            for (i, sums) in sums.into_iter().enumerate() {
+                let (line, _) = S::as_mut_simd_f32s(&mut out[i * out_stride..][..2 * S::F32_LANES]);
+                for (out, sum) in line.iter_mut().zip(sums) {
                     *out = if accumulate {
                         simd.mul_add_e_f32s(factor, sum, *out)
                     } else {
                         simd.mul_f32s(factor, sum)
                     };
                 }
-                continue;
             }
-            let (head, tail) = out.split_at_mut(S::F32_LANES.min(out.len()));
-            for (out, sum) in [head, tail].into_iter().zip(sums) {
-                let sum = if accumulate {
-                    simd.mul_add_e_f32s(factor, sum, simd.partial_load_f32s(out))
-                } else {
-                    simd.mul_f32s(factor, sum)
-                };
-                simd.partial_store_f32s(out, sum);
+        } else {
+            // Masked stores take dozens of cycles on AMD's processors.
+            for (i, sums) in sums.into_iter().enumerate() {
+                let mut line = [0.0; WIDEST];
+                S::as_mut_simd_f32s(&mut line).0[..2].copy_from_slice(&sums);
+                for (out, sum) in out[i * out_stride..][..cols].iter_mut().zip(line) {
+                    *out = if accumulate { fma::<S>(factor, sum, *out) } else { factor * sum };
+                }
             }
         }
-        ROWS
     }
 }
 
-/// Where a tile lies: its first row, its columns, and the stretch of the inner dimension.
-struct Tile {
-    row: usize,
-    columns: Range<usize>,
-    depth: Range<usize>,
-    accumulate: bool,
+/// Asks for the cache line of a number.
+#[inline(always)]
+fn prefetch(number: &f32) {
+    #[cfg(target_arch = "x86_64")]
+    #[allow(unsafe_code)]
+    // SAFETY: a prefetch changes no state that a program can see, whatever the address; SSE is part of x86-64.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(number).cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = number;
 }
 
 /// Operations per second of `[rows, inner] · [inner, cols]` with a packed right side, computed over and over for `duration`.
@@ -268,6 +410,7 @@ mod tests {
             (2, 0, 3),
             (600, 70, 40),
             (13, 2 * INNER + 5, 37),
+            (2 * STRIP, INNER, 20),
         ];
         for (rows, inner, cols) in shapes {
             for case in 0..8 {
@@ -287,11 +430,12 @@ mod tests {
                 product(MatMut::new(&mut result, rows, cols), accumulate, 0.5, left, right);
                 for i in 0..rows {
                     for j in 0..cols {
-                        let sum: f64 =
-                            (0..inner).map(|l| f64::from(a_at(i, l)) * f64::from(b_at(l, j))).sum();
+                        let products = (0..inner).map(|l| f64::from(a_at(i, l)) * f64::from(b_at(l, j)));
+                        let (sum, size) =
+                            products.fold((0.0, 0.0), |(sum, size), x: f64| (sum + x, size + x.abs()));
                         let start = if accumulate { f64::from(old[i * cols + j]) } else { 0.0 };
                         let error = (f64::from(result[i * cols + j]) - start - 0.5 * sum).abs();
-                        let most = 1e-6 + 1e-7 * inner as f64;
+                        let most = 1e-6 * (1.0 + size);
                         assert!(error < most, "{rows}×{inner}×{cols} case {case} at {i},{j}: off by {error}");
                     }
                 }
