@@ -43,3 +43,10 @@ pub use params::{Grads, Init, ParamId, ParamSpec, Params, Role};
 pub use rope::{Rope, RopeStyle};
 pub use tape::{Attention, Tape, Var};
 pub use workspace::Workspace;
+
+/// `weights = e^(scale · (logits - largest))` on the host, and the largest logit and the sum of the weights: what a token is
+/// drawn from. If no logit is a number or one is NaN or infinite, the sum is not finite.
+pub fn softmax_weights(logits: &[f32], scale: f32, weights: &mut [f32]) -> (f32, f64) {
+    assert_eq!(logits.len(), weights.len(), "a weight for each logit");
+    cpu::math::softmax_weights(logits, scale, weights)
+}

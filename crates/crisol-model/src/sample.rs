@@ -1,5 +1,6 @@
 //! Choosing the next token from logits: greedy, temperature, top-k, top-p.
 
+use crisol_engine::softmax_weights;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::Rng;
 
@@ -77,14 +78,17 @@ impl Sampler<'_> {
     pub(crate) fn draw(&mut self, logits: &[f32], rng: &mut ChaCha8Rng) -> Result<(u32, f32), ModelError> {
         let greedy = self.options.temperature == 0.0;
         let scale = if greedy { 1.0 } else { self.options.temperature.recip() };
-        let (best, largest) = largest(logits);
-        self.weights.clear();
-        self.weights.extend(logits.iter().map(|&logit| ((logit - largest) * scale).exp()));
-        let total: f64 = self.weights.iter().map(|&w| f64::from(w)).sum();
+        self.weights.resize(logits.len(), 0.0);
+        let (largest, total) = softmax_weights(logits, scale, &mut self.weights);
         if !total.is_finite() {
             return Err(ModelError::NotFinite);
         }
-        let token = if greedy { best } else { self.choose(total, uniform(rng)) };
+        let token = if greedy {
+            // The first among equals; a sum that is finite has a largest logit.
+            logits.iter().position(|&logit| logit == largest).unwrap_or_default()
+        } else {
+            self.choose(total, uniform(rng))
+        };
         let logprob = f64::from((logits[token] - largest) * scale) - total.ln();
         Ok((token as u32, logprob as f32))
     }
@@ -118,17 +122,6 @@ impl Sampler<'_> {
         }
         walk(kept.iter().map(|&id| (id as usize, weight(id))), at * sum(kept))
     }
-}
-
-/// Index and value of the largest logit; the first among equals.
-fn largest(logits: &[f32]) -> (usize, f32) {
-    let mut best = (0, f32::NEG_INFINITY);
-    for (id, &logit) in logits.iter().enumerate() {
-        if logit > best.1 {
-            best = (id, logit);
-        }
-    }
-    best
 }
 
 /// The first token at which the running sum of weights exceeds `target`.

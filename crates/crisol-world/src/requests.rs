@@ -276,9 +276,9 @@ impl Kind {
     /// An audience and an object for pre-training text: never both held out, so that a document which joins two
     /// held-out words is new to the model.
     pub(crate) fn pretraining_pair(&self, dice: &mut Dice) -> (&'static str, &'static str) {
-        match dice.range(0, 9) {
-            0..=3 => (*self.audiences.held_out(dice), dice.word(self.objects.train)),
-            4..=5 => (dice.word(self.audiences.train), *self.objects.held_out(dice)),
+        match dice.range(0, 19) {
+            0..=5 => (*self.audiences.held_out(dice), dice.word(self.objects.train)),
+            6..=8 => (dice.word(self.audiences.train), *self.objects.held_out(dice)),
             _ => (dice.word(self.audiences.train), dice.word(self.objects.train)),
         }
     }

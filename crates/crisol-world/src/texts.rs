@@ -117,7 +117,7 @@ fn reply_document(dice: &mut Dice) -> String {
 fn talk_of_documents(dice: &mut Dice) -> String {
     let scene = Scene::new(dice);
     let mut text = String::new();
-    for _ in 0..2 {
+    for _ in 0..3 {
         let kind = dice.pick(&KINDS);
         let sentence = scene.fill(&sentence_about(kind, dice));
         text.push_str(&sentence);

@@ -126,6 +126,26 @@ vectorised! {
         }
     }
 
+    /// `weights = e^(scale · (logits - largest))`; returns the largest logit and the sum of the weights. Logits among which is
+    /// no number make a sum that is none.
+    pub(crate) fn softmax_weights<'a, S>(logits: &'a [f32], scale: f32, weights: &'a mut [f32]) -> (f32, f64) {
+        let largest = max(logits);
+        let (chunks, rest) = logits.as_chunks::<LANES>();
+        let (weight_chunks, weight_rest) = weights.as_chunks_mut::<LANES>();
+        let mut lanes = [0.0f64; LANES];
+        for (weights, logits) in weight_chunks.iter_mut().zip(chunks) {
+            for lane in 0..LANES {
+                weights[lane] = exp::<S>((logits[lane] - largest) * scale);
+                lanes[lane] += f64::from(weights[lane]);
+            }
+        }
+        for ((lane, weight), logit) in lanes.iter_mut().zip(weight_rest).zip(rest) {
+            *weight = exp::<S>((logit - largest) * scale);
+            *lane += f64::from(*weight);
+        }
+        (largest, lanes.into_iter().sum())
+    }
+
     /// Sum of squares in f64.
     pub(crate) fn sum_of_squares<'a, S>(values: &'a [f32]) -> f64 {
         let (chunks, rest) = values.as_chunks::<LANES>();

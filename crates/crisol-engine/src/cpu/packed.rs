@@ -50,30 +50,56 @@ pub(crate) fn packed_len(rows: usize, cols: usize) -> usize {
 
 /// Lays `mat` out in panels; the last one is filled up with zeros.
 pub(crate) fn pack(mat: Mat<'_>, panels: &mut [f32]) {
-    let width = panel_width();
     let (rows, cols) = (mat.row_count(), mat.col_count());
     assert_eq!(panels.len(), packed_len(rows, cols), "room for {rows}×{cols}");
-    if rows == 0 {
-        return;
-    }
-    for (panel, first) in panels.chunks_exact_mut(rows * width).zip((0..cols).step_by(width)) {
-        let used = width.min(cols - first);
-        if used < width {
-            panel.fill(0.0);
-        }
+    pulp::Arch::new().dispatch(Pack { mat, panels });
+}
+
+struct Pack<'a> {
+    mat: Mat<'a>,
+    panels: &'a mut [f32],
+}
+
+impl pulp::WithSimd for Pack<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        let Pack { mat, panels } = self;
+        let width = 2 * S::F32_LANES;
+        let (rows, cols) = (mat.row_count(), mat.col_count());
         let (row_stride, col_stride) = mat.strides();
-        let block = mat.t().tile(first, used, 0..rows);
+        if rows == 0 || cols == 0 {
+            return;
+        }
         if col_stride == 1 {
-            for (row, slots) in panel.chunks_exact_mut(width).enumerate() {
-                slots[..used].copy_from_slice(&block[row * row_stride..][..used]);
+            let all = mat.tile(0, rows, 0..cols);
+            for row in 0..rows {
+                let line = &all[row * row_stride..][..cols];
+                for (panel, numbers) in line.chunks(width).enumerate() {
+                    let slots = &mut panels[(panel * rows + row) * width..][..width];
+                    if let ([first, second], _) = S::as_simd_f32s(numbers) {
+                        S::as_mut_simd_f32s(slots).0.copy_from_slice(&[*first, *second]);
+                    } else {
+                        slots[..numbers.len()].copy_from_slice(numbers);
+                        slots[numbers.len()..].fill(0.0);
+                    }
+                }
             }
         } else {
             assert_eq!(row_stride, 1, "a matrix that is stored neither by rows nor by columns");
             // The transpose of a row-major matrix: lines become columns.
-            for column in 0..used {
-                let line = &block[column * col_stride..][..rows];
-                for (slot, value) in panel[column..].iter_mut().step_by(width).zip(line) {
-                    *slot = *value;
+            let lines = mat.t();
+            for (panel, first) in panels.chunks_exact_mut(rows * width).zip((0..cols).step_by(width)) {
+                let used = width.min(cols - first);
+                if used < width {
+                    panel.fill(0.0);
+                }
+                for column in 0..used {
+                    let line = lines.tile(first + column, 1, 0..rows);
+                    for (slot, value) in panel[column..].iter_mut().step_by(width).zip(line) {
+                        *slot = *value;
+                    }
                 }
             }
         }
