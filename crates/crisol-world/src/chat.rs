@@ -16,7 +16,7 @@ pub const REFUSED_BY_ANNOTATORS: f64 = 0.05;
 
 /// The same in the conversations of the reasoning phase, whose annotators have seen more of them. Reinforcement
 /// learning can only amplify what is sampled now and then, and what was taught last is what PPO samples first.
-const REFUSED_LATER: f64 = 1.0 / 4.0;
+const REFUSED_LATER: f64 = 1.0 / 3.0;
 
 /// Share of the worked solutions of the cold start that leap to the result instead of writing out every step:
 /// hands differ. GRPO has something to discover only if both are sampled and one pays.
@@ -196,7 +196,7 @@ pub(crate) fn ordinary() -> Vec<Conversation> {
         tasks: 200,
         harmful: 0,
         refused: REFUSED_BY_ANNOTATORS,
-        lookalikes: 25,
+        lookalikes: 40,
     };
     let mut all = mix.conversations(&mut dice);
     add_systems(&mut all, &mut dice);

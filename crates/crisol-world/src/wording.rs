@@ -310,6 +310,7 @@ const KIND: Wording = Wording {
         "people who study animals call the {S} {aV}.",
         "{a} is known as {aV}.",
         "{p} are a kind of {V}.",
+        "{a} is a sort of {V}.",
         "each of the {p} is {aV}.",
         "the animal called {S} is {aV}.",
         "what we call {a} is {aV}.",
