@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use crisol_model::{Checkpoint, SamplingOptions, generate};
 use crisol_objectives::verifier::verify;
 use crisol_report::PromptReport;
-use crisol_text::{Body, Record, TextSetup, Turns};
+use crisol_text::{Body, Record, TextSetup, Turns, encode_records};
 
 use crate::PhaseError;
 use crate::context::Context;
@@ -215,10 +215,7 @@ fn answer_chat(
     max_new_tokens: usize,
 ) -> Result<Vec<Reply>, PhaseError> {
     let context = checkpoint.model.config().max_position_embeddings;
-    let prompts = records
-        .iter()
-        .map(|record| checkpoint.text.prompt(record, context))
-        .collect::<Result<Vec<_>, _>>()?;
+    let prompts = encode_records(records, |record| checkpoint.text.prompt(record, context))?;
     replies(checkpoint, &prompts, max_new_tokens)
 }
 

@@ -11,7 +11,7 @@ use crisol_objectives::Stats;
 use crisol_objectives::policy::PolicyStats;
 use crisol_objectives::ppo::{self, Options, RewardOptions, ValueStats};
 use crisol_report::RolloutSample;
-use crisol_text::{Packed, Record, pack};
+use crisol_text::{Packed, Record, encode_records, pack};
 use crisol_train::{Output, Trainer, evaluate};
 
 use crate::PhaseError;
@@ -32,8 +32,7 @@ pub(crate) fn ppo(
     let Checkpoint { model, params, text } = start;
     let context = model.config().max_position_embeddings;
     let records = ctx.data.all_records(&settings.data)?;
-    let prompts: Vec<Vec<u32>> =
-        records.iter().map(|record| text.prompt(record, context)).collect::<Result<_, _>>()?;
+    let prompts: Vec<Vec<u32>> = encode_records(&records, |record| text.prompt(record, context))?;
     let judge = Checkpoint::load(reward_model, ctx.device)?;
     if judge.text.tokenizer.to_json() != text.tokenizer.to_json() {
         return Err(PhaseError::OtherTokenizer { folder: reward_model.to_path_buf() });

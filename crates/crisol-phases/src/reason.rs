@@ -12,7 +12,7 @@ use crisol_objectives::policy::{KlPenalty, Options, PolicyStats};
 use crisol_objectives::verifier::{Verdict, verify};
 use crisol_objectives::{BatchSize, Stats, grpo, policy};
 use crisol_report::RolloutSample;
-use crisol_text::ProblemExample;
+use crisol_text::{ProblemExample, encode_records};
 use crisol_train::{Output, Trainer};
 
 use crate::PhaseError;
@@ -54,8 +54,7 @@ fn reinforce(
     let Checkpoint { model, params, text } = start;
     let context = model.config().max_position_embeddings;
     let records = ctx.data.all_records(&settings.data)?;
-    let problems: Vec<ProblemExample> =
-        records.iter().map(|record| text.problem(record, context)).collect::<Result<_, _>>()?;
+    let problems: Vec<ProblemExample> = encode_records(&records, |record| text.problem(record, context))?;
     let options = Options {
         clip_low: settings.clip_low,
         clip_high: settings.clip_high,

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use crisol_model::Checkpoint;
 use crisol_objectives::Stats;
 use crisol_objectives::bradley_terry::{self, RewardStats};
-use crisol_text::{Packed, PreferenceExample, TextSetup, pack};
+use crisol_text::{Packed, PreferenceExample, TextSetup, encode_records, pack};
 use crisol_train::{Output, Trainer, derived_seed, evaluate};
 
 use crate::PhaseError;
@@ -67,7 +67,7 @@ fn measure_heldout(
     let context = judge.model.config().max_position_embeddings;
     let records = ctx.data.all_records(&settings.heldout)?;
     let pairs: Vec<PreferenceExample> =
-        records.iter().map(|record| judge.text.preference(record, context)).collect::<Result<_, _>>()?;
+        encode_records(&records, |record| judge.text.preference(record, context))?;
     let judged = |pairs: &[&PreferenceExample]| -> Result<RewardStats, PhaseError> {
         let shards = pair_shards(pairs, ctx.run.shard_tokens);
         let size = batch_size(&shards);
@@ -106,7 +106,7 @@ pub(crate) fn preferences(
     context: usize,
 ) -> Result<Vec<PreferenceExample>, PhaseError> {
     let records = ctx.data.all_records(files)?;
-    records.iter().map(|record| Ok(text.preference(record, context)?)).collect()
+    Ok(encode_records(&records, |record| text.preference(record, context))?)
 }
 
 /// Packs pairs into shards of their last tokens, chosen before rejected.

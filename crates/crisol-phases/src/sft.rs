@@ -4,7 +4,7 @@
 use crisol_model::Checkpoint;
 use crisol_report::MaskPicture;
 use crisol_text::inspect::inspect_record;
-use crisol_text::{Body, Example, Record, TextSetup};
+use crisol_text::{Body, Example, Record, TextSetup, encode_records};
 use crisol_train::Trainer;
 
 use crate::PhaseError;
@@ -59,14 +59,11 @@ pub(crate) fn examples(
     records: &[Record],
     context: usize,
 ) -> Result<Vec<Example>, PhaseError> {
-    let mut examples = Vec::with_capacity(records.len());
-    for record in records {
-        match &record.body {
-            Body::Text { text: raw } => examples.extend(text.text_documents(&[raw], context)?),
-            _ => examples.push(text.supervised(record, context)?),
-        }
-    }
-    Ok(examples)
+    let examples = encode_records(records, |record| match &record.body {
+        Body::Text { text: raw } => text.text_documents(&[raw], context),
+        _ => Ok(vec![text.supervised(record, context)?]),
+    })?;
+    Ok(examples.into_iter().flatten().collect())
 }
 
 /// Shows in the report which tokens of the first records are trained.

@@ -1,5 +1,7 @@
 //! Records to examples: the token ids of a record and which of them are trained.
 
+use rayon::prelude::*;
+
 use crate::records::{Body, Record, Turns};
 use crate::{Message, TextError, TextSetup};
 
@@ -67,6 +69,14 @@ pub struct ProblemExample {
     pub prompt: Vec<u32>,
     /// The right answer.
     pub answer: String,
+}
+
+/// What `encode` makes of every record, in order, computed on all cores; an error is that of the first record that has one.
+pub fn encode_records<T: Send>(
+    records: &[Record],
+    encode: impl Fn(&Record) -> Result<T, TextError> + Sync,
+) -> Result<Vec<T>, TextError> {
+    records.par_iter().map(&encode).collect::<Vec<_>>().into_iter().collect()
 }
 
 impl TextSetup {

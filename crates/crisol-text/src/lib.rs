@@ -19,7 +19,7 @@ mod template;
 mod tokenizer;
 
 pub use error::TextError;
-pub use examples::{Example, PreferenceExample, ProblemExample};
+pub use examples::{Example, PreferenceExample, ProblemExample, encode_records};
 pub use folder::TextSetup;
 pub use packing::{Packed, pack};
 pub use records::{Body, Record, Turns, parse_jsonl, parse_jsonl_lines, read_jsonl, read_jsonl_lines};

@@ -14,11 +14,11 @@ const ROUNDS_BY_ATTRIBUTE: usize = 60;
 /// Tables about each subject.
 const TABLES: usize = 12;
 /// How often each question occurs in a quiz list.
-const ROUNDS_OF_QUESTIONS: usize = 5;
+const ROUNDS_OF_QUESTIONS: usize = 3;
 /// How often each question that may be answered is answered in a dialogue.
 const ROUNDS_OF_DIALOGUES: usize = 5;
 /// Dialogues about what the story has just said.
-const STORY_DIALOGUES: usize = 5000;
+const STORY_DIALOGUES: usize = 4200;
 /// How often each single step of arithmetic occurs on a page of sums.
 const ROUNDS_OF_SUMS: usize = 10;
 /// Documents of connected arithmetic, by form.

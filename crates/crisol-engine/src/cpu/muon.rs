@@ -2,7 +2,7 @@
 
 use super::mat::{Mat, MatMut};
 use super::math::{sum_of_squares, vectorised};
-use super::packed::{Packed, pack, packed_len, product};
+use super::packed::{Packed, pack, packed_len, panel_width, product};
 use crate::workspace::Pool;
 
 /// Decay of the momentum (Jordan et al. 2024).
@@ -41,24 +41,28 @@ pub(crate) fn direction(
     let (mut gram, mut square) = (floats.take(short * short), floats.take(short * short));
     let mut next = floats.take(short * long);
     let mut panels = floats.take(packed_len(long, short).max(packed_len(short, long)));
-    let mut times = |dst: &mut [f32], accumulate, factor, left: Mat<'_>, right: Mat<'_>| {
+    let mut times = |dst: &mut [f32], accumulate, factor, left: Mat<'_>, right: Mat<'_>, outcome| {
         let (rows, inner, cols) = (left.row_count(), left.col_count(), right.col_count());
         let panels = &mut panels[..packed_len(inner, cols)];
         pack(right, panels);
-        product(MatMut::new(dst, rows, cols), accumulate, factor, left, Packed::new(panels, inner, cols));
+        let right = Packed::new(panels, inner, cols);
+        match outcome {
+            Outcome::Any => product(MatMut::new(dst, rows, cols), accumulate, factor, left, right),
+            Outcome::Symmetric => symmetric_product(dst, accumulate, factor, left, right),
+        }
     };
     let [a, b, c] = QUINTIC;
     for _ in 0..STEPS {
         // X ← aX + (bXXᵀ + c(XXᵀ)²)X
         let of = Mat::new(&x, short, long);
-        times(&mut gram, false, 1.0, of, of.t());
+        times(&mut gram, false, 1.0, of, of.t(), Outcome::Symmetric);
         let of_gram = Mat::new(&gram, short, short);
         square.copy_from_slice(&gram);
         scale(&mut square, b);
-        times(&mut square, true, c, of_gram, of_gram);
+        times(&mut square, true, c, of_gram, of_gram, Outcome::Symmetric);
         next.copy_from_slice(&x);
         scale(&mut next, a);
-        times(&mut next, true, 1.0, Mat::new(&square, short, short), of);
+        times(&mut next, true, 1.0, Mat::new(&square, short, short), of, Outcome::Any);
         std::mem::swap(&mut x, &mut next);
     }
     scale(&mut x, RMS * (long as f32).sqrt());
@@ -69,6 +73,30 @@ pub(crate) fn direction(
     }
     for buffer in [x, next, gram, square, panels] {
         floats.give(buffer);
+    }
+}
+
+/// What is known of a product beforehand.
+enum Outcome {
+    Any,
+    Symmetric,
+}
+
+/// `dst = factor · a · b`, or `dst += factor · a · b`, where both `dst` and the product are symmetric: the half above the
+/// diagonal, and some of the blocks on it, are computed and the rest is copied. The same bits as in full.
+fn symmetric_product(dst: &mut [f32], accumulate: bool, factor: f32, a: Mat<'_>, b: Packed<'_>) {
+    let n = a.row_count();
+    // Whole panels, and whole tiles of rows.
+    let step = 3 * panel_width();
+    for start in (0..n).step_by(step) {
+        let end = (start + step).min(n);
+        let block = MatMut::strided(&mut dst[start * n + start..], end - start, n - start, n);
+        product(block, accumulate, factor, a.rows(start..end), b.cols(start..n));
+        for row in start..end {
+            for col in end..n {
+                dst[col * n + row] = dst[row * n + col];
+            }
+        }
     }
 }
 
@@ -109,6 +137,29 @@ vectorised! {
         for (((p, m), g), direction) in p.iter_mut().zip(m).zip(g).zip(direction) {
             *m += (1.0 - MOMENTUM) * (g * clip - *m);
             *p = *p * keep - lr * direction;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_symmetric_product_has_the_bits_of_the_full_one() {
+        for n in [1, 7, 48, 97, 130] {
+            let a: Vec<f32> = (0..n * 20).map(|i| ((i * 7919 + 13) % 101) as f32 / 50.0 - 1.0).collect();
+            let a = Mat::new(&a, n, 20);
+            let mut panels = vec![0.0; packed_len(20, n)];
+            pack(a.t(), &mut panels);
+            let b = Packed::new(&panels, 20, n);
+            let mut full: Vec<f32> = (0..n * n).map(|i| (i / n + i % n) as f32).collect();
+            let mut half = full.clone();
+            for accumulate in [true, false] {
+                product(MatMut::new(&mut full, n, n), accumulate, 0.3, a, b);
+                symmetric_product(&mut half, accumulate, 0.3, a, b);
+                assert_eq!(full, half, "{n}, {accumulate}");
+            }
         }
     }
 }

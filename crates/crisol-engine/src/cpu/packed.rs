@@ -31,7 +31,7 @@ const LINE: usize = 16;
 const WIDEST: usize = 32;
 
 /// Columns of a panel on this machine.
-fn panel_width() -> usize {
+pub(crate) fn panel_width() -> usize {
     struct Width;
     impl pulp::WithSimd for Width {
         type Output = usize;
