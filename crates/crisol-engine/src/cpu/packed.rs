@@ -89,19 +89,86 @@ impl pulp::WithSimd for Pack<'_> {
         } else {
             assert_eq!(row_stride, 1, "a matrix that is stored neither by rows nor by columns");
             // The transpose of a row-major matrix: lines become columns.
-            let lines = mat.t();
+            let lines = mat.t().tile(0, cols, 0..rows);
             for (panel, first) in panels.chunks_exact_mut(rows * width).zip((0..cols).step_by(width)) {
                 let used = width.min(cols - first);
                 if used < width {
                     panel.fill(0.0);
                 }
-                for column in 0..used {
-                    let line = lines.tile(first + column, 1, 0..rows);
-                    for (slot, value) in panel[column..].iter_mut().step_by(width).zip(line) {
-                        *slot = *value;
+                let lines = &lines[first * col_stride..];
+                for column in (0..used).step_by(SQUARE) {
+                    let columns = SQUARE.min(used - column);
+                    for row in (0..rows).step_by(SQUARE) {
+                        let (from, to) =
+                            (&lines[column * col_stride + row..], &mut panel[row * width + column..]);
+                        transpose(from, col_stride, to, width, columns, SQUARE.min(rows - row));
                     }
                 }
             }
+        }
+    }
+}
+
+/// Rows and columns that are transposed within registers.
+const SQUARE: usize = 8;
+
+/// Writes `lines` lines of `len` numbers, `stride` apart, as columns of rows that are `width` apart; at most [`SQUARE`] of both.
+#[inline(always)]
+fn transpose(from: &[f32], stride: usize, to: &mut [f32], width: usize, lines: usize, len: usize) {
+    #[cfg(target_arch = "x86_64")]
+    if lines == SQUARE && len == SQUARE && std::arch::is_x86_feature_detected!("avx") {
+        assert!(7 * stride + SQUARE <= from.len() && 7 * width + SQUARE <= to.len(), "squares within both");
+        // SAFETY: the processor has AVX, and both slices hold eight runs of eight numbers.
+        #[allow(unsafe_code)]
+        unsafe {
+            transpose_square(from.as_ptr(), stride, to.as_mut_ptr(), width);
+        }
+        return;
+    }
+    for line in 0..lines {
+        for i in 0..len {
+            to[i * width + line] = from[line * stride + i];
+        }
+    }
+}
+
+/// [`transpose`] of eight lines of eight numbers: pairs are interleaved, then pairs of pairs, then halves of registers are
+/// exchanged.
+///
+/// # Safety
+/// `from` must have eight runs of eight numbers, `stride` apart, to read, and `to` such runs, `width` apart, to write.
+#[cfg(target_arch = "x86_64")]
+#[allow(unsafe_code)]
+#[target_feature(enable = "avx")]
+#[inline]
+unsafe fn transpose_square(from: *const f32, stride: usize, to: *mut f32, width: usize) {
+    use std::arch::x86_64::{
+        _mm256_loadu_ps, _mm256_permute2f128_ps, _mm256_shuffle_ps, _mm256_storeu_ps, _mm256_unpackhi_ps,
+        _mm256_unpacklo_ps,
+    };
+    // SAFETY: the caller's promise.
+    let lines: [_; 8] = std::array::from_fn(|i| unsafe { _mm256_loadu_ps(from.add(i * stride)) });
+    // Lines 0 and 1, 2 and 3, …: numbers 0, 1, 4, 5 of both, and 2, 3, 6, 7.
+    let pairs: [_; 4] = std::array::from_fn(|i| {
+        let (a, b) = (lines[2 * i], lines[2 * i + 1]);
+        [_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b)]
+    });
+    // Lines 0 to 3 and 4 to 7: numbers 0 and 4, 1 and 5, 2 and 6, 3 and 7.
+    let fours: [[_; 4]; 2] = std::array::from_fn(|i| {
+        let (a, b) = (pairs[2 * i], pairs[2 * i + 1]);
+        [
+            _mm256_shuffle_ps::<0b01_00_01_00>(a[0], b[0]),
+            _mm256_shuffle_ps::<0b11_10_11_10>(a[0], b[0]),
+            _mm256_shuffle_ps::<0b01_00_01_00>(a[1], b[1]),
+            _mm256_shuffle_ps::<0b11_10_11_10>(a[1], b[1]),
+        ]
+    });
+    for i in 0..4 {
+        let (a, b) = (fours[0][i], fours[1][i]);
+        // SAFETY: the caller's promise.
+        unsafe {
+            _mm256_storeu_ps(to.add(i * width), _mm256_permute2f128_ps::<0x20>(a, b));
+            _mm256_storeu_ps(to.add((i + 4) * width), _mm256_permute2f128_ps::<0x31>(a, b));
         }
     }
 }
