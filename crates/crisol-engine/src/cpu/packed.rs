@@ -163,8 +163,8 @@ unsafe fn transpose_square(from: *const f32, stride: usize, to: *mut f32, width:
             _mm256_shuffle_ps::<0b11_10_11_10>(a[1], b[1]),
         ]
     });
-    for i in 0..4 {
-        let (a, b) = (fours[0][i], fours[1][i]);
+    let [upper, lower] = fours;
+    for (i, (a, b)) in upper.into_iter().zip(lower).enumerate() {
         // SAFETY: the caller's promise.
         unsafe {
             _mm256_storeu_ps(to.add(i * width), _mm256_permute2f128_ps::<0x20>(a, b));
