@@ -123,7 +123,7 @@ fn fact_documents(dice: &mut Dice) -> Vec<String> {
 /// subjects is learnt sooner than what is told of a dozen (docs/results.md).
 fn is_told(attribute: Attribute, round: usize) -> bool {
     use Attribute::{Capital, Continent, Currency, Language, Neighbour};
-    round % 2 == 0 || !matches!(attribute, Capital | Continent | Currency | Language | Neighbour)
+    round.is_multiple_of(2) || !matches!(attribute, Capital | Continent | Currency | Language | Neighbour)
 }
 
 /// The decks of each subject.
