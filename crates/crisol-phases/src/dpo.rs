@@ -24,7 +24,7 @@ pub(crate) fn dpo(
     let Checkpoint { model, params, text } = start;
     let context = model.config().max_position_embeddings;
     let pairs = preferences(ctx, &settings.data, &text, context)?;
-    let heldout = preferences(ctx, &settings.heldout, &text, context)?;
+    let heldout = preferences(ctx, &ctx.run.evaluate.files(&settings.heldout), &text, context)?;
     let options = Options {
         loss: settings.loss,
         beta: settings.beta,

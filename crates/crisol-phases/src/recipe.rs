@@ -79,12 +79,25 @@ pub enum Split {
 impl Split {
     /// The file that holds a measure's prompts, if there is to be one: `harmful` → `harmful.test.jsonl`.
     pub(crate) fn file(self, measure: &str) -> Option<String> {
-        let split = match self {
-            Split::Dev => "dev",
-            Split::Test => "test",
-            Split::None => return None,
+        self.name().map(|split| format!("{measure}.{split}.jsonl"))
+    }
+
+    /// The files that a phase's `heldout` names, in which `{split}` stands for this split. Where nothing is measured, a name
+    /// with it stands for no file.
+    pub(crate) fn files(self, names: &[String]) -> Vec<String> {
+        let named = |name: &String| match self.name() {
+            Some(split) => Some(name.replace("{split}", split)),
+            None => Some(name.clone()).filter(|name| !name.contains("{split}")),
         };
-        Some(format!("{measure}.{split}.jsonl"))
+        names.iter().filter_map(named).collect()
+    }
+
+    fn name(self) -> Option<&'static str> {
+        match self {
+            Split::Dev => Some("dev"),
+            Split::Test => Some("test"),
+            Split::None => None,
+        }
     }
 }
 
@@ -548,6 +561,21 @@ mod tests {
         assert!(message.contains("line 4") && message.contains("optimizer.leraning"), "{message}");
         let message = error("sed = 3\n[[phases]]\nkind = \"pretrain\"\n");
         assert!(message.contains("line 1") && message.contains("did you mean `seed`?"), "{message}");
+    }
+
+    #[test]
+    fn held_out_files_follow_the_split_that_is_measured() {
+        let names = ["votes.{split}.jsonl".to_owned(), "more.jsonl".to_owned()];
+        assert_eq!(Split::Dev.files(&names), ["votes.dev.jsonl", "more.jsonl"]);
+        assert_eq!(Split::Test.files(&names), ["votes.test.jsonl", "more.jsonl"]);
+        assert_eq!(Split::None.files(&names), ["more.jsonl"]);
+        let embedded = Recipe::embedded();
+        let votes = embedded.phases.iter().filter_map(|phase| match &phase.settings {
+            PhaseSettings::Reward(settings) => Some(&settings.heldout),
+            PhaseSettings::Dpo(settings) => Some(&settings.heldout),
+            _ => None,
+        });
+        assert!(votes.into_iter().all(|heldout| heldout[..] == names[..1]));
     }
 
     #[test]

@@ -52,8 +52,9 @@ pub(crate) fn reward(
     }
     let Trainer { model, params, .. } = trainer;
     let trained = Checkpoint { model, params, text };
-    if !settings.heldout.is_empty() {
-        measure_heldout(ctx, settings, &trained)?;
+    let heldout = ctx.run.evaluate.files(&settings.heldout);
+    if !heldout.is_empty() {
+        measure_heldout(ctx, settings, &heldout, &trained)?;
     }
     Ok(trained)
 }
@@ -62,10 +63,11 @@ pub(crate) fn reward(
 fn measure_heldout(
     ctx: &mut Context<'_>,
     settings: &RewardSettings,
+    heldout: &[String],
     judge: &Checkpoint,
 ) -> Result<(), PhaseError> {
     let context = judge.model.config().max_position_embeddings;
-    let records = ctx.data.all_records(&settings.heldout)?;
+    let records = ctx.data.all_records(heldout)?;
     let pairs: Vec<PreferenceExample> =
         encode_records(&records, |record| judge.text.preference(record, context))?;
     let judged = |pairs: &[&PreferenceExample]| -> Result<RewardStats, PhaseError> {
