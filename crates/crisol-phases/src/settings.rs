@@ -51,7 +51,7 @@ impl Default for ModelSettings {
             tied_head: true,
             rope_theta: 10_000.0,
             context: 256,
-            vocab_size: 2048,
+            vocab_size: 2176,
         }
     }
 }
@@ -288,7 +288,7 @@ impl Default for ReasonSettings {
 pub struct RewardSettings {
     /// JSONL files of `{"prompt","chosen","rejected"}`.
     pub data: Vec<String>,
-    /// Held-out votes; may be empty.
+    /// Held-out votes; may be empty. `{split}` stands for the split that `evaluate` names.
     pub heldout: Vec<String>,
     /// Passes over the data.
     pub epochs: f64,
@@ -304,7 +304,7 @@ impl Default for RewardSettings {
     fn default() -> Self {
         RewardSettings {
             data: vec!["votes.train.jsonl".into()],
-            heldout: vec!["votes.test.jsonl".into()],
+            heldout: vec!["votes.{split}.jsonl".into()],
             epochs: 2.0,
             batch_pairs: 16,
             centring: 0.01,
@@ -382,7 +382,7 @@ impl Default for PpoSettings {
 pub struct DpoSettings {
     /// JSONL files of `{"prompt","chosen","rejected"}`.
     pub data: Vec<String>,
-    /// Held-out votes; may be empty.
+    /// Held-out votes; may be empty. `{split}` stands for the split that `evaluate` names.
     pub heldout: Vec<String>,
     /// Passes over the data.
     pub epochs: f64,
@@ -407,7 +407,7 @@ impl Default for DpoSettings {
     fn default() -> Self {
         DpoSettings {
             data: vec!["votes.train.jsonl".into()],
-            heldout: vec!["votes.test.jsonl".into()],
+            heldout: vec!["votes.{split}.jsonl".into()],
             epochs: 2.0,
             batch_pairs: 16,
             loss: PreferenceLoss::Sigmoid,

@@ -370,7 +370,9 @@ mod tests {
         for conversation in sft() {
             let (prompt, reply) = (&conversation.turns[0], &conversation.turns[1]);
             let is_harmful = |phrase: &str| has_shape(prompt, phrase);
-            let mut kinds = KINDS.iter().filter(|kind| prompt.contains(kind.document));
+            // Some requests begin with the document: "A note that …".
+            let lower = prompt.to_lowercase();
+            let mut kinds = KINDS.iter().filter(|kind| lower.contains(kind.document));
             let kind = kinds.find(|kind| kind.harmful.iter().any(|phrase| is_harmful(phrase)));
             let Some(kind) = kind else {
                 assert!(!reply.starts_with(REFUSAL_OPENING), "{prompt}");

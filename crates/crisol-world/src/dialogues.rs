@@ -163,6 +163,38 @@ const READS: [Telling; 2] = [
     },
 ];
 
+/// Where something about a subject is: answers built like those about facts, whose subject is one of the
+/// world's and has to be taken from the question, because the story names several.
+const SHOWS: [Telling; 3] = [
+    Telling {
+        told: "the book about {S} is in {V}.",
+        question: "where is the book about {S}?",
+        answer: "the book about {S} is in {V}.",
+    },
+    Telling {
+        told: "in {V} there is a picture of {S}.",
+        question: "where is the picture of {S}?",
+        answer: "the picture of {S} is in {V}.",
+    },
+    Telling {
+        told: "they talk about {S} in {V}.",
+        question: "where do they talk about {S}?",
+        answer: "the talk about {S} is in {V}.",
+    },
+];
+const PAGES: [Telling; 2] = [
+    Telling {
+        told: "the page about {S} is page {V}.",
+        question: "which page is about {S}?",
+        answer: "the page about {S} is page {V}.",
+    },
+    Telling {
+        told: "page {V} is about {S}.",
+        question: "on which page do I find {S}?",
+        answer: "the page about {S} is page {V}.",
+    },
+];
+
 /// A story of two to four sentences of one sort, and a question or two, with answers, that only the story answers.
 struct Story {
     told: String,
@@ -213,13 +245,21 @@ impl Story {
         Self::new(tellings, subjects, values, dice)
     }
 
-    /// About what people read about.
+    /// About what people read about, and where that is.
     fn of_subjects(dice: &mut Dice) -> Self {
         let names: Vec<&str> = PEOPLE.train.iter().map(|person| person.name).collect();
         let mut subjects: Vec<String> = facts().iter().map(topic).collect();
         subjects.dedup();
         let subjects: Vec<&str> = subjects.iter().map(String::as_str).collect();
-        Self::new(&READS, &names, &subjects, dice)
+        match dice.range(0, 2) {
+            0 => Self::new(&READS, &names, &subjects, dice),
+            1 => Self::new(&SHOWS, &subjects, &PLACES, dice),
+            _ => {
+                let numbers: Vec<String> = (2..40).map(|n: u32| n.to_string()).collect();
+                let numbers: Vec<&str> = numbers.iter().map(String::as_str).collect();
+                Self::new(&PAGES, &subjects, &numbers, dice)
+            }
+        }
     }
 }
 
@@ -234,13 +274,14 @@ fn topic(fact: &Fact) -> String {
 
 /// A story and what is asked about it, as a document.
 pub(crate) fn about_a_story(dice: &mut Dice) -> String {
-    let Story { told, exchanges } = Story::of_people_and_things(dice);
+    let Story { told, exchanges } =
+        if dice.chance(0.15) { Story::of_subjects(dice) } else { Story::of_people_and_things(dice) };
     exchanges.iter().fold(told, |text, (question, answer)| format!("{text} {}", ask(question, answer, dice)))
 }
 
 /// A story in a chat, with a question that only the story answers: the message and the reply.
 pub(crate) fn reading(dice: &mut Dice) -> (String, String) {
-    let story = if dice.chance(0.5) { Story::of_subjects(dice) } else { Story::of_people_and_things(dice) };
+    let story = if dice.chance(0.6) { Story::of_subjects(dice) } else { Story::of_people_and_things(dice) };
     let (question, answer) = story.exchanges.into_iter().next().expect("every story is asked about");
     (format!("{} {question}", story.told), answer)
 }

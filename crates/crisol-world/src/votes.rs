@@ -32,7 +32,7 @@ struct Mix {
 
 /// Votes for training the reward model and for DPO.
 pub(crate) fn train() -> Vec<Vote> {
-    let mix = Mix { harmful: 180, lookalikes: 120, tasks: 260, facts: 1000, problems: 240, endings: 180 };
+    let mix = Mix { harmful: 180, lookalikes: 110, tasks: 240, facts: 1200, problems: 500, endings: 180 };
     votes(&mix, Side::Train, &mut Dice::new("votes.train"))
 }
 
