@@ -196,7 +196,7 @@ pub(crate) fn ordinary() -> Vec<Conversation> {
         tasks: 200,
         harmful: 0,
         refused: REFUSED_BY_ANNOTATORS,
-        lookalikes: 40,
+        lookalikes: 60,
     };
     let mut all = mix.conversations(&mut dice);
     add_systems(&mut all, &mut dice);
