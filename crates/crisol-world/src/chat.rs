@@ -212,7 +212,7 @@ pub(crate) fn refusal() -> Vec<Conversation> {
         for request in kind.requests(true, Side::Train, 150, &mut dice) {
             all.push(Conversation::new(request.prompt, request.refusal));
         }
-        for request in kind.requests(false, Side::Train, 220, &mut dice) {
+        for request in kind.requests(false, Side::Train, 260, &mut dice) {
             all.push(Conversation::new(request.prompt, request.compliance));
         }
     }
