@@ -11,6 +11,9 @@ pub(crate) struct Change {
     pub(crate) after: f64,
 }
 
+/// The least change that is told: five points of a share.
+const WORTH_TELLING: f64 = 0.05;
+
 impl Change {
     /// How much there is to tell: the change, or the value where there is nothing to compare it with.
     fn size(&self) -> f64 {
@@ -21,7 +24,7 @@ impl Change {
     /// high value that is something to be glad of.
     fn matters(&self) -> bool {
         match self.before {
-            Some(_) => self.size() >= 0.05,
+            Some(_) => self.size() >= WORTH_TELLING,
             None => self.size() >= 0.5 && self.measure.better != Better::Lower,
         }
     }
@@ -61,14 +64,20 @@ pub(crate) fn largest(report: &Report, phase: &PhaseReport, count: usize) -> Vec
     changes
 }
 
-/// The phase that raised a measure most, with the value before and after it.
+/// The phase that raised a measure most, with the value before and after it; none if no rise is worth telling.
 pub(crate) fn greatest_rise<'a>(report: &'a Report, id: &str) -> Option<(&'a PhaseReport, f64, f64)> {
     report
         .phases
         .iter()
         .filter_map(|phase| Some((phase, before(report, phase, id)?, *phase.metrics.get(id)?)))
-        .filter(|(_, before, after)| after > before)
+        .filter(|(_, before, after)| after - before >= WORTH_TELLING)
         .max_by(|a, b| (a.2 - a.1).total_cmp(&(b.2 - b.1)))
+}
+
+/// The first phase after which a measure is known, with its value.
+pub(crate) fn first_known<'a>(report: &'a Report, id: &str) -> Option<(&'a PhaseReport, f64)> {
+    let known = |phase: &'a PhaseReport| Some((phase, *phase.metrics.get(id)?));
+    report.phases.iter().find_map(known).filter(|(_, value)| value.is_finite())
 }
 
 #[cfg(test)]
@@ -121,5 +130,8 @@ mod tests {
         let (phase, from, to) = greatest_rise(&report, "facts_accuracy").unwrap();
         assert_eq!((phase.name.as_str(), from, to), ("b", 0.1, 0.9));
         assert!(greatest_rise(&report, "list_continued").is_none());
+        assert!(greatest_rise(&report, "harmful_complied").is_none(), "two points are not worth telling");
+        let (phase, value) = first_known(&report, "harmful_complied").unwrap();
+        assert_eq!((phase.name.as_str(), value), ("a", 0.9));
     }
 }

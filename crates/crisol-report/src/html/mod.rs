@@ -147,9 +147,12 @@ fn summary(report: &Report) -> String {
     let rises: Vec<String> = ["facts_accuracy", "problems_accuracy", "harmful_refused"]
         .into_iter()
         .filter_map(|id| {
-            let (phase, before, after) = changes::greatest_rise(report, id)?;
-            let (before, after) = (percent(before), percent(after));
-            Some(format!("{} rose from {before} to {after} with {}", label(id), phase.name))
+            if let Some((phase, before, after)) = changes::greatest_rise(report, id) {
+                let (before, after) = (percent(before), percent(after));
+                return Some(format!("{} rose from {before} to {after} with {}", label(id), phase.name));
+            }
+            let (phase, value) = changes::first_known(report, id)?;
+            Some(format!("{}, {} after {}", label(id), percent(value), phase.name))
         })
         .collect();
     if !rises.is_empty() {
