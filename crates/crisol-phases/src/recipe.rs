@@ -571,11 +571,11 @@ mod tests {
         assert_eq!(Split::None.files(&names), ["more.jsonl"]);
         let embedded = Recipe::embedded();
         let votes = embedded.phases.iter().filter_map(|phase| match &phase.settings {
-            PhaseSettings::Reward(settings) => Some(&settings.heldout),
-            PhaseSettings::Dpo(settings) => Some(&settings.heldout),
+            PhaseSettings::Reward(settings) => Some(&settings.heldout[..]),
+            PhaseSettings::Dpo(settings) => Some(&settings.heldout[..]),
             _ => None,
         });
-        assert!(votes.into_iter().all(|heldout| heldout[..] == names[..1]));
+        assert_eq!(votes.collect::<Vec<_>>(), [&names[..1]; 2], "of the reward model and of DPO");
     }
 
     #[test]

@@ -76,8 +76,10 @@ pub(crate) fn greatest_rise<'a>(report: &'a Report, id: &str) -> Option<(&'a Pha
 
 /// The first phase after which a measure is known, with its value.
 pub(crate) fn first_known<'a>(report: &'a Report, id: &str) -> Option<(&'a PhaseReport, f64)> {
-    let known = |phase: &'a PhaseReport| Some((phase, *phase.metrics.get(id)?));
-    report.phases.iter().find_map(known).filter(|(_, value)| value.is_finite())
+    let known = |phase: &'a PhaseReport| {
+        phase.metrics.get(id).filter(|value| value.is_finite()).map(|&value| (phase, value))
+    };
+    report.phases.iter().find_map(known)
 }
 
 #[cfg(test)]

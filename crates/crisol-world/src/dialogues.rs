@@ -231,7 +231,7 @@ impl Story {
         let counted: Vec<String> =
             things.iter().map(|thing| format!("{thing} in a {}", dice.word(&holders))).collect();
         let counted: Vec<&str> = counted.iter().map(String::as_str).collect();
-        let numbers: Vec<String> = (2..40).map(|n: u32| n.to_string()).collect();
+        let numbers = numbers();
         let numbers: Vec<&str> = numbers.iter().map(String::as_str).collect();
         let (tellings, subjects, values) = match dice.range(0, 6) {
             0 => (&HAS[..], &names[..], &things[..]),
@@ -255,12 +255,17 @@ impl Story {
             0 => Self::new(&READS, &names, &subjects, dice),
             1 => Self::new(&SHOWS, &subjects, &PLACES, dice),
             _ => {
-                let numbers: Vec<String> = (2..40).map(|n: u32| n.to_string()).collect();
+                let numbers = numbers();
                 let numbers: Vec<&str> = numbers.iter().map(String::as_str).collect();
                 Self::new(&PAGES, &subjects, &numbers, dice)
             }
         }
     }
+}
+
+/// The numbers that stories count with.
+fn numbers() -> Vec<String> {
+    (2..40).map(|n: u32| n.to_string()).collect()
 }
 
 /// "France", "lions", "the century", "wool".
