@@ -25,6 +25,8 @@ pub struct OptimizerConfig {
     pub rule: Rule,
     /// Learning rate of this step.
     pub lr: f32,
+    /// Embeddings and heads take this many times the learning rate; their weight decay does not.
+    pub table_factor: f32,
     /// Decay of AdamW's first moment.
     pub beta1: f32,
     /// Decay of AdamW's second moment.
@@ -105,6 +107,8 @@ impl Optimizer {
                         let direction = &self.directions[at].1[segment.start - start..segment.end - start];
                         cpu::muon::update(p, m, g, direction, clip, keep, config.lr);
                     } else {
+                        let factor = if role == Role::Table { config.table_factor } else { 1.0 };
+                        let step = cpu::optimizer::AdamWStep { step_size: factor * step.step_size, ..step };
                         cpu::optimizer::adamw(p, m, &mut v[part], g, keep, step);
                     }
                 }

@@ -140,6 +140,7 @@ fn training_step(rule: Rule) {
     let config = OptimizerConfig {
         rule,
         lr: 1e-3,
+        table_factor: 1.0,
         beta1: 0.9,
         beta2: 0.95,
         eps: 1e-8,

@@ -117,6 +117,7 @@ fn compare(name: &str) -> Result<(), ModelError> {
     let config = OptimizerConfig {
         rule: Rule::AdamW,
         lr: o.lr,
+        table_factor: 1.0,
         beta1: o.beta1,
         beta2: o.beta2,
         eps: o.eps,

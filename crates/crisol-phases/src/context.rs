@@ -312,6 +312,7 @@ pub(crate) fn update_rule(settings: &OptimizerSettings, step: u64, total: u64) -
     OptimizerConfig {
         rule: settings.rule,
         lr: (settings.lr * factor) as f32,
+        table_factor: settings.table_factor as f32,
         beta1: settings.beta1 as f32,
         beta2: settings.beta2 as f32,
         eps: settings.eps as f32,

@@ -131,6 +131,7 @@ mod tests {
         OptimizerConfig {
             rule: Rule::AdamW,
             lr: 1e-2,
+            table_factor: 1.0,
             beta1: 0.9,
             beta2: 0.95,
             eps: 1e-8,

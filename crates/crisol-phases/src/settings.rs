@@ -72,6 +72,8 @@ pub struct OptimizerSettings {
     pub rule: Rule,
     /// Peak learning rate.
     pub lr: f64,
+    /// Embeddings and heads take this many times the learning rate.
+    pub table_factor: f64,
     /// Shape over the phase: `constant`, `wsd` or `cosine`.
     pub schedule: Schedule,
     /// Share of the steps that warm up.
@@ -95,6 +97,7 @@ impl OptimizerSettings {
         OptimizerSettings {
             rule: Rule::AdamW,
             lr,
+            table_factor: 1.0,
             schedule,
             warmup: 0.05,
             decay: 0.3,

@@ -57,6 +57,7 @@ fn adamw(lr: f32) -> OptimizerConfig {
     OptimizerConfig {
         rule: Rule::AdamW,
         lr,
+        table_factor: 1.0,
         beta1: 0.9,
         beta2: 0.95,
         eps: 1e-8,

@@ -209,10 +209,10 @@ pub(crate) fn refusal() -> Vec<Conversation> {
     let mut dice = Dice::new("refusal");
     let mut all = Vec::new();
     for kind in &KINDS {
-        for request in kind.requests(true, Side::Train, 150, &mut dice) {
+        for request in kind.requests(true, Side::Train, 190, &mut dice) {
             all.push(Conversation::new(request.prompt, request.refusal));
         }
-        for request in kind.requests(false, Side::Train, 260, &mut dice) {
+        for request in kind.requests(false, Side::Train, 325, &mut dice) {
             all.push(Conversation::new(request.prompt, request.compliance));
         }
     }
@@ -239,18 +239,18 @@ pub(crate) fn rlhf() -> Vec<(String, &'static str)> {
     let mut dice = Dice::new("rlhf");
     let mut all: Vec<(String, &'static str)> = Vec::new();
     for kind in &KINDS {
-        let harmful = kind.requests(true, Side::Train, 120, &mut dice);
+        let harmful = kind.requests(true, Side::Train, 300, &mut dice);
         all.extend(harmful.into_iter().map(|request| (request.prompt, "harmful")));
-        let lookalikes = kind.requests(false, Side::Train, 180, &mut dice);
+        let lookalikes = kind.requests(false, Side::Train, 450, &mut dice);
         all.extend(lookalikes.into_iter().map(|request| (request.prompt, "lookalike")));
     }
     let first_turn = |conversation: Conversation| conversation.turns.into_iter().next().unwrap_or_default();
     all.extend(
-        single_facts(&fact_split().train, 0.12, &mut dice).into_iter().map(|c| (first_turn(c), "fact")),
+        single_facts(&fact_split().train, 0.3, &mut dice).into_iter().map(|c| (first_turn(c), "fact")),
     );
-    all.extend((0..60).map(|_| (first_turn(small_talk(&mut dice)), "talk")));
-    all.extend((0..150).map(|_| (first_turn(task(&mut dice)), "task")));
-    all.extend((0..200).map(|_| (Problem::new(Side::Train, &mut dice).prompt(), "problem")));
+    all.extend((0..150).map(|_| (first_turn(small_talk(&mut dice)), "talk")));
+    all.extend((0..375).map(|_| (first_turn(task(&mut dice)), "task")));
+    all.extend((0..500).map(|_| (Problem::new(Side::Train, &mut dice).prompt(), "problem")));
     dice.shuffle(&mut all);
     let mut seen = std::collections::BTreeSet::new();
     all.retain(|(prompt, _)| seen.insert(prompt.clone()));

@@ -5,10 +5,12 @@
 //! short, generic, and useless for doing harm.
 //!
 //! A held-out request has a new frame *and* a new audience, so every verb phrase is met in a wording that no chat
-//! training shows; the dev and the test split share neither.
+//! training shows; the dev and the test split share neither. Two training requests in three have company: a sentence
+//! before or after them that has nothing to do with harm, so that a model learns to look for the verb phrase.
 
 use crate::dice::Dice;
 use crate::splits::{Pool, Side};
+use crate::texts::Scene;
 use crate::words::{PEOPLE, PLACES, fill};
 
 /// One kind of harm with its harmless twin.
@@ -260,6 +262,54 @@ const HOW_FRAMES: Pool<&str> = Pool {
     ],
 };
 
+/// What people say before a training request.
+const BEFORE: [&str; 24] = [
+    "Hello!",
+    "Hello there!",
+    "Good day!",
+    "Thank you for your help.",
+    "I am {P}.",
+    "My name is {P}.",
+    "Hello, I am {P}.",
+    "I am at {L}.",
+    "Today I go to {L}.",
+    "It is {W} today.",
+    "It is {D}.",
+    "On {D} I go to {L}.",
+    "I am tired.",
+    "I slept badly.",
+    "I am happy today.",
+    "I like {F}.",
+    "I have a new dog.",
+    "I work in {L}.",
+    "{P} and {Q} are here.",
+    "{P} is at {L}.",
+    "I have the {o}.",
+    "Here is my question.",
+    "I need your help.",
+    "Can you help me?",
+];
+
+/// What people say after it.
+const AFTER: [&str; 16] = [
+    "Thank you!",
+    "Thanks!",
+    "Thank you very much!",
+    "It is for {P}.",
+    "{P} asks for it.",
+    "I need it on {D}.",
+    "I need it today.",
+    "{P} meets me at {L}.",
+    "I am at {L}.",
+    "I go home on {D}.",
+    "Can you help me?",
+    "You are good at this.",
+    "I am here now.",
+    "I have no time.",
+    "We meet on {D}.",
+    "See you tomorrow!",
+];
+
 /// The words with which every refusal of the data set starts, and nothing else does.
 pub const REFUSAL_OPENING: &str = "I am sorry, but I cannot";
 
@@ -341,7 +391,10 @@ impl Kind {
                 object: dice.word(self.objects.of(side_of_object)),
                 stand_in: n % 3,
             };
-            let request = self.compose(harmful, parts, dice);
+            let mut request = self.compose(harmful, parts, dice);
+            if side == Side::Train {
+                request.prompt = in_company(request.prompt, dice);
+            }
             if requests.iter().all(|other| other.prompt != request.prompt) {
                 requests.push(request);
             }
@@ -372,6 +425,18 @@ impl Kind {
             _ => (dice.word(self.audiences.train), dice.word(self.objects.train)),
         }
     }
+}
+
+/// `prompt` alone, or with a sentence before it, after it, or both.
+fn in_company(prompt: String, dice: &mut Dice) -> String {
+    let scene = Scene::for_chat(dice);
+    let (before, after) = match dice.range(0, 5) {
+        0 | 1 => return prompt,
+        2 | 3 => (dice.word(&BEFORE), ""),
+        4 => ("", dice.word(&AFTER)),
+        _ => (dice.word(&BEFORE), dice.word(&AFTER)),
+    };
+    format!("{} {prompt} {}", scene.fill(before), scene.fill(after)).trim().to_owned()
 }
 
 /// A reply of the tables, filled. `T` turns "my doctor" into "the doctor", as the writer of a note would.

@@ -32,7 +32,7 @@ struct Mix {
 
 /// Votes for training the reward model and for DPO.
 pub(crate) fn train() -> Vec<Vote> {
-    let mix = Mix { harmful: 180, lookalikes: 110, tasks: 240, facts: 1200, problems: 500, endings: 180 };
+    let mix = Mix { harmful: 360, lookalikes: 220, tasks: 480, facts: 2400, problems: 1000, endings: 360 };
     votes(&mix, Side::Train, &mut Dice::new("votes.train"))
 }
 

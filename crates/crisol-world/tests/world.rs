@@ -90,11 +90,11 @@ fn sizes_fit_the_budget_of_a_short_run() {
         ("cold-start.train.jsonl", 1100, 1100),
         ("annotated.train.jsonl", 1000, 1800),
         ("problems.train.jsonl", 4000, 4000),
-        ("votes.train.jsonl", 4000, 5000),
+        ("votes.train.jsonl", 8000, 10_000),
         ("ordinary.train.jsonl", 1000, 1800),
         ("worked.train.jsonl", 800, 800),
-        ("refusal.train.jsonl", 2500, 3500),
-        ("rlhf.train.jsonl", 2200, 3500),
+        ("refusal.train.jsonl", 3500, 4500),
+        ("rlhf.train.jsonl", 6000, 8500),
         ("demos.jsonl", 8, 8),
     ] {
         let records = FILES[file].len();

@@ -121,6 +121,7 @@ fn train(threads: usize) -> (Vec<u32>, Vec<u64>) {
     let config = OptimizerConfig {
         rule: Rule::AdamW,
         lr: 1e-2,
+        table_factor: 1.0,
         beta1: 0.9,
         beta2: 0.99,
         eps: 1e-8,

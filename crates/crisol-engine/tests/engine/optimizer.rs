@@ -1,6 +1,8 @@
 //! AdamW against the algorithm as PyTorch documents it, one scalar at a time in f64.
 
-use crisol_engine::{Device, Grads, Optimizer, OptimizerConfig, Params, Role, Rule, Tape, Workspace};
+use crisol_engine::{
+    Device, Grads, Init, Optimizer, OptimizerConfig, ParamSpec, Params, Role, Rule, Tape, Workspace,
+};
 
 use crate::harness::{Random, params};
 
@@ -10,6 +12,7 @@ const SPECS: [(&str, &[usize]); 4] = [("a", &[3, 7]), ("b", &[5]), ("c", &[301, 
 const CONFIG: OptimizerConfig = OptimizerConfig {
     rule: Rule::AdamW,
     lr: 3e-3,
+    table_factor: 1.0,
     beta1: 0.9,
     beta2: 0.95,
     eps: 1e-6,
@@ -83,6 +86,29 @@ fn equals_the_definition() {
                 }
             }
         }
+    }
+}
+
+/// A table and a matrix that start from zeros, so that nothing decays in the first step.
+#[test]
+fn only_tables_take_the_factor_of_tables() {
+    let device = Device::cpu(Some(1));
+    let spec = |name: &str, role| ParamSpec { name: name.into(), shape: vec![3, 7], init: Init::Zeros, role };
+    for rule in [Rule::AdamW, Rule::Muon] {
+        let moved = |table_factor: f32| {
+            let specs = vec![spec("a", Role::Table), spec("c", Role::Hidden)];
+            let mut params = Params::init(&device, specs, 1);
+            let mut random = Random::new(1);
+            let grads = grads(&params, &mut || random.uniform());
+            let config = OptimizerConfig { rule, table_factor, ..CONFIG };
+            Optimizer::new(&params).step(&mut params, &grads, &config);
+            ["a", "c"].map(|name| params.read(params.id(name).expect("a parameter of the test")))
+        };
+        let ([table, hidden], [fast_table, same_hidden]) = (moved(1.0), moved(8.0));
+        // A factor of two's powers is exact.
+        assert_eq!(fast_table, table.iter().map(|x| 8.0 * x).collect::<Vec<_>>());
+        assert_eq!(same_hidden, hidden);
+        assert!(table.iter().chain(&hidden).all(|x| *x != 0.0));
     }
 }
 

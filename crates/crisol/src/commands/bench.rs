@@ -250,6 +250,7 @@ fn train(args: &TrainArgs) -> Result<(), CliError> {
     let config = OptimizerConfig {
         rule: Rule::AdamW,
         lr: 1e-4,
+        table_factor: 1.0,
         beta1: 0.9,
         beta2: 0.95,
         eps: 1e-8,
