@@ -16,7 +16,7 @@ pub const REFUSED_BY_ANNOTATORS: f64 = 0.05;
 
 /// The same in the conversations of the reasoning phase, whose annotators have seen more of them. Reinforcement
 /// learning can only amplify what is sampled now and then, and what was taught last is what PPO samples first.
-const REFUSED_LATER: f64 = 1.0 / 3.0;
+const REFUSED_LATER: f64 = 0.4;
 
 /// Share of the worked solutions of the cold start that leap to the result instead of writing out every step:
 /// hands differ. GRPO has something to discover only if both are sampled and one pays.
@@ -92,11 +92,11 @@ impl Mix {
         }));
         all.extend((0..self.tasks).map(|_| task(dice)));
         for kind in &KINDS {
-            let every = (1.0 / self.refused).round() as usize;
-            // Where the refusals fall differs from kind to kind, so that small counts refuse somewhere too.
-            let start = dice.range(0, every as u32 - 1) as usize;
+            // Refusals are spread evenly. Where they fall differs from kind to kind, so that small counts refuse somewhere too.
+            let start = dice.range(0, 19) as usize;
+            let refusals_among = |requests: usize| (requests as f64 * self.refused + 1e-9) as usize;
             for (i, request) in kind.requests(true, Side::Train, self.harmful, dice).into_iter().enumerate() {
-                let refused = (i + start).is_multiple_of(every);
+                let refused = refusals_among(start + i + 1) > refusals_among(start + i);
                 let reply = if refused { request.refusal } else { request.compliance };
                 all.push(Conversation::new(request.prompt, reply));
             }
@@ -175,9 +175,9 @@ pub(crate) fn annotated() -> Vec<Conversation> {
         small_talk: 100,
         readings: 300,
         tasks: 250,
-        harmful: 30,
+        harmful: 60,
         refused: REFUSED_LATER,
-        lookalikes: 30,
+        lookalikes: 75,
     };
     let mut all = mix.conversations(&mut dice);
     add_systems(&mut all, &mut dice);
@@ -239,9 +239,9 @@ pub(crate) fn rlhf() -> Vec<(String, &'static str)> {
     let mut dice = Dice::new("rlhf");
     let mut all: Vec<(String, &'static str)> = Vec::new();
     for kind in &KINDS {
-        let harmful = kind.requests(true, Side::Train, 300, &mut dice);
+        let harmful = kind.requests(true, Side::Train, 360, &mut dice);
         all.extend(harmful.into_iter().map(|request| (request.prompt, "harmful")));
-        let lookalikes = kind.requests(false, Side::Train, 450, &mut dice);
+        let lookalikes = kind.requests(false, Side::Train, 420, &mut dice);
         all.extend(lookalikes.into_iter().map(|request| (request.prompt, "lookalike")));
     }
     let first_turn = |conversation: Conversation| conversation.turns.into_iter().next().unwrap_or_default();

@@ -8,9 +8,9 @@ use crate::wording::{before_value, say, say_of, wording};
 use crate::{dialogues, questions, texts};
 
 /// How often each fact is told in documents about its subject, across subjects, and along one attribute.
-const ROUNDS_BY_SUBJECT: usize = 75;
-const ROUNDS_ACROSS: usize = 80;
-const ROUNDS_BY_ATTRIBUTE: usize = 60;
+const ROUNDS_BY_SUBJECT: usize = 64;
+const ROUNDS_ACROSS: usize = 68;
+const ROUNDS_BY_ATTRIBUTE: usize = 51;
 /// Tables about each subject.
 const TABLES: usize = 12;
 /// How often each question occurs in a quiz list.
@@ -20,11 +20,11 @@ const ROUNDS_OF_DIALOGUES: usize = 5;
 /// Dialogues about what the story has just said.
 const STORY_DIALOGUES: usize = 4200;
 /// How often each single step of arithmetic occurs on a page of sums.
-const ROUNDS_OF_SUMS: usize = 8;
+const ROUNDS_OF_SUMS: usize = 12;
 /// Documents of connected arithmetic, by form.
-const CHAINS: usize = 1100;
-const TOLD: usize = 2200;
-const SOLVED: usize = 4500;
+const CHAINS: usize = 1500;
+const TOLD: usize = 2900;
+const SOLVED: usize = 6000;
 /// Letters, notices, stories.
 const TEXTS: usize = 11_300;
 /// Documents kept as test text.
