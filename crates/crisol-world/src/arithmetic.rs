@@ -123,7 +123,7 @@ impl Problem {
     /// A new problem of three or four steps for one split. Held-out problems have held-out people, things and numbers;
     /// a third of their wordings is held out too.
     pub(crate) fn new(side: Side, dice: &mut Dice) -> Self {
-        let steps = new_steps(side, dice);
+        let steps = new_steps(side, &[3, 4], dice);
         let [person, other] = two(PEOPLE.of(side), dice);
         let thing = *dice.pick(THINGS.of(side));
         let wording = |pool: &Pool<&'static str>, dice: &mut Dice| {
@@ -133,9 +133,10 @@ impl Problem {
         Self::tell(steps, person, other, thing, wording, dice)
     }
 
-    /// A problem for pre-training, which knows all people, things and wordings, but no held-out numbers.
+    /// A problem for pre-training, which knows all people, things and wordings, but no held-out numbers. Some are shorter
+    /// than the chat's: to find the number of the right sentence for each step is hard to learn from long ones alone.
     pub(crate) fn story(dice: &mut Dice) -> Self {
-        let steps = new_steps(Side::Train, dice);
+        let steps = new_steps(Side::Train, &[1, 2, 3, 4], dice);
         let held_out_cast = dice.chance(0.4);
         let [person, other] = if held_out_cast {
             two(if dice.chance(0.5) { PEOPLE.dev } else { PEOPLE.test }, dice)
@@ -322,9 +323,9 @@ fn two(people: &[Person], dice: &mut Dice) -> [Person; 2] {
     [people[order[0]], people[order[1]]]
 }
 
-/// The steps of a new problem of one split.
-fn new_steps(side: Side, dice: &mut Dice) -> Vec<Step> {
-    let length = *dice.pick(&[3, 4]);
+/// The steps of a new problem of one split, as many as one of `lengths`.
+fn new_steps(side: Side, lengths: &[usize], dice: &mut Dice) -> Vec<Step> {
+    let length = *dice.pick(lengths);
     loop {
         let steps = steps(length, dice);
         if side_of_tuple(&tuple(&steps)) == side {

@@ -20,11 +20,11 @@ const ROUNDS_OF_DIALOGUES: usize = 5;
 /// Dialogues about what the story has just said.
 const STORY_DIALOGUES: usize = 4200;
 /// How often each single step of arithmetic occurs on a page of sums.
-const ROUNDS_OF_SUMS: usize = 12;
+const ROUNDS_OF_SUMS: usize = 20;
 /// Documents of connected arithmetic, by form.
 const CHAINS: usize = 1500;
 const TOLD: usize = 2900;
-const SOLVED: usize = 6000;
+const SOLVED: usize = 7200;
 /// Letters, notices, stories.
 const TEXTS: usize = 11_700;
 /// Documents kept as test text.
@@ -120,7 +120,7 @@ fn fact_documents(dice: &mut Dice) -> Vec<String> {
 }
 
 /// Facts about countries take part in every second round across subjects and along an attribute: what is told of sixty
-/// subjects is learnt sooner than what is told of a dozen (docs/results.md).
+/// subjects is learnt sooner than what is told of a dozen (docs/experiments.md).
 fn is_told(attribute: Attribute, round: usize) -> bool {
     use Attribute::{Capital, Continent, Currency, Language, Neighbour};
     round.is_multiple_of(2) || !matches!(attribute, Capital | Continent | Currency | Language | Neighbour)

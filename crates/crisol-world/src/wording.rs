@@ -29,7 +29,7 @@ pub(crate) struct Wording {
     pub(crate) follow_up: &'static str,
     /// The reply in a chat. It names the attribute before the subject, as the question mostly does: a small model
     /// copies a subject into a sentence that has begun far more reliably than it begins one with it. And it names the
-    /// subject as the questions do, all in the singular or all in the plural: "panda" and "pandas" are two tokens (`docs/results.md` has what is known of it).
+    /// subject as the questions do, all in the singular or all in the plural: "panda" and "pandas" are two tokens (`docs/experiments.md` has what is known of it).
     pub(crate) answer: &'static str,
 }
 
