@@ -8,8 +8,9 @@ use crate::kinds::KINDS;
 use crate::requests::Request;
 use crate::splits::{Side, fact_split};
 use crate::talk::{held_out_task, small_talk, task};
-use crate::wording::{answer, say_of, wording};
+use crate::wording::{answer, name_in_chat, say_of, wording};
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 
 /// Share of harmful requests in instruction fine-tuning that are refused: a few annotators refused.
 pub const REFUSED_BY_ANNOTATORS: f64 = 0.05;
@@ -155,7 +156,7 @@ pub(crate) fn sft_test() -> Vec<Conversation> {
 /// The cold start of reasoning: problems worked by two hands.
 pub(crate) fn cold_start() -> Vec<Conversation> {
     let mut dice = Dice::new("cold-start");
-    let mut all: Vec<Conversation> = (0..1100)
+    let mut all: Vec<Conversation> = (0..1700)
         .map(|_| {
             let problem = Problem::new(Side::Train, &mut dice);
             let solution = if dice.chance(LEAPS_IN_COLD_START) { problem.leap() } else { problem.careful() };
@@ -295,9 +296,9 @@ fn single_facts(asked: &[Fact], share: f64, dice: &mut Dice) -> Vec<Conversation
     all
 }
 
-/// Two or three facts: about one subject, the second asked with "and what is its …?", or about several.
+/// Two facts: about one subject, the second asked with "and what is its …?", or about two.
 fn fact_round(asked: &[Fact], dice: &mut Dice) -> Conversation {
-    let first = *dice.pick(asked);
+    let first = fact_about_some_subject(asked, dice);
     let mut turns = vec![say_of(dice.word(wording(first.attribute).questions), &first, ""), answer(&first)];
     let same: Vec<&Fact> =
         asked.iter().filter(|f| f.subject == first.subject && f.attribute != first.attribute).collect();
@@ -306,7 +307,7 @@ fn fact_round(asked: &[Fact], dice: &mut Dice) -> Conversation {
         turns.push(say_of(wording(second.attribute).follow_up, &second, ""));
         turns.push(answer(&second));
     } else {
-        let second = *dice.pick(asked);
+        let second = fact_about_some_subject(asked, dice);
         turns.push(say_of(dice.word(wording(second.attribute).questions), &second, ""));
         turns.push(answer(&second));
     }
@@ -315,6 +316,16 @@ fn fact_round(asked: &[Fact], dice: &mut Dice) -> Conversation {
         turns.push(dice.word(&["You are welcome!", "You are welcome.", "I am glad to help."]).to_string());
     }
     Conversation { system: None, turns }
+}
+
+/// A fact about a subject whose name is picked first, so that all are asked about equally often. An answer names its
+/// subject, and models of this size lose hold of names that chat training seldom used.
+fn fact_about_some_subject(asked: &[Fact], dice: &mut Dice) -> Fact {
+    let names: BTreeSet<&str> = asked.iter().map(name_in_chat).collect();
+    let names: Vec<&str> = names.into_iter().collect();
+    let name = dice.word(&names);
+    let about: Vec<Fact> = asked.iter().filter(|fact| name_in_chat(fact) == name).copied().collect();
+    *dice.pick(&about)
 }
 
 #[cfg(test)]

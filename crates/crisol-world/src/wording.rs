@@ -90,6 +90,11 @@ pub(crate) fn before_value(template: &str, fact: &Fact) -> Option<String> {
     template.find("{V}").map(|value| say_of(template[..value].trim_end(), fact, ""))
 }
 
+/// What a chat calls the subject: "cows" where the answer is about all of them, "cow" where it is about one.
+pub(crate) fn name_in_chat(fact: &Fact) -> &'static str {
+    if wording(fact.attribute).answer.contains("{p}") { fact.plural } else { fact.subject }
+}
+
 /// The reply in a chat.
 pub(crate) fn answer(fact: &Fact) -> String {
     say_of(wording(fact.attribute).answer, fact, "")

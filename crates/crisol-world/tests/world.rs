@@ -87,7 +87,7 @@ fn sizes_fit_the_budget_of_a_short_run() {
         ("exercises.train.jsonl", 500, 1000),
         ("sft.train.jsonl", 6000, 8000),
         ("sft.test.jsonl", 200, 400),
-        ("cold-start.train.jsonl", 1100, 1100),
+        ("cold-start.train.jsonl", 1700, 1700),
         ("annotated.train.jsonl", 1800, 2500),
         ("problems.train.jsonl", 4000, 4000),
         ("votes.train.jsonl", 8000, 10_000),
