@@ -67,7 +67,7 @@ fn add_systems(conversations: &mut [Conversation], dice: &mut Dice) {
 struct Mix {
     /// Share of all questions (asked fact times training wording) that are asked alone.
     facts: f64,
-    /// Conversations of two or three facts.
+    /// Conversations of two facts.
     fact_rounds: usize,
     small_talk: usize,
     /// Stories with a question that they answer. They keep alive that an answer takes its subject from the question.

@@ -8,7 +8,8 @@ use crate::wording::{before_value, say, say_of, wording};
 use crate::{dialogues, questions, texts};
 use std::iter::repeat_n;
 
-/// How often each fact is told in documents about its subject, across subjects, and along one attribute.
+/// How often each fact is told in documents about its subject, and rounds across subjects and along one attribute, in each of
+/// which it is told as often as `tellings` says.
 const ROUNDS_BY_SUBJECT: usize = 64;
 const ROUNDS_ACROSS: usize = 68;
 const ROUNDS_BY_ATTRIBUTE: usize = 51;
