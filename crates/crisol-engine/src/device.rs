@@ -7,6 +7,9 @@ use crate::cpu::product_rate;
 use crate::profile::Profile;
 use crate::{Workspace, parallel};
 
+/// Tasks for each thread that an operation is cut into.
+const TASKS_PER_THREAD: usize = 2;
+
 /// A device is a value that is passed around, not a type parameter that leaks into models and phases.
 /// Cloning is cheap and gives the same device.
 #[derive(Clone, Debug)]
@@ -47,11 +50,12 @@ impl Device {
     }
 
     /// Runs `f(i, workspace)` for every `i` in `0..n` in parallel and returns the results in order.
-    /// For inference and evaluation: each call is one fixed piece of work, single-threaded inside.
+    /// For inference and evaluation: each call is one fixed piece of work. If there are fewer than threads, threads share it.
     pub fn map<T: Send>(&self, n: usize, f: impl Fn(usize, &mut Workspace) -> T + Sync) -> Vec<T> {
         let mut results: Vec<Option<T>> = (0..n).map(|_| None).collect();
+        let tasks = self.tasks_per_piece(n);
         parallel::for_each(self, &mut results, &|i, result| {
-            *result = Some(self.with_workspace(|workspace| f(i, workspace)));
+            *result = Some(self.with_workspace(tasks, |workspace| f(i, workspace)));
         });
         results.into_iter().map(|result| result.expect("every item was run")).collect()
     }
@@ -83,11 +87,24 @@ impl Device {
         }
     }
 
-    /// Lends an idle workspace. Which one a piece of work gets never changes its results.
-    pub(crate) fn with_workspace<T>(&self, f: impl FnOnce(&mut Workspace) -> T) -> T {
+    /// Into how many tasks each of `pieces` pieces of work is to be cut: one, or a few for each thread if some would be
+    /// idle otherwise; more tasks than threads, so that a thread which is held up is helped.
+    pub(crate) fn tasks_per_piece(&self, pieces: usize) -> usize {
+        if pieces < self.threads() { TASKS_PER_THREAD * self.threads() } else { 1 }
+    }
+
+    /// Threads that work on an operation which is cut into so many tasks.
+    pub(crate) fn threads_at(&self, tasks: usize) -> usize {
+        if tasks > 1 { self.threads() } else { 1 }
+    }
+
+    /// Lends an idle workspace to a piece of work that is to be cut into so many tasks. Which one it gets, and how many tasks,
+    /// never changes its results.
+    pub(crate) fn with_workspace<T>(&self, tasks: usize, f: impl FnOnce(&mut Workspace) -> T) -> T {
         let Device::Cpu(cpu) = self;
         let idle = cpu.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let mut workspace = idle.unwrap_or_else(|| Workspace::new(self));
+        workspace.tasks = tasks;
         let result = f(&mut workspace);
         cpu.idle.lock().unwrap_or_else(PoisonError::into_inner).push(workspace);
         result

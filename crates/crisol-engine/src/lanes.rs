@@ -9,8 +9,9 @@ use crate::{Device, Grads, Params, Workspace, parallel};
 
 /// More lanes than this cost more in zeroing and summing gradient copies than they win.
 const MOST_LANES: usize = 8;
-/// Copies of the gradients together stay below this many bytes, except that there is always one.
-const MOST_BYTES: usize = 1 << 30;
+/// Copies of the gradients together stay below this many bytes, except that there is always one. With fewer copies than
+/// threads, threads share the work of a shard.
+const MOST_BYTES: usize = 128 << 20;
 
 /// Gradient copies for data-parallel steps.
 #[derive(Debug)]
@@ -22,7 +23,8 @@ impl Lanes {
     /// Lanes for models of the size of `params`.
     pub fn new(params: &Params) -> Lanes {
         let bytes = params.layout.len.max(1) * size_of::<f32>();
-        let lanes = (MOST_BYTES / bytes).clamp(1, MOST_LANES);
+        // A power of two, so that shards are spread evenly over lanes and lanes over threads.
+        let lanes = 1 << (MOST_BYTES / bytes).clamp(1, MOST_LANES).ilog2();
         Lanes { grads: (0..lanes).map(|_| Grads::zeros_like(params)).collect() }
     }
 
@@ -44,9 +46,10 @@ impl Lanes {
         let Device::Cpu(cpu) = &device;
         let mut work: Vec<(&mut Grads, Vec<Result<T, E>>)> =
             self.grads[..lanes].iter_mut().map(|grads| (grads, Vec::new())).collect();
+        let tasks = device.tasks_per_piece(lanes);
         parallel::for_each(&device, &mut work, &|lane, (grads, results)| {
-            cpu.profile.time(Part::LANES, 1, || grads.zero());
-            device.with_workspace(|workspace| {
+            cpu.profile.time(Part::LANES, device.threads_at(tasks), || grads.zero());
+            device.with_workspace(tasks, |workspace| {
                 for shard in (lane..shards).step_by(lanes) {
                     let result = f(shard, workspace, grads);
                     let failed = result.is_err();

@@ -132,7 +132,7 @@ impl Optimizer {
             let [rows, cols] = layout.specs[id.0 as usize].shape[..] else {
                 panic!("a hidden matrix has two dimensions")
             };
-            device.with_workspace(|workspace| {
+            device.with_workspace(1, |workspace| {
                 let (m, g) = (&first[range.clone()], &grads.data[range]);
                 cpu::muon::direction(m, g, clip, rows, cols, direction, &mut workspace.floats);
             });

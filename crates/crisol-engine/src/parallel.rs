@@ -10,6 +10,8 @@ use crate::Device;
 /// Scalars per piece of a pass over parameters: large enough to hide the cost of a task, small enough
 /// for the second-level cache.
 const CHUNK: usize = 64 * 1024;
+/// Scalars of a pass over rows that are not worth a task.
+const LEAST_ROWS: usize = 8 * 1024;
 
 /// Runs `f(i, &mut items[i])` for every item.
 pub(crate) fn for_each<T: Send>(device: &Device, items: &mut [T], f: &(impl Fn(usize, &mut T) + Sync)) {
@@ -70,7 +72,36 @@ fn halve_chunks<const N: usize>(
     a + b
 }
 
-fn join<A: Send, B: Send>(
+/// Runs `f(rows, parts)` over parts of `rows` on several threads; `slices` start with the first row and have so many columns a
+/// row. For work on rows that do not depend on each other.
+pub(crate) fn for_rows<const N: usize>(
+    threads: usize,
+    rows: Range<usize>,
+    slices: [(&mut [f32], usize); N],
+    f: &(impl Fn(Range<usize>, [&mut [f32]; N]) + Sync),
+) {
+    let first = threads.div_ceil(2);
+    let middle = rows.len() * first / threads;
+    let columns: usize = slices.iter().map(|(_, columns)| columns).sum();
+    if threads == 1 || rows.len() * columns < 2 * LEAST_ROWS || middle == rows.len() {
+        return f(rows, slices.map(|(part, _)| part));
+    }
+    let mut top = slices;
+    let bottom = std::array::from_fn(|i| {
+        let (part, columns) = &mut top[i];
+        let (first, second) = std::mem::take(part).split_at_mut(middle * *columns);
+        *part = first;
+        (second, *columns)
+    });
+    let middle = rows.start + middle;
+    rayon::join(
+        || for_rows(first, rows.start..middle, top, f),
+        || for_rows(threads - first, middle..rows.end, bottom, f),
+    );
+}
+
+/// Both, on two threads if `parallel`.
+pub(crate) fn join<A: Send, B: Send>(
     parallel: bool,
     a: impl FnOnce() -> A + Send,
     b: impl FnOnce() -> B + Send,

@@ -15,6 +15,9 @@ use crate::{Device, cpu, parallel};
 
 /// Parameters start at multiples of this many scalars (a cache line).
 const ALIGNMENT: usize = 16;
+/// Bytes of parameters up to which their matrices are kept packed, which takes as much again for each way round. Larger ones are packed
+/// for each product with many rows, which costs little beside it.
+const MOST_KEPT_PACKED: usize = 128 << 20;
 
 /// How a parameter starts.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -238,14 +241,24 @@ impl Params {
         &mut self.data
     }
 
-    /// A weight as the right side of a product.
-    pub(crate) fn packed(&self, id: ParamId, way: Way) -> Packed<'_> {
+    /// Whether weights are packed once for all their products, or those with many rows pack them for themselves.
+    pub(crate) fn keeps_packed(&self) -> bool {
+        self.layout.len * size_of::<f32>() <= MOST_KEPT_PACKED
+    }
+
+    /// A weight as the right side of a product, to be packed.
+    pub(crate) fn right_side(&self, id: ParamId, way: Way) -> Mat<'_> {
         let (out_dim, in_dim) = self.matrix_shape(id);
         let weight = Mat::new(self.slice(id), out_dim, in_dim);
-        let mat = match way {
+        match way {
             Way::Forward => weight.t(),
             Way::Backward => weight,
-        };
+        }
+    }
+
+    /// The same, packed until parameters change.
+    pub(crate) fn packed(&self, id: ParamId, way: Way) -> Packed<'_> {
+        let mat = self.right_side(id, way);
         Packed::new(self.packed.get(id, way, mat), mat.row_count(), mat.col_count())
     }
 
@@ -292,7 +305,10 @@ impl Grads {
 
     /// Sets every gradient to zero.
     pub fn zero(&mut self) {
-        self.data.fill(0.0);
+        parallel::sum_chunks(&self.layout.device, self.layout.len, [&mut *self.data], &|_, [part]| {
+            part.fill(0.0);
+            0.0
+        });
     }
 
     /// Copies the gradient of one parameter to the host.

@@ -10,8 +10,9 @@ use crate::op::{Op, Value};
 use crate::profile::Part;
 use crate::{Device, Grads, KvCache, ParamId, Params, Rope, Workspace, cpu};
 
-/// Up to this many logits a shard are kept for backward (8 MiB), so that memory does not grow with the vocabulary.
-const MOST_KEPT_LOGITS: usize = 2 << 20;
+/// Up to this many logits a shard are kept for backward (64 MiB), which saves one product with the head in four; there are
+/// never many times more shards at work than threads.
+const MOST_KEPT_LOGITS: usize = 16 << 20;
 
 /// Handle of a value on a tape: a matrix `[rows, cols]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -281,9 +282,11 @@ impl<'a> Tape<'a> {
         while let Some(mut op) = workspace.ops.pop() {
             let outputs = op.outputs();
             if outputs.into_iter().flatten().any(|var| !workspace.value_grads[var.0 as usize].is_empty()) {
-                let Device::Cpu(device) = self.params.device();
-                let part = Part::backward(&op);
-                device.profile.time(part, 1, || cpu::backward(&mut op, self.params, grads, workspace));
+                let Device::Cpu(cpu) = self.params.device();
+                let threads = self.params.device().threads_at(workspace.tasks);
+                cpu.profile.time(Part::backward(&op), threads, || {
+                    cpu::backward(&mut op, self.params, grads, workspace);
+                });
             }
             // Whatever used these values comes later on the tape and is done.
             for var in outputs.into_iter().flatten() {
@@ -305,8 +308,9 @@ impl<'a> Tape<'a> {
 
     /// Computes an operation, and keeps it if the tape can go backward.
     fn record(&mut self, mut op: Op) {
-        let Device::Cpu(device) = self.params.device();
-        device.profile.time(Part::forward(&op), 1, || cpu::forward(&mut op, self.params, self.workspace));
+        let Device::Cpu(cpu) = self.params.device();
+        let threads = self.params.device().threads_at(self.workspace.tasks);
+        cpu.profile.time(Part::forward(&op), threads, || cpu::forward(&mut op, self.params, self.workspace));
         if self.training {
             self.workspace.ops.push(op);
         } else {

@@ -16,6 +16,8 @@ const SMALLEST: usize = 64;
 /// Recycled memory for one tape at a time: after the first step of a shape nothing is allocated.
 #[derive(Debug)]
 pub struct Workspace {
+    /// Tasks that operations on it are cut into, for the device's threads to share: 1 where there are enough pieces of work.
+    pub(crate) tasks: usize,
     pub(crate) floats: Pool<f32>,
     pub(crate) indices: Pool<u32>,
     /// The values of the tape in progress.
@@ -31,6 +33,7 @@ impl Workspace {
     pub fn new(device: &Device) -> Workspace {
         let Device::Cpu(_) = device;
         Workspace {
+            tasks: 1,
             floats: Pool::default(),
             indices: Pool::default(),
             values: Vec::new(),

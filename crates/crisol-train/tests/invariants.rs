@@ -224,3 +224,42 @@ fn a_batch_without_targets_is_an_error() {
         .unwrap_err();
     assert!(matches!(error, TrainError::NothingToTrain { step: 1 }), "{error}");
 }
+
+/// Products large enough to be shared: one shard, which all threads work on together, and a few; documents of all lengths.
+#[test]
+fn threads_that_share_a_shard_give_the_same_bits() {
+    let vocab = 700;
+    let documents = |seed| -> Vec<Example> {
+        let mut rng = random_stream(seed, "documents", 0);
+        [300, 5, 90, 1, 2, 130]
+            .map(|length| Example {
+                ids: (0..length).map(|_| rng.random_range(0..vocab as u32)).collect(),
+                trained: vec![true; length],
+            })
+            .into()
+    };
+    for (budget, heads) in [(600, 2), (200, 4)] {
+        let run = |threads| {
+            let mut config = Config::new(Architecture::Llama, vocab, 96, 2, 4, 256);
+            config.num_key_value_heads = heads;
+            config.max_position_embeddings = 512;
+            let (model, params) = Model::init(config, &Device::cpu(Some(threads)), 7).unwrap();
+            let mut trainer = Trainer::new(model, params);
+            let mut losses = Vec::new();
+            for step in 0..2 {
+                let shards = shards(&documents(step), budget);
+                let size: BatchSize = shards.iter().map(|s| BatchSize::of(&s.row_offsets)).sum();
+                let output = Output::TokenScores { logit_scale: 0.9, entropy: step == 1 };
+                let stats = trainer
+                    .step(&shards, output, &adamw(1e-2), |_, scores| next_token::loss(scores, size))
+                    .unwrap();
+                losses.push(stats.loss.to_bits());
+            }
+            (losses, weights(&trainer.params).into_iter().map(f32::to_bits).collect::<Vec<_>>())
+        };
+        let one = run(1);
+        for threads in [2, 3, 4, 8] {
+            assert!(run(threads) == one, "{threads} threads, shards of {budget}");
+        }
+    }
+}

@@ -6,9 +6,9 @@
 
 use super::mat::{Mat, MatMut};
 use super::math::{LANES, dot, exp, fma, max, sum_lanes, vectorised};
-use super::packed::{Packed, pack, packed_len, product};
+use super::packed::{Panels, product};
 use crate::kv_cache::TILE;
-use crate::workspace::{Buffer, Pool};
+use crate::workspace::Pool;
 use crate::{Attention, KvCache};
 
 /// Queries per block: few, so that little is computed above the diagonal.
@@ -93,30 +93,6 @@ impl<'a> Rows<'a> {
     }
 }
 
-/// A matrix that is packed for the time of one head of one document.
-struct Panels {
-    buffer: Buffer<f32>,
-    rows: usize,
-    cols: usize,
-}
-
-impl Panels {
-    fn new(mat: Mat<'_>, floats: &mut Pool<f32>) -> Panels {
-        let (rows, cols) = (mat.row_count(), mat.col_count());
-        let mut buffer = floats.take(packed_len(rows, cols));
-        pack(mat, &mut buffer);
-        Panels { buffer, rows, cols }
-    }
-
-    fn get(&self) -> Packed<'_> {
-        Packed::new(&self.buffer, self.rows, self.cols)
-    }
-
-    fn recycle(self, floats: &mut Pool<f32>) {
-        floats.give(self.buffer);
-    }
-}
-
 /// Where a block lies to the diagonal.
 #[derive(Clone, Copy)]
 struct Diagonal {
@@ -150,8 +126,8 @@ fn flash_forward(
     let &Attention { heads, qk_dim, v_dim, scale, .. } = shape;
     let n = q.len() / (heads * qk_dim);
     let mut scores = floats.take(QUERIES * KEYS);
-    let transposed_k = Panels::new(k.mat(0..past + n, qk_dim).t(), floats);
-    let v = Panels::new(v.mat(0..past + n, v_dim), floats);
+    let transposed_k = Panels::new(1, k.mat(0..past + n, qk_dim).t(), floats);
+    let v = Panels::new(1, v.mat(0..past + n, v_dim), floats);
     let (mut largest, mut sums) = ([0.0; QUERIES], [0.0; QUERIES]);
     for first in (0..n).step_by(QUERIES) {
         let rows = QUERIES.min(n - first);
@@ -256,7 +232,7 @@ pub(crate) fn backward(
             let v_at = start * strides.v_stride + kv_head * v_dim;
             let k = Mat::strided(&saved.k[k_at..], end - start, qk_dim, strides.k_stride);
             let v = Mat::strided(&saved.v[v_at..], end - start, v_dim, strides.v_stride);
-            let [k, transposed_k, transposed_v] = [k, k.t(), v.t()].map(|mat| Panels::new(mat, floats));
+            let [k, transposed_k, transposed_v] = [k, k.t(), v.t()].map(|mat| Panels::new(1, mat, floats));
             for first in (start..end).step_by(QUERIES) {
                 let rows = first..end.min(first + QUERIES);
                 let keys = rows.end - start;
@@ -264,7 +240,7 @@ pub(crate) fn backward(
                 let out_at = first * strides.out_stride + head * v_dim;
                 let q = Mat::strided(&saved.q[q_at..], rows.len(), qk_dim, strides.q_stride);
                 let dout = Mat::strided(&dout[out_at..], rows.len(), v_dim, strides.out_stride);
-                let [packed_q, packed_dout] = [q, dout].map(|mat| Panels::new(mat, floats));
+                let [packed_q, packed_dout] = [q, dout].map(|mat| Panels::new(1, mat, floats));
                 for first_key in (0..keys).step_by(KEYS) {
                     let block = first_key..keys.min(first_key + KEYS);
                     let cols = block.len();

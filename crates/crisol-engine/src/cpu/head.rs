@@ -4,7 +4,8 @@
 
 use super::mat::{Mat, MatMut};
 use super::math::{LANES, exp, fma, max, sum_lanes, vectorised};
-use super::packed::{Packed, pack, packed_len, product};
+use super::packed::{Packed, packed_len, shared_pack, shared_product};
+use crate::parallel::for_rows;
 use crate::workspace::{Buffer, Pool};
 
 /// Rows and vocabulary entries whose logits exist at a time: half a megabyte, a part of the second-level cache.
@@ -77,6 +78,7 @@ pub(crate) fn forward(
     targets: &[u32],
     scale: f32,
     scores: Scores<'_>,
+    tasks: usize,
     floats: &mut Pool<f32>,
 ) {
     let Scores { logp, entropy, lse, kept_logits, with_entropy } = scores;
@@ -94,7 +96,7 @@ pub(crate) fn forward(
         for chunk in blocks(vocab, CHUNK) {
             let logits = blocks_of_logits.next(rows.len() * chunk.len());
             let z = MatMut::new(logits, rows.len(), chunk.len());
-            product(z, false, scale, x.rows(rows.clone()), head.cols(chunk.clone()));
+            shared_product(tasks, z, false, scale, x.rows(rows.clone()), head.cols(chunk.clone()));
             for ((logits, &target), logp) in
                 logits.chunks_exact(chunk.len()).zip(&targets[rows.clone()]).zip(&mut logp[rows.clone()])
             {
@@ -102,11 +104,15 @@ pub(crate) fn forward(
                     *logp = logits[target as usize - chunk.start];
                 }
             }
-            if with_entropy {
-                accumulate_with_entropy(logits, chunk.len(), largest, sums, weighted);
-            } else {
-                accumulate(logits, chunk.len(), largest, sums);
-            }
+            let columns = chunk.len();
+            let running = [(logits, columns), (&mut *largest, 1), (&mut *sums, 1), (&mut *weighted, 1)];
+            for_rows(tasks, 0..rows.len(), running, &|_, [logits, largest, sums, weighted]| {
+                if with_entropy {
+                    accumulate_with_entropy(logits, columns, largest, sums, weighted);
+                } else {
+                    accumulate(logits, columns, largest, sums);
+                }
+            });
         }
         for (row, &largest) in rows.zip(&*largest) {
             let log_sum = lse[row].ln();
@@ -134,6 +140,7 @@ pub(crate) fn backward(
     dx: &mut [f32],
     accumulate: bool,
     dhead: &mut [f32],
+    tasks: usize,
     floats: &mut Pool<f32>,
 ) {
     let &Saved { x, head, transposed_head, targets, scale, lse, entropy } = saved;
@@ -144,34 +151,29 @@ pub(crate) fn backward(
     for rows in blocks(targets.len(), ROWS) {
         let x = x.rows(rows.clone());
         let panels = &mut panels[..packed_len(rows.len(), dim)];
-        pack(x, panels);
+        shared_pack(tasks, x, panels);
         let packed_x = Packed::new(panels, rows.len(), dim);
         let lse = &lse[rows.clone()];
         for chunk in blocks(vocab, CHUNK) {
             let logits = blocks_of_logits.next(rows.len() * chunk.len());
             if let Some(head) = transposed_head {
                 let z = MatMut::new(logits, rows.len(), chunk.len());
-                product(z, false, scale, x, head.cols(chunk.clone()));
+                shared_product(tasks, z, false, scale, x, head.cols(chunk.clone()));
             }
             // ∂logp/∂z = onehot - p and ∂H/∂z = -p·(log p + H)
-            match (dlogp, dentropy) {
-                (dlogp, []) => grad_of_logp(logits, chunk.len(), lse, &dlogp[rows.clone()]),
-                ([], dentropy) => {
-                    grad_of_entropy(
-                        logits,
-                        chunk.len(),
-                        lse,
-                        None,
-                        &dentropy[rows.clone()],
-                        &entropy[rows.clone()],
-                    );
+            let first = rows.start;
+            for_rows(tasks, 0..rows.len(), [(&mut *logits, chunk.len())], &|part, [logits]| {
+                let lse = &lse[part.clone()];
+                let part = first + part.start..first + part.end;
+                match (dlogp, dentropy) {
+                    (dlogp, []) => grad_of_logp(logits, chunk.len(), lse, &dlogp[part]),
+                    (dlogp, dentropy) => {
+                        let dlogp = (!dlogp.is_empty()).then(|| &dlogp[part.clone()]);
+                        let (dentropy, entropy) = (&dentropy[part.clone()], &entropy[part]);
+                        grad_of_entropy(logits, chunk.len(), lse, dlogp, dentropy, entropy);
+                    }
                 }
-                (dlogp, dentropy) => {
-                    let dlogp = &dlogp[rows.clone()];
-                    let (dentropy, entropy) = (&dentropy[rows.clone()], &entropy[rows.clone()]);
-                    grad_of_entropy(logits, chunk.len(), lse, Some(dlogp), dentropy, entropy);
-                }
-            }
+            });
             if !dlogp.is_empty() {
                 for ((dz, &target), &dlogp) in
                     logits.chunks_exact_mut(chunk.len()).zip(&targets[rows.clone()]).zip(&dlogp[rows.clone()])
@@ -183,9 +185,9 @@ pub(crate) fn backward(
             }
             let dz = Mat::new(logits, rows.len(), chunk.len());
             let dx = MatMut::new(&mut dx[rows.start * dim..rows.end * dim], rows.len(), dim);
-            product(dx, accumulate || chunk.start > 0, scale, dz, head.rows(chunk.clone()));
+            shared_product(tasks, dx, accumulate || chunk.start > 0, scale, dz, head.rows(chunk.clone()));
             let dhead = MatMut::new(&mut dhead[chunk.start * dim..chunk.end * dim], chunk.len(), dim);
-            product(dhead, true, scale, dz.t(), packed_x);
+            shared_product(tasks, dhead, true, scale, dz.t(), packed_x);
         }
     }
     floats.give(panels);
@@ -279,6 +281,7 @@ vectorised! {
 
 #[cfg(test)]
 mod tests {
+    use super::super::packed::pack;
     use super::*;
 
     /// Over edges of blocks and chunks, with and without entropy.
@@ -310,7 +313,7 @@ mod tests {
                         kept_logits: &mut kept,
                         with_entropy,
                     };
-                    forward(&x, transposed, &targets, 0.7, scores, &mut floats);
+                    forward(&x, transposed, &targets, 0.7, scores, 1, &mut floats);
                     let (mut dx, mut dhead) = (vec![0.0; x.len()], vec![0.0; vocab * dim]);
                     let saved = Saved {
                         x: &x,
@@ -322,7 +325,7 @@ mod tests {
                         entropy: &entropy,
                     };
                     let dentropy = if with_entropy { &seed[..] } else { &[] };
-                    backward(&saved, &mut kept, &seed, dentropy, &mut dx, false, &mut dhead, &mut floats);
+                    backward(&saved, &mut kept, &seed, dentropy, &mut dx, false, &mut dhead, 1, &mut floats);
                     [logp, entropy, lse, dx, dhead]
                         .map(|v| v.into_iter().map(f32::to_bits).collect::<Vec<_>>())
                 };

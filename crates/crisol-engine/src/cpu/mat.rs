@@ -41,6 +41,11 @@ impl<'a> Mat<'a> {
         Mat { data: &self.data[start..], rows: range.len(), ..self }
     }
 
+    /// Some of the columns.
+    pub(crate) fn cols(self, range: Range<usize>) -> Mat<'a> {
+        self.t().rows(range).t()
+    }
+
     pub(crate) fn row_count(self) -> usize {
         self.rows
     }
@@ -85,6 +90,21 @@ impl<'a> MatMut<'a> {
     /// Row-major, rows `row_stride` apart.
     pub(crate) fn strided(data: &'a mut [f32], rows: usize, cols: usize, row_stride: usize) -> MatMut<'a> {
         MatMut { data, rows, cols, row_stride }
+    }
+
+    /// The rows before `row`, and the others.
+    pub(crate) fn split_rows(self, row: usize) -> (MatMut<'a>, MatMut<'a>) {
+        assert!(row <= self.rows, "row {row} of {}", self.rows);
+        let MatMut { data, rows, cols, row_stride } = self;
+        let (top, bottom) = data.split_at_mut((row * row_stride).min(data.len()));
+        (MatMut::strided(top, row, cols, row_stride), MatMut::strided(bottom, rows - row, cols, row_stride))
+    }
+
+    /// Of a matrix of one row: the columns before `column`, and the others.
+    pub(crate) fn split_row(self, column: usize) -> (MatMut<'a>, MatMut<'a>) {
+        assert!(self.rows == 1 && column <= self.cols, "column {column} of one row of {}", self.cols);
+        let (left, right) = self.data[..self.cols].split_at_mut(column);
+        (MatMut::new(left, 1, column), MatMut::new(right, 1, self.cols - column))
     }
 
     pub(crate) fn row_count(&self) -> usize {

@@ -1,8 +1,9 @@
 //! The operations on the CPU: this file moves values in and out, each kernel has a file of its own.
 //!
-//! Kernels are single-threaded; threads work on different shards. They are plain loops over slices which the
-//! compiler vectorises, once per instruction set (see [`math`]), around the matrix products of
-//! [`packed`].
+//! Kernels are plain loops over slices which the compiler vectorises, once per instruction set (see [`math`]), around the
+//! matrix products of [`packed`]. Threads work on different shards where there are enough of them; where there are
+//! fewer, the threads share the products ([`packed::shared_product`]) and heads of attention ([`heads`]) of a shard. What is
+//! left, a hundredth of the work, one thread does.
 
 // Kernels must inline into the function that is compiled for the instruction set.
 #![allow(clippy::inline_always)]
@@ -10,6 +11,7 @@
 mod attention;
 mod embedding;
 mod head;
+mod heads;
 mod mat;
 pub(crate) mod math;
 pub(crate) mod muon;
@@ -25,11 +27,13 @@ pub(crate) use self::packed::product_rate;
 
 pub(crate) use self::mat::Mat;
 use self::mat::MatMut;
-use self::packed::{Packed, pack, packed_len, product};
+use self::packed::{Packed, Panels, shared_product};
 use crate::op::{Op, Value};
+use crate::parallel::{self, for_rows};
 use crate::params::Way;
+use crate::rope::RopeTables;
 use crate::workspace::{Buffer, Pool};
-use crate::{Attention, Grads, KvCache, Params, Var, Workspace};
+use crate::{Attention, Grads, KvCache, ParamId, Params, Var, Workspace};
 
 fn data(values: &[Value], var: Var) -> &[f32] {
     let value = &values[var.0 as usize];
@@ -46,9 +50,50 @@ fn put_data(values: &mut [Value], var: Var, data: Buffer<f32>) {
     values[var.0 as usize].data = data;
 }
 
+/// A weight as the right side of a product: kept with the parameters, or packed for this product.
+enum Weight<'a> {
+    Kept(Packed<'a>),
+    Scratch(Panels),
+}
+
+impl<'a> Weight<'a> {
+    /// For a product with `rows` rows on the left.
+    fn new(
+        params: &'a Params,
+        id: ParamId,
+        way: Way,
+        rows: usize,
+        tasks: usize,
+        floats: &mut Pool<f32>,
+    ) -> Weight<'a> {
+        if params.keeps_packed() || rows < ROWS_TO_PACK_FOR {
+            Weight::Kept(params.packed(id, way))
+        } else {
+            Weight::Scratch(Panels::new(tasks, params.right_side(id, way), floats))
+        }
+    }
+
+    fn get(&self) -> Packed<'_> {
+        match self {
+            Weight::Kept(packed) => *packed,
+            Weight::Scratch(panels) => panels.get(),
+        }
+    }
+
+    fn recycle(self, floats: &mut Pool<f32>) {
+        if let Weight::Scratch(panels) = self {
+            panels.recycle(floats);
+        }
+    }
+}
+
+/// Packing a weight costs about as much as a product with a handful of rows, so with so many it is a few hundredths.
+const ROWS_TO_PACK_FOR: usize = 128;
+
 /// Computes the outputs of an operation (and what it saves for backward).
 pub(crate) fn forward(op: &mut Op, params: &Params, workspace: &mut Workspace) {
-    let Workspace { floats, values, .. } = workspace;
+    let Workspace { tasks, floats, values, .. } = workspace;
+    let tasks = *tasks;
     match op {
         Op::Embedding { table, ids, out } => {
             let mut y = take_data(values, *out);
@@ -60,7 +105,9 @@ pub(crate) fn forward(op: &mut Op, params: &Params, workspace: &mut Workspace) {
             let (out_dim, in_dim) = params.matrix_shape(*weight);
             let rows = values[x.0 as usize].rows;
             let x = Mat::new(data(values, *x), rows, in_dim);
-            product(MatMut::new(&mut y, rows, out_dim), false, 1.0, x, params.packed(*weight, Way::Forward));
+            let weight = Weight::new(params, *weight, Way::Forward, rows, tasks, floats);
+            shared_product(tasks, MatMut::new(&mut y, rows, out_dim), false, 1.0, x, weight.get());
+            weight.recycle(floats);
             if let Some(bias) = bias {
                 for row in y.chunks_exact_mut(out_dim) {
                     math::add_assign(row, params.slice(*bias));
@@ -70,29 +117,43 @@ pub(crate) fn forward(op: &mut Op, params: &Params, workspace: &mut Workspace) {
         }
         Op::Add { x, y, out } => {
             let mut sum = take_data(values, *out);
-            math::add(data(values, *x), data(values, *y), &mut sum);
+            let (x, y) = (data(values, *x), data(values, *y));
+            for_rows(tasks, 0..sum.len(), [(&mut sum, 1)], &|part, [sum]| {
+                math::add(&x[part.clone()], &y[part], sum);
+            });
             put_data(values, *out, sum);
         }
         Op::RmsNorm { x, weight, eps, rstd, out } => {
             let mut y = take_data(values, *out);
-            norm::forward(data(values, *x), params.slice(*weight), *eps, &mut y, rstd);
+            let (x, weight) = (data(values, *x), params.slice(*weight));
+            let n = weight.len();
+            for_rows(tasks, 0..rstd.len(), [(&mut y, n), (rstd, 1)], &|groups, [y, rstd]| {
+                norm::forward(&x[groups.start * n..groups.end * n], weight, *eps, y, rstd);
+            });
             put_data(values, *out, y);
         }
         Op::Rope { x, tables, head_dim, positions, out } => {
             let mut y = take_data(values, *out);
             y.copy_from_slice(data(values, *x));
-            rope::rotate(&mut y, tables, *head_dim, positions, rope::Direction::Forward);
+            rotate(&mut y, tables, *head_dim, positions, rope::Direction::Forward, tasks);
             put_data(values, *out, y);
         }
         Op::Attention { q, k, v, shape, offsets, lse, out } => {
             let mut y = take_data(values, *out);
             let [q, k, v] = [*q, *k, *v].map(|var| data(values, var));
-            attention::forward(q, k, v, shape, offsets, &mut y, lse, floats);
+            if tasks > 1 {
+                heads::forward(params.device(), [q, k, v], shape, offsets, &mut y, lse, floats);
+            } else {
+                attention::forward(q, k, v, shape, offsets, &mut y, lse, floats);
+            }
             put_data(values, *out, y);
         }
         Op::SwiGlu { gate, up, out } => {
             let mut y = take_data(values, *out);
-            swiglu::forward(data(values, *gate), data(values, *up), &mut y);
+            let (gate, up) = (data(values, *gate), data(values, *up));
+            for_rows(tasks, 0..y.len(), [(&mut y, 1)], &|part, [y]| {
+                swiglu::forward(&gate[part.clone()], &up[part], y);
+            });
             put_data(values, *out, y);
         }
         Op::SelectRows { x, rows, out } => {
@@ -103,7 +164,7 @@ pub(crate) fn forward(op: &mut Op, params: &Params, workspace: &mut Workspace) {
         Op::TokenScores { x, head, targets, scale, with_entropy, lse, logits, logp, entropy } => {
             let mut logp_data = take_data(values, *logp);
             let mut entropy_data = take_data(values, *entropy);
-            let head = params.packed(*head, Way::Forward);
+            let head = Weight::new(params, *head, Way::Forward, targets.len(), tasks, floats);
             let scores = head::Scores {
                 logp: &mut logp_data,
                 entropy: &mut entropy_data,
@@ -111,11 +172,27 @@ pub(crate) fn forward(op: &mut Op, params: &Params, workspace: &mut Workspace) {
                 kept_logits: logits,
                 with_entropy: *with_entropy,
             };
-            head::forward(data(values, *x), head, targets, *scale, scores, floats);
+            head::forward(data(values, *x), head.get(), targets, *scale, scores, tasks, floats);
+            head.recycle(floats);
             put_data(values, *logp, logp_data);
             put_data(values, *entropy, entropy_data);
         }
     }
+}
+
+/// Rotates rows, which positions belong to, in so many tasks.
+fn rotate(
+    x: &mut [f32],
+    tables: &RopeTables,
+    head_dim: usize,
+    positions: &[u32],
+    direction: rope::Direction,
+    tasks: usize,
+) {
+    let cols = x.len().checked_div(positions.len()).unwrap_or(0);
+    for_rows(tasks, 0..positions.len(), [(x, cols)], &|rows, [x]| {
+        rope::rotate(x, tables, head_dim, &positions[rows], direction);
+    });
 }
 
 /// Adds `grad` to the gradient of a value.
@@ -149,7 +226,8 @@ fn take_grad(
 
 /// Adds to the gradients of an operation's inputs and parameters.
 pub(crate) fn backward(op: &mut Op, params: &Params, grads: &mut Grads, workspace: &mut Workspace) {
-    let Workspace { floats, values, value_grads, .. } = workspace;
+    let Workspace { tasks, floats, values, value_grads, .. } = workspace;
+    let tasks = *tasks;
     match op {
         Op::Embedding { table, ids, out } => {
             let dy = &value_grads[out.0 as usize];
@@ -160,15 +238,19 @@ pub(crate) fn backward(op: &mut Op, params: &Params, grads: &mut Grads, workspac
             let (out_dim, in_dim) = params.matrix_shape(*weight);
             let rows = values[x.0 as usize].rows;
             let dy_mat = Mat::new(&dy, rows, out_dim);
-            let w = params.packed(*weight, Way::Backward);
             let (mut dx, accumulate) = take_grad(value_grads, values, *x, floats);
-            product(MatMut::new(&mut dx, rows, in_dim), accumulate, 1.0, dy_mat, w);
-            value_grads[x.0 as usize] = dx;
-            let mut panels = floats.take(packed_len(rows, in_dim));
-            pack(Mat::new(data(values, *x), rows, in_dim), &mut panels);
+            let w = Weight::new(params, *weight, Way::Backward, rows, tasks, floats);
+            let panels = Panels::new(tasks, Mat::new(data(values, *x), rows, in_dim), floats);
+            let dx_mat = MatMut::new(&mut dx, rows, in_dim);
             let dw = MatMut::new(grads.slice_mut(*weight), out_dim, in_dim);
-            product(dw, true, 1.0, dy_mat.t(), Packed::new(&panels, rows, in_dim));
-            floats.give(panels);
+            parallel::join(
+                tasks > 1,
+                || shared_product(tasks, dx_mat, accumulate, 1.0, dy_mat, w.get()),
+                || shared_product(tasks, dw, true, 1.0, dy_mat.t(), panels.get()),
+            );
+            w.recycle(floats);
+            panels.recycle(floats);
+            value_grads[x.0 as usize] = dx;
             if let Some(bias) = bias {
                 let db = grads.slice_mut(*bias);
                 for row in dy.chunks_exact(out_dim) {
@@ -193,7 +275,7 @@ pub(crate) fn backward(op: &mut Op, params: &Params, grads: &mut Grads, workspac
         }
         Op::Rope { x, tables, head_dim, positions, out } => {
             let mut dx = take(&mut value_grads[out.0 as usize]);
-            rope::rotate(&mut dx, tables, *head_dim, positions, rope::Direction::Backward);
+            rotate(&mut dx, tables, *head_dim, positions, rope::Direction::Backward, tasks);
             add_grad(value_grads, *x, dx, floats);
         }
         Op::Attention { q, k, v, shape, offsets, lse, out } => {
@@ -204,7 +286,12 @@ pub(crate) fn backward(op: &mut Op, params: &Params, grads: &mut Grads, workspac
             let mut dk = floats.take_zeros(k.len());
             let mut dv = floats.take_zeros(v.len());
             let saved = attention::Saved { q, k, v, out: data(values, *out), lse };
-            attention::backward(&saved, shape, offsets, &dout, &mut dq, &mut dk, &mut dv, floats);
+            if tasks > 1 {
+                let grads = [&mut dq, &mut dk, &mut dv].map(|grad| &mut **grad);
+                heads::backward(params.device(), &saved, shape, offsets, &dout, grads, floats);
+            } else {
+                attention::backward(&saved, shape, offsets, &dout, &mut dq, &mut dk, &mut dv, floats);
+            }
             for (var, grad) in inputs.into_iter().zip([dq, dk, dv]) {
                 add_grad(value_grads, var, grad, floats);
             }
@@ -214,7 +301,10 @@ pub(crate) fn backward(op: &mut Op, params: &Params, grads: &mut Grads, workspac
             // The gradient of `up` takes the place of the output's.
             let mut dup = take(&mut value_grads[out.0 as usize]);
             let mut dgate = floats.take(dup.len());
-            swiglu::backward(data(values, *gate), data(values, *up), &mut dup, &mut dgate);
+            let (gate_data, up_data) = (data(values, *gate), data(values, *up));
+            for_rows(tasks, 0..dup.len(), [(&mut dup, 1), (&mut dgate, 1)], &|part, [dup, dgate]| {
+                swiglu::backward(&gate_data[part.clone()], &up_data[part], dup, dgate);
+            });
             add_grad(value_grads, *gate, dgate, floats);
             add_grad(value_grads, *up, dup, floats);
         }
@@ -236,17 +326,22 @@ pub(crate) fn backward(op: &mut Op, params: &Params, grads: &mut Grads, workspac
                 "a gradient of an entropy that was not asked for would be lost"
             );
             let (mut dx, accumulate) = take_grad(value_grads, values, *x, floats);
+            let rows = targets.len();
+            let mut weight = |way| Weight::new(params, *head, way, rows, tasks, floats);
+            let backward = weight(Way::Backward);
+            let again = logits.is_empty().then(|| weight(Way::Forward));
             let saved = head::Saved {
                 x: data(values, *x),
-                head: params.packed(*head, Way::Backward),
-                transposed_head: (logits.is_empty()).then(|| params.packed(*head, Way::Forward)),
+                head: backward.get(),
+                transposed_head: again.as_ref().map(Weight::get),
                 targets,
                 scale: *scale,
                 lse,
                 entropy: data(values, *entropy),
             };
             let dhead = grads.slice_mut(*head);
-            head::backward(&saved, logits, &dlogp, &dentropy, &mut dx, accumulate, dhead, floats);
+            head::backward(&saved, logits, &dlogp, &dentropy, &mut dx, accumulate, dhead, tasks, floats);
+            again.into_iter().chain([backward]).for_each(|weight| weight.recycle(floats));
             value_grads[x.0 as usize] = dx;
             floats.give(dlogp);
             floats.give(dentropy);

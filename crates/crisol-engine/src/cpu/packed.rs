@@ -15,6 +15,7 @@ use pulp::Simd;
 
 use super::mat::{Mat, MatMut};
 use super::math::fma;
+use crate::workspace::{Buffer, Pool};
 
 /// Longest stretch of the inner dimension that is summed in registers: a panel's part of it fills most of a first-level
 /// cache.
@@ -23,12 +24,16 @@ const INNER: usize = 384;
 const AT_HAND: usize = 64 * 1024;
 /// Rows of a left side stored by columns that are laid out by tiles at once: whole cache lines, and whole tiles.
 const STRIP: usize = 48;
+/// Rows of whole tiles on any processor.
+const TILES: usize = 12;
 /// A left side of so many numbers stays in a first-level cache, however it is stored.
 const SMALL: usize = 4 * 1024;
 /// Numbers in a cache line.
 const LINE: usize = 16;
 /// Columns of the widest panel.
 const WIDEST: usize = 32;
+/// Multiplications that are not worth a second thread: some ten microseconds.
+const LEAST_SHARED: usize = 1 << 20;
 
 /// Columns of a panel on this machine.
 pub(crate) fn panel_width() -> usize {
@@ -214,6 +219,76 @@ impl<'a> Packed<'a> {
         let end = start + packed_len(self.all_rows, range.len());
         Packed { panels: &self.panels[start..end], cols: range.len(), ..self }
     }
+}
+
+/// A matrix that is packed for a few products.
+pub(crate) struct Panels {
+    buffer: Buffer<f32>,
+    rows: usize,
+    cols: usize,
+}
+
+impl Panels {
+    /// Packs `mat`, in so many tasks.
+    pub(crate) fn new(tasks: usize, mat: Mat<'_>, floats: &mut Pool<f32>) -> Panels {
+        let (rows, cols) = (mat.row_count(), mat.col_count());
+        let mut buffer = floats.take(packed_len(rows, cols));
+        shared_pack(tasks, mat, &mut buffer);
+        Panels { buffer, rows, cols }
+    }
+
+    pub(crate) fn get(&self) -> Packed<'_> {
+        Packed::new(&self.buffer, self.rows, self.cols)
+    }
+
+    pub(crate) fn recycle(self, floats: &mut Pool<f32>) {
+        floats.give(self.buffer);
+    }
+}
+
+/// [`pack`] in so many tasks, some panels each.
+pub(crate) fn shared_pack(tasks: usize, mat: Mat<'_>, panels: &mut [f32]) {
+    let (rows, cols) = (mat.row_count(), mat.col_count());
+    let width = panel_width();
+    let first = tasks.div_ceil(2);
+    let middle = (cols * first / tasks).next_multiple_of(width);
+    if tasks == 1 || rows * cols < LEAST_SHARED / 16 || middle >= cols {
+        return pack(mat, panels);
+    }
+    let (left, right) = panels.split_at_mut(rows * middle);
+    rayon::join(
+        || shared_pack(first, mat.cols(0..middle), left),
+        || shared_pack(tasks - first, mat.cols(middle..cols), right),
+    );
+}
+
+/// [`product`] in so many tasks: each computes some rows of the result, or some columns of a single row, whole. So the
+/// bits are the same for any number of them.
+pub(crate) fn shared_product(
+    tasks: usize,
+    dst: MatMut<'_>,
+    accumulate: bool,
+    factor: f32,
+    a: Mat<'_>,
+    b: Packed<'_>,
+) {
+    let (rows, cols) = (dst.row_count(), dst.col_count());
+    let first = tasks.div_ceil(2);
+    let (length, step) = if rows == 1 { (cols, panel_width()) } else { (rows, TILES) };
+    // The nearest edge: with 512 rows for two tasks, one strip more for one of them would cost an eighth.
+    let middle = (length * first / tasks + step / 2) / step * step;
+    if tasks == 1 || rows * cols * a.col_count() < LEAST_SHARED || middle == 0 || middle >= length {
+        return product(dst, accumulate, factor, a, b);
+    }
+    let ((dst, other_dst), (a, other_a), (b, other_b)) = if rows == 1 {
+        (dst.split_row(middle), (a, a), (b.cols(0..middle), b.cols(middle..cols)))
+    } else {
+        (dst.split_rows(middle), (a.rows(0..middle), a.rows(middle..rows)), (b, b))
+    };
+    rayon::join(
+        || shared_product(first, dst, accumulate, factor, a, b),
+        || shared_product(tasks - first, other_dst, accumulate, factor, other_a, other_b),
+    );
 }
 
 /// `dst = factor · a · b`, or `dst += factor · a · b`.
