@@ -203,7 +203,7 @@ impl<'a> Tape<'a> {
 
     /// Log-probability of `targets[r]` under `softmax(scale · x[r]·Wᵀ)`, and the entropy of that distribution,
     /// as two values `[n, 1]`. Fused over vocabulary chunks in forward and backward: of large vocabularies logits are
-    /// never stored whole, of small ones (up to 8 MiB a shard) backward reads them instead of computing them again.
+    /// never stored whole, of small ones (up to 64 MiB a shard) backward reads them instead of computing them again.
     /// `logit_scale` is 1/temperature. Entropy is computed (and differentiable) only if asked for, else zeros.
     pub fn token_scores(
         &mut self,
