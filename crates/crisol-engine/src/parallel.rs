@@ -72,18 +72,18 @@ fn halve_chunks<const N: usize>(
     a + b
 }
 
-/// Runs `f(rows, parts)` over parts of `rows` on several threads; `slices` start with the first row and have so many columns a
+/// Runs `f(rows, parts)` over parts of `rows` in so many tasks; `slices` start with the first row and have so many columns a
 /// row. For work on rows that do not depend on each other.
 pub(crate) fn for_rows<const N: usize>(
-    threads: usize,
+    tasks: usize,
     rows: Range<usize>,
     slices: [(&mut [f32], usize); N],
     f: &(impl Fn(Range<usize>, [&mut [f32]; N]) + Sync),
 ) {
-    let first = threads.div_ceil(2);
-    let middle = rows.len() * first / threads;
+    let first = tasks.div_ceil(2);
+    let middle = rows.len() * first / tasks;
     let columns: usize = slices.iter().map(|(_, columns)| columns).sum();
-    if threads == 1 || rows.len() * columns < 2 * LEAST_ROWS || middle == rows.len() {
+    if tasks == 1 || rows.len() * columns < 2 * LEAST_ROWS || middle == rows.len() {
         return f(rows, slices.map(|(part, _)| part));
     }
     let mut top = slices;
@@ -96,7 +96,7 @@ pub(crate) fn for_rows<const N: usize>(
     let middle = rows.start + middle;
     rayon::join(
         || for_rows(first, rows.start..middle, top, f),
-        || for_rows(threads - first, middle..rows.end, bottom, f),
+        || for_rows(tasks - first, middle..rows.end, bottom, f),
     );
 }
 

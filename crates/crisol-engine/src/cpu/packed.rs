@@ -629,6 +629,30 @@ mod tests {
         }
     }
 
+    /// Rows, columns of a single row, and a left side stored by columns, each above and below what is worth sharing.
+    #[test]
+    fn tasks_change_no_bit() {
+        let number = |i: usize| ((i * 7919 + 13) % 101) as f32 / 50.0 - 1.0;
+        for (rows, inner, cols) in [(1, 1100, 1000), (200, 90, 70), (131, 97, 85), (3, 5, 7)] {
+            let a: Vec<f32> = (0..rows * inner).map(number).collect();
+            let b: Vec<f32> = (0..inner * cols).map(|i| number(i + 3)).collect();
+            let run = |tasks, by_columns| {
+                let mut floats = Pool::default();
+                let panels = Panels::new(tasks, Mat::new(&b, inner, cols), &mut floats);
+                let left = if by_columns { Mat::new(&a, inner, rows).t() } else { Mat::new(&a, rows, inner) };
+                let mut result: Vec<f32> = (0..rows * cols).map(|i| number(i + 5)).collect();
+                shared_product(tasks, MatMut::new(&mut result, rows, cols), true, 0.5, left, panels.get());
+                result.into_iter().map(f32::to_bits).collect::<Vec<_>>()
+            };
+            for by_columns in [false, true] {
+                let one = run(1, by_columns);
+                for tasks in [2, 3, 5, 16] {
+                    assert_eq!(run(tasks, by_columns), one, "{rows}×{inner}×{cols} in {tasks} tasks");
+                }
+            }
+        }
+    }
+
     /// What is not a number must not be lost, nor come from the filling of the last panel.
     #[test]
     fn nan_and_infinity_stay_where_they_are() {
