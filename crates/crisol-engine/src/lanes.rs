@@ -4,6 +4,8 @@
 //! The number of lanes depends on the size of the parameters only (bounded memory), never on the number
 //! of threads; the reduction over lanes has a fixed order. So 1 thread and 16 give the same bits.
 
+use std::ops::Range;
+
 use crate::profile::Part;
 use crate::{Device, Grads, Params, Workspace, parallel};
 
@@ -46,19 +48,35 @@ impl Lanes {
         let Device::Cpu(cpu) = &device;
         let mut work: Vec<(&mut Grads, Vec<Result<T, E>>)> =
             self.grads[..lanes].iter_mut().map(|grads| (grads, Vec::new())).collect();
-        let tasks = device.tasks_per_piece(lanes);
-        parallel::for_each(&device, &mut work, &|lane, (grads, results)| {
-            cpu.profile.time(Part::LANES, device.threads_at(tasks), || grads.zero());
+        // Whole rounds of shards go to as many lanes at once as keep every thread busy. The rest comes after them, one
+        // shard after the other, which all threads share: each lane still adds its shards in order.
+        let at_once = if lanes < device.threads() { lanes } else { lanes - lanes % device.threads() };
+        let whole_rounds = shards / lanes * lanes;
+        let add = |lane: usize, shards: Range<usize>, tasks, grads: &mut Grads, results: &mut Vec<_>| {
+            if shards.start == lane {
+                cpu.profile.time(Part::LANES, device.threads_at(tasks), || grads.zero());
+            }
             device.with_workspace(tasks, |workspace| {
-                for shard in (lane..shards).step_by(lanes) {
-                    let result = f(shard, workspace, grads);
-                    let failed = result.is_err();
-                    results.push(result);
-                    if failed {
+                for shard in shards.step_by(lanes) {
+                    if matches!(results.last(), Some(Err(_))) {
                         break;
                     }
+                    results.push(f(shard, workspace, grads));
                 }
             });
+        };
+        let tasks = device.tasks_per_piece(lanes);
+        parallel::for_each(&device, &mut work[..at_once], &|lane, (grads, results)| {
+            add(lane, lane..whole_rounds.max(lane), tasks, grads, results);
+        });
+        let tasks = device.tasks_per_piece(1);
+        device.install(|_| {
+            for (lane, (grads, results)) in work.iter_mut().enumerate() {
+                let start = if lane < at_once { whole_rounds + lane } else { lane };
+                if lane >= at_once || start < shards {
+                    add(lane, start..shards, tasks, grads, results);
+                }
+            }
         });
         let mut results: Vec<_> = work.into_iter().map(|(_, results)| results.into_iter()).collect();
         // A lane that stopped early has its error before its first missing result.
