@@ -35,8 +35,8 @@ impl Lanes {
         self.grads.len()
     }
 
-    /// Zeroes all lanes, runs `f(shard, workspace, grads)` for every shard in `0..shards` (in parallel over lanes,
-    /// in order within a lane) and returns the summed gradients and the results in shard order.
+    /// Zeroes all lanes, runs `f(shard, workspace, grads)` for every shard in `0..shards` (in parallel over lanes
+    /// or, what is left over, within a shard; in order within a lane) and returns the summed gradients and the results in shard order.
     /// The first error in shard order is returned if any shard fails.
     pub fn run<T: Send, E: Send>(
         &mut self,

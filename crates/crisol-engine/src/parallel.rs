@@ -83,7 +83,7 @@ pub(crate) fn for_rows<const N: usize>(
     let first = tasks.div_ceil(2);
     let middle = rows.len() * first / tasks;
     let columns: usize = slices.iter().map(|(_, columns)| columns).sum();
-    if tasks == 1 || rows.len() * columns < 2 * LEAST_ROWS || middle == rows.len() {
+    if tasks == 1 || rows.len() * columns < 2 * LEAST_ROWS || middle == 0 {
         return f(rows, slices.map(|(part, _)| part));
     }
     let mut top = slices;

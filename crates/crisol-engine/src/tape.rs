@@ -10,8 +10,8 @@ use crate::op::{Op, Value};
 use crate::profile::Part;
 use crate::{Device, Grads, KvCache, ParamId, Params, Rope, Workspace, cpu};
 
-/// Up to this many logits a shard are kept for backward (64 MiB), which saves one product with the head in four; there are
-/// never many times more shards at work than threads.
+/// Up to this many logits a shard are kept for backward (64 MiB), which saves one product with the head in four; no more
+/// shards are at work than there are threads.
 const MOST_KEPT_LOGITS: usize = 16 << 20;
 
 /// Handle of a value on a tape: a matrix `[rows, cols]`.
