@@ -57,12 +57,7 @@ fn halve_chunks<const N: usize>(
         return if range.is_empty() { 0.0 } else { f(range, parts) };
     }
     let half = chunks / 2 * CHUNK;
-    let mut left = parts;
-    let right = std::array::from_fn(|i| {
-        let (first, second) = std::mem::take(&mut left[i]).split_at_mut(half);
-        left[i] = first;
-        second
-    });
+    let (left, right) = split(parts, [half; N]);
     let middle = range.start + half;
     let (a, b) = join(
         parallel,
@@ -72,32 +67,40 @@ fn halve_chunks<const N: usize>(
     a + b
 }
 
-/// Runs `f(rows, parts)` over parts of `rows` in so many tasks; `slices` start with the first row and have so many columns a
-/// row. For work on rows that do not depend on each other.
+/// Runs `f(rows, parts)` over parts of `rows` in so many tasks; `slices` start with the first row and have so many `columns`
+/// a row. For work on rows that do not depend on each other.
 pub(crate) fn for_rows<const N: usize>(
     tasks: usize,
     rows: Range<usize>,
-    slices: [(&mut [f32], usize); N],
+    columns: [usize; N],
+    slices: [&mut [f32]; N],
     f: &(impl Fn(Range<usize>, [&mut [f32]; N]) + Sync),
 ) {
     let first = tasks.div_ceil(2);
     let middle = rows.len() * first / tasks;
-    let columns: usize = slices.iter().map(|(_, columns)| columns).sum();
-    if tasks == 1 || rows.len() * columns < 2 * LEAST_ROWS || middle == 0 {
-        return f(rows, slices.map(|(part, _)| part));
+    if tasks == 1 || rows.len() * columns.iter().sum::<usize>() < 2 * LEAST_ROWS || middle == 0 {
+        return f(rows, slices);
     }
-    let mut top = slices;
-    let bottom = std::array::from_fn(|i| {
-        let (part, columns) = &mut top[i];
-        let (first, second) = std::mem::take(part).split_at_mut(middle * *columns);
-        *part = first;
-        (second, *columns)
-    });
+    let (top, bottom) = split(slices, columns.map(|columns| middle * columns));
     let middle = rows.start + middle;
     rayon::join(
-        || for_rows(first, rows.start..middle, top, f),
-        || for_rows(tasks - first, middle..rows.end, bottom, f),
+        || for_rows(first, rows.start..middle, columns, top, f),
+        || for_rows(tasks - first, middle..rows.end, columns, bottom, f),
     );
+}
+
+/// Cuts every slice in two at its place.
+pub(crate) fn split<'a, const N: usize>(
+    slices: [&'a mut [f32]; N],
+    places: [usize; N],
+) -> ([&'a mut [f32]; N], [&'a mut [f32]; N]) {
+    let mut firsts = slices;
+    let seconds = std::array::from_fn(|i| {
+        let (first, second) = std::mem::take(&mut firsts[i]).split_at_mut(places[i]);
+        firsts[i] = first;
+        second
+    });
+    (firsts, seconds)
 }
 
 /// Both, on two threads if `parallel`.

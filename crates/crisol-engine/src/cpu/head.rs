@@ -105,8 +105,14 @@ pub(crate) fn forward(
                 }
             }
             let columns = chunk.len();
-            let running = [(logits, columns), (&mut *largest, 1), (&mut *sums, 1), (&mut *weighted, 1)];
-            for_rows(tasks, 0..rows.len(), running, &|_, [logits, largest, sums, weighted]| {
+            let running = [logits, &mut *largest, &mut *sums, &mut *weighted];
+            for_rows(tasks, 0..rows.len(), [columns, 1, 1, 1], running, &|_,
+                                                                          [
+                logits,
+                largest,
+                sums,
+                weighted,
+            ]| {
                 if with_entropy {
                     accumulate_with_entropy(logits, columns, largest, sums, weighted);
                 } else {
@@ -162,7 +168,7 @@ pub(crate) fn backward(
             }
             // ∂logp/∂z = onehot - p and ∂H/∂z = -p·(log p + H)
             let first = rows.start;
-            for_rows(tasks, 0..rows.len(), [(&mut *logits, chunk.len())], &|part, [logits]| {
+            for_rows(tasks, 0..rows.len(), [chunk.len()], [&mut *logits], &|part, [logits]| {
                 let lse = &lse[part.clone()];
                 let part = first + part.start..first + part.end;
                 match (dlogp, dentropy) {

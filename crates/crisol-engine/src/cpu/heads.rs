@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use super::attention::{self, Saved};
 use crate::workspace::{Buffer, Pool};
-use crate::{Attention, Device};
+use crate::{Attention, Device, parallel};
 
 /// Documents and their heads, piece after piece.
 struct Pieces<'a> {
@@ -69,30 +69,28 @@ impl<'a> Pieces<'a> {
         }
     }
 
-    /// Runs `f(piece, its parts of results)` for some pieces; `results` have so many columns a head and start with
-    /// the first of them.
+    /// Runs `f(piece, its parts of results)` for some pieces; `results` start with the first of them and have so many columns
+    /// a head (`widths`).
     fn run<const N: usize>(
         &self,
         pieces: Range<usize>,
-        results: [(&mut [f32], usize); N],
+        widths: [usize; N],
+        results: [&mut [f32]; N],
         f: &(impl Fn(usize, [&mut [f32]; N]) + Sync),
     ) {
         if pieces.len() <= 1 {
             if !pieces.is_empty() {
-                f(pieces.start, results.map(|(part, _)| part));
+                f(pieces.start, results);
             }
             return;
         }
         let middle = pieces.start + pieces.len() / 2;
-        let mut left = results;
-        let right = std::array::from_fn(|i| {
-            let (part, width) = &mut left[i];
-            let at = self.start(middle, *width) - self.start(pieces.start, *width);
-            let (first, second) = std::mem::take(part).split_at_mut(at);
-            *part = first;
-            (second, *width)
-        });
-        rayon::join(|| self.run(pieces.start..middle, left, f), || self.run(middle..pieces.end, right, f));
+        let places = widths.map(|width| self.start(middle, width) - self.start(pieces.start, width));
+        let (left, right) = parallel::split(results, places);
+        rayon::join(
+            || self.run(pieces.start..middle, widths, left, f),
+            || self.run(middle..pieces.end, widths, right, f),
+        );
     }
 }
 
@@ -109,8 +107,7 @@ pub(crate) fn forward(
     let pieces = Pieces::new(shape, offsets);
     let &Attention { heads, qk_dim, v_dim, .. } = &pieces.piece;
     let (mut results, mut sums) = (floats.take(out.len()), floats.take(lse.len()));
-    let places = [(&mut results[..], heads * v_dim), (&mut sums[..], heads)];
-    pieces.run(pieces.all(), places, &|piece, [out, lse]| {
+    pieces.run(pieces.all(), [heads * v_dim, heads], [&mut results, &mut sums], &|piece, [out, lse]| {
         device.with_workspace(1, |workspace| {
             let floats = &mut workspace.floats;
             let inputs = [(q, heads * qk_dim), (k, qk_dim), (v, v_dim)];
@@ -144,8 +141,7 @@ pub(crate) fn backward(
     let widths = [heads * qk_dim, qk_dim, v_dim];
     let mut results: [_; 3] = std::array::from_fn(|i| floats.take(grads[i].len()));
     let [dq, dk, dv] = &mut results;
-    let places = [(&mut dq[..], widths[0]), (&mut dk[..], widths[1]), (&mut dv[..], widths[2])];
-    pieces.run(pieces.all(), places, &|piece, [dq, dk, dv]| {
+    pieces.run(pieces.all(), widths, [dq, dk, dv], &|piece, [dq, dk, dv]| {
         device.with_workspace(1, |workspace| {
             let floats = &mut workspace.floats;
             let inputs = [

@@ -118,7 +118,7 @@ pub(crate) fn forward(op: &mut Op, params: &Params, workspace: &mut Workspace) {
         Op::Add { x, y, out } => {
             let mut sum = take_data(values, *out);
             let (x, y) = (data(values, *x), data(values, *y));
-            for_rows(tasks, 0..sum.len(), [(&mut sum, 1)], &|part, [sum]| {
+            for_rows(tasks, 0..sum.len(), [1], [&mut sum], &|part, [sum]| {
                 math::add(&x[part.clone()], &y[part], sum);
             });
             put_data(values, *out, sum);
@@ -127,7 +127,7 @@ pub(crate) fn forward(op: &mut Op, params: &Params, workspace: &mut Workspace) {
             let mut y = take_data(values, *out);
             let (x, weight) = (data(values, *x), params.slice(*weight));
             let n = weight.len();
-            for_rows(tasks, 0..rstd.len(), [(&mut y, n), (rstd, 1)], &|groups, [y, rstd]| {
+            for_rows(tasks, 0..rstd.len(), [n, 1], [&mut y, rstd], &|groups, [y, rstd]| {
                 norm::forward(&x[groups.start * n..groups.end * n], weight, *eps, y, rstd);
             });
             put_data(values, *out, y);
@@ -151,7 +151,7 @@ pub(crate) fn forward(op: &mut Op, params: &Params, workspace: &mut Workspace) {
         Op::SwiGlu { gate, up, out } => {
             let mut y = take_data(values, *out);
             let (gate, up) = (data(values, *gate), data(values, *up));
-            for_rows(tasks, 0..y.len(), [(&mut y, 1)], &|part, [y]| {
+            for_rows(tasks, 0..y.len(), [1], [&mut y], &|part, [y]| {
                 swiglu::forward(&gate[part.clone()], &up[part], y);
             });
             put_data(values, *out, y);
@@ -190,7 +190,7 @@ fn rotate(
     tasks: usize,
 ) {
     let cols = x.len().checked_div(positions.len()).unwrap_or(0);
-    for_rows(tasks, 0..positions.len(), [(x, cols)], &|rows, [x]| {
+    for_rows(tasks, 0..positions.len(), [cols], [x], &|rows, [x]| {
         rope::rotate(x, tables, head_dim, &positions[rows], direction);
     });
 }
@@ -302,7 +302,7 @@ pub(crate) fn backward(op: &mut Op, params: &Params, grads: &mut Grads, workspac
             let mut dup = take(&mut value_grads[out.0 as usize]);
             let mut dgate = floats.take(dup.len());
             let (gate_data, up_data) = (data(values, *gate), data(values, *up));
-            for_rows(tasks, 0..dup.len(), [(&mut dup, 1), (&mut dgate, 1)], &|part, [dup, dgate]| {
+            for_rows(tasks, 0..dup.len(), [1, 1], [&mut dup, &mut dgate], &|part, [dup, dgate]| {
                 swiglu::backward(&gate_data[part.clone()], &up_data[part], dup, dgate);
             });
             add_grad(value_grads, *gate, dgate, floats);

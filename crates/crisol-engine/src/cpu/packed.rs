@@ -32,6 +32,9 @@ const SMALL: usize = 4 * 1024;
 const LINE: usize = 16;
 /// Columns of the widest panel.
 const WIDEST: usize = 32;
+/// Steps along the inner dimension between two tests for its end: the processor has more to do per step than it can take in
+/// where it shares a core.
+const UNROLLED: usize = 4;
 /// Multiplications that are not worth a second thread: some ten microseconds.
 const LEAST_SHARED: usize = 1 << 20;
 
@@ -496,13 +499,18 @@ impl Tile<'_> {
             prefetch(&out[i * out_stride]);
         }
         let mut sums = [[simd.splat_f32s(0.0); 2]; ROWS];
-        for (l, pair) in pairs.chunks_exact(2).enumerate() {
-            for (i, sums) in sums.iter_mut().enumerate() {
-                // SAFETY: i < ROWS and l < depth, and the slice has the element of the last of both (asserted above).
-                #[allow(unsafe_code)]
-                let x = simd.splat_f32s(unsafe { *left.get_unchecked(i * row_stride + l * col_stride) });
-                sums[0] = simd.mul_add_e_f32s(x, pair[0], sums[0]);
-                sums[1] = simd.mul_add_e_f32s(x, pair[1], sums[1]);
+        if col_stride == 1 {
+            // SAFETY: asserted above.
+            #[allow(unsafe_code)]
+            unsafe {
+                multiply::<S, ROWS>(simd, left, |i, l| i * row_stride + l, pairs, &mut sums);
+            }
+        } else {
+            assert_eq!(row_stride, 1, "a left side that is stored neither by rows nor by columns");
+            // SAFETY: asserted above.
+            #[allow(unsafe_code)]
+            unsafe {
+                multiply::<S, ROWS>(simd, left, |i, l| i + l * col_stride, pairs, &mut sums);
             }
         }
         if cols == 2 * S::F32_LANES {
@@ -527,6 +535,57 @@ impl Tile<'_> {
                 }
             }
         }
+    }
+}
+
+/// Adds the products of `ROWS` numbers of the left side, where `at(row, l)` says, and pairs of vectors of the right side,
+/// for every `l` in order.
+///
+/// # Safety
+/// `left` must have the number at every `at(row, l)` for `row < ROWS` and `l < pairs.len() / 2`.
+#[allow(unsafe_code)]
+#[inline(always)]
+unsafe fn multiply<S: Simd, const ROWS: usize>(
+    simd: S,
+    left: &[f32],
+    at: impl Fn(usize, usize) -> usize,
+    pairs: &[S::f32s],
+    sums: &mut [[S::f32s; 2]; ROWS],
+) {
+    let (whole, rest) = pairs.as_chunks::<{ 2 * UNROLLED }>();
+    let rest = rest.chunks_exact(2).enumerate();
+    for (block, pairs) in whole.iter().enumerate() {
+        for (l, pair) in pairs.chunks_exact(2).enumerate() {
+            let l = block * UNROLLED + l;
+            // SAFETY: the caller's promise.
+            unsafe { multiply_one::<S, ROWS>(simd, left, |i| at(i, l), pair, sums) };
+        }
+    }
+    for (l, pair) in rest {
+        let l = whole.len() * UNROLLED + l;
+        // SAFETY: the caller's promise.
+        unsafe { multiply_one::<S, ROWS>(simd, left, |i| at(i, l), pair, sums) };
+    }
+}
+
+/// One step of [`multiply`].
+///
+/// # Safety
+/// `left` must have the number at every `at(row)` for `row < ROWS`.
+#[allow(unsafe_code)]
+#[inline(always)]
+unsafe fn multiply_one<S: Simd, const ROWS: usize>(
+    simd: S,
+    left: &[f32],
+    at: impl Fn(usize) -> usize,
+    pair: &[S::f32s],
+    sums: &mut [[S::f32s; 2]; ROWS],
+) {
+    for (i, sums) in sums.iter_mut().enumerate() {
+        // SAFETY: the caller's promise.
+        let x = simd.splat_f32s(unsafe { *left.get_unchecked(at(i)) });
+        sums[0] = simd.mul_add_e_f32s(x, pair[0], sums[0]);
+        sums[1] = simd.mul_add_e_f32s(x, pair[1], sums[1]);
     }
 }
 
