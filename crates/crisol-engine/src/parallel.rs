@@ -90,10 +90,10 @@ pub(crate) fn for_rows<const N: usize>(
 }
 
 /// Cuts every slice in two at its place.
-pub(crate) fn split<'a, const N: usize>(
-    slices: [&'a mut [f32]; N],
+pub(crate) fn split<const N: usize>(
+    slices: [&mut [f32]; N],
     places: [usize; N],
-) -> ([&'a mut [f32]; N], [&'a mut [f32]; N]) {
+) -> ([&mut [f32]; N], [&mut [f32]; N]) {
     let mut firsts = slices;
     let seconds = std::array::from_fn(|i| {
         let (first, second) = std::mem::take(&mut firsts[i]).split_at_mut(places[i]);
