@@ -1,10 +1,12 @@
-"""Times training steps of Crisol and of PyTorch by turns, and prints the ratios of their medians.
+"""Times training steps of Crisol and of its peers by turns, and prints the ratios of their medians.
 
     cargo build --release
     pip install -r requirements.txt
-    python compare.py ../../target/release/crisol [--shapes "XS;S;M"] [--threads 2] [--rounds 5] [--seconds 5] [--compile]
+    python compare.py ../../target/release/crisol [--shapes "XS;S;M"] [--threads 2] [--rounds 5] [--seconds 5]
+                      [--peers pytorch,compiled,burn,candle]
 
-Each round runs one after the other, and turns their order round, so that a machine that gets slower does so to both.
+PyTorch eager is the default peer; `compiled` is PyTorch with torch.compile. The peers in Rust are built first (minutes).
+Each round runs one after the other, and turns their order round, so that a machine that gets slower does so to all.
 """
 
 import argparse
@@ -15,6 +17,17 @@ import subprocess
 import sys
 
 HERE = pathlib.Path(__file__).parent
+PYTORCH = [sys.executable, str(HERE / "pytorch_step.py")]
+
+
+def command(peer):
+    """The command that times a peer's step, built if need be."""
+    if peer in ("pytorch", "compiled"):
+        return PYTORCH + ["--compile"] * (peer == "compiled")
+    target = HERE / peer / "target"
+    build = ["cargo", "build", "--release", "--locked", "--manifest-path", str(HERE / peer / "Cargo.toml")]
+    subprocess.run([*build, "--target-dir", str(target)], check=True)
+    return [str(target / "release" / f"{peer}-step")]
 
 
 def measure(command):
@@ -28,29 +41,27 @@ def main():
     arguments.add_argument("--threads", type=int, default=2)
     arguments.add_argument("--rounds", type=int, default=5)
     arguments.add_argument("--seconds", type=float, default=5.0)
-    arguments.add_argument("--compile", action="store_true", help="PyTorch compiled as well as eager; the better counts")
+    arguments.add_argument("--peers", default="pytorch", help="some of pytorch, compiled, burn, candle; separated by commas")
     options = arguments.parse_args()
+    commands = {"crisol": [options.crisol, "bench", "train", "--json"]}
+    commands |= {peer: command(peer) for peer in options.peers.split(",")}
     for shape in options.shapes.split(";"):
         common = ["--shape", shape, "--threads", str(options.threads), "--seconds", str(options.seconds)]
-        pytorch = [sys.executable, str(HERE / "pytorch_step.py"), *common]
-        commands = {"crisol": [options.crisol, "bench", "train", *common, "--json"], "pytorch": pytorch}
-        if options.compile:
-            commands["pytorch compiled"] = [*pytorch, "--compile"]
         rates = {name: [] for name in commands}
         memory = dict.fromkeys(commands, 0)
         for turn in range(options.rounds):
             for name in list(commands)[:: -1 if turn % 2 else 1]:
-                result = measure(commands[name])
+                result = measure([*commands[name], *common])
                 rates[name].append(result["tokens_per_second"])
                 memory[name] = max(memory[name], result["peak_memory_bytes"])
         medians = {name: statistics.median(values) for name, values in rates.items()}
-        best = max((name for name in commands if name != "crisol"), key=medians.get)
         print(f"{shape}, {options.threads} threads, {options.rounds} rounds")
         for name, values in rates.items():
-            spread = f"{min(values):,.0f} to {max(values):,.0f}"
-            print(f"  {name:<17} {medians[name]:>10,.0f} tokens/s ({spread}), {memory[name] / 1e6:,.0f} MB")
-        print(f"  crisol / {best}: {medians['crisol'] / medians[best]:.2f} x the speed, "
-              f"{memory['crisol'] / memory[best]:.2f} x the memory", flush=True)
+            line = f"  {name:<9} {medians[name]:>10,.0f} tokens/s ({min(values):,.0f} to {max(values):,.0f}), {memory[name] / 1e6:,.0f} MB"
+            if name != "crisol":
+                line += (f"; crisol has {medians['crisol'] / medians[name]:.2f} x its speed, "
+                         f"{memory['crisol'] / memory[name]:.2f} x its memory")
+            print(line, flush=True)
 
 
 if __name__ == "__main__":
