@@ -37,6 +37,7 @@ fn rotate(x: &Tensor, cos: &Tensor, sin: &Tensor) -> Result<Tensor> {
     Tensor::cat(&[first, second], D::Minus1)
 }
 
+/// `e^(x - max)` over the last dimension; the maximum needs no gradient, since it does not change the softmax.
 fn exp_shifted(x: &Tensor) -> Result<Tensor> {
     x.broadcast_sub(&x.max_keepdim(D::Minus1)?.detach())?.exp()
 }

@@ -553,7 +553,6 @@ unsafe fn multiply<S: Simd, const ROWS: usize>(
     sums: &mut [[S::f32s; 2]; ROWS],
 ) {
     let (whole, rest) = pairs.as_chunks::<{ 2 * UNROLLED }>();
-    let rest = rest.chunks_exact(2).enumerate();
     for (block, pairs) in whole.iter().enumerate() {
         for (l, pair) in pairs.chunks_exact(2).enumerate() {
             let l = block * UNROLLED + l;
@@ -561,7 +560,7 @@ unsafe fn multiply<S: Simd, const ROWS: usize>(
             unsafe { multiply_one::<S, ROWS>(simd, left, |i| at(i, l), pair, sums) };
         }
     }
-    for (l, pair) in rest {
+    for (l, pair) in rest.chunks_exact(2).enumerate() {
         let l = whole.len() * UNROLLED + l;
         // SAFETY: the caller's promise.
         unsafe { multiply_one::<S, ROWS>(simd, left, |i| at(i, l), pair, sums) };
