@@ -138,13 +138,14 @@ fn flash_forward(
         sums.fill(0.0);
         for first_key in (0..keys).step_by(KEYS) {
             let block = first_key..keys.min(first_key + KEYS);
-            let scores = &mut scores[..rows * block.len()];
+            let (cols, width) = (block.len(), block.len().next_multiple_of(LANES));
+            let scores = &mut scores[..rows * width];
             let keys = transposed_k.get().cols(block.clone());
-            product(MatMut::new(scores, rows, block.len()), false, scale, q, keys);
+            product(MatMut::strided(scores, rows, cols, width), false, scale, q, keys);
             let diagonal = Diagonal { position: past + first, first_key };
             let rescale = (first_key > 0).then_some((&mut *out, heads * v_dim, v_dim));
-            running_softmax(scores, block.len(), diagonal, &mut largest, &mut sums, rescale);
-            let p = Mat::new(scores, rows, block.len());
+            running_softmax(scores, cols, diagonal, &mut largest, &mut sums, rescale);
+            let p = Mat::strided(scores, rows, cols, width);
             let out = MatMut::strided(out, rows, v_dim, heads * v_dim);
             product(out, first_key > 0, 1.0, p, v.get().rows(block));
         }
@@ -161,8 +162,8 @@ fn flash_forward(
 }
 
 vectorised! {
-    /// Turns a block of scores into `e^(score - max)` (0 above the diagonal), with running maximum and sum per row.
-    /// Where the maximum grows, the sum and the output so far, if any, are scaled down.
+    /// Turns a block of scores, in rows of whole [`LANES`], into `e^(score - max)` (0 above the diagonal), with running
+    /// maximum and sum per row. Where the maximum grows, the sum and the output so far, if any, are scaled down.
     fn running_softmax<'a, S>(
         scores: &'a mut [f32],
         cols: usize,
@@ -172,9 +173,8 @@ vectorised! {
         rescale: Option<(&'a mut [f32], usize, usize)>,
     ) {
         let mut rescale = rescale;
-        for (row, z) in scores.chunks_exact_mut(cols).enumerate() {
-            let (z, above) = z.split_at_mut(diagonal.visible(row).min(cols));
-            above.fill(0.0);
+        for (row, z) in scores.chunks_exact_mut(cols.next_multiple_of(LANES)).enumerate() {
+            mask(z, diagonal.visible(row).min(cols));
             let new = max(z).max(largest[row]);
             let sum = exponentials::<S>(z, new);
             let factor = exp::<S>(largest[row] - new);
@@ -243,13 +243,13 @@ pub(crate) fn backward(
                 let [packed_q, packed_dout] = [q, dout].map(|mat| Panels::new(1, mat, floats));
                 for first_key in (0..keys).step_by(KEYS) {
                     let block = first_key..keys.min(first_key + KEYS);
-                    let cols = block.len();
-                    let p = &mut p[..rows.len() * cols];
-                    let dp = &mut dp[..rows.len() * cols];
+                    let (cols, width) = (block.len(), block.len().next_multiple_of(LANES));
+                    let p = &mut p[..rows.len() * width];
+                    let dp = &mut dp[..rows.len() * width];
                     let (keys, values) =
                         (transposed_k.get().cols(block.clone()), transposed_v.get().cols(block.clone()));
-                    product(MatMut::new(p, rows.len(), cols), false, scale, q, keys);
-                    product(MatMut::new(dp, rows.len(), cols), false, 1.0, dout, values);
+                    product(MatMut::strided(p, rows.len(), cols, width), false, scale, q, keys);
+                    product(MatMut::strided(dp, rows.len(), cols, width), false, 1.0, dout, values);
                     let diagonal = Diagonal { position: first - start, first_key };
                     softmax_backward(
                         p,
@@ -260,8 +260,8 @@ pub(crate) fn backward(
                         &delta[first * heads + head..],
                         heads,
                     );
-                    let p = Mat::new(p, rows.len(), cols);
-                    let ds = Mat::new(dp, rows.len(), cols);
+                    let p = Mat::strided(p, rows.len(), cols, width);
+                    let ds = Mat::strided(dp, rows.len(), cols, width);
                     let dv = &mut dv[v_at + first_key * strides.v_stride..];
                     let dv = MatMut::strided(dv, cols, v_dim, strides.v_stride);
                     product(dv, true, 1.0, p.t(), packed_dout.get());
@@ -292,8 +292,8 @@ vectorised! {
         }
     }
 
-    /// Turns scores into probabilities and their gradients `dp` into the scores' `p·(dp - delta)`, both in place;
-    /// `lse` and `delta` have a row every `heads`.
+    /// Turns scores, in rows of whole [`LANES`], into probabilities and their gradients `dp` into the scores'
+    /// `p·(dp - delta)`, both in place; `lse` and `delta` have a row every `heads`.
     fn softmax_backward<'a, S>(
         p: &'a mut [f32],
         dp: &'a mut [f32],
@@ -303,14 +303,15 @@ vectorised! {
         delta: &'a [f32],
         heads: usize,
     ) {
-        for (row, (p, dp)) in p.chunks_exact_mut(cols).zip(dp.chunks_exact_mut(cols)).enumerate() {
-            let visible = diagonal.visible(row).min(cols);
+        let width = cols.next_multiple_of(LANES);
+        for (row, (p, dp)) in p.chunks_exact_mut(width).zip(dp.chunks_exact_mut(width)).enumerate() {
             let (lse, delta) = (lse[row * heads], delta[row * heads]);
-            p[visible..].fill(0.0);
-            dp[visible..].fill(0.0);
-            for (p, dp) in p[..visible].iter_mut().zip(&mut dp[..visible]) {
-                *p = exp::<S>(*p - lse);
-                *dp = *p * (*dp - delta);
+            mask(p, diagonal.visible(row).min(cols));
+            for (p, dp) in p.as_chunks_mut::<LANES>().0.iter_mut().zip(dp.as_chunks_mut::<LANES>().0) {
+                for lane in 0..LANES {
+                    p[lane] = exp::<S>(p[lane] - lse);
+                    dp[lane] = p[lane] * (dp[lane] - delta);
+                }
             }
         }
     }
@@ -416,6 +417,20 @@ vectorised! {
                 }
             }
         }
+    }
+}
+
+/// What comes after the visible scores will have no weight. Only whole chunks are faster than a loop over what is visible,
+/// whose last numbers would go one by one.
+#[inline(always)]
+fn mask(scores: &mut [f32], visible: usize) {
+    let first = visible / LANES;
+    let (chunks, _) = scores.as_chunks_mut::<LANES>();
+    if let Some(edge) = chunks.get_mut(first) {
+        for (lane, score) in edge.iter_mut().enumerate() {
+            *score = if lane < visible % LANES { *score } else { f32::NEG_INFINITY };
+        }
+        chunks[first + 1..].as_flattened_mut().fill(f32::NEG_INFINITY);
     }
 }
 

@@ -60,6 +60,7 @@ impl<'a> Mat<'a> {
     }
 
     /// The slice that starts with element `(row, depth.start)` and is known to hold `rows` rows of `depth`.
+    #[inline(always)]
     pub(crate) fn tile(self, row: usize, rows: usize, depth: Range<usize>) -> &'a [f32] {
         assert!(
             row + rows <= self.rows && depth.end <= self.cols,
@@ -116,6 +117,7 @@ impl<'a> MatMut<'a> {
     }
 
     /// The slice that starts with element `(row, columns.start)` and holds those columns of `rows` rows, and their distance.
+    #[inline(always)]
     pub(crate) fn tile(&mut self, row: usize, rows: usize, columns: Range<usize>) -> (&mut [f32], usize) {
         assert!(
             row + rows <= self.rows && columns.end <= self.cols,

@@ -39,12 +39,23 @@ pub(crate) fn fma<S: Simd>(a: f32, b: f32, c: f32) -> f32 {
     if S::IS_SCALAR { a * b + c } else { a.mul_add(b, c) }
 }
 
-/// Sum over lanes.
+/// Sum over lanes, by halves.
 #[inline(always)]
 pub(crate) fn sum_lanes(lanes: [f32; LANES]) -> f32 {
-    let eight: [f32; 8] = std::array::from_fn(|i| lanes[i] + lanes[i + 8]);
-    let four: [f32; 4] = std::array::from_fn(|i| eight[i] + eight[i + 4]);
-    (four[0] + four[2]) + (four[1] + four[3])
+    fold_lanes(lanes, |a, b| a + b)
+}
+
+/// Combines lanes by halves, so that nothing waits for all before it. (A loop: what `from_fn` calls would not be inlined.)
+#[inline(always)]
+fn fold_lanes(mut lanes: [f32; LANES], combine: impl Fn(f32, f32) -> f32) -> f32 {
+    let mut half = LANES / 2;
+    while half > 0 {
+        for lane in 0..half {
+            lanes[lane] = combine(lanes[lane], lanes[lane + half]);
+        }
+        half /= 2;
+    }
+    lanes[0]
 }
 
 /// Sum of products.
@@ -67,17 +78,18 @@ pub(crate) fn dot<S: Simd>(a: &[f32], b: &[f32]) -> f32 {
 /// Largest element, not looking at NaN; minus infinity for none.
 #[inline(always)]
 pub(crate) fn max(values: &[f32]) -> f32 {
+    let larger = |a: f32, b: f32| if b > a { b } else { a };
     let (chunks, rest) = values.as_chunks::<LANES>();
     let mut lanes = [f32::NEG_INFINITY; LANES];
     for chunk in chunks {
         for lane in 0..LANES {
-            lanes[lane] = if chunk[lane] > lanes[lane] { chunk[lane] } else { lanes[lane] };
+            lanes[lane] = larger(lanes[lane], chunk[lane]);
         }
     }
     for (lane, &x) in lanes.iter_mut().zip(rest) {
-        *lane = if x > *lane { x } else { *lane };
+        *lane = larger(*lane, x);
     }
-    lanes.into_iter().fold(f32::NEG_INFINITY, |a, b| if b > a { b } else { a })
+    fold_lanes(lanes, larger)
 }
 
 /// `e^x` without branches. Relative error below 2e-7; 0 below -87.3 (where f32 becomes subnormal), infinity

@@ -8,6 +8,7 @@
 //!
 //! Each element is the sum over the inner dimension in its order, whatever the tile it falls into.
 
+use std::cell::Cell;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
@@ -37,6 +38,23 @@ const WIDEST: usize = 32;
 const UNROLLED: usize = 4;
 /// Multiplications that are not worth a second thread: some ten microseconds.
 const LEAST_SHARED: usize = 1 << 20;
+
+/// Numbers of a strip that is laid out by tiles: each with room behind it for a register that is written where it ends.
+const ROOM_LEN: usize = STRIP * INNER + STRIP / 6 * MOST_LANES;
+/// Numbers in the widest register.
+const MOST_LANES: usize = WIDEST / 2;
+
+thread_local! {
+    /// Room for a strip, which would take too long to clear at every product.
+    static ROOM: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
+}
+
+/// Gives this thread the room that its products need, so that none of them has to allocate.
+pub(crate) fn make_room() {
+    let mut room = ROOM.take();
+    room.resize(ROOM_LEN, 0.0);
+    ROOM.set(room);
+}
 
 /// Columns of a panel on this machine.
 pub(crate) fn panel_width() -> usize {
@@ -151,32 +169,33 @@ fn transpose(from: &[f32], stride: usize, to: &mut [f32], width: usize, lines: u
 #[inline]
 unsafe fn transpose_square(from: *const f32, stride: usize, to: *mut f32, width: usize) {
     use std::arch::x86_64::{
-        _mm256_loadu_ps, _mm256_permute2f128_ps, _mm256_shuffle_ps, _mm256_storeu_ps, _mm256_unpackhi_ps,
-        _mm256_unpacklo_ps,
+        _mm256_loadu_ps, _mm256_permute2f128_ps, _mm256_setzero_ps, _mm256_shuffle_ps, _mm256_storeu_ps,
+        _mm256_unpackhi_ps, _mm256_unpacklo_ps,
     };
-    // SAFETY: the caller's promise.
-    let lines: [_; 8] = std::array::from_fn(|i| unsafe { _mm256_loadu_ps(from.add(i * stride)) });
-    // Lines 0 and 1, 2 and 3, …: numbers 0, 1, 4, 5 of both, and 2, 3, 6, 7.
-    let pairs: [_; 4] = std::array::from_fn(|i| {
-        let (a, b) = (lines[2 * i], lines[2 * i + 1]);
-        [_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b)]
-    });
-    // Lines 0 to 3 and 4 to 7: numbers 0 and 4, 1 and 5, 2 and 6, 3 and 7.
-    let fours: [[_; 4]; 2] = std::array::from_fn(|i| {
-        let (a, b) = (pairs[2 * i], pairs[2 * i + 1]);
-        [
-            _mm256_shuffle_ps::<0b01_00_01_00>(a[0], b[0]),
-            _mm256_shuffle_ps::<0b11_10_11_10>(a[0], b[0]),
-            _mm256_shuffle_ps::<0b01_00_01_00>(a[1], b[1]),
-            _mm256_shuffle_ps::<0b11_10_11_10>(a[1], b[1]),
-        ]
-    });
-    let [upper, lower] = fours;
-    for (i, (a, b)) in upper.into_iter().zip(lower).enumerate() {
+    // Loops instead of closures, which would not be compiled for AVX and be called.
+    let mut lines = [_mm256_setzero_ps(); SQUARE];
+    for (i, line) in lines.iter_mut().enumerate() {
+        // SAFETY: the caller's promise.
+        *line = unsafe { _mm256_loadu_ps(from.add(i * stride)) };
+    }
+    for half in 0..2 {
+        let four = 4 * half;
+        // Lines 0 and 1, 2 and 3: numbers 0, 1, 4, 5 of both, and 2, 3, 6, 7.
+        let [a, b, c, d] = [lines[four], lines[four + 1], lines[four + 2], lines[four + 3]];
+        let (ab, cd) = (_mm256_unpacklo_ps(a, b), _mm256_unpacklo_ps(c, d));
+        let (ab_high, cd_high) = (_mm256_unpackhi_ps(a, b), _mm256_unpackhi_ps(c, d));
+        // Of all four: numbers 0 and 4, 1 and 5, 2 and 6, 3 and 7.
+        lines[four] = _mm256_shuffle_ps::<0b01_00_01_00>(ab, cd);
+        lines[four + 1] = _mm256_shuffle_ps::<0b11_10_11_10>(ab, cd);
+        lines[four + 2] = _mm256_shuffle_ps::<0b01_00_01_00>(ab_high, cd_high);
+        lines[four + 3] = _mm256_shuffle_ps::<0b11_10_11_10>(ab_high, cd_high);
+    }
+    for i in 0..4 {
+        let (upper, lower) = (lines[i], lines[i + 4]);
         // SAFETY: the caller's promise.
         unsafe {
-            _mm256_storeu_ps(to.add(i * width), _mm256_permute2f128_ps::<0x20>(a, b));
-            _mm256_storeu_ps(to.add((i + 4) * width), _mm256_permute2f128_ps::<0x31>(a, b));
+            _mm256_storeu_ps(to.add(i * width), _mm256_permute2f128_ps::<0x20>(upper, lower));
+            _mm256_storeu_ps(to.add((i + 4) * width), _mm256_permute2f128_ps::<0x31>(upper, lower));
         }
     }
 }
@@ -351,16 +370,16 @@ impl Product<'_> {
                 self.strip::<S, ROWS>(simd, left, 0..rows, depth);
             }
         } else {
-            // 72 KiB, of the 2 MiB that a thread's stack has at least.
-            #[allow(clippy::large_stack_arrays)]
-            let mut room = [0.0; STRIP * INNER];
+            let mut room = ROOM.take();
+            room.resize(ROOM_LEN, 0.0);
             for depth in stretches {
                 for top in (0..rows).step_by(STRIP) {
                     let strip = top..(top + STRIP).min(rows);
-                    let left = self.lay_out::<ROWS>(strip.clone(), depth.clone(), &mut room);
+                    let left = self.lay_out::<S, ROWS>(strip.clone(), depth.clone(), &mut room);
                     self.strip::<S, ROWS>(simd, left, strip, depth.clone());
                 }
             }
+            ROOM.set(room);
         }
     }
 
@@ -368,7 +387,7 @@ impl Product<'_> {
     /// each of its rows, then the second of each, and so on. In place they would be a line apart at least, often in
     /// the same few sets of the cache.
     #[inline(always)]
-    fn lay_out<'r, const ROWS: usize>(
+    fn lay_out<'r, S: Simd, const ROWS: usize>(
         &self,
         strip: Range<usize>,
         depth: Range<usize>,
@@ -377,15 +396,21 @@ impl Product<'_> {
         let (row_stride, col_stride) = self.a.strides();
         assert_eq!(row_stride, 1, "a matrix that is stored neither by rows nor by columns");
         let columns = self.a.tile(strip.start, strip.len(), depth.clone());
-        let tile_stride = ROWS * depth.len();
+        // A register holds more numbers than a tile has rows: what is too many, the next ones are written over, and the last
+        // ones have room behind the tile.
+        let tile_stride = ROWS * depth.len() + S::F32_LANES;
         for l in 0..depth.len() {
-            let column = &columns[l * col_stride..][..strip.len()];
-            let (tiles, rest) = column.as_chunks::<ROWS>();
-            for (tile, numbers) in tiles.iter().enumerate() {
-                room[tile * tile_stride + l * ROWS..][..ROWS].copy_from_slice(numbers);
-            }
-            if !rest.is_empty() {
-                room[tiles.len() * tile_stride + l * ROWS..][..rest.len()].copy_from_slice(rest);
+            let column = &columns[l * col_stride..];
+            for (tile, row) in (0..strip.len()).step_by(ROWS).enumerate() {
+                let to = &mut room[tile * tile_stride + l * ROWS..][..ROWS.max(S::F32_LANES)];
+                if S::F32_LANES >= ROWS
+                    && let Some(numbers) = column.get(row..row + S::F32_LANES)
+                {
+                    S::as_mut_simd_f32s(to).0[0] = S::as_simd_f32s(numbers).0[0];
+                } else {
+                    let rows = ROWS.min(strip.len() - row);
+                    to[..rows].copy_from_slice(&column[row..row + rows]);
+                }
             }
         }
         Left { data: room, row_stride: 1, col_stride: ROWS, tile_stride }
@@ -421,7 +446,9 @@ impl Product<'_> {
                 for first in part.clone().step_by(width) {
                     for row in fetched.by_ref().take(rows_per_panel) {
                         let next = &left.data[left.offset::<ROWS>(row)..];
-                        next.iter().take(depth.len()).step_by(LINE).for_each(prefetch);
+                        for line in next[..depth.len().min(next.len())].chunks(LINE) {
+                            prefetch(&line[0]);
+                        }
                     }
                     let columns = first..(first + width).min(cols);
                     let panel = first * self.b.all_rows + (self.b.first_row + depth.start) * width;
