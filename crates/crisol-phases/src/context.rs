@@ -50,6 +50,7 @@ pub(crate) enum Saved<'t> {
 
 /// How far a phase is, besides weights and moments.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
 struct State {
     stage: String,
     stage_steps: u64,
@@ -59,6 +60,7 @@ struct State {
     tokens: u64,
     flops: f64,
     seconds: f64,
+    sampling_seconds: f64,
     metrics: BTreeMap<String, f64>,
     rollouts: Vec<RolloutSample>,
     notes: Vec<String>,
@@ -240,6 +242,14 @@ impl<'a> Context<'a> {
         self.state.flops += trained as f64 * training_flops + forward as f64 * forward_flops;
     }
 
+    /// Runs what samples answers, and counts its time.
+    pub(crate) fn sampling<T>(&mut self, f: impl FnOnce() -> T) -> T {
+        let began = Instant::now();
+        let result = f();
+        self.state.sampling_seconds += began.elapsed().as_secs_f64();
+        result
+    }
+
     /// Records a measure of the phase for its report.
     pub(crate) fn measure(&mut self, name: &str, value: f64) {
         self.state.metrics.insert(name.to_owned(), value);
@@ -279,6 +289,7 @@ impl<'a> Context<'a> {
             tokens: self.state.tokens,
             flops: self.state.flops,
             seconds: self.began.elapsed().as_secs_f64(),
+            sampling_seconds: self.state.sampling_seconds,
             metrics: self.state.metrics,
             rollouts: self.state.rollouts,
             notes: self.state.notes,
@@ -299,6 +310,7 @@ pub(crate) struct Record {
     pub(crate) tokens: u64,
     pub(crate) flops: f64,
     pub(crate) seconds: f64,
+    pub(crate) sampling_seconds: f64,
     pub(crate) metrics: BTreeMap<String, f64>,
     pub(crate) rollouts: Vec<RolloutSample>,
     pub(crate) notes: Vec<String>,

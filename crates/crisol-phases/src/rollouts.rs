@@ -49,7 +49,7 @@ pub(crate) fn choose_prompts(ctx: &Context<'_>, available: usize, wanted: usize,
 
 /// Samples `group_size` completions of every prompt; groups are adjacent.
 pub(crate) fn sample(
-    ctx: &Context<'_>,
+    ctx: &mut Context<'_>,
     policy: &Trainer,
     prompts: &[&[u32]],
     settings: &RolloutSettings,
@@ -65,7 +65,7 @@ pub(crate) fn sample(
         stop_ids: stop_ids.to_vec(),
         ..SamplingOptions::default()
     };
-    let generated = generate(&policy.model, &policy.params, &repeated, &options)?;
+    let generated = ctx.sampling(|| generate(&policy.model, &policy.params, &repeated, &options))?;
     Ok(repeated.into_iter().zip(generated).map(|(prompt, g)| Rollout::new(prompt, g)).collect())
 }
 

@@ -181,6 +181,7 @@ fn run_phase(
             tokens: record.tokens,
             flops: record.flops,
             seconds: record.seconds,
+            sampling_seconds: record.sampling_seconds,
             metrics: record.metrics,
             curves: record.curves,
             notes: record.notes,

@@ -74,6 +74,7 @@ fn phases() -> Vec<PhaseReport> {
                 tokens,
                 flops: tokens as f64 * 6.9e6,
                 seconds,
+                sampling_seconds: if ["reason", "ppo"].contains(&kind) { 0.4 * seconds } else { 0.0 },
                 metrics: metrics.iter().map(|(id, value)| ((*id).into(), *value)).collect(),
                 ..PhaseReport::default()
             }

@@ -84,6 +84,9 @@ pub struct PhaseReport {
     /// Wall-clock seconds.
     #[serde(deserialize_with = "number")]
     pub seconds: f64,
+    /// Those of them in which answers were sampled to learn from; 0 where a phase learns from given text only.
+    #[serde(deserialize_with = "number")]
+    pub sampling_seconds: f64,
     /// Measures by id (see [`crate::measures`]); shares are fractions from 0 to 1.
     #[serde(deserialize_with = "numbers")]
     pub metrics: BTreeMap<String, f64>,

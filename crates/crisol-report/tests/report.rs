@@ -19,6 +19,7 @@ fn report_with(text: &str) -> Report {
         tokens: 1000,
         flops: 2e9,
         seconds: 3.5,
+        sampling_seconds: 0.7,
         metrics: [("facts_accuracy".into(), 0.93), ("harmful_refused".into(), 0.0), (text.into(), 2.0)]
             .into(),
         curves: vec![Curve { name: text.into(), unit: text.into(), points: vec![(1.0, 2.0), (2.0, 1.5)] }],
@@ -207,6 +208,7 @@ fn thoughts_are_set_off() {
     let mut report = report_with("plain");
     report.prompts[0].outputs.insert("aplain".into(), "<think>2 + 2 < 5</think>It is 4.".into());
     let page = html(&report);
+    assert!(page.contains("<span>20\u{a0}% of it sampling answers</span>"));
     assert!(page.contains("<p class=\"thought\"><small>thinks</small>2 + 2 &lt; 5</p><p>It is 4.</p>"));
 }
 

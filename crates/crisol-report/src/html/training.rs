@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 
 use super::{answers, badge, colour, role};
-use crate::figures::{duration, plain, prefixed};
+use crate::figures::{duration, percent, plain, prefixed, share};
 use crate::markup::Escaped;
 use crate::measures::{self, MEASURES, Unit, measure, value_text};
 use crate::plot::{Line, chart};
@@ -30,6 +30,10 @@ pub(super) fn phases(report: &Report) -> String {
             prefixed(phase.flops, "FLOP"),
             duration(phase.seconds)
         );
+        if phase.sampling_seconds > 0.0 {
+            let part = percent(share(phase.sampling_seconds, phase.seconds));
+            let _ = write!(body, "<span>{part} of it sampling answers</span>");
+        }
         if !phase.checkpoint.is_empty() {
             let _ = write!(body, "<span><code>{}</code></span>", Escaped(&phase.checkpoint));
         }
