@@ -18,6 +18,12 @@ const KEYS: usize = 256;
 /// Fewer new rows than this in a document are decoded one by one.
 const PREFILL: usize = 8;
 
+/// Distance of rows of so many scores: whole [`LANES`], and an odd number of cache lines, so that a column's numbers lie in
+/// different sets of the cache.
+fn row_width(cols: usize) -> usize {
+    cols.div_ceil(LANES) * LANES | LANES
+}
+
 /// Forward over all documents. Writes `out` and the log-sum-exp of every row and head.
 pub(crate) fn forward(
     q: &[f32],
@@ -125,7 +131,7 @@ fn flash_forward(
 ) {
     let &Attention { heads, qk_dim, v_dim, scale, .. } = shape;
     let n = q.len() / (heads * qk_dim);
-    let mut scores = floats.take(QUERIES * KEYS);
+    let mut scores = floats.take(QUERIES * row_width(KEYS));
     let transposed_k = Panels::new(1, k.mat(0..past + n, qk_dim).t(), floats);
     let v = Panels::new(1, v.mat(0..past + n, v_dim), floats);
     let (mut largest, mut sums) = ([0.0; QUERIES], [0.0; QUERIES]);
@@ -138,7 +144,7 @@ fn flash_forward(
         sums.fill(0.0);
         for first_key in (0..keys).step_by(KEYS) {
             let block = first_key..keys.min(first_key + KEYS);
-            let (cols, width) = (block.len(), block.len().next_multiple_of(LANES));
+            let (cols, width) = (block.len(), row_width(block.len()));
             let scores = &mut scores[..rows * width];
             let keys = transposed_k.get().cols(block.clone());
             product(MatMut::strided(scores, rows, cols, width), false, scale, q, keys);
@@ -162,7 +168,7 @@ fn flash_forward(
 }
 
 vectorised! {
-    /// Turns a block of scores, in rows of whole [`LANES`], into `e^(score - max)` (0 above the diagonal), with running
+    /// Turns a block of scores, in rows of [`row_width`], into `e^(score - max)` (0 above the diagonal), with running
     /// maximum and sum per row. Where the maximum grows, the sum and the output so far, if any, are scaled down.
     fn running_softmax<'a, S>(
         scores: &'a mut [f32],
@@ -173,7 +179,8 @@ vectorised! {
         rescale: Option<(&'a mut [f32], usize, usize)>,
     ) {
         let mut rescale = rescale;
-        for (row, z) in scores.chunks_exact_mut(cols.next_multiple_of(LANES)).enumerate() {
+        for (row, z) in scores.chunks_exact_mut(row_width(cols)).enumerate() {
+            let z = &mut z[..cols.next_multiple_of(LANES)];
             mask(z, diagonal.visible(row).min(cols));
             let new = max(z).max(largest[row]);
             let sum = exponentials::<S>(z, new);
@@ -219,8 +226,8 @@ pub(crate) fn backward(
 ) {
     let &Attention { heads, qk_dim, v_dim, scale, .. } = shape;
     let strides = Heads::new(shape);
-    let mut p = floats.take(QUERIES * KEYS);
-    let mut dp = floats.take(QUERIES * KEYS);
+    let mut p = floats.take(QUERIES * row_width(KEYS));
+    let mut dp = floats.take(QUERIES * row_width(KEYS));
     // Σ dout·out per row: what softmax's backward subtracts.
     let mut delta = floats.take(saved.lse.len());
     row_dots(dout, saved.out, v_dim, &mut delta);
@@ -243,7 +250,7 @@ pub(crate) fn backward(
                 let [packed_q, packed_dout] = [q, dout].map(|mat| Panels::new(1, mat, floats));
                 for first_key in (0..keys).step_by(KEYS) {
                     let block = first_key..keys.min(first_key + KEYS);
-                    let (cols, width) = (block.len(), block.len().next_multiple_of(LANES));
+                    let (cols, width) = (block.len(), row_width(block.len()));
                     let p = &mut p[..rows.len() * width];
                     let dp = &mut dp[..rows.len() * width];
                     let (keys, values) =
@@ -292,7 +299,7 @@ vectorised! {
         }
     }
 
-    /// Turns scores, in rows of whole [`LANES`], into probabilities and their gradients `dp` into the scores'
+    /// Turns scores, in rows of [`row_width`], into probabilities and their gradients `dp` into the scores'
     /// `p·(dp - delta)`, both in place; `lse` and `delta` have a row every `heads`.
     fn softmax_backward<'a, S>(
         p: &'a mut [f32],
@@ -303,8 +310,10 @@ vectorised! {
         delta: &'a [f32],
         heads: usize,
     ) {
-        let width = cols.next_multiple_of(LANES);
+        let width = row_width(cols);
         for (row, (p, dp)) in p.chunks_exact_mut(width).zip(dp.chunks_exact_mut(width)).enumerate() {
+            let whole = cols.next_multiple_of(LANES);
+            let (p, dp) = (&mut p[..whole], &mut dp[..whole]);
             let (lse, delta) = (lse[row * heads], delta[row * heads]);
             mask(p, diagonal.visible(row).min(cols));
             for (p, dp) in p.as_chunks_mut::<LANES>().0.iter_mut().zip(dp.as_chunks_mut::<LANES>().0) {

@@ -29,6 +29,8 @@ const STRIP: usize = 48;
 const TILES: usize = 12;
 /// A left side of so many numbers stays in a first-level cache, however it is stored.
 const SMALL: usize = 4 * 1024;
+/// Cache lines from which the columns of a left side may be read where they lie.
+const FEW_LINES: usize = 64;
 /// Numbers in a cache line.
 const LINE: usize = 16;
 /// Columns of the widest panel.
@@ -359,7 +361,9 @@ impl Product<'_> {
         let stretch = inner.div_ceil(inner.div_ceil(INNER));
         let stretches = (0..inner).step_by(stretch).map(|start| start..(start + stretch).min(inner));
         let (row_stride, col_stride) = self.a.strides();
-        if col_stride == 1 || self.a.tile(0, rows, 0..inner).len() <= SMALL {
+        // Few lines stay in a first-level cache, unless they are a power of two apart, which makes them share its sets.
+        let in_place = inner <= FEW_LINES && col_stride / LINE % 2 == 1;
+        if col_stride == 1 || in_place || self.a.tile(0, rows, 0..inner).len() <= SMALL {
             for depth in stretches {
                 let left = Left {
                     data: self.a.tile(0, rows, depth.clone()),
