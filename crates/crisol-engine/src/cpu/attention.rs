@@ -21,7 +21,7 @@ const PREFILL: usize = 8;
 /// Distance of rows of so many scores: whole [`LANES`], and an odd number of cache lines, so that a column's numbers lie in
 /// different sets of the cache.
 fn row_width(cols: usize) -> usize {
-    cols.div_ceil(LANES) * LANES | LANES
+    cols.next_multiple_of(LANES) | LANES
 }
 
 /// Forward over all documents. Writes `out` and the log-sum-exp of every row and head.
