@@ -3,7 +3,6 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::cpu;
 use crate::cpu::product_rate;
 use crate::profile::Profile;
 use crate::{Workspace, parallel};
@@ -38,7 +37,6 @@ impl Device {
             rayon::ThreadPoolBuilder::new()
                 .num_threads(threads)
                 .thread_name(|i| format!("crisol-cpu-{i}"))
-                .start_handler(|_| cpu::packed::make_room())
                 .build()
                 .expect("the operating system refused to start the device's threads")
         });

@@ -50,7 +50,6 @@ pub(crate) enum Saved<'t> {
 
 /// How far a phase is, besides weights and moments.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(default)]
 struct State {
     stage: String,
     stage_steps: u64,
@@ -60,6 +59,8 @@ struct State {
     tokens: u64,
     flops: f64,
     seconds: f64,
+    /// Not in states of earlier versions.
+    #[serde(default)]
     sampling_seconds: f64,
     metrics: BTreeMap<String, f64>,
     rollouts: Vec<RolloutSample>,

@@ -204,11 +204,18 @@ fn hostile_text_stays_text() {
 }
 
 #[test]
+fn a_phase_that_samples_says_how_long() {
+    let mut report = report_with("plain");
+    report.phases[1].sampling_seconds = 0.0;
+    assert_eq!(html(&report).matches("of it sampling answers").count(), 1);
+    assert!(html(&report).contains("<span>20\u{a0}% of it sampling answers</span>"));
+}
+
+#[test]
 fn thoughts_are_set_off() {
     let mut report = report_with("plain");
     report.prompts[0].outputs.insert("aplain".into(), "<think>2 + 2 < 5</think>It is 4.".into());
     let page = html(&report);
-    assert!(page.contains("<span>20\u{a0}% of it sampling answers</span>"));
     assert!(page.contains("<p class=\"thought\"><small>thinks</small>2 + 2 &lt; 5</p><p>It is 4.</p>"));
 }
 

@@ -45,7 +45,7 @@ pub(crate) fn sum_lanes(lanes: [f32; LANES]) -> f32 {
     fold_lanes(lanes, |a, b| a + b)
 }
 
-/// Combines lanes by halves, so that nothing waits for all before it. (A loop: what `from_fn` calls would not be inlined.)
+/// Combines lanes by halves, so that nothing waits for all before it. (A loop: without link-time optimisation what `from_fn` calls is not inlined.)
 #[inline(always)]
 fn fold_lanes(mut lanes: [f32; LANES], combine: impl Fn(f32, f32) -> f32) -> f32 {
     let mut half = LANES / 2;

@@ -8,7 +8,6 @@
 //!
 //! Each element is the sum over the inner dimension in its order, whatever the tile it falls into.
 
-use std::cell::Cell;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
@@ -40,23 +39,6 @@ const WIDEST: usize = 32;
 const UNROLLED: usize = 4;
 /// Multiplications that are not worth a second thread: some ten microseconds.
 const LEAST_SHARED: usize = 1 << 20;
-
-/// Numbers of a strip that is laid out by tiles: each with room behind it for a register that is written where it ends.
-const ROOM_LEN: usize = STRIP * INNER + STRIP / 6 * MOST_LANES;
-/// Numbers in the widest register.
-const MOST_LANES: usize = WIDEST / 2;
-
-thread_local! {
-    /// Room for a strip, which would take too long to clear at every product.
-    static ROOM: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
-}
-
-/// Gives this thread the room that its products need, so that none of them has to allocate.
-pub(crate) fn make_room() {
-    let mut room = ROOM.take();
-    room.resize(ROOM_LEN, 0.0);
-    ROOM.set(room);
-}
 
 /// Columns of a panel on this machine.
 pub(crate) fn panel_width() -> usize {
@@ -174,7 +156,7 @@ unsafe fn transpose_square(from: *const f32, stride: usize, to: *mut f32, width:
         _mm256_loadu_ps, _mm256_permute2f128_ps, _mm256_setzero_ps, _mm256_shuffle_ps, _mm256_storeu_ps,
         _mm256_unpackhi_ps, _mm256_unpacklo_ps,
     };
-    // Loops instead of closures, which would not be compiled for AVX and be called.
+    // Loops: without link-time optimisation closures are calls here.
     let mut lines = [_mm256_setzero_ps(); SQUARE];
     for (i, line) in lines.iter_mut().enumerate() {
         // SAFETY: the caller's promise.
@@ -361,7 +343,7 @@ impl Product<'_> {
         let stretch = inner.div_ceil(inner.div_ceil(INNER));
         let stretches = (0..inner).step_by(stretch).map(|start| start..(start + stretch).min(inner));
         let (row_stride, col_stride) = self.a.strides();
-        // Few lines stay in a first-level cache, unless they are a power of two apart, which makes them share its sets.
+        // Few lines stay in a first-level cache if they are an odd number of lines apart: else they share some of its sets.
         let in_place = inner <= FEW_LINES && col_stride / LINE % 2 == 1;
         if col_stride == 1 || in_place || self.a.tile(0, rows, 0..inner).len() <= SMALL {
             for depth in stretches {
@@ -374,16 +356,16 @@ impl Product<'_> {
                 self.strip::<S, ROWS>(simd, left, 0..rows, depth);
             }
         } else {
-            let mut room = ROOM.take();
-            room.resize(ROOM_LEN, 0.0);
+            // 72 KiB, of the 2 MiB that a thread's stack has at least.
+            #[allow(clippy::large_stack_arrays)]
+            let mut room = [0.0; STRIP * INNER];
             for depth in stretches {
                 for top in (0..rows).step_by(STRIP) {
                     let strip = top..(top + STRIP).min(rows);
-                    let left = self.lay_out::<S, ROWS>(strip.clone(), depth.clone(), &mut room);
+                    let left = self.lay_out::<ROWS>(strip.clone(), depth.clone(), &mut room);
                     self.strip::<S, ROWS>(simd, left, strip, depth.clone());
                 }
             }
-            ROOM.set(room);
         }
     }
 
@@ -391,7 +373,7 @@ impl Product<'_> {
     /// each of its rows, then the second of each, and so on. In place they would be a line apart at least, often in
     /// the same few sets of the cache.
     #[inline(always)]
-    fn lay_out<'r, S: Simd, const ROWS: usize>(
+    fn lay_out<'r, const ROWS: usize>(
         &self,
         strip: Range<usize>,
         depth: Range<usize>,
@@ -400,21 +382,15 @@ impl Product<'_> {
         let (row_stride, col_stride) = self.a.strides();
         assert_eq!(row_stride, 1, "a matrix that is stored neither by rows nor by columns");
         let columns = self.a.tile(strip.start, strip.len(), depth.clone());
-        // A register holds more numbers than a tile has rows: what is too many, the next ones are written over, and the last
-        // ones have room behind the tile.
-        let tile_stride = ROWS * depth.len() + S::F32_LANES;
+        let tile_stride = ROWS * depth.len();
         for l in 0..depth.len() {
-            let column = &columns[l * col_stride..];
-            for (tile, row) in (0..strip.len()).step_by(ROWS).enumerate() {
-                let to = &mut room[tile * tile_stride + l * ROWS..][..ROWS.max(S::F32_LANES)];
-                if S::F32_LANES >= ROWS
-                    && let Some(numbers) = column.get(row..row + S::F32_LANES)
-                {
-                    S::as_mut_simd_f32s(to).0[0] = S::as_simd_f32s(numbers).0[0];
-                } else {
-                    let rows = ROWS.min(strip.len() - row);
-                    to[..rows].copy_from_slice(&column[row..row + rows]);
-                }
+            let column = &columns[l * col_stride..][..strip.len()];
+            let (tiles, rest) = column.as_chunks::<ROWS>();
+            for (tile, numbers) in tiles.iter().enumerate() {
+                room[tile * tile_stride + l * ROWS..][..ROWS].copy_from_slice(numbers);
+            }
+            if !rest.is_empty() {
+                room[tiles.len() * tile_stride + l * ROWS..][..rest.len()].copy_from_slice(rest);
             }
         }
         Left { data: room, row_stride: 1, col_stride: ROWS, tile_stride }
@@ -668,6 +644,8 @@ mod tests {
             (600, 70, 40),
             (13, 2 * INNER + 5, 37),
             (2 * STRIP, INNER, 20),
+            // By columns, in place.
+            (17 * LINE, 40, 20),
         ];
         for (rows, inner, cols) in shapes {
             for case in 0..8 {

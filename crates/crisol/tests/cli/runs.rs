@@ -18,6 +18,9 @@ fn every_phase_leaves_a_checkpoint_and_its_part_of_the_report() {
         for number in ["tokens", "flops", "seconds"] {
             assert!(phase[number].as_f64().unwrap() > 0.0, "{name}: {number}");
         }
+        let sampling = phase["sampling_seconds"].as_f64().unwrap();
+        assert!(sampling < phase["seconds"].as_f64().unwrap(), "{name}: {sampling} s of sampling");
+        assert_eq!(sampling > 0.0, ["reason", "ppo"].contains(&name), "{name}: {sampling} s of sampling");
         let files = [
             "model.safetensors",
             "config.json",
