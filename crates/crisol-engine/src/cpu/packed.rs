@@ -34,8 +34,9 @@ const FEW_LINES: usize = 64;
 const LINE: usize = 16;
 /// Columns of the widest panel.
 const WIDEST: usize = 32;
-/// Steps along the inner dimension between two tests for its end: the processor has more to do per step than it can take in
-/// where it shares a core.
+/// Steps along the inner dimension between two tests for its end, with six rows a tile: the processor has more to do per step
+/// than it can take in where it shares a core. (Twelve rows hide the tests; several steps of them the compiler would interleave,
+/// and keep some of the sums on the stack.)
 const UNROLLED: usize = 4;
 /// Multiplications that are not worth a second thread: some ten microseconds.
 const LEAST_SHARED: usize = 1 << 20;
@@ -559,7 +560,8 @@ unsafe fn multiply<S: Simd, const ROWS: usize>(
     pairs: &[S::f32s],
     sums: &mut [[S::f32s; 2]; ROWS],
 ) {
-    let (whole, rest) = pairs.as_chunks::<{ 2 * UNROLLED }>();
+    let (whole, rest) =
+        if S::REGISTER_COUNT >= 32 { (&[][..], pairs) } else { pairs.as_chunks::<{ 2 * UNROLLED }>() };
     for (block, pairs) in whole.iter().enumerate() {
         for (l, pair) in pairs.chunks_exact(2).enumerate() {
             let l = block * UNROLLED + l;
