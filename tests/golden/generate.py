@@ -22,6 +22,8 @@ from transformers import (
     LlamaForSequenceClassification,
     Olmo2Config,
     Olmo2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
 )
 
 HERE = Path(__file__).parent
@@ -39,8 +41,19 @@ SHAPE = {
     "max_position_embeddings": 64,
 }
 
-# Between them: both architectures, tied and untied heads, grouped queries, biases, a head_dim of its own, another rope base, all
-# three storage types, one file and several, and the scalar head.
+SMALL = {**SHAPE, "hidden_size": 16, "intermediate_size": 24, "max_position_embeddings": 128}
+
+
+def stretched(**rope):
+    """A small Llama whose rotary frequencies are scaled so that the scaling matters to the documents below."""
+    positions = 16 if rope["rope_type"] in ("linear", "dynamic") else 128
+    shape = {**SMALL, "head_dim": 12, "max_position_embeddings": positions}
+    return LlamaForCausalLM, LlamaConfig(**shape, rope_parameters={"rope_theta": 1000.0, **rope}), torch.float32, "1GB"
+
+
+# Between them: every dense architecture, tied and untied heads, grouped queries, biases, a head_dim of its own, another rope base,
+# every scaling of it (with documents shorter and longer than what they were trained on), all three storage types, one file and
+# several, and the scalar head.
 MODELS = {
     "llama": (LlamaForCausalLM, LlamaConfig(**SHAPE, rms_norm_eps=1e-5), torch.float32, "1GB"),
     "llama-tied": (
@@ -57,6 +70,24 @@ MODELS = {
         "1GB",
     ),
     "olmo2": (Olmo2ForCausalLM, Olmo2Config(**SHAPE, pad_token_id=None, eos_token_id=0), torch.float16, "20KB"),
+    "llama-linear": stretched(rope_type="linear", factor=8.0),
+    "llama-dynamic": stretched(rope_type="dynamic", factor=8.0),
+    "llama-llama3": stretched(
+        rope_type="llama3",
+        factor=4.0,
+        low_freq_factor=1.0,
+        high_freq_factor=4.0,
+        original_max_position_embeddings=32,
+    ),
+    "llama-yarn": stretched(
+        rope_type="yarn", factor=8.0, original_max_position_embeddings=16, beta_fast=4.0, mscale=1.0, mscale_all_dim=0.6
+    ),
+    "qwen3": (
+        Qwen3ForCausalLM,
+        Qwen3Config(**SMALL, head_dim=10, attention_bias=True, tie_word_embeddings=True),
+        torch.bfloat16,
+        "1GB",
+    ),
     "llama-scalar": (
         LlamaForSequenceClassification,
         LlamaConfig(**{**SHAPE, "hidden_size": 16, "num_hidden_layers": 1}, num_labels=1),
@@ -108,6 +139,17 @@ def train(model, documents):
     return losses, norms
 
 
+def greedy(model, prompt):
+    """What greedy generation with a cache appends: 100 tokens, or as many as the context holds."""
+    room = model.config.max_position_embeddings
+    if model.config.rope_parameters["rope_type"] in ("linear", "dynamic"):
+        room *= int(model.config.rope_parameters["factor"])
+    new = min(100, room - len(prompt))
+    model.generation_config.eos_token_id = model.generation_config.pad_token_id = None
+    ids = model.generate(torch.tensor([prompt]), max_new_tokens=new, do_sample=False)
+    return ids[0, len(prompt) :].tolist()
+
+
 def write(name):
     model_class, config, dtype, shard_size = MODELS[name]
     torch.manual_seed(len(name))
@@ -128,9 +170,14 @@ def write(name):
         loss.backward()
         tensors["logits"] = torch.cat(logits).detach()
         tensors |= {f"gradient.{n}": p.grad.clone() for n, p in model.named_parameters()}
+        fresh = copy.deepcopy(model).eval()
+        first = torch.nn.utils.get_total_norm([p.grad for p in model.parameters()]).item()
+        # Some steps shall be clipped and some not; norms fall.
+        OPTIMIZER["max_grad_norm"] = 2.0 if model.config.hidden_size == SHAPE["hidden_size"] else round(0.9 * first, 2)
         losses, norms = train(model, documents)
         assert max(norms) > OPTIMIZER["max_grad_norm"], "no step is clipped"
         assert min(norms) < OPTIMIZER["max_grad_norm"], "every step is clipped"
+        golden |= {"greedy": greedy(fresh, documents[0])}
         golden |= {"loss": loss.item(), "optimizer": OPTIMIZER, "losses": losses, "gradient_norms": norms}
         tensors |= {f"final.{n}": p.detach() for n, p in model.named_parameters()}
         save_file(tensors, folder / "golden.safetensors")

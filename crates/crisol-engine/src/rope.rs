@@ -1,6 +1,6 @@
 //! Rotary position embedding tables (Su et al. 2021, arXiv:2104.09864).
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::Device;
 
@@ -13,41 +13,115 @@ pub enum RopeStyle {
     Interleaved,
 }
 
-/// Cosines and sines for positions `0..max_positions`. Cloning is cheap.
+/// Cosines and sines by position, computed as far as they are asked for. Cloning is cheap.
 #[derive(Clone, Debug)]
 pub struct Rope {
-    pub(crate) tables: Arc<RopeTables>,
+    inverse_frequencies: Arc<[f32]>,
+    amplitude: f32,
+    style: RopeStyle,
+    /// For the positions from 0 to some power of two; the positions that were given, of [`Rope::of_rows`].
+    tables: Arc<Mutex<Arc<RopeTables>>>,
 }
 
 /// What a [`Rope`] shares with the tapes that used it.
 #[derive(Debug)]
 pub(crate) struct RopeTables {
-    /// `[max_positions, pairs]`.
+    /// `[rows, pairs]`.
     pub(crate) cos: Vec<f32>,
-    /// `[max_positions, pairs]`.
+    /// `[rows, pairs]`.
     pub(crate) sin: Vec<f32>,
     pub(crate) pairs: usize,
-    pub(crate) max_positions: usize,
     pub(crate) style: RopeStyle,
 }
 
+/// Fewest positions of a table.
+const FEWEST: usize = 64;
+
 impl Rope {
-    /// Tables from inverse frequencies (one per pair: `theta^(-2i/dim)`, already scaled where the model says so).
-    /// Heads wider than two scalars per frequency keep the rest of their columns as it is.
-    pub fn new(device: &Device, inverse_frequencies: &[f32], max_positions: usize, style: RopeStyle) -> Rope {
+    /// From inverse frequencies (one per pair: `theta^(-2i/dim)`, already scaled where the model says so) and a factor on
+    /// all cosines and sines, which is 1 but for YaRN. Heads wider than two scalars per frequency keep the rest of their
+    /// columns as it is.
+    pub fn new(device: &Device, inverse_frequencies: &[f32], amplitude: f32, style: RopeStyle) -> Rope {
         let Device::Cpu(_) = device;
-        let pairs = inverse_frequencies.len();
-        assert!(pairs > 0, "rotary embedding without frequencies");
-        // The angle is rounded to f32, as in transformers: at position 100,000 that is what a
-        // checkpoint was trained with.
-        let angles = (0..max_positions)
-            .flat_map(|position| inverse_frequencies.iter().map(move |f| f64::from(position as f32 * f)));
-        let (sin, cos) = angles.map(f64::sin_cos).map(|(sin, cos)| (sin as f32, cos as f32)).unzip();
-        Rope { tables: Arc::new(RopeTables { cos, sin, pairs, max_positions, style }) }
+        assert!(!inverse_frequencies.is_empty(), "rotary embedding without frequencies");
+        let tables = tables(std::iter::empty(), inverse_frequencies.len(), amplitude, style);
+        let tables = Arc::new(Mutex::new(Arc::new(tables)));
+        Rope { inverse_frequencies: inverse_frequencies.into(), amplitude, style, tables }
     }
 
-    /// Number of positions in the tables.
-    pub fn max_positions(&self) -> usize {
-        self.tables.max_positions
+    /// Tables for rows whose frequencies differ: what [`crate::Tape::rope`] then takes as positions are indices into `rows`, each
+    /// the row's position and its inverse frequencies.
+    pub fn of_rows<'a>(
+        device: &Device,
+        rows: impl Iterator<Item = (u32, &'a [f32])>,
+        amplitude: f32,
+        style: RopeStyle,
+    ) -> Rope {
+        let Device::Cpu(_) = device;
+        let mut rows = rows.peekable();
+        let pairs = rows.peek().map_or(1, |(_, frequencies)| frequencies.len());
+        let tables = Arc::new(Mutex::new(Arc::new(tables(rows, pairs, amplitude, style))));
+        Rope { inverse_frequencies: [].into(), amplitude, style, tables }
+    }
+
+    /// Tables of at least so many rows.
+    pub(crate) fn tables(&self, rows: usize) -> Arc<RopeTables> {
+        // A thread that panicked while it held the lock left whole tables.
+        let mut shared = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
+        if shared.rows() < rows {
+            let frequencies = &*self.inverse_frequencies;
+            assert!(!frequencies.is_empty(), "row {rows} of {}", shared.rows());
+            let positions = 0..rows.next_power_of_two().max(FEWEST) as u32;
+            let rows = positions.map(|position| (position, frequencies));
+            *shared = Arc::new(tables(rows, frequencies.len(), self.amplitude, self.style));
+        }
+        Arc::clone(&shared)
+    }
+}
+
+impl RopeTables {
+    fn rows(&self) -> usize {
+        self.cos.len() / self.pairs
+    }
+}
+
+fn tables<'a>(
+    rows: impl Iterator<Item = (u32, &'a [f32])>,
+    pairs: usize,
+    amplitude: f32,
+    style: RopeStyle,
+) -> RopeTables {
+    // The angle is rounded to f32, as in transformers: at position 100,000 that is what a checkpoint was trained with.
+    let angles = rows.flat_map(|(position, frequencies)| {
+        assert_eq!(frequencies.len(), pairs, "frequencies of a row");
+        frequencies.iter().map(move |f| f64::from(position as f32 * f))
+    });
+    let numbers = angles.map(f64::sin_cos).map(|(sin, cos)| (sin as f32 * amplitude, cos as f32 * amplitude));
+    let (sin, cos) = numbers.unzip();
+    RopeTables { cos, sin, pairs, style }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tables_grow_without_changing() {
+        let frequencies = [1.0, 0.3, 0.01];
+        let rope = Rope::new(&Device::cpu(Some(1)), &frequencies, 1.25, RopeStyle::Halves);
+        let small = rope.tables(3);
+        let large = rope.tables(200);
+        assert!(small.rows() < 200 && large.rows() >= 200);
+        assert_eq!(small.cos, large.cos[..small.cos.len()]);
+        assert_eq!(small.sin, large.sin[..small.sin.len()]);
+        assert!(Arc::ptr_eq(&large, &rope.tables(200)));
+        let given = Rope::of_rows(
+            &Device::cpu(Some(1)),
+            [7, 100].map(|position| (position, &frequencies[..])).into_iter(),
+            1.25,
+            RopeStyle::Halves,
+        );
+        let given = given.tables(2);
+        assert_eq!(given.cos, [&large.cos[7 * 3..8 * 3], &large.cos[100 * 3..101 * 3]].concat());
     }
 }

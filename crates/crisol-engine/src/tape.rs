@@ -4,7 +4,6 @@
 //! the tape is dropped. A tape made with [`Tape::inference`] records nothing and cannot go backward.
 
 use std::borrow::Cow;
-use std::sync::Arc;
 
 use crate::op::{Op, Value};
 use crate::profile::Part;
@@ -115,12 +114,11 @@ impl<'a> Tape<'a> {
     /// Rotates every head of `head_dim` columns of row `r` by `positions[r]`.
     pub fn rope(&mut self, x: Var, rope: &Rope, head_dim: usize, positions: &[u32]) -> Var {
         let (rows, cols) = self.shape(x);
-        let tables = Arc::clone(&rope.tables);
+        let most = positions.iter().max().map_or(0, |&p| p as usize + 1);
+        let tables = rope.tables(most);
         assert!(head_dim > 0 && cols.is_multiple_of(head_dim), "{cols} columns in heads of {head_dim}");
         assert!(2 * tables.pairs <= head_dim, "{} rotated pairs in heads of {head_dim}", tables.pairs);
         assert_eq!(positions.len(), rows, "positions of rows");
-        let most = positions.iter().max().map_or(0, |&p| p as usize + 1);
-        assert!(most <= tables.max_positions, "position {most} of {}", tables.max_positions);
         let positions = self.workspace.indices.take_copy(positions);
         let out = self.value(rows, cols);
         self.record(Op::Rope { x, tables, head_dim, positions, out });

@@ -21,13 +21,19 @@ pub enum Context<'a> {
     },
 }
 
+/// One block of a model: its parameters' ids and how they are wired.
+pub(crate) trait Block: std::fmt::Debug + Send + Sync {
+    /// The residual stream after the block, from that before it.
+    fn forward(&self, tape: &mut Tape<'_>, pass: &mut Pass<'_, '_>, layer: usize, x: Var) -> Var;
+}
+
 /// What all blocks of one forward pass share.
 pub(crate) struct Pass<'a, 'c> {
     pub(crate) config: &'a Config,
     pub(crate) rope: &'a Rope,
     /// Document boundaries.
     pub(crate) offsets: &'a [u32],
-    /// Position of each row within its document.
+    /// Row of `rope`'s tables for each row: its position within its document, or what [`crate::Model`] made of it.
     pub(crate) positions: &'a [u32],
     pub(crate) context: Context<'c>,
 }

@@ -1,7 +1,7 @@
 //! A model's shape, from and to Hugging Face's `config.json`.
 //!
-//! Only what Crisol computes exactly is accepted: an unknown architecture, another activation or scaled
-//! rotary embeddings are refused by name, never approximated.
+//! Only what Crisol computes exactly is accepted: an unknown architecture, another activation or a window over attention
+//! is refused by name, never approximated. (Fields that transformers' class of the same name does not read are ignored, as there.)
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,14 +12,69 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::ModelError;
+use crate::rope::{RopeFields, RopeScaling};
 
-/// The family of a model: how its blocks are wired.
+/// The family of a model: how its blocks are wired. Each has a file of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Architecture {
     /// Pre-norm blocks (Touvron et al. 2023, arXiv:2302.13971).
     Llama,
     /// Post-norm blocks with QK-norm (Walsh et al. 2025, arXiv:2501.00656).
     Olmo2,
+    /// Pre-norm blocks with QK-norm in each head (Yang et al. 2025, arXiv:2505.09388).
+    Qwen3,
+}
+
+impl Architecture {
+    /// All of them.
+    pub const ALL: [Architecture; 3] = [Architecture::Llama, Architecture::Olmo2, Architecture::Qwen3];
+
+    /// Name of its classes in transformers, before `ForCausalLM`.
+    pub fn class(self) -> &'static str {
+        match self {
+            Architecture::Llama => "Llama",
+            Architecture::Olmo2 => "Olmo2",
+            Architecture::Qwen3 => "Qwen3",
+        }
+    }
+
+    /// The architecture of a class `…ForCausalLM` or `…ForSequenceClassification`, and whether it has a language head.
+    fn of_class(class: &str) -> Option<(Architecture, bool)> {
+        Architecture::ALL.into_iter().find_map(|architecture| {
+            match class.strip_prefix(architecture.class())? {
+                LANGUAGE => Some((architecture, true)),
+                SCALAR => Some((architecture, false)),
+                _ => None,
+            }
+        })
+    }
+
+    /// The architecture of a class `…ForCausalLM`, if there is one.
+    pub fn of_language_model(class: &str) -> Option<Architecture> {
+        Architecture::of_class(class).filter(|&(_, language)| language).map(|(architecture, _)| architecture)
+    }
+
+    /// transformers' defaults of `rms_norm_eps`, `max_position_embeddings` and `head_dim` (none: what the heads share).
+    fn defaults(self) -> (f32, usize, Option<usize>) {
+        match self {
+            Architecture::Llama => (1e-6, 2048, None),
+            Architecture::Olmo2 => (1e-5, 2048, None),
+            Architecture::Qwen3 => (1e-6, 32768, Some(128)),
+        }
+    }
+
+    /// Whether its feed-forward layers may have biases.
+    fn may_have_mlp_bias(self) -> bool {
+        self == Architecture::Llama
+    }
+}
+
+const LANGUAGE: &str = "ForCausalLM";
+const SCALAR: &str = "ForSequenceClassification";
+
+fn supported() -> String {
+    let classes = Architecture::ALL.map(|architecture| format!("{}{LANGUAGE}", architecture.class()));
+    format!("{} (and {SCALAR} with one label)", classes.join(", "))
 }
 
 /// What the final hidden states are turned into.
@@ -60,6 +115,8 @@ pub struct Config {
     pub max_position_embeddings: usize,
     /// Base of the rotary frequencies.
     pub rope_theta: f64,
+    /// How they are stretched.
+    pub rope_scaling: RopeScaling,
     /// Added to the mean square in every norm.
     pub rms_norm_eps: f32,
     /// Whether the four attention projections have a bias.
@@ -108,6 +165,7 @@ impl Config {
             head_dim: hidden_size / num_attention_heads.max(1),
             max_position_embeddings: 1024,
             rope_theta: 10_000.0,
+            rope_scaling: RopeScaling::None,
             rms_norm_eps: 1e-5,
             attention_bias: false,
             mlp_bias: false,
@@ -173,10 +231,10 @@ impl Config {
         if !(self.rms_norm_eps.is_finite() && self.rms_norm_eps >= 0.0) {
             return Some(format!("rms_norm_eps is {}, it must not be negative", self.rms_norm_eps));
         }
-        if self.architecture == Architecture::Olmo2 && self.mlp_bias {
-            return Some("mlp_bias is true, but OLMo-2 has no such biases".into());
+        if self.mlp_bias && !self.architecture.may_have_mlp_bias() {
+            return Some(format!("mlp_bias is true, but {} has no such biases", self.architecture.class()));
         }
-        None
+        self.rope_scaling.problem(self.head_dim)
     }
 
     fn parse(text: &str) -> Result<Config, String> {
@@ -188,14 +246,12 @@ impl Config {
     /// The `config.json` that transformers loads (its version 4 reads `rope_theta`, version 5
     /// `rope_parameters`).
     pub fn to_json(&self) -> Value {
-        let (class, model_type) = match self.architecture {
-            Architecture::Llama => ("Llama", "llama"),
-            Architecture::Olmo2 => ("Olmo2", "olmo2"),
-        };
+        let class = self.architecture.class();
         let (task, tied) = match self.head {
-            Head::Language { tied } => ("ForCausalLM", tied),
-            Head::Scalar => ("ForSequenceClassification", false),
+            Head::Language { tied } => (LANGUAGE, tied),
+            Head::Scalar => (SCALAR, false),
         };
+        let rope = self.rope_scaling.to_json(self.rope_theta);
         let eos = match self.eos_token_id.as_slice() {
             [] => Value::Null,
             [one] => json!(one),
@@ -203,7 +259,7 @@ impl Config {
         };
         let mut json = json!({
             "architectures": [format!("{class}{task}")],
-            "model_type": model_type,
+            "model_type": class.to_lowercase(),
             "dtype": "float32",
             "torch_dtype": "float32",
             "vocab_size": self.vocab_size,
@@ -216,7 +272,7 @@ impl Config {
             "hidden_act": "silu",
             "max_position_embeddings": self.max_position_embeddings,
             "rope_theta": self.rope_theta,
-            "rope_parameters": { "rope_type": "default", "rope_theta": self.rope_theta },
+            "rope_parameters": rope,
             "rms_norm_eps": shortest(self.rms_norm_eps),
             "attention_bias": self.attention_bias,
             "mlp_bias": self.mlp_bias,
@@ -228,11 +284,19 @@ impl Config {
             "eos_token_id": eos,
             "pad_token_id": self.pad_token_id,
         });
+        if self.rope_scaling != RopeScaling::None {
+            json["rope_scaling"] = json["rope_parameters"].clone();
+        }
         if self.head == Head::Scalar {
             json["id2label"] = json!({ "0": "LABEL_0" });
             json["label2id"] = json!({ "LABEL_0": 0 });
         }
         json
+    }
+
+    /// Most tokens that a document may have.
+    pub fn longest_document(&self) -> usize {
+        self.rope_scaling.longest(self.max_position_embeddings)
     }
 
     pub(crate) fn q_dim(&self) -> usize {
@@ -262,9 +326,8 @@ struct Raw {
     num_key_value_heads: Option<usize>,
     head_dim: Option<usize>,
     max_position_embeddings: Option<usize>,
-    rope_theta: Option<f64>,
-    rope_parameters: Option<BTreeMap<String, Value>>,
-    rope_scaling: Option<BTreeMap<String, Value>>,
+    #[serde(flatten)]
+    rope: RopeFields,
     rms_norm_eps: Option<f32>,
     hidden_act: Option<String>,
     attention_bias: Option<bool>,
@@ -272,6 +335,8 @@ struct Raw {
     attention_dropout: Option<f64>,
     tie_word_embeddings: Option<bool>,
     quantization_config: Option<Value>,
+    use_sliding_window: Option<bool>,
+    layer_types: Option<Vec<String>>,
     num_labels: Option<usize>,
     id2label: Option<BTreeMap<String, Value>>,
     bos_token_id: Option<u32>,
@@ -286,21 +351,15 @@ enum OneOrMany {
     Many(Vec<u32>),
 }
 
-const SUPPORTED: &str =
-    "LlamaForCausalLM, LlamaForSequenceClassification, Olmo2ForCausalLM, Olmo2ForSequenceClassification";
-
 impl Raw {
     fn into_config(self) -> Result<Config, String> {
         let class = self.architectures.as_deref().unwrap_or_default().first();
-        let class = class.ok_or_else(|| format!("it names no architecture; supported are {SUPPORTED}"))?;
+        let class =
+            class.ok_or_else(|| format!("it names no architecture; supported are {}", supported()))?;
         let tied = self.tie_word_embeddings.unwrap_or(false);
-        let (architecture, head) = match class.as_str() {
-            "LlamaForCausalLM" => (Architecture::Llama, Head::Language { tied }),
-            "Olmo2ForCausalLM" => (Architecture::Olmo2, Head::Language { tied }),
-            "LlamaForSequenceClassification" => (Architecture::Llama, Head::Scalar),
-            "Olmo2ForSequenceClassification" => (Architecture::Olmo2, Head::Scalar),
-            other => return Err(format!("architecture {other} is not supported; supported are {SUPPORTED}")),
-        };
+        let (architecture, language) = Architecture::of_class(class)
+            .ok_or_else(|| format!("architecture {class} is not supported; supported are {}", supported()))?;
+        let head = if language { Head::Language { tied } } else { Head::Scalar };
         if head == Head::Scalar {
             // transformers writes id2label and derives the number from it; without either it has two labels.
             let labels = self.id2label.as_ref().map(BTreeMap::len).or(self.num_labels).unwrap_or(2);
@@ -317,14 +376,18 @@ impl Raw {
         if self.quantization_config.is_some() {
             return Err("it has a quantization_config; quantised checkpoints are not supported".into());
         }
-        let theta = self.rope_theta()?;
-        // Defaults are those of LlamaConfig and Olmo2Config in transformers.
-        let default_eps = match architecture {
-            Architecture::Llama => 1e-6,
-            Architecture::Olmo2 => 1e-5,
-        };
+        if architecture == Architecture::Qwen3 && self.use_sliding_window == Some(true) {
+            return Err("use_sliding_window is true; windows over attention are not supported".into());
+        }
+        let windowed = |kind: &&String| *kind != "full_attention";
+        if let Some(kind) = self.layer_types.iter().flatten().find(windowed) {
+            return Err(format!("layer_types has \"{kind}\"; only \"full_attention\" is supported"));
+        }
+        let (default_eps, default_positions, default_head_dim) = architecture.defaults();
+        let max_position_embeddings = self.max_position_embeddings.unwrap_or(default_positions);
+        let (rope_theta, rope_scaling) = RopeScaling::read(&self.rope, max_position_embeddings)?;
         let heads = self.num_attention_heads;
-        let head_dim = match self.head_dim {
+        let head_dim = match self.head_dim.or(default_head_dim) {
             Some(dim) => dim,
             None if heads == 0 || !self.hidden_size.is_multiple_of(heads) => {
                 return Err(format!(
@@ -344,8 +407,9 @@ impl Raw {
             num_attention_heads: heads,
             num_key_value_heads: self.num_key_value_heads.unwrap_or(heads),
             head_dim,
-            max_position_embeddings: self.max_position_embeddings.unwrap_or(2048),
-            rope_theta: theta,
+            max_position_embeddings,
+            rope_theta,
+            rope_scaling,
             rms_norm_eps: self.rms_norm_eps.unwrap_or(default_eps),
             attention_bias: self.attention_bias.unwrap_or(false),
             mlp_bias: self.mlp_bias.unwrap_or(false),
@@ -357,29 +421,6 @@ impl Raw {
             },
             pad_token_id: self.pad_token_id,
         })
-    }
-
-    /// The base of the rotary frequencies, from the place where either version of transformers writes it.
-    fn rope_theta(&self) -> Result<f64, String> {
-        for (field, rope) in
-            [("rope_parameters", &self.rope_parameters), ("rope_scaling", &self.rope_scaling)]
-        {
-            let Some(rope) = rope else { continue };
-            let kind = rope.get("rope_type").or_else(|| rope.get("type")).unwrap_or(&Value::Null);
-            if !kind.is_null() && kind != "default" {
-                return Err(format!(
-                    "{field} asks for {kind}; only \"default\" rotary embeddings are supported"
-                ));
-            }
-            if let Some(part) = rope.get("partial_rotary_factor").filter(|part| part.as_f64() != Some(1.0)) {
-                return Err(format!("{field} has partial_rotary_factor {part}; only 1 is supported"));
-            }
-        }
-        let nested = self.rope_parameters.as_ref().and_then(|rope| rope.get("rope_theta"));
-        match nested {
-            None | Some(Value::Null) => Ok(self.rope_theta.unwrap_or(10_000.0)),
-            Some(theta) => theta.as_f64().ok_or_else(|| format!("rope_theta is {theta}, not a number")),
-        }
     }
 }
 
@@ -405,9 +446,34 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read_back() {
-        for architecture in [Architecture::Llama, Architecture::Olmo2] {
+        let scalings = [
+            RopeScaling::None,
+            RopeScaling::Linear { factor: 2.5 },
+            RopeScaling::Dynamic { factor: 4.0 },
+            RopeScaling::Llama3 {
+                factor: 8.0,
+                low_freq_factor: 1.0,
+                high_freq_factor: 4.0,
+                original_max_position_embeddings: 64,
+            },
+            RopeScaling::Yarn {
+                factor: 40.0,
+                original_max_position_embeddings: 32,
+                beta_fast: 16.0,
+                beta_slow: 2.0,
+                truncate: false,
+                attention_factor: None,
+                mscale: 1.0,
+                mscale_all_dim: 0.5,
+            },
+        ];
+        let all = Architecture::ALL.into_iter().flat_map(|architecture| {
+            scalings.into_iter().map(move |rope_scaling| (architecture, rope_scaling))
+        });
+        for (architecture, rope_scaling) in all {
             for head in [Head::Language { tied: true }, Head::Language { tied: false }, Head::Scalar] {
                 let config = Config {
+                    rope_scaling,
                     head,
                     head_dim: 20,
                     num_key_value_heads: 3,
@@ -436,9 +502,17 @@ mod tests {
             (json!({ "architectures": ["MambaForCausalLM"] }), "MambaForCausalLM"),
             (json!({ "architectures": [] }), "LlamaForCausalLM"),
             (json!({ "hidden_act": "gelu" }), "gelu"),
-            (json!({ "rope_scaling": { "rope_type": "llama3", "factor": 8.0 } }), "llama3"),
-            (json!({ "rope_parameters": { "rope_type": "yarn" } }), "yarn"),
-            (json!({ "rope_scaling": { "type": "linear", "factor": 2.0 } }), "linear"),
+            (json!({ "rope_scaling": { "rope_type": "llama3", "factor": 8.0 } }), "low_freq_factor"),
+            (json!({ "rope_parameters": { "rope_type": "longrope" } }), "longrope"),
+            (json!({ "rope_scaling": { "type": "linear" } }), "factor"),
+            (json!({ "rope_scaling": { "type": "dynamic", "factor": "long" } }), "factor"),
+            (json!({ "rope_scaling": { "type": "linear", "factor": -2.0 } }), "factor"),
+            (json!({ "rope_parameters": { "partial_rotary_factor": 0.5 } }), "partial_rotary_factor"),
+            (json!({ "layer_types": ["full_attention", "sliding_attention"] }), "sliding_attention"),
+            (
+                json!({ "architectures": ["Qwen3ForCausalLM"], "use_sliding_window": true }),
+                "use_sliding_window",
+            ),
             (json!({ "attention_dropout": 0.1 }), "attention_dropout"),
             (json!({ "quantization_config": { "bits": 4 } }), "quantization_config"),
             (json!({ "architectures": ["LlamaForSequenceClassification"] }), "2 labels"),

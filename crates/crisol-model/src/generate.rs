@@ -137,7 +137,7 @@ impl<'a> Chunk<'a> {
         options.validate()?;
         model.needs_language_head()?;
         let config = model.config();
-        let limit = config.max_position_embeddings;
+        let limit = config.longest_document();
         let mut room = Vec::new();
         for (i, prompt) in prompts.iter().enumerate() {
             if prompt.is_empty() {

@@ -1,4 +1,4 @@
-//! Decoder-only language models from a Hugging Face `config.json`: Llama and OLMo-2.
+//! Decoder-only language models from a Hugging Face `config.json`: Llama, OLMo-2 and Qwen3.
 //!
 //! - [`Config`]: the shape. [`Model`]: the forward pass over a tape: hidden states, then log-probabilities
 //!   of given tokens, a scalar per position, or whole logits.
@@ -15,6 +15,8 @@ mod generate;
 mod llama;
 mod model;
 mod olmo2;
+mod qwen3;
+mod rope;
 mod sample;
 mod score;
 
@@ -24,5 +26,6 @@ pub use config::{Architecture, Config, Head};
 pub use error::ModelError;
 pub use generate::{Generated, StopReason, generate, generate_stream};
 pub use model::Model;
+pub use rope::RopeScaling;
 pub use sample::SamplingOptions;
 pub use score::{scalars, score};

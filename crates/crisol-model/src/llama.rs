@@ -4,37 +4,37 @@
 use crisol_engine::{ParamId, ParamSpec, Params, Tape, Var};
 
 use crate::Config;
-use crate::block::{AttentionWeights, Mlp, Pass, Specs, weight};
+use crate::block::{AttentionWeights, Block, Mlp, Pass, Specs, weight};
 
 /// Parameters of one block.
 #[derive(Debug)]
-pub(crate) struct Block {
+pub(crate) struct Llama {
     input_norm: ParamId,
     attention: AttentionWeights,
     post_attention_norm: ParamId,
     mlp: Mlp,
 }
 
-impl Block {
-    pub(crate) fn specs(config: &Config, prefix: String) -> Vec<ParamSpec> {
-        let mut specs = Specs::new(prefix, Some(config.num_hidden_layers));
-        specs.norm("input_layernorm", config.hidden_size);
-        specs.attention(config);
-        specs.norm("post_attention_layernorm", config.hidden_size);
-        specs.mlp(config);
-        specs.list
-    }
+pub(crate) fn specs(config: &Config, prefix: String) -> Vec<ParamSpec> {
+    let mut specs = Specs::new(prefix, Some(config.num_hidden_layers));
+    specs.norm("input_layernorm", config.hidden_size);
+    specs.attention(config);
+    specs.norm("post_attention_layernorm", config.hidden_size);
+    specs.mlp(config);
+    specs.list
+}
 
-    pub(crate) fn bind(params: &Params, prefix: &str) -> Block {
-        Block {
-            input_norm: weight(params, prefix, "input_layernorm"),
-            attention: AttentionWeights::bind(params, prefix),
-            post_attention_norm: weight(params, prefix, "post_attention_layernorm"),
-            mlp: Mlp::bind(params, prefix),
-        }
-    }
+pub(crate) fn bind(params: &Params, prefix: &str) -> Box<dyn Block> {
+    Box::new(Llama {
+        input_norm: weight(params, prefix, "input_layernorm"),
+        attention: AttentionWeights::bind(params, prefix),
+        post_attention_norm: weight(params, prefix, "post_attention_layernorm"),
+        mlp: Mlp::bind(params, prefix),
+    })
+}
 
-    pub(crate) fn forward(&self, tape: &mut Tape<'_>, pass: &mut Pass<'_, '_>, layer: usize, x: Var) -> Var {
+impl Block for Llama {
+    fn forward(&self, tape: &mut Tape<'_>, pass: &mut Pass<'_, '_>, layer: usize, x: Var) -> Var {
         let eps = pass.config.rms_norm_eps;
         let normed = tape.rms_norm(x, self.input_norm, eps);
         let qkv = self.attention.project(tape, normed);

@@ -7,8 +7,9 @@ use std::ops::Range;
 
 use crisol_engine::{Device, ParamId, ParamSpec, Params, Rope, RopeStyle, Tape, Var};
 
-use crate::block::{Context, Pass, Specs, weight};
-use crate::{Architecture, Config, Head, ModelError, llama, olmo2};
+use crate::block::{Block, Context, Pass, Specs, weight};
+use crate::rope::RopeScaling;
+use crate::{Architecture, Config, Head, ModelError, llama, olmo2, qwen3};
 
 /// See the module's text.
 #[derive(Debug)]
@@ -16,16 +17,27 @@ pub struct Model {
     config: Config,
     rope: Rope,
     embedding: ParamId,
-    blocks: Blocks,
+    blocks: Vec<Box<dyn Block>>,
     final_norm: ParamId,
     /// `lm_head.weight`, the embedding table (tied) or `score.weight`.
     head: ParamId,
 }
 
-#[derive(Debug)]
-enum Blocks {
-    Llama(Vec<llama::Block>),
-    Olmo2(Vec<olmo2::Block>),
+/// What a family's file provides for each of its blocks: the specs of parameters whose names begin with a prefix, and the
+/// block that is made of them.
+struct Family {
+    specs: fn(&Config, String) -> Vec<ParamSpec>,
+    bind: fn(&Params, &str) -> Box<dyn Block>,
+}
+
+impl Architecture {
+    fn family(self) -> Family {
+        match self {
+            Architecture::Llama => Family { specs: llama::specs, bind: llama::bind },
+            Architecture::Olmo2 => Family { specs: olmo2::specs, bind: olmo2::bind },
+            Architecture::Qwen3 => Family { specs: qwen3::specs, bind: qwen3::bind },
+        }
+    }
 }
 
 impl Model {
@@ -57,20 +69,17 @@ impl Model {
     }
 
     fn bind(config: Config, params: &Params) -> Model {
-        let prefixes = (0..config.num_hidden_layers).map(layer_prefix);
-        let blocks = match config.architecture {
-            Architecture::Llama => Blocks::Llama(prefixes.map(|p| llama::Block::bind(params, &p)).collect()),
-            Architecture::Olmo2 => Blocks::Olmo2(prefixes.map(|p| olmo2::Block::bind(params, &p)).collect()),
-        };
+        let bind = config.architecture.family().bind;
+        let blocks = (0..config.num_hidden_layers).map(|layer| bind(params, &layer_prefix(layer))).collect();
         let embedding = weight(params, "model.", "embed_tokens");
         let head = match config.head {
             Head::Language { tied: true } => embedding,
             Head::Language { tied: false } => weight(params, "", "lm_head"),
             Head::Scalar => weight(params, "", "score"),
         };
-        let frequencies = inverse_frequencies(config.rope_theta, config.head_dim);
-        let positions = config.max_position_embeddings;
-        let rope = Rope::new(params.device(), &frequencies, positions, RopeStyle::Halves);
+        let frequencies = frequencies(&config, config.max_position_embeddings);
+        let amplitude = config.rope_scaling.amplitude();
+        let rope = Rope::new(params.device(), &frequencies, amplitude, RopeStyle::Halves);
         Model { rope, embedding, blocks, final_norm: weight(params, "model.", "norm"), head, config }
     }
 
@@ -90,16 +99,13 @@ impl Model {
         context: Context<'_>,
     ) -> Result<Var, ModelError> {
         self.check_ids(ids)?;
-        let positions = self.positions(offsets, &context)?;
+        let documents = self.documents(offsets, &context)?;
+        let (rope, positions) = self.rotation(tape.params().device(), &documents);
         assert_eq!(positions.len(), ids.len(), "offsets must cover all ids");
-        let mut pass =
-            Pass { config: &self.config, rope: &self.rope, offsets, positions: &positions, context };
+        let mut pass = Pass { config: &self.config, rope: &rope, offsets, positions: &positions, context };
         let mut x = tape.embedding(self.embedding, ids);
-        for layer in 0..self.config.num_hidden_layers {
-            x = match &self.blocks {
-                Blocks::Llama(blocks) => blocks[layer].forward(tape, &mut pass, layer, x),
-                Blocks::Olmo2(blocks) => blocks[layer].forward(tape, &mut pass, layer, x),
-            };
+        for (layer, block) in self.blocks.iter().enumerate() {
+            x = block.forward(tape, &mut pass, layer, x);
             tape.keep_only(x);
         }
         Ok(tape.rms_norm(x, self.final_norm, self.config.rms_norm_eps))
@@ -160,22 +166,46 @@ impl Model {
         }
     }
 
-    fn positions(&self, offsets: &[u32], context: &Context<'_>) -> Result<Vec<u32>, ModelError> {
-        let limit = self.config.max_position_embeddings;
-        let mut positions = Vec::with_capacity(offsets.last().map_or(0, |&end| end as usize));
-        for (document, bounds) in offsets.windows(2).enumerate() {
+    /// The positions of every document's rows.
+    fn documents(&self, offsets: &[u32], context: &Context<'_>) -> Result<Vec<Range<u32>>, ModelError> {
+        let limit = self.config.longest_document();
+        let positions = |(document, bounds): (usize, &[u32])| {
             let start = match context {
                 Context::Full => 0,
                 Context::Cached { cache, slots } => cache.len(slots[document]),
             };
-            let new: Range<usize> = start..start + (bounds[1] - bounds[0]) as usize;
-            if new.end > limit {
-                return Err(ModelError::TooLong { length: new.end, limit });
+            let end = start + (bounds[1] - bounds[0]) as usize;
+            if end > limit {
+                return Err(ModelError::TooLong { length: end, limit });
             }
-            positions.extend(new.map(|position| position as u32));
-        }
-        Ok(positions)
+            Ok(start as u32..end as u32)
+        };
+        offsets.windows(2).enumerate().map(positions).collect()
     }
+
+    /// Tables, and which of their rows belongs to every row of the documents.
+    fn rotation(&self, device: &Device, documents: &[Range<u32>]) -> (Rope, Vec<u32>) {
+        let trained = self.config.max_position_embeddings;
+        let stretched = |document: &Range<u32>| document.end as usize > trained;
+        let dynamic = matches!(self.config.rope_scaling, RopeScaling::Dynamic { .. });
+        if !(dynamic && documents.iter().any(stretched)) {
+            return (self.rope.clone(), documents.iter().cloned().flatten().collect());
+        }
+        let frequencies: Vec<Vec<f32>> =
+            documents.iter().map(|document| frequencies(&self.config, document.end as usize)).collect();
+        let rows = documents.iter().zip(&frequencies).flat_map(|(document, frequencies)| {
+            document.clone().map(move |position| (position, frequencies.as_slice()))
+        });
+        let rope = Rope::of_rows(device, rows, self.config.rope_scaling.amplitude(), RopeStyle::Halves);
+        let rows = documents.iter().map(|document| document.len() as u32).sum();
+        (rope, (0..rows).collect())
+    }
+}
+
+/// Inverse rotary frequencies for a document of `length` tokens.
+fn frequencies(config: &Config, length: usize) -> Vec<f32> {
+    let max = config.max_position_embeddings;
+    config.rope_scaling.inverse_frequencies(config.rope_theta, config.head_dim, max, length)
 }
 
 /// Names, shapes and initial values of a model's parameters, in the order of its forward pass.
@@ -183,11 +213,7 @@ pub(crate) fn specs(config: &Config) -> Vec<ParamSpec> {
     let mut all = Specs::new(String::new(), None);
     all.table("model.embed_tokens", config.vocab_size, config.hidden_size);
     for layer in 0..config.num_hidden_layers {
-        let prefix = layer_prefix(layer);
-        all.list.extend(match config.architecture {
-            Architecture::Llama => llama::Block::specs(config, prefix),
-            Architecture::Olmo2 => olmo2::Block::specs(config, prefix),
-        });
+        all.list.extend((config.architecture.family().specs)(config, layer_prefix(layer)));
     }
     all.norm("model.norm", config.hidden_size);
     match config.head {
@@ -200,10 +226,4 @@ pub(crate) fn specs(config: &Config) -> Vec<ParamSpec> {
 
 fn layer_prefix(layer: usize) -> String {
     format!("model.layers.{layer}.")
-}
-
-/// `theta^(-2i/dim)` for every pair (Su et al. 2021, arXiv:2104.09864), in f32 steps as transformers
-/// computes them.
-fn inverse_frequencies(theta: f64, dim: usize) -> Vec<f32> {
-    (0..dim).step_by(2).map(|i| 1.0 / (theta as f32).powf(i as f32 / dim as f32)).collect()
 }

@@ -8,11 +8,11 @@
 use crisol_engine::{ParamId, ParamSpec, Params, Tape, Var};
 
 use crate::Config;
-use crate::block::{AttentionWeights, Mlp, Pass, Specs, weight};
+use crate::block::{AttentionWeights, Block, Mlp, Pass, Specs, weight};
 
 /// Parameters of one block.
 #[derive(Debug)]
-pub(crate) struct Block {
+pub(crate) struct Olmo2 {
     attention: AttentionWeights,
     q_norm: ParamId,
     k_norm: ParamId,
@@ -21,30 +21,30 @@ pub(crate) struct Block {
     post_feedforward_norm: ParamId,
 }
 
-impl Block {
-    pub(crate) fn specs(config: &Config, prefix: String) -> Vec<ParamSpec> {
-        let mut specs = Specs::new(prefix, None);
-        specs.attention(config);
-        specs.norm("self_attn.q_norm", config.q_dim());
-        specs.norm("self_attn.k_norm", config.kv_dim());
-        specs.norm("post_attention_layernorm", config.hidden_size);
-        specs.mlp(config);
-        specs.norm("post_feedforward_layernorm", config.hidden_size);
-        specs.list
-    }
+pub(crate) fn specs(config: &Config, prefix: String) -> Vec<ParamSpec> {
+    let mut specs = Specs::new(prefix, None);
+    specs.attention(config);
+    specs.norm("self_attn.q_norm", config.q_dim());
+    specs.norm("self_attn.k_norm", config.kv_dim());
+    specs.norm("post_attention_layernorm", config.hidden_size);
+    specs.mlp(config);
+    specs.norm("post_feedforward_layernorm", config.hidden_size);
+    specs.list
+}
 
-    pub(crate) fn bind(params: &Params, prefix: &str) -> Block {
-        Block {
-            attention: AttentionWeights::bind(params, prefix),
-            q_norm: weight(params, prefix, "self_attn.q_norm"),
-            k_norm: weight(params, prefix, "self_attn.k_norm"),
-            post_attention_norm: weight(params, prefix, "post_attention_layernorm"),
-            mlp: Mlp::bind(params, prefix),
-            post_feedforward_norm: weight(params, prefix, "post_feedforward_layernorm"),
-        }
-    }
+pub(crate) fn bind(params: &Params, prefix: &str) -> Box<dyn Block> {
+    Box::new(Olmo2 {
+        attention: AttentionWeights::bind(params, prefix),
+        q_norm: weight(params, prefix, "self_attn.q_norm"),
+        k_norm: weight(params, prefix, "self_attn.k_norm"),
+        post_attention_norm: weight(params, prefix, "post_attention_layernorm"),
+        mlp: Mlp::bind(params, prefix),
+        post_feedforward_norm: weight(params, prefix, "post_feedforward_layernorm"),
+    })
+}
 
-    pub(crate) fn forward(&self, tape: &mut Tape<'_>, pass: &mut Pass<'_, '_>, layer: usize, x: Var) -> Var {
+impl Block for Olmo2 {
+    fn forward(&self, tape: &mut Tape<'_>, pass: &mut Pass<'_, '_>, layer: usize, x: Var) -> Var {
         let eps = pass.config.rms_norm_eps;
         let (q, k, v) = self.attention.project(tape, x);
         let q = tape.rms_norm(q, self.q_norm, eps);

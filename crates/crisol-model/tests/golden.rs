@@ -7,12 +7,14 @@ use std::path::{Path, PathBuf};
 
 use crisol_engine::{Device, Grads, OptimizerConfig, Params, Rule, Tape, Workspace};
 use crisol_hub::Tensors;
-use crisol_model::{Context, Model, ModelError, load_model, scalars};
+use crisol_model::{Context, Model, ModelError, SamplingOptions, generate, load_model, scalars};
 use serde::Deserialize;
 
 #[derive(Deserialize)]
 struct Golden {
     documents: Vec<Vec<u32>>,
+    /// What greedy generation appends to the first document.
+    greedy: Vec<u32>,
     loss: f64,
     losses: Vec<f64>,
     gradient_norms: Vec<f64>,
@@ -103,6 +105,10 @@ fn compare(name: &str) -> Result<(), ModelError> {
         assert!(difference < 1e-5, "{name}: logits differ by {difference}");
     }
 
+    let options = SamplingOptions::greedy(golden.greedy.len(), Vec::new());
+    let greedy = generate(&model, &params, &golden.documents[..1], &options)?;
+    assert_eq!(greedy[0].ids, golden.greedy, "{name}: greedy tokens");
+
     let mut grads = Grads::zeros_like(&params);
     let loss = loss_and_gradients(&model, &params, &batch, &mut workspace, &mut grads)?;
     assert!((loss - golden.loss).abs() < 1e-5, "{name}: loss {loss}, PyTorch {}", golden.loss);
@@ -161,6 +167,16 @@ fn llama_equals_transformers() -> Result<(), ModelError> {
 #[test]
 fn llama_with_tied_head_and_biases_equals_transformers() -> Result<(), ModelError> {
     compare("llama-tied")
+}
+
+#[test]
+fn qwen3_equals_transformers() -> Result<(), ModelError> {
+    compare("qwen3")
+}
+
+#[test]
+fn stretched_rotary_embeddings_equal_transformers() -> Result<(), ModelError> {
+    ["llama-linear", "llama-dynamic", "llama-llama3", "llama-yarn"].into_iter().try_for_each(compare)
 }
 
 #[test]

@@ -214,7 +214,7 @@ fn answer_chat(
     records: &[Record],
     max_new_tokens: usize,
 ) -> Result<Vec<Reply>, PhaseError> {
-    let context = checkpoint.model.config().max_position_embeddings;
+    let context = checkpoint.model.config().longest_document();
     let prompts = encode_records(records, |record| checkpoint.text.prompt(record, context))?;
     replies(checkpoint, &prompts, max_new_tokens)
 }

@@ -22,7 +22,7 @@ pub(crate) fn dpo(
     start: Checkpoint,
 ) -> Result<Checkpoint, PhaseError> {
     let Checkpoint { model, params, text } = start;
-    let context = model.config().max_position_embeddings;
+    let context = model.config().longest_document();
     let pairs = preferences(ctx, &settings.data, &text, context)?;
     let heldout = preferences(ctx, &ctx.run.evaluate.files(&settings.heldout), &text, context)?;
     let options = Options {

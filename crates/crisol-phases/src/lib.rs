@@ -99,7 +99,9 @@ pub enum PhaseError {
         folder: PathBuf,
     },
     /// The recipe's architecture does not exist.
-    #[error("model.architecture is {name:?}; a new model can be LlamaForCausalLM or Olmo2ForCausalLM")]
+    #[error(
+        "model.architecture is {name:?}; a new model can be LlamaForCausalLM, Olmo2ForCausalLM or Qwen3ForCausalLM"
+    )]
     UnknownArchitecture {
         /// What the recipe says.
         name: String,

@@ -30,7 +30,7 @@ pub(crate) fn ppo(
     reward_model: &Path,
 ) -> Result<Checkpoint, PhaseError> {
     let Checkpoint { model, params, text } = start;
-    let context = model.config().max_position_embeddings;
+    let context = model.config().longest_document();
     let records = ctx.data.all_records(&settings.data)?;
     let prompts: Vec<Vec<u32>> = encode_records(&records, |record| text.prompt(record, context))?;
     let judge = Checkpoint::load(reward_model, ctx.device)?;

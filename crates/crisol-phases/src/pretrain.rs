@@ -22,7 +22,7 @@ pub(crate) fn pretrain(
         None => new_model(ctx, &texts)?,
     };
     let Checkpoint { model, params, text } = start;
-    let context = model.config().max_position_embeddings;
+    let context = model.config().longest_document();
     let documents = documents(&text, &texts, context)?;
     let mut trainer = Trainer::new(model, params);
     train_next_token(
@@ -84,11 +84,8 @@ fn new_model(ctx: &mut Context<'_>, texts: &[String]) -> Result<Checkpoint, Phas
 }
 
 fn config(shape: &ModelSettings, text: &TextSetup) -> Result<Config, PhaseError> {
-    let architecture = match shape.architecture.as_str() {
-        "LlamaForCausalLM" => Architecture::Llama,
-        "Olmo2ForCausalLM" => Architecture::Olmo2,
-        other => return Err(PhaseError::UnknownArchitecture { name: other.into() }),
-    };
+    let architecture = Architecture::of_language_model(&shape.architecture)
+        .ok_or_else(|| PhaseError::UnknownArchitecture { name: shape.architecture.clone() })?;
     let mut config = Config::new(
         architecture,
         text.tokenizer.vocab_size(),

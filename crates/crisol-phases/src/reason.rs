@@ -52,7 +52,7 @@ fn reinforce(
     start: Checkpoint,
 ) -> Result<Checkpoint, PhaseError> {
     let Checkpoint { model, params, text } = start;
-    let context = model.config().max_position_embeddings;
+    let context = model.config().longest_document();
     let records = ctx.data.all_records(&settings.data)?;
     let problems: Vec<ProblemExample> = encode_records(&records, |record| text.problem(record, context))?;
     let options = Options {

@@ -23,7 +23,7 @@ pub(crate) fn reward(
 ) -> Result<Checkpoint, PhaseError> {
     let Checkpoint { model, params, text } = start;
     let (model, params) = model.scalar_from(&params, derived_seed(ctx.run.seed, &ctx.purpose("head"), 0));
-    let context = model.config().max_position_embeddings;
+    let context = model.config().longest_document();
     let pairs = preferences(ctx, &settings.data, &text, context)?;
     let batches = plan_batches(
         &vec![1; pairs.len()],
@@ -66,7 +66,7 @@ fn measure_heldout(
     heldout: &[String],
     judge: &Checkpoint,
 ) -> Result<(), PhaseError> {
-    let context = judge.model.config().max_position_embeddings;
+    let context = judge.model.config().longest_document();
     let records = ctx.data.all_records(heldout)?;
     let pairs: Vec<PreferenceExample> =
         encode_records(&records, |record| judge.text.preference(record, context))?;

@@ -17,7 +17,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 /// Shape of a model that is trained from scratch.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ModelSettings {
-    /// `LlamaForCausalLM` or `Olmo2ForCausalLM`.
+    /// `LlamaForCausalLM`, `Olmo2ForCausalLM` or `Qwen3ForCausalLM`.
     pub architecture: String,
     /// Width of the residual stream.
     pub hidden_size: usize,

@@ -29,7 +29,7 @@ pub(crate) fn train_stage(
     start: Checkpoint,
 ) -> Result<Checkpoint, PhaseError> {
     let Checkpoint { model, params, text } = start;
-    let context = model.config().max_position_embeddings;
+    let context = model.config().longest_document();
     let records = ctx.data.all_records(&settings.data)?;
     let examples = examples(&text, &records, context)?;
     picture_masks(ctx, &text, &records, context);

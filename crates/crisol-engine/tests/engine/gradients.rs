@@ -116,11 +116,11 @@ fn rope_in_both_styles_whole_and_partial() {
             &[("x", &[n, heads * head_dim])],
             1.0,
             |tape| {
-                let rope = Rope::new(&Device::cpu(Some(1)), &frequencies, 50, style);
+                let rope = Rope::new(&Device::cpu(Some(1)), &frequencies, 1.25, style);
                 let x = input(tape, "x");
                 vec![tape.rope(x, &rope, head_dim, &positions)]
             },
-            |inputs| vec![reference::rope(&inputs[0], &frequencies, style, head_dim, &positions)],
+            |inputs| vec![reference::rope(&inputs[0], &frequencies, 1.25, style, head_dim, &positions)],
         );
     }
 }

@@ -49,6 +49,7 @@ pub(crate) fn rms_norm(x: &Mat, weight: &Mat, eps: f64) -> Mat {
 pub(crate) fn rope(
     x: &Mat,
     frequencies: &[f32],
+    amplitude: f64,
     style: RopeStyle,
     head_dim: usize,
     positions: &[u32],
@@ -65,7 +66,7 @@ pub(crate) fn rope(
         };
         let angle = f64::from(positions[i]) * f64::from(frequencies[pair]);
         let sign = if second { 1.0 } else { -1.0 };
-        x.at(i, j) * angle.cos() + sign * x.at(i, head + partner) * angle.sin()
+        amplitude * (x.at(i, j) * angle.cos() + sign * x.at(i, head + partner) * angle.sin())
     })
 }
 

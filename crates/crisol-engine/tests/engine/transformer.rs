@@ -67,7 +67,7 @@ pub(crate) fn forward(
     mut cached: Option<Cached<'_>>,
 ) -> Var {
     let params = tape.params();
-    let rope = Rope::new(params.device(), &FREQUENCIES, 512, RopeStyle::Halves);
+    let rope = Rope::new(params.device(), &FREQUENCIES, 1.0, RopeStyle::Halves);
     let mut positions = positions(offsets);
     if let Some(Cached { cache, slots }) = &cached {
         for (document, &slot) in offsets.windows(2).zip(*slots) {
@@ -113,7 +113,7 @@ fn twin(inputs: &[Mat], ids: &[u32], offsets: &[u32]) -> Mat {
         let h = reference::rms_norm(&x, attention_norm, eps);
         let rotated = |weight, norm| {
             let x = reference::rms_norm(&reference::linear(&h, weight, None), norm, eps);
-            reference::rope(&x, &FREQUENCIES, RopeStyle::Halves, HEAD_DIM, &positions)
+            reference::rope(&x, &FREQUENCIES, 1.0, RopeStyle::Halves, HEAD_DIM, &positions)
         };
         let v = reference::linear(&h, v, None);
         let h = reference::attention(&rotated(q, q_norm), &rotated(k, k_norm), &v, SHAPE, offsets);

@@ -138,7 +138,7 @@ impl Chat {
     /// The prompt for the next reply. The oldest turns are forgotten until a quarter of the context, or as much as a
     /// reply may take, is free; `None` where the last message alone does not fit.
     fn fit(&mut self) -> Result<Option<Vec<u32>>, CliError> {
-        let context = self.checkpoint.model.config().max_position_embeddings;
+        let context = self.checkpoint.model.config().longest_document();
         let room = self.sampling.max_new_tokens.min(context / 4).max(1);
         let mut forgotten = 0;
         loop {

@@ -89,7 +89,7 @@ impl InspectArgs {
         let (setup, tokenizer, context) = match &self.model {
             Some(folder) => {
                 let folder = check_folder(folder)?;
-                let context = Config::load(&folder)?.max_position_embeddings;
+                let context = Config::load(&folder)?.longest_document();
                 (TextSetup::load(&folder)?, format!("of {}", folder.display()), Some(context))
             }
             None => (own_setup(&lines)?, "trained on this file's text; template: Crisol's".to_owned(), None),

@@ -95,7 +95,7 @@ impl GenerateArgs {
         if generated.stopped_by == StopReason::Context {
             say(format_args!(
                 "(the model's context of {} tokens is full)",
-                model.config().max_position_embeddings
+                model.config().longest_document()
             ));
         }
         Ok(())

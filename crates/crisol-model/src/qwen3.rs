@@ -1,0 +1,55 @@
+//! The Qwen3 block (Yang et al. 2025, arXiv:2505.09388): Llama's, with one difference for stability: queries and keys
+//! are RMS-normed before rotation, each head by itself, with one weight for all heads.
+
+use crisol_engine::{ParamId, ParamSpec, Params, Tape, Var};
+
+use crate::Config;
+use crate::block::{AttentionWeights, Block, Mlp, Pass, Specs, weight};
+
+/// Parameters of one block.
+#[derive(Debug)]
+pub(crate) struct Qwen3 {
+    input_norm: ParamId,
+    attention: AttentionWeights,
+    q_norm: ParamId,
+    k_norm: ParamId,
+    post_attention_norm: ParamId,
+    mlp: Mlp,
+}
+
+pub(crate) fn specs(config: &Config, prefix: String) -> Vec<ParamSpec> {
+    let mut specs = Specs::new(prefix, Some(config.num_hidden_layers));
+    specs.norm("input_layernorm", config.hidden_size);
+    specs.attention(config);
+    specs.norm("self_attn.q_norm", config.head_dim);
+    specs.norm("self_attn.k_norm", config.head_dim);
+    specs.norm("post_attention_layernorm", config.hidden_size);
+    specs.mlp(config);
+    specs.list
+}
+
+pub(crate) fn bind(params: &Params, prefix: &str) -> Box<dyn Block> {
+    Box::new(Qwen3 {
+        input_norm: weight(params, prefix, "input_layernorm"),
+        attention: AttentionWeights::bind(params, prefix),
+        q_norm: weight(params, prefix, "self_attn.q_norm"),
+        k_norm: weight(params, prefix, "self_attn.k_norm"),
+        post_attention_norm: weight(params, prefix, "post_attention_layernorm"),
+        mlp: Mlp::bind(params, prefix),
+    })
+}
+
+impl Block for Qwen3 {
+    fn forward(&self, tape: &mut Tape<'_>, pass: &mut Pass<'_, '_>, layer: usize, x: Var) -> Var {
+        let eps = pass.config.rms_norm_eps;
+        let normed = tape.rms_norm(x, self.input_norm, eps);
+        let (q, k, v) = self.attention.project(tape, normed);
+        let q = tape.rms_norm(q, self.q_norm, eps);
+        let k = tape.rms_norm(k, self.k_norm, eps);
+        let mixed = self.attention.attend(tape, pass, layer, (q, k, v));
+        let x = tape.add(x, mixed);
+        let normed = tape.rms_norm(x, self.post_attention_norm, eps);
+        let inner = self.mlp.forward(tape, normed);
+        tape.add(x, inner)
+    }
+}
