@@ -128,6 +128,99 @@ pub enum HubError {
         /// Its element type in the file.
         dtype: String,
     },
+    /// A GGUF file breaks the rules of its format.
+    #[error("{file} is not a valid GGUF file: {place}: {cause}. Copy or download it again.", file = file.display())]
+    BadGguf {
+        /// The file.
+        file: PathBuf,
+        /// The metadata key, tensor or part of the header, with its byte.
+        place: String,
+        /// What is wrong with it.
+        cause: String,
+    },
+    /// A GGUF file of a version that is not read.
+    #[error(
+        "{file} is a GGUF file of {version}; little-endian files of version 2 and 3 are \
+         supported. Convert the model again with a current llama.cpp.",
+        file = file.display(),
+        version = gguf_version(*version)
+    )]
+    GgufVersion {
+        /// The file.
+        file: PathBuf,
+        /// The version as it was read, little-endian.
+        version: u32,
+    },
+    /// A GGUF file says too little about its model.
+    #[error(
+        "{file} lacks the metadata key `{key}`. Convert the model again with a current llama.cpp, or take another \
+         file of it.",
+        file = file.display()
+    )]
+    MissingKey {
+        /// The file.
+        file: PathBuf,
+        /// The metadata key.
+        key: String,
+    },
+    /// A metadata key of a GGUF file has a value that cannot be used.
+    #[error(
+        "the metadata key `{key}` in {file} holds {found}, but {expected} is expected. Convert the model \
+         again with a current llama.cpp, or take another file of it.",
+        file = file.display()
+    )]
+    WrongKeyType {
+        /// The file.
+        file: PathBuf,
+        /// The metadata key.
+        key: String,
+        /// What it holds: the type, and the value of a number.
+        found: String,
+        /// The type it should have.
+        expected: &'static str,
+    },
+    /// A GGUF file has no tensor of this name.
+    #[error(
+        "{file} lacks the tensor `{tensor}`. The file is of another architecture than its metadata say, or a part \
+         of a model that was split: take another file of it.",
+        file = file.display()
+    )]
+    NoSuchTensor {
+        /// The file.
+        file: PathBuf,
+        /// The tensor.
+        tensor: String,
+    },
+    /// A tensor of a GGUF file is quantised in a way that is not read.
+    #[error(
+        "tensor `{tensor}` in {file} is stored as {dtype}; {readable} are supported. Take a file of the model that \
+         is quantised in one of these ways, such as Q8_0 or Q4_K_M.",
+        file = file.display()
+    )]
+    WrongBlocks {
+        /// The file.
+        file: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// Its type in the file.
+        dtype: String,
+        /// The types that are read.
+        readable: &'static str,
+    },
+    /// A tensor cannot be stored in the type that was asked for.
+    #[error("tensor `{tensor}` cannot be written to {file} as {dtype}: {cause}. {remedy}.", file = file.display())]
+    CannotStore {
+        /// The file that was to be written.
+        file: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// The type that was asked for.
+        dtype: String,
+        /// What is in the way.
+        cause: String,
+        /// What to do instead.
+        remedy: &'static str,
+    },
 }
 
 impl HubError {
@@ -147,6 +240,12 @@ fn hint(source: &io::Error) -> &'static str {
         io::ErrorKind::PermissionDenied => ". Check who owns it and its permissions.",
         _ => "",
     }
+}
+
+/// A big-endian file has its version's bytes at the other end.
+fn gguf_version(version: u32) -> String {
+    let swapped = version.swap_bytes();
+    if swapped < version { format!("version {swapped}, big-endian") } else { format!("version {version}") }
 }
 
 fn others(more: usize) -> String {

@@ -2,6 +2,7 @@
 //!
 //! - [`Tensors`] opens the weights of a model (memory-mapped, one file or many) and hands them out as f32;
 //!   [`write_tensors`] writes them.
+//! - [`Gguf`] does the same for the files of llama.cpp, quantised tensors included; [`write_gguf`] writes them.
 //! - [`write_folder_atomically`] and [`write_file_atomically`] replace what is on disk in one step.
 //!
 //! Whatever a file contains, the answer is the data or a [`HubError`] that names the file, the place, the
@@ -9,8 +10,10 @@
 
 mod atomic;
 mod error;
+mod gguf;
 mod tensors;
 
 pub use atomic::{settle_folder, whole_folder, write_file_atomically, write_folder_atomically};
 pub use error::HubError;
+pub use gguf::{Array, GgmlType, Gguf, GgufTensor, Metadata, Value, write_gguf};
 pub use tensors::{Tensor, Tensors, write_tensors};

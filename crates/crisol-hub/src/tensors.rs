@@ -211,7 +211,7 @@ fn damaged(path: &Path, map: &[u8], error: &SafeTensorError) -> HubError {
 }
 
 /// IEEE 754 half precision to single; exact for every value.
-fn f16_to_f32(half: u16) -> f32 {
+pub(crate) fn f16_to_f32(half: u16) -> f32 {
     let sign = u32::from(half & 0x8000) << 16;
     let exponent = u32::from(half >> 10) & 0x1f;
     let fraction = u32::from(half & 0x3ff);
