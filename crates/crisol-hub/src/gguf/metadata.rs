@@ -217,22 +217,28 @@ impl From<Vec<i32>> for Array {
 
 /// Keys and values, in the order of the file. The typed getters are for what a model cannot do without: a key
 /// that is missing or of another type is an error that names it.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Metadata {
-    /// The file it was read from, for messages; empty for new metadata.
+    /// The file it was read from, for messages.
     file: PathBuf,
     entries: Vec<(String, Value)>,
     places: HashMap<String, usize>,
 }
 
+impl Default for Metadata {
+    fn default() -> Metadata {
+        Metadata::new()
+    }
+}
+
 impl Metadata {
     /// No keys yet, to be filled and written.
     pub fn new() -> Metadata {
-        Metadata::default()
+        Metadata::of_file(Path::new("(metadata not written yet)"))
     }
 
     pub(super) fn of_file(file: &Path) -> Metadata {
-        Metadata { file: file.to_owned(), ..Metadata::default() }
+        Metadata { file: file.to_owned(), entries: Vec::new(), places: HashMap::new() }
     }
 
     /// Sets a key; one that is there already keeps its place in the order, and its old value is returned.

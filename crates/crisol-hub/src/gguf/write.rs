@@ -23,8 +23,8 @@ pub struct GgufTensor<'a> {
 
 /// Writes a GGUF file (version 3, data aligned to 32 bytes) with these keys and tensors, in the given order. A key
 /// `general.alignment` is left out, for it tells of the file that it came from. Values are fetched tensor by
-/// tensor. Not atomic by itself: meant for [`crate::write_file_atomically`] or a file in the folder that
-/// [`crate::write_folder_atomically`] is filling.
+/// tensor; their number must match the shape, and no two tensors may have one name. Not atomic by itself: meant
+/// for a file in the folder that [`crate::write_folder_atomically`] is filling.
 pub fn write_gguf(path: &Path, metadata: &Metadata, tensors: &[GgufTensor<'_>]) -> Result<(), HubError> {
     check(path, tensors)?;
     let header = header(metadata, tensors);
