@@ -41,7 +41,7 @@ pub use lanes::Lanes;
 pub use optimizer::{Optimizer, OptimizerConfig, Rule};
 pub use params::{Grads, Init, ParamId, ParamSpec, Params, Role};
 pub use rope::{Rope, RopeStyle};
-pub use tape::{Attention, Tape, Var};
+pub use tape::{Attention, Columns, Experts, Router, Tape, Var};
 pub use workspace::Workspace;
 
 /// `weights = e^(scale · (logits - largest))` on the host, and the largest logit and the sum of the weights: what a token is

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::rope::RopeTables;
 use crate::workspace::{Buffer, Pool};
-use crate::{Attention, ParamId, Var};
+use crate::{Attention, Columns, Experts, ParamId, Router, Var};
 
 /// A matrix on a tape.
 #[derive(Debug)]
@@ -38,7 +38,10 @@ pub(crate) enum Op {
     },
     RmsNorm {
         x: Var,
-        weight: ParamId,
+        /// None: all ones.
+        weight: Option<ParamId>,
+        /// Columns that are normed together.
+        group: usize,
         eps: f32,
         /// Reciprocal root mean square of each group of columns.
         rstd: Buffer<f32>,
@@ -71,6 +74,39 @@ pub(crate) enum Op {
         rows: Buffer<u32>,
         out: Var,
     },
+    Columns {
+        parts: [Option<Columns>; 2],
+        heads: usize,
+        out: Var,
+    },
+    Router {
+        logits: Var,
+        router: Router,
+        /// `[rows, k]`
+        chosen: Buffer<u32>,
+        out: Var,
+    },
+    GroupedLinear {
+        x: Var,
+        experts: Experts,
+        /// Rows of each expert.
+        bounds: Buffer<u32>,
+        out: Var,
+    },
+    ScaleRows {
+        x: Var,
+        weights: Var,
+        /// Which weight each row has.
+        entries: Buffer<u32>,
+        out: Var,
+    },
+    SumRows {
+        x: Var,
+        /// `[rows of the output, k]`
+        order: Buffer<u32>,
+        k: usize,
+        out: Var,
+    },
     TokenScores {
         x: Var,
         head: ParamId,
@@ -90,11 +126,15 @@ impl Op {
     /// Gives the memory of an operation back.
     pub(crate) fn recycle(self, floats: &mut Pool<f32>, indices: &mut Pool<u32>) {
         match self {
-            Op::Linear { .. } | Op::Add { .. } | Op::SwiGlu { .. } => {}
+            Op::Linear { .. } | Op::Add { .. } | Op::SwiGlu { .. } | Op::Columns { .. } => {}
             Op::Embedding { ids, .. } => indices.give(ids),
             Op::RmsNorm { rstd, .. } => floats.give(rstd),
             Op::Rope { positions, .. } => indices.give(positions),
             Op::SelectRows { rows, .. } => indices.give(rows),
+            Op::Router { chosen, .. } => indices.give(chosen),
+            Op::GroupedLinear { bounds, .. } => indices.give(bounds),
+            Op::ScaleRows { entries, .. } => indices.give(entries),
+            Op::SumRows { order, .. } => indices.give(order),
             Op::Attention { offsets, lse, .. } => {
                 indices.give(offsets);
                 floats.give(lse);
@@ -117,7 +157,12 @@ impl Op {
             | Op::Rope { out, .. }
             | Op::Attention { out, .. }
             | Op::SwiGlu { out, .. }
-            | Op::SelectRows { out, .. } => [Some(out), None],
+            | Op::SelectRows { out, .. }
+            | Op::Columns { out, .. }
+            | Op::Router { out, .. }
+            | Op::GroupedLinear { out, .. }
+            | Op::ScaleRows { out, .. }
+            | Op::SumRows { out, .. } => [Some(out), None],
             Op::TokenScores { logp, entropy, .. } => [Some(logp), Some(entropy)],
         }
     }

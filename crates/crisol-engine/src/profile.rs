@@ -37,11 +37,13 @@ fn kind(op: &Op) -> usize {
         Op::SwiGlu { .. } => 6,
         Op::SelectRows { .. } => 7,
         Op::TokenScores { .. } => 8,
+        Op::Router { .. } | Op::GroupedLinear { .. } | Op::ScaleRows { .. } | Op::SumRows { .. } => 9,
+        Op::Columns { .. } => 10,
     }
 }
 
 /// Names of the parts, by number.
-const NAMES: [&str; 20] = [
+const NAMES: [&str; 24] = [
     "gradients zeroed and summed",
     "optimizer",
     "embedding forward",
@@ -62,6 +64,10 @@ const NAMES: [&str; 20] = [
     "rows backward",
     "head and loss forward",
     "head and loss backward",
+    "experts forward",
+    "experts backward",
+    "columns forward",
+    "columns backward",
 ];
 
 /// Time by part.

@@ -32,6 +32,55 @@ pub struct Attention {
     pub scale: f32,
 }
 
+/// Columns of the heads of a value, see [`Tape::columns`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Columns {
+    /// The value.
+    pub x: Var,
+    /// Its heads; with 1, every head of the result has the same columns.
+    pub heads: usize,
+    /// Columns of each of its heads.
+    pub head_dim: usize,
+    /// First column within a head.
+    pub first: usize,
+    /// And how many.
+    pub width: usize,
+}
+
+impl Columns {
+    /// Where the columns start that head `head` of a result has.
+    pub(crate) fn column(self, head: usize) -> usize {
+        (if self.heads == 1 { 0 } else { head }) * self.head_dim + self.first
+    }
+}
+
+/// The weights `first`, `first + stride`, … of experts, all of one shape: parameters in the order of their specs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Experts {
+    /// The first expert's.
+    pub first: ParamId,
+    /// Distance to the next one's.
+    pub stride: usize,
+    /// Number of experts.
+    pub count: usize,
+}
+
+impl Experts {
+    pub(crate) fn id(self, expert: usize) -> ParamId {
+        ParamId(self.first.0 + (expert * self.stride) as u32)
+    }
+}
+
+/// How a router's logits become weights of the chosen experts: `scale · sigmoid(logit)`, over their sum if `normalise` (DeepSeek-AI
+/// 2024, arXiv:2412.19437, equations 13 to 15).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Router {
+    /// Whether the weights of a row sum to `scale`.
+    pub normalise: bool,
+    /// Factor on all weights.
+    pub scale: f32,
+}
+
 /// See the module's text.
 #[derive(Debug)]
 pub struct Tape<'a> {
@@ -102,12 +151,21 @@ impl<'a> Tape<'a> {
     /// Root-mean-square norm over each group of `weight.len()` columns (Zhang & Sennrich 2019, arXiv:1910.07467):
     /// the whole row for a layer norm, each head for a per-head QK-norm. Computed as transformers does.
     pub fn rms_norm(&mut self, x: Var, weight: ParamId, eps: f32) -> Var {
-        let (rows, cols) = self.shape(x);
         let group = self.params.slice(weight).len();
+        self.norm(x, Some(weight), group, eps)
+    }
+
+    /// The same over each group of so many columns, without a weight (Llama 4's QK-norm).
+    pub fn unit_norm(&mut self, x: Var, group: usize, eps: f32) -> Var {
+        self.norm(x, None, group, eps)
+    }
+
+    fn norm(&mut self, x: Var, weight: Option<ParamId>, group: usize, eps: f32) -> Var {
+        let (rows, cols) = self.shape(x);
         assert!(group > 0 && cols.is_multiple_of(group), "{cols} columns in groups of {group}");
         let rstd = self.workspace.floats.take(rows * (cols / group));
         let out = self.value(rows, cols);
-        self.record(Op::RmsNorm { x, weight, eps, rstd, out });
+        self.record(Op::RmsNorm { x, weight, group, eps, rstd, out });
         out
     }
 
@@ -190,13 +248,118 @@ impl<'a> Tape<'a> {
         out
     }
 
-    /// The given rows of `x`, in this order (rows may not repeat) → `[rows.len(), cols]`.
+    /// The given rows of `x`, in this order → `[rows.len(), cols]`.
     pub fn select_rows(&mut self, x: Var, rows: &[u32]) -> Var {
         let (_, cols) = self.shape(x);
         let rows = self.workspace.indices.take_copy(rows);
         let out = self.value(rows.len(), cols);
         self.record(Op::SelectRows { x, rows, out });
         out
+    }
+
+    /// Heads that are put together of columns of the heads of one or two values: the parts of a wider projection (one part), or
+    /// queries and keys that are rotated in part (two) → `[n, heads · (width + width)]`.
+    pub fn columns(&mut self, heads: usize, parts: [Option<Columns>; 2]) -> Var {
+        let mut rows = None;
+        let mut width = 0;
+        for part in parts.into_iter().flatten() {
+            let (n, cols) = self.shape(part.x);
+            assert_eq!(*rows.get_or_insert(n), n, "rows of parts");
+            assert_eq!(cols, part.heads * part.head_dim, "columns of {part:?}");
+            assert!(part.heads == heads || part.heads == 1, "{part:?} for {heads} heads");
+            assert!(part.first + part.width <= part.head_dim, "{part:?}");
+            width += part.width;
+        }
+        let out = self.value(rows.expect("at least one part"), heads * width);
+        self.record(Op::Columns { parts, heads, out });
+        out
+    }
+
+    /// Weights `[n, k]` of the experts `chosen` (k a row, all different) by a router's logits `[n, experts]`. Which are chosen is not
+    /// differentiable: it is the caller's to say.
+    pub fn route(&mut self, logits: Var, router: Router, chosen: &[u32]) -> Var {
+        let (rows, experts) = self.shape(logits);
+        assert!(chosen.len().is_multiple_of(rows.max(1)), "{} choices of {rows} rows", chosen.len());
+        assert!(chosen.iter().all(|&expert| (expert as usize) < experts), "experts below {experts}");
+        let chosen = self.workspace.indices.take_copy(chosen);
+        let out = self.value(rows, chosen.len() / rows.max(1));
+        self.record(Op::Router { logits, router, chosen, out });
+        out
+    }
+
+    /// `x · W_eᵀ` for the rows `bounds[e]..bounds[e + 1]` of every expert `e`: `[n, in]` → `[n, out]`.
+    pub fn grouped_linear(&mut self, x: Var, experts: Experts, bounds: &[u32]) -> Var {
+        let (rows, cols) = self.shape(x);
+        let (out_dim, in_dim) = self.params.matrix_shape(experts.first);
+        for expert in 0..experts.count {
+            let shape = self.params.matrix_shape(experts.id(expert));
+            assert_eq!(shape, (out_dim, in_dim), "weight of expert {expert}");
+        }
+        assert_eq!(cols, in_dim, "input and weights of experts");
+        assert_eq!(bounds.len(), experts.count + 1, "bounds of experts");
+        assert!(bounds.is_sorted() && bounds[0] == 0, "experts' rows out of order: {bounds:?}");
+        assert_eq!(bounds[experts.count] as usize, rows, "the last expert ends at the last row");
+        let bounds = self.workspace.indices.take_copy(bounds);
+        let out = self.value(rows, out_dim);
+        self.record(Op::GroupedLinear { x, experts, bounds, out });
+        out
+    }
+
+    /// Row `i` of `x` times number `entries[i]` of `weights`, counted row by row.
+    pub fn scale_rows(&mut self, x: Var, weights: Var, entries: &[u32]) -> Var {
+        let (rows, cols) = self.shape(x);
+        let (weight_rows, weight_cols) = self.shape(weights);
+        assert_eq!(entries.len(), rows, "entries of rows");
+        let count = weight_rows * weight_cols;
+        assert!(entries.iter().all(|&entry| (entry as usize) < count), "entries below {count}");
+        let entries = self.workspace.indices.take_copy(entries);
+        let out = self.value(rows, cols);
+        self.record(Op::ScaleRows { x, weights, entries, out });
+        out
+    }
+
+    /// Row `i` is the sum of the `k` rows `order[i·k..(i + 1)·k]` of `x`, in this order → `[order.len() / k, cols]`.
+    pub fn sum_rows(&mut self, x: Var, order: &[u32], k: usize) -> Var {
+        let (rows, cols) = self.shape(x);
+        assert!(k > 0 && order.len().is_multiple_of(k), "{} rows in sums of {k}", order.len());
+        assert!(order.iter().all(|&row| (row as usize) < rows), "rows below {rows}");
+        let order = self.workspace.indices.take_copy(order);
+        let out = self.value(order.len() / k, cols);
+        self.record(Op::SumRows { x, order, k, out });
+        out
+    }
+
+    /// Inference only: every head of `x` (of which there are as many as groups of `group` rows in the weight) times its own rows
+    /// `rows` of the weight's group: `[n, heads · rows]` → `[n, heads · in]`, or times their transpose: `[n, heads · in]` →
+    /// `[n, heads · rows]`. Multi-head latent attention decodes with keys and values that are not expanded (DeepSeek-AI 2024,
+    /// arXiv:2405.04434, section 2.1.2).
+    pub fn head_products(
+        &mut self,
+        x: Var,
+        weight: ParamId,
+        group: usize,
+        rows: std::ops::Range<usize>,
+        transposed: bool,
+    ) -> Var {
+        assert!(!self.training, "products of heads have no backward; use an inference tape");
+        let (n, cols) = self.shape(x);
+        let (out_dim, in_dim) = self.params.matrix_shape(weight);
+        assert!(out_dim.is_multiple_of(group) && rows.end <= group, "rows {rows:?} of groups of {group}");
+        let heads = out_dim / group;
+        let (from, to) = if transposed { (in_dim, rows.len()) } else { (rows.len(), in_dim) };
+        assert_eq!(cols, heads * from, "columns of {heads} heads");
+        let out = self.value(n, heads * to);
+        let Device::Cpu(_) = self.params.device();
+        cpu::head_products(x, self.params, weight, group, rows, transposed, out, self.workspace);
+        out
+    }
+
+    /// A value that is given, and has no gradient.
+    pub fn constant(&mut self, rows: usize, cols: usize, numbers: &[f32]) -> Var {
+        assert_eq!(numbers.len(), rows * cols, "numbers of {rows}×{cols}");
+        let var = self.value(rows, cols);
+        self.workspace.values[var.0 as usize].data.copy_from_slice(numbers);
+        var
     }
 
     /// Log-probability of `targets[r]` under `softmax(scale · x[r]·Wᵀ)`, and the entropy of that distribution,

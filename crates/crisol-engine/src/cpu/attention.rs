@@ -5,7 +5,7 @@
 //! which is memory-bound vector work with a loop of its own.
 
 use super::mat::{Mat, MatMut};
-use super::math::{LANES, dot, exp, fma, max, sum_lanes, vectorised};
+use super::math::{LANES, dot, exp, fma, max, scale_all, sum_lanes, vectorised};
 use super::packed::{Panels, product};
 use crate::kv_cache::TILE;
 use crate::workspace::Pool;
@@ -459,13 +459,6 @@ fn exponentials<S: pulp::Simd>(scores: &mut [f32], largest: f32) -> f32 {
         *lane += *z;
     }
     sum_lanes(lanes)
-}
-
-#[inline(always)]
-fn scale_all(values: &mut [f32], factor: f32) {
-    for x in values {
-        *x *= factor;
-    }
 }
 
 /// `Σ weights[i] · rows[i]` over rows of [`LANES`] columns, `stride` apart; four rows at a time, to wait for the

@@ -75,6 +75,14 @@ pub(crate) fn dot<S: Simd>(a: &[f32], b: &[f32]) -> f32 {
     sum_lanes(lanes)
 }
 
+/// All numbers times a factor.
+#[inline(always)]
+pub(crate) fn scale_all(values: &mut [f32], factor: f32) {
+    for x in values {
+        *x *= factor;
+    }
+}
+
 /// Largest element, not looking at NaN; minus infinity for none.
 #[inline(always)]
 pub(crate) fn max(values: &[f32]) -> f32 {

@@ -9,7 +9,9 @@
 #![allow(clippy::inline_always)]
 
 mod attention;
+mod columns;
 mod embedding;
+mod experts;
 mod head;
 mod heads;
 mod mat;
@@ -33,7 +35,7 @@ use crate::parallel::{self, for_rows};
 use crate::params::Way;
 use crate::rope::RopeTables;
 use crate::workspace::{Buffer, Pool};
-use crate::{Attention, Grads, KvCache, ParamId, Params, Var, Workspace};
+use crate::{Attention, Columns, Grads, KvCache, ParamId, Params, Var, Workspace};
 
 fn data(values: &[Value], var: Var) -> &[f32] {
     let value = &values[var.0 as usize];
@@ -123,13 +125,15 @@ pub(crate) fn forward(op: &mut Op, params: &Params, workspace: &mut Workspace) {
             });
             put_data(values, *out, sum);
         }
-        Op::RmsNorm { x, weight, eps, rstd, out } => {
+        Op::RmsNorm { x, weight, group, eps, rstd, out } => {
             let mut y = take_data(values, *out);
-            let (x, weight) = (data(values, *x), params.slice(*weight));
-            let n = weight.len();
+            let ones = ones_unless(weight.is_some(), *group, floats);
+            let (x, weight) = (data(values, *x), weight.map_or(&*ones, |weight| params.slice(weight)));
+            let n = *group;
             for_rows(tasks, 0..rstd.len(), [n, 1], [&mut y, rstd], &|groups, [y, rstd]| {
                 norm::forward(&x[groups.start * n..groups.end * n], weight, *eps, y, rstd);
             });
+            floats.give(ones);
             put_data(values, *out, y);
         }
         Op::Rope { x, tables, head_dim, positions, out } => {
@@ -161,6 +165,36 @@ pub(crate) fn forward(op: &mut Op, params: &Params, workspace: &mut Workspace) {
             embedding::gather(data(values, *x), rows, &mut y, values[out.0 as usize].cols);
             put_data(values, *out, y);
         }
+        Op::Columns { parts, heads, out } => {
+            let mut y = take_data(values, *out);
+            let width = values[out.0 as usize].cols / *heads;
+            for (part, first) in placed(*parts) {
+                columns::copy(part, data(values, part.x), &mut y, *heads, first, width);
+            }
+            put_data(values, *out, y);
+        }
+        Op::Router { logits, router, chosen, out } => {
+            let mut weights = take_data(values, *out);
+            let experts = values[logits.0 as usize].cols;
+            experts::route(*router, data(values, *logits), experts, chosen, &mut weights);
+            put_data(values, *out, weights);
+        }
+        Op::GroupedLinear { x, experts, bounds, out } => {
+            let mut y = take_data(values, *out);
+            experts::forward(params, *experts, bounds, data(values, *x), &mut y, tasks, floats);
+            put_data(values, *out, y);
+        }
+        Op::ScaleRows { x, weights, entries, out } => {
+            let mut y = take_data(values, *out);
+            let dim = values[x.0 as usize].cols;
+            experts::scale_rows(data(values, *x), data(values, *weights), entries, &mut y, dim);
+            put_data(values, *out, y);
+        }
+        Op::SumRows { x, order, k, out } => {
+            let mut y = take_data(values, *out);
+            experts::sum_rows(data(values, *x), order, *k, &mut y, values[x.0 as usize].cols);
+            put_data(values, *out, y);
+        }
         Op::TokenScores { x, head, targets, scale, with_entropy, lse, logits, logp, entropy } => {
             let mut logp_data = take_data(values, *logp);
             let mut entropy_data = take_data(values, *entropy);
@@ -178,6 +212,13 @@ pub(crate) fn forward(op: &mut Op, params: &Params, workspace: &mut Workspace) {
             put_data(values, *entropy, entropy_data);
         }
     }
+}
+
+/// So many ones, or nothing where there is a weight.
+fn ones_unless(weighted: bool, n: usize, floats: &mut Pool<f32>) -> Buffer<f32> {
+    let mut ones = floats.take(if weighted { 0 } else { n });
+    ones.fill(1.0);
+    ones
 }
 
 /// Rotates rows, which positions belong to, in so many tasks.
@@ -224,6 +265,26 @@ fn take_grad(
     }
 }
 
+/// The gradient of a value, to add to.
+fn take_zeroed_grad(
+    grads: &mut [Buffer<f32>],
+    values: &[Value],
+    var: Var,
+    floats: &mut Pool<f32>,
+) -> Buffer<f32> {
+    let (mut grad, accumulate) = take_grad(grads, values, var, floats);
+    if !accumulate {
+        grad.fill(0.0);
+    }
+    grad
+}
+
+/// Parts of a head, each with its first column.
+fn placed(parts: [Option<Columns>; 2]) -> impl Iterator<Item = (Columns, usize)> {
+    let after = parts[0].map_or(0, |part| part.width);
+    parts.into_iter().zip([0, after]).filter_map(|(part, first)| Some((part?, first)))
+}
+
 /// Adds to the gradients of an operation's inputs and parameters.
 pub(crate) fn backward(op: &mut Op, params: &Params, grads: &mut Grads, workspace: &mut Workspace) {
     let Workspace { tasks, floats, values, value_grads, .. } = workspace;
@@ -265,13 +326,19 @@ pub(crate) fn backward(op: &mut Op, params: &Params, grads: &mut Grads, workspac
             add_grad(value_grads, *y, copy, floats);
             add_grad(value_grads, *x, dout, floats);
         }
-        Op::RmsNorm { x, weight, rstd, out, .. } => {
+        Op::RmsNorm { x, weight, group, rstd, out, .. } => {
             let dy = take(&mut value_grads[out.0 as usize]);
             let (mut dx, accumulate) = take_grad(value_grads, values, *x, floats);
-            let dw = grads.slice_mut(*weight);
-            norm::backward(data(values, *x), params.slice(*weight), rstd, &dy, &mut dx, accumulate, dw);
+            let ones = ones_unless(weight.is_some(), *group, floats);
+            // The gradient of ones that are no parameter goes nowhere.
+            let mut unused = ones_unless(weight.is_some(), *group, floats);
+            let dw = weight.map_or(&mut *unused, |weight| grads.slice_mut(weight));
+            let w = weight.map_or(&*ones, |weight| params.slice(weight));
+            norm::backward(data(values, *x), w, rstd, &dy, &mut dx, accumulate, dw);
             value_grads[x.0 as usize] = dx;
-            floats.give(dy);
+            for buffer in [dy, ones, unused] {
+                floats.give(buffer);
+            }
         }
         Op::Rope { x, tables, head_dim, positions, out } => {
             let mut dx = take(&mut value_grads[out.0 as usize]);
@@ -310,13 +377,57 @@ pub(crate) fn backward(op: &mut Op, params: &Params, grads: &mut Grads, workspac
         }
         Op::SelectRows { x, rows, out } => {
             let dy = take(&mut value_grads[out.0 as usize]);
-            let (mut dx, accumulate) = take_grad(value_grads, values, *x, floats);
-            if !accumulate {
-                dx.fill(0.0);
-            }
+            let mut dx = take_zeroed_grad(value_grads, values, *x, floats);
             embedding::scatter_add(&dy, rows, &mut dx, values[x.0 as usize].cols);
             value_grads[x.0 as usize] = dx;
             floats.give(dy);
+        }
+        Op::Columns { parts, heads, out } => {
+            let dout = take(&mut value_grads[out.0 as usize]);
+            let width = values[out.0 as usize].cols / *heads;
+            for (part, first) in placed(*parts) {
+                let mut dx = take_zeroed_grad(value_grads, values, part.x, floats);
+                columns::add_back(part, &dout, &mut dx, *heads, first, width);
+                value_grads[part.x.0 as usize] = dx;
+            }
+            floats.give(dout);
+        }
+        Op::Router { logits, router, chosen, out } => {
+            let dweights = take(&mut value_grads[out.0 as usize]);
+            let mut dlogits = take_zeroed_grad(value_grads, values, *logits, floats);
+            let experts = values[logits.0 as usize].cols;
+            let logits_data = data(values, *logits);
+            experts::route_backward(*router, logits_data, experts, chosen, &dweights, &mut dlogits);
+            value_grads[logits.0 as usize] = dlogits;
+            floats.give(dweights);
+        }
+        Op::GroupedLinear { x, experts, bounds, out } => {
+            let dy = take(&mut value_grads[out.0 as usize]);
+            let (mut dx, accumulate) = take_grad(value_grads, values, *x, floats);
+            let x_data = data(values, *x);
+            experts::backward(
+                params, *experts, bounds, x_data, &dy, &mut dx, accumulate, grads, tasks, floats,
+            );
+            value_grads[x.0 as usize] = dx;
+            floats.give(dy);
+        }
+        Op::ScaleRows { x, weights, entries, out } => {
+            let dout = take(&mut value_grads[out.0 as usize]);
+            let mut dx = take_zeroed_grad(value_grads, values, *x, floats);
+            let mut dweights = take_zeroed_grad(value_grads, values, *weights, floats);
+            let dim = values[x.0 as usize].cols;
+            let (x_data, weights_data) = (data(values, *x), data(values, *weights));
+            experts::scale_rows_backward(x_data, weights_data, entries, &dout, &mut dx, &mut dweights, dim);
+            value_grads[x.0 as usize] = dx;
+            value_grads[weights.0 as usize] = dweights;
+            floats.give(dout);
+        }
+        Op::SumRows { x, order, k, out } => {
+            let dout = take(&mut value_grads[out.0 as usize]);
+            let mut dx = take_zeroed_grad(value_grads, values, *x, floats);
+            experts::sum_rows_backward(&dout, order, *k, &mut dx, values[x.0 as usize].cols);
+            value_grads[x.0 as usize] = dx;
+            floats.give(dout);
         }
         Op::TokenScores { x, head, targets, scale, with_entropy, lse, logits, logp, entropy } => {
             let dlogp = take(&mut value_grads[logp.0 as usize]);
@@ -347,6 +458,41 @@ pub(crate) fn backward(op: &mut Op, params: &Params, grads: &mut Grads, workspac
             floats.give(dentropy);
         }
     }
+}
+
+/// See [`crate::Tape::head_products`].
+pub(crate) fn head_products(
+    x: Var,
+    params: &Params,
+    weight: ParamId,
+    group: usize,
+    rows: std::ops::Range<usize>,
+    transposed: bool,
+    out: Var,
+    workspace: &mut Workspace,
+) {
+    let Workspace { tasks, floats, values, .. } = workspace;
+    let mut y = take_data(values, out);
+    let (n, stride) = (values[x.0 as usize].rows, values[x.0 as usize].cols);
+    let x = data(values, x);
+    let (out_dim, _) = params.matrix_shape(weight);
+    let heads = out_dim / group;
+    let (from, to) = (stride / heads, y.len() / n.max(1) / heads);
+    // The rows of a packed weight are the inner dimension, so any of them will do; columns are cut at panels only.
+    let whole = params.packed(weight, Way::Backward);
+    for head in 0..heads {
+        let rows = head * group + rows.start..head * group + rows.end;
+        let left = Mat::strided(&x[head * from..], n, from, stride);
+        let right = params.right_side(weight, Way::Backward).rows(rows.clone());
+        let panels = transposed.then(|| Panels::new(*tasks, right.t(), floats));
+        let right = panels.as_ref().map_or_else(|| whole.rows(rows), Panels::get);
+        let result = MatMut::strided(&mut y[head * to..], n, to, heads * to);
+        shared_product(*tasks, result, false, 1.0, left, right);
+        if let Some(panels) = panels {
+            panels.recycle(floats);
+        }
+    }
+    put_data(values, out, y);
 }
 
 /// Attention over a cache, see [`crate::Tape::attention_cached`]. `vars` are q, k, v and the output.

@@ -2,6 +2,7 @@
 //! optimizer.
 
 mod attention;
+mod experts;
 mod gradients;
 mod harness;
 mod invariance;

@@ -121,3 +121,42 @@ pub(crate) fn token_scores(x: &Mat, head: &Mat, targets: &[u32], scale: f64) -> 
     let entropy = Mat::from_fn(x.rows, 1, |i, _| -log_softmax[i].iter().map(|l| l.exp() * l).sum::<f64>());
     (logp, entropy)
 }
+
+/// Rows scaled by numbers of `weights`, counted row by row.
+pub(crate) fn scale_rows(x: &Mat, weights: &Mat, entries: &[u32]) -> Mat {
+    Mat::from_fn(x.rows, x.cols, |i, j| x.at(i, j) * weights.data[entries[i] as usize])
+}
+
+/// Sums of `k` rows.
+pub(crate) fn sum_rows(x: &Mat, order: &[u32], k: usize) -> Mat {
+    Mat::from_fn(order.len() / k, x.cols, |i, j| {
+        order[i * k..(i + 1) * k].iter().map(|&row| x.at(row as usize, j)).sum()
+    })
+}
+
+/// Weights of chosen experts.
+pub(crate) fn route(logits: &Mat, normalise: bool, scale: f64, chosen: &[u32]) -> Mat {
+    let k = chosen.len() / logits.rows;
+    let sigmoid = |i: usize, expert: u32| 1.0 / (1.0 + (-logits.at(i, expert as usize)).exp());
+    Mat::from_fn(logits.rows, k, |i, j| {
+        let chosen = &chosen[i * k..(i + 1) * k];
+        let sum: f64 = if normalise { chosen.iter().map(|&expert| sigmoid(i, expert)).sum() } else { 1.0 };
+        scale * sigmoid(i, chosen[j]) / sum
+    })
+}
+
+/// Columns of heads beside one another; a part is `(value, heads, first column, columns)`.
+pub(crate) fn columns(heads: usize, parts: &[(&Mat, usize, usize, usize)]) -> Mat {
+    let width: usize = parts.iter().map(|part| part.3).sum();
+    Mat::from_fn(parts[0].0.rows, heads * width, |i, j| {
+        let (head, mut column) = (j / width, j % width);
+        for &(x, part_heads, first, columns) in parts {
+            if column < columns {
+                let head = if part_heads == 1 { 0 } else { head };
+                return x.at(i, head * (x.cols / part_heads) + first + column);
+            }
+            column -= columns;
+        }
+        unreachable!("a column of some part")
+    })
+}

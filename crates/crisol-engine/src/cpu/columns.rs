@@ -1,0 +1,33 @@
+//! Columns of heads, cut out of their rows and put beside one another.
+
+use super::math::add_assign;
+use crate::tape::Columns;
+
+/// Copies a part into its place in every head: `out` has `heads` heads a row, and the part starts at column `first` of each.
+pub(crate) fn copy(part: Columns, x: &[f32], out: &mut [f32], heads: usize, first: usize, out_width: usize) {
+    let (x_stride, out_stride) = (part.heads * part.head_dim, heads * out_width);
+    for (x, out) in x.chunks_exact(x_stride).zip(out.chunks_exact_mut(out_stride)) {
+        for (head, out) in out.chunks_exact_mut(out_width).enumerate() {
+            let from = part.column(head);
+            out[first..first + part.width].copy_from_slice(&x[from..from + part.width]);
+        }
+    }
+}
+
+/// Adds the gradient of a part to that of what it was cut out of.
+pub(crate) fn add_back(
+    part: Columns,
+    dout: &[f32],
+    dx: &mut [f32],
+    heads: usize,
+    first: usize,
+    out_width: usize,
+) {
+    let (x_stride, out_stride) = (part.heads * part.head_dim, heads * out_width);
+    for (dx, dout) in dx.chunks_exact_mut(x_stride).zip(dout.chunks_exact(out_stride)) {
+        for (head, dout) in dout.chunks_exact(out_width).enumerate() {
+            let to = part.column(head);
+            add_assign(&mut dx[to..to + part.width], &dout[first..first + part.width]);
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! Mixtures of experts: what a router makes of its logits, rows in groups that each have a weight of their own, rows scaled,
+//! and rows summed.
+
+use super::mat::{Mat, MatMut};
+use super::math::{add_assign, dot, scale_all, vectorised};
+use super::packed::{Panels, shared_product};
+use super::{ROWS_TO_PACK_FOR, Weight};
+use crate::parallel;
+use crate::params::Way;
+use crate::tape::{Experts, Router};
+use crate::workspace::Pool;
+use crate::{Grads, Params};
+
+/// Keeps a sum of sigmoids, all of which may vanish, from being zero (as in DeepSeek-V3's own code).
+const LEAST_SUM: f32 = 1e-20;
+
+fn sigmoid(z: f32) -> f32 {
+    1.0 / (1.0 + (-z).exp())
+}
+
+impl Router {
+    /// The factor from sigmoids to weights, in one row.
+    fn factor(self, sum: f32) -> f32 {
+        if self.normalise { self.scale / (sum + LEAST_SUM) } else { self.scale }
+    }
+}
+
+/// Weights of the chosen experts of every row: `chosen` and `weights` are `[rows, k]`, `logits` `[rows, experts]`.
+pub(crate) fn route(router: Router, logits: &[f32], experts: usize, chosen: &[u32], weights: &mut [f32]) {
+    let rows = logits.chunks_exact(experts);
+    let k = (chosen.len() / rows.len().max(1)).max(1);
+    for ((logits, chosen), weights) in rows.zip(chosen.chunks_exact(k)).zip(weights.chunks_exact_mut(k)) {
+        for (weight, &expert) in weights.iter_mut().zip(chosen) {
+            *weight = sigmoid(logits[expert as usize]);
+        }
+        let factor = router.factor(weights.iter().sum());
+        scale_all(weights, factor);
+    }
+}
+
+/// Adds to the logits' gradients: with `w = c·s / Σs`, `dw/ds_i` of all weights is `c/Σs · (δ - s/Σs)`.
+pub(crate) fn route_backward(
+    router: Router,
+    logits: &[f32],
+    experts: usize,
+    chosen: &[u32],
+    dweights: &[f32],
+    dlogits: &mut [f32],
+) {
+    let rows = logits.chunks_exact(experts);
+    let k = (chosen.len() / rows.len().max(1)).max(1);
+    let all = rows.zip(chosen.chunks_exact(k)).zip(dweights.chunks_exact(k));
+    for (((logits, chosen), dweights), dlogits) in all.zip(dlogits.chunks_exact_mut(experts)) {
+        let sigmoid_of = |expert: u32| sigmoid(logits[expert as usize]);
+        let sum: f32 = chosen.iter().map(|&expert| sigmoid_of(expert)).sum();
+        let factor = router.factor(sum);
+        let mean = if router.normalise {
+            let products = chosen.iter().zip(dweights).map(|(&expert, dweight)| dweight * sigmoid_of(expert));
+            products.sum::<f32>() / (sum + LEAST_SUM)
+        } else {
+            0.0
+        };
+        for (&expert, dweight) in chosen.iter().zip(dweights) {
+            let s = sigmoid_of(expert);
+            dlogits[expert as usize] += factor * (dweight - mean) * s * (1.0 - s);
+        }
+    }
+}
+
+/// Groups of rows, each with its expert's weight.
+fn groups(experts: Experts, bounds: &[u32]) -> impl Iterator<Item = (usize, std::ops::Range<usize>)> {
+    let ranges = bounds.windows(2).map(|bounds| bounds[0] as usize..bounds[1] as usize);
+    debug_assert_eq!(bounds.len(), experts.count + 1);
+    ranges.enumerate().filter(|(_, rows)| !rows.is_empty())
+}
+
+/// `y = x · W_eᵀ` for the rows of every expert `e`.
+pub(crate) fn forward(
+    params: &Params,
+    experts: Experts,
+    bounds: &[u32],
+    x: &[f32],
+    y: &mut [f32],
+    tasks: usize,
+    floats: &mut Pool<f32>,
+) {
+    for (expert, rows) in groups(experts, bounds) {
+        let id = experts.id(expert);
+        let (out_dim, in_dim) = params.matrix_shape(id);
+        let weight = Weight::new(params, id, Way::Forward, rows.len(), tasks, floats);
+        let x = Mat::new(&x[rows.start * in_dim..rows.end * in_dim], rows.len(), in_dim);
+        let y = MatMut::new(&mut y[rows.start * out_dim..rows.end * out_dim], rows.len(), out_dim);
+        shared_product(tasks, y, false, 1.0, x, weight.get());
+        weight.recycle(floats);
+    }
+}
+
+/// Gradients of rows (written, or added to if `accumulate`) and of every expert's weight (added to).
+pub(crate) fn backward(
+    params: &Params,
+    experts: Experts,
+    bounds: &[u32],
+    x: &[f32],
+    dy: &[f32],
+    dx: &mut [f32],
+    accumulate: bool,
+    grads: &mut Grads,
+    tasks: usize,
+    floats: &mut Pool<f32>,
+) {
+    for (expert, rows) in groups(experts, bounds) {
+        let id = experts.id(expert);
+        let (out_dim, in_dim) = params.matrix_shape(id);
+        let n = rows.len();
+        let x = Mat::new(&x[rows.start * in_dim..rows.end * in_dim], n, in_dim);
+        let dy = Mat::new(&dy[rows.start * out_dim..rows.end * out_dim], n, out_dim);
+        let dx = MatMut::new(&mut dx[rows.start * in_dim..rows.end * in_dim], n, in_dim);
+        let weight = Weight::new(params, id, Way::Backward, n, tasks, floats);
+        let panels = Panels::new(if n < ROWS_TO_PACK_FOR { 1 } else { tasks }, x, floats);
+        let dw = MatMut::new(grads.slice_mut(id), out_dim, in_dim);
+        parallel::join(
+            tasks > 1,
+            || shared_product(tasks, dx, accumulate, 1.0, dy, weight.get()),
+            || shared_product(tasks, dw, true, 1.0, dy.t(), panels.get()),
+        );
+        weight.recycle(floats);
+        panels.recycle(floats);
+    }
+}
+
+vectorised! {
+    /// `out[i] = weights[entries[i]] · x[i]` for rows of `dim` columns.
+    pub(crate) fn scale_rows<'a, S>(x: &'a [f32], weights: &'a [f32], entries: &'a [u32], out: &'a mut [f32], dim: usize) {
+        for ((x, out), &entry) in x.chunks_exact(dim).zip(out.chunks_exact_mut(dim)).zip(entries) {
+            let weight = weights[entry as usize];
+            for (out, x) in out.iter_mut().zip(x) {
+                *out = weight * x;
+            }
+        }
+    }
+
+    /// Adds to the gradients of rows and weights.
+    pub(crate) fn scale_rows_backward<'a, S>(
+        x: &'a [f32],
+        weights: &'a [f32],
+        entries: &'a [u32],
+        dout: &'a [f32],
+        dx: &'a mut [f32],
+        dweights: &'a mut [f32],
+        dim: usize,
+    ) {
+        let rows = x.chunks_exact(dim).zip(dout.chunks_exact(dim)).zip(dx.chunks_exact_mut(dim));
+        for (((x, dout), dx), &entry) in rows.zip(entries) {
+            let weight = weights[entry as usize];
+            for (dx, dout) in dx.iter_mut().zip(dout) {
+                *dx += weight * dout;
+            }
+            dweights[entry as usize] += dot::<S>(dout, x);
+        }
+    }
+}
+
+/// `out[i]` = the sum of the rows `order[i·k..(i + 1)·k]` of `x`, in this order.
+pub(crate) fn sum_rows(x: &[f32], order: &[u32], k: usize, out: &mut [f32], dim: usize) {
+    for (out, order) in out.chunks_exact_mut(dim).zip(order.chunks_exact(k)) {
+        let (&first, others) = order.split_first().expect("at least one row is summed");
+        out.copy_from_slice(&x[first as usize * dim..][..dim]);
+        for &row in others {
+            add_assign(out, &x[row as usize * dim..][..dim]);
+        }
+    }
+}
+
+/// `dx[order[i·k..(i + 1)·k]] += dout[i]`.
+pub(crate) fn sum_rows_backward(dout: &[f32], order: &[u32], k: usize, dx: &mut [f32], dim: usize) {
+    for (dout, order) in dout.chunks_exact(dim).zip(order.chunks_exact(k)) {
+        for &row in order {
+            add_assign(&mut dx[row as usize * dim..][..dim], dout);
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! Values and gradients of the operations that mixtures of experts and multi-head latent attention are made of.
+
+use crisol_engine::{Columns, Device, Experts, Router, Tape, Workspace};
+
+use crate::harness::{Random, check, id, input, params};
+use crate::reference;
+
+#[test]
+fn unit_norm_of_heads() {
+    for (n, heads, dim) in [(3, 2, 5), (7, 1, 33), (1, 4, 16)] {
+        check(
+            &[("x", &[n, heads * dim])],
+            0.7,
+            |tape| {
+                let x = input(tape, "x");
+                vec![tape.unit_norm(x, dim, 1e-3)]
+            },
+            |inputs| {
+                let ones = reference::Mat::from_fn(1, dim, |_, _| 1.0);
+                vec![reference::rms_norm(&inputs[0], &ones, 1e-3)]
+            },
+        );
+    }
+}
+
+#[test]
+fn columns_of_heads_own_and_shared() {
+    for seed in 0..6 {
+        let mut random = Random::new(seed);
+        let (n, heads) = (random.between(1, 9), random.between(1, 4));
+        let [a, b] = [(); 2].map(|()| {
+            let head_dim = random.between(1, 20);
+            let first = random.between(0, head_dim - 1);
+            (head_dim, first, random.between(1, head_dim - first))
+        });
+        let b_heads = if seed % 2 == 0 { 1 } else { heads };
+        check(
+            &[("a", &[n, heads * a.0]), ("b", &[n, b_heads * b.0])],
+            1.0,
+            |tape| {
+                let part = |x, heads, (head_dim, first, width)| Columns { x, heads, head_dim, first, width };
+                let (x, y) = (input(tape, "a"), input(tape, "b"));
+                let (x, y) = (part(x, heads, a), part(y, b_heads, b));
+                // A value that is used twice adds both gradients up.
+                vec![tape.columns(heads, [Some(x), Some(y)]), tape.columns(heads, [Some(x), None])]
+            },
+            |inputs| {
+                let (x, y) = ((&inputs[0], heads, a.1, a.2), (&inputs[1], b_heads, b.1, b.2));
+                vec![reference::columns(heads, &[x, y]), reference::columns(heads, &[x])]
+            },
+        );
+    }
+}
+
+#[test]
+fn weights_of_chosen_experts() {
+    for seed in 0..6 {
+        let mut random = Random::new(seed);
+        let (n, experts) = (random.between(1, 9), random.between(2, 9));
+        let k = random.between(1, experts);
+        let chosen: Vec<u32> = (0..n)
+            .flat_map(|_| {
+                let first = random.between(0, experts - 1);
+                (0..k).map(move |i| ((first + i) % experts) as u32)
+            })
+            .collect();
+        let (normalise, scale) = (seed % 2 == 0, 2.5);
+        check(
+            &[("logits", &[n, experts])],
+            1.5,
+            |tape| {
+                let logits = input(tape, "logits");
+                vec![tape.route(logits, Router { normalise, scale }, &chosen)]
+            },
+            |inputs| vec![reference::route(&inputs[0], normalise, scale.into(), &chosen)],
+        );
+    }
+}
+
+/// Experts with no, one and many rows; many is above and below what is packed for the product.
+#[test]
+fn rows_of_experts() {
+    for (counts, i, o) in [(vec![3, 0, 1, 5], 7, 11), (vec![0, 150, 2], 20, 9), (vec![0, 0], 3, 4)] {
+        let n: usize = counts.iter().sum();
+        let mut bounds = vec![0u32];
+        for count in &counts {
+            bounds.push(bounds[bounds.len() - 1] + *count as u32);
+        }
+        let count = counts.len();
+        let names: Vec<String> = (0..count).flat_map(|e| [format!("w{e}"), format!("other{e}")]).collect();
+        let (weight, input_shape) = ([o, i], [n.max(1), i]);
+        let mut specs: Vec<(&str, &[usize])> = vec![("x", &input_shape)];
+        specs.extend(names.iter().map(|name| (name.as_str(), &weight[..])));
+        check(
+            &specs,
+            1.0,
+            |tape| {
+                let x = input(tape, "x");
+                let x = tape.select_rows(x, &(0..n as u32).collect::<Vec<_>>());
+                // Parameters in between belong to something else.
+                let experts = Experts { first: id(tape.params(), "w0"), stride: 2, count };
+                vec![tape.grouped_linear(x, experts, &bounds)]
+            },
+            |inputs| {
+                let y = reference::Mat::from_fn(n, o, |row, column| {
+                    let expert = bounds[1..].iter().position(|&end| row < end as usize).unwrap();
+                    let w = &inputs[1 + 2 * expert];
+                    (0..i).map(|l| inputs[0].at(row, l) * w.at(column, l)).sum()
+                });
+                vec![y]
+            },
+        );
+    }
+}
+
+/// A row that goes to several experts, is scaled there, and comes back as a sum.
+#[test]
+fn rows_scaled_and_summed() {
+    for seed in 0..6 {
+        let mut random = Random::new(seed);
+        let (n, k, dim) = (random.between(1, 8), random.between(1, 4), random.between(1, 40));
+        let rows: Vec<u32> = random.ids(n * k, n);
+        let entries = random.ids(n * k, n * k);
+        let order: Vec<u32> = (0..(n * k) as u32).rev().collect();
+        check(
+            &[("x", &[n, dim]), ("weights", &[n, k])],
+            1.0,
+            |tape| {
+                let (x, weights) = (input(tape, "x"), input(tape, "weights"));
+                let sent = tape.select_rows(x, &rows);
+                let scaled = tape.scale_rows(sent, weights, &entries);
+                vec![tape.sum_rows(scaled, &order, k)]
+            },
+            |inputs| {
+                let sent = reference::gather(&inputs[0], &rows);
+                let scaled = reference::scale_rows(&sent, &inputs[1], &entries);
+                vec![reference::sum_rows(&scaled, &order, k)]
+            },
+        );
+    }
+}
+
+/// Both ways, against the product written out.
+#[test]
+fn products_of_heads() {
+    let (n, heads, group, inner) = (3, 4, 7, 5);
+    let rows = 2..5;
+    for transposed in [false, true] {
+        let from = if transposed { inner } else { rows.len() };
+        let device = Device::cpu(Some(1));
+        let specs: [(&str, &[usize]); 2] = [("x", &[n, heads * from]), ("w", &[heads * group, inner])];
+        let params = params(&device, &specs, 1.0, 3);
+        let [x, w] = ["x", "w"].map(|name| params.read(id(&params, name)));
+        let mut workspace = Workspace::new(&device);
+        let mut tape = Tape::inference(&params, &mut workspace);
+        let input = input(&mut tape, "x");
+        let y = tape.head_products(input, id(&params, "w"), group, rows.clone(), transposed);
+        let to = if transposed { rows.len() } else { inner };
+        assert_eq!(tape.shape(y), (n, heads * to));
+        for (i, y) in tape.read(y).iter().enumerate() {
+            let (row, head, column) = (i / (heads * to), i % (heads * to) / to, i % to);
+            let weight = |l: usize| {
+                let (r, c) = if transposed { (column, l) } else { (l, column) };
+                w[(head * group + rows.start + r) * inner + c]
+            };
+            let sum: f32 = (0..from).map(|l| x[(row * heads + head) * from + l] * weight(l)).sum();
+            assert!((y - sum).abs() < 1e-5, "{transposed} {i}: {y} {sum}");
+        }
+    }
+}
