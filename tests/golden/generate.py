@@ -1,6 +1,6 @@
 """Writes the golden files that crates/crisol-model/tests/golden.rs compares Crisol with.
 
-    pip install -r requirements.txt && python generate.py
+    pip install -r requirements.txt && python generate.py [MODEL ...]
 
 Each folder is a tiny random model as transformers saves it, with what PyTorch computes for it:
 golden.json (documents, losses, gradient norms, optimizer) and golden.safetensors (logits, gradients, weights after
@@ -11,12 +11,15 @@ again only to change what is tested.
 import copy
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import torch
 import transformers
 from safetensors.torch import save_file
 from transformers import (
+    DeepseekV3Config,
+    DeepseekV3ForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
     LlamaForSequenceClassification,
@@ -51,7 +54,27 @@ def stretched(**rope):
     return LlamaForCausalLM, LlamaConfig(**shape, rope_parameters={"rope_theta": 1000.0, **rope}), torch.float32, "1GB"
 
 
-# Between them: every dense architecture, tied and untied heads, grouped queries, biases, a head_dim of its own, another rope base,
+def deepseek(**changes):
+    """A small DeepSeek-V3: one dense layer and one mixture."""
+    shape = {
+        **SMALL,
+        "num_key_value_heads": 4,
+        "q_lora_rank": 12,
+        "kv_lora_rank": 10,
+        "qk_nope_head_dim": 6,
+        "qk_rope_head_dim": 4,
+        "v_head_dim": 7,
+        "moe_intermediate_size": 12,
+        "n_routed_experts": 8,
+        "num_experts_per_tok": 3,
+        "n_group": 4,
+        "topk_group": 2,
+        "first_k_dense_replace": 1,
+    }
+    return DeepseekV3ForCausalLM, DeepseekV3Config(**{**shape, **changes}), torch.float32, "1GB"
+
+
+# Between them: every architecture, tied and untied heads, grouped queries, biases, a head_dim of its own, another rope base,
 # every scaling of it (with documents shorter and longer than what they were trained on), all three storage types, one file and
 # several, and the scalar head.
 MODELS = {
@@ -88,6 +111,29 @@ MODELS = {
         torch.bfloat16,
         "1GB",
     ),
+    "deepseek-v3": deepseek(
+        rope_parameters={
+            "rope_type": "yarn",
+            "rope_theta": 1000.0,
+            "factor": 8.0,
+            "original_max_position_embeddings": 16,
+            "beta_fast": 4.0,
+            "mscale": 1.0,
+            "mscale_all_dim": 0.6,
+        },
+    ),
+    "deepseek-v3-plain": deepseek(
+        q_lora_rank=None,
+        rope_interleave=False,
+        norm_topk_prob=False,
+        routed_scaling_factor=1.5,
+        n_group=1,
+        topk_group=1,
+        n_shared_experts=2,
+        first_k_dense_replace=0,
+        attention_bias=True,
+        tie_word_embeddings=True,
+    ),
     "llama-scalar": (
         LlamaForSequenceClassification,
         LlamaConfig(**{**SHAPE, "hidden_size": 16, "num_hidden_layers": 1}, num_labels=1),
@@ -108,6 +154,10 @@ def randomise(model, dtype):
             else:
                 p.normal_(0, 0.15)
             p.copy_(p.to(dtype).float())
+        # What experts are chosen by, besides the router; large enough to matter.
+        for name, b in model.named_buffers():
+            if name.endswith("e_score_correction_bias"):
+                b.uniform_(-0.2, 0.2)
 
 
 def forward(model, documents):
@@ -139,6 +189,20 @@ def train(model, documents):
     return losses, norms
 
 
+def as_saved(name, tensor):
+    """Names and tensors as in the saved file, where every expert's weights stand by themselves."""
+    if name.endswith("experts.gate_up_proj"):
+        for expert, both in enumerate(tensor):
+            gate, up = both.chunk(2)
+            yield name.replace("gate_up_proj", f"{expert}.gate_proj.weight"), gate.contiguous()
+            yield name.replace("gate_up_proj", f"{expert}.up_proj.weight"), up.contiguous()
+    elif name.endswith("experts.down_proj"):
+        for expert, down in enumerate(tensor):
+            yield name.replace("down_proj", f"{expert}.down_proj.weight"), down.clone()
+    else:
+        yield name, tensor
+
+
 def greedy(model, prompt):
     """What greedy generation with a cache appends: 100 tokens, or as many as the context holds."""
     room = model.config.max_position_embeddings
@@ -150,10 +214,10 @@ def greedy(model, prompt):
     return ids[0, len(prompt) :].tolist()
 
 
-def write(name):
-    model_class, config, dtype, shard_size = MODELS[name]
-    torch.manual_seed(len(name))
-    folder = HERE / name
+def write(model_name):
+    model_class, config, dtype, shard_size = MODELS[model_name]
+    torch.manual_seed(len(model_name))
+    folder = HERE / model_name
     shutil.rmtree(folder, ignore_errors=True)
     model = model_class(config).float().train()
     randomise(model, dtype)
@@ -169,7 +233,8 @@ def write(name):
         logits, loss = forward(model, documents)
         loss.backward()
         tensors["logits"] = torch.cat(logits).detach()
-        tensors |= {f"gradient.{n}": p.grad.clone() for n, p in model.named_parameters()}
+        for name, p in model.named_parameters():
+            tensors |= {f"gradient.{n}": g for n, g in as_saved(name, p.grad.clone())}
         fresh = copy.deepcopy(model).eval()
         first = torch.nn.utils.get_total_norm([p.grad for p in model.parameters()]).item()
         # Some steps shall be clipped and some not; norms fall.
@@ -179,13 +244,14 @@ def write(name):
         assert min(norms) < OPTIMIZER["max_grad_norm"], "every step is clipped"
         golden |= {"greedy": greedy(fresh, documents[0])}
         golden |= {"loss": loss.item(), "optimizer": OPTIMIZER, "losses": losses, "gradient_norms": norms}
-        tensors |= {f"final.{n}": p.detach() for n, p in model.named_parameters()}
+        for name, p in model.named_parameters():
+            tensors |= {f"final.{n}": w for n, w in as_saved(name, p.detach())}
         save_file(tensors, folder / "golden.safetensors")
     (folder / "golden.json").write_text(json.dumps(golden) + "\n")
-    print(name, {k: v for k, v in golden.items() if k in ("loss", "losses", "gradient_norms", "scalars")})
+    print(model_name, {k: v for k, v in golden.items() if k in ("loss", "losses", "gradient_norms", "scalars")})
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    for name in MODELS:
+    for name in sys.argv[1:] or MODELS:
         write(name)

@@ -74,7 +74,7 @@ impl Specs {
         self.list.push(ParamSpec { name, shape, init: Init::Normal(INIT_STD), role: Role::Table });
     }
 
-    fn residual_linear(&mut self, name: &str, out: usize, inner: usize, bias: bool) {
+    pub(crate) fn residual_linear(&mut self, name: &str, out: usize, inner: usize, bias: bool) {
         self.matrix(name, out, inner, self.residual_std, bias);
     }
 
@@ -93,11 +93,20 @@ impl Specs {
     }
 
     pub(crate) fn mlp(&mut self, config: &Config) {
-        let (hidden, inner) = (config.hidden_size, config.intermediate_size);
-        let bias = config.mlp_bias;
-        self.linear("mlp.gate_proj", inner, hidden, bias);
-        self.linear("mlp.up_proj", inner, hidden, bias);
-        self.residual_linear("mlp.down_proj", hidden, inner, bias);
+        self.gated("mlp.", config.hidden_size, config.intermediate_size, config.mlp_bias);
+    }
+
+    /// A feed-forward layer with a gate.
+    pub(crate) fn gated(&mut self, name: &str, hidden: usize, inner: usize, bias: bool) {
+        self.linear(&format!("{name}gate_proj"), inner, hidden, bias);
+        self.linear(&format!("{name}up_proj"), inner, hidden, bias);
+        self.residual_linear(&format!("{name}down_proj"), hidden, inner, bias);
+    }
+
+    /// A vector of zeros, by its whole name.
+    pub(crate) fn vector(&mut self, name: &str, dim: usize) {
+        let name = format!("{}{name}", self.prefix);
+        self.list.push(ParamSpec { name, shape: vec![dim], init: Init::Zeros, role: Role::Vector });
     }
 }
 
@@ -109,18 +118,19 @@ pub(crate) fn weight(params: &Params, prefix: &str, name: &str) -> ParamId {
         .unwrap_or_else(|| panic!("the parameters were not made from this model's specs: no {name}"))
 }
 
+/// A linear layer, with a bias if its parameters have one.
 #[derive(Clone, Copy, Debug)]
-struct Linear {
+pub(crate) struct Linear {
     weight: ParamId,
     bias: Option<ParamId>,
 }
 
 impl Linear {
-    fn bind(params: &Params, prefix: &str, name: &str) -> Linear {
+    pub(crate) fn bind(params: &Params, prefix: &str, name: &str) -> Linear {
         Linear { weight: weight(params, prefix, name), bias: params.id(&format!("{prefix}{name}.bias")) }
     }
 
-    fn forward(self, tape: &mut Tape<'_>, x: Var) -> Var {
+    pub(crate) fn forward(self, tape: &mut Tape<'_>, x: Var) -> Var {
         tape.linear(x, self.weight, self.bias)
     }
 }
@@ -188,9 +198,10 @@ pub(crate) struct Mlp {
 }
 
 impl Mlp {
-    pub(crate) fn bind(params: &Params, prefix: &str) -> Mlp {
-        let linear = |name| Linear::bind(params, prefix, name);
-        Mlp { gate: linear("mlp.gate_proj"), up: linear("mlp.up_proj"), down: linear("mlp.down_proj") }
+    /// Layers called `name` + `gate_proj` and so on.
+    pub(crate) fn bind(params: &Params, prefix: &str, name: &str) -> Mlp {
+        let linear = |part: &str| Linear::bind(params, prefix, &format!("{name}{part}"));
+        Mlp { gate: linear("gate_proj"), up: linear("up_proj"), down: linear("down_proj") }
     }
 
     pub(crate) fn forward(&self, tape: &mut Tape<'_>, x: Var) -> Var {

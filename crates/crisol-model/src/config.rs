@@ -7,12 +7,13 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
+use crisol_engine::RopeStyle;
 use crisol_hub::HubError;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::ModelError;
 use crate::rope::{RopeFields, RopeScaling};
+use crate::{ModelError, deepseek_v3};
 
 /// The family of a model: how its blocks are wired. Each has a file of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,11 +24,24 @@ pub enum Architecture {
     Olmo2,
     /// Pre-norm blocks with QK-norm in each head (Yang et al. 2025, arXiv:2505.09388).
     Qwen3,
+    /// Latent attention and mixtures of experts (DeepSeek-AI 2024, arXiv:2412.19437).
+    DeepseekV3,
+}
+
+/// The fields that only some families have.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum Specifics {
+    /// No others.
+    #[default]
+    None,
+    /// DeepSeek-V3's.
+    DeepseekV3(deepseek_v3::Shape),
 }
 
 impl Architecture {
     /// All of them.
-    pub const ALL: [Architecture; 3] = [Architecture::Llama, Architecture::Olmo2, Architecture::Qwen3];
+    pub const ALL: [Architecture; 4] =
+        [Architecture::Llama, Architecture::Olmo2, Architecture::Qwen3, Architecture::DeepseekV3];
 
     /// Name of its classes in transformers, before `ForCausalLM`.
     pub fn class(self) -> &'static str {
@@ -35,6 +49,7 @@ impl Architecture {
             Architecture::Llama => "Llama",
             Architecture::Olmo2 => "Olmo2",
             Architecture::Qwen3 => "Qwen3",
+            Architecture::DeepseekV3 => "DeepseekV3",
         }
     }
 
@@ -60,6 +75,17 @@ impl Architecture {
             Architecture::Llama => (1e-6, 2048, None),
             Architecture::Olmo2 => (1e-5, 2048, None),
             Architecture::Qwen3 => (1e-6, 32768, Some(128)),
+            Architecture::DeepseekV3 => (1e-6, 4096, None),
+        }
+    }
+
+    /// Its name as `model_type`.
+    fn model_type(self) -> &'static str {
+        match self {
+            Architecture::Llama => "llama",
+            Architecture::Olmo2 => "olmo2",
+            Architecture::Qwen3 => "qwen3",
+            Architecture::DeepseekV3 => "deepseek_v3",
         }
     }
 
@@ -117,6 +143,8 @@ pub struct Config {
     pub rope_theta: f64,
     /// How they are stretched.
     pub rope_scaling: RopeScaling,
+    /// What only its family has; must be that of `architecture`.
+    pub specifics: Specifics,
     /// Added to the mean square in every norm.
     pub rms_norm_eps: f32,
     /// Whether the four attention projections have a bias.
@@ -133,7 +161,7 @@ pub struct Config {
 
 /// Largest accepted value of any size in a config: several times what the largest published models use, and
 /// small enough that products of three do not overflow.
-const LARGEST_SIZE: usize = 1 << 20;
+pub(crate) const LARGEST_SIZE: usize = 1 << 20;
 
 /// Bounds the memory that a damaged config can ask for before its weights are looked at.
 const MOST_LAYERS: usize = 4096;
@@ -166,6 +194,7 @@ impl Config {
             max_position_embeddings: 1024,
             rope_theta: 10_000.0,
             rope_scaling: RopeScaling::None,
+            specifics: Specifics::None,
             rms_norm_eps: 1e-5,
             attention_bias: false,
             mlp_bias: false,
@@ -234,12 +263,38 @@ impl Config {
         if self.mlp_bias && !self.architecture.may_have_mlp_bias() {
             return Some(format!("mlp_bias is true, but {} has no such biases", self.architecture.class()));
         }
+        match (self.architecture, &self.specifics) {
+            (Architecture::DeepseekV3, Specifics::DeepseekV3(shape)) => {
+                if shape.qk_rope_head_dim != self.head_dim {
+                    return Some(format!(
+                        "head_dim is {}, not qk_rope_head_dim ({})",
+                        self.head_dim, shape.qk_rope_head_dim
+                    ));
+                }
+                if let Some(problem) = shape.problem(self) {
+                    return Some(problem);
+                }
+            }
+            (Architecture::DeepseekV3, Specifics::None) => {
+                return Some("DeepseekV3 needs the sizes of its attention and its experts".into());
+            }
+            (_, Specifics::None) => {}
+            (_, Specifics::DeepseekV3(_)) => {
+                return Some("latent attention belongs to DeepseekV3 only".into());
+            }
+        }
         self.rope_scaling.problem(self.head_dim)
     }
 
     fn parse(text: &str) -> Result<Config, String> {
-        let raw: Raw = serde_json::from_str(text).map_err(|e| format!("it cannot be used ({e})"))?;
-        let config = raw.into_config()?;
+        let unusable = |e: serde_json::Error| format!("it cannot be used ({e})");
+        let raw: Raw = serde_json::from_str(text).map_err(unusable)?;
+        let mut config = raw.into_config()?;
+        if config.architecture == Architecture::DeepseekV3 {
+            let shape: deepseek_v3::Shape = serde_json::from_str(text).map_err(unusable)?;
+            config.head_dim = shape.qk_rope_head_dim;
+            config.specifics = Specifics::DeepseekV3(shape);
+        }
         config.problem().map_or(Ok(config), Err)
     }
 
@@ -259,7 +314,7 @@ impl Config {
         };
         let mut json = json!({
             "architectures": [format!("{class}{task}")],
-            "model_type": class.to_lowercase(),
+            "model_type": self.architecture.model_type(),
             "dtype": "float32",
             "torch_dtype": "float32",
             "vocab_size": self.vocab_size,
@@ -287,6 +342,9 @@ impl Config {
         if self.rope_scaling != RopeScaling::None {
             json["rope_scaling"] = json["rope_parameters"].clone();
         }
+        if let Specifics::DeepseekV3(shape) = &self.specifics {
+            shape.write(&mut json);
+        }
         if self.head == Head::Scalar {
             json["id2label"] = json!({ "0": "LABEL_0" });
             json["label2id"] = json!({ "LABEL_0": 0 });
@@ -297,6 +355,30 @@ impl Config {
     /// Most tokens that a document may have.
     pub fn longest_document(&self) -> usize {
         self.rope_scaling.longest(self.max_position_embeddings)
+    }
+
+    /// Columns of a token's keys and values that a cache keeps in every layer.
+    pub(crate) fn cache_width(&self) -> (usize, usize) {
+        match &self.specifics {
+            Specifics::None => (self.kv_dim(), self.kv_dim()),
+            Specifics::DeepseekV3(shape) => shape.cache_width(),
+        }
+    }
+
+    /// Which scalars are rotated together.
+    pub(crate) fn rope_style(&self) -> RopeStyle {
+        match &self.specifics {
+            Specifics::DeepseekV3(shape) if shape.rope_interleave => RopeStyle::Interleaved,
+            _ => RopeStyle::Halves,
+        }
+    }
+
+    /// DeepSeek-V3's own fields, of a valid config of that family.
+    pub(crate) fn deepseek_v3(&self) -> &deepseek_v3::Shape {
+        let Specifics::DeepseekV3(shape) = &self.specifics else {
+            panic!("models are made of valid configs only");
+        };
+        shape
     }
 
     pub(crate) fn q_dim(&self) -> usize {
@@ -410,6 +492,7 @@ impl Raw {
             max_position_embeddings,
             rope_theta,
             rope_scaling,
+            specifics: Specifics::None,
             rms_norm_eps: self.rms_norm_eps.unwrap_or(default_eps),
             attention_bias: self.attention_bias.unwrap_or(false),
             mlp_bias: self.mlp_bias.unwrap_or(false),
@@ -482,6 +565,17 @@ mod tests {
                     eos_token_id: vec![3, 5],
                     bos_token_id: Some(1),
                     ..Config::new(architecture, 96, 48, 2, 6, 64)
+                };
+                let config = if architecture == Architecture::DeepseekV3 {
+                    let shape = deepseek_v3::Shape { q_lora_rank: None, n_group: 4, ..Default::default() };
+                    Config {
+                        num_key_value_heads: 6,
+                        head_dim: shape.qk_rope_head_dim,
+                        specifics: Specifics::DeepseekV3(shape),
+                        ..config
+                    }
+                } else {
+                    config
                 };
                 assert_eq!(Config::parse(&config.to_json().to_string()), Ok(config));
             }

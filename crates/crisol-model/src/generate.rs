@@ -156,7 +156,7 @@ impl<'a> Chunk<'a> {
         let nothing = Generated { ids: Vec::new(), logprobs: Vec::new(), stopped_by };
         let capacity = prompts.iter().zip(&room).map(|(prompt, room)| prompt.len() + room).max().unwrap_or(0);
         let slots = prompts.len().min(SLOTS);
-        let (layers, kv) = (config.num_hidden_layers, config.kv_dim());
+        let (layers, (k_dim, v_dim)) = (config.num_hidden_layers, config.cache_width());
         Ok(Chunk {
             model,
             params,
@@ -166,7 +166,7 @@ impl<'a> Chunk<'a> {
             sampler: Sampler::new(options),
             rngs: rngs.collect(),
             results: vec![nothing; prompts.len()],
-            cache: KvCache::new(params.device(), layers, kv, kv, slots, capacity),
+            cache: KvCache::new(params.device(), layers, k_dim, v_dim, slots, capacity),
             free_slots: (0..slots).rev().collect(),
             active: Vec::new(),
         })

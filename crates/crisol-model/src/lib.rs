@@ -1,4 +1,4 @@
-//! Decoder-only language models from a Hugging Face `config.json`: Llama, OLMo-2 and Qwen3.
+//! Decoder-only language models from a Hugging Face `config.json`: Llama, OLMo-2, Qwen3 and DeepSeek-V3.
 //!
 //! - [`Config`]: the shape. [`Model`]: the forward pass over a tape: hidden states, then log-probabilities
 //!   of given tokens, a scalar per position, or whole logits.
@@ -10,9 +10,11 @@
 mod block;
 mod checkpoint;
 mod config;
+mod deepseek_v3;
 mod error;
 mod generate;
 mod llama;
+mod mixture;
 mod model;
 mod olmo2;
 mod qwen3;
@@ -22,7 +24,8 @@ mod score;
 
 pub use block::Context;
 pub use checkpoint::{Checkpoint, load_model, save_checkpoint};
-pub use config::{Architecture, Config, Head};
+pub use config::{Architecture, Config, Head, Specifics};
+pub use deepseek_v3::Shape as DeepseekV3Shape;
 pub use error::ModelError;
 pub use generate::{Generated, StopReason, generate, generate_stream};
 pub use model::Model;

@@ -5,11 +5,11 @@
 
 use std::ops::Range;
 
-use crisol_engine::{Device, ParamId, ParamSpec, Params, Rope, RopeStyle, Tape, Var};
+use crisol_engine::{Device, ParamId, ParamSpec, Params, Rope, Tape, Var};
 
 use crate::block::{Block, Context, Pass, Specs, weight};
 use crate::rope::RopeScaling;
-use crate::{Architecture, Config, Head, ModelError, llama, olmo2, qwen3};
+use crate::{Architecture, Config, Head, ModelError, deepseek_v3, llama, olmo2, qwen3};
 
 /// See the module's text.
 #[derive(Debug)]
@@ -23,11 +23,11 @@ pub struct Model {
     head: ParamId,
 }
 
-/// What a family's file provides for each of its blocks: the specs of parameters whose names begin with a prefix, and the
-/// block that is made of them.
+/// What a family's file provides for each of its blocks, by layer: the specs of parameters whose names begin with a prefix, and
+/// the block that is made of them.
 struct Family {
-    specs: fn(&Config, String) -> Vec<ParamSpec>,
-    bind: fn(&Params, &str) -> Box<dyn Block>,
+    specs: fn(&Config, usize, String) -> Vec<ParamSpec>,
+    bind: fn(&Config, &Params, usize, &str) -> Box<dyn Block>,
 }
 
 impl Architecture {
@@ -36,6 +36,7 @@ impl Architecture {
             Architecture::Llama => Family { specs: llama::specs, bind: llama::bind },
             Architecture::Olmo2 => Family { specs: olmo2::specs, bind: olmo2::bind },
             Architecture::Qwen3 => Family { specs: qwen3::specs, bind: qwen3::bind },
+            Architecture::DeepseekV3 => Family { specs: deepseek_v3::specs, bind: deepseek_v3::bind },
         }
     }
 }
@@ -70,7 +71,9 @@ impl Model {
 
     fn bind(config: Config, params: &Params) -> Model {
         let bind = config.architecture.family().bind;
-        let blocks = (0..config.num_hidden_layers).map(|layer| bind(params, &layer_prefix(layer))).collect();
+        let blocks = (0..config.num_hidden_layers)
+            .map(|layer| bind(&config, params, layer, &layer_prefix(layer)))
+            .collect();
         let embedding = weight(params, "model.", "embed_tokens");
         let head = match config.head {
             Head::Language { tied: true } => embedding,
@@ -79,7 +82,7 @@ impl Model {
         };
         let frequencies = frequencies(&config, config.max_position_embeddings);
         let amplitude = config.rope_scaling.amplitude();
-        let rope = Rope::new(params.device(), &frequencies, amplitude, RopeStyle::Halves);
+        let rope = Rope::new(params.device(), &frequencies, amplitude, config.rope_style());
         Model { rope, embedding, blocks, final_norm: weight(params, "model.", "norm"), head, config }
     }
 
@@ -196,7 +199,8 @@ impl Model {
         let rows = documents.iter().zip(&frequencies).flat_map(|(document, frequencies)| {
             document.clone().map(move |position| (position, frequencies.as_slice()))
         });
-        let rope = Rope::of_rows(device, rows, self.config.rope_scaling.amplitude(), RopeStyle::Halves);
+        let rope =
+            Rope::of_rows(device, rows, self.config.rope_scaling.amplitude(), self.config.rope_style());
         let rows = documents.iter().map(|document| document.len() as u32).sum();
         (rope, (0..rows).collect())
     }
@@ -213,7 +217,7 @@ pub(crate) fn specs(config: &Config) -> Vec<ParamSpec> {
     let mut all = Specs::new(String::new(), None);
     all.table("model.embed_tokens", config.vocab_size, config.hidden_size);
     for layer in 0..config.num_hidden_layers {
-        all.list.extend((config.architecture.family().specs)(config, layer_prefix(layer)));
+        all.list.extend((config.architecture.family().specs)(config, layer, layer_prefix(layer)));
     }
     all.norm("model.norm", config.hidden_size);
     match config.head {

@@ -21,7 +21,7 @@ pub(crate) struct Olmo2 {
     post_feedforward_norm: ParamId,
 }
 
-pub(crate) fn specs(config: &Config, prefix: String) -> Vec<ParamSpec> {
+pub(crate) fn specs(config: &Config, _: usize, prefix: String) -> Vec<ParamSpec> {
     let mut specs = Specs::new(prefix, None);
     specs.attention(config);
     specs.norm("self_attn.q_norm", config.q_dim());
@@ -32,13 +32,13 @@ pub(crate) fn specs(config: &Config, prefix: String) -> Vec<ParamSpec> {
     specs.list
 }
 
-pub(crate) fn bind(params: &Params, prefix: &str) -> Box<dyn Block> {
+pub(crate) fn bind(_: &Config, params: &Params, _: usize, prefix: &str) -> Box<dyn Block> {
     Box::new(Olmo2 {
         attention: AttentionWeights::bind(params, prefix),
         q_norm: weight(params, prefix, "self_attn.q_norm"),
         k_norm: weight(params, prefix, "self_attn.k_norm"),
         post_attention_norm: weight(params, prefix, "post_attention_layernorm"),
-        mlp: Mlp::bind(params, prefix),
+        mlp: Mlp::bind(params, prefix, "mlp."),
         post_feedforward_norm: weight(params, prefix, "post_feedforward_layernorm"),
     })
 }

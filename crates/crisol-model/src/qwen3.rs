@@ -17,7 +17,7 @@ pub(crate) struct Qwen3 {
     mlp: Mlp,
 }
 
-pub(crate) fn specs(config: &Config, prefix: String) -> Vec<ParamSpec> {
+pub(crate) fn specs(config: &Config, _: usize, prefix: String) -> Vec<ParamSpec> {
     let mut specs = Specs::new(prefix, Some(config.num_hidden_layers));
     specs.norm("input_layernorm", config.hidden_size);
     specs.attention(config);
@@ -28,14 +28,14 @@ pub(crate) fn specs(config: &Config, prefix: String) -> Vec<ParamSpec> {
     specs.list
 }
 
-pub(crate) fn bind(params: &Params, prefix: &str) -> Box<dyn Block> {
+pub(crate) fn bind(_: &Config, params: &Params, _: usize, prefix: &str) -> Box<dyn Block> {
     Box::new(Qwen3 {
         input_norm: weight(params, prefix, "input_layernorm"),
         attention: AttentionWeights::bind(params, prefix),
         q_norm: weight(params, prefix, "self_attn.q_norm"),
         k_norm: weight(params, prefix, "self_attn.k_norm"),
         post_attention_norm: weight(params, prefix, "post_attention_layernorm"),
-        mlp: Mlp::bind(params, prefix),
+        mlp: Mlp::bind(params, prefix, "mlp."),
     })
 }
 

@@ -86,6 +86,11 @@ fn relative_difference(actual: &[f32], expected: &[f32]) -> f32 {
     actual.iter().zip(expected).fold(0.0, |m: f32, (a, e)| m.max((a - e).abs())) / scale
 }
 
+/// Experts are chosen by it, which has no gradient; in PyTorch it is no parameter.
+fn is_fixed(name: &str) -> bool {
+    name.ends_with("e_score_correction_bias")
+}
+
 fn compare(name: &str) -> Result<(), ModelError> {
     let folder = folder(name);
     let golden: Golden = golden(&folder);
@@ -114,7 +119,16 @@ fn compare(name: &str) -> Result<(), ModelError> {
     assert!((loss - golden.loss).abs() < 1e-5, "{name}: loss {loss}, PyTorch {}", golden.loss);
     for id in params.ids() {
         let spec = params.spec(id);
+        if is_fixed(&spec.name) {
+            assert!(grads.read(id).iter().all(|&gradient| gradient == 0.0), "{name}: {}", spec.name);
+            continue;
+        }
         let expected = tensors.read(&format!("gradient.{}", spec.name), &spec.shape)?;
+        if spec.name.contains(".experts.") && expected.iter().all(|&gradient| gradient == 0.0) {
+            // No token went to this expert.
+            assert!(grads.read(id).iter().all(|&gradient| gradient == 0.0), "{name}: {}", spec.name);
+            continue;
+        }
         let difference = relative_difference(&grads.read(id), &expected);
         assert!(difference < 1e-4, "{name}: gradient of {} differs by {difference}", spec.name);
     }
@@ -147,14 +161,20 @@ fn compare(name: &str) -> Result<(), ModelError> {
     }
     for id in params.ids() {
         let spec = params.spec(id);
-        // A bias of the keys adds nearly the same to all scores of a query, which softmax does not see: for
-        // slowly rotating pairs its gradient is rounding noise, and Adam makes whole steps of noise.
-        if spec.name.ends_with("k_proj.bias") {
+        if is_fixed(&spec.name) {
             continue;
         }
-        let expected = tensors.read(&format!("final.{}", spec.name), &spec.shape)?;
-        let difference = relative_difference(&params.read(id), &expected);
-        assert!(difference < 1e-4, "{name}: {} after ten steps differs by {difference}", spec.name);
+        let golden = |what| tensors.read(&format!("{what}.{}", spec.name), &spec.shape);
+        let (mut expected, gradient, actual) = (golden("final")?, golden("gradient")?, params.read(id));
+        // Adam makes whole steps of a gradient that is rounding noise, such as of most biases of keys, which add nearly the same to
+        // all scores of a query: softmax does not see that.
+        for ((expected, actual), gradient) in expected.iter_mut().zip(&actual).zip(gradient) {
+            if gradient.abs() < 1e-6 {
+                *expected = *actual;
+            }
+        }
+        let difference = relative_difference(&actual, &expected);
+        assert!(difference < 5e-5, "{name}: {} after ten steps differs by {difference}", spec.name);
     }
     Ok(())
 }
@@ -172,6 +192,11 @@ fn llama_with_tied_head_and_biases_equals_transformers() -> Result<(), ModelErro
 #[test]
 fn qwen3_equals_transformers() -> Result<(), ModelError> {
     compare("qwen3")
+}
+
+#[test]
+fn deepseek_v3_equals_transformers() -> Result<(), ModelError> {
+    ["deepseek-v3", "deepseek-v3-plain"].into_iter().try_for_each(compare)
 }
 
 #[test]

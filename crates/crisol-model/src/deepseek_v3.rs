@@ -1,0 +1,408 @@
+//! The DeepSeek-V3 block (DeepSeek-AI 2024, arXiv:2412.19437, section 2.1). What differs from Llama:
+//! - multi-head latent attention: keys and values of all heads are expanded from one short latent vector a token, besides
+//!   which there is one rotated key for all heads; queries may come through a bottleneck, too. Generation keeps the latent vectors
+//!   and the rotated keys only, and attends to them without expanding them: the expansion is moved to queries and outputs;
+//! - from some layer on, the feed-forward layer is a mixture of experts: each token goes to those with the largest sigmoids, of a
+//!   few groups only, besides experts that all tokens go to. A bias, which training here leaves as it is, corrects what is
+//!   chosen but not how it is weighted.
+
+use crisol_engine::{Attention, Columns, ParamId, ParamSpec, Params, Router, Tape, Var};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::Config;
+use crate::block::{Block, Context, Linear, Mlp, Pass, Specs, weight};
+use crate::mixture::{Mixture, largest};
+use crate::rope::{RopeScaling, yarn_temperature};
+
+/// The norms within the attention do not take theirs from the config.
+const NORM_EPS: f32 = 1e-6;
+
+/// The fields of `config.json` that only this family has, with transformers' defaults.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct Shape {
+    /// Width of the bottleneck before queries; none: they are projected directly.
+    pub q_lora_rank: Option<usize>,
+    /// Width of the latent vector of keys and values.
+    pub kv_lora_rank: usize,
+    /// Scalars of a query or key that are not rotated.
+    pub qk_nope_head_dim: usize,
+    /// And those that are.
+    pub qk_rope_head_dim: usize,
+    /// Scalars of a value.
+    pub v_head_dim: usize,
+    /// Whether neighbouring scalars are rotated together.
+    pub rope_interleave: bool,
+    /// Layers before the first mixture.
+    pub first_k_dense_replace: usize,
+    /// Experts to choose from.
+    pub n_routed_experts: usize,
+    /// Experts of a token.
+    pub num_experts_per_tok: usize,
+    /// Experts of all tokens, as wide as one that is so many times as wide.
+    pub n_shared_experts: usize,
+    /// Width inside an expert.
+    pub moe_intermediate_size: usize,
+    /// Groups of experts.
+    pub n_group: usize,
+    /// Groups that a token's experts come from.
+    pub topk_group: usize,
+    /// Whether the weights of a token's experts sum to the factor.
+    pub norm_topk_prob: bool,
+    /// Factor on the weights.
+    pub routed_scaling_factor: f32,
+}
+
+impl Default for Shape {
+    fn default() -> Shape {
+        Shape {
+            q_lora_rank: Some(1536),
+            kv_lora_rank: 512,
+            qk_nope_head_dim: 128,
+            qk_rope_head_dim: 64,
+            v_head_dim: 128,
+            rope_interleave: true,
+            first_k_dense_replace: 3,
+            n_routed_experts: 256,
+            num_experts_per_tok: 8,
+            n_shared_experts: 1,
+            moe_intermediate_size: 2048,
+            n_group: 8,
+            topk_group: 4,
+            norm_topk_prob: true,
+            routed_scaling_factor: 2.5,
+        }
+    }
+}
+
+impl Shape {
+    pub(crate) fn problem(&self, config: &Config) -> Option<String> {
+        let sizes = [
+            ("q_lora_rank", self.q_lora_rank.unwrap_or(1)),
+            ("kv_lora_rank", self.kv_lora_rank),
+            ("qk_nope_head_dim", self.qk_nope_head_dim),
+            ("qk_rope_head_dim", self.qk_rope_head_dim),
+            ("v_head_dim", self.v_head_dim),
+            ("n_routed_experts", self.n_routed_experts),
+            ("num_experts_per_tok", self.num_experts_per_tok),
+            ("n_shared_experts", self.n_shared_experts),
+            ("moe_intermediate_size", self.moe_intermediate_size),
+            ("n_group", self.n_group),
+            ("topk_group", self.topk_group),
+        ];
+        for (name, size) in sizes {
+            if size == 0 || size > crate::config::LARGEST_SIZE {
+                return Some(format!("{name} is {size}"));
+            }
+        }
+        let (heads, kv_heads) = (config.num_attention_heads, config.num_key_value_heads);
+        let group = self.n_routed_experts / self.n_group;
+        if heads != kv_heads {
+            return Some(format!("num_key_value_heads ({kv_heads}) is not num_attention_heads ({heads})"));
+        }
+        if !self.n_routed_experts.is_multiple_of(self.n_group) || group < 2 {
+            return Some(format!(
+                "n_routed_experts ({}) are not {} groups (n_group) of two or more",
+                self.n_routed_experts, self.n_group
+            ));
+        }
+        if self.topk_group > self.n_group || self.num_experts_per_tok > self.topk_group * group {
+            return Some(format!(
+                "{} experts of {} groups (num_experts_per_tok, topk_group) cannot be chosen from {} groups of {group}",
+                self.num_experts_per_tok, self.topk_group, self.n_group
+            ));
+        }
+        let factor = self.routed_scaling_factor;
+        (!factor.is_finite()).then(|| format!("routed_scaling_factor is {factor}"))
+    }
+
+    /// Adds the fields to a `config.json`.
+    pub(crate) fn write(&self, config: &mut Value) {
+        let fields = json!({
+            "q_lora_rank": self.q_lora_rank,
+            "kv_lora_rank": self.kv_lora_rank,
+            "qk_nope_head_dim": self.qk_nope_head_dim,
+            "qk_rope_head_dim": self.qk_rope_head_dim,
+            "v_head_dim": self.v_head_dim,
+            "rope_interleave": self.rope_interleave,
+            "first_k_dense_replace": self.first_k_dense_replace,
+            "n_routed_experts": self.n_routed_experts,
+            "num_experts_per_tok": self.num_experts_per_tok,
+            "n_shared_experts": self.n_shared_experts,
+            "moe_intermediate_size": self.moe_intermediate_size,
+            "n_group": self.n_group,
+            "topk_group": self.topk_group,
+            "norm_topk_prob": self.norm_topk_prob,
+            "routed_scaling_factor": self.routed_scaling_factor,
+        });
+        if let (Value::Object(config), Value::Object(fields)) = (config, fields) {
+            config.extend(fields);
+        }
+    }
+
+    /// Columns of a token's keys and values that generation keeps.
+    pub(crate) fn cache_width(&self) -> (usize, usize) {
+        (self.kv_lora_rank + self.qk_rope_head_dim, self.kv_lora_rank)
+    }
+
+    fn qk_dim(&self) -> usize {
+        self.qk_nope_head_dim + self.qk_rope_head_dim
+    }
+
+    /// Factor on the scores: with YaRN, hotter by the square of its temperature.
+    fn softmax_scale(&self, scaling: RopeScaling) -> f32 {
+        let temperature = match scaling {
+            RopeScaling::Yarn { factor, mscale_all_dim, .. } if mscale_all_dim != 0.0 => {
+                yarn_temperature(factor, mscale_all_dim)
+            }
+            _ => 1.0,
+        };
+        ((self.qk_dim() as f64).sqrt().recip() * temperature * temperature) as f32
+    }
+}
+
+/// Parameters of one block.
+#[derive(Debug)]
+struct DeepseekV3 {
+    shape: Shape,
+    input_norm: ParamId,
+    attention: LatentAttention,
+    post_attention_norm: ParamId,
+    feed_forward: FeedForward,
+}
+
+#[derive(Debug)]
+enum FeedForward {
+    Dense(Mlp),
+    Mixture(Box<SharedMixture>),
+}
+
+pub(crate) fn specs(config: &Config, layer: usize, prefix: String) -> Vec<ParamSpec> {
+    let shape = config.deepseek_v3();
+    let mut specs = Specs::new(prefix, Some(config.num_hidden_layers));
+    specs.norm("input_layernorm", config.hidden_size);
+    LatentAttention::specs(config, shape, &mut specs);
+    specs.norm("post_attention_layernorm", config.hidden_size);
+    if layer < shape.first_k_dense_replace {
+        specs.mlp(config);
+    } else {
+        SharedMixture::specs(config, shape, &mut specs);
+    }
+    specs.list
+}
+
+pub(crate) fn bind(config: &Config, params: &Params, layer: usize, prefix: &str) -> Box<dyn Block> {
+    let shape = config.deepseek_v3();
+    Box::new(DeepseekV3 {
+        shape: shape.clone(),
+        input_norm: weight(params, prefix, "input_layernorm"),
+        attention: LatentAttention::bind(shape, params, prefix),
+        post_attention_norm: weight(params, prefix, "post_attention_layernorm"),
+        feed_forward: if layer < shape.first_k_dense_replace {
+            FeedForward::Dense(Mlp::bind(params, prefix, "mlp."))
+        } else {
+            FeedForward::Mixture(Box::new(SharedMixture::bind(shape, params, prefix)))
+        },
+    })
+}
+
+impl Block for DeepseekV3 {
+    fn forward(&self, tape: &mut Tape<'_>, pass: &mut Pass<'_, '_>, layer: usize, x: Var) -> Var {
+        let eps = pass.config.rms_norm_eps;
+        let normed = tape.rms_norm(x, self.input_norm, eps);
+        let mixed = self.attention.forward(&self.shape, tape, pass, layer, normed);
+        let x = tape.add(x, mixed);
+        let normed = tape.rms_norm(x, self.post_attention_norm, eps);
+        let inner = match &self.feed_forward {
+            FeedForward::Dense(mlp) => mlp.forward(tape, normed),
+            FeedForward::Mixture(mixture) => mixture.forward(&self.shape, tape, normed),
+        };
+        tape.add(x, inner)
+    }
+}
+
+/// Multi-head latent attention.
+#[derive(Debug)]
+struct LatentAttention {
+    query: Query,
+    /// To the latent vector and the rotated key.
+    down: Linear,
+    latent_norm: ParamId,
+    /// From the latent vector to every head's key (as far as it is not rotated) and value.
+    up: ParamId,
+    o: Linear,
+}
+
+#[derive(Debug)]
+enum Query {
+    Direct(Linear),
+    Bottleneck { down: Linear, norm: ParamId, up: Linear },
+}
+
+impl LatentAttention {
+    fn specs(config: &Config, shape: &Shape, specs: &mut Specs) {
+        let (hidden, heads, bias) = (config.hidden_size, config.num_attention_heads, config.attention_bias);
+        let (latent, queries) = (shape.kv_lora_rank, heads * shape.qk_dim());
+        match shape.q_lora_rank {
+            None => specs.linear("self_attn.q_proj", queries, hidden, false),
+            Some(rank) => {
+                specs.linear("self_attn.q_a_proj", rank, hidden, bias);
+                specs.norm("self_attn.q_a_layernorm", rank);
+                specs.linear("self_attn.q_b_proj", queries, rank, false);
+            }
+        }
+        specs.linear("self_attn.kv_a_proj_with_mqa", latent + shape.qk_rope_head_dim, hidden, bias);
+        specs.norm("self_attn.kv_a_layernorm", latent);
+        specs.linear(
+            "self_attn.kv_b_proj",
+            heads * (shape.qk_nope_head_dim + shape.v_head_dim),
+            latent,
+            false,
+        );
+        specs.residual_linear("self_attn.o_proj", hidden, heads * shape.v_head_dim, bias);
+    }
+
+    fn bind(shape: &Shape, params: &Params, prefix: &str) -> LatentAttention {
+        let linear = |name| Linear::bind(params, prefix, name);
+        LatentAttention {
+            query: match shape.q_lora_rank {
+                None => Query::Direct(linear("self_attn.q_proj")),
+                Some(_) => Query::Bottleneck {
+                    down: linear("self_attn.q_a_proj"),
+                    norm: weight(params, prefix, "self_attn.q_a_layernorm"),
+                    up: linear("self_attn.q_b_proj"),
+                },
+            },
+            down: linear("self_attn.kv_a_proj_with_mqa"),
+            latent_norm: weight(params, prefix, "self_attn.kv_a_layernorm"),
+            up: weight(params, prefix, "self_attn.kv_b_proj"),
+            o: linear("self_attn.o_proj"),
+        }
+    }
+
+    fn forward(
+        &self,
+        shape: &Shape,
+        tape: &mut Tape<'_>,
+        pass: &mut Pass<'_, '_>,
+        layer: usize,
+        x: Var,
+    ) -> Var {
+        let heads = pass.config.num_attention_heads;
+        let &Shape { kv_lora_rank: latent_dim, qk_nope_head_dim: nope, qk_rope_head_dim: rope, .. } = shape;
+        let cut = |x, heads, head_dim, first, width| Columns { x, heads, head_dim, first, width };
+        let q = match &self.query {
+            Query::Direct(linear) => linear.forward(tape, x),
+            Query::Bottleneck { down, norm, up } => {
+                let low = down.forward(tape, x);
+                let normed = tape.rms_norm(low, *norm, NORM_EPS);
+                up.forward(tape, normed)
+            }
+        };
+        let q_rotated = tape.columns(heads, [Some(cut(q, heads, shape.qk_dim(), nope, rope)), None]);
+        let q_rotated = tape.rope(q_rotated, pass.rope, rope, pass.positions);
+        let q_plain = cut(q, heads, shape.qk_dim(), 0, nope);
+
+        let low = self.down.forward(tape, x);
+        let latent = tape.columns(1, [Some(cut(low, 1, latent_dim + rope, 0, latent_dim)), None]);
+        let latent = tape.rms_norm(latent, self.latent_norm, NORM_EPS);
+        let k_rotated = tape.columns(1, [Some(cut(low, 1, latent_dim + rope, latent_dim, rope)), None]);
+        let k_rotated = tape.rope(k_rotated, pass.rope, rope, pass.positions);
+
+        let v_dim = shape.v_head_dim;
+        let scale = shape.softmax_scale(pass.config.rope_scaling);
+        let mixed = match &mut pass.context {
+            Context::Full => {
+                let expanded = tape.linear(latent, self.up, None);
+                let group = nope + v_dim;
+                let q = [Some(q_plain), Some(cut(q_rotated, heads, rope, 0, rope))];
+                let k = [Some(cut(expanded, heads, group, 0, nope)), Some(cut(k_rotated, 1, rope, 0, rope))];
+                let v = [Some(cut(expanded, heads, group, nope, v_dim)), None];
+                let [q, k, v] = [q, k, v].map(|parts| tape.columns(heads, parts));
+                let shape = Attention { heads, kv_heads: heads, qk_dim: nope + rope, v_dim, scale };
+                tape.attention(q, k, v, shape, pass.offsets)
+            }
+            Context::Cached { cache, slots } => {
+                // Scores are q·(W c) = (Wᵀ q)·c, and outputs Σ p·(W c) = W (Σ p·c): all heads share one key, the latent vector
+                // with the rotated key behind it, and one value, the latent vector.
+                let group = nope + v_dim;
+                let q_plain = tape.columns(heads, [Some(q_plain), None]);
+                let q_latent = tape.head_products(q_plain, self.up, group, 0..nope, false);
+                let q = [
+                    Some(cut(q_latent, heads, latent_dim, 0, latent_dim)),
+                    Some(cut(q_rotated, heads, rope, 0, rope)),
+                ];
+                let k =
+                    [Some(cut(latent, 1, latent_dim, 0, latent_dim)), Some(cut(k_rotated, 1, rope, 0, rope))];
+                let (q, k) = (tape.columns(heads, q), tape.columns(1, k));
+                let qk_dim = latent_dim + rope;
+                let shape = Attention { heads, kv_heads: 1, qk_dim, v_dim: latent_dim, scale };
+                let mixed = tape.attention_cached(q, k, latent, shape, pass.offsets, cache, slots, layer);
+                tape.head_products(mixed, self.up, group, nope..group, true)
+            }
+        };
+        self.o.forward(tape, mixed)
+    }
+}
+
+/// A mixture of experts beside an expert of all tokens.
+#[derive(Debug)]
+struct SharedMixture {
+    router: ParamId,
+    /// Added to the sigmoids to choose by; keeps experts equally busy in DeepSeek's training.
+    correction: ParamId,
+    experts: Mixture,
+    shared: Mlp,
+}
+
+impl SharedMixture {
+    fn specs(config: &Config, shape: &Shape, specs: &mut Specs) {
+        let (hidden, inner) = (config.hidden_size, shape.moe_intermediate_size);
+        specs.linear("mlp.gate", shape.n_routed_experts, hidden, false);
+        specs.vector("mlp.gate.e_score_correction_bias", shape.n_routed_experts);
+        Mixture::specs(specs, "mlp.experts.", shape.n_routed_experts, hidden, inner);
+        specs.gated("mlp.shared_experts.", hidden, inner * shape.n_shared_experts, false);
+    }
+
+    fn bind(shape: &Shape, params: &Params, prefix: &str) -> SharedMixture {
+        let correction = format!("{prefix}mlp.gate.e_score_correction_bias");
+        SharedMixture {
+            router: weight(params, prefix, "mlp.gate"),
+            correction: params.id(&correction).expect("parameters are made from the specs above"),
+            experts: Mixture::bind(params, prefix, "mlp.experts.", shape.n_routed_experts),
+            shared: Mlp::bind(params, prefix, "mlp.shared_experts."),
+        }
+    }
+
+    fn forward(&self, shape: &Shape, tape: &mut Tape<'_>, x: Var) -> Var {
+        let logits = tape.linear(x, self.router, None);
+        let correction = tape.params().read(self.correction);
+        let chosen: Vec<u32> = tape
+            .read(logits)
+            .chunks_exact(shape.n_routed_experts)
+            .flat_map(|logits| choose(shape, logits, &correction))
+            .collect();
+        let router = Router { normalise: shape.norm_topk_prob, scale: shape.routed_scaling_factor };
+        let weights = tape.route(logits, router, &chosen);
+        let routed = self.experts.forward(tape, x, weights, &chosen);
+        let shared = self.shared.forward(tape, x);
+        tape.add(routed, shared)
+    }
+}
+
+/// The experts of one token: the largest corrected sigmoids in the groups whose two largest sum to most.
+fn choose(shape: &Shape, logits: &[f32], correction: &[f32]) -> Vec<u32> {
+    let sigmoids = logits.iter().map(|z| 1.0 / (1.0 + (-z).exp()));
+    let mut scores: Vec<f32> = sigmoids.zip(correction).map(|(s, correction)| s + correction).collect();
+    let group = shape.n_routed_experts / shape.n_group;
+    let of_group = |scores: &[f32]| largest(scores, 2).into_iter().map(|expert| scores[expert]).sum::<f32>();
+    let groups: Vec<f32> = scores.chunks_exact(group).map(of_group).collect();
+    let kept = largest(&groups, shape.topk_group);
+    for (index, scores) in scores.chunks_exact_mut(group).enumerate() {
+        if !kept.contains(&index) {
+            scores.fill(f32::NEG_INFINITY);
+        }
+    }
+    largest(&scores, shape.num_experts_per_tok).into_iter().map(|expert| expert as u32).collect()
+}
