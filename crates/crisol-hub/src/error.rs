@@ -28,7 +28,8 @@ pub enum HubError {
     },
     /// The folder holds no weights.
     #[error(
-        "{path} holds no weights: neither model.safetensors nor model.safetensors.index.json is there. \
+        "{path} holds no weights: neither model.safetensors nor pytorch_model.bin is there, nor an index \
+         (model.safetensors.index.json, pytorch_model.bin.index.json). \
          Is it a checkpoint folder of Crisol or Hugging Face?",
         path = path.display()
     )]
@@ -116,8 +117,8 @@ pub enum HubError {
     },
     /// A tensor has an element type that cannot be used.
     #[error(
-        "tensor `{tensor}` in {file} has element type {dtype}; F32, BF16 and F16 are supported. \
-         Convert the checkpoint to one of these (quantised checkpoints cannot be trained).",
+        "tensor `{tensor}` in {file} has element type {dtype}; \
+         F32, F64, BF16, F16, F8_E4M3 and F8_E5M2 are supported. Convert the checkpoint to one of these.",
         file = file.display()
     )]
     WrongType {
@@ -220,6 +221,115 @@ pub enum HubError {
         cause: String,
         /// What to do instead.
         remedy: &'static str,
+    },
+    /// A PyTorch file that names something that no state dict needs. Python would import it, and could run it.
+    #[error(
+        "{file} is refused: its pickle asks for `{name}` ({opcode} at byte {at} of data.pkl), which is no part of a \
+         state dict. Crisol has run nothing of it, but Python would run what such a file asks for. \
+         Use the model's safetensors files, or save its state_dict() alone if you trust where it comes from.",
+        file = file.display()
+    )]
+    RefusedGlobal {
+        /// The file.
+        file: PathBuf,
+        /// What it asks for, as `module.name`.
+        name: String,
+        /// The opcode that does.
+        opcode: &'static str,
+        /// Where in the pickle that opcode is.
+        at: usize,
+    },
+    /// A PyTorch file with a pickle opcode that no state dict needs.
+    #[error(
+        "{file} is refused: its pickle uses {opcode} (at byte {at} of data.pkl), which no state dict needs. \
+         Use the model's safetensors files, or save its state_dict() alone if you trust where it comes from.",
+        file = file.display()
+    )]
+    RefusedOpcode {
+        /// The file.
+        file: PathBuf,
+        /// The opcode's name, or its number if it has none.
+        opcode: String,
+        /// Where in the pickle it is.
+        at: usize,
+    },
+    /// A PyTorch file that holds something else than the weights alone.
+    #[error(
+        "{file} holds no state dict at its top: {cause}. Save the model's state_dict() alone (with torch.save, or \
+         better as safetensors).",
+        file = file.display()
+    )]
+    NotStateDict {
+        /// The file.
+        file: PathBuf,
+        /// What it holds.
+        cause: String,
+    },
+    /// A PyTorch file in the format from before zip files.
+    #[error(
+        "{file} is in the format that torch.save wrote before PyTorch 1.6 (pickles without a zip around them), which \
+         is not supported. Load and save it again with a newer PyTorch, or convert it to safetensors.",
+        file = file.display()
+    )]
+    LegacyTorch {
+        /// The file.
+        file: PathBuf,
+    },
+    /// A PyTorch file whose data was compressed, by another program than PyTorch.
+    #[error(
+        "{file} is a compressed or encrypted zip (its entry `{entry}` is), so its tensors cannot be read where they \
+         lie. Save it again with torch.save, which does not compress, or convert it to safetensors.",
+        file = file.display()
+    )]
+    CompressedZip {
+        /// The file.
+        file: PathBuf,
+        /// The first entry that is compressed.
+        entry: String,
+    },
+    /// A PyTorch file from a machine that stores numbers the other way round.
+    #[error(
+        "{file} was saved on a big-endian machine. Load and save it again on a little-endian one, or convert it to \
+         safetensors.",
+        file = file.display()
+    )]
+    BigEndian {
+        /// The file.
+        file: PathBuf,
+    },
+    /// A tensor of a PyTorch file that is no proper view of the file's data.
+    #[error(
+        "tensor `{tensor}` in {file} cannot be read: {cause}. Copy or download the file again; if that does not \
+         help, load it in PyTorch and save it with each tensor made contiguous().",
+        tensor = tensor.escape_debug(),
+        file = file.display()
+    )]
+    BadLayout {
+        /// The file.
+        file: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// What is wrong with its place in the data.
+        cause: String,
+    },
+    /// The scales of an FP8 weight do not go with its shape.
+    #[error(
+        "tensor `{tensor}` in {file} has shape {found:?}, which is not one scale for each block of {} × {} of its \
+         FP8 weight of shape {weight:?}. Convert the checkpoint to BF16.",
+        block[0], block[1],
+        file = file.display()
+    )]
+    WrongScale {
+        /// The file.
+        file: PathBuf,
+        /// The tensor of scales.
+        tensor: String,
+        /// Its shape in the file.
+        found: Vec<usize>,
+        /// The shape of the weight that it belongs to.
+        weight: Vec<usize>,
+        /// Rows and columns of a block.
+        block: [usize; 2],
     },
 }
 

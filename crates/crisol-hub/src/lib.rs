@@ -1,7 +1,7 @@
 //! Model files: reading tensors without trusting them, and writing folders that are whole or absent.
 //!
-//! - [`Tensors`] opens the weights of a model (memory-mapped, one file or many) and hands them out as f32;
-//!   [`write_tensors`] writes them.
+//! - [`Tensors`] opens the weights of a model (safetensors or PyTorch's, memory-mapped, one file or many) and hands
+//!   them out as f32; [`write_tensors`] writes them as safetensors.
 //! - [`Gguf`] does the same for the files of llama.cpp, quantised tensors included; [`write_gguf`] writes them.
 //! - [`write_folder_atomically`] and [`write_file_atomically`] replace what is on disk in one step.
 //!
@@ -9,9 +9,13 @@
 //! cause and the remedy.
 
 mod atomic;
+mod decode;
 mod error;
 mod gguf;
+mod pickle;
+mod strides;
 mod tensors;
+mod torch_zip;
 
 pub use atomic::{settle_folder, whole_folder, write_file_atomically, write_folder_atomically};
 pub use error::HubError;

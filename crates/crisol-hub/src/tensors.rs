@@ -1,13 +1,18 @@
-//! Weights in the safetensors format: memory-mapped reading, widened to f32, and writing.
+//! Weights: memory-mapped reading, widened to f32, and writing in the safetensors format.
 //!
 //! Format: 8 bytes header length, a JSON header with type, shape and place of each tensor, then the data
 //! (<https://github.com/huggingface/safetensors>). A large model is cut into several files, listed in
-//! `model.safetensors.index.json`.
+//! `model.safetensors.index.json`. Older models are in PyTorch's format, `pytorch_model.bin` and
+//! `pytorch_model.bin.index.json`.
+//!
+//! FP8 weights as DeepSeek-V3 has them come with scales: `X.weight` is multiplied, block by block, by
+//! `X.weight_scale_inv` (which in spite of its name is the factor itself).
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, btree_map};
 use std::fs::File;
 use std::io::{BufWriter, Write};
+use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::path::{Component, Path, PathBuf};
 
@@ -15,7 +20,23 @@ use memmap2::Mmap;
 use safetensors::Dtype;
 use safetensors::tensor::{Metadata, SafeTensorError, SafeTensors, TensorInfo};
 
-use crate::HubError;
+use crate::decode::{decode, is_fp8, scale_blocks};
+use crate::{HubError, strides, torch_zip};
+
+/// Files of weights in a checkpoint folder, best first: a whole model, and the index of a model in parts.
+const WEIGHTS: [(&str, &str); 2] = [
+    ("model.safetensors", "model.safetensors.index.json"),
+    ("pytorch_model.bin", "pytorch_model.bin.index.json"),
+];
+
+/// The ends of names of PyTorch's files.
+const TORCH: [&str; 3] = ["bin", "pt", "pth"];
+
+/// What is added to the name of an FP8 weight to name its scales.
+const SCALES: &str = "_scale_inv";
+
+/// Rows and columns that share a scale in DeepSeek-V3 and its descendants.
+const BLOCK: [usize; 2] = [128, 128];
 
 /// The tensors of one file, or of all files of a sharded model. Data stays on disk until it is read.
 #[derive(Debug)]
@@ -24,6 +45,8 @@ pub struct Tensors {
     path: PathBuf,
     files: Vec<(PathBuf, Mmap)>,
     entries: BTreeMap<String, Entry>,
+    /// Rows and columns of an FP8 weight that share a scale.
+    block: [usize; 2],
 }
 
 #[derive(Debug)]
@@ -31,33 +54,49 @@ struct Entry {
     file: usize,
     dtype: Dtype,
     shape: Vec<usize>,
+    /// In elements; `None` if the elements lie one after the other.
+    strides: Option<Vec<usize>>,
     bytes: Range<usize>,
 }
 
 impl Tensors {
-    /// Opens one safetensors file.
+    /// Opens one file: PyTorch's if its name ends in `.bin`, `.pt` or `.pth`, safetensors otherwise.
     pub fn open(file: &Path) -> Result<Tensors, HubError> {
-        let mut tensors = Tensors { path: file.to_owned(), files: Vec::new(), entries: BTreeMap::new() };
+        let mut tensors = Tensors::none_of(file);
         tensors.add_file(file)?;
         Ok(tensors)
     }
 
     /// Opens the weights of a checkpoint folder: `model.safetensors`, or the files that
-    /// `model.safetensors.index.json` lists.
+    /// `model.safetensors.index.json` lists, or else `pytorch_model.bin` or those of its index.
     pub fn open_folder(folder: &Path) -> Result<Tensors, HubError> {
-        let single = folder.join("model.safetensors");
-        if single.exists() {
-            return Tensors::open(&single);
+        for (single, index) in WEIGHTS {
+            let (single, index) = (folder.join(single), folder.join(index));
+            if single.exists() {
+                return Tensors::open(&single);
+            }
+            if index.exists() {
+                let mut tensors = Tensors::none_of(folder);
+                for name in shard_names(&index)? {
+                    tensors.add_file(&folder.join(name))?;
+                }
+                return Ok(tensors);
+            }
         }
-        let index = folder.join("model.safetensors.index.json");
-        if !index.exists() {
-            return Err(HubError::NoWeights { path: folder.to_owned() });
-        }
-        let mut tensors = Tensors { path: folder.to_owned(), files: Vec::new(), entries: BTreeMap::new() };
-        for name in shard_names(&index)? {
-            tensors.add_file(&folder.join(name))?;
-        }
-        Ok(tensors)
+        Err(HubError::NoWeights { path: folder.to_owned() })
+    }
+
+    /// The same tensors with other blocks (rows, columns) that share a scale in FP8 weights than 128 × 128: the
+    /// `weight_block_size` in `config.json`'s `quantization_config`. It cannot be told from the shapes: 3 scales for
+    /// 192 rows may stand for blocks of 64 to 95.
+    #[must_use]
+    pub fn with_block_size(mut self, block: [NonZeroUsize; 2]) -> Tensors {
+        self.block = block.map(NonZeroUsize::get);
+        self
+    }
+
+    fn none_of(path: &Path) -> Tensors {
+        Tensors { path: path.to_owned(), files: Vec::new(), entries: BTreeMap::new(), block: BLOCK }
     }
 
     fn add_file(&mut self, path: &Path) -> Result<(), HubError> {
@@ -72,19 +111,36 @@ impl Tensors {
         // with every reader that maps weights.
         #[allow(unsafe_code)]
         let map = unsafe { Mmap::map(&file) }.map_err(|e| HubError::io("map", path, e))?;
-        let (header, metadata) = SafeTensors::read_metadata(&map).map_err(|e| damaged(path, &map, &e))?;
-        let data = size_of::<u64>() + header;
         let file = self.files.len();
-        for (name, info) in metadata.tensors() {
-            let bytes = data + info.data_offsets.0..data + info.data_offsets.1;
-            let entry = Entry { file, dtype: info.dtype, shape: info.shape.clone(), bytes };
-            if self.entries.insert(name.clone(), entry).is_some() {
-                let cause = format!("it holds the tensor `{name}`, which another file holds too");
-                return Err(HubError::Damaged { file: path.to_owned(), cause });
+        if path.extension().is_some_and(|end| TORCH.iter().any(|torch| end == *torch)) {
+            for tensor in torch_zip::read_header(path, &map)? {
+                let torch_zip::TorchTensor { name, dtype, shape, strides, bytes } = tensor;
+                self.add_entry(path, name, Entry { file, dtype, shape, strides, bytes })?;
+            }
+        } else {
+            let (header, metadata) = SafeTensors::read_metadata(&map).map_err(|e| damaged(path, &map, &e))?;
+            let data = size_of::<u64>() + header;
+            for (name, info) in metadata.tensors() {
+                let bytes = data + info.data_offsets.0..data + info.data_offsets.1;
+                let (dtype, shape) = (info.dtype, info.shape.clone());
+                self.add_entry(path, name.clone(), Entry { file, dtype, shape, strides: None, bytes })?;
             }
         }
         self.files.push((path.to_owned(), map));
         Ok(())
+    }
+
+    fn add_entry(&mut self, path: &Path, name: String, entry: Entry) -> Result<(), HubError> {
+        match self.entries.entry(name) {
+            btree_map::Entry::Vacant(place) => {
+                place.insert(entry);
+                Ok(())
+            }
+            btree_map::Entry::Occupied(place) => {
+                let cause = format!("it holds the tensor `{}`, which another file holds too", place.key());
+                Err(HubError::Damaged { file: path.to_owned(), cause })
+            }
+        }
     }
 
     /// Names of all tensors, sorted.
@@ -98,7 +154,7 @@ impl Tensors {
     }
 
     /// Checks that the tensors are exactly `expected` (names and shapes), before any of them is read. Other
-    /// tensors are an error unless `ignored(name)`.
+    /// tensors are an error unless `ignored(name)`, or they are the scales of an expected FP8 weight.
     pub fn expect<'a>(
         &self,
         expected: impl IntoIterator<Item = (&'a str, &'a [usize])>,
@@ -110,7 +166,12 @@ impl Tensors {
             surplus.remove(name);
             match self.entries.get(name) {
                 None => missing.push(name),
-                Some(entry) => self.check_shape(name, entry, shape)?,
+                Some(entry) => {
+                    self.check_shape(name, entry, shape)?;
+                    if let Some((scales, _)) = self.scales(name, entry)? {
+                        surplus.remove(scales);
+                    }
+                }
             }
         }
         let file = self.path.clone();
@@ -125,26 +186,61 @@ impl Tensors {
         }
     }
 
-    /// Reads a tensor as f32, row-major. It must have this shape.
+    /// Reads a tensor as f32, row-major: exactly, but that F64 is rounded, and an FP8 weight with scales is
+    /// multiplied by them. It must have this shape.
     pub fn read(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, HubError> {
         let Some(entry) = self.entries.get(name) else {
             return Err(HubError::MissingTensor { file: self.path.clone(), tensor: name.into(), more: 0 });
         };
         self.check_shape(name, entry, shape)?;
+        let mut values = self.values(name, entry)?;
+        if let (Some((name, scales)), &[_, columns]) = (self.scales(name, entry)?, shape) {
+            scale_blocks(&mut values, columns, &self.values(name, scales)?, self.block);
+        }
+        Ok(values)
+    }
+
+    /// The values as they are in the file.
+    fn values(&self, name: &str, entry: &Entry) -> Result<Vec<f32>, HubError> {
         let (file, map) = &self.files[entry.file];
         let bytes = &map[entry.bytes.clone()];
-        let halves = || bytes.as_chunks::<2>().0.iter().map(|&b| u16::from_le_bytes(b));
-        match entry.dtype {
-            Dtype::F32 => Ok(bytes.as_chunks::<4>().0.iter().map(|&b| f32::from_le_bytes(b)).collect()),
-            // bf16 is the upper half of an f32.
-            Dtype::BF16 => Ok(halves().map(|half| f32::from_bits(u32::from(half) << 16)).collect()),
-            Dtype::F16 => Ok(halves().map(f16_to_f32).collect()),
-            other => Err(HubError::WrongType {
-                file: file.clone(),
-                tensor: name.into(),
-                dtype: format!("{other:?}"),
-            }),
+        let values = match &entry.strides {
+            None => decode(entry.dtype, bytes),
+            Some(strides) => {
+                decode(entry.dtype, &strides::gather(bytes, entry.dtype.bitsize() / 8, &entry.shape, strides))
+            }
+        };
+        values.ok_or_else(|| HubError::WrongType {
+            file: file.clone(),
+            tensor: name.into(),
+            dtype: format!("{:?}", entry.dtype),
+        })
+    }
+
+    /// The scales of an FP8 weight, if it has any; an error unless there is one for each block.
+    fn scales(&self, name: &str, weight: &Entry) -> Result<Option<(&str, &Entry)>, HubError> {
+        if !is_fp8(weight.dtype) {
+            return Ok(None);
         }
+        let Some((name, scales)) = self.entries.get_key_value(&format!("{name}{SCALES}")) else {
+            return Ok(None);
+        };
+        let fits = match weight.shape[..] {
+            [rows, columns] => {
+                scales.shape == [rows.div_ceil(self.block[0]), columns.div_ceil(self.block[1])]
+            }
+            _ => false,
+        };
+        if fits {
+            return Ok(Some((name, scales)));
+        }
+        Err(HubError::WrongScale {
+            file: self.files[scales.file].0.clone(),
+            tensor: name.clone(),
+            found: scales.shape.clone(),
+            weight: weight.shape.clone(),
+            block: self.block,
+        })
     }
 
     fn check_shape(&self, name: &str, entry: &Entry, expected: &[usize]) -> Result<(), HubError> {
@@ -210,23 +306,6 @@ fn damaged(path: &Path, map: &[u8], error: &SafeTensorError) -> HubError {
     HubError::Damaged { file, cause }
 }
 
-/// IEEE 754 half precision to single; exact for every value.
-pub(crate) fn f16_to_f32(half: u16) -> f32 {
-    let sign = u32::from(half & 0x8000) << 16;
-    let exponent = u32::from(half >> 10) & 0x1f;
-    let fraction = u32::from(half & 0x3ff);
-    match exponent {
-        // Subnormal: fraction · 2^-24.
-        0 => {
-            let magnitude = fraction as f32 * (-24f32).exp2();
-            f32::from_bits(magnitude.to_bits() | sign)
-        }
-        0x1f => f32::from_bits(sign | 0x7f80_0000 | fraction << 13),
-        // Re-bias the exponent from 15 to 127.
-        _ => f32::from_bits(sign | (exponent + 112) << 23 | fraction << 13),
-    }
-}
-
 /// A tensor to write: its values are fetched only when their turn comes.
 pub struct Tensor<'a> {
     /// Name in the file.
@@ -270,29 +349,4 @@ pub fn write_tensors(path: &Path, tensors: &[Tensor<'_>]) -> Result<(), HubError
         }
     }
     out.into_inner().map(drop).map_err(|e| failed(e.into_error()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn halves_widen_exactly() {
-        // Values from the IEEE 754 binary16 definition.
-        for (bits, value) in [
-            (0x0000, 0.0),
-            (0x3c00, 1.0),
-            (0xc000, -2.0),
-            (0x7bff, 65504.0),
-            (0x0400, 2f32.powi(-14)),
-            (0x0001, 2f32.powi(-24)),
-            (0x83ff, -1023.0 * 2f32.powi(-24)),
-            (0x3555, 1365.0 / 4096.0),
-            (0x7c00, f32::INFINITY),
-        ] {
-            assert_eq!(f16_to_f32(bits), value, "{bits:#06x}");
-        }
-        assert!(f16_to_f32(0x7e00).is_nan());
-        assert!(f16_to_f32(0x8000).is_sign_negative());
-    }
 }

@@ -7,7 +7,7 @@
 
 use std::fmt;
 
-use crate::tensors::f16_to_f32;
+use crate::decode::f16_to_f32;
 
 /// Defines [`GgmlType`] from one table: name, number in the file, values per block, bytes per block, meaning.
 macro_rules! ggml_types {

@@ -262,7 +262,7 @@ fn q8_0(values: &[f32; 32], out: &mut Vec<u8>) -> Result<(), Unfit> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tensors::f16_to_f32;
+    use crate::decode::f16_to_f32;
 
     fn bf16_to_f32(half: u16) -> f32 {
         f32::from_bits(u32::from(half) << 16)

@@ -1,0 +1,139 @@
+//! Element types of weight files, widened to f32; and the block scales that FP8 weights come with.
+
+use safetensors::Dtype;
+
+/// The little-endian elements as f32: exact for every type but F64, which is rounded. `None` if the type is none
+/// that weights can have.
+pub(crate) fn decode(dtype: Dtype, bytes: &[u8]) -> Option<Vec<f32>> {
+    let halves = || bytes.as_chunks::<2>().0.iter().map(|&b| u16::from_le_bytes(b));
+    Some(match dtype {
+        Dtype::F32 => bytes.as_chunks::<4>().0.iter().map(|&b| f32::from_le_bytes(b)).collect(),
+        Dtype::F64 => bytes.as_chunks::<8>().0.iter().map(|&b| f64::from_le_bytes(b) as f32).collect(),
+        // bf16 is the upper half of an f32.
+        Dtype::BF16 => halves().map(|half| f32::from_bits(u32::from(half) << 16)).collect(),
+        Dtype::F16 => halves().map(f16_to_f32).collect(),
+        Dtype::F8_E4M3 => bytes.iter().map(|&byte| e4m3_to_f32(byte)).collect(),
+        // E5M2 is the upper half of an f16.
+        Dtype::F8_E5M2 => bytes.iter().map(|&byte| f16_to_f32(u16::from(byte) << 8)).collect(),
+        _ => return None,
+    })
+}
+
+/// Whether weights of this type come with scales.
+pub(crate) fn is_fp8(dtype: Dtype) -> bool {
+    matches!(dtype, Dtype::F8_E4M3 | Dtype::F8_E5M2)
+}
+
+/// Multiplies each `block` (rows × columns) of a row-major matrix with `columns` columns by its scale; blocks at
+/// the right and lower edge may be smaller.
+pub(crate) fn scale_blocks(values: &mut [f32], columns: usize, scales: &[f32], block: [usize; 2]) {
+    if values.is_empty() {
+        return;
+    }
+    let across = columns.div_ceil(block[1]);
+    for (row, values) in values.chunks_exact_mut(columns).enumerate() {
+        let scales = &scales[row / block[0] * across..][..across];
+        for (part, scale) in values.chunks_mut(block[1]).zip(scales) {
+            for value in part {
+                *value *= scale;
+            }
+        }
+    }
+}
+
+/// IEEE 754 half precision to single; exact for every value.
+pub(crate) fn f16_to_f32(half: u16) -> f32 {
+    let sign = u32::from(half & 0x8000) << 16;
+    let exponent = u32::from(half >> 10) & 0x1f;
+    let fraction = u32::from(half & 0x3ff);
+    match exponent {
+        // Subnormal: fraction · 2^-24.
+        0 => {
+            let magnitude = fraction as f32 * (-24f32).exp2();
+            f32::from_bits(magnitude.to_bits() | sign)
+        }
+        0x1f => f32::from_bits(sign | 0x7f80_0000 | fraction << 13),
+        // Re-bias the exponent from 15 to 127.
+        _ => f32::from_bits(sign | (exponent + 112) << 23 | fraction << 13),
+    }
+}
+
+/// FP8 with four bits of exponent (<https://arxiv.org/abs/2209.05433>): no infinities, and NaN only where all other
+/// bits are ones.
+fn e4m3_to_f32(byte: u8) -> f32 {
+    let sign = u32::from(byte & 0x80) << 24;
+    let exponent = u32::from(byte >> 3) & 0xf;
+    let fraction = u32::from(byte & 7);
+    match (exponent, fraction) {
+        (0xf, 7) => f32::from_bits(sign | f32::NAN.to_bits()),
+        // Subnormal: fraction · 2^-9.
+        (0, _) => {
+            let magnitude = fraction as f32 * (-9f32).exp2();
+            f32::from_bits(magnitude.to_bits() | sign)
+        }
+        // Re-bias the exponent from 7 to 127.
+        _ => f32::from_bits(sign | (exponent + 120) << 23 | fraction << 20),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn halves_widen_exactly() {
+        // Values from the IEEE 754 binary16 definition.
+        for (bits, value) in [
+            (0x0000, 0.0),
+            (0x3c00, 1.0),
+            (0xc000, -2.0),
+            (0x7bff, 65504.0),
+            (0x0400, 2f32.powi(-14)),
+            (0x0001, 2f32.powi(-24)),
+            (0x83ff, -1023.0 * 2f32.powi(-24)),
+            (0x3555, 1365.0 / 4096.0),
+            (0x7c00, f32::INFINITY),
+        ] {
+            assert_eq!(f16_to_f32(bits), value, "{bits:#06x}");
+        }
+        assert!(f16_to_f32(0x7e00).is_nan());
+        assert!(f16_to_f32(0x8000).is_sign_negative());
+    }
+
+    #[test]
+    fn fp8_widens_exactly() {
+        // Table 1 of the paper: largest, smallest normal, largest and smallest subnormal of both types.
+        let e5m2 = |byte| decode(Dtype::F8_E5M2, &[byte]).expect("a weight type")[0];
+        for (byte, value) in [
+            (0x00, 0.0),
+            (0x38, 1.0),
+            (0xb8, -1.0),
+            (0x7e, 448.0),
+            (0x08, 2f32.powi(-6)),
+            (0x07, 0.875 * 2f32.powi(-6)),
+            (0x01, 2f32.powi(-9)),
+        ] {
+            assert_eq!(e4m3_to_f32(byte), value, "{byte:#04x}");
+        }
+        for (byte, value) in [
+            (0x3c, 1.0),
+            (0x7b, 57344.0),
+            (0x04, 2f32.powi(-14)),
+            (0x03, 0.75 * 2f32.powi(-14)),
+            (0x01, 2f32.powi(-16)),
+            (0xfc, f32::NEG_INFINITY),
+        ] {
+            assert_eq!(e5m2(byte), value, "{byte:#04x}");
+        }
+        assert!(e4m3_to_f32(0x7f).is_nan() && e4m3_to_f32(0xff).is_nan() && e5m2(0x7d).is_nan());
+        assert!(e4m3_to_f32(0x80).is_sign_negative());
+    }
+
+    #[test]
+    fn scales_go_with_their_blocks() {
+        let mut values = vec![1.0; 3 * 5];
+        scale_blocks(&mut values, 5, &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0], [2, 2]);
+        assert_eq!(values, [1.0, 1.0, 2.0, 2.0, 3.0, 1.0, 1.0, 2.0, 2.0, 3.0, 4.0, 4.0, 5.0, 5.0, 6.0]);
+        scale_blocks(&mut [], 0, &[], [128, 128]);
+    }
+}
