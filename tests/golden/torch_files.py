@@ -60,6 +60,7 @@ def views():
         i64=torch.arange(3),
         u32=torch.arange(3).to(torch.uint32),
         flags=torch.tensor([True, False]),
+        c64=torch.tensor([1 + 2j]),
         scalar=torch.tensor(-0.75),
         empty=torch.zeros(0, 3),
         parameter=torch.nn.Parameter(numbers(3)),
@@ -130,6 +131,8 @@ def main():
     torch.save({"a": numbers(2)}, FOLDER / "legacy.bin", _use_new_zipfile_serialization=False)
     torch.save({"epoch": 3, "model": {"a": numbers(2)}}, FOLDER / "training.bin")
     torch.save({"a": numbers(1).expand(1000)}, FOLDER / "expanded.bin")
+    # A view whose values are negated when they are used.
+    torch.save({"a": torch.view_as_complex(numbers(2, 2)).conj().imag}, FOLDER / "negated.bin")
     for protocol in (2, 4):
         torch.save({"a": numbers(2), "b": Evil()}, FOLDER / f"hostile-{protocol}.bin", pickle_protocol=protocol)
     # A whole model instead of its state dict, which is a common mistake.

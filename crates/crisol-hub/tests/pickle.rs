@@ -100,8 +100,8 @@ fn a_model_is_read_as_pytorch_reads_it() {
 fn every_type_and_view_is_read_by_every_protocol() {
     for protocol in 2..=5 {
         let tensors = Tensors::open(&golden(&format!("views-{protocol}.bin"))).expect("a state dict");
-        assert_same(&tensors, &golden("views.expected.safetensors"), &["i64", "u32", "flags"]);
-        for (name, dtype) in [("i64", "I64"), ("u32", "U32"), ("flags", "BOOL")] {
+        assert_same(&tensors, &golden("views.expected.safetensors"), &["i64", "u32", "flags", "c64"]);
+        for (name, dtype) in [("i64", "I64"), ("u32", "U32"), ("flags", "BOOL"), ("c64", "C64")] {
             let error = tensors.read(name, shape(&tensors, name)).expect_err("no floats").to_string();
             assert!(error.contains(name) && error.contains(dtype), "{error}");
         }
@@ -164,6 +164,9 @@ fn other_files_are_told_apart() {
     let expanded =
         Tensors::open(&golden("expanded.bin")).expect_err("a thousand times one number").to_string();
     assert!(expanded.contains("`a`") && expanded.contains("overlap"), "{expanded}");
+
+    let negated = Tensors::open(&golden("negated.bin")).expect_err("its data has the wrong sign").to_string();
+    assert!(negated.contains("`neg`"), "{negated}");
 
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = folder.path().join("x.bin");

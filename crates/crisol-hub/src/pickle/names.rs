@@ -45,6 +45,7 @@ fn storage_type(name: &str) -> Option<Dtype> {
         "Char" => Dtype::I8,
         "Byte" => Dtype::U8,
         "Bool" => Dtype::BOOL,
+        "ComplexFloat" => Dtype::C64,
         _ => return None,
     })
 }
@@ -67,6 +68,7 @@ fn element_type(name: &str) -> Option<Dtype> {
         "uint16" => Dtype::U16,
         "uint8" => Dtype::U8,
         "bool" => Dtype::BOOL,
+        "complex64" => Dtype::C64,
         _ => return None,
     })
 }
