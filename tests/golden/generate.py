@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 import transformers
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from transformers import (
     DeepseekV3Config,
     DeepseekV3ForCausalLM,
@@ -122,6 +122,9 @@ MODELS = {
             "mscale_all_dim": 0.6,
         },
     ),
+    "deepseek-v3-fp8": deepseek(
+        num_hidden_layers=1, first_k_dense_replace=0, n_routed_experts=4, n_group=2, topk_group=1, num_experts_per_tok=2
+    ),
     "deepseek-v3-plain": deepseek(
         q_lora_rank=None,
         rope_interleave=False,
@@ -158,6 +161,36 @@ def randomise(model, dtype):
         for name, b in model.named_buffers():
             if name.endswith("e_score_correction_bias"):
                 b.uniform_(-0.2, 0.2)
+
+
+def spread(scale, shape, block):
+    """A block's scale for each of its numbers."""
+    rows, cols = shape
+    return scale.repeat_interleave(block[0], 0)[:rows].repeat_interleave(block[1], 1)[:, :cols]
+
+
+def as_fp8(model, folder, block):
+    """Stores the layers' matrices as DeepSeek-V3's are, FP8 with a scale for each block, and gives the model the stored values.
+    A tensor of a layer behind the last one stands for those that predict a second token."""
+    path = folder / "model.safetensors"
+    stored = load_file(path)
+    widened = dict(stored)
+    for name, w in widened.items():
+        if not name.startswith("model.layers.") or w.dim() != 2 or name.endswith("mlp.gate.weight"):
+            continue
+        scale = torch.stack(
+            [torch.stack([b.abs().amax() for b in rows.split(block[1], 1)]) for rows in w.split(block[0])]
+        ) / torch.finfo(torch.float8_e4m3fn).max
+        stored[name] = (w / spread(scale, w.shape, block)).to(torch.float8_e4m3fn)
+        stored[name + "_scale_inv"] = scale
+        widened[name] = stored[name].float() * spread(scale, w.shape, block)
+    save_file(widened, path, metadata={"format": "pt"})
+    model.load_state_dict(type(model).from_pretrained(folder).state_dict())
+    stored[f"model.layers.{model.config.num_hidden_layers}.eh_proj.weight"] = torch.zeros(2, 3)
+    save_file(stored, path, metadata={"format": "pt"})
+    config = json.loads((folder / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": "fp8", "fmt": "e4m3", "weight_block_size": list(block)}
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
 
 
 def forward(model, documents):
@@ -223,6 +256,8 @@ def write(model_name):
     randomise(model, dtype)
     copy.deepcopy(model).to(dtype).save_pretrained(folder, max_shard_size=shard_size)
     (folder / "generation_config.json").unlink(missing_ok=True)
+    if model_name.endswith("fp8"):
+        as_fp8(model, folder, (8, 6))
 
     documents = [torch.randint(VOCAB, (length,)).tolist() for length in (13, 7, 21)]
     golden = {"torch": torch.__version__, "transformers": transformers.__version__, "documents": documents}

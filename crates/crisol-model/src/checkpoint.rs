@@ -9,7 +9,7 @@ use crisol_hub::{HubError, Tensor, Tensors, write_folder_atomically, write_tenso
 use crisol_text::TextSetup;
 
 use crate::model::specs;
-use crate::{Config, Head, Model, ModelError};
+use crate::{Architecture, Config, Head, Model, ModelError};
 
 /// A model with its weights, tokenizer and chat template.
 #[derive(Debug)]
@@ -45,18 +45,44 @@ impl Checkpoint {
 /// Loads shape and weights of a checkpoint folder, without its tokenizer.
 pub fn load_model(folder: &Path, device: &Device) -> Result<(Model, Params), ModelError> {
     let config = Config::load(folder)?;
-    let tensors = Tensors::open_folder(folder)?;
+    let mut tensors = Tensors::open_folder(folder)?;
+    if let Some(block) = Config::fp8_block(folder)? {
+        tensors = tensors.with_block_size(block);
+    }
     // Before any memory is taken: a config.json with absurd sizes does not match the weights.
     let specs = specs(&config);
     let tied = config.head == Head::Language { tied: true };
-    // Some checkpoints store the tied head again; older ones store what can be computed.
-    let ignored = |name: &str| (tied && name == "lm_head.weight") || name.ends_with("rotary_emb.inv_freq");
+    // Some checkpoints store the tied head again; older ones store what can be computed; DeepSeek-V3's hold a layer behind the last
+    // one that predicts a second token and is no part of the model.
+    let ignored = |name: &str| {
+        (tied && name == "lm_head.weight")
+            || name.ends_with("rotary_emb.inv_freq")
+            || predicts_second_token(&config, name)
+    };
     tensors.expect(specs.iter().map(|spec| (spec.name.as_str(), spec.shape.as_slice())), ignored)?;
     let (model, mut params) = Model::zeros(config, device)?;
     for (id, spec) in params.ids().zip(&specs) {
         params.write(id, &tensors.read(&spec.name, &spec.shape)?);
     }
     Ok((model, params))
+}
+
+/// Whether a tensor belongs to a layer for multi-token prediction, behind those of the model.
+fn predicts_second_token(config: &Config, name: &str) -> bool {
+    let layer = name.strip_prefix("model.layers.").and_then(|rest| rest.split('.').next());
+    let behind = layer
+        .and_then(|layer| layer.parse().ok())
+        .is_some_and(|layer: usize| layer >= config.num_hidden_layers);
+    config.architecture == Architecture::DeepseekV3 && behind
+}
+
+/// What loading a checkpoint folder leaves out, for people to know.
+pub fn left_out(folder: &Path) -> Result<Vec<String>, ModelError> {
+    let config = Config::load(folder)?;
+    let tensors = Tensors::open_folder(folder)?;
+    let count = tensors.names().filter(|name| predicts_second_token(&config, name)).count();
+    let note = format!("the layers that predict a second token are left out (tensors: {count})");
+    Ok(if count > 0 { vec![note] } else { Vec::new() })
 }
 
 /// Writes a checkpoint folder as a whole or not at all: what transformers needs, and what `extra(folder)`

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::num::NonZeroUsize;
 use std::path::Path;
 
 use crisol_engine::RopeStyle;
@@ -209,6 +210,23 @@ impl Config {
         let file = folder.join("config.json");
         let text = fs::read_to_string(&file).map_err(|e| HubError::io("read", &file, e))?;
         Config::parse(&text).map_err(|cause| ModelError::ConfigFile { file, cause })
+    }
+
+    /// Rows and columns of the blocks that share a scale in a folder's FP8 weights, where its `config.json` says so.
+    pub(crate) fn fp8_block(folder: &Path) -> Result<Option<[NonZeroUsize; 2]>, ModelError> {
+        let file = folder.join("config.json");
+        let text = fs::read_to_string(&file).map_err(|e| HubError::io("read", &file, e))?;
+        let json: Value = serde_json::from_str(&text).unwrap_or_default();
+        let block = &json["quantization_config"]["weight_block_size"];
+        if block.is_null() {
+            return Ok(None);
+        }
+        let size = |index: usize| block[index].as_u64().and_then(|size| NonZeroUsize::new(size as usize));
+        if let (Some(rows), Some(cols)) = (size(0), size(1)) {
+            return Ok(Some([rows, cols]));
+        }
+        let cause = format!("weight_block_size is {block}, not two positive numbers");
+        Err(ModelError::ConfigFile { file, cause })
     }
 
     /// Checks the shape; [`crate::Model`] is made from valid ones only.
@@ -455,8 +473,13 @@ impl Raw {
         if let Some(dropout) = self.attention_dropout.filter(|&dropout| dropout != 0.0) {
             return Err(format!("attention_dropout is {dropout}; only 0 is supported"));
         }
-        if self.quantization_config.is_some() {
-            return Err("it has a quantization_config; quantised checkpoints are not supported".into());
+        if let Some(quantisation) = &self.quantization_config {
+            let method = quantisation.get("quant_method").unwrap_or(&Value::Null);
+            if method != "fp8" {
+                return Err(format!(
+                    "its quantization_config has quant_method {method}; only \"fp8\" (DeepSeek-V3's) is supported"
+                ));
+            }
         }
         if architecture == Architecture::Qwen3 && self.use_sliding_window == Some(true) {
             return Err("use_sliding_window is true; windows over attention are not supported".into());
@@ -609,6 +632,7 @@ mod tests {
             ),
             (json!({ "attention_dropout": 0.1 }), "attention_dropout"),
             (json!({ "quantization_config": { "bits": 4 } }), "quantization_config"),
+            (json!({ "quantization_config": { "quant_method": "gptq" } }), "gptq"),
             (json!({ "architectures": ["LlamaForSequenceClassification"] }), "2 labels"),
             (json!({ "architectures": ["Olmo2ForCausalLM"], "mlp_bias": true }), "mlp_bias"),
         ] {

@@ -23,7 +23,7 @@ mod sample;
 mod score;
 
 pub use block::Context;
-pub use checkpoint::{Checkpoint, load_model, save_checkpoint};
+pub use checkpoint::{Checkpoint, left_out, load_model, save_checkpoint};
 pub use config::{Architecture, Config, Head, Specifics};
 pub use deepseek_v3::Shape as DeepseekV3Shape;
 pub use error::ModelError;

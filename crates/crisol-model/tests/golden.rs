@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use crisol_engine::{Device, Grads, OptimizerConfig, Params, Rule, Tape, Workspace};
 use crisol_hub::Tensors;
-use crisol_model::{Context, Model, ModelError, SamplingOptions, generate, load_model, scalars};
+use crisol_model::{Context, Model, ModelError, SamplingOptions, generate, left_out, load_model, scalars};
 use serde::Deserialize;
 
 #[derive(Deserialize)]
@@ -196,7 +196,15 @@ fn qwen3_equals_transformers() -> Result<(), ModelError> {
 
 #[test]
 fn deepseek_v3_equals_transformers() -> Result<(), ModelError> {
-    ["deepseek-v3", "deepseek-v3-plain"].into_iter().try_for_each(compare)
+    ["deepseek-v3", "deepseek-v3-plain", "deepseek-v3-fp8"].into_iter().try_for_each(compare)
+}
+
+#[test]
+fn what_is_left_out_is_said() -> Result<(), ModelError> {
+    assert_eq!(left_out(&folder("deepseek-v3"))?, [""; 0]);
+    let notes = left_out(&folder("deepseek-v3-fp8"))?;
+    assert!(notes.len() == 1 && notes[0].ends_with("are left out (tensors: 1)"), "{notes:?}");
+    Ok(())
 }
 
 #[test]

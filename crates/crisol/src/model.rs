@@ -3,9 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use crisol_engine::{Device, Params};
-use crisol_model::{Checkpoint, Model, load_model};
+use crisol_model::{Checkpoint, Model, left_out, load_model};
 use crisol_text::TextSetup;
 
+use crate::console::say;
 use crate::error::CliError;
 
 /// A model whose tokenizer may be missing: token ids are enough to run it.
@@ -17,19 +18,27 @@ pub(crate) struct Loaded {
 
 /// Loads a checkpoint folder with its tokenizer.
 pub(crate) fn load(folder: &Path, device: &Device) -> Result<Checkpoint, CliError> {
-    check_folder(folder)?;
+    say_what_is_left_out(&check_folder(folder)?)?;
     Ok(Checkpoint::load(folder, device)?)
 }
 
 /// Loads a checkpoint folder, with its tokenizer where it has one.
 pub(crate) fn load_for_ids(folder: &Path, device: &Device) -> Result<Loaded, CliError> {
     let whole = check_folder(folder)?;
+    say_what_is_left_out(&whole)?;
     if whole.join("tokenizer.json").exists() {
         let Checkpoint { model, params, text } = Checkpoint::load(folder, device)?;
         return Ok(Loaded { model, params, text: Some(text) });
     }
     let (model, params) = load_model(&whole, device)?;
     Ok(Loaded { model, params, text: None })
+}
+
+fn say_what_is_left_out(folder: &Path) -> Result<(), CliError> {
+    for note in left_out(folder)? {
+        say(format_args!("{}: {note}", folder.display()));
+    }
+    Ok(())
 }
 
 /// Where the checkpoint's files are, after making sure that it is a checkpoint.

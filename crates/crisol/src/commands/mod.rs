@@ -25,7 +25,8 @@ Examples:
   crisol sft MODEL_DIR --data chats.jsonl --out runs/tuned
   crisol data inspect chats.jsonl --model MODEL_DIR
 
-A MODEL_DIR is a checkpoint folder of Crisol or Hugging Face (Llama, OLMo-2 or Qwen3; config.json + safetensors).";
+A MODEL_DIR is a checkpoint folder of Crisol or Hugging Face (Llama, OLMo-2, Qwen3 or DeepSeek-V3: config.json with \
+safetensors or pytorch_model.bin).";
 
 /// Trains a language model through every phase and shows what each phase did.
 #[derive(Debug, Parser)]
