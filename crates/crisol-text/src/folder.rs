@@ -1,4 +1,4 @@
-//! The text side of a model's folder: `tokenizer.json`, `tokenizer_config.json` (chat template, named tokens),
+//! The text side of a model's folder: `tokenizer.json` (or sentencepiece's `tokenizer.model`), `tokenizer_config.json` (chat template, named tokens),
 //! `special_tokens_map.json` and the stop tokens of `generation_config.json`, as transformers reads and writes them.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -8,9 +8,14 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
+use crate::sentencepiece::{Piece, PieceKind, Vocabulary};
 use crate::{ChatTemplate, END_OF_TEXT, TextError, Tokenizer};
 
 const TOKENIZER: &str = "tokenizer.json";
+/// Read where there is no `tokenizer.json`.
+const SENTENCEPIECE: &str = "tokenizer.model";
+/// Tokens beside those of the `tokenizer.model`, as older versions of transformers saved them.
+const ADDED_TOKENS: &str = "added_tokens.json";
 const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 const SPECIAL_TOKENS: &str = "special_tokens_map.json";
 const GENERATION_CONFIG: &str = "generation_config.json";
@@ -63,18 +68,24 @@ impl TextSetup {
         })
     }
 
-    /// Reads a model's folder. Only `tokenizer.json` must be there, and an end-of-text token in one of the others.
+    /// Reads a model's folder. Only `tokenizer.json` or `tokenizer.model` must be there, and an end-of-text token in one of
+    /// the others.
     pub fn load(dir: impl AsRef<Path>) -> Result<Self, TextError> {
         let dir = dir.as_ref();
-        let tokenizer = Tokenizer::from_file(dir.join(TOKENIZER))?;
-        let tokenizer_config = read_object(&dir.join(TOKENIZER_CONFIG))?;
+        let mut tokenizer_config = read_object(&dir.join(TOKENIZER_CONFIG))?;
+        let special_tokens = read_object(&dir.join(SPECIAL_TOKENS))?;
+        let tokenizer = match read_bytes(&dir.join(SENTENCEPIECE))? {
+            Some(bytes) if !dir.join(TOKENIZER).exists() => {
+                sentencepiece(dir, &bytes, &mut tokenizer_config, &special_tokens)?
+            }
+            _ => Tokenizer::from_file(dir.join(TOKENIZER))?,
+        };
         let generation_config = read_object(&dir.join(GENERATION_CONFIG))?;
         let model_config = read_object(&dir.join(MODEL_CONFIG))?;
-        let named = named_tokens(&tokenizer_config, &read_object(&dir.join(SPECIAL_TOKENS))?);
 
         let ids = |config: &Map<String, Value>, file: &str| eos_ids(config, &dir.join(file), &tokenizer);
         let generation_stops = ids(&generation_config, GENERATION_CONFIG)?;
-        let eos = match named.get("eos_token") {
+        let eos = match named_tokens(&tokenizer_config, &special_tokens).get("eos_token") {
             Some(token) => tokenizer.token_id(token).ok_or_else(|| {
                 folder_error(
                     &dir.join(TOKENIZER_CONFIG),
@@ -96,10 +107,32 @@ impl TextSetup {
             Some(source) => Some((TEMPLATE, source)),
             None => default_template(&tokenizer_config).map(|source| (TOKENIZER_CONFIG, source)),
         };
+        let template = template.map(|(file, source)| (dir.join(file).display().to_string(), source));
+        Self::assemble(Parts {
+            tokenizer,
+            tokenizer_config,
+            generation_config,
+            special_tokens,
+            template,
+            eos,
+            generation_stops,
+        })
+    }
+
+    /// Compiles the template and gathers the stop tokens.
+    pub(crate) fn assemble(parts: Parts) -> Result<Self, TextError> {
+        let Parts {
+            tokenizer,
+            tokenizer_config,
+            generation_config,
+            special_tokens,
+            template,
+            eos,
+            generation_stops,
+        } = parts;
+        let named = named_tokens(&tokenizer_config, &special_tokens);
         let template = template
-            .map(|(file, source)| {
-                ChatTemplate::new(&source, named).map_err(|e| e.at(&dir.join(file).display().to_string()))
-            })
+            .map(|(place, source)| ChatTemplate::new(&source, named).map_err(|e| e.at(&place)))
             .transpose()?;
         // A template that never ends a turn is an error when a conversation is trained, not when a model is loaded.
         let end_of_turn = template.as_ref().and_then(|template| template.end_of_turn(&tokenizer).ok());
@@ -112,6 +145,13 @@ impl TextSetup {
             tokenizer_config,
             generation_config,
         })
+    }
+
+    /// The tokens of plain text as the model was pre-trained to read it: with the beginning-of-text token, or whatever else
+    /// its tokenizer puts around a text ([`Tokenizer::encode_plain`]). For text that no chat template wrote: a template
+    /// writes its `bos_token` itself, and a second one would be a sequence that no model has met.
+    pub fn encode_plain(&self, text: &str) -> Result<Vec<u32>, TextError> {
+        self.tokenizer.encode_plain(text)
     }
 
     /// Writes the files into a folder that exists, so that transformers' `AutoTokenizer` loads it and its `generate`
@@ -145,6 +185,115 @@ impl TextSetup {
         write_object(&dir.join(SPECIAL_TOKENS), &special)?;
         write_object(&dir.join(GENERATION_CONFIG), &generation)
     }
+}
+
+/// What a [`TextSetup`] is made of.
+pub(crate) struct Parts {
+    pub(crate) tokenizer: Tokenizer,
+    pub(crate) tokenizer_config: Map<String, Value>,
+    pub(crate) generation_config: Map<String, Value>,
+    pub(crate) special_tokens: Map<String, Value>,
+    /// The chat template, with the file that it comes from.
+    pub(crate) template: Option<(String, String)>,
+    pub(crate) eos: u32,
+    pub(crate) generation_stops: Vec<u32>,
+}
+
+/// The tokenizer of a folder with a `tokenizer.model`, set up as `tokenizer_config.json` says. What the configuration
+/// leaves out (the named tokens) is written into it, because it is all that is saved beside a `tokenizer.json`.
+fn sentencepiece(
+    dir: &Path,
+    bytes: &[u8],
+    config: &mut Map<String, Value>,
+    special_tokens: &Map<String, Value>,
+) -> Result<Tokenizer, TextError> {
+    let path = dir.join(SENTENCEPIECE);
+    let file = path.display().to_string();
+    let mut vocabulary = Vocabulary::parse(bytes, &file)?;
+    add_tokens(dir, &mut vocabulary, config, special_tokens)?;
+    let flag = |name: &str| config.get(name).and_then(Value::as_bool);
+    vocabulary.prefix_first_only = flag("legacy") == Some(false);
+    vocabulary.dummy_prefix = flag("add_prefix_space").unwrap_or(vocabulary.dummy_prefix);
+    vocabulary.add_bos = flag("add_bos_token").unwrap_or(vocabulary.add_bos);
+    vocabulary.add_eos = flag("add_eos_token").unwrap_or(vocabulary.add_eos);
+    let named = named_tokens(config, special_tokens);
+    for (name, id) in [
+        ("bos_token", &mut vocabulary.bos),
+        ("eos_token", &mut vocabulary.eos),
+        ("unk_token", &mut vocabulary.unk),
+    ] {
+        if let Some(token) = named.get(name) {
+            // What the vocabulary lacks is told where it is needed.
+            let found = vocabulary.pieces.iter().position(|piece| piece.text == *token);
+            *id = found.and_then(|found| u32::try_from(found).ok());
+        } else if let Some(piece) = id.and_then(|id| vocabulary.pieces.get(id as usize)) {
+            config.insert(name.to_owned(), json!(piece.text));
+        }
+    }
+    // transformers' LlamaTokenizer makes the tokenizer anew from the vocabulary, in its own way; what is saved is to be
+    // loaded as it is.
+    config.insert("tokenizer_class".to_owned(), json!("PreTrainedTokenizerFast"));
+    vocabulary.tokenizer(&file)
+}
+
+/// Adds the tokens that the folder has beside those of its `tokenizer.model`.
+fn add_tokens(
+    dir: &Path,
+    vocabulary: &mut Vocabulary,
+    config: &Map<String, Value>,
+    special_tokens: &Map<String, Value>,
+) -> Result<(), TextError> {
+    let named = named_tokens(config, special_tokens);
+    // By id: the text, whether it is special, and the file that says so.
+    let mut tokens: BTreeMap<usize, (String, bool, &str)> = BTreeMap::new();
+    for (text, id) in read_object(&dir.join(ADDED_TOKENS))? {
+        let id = id.as_u64().and_then(|id| usize::try_from(id).ok());
+        let special = named.values().any(|token| *token == text);
+        let id = id.ok_or_else(|| {
+            let cause = format!("the id of {text:?} is not a number");
+            folder_error(&dir.join(ADDED_TOKENS), cause, "correct it, or get the file again")
+        })?;
+        tokens.insert(id, (text, special, ADDED_TOKENS));
+    }
+    for (id, token) in config.get("added_tokens_decoder").and_then(Value::as_object).into_iter().flatten() {
+        let trims = ["lstrip", "rstrip", "single_word"].iter().any(|key| token[*key] == true);
+        let special = token["special"] == true;
+        match (id.parse(), token_text(token)) {
+            (Ok(id), Some(text)) if !trims || id < vocabulary.pieces.len() => {
+                tokens.insert(id, (text.to_owned(), special, TOKENIZER_CONFIG));
+            }
+            _ => {
+                return Err(folder_error(
+                    &dir.join(TOKENIZER_CONFIG),
+                    format!(
+                        "its added token {id} has no content, or takes neighbouring spaces (lstrip, rstrip)"
+                    ),
+                    "put the model's tokenizer.json beside it, or convert it with transformers",
+                ));
+            }
+        }
+    }
+    for (id, (text, special, file)) in tokens {
+        let next = vocabulary.pieces.len();
+        let kind = if special { PieceKind::Control } else { PieceKind::UserDefined };
+        match vocabulary.pieces.get_mut(id) {
+            Some(piece) if piece.text == text => {
+                if piece.kind != PieceKind::Unknown {
+                    piece.kind = kind;
+                }
+            }
+            None if id == next => vocabulary.pieces.push(Piece { text, score: 0.0, kind }),
+            found => {
+                let has = found.map_or("nothing".to_owned(), |piece| format!("{:?}", piece.text));
+                return Err(folder_error(
+                    &dir.join(file),
+                    format!("its token {id} is {text:?}, where the {next} tokens before have {has}"),
+                    "put the model's tokenizer.json beside it, or convert it with transformers",
+                ));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// The named tokens as templates see them, by name.
@@ -195,6 +344,15 @@ fn eos_ids(config: &Map<String, Value>, path: &Path, tokenizer: &Tokenizer) -> R
 fn read(path: &Path) -> Result<Option<String>, TextError> {
     match fs::read_to_string(path) {
         Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(TextError::Read { path: path.to_owned(), source }),
+    }
+}
+
+/// A file's bytes, or nothing where there is no such file.
+fn read_bytes(path: &Path) -> Result<Option<Vec<u8>>, TextError> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(bytes)),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(source) => Err(TextError::Read { path: path.to_owned(), source }),
     }

@@ -1,7 +1,8 @@
 //! Text in, token ids with a loss mask out: everything between a file of the user's and the tensors that
 //! the model trains on.
 //!
-//! - [`Tokenizer`]: byte-level BPE, trained here or read from a `tokenizer.json`;
+//! - [`Tokenizer`]: byte-level BPE, trained here or read from a `tokenizer.json`, a sentencepiece `tokenizer.model` or the
+//!   [`GgufVocab`] of a GGUF file;
 //! - [`ChatTemplate`]: a Jinja template that turns messages into text and says which tokens are trained;
 //! - [`Record`]: one line of a JSONL file, in the shapes that the field uses;
 //! - [`TextSetup`]: the tokenizer, template and stop tokens of one model folder, which turns records into
@@ -12,15 +13,19 @@
 mod error;
 mod examples;
 mod folder;
+mod gguf_vocab;
 pub mod inspect;
 mod packing;
+mod protobuf;
 mod records;
+mod sentencepiece;
 mod template;
 mod tokenizer;
 
 pub use error::TextError;
 pub use examples::{Example, PreferenceExample, ProblemExample, encode_records};
 pub use folder::TextSetup;
+pub use gguf_vocab::GgufVocab;
 pub use packing::{Packed, pack};
 pub use records::{Body, Record, Turns, parse_jsonl, parse_jsonl_lines, read_jsonl, read_jsonl_lines};
 pub use template::{ChatTemplate, Message};

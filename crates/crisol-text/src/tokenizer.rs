@@ -21,6 +21,7 @@ use tokenizers::pre_tokenizers::sequence::Sequence;
 use tokenizers::{AddedToken, Encoding};
 
 use crate::TextError;
+use crate::sentencepiece::Vocabulary;
 
 /// A token that is one token wherever it stands in a text, whatever the merges say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -118,6 +119,17 @@ impl Tokenizer {
         Self::parse(bytes, "tokenizer.json")
     }
 
+    /// Reads a sentencepiece `tokenizer.model` of BPE or Unigram type (Llama 1 and 2, `TinyLlama`, …), with the text before
+    /// which a space is put as sentencepiece does. `file` names it in errors.
+    pub fn from_sentencepiece(bytes: &[u8], file: &str) -> Result<Self, TextError> {
+        Vocabulary::parse(bytes, file)?.tokenizer(file)
+    }
+
+    /// A tokenizer from the contents of a `tokenizer.json`, made from the file that errors name.
+    pub(crate) fn from_value(json: &serde_json::Value, file: &str) -> Result<Self, TextError> {
+        Self::parse(json.to_string().as_bytes(), file)
+    }
+
     fn parse(bytes: &[u8], file: &str) -> Result<Self, TextError> {
         let unusable = |cause: String| TextError::Folder {
             file: file.to_owned(),
@@ -165,6 +177,22 @@ impl Tokenizer {
         self.whole(text, &encoding)
     }
 
+    /// The token ids of `text` with what the tokenizer puts around a plain text: the beginning-of-text token of Llama,
+    /// nothing with GPT-2 or Qwen. The ids of transformers' `tokenizer(text)`.
+    pub fn encode_plain(&self, text: &str) -> Result<Vec<u32>, TextError> {
+        let encoding = guarded(|| self.inner.encode_fast(text, true)).map_err(TextError::Encode)?;
+        let content = encoding.get_ids().iter().zip(encoding.get_special_tokens_mask());
+        self.check_whole(text, content.filter_map(|(&id, &added)| (added == 0).then_some(id)))?;
+        Ok(encoding.get_ids().to_vec())
+    }
+
+    /// The token that [`Self::encode_plain`] puts before a text, if it does.
+    pub fn plain_bos(&self) -> Option<u32> {
+        let encoding = guarded(|| self.inner.encode_fast("a", true)).ok()?;
+        let first = *encoding.get_ids().first()?;
+        encoding.get_special_tokens_mask().first().filter(|&&added| added == 1).map(|_| first)
+    }
+
     /// The token ids of many texts, in order, encoded in parallel.
     pub fn encode_batch(&self, texts: &[&str]) -> Result<Vec<Vec<u32>>, TextError> {
         // An `Encoding` is some 30 times as large as its ids, so that only a few texts' are held at a time.
@@ -184,16 +212,22 @@ impl Tokenizer {
     /// on very long runs of white space and silently drop what follows.
     fn whole(&self, text: &str, encoding: &Encoding) -> Result<Vec<u32>, TextError> {
         let ids = encoding.get_ids().to_vec();
+        self.check_whole(text, ids.iter().copied())?;
+        Ok(ids)
+    }
+
+    fn check_whole(&self, text: &str, ids: impl Iterator<Item = u32>) -> Result<(), TextError> {
         if let Some(bytes) = &self.bytes {
-            let held: usize = ids.iter().map(|&id| bytes[id as usize] as usize).sum();
+            let held: usize = ids.map(|id| bytes[id as usize] as usize).sum();
             if held != text.len() {
                 return Err(TextError::Encode(format!(
-                    "its tokens hold {held} of its {} bytes; break up very long runs of spaces or line breaks",
+                    "its tokens hold {held} of its {} bytes; break up very long runs of spaces or line breaks, and remove \
+                     characters that the vocabulary has no bytes for",
                     text.len()
                 )));
             }
         }
-        Ok(ids)
+        Ok(())
     }
 
     /// The token ids of `text` with the bytes that each stands for. Tokens that share a character (its bytes spread
@@ -271,7 +305,7 @@ impl Tokenizer {
 }
 
 /// The tokenizers crate panics on some files that it could refuse (an empty pattern to replace, pieces of length 0).
-fn guarded<T>(call: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, String> {
+pub(crate) fn guarded<T>(call: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, String> {
     // What a call leaves behind is at most a cache entry that it did not write.
     match catch_unwind(AssertUnwindSafe(call)) {
         Ok(result) => result.map_err(|e| e.to_string()),

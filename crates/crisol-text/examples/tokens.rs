@@ -1,0 +1,61 @@
+//! Prints the token ids that this crate gives for lines of text, for `tests/golden/tokenizers_check.py`.
+//!
+//! `tokens KIND PATH encode|plain|decode`, with one JSON string (to encode) or list of ids (to decode) on each line of
+//! standard input, and a JSON answer on each line of standard output: ids, text, or an object with the `error`. KIND says
+//! what PATH is: `folder` (a model's), `json` (a tokenizer.json), `model` (sentencepiece's) or `gguf` (a
+//! [`GgufVocab`] as JSON).
+
+use std::io::{BufRead, Write};
+
+use crisol_text::{GgufVocab, TextSetup, Tokenizer};
+use serde_json::{Value, json};
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [kind, path, what] = arguments.as_slice() else {
+        return Err("usage: tokens folder|json|model|gguf PATH encode|plain|decode".into());
+    };
+    let tokenizer = match kind.as_str() {
+        "folder" => TextSetup::load(path)?.tokenizer,
+        "json" => Tokenizer::from_file(path)?,
+        "model" => Tokenizer::from_sentencepiece(&std::fs::read(path)?, path)?,
+        "gguf" => {
+            TextSetup::from_gguf(&gguf(&serde_json::from_slice(&std::fs::read(path)?)?)?, path)?.tokenizer
+        }
+        other => return Err(format!("{other}: not folder, json, model or gguf").into()),
+    };
+    let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+    for line in std::io::stdin().lock().lines() {
+        let line = line?;
+        let answer = if what == "decode" {
+            json!(tokenizer.decode(&serde_json::from_str::<Vec<u32>>(&line)?, false))
+        } else {
+            let text: String = serde_json::from_str(&line)?;
+            let ids = if what == "plain" { tokenizer.encode_plain(&text) } else { tokenizer.encode(&text) };
+            ids.map_or_else(|error| json!({"error": error.to_string()}), |ids| json!(ids))
+        };
+        writeln!(out, "{answer}")?;
+    }
+    Ok(())
+}
+
+/// The vocabulary under the field names of [`GgufVocab`].
+fn gguf(json: &Value) -> Result<GgufVocab, serde_json::Error> {
+    let field = |name: &str| json[name].clone();
+    Ok(GgufVocab {
+        model: serde_json::from_value(field("model"))?,
+        pre: serde_json::from_value(field("pre"))?,
+        tokens: serde_json::from_value(field("tokens"))?,
+        scores: serde_json::from_value(field("scores"))?,
+        token_types: serde_json::from_value(field("token_types"))?,
+        merges: serde_json::from_value(field("merges"))?,
+        bos: serde_json::from_value(field("bos"))?,
+        eos: serde_json::from_value(field("eos"))?,
+        unk: serde_json::from_value(field("unk"))?,
+        pad: serde_json::from_value(field("pad"))?,
+        add_bos: serde_json::from_value(field("add_bos"))?,
+        add_eos: serde_json::from_value(field("add_eos"))?,
+        add_space_prefix: serde_json::from_value(field("add_space_prefix"))?,
+        chat_template: serde_json::from_value(field("chat_template"))?,
+    })
+}

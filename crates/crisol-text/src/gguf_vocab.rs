@@ -1,0 +1,312 @@
+//! The vocabulary that a GGUF file carries (`tokenizer.ggml.*`) as a [`Tokenizer`] and a [`TextSetup`].
+//!
+//! A GGUF file holds tokens, merges or scores, and the *name* of how text is split before them
+//! (`tokenizer.ggml.pre`); what that name means is written in the `tokenizer.json` of the model that it is named after,
+//! and repeated here. A name that is not in the table is an error: with another splitting, a model reads other tokens
+//! than it was trained on, and nothing fails.
+//!
+//! Keys and defaults: <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md> and `llama-vocab.cpp` of llama.cpp.
+
+use std::collections::HashSet;
+
+use serde_json::{Map, Value, json};
+
+use crate::folder::Parts;
+use crate::sentencepiece::{ModelKind, Piece, PieceKind, Vocabulary, around};
+use crate::{TextError, TextSetup, Tokenizer};
+
+/// What a GGUF file says about text; each field is the metadata of that name below `tokenizer.ggml.`, unless it says
+/// otherwise.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct GgufVocab {
+    /// `gpt2` (byte-level BPE) or `llama` (sentencepiece BPE).
+    pub model: String,
+    /// How text is split before the merges; only for `gpt2`.
+    pub pre: Option<String>,
+    /// The tokens, by id.
+    pub tokens: Vec<String>,
+    /// Of each token, how early it is merged; only for `llama`.
+    pub scores: Vec<f32>,
+    /// `token_type`: what each token is for.
+    pub token_types: Vec<i32>,
+    /// Pairs to merge, the two parts with a space between them, first one first; only for `gpt2`.
+    pub merges: Vec<String>,
+    /// `bos_token_id`.
+    pub bos: Option<u32>,
+    /// `eos_token_id`.
+    pub eos: Option<u32>,
+    /// `unknown_token_id`.
+    pub unk: Option<u32>,
+    /// `padding_token_id`.
+    pub pad: Option<u32>,
+    /// `add_bos_token`.
+    pub add_bos: Option<bool>,
+    /// `add_eos_token`.
+    pub add_eos: Option<bool>,
+    /// Whether a space is put before a text; only for `llama` (byte-level models of llama.cpp do not read it).
+    pub add_space_prefix: Option<bool>,
+    /// `tokenizer.chat_template`.
+    pub chat_template: Option<String>,
+}
+
+/// What stands before the merges of byte-level BPE.
+struct Pre {
+    names: &'static [&'static str],
+    /// Unicode's canonical composition, before anything else.
+    nfc: bool,
+    split: Split,
+    /// A part that is a token is that token, whatever the merges say.
+    ignore_merges: bool,
+    /// Where the file does not say.
+    add_bos: bool,
+}
+
+enum Split {
+    /// As GPT-2.
+    Gpt2,
+    /// Each digit alone, then as GPT-2.
+    Digits,
+    /// By these patterns, one after the other.
+    Patterns(&'static [&'static str]),
+}
+
+/// As in the `tokenizer.json` of, in this order: gpt2; `SmolLM2` and `StarCoder` 2; Llama 3; DBRX and `OLMo` 2 (cl100k);
+/// Qwen 2 and 3; `DeepSeek` V3; `OLMo` 1 (GPT-NeoX).
+const PRES: [Pre; 7] = [
+    Pre {
+        names: &["gpt-2", "default"],
+        nfc: false,
+        split: Split::Gpt2,
+        ignore_merges: false,
+        add_bos: false,
+    },
+    Pre {
+        names: &["smollm", "starcoder", "refact"],
+        nfc: false,
+        split: Split::Digits,
+        ignore_merges: false,
+        add_bos: false,
+    },
+    Pre {
+        names: &["llama-bpe", "llama3", "llama-v3"],
+        nfc: false,
+        split: Split::Patterns(&[CL100K]),
+        ignore_merges: true,
+        add_bos: true,
+    },
+    Pre {
+        names: &["dbrx"],
+        nfc: false,
+        split: Split::Patterns(&[CL100K]),
+        ignore_merges: false,
+        add_bos: false,
+    },
+    Pre {
+        names: &["qwen2"],
+        nfc: true,
+        split: Split::Patterns(&[QWEN2]),
+        ignore_merges: false,
+        add_bos: false,
+    },
+    Pre {
+        names: &["deepseek-v3"],
+        nfc: false,
+        split: Split::Patterns(&DEEPSEEK_V3),
+        ignore_merges: false,
+        add_bos: false,
+    },
+    Pre { names: &["olmo"], nfc: true, split: Split::Gpt2, ignore_merges: false, add_bos: false },
+];
+
+const CL100K: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+const QWEN2: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+const DEEPSEEK_V3: [&str; 3] = [
+    r"\p{N}{1,3}",
+    "[\u{4e00}-\u{9fa5}\u{3040}-\u{309f}\u{30a0}-\u{30ff}]+",
+    r##"[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"##,
+];
+
+impl Tokenizer {
+    /// The tokenizer of a GGUF file, which errors name as `file`.
+    pub fn from_gguf(vocab: &GgufVocab, file: &str) -> Result<Self, TextError> {
+        let pieces = vocab.pieces(file)?;
+        match vocab.model.as_str() {
+            "llama" => vocab.sentencepiece(pieces).tokenizer(file),
+            "gpt2" => Self::from_value(&vocab.byte_level(&pieces, file)?, file),
+            other => Err(refused(
+                file,
+                &format!("its tokenizer.ggml.model is {other:?}, where gpt2 and llama are known"),
+            )),
+        }
+    }
+}
+
+impl TextSetup {
+    /// Everything about text in a GGUF file, which errors name as `file`.
+    pub fn from_gguf(vocab: &GgufVocab, file: &str) -> Result<Self, TextError> {
+        let tokenizer = Tokenizer::from_gguf(vocab, file)?;
+        let named = [
+            ("bos_token", vocab.bos),
+            ("eos_token", vocab.eos),
+            ("unk_token", vocab.unk),
+            ("pad_token", vocab.pad),
+        ];
+        let tokenizer_config: Map<String, Value> = named
+            .into_iter()
+            .filter_map(|(name, id)| Some((name.to_owned(), json!(vocab.tokens.get(id? as usize)?))))
+            .collect();
+        let Some(eos) = vocab.eos else {
+            return Err(broken(file, "it has no tokenizer.ggml.eos_token_id"));
+        };
+        TextSetup::assemble(Parts {
+            tokenizer,
+            tokenizer_config,
+            generation_config: Map::new(),
+            special_tokens: Map::new(),
+            template: vocab.chat_template.clone().map(|source| (file.to_owned(), source)),
+            eos,
+            generation_stops: vec![],
+        })
+    }
+}
+
+impl GgufVocab {
+    /// The tokens with what they are for, and checks of all that counts.
+    fn pieces(&self, file: &str) -> Result<Vec<Piece>, TextError> {
+        let tokens = self.tokens.len();
+        let sentencepiece = self.model == "llama";
+        let scores = if sentencepiece { self.scores.len() } else { tokens };
+        for (name, length) in [("token_type", self.token_types.len()), ("scores", scores)] {
+            if length != tokens {
+                return Err(broken(
+                    file,
+                    &format!("its tokenizer.ggml.{name} has {length} entries for {tokens} tokens"),
+                ));
+            }
+        }
+        for (name, id) in [("bos", self.bos), ("eos", self.eos), ("unknown", self.unk), ("padding", self.pad)]
+        {
+            if let Some(id) = id.filter(|&id| id as usize >= tokens) {
+                return Err(broken(
+                    file,
+                    &format!("its tokenizer.ggml.{name}_token_id is {id}, of {tokens} tokens"),
+                ));
+            }
+        }
+        let piece = |(id, (text, &kind)): (usize, (&String, &i32))| {
+            let kind = u64::try_from(kind).ok().and_then(PieceKind::from_number).ok_or_else(|| {
+                broken(file, &format!("its token {id} ({text:?}) has the unknown type {kind}"))
+            })?;
+            let score = if sentencepiece { self.scores[id] } else { 0.0 };
+            Ok(Piece { text: text.clone(), score, kind })
+        };
+        self.tokens.iter().zip(&self.token_types).enumerate().map(piece).collect()
+    }
+
+    fn sentencepiece(&self, pieces: Vec<Piece>) -> Vocabulary {
+        Vocabulary {
+            kind: ModelKind::Bpe,
+            byte_fallback: pieces.iter().any(|piece| piece.kind == PieceKind::Byte),
+            pieces,
+            unk: self.unk,
+            bos: self.bos,
+            eos: self.eos,
+            dummy_prefix: self.add_space_prefix.unwrap_or(true),
+            // Neither is written into these files: llama.cpp knows them for other kinds of models only.
+            remove_extra_whitespaces: false,
+            charsmap: vec![],
+            add_bos: self.add_bos.unwrap_or(true),
+            add_eos: self.add_eos.unwrap_or(false),
+            prefix_first_only: false,
+        }
+    }
+
+    /// The contents of the `tokenizer.json`.
+    fn byte_level(&self, pieces: &[Piece], file: &str) -> Result<Value, TextError> {
+        let pre = self.pre(file)?;
+        let mut seen = HashSet::with_capacity(pieces.len());
+        if let Some(piece) = pieces.iter().find(|piece| piece.text.is_empty() || !seen.insert(&piece.text)) {
+            return Err(broken(file, &format!("its tokens are not each another text: {:?}", piece.text)));
+        }
+        let vocab: Map<String, Value> =
+            pieces.iter().enumerate().map(|(id, piece)| (piece.text.clone(), json!(id))).collect();
+        let added: Vec<Value> = pieces
+            .iter()
+            .enumerate()
+            .filter_map(|(id, piece)| piece.kind.added_token(id, &piece.text))
+            .collect();
+        let pair = |(index, merge): (usize, &String)| {
+            let (left, right) = merge.split_once(' ').ok_or_else(|| {
+                broken(
+                    file,
+                    &format!("its merge {index} ({merge:?}) is not two parts with a space between them"),
+                )
+            })?;
+            Ok([left.to_owned(), right.to_owned()])
+        };
+        let merges: Vec<[String; 2]> =
+            self.merges.iter().enumerate().map(pair).collect::<Result<_, TextError>>()?;
+        let named =
+            |id: Option<u32>, on: bool| id.filter(|_| on).map(|id| (id, self.tokens[id as usize].as_str()));
+        let before = named(self.bos, self.add_bos.unwrap_or(pre.add_bos));
+        let after = named(self.eos, self.add_eos.unwrap_or(false));
+        Ok(json!({
+            "version": "1.0", "truncation": null, "padding": null, "added_tokens": added,
+            "normalizer": pre.nfc.then(|| json!({"type": "NFC"})),
+            "pre_tokenizer": pre.split.json(),
+            "post_processor": around(before, after),
+            "decoder": {"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true},
+            "model": {
+                "type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
+                "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false,
+                "ignore_merges": pre.ignore_merges, "vocab": vocab, "merges": merges,
+            },
+        }))
+    }
+
+    fn pre(&self, file: &str) -> Result<&'static Pre, TextError> {
+        let name = self.pre.as_deref().ok_or_else(|| {
+            refused(file, "it has no tokenizer.ggml.pre, so that nobody can tell how its text is split")
+        })?;
+        PRES.iter().find(|pre| pre.names.contains(&name)).ok_or_else(|| {
+            let known: Vec<&str> = PRES.iter().flat_map(|pre| pre.names).copied().collect();
+            refused(
+                file,
+                &format!("its tokenizer.ggml.pre is {name:?}, of which are known: {}", known.join(", ")),
+            )
+        })
+    }
+}
+
+impl Split {
+    fn json(&self) -> Value {
+        let byte_level = |use_regex: bool| json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": use_regex});
+        let steps = match self {
+            Self::Gpt2 => return byte_level(true),
+            Self::Digits => vec![json!({"type": "Digits", "individual_digits": true}), byte_level(true)],
+            Self::Patterns(patterns) => {
+                let split = |pattern: &&str| json!({"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": false});
+                patterns.iter().map(split).chain([byte_level(false)]).collect()
+            }
+        };
+        json!({"type": "Sequence", "pretokenizers": steps})
+    }
+}
+
+/// What this program does not know.
+fn refused(file: &str, cause: &str) -> TextError {
+    TextError::Folder {
+        file: file.to_owned(),
+        cause: cause.to_owned(),
+        remedy: "use the model's folder with its tokenizer.json instead".to_owned(),
+    }
+}
+
+/// What no GGUF file should say.
+fn broken(file: &str, cause: &str) -> TextError {
+    TextError::Folder {
+        file: file.to_owned(),
+        cause: cause.to_owned(),
+        remedy: "get the file again, or convert the model anew".to_owned(),
+    }
+}
