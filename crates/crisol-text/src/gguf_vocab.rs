@@ -12,7 +12,7 @@ use std::collections::HashSet;
 use serde_json::{Map, Value, json};
 
 use crate::folder::Parts;
-use crate::sentencepiece::{ModelKind, Piece, PieceKind, Vocabulary, around};
+use crate::sentencepiece::{Piece, PieceKind, Vocabulary, around};
 use crate::{TextError, TextSetup, Tokenizer};
 
 /// What a GGUF file says about text; each field is the metadata of that name below `tokenizer.ggml.`, unless it says
@@ -205,7 +205,6 @@ impl GgufVocab {
 
     fn sentencepiece(&self, pieces: Vec<Piece>) -> Vocabulary {
         Vocabulary {
-            kind: ModelKind::Bpe,
             byte_fallback: pieces.iter().any(|piece| piece.kind == PieceKind::Byte),
             pieces,
             unk: self.unk,

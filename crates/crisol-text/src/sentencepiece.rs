@@ -1,4 +1,4 @@
-//! Sentencepiece vocabularies (`tokenizer.model`: Llama 1 and 2, `TinyLlama`, Mistral 7B, …) as a [`Tokenizer`].
+//! Sentencepiece vocabularies of BPE type (`tokenizer.model`: Llama 1 and 2, `TinyLlama`, Mistral 7B, …) as a [`Tokenizer`].
 //!
 //! sentencepiece merges the two neighbours whose union is the piece with the highest score, and knows no list of merges.
 //! The tokenizers library does, so that the list is made from the scores: every way to cut a piece into two others, the
@@ -7,8 +7,10 @@
 //! 5 on a `tokenizer.model` orders by id instead, which splits runs of spaces differently than the models were trained
 //! (`"a  b"` as `▁a ▁▁ b`, not `▁a ▁ ▁b`); here sentencepiece is followed.
 //!
-//! What text is turned into before (`normalizer_spec`) is written as the normalizers of the tokenizers library. What
-//! has no exact counterpart there is refused by name.
+//! What text is turned into before (`normalizer_spec`) is written as the normalizers of the tokenizers library, which is
+//! exact for the models named above. Compiled rules (`nmt_nfkc`) are applied to one visible character at a time there,
+//! as in transformers, so that letters under several accents may come out otherwise than in sentencepiece. What has no
+//! counterpart is refused by name.
 //!
 //! Format: `sentencepiece_model.proto` of <https://github.com/google/sentencepiece>.
 
@@ -78,17 +80,10 @@ pub(crate) struct Piece {
     pub(crate) kind: PieceKind,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum ModelKind {
-    Bpe,
-    Unigram,
-}
-
 /// How pieces and text become a tokenizer.
 #[expect(clippy::struct_excessive_bools, reason = "the format has as many switches, each independent")]
 #[derive(Debug, Clone)]
 pub(crate) struct Vocabulary {
-    pub(crate) kind: ModelKind,
     pub(crate) pieces: Vec<Piece>,
     /// Characters outside the vocabulary become their bytes' pieces.
     pub(crate) byte_fallback: bool,
@@ -130,10 +125,6 @@ impl Vocabulary {
     /// The tokenizer, by way of the contents of its `tokenizer.json`.
     pub(crate) fn tokenizer(&self, file: &str) -> Result<Tokenizer, TextError> {
         let ids = self.ids(file)?;
-        let model = match self.kind {
-            ModelKind::Bpe => self.bpe(&ids, file)?,
-            ModelKind::Unigram => self.unigram(file)?,
-        };
         let added: Vec<Json> = self
             .pieces
             .iter()
@@ -151,7 +142,7 @@ impl Vocabulary {
             "pre_tokenizer": metaspace,
             "post_processor": around(named(self.bos, self.add_bos), named(self.eos, self.add_eos)),
             "decoder": self.decoder(),
-            "model": model,
+            "model": self.bpe(&ids, file)?,
         });
         Tokenizer::from_value(&json, file)
     }
@@ -231,14 +222,6 @@ impl Vocabulary {
         Ok(merges.into_iter().map(|(_, merge)| merge.parts).collect())
     }
 
-    fn unigram(&self, file: &str) -> Result<Json, TextError> {
-        let Some(unk) = self.unk else {
-            return Err(unusable(file, "a Unigram model without an unknown piece", UNSUPPORTED));
-        };
-        let vocab: Vec<Json> = self.pieces.iter().map(|piece| json!([piece.text, piece.score])).collect();
-        Ok(json!({"type": "Unigram", "unk_id": unk, "vocab": vocab, "byte_fallback": self.byte_fallback}))
-    }
-
     fn normalizer(&self, file: &str) -> Result<Option<Json>, TextError> {
         let mut steps = vec![];
         if !self.charsmap.is_empty() {
@@ -250,17 +233,20 @@ impl Vocabulary {
                 |cause| unusable(file, &format!("its precompiled_charsmap: {cause}"), "get the file again");
             steps.push(rules.map_err(broken)?);
         }
+        let replace = |pattern: &str, content: &str| json!({"type": "Replace", "pattern": {"Regex": pattern}, "content": content});
+        // \A and \z, because ^ and $ mean other things to the library's other regular expression engine.
         if self.remove_extra_whitespaces {
-            // \A and \z, because ^ means another thing to the library's other regular expression engine.
-            for (pattern, content) in [(r"\A +| +\z", ""), (" {2,}", " ")] {
-                steps.push(json!({"type": "Replace", "pattern": {"Regex": pattern}, "content": content}));
-            }
+            steps.extend([replace(r"\A +", ""), replace(" {2,}", " ")]);
         }
         if !self.prefix_first_only {
             if self.dummy_prefix {
                 steps.push(json!({"type": "Prepend", "prepend": SPACE}));
             }
             steps.push(json!({"type": "Replace", "pattern": {"String": " "}, "content": SPACE}));
+        }
+        if self.remove_extra_whitespaces {
+            // sentencepiece drops these when spaces are written already as `▁`, which a text may hold itself.
+            steps.push(replace(r"[ \x{2581}]+\z", ""));
         }
         Ok((!steps.is_empty()).then(|| json!({"type": "Sequence", "normalizers": steps})))
     }
@@ -316,7 +302,6 @@ impl Vocabulary {
     /// starts with `bos` (`add_bos_token`).
     fn empty() -> Self {
         Self {
-            kind: ModelKind::Unigram,
             pieces: vec![],
             byte_fallback: false,
             unk: Some(0),
@@ -332,6 +317,7 @@ impl Vocabulary {
     }
 
     fn read(&mut self, bytes: &[u8]) -> Result<(), Place> {
+        let mut trainer = false;
         for field in Fields::new(bytes) {
             let (number, value) = field.map_err(|e| (format!("byte {}", e.offset), e.cause))?;
             let Value::Bytes(message) = value else { continue };
@@ -344,11 +330,17 @@ impl Vocabulary {
                     let piece = read_piece(message);
                     self.pieces.push(piece.map_err(in_message(&format!("piece {}", self.pieces.len())))?);
                 }
-                2 => self.read_trainer(message).map_err(in_message("trainer_spec"))?,
+                2 => {
+                    self.read_trainer(message).map_err(in_message("trainer_spec"))?;
+                    trainer = true;
+                }
                 3 => self.read_normalizer(message).map_err(in_message("normalizer_spec"))?,
                 5 => read_denormalizer(message).map_err(in_message("denormalizer_spec"))?,
                 _ => {}
             }
+        }
+        if !trainer {
+            return Err(("trainer_spec".to_owned(), "there is none"));
         }
         if self.pieces.is_empty() {
             return Err(("pieces".to_owned(), "there are none"));
@@ -361,14 +353,15 @@ impl Vocabulary {
     }
 
     fn read_trainer(&mut self, message: &[u8]) -> Result<(), &'static str> {
+        // The format's default is a Unigram model.
+        let mut bpe = false;
         for field in Fields::new(message) {
             let (number, Value::Varint(value)) = field.map_err(|e| e.cause)? else { continue };
             // -1 for a piece that there is not: negative numbers are written in two's complement of 64 bits.
             let id = u32::try_from(value).ok();
             match (number, value) {
-                (3, 1) => self.kind = ModelKind::Unigram,
-                (3, 2) => self.kind = ModelKind::Bpe,
-                (3, _) => return Err("a model_type beside UNIGRAM and BPE, which is not supported"),
+                (3, 2) => bpe = true,
+                (3, _) => bpe = false,
                 (24, 1..) => return Err("treat_whitespace_as_suffix, which is not supported"),
                 (35, _) => self.byte_fallback = value != 0,
                 (40, _) => self.unk = id,
@@ -377,7 +370,9 @@ impl Vocabulary {
                 _ => {}
             }
         }
-        Ok(())
+        // The tokenizers library has Unigram models too, but adds up their scores in other numbers, and so chooses other
+        // pieces where two ways are equal.
+        if bpe { Ok(()) } else { Err("a model_type other than BPE, which is not supported") }
     }
 
     fn read_normalizer(&mut self, message: &[u8]) -> Result<(), &'static str> {

@@ -119,8 +119,7 @@ impl Tokenizer {
         Self::parse(bytes, "tokenizer.json")
     }
 
-    /// Reads a sentencepiece `tokenizer.model` of BPE or Unigram type (Llama 1 and 2, `TinyLlama`, …), with the text before
-    /// which a space is put as sentencepiece does. `file` names it in errors.
+    /// Reads a sentencepiece `tokenizer.model` of BPE type (Llama 1 and 2, `TinyLlama`, …). `file` names it in errors.
     pub fn from_sentencepiece(bytes: &[u8], file: &str) -> Result<Self, TextError> {
         Vocabulary::parse(bytes, file)?.tokenizer(file)
     }
@@ -279,7 +278,27 @@ impl Tokenizer {
 
     /// Decodes token by token, for showing a text while it is being generated.
     pub fn stream(&self, skip_special: bool) -> TokenStream<'_> {
-        TokenStream { tokenizer: self, skip_special, window: Vec::new(), shown: 0 }
+        TokenStream {
+            tokenizer: self,
+            skip_special,
+            window: Vec::new(),
+            shown: 0,
+            anchor: self.anchor(skip_special),
+        }
+    }
+
+    /// A token that can stand before others to decode them as in the middle of a text.
+    fn anchor(&self, skip_special: bool) -> Option<u32> {
+        let ids = self.encode("a").ok()?;
+        ids.last().copied().filter(|&id| self.stands_alone(id, skip_special))
+    }
+
+    /// Whether a token has a text of its own, whatever comes after it. A byte of byte fallback has not: the library
+    /// decodes a row of them at once, all of them to U+FFFD where one does not fit in.
+    fn stands_alone(&self, id: u32, skip_special: bool) -> bool {
+        let text = self.decode(&[id], skip_special);
+        let byte = self.token(id).is_some_and(|token| token.len() == 6 && token.starts_with("<0x"));
+        !text.is_empty() && incomplete_tail(&text) == 0 && !byte
     }
 
     /// The id of a token, as written in the vocabulary.
@@ -347,10 +366,13 @@ fn adds_prefix_space(pre_tokenizer: &PreTokenizerWrapper) -> bool {
 pub struct TokenStream<'a> {
     tokenizer: &'a Tokenizer,
     skip_special: bool,
-    /// The tokens since the last point at which the text was whole (and that one, for decoders that look back).
+    /// The tokens since the last point at which the text was whole, after the anchor (for decoders that look back).
     window: Vec<u32>,
     /// Bytes of the window's text that were given out.
     shown: usize,
+    /// The last token of those given out that stands alone, or one that was never there: what stands before the next
+    /// tokens once the text is whole.
+    anchor: Option<u32>,
 }
 
 impl TokenStream<'_> {
@@ -362,10 +384,12 @@ impl TokenStream<'_> {
         let new = text.get(self.shown..whole).unwrap_or_default().to_owned();
         self.shown = self.shown.max(whole);
         if whole == text.len() && !text.is_empty() {
-            let last = self.tokenizer.decode(&[id], self.skip_special);
-            if !last.is_empty() && incomplete_tail(&last) == 0 {
-                self.window = vec![id];
-                self.shown = last.len();
+            if self.tokenizer.stands_alone(id, self.skip_special) {
+                self.anchor = Some(id);
+            }
+            if let Some(anchor) = self.anchor {
+                self.window = vec![anchor];
+                self.shown = self.tokenizer.decode(&self.window, self.skip_special).len();
             }
         }
         new

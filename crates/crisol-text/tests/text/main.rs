@@ -3,9 +3,11 @@
 mod examples;
 mod fixture;
 mod folder;
+mod gguf_vocab;
 mod inspect;
 mod material;
 mod packing;
 mod records;
+mod sentencepiece;
 mod templates;
 mod tokenizer;
