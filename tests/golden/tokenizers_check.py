@@ -119,6 +119,17 @@ def random_ids(size, count, extra=()):
         yield ids
 
 
+def saved(name, kind, path, lines, folder, loses=None):
+    """What Crisol saves, as transformers loads it."""
+    out = Path(tempfile.mkdtemp(dir=folder))
+    crisol(kind, path, "save", [str(out)])
+    for file in ("config.json", "tokenizer.model"):
+        assert not (out / file).exists()
+    loaded = AutoTokenizer.from_pretrained(out)
+    compare(f"{name}, saved and loaded by AutoTokenizer, plain", lines, crisol(kind, path, "plain", lines),
+            loaded(lines)["input_ids"], loses)
+
+
 def write_vocab(folder, name, **fields):
     names = "model pre tokens scores token_types merges bos eos unk pad add_bos add_eos add_space_prefix chat_template"
     fields = {key: fields.get(key, [] if key.endswith("s") and key not in ("bos", "eos", "add_bos", "add_eos") else None)
@@ -179,7 +190,11 @@ def llama2(lines, folder):
                     new(lines)["input_ids"])
             stock = LlamaTokenizer.from_pretrained(model)
             other = sum(a != b for a, b in zip(stock(lines)["input_ids"], new(lines)["input_ids"]))
+            saved("llama2, legacy: false", "folder", model, lines, folder)
             print(f"  (transformers 5 on tokenizer.model, which merges by id: {other} of {len(lines)} lines differ)")
+
+        else:
+            saved("llama2", "folder", model, lines, folder)
 
     # Decoding, ids that no text gives included.
     bytes_ids = [i for i, p in enumerate(proto.pieces) if p.type == 6] + [0, 1, 2, vocab["▁"], vocab["▁▁"]]
@@ -296,6 +311,7 @@ def smollm2(lines, folder):
     backend = byte_level(vocab, merges, special, digits=True)
     ours = crisol("gguf", path, "encode", lines)
     compare("SmolLM2's GGUF, tokenizers", lines, ours, encode_all(backend, lines), lost(backend))
+    saved("SmolLM2's GGUF", "gguf", path, lines, folder, lost(backend))
     # transformers knows no `smollm`, and so splits digits as GPT-2; without them, it is the same.
     hf = AutoTokenizer.from_pretrained(GGUF.parent, gguf_file=GGUF.name)
     plain = [line for line in lines if not any(c.isnumeric() for c in line)]

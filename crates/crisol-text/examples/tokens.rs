@@ -1,7 +1,7 @@
 //! Prints the token ids that this crate gives for lines of text, for `tests/golden/tokenizers_check.py`.
 //!
-//! `tokens KIND PATH encode|plain|decode`, with one JSON string (to encode) or list of ids (to decode) on each line of
-//! standard input, and a JSON answer on each line of standard output: ids, text, or an object with the `error`. KIND says
+//! `tokens KIND PATH encode|plain|decode|save`, with one JSON string (to encode, or a folder to save the files of a model
+//! in) or list of ids (to decode) on each line of standard input, and a JSON answer on each line of standard output: ids, text, or an object with the `error`. KIND says
 //! what PATH is: `folder` (a model's), `json` (a tokenizer.json), `model` (sentencepiece's) or `gguf` (a
 //! [`GgufVocab`] as JSON).
 
@@ -13,22 +13,27 @@ use serde_json::{Value, json};
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [kind, path, what] = arguments.as_slice() else {
-        return Err("usage: tokens folder|json|model|gguf PATH encode|plain|decode".into());
+        return Err("usage: tokens folder|json|model|gguf PATH encode|plain|decode|save".into());
     };
-    let tokenizer = match kind.as_str() {
-        "folder" => TextSetup::load(path)?.tokenizer,
-        "json" => Tokenizer::from_file(path)?,
-        "model" => Tokenizer::from_sentencepiece(&std::fs::read(path)?, path)?,
-        "gguf" => {
-            TextSetup::from_gguf(&gguf(&serde_json::from_slice(&std::fs::read(path)?)?)?, path)?.tokenizer
-        }
-        other => return Err(format!("{other}: not folder, json, model or gguf").into()),
+    let setup = match kind.as_str() {
+        "folder" => Some(TextSetup::load(path)?),
+        "gguf" => Some(TextSetup::from_gguf(&gguf(&serde_json::from_slice(&std::fs::read(path)?)?)?, path)?),
+        _ => None,
+    };
+    let tokenizer = match (kind.as_str(), &setup) {
+        (_, Some(setup)) => setup.tokenizer.clone(),
+        ("json", _) => Tokenizer::from_file(path)?,
+        ("model", _) => Tokenizer::from_sentencepiece(&std::fs::read(path)?, path)?,
+        (other, _) => return Err(format!("{other}: not folder, json, model or gguf").into()),
     };
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
     for line in std::io::stdin().lock().lines() {
         let line = line?;
         let answer = if what == "decode" {
             json!(tokenizer.decode(&serde_json::from_str::<Vec<u32>>(&line)?, false))
+        } else if what == "save" {
+            let setup = setup.as_ref().ok_or("only folders and GGUF vocabularies are saved")?;
+            json!(setup.save(serde_json::from_str::<String>(&line)?).map_err(|e| e.to_string())?)
         } else {
             let text: String = serde_json::from_str(&line)?;
             let ids = if what == "plain" { tokenizer.encode_plain(&text) } else { tokenizer.encode(&text) };

@@ -225,15 +225,14 @@ impl Vocabulary {
     fn normalizer(&self, file: &str) -> Result<Option<Json>, TextError> {
         let mut steps = vec![];
         if !self.charsmap.is_empty() {
-            let rules = guarded(|| Precompiled::from(&self.charsmap).map_err(|e| e.to_string().into()));
-            let rules = rules.and_then(|rules| {
-                serde_json::to_value(NormalizerWrapper::Precompiled(rules)).map_err(|e| e.to_string())
-            });
-            let broken =
-                |cause| unusable(file, &format!("its precompiled_charsmap: {cause}"), "get the file again");
-            steps.push(rules.map_err(broken)?);
+            steps.push(self.rules().map_err(|cause| {
+                unusable(file, &format!("its precompiled_charsmap: {cause}"), "get the file again")
+            })?);
         }
-        let replace = |pattern: &str, content: &str| json!({"type": "Replace", "pattern": {"Regex": pattern}, "content": content});
+        let replace = |pattern: &str, content: &str| {
+            let pattern = json!({"Regex": pattern});
+            json!({"type": "Replace", "pattern": pattern, "content": content})
+        };
         // \A and \z, because ^ and $ mean other things to the library's other regular expression engine.
         if self.remove_extra_whitespaces {
             steps.extend([replace(r"\A +", ""), replace(" {2,}", " ")]);
@@ -249,6 +248,17 @@ impl Vocabulary {
             steps.push(replace(r"[ \x{2581}]+\z", ""));
         }
         Ok((!steps.is_empty()).then(|| json!({"type": "Sequence", "normalizers": steps})))
+    }
+
+    /// The compiled rules as a normalizer.
+    fn rules(&self) -> Result<Json, String> {
+        // They start with the size of a table, for which the library makes room before it looks for it.
+        let (size, rest) = self.charsmap.split_first_chunk().ok_or("it ends within its first number")?;
+        if u32::from_le_bytes(*size) as usize > rest.len() {
+            return Err("it ends within its table".to_owned());
+        }
+        let rules = guarded(|| Precompiled::from(&self.charsmap).map_err(|e| e.to_string().into()))?;
+        serde_json::to_value(NormalizerWrapper::Precompiled(rules)).map_err(|e| e.to_string())
     }
 
     fn decoder(&self) -> Json {

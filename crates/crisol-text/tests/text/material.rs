@@ -87,3 +87,62 @@ fn a_file_of_an_unknown_shape_says_what_it_has_and_what_is_expected() {
     let error = read_jsonl(material("data/rasbt/instruction-data.json")).unwrap_err().to_string();
     assert!(error.contains("instruction-data.json:1: the file is one JSON list"), "{error}");
 }
+
+#[test]
+#[ignore = "needs the folder of real files named by CRISOL_MATERIAL"]
+fn llama2s_sentencepiece_model_is_read_as_sentencepiece_does() {
+    let file = material("tokenizers/llama2/tokenizer.model");
+    let tokenizer = Tokenizer::from_sentencepiece(&std::fs::read(&file).unwrap(), "tokenizer.model").unwrap();
+    assert_eq!((tokenizer.vocab_size(), tokenizer.plain_bos()), (32_000, Some(1)));
+    // By sentencepiece 0.2.3.
+    let cases: [(&str, &[u32]); 7] = [
+        ("a  b", &[263, 29871, 289]),
+        ("  hello", &[259, 22172]),
+        ("a   the", &[263, 259, 278]),
+        ("x                    y", &[921, 462, 1678, 343]),
+        ("\0a", &[29871, 3, 29874]),
+        ("日本 e\u{301}\u{1F600}\n\n", &[29871, 30325, 30346, 321, 30103, 243, 162, 155, 131, 13, 13]),
+        (
+            "In 2026, 3.14",
+            &[512, 29871, 29906, 29900, 29906, 29953, 29892, 29871, 29941, 29889, 29896, 29946],
+        ),
+    ];
+    for (text, ids) in cases {
+        assert_eq!(tokenizer.encode(text).unwrap(), ids, "{text:?}");
+    }
+    let text = std::fs::read_to_string(material("data/tinyshakespeare/input.txt")).unwrap();
+    let ids = tokenizer.encode(&text).unwrap();
+    assert_eq!(tokenizer.decode(&ids, true), text);
+    let mut stream = tokenizer.stream(true);
+    let mut streamed: String = ids.iter().map(|&id| stream.push(id)).collect();
+    streamed += &stream.finish();
+    assert_eq!(streamed, text);
+}
+
+#[test]
+#[ignore = "needs the folder of real files named by CRISOL_MATERIAL"]
+fn llama2s_masks_are_exact() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::copy(material("tokenizers/llama2/tokenizer.model"), dir.path().join("tokenizer.model")).unwrap();
+    // Llama 2's way to write a conversation.
+    let template = "{% for message in messages %}{% if message['role'] == 'user' %}{{ bos_token + '[INST] ' + \
+        message['content'].strip() + ' [/INST]' }}{% else %}{{ ' ' + message['content'].strip() + ' ' + eos_token }}\
+        {% endif %}{% endfor %}";
+    std::fs::write(dir.path().join("chat_template.jinja"), template).unwrap();
+    let setup = crisol_text::TextSetup::load(dir.path()).unwrap();
+    let turns = |first: &str, second: &str| {
+        [Message::user("hi"), Message::assistant(first), Message::user("日?"), Message::assistant(second)]
+    };
+    let example = setup.chat(&turns("hello there", "\u{1F600} e\u{301}")).unwrap();
+    let trained: Vec<u32> = example
+        .ids
+        .iter()
+        .zip(&example.trained)
+        .filter(|(_, trained)| **trained)
+        .map(|(&id, _)| id)
+        .collect();
+    assert_eq!(setup.tokenizer.decode(&trained, false), "hello there </s> \u{1F600} e\u{301} </s>");
+    assert_eq!(example.ids.iter().filter(|&&id| id == 1).count(), 2, "the template's own");
+    let text = "<s>[INST] hi [/INST] hello there </s><s>[INST] 日? [/INST] \u{1F600} e\u{301} </s>";
+    assert_eq!(example.ids, setup.tokenizer.encode(text).unwrap());
+}

@@ -236,7 +236,10 @@ fn what_is_wrong_is_named() {
     told(&model(&pieces(), &[], &[]), "a model_type other than BPE");
     told(&model(&pieces(), &[number(3, 2), number(24, 1)], &[]), "treat_whitespace_as_suffix");
     told(&model(&pieces(), &bpe, &[number(5, 0)]), "escape_whitespaces");
-    told(&model(&pieces(), &bpe, &[bytes(2, b"not rules")]), "precompiled_charsmap");
+    for rules in [b"\xFF\xFF\xFF\xFF rules".as_slice(), b"no", b"\x04\0\0\0abc"] {
+        told(&model(&pieces(), &bpe, &[bytes(2, rules)]), "precompiled_charsmap: it ends");
+    }
+    told(&model(&pieces(), &bpe, &[bytes(2, b"\x04\0\0\0abcd\xFF\xFE")]), "precompiled_charsmap");
     let with = |text: &str, score: f32, kind: u64| {
         let mut pieces = pieces();
         pieces.push((text.to_owned(), score, kind));
