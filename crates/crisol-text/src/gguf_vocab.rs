@@ -206,8 +206,11 @@ impl GgufVocab {
     fn sentencepiece(&self, pieces: Vec<Piece>) -> Vocabulary {
         Vocabulary {
             byte_fallback: pieces.iter().any(|piece| piece.kind == PieceKind::Byte),
+            unk: self.unk.or_else(|| {
+                let unknown = pieces.iter().position(|piece| piece.kind == PieceKind::Unknown);
+                unknown.and_then(|id| u32::try_from(id).ok())
+            }),
             pieces,
-            unk: self.unk,
             bos: self.bos,
             eos: self.eos,
             dummy_prefix: self.add_space_prefix.unwrap_or(true),

@@ -169,6 +169,12 @@ impl Vocabulary {
             };
             return Err(unusable(file, &cause, "get the file again"));
         }
+        let has_byte = |byte: u32| ids.contains_key(format!("<0x{byte:02X}>").as_str());
+        if self.unk.is_none() && !(self.byte_fallback && (0..256).all(has_byte)) {
+            let cause =
+                "it has neither an unknown piece nor all bytes, so that characters would be lost in silence";
+            return Err(unusable(file, cause, UNSUPPORTED));
+        }
         Ok(ids)
     }
 

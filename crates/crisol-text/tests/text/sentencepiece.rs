@@ -240,6 +240,13 @@ fn what_is_wrong_is_named() {
         told(&model(&pieces(), &bpe, &[bytes(2, rules)]), "precompiled_charsmap: it ends");
     }
     told(&model(&pieces(), &bpe, &[bytes(2, b"\x04\0\0\0abcd\xFF\xFE")]), "precompiled_charsmap");
+    // -1, as a negative number of 32 bits is written.
+    told(
+        &model(&pieces(), &[number(3, 2), number(40, u64::MAX)], &[]),
+        "neither an unknown piece nor all bytes",
+    );
+    let all_bytes = model(&pieces(), &[number(3, 2), number(35, 1), number(40, u64::MAX)], &[]);
+    assert!(Tokenizer::from_sentencepiece(&all_bytes, "m").is_ok());
     let with = |text: &str, score: f32, kind: u64| {
         let mut pieces = pieces();
         pieces.push((text.to_owned(), score, kind));

@@ -1,0 +1,23 @@
+//! A `tokenizer.model`: read, used in every way, written as a `tokenizer.json` and read again.
+
+#![no_main]
+
+use crisol_text::Tokenizer;
+use libfuzzer_sys::fuzz_target;
+
+const TEXTS: [&str; 4] = ["", "the 1234 words", "  ünïcode 漢字 🦀\r\n\n", "<s>a</s><unk>▁\u{0}"];
+
+// As in `tokenizer.rs`: a panic of the tokenizers crate that Crisol turns into an error is no find.
+fuzz_target!(init: std::panic::set_hook(Box::new(|panic| eprintln!("{panic}"))), |data: &[u8]| {
+    let Ok(tokenizer) = Tokenizer::from_sentencepiece(data, "tokenizer.model") else { return };
+    for text in TEXTS {
+        let Ok(ids) = tokenizer.encode_plain(text) else { continue };
+        let _ = tokenizer.decode(&ids, false);
+        let mut stream = tokenizer.stream(true);
+        for &id in &ids {
+            stream.push(id);
+        }
+        stream.finish();
+    }
+    Tokenizer::from_bytes(tokenizer.to_json().as_bytes()).expect("what was written is read");
+});
