@@ -1,16 +1,16 @@
-//! Sentencepiece vocabularies of BPE type (`tokenizer.model`: Llama 1 and 2, `TinyLlama`, Mistral 7B, …) as a [`Tokenizer`].
+//! Sentencepiece vocabularies of BPE type (`tokenizer.model`: Llama 1 and 2, `TinyLlama`, …) as a [`Tokenizer`].
 //!
 //! sentencepiece merges the two neighbours whose union is the piece with the highest score, and knows no list of merges.
 //! The tokenizers library does, so that the list is made from the scores: every way to cut a piece into two others, the
-//! best piece first. That is the list in the `tokenizer.json` that Meta and others published for these models, and
-//! (of equal scores, the longer left part first) that of `generate_merges` in transformers with scores. transformers
-//! 5 on a `tokenizer.model` orders by id instead, which splits runs of spaces differently than the models were trained
-//! (`"a  b"` as `▁a ▁▁ b`, not `▁a ▁ ▁b`); here sentencepiece is followed.
+//! best piece first, and of equal scores the longer left part first, as `generate_merges` of transformers does with
+//! scores. transformers 5 on a `tokenizer.model` orders by id instead, which splits runs of spaces otherwise than
+//! sentencepiece, with which the models were trained (`"a  b"` as `▁a ▁▁ b`, not `▁a ▁ ▁b`); here sentencepiece is
+//! followed.
 //!
-//! What text is turned into before (`normalizer_spec`) is written as the normalizers of the tokenizers library, which is
-//! exact for the models named above. Compiled rules (`nmt_nfkc`) are applied to one visible character at a time there,
-//! as in transformers, so that letters under several accents may come out otherwise than in sentencepiece. What has no
-//! counterpart is refused by name.
+//! What text is turned into before (`normalizer_spec`) is written as the normalizers of the tokenizers library. Compiled
+//! rules (`nmt_nfkc`; the models named above have none) are applied to one grapheme at a time there, as in transformers,
+//! so that letters under several accents may come out otherwise than in sentencepiece. What has no counterpart is
+//! refused by name.
 //!
 //! Format: `sentencepiece_model.proto` of <https://github.com/google/sentencepiece>.
 
