@@ -325,9 +325,9 @@ pub enum HubError {
         /// The tensor of scales.
         tensor: String,
         /// Its shape in the file.
-        found: Vec<usize>,
+        found: Box<[usize]>,
         /// The shape of the weight that it belongs to.
-        weight: Vec<usize>,
+        weight: Box<[usize]>,
         /// Rows and columns of a block.
         block: [usize; 2],
     },

@@ -237,8 +237,8 @@ impl Tensors {
         Err(HubError::WrongScale {
             file: self.files[scales.file].0.clone(),
             tensor: name.clone(),
-            found: scales.shape.clone(),
-            weight: weight.shape.clone(),
+            found: scales.shape.as_slice().into(),
+            weight: weight.shape.as_slice().into(),
             block: self.block,
         })
     }

@@ -23,8 +23,11 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// Loads a checkpoint folder of Crisol or Hugging Face.
+    /// Loads a checkpoint folder of Crisol or Hugging Face, or a GGUF file.
     pub fn load(folder: &Path, device: &Device) -> Result<Checkpoint, ModelError> {
+        if folder.is_file() {
+            return Checkpoint::load_gguf(folder, device);
+        }
         let folder = &crisol_hub::whole_folder(folder)?;
         let (model, params) = load_model(folder, device)?;
         let text = TextSetup::load(folder)?;
@@ -78,6 +81,9 @@ fn predicts_second_token(config: &Config, name: &str) -> bool {
 
 /// What loading a checkpoint folder leaves out, for people to know.
 pub fn left_out(folder: &Path) -> Result<Vec<String>, ModelError> {
+    if folder.is_file() {
+        return Ok(Vec::new());
+    }
     let config = Config::load(folder)?;
     let tensors = Tensors::open_folder(folder)?;
     let count = tensors.names().filter(|name| predicts_second_token(&config, name)).count();

@@ -13,6 +13,7 @@ mod config;
 mod deepseek_v3;
 mod error;
 mod generate;
+mod gguf;
 mod llama;
 mod mixture;
 mod model;

@@ -1,4 +1,4 @@
-//! Opening the checkpoint folder that a command names.
+//! Opening the checkpoint folder, or the GGUF file, that a command names.
 
 use std::path::{Path, PathBuf};
 
@@ -26,7 +26,8 @@ pub(crate) fn load(folder: &Path, device: &Device) -> Result<Checkpoint, CliErro
 pub(crate) fn load_for_ids(folder: &Path, device: &Device) -> Result<Loaded, CliError> {
     let whole = check_folder(folder)?;
     say_what_is_left_out(&whole)?;
-    if whole.join("tokenizer.json").exists() {
+    // A GGUF file has its tokenizer in it.
+    if whole.is_file() || ["tokenizer.json", "tokenizer.model"].iter().any(|file| whole.join(file).exists()) {
         let Checkpoint { model, params, text } = Checkpoint::load(folder, device)?;
         return Ok(Loaded { model, params, text: Some(text) });
     }
@@ -44,6 +45,9 @@ fn say_what_is_left_out(folder: &Path) -> Result<(), CliError> {
 /// Where the checkpoint's files are, after making sure that it is a checkpoint.
 pub(crate) fn check_folder(folder: &Path) -> Result<PathBuf, CliError> {
     let wrong = |problem: String| CliError::Place { path: folder.to_owned(), problem };
+    if folder.is_file() {
+        return Ok(folder.to_owned());
+    }
     let whole = crisol_hub::whole_folder(folder)?;
     if !whole.is_dir() {
         return Err(wrong(

@@ -20,7 +20,8 @@ Examples:
   crisol generate MODEL_DIR --prompt \"Once upon\" --temperature 0.8 --top-p 0.95 --seed 7
   crisol generate MODEL_DIR --ids 1,2,3 --max-new-tokens 16 --json
 
-Text is taken as it is: nothing is put before it, and special tokens written in it count as such. With --json, one \
+A text gets what the model's tokenizer puts around texts (a beginning-of-text token, for many), and special tokens written in it \
+count as such. With --json, one \
 object: prompt_ids, ids (the new ones, a stop token included), text (null for a model without tokenizer) and stopped_by \
 (stop_token, length or context).";
 
@@ -111,7 +112,7 @@ impl Given {
             CliError::Usage("the model has no tokenizer.json to read text with; give token --ids".into())
         })?;
         Ok(match (&self.text, &self.chat) {
-            (Some(prompt), _) => text.tokenizer.encode(prompt)?,
+            (Some(prompt), _) => text.encode_plain(prompt)?,
             (None, chat) => text.chat_prompt(&[Message::user(chat.as_deref().unwrap_or_default())])?,
         })
     }

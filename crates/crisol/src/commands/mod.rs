@@ -26,7 +26,7 @@ Examples:
   crisol data inspect chats.jsonl --model MODEL_DIR
 
 A MODEL_DIR is a checkpoint folder of Crisol or Hugging Face (Llama, OLMo-2, Qwen3 or DeepSeek-V3: config.json with \
-safetensors or pytorch_model.bin).";
+safetensors or pytorch_model.bin), or a GGUF file.";
 
 /// Trains a language model through every phase and shows what each phase did.
 #[derive(Debug, Parser)]

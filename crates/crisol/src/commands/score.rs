@@ -60,7 +60,7 @@ impl ScoreArgs {
     pub(crate) fn run(self) -> Result<(), CliError> {
         let loaded = load_for_ids(&self.model_dir, &self.threads.device())?;
         let ids = match (&self.given.text, self.given.ids, &loaded.text) {
-            (Some(text), _, Some(setup)) => setup.tokenizer.encode(text)?,
+            (Some(text), _, Some(setup)) => setup.encode_plain(text)?,
             (Some(_), _, None) => {
                 return Err(CliError::Usage(
                     "the model has no tokenizer.json to read text with; give token --ids".into(),

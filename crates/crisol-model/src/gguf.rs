@@ -1,0 +1,214 @@
+//! Models from GGUF files, as llama.cpp's `convert_hf_to_gguf.py` writes them: shape, weights, tokenizer and chat template in
+//! one file. Weights are widened to f32.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use crisol_engine::{Device, Params};
+use crisol_hub::{Gguf, HubError, Metadata};
+use crisol_text::{GgufVocab, TextSetup};
+
+use crate::model::specs;
+use crate::{Architecture, Checkpoint, Config, Head, Model, ModelError};
+
+impl Checkpoint {
+    /// Loads a GGUF file.
+    pub(crate) fn load_gguf(file: &Path, device: &Device) -> Result<Checkpoint, ModelError> {
+        let gguf = Gguf::open(file)?;
+        let config = config(&gguf, file)?;
+        let text = TextSetup::from_gguf(&vocab(gguf.metadata(), file)?, &file.display().to_string())?;
+        let (model, params) = weights(&gguf, file, config, device)?;
+        Ok(Checkpoint { model, params, text })
+    }
+}
+
+fn unusable(file: &Path, cause: String) -> ModelError {
+    ModelError::ConfigFile { file: file.to_owned(), cause }
+}
+
+/// What a key that need not be there says.
+fn optional<T>(
+    metadata: &Metadata,
+    key: &str,
+    read: impl FnOnce(&str) -> Result<T, HubError>,
+) -> Result<Option<T>, HubError> {
+    metadata.get(key).is_some().then(|| read(key)).transpose()
+}
+
+fn config(gguf: &Gguf, file: &Path) -> Result<Config, ModelError> {
+    let metadata = gguf.metadata();
+    let name = metadata.string("general.architecture")?;
+    let architecture = match name {
+        "llama" => Architecture::Llama,
+        "olmo2" => Architecture::Olmo2,
+        "qwen3" => Architecture::Qwen3,
+        other => {
+            let cause = format!(
+                "architecture {other} is not supported in GGUF files; supported are llama, olmo2, qwen3"
+            );
+            return Err(unusable(file, cause));
+        }
+    };
+    let key = |rest: &str| format!("{name}.{rest}");
+    let size = |rest: &str| metadata.u32(&key(rest)).map(|size| size as usize);
+    let optional_size = |rest: &str| {
+        optional(metadata, &key(rest), |key| metadata.u32(key)).map(|size| size.map(|size| size as usize))
+    };
+    for feature in ["expert_count", "attention.sliding_window"] {
+        if let Some(number) = optional_size(feature)?.filter(|&number| number > 0) {
+            return Err(unusable(file, format!("{} is {number}, which is not supported", key(feature))));
+        }
+    }
+    if let Some(kind) = optional(metadata, &key("rope.scaling.type"), |key| metadata.string(key))?
+        .filter(|&kind| kind != "none")
+    {
+        let cause = format!(
+            "{} is \"{kind}\"; scaled rotary embeddings are not supported in GGUF files",
+            key("rope.scaling.type")
+        );
+        return Err(unusable(file, cause));
+    }
+    let heads = size("attention.head_count")?;
+    let hidden_size = size("embedding_length")?;
+    let embedding = gguf.shape("token_embd.weight").unwrap_or_default();
+    let mut config = Config::new(
+        architecture,
+        embedding.first().copied().unwrap_or(0),
+        hidden_size,
+        size("block_count")?,
+        heads,
+        size("feed_forward_length")?,
+    );
+    config.num_key_value_heads = optional_size("attention.head_count_kv")?.unwrap_or(heads);
+    if let Some(head_dim) = optional_size("attention.key_length")? {
+        config.head_dim = head_dim;
+    }
+    for part in ["attention.value_length", "rope.dimension_count"] {
+        if let Some(dim) = optional_size(part)?.filter(|&dim| dim != config.head_dim) {
+            let cause = format!("{} is {dim}, not the {} of keys", key(part), config.head_dim);
+            return Err(unusable(file, cause));
+        }
+    }
+    config.max_position_embeddings = size("context_length")?;
+    config.rms_norm_eps = metadata.f32(&key("attention.layer_norm_rms_epsilon"))?;
+    if let Some(theta) = optional(metadata, &key("rope.freq_base"), |key| metadata.f32(key))? {
+        // The f32 of a decimal number that a config.json has.
+        config.rope_theta = f64::from(theta);
+    }
+    config.head = Head::Language { tied: gguf.shape("output.weight").is_none() };
+    config.attention_bias = gguf.shape("blk.0.attn_q.bias").is_some();
+    config.mlp_bias = gguf.shape("blk.0.ffn_up.bias").is_some();
+    let token =
+        |name: &str| optional(metadata, &format!("tokenizer.ggml.{name}_token_id"), |key| metadata.u32(key));
+    config.bos_token_id = token("bos")?;
+    config.eos_token_id = token("eos")?.into_iter().collect();
+    config.pad_token_id = token("padding")?;
+    config.validate().map_err(|error| unusable(file, error.to_string()))?;
+    Ok(config)
+}
+
+fn vocab(metadata: &Metadata, file: &Path) -> Result<GgufVocab, ModelError> {
+    let key = |rest: &str| format!("tokenizer.ggml.{rest}");
+    if metadata.get(&key("model")).is_none() {
+        return Err(unusable(file, "it has no tokenizer (tokenizer.ggml.model)".into()));
+    }
+    let string = |key: &str| optional(metadata, key, |key| metadata.string(key).map(str::to_owned));
+    let id = |rest: &str| optional(metadata, &key(rest), |key| metadata.u32(key));
+    let flag = |rest: &str| optional(metadata, &key(rest), |key| metadata.bool(key));
+    let strings =
+        |rest: &str| optional(metadata, &key(rest), |key| metadata.strings(key).map(<[String]>::to_vec));
+    Ok(GgufVocab {
+        model: metadata.string(&key("model"))?.to_owned(),
+        pre: string(&key("pre"))?,
+        tokens: metadata.strings(&key("tokens"))?.to_vec(),
+        scores: optional(metadata, &key("scores"), |key| metadata.f32s(key).map(<[f32]>::to_vec))?
+            .unwrap_or_default(),
+        token_types: optional(metadata, &key("token_type"), |key| metadata.i32s(key).map(<[i32]>::to_vec))?
+            .unwrap_or_default(),
+        merges: strings("merges")?.unwrap_or_default(),
+        bos: id("bos_token_id")?,
+        eos: id("eos_token_id")?,
+        unk: id("unknown_token_id")?,
+        pad: id("padding_token_id")?,
+        add_bos: flag("add_bos_token")?,
+        add_eos: flag("add_eos_token")?,
+        add_space_prefix: flag("add_space_prefix")?,
+        chat_template: string("tokenizer.chat_template")?,
+    })
+}
+
+fn weights(gguf: &Gguf, file: &Path, config: Config, device: &Device) -> Result<(Model, Params), ModelError> {
+    let specs = specs(&config);
+    let mut surplus: BTreeSet<&str> = gguf.names().collect();
+    for spec in &specs {
+        let name = name_in_file(&spec.name, config.architecture);
+        let Some(found) = gguf.shape(&name) else {
+            return Err(HubError::MissingTensor { file: file.to_owned(), tensor: name, more: 0 }.into());
+        };
+        if found != spec.shape {
+            let (found, expected) = (found.to_vec(), spec.shape.clone());
+            return Err(HubError::WrongShape { file: file.to_owned(), tensor: name, found, expected }.into());
+        }
+        surplus.remove(name.as_str());
+    }
+    if let Some(tensor) = surplus.first() {
+        // Such as rope_freqs.weight, which scales Llama 3.1's frequencies.
+        let (tensor, more) = ((*tensor).to_owned(), surplus.len() - 1);
+        return Err(HubError::SurplusTensor { file: file.to_owned(), tensor, more }.into());
+    }
+    let (architecture, head_dim) = (config.architecture, config.head_dim);
+    let (model, mut params) = Model::zeros(config, device)?;
+    for (id, spec) in params.ids().zip(&specs) {
+        let mut values = gguf.read(&name_in_file(&spec.name, architecture))?;
+        let rotated = ["q_proj", "k_proj"].iter().any(|part| spec.name.contains(part));
+        if rotated && architecture == Architecture::Llama {
+            values = halves_from_pairs(&values, head_dim, spec.shape[0]);
+        }
+        params.write(id, &values);
+    }
+    Ok((model, params))
+}
+
+/// llama.cpp rotates neighbouring rows of Llama's queries and keys where transformers rotates a head's halves; its converter
+/// reorders the rows. `rows` is their number, `dim` a head's.
+fn halves_from_pairs(values: &[f32], dim: usize, rows: usize) -> Vec<f32> {
+    let width = values.len() / rows;
+    let row = |row: usize| {
+        let (head, in_head) = (row / dim * dim, row % dim);
+        let (half, pair) = (in_head / (dim / 2), in_head % (dim / 2));
+        let from = (head + 2 * pair + half) * width;
+        &values[from..from + width]
+    };
+    (0..rows).flat_map(row).copied().collect()
+}
+
+/// A tensor's name in GGUF files. What follows the attention's norm is Llama's norm before the feed-forward layer, but OLMo-2's norm
+/// after the attention.
+fn name_in_file(name: &str, architecture: Architecture) -> String {
+    let after_attention =
+        if architecture == Architecture::Olmo2 { "post_attention_norm" } else { "ffn_norm" };
+    let parts = [
+        ("self_attn.q_proj", "attn_q"),
+        ("self_attn.k_proj", "attn_k"),
+        ("self_attn.v_proj", "attn_v"),
+        ("self_attn.o_proj", "attn_output"),
+        ("self_attn.q_norm", "attn_q_norm"),
+        ("self_attn.k_norm", "attn_k_norm"),
+        ("mlp.gate_proj", "ffn_gate"),
+        ("mlp.up_proj", "ffn_up"),
+        ("mlp.down_proj", "ffn_down"),
+        ("input_layernorm", "attn_norm"),
+        ("post_attention_layernorm", after_attention),
+        ("post_feedforward_layernorm", "post_ffw_norm"),
+    ];
+    let rest = match name {
+        "model.embed_tokens.weight" => return "token_embd.weight".into(),
+        "model.norm.weight" => return "output_norm.weight".into(),
+        "lm_head.weight" => return "output.weight".into(),
+        name => name.strip_prefix("model.layers.").unwrap_or(name),
+    };
+    let (layer, rest) = rest.split_once('.').unwrap_or(("", rest));
+    let (part, kind) = rest.rsplit_once('.').unwrap_or((rest, ""));
+    let part = parts.iter().find(|(ours, _)| *ours == part).map_or(part, |(_, theirs)| theirs);
+    format!("blk.{layer}.{part}.{kind}")
+}

@@ -1,0 +1,166 @@
+//! Models from GGUF files: the same weights as in the folder that the file was made of, and errors that name what is not
+//! supported.
+
+use std::borrow::Cow;
+use std::path::Path;
+
+use crisol_engine::{Device, Params};
+use crisol_hub::{Array, GgmlType, GgufTensor, Metadata, Tensor, write_gguf};
+use crisol_model::{Checkpoint, Config, Model, ModelError, load_model};
+
+/// Names of our parts of a layer in files of each architecture, as llama.cpp's gguf-py lists them.
+const LLAMA: [(&str, &str); 9] = [
+    ("input_layernorm", "attn_norm"),
+    ("self_attn.q_proj", "attn_q"),
+    ("self_attn.k_proj", "attn_k"),
+    ("self_attn.v_proj", "attn_v"),
+    ("self_attn.o_proj", "attn_output"),
+    ("post_attention_layernorm", "ffn_norm"),
+    ("mlp.gate_proj", "ffn_gate"),
+    ("mlp.up_proj", "ffn_up"),
+    ("mlp.down_proj", "ffn_down"),
+];
+const OLMO2: [(&str, &str); 4] = [
+    ("self_attn.q_norm", "attn_q_norm"),
+    ("self_attn.k_norm", "attn_k_norm"),
+    ("post_attention_layernorm", "post_attention_norm"),
+    ("post_feedforward_layernorm", "post_ffw_norm"),
+];
+
+fn golden(name: &str) -> (Model, Params) {
+    let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/golden")).join(name);
+    load_model(&folder, &Device::cpu(Some(1))).expect("committed")
+}
+
+fn name_in_file(architecture: &str, name: &str) -> String {
+    match name {
+        "model.embed_tokens.weight" => "token_embd.weight".into(),
+        "model.norm.weight" => "output_norm.weight".into(),
+        "lm_head.weight" => "output.weight".into(),
+        name => {
+            let rest = name.strip_prefix("model.layers.").expect("a layer's");
+            let (layer, rest) = rest.split_once('.').expect("a part of a layer");
+            let (part, kind) = rest.rsplit_once('.').expect("weight or bias");
+            let own = if architecture == "olmo2" { &OLMO2[..] } else { &[] };
+            let own = own.iter().chain(if architecture == "qwen3" { &OLMO2[..2] } else { &[] });
+            let (_, part) = own.chain(&LLAMA).find(|(ours, _)| *ours == part).expect("a known part");
+            format!("blk.{layer}.{part}.{kind}")
+        }
+    }
+}
+
+/// The order in which llama.cpp keeps the rows of Llama's queries and keys: `w.reshape(heads, 2, dim / 2, …).swapaxes(1, 2)`.
+fn pairs_from_halves(values: &[f32], dim: usize, rows: usize) -> Vec<f32> {
+    let width = values.len() / rows;
+    let mut result = Vec::new();
+    for head in (0..rows).step_by(dim) {
+        for pair in 0..dim / 2 {
+            for half in 0..2 {
+                let row = head + half * dim / 2 + pair;
+                result.extend(&values[row * width..(row + 1) * width]);
+            }
+        }
+    }
+    result
+}
+
+fn metadata(architecture: &str, config: &Config) -> Metadata {
+    let mut metadata = Metadata::new();
+    metadata.insert("general.architecture", architecture.to_owned());
+    for (key, size) in [
+        ("block_count", config.num_hidden_layers),
+        ("context_length", config.max_position_embeddings),
+        ("embedding_length", config.hidden_size),
+        ("feed_forward_length", config.intermediate_size),
+        ("attention.head_count", config.num_attention_heads),
+        ("attention.head_count_kv", config.num_key_value_heads),
+        ("attention.key_length", config.head_dim),
+    ] {
+        metadata.insert(format!("{architecture}.{key}"), size as u32);
+    }
+    metadata.insert(format!("{architecture}.attention.layer_norm_rms_epsilon"), config.rms_norm_eps);
+    metadata.insert(format!("{architecture}.rope.freq_base"), config.rope_theta as f32);
+    let tokens = (0..config.vocab_size as u8).map(|i| char::from(b'!' + i).to_string()).collect();
+    metadata.insert("tokenizer.ggml.model", "gpt2".to_owned());
+    metadata.insert("tokenizer.ggml.pre", "gpt-2".to_owned());
+    metadata.insert("tokenizer.ggml.tokens", Array::String(tokens));
+    metadata.insert("tokenizer.ggml.token_type", Array::I32(vec![1; config.vocab_size]));
+    metadata.insert("tokenizer.ggml.merges", Array::String(Vec::new()));
+    metadata.insert("tokenizer.ggml.eos_token_id", 2u32);
+    metadata
+}
+
+fn tensors<'a>(architecture: &str, config: &Config, params: &'a Params) -> Vec<GgufTensor<'a>> {
+    let tensor = |id| {
+        let spec = params.spec(id);
+        let rotated = spec.name.contains("q_proj") || spec.name.contains("k_proj");
+        let reordered = (architecture == "llama" && rotated).then_some(config.head_dim);
+        let rows = spec.shape[0];
+        let values = move || {
+            let values = params.read(id);
+            Cow::Owned(reordered.map_or(values.clone(), |dim| pairs_from_halves(&values, dim, rows)))
+        };
+        let name = name_in_file(architecture, &spec.name);
+        let tensor = Tensor { name, shape: spec.shape.clone(), values: Box::new(values) };
+        GgufTensor { tensor, dtype: GgmlType::F32 }
+    };
+    params.ids().map(tensor).collect()
+}
+
+fn load(metadata: &Metadata, tensors: &[GgufTensor<'_>]) -> Result<Checkpoint, ModelError> {
+    let folder = tempfile::tempdir().expect("a folder for the test");
+    let file = folder.path().join("model.gguf");
+    write_gguf(&file, metadata, tensors)?;
+    Checkpoint::load(&file, &Device::cpu(Some(1)))
+}
+
+#[test]
+fn a_file_gives_the_model_it_was_made_of() -> Result<(), ModelError> {
+    for (architecture, name) in
+        [("llama", "llama"), ("llama", "llama-tied"), ("olmo2", "olmo2"), ("qwen3", "qwen3")]
+    {
+        let (model, params) = golden(name);
+        let config = model.config();
+        let loaded = load(&metadata(architecture, config), &tensors(architecture, config, &params))?;
+        let expected =
+            Config { bos_token_id: None, eos_token_id: vec![2], pad_token_id: None, ..config.clone() };
+        assert_eq!(loaded.model.config(), &expected, "{name}");
+        for id in params.ids() {
+            assert_eq!(loaded.params.read(id), params.read(id), "{name}: {}", params.spec(id).name);
+        }
+        assert_eq!(loaded.text.tokenizer.encode("AB")?, [32, 33]);
+        assert_eq!(loaded.text.eos, 2);
+    }
+    Ok(())
+}
+
+#[test]
+fn what_is_not_supported_is_named() {
+    let (model, params) = golden("llama");
+    let config = model.config();
+    let refused = |change: &dyn Fn(&mut Metadata, &mut Vec<GgufTensor<'_>>), named: &str| {
+        let (mut metadata, mut tensors) = (metadata("llama", config), tensors("llama", config, &params));
+        change(&mut metadata, &mut tensors);
+        let error = load(&metadata, &tensors).expect_err("must be refused").to_string();
+        assert!(error.contains(named) && error.contains("model.gguf"), "{error} does not name {named}");
+    };
+    let with = |key: &'static str, number: u32| {
+        move |metadata: &mut Metadata, _: &mut Vec<GgufTensor<'_>>| {
+            metadata.insert(key, number);
+        }
+    };
+    refused(&|m, _| drop(m.insert("general.architecture", "falcon".to_owned())), "falcon");
+    refused(&|m, _| drop(m.insert("llama.rope.scaling.type", "yarn".to_owned())), "yarn");
+    refused(&with("llama.expert_count", 8), "expert_count");
+    refused(&with("llama.attention.value_length", 4), "value_length");
+    refused(&with("llama.rope.dimension_count", 4), "dimension_count");
+    refused(&with("llama.attention.head_count", 5), "num_attention_heads");
+    refused(&with("llama.feed_forward_length", 7), "ffn_gate");
+    refused(&|_, tensors| tensors.truncate(tensors.len() - 2), "output_norm.weight");
+    let extra = |_: &mut Metadata, tensors: &mut Vec<GgufTensor<'_>>| {
+        let values = Box::new(|| Cow::Owned(vec![1.0; 4]));
+        let tensor = Tensor { name: "rope_freqs.weight".into(), shape: vec![4], values };
+        tensors.push(GgufTensor { tensor, dtype: GgmlType::F32 });
+    };
+    refused(&extra, "rope_freqs.weight");
+}
