@@ -20,6 +20,8 @@ from safetensors.torch import load_file, save_file
 from transformers import (
     DeepseekV3Config,
     DeepseekV3ForCausalLM,
+    Llama4ForCausalLM,
+    Llama4TextConfig,
     LlamaConfig,
     LlamaForCausalLM,
     LlamaForSequenceClassification,
@@ -74,6 +76,25 @@ def deepseek(**changes):
     return DeepseekV3ForCausalLM, DeepseekV3Config(**{**shape, **changes}), torch.float32, "1GB"
 
 
+def llama4(**changes):
+    """A small Llama 4 whose chunks are shorter than the longest document."""
+    shape = {
+        **SMALL,
+        "head_dim": 8,
+        "intermediate_size_mlp": 20,
+        "num_hidden_layers": 3,
+        "interleave_moe_layer_step": 2,
+        "num_local_experts": 4,
+        "num_experts_per_tok": 1,
+        "no_rope_layer_interval": 3,
+        "attention_chunk_size": 5,
+        "floor_scale": 4,
+        "attn_scale": 0.3,
+        "pad_token_id": None,
+    }
+    return Llama4ForCausalLM, Llama4TextConfig(**{**shape, **changes}), torch.float32, "1GB"
+
+
 # Between them: every architecture, tied and untied heads, grouped queries, biases, a head_dim of its own, another rope base,
 # every scaling of it (with documents shorter and longer than what they were trained on), all three storage types, one file and
 # several, and the scalar head.
@@ -110,6 +131,26 @@ MODELS = {
         Qwen3Config(**SMALL, head_dim=10, attention_bias=True, tie_word_embeddings=True),
         torch.bfloat16,
         "1GB",
+    ),
+    "llama4": llama4(),
+    "llama4-plain": llama4(
+        num_hidden_layers=2,
+        interleave_moe_layer_step=1,
+        num_experts_per_tok=2,
+        use_qk_norm=False,
+        attn_temperature_tuning=False,
+        no_rope_layers=[0, 1],
+        attention_chunk_size=30,
+        attention_bias=True,
+        tie_word_embeddings=True,
+        rope_parameters={
+            "rope_type": "llama3",
+            "rope_theta": 1000.0,
+            "factor": 4.0,
+            "low_freq_factor": 1.0,
+            "high_freq_factor": 1.0,
+            "original_max_position_embeddings": 32,
+        },
     ),
     "deepseek-v3": deepseek(
         rope_parameters={
@@ -223,7 +264,9 @@ def train(model, documents):
 
 
 def as_saved(name, tensor):
-    """Names and tensors as in the saved file, where every expert's weights stand by themselves."""
+    """Names and tensors of every expert by itself, `[out, in]`; Llama 4 has them transposed."""
+    if "feed_forward.experts" in name:
+        tensor = tensor.transpose(1, 2)
     if name.endswith("experts.gate_up_proj"):
         for expert, both in enumerate(tensor):
             gate, up = both.chunk(2)
@@ -231,7 +274,7 @@ def as_saved(name, tensor):
             yield name.replace("gate_up_proj", f"{expert}.up_proj.weight"), up.contiguous()
     elif name.endswith("experts.down_proj"):
         for expert, down in enumerate(tensor):
-            yield name.replace("down_proj", f"{expert}.down_proj.weight"), down.clone()
+            yield name.replace("down_proj", f"{expert}.down_proj.weight"), down.clone(memory_format=torch.contiguous_format)
     else:
         yield name, tensor
 

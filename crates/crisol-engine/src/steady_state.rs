@@ -178,7 +178,7 @@ fn decoding_allocates_nothing_after_the_first_two_tokens() {
     let mut token = |position: u32| {
         let mut tape = Tape::inference(&layer.params, &mut workspace);
         let x = layer.forward(&mut tape, &[3, 4], &[position; 2], |tape, [q, k, v]| {
-            tape.attention_cached(q, k, v, SHAPE, &[0, 1, 2], &mut cache, &[2, 0], 0)
+            tape.attention_cached(q, k, v, SHAPE, &[0, 1, 2], &mut cache, &[2, 0], 0, None)
         });
         tape.keep_only(x);
         let logits = tape.logits(x, layer.id("embedding"));

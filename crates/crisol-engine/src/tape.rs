@@ -54,20 +54,18 @@ impl Columns {
     }
 }
 
-/// The weights `first`, `first + stride`, … of experts, all of one shape: parameters in the order of their specs.
+/// The weights of experts, all of one shape: parameters whose specs follow one another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Experts {
     /// The first expert's.
     pub first: ParamId,
-    /// Distance to the next one's.
-    pub stride: usize,
     /// Number of experts.
     pub count: usize,
 }
 
 impl Experts {
     pub(crate) fn id(self, expert: usize) -> ParamId {
-        ParamId(self.first.0 + (expert * self.stride) as u32)
+        ParamId(self.first.0 + expert as u32)
     }
 }
 
@@ -197,7 +195,8 @@ impl<'a> Tape<'a> {
 
     /// Inference only: appends the new rows of k and v of document `i` to slot `slots[i]` of `layer` and lets its
     /// new queries attend to everything the slot then holds. One operation for prefill and for decode.
-    /// The slot's length counts from the last layer of the forward pass on (`layer == layers - 1`).
+    /// The slot's length counts from the last layer of the forward pass on (`layer == layers - 1`). With a `chunk`, a token sees those
+    /// of its own chunk of so many positions only (what [`Tape::attention`] does if documents are cut there).
     pub fn attention_cached(
         &mut self,
         q: Var,
@@ -208,7 +207,9 @@ impl<'a> Tape<'a> {
         cache: &mut KvCache,
         slots: &[usize],
         layer: usize,
+        chunk: Option<usize>,
     ) -> Var {
+        assert!(chunk != Some(0), "chunks of no positions");
         assert!(!self.training, "cached attention has no backward; use an inference tape");
         let rows = self.check_attention(q, k, v, shape, offsets);
         assert_eq!(slots.len() + 1, offsets.len(), "slots of documents");
@@ -218,7 +219,7 @@ impl<'a> Tape<'a> {
         assert_eq!(shape.kv_heads * shape.v_dim, cache.v_dim(), "columns of v in the cache");
         let out = self.value(rows, shape.heads * shape.v_dim);
         let Device::Cpu(_) = self.params.device();
-        cpu::attention_cached([q, k, v, out], &shape, offsets, cache, slots, layer, self.workspace);
+        cpu::attention_cached([q, k, v, out], &shape, offsets, cache, slots, layer, chunk, self.workspace);
         out
     }
 

@@ -33,8 +33,10 @@ pub(crate) struct Pass<'a, 'c> {
     pub(crate) rope: &'a Rope,
     /// Document boundaries.
     pub(crate) offsets: &'a [u32],
-    /// Row of `rope`'s tables for each row: its position within its document, or what [`crate::Model`] made of it.
+    /// Position of each row within its document.
     pub(crate) positions: &'a [u32],
+    /// Row of `rope`'s tables for each row.
+    pub(crate) rope_rows: &'a [u32],
     pub(crate) context: Context<'c>,
 }
 
@@ -170,8 +172,8 @@ impl AttentionWeights {
     ) -> Var {
         let config = pass.config;
         let dim = config.head_dim;
-        let q = tape.rope(q, pass.rope, dim, pass.positions);
-        let k = tape.rope(k, pass.rope, dim, pass.positions);
+        let q = tape.rope(q, pass.rope, dim, pass.rope_rows);
+        let k = tape.rope(k, pass.rope, dim, pass.rope_rows);
         let shape = Attention {
             heads: config.num_attention_heads,
             kv_heads: config.num_key_value_heads,
@@ -182,9 +184,14 @@ impl AttentionWeights {
         let mixed = match &mut pass.context {
             Context::Full => tape.attention(q, k, v, shape, pass.offsets),
             Context::Cached { cache, slots } => {
-                tape.attention_cached(q, k, v, shape, pass.offsets, cache, slots, layer)
+                tape.attention_cached(q, k, v, shape, pass.offsets, cache, slots, layer, None)
             }
         };
+        self.output(tape, mixed)
+    }
+
+    /// What the heads found, back in the residual stream's width.
+    pub(crate) fn output(&self, tape: &mut Tape<'_>, mixed: Var) -> Var {
         self.o.forward(tape, mixed)
     }
 }

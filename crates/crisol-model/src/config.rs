@@ -14,7 +14,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::rope::{RopeFields, RopeScaling};
-use crate::{ModelError, deepseek_v3};
+use crate::{ModelError, deepseek_v3, llama4};
 
 /// The family of a model: how its blocks are wired. Each has a file of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +25,8 @@ pub enum Architecture {
     Olmo2,
     /// Pre-norm blocks with QK-norm in each head (Yang et al. 2025, arXiv:2505.09388).
     Qwen3,
+    /// Attention to chunks, and mixtures of experts (Meta AI 2025).
+    Llama4,
     /// Latent attention and mixtures of experts (DeepSeek-AI 2024, arXiv:2412.19437).
     DeepseekV3,
 }
@@ -35,14 +37,21 @@ pub enum Specifics {
     /// No others.
     #[default]
     None,
+    /// Llama 4's.
+    Llama4(llama4::Shape),
     /// DeepSeek-V3's.
     DeepseekV3(deepseek_v3::Shape),
 }
 
 impl Architecture {
     /// All of them.
-    pub const ALL: [Architecture; 4] =
-        [Architecture::Llama, Architecture::Olmo2, Architecture::Qwen3, Architecture::DeepseekV3];
+    pub const ALL: [Architecture; 5] = [
+        Architecture::Llama,
+        Architecture::Olmo2,
+        Architecture::Qwen3,
+        Architecture::Llama4,
+        Architecture::DeepseekV3,
+    ];
 
     /// Name of its classes in transformers, before `ForCausalLM`.
     pub fn class(self) -> &'static str {
@@ -50,6 +59,7 @@ impl Architecture {
             Architecture::Llama => "Llama",
             Architecture::Olmo2 => "Olmo2",
             Architecture::Qwen3 => "Qwen3",
+            Architecture::Llama4 => "Llama4",
             Architecture::DeepseekV3 => "DeepseekV3",
         }
     }
@@ -76,6 +86,7 @@ impl Architecture {
             Architecture::Llama => (1e-6, 2048, None),
             Architecture::Olmo2 => (1e-5, 2048, None),
             Architecture::Qwen3 => (1e-6, 32768, Some(128)),
+            Architecture::Llama4 => (1e-5, 131_072, Some(128)),
             Architecture::DeepseekV3 => (1e-6, 4096, None),
         }
     }
@@ -86,6 +97,7 @@ impl Architecture {
             Architecture::Llama => "llama",
             Architecture::Olmo2 => "olmo2",
             Architecture::Qwen3 => "qwen3",
+            Architecture::Llama4 => "llama4_text",
             Architecture::DeepseekV3 => "deepseek_v3",
         }
     }
@@ -296,9 +308,17 @@ impl Config {
             (Architecture::DeepseekV3, Specifics::None) => {
                 return Some("DeepseekV3 needs the sizes of its attention and its experts".into());
             }
+            (Architecture::Llama4, Specifics::Llama4(shape)) => {
+                if let Some(problem) = shape.problem(self) {
+                    return Some(problem);
+                }
+            }
+            (Architecture::Llama4, Specifics::None) => {
+                return Some("Llama4 needs the sizes of its experts and what its layers see".into());
+            }
             (_, Specifics::None) => {}
-            (_, Specifics::DeepseekV3(_)) => {
-                return Some("latent attention belongs to DeepseekV3 only".into());
+            (_, Specifics::DeepseekV3(_) | Specifics::Llama4(_)) => {
+                return Some("it has the fields of another architecture".into());
             }
         }
         self.rope_scaling.problem(self.head_dim)
@@ -306,8 +326,12 @@ impl Config {
 
     fn parse(text: &str) -> Result<Config, String> {
         let unusable = |e: serde_json::Error| format!("it cannot be used ({e})");
+        let text = &text_part(text).map_err(unusable)?;
         let raw: Raw = serde_json::from_str(text).map_err(unusable)?;
         let mut config = raw.into_config()?;
+        if config.architecture == Architecture::Llama4 {
+            config.specifics = Specifics::Llama4(llama4::Shape::read(text)?);
+        }
         if config.architecture == Architecture::DeepseekV3 {
             let shape: deepseek_v3::Shape = serde_json::from_str(text).map_err(unusable)?;
             config.head_dim = shape.qk_rope_head_dim;
@@ -360,8 +384,10 @@ impl Config {
         if self.rope_scaling != RopeScaling::None {
             json["rope_scaling"] = json["rope_parameters"].clone();
         }
-        if let Specifics::DeepseekV3(shape) = &self.specifics {
-            shape.write(&mut json);
+        match &self.specifics {
+            Specifics::None => {}
+            Specifics::Llama4(shape) => shape.write(&mut json),
+            Specifics::DeepseekV3(shape) => shape.write(&mut json),
         }
         if self.head == Head::Scalar {
             json["id2label"] = json!({ "0": "LABEL_0" });
@@ -378,7 +404,7 @@ impl Config {
     /// Columns of a token's keys and values that a cache keeps in every layer.
     pub(crate) fn cache_width(&self) -> (usize, usize) {
         match &self.specifics {
-            Specifics::None => (self.kv_dim(), self.kv_dim()),
+            Specifics::None | Specifics::Llama4(_) => (self.kv_dim(), self.kv_dim()),
             Specifics::DeepseekV3(shape) => shape.cache_width(),
         }
     }
@@ -387,6 +413,7 @@ impl Config {
     pub(crate) fn rope_style(&self) -> RopeStyle {
         match &self.specifics {
             Specifics::DeepseekV3(shape) if shape.rope_interleave => RopeStyle::Interleaved,
+            Specifics::Llama4(_) => RopeStyle::Interleaved,
             _ => RopeStyle::Halves,
         }
     }
@@ -399,6 +426,14 @@ impl Config {
         shape
     }
 
+    /// Llama 4's own fields, of a valid config of that family.
+    pub(crate) fn llama4(&self) -> &llama4::Shape {
+        let Specifics::Llama4(shape) = &self.specifics else {
+            panic!("models are made of valid configs only");
+        };
+        shape
+    }
+
     pub(crate) fn q_dim(&self) -> usize {
         self.num_attention_heads * self.head_dim
     }
@@ -406,6 +441,17 @@ impl Config {
     pub(crate) fn kv_dim(&self) -> usize {
         self.num_key_value_heads * self.head_dim
     }
+}
+
+/// Of a model of text and images, the config of the part for text.
+fn text_part(text: &str) -> Result<String, serde_json::Error> {
+    let json: Value = serde_json::from_str(text)?;
+    if json["architectures"][0] != "Llama4ForConditionalGeneration" || !json["text_config"].is_object() {
+        return Ok(text.to_owned());
+    }
+    let mut part = json["text_config"].clone();
+    part["architectures"] = json!(["Llama4ForCausalLM"]);
+    Ok(part.to_string())
 }
 
 /// An f32 as the f64 with the same shortest decimal form, so that 1e-5 is written as 1e-5.
@@ -485,12 +531,15 @@ impl Raw {
             return Err("use_sliding_window is true; windows over attention are not supported".into());
         }
         let windowed = |kind: &&String| *kind != "full_attention";
-        if let Some(kind) = self.layer_types.iter().flatten().find(windowed) {
+        let own = architecture == Architecture::Llama4;
+        if let Some(kind) = self.layer_types.iter().flatten().find(windowed).filter(|_| !own) {
             return Err(format!("layer_types has \"{kind}\"; only \"full_attention\" is supported"));
         }
         let (default_eps, default_positions, default_head_dim) = architecture.defaults();
+        let default_theta = if architecture == Architecture::Llama4 { 500_000.0 } else { 10_000.0 };
         let max_position_embeddings = self.max_position_embeddings.unwrap_or(default_positions);
-        let (rope_theta, rope_scaling) = RopeScaling::read(&self.rope, max_position_embeddings)?;
+        let (rope_theta, rope_scaling) =
+            RopeScaling::read(&self.rope, default_theta, max_position_embeddings)?;
         let heads = self.num_attention_heads;
         let head_dim = match self.head_dim.or(default_head_dim) {
             Some(dim) => dim,
@@ -597,6 +646,21 @@ mod tests {
                         specifics: Specifics::DeepseekV3(shape),
                         ..config
                     }
+                } else if architecture == Architecture::Llama4 {
+                    let shape = llama4::Shape {
+                        intermediate_size_mlp: 40,
+                        moe_layers: vec![false, true],
+                        num_local_experts: 4,
+                        num_experts_per_tok: 2,
+                        rope_layers: vec![true, false],
+                        chunked_layers: vec![true, false],
+                        attention_chunk_size: 16,
+                        use_qk_norm: true,
+                        attn_temperature_tuning: false,
+                        floor_scale: 64.0,
+                        attn_scale: 0.5,
+                    };
+                    Config { specifics: Specifics::Llama4(shape), ..config }
                 } else {
                     config
                 };

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::Config;
 use crate::block::{Block, Context, Linear, Mlp, Pass, Specs, weight};
-use crate::mixture::{Mixture, largest};
+use crate::mixture::{Mixture, Weighted, largest};
 use crate::rope::{RopeScaling, yarn_temperature};
 
 /// The norms within the attention do not take theirs from the config.
@@ -301,14 +301,14 @@ impl LatentAttention {
             }
         };
         let q_rotated = tape.columns(heads, [Some(cut(q, heads, shape.qk_dim(), nope, rope)), None]);
-        let q_rotated = tape.rope(q_rotated, pass.rope, rope, pass.positions);
+        let q_rotated = tape.rope(q_rotated, pass.rope, rope, pass.rope_rows);
         let q_plain = cut(q, heads, shape.qk_dim(), 0, nope);
 
         let low = self.down.forward(tape, x);
         let latent = tape.columns(1, [Some(cut(low, 1, latent_dim + rope, 0, latent_dim)), None]);
         let latent = tape.rms_norm(latent, self.latent_norm, NORM_EPS);
         let k_rotated = tape.columns(1, [Some(cut(low, 1, latent_dim + rope, latent_dim, rope)), None]);
-        let k_rotated = tape.rope(k_rotated, pass.rope, rope, pass.positions);
+        let k_rotated = tape.rope(k_rotated, pass.rope, rope, pass.rope_rows);
 
         let v_dim = shape.v_head_dim;
         let scale = shape.softmax_scale(pass.config.rope_scaling);
@@ -338,7 +338,8 @@ impl LatentAttention {
                 let (q, k) = (tape.columns(heads, q), tape.columns(1, k));
                 let qk_dim = latent_dim + rope;
                 let shape = Attention { heads, kv_heads: 1, qk_dim, v_dim: latent_dim, scale };
-                let mixed = tape.attention_cached(q, k, latent, shape, pass.offsets, cache, slots, layer);
+                let mixed =
+                    tape.attention_cached(q, k, latent, shape, pass.offsets, cache, slots, layer, None);
                 tape.head_products(mixed, self.up, group, nope..group, true)
             }
         };
@@ -385,7 +386,7 @@ impl SharedMixture {
             .collect();
         let router = Router { normalise: shape.norm_topk_prob, scale: shape.routed_scaling_factor };
         let weights = tape.route(logits, router, &chosen);
-        let routed = self.experts.forward(tape, x, weights, &chosen);
+        let routed = self.experts.forward(tape, x, weights, &chosen, Weighted::Output);
         let shared = self.shared.forward(tape, x);
         tape.add(routed, shared)
     }

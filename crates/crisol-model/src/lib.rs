@@ -1,4 +1,4 @@
-//! Decoder-only language models from a Hugging Face `config.json`: Llama, OLMo-2, Qwen3 and DeepSeek-V3.
+//! Decoder-only language models from a Hugging Face `config.json`: Llama, OLMo-2, Qwen3, Llama 4 and DeepSeek-V3.
 //!
 //! - [`Config`]: the shape. [`Model`]: the forward pass over a tape: hidden states, then log-probabilities
 //!   of given tokens, a scalar per position, or whole logits.
@@ -15,6 +15,7 @@ mod error;
 mod generate;
 mod gguf;
 mod llama;
+mod llama4;
 mod mixture;
 mod model;
 mod olmo2;
@@ -29,6 +30,7 @@ pub use config::{Architecture, Config, Head, Specifics};
 pub use deepseek_v3::Shape as DeepseekV3Shape;
 pub use error::ModelError;
 pub use generate::{Generated, StopReason, generate, generate_stream};
+pub use llama4::Shape as Llama4Shape;
 pub use model::Model;
 pub use rope::RopeScaling;
 pub use sample::SamplingOptions;

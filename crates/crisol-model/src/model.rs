@@ -9,7 +9,7 @@ use crisol_engine::{Device, ParamId, ParamSpec, Params, Rope, Tape, Var};
 
 use crate::block::{Block, Context, Pass, Specs, weight};
 use crate::rope::RopeScaling;
-use crate::{Architecture, Config, Head, ModelError, deepseek_v3, llama, olmo2, qwen3};
+use crate::{Architecture, Config, Head, ModelError, deepseek_v3, llama, llama4, olmo2, qwen3};
 
 /// See the module's text.
 #[derive(Debug)]
@@ -36,6 +36,7 @@ impl Architecture {
             Architecture::Llama => Family { specs: llama::specs, bind: llama::bind },
             Architecture::Olmo2 => Family { specs: olmo2::specs, bind: olmo2::bind },
             Architecture::Qwen3 => Family { specs: qwen3::specs, bind: qwen3::bind },
+            Architecture::Llama4 => Family { specs: llama4::specs, bind: llama4::bind },
             Architecture::DeepseekV3 => Family { specs: deepseek_v3::specs, bind: deepseek_v3::bind },
         }
     }
@@ -103,9 +104,13 @@ impl Model {
     ) -> Result<Var, ModelError> {
         self.check_ids(ids)?;
         let documents = self.documents(offsets, &context)?;
-        let (rope, positions) = self.rotation(tape.params().device(), &documents);
+        let positions: Vec<u32> = documents.iter().cloned().flatten().collect();
         assert_eq!(positions.len(), ids.len(), "offsets must cover all ids");
-        let mut pass = Pass { config: &self.config, rope: &rope, offsets, positions: &positions, context };
+        let rotation = self.rotation_by_rows(tape.params().device(), &documents);
+        let (rope, rope_rows) =
+            rotation.as_ref().map_or((&self.rope, &positions), |(rope, rows)| (rope, rows));
+        let mut pass =
+            Pass { config: &self.config, rope, offsets, positions: &positions, rope_rows, context };
         let mut x = tape.embedding(self.embedding, ids);
         for (layer, block) in self.blocks.iter().enumerate() {
             x = block.forward(tape, &mut pass, layer, x);
@@ -186,23 +191,23 @@ impl Model {
         offsets.windows(2).enumerate().map(positions).collect()
     }
 
-    /// Tables, and which of their rows belongs to every row of the documents.
-    fn rotation(&self, device: &Device, documents: &[Range<u32>]) -> (Rope, Vec<u32>) {
+    /// Tables for these documents alone, and which of their rows belongs to every row, if frequencies depend on a document's length.
+    fn rotation_by_rows(&self, device: &Device, documents: &[Range<u32>]) -> Option<(Rope, Vec<u32>)> {
         let trained = self.config.max_position_embeddings;
         let stretched = |document: &Range<u32>| document.end as usize > trained;
         let dynamic = matches!(self.config.rope_scaling, RopeScaling::Dynamic { .. });
         if !(dynamic && documents.iter().any(stretched)) {
-            return (self.rope.clone(), documents.iter().cloned().flatten().collect());
+            return None;
         }
         let frequencies: Vec<Vec<f32>> =
             documents.iter().map(|document| frequencies(&self.config, document.end as usize)).collect();
         let rows = documents.iter().zip(&frequencies).flat_map(|(document, frequencies)| {
             document.clone().map(move |position| (position, frequencies.as_slice()))
         });
-        let rope =
-            Rope::of_rows(device, rows, self.config.rope_scaling.amplitude(), self.config.rope_style());
+        let (amplitude, style) = (self.config.rope_scaling.amplitude(), self.config.rope_style());
+        let rope = Rope::of_rows(device, rows, amplitude, style);
         let rows = documents.iter().map(|document| document.len() as u32).sum();
-        (rope, (0..rows).collect())
+        Some((rope, (0..rows).collect()))
     }
 }
 

@@ -183,9 +183,9 @@ impl RopeScaling {
                     positive("original_max_position_embeddings", original_max_position_embeddings as f64)
                 })
                 .or_else(|| {
-                    (high_freq_factor <= low_freq_factor).then(|| {
+                    (high_freq_factor < low_freq_factor).then(|| {
                         format!(
-                            "high_freq_factor ({high_freq_factor}) of rotary embeddings is not above \
+                            "high_freq_factor ({high_freq_factor}) of rotary embeddings is below \
                              low_freq_factor ({low_freq_factor})"
                         )
                     })
@@ -255,10 +255,14 @@ impl RopeScaling {
         }
     }
 
-    /// Base and scaling from the places where either version of transformers writes them; `max` is
+    /// Base (`default_theta` where none is given) and scaling from the places where either version of transformers writes them; `max` is
     /// `max_position_embeddings`.
-    pub(crate) fn read(fields: &RopeFields, max: usize) -> Result<(f64, RopeScaling), String> {
-        let (mut theta, mut scaling) = (fields.rope_theta.unwrap_or(10_000.0), RopeScaling::None);
+    pub(crate) fn read(
+        fields: &RopeFields,
+        default_theta: f64,
+        max: usize,
+    ) -> Result<(f64, RopeScaling), String> {
+        let (mut theta, mut scaling) = (fields.rope_theta.unwrap_or(default_theta), RopeScaling::None);
         // The newer place wins.
         for (field, object) in
             [("rope_scaling", &fields.rope_scaling), ("rope_parameters", &fields.rope_parameters)]

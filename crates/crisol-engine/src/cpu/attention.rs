@@ -4,6 +4,8 @@
 //! Training and prefill are small matrix products per head; decoding one token reads the whole cache once,
 //! which is memory-bound vector work with a loop of its own.
 
+use std::ops::Range;
+
 use super::mat::{Mat, MatMut};
 use super::math::{LANES, dot, exp, fma, max, scale_all, sum_lanes, vectorised};
 use super::packed::{Panels, product};
@@ -94,7 +96,7 @@ impl<'a> Rows<'a> {
         Rows { data: self.data.get(column..).unwrap_or_default(), ..self }
     }
 
-    fn mat(self, rows: std::ops::Range<usize>, cols: usize) -> Mat<'a> {
+    fn mat(self, rows: Range<usize>, cols: usize) -> Mat<'a> {
         Mat::strided(&self.data[rows.start * self.stride..], rows.len(), cols, self.stride)
     }
 }
@@ -326,7 +328,7 @@ vectorised! {
     }
 }
 
-/// Appends new keys and values to the cache and attends to all of it.
+/// Appends new keys and values to the cache and attends to all of it, or to what is in the same chunk of so many positions.
 pub(crate) fn cached(
     q: &[f32],
     k: &[f32],
@@ -336,10 +338,12 @@ pub(crate) fn cached(
     cache: &mut KvCache,
     slots: &[usize],
     layer: usize,
+    chunk: Option<usize>,
     out: &mut [f32],
     floats: &mut Pool<f32>,
 ) {
     let heads = Heads::new(shape);
+    let first_visible = |position: usize| chunk.map_or(0, |chunk| position / chunk * chunk);
     for (document, &slot) in offsets.windows(2).zip(slots) {
         let (start, end) = (document[0] as usize, document[1] as usize);
         let past = cache.len(slot);
@@ -352,7 +356,8 @@ pub(crate) fn cached(
             let mut scores = floats.take(shape.heads * cache.capacity());
             let rows = q.chunks_exact(heads.q_stride).zip(out.chunks_exact_mut(heads.out_stride));
             for (row, (q, out)) in rows.enumerate() {
-                decode(q, tiles, values, past + row + 1, shape, out, &mut scores);
+                let visible = first_visible(past + row)..past + row + 1;
+                decode(q, tiles, values, visible, shape, out, &mut scores);
             }
             floats.give(scores);
         } else {
@@ -364,11 +369,20 @@ pub(crate) fn cached(
                     *x = *column;
                 }
             }
-            let k = Rows { data: &unpacked, stride: heads.k_stride };
-            let v = Rows { data: values, stride: heads.v_stride };
-            for head in 0..shape.heads {
-                let (k, v) = heads.of_kv_head(head, k, v);
-                flash_forward(q, k, v, head, shape, past, out, None, floats);
+            let mut position = past;
+            while position < keys {
+                // Rows of one chunk, and its keys.
+                let first = first_visible(position);
+                let rows = position - past..chunk.map_or(keys, |chunk| keys.min(first + chunk)) - past;
+                let k = Rows { data: &unpacked[first * heads.k_stride..], stride: heads.k_stride };
+                let v = Rows { data: &values[first * heads.v_stride..], stride: heads.v_stride };
+                let q = &q[rows.start * heads.q_stride..rows.end * heads.q_stride];
+                let out = &mut out[rows.start * heads.out_stride..rows.end * heads.out_stride];
+                for head in 0..shape.heads {
+                    let (k, v) = heads.of_kv_head(head, k, v);
+                    flash_forward(q, k, v, head, shape, position - first, out, None, floats);
+                }
+                position = past + rows.end;
             }
             floats.give(unpacked);
         }
@@ -379,35 +393,40 @@ pub(crate) fn cached(
 }
 
 vectorised! {
-    /// One query row against the first `len` tokens of a slot. Heads take turns within a tile of tokens, so that
+    /// One query row against the visible tokens of a slot. Heads take turns within a tile of tokens, so that
     /// the cache is read from beginning to end.
     fn decode<'a, S>(
         q: &'a [f32],
         tiles: &'a [f32],
         values: &'a [f32],
-        len: usize,
+        visible: Range<usize>,
         shape: &'a Attention,
         out: &'a mut [f32],
         scores: &'a mut [f32],
     ) {
         let &Attention { heads, kv_heads, qk_dim, v_dim, scale } = shape;
+        let len = visible.end;
+        let hidden_tiles = visible.start / TILE;
         let kv_head = |head: usize| head / (heads / kv_heads);
         let padded = len.next_multiple_of(TILE);
-        for (start, tile) in (0..len).step_by(TILE).zip(tiles.chunks_exact(TILE * kv_heads * qk_dim)) {
+        let keys = (0..len).step_by(TILE).zip(tiles.chunks_exact(TILE * kv_heads * qk_dim));
+        for (start, tile) in keys.skip(hidden_tiles) {
             for (head, q) in q.chunks_exact(qk_dim).enumerate() {
                 let sums = weighted_sum::<S>(q, &tile[kv_head(head) * qk_dim * TILE..], TILE);
                 scores[head * padded + start..][..TILE].copy_from_slice(&sums.map(|sum| scale * sum));
             }
         }
         for scores in scores.chunks_exact_mut(padded).take(heads) {
-            let scores = &mut scores[..len];
+            let (hidden, scores) = scores[..len].split_at_mut(visible.start);
+            hidden[hidden_tiles * TILE..].fill(0.0);
             let largest = max(scores);
             let sum = exponentials::<S>(scores, largest);
             scale_all(scores, 1.0 / sum);
         }
         out.fill(0.0);
         let stride = kv_heads * v_dim;
-        for (start, rows) in (0..len).step_by(TILE).zip(values.chunks(TILE * stride)) {
+        let values = (0..len).step_by(TILE).zip(values.chunks(TILE * stride));
+        for (start, rows) in values.skip(hidden_tiles) {
             let tokens = TILE.min(len - start);
             for (head, out) in out.chunks_exact_mut(v_dim).enumerate() {
                 let weights = &scores[head * padded + start..][..tokens];

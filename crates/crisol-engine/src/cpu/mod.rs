@@ -503,12 +503,13 @@ pub(crate) fn attention_cached(
     cache: &mut KvCache,
     slots: &[usize],
     layer: usize,
+    chunk: Option<usize>,
     workspace: &mut Workspace,
 ) {
     let Workspace { floats, values, .. } = workspace;
     let [q, k, v, out] = vars;
     let mut y = take_data(values, out);
     let [q, k, v] = [q, k, v].map(|var| data(values, var));
-    attention::cached(q, k, v, shape, offsets, cache, slots, layer, &mut y, floats);
+    attention::cached(q, k, v, shape, offsets, cache, slots, layer, chunk, &mut y, floats);
     put_data(values, out, y);
 }

@@ -68,7 +68,8 @@ fn of_a_value_with_itself() {
     );
 }
 
-/// Any cut of documents into prefills and single tokens gives what attention over whole documents gives.
+/// Any cut of documents into prefills and single tokens gives what attention over whole documents gives, with chunks what
+/// attention over documents gives that are cut into chunks.
 #[test]
 fn over_a_cache_equals_whole_documents() {
     for seed in 0..12 {
@@ -93,7 +94,11 @@ fn over_a_cache_equals_whole_documents() {
         let mut workspace = Workspace::new(&device);
         let mut tape = Tape::inference(&params, &mut workspace);
         let [q, k, v] = ["q", "k", "v"].map(|name| input(&mut tape, name));
-        let whole = tape.attention(q, k, v, shape, &starts);
+        let chunk = (seed % 3 != 0).then(|| random.between(1, 100));
+        let cut =
+            |bounds: &[u32]| -> Vec<u32> { (bounds[0]..bounds[1]).step_by(chunk.unwrap_or(n)).collect() };
+        let cuts: Vec<u32> = starts.windows(2).flat_map(cut).chain([n as u32]).collect();
+        let whole = tape.attention(q, k, v, shape, &cuts);
         let whole = tape.read(whole).to_vec();
         drop(tape);
 
@@ -115,7 +120,8 @@ fn over_a_cache_equals_whole_documents() {
             let mut tape = Tape::inference(&params, &mut workspace);
             let [q, k, v] = ["q", "k", "v"].map(|name| tape.embedding(id(&params, name), &rows));
             for layer in 0..layers {
-                let out = tape.attention_cached(q, k, v, shape, &offsets(&steps), &mut cache, &slots, layer);
+                let offsets = offsets(&steps);
+                let out = tape.attention_cached(q, k, v, shape, &offsets, &mut cache, &slots, layer, chunk);
                 let width = heads * shape.v_dim;
                 for (row, out) in rows.iter().zip(tape.read(out).chunks(width)) {
                     let expected = &whole[*row as usize * width..][..width];

@@ -87,7 +87,7 @@ fn rows_of_experts() {
             bounds.push(bounds[bounds.len() - 1] + *count as u32);
         }
         let count = counts.len();
-        let names: Vec<String> = (0..count).flat_map(|e| [format!("w{e}"), format!("other{e}")]).collect();
+        let names: Vec<String> = (0..count).map(|e| format!("w{e}")).collect();
         let (weight, input_shape) = ([o, i], [n.max(1), i]);
         let mut specs: Vec<(&str, &[usize])> = vec![("x", &input_shape)];
         specs.extend(names.iter().map(|name| (name.as_str(), &weight[..])));
@@ -97,14 +97,13 @@ fn rows_of_experts() {
             |tape| {
                 let x = input(tape, "x");
                 let x = tape.select_rows(x, &(0..n as u32).collect::<Vec<_>>());
-                // Parameters in between belong to something else.
-                let experts = Experts { first: id(tape.params(), "w0"), stride: 2, count };
+                let experts = Experts { first: id(tape.params(), "w0"), count };
                 vec![tape.grouped_linear(x, experts, &bounds)]
             },
             |inputs| {
                 let y = reference::Mat::from_fn(n, o, |row, column| {
                     let expert = bounds[1..].iter().position(|&end| row < end as usize).unwrap();
-                    let w = &inputs[1 + 2 * expert];
+                    let w = &inputs[1 + expert];
                     (0..i).map(|l| inputs[0].at(row, l) * w.at(column, l)).sum()
                 });
                 vec![y]

@@ -87,7 +87,7 @@ pub(crate) fn forward(
         let h = match &mut cached {
             None => tape.attention(q, k, v, SHAPE, offsets),
             Some(Cached { cache, slots }) => {
-                tape.attention_cached(q, k, v, SHAPE, offsets, cache, slots, layer)
+                tape.attention_cached(q, k, v, SHAPE, offsets, cache, slots, layer, None)
             }
         };
         let h = tape.linear(h, param("o"), None);

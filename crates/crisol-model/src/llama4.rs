@@ -1,0 +1,324 @@
+//! The text block of Llama 4 (Meta AI 2025; <https://github.com/huggingface/transformers>, `modeling_llama4.py`). What differs from
+//! Llama:
+//! - most layers rotate queries and keys (in neighbouring pairs), norm them after that without a weight, and see only their
+//!   own chunk of the context; the others do not rotate and see all of it, with queries that grow slowly with their position;
+//! - feed-forward layers may be mixtures of experts beside an expert of all tokens: a token goes to the experts with the largest
+//!   logits, and what it brings is scaled by their sigmoids (not what it takes away).
+
+use crisol_engine::{Attention, ParamId, ParamSpec, Params, Router, Tape, Var};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::Config;
+use crate::block::{AttentionWeights, Block, Context, Mlp, Pass, Specs, weight};
+use crate::mixture::{Mixture, Weighted, largest};
+
+/// The fields of `config.json` that only this family has.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Shape {
+    /// Width inside feed-forward layers that are no mixtures; `intermediate_size` is an expert's.
+    pub intermediate_size_mlp: usize,
+    /// Whether each layer is a mixture.
+    pub moe_layers: Vec<bool>,
+    /// Experts to choose from.
+    pub num_local_experts: usize,
+    /// Experts of a token.
+    pub num_experts_per_tok: usize,
+    /// Whether each layer rotates queries and keys.
+    pub rope_layers: Vec<bool>,
+    /// Whether each layer sees chunks only.
+    pub chunked_layers: Vec<bool>,
+    /// Positions of a chunk.
+    pub attention_chunk_size: usize,
+    /// Whether queries and keys that are rotated are normed.
+    pub use_qk_norm: bool,
+    /// Whether queries that are not rotated grow.
+    pub attn_temperature_tuning: bool,
+    /// Positions over which they do not.
+    pub floor_scale: f32,
+    /// How fast they grow after that.
+    pub attn_scale: f32,
+}
+
+/// As they stand in the file; transformers' defaults.
+#[derive(Deserialize)]
+#[serde(default)]
+struct Raw {
+    num_hidden_layers: usize,
+    intermediate_size_mlp: usize,
+    moe_layers: Option<Vec<usize>>,
+    interleave_moe_layer_step: usize,
+    num_local_experts: usize,
+    num_experts_per_tok: usize,
+    no_rope_layers: Option<Vec<u8>>,
+    no_rope_layer_interval: usize,
+    layer_types: Option<Vec<String>>,
+    attention_chunk_size: Option<usize>,
+    use_qk_norm: bool,
+    attn_temperature_tuning: Value,
+    floor_scale: f32,
+    attn_scale: f32,
+}
+
+impl Default for Raw {
+    fn default() -> Raw {
+        Raw {
+            num_hidden_layers: 0,
+            intermediate_size_mlp: 16384,
+            moe_layers: None,
+            interleave_moe_layer_step: 1,
+            num_local_experts: 16,
+            num_experts_per_tok: 1,
+            no_rope_layers: None,
+            no_rope_layer_interval: 4,
+            layer_types: None,
+            attention_chunk_size: Some(8192),
+            use_qk_norm: true,
+            attn_temperature_tuning: Value::Bool(true),
+            floor_scale: 8192.0,
+            attn_scale: 0.1,
+        }
+    }
+}
+
+impl Shape {
+    /// Reads the fields of a `config.json`.
+    pub(crate) fn read(text: &str) -> Result<Shape, String> {
+        let raw: Raw = serde_json::from_str(text).map_err(|e| format!("it cannot be used ({e})"))?;
+        let layers = raw.num_hidden_layers;
+        if raw.interleave_moe_layer_step == 0 || raw.no_rope_layer_interval == 0 {
+            return Err("interleave_moe_layer_step and no_rope_layer_interval must not be 0".into());
+        }
+        let step = raw.interleave_moe_layer_step;
+        let moe_layers = (0..layers).map(|layer| match &raw.moe_layers {
+            Some(listed) => listed.contains(&layer),
+            None => (layer + 1).is_multiple_of(step),
+        });
+        let rope_layers: Vec<bool> = match raw.no_rope_layers.filter(|listed| !listed.is_empty()) {
+            // In spite of the field's name 1 means that a layer rotates.
+            Some(listed) => listed.iter().map(|&rotates| rotates != 0).collect(),
+            None => {
+                (0..layers).map(|layer| !(layer + 1).is_multiple_of(raw.no_rope_layer_interval)).collect()
+            }
+        };
+        let chunked_layers = match raw.layer_types {
+            None => rope_layers.clone(),
+            Some(types) => types
+                .iter()
+                .map(|kind| match kind.as_str() {
+                    "chunked_attention" => Ok(true),
+                    "full_attention" => Ok(false),
+                    other => Err(format!("layer_types has \"{other}\", which is not supported")),
+                })
+                .collect::<Result<_, _>>()?,
+        };
+        let tuning = &raw.attn_temperature_tuning;
+        Ok(Shape {
+            intermediate_size_mlp: raw.intermediate_size_mlp,
+            moe_layers: moe_layers.collect(),
+            num_local_experts: raw.num_local_experts,
+            num_experts_per_tok: raw.num_experts_per_tok,
+            rope_layers,
+            chunked_layers,
+            attention_chunk_size: raw.attention_chunk_size.unwrap_or(usize::MAX),
+            use_qk_norm: raw.use_qk_norm,
+            // Published configs have a number here.
+            attn_temperature_tuning: tuning.as_bool().unwrap_or(tuning.as_f64().is_some_and(|n| n != 0.0)),
+            floor_scale: raw.floor_scale,
+            attn_scale: raw.attn_scale,
+        })
+    }
+
+    pub(crate) fn problem(&self, config: &Config) -> Option<String> {
+        let layers = config.num_hidden_layers;
+        for (name, list) in [
+            ("moe_layers", &self.moe_layers),
+            ("no_rope_layers", &self.rope_layers),
+            ("layer_types", &self.chunked_layers),
+        ] {
+            if list.len() != layers {
+                return Some(format!("{name} is about {} layers of {layers}", list.len()));
+            }
+        }
+        let sizes = [
+            ("intermediate_size_mlp", self.intermediate_size_mlp),
+            ("num_local_experts", self.num_local_experts),
+            ("num_experts_per_tok", self.num_experts_per_tok),
+        ];
+        for (name, size) in sizes {
+            if size == 0 || size > crate::config::LARGEST_SIZE {
+                return Some(format!("{name} is {size}"));
+            }
+        }
+        if self.attention_chunk_size == 0 {
+            return Some("attention_chunk_size is 0".into());
+        }
+        if self.num_experts_per_tok > self.num_local_experts {
+            return Some(format!(
+                "num_experts_per_tok ({}) is more than num_local_experts ({})",
+                self.num_experts_per_tok, self.num_local_experts
+            ));
+        }
+        let fine = self.floor_scale > 0.0 && self.floor_scale.is_finite() && self.attn_scale.is_finite();
+        (!fine).then(|| {
+            format!(
+                "floor_scale is {} and attn_scale {}, not positive numbers",
+                self.floor_scale, self.attn_scale
+            )
+        })
+    }
+
+    /// Adds the fields to a `config.json`.
+    pub(crate) fn write(&self, config: &mut Value) {
+        let moe: Vec<usize> = (0..self.moe_layers.len()).filter(|&layer| self.moe_layers[layer]).collect();
+        let types = |&chunked: &bool| if chunked { "chunked_attention" } else { "full_attention" };
+        let chunk = (self.attention_chunk_size < usize::MAX).then_some(self.attention_chunk_size);
+        let fields = json!({
+            "intermediate_size_mlp": self.intermediate_size_mlp,
+            "moe_layers": moe,
+            "num_local_experts": self.num_local_experts,
+            "num_experts_per_tok": self.num_experts_per_tok,
+            "no_rope_layers": self.rope_layers.iter().map(|&rotates| u8::from(rotates)).collect::<Vec<_>>(),
+            "layer_types": self.chunked_layers.iter().map(types).collect::<Vec<_>>(),
+            "attention_chunk_size": chunk,
+            "use_qk_norm": self.use_qk_norm,
+            "attn_temperature_tuning": self.attn_temperature_tuning,
+            "floor_scale": self.floor_scale,
+            "attn_scale": self.attn_scale,
+        });
+        if let (Value::Object(config), Value::Object(fields)) = (config, fields) {
+            config.extend(fields);
+        }
+    }
+
+    /// By how much a query that is not rotated grows.
+    fn temperature(&self, position: u32) -> f32 {
+        ((position as f32 + 1.0) / self.floor_scale).floor().ln_1p() * self.attn_scale + 1.0
+    }
+}
+
+/// Parameters of one block.
+#[derive(Debug)]
+struct Llama4 {
+    shape: Shape,
+    input_norm: ParamId,
+    attention: AttentionWeights,
+    post_attention_norm: ParamId,
+    feed_forward: FeedForward,
+}
+
+#[derive(Debug)]
+enum FeedForward {
+    Dense(Mlp),
+    Mixture { router: ParamId, experts: Mixture, shared: Mlp },
+}
+
+const EXPERTS: &str = "feed_forward.experts.";
+const SHARED: &str = "feed_forward.shared_expert.";
+
+pub(crate) fn specs(config: &Config, layer: usize, prefix: String) -> Vec<ParamSpec> {
+    let shape = config.llama4();
+    let (hidden, inner) = (config.hidden_size, config.intermediate_size);
+    let mut specs = Specs::new(prefix, Some(config.num_hidden_layers));
+    specs.norm("input_layernorm", hidden);
+    specs.attention(config);
+    specs.norm("post_attention_layernorm", hidden);
+    if shape.moe_layers[layer] {
+        specs.linear("feed_forward.router", shape.num_local_experts, hidden, false);
+        Mixture::specs(&mut specs, EXPERTS, shape.num_local_experts, hidden, inner);
+        specs.gated(SHARED, hidden, inner, false);
+    } else {
+        specs.gated("feed_forward.", hidden, shape.intermediate_size_mlp, false);
+    }
+    specs.list
+}
+
+pub(crate) fn bind(config: &Config, params: &Params, layer: usize, prefix: &str) -> Box<dyn Block> {
+    let shape = config.llama4();
+    Box::new(Llama4 {
+        shape: shape.clone(),
+        input_norm: weight(params, prefix, "input_layernorm"),
+        attention: AttentionWeights::bind(params, prefix),
+        post_attention_norm: weight(params, prefix, "post_attention_layernorm"),
+        feed_forward: if shape.moe_layers[layer] {
+            FeedForward::Mixture {
+                router: weight(params, prefix, "feed_forward.router"),
+                experts: Mixture::bind(params, prefix, EXPERTS, shape.num_local_experts),
+                shared: Mlp::bind(params, prefix, SHARED),
+            }
+        } else {
+            FeedForward::Dense(Mlp::bind(params, prefix, "feed_forward."))
+        },
+    })
+}
+
+impl Block for Llama4 {
+    fn forward(&self, tape: &mut Tape<'_>, pass: &mut Pass<'_, '_>, layer: usize, x: Var) -> Var {
+        let eps = pass.config.rms_norm_eps;
+        let normed = tape.rms_norm(x, self.input_norm, eps);
+        let mixed = self.attend(tape, pass, layer, normed);
+        let x = tape.add(x, mixed);
+        let normed = tape.rms_norm(x, self.post_attention_norm, eps);
+        let inner = match &self.feed_forward {
+            FeedForward::Dense(mlp) => mlp.forward(tape, normed),
+            FeedForward::Mixture { router, experts, shared } => {
+                let logits = tape.linear(normed, *router, None);
+                let chosen: Vec<u32> = tape
+                    .read(logits)
+                    .chunks_exact(self.shape.num_local_experts)
+                    .flat_map(|logits| largest(logits, self.shape.num_experts_per_tok))
+                    .map(|expert| expert as u32)
+                    .collect();
+                let weights = tape.route(logits, Router { normalise: false, scale: 1.0 }, &chosen);
+                let routed = experts.forward(tape, normed, weights, &chosen, Weighted::Input);
+                let shared = shared.forward(tape, normed);
+                tape.add(shared, routed)
+            }
+        };
+        tape.add(x, inner)
+    }
+}
+
+impl Llama4 {
+    fn attend(&self, tape: &mut Tape<'_>, pass: &mut Pass<'_, '_>, layer: usize, x: Var) -> Var {
+        let config = pass.config;
+        let dim = config.head_dim;
+        let (mut q, mut k, v) = self.attention.project(tape, x);
+        if self.shape.rope_layers[layer] {
+            q = tape.rope(q, pass.rope, dim, pass.rope_rows);
+            k = tape.rope(k, pass.rope, dim, pass.rope_rows);
+            if self.shape.use_qk_norm {
+                q = tape.unit_norm(q, dim, config.rms_norm_eps);
+                k = tape.unit_norm(k, dim, config.rms_norm_eps);
+            }
+        } else if self.shape.attn_temperature_tuning {
+            let factors: Vec<f32> =
+                pass.positions.iter().map(|&position| self.shape.temperature(position)).collect();
+            let factors = tape.constant(pass.positions.len(), 1, &factors);
+            q = tape.scale_rows(q, factors, &(0..pass.positions.len() as u32).collect::<Vec<_>>());
+        }
+        let shape = Attention {
+            heads: config.num_attention_heads,
+            kv_heads: config.num_key_value_heads,
+            qk_dim: dim,
+            v_dim: dim,
+            scale: (dim as f32).sqrt().recip(),
+        };
+        let chunk = self.shape.chunked_layers[layer].then_some(self.shape.attention_chunk_size);
+        let mixed = match &mut pass.context {
+            Context::Full => {
+                let cut = |bounds: &[u32]| {
+                    let step = chunk.unwrap_or(usize::MAX);
+                    (bounds[0] as usize..bounds[1] as usize).step_by(step).map(|start| start as u32)
+                };
+                let end = pass.offsets.last().copied();
+                let cuts: Vec<u32> = pass.offsets.windows(2).flat_map(cut).chain(end).collect();
+                tape.attention(q, k, v, shape, &cuts)
+            }
+            Context::Cached { cache, slots } => {
+                tape.attention_cached(q, k, v, shape, pass.offsets, cache, slots, layer, chunk)
+            }
+        };
+        self.attention.output(tape, mixed)
+    }
+}
