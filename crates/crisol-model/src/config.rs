@@ -657,7 +657,7 @@ mod tests {
                         attention_chunk_size: 16,
                         use_qk_norm: true,
                         attn_temperature_tuning: false,
-                        floor_scale: 64.0,
+                        floor_scale: 64,
                         attn_scale: 0.5,
                     };
                     Config { specifics: Specifics::Llama4(shape), ..config }

@@ -35,7 +35,7 @@ pub struct Shape {
     /// Whether queries that are not rotated grow.
     pub attn_temperature_tuning: bool,
     /// Positions over which they do not.
-    pub floor_scale: f32,
+    pub floor_scale: usize,
     /// How fast they grow after that.
     pub attn_scale: f32,
 }
@@ -56,7 +56,7 @@ struct Raw {
     attention_chunk_size: Option<usize>,
     use_qk_norm: bool,
     attn_temperature_tuning: Value,
-    floor_scale: f32,
+    floor_scale: usize,
     attn_scale: f32,
 }
 
@@ -75,7 +75,7 @@ impl Default for Raw {
             attention_chunk_size: Some(8192),
             use_qk_norm: true,
             attn_temperature_tuning: Value::Bool(true),
-            floor_scale: 8192.0,
+            floor_scale: 8192,
             attn_scale: 0.1,
         }
     }
@@ -159,13 +159,10 @@ impl Shape {
                 self.num_experts_per_tok, self.num_local_experts
             ));
         }
-        let fine = self.floor_scale > 0.0 && self.floor_scale.is_finite() && self.attn_scale.is_finite();
-        (!fine).then(|| {
-            format!(
-                "floor_scale is {} and attn_scale {}, not positive numbers",
-                self.floor_scale, self.attn_scale
-            )
-        })
+        if self.floor_scale == 0 {
+            return Some("floor_scale is 0".into());
+        }
+        (!self.attn_scale.is_finite()).then(|| format!("attn_scale is {}", self.attn_scale))
     }
 
     /// Adds the fields to a `config.json`.
@@ -193,7 +190,7 @@ impl Shape {
 
     /// By how much a query that is not rotated grows.
     fn temperature(&self, position: u32) -> f32 {
-        ((position as f32 + 1.0) / self.floor_scale).floor().ln_1p() * self.attn_scale + 1.0
+        ((position as f32 + 1.0) / self.floor_scale as f32).floor().ln_1p() * self.attn_scale + 1.0
     }
 }
 

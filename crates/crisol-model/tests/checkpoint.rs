@@ -4,7 +4,11 @@ use std::fs;
 use std::path::Path;
 
 use crisol_engine::{Device, Params};
-use crisol_model::{Architecture, Checkpoint, Config, Head, Model, ModelError, load_model, save_checkpoint};
+use crisol_hub::{Tensor, Tensors, write_tensors};
+use crisol_model::{
+    Architecture, Checkpoint, Config, DeepseekV3Shape, Head, Llama4Shape, Model, ModelError, Specifics,
+    left_out, load_model, save_checkpoint,
+};
 use crisol_text::{EMBEDDED_TOKENS, TextSetup, Tokenizer};
 use tempfile::TempDir;
 
@@ -16,8 +20,48 @@ fn text() -> TextSetup {
     TextSetup::embedded(tokenizer).expect("it has the embedded tokens")
 }
 
-fn checkpoint(architecture: Architecture, head: Head) -> Checkpoint {
+fn config(architecture: Architecture, head: Head) -> Config {
     let config = Config { head, num_key_value_heads: 1, ..Config::new(architecture, VOCAB, 16, 2, 2, 24) };
+    match architecture {
+        Architecture::Llama | Architecture::Olmo2 | Architecture::Qwen3 => config,
+        Architecture::Llama4 => {
+            let shape = Llama4Shape {
+                intermediate_size_mlp: 20,
+                moe_layers: vec![true, false],
+                num_local_experts: 3,
+                num_experts_per_tok: 1,
+                rope_layers: vec![true, false],
+                chunked_layers: vec![true, false],
+                attention_chunk_size: 4,
+                use_qk_norm: true,
+                attn_temperature_tuning: true,
+                floor_scale: 2,
+                attn_scale: 0.1,
+            };
+            Config { specifics: Specifics::Llama4(shape), ..config }
+        }
+        Architecture::DeepseekV3 => {
+            let shape = DeepseekV3Shape {
+                q_lora_rank: Some(6),
+                kv_lora_rank: 5,
+                qk_nope_head_dim: 4,
+                qk_rope_head_dim: 8,
+                v_head_dim: 7,
+                first_k_dense_replace: 1,
+                n_routed_experts: 4,
+                num_experts_per_tok: 2,
+                moe_intermediate_size: 12,
+                n_group: 2,
+                topk_group: 2,
+                ..DeepseekV3Shape::default()
+            };
+            Config { num_key_value_heads: 2, specifics: Specifics::DeepseekV3(shape), ..config }
+        }
+    }
+}
+
+fn checkpoint(architecture: Architecture, head: Head) -> Checkpoint {
+    let config = config(architecture, head);
     let (model, params) = Model::init(config, &Device::cpu(Some(1)), 5).expect("a valid shape");
     Checkpoint { model, params, text: text() }
 }
@@ -41,7 +85,7 @@ fn saved() -> TempDir {
 #[test]
 fn what_is_saved_is_loaded_bit_by_bit() -> Result<(), ModelError> {
     let place = tempfile::tempdir().expect("a temporary folder");
-    for architecture in [Architecture::Llama, Architecture::Olmo2] {
+    for architecture in Architecture::ALL {
         for head in [Head::Language { tied: true }, Head::Language { tied: false }, Head::Scalar] {
             let folder = place.path().join("model");
             let original = checkpoint(architecture, head);
@@ -56,6 +100,38 @@ fn what_is_saved_is_loaded_bit_by_bit() -> Result<(), ModelError> {
             assert_eq!(names.contains(&"lm_head.weight".into()), head == Head::Language { tied: false });
         }
     }
+    Ok(())
+}
+
+/// Llama 4 is published with a part for images, in files and a config around those of the part for text.
+#[test]
+fn of_a_model_of_text_and_images_the_part_for_text_is_loaded() -> Result<(), ModelError> {
+    let place = tempfile::tempdir().expect("a temporary folder");
+    let original = checkpoint(Architecture::Llama4, Head::Language { tied: false });
+    original.save(place.path())?;
+    let file = place.path().join("model.safetensors");
+    let plain = Tensors::open(&file)?;
+    let mut tensors = Vec::new();
+    for name in plain.names() {
+        let shape = plain.shape(name).expect("a name of the file").to_vec();
+        let values = plain.read(name, &shape)?;
+        let name = format!("language_model.{name}");
+        tensors.push(Tensor { name, shape, values: Box::new(move || values.clone().into()) });
+    }
+    let image = Box::new(|| vec![0.0; 3].into());
+    tensors.push(Tensor { name: "vision_model.class_embedding".into(), shape: vec![3], values: image });
+    let both = place.path().join("both.safetensors");
+    write_tensors(&both, &tensors)?;
+    fs::rename(&both, &file).expect("both are in the folder");
+    let config = fs::read_to_string(place.path().join("config.json")).expect("just saved");
+    let config = format!(
+        r#"{{"architectures": ["Llama4ForConditionalGeneration"], "text_config": {config}, "vision_config": {{}}}}"#
+    );
+    fs::write(place.path().join("config.json"), config).expect("a file to write");
+
+    let loaded = load(place.path())?;
+    assert_eq!(weights(&loaded.params), weights(&original.params));
+    assert_eq!(left_out(place.path())?, ["the part for images is left out (tensors: 1)"]);
     Ok(())
 }
 

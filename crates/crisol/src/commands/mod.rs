@@ -25,7 +25,7 @@ Examples:
   crisol sft MODEL_DIR --data chats.jsonl --out runs/tuned
   crisol data inspect chats.jsonl --model MODEL_DIR
 
-A MODEL_DIR is a checkpoint folder of Crisol or Hugging Face (Llama, OLMo-2, Qwen3 or DeepSeek-V3: config.json with \
+A MODEL_DIR is a checkpoint folder of Crisol or Hugging Face (Llama, OLMo-2, Qwen3, Llama 4 or DeepSeek-V3: config.json with \
 safetensors or pytorch_model.bin), or a GGUF file.";
 
 /// Trains a language model through every phase and shows what each phase did.
