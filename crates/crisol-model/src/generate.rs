@@ -301,8 +301,9 @@ impl<'a> Chunk<'a> {
         logits: &[f32],
         receiver: &mut impl FnMut(u32) -> ControlFlow<()>,
     ) -> Result<(), ModelError> {
-        let (id, logprob) = self.sampler.draw(logits, &mut self.rngs[sequence])?;
         let result = &mut self.results[sequence];
+        let before = self.prompts[sequence].iter().chain(&result.ids);
+        let (id, logprob) = self.sampler.draw(logits, before, &mut self.rngs[sequence])?;
         result.ids.push(id);
         result.logprobs.push(logprob);
         let broken_off = receiver(id).is_break();

@@ -1,4 +1,4 @@
-//! Choosing the next token from logits: greedy, temperature, top-k, top-p.
+//! Choosing the next token from logits: greedy, repetition penalty, temperature, top-k, top-p, min-p, in transformers' order.
 
 use crisol_engine::softmax_weights;
 use rand_chacha::ChaCha8Rng;
@@ -18,6 +18,12 @@ pub struct SamplingOptions {
     /// Choose among the fewest most probable tokens whose probabilities sum to at least this only (nucleus
     /// sampling, Holtzman et al. 2020, arXiv:1904.09751); applied after `top_k`.
     pub top_p: Option<f32>,
+    /// Choose among the tokens that are at least this many times as probable as the most probable one only (Nguyen et al. 2024,
+    /// arXiv:2407.01082); applied after `top_p`.
+    pub min_p: Option<f32>,
+    /// Logits of tokens that the prompt or the answer has already are divided by this if positive, else multiplied (Keskar et al.
+    /// 2019, arXiv:1909.05858); 1: not at all.
+    pub repetition_penalty: f32,
     /// Same seed, same tokens.
     pub seed: u64,
     /// A sequence ends after one of these.
@@ -31,6 +37,8 @@ impl Default for SamplingOptions {
             temperature: 1.0,
             top_k: None,
             top_p: None,
+            min_p: None,
+            repetition_penalty: 1.0,
             seed: 0,
             stop_ids: Vec::new(),
         }
@@ -51,10 +59,16 @@ impl SamplingOptions {
         if self.top_k == Some(0) {
             return wrong("top-k", 0.0, "at least 1");
         }
-        match self.top_p {
-            Some(p) if !(p > 0.0 && p <= 1.0) => wrong("top-p", p.into(), "above 0 and at most 1"),
-            _ => Ok(()),
+        for (option, share) in [("top-p", self.top_p), ("min-p", self.min_p)] {
+            if let Some(p) = share.filter(|&p| !(p > 0.0 && p <= 1.0)) {
+                return wrong(option, p.into(), "above 0 and at most 1");
+            }
         }
+        let penalty = self.repetition_penalty;
+        if !(penalty.is_finite() && penalty > 0.0) {
+            return wrong("repetition-penalty", penalty.into(), "a positive number");
+        }
+        Ok(())
     }
 }
 
@@ -65,17 +79,31 @@ pub(crate) struct Sampler<'a> {
     weights: Vec<f32>,
     /// Ids of the tokens to choose from, where only some are.
     kept: Vec<u32>,
+    /// Logits with the repetition penalty, and which have it.
+    penalised: Vec<f32>,
+    is_penalised: Vec<bool>,
 }
 
 impl Sampler<'_> {
     pub(crate) fn new(options: &SamplingOptions) -> Sampler<'_> {
-        Sampler { options, weights: Vec::new(), kept: Vec::new() }
+        Sampler {
+            options,
+            weights: Vec::new(),
+            kept: Vec::new(),
+            penalised: Vec::new(),
+            is_penalised: Vec::new(),
+        }
     }
 
-    /// A token and its log-probability under softmax(logits / temperature), *before* top-k and top-p cut
+    /// A token and its log-probability under softmax(logits / temperature), *before* a penalty changes and top-k, top-p and min-p cut
     /// the distribution: the quantity that training computes for the same token, so that the importance
-    /// ratio starts at 1. Greedy choices are scored at temperature 1.
-    pub(crate) fn draw(&mut self, logits: &[f32], rng: &mut ChaCha8Rng) -> Result<(u32, f32), ModelError> {
+    /// ratio starts at 1. Greedy choices are scored at temperature 1. `before` are the sequence's tokens so far.
+    pub(crate) fn draw<'t>(
+        &mut self,
+        logits: &[f32],
+        before: impl Iterator<Item = &'t u32>,
+        rng: &mut ChaCha8Rng,
+    ) -> Result<(u32, f32), ModelError> {
         let greedy = self.options.temperature == 0.0;
         let scale = if greedy { 1.0 } else { self.options.temperature.recip() };
         self.weights.resize(logits.len(), 0.0);
@@ -83,21 +111,56 @@ impl Sampler<'_> {
         if !total.is_finite() {
             return Err(ModelError::NotFinite);
         }
-        let token = if greedy {
-            // The first among equals; a sum that is finite has a largest logit.
-            logits.iter().position(|&logit| logit == largest).unwrap_or_default()
+        let token = if self.options.repetition_penalty == 1.0 {
+            self.pick(logits, largest, total, rng)
         } else {
-            self.choose(total, uniform(rng))
+            let mut penalised = std::mem::take(&mut self.penalised);
+            self.penalise(logits, before, &mut penalised);
+            let (largest, total) = softmax_weights(&penalised, scale, &mut self.weights);
+            let token = self.pick(&penalised, largest, total, rng);
+            self.penalised = penalised;
+            token
         };
         let logprob = f64::from((logits[token] - largest) * scale) - total.ln();
         Ok((token as u32, logprob as f32))
     }
 
+    /// The token by the weights that were computed from these logits.
+    fn pick(&mut self, logits: &[f32], largest: f32, total: f64, rng: &mut ChaCha8Rng) -> usize {
+        if self.options.temperature == 0.0 {
+            // The first among equals; a sum that is finite has a largest logit.
+            logits.iter().position(|&logit| logit == largest).unwrap_or_default()
+        } else {
+            self.choose(total, uniform(rng))
+        }
+    }
+
+    /// Copies logits; those of tokens before, once each, with the penalty.
+    fn penalise<'t>(
+        &mut self,
+        logits: &[f32],
+        before: impl Iterator<Item = &'t u32>,
+        penalised: &mut Vec<f32>,
+    ) {
+        penalised.clear();
+        penalised.extend(logits);
+        self.is_penalised.clear();
+        self.is_penalised.resize(logits.len(), false);
+        let penalty = self.options.repetition_penalty;
+        for &id in before {
+            let done = std::mem::replace(&mut self.is_penalised[id as usize], true);
+            let logit = &mut penalised[id as usize];
+            if !done {
+                *logit = if *logit > 0.0 { *logit / penalty } else { *logit * penalty };
+            }
+        }
+    }
+
     /// The token at the fraction `at` of the (possibly cut) distribution's total weight.
     fn choose(&mut self, total: f64, at: f64) -> usize {
         let (weights, kept) = (&self.weights, &mut self.kept);
-        let (top_k, top_p) = (self.options.top_k, self.options.top_p);
-        if top_k.is_none() && top_p.is_none() {
+        let &SamplingOptions { top_k, top_p, min_p, .. } = self.options;
+        if top_k.is_none() && top_p.is_none() && min_p.is_none() {
             return walk(weights.iter().copied().enumerate(), at * total);
         }
         kept.clear();
@@ -119,6 +182,11 @@ impl Sampler<'_> {
                 so_far >= enough
             });
             kept.truncate(nucleus.map_or(kept.len(), |last| last + 1));
+        }
+        if let Some(p) = min_p {
+            // The most probable token stays whatever was cut, so ratios to it need no normalisation.
+            let least = p * kept.first().map_or(0.0, |&id| weight(id));
+            kept.truncate(kept.iter().position(|&id| weight(id) < least).unwrap_or(kept.len()));
         }
         walk(kept.iter().map(|&id| (id as usize, weight(id))), at * sum(kept))
     }
@@ -168,7 +236,7 @@ mod tests {
         let mut sampler = Sampler::new(options);
         let mut shares = vec![0.0; LOGITS.len()];
         for _ in 0..DRAWS {
-            let (id, logprob) = sampler.draw(&LOGITS, &mut rng).expect("finite logits");
+            let (id, logprob) = sampler.draw(&LOGITS, [].iter(), &mut rng).expect("finite logits");
             assert!((f64::from(logprob) - expected[id as usize].ln()).abs() < 1e-6);
             shares[id as usize] += 1.0 / DRAWS as f64;
         }
@@ -195,7 +263,7 @@ mod tests {
         let greedy = SamplingOptions::greedy(1, vec![]);
         assert_close(&shares(&greedy), &[0.0, 1.0, 0.0, 0.0, 0.0]);
         let mut rng = ChaCha8Rng::seed_from_u64(1);
-        let tie = Sampler::new(&greedy).draw(&[0.0, 2.0, 2.0], &mut rng).expect("finite logits");
+        let tie = Sampler::new(&greedy).draw(&[0.0, 2.0, 2.0], [].iter(), &mut rng).expect("finite logits");
         assert_eq!(tie.0, 1);
     }
 
@@ -217,11 +285,42 @@ mod tests {
     }
 
     #[test]
+    fn min_p_keeps_what_is_nearly_as_probable_as_the_most_probable() {
+        let p = softmax(1.0);
+        let two = [0.0, p[1] / (p[1] + p[2]), p[2] / (p[1] + p[2]), 0.0, 0.0];
+        // Just below and just above the ratio of the second to the first.
+        let ratio = (p[2] / p[1]) as f32;
+        let below = SamplingOptions { min_p: Some(0.99 * ratio), ..SamplingOptions::default() };
+        assert_close(&shares(&below), &two);
+        let above = SamplingOptions { min_p: Some(1.01 * ratio), ..SamplingOptions::default() };
+        assert_close(&shares(&above), &[0.0, 1.0, 0.0, 0.0, 0.0]);
+    }
+
+    #[test]
+    fn tokens_that_were_there_are_penalised_once() {
+        let greedy = |logits: &[f32], penalty, before: &[u32]| {
+            let options =
+                SamplingOptions { repetition_penalty: penalty, ..SamplingOptions::greedy(1, vec![]) };
+            let mut rng = ChaCha8Rng::seed_from_u64(1);
+            Sampler::new(&options).draw(logits, before.iter(), &mut rng).expect("finite logits")
+        };
+        let logits = [4.0, 3.0, -1.0];
+        assert_eq!(greedy(&logits, 1.3, &[]).0, 0);
+        // 4 / 1.3 is still more than 3, however often the token was there; 4 / 1.4 is less.
+        assert_eq!(greedy(&logits, 1.3, &[0, 0, 0]).0, 0);
+        assert_eq!(greedy(&logits, 1.4, &[0]).0, 1);
+        // What is negative becomes more so: -2 is less than -1.5.
+        assert_eq!(greedy(&[-1.0, -1.5], 2.0, &[0]).0, 1);
+        // The log-probability is the model's own.
+        assert_eq!(greedy(&logits, 1.4, &[0]).1, greedy(&logits, 0.5, &[1]).1);
+    }
+
+    #[test]
     fn broken_logits_and_options_are_errors() {
         let mut rng = ChaCha8Rng::seed_from_u64(1);
         for options in [SamplingOptions::default(), SamplingOptions::greedy(1, vec![])] {
             for broken in [[0.0, f32::NAN], [f32::INFINITY, 0.0], [f32::NAN, f32::NAN]] {
-                let drawn = Sampler::new(&options).draw(&broken, &mut rng);
+                let drawn = Sampler::new(&options).draw(&broken, [].iter(), &mut rng);
                 assert!(matches!(drawn, Err(ModelError::NotFinite)), "{broken:?}");
             }
         }
@@ -231,6 +330,10 @@ mod tests {
             SamplingOptions { top_k: Some(0), ..SamplingOptions::default() },
             SamplingOptions { top_p: Some(0.0), ..SamplingOptions::default() },
             SamplingOptions { top_p: Some(1.5), ..SamplingOptions::default() },
+            SamplingOptions { min_p: Some(0.0), ..SamplingOptions::default() },
+            SamplingOptions { min_p: Some(f32::NAN), ..SamplingOptions::default() },
+            SamplingOptions { repetition_penalty: 0.0, ..SamplingOptions::default() },
+            SamplingOptions { repetition_penalty: f32::INFINITY, ..SamplingOptions::default() },
         ] {
             assert!(options.validate().is_err(), "{options:?}");
         }

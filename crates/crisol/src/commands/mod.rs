@@ -126,7 +126,7 @@ struct Sampling {
     /// Stop after this many new tokens
     #[arg(long, value_name = "N", default_value_t = 256)]
     max_new_tokens: usize,
-    /// Divide logits by this; 0 always takes the most probable token [default: 0, or 1 with --top-k or --top-p]
+    /// Divide logits by this; 0 always takes the most probable token [default: 0, or 1 with --top-k, --top-p or --min-p]
     #[arg(long, value_name = "T", allow_negative_numbers = true, value_parser = temperature)]
     temperature: Option<f32>,
     /// Choose among the K most probable tokens only
@@ -135,6 +135,12 @@ struct Sampling {
     /// Choose among the fewest tokens that have this share of the probability (nucleus sampling)
     #[arg(long, value_name = "P", allow_negative_numbers = true, value_parser = share)]
     top_p: Option<f32>,
+    /// Choose among the tokens that are at least P times as probable as the most probable one only
+    #[arg(long, value_name = "P", allow_negative_numbers = true, value_parser = share)]
+    min_p: Option<f32>,
+    /// Divide the logits of tokens that are there already by this, or multiply them if negative
+    #[arg(long, value_name = "X", default_value_t = 1.0, allow_negative_numbers = true, value_parser = penalty)]
+    repetition_penalty: f32,
     /// Seed of the choice; the same seed gives the same text
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
@@ -142,12 +148,14 @@ struct Sampling {
 
 impl Sampling {
     fn options(&self, stop_ids: Vec<u32>) -> SamplingOptions {
-        let random = self.top_k.is_some() || self.top_p.is_some();
+        let random = self.top_k.is_some() || self.top_p.is_some() || self.min_p.is_some();
         SamplingOptions {
             max_new_tokens: self.max_new_tokens,
             temperature: self.temperature.unwrap_or(if random { 1.0 } else { 0.0 }),
             top_k: self.top_k,
             top_p: self.top_p,
+            min_p: self.min_p,
+            repetition_penalty: self.repetition_penalty,
             seed: self.seed,
             stop_ids,
         }
@@ -157,6 +165,13 @@ impl Sampling {
 fn temperature(text: &str) -> Result<f32, &'static str> {
     let number = text.parse().ok().filter(|t: &f32| t.is_finite() && *t >= 0.0);
     number.ok_or("0 (always the most probable token) or a positive number is needed")
+}
+
+fn penalty(text: &str) -> Result<f32, &'static str> {
+    text.parse()
+        .ok()
+        .filter(|x: &f32| x.is_finite() && *x > 0.0)
+        .ok_or("a positive number is needed; 1 changes nothing")
 }
 
 fn share(text: &str) -> Result<f32, &'static str> {
