@@ -12,6 +12,7 @@ mod atomic;
 mod decode;
 mod error;
 mod gguf;
+mod map;
 mod pickle;
 mod strides;
 mod tensors;

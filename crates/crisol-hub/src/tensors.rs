@@ -21,6 +21,7 @@ use safetensors::Dtype;
 use safetensors::tensor::{Metadata, SafeTensorError, SafeTensors, TensorInfo};
 
 use crate::decode::{decode, is_fp8, scale_blocks};
+use crate::map::map_file;
 use crate::{HubError, strides, torch_zip};
 
 /// Files of weights in a checkpoint folder, best first: a whole model, and the index of a model in parts.
@@ -100,17 +101,7 @@ impl Tensors {
     }
 
     fn add_file(&mut self, path: &Path) -> Result<(), HubError> {
-        let file = File::open(path).map_err(|e| HubError::io("open", path, e))?;
-        let length = file.metadata().map_err(|e| HubError::io("read", path, e))?.len();
-        if length == 0 {
-            return Err(HubError::Damaged { file: path.to_owned(), cause: "it is empty".into() });
-        }
-        // SAFETY: the mapping is only read, as bytes, for which every bit pattern is valid. Crisol replaces
-        // files by renaming and never writes into one that exists, so the mapping does not change under us;
-        // another program truncating the file while it is read would end the process with a signal, as
-        // with every reader that maps weights.
-        #[allow(unsafe_code)]
-        let map = unsafe { Mmap::map(&file) }.map_err(|e| HubError::io("map", path, e))?;
+        let map = map_file(path)?;
         let file = self.files.len();
         if path.extension().is_some_and(|end| TORCH.iter().any(|torch| end == *torch)) {
             for tensor in torch_zip::read_header(path, &map)? {

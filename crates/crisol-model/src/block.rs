@@ -1,6 +1,6 @@
 //! The parts that the blocks of all architectures share: attention and feed-forward with their weights.
 
-use crisol_engine::{Attention, Init, KvCache, ParamId, ParamSpec, Params, Role, Rope, Tape, Var};
+use crisol_engine::{Init, KvCache, ParamId, ParamSpec, Params, Role, Rope, Tape, Var};
 
 use crate::Config;
 
@@ -174,13 +174,7 @@ impl AttentionWeights {
         let dim = config.head_dim;
         let q = tape.rope(q, pass.rope, dim, pass.rope_rows);
         let k = tape.rope(k, pass.rope, dim, pass.rope_rows);
-        let shape = Attention {
-            heads: config.num_attention_heads,
-            kv_heads: config.num_key_value_heads,
-            qk_dim: dim,
-            v_dim: dim,
-            scale: (dim as f32).sqrt().recip(),
-        };
+        let shape = config.attention();
         let mixed = match &mut pass.context {
             Context::Full => tape.attention(q, k, v, shape, pass.offsets),
             Context::Cached { cache, slots } => {

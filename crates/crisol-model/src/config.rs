@@ -8,7 +8,7 @@ use std::fs;
 use std::num::NonZeroUsize;
 use std::path::Path;
 
-use crisol_engine::RopeStyle;
+use crisol_engine::{Attention, RopeStyle};
 use crisol_hub::HubError;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -177,11 +177,14 @@ pub struct Config {
 pub(crate) const LARGEST_SIZE: usize = 1 << 20;
 
 /// Bounds the memory that a damaged config can ask for before its weights are looked at.
-const MOST_LAYERS: usize = 4096;
+pub(crate) const MOST_LAYERS: usize = 4096;
 
-/// Bounds the rotary tables, which hold `head_dim` numbers per position: 1 GiB, two million positions of
-/// common heads.
-const LARGEST_TABLE: usize = 1 << 28;
+/// The same for experts of all layers together; several times what the largest published models have.
+const MOST_EXPERTS: usize = 1 << 18;
+
+/// Positions are f32 in angles and u32 elsewhere; the longest published context has ten million. (Nothing is allocated by it:
+/// rotary tables grow with the documents.)
+const MOST_POSITIONS: usize = 1 << 28;
 
 impl Config {
     /// A language model with tied head, as many key/value as query heads and a context of 1024 tokens;
@@ -280,9 +283,10 @@ impl Config {
             ));
         }
         let positions = self.max_position_embeddings;
-        if positions == 0 || positions.saturating_mul(self.head_dim) > LARGEST_TABLE {
-            let most = LARGEST_TABLE / self.head_dim;
-            return Some(format!("max_position_embeddings is {positions}, not between 1 and {most}"));
+        if !(1..=MOST_POSITIONS).contains(&positions) {
+            return Some(format!(
+                "max_position_embeddings is {positions}, not between 1 and {MOST_POSITIONS}"
+            ));
         }
         if !(self.rope_theta.is_finite() && self.rope_theta > 0.0) {
             return Some(format!("rope_theta is {}, it must be a positive number", self.rope_theta));
@@ -292,6 +296,17 @@ impl Config {
         }
         if self.mlp_bias && !self.architecture.may_have_mlp_bias() {
             return Some(format!("mlp_bias is true, but {} has no such biases", self.architecture.class()));
+        }
+        let experts = match &self.specifics {
+            Specifics::None => 0,
+            Specifics::Llama4(shape) => shape.num_local_experts,
+            Specifics::DeepseekV3(shape) => shape.n_routed_experts,
+        };
+        if experts.saturating_mul(self.num_hidden_layers) > MOST_EXPERTS {
+            return Some(format!(
+                "{experts} experts in each of {} layers are more than {MOST_EXPERTS}",
+                self.num_hidden_layers
+            ));
         }
         match (self.architecture, &self.specifics) {
             (Architecture::DeepseekV3, Specifics::DeepseekV3(shape)) => {
@@ -399,6 +414,18 @@ impl Config {
     /// Most tokens that a document may have.
     pub fn longest_document(&self) -> usize {
         self.rope_scaling.longest(self.max_position_embeddings)
+    }
+
+    /// Attention with one width for queries, keys and values.
+    pub(crate) fn attention(&self) -> Attention {
+        let dim = self.head_dim;
+        Attention {
+            heads: self.num_attention_heads,
+            kv_heads: self.num_key_value_heads,
+            qk_dim: dim,
+            v_dim: dim,
+            scale: (dim as f32).sqrt().recip(),
+        }
     }
 
     /// Columns of a token's keys and values that a cache keeps in every layer.
@@ -705,6 +732,13 @@ mod tests {
         }
     }
 
+    /// Llama 4 Scout's.
+    #[test]
+    fn the_longest_published_context_is_accepted() {
+        let config = parse(&json!({ "max_position_embeddings": 10_485_760, "head_dim": 128 }));
+        assert_eq!(config.map(|config| config.max_position_embeddings), Ok(10_485_760));
+    }
+
     #[test]
     fn impossible_shapes_are_refused() {
         for (changes, named) in [
@@ -716,6 +750,20 @@ mod tests {
             (json!({ "num_hidden_layers": 1_000_000 }), "num_hidden_layers"),
             (json!({ "head_dim": 7 }), "head_dim"),
             (json!({ "max_position_embeddings": 1_u64 << 40 }), "max_position_embeddings"),
+            (
+                json!({ "architectures": ["Llama4ForCausalLM"], "num_hidden_layers": 1_u64 << 60 }),
+                "num_hidden_layers",
+            ),
+            (
+                json!({ "architectures": ["Llama4ForCausalLM"], "head_dim": 8, "num_local_experts": 1 << 20 }),
+                "experts",
+            ),
+            (
+                json!({
+                    "architectures": ["DeepseekV3ForCausalLM"], "num_key_value_heads": 6, "n_routed_experts": 1 << 20,
+                }),
+                "experts",
+            ),
             (json!({ "rope_theta": -1.0 }), "rope_theta"),
             (json!({ "hidden_size": -8 }), "invalid value"),
             (json!({ "hidden_size": "wide" }), "invalid type"),

@@ -5,7 +5,7 @@
 //! - feed-forward layers may be mixtures of experts beside an expert of all tokens: a token goes to the experts with the largest
 //!   logits, and what it brings is scaled by their sigmoids (not what it takes away).
 
-use crisol_engine::{Attention, ParamId, ParamSpec, Params, Router, Tape, Var};
+use crisol_engine::{ParamId, ParamSpec, Params, Router, Tape, Var};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -86,6 +86,10 @@ impl Shape {
     pub(crate) fn read(text: &str) -> Result<Shape, String> {
         let raw: Raw = serde_json::from_str(text).map_err(|e| format!("it cannot be used ({e})"))?;
         let layers = raw.num_hidden_layers;
+        // Before lists of that length are made.
+        if layers > crate::config::MOST_LAYERS {
+            return Err(format!("num_hidden_layers is {layers}, more than {}", crate::config::MOST_LAYERS));
+        }
         if raw.interleave_moe_layer_step == 0 || raw.no_rope_layer_interval == 0 {
             return Err("interleave_moe_layer_step and no_rope_layer_interval must not be 0".into());
         }
@@ -294,13 +298,7 @@ impl Llama4 {
             let factors = tape.constant(pass.positions.len(), 1, &factors);
             q = tape.scale_rows(q, factors, &(0..pass.positions.len() as u32).collect::<Vec<_>>());
         }
-        let shape = Attention {
-            heads: config.num_attention_heads,
-            kv_heads: config.num_key_value_heads,
-            qk_dim: dim,
-            v_dim: dim,
-            scale: (dim as f32).sqrt().recip(),
-        };
+        let shape = config.attention();
         let chunk = self.shape.chunked_layers[layer].then_some(self.shape.attention_chunk_size);
         let mixed = match &mut pass.context {
             Context::Full => {

@@ -9,7 +9,6 @@ mod header;
 mod metadata;
 mod write;
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use memmap2::Mmap;
@@ -20,6 +19,7 @@ pub use metadata::{Array, Metadata, Value};
 pub use write::{GgufTensor, write_gguf};
 
 use crate::HubError;
+use crate::map::map_file;
 
 const MAGIC: &[u8] = b"GGUF";
 /// Bytes, unless the metadata say otherwise.
@@ -39,17 +39,7 @@ pub struct Gguf {
 impl Gguf {
     /// Opens a file and checks all of its header: whatever it contains, what is read later lies within it.
     pub fn open(path: &Path) -> Result<Gguf, HubError> {
-        let file = File::open(path).map_err(|e| HubError::io("open", path, e))?;
-        let length = file.metadata().map_err(|e| HubError::io("read", path, e))?.len();
-        if length == 0 {
-            return Err(HubError::Damaged { file: path.to_owned(), cause: "it is empty".into() });
-        }
-        // SAFETY: the mapping is only read, as bytes, for which every bit pattern is valid. Crisol replaces
-        // files by renaming and never writes into one that exists, so the mapping does not change under us;
-        // another program truncating the file while it is read would end the process with a signal, as
-        // with every reader that maps weights.
-        #[allow(unsafe_code)]
-        let map = unsafe { Mmap::map(&file) }.map_err(|e| HubError::io("map", path, e))?;
+        let map = map_file(path)?;
         let header = Header::parse(path, &map)?;
         Ok(Gguf { path: path.to_owned(), map, header })
     }
