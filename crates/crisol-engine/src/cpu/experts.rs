@@ -4,8 +4,7 @@
 use super::mat::{Mat, MatMut};
 use super::math::{add_assign, dot, scale_all, vectorised};
 use super::packed::{Panels, shared_product};
-use super::{ROWS_TO_PACK_FOR, Weight};
-use crate::parallel;
+use super::weights::Weight;
 use crate::params::Way;
 use crate::tape::{Experts, Router};
 use crate::workspace::Pool;
@@ -87,11 +86,10 @@ pub(crate) fn forward(
     for (expert, rows) in groups(experts, bounds) {
         let id = experts.id(expert);
         let (out_dim, in_dim) = params.matrix_shape(id);
-        let weight = Weight::new(params, id, Way::Forward, rows.len(), tasks, floats);
+        let weight = Weight::new(params, id, Way::Forward, rows.len());
         let x = Mat::new(&x[rows.start * in_dim..rows.end * in_dim], rows.len(), in_dim);
         let y = MatMut::new(&mut y[rows.start * out_dim..rows.end * out_dim], rows.len(), out_dim);
-        shared_product(tasks, y, false, 1.0, x, weight.get());
-        weight.recycle(floats);
+        weight.product(tasks, y, false, 1.0, x, floats);
     }
 }
 
@@ -115,15 +113,11 @@ pub(crate) fn backward(
         let x = Mat::new(&x[rows.start * in_dim..rows.end * in_dim], n, in_dim);
         let dy = Mat::new(&dy[rows.start * out_dim..rows.end * out_dim], n, out_dim);
         let dx = MatMut::new(&mut dx[rows.start * in_dim..rows.end * in_dim], n, in_dim);
-        let weight = Weight::new(params, id, Way::Backward, n, tasks, floats);
-        let panels = Panels::new(if n < ROWS_TO_PACK_FOR { 1 } else { tasks }, x, floats);
+        let weight = Weight::new(params, id, Way::Backward, n);
+        let panels = Panels::new(tasks, x, floats);
         let dw = MatMut::new(grads.slice_mut(id), out_dim, in_dim);
-        parallel::join(
-            tasks > 1,
-            || shared_product(tasks, dx, accumulate, 1.0, dy, weight.get()),
-            || shared_product(tasks, dw, true, 1.0, dy.t(), panels.get()),
-        );
-        weight.recycle(floats);
+        weight.product(tasks, dx, accumulate, 1.0, dy, floats);
+        shared_product(tasks, dw, true, 1.0, dy.t(), panels.get());
         panels.recycle(floats);
     }
 }

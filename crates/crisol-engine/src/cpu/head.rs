@@ -5,6 +5,7 @@
 use super::mat::{Mat, MatMut};
 use super::math::{LANES, exp, fma, max, sum_lanes, vectorised};
 use super::packed::{Packed, packed_len, shared_pack, shared_product};
+use super::weights::Weight;
 use crate::parallel::for_rows;
 use crate::workspace::{Buffer, Pool};
 
@@ -26,9 +27,9 @@ pub(crate) struct Scores<'a> {
 pub(crate) struct Saved<'a> {
     pub(crate) x: &'a [f32],
     /// `[vocab, dim]`.
-    pub(crate) head: Packed<'a>,
+    pub(crate) head: Weight<'a>,
     /// `[dim, vocab]`, where logits were not kept.
-    pub(crate) transposed_head: Option<Packed<'a>>,
+    pub(crate) transposed_head: Option<Weight<'a>>,
     pub(crate) targets: &'a [u32],
     pub(crate) scale: f32,
     pub(crate) lse: &'a [f32],
@@ -74,7 +75,7 @@ impl<'a> Blocks<'a> {
 /// Log-probability of each row's target, entropy if asked for, and log-sum-exp of the scaled logits. `head` is `[dim, vocab]`.
 pub(crate) fn forward(
     x: &[f32],
-    head: Packed<'_>,
+    head: Weight<'_>,
     targets: &[u32],
     scale: f32,
     scores: Scores<'_>,
@@ -96,7 +97,7 @@ pub(crate) fn forward(
         for chunk in blocks(vocab, CHUNK) {
             let logits = blocks_of_logits.next(rows.len() * chunk.len());
             let z = MatMut::new(logits, rows.len(), chunk.len());
-            shared_product(tasks, z, false, scale, x.rows(rows.clone()), head.cols(chunk.clone()));
+            head.cols(chunk.clone()).product(tasks, z, false, scale, x.rows(rows.clone()), floats);
             for ((logits, &target), logp) in
                 logits.chunks_exact(chunk.len()).zip(&targets[rows.clone()]).zip(&mut logp[rows.clone()])
             {
@@ -164,7 +165,7 @@ pub(crate) fn backward(
             let logits = blocks_of_logits.next(rows.len() * chunk.len());
             if let Some(head) = transposed_head {
                 let z = MatMut::new(logits, rows.len(), chunk.len());
-                shared_product(tasks, z, false, scale, x, head.cols(chunk.clone()));
+                head.cols(chunk.clone()).product(tasks, z, false, scale, x, floats);
             }
             // ∂logp/∂z = onehot - p and ∂H/∂z = -p·(log p + H)
             let first = rows.start;
@@ -191,7 +192,7 @@ pub(crate) fn backward(
             }
             let dz = Mat::new(logits, rows.len(), chunk.len());
             let dx = MatMut::new(&mut dx[rows.start * dim..rows.end * dim], rows.len(), dim);
-            shared_product(tasks, dx, accumulate || chunk.start > 0, scale, dz, head.rows(chunk.clone()));
+            head.rows(chunk.clone()).product(tasks, dx, accumulate || chunk.start > 0, scale, dz, floats);
             let dhead = MatMut::new(&mut dhead[chunk.start * dim..chunk.end * dim], chunk.len(), dim);
             shared_product(tasks, dhead, true, scale, dz.t(), packed_x);
         }
@@ -309,6 +310,7 @@ mod tests {
                     pack(weights.t(), &mut transposed);
                     let (head, transposed) =
                         (Packed::new(&head, vocab, dim), Packed::new(&transposed, dim, vocab));
+                    let [head, transposed] = [head, transposed].map(Weight::Kept);
                     let mut floats = Pool::default();
                     let mut kept = vec![0.0; kept];
                     let [mut logp, mut entropy, mut lse] = [(); 3].map(|()| vec![0.0; rows]);

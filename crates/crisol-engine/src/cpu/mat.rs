@@ -1,5 +1,6 @@
 //! Matrices within slices, of any strides.
 
+use std::marker::PhantomData;
 use std::ops::Range;
 
 /// A matrix within a slice.
@@ -74,13 +75,19 @@ impl<'a> Mat<'a> {
     }
 }
 
-/// A row-major matrix to write to.
+/// A row-major matrix to write to. Tasks may hold different columns of the same rows, so it is a pointer, and only whole
+/// runs of its own columns are handed out.
 pub(crate) struct MatMut<'a> {
-    data: &'a mut [f32],
+    data: *mut f32,
     rows: usize,
     cols: usize,
     row_stride: usize,
+    borrowed: PhantomData<&'a mut [f32]>,
 }
+
+// SAFETY: a `MatMut` is an exclusive borrow of its elements, as a `&mut [f32]` is, which may go to another thread.
+#[allow(unsafe_code)]
+unsafe impl Send for MatMut<'_> {}
 
 impl<'a> MatMut<'a> {
     /// Row-major, without gaps.
@@ -90,22 +97,38 @@ impl<'a> MatMut<'a> {
 
     /// Row-major, rows `row_stride` apart.
     pub(crate) fn strided(data: &'a mut [f32], rows: usize, cols: usize, row_stride: usize) -> MatMut<'a> {
-        MatMut { data, rows, cols, row_stride }
+        assert!(cols <= row_stride, "{cols} columns in rows {row_stride} apart");
+        let needed = if rows == 0 { 0 } else { (rows - 1) * row_stride + cols };
+        assert!(needed <= data.len(), "{rows}×{cols}, {row_stride} apart, in {} numbers", data.len());
+        MatMut { data: data.as_mut_ptr(), rows, cols, row_stride, borrowed: PhantomData }
     }
 
     /// The rows before `row`, and the others.
     pub(crate) fn split_rows(self, row: usize) -> (MatMut<'a>, MatMut<'a>) {
         assert!(row <= self.rows, "row {row} of {}", self.rows);
-        let MatMut { data, rows, cols, row_stride } = self;
-        let (top, bottom) = data.split_at_mut((row * row_stride).min(data.len()));
-        (MatMut::strided(top, row, cols, row_stride), MatMut::strided(bottom, rows - row, cols, row_stride))
+        // No element, and so no pointer that must be within the borrow, where no rows are left.
+        let rest = self.data.wrapping_add(row * self.row_stride);
+        (MatMut { rows: row, ..self }, MatMut { data: rest, rows: self.rows - row, ..self })
     }
 
-    /// Of a matrix of one row: the columns before `column`, and the others.
-    pub(crate) fn split_row(self, column: usize) -> (MatMut<'a>, MatMut<'a>) {
-        assert!(self.rows == 1 && column <= self.cols, "column {column} of one row of {}", self.cols);
-        let (left, right) = self.data[..self.cols].split_at_mut(column);
-        (MatMut::new(left, 1, column), MatMut::new(right, 1, self.cols - column))
+    /// The columns before `column`, and the others.
+    pub(crate) fn split_cols(self, column: usize) -> (MatMut<'a>, MatMut<'a>) {
+        assert!(column <= self.cols, "column {column} of {}", self.cols);
+        let rest = self.data.wrapping_add(column);
+        (MatMut { cols: column, ..self }, MatMut { data: rest, cols: self.cols - column, ..self })
+    }
+
+    /// Some of the columns, for a while.
+    pub(crate) fn cols(&mut self, range: Range<usize>) -> MatMut<'_> {
+        assert!(range.start <= range.end && range.end <= self.cols, "columns {range:?} of {}", self.cols);
+        let data = self.data.wrapping_add(range.start);
+        MatMut {
+            data,
+            rows: self.rows,
+            cols: range.len(),
+            row_stride: self.row_stride,
+            borrowed: PhantomData,
+        }
     }
 
     pub(crate) fn row_count(&self) -> usize {
@@ -116,19 +139,21 @@ impl<'a> MatMut<'a> {
         self.cols
     }
 
-    /// The slice that starts with element `(row, columns.start)` and holds those columns of `rows` rows, and their distance.
-    #[inline(always)]
-    pub(crate) fn tile(&mut self, row: usize, rows: usize, columns: Range<usize>) -> (&mut [f32], usize) {
-        assert!(
-            row + rows <= self.rows && columns.end <= self.cols,
-            "{rows} rows from {row}, columns {columns:?}"
-        );
-        (&mut self.data[row * self.row_stride + columns.start..], self.row_stride)
-    }
-
     /// Some columns of one row.
+    #[inline(always)]
     pub(crate) fn row_mut(&mut self, row: usize, columns: Range<usize>) -> &mut [f32] {
-        assert!(row < self.rows && columns.end <= self.cols, "row {row}, columns {columns:?}");
-        &mut self.data[row * self.row_stride..][columns]
+        assert!(
+            row < self.rows && columns.start <= columns.end && columns.end <= self.cols,
+            "row {row}, columns {columns:?}"
+        );
+        // SAFETY: the elements `(row, column)` with `row < rows` and `column < cols` lie at `row · row_stride + column` within
+        // the slice that is borrowed (checked when it was, and kept by every cut), and no other `MatMut` has them.
+        #[allow(unsafe_code)]
+        unsafe {
+            std::slice::from_raw_parts_mut(
+                self.data.add(row * self.row_stride + columns.start),
+                columns.len(),
+            )
+        }
     }
 }

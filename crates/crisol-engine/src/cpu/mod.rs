@@ -22,6 +22,7 @@ pub(crate) mod optimizer;
 pub(crate) mod packed;
 mod rope;
 mod swiglu;
+mod weights;
 
 use std::mem::take;
 
@@ -29,9 +30,10 @@ pub(crate) use self::packed::product_rate;
 
 pub(crate) use self::mat::Mat;
 use self::mat::MatMut;
-use self::packed::{Packed, Panels, shared_product};
+use self::packed::{Panels, shared_product};
+use self::weights::Weight;
 use crate::op::{Op, Value};
-use crate::parallel::{self, for_rows};
+use crate::parallel::for_rows;
 use crate::params::Way;
 use crate::rope::RopeTables;
 use crate::workspace::{Buffer, Pool};
@@ -52,46 +54,6 @@ fn put_data(values: &mut [Value], var: Var, data: Buffer<f32>) {
     values[var.0 as usize].data = data;
 }
 
-/// A weight as the right side of a product: kept with the parameters, or packed for this product.
-enum Weight<'a> {
-    Kept(Packed<'a>),
-    Scratch(Panels),
-}
-
-impl<'a> Weight<'a> {
-    /// For a product with `rows` rows on the left.
-    fn new(
-        params: &'a Params,
-        id: ParamId,
-        way: Way,
-        rows: usize,
-        tasks: usize,
-        floats: &mut Pool<f32>,
-    ) -> Weight<'a> {
-        if params.keeps_packed() || rows < ROWS_TO_PACK_FOR {
-            Weight::Kept(params.packed(id, way))
-        } else {
-            Weight::Scratch(Panels::new(tasks, params.right_side(id, way), floats))
-        }
-    }
-
-    fn get(&self) -> Packed<'_> {
-        match self {
-            Weight::Kept(packed) => *packed,
-            Weight::Scratch(panels) => panels.get(),
-        }
-    }
-
-    fn recycle(self, floats: &mut Pool<f32>) {
-        if let Weight::Scratch(panels) = self {
-            panels.recycle(floats);
-        }
-    }
-}
-
-/// Packing a weight costs about as much as a product with a handful of rows, so with so many it is a few hundredths.
-const ROWS_TO_PACK_FOR: usize = 128;
-
 /// Computes the outputs of an operation (and what it saves for backward).
 pub(crate) fn forward(op: &mut Op, params: &Params, workspace: &mut Workspace) {
     let Workspace { tasks, floats, values, .. } = workspace;
@@ -107,9 +69,8 @@ pub(crate) fn forward(op: &mut Op, params: &Params, workspace: &mut Workspace) {
             let (out_dim, in_dim) = params.matrix_shape(*weight);
             let rows = values[x.0 as usize].rows;
             let x = Mat::new(data(values, *x), rows, in_dim);
-            let weight = Weight::new(params, *weight, Way::Forward, rows, tasks, floats);
-            shared_product(tasks, MatMut::new(&mut y, rows, out_dim), false, 1.0, x, weight.get());
-            weight.recycle(floats);
+            let weight = Weight::new(params, *weight, Way::Forward, rows);
+            weight.product(tasks, MatMut::new(&mut y, rows, out_dim), false, 1.0, x, floats);
             if let Some(bias) = bias {
                 for row in y.chunks_exact_mut(out_dim) {
                     math::add_assign(row, params.slice(*bias));
@@ -198,7 +159,7 @@ pub(crate) fn forward(op: &mut Op, params: &Params, workspace: &mut Workspace) {
         Op::TokenScores { x, head, targets, scale, with_entropy, lse, logits, logp, entropy } => {
             let mut logp_data = take_data(values, *logp);
             let mut entropy_data = take_data(values, *entropy);
-            let head = Weight::new(params, *head, Way::Forward, targets.len(), tasks, floats);
+            let head = Weight::new(params, *head, Way::Forward, targets.len());
             let scores = head::Scores {
                 logp: &mut logp_data,
                 entropy: &mut entropy_data,
@@ -206,8 +167,7 @@ pub(crate) fn forward(op: &mut Op, params: &Params, workspace: &mut Workspace) {
                 kept_logits: logits,
                 with_entropy: *with_entropy,
             };
-            head::forward(data(values, *x), head.get(), targets, *scale, scores, tasks, floats);
-            head.recycle(floats);
+            head::forward(data(values, *x), head, targets, *scale, scores, tasks, floats);
             put_data(values, *logp, logp_data);
             put_data(values, *entropy, entropy_data);
         }
@@ -300,16 +260,12 @@ pub(crate) fn backward(op: &mut Op, params: &Params, grads: &mut Grads, workspac
             let rows = values[x.0 as usize].rows;
             let dy_mat = Mat::new(&dy, rows, out_dim);
             let (mut dx, accumulate) = take_grad(value_grads, values, *x, floats);
-            let w = Weight::new(params, *weight, Way::Backward, rows, tasks, floats);
+            let w = Weight::new(params, *weight, Way::Backward, rows);
             let panels = Panels::new(tasks, Mat::new(data(values, *x), rows, in_dim), floats);
             let dx_mat = MatMut::new(&mut dx, rows, in_dim);
             let dw = MatMut::new(grads.slice_mut(*weight), out_dim, in_dim);
-            parallel::join(
-                tasks > 1,
-                || shared_product(tasks, dx_mat, accumulate, 1.0, dy_mat, w.get()),
-                || shared_product(tasks, dw, true, 1.0, dy_mat.t(), panels.get()),
-            );
-            w.recycle(floats);
+            w.product(tasks, dx_mat, accumulate, 1.0, dy_mat, floats);
+            shared_product(tasks, dw, true, 1.0, dy_mat.t(), panels.get());
             panels.recycle(floats);
             value_grads[x.0 as usize] = dx;
             if let Some(bias) = bias {
@@ -438,13 +394,11 @@ pub(crate) fn backward(op: &mut Op, params: &Params, grads: &mut Grads, workspac
             );
             let (mut dx, accumulate) = take_grad(value_grads, values, *x, floats);
             let rows = targets.len();
-            let mut weight = |way| Weight::new(params, *head, way, rows, tasks, floats);
-            let backward = weight(Way::Backward);
-            let again = logits.is_empty().then(|| weight(Way::Forward));
+            let weight = |way| Weight::new(params, *head, way, rows);
             let saved = head::Saved {
                 x: data(values, *x),
-                head: backward.get(),
-                transposed_head: again.as_ref().map(Weight::get),
+                head: weight(Way::Backward),
+                transposed_head: logits.is_empty().then(|| weight(Way::Forward)),
                 targets,
                 scale: *scale,
                 lse,
@@ -452,7 +406,6 @@ pub(crate) fn backward(op: &mut Op, params: &Params, grads: &mut Grads, workspac
             };
             let dhead = grads.slice_mut(*head);
             head::backward(&saved, logits, &dlogp, &dentropy, &mut dx, accumulate, dhead, tasks, floats);
-            again.into_iter().chain([backward]).for_each(|weight| weight.recycle(floats));
             value_grads[x.0 as usize] = dx;
             floats.give(dlogp);
             floats.give(dentropy);

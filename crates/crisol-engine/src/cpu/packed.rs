@@ -288,7 +288,7 @@ pub(crate) fn shared_product(
         return product(dst, accumulate, factor, a, b);
     }
     let ((dst, other_dst), (a, other_a), (b, other_b)) = if rows == 1 {
-        (dst.split_row(middle), (a, a), (b.cols(0..middle), b.cols(middle..cols)))
+        (dst.split_cols(middle), (a, a), (b.cols(0..middle), b.cols(middle..cols)))
     } else {
         (dst.split_rows(middle), (a.rows(0..middle), a.rows(middle..rows)), (b, b))
     };
@@ -441,14 +441,14 @@ impl Product<'_> {
                         accumulate: self.accumulate || depth.start > 0,
                         factor: self.factor,
                     };
-                    let out = self.dst.tile(strip.start + row, rows, columns.clone());
+                    let row = strip.start + row;
                     if rows == ROWS {
-                        tile.compute::<S, ROWS>(simd, out, columns.len());
+                        tile.compute::<S, ROWS>(simd, &mut self.dst, row, columns);
                     } else {
                         match rows {
-                            4 => tile.compute::<S, 4>(simd, out, columns.len()),
-                            2 => tile.compute::<S, 2>(simd, out, columns.len()),
-                            _ => tile.compute::<S, 1>(simd, out, columns.len()),
+                            4 => tile.compute::<S, 4>(simd, &mut self.dst, row, columns),
+                            2 => tile.compute::<S, 2>(simd, &mut self.dst, row, columns),
+                            _ => tile.compute::<S, 1>(simd, &mut self.dst, row, columns),
                         }
                     }
                 }
@@ -487,13 +487,14 @@ struct Tile<'a> {
 }
 
 impl Tile<'_> {
-    /// Computes `ROWS` rows of `cols` columns, at most those of the panel.
+    /// Computes `ROWS` rows, from row `top` on, of `columns`, at most as many as the panel has.
     #[inline(always)]
     fn compute<S: Simd, const ROWS: usize>(
         self,
         simd: S,
-        (out, out_stride): (&mut [f32], usize),
-        cols: usize,
+        out: &mut MatMut<'_>,
+        top: usize,
+        columns: Range<usize>,
     ) {
         let Tile { left, row_stride, col_stride, panel, accumulate, factor } = self;
         let (pairs, _) = S::as_simd_f32s(panel);
@@ -502,9 +503,8 @@ impl Tile<'_> {
             (ROWS - 1) * row_stride + (depth - 1) * col_stride < left.len(),
             "the left side has the tile"
         );
-        assert!((ROWS - 1) * out_stride + cols <= out.len(), "the result has the tile");
         for i in 0..ROWS {
-            prefetch(&out[i * out_stride]);
+            prefetch(&out.row_mut(top + i, columns.clone())[0]);
         }
         let mut sums = [[simd.splat_f32s(0.0); 2]; ROWS];
         if col_stride == 1 {
@@ -521,10 +521,10 @@ impl Tile<'_> {
                 multiply::<S, ROWS>(simd, left, |i, l| i + l * col_stride, pairs, &mut sums);
             }
         }
-        if cols == 2 * S::F32_LANES {
+        if columns.len() == 2 * S::F32_LANES {
             let factor = simd.splat_f32s(factor);
             for (i, sums) in sums.into_iter().enumerate() {
-                let (line, _) = S::as_mut_simd_f32s(&mut out[i * out_stride..][..2 * S::F32_LANES]);
+                let (line, _) = S::as_mut_simd_f32s(out.row_mut(top + i, columns.clone()));
                 for (out, sum) in line.iter_mut().zip(sums) {
                     *out = if accumulate {
                         simd.mul_add_e_f32s(factor, sum, *out)
@@ -538,7 +538,7 @@ impl Tile<'_> {
             for (i, sums) in sums.into_iter().enumerate() {
                 let mut line = [0.0; WIDEST];
                 S::as_mut_simd_f32s(&mut line).0[..2].copy_from_slice(&sums);
-                for (out, sum) in out[i * out_stride..][..cols].iter_mut().zip(line) {
+                for (out, sum) in out.row_mut(top + i, columns.clone()).iter_mut().zip(line) {
                     *out = if accumulate { fma::<S>(factor, sum, *out) } else { factor * sum };
                 }
             }
