@@ -60,6 +60,12 @@ impl Device {
         results.into_iter().map(|result| result.expect("every item was run")).collect()
     }
 
+    /// Runs one piece of work, which all threads share.
+    pub fn run<T: Send>(&self, f: impl FnOnce(&mut Workspace) -> T + Send) -> T {
+        let tasks = self.tasks_per_piece(1);
+        self.install(|_| self.with_workspace(tasks, f))
+    }
+
     /// Counts the time of every operation from now on, for benchmarks.
     pub fn start_profile(&self) {
         let Device::Cpu(cpu) = self;

@@ -21,6 +21,7 @@
 
 mod cpu;
 mod device;
+mod formats;
 mod kv_cache;
 mod lanes;
 mod op;
@@ -29,6 +30,7 @@ mod parallel;
 mod params;
 mod profile;
 mod rope;
+mod stored;
 mod tape;
 mod workspace;
 
@@ -41,6 +43,7 @@ pub use lanes::Lanes;
 pub use optimizer::{Optimizer, OptimizerConfig, Rule};
 pub use params::{Grads, Init, ParamId, ParamSpec, Params, Role};
 pub use rope::{Rope, RopeStyle};
+pub use stored::{StoredMatrix, StoredType};
 pub use tape::{Attention, Columns, Experts, Router, Tape, Var};
 pub use workspace::Workspace;
 

@@ -1,6 +1,7 @@
 //! Parameters of a model and their gradients, each one flat f32 allocation on the device.
 //!
-//! One allocation makes AdamW, the global norm, reduction over lanes and checkpoints single passes.
+//! One allocation makes AdamW, the global norm, reduction over lanes and checkpoints single passes. Parameters for inference
+//! may hold matrices outside of it, each as a model file stores it; they have no gradients.
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -11,7 +12,7 @@ use rand_chacha::ChaCha8Rng;
 use crate::cpu::Mat;
 use crate::cpu::packed::{Packed, pack, packed_len};
 use crate::workspace::{Buffer, Pool};
-use crate::{Device, cpu, parallel};
+use crate::{Device, StoredMatrix, cpu, parallel};
 
 /// Parameters start at multiples of this many scalars (a cache line).
 const ALIGNMENT: usize = 16;
@@ -54,6 +55,13 @@ pub struct ParamSpec {
     pub role: Role,
 }
 
+impl ParamSpec {
+    /// Number of scalars.
+    fn len(&self) -> usize {
+        self.shape.iter().product()
+    }
+}
+
 /// Index of a parameter within its [`Params`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ParamId(pub(crate) u32);
@@ -70,13 +78,15 @@ pub(crate) struct Layout {
 }
 
 impl Layout {
-    fn new(device: &Device, specs: Vec<ParamSpec>) -> Layout {
+    /// A place for each parameter, but for those that are stored elsewhere.
+    fn new(device: &Device, specs: Vec<ParamSpec>, elsewhere: impl Fn(usize) -> bool) -> Layout {
         let mut len = 0;
         let ranges = specs
             .iter()
-            .map(|spec| {
+            .enumerate()
+            .map(|(index, spec)| {
                 let start = len;
-                let end = start + spec.shape.iter().product::<usize>();
+                let end = if elsewhere(index) { start } else { start + spec.len() };
                 len = end.next_multiple_of(ALIGNMENT);
                 start..end
             })
@@ -104,6 +114,8 @@ pub struct Params {
     pub(crate) layout: Arc<Layout>,
     data: Buffer<f32>,
     packed: PackedMatrices,
+    /// By parameter: those that are stored outside of `data`. Empty if none is.
+    stored: Vec<Option<StoredMatrix>>,
 }
 
 /// Which way round a weight stands on the right of a product.
@@ -149,14 +161,40 @@ impl PackedMatrices {
 impl Params {
     /// Zero-filled parameters for `specs`. `ParamId`s are given in the order of `specs`.
     pub fn zeros(device: &Device, specs: Vec<ParamSpec>) -> Params {
-        let layout = Arc::new(Layout::new(device, specs));
+        Params::with_stored(device, specs, Vec::new())
+    }
+
+    /// Parameters for inference: those that `stored` has (one entry for each of `specs`, or none at all) are as it has them, the
+    /// others zero.
+    pub fn with_stored(device: &Device, specs: Vec<ParamSpec>, stored: Vec<Option<StoredMatrix>>) -> Params {
+        assert!(stored.is_empty() || stored.len() == specs.len(), "an entry for each parameter");
+        for (spec, matrix) in specs.iter().zip(&stored) {
+            if let Some(matrix) = matrix {
+                assert_eq!(spec.shape, [matrix.rows, matrix.cols], "shape of `{}`", spec.name);
+            }
+        }
+        let elsewhere = |index: usize| stored.get(index).is_some_and(Option::is_some);
+        let layout = Arc::new(Layout::new(device, specs, elsewhere));
         let data = Buffer::zeros(layout.len);
-        Params::of(layout, data)
+        Params { stored, ..Params::of(layout, data) }
     }
 
     fn of(layout: Arc<Layout>, data: Buffer<f32>) -> Params {
         let packed = PackedMatrices::new(layout.specs.len());
-        Params { layout, data, packed }
+        Params { layout, data, packed, stored: Vec::new() }
+    }
+
+    /// The matrix that a parameter is stored as, outside of the flat allocation.
+    pub fn stored(&self, id: ParamId) -> Option<&StoredMatrix> {
+        self.stored.get(id.0 as usize)?.as_ref()
+    }
+
+    /// Makes sure that all parameters are in the flat allocation, as whatever changes or differentiates them needs it.
+    fn assert_trainable(&self) {
+        assert!(
+            self.stored.iter().all(Option::is_none),
+            "parameters for inference can be neither trained nor copied"
+        );
     }
 
     /// Parameters initialised as their specs say; the same seed gives the same bits. Each parameter has
@@ -207,12 +245,19 @@ impl Params {
 
     /// Number of scalars over all parameters.
     pub fn count(&self) -> usize {
-        self.layout.ranges.iter().map(ExactSizeIterator::len).sum()
+        self.layout.specs.iter().map(ParamSpec::len).sum()
     }
 
-    /// Copies one parameter to the host.
+    /// Copies one parameter to the host, widened if it is stored in another type.
     pub fn read(&self, id: ParamId) -> Vec<f32> {
-        self.slice(id).to_vec()
+        match self.stored(id) {
+            None => self.slice(id).to_vec(),
+            Some(matrix) => {
+                let mut values = vec![0.0; matrix.rows * matrix.cols];
+                cpu::widen(matrix, 0..matrix.rows, &mut values, &mut Pool::default());
+                values
+            }
+        }
     }
 
     /// Overwrites one parameter from the host; `values.len()` must be the parameter's size.
@@ -224,6 +269,7 @@ impl Params {
     /// A copy on the same device (e.g. a frozen reference policy).
     #[must_use]
     pub fn duplicate(&self) -> Params {
+        self.assert_trainable();
         let mut data = Buffer::zeros(self.layout.len);
         data.copy_from_slice(&self.data);
         Params::of(Arc::clone(&self.layout), data)
@@ -263,6 +309,7 @@ impl Params {
     }
 
     pub(crate) fn slice(&self, id: ParamId) -> &[f32] {
+        assert!(self.stored(id).is_none(), "`{}` is stored for inference", self.spec(id).name);
         &self.data[self.layout.range(id)]
     }
 
@@ -300,6 +347,7 @@ pub struct Grads {
 impl Grads {
     /// Zero gradients shaped like `params`.
     pub fn zeros_like(params: &Params) -> Grads {
+        params.assert_trainable();
         Grads { layout: Arc::clone(&params.layout), data: Buffer::zeros(params.layout.len) }
     }
 

@@ -21,4 +21,6 @@ mod torch_zip;
 pub use atomic::{settle_folder, whole_folder, write_file_atomically, write_folder_atomically};
 pub use error::HubError;
 pub use gguf::{Array, GgmlType, Gguf, GgufTensor, Metadata, Value, write_gguf};
+pub use map::Mapped;
+pub use safetensors::Dtype;
 pub use tensors::{Tensor, Tensors, write_tensors};

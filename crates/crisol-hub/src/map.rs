@@ -1,6 +1,7 @@
 //! Files mapped into memory.
 
 use std::fs::File;
+use std::ops::{Deref, Range};
 use std::path::Path;
 
 use memmap2::Mmap;
@@ -20,4 +21,39 @@ pub(crate) fn map_file(path: &Path) -> Result<Mmap, HubError> {
     // with every reader that maps weights.
     #[allow(unsafe_code)]
     unsafe { Mmap::map(&file) }.map_err(|e| HubError::io("map", path, e))
+}
+
+/// A part of a mapped file.
+pub struct Mapped<'a> {
+    map: &'a Mmap,
+    range: Range<usize>,
+}
+
+impl<'a> Mapped<'a> {
+    pub(crate) fn new(map: &'a Mmap, range: Range<usize>) -> Mapped<'a> {
+        Mapped { map, range }
+    }
+
+    /// Says that a range of it will not be read again soon, so that it need not stay in memory.
+    pub fn release(&self, range: Range<usize>) {
+        #[cfg(unix)]
+        if range.start < range.end && range.end <= self.range.len() {
+            // SAFETY: pages of a file's shared mapping that are dropped are read from the file again when they are next used, so
+            // the mapping's contents stay what they are.
+            #[allow(unsafe_code)]
+            let released = unsafe {
+                let start = self.range.start + range.start;
+                self.map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, start, range.len())
+            };
+            // It is only advice: where it is not taken, memory is freed later.
+            drop(released);
+        }
+    }
+}
+
+impl Deref for Mapped<'_> {
+    type Target = [u8];
+    fn deref(&self) -> &[u8] {
+        &self.map[self.range.clone()]
+    }
 }

@@ -21,7 +21,7 @@ use safetensors::Dtype;
 use safetensors::tensor::{Metadata, SafeTensorError, SafeTensors, TensorInfo};
 
 use crate::decode::{decode, is_fp8, scale_blocks};
-use crate::map::map_file;
+use crate::map::{Mapped, map_file};
 use crate::{HubError, strides, torch_zip};
 
 /// Files of weights in a checkpoint folder, best first: a whole model, and the index of a model in parts.
@@ -189,6 +189,19 @@ impl Tensors {
             scale_blocks(&mut values, columns, &self.values(name, scales)?, self.block);
         }
         Ok(values)
+    }
+
+    /// A tensor's elements as they are in the file, little-endian and row-major, if they are all that its values depend on and lie
+    /// one after the other. It must have this shape.
+    pub fn mapped(&self, name: &str, shape: &[usize]) -> Result<Option<(Dtype, Mapped<'_>)>, HubError> {
+        let Some(entry) = self.entries.get(name) else {
+            return Err(HubError::MissingTensor { file: self.path.clone(), tensor: name.into(), more: 0 });
+        };
+        self.check_shape(name, entry, shape)?;
+        if entry.strides.is_some() || self.scales(name, entry)?.is_some() {
+            return Ok(None);
+        }
+        Ok(Some((entry.dtype, Mapped::new(&self.files[entry.file].1, entry.bytes.clone()))))
     }
 
     /// The values as they are in the file.

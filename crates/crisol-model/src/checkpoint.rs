@@ -5,13 +5,14 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
 
-use crisol_engine::{Device, ParamId, ParamSpec, Params};
-use crisol_hub::{HubError, Tensor, Tensors, write_folder_atomically, write_tensors};
+use crisol_engine::{Device, ParamId, ParamSpec, Params, StoredType};
+use crisol_hub::{Dtype, HubError, Tensor, Tensors, write_folder_atomically, write_tensors};
 use crisol_text::TextSetup;
 
 use crate::config::Specifics;
 use crate::mixture::Fused;
 use crate::model::specs;
+use crate::weights::{Bytes, Purpose, Rows, Source, fill};
 use crate::{Architecture, Config, Head, Model, ModelError};
 
 /// A model with its weights, tokenizer and chat template.
@@ -26,13 +27,22 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// Loads a checkpoint folder of Crisol or Hugging Face, or a GGUF file.
+    /// Loads a checkpoint folder of Crisol or Hugging Face, or a GGUF file, with weights in f32 to train.
     pub fn load(folder: &Path, device: &Device) -> Result<Checkpoint, ModelError> {
+        Checkpoint::load_for(Purpose::Training, folder, device)
+    }
+
+    /// The same for inference only: large matrices stay as they are stored, in half precision or quantised.
+    pub fn load_for_inference(folder: &Path, device: &Device) -> Result<Checkpoint, ModelError> {
+        Checkpoint::load_for(Purpose::Inference, folder, device)
+    }
+
+    fn load_for(purpose: Purpose, folder: &Path, device: &Device) -> Result<Checkpoint, ModelError> {
         if folder.is_file() {
-            return Checkpoint::load_gguf(folder, device);
+            return Checkpoint::load_gguf(purpose, folder, device);
         }
         let folder = &crisol_hub::whole_folder(folder)?;
-        let (model, params) = load_model(folder, device)?;
+        let (model, params) = load_model_for(purpose, folder, device)?;
         let text = TextSetup::load(folder)?;
         let (tokenizer, vocab) = (text.tokenizer.vocab_size(), model.config().vocab_size);
         if tokenizer > vocab {
@@ -48,8 +58,17 @@ impl Checkpoint {
     }
 }
 
-/// Loads shape and weights of a checkpoint folder, without its tokenizer.
+/// Loads shape and weights of a checkpoint folder, without its tokenizer, to train.
 pub fn load_model(folder: &Path, device: &Device) -> Result<(Model, Params), ModelError> {
+    load_model_for(Purpose::Training, folder, device)
+}
+
+/// The same for inference only, see [`Checkpoint::load_for_inference`].
+pub fn load_model_for_inference(folder: &Path, device: &Device) -> Result<(Model, Params), ModelError> {
+    load_model_for(Purpose::Inference, folder, device)
+}
+
+fn load_model_for(purpose: Purpose, folder: &Path, device: &Device) -> Result<(Model, Params), ModelError> {
     let config = Config::load(folder)?;
     let mut tensors = Tensors::open_folder(folder)?;
     if let Some(block) = Config::fp8_block(folder)? {
@@ -73,19 +92,56 @@ pub fn load_model(folder: &Path, device: &Device) -> Result<(Model, Params), Mod
         Some(name) => ignored(name),
         None => true,
     })?;
-    let (model, mut params) = Model::zeros(config, device)?;
-    // The tensor of all experts is read once for all of them.
-    let mut last: (&str, Vec<f32>) = ("", Vec::new());
-    for ((id, spec), stored) in params.ids().zip(&specs).zip(&stored) {
-        if last.0 != stored.name {
-            last = (&stored.name, tensors.read(&stored.name, &stored.shape)?);
+    let mut source =
+        Folder { config: config.clone(), tensors: &tensors, prefix, last: (String::new(), Vec::new()) };
+    fill(config, device, purpose, &mut source)
+}
+
+/// The tensors of a folder as parameters.
+struct Folder<'a> {
+    config: Config,
+    tensors: &'a Tensors,
+    prefix: &'a str,
+    /// The tensor of all experts is read once for all of them.
+    last: (String, Vec<f32>),
+}
+
+impl Source for Folder<'_> {
+    fn values(&mut self, spec: &ParamSpec) -> Result<Vec<f32>, ModelError> {
+        let Stored { name, shape, fused } = Stored::of(&self.config, spec, self.prefix);
+        let read = |tensors: &Tensors| -> Result<Vec<f32>, HubError> {
+            let values = tensors.read(&name, &shape)?;
+            if let Some((_, mapped)) = tensors.mapped(&name, &shape)? {
+                mapped.release(0..mapped.len());
+            }
+            Ok(values)
+        };
+        let Some(fused) = fused else { return Ok(read(self.tensors)?) };
+        if self.last.0 != name {
+            self.last = (name.clone(), read(self.tensors)?);
         }
-        match &stored.fused {
-            None => params.write(id, &last.1),
-            Some(fused) => params.write(id, &fused.take(&last.1, spec.shape[0])),
-        }
+        Ok(fused.take(&self.last.1, spec.shape[0]))
     }
-    Ok((model, params))
+
+    fn stored(&self, spec: &ParamSpec) -> Result<Option<Rows<'_>>, ModelError> {
+        let Stored { name, shape, fused } = Stored::of(&self.config, spec, self.prefix);
+        let Some((dtype, mapped)) = self.tensors.mapped(&name, &shape)? else { return Ok(None) };
+        let kind = match dtype {
+            Dtype::F32 => StoredType::F32,
+            Dtype::F16 => StoredType::F16,
+            Dtype::BF16 => StoredType::Bf16,
+            _ => return Ok(None),
+        };
+        let gathered = |fused: &Fused| match kind {
+            StoredType::F32 => fused.take(mapped.as_chunks::<4>().0, spec.shape[0]).into_flattened(),
+            _ => fused.take(mapped.as_chunks::<2>().0, spec.shape[0]).into_flattened(),
+        };
+        let bytes = match &fused {
+            None => Bytes::Mapped(mapped),
+            Some(fused) => Bytes::Gathered(gathered(fused)),
+        };
+        Ok(Some(Rows { kind, bytes, head_in_pairs: None }))
+    }
 }
 
 /// What names of the part for text begin with in models of text and images.

@@ -76,12 +76,12 @@ pub fn generate_stream(
     params: &Params,
     prompt: &[u32],
     options: &SamplingOptions,
-    receiver: impl FnMut(u32) -> ControlFlow<()>,
+    receiver: impl FnMut(u32) -> ControlFlow<()> + Send,
 ) -> Result<Generated, ModelError> {
     let prompts = [prompt.to_vec()];
     let chunk = Chunk::new(model, params, &prompts, 0, options)?;
-    let mut generated = chunk.run(&mut Workspace::new(params.device()), receiver)?;
-    Ok(generated.pop().expect("one prompt gives one result"))
+    let generated = params.device().run(|workspace| chunk.run(workspace, receiver));
+    Ok(generated?.pop().expect("one prompt gives one result"))
 }
 
 /// Few sequences are spread over up to 16 chunks, many fill the slots of each chunk twice, so that the

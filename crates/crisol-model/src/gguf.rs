@@ -1,23 +1,28 @@
 //! Models from GGUF files, as llama.cpp's `convert_hf_to_gguf.py` writes them: shape, weights, tokenizer and chat template in
-//! one file. Weights are widened to f32.
+//! one file.
 
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use crisol_engine::{Device, Params};
-use crisol_hub::{Gguf, HubError, Metadata};
+use crisol_engine::{Device, ParamSpec, Params, StoredType};
+use crisol_hub::{GgmlType, Gguf, HubError, Metadata};
 use crisol_text::{GgufVocab, TextSetup};
 
 use crate::model::specs;
+use crate::weights::{Bytes, Purpose, Rows, Source, fill, row_in_pairs};
 use crate::{Architecture, Checkpoint, Config, Head, Model, ModelError};
 
 impl Checkpoint {
     /// Loads a GGUF file.
-    pub(crate) fn load_gguf(file: &Path, device: &Device) -> Result<Checkpoint, ModelError> {
+    pub(crate) fn load_gguf(
+        purpose: Purpose,
+        file: &Path,
+        device: &Device,
+    ) -> Result<Checkpoint, ModelError> {
         let gguf = Gguf::open(file)?;
         let config = config(&gguf, file)?;
         let text = TextSetup::from_gguf(&vocab(gguf.metadata(), file)?, &file.display().to_string())?;
-        let (model, params) = weights(&gguf, file, config, device)?;
+        let (model, params) = weights(&gguf, file, config, purpose, device)?;
         Ok(Checkpoint { model, params, text })
     }
 }
@@ -137,7 +142,13 @@ fn vocab(metadata: &Metadata, file: &Path) -> Result<GgufVocab, ModelError> {
     })
 }
 
-fn weights(gguf: &Gguf, file: &Path, config: Config, device: &Device) -> Result<(Model, Params), ModelError> {
+fn weights(
+    gguf: &Gguf,
+    file: &Path,
+    config: Config,
+    purpose: Purpose,
+    device: &Device,
+) -> Result<(Model, Params), ModelError> {
     let specs = specs(&config);
     let mut surplus: BTreeSet<&str> = gguf.names().collect();
     for spec in &specs {
@@ -156,30 +167,61 @@ fn weights(gguf: &Gguf, file: &Path, config: Config, device: &Device) -> Result<
         let (tensor, more) = ((*tensor).to_owned(), surplus.len() - 1);
         return Err(HubError::SurplusTensor { file: file.to_owned(), tensor, more }.into());
     }
-    let (architecture, head_dim) = (config.architecture, config.head_dim);
-    let (model, mut params) = Model::zeros(config, device)?;
-    for (id, spec) in params.ids().zip(&specs) {
-        let mut values = gguf.read(&name_in_file(&spec.name, architecture))?;
-        let rotated = ["q_proj", "k_proj"].iter().any(|part| spec.name.contains(part));
-        if rotated && architecture == Architecture::Llama {
-            values = halves_from_pairs(&values, head_dim, spec.shape[0]);
-        }
-        params.write(id, &values);
-    }
-    Ok((model, params))
+    let mut source = File { gguf, architecture: config.architecture, head_dim: config.head_dim };
+    fill(config, device, purpose, &mut source)
 }
 
-/// llama.cpp rotates neighbouring rows of Llama's queries and keys where transformers rotates a head's halves; its converter
-/// reorders the rows. `rows` is their number, `dim` a head's.
-fn halves_from_pairs(values: &[f32], dim: usize, rows: usize) -> Vec<f32> {
-    let width = values.len() / rows;
-    let row = |row: usize| {
-        let (head, in_head) = (row / dim * dim, row % dim);
-        let (half, pair) = (in_head / (dim / 2), in_head % (dim / 2));
-        let from = (head + 2 * pair + half) * width;
-        &values[from..from + width]
-    };
-    (0..rows).flat_map(row).copied().collect()
+/// The tensors of a file as parameters.
+struct File<'a> {
+    gguf: &'a Gguf,
+    architecture: Architecture,
+    head_dim: usize,
+}
+
+impl File<'_> {
+    fn name(&self, spec: &ParamSpec) -> String {
+        name_in_file(&spec.name, self.architecture)
+    }
+
+    /// Scalars of a head, if the parameter's rows are in another order.
+    fn head_in_pairs(&self, spec: &ParamSpec) -> Option<usize> {
+        let rotated = ["q_proj", "k_proj"].iter().any(|part| spec.name.contains(part));
+        (rotated && self.architecture == Architecture::Llama).then_some(self.head_dim)
+    }
+}
+
+impl Source for File<'_> {
+    fn values(&mut self, spec: &ParamSpec) -> Result<Vec<f32>, ModelError> {
+        let name = self.name(spec);
+        let values = self.gguf.read(&name)?;
+        let mapped = self.gguf.mapped(&name)?;
+        mapped.release(0..mapped.len());
+        let Some(head_dim) = self.head_in_pairs(spec) else { return Ok(values) };
+        let width = values.len() / spec.shape[0];
+        let row = |row: usize| &values[row_in_pairs(row, head_dim) * width..][..width];
+        Ok((0..spec.shape[0]).flat_map(row).copied().collect())
+    }
+
+    fn stored(&self, spec: &ParamSpec) -> Result<Option<Rows<'_>>, ModelError> {
+        let name = self.name(spec);
+        let kind = match self.gguf.dtype(&name) {
+            Some(GgmlType::F32) => StoredType::F32,
+            Some(GgmlType::F16) => StoredType::F16,
+            Some(GgmlType::BF16) => StoredType::Bf16,
+            Some(GgmlType::Q4_0) => StoredType::Q4_0,
+            Some(GgmlType::Q4_1) => StoredType::Q4_1,
+            Some(GgmlType::Q5_0) => StoredType::Q5_0,
+            Some(GgmlType::Q5_1) => StoredType::Q5_1,
+            Some(GgmlType::Q8_0) => StoredType::Q8_0,
+            Some(GgmlType::Q4_K) => StoredType::Q4K,
+            Some(GgmlType::Q5_K) => StoredType::Q5K,
+            Some(GgmlType::Q6_K) => StoredType::Q6K,
+            // Widening says what is not supported.
+            _ => return Ok(None),
+        };
+        let bytes = Bytes::Mapped(self.gguf.mapped(&name)?);
+        Ok(Some(Rows { kind, bytes, head_in_pairs: self.head_in_pairs(spec) }))
+    }
 }
 
 /// A tensor's name in GGUF files. What follows the attention's norm is Llama's norm before the feed-forward layer, but OLMo-2's norm

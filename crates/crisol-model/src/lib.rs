@@ -23,9 +23,10 @@ mod qwen3;
 mod rope;
 mod sample;
 mod score;
+mod weights;
 
 pub use block::Context;
-pub use checkpoint::{Checkpoint, left_out, load_model, save_checkpoint};
+pub use checkpoint::{Checkpoint, left_out, load_model, load_model_for_inference, save_checkpoint};
 pub use config::{Architecture, Config, Head, Specifics};
 pub use deepseek_v3::Shape as DeepseekV3Shape;
 pub use error::ModelError;

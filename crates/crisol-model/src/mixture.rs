@@ -128,10 +128,10 @@ impl Fused {
         (self.expert * rows + inner) * columns + self.first_column
     }
 
-    /// The parameter `[out, in]` from the tensor.
-    pub(crate) fn take(&self, all: &[f32], out: usize) -> Vec<f32> {
+    /// The parameter `[out, in]` from the tensor, whatever its elements are.
+    pub(crate) fn take<T: Copy + Default>(&self, all: &[T], out: usize) -> Vec<T> {
         let inner = self.shape[1];
-        let mut weight = vec![0.0; out * inner];
+        let mut weight = vec![T::default(); out * inner];
         for i in 0..inner {
             for (row, &number) in all[self.place(i)..][..out].iter().enumerate() {
                 weight[row * inner + i] = number;

@@ -50,13 +50,6 @@ impl Model {
         Ok((Model::bind(config, &params), params))
     }
 
-    /// A model whose weights are all zero, to be overwritten.
-    pub(crate) fn zeros(config: Config, device: &Device) -> Result<(Model, Params), ModelError> {
-        config.validate()?;
-        let params = Params::zeros(device, specs(&config));
-        Ok((Model::bind(config, &params), params))
-    }
-
     /// A scalar-head model (reward, value) that starts from the trunk of this one. A language model's head
     /// is replaced by a fresh `score.weight`; a scalar model's is copied.
     pub fn scalar_from(&self, params: &Params, seed: u64) -> (Model, Params) {
@@ -70,7 +63,8 @@ impl Model {
         (Model::bind(config, &new), new)
     }
 
-    fn bind(config: Config, params: &Params) -> Model {
+    /// The model whose parameters are `params`, made of its specs.
+    pub(crate) fn bind(config: Config, params: &Params) -> Model {
         let bind = config.architecture.family().bind;
         let blocks = (0..config.num_hidden_layers)
             .map(|layer| bind(&config, params, layer, &layer_prefix(layer)))

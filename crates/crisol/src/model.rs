@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crisol_engine::{Device, Params};
-use crisol_model::{Checkpoint, Model, left_out, load_model};
+use crisol_model::{Checkpoint, Model, left_out, load_model_for_inference};
 use crisol_text::TextSetup;
 
 use crate::console::say;
@@ -16,22 +16,22 @@ pub(crate) struct Loaded {
     pub(crate) text: Option<TextSetup>,
 }
 
-/// Loads a checkpoint folder with its tokenizer.
+/// Loads a checkpoint folder with its tokenizer, to run it.
 pub(crate) fn load(folder: &Path, device: &Device) -> Result<Checkpoint, CliError> {
     say_what_is_left_out(&check_folder(folder)?)?;
-    Ok(Checkpoint::load(folder, device)?)
+    Ok(Checkpoint::load_for_inference(folder, device)?)
 }
 
-/// Loads a checkpoint folder, with its tokenizer where it has one.
+/// Loads a checkpoint folder to run it, with its tokenizer where it has one.
 pub(crate) fn load_for_ids(folder: &Path, device: &Device) -> Result<Loaded, CliError> {
     let whole = check_folder(folder)?;
     say_what_is_left_out(&whole)?;
     // A GGUF file has its tokenizer in it.
     if whole.is_file() || ["tokenizer.json", "tokenizer.model"].iter().any(|file| whole.join(file).exists()) {
-        let Checkpoint { model, params, text } = Checkpoint::load(folder, device)?;
+        let Checkpoint { model, params, text } = Checkpoint::load_for_inference(folder, device)?;
         return Ok(Loaded { model, params, text: Some(text) });
     }
-    let (model, params) = load_model(&whole, device)?;
+    let (model, params) = load_model_for_inference(&whole, device)?;
     Ok(Loaded { model, params, text: None })
 }
 

@@ -21,12 +21,14 @@ mod norm;
 pub(crate) mod optimizer;
 pub(crate) mod packed;
 mod rope;
+mod stored;
 mod swiglu;
 mod weights;
 
 use std::mem::take;
 
-pub(crate) use self::packed::product_rate;
+pub(crate) use self::packed::{panel_width, product_rate};
+pub(crate) use self::stored::widen;
 
 pub(crate) use self::mat::Mat;
 use self::mat::MatMut;
@@ -61,7 +63,15 @@ pub(crate) fn forward(op: &mut Op, params: &Params, workspace: &mut Workspace) {
     match op {
         Op::Embedding { table, ids, out } => {
             let mut y = take_data(values, *out);
-            embedding::gather(params.slice(*table), ids, &mut y, values[out.0 as usize].cols);
+            let cols = values[out.0 as usize].cols;
+            match params.stored(*table) {
+                None => embedding::gather(params.slice(*table), ids, &mut y, cols),
+                Some(table) => {
+                    for (&id, y) in ids.iter().zip(y.chunks_exact_mut(cols)) {
+                        widen(table, id as usize..id as usize + 1, y, floats);
+                    }
+                }
+            }
             put_data(values, *out, y);
         }
         Op::Linear { x, weight, bias, out } => {
@@ -428,23 +438,33 @@ pub(crate) fn head_products(
     let mut y = take_data(values, out);
     let (n, stride) = (values[x.0 as usize].rows, values[x.0 as usize].cols);
     let x = data(values, x);
-    let (out_dim, _) = params.matrix_shape(weight);
+    let (out_dim, in_dim) = params.matrix_shape(weight);
     let heads = out_dim / group;
     let (from, to) = (stride / heads, y.len() / n.max(1) / heads);
+    let stored = params.stored(weight);
     // The rows of a packed weight are the inner dimension, so any of them will do; columns are cut at panels only.
-    let whole = params.packed(weight, Way::Backward);
+    let whole = (!transposed && stored.is_none()).then(|| params.packed(weight, Way::Backward));
+    let mut widened = floats.take(if stored.is_some() { rows.len() * in_dim } else { 0 });
     for head in 0..heads {
         let rows = head * group + rows.start..head * group + rows.end;
         let left = Mat::strided(&x[head * from..], n, from, stride);
-        let right = params.right_side(weight, Way::Backward).rows(rows.clone());
-        let panels = transposed.then(|| Panels::new(*tasks, right.t(), floats));
-        let right = panels.as_ref().map_or_else(|| whole.rows(rows), Panels::get);
         let result = MatMut::strided(&mut y[head * to..], n, to, heads * to);
-        shared_product(*tasks, result, false, 1.0, left, right);
-        if let Some(panels) = panels {
-            panels.recycle(floats);
+        if let Some(whole) = whole {
+            shared_product(*tasks, result, false, 1.0, left, whole.rows(rows));
+            continue;
         }
+        let right = if let Some(matrix) = stored {
+            let count = rows.len();
+            widen(matrix, rows, &mut widened, floats);
+            Mat::new(&widened, count, in_dim)
+        } else {
+            params.right_side(weight, Way::Backward).rows(rows)
+        };
+        let panels = Panels::new(*tasks, if transposed { right.t() } else { right }, floats);
+        shared_product(*tasks, result, false, 1.0, left, panels.get());
+        panels.recycle(floats);
     }
+    floats.give(widened);
     put_data(values, out, y);
 }
 

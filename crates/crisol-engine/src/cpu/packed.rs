@@ -33,7 +33,7 @@ const FEW_LINES: usize = 64;
 /// Numbers in a cache line.
 const LINE: usize = 16;
 /// Columns of the widest panel.
-const WIDEST: usize = 32;
+pub(super) const WIDEST: usize = 32;
 /// Steps along the inner dimension between two tests for its end, with six rows a tile: the processor has more to do per step
 /// than it can take in where it shares a core. (Twelve rows hide the tests; several steps of them the compiler would interleave,
 /// and keep some of the sums on the stack.)

@@ -1,4 +1,4 @@
-//! Weights as right sides of products: laid out beforehand and kept, or laid out by parts right before use.
+//! Weights as right sides of products: laid out beforehand and kept, laid out by parts right before use, or as they are stored.
 //!
 //! A layout that is kept takes as much memory as the weight. Where that is too much, a part of the columns is laid out and used
 //! by all rows while it is in the second-level cache, so that memory only sees the weight itself. Tasks then work on different
@@ -8,12 +8,15 @@ use std::ops::Range;
 
 use super::mat::{Mat, MatMut};
 use super::packed::{Packed, pack, packed_len, panel_width, product, shared_product};
+use super::stored::Stored;
 use crate::params::Way;
 use crate::workspace::Pool;
 use crate::{ParamId, Params};
 
 /// With so many rows, laying a weight out anew is a few hundredths of a product with it.
 const ROWS_TO_LAY_OUT_FOR: usize = 128;
+/// Up to so many rows a stored matrix is better widened for each four of them.
+const FEW_ROWS: usize = 8;
 /// Numbers of a part: what a second-level cache holds beside the left side that passes by.
 const PART: usize = 64 * 1024;
 
@@ -21,30 +24,70 @@ const PART: usize = 64 * 1024;
 #[derive(Clone, Copy)]
 pub(crate) enum Weight<'a> {
     Kept(Packed<'a>),
-    ByParts(Mat<'a>),
+    ByParts(Parts<'a>),
+}
+
+/// What parts are laid out of.
+#[derive(Clone, Copy)]
+pub(crate) enum Parts<'a> {
+    Mat(Mat<'a>),
+    Stored(Stored<'a>),
+}
+
+impl<'a> Parts<'a> {
+    fn row_count(self) -> usize {
+        match self {
+            Parts::Mat(mat) => mat.row_count(),
+            Parts::Stored(stored) => stored.row_count(),
+        }
+    }
+
+    fn col_count(self) -> usize {
+        match self {
+            Parts::Mat(mat) => mat.col_count(),
+            Parts::Stored(stored) => stored.col_count(),
+        }
+    }
+
+    fn cols(self, range: Range<usize>) -> Parts<'a> {
+        match self {
+            Parts::Mat(mat) => Parts::Mat(mat.cols(range)),
+            Parts::Stored(stored) => Parts::Stored(stored.cols(range)),
+        }
+    }
+
+    fn pack(self, panels: &mut [f32]) {
+        match self {
+            Parts::Mat(mat) => pack(mat, panels),
+            Parts::Stored(stored) => stored.pack(panels),
+        }
+    }
 }
 
 impl<'a> Weight<'a> {
     /// For products with `rows` rows on the left.
     pub(crate) fn new(params: &'a Params, id: ParamId, way: Way, rows: usize) -> Weight<'a> {
-        if params.keeps_packed() || rows < ROWS_TO_LAY_OUT_FOR {
+        if let Some(matrix) = params.stored(id) {
+            assert!(matches!(way, Way::Forward), "a weight for inference has no backward");
+            Weight::ByParts(Parts::Stored(Stored::new(matrix)))
+        } else if params.keeps_packed() || rows < ROWS_TO_LAY_OUT_FOR {
             Weight::Kept(params.packed(id, way))
         } else {
-            Weight::ByParts(params.right_side(id, way))
+            Weight::ByParts(Parts::Mat(params.right_side(id, way)))
         }
     }
 
     pub(crate) fn row_count(self) -> usize {
         match self {
             Weight::Kept(packed) => packed.row_count(),
-            Weight::ByParts(mat) => mat.row_count(),
+            Weight::ByParts(parts) => parts.row_count(),
         }
     }
 
     pub(crate) fn col_count(self) -> usize {
         match self {
             Weight::Kept(packed) => packed.col_count(),
-            Weight::ByParts(mat) => mat.col_count(),
+            Weight::ByParts(parts) => parts.col_count(),
         }
     }
 
@@ -52,7 +95,8 @@ impl<'a> Weight<'a> {
     pub(crate) fn rows(self, range: Range<usize>) -> Weight<'a> {
         match self {
             Weight::Kept(packed) => Weight::Kept(packed.rows(range)),
-            Weight::ByParts(mat) => Weight::ByParts(mat.rows(range)),
+            Weight::ByParts(Parts::Mat(mat)) => Weight::ByParts(Parts::Mat(mat.rows(range))),
+            Weight::ByParts(Parts::Stored(_)) => panic!("rows of a stored weight's transpose"),
         }
     }
 
@@ -60,7 +104,7 @@ impl<'a> Weight<'a> {
     pub(crate) fn cols(self, range: Range<usize>) -> Weight<'a> {
         match self {
             Weight::Kept(packed) => Weight::Kept(packed.cols(range)),
-            Weight::ByParts(mat) => Weight::ByParts(mat.cols(range)),
+            Weight::ByParts(parts) => Weight::ByParts(parts.cols(range)),
         }
     }
 
@@ -76,6 +120,10 @@ impl<'a> Weight<'a> {
     ) {
         match self {
             Weight::Kept(packed) => shared_product(tasks, dst, accumulate, factor, a, packed),
+            Weight::ByParts(Parts::Stored(stored)) if a.row_count() < FEW_ROWS => {
+                assert!(!accumulate, "products with stored weights are not added to anything");
+                stored.product(tasks, dst, factor, a, floats);
+            }
             Weight::ByParts(b) => {
                 let (rows, cols) = (b.row_count(), b.col_count());
                 let width = panel_width();
@@ -96,7 +144,7 @@ fn by_parts(
     accumulate: bool,
     factor: f32,
     a: Mat<'_>,
-    b: Mat<'_>,
+    b: Parts<'_>,
     part: usize,
     rooms: &mut [f32],
 ) {
@@ -107,7 +155,7 @@ fn by_parts(
         for start in (0..cols).step_by(part) {
             let columns = start..(start + part).min(cols);
             let room = &mut rooms[..packed_len(rows, columns.len())];
-            pack(b.cols(columns.clone()), room);
+            b.cols(columns.clone()).pack(room);
             let b = Packed::new(room, rows, columns.len());
             product(dst.cols(columns), accumulate, factor, a, b);
         }

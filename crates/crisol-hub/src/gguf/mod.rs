@@ -19,7 +19,7 @@ pub use metadata::{Array, Metadata, Value};
 pub use write::{GgufTensor, write_gguf};
 
 use crate::HubError;
-use crate::map::map_file;
+use crate::map::{Mapped, map_file};
 
 const MAGIC: &[u8] = b"GGUF";
 /// Bytes, unless the metadata say otherwise.
@@ -69,6 +69,11 @@ impl Gguf {
     /// [`GgmlType::block_len`] values.
     pub fn bytes(&self, name: &str) -> Result<&[u8], HubError> {
         self.info(name).map(|info| &self.map[info.bytes.clone()])
+    }
+
+    /// The same, to be given back to the system after reading.
+    pub fn mapped(&self, name: &str) -> Result<Mapped<'_>, HubError> {
+        self.info(name).map(|info| Mapped::new(&self.map, info.bytes.clone()))
     }
 
     /// Reads a tensor as f32, row-major. The values are those of ggml's reference, bit by bit.

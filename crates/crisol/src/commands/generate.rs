@@ -122,7 +122,7 @@ impl Given {
 pub(super) fn stream_reply(
     text: &TextSetup,
     stop_ids: &[u32],
-    generate: impl FnOnce(&mut dyn FnMut(u32) -> ControlFlow<()>) -> Result<Generated, CliError>,
+    generate: impl FnOnce(&mut (dyn FnMut(u32) -> ControlFlow<()> + Send)) -> Result<Generated, CliError>,
 ) -> Result<Generated, CliError> {
     let mut stream = text.tokenizer.stream(true);
     let mut printed = Ok(());

@@ -1,0 +1,329 @@
+//! Products with matrices that are stored in half precision or quantised.
+//!
+//! A few rows: each tile is read once and widened in registers, `Σ scale · code · x` as `scale · Σ code · x`. Many rows: parts of the
+//! matrix are widened into the layout of [`super::packed`] and used while they are in a cache ([`super::weights`]).
+
+use std::ops::Range;
+
+use pulp::Simd;
+
+use super::mat::{Mat, MatMut};
+use super::packed::{WIDEST, packed_len, panel_width};
+use crate::formats::{Blocks, Lanes, UNIT_COLUMNS, with_blocks};
+use crate::stored::StoredMatrix;
+use crate::workspace::Pool;
+
+/// Columns of half a unit, whose sum offsets are multiplied by.
+const HALF: usize = UNIT_COLUMNS / 2;
+/// Rows that share the widening of a tile.
+const TOGETHER: usize = 4;
+/// Weights that are not worth a second thread.
+const LEAST_SHARED: usize = 32 * 1024;
+
+/// Some rows of a stored matrix, transposed: the right side of a product.
+#[derive(Clone, Copy)]
+pub(crate) struct Stored<'a> {
+    matrix: &'a StoredMatrix,
+    first: usize,
+    len: usize,
+}
+
+impl<'a> Stored<'a> {
+    pub(crate) fn new(matrix: &'a StoredMatrix) -> Stored<'a> {
+        Stored { matrix, first: 0, len: matrix.rows }
+    }
+
+    pub(crate) fn row_count(self) -> usize {
+        self.matrix.cols
+    }
+
+    pub(crate) fn col_count(self) -> usize {
+        self.len
+    }
+
+    /// Some of the columns, from the start of a tile.
+    pub(crate) fn cols(self, range: Range<usize>) -> Stored<'a> {
+        assert!(range.end <= self.len, "columns {range:?} of {}", self.len);
+        assert!(range.start.is_multiple_of(panel_width()), "columns {range:?} in tiles");
+        Stored { first: self.first + range.start, len: range.len(), ..self }
+    }
+
+    /// Lays it out as [`super::packed::pack`] does.
+    pub(crate) fn pack(self, panels: &mut [f32]) {
+        assert_eq!(panels.len(), packed_len(self.row_count(), self.len), "room for panels");
+        let panel = (self.row_count() * panel_width()).max(1);
+        for (tile, panel) in self.matrix.tiles(self.first).zip(panels.chunks_exact_mut(panel)) {
+            widen_tile(self.matrix, tile, panel);
+        }
+    }
+
+    /// `dst = factor · a · self` for few rows, in so many tasks.
+    pub(crate) fn product(
+        self,
+        tasks: usize,
+        dst: MatMut<'_>,
+        factor: f32,
+        a: Mat<'_>,
+        floats: &mut Pool<f32>,
+    ) {
+        let (rows, cols) = (a.row_count(), a.col_count());
+        assert!(
+            cols == self.row_count() && dst.row_count() == rows && dst.col_count() == self.len,
+            "product of {rows}×{cols} and {}×{}",
+            self.row_count(),
+            self.len
+        );
+        // Filled up to whole units, with the sums of short stretches behind.
+        let padded = cols.next_multiple_of(UNIT_COLUMNS);
+        let stride = padded + padded / HALF;
+        let mut x = floats.take_zeros(rows * stride);
+        for (row, x) in x.chunks_exact_mut(stride.max(1)).enumerate() {
+            let (x, sums) = x.split_at_mut(padded);
+            x[..cols].copy_from_slice(a.tile(row, 1, 0..cols));
+            for (sum, x) in sums.iter_mut().zip(x.chunks_exact(HALF)) {
+                *sum = x.iter().sum();
+            }
+        }
+        let left = Left { x: &x, padded, stride };
+        with_blocks!(self.matrix.kind, F => share::<F>(tasks, dst, factor, left, self));
+        floats.give(x);
+    }
+}
+
+/// The left side: rows filled up to whole units, and sums of short stretches of each.
+#[derive(Clone, Copy)]
+struct Left<'a> {
+    x: &'a [f32],
+    padded: usize,
+    stride: usize,
+}
+
+/// Every task computes some of the columns.
+fn share<F: Blocks>(tasks: usize, dst: MatMut<'_>, factor: f32, left: Left<'_>, right: Stored<'_>) {
+    let cols = dst.col_count();
+    let first = tasks.div_ceil(2);
+    let middle = (cols * first / tasks).next_multiple_of(panel_width());
+    if tasks == 1 || cols * left.padded < 2 * LEAST_SHARED || middle >= cols {
+        pulp::Arch::new().dispatch(Product::<F> {
+            dst,
+            factor,
+            left,
+            right,
+            blocks: std::marker::PhantomData,
+        });
+        return;
+    }
+    let (low, high) = dst.split_cols(middle);
+    rayon::join(
+        || share::<F>(first, low, factor, left, right.cols(0..middle)),
+        || share::<F>(tasks - first, high, factor, left, right.cols(middle..cols)),
+    );
+}
+
+struct Product<'a, F> {
+    dst: MatMut<'a>,
+    factor: f32,
+    left: Left<'a>,
+    right: Stored<'a>,
+    blocks: std::marker::PhantomData<F>,
+}
+
+impl<F: Blocks> pulp::WithSimd for Product<'_, F> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(mut self, simd: S) {
+        let Left { x, padded, stride } = self.left;
+        let (rows, cols) = (self.dst.row_count(), self.dst.col_count());
+        let tiles = self.right.matrix.tiles(self.right.first);
+        let width = 2 * S::F32_LANES;
+        for (tile, first) in tiles.zip((0..cols).step_by(width)) {
+            let (tile, _) = S::as_simd_u32s(tile);
+            let columns = first..(first + width).min(cols);
+            let mut row = 0;
+            while row < rows {
+                let x = &x[row * stride..];
+                if rows - row >= TOGETHER {
+                    let sums = tile_product::<F, S, TOGETHER>(simd, tile, x, padded, stride);
+                    for (i, sums) in sums.iter().enumerate() {
+                        self.put(simd, row + i, columns.clone(), sums);
+                    }
+                    row += TOGETHER;
+                } else {
+                    let [sums] = tile_product::<F, S, 1>(simd, tile, x, padded, stride);
+                    self.put(simd, row, columns.clone(), &sums);
+                    row += 1;
+                }
+            }
+        }
+    }
+}
+
+impl<F> Product<'_, F> {
+    #[inline(always)]
+    fn put<S: Simd>(&mut self, simd: S, row: usize, columns: Range<usize>, sums: &Lanes<S>) {
+        let mut line = [0.0; WIDEST];
+        for (out, sum) in S::as_mut_simd_f32s(&mut line).0.iter_mut().zip(sums) {
+            *out = simd.mul_f32s(simd.splat_f32s(self.factor), *sum);
+        }
+        let out = self.dst.row_mut(row, columns);
+        out.copy_from_slice(&line[..out.len()]);
+    }
+}
+
+/// The products of `N` rows of the left side, `stride` apart, with the rows of a tile.
+#[inline(always)]
+fn tile_product<F: Blocks, S: Simd, const N: usize>(
+    simd: S,
+    tile: &[S::u32s],
+    x: &[f32],
+    padded: usize,
+    stride: usize,
+) -> [Lanes<S>; N] {
+    let zero = [[simd.splat_f32s(0.0); 2]; N];
+    let mut total = zero;
+    let mut first = 0;
+    for block in tile.chunks_exact(F::BLOCK) {
+        let (header, units) = block.split_at(F::HEADER);
+        let header = F::header(simd, header);
+        for unit in units.chunks_exact(F::UNIT) {
+            // Each row's numbers of this unit, and their sums.
+            let (mut numbers, mut row_sums) = ([&[0.0; UNIT_COLUMNS]; N], [&[0.0; 2]; N]);
+            for (n, (numbers, row_sums)) in numbers.iter_mut().zip(&mut row_sums).enumerate() {
+                let row = &x[n * stride..];
+                *numbers = row[first..].first_chunk().expect("rows are filled up to whole units");
+                *row_sums = row[padded + first / HALF..].first_chunk().expect("two sums for each unit");
+            }
+            let mut sums = if F::SCALED { zero } else { total };
+            add_half::<F, S, N, 0>(simd, unit, numbers, &mut sums);
+            if F::HALVED {
+                add_scaled::<F, S, N>(simd, &header, unit, 0, row_sums, &sums, &mut total);
+                sums = zero;
+            }
+            add_half::<F, S, N, 1>(simd, unit, numbers, &mut sums);
+            if F::SCALED {
+                add_scaled::<F, S, N>(simd, &header, unit, 1, row_sums, &sums, &mut total);
+            } else {
+                total = sums;
+            }
+            first += UNIT_COLUMNS;
+        }
+    }
+    total
+}
+
+/// Adds the products of the codes of half of a unit and each row's numbers.
+#[inline(always)]
+fn add_half<F: Blocks, S: Simd, const N: usize, const WHICH: usize>(
+    simd: S,
+    unit: &[S::u32s],
+    numbers: [&[f32; UNIT_COLUMNS]; N],
+    sums: &mut [Lanes<S>; N],
+) {
+    for quarter in 0..HALF / 4 {
+        let codes = F::codes::<S, WHICH>(simd, unit, quarter);
+        for (i, codes) in codes.iter().enumerate() {
+            for (sums, numbers) in sums.iter_mut().zip(numbers) {
+                let x = simd.splat_f32s(numbers[HALF * WHICH + 4 * quarter + i]);
+                for (sum, code) in sums.iter_mut().zip(codes) {
+                    *sum = simd.mul_add_e_f32s(*code, x, *sum);
+                }
+            }
+        }
+    }
+}
+
+/// Adds `scale · sums` and `offset ·` the sum of each row's numbers, to which half of the unit's sums are given.
+#[inline(always)]
+fn add_scaled<F: Blocks, S: Simd, const N: usize>(
+    simd: S,
+    header: &[Lanes<S>; 2],
+    unit: &[S::u32s],
+    half: usize,
+    row_sums: [&[f32; 2]; N],
+    sums: &[Lanes<S>; N],
+    total: &mut [Lanes<S>; N],
+) {
+    let [scale, offset] = F::scales(simd, header, unit, half);
+    for ((total, sums), row_sums) in total.iter_mut().zip(sums).zip(row_sums) {
+        let x = simd.splat_f32s(if F::HALVED { row_sums[half] } else { row_sums[0] + row_sums[1] });
+        for i in 0..2 {
+            total[i] = simd.mul_add_e_f32s(scale[i], sums[i], total[i]);
+            if F::OFFSET {
+                total[i] = simd.mul_add_e_f32s(offset[i], x, total[i]);
+            }
+        }
+    }
+}
+
+/// Widens a tile into a panel (see [`super::packed`]).
+struct Widen<'a, F> {
+    tile: &'a [u32],
+    panel: &'a mut [f32],
+    blocks: std::marker::PhantomData<F>,
+}
+
+impl<F: Blocks> pulp::WithSimd for Widen<'_, F> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let (tile, _) = S::as_simd_u32s(self.tile);
+        let mut rows = S::as_mut_simd_f32s(self.panel).0.chunks_exact_mut(2);
+        for block in tile.chunks_exact(F::BLOCK) {
+            let (header, units) = block.split_at(F::HEADER);
+            let header = F::header(simd, header);
+            for unit in units.chunks_exact(F::UNIT) {
+                widen_half::<F, S, 0>(simd, &header, unit, &mut rows);
+                widen_half::<F, S, 1>(simd, &header, unit, &mut rows);
+            }
+        }
+    }
+}
+
+/// Widens half of a unit into the next rows of a panel, of which the last unit may have fewer.
+#[inline(always)]
+fn widen_half<F: Blocks, S: Simd, const WHICH: usize>(
+    simd: S,
+    header: &[Lanes<S>; 2],
+    unit: &[S::u32s],
+    rows: &mut std::slice::ChunksExactMut<'_, S::f32s>,
+) {
+    let [scale, offset] = F::scales(simd, header, unit, WHICH);
+    for quarter in 0..HALF / 4 {
+        for mut numbers in F::codes::<S, WHICH>(simd, unit, quarter) {
+            if F::SCALED {
+                for i in 0..2 {
+                    numbers[i] = simd.mul_add_e_f32s(scale[i], numbers[i], offset[i]);
+                }
+            }
+            if let Some(row) = rows.next() {
+                row.copy_from_slice(&numbers);
+            }
+        }
+    }
+}
+
+fn widen_tile(matrix: &StoredMatrix, tile: &[u32], panel: &mut [f32]) {
+    with_blocks!(matrix.kind, F => {
+        pulp::Arch::new().dispatch(Widen::<F> { tile, panel, blocks: std::marker::PhantomData });
+    });
+}
+
+/// Widens rows `rows` of a matrix, row-major.
+pub(crate) fn widen(matrix: &StoredMatrix, rows: Range<usize>, out: &mut [f32], floats: &mut Pool<f32>) {
+    let (cols, width) = (matrix.cols, panel_width());
+    assert!(rows.end <= matrix.rows && out.len() == rows.len() * cols, "rows {rows:?} of {}", matrix.rows);
+    let first = rows.start / width * width;
+    let mut panel = floats.take(width * cols);
+    for (tile, first) in matrix.tiles(first).zip((first..rows.end).step_by(width)) {
+        widen_tile(matrix, tile, &mut panel);
+        for row in rows.start.max(first)..rows.end.min(first + width) {
+            let out = &mut out[(row - rows.start) * cols..][..cols];
+            for (out, numbers) in out.iter_mut().zip(panel.chunks_exact(width)) {
+                *out = numbers[row - first];
+            }
+        }
+    }
+    floats.give(panel);
+}

@@ -1,0 +1,538 @@
+//! How each element type lies in the tiles of a [`crate::StoredMatrix`], and how it is widened.
+//!
+//! A tile has as many rows as two registers have lanes of 32 bits. It is a row of blocks, a block an optional header and units of
+//! [`UNIT_COLUMNS`] columns, and all of it whole registers, so that a unit is loaded, shifted and masked for all rows at once: a
+//! row's word is in its lane of the first or of the second register of a pair, and two rows that are a register apart may
+//! share a word. A number is `scale · code + offset`, where scale and offset are those of its row in the unit, or in half of it.
+//!
+//! Blocks of files: `ggml-common.h` and `ggml-quants.c` of ggml.
+
+// All of this must inline into the kernels that are compiled for an instruction set.
+#![allow(clippy::inline_always)]
+
+use pulp::Simd;
+
+/// Columns of a unit, of which each half may have scales of its own.
+pub(crate) const UNIT_COLUMNS: usize = 32;
+
+/// A number of each row of a tile.
+pub(crate) type Lanes<S> = [<S as Simd>::f32s; 2];
+
+/// An element type.
+pub(crate) trait Blocks {
+    /// Bytes that a row has in a file for a block here.
+    const FILE_BYTES: usize;
+    /// Registers before the units of a block.
+    const HEADER: usize = 0;
+    /// Units of a block.
+    const UNITS: usize = 1;
+    /// Registers of a unit.
+    const UNIT: usize;
+    /// Whether halves of a unit have scales of their own.
+    const HALVED: bool = false;
+    /// Whether there are scales.
+    const SCALED: bool = true;
+    /// Whether there are offsets.
+    const OFFSET: bool = true;
+
+    /// Registers of a block.
+    const BLOCK: usize = Self::HEADER + Self::UNITS * Self::UNIT;
+
+    /// Registers of a tile of so many columns.
+    fn registers(cols: usize) -> usize {
+        cols.div_ceil(Self::UNITS * UNIT_COLUMNS) * Self::BLOCK
+    }
+
+    /// Puts a block of a row's bytes (the last one may be short where there are no scales).
+    fn put(bytes: &[u8], row: &mut Row<'_>);
+
+    /// The header's scales.
+    #[inline(always)]
+    fn header<S: Simd>(simd: S, _header: &[S::u32s]) -> [Lanes<S>; 2] {
+        [[simd.splat_f32s(0.0); 2]; 2]
+    }
+
+    /// Scale and offset of a half of a unit.
+    #[inline(always)]
+    fn scales<S: Simd>(simd: S, _header: &[Lanes<S>; 2], _unit: &[S::u32s], _half: usize) -> [Lanes<S>; 2] {
+        [[simd.splat_f32s(1.0); 2], [simd.splat_f32s(0.0); 2]]
+    }
+
+    /// The codes of four columns of a unit, from column `16 · HALF + 4 · quarter` on.
+    fn codes<S: Simd, const HALF: usize>(simd: S, unit: &[S::u32s], quarter: usize) -> [Lanes<S>; 4];
+}
+
+/// Evaluates an expression with the [`Blocks`] of a [`crate::StoredType`].
+macro_rules! with_blocks {
+    ($kind:expr, $blocks:ident => $body:expr) => {
+        with_blocks!(@ $kind, $blocks, $body, F32 F16 Bf16 Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 Q4K Q5K Q6K)
+    };
+    (@ $kind:expr, $blocks:ident, $body:expr, $($name:ident)*) => {
+        match $kind {
+            $($crate::StoredType::$name => {
+                type $blocks = $crate::formats::$name;
+                $body
+            })*
+        }
+    };
+}
+pub(crate) use with_blocks;
+
+/// Where a row's words go in a block of a tile.
+pub(crate) struct Row<'a> {
+    pub(crate) block: &'a mut [u32],
+    /// Lanes of a register.
+    pub(crate) lanes: usize,
+    /// Index in the tile.
+    pub(crate) index: usize,
+}
+
+impl Row<'_> {
+    fn place(&mut self, register: usize) -> &mut u32 {
+        &mut self.block[register * self.lanes + self.index % self.lanes]
+    }
+
+    /// Whether the row is in the second register of a pair.
+    fn second(&self) -> usize {
+        self.index / self.lanes
+    }
+
+    /// Words, one for each pair of registers from `register` on.
+    fn put_words(&mut self, register: usize, words: impl IntoIterator<Item = u32>) {
+        for (i, word) in words.into_iter().enumerate() {
+            let second = self.second();
+            *self.place(register + 2 * i + second) = word;
+        }
+    }
+
+    /// The same from their bytes, of which some may be missing at the end.
+    fn put_bytes(&mut self, register: usize, bytes: &[u8]) {
+        self.put_words(register, bytes.chunks(4).map(word));
+    }
+
+    /// Half a word in a register that both rows of a pair share.
+    fn put_half(&mut self, register: usize, half: u32) {
+        let shift = 16 * self.second();
+        let place = self.place(register);
+        *place = *place & !(0xffff << shift) | half << shift;
+    }
+}
+
+/// Up to four little-endian bytes.
+fn word(bytes: &[u8]) -> u32 {
+    bytes.iter().rev().fold(0, |word, &byte| word << 8 | u32::from(byte))
+}
+
+/// Codes of 32 columns as bytes, of which column `k` is the low half of byte `k` or the high half of byte `k - 16`.
+fn pack_nibbles(code: impl Fn(usize) -> u8) -> [u8; 16] {
+    std::array::from_fn(|i| code(i) & 15 | code(i + 16) << 4)
+}
+
+/// What turns signed bytes into unsigned ones that are 128 more.
+const SIGN: u32 = 0x8080_8080;
+/// 2²³: a whole number below it is in the low bits of the sum.
+const WHOLE: f32 = 8_388_608.0;
+
+/// `(word >> shift) & mask` (below 2²³) minus `bias`, which is a whole number.
+#[inline(always)]
+fn field<S: Simd>(simd: S, word: S::u32s, shift: usize, mask: u32, bias: f32) -> S::f32s {
+    let bits = simd.and_u32s(shifted(simd, word, shift), simd.splat_u32s(mask));
+    number(simd, bits, bias)
+}
+
+#[inline(always)]
+fn shifted<S: Simd>(simd: S, word: S::u32s, shift: usize) -> S::u32s {
+    simd.wrapping_dyn_shr_u32s(word, simd.splat_u32s(shift as u32))
+}
+
+/// Bits below 2²³ as a number, minus a whole number.
+#[inline(always)]
+fn number<S: Simd>(simd: S, bits: S::u32s, bias: f32) -> S::f32s {
+    let above = simd.or_u32s(bits, simd.splat_u32s(WHOLE.to_bits()));
+    simd.sub_f32s(simd.transmute_f32s_u32s(above), simd.splat_f32s(WHOLE + bias))
+}
+
+/// `low & low_mask | high & high_mask` (below 2²³).
+#[inline(always)]
+fn two_fields<S: Simd>(simd: S, low: S::u32s, low_mask: u32, high: S::u32s, high_mask: u32) -> S::f32s {
+    let low = simd.and_u32s(low, simd.splat_u32s(low_mask));
+    let high = simd.and_u32s(high, simd.splat_u32s(high_mask));
+    number(simd, simd.or_u32s(low, high), 0.0)
+}
+
+/// The half-precision number in the low or high half of each word.
+#[inline(always)]
+fn half<S: Simd>(simd: S, word: S::u32s, high: usize) -> S::f32s {
+    let bits = if high == 1 { word } else { simd.wrapping_dyn_shl_u32s(word, simd.splat_u32s(16)) };
+    let sign = simd.and_u32s(bits, simd.splat_u32s(0x8000_0000));
+    // To the place of an f32's exponent, whose bias is 112 more; as a product, that also turns subnormal numbers into normal ones.
+    let bits = shifted(simd, simd.and_u32s(bits, simd.splat_u32s(0x7fff_0000)), 3);
+    let scale = simd.splat_f32s(f32::from_bits((127 + 112) << 23));
+    let finite = simd.transmute_u32s_f32s(simd.mul_f32s(simd.transmute_f32s_u32s(bits), scale));
+    let is_finite = simd.less_than_u32s(bits, simd.splat_u32s(0x7c00 << 13));
+    let exponent = simd.select_u32s(is_finite, simd.splat_u32s(0), simd.splat_u32s(0x7f80_0000));
+    simd.transmute_f32s_u32s(simd.or_u32s(simd.or_u32s(finite, exponent), sign))
+}
+
+/// Of a register that pairs share: the half-precision number of each row.
+#[inline(always)]
+fn shared_halves<S: Simd>(simd: S, word: S::u32s) -> Lanes<S> {
+    [half(simd, word, 0), half(simd, word, 1)]
+}
+
+/// Of a pair of registers: the two half-precision numbers of each row.
+#[inline(always)]
+fn two_halves<S: Simd>(simd: S, pair: &[S::u32s]) -> [Lanes<S>; 2] {
+    [[half(simd, pair[0], 0), half(simd, pair[1], 0)], [half(simd, pair[0], 1), half(simd, pair[1], 1)]]
+}
+
+#[inline(always)]
+fn times<S: Simd>(simd: S, a: Lanes<S>, b: Lanes<S>) -> Lanes<S> {
+    [simd.mul_f32s(a[0], b[0]), simd.mul_f32s(a[1], b[1])]
+}
+
+#[inline(always)]
+fn times_number<S: Simd>(simd: S, a: Lanes<S>, factor: f32) -> Lanes<S> {
+    times(simd, a, [simd.splat_f32s(factor); 2])
+}
+
+/// Four columns: what an expression gives for each and for both registers of a pair. (A macro, because closures of some length are
+/// calls within the kernels.)
+macro_rules! four {
+    ($simd:expr, |$i:ident, $second:ident| $number:expr) => {{
+        let mut four = [[$simd.splat_f32s(0.0); 2]; 4];
+        for $i in 0..4 {
+            for $second in 0..2 {
+                four[$i][$second] = $number;
+            }
+        }
+        four
+    }};
+}
+
+/// Codes of four bits that [`pack_nibbles`] has packed.
+#[inline(always)]
+fn nibbles<S: Simd, const HALF: usize>(simd: S, words: &[S::u32s], quarter: usize) -> [Lanes<S>; 4] {
+    four!(simd, |i, second| field(simd, words[2 * quarter + second], 8 * i + 4 * HALF, 15, 0.0))
+}
+
+/// The same with fifth bits, of which a row has those of 32 columns in a word.
+#[inline(always)]
+fn five_bits<S: Simd, const HALF: usize>(
+    simd: S,
+    fifth: &[S::u32s],
+    words: &[S::u32s],
+    quarter: usize,
+) -> [Lanes<S>; 4] {
+    four!(simd, |i, second| {
+        let low = shifted(simd, words[2 * quarter + second], 8 * i + 4 * HALF);
+        let upper = shifted(simd, fifth[second], 16 * HALF + 4 * quarter + i);
+        let upper = simd.wrapping_dyn_shl_u32s(upper, simd.splat_u32s(4));
+        two_fields(simd, low, 15, upper, 16)
+    })
+}
+
+pub(crate) struct F32;
+impl Blocks for F32 {
+    const FILE_BYTES: usize = 4 * UNIT_COLUMNS;
+    const UNIT: usize = 2 * UNIT_COLUMNS;
+    const SCALED: bool = false;
+    const OFFSET: bool = false;
+
+    fn put(bytes: &[u8], row: &mut Row<'_>) {
+        row.put_bytes(0, bytes);
+    }
+
+    #[inline(always)]
+    fn codes<S: Simd, const HALF: usize>(simd: S, unit: &[S::u32s], quarter: usize) -> [Lanes<S>; 4] {
+        four!(simd, |i, second| simd.transmute_f32s_u32s(unit[2 * (16 * HALF + 4 * quarter + i) + second]))
+    }
+}
+
+pub(crate) struct F16;
+impl Blocks for F16 {
+    const FILE_BYTES: usize = 2 * UNIT_COLUMNS;
+    const UNIT: usize = UNIT_COLUMNS;
+    const SCALED: bool = false;
+    const OFFSET: bool = false;
+
+    fn put(bytes: &[u8], row: &mut Row<'_>) {
+        row.put_bytes(0, bytes);
+    }
+
+    #[inline(always)]
+    fn codes<S: Simd, const HALF: usize>(simd: S, unit: &[S::u32s], quarter: usize) -> [Lanes<S>; 4] {
+        four!(simd, |i, second| half(simd, unit[2 * (8 * HALF + 2 * quarter + i / 2) + second], i % 2))
+    }
+}
+
+pub(crate) struct Bf16;
+impl Blocks for Bf16 {
+    const FILE_BYTES: usize = 2 * UNIT_COLUMNS;
+    const UNIT: usize = UNIT_COLUMNS;
+    const SCALED: bool = false;
+    const OFFSET: bool = false;
+
+    fn put(bytes: &[u8], row: &mut Row<'_>) {
+        row.put_bytes(0, bytes);
+    }
+
+    #[inline(always)]
+    fn codes<S: Simd, const HALF: usize>(simd: S, unit: &[S::u32s], quarter: usize) -> [Lanes<S>; 4] {
+        four!(simd, |i, second| {
+            let word = unit[2 * (8 * HALF + 2 * quarter + i / 2) + second];
+            simd.transmute_f32s_u32s(if i % 2 == 0 {
+                simd.wrapping_dyn_shl_u32s(word, simd.splat_u32s(16))
+            } else {
+                simd.and_u32s(word, simd.splat_u32s(0xffff_0000))
+            })
+        })
+    }
+}
+
+pub(crate) struct Q8_0;
+impl Blocks for Q8_0 {
+    const FILE_BYTES: usize = 34;
+    const UNIT: usize = 1 + 16;
+    const OFFSET: bool = false;
+
+    fn put(bytes: &[u8], row: &mut Row<'_>) {
+        row.put_half(0, word(&bytes[..2]));
+        row.put_words(1, bytes[2..].chunks(4).map(|bytes| word(bytes) ^ SIGN));
+    }
+
+    #[inline(always)]
+    fn scales<S: Simd>(simd: S, _: &[Lanes<S>; 2], unit: &[S::u32s], _: usize) -> [Lanes<S>; 2] {
+        [shared_halves(simd, unit[0]), [simd.splat_f32s(0.0); 2]]
+    }
+
+    #[inline(always)]
+    fn codes<S: Simd, const HALF: usize>(simd: S, unit: &[S::u32s], quarter: usize) -> [Lanes<S>; 4] {
+        four!(simd, |i, second| field(simd, unit[1 + 2 * (4 * HALF + quarter) + second], 8 * i, 255, 128.0))
+    }
+}
+
+pub(crate) struct Q4_0;
+impl Blocks for Q4_0 {
+    const FILE_BYTES: usize = 18;
+    const UNIT: usize = 1 + 8;
+
+    fn put(bytes: &[u8], row: &mut Row<'_>) {
+        row.put_half(0, word(&bytes[..2]));
+        row.put_bytes(1, &bytes[2..]);
+    }
+
+    #[inline(always)]
+    fn scales<S: Simd>(simd: S, _: &[Lanes<S>; 2], unit: &[S::u32s], _: usize) -> [Lanes<S>; 2] {
+        let scale = shared_halves(simd, unit[0]);
+        [scale, times_number(simd, scale, -8.0)]
+    }
+
+    #[inline(always)]
+    fn codes<S: Simd, const HALF: usize>(simd: S, unit: &[S::u32s], quarter: usize) -> [Lanes<S>; 4] {
+        nibbles::<S, HALF>(simd, &unit[1..], quarter)
+    }
+}
+
+pub(crate) struct Q4_1;
+impl Blocks for Q4_1 {
+    const FILE_BYTES: usize = 20;
+    const UNIT: usize = 2 + 8;
+
+    fn put(bytes: &[u8], row: &mut Row<'_>) {
+        row.put_bytes(0, bytes);
+    }
+
+    #[inline(always)]
+    fn scales<S: Simd>(simd: S, _: &[Lanes<S>; 2], unit: &[S::u32s], _: usize) -> [Lanes<S>; 2] {
+        two_halves(simd, unit)
+    }
+
+    #[inline(always)]
+    fn codes<S: Simd, const HALF: usize>(simd: S, unit: &[S::u32s], quarter: usize) -> [Lanes<S>; 4] {
+        nibbles::<S, HALF>(simd, &unit[2..], quarter)
+    }
+}
+
+pub(crate) struct Q5_0;
+impl Blocks for Q5_0 {
+    const FILE_BYTES: usize = 22;
+    const UNIT: usize = 1 + 2 + 8;
+
+    fn put(bytes: &[u8], row: &mut Row<'_>) {
+        row.put_half(0, word(&bytes[..2]));
+        row.put_bytes(1, &bytes[2..]);
+    }
+
+    #[inline(always)]
+    fn scales<S: Simd>(simd: S, _: &[Lanes<S>; 2], unit: &[S::u32s], _: usize) -> [Lanes<S>; 2] {
+        let scale = shared_halves(simd, unit[0]);
+        [scale, times_number(simd, scale, -16.0)]
+    }
+
+    #[inline(always)]
+    fn codes<S: Simd, const HALF: usize>(simd: S, unit: &[S::u32s], quarter: usize) -> [Lanes<S>; 4] {
+        five_bits::<S, HALF>(simd, &unit[1..], &unit[3..], quarter)
+    }
+}
+
+pub(crate) struct Q5_1;
+impl Blocks for Q5_1 {
+    const FILE_BYTES: usize = 24;
+    const UNIT: usize = 2 + 2 + 8;
+
+    fn put(bytes: &[u8], row: &mut Row<'_>) {
+        row.put_bytes(0, bytes);
+    }
+
+    #[inline(always)]
+    fn scales<S: Simd>(simd: S, _: &[Lanes<S>; 2], unit: &[S::u32s], _: usize) -> [Lanes<S>; 2] {
+        two_halves(simd, unit)
+    }
+
+    #[inline(always)]
+    fn codes<S: Simd, const HALF: usize>(simd: S, unit: &[S::u32s], quarter: usize) -> [Lanes<S>; 4] {
+        five_bits::<S, HALF>(simd, &unit[2..], &unit[4..], quarter)
+    }
+}
+
+/// Scales and minima of the eight units of a `Q4_K` or `Q5_K` block from its 12 bytes: bytes 0 to 3 hold the first four scales and
+/// 4 to 7 the first four minima, in their low six bits; bytes 8 to 11 hold the low four bits of the others, whose upper two are
+/// those left over above.
+fn scale_and_minimum(packed: &[u8], unit: usize) -> [u8; 2] {
+    if unit < 4 {
+        return [packed[unit] & 63, packed[unit + 4] & 63];
+    }
+    let low = packed[unit + 4];
+    [low & 15 | packed[unit - 4] >> 6 << 4, low >> 4 | packed[unit] >> 6 << 4]
+}
+
+/// Scale and offset of rows whose scale and minimum are two bytes each of a register that pairs share, times those of the header.
+#[inline(always)]
+fn scales_of_bytes<S: Simd>(simd: S, header: &[Lanes<S>; 2], shared: S::u32s) -> [Lanes<S>; 2] {
+    let mut bytes = [[simd.splat_f32s(0.0); 2]; 2];
+    for (i, bytes) in bytes.iter_mut().enumerate() {
+        for (second, byte) in bytes.iter_mut().enumerate() {
+            *byte = field(simd, shared, 16 * second + 8 * i, 255, 0.0);
+        }
+    }
+    let [scale, minimum] = bytes;
+    [times(simd, header[0], scale), times_number(simd, times(simd, header[1], minimum), -1.0)]
+}
+
+pub(crate) struct Q4K;
+impl Blocks for Q4K {
+    const FILE_BYTES: usize = 144;
+    const HEADER: usize = 2;
+    const UNITS: usize = 8;
+    const UNIT: usize = 1 + 8;
+
+    fn put(bytes: &[u8], row: &mut Row<'_>) {
+        row.put_bytes(0, &bytes[..4]);
+        for i in 0..Self::UNITS {
+            let unit = Self::HEADER + i * Self::UNIT;
+            row.put_half(unit, word(&scale_and_minimum(&bytes[4..16], i)));
+            let codes = &bytes[16 + i / 2 * 32..];
+            row.put_bytes(unit + 1, &pack_nibbles(|k| codes[k] >> (i % 2 * 4) & 15));
+        }
+    }
+
+    #[inline(always)]
+    fn header<S: Simd>(simd: S, header: &[S::u32s]) -> [Lanes<S>; 2] {
+        two_halves(simd, header)
+    }
+
+    #[inline(always)]
+    fn scales<S: Simd>(simd: S, header: &[Lanes<S>; 2], unit: &[S::u32s], _: usize) -> [Lanes<S>; 2] {
+        scales_of_bytes(simd, header, unit[0])
+    }
+
+    #[inline(always)]
+    fn codes<S: Simd, const HALF: usize>(simd: S, unit: &[S::u32s], quarter: usize) -> [Lanes<S>; 4] {
+        nibbles::<S, HALF>(simd, &unit[1..], quarter)
+    }
+}
+
+pub(crate) struct Q5K;
+impl Blocks for Q5K {
+    const FILE_BYTES: usize = 176;
+    const HEADER: usize = 2;
+    const UNITS: usize = 8;
+    const UNIT: usize = 1 + 2 + 8;
+
+    fn put(bytes: &[u8], row: &mut Row<'_>) {
+        row.put_bytes(0, &bytes[..4]);
+        for i in 0..Self::UNITS {
+            let unit = Self::HEADER + i * Self::UNIT;
+            row.put_half(unit, word(&scale_and_minimum(&bytes[4..16], i)));
+            // Bit i of byte k is the fifth bit of column k of unit i.
+            let fifth = |k: usize| u32::from(bytes[16 + k] >> i & 1);
+            row.put_words(unit + 1, [(0..32).map(|k| fifth(k) << k).sum()]);
+            let codes = &bytes[48 + i / 2 * 32..];
+            row.put_bytes(unit + 3, &pack_nibbles(|k| codes[k] >> (i % 2 * 4) & 15));
+        }
+    }
+
+    #[inline(always)]
+    fn header<S: Simd>(simd: S, header: &[S::u32s]) -> [Lanes<S>; 2] {
+        two_halves(simd, header)
+    }
+
+    #[inline(always)]
+    fn scales<S: Simd>(simd: S, header: &[Lanes<S>; 2], unit: &[S::u32s], _: usize) -> [Lanes<S>; 2] {
+        scales_of_bytes(simd, header, unit[0])
+    }
+
+    #[inline(always)]
+    fn codes<S: Simd, const HALF: usize>(simd: S, unit: &[S::u32s], quarter: usize) -> [Lanes<S>; 4] {
+        five_bits::<S, HALF>(simd, &unit[1..], &unit[3..], quarter)
+    }
+}
+
+pub(crate) struct Q6K;
+impl Blocks for Q6K {
+    const FILE_BYTES: usize = 210;
+    const HEADER: usize = 1;
+    const UNITS: usize = 8;
+    const UNIT: usize = 1 + 4 + 8;
+    const HALVED: bool = true;
+
+    fn put(bytes: &[u8], row: &mut Row<'_>) {
+        row.put_half(0, word(&bytes[208..]));
+        for i in 0..Self::UNITS {
+            let unit = Self::HEADER + i * Self::UNIT;
+            // Each half of a block, of four units, has 64 bytes of low four bits, whose low halves are units 0 and 1 and high
+            // halves units 2 and 3, 32 bytes of upper two bits, and eight scales.
+            let (half, i) = (i / 4, i % 4);
+            let (low, upper) = (&bytes[half * 64 + i % 2 * 32..], &bytes[128 + half * 32..]);
+            let upper = |k: usize| u32::from(upper[k] >> (2 * i) & 3);
+            row.put_half(unit, (word(&bytes[192 + half * 8 + 2 * i..][..2]) ^ SIGN) & 0xffff);
+            let sixteen = |first: usize| (0..16).map(|k| upper(first + k) << (2 * k)).sum();
+            row.put_words(unit + 1, [sixteen(0), sixteen(16)]);
+            row.put_bytes(unit + 5, &pack_nibbles(|k| low[k] >> (i / 2 * 4) & 15));
+        }
+    }
+
+    #[inline(always)]
+    fn header<S: Simd>(simd: S, header: &[S::u32s]) -> [Lanes<S>; 2] {
+        [shared_halves(simd, header[0]), [simd.splat_f32s(0.0); 2]]
+    }
+
+    #[inline(always)]
+    fn scales<S: Simd>(simd: S, header: &[Lanes<S>; 2], unit: &[S::u32s], half: usize) -> [Lanes<S>; 2] {
+        let first = field(simd, unit[0], 8 * half, 255, 128.0);
+        let second = field(simd, unit[0], 16 + 8 * half, 255, 128.0);
+        let scale = times(simd, header[0], [first, second]);
+        [scale, times_number(simd, scale, -32.0)]
+    }
+
+    #[inline(always)]
+    fn codes<S: Simd, const HALF: usize>(simd: S, unit: &[S::u32s], quarter: usize) -> [Lanes<S>; 4] {
+        four!(simd, |i, second| {
+            let low = shifted(simd, unit[5 + 2 * quarter + second], 8 * i + 4 * HALF);
+            let upper = shifted(simd, unit[1 + 2 * HALF + second], 2 * (4 * quarter + i));
+            let upper = simd.wrapping_dyn_shl_u32s(upper, simd.splat_u32s(4));
+            two_fields(simd, low, 15, upper, 48)
+        })
+    }
+}

@@ -1,0 +1,129 @@
+//! Matrices as model files store them, in half precision or quantised: what inference reads them from.
+//!
+//! Rows are laid out by tiles, as many as two vector registers have lanes, so that a register holds the same columns of as many
+//! rows, and a product with few rows reads the matrix once, in one stream, and widens it in registers. It takes the bytes that
+//! it takes in the file (a tile at the end may be filled up; `Q4_K` and `Q5_K` take a fortieth more, because their scales of
+//! six bits become bytes).
+
+use std::ops::Range;
+
+use crate::cpu::panel_width;
+use crate::formats::{Blocks, Row, with_blocks};
+use crate::workspace::Buffer;
+use crate::{Device, parallel};
+
+/// Bytes that are laid out at a time.
+const PIECE: usize = 16 << 20;
+
+/// Element types that matrices are stored in; the quantised ones are ggml's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs)]
+pub enum StoredType {
+    F32,
+    F16,
+    Bf16,
+    Q4_0,
+    Q4_1,
+    Q5_0,
+    Q5_1,
+    Q8_0,
+    Q4K,
+    Q5K,
+    Q6K,
+}
+
+impl StoredType {
+    /// Columns that share a block in a file, and the bytes of it.
+    pub fn block(self) -> (usize, usize) {
+        match self {
+            StoredType::F32 => (1, 4),
+            StoredType::F16 | StoredType::Bf16 => (1, 2),
+            StoredType::Q4_0 => (32, 18),
+            StoredType::Q4_1 => (32, 20),
+            StoredType::Q5_0 => (32, 22),
+            StoredType::Q5_1 => (32, 24),
+            StoredType::Q8_0 => (32, 34),
+            StoredType::Q4K => (256, 144),
+            StoredType::Q5K => (256, 176),
+            StoredType::Q6K => (256, 210),
+        }
+    }
+
+    /// Bytes of a row of so many columns in a file; none if they are no whole number of blocks.
+    pub fn row_bytes(self, cols: usize) -> Option<usize> {
+        let (columns, bytes) = self.block();
+        cols.is_multiple_of(columns).then(|| cols / columns * bytes)
+    }
+}
+
+/// See the module's text.
+#[derive(Debug)]
+pub struct StoredMatrix {
+    pub(crate) kind: StoredType,
+    pub(crate) rows: usize,
+    pub(crate) cols: usize,
+    /// Tiles one after the other.
+    data: Buffer<u32>,
+}
+
+impl StoredMatrix {
+    /// Lays out a matrix whose row `i` is, byte for byte as in a little-endian file, `row(i)`. Rows are read from first to last, some
+    /// megabytes at a time; `done(rows)` hears of those that are no longer needed.
+    pub fn new<'a>(
+        device: &Device,
+        kind: StoredType,
+        [rows, cols]: [usize; 2],
+        row: impl Fn(usize) -> &'a [u8] + Sync,
+        done: impl Fn(Range<usize>),
+    ) -> StoredMatrix {
+        let row_bytes =
+            kind.row_bytes(cols).unwrap_or_else(|| panic!("{cols} columns in blocks of {kind:?}"));
+        let (tile_rows, words) = (panel_width(), tile_words(kind, cols));
+        let mut data = Buffer::zeros(rows.div_ceil(tile_rows) * words);
+        let piece = (PIECE / size_of::<u32>() / words.max(1)).max(1);
+        for (index, piece_data) in data.chunks_mut(piece * words.max(1)).enumerate() {
+            let first = index * piece * tile_rows;
+            let mut tiles: Vec<&mut [u32]> = piece_data.chunks_exact_mut(words).collect();
+            parallel::for_each(device, &mut tiles, &|index, tile| {
+                let first = first + index * tile_rows;
+                for index in 0..tile_rows.min(rows - first) {
+                    let bytes = row(first + index);
+                    assert_eq!(bytes.len(), row_bytes, "bytes of a row of {cols} columns of {kind:?}");
+                    with_blocks!(kind, F => put_row::<F>(bytes, tile, index));
+                }
+            });
+            done(first..(first + piece * tile_rows).min(rows));
+        }
+        StoredMatrix { kind, rows, cols, data }
+    }
+
+    /// How its elements are stored.
+    pub fn kind(&self) -> StoredType {
+        self.kind
+    }
+
+    /// Bytes it takes.
+    pub fn bytes(&self) -> usize {
+        self.data.len() * size_of::<u32>()
+    }
+
+    /// Tile after tile from row `first`, a multiple of a tile's, on.
+    pub(crate) fn tiles(&self, first: usize) -> std::slice::ChunksExact<'_, u32> {
+        debug_assert!(first.is_multiple_of(panel_width()));
+        let words = tile_words(self.kind, self.cols).max(1);
+        self.data[(first / panel_width() * words).min(self.data.len())..].chunks_exact(words)
+    }
+}
+
+/// Words of a tile.
+fn tile_words(kind: StoredType, cols: usize) -> usize {
+    with_blocks!(kind, F => F::registers(cols)) * panel_width() / 2
+}
+
+/// Puts a row in its place of a tile.
+fn put_row<F: Blocks>(row: &[u8], tile: &mut [u32], index: usize) {
+    let lanes = panel_width() / 2;
+    for (bytes, block) in row.chunks(F::FILE_BYTES).zip(tile.chunks_exact_mut(F::BLOCK * lanes)) {
+        F::put(bytes, &mut Row { block, lanes, index });
+    }
+}
