@@ -33,6 +33,16 @@ pub(crate) enum CliError {
     Model(#[from] ModelError),
     #[error(transparent)]
     Hub(#[from] HubError),
+    #[cfg(feature = "hub")]
+    #[error(transparent)]
+    Pull(#[from] crate::hub::PullError),
+    /// A hub is asked of a program that was built without it.
+    #[cfg(not(feature = "hub"))]
+    #[error(
+        "{0}: there is no such file or folder, and this crisol was built without the feature `hub`, which fetches models \
+         from a hub by their names. Build it in: cargo install --path crates/crisol --features hub"
+    )]
+    NoHub(crate::hub::ModelId),
     #[error(transparent)]
     Report(#[from] ReportError),
     /// A folder or file named on the command line is not what it must be.

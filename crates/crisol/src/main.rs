@@ -7,6 +7,7 @@ mod clock;
 mod commands;
 mod console;
 mod error;
+mod hub;
 mod interrupt;
 mod model;
 mod progress;

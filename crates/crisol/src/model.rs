@@ -1,13 +1,23 @@
-//! Opening the checkpoint folder, or the GGUF file, that a command names.
+//! Opening the model that a command names: a checkpoint folder, a GGUF file, or a name on a hub.
 
 use std::path::{Path, PathBuf};
 
+use clap::Args;
 use crisol_engine::{Device, Params};
 use crisol_model::{Checkpoint, Model, left_out, load_model_for_inference};
 use crisol_text::TextSetup;
 
 use crate::console::say;
 use crate::error::CliError;
+use crate::hub::{ModelId, Need};
+
+/// Whether models may be fetched.
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct Network {
+    /// Fetch nothing: of models on a hub, use those that are in the cache (as `HF_HUB_OFFLINE=1` does)
+    #[arg(long)]
+    pub(crate) offline: bool,
+}
 
 /// A model whose tokenizer may be missing: token ids are enough to run it.
 pub(crate) struct Loaded {
@@ -16,19 +26,20 @@ pub(crate) struct Loaded {
     pub(crate) text: Option<TextSetup>,
 }
 
-/// Loads a checkpoint folder with its tokenizer, to run it.
-pub(crate) fn load(folder: &Path, device: &Device) -> Result<Checkpoint, CliError> {
-    say_what_is_left_out(&check_folder(folder)?)?;
-    Ok(Checkpoint::load_for_inference(folder, device)?)
+/// Loads a model with its tokenizer, to run it.
+pub(crate) fn load(model: &Path, network: Network, device: &Device) -> Result<Checkpoint, CliError> {
+    let whole = check_folder(&locate(model, Need::Whole, network)?)?;
+    say_what_is_left_out(&whole)?;
+    Ok(Checkpoint::load_for_inference(&whole, device)?)
 }
 
-/// Loads a checkpoint folder to run it, with its tokenizer where it has one.
-pub(crate) fn load_for_ids(folder: &Path, device: &Device) -> Result<Loaded, CliError> {
-    let whole = check_folder(folder)?;
+/// Loads a model to run it, with its tokenizer where it has one.
+pub(crate) fn load_for_ids(model: &Path, network: Network, device: &Device) -> Result<Loaded, CliError> {
+    let whole = check_folder(&locate(model, Need::Whole, network)?)?;
     say_what_is_left_out(&whole)?;
     // A GGUF file has its tokenizer in it.
     if whole.is_file() || ["tokenizer.json", "tokenizer.model"].iter().any(|file| whole.join(file).exists()) {
-        let Checkpoint { model, params, text } = Checkpoint::load_for_inference(folder, device)?;
+        let Checkpoint { model, params, text } = Checkpoint::load_for_inference(&whole, device)?;
         return Ok(Loaded { model, params, text: Some(text) });
     }
     let (model, params) = load_model_for_inference(&whole, device)?;
@@ -40,6 +51,26 @@ fn say_what_is_left_out(folder: &Path) -> Result<(), CliError> {
         say(format_args!("{}: {note}", folder.display()));
     }
     Ok(())
+}
+
+/// Where the model is that the command line names: what exists has precedence, then a name on a hub counts.
+pub(crate) fn locate(model: &Path, need: Need, network: Network) -> Result<PathBuf, CliError> {
+    if !crisol_hub::whole_folder(model)?.exists()
+        && let Some(id) = model.to_str().and_then(|name| name.parse::<ModelId>().ok())
+    {
+        return from_hub(&id, need, network);
+    }
+    Ok(model.to_owned())
+}
+
+#[cfg(feature = "hub")]
+fn from_hub(id: &ModelId, need: Need, network: Network) -> Result<PathBuf, CliError> {
+    Ok(crate::hub::model(id, need, network.offline)?.path())
+}
+
+#[cfg(not(feature = "hub"))]
+fn from_hub(id: &ModelId, _need: Need, _network: Network) -> Result<PathBuf, CliError> {
+    Err(CliError::NoHub(id.clone()))
 }
 
 /// Where the checkpoint's files are, after making sure that it is a checkpoint.

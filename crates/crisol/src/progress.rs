@@ -12,7 +12,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use crate::console::say;
 
 /// Time between lines where there is no terminal.
-const LINE_INTERVAL: Duration = Duration::from_secs(10);
+pub(crate) const LINE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Shows a run on standard error.
 pub(crate) struct Progress {
@@ -37,8 +37,7 @@ struct Stage {
 
 impl Progress {
     pub(crate) fn new(heading: String) -> Progress {
-        let lines = !std::io::stderr().is_terminal();
-        let bar = if lines { ProgressBar::hidden() } else { ProgressBar::new_spinner() };
+        let (bar, lines) = bar_or_lines();
         let now = Instant::now();
         let stage = Stage { name: String::new(), first: 0, total: 0, tokens: 0, began: now };
         Progress { bar, lines, heading: Some(heading), phase: String::new(), stage, shown: now }
@@ -161,8 +160,15 @@ fn summary(report: &PhaseReport) -> String {
     summary
 }
 
-fn style(template: &str) -> ProgressStyle {
-    ProgressStyle::with_template(template).expect("the templates in this file are valid")
+/// A bar, hidden where standard error is no terminal, and whether lines are shown instead.
+pub(crate) fn bar_or_lines() -> (ProgressBar, bool) {
+    let lines = !std::io::stderr().is_terminal();
+    (if lines { ProgressBar::hidden() } else { ProgressBar::new_spinner() }, lines)
+}
+
+/// A bar's look.
+pub(crate) fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).expect("the templates in this program are valid")
 }
 
 /// A count with at most three digits before its unit: `873`, `18.2k`, `1.1M`.
@@ -176,7 +182,8 @@ fn short(count: f64) -> String {
     }
 }
 
-fn duration(seconds: f64) -> String {
+/// A time in at most two units: `4 min 02 s`.
+pub(crate) fn duration(seconds: f64) -> String {
     if seconds < 9.95 {
         return format!("{seconds:.1} s");
     }

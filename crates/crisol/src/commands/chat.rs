@@ -14,7 +14,7 @@ use super::generate::stream_reply;
 use super::{Sampling, Threads};
 use crate::console::{ask, print_line, say};
 use crate::error::{CliError, INTERRUPTED};
-use crate::model::load;
+use crate::model::{Network, load};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -35,12 +35,14 @@ pub(crate) struct ChatArgs {
     #[command(flatten)]
     sampling: Sampling,
     #[command(flatten)]
+    network: Network,
+    #[command(flatten)]
     threads: Threads,
 }
 
 impl ChatArgs {
     pub(crate) fn run(self) -> Result<(), CliError> {
-        let checkpoint = load(&self.model_dir, &self.threads.device())?;
+        let checkpoint = load(&self.model_dir, self.network, &self.threads.device())?;
         if checkpoint.text.template.is_none() {
             return Err(TextError::NoTemplate.into());
         }

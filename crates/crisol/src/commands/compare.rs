@@ -8,7 +8,7 @@ use crisol_report::PromptReport;
 use super::Threads;
 use crate::console::{self, print, print_json, say};
 use crate::error::CliError;
-use crate::model::load;
+use crate::model::{Network, load};
 
 const EXAMPLES: &str = "\
 Example:
@@ -28,6 +28,8 @@ pub(crate) struct CompareArgs {
     /// The prompts (JSONL)
     #[arg(long, value_name = "FILE")]
     prompts: PathBuf,
+    #[command(flatten)]
+    network: Network,
     #[command(flatten)]
     threads: Threads,
     /// Print JSON instead of columns
@@ -50,7 +52,7 @@ impl CompareArgs {
         // One model in memory at a time.
         for (name, folder) in names.iter().zip(&self.model_dirs) {
             say(format_args!("asking {name}"));
-            let checkpoint = load(folder, &device)?;
+            let checkpoint = load(folder, self.network, &device)?;
             let chat = checkpoint.text.template.is_some();
             let answers = crisol_phases::answers(&checkpoint, name, &records, chat)?;
             if prompts.is_empty() {

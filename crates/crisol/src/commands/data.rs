@@ -14,7 +14,8 @@ use serde_json::{Value, json};
 
 use crate::console::{colour, harmless, print, print_json, print_line, say, shell_word};
 use crate::error::CliError;
-use crate::model::check_folder;
+use crate::hub::Need;
+use crate::model::{Network, check_folder, locate};
 
 const INSPECT: &str = "\
 Examples:
@@ -57,6 +58,8 @@ struct InspectArgs {
     /// the file]
     #[arg(long, value_name = "MODEL_DIR")]
     model: Option<PathBuf>,
+    #[command(flatten)]
+    network: Network,
     /// Show the first N records; problems are shown of all
     #[arg(long, value_name = "N", default_value_t = 5)]
     limit: usize,
@@ -88,7 +91,7 @@ impl InspectArgs {
         let lines = crisol_text::read_jsonl_lines(&self.file)?;
         let (setup, tokenizer, context) = match &self.model {
             Some(folder) => {
-                let folder = check_folder(folder)?;
+                let folder = check_folder(&locate(folder, Need::Text, self.network)?)?;
                 let context = Config::load(&folder)?.longest_document();
                 (TextSetup::load(&folder)?, format!("of {}", folder.display()), Some(context))
             }

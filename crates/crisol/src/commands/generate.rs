@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::{Sampling, Threads, token_id};
 use crate::console::{for_stdout, print, print_json, print_line, say};
 use crate::error::CliError;
-use crate::model::{Loaded, load_for_ids};
+use crate::model::{Loaded, Network, load_for_ids};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -35,6 +35,8 @@ pub(crate) struct GenerateArgs {
     given: Given,
     #[command(flatten)]
     sampling: Sampling,
+    #[command(flatten)]
+    network: Network,
     #[command(flatten)]
     threads: Threads,
     /// Print one JSON object instead of the text
@@ -67,7 +69,7 @@ struct Output<'a> {
 
 impl GenerateArgs {
     pub(crate) fn run(self) -> Result<(), CliError> {
-        let loaded = load_for_ids(&self.model_dir, &self.threads.device())?;
+        let loaded = load_for_ids(&self.model_dir, self.network, &self.threads.device())?;
         let prompt = self.given.encode(&loaded)?;
         let stop_ids = match &loaded.text {
             Some(text) => text.stop_ids.clone(),

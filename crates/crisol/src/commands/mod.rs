@@ -7,6 +7,7 @@ mod completions;
 mod data;
 mod generate;
 mod phase;
+mod pull;
 mod report;
 mod run;
 mod score;
@@ -66,6 +67,8 @@ enum Command {
     Compare(compare::CompareArgs),
     /// Say how probable a model finds a text
     Score(score::ScoreArgs),
+    /// Fetch a model from a Hugging Face hub
+    Pull(pull::PullArgs),
     /// Write the report of a run's folder again and show it
     Report(report::ReportArgs),
     /// Look at training data, or export the embedded data set
@@ -90,6 +93,7 @@ impl Cli {
             Command::Chat(args) => args.run(),
             Command::Compare(args) => args.run(),
             Command::Score(args) => args.run(),
+            Command::Pull(args) => args.run(),
             Command::Report(args) => args.run(),
             Command::Data(args) => args.run(),
             Command::Bench(args) => args.run(),

@@ -12,7 +12,8 @@ use toml::{Table, Value};
 
 use super::run::{RunFlags, absolute, execute, show};
 use crate::error::CliError;
-use crate::model::check_folder;
+use crate::hub::Need;
+use crate::model::{Network, check_folder, locate};
 
 pub(super) const PRETRAIN: &str = "\
 Examples:
@@ -70,6 +71,8 @@ struct PhaseArgs {
     #[arg(long, value_name = "KEY=VALUE", value_parser = setting)]
     set: Vec<(String, String)>,
     #[command(flatten)]
+    network: Network,
+    #[command(flatten)]
     flags: RunFlags,
 }
 
@@ -118,8 +121,8 @@ pub(crate) struct PpoArgs {
     model_dir: PathBuf,
     #[command(flatten)]
     phase: PhaseArgs,
-    /// The reward model's checkpoint folder
-    #[arg(long, value_name = "DIR")]
+    /// The reward model
+    #[arg(long, value_name = "MODEL")]
     reward_model: PathBuf,
     #[command(flatten)]
     replay: ReplayArgs,
@@ -167,9 +170,10 @@ impl ReasonArgs {
 
 impl PpoArgs {
     pub(crate) fn run(self) -> Result<(), CliError> {
-        check_folder(&self.reward_model)?;
+        let reward_model = locate(&self.reward_model, Need::Whole, self.phase.network)?;
+        check_folder(&reward_model)?;
         let phase = [
-            ("reward_model", Value::from(absolute(&self.reward_model)?)),
+            ("reward_model", Value::from(absolute(&reward_model)?)),
             ("replay.data", files(&self.replay.replay)?),
         ];
         self.phase.run("ppo", Some(&self.model_dir), phase)
@@ -195,8 +199,9 @@ impl PhaseArgs {
         // Files are named by their whole paths, but the default would be the embedded data set.
         draft.run.push(Entry { line: "data = \".\"".into(), option: None });
         if let Some(base) = base {
-            check_folder(base)?;
-            draft.fixed("base", absolute(base)?);
+            let folder = locate(base, Need::Whole, self.network)?;
+            check_folder(&folder)?;
+            draft.fixed("base", absolute(&folder)?);
         }
         draft.fixed("title", title(kind, base));
         // There are no test files of Crisol's beside the user's data.

@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::{Threads, token_id};
 use crate::console::{harmless, print_json, print_line};
 use crate::error::CliError;
-use crate::model::load_for_ids;
+use crate::model::{Network, load_for_ids};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -28,6 +28,8 @@ pub(crate) struct ScoreArgs {
     model_dir: PathBuf,
     #[command(flatten)]
     given: Given,
+    #[command(flatten)]
+    network: Network,
     #[command(flatten)]
     threads: Threads,
     /// Print one JSON object instead of a table
@@ -58,7 +60,7 @@ struct Score {
 
 impl ScoreArgs {
     pub(crate) fn run(self) -> Result<(), CliError> {
-        let loaded = load_for_ids(&self.model_dir, &self.threads.device())?;
+        let loaded = load_for_ids(&self.model_dir, self.network, &self.threads.device())?;
         let ids = match (&self.given.text, self.given.ids, &loaded.text) {
             (Some(text), _, Some(setup)) => setup.encode_plain(text)?,
             (Some(_), _, None) => {
