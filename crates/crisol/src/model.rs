@@ -82,7 +82,9 @@ pub(crate) fn check_folder(folder: &Path) -> Result<PathBuf, CliError> {
     let whole = crisol_hub::whole_folder(folder)?;
     if !whole.is_dir() {
         return Err(wrong(
-            "no such folder; give a checkpoint's folder, such as runs/crisol-world/2-sft".into(),
+            "no such folder; give a checkpoint's folder, such as runs/crisol-world/2-sft, or the name of a model on \
+             a hub, such as allenai/OLMo-2-0425-1B"
+                .into(),
         ));
     }
     if !whole.join("config.json").exists() {

@@ -19,8 +19,8 @@ use crate::model::{Network, load};
 const EXAMPLES: &str = "\
 Examples:
   crisol chat runs/crisol-world/5-ppo
-  crisol chat MODEL_DIR --temperature 0.7 --seed 3
-  echo \"What is the capital of France?\" | crisol chat MODEL_DIR
+  crisol chat MODEL --temperature 0.7 --seed 3
+  echo \"What is the capital of France?\" | crisol chat MODEL
 
 Each line is a message. /reset forgets the conversation, /quit or Ctrl-D ends it, Ctrl-C stops a reply.";
 
@@ -31,7 +31,7 @@ const COMMANDS: &str = "/reset forgets the conversation, /quit or Ctrl-D ends it
 #[command(after_help = EXAMPLES)]
 pub(crate) struct ChatArgs {
     /// The model
-    model_dir: PathBuf,
+    model: PathBuf,
     #[command(flatten)]
     sampling: Sampling,
     #[command(flatten)]
@@ -42,7 +42,7 @@ pub(crate) struct ChatArgs {
 
 impl ChatArgs {
     pub(crate) fn run(self) -> Result<(), CliError> {
-        let checkpoint = load(&self.model_dir, self.network, &self.threads.device())?;
+        let checkpoint = load(&self.model, self.network, &self.threads.device())?;
         if checkpoint.text.template.is_none() {
             return Err(TextError::NoTemplate.into());
         }

@@ -16,7 +16,7 @@ Example:
 
 prompts.jsonl holds one {\"prompt\": …} per line; \"form\": \"text\" has the prompt continued as a text, \"chat\" (the default) \
 has it answered as a message by models that have a chat template. With --json, a list of {prompt, kind, form, \
-outputs: {MODEL_DIR: text}}.";
+outputs: {MODEL: text}}.";
 
 /// `crisol compare`.
 #[derive(Debug, Args)]
@@ -24,7 +24,7 @@ outputs: {MODEL_DIR: text}}.";
 pub(crate) struct CompareArgs {
     /// The models, in the order of the columns
     #[arg(required = true)]
-    model_dirs: Vec<PathBuf>,
+    models: Vec<PathBuf>,
     /// The prompts (JSONL)
     #[arg(long, value_name = "FILE")]
     prompts: PathBuf,
@@ -40,8 +40,7 @@ pub(crate) struct CompareArgs {
 impl CompareArgs {
     pub(crate) fn run(self) -> Result<(), CliError> {
         let records = crisol_text::read_jsonl(&self.prompts)?;
-        let names: Vec<String> =
-            self.model_dirs.iter().map(|dir| dir.to_string_lossy().into_owned()).collect();
+        let names: Vec<String> = self.models.iter().map(|dir| dir.to_string_lossy().into_owned()).collect();
         if let Some(twice) =
             names.iter().enumerate().find_map(|(i, name)| names[..i].contains(name).then_some(name))
         {
@@ -50,7 +49,7 @@ impl CompareArgs {
         let device = self.threads.device();
         let mut prompts: Vec<PromptReport> = Vec::new();
         // One model in memory at a time.
-        for (name, folder) in names.iter().zip(&self.model_dirs) {
+        for (name, folder) in names.iter().zip(&self.models) {
             say(format_args!("asking {name}"));
             let checkpoint = load(folder, self.network, &device)?;
             let chat = checkpoint.text.template.is_some();

@@ -19,7 +19,7 @@ use crate::model::{Network, check_folder, locate};
 
 const INSPECT: &str = "\
 Examples:
-  crisol data inspect chats.jsonl --model MODEL_DIR
+  crisol data inspect chats.jsonl --model MODEL
   crisol data inspect votes.jsonl --limit 20
   crisol data inspect chats.jsonl --json > report.json
 
@@ -56,7 +56,7 @@ struct InspectArgs {
     file: PathBuf,
     /// Read it with this model's tokenizer, template and context [default: Crisol's template and a tokenizer trained on
     /// the file]
-    #[arg(long, value_name = "MODEL_DIR")]
+    #[arg(long, value_name = "MODEL")]
     model: Option<PathBuf>,
     #[command(flatten)]
     network: Network,

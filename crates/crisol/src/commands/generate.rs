@@ -17,8 +17,8 @@ const EXAMPLES: &str = "\
 Examples:
   crisol generate runs/crisol-world/1-pretrain --prompt \"The capital of France is\"
   crisol generate runs/crisol-world/2-sft --chat \"What is the capital of France?\"
-  crisol generate MODEL_DIR --prompt \"Once upon\" --temperature 0.8 --top-p 0.95 --seed 7
-  crisol generate MODEL_DIR --ids 1,2,3 --max-new-tokens 16 --json
+  crisol generate MODEL --prompt \"Once upon\" --temperature 0.8 --top-p 0.95 --seed 7
+  crisol generate MODEL --ids 1,2,3 --max-new-tokens 16 --json
 
 A text gets what the model's tokenizer puts around texts (a beginning-of-text token, for many), and special tokens written in it \
 count as such. With --json, one \
@@ -30,7 +30,7 @@ object: prompt_ids, ids (the new ones, a stop token included), text (null for a 
 #[command(after_help = EXAMPLES)]
 pub(crate) struct GenerateArgs {
     /// The model
-    model_dir: PathBuf,
+    model: PathBuf,
     #[command(flatten)]
     given: Given,
     #[command(flatten)]
@@ -69,7 +69,7 @@ struct Output<'a> {
 
 impl GenerateArgs {
     pub(crate) fn run(self) -> Result<(), CliError> {
-        let loaded = load_for_ids(&self.model_dir, self.network, &self.threads.device())?;
+        let loaded = load_for_ids(&self.model, self.network, &self.threads.device())?;
         let prompt = self.given.encode(&loaded)?;
         let stop_ids = match &loaded.text {
             Some(text) => text.stop_ids.clone(),

@@ -23,10 +23,10 @@ Examples:
   crisol run                                     every phase on the embedded data, about ten minutes
   crisol run my.toml --out runs/mine             your own recipe
   crisol chat runs/crisol-world/5-ppo            talk to what came out
-  crisol sft MODEL_DIR --data chats.jsonl --out runs/tuned
-  crisol data inspect chats.jsonl --model MODEL_DIR
+  crisol sft MODEL --data chats.jsonl --out runs/tuned
+  crisol data inspect chats.jsonl --model MODEL
 
-A MODEL_DIR is a checkpoint folder of Crisol or Hugging Face (Llama, OLMo-2, Qwen3, Llama 4 or DeepSeek-V3: config.json with \
+A MODEL is a checkpoint folder of Crisol or Hugging Face (Llama, OLMo-2, Qwen3, Llama 4 or DeepSeek-V3: config.json with \
 safetensors or pytorch_model.bin), or a GGUF file.";
 
 /// Trains a language model through every phase and shows what each phase did.

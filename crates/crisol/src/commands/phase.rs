@@ -18,42 +18,42 @@ use crate::model::{Network, check_folder, locate};
 pub(super) const PRETRAIN: &str = "\
 Examples:
   crisol pretrain --data book.jsonl --out runs/book --set model.layers=6 --set model.vocab_size=4096
-  crisol pretrain MODEL_DIR --data more.jsonl --out runs/more --set epochs=1 --set optimizer.lr=1e-4
+  crisol pretrain MODEL --data more.jsonl --out runs/more --set epochs=1 --set optimizer.lr=1e-4
 
-Data: JSONL files of {\"text\": …}. Without MODEL_DIR a new model and tokenizer are trained.";
+Data: JSONL files of {\"text\": …}. Without MODEL a new model and tokenizer are trained.";
 
 pub(super) const SFT: &str = "\
 Examples:
-  crisol sft MODEL_DIR --data chats.jsonl --heldout test.jsonl --out runs/tuned
-  crisol sft MODEL_DIR --data chats.jsonl --out runs/tuned --set optimizer.lr=1e-5 --set epochs=1
+  crisol sft MODEL --data chats.jsonl --heldout test.jsonl --out runs/tuned
+  crisol sft MODEL --data chats.jsonl --out runs/tuned --set optimizer.lr=1e-5 --set epochs=1
 
 Data: JSONL files of {\"messages\": …} or {\"prompt\": …, \"completion\": …}; {\"text\": …} is trained whole. \
 `crisol data inspect` shows what is trained.";
 
 pub(super) const REASON: &str = "\
 Examples:
-  crisol reason MODEL_DIR --data problems.jsonl --out runs/reason --set steps=200
-  crisol reason MODEL_DIR --cold-start worked.jsonl --data problems.jsonl --out runs/reason
+  crisol reason MODEL --data problems.jsonl --out runs/reason --set steps=200
+  crisol reason MODEL --cold-start worked.jsonl --data problems.jsonl --out runs/reason
 
 Data: JSONL files of {\"prompt\": …, \"answer\": …}; for the cold start, of {\"messages\": …} with solutions inside \
 <think>…</think>.";
 
 pub(super) const REWARD: &str = "\
 Example:
-  crisol reward MODEL_DIR --data votes.jsonl --heldout votes.test.jsonl --out runs/reward
+  crisol reward MODEL --data votes.jsonl --heldout votes.test.jsonl --out runs/reward
 
 Data: JSONL files of {\"prompt\": …, \"chosen\": …, \"rejected\": …}.";
 
 pub(super) const PPO: &str = "\
 Example:
-  crisol ppo MODEL_DIR --reward-model runs/reward/1-reward --data prompts.jsonl --out runs/ppo
+  crisol ppo MODEL --reward-model runs/reward/1-reward --data prompts.jsonl --out runs/ppo
 
 Data: JSONL files of {\"prompt\": …}.";
 
 pub(super) const DPO: &str = "\
 Examples:
-  crisol dpo MODEL_DIR --data votes.jsonl --out runs/dpo --set beta=0.05 --set loss=ipo
-  crisol dpo MODEL_DIR --data votes.jsonl --replay chats.jsonl --out runs/dpo
+  crisol dpo MODEL --data votes.jsonl --out runs/dpo --set beta=0.05 --set loss=ipo
+  crisol dpo MODEL --data votes.jsonl --replay chats.jsonl --out runs/dpo
 
 Data: JSONL files of {\"prompt\": …, \"chosen\": …, \"rejected\": …}.";
 
@@ -80,7 +80,7 @@ struct PhaseArgs {
 #[derive(Debug, Args)]
 pub(crate) struct PretrainArgs {
     /// The model that goes on training [default: a new one]
-    model_dir: Option<PathBuf>,
+    model: Option<PathBuf>,
     #[command(flatten)]
     phase: PhaseArgs,
     /// Held-out text of the same kind, for bits per byte
@@ -92,7 +92,7 @@ pub(crate) struct PretrainArgs {
 #[derive(Debug, Args)]
 pub(crate) struct TuneArgs {
     /// The model to start from
-    model_dir: PathBuf,
+    model: PathBuf,
     #[command(flatten)]
     phase: PhaseArgs,
     /// Held-out data of the same kind
@@ -104,7 +104,7 @@ pub(crate) struct TuneArgs {
 #[derive(Debug, Args)]
 pub(crate) struct ReasonArgs {
     /// The model to start from
-    model_dir: PathBuf,
+    model: PathBuf,
     #[command(flatten)]
     phase: PhaseArgs,
     /// Worked solutions to imitate before GRPO [default: none, GRPO from the start]
@@ -118,7 +118,7 @@ pub(crate) struct ReasonArgs {
 #[derive(Debug, Args)]
 pub(crate) struct PpoArgs {
     /// The model to start from
-    model_dir: PathBuf,
+    model: PathBuf,
     #[command(flatten)]
     phase: PhaseArgs,
     /// The reward model
@@ -148,7 +148,7 @@ struct ReplayArgs {
 impl PretrainArgs {
     pub(crate) fn run(self) -> Result<(), CliError> {
         let phase = [("heldout", files(&self.heldout)?)];
-        self.phase.run("pretrain", self.model_dir.as_deref(), phase)
+        self.phase.run("pretrain", self.model.as_deref(), phase)
     }
 }
 
@@ -156,7 +156,7 @@ impl TuneArgs {
     /// `kind`: `sft` or `reward`.
     pub(crate) fn run(self, kind: &str) -> Result<(), CliError> {
         let phase = [("heldout", files(&self.heldout)?)];
-        self.phase.run(kind, Some(&self.model_dir), phase)
+        self.phase.run(kind, Some(&self.model), phase)
     }
 }
 
@@ -164,7 +164,7 @@ impl ReasonArgs {
     pub(crate) fn run(self) -> Result<(), CliError> {
         let phase =
             [("cold_start.data", files(&self.cold_start)?), ("replay.data", files(&self.replay.replay)?)];
-        self.phase.run("reason", Some(&self.model_dir), phase)
+        self.phase.run("reason", Some(&self.model), phase)
     }
 }
 
@@ -176,15 +176,15 @@ impl PpoArgs {
             ("reward_model", Value::from(absolute(&reward_model)?)),
             ("replay.data", files(&self.replay.replay)?),
         ];
-        self.phase.run("ppo", Some(&self.model_dir), phase)
+        self.phase.run("ppo", Some(&self.model), phase)
     }
 }
 
 impl DpoArgs {
     pub(crate) fn run(self) -> Result<(), CliError> {
-        let TuneArgs { model_dir, phase, heldout } = self.tune;
+        let TuneArgs { model, phase, heldout } = self.tune;
         let settings = [("heldout", files(&heldout)?), ("replay.data", files(&self.replay.replay)?)];
-        phase.run("dpo", Some(&model_dir), settings)
+        phase.run("dpo", Some(&model), settings)
     }
 }
 

@@ -15,7 +15,7 @@ use crate::model::{Network, load_for_ids};
 const EXAMPLES: &str = "\
 Examples:
   crisol score runs/crisol-world/1-pretrain --text \"The capital of France is Paris.\"
-  crisol score MODEL_DIR --ids 1,2,3 --json
+  crisol score MODEL --ids 1,2,3 --json
 
 Log-probabilities are natural logarithms. The first token has none: nothing stands before it. With --json, one object:
 ids, logprobs (null first), total (their sum) and, for a text, bits_per_byte (the sum in bits over all bytes).";
@@ -25,7 +25,7 @@ ids, logprobs (null first), total (their sum) and, for a text, bits_per_byte (th
 #[command(after_help = EXAMPLES)]
 pub(crate) struct ScoreArgs {
     /// The model
-    model_dir: PathBuf,
+    model: PathBuf,
     #[command(flatten)]
     given: Given,
     #[command(flatten)]
@@ -60,7 +60,7 @@ struct Score {
 
 impl ScoreArgs {
     pub(crate) fn run(self) -> Result<(), CliError> {
-        let loaded = load_for_ids(&self.model_dir, self.network, &self.threads.device())?;
+        let loaded = load_for_ids(&self.model, self.network, &self.threads.device())?;
         let ids = match (&self.given.text, self.given.ids, &loaded.text) {
             (Some(text), _, Some(setup)) => setup.encode_plain(text)?,
             (Some(_), _, None) => {

@@ -13,6 +13,9 @@ use crisol_hub::HubError;
 
 use super::{ModelId, PullError, environment};
 
+/// The lock for what is not a blob: links and references.
+const FOLDERS: &str = "snapshots-and-refs";
+
 /// Where one repository is kept.
 pub(super) struct Cache {
     folder: PathBuf,
@@ -66,9 +69,10 @@ impl Cache {
         files
     }
 
-    /// Makes sure that one process at a time writes a file; held until dropped. Python's locks are the same.
-    pub(super) fn lock(&self, etag: &str) -> Result<File, PullError> {
-        let path = self.locks.join(format!("{etag}.lock"));
+    /// Makes sure that one process at a time writes a blob, or [`FOLDERS`]; held until dropped. Python has the same
+    /// locks for blobs.
+    pub(super) fn lock(&self, name: &str) -> Result<File, PullError> {
+        let path = self.locks.join(format!("{name}.lock"));
         create_parent(&path)?;
         let open = File::options().create(true).truncate(false).write(true).open(&path);
         let file = open.map_err(|e| HubError::io("create", &path, e))?;
@@ -81,6 +85,7 @@ impl Cache {
         let link = self.snapshot(commit).join(name);
         let up = "../".repeat(2 + name.matches('/').count());
         let target = PathBuf::from(format!("{up}blobs/{etag}"));
+        let _lock = self.lock(FOLDERS)?;
         if fs::read_link(&link).is_ok_and(|old| old == target) {
             return Ok(());
         }
@@ -97,6 +102,7 @@ impl Cache {
     pub(super) fn set_commit(&self, revision: &str, commit: &str) -> Result<(), PullError> {
         if !is_commit(revision) {
             let path = self.reference(revision);
+            let _lock = self.lock(FOLDERS)?;
             create_parent(&path)?;
             crisol_hub::write_file_atomically(&path, commit.as_bytes())?;
         }

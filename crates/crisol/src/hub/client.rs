@@ -7,9 +7,11 @@ use std::collections::BTreeSet;
 use std::io;
 use std::time::Duration;
 
+use crisol_hub::HubError;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 use ureq::http::{Response, StatusCode};
+use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
 use ureq::{Agent, Body};
 
 use super::cache::is_commit;
@@ -102,6 +104,7 @@ impl Client {
             .timeout_recv_response(Some(Duration::from_mins(1)))
             // A download takes as long as it takes, as long as something arrives.
             .timeout_per_read(Some(Duration::from_mins(1)))
+            .tls_config(TlsConfig::builder().root_certs(roots()?).build())
             .build();
         Ok(Client { agent: config.into(), endpoint: environment::endpoint()?, token: environment::token()? })
     }
@@ -284,6 +287,21 @@ impl Client {
     }
 }
 
+/// The certificates that are trusted: Mozilla's, which are built in, or those of the user's file.
+fn roots() -> Result<RootCerts, PullError> {
+    let Some(path) = environment::certificates() else { return Ok(RootCerts::WebPki) };
+    let pem = std::fs::read(&path).map_err(|e| HubError::io("read", &path, e))?;
+    let mut certificates = Vec::new();
+    for item in parse_pem(&pem) {
+        match item {
+            Ok(PemItem::Certificate(certificate)) => certificates.push(certificate),
+            Ok(_) => {}
+            Err(e) => return Err(PullError::Environment(format!("SSL_CERT_FILE={}: {e}", path.display()))),
+        }
+    }
+    Ok(certificates.into())
+}
+
 /// The error for a file that the repository does not have.
 pub(super) fn no_file(client: &Client, id: &ModelId, file: &str, files: &BTreeSet<String>) -> PullError {
     let gguf: Vec<&str> = files.iter().map(String::as_str).filter(|name| is_gguf(name)).collect();
@@ -323,11 +341,16 @@ fn failure(url: &str, error: &ureq::Error) -> Failure {
             io::ErrorKind::ConnectionRefused
                 | io::ErrorKind::NetworkUnreachable
                 | io::ErrorKind::HostUnreachable
+                // What rustls makes of a certificate that it does not trust.
+                | io::ErrorKind::InvalidData
         ),
         ureq::Error::Timeout(_) | ureq::Error::Protocol(_) => false,
         _ => true,
     };
-    let cause = harmless(&error.to_string());
+    let mut cause = harmless(&error.to_string());
+    if cause.contains("certificate") {
+        cause += " (if this network has a certificate of its own, let SSL_CERT_FILE name its file)";
+    }
     if refused {
         Failure::Final(PullError::Unreachable { url: url.to_owned(), cause })
     } else {

@@ -79,25 +79,26 @@ fn receive(
     part: &mut Part,
     bar: &mut Transfer,
 ) -> Result<(), PullError> {
-    let mut failures = 0;
+    let (first, mut failures) = (part.length, 0);
     while part.length < remote.size {
         let before = part.length;
-        match attempt(client, id, url, remote, part, bar) {
-            Ok(()) => {}
+        let cause = match attempt(client, id, url, remote, part, bar) {
+            Ok(()) => continue,
+            Err(Failure::Passing(cause)) => cause,
+            // A network that was there a moment ago may come back.
+            Err(Failure::Final(PullError::Unreachable { cause, .. })) if part.length > first => cause,
             Err(Failure::Final(error)) => return Err(error),
-            Err(Failure::Passing(cause)) => {
-                if part.length >= before + PROGRESS {
-                    failures = 0;
-                }
-                failures += 1;
-                if failures == ATTEMPTS {
-                    let (file, received, size) = (remote.name.clone(), part.length, remote.size);
-                    return Err(PullError::Interrupted { file, received, size, cause });
-                }
-                bar.note(&format!("{cause}; trying again"));
-                wait(failures);
-            }
+        };
+        if part.length >= before + PROGRESS {
+            failures = 0;
         }
+        failures += 1;
+        if failures == ATTEMPTS {
+            let (file, received, size) = (remote.name.clone(), part.length, remote.size);
+            return Err(PullError::Interrupted { file, received, size, cause });
+        }
+        bar.note(&format!("{cause}; trying again"));
+        wait(failures);
     }
     Ok(())
 }

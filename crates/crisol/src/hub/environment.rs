@@ -33,7 +33,7 @@ pub(super) fn endpoint() -> Result<String, PullError> {
 
 /// The folder of the cache: `HF_HUB_CACHE`, or `hub` in `HF_HOME`, or `~/.cache/huggingface/hub`.
 pub(super) fn cache() -> Result<PathBuf, PullError> {
-    match folder("HF_HUB_CACHE") {
+    match path("HF_HUB_CACHE") {
         Some(cache) => Ok(cache),
         None => Ok(home()?.join("hub")),
     }
@@ -41,9 +41,8 @@ pub(super) fn cache() -> Result<PathBuf, PullError> {
 
 /// The token that shows private and gated models: `HF_TOKEN`, or what `hf auth login` has left in a file.
 pub(super) fn token() -> Result<Option<String>, PullError> {
-    let in_file = || {
-        std::fs::read_to_string(folder("HF_TOKEN_PATH").or_else(|| Some(home().ok()?.join("token")))?).ok()
-    };
+    let in_file =
+        || std::fs::read_to_string(path("HF_TOKEN_PATH").or_else(|| Some(home().ok()?.join("token")))?).ok();
     let token = env::var("HF_TOKEN").ok().filter(|token| !token.trim().is_empty()).or_else(in_file);
     let token = token.map(|token| token.trim().to_owned()).filter(|token| !token.is_empty());
     if token.as_ref().is_some_and(|token| !token.chars().all(|c| c.is_ascii_graphic())) {
@@ -54,19 +53,25 @@ pub(super) fn token() -> Result<Option<String>, PullError> {
     Ok(token)
 }
 
+/// A file of certificates to trust instead of the usual ones, for networks that look into what is encrypted:
+/// `SSL_CERT_FILE`, as OpenSSL and Python have it.
+pub(super) fn certificates() -> Option<PathBuf> {
+    path("SSL_CERT_FILE")
+}
+
 fn home() -> Result<PathBuf, PullError> {
-    if let Some(home) = folder("HF_HOME") {
+    if let Some(home) = path("HF_HOME") {
         return Ok(home);
     }
-    let caches = folder("XDG_CACHE_HOME").or_else(|| Some(env::home_dir()?.join(".cache")));
+    let caches = path("XDG_CACHE_HOME").or_else(|| Some(env::home_dir()?.join(".cache")));
     let caches = caches.ok_or_else(|| {
         PullError::Environment("there is no home folder to keep models in; set HF_HOME to a folder".into())
     })?;
     Ok(caches.join("huggingface"))
 }
 
-/// A folder that a variable names, with `~/` for the home folder as Python allows it.
-fn folder(variable: &str) -> Option<PathBuf> {
+/// A path that a variable names, with `~/` for the home folder as Python allows it.
+fn path(variable: &str) -> Option<PathBuf> {
     let value: OsString = env::var_os(variable).filter(|value| !value.is_empty())?;
     let below_home = value.to_str().and_then(|value| value.strip_prefix("~/"));
     match below_home {

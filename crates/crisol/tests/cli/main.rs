@@ -4,6 +4,10 @@
 mod bad_input;
 mod data;
 mod fixture;
+#[cfg(feature = "hub")]
+mod hub;
+#[cfg(feature = "hub")]
+mod loopback;
 mod models;
 mod resume;
 mod runs;

@@ -207,3 +207,13 @@ fn models_are_used_for_what_they_can() {
         assert!(error.contains("chat template"), "{error}");
     }
 }
+
+#[cfg(not(feature = "hub"))]
+#[test]
+fn names_on_a_hub_need_the_feature() {
+    let bench = Bench::new("");
+    for arguments in [&["pull", "org/tiny"][..], &["generate", "org/tiny", "--prompt", "x"]] {
+        let error = bench.crisol(arguments).failed(1);
+        assert!(error.contains("org/tiny") && error.contains("--features hub"), "{error}");
+    }
+}
