@@ -1,7 +1,7 @@
 """Checks that transformers loads a checkpoint of Crisol and computes the same log-probabilities.
 
-    crisol score MODEL_DIR --ids 1,2,3 --json > SCORES.json
-    python check_saved.py MODEL_DIR SCORES.json
+    crisol score MODEL --ids 1,2,3 --json > SCORES.json
+    python check_saved.py MODEL SCORES.json
 
 SCORES.json holds {"ids": [...], "logprobs": [null, ...]}. If it also holds "text", the tokenizers are compared too.
 Needs the packages of requirements.txt.

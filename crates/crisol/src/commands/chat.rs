@@ -30,7 +30,7 @@ const COMMANDS: &str = "/reset forgets the conversation, /quit or Ctrl-D ends it
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct ChatArgs {
-    /// The model
+    /// The model: a folder, a GGUF file, or ORG/NAME on a hub
     model: PathBuf,
     #[command(flatten)]
     sampling: Sampling,

@@ -29,7 +29,7 @@ object: prompt_ids, ids (the new ones, a stop token included), text (null for a 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct GenerateArgs {
-    /// The model
+    /// The model: a folder, a GGUF file, or ORG/NAME on a hub
     model: PathBuf,
     #[command(flatten)]
     given: Given,

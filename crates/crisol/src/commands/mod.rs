@@ -25,9 +25,11 @@ Examples:
   crisol chat runs/crisol-world/5-ppo            talk to what came out
   crisol sft MODEL --data chats.jsonl --out runs/tuned
   crisol data inspect chats.jsonl --model MODEL
+  crisol generate allenai/OLMo-2-0425-1B --prompt \"The sky is\"
 
 A MODEL is a checkpoint folder of Crisol or Hugging Face (Llama, OLMo-2, Qwen3, Llama 4 or DeepSeek-V3: config.json with \
-safetensors or pytorch_model.bin), or a GGUF file.";
+safetensors or pytorch_model.bin), a GGUF file, or the name of a model on a Hugging Face hub, ORG/NAME[@REVISION][:FILE.gguf], which is fetched \
+unless it is in the cache (see `crisol pull --help`).";
 
 /// Trains a language model through every phase and shows what each phase did.
 #[derive(Debug, Parser)]

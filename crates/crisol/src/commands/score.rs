@@ -24,7 +24,7 @@ ids, logprobs (null first), total (their sum) and, for a text, bits_per_byte (th
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct ScoreArgs {
-    /// The model
+    /// The model: a folder, a GGUF file, or ORG/NAME on a hub
     model: PathBuf,
     #[command(flatten)]
     given: Given,

@@ -15,7 +15,7 @@ use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
 use ureq::{Agent, Body};
 
 use super::cache::is_commit;
-use super::id::{is_gguf, plain_path};
+use super::id::is_gguf;
 use super::selection::some;
 use super::{ModelId, PullError, environment};
 use crate::console::harmless;
@@ -150,7 +150,9 @@ impl Client {
             return Err(answer(format!("a commit called {sha:?}")));
         }
         let files: BTreeSet<String> = siblings.into_iter().map(|sibling| sibling.rfilename).collect();
-        if let Some(name) = files.iter().find(|name| !plain_path(name)) {
+        // Names that are never used may be odd, but not so odd.
+        let leads_out = |name: &str| name.split('/').any(|part| matches!(part, "" | "." | ".."));
+        if let Some(name) = files.iter().find(|name| leads_out(name) || name.chars().any(char::is_control)) {
             return Err(answer(format!("a file called {name:?}")));
         }
         Ok(Repository { commit: sha, files })
