@@ -10,7 +10,8 @@ use super::ModelId;
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PullError {
     #[error(
-        "{page}: the hub has no such repository, or does not show it. Check the name; for a private one set HF_TOKEN \
+        "{page}: the hub has no such repository, or does not show it. Check the name (or the path, if \
+         a folder here was meant); for a private one set HF_TOKEN \
          to a token that may read it."
     )]
     NoRepository { page: String },
