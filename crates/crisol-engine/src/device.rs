@@ -1,5 +1,6 @@
 //! Where memory and threads live.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -9,6 +10,9 @@ use crate::{Workspace, parallel};
 
 /// Tasks for each thread that an operation is cut into.
 const TASKS_PER_THREAD: usize = 2;
+
+/// Fruitless looks for work, some microseconds, before a thread that stays awake offers its core to others.
+const ROUNDS_TO_SPIN: usize = 1000;
 
 /// A device is a value that is passed around, not a type parameter that leaks into models and phases.
 /// Cloning is cheap and gives the same device.
@@ -60,10 +64,26 @@ impl Device {
         results.into_iter().map(|result| result.expect("every item was run")).collect()
     }
 
-    /// Runs one piece of work, which all threads share.
+    /// Runs one piece of work, which all threads share. The others stay awake for its operations, most of which take less time than
+    /// waking a thread.
     pub fn run<T: Send>(&self, f: impl FnOnce(&mut Workspace) -> T + Send) -> T {
         let tasks = self.tasks_per_piece(1);
-        self.install(|_| self.with_workspace(tasks, f))
+        self.install(|parallel| {
+            if !parallel {
+                return self.with_workspace(tasks, f);
+            }
+            let (caller, awake) = (rayon::current_thread_index(), Awake(AtomicBool::new(true)));
+            rayon::scope(|scope| {
+                scope.spawn_broadcast(|_, context| {
+                    // The caller may come here while it waits for another thread.
+                    if Some(context.index()) != caller {
+                        awake.help();
+                    }
+                });
+                let _asleep_afterwards = Sleep(&awake);
+                self.with_workspace(tasks, f)
+            })
+        })
     }
 
     /// Counts the time of every operation from now on, for benchmarks.
@@ -117,9 +137,55 @@ impl Device {
     }
 }
 
+/// Whether threads are to stay awake.
+struct Awake(AtomicBool);
+
+impl Awake {
+    /// Takes over tasks of other threads until it is no longer set.
+    fn help(&self) {
+        let mut idle = 0;
+        while self.0.load(Ordering::Acquire) {
+            idle = if rayon::yield_now() == Some(rayon::Yield::Executed) { 0 } else { idle + 1 };
+            if idle > ROUNDS_TO_SPIN {
+                // There may be more threads than cores.
+                std::thread::yield_now();
+            } else {
+                std::hint::spin_loop();
+            }
+        }
+    }
+}
+
+/// Lets them sleep when it is dropped, also by a panic.
+struct Sleep<'a>(&'a Awake);
+
+impl Drop for Sleep<'_> {
+    fn drop(&mut self) {
+        self.0.0.store(false, Ordering::Release);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn run_shares_work_and_ends() {
+        for threads in [1, 2, 5] {
+            let device = Device::cpu(Some(threads));
+            for i in 0..100 {
+                let sum = device.run(|_| {
+                    let (a, b) = rayon::join(|| (0..1000u64).sum::<u64>(), || i);
+                    a + b
+                });
+                assert_eq!(sum, 499_500 + i);
+            }
+            let broken = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                device.run(|_| -> () { panic!("as asked") });
+            }));
+            assert!(broken.is_err());
+        }
+    }
 
     #[test]
     fn map_keeps_the_order_on_any_number_of_threads() {
