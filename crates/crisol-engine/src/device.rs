@@ -2,14 +2,18 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use crate::cpu::math::sum;
 use crate::cpu::product_rate;
 use crate::profile::Profile;
 use crate::{Workspace, parallel};
 
 /// Tasks for each thread that an operation is cut into.
 const TASKS_PER_THREAD: usize = 2;
+
+/// Numbers that each thread reads to measure how fast memory is: 256 MiB, more than caches hold.
+const READ_NUMBERS: usize = 64 << 20;
 
 /// Fruitless looks for work, some microseconds, before a thread that stays awake offers its core to others.
 const ROUNDS_TO_SPIN: usize = 1000;
@@ -102,6 +106,18 @@ impl Device {
     /// for `duration`, two per multiplication and addition. What large ones reach is what this machine can do.
     pub fn product_rate(&self, [rows, inner, cols]: [usize; 3], duration: Duration) -> f64 {
         self.map(self.threads(), |_, _| product_rate(rows, inner, cols, duration)).iter().sum()
+    }
+
+    /// Bytes per second that all threads together read from memory, measured for about `duration`.
+    pub fn read_rate(&self, duration: Duration) -> f64 {
+        let memory = vec![1.0; self.threads() * READ_NUMBERS];
+        let parts: Vec<&[f32]> = memory.chunks_exact(READ_NUMBERS).collect();
+        let (start, mut times) = (Instant::now(), 0);
+        while start.elapsed() < duration {
+            self.map(parts.len(), |i, _| std::hint::black_box(sum(parts[i])));
+            times += 1;
+        }
+        (times * memory.len() * size_of::<f32>()) as f64 / start.elapsed().as_secs_f64()
     }
 
     /// Runs `f` within the device's threads; tells it whether there is more than one.

@@ -243,6 +243,11 @@ impl Params {
         &self.layout.specs[id.0 as usize]
     }
 
+    /// Bytes that one parameter takes (without what is kept of it in other layouts).
+    pub fn bytes(&self, id: ParamId) -> usize {
+        self.stored(id).map_or(self.spec(id).len() * size_of::<f32>(), StoredMatrix::bytes)
+    }
+
     /// Number of scalars over all parameters.
     pub fn count(&self) -> usize {
         self.layout.specs.iter().map(ParamSpec::len).sum()

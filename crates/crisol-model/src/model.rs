@@ -86,6 +86,14 @@ impl Model {
         &self.config
     }
 
+    /// Bytes of parameters that a forward pass of one token reads; none where it chooses among experts.
+    pub fn bytes_per_token(&self, params: &Params) -> Option<usize> {
+        let chosen = params.specs().iter().any(|spec| spec.name.contains(".experts."));
+        // Of a table that is not the head too, one row is read.
+        let read = |id: &ParamId| *id != self.embedding || *id == self.head;
+        (!chosen).then(|| params.ids().filter(read).map(|id| params.bytes(id)).sum())
+    }
+
     /// Final-normed hidden states `[ids.len(), hidden_size]` of the documents
     /// `ids[offsets[i]..offsets[i+1]]`, which do not see one another. Positions count from each document's
     /// start, or on from what its cache slot holds.

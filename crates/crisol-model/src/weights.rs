@@ -70,6 +70,59 @@ pub(crate) fn row_in_pairs(row: usize, head_dim: usize) -> usize {
     head + 2 * pair + half
 }
 
+impl Model {
+    /// A model whose matrices are stored in a type and hold arbitrary small numbers: for benchmarks.
+    pub fn arbitrary(
+        config: Config,
+        device: &Device,
+        kind: StoredType,
+    ) -> Result<(Model, Params), ModelError> {
+        fill(config, device, Purpose::Inference, &mut Arbitrary { kind })
+    }
+}
+
+struct Arbitrary {
+    kind: StoredType,
+}
+
+impl Arbitrary {
+    /// Blocks of hashed bytes, with scales about 0.002.
+    fn bytes(&self, len: usize) -> Vec<u8> {
+        // Knuth's multiplicative hash (The Art of Computer Programming, volume 3, section 6.4).
+        let mut bytes: Vec<u8> =
+            (0..len as u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+        let (_, size) = self.kind.block();
+        for block in bytes.chunks_exact_mut(size) {
+            match self.kind {
+                // The high byte: sign and most of the exponent.
+                StoredType::F32 => block[3] = block[3] & 0x80 | 0x3c,
+                StoredType::F16 => block[1] = block[1] & 0x80 | 0x18,
+                StoredType::Bf16 => block[1] = block[1] & 0x80 | 0x3b,
+                StoredType::Q4_0 | StoredType::Q5_0 | StoredType::Q8_0 => block[1] = 0x18,
+                StoredType::Q4_1 | StoredType::Q5_1 | StoredType::Q4K | StoredType::Q5K => {
+                    block[1] = 0x18;
+                    block[3] = 0x18;
+                }
+                StoredType::Q6K => block[209] = 0x18,
+            }
+        }
+        bytes
+    }
+}
+
+impl Source for Arbitrary {
+    fn values(&mut self, spec: &ParamSpec) -> Result<Vec<f32>, ModelError> {
+        Ok(vec![0.5; spec.shape.iter().product()])
+    }
+
+    fn stored(&self, spec: &ParamSpec) -> Result<Option<Rows<'_>>, ModelError> {
+        let &[rows, cols] = &spec.shape[..] else { return Ok(None) };
+        let row_bytes = self.kind.row_bytes(cols);
+        let bytes = row_bytes.map(|row_bytes| Bytes::Gathered(self.bytes(rows * row_bytes)));
+        Ok(bytes.map(|bytes| Rows { kind: self.kind, bytes, head_in_pairs: None }))
+    }
+}
+
 /// A model with its parameters, whose names and shapes the source has been checked for.
 pub(crate) fn fill(
     config: Config,

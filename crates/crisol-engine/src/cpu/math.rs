@@ -166,6 +166,20 @@ vectorised! {
         (largest, lanes.into_iter().sum())
     }
 
+    /// Sum of all numbers, as fast as they can be read.
+    pub(crate) fn sum<'a, S>(values: &'a [f32]) -> f32 {
+        let (chunks, rest) = values.as_chunks::<{ 4 * LANES }>();
+        let mut lanes = [[0.0; LANES]; 4];
+        for chunk in chunks {
+            for (lanes, chunk) in lanes.iter_mut().zip(chunk.as_chunks::<LANES>().0) {
+                for lane in 0..LANES {
+                    lanes[lane] += chunk[lane];
+                }
+            }
+        }
+        lanes.into_iter().map(sum_lanes).sum::<f32>() + rest.iter().sum::<f32>()
+    }
+
     /// Sum of squares in f64.
     pub(crate) fn sum_of_squares<'a, S>(values: &'a [f32]) -> f64 {
         let (chunks, rest) = values.as_chunks::<LANES>();

@@ -1,11 +1,13 @@
 //! `crisol bench`: how fast this machine trains and generates, on models of random weights.
 
+use std::ops::ControlFlow;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
-use clap::{Args, Subcommand};
-use crisol_engine::{Device, OptimizerConfig, Params, Rule};
-use crisol_model::{Architecture, Config, Head, Model, SamplingOptions, generate};
+use clap::{Args, Subcommand, ValueEnum};
+use crisol_engine::{Device, OptimizerConfig, Params, Rule, StoredType};
+use crisol_model::{Architecture, Config, Head, Model, SamplingOptions, generate, generate_stream};
 use crisol_objectives::next_token;
 use crisol_phases::{PhaseError, RunSettings, batch_size, machine, peak_memory, shape_of, shards};
 use crisol_text::Example;
@@ -16,6 +18,7 @@ use serde_json::{Map, Value, json};
 use super::Threads;
 use crate::console::{print_json, print_line};
 use crate::error::CliError;
+use crate::model::{Loaded, Network, load_for_ids};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -23,10 +26,12 @@ Examples:
   crisol bench train --shape S --threads 1 --json
   crisol bench train --shape S,T=2048,B=2        S with longer documents
   crisol bench decode --shape S --batch 64       generation, 64 sequences at a time
+  crisol bench decode --shape 1B --dtype bf16 --batch 1 --prompt-tokens 512
+  crisol bench decode --model MODEL --batch 1    the same with a model's own weights
   crisol bench gemm --shape M                    the matrix products of shape M
 
 Shapes: XS is d=128,L=4,H=4,ff=352,V=2048,T=128,B=32; S is d=256,L=6,H=8,ff=704,V=4096,T=256,B=16; M is d=768,L=12,H=12,
-ff=2048,V=32000,T=512,B=2,head=untied. d is the width, L layers, H heads, kv key/value heads (as many as H unless given), ff
+ff=2048,V=32000,T=512,B=2,head=untied; 1B is d=2048,L=16,H=32,kv=8,ff=8192,V=128256,T=2048,B=1. d is the width, L layers, H heads, kv key/value heads (as many as H unless given), ff
 the width inside the MLP, V the vocabulary, T tokens of a document, B documents of a batch. A list without a name changes XS.
 
 A multiplication and an addition are two operations, the backward pass counts twice the forward pass, and attention counts
@@ -53,7 +58,7 @@ enum What {
 
 #[derive(Debug, Args)]
 struct Common {
-    /// XS, S, M, or changes to one of them (see below)
+    /// XS, S, M, 1B, or changes to one of them (see below)
     #[arg(long, default_value = "XS")]
     shape: Shape,
     /// Measure for about this long
@@ -82,6 +87,59 @@ struct DecodeArgs {
     /// Sequences at a time
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..))]
     batch: u16,
+    /// Tokens of each prompt
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
+    prompt_tokens: u32,
+    /// New tokens of each sequence
+    #[arg(long, value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u32).range(2..=1 << 20))]
+    new_tokens: u32,
+    /// How weights are stored [default: as in training, f32]
+    #[arg(long, value_name = "TYPE", conflicts_with = "model")]
+    dtype: Option<Dtype>,
+    /// A model instead of a shape
+    #[arg(long, value_name = "MODEL", conflicts_with = "shape")]
+    model: Option<PathBuf>,
+    #[command(flatten)]
+    network: Network,
+}
+
+/// Types that weights are stored in.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+#[value(rename_all = "snake_case")]
+#[allow(non_camel_case_types)]
+enum Dtype {
+    F32,
+    F16,
+    Bf16,
+    Q4_0,
+    Q4_1,
+    Q5_0,
+    Q5_1,
+    Q8_0,
+    #[value(name = "q4_k")]
+    Q4K,
+    #[value(name = "q5_k")]
+    Q5K,
+    #[value(name = "q6_k")]
+    Q6K,
+}
+
+impl From<Dtype> for StoredType {
+    fn from(dtype: Dtype) -> StoredType {
+        match dtype {
+            Dtype::F32 => StoredType::F32,
+            Dtype::F16 => StoredType::F16,
+            Dtype::Bf16 => StoredType::Bf16,
+            Dtype::Q4_0 => StoredType::Q4_0,
+            Dtype::Q4_1 => StoredType::Q4_1,
+            Dtype::Q5_0 => StoredType::Q5_0,
+            Dtype::Q5_1 => StoredType::Q5_1,
+            Dtype::Q8_0 => StoredType::Q8_0,
+            Dtype::Q4K => StoredType::Q4K,
+            Dtype::Q5K => StoredType::Q5K,
+            Dtype::Q6K => StoredType::Q6K,
+        }
+    }
 }
 
 #[derive(Debug, Args)]
@@ -132,6 +190,18 @@ const M: Shape = Shape {
     batch: 2,
     tied: false,
 };
+/// That of Llama 3.2 1B.
+const ONE_B: Shape = Shape {
+    d: 2048,
+    layers: 16,
+    heads: 32,
+    kv: 8,
+    ff: 8192,
+    vocab: 128_256,
+    tokens: 2048,
+    batch: 1,
+    tied: true,
+};
 
 impl FromStr for Shape {
     type Err = String;
@@ -139,6 +209,7 @@ impl FromStr for Shape {
     fn from_str(text: &str) -> Result<Shape, String> {
         let mut shape = XS;
         let mut kv = None;
+        let mut heads = None;
         for (i, part) in text.split(',').map(str::trim).enumerate() {
             match (i, part.split_once('=')) {
                 (0, None) => {
@@ -146,9 +217,10 @@ impl FromStr for Shape {
                         "XS" => XS,
                         "S" => S,
                         "M" => M,
+                        "1B" => ONE_B,
                         _ => {
                             return Err(
-                                "a shape starts with XS, S or M, or is a list such as d=256,L=6".into()
+                                "a shape starts with XS, S, M or 1B, or is a list such as d=256,L=6".into()
                             );
                         }
                     };
@@ -160,7 +232,7 @@ impl FromStr for Shape {
                     match key {
                         "d" => shape.d = value,
                         "L" => shape.layers = value,
-                        "H" => shape.heads = value,
+                        "H" => heads = Some(value),
                         "kv" => kv = Some(value),
                         "ff" => shape.ff = value,
                         "V" => shape.vocab = value,
@@ -172,7 +244,8 @@ impl FromStr for Shape {
                 _ => return Err(format!("{part:?} is no KEY=VALUE")),
             }
         }
-        shape.kv = kv.unwrap_or(shape.heads);
+        shape.heads = heads.unwrap_or(shape.heads);
+        shape.kv = kv.or(heads).unwrap_or(shape.kv);
         if shape.tokens < 2 || shape.batch == 0 {
             return Err("a batch needs a document of two tokens".into());
         }
@@ -190,7 +263,7 @@ impl Shape {
         Config {
             head: Head::Language { tied: self.tied },
             num_key_value_heads: self.kv,
-            max_position_embeddings: self.tokens.max(PROMPT + NEW),
+            max_position_embeddings: self.tokens,
             ..Config::new(Architecture::Llama, self.vocab, self.d, self.layers, heads, self.ff)
         }
     }
@@ -198,13 +271,13 @@ impl Shape {
     fn model(&self, device: &Device) -> Result<(Model, Params), CliError> {
         Ok(Model::init(self.config(), device, 0)?)
     }
+}
 
-    /// `count` token ids without a pattern, from number `start` on.
-    fn ids(&self, start: usize, count: usize) -> Vec<u32> {
-        // Knuth's multiplicative hash (The Art of Computer Programming, volume 3, section 6.4).
-        let id = |i: usize| (i as u32).wrapping_mul(2_654_435_761) as usize % self.vocab;
-        (start..start + count).map(|i| id(i) as u32).collect()
-    }
+/// `count` token ids without a pattern, from number `start` on.
+fn ids(vocab: usize, start: usize, count: usize) -> Vec<u32> {
+    // Knuth's multiplicative hash (The Art of Computer Programming, volume 3, section 6.4).
+    let id = |i: usize| (i as u32).wrapping_mul(2_654_435_761) as usize % vocab;
+    (start..start + count).map(|i| id(i) as u32).collect()
 }
 
 impl BenchArgs {
@@ -343,49 +416,131 @@ fn documents(shape: &Shape, lengths: &[usize]) -> Vec<Example> {
     let mut start = 0;
     let document = |&length: &usize| {
         start += length;
-        Example { ids: shape.ids(start, length), trained: vec![true; length] }
+        Example { ids: ids(shape.vocab, start, length), trained: vec![true; length] }
     };
     lengths.iter().map(document).collect()
 }
 
-/// Tokens of a prompt, and new tokens of each sequence.
-const PROMPT: usize = 16;
-const NEW: usize = 128;
+/// What generation took.
+#[derive(Serialize)]
+struct Decoding {
+    machine: String,
+    threads: usize,
+    /// Of random weights, or what was loaded.
+    shape: Option<Shape>,
+    model: Option<PathBuf>,
+    batch: usize,
+    prompt_tokens: usize,
+    new_tokens: usize,
+    runs: usize,
+    /// From the start of a prompt to the first new token, for all sequences together.
+    seconds_to_first_token: f64,
+    prompt_tokens_per_second: f64,
+    /// New tokens after the first.
+    tokens_per_second: f64,
+    /// Bytes of weights that are read for a token of one sequence; null for several, or where experts are chosen.
+    bytes_per_token: Option<usize>,
+    bytes_per_second: Option<f64>,
+    /// What all threads together read from memory.
+    memory_bytes_per_second: f64,
+    memory_fraction: Option<f64>,
+    peak_memory_bytes: u64,
+}
 
 fn decode(args: &DecodeArgs) -> Result<(), CliError> {
     let Common { shape, seconds, threads, json } = &args.common;
     let device = threads.device();
-    let (model, params) = shape.model(&device)?;
     let batch = usize::from(args.batch);
-    let prompts: Vec<Vec<u32>> = (0..batch).map(|i| shape.ids(i * PROMPT, PROMPT)).collect();
+    let (prompt_tokens, new_tokens) = (args.prompt_tokens as usize, args.new_tokens as usize);
+    let (model, params) = match &args.model {
+        Some(path) => {
+            let Loaded { model, params, .. } = load_for_ids(path, args.network, &device)?;
+            (model, params)
+        }
+        None => {
+            let mut config = shape.config();
+            config.max_position_embeddings = config.max_position_embeddings.max(prompt_tokens + new_tokens);
+            match args.dtype {
+                None => Model::init(config, &device, 0)?,
+                Some(dtype) => Model::arbitrary(config, &device, dtype.into())?,
+            }
+        }
+    };
+    let (limit, length) = (model.config().longest_document(), prompt_tokens + new_tokens);
+    if length > limit {
+        return Err(CliError::Usage(format!(
+            "{prompt_tokens} + {new_tokens} tokens are more than the model's context of {limit}"
+        )));
+    }
+    let vocab = model.config().vocab_size;
+    let prompts: Vec<Vec<u32>> = (0..batch).map(|i| ids(vocab, i * prompt_tokens, prompt_tokens)).collect();
     let options = |max_new_tokens| SamplingOptions { max_new_tokens, ..SamplingOptions::default() };
-    generate(&model, &params, &prompts, &options(4))?;
-    let mut times = Vec::new();
-    while times.len() < LEAST_STEPS || times.iter().sum::<f64>() < *seconds {
+    let run = |max_new_tokens| -> Result<f64, CliError> {
         let start = Instant::now();
-        generate(&model, &params, &prompts, &options(NEW))?;
-        times.push(start.elapsed().as_secs_f64());
+        match &prompts[..] {
+            [prompt] => {
+                generate_stream(&model, &params, prompt, &options(max_new_tokens), |_| {
+                    ControlFlow::Continue(())
+                })?;
+            }
+            prompts => {
+                generate(&model, &params, prompts, &options(max_new_tokens))?;
+            }
+        }
+        Ok(start.elapsed().as_secs_f64())
+    };
+    run(2)?;
+    let (mut first, mut rest) = (Vec::new(), Vec::new());
+    while first.len() < LEAST_STEPS || first.iter().chain(&rest).sum::<f64>() < *seconds {
+        first.push(run(1)?);
+        rest.push(run(new_tokens)? - first[first.len() - 1]);
     }
-    let runs = times.len();
-    let tokens_per_second = (batch * NEW) as f64 / median(&mut times);
-    let bytes = peak_memory();
+    let runs = first.len();
+    let (seconds_to_first_token, rest) = (median(&mut first), median(&mut rest));
+    let tokens_per_second = (batch * (new_tokens - 1)) as f64 / rest;
+    let bytes_per_token = (batch == 1).then(|| model.bytes_per_token(&params)).flatten();
+    let bytes_per_second = bytes_per_token.map(|bytes| bytes as f64 * tokens_per_second);
+    let peak_memory_bytes = peak_memory();
+    let memory_bytes_per_second = device.read_rate(PEAK_TIME);
+    let result = Decoding {
+        machine: machine(),
+        threads: device.threads(),
+        shape: args.model.is_none().then(|| shape.clone()),
+        model: args.model.clone(),
+        batch,
+        prompt_tokens,
+        new_tokens,
+        runs,
+        seconds_to_first_token,
+        prompt_tokens_per_second: (batch * prompt_tokens) as f64 / seconds_to_first_token,
+        tokens_per_second,
+        bytes_per_token,
+        bytes_per_second,
+        memory_bytes_per_second,
+        memory_fraction: bytes_per_second.map(|rate| rate / memory_bytes_per_second),
+        peak_memory_bytes,
+    };
     if *json {
-        return print_json(&json!({
-            "machine": machine(),
-            "threads": device.threads(),
-            "shape": shape,
-            "batch": batch,
-            "prompt_tokens": PROMPT,
-            "new_tokens": NEW,
-            "tokens_per_second": tokens_per_second,
-            "peak_memory_bytes": bytes,
-        }));
+        return print_json(&result);
     }
-    print_line(format_args!("{} on {} threads, median of {runs} runs", machine(), device.threads()))?;
+    print_line(format_args!("{} on {} threads, median of {runs} runs", result.machine, result.threads))?;
     print_line(format_args!(
-        "{tokens_per_second:.0} new tokens/s, {batch} sequences of {PROMPT} + {NEW} tokens, at most {:.0} MB",
-        bytes as f64 * 1e-6
-    ))
+        "prompts: {:.0} tokens/s, {:.3} s to the first new token ({batch} x {prompt_tokens} tokens)",
+        result.prompt_tokens_per_second, result.seconds_to_first_token
+    ))?;
+    print_line(format_args!(
+        "generation: {tokens_per_second:.1} tokens/s ({batch} x {new_tokens} new tokens), at most {:.0} MB",
+        peak_memory_bytes as f64 * 1e-6
+    ))?;
+    if let (Some(rate), Some(fraction)) = (bytes_per_second, result.memory_fraction) {
+        print_line(format_args!(
+            "weights: {:.1} GB/s, {:.0} % of the {:.1} GB/s that memory is read with",
+            rate * 1e-9,
+            100.0 * fraction,
+            memory_bytes_per_second * 1e-9
+        ))?;
+    }
+    Ok(())
 }
 
 fn gemm(args: &GemmArgs) -> Result<(), CliError> {
