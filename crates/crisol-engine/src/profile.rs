@@ -17,6 +17,9 @@ impl Part {
     /// The optimizer's step.
     pub(crate) const OPTIMIZER: Part = Part(1);
 
+    /// Attention over a cache.
+    pub(crate) const CACHED_ATTENTION: Part = Part(2 + 2 * 11);
+
     pub(crate) fn forward(op: &Op) -> Part {
         Part(2 + 2 * kind(op))
     }
@@ -43,7 +46,7 @@ fn kind(op: &Op) -> usize {
 }
 
 /// Names of the parts, by number.
-const NAMES: [&str; 24] = [
+const NAMES: [&str; 25] = [
     "gradients zeroed and summed",
     "optimizer",
     "embedding forward",
@@ -68,6 +71,7 @@ const NAMES: [&str; 24] = [
     "experts backward",
     "columns forward",
     "columns backward",
+    "cached attention",
 ];
 
 /// Time by part.

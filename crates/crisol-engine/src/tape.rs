@@ -218,8 +218,13 @@ impl<'a> Tape<'a> {
         assert_eq!(shape.kv_heads * shape.qk_dim, cache.k_dim(), "columns of k in the cache");
         assert_eq!(shape.kv_heads * shape.v_dim, cache.v_dim(), "columns of v in the cache");
         let out = self.value(rows, shape.heads * shape.v_dim);
-        let Device::Cpu(_) = self.params.device();
-        cpu::attention_cached([q, k, v, out], &shape, offsets, cache, slots, layer, chunk, self.workspace);
+        let device = self.params.device();
+        let Device::Cpu(cpu) = device;
+        let threads = device.threads_at(self.workspace.tasks);
+        cpu.profile.time(Part::CACHED_ATTENTION, threads, || {
+            let vars = [q, k, v, out];
+            cpu::attention_cached(device, vars, &shape, offsets, cache, slots, layer, chunk, self.workspace);
+        });
         out
     }
 

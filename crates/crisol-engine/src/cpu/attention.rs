@@ -328,86 +328,118 @@ vectorised! {
     }
 }
 
-/// Appends new keys and values to the cache and attends to all of it, or to what is in the same chunk of so many positions.
-pub(crate) fn cached(
-    q: &[f32],
-    k: &[f32],
-    v: &[f32],
-    shape: &Attention,
-    offsets: &[u32],
-    cache: &mut KvCache,
-    slots: &[usize],
-    layer: usize,
-    chunk: Option<usize>,
-    out: &mut [f32],
-    floats: &mut Pool<f32>,
-) {
-    let heads = Heads::new(shape);
-    let first_visible = |position: usize| chunk.map_or(0, |chunk| position / chunk * chunk);
-    for (document, &slot) in offsets.windows(2).zip(slots) {
-        let (start, end) = (document[0] as usize, document[1] as usize);
-        let past = cache.len(slot);
-        let k = &k[start * heads.k_stride..end * heads.k_stride];
-        cache.write(layer, slot, k, &v[start * heads.v_stride..end * heads.v_stride]);
-        let (tiles, values) = cache.slot(layer, slot);
-        let q = &q[start * heads.q_stride..end * heads.q_stride];
-        let out = &mut out[start * heads.out_stride..end * heads.out_stride];
-        if end - start < PREFILL {
-            let mut scores = floats.take(shape.heads * cache.capacity());
+/// New queries of documents, whose keys and values are in their slots' caches behind what was there.
+#[derive(Clone, Copy)]
+pub(crate) struct Cached<'a> {
+    pub(crate) q: &'a [f32],
+    pub(crate) shape: &'a Attention,
+    pub(crate) offsets: &'a [u32],
+    pub(crate) cache: &'a KvCache,
+    pub(crate) slots: &'a [usize],
+    pub(crate) layer: usize,
+    /// Positions of a chunk, of which a query sees its own only.
+    pub(crate) chunk: Option<usize>,
+}
+
+impl Cached<'_> {
+    /// Multiplications of all heads, about.
+    pub(crate) fn work(&self) -> usize {
+        let keys = |(document, &slot): (&[u32], &usize)| {
+            let rows = (document[1] - document[0]) as usize;
+            rows * (self.cache.len(slot) + rows)
+        };
+        let pairs: usize = self.offsets.windows(2).zip(self.slots).map(keys).sum();
+        pairs * self.shape.heads * (self.shape.qk_dim + self.shape.v_dim)
+    }
+
+    /// What the queries of one document see, for the heads of some key/value heads, whose queries `q` and results `out` are.
+    pub(crate) fn attend(
+        &self,
+        document: usize,
+        kv_heads: Range<usize>,
+        q: &[f32],
+        out: &mut [f32],
+        floats: &mut Pool<f32>,
+    ) {
+        let shape = self.shape;
+        let part = Attention {
+            heads: shape.heads / shape.kv_heads * kv_heads.len(),
+            kv_heads: kv_heads.len(),
+            ..*shape
+        };
+        let heads = Heads::new(&part);
+        let (slot, rows) = (self.slots[document], self.offsets[document + 1] - self.offsets[document]);
+        let past = self.cache.len(slot);
+        let keys = past + rows as usize;
+        let first_visible = |position: usize| self.chunk.map_or(0, |chunk| position / chunk * chunk);
+        let (tiles, values) = self.cache.slot(self.layer, slot);
+        if keys - past < PREFILL {
+            let mut scores = floats.take(part.heads * self.cache.capacity());
             let rows = q.chunks_exact(heads.q_stride).zip(out.chunks_exact_mut(heads.out_stride));
             for (row, (q, out)) in rows.enumerate() {
                 let visible = first_visible(past + row)..past + row + 1;
-                decode(q, tiles, values, visible, shape, out, &mut scores);
+                decode(q, tiles, values, visible, shape, kv_heads.start, out, &mut scores);
             }
             floats.give(scores);
-        } else {
-            let keys = past + end - start;
-            let mut unpacked = floats.take(keys * heads.k_stride);
-            for (token, row) in unpacked.chunks_exact_mut(heads.k_stride).enumerate() {
-                let tile = &tiles[token / TILE * TILE * heads.k_stride..];
-                for (x, column) in row.iter_mut().zip(tile[token % TILE..].iter().step_by(TILE)) {
-                    *x = *column;
-                }
-            }
-            let mut position = past;
-            while position < keys {
-                // Rows of one chunk, and its keys.
-                let first = first_visible(position);
-                let rows = position - past..chunk.map_or(keys, |chunk| keys.min(first + chunk)) - past;
-                let k = Rows { data: &unpacked[first * heads.k_stride..], stride: heads.k_stride };
-                let v = Rows { data: &values[first * heads.v_stride..], stride: heads.v_stride };
-                let q = &q[rows.start * heads.q_stride..rows.end * heads.q_stride];
-                let out = &mut out[rows.start * heads.out_stride..rows.end * heads.out_stride];
-                for head in 0..shape.heads {
-                    let (k, v) = heads.of_kv_head(head, k, v);
-                    flash_forward(q, k, v, head, shape, position - first, out, None, floats);
-                }
-                position = past + rows.end;
-            }
-            floats.give(unpacked);
+            return;
         }
-        if layer + 1 == cache.layers() {
-            cache.grow(slot, end - start);
+        let mut unpacked = floats.take(keys * heads.k_stride);
+        for (token, row) in unpacked.chunks_exact_mut(heads.k_stride).enumerate() {
+            let tile = token / TILE * shape.kv_heads + kv_heads.start;
+            let column = &tiles[tile * shape.qk_dim * TILE + token % TILE..];
+            for (x, column) in row.iter_mut().zip(column.iter().step_by(TILE)) {
+                *x = *column;
+            }
+        }
+        let stride = shape.kv_heads * shape.v_dim;
+        let values = &values[kv_heads.start * shape.v_dim..];
+        let mut position = past;
+        while position < keys {
+            // Rows of one chunk, and its keys.
+            let first = first_visible(position);
+            let rows = position - past..self.chunk.map_or(keys, |chunk| keys.min(first + chunk)) - past;
+            let k = Rows { data: &unpacked[first * heads.k_stride..], stride: heads.k_stride };
+            let v = Rows { data: &values[first * stride..], stride };
+            let q = &q[rows.start * heads.q_stride..rows.end * heads.q_stride];
+            let out = &mut out[rows.start * heads.out_stride..rows.end * heads.out_stride];
+            for head in 0..part.heads {
+                let (k, v) = heads.of_kv_head(head, k, v);
+                flash_forward(q, k, v, head, &part, position - first, out, None, floats);
+            }
+            position = past + rows.end;
+        }
+        floats.give(unpacked);
+    }
+
+    /// [`Cached::attend`] for all documents and heads, one after the other.
+    pub(crate) fn attend_all(&self, out: &mut [f32], floats: &mut Pool<f32>) {
+        let heads = Heads::new(self.shape);
+        for (index, document) in self.offsets.windows(2).enumerate() {
+            let (start, end) = (document[0] as usize, document[1] as usize);
+            let q = &self.q[start * heads.q_stride..end * heads.q_stride];
+            let out = &mut out[start * heads.out_stride..end * heads.out_stride];
+            self.attend(index, 0..self.shape.kv_heads, q, out, floats);
         }
     }
 }
 
 vectorised! {
-    /// One query row against the visible tokens of a slot. Heads take turns within a tile of tokens, so that
-    /// the cache is read from beginning to end.
+    /// One query row of the heads of `out`, from those of key/value head `first` on, against the visible tokens of a slot. Heads
+    /// take turns within a tile of tokens, so that the cache is read from beginning to end.
     fn decode<'a, S>(
         q: &'a [f32],
         tiles: &'a [f32],
         values: &'a [f32],
         visible: Range<usize>,
         shape: &'a Attention,
+        first: usize,
         out: &'a mut [f32],
         scores: &'a mut [f32],
     ) {
         let &Attention { heads, kv_heads, qk_dim, v_dim, scale } = shape;
         let len = visible.end;
         let hidden_tiles = visible.start / TILE;
-        let kv_head = |head: usize| head / (heads / kv_heads);
+        let kv_head = |head: usize| first + head / (heads / kv_heads);
         let padded = len.next_multiple_of(TILE);
         let keys = (0..len).step_by(TILE).zip(tiles.chunks_exact(TILE * kv_heads * qk_dim));
         for (start, tile) in keys.skip(hidden_tiles) {
@@ -416,7 +448,7 @@ vectorised! {
                 scores[head * padded + start..][..TILE].copy_from_slice(&sums.map(|sum| scale * sum));
             }
         }
-        for scores in scores.chunks_exact_mut(padded).take(heads) {
+        for scores in scores.chunks_exact_mut(padded).take(out.len() / v_dim) {
             let (hidden, scores) = scores[..len].split_at_mut(visible.start);
             hidden[hidden_tiles * TILE..].fill(0.0);
             let largest = max(scores);

@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use super::attention::{self, Saved};
+use super::attention::{self, Cached, Saved};
 use crate::workspace::{Buffer, Pool};
 use crate::{Attention, Device, parallel};
 
@@ -124,6 +124,24 @@ pub(crate) fn forward(
     pieces.scatter(&sums, heads, lse);
     floats.give(results);
     floats.give(sums);
+}
+
+/// [`Cached::attend_all`] on the device's threads.
+pub(crate) fn cached(device: &Device, cached: &Cached<'_>, out: &mut [f32], floats: &mut Pool<f32>) {
+    let pieces = Pieces::new(cached.shape, cached.offsets);
+    let &Attention { heads, qk_dim, v_dim, .. } = &pieces.piece;
+    let mut results = floats.take(out.len());
+    pieces.run(pieces.all(), [heads * v_dim], [&mut results], &|piece, [out]| {
+        device.with_workspace(1, |workspace| {
+            let floats = &mut workspace.floats;
+            let q = pieces.gather(piece, cached.q, heads * qk_dim, floats);
+            let (document, head) = (piece / cached.shape.kv_heads, pieces.of(piece).1);
+            cached.attend(document, head..head + 1, &q, out, floats);
+            floats.give(q);
+        });
+    });
+    pieces.scatter(&results, heads * v_dim, out);
+    floats.give(results);
 }
 
 /// [`attention::backward`] on the device's threads; `grads` of q, k and v are written.

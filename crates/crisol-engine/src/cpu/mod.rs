@@ -39,7 +39,7 @@ use crate::parallel::for_rows;
 use crate::params::Way;
 use crate::rope::RopeTables;
 use crate::workspace::{Buffer, Pool};
-use crate::{Attention, Columns, Grads, KvCache, ParamId, Params, Var, Workspace};
+use crate::{Attention, Columns, Device, Grads, KvCache, ParamId, Params, Var, Workspace};
 
 fn data(values: &[Value], var: Var) -> &[f32] {
     let value = &values[var.0 as usize];
@@ -468,8 +468,12 @@ pub(crate) fn head_products(
     put_data(values, out, y);
 }
 
+/// Multiplications of attention over a cache that are not worth a second thread.
+const LEAST_SHARED_ATTENTION: usize = 1 << 16;
+
 /// Attention over a cache, see [`crate::Tape::attention_cached`]. `vars` are q, k, v and the output.
 pub(crate) fn attention_cached(
+    device: &Device,
     vars: [Var; 4],
     shape: &Attention,
     offsets: &[u32],
@@ -479,10 +483,26 @@ pub(crate) fn attention_cached(
     chunk: Option<usize>,
     workspace: &mut Workspace,
 ) {
-    let Workspace { floats, values, .. } = workspace;
+    let Workspace { tasks, floats, values, .. } = workspace;
     let [q, k, v, out] = vars;
     let mut y = take_data(values, out);
     let [q, k, v] = [q, k, v].map(|var| data(values, var));
-    attention::cached(q, k, v, shape, offsets, cache, slots, layer, chunk, &mut y, floats);
+    let (k_dim, v_dim) = (cache.k_dim(), cache.v_dim());
+    let documents = offsets.windows(2).map(|document| document[0] as usize..document[1] as usize);
+    for (rows, &slot) in documents.clone().zip(slots) {
+        let (k, v) = (&k[rows.start * k_dim..rows.end * k_dim], &v[rows.start * v_dim..rows.end * v_dim]);
+        cache.write(layer, slot, k, v);
+    }
+    let cached = attention::Cached { q, shape, offsets, cache, slots, layer, chunk };
+    if *tasks > 1 && cached.work() >= LEAST_SHARED_ATTENTION {
+        heads::cached(device, &cached, &mut y, floats);
+    } else {
+        cached.attend_all(&mut y, floats);
+    }
+    if layer + 1 == cache.layers() {
+        for (rows, &slot) in documents.zip(slots) {
+            cache.grow(slot, rows.len());
+        }
+    }
     put_data(values, out, y);
 }

@@ -365,7 +365,7 @@ fn train(args: &TrainArgs) -> Result<(), CliError> {
         peak_gflops,
         peak_fraction: gflops / peak_gflops,
         peak_memory_bytes,
-        per_op: per_op.iter().map(|&(name, s)| (name.to_owned(), json!(s / steps as f64))).collect(),
+        per_op: by_name(&per_op, steps),
     };
     if *json {
         return print_json(&result);
@@ -377,12 +377,7 @@ fn train(args: &TrainArgs) -> Result<(), CliError> {
         100.0 * result.peak_fraction,
         peak_memory_bytes as f64 * 1e-6
     ))?;
-    let total: f64 = per_op.iter().map(|(_, seconds)| seconds).sum();
-    for (name, seconds) in per_op {
-        let milliseconds = 1e3 * seconds / steps as f64;
-        print_line(format_args!("{name:<28} {milliseconds:>9.3} ms {:>5.1} %", 100.0 * seconds / total))?;
-    }
-    Ok(())
+    print_parts(&per_op, steps)
 }
 
 /// A product large enough to show what the machine can do, and small enough to stay in its caches.
@@ -445,6 +440,8 @@ struct Decoding {
     memory_bytes_per_second: f64,
     memory_fraction: Option<f64>,
     peak_memory_bytes: u64,
+    /// Seconds of threads by operation, for each step of generation.
+    per_op: Map<String, Value>,
 }
 
 fn decode(args: &DecodeArgs) -> Result<(), CliError> {
@@ -496,6 +493,17 @@ fn decode(args: &DecodeArgs) -> Result<(), CliError> {
         rest.push(run(new_tokens)? - first[first.len() - 1]);
     }
     let runs = first.len();
+    let profile = |max_new_tokens| -> Result<_, CliError> {
+        device.start_profile();
+        run(max_new_tokens)?;
+        Ok(device.stop_profile())
+    };
+    let (of_prompts, of_all) = (profile(1)?, profile(new_tokens)?);
+    let of_prompt =
+        |name| of_prompts.iter().find(|(part, _)| *part == name).map_or(0.0, |(_, seconds)| *seconds);
+    let rest_of = |&(name, seconds): &(&'static str, f64)| (name, (seconds - of_prompt(name)).max(0.0));
+    let mut per_op: Vec<(&str, f64)> = of_all.iter().map(rest_of).collect();
+    per_op.sort_by(|a, b| b.1.total_cmp(&a.1));
     let (seconds_to_first_token, rest) = (median(&mut first), median(&mut rest));
     let tokens_per_second = (batch * (new_tokens - 1)) as f64 / rest;
     let bytes_per_token = (batch == 1).then(|| model.bytes_per_token(&params)).flatten();
@@ -519,6 +527,7 @@ fn decode(args: &DecodeArgs) -> Result<(), CliError> {
         memory_bytes_per_second,
         memory_fraction: bytes_per_second.map(|rate| rate / memory_bytes_per_second),
         peak_memory_bytes,
+        per_op: by_name(&per_op, new_tokens - 1),
     };
     if *json {
         return print_json(&result);
@@ -539,6 +548,20 @@ fn decode(args: &DecodeArgs) -> Result<(), CliError> {
             100.0 * fraction,
             memory_bytes_per_second * 1e-9
         ))?;
+    }
+    print_parts(&per_op, new_tokens - 1)
+}
+
+/// Seconds by name, for each of so many steps.
+fn by_name(parts: &[(&str, f64)], steps: usize) -> Map<String, Value> {
+    parts.iter().map(|&(name, seconds)| (name.to_owned(), json!(seconds / steps as f64))).collect()
+}
+
+fn print_parts(parts: &[(&str, f64)], steps: usize) -> Result<(), CliError> {
+    let total: f64 = parts.iter().map(|(_, seconds)| seconds).sum();
+    for (name, seconds) in parts {
+        let milliseconds = 1e3 * seconds / steps as f64;
+        print_line(format_args!("{name:<28} {milliseconds:>9.3} ms {:>5.1} %", 100.0 * seconds / total))?;
     }
     Ok(())
 }
