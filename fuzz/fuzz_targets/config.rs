@@ -14,7 +14,7 @@ const POSITIONS: usize = 1 << 12;
 fuzz_target!(|data: &[u8]| {
     let folder = crisol_fuzz::folder(&[("config.json", data), ("model.safetensors", WEIGHTS)]);
     let Ok(config) = Config::load(folder.path()) else { return };
-    let written = config.to_json().to_string();
+    let written = config.to_json(crisol_hub::FloatType::F32).to_string();
     let again = crisol_fuzz::folder(&[("config.json", written.as_bytes())]);
     assert_eq!(Config::load(again.path()).expect("what is written is read back"), config);
     if config.max_position_embeddings > POSITIONS {

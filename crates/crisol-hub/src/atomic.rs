@@ -8,7 +8,6 @@
 
 use std::ffi::OsString;
 use std::fs::{self, File};
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use crate::HubError;
@@ -84,15 +83,18 @@ pub fn whole_folder(path: &Path) -> Result<PathBuf, HubError> {
 
 /// Replaces the file `path` by `contents` in one step. On an error what was there stays.
 pub fn write_file_atomically(path: &Path, contents: &[u8]) -> Result<(), HubError> {
+    fill_file_atomically(path, |writing| {
+        fs::write(writing, contents).map_err(|e| HubError::io("write", path, e))
+    })
+}
+
+/// Replaces the file `path` in one step by one that `fill(temporary_file)` writes. On an error what was there stays.
+pub fn fill_file_atomically(
+    path: &Path,
+    fill: impl FnOnce(&Path) -> Result<(), HubError>,
+) -> Result<(), HubError> {
     let writing = sibling(path, ".writing")?;
-    let failed = |e| HubError::io("write", path, e);
-    let written = File::create(&writing)
-        .and_then(|mut file| {
-            file.write_all(contents)?;
-            file.sync_all()
-        })
-        .map_err(failed)
-        .and_then(|()| rename(&writing, path));
+    let written = fill(&writing).and_then(|()| sync(&writing)).and_then(|()| rename(&writing, path));
     if written.is_err() {
         let _ = fs::remove_file(&writing);
     }

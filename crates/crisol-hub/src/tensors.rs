@@ -1,4 +1,4 @@
-//! Weights: memory-mapped reading, widened to f32, and writing in the safetensors format.
+//! Reading weights: memory-mapped, widened to f32.
 //!
 //! Format: 8 bytes header length, a JSON header with type, shape and place of each tensor, then the data
 //! (<https://github.com/huggingface/safetensors>). A large model is cut into several files, listed in
@@ -8,27 +8,22 @@
 //! FP8 weights as DeepSeek-V3 has them come with scales: `X.weight` is multiplied, block by block, by
 //! `X.weight_scale_inv` (which in spite of its name is the factor itself).
 
-use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet, HashMap, btree_map};
-use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::collections::{BTreeMap, BTreeSet, btree_map};
 use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::path::{Component, Path, PathBuf};
 
 use memmap2::Mmap;
 use safetensors::Dtype;
-use safetensors::tensor::{Metadata, SafeTensorError, SafeTensors, TensorInfo};
+use safetensors::tensor::{Metadata, SafeTensorError, SafeTensors};
 
 use crate::decode::{decode, is_fp8, scale_blocks};
 use crate::map::{Mapped, map_file};
+use crate::write::{INDEX, SINGLE};
 use crate::{HubError, strides, torch_zip};
 
 /// Files of weights in a checkpoint folder, best first: a whole model, and the index of a model in parts.
-const WEIGHTS: [(&str, &str); 2] = [
-    ("model.safetensors", "model.safetensors.index.json"),
-    ("pytorch_model.bin", "pytorch_model.bin.index.json"),
-];
+const WEIGHTS: [(&str, &str); 2] = [(SINGLE, INDEX), ("pytorch_model.bin", "pytorch_model.bin.index.json")];
 
 /// The ends of names of PyTorch's files.
 const TORCH: [&str; 3] = ["bin", "pt", "pth"];
@@ -103,7 +98,7 @@ impl Tensors {
     fn add_file(&mut self, path: &Path) -> Result<(), HubError> {
         let map = map_file(path)?;
         let file = self.files.len();
-        if path.extension().is_some_and(|end| TORCH.iter().any(|torch| end == *torch)) {
+        if is_torch(path) {
             for tensor in torch_zip::read_header(path, &map)? {
                 let torch_zip::TorchTensor { name, dtype, shape, strides, bytes } = tensor;
                 self.add_entry(path, name, Entry { file, dtype, shape, strides, bytes })?;
@@ -142,6 +137,17 @@ impl Tensors {
     /// Shape of a tensor.
     pub fn shape(&self, name: &str) -> Option<&[usize]> {
         self.entries.get(name).map(|entry| entry.shape.as_slice())
+    }
+
+    /// `safetensors` or `pytorch`.
+    pub fn format(&self) -> &'static str {
+        let torch = self.files.first().is_some_and(|(path, _)| is_torch(path));
+        if torch { "pytorch" } else { "safetensors" }
+    }
+
+    /// How a tensor is stored (`F32`, `BF16`, …), and in how many bytes.
+    pub fn stored(&self, name: &str) -> Option<(String, usize)> {
+        self.entries.get(name).map(|entry| (format!("{:?}", entry.dtype), entry.bytes.len()))
     }
 
     /// Checks that the tensors are exactly `expected` (names and shapes), before any of them is read. Other
@@ -260,6 +266,10 @@ impl Tensors {
     }
 }
 
+fn is_torch(path: &Path) -> bool {
+    path.extension().is_some_and(|end| TORCH.iter().any(|torch| end == *torch))
+}
+
 /// The distinct file names in an index file, sorted; only plain names within the folder are accepted.
 fn shard_names(index: &Path) -> Result<BTreeSet<String>, HubError> {
     let damaged = |cause: String| HubError::Damaged { file: index.to_owned(), cause };
@@ -308,49 +318,4 @@ fn damaged(path: &Path, map: &[u8], error: &SafeTensorError) -> HubError {
         other => other.to_string(),
     };
     HubError::Damaged { file, cause }
-}
-
-/// A tensor to write: its values are fetched only when their turn comes.
-pub struct Tensor<'a> {
-    /// Name in the file.
-    pub name: String,
-    /// Shape, row-major.
-    pub shape: Vec<usize>,
-    /// Gives the values; their number must match the shape.
-    pub values: Box<dyn Fn() -> Cow<'a, [f32]> + 'a>,
-}
-
-/// Writes a safetensors file of f32 tensors, in the given order. Not atomic by itself: meant for a file in
-/// the folder that [`crate::write_folder_atomically`] is filling.
-pub fn write_tensors(path: &Path, tensors: &[Tensor<'_>]) -> Result<(), HubError> {
-    let mut end = 0;
-    let infos = tensors.iter().map(|tensor| {
-        let start = end;
-        end += tensor.shape.iter().product::<usize>() * size_of::<f32>();
-        let info = TensorInfo { dtype: Dtype::F32, shape: tensor.shape.clone(), data_offsets: (start, end) };
-        (tensor.name.clone(), info)
-    });
-    // transformers refuses files that do not say for which framework they are.
-    let format = HashMap::from([("format".to_owned(), "pt".to_owned())]);
-    let header = Metadata::new(Some(format), infos.collect())
-        .ok()
-        .and_then(|metadata| serde_json::to_vec(&metadata).ok())
-        .expect("offsets were computed from the shapes just now, and string keys always serialise");
-    // Data is aligned to 8 bytes, by padding the header with spaces.
-    let padding = header.len().next_multiple_of(8) - header.len();
-
-    let failed = |e| HubError::io("write", path, e);
-    let mut out = BufWriter::with_capacity(1 << 20, File::create(path).map_err(failed)?);
-    let mut write = |bytes: &[u8]| out.write_all(bytes).map_err(failed);
-    write(&((header.len() + padding) as u64).to_le_bytes())?;
-    write(&header)?;
-    write(&b"       "[..padding])?;
-    for tensor in tensors {
-        let values = (tensor.values)();
-        assert_eq!(values.len(), tensor.shape.iter().product::<usize>(), "values of {}", tensor.name);
-        for &value in values.iter() {
-            write(&value.to_le_bytes())?;
-        }
-    }
-    out.into_inner().map(drop).map_err(|e| failed(e.into_error()))
 }

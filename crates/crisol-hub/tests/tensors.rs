@@ -4,12 +4,13 @@ use std::borrow::Cow;
 use std::fs;
 use std::path::Path;
 
-use crisol_hub::{HubError, Tensor, Tensors, write_tensors};
+use crisol_hub::{FloatType, HubError, Tensor, Tensors, write_tensors, write_weights};
 
 const NOTHING_IGNORED: fn(&str) -> bool = |_| false;
 
 fn tensor<'a>(name: &str, shape: &[usize], values: &'a [f32]) -> Tensor<'a> {
-    Tensor { name: name.into(), shape: shape.to_vec(), values: Box::new(move || Cow::Borrowed(values)) }
+    let values = Box::new(move || Ok(Cow::Borrowed(values)));
+    Tensor { name: name.into(), shape: shape.to_vec(), dtype: FloatType::F32, values }
 }
 
 fn write_two(path: &Path) {
@@ -60,6 +61,63 @@ fn halves_are_widened() {
     let tensors = Tensors::open(&path).expect("valid");
     assert_eq!(tensors.read("bf", &[2]).expect("bf16"), [1.5, -0.15625]);
     assert_eq!(tensors.read("fp", &[2]).expect("f16"), [1.5, -0.15625]);
+}
+
+/// What is between two values of a type goes to the nearer, the even one at a tie; what is beyond its range is an error
+/// rather than a new infinity.
+#[test]
+fn narrower_floats_are_rounded_or_refused() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("model.safetensors");
+    let write = |values: &[f32], dtype| {
+        write_tensors(&path, &[Tensor { dtype, ..tensor("w", &[values.len()], values) }])?;
+        Tensors::open(&path)?.read("w", &[values.len()])
+    };
+    // 2^-7 is bf16's step at 1, 2^-10 is f16's; halves of them are ties.
+    let ties = |step: f32| [1.0 + step / 2.0, 1.0 + 1.5 * step, 1.0 + 0.51 * step, f32::INFINITY];
+    for (dtype, step) in [(FloatType::BF16, 2f32.powi(-7)), (FloatType::F16, 2f32.powi(-10))] {
+        let rounded = [1.0, 1.0 + 2.0 * step, 1.0 + step, f32::INFINITY];
+        assert_eq!(write(&ties(step), dtype).expect("all have a place"), rounded, "{dtype}");
+        assert!(write(&[f32::NAN], dtype).expect("NaN is in the type")[0].is_nan(), "{dtype}");
+        assert_eq!(Tensors::open(&path).expect("just written").stored("w"), Some((dtype.to_string(), 2)));
+    }
+    assert_eq!(write(&[1e30], FloatType::BF16).expect("in the range of bf16").len(), 1);
+    let error = write(&[1.0, 1e5], FloatType::F16).expect_err("65504 is the largest").to_string();
+    for part in ["`w`", "model.safetensors", "F16", "100000", "number 1", "BF16 or F32"] {
+        assert!(error.contains(part), "{error} lacks {part}");
+    }
+}
+
+#[test]
+fn large_models_are_written_in_parts() {
+    let values: Vec<f32> = (0..24).map(|i| i as f32).collect();
+    let sizes = [("a", 4), ("b", 4), ("c", 12), ("d", 2), ("e", 2)];
+    let tensors: Vec<_> = sizes.iter().map(|&(name, size)| tensor(name, &[size], &values[..size])).collect();
+    let written = |most: u64| {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        write_weights(folder.path(), &tensors, most).expect("writable");
+        let read = Tensors::open_folder(folder.path()).expect("just written");
+        for (name, size) in sizes {
+            assert_eq!(read.read(name, &[size]).expect("just written"), values[..size]);
+        }
+        let entries = fs::read_dir(folder.path()).expect("it is there");
+        let names = entries.map(|entry| entry.expect("readable").file_name().into_string().expect("ASCII"));
+        let mut names: Vec<String> = names.collect();
+        names.sort();
+        (names, fs::read_to_string(folder.path().join("model.safetensors.index.json")).ok())
+    };
+    assert_eq!(written(96), (vec!["model.safetensors".to_owned()], None));
+    // 32 bytes hold a and b; c is larger; d and e go together.
+    let (names, index) = written(32);
+    let part = |number: u32| format!("model-{number:05}-of-00003.safetensors");
+    assert_eq!(names, [part(1), part(2), part(3), "model.safetensors.index.json".into()]);
+    let index: serde_json::Value = serde_json::from_str(&index.expect("an index")).expect("JSON");
+    let expected = serde_json::json!({
+        "metadata": { "total_size": 96 },
+        "weight_map": { "a": part(1), "b": part(1), "c": part(2), "d": part(3), "e": part(3) },
+    });
+    assert_eq!(index, expected);
+    assert_eq!(written(0).0.len(), 6);
 }
 
 #[test]

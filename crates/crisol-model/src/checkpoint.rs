@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 
 use crisol_engine::{Device, ParamId, ParamSpec, Params, StoredType};
-use crisol_hub::{Dtype, HubError, Tensor, Tensors, write_folder_atomically, write_tensors};
+use crisol_hub::{Dtype, FloatType, HubError, Tensor, Tensors, write_folder_atomically, write_weights};
 use crisol_text::TextSetup;
 
 use crate::config::Specifics;
@@ -58,17 +58,18 @@ impl Checkpoint {
     }
 }
 
-/// Loads shape and weights of a checkpoint folder, without its tokenizer, to train.
-pub fn load_model(folder: &Path, device: &Device) -> Result<(Model, Params), ModelError> {
-    load_model_for(Purpose::Training, folder, device)
+/// The weights of a checkpoint folder: found to be those of its config.json, but not read.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    pub(crate) config: Config,
+    pub(crate) tensors: Tensors,
+    /// The parameters, and where each of them is.
+    pub(crate) specs: Vec<ParamSpec>,
+    pub(crate) stored: Vec<Stored>,
 }
 
-/// The same for inference only, see [`Checkpoint::load_for_inference`].
-pub fn load_model_for_inference(folder: &Path, device: &Device) -> Result<(Model, Params), ModelError> {
-    load_model_for(Purpose::Inference, folder, device)
-}
-
-fn load_model_for(purpose: Purpose, folder: &Path, device: &Device) -> Result<(Model, Params), ModelError> {
+/// Opens the weights of a checkpoint folder.
+pub(crate) fn open_weights(folder: &Path) -> Result<Opened, ModelError> {
     let config = Config::load(folder)?;
     let mut tensors = Tensors::open_folder(folder)?;
     if let Some(block) = Config::fp8_block(folder)? {
@@ -92,40 +93,53 @@ fn load_model_for(purpose: Purpose, folder: &Path, device: &Device) -> Result<(M
         Some(name) => ignored(name),
         None => true,
     })?;
-    let mut source =
-        Folder { config: config.clone(), tensors: &tensors, prefix, last: (String::new(), Vec::new()) };
-    fill(config, device, purpose, &mut source)
+    Ok(Opened { config, tensors, specs, stored })
+}
+
+/// Loads shape and weights of a checkpoint folder, without its tokenizer, to train.
+pub fn load_model(folder: &Path, device: &Device) -> Result<(Model, Params), ModelError> {
+    load_model_for(Purpose::Training, folder, device)
+}
+
+/// The same for inference only, see [`Checkpoint::load_for_inference`].
+pub fn load_model_for_inference(folder: &Path, device: &Device) -> Result<(Model, Params), ModelError> {
+    load_model_for(Purpose::Inference, folder, device)
+}
+
+fn load_model_for(purpose: Purpose, folder: &Path, device: &Device) -> Result<(Model, Params), ModelError> {
+    let Opened { config, tensors, specs, stored } = open_weights(folder)?;
+    let mut source = Folder { tensors: &tensors, stored: &stored, last: ("", Vec::new()) };
+    fill(config, specs, device, purpose, &mut source)
 }
 
 /// The tensors of a folder as parameters.
 struct Folder<'a> {
-    config: Config,
     tensors: &'a Tensors,
-    prefix: &'a str,
+    stored: &'a [Stored],
     /// The tensor of all experts is read once for all of them.
-    last: (String, Vec<f32>),
+    last: (&'a str, Vec<f32>),
 }
 
 impl Source for Folder<'_> {
-    fn values(&mut self, spec: &ParamSpec) -> Result<Vec<f32>, ModelError> {
-        let Stored { name, shape, fused } = Stored::of(&self.config, spec, self.prefix);
+    fn values(&mut self, index: usize, spec: &ParamSpec) -> Result<Vec<f32>, ModelError> {
+        let Stored { name, shape, fused } = &self.stored[index];
         let read = |tensors: &Tensors| -> Result<Vec<f32>, HubError> {
-            let values = tensors.read(&name, &shape)?;
-            if let Some((_, mapped)) = tensors.mapped(&name, &shape)? {
+            let values = tensors.read(name, shape)?;
+            if let Some((_, mapped)) = tensors.mapped(name, shape)? {
                 mapped.release(0..mapped.len());
             }
             Ok(values)
         };
         let Some(fused) = fused else { return Ok(read(self.tensors)?) };
         if self.last.0 != name {
-            self.last = (name.clone(), read(self.tensors)?);
+            self.last = (name, read(self.tensors)?);
         }
         Ok(fused.take(&self.last.1, spec.shape[0]))
     }
 
-    fn stored(&self, spec: &ParamSpec) -> Result<Option<Rows<'_>>, ModelError> {
-        let Stored { name, shape, fused } = Stored::of(&self.config, spec, self.prefix);
-        let Some((dtype, mapped)) = self.tensors.mapped(&name, &shape)? else { return Ok(None) };
+    fn stored(&self, index: usize, spec: &ParamSpec) -> Result<Option<Rows<'_>>, ModelError> {
+        let Stored { name, shape, fused } = &self.stored[index];
+        let Some((dtype, mapped)) = self.tensors.mapped(name, shape)? else { return Ok(None) };
         let kind = match dtype {
             Dtype::F32 => StoredType::F32,
             Dtype::F16 => StoredType::F16,
@@ -136,7 +150,7 @@ impl Source for Folder<'_> {
             StoredType::F32 => fused.take(mapped.as_chunks::<4>().0, spec.shape[0]).into_flattened(),
             _ => fused.take(mapped.as_chunks::<2>().0, spec.shape[0]).into_flattened(),
         };
-        let bytes = match &fused {
+        let bytes = match fused {
             None => Bytes::Mapped(mapped),
             Some(fused) => Bytes::Gathered(gathered(fused)),
         };
@@ -152,14 +166,15 @@ fn is_multimodal(tensors: &Tensors) -> bool {
 }
 
 /// Where a parameter is in the files.
-struct Stored {
-    name: String,
-    shape: Vec<usize>,
+#[derive(Debug)]
+pub(crate) struct Stored {
+    pub(crate) name: String,
+    pub(crate) shape: Vec<usize>,
     fused: Option<Fused>,
 }
 
 impl Stored {
-    fn of(config: &Config, spec: &ParamSpec, prefix: &str) -> Stored {
+    pub(crate) fn of(config: &Config, spec: &ParamSpec, prefix: &str) -> Stored {
         let fused = match &config.specifics {
             Specifics::Llama4(shape) => Fused::of(&spec.name, &spec.shape, shape.num_local_experts),
             _ => None,
@@ -213,9 +228,6 @@ pub fn save_checkpoint<E: From<ModelError> + From<HubError>>(
 }
 
 fn write_model(folder: &Path, model: &Model, params: &Params, text: &TextSetup) -> Result<(), ModelError> {
-    let config = Config { eos_token_id: vec![text.eos], ..model.config().clone() };
-    let path = folder.join("config.json");
-    fs::write(&path, format!("{:#}\n", config.to_json())).map_err(|e| HubError::io("write", &path, e))?;
     // Parameters by the tensor that they are written in: one each, but for fused experts.
     let mut tensors: Vec<(Stored, Vec<ParamId>)> = Vec::new();
     let mut places = HashMap::new();
@@ -232,7 +244,7 @@ fn write_model(folder: &Path, model: &Model, params: &Params, text: &TextSetup) 
         let fused = stored.fused.is_some();
         let values = move || {
             if !fused {
-                return Cow::Owned(params.read(ids[0]));
+                return Ok(Cow::Owned(params.read(ids[0])));
             }
             let mut all = vec![0.0; shape.iter().product()];
             for &id in &ids {
@@ -241,12 +253,35 @@ fn write_model(folder: &Path, model: &Model, params: &Params, text: &TextSetup) 
                     fused.put(&mut all, &params.read(id), spec.shape[0]);
                 }
             }
-            Cow::Owned(all)
+            Ok(Cow::Owned(all))
         };
-        Tensor { name: stored.name.clone(), shape: stored.shape.clone(), values: Box::new(values) }
+        let (name, shape) = (stored.name.clone(), stored.shape.clone());
+        Tensor { name, shape, dtype: FloatType::F32, values: Box::new(values) }
     };
     let tensors: Vec<Tensor<'_>> = tensors.iter().map(tensor).collect();
-    write_tensors(&folder.join("model.safetensors"), &tensors)?;
-    text.save(folder)?;
-    Ok(())
+    write_files(folder, model.config(), Some(text), FloatType::F32, &tensors, SHARD_BYTES)
+}
+
+/// The largest file of weights, as transformers has it.
+pub const SHARD_BYTES: u64 = 5_000_000_000;
+
+/// Writes what transformers loads, but for weights without a tokenizer: `config.json`, which names `dtype`, weights in files
+/// of up to `shard_bytes`, tokenizer and chat template.
+pub(crate) fn write_files(
+    folder: &Path,
+    config: &Config,
+    text: Option<&TextSetup>,
+    dtype: FloatType,
+    tensors: &[Tensor<'_>],
+    shard_bytes: u64,
+) -> Result<(), ModelError> {
+    let mut config = config.clone();
+    if let Some(text) = text {
+        config.eos_token_id = vec![text.eos];
+        text.save(folder)?;
+    }
+    let path = folder.join("config.json");
+    fs::write(&path, format!("{:#}\n", config.to_json(dtype)))
+        .map_err(|e| HubError::io("write", &path, e))?;
+    Ok(write_weights(folder, tensors, shard_bytes)?)
 }

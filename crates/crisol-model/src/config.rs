@@ -9,7 +9,7 @@ use std::num::NonZeroUsize;
 use std::path::Path;
 
 use crisol_engine::{Attention, RopeStyle};
-use crisol_hub::HubError;
+use crisol_hub::{FloatType, HubError};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -355,25 +355,26 @@ impl Config {
         config.problem().map_or(Ok(config), Err)
     }
 
-    /// The `config.json` that transformers loads (its version 4 reads `rope_theta`, version 5
-    /// `rope_parameters`).
-    pub fn to_json(&self) -> Value {
-        let class = self.architecture.class();
-        let (task, tied) = match self.head {
-            Head::Language { tied } => (LANGUAGE, tied),
-            Head::Scalar => (SCALAR, false),
+    /// The `config.json` that transformers loads (its version 4 reads `rope_theta` and `torch_dtype`, version 5
+    /// `rope_parameters` and `dtype`), beside weights of this type.
+    pub fn to_json(&self, dtype: FloatType) -> Value {
+        let tied = self.head == Head::Language { tied: true };
+        let dtype = match dtype {
+            FloatType::F32 => "float32",
+            FloatType::F16 => "float16",
+            FloatType::BF16 => "bfloat16",
         };
-        let rope = self.rope_scaling.to_json(self.rope_theta);
+        let rope = self.rope_parameters();
         let eos = match self.eos_token_id.as_slice() {
             [] => Value::Null,
             [one] => json!(one),
             several => json!(several),
         };
         let mut json = json!({
-            "architectures": [format!("{class}{task}")],
+            "architectures": [self.class()],
             "model_type": self.architecture.model_type(),
-            "dtype": "float32",
-            "torch_dtype": "float32",
+            "dtype": dtype,
+            "torch_dtype": dtype,
             "vocab_size": self.vocab_size,
             "hidden_size": self.hidden_size,
             "intermediate_size": self.intermediate_size,
@@ -414,6 +415,32 @@ impl Config {
     /// Most tokens that a document may have.
     pub fn longest_document(&self) -> usize {
         self.rope_scaling.longest(self.max_position_embeddings)
+    }
+
+    /// Experts of a layer that tokens are sent to, and to how many of them each is, in a mixture of experts.
+    pub fn routed_experts(&self) -> Option<(usize, usize)> {
+        match &self.specifics {
+            Specifics::None => None,
+            Specifics::Llama4(shape) => Some((shape.num_local_experts, shape.num_experts_per_tok)),
+            Specifics::DeepseekV3(shape) => Some((shape.n_routed_experts, shape.num_experts_per_tok)),
+        }
+    }
+
+    /// Values that generation keeps of each token, in all layers together.
+    pub fn cached_per_token(&self) -> usize {
+        let (keys, values) = self.cache_width();
+        self.num_hidden_layers * (keys + values)
+    }
+
+    /// The class in transformers, as `config.json` names it.
+    pub fn class(&self) -> String {
+        let task = if self.head == Head::Scalar { SCALAR } else { LANGUAGE };
+        format!("{}{task}", self.architecture.class())
+    }
+
+    /// The rotary embeddings, as `rope_parameters` in `config.json`.
+    pub fn rope_parameters(&self) -> Value {
+        self.rope_scaling.to_json(self.rope_theta)
     }
 
     /// Attention with one width for queries, keys and values.
@@ -691,7 +718,7 @@ mod tests {
                 } else {
                     config
                 };
-                assert_eq!(Config::parse(&config.to_json().to_string()), Ok(config));
+                assert_eq!(Config::parse(&config.to_json(FloatType::BF16).to_string()), Ok(config));
             }
         }
     }

@@ -25,6 +25,12 @@ pub enum ModelError {
     /// Tokenizer or chat template of a checkpoint.
     #[error(transparent)]
     Text(#[from] TextError),
+    /// A model that the format of llama.cpp has no place for, or not this program's writer.
+    #[error("this model cannot be written as a GGUF file: {cause}. Keep it as a folder.")]
+    NotInGguf {
+        /// What is in the way.
+        cause: String,
+    },
     /// A token that the model does not have.
     #[error(
         "token id {id} is outside of the model's vocabulary of {vocab} tokens. \

@@ -1,16 +1,19 @@
 //! Models from GGUF files, as llama.cpp's `convert_hf_to_gguf.py` writes them: shape, weights, tokenizer and chat template in
-//! one file.
+//! one file. `gguf/write.rs` writes such files, and `gguf/rope.rs` knows stretched rotary embeddings in them.
+
+mod rope;
+pub(crate) mod write;
 
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use crisol_engine::{Device, ParamSpec, Params, StoredType};
+use crisol_engine::{Device, ParamSpec, StoredType};
 use crisol_hub::{GgmlType, Gguf, HubError, Metadata};
 use crisol_text::{GgufVocab, TextSetup};
 
 use crate::model::specs;
 use crate::weights::{Bytes, Purpose, Rows, Source, fill, row_in_pairs};
-use crate::{Architecture, Checkpoint, Config, Head, Model, ModelError};
+use crate::{Architecture, Checkpoint, Config, Head, ModelError, RopeScaling};
 
 impl Checkpoint {
     /// Loads a GGUF file.
@@ -21,11 +24,17 @@ impl Checkpoint {
     ) -> Result<Checkpoint, ModelError> {
         let gguf = Gguf::open(file)?;
         let config = config(&gguf, file)?;
-        let text = TextSetup::from_gguf(&vocab(gguf.metadata(), file)?, &file.display().to_string())?;
-        let (model, params) = weights(&gguf, file, config, purpose, device)?;
+        let text = text(&gguf, file)?;
+        let specs = check(&gguf, file, &config)?;
+        let mut source = File { gguf: &gguf, architecture: config.architecture, head_dim: config.head_dim };
+        let (model, params) = fill(config, specs, device, purpose, &mut source)?;
         Ok(Checkpoint { model, params, text })
     }
 }
+
+/// What llama.cpp calls the architectures.
+const ARCHITECTURES: [(&str, Architecture); 3] =
+    [("llama", Architecture::Llama), ("olmo2", Architecture::Olmo2), ("qwen3", Architecture::Qwen3)];
 
 fn unusable(file: &Path, cause: String) -> ModelError {
     ModelError::ConfigFile { file: file.to_owned(), cause }
@@ -40,19 +49,13 @@ fn optional<T>(
     metadata.get(key).is_some().then(|| read(key)).transpose()
 }
 
-fn config(gguf: &Gguf, file: &Path) -> Result<Config, ModelError> {
+pub(crate) fn config(gguf: &Gguf, file: &Path) -> Result<Config, ModelError> {
     let metadata = gguf.metadata();
     let name = metadata.string("general.architecture")?;
-    let architecture = match name {
-        "llama" => Architecture::Llama,
-        "olmo2" => Architecture::Olmo2,
-        "qwen3" => Architecture::Qwen3,
-        other => {
-            let cause = format!(
-                "architecture {other} is not supported in GGUF files; supported are llama, olmo2, qwen3"
-            );
-            return Err(unusable(file, cause));
-        }
+    let Some(&(_, architecture)) = ARCHITECTURES.iter().find(|(theirs, _)| *theirs == name) else {
+        let known = ARCHITECTURES.map(|(theirs, _)| theirs).join(", ");
+        let cause = format!("architecture {name} is not supported in GGUF files; supported are {known}");
+        return Err(unusable(file, cause));
     };
     let key = |rest: &str| format!("{name}.{rest}");
     let size = |rest: &str| metadata.u32(&key(rest)).map(|size| size as usize);
@@ -63,15 +66,6 @@ fn config(gguf: &Gguf, file: &Path) -> Result<Config, ModelError> {
         if let Some(number) = optional_size(feature)?.filter(|&number| number > 0) {
             return Err(unusable(file, format!("{} is {number}, which is not supported", key(feature))));
         }
-    }
-    if let Some(kind) = optional(metadata, &key("rope.scaling.type"), |key| metadata.string(key))?
-        .filter(|&kind| kind != "none")
-    {
-        let cause = format!(
-            "{} is \"{kind}\"; scaled rotary embeddings are not supported in GGUF files",
-            key("rope.scaling.type")
-        );
-        return Err(unusable(file, cause));
     }
     let heads = size("attention.head_count")?;
     let hidden_size = size("embedding_length")?;
@@ -100,6 +94,20 @@ fn config(gguf: &Gguf, file: &Path) -> Result<Config, ModelError> {
         // The f32 of a decimal number that a config.json has.
         config.rope_theta = f64::from(theta);
     }
+    config.rope_scaling =
+        rope::read(metadata, key, config.max_position_embeddings)?.map_err(|cause| unusable(file, cause))?;
+    if gguf.shape(rope::DIVISORS).is_some() {
+        let divisors = gguf.read(rope::DIVISORS)?;
+        let scaling = if divisors.len() == config.head_dim / 2 && config.rope_scaling == RopeScaling::None {
+            rope::from_divisors(&divisors, config.rope_theta)
+        } else {
+            None
+        };
+        config.rope_scaling = scaling.ok_or_else(|| {
+            let cause = "are not what Llama 3 divides its frequencies by, which alone is supported";
+            unusable(file, format!("the numbers in {} {cause}", rope::DIVISORS))
+        })?;
+    }
     config.head = Head::Language { tied: gguf.shape("output.weight").is_none() };
     config.attention_bias = gguf.shape("blk.0.attn_q.bias").is_some();
     config.mlp_bias = gguf.shape("blk.0.ffn_up.bias").is_some();
@@ -110,6 +118,11 @@ fn config(gguf: &Gguf, file: &Path) -> Result<Config, ModelError> {
     config.pad_token_id = token("padding")?;
     config.validate().map_err(|error| unusable(file, error.to_string()))?;
     Ok(config)
+}
+
+/// Tokenizer and chat template.
+pub(crate) fn text(gguf: &Gguf, file: &Path) -> Result<TextSetup, ModelError> {
+    Ok(TextSetup::from_gguf(&vocab(gguf.metadata(), file)?, &file.display().to_string())?)
 }
 
 fn vocab(metadata: &Metadata, file: &Path) -> Result<GgufVocab, ModelError> {
@@ -135,6 +148,8 @@ fn vocab(metadata: &Metadata, file: &Path) -> Result<GgufVocab, ModelError> {
         eos: id("eos_token_id")?,
         unk: id("unknown_token_id")?,
         pad: id("padding_token_id")?,
+        eot: id("eot_token_id")?,
+        eom: id("eom_token_id")?,
         add_bos: flag("add_bos_token")?,
         add_eos: flag("add_eos_token")?,
         add_space_prefix: flag("add_space_prefix")?,
@@ -142,15 +157,12 @@ fn vocab(metadata: &Metadata, file: &Path) -> Result<GgufVocab, ModelError> {
     })
 }
 
-fn weights(
-    gguf: &Gguf,
-    file: &Path,
-    config: Config,
-    purpose: Purpose,
-    device: &Device,
-) -> Result<(Model, Params), ModelError> {
-    let specs = specs(&config);
+/// Checks that the file's tensors are those of the model, and returns what the model's parameters are.
+pub(crate) fn check(gguf: &Gguf, file: &Path, config: &Config) -> Result<Vec<ParamSpec>, ModelError> {
+    let specs = specs(config);
     let mut surplus: BTreeSet<&str> = gguf.names().collect();
+    // Part of the config.
+    surplus.remove(rope::DIVISORS);
     for spec in &specs {
         let name = name_in_file(&spec.name, config.architecture);
         let Some(found) = gguf.shape(&name) else {
@@ -163,12 +175,10 @@ fn weights(
         surplus.remove(name.as_str());
     }
     if let Some(tensor) = surplus.first() {
-        // Such as rope_freqs.weight, which scales Llama 3.1's frequencies.
         let (tensor, more) = ((*tensor).to_owned(), surplus.len() - 1);
         return Err(HubError::SurplusTensor { file: file.to_owned(), tensor, more }.into());
     }
-    let mut source = File { gguf, architecture: config.architecture, head_dim: config.head_dim };
-    fill(config, device, purpose, &mut source)
+    Ok(specs)
 }
 
 /// The tensors of a file as parameters.
@@ -178,32 +188,16 @@ struct File<'a> {
     head_dim: usize,
 }
 
-impl File<'_> {
-    fn name(&self, spec: &ParamSpec) -> String {
-        name_in_file(&spec.name, self.architecture)
-    }
-
-    /// Scalars of a head, if the parameter's rows are in another order.
-    fn head_in_pairs(&self, spec: &ParamSpec) -> Option<usize> {
-        let rotated = ["q_proj", "k_proj"].iter().any(|part| spec.name.contains(part));
-        (rotated && self.architecture == Architecture::Llama).then_some(self.head_dim)
-    }
-}
-
 impl Source for File<'_> {
-    fn values(&mut self, spec: &ParamSpec) -> Result<Vec<f32>, ModelError> {
-        let name = self.name(spec);
-        let values = self.gguf.read(&name)?;
-        let mapped = self.gguf.mapped(&name)?;
+    fn values(&mut self, _: usize, spec: &ParamSpec) -> Result<Vec<f32>, ModelError> {
+        let values = read(self.gguf, spec, self.architecture, self.head_dim)?;
+        let mapped = self.gguf.mapped(&name_in_file(&spec.name, self.architecture))?;
         mapped.release(0..mapped.len());
-        let Some(head_dim) = self.head_in_pairs(spec) else { return Ok(values) };
-        let width = values.len() / spec.shape[0];
-        let row = |row: usize| &values[row_in_pairs(row, head_dim) * width..][..width];
-        Ok((0..spec.shape[0]).flat_map(row).copied().collect())
+        Ok(values)
     }
 
-    fn stored(&self, spec: &ParamSpec) -> Result<Option<Rows<'_>>, ModelError> {
-        let name = self.name(spec);
+    fn stored(&self, _: usize, spec: &ParamSpec) -> Result<Option<Rows<'_>>, ModelError> {
+        let name = name_in_file(&spec.name, self.architecture);
         let kind = match self.gguf.dtype(&name) {
             Some(GgmlType::F32) => StoredType::F32,
             Some(GgmlType::F16) => StoredType::F16,
@@ -220,8 +214,30 @@ impl Source for File<'_> {
             _ => return Ok(None),
         };
         let bytes = Bytes::Mapped(self.gguf.mapped(&name)?);
-        Ok(Some(Rows { kind, bytes, head_in_pairs: self.head_in_pairs(spec) }))
+        let head_in_pairs = is_rotated(&spec.name, self.architecture).then_some(self.head_dim);
+        Ok(Some(Rows { kind, bytes, head_in_pairs }))
     }
+}
+
+/// A parameter's values, in the order of Hugging Face's files.
+pub(crate) fn read(
+    gguf: &Gguf,
+    spec: &ParamSpec,
+    architecture: Architecture,
+    head_dim: usize,
+) -> Result<Vec<f32>, HubError> {
+    let values = gguf.read(&name_in_file(&spec.name, architecture))?;
+    if !is_rotated(&spec.name, architecture) {
+        return Ok(values);
+    }
+    let width = values.len() / spec.shape[0];
+    let row = |row: usize| &values[row_in_pairs(row, head_dim) * width..][..width];
+    Ok((0..spec.shape[0]).flat_map(row).copied().collect())
+}
+
+/// Whether llama.cpp keeps a parameter's rows in another order.
+fn is_rotated(name: &str, architecture: Architecture) -> bool {
+    architecture == Architecture::Llama && ["q_proj", "k_proj"].iter().any(|part| name.contains(part))
 }
 
 /// A tensor's name in GGUF files. What follows the attention's norm is Llama's norm before the feed-forward layer, but OLMo-2's norm

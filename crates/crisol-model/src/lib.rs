@@ -4,6 +4,7 @@
 //!   of given tokens, a scalar per position, or whole logits.
 //! - [`Checkpoint`]: a model with weights and tokenizer, loaded from and saved to a folder that
 //!   transformers loads too.
+//! - [`ModelFiles`]: such a folder or a GGUF file, looked at or written as the other, without loading it.
 //! - [`generate`], [`generate_stream`]: text from the same weights. [`score`], [`scalars`]: what the model
 //!   says about given text.
 
@@ -12,6 +13,7 @@ mod checkpoint;
 mod config;
 mod deepseek_v3;
 mod error;
+mod files;
 mod generate;
 mod gguf;
 mod llama;
@@ -26,10 +28,13 @@ mod score;
 mod weights;
 
 pub use block::Context;
-pub use checkpoint::{Checkpoint, left_out, load_model, load_model_for_inference, save_checkpoint};
+pub use checkpoint::{
+    Checkpoint, SHARD_BYTES, left_out, load_model, load_model_for_inference, save_checkpoint,
+};
 pub use config::{Architecture, Config, Head, Specifics};
 pub use deepseek_v3::Shape as DeepseekV3Shape;
 pub use error::ModelError;
+pub use files::{ModelFiles, StoredType, load_text};
 pub use generate::{Generated, StopReason, generate, generate_stream};
 pub use llama4::Shape as Llama4Shape;
 pub use model::Model;

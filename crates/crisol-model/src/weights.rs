@@ -19,13 +19,13 @@ pub(crate) enum Purpose {
     Inference,
 }
 
-/// Files that parameters come from.
+/// Files that parameters come from, by their index among the model's specs.
 pub(crate) trait Source {
     /// A parameter's values.
-    fn values(&mut self, spec: &ParamSpec) -> Result<Vec<f32>, ModelError>;
+    fn values(&mut self, index: usize, spec: &ParamSpec) -> Result<Vec<f32>, ModelError>;
 
     /// A matrix as it is stored, if inference can use it so.
-    fn stored(&self, spec: &ParamSpec) -> Result<Option<Rows<'_>>, ModelError>;
+    fn stored(&self, index: usize, spec: &ParamSpec) -> Result<Option<Rows<'_>>, ModelError>;
 }
 
 /// Rows of a matrix as they are stored.
@@ -77,7 +77,8 @@ impl Model {
         device: &Device,
         kind: StoredType,
     ) -> Result<(Model, Params), ModelError> {
-        fill(config, device, Purpose::Inference, &mut Arbitrary { kind })
+        let specs = specs(&config);
+        fill(config, specs, device, Purpose::Inference, &mut Arbitrary { kind })
     }
 }
 
@@ -111,11 +112,11 @@ impl Arbitrary {
 }
 
 impl Source for Arbitrary {
-    fn values(&mut self, spec: &ParamSpec) -> Result<Vec<f32>, ModelError> {
+    fn values(&mut self, _: usize, spec: &ParamSpec) -> Result<Vec<f32>, ModelError> {
         Ok(vec![0.5; spec.shape.iter().product()])
     }
 
-    fn stored(&self, spec: &ParamSpec) -> Result<Option<Rows<'_>>, ModelError> {
+    fn stored(&self, _: usize, spec: &ParamSpec) -> Result<Option<Rows<'_>>, ModelError> {
         let &[rows, cols] = &spec.shape[..] else { return Ok(None) };
         let row_bytes = self.kind.row_bytes(cols);
         let bytes = row_bytes.map(|row_bytes| Bytes::Gathered(self.bytes(rows * row_bytes)));
@@ -126,29 +127,29 @@ impl Source for Arbitrary {
 /// A model with its parameters, whose names and shapes the source has been checked for.
 pub(crate) fn fill(
     config: Config,
+    specs: Vec<ParamSpec>,
     device: &Device,
     purpose: Purpose,
     source: &mut dyn Source,
 ) -> Result<(Model, Params), ModelError> {
     config.validate()?;
-    let specs = specs(&config);
     let count: usize = specs.iter().map(|spec| spec.shape.iter().product::<usize>()).sum();
     let small = count * size_of::<f32>() <= SMALL;
     let mut stored = Vec::new();
     if purpose == Purpose::Inference {
-        for spec in &specs {
+        for (index, spec) in specs.iter().enumerate() {
             let &[rows, cols] = &spec.shape[..] else {
                 stored.push(None);
                 continue;
             };
-            let matrix = source.stored(spec)?.filter(|rows| !(small && rows.kind == StoredType::F32));
+            let matrix = source.stored(index, spec)?.filter(|rows| !(small && rows.kind == StoredType::F32));
             stored.push(matrix.and_then(|matrix| matrix.lay_out(device, [rows, cols])));
         }
     }
     let mut params = Params::with_stored(device, specs, stored);
-    for id in params.ids() {
+    for (index, id) in params.ids().enumerate() {
         if params.stored(id).is_none() {
-            let values = source.values(params.spec(id))?;
+            let values = source.values(index, params.spec(id))?;
             params.write(id, &values);
         }
     }

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crisol_engine::{Device, Params};
 use crisol_hub::{Array, GgmlType, GgufTensor, Metadata, Tensor, write_gguf};
-use crisol_model::{Checkpoint, Config, Model, ModelError, load_model};
+use crisol_model::{Checkpoint, Config, Model, ModelError, RopeScaling, load_model};
 
 /// Names of our parts of a layer in files of each architecture, as llama.cpp's gguf-py lists them.
 const LLAMA: [(&str, &str); 9] = [
@@ -98,11 +98,10 @@ fn tensors<'a>(architecture: &str, config: &Config, params: &'a Params) -> Vec<G
         let rows = spec.shape[0];
         let values = move || {
             let values = params.read(id);
-            Cow::Owned(reordered.map_or(values.clone(), |dim| pairs_from_halves(&values, dim, rows)))
+            Ok(Cow::Owned(reordered.map_or(values.clone(), |dim| pairs_from_halves(&values, dim, rows))))
         };
         let name = name_in_file(architecture, &spec.name);
-        let tensor = Tensor { name, shape: spec.shape.clone(), values: Box::new(values) };
-        GgufTensor { tensor, dtype: GgmlType::F32 }
+        Tensor { name, shape: spec.shape.clone(), dtype: GgmlType::F32, values: Box::new(values) }
     };
     params.ids().map(tensor).collect()
 }
@@ -150,17 +149,74 @@ fn what_is_not_supported_is_named() {
         }
     };
     refused(&|m, _| drop(m.insert("general.architecture", "falcon".to_owned())), "falcon");
-    refused(&|m, _| drop(m.insert("llama.rope.scaling.type", "yarn".to_owned())), "yarn");
+    refused(&|m, _| drop(m.insert("llama.rope.scaling.type", "longrope".to_owned())), "longrope");
     refused(&with("llama.expert_count", 8), "expert_count");
     refused(&with("llama.attention.value_length", 4), "value_length");
     refused(&with("llama.rope.dimension_count", 4), "dimension_count");
     refused(&with("llama.attention.head_count", 5), "num_attention_heads");
     refused(&with("llama.feed_forward_length", 7), "ffn_gate");
     refused(&|_, tensors| tensors.truncate(tensors.len() - 2), "output_norm.weight");
-    let extra = |_: &mut Metadata, tensors: &mut Vec<GgufTensor<'_>>| {
-        let values = Box::new(|| Cow::Owned(vec![1.0; 4]));
-        let tensor = Tensor { name: "rope_freqs.weight".into(), shape: vec![4], values };
-        tensors.push(GgufTensor { tensor, dtype: GgmlType::F32 });
+    let extra = |name: &'static str, numbers: [f32; 4]| {
+        move |_: &mut Metadata, tensors: &mut Vec<GgufTensor<'_>>| {
+            let values = Box::new(move || Ok(Cow::Owned(numbers.to_vec())));
+            tensors.push(Tensor { name: name.into(), shape: vec![4], dtype: GgmlType::F32, values });
+        }
     };
-    refused(&extra, "rope_freqs.weight");
+    refused(&extra("rope_factors_long.weight", [1.0; 4]), "rope_factors_long.weight");
+    refused(&extra("rope_freqs.weight", [1.0, 3.0, 2.0, 4.0]), "rope_freqs.weight");
+}
+
+#[test]
+fn stretched_rotary_embeddings_are_read() {
+    let (model, params) = golden("llama");
+    let config = model.config();
+    assert_eq!(config.head_dim, 8);
+    let scaling = |change: &dyn Fn(&mut Metadata, &mut Vec<GgufTensor<'_>>)| {
+        let (mut metadata, mut tensors) = (metadata("llama", config), tensors("llama", config, &params));
+        change(&mut metadata, &mut tensors);
+        load(&metadata, &tensors).expect("supported").model.config().rope_scaling
+    };
+    let linear = RopeScaling::Linear { factor: 2.5 };
+    let kind = |metadata: &mut Metadata, kind: &str| {
+        metadata.insert("llama.rope.scaling.type", kind.to_owned());
+        metadata.insert("llama.rope.scaling.factor", 2.5_f32);
+    };
+    assert_eq!(scaling(&|m, _| kind(m, "linear")), linear);
+    assert_eq!(scaling(&|m, _| kind(m, "none")), RopeScaling::None);
+    // As llama.cpp takes them, where the type is not given, and in files from before there were types.
+    assert_eq!(scaling(&|m, _| drop(m.insert("llama.rope.scaling.factor", 2.5_f32))), linear);
+    assert_eq!(scaling(&|m, _| drop(m.insert("llama.rope.scale_linear", 2.5_f32))), linear);
+    let yarn = RopeScaling::Yarn {
+        factor: 2.5,
+        original_max_position_embeddings: config.max_position_embeddings,
+        beta_fast: 32.0,
+        beta_slow: 1.0,
+        truncate: true,
+        attention_factor: None,
+        mscale: 0.0,
+        mscale_all_dim: 0.0,
+    };
+    assert_eq!(scaling(&|m, _| kind(m, "yarn")), yarn);
+    // What Llama 3's converter computes for the four pairs of a head, worked out from its formula: wavelengths 6.28, 62.8, 628 and
+    // 6283 of a context of 1000, stretched eightfold below 1 turn and kept above 4; the third has 1.59 turns.
+    let middle = {
+        let smooth = (1000.0 / (200.0 * std::f64::consts::PI) - 1.0) / 3.0;
+        1.0 / ((1.0 - smooth) / 8.0 + smooth)
+    };
+    let divisors = move |_: &mut Metadata, tensors: &mut Vec<GgufTensor<'_>>| {
+        let values = Box::new(move || Ok(Cow::Owned(vec![1.0, 1.0, middle as f32, 8.0])));
+        tensors.push(Tensor {
+            name: "rope_freqs.weight".into(),
+            shape: vec![4],
+            dtype: GgmlType::F32,
+            values,
+        });
+    };
+    let llama3 = RopeScaling::Llama3 {
+        factor: 8.0,
+        low_freq_factor: 1.0,
+        high_freq_factor: 4.0,
+        original_max_position_embeddings: 1000,
+    };
+    assert_eq!(scaling(&divisors), llama3);
 }

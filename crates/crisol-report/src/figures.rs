@@ -50,7 +50,7 @@ fn thousands(digits: &str) -> String {
 }
 
 /// A count or amount with a decimal prefix and three significant digits: `1.23 M`, `4.56 TFLOP`.
-pub(crate) fn prefixed(value: f64, unit: &str) -> String {
+pub fn prefixed(value: f64, unit: &str) -> String {
     if !value.is_finite() {
         return NONE.to_owned();
     }

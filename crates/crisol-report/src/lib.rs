@@ -13,6 +13,7 @@ mod schema;
 mod terminal;
 mod tree;
 
+pub use figures::prefixed;
 pub use html::html;
 pub use schema::{
     Curve, MaskPicture, ModelSummary, PhaseReport, PromptReport, Report, ReportError, RolloutSample,

@@ -58,6 +58,8 @@ fn gguf(json: &Value) -> Result<GgufVocab, serde_json::Error> {
         eos: serde_json::from_value(field("eos"))?,
         unk: serde_json::from_value(field("unk"))?,
         pad: serde_json::from_value(field("pad"))?,
+        eot: serde_json::from_value(field("eot"))?,
+        eom: serde_json::from_value(field("eom"))?,
         add_bos: serde_json::from_value(field("add_bos"))?,
         add_eos: serde_json::from_value(field("add_eos"))?,
         add_space_prefix: serde_json::from_value(field("add_space_prefix"))?,

@@ -123,7 +123,7 @@ impl TextSetup {
     pub(crate) fn assemble(parts: Parts) -> Result<Self, TextError> {
         let Parts {
             tokenizer,
-            tokenizer_config,
+            mut tokenizer_config,
             generation_config,
             special_tokens,
             template,
@@ -131,6 +131,12 @@ impl TextSetup {
             generation_stops,
         } = parts;
         let named = named_tokens(&tokenizer_config, &special_tokens);
+        // All that is saved of them is in the configuration.
+        for (name, token) in &named {
+            if tokenizer_config.get(name).and_then(token_text).is_none() {
+                tokenizer_config.insert(name.clone(), json!(token));
+            }
+        }
         let template = template
             .map(|(place, source)| ChatTemplate::new(&source, named).map_err(|e| e.at(&place)))
             .transpose()?;
@@ -152,6 +158,11 @@ impl TextSetup {
     /// writes its `bos_token` itself, and a second one would be a sequence that no model has met.
     pub fn encode_plain(&self, text: &str) -> Result<Vec<u32>, TextError> {
         self.tokenizer.encode_plain(text)
+    }
+
+    /// The token that the model's files call `name` (`bos_token`, `pad_token`, …).
+    pub fn named_token(&self, name: &str) -> Option<u32> {
+        self.tokenizer.token_id(token_text(self.tokenizer_config.get(name)?)?)
     }
 
     /// Writes the files into a folder that exists, so that transformers' `AutoTokenizer` loads it and its `generate`

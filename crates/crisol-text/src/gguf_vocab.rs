@@ -1,4 +1,5 @@
-//! The vocabulary that a GGUF file carries (`tokenizer.ggml.*`) as a [`Tokenizer`] and a [`TextSetup`].
+//! The vocabulary that a GGUF file carries (`tokenizer.ggml.*`) as a [`Tokenizer`] and a [`TextSetup`]; `write.rs` is
+//! the way back.
 //!
 //! A GGUF file holds tokens, merges or scores, and the *name* of how text is split before them
 //! (`tokenizer.ggml.pre`); what that name means is written in the `tokenizer.json` of the model that it is named after,
@@ -6,6 +7,8 @@
 //! than it was trained on, and nothing fails.
 //!
 //! Keys and defaults: <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md> and `llama-vocab.cpp` of llama.cpp.
+
+mod write;
 
 use std::collections::HashSet;
 
@@ -39,6 +42,10 @@ pub struct GgufVocab {
     pub unk: Option<u32>,
     /// `padding_token_id`.
     pub pad: Option<u32>,
+    /// `eot_token_id`, which ends a turn.
+    pub eot: Option<u32>,
+    /// `eom_token_id`, which ends a message that a tool is to answer.
+    pub eom: Option<u32>,
     /// `add_bos_token`.
     pub add_bos: Option<bool>,
     /// `add_eos_token`.
@@ -165,7 +172,7 @@ impl TextSetup {
             special_tokens: Map::new(),
             template: vocab.chat_template.clone().map(|source| (file.to_owned(), source)),
             eos,
-            generation_stops: vec![],
+            generation_stops: [vocab.eot, vocab.eom].into_iter().flatten().collect(),
         })
     }
 }
@@ -184,8 +191,14 @@ impl GgufVocab {
                 ));
             }
         }
-        for (name, id) in [("bos", self.bos), ("eos", self.eos), ("unknown", self.unk), ("padding", self.pad)]
-        {
+        for (name, id) in [
+            ("bos", self.bos),
+            ("eos", self.eos),
+            ("unknown", self.unk),
+            ("padding", self.pad),
+            ("eot", self.eot),
+            ("eom", self.eom),
+        ] {
             if let Some(id) = id.filter(|&id| id as usize >= tokens) {
                 return Err(broken(
                     file,

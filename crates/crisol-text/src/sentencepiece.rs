@@ -59,6 +59,17 @@ impl PieceKind {
         })
     }
 
+    pub(crate) fn number(self) -> i32 {
+        match self {
+            Self::Normal => 1,
+            Self::Unknown => 2,
+            Self::Control => 3,
+            Self::UserDefined => 4,
+            Self::Unused => 5,
+            Self::Byte => 6,
+        }
+    }
+
     /// The entry of `added_tokens` in a `tokenizer.json`, for pieces that are found in a text before anything else.
     pub(crate) fn added_token(self, id: usize, text: &str) -> Option<Json> {
         let special = matches!(self, Self::Control | Self::Unknown);
@@ -153,7 +164,7 @@ impl Vocabulary {
     }
 
     /// The pieces' ids; every piece must be there once.
-    fn ids(&self, file: &str) -> Result<HashMap<&str, usize>, TextError> {
+    pub(crate) fn ids(&self, file: &str) -> Result<HashMap<&str, usize>, TextError> {
         let mut ids = HashMap::with_capacity(self.pieces.len());
         for (id, piece) in self.pieces.iter().enumerate() {
             let cause = if piece.text.is_empty() {
@@ -191,7 +202,7 @@ impl Vocabulary {
 
     /// Every way to cut a piece of text into two others: the best piece first, of equals the longer left part, then
     /// the longer right part.
-    fn merges(&self, ids: &HashMap<&str, usize>, file: &str) -> Result<Vec<[&str; 2]>, TextError> {
+    pub(crate) fn merges(&self, ids: &HashMap<&str, usize>, file: &str) -> Result<Vec<[&str; 2]>, TextError> {
         struct Merge<'a> {
             score: f32,
             lengths: [usize; 2],
@@ -330,6 +341,11 @@ impl Vocabulary {
             add_eos: false,
             prefix_first_only: false,
         }
+    }
+
+    /// Of these pieces, with the format's defaults.
+    pub(crate) fn of_pieces(pieces: Vec<Piece>) -> Self {
+        Self { pieces, ..Self::empty() }
     }
 
     fn read(&mut self, bytes: &[u8]) -> Result<(), Place> {

@@ -115,6 +115,11 @@ impl ChatTemplate {
         &self.source
     }
 
+    /// Whether it marks what the assistant says (`{% generation %}`).
+    pub fn marks_generation(&self) -> bool {
+        self.marked
+    }
+
     /// The conversation as text; with `add_generation_prompt`, followed by what introduces the assistant's answer.
     pub fn render(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String, TextError> {
         self.render_marked(messages, add_generation_prompt, "", "")

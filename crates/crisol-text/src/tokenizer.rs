@@ -12,8 +12,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use tokenizers::decoders::DecoderWrapper;
-use tokenizers::models::TrainerWrapper;
 use tokenizers::models::bpe::{BPE, BpeTrainer};
+use tokenizers::models::{ModelWrapper, TrainerWrapper};
 use tokenizers::pre_tokenizers::PreTokenizerWrapper;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::pre_tokenizers::digits::Digits;
@@ -190,6 +190,29 @@ impl Tokenizer {
         let encoding = guarded(|| self.inner.encode_fast("a", true)).ok()?;
         let first = *encoding.get_ids().first()?;
         encoding.get_special_tokens_mask().first().filter(|&&added| added == 1).map(|_| first)
+    }
+
+    /// The token that [`Self::encode_plain`] puts after a text, if it does.
+    pub fn plain_eos(&self) -> Option<u32> {
+        let encoding = guarded(|| self.inner.encode_fast("a", true)).ok()?;
+        let last = *encoding.get_ids().last()?;
+        encoding.get_special_tokens_mask().last().filter(|&&added| added == 1).map(|_| last)
+    }
+
+    /// What kind of tokenizer it is, in the field's words.
+    pub fn kind(&self) -> &'static str {
+        match self.inner.get_model() {
+            ModelWrapper::BPE(_)
+                if matches!(self.inner.get_decoder(), Some(DecoderWrapper::ByteLevel(_))) =>
+            {
+                "byte-level BPE"
+            }
+            ModelWrapper::BPE(bpe) if bpe.byte_fallback => "sentencepiece BPE",
+            ModelWrapper::BPE(_) => "BPE",
+            ModelWrapper::Unigram(_) => "Unigram",
+            ModelWrapper::WordPiece(_) => "WordPiece",
+            ModelWrapper::WordLevel(_) => "WordLevel",
+        }
     }
 
     /// The token ids of many texts, in order, encoded in parallel.

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::path::Path;
 
 use crisol_engine::Params;
-use crisol_hub::{HubError, Tensor, Tensors, write_tensors};
+use crisol_hub::{FloatType, HubError, Tensor, Tensors, write_tensors};
 
 use crate::{TrainError, Trainer};
 
@@ -16,7 +16,8 @@ pub fn save_params(folder: &Path, name: &str, params: &Params) -> Result<(), Tra
         .map(|id| Tensor {
             name: params.spec(id).name.clone(),
             shape: params.spec(id).shape.clone(),
-            values: Box::new(move || Cow::Owned(params.read(id))),
+            dtype: FloatType::F32,
+            values: Box::new(move || Ok(Cow::Owned(params.read(id)))),
         })
         .collect();
     Ok(write_tensors(&file(folder, name), &tensors)?)
@@ -42,12 +43,14 @@ pub fn save_trainer(folder: &Path, name: &str, trainer: &Trainer) -> Result<(), 
         tensors.push(Tensor {
             name: format!("{}{FIRST}", spec.name),
             shape: spec.shape.clone(),
-            values: Box::new(move || Cow::Owned(optimizer.read(id).0)),
+            dtype: FloatType::F32,
+            values: Box::new(move || Ok(Cow::Owned(optimizer.read(id).0))),
         });
         tensors.push(Tensor {
             name: format!("{}{SECOND}", spec.name),
             shape: spec.shape.clone(),
-            values: Box::new(move || Cow::Owned(optimizer.read(id).1)),
+            dtype: FloatType::F32,
+            values: Box::new(move || Ok(Cow::Owned(optimizer.read(id).1))),
         });
     }
     // Two 24-bit halves are exact in f32, so the count needs no other file.
@@ -55,7 +58,8 @@ pub fn save_trainer(folder: &Path, name: &str, trainer: &Trainer) -> Result<(), 
     tensors.push(Tensor {
         name: STEPS.into(),
         shape: vec![2],
-        values: Box::new(move || Cow::Owned(vec![(steps >> 24) as f32, (steps & 0xff_ffff) as f32])),
+        dtype: FloatType::F32,
+        values: Box::new(move || Ok(Cow::Owned(vec![(steps >> 24) as f32, (steps & 0xff_ffff) as f32]))),
     });
     Ok(write_tensors(&file(folder, &moments(name)), &tensors)?)
 }

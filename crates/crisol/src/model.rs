@@ -46,7 +46,7 @@ pub(crate) fn load_for_ids(model: &Path, network: Network, device: &Device) -> R
     Ok(Loaded { model, params, text: None })
 }
 
-fn say_what_is_left_out(folder: &Path) -> Result<(), CliError> {
+pub(crate) fn say_what_is_left_out(folder: &Path) -> Result<(), CliError> {
     for note in left_out(folder)? {
         say(format_args!("{}: {note}", folder.display()));
     }

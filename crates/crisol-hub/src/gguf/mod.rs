@@ -65,6 +65,11 @@ impl Gguf {
         self.find(name).map(|info| info.dtype)
     }
 
+    /// How a tensor is stored, by name, and in how many bytes.
+    pub fn stored(&self, name: &str) -> Option<(String, usize)> {
+        self.find(name).map(|info| (info.dtype.to_string(), info.bytes.len()))
+    }
+
     /// A tensor's blocks as they are in the file: row-major, [`GgmlType::block_bytes`] bytes for every
     /// [`GgmlType::block_len`] values.
     pub fn bytes(&self, name: &str) -> Result<&[u8], HubError> {
@@ -98,7 +103,7 @@ impl Gguf {
 }
 
 /// A name from a file as it can be shown: without control characters, and cut if it is absurdly long.
-fn quoted(name: &str) -> String {
+pub(crate) fn quoted(name: &str) -> String {
     const LONGEST: usize = 100;
     let shown: String = name.chars().take(LONGEST).flat_map(char::escape_debug).collect();
     if name.chars().nth(LONGEST).is_some() { format!("{shown}…") } else { shown }

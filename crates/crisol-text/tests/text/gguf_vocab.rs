@@ -133,6 +133,81 @@ fn what_is_wrong_is_named() {
     assert!(empty.contains("tokenizer.ggml.model is \"\""), "{empty}");
 }
 
+/// What is written is what the files of llama.cpp have: the vocabulary that a setup was made of comes out again, filled up.
+#[test]
+fn byte_level_vocabularies_are_written_as_they_were_read() {
+    for (pre, add_bos) in [("smollm", false), ("llama-bpe", true), ("qwen2", false), ("deepseek-v3", true)] {
+        let vocab = GgufVocab {
+            pre: Some(pre.to_owned()),
+            add_bos: Some(add_bos),
+            add_eos: Some(false),
+            eot: Some(1),
+            ..byte_level()
+        };
+        let written =
+            TextSetup::from_gguf(&vocab, "m.gguf").unwrap().to_gguf(vocab.tokens.len() + 2).unwrap();
+        let mut filled = vocab.clone();
+        for id in vocab.tokens.len()..vocab.tokens.len() + 2 {
+            filled.tokens.push(format!("[PAD{id}]"));
+            filled.token_types.push(5);
+        }
+        assert_eq!(written, filled, "{pre}");
+        let again = TextSetup::from_gguf(&written, "m.gguf").unwrap();
+        let embedded = fixture::setup();
+        assert_eq!(
+            again.tokenizer.encode("hello 12").unwrap(),
+            embedded.tokenizer.encode("hello 12").unwrap()
+        );
+    }
+}
+
+/// Scores are made from merges: other numbers, but the same order, and so the same ids.
+#[test]
+fn sentencepiece_vocabularies_are_written_with_scores() {
+    for add_space_prefix in [true, false] {
+        let vocab = GgufVocab { add_space_prefix: Some(add_space_prefix), ..llama_like() };
+        let setup = TextSetup::from_gguf(&vocab, "m.gguf").unwrap();
+        let written = setup.to_gguf(vocab.tokens.len()).unwrap();
+        assert_eq!((&written.tokens, &written.token_types), (&vocab.tokens, &vocab.token_types));
+        assert_eq!((written.add_space_prefix, written.add_bos), (Some(add_space_prefix), Some(true)));
+        assert_eq!((written.bos, written.eos, written.unk), (vocab.bos, vocab.eos, vocab.unk));
+        let again = TextSetup::from_gguf(&written, "m.gguf").unwrap();
+        assert_eq!(again.tokenizer.to_json(), setup.tokenizer.to_json());
+    }
+}
+
+#[test]
+fn a_tokenizer_that_llama_cpp_has_no_name_for_is_not_written() {
+    let json = |vocab: &GgufVocab| -> Value {
+        let tokenizer = Tokenizer::from_gguf(vocab, "m.gguf").unwrap();
+        serde_json::from_str(&tokenizer.to_json()).unwrap()
+    };
+    let refused = |vocab: GgufVocab, change: fn(&mut Value), cause: &str| {
+        let mut json = json(&vocab);
+        change(&mut json);
+        let (bos, eos) = (vocab.bos.unwrap_or(0) as usize, vocab.eos.unwrap_or(0) as usize);
+        let config = json!({"bos_token": vocab.tokens[bos], "eos_token": vocab.tokens[eos]});
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("tokenizer.json"), json.to_string()).unwrap();
+        std::fs::write(dir.path().join("tokenizer_config.json"), config.to_string()).unwrap();
+        let error = TextSetup::load(dir.path()).unwrap().to_gguf(vocab.tokens.len()).unwrap_err().to_string();
+        assert!(error.contains("GGUF") && error.contains(cause), "{error}");
+    };
+    let digits =
+        |json: &mut Value| json["pre_tokenizer"]["pretokenizers"][0]["individual_digits"] = json!(false);
+    refused(byte_level(), digits, "its pre_tokenizer is none");
+    refused(byte_level(), |json| json["normalizer"] = json!({"type": "Lowercase"}), "its normalizer is none");
+    refused(byte_level(), |json| json["added_tokens"][1]["lstrip"] = json!(true), "takes the spaces");
+    let strip = |json: &mut Value| {
+        json["normalizer"] = json!({"type": "Strip", "strip_left": true, "strip_right": true});
+    };
+    refused(llama_like(), strip, "its normalizer is none");
+    let split = |json: &mut Value| json["pre_tokenizer"] = json!({"type": "WhitespaceSplit"});
+    refused(llama_like(), split, "its normalizer is none");
+    let swap = |json: &mut Value| json["model"]["merges"].as_array_mut().unwrap().truncate(3);
+    refused(llama_like(), swap, "not those of a sentencepiece vocabulary");
+}
+
 #[test]
 fn a_tokenizer_json_says_itself_what_plain_text_gets() {
     let mut json: Value = serde_json::from_str(&fixture::setup().tokenizer.to_json()).unwrap();

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use crisol_hub::HubError;
-use crisol_model::Config;
+use crisol_model::load_text;
 use crisol_phases::Recipe;
 use crisol_text::inspect::{InspectedRecord, Inspection, Problem, Sequence, Span, Totals, inspect_lines};
 use crisol_text::{Body, EMBEDDED_TOKENS, Record, TextError, TextSetup, Tokenizer, Turns};
@@ -92,8 +92,8 @@ impl InspectArgs {
         let (setup, tokenizer, context) = match &self.model {
             Some(folder) => {
                 let folder = check_folder(&locate(folder, Need::Text, self.network)?)?;
-                let context = Config::load(&folder)?.longest_document();
-                (TextSetup::load(&folder)?, format!("of {}", folder.display()), Some(context))
+                let (config, text) = load_text(&folder)?;
+                (text, format!("of {}", folder.display()), Some(config.longest_document()))
             }
             None => (own_setup(&lines)?, "trained on this file's text; template: Crisol's".to_owned(), None),
         };

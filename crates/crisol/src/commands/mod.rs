@@ -5,7 +5,9 @@ mod chat;
 mod compare;
 mod completions;
 mod data;
+mod export;
 mod generate;
+mod info;
 mod phase;
 mod pull;
 mod report;
@@ -71,6 +73,10 @@ enum Command {
     Score(score::ScoreArgs),
     /// Fetch a model from a Hugging Face hub
     Pull(pull::PullArgs),
+    /// Say what a model is, from its files' headers
+    Info(info::InfoArgs),
+    /// Write a model as a folder for transformers or a GGUF file for llama.cpp
+    Export(export::ExportArgs),
     /// Write the report of a run's folder again and show it
     Report(report::ReportArgs),
     /// Look at training data, or export the embedded data set
@@ -96,6 +102,8 @@ impl Cli {
             Command::Compare(args) => args.run(),
             Command::Score(args) => args.run(),
             Command::Pull(args) => args.run(),
+            Command::Info(args) => args.run(),
+            Command::Export(args) => args.run(),
             Command::Report(args) => args.run(),
             Command::Data(args) => args.run(),
             Command::Bench(args) => args.run(),

@@ -1,0 +1,188 @@
+//! A model on the disk, opened but not read: its shape, its tokenizer, how its weights are stored, and other files made of it
+//! tensor by tensor, so that no more than one is in memory.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashSet};
+use std::path::{Path, PathBuf};
+
+use crisol_engine::ParamSpec;
+use crisol_hub::{FloatType, GgmlType, Gguf, Tensor, Tensors, Values, write_folder_atomically};
+use crisol_text::TextSetup;
+
+use crate::checkpoint::{Opened, Stored, open_weights, write_files};
+use crate::{Config, ModelError, gguf};
+
+/// The files of a model, whose weights are known to fit its shape.
+#[derive(Debug)]
+pub struct ModelFiles {
+    path: PathBuf,
+    config: Config,
+    specs: Vec<ParamSpec>,
+    weights: Weights,
+}
+
+#[derive(Debug)]
+enum Weights {
+    /// Of a checkpoint folder, with where each parameter is.
+    Folder(Tensors, Vec<Stored>),
+    Gguf(Gguf),
+}
+
+/// Weights of one element type in a model's files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredType {
+    /// Its name there (`BF16`, `Q4_K`, …).
+    pub dtype: String,
+    /// How many tensors have it.
+    pub tensors: usize,
+    /// What they take.
+    pub bytes: u64,
+}
+
+impl ModelFiles {
+    /// Opens a checkpoint folder of Crisol or Hugging Face, or a GGUF file. Only headers are read.
+    pub fn open(path: &Path) -> Result<ModelFiles, ModelError> {
+        if path.is_file() {
+            let gguf = Gguf::open(path)?;
+            let config = gguf::config(&gguf, path)?;
+            let specs = gguf::check(&gguf, path, &config)?;
+            return Ok(ModelFiles { path: path.to_owned(), config, specs, weights: Weights::Gguf(gguf) });
+        }
+        let path = crisol_hub::whole_folder(path)?;
+        let Opened { config, tensors, specs, stored } = open_weights(&path)?;
+        Ok(ModelFiles { path, config, specs, weights: Weights::Folder(tensors, stored) })
+    }
+
+    /// The shape.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Tokenizer and chat template, if the model has any.
+    pub fn text(&self) -> Result<Option<TextSetup>, ModelError> {
+        let text = match &self.weights {
+            Weights::Gguf(gguf) if gguf.metadata().get("tokenizer.ggml.model").is_none() => return Ok(None),
+            Weights::Gguf(gguf) => gguf::text(gguf, &self.path)?,
+            Weights::Folder(..) => {
+                let files = ["tokenizer.json", "tokenizer.model"];
+                if !files.iter().any(|file| self.path.join(file).exists()) {
+                    return Ok(None);
+                }
+                TextSetup::load(&self.path)?
+            }
+        };
+        Ok(Some(text))
+    }
+
+    /// The format of the weights: `gguf`, `safetensors` or `pytorch`.
+    pub fn format(&self) -> &'static str {
+        match &self.weights {
+            Weights::Gguf(_) => "gguf",
+            Weights::Folder(tensors, _) => tensors.format(),
+        }
+    }
+
+    /// What is in the files, by element type, most bytes first; also what loading leaves out.
+    pub fn stored(&self) -> Vec<StoredType> {
+        let mut types: BTreeMap<String, StoredType> = BTreeMap::new();
+        let mut add = |(dtype, bytes): (String, usize)| {
+            let stored = types.entry(dtype.clone()).or_insert(StoredType { dtype, tensors: 0, bytes: 0 });
+            stored.tensors += 1;
+            stored.bytes += bytes as u64;
+        };
+        match &self.weights {
+            Weights::Gguf(gguf) => gguf.names().filter_map(|name| gguf.stored(name)).for_each(&mut add),
+            Weights::Folder(tensors, _) => {
+                tensors.names().filter_map(|name| tensors.stored(name)).for_each(&mut add);
+            }
+        }
+        let mut types: Vec<StoredType> = types.into_values().collect();
+        types.sort_by_key(|stored| std::cmp::Reverse(stored.bytes));
+        types
+    }
+
+    /// The type in which nothing that is stored is lost: that of most weights if it is one of these, else F32.
+    pub fn float_type(&self) -> FloatType {
+        match self.stored().first().map(|stored| stored.dtype.as_str()) {
+            Some("F16") => FloatType::F16,
+            Some("BF16") => FloatType::BF16,
+            _ => FloatType::F32,
+        }
+    }
+
+    /// Parameters in all, and those that take part in a token's forward pass: of routed experts only the chosen ones.
+    pub fn parameters(&self) -> (u64, u64) {
+        let count = |spec: &ParamSpec| spec.shape.iter().product::<usize>() as u64;
+        let all: u64 = self.specs.iter().map(count).sum();
+        let Some((experts, chosen)) = self.config.routed_experts() else { return (all, all) };
+        let routed: u64 = self.specs.iter().filter(|spec| spec.name.contains(".experts.")).map(count).sum();
+        (all, all - routed + routed / experts as u64 * chosen as u64)
+    }
+
+    /// Writes a folder that transformers loads, as a whole or not at all, with weights of this type in files of up to
+    /// `shard_bytes`.
+    pub fn export_folder(&self, folder: &Path, dtype: FloatType, shard_bytes: u64) -> Result<(), ModelError> {
+        let text = self.checked_text()?;
+        let mut seen = HashSet::new();
+        let mut tensors = Vec::new();
+        for (index, spec) in self.specs.iter().enumerate() {
+            // Fused experts are written as they are stored.
+            let Stored { name, shape, .. } = Stored::of(&self.config, spec, "");
+            if seen.insert(name.clone()) {
+                let dtype = stored_as(dtype, &name);
+                tensors.push(Tensor { name, shape, dtype, values: self.values(index) });
+            }
+        }
+        write_folder_atomically(folder, |folder| {
+            write_files(folder, &self.config, text.as_ref(), dtype, &tensors, shard_bytes)
+        })
+    }
+
+    /// Writes a GGUF file, as a whole or not at all, with matrices of this type: F32, F16, BF16 or `Q8_0`.
+    pub fn export_gguf(&self, file: &Path, dtype: GgmlType) -> Result<(), ModelError> {
+        let text = self.checked_text()?;
+        let name = self.path.file_stem().unwrap_or_default().to_string_lossy();
+        let tensors = self.specs.iter().enumerate().map(|(index, spec)| (spec.clone(), self.values(index)));
+        gguf::write::write(file, &self.config, text.as_ref(), &name, tensors, dtype)
+    }
+
+    /// The tokenizer, which must not have more tokens than the model.
+    fn checked_text(&self) -> Result<Option<TextSetup>, ModelError> {
+        let text = self.text()?;
+        let (tokens, vocab) =
+            (text.as_ref().map_or(0, |text| text.tokenizer.vocab_size()), self.config.vocab_size);
+        if tokens > vocab {
+            let cause = format!("its tokenizer has {tokens} tokens, but the model {vocab}");
+            return Err(ModelError::ConfigFile { file: self.path.clone(), cause });
+        }
+        Ok(text)
+    }
+
+    /// Reads the tensor that a parameter is stored in, in Hugging Face's order.
+    fn values(&self, index: usize) -> Values<'_> {
+        let (spec, config) = (&self.specs[index], &self.config);
+        match &self.weights {
+            Weights::Gguf(file) => {
+                Box::new(move || gguf::read(file, spec, config.architecture, config.head_dim).map(Cow::Owned))
+            }
+            Weights::Folder(tensors, stored) => {
+                let Stored { name, shape, .. } = &stored[index];
+                Box::new(move || tensors.read(name, shape).map(Cow::Owned))
+            }
+        }
+    }
+}
+
+/// Shape and tokenizer of a checkpoint folder, whose weights need not be there, or of a GGUF file.
+pub fn load_text(path: &Path) -> Result<(Config, TextSetup), ModelError> {
+    if path.is_file() {
+        let gguf = Gguf::open(path)?;
+        return Ok((gguf::config(&gguf, path)?, gguf::text(&gguf, path)?));
+    }
+    Ok((Config::load(path)?, TextSetup::load(path)?))
+}
+
+/// What decides on a token's experts stays as exact as it was, as in transformers (`_keep_in_fp32_modules_strict`).
+fn stored_as(dtype: FloatType, name: &str) -> FloatType {
+    if name.ends_with("e_score_correction_bias") { FloatType::F32 } else { dtype }
+}

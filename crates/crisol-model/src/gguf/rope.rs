@@ -1,0 +1,220 @@
+//! Stretched rotary embeddings in GGUF files: `linear` and `yarn` by keys, and Llama 3's by a tensor of what every pair's
+//! frequency is divided by.
+//!
+//! That tensor tells nothing of the numbers that it was made from, which a `config.json` needs. They are found again: the
+//! divisors follow from two numbers and the factor, and whether they do is checked. Keys and what they mean:
+//! `llama-model.cpp` and `llama-context.cpp` of llama.cpp (YaRN: `ggml_rope_yarn` of ggml).
+
+use std::f64::consts::PI;
+
+use crisol_hub::{HubError, Metadata};
+
+use super::optional;
+use crate::Config;
+use crate::rope::{RopeScaling, yarn_temperature};
+
+/// The tensor with Llama 3's divisors.
+pub(super) const DIVISORS: &str = "rope_freqs.weight";
+
+/// How frequencies may differ by rounding to f32.
+const ROUNDING: f64 = 1e-5;
+
+/// Scaling by the file's keys (`key(rest)` names them), for a context of `context` tokens; an inner error is what is not
+/// supported.
+pub(super) fn read(
+    metadata: &Metadata,
+    key: impl Fn(&str) -> String,
+    context: usize,
+) -> Result<Result<RopeScaling, String>, HubError> {
+    let number = |rest: &str| optional(metadata, &key(rest), |key| metadata.f32(key));
+    // The older place; 0 stands for none, as in llama.cpp.
+    let factor = number("rope.scaling.factor")?.or(number("rope.scale_linear")?).filter(|&f| f != 0.0);
+    let kind = optional(metadata, &key("rope.scaling.type"), |key| metadata.string(key))?;
+    // Numbers of f32 that were decimal in a config.json.
+    let decimal = |x: f32| x.to_string().parse().unwrap_or(f64::from(x));
+    Ok(match (kind.unwrap_or("linear"), factor) {
+        ("none", _) | ("linear", None | Some(1.0)) => Ok(RopeScaling::None),
+        ("linear", Some(factor)) => Ok(RopeScaling::Linear { factor: decimal(factor) }),
+        ("yarn", factor) => {
+            for (rest, plain) in
+                [("yarn_log_multiplier", 0.0), ("yarn_ext_factor", 1.0), ("yarn_attn_factor", 1.0)]
+            {
+                let rest = format!("rope.scaling.{rest}");
+                if let Some(other) = number(&rest)?.filter(|&x| x != plain) {
+                    return Ok(Err(format!("{} is {other}; only {plain} is supported", key(&rest))));
+                }
+            }
+            let original =
+                optional(metadata, &key("rope.scaling.original_context_length"), |key| metadata.u32(key))?;
+            let factor = factor.map_or(1.0, decimal);
+            let temperature = yarn_temperature(factor, 1.0);
+            let amplitude = number("rope.scaling.attn_factor")?.filter(|&x| x != 1.0);
+            Ok(RopeScaling::Yarn {
+                factor,
+                original_max_position_embeddings: original.map_or(context, |length| length as usize),
+                beta_fast: number("rope.scaling.yarn_beta_fast")?.map_or(32.0, decimal),
+                beta_slow: number("rope.scaling.yarn_beta_slow")?.map_or(1.0, decimal),
+                truncate: true,
+                attention_factor: amplitude.map(|factor| f64::from(factor) * temperature),
+                mscale: 0.0,
+                mscale_all_dim: 0.0,
+            })
+        }
+        (other, _) => {
+            Err(format!("{} is \"{other}\"; supported are linear and yarn", key("rope.scaling.type")))
+        }
+    })
+}
+
+/// Llama 3's scaling that divides the frequencies of a model with this base by `divisors`, if there is one.
+pub(super) fn from_divisors(divisors: &[f32], theta: f64) -> Option<RopeScaling> {
+    let dim = 2 * divisors.len();
+    let fits = |scaling: &RopeScaling| {
+        let expected = divisors_of(*scaling, theta, dim);
+        let alike = |(&a, b): (&f32, f64)| (f64::from(a) / b - 1.0).abs() < ROUNDING;
+        scaling.problem(dim).is_none() && divisors.iter().zip(expected).all(alike)
+    };
+    let factor = f64::from(divisors.iter().copied().fold(1.0, f32::max));
+    if [RopeScaling::None, RopeScaling::Linear { factor }].iter().any(&fits) {
+        return Some(if factor == 1.0 { RopeScaling::None } else { RopeScaling::Linear { factor } });
+    }
+    let llama3 = |low: f64, high: f64, original: f64| RopeScaling::Llama3 {
+        factor,
+        low_freq_factor: low,
+        high_freq_factor: high,
+        original_max_position_embeddings: original.round() as usize,
+    };
+    // Between the low and the high frequencies, 1/divisor grows with the frequency along a line, from 1/factor at `low` turns
+    // in the original context to 1 at `high` turns. Turns are only known in units of that context, so that one of the three
+    // numbers is free: `low` is 1 in all published models.
+    let turns = |pair: usize| theta.powf(-2.0 * pair as f64 / dim as f64) / (2.0 * PI);
+    let height = |pair: usize| {
+        let inverse = 1.0 / f64::from(divisors[pair]);
+        (inverse - 1.0 / factor) / (1.0 - 1.0 / factor)
+    };
+    let between: Vec<usize> = (0..divisors.len())
+        .filter(|&pair| divisors[pair] > 1.0 && f64::from(divisors[pair]) < factor)
+        .collect();
+    let (original, high) = match between[..] {
+        [] => {
+            let first_low = divisors.iter().position(|&divisor| divisor > 1.0)?;
+            let (above, below) = (turns(first_low.checked_sub(1)?), turns(first_low));
+            // Both ends of the line fit between the two neighbours.
+            let original = (above * below).sqrt().recip();
+            (original, 1.0 + (original * above - 1.0) / 2.0)
+        }
+        // As in all published models.
+        [pair] => ((1.0 + 3.0 * height(pair)) / turns(pair), 4.0),
+        [first, .., last] => {
+            let slope = (height(first) - height(last)) / (turns(first) - turns(last));
+            let low = turns(first) - height(first) / slope;
+            (low.recip(), 1.0 + (slope * low).recip())
+        }
+    };
+    let rounded = llama3(1.0, (high * 1e3).round() / 1e3, original);
+    // The context is a whole number, and the others follow it.
+    let scale = original.round() / original;
+    [rounded, llama3(scale, high * scale, original)].into_iter().find(fits)
+}
+
+/// What every pair's frequency is divided by.
+fn divisors_of(scaling: RopeScaling, theta: f64, dim: usize) -> impl Iterator<Item = f64> {
+    let plain = RopeScaling::None.inverse_frequencies(theta, dim, 1, 1);
+    let stretched = scaling.inverse_frequencies(theta, dim, 1, 1);
+    plain.into_iter().zip(stretched).map(|(plain, stretched)| f64::from(plain) / f64::from(stretched))
+}
+
+/// Writes a config's scaling: its keys, and the tensor of divisors if there is one. An error is what the format has no
+/// place for. `with_divisors` says whether llama.cpp reads such a tensor for the architecture.
+pub(super) fn write(
+    metadata: &mut Metadata,
+    key: impl Fn(&str) -> String,
+    config: &Config,
+    with_divisors: bool,
+) -> Result<Option<Vec<f32>>, String> {
+    let mut put = |rest: &str, number: f64| {
+        metadata.insert(key(&format!("rope.scaling.{rest}")), number as f32);
+    };
+    match config.rope_scaling {
+        RopeScaling::None => {}
+        RopeScaling::Linear { factor } => {
+            put("factor", factor);
+            metadata.insert(key("rope.scaling.type"), "linear");
+        }
+        RopeScaling::Llama3 { .. } if with_divisors => {
+            let divisors = divisors_of(config.rope_scaling, config.rope_theta, config.head_dim);
+            return Ok(Some(divisors.map(|divisor| divisor as f32).collect()));
+        }
+        RopeScaling::Yarn { truncate: false, .. } => {
+            return Err(
+                "its YaRN has \"truncate\": false, and llama.cpp always rounds the ramp's ends".into()
+            );
+        }
+        RopeScaling::Yarn { factor, original_max_position_embeddings, beta_fast, beta_slow, .. } => {
+            put("factor", factor);
+            put("yarn_beta_fast", beta_fast);
+            put("yarn_beta_slow", beta_slow);
+            let amplitude = f64::from(config.rope_scaling.amplitude());
+            let more = amplitude / yarn_temperature(factor, 1.0);
+            if (more - 1.0).abs() > 1e-6 {
+                put("attn_factor", more);
+            }
+            let original = original_max_position_embeddings as u32;
+            metadata.insert(key("rope.scaling.original_context_length"), original);
+            metadata.insert(key("rope.scaling.type"), "yarn");
+        }
+        RopeScaling::Dynamic { .. } | RopeScaling::Llama3 { .. } => {
+            let kind = config.rope_scaling.to_json(config.rope_theta)["rope_type"].clone();
+            let class = config.architecture.class();
+            return Err(format!("llama.cpp has no {kind} rotary embeddings for {class}"));
+        }
+    }
+    Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frequencies(scaling: RopeScaling, theta: f64, dim: usize) -> Vec<f32> {
+        scaling.inverse_frequencies(theta, dim, 1, 1)
+    }
+
+    #[test]
+    fn llama_3_is_found_again_from_its_divisors() {
+        let llama3 = |factor, low, high, original| RopeScaling::Llama3 {
+            factor,
+            low_freq_factor: low,
+            high_freq_factor: high,
+            original_max_position_embeddings: original,
+        };
+        // Llama 3.1, 3.2, and shapes with one pair or none between low and high frequencies.
+        let published = [(llama3(8.0, 1.0, 4.0, 8192), 128), (llama3(32.0, 1.0, 4.0, 8192), 64)];
+        for (scaling, dim) in published {
+            let divisors: Vec<f32> = divisors_of(scaling, 5e5, dim).map(|d| d as f32).collect();
+            assert_eq!(from_divisors(&divisors, 5e5), Some(scaling));
+        }
+        let others = [
+            (llama3(8.0, 1.0, 4.0, 64), 1e4, 8),
+            (llama3(4.0, 1.5, 2.5, 100), 1e4, 16),
+            (llama3(4.0, 2.0, 2.1, 1000), 1e4, 8),
+            (llama3(3.0, 0.7, 9.0, 333), 1e6, 128),
+        ];
+        for (scaling, theta, dim) in others {
+            let divisors: Vec<f32> = divisors_of(scaling, theta, dim).map(|d| d as f32).collect();
+            let found = from_divisors(&divisors, theta).unwrap_or_else(|| panic!("{scaling:?}"));
+            let (found, expected) = (frequencies(found, theta, dim), frequencies(scaling, theta, dim));
+            for (found, expected) in found.iter().zip(&expected) {
+                assert!((found / expected - 1.0).abs() < 2e-5, "{scaling:?}: {found} for {expected}");
+            }
+        }
+        assert_eq!(from_divisors(&[1.0; 8], 1e4), Some(RopeScaling::None));
+        assert_eq!(from_divisors(&[2.0; 8], 1e4), Some(RopeScaling::Linear { factor: 2.0 }));
+        for divisors in [&[1.0, 3.0, 2.0, 4.0][..], &[2.0, 1.0], &[f32::NAN; 4], &[0.0; 4], &[]] {
+            assert!(
+                from_divisors(divisors, 1e4)
+                    .is_none_or(|scaling| divisors.is_empty() && scaling == RopeScaling::None)
+            );
+        }
+    }
+}

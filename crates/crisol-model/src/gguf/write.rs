@@ -1,0 +1,152 @@
+//! GGUF files as llama.cpp's `convert_hf_to_gguf.py` writes them.
+
+use std::borrow::Cow;
+use std::path::Path;
+
+use crisol_engine::ParamSpec;
+use crisol_hub::{Array, GgmlType, GgufTensor, Metadata, Values, fill_file_atomically, write_gguf};
+use crisol_text::{GgufVocab, TextSetup};
+
+use super::{ARCHITECTURES, is_rotated, name_in_file, rope};
+use crate::{Architecture, Config, Head, ModelError};
+
+/// Numbers of file types (`llama_ftype` in `llama.h`), which name what most tensors are stored as.
+fn file_type(dtype: GgmlType) -> u32 {
+    match dtype {
+        GgmlType::F16 => 1,
+        GgmlType::Q8_0 => 7,
+        GgmlType::BF16 => 32,
+        _ => 0,
+    }
+}
+
+/// Version of the block formats (`GGML_QNT_VERSION` in `ggml.h`).
+const QUANTISATION_VERSION: u32 = 2;
+
+/// Writes a file as a whole or not at all. Each of `tensors` is one of the model's parameters with its values.
+pub(crate) fn write<'a>(
+    file: &Path,
+    config: &Config,
+    text: Option<&TextSetup>,
+    name: &str,
+    tensors: impl Iterator<Item = (ParamSpec, Values<'a>)>,
+    dtype: GgmlType,
+) -> Result<(), ModelError> {
+    let refused = |cause: String| ModelError::NotInGguf { cause };
+    let Some(&(architecture, _)) = ARCHITECTURES.iter().find(|(_, ours)| *ours == config.architecture) else {
+        let known = ARCHITECTURES.map(|(_, ours)| ours.class()).join(", ");
+        let class = config.architecture.class();
+        return Err(refused(format!("{class} models are not supported there; supported are {known}")));
+    };
+    if config.head == Head::Scalar {
+        return Err(refused("it has a scalar head (reward or value model), which llama.cpp has not".into()));
+    }
+    let text = text.ok_or_else(|| refused("it has no tokenizer, which must be in such a file".into()))?;
+    let key = |rest: &str| format!("{architecture}.{rest}");
+    let mut metadata = Metadata::new();
+    metadata.insert("general.architecture", architecture);
+    metadata.insert("general.type", "model");
+    metadata.insert("general.name", name);
+    metadata.insert("general.file_type", file_type(dtype));
+    metadata.insert("general.quantization_version", QUANTISATION_VERSION);
+    for (rest, size) in [
+        ("vocab_size", config.vocab_size),
+        ("context_length", config.max_position_embeddings),
+        ("embedding_length", config.hidden_size),
+        ("block_count", config.num_hidden_layers),
+        ("feed_forward_length", config.intermediate_size),
+        ("attention.head_count", config.num_attention_heads),
+        ("attention.head_count_kv", config.num_key_value_heads),
+        ("attention.key_length", config.head_dim),
+        ("attention.value_length", config.head_dim),
+        ("rope.dimension_count", config.head_dim),
+    ] {
+        metadata.insert(key(rest), size as u32);
+    }
+    metadata.insert(key("attention.layer_norm_rms_epsilon"), config.rms_norm_eps);
+    metadata.insert(key("rope.freq_base"), config.rope_theta as f32);
+    // The only one for which llama.cpp reads the tensor.
+    let with_divisors = config.architecture == Architecture::Llama;
+    let divisors = rope::write(&mut metadata, key, config, with_divisors).map_err(refused)?;
+    put_vocab(&mut metadata, text.to_gguf(config.vocab_size)?);
+
+    let mut all = Vec::new();
+    if let Some(divisors) = divisors {
+        let shape = vec![divisors.len()];
+        let values: Values<'_> = Box::new(move || Ok(Cow::Owned(divisors.clone())));
+        all.push(GgufTensor { name: rope::DIVISORS.into(), shape, dtype: GgmlType::F32, values });
+    }
+    for (spec, values) in tensors {
+        let (head_dim, rows) = (config.head_dim, spec.shape[0]);
+        let values: Values<'_> = if is_rotated(&spec.name, config.architecture) {
+            Box::new(move || Ok(Cow::Owned(pairs_from_halves(&values()?, head_dim, rows))))
+        } else {
+            values
+        };
+        let name = name_in_file(&spec.name, config.architecture);
+        all.push(GgufTensor { name, dtype: stored_as(dtype, &spec.shape), shape: spec.shape, values });
+    }
+    Ok(fill_file_atomically(file, |file| write_gguf(file, &metadata, &all))?)
+}
+
+/// Vectors stay f32, and rows that are no whole blocks become halves, as with llama.cpp's converter.
+fn stored_as(dtype: GgmlType, shape: &[usize]) -> GgmlType {
+    match shape {
+        [_, row] if row.is_multiple_of(dtype.block_len()) => dtype,
+        [_, _] => GgmlType::F16,
+        _ => GgmlType::F32,
+    }
+}
+
+/// The rows of Llama's queries or keys in the order of llama.cpp: the reverse of [`super::halves_from_pairs`].
+fn pairs_from_halves(values: &[f32], dim: usize, rows: usize) -> Vec<f32> {
+    let width = values.len() / rows;
+    let row = |row: usize| {
+        let (head, in_head) = (row / dim * dim, row % dim);
+        let (pair, half) = (in_head / 2, in_head % 2);
+        let from = (head + half * (dim / 2) + pair) * width;
+        &values[from..from + width]
+    };
+    (0..rows).flat_map(row).copied().collect()
+}
+
+fn put_vocab(metadata: &mut Metadata, vocab: GgufVocab) {
+    let mut put = |rest: &str, value: crisol_hub::Value| {
+        metadata.insert(format!("tokenizer.ggml.{rest}"), value);
+    };
+    put("model", vocab.model.into());
+    // As the converter writes it for vocabularies that are not split beforehand.
+    put("pre", vocab.pre.unwrap_or_else(|| "default".into()).into());
+    put("tokens", vocab.tokens.into());
+    if !vocab.scores.is_empty() {
+        put("scores", vocab.scores.into());
+    }
+    put("token_type", Array::I32(vocab.token_types).into());
+    if !vocab.merges.is_empty() {
+        put("merges", vocab.merges.into());
+    }
+    for (rest, id) in [
+        ("bos_token_id", vocab.bos),
+        ("eos_token_id", vocab.eos),
+        ("unknown_token_id", vocab.unk),
+        ("padding_token_id", vocab.pad),
+        ("eot_token_id", vocab.eot),
+        ("eom_token_id", vocab.eom),
+    ] {
+        if let Some(id) = id {
+            put(rest, id.into());
+        }
+    }
+    for (rest, flag) in [
+        ("add_bos_token", vocab.add_bos),
+        ("add_eos_token", vocab.add_eos),
+        ("add_space_prefix", vocab.add_space_prefix),
+    ] {
+        if let Some(flag) = flag {
+            put(rest, flag.into());
+        }
+    }
+    if let Some(template) = vocab.chat_template {
+        metadata.insert("tokenizer.chat_template", template);
+    }
+}

@@ -1,0 +1,283 @@
+//! Models written as other files, without loading them: what is read of those is what was there, rounded as was asked for.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crisol_engine::{Device, Params};
+use crisol_hub::{FloatType, GgmlType, Gguf, Tensors};
+use crisol_model::{
+    Architecture, Checkpoint, Config, Head, Model, ModelError, ModelFiles, RopeScaling, load_model,
+};
+use crisol_text::{EMBEDDED_TOKENS, Message, TextSetup, Tokenizer};
+use tempfile::TempDir;
+
+const VOCAB: usize = 300;
+const SHARD: u64 = 16 << 10;
+
+fn golden(name: &str) -> PathBuf {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/golden")).join(name)
+}
+
+fn place() -> TempDir {
+    tempfile::tempdir().expect("a temporary folder")
+}
+
+fn device() -> Device {
+    Device::cpu(Some(1))
+}
+
+/// Every parameter with its values.
+fn weights(params: &Params) -> Vec<(String, Vec<f32>)> {
+    params.ids().map(|id| (params.spec(id).name.clone(), params.read(id))).collect()
+}
+
+fn text() -> TextSetup {
+    let tokenizer =
+        Tokenizer::train(["a small text, a small model"], 280, &EMBEDDED_TOKENS).expect("enough text");
+    TextSetup::embedded(tokenizer).expect("it has the embedded tokens")
+}
+
+/// A saved model with a tokenizer, of more tokens than that has.
+fn saved(place: &Path, config: Config) -> Result<PathBuf, ModelError> {
+    let (model, params) = Model::init(config, &device(), 5)?;
+    let folder = place.join("saved");
+    Checkpoint { model, params, text: text() }.save(&folder)?;
+    Ok(folder)
+}
+
+fn config(architecture: Architecture) -> Config {
+    Config { num_key_value_heads: 1, ..Config::new(architecture, VOCAB, 32, 2, 2, 48) }
+}
+
+fn names(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).expect("it exists");
+    let mut names: Vec<String> =
+        entries.map(|e| e.expect("readable").file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    names
+}
+
+/// The nearest value with fewer bits of fraction, the even one at a tie, in f64; the golden weights are far from the ends of the
+/// ranges.
+fn rounded(value: f32, bits: i32) -> f32 {
+    let unit = 2f64.powi(f64::from(value.abs()).log2().floor() as i32 - bits);
+    if value == 0.0 { value } else { ((f64::from(value) / unit).round_ties_even() * unit) as f32 }
+}
+
+#[test]
+fn folders_of_every_architecture_keep_their_values() -> Result<(), ModelError> {
+    for name in [
+        "llama",
+        "llama-tied",
+        "llama-scalar",
+        "llama-llama3",
+        "olmo2",
+        "qwen3",
+        "llama4",
+        "llama4-plain",
+        "deepseek-v3",
+        "deepseek-v3-plain",
+        "deepseek-v3-fp8",
+    ] {
+        let place = place();
+        let files = ModelFiles::open(&golden(name))?;
+        let (model, params) = load_model(&golden(name), &device())?;
+        for (dtype, bits) in [(FloatType::F32, 23), (FloatType::BF16, 7)] {
+            let folder = place.path().join(dtype.to_string());
+            files.export_folder(&folder, dtype, SHARD)?;
+            let (written, values) = load_model(&folder, &device())?;
+            assert_eq!(written.config(), model.config(), "{name}");
+            for ((name, value), (_, written)) in weights(&params).into_iter().zip(weights(&values)) {
+                let bits = if name.ends_with("e_score_correction_bias") { 23 } else { bits };
+                let expected: Vec<f32> = value.iter().map(|&value| rounded(value, bits)).collect();
+                assert_eq!(written, expected, "{name} as {dtype}");
+            }
+            let config = fs::read_to_string(folder.join("config.json")).expect("just written");
+            let config: serde_json::Value = serde_json::from_str(&config).expect("JSON");
+            let named = if dtype == FloatType::F32 { "float32" } else { "bfloat16" };
+            assert_eq!((&config["dtype"], &config["torch_dtype"]), (&named.into(), &named.into()));
+            assert!(config.get("quantization_config").is_none());
+        }
+        assert_eq!(ModelFiles::open(&place.path().join("BF16"))?.float_type(), FloatType::BF16, "{name}");
+    }
+    Ok(())
+}
+
+/// Crisol to GGUF to Crisol: every bit of the weights, the shape, the tokenizer and the template.
+#[test]
+fn f32_gguf_files_keep_every_bit() -> Result<(), ModelError> {
+    let yarn = |attention_factor| RopeScaling::Yarn {
+        factor: 4.0,
+        original_max_position_embeddings: 256,
+        beta_fast: 30.0,
+        beta_slow: 2.0,
+        truncate: true,
+        attention_factor,
+        mscale: 0.0,
+        mscale_all_dim: 0.0,
+    };
+    let llama3 = RopeScaling::Llama3 {
+        factor: 8.0,
+        low_freq_factor: 1.0,
+        high_freq_factor: 4.0,
+        original_max_position_embeddings: 128,
+    };
+    let untied = Head::Language { tied: false };
+    let llama = || config(Architecture::Llama);
+    for config in [
+        Config { attention_bias: true, mlp_bias: true, ..llama() },
+        Config { head: untied, head_dim: 12, rope_theta: 5e5, rms_norm_eps: 1e-6, ..llama() },
+        Config { rope_scaling: RopeScaling::Linear { factor: 2.5 }, ..llama() },
+        Config { rope_scaling: llama3, ..llama() },
+        Config { rope_scaling: yarn(None), ..llama() },
+        Config { head: untied, ..config(Architecture::Olmo2) },
+        Config { rope_scaling: yarn(Some(1.5)), ..config(Architecture::Qwen3) },
+    ] {
+        let place = place();
+        let folder = saved(place.path(), config)?;
+        let file = place.path().join("model.gguf");
+        ModelFiles::open(&folder)?.export_gguf(&file, GgmlType::F32)?;
+        let (before, after) = (Checkpoint::load(&folder, &device())?, Checkpoint::load(&file, &device())?);
+        let mut config = after.model.config().clone();
+        // The stops of the tokenizer are the one thing that is not the shape's.
+        config.bos_token_id = before.model.config().bos_token_id;
+        if let RopeScaling::Yarn { attention_factor: Some(factor), .. } = &mut config.rope_scaling {
+            // Stored as f32, as a multiple of what follows from the factor.
+            assert!((*factor - 1.5).abs() < 1e-6, "{factor}");
+            *factor = 1.5;
+        }
+        assert_eq!(&config, before.model.config());
+        assert_eq!(weights(&after.params), weights(&before.params));
+        assert_eq!((after.text.eos, &after.text.stop_ids), (before.text.eos, &before.text.stop_ids));
+        let turns = [Message::user("a small <|end|> 1234"), Message::assistant("model \u{e9}\n\n ")];
+        assert_eq!(after.text.chat(&turns)?, before.text.chat(&turns)?);
+        assert_eq!(after.text.encode_plain("a text")?, before.text.encode_plain("a text")?);
+
+        // And as a folder again.
+        let again = place.path().join("again");
+        ModelFiles::open(&file)?.export_folder(&again, FloatType::F32, SHARD)?;
+        let again = Checkpoint::load(&again, &device())?;
+        assert_eq!(weights(&again.params), weights(&before.params));
+        assert_eq!(again.model.config(), after.model.config());
+        assert_eq!(again.text.chat(&turns)?, before.text.chat(&turns)?);
+    }
+    Ok(())
+}
+
+#[test]
+fn matrices_are_narrowed_in_gguf_files_and_vectors_are_not() -> Result<(), ModelError> {
+    let place = place();
+    let folder = saved(place.path(), config(Architecture::Llama))?;
+    let model = ModelFiles::open(&folder)?;
+    let plain = Tensors::open_folder(&folder)?;
+    for (dtype, file_type) in [(GgmlType::BF16, 32), (GgmlType::F16, 1), (GgmlType::Q8_0, 7)] {
+        let file = place.path().join("model.gguf");
+        model.export_gguf(&file, dtype)?;
+        let gguf = Gguf::open(&file)?;
+        assert_eq!(gguf.metadata().u32("general.file_type")?, file_type);
+        assert_eq!(gguf.dtype("blk.0.attn_norm.weight"), Some(GgmlType::F32));
+        assert_eq!(gguf.dtype("token_embd.weight"), Some(dtype));
+        // 48 columns are no whole blocks of 32.
+        let down = if dtype == GgmlType::Q8_0 { GgmlType::F16 } else { dtype };
+        assert_eq!(gguf.dtype("blk.1.ffn_down.weight"), Some(down));
+        let (read, values) =
+            (gguf.read("blk.1.ffn_up.weight")?, plain.read("model.layers.1.mlp.up_proj.weight", &[48, 32])?);
+        for (read, value) in read.iter().zip(&values) {
+            // The weights are below 0.1, and a step of Q8_0 is a 127th of the largest of 32.
+            assert!((read - value).abs() < 0.1 / 127.0 / 1.9, "{dtype}: {read} for {value}");
+        }
+    }
+    assert_eq!(names(place.path()), ["model.gguf", "saved"]);
+    Ok(())
+}
+
+#[test]
+fn what_cannot_be_written_is_named_and_leaves_nothing() -> Result<(), ModelError> {
+    let dynamic = RopeScaling::Dynamic { factor: 2.0 };
+    let llama3 = RopeScaling::Llama3 {
+        factor: 8.0,
+        low_freq_factor: 1.0,
+        high_freq_factor: 4.0,
+        original_max_position_embeddings: 128,
+    };
+    let gguf = |folder: &Path| {
+        let place = place();
+        let error = ModelFiles::open(folder)
+            .expect("whole")
+            .export_gguf(&place.path().join("model.gguf"), GgmlType::F16)
+            .expect_err("must be refused");
+        assert!(names(place.path()).is_empty(), "{:?}", names(place.path()));
+        error.to_string()
+    };
+    for (name, named) in [
+        ("deepseek-v3", "DeepseekV3"),
+        ("llama4", "Llama4"),
+        ("llama-scalar", "scalar head"),
+        ("llama", "no tokenizer"),
+    ] {
+        let error = gguf(&golden(name));
+        assert!(error.contains("GGUF") && error.contains(named), "{error}");
+    }
+    for (config, named) in [
+        (Config { rope_scaling: dynamic, ..config(Architecture::Llama) }, "dynamic"),
+        (Config { rope_scaling: llama3, ..config(Architecture::Qwen3) }, "llama3"),
+    ] {
+        let place = place();
+        let error = gguf(&saved(place.path(), config)?);
+        assert!(error.contains(named) && error.contains("GGUF"), "{error}");
+    }
+
+    // A value that half precision has no room for.
+    let place = place();
+    let (model, mut params) = Model::init(config(Architecture::Llama), &device(), 5)?;
+    let id = params.id("model.layers.1.mlp.down_proj.weight").expect("a parameter");
+    let mut values = params.read(id);
+    values[7] = -70_000.0;
+    params.write(id, &values);
+    let folder = place.path().join("saved");
+    Checkpoint { model, params, text: text() }.save(&folder)?;
+    assert!(gguf(&folder).contains("ffn_down"));
+    let out = place.path().join("halves");
+    let error = ModelFiles::open(&folder)?
+        .export_folder(&out, FloatType::F16, SHARD)
+        .expect_err("beyond the range")
+        .to_string();
+    for part in ["model.layers.1.mlp.down_proj.weight", "-70000", "F16", "BF16"] {
+        assert!(error.contains(part), "{error} lacks {part}");
+    }
+    assert_eq!(names(place.path()), ["saved"]);
+    ModelFiles::open(&folder)?.export_folder(&out, FloatType::BF16, SHARD)?;
+    Ok(())
+}
+
+#[test]
+fn parameters_are_counted_from_headers() -> Result<(), ModelError> {
+    for name in ["llama-tied", "olmo2", "qwen3"] {
+        let files = ModelFiles::open(&golden(name))?;
+        let (_, params) = load_model(&golden(name), &device())?;
+        let all: usize = weights(&params).iter().map(|(_, values)| values.len()).sum();
+        assert_eq!(files.parameters(), (all as u64, all as u64), "{name}");
+        let stored = files.stored();
+        let dtype = files.float_type();
+        assert_eq!((stored.len(), &stored[0].dtype), (1, &dtype.to_string()), "{name}");
+        assert_eq!(stored[0].bytes, (dtype.bytes() * all) as u64, "{name}");
+        assert_eq!(stored[0].tensors, params.ids().count());
+    }
+    for name in ["deepseek-v3", "llama4"] {
+        let files = ModelFiles::open(&golden(name))?;
+        let (experts, chosen) = files.config().routed_experts().expect("a mixture");
+        let (_, params) = load_model(&golden(name), &device())?;
+        // Of each layer's experts, as many as are chosen, by their number in the name.
+        let active = |name: &str| {
+            let expert =
+                name.split_once(".experts.").and_then(|(_, rest)| rest.split('.').next()?.parse().ok());
+            expert.is_none_or(|expert: usize| expert < chosen)
+        };
+        let count = |counts: &dyn Fn(&str) -> bool| -> usize {
+            weights(&params).iter().filter(|(name, _)| counts(name)).map(|(_, values)| values.len()).sum()
+        };
+        assert!(chosen < experts);
+        assert_eq!(files.parameters(), (count(&|_| true) as u64, count(&active) as u64), "{name}");
+    }
+    Ok(())
+}

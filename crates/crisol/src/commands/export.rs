@@ -1,0 +1,177 @@
+//! `crisol export`: a model as a folder for transformers or as a GGUF file for llama.cpp.
+
+use std::path::{Path, PathBuf};
+
+use clap::{Args, ValueEnum};
+use crisol_hub::{FloatType, GgmlType, HubError};
+use crisol_model::{ModelFiles, SHARD_BYTES};
+
+use crate::console::print_line;
+use crate::error::CliError;
+use crate::model::{check_folder, say_what_is_left_out};
+
+const EXAMPLES: &str = "\
+Examples:
+  crisol export runs/crisol-world/2-sft --to gguf --dtype q8_0
+  crisol export MODEL.gguf --to hf --dtype bf16 --out my-model
+  crisol export MODEL_DIR --to hf --max-shard-size 500MB
+
+hf writes a folder that transformers loads, gguf a file that llama.cpp loads (Llama, OLMo-2 and Qwen3). The path of what was \
+written is printed. Weights pass through memory one tensor at a time. They are rounded to nearest, ties to even; a value that the \
+type has no room for is an error, not an infinity. Without --dtype nothing that is stored is lost: f32, f16 and bf16 stay what \
+they are, and quantised weights become f32. In GGUF files vectors are always f32, and with q8_0 matrices whose rows are no \
+multiple of 32 are f16.";
+
+/// `crisol export`.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct ExportArgs {
+    /// The model: a folder or a GGUF file
+    model: PathBuf,
+    /// What to write
+    #[arg(long)]
+    to: Format,
+    /// Element type of the weights [default: that of the model's files, f32 for quantised ones]
+    #[arg(long)]
+    dtype: Option<Dtype>,
+    /// Where to; nothing that exists is overwritten [default: the model's name with the type, in this folder]
+    #[arg(long, value_name = "PATH")]
+    out: Option<PathBuf>,
+    /// Cut a folder's weights into files of at most this size, such as 500MB or 5GB [default: 5GB]
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    max_shard_size: Option<u64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// A folder for transformers
+    Hf,
+    /// A file for llama.cpp
+    Gguf,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Dtype {
+    F32,
+    F16,
+    Bf16,
+    /// 8 bits, and a scale for every 32 weights; gguf only
+    #[value(name = "q8_0")]
+    Q8,
+}
+
+impl Dtype {
+    fn of(dtype: FloatType) -> Dtype {
+        match dtype {
+            FloatType::F32 => Dtype::F32,
+            FloatType::F16 => Dtype::F16,
+            FloatType::BF16 => Dtype::Bf16,
+        }
+    }
+
+    fn name(self) -> String {
+        self.to_possible_value().expect("no value is hidden").get_name().to_owned()
+    }
+
+    /// Writes the model into a folder.
+    fn export_folder(self, model: &ModelFiles, out: &Path, shard_bytes: u64) -> Result<(), CliError> {
+        let dtype = match self {
+            Dtype::F32 => FloatType::F32,
+            Dtype::F16 => FloatType::F16,
+            Dtype::Bf16 => FloatType::BF16,
+            Dtype::Q8 => {
+                let choices = "choose --dtype f32, f16 or bf16, or --to gguf";
+                return Err(CliError::Usage(format!("transformers' folders have no q8_0; {choices}")));
+            }
+        };
+        Ok(model.export_folder(out, dtype, shard_bytes)?)
+    }
+
+    /// Writes the model as a GGUF file.
+    fn export_gguf(self, model: &ModelFiles, out: &Path) -> Result<(), CliError> {
+        let dtype = match self {
+            Dtype::F32 => GgmlType::F32,
+            Dtype::F16 => GgmlType::F16,
+            Dtype::Bf16 => GgmlType::BF16,
+            Dtype::Q8 => GgmlType::Q8_0,
+        };
+        Ok(model.export_gguf(out, dtype)?)
+    }
+}
+
+impl ExportArgs {
+    pub(crate) fn run(self) -> Result<(), CliError> {
+        let path = check_folder(&self.model)?;
+        let model = ModelFiles::open(&path)?;
+        let dtype = self.dtype.unwrap_or_else(|| Dtype::of(model.float_type()));
+        let out = self.out.unwrap_or_else(|| default_name(&path, self.to, dtype));
+        refuse_existing(&out)?;
+        say_what_is_left_out(&path)?;
+        match (self.to, self.max_shard_size) {
+            (Format::Hf, size) => dtype.export_folder(&model, &out, size.unwrap_or(SHARD_BYTES))?,
+            (Format::Gguf, None) => dtype.export_gguf(&model, &out)?,
+            (Format::Gguf, Some(_)) => {
+                return Err(CliError::Usage(
+                    "--max-shard-size is for --to hf; a GGUF file is one file".into(),
+                ));
+            }
+        }
+        print_line(out.display())
+    }
+}
+
+/// As files of models are named: `2-sft-bf16`, `2-sft-Q8_0.gguf`.
+fn default_name(model: &Path, to: Format, dtype: Dtype) -> PathBuf {
+    // `.` and `..` have a name too.
+    let whole = model.canonicalize().unwrap_or_else(|_| model.to_owned());
+    let name = if whole.is_file() { whole.file_stem() } else { whole.file_name() };
+    let name = name.unwrap_or_default().to_string_lossy();
+    match to {
+        Format::Hf => format!("{name}-{}", dtype.name()).into(),
+        Format::Gguf => format!("{name}-{}.gguf", dtype.name().to_uppercase()).into(),
+    }
+}
+
+fn refuse_existing(out: &Path) -> Result<(), CliError> {
+    let empty = |folder: &Path| -> Result<bool, HubError> {
+        let mut entries = std::fs::read_dir(folder).map_err(|e| HubError::io("read", folder, e))?;
+        Ok(entries.next().is_none())
+    };
+    if if out.is_dir() { empty(out)? } else { !out.exists() } {
+        return Ok(());
+    }
+    let problem = "it exists and is left as it is; choose another --out, or remove it".into();
+    Err(CliError::Place { path: out.to_owned(), problem })
+}
+
+/// Bytes, as transformers reads them: `5GB` is 5 · 10^9.
+fn size(text: &str) -> Result<u64, &'static str> {
+    const UNITS: [(&str, u64); 6] = [
+        ("KIB", 1 << 10),
+        ("MIB", 1 << 20),
+        ("GIB", 1 << 30),
+        ("KB", 1_000),
+        ("MB", 1_000_000),
+        ("GB", 1_000_000_000),
+    ];
+    let upper = text.trim().to_uppercase();
+    let unit = UNITS.iter().find_map(|(unit, bytes)| Some((upper.strip_suffix(unit)?, *bytes)));
+    let (number, unit) = unit.unwrap_or((&upper, 1));
+    let bytes = number.trim().parse().ok().and_then(|number: u64| number.checked_mul(unit));
+    bytes.filter(|&bytes| bytes > 0).ok_or("a size is needed, such as 500MB, 5GB or a number of bytes")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_read() {
+        for (text, bytes) in [("5GB", 5_000_000_000), ("200kb", 200_000), ("1 MiB", 1 << 20), ("77", 77)] {
+            assert_eq!(size(text), Ok(bytes), "{text}");
+        }
+        for text in ["", "GB", "-1GB", "0", "1.5GB", "99999999999GB", "5TB"] {
+            assert!(size(text).is_err(), "{text}");
+        }
+    }
+}
