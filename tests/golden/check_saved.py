@@ -3,11 +3,14 @@
     crisol score MODEL --ids 1,2,3 --json > SCORES.json
     python check_saved.py MODEL SCORES.json
 
-SCORES.json holds {"ids": [...], "logprobs": [null, ...]}. If it also holds "text", the tokenizers are compared too.
+SCORES.json holds {"ids": [...], "logprobs": [null, ...]}. If it also holds "text", the tokenizers are compared too. A
+folder without tokenizer is checked without. Weights in f16 or bf16 are widened, as Crisol does, before anything is
+computed.
 Needs the packages of requirements.txt.
 """
 
 import json
+import os
 import sys
 
 import torch
@@ -32,6 +35,10 @@ def main(folder, scores_file):
     difference = max(abs(a - b) for a, b in zip(scores["logprobs"][1:], expected))
     assert difference < TOLERANCE, f"log-probabilities differ by {difference}"
 
+    stored = AutoModelForCausalLM.from_pretrained(folder, dtype="auto").dtype
+    print(f"ok: {folder}: {stored}, {len(ids)} tokens, largest difference of log-probabilities {difference:.1e}")
+    if not os.path.exists(os.path.join(folder, "tokenizer.json")):
+        return
     tokenizer = AutoTokenizer.from_pretrained(folder)
     assert len(tokenizer) <= model.config.vocab_size, "the tokenizer has more tokens than the model"
     assert tokenizer.eos_token_id is not None, "no end-of-text token"
@@ -41,7 +48,6 @@ def main(folder, scores_file):
     if tokenizer.chat_template is not None:
         chat = tokenizer.apply_chat_template([{"role": "user", "content": "Hi"}], tokenize=False, add_generation_prompt=True)
         assert "Hi" in chat, "the chat template loses the message"
-    print(f"ok: {folder}: {len(ids)} tokens, largest difference of log-probabilities {difference:.1e}")
 
 
 if __name__ == "__main__":

@@ -109,8 +109,8 @@ fn f32_gguf_files_keep_every_bit() -> Result<(), ModelError> {
     let yarn = |attention_factor| RopeScaling::Yarn {
         factor: 4.0,
         original_max_position_embeddings: 256,
-        beta_fast: 30.0,
-        beta_slow: 2.0,
+        beta_fast: 32.0,
+        beta_slow: 1.0,
         truncate: true,
         attention_factor,
         mscale: 0.0,
@@ -194,6 +194,16 @@ fn matrices_are_narrowed_in_gguf_files_and_vectors_are_not() -> Result<(), Model
 #[test]
 fn what_cannot_be_written_is_named_and_leaves_nothing() -> Result<(), ModelError> {
     let dynamic = RopeScaling::Dynamic { factor: 2.0 };
+    let yarn = |beta_fast, truncate| RopeScaling::Yarn {
+        factor: 4.0,
+        original_max_position_embeddings: 256,
+        beta_fast,
+        beta_slow: 1.0,
+        truncate,
+        attention_factor: None,
+        mscale: 0.0,
+        mscale_all_dim: 0.0,
+    };
     let llama3 = RopeScaling::Llama3 {
         factor: 8.0,
         low_freq_factor: 1.0,
@@ -219,6 +229,9 @@ fn what_cannot_be_written_is_named_and_leaves_nothing() -> Result<(), ModelError
         assert!(error.contains("GGUF") && error.contains(named), "{error}");
     }
     for (config, named) in [
+        (Config { rope_scaling: yarn(16.0, true), ..config(Architecture::Llama) }, "beta_fast"),
+        (Config { rope_scaling: yarn(32.0, false), ..config(Architecture::Llama) }, "truncate"),
+        (Config { attention_bias: true, ..config(Architecture::Qwen3) }, "biases"),
         (Config { rope_scaling: dynamic, ..config(Architecture::Llama) }, "dynamic"),
         (Config { rope_scaling: llama3, ..config(Architecture::Qwen3) }, "llama3"),
     ] {

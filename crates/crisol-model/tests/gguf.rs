@@ -186,17 +186,26 @@ fn stretched_rotary_embeddings_are_read() {
     // As llama.cpp takes them, where the type is not given, and in files from before there were types.
     assert_eq!(scaling(&|m, _| drop(m.insert("llama.rope.scaling.factor", 2.5_f32))), linear);
     assert_eq!(scaling(&|m, _| drop(m.insert("llama.rope.scale_linear", 2.5_f32))), linear);
-    let yarn = RopeScaling::Yarn {
+    let yarn = |original, beta_fast, attention_factor| RopeScaling::Yarn {
         factor: 2.5,
-        original_max_position_embeddings: config.max_position_embeddings,
-        beta_fast: 32.0,
+        original_max_position_embeddings: original,
+        beta_fast,
         beta_slow: 1.0,
         truncate: true,
-        attention_factor: None,
+        attention_factor,
         mscale: 0.0,
         mscale_all_dim: 0.0,
     };
-    assert_eq!(scaling(&|m, _| kind(m, "yarn")), yarn);
+    let plain = yarn(config.max_position_embeddings, 32.0, None);
+    assert_eq!(scaling(&|m, _| kind(m, "yarn")), plain);
+    let more = |metadata: &mut Metadata, _: &mut Vec<GgufTensor<'_>>| {
+        kind(metadata, "yarn");
+        metadata.insert("llama.rope.scaling.original_context_length", 48_u32);
+        metadata.insert("llama.rope.scaling.yarn_beta_fast", 16.1_f32);
+        // Times what follows from the factor.
+        metadata.insert("llama.rope.scaling.attn_factor", 0.5_f32);
+    };
+    assert_eq!(scaling(&more), yarn(48, 16.1, Some(0.5 * (0.1 * 2.5_f64.ln() + 1.0))));
     // What Llama 3's converter computes for the four pairs of a head, worked out from its formula: wavelengths 6.28, 62.8, 628 and
     // 6283 of a context of 1000, stretched eightfold below 1 turn and kept above 4; the third has 1.59 turns.
     let middle = {

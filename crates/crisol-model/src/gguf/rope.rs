@@ -16,6 +16,9 @@ use crate::rope::{RopeScaling, yarn_temperature};
 /// The tensor with Llama 3's divisors.
 pub(super) const DIVISORS: &str = "rope_freqs.weight";
 
+/// `beta_fast` and `beta_slow` where they are not given.
+const YARN_TURNS: (f64, f64) = (32.0, 1.0);
+
 /// How frequencies may differ by rounding to f32.
 const ROUNDING: f64 = 1e-5;
 
@@ -52,8 +55,8 @@ pub(super) fn read(
             Ok(RopeScaling::Yarn {
                 factor,
                 original_max_position_embeddings: original.map_or(context, |length| length as usize),
-                beta_fast: number("rope.scaling.yarn_beta_fast")?.map_or(32.0, decimal),
-                beta_slow: number("rope.scaling.yarn_beta_slow")?.map_or(1.0, decimal),
+                beta_fast: number("rope.scaling.yarn_beta_fast")?.map_or(YARN_TURNS.0, decimal),
+                beta_slow: number("rope.scaling.yarn_beta_slow")?.map_or(YARN_TURNS.1, decimal),
                 truncate: true,
                 attention_factor: amplitude.map(|factor| f64::from(factor) * temperature),
                 mscale: 0.0,
@@ -145,15 +148,17 @@ pub(super) fn write(
             let divisors = divisors_of(config.rope_scaling, config.rope_theta, config.head_dim);
             return Ok(Some(divisors.map(|divisor| divisor as f32).collect()));
         }
-        RopeScaling::Yarn { truncate: false, .. } => {
-            return Err(
-                "its YaRN has \"truncate\": false, and llama.cpp always rounds the ramp's ends".into()
-            );
+        // llama.cpp has keys for the latter two, but reads them for other architectures only.
+        RopeScaling::Yarn { truncate, beta_fast, beta_slow, .. }
+            if !truncate || (beta_fast, beta_slow) != YARN_TURNS =>
+        {
+            return Err(format!(
+                "llama.cpp computes its YaRN only with beta_fast 32, beta_slow 1 and truncate true, not with {beta_fast}, \
+                 {beta_slow} and {truncate}"
+            ));
         }
-        RopeScaling::Yarn { factor, original_max_position_embeddings, beta_fast, beta_slow, .. } => {
+        RopeScaling::Yarn { factor, original_max_position_embeddings, .. } => {
             put("factor", factor);
-            put("yarn_beta_fast", beta_fast);
-            put("yarn_beta_slow", beta_slow);
             let amplitude = f64::from(config.rope_scaling.amplitude());
             let more = amplitude / yarn_temperature(factor, 1.0);
             if (more - 1.0).abs() > 1e-6 {

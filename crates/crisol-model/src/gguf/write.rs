@@ -41,6 +41,10 @@ pub(crate) fn write<'a>(
     if config.head == Head::Scalar {
         return Err(refused("it has a scalar head (reward or value model), which llama.cpp has not".into()));
     }
+    if config.attention_bias && config.architecture != Architecture::Llama {
+        let class = config.architecture.class();
+        return Err(refused(format!("its attention has biases, which llama.cpp has not in {class} models")));
+    }
     let text = text.ok_or_else(|| refused("it has no tokenizer, which must be in such a file".into()))?;
     let key = |rest: &str| format!("{architecture}.{rest}");
     let mut metadata = Metadata::new();

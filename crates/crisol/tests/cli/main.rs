@@ -3,6 +3,7 @@
 
 mod bad_input;
 mod data;
+mod export;
 mod fixture;
 #[cfg(feature = "hub")]
 mod hub;
