@@ -101,7 +101,7 @@ impl ModelFiles {
         types
     }
 
-    /// The type in which nothing that is stored is lost: that of most weights if it is one of these, else F32.
+    /// The type of most weights in the files if it is one of these, else F32, in which nothing is lost.
     pub fn float_type(&self) -> FloatType {
         match self.stored().first().map(|stored| stored.dtype.as_str()) {
             Some("F16") => FloatType::F16,

@@ -4,7 +4,7 @@
 //! a name for, and what has none is an error. A sentencepiece vocabulary is told by scores there and by a list of merges in
 //! a `tokenizer.json`: the list is in the order of the scores, which is all that counts of them.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::HashMap;
 
 use serde_json::{Value, json};
 
@@ -189,30 +189,35 @@ fn steps(value: &Value, list: &str) -> Vec<Value> {
             if let Some(step) = step.as_object_mut() {
                 step.shift_remove("trim_offsets");
             }
+            // What matches, and nothing else: the same with a pattern that matches everything, as OLMo-2's does.
+            if step["type"] == "Split" && step["behavior"] == "Removed" && step["invert"] == true {
+                step["behavior"] = json!("Isolated");
+                step["invert"] = json!(false);
+            }
             vec![step]
         }
     }
 }
 
-/// Scores under which sentencepiece makes these merges: the earlier a piece comes in their list, the higher.
+/// Scores under which sentencepiece makes these merges: the earlier a piece comes in their list, the higher. Pieces whose
+/// merges are mixed have the same score, as Llama 2's runs of spaces.
 fn scores(pieces: &[Piece], merges: &[[String; 2]]) -> Result<Vec<f32>, TextError> {
-    let mut order: Vec<String> = vec![];
-    let mut seen = HashSet::new();
-    for [left, right] in merges {
-        let made = [left.as_str(), right].concat();
-        if order.last() != Some(&made) {
-            if !seen.insert(made.clone()) {
-                return Err(refused(&format!(
-                    "the merges that make {made:?} do not follow one another, as they would with scores"
-                )));
-            }
-            order.push(made);
+    let made: Vec<String> = merges.iter().map(|pair| pair.concat()).collect();
+    let last: HashMap<&str, usize> =
+        made.iter().enumerate().map(|(place, piece)| (piece.as_str(), place)).collect();
+    // Where merges of other scores begin.
+    let mut starts = vec![];
+    let mut ranks: HashMap<&str, usize> = HashMap::new();
+    let mut end = None;
+    for (place, piece) in made.iter().enumerate() {
+        if end.is_none_or(|end| place > end) {
+            starts.push(place);
         }
+        end = end.max(Some(last[piece.as_str()]));
+        ranks.insert(piece, starts.len() - 1);
     }
-    let ranks: HashMap<&str, usize> =
-        order.iter().enumerate().map(|(rank, text)| (text.as_str(), rank)).collect();
-    let mut rest = order.len();
-    let mut score = |piece: &Piece| {
+    let mut rest = starts.len();
+    let score = |piece: &Piece| {
         if piece.kind != PieceKind::Normal {
             return 0.0;
         }
@@ -223,21 +228,34 @@ fn scores(pieces: &[Piece], merges: &[[String; 2]]) -> Result<Vec<f32>, TextErro
         });
         -(rank as f32)
     };
-    let scored: Vec<Piece> =
-        pieces.iter().map(|piece| Piece { score: score(piece), ..piece.clone() }).collect();
-    let scores = scored.iter().map(|piece| piece.score).collect();
+    let scores: Vec<f32> = pieces.iter().map(score).collect();
+    let scored = pieces.iter().zip(&scores).map(|(piece, &score)| Piece { score, ..piece.clone() });
     // With scores, every way to cut a piece in two is a merge.
-    let vocabulary = Vocabulary::of_pieces(scored);
+    let vocabulary = Vocabulary::of_pieces(scored.collect());
     let ids = vocabulary.ids(FILE)?;
-    let implied: BTreeSet<[&str; 2]> = vocabulary.merges(&ids, FILE)?.into_iter().collect();
-    let listed: BTreeSet<[&str; 2]> =
-        merges.iter().map(|[left, right]| [left.as_str(), right.as_str()]).collect();
-    match implied.symmetric_difference(&listed).next() {
-        None => Ok(scores),
-        Some([left, right]) => Err(refused(&format!(
-            "its merges are not those of a sentencepiece vocabulary: {left:?} with {right:?} is one in only one of them"
-        ))),
+    let implied = vocabulary.merges(&ids, FILE)?;
+    starts.push(merges.len());
+    for bounds in starts.windows(2) {
+        let range = bounds[0]..bounds[1];
+        let mut listed: Vec<[&str; 2]> =
+            merges[range.clone()].iter().map(|[left, right]| [left.as_str(), right.as_str()]).collect();
+        let mut implied = implied.get(range.clone()).unwrap_or_default().to_vec();
+        // Which of one piece's merges comes first, llama.cpp does not ask: it takes the leftmost.
+        if made[range].windows(2).all(|pair| pair[0] == pair[1]) {
+            listed.sort_unstable();
+            implied.sort_unstable();
+        }
+        if listed != implied {
+            return Err(refused(&format!(
+                "its merges, such as {:?} with {:?}, are not those of a vocabulary with scores",
+                listed[0][0], listed[0][1]
+            )));
+        }
     }
+    if implied.len() > merges.len() {
+        return Err(refused("it merges less than a vocabulary with scores"));
+    }
+    Ok(scores)
 }
 
 /// Where the tokenizer is in a model's folder, for messages.

@@ -18,8 +18,8 @@ Examples:
 
 hf writes a folder that transformers loads, gguf a file that llama.cpp loads (Llama, OLMo-2 and Qwen3). The path of what was \
 written is printed. Weights pass through memory one tensor at a time. They are rounded to nearest, ties to even; a value that the \
-type has no room for is an error, not an infinity. Without --dtype nothing that is stored is lost: f32, f16 and bf16 stay what \
-they are, and quantised weights become f32. In GGUF files vectors are always f32, and with q8_0 matrices whose rows are no \
+type has no room for is an error, not an infinity. Without --dtype, models in f32, f16 and bf16 stay what \
+they are, and quantised ones become f32. In GGUF files vectors are always f32, and with q8_0 matrices whose rows are no \
 multiple of 32 are f16.";
 
 /// `crisol export`.
@@ -31,7 +31,7 @@ pub(crate) struct ExportArgs {
     /// What to write
     #[arg(long)]
     to: Format,
-    /// Element type of the weights [default: that of the model's files, f32 for quantised ones]
+    /// Element type of the weights [default: that of most weights in the model's files, f32 for quantised ones]
     #[arg(long)]
     dtype: Option<Dtype>,
     /// Where to; nothing that exists is overwritten [default: the model's name with the type, in this folder]
