@@ -3,10 +3,11 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashSet};
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use crisol_engine::ParamSpec;
-use crisol_hub::{FloatType, GgmlType, Gguf, Tensor, Tensors, Values, write_folder_atomically};
+use crisol_hub::{FloatType, GgmlType, Gguf, HubError, Tensor, Tensors, Values, write_folder_atomically};
 use crisol_text::TextSetup;
 
 use crate::checkpoint::{Opened, Stored, open_weights, write_files};
@@ -143,6 +144,9 @@ impl ModelFiles {
         let text = self.checked_text()?;
         let name = self.path.file_stem().unwrap_or_default().to_string_lossy();
         let tensors = self.specs.iter().enumerate().map(|(index, spec)| (spec.clone(), self.values(index)));
+        // As for a folder, its parents too.
+        let parent = file.parent().unwrap_or(Path::new(""));
+        fs::create_dir_all(parent).map_err(|e| HubError::io("create", parent, e))?;
         gguf::write::write(file, &self.config, text.as_ref(), &name, tensors, dtype)
     }
 

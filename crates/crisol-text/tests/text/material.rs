@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use crisol_text::{ChatTemplate, Message, Tokenizer, read_jsonl};
+use crisol_text::{ChatTemplate, Message, TextSetup, Tokenizer, read_jsonl};
 
 use crate::fixture::parts;
 
@@ -44,6 +44,30 @@ fn a_text_that_olmo2s_pattern_gives_up_on_is_an_error_not_a_loss() {
             Ok(ids) => assert_eq!(tokenizer.decode(&ids, false), text),
             Err(error) => assert!(length > 30_000 && error.to_string().contains("runs of spaces"), "{error}"),
         }
+    }
+}
+
+/// Written for a GGUF file and read from it, a tokenizer gives the same ids; Llama 2's runs of spaces share one score.
+#[test]
+#[ignore = "needs the folder of real files named by CRISOL_MATERIAL"]
+fn real_vocabularies_are_written_for_gguf_files() {
+    let text = std::fs::read_to_string(material("data/tinyshakespeare/input.txt")).unwrap();
+    let text =
+        text + "  two,   three,       seven and                 more spaces\n\n\t 1234 naïve 日本語 😀 <s>";
+    for (file, config, vocab_size, kind) in [
+        ("llama2/tokenizer.model", r#"{"eos_token": "</s>"}"#, 32_000, ("llama", None)),
+        ("olmo2/tokenizer.json", r#"{"eos_token": "<|endoftext|>"}"#, 100_352, ("gpt2", Some("dbrx"))),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let name = file.split('/').next_back().unwrap();
+        std::fs::copy(material("tokenizers").join(file), folder.path().join(name)).unwrap();
+        std::fs::write(folder.path().join("tokenizer_config.json"), config).unwrap();
+        let setup = TextSetup::load(folder.path()).unwrap();
+        let vocab = setup.to_gguf(vocab_size).unwrap();
+        assert_eq!((vocab.model.as_str(), vocab.pre.as_deref()), kind);
+        assert_eq!(vocab.tokens.len(), vocab_size);
+        let again = TextSetup::from_gguf(&vocab, "m.gguf").unwrap();
+        assert_eq!(again.encode_plain(&text).unwrap(), setup.encode_plain(&text).unwrap(), "{file}");
     }
 }
 

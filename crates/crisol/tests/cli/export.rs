@@ -35,8 +35,8 @@ fn a_folder_and_a_gguf_file_say_the_same_as_the_model() {
     assert_eq!(config["dtype"], "bfloat16");
     let info = bench.crisol(&["info", "deep/er", "--json"]).json();
     assert_eq!(info["stored"][0]["dtype"], "BF16");
-    bench.crisol(&["export", "deep/er", "--to", "gguf", "--dtype", "q8_0", "--out", "small.gguf"]).ok();
-    let info = bench.crisol(&["info", "small.gguf", "--json"]).json();
+    bench.crisol(&["export", "deep/er", "--to", "gguf", "--dtype", "q8_0", "--out", "new/small.gguf"]).ok();
+    let info = bench.crisol(&["info", "new/small.gguf", "--json"]).json();
     assert_eq!(info["stored"][0]["dtype"], "Q8_0");
 }
 
