@@ -1,10 +1,13 @@
 //! Weights as files store them: every type gives what its values widened to f32 give, in every operation and on any number of
-//! threads.
+//! threads; and every architecture says the same with them.
 
 use std::path::Path;
 
 use crisol_engine::{Device, Init, ParamSpec, Params, Role, StoredMatrix, StoredType, Tape, Workspace};
-use crisol_hub::Gguf;
+use crisol_hub::{FloatType, Gguf};
+use crisol_model::{
+    Context, Model, ModelError, ModelFiles, SamplingOptions, generate, load_model, load_model_for_inference,
+};
 
 const TYPES: [(&str, StoredType); 11] = [
     ("F32", StoredType::F32),
@@ -157,4 +160,43 @@ fn tables_heads_and_products_of_heads_take_stored_weights() {
 fn they_have_no_gradients() {
     let example = Example::all().pop().expect("several");
     let _ = crisol_engine::Grads::zeros_like(&example.params(1));
+}
+
+/// Logits of two documents without a cache, and what is generated with one, a prompt at a time and together.
+fn answers(model: &Model, params: &Params) -> Result<(Vec<f32>, Vec<Vec<u32>>), ModelError> {
+    let ids: Vec<u32> = (1..=14).collect();
+    let mut workspace = Workspace::new(params.device());
+    let mut tape = Tape::inference(params, &mut workspace);
+    let hidden = model.hidden(&mut tape, &ids, &[0, 5, 14], Context::Full)?;
+    let logits = model.logits(&mut tape, hidden, &(0..14).collect::<Vec<u32>>())?;
+    let logits = tape.read(logits).into_owned();
+    drop(tape);
+    let prompts = [ids[..5].to_vec(), ids[5..].to_vec()];
+    let together = generate(model, params, &prompts, &SamplingOptions::greedy(8, Vec::new()))?;
+    Ok((logits, together.into_iter().map(|generated| generated.ids).collect()))
+}
+
+#[test]
+fn every_architecture_says_the_same() -> Result<(), ModelError> {
+    let golden = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/golden"));
+    let place = tempfile::tempdir().expect("a temporary folder");
+    for name in ["llama", "llama-tied", "olmo2", "qwen3", "llama4", "deepseek-v3"] {
+        for dtype in [FloatType::F16, FloatType::Bf16] {
+            let folder = place.path().join(format!("{name}-{dtype:?}"));
+            ModelFiles::open(&golden.join(name))?.export_folder(&folder, dtype, u64::MAX)?;
+            let device = Device::cpu(Some(2));
+            let (model, params) = load_model(&folder, &device)?;
+            let (stored_model, stored) = load_model_for_inference(&folder, &device)?;
+            let matrices = |params: &Params| params.ids().filter(|&id| params.stored(id).is_some()).count();
+            assert!(matrices(&params) == 0 && matrices(&stored) > 4, "{name}");
+            let ((expected, expected_ids), (logits, ids)) =
+                (answers(&model, &params)?, answers(&stored_model, &stored)?);
+            let size = expected.iter().fold(0.0f32, |size, x| size.max(x.abs()));
+            let difference =
+                logits.iter().zip(&expected).fold(0.0f32, |most, (a, b)| most.max((a - b).abs()));
+            assert!(difference <= 1e-5 * size, "{name} {dtype:?}: logits differ by {difference} of {size}");
+            assert_eq!(ids, expected_ids, "{name} {dtype:?}");
+        }
+    }
+    Ok(())
 }

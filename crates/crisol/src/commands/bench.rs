@@ -449,18 +449,15 @@ fn decode(args: &DecodeArgs) -> Result<(), CliError> {
     let device = threads.device();
     let batch = usize::from(args.batch);
     let (prompt_tokens, new_tokens) = (args.prompt_tokens as usize, args.new_tokens as usize);
-    let (model, params) = match &args.model {
-        Some(path) => {
-            let Loaded { model, params, .. } = load_for_ids(path, args.network, &device)?;
-            (model, params)
-        }
-        None => {
-            let mut config = shape.config();
-            config.max_position_embeddings = config.max_position_embeddings.max(prompt_tokens + new_tokens);
-            match args.dtype {
-                None => Model::init(config, &device, 0)?,
-                Some(dtype) => Model::arbitrary(config, &device, dtype.into())?,
-            }
+    let (model, params) = if let Some(path) = &args.model {
+        let Loaded { model, params, .. } = load_for_ids(path, args.network, &device)?;
+        (model, params)
+    } else {
+        let mut config = shape.config();
+        config.max_position_embeddings = config.max_position_embeddings.max(prompt_tokens + new_tokens);
+        match args.dtype {
+            None => Model::init(config, &device, 0)?,
+            Some(dtype) => Model::arbitrary(config, &device, dtype.into())?,
         }
     };
     let (limit, length) = (model.config().longest_document(), prompt_tokens + new_tokens);

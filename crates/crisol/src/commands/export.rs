@@ -8,13 +8,14 @@ use crisol_model::{ModelFiles, SHARD_BYTES};
 
 use crate::console::print_line;
 use crate::error::CliError;
-use crate::model::{check_folder, say_what_is_left_out};
+use crate::hub::Need;
+use crate::model::{Network, check_folder, locate, say_what_is_left_out};
 
 const EXAMPLES: &str = "\
 Examples:
   crisol export runs/crisol-world/2-sft --to gguf --dtype q8_0
   crisol export MODEL.gguf --to hf --dtype bf16 --out my-model
-  crisol export MODEL_DIR --to hf --max-shard-size 500MB
+  crisol export MODEL --to hf --max-shard-size 500MB
 
 hf writes a folder that transformers loads, gguf a file that llama.cpp loads (Llama, OLMo-2 and Qwen3). The path of what was \
 written is printed. Weights pass through memory one tensor at a time. They are rounded to nearest, ties to even; a value that the \
@@ -26,8 +27,10 @@ multiple of 32 are f16.";
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct ExportArgs {
-    /// The model: a folder or a GGUF file
+    /// The model: a folder, a GGUF file or a name on a hub
     model: PathBuf,
+    #[command(flatten)]
+    network: Network,
     /// What to write
     #[arg(long)]
     to: Format,
@@ -101,10 +104,10 @@ impl Dtype {
 
 impl ExportArgs {
     pub(crate) fn run(self) -> Result<(), CliError> {
-        let path = check_folder(&self.model)?;
+        let path = check_folder(&locate(&self.model, Need::Whole, self.network)?)?;
         let model = ModelFiles::open(&path)?;
         let dtype = self.dtype.unwrap_or_else(|| Dtype::of(model.float_type()));
-        let out = self.out.unwrap_or_else(|| default_name(&path, self.to, dtype));
+        let out = self.out.unwrap_or_else(|| default_name(&self.model, self.to, dtype));
         refuse_existing(&out)?;
         say_what_is_left_out(&path)?;
         match (self.to, self.max_shard_size) {

@@ -13,23 +13,26 @@ use serde_json::Value;
 
 use crate::console::{colour, harmless, print, print_json};
 use crate::error::CliError;
-use crate::model::check_folder;
+use crate::hub::Need;
+use crate::model::{Network, check_folder, locate};
 
 const EXAMPLES: &str = "\
 Examples:
   crisol info runs/crisol-world/2-sft
   crisol info MODEL.gguf --json
 
-Reads headers only, however large the model is. memory: all weights are f32 in memory; weights_bytes are those, \
-cache_bytes_per_token is what generation keeps of every token, and training_bytes are weights, gradients and AdamW's two moments, \
+Reads headers only, however large the model is. memory: weights_bytes are the weights as inference holds them, as they \
+are stored (FP8 is widened to f32); cache_bytes_per_token is what generation keeps of every token, and training_bytes are weights in f32, gradients and AdamW's two moments, \
 without activations. active parameters are those that take part in one token: of the experts of a mixture only the chosen ones.";
 
 /// `crisol info`.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct InfoArgs {
-    /// The model: a folder or a GGUF file
+    /// The model: a folder, a GGUF file or a name on a hub
     model: PathBuf,
+    #[command(flatten)]
+    network: Network,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -78,6 +81,17 @@ struct Stored {
     bytes: u64,
 }
 
+impl Stored {
+    /// Bytes of it when it is loaded for inference.
+    fn in_memory(&self) -> u64 {
+        match self.dtype.as_str() {
+            "F64" => self.bytes / 2,
+            fp8 if fp8.starts_with("F8") => 4 * self.bytes,
+            _ => self.bytes,
+        }
+    }
+}
+
 #[derive(Serialize)]
 struct Memory {
     weights_bytes: u64,
@@ -124,7 +138,7 @@ struct Template {
 
 impl InfoArgs {
     pub(crate) fn run(self) -> Result<(), CliError> {
-        let info = Info::of(&check_folder(&self.model)?)?;
+        let info = Info::of(&check_folder(&locate(&self.model, Need::Whole, self.network)?)?)?;
         if self.json { print_json(&info) } else { print(info.text(colour())) }
     }
 }
@@ -135,20 +149,22 @@ impl Info {
         let files = ModelFiles::open(path)?;
         let (config, text) = (files.config(), files.text()?);
         let (total, active) = files.parameters();
-        let stored = files.stored().into_iter();
+        let stored: Vec<Stored> = files
+            .stored()
+            .into_iter()
+            .map(|stored| Stored { dtype: stored.dtype, tensors: stored.tensors, bytes: stored.bytes })
+            .collect();
         Ok(Info {
             path: path.display().to_string(),
             format: files.format(),
             architecture: config.class(),
             parameters: Parameters { total, active },
-            stored: stored
-                .map(|stored| Stored { dtype: stored.dtype, tensors: stored.tensors, bytes: stored.bytes })
-                .collect(),
             memory: Memory {
-                weights_bytes: F32 * total,
+                weights_bytes: stored.iter().map(Stored::in_memory).sum(),
                 cache_bytes_per_token: F32 * config.cached_per_token() as u64,
                 training_bytes: 4 * F32 * total,
             },
+            stored,
             context: config.longest_document(),
             vocab_size: config.vocab_size,
             hidden_size: config.hidden_size,
