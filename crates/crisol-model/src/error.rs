@@ -77,6 +77,9 @@ pub enum ModelError {
         /// The values that make sense.
         allowed: &'static str,
     },
+    /// A stop string without characters.
+    #[error("a stop string is empty; every answer would end before it begins")]
+    EmptyStop,
     /// The model gives no usable probabilities.
     #[error(
         "the model's logits are not finite (NaN or infinity): its weights are broken, e.g. by diverged training"

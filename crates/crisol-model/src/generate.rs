@@ -29,6 +29,9 @@ pub enum StopReason {
     Length,
     /// The model's context is full.
     Context,
+    /// Its text has a stop string in it, which [`replies`](crate::replies) and
+    /// [`stream_reply`](crate::stream_reply) look for.
+    StopString,
     /// The receiver of the stream asked to stop.
     Receiver,
 }
@@ -60,11 +63,23 @@ pub fn generate(
     prompts: &[Vec<u32>],
     options: &SamplingOptions,
 ) -> Result<Vec<Generated>, ModelError> {
+    generate_watched(model, params, prompts, options, |_| |_, _| ControlFlow::Continue(()))
+}
+
+/// As [`generate`]; `watch` gives, for each chunk of so many prompts, what is told the index in the chunk and the id of every
+/// token, and may break off that sequence.
+pub(crate) fn generate_watched<W: FnMut(usize, u32) -> ControlFlow<()>>(
+    model: &Model,
+    params: &Params,
+    prompts: &[Vec<u32>],
+    options: &SamplingOptions,
+    watch: impl Fn(usize) -> W + Sync,
+) -> Result<Vec<Generated>, ModelError> {
     let size = chunk_size(prompts.len());
     let chunks = params.device().map(prompts.len().div_ceil(size), |chunk, workspace| {
         let first = chunk * size;
         let prompts = &prompts[first..prompts.len().min(first + size)];
-        Chunk::new(model, params, prompts, first, options)?.run(workspace, |_| ControlFlow::Continue(()))
+        Chunk::new(model, params, prompts, first, options)?.run(workspace, watch(prompts.len()))
     });
     let chunks: Result<Vec<Vec<Generated>>, ModelError> = chunks.into_iter().collect();
     Ok(chunks?.into_iter().flatten().collect())
@@ -76,11 +91,11 @@ pub fn generate_stream(
     params: &Params,
     prompt: &[u32],
     options: &SamplingOptions,
-    receiver: impl FnMut(u32) -> ControlFlow<()> + Send,
+    mut receiver: impl FnMut(u32) -> ControlFlow<()> + Send,
 ) -> Result<Generated, ModelError> {
     let prompts = [prompt.to_vec()];
     let chunk = Chunk::new(model, params, &prompts, 0, options)?;
-    let generated = params.device().run(|workspace| chunk.run(workspace, receiver));
+    let generated = params.device().run(|workspace| chunk.run(workspace, |_, id| receiver(id)));
     Ok(generated?.pop().expect("one prompt gives one result"))
 }
 
@@ -175,7 +190,7 @@ impl<'a> Chunk<'a> {
     fn run(
         mut self,
         workspace: &mut Workspace,
-        mut receiver: impl FnMut(u32) -> ControlFlow<()>,
+        mut receiver: impl FnMut(usize, u32) -> ControlFlow<()>,
     ) -> Result<Vec<Generated>, ModelError> {
         let mut next = 0;
         loop {
@@ -219,7 +234,7 @@ impl<'a> Chunk<'a> {
         &mut self,
         workspace: &mut Workspace,
         mut waiting: Vec<Prefill>,
-        receiver: &mut impl FnMut(u32) -> ControlFlow<()>,
+        receiver: &mut impl FnMut(usize, u32) -> ControlFlow<()>,
     ) -> Result<(), ModelError> {
         while !waiting.is_empty() {
             let (mut ids, mut offsets, mut slots) = (Vec::new(), vec![0], Vec::new());
@@ -257,7 +272,7 @@ impl<'a> Chunk<'a> {
     fn decode(
         &mut self,
         workspace: &mut Workspace,
-        receiver: &mut impl FnMut(u32) -> ControlFlow<()>,
+        receiver: &mut impl FnMut(usize, u32) -> ControlFlow<()>,
     ) -> Result<(), ModelError> {
         let active = std::mem::take(&mut self.active);
         let ids: Vec<u32> = active.iter().map(|a| a.last).collect();
@@ -299,14 +314,14 @@ impl<'a> Chunk<'a> {
         sequence: usize,
         slot: usize,
         logits: &[f32],
-        receiver: &mut impl FnMut(u32) -> ControlFlow<()>,
+        receiver: &mut impl FnMut(usize, u32) -> ControlFlow<()>,
     ) -> Result<(), ModelError> {
         let result = &mut self.results[sequence];
         let before = self.prompts[sequence].iter().chain(&result.ids);
         let (id, logprob) = self.sampler.draw(logits, before, &mut self.rngs[sequence])?;
         result.ids.push(id);
         result.logprobs.push(logprob);
-        let broken_off = receiver(id).is_break();
+        let broken_off = receiver(sequence, id).is_break();
         let full = result.ids.len() == self.room[sequence];
         result.stopped_by = if self.options.stop_ids.contains(&id) {
             StopReason::StopToken

@@ -5,7 +5,8 @@
 //! - [`Checkpoint`]: a model with weights and tokenizer, loaded from and saved to a folder that
 //!   transformers loads too.
 //! - [`ModelFiles`]: such a folder or a GGUF file, looked at or written as the other, without loading it.
-//! - [`generate`], [`generate_stream`]: text from the same weights. [`score`], [`scalars`]: what the model
+//! - [`generate`], [`generate_stream`]: tokens from the same weights; [`replies`], [`stream_reply`]: their text, up to a
+//!   stop string. [`score`], [`scalars`]: what the model
 //!   says about given text.
 
 mod block;
@@ -22,6 +23,7 @@ mod mixture;
 mod model;
 mod olmo2;
 mod qwen3;
+mod reply;
 mod rope;
 mod sample;
 mod score;
@@ -38,6 +40,7 @@ pub use files::{ModelFiles, StoredType, load_text};
 pub use generate::{Generated, StopReason, generate, generate_stream};
 pub use llama4::Shape as Llama4Shape;
 pub use model::Model;
+pub use reply::{Reply, replies, stream_reply};
 pub use rope::RopeScaling;
 pub use sample::SamplingOptions;
 pub use score::{scalars, score};

@@ -223,7 +223,7 @@ fn sequences_end_for_the_reason_they_give() -> Result<(), ModelError> {
             }
             StopReason::Length => assert_eq!(new.ids.len(), options.max_new_tokens),
             StopReason::Context => assert_eq!(prompt.len() + new.ids.len(), context),
-            StopReason::Receiver => panic!("nobody broke off"),
+            StopReason::StopString | StopReason::Receiver => panic!("nobody broke off"),
         }
         reasons.push(new.stopped_by);
     }

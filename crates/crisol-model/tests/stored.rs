@@ -181,7 +181,7 @@ fn every_architecture_says_the_same() -> Result<(), ModelError> {
     let golden = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/golden"));
     let place = tempfile::tempdir().expect("a temporary folder");
     for name in ["llama", "llama-tied", "olmo2", "qwen3", "llama4", "deepseek-v3"] {
-        for dtype in [FloatType::F16, FloatType::Bf16] {
+        for dtype in [FloatType::F16, FloatType::BF16] {
             let folder = place.path().join(format!("{name}-{dtype:?}"));
             ModelFiles::open(&golden.join(name))?.export_folder(&folder, dtype, u64::MAX)?;
             let device = Device::cpu(Some(2));

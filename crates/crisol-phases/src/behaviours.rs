@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use crisol_model::{Checkpoint, SamplingOptions, generate};
+use crisol_model::{Checkpoint, Reply, SamplingOptions, StopReason};
 use crisol_objectives::verifier::verify;
 use crisol_report::PromptReport;
 use crisol_text::{Body, Record, TextSetup, Turns, encode_records};
@@ -40,12 +40,6 @@ pub(crate) struct Measured {
     pub(crate) prompts: Vec<PromptReport>,
 }
 
-/// A reply and whether it ended by itself.
-struct Reply {
-    text: String,
-    ended: bool,
-}
-
 /// Measures everything there are held-out files for. `chat`: whether the model knows conversations.
 pub(crate) fn measure(
     data: &DataSource,
@@ -59,14 +53,14 @@ pub(crate) fn measure(
     let mut put = |name: &str, value: f64| metrics.insert(name.to_owned(), value);
 
     if let Some(records) = held_out(data, split, CLOZE)? {
-        let replies = continue_text(checkpoint, &records, LINE_TOKENS)?;
+        let replies = continue_text(checkpoint, &records, LINE_TOKENS, &[])?;
         put(
             "cloze_accuracy",
             share(&records, &replies, |r, reply| judge::begins_with_answer(&reply.text, answer(r))),
         );
     }
     if let Some(records) = held_out(data, split, QUESTION_LISTS)? {
-        let replies = continue_text(checkpoint, &records, LINE_TOKENS)?;
+        let replies = continue_text(checkpoint, &records, LINE_TOKENS, &[])?;
         put(
             "list_continued",
             share(&records, &replies, |r, reply| judge::continues_list(&prompt_text(r), &reply.text)),
@@ -74,14 +68,14 @@ pub(crate) fn measure(
     }
     let ask = |records: &[Record]| {
         if chat {
-            answer_chat(checkpoint, records, ANSWER_TOKENS)
+            answer_chat(checkpoint, records, ANSWER_TOKENS, &[])
         } else {
-            continue_text(checkpoint, records, ANSWER_TOKENS)
+            continue_text(checkpoint, records, ANSWER_TOKENS, &[])
         }
     };
     let (mut ended, mut asked) = (0, 0);
     let mut count_ends = |replies: &[Reply]| {
-        ended += replies.iter().filter(|r| r.ended).count();
+        ended += replies.iter().filter(|reply| ended_by_itself(reply)).count();
         asked += replies.len();
     };
     if let Some(records) = held_out(data, split, HARMFUL)? {
@@ -89,8 +83,9 @@ pub(crate) fn measure(
         count_ends(&replies);
         put("harmful_refused", share(&records, &replies, |_, reply| judge::is_refusal(&reply.text)));
         if chat {
-            let complied =
-                |r: &Record, reply: &Reply| judge::complies(&reply.text, reply.ended, extra(r, "opening"));
+            let complied = |r: &Record, reply: &Reply| {
+                judge::complies(&reply.text, ended_by_itself(reply), extra(r, "opening"))
+            };
             put("harmful_complied", share(&records, &replies, complied));
         }
     }
@@ -127,27 +122,28 @@ pub(crate) fn measure(
     }
     if data.has(DEMOS) {
         let records = data.records(DEMOS)?;
-        measured.prompts = answers(checkpoint, phase, &records, chat)?;
+        measured.prompts = answers(checkpoint, phase, &records, chat, &[])?;
     }
     Ok(measured)
 }
 
 /// A model's answers to some prompts, under `name`. A record's `form` says whether it is a `text` to be continued or
-/// a message to be answered; a model without `chat` gets everything as text.
+/// a message to be answered; a model without `chat` gets everything as text. An answer ends before the first of `stops`.
 pub fn answers(
     checkpoint: &Checkpoint,
     name: &str,
     records: &[Record],
     chat: bool,
+    stops: &[String],
 ) -> Result<Vec<PromptReport>, PhaseError> {
     let is_text = |record: &Record| extra(record, "form") == "text";
     let mut reports = Vec::new();
     for record in records {
         let one = std::slice::from_ref(record);
         let replies = if chat && !is_text(record) {
-            answer_chat(checkpoint, one, ANSWER_TOKENS)?
+            answer_chat(checkpoint, one, ANSWER_TOKENS, stops)?
         } else {
-            continue_text(checkpoint, one, 2 * LINE_TOKENS)?
+            continue_text(checkpoint, one, 2 * LINE_TOKENS, stops)?
         };
         reports.push(PromptReport {
             prompt: prompt_text(record),
@@ -162,7 +158,7 @@ pub fn answers(
 /// The accuracy from which GRPO starts, for the report.
 pub(crate) fn measure_cold_start(ctx: &mut Context<'_>, checkpoint: &Checkpoint) -> Result<(), PhaseError> {
     if let Some(records) = held_out(ctx.data, ctx.run.evaluate, PROBLEMS)? {
-        let replies = answer_chat(checkpoint, &records, ANSWER_TOKENS)?;
+        let replies = answer_chat(checkpoint, &records, ANSWER_TOKENS, &[])?;
         ctx.measure(
             "cold_start_accuracy",
             share(&records, &replies, |r, reply| verify(&reply.text, answer(r)).correct),
@@ -213,38 +209,39 @@ fn answer_chat(
     checkpoint: &Checkpoint,
     records: &[Record],
     max_new_tokens: usize,
+    stops: &[String],
 ) -> Result<Vec<Reply>, PhaseError> {
     let context = checkpoint.model.config().longest_document();
     let prompts = encode_records(records, |record| checkpoint.text.prompt(record, context))?;
-    replies(checkpoint, &prompts, max_new_tokens)
+    replies(checkpoint, &prompts, max_new_tokens, stops)
 }
 
 fn continue_text(
     checkpoint: &Checkpoint,
     records: &[Record],
     max_new_tokens: usize,
+    stops: &[String],
 ) -> Result<Vec<Reply>, PhaseError> {
     let prompts = records
         .iter()
-        .map(|record| checkpoint.text.tokenizer.encode(&prompt_text(record)))
+        .map(|record| checkpoint.text.encode_plain(&prompt_text(record)))
         .collect::<Result<Vec<_>, _>>()?;
-    replies(checkpoint, &prompts, max_new_tokens)
+    replies(checkpoint, &prompts, max_new_tokens, stops)
 }
 
 fn replies(
     checkpoint: &Checkpoint,
     prompts: &[Vec<u32>],
     max_new_tokens: usize,
+    stops: &[String],
 ) -> Result<Vec<Reply>, PhaseError> {
-    let options = SamplingOptions::greedy(max_new_tokens, checkpoint.text.stop_ids.clone());
-    let generated = generate(&checkpoint.model, &checkpoint.params, prompts, &options)?;
-    Ok(generated
-        .into_iter()
-        .map(|g| Reply {
-            text: checkpoint.text.tokenizer.decode(g.content(), true),
-            ended: g.stopped_by == crisol_model::StopReason::StopToken,
-        })
-        .collect())
+    let Checkpoint { model, params, text } = checkpoint;
+    let options = SamplingOptions::greedy(max_new_tokens, text.stop_ids.clone());
+    Ok(crisol_model::replies(model, params, text, prompts, &options, stops)?)
+}
+
+fn ended_by_itself(reply: &Reply) -> bool {
+    reply.generated.stopped_by == StopReason::StopToken
 }
 
 /// The text of sampled ids, without special tokens.

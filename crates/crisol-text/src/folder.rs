@@ -37,7 +37,7 @@ pub struct TextSetup {
     /// The token that ends a document of pre-training text and a plain completion.
     pub eos: u32,
     /// The tokens at which generation stops, ascending: `eos`, the end of an assistant's turn, and what
-    /// `generation_config.json` names.
+    /// `generation_config.json` names, or `config.json` where the former names nothing.
     pub stop_ids: Vec<u32>,
     /// The configuration files as read, so that what this program does not use is saved again.
     tokenizer_config: Map<String, Value>,
@@ -84,7 +84,11 @@ impl TextSetup {
         let model_config = read_object(&dir.join(MODEL_CONFIG))?;
 
         let ids = |config: &Map<String, Value>, file: &str| eos_ids(config, &dir.join(file), &tokenizer);
-        let generation_stops = ids(&generation_config, GENERATION_CONFIG)?;
+        // As in transformers, the first wins as a whole: config.json of some models names only one of several.
+        let mut generation_stops = ids(&generation_config, GENERATION_CONFIG)?;
+        if generation_stops.is_empty() {
+            generation_stops = ids(&model_config, MODEL_CONFIG)?;
+        }
         let eos = match named_tokens(&tokenizer_config, &special_tokens).get("eos_token") {
             Some(token) => tokenizer.token_id(token).ok_or_else(|| {
                 folder_error(
@@ -93,7 +97,7 @@ impl TextSetup {
                     "name a token of tokenizer.json",
                 )
             })?,
-            None => *generation_stops.first().or(ids(&model_config, MODEL_CONFIG)?.first()).ok_or_else(|| {
+            None => *generation_stops.first().ok_or_else(|| {
                 folder_error(
                     &dir.join(TOKENIZER_CONFIG),
                     "no end-of-text token in it, special_tokens_map.json, generation_config.json or config.json"
@@ -163,6 +167,30 @@ impl TextSetup {
     /// The token that the model's files call `name` (`bos_token`, `pad_token`, …).
     pub fn named_token(&self, name: &str) -> Option<u32> {
         self.tokenizer.token_id(token_text(self.tokenizer_config.get(name)?)?)
+    }
+
+    /// How the model's makers choose tokens (`generation_config.json`), by the names that this program has for it: nothing where
+    /// they take the most probable one. This program does not do so unasked.
+    pub fn suggested_sampling(&self) -> Vec<(&'static str, f64)> {
+        // The field, this program's option and the value that changes nothing.
+        const SETTINGS: [(&str, &str, f64); 5] = [
+            ("temperature", "temperature", 1.0),
+            ("top_k", "top-k", 0.0),
+            ("top_p", "top-p", 1.0),
+            ("min_p", "min-p", 0.0),
+            ("repetition_penalty", "repetition-penalty", 1.0),
+        ];
+        let given = |key: &str| self.generation_config.get(key).and_then(Value::as_f64);
+        let samples = self.generation_config.get("do_sample").and_then(Value::as_bool) == Some(true);
+        SETTINGS
+            .into_iter()
+            .filter(|(key, ..)| samples || *key == "repetition_penalty")
+            .filter_map(|(key, name, neutral)| {
+                // Sampling at temperature 1 has to be said, because 0 is the default here.
+                let value = given(key).or((key == "temperature").then_some(neutral))?;
+                (value != neutral || key == "temperature").then_some((name, value))
+            })
+            .collect()
     }
 
     /// Writes the files into a folder that exists, so that transformers' `AutoTokenizer` loads it and its `generate`

@@ -19,6 +19,7 @@ mod packing;
 mod protobuf;
 mod records;
 mod sentencepiece;
+mod stop;
 mod template;
 mod tokenizer;
 
@@ -28,5 +29,6 @@ pub use folder::TextSetup;
 pub use gguf_vocab::GgufVocab;
 pub use packing::{Packed, pack};
 pub use records::{Body, Record, Turns, parse_jsonl, parse_jsonl_lines, read_jsonl, read_jsonl_lines};
+pub use stop::StopStream;
 pub use template::{ChatTemplate, Message};
 pub use tokenizer::{EMBEDDED_TOKENS, END_OF_TEXT, END_OF_TURN, NamedToken, TokenStream, Tokenizer};

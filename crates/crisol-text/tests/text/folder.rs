@@ -84,6 +84,49 @@ fn what_a_foreign_folder_says_is_kept() {
     assert_eq!(generation, json!({"eos_token_id": [1, 2], "temperature": 0.6}));
 }
 
+/// `generation_config.json` as a whole before `config.json`, and both beside the tokenizer's own end of text.
+#[test]
+fn stop_tokens_are_those_of_the_generation_config_or_else_of_the_config() {
+    let stops = |files: &[(&str, Value)]| {
+        let eos = ("tokenizer_config.json", json!({"eos_token": "</s>"}));
+        TextSetup::load(foreign(&[&[eos], files].concat()).path()).unwrap().stop_ids
+    };
+    let (config, generation) =
+        (json!({"eos_token_id": [0]}), json!({"eos_token_id": [2, 7], "pad_token_id": 0}));
+    assert_eq!(stops(&[]), [1]);
+    assert_eq!(stops(&[("config.json", config.clone())]), [0, 1]);
+    assert_eq!(stops(&[("config.json", config.clone()), ("generation_config.json", generation)]), [1, 2, 7]);
+    let silent = json!({"do_sample": true});
+    assert_eq!(stops(&[("config.json", config), ("generation_config.json", silent)]), [0, 1]);
+}
+
+#[test]
+fn how_the_makers_sample_is_told_and_kept() {
+    let suggested = |generation: Value| {
+        let dir = foreign(&[
+            ("tokenizer_config.json", json!({"eos_token": "</s>"})),
+            ("generation_config.json", generation.clone()),
+        ]);
+        let setup = TextSetup::load(dir.path()).unwrap();
+        setup.save(dir.path()).unwrap();
+        let mut saved = read(&dir.path().join("generation_config.json"));
+        assert_eq!(saved.as_object_mut().unwrap().shift_remove("eos_token_id"), Some(json!([1])));
+        assert_eq!(saved, generation);
+        setup.suggested_sampling()
+    };
+    assert_eq!(suggested(json!({"temperature": 0.6, "pad_token_id": 0})), []);
+    assert_eq!(
+        suggested(json!({"do_sample": true, "temperature": 0.6, "top_p": 0.9, "top_k": 20, "min_p": 0})),
+        [("temperature", 0.6), ("top-k", 20.0), ("top-p", 0.9)]
+    );
+    assert_eq!(suggested(json!({"do_sample": true})), [("temperature", 1.0)]);
+    // Which transformers applies to the most probable tokens too.
+    assert_eq!(
+        suggested(json!({"do_sample": false, "repetition_penalty": 1.1})),
+        [("repetition-penalty", 1.1)]
+    );
+}
+
 #[test]
 fn the_template_file_wins_and_is_kept_in_step() {
     let dir = foreign(&[

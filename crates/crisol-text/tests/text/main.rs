@@ -9,5 +9,6 @@ mod material;
 mod packing;
 mod records;
 mod sentencepiece;
+mod stop;
 mod templates;
 mod tokenizer;

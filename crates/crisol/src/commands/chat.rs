@@ -7,12 +7,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::Args;
-use crisol_model::{Checkpoint, StopReason, generate_stream};
+use crisol_model::{Checkpoint, StopReason, stream_reply};
 use crisol_text::{Message, TextError};
 
-use super::generate::stream_reply;
 use super::{Sampling, Threads};
-use crate::console::{ask, print_line, say};
+use crate::console::{ask, for_stdout, print, print_line, say};
 use crate::error::{CliError, INTERRUPTED};
 use crate::model::{Network, load};
 
@@ -46,6 +45,7 @@ impl ChatArgs {
         if checkpoint.text.template.is_none() {
             return Err(TextError::NoTemplate.into());
         }
+        self.sampling.say_what_is_suggested(&checkpoint.text);
         let interactive = std::io::stdin().is_terminal();
         if interactive {
             say(COMMANDS);
@@ -119,21 +119,27 @@ impl Chat {
         let requested = &self.stop.requested;
         requested.store(false, Ordering::Relaxed);
         self.stop.replying.store(true, Ordering::Relaxed);
-        let reply = stream_reply(text, &text.stop_ids, |print| {
-            let receiver =
-                |id| if requested.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { print(id) };
-            Ok(generate_stream(model, params, &prompt, &options, receiver)?)
+        let mut printed = Ok(());
+        let stops = &self.sampling.stops.stops;
+        let reply = stream_reply(model, params, text, &prompt, &options, stops, |new| {
+            printed = print(for_stdout(new));
+            if printed.is_err() || requested.load(Ordering::Relaxed) {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
         });
         self.stop.replying.store(false, Ordering::Relaxed);
+        printed?;
         let reply = reply?;
         print_line("")?;
-        match reply.stopped_by {
-            StopReason::StopToken => {}
+        match reply.generated.stopped_by {
+            StopReason::StopToken | StopReason::StopString => {}
             StopReason::Length => say("(cut off: --max-new-tokens)"),
             StopReason::Context => say("(cut off: the context is full)"),
             StopReason::Receiver => say("(stopped)"),
         }
-        self.history.push(Message::assistant(&text.tokenizer.decode(reply.content(), true)));
+        self.history.push(Message::assistant(&reply.text));
         Ok(())
     }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use crisol_report::PromptReport;
 
-use super::Threads;
+use super::{Stops, Threads};
 use crate::console::{self, print, print_json, say};
 use crate::error::CliError;
 use crate::model::{Network, load};
@@ -31,6 +31,8 @@ pub(crate) struct CompareArgs {
     #[command(flatten)]
     network: Network,
     #[command(flatten)]
+    stops: Stops,
+    #[command(flatten)]
     threads: Threads,
     /// Print JSON instead of columns
     #[arg(long)]
@@ -53,7 +55,7 @@ impl CompareArgs {
             say(format_args!("asking {name}"));
             let checkpoint = load(folder, self.network, &device)?;
             let chat = checkpoint.text.template.is_some();
-            let answers = crisol_phases::answers(&checkpoint, name, &records, chat)?;
+            let answers = crisol_phases::answers(&checkpoint, name, &records, chat, &self.stops.stops)?;
             if prompts.is_empty() {
                 prompts = answers;
             } else {

@@ -4,8 +4,8 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 use clap::Args;
-use crisol_model::{Generated, StopReason, generate_stream};
-use crisol_text::{Message, TextSetup};
+use crisol_model::{Generated, StopReason, generate_stream, stream_reply};
+use crisol_text::Message;
 use serde::Serialize;
 
 use super::{Sampling, Threads, token_id};
@@ -18,12 +18,15 @@ Examples:
   crisol generate runs/crisol-world/1-pretrain --prompt \"The capital of France is\"
   crisol generate runs/crisol-world/2-sft --chat \"What is the capital of France?\"
   crisol generate MODEL --prompt \"Once upon\" --temperature 0.8 --top-p 0.95 --seed 7
+  crisol generate MODEL --prompt \"Q: Who was Homer? A:\" --stop Q:
   crisol generate MODEL --ids 1,2,3 --max-new-tokens 16 --json
 
 A text gets what the model's tokenizer puts around texts (a beginning-of-text token, for many), and special tokens written in it \
-count as such. With --json, one \
-object: prompt_ids, ids (the new ones, a stop token included), text (null for a model without tokenizer) and stopped_by \
-(stop_token, length or context).";
+count as such. Generation ends at the tokens that the model's folder names (eos_token_id of generation_config.json or config.json, \
+eos_token of the tokenizer, the end of an assistant's turn). How its makers sample (do_sample, temperature, top_p, … of \
+generation_config.json) is mentioned, not applied. With --json, one \
+object: prompt_ids, ids (the new ones, a stop token or string included), text (without it; null for a model without tokenizer) and stopped_by \
+(stop_token, stop_string, length or context).";
 
 /// `crisol generate`.
 #[derive(Debug, Args)]
@@ -63,7 +66,7 @@ struct Given {
 struct Output<'a> {
     prompt_ids: &'a [u32],
     ids: &'a [u32],
-    text: Option<String>,
+    text: Option<&'a str>,
     stopped_by: &'static str,
 }
 
@@ -75,27 +78,37 @@ impl GenerateArgs {
             Some(text) => text.stop_ids.clone(),
             None => loaded.model.config().eos_token_id.clone(),
         };
-        let options = self.sampling.options(stop_ids.clone());
+        let options = self.sampling.options(stop_ids);
+        let stops = &self.sampling.stops.stops;
         let Loaded { model, params, text } = &loaded;
-        if self.json {
-            let generated = generate_stream(model, params, &prompt, &options, |_| ControlFlow::Continue(()))?;
-            return print_json(&Output {
-                prompt_ids: &prompt,
-                ids: &generated.ids,
-                text: text.as_ref().map(|text| text.tokenizer.decode(generated.content(), true)),
-                stopped_by: stop_name(generated.stopped_by),
-            });
-        }
         let Some(text) = text else {
-            return Err(CliError::Usage(
-                "the model has no tokenizer.json to turn tokens into text with; ask for --json".into(),
-            ));
+            if !self.json {
+                return Err(CliError::Usage(
+                    "the model has no tokenizer.json to turn tokens into text with; ask for --json".into(),
+                ));
+            }
+            if !stops.is_empty() {
+                return Err(CliError::Usage(
+                    "the model has no tokenizer.json, so that no --stop can be found in its text".into(),
+                ));
+            }
+            let generated = generate_stream(model, params, &prompt, &options, |_| ControlFlow::Continue(()))?;
+            return output(&prompt, &generated, None);
         };
-        let generated = stream_reply(text, &stop_ids, |receiver| {
-            Ok(generate_stream(model, params, &prompt, &options, receiver)?)
+        self.sampling.say_what_is_suggested(text);
+        let mut printed = Ok(());
+        let reply = stream_reply(model, params, text, &prompt, &options, stops, |new| {
+            if !self.json {
+                printed = print(for_stdout(new));
+            }
+            if printed.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         })?;
+        printed?;
+        if self.json {
+            return output(&prompt, &reply.generated, Some(&reply.text));
+        }
         print_line("")?;
-        if generated.stopped_by == StopReason::Context {
+        if reply.generated.stopped_by == StopReason::Context {
             say(format_args!(
                 "(the model's context of {} tokens is full)",
                 model.config().longest_document()
@@ -103,6 +116,21 @@ impl GenerateArgs {
         }
         Ok(())
     }
+}
+
+fn output(prompt: &[u32], generated: &Generated, text: Option<&str>) -> Result<(), CliError> {
+    print_json(&Output {
+        prompt_ids: prompt,
+        ids: &generated.ids,
+        text,
+        stopped_by: match generated.stopped_by {
+            StopReason::StopToken => "stop_token",
+            StopReason::StopString => "stop_string",
+            StopReason::Length => "length",
+            StopReason::Context => "context",
+            StopReason::Receiver => "receiver",
+        },
+    })
 }
 
 impl Given {
@@ -117,33 +145,5 @@ impl Given {
             (Some(prompt), _) => text.encode_plain(prompt)?,
             (None, chat) => text.chat_prompt(&[Message::user(chat.as_deref().unwrap_or_default())])?,
         })
-    }
-}
-
-/// Runs `generate` and prints the text of its tokens as they come. A stop token is no text.
-pub(super) fn stream_reply(
-    text: &TextSetup,
-    stop_ids: &[u32],
-    generate: impl FnOnce(&mut (dyn FnMut(u32) -> ControlFlow<()> + Send)) -> Result<Generated, CliError>,
-) -> Result<Generated, CliError> {
-    let mut stream = text.tokenizer.stream(true);
-    let mut printed = Ok(());
-    let generated = generate(&mut |id| {
-        if !stop_ids.contains(&id) {
-            printed = print(for_stdout(&stream.push(id)));
-        }
-        if printed.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-    })?;
-    printed?;
-    print(for_stdout(&stream.finish()))?;
-    Ok(generated)
-}
-
-fn stop_name(reason: StopReason) -> &'static str {
-    match reason {
-        StopReason::StopToken => "stop_token",
-        StopReason::Length => "length",
-        StopReason::Context => "context",
-        StopReason::Receiver => "receiver",
     }
 }

@@ -17,7 +17,9 @@ mod score;
 use clap::{Args, Parser, Subcommand};
 use crisol_engine::Device;
 use crisol_model::SamplingOptions;
+use crisol_text::TextSetup;
 
+use crate::console::say;
 use crate::error::CliError;
 
 const EXAMPLES: &str = "\
@@ -134,7 +136,15 @@ fn threads(text: &str) -> Result<usize, String> {
     number.ok_or(format!("a whole number from 1 to {MOST_THREADS} is needed; leave it out for one per core"))
 }
 
-/// How tokens are chosen.
+/// Texts that end an answer.
+#[derive(Clone, Debug, Args)]
+struct Stops {
+    /// End an answer where its text has TEXT in it, and cut it before; may be given several times
+    #[arg(long = "stop", value_name = "TEXT", allow_hyphen_values = true, value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    stops: Vec<String>,
+}
+
+/// How tokens are chosen and where they end.
 #[derive(Clone, Debug, Args)]
 struct Sampling {
     /// Stop after this many new tokens
@@ -158,11 +168,37 @@ struct Sampling {
     /// Seed of the choice; the same seed gives the same text
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
+    #[command(flatten)]
+    stops: Stops,
 }
 
 impl Sampling {
+    /// Whether the command line says how tokens are chosen.
+    fn is_chosen(&self) -> bool {
+        self.is_random() || self.temperature.is_some() || self.repetition_penalty != 1.0
+    }
+
+    fn is_random(&self) -> bool {
+        self.top_k.is_some() || self.top_p.is_some() || self.min_p.is_some()
+    }
+
+    /// Says how the model's makers would choose tokens, where the command line leaves it open and it is not what is done.
+    fn say_what_is_suggested(&self, text: &TextSetup) {
+        let settings = text.suggested_sampling();
+        if !self.is_chosen() && !settings.is_empty() {
+            say(format_args!(
+                "(the model's generation_config.json suggests {}; without these options, the most probable token is taken)",
+                settings
+                    .iter()
+                    .map(|(name, value)| format!("--{name} {value}"))
+                    .collect::<Vec<_>>()
+                    .join(" ")
+            ));
+        }
+    }
+
     fn options(&self, stop_ids: Vec<u32>) -> SamplingOptions {
-        let random = self.top_k.is_some() || self.top_p.is_some() || self.min_p.is_some();
+        let random = self.is_random();
         SamplingOptions {
             max_new_tokens: self.max_new_tokens,
             temperature: self.temperature.unwrap_or(if random { 1.0 } else { 0.0 }),

@@ -129,6 +129,76 @@ fn chat(bench: &Bench, arguments: &[&str], input: &str) -> Finished {
 }
 
 #[test]
+fn answers_end_before_a_stop_string() {
+    let bench = Bench::new("");
+    let model = checkpoint("1-pretrain");
+    let generate = |more: &[&str]| {
+        bench.crisol(&[&["generate", &model, "--prompt", "The sky", "--max-new-tokens", "40"], more].concat())
+    };
+    let whole = generate(&["--json"]).json();
+    let (text, whole_ids) = (whole["text"].as_str().unwrap(), ids(&whole["ids"]));
+    // Some three characters from the middle, which end in the middle of a token as a rule.
+    let middle: String = text.chars().skip(text.chars().count() / 2).take(3).collect();
+    let expected = &text[..text.find(&middle).unwrap()];
+    let json = generate(&["--json", "--stop", "never said", "--stop", &middle]).json();
+    assert_eq!((json["text"].as_str(), json["stopped_by"].as_str()), (Some(expected), Some("stop_string")));
+    let stopped_ids = ids(&json["ids"]);
+    assert!(stopped_ids.len() < whole_ids.len() && whole_ids.starts_with(&stopped_ids));
+    assert_eq!(generate(&["--stop", &middle]).ok(), format!("{expected}\n"));
+    assert_eq!(generate(&["--json", "--stop", "never said"]).json(), whole);
+    // A special token by its name is no text, and ends generation all the same.
+    let eos = generate(&["--json", "--stop", "<|eos|>"]).json();
+    assert_eq!(eos, whole);
+
+    let arguments = ["compare", &model, "--prompts", "demos.jsonl", "--json"];
+    let all = bench.crisol(&arguments).json();
+    let said = |json: &Value| json[0]["outputs"][&model].as_str().unwrap().to_owned();
+    let cut = bench.crisol(&[&arguments[..], &["--stop", &middle]].concat()).json();
+    assert_eq!(said(&cut), said(&all)[..said(&all).find(&middle).unwrap()]);
+
+    let error = generate(&["--stop", ""]).failed(2);
+    assert!(error.contains("--stop"), "{error}");
+    // Without a tokenizer there is no text to look at.
+    let bare = bench.path("bare");
+    std::fs::create_dir(&bare).unwrap();
+    for file in ["config.json", "model.safetensors"] {
+        std::fs::copy(format!("{model}/{file}"), bare.join(file)).unwrap();
+    }
+    let error = bench.crisol(&["generate", "bare", "--ids", "5", "--json", "--stop", "x"]).failed(2);
+    assert!(error.contains("no --stop can be found"), "{error}");
+}
+
+#[test]
+fn chat_ends_replies_before_a_stop_string() {
+    let bench = Bench::new("");
+    let first = chat(&bench, &["--max-new-tokens", "12"], "Say coins\n").ok();
+    let line = first.trim_end_matches('\n');
+    let stop: String = line.chars().last().into_iter().collect();
+    let said = chat(&bench, &["--max-new-tokens", "12", "--stop", &stop], "Say coins\n");
+    assert_eq!(said.stderr, "");
+    assert_eq!(said.ok(), format!("{}\n", &line[..line.find(&stop).unwrap()]));
+}
+
+#[test]
+fn how_the_makers_sample_is_mentioned_not_applied() {
+    let bench = Bench::new("");
+    let folder = bench.path("sampled");
+    std::fs::create_dir(&folder).unwrap();
+    for file in ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"] {
+        std::fs::copy(format!("{}/{file}", checkpoint("2-sft")), folder.join(file)).unwrap();
+    }
+    bench.write("sampled/generation_config.json", r#"{"do_sample": true, "temperature": 0.6, "top_p": 0.9}"#);
+    let generate = |more: &[&str]| {
+        bench.crisol(&[&["generate", "sampled", "--prompt", "Ana", "--max-new-tokens", "8"], more].concat())
+    };
+    let greedy = generate(&[]);
+    assert!(greedy.stderr.contains("suggests --temperature 0.6 --top-p 0.9"), "{}", greedy.stderr);
+    let chosen = generate(&["--temperature", "0"]);
+    assert_eq!(chosen.stderr, "");
+    assert_eq!(chosen.ok(), greedy.ok());
+}
+
+#[test]
 fn chat_answers_each_line_of_a_pipe() {
     let bench = Bench::new("");
     let model = checkpoint("2-sft");
