@@ -135,7 +135,15 @@ fn vocab(metadata: &Metadata, file: &Path) -> Result<GgufVocab, ModelError> {
     let flag = |rest: &str| optional(metadata, &key(rest), |key| metadata.bool(key));
     let strings =
         |rest: &str| optional(metadata, &key(rest), |key| metadata.strings(key).map(<[String]>::to_vec));
+    let templates =
+        optional(metadata, "tokenizer.chat_templates", |key| metadata.strings(key).map(<[String]>::to_vec))?;
+    let templates = templates.unwrap_or_default();
+    let named = templates.iter().filter_map(|name| {
+        let source = string(&format!("tokenizer.chat_template.{name}")).transpose()?;
+        Some(source.map(|source| (name.clone(), source)))
+    });
     Ok(GgufVocab {
+        named_chat_templates: named.collect::<Result<_, _>>()?,
         model: metadata.string(&key("model"))?.to_owned(),
         pre: string(&key("pre"))?,
         tokens: metadata.strings(&key("tokens"))?.to_vec(),

@@ -64,5 +64,6 @@ fn gguf(json: &Value) -> Result<GgufVocab, serde_json::Error> {
         add_eos: serde_json::from_value(field("add_eos"))?,
         add_space_prefix: serde_json::from_value(field("add_space_prefix"))?,
         chat_template: serde_json::from_value(field("chat_template"))?,
+        named_chat_templates: std::collections::BTreeMap::new(),
     })
 }

@@ -136,15 +136,45 @@ pub enum TextError {
         ending: String,
     },
 
-    /// The assistant's turns cannot be found in a template without generation marks.
+    /// A model with named templates, none of which is for ordinary conversations.
     #[error(
-        "chat template: the text before message {message} is not a prefix of the whole conversation, so that the \
-         assistant's tokens cannot be told from the others; put {{% generation %}} … {{% endgeneration %}} around what \
-         the assistant says in the template"
+        "its chat templates are named {names}, and none is the `default`; name the one for ordinary conversations so"
     )]
-    NotAPrefix {
+    NoDefaultTemplate {
+        /// The names, comma-separated.
+        names: String,
+    },
+
+    /// In a template without generation marks, what asks the assistant to answer is not how the answered message begins.
+    #[error(
+        "chat template: where message {message} (from 0) is to be answered, the template writes {prompt:?}, and where it is \
+         there, {answered:?}, so that the tokens the assistant says cannot be told from the others; put \
+         {{% generation %}} … {{% endgeneration %}} around what the assistant says in the template"
+    )]
+    OtherAnswer {
         /// Index of the message, from 0.
         message: usize,
+        /// What the prompt goes on with where the two part.
+        prompt: String,
+        /// What the answered conversation goes on with.
+        answered: String,
+    },
+
+    /// In a template without generation marks, an assistant's message is written in another way once others follow it.
+    #[error(
+        "chat template: message {message} (from 0) is written {last:?} as the last one and {past:?} once others follow it \
+         (templates of reasoning models drop earlier thinking), so that the tokens the assistant says cannot be told from \
+         the others; make each of the assistant's messages a record of its own, {{\"prompt\": [the messages before it], \
+         \"completion\": [it]}}, or put {{% generation %}} … {{% endgeneration %}} around what the assistant says in the \
+         template"
+    )]
+    OtherPast {
+        /// Index of the message, from 0.
+        message: usize,
+        /// What it goes on with as the last message, where the two part.
+        last: String,
+        /// What it goes on with when others follow.
+        past: String,
     },
 
     /// A conversation for a model whose folder has no chat template.

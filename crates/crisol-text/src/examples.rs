@@ -1,9 +1,11 @@
 //! Records to examples: the token ids of a record and which of them are trained.
 
+use std::borrow::Cow;
+
 use rayon::prelude::*;
 
 use crate::records::{Body, Record, Turns};
-use crate::{Message, TextError, TextSetup};
+use crate::{ChatTemplate, Message, TextError, TextSetup};
 
 /// The tokens of one document and which of them are trained.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -110,8 +112,12 @@ impl TextSetup {
     /// The example of [`Self::supervised`] before it is cut to the context or checked.
     pub(crate) fn whole(&self, record: &Record) -> Result<Example, TextError> {
         match &record.body {
-            Body::Chat { messages } => self.chat(messages),
-            Body::Completion { prompt, completion } => self.answer(prompt, completion).map(|(_, e)| e),
+            Body::Chat { messages } => {
+                self.template_for(record).and_then(|template| template.encode(&self.tokenizer, messages))
+            }
+            Body::Completion { prompt, completion } => {
+                self.answer(record, prompt, completion).map(|(_, e)| e)
+            }
             _ => return Err(wrong_kind(record, "messages or prompt/completion")),
         }
         .map_err(|e| e.at(&record.place))
@@ -122,7 +128,7 @@ impl TextSetup {
         let Body::Preference { prompt, chosen, rejected } = &record.body else {
             return Err(wrong_kind(record, "prompt/chosen/rejected"));
         };
-        let side = |turns: &Turns| self.answer(prompt, turns).map_err(|e| e.at(&record.place));
+        let side = |turns: &Turns| self.answer(record, prompt, turns).map_err(|e| e.at(&record.place));
         let ((prompt, chosen), (_, rejected)) = (side(chosen)?, side(rejected)?);
         Ok(PreferenceExample {
             prompt,
@@ -146,10 +152,11 @@ impl TextSetup {
         let (Body::Prompt { prompt } | Body::Problem { prompt, .. }) = &record.body else {
             return Err(wrong_kind(record, "prompt or prompt/answer"));
         };
+        let ask = |messages: &[Message]| self.template_for(record)?.prompt(&self.tokenizer, messages);
         let ids = match (prompt, &self.template) {
             (Turns::Plain(text), None) => self.tokenizer.encode(text),
-            (Turns::Plain(text), Some(_)) => self.chat_prompt(&[Message::user(text)]),
-            (Turns::Chat(messages), _) => self.chat_prompt(messages),
+            (Turns::Plain(text), Some(_)) => ask(&[Message::user(text)]),
+            (Turns::Chat(messages), _) => ask(messages),
         };
         let prompt = ids.map_err(|e| e.at(&record.place))?;
         if prompt.len() >= context {
@@ -172,9 +179,24 @@ impl TextSetup {
         self.template.as_ref().ok_or(TextError::NoTemplate)?.prompt(&self.tokenizer, messages)
     }
 
+    /// The template with the tools of a record.
+    fn template_for(&self, record: &Record) -> Result<Cow<'_, ChatTemplate>, TextError> {
+        let template = self.template.as_ref().ok_or(TextError::NoTemplate)?;
+        Ok(if record.tools.is_empty() {
+            Cow::Borrowed(template)
+        } else {
+            Cow::Owned(template.with_tools(record.tools.clone()))
+        })
+    }
+
     /// A prompt's ids, and the prompt with an answer of which only the answer is trained. A plain answer ends with
     /// the end-of-text token.
-    fn answer(&self, prompt: &Turns, answer: &Turns) -> Result<(Vec<u32>, Example), TextError> {
+    fn answer(
+        &self,
+        record: &Record,
+        prompt: &Turns,
+        answer: &Turns,
+    ) -> Result<(Vec<u32>, Example), TextError> {
         let one = |text: &str, role: &str| vec![Message::new(role, text)];
         let (prompt, answer) = match (prompt, answer) {
             (Turns::Plain(prompt), Turns::Plain(answer)) => {
@@ -187,8 +209,7 @@ impl TextSetup {
             (Turns::Chat(prompt), Turns::Plain(answer)) => (prompt.clone(), one(answer, "assistant")),
             (Turns::Plain(prompt), Turns::Chat(answer)) => (one(prompt, "user"), answer.clone()),
         };
-        let template = self.template.as_ref().ok_or(TextError::NoTemplate)?;
-        template.encode_answer(&self.tokenizer, &prompt, &answer)
+        self.template_for(record)?.encode_answer(&self.tokenizer, &prompt, &answer)
     }
 }
 

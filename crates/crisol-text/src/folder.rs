@@ -9,6 +9,7 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 
 use crate::sentencepiece::{Piece, PieceKind, Vocabulary};
+use crate::template::DEFAULT;
 use crate::{ChatTemplate, END_OF_TEXT, TextError, Tokenizer};
 
 const TOKENIZER: &str = "tokenizer.json";
@@ -20,8 +21,12 @@ const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 const SPECIAL_TOKENS: &str = "special_tokens_map.json";
 const GENERATION_CONFIG: &str = "generation_config.json";
 const MODEL_CONFIG: &str = "config.json";
-/// Takes precedence over the template in `tokenizer_config.json`, as in transformers.
+/// Takes precedence over the templates in `tokenizer_config.json`, as in transformers.
 const TEMPLATE: &str = "chat_template.jinja";
+/// Templates beside it, each in a file `NAME.jinja`.
+const NAMED_TEMPLATES: &str = "additional_chat_templates";
+/// Where the template of a model of text and images is, which older versions of transformers saved with its processor.
+const PROCESSOR_TEMPLATE: &str = "chat_template.json";
 
 /// The named tokens that transformers hands to templates.
 const NAMED: [&str; 7] =
@@ -107,17 +112,13 @@ impl TextSetup {
             })?,
         };
 
-        let template = match read(&dir.join(TEMPLATE))? {
-            Some(source) => Some((TEMPLATE, source)),
-            None => default_template(&tokenizer_config).map(|source| (TOKENIZER_CONFIG, source)),
-        };
-        let template = template.map(|(file, source)| (dir.join(file).display().to_string(), source));
+        let templates = templates(dir, &tokenizer_config)?;
         Self::assemble(Parts {
             tokenizer,
             tokenizer_config,
             generation_config,
             special_tokens,
-            template,
+            templates,
             eos,
             generation_stops,
         })
@@ -130,7 +131,7 @@ impl TextSetup {
             mut tokenizer_config,
             generation_config,
             special_tokens,
-            template,
+            templates,
             eos,
             generation_stops,
         } = parts;
@@ -141,8 +142,8 @@ impl TextSetup {
                 tokenizer_config.insert(name.clone(), json!(token));
             }
         }
-        let template = template
-            .map(|(place, source)| ChatTemplate::new(&source, named).map_err(|e| e.at(&place)))
+        let template = templates
+            .map(|(place, sources)| ChatTemplate::from_sources(sources, named).map_err(|e| e.at(&place)))
             .transpose()?;
         // A template that never ends a turn is an error when a conversation is trained, not when a model is loaded.
         let end_of_turn = template.as_ref().and_then(|template| template.end_of_turn(&tokenizer).ok());
@@ -212,10 +213,19 @@ impl TextSetup {
         config.entry("clean_up_tokenization_spaces").or_insert(json!(false));
         config.shift_remove("chat_template");
         if let Some(template) = &self.template {
-            config.insert("chat_template".to_owned(), json!(template.source()));
-            // A file left in the folder would win over the template just written.
-            if dir.join(TEMPLATE).exists() {
-                write(&dir.join(TEMPLATE), template.source())?;
+            let sources = template.sources();
+            let named = |(name, source)| json!({"name": name, "template": source});
+            let one = sources.len() == 1;
+            config.insert(
+                "chat_template".to_owned(),
+                if one { json!(template.source()) } else { sources.iter().map(named).collect() },
+            );
+            // Files left in the folder would win over the templates just written.
+            for file in [TEMPLATE, PROCESSOR_TEMPLATE] {
+                remove(&dir.join(file))?;
+            }
+            for name in sources.keys() {
+                remove(&dir.join(NAMED_TEMPLATES).join(format!("{name}.jinja")))?;
             }
         }
         let mut generation = self.generation_config.clone();
@@ -232,11 +242,14 @@ pub(crate) struct Parts {
     pub(crate) tokenizer_config: Map<String, Value>,
     pub(crate) generation_config: Map<String, Value>,
     pub(crate) special_tokens: Map<String, Value>,
-    /// The chat template, with the file that it comes from.
-    pub(crate) template: Option<(String, String)>,
+    /// The chat templates, where there are any.
+    pub(crate) templates: Option<Templates>,
     pub(crate) eos: u32,
     pub(crate) generation_stops: Vec<u32>,
 }
+
+/// The file or folder that chat templates come from, and the templates by name.
+pub(crate) type Templates = (String, BTreeMap<String, String>);
 
 /// The tokenizer of a folder with a `tokenizer.model`, set up as `tokenizer_config.json` says. What the configuration
 /// leaves out (the named tokens) is written into it, because it is all that is saved beside a `tokenizer.json`.
@@ -346,13 +359,52 @@ fn token_text(value: &Value) -> Option<&str> {
     value.as_str().or_else(|| value.get("content")?.as_str())
 }
 
-/// The template of `tokenizer_config.json`: a string, or a list of named templates of which `default` is meant.
-fn default_template(config: &Map<String, Value>) -> Option<String> {
-    match config.get("chat_template")? {
-        Value::String(source) => Some(source.clone()),
+/// The chat templates of a folder: the first of transformers' places that has any.
+fn templates(dir: &Path, config: &Map<String, Value>) -> Result<Option<Templates>, TextError> {
+    let mut files = BTreeMap::new();
+    if let Some(source) = read(&dir.join(TEMPLATE))? {
+        files.insert(DEFAULT.to_owned(), source);
+    }
+    let named = dir.join(NAMED_TEMPLATES);
+    for entry in fs::read_dir(&named).into_iter().flatten().flatten() {
+        let path = entry.path();
+        let name = path.file_stem().and_then(|name| name.to_str());
+        if let (Some(name), true) = (name, path.extension().is_some_and(|ending| ending == "jinja")) {
+            files.extend(read(&path)?.map(|source| (name.to_owned(), source)));
+        }
+    }
+    if !files.is_empty() {
+        let place = if files.contains_key(DEFAULT) { dir.join(TEMPLATE) } else { named };
+        return Ok(Some((place.display().to_string(), files)));
+    }
+    let processor = read_object(&dir.join(PROCESSOR_TEMPLATE))?;
+    for (file, config) in [(TOKENIZER_CONFIG, config), (PROCESSOR_TEMPLATE, &processor)] {
+        let path = dir.join(file);
+        let sources = match config.get("chat_template") {
+            None | Some(Value::Null) => continue,
+            Some(Value::String(source)) => BTreeMap::from([(DEFAULT.to_owned(), source.clone())]),
+            Some(list) => named_templates(list).ok_or_else(|| {
+                folder_error(
+                    &path,
+                    "its `chat_template` is neither a string nor a list of named strings".to_owned(),
+                    "make it a string, or a list of {\"name\": …, \"template\": …}",
+                )
+            })?,
+        };
+        return Ok(Some((path.display().to_string(), sources)));
+    }
+    Ok(None)
+}
+
+/// A list of `{"name": …, "template": …}`, or an object of templates by name.
+fn named_templates(list: &Value) -> Option<BTreeMap<String, String>> {
+    let owned = |text: &Value| text.as_str().map(str::to_owned);
+    match list {
         Value::Array(list) => {
-            let default = list.iter().find(|entry| entry["name"] == "default").or(list.first())?;
-            default["template"].as_str().map(str::to_owned)
+            list.iter().map(|entry| Some((owned(&entry["name"])?, owned(&entry["template"])?))).collect()
+        }
+        Value::Object(object) => {
+            object.iter().map(|(name, source)| Some((name.clone(), owned(source)?))).collect()
         }
         _ => None,
     }
@@ -412,6 +464,15 @@ fn write_object(path: &Path, object: &Map<String, Value>) -> Result<(), TextErro
 
 fn write(path: &Path, text: &str) -> Result<(), TextError> {
     fs::write(path, text).map_err(|source| TextError::Write { path: path.to_owned(), source })
+}
+
+fn remove(path: &Path) -> Result<(), TextError> {
+    match fs::remove_file(path) {
+        Err(source) if source.kind() != ErrorKind::NotFound => {
+            Err(TextError::Write { path: path.to_owned(), source })
+        }
+        _ => Ok(()),
+    }
 }
 
 fn folder_error(path: &Path, cause: String, remedy: &str) -> TextError {

@@ -10,12 +10,13 @@
 
 mod write;
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use serde_json::{Map, Value, json};
 
 use crate::folder::Parts;
 use crate::sentencepiece::{Piece, PieceKind, Vocabulary, around};
+use crate::template::DEFAULT;
 use crate::{TextError, TextSetup, Tokenizer};
 
 /// What a GGUF file says about text; each field is the metadata of that name below `tokenizer.ggml.`, unless it says
@@ -54,6 +55,8 @@ pub struct GgufVocab {
     pub add_space_prefix: Option<bool>,
     /// `tokenizer.chat_template`.
     pub chat_template: Option<String>,
+    /// `tokenizer.chat_template.NAME`, by name.
+    pub named_chat_templates: BTreeMap<String, String>,
 }
 
 /// What stands before the merges of byte-level BPE.
@@ -165,12 +168,14 @@ impl TextSetup {
         let Some(eos) = vocab.eos else {
             return Err(broken(file, "it has no tokenizer.ggml.eos_token_id"));
         };
+        let mut templates = vocab.named_chat_templates.clone();
+        templates.extend(vocab.chat_template.clone().map(|source| (DEFAULT.to_owned(), source)));
         TextSetup::assemble(Parts {
             tokenizer,
             tokenizer_config,
             generation_config: Map::new(),
             special_tokens: Map::new(),
-            template: vocab.chat_template.clone().map(|source| (file.to_owned(), source)),
+            templates: (!templates.is_empty()).then(|| (file.to_owned(), templates)),
             eos,
             generation_stops: [vocab.eot, vocab.eom].into_iter().flatten().collect(),
         })

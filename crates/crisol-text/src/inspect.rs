@@ -302,7 +302,9 @@ fn add_turns<'a>(parts: &mut Vec<(String, &'a str, bool)>, field: &str, turns: &
 }
 
 fn add_messages<'a>(parts: &mut Vec<(String, &'a str, bool)>, field: &str, messages: &'a [Message]) {
-    for (i, Message { role, content }) in messages.iter().enumerate() {
-        parts.push((format!("{field}message {i} ({role})"), content, role == "assistant"));
+    for (i, message) in messages.iter().enumerate() {
+        // Calls of tools are an answer too.
+        let answers = message.is_assistant() && !message.calls_tools();
+        parts.push((format!("{field}message {i} ({})", message.role), &message.content, answers));
     }
 }

@@ -9,6 +9,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
+use crate::message::kind_of;
 use crate::{Message, TextError};
 
 /// One line of a dataset file.
@@ -18,6 +19,8 @@ pub struct Record {
     pub place: String,
     /// What it holds.
     pub body: Body,
+    /// The tools that the assistant may call in it, as JSON schemas (`tools`).
+    pub tools: Vec<Value>,
     /// The other fields that are strings, such as `kind`.
     pub extra: BTreeMap<String, String>,
 }
@@ -147,6 +150,7 @@ fn parse_line(place: String, line: &[u8]) -> Result<Record, TextError> {
     };
     let mut fields = Fields { place: &place, object };
     let body = fields.body()?;
+    let tools = fields.tools()?;
     let extra = fields
         .object
         .into_iter()
@@ -155,7 +159,7 @@ fn parse_line(place: String, line: &[u8]) -> Result<Record, TextError> {
             _ => None,
         })
         .collect();
-    Ok(Record { place, body, extra })
+    Ok(Record { place, body, tools, extra })
 }
 
 /// The fields of one line that no shape has taken yet.
@@ -247,17 +251,27 @@ impl Fields<'_> {
         if list.is_empty() {
             return Err(self.nothing(&format!("`{field}` is empty")));
         }
-        let string = |i: usize, message: &Value, key: &str| match message.get(key) {
-            Some(Value::String(text)) => Ok(text.clone()),
-            other => {
-                let cause = format!("has message {i} (from 0), whose `{key}` is {}", kind_of(other));
-                Err(self.wrong(field, &cause, "every message needs `role` and `content`, both strings"))
-            }
+        let message = |(i, message): (usize, &Value)| {
+            Message::from_json(message).map_err(|(cause, remedy)| {
+                self.wrong(field, &format!("has message {i} (from 0), {cause}"), remedy)
+            })
         };
-        list.iter()
-            .enumerate()
-            .map(|(i, m)| Ok(Message { role: string(i, m, "role")?, content: string(i, m, "content")? }))
-            .collect()
+        list.iter().enumerate().map(message).collect()
+    }
+
+    /// The tools of a record: a list of JSON schemas, or the same as a string (columns of tables hold strings).
+    fn tools(&mut self) -> Result<Vec<Value>, TextError> {
+        let remedy = "make it a list of JSON schemas, as transformers' `tools`";
+        let tools = match self.object.shift_remove("tools") {
+            None | Some(Value::Null) => return Ok(vec![]),
+            Some(Value::String(text)) => serde_json::from_str(&text).unwrap_or(Value::String(text)),
+            Some(tools) => tools,
+        };
+        match tools {
+            Value::Array(tools) if tools.iter().all(Value::is_object) => Ok(tools),
+            Value::Array(_) => Err(self.wrong("tools", "holds what is no object", remedy)),
+            other => Err(self.wrong("tools", &format!("is {}", kind_of(Some(&other))), remedy)),
+        }
     }
 
     fn wrong(&self, field: &str, cause: &str, remedy: &str) -> TextError {
@@ -271,19 +285,6 @@ impl Fields<'_> {
 
     fn nothing(&self, cause: &str) -> TextError {
         TextError::TrainsNothing { place: self.place.to_owned(), cause: cause.to_owned() }
-    }
-}
-
-/// What a JSON value is, in words.
-fn kind_of(value: Option<&Value>) -> &'static str {
-    match value {
-        None => "missing",
-        Some(Value::Null) => "null",
-        Some(Value::Bool(_)) => "a boolean",
-        Some(Value::Number(_)) => "a number",
-        Some(Value::String(_)) => "a string",
-        Some(Value::Array(_)) => "a list",
-        Some(Value::Object(_)) => "an object",
     }
 }
 

@@ -1,58 +1,32 @@
 //! Chat templates: messages to text, and which part of that text the model is trained to say.
 //!
-//! Templates are Jinja, as saved in `tokenizer_config.json`. The trained part is found exactly in one of two ways:
+//! Templates are Jinja, as saved in `tokenizer_config.json` or `chat_template.jinja`. The trained part is found exactly in one of two ways:
 //! - by the template's own `{% generation %} … {% endgeneration %}` marks (transformers' extension): they are
 //!   replaced, before compiling, by two marker characters around the same text, which are then found and removed;
 //! - without marks, by rendering prefixes: what the conversation up to an assistant's turn lacks beside the one
 //!   with that turn is what the assistant said, up to its end-of-turn token.
 
 use std::collections::BTreeMap;
-use std::io;
 use std::ops::Range;
-use std::sync::Arc;
 
-use minijinja::syntax::SyntaxConfig;
-use minijinja::value::{Kwargs, Value};
-use minijinja::{Environment, Error, ErrorKind};
-use serde::{Deserialize, Serialize};
+use jiff::civil::{DateTime, date};
+use minijinja::value::{Serde, Value};
 
+use crate::jinja::{Compiled, strftime_at};
+use crate::message::value_contains;
 use crate::tokenizer::Spanned;
-use crate::{END_OF_TEXT, Example, TextError, Tokenizer};
+use crate::{END_OF_TEXT, Example, Message, TextError, Tokenizer};
 
-/// One message of a conversation.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Message {
-    /// Who speaks: `system`, `user`, `assistant`, or what else the template knows.
-    pub role: String,
-    /// What is said.
-    pub content: String,
-}
-
-impl Message {
-    /// A message.
-    pub fn new(role: &str, content: &str) -> Self {
-        Self { role: role.to_owned(), content: content.to_owned() }
-    }
-
-    /// A message of the user's.
-    pub fn user(content: &str) -> Self {
-        Self::new("user", content)
-    }
-
-    /// A message of the assistant's.
-    pub fn assistant(content: &str) -> Self {
-        Self::new(ASSISTANT, content)
-    }
-}
-
-const ASSISTANT: &str = "assistant";
-const NAME: &str = "chat_template";
+/// The template that is used unless there is reason for another.
+pub(crate) const DEFAULT: &str = "default";
+/// The template for conversations with tools, where a model has one of its own for them.
+const TOOL_USE: &str = "tool_use";
 /// Template variables that hold the marker characters while spans are looked for, and nothing otherwise.
 const START: &str = "crisol_generation_start";
 const END: &str = "crisol_generation_end";
-/// Bounds what a hostile template can burn: about this many instructions or 64 times as many bytes, which is a second
-/// at most. Templates in the field need a few dozen instructions per message.
-const FUEL: u64 = 4_000_000;
+/// The moment that templates take for now unless they are told another: the same data must train in the same way tomorrow. It
+/// is the day that Llama 3.2's template writes itself where it is not given one.
+const NOW: DateTime = date(2024, 7, 26).at(0, 0, 0, 0);
 
 /// The template of the embedded model.
 const CRISOL: &str = "\
@@ -68,14 +42,19 @@ const CRISOL: &str = "\
 {%- if add_generation_prompt -%}<|assistant|>{%- endif -%}
 ";
 
-/// A compiled chat template.
+/// A compiled chat template, or several of one model, with what it writes beside the messages.
 #[derive(Debug, Clone)]
 pub struct ChatTemplate {
-    source: String,
+    /// Templates by name; one of them is [`DEFAULT`].
+    sources: BTreeMap<String, String>,
+    /// Those with generation marks.
+    marked: Vec<String>,
     /// `eos_token`, `bos_token`, …: the named tokens that a template may write.
     tokens: BTreeMap<String, String>,
-    marked: bool,
-    environment: Arc<Environment<'static>>,
+    /// The tools that the assistant may call, as JSON schemas.
+    tools: Vec<serde_json::Value>,
+    now: DateTime,
+    compiled: Compiled,
 }
 
 /// A rendered conversation with the byte ranges that the assistant says.
@@ -86,21 +65,43 @@ struct Rendered {
 
 impl ChatTemplate {
     /// Compiles a template. `tokens` are the variables `eos_token`, `bos_token`, … with the tokens as written.
-    /// Templates get no date (`strftime_now` of transformers): the same data would train differently tomorrow.
     pub fn new(source: &str, tokens: BTreeMap<String, String>) -> Result<Self, TextError> {
-        let (compiled, marked) = replace_marks(source);
-        let mut environment = Environment::new();
-        // As transformers sets Jinja up.
-        let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
-        environment.set_syntax(syntax.expect("the standard delimiters are valid"));
-        environment.set_fuel(Some(FUEL));
-        environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
-        environment.add_function("raise_exception", |message: String| -> Result<Value, Error> {
-            Err(Error::new(ErrorKind::InvalidOperation, message))
+        Self::from_sources(BTreeMap::from([(DEFAULT.to_owned(), source.to_owned())]), tokens)
+    }
+
+    /// Compiles a model's templates, which have names; `default` must be one.
+    pub fn from_sources(
+        sources: BTreeMap<String, String>,
+        tokens: BTreeMap<String, String>,
+    ) -> Result<Self, TextError> {
+        if !sources.contains_key(DEFAULT) {
+            let names: Vec<&str> = sources.keys().map(String::as_str).collect();
+            return Err(TextError::NoDefaultTemplate { names: names.join(", ") });
+        }
+        let mut marked = vec![];
+        let replaced = sources.iter().map(|(name, source)| {
+            let (replaced, marks) = replace_marks(source);
+            if marks {
+                marked.push(name.clone());
+            }
+            (name.clone(), replaced)
         });
-        environment.add_filter("tojson", to_json);
-        environment.add_template_owned(NAME, compiled).map_err(|e| template_error(&e))?;
-        Ok(Self { source: source.to_owned(), tokens, marked, environment: Arc::new(environment) })
+        let compiled = Compiled::new(replaced)?;
+        Ok(Self { sources, marked, tokens, tools: vec![], now: NOW, compiled })
+    }
+
+    /// The template with tools that the assistant may call (each a JSON schema, as the `tools` of transformers'
+    /// `apply_chat_template`).
+    #[must_use]
+    pub fn with_tools(&self, tools: Vec<serde_json::Value>) -> Self {
+        Self { tools, ..self.clone() }
+    }
+
+    /// The template with this moment for `strftime_now`. Without it, templates take 26 July 2024 for today, so that the same
+    /// data is trained in the same way tomorrow.
+    #[must_use]
+    pub fn at(&self, now: DateTime) -> Self {
+        Self { now, ..self.clone() }
     }
 
     /// The embedded template: `<|role|>` content `<|end|>` for each message, and `<|assistant|>` as the generation
@@ -110,14 +111,24 @@ impl ChatTemplate {
         Self::new(CRISOL, tokens).expect("the embedded template compiles, as a test checks")
     }
 
-    /// The template as it was given and as it is saved, generation marks included.
+    /// The default template as it was given and as it is saved, generation marks included.
     pub fn source(&self) -> &str {
-        &self.source
+        &self.sources[DEFAULT]
     }
 
-    /// Whether it marks what the assistant says (`{% generation %}`).
+    /// All templates by name, as they were given.
+    pub fn sources(&self) -> &BTreeMap<String, String> {
+        &self.sources
+    }
+
+    /// The name of the template that these tools ask for.
+    fn name(&self) -> &str {
+        if !self.tools.is_empty() && self.sources.contains_key(TOOL_USE) { TOOL_USE } else { DEFAULT }
+    }
+
+    /// Whether that template marks what the assistant says (`{% generation %}`).
     pub fn marks_generation(&self) -> bool {
-        self.marked
+        self.marked.iter().any(|name| name == self.name())
     }
 
     /// The conversation as text; with `add_generation_prompt`, followed by what introduces the assistant's answer.
@@ -148,7 +159,7 @@ impl ChatTemplate {
         let before = self.render(prompt, true)?;
         let Rendered { text, spans } = self.render_spans(&[prompt, answer].concat(), prompt.len())?;
         let Some(after) = text.strip_prefix(&before) else {
-            return Err(TextError::NotAPrefix { message: prompt.len() });
+            return Err(not_a_prefix(prompt.len(), Cut::Answer, &before, &text));
         };
         let seam = before.len();
         let spans: Vec<_> = spans
@@ -183,7 +194,7 @@ impl ChatTemplate {
             };
             // A template's own marks are taken at their word, as transformers does; a span found by prefixes may hold
             // the line break with which the template starts the next message.
-            let end = if self.marked { first + inside } else { last + 1 };
+            let end = if self.marks_generation() { first + inside } else { last + 1 };
             trained[first..end].fill(true);
         }
         Ok(Example { ids: tokens.ids, trained })
@@ -210,21 +221,31 @@ impl ChatTemplate {
         start: &str,
         end: &str,
     ) -> Result<String, TextError> {
-        let mut variables: BTreeMap<&str, Value> =
-            self.tokens.iter().map(|(name, token)| (name.as_str(), Value::from(token.as_str()))).collect();
-        let fields =
-            |m: &Message| Value::from_pairs([("role", m.role.as_str()), ("content", m.content.as_str())]);
-        variables.insert("messages", messages.iter().map(fields).collect());
-        variables.insert("add_generation_prompt", Value::from(add_generation_prompt));
-        variables.insert(START, Value::from(start));
-        variables.insert(END, Value::from(end));
-        let template = self.environment.get_template(NAME).expect("added when the template was compiled");
-        template.render(Value::from(variables)).map_err(|e| template_error(&e))
+        let mut variables: BTreeMap<String, Value> =
+            self.tokens.iter().map(|(name, token)| (name.clone(), Value::from(token.as_str()))).collect();
+        let tools = (!self.tools.is_empty()).then(|| Value::from(Serde(&self.tools)));
+        for (name, value) in [
+            ("messages", messages.iter().map(Message::variable).collect()),
+            ("add_generation_prompt", Value::from(add_generation_prompt)),
+            ("tools", tools.into()),
+            ("documents", Value::from(())),
+            ("strftime_now", strftime_at(self.now)),
+            (START, Value::from(start)),
+            (END, Value::from(end)),
+        ] {
+            variables.insert(name.to_owned(), value);
+        }
+        let input = messages.iter().map(|message| message.content.len()).sum();
+        self.compiled.render(self.name(), variables, input)
     }
 
     /// The conversation and what the assistant says in it, at least from message `first` on.
     fn render_spans(&self, messages: &[Message], first: usize) -> Result<Rendered, TextError> {
-        if self.marked { self.spans_by_marks(messages) } else { self.spans_by_prefixes(messages, first) }
+        if self.marks_generation() {
+            self.spans_by_marks(messages)
+        } else {
+            self.spans_by_prefixes(messages, first)
+        }
     }
 
     fn spans_by_marks(&self, messages: &[Message]) -> Result<Rendered, TextError> {
@@ -253,9 +274,9 @@ impl ChatTemplate {
     /// Two characters of Unicode's private use area that occur neither in the template nor in the conversation.
     fn free_markers(&self, messages: &[Message]) -> Result<[char; 2], TextError> {
         let used = |c: char| {
-            self.source.contains(c)
-                || self.tokens.values().any(|token| token.contains(c))
-                || messages.iter().any(|m| m.content.contains(c) || m.role.contains(c))
+            self.sources.values().chain(self.tokens.values()).any(|text| text.contains(c))
+                || messages.iter().any(|message| message.contains(c))
+                || self.tools.iter().any(|tool| value_contains(tool, c))
         };
         let mut free = ('\u{E000}'..='\u{F8FF}').filter(|&c| !used(c));
         match (free.next(), free.next()) {
@@ -271,11 +292,14 @@ impl ChatTemplate {
     fn spans_by_prefixes(&self, messages: &[Message], first: usize) -> Result<Rendered, TextError> {
         let text = self.render(messages, false)?;
         let mut spans = vec![];
-        for (i, message) in messages.iter().enumerate().skip(first).filter(|(_, m)| m.role == ASSISTANT) {
+        for (i, message) in messages.iter().enumerate().skip(first).filter(|(_, m)| m.is_assistant()) {
             let before = self.render(&messages[..i], true)?;
             let with = self.render(&messages[..=i], false)?;
-            if !with.starts_with(&before) || !text.starts_with(&with) {
-                return Err(TextError::NotAPrefix { message: i });
+            if !with.starts_with(&before) {
+                return Err(not_a_prefix(i, Cut::Answer, &before, &with));
+            }
+            if !text.starts_with(&with) {
+                return Err(not_a_prefix(i, Cut::Later, &with, &text));
             }
             let turn = &with[before.len()..];
             // A special token within the content must not pass for the turn's end.
@@ -345,44 +369,22 @@ fn split_control<'a>(
     }
 }
 
-/// Jinja's `tojson` escapes for HTML; transformers replaces it by Python's plain `json.dumps`.
-#[expect(clippy::needless_pass_by_value, reason = "minijinja hands arguments over by value")]
-fn to_json(value: &Value, options: Kwargs) -> Result<String, Error> {
-    if options.get::<Option<bool>>("ensure_ascii")? == Some(true) {
-        return Err(Error::new(ErrorKind::InvalidOperation, "tojson: ensure_ascii=true is not supported"));
-    }
-    let indent = options.get::<Option<usize>>("indent")?;
-    options.assert_all_used()?;
-    let mut out = vec![];
-    let written = match indent {
-        Some(width) => {
-            let indent = " ".repeat(width.min(64));
-            let formatter = serde_json::ser::PrettyFormatter::with_indent(indent.as_bytes());
-            value.serialize(&mut serde_json::Serializer::with_formatter(&mut out, formatter))
-        }
-        None => value.serialize(&mut serde_json::Serializer::with_formatter(&mut out, PythonFormatter)),
-    };
-    written.map_err(|e| Error::new(ErrorKind::InvalidOperation, format!("tojson: {e}")))?;
-    Ok(String::from_utf8(out).expect("serde_json writes UTF-8"))
+/// Where what a template writes for the beginning of a conversation is not the beginning of what it writes for more of it.
+#[derive(Clone, Copy)]
+enum Cut {
+    /// Between what introduces the assistant's answer and the answer.
+    Answer,
+    /// Between the answer and what comes after it.
+    Later,
 }
 
-/// `json.dumps`' separators: `, ` and `: `.
-struct PythonFormatter;
-
-impl serde_json::ser::Formatter for PythonFormatter {
-    fn begin_array_value<W: ?Sized + io::Write>(&mut self, out: &mut W, first: bool) -> io::Result<()> {
-        if first { Ok(()) } else { out.write_all(b", ") }
+fn not_a_prefix(message: usize, cut: Cut, alone: &str, whole: &str) -> TextError {
+    let same: usize =
+        alone.chars().zip(whole.chars()).take_while(|(a, b)| a == b).map(|(c, _)| c.len_utf8()).sum();
+    let excerpt = |text: &str| text[same..].chars().take(30).collect::<String>();
+    let (alone, whole) = (excerpt(alone), excerpt(whole));
+    match cut {
+        Cut::Answer => TextError::OtherAnswer { message, prompt: alone, answered: whole },
+        Cut::Later => TextError::OtherPast { message, last: alone, past: whole },
     }
-
-    fn begin_object_key<W: ?Sized + io::Write>(&mut self, out: &mut W, first: bool) -> io::Result<()> {
-        if first { Ok(()) } else { out.write_all(b", ") }
-    }
-
-    fn begin_object_value<W: ?Sized + io::Write>(&mut self, out: &mut W) -> io::Result<()> {
-        out.write_all(b": ")
-    }
-}
-
-fn template_error(error: &Error) -> TextError {
-    TextError::Template(error.to_string())
 }

@@ -141,11 +141,65 @@ fn the_template_file_wins_and_is_kept_in_step() {
     assert_eq!(TextSetup::load(dir.path()).unwrap().template.unwrap().source(), source);
 }
 
+/// The tools that templates are asked about.
+fn tools() -> Vec<Value> {
+    vec![json!({"type": "function", "function": {"name": "clock"}})]
+}
+
 #[test]
-fn of_several_templates_the_default_is_meant() {
-    let list = json!([{"name": "tool_use", "template": "tools"}, {"name": "default", "template": "plain"}]);
+fn of_several_templates_the_default_is_meant_and_another_with_tools() {
+    let list = json!([{"name": "tool_use", "template": "tools {{ tools[0].function.name }}"}, {"name": "default", "template": "plain"}]);
     let dir = foreign(&[("tokenizer_config.json", json!({"eos_token": "</s>", "chat_template": list}))]);
-    assert_eq!(TextSetup::load(dir.path()).unwrap().template.unwrap().source(), "plain");
+    for _ in 0..2 {
+        let setup = TextSetup::load(dir.path()).unwrap();
+        let template = setup.template.as_ref().unwrap();
+        assert_eq!(template.source(), "plain");
+        assert_eq!(template.render(&[], false).unwrap(), "plain");
+        assert_eq!(template.with_tools(tools()).render(&[], false).unwrap(), "tools clock");
+        // Saved, it is the same.
+        setup.save(dir.path()).unwrap();
+    }
+    let other = json!([{"name": "rag", "template": "x"}]);
+    let error =
+        load_error(&[("tokenizer_config.json", json!({"eos_token": "</s>", "chat_template": other}))]);
+    assert!(error.contains("tokenizer_config.json: its chat templates are named rag"), "{error}");
+    let error = load_error(&[("tokenizer_config.json", json!({"eos_token": "</s>", "chat_template": [1]}))]);
+    assert!(error.contains("neither a string nor a list"), "{error}");
+}
+
+#[test]
+fn templates_are_found_in_every_place() {
+    let render = |files: &[(&str, Value)], named: &[(&str, &str)]| {
+        let eos = ("special_tokens_map.json", json!({"eos_token": "</s>"}));
+        let dir = foreign(&[&[eos], files].concat());
+        if !named.is_empty() {
+            fs::create_dir(dir.path().join("additional_chat_templates")).unwrap();
+        }
+        for (name, source) in named {
+            fs::write(dir.path().join("additional_chat_templates").join(name), source).unwrap();
+        }
+        let setup = TextSetup::load(dir.path()).unwrap();
+        setup.save(dir.path()).unwrap();
+        let saved = TextSetup::load(dir.path()).unwrap();
+        let of = |setup: &TextSetup| {
+            let template = setup.template.as_ref()?;
+            let render = |tools| template.with_tools(tools).render(&[], false).unwrap();
+            Some((render(vec![]), render(tools())))
+        };
+        assert_eq!(of(&setup), of(&saved));
+        of(&setup)
+    };
+    let both = |plain: &str, tools: &str| Some((plain.to_owned(), tools.to_owned()));
+    assert_eq!(render(&[], &[]), None);
+    let processor = ("chat_template.json", json!({"chat_template": "processor"}));
+    assert_eq!(render(std::slice::from_ref(&processor), &[]), both("processor", "processor"));
+    let config = ("tokenizer_config.json", json!({"chat_template": "config"}));
+    assert_eq!(render(&[processor, config.clone()], &[]), both("config", "config"));
+    let file = ("chat_template.jinja", json!("file"));
+    assert_eq!(
+        render(&[config, file], &[("tool_use.jinja", "tools"), ("notes.txt", "no")]),
+        both("file", "tools")
+    );
 }
 
 #[test]

@@ -4,6 +4,7 @@ mod examples;
 mod fixture;
 mod folder;
 mod gguf_vocab;
+mod golden_templates;
 mod inspect;
 mod material;
 mod packing;

@@ -1,5 +1,7 @@
 use crisol_text::{Body, Message, TextError, Turns, parse_jsonl, parse_jsonl_lines, read_jsonl};
 
+use crate::fixture;
+
 fn one(line: &str) -> Body {
     let mut records = parse_jsonl("f.jsonl", line).unwrap();
     assert_eq!(records.len(), 1);
@@ -111,7 +113,7 @@ fn a_wrong_line_is_named_with_its_cause_and_remedy() {
             .contains("message 0 (from 0), whose `content` is missing")
     );
     assert!(error(r#"{"messages": [{"role": 1, "content": ""}]}"#).contains("whose `role` is a number"));
-    assert!(error(r#"{"messages": ["hi"]}"#).contains("whose `role` is missing"));
+    assert!(error(r#"{"messages": ["hi"]}"#).contains("which is a string"));
     let mixed =
         error(r#"{"prompt": "p", "chosen": "a", "rejected": [{"role": "assistant", "content": "b"}]}"#);
     assert!(mixed.contains("use one form for both"), "{mixed}");
@@ -158,5 +160,78 @@ proptest::proptest! {
     #[test]
     fn no_json_makes_the_reader_panic(text in r#"\{"(text|messages|prompt|chosen)": [\[\]{}",:a1éx -]{0,20}, "(rejected|completion|answer)": ("a"|\[\]|1|\{\})\}"#) {
         let _ = parse_jsonl("f", &text);
+    }
+}
+
+#[test]
+fn messages_keep_what_templates_read() {
+    let lines = r#"{"messages": [{"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}], "name": "Ana"}, {"role": "assistant", "content": null, "tool_calls": [{"id": 1}], "name": null}, {"role": "assistant", "content": "c", "name": null}], "tools": [{"name": "clock"}]}
+{"messages": [{"role": "assistant", "content": "c"}], "tools": "[{\"name\": \"clock\"}]"}
+{"messages": [{"role": "assistant", "content": "c"}], "tools": null}
+"#;
+    let records = parse_jsonl("x", lines).unwrap();
+    let tools = |i: usize| serde_json::to_string(&records[i].tools).unwrap();
+    assert_eq!(
+        (tools(0), tools(1), tools(2)),
+        (r#"[{"name":"clock"}]"#.into(), r#"[{"name":"clock"}]"#.into(), "[]".into())
+    );
+    let Body::Chat { messages } = &records[0].body else { panic!() };
+    let contents: Vec<&str> = messages.iter().map(|message| message.content.as_str()).collect();
+    assert_eq!(contents, ["ab", "", "c"]);
+    // A null is nothing.
+    assert_eq!(messages[2], Message::assistant("c"));
+    let source = "{% for m in messages %}{{ m|tojson }}{% endfor %}{{ tools|tojson }}";
+    let template = fixture::template(source, "", "").with_tools(records[0].tools.clone());
+    assert_eq!(
+        template.render(messages, false).unwrap(),
+        r#"{"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}], "name": "Ana"}{"role": "assistant", "tool_calls": [{"id": 1}]}{"role": "assistant", "content": "c"}[{"name": "clock"}]"#
+    );
+    let error = |line: &str| parse_jsonl("x", line).unwrap_err().to_string();
+    let image = error(r#"{"messages": [{"role": "user", "content": [{"type": "image", "url": "x"}]}]}"#);
+    assert!(image.contains("message 0 (from 0), whose `content` has a part of type \"image\""), "{image}");
+    assert!(error(r#"{"messages": [{"role": "user", "content": [{}]}]}"#).contains("a part without text"));
+    assert!(
+        error(r#"{"messages": [{"role": "user", "content": null}]}"#).contains("whose `content` is null")
+    );
+    let prompt = |tools: &str| error(&format!(r#"{{"prompt": "a", "tools": {tools}}}"#));
+    assert!(prompt("3").contains("`tools` is a number; make it a list of JSON schemas"));
+    assert!(
+        prompt("[3]").contains("`tools` holds what is no object")
+            && prompt("\"x\"").contains("`tools` is a string")
+    );
+}
+
+/// The tools of a record reach its template, whatever the record is for.
+#[test]
+fn tools_of_a_record_are_written_by_its_template() {
+    let mut setup = fixture::setup();
+    let source = "{% for t in tools or [] %}{{ t.name }};{% endfor %}".to_owned()
+        + setup.template.as_ref().unwrap().source();
+    setup.template = Some(fixture::template(&source, "", "<|eos|>"));
+    let encode = |line: &str| {
+        let record = parse_jsonl("x", line).unwrap().remove(0);
+        let ids = match record.body {
+            Body::Prompt { .. } => setup.prompt(&record, 99).unwrap(),
+            Body::Preference { .. } => setup.preference(&record, 99).unwrap().chosen.ids,
+            _ => setup.supervised(&record, 99).unwrap().ids,
+        };
+        setup.tokenizer.decode(&ids, false)
+    };
+    let tools = r#""tools": [{"name": "clock"}]"#;
+    let turn = |role: &str| format!(r#"[{{"role": "{role}", "content": "a"}}]"#);
+    for (line, text) in [
+        (format!(r#"{{"prompt": "a", {tools}}}"#), "clock;<|user|>a<|end|><|assistant|>"),
+        (format!(r#"{{"messages": {}, {tools}}}"#, turn("assistant")), "clock;<|assistant|>a<|end|>"),
+        (
+            format!(r#"{{"prompt": {}, "completion": "b", {tools}}}"#, turn("user")),
+            "clock;<|user|>a<|end|><|assistant|>b<|end|>",
+        ),
+        (
+            format!(r#"{{"prompt": {}, "chosen": "b", "rejected": "c", {tools}}}"#, turn("user")),
+            "clock;<|user|>a<|end|><|assistant|>b<|end|>",
+        ),
+        (r#"{"prompt": "a"}"#.to_owned(), "<|user|>a<|end|><|assistant|>"),
+    ] {
+        assert_eq!(encode(&line), text);
     }
 }

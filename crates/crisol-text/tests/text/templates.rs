@@ -225,8 +225,19 @@ fn a_template_that_rewrites_the_past_needs_marks() {
         Message::assistant("<think>so</think>d"),
     ];
     let error = template(&source, "", "").encode(&tokenizer, &turns).unwrap_err();
-    assert!(matches!(error, TextError::NotAPrefix { message: 1 }));
-    assert!(error.to_string().contains("put {% generation %}"), "{error}");
+    assert!(matches!(error, TextError::OtherPast { message: 1, .. }));
+    let said = error.to_string();
+    assert!(said.contains("put {% generation %}") && said.contains("\"<think>hm</think>b"), "{said}");
+    assert!(said.contains("a record of its own, {\"prompt\": ["), "{said}");
+    // A prompt that begins to think where the answer does not.
+    let source = CHATML.replace("assistant\n' }}{% endif %}", "assistant\n<think>' }}{% endif %}");
+    let error = template(&source, "", "")
+        .encode(&tokenizer, &[Message::user("a"), Message::assistant("b")])
+        .unwrap_err();
+    assert!(
+        matches!(&error, TextError::OtherAnswer { message: 1, prompt, .. } if prompt == "<think>"),
+        "{error}"
+    );
     assert!(template(&source, "", "").encode(&tokenizer, &turns[..2]).is_ok());
 }
 
@@ -278,21 +289,158 @@ fn a_conversation_that_leaves_no_marker_free_is_an_error() {
     assert!(error.to_string().contains("private use area"), "{error}");
 }
 
+/// Each is an error, within a second where the template loops, repeats or nests, and the process lives on.
 #[test]
 fn hostile_templates_end() {
-    let start = Instant::now();
-    let nested = "{% for a in range(9999) %}{% for b in range(9999) %}{% for c in range(9999) %}{% endfor %}{% endfor %}{% endfor %}";
-    let doubling = "{% set ns = namespace(s='ab') %}{% for i in range(99) %}{% set ns.s = ns.s ~ ns.s %}{% endfor %}{{ ns.s }}";
-    let recursion = "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}";
-    let repeated = "{{ 'ab' * 99999999999 }}";
-    for source in [nested, doubling, recursion, repeated] {
-        let error = template(source, "", "").render(&[], false).unwrap_err();
+    let x = "{% set s = 'x' * 1000000 %}";
+    let deep = format!("{{% set ns.l = {}ns.l{} %}}", "[".repeat(40), "]".repeat(40));
+    let deep = |more: &str| {
+        format!("{{% set ns = namespace(l=[1]) %}}{{% for i in range(9999) %}}{deep}{{% endfor %}}{more}")
+    };
+    let errors = [
+        // Endless loops and recursion.
+        "{% for a in range(9999) %}{% for b in range(9999) %}{% for c in range(9999) %}{% endfor %}{% endfor %}{% endfor %}".to_owned(),
+        "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}".to_owned(),
+        "{% for x in [1] recursive %}{{ loop([1]) }}{% endfor %}".to_owned(),
+        format!("{x}{{% for i in range(99999) %}}{{% set y = s.find('b') %}}{{% endfor %}}"),
+        "{% set l = range(9999)|list %}{% for i in range(99999) %}{% set y = l.count(5) %}{% endfor %}".to_owned(),
+        // Much out of little.
+        "{% set ns = namespace(s='ab') %}{% for i in range(99) %}{% set ns.s = ns.s ~ ns.s %}{% endfor %}{{ ns.s }}".to_owned(),
+        "{{ 'ab' * 99999999999 }}".to_owned(),
+        "{{ range(1000000000)|list }}".to_owned(),
+        format!("{x}{{{{ s.replace('x', s) }}}}"),
+        format!("{x}{{{{ s.join(range(99999)|list) }}}}"),
+        format!("{x}{{{{ ''.join([s] * 10000) }}}}"),
+        format!("{x}{{{{ ([s] * 10000)|tojson }}}}"),
+        format!("{x}{{{{ (range(99999)|list)|tojson(indent=s) }}}}"),
+        "{{ '{:>1000000000}'.format('a') }}".to_owned(),
+        "{{ '%1000000000d'|format(3) }}".to_owned(),
+        "{% set s = '\n' * 1000000 %}{{ s|indent(1000000, true, true) }}".to_owned(),
+        "{{ strftime_now('%999999999Y') }}".to_owned(),
+        // Deep values, which would take a stack of any size; and one that looks like 2^99 lists.
+        deep("{{ ns.l }}"),
+        deep("{{ ns.l == [ns.l] }}"),
+        deep("{{ ns.l|tojson }}"),
+        "{% set ns = namespace(l=[1]) %}{% for i in range(99) %}{% set ns.l = [ns.l, ns.l] %}{% endfor %}{{ ns.l|tojson }}".to_owned(),
+    ];
+    for source in errors {
+        let start = Instant::now();
+        let error = template(&source, "", "").render(&[], false).unwrap_err();
         assert!(matches!(error, TextError::Template(_)), "{error}");
+        // Several times what it takes, for machines with much else to do.
+        assert!(start.elapsed().as_secs_f64() < 2.0, "{:?} {source:.200}", start.elapsed());
     }
-    assert!(start.elapsed().as_secs() < 60, "{:?}", start.elapsed());
-    for source in ["{% if %}", "{% generation %}", "{% endgeneration %}", "{%", "{{ '", "{% for x in"] {
+    // Deep values as such do not end the process.
+    let nested = deep("{{ ns.l ~ '' }}").replace("9999", "2000");
+    assert_eq!(template(&nested, "", "").render(&[], false).unwrap().len(), 2 * 80_000 + 3);
+    // What prints each of 2^99 lists is not waited for.
+    let tree = "{% set ns = namespace(l=[1]) %}{% for i in range(99) %}{% set ns.l = [ns.l, ns.l] %}{% endfor %}{{ ns.l == [ns.l] }}{{ ns.l }}";
+    let error = template(tree, "", "").render(&[], false).unwrap_err().to_string();
+    assert!(error.contains("not done after"), "{error}");
+
+    let deepest = |part: &str, count: usize| format!("{{{{ {}1 }}}}", part.repeat(count));
+    for source in [
+        "{% if %}",
+        "{% generation %}",
+        "{% endgeneration %}",
+        "{%",
+        "{{ '",
+        "{% for x in",
+        "{% include 'file' %}",
+        "{% set ns = namespace() %}{% set ns.a = [ns] %}{{ ns }}",
+        "{% import 'file' as f %}",
+        "{% from 'file' import f %}",
+        "{% extends 'file' %}",
+        &deepest("(", 30_000),
+        &deepest("[", 30_000),
+        &deepest("-", 70_000),
+        &"{% if a %}".repeat(6000),
+    ] {
         let error = ChatTemplate::new(source, std::collections::BTreeMap::new());
-        assert!(matches!(error, Err(TextError::Template(_))), "{source}");
+        assert!(matches!(error, Err(TextError::Template(_))), "{source:.50}");
+    }
+    for source in [deepest("-", 60_000), deepest("not ", 15_000), deepest("1 + ", 15_000)] {
+        template(&source, "", "").render(&[], false).unwrap();
+    }
+}
+
+/// A real conversation may be long: fuel grows with it.
+#[test]
+fn long_conversations_are_no_hostile_templates() {
+    let tokenizer = chatml_tokenizer();
+    let turns: Vec<Message> = (0..400)
+        .flat_map(|i| {
+            [Message::user(&format!("question {i}")), Message::assistant("hello ".repeat(100).trim())]
+        })
+        .collect();
+    let text = template(CHATML_MARKED, "", "").encode(&tokenizer, &turns).unwrap();
+    assert!(text.trained_tokens() > 400 * 100);
+    let book = "hello world ".repeat(2_000_000);
+    assert!(template(CHATML, "", "").render(&[Message::user(&book)], true).unwrap().len() > book.len());
+}
+
+#[test]
+fn now_is_a_fixed_day_unless_it_is_given() {
+    let source =
+        "{{ strftime_now('%d %b %Y, %-d %B, %A, %H:%M') }}{% if strftime_now is defined %}!{% endif %}";
+    let fixed = template(source, "", "");
+    assert_eq!(fixed.render(&[], false).unwrap(), "26 Jul 2024, 26 July, Friday, 00:00!");
+    let at = fixed.at(jiff::civil::date(2026, 3, 5).at(14, 7, 0, 0));
+    assert_eq!(at.render(&[], false).unwrap(), "05 Mar 2026, 5 March, Thursday, 14:07!");
+    assert_eq!(fixed.render(&[], false).unwrap(), "26 Jul 2024, 26 July, Friday, 00:00!");
+    let error = template("{{ strftime_now('%Q!') }}", "", "").render(&[], false).unwrap_err();
+    assert!(error.to_string().contains("strftime_now"), "{error}");
+}
+
+/// Python's json.dumps; expected values from it.
+#[test]
+fn tojson_writes_what_python_writes() {
+    let render = |source: &str| template(source, "", "").render(&[], false).unwrap();
+    assert_eq!(
+        render("{{ {'b': 1, 'a': [true, none, 'é']}|tojson }}"),
+        r#"{"b": 1, "a": [true, null, "é"]}"#
+    );
+    assert_eq!(
+        render("{{ {'b': 1, 'a': [2]}|tojson(sort_keys=true, separators=(',', ':')) }}"),
+        r#"{"a":[2],"b":1}"#
+    );
+    assert_eq!(
+        render("{{ 'é😀\u{2028}\x7f'|tojson(ensure_ascii=true) }}"),
+        r#""\u00e9\ud83d\ude00\u2028"#.to_owned() + "\x7f\""
+    );
+    assert_eq!(render(r#"{{ '"\\/<>\n\t\u0001'|tojson }}"#), r#""\"\\/<>\n\t\u0001""#);
+    assert_eq!(
+        render("{{ {'a': [1, {}], 'b': []}|tojson(indent=2) }}"),
+        "{\n  \"a\": [\n    1,\n    {}\n  ],\n  \"b\": []\n}"
+    );
+    assert_eq!(render("{{ [1]|tojson(indent='\t') }}{{ [1]|tojson(indent=none) }}"), "[\n\t1\n][1]");
+    assert_eq!(
+        render(
+            "{{ [0.1, 1.0, 1e20, 1e16, 123456789012345.0, 1e-7, 0.0001, -0.0, 12345678901234567890]|tojson }}"
+        ),
+        "[0.1, 1.0, 1e+20, 1e+16, 123456789012345.0, 1e-07, 0.0001, -0.0, 12345678901234567890]"
+    );
+    assert_eq!(render("{{ {1: 2, none: 3}|tojson }}"), r#"{"1": 2, "null": 3}"#);
+}
+
+/// The beginning-of-text token is the template's to write, also with a tokenizer that puts one before plain text.
+#[test]
+fn a_prompt_never_has_two_beginnings() {
+    let mut json: serde_json::Value =
+        serde_json::from_str(&train(&special(&["<s>", "</s>"])).to_json()).unwrap();
+    json["post_processor"] = serde_json::json!({
+        "type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+        "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 0}}],
+        "special_tokens": {"<s>": {"id": "<s>", "ids": [0], "tokens": ["<s>"]}},
+    });
+    let tokenizer = Tokenizer::from_bytes(json.to_string().as_bytes()).unwrap();
+    assert_eq!(tokenizer.plain_bos(), Some(0));
+    let turns = [Message::user("hello"), Message::assistant("world")];
+    let template = template(LLAMA2, "<s>", "</s>");
+    let prompt = template.prompt(&tokenizer, &turns[..1]).unwrap();
+    let example = template.encode(&tokenizer, &turns).unwrap();
+    for ids in [prompt, example.ids] {
+        assert_eq!((ids[0], ids.iter().filter(|&&id| id == 0).count()), (0, 1), "{ids:?}");
     }
 }
 
@@ -309,7 +457,18 @@ fn python_methods_and_filters_of_templates_work() {
     );
     assert_eq!(render("{{ messages[0].get('name', 'nobody') }}"), "nobody");
     assert_eq!(render("{{ messages[0]|tojson }}"), r#"{"role": "user", "content": " a<b 'é' "}"#);
-    assert_eq!(render("{{ [1, 2]|tojson(indent=2, ensure_ascii=false) }}"), "[\n  1,\n  2\n]");
+    assert_eq!(
+        render("{{ 'k=v=w'.partition('=')|join('|') }}{{ 'ab'.partition('=')|join('|') }}"),
+        "k|=|v=wab||"
+    );
+    assert_eq!(
+        render("{{ 'a.b.c'.rsplit('.', 1)|join('|') }} {{ 'abc'.removeprefix('a').removesuffix('c') }}"),
+        "a.b|c b"
+    );
+    assert_eq!(
+        render("{{ 'a' is sequence }} {{ [] is sequence }} {{ 1 is sequence }} {{ dict(a=1)|tojson }}"),
+        "True True False {\"a\": 1}"
+    );
     assert_eq!(
         render("{% for i in range(9) %}{% if i == 2 %}{% break %}{% endif %}{{ i }}{% endfor %}"),
         "01"

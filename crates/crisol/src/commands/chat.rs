@@ -10,7 +10,7 @@ use clap::Args;
 use crisol_model::{Checkpoint, StopReason, stream_reply};
 use crisol_text::{Message, TextError};
 
-use super::{Sampling, Threads};
+use super::{Sampling, Threads, Written};
 use crate::console::{ask, for_stdout, print, print_line, say};
 use crate::error::{CliError, INTERRUPTED};
 use crate::model::{Network, load};
@@ -32,6 +32,8 @@ pub(crate) struct ChatArgs {
     /// The model: a folder, a GGUF file, or ORG/NAME on a hub
     model: PathBuf,
     #[command(flatten)]
+    written: Written,
+    #[command(flatten)]
     sampling: Sampling,
     #[command(flatten)]
     network: Network,
@@ -41,7 +43,8 @@ pub(crate) struct ChatArgs {
 
 impl ChatArgs {
     pub(crate) fn run(self) -> Result<(), CliError> {
-        let checkpoint = load(&self.model, self.network, &self.threads.device())?;
+        let mut checkpoint = load(&self.model, self.network, &self.threads.device())?;
+        self.written.give(&mut checkpoint.text)?;
         if checkpoint.text.template.is_none() {
             return Err(TextError::NoTemplate.into());
         }

@@ -8,7 +8,7 @@ use crisol_model::{Generated, StopReason, generate_stream, stream_reply};
 use crisol_text::Message;
 use serde::Serialize;
 
-use super::{Sampling, Threads, token_id};
+use super::{Sampling, Threads, Written, token_id};
 use crate::console::{for_stdout, print, print_json, print_line, say};
 use crate::error::CliError;
 use crate::model::{Loaded, Network, load_for_ids};
@@ -36,6 +36,8 @@ pub(crate) struct GenerateArgs {
     model: PathBuf,
     #[command(flatten)]
     given: Given,
+    #[command(flatten)]
+    written: Written,
     #[command(flatten)]
     sampling: Sampling,
     #[command(flatten)]
@@ -72,7 +74,10 @@ struct Output<'a> {
 
 impl GenerateArgs {
     pub(crate) fn run(self) -> Result<(), CliError> {
-        let loaded = load_for_ids(&self.model, self.network, &self.threads.device())?;
+        let mut loaded = load_for_ids(&self.model, self.network, &self.threads.device())?;
+        if let Some(text) = &mut loaded.text {
+            self.written.give(text)?;
+        }
         let prompt = self.given.encode(&loaded)?;
         let stop_ids = match &loaded.text {
             Some(text) => text.stop_ids.clone(),

@@ -14,11 +14,15 @@ mod report;
 mod run;
 mod score;
 
+use std::path::{Path, PathBuf};
+
 use clap::{Args, Parser, Subcommand};
 use crisol_engine::Device;
 use crisol_model::SamplingOptions;
 use crisol_text::TextSetup;
+use serde_json::Value;
 
+use crate::clock;
 use crate::console::say;
 use crate::error::CliError;
 
@@ -142,6 +146,39 @@ struct Stops {
     /// End an answer where its text has TEXT in it, and cut it before; may be given several times
     #[arg(long = "stop", value_name = "TEXT", allow_hyphen_values = true, value_parser = clap::builder::NonEmptyStringValueParser::new())]
     stops: Vec<String>,
+}
+
+/// What a chat template writes beside the conversation.
+#[derive(Clone, Debug, Args)]
+struct Written {
+    /// Tools that the model may call, for templates that write them: a JSON list of JSON schemas, as transformers' `tools`
+    #[arg(long, value_name = "FILE")]
+    tools: Option<PathBuf>,
+}
+
+impl Written {
+    /// Gives the template the tools and today's date, for those that write it.
+    fn give(&self, text: &mut TextSetup) -> Result<(), CliError> {
+        let Some(template) = text.template.take() else { return Ok(()) };
+        let template = template.at(clock::here());
+        text.template = Some(match &self.tools {
+            Some(file) => template.with_tools(tools(file)?),
+            None => template,
+        });
+        Ok(())
+    }
+}
+
+/// Reads a file of tools.
+fn tools(file: &Path) -> Result<Vec<Value>, CliError> {
+    let wrong = |problem: String| CliError::Place { path: file.to_owned(), problem };
+    let text = std::fs::read_to_string(file).map_err(|e| wrong(format!("cannot be read: {e}")))?;
+    let tools: Vec<Value> =
+        serde_json::from_str(&text).map_err(|e| wrong(format!("not a JSON list of tools: {e}")))?;
+    match tools.iter().position(|tool| !tool.is_object()) {
+        Some(at) => Err(wrong(format!("tool {at} (from 0) is no JSON schema; make it an object"))),
+        None => Ok(tools),
+    }
 }
 
 /// How tokens are chosen and where they end.

@@ -179,6 +179,44 @@ fn chat_ends_replies_before_a_stop_string() {
     assert_eq!(said.ok(), format!("{}\n", &line[..line.find(&stop).unwrap()]));
 }
 
+/// A template that writes tools and the date: `--tools` and today reach it in `generate` and `chat`; data is given a fixed day.
+#[test]
+fn templates_get_tools_and_the_date() {
+    let bench = Bench::new("");
+    let folder = bench.path("dated");
+    std::fs::create_dir(&folder).unwrap();
+    for file in ["config.json", "model.safetensors", "tokenizer.json"] {
+        std::fs::copy(format!("{}/{file}", checkpoint("2-sft")), folder.join(file)).unwrap();
+    }
+    let template = "{{ strftime_now('%Y') }}{% for t in tools or [] %}{{ t.name }}{% endfor %}{% for m in messages %}\
+                    {{ m.content ~ eos_token }}{% endfor %}";
+    let config = serde_json::json!({"eos_token": "<|eos|>", "chat_template": template});
+    bench.write("dated/tokenizer_config.json", &config.to_string());
+    bench.write("tools.json", r#"[{"name": "clock"}]"#);
+    let prompt = |more: &[&str]| {
+        let ask = ["generate", "dated", "--chat", "Hi", "--max-new-tokens", "1", "--json"];
+        let json = bench.crisol(&[&ask, more].concat()).json();
+        let ids: Vec<String> = ids(&json["prompt_ids"]).iter().map(u64::to_string).collect();
+        let text = bench.crisol(&["score", "dated", "--ids", &ids.join(",")]).ok();
+        let tokens: String = text.lines().filter_map(|line| line.split('"').nth(1)).collect();
+        tokens
+    };
+    let today = prompt(&[]);
+    let year: u32 = today[..4].parse().unwrap();
+    assert!(year >= 2026 && today.ends_with("Hi<|eos|>"), "{today}");
+    assert_eq!(prompt(&["--tools", "tools.json"]), format!("{year}clockHi<|eos|>"));
+    let inspected = bench.crisol(&["data", "inspect", "sft.jsonl", "--model", "dated", "--json"]).ok();
+    assert!(inspected.contains("2024Ana has"), "{inspected}");
+
+    for (contents, problem) in
+        [("{}", "not a JSON list of tools"), ("[1]", "tool 0 (from 0) is no JSON schema")]
+    {
+        bench.write("tools.json", contents);
+        let error = bench.crisol(&["chat", "dated", "--tools", "tools.json"]).failed(1);
+        assert!(error.contains("tools.json") && error.contains(problem), "{error}");
+    }
+}
+
 #[test]
 fn how_the_makers_sample_is_mentioned_not_applied() {
     let bench = Bench::new("");
