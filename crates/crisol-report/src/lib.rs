@@ -2,19 +2,22 @@
 //!
 //! [`Report`] is the content of `report.json`; [`html`] renders it to one self-contained page,
 //! [`terminal`] to text for a terminal. [`comparison`] sets several models side by side in the same way.
+//! [`NotebookReport`] and [`notebook_html`] are the same for a replay of the workshop's notebook.
 
 mod changes;
 mod figures;
 mod html;
 mod markup;
 pub mod measures;
+mod notebook;
 mod plot;
 mod schema;
 mod terminal;
 mod tree;
 
 pub use figures::prefixed;
-pub use html::html;
+pub use html::{html, notebook_html};
+pub use notebook::{Demonstration, NotebookModel, NotebookReport, StoredAnswer};
 pub use schema::{
     Curve, MaskPicture, ModelSummary, PhaseReport, PromptReport, Report, ReportError, RolloutSample,
 };

@@ -2,6 +2,7 @@
 //! security policy forbids both, so that even a model's most hostile output stays text.
 
 mod answers;
+mod notebook;
 mod tables;
 mod training;
 
@@ -15,10 +16,11 @@ use crate::tree::{Node, tree};
 use crate::{PhaseReport, Report};
 
 pub(crate) use answers::{form, kind};
+pub use notebook::notebook_html;
 
 /// Renders the whole report as one self-contained HTML page.
 pub fn html(report: &Report) -> String {
-    let mut sections = vec![
+    let sections = vec![
         Section { id: "pipeline", nav: "Phases", title: "The phases", body: pipeline(report) },
         Section {
             id: "answers",
@@ -48,9 +50,16 @@ pub fn html(report: &Report) -> String {
         Section { id: "cost", nav: "Cost", title: "What it cost", body: tables::cost(report) },
         Section { id: "recipe", nav: "Recipe", title: "The recipe", body: recipe(report) },
     ];
-    sections.retain(|section| !section.body.is_empty());
-
     let title = if report.title.is_empty() { "Crisol report" } else { &report.title };
+    let (mut top, mut bottom) = (String::new(), String::new());
+    header(&mut top, report, title);
+    footer(&mut bottom, report);
+    page(title, sections, &top, &bottom)
+}
+
+/// A self-contained page. `header` and `footer` are HTML.
+fn page(title: &str, mut sections: Vec<Section>, header: &str, footer: &str) -> String {
+    sections.retain(|section| !section.body.is_empty());
     let mut page = String::with_capacity(64 * 1024);
     let _ = write!(
         page,
@@ -64,13 +73,13 @@ pub fn html(report: &Report) -> String {
     );
     bar(&mut page, &sections);
     page.push_str("<main>\n");
-    header(&mut page, report, title);
+    page.push_str(header);
     for section in &sections {
         let Section { id, title, body, .. } = section;
         let _ = write!(page, "<section id=\"{id}\">\n<h2>{title}</h2>\n{body}</section>\n");
     }
     page.push_str("</main>\n");
-    footer(&mut page, report);
+    page.push_str(footer);
     page.push_str("</body>\n</html>\n");
     page
 }

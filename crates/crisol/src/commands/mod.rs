@@ -8,6 +8,7 @@ mod data;
 mod export;
 mod generate;
 mod info;
+mod notebook;
 mod phase;
 mod pull;
 mod report;
@@ -75,6 +76,8 @@ enum Command {
     Chat(chat::ChatArgs),
     /// Ask several models the same and show their answers side by side
     Compare(compare::CompareArgs),
+    /// Replay the demonstrations of the workshop's notebook
+    Notebook(notebook::NotebookArgs),
     /// Say how probable a model finds a text
     Score(score::ScoreArgs),
     /// Fetch a model from a Hugging Face hub
@@ -106,6 +109,7 @@ impl Cli {
             Command::Generate(args) => args.run(),
             Command::Chat(args) => args.run(),
             Command::Compare(args) => args.run(),
+            Command::Notebook(args) => args.run(),
             Command::Score(args) => args.run(),
             Command::Pull(args) => args.run(),
             Command::Info(args) => args.run(),

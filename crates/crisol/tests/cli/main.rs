@@ -10,5 +10,6 @@ mod hub;
 #[cfg(feature = "hub")]
 mod loopback;
 mod models;
+mod notebook;
 mod resume;
 mod runs;
