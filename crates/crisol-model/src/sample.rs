@@ -168,14 +168,22 @@ impl Sampler<'_> {
         let weight = |id: u32| weights[id as usize];
         // Most probable first; among equals the lowest id, so that the order is total.
         let order = |&a: &u32, &b: &u32| weight(b).total_cmp(&weight(a)).then(a.cmp(&b));
-        if let Some(k) = top_k.filter(|&k| k < weights.len()) {
+        let cut = top_k.filter(|&k| k < weights.len());
+        if let Some(k) = cut {
             kept.select_nth_unstable_by(k - 1, order);
             kept.truncate(k);
+        } else if let Some(p) = top_p {
+            // All tokens below this together have less than 1 - p of the weight, so none is in the nucleus; most need no sorting.
+            let least = (1.0 - f64::from(p)) * total / weights.len() as f64;
+            kept.retain(|&id| f64::from(weight(id)) >= least);
+        } else if let Some(p) = min_p {
+            let largest = weights.iter().copied().fold(0.0, f32::max);
+            kept.retain(|&id| weight(id) >= p * largest);
         }
         kept.sort_unstable_by(order);
         let sum = |kept: &[u32]| kept.iter().map(|&id| f64::from(weight(id))).sum::<f64>();
         if let Some(p) = top_p {
-            let enough = f64::from(p) * sum(kept);
+            let enough = f64::from(p) * if cut.is_some() { sum(kept) } else { total };
             let mut so_far = 0.0;
             let nucleus = kept.iter().position(|&id| {
                 so_far += f64::from(weight(id));
@@ -282,6 +290,30 @@ mod tests {
         assert_close(&shares(&both), &[0.0, 1.0, 0.0, 0.0, 0.0]);
         let all = SamplingOptions { top_k: Some(99), top_p: Some(1.0), ..SamplingOptions::default() };
         assert_close(&shares(&all), &p);
+    }
+
+    /// What is left unsorted of a large vocabulary would not have been kept.
+    #[test]
+    fn a_nucleus_is_the_fewest_tokens_with_its_share() {
+        let logits: Vec<f32> =
+            (0..5000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 20) as f32 / 400.0).collect();
+        for (p, min_p, top_k) in [(0.3, None, None), (0.95, None, Some(9000)), (0.999, Some(0.01), None)] {
+            let options = SamplingOptions { top_p: Some(p), min_p, top_k, ..SamplingOptions::default() };
+            let mut sampler = Sampler::new(&options);
+            sampler.weights.resize(logits.len(), 0.0);
+            let (_, total) = softmax_weights(&logits, 1.0, &mut sampler.weights);
+            sampler.choose(total, 0.5);
+            let mut sorted = sampler.weights.clone();
+            sorted.sort_by(|a, b| b.total_cmp(a));
+            let mut so_far = 0.0;
+            let nucleus = sorted.iter().position(|&w| {
+                so_far += f64::from(w);
+                so_far >= f64::from(p) * total
+            });
+            let nucleus = 1 + nucleus.expect("less than all of it");
+            let probable = sorted.iter().filter(|&&w| w >= min_p.unwrap_or(0.0) * sorted[0]).count();
+            assert_eq!(sampler.kept.len(), nucleus.min(probable), "{options:?}");
+        }
     }
 
     #[test]

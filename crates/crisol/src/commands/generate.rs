@@ -2,6 +2,7 @@
 
 use std::ops::ControlFlow;
 use std::path::PathBuf;
+use std::time::Instant;
 
 use clap::Args;
 use crisol_model::{Generated, StopReason, generate_stream, stream_reply};
@@ -70,10 +71,29 @@ struct Output<'a> {
     ids: &'a [u32],
     text: Option<&'a str>,
     stopped_by: &'static str,
+    seconds_to_load: f64,
+    /// From the prompt's start; null if there is no new token.
+    seconds_to_first_token: Option<f64>,
+    /// New tokens after the first; null if there are none.
+    tokens_per_second: Option<f64>,
+}
+
+/// When things happened.
+struct Times {
+    seconds_to_load: f64,
+    start: Instant,
+    first_token: Option<Instant>,
+}
+
+impl Times {
+    fn token(&mut self) {
+        self.first_token.get_or_insert_with(Instant::now);
+    }
 }
 
 impl GenerateArgs {
     pub(crate) fn run(self) -> Result<(), CliError> {
+        let start = Instant::now();
         let mut loaded = load_for_ids(&self.model, self.network, &self.threads.device())?;
         if let Some(text) = &mut loaded.text {
             self.written.give(text)?;
@@ -86,6 +106,11 @@ impl GenerateArgs {
         let options = self.sampling.options(stop_ids);
         let stops = &self.sampling.stops.stops;
         let Loaded { model, params, text } = &loaded;
+        let mut times = Times {
+            seconds_to_load: start.elapsed().as_secs_f64(),
+            start: Instant::now(),
+            first_token: None,
+        };
         let Some(text) = text else {
             if !self.json {
                 return Err(CliError::Usage(
@@ -97,12 +122,16 @@ impl GenerateArgs {
                     "the model has no tokenizer.json, so that no --stop can be found in its text".into(),
                 ));
             }
-            let generated = generate_stream(model, params, &prompt, &options, |_| ControlFlow::Continue(()))?;
-            return output(&prompt, &generated, None);
+            let generated = generate_stream(model, params, &prompt, &options, |_| {
+                times.token();
+                ControlFlow::Continue(())
+            })?;
+            return output(&prompt, &generated, None, &times);
         };
         self.sampling.say_what_is_suggested(text);
         let mut printed = Ok(());
         let reply = stream_reply(model, params, text, &prompt, &options, stops, |new| {
+            times.token();
             if !self.json {
                 printed = print(for_stdout(new));
             }
@@ -110,7 +139,7 @@ impl GenerateArgs {
         })?;
         printed?;
         if self.json {
-            return output(&prompt, &reply.generated, Some(&reply.text));
+            return output(&prompt, &reply.generated, Some(&reply.text), &times);
         }
         print_line("")?;
         if reply.generated.stopped_by == StopReason::Context {
@@ -123,7 +152,9 @@ impl GenerateArgs {
     }
 }
 
-fn output(prompt: &[u32], generated: &Generated, text: Option<&str>) -> Result<(), CliError> {
+fn output(prompt: &[u32], generated: &Generated, text: Option<&str>, times: &Times) -> Result<(), CliError> {
+    let after_first = times.first_token.map(|first| first.elapsed().as_secs_f64());
+    let others = generated.ids.len().saturating_sub(1);
     print_json(&Output {
         prompt_ids: prompt,
         ids: &generated.ids,
@@ -135,6 +166,9 @@ fn output(prompt: &[u32], generated: &Generated, text: Option<&str>) -> Result<(
             StopReason::Context => "context",
             StopReason::Receiver => "receiver",
         },
+        seconds_to_load: times.seconds_to_load,
+        seconds_to_first_token: times.first_token.map(|first| (first - times.start).as_secs_f64()),
+        tokens_per_second: after_first.filter(|_| others > 0).map(|seconds| others as f64 / seconds),
     })
 }
 
