@@ -431,6 +431,8 @@ struct Decoding {
     /// From the start of a prompt to the first new token, for all sequences together.
     seconds_to_first_token: f64,
     prompt_tokens_per_second: f64,
+    /// Its operations per second, as a share of what large matrix products reach.
+    prompt_peak_fraction: f64,
     /// New tokens after the first.
     tokens_per_second: f64,
     /// Bytes of weights that are read for a token of one sequence; null for several, or where experts are chosen.
@@ -507,6 +509,13 @@ fn decode(args: &DecodeArgs) -> Result<(), CliError> {
     let bytes_per_second = bytes_per_token.map(|bytes| bytes as f64 * tokens_per_second);
     let peak_memory_bytes = peak_memory();
     let memory_bytes_per_second = device.read_rate(PEAK_TIME);
+    let prompt_tokens_per_second = (batch * prompt_tokens) as f64 / seconds_to_first_token;
+    // Of a prompt, only the last token's logits are computed.
+    let config = model.config();
+    let head = (2 * config.vocab_size * config.hidden_size) as f64;
+    let flops =
+        shape_of(config).forward_flops_per_token(prompt_tokens as f64) - head + head / prompt_tokens as f64;
+    let peak = device.product_rate(PEAK_PRODUCT, PEAK_TIME);
     let result = Decoding {
         machine: machine(),
         threads: device.threads(),
@@ -517,7 +526,8 @@ fn decode(args: &DecodeArgs) -> Result<(), CliError> {
         new_tokens,
         runs,
         seconds_to_first_token,
-        prompt_tokens_per_second: (batch * prompt_tokens) as f64 / seconds_to_first_token,
+        prompt_tokens_per_second,
+        prompt_peak_fraction: prompt_tokens_per_second * flops / peak,
         tokens_per_second,
         bytes_per_token,
         bytes_per_second,
@@ -531,8 +541,11 @@ fn decode(args: &DecodeArgs) -> Result<(), CliError> {
     }
     print_line(format_args!("{} on {} threads, median of {runs} runs", result.machine, result.threads))?;
     print_line(format_args!(
-        "prompts: {:.0} tokens/s, {:.3} s to the first new token ({batch} x {prompt_tokens} tokens)",
-        result.prompt_tokens_per_second, result.seconds_to_first_token
+        "prompts: {prompt_tokens_per_second:.0} tokens/s, {:.0} % of the {:.0} GFLOP/s that large products reach, {:.3} s to the \
+         first new token ({batch} x {prompt_tokens} tokens)",
+        100.0 * result.prompt_peak_fraction,
+        peak * 1e-9,
+        result.seconds_to_first_token
     ))?;
     print_line(format_args!(
         "generation: {tokens_per_second:.1} tokens/s ({batch} x {new_tokens} new tokens), at most {:.0} MB",
