@@ -83,37 +83,32 @@ pub(crate) struct Row<'a> {
     pub(crate) block: &'a mut [u32],
     /// Lanes of a register.
     pub(crate) lanes: usize,
-    /// Index in the tile.
-    pub(crate) index: usize,
+    /// The row's lane, in the first register of a pair or in the second.
+    pub(crate) lane: usize,
+    pub(crate) second: usize,
 }
 
 impl Row<'_> {
-    fn place(&mut self, register: usize) -> &mut u32 {
-        &mut self.block[register * self.lanes + self.index % self.lanes]
-    }
-
-    /// Whether the row is in the second register of a pair.
-    fn second(&self) -> usize {
-        self.index / self.lanes
-    }
-
     /// Words, one for each pair of registers from `register` on.
     fn put_words(&mut self, register: usize, words: impl IntoIterator<Item = u32>) {
-        for (i, word) in words.into_iter().enumerate() {
-            let second = self.second();
-            *self.place(register + 2 * i + second) = word;
+        let first = (register + self.second) * self.lanes + self.lane;
+        let places = self.block[first..].iter_mut().step_by(2 * self.lanes);
+        for (place, word) in places.zip(words) {
+            *place = word;
         }
     }
 
     /// The same from their bytes, of which some may be missing at the end.
     fn put_bytes(&mut self, register: usize, bytes: &[u8]) {
-        self.put_words(register, bytes.chunks(4).map(word));
+        let (whole, rest) = bytes.as_chunks::<4>();
+        let words = whole.iter().map(|&bytes| u32::from_le_bytes(bytes));
+        self.put_words(register, words.chain((!rest.is_empty()).then(|| word(rest))));
     }
 
     /// Half a word in a register that both rows of a pair share.
     fn put_half(&mut self, register: usize, half: u32) {
-        let shift = 16 * self.second();
-        let place = self.place(register);
+        let shift = 16 * self.second;
+        let place = &mut self.block[register * self.lanes + self.lane];
         *place = *place & !(0xffff << shift) | half << shift;
     }
 }

@@ -123,7 +123,8 @@ fn tile_words(kind: StoredType, cols: usize) -> usize {
 /// Puts a row in its place of a tile.
 fn put_row<F: Blocks>(row: &[u8], tile: &mut [u32], index: usize) {
     let lanes = panel_width() / 2;
+    let (lane, second) = (index % lanes, index / lanes);
     for (bytes, block) in row.chunks(F::FILE_BYTES).zip(tile.chunks_exact_mut(F::BLOCK * lanes)) {
-        F::put(bytes, &mut Row { block, lanes, index });
+        F::put(bytes, &mut Row { block, lanes, lane, second });
     }
 }
