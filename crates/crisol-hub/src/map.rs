@@ -1,6 +1,6 @@
 //! Files mapped into memory.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::ops::{Deref, Range};
 use std::path::Path;
 
@@ -10,10 +10,14 @@ use crate::HubError;
 
 /// Maps a file that is not empty.
 pub(crate) fn map_file(path: &Path) -> Result<Mmap, HubError> {
+    let damaged = |cause: &str| HubError::Damaged { file: path.to_owned(), cause: cause.into() };
+    // Opening a pipe would wait for somebody who writes into it.
+    if !fs::metadata(path).map_err(|e| HubError::io("open", path, e))?.is_file() {
+        return Err(damaged("it is no regular file"));
+    }
     let file = File::open(path).map_err(|e| HubError::io("open", path, e))?;
-    let length = file.metadata().map_err(|e| HubError::io("read", path, e))?.len();
-    if length == 0 {
-        return Err(HubError::Damaged { file: path.to_owned(), cause: "it is empty".into() });
+    if file.metadata().map_err(|e| HubError::io("read", path, e))?.len() == 0 {
+        return Err(damaged("it is empty"));
     }
     // SAFETY: the mapping is only read, as bytes, for which every bit pattern is valid. Crisol replaces
     // files by renaming and never writes into one that exists, so the mapping does not change under us;

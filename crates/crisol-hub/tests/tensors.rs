@@ -174,6 +174,16 @@ fn hostile_headers_are_errors() {
     assert!(Tensors::open(&path).is_err());
 }
 
+/// A pipe among them, which would never end to be opened.
+#[test]
+fn what_is_no_regular_file_is_refused() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("model.safetensors");
+    fs::create_dir(&path).expect("writable");
+    let error = Tensors::open_folder(folder.path()).expect_err("a folder").to_string();
+    assert!(error.contains("model.safetensors is damaged: it is no regular file"), "{error}");
+}
+
 #[test]
 fn other_tensors_than_expected_are_named() {
     let folder = tempfile::tempdir().expect("a temporary folder");

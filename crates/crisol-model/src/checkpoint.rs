@@ -75,7 +75,17 @@ pub(crate) fn open_weights(folder: &Path) -> Result<Opened, ModelError> {
     if let Some(block) = Config::fp8_block(folder)? {
         tensors = tensors.with_block_size(block);
     }
-    // Before any memory is taken: a config.json with absurd sizes does not match the weights.
+    // Before any memory is taken: a config.json with absurd sizes does not match the weights. Where there are experts, names alone
+    // may be many.
+    let values = |name| tensors.shape(name).map_or(0, |shape| shape.iter().product());
+    let stored: usize = tensors.names().map(values).fold(0, usize::saturating_add);
+    if config.routed_weights() > stored {
+        let cause = format!(
+            "its experts have {} weights, but those beside it are {stored} in all",
+            config.routed_weights()
+        );
+        return Err(ModelError::ConfigFile { file: folder.join("config.json"), cause });
+    }
     let specs = specs(&config);
     let tied = config.head == Head::Language { tied: true };
     // Some checkpoints store the tied head again; older ones store what can be computed; DeepSeek-V3's hold a layer behind the last

@@ -426,6 +426,23 @@ impl Config {
         }
     }
 
+    /// Weights of all experts that tokens are sent to, in all layers together.
+    pub(crate) fn routed_weights(&self) -> usize {
+        let (layers, experts, width) = match &self.specifics {
+            Specifics::None => return 0,
+            Specifics::Llama4(shape) => {
+                let layers = shape.moe_layers.iter().filter(|&&moe| moe).count();
+                (layers, shape.num_local_experts, self.intermediate_size)
+            }
+            Specifics::DeepseekV3(shape) => {
+                let layers = self.num_hidden_layers.saturating_sub(shape.first_k_dense_replace);
+                (layers, shape.n_routed_experts, shape.moe_intermediate_size)
+            }
+        };
+        // No overflow: both products of two are bounded (`MOST_EXPERTS`, `LARGEST_SIZE`).
+        3 * (layers * experts) * (width * self.hidden_size)
+    }
+
     /// Values that generation keeps of each token, in all layers together.
     pub fn cached_per_token(&self) -> usize {
         let (keys, values) = self.cache_width();

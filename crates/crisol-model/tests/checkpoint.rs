@@ -210,6 +210,20 @@ fn weights_of_another_shape_are_refused_before_memory_is_taken() {
     assert!(error.contains("lm_head.weight"), "{error}");
 }
 
+/// Before even their names are made, of which there could be many more than the file has bytes.
+#[test]
+fn experts_that_the_weights_cannot_hold_are_refused() {
+    for (architecture, key) in
+        [(Architecture::Llama4, "num_local_experts"), (Architecture::DeepseekV3, "n_routed_experts")]
+    {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        checkpoint(architecture, Head::Language { tied: true }).save(folder.path()).expect("writable");
+        edit(folder.path(), key, 1 << 17);
+        let error = load(folder.path()).expect_err(key).to_string();
+        assert!(error.contains("config.json: its experts have"), "{error}");
+    }
+}
+
 #[test]
 fn broken_configs_and_tokenizers_are_named() {
     let folder = saved();
