@@ -1,8 +1,10 @@
-//! What the fuzz targets share: a folder to put the fuzzed file into, and a small text setup around it.
+//! What the fuzz targets share: a folder to put the fuzzed file into, a small text setup around it, and use of a model.
 
 use std::fs;
 use std::sync::LazyLock;
 
+use crisol_engine::Params;
+use crisol_model::{Model, SamplingOptions, generate, scalars, score};
 use crisol_text::{EMBEDDED_TOKENS, Message, TextSetup, Tokenizer};
 use tempfile::TempDir;
 
@@ -33,4 +35,59 @@ pub fn conversation() -> [Message; 4] {
         Message::assistant("<think>12 + 34 = 46</think> 46"),
         Message::user("And <|end|> in the text?"),
     ]
+}
+
+/// The folder of a checkpoint: `config.json`, an index and a file of weights, with NULs between (JSON has none). With an
+/// empty index, the weights are a whole model's.
+pub fn checkpoint_folder(data: &[u8]) -> Option<TempDir> {
+    let mut parts = data.splitn(3, |&byte| byte == 0);
+    let (config, index, weights) = (parts.next()?, parts.next()?, parts.next()?);
+    Some(if index.is_empty() {
+        folder(&[("config.json", config), ("model.safetensors", weights)])
+    } else {
+        let index = ("model.safetensors.index.json", index);
+        folder(&[("config.json", config), index, ("a.safetensors", weights)])
+    })
+}
+
+/// Lets a model of any numbers score and generate, which may be refused.
+pub fn use_model(model: &Model, params: &Params) {
+    let options = SamplingOptions { max_new_tokens: 4, ..SamplingOptions::default() };
+    let _ = generate(model, params, &[vec![0, 1, 2], vec![0]], &options);
+    let greedy = SamplingOptions::greedy(4, vec![1]);
+    let _ = generate(model, params, &[vec![0]], &greedy);
+    let _ = score(model, params, &[[0_u32, 1, 2, 0]], 1.0);
+    let _ = scalars(model, params, &[[0_u32, 1, 2, 0]]);
+}
+
+/// An uncompressed zip, as `torch.save` writes it.
+pub fn zip(files: &[(&str, &[u8])]) -> Vec<u8> {
+    let (mut zip, mut directory) = (Vec::new(), Vec::new());
+    for (name, bytes) in files {
+        // Versions, flags, method and time are 0, as is the checksum, which Crisol does not look at.
+        let mut entry = [0; 26];
+        entry[14..18].copy_from_slice(&(bytes.len() as u32).to_le_bytes());
+        entry[18..22].copy_from_slice(&(bytes.len() as u32).to_le_bytes());
+        entry[22..24].copy_from_slice(&(name.len() as u16).to_le_bytes());
+        let start = zip.len() as u32;
+        directory.extend(b"PK\x01\x02\0\0");
+        directory.extend(entry);
+        directory.extend([0; 10]);
+        directory.extend(start.to_le_bytes());
+        directory.extend(name.as_bytes());
+        zip.extend(b"PK\x03\x04");
+        zip.extend(entry);
+        zip.extend(name.as_bytes());
+        zip.extend(*bytes);
+    }
+    let (start, count) = (zip.len() as u32, files.len() as u16);
+    let size = directory.len() as u32;
+    zip.extend(directory);
+    zip.extend(b"PK\x05\x06\0\0\0\0");
+    zip.extend(count.to_le_bytes());
+    zip.extend(count.to_le_bytes());
+    zip.extend(size.to_le_bytes());
+    zip.extend(start.to_le_bytes());
+    zip.extend([0; 2]);
+    zip
 }
