@@ -72,9 +72,10 @@ pub enum HubError {
     },
     /// A tensor that the model needs is not there.
     #[error(
-        "{file} lacks the tensor `{tensor}`{more}. The weights do not belong to this config.json.",
+        "{file} lacks the tensor `{tensor}`{more}. The weights do not belong to {shape}.",
         file = file.display(),
-        more = others(*more)
+        more = others(*more),
+        shape = shape_of(file)
     )]
     MissingTensor {
         /// The file or folder.
@@ -86,10 +87,10 @@ pub enum HubError {
     },
     /// There is a tensor that the model has no place for.
     #[error(
-        "{file} holds the tensor `{tensor}`{more} that the model described by config.json does not have. \
-         The weights do not belong to this config.json.",
+        "{file} holds the tensor `{tensor}`{more} that the model does not have. The weights do not belong to {shape}.",
         file = file.display(),
-        more = others(*more)
+        more = others(*more),
+        shape = shape_of(file)
     )]
     SurplusTensor {
         /// The file or folder.
@@ -102,8 +103,9 @@ pub enum HubError {
     /// A tensor has another shape than the model's.
     #[error(
         "tensor `{tensor}` in {file} has shape {found:?}, but {expected:?} is expected. \
-         The weights do not belong to this config.json.",
-        file = file.display()
+         The weights do not belong to {shape}.",
+        file = file.display(),
+        shape = shape_of(file)
     )]
     WrongShape {
         /// The file.
@@ -356,6 +358,11 @@ fn hint(source: &io::Error) -> &'static str {
 fn gguf_version(version: u32) -> String {
     let swapped = version.swap_bytes();
     if swapped < version { format!("version {swapped}, big-endian") } else { format!("version {version}") }
+}
+
+/// What says which tensors there should be.
+fn shape_of(file: &Path) -> &'static str {
+    if file.extension().is_some_and(|end| end == "gguf") { "the file's metadata" } else { "this config.json" }
 }
 
 fn others(more: usize) -> String {

@@ -142,6 +142,7 @@ fn what_is_not_supported_is_named() {
         change(&mut metadata, &mut tensors);
         let error = load(&metadata, &tensors).expect_err("must be refused").to_string();
         assert!(error.contains(named) && error.contains("model.gguf"), "{error} does not name {named}");
+        assert!(!error.contains("config.json"), "{error}: there is none");
     };
     let with = |key: &'static str, number: u32| {
         move |metadata: &mut Metadata, _: &mut Vec<GgufTensor<'_>>| {
