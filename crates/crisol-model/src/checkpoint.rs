@@ -70,10 +70,15 @@ pub(crate) struct Opened {
 
 /// Opens the weights of a checkpoint folder.
 pub(crate) fn open_weights(folder: &Path) -> Result<Opened, ModelError> {
-    let config = Config::load(folder)?;
+    let mut config = Config::load(folder)?;
     let mut tensors = Tensors::open_folder(folder)?;
     if let Some(block) = Config::fp8_block(folder)? {
         tensors = tensors.with_block_size(block);
+    }
+    // In a model of text and images, the part for text.
+    let prefix = if is_multimodal(&tensors) { TEXT_PART } else { "" };
+    if has_head_of_its_own(&config, &tensors, prefix)? {
+        config.head = Head::Language { tied: false };
     }
     // Before any memory is taken: a config.json with absurd sizes does not match the weights. Where there are experts, names alone
     // may be many.
@@ -95,8 +100,6 @@ pub(crate) fn open_weights(folder: &Path) -> Result<Opened, ModelError> {
             || name.ends_with("rotary_emb.inv_freq")
             || predicts_second_token(&config, name)
     };
-    // In a model of text and images, the part for text.
-    let prefix = if is_multimodal(&tensors) { TEXT_PART } else { "" };
     let stored: Vec<Stored> = specs.iter().map(|spec| Stored::of(&config, spec, prefix)).collect();
     let expected = stored.iter().map(|stored| (stored.name.as_str(), stored.shape.as_slice()));
     tensors.expect(expected, |name| match name.strip_prefix(prefix) {
@@ -166,6 +169,23 @@ impl Source for Folder<'_> {
         };
         Ok(Some(Rows { kind, bytes, head_in_pairs: None }))
     }
+}
+
+/// Whether a head that is tied by `config.json` is in the files and is another matrix than the embedding table. As in transformers,
+/// the files are right then.
+fn has_head_of_its_own(config: &Config, tensors: &Tensors, prefix: &str) -> Result<bool, ModelError> {
+    let shape = [config.vocab_size, config.hidden_size];
+    let [head, table] = ["lm_head.weight", "model.embed_tokens.weight"].map(|name| format!("{prefix}{name}"));
+    let tied = config.head == Head::Language { tied: true };
+    if !tied || [&head, &table].iter().any(|name| tensors.shape(name) != Some(&shape)) {
+        return Ok(false);
+    }
+    if let (Some(head), Some(table)) = (tensors.mapped(&head, &shape)?, tensors.mapped(&table, &shape)?)
+        && head.0 == table.0
+    {
+        return Ok(head.1[..] != table.1[..]);
+    }
+    Ok(tensors.read(&head, &shape)? != tensors.read(&table, &shape)?)
 }
 
 /// What names of the part for text begin with in models of text and images.

@@ -87,7 +87,8 @@ impl Architecture {
             Architecture::Olmo2 => (1e-5, 2048, None),
             Architecture::Qwen3 => (1e-6, 32768, Some(128)),
             Architecture::Llama4 => (1e-5, 131_072, Some(128)),
-            Architecture::DeepseekV3 => (1e-6, 4096, None),
+            // Its `head_dim` is `qk_rope_head_dim`, whatever the file says.
+            Architecture::DeepseekV3 => (1e-6, 4096, Some(64)),
         }
     }
 
@@ -340,15 +341,13 @@ impl Config {
     }
 
     fn parse(text: &str) -> Result<Config, String> {
-        let unusable = |e: serde_json::Error| format!("it cannot be used ({e})");
-        let text = &text_part(text).map_err(unusable)?;
-        let raw: Raw = serde_json::from_str(text).map_err(unusable)?;
-        let mut config = raw.into_config()?;
+        let text = &text_part(text).map_err(|e| format!("it cannot be used ({e})"))?;
+        let mut config = read::<Raw>(text)?.into_config(&read(text)?)?;
         if config.architecture == Architecture::Llama4 {
             config.specifics = Specifics::Llama4(llama4::Shape::read(text)?);
         }
         if config.architecture == Architecture::DeepseekV3 {
-            let shape: deepseek_v3::Shape = serde_json::from_str(text).map_err(unusable)?;
+            let shape: deepseek_v3::Shape = read(text)?;
             config.head_dim = shape.qk_rope_head_dim;
             config.specifics = Specifics::DeepseekV3(shape);
         }
@@ -522,7 +521,16 @@ fn text_part(text: &str) -> Result<String, serde_json::Error> {
     }
     let mut part = json["text_config"].clone();
     part["architectures"] = json!(["Llama4ForCausalLM"]);
+    if !json["quantization_config"].is_null() {
+        part["quantization_config"] = json["quantization_config"].clone();
+    }
     Ok(part.to_string())
+}
+
+/// Some of the fields of a `config.json`; what is wrong with one names it.
+pub(crate) fn read<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, String> {
+    serde_path_to_error::deserialize(&mut serde_json::Deserializer::from_str(text))
+        .map_err(|e| format!("it cannot be used ({e})"))
 }
 
 /// An f32 as the f64 with the same shortest decimal form, so that 1e-5 is written as 1e-5.
@@ -543,8 +551,6 @@ struct Raw {
     num_key_value_heads: Option<usize>,
     head_dim: Option<usize>,
     max_position_embeddings: Option<usize>,
-    #[serde(flatten)]
-    rope: RopeFields,
     rms_norm_eps: Option<f32>,
     hidden_act: Option<String>,
     attention_bias: Option<bool>,
@@ -556,20 +562,20 @@ struct Raw {
     layer_types: Option<Vec<String>>,
     num_labels: Option<usize>,
     id2label: Option<BTreeMap<String, Value>>,
-    bos_token_id: Option<u32>,
+    bos_token_id: Option<i64>,
     eos_token_id: Option<OneOrMany>,
-    pad_token_id: Option<u32>,
+    pad_token_id: Option<i64>,
 }
 
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum OneOrMany {
-    One(u32),
-    Many(Vec<u32>),
+    One(i64),
+    Many(Vec<i64>),
 }
 
 impl Raw {
-    fn into_config(self) -> Result<Config, String> {
+    fn into_config(self, rope: &RopeFields) -> Result<Config, String> {
         let class = self.architectures.as_deref().unwrap_or_default().first();
         let class =
             class.ok_or_else(|| format!("it names no architecture; supported are {}", supported()))?;
@@ -609,8 +615,9 @@ impl Raw {
         let (default_eps, default_positions, default_head_dim) = architecture.defaults();
         let default_theta = if architecture == Architecture::Llama4 { 500_000.0 } else { 10_000.0 };
         let max_position_embeddings = self.max_position_embeddings.unwrap_or(default_positions);
-        let (rope_theta, rope_scaling) =
-            RopeScaling::read(&self.rope, default_theta, max_position_embeddings)?;
+        let (rope_theta, rope_scaling) = RopeScaling::read(rope, default_theta, max_position_embeddings)?;
+        // Some write -1 for none.
+        let token = |id: i64| u32::try_from(id).ok();
         let heads = self.num_attention_heads;
         let head_dim = match self.head_dim.or(default_head_dim) {
             Some(dim) => dim,
@@ -639,13 +646,13 @@ impl Raw {
             rms_norm_eps: self.rms_norm_eps.unwrap_or(default_eps),
             attention_bias: self.attention_bias.unwrap_or(false),
             mlp_bias: self.mlp_bias.unwrap_or(false),
-            bos_token_id: self.bos_token_id,
+            bos_token_id: self.bos_token_id.and_then(token),
             eos_token_id: match self.eos_token_id {
                 None => Vec::new(),
-                Some(OneOrMany::One(id)) => vec![id],
-                Some(OneOrMany::Many(ids)) => ids,
+                Some(OneOrMany::One(id)) => token(id).into_iter().collect(),
+                Some(OneOrMany::Many(ids)) => ids.into_iter().filter_map(token).collect(),
             },
-            pad_token_id: self.pad_token_id,
+            pad_token_id: self.pad_token_id.and_then(token),
         })
     }
 }
@@ -748,6 +755,64 @@ mod tests {
         assert_eq!(parse(&nested).map(|c| c.rope_theta), Ok(2e6));
     }
 
+    /// As transformers does: the older place wins, and has to say everything.
+    #[test]
+    fn of_two_rotary_scalings_the_older_place_counts() {
+        let both = json!({
+            "rope_scaling": { "type": "dynamic", "factor": 4.0 },
+            "rope_parameters": { "rope_type": "linear", "factor": 2.0, "rope_theta": 5e5 },
+        });
+        let read = parse(&both).map(|config| (config.rope_theta, config.rope_scaling));
+        assert_eq!(read, Ok((10_000.0, RopeScaling::Dynamic { factor: 4.0 })));
+    }
+
+    /// Phi-3's way, which transformers reads in every config and prefers.
+    #[test]
+    fn the_original_context_may_stand_outside() {
+        let llama3 = json!({
+            "original_max_position_embeddings": 32,
+            "rope_scaling": {
+                "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+                "original_max_position_embeddings": 64,
+            },
+        });
+        let scaling = parse(&llama3).map(|config| config.rope_scaling);
+        assert!(
+            matches!(scaling, Ok(RopeScaling::Llama3 { original_max_position_embeddings: 32, .. })),
+            "{scaling:?}"
+        );
+    }
+
+    #[test]
+    fn negative_token_ids_mean_none() {
+        let ids = json!({ "bos_token_id": -1, "eos_token_id": [2, -1], "pad_token_id": -1 });
+        let read = parse(&ids).map(|config| (config.bos_token_id, config.eos_token_id, config.pad_token_id));
+        assert_eq!(read, Ok((None, vec![2], None)));
+    }
+
+    /// Its heads do not share the hidden size.
+    #[test]
+    fn deepseek_v3_may_have_any_number_of_heads() {
+        let config = parse(&json!({
+            "architectures": ["DeepseekV3ForCausalLM"], "num_attention_heads": 5, "num_key_value_heads": 5,
+            "qk_rope_head_dim": 6,
+        }));
+        assert_eq!(config.map(|config| config.head_dim), Ok(6));
+    }
+
+    /// Llama 4 Maverick in FP8 by compressed-tensors.
+    #[test]
+    fn quantisation_of_a_model_of_text_and_images_is_not_overlooked() {
+        let mut text_config = llama();
+        text_config["head_dim"] = json!(8);
+        let mut whole =
+            json!({ "architectures": ["Llama4ForConditionalGeneration"], "text_config": text_config });
+        assert!(Config::parse(&whole.to_string()).is_ok());
+        whole["quantization_config"] = json!({ "quant_method": "compressed-tensors" });
+        let error = Config::parse(&whole.to_string()).expect_err("must be refused");
+        assert!(error.contains("compressed-tensors"), "{error}");
+    }
+
     #[test]
     fn what_is_not_supported_is_refused_by_name() {
         for (changes, named) in [
@@ -759,6 +824,19 @@ mod tests {
             (json!({ "rope_scaling": { "type": "linear" } }), "factor"),
             (json!({ "rope_scaling": { "type": "dynamic", "factor": "long" } }), "factor"),
             (json!({ "rope_scaling": { "type": "linear", "factor": -2.0 } }), "factor"),
+            (
+                json!({ "rope_scaling": { "type": "linear", "factor": 2.0, "mscale_all_dim": 1.0 } }),
+                "mscale_all_dim",
+            ),
+            (json!({ "rope_parameters": { "rope_type": "yarn", "factor": 2.0, "truncate": 1 } }), "truncate"),
+            (
+                json!({ "rope_scaling": { "type": "yarn", "original_max_position_embeddings": 16.5 } }),
+                "original_max_position_embeddings",
+            ),
+            (
+                json!({ "rope_parameters": { "full_attention": { "rope_type": "linear", "factor": 2.0 } } }),
+                "full_attention",
+            ),
             (json!({ "rope_parameters": { "partial_rotary_factor": 0.5 } }), "partial_rotary_factor"),
             (json!({ "layer_types": ["full_attention", "sliding_attention"] }), "sliding_attention"),
             (
@@ -809,8 +887,10 @@ mod tests {
                 "experts",
             ),
             (json!({ "rope_theta": -1.0 }), "rope_theta"),
-            (json!({ "hidden_size": -8 }), "invalid value"),
-            (json!({ "hidden_size": "wide" }), "invalid type"),
+            (json!({ "hidden_size": -8 }), "hidden_size: invalid value"),
+            (json!({ "hidden_size": "wide" }), "hidden_size: invalid type"),
+            (json!({ "rope_theta": "long" }), "rope_theta: invalid type"),
+            (json!({ "architectures": ["DeepseekV3ForCausalLM"], "n_group": null }), "n_group: invalid type"),
         ] {
             let error = parse(&changes).expect_err("must be refused");
             assert!(error.contains(named), "{error:?} does not name {named:?}");

@@ -84,7 +84,7 @@ impl Default for Raw {
 impl Shape {
     /// Reads the fields of a `config.json`.
     pub(crate) fn read(text: &str) -> Result<Shape, String> {
-        let raw: Raw = serde_json::from_str(text).map_err(|e| format!("it cannot be used ({e})"))?;
+        let raw: Raw = crate::config::read(text)?;
         let layers = raw.num_hidden_layers;
         // Before lists of that length are made.
         if layers > crate::config::MOST_LAYERS {

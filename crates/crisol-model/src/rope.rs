@@ -263,21 +263,16 @@ impl RopeScaling {
         max: usize,
     ) -> Result<(f64, RopeScaling), String> {
         let (mut theta, mut scaling) = (fields.rope_theta.unwrap_or(default_theta), RopeScaling::None);
-        // The newer place wins.
-        for (field, object) in
-            [("rope_scaling", &fields.rope_scaling), ("rope_parameters", &fields.rope_parameters)]
-        {
-            let Some(object) = object else { continue };
-            let object = Object { field, object };
+        let places = [("rope_scaling", &fields.rope_scaling), ("rope_parameters", &fields.rope_parameters)];
+        // Where both are given, transformers takes the older one as a whole.
+        let given = places.into_iter().find_map(|(field, object)| {
+            object.as_ref().filter(|object| !object.is_empty()).map(|object| Object { field, object })
+        });
+        if let Some(object) = given {
             if let Some(given) = object.number("rope_theta")? {
                 theta = given;
             }
-            if let Some(part) =
-                object.object.get("partial_rotary_factor").filter(|part| part.as_f64() != Some(1.0))
-            {
-                return Err(format!("{field} has partial_rotary_factor {part}; only 1 is supported"));
-            }
-            scaling = object.scaling(max)?;
+            scaling = object.scaling(fields.original_max_position_embeddings, max)?;
         }
         if let Some(part) = fields.partial_rotary_factor.filter(|&part| part != 1.0) {
             return Err(format!("partial_rotary_factor is {part}; only 1 is supported"));
@@ -296,6 +291,7 @@ pub(crate) struct RopeFields {
     rope_parameters: Option<Map<String, Value>>,
     rope_scaling: Option<Map<String, Value>>,
     partial_rotary_factor: Option<f64>,
+    original_max_position_embeddings: Option<f64>,
 }
 
 struct Object<'a> {
@@ -318,14 +314,37 @@ impl Object<'_> {
         self.number(name)?.ok_or_else(|| format!("{} has no {name}", self.field))
     }
 
-    fn scaling(&self, max: usize) -> Result<RopeScaling, String> {
+    /// The scaling, for a model whose `original_max_position_embeddings` may stand outside and whose context is `max`.
+    fn scaling(&self, outside: Option<f64>, max: usize) -> Result<RopeScaling, String> {
+        let field = self.field;
+        if let Some((name, _)) = self.object.iter().find(|(_, value)| value.is_object()) {
+            return Err(format!(
+                "{field} has one of its own for {name}; only one for all layers is supported"
+            ));
+        }
+        if let Some(part) = self.object.get("partial_rotary_factor").filter(|part| part.as_f64() != Some(1.0))
+        {
+            return Err(format!("{field} has partial_rotary_factor {part}; only 1 is supported"));
+        }
         let original = || -> Result<usize, String> {
-            let given = self.number("original_max_position_embeddings")?;
-            Ok(given.map_or(max, |given| given as usize))
+            let name = "original_max_position_embeddings";
+            match outside.map_or_else(|| self.number(name), |outside| Ok(Some(outside)))? {
+                None => Ok(max),
+                Some(given) if given.fract() == 0.0 => Ok(given as usize),
+                Some(given) => Err(format!("{name} of {field} is {given}, not a whole number")),
+            }
         };
-        let kind = self.object.get("rope_type").or_else(|| self.object.get("type"));
-        Ok(match kind.and_then(Value::as_str) {
-            None if kind.is_none_or(Value::is_null) => RopeScaling::None,
+        let kind =
+            ["rope_type", "type"].iter().find_map(|&name| self.object.get(name).filter(|v| !v.is_null()));
+        let name = kind.map_or(Some("default"), Value::as_str);
+        // DeepSeek-V3 in transformers makes scores hotter by it with every scaling, but no model is known that has it with another.
+        if name != Some("default")
+            && name != Some("yarn")
+            && self.number("mscale_all_dim")?.unwrap_or(0.0) != 0.0
+        {
+            return Err(format!("{field} has mscale_all_dim, which is supported with yarn only"));
+        }
+        Ok(match name {
             Some("default") => RopeScaling::None,
             Some("linear") => RopeScaling::Linear { factor: self.required("factor")? },
             Some("dynamic") => RopeScaling::Dynamic { factor: self.required("factor")? },
@@ -344,7 +363,13 @@ impl Object<'_> {
                     // 0 counts as not given, as in transformers.
                     beta_fast: self.number("beta_fast")?.filter(|&beta| beta != 0.0).unwrap_or(32.0),
                     beta_slow: self.number("beta_slow")?.filter(|&beta| beta != 0.0).unwrap_or(1.0),
-                    truncate: self.object.get("truncate").and_then(Value::as_bool).unwrap_or(true),
+                    truncate: match self.object.get("truncate") {
+                        None => true,
+                        Some(Value::Bool(truncate)) => *truncate,
+                        Some(other) => {
+                            return Err(format!("truncate in {field} is {other}, not true or false"));
+                        }
+                    },
                     attention_factor: self.number("attention_factor")?,
                     mscale: self.number("mscale")?.unwrap_or(0.0),
                     mscale_all_dim: self.number("mscale_all_dim")?.unwrap_or(0.0),
@@ -352,8 +377,7 @@ impl Object<'_> {
             }
             _ => {
                 return Err(format!(
-                    "{} asks for {}; supported are default, linear, dynamic, llama3 and yarn",
-                    self.field,
+                    "{field} asks for {}; supported are default, linear, dynamic, llama3 and yarn",
                     kind.unwrap_or(&Value::Null)
                 ));
             }
