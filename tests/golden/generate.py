@@ -95,9 +95,13 @@ def llama4(**changes):
     return Llama4ForCausalLM, Llama4TextConfig(**{**shape, **changes}), torch.float32, "1GB"
 
 
+# Sizes that are no multiples of anything, and one key and value for all heads.
+ODD = {**SMALL, "vocab_size": 37, "hidden_size": 21, "intermediate_size": 13, "num_attention_heads": 3, "num_key_value_heads": 1}
+
+
 # Between them: every architecture, tied and untied heads, grouped queries, biases, a head_dim of its own, another rope base,
 # every scaling of it (with documents shorter and longer than what they were trained on), all three storage types, one file and
-# several, and the scalar head.
+# several, config.json as transformers 4 wrote it, odd sizes, and the scalar head. (random_configs.py tries more of all this.)
 MODELS = {
     "llama": (LlamaForCausalLM, LlamaConfig(**SHAPE, rms_norm_eps=1e-5), torch.float32, "1GB"),
     "llama-tied": (
@@ -178,6 +182,94 @@ MODELS = {
         attention_bias=True,
         tie_word_embeddings=True,
     ),
+    "llama-odd": (LlamaForCausalLM, LlamaConfig(**ODD, head_dim=10, mlp_bias=True), torch.float16, "1GB"),
+    "olmo2-odd": (
+        Olmo2ForCausalLM,
+        Olmo2Config(
+            **ODD,
+            head_dim=10,
+            attention_bias=True,
+            tie_word_embeddings=True,
+            pad_token_id=None,
+            eos_token_id=0,
+            rope_parameters={
+                "rope_type": "yarn",
+                "rope_theta": 1000.0,
+                "factor": 4.0,
+                "original_max_position_embeddings": 32,
+                "beta_fast": 4.0,
+                "beta_slow": 0.5,
+                "truncate": False,
+                "attention_factor": 0.8,
+            },
+        ),
+        torch.bfloat16,
+        "1GB",
+    ),
+    "qwen3-older": (
+        Qwen3ForCausalLM,
+        Qwen3Config(
+            **{**ODD, "max_position_embeddings": 16},
+            head_dim=6,
+            rope_parameters={"rope_type": "dynamic", "rope_theta": 1000.0, "factor": 8.0},
+        ),
+        torch.float32,
+        "1GB",
+    ),
+    "llama4-odd": llama4(
+        **ODD,
+        moe_layers=[0],
+        no_rope_layers=[0, 1],
+        layer_types=["chunked_attention", "full_attention"],
+        num_local_experts=3,
+        num_experts_per_tok=2,
+        use_qk_norm=False,
+        floor_scale=1,
+        attn_scale=0.5,
+        rope_parameters={
+            "rope_type": "yarn",
+            "rope_theta": 1000.0,
+            "factor": 8.0,
+            "original_max_position_embeddings": 16,
+            "beta_fast": 4.0,
+        },
+    ),
+    "llama4-dense": llama4(
+        **ODD,
+        moe_layers=[],
+        no_rope_layer_interval=2,
+        attention_chunk_size=2,
+        attn_temperature_tuning=False,
+        rope_parameters={"rope_type": "default", "rope_theta": 100.0},
+    ),
+    "deepseek-v3-odd": deepseek(
+        **{**ODD, "num_key_value_heads": 3, "num_hidden_layers": 1, "max_position_embeddings": 16},
+        first_k_dense_replace=0,
+        q_lora_rank=None,
+        kv_lora_rank=7,
+        v_head_dim=11,
+        moe_intermediate_size=5,
+        n_routed_experts=9,
+        n_group=3,
+        topk_group=2,
+        num_experts_per_tok=5,
+        norm_topk_prob=False,
+        rope_parameters={"rope_type": "linear", "rope_theta": 1000.0, "factor": 8.0},
+    ),
+    "deepseek-v3-dense": deepseek(
+        **{**ODD, "num_key_value_heads": 3, "num_hidden_layers": 1},
+        first_k_dense_replace=1,
+        rope_interleave=False,
+        tie_word_embeddings=True,
+        rope_parameters={
+            "rope_type": "yarn",
+            "rope_theta": 1000.0,
+            "factor": 8.0,
+            "original_max_position_embeddings": 16,
+            "mscale_all_dim": 0.5,
+            "attention_factor": 1.1,
+        },
+    ),
     "llama-scalar": (
         LlamaForSequenceClassification,
         LlamaConfig(**{**SHAPE, "hidden_size": 16, "num_hidden_layers": 1}, num_labels=1),
@@ -232,6 +324,15 @@ def as_fp8(model, folder, block):
     config = json.loads((folder / "config.json").read_text())
     config["quantization_config"] = {"quant_method": "fp8", "fmt": "e4m3", "weight_block_size": list(block)}
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+
+
+def as_before(folder):
+    """Rotary embeddings where transformers 4 had them."""
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    rope = config.pop("rope_parameters")
+    config |= {"rope_theta": rope.pop("rope_theta"), "rope_scaling": {"type": rope.pop("rope_type"), **rope}}
+    path.write_text(json.dumps(config, indent=2) + "\n")
 
 
 def forward(model, documents):
@@ -296,13 +397,18 @@ def write(model_name):
     folder = HERE / model_name
     shutil.rmtree(folder, ignore_errors=True)
     model = model_class(config).float().train()
+    if config.hidden_size % 4:
+        # The other way wants multiples of 16 bytes.
+        model.set_experts_implementation("eager")
     randomise(model, dtype)
     copy.deepcopy(model).to(dtype).save_pretrained(folder, max_shard_size=shard_size)
     (folder / "generation_config.json").unlink(missing_ok=True)
     if model_name.endswith("fp8"):
         as_fp8(model, folder, (8, 6))
+    if model_name.endswith("older"):
+        as_before(folder)
 
-    documents = [torch.randint(VOCAB, (length,)).tolist() for length in (13, 7, 21)]
+    documents = [torch.randint(config.vocab_size, (length,)).tolist() for length in (13, 7, 21)]
     golden = {"torch": torch.__version__, "transformers": transformers.__version__, "documents": documents}
     tensors = {}
     if "Sequence" in model_class.__name__:

@@ -103,6 +103,35 @@ fn what_is_saved_is_loaded_bit_by_bit() -> Result<(), ModelError> {
     Ok(())
 }
 
+/// Then transformers does not tie it either, whatever the config says.
+#[test]
+fn a_stored_head_that_is_not_the_embedding_table_is_a_head_of_its_own() -> Result<(), ModelError> {
+    let place = tempfile::tempdir().expect("a temporary folder");
+    let folder = place.path().join("model");
+    let original = checkpoint(Architecture::Llama, Head::Language { tied: false });
+    let tie = || {
+        let path = folder.join("config.json");
+        let text = fs::read_to_string(&path).expect("saved");
+        fs::write(&path, text.replace("\"tie_word_embeddings\": false", "\"tie_word_embeddings\": true"))
+    };
+    original.save(&folder)?;
+    tie().expect("the folder can be written");
+    let loaded = load(&folder)?;
+    assert_eq!(loaded.model.config().head, Head::Language { tied: false });
+    assert_eq!(weights(&loaded.params), weights(&original.params));
+
+    // Many files of tied models hold the table twice.
+    let mut same = original;
+    let [table, head] = ["model.embed_tokens.weight", "lm_head.weight"].map(|name| same.params.id(name));
+    let (table, head) = (table.expect("every model has it"), head.expect("it is not tied"));
+    same.params.write(head, &same.params.read(table));
+    same.save(&folder)?;
+    tie().expect("the folder can be written");
+    let loaded = load(&folder)?;
+    assert_eq!(loaded.model.config().head, Head::Language { tied: true });
+    Ok(())
+}
+
 /// Llama 4 is published with a part for images, in files and a config around those of the part for text.
 #[test]
 fn of_a_model_of_text_and_images_the_part_for_text_is_loaded() -> Result<(), ModelError> {

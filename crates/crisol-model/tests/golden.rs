@@ -199,12 +199,14 @@ fn qwen3_equals_transformers() -> Result<(), ModelError> {
 
 #[test]
 fn llama4_equals_transformers() -> Result<(), ModelError> {
-    ["llama4", "llama4-plain"].into_iter().try_for_each(compare)
+    ["llama4", "llama4-plain", "llama4-dense"].into_iter().try_for_each(compare)
 }
 
 #[test]
 fn deepseek_v3_equals_transformers() -> Result<(), ModelError> {
-    ["deepseek-v3", "deepseek-v3-plain", "deepseek-v3-fp8"].into_iter().try_for_each(compare)
+    ["deepseek-v3", "deepseek-v3-plain", "deepseek-v3-dense", "deepseek-v3-fp8"]
+        .into_iter()
+        .try_for_each(compare)
 }
 
 #[test]
@@ -218,6 +220,16 @@ fn what_is_left_out_is_said() -> Result<(), ModelError> {
 #[test]
 fn stretched_rotary_embeddings_equal_transformers() -> Result<(), ModelError> {
     ["llama-linear", "llama-dynamic", "llama-llama3", "llama-yarn"].into_iter().try_for_each(compare)
+}
+
+#[test]
+fn odd_sizes_equal_transformers() -> Result<(), ModelError> {
+    ["llama-odd", "olmo2-odd", "llama4-odd", "deepseek-v3-odd"].into_iter().try_for_each(compare)
+}
+
+#[test]
+fn the_older_config_equals_transformers() -> Result<(), ModelError> {
+    compare("qwen3-older")
 }
 
 #[test]
