@@ -1,0 +1,237 @@
+//! Of `config.json`: what is read, refused and written.
+
+use super::*;
+
+fn llama() -> Value {
+    json!({
+        "architectures": ["LlamaForCausalLM"],
+        "vocab_size": 96, "hidden_size": 48, "intermediate_size": 64, "num_hidden_layers": 2,
+        "num_attention_heads": 6, "num_key_value_heads": 2,
+    })
+}
+
+fn parse(changes: &Value) -> Result<Config, String> {
+    let mut json = llama();
+    for (key, value) in changes.as_object().expect("an object") {
+        json[key] = value.clone();
+    }
+    Config::parse(&json.to_string())
+}
+
+#[test]
+fn what_is_written_is_read_back() {
+    let scalings = [
+        RopeScaling::None,
+        RopeScaling::Linear { factor: 2.5 },
+        RopeScaling::Dynamic { factor: 4.0 },
+        RopeScaling::Llama3 {
+            factor: 8.0,
+            low_freq_factor: 1.0,
+            high_freq_factor: 4.0,
+            original_max_position_embeddings: 64,
+        },
+        RopeScaling::Yarn {
+            factor: 40.0,
+            original_max_position_embeddings: 32,
+            beta_fast: 16.0,
+            beta_slow: 2.0,
+            truncate: false,
+            attention_factor: None,
+            mscale: 1.0,
+            mscale_all_dim: 0.5,
+        },
+    ];
+    let all = Architecture::ALL
+        .into_iter()
+        .flat_map(|architecture| scalings.into_iter().map(move |rope_scaling| (architecture, rope_scaling)));
+    for (architecture, rope_scaling) in all {
+        for head in [Head::Language { tied: true }, Head::Language { tied: false }, Head::Scalar] {
+            let config = Config {
+                rope_scaling,
+                head,
+                head_dim: 20,
+                num_key_value_heads: 3,
+                rope_theta: 500_000.0,
+                attention_bias: true,
+                eos_token_id: vec![3, 5],
+                bos_token_id: Some(1),
+                ..Config::new(architecture, 96, 48, 2, 6, 64)
+            };
+            let config = if architecture == Architecture::DeepseekV3 {
+                let shape = deepseek_v3::Shape { q_lora_rank: None, n_group: 4, ..Default::default() };
+                Config {
+                    num_key_value_heads: 6,
+                    head_dim: shape.qk_rope_head_dim,
+                    specifics: Specifics::DeepseekV3(shape),
+                    ..config
+                }
+            } else if architecture == Architecture::Llama4 {
+                let shape = llama4::Shape {
+                    intermediate_size_mlp: 40,
+                    moe_layers: vec![false, true],
+                    num_local_experts: 4,
+                    num_experts_per_tok: 2,
+                    rope_layers: vec![true, false],
+                    chunked_layers: vec![true, false],
+                    attention_chunk_size: 16,
+                    use_qk_norm: true,
+                    attn_temperature_tuning: false,
+                    floor_scale: 64,
+                    attn_scale: 0.5,
+                };
+                Config { specifics: Specifics::Llama4(shape), ..config }
+            } else {
+                config
+            };
+            assert_eq!(Config::parse(&config.to_json(FloatType::BF16).to_string()), Ok(config));
+        }
+    }
+}
+
+#[test]
+fn both_places_of_rope_theta_are_read() {
+    assert_eq!(parse(&json!({})).map(|c| c.rope_theta), Ok(10_000.0));
+    assert_eq!(parse(&json!({ "rope_theta": 5e5 })).map(|c| c.rope_theta), Ok(5e5));
+    let nested = json!({ "rope_parameters": { "rope_type": "default", "rope_theta": 2e6 } });
+    assert_eq!(parse(&nested).map(|c| c.rope_theta), Ok(2e6));
+}
+
+/// As transformers does: the older place wins, and has to say everything.
+#[test]
+fn of_two_rotary_scalings_the_older_place_counts() {
+    let both = json!({
+        "rope_scaling": { "type": "dynamic", "factor": 4.0 },
+        "rope_parameters": { "rope_type": "linear", "factor": 2.0, "rope_theta": 5e5 },
+    });
+    let read = parse(&both).map(|config| (config.rope_theta, config.rope_scaling));
+    assert_eq!(read, Ok((10_000.0, RopeScaling::Dynamic { factor: 4.0 })));
+}
+
+/// Phi-3's way, which transformers reads in every config and prefers.
+#[test]
+fn the_original_context_may_stand_outside() {
+    let llama3 = json!({
+        "original_max_position_embeddings": 32,
+        "rope_scaling": {
+            "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 64,
+        },
+    });
+    let scaling = parse(&llama3).map(|config| config.rope_scaling);
+    assert!(
+        matches!(scaling, Ok(RopeScaling::Llama3 { original_max_position_embeddings: 32, .. })),
+        "{scaling:?}"
+    );
+}
+
+#[test]
+fn negative_token_ids_mean_none() {
+    let ids = json!({ "bos_token_id": -1, "eos_token_id": [2, -1], "pad_token_id": -1 });
+    let read = parse(&ids).map(|config| (config.bos_token_id, config.eos_token_id, config.pad_token_id));
+    assert_eq!(read, Ok((None, vec![2], None)));
+}
+
+/// Its heads do not share the hidden size.
+#[test]
+fn deepseek_v3_may_have_any_number_of_heads() {
+    let config = parse(&json!({
+        "architectures": ["DeepseekV3ForCausalLM"], "num_attention_heads": 5, "num_key_value_heads": 5,
+        "qk_rope_head_dim": 6,
+    }));
+    assert_eq!(config.map(|config| config.head_dim), Ok(6));
+}
+
+/// Llama 4 Maverick in FP8 by compressed-tensors.
+#[test]
+fn quantisation_of_a_model_of_text_and_images_is_not_overlooked() {
+    let mut text_config = llama();
+    text_config["head_dim"] = json!(8);
+    let mut whole =
+        json!({ "architectures": ["Llama4ForConditionalGeneration"], "text_config": text_config });
+    assert!(Config::parse(&whole.to_string()).is_ok());
+    whole["quantization_config"] = json!({ "quant_method": "compressed-tensors" });
+    let error = Config::parse(&whole.to_string()).expect_err("must be refused");
+    assert!(error.contains("compressed-tensors"), "{error}");
+}
+
+#[test]
+fn what_is_not_supported_is_refused_by_name() {
+    for (changes, named) in [
+        (json!({ "architectures": ["MambaForCausalLM"] }), "MambaForCausalLM"),
+        (json!({ "architectures": [] }), "LlamaForCausalLM"),
+        (json!({ "hidden_act": "gelu" }), "gelu"),
+        (json!({ "rope_scaling": { "rope_type": "llama3", "factor": 8.0 } }), "low_freq_factor"),
+        (json!({ "rope_parameters": { "rope_type": "longrope" } }), "longrope"),
+        (json!({ "rope_scaling": { "type": "linear" } }), "factor"),
+        (json!({ "rope_scaling": { "type": "dynamic", "factor": "long" } }), "factor"),
+        (json!({ "rope_scaling": { "type": "linear", "factor": -2.0 } }), "factor"),
+        (
+            json!({ "rope_scaling": { "type": "linear", "factor": 2.0, "mscale_all_dim": 1.0 } }),
+            "mscale_all_dim",
+        ),
+        (json!({ "rope_parameters": { "rope_type": "yarn", "factor": 2.0, "truncate": 1 } }), "truncate"),
+        (
+            json!({ "rope_scaling": { "type": "yarn", "original_max_position_embeddings": 16.5 } }),
+            "original_max_position_embeddings",
+        ),
+        (
+            json!({ "rope_parameters": { "full_attention": { "rope_type": "linear", "factor": 2.0 } } }),
+            "full_attention",
+        ),
+        (json!({ "rope_parameters": { "partial_rotary_factor": 0.5 } }), "partial_rotary_factor"),
+        (json!({ "layer_types": ["full_attention", "sliding_attention"] }), "sliding_attention"),
+        (json!({ "architectures": ["Qwen3ForCausalLM"], "use_sliding_window": true }), "use_sliding_window"),
+        (json!({ "attention_dropout": 0.1 }), "attention_dropout"),
+        (json!({ "quantization_config": { "bits": 4 } }), "quantization_config"),
+        (json!({ "quantization_config": { "quant_method": "gptq" } }), "gptq"),
+        (json!({ "architectures": ["LlamaForSequenceClassification"] }), "2 labels"),
+        (json!({ "architectures": ["Olmo2ForCausalLM"], "mlp_bias": true }), "mlp_bias"),
+    ] {
+        let error = parse(&changes).expect_err("must be refused");
+        assert!(error.contains(named), "{error:?} does not name {named:?}");
+    }
+}
+
+/// Llama 4 Scout's.
+#[test]
+fn the_longest_published_context_is_accepted() {
+    let config = parse(&json!({ "max_position_embeddings": 10_485_760, "head_dim": 128 }));
+    assert_eq!(config.map(|config| config.max_position_embeddings), Ok(10_485_760));
+}
+
+#[test]
+fn impossible_shapes_are_refused() {
+    for (changes, named) in [
+        (json!({ "num_attention_heads": 5 }), "num_attention_heads"),
+        (json!({ "num_attention_heads": 0 }), "num_attention_heads"),
+        (json!({ "num_key_value_heads": 4 }), "num_key_value_heads"),
+        (json!({ "vocab_size": 0 }), "vocab_size"),
+        (json!({ "hidden_size": 3_000_000, "head_dim": 8 }), "hidden_size"),
+        (json!({ "num_hidden_layers": 1_000_000 }), "num_hidden_layers"),
+        (json!({ "head_dim": 7 }), "head_dim"),
+        (json!({ "max_position_embeddings": 1_u64 << 40 }), "max_position_embeddings"),
+        (
+            json!({ "architectures": ["Llama4ForCausalLM"], "num_hidden_layers": 1_u64 << 60 }),
+            "num_hidden_layers",
+        ),
+        (
+            json!({ "architectures": ["Llama4ForCausalLM"], "head_dim": 8, "num_local_experts": 1 << 20 }),
+            "experts",
+        ),
+        (
+            json!({
+                "architectures": ["DeepseekV3ForCausalLM"], "num_key_value_heads": 6, "n_routed_experts": 1 << 20,
+            }),
+            "experts",
+        ),
+        (json!({ "rope_theta": -1.0 }), "rope_theta"),
+        (json!({ "hidden_size": -8 }), "hidden_size: invalid value"),
+        (json!({ "hidden_size": "wide" }), "hidden_size: invalid type"),
+        (json!({ "rope_theta": "long" }), "rope_theta: invalid type"),
+        (json!({ "architectures": ["DeepseekV3ForCausalLM"], "n_group": null }), "n_group: invalid type"),
+    ] {
+        let error = parse(&changes).expect_err("must be refused");
+        assert!(error.contains(named), "{error:?} does not name {named:?}");
+    }
+    assert!(Config::parse("{").is_err());
+}
