@@ -31,7 +31,7 @@ enum Weights {
 
 /// Weights of one element type in a model's files.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StoredType {
+pub struct StoredWeights {
     /// Its name there (`BF16`, `Q4_K`, …).
     pub dtype: String,
     /// How many tensors have it.
@@ -84,10 +84,10 @@ impl ModelFiles {
     }
 
     /// What is in the files, by element type, most bytes first; also what loading leaves out.
-    pub fn stored(&self) -> Vec<StoredType> {
-        let mut types: BTreeMap<String, StoredType> = BTreeMap::new();
+    pub fn stored(&self) -> Vec<StoredWeights> {
+        let mut types: BTreeMap<String, StoredWeights> = BTreeMap::new();
         let mut add = |(dtype, bytes): (String, usize)| {
-            let stored = types.entry(dtype.clone()).or_insert(StoredType { dtype, tensors: 0, bytes: 0 });
+            let stored = types.entry(dtype.clone()).or_insert(StoredWeights { dtype, tensors: 0, bytes: 0 });
             stored.tensors += 1;
             stored.bytes += bytes as u64;
         };
@@ -97,7 +97,7 @@ impl ModelFiles {
                 tensors.names().filter_map(|name| tensors.stored(name)).for_each(&mut add);
             }
         }
-        let mut types: Vec<StoredType> = types.into_values().collect();
+        let mut types: Vec<StoredWeights> = types.into_values().collect();
         types.sort_by_key(|stored| std::cmp::Reverse(stored.bytes));
         types
     }
