@@ -80,6 +80,10 @@ impl<T: Copy + Default> Buffer<T> {
         Buffer { storage, start, len }
     }
 
+    fn capacity(&self) -> usize {
+        self.storage.len() - ALIGNMENT / size_of::<T>()
+    }
+
     /// `len` zeros.
     pub(crate) fn zeros(len: usize) -> Buffer<T> {
         Buffer::with_capacity(len, len)
@@ -99,7 +103,14 @@ impl<T> DerefMut for Buffer<T> {
     }
 }
 
+/// How many classes a buffer may be larger than what it is taken for (four times as large), or smaller than one that takes its place.
+const REACH: usize = 4;
+
 /// Free buffers by size class: powers of two and one and a half times powers of two.
+///
+/// Shards differ in length, and with them the classes of what a tape takes. So a request is content with a larger buffer, and
+/// where there is none a new one takes the place of a smaller one: a pool grows to what the largest shapes need, not
+/// to the sum of all shapes.
 #[derive(Debug)]
 pub(crate) struct Pool<T> {
     free: Vec<Vec<Buffer<T>>>,
@@ -115,10 +126,12 @@ impl<T: Copy + Default> Pool<T> {
     /// A buffer of `len` scalars with unspecified contents.
     pub(crate) fn take(&mut self, len: usize) -> Buffer<T> {
         let (class, capacity) = size_class(len);
-        if let Some(mut buffer) = self.free.get_mut(class).and_then(Vec::pop) {
+        let mut pop = |class: usize| self.free.get_mut(class).and_then(Vec::pop);
+        if let Some(mut buffer) = (class..=class + REACH).find_map(&mut pop) {
             buffer.len = len;
             return buffer;
         }
+        drop((class.saturating_sub(REACH)..class).rev().find_map(pop));
         Buffer::with_capacity(len, capacity)
     }
 
@@ -141,7 +154,8 @@ impl<T: Copy + Default> Pool<T> {
         if buffer.storage.is_empty() {
             return;
         }
-        let (class, _) = size_class(buffer.len);
+        let (class, capacity) = size_class(buffer.capacity());
+        debug_assert_eq!(capacity, buffer.capacity(), "pools take back what they gave");
         if self.free.len() <= class {
             self.free.resize_with(class + 1, Vec::new);
         }
@@ -181,5 +195,31 @@ mod tests {
         pool.give(buffer);
         let again = pool.take(1024);
         assert_eq!((again.as_ptr(), again.len()), (address, 1024));
+    }
+
+    #[test]
+    fn buffers_of_one_shape_serve_another() {
+        let mut pool = Pool::<f32>::default();
+        // Three buffers at a time, of lengths that rise and fall.
+        for length in [300, 200, 500, 150, 400, 512] {
+            let taken: Vec<_> = (0..3).map(|_| pool.take(10 * length)).collect();
+            for buffer in taken {
+                pool.give(buffer);
+            }
+        }
+        let capacities: Vec<usize> = pool.free.iter().flatten().map(Buffer::capacity).collect();
+        assert_eq!(capacities, [6144; 3]);
+    }
+
+    #[test]
+    fn a_buffer_much_larger_than_a_request_waits_for_a_larger_one() {
+        let mut pool = Pool::<f32>::default();
+        let large = pool.take(1 << 20);
+        pool.give(large);
+        let small = pool.take(100);
+        assert_eq!(small.capacity(), 128);
+        pool.give(small);
+        assert_eq!(pool.take(1 << 20).capacity(), 1 << 20);
+        assert_eq!(pool.free.iter().flatten().count(), 1);
     }
 }

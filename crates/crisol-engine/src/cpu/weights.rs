@@ -70,7 +70,8 @@ impl<'a> Weight<'a> {
         if let Some(matrix) = params.stored(id) {
             assert!(matches!(way, Way::Forward), "a weight for inference has no backward");
             Weight::ByParts(Parts::Stored(Stored::new(matrix)))
-        } else if params.keeps_packed() || rows < ROWS_TO_LAY_OUT_FOR {
+        } else if params.keeps_packed() || (rows < ROWS_TO_LAY_OUT_FOR && matches!(way, Way::Forward)) {
+            // Of large models what decodes with a few rows again and again; going backward a weight is used about once a step.
             Weight::Kept(params.packed(id, way))
         } else {
             Weight::ByParts(Parts::Mat(params.right_side(id, way)))
