@@ -36,6 +36,9 @@ impl Checkpoint {
 const ARCHITECTURES: [(&str, Architecture); 3] =
     [("llama", Architecture::Llama), ("olmo2", Architecture::Olmo2), ("qwen3", Architecture::Qwen3)];
 
+/// The tensor with a row for every token.
+const EMBEDDING: &str = "token_embd.weight";
+
 fn unusable(file: &Path, cause: String) -> ModelError {
     ModelError::ConfigFile { file: file.to_owned(), cause }
 }
@@ -69,7 +72,7 @@ pub(crate) fn config(gguf: &Gguf, file: &Path) -> Result<Config, ModelError> {
     }
     let heads = size("attention.head_count")?;
     let hidden_size = size("embedding_length")?;
-    let embedding = gguf.shape("token_embd.weight").unwrap_or_default();
+    let embedding = gguf.shape(EMBEDDING).unwrap_or_default();
     let mut config = Config::new(
         architecture,
         embedding.first().copied().unwrap_or(0),
@@ -122,7 +125,13 @@ pub(crate) fn config(gguf: &Gguf, file: &Path) -> Result<Config, ModelError> {
 
 /// Tokenizer and chat template.
 pub(crate) fn text(gguf: &Gguf, file: &Path) -> Result<TextSetup, ModelError> {
-    Ok(TextSetup::from_gguf(&vocab(gguf.metadata(), file)?, &file.display().to_string())?)
+    let vocab = vocab(gguf.metadata(), file)?;
+    let rows = gguf.shape(EMBEDDING).and_then(|shape| shape.first()).copied().unwrap_or(0);
+    if vocab.tokens.len() > rows {
+        let cause = format!("its tokenizer has {} tokens, but the model {rows}", vocab.tokens.len());
+        return Err(unusable(file, cause));
+    }
+    Ok(TextSetup::from_gguf(&vocab, &file.display().to_string())?)
 }
 
 fn vocab(metadata: &Metadata, file: &Path) -> Result<GgufVocab, ModelError> {
@@ -135,10 +144,10 @@ fn vocab(metadata: &Metadata, file: &Path) -> Result<GgufVocab, ModelError> {
     let flag = |rest: &str| optional(metadata, &key(rest), |key| metadata.bool(key));
     let strings =
         |rest: &str| optional(metadata, &key(rest), |key| metadata.strings(key).map(<[String]>::to_vec));
-    let templates =
-        optional(metadata, "tokenizer.chat_templates", |key| metadata.strings(key).map(<[String]>::to_vec))?;
-    let templates = templates.unwrap_or_default();
-    let named = templates.iter().filter_map(|name| {
+    let names = optional(metadata, "tokenizer.chat_templates", |key| metadata.strings(key))?;
+    // Each once, so that a name that is there a thousand times does not take a thousand templates' memory.
+    let names: BTreeSet<&String> = names.into_iter().flatten().collect();
+    let named = names.into_iter().filter_map(|name| {
         let source = string(&format!("tokenizer.chat_template.{name}")).transpose()?;
         Some(source.map(|source| (name.clone(), source)))
     });
@@ -268,7 +277,7 @@ fn name_in_file(name: &str, architecture: Architecture) -> String {
         ("post_feedforward_layernorm", "post_ffw_norm"),
     ];
     let rest = match name {
-        "model.embed_tokens.weight" => return "token_embd.weight".into(),
+        "model.embed_tokens.weight" => return EMBEDDING.into(),
         "model.norm.weight" => return "output_norm.weight".into(),
         "lm_head.weight" => return "output.weight".into(),
         name => name.strip_prefix("model.layers.").unwrap_or(name),

@@ -156,6 +156,12 @@ fn what_is_not_supported_is_named() {
     refused(&with("llama.rope.dimension_count", 4), "dimension_count");
     refused(&with("llama.attention.head_count", 5), "num_attention_heads");
     refused(&with("llama.feed_forward_length", 7), "ffn_gate");
+    let tokens = (0..=config.vocab_size).map(|id| id.to_string()).collect();
+    let tokens = Array::String(tokens);
+    refused(
+        &|m, _| drop(m.insert("tokenizer.ggml.tokens", tokens.clone())),
+        "its tokenizer has 65 tokens, but the model 64",
+    );
     refused(&|_, tensors| tensors.truncate(tensors.len() - 2), "output_norm.weight");
     let extra = |name: &'static str, numbers: [f32; 4]| {
         move |_: &mut Metadata, tensors: &mut Vec<GgufTensor<'_>>| {
@@ -165,6 +171,19 @@ fn what_is_not_supported_is_named() {
     };
     refused(&extra("rope_factors_long.weight", [1.0; 4]), "rope_factors_long.weight");
     refused(&extra("rope_freqs.weight", [1.0, 3.0, 2.0, 4.0]), "rope_freqs.weight");
+}
+
+/// Each time it is named took the template's memory, here 100 GB for a file of 2 MB.
+#[test]
+fn a_template_that_is_named_often_is_read_once() {
+    let (model, params) = golden("llama");
+    let config = model.config();
+    let mut metadata = metadata("llama", config);
+    metadata.insert("tokenizer.chat_templates", Array::String(vec!["a".to_owned(); 100_000]));
+    metadata.insert("tokenizer.chat_template.a", "x".repeat(1_000_000));
+    metadata.insert("tokenizer.chat_template", "x");
+    let error = load(&metadata, &tensors("llama", config, &params)).expect_err("too long").to_string();
+    assert!(error.contains("1000000 bytes"), "{error}");
 }
 
 #[test]
