@@ -24,6 +24,10 @@ const ZIP: &[u8] = b"PK\x03\x04";
 /// of them.
 const PICKLE: u8 = 0x80;
 
+/// How many times as large as the file its tensors may be together. Some share their data, as an output matrix does with the
+/// embedding, but each takes memory of its own once it is read.
+const MOST_SHARED: usize = 4;
+
 /// A tensor and where its data lies in the file.
 pub(crate) struct TorchTensor {
     pub(crate) name: String,
@@ -62,14 +66,20 @@ pub(crate) fn read_header(path: &Path, contents: &[u8]) -> Result<Vec<TorchTenso
     }
     let views = pickle::state_dict(&contents[place.clone()]).map_err(|error| refused(path, error))?;
     let mut tensors = Vec::with_capacity(views.len());
+    let mut claimed = 0_usize;
     for (name, view) in views {
+        let bad = |cause| HubError::BadLayout { file: path.to_owned(), tensor: name.into(), cause };
         let storage = entries.get(&format!("{prefix}data/{}", view.storage.key));
-        let bytes = place_of(&view, storage).map_err(|cause| HubError::BadLayout {
-            file: path.to_owned(),
-            tensor: name.into(),
-            cause,
-        })?;
+        let bytes = place_of(&view, storage).map_err(bad)?;
         let TensorView { dtype, shape, strides, .. } = view;
+        // No overflow: no more elements than the place has.
+        claimed = claimed.saturating_add(shape.iter().product::<usize>() * dtype.bitsize() / 8);
+        if claimed / MOST_SHARED > contents.len() {
+            let length = contents.len();
+            return Err(bad(format!(
+                "it and those before it share so much of their data that they are {claimed} bytes in a file of {length}"
+            )));
+        }
         let strides = (!strides::contiguous(&shape, &strides)).then_some(strides);
         tensors.push(TorchTensor { name: name.into(), dtype, shape, strides, bytes });
     }

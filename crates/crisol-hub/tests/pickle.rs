@@ -236,6 +236,29 @@ fn views_beyond_their_storage_are_errors() {
     assert!(Tensors::open(&path).expect_err("no data").to_string().contains("data is not in the file"));
 }
 
+/// A few bytes name a tensor once more, but it would take its memory once more.
+#[test]
+fn tensors_may_share_their_data_but_not_without_bounds() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("x.bin");
+    let shared = |names: u8| {
+        let thousand = b"M\xe8\x03";
+        let mut pickle = one_tensor(thousand, b"K\x00", &[&thousand[..], b"\x85"].concat(), b"K\x01\x85");
+        pickle.truncate(pickle.len() - b"s.".len());
+        pickle.extend(b"q\x01s");
+        for name in 1..names {
+            pickle.extend([0x8c, 1, b'a' + name]);
+            pickle.extend(b"h\x01s");
+        }
+        pickle.push(b'.');
+        zip_file(&path, CompressionMethod::Stored, &[("x/data.pkl", &pickle), ("x/data/0", &[0; 4000])]);
+        Tensors::open(&path)
+    };
+    assert_eq!(shared(3).expect("as tied weights do").names().count(), 3);
+    let error = shared(20).expect_err("20 times the file").to_string();
+    assert!(error.contains("share so much of their data"), "{error}");
+}
+
 #[test]
 fn truncated_files_are_errors_that_name_them() {
     // Every length is tried in memory, in src/torch_zip.rs.
