@@ -71,6 +71,12 @@ struct Output<'a> {
     ids: &'a [u32],
     text: Option<&'a str>,
     stopped_by: &'static str,
+    timing: Timing,
+}
+
+/// What differs from run to run.
+#[derive(Serialize)]
+struct Timing {
     seconds_to_load: f64,
     /// From the prompt's start; null if there is no new token.
     seconds_to_first_token: Option<f64>,
@@ -166,9 +172,11 @@ fn output(prompt: &[u32], generated: &Generated, text: Option<&str>, times: &Tim
             StopReason::Context => "context",
             StopReason::Receiver => "receiver",
         },
-        seconds_to_load: times.seconds_to_load,
-        seconds_to_first_token: times.first_token.map(|first| (first - times.start).as_secs_f64()),
-        tokens_per_second: after_first.filter(|_| others > 0).map(|seconds| others as f64 / seconds),
+        timing: Timing {
+            seconds_to_load: times.seconds_to_load,
+            seconds_to_first_token: times.first_token.map(|first| (first - times.start).as_secs_f64()),
+            tokens_per_second: after_first.filter(|_| others > 0).map(|seconds| others as f64 / seconds),
+        },
     })
 }
 

@@ -219,10 +219,15 @@ impl Finished {
         self.stdout
     }
 
-    /// Standard output as JSON, after making sure that all went well.
+    /// Standard output as JSON, after making sure that all went well; without `timing`, which differs from run to run.
     #[track_caller]
     pub(crate) fn json(self) -> Value {
-        serde_json::from_str(&self.ok()).expect("standard output is JSON and nothing else")
+        let mut json: Value =
+            serde_json::from_str(&self.ok()).expect("standard output is JSON and nothing else");
+        if let Some(object) = json.as_object_mut() {
+            object.shift_remove("timing");
+        }
+        json
     }
 
     /// Standard error, after making sure that the exit code is `code`, and that it is an error and no panic.

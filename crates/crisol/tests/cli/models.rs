@@ -20,6 +20,11 @@ fn generate_gives_ids_and_text() {
     let json = generate(&["--prompt", "The sky", "--json"]).json();
     let keys: Vec<&String> = json.as_object().unwrap().keys().collect();
     assert_eq!(keys, ["prompt_ids", "ids", "text", "stopped_by"]);
+    let whole = generate(&["--prompt", "The sky", "--json"]).ok();
+    let timing = &serde_json::from_str::<serde_json::Value>(&whole).unwrap()["timing"];
+    for what in ["seconds_to_load", "seconds_to_first_token", "tokens_per_second"] {
+        assert!(timing[what].as_f64().is_some_and(|number| number > 0.0), "{timing}");
+    }
     let prompt: Vec<String> = ids(&json["prompt_ids"]).iter().map(u64::to_string).collect();
     // Greedy generation is the same from ids, as text, on one thread and again.
     let from_ids = generate(&["--ids", &prompt.join(","), "--json", "--threads", "1"]).json();

@@ -44,7 +44,7 @@ fn killed_at_any_time_and_resumed() {
     let bench = Bench::new(&full_recipe(EAGER));
     let began = Instant::now();
     bench.crisol(&["run", "tiny.toml", "--out", "whole"]).ok();
-    let whole = began.elapsed();
+    let mut whole = began.elapsed();
     for seed in 1..=3u64 {
         let out = format!("killed-{seed}");
         let mut state = seed;
@@ -65,14 +65,19 @@ fn killed_at_any_time_and_resumed() {
             if child.try_wait().expect("the child can be asked").is_some() {
                 let output = child.wait_with_output().expect("the child's output can be read");
                 Finished::of(output).ok();
-                break;
+                if kills > 0 {
+                    break;
+                }
+                // The machine was busier when `whole` was measured: once more, killed sooner.
+                whole /= 4;
+                fs::remove_dir_all(bench.path(&out)).expect("the run's folder can be removed");
+                continue;
             }
             child.kill().expect("a child can be killed");
             child.wait().expect("a child can be waited for");
             kills += 1;
             assert!(kills < 50, "the run makes no progress");
         }
-        assert!(kills > 0, "it was never killed");
         assert_same(&bench, "whole", &out);
     }
 }
