@@ -1,6 +1,7 @@
 //! Runs that are stopped and go on: they end in the same bits as runs that are not.
 #![cfg(unix)]
 
+use std::fs;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
