@@ -12,8 +12,8 @@ use crate::{Workspace, parallel};
 /// Tasks for each thread that an operation is cut into.
 const TASKS_PER_THREAD: usize = 2;
 
-/// Numbers that each thread reads to measure how fast memory is: 256 MiB, more than caches hold.
-const READ_NUMBERS: usize = 64 << 20;
+/// Numbers that all threads together read to measure how fast memory is: 1 GiB, more than caches hold.
+const READ_NUMBERS: usize = 256 << 20;
 
 /// Fruitless looks for work, some microseconds, before a thread that stays awake offers its core to others.
 const ROUNDS_TO_SPIN: usize = 1000;
@@ -110,8 +110,8 @@ impl Device {
 
     /// Bytes per second that all threads together read from memory, measured for about `duration`.
     pub fn read_rate(&self, duration: Duration) -> f64 {
-        let memory = vec![1.0; self.threads() * READ_NUMBERS];
-        let parts: Vec<&[f32]> = memory.chunks_exact(READ_NUMBERS).collect();
+        let memory = vec![1.0; READ_NUMBERS];
+        let parts: Vec<&[f32]> = memory.chunks(READ_NUMBERS.div_ceil(self.threads())).collect();
         let (start, mut times) = (Instant::now(), 0);
         while start.elapsed() < duration {
             self.map(parts.len(), |i, _| std::hint::black_box(sum(parts[i])));

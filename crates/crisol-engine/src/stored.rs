@@ -33,6 +33,43 @@ pub enum StoredType {
 }
 
 impl StoredType {
+    /// All of them.
+    pub const ALL: [StoredType; 11] = [
+        StoredType::F32,
+        StoredType::F16,
+        StoredType::Bf16,
+        StoredType::Q4_0,
+        StoredType::Q4_1,
+        StoredType::Q5_0,
+        StoredType::Q5_1,
+        StoredType::Q8_0,
+        StoredType::Q4K,
+        StoredType::Q5K,
+        StoredType::Q6K,
+    ];
+
+    /// Its name, as in ggml.
+    pub fn name(self) -> &'static str {
+        match self {
+            StoredType::F32 => "F32",
+            StoredType::F16 => "F16",
+            StoredType::Bf16 => "BF16",
+            StoredType::Q4_0 => "Q4_0",
+            StoredType::Q4_1 => "Q4_1",
+            StoredType::Q5_0 => "Q5_0",
+            StoredType::Q5_1 => "Q5_1",
+            StoredType::Q8_0 => "Q8_0",
+            StoredType::Q4K => "Q4_K",
+            StoredType::Q5K => "Q5_K",
+            StoredType::Q6K => "Q6_K",
+        }
+    }
+
+    /// The type of this name, in capital or small letters.
+    pub fn named(name: &str) -> Option<StoredType> {
+        StoredType::ALL.into_iter().find(|kind| kind.name().eq_ignore_ascii_case(name))
+    }
+
     /// Columns that share a block in a file, and the bytes of it.
     pub fn block(self) -> (usize, usize) {
         match self {

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use crisol_engine::{Device, ParamSpec, StoredType};
-use crisol_hub::{GgmlType, Gguf, HubError, Metadata};
+use crisol_hub::{Gguf, HubError, Metadata};
 use crisol_text::{GgufVocab, TextSetup};
 
 use crate::model::specs;
@@ -215,21 +215,9 @@ impl Source for File<'_> {
 
     fn stored(&self, _: usize, spec: &ParamSpec) -> Result<Option<Rows<'_>>, ModelError> {
         let name = name_in_file(&spec.name, self.architecture);
-        let kind = match self.gguf.dtype(&name) {
-            Some(GgmlType::F32) => StoredType::F32,
-            Some(GgmlType::F16) => StoredType::F16,
-            Some(GgmlType::BF16) => StoredType::Bf16,
-            Some(GgmlType::Q4_0) => StoredType::Q4_0,
-            Some(GgmlType::Q4_1) => StoredType::Q4_1,
-            Some(GgmlType::Q5_0) => StoredType::Q5_0,
-            Some(GgmlType::Q5_1) => StoredType::Q5_1,
-            Some(GgmlType::Q8_0) => StoredType::Q8_0,
-            Some(GgmlType::Q4_K) => StoredType::Q4K,
-            Some(GgmlType::Q5_K) => StoredType::Q5K,
-            Some(GgmlType::Q6_K) => StoredType::Q6K,
-            // Widening says what is not supported.
-            _ => return Ok(None),
-        };
+        // For another type, widening says that it is not supported.
+        let dtype = self.gguf.dtype(&name).map(|dtype| dtype.to_string());
+        let Some(kind) = dtype.and_then(|dtype| StoredType::named(&dtype)) else { return Ok(None) };
         let bytes = Bytes::Mapped(self.gguf.mapped(&name)?);
         let head_in_pairs = is_rotated(&spec.name, self.architecture).then_some(self.head_dim);
         Ok(Some(Rows { kind, bytes, head_in_pairs }))

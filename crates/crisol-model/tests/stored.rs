@@ -9,20 +9,6 @@ use crisol_model::{
     Context, Model, ModelError, ModelFiles, SamplingOptions, generate, load_model, load_model_for_inference,
 };
 
-const TYPES: [(&str, StoredType); 11] = [
-    ("F32", StoredType::F32),
-    ("F16", StoredType::F16),
-    ("BF16", StoredType::Bf16),
-    ("Q4_0", StoredType::Q4_0),
-    ("Q4_1", StoredType::Q4_1),
-    ("Q5_0", StoredType::Q5_0),
-    ("Q5_1", StoredType::Q5_1),
-    ("Q8_0", StoredType::Q8_0),
-    ("Q4_K", StoredType::Q4K),
-    ("Q5_K", StoredType::Q5K),
-    ("Q6_K", StoredType::Q6K),
-];
-
 /// A matrix of blocks of the golden file, in some order, and its values.
 struct Example {
     kind: StoredType,
@@ -35,9 +21,11 @@ impl Example {
     fn all() -> Vec<Example> {
         let file = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/golden/gguf/blocks.gguf"));
         let gguf = Gguf::open(file).expect("committed");
-        let of = |(name, kind): (&str, StoredType)| {
-            let name =
-                gguf.names().find(|tensor| tensor.eq_ignore_ascii_case(name)).expect("a tensor of each type");
+        let of = |kind: StoredType| {
+            let name = gguf
+                .names()
+                .find(|tensor| tensor.eq_ignore_ascii_case(kind.name()))
+                .expect("a tensor of each type");
             let (all_bytes, all_values) =
                 (gguf.bytes(name).expect("there"), gguf.read(name).expect("readable"));
             let (columns, size) = kind.block();
@@ -53,7 +41,7 @@ impl Example {
             }
             Example { kind, shape, bytes, values }
         };
-        TYPES.into_iter().map(of).collect()
+        StoredType::ALL.into_iter().map(of).collect()
     }
 
     fn specs(&self) -> Vec<ParamSpec> {

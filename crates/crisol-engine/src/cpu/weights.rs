@@ -15,7 +15,7 @@ use crate::{ParamId, Params};
 
 /// With so many rows, laying a weight out anew is a few hundredths of a product with it.
 const ROWS_TO_LAY_OUT_FOR: usize = 128;
-/// Up to so many rows a stored matrix is better widened for each four of them.
+/// With fewer rows than this a stored matrix is better widened anew for every four of them.
 const FEW_ROWS: usize = 8;
 /// Numbers of a part: what a second-level cache holds beside the left side that passes by.
 const PART: usize = 64 * 1024;

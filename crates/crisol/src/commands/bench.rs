@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, Subcommand};
 use crisol_engine::{Device, OptimizerConfig, Params, Rule, StoredType};
 use crisol_model::{Architecture, Config, Head, Model, SamplingOptions, generate, generate_stream};
 use crisol_objectives::next_token;
@@ -94,8 +94,8 @@ struct DecodeArgs {
     #[arg(long, value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u32).range(2..=1 << 20))]
     new_tokens: u32,
     /// How weights are stored [default: as in training, f32]
-    #[arg(long, value_name = "TYPE", conflicts_with = "model")]
-    dtype: Option<Dtype>,
+    #[arg(long, value_name = "TYPE", conflicts_with = "model", value_parser = stored_type)]
+    dtype: Option<StoredType>,
     /// A model instead of a shape
     #[arg(long, value_name = "MODEL", conflicts_with = "shape")]
     model: Option<PathBuf>,
@@ -103,43 +103,9 @@ struct DecodeArgs {
     network: Network,
 }
 
-/// Types that weights are stored in.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-#[value(rename_all = "snake_case")]
-#[allow(non_camel_case_types)]
-enum Dtype {
-    F32,
-    F16,
-    Bf16,
-    Q4_0,
-    Q4_1,
-    Q5_0,
-    Q5_1,
-    Q8_0,
-    #[value(name = "q4_k")]
-    Q4K,
-    #[value(name = "q5_k")]
-    Q5K,
-    #[value(name = "q6_k")]
-    Q6K,
-}
-
-impl From<Dtype> for StoredType {
-    fn from(dtype: Dtype) -> StoredType {
-        match dtype {
-            Dtype::F32 => StoredType::F32,
-            Dtype::F16 => StoredType::F16,
-            Dtype::Bf16 => StoredType::Bf16,
-            Dtype::Q4_0 => StoredType::Q4_0,
-            Dtype::Q4_1 => StoredType::Q4_1,
-            Dtype::Q5_0 => StoredType::Q5_0,
-            Dtype::Q5_1 => StoredType::Q5_1,
-            Dtype::Q8_0 => StoredType::Q8_0,
-            Dtype::Q4K => StoredType::Q4K,
-            Dtype::Q5K => StoredType::Q5K,
-            Dtype::Q6K => StoredType::Q6K,
-        }
-    }
+fn stored_type(text: &str) -> Result<StoredType, String> {
+    let names = || StoredType::ALL.map(|kind| kind.name().to_lowercase()).join(", ");
+    StoredType::named(text).ok_or_else(|| format!("one of {} is needed", names()))
 }
 
 #[derive(Debug, Args)]
@@ -459,7 +425,7 @@ fn decode(args: &DecodeArgs) -> Result<(), CliError> {
         config.max_position_embeddings = config.max_position_embeddings.max(prompt_tokens + new_tokens);
         match args.dtype {
             None => Model::init(config, &device, 0)?,
-            Some(dtype) => Model::arbitrary(config, &device, dtype.into())?,
+            Some(dtype) => Model::arbitrary(config, &device, dtype)?,
         }
     };
     let (limit, length) = (model.config().longest_document(), prompt_tokens + new_tokens);
