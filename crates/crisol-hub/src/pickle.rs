@@ -18,9 +18,9 @@ mod names;
 #[cfg(test)]
 mod tests;
 
-/// Some forty opcodes describe one tensor, so this allows files of 100,000 tensors. The worst pickle found (25 MB, two
-/// million names for one tensor of eight dimensions) takes 1 GB and three seconds.
-const MAX_OPCODES: usize = 1 << 22;
+/// Some forty opcodes describe one tensor, so this allows files of 25,000 tensors; the largest models have a tenth of that
+/// in each of their parts.
+const MAX_OPCODES: usize = 1 << 20;
 
 /// Weights have up to four dimensions (five for video convolutions). PyTorch itself allows more, which would only
 /// help a hostile pickle to take memory.

@@ -29,7 +29,9 @@ const INPUT_PER_FUEL: usize = 4;
 const STACK: usize = 512 << 20;
 /// How long a template may take. Fuel ends it much earlier, unless it makes a list that holds another twice that holds another
 /// twice, and so on, of which Jinja compares and prints every part.
-const PATIENCE: Duration = Duration::from_secs(3);
+const PATIENCE: Duration = Duration::from_millis(800);
+/// What a byte of conversation adds to it, as it adds to the fuel.
+const PATIENCE_PER_BYTE: Duration = Duration::from_micros(1);
 /// Most lists and objects within one another that `tojson` writes; each takes some of the stack.
 const DEEPEST: usize = 100;
 
@@ -54,7 +56,7 @@ impl Compiled {
                 "its namespace {name} is used as a value, so that it could come to hold itself; use its attributes only ({name}.x)"
             )));
         }
-        guarded(move || {
+        guarded(PATIENCE, move || {
             let mut environment = environment();
             for (name, source) in sources {
                 environment.add_template_owned(name, source)?;
@@ -72,7 +74,8 @@ impl Compiled {
     ) -> Result<String, TextError> {
         let (environment, name) = (Arc::clone(&self.environment), name.to_owned());
         let fuel = FUEL + (input / INPUT_PER_FUEL) as u64;
-        guarded(move || {
+        let patience = PATIENCE + PATIENCE_PER_BYTE * u32::try_from(input).unwrap_or(u32::MAX);
+        guarded(patience, move || {
             let mut environment = Environment::clone(&environment);
             environment.set_fuel(Some(fuel));
             environment.get_template(&name)?.render(Value::from(variables))
@@ -82,6 +85,7 @@ impl Compiled {
 
 /// Runs a template's work on a thread of its own, whose stack bears the deepest nesting, and waits for it with patience.
 fn guarded<T: Send + 'static>(
+    patience: Duration,
     work: impl FnOnce() -> Result<T, Error> + Send + 'static,
 ) -> Result<T, TextError> {
     let failed = |cause: String| TextError::Template(cause);
@@ -94,11 +98,11 @@ fn guarded<T: Send + 'static>(
         .stack_size(STACK)
         .spawn(work)
         .map_err(|e| failed(format!("no thread to run it on: {e}")))?;
-    match receiver.recv_timeout(PATIENCE) {
+    match receiver.recv_timeout(patience) {
         Ok(done) => done.map_err(failed),
         // The thread goes on until the program ends.
         Err(mpsc::RecvTimeoutError::Timeout) => {
-            Err(failed(format!("it is not done after {} seconds", PATIENCE.as_secs())))
+            Err(failed(format!("it is not done after {:.1} seconds", patience.as_secs_f64())))
         }
         Err(mpsc::RecvTimeoutError::Disconnected) => {
             Err(failed("it does what this program's Jinja cannot".to_owned()))
