@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
@@ -39,6 +40,8 @@ const DEEPEST: usize = 100;
 #[derive(Debug, Clone)]
 pub(crate) struct Compiled {
     environment: Arc<Environment<'static>>,
+    /// Whether it was not waited for once, and need not be tried again.
+    given_up: Arc<AtomicBool>,
 }
 
 impl Compiled {
@@ -56,13 +59,15 @@ impl Compiled {
                 "its namespace {name} is used as a value, so that it could come to hold itself; use its attributes only ({name}.x)"
             )));
         }
-        guarded(PATIENCE, move || {
+        let given_up = Arc::default();
+        let environment = guarded(PATIENCE, &given_up, move || {
             let mut environment = environment();
             for (name, source) in sources {
                 environment.add_template_owned(name, source)?;
             }
-            Ok(Self { environment: Arc::new(environment) })
-        })
+            Ok(environment)
+        })?;
+        Ok(Self { environment: Arc::new(environment), given_up })
     }
 
     /// What a template writes. `input` is about how many bytes its variables have.
@@ -75,7 +80,7 @@ impl Compiled {
         let (environment, name) = (Arc::clone(&self.environment), name.to_owned());
         let fuel = FUEL + (input / INPUT_PER_FUEL) as u64;
         let patience = PATIENCE + PATIENCE_PER_BYTE * u32::try_from(input).unwrap_or(u32::MAX);
-        guarded(patience, move || {
+        guarded(patience, &self.given_up, move || {
             let mut environment = Environment::clone(&environment);
             environment.set_fuel(Some(fuel));
             environment.get_template(&name)?.render(Value::from(variables))
@@ -86,9 +91,14 @@ impl Compiled {
 /// Runs a template's work on a thread of its own, whose stack bears the deepest nesting, and waits for it with patience.
 fn guarded<T: Send + 'static>(
     patience: Duration,
+    given_up: &AtomicBool,
     work: impl FnOnce() -> Result<T, Error> + Send + 'static,
 ) -> Result<T, TextError> {
     let failed = |cause: String| TextError::Template(cause);
+    let not_done = || Err(failed(format!("it is not done after {:.1} seconds", patience.as_secs_f64())));
+    if given_up.load(Ordering::Relaxed) {
+        return not_done();
+    }
     let (sender, receiver) = mpsc::channel();
     let work = move || {
         // Nobody waits for what comes too late.
@@ -102,7 +112,8 @@ fn guarded<T: Send + 'static>(
         Ok(done) => done.map_err(failed),
         // The thread goes on until the program ends.
         Err(mpsc::RecvTimeoutError::Timeout) => {
-            Err(failed(format!("it is not done after {:.1} seconds", patience.as_secs_f64())))
+            given_up.store(true, Ordering::Relaxed);
+            not_done()
         }
         Err(mpsc::RecvTimeoutError::Disconnected) => {
             Err(failed("it does what this program's Jinja cannot".to_owned()))

@@ -335,8 +335,13 @@ fn hostile_templates_end() {
     assert_eq!(template(&nested, "", "").render(&[], false).unwrap().len(), 2 * 80_000 + 3);
     // What prints each of 2^99 lists is not waited for.
     let tree = "{% set ns = namespace(l=[1]) %}{% for i in range(99) %}{% set ns.l = [ns.l, ns.l] %}{% endfor %}{{ ns.l == [ns.l] }}{{ ns.l }}";
-    let error = template(tree, "", "").render(&[], false).unwrap_err().to_string();
+    let tree = template(tree, "", "");
+    let error = tree.render(&[], false).unwrap_err().to_string();
     assert!(error.contains("not done after"), "{error}");
+    // Nor tried again.
+    let start = Instant::now();
+    assert_eq!(tree.render(&[], false).unwrap_err().to_string(), error);
+    assert!(start.elapsed().as_secs_f64() < 0.5, "{:?}", start.elapsed());
 
     let deepest = |part: &str, count: usize| format!("{{{{ {}1 }}}}", part.repeat(count));
     for source in [
