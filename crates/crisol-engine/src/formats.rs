@@ -65,7 +65,7 @@ pub(crate) trait Blocks {
 /// Evaluates an expression with the [`Blocks`] of a [`crate::StoredType`].
 macro_rules! with_blocks {
     ($kind:expr, $blocks:ident => $body:expr) => {
-        with_blocks!(@ $kind, $blocks, $body, F32 F16 Bf16 Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 Q4K Q5K Q6K)
+        with_blocks!(@ $kind, $blocks, $body, F32 F16 Bf16 F8E4M3 Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 Q4K Q5K Q6K)
     };
     (@ $kind:expr, $blocks:ident, $body:expr, $($name:ident)*) => {
         match $kind {
@@ -159,12 +159,28 @@ fn two_fields<S: Simd>(simd: S, low: S::u32s, low_mask: u32, high: S::u32s, high
 #[inline(always)]
 fn half<S: Simd>(simd: S, word: S::u32s, high: usize) -> S::f32s {
     let bits = if high == 1 { word } else { simd.wrapping_dyn_shl_u32s(word, simd.splat_u32s(16)) };
+    narrow(simd, bits, 0x7fff_0000, 5, 0x7c00_0000)
+}
+
+/// The E4M3 number in a byte of each word: it has no infinities, and NaN only where all bits but the sign are ones.
+#[inline(always)]
+fn e4m3<S: Simd>(simd: S, word: S::u32s, byte: usize) -> S::f32s {
+    let bits = simd.wrapping_dyn_shl_u32s(word, simd.splat_u32s(24 - 8 * byte as u32));
+    narrow(simd, bits, 0x7f00_0000, 4, 0x7f00_0000)
+}
+
+/// The number in the highest bits of each word: a sign and a magnitude, of which `exponent` bits are the exponent, and which is
+/// no finite number from `special` on.
+#[inline(always)]
+fn narrow<S: Simd>(simd: S, bits: S::u32s, magnitude: u32, exponent: u32, special: u32) -> S::f32s {
     let sign = simd.and_u32s(bits, simd.splat_u32s(0x8000_0000));
-    // To the place of an f32's exponent, whose bias is 112 more; as a product, that also turns subnormal numbers into normal ones.
-    let bits = shifted(simd, simd.and_u32s(bits, simd.splat_u32s(0x7fff_0000)), 3);
-    let scale = simd.splat_f32s(f32::from_bits((127 + 112) << 23));
+    // To the place of an f32's exponent, whose bias is larger; as a product, that also turns subnormal numbers into normal ones.
+    let shift = 8 - exponent;
+    let bits = shifted(simd, simd.and_u32s(bits, simd.splat_u32s(magnitude)), shift as usize);
+    let bias = 128 - (1 << (exponent - 1));
+    let scale = simd.splat_f32s(f32::from_bits((127 + bias) << 23));
     let finite = simd.transmute_u32s_f32s(simd.mul_f32s(simd.transmute_f32s_u32s(bits), scale));
-    let is_finite = simd.less_than_u32s(bits, simd.splat_u32s(0x7c00 << 13));
+    let is_finite = simd.less_than_u32s(bits, simd.splat_u32s(special >> shift));
     let exponent = simd.select_u32s(is_finite, simd.splat_u32s(0), simd.splat_u32s(0x7f80_0000));
     simd.transmute_f32s_u32s(simd.or_u32s(simd.or_u32s(finite, exponent), sign))
 }
@@ -282,6 +298,39 @@ impl Blocks for Bf16 {
                 simd.and_u32s(word, simd.splat_u32s(0xffff_0000))
             })
         })
+    }
+}
+
+pub(crate) struct F8E4M3;
+impl Blocks for F8E4M3 {
+    const FILE_BYTES: usize = 132;
+    const HEADER: usize = 2;
+    const UNITS: usize = 4;
+    const UNIT: usize = 16;
+    const OFFSET: bool = false;
+
+    fn put(bytes: &[u8], row: &mut Row<'_>) {
+        let (scale, codes) = bytes.split_at(size_of::<f32>());
+        row.put_bytes(0, scale);
+        for (i, codes) in codes.chunks(UNIT_COLUMNS).enumerate() {
+            row.put_bytes(Self::HEADER + i * Self::UNIT, codes);
+        }
+    }
+
+    #[inline(always)]
+    fn header<S: Simd>(simd: S, header: &[S::u32s]) -> [Lanes<S>; 2] {
+        let scale = [simd.transmute_f32s_u32s(header[0]), simd.transmute_f32s_u32s(header[1])];
+        [scale, [simd.splat_f32s(0.0); 2]]
+    }
+
+    #[inline(always)]
+    fn scales<S: Simd>(_: S, header: &[Lanes<S>; 2], _: &[S::u32s], _: usize) -> [Lanes<S>; 2] {
+        *header
+    }
+
+    #[inline(always)]
+    fn codes<S: Simd, const HALF: usize>(simd: S, unit: &[S::u32s], quarter: usize) -> [Lanes<S>; 4] {
+        four!(simd, |i, second| e4m3(simd, unit[2 * (4 * HALF + quarter) + second], i))
     }
 }
 

@@ -3,7 +3,7 @@
 //! Rows are laid out by tiles, as many as two vector registers have lanes, so that a register holds the same columns of as many
 //! rows, and a product with few rows reads the matrix once, in one stream, and widens it in registers. It takes the bytes that
 //! it takes in the file (a tile at the end may be filled up; `Q4_K` and `Q5_K` take a fortieth more, because their scales of
-//! six bits become bytes).
+//! six bits become bytes, and `F8_E4M3` a thirty-second, because every row has the scales that a file has once for many rows).
 
 use std::ops::Range;
 
@@ -15,13 +15,15 @@ use crate::{Device, parallel};
 /// Bytes that are laid out at a time.
 const PIECE: usize = 16 << 20;
 
-/// Element types that matrices are stored in; the quantised ones are ggml's.
+/// Element types that matrices are stored in; the quantised ones are ggml's. A block of `F8_E4M3` is a scale in f32 and the numbers of
+/// a row that are multiplied by it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[allow(missing_docs)]
 pub enum StoredType {
     F32,
     F16,
     Bf16,
+    F8E4M3,
     Q4_0,
     Q4_1,
     Q5_0,
@@ -34,10 +36,11 @@ pub enum StoredType {
 
 impl StoredType {
     /// All of them.
-    pub const ALL: [StoredType; 11] = [
+    pub const ALL: [StoredType; 12] = [
         StoredType::F32,
         StoredType::F16,
         StoredType::Bf16,
+        StoredType::F8E4M3,
         StoredType::Q4_0,
         StoredType::Q4_1,
         StoredType::Q5_0,
@@ -48,12 +51,13 @@ impl StoredType {
         StoredType::Q6K,
     ];
 
-    /// Its name, as in ggml.
+    /// Its name, as in ggml or safetensors.
     pub fn name(self) -> &'static str {
         match self {
             StoredType::F32 => "F32",
             StoredType::F16 => "F16",
             StoredType::Bf16 => "BF16",
+            StoredType::F8E4M3 => "F8_E4M3",
             StoredType::Q4_0 => "Q4_0",
             StoredType::Q4_1 => "Q4_1",
             StoredType::Q5_0 => "Q5_0",
@@ -75,6 +79,7 @@ impl StoredType {
         match self {
             StoredType::F32 => (1, 4),
             StoredType::F16 | StoredType::Bf16 => (1, 2),
+            StoredType::F8E4M3 => (128, 132),
             StoredType::Q4_0 => (32, 18),
             StoredType::Q4_1 => (32, 20),
             StoredType::Q5_0 => (32, 22),
@@ -106,11 +111,11 @@ pub struct StoredMatrix {
 impl StoredMatrix {
     /// Lays out a matrix whose row `i` is, byte for byte as in a little-endian file, `row(i)`. Rows are read from first to last, some
     /// megabytes at a time; `done(rows)` hears of those that are no longer needed.
-    pub fn new<'a>(
+    pub fn new<R: AsRef<[u8]>>(
         device: &Device,
         kind: StoredType,
         [rows, cols]: [usize; 2],
-        row: impl Fn(usize) -> &'a [u8] + Sync,
+        row: impl Fn(usize) -> R + Sync,
         done: impl Fn(Range<usize>),
     ) -> StoredMatrix {
         let row_bytes =
@@ -124,7 +129,8 @@ impl StoredMatrix {
             parallel::for_each(device, &mut tiles, &|index, tile| {
                 let first = first + index * tile_rows;
                 for index in 0..tile_rows.min(rows - first) {
-                    let bytes = row(first + index);
+                    let row = row(first + index);
+                    let bytes = row.as_ref();
                     assert_eq!(bytes.len(), row_bytes, "bytes of a row of {cols} columns of {kind:?}");
                     with_blocks!(kind, F => put_row::<F>(bytes, tile, index));
                 }

@@ -24,18 +24,38 @@ pub(crate) fn is_fp8(dtype: Dtype) -> bool {
     matches!(dtype, Dtype::F8_E4M3 | Dtype::F8_E5M2)
 }
 
-/// Multiplies each `block` (rows × columns) of a row-major matrix with `columns` columns by its scale; blocks at
-/// the right and lower edge may be smaller.
-pub(crate) fn scale_blocks(values: &mut [f32], columns: usize, scales: &[f32], block: [usize; 2]) {
-    if values.is_empty() {
-        return;
+/// What the elements of an FP8 matrix are multiplied by: a factor for each block; blocks at the right and lower edge may be smaller.
+#[derive(Debug)]
+pub struct Scales {
+    factors: Vec<f32>,
+    columns: usize,
+    /// Rows and columns of a block.
+    block: [usize; 2],
+}
+
+impl Scales {
+    /// Those of a matrix with so many columns; there is a factor for each of its blocks, row-major.
+    pub(crate) fn new(factors: Vec<f32>, columns: usize, block: [usize; 2]) -> Scales {
+        Scales { factors, columns, block }
     }
-    let across = columns.div_ceil(block[1]);
-    for (row, values) in values.chunks_exact_mut(columns).enumerate() {
-        let scales = &scales[row / block[0] * across..][..across];
-        for (part, scale) in values.chunks_mut(block[1]).zip(scales) {
-            for value in part {
-                *value *= scale;
+
+    /// That of the element in this row and column.
+    pub fn at(&self, row: usize, column: usize) -> f32 {
+        self.of_row(row)[column / self.block[1]]
+    }
+
+    fn of_row(&self, row: usize) -> &[f32] {
+        let across = self.columns.div_ceil(self.block[1]);
+        &self.factors[row / self.block[0] * across..][..across]
+    }
+
+    /// Multiplies the matrix, row-major.
+    pub(crate) fn multiply(&self, values: &mut [f32]) {
+        for (row, values) in values.chunks_exact_mut(self.columns.max(1)).enumerate() {
+            for (part, factor) in values.chunks_mut(self.block[1]).zip(self.of_row(row)) {
+                for value in part {
+                    *value *= factor;
+                }
             }
         }
     }
@@ -132,8 +152,10 @@ mod tests {
     #[test]
     fn scales_go_with_their_blocks() {
         let mut values = vec![1.0; 3 * 5];
-        scale_blocks(&mut values, 5, &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0], [2, 2]);
+        let scales = Scales::new(vec![1.0, 2.0, 3.0, 4.0, 5.0, 6.0], 5, [2, 2]);
+        scales.multiply(&mut values);
         assert_eq!(values, [1.0, 1.0, 2.0, 2.0, 3.0, 1.0, 1.0, 2.0, 2.0, 3.0, 4.0, 4.0, 5.0, 5.0, 6.0]);
-        scale_blocks(&mut [], 0, &[], [128, 128]);
+        assert_eq!([scales.at(1, 3), scales.at(2, 4)], [2.0, 6.0]);
+        Scales::new(Vec::new(), 0, [128, 128]).multiply(&mut []);
     }
 }

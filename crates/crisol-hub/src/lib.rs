@@ -23,9 +23,10 @@ mod write;
 pub use atomic::{
     fill_file_atomically, settle_folder, whole_folder, write_file_atomically, write_folder_atomically,
 };
+pub use decode::Scales;
 pub use error::HubError;
 pub use gguf::{Array, GgmlType, Gguf, GgufTensor, Metadata, Value, write_gguf};
 pub use map::Mapped;
 pub use safetensors::Dtype;
-pub use tensors::Tensors;
+pub use tensors::{Elements, Tensors};
 pub use write::{FloatType, Tensor, Values, write_tensors, write_weights};

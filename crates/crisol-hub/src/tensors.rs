@@ -17,7 +17,7 @@ use memmap2::Mmap;
 use safetensors::Dtype;
 use safetensors::tensor::{Metadata, SafeTensorError, SafeTensors};
 
-use crate::decode::{decode, is_fp8, scale_blocks};
+use crate::decode::{Scales, decode, is_fp8};
 use crate::map::{Mapped, map_file};
 use crate::write::{INDEX, SINGLE};
 use crate::{HubError, strides, torch_zip};
@@ -53,6 +53,16 @@ struct Entry {
     /// In elements; `None` if the elements lie one after the other.
     strides: Option<Vec<usize>>,
     bytes: Range<usize>,
+}
+
+/// A tensor's elements as they are in a file.
+pub struct Elements<'a> {
+    /// Their type.
+    pub dtype: Dtype,
+    /// They themselves, little-endian and row-major.
+    pub bytes: Mapped<'a>,
+    /// Rows and columns of the blocks that share a scale, if [`Tensors::scales`] has any.
+    pub block: Option<[usize; 2]>,
 }
 
 impl Tensors {
@@ -165,7 +175,7 @@ impl Tensors {
                 None => missing.push(name),
                 Some(entry) => {
                     self.check_shape(name, entry, shape)?;
-                    if let Some((scales, _)) = self.scales(name, entry)? {
+                    if let Some((scales, _)) = self.find_scales(name, entry)? {
                         surplus.remove(scales);
                     }
                 }
@@ -186,28 +196,41 @@ impl Tensors {
     /// Reads a tensor as f32, row-major: exactly, but that F64 is rounded, and an FP8 weight with scales is
     /// multiplied by them. It must have this shape.
     pub fn read(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, HubError> {
-        let Some(entry) = self.entries.get(name) else {
-            return Err(HubError::MissingTensor { file: self.path.clone(), tensor: name.into(), more: 0 });
-        };
-        self.check_shape(name, entry, shape)?;
-        let mut values = self.values(name, entry)?;
-        if let (Some((name, scales)), &[_, columns]) = (self.scales(name, entry)?, shape) {
-            scale_blocks(&mut values, columns, &self.values(name, scales)?, self.block);
+        let mut values = self.values(name, self.entry(name, shape)?)?;
+        if let Some(scales) = self.scales(name, shape)? {
+            scales.multiply(&mut values);
         }
         Ok(values)
     }
 
-    /// A tensor's elements as they are in the file, little-endian and row-major, if they are all that its values depend on and lie
-    /// one after the other. It must have this shape.
-    pub fn mapped(&self, name: &str, shape: &[usize]) -> Result<Option<(Dtype, Mapped<'_>)>, HubError> {
+    /// The scales of an FP8 weight, if it has any. It must have this shape.
+    pub fn scales(&self, name: &str, shape: &[usize]) -> Result<Option<Scales>, HubError> {
+        match (self.find_scales(name, self.entry(name, shape)?)?, shape) {
+            (Some((name, scales)), &[_, columns]) => {
+                Ok(Some(Scales::new(self.values(name, scales)?, columns, self.block)))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// A tensor's elements as they are in the file, if they lie one after the other. It must have this shape.
+    pub fn mapped(&self, name: &str, shape: &[usize]) -> Result<Option<Elements<'_>>, HubError> {
+        let entry = self.entry(name, shape)?;
+        let block = self.find_scales(name, entry)?.map(|_| self.block);
+        if entry.strides.is_some() {
+            return Ok(None);
+        }
+        let bytes = Mapped::new(&self.files[entry.file].1, entry.bytes.clone());
+        Ok(Some(Elements { dtype: entry.dtype, bytes, block }))
+    }
+
+    /// A tensor that must be there and have this shape.
+    fn entry(&self, name: &str, shape: &[usize]) -> Result<&Entry, HubError> {
         let Some(entry) = self.entries.get(name) else {
             return Err(HubError::MissingTensor { file: self.path.clone(), tensor: name.into(), more: 0 });
         };
         self.check_shape(name, entry, shape)?;
-        if entry.strides.is_some() || self.scales(name, entry)?.is_some() {
-            return Ok(None);
-        }
-        Ok(Some((entry.dtype, Mapped::new(&self.files[entry.file].1, entry.bytes.clone()))))
+        Ok(entry)
     }
 
     /// The values as they are in the file.
@@ -227,8 +250,8 @@ impl Tensors {
         })
     }
 
-    /// The scales of an FP8 weight, if it has any; an error unless there is one for each block.
-    fn scales(&self, name: &str, weight: &Entry) -> Result<Option<(&str, &Entry)>, HubError> {
+    /// The tensor with the scales of an FP8 weight, if it has any; an error unless there is one for each block.
+    fn find_scales(&self, name: &str, weight: &Entry) -> Result<Option<(&str, &Entry)>, HubError> {
         if !is_fp8(weight.dtype) {
             return Ok(None);
         }

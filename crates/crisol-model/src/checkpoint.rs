@@ -6,7 +6,9 @@ use std::fs;
 use std::path::Path;
 
 use crisol_engine::{Device, ParamId, ParamSpec, Params, StoredType};
-use crisol_hub::{Dtype, FloatType, HubError, Tensor, Tensors, write_folder_atomically, write_weights};
+use crisol_hub::{
+    Dtype, Elements, FloatType, HubError, Mapped, Tensor, Tensors, write_folder_atomically, write_weights,
+};
 use crisol_text::TextSetup;
 
 use crate::config::Specifics;
@@ -138,8 +140,8 @@ impl Source for Folder<'_> {
         let Stored { name, shape, fused } = &self.stored[index];
         let read = |tensors: &Tensors| -> Result<Vec<f32>, HubError> {
             let values = tensors.read(name, shape)?;
-            if let Some((_, mapped)) = tensors.mapped(name, shape)? {
-                mapped.release(0..mapped.len());
+            if let Some(Elements { bytes, .. }) = tensors.mapped(name, shape)? {
+                bytes.release(0..bytes.len());
             }
             Ok(values)
         };
@@ -152,20 +154,16 @@ impl Source for Folder<'_> {
 
     fn stored(&self, index: usize, spec: &ParamSpec) -> Result<Option<Rows<'_>>, ModelError> {
         let Stored { name, shape, fused } = &self.stored[index];
-        let Some((dtype, mapped)) = self.tensors.mapped(name, shape)? else { return Ok(None) };
-        let kind = match dtype {
-            Dtype::F32 => StoredType::F32,
-            Dtype::F16 => StoredType::F16,
-            Dtype::BF16 => StoredType::Bf16,
-            _ => return Ok(None),
-        };
-        let gathered = |fused: &Fused| match kind {
-            StoredType::F32 => fused.take(mapped.as_chunks::<4>().0, spec.shape[0]).into_flattened(),
-            _ => fused.take(mapped.as_chunks::<2>().0, spec.shape[0]).into_flattened(),
-        };
-        let bytes = match fused {
-            None => Bytes::Mapped(mapped),
-            Some(fused) => Bytes::Gathered(gathered(fused)),
+        let Some((kind, mapped)) = self.stored[index].for_inference(self.tensors)? else { return Ok(None) };
+        let bytes = match (fused, kind) {
+            (None, StoredType::F8E4M3) => Bytes::Scaled(mapped, self.tensors.scales(name, shape)?),
+            (None, _) => Bytes::Mapped(mapped),
+            (Some(fused), StoredType::F32) => {
+                Bytes::Gathered(fused.take(mapped.as_chunks::<4>().0, spec.shape[0]).into_flattened())
+            }
+            (Some(fused), _) => {
+                Bytes::Gathered(fused.take(mapped.as_chunks::<2>().0, spec.shape[0]).into_flattened())
+            }
         };
         Ok(Some(Rows { kind, bytes, head_in_pairs: None }))
     }
@@ -181,9 +179,10 @@ fn has_head_of_its_own(config: &Config, tensors: &Tensors, prefix: &str) -> Resu
         return Ok(false);
     }
     if let (Some(head), Some(table)) = (tensors.mapped(&head, &shape)?, tensors.mapped(&table, &shape)?)
-        && head.0 == table.0
+        && head.dtype == table.dtype
+        && [head.block, table.block] == [None; 2]
     {
-        return Ok(head.1[..] != table.1[..]);
+        return Ok(head.bytes[..] != table.bytes[..]);
     }
     Ok(tensors.read(&head, &shape)? != tensors.read(&table, &shape)?)
 }
@@ -214,6 +213,31 @@ impl Stored {
             Some(fused) => (&fused.tensor, fused.shape.to_vec()),
         };
         Stored { name: format!("{prefix}{name}"), shape, fused }
+    }
+
+    /// Type and elements, if inference can use them as they are.
+    pub(crate) fn for_inference<'a>(
+        &self,
+        tensors: &'a Tensors,
+    ) -> Result<Option<(StoredType, Mapped<'a>)>, HubError> {
+        let Some(Elements { dtype, bytes, block }) = tensors.mapped(&self.name, &self.shape)? else {
+            return Ok(None);
+        };
+        let kind = match dtype {
+            Dtype::F32 => StoredType::F32,
+            Dtype::F16 => StoredType::F16,
+            Dtype::BF16 => StoredType::Bf16,
+            Dtype::F8_E4M3 if self.fused.is_none() => {
+                // A row's block there has one scale if it lies in one block of the file.
+                let (columns, _) = StoredType::F8E4M3.block();
+                if block.is_some_and(|[_, across]| !across.is_multiple_of(columns)) {
+                    return Ok(None);
+                }
+                StoredType::F8E4M3
+            }
+            _ => return Ok(None),
+        };
+        Ok(Some((kind, bytes)))
     }
 }
 

@@ -11,6 +11,7 @@ use crisol_hub::{FloatType, GgmlType, Gguf, HubError, Tensor, Tensors, Values, w
 use crisol_text::TextSetup;
 
 use crate::checkpoint::{Opened, Stored, open_weights, write_files};
+use crate::weights::inference_bytes;
 use crate::{Config, ModelError, gguf};
 
 /// The files of a model, whose weights are known to fit its shape.
@@ -100,6 +101,21 @@ impl ModelFiles {
         let mut types: Vec<StoredWeights> = types.into_values().collect();
         types.sort_by_key(|stored| std::cmp::Reverse(stored.bytes));
         types
+    }
+
+    /// Bytes that the weights take in inference: matrices as they are stored where that is possible, the rest in f32.
+    pub fn inference_bytes(&self) -> Result<u64, ModelError> {
+        let mut bytes = 0;
+        for (index, spec) in self.specs.iter().enumerate() {
+            let kind = match &self.weights {
+                Weights::Gguf(gguf) => gguf::stored_type(gguf, spec, self.config.architecture),
+                Weights::Folder(tensors, stored) => {
+                    stored[index].for_inference(tensors)?.map(|(kind, _)| kind)
+                }
+            };
+            bytes += inference_bytes(spec, kind) as u64;
+        }
+        Ok(bytes)
     }
 
     /// The type of most weights in the files if it is one of these, else F32, in which nothing is lost.

@@ -215,13 +215,17 @@ impl Source for File<'_> {
 
     fn stored(&self, _: usize, spec: &ParamSpec) -> Result<Option<Rows<'_>>, ModelError> {
         let name = name_in_file(&spec.name, self.architecture);
-        // For another type, widening says that it is not supported.
-        let dtype = self.gguf.dtype(&name).map(|dtype| dtype.to_string());
-        let Some(kind) = dtype.and_then(|dtype| StoredType::named(&dtype)) else { return Ok(None) };
+        let Some(kind) = stored_type(self.gguf, spec, self.architecture) else { return Ok(None) };
         let bytes = Bytes::Mapped(self.gguf.mapped(&name)?);
         let head_in_pairs = is_rotated(&spec.name, self.architecture).then_some(self.head_dim);
         Ok(Some(Rows { kind, bytes, head_in_pairs }))
     }
+}
+
+/// How a parameter is stored; none for a type that is not supported, as widening says.
+pub(crate) fn stored_type(gguf: &Gguf, spec: &ParamSpec, architecture: Architecture) -> Option<StoredType> {
+    let dtype = gguf.dtype(&name_in_file(&spec.name, architecture))?;
+    StoredType::named(&dtype.to_string())
 }
 
 /// A parameter's values, in the order of Hugging Face's files.

@@ -1,9 +1,10 @@
 //! Filling a model's parameters from files: widened to f32 for training, matrices as they are stored for inference.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use crisol_engine::{Device, ParamSpec, Params, StoredMatrix, StoredType};
-use crisol_hub::Mapped;
+use crisol_hub::{Mapped, Scales};
 
 use crate::model::specs;
 use crate::{Config, Model, ModelError};
@@ -40,26 +41,54 @@ pub(crate) struct Rows<'a> {
 pub(crate) enum Bytes<'a> {
     Mapped(Mapped<'a>),
     Gathered(Vec<u8>),
+    /// FP8 numbers with the scales of their blocks, if they have any.
+    Scaled(Mapped<'a>, Option<Scales>),
 }
 
 impl Rows<'_> {
     fn lay_out(&self, device: &Device, shape: [usize; 2]) -> Option<StoredMatrix> {
         let row_bytes = self.kind.row_bytes(shape[1])?;
-        let bytes: &[u8] = match &self.bytes {
-            Bytes::Mapped(mapped) => mapped,
-            Bytes::Gathered(bytes) => bytes,
+        let (bytes, row_bytes): (&[u8], usize) = match &self.bytes {
+            Bytes::Mapped(mapped) => (mapped, row_bytes),
+            Bytes::Gathered(bytes) => (bytes, row_bytes),
+            Bytes::Scaled(codes, _) => (codes, shape[1]),
         };
         let row = |row: usize| {
             let row = self.head_in_pairs.map_or(row, |head_dim| row_in_pairs(row, head_dim));
-            &bytes[row * row_bytes..][..row_bytes]
+            let bytes = &bytes[row * row_bytes..][..row_bytes];
+            match &self.bytes {
+                Bytes::Scaled(_, scales) => Cow::Owned(scaled_blocks(bytes, row, scales.as_ref())),
+                _ => Cow::Borrowed(bytes),
+            }
         };
         let done = |rows: Range<usize>| {
-            if let Bytes::Mapped(mapped) = &self.bytes {
+            if let Bytes::Mapped(mapped) | Bytes::Scaled(mapped, _) = &self.bytes {
                 mapped.release(rows.start * row_bytes..rows.end * row_bytes);
             }
         };
         Some(StoredMatrix::new(device, self.kind, shape, row, done))
     }
+}
+
+/// The blocks of a row of FP8 numbers: before the numbers of each its scale.
+fn scaled_blocks(codes: &[u8], row: usize, scales: Option<&Scales>) -> Vec<u8> {
+    let (columns, bytes) = StoredType::F8E4M3.block();
+    let mut blocks = Vec::with_capacity(codes.len() / columns * bytes);
+    for (index, codes) in codes.chunks(columns).enumerate() {
+        let scale = scales.map_or(1.0, |scales| scales.at(row, index * columns));
+        blocks.extend(scale.to_le_bytes());
+        blocks.extend(codes);
+    }
+    blocks
+}
+
+/// Bytes that a parameter takes for inference, stored as `kind` if it can be.
+pub(crate) fn inference_bytes(spec: &ParamSpec, kind: Option<StoredType>) -> usize {
+    let stored = match (kind, &spec.shape[..]) {
+        (Some(kind), &[rows, cols]) => kind.row_bytes(cols).map(|row| rows * row),
+        _ => None,
+    };
+    stored.unwrap_or(spec.shape.iter().product::<usize>() * size_of::<f32>())
 }
 
 /// llama.cpp rotates neighbouring rows of Llama's queries and keys where transformers rotates a head's halves; its converter
@@ -99,6 +128,11 @@ impl Arbitrary {
                 StoredType::F32 => block[3] = block[3] & 0x80 | 0x3c,
                 StoredType::F16 => block[1] = block[1] & 0x80 | 0x18,
                 StoredType::Bf16 => block[1] = block[1] & 0x80 | 0x3b,
+                StoredType::F8E4M3 => {
+                    block[3] = 0x3b;
+                    // Numbers between 1 and 2, with any sign.
+                    block[4..].iter_mut().for_each(|code| *code = *code & 0x87 | 0x38);
+                }
                 StoredType::Q4_0 | StoredType::Q5_0 | StoredType::Q8_0 => block[1] = 0x18,
                 StoredType::Q4_1 | StoredType::Q5_1 | StoredType::Q4K | StoredType::Q5K => {
                     block[1] = 0x18;

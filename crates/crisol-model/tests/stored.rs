@@ -1,13 +1,20 @@
 //! Weights as files store them: every type gives what its values widened to f32 give, in every operation and on any number of
 //! threads; and every architecture says the same with them.
 
+use std::fs;
 use std::path::Path;
 
-use crisol_engine::{Device, Init, ParamSpec, Params, Role, StoredMatrix, StoredType, Tape, Workspace};
+use crisol_engine::{
+    Device, Init, ParamId, ParamSpec, Params, Role, StoredMatrix, StoredType, Tape, Workspace,
+};
 use crisol_hub::{FloatType, Gguf};
 use crisol_model::{
-    Context, Model, ModelError, ModelFiles, SamplingOptions, generate, load_model, load_model_for_inference,
+    Config, Context, Model, ModelError, ModelFiles, SamplingOptions, generate, load_model,
+    load_model_for_inference,
 };
+use serde_json::{Map, Value, json};
+
+const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/golden");
 
 /// A matrix of blocks of the golden file, in some order, and its values.
 struct Example {
@@ -19,8 +26,7 @@ struct Example {
 
 impl Example {
     fn all() -> Vec<Example> {
-        let file = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/golden/gguf/blocks.gguf"));
-        let gguf = Gguf::open(file).expect("committed");
+        let gguf = Gguf::open(&Path::new(GOLDEN).join("gguf/blocks.gguf")).expect("committed");
         let of = |kind: StoredType| {
             let name = gguf
                 .names()
@@ -41,7 +47,25 @@ impl Example {
             }
             Example { kind, shape, bytes, values }
         };
-        StoredType::ALL.into_iter().map(of).collect()
+        let example = |kind| if kind == StoredType::F8E4M3 { Example::fp8() } else { of(kind) };
+        StoredType::ALL.into_iter().map(example).collect()
+    }
+
+    /// All finite numbers of the type, with scales of any sign, of which some make products subnormal.
+    fn fp8() -> Example {
+        let shape = [37, 256];
+        let (mut bytes, mut values) = (Vec::new(), Vec::new());
+        for block in 0..shape[0] * 2 {
+            let scale = [3e-4, -1e-4, 1e-41][block % 3] * (1.0 + block as f32 / 100.0);
+            bytes.extend(scale.to_le_bytes());
+            for i in 0..128 {
+                let code = ((block * 128 + i) * 7919 + block) as u8;
+                let code = if code & 0x7f == 0x7f { code & 0x80 } else { code };
+                bytes.push(code);
+                values.push(e4m3(code) * scale);
+            }
+        }
+        Example { kind: StoredType::F8E4M3, shape, bytes, values }
     }
 
     fn specs(&self) -> Vec<ParamSpec> {
@@ -63,6 +87,17 @@ impl Example {
     }
 }
 
+/// Table 1 of <https://arxiv.org/abs/2209.05433>.
+fn e4m3(code: u8) -> f32 {
+    let (exponent, mantissa) = (i32::from(code >> 3 & 15), f32::from(code & 7));
+    let magnitude = match (exponent, code & 7) {
+        (15, 7) => f32::NAN,
+        (0, _) => mantissa * 2f32.powi(-9),
+        _ => (8.0 + mantissa) * 2f32.powi(exponent - 10),
+    };
+    if code & 0x80 == 0 { magnitude } else { -magnitude }
+}
+
 fn numbers(n: usize) -> Vec<f32> {
     (0..n).map(|i| ((i * 7919 + 13) % 101) as f32 / 50.0 - 1.0).collect()
 }
@@ -78,9 +113,34 @@ fn what_is_read_is_what_the_file_has() {
             let size = example.values.iter().fold(0.0f32, |size, x| size.max(x.abs()));
             assert!(error <= 2e-7 * size, "{:?} value {i}: {value}, not {expected}", example.kind);
         }
-        let exact =
-            matches!(example.kind, StoredType::F32 | StoredType::F16 | StoredType::Bf16 | StoredType::Q8_0);
-        assert!(!exact || values == example.values, "{:?}", example.kind);
+        let exact = matches!(
+            example.kind,
+            StoredType::F32 | StoredType::F16 | StoredType::Bf16 | StoredType::F8E4M3 | StoredType::Q8_0
+        );
+        assert!(!exact || bits(&values) == bits(&example.values), "{:?}", example.kind);
+    }
+}
+
+fn bits(values: &[f32]) -> Vec<u32> {
+    values.iter().map(|value| value.to_bits()).collect()
+}
+
+#[test]
+fn every_number_of_fp8_is_widened() {
+    let codes: Vec<u8> = (0..=255).collect();
+    for scale in [1.0, -0.37, 3e-43, 1e38] {
+        let blocks = codes.chunks(128).flat_map(|codes| [&f32::to_le_bytes(scale)[..], codes].concat());
+        let (bytes, values) =
+            (blocks.collect(), codes.iter().map(|&code| e4m3(code) * scale).collect::<Vec<_>>());
+        let example = Example { kind: StoredType::F8E4M3, shape: [1, 256], bytes, values };
+        let params = example.params(1);
+        let read = params.read(params.id("w").expect("there"));
+        for (code, (value, expected)) in read.iter().zip(&example.values).enumerate() {
+            // What a NaN looks like is not defined.
+            let same = value.to_bits() == expected.to_bits() || value.is_nan() && expected.is_nan();
+            assert!(same, "{code:#04x} times {scale}: {value}, not {expected}");
+        }
+        assert_eq!(read.iter().filter(|value| value.is_nan()).count(), 2);
     }
 }
 
@@ -164,9 +224,21 @@ fn answers(model: &Model, params: &Params) -> Result<(Vec<f32>, Vec<Vec<u32>>), 
     Ok((logits, together.into_iter().map(|generated| generated.ids).collect()))
 }
 
+/// Greedy tokens are the same, and logits up to the order of sums.
+fn assert_same(
+    (logits, ids): &(Vec<f32>, Vec<Vec<u32>>),
+    (expected, expected_ids): &(Vec<f32>, Vec<Vec<u32>>),
+    what: &str,
+) {
+    let size = expected.iter().fold(0.0f32, |size, x| size.max(x.abs()));
+    let difference = logits.iter().zip(expected).fold(0.0f32, |most, (a, b)| most.max((a - b).abs()));
+    assert!(difference <= 1e-5 * size, "{what}: logits differ by {difference} of {size}");
+    assert_eq!(ids, expected_ids, "{what}");
+}
+
 #[test]
 fn every_architecture_says_the_same() -> Result<(), ModelError> {
-    let golden = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/golden"));
+    let golden = Path::new(GOLDEN);
     let place = tempfile::tempdir().expect("a temporary folder");
     for name in ["llama", "llama-tied", "olmo2", "qwen3", "llama4", "deepseek-v3"] {
         for dtype in [FloatType::F16, FloatType::BF16] {
@@ -177,14 +249,161 @@ fn every_architecture_says_the_same() -> Result<(), ModelError> {
             let (stored_model, stored) = load_model_for_inference(&folder, &device)?;
             let matrices = |params: &Params| params.ids().filter(|&id| params.stored(id).is_some()).count();
             assert!(matrices(&params) == 0 && matrices(&stored) > 4, "{name}");
-            let ((expected, expected_ids), (logits, ids)) =
-                (answers(&model, &params)?, answers(&stored_model, &stored)?);
-            let size = expected.iter().fold(0.0f32, |size, x| size.max(x.abs()));
-            let difference =
-                logits.iter().zip(&expected).fold(0.0f32, |most, (a, b)| most.max((a - b).abs()));
-            assert!(difference <= 1e-5 * size, "{name} {dtype:?}: logits differ by {difference} of {size}");
-            assert_eq!(ids, expected_ids, "{name} {dtype:?}");
+            let (expected, ours) = (answers(&model, &params)?, answers(&stored_model, &stored)?);
+            assert_same(&ours, &expected, &format!("{name} {dtype:?}"));
         }
+    }
+    Ok(())
+}
+
+/// How the weights of a DeepSeek-V3 are stored in FP8.
+struct Fp8 {
+    dtype: &'static str,
+    /// Rows and columns of a block, and whether config.json says so.
+    block: [usize; 2],
+    said: bool,
+    scales: &'static str,
+}
+
+/// Blocks of the real model.
+const REAL: Fp8 = Fp8 { dtype: "F8_E4M3", block: [128, 128], said: false, scales: "F32" };
+
+impl Fp8 {
+    /// Writes a model with numbers without a pattern. Columns of most matrices are whole blocks, rows are not.
+    fn write(&self, folder: &Path) -> Result<(), ModelError> {
+        let golden = Path::new(GOLDEN).join("deepseek-v3/config.json");
+        let text = fs::read_to_string(golden).expect("committed");
+        let mut config: Value = serde_json::from_str(&text).expect("JSON");
+        for (key, value) in [
+            ("hidden_size", 256),
+            ("intermediate_size", 200),
+            ("moe_intermediate_size", 128),
+            ("kv_lora_rank", 128),
+            ("q_lora_rank", 128),
+            ("qk_nope_head_dim", 40),
+            ("qk_rope_head_dim", 8),
+            ("qk_head_dim", 48),
+            ("head_dim", 8),
+            ("v_head_dim", 32),
+        ] {
+            config[key] = json!(value);
+        }
+        let mut quantization = json!({ "quant_method": "fp8", "fmt": "e4m3" });
+        if self.said {
+            quantization["weight_block_size"] = json!(self.block);
+        }
+        config["quantization_config"] = quantization;
+        fs::create_dir_all(folder).expect("writable");
+        fs::write(folder.join("config.json"), config.to_string()).expect("writable");
+
+        let (_, params) = Model::init(Config::load(folder)?, &Device::cpu(Some(2)), 7)?;
+        let (mut header, mut data) = (Map::new(), Vec::new());
+        let mut add = |name: String, dtype: &str, shape: &[usize], bytes: Vec<u8>| {
+            let (start, end) = (data.len(), data.len() + bytes.len());
+            header.insert(name, json!({ "dtype": dtype, "shape": shape, "data_offsets": [start, end] }));
+            data.extend(bytes);
+        };
+        for (index, id) in params.ids().enumerate() {
+            let spec = params.spec(id);
+            let quantised = spec.name.starts_with("model.layers.") && !spec.name.ends_with("mlp.gate.weight");
+            match &spec.shape[..] {
+                &[rows, cols] if quantised => {
+                    let hash = |i: usize| ((index << 20 | i) as u32).wrapping_mul(2_654_435_761) >> 24;
+                    // No NaN.
+                    let code = |i: usize| (hash(i) & 0xfb) as u8;
+                    let scales = [rows.div_ceil(self.block[0]), cols.div_ceil(self.block[1])];
+                    let scale = |i: usize| 3e-4 * (1.0 + (i % 7) as f32);
+                    let all = (0..scales[0] * scales[1]).flat_map(|i| scale(i).to_le_bytes());
+                    add(spec.name.clone(), self.dtype, &spec.shape, (0..rows * cols).map(code).collect());
+                    add(format!("{}_scale_inv", spec.name), self.scales, &scales, all.collect());
+                }
+                shape => {
+                    let bytes = params.read(id).into_iter().flat_map(f32::to_le_bytes).collect();
+                    add(spec.name.clone(), "F32", shape, bytes);
+                }
+            }
+        }
+        let header = Value::Object(header).to_string();
+        let length = (header.len() as u64).to_le_bytes();
+        let file = [&length[..], header.as_bytes(), &data].concat();
+        fs::write(folder.join("model.safetensors"), file).expect("writable");
+        Ok(())
+    }
+}
+
+/// Ids of matrices that are FP8 in memory.
+fn in_fp8(params: &Params) -> Vec<ParamId> {
+    let is_fp8 = |&id: &ParamId| params.stored(id).is_some_and(|matrix| matrix.kind() == StoredType::F8E4M3);
+    params.ids().filter(is_fp8).collect()
+}
+
+#[test]
+fn fp8_with_scales_says_the_same() -> Result<(), ModelError> {
+    let place = tempfile::tempdir().expect("a temporary folder");
+    let device = Device::cpu(Some(2));
+    for (i, fp8) in [REAL, Fp8 { block: [48, 256], said: true, ..REAL }].iter().enumerate() {
+        let folder = place.path().join(i.to_string());
+        fp8.write(&folder)?;
+        let (model, params) = load_model(&folder, &device)?;
+        let (stored_model, stored) = load_model_for_inference(&folder, &device)?;
+        for id in stored.ids() {
+            assert_eq!(bits(&stored.read(id)), bits(&params.read(id)), "{}", params.spec(id).name);
+        }
+        // Of each layer five matrices of attention and three of each feed-forward layer, but for the one whose rows are no whole blocks.
+        let kept = in_fp8(&stored);
+        assert_eq!(kept.len(), 2 * 5 + 2 + 9 * 3);
+        assert!(in_fp8(&params).is_empty());
+        for part in ["experts.7.down_proj", "kv_b_proj", "0.mlp.up_proj"] {
+            assert!(kept.iter().any(|&id| stored.spec(id).name.contains(part)), "{part}");
+        }
+        assert_same(
+            &answers(&stored_model, &stored)?,
+            &answers(&model, &params)?,
+            &format!("{:?}", fp8.block),
+        );
+        // Tiles at the end may be filled up.
+        let (said, taken) = (
+            ModelFiles::open(&folder)?.inference_bytes()?,
+            stored.ids().map(|id| stored.bytes(id) as u64).sum::<u64>(),
+        );
+        assert!(said <= taken && taken <= said + said / 20, "{said} bytes, but {taken}");
+    }
+    Ok(())
+}
+
+#[test]
+fn fp8_that_does_not_fit_is_widened() -> Result<(), ModelError> {
+    let place = tempfile::tempdir().expect("a temporary folder");
+    let device = Device::cpu(Some(2));
+    let mut folders = vec![Path::new(GOLDEN).join("deepseek-v3-fp8")];
+    let across = Fp8 { block: [128, 96], said: true, ..REAL };
+    for (i, fp8) in [across, Fp8 { dtype: "F8_E5M2", ..REAL }].iter().enumerate() {
+        folders.push(place.path().join(i.to_string()));
+        fp8.write(&folders[i + 1])?;
+    }
+    for folder in folders {
+        let (model, params) = load_model(&folder, &device)?;
+        let (inference_model, inference) = load_model_for_inference(&folder, &device)?;
+        assert_eq!(in_fp8(&inference), []);
+        assert_eq!(answers(&inference_model, &inference)?, answers(&model, &params)?, "{}", folder.display());
+        let bytes = ModelFiles::open(&folder)?.inference_bytes()?;
+        assert_eq!(bytes, 4 * params.count() as u64);
+    }
+    Ok(())
+}
+
+#[test]
+fn scales_that_do_not_fit_are_the_same_error() -> Result<(), ModelError> {
+    let place = tempfile::tempdir().expect("a temporary folder");
+    let folder = place.path();
+    let device = Device::cpu(Some(1));
+    let more = Fp8 { block: [64, 128], ..REAL };
+    for (fp8, cause) in [(more, "128 × 128"), (Fp8 { scales: "I32", ..REAL }, "I32")] {
+        fp8.write(folder)?;
+        let error = load_model(folder, &device).expect_err("scales").to_string();
+        assert!(error.contains("_scale_inv`") && error.contains(cause), "{error}");
+        let inference = load_model_for_inference(folder, &device).expect_err("scales").to_string();
+        assert_eq!(inference, error);
     }
     Ok(())
 }

@@ -292,10 +292,12 @@ fn widen_half<F: Blocks, S: Simd, const WHICH: usize>(
     let [scale, offset] = F::scales(simd, header, unit, WHICH);
     for quarter in 0..HALF / 4 {
         for mut numbers in F::codes::<S, WHICH>(simd, unit, quarter) {
-            if F::SCALED {
+            if F::OFFSET {
                 for i in 0..2 {
                     numbers[i] = simd.mul_add_e_f32s(scale[i], numbers[i], offset[i]);
                 }
+            } else if F::SCALED {
+                numbers = [simd.mul_f32s(scale[0], numbers[0]), simd.mul_f32s(scale[1], numbers[1])];
             }
             if let Some(row) = rows.next() {
                 row.copy_from_slice(&numbers);

@@ -21,8 +21,8 @@ Examples:
   crisol info runs/crisol-world/2-sft
   crisol info MODEL.gguf --json
 
-Reads headers only, however large the model is. memory: weights_bytes are the weights as inference holds them, as they \
-are stored (FP8 is widened to f32); cache_bytes_per_token is what generation keeps of every token, and training_bytes are weights in f32, gradients and AdamW's two moments, \
+Reads headers only, however large the model is. memory: weights_bytes are the weights as inference holds them, \
+matrices as they are stored where it can use them so and the rest in f32; cache_bytes_per_token is what generation keeps of every token, and training_bytes are weights in f32, gradients and AdamW's two moments, \
 without activations. active parameters are those that take part in one token: of the experts of a mixture only the chosen ones.";
 
 /// `crisol info`.
@@ -79,17 +79,6 @@ struct Stored {
     dtype: String,
     tensors: usize,
     bytes: u64,
-}
-
-impl Stored {
-    /// Bytes of it when it is loaded for inference.
-    fn in_memory(&self) -> u64 {
-        match self.dtype.as_str() {
-            "F64" => self.bytes / 2,
-            fp8 if fp8.starts_with("F8") => 4 * self.bytes,
-            _ => self.bytes,
-        }
-    }
 }
 
 #[derive(Serialize)]
@@ -160,7 +149,7 @@ impl Info {
             architecture: config.class(),
             parameters: Parameters { total, active },
             memory: Memory {
-                weights_bytes: stored.iter().map(Stored::in_memory).sum(),
+                weights_bytes: files.inference_bytes()?,
                 cache_bytes_per_token: F32 * config.cached_per_token() as u64,
                 training_bytes: 4 * F32 * total,
             },
