@@ -262,11 +262,11 @@ struct Fp8 {
     /// Rows and columns of a block, and whether config.json says so.
     block: [usize; 2],
     said: bool,
-    scales: &'static str,
+    scales: Option<&'static str>,
 }
 
 /// Blocks of the real model.
-const REAL: Fp8 = Fp8 { dtype: "F8_E4M3", block: [128, 128], said: false, scales: "F32" };
+const REAL: Fp8 = Fp8 { dtype: "F8_E4M3", block: [128, 128], said: false, scales: Some("F32") };
 
 impl Fp8 {
     /// Writes a model with numbers without a pattern. Columns of most matrices are whole blocks, rows are not.
@@ -311,11 +311,14 @@ impl Fp8 {
                     let hash = |i: usize| ((index << 20 | i) as u32).wrapping_mul(2_654_435_761) >> 24;
                     // No NaN.
                     let code = |i: usize| (hash(i) & 0xfb) as u8;
-                    let scales = [rows.div_ceil(self.block[0]), cols.div_ceil(self.block[1])];
-                    let scale = |i: usize| 3e-4 * (1.0 + (i % 7) as f32);
-                    let all = (0..scales[0] * scales[1]).flat_map(|i| scale(i).to_le_bytes());
-                    add(spec.name.clone(), self.dtype, &spec.shape, (0..rows * cols).map(code).collect());
-                    add(format!("{}_scale_inv", spec.name), self.scales, &scales, all.collect());
+                    let codes = (0..rows * cols).map(code).collect();
+                    add(spec.name.clone(), self.dtype, &spec.shape, codes);
+                    if let Some(dtype) = self.scales {
+                        let shape = [rows.div_ceil(self.block[0]), cols.div_ceil(self.block[1])];
+                        let scale = |i: usize| 3e-4 * (1.0 + (i % 7) as f32);
+                        let bytes = (0..shape[0] * shape[1]).flat_map(|i| scale(i).to_le_bytes()).collect();
+                        add(format!("{}_scale_inv", spec.name), dtype, &shape, bytes);
+                    }
                 }
                 shape => {
                     let bytes = params.read(id).into_iter().flat_map(f32::to_le_bytes).collect();
@@ -341,7 +344,8 @@ fn in_fp8(params: &Params) -> Vec<ParamId> {
 fn fp8_with_scales_says_the_same() -> Result<(), ModelError> {
     let place = tempfile::tempdir().expect("a temporary folder");
     let device = Device::cpu(Some(2));
-    for (i, fp8) in [REAL, Fp8 { block: [48, 256], said: true, ..REAL }].iter().enumerate() {
+    let others = [Fp8 { block: [48, 256], said: true, ..REAL }, Fp8 { scales: None, ..REAL }];
+    for (i, fp8) in [REAL].iter().chain(&others).enumerate() {
         let folder = place.path().join(i.to_string());
         fp8.write(&folder)?;
         let (model, params) = load_model(&folder, &device)?;
@@ -356,11 +360,11 @@ fn fp8_with_scales_says_the_same() -> Result<(), ModelError> {
         for part in ["experts.7.down_proj", "kv_b_proj", "0.mlp.up_proj"] {
             assert!(kept.iter().any(|&id| stored.spec(id).name.contains(part)), "{part}");
         }
-        assert_same(
-            &answers(&stored_model, &stored)?,
-            &answers(&model, &params)?,
-            &format!("{:?}", fp8.block),
-        );
+        // Without scales numbers are so large that nothing but the largest counts, and rounding decides which that is.
+        if fp8.scales.is_some() {
+            let (expected, ours) = (answers(&model, &params)?, answers(&stored_model, &stored)?);
+            assert_same(&ours, &expected, &format!("{:?}", fp8.block));
+        }
         // Tiles at the end may be filled up.
         let (said, taken) = (
             ModelFiles::open(&folder)?.inference_bytes()?,
@@ -398,7 +402,7 @@ fn scales_that_do_not_fit_are_the_same_error() -> Result<(), ModelError> {
     let folder = place.path();
     let device = Device::cpu(Some(1));
     let more = Fp8 { block: [64, 128], ..REAL };
-    for (fp8, cause) in [(more, "128 × 128"), (Fp8 { scales: "I32", ..REAL }, "I32")] {
+    for (fp8, cause) in [(more, "128 × 128"), (Fp8 { scales: Some("I32"), ..REAL }, "I32")] {
         fp8.write(folder)?;
         let error = load_model(folder, &device).expect_err("scales").to_string();
         assert!(error.contains("_scale_inv`") && error.contains(cause), "{error}");

@@ -89,6 +89,7 @@ fn info_says_what_a_model_is() {
     // Two layers with one head of 16 for keys and one for values.
     assert_eq!(info["memory"]["cache_bytes_per_token"], 2 * 2 * 16 * 4);
     assert_eq!(info["memory"]["training_bytes"], 16 * total);
+    assert_eq!(info["memory"]["weights_bytes"], 4 * total);
     for (key, value) in [
         ("format", json!("safetensors")),
         ("architecture", json!("LlamaForCausalLM")),
@@ -181,6 +182,8 @@ fn info_reads_headers_only() {
     assert!(begun.elapsed().as_secs() < 5, "{:?}", begun.elapsed());
     assert_eq!(info["parameters"]["total"], tables + layer + COLS);
     assert_eq!(info["stored"][0], json!({ "dtype": "BF16", "tensors": 12, "bytes": end }));
+    // The norms' three vectors are widened.
+    assert_eq!(info["memory"]["weights_bytes"], end + 2 * 3 * COLS);
 }
 
 #[test]
