@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::cpu::math::sum;
 use crate::cpu::product_rate;
-use crate::profile::Profile;
+use crate::profile::{Profile, Profiled};
 use crate::{Workspace, parallel};
 
 /// Tasks for each thread that an operation is cut into.
@@ -96,8 +96,8 @@ impl Device {
         cpu.profile.start();
     }
 
-    /// Ends what [`Device::start_profile`] began: operations and the seconds they took, summed over threads.
-    pub fn stop_profile(&self) -> Vec<(&'static str, f64)> {
+    /// Ends what [`Device::start_profile`] began: what each kind of operation took.
+    pub fn stop_profile(&self) -> Vec<Profiled> {
         let Device::Cpu(cpu) = self;
         cpu.profile.stop()
     }

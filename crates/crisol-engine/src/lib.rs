@@ -42,6 +42,7 @@ pub use kv_cache::KvCache;
 pub use lanes::Lanes;
 pub use optimizer::{Optimizer, OptimizerConfig, Rule};
 pub use params::{Grads, Init, ParamId, ParamSpec, Params, Role};
+pub use profile::Profiled;
 pub use rope::{Rope, RopeStyle};
 pub use stored::{StoredMatrix, StoredType};
 pub use tape::{Attention, Columns, Experts, Router, Tape, Var};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::rope::RopeTables;
 use crate::workspace::{Buffer, Pool};
-use crate::{Attention, Columns, Experts, ParamId, Router, Var};
+use crate::{Attention, Columns, Experts, ParamId, Params, Router, Var};
 
 /// A matrix on a tape.
 #[derive(Debug)]
@@ -145,6 +145,33 @@ impl Op {
                 floats.give(logits);
             }
         }
+    }
+
+    /// Floating-point operations of its matrix products, forward (see [`crate::Profiled`]); those of backward are twice as many.
+    pub(crate) fn flops(&self, values: &[Value], params: &Params) -> u64 {
+        let rows = |var: Var| values[var.0 as usize].rows;
+        let weights = |id: ParamId| params.spec(id).shape.iter().product::<usize>();
+        let multiplied = match self {
+            Op::Linear { x, weight, .. } => rows(*x) * weights(*weight),
+            Op::GroupedLinear { x, experts, .. } => rows(*x) * weights(experts.first),
+            Op::TokenScores { x, head, .. } => rows(*x) * weights(*head),
+            Op::Attention { shape, offsets, .. } => {
+                let lengths = offsets.windows(2).map(|bounds| (bounds[1] - bounds[0]) as usize);
+                let seen: usize = lengths.map(|length| length * length).sum();
+                seen * shape.heads * (shape.qk_dim + shape.v_dim)
+            }
+            Op::Embedding { .. }
+            | Op::Add { .. }
+            | Op::RmsNorm { .. }
+            | Op::Rope { .. }
+            | Op::SwiGlu { .. }
+            | Op::SelectRows { .. }
+            | Op::Columns { .. }
+            | Op::Router { .. }
+            | Op::ScaleRows { .. }
+            | Op::SumRows { .. } => 0,
+        };
+        2 * multiplied as u64
     }
 
     /// The values it produced (the second only of operations with two).

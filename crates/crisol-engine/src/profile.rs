@@ -1,6 +1,6 @@
-//! Where the time of a step goes: seconds per operation, summed over threads, for benchmarks.
+//! Where the time of a step goes, and its work: seconds and floating-point operations per kind of operation, summed over threads.
 //!
-//! Switched off, as it is at first, it costs one load of a flag per operation.
+//! Switched off, as it is at first, it costs two loads of a flag per operation.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
@@ -74,28 +74,54 @@ const NAMES: [&str; 25] = [
     "cached attention",
 ];
 
-/// Time by part.
+/// What one kind of operation took.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Profiled {
+    /// The kind, and whether forward or backward.
+    pub name: &'static str,
+    /// Seconds, summed over threads.
+    pub seconds: f64,
+    /// Floating-point operations of its matrix products, by the convention of published figures: a multiplication and an addition are
+    /// two, attention counts whole although what comes after a token is skipped, and what is computed again for backward does not
+    /// count.
+    pub flops: f64,
+}
+
+/// Time and work by part.
 #[derive(Debug, Default)]
 pub(crate) struct Profile {
     on: AtomicBool,
     nanoseconds: [AtomicU64; NAMES.len()],
+    flops: [AtomicU64; NAMES.len()],
 }
 
 impl Profile {
     /// Forgets what was counted, and counts from now on.
     pub(crate) fn start(&self) {
-        for time in &self.nanoseconds {
-            time.store(0, Ordering::Relaxed);
+        for count in self.nanoseconds.iter().chain(&self.flops) {
+            count.store(0, Ordering::Relaxed);
         }
         self.on.store(true, Ordering::Relaxed);
     }
 
-    /// Stops counting and returns the seconds of every part that took any.
-    pub(crate) fn stop(&self) -> Vec<(&'static str, f64)> {
+    /// Stops counting and returns every part that took any time.
+    pub(crate) fn stop(&self) -> Vec<Profiled> {
         self.on.store(false, Ordering::Relaxed);
-        let seconds = |time: &AtomicU64| time.load(Ordering::Relaxed) as f64 * 1e-9;
-        let parts = NAMES.into_iter().zip(self.nanoseconds.iter().map(seconds));
-        parts.filter(|&(_, seconds)| seconds > 0.0).collect()
+        let load = |count: &AtomicU64| count.load(Ordering::Relaxed) as f64;
+        let parts = NAMES.into_iter().zip(&self.nanoseconds).zip(&self.flops);
+        let parts = parts.map(|((name, time), flops)| Profiled {
+            name,
+            seconds: load(time) * 1e-9,
+            flops: load(flops),
+        });
+        parts.filter(|part| part.seconds > 0.0).collect()
+    }
+
+    /// Counts work under `part`.
+    pub(crate) fn work(&self, part: Part, flops: impl FnOnce() -> u64) {
+        if self.on.load(Ordering::Relaxed) {
+            self.flops[part.0].fetch_add(flops(), Ordering::Relaxed);
+        }
     }
 
     /// Runs `f`, which keeps `threads` threads busy, and counts its time under `part`.
@@ -119,14 +145,18 @@ mod tests {
     #[test]
     fn counts_between_start_and_stop_only() {
         let profile = Profile::default();
-        let work = || profile.time(Part::OPTIMIZER, 2, || std::thread::sleep(Duration::from_millis(2)));
+        let work = || {
+            profile.work(Part::OPTIMIZER, || 7);
+            profile.time(Part::OPTIMIZER, 2, || std::thread::sleep(Duration::from_millis(2)));
+        };
         work();
         assert_eq!(profile.stop(), []);
         profile.start();
         work();
         let parts = profile.stop();
         assert_eq!(parts.len(), 1);
-        assert!(parts[0].0 == "optimizer" && parts[0].1 >= 0.004, "{parts:?}");
+        let Profiled { name, seconds, flops } = parts[0];
+        assert!(name == "optimizer" && seconds >= 0.004 && flops == 7.0, "{parts:?}");
         work();
         assert_eq!(profile.stop(), parts);
     }

@@ -451,6 +451,7 @@ impl<'a> Tape<'a> {
             if outputs.into_iter().flatten().any(|var| !workspace.value_grads[var.0 as usize].is_empty()) {
                 let Device::Cpu(cpu) = self.params.device();
                 let threads = self.params.device().threads_at(workspace.tasks);
+                cpu.profile.work(Part::backward(&op), || 2 * op.flops(&workspace.values, self.params));
                 cpu.profile.time(Part::backward(&op), threads, || {
                     cpu::backward(&mut op, self.params, grads, workspace);
                 });
@@ -477,6 +478,7 @@ impl<'a> Tape<'a> {
     fn record(&mut self, mut op: Op) {
         let Device::Cpu(cpu) = self.params.device();
         let threads = self.params.device().threads_at(self.workspace.tasks);
+        cpu.profile.work(Part::forward(&op), || op.flops(&self.workspace.values, self.params));
         cpu.profile.time(Part::forward(&op), threads, || cpu::forward(&mut op, self.params, self.workspace));
         if self.training {
             self.workspace.ops.push(op);

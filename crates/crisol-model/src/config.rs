@@ -223,9 +223,13 @@ impl Config {
 
     /// Reads `folder/config.json`.
     pub fn load(folder: &Path) -> Result<Config, ModelError> {
-        let file = folder.join("config.json");
-        let text = fs::read_to_string(&file).map_err(|e| HubError::io("read", &file, e))?;
-        Config::parse(&text).map_err(|cause| ModelError::ConfigFile { file, cause })
+        Config::load_file(&folder.join("config.json"))
+    }
+
+    /// Reads a file that is such as `config.json`.
+    pub fn load_file(file: &Path) -> Result<Config, ModelError> {
+        let text = fs::read_to_string(file).map_err(|e| HubError::io("read", file, e))?;
+        Config::parse(&text).map_err(|cause| ModelError::ConfigFile { file: file.to_owned(), cause })
     }
 
     /// Rows and columns of the blocks that share a scale in a folder's FP8 weights, where its `config.json` says so.

@@ -12,6 +12,7 @@
 mod block;
 mod checkpoint;
 mod config;
+mod cost;
 mod deepseek_v3;
 mod error;
 mod files;

@@ -224,7 +224,7 @@ pub(crate) fn specs(config: &Config) -> Vec<ParamSpec> {
     let mut all = Specs::new(String::new(), None);
     all.table("model.embed_tokens", config.vocab_size, config.hidden_size);
     for layer in 0..config.num_hidden_layers {
-        all.list.extend((config.architecture.family().specs)(config, layer, layer_prefix(layer)));
+        all.list.extend(block_specs(config, layer));
     }
     all.norm("model.norm", config.hidden_size);
     match config.head {
@@ -233,6 +233,11 @@ pub(crate) fn specs(config: &Config) -> Vec<ParamSpec> {
         Head::Scalar => all.table("score", 1, config.hidden_size),
     }
     all.list
+}
+
+/// Those of one block.
+pub(crate) fn block_specs(config: &Config, layer: usize) -> Vec<ParamSpec> {
+    (config.architecture.family().specs)(config, layer, layer_prefix(layer))
 }
 
 fn layer_prefix(layer: usize) -> String {

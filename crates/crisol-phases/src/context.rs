@@ -9,10 +9,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crisol_cost::ModelShape;
+use crisol_cost::units::Flops;
 use crisol_engine::{Device, OptimizerConfig, Params};
 use crisol_hub::write_folder_atomically;
-use crisol_model::{Config, Head};
 use crisol_report::{Curve, MaskPicture, RolloutSample};
 use crisol_train::{
     EventWriter, Interrupt, MetricsWriter, Trainer, load_params, load_trainer, read_metrics, save_params,
@@ -229,18 +228,9 @@ impl<'a> Context<'a> {
         Ok(())
     }
 
-    /// Counts floating-point operations: tokens that were `trained` on, and tokens that only went `forward`, in documents of
-    /// `mean_length` tokens.
-    pub(crate) fn count_flops(
-        &mut self,
-        shape: &ModelShape,
-        trained: usize,
-        forward: usize,
-        mean_length: f64,
-    ) {
-        let forward_flops = shape.forward_flops_per_token(mean_length);
-        let training_flops = shape.training_flops_per_token(mean_length);
-        self.state.flops += trained as f64 * training_flops + forward as f64 * forward_flops;
+    /// Counts floating-point operations.
+    pub(crate) fn count_flops(&mut self, flops: Flops) {
+        self.state.flops += flops.0;
     }
 
     /// Runs what samples answers, and counts its time.
@@ -331,20 +321,5 @@ pub(crate) fn update_rule(settings: &OptimizerSettings, step: u64, total: u64) -
         eps: settings.eps as f32,
         weight_decay: settings.weight_decay as f32,
         max_grad_norm: (settings.max_grad_norm > 0.0).then_some(settings.max_grad_norm as f32),
-    }
-}
-
-/// A model's shape, as the cost formulas want it.
-pub fn shape_of(config: &Config) -> ModelShape {
-    ModelShape {
-        hidden: config.hidden_size,
-        layers: config.num_hidden_layers,
-        heads: config.num_attention_heads,
-        kv_heads: config.num_key_value_heads,
-        head_dim: config.head_dim,
-        intermediate: config.intermediate_size,
-        // A scalar head has one output where a language head has the vocabulary.
-        vocab: if config.head == Head::Scalar { 1 } else { config.vocab_size },
-        tied: config.head == Head::Language { tied: true },
     }
 }

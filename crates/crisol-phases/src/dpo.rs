@@ -9,11 +9,11 @@ use crisol_text::{Packed, PreferenceExample, pack};
 use crisol_train::{Trainer, evaluate};
 
 use crate::PhaseError;
-use crate::context::{Context, Saved, shape_of, update_rule};
+use crate::context::{Context, Saved, update_rule};
 use crate::replay::Replay;
 use crate::reward::preferences;
 use crate::settings::DpoSettings;
-use crate::supervised::{LOGPROBS, logprobs, plan_batches, sum_up, token_count};
+use crate::supervised::{LOGPROBS, example_flops, logprobs, plan_batches, sum_up, token_count};
 
 /// Aligns `start` with votes.
 pub(crate) fn dpo(
@@ -31,7 +31,7 @@ pub(crate) fn dpo(
         label_smoothing: settings.label_smoothing,
         sft_weight: settings.sft_weight,
     };
-    let shape = shape_of(model.config());
+    let shape = model.config().cost_shape();
     let answers = |pairs: &[PreferenceExample]| -> Result<Vec<[f64; 2]>, PhaseError> {
         let examples = pairs.iter().flat_map(|p| [&p.chosen, &p.rejected]);
         let logps = logprobs(&model, &params, examples, 1.0, ctx.run.shard_tokens)?;
@@ -40,7 +40,6 @@ pub(crate) fn dpo(
     };
     let reference = answers(&pairs)?;
     let heldout_reference = answers(&heldout)?;
-    let answer_tokens: usize = pairs.iter().map(|p| p.chosen.ids.len() + p.rejected.ids.len()).sum();
 
     let batches = plan_batches(
         &vec![1; pairs.len()],
@@ -49,18 +48,18 @@ pub(crate) fn dpo(
         ctx.run.seed,
         &ctx.purpose("order"),
     );
-    let replay = Replay::load(ctx, &settings.replay, &text, context, batches.len())?;
+    let replay = Replay::load(ctx, &settings.replay, &text, context, batches.len(), &shape)?;
     let mut trainer = Trainer::new(model, params);
     let total = batches.len() as u64;
     let first = ctx.begin_stage("dpo", total, &mut [Saved::Trainer("policy", &mut trainer)])?;
     if first == 0 {
-        ctx.count_flops(&shape, 0, answer_tokens, answer_tokens as f64 / (2 * pairs.len()) as f64);
+        ctx.count_flops(example_flops(&shape, pairs.iter().flat_map(|p| [&p.chosen, &p.rejected])));
     }
     for step in first..total {
         let batch = Pairs::pack(&pairs, &reference, &batches[step as usize], ctx.run.shard_tokens);
         let config = update_rule(&settings.optimizer, step, total);
         let shard_tokens = ctx.run.shard_tokens;
-        let (done, replayed) = replay.step(
+        let (done, trained) = replay.step(
             &mut trainer,
             step as usize,
             shard_tokens,
@@ -69,8 +68,8 @@ pub(crate) fn dpo(
             &config,
             |shard, scores| preference::loss(scores, &batch.reference[shard], &options, batch.size),
         )?;
-        let tokens = replayed + token_count(&batch.shards);
-        ctx.count_flops(&shape, tokens, 0, tokens as f64 / batch.size.sequences as f64);
+        let tokens = trained.replayed + token_count(&batch.shards);
+        ctx.count_flops(trained.flops);
         let mut metrics =
             vec![("loss", done.loss), ("grad_norm", done.grad_norm), ("lr", f64::from(config.lr))];
         metrics.extend(done.stats.means());

@@ -32,7 +32,7 @@ mod supervised;
 use std::path::{Path, PathBuf};
 
 pub use behaviours::answers;
-pub use context::{Observer, shape_of};
+pub use context::Observer;
 pub use data::DataSource;
 pub use machine::{machine, peak_memory};
 pub use recipe::{Phase, Recipe, RecipeError, RunSettings, Split};

@@ -16,11 +16,11 @@ use crisol_train::{Output, Trainer, evaluate};
 
 use crate::PhaseError;
 use crate::behaviours::{prompt_text, reply_text};
-use crate::context::{Context, Saved, shape_of, update_rule};
+use crate::context::{Context, Saved, update_rule};
 use crate::replay::{Replay, WithReplay};
 use crate::rollouts::{Rollout, choose_prompts, sample, updates};
 use crate::settings::PpoSettings;
-use crate::supervised::{logprobs, values};
+use crate::supervised::{example_flops, logprobs, training_flops, values};
 
 /// Aligns `start` against the reward model in the checkpoint folder `reward_model`.
 pub(crate) fn ppo(
@@ -52,7 +52,7 @@ pub(crate) fn ppo(
     };
     let logit_scale = (1.0 / settings.rollout.temperature) as f32;
     let output = Output::TokenScores { logit_scale, entropy: true };
-    let (shape, scalar_shape) = (shape_of(model.config()), shape_of(value_model.config()));
+    let (shape, scalar_shape) = (model.config().cost_shape(), value_model.config().cost_shape());
     let shard_tokens = ctx.run.shard_tokens;
 
     let mut reference: Params = params.duplicate();
@@ -61,7 +61,7 @@ pub(crate) fn ppo(
     let total = settings.steps;
     let updates_per_step = settings.rollout.epochs * settings.rollout.minibatches;
     let updates_in_all = total as usize * updates_per_step;
-    let replay = Replay::load(ctx, &settings.replay, &text, context, updates_in_all)?;
+    let replay = Replay::load(ctx, &settings.replay, &text, context, updates_in_all, &shape)?;
     let first = ctx.begin_stage(
         "ppo",
         total,
@@ -98,11 +98,14 @@ pub(crate) fn ppo(
 
         let config = update_rule(&settings.optimizer, step, total);
         let value_config = update_rule(&settings.value_optimizer, step, total);
+        // Sampling and reference, reward and value; training adds to it.
+        let examples = || rollouts.iter().map(|r| &r.example);
+        let mut flops = (example_flops(&shape, examples()) + example_flops(&scalar_shape, examples())) * 2.0;
         let (mut policy_stats, mut value_stats) =
             (WithReplay::<PolicyStats>::default(), ValueStats::default());
         let (mut losses, mut grad_norm, mut tokens, mut replay_tokens, mut made) = ([0.0; 2], 0.0, 0, 0, 0);
         for (i, update) in updates(ctx, &rollouts, &settings.rollout, step).into_iter().enumerate() {
-            let (of_policy, replayed) = replay.step(
+            let (of_policy, worked) = replay.step(
                 &mut policy,
                 step as usize * updates_per_step + i,
                 shard_tokens,
@@ -126,16 +129,15 @@ pub(crate) fn ppo(
             losses = [losses[0] + of_policy.loss, losses[1] + of_value.loss];
             grad_norm += of_policy.grad_norm;
             tokens += update.tokens();
-            replay_tokens += replayed;
+            replay_tokens += worked.replayed;
+            flops += worked.flops + training_flops(&scalar_shape, &update.shards);
             made += 1;
         }
         metrics.extend([("loss", losses[0] / f64::from(made)), ("value_loss", losses[1] / f64::from(made))]);
         metrics.extend([("grad_norm", grad_norm / f64::from(made)), ("lr", f64::from(config.lr))]);
         metrics.extend(policy_stats.means());
         metrics.extend(value_stats.means());
-        // Sampling, reference and training the policy; reward, value and training the value model.
-        ctx.count_flops(&shape, tokens + replay_tokens, 2 * sampled, sampled as f64 / count);
-        ctx.count_flops(&scalar_shape, tokens, 2 * sampled, sampled as f64 / count);
+        ctx.count_flops(flops);
         ctx.end_step(
             step + 1,
             total,

@@ -17,12 +17,12 @@ use crisol_train::{Output, Trainer};
 
 use crate::PhaseError;
 use crate::behaviours::{self, reply_text};
-use crate::context::{Context, Saved, shape_of, update_rule};
+use crate::context::{Context, Saved, update_rule};
 use crate::replay::{Replay, WithReplay};
 use crate::rollouts::{Rollout, choose_prompts, sample, updates};
 use crate::settings::ReasonSettings;
 use crate::sft;
-use crate::supervised::logprobs;
+use crate::supervised::{example_flops, logprobs};
 
 const COLD_START: &str = "cold-start";
 /// Where the distance to the reference is no part of the loss, it costs a forward pass and is measured this seldom.
@@ -68,13 +68,13 @@ fn reinforce(
     let logit_scale = (1.0 / settings.rollout.temperature) as f32;
     let output = Output::TokenScores { logit_scale, entropy: true };
 
-    let shape = shape_of(model.config());
+    let shape = model.config().cost_shape();
     let mut reference: Params = params.duplicate();
     let mut policy = Trainer::new(model, params);
     let total = settings.steps;
     let updates_per_step = settings.rollout.epochs * settings.rollout.minibatches;
     let updates_in_all = total as usize * updates_per_step;
-    let replay = Replay::load(ctx, &settings.replay, &text, context, updates_in_all)?;
+    let replay = Replay::load(ctx, &settings.replay, &text, context, updates_in_all, &shape)?;
     let group = settings.rollout.group_size;
     let first = ctx.begin_stage(
         "grpo",
@@ -86,6 +86,7 @@ fn reinforce(
         let prompts: Vec<&[u32]> = chosen.iter().map(|&i| problems[i].prompt.as_slice()).collect();
         let mut rollouts = sample(ctx, &policy, &prompts, &settings.rollout, &text.stop_ids, step)?;
         let sampled: usize = rollouts.iter().map(|r| r.example.ids.len()).sum();
+        ctx.count_flops(example_flops(&shape, rollouts.iter().map(|r| &r.example)));
 
         let replies: Vec<String> = rollouts.iter().map(|r| reply_text(&text, &r.completion)).collect();
         let verdicts: Vec<Verdict> = replies
@@ -123,14 +124,13 @@ fn reinforce(
             rollouts
         };
         // Also without a penalty: how far the policy has moved is worth watching, now and then.
-        let mut forward = sampled;
         if settings.kl_coefficient > 0.0 || step % STEPS_BETWEEN_LOOKS == 0 {
             let examples = trained.iter().map(|r| &r.example);
             let logps = logprobs(&policy.model, &reference, examples, logit_scale, ctx.run.shard_tokens)?;
             for (rollout, logp) in trained.iter_mut().zip(logps) {
                 rollout.reference_logp = logp;
             }
-            forward += trained.iter().map(|r| r.example.ids.len()).sum::<usize>();
+            ctx.count_flops(example_flops(&shape, trained.iter().map(|r| &r.example)));
         }
 
         let config = update_rule(&settings.optimizer, step, total);
@@ -142,7 +142,7 @@ fn reinforce(
             let sequences = (update.size.sequences as f64 * count / trained.len() as f64).round() as usize;
             let size = BatchSize { sequences, ..update.size };
             let index = step as usize * updates_per_step + i;
-            let (done, replayed) = replay.step(
+            let (done, worked) = replay.step(
                 &mut policy,
                 index,
                 ctx.run.shard_tokens,
@@ -159,7 +159,8 @@ fn reinforce(
             stats += done.stats;
             loss += done.loss;
             grad_norm += done.grad_norm;
-            tokens += update.tokens() + replayed;
+            tokens += update.tokens() + worked.replayed;
+            ctx.count_flops(worked.flops);
             updates_made += 1;
         }
         if updates_made > 0 {
@@ -170,7 +171,6 @@ fn reinforce(
         }
         metrics.push(("lr", f64::from(config.lr)));
         metrics.extend(stats.means());
-        ctx.count_flops(&shape, tokens, forward, sampled as f64 / count);
         ctx.end_step(
             step + 1,
             total,

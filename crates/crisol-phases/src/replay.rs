@@ -2,6 +2,8 @@
 //! pre-training term of Ouyang et al. 2022 (arXiv:2203.02155, equation 2, "PPO-ptx"); GRPO and DPO take it the same
 //! way.
 
+use crisol_cost::ModelShape;
+use crisol_cost::units::Flops;
 use crisol_engine::OptimizerConfig;
 use crisol_objectives::next_token::{self, NextTokenStats};
 use crisol_objectives::{LossAndGrad, Stats, TokenScores};
@@ -12,7 +14,7 @@ use crate::PhaseError;
 use crate::context::Context;
 use crate::settings::ReplaySettings;
 use crate::sft;
-use crate::supervised::{batch_size, plan_batches, shards, token_count};
+use crate::supervised::{batch_size, plan_batches, shards, token_count, training_flops};
 
 /// What is replayed.
 pub(crate) struct Replay {
@@ -20,6 +22,17 @@ pub(crate) struct Replay {
     /// The documents of each update.
     batches: Vec<Vec<usize>>,
     weight: f64,
+    /// Of the model that is trained.
+    shape: ModelShape,
+}
+
+/// What a step with replay worked on.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Trained {
+    /// Tokens that were replayed.
+    pub(crate) replayed: usize,
+    /// Operations of the whole step.
+    pub(crate) flops: Flops,
 }
 
 /// The objective's statistics and the replay's.
@@ -52,6 +65,7 @@ impl Replay {
         text: &TextSetup,
         context: usize,
         updates: usize,
+        shape: &ModelShape,
     ) -> Result<Replay, PhaseError> {
         let examples = sft::examples(text, &ctx.data.all_records(&settings.data)?, context)?;
         let lengths: Vec<usize> = examples.iter().map(|e| e.ids.len()).collect();
@@ -65,11 +79,11 @@ impl Replay {
             batches = plan_batches(&lengths, epochs as f64, settings.tokens, seed, &ctx.purpose("replay"));
             batches.truncate(updates);
         }
-        Ok(Replay { examples, batches, weight: settings.weight })
+        Ok(Replay { examples, batches, weight: settings.weight, shape: shape.clone() })
     }
 
     /// One optimizer step on the phase's own `shards` and the replay of update number `update`. The step's loss is the
-    /// phase's own; returns the tokens replayed, too.
+    /// phase's own.
     pub(crate) fn step<S: Stats + Send>(
         &self,
         trainer: &mut Trainer,
@@ -79,11 +93,12 @@ impl Replay {
         output: Output,
         config: &OptimizerConfig,
         objective: impl Fn(usize, &TokenScores<'_>) -> LossAndGrad<S> + Sync,
-    ) -> Result<(Step<WithReplay<S>>, usize), PhaseError> {
+    ) -> Result<(Step<WithReplay<S>>, Trained), PhaseError> {
         let first = own.len();
         let replayed = shards(self.batches[update].iter().map(|&i| &self.examples[i]), shard_tokens);
-        let (size, tokens) = (batch_size(&replayed), token_count(&replayed));
+        let size = batch_size(&replayed);
         let all = [own, &replayed].concat();
+        let trained = Trained { replayed: token_count(&replayed), flops: training_flops(&self.shape, &all) };
         let mut step = trainer.step(&all, output, config, |shard, scores| {
             if shard < first {
                 let LossAndGrad { loss, dlogp, dentropy, dvalue, stats } = objective(shard, scores);
@@ -100,7 +115,7 @@ impl Replay {
         if size.tokens > 0 {
             step.loss -= self.weight * step.stats.replay.nll / size.tokens as f64;
         }
-        Ok((step, tokens))
+        Ok((step, trained))
     }
 }
 
@@ -147,10 +162,11 @@ mod tests {
     /// One step with `scale` times the next-token objective as the phase's own, and the replay of `weight`.
     fn step(scale: f64, weight: f64) -> (Vec<f32>, f64) {
         let mut trainer = trainer();
-        let replay = Replay { examples: documents(20), batches: vec![vec![0, 1, 2, 3]], weight };
+        let shape = trainer.model.config().cost_shape();
+        let replay = Replay { examples: documents(20), batches: vec![vec![0, 1, 2, 3]], weight, shape };
         let own = shards(&documents(3), SHARD_TOKENS);
         let size = batch_size(&own);
-        let (done, tokens) = replay
+        let (done, trained) = replay
             .step(&mut trainer, 0, SHARD_TOKENS, &own, LOGPROBS, &adamw(), |_, scores| {
                 let own = next_token::loss(scores, size);
                 LossAndGrad {
@@ -162,7 +178,7 @@ mod tests {
                 }
             })
             .expect("the step is finite");
-        assert_eq!(tokens, 4 * 9);
+        assert_eq!(trained.replayed, 4 * 9);
         (weights(&trainer), done.loss)
     }
 

@@ -11,9 +11,9 @@ use crisol_text::{Packed, PreferenceExample, TextSetup, encode_records, pack};
 use crisol_train::{Output, Trainer, derived_seed, evaluate};
 
 use crate::PhaseError;
-use crate::context::{Context, Saved, shape_of, update_rule};
+use crate::context::{Context, Saved, update_rule};
 use crate::settings::RewardSettings;
-use crate::supervised::{batch_size, plan_batches, sum_up, token_count};
+use crate::supervised::{batch_size, plan_batches, sum_up, token_count, training_flops};
 
 /// Trains a reward model from the weights of `start`.
 pub(crate) fn reward(
@@ -32,7 +32,7 @@ pub(crate) fn reward(
         ctx.run.seed,
         &ctx.purpose("order"),
     );
-    let shape = shape_of(model.config());
+    let shape = model.config().cost_shape();
     let mut trainer = Trainer::new(model, params);
     let total = batches.len() as u64;
     let first = ctx.begin_stage("reward", total, &mut [Saved::Trainer("model", &mut trainer)])?;
@@ -44,7 +44,7 @@ pub(crate) fn reward(
         let done = trainer.step(&shards, Output::Scalar, &config, |_, scores| {
             bradley_terry::loss(scores, settings.centring, size)
         })?;
-        ctx.count_flops(&shape, tokens, 0, tokens as f64 / (2 * batch.len()) as f64);
+        ctx.count_flops(training_flops(&shape, &shards));
         let mut metrics =
             vec![("loss", done.loss), ("grad_norm", done.grad_norm), ("lr", f64::from(config.lr))];
         metrics.extend(done.stats.means());

@@ -1,6 +1,9 @@
 //! Next-token training on documents, which pre-training, SFT and the cold start share: they differ in their
 //! documents and masks, nothing else.
 
+use crisol_cost::ModelShape;
+use crisol_cost::phases::TRAINING;
+use crisol_cost::units::Flops;
 use crisol_engine::Params;
 use crisol_model::Model;
 use crisol_objectives::{BatchSize, Stats, next_token};
@@ -8,7 +11,7 @@ use crisol_text::{Example, Packed, pack};
 use crisol_train::{Output, Trainer, evaluate, permutation};
 
 use crate::PhaseError;
-use crate::context::{Context, Saved, shape_of, update_rule};
+use crate::context::{Context, Saved, update_rule};
 use crate::settings::OptimizerSettings;
 
 /// Log-probs alone, at temperature 1.
@@ -62,6 +65,27 @@ pub(crate) fn token_count(shards: &[Packed]) -> usize {
     shards.iter().map(|s| s.ids.len()).sum()
 }
 
+/// Floating-point operations of a forward pass of the shards.
+pub(crate) fn forward_flops(shape: &ModelShape, shards: &[Packed]) -> Flops {
+    let documents = shards.iter().flat_map(|s| s.offsets.windows(2).zip(s.row_offsets.windows(2)));
+    let length = |bounds: &[u32]| (bounds[1] - bounds[0]) as usize;
+    documents.map(|(tokens, rows)| shape.document_flops(length(tokens), length(rows))).sum()
+}
+
+/// And of a training step on them.
+pub(crate) fn training_flops(shape: &ModelShape, shards: &[Packed]) -> Flops {
+    forward_flops(shape, shards) * TRAINING
+}
+
+/// Floating-point operations of a forward pass of examples, each by itself.
+pub(crate) fn example_flops<'e>(
+    shape: &ModelShape,
+    examples: impl IntoIterator<Item = &'e Example>,
+) -> Flops {
+    let rows = |example: &Example| example.trained.iter().skip(1).filter(|trained| **trained).count();
+    examples.into_iter().map(|example| shape.document_flops(example.ids.len(), rows(example))).sum()
+}
+
 /// The statistics of all shards together.
 pub(crate) fn sum_up<S: Stats>(parts: Vec<S>) -> S {
     parts.into_iter().fold(S::default(), |mut sum, part| {
@@ -84,7 +108,7 @@ pub(crate) fn train_next_token(
     let purpose = ctx.purpose(stage);
     let batches = plan_batches(&lengths, epochs, batch_tokens, ctx.run.seed, &purpose);
     let total = batches.len() as u64;
-    let shape = shape_of(trainer.model.config());
+    let shape = trainer.model.config().cost_shape();
     let first = ctx.begin_stage(stage, total, &mut [Saved::Trainer("model", trainer)])?;
     for step in first..total {
         let batch = &batches[step as usize];
@@ -92,7 +116,7 @@ pub(crate) fn train_next_token(
         let (size, tokens) = (batch_size(&shards), token_count(&shards));
         let config = update_rule(optimizer, step, total);
         let done = trainer.step(&shards, LOGPROBS, &config, |_, scores| next_token::loss(scores, size))?;
-        ctx.count_flops(&shape, tokens, 0, tokens as f64 / batch.len() as f64);
+        ctx.count_flops(training_flops(&shape, &shards));
         let metrics = [("loss", done.loss), ("grad_norm", done.grad_norm), ("lr", f64::from(config.lr))];
         ctx.end_step(step + 1, total, tokens as u64, &metrics, &mut [Saved::Trainer("model", trainer)])?;
     }

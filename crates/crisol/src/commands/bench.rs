@@ -6,10 +6,11 @@ use std::str::FromStr;
 use std::time::{Duration, Instant};
 
 use clap::{Args, Subcommand};
-use crisol_engine::{Device, OptimizerConfig, Params, Rule, StoredType};
+use crisol_cost::phases::TRAINING;
+use crisol_engine::{Device, OptimizerConfig, Params, Profiled, Rule, StoredType};
 use crisol_model::{Architecture, Config, Head, Model, SamplingOptions, generate, generate_stream};
 use crisol_objectives::next_token;
-use crisol_phases::{PhaseError, RunSettings, batch_size, machine, peak_memory, shape_of, shards};
+use crisol_phases::{PhaseError, RunSettings, batch_size, machine, peak_memory, shards};
 use crisol_text::Example;
 use crisol_train::{Output, Trainer};
 use serde::Serialize;
@@ -280,7 +281,7 @@ fn train(args: &TrainArgs) -> Result<(), CliError> {
     let Common { shape, seconds, threads, json } = &args.common;
     let device = threads.device();
     let (model, params) = shape.model(&device)?;
-    let cost = shape_of(model.config());
+    let cost = model.config().cost_shape();
     let mut trainer = Trainer::new(model, params);
     let lengths = if args.mixed { mixed_lengths(shape) } else { vec![shape.tokens; shape.batch] };
     let shards = shards(&documents(shape, &lengths), RunSettings::default().shard_tokens);
@@ -313,12 +314,12 @@ fn train(args: &TrainArgs) -> Result<(), CliError> {
     }
     let steps = times.len();
     let mut per_op = device.stop_profile();
-    per_op.sort_by(|a, b| b.1.total_cmp(&a.1));
+    per_op.sort_by(|a, b| b.seconds.total_cmp(&a.seconds));
     let peak_memory_bytes = peak_memory();
     let tokens_per_second = tokens as f64 / median(&mut times);
     // A token stands in a document as long as its own.
     let context = lengths.iter().map(|n| (n * n) as f64).sum::<f64>() / tokens as f64;
-    let gflops = tokens_per_second * cost.training_flops_per_token(context) * 1e-9;
+    let gflops = tokens_per_second * TRAINING * cost.forward_flops(context).total() * 1e-9;
     let peak_gflops = device.product_rate(PEAK_PRODUCT, PEAK_TIME) * 1e-9;
     let result = Training {
         machine: machine(),
@@ -464,11 +465,11 @@ fn decode(args: &DecodeArgs) -> Result<(), CliError> {
         Ok(device.stop_profile())
     };
     let (of_prompts, of_all) = (profile(1)?, profile(new_tokens)?);
-    let of_prompt =
-        |name| of_prompts.iter().find(|(part, _)| *part == name).map_or(0.0, |(_, seconds)| *seconds);
-    let rest_of = |&(name, seconds): &(&'static str, f64)| (name, (seconds - of_prompt(name)).max(0.0));
-    let mut per_op: Vec<(&str, f64)> = of_all.iter().map(rest_of).collect();
-    per_op.sort_by(|a, b| b.1.total_cmp(&a.1));
+    let of_prompt = |name| of_prompts.iter().find(|part| part.name == name).map_or(0.0, |part| part.seconds);
+    let rest_of =
+        |part: &Profiled| Profiled { seconds: (part.seconds - of_prompt(part.name)).max(0.0), ..*part };
+    let mut per_op: Vec<Profiled> = of_all.iter().map(rest_of).collect();
+    per_op.sort_by(|a, b| b.seconds.total_cmp(&a.seconds));
     let (seconds_to_first_token, rest) = (median(&mut first), median(&mut rest));
     let tokens_per_second = (batch * (new_tokens - 1)) as f64 / rest;
     let bytes_per_token = (batch == 1).then(|| model.bytes_per_token(&params)).flatten();
@@ -477,10 +478,7 @@ fn decode(args: &DecodeArgs) -> Result<(), CliError> {
     let memory_bytes_per_second = device.read_rate(PEAK_TIME);
     let prompt_tokens_per_second = (batch * prompt_tokens) as f64 / seconds_to_first_token;
     // Of a prompt, only the last token's logits are computed.
-    let config = model.config();
-    let head = (2 * config.vocab_size * config.hidden_size) as f64;
-    let flops =
-        shape_of(config).forward_flops_per_token(prompt_tokens as f64) - head + head / prompt_tokens as f64;
+    let flops = model.config().cost_shape().document_flops(prompt_tokens, 1).0 / prompt_tokens as f64;
     let peak = device.product_rate(PEAK_PRODUCT, PEAK_TIME);
     let result = Decoding {
         machine: machine(),
@@ -529,15 +527,23 @@ fn decode(args: &DecodeArgs) -> Result<(), CliError> {
 }
 
 /// Seconds by name, for each of so many steps.
-fn by_name(parts: &[(&str, f64)], steps: usize) -> Map<String, Value> {
-    parts.iter().map(|&(name, seconds)| (name.to_owned(), json!(seconds / steps as f64))).collect()
+fn by_name(parts: &[Profiled], steps: usize) -> Map<String, Value> {
+    parts.iter().map(|part| (part.name.to_owned(), json!(part.seconds / steps as f64))).collect()
 }
 
-fn print_parts(parts: &[(&str, f64)], steps: usize) -> Result<(), CliError> {
-    let total: f64 = parts.iter().map(|(_, seconds)| seconds).sum();
-    for (name, seconds) in parts {
+fn print_parts(parts: &[Profiled], steps: usize) -> Result<(), CliError> {
+    let total: f64 = parts.iter().map(|part| part.seconds).sum();
+    for Profiled { name, seconds, flops } in parts {
         let milliseconds = 1e3 * seconds / steps as f64;
-        print_line(format_args!("{name:<28} {milliseconds:>9.3} ms {:>5.1} %", 100.0 * seconds / total))?;
+        let rate = if *flops > 0.0 {
+            format!("{:>9.1} GFLOP/s a thread", flops / seconds * 1e-9)
+        } else {
+            String::new()
+        };
+        print_line(format_args!(
+            "{name:<28} {milliseconds:>9.3} ms {:>5.1} %{rate}",
+            100.0 * seconds / total
+        ))?;
     }
     Ok(())
 }

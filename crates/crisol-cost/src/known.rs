@@ -1,0 +1,265 @@
+//! Published models by name, from their public `config.json` files.
+
+use crate::{Attention, Block, FeedForward, Head, ModelShape};
+
+/// A published model.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Known {
+    /// Its name on the command line.
+    pub name: &'static str,
+    /// Where its configuration is on the Hugging Face hub.
+    pub source: &'static str,
+    /// Tokens of a document that it was made for.
+    pub context: usize,
+    /// Its shape.
+    pub shape: ModelShape,
+}
+
+/// What families put into no matrix, beside two norms as wide as the stream.
+#[derive(Clone, Copy)]
+enum QkNorm {
+    /// Nothing.
+    None,
+    /// Norms of all queries and of all keys together (OLMo-2).
+    Whole,
+    /// Norms of a query and of a key (Qwen3).
+    Heads,
+}
+
+/// Width, layers, heads, heads of keys and values, width of a head, width of the feed-forward layers, vocabulary.
+type Sizes = [usize; 7];
+
+fn dense(
+    [hidden, layers, heads, kv_heads, head_dim, inner, vocab]: Sizes,
+    head: Head,
+    norm: QkNorm,
+) -> ModelShape {
+    let norms = match norm {
+        QkNorm::None => 0,
+        QkNorm::Whole => (heads + kv_heads) * head_dim,
+        QkNorm::Heads => 2 * head_dim,
+    };
+    let block = Block {
+        attention: Attention::Grouped { heads, kv_heads, head_dim, chunk: None },
+        feed_forward: FeedForward::Dense { inner },
+        vectors: 2 * hidden + norms,
+    };
+    ModelShape { hidden, vocab, head, blocks: vec![(layers, block)] }
+}
+
+/// Llama 4's text part: 48 layers, of which every fourth sees the whole context; `dense` of them are no mixtures.
+fn llama4(experts: usize, dense_layers: usize) -> ModelShape {
+    let hidden = 5120;
+    let block = |chunk, mixture| Block {
+        attention: Attention::Grouped { heads: 40, kv_heads: 8, head_dim: 128, chunk },
+        feed_forward: if mixture {
+            FeedForward::Mixture { experts, per_token: 1, inner: 8192, shared: 8192 }
+        } else {
+            FeedForward::Dense { inner: 16_384 }
+        },
+        vectors: 2 * hidden,
+    };
+    // Where every second layer is a mixture, those that see everything are among them.
+    let blocks = vec![
+        (36 - dense_layers, block(Some(8192), true)),
+        (12, block(None, true)),
+        (dense_layers, block(Some(8192), false)),
+    ];
+    let blocks = blocks.into_iter().filter(|(count, _)| *count > 0).collect();
+    ModelShape { hidden, vocab: 202_048, head: Head::Untied, blocks }
+}
+
+fn deepseek_v3() -> ModelShape {
+    let (hidden, experts, query_rank, kv_rank) = (7168, 256, 1536, 512);
+    let attention = Attention::Latent {
+        heads: 128,
+        query_rank: Some(query_rank),
+        kv_rank,
+        unrotated: 128,
+        rotated: 64,
+        value_dim: 128,
+    };
+    let vectors = 2 * hidden + query_rank + kv_rank;
+    let dense = Block { attention, feed_forward: FeedForward::Dense { inner: 18_432 }, vectors };
+    let mixture = Block {
+        attention,
+        feed_forward: FeedForward::Mixture { experts, per_token: 8, inner: 2048, shared: 2048 },
+        // And the correction of the router.
+        vectors: vectors + experts,
+    };
+    ModelShape { hidden, vocab: 129_280, head: Head::Untied, blocks: vec![(3, dense), (58, mixture)] }
+}
+
+/// All of them.
+pub fn models() -> Vec<Known> {
+    use Head::{Tied, Untied};
+    let llama = |name, source, context, sizes, head| Known {
+        name,
+        source,
+        context,
+        shape: dense(sizes, head, QkNorm::None),
+    };
+    let olmo2 = |name, source, sizes| Known {
+        name,
+        source,
+        context: 4096,
+        shape: dense(sizes, Untied, QkNorm::Whole),
+    };
+    let qwen3 = |name, source, sizes, head| Known {
+        name,
+        source,
+        context: 40_960,
+        shape: dense(sizes, head, QkNorm::Heads),
+    };
+    vec![
+        llama("smollm2-135m", "HuggingFaceTB/SmolLM2-135M", 8192, [576, 30, 9, 3, 64, 1536, 49_152], Tied),
+        llama("smollm2-360m", "HuggingFaceTB/SmolLM2-360M", 8192, [960, 32, 15, 5, 64, 2560, 49_152], Tied),
+        llama("smollm2-1.7b", "HuggingFaceTB/SmolLM2-1.7B", 8192, [2048, 24, 32, 32, 64, 8192, 49_152], Tied),
+        llama(
+            "tinyllama-1.1b",
+            "TinyLlama/TinyLlama-1.1B-Chat-v1.0",
+            2048,
+            [2048, 22, 32, 4, 64, 5632, 32_000],
+            Untied,
+        ),
+        llama(
+            "llama-2-7b",
+            "meta-llama/Llama-2-7b-hf",
+            4096,
+            [4096, 32, 32, 32, 128, 11_008, 32_000],
+            Untied,
+        ),
+        llama(
+            "llama-2-13b",
+            "meta-llama/Llama-2-13b-hf",
+            4096,
+            [5120, 40, 40, 40, 128, 13_824, 32_000],
+            Untied,
+        ),
+        llama(
+            "llama-2-70b",
+            "meta-llama/Llama-2-70b-hf",
+            4096,
+            [8192, 80, 64, 8, 128, 28_672, 32_000],
+            Untied,
+        ),
+        llama(
+            "llama-3-8b",
+            "meta-llama/Meta-Llama-3-8B",
+            8192,
+            [4096, 32, 32, 8, 128, 14_336, 128_256],
+            Untied,
+        ),
+        llama(
+            "llama-3-70b",
+            "meta-llama/Meta-Llama-3-70B",
+            8192,
+            [8192, 80, 64, 8, 128, 28_672, 128_256],
+            Untied,
+        ),
+        llama(
+            "llama-3.1-405b",
+            "meta-llama/Llama-3.1-405B",
+            131_072,
+            [16_384, 126, 128, 8, 128, 53_248, 128_256],
+            Untied,
+        ),
+        llama("llama-3.2-1b", "meta-llama/Llama-3.2-1B", 131_072, [2048, 16, 32, 8, 64, 8192, 128_256], Tied),
+        llama(
+            "llama-3.2-3b",
+            "meta-llama/Llama-3.2-3B",
+            131_072,
+            [3072, 28, 24, 8, 128, 8192, 128_256],
+            Tied,
+        ),
+        olmo2("olmo-2-1b", "allenai/OLMo-2-0425-1B", [2048, 16, 16, 16, 128, 8192, 100_352]),
+        olmo2("olmo-2-7b", "allenai/OLMo-2-1124-7B", [4096, 32, 32, 32, 128, 11_008, 100_352]),
+        olmo2("olmo-2-13b", "allenai/OLMo-2-1124-13B", [5120, 40, 40, 40, 128, 13_824, 100_352]),
+        olmo2("olmo-2-32b", "allenai/OLMo-2-0325-32B", [5120, 64, 40, 8, 128, 27_648, 100_352]),
+        qwen3("qwen3-0.6b", "Qwen/Qwen3-0.6B", [1024, 28, 16, 8, 128, 3072, 151_936], Tied),
+        qwen3("qwen3-1.7b", "Qwen/Qwen3-1.7B", [2048, 28, 16, 8, 128, 6144, 151_936], Tied),
+        qwen3("qwen3-4b", "Qwen/Qwen3-4B", [2560, 36, 32, 8, 128, 9728, 151_936], Tied),
+        qwen3("qwen3-8b", "Qwen/Qwen3-8B", [4096, 36, 32, 8, 128, 12_288, 151_936], Untied),
+        qwen3("qwen3-14b", "Qwen/Qwen3-14B", [5120, 40, 40, 8, 128, 17_408, 151_936], Untied),
+        qwen3("qwen3-32b", "Qwen/Qwen3-32B", [5120, 64, 64, 8, 128, 25_600, 151_936], Untied),
+        Known {
+            name: "llama-4-scout",
+            source: "meta-llama/Llama-4-Scout-17B-16E",
+            context: 262_144,
+            shape: llama4(16, 0),
+        },
+        Known {
+            name: "llama-4-maverick",
+            source: "meta-llama/Llama-4-Maverick-17B-128E",
+            context: 262_144,
+            shape: llama4(128, 24),
+        },
+        Known {
+            name: "deepseek-v3",
+            source: "deepseek-ai/DeepSeek-V3",
+            context: 163_840,
+            shape: deepseek_v3(),
+        },
+    ]
+}
+
+/// The model of this name.
+pub fn named(name: &str) -> Option<Known> {
+    models().into_iter().find(|known| known.name.eq_ignore_ascii_case(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shape(name: &str) -> ModelShape {
+        named(name).expect("a known model").shape
+    }
+
+    /// Counts of parameters on the models' pages on the hub (of safetensors' headers).
+    #[test]
+    fn published_parameters() {
+        for (name, parameters) in [
+            ("smollm2-135m", 134_515_008_u64),
+            ("smollm2-360m", 361_821_120),
+            ("smollm2-1.7b", 1_711_376_384),
+            ("tinyllama-1.1b", 1_100_048_384),
+            ("llama-2-7b", 6_738_415_616),
+            ("llama-2-13b", 13_015_864_320),
+            ("llama-2-70b", 68_976_648_192),
+            ("llama-3-8b", 8_030_261_248),
+            ("llama-3-70b", 70_553_706_496),
+            ("llama-3.1-405b", 405_853_388_800),
+            ("llama-3.2-1b", 1_235_814_400),
+            ("llama-3.2-3b", 3_212_749_824),
+            ("olmo-2-1b", 1_484_916_736),
+            ("olmo-2-7b", 7_298_617_344),
+            ("olmo-2-13b", 13_716_198_400),
+            ("olmo-2-32b", 32_234_279_936),
+            ("qwen3-0.6b", 596_049_920),
+            ("qwen3-1.7b", 1_720_574_976),
+            ("qwen3-4b", 4_022_468_096),
+            ("qwen3-8b", 8_190_735_360),
+            ("qwen3-14b", 14_768_307_200),
+            ("qwen3-32b", 32_762_123_264),
+        ] {
+            assert_eq!(shape(name).parameters().total(), parameters as f64, "{name}");
+        }
+    }
+
+    /// Mixtures, as transformers 5.23 counts them: without Llama 4's part for images (with which Meta says 109 B and 400 B), and without
+    /// DeepSeek-V3's layer for multi-token prediction, but with the correction of its routers.
+    #[test]
+    fn published_mixtures() {
+        for (name, parameters, active) in [
+            ("llama-4-scout", 107_769_861_120_u64, 17e9),
+            ("llama-4-maverick", 400_711_848_960, 17e9),
+            ("deepseek-v3", 671_026_404_352 + 58 * 256, 37e9),
+        ] {
+            let shape = shape(name);
+            assert_eq!(shape.parameters().total(), parameters as f64, "{name}");
+            let share = shape.active_parameters().total() / active;
+            assert!((share - 1.0).abs() < 0.02, "{name}: {share}");
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! What each phase of training does with a token: which networks it runs, forward only or forward and backward.
+
+use crate::ModelShape;
+use crate::units::FlopsPerToken;
+
+/// A phase.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Next token of raw text.
+    Pretrain,
+    /// Next token of answers; a token of a prompt costs as much as one of an answer.
+    Sft,
+    /// Bradley-Terry on two answers; tokens are those of both.
+    Reward,
+    /// Two answers and a frozen reference; tokens are those of both.
+    Dpo,
+    /// Answers are sampled and reinforced; tokens are those of the samples.
+    Grpo,
+    /// The same with a reward and a value model.
+    Ppo,
+}
+
+/// A network that a phase runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Network {
+    /// The model that is trained.
+    Policy,
+    /// What it was at first, frozen.
+    Reference,
+    /// The frozen judge, with a scalar head.
+    Reward,
+    /// What expects the judge's verdict, trained beside the policy; with a scalar head.
+    Value,
+}
+
+/// How a network is run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Token by token: bound by the bandwidth of memory.
+    Generate,
+    /// All tokens at once.
+    Forward,
+    /// Forward and backward.
+    Train,
+}
+
+/// One of the passes that each token goes through.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Pass {
+    /// What it is for.
+    pub name: &'static str,
+    /// Which network.
+    pub network: Network,
+    /// How.
+    pub kind: Kind,
+    /// How often.
+    pub times: f64,
+}
+
+/// What is up to the recipe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PhaseOptions {
+    /// Passes of training over each batch of samples.
+    pub updates: u32,
+    /// Whether GRPO pays for its distance from the reference (beta > 0).
+    pub reference: bool,
+}
+
+impl Default for PhaseOptions {
+    fn default() -> PhaseOptions {
+        PhaseOptions { updates: 1, reference: false }
+    }
+}
+
+impl Phase {
+    /// All of them, in the order in which a model goes through them.
+    pub const ALL: [Phase; 6] =
+        [Phase::Pretrain, Phase::Sft, Phase::Grpo, Phase::Reward, Phase::Ppo, Phase::Dpo];
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Phase::Pretrain => "pretrain",
+            Phase::Sft => "sft",
+            Phase::Reward => "reward",
+            Phase::Dpo => "dpo",
+            Phase::Grpo => "grpo",
+            Phase::Ppo => "ppo",
+        }
+    }
+
+    /// Whether a part of the weights may be trained by low-rank adapters.
+    pub fn may_use_adapters(self) -> bool {
+        self != Phase::Pretrain
+    }
+
+    /// What each of its tokens goes through (Shao et al. 2024, arXiv:2402.03300; Ouyang et al. 2022, arXiv:2203.02155; Rafailov et
+    /// al. 2023, arXiv:2305.18290).
+    pub fn passes(self, options: PhaseOptions) -> Vec<Pass> {
+        let pass = |name, network, kind| Pass { name, network, kind, times: 1.0 };
+        let updates = f64::from(options.updates);
+        let train = |network, name, times| Pass { name, network, kind: Kind::Train, times };
+        match self {
+            Phase::Pretrain | Phase::Sft => vec![train(Network::Policy, "training", 1.0)],
+            Phase::Reward => vec![train(Network::Reward, "training", 1.0)],
+            Phase::Dpo => vec![
+                pass("reference log-probabilities", Network::Reference, Kind::Forward),
+                train(Network::Policy, "training", 1.0),
+            ],
+            Phase::Grpo => {
+                let mut passes = vec![pass("sampling", Network::Policy, Kind::Generate)];
+                // With one update, the policy that samples is the policy that is trained.
+                if options.updates > 1 {
+                    passes.push(pass("old log-probabilities", Network::Policy, Kind::Forward));
+                }
+                if options.reference {
+                    passes.push(pass("reference log-probabilities", Network::Reference, Kind::Forward));
+                }
+                passes.push(train(Network::Policy, "training", updates));
+                passes
+            }
+            Phase::Ppo => vec![
+                pass("sampling", Network::Policy, Kind::Generate),
+                pass("old log-probabilities", Network::Policy, Kind::Forward),
+                pass("reference log-probabilities", Network::Reference, Kind::Forward),
+                pass("reward", Network::Reward, Kind::Forward),
+                pass("values", Network::Value, Kind::Forward),
+                train(Network::Policy, "training", updates),
+                train(Network::Value, "training of the value model", updates),
+            ],
+        }
+    }
+}
+
+/// Operations of a token of training for one of its forward pass: backward multiplies twice as much.
+pub const TRAINING: f64 = 3.0;
+
+impl Pass {
+    /// The network's shape, if the policy has this one.
+    pub fn shape(&self, policy: &ModelShape) -> ModelShape {
+        match self.network {
+            Network::Policy | Network::Reference => policy.clone(),
+            Network::Reward | Network::Value => policy.scalar(),
+        }
+    }
+
+    fn forwards(&self) -> f64 {
+        self.times * if self.kind == Kind::Train { TRAINING } else { 1.0 }
+    }
+
+    /// Operations of the convention 2N and 6N, without attention over the context, of one of the phase's tokens.
+    pub fn multiplied(&self, policy: &ModelShape) -> FlopsPerToken {
+        FlopsPerToken(self.forwards() * 2.0 * self.shape(policy).multiplied_parameters())
+    }
+
+    /// All operations of one of the phase's tokens in a document of `length` tokens. Recomputed activations do not count.
+    pub fn flops(&self, policy: &ModelShape, length: f64) -> FlopsPerToken {
+        FlopsPerToken(self.forwards() * self.shape(policy).forward_flops(length).total())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Operations a token in units of N, where a scalar head costs nothing beside it.
+    fn in_units_of_n(phase: Phase, options: PhaseOptions) -> f64 {
+        let forwards: f64 = phase.passes(options).iter().map(Pass::forwards).sum();
+        2.0 * forwards
+    }
+
+    #[test]
+    fn passes_add_up_to_the_published_counts() {
+        let plain = PhaseOptions::default();
+        assert_eq!(in_units_of_n(Phase::Pretrain, plain), 6.0);
+        assert_eq!(in_units_of_n(Phase::Sft, plain), 6.0);
+        assert_eq!(in_units_of_n(Phase::Reward, plain), 6.0);
+        assert_eq!(in_units_of_n(Phase::Dpo, plain), 8.0);
+        assert_eq!(in_units_of_n(Phase::Grpo, plain), 8.0);
+        assert_eq!(
+            in_units_of_n(Phase::Grpo, PhaseOptions { updates: 3, reference: true }),
+            2.0 + 18.0 + 2.0 + 2.0
+        );
+        assert_eq!(
+            in_units_of_n(Phase::Ppo, PhaseOptions { updates: 4, reference: true }),
+            10.0 + 4.0 * 12.0
+        );
+    }
+}

@@ -1,0 +1,287 @@
+//! Quantities that cannot be mixed up, and how people write them.
+//!
+//! All are floating-point numbers: the largest (10²⁵ FLOPs) fit no integer, and every whole number that occurs exactly
+//! (parameters, bytes of a tensor) is below 2⁵³.
+
+use std::iter::Sum;
+use std::ops::{Add, AddAssign, Div, Mul, Sub};
+
+use thiserror::Error;
+
+macro_rules! quantity {
+    ($($(#[$doc:meta])+ $name:ident;)+) => {$(
+        $(#[$doc])+
+        #[derive(Clone, Copy, Debug, Default, PartialEq, PartialOrd)]
+        pub struct $name(pub f64);
+
+        impl Add for $name {
+            type Output = $name;
+            fn add(self, other: $name) -> $name {
+                $name(self.0 + other.0)
+            }
+        }
+        impl AddAssign for $name {
+            fn add_assign(&mut self, other: $name) {
+                self.0 += other.0;
+            }
+        }
+        impl Sub for $name {
+            type Output = $name;
+            fn sub(self, other: $name) -> $name {
+                $name(self.0 - other.0)
+            }
+        }
+        impl Mul<f64> for $name {
+            type Output = $name;
+            fn mul(self, factor: f64) -> $name {
+                $name(self.0 * factor)
+            }
+        }
+        impl Div<f64> for $name {
+            type Output = $name;
+            fn div(self, divisor: f64) -> $name {
+                $name(self.0 / divisor)
+            }
+        }
+        /// How often the other goes into it.
+        impl Div for $name {
+            type Output = f64;
+            fn div(self, other: $name) -> f64 {
+                self.0 / other.0
+            }
+        }
+        impl Sum for $name {
+            fn sum<I: Iterator<Item = $name>>(all: I) -> $name {
+                $name(all.map(|one| one.0).sum())
+            }
+        }
+    )+};
+}
+
+quantity! {
+    /// Tokens.
+    Tokens;
+    /// Floating-point operations; a multiplication and an addition are two.
+    Flops;
+    /// Bytes.
+    Bytes;
+    /// Seconds.
+    Seconds;
+    /// US dollars.
+    Dollars;
+    /// Energy in joules.
+    Joules;
+    /// Operations per token.
+    FlopsPerToken;
+    /// Operations per second.
+    FlopRate;
+    /// Bytes per second.
+    ByteRate;
+    /// Tokens per second.
+    TokenRate;
+    /// Dollars per second.
+    Price;
+    /// Power in watts.
+    Watts;
+}
+
+/// `$product` is `$a` times `$b`, either way round, and what follows of it.
+macro_rules! product {
+    ($($product:ident = $a:ident * $b:ident;)+) => {$(
+        impl Mul<$b> for $a {
+            type Output = $product;
+            fn mul(self, other: $b) -> $product {
+                $product(self.0 * other.0)
+            }
+        }
+        impl Mul<$a> for $b {
+            type Output = $product;
+            fn mul(self, other: $a) -> $product {
+                $product(self.0 * other.0)
+            }
+        }
+        impl Div<$a> for $product {
+            type Output = $b;
+            fn div(self, other: $a) -> $b {
+                $b(self.0 / other.0)
+            }
+        }
+        impl Div<$b> for $product {
+            type Output = $a;
+            fn div(self, other: $b) -> $a {
+                $a(self.0 / other.0)
+            }
+        }
+    )+};
+}
+
+product! {
+    Flops = FlopsPerToken * Tokens;
+    Flops = FlopRate * Seconds;
+    Bytes = ByteRate * Seconds;
+    Tokens = TokenRate * Seconds;
+    Dollars = Price * Seconds;
+    Joules = Watts * Seconds;
+}
+
+const SECONDS_PER_HOUR: f64 = 3600.0;
+
+impl Seconds {
+    /// So many hours.
+    pub fn of_hours(hours: f64) -> Seconds {
+        Seconds(hours * SECONDS_PER_HOUR)
+    }
+
+    /// In hours.
+    pub fn hours(self) -> f64 {
+        self.0 / SECONDS_PER_HOUR
+    }
+}
+
+impl Price {
+    /// So many dollars an hour.
+    pub fn per_hour(dollars: f64) -> Price {
+        Price(dollars / SECONDS_PER_HOUR)
+    }
+
+    /// In dollars an hour.
+    pub fn dollars_per_hour(self) -> f64 {
+        self.0 * SECONDS_PER_HOUR
+    }
+}
+
+impl Joules {
+    /// In kilowatt-hours.
+    pub fn kilowatt_hours(self) -> f64 {
+        self.0 / (1e3 * SECONDS_PER_HOUR)
+    }
+}
+
+/// Why a text is no quantity.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum QuantityError {
+    /// It is no number with one of the units.
+    #[error("a number such as {example} is needed")]
+    Unreadable {
+        /// How one would be written.
+        example: &'static str,
+    },
+    /// It is a number, but zero, negative or beyond all sense.
+    #[error("it must be more than 0 and below 10^30")]
+    OutOfRange,
+}
+
+/// A positive number with one of `units` after it, in any case; the unit without name is there too if it is among them.
+fn quantity(text: &str, units: &[(&str, f64)], example: &'static str) -> Result<f64, QuantityError> {
+    let text = text.trim();
+    // The `e` of an exponent belongs to the number.
+    let number_ends = |at: usize| {
+        let (number, unit) = (text[..at].trim_end(), text[at..].trim());
+        let factor = units.iter().find(|(name, _)| unit.eq_ignore_ascii_case(name))?.1;
+        Some(number.replace('_', "").parse::<f64>().ok()? * factor)
+    };
+    let value = text
+        .char_indices()
+        .map(|(at, _)| at)
+        .chain([text.len()])
+        .rev()
+        .find_map(number_ends)
+        .ok_or(QuantityError::Unreadable { example })?;
+    if value > 0.0 && value < 1e30 { Ok(value) } else { Err(QuantityError::OutOfRange) }
+}
+
+/// A count, such as `2T`, `14.8T`, `7B`, `300K` or `1e21` (B is 10⁹).
+pub fn count(text: &str) -> Result<f64, QuantityError> {
+    const UNITS: [(&str, f64); 7] =
+        [("", 1.0), ("K", 1e3), ("M", 1e6), ("B", 1e9), ("G", 1e9), ("T", 1e12), ("P", 1e15)];
+    quantity(text, &UNITS, "2T, 7B, 300M or 1e21")
+}
+
+/// Money, such as `5000`, `$300K` or `2.5M`.
+pub fn dollars(text: &str) -> Result<Dollars, QuantityError> {
+    count(text.trim().trim_start_matches('$')).map(Dollars).map_err(|error| match error {
+        QuantityError::Unreadable { .. } => QuantityError::Unreadable { example: "5000, $300K or 2.5M" },
+        QuantityError::OutOfRange => error,
+    })
+}
+
+/// Bytes, such as `80GB` or `24GiB`.
+pub fn bytes(text: &str) -> Result<Bytes, QuantityError> {
+    const UNITS: [(&str, f64); 9] = [
+        ("", 1.0),
+        ("KB", 1e3),
+        ("MB", 1e6),
+        ("GB", 1e9),
+        ("TB", 1e12),
+        ("KiB", 1024.0),
+        ("MiB", 1_048_576.0),
+        ("GiB", 1_073_741_824.0),
+        ("TiB", 1_099_511_627_776.0),
+    ];
+    quantity(text, &UNITS, "80GB or 24GiB").map(Bytes)
+}
+
+/// A span of time, such as `90s`, `30min`, `2h` or `3d`.
+pub fn seconds(text: &str) -> Result<Seconds, QuantityError> {
+    const UNITS: [(&str, f64); 4] = [("s", 1.0), ("min", 60.0), ("h", 3600.0), ("d", 86_400.0)];
+    quantity(text, &UNITS, "90s, 30min, 2h or 3d").map(Seconds)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn quantities_are_read_as_people_write_them() {
+        for (text, value) in [
+            ("2T", 2e12),
+            ("14.8T", 14.8e12),
+            ("7B", 7e9),
+            ("7b", 7e9),
+            (" 300 K ", 3e5),
+            ("1e21", 1e21),
+            ("1.5e3M", 1.5e9),
+            ("1_000", 1000.0),
+        ] {
+            assert_eq!(count(text), Ok(value), "{text}");
+        }
+        assert_eq!(dollars("$300K"), Ok(Dollars(3e5)));
+        assert_eq!(bytes("24GiB"), Ok(Bytes(24.0 * 1_073_741_824.0)));
+        assert_eq!(seconds("30min"), Ok(Seconds(1800.0)));
+        for text in ["", "T", "2X", "2TT", "two", "2 T tokens", "inf", "nan", "1e400", "2.5.1B", "é"] {
+            assert!(count(text).is_err(), "{text}");
+        }
+        for text in ["0", "-1B", "-0.0", "1e30"] {
+            assert_eq!(count(text), Err(QuantityError::OutOfRange), "{text}");
+        }
+        assert!(seconds("5").is_err() && bytes("5GH").is_err() && dollars("€5").is_err());
+    }
+
+    #[test]
+    fn what_is_multiplied_is_divided_again() {
+        let work = FlopRate(3.0) * Seconds(4.0);
+        assert_eq!(
+            (work, work / FlopRate(3.0), work / Seconds(4.0)),
+            (Flops(12.0), Seconds(4.0), FlopRate(3.0))
+        );
+        assert_eq!(Flops(6.0) / Flops(3.0), 2.0);
+        assert_eq!(Seconds::of_hours(2.0), Seconds(7200.0));
+        assert_eq!(Price::per_hour(3600.0) * Seconds(2.0), Dollars(2.0));
+        assert_eq!((Watts(500.0) * Seconds::of_hours(2.0)).kilowatt_hours(), 1.0);
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_is_a_panic(text in ".{0,20}") {
+            for value in [count(&text), bytes(&text).map(|b| b.0), seconds(&text).map(|s| s.0)] {
+                prop_assert!(value.is_err() || value.is_ok_and(|value| value > 0.0 && value < 1e30));
+            }
+        }
+
+        #[test]
+        fn numbers_are_read_back(number in 1e-3..1e15_f64) {
+            prop_assert_eq!(count(&number.to_string()), Ok(number));
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! What `crisol-cost` counts from a shape is what the model has and does: every parameter, every operation of a training step.
+
+use std::path::{Path, PathBuf};
+
+use crisol_cost::known;
+use crisol_cost::phases::TRAINING;
+use crisol_engine::{Device, Grads, Tape};
+use crisol_model::{Config, Context, Head, Model, ModelError};
+
+/// Configurations of all architectures and of every feature that changes a shape.
+fn golden() -> Vec<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden");
+    let mut folders: Vec<PathBuf> = std::fs::read_dir(folder)
+        .expect("the folder of golden models")
+        .map(|entry| entry.expect("an entry").path())
+        .filter(|path| path.join("config.json").exists())
+        .collect();
+    folders.sort();
+    assert!(folders.len() >= 20, "{} golden models", folders.len());
+    folders
+}
+
+#[test]
+fn every_parameter_is_counted() -> Result<(), ModelError> {
+    let device = Device::cpu(Some(1));
+    for folder in golden() {
+        let config = Config::load(&folder)?;
+        for head in [config.head, Head::Language { tied: true }, Head::Language { tied: false }, Head::Scalar]
+        {
+            let config = Config { head, ..config.clone() };
+            let shape = config.cost_shape();
+            let (_, params) = Model::init(config, &device, 0)?;
+            assert_eq!(shape.parameters().total(), params.count() as f64, "{} {head:?}", folder.display());
+        }
+    }
+    Ok(())
+}
+
+/// A step in which every token is asked what follows it, as in pre-training.
+#[test]
+fn a_training_step_does_what_is_counted() -> Result<(), ModelError> {
+    let device = Device::cpu(Some(2));
+    for folder in golden() {
+        let config = Config::load(&folder)?;
+        let (shape, longest, vocab) = (config.cost_shape(), config.longest_document(), config.vocab_size);
+        let (model, params) = Model::init(config, &device, 1)?;
+        // Documents of unlike lengths; longer than the chunks of Llama 4's attention.
+        let lengths = [longest.min(40), 3, longest.min(23)];
+        let (mut offsets, mut ids) = (vec![0], Vec::new());
+        for length in lengths {
+            ids.extend((0..length).map(|i| (7 * i % vocab) as u32));
+            offsets.push(ids.len() as u32);
+        }
+        let rows: Vec<u32> = (0..ids.len() as u32).collect();
+        let mut grads = Grads::zeros_like(&params);
+        device.start_profile();
+        device.run(|workspace| {
+            let mut tape = Tape::training(&params, workspace);
+            let hidden = model.hidden(&mut tape, &ids, &offsets, Context::Full).expect("valid documents");
+            let result = match model.config().head {
+                Head::Language { .. } => {
+                    model.token_scores(&mut tape, hidden, &rows, &ids, 1.0, false).expect("it has logits").0
+                }
+                Head::Scalar => model.scalar(&mut tape, hidden, &rows).expect("it has a scalar head"),
+            };
+            tape.backward(&[(result, &vec![1.0; ids.len()])], &mut grads);
+        });
+        let counted: f64 = device.stop_profile().iter().map(|part| part.flops).sum();
+        let predicted =
+            lengths.iter().map(|&length| shape.document_flops(length, length).0).sum::<f64>() * TRAINING;
+        let off = (predicted / counted - 1.0).abs();
+        assert!(off < 1e-9, "{}: {predicted} instead of {counted}", folder.display());
+    }
+    Ok(())
+}
+
+/// Shapes that are known by name are those of the models' public `config.json` (which are facts; all but the fields that count
+/// are left out).
+#[test]
+fn known_models_are_what_their_configurations_say() {
+    let dense = |class: &str, sizes: [usize; 7], tied: bool| {
+        let [hidden, layers, heads, kv_heads, head_dim, inner, vocab] = sizes;
+        format!(
+            r#"{{"architectures": ["{class}"], "hidden_act": "silu", "hidden_size": {hidden}, "num_hidden_layers": {layers},
+            "num_attention_heads": {heads}, "num_key_value_heads": {kv_heads}, "head_dim": {head_dim},
+            "intermediate_size": {inner}, "vocab_size": {vocab}, "tie_word_embeddings": {tied}}}"#
+        )
+    };
+    let llama4 = |experts: usize, step: usize| {
+        format!(
+            r#"{{"architectures": ["Llama4ForCausalLM"], "hidden_act": "silu", "hidden_size": 5120, "num_hidden_layers": 48,
+            "num_attention_heads": 40, "num_key_value_heads": 8, "head_dim": 128, "intermediate_size": 8192,
+            "intermediate_size_mlp": 16384, "vocab_size": 202048, "num_local_experts": {experts}, "num_experts_per_tok": 1,
+            "interleave_moe_layer_step": {step}, "attention_chunk_size": 8192, "tie_word_embeddings": false}}"#
+        )
+    };
+    let deepseek = r#"{"architectures": ["DeepseekV3ForCausalLM"], "hidden_act": "silu", "hidden_size": 7168,
+        "num_hidden_layers": 61, "num_attention_heads": 128, "num_key_value_heads": 128, "intermediate_size": 18432,
+        "vocab_size": 129280, "tie_word_embeddings": false}"#;
+    for (name, config) in [
+        ("llama-2-70b", dense("LlamaForCausalLM", [8192, 80, 64, 8, 128, 28_672, 32_000], false)),
+        ("llama-3.2-1b", dense("LlamaForCausalLM", [2048, 16, 32, 8, 64, 8192, 128_256], true)),
+        ("olmo-2-32b", dense("Olmo2ForCausalLM", [5120, 64, 40, 8, 128, 27_648, 100_352], false)),
+        ("qwen3-8b", dense("Qwen3ForCausalLM", [4096, 36, 32, 8, 128, 12_288, 151_936], false)),
+        ("llama-4-scout", llama4(16, 1)),
+        ("llama-4-maverick", llama4(128, 2)),
+        ("deepseek-v3", deepseek.to_owned()),
+    ] {
+        let file = tempfile::NamedTempFile::new().expect("a temporary file");
+        std::fs::write(&file, config).expect("a written file");
+        let mut shape = Config::load_file(file.path()).unwrap_or_else(|e| panic!("{name}: {e}")).cost_shape();
+        let mut known = known::named(name).expect("a known model").shape;
+        // The order of kinds of blocks says nothing.
+        let by_kind = |blocks: &mut Vec<_>| blocks.sort_by_key(|block| format!("{block:?}"));
+        by_kind(&mut shape.blocks);
+        by_kind(&mut known.blocks);
+        assert_eq!(shape, known, "{name}");
+    }
+}
