@@ -21,4 +21,4 @@ pub use notebook::{Demonstration, NotebookModel, NotebookReport, StoredAnswer};
 pub use schema::{
     Curve, MaskPicture, ModelSummary, PhaseReport, PromptReport, Report, ReportError, RolloutSample,
 };
-pub use terminal::{Layout, comparison, terminal};
+pub use terminal::{Layout, comparison, terminal, wrap};

@@ -305,7 +305,7 @@ fn pad(text: &str, width: usize) -> String {
 
 /// Cuts text into lines of at most `width` columns: at its own line ends, else between words, else within a
 /// word that is longer than a line.
-fn wrap(text: &str, width: usize) -> Vec<String> {
+pub fn wrap(text: &str, width: usize) -> Vec<String> {
     let mut lines = Vec::new();
     for paragraph in text.split('\n') {
         let mut line = String::new();

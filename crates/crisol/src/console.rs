@@ -2,10 +2,11 @@
 //! and data files cannot take over the screen.
 
 use std::borrow::Cow;
-use std::fmt::Display;
+use std::fmt::{Display, Write as _};
 use std::io::{IsTerminal as _, Write as _};
 
-use crisol_report::Layout;
+use crisol_report::{Layout, wrap};
+use owo_colors::OwoColorize as _;
 
 use crate::error::CliError;
 
@@ -60,6 +61,26 @@ pub(crate) fn for_stdout(text: &str) -> Cow<'_, str> {
 /// Text without control characters, which could move the cursor or change colours; lines and tabs stay.
 pub(crate) fn harmless(text: &str) -> String {
     text.chars().filter(|c| !c.is_control() || matches!(c, '\n' | '\t')).collect()
+}
+
+/// Columns of the names in [`named_rows`].
+const NAMES: usize = 14;
+
+/// Rows of a name and what is to be said, which goes on below itself where it is longer than a line.
+pub(crate) fn named_rows(rows: &[(&str, String)]) -> String {
+    let Layout { width, colour } = layout();
+    let mut out = String::new();
+    for (name, what) in rows {
+        let name = format!("{name:<NAMES$}");
+        let mut name = if colour { name.dimmed().to_string() } else { name };
+        // No-break spaces are for layouts that break lines by themselves.
+        let what = harmless(what).replace('\u{a0}', " ");
+        for line in wrap(&what, width.saturating_sub(NAMES + 1).max(NAMES)) {
+            let _ = writeln!(out, "{name} {line}");
+            name = " ".repeat(NAMES);
+        }
+    }
+    out
 }
 
 /// A path or word as a shell takes it.

@@ -11,6 +11,7 @@ mod hub;
 mod interrupt;
 mod model;
 mod progress;
+mod shape;
 
 use std::process::ExitCode;
 

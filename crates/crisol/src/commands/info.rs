@@ -7,11 +7,10 @@ use clap::Args;
 use crisol_model::{Head, ModelFiles, left_out};
 use crisol_report::prefixed;
 use crisol_text::TextSetup;
-use owo_colors::OwoColorize as _;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::console::{colour, harmless, print, print_json};
+use crate::console::{named_rows, print, print_json};
 use crate::error::CliError;
 use crate::hub::Need;
 use crate::model::{Network, check_folder, locate};
@@ -128,7 +127,7 @@ struct Template {
 impl InfoArgs {
     pub(crate) fn run(self) -> Result<(), CliError> {
         let info = Info::of(&check_folder(&locate(&self.model, Need::Whole, self.network)?)?)?;
-        if self.json { print_json(&info) } else { print(info.text(colour())) }
+        if self.json { print_json(&info) } else { print(named_rows(&info.rows())) }
     }
 }
 
@@ -243,21 +242,6 @@ impl Info {
         rows.push(("chat template", template.into()));
         rows.extend(self.left_out.iter().map(|note| ("left out", note.clone())));
         rows
-    }
-
-    fn text(&self, colour: bool) -> String {
-        let mut out = String::new();
-        for (name, what) in self.rows() {
-            let name = format!("{name:<14}");
-            // No-break spaces are for layouts that break lines.
-            let what = harmless(&what).replace('\u{a0}', " ");
-            let _ = if colour {
-                writeln!(out, "{} {what}", name.dimmed())
-            } else {
-                writeln!(out, "{name} {what}")
-            };
-        }
-        out
     }
 }
 

@@ -4,6 +4,7 @@ mod bench;
 mod chat;
 mod compare;
 mod completions;
+mod cost;
 mod data;
 mod export;
 mod generate;
@@ -90,6 +91,8 @@ enum Command {
     Report(report::ReportArgs),
     /// Look at training data, or export the embedded data set
     Data(data::DataArgs),
+    /// Say what training a model takes: compute, memory, time, money
+    Cost(cost::CostArgs),
     /// Measure how fast this machine trains and generates
     Bench(bench::BenchArgs),
     /// Print a completion script for a shell
@@ -116,6 +119,7 @@ impl Cli {
             Command::Export(args) => args.run(),
             Command::Report(args) => args.run(),
             Command::Data(args) => args.run(),
+            Command::Cost(args) => args.run(),
             Command::Bench(args) => args.run(),
             Command::Completions(args) => args.run(),
         }

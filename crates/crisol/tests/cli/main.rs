@@ -2,6 +2,7 @@
 //! something is wrong.
 
 mod bad_input;
+mod cost;
 mod data;
 mod export;
 mod fixture;

@@ -1,0 +1,386 @@
+//! `crisol cost`: what training a model takes, before it is trained.
+
+mod budget;
+mod plan;
+mod table;
+
+use std::path::{Path, PathBuf};
+
+use clap::{Args, ValueEnum};
+use crisol_cost::ModelShape;
+use crisol_cost::hardware::{GPUS, Gpu, Mfu};
+use crisol_cost::known::{self, Known};
+use crisol_cost::memory::{Dtype, Optimizer, Recompute, Zero};
+use crisol_cost::phases::Phase;
+use crisol_cost::units::{self, Bytes, Dollars, Flops, Price, Seconds, Tokens};
+use crisol_model::{Config, ModelFiles};
+use crisol_report::prefixed;
+
+use crate::error::CliError;
+use crate::hub::Need;
+use crate::model::{Network, check_folder, locate};
+use crate::shape::Shape;
+
+const EXAMPLES: &str = "\
+Examples:
+  crisol cost                                        the workshop's table: what public models cost, and why
+  crisol cost olmo-2-1b --tokens 4T --gpus 64        pre-training on 64 H100s
+  crisol cost MODEL --phase dpo --tokens 20M --gpu rtx4090
+  crisol cost llama-3-8b --phase sft --tokens 100M --lora-rank 16 --dtype q4_0 --gpu rtx3090
+  crisol cost d=768,L=12,H=12,ff=2048,V=32000 --tokens 3B
+  crisol cost --budget 1e21                          the best size for so many operations
+  crisol cost --money 5000 --gpu h100                the same for so much money
+
+MODEL is a checkpoint folder, a GGUF file, a config.json, a model on a hub, a shape as in `crisol bench`, or a known name:
+{known}
+
+Tokens are those that the phase works on: of texts, of conversations, of both answers of each vote (reward, dpo), of sampled
+answers with their prompts (grpo, ppo). Numbers may end in K, M, B, T. Utilisation (MFU) is 6 operations per active parameter and
+token over the GPUs' peak, as it is published; without --mfu, what well-tuned runs reach. Whatever is uncertain is a range.
+Formulas, sources and limits: docs/cost.md.
+
+--json prints one object: model; phase; tokens; parameters {total, active, by_part}; flops (all operations of the phase; a
+multiplication and an addition are two), flops_counted (those that utilisations count), flops_per_token {forward, backward, by_part};
+mfu, wall_seconds, tokens_per_second, kilowatt_hours, co2_kg {low, typical, high}; gpu_hours (typical) and gpu_hours_range; money in
+dollars {low, typical, high}, null without a price; memory in bytes on each GPU {weights, gradients, optimizer, activations, logits,
+kv_cache, total, available}; fits; largest_batch (documents on each GPU at a time); remedies [{options, total}]; generation
+[{documents, tokens_per_second, dollars_per_million_tokens}].";
+
+/// `crisol cost`.
+#[derive(Debug, Args)]
+#[command(after_help = examples())]
+pub(crate) struct CostArgs {
+    /// The model: see below
+    #[arg(value_name = "MODEL")]
+    model: Option<PathBuf>,
+    #[command(flatten)]
+    plan: PlanArgs,
+    #[command(flatten)]
+    hardware: HardwareArgs,
+    #[command(flatten)]
+    budget: BudgetArgs,
+    #[command(flatten)]
+    network: Network,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+fn examples() -> String {
+    let mut names = String::new();
+    let mut line = 0;
+    for known in known::models() {
+        if line + known.name.len() > 110 {
+            names.push('\n');
+            line = 0;
+        }
+        names += known.name;
+        names.push(' ');
+        line += known.name.len() + 1;
+    }
+    EXAMPLES.replace("{known}", names.trim_end())
+}
+
+/// What is done with the model.
+#[derive(Debug, Args)]
+struct PlanArgs {
+    /// Tokens of the phase, such as 2T or 300M [default, pretrain only: 20 per parameter]
+    #[arg(long, value_name = "N", allow_hyphen_values = true, value_parser = tokens)]
+    tokens: Option<Tokens>,
+    /// What is trained
+    #[arg(long, value_enum, default_value = "pretrain")]
+    phase: PhaseName,
+    /// Passes of training over each batch of sampled answers (grpo, ppo)
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    updates: u32,
+    /// grpo pays for its distance from the reference (beta > 0)
+    #[arg(long)]
+    kl: bool,
+    /// Tokens of a document [default: the model's context, at most 4096]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1 << 28))]
+    seq: Option<u32>,
+    /// Documents that all GPUs work on at a time [default: one on each]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1 << 28))]
+    batch: Option<u32>,
+    /// What of the forward pass is computed again: norms and activations (block), or each block (full)
+    #[arg(long, value_enum, default_value = "none")]
+    recompute: RecomputeName,
+    /// The optimizer
+    #[arg(long, value_enum, default_value = "adamw")]
+    optimizer: OptimizerName,
+    /// Train adapters of this rank instead of all weights (`LoRA`)
+    #[arg(long, value_name = "R", value_parser = clap::value_parser!(u32).range(1..=1 << 16))]
+    lora_rank: Option<u32>,
+    /// How weights are stored; below 16 bits with --lora-rank only
+    #[arg(long, value_enum, default_value = "bf16")]
+    dtype: DtypeName,
+    /// Cut among GPUs: what the optimizer keeps (1), gradients too (2), weights too (3)
+    #[arg(long, value_name = "STAGE", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=3))]
+    zero: u8,
+}
+
+/// On what, and what that costs.
+#[derive(Debug, Args)]
+struct HardwareArgs {
+    /// The GPU, such as h100, a100 or rtx4090
+    #[arg(long, value_name = "NAME", default_value = "h100")]
+    gpu: String,
+    /// How many there are
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1 << 24))]
+    gpus: u32,
+    /// Utilisation, such as 0.4 [default: what well-tuned runs of such models reach]
+    #[arg(long, value_name = "SHARE", allow_hyphen_values = true, value_parser = mfu)]
+    mfu: Option<Mfu>,
+    /// Dollars an hour of a GPU [default: what the workshop's figures imply, for a100, h100 and h800]
+    #[arg(long, value_name = "DOLLARS", allow_hyphen_values = true, value_parser = price)]
+    price: Option<Price>,
+}
+
+/// What there is to spend.
+#[derive(Debug, Args)]
+#[group(multiple = false, conflicts_with = "model")]
+struct BudgetArgs {
+    /// Operations to spend, such as 1e21: which size is best?
+    #[arg(long, value_name = "FLOPS", allow_hyphen_values = true, value_parser = flops)]
+    budget: Option<Flops>,
+    /// The same with hours of a GPU
+    #[arg(long, value_name = "HOURS", allow_hyphen_values = true, value_parser = hours)]
+    gpu_hours: Option<Seconds>,
+    /// The same with dollars, such as 5000 or 2M
+    #[arg(long, value_name = "DOLLARS", allow_hyphen_values = true, value_parser = money)]
+    money: Option<Dollars>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum PhaseName {
+    Pretrain,
+    Sft,
+    Grpo,
+    Reward,
+    Ppo,
+    Dpo,
+}
+
+impl From<PhaseName> for Phase {
+    fn from(name: PhaseName) -> Phase {
+        match name {
+            PhaseName::Pretrain => Phase::Pretrain,
+            PhaseName::Sft => Phase::Sft,
+            PhaseName::Grpo => Phase::Grpo,
+            PhaseName::Reward => Phase::Reward,
+            PhaseName::Ppo => Phase::Ppo,
+            PhaseName::Dpo => Phase::Dpo,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum RecomputeName {
+    None,
+    Block,
+    Full,
+}
+
+impl From<RecomputeName> for Recompute {
+    fn from(name: RecomputeName) -> Recompute {
+        match name {
+            RecomputeName::None => Recompute::None,
+            RecomputeName::Block => Recompute::Block,
+            RecomputeName::Full => Recompute::Full,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+#[value(rename_all = "lower")]
+enum OptimizerName {
+    AdamW,
+    Muon,
+}
+
+impl From<OptimizerName> for Optimizer {
+    fn from(name: OptimizerName) -> Optimizer {
+        match name {
+            OptimizerName::AdamW => Optimizer::AdamW,
+            OptimizerName::Muon => Optimizer::Muon,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum DtypeName {
+    F32,
+    Bf16,
+    F16,
+    Fp8,
+    #[value(name = "q8_0")]
+    Q8,
+    #[value(name = "q4_0")]
+    Q4,
+}
+
+impl From<DtypeName> for Dtype {
+    fn from(name: DtypeName) -> Dtype {
+        match name {
+            DtypeName::F32 => Dtype::F32,
+            DtypeName::Bf16 => Dtype::Bf16,
+            DtypeName::F16 => Dtype::F16,
+            DtypeName::Fp8 => Dtype::F8,
+            DtypeName::Q8 => Dtype::Q8,
+            DtypeName::Q4 => Dtype::Q4,
+        }
+    }
+}
+
+fn zero(stage: u8) -> Zero {
+    match stage {
+        0 => Zero::None,
+        1 => Zero::Optimizer,
+        2 => Zero::Gradients,
+        _ => Zero::Weights,
+    }
+}
+
+fn tokens(text: &str) -> Result<Tokens, units::QuantityError> {
+    units::count(text).map(Tokens)
+}
+
+fn flops(text: &str) -> Result<Flops, units::QuantityError> {
+    units::count(text).map(Flops)
+}
+
+fn hours(text: &str) -> Result<Seconds, units::QuantityError> {
+    units::count(text).map(Seconds::of_hours)
+}
+
+fn money(text: &str) -> Result<Dollars, units::QuantityError> {
+    units::dollars(text)
+}
+
+fn price(text: &str) -> Result<Price, units::QuantityError> {
+    units::dollars(text).map(|dollars| Price::per_hour(dollars.0))
+}
+
+fn mfu(text: &str) -> Result<Mfu, &'static str> {
+    text.parse().ok().and_then(Mfu::new).ok_or("a share above 0 and at most 1 is needed, such as 0.4")
+}
+
+/// A model whose cost is asked for.
+struct Subject {
+    /// What it is called.
+    name: String,
+    shape: ModelShape,
+    /// Tokens of a document that it is made for.
+    context: usize,
+}
+
+impl CostArgs {
+    pub(crate) fn run(self) -> Result<(), CliError> {
+        let BudgetArgs { budget, gpu_hours, money } = &self.budget;
+        if budget.is_some() || gpu_hours.is_some() || money.is_some() {
+            return budget::run(&self.budget, &self.hardware, self.json);
+        }
+        match &self.model {
+            None => table::run(self.json),
+            Some(model) => plan::run(&subject(model, self.network)?, &self.plan, &self.hardware, self.json),
+        }
+    }
+}
+
+/// The GPU of the command line; none if it is not known.
+fn gpu(name: &str) -> Option<&'static Gpu> {
+    Gpu::named(name)
+}
+
+/// What to say of a GPU that is not known: nothing about it is guessed.
+fn unknown_gpu(name: &str) -> String {
+    let known: Vec<&str> = GPUS.iter().map(|gpu| gpu.name).collect();
+    format!(
+        "nothing is known of a GPU called {name:?}, and nothing is guessed; known are {}",
+        known.join(", ")
+    )
+}
+
+/// The model that the command line names: what exists comes first, then known names and shapes, then a hub.
+fn subject(model: &Path, network: Network) -> Result<Subject, CliError> {
+    let text = model.to_string_lossy();
+    let of = |name: &str, config: &Config| Subject {
+        name: name.to_owned(),
+        shape: config.cost_shape(),
+        context: config.longest_document(),
+    };
+    let exists = crisol_hub::whole_folder(model)?.exists();
+    if !exists {
+        if let Some(Known { name, source, context, shape }) = known::named(&text) {
+            return Ok(Subject { name: format!("{name} ({source})"), shape, context });
+        }
+        if text.contains('=') || ["XS", "S", "M", "1B"].contains(&&*text) {
+            let shape: Shape =
+                text.parse().map_err(|problem| CliError::Usage(format!("{text}: {problem}")))?;
+            return Ok(of(&text, &shape.config()));
+        }
+        if !text.contains('/') {
+            let known: Vec<&str> = known::models().iter().map(|known| known.name).collect();
+            let problem = format!(
+                "no such file or folder, and no known model; known are {}; a shape is such as d=768,L=12,H=12",
+                known.join(", ")
+            );
+            return Err(CliError::Place { path: model.to_owned(), problem });
+        }
+    }
+    if model.extension().is_some_and(|end| end == "json") {
+        return Ok(of(&text, &Config::load_file(model)?));
+    }
+    let path = check_folder(&locate(model, Need::Text, network)?)?;
+    let config =
+        if path.is_file() { ModelFiles::open(&path)?.config().clone() } else { Config::load(&path)? };
+    Ok(of(&text, &config))
+}
+
+/// A number of dollars for people.
+fn in_dollars(dollars: Dollars) -> String {
+    match dollars.0 {
+        d if d < 9.995 => format!("${d:.2}"),
+        d if d < 999.5 => format!("${d:.0}"),
+        d => format!(
+            "${}",
+            prefixed(d, "").replace("\u{a0}k", "K").replace("\u{a0}G", " billion").replace('\u{a0}', "")
+        ),
+    }
+}
+
+/// A number of parameters or tokens, with the letters that people use for them.
+fn counted(count: f64) -> String {
+    prefixed(count, "").replace("\u{a0}k", "K").replace("\u{a0}G", "B").replace('\u{a0}', "")
+}
+
+/// Decimal bytes.
+fn in_bytes(bytes: Bytes) -> String {
+    prefixed(bytes.0, "B").replace('\u{a0}', " ")
+}
+
+/// Hours of a GPU.
+fn in_hours(time: Seconds) -> String {
+    let hours = time.hours();
+    if hours < 0.95 {
+        return format!("{:.0} minutes", (hours * 60.0).max(1.0));
+    }
+    format!("{} hours", prefixed(hours, "").replace("\u{a0}k", "K").replace('\u{a0}', ""))
+}
+
+/// A span of time on the wall, in the largest unit that fits.
+fn in_time(time: Seconds) -> String {
+    let (unit, length) = match time.0 {
+        s if s < 99.5 => ("s", 1.0),
+        s if s < 5970.0 => ("min", 60.0),
+        s if s < 172_800.0 => ("h", 3600.0),
+        s if s < 63_072_000.0 => ("days", 86_400.0),
+        _ => ("years", 31_557_600.0),
+    };
+    let number = time.0 / length;
+    if number < 9.95 {
+        format!("{number:.1} {unit}")
+    } else {
+        format!("{} {unit}", prefixed(number, "").replace('\u{a0}', ""))
+    }
+}
