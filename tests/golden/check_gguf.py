@@ -86,6 +86,7 @@ def main(binary, file, tolerance=1e-3):
             assert gap < 2 * float(tolerance), "that is no tie"
     print(f"{file}: {len(TEXTS)} texts tokenised alike; {same} of {count} tokens before the first other one the same; log-probabilities differ by {largest:.1e} at most, {sum_of / count:.1e} on average")
     assert largest < float(tolerance), "too much"
+    return sum_of / count
 
 
 if __name__ == "__main__":

@@ -263,10 +263,14 @@ DEEPSEEK = [r"\p{N}{1,3}", "[一-龥぀-ゟ゠-ヿ]+",
             r"[!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*"
             r"|\s*[\r\n]+|\s+(?!\S)|\s+"]
 QWEN2 = LLAMA3.replace("{1,3}", "")
+ENDINGS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
+LLAMA4 = (rf"[^\r\n\p{{L}}\p{{N}}]?[\p{{Lu}}\p{{Lt}}\p{{Lm}}\p{{Lo}}\p{{M}}]*[\p{{Ll}}\p{{Lm}}\p{{Lo}}\p{{M}}]+{ENDINGS}"
+          rf"|[^\r\n\p{{L}}\p{{N}}]?[\p{{Lu}}\p{{Lt}}\p{{Lm}}\p{{Lo}}\p{{M}}]+[\p{{Ll}}\p{{Lm}}\p{{Lo}}\p{{M}}]*{ENDINGS}"
+          r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+")
 PRES = {
     "gpt-2": {}, "smollm": dict(digits=True), "llama-bpe": dict(split=[LLAMA3], ignore_merges=True),
     "dbrx": dict(split=[LLAMA3]), "qwen2": dict(split=[QWEN2], normalizer=normalizers.NFC()),
-    "deepseek-v3": dict(split=DEEPSEEK), "olmo": dict(normalizer=normalizers.NFC()),
+    "deepseek-v3": dict(split=DEEPSEEK), "olmo": dict(normalizer=normalizers.NFC()), "llama4": dict(split=[LLAMA4], ignore_merges=True),
 }
 
 

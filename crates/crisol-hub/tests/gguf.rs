@@ -104,6 +104,30 @@ fn a_type_that_is_not_read_is_refused_by_name_when_it_is_read() {
 }
 
 #[test]
+fn some_rows_are_those_of_the_whole() {
+    let gguf = blocks();
+    let mut several = 0;
+    for name in gguf.names().filter(|name| gguf.read(name).is_ok()) {
+        let [.., width] = *gguf.shape(name).expect("listed") else { panic!("{name} has no rows") };
+        let (values, bytes) = (gguf.read(name).expect("just read"), gguf.bytes(name).expect("there"));
+        let rows = values.len() / width;
+        several += usize::from(rows > 1);
+        let row_bytes = bytes.len() / rows;
+        for some in [0..rows, rows - 1..rows, rows / 2..rows, 1..1] {
+            let expected = &values[some.start * width..some.end * width];
+            assert_eq!(
+                gguf.read_rows(name, some.clone()).expect("of a type that is read"),
+                expected,
+                "{name}"
+            );
+            let expected = &bytes[some.start * row_bytes..some.end * row_bytes];
+            assert_eq!(&gguf.mapped_rows(name, some).expect("there")[..], expected, "{name}");
+        }
+    }
+    assert!(several > 10, "{several}");
+}
+
+#[test]
 fn metadata_of_every_type_are_read_in_order() {
     let gguf = blocks();
     let strings = ["a", "", "ñ"].map(String::from).to_vec();

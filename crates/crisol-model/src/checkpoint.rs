@@ -123,20 +123,27 @@ pub fn load_model_for_inference(folder: &Path, device: &Device) -> Result<(Model
 
 fn load_model_for(purpose: Purpose, folder: &Path, device: &Device) -> Result<(Model, Params), ModelError> {
     let Opened { config, tensors, specs, stored } = open_weights(folder)?;
-    let mut source = Folder { tensors: &tensors, stored: &stored, last: ("", Vec::new()) };
+    let mut source = Folder::new(&tensors, &stored);
     fill(config, specs, device, purpose, &mut source)
 }
 
 /// The tensors of a folder as parameters.
-struct Folder<'a> {
+pub(crate) struct Folder<'a> {
     tensors: &'a Tensors,
     stored: &'a [Stored],
     /// The tensor of all experts is read once for all of them.
     last: (&'a str, Vec<f32>),
 }
 
+impl<'a> Folder<'a> {
+    /// `stored`: where each parameter is.
+    pub(crate) fn new(tensors: &'a Tensors, stored: &'a [Stored]) -> Folder<'a> {
+        Folder { tensors, stored, last: ("", Vec::new()) }
+    }
+}
+
 impl Source for Folder<'_> {
-    fn values(&mut self, index: usize, spec: &ParamSpec) -> Result<Vec<f32>, ModelError> {
+    fn values(&mut self, index: usize, spec: &ParamSpec) -> Result<Vec<f32>, HubError> {
         let Stored { name, shape, fused } = &self.stored[index];
         let read = |tensors: &Tensors| -> Result<Vec<f32>, HubError> {
             let values = tensors.read(name, shape)?;
@@ -145,14 +152,14 @@ impl Source for Folder<'_> {
             }
             Ok(values)
         };
-        let Some(fused) = fused else { return Ok(read(self.tensors)?) };
+        let Some(fused) = fused else { return read(self.tensors) };
         if self.last.0 != name {
             self.last = (name, read(self.tensors)?);
         }
         Ok(fused.take(&self.last.1, spec.shape[0]))
     }
 
-    fn stored(&self, index: usize, spec: &ParamSpec) -> Result<Option<Rows<'_>>, ModelError> {
+    fn stored(&self, index: usize, spec: &ParamSpec) -> Result<Option<Rows<'_>>, HubError> {
         let Stored { name, shape, fused } = &self.stored[index];
         let Some((kind, mapped)) = self.stored[index].for_inference(self.tensors)? else { return Ok(None) };
         let bytes = match (fused, kind) {
@@ -195,7 +202,7 @@ fn is_multimodal(tensors: &Tensors) -> bool {
 }
 
 /// Where a parameter is in the files.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Stored {
     pub(crate) name: String,
     pub(crate) shape: Vec<usize>,
@@ -282,38 +289,64 @@ pub fn save_checkpoint<E: From<ModelError> + From<HubError>>(
 }
 
 fn write_model(folder: &Path, model: &Model, params: &Params, text: &TextSetup) -> Result<(), ModelError> {
-    // Parameters by the tensor that they are written in: one each, but for fused experts.
-    let mut tensors: Vec<(Stored, Vec<ParamId>)> = Vec::new();
-    let mut places = HashMap::new();
-    for id in params.ids() {
-        let stored = Stored::of(model.config(), params.spec(id), "");
-        let place = *places.entry(stored.name.clone()).or_insert(tensors.len());
-        if place == tensors.len() {
-            tensors.push((stored, Vec::new()));
-        }
-        tensors[place].1.push(id);
-    }
-    let tensor = |(stored, ids): &(Stored, Vec<ParamId>)| {
-        let (config, ids, shape) = (model.config(), ids.clone(), stored.shape.clone());
-        let fused = stored.fused.is_some();
-        let values = move || {
-            if !fused {
-                return Ok(Cow::Owned(params.read(ids[0])));
-            }
-            let mut all = vec![0.0; shape.iter().product()];
-            for &id in &ids {
-                let spec = params.spec(id);
-                if let Some(fused) = Stored::of(config, spec, "").fused {
-                    fused.put(&mut all, &params.read(id), spec.shape[0]);
-                }
-            }
-            Ok(Cow::Owned(all))
-        };
-        let (name, shape) = (stored.name.clone(), stored.shape.clone());
+    let ids: Vec<ParamId> = params.ids().collect();
+    let config = model.config();
+    let tensor = |group: Group| {
+        let Stored { name, shape, .. } = group.stored.clone();
+        let read = |index: usize| Ok(params.read(ids[index]));
+        let values = move || Ok(Cow::Owned(group.values(config, params.specs(), read)?));
         Tensor { name, shape, dtype: FloatType::F32, values: Box::new(values) }
     };
-    let tensors: Vec<Tensor<'_>> = tensors.iter().map(tensor).collect();
-    write_files(folder, model.config(), Some(text), FloatType::F32, &tensors, SHARD_BYTES)
+    let tensors: Vec<Tensor<'_>> = Group::all(config, params.specs()).into_iter().map(tensor).collect();
+    write_files(folder, config, Some(text), FloatType::F32, &tensors, SHARD_BYTES)
+}
+
+/// The parameters that are written as one tensor: one, or a layer's experts where they are fused.
+pub(crate) struct Group {
+    pub(crate) stored: Stored,
+    members: Vec<usize>,
+}
+
+impl Group {
+    /// All of a model, by its parameters' specs.
+    pub(crate) fn all(config: &Config, specs: &[ParamSpec]) -> Vec<Group> {
+        let mut groups: Vec<Group> = Vec::new();
+        let mut places = HashMap::new();
+        for (index, spec) in specs.iter().enumerate() {
+            let stored = Stored::of(config, spec, "");
+            let place = *places.entry(stored.name.clone()).or_insert(groups.len());
+            if place == groups.len() {
+                groups.push(Group { stored, members: Vec::new() });
+            }
+            groups[place].members.push(index);
+        }
+        groups
+    }
+
+    /// The first parameter's index.
+    pub(crate) fn first(&self) -> usize {
+        self.members[0]
+    }
+
+    /// The tensor's values, put together of its parameters'.
+    pub(crate) fn values(
+        &self,
+        config: &Config,
+        specs: &[ParamSpec],
+        mut read: impl FnMut(usize) -> Result<Vec<f32>, HubError>,
+    ) -> Result<Vec<f32>, HubError> {
+        if self.stored.fused.is_none() {
+            return read(self.members[0]);
+        }
+        let mut all = vec![0.0; self.stored.shape.iter().product()];
+        for &index in &self.members {
+            let spec = &specs[index];
+            if let Some(fused) = Stored::of(config, spec, "").fused {
+                fused.put(&mut all, &read(index)?, spec.shape[0]);
+            }
+        }
+        Ok(all)
+    }
 }
 
 /// The largest file of weights, as transformers has it.

@@ -16,7 +16,7 @@ use crate::mixture::{Mixture, Weighted, largest};
 use crate::rope::{RopeScaling, yarn_temperature};
 
 /// The norms within the attention do not take theirs from the config.
-const NORM_EPS: f32 = 1e-6;
+pub(crate) const NORM_EPS: f32 = 1e-6;
 
 /// The fields of `config.json` that only this family has, with transformers' defaults.
 #[derive(Clone, Debug, PartialEq, Deserialize)]

@@ -2,7 +2,7 @@
 //! tensor by tensor, so that no more than one is in memory.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -10,8 +10,8 @@ use crisol_engine::ParamSpec;
 use crisol_hub::{FloatType, GgmlType, Gguf, HubError, Tensor, Tensors, Values, write_folder_atomically};
 use crisol_text::TextSetup;
 
-use crate::checkpoint::{Opened, Stored, open_weights, write_files};
-use crate::weights::inference_bytes;
+use crate::checkpoint::{Folder, Group, Opened, Stored, open_weights, write_files};
+use crate::weights::{Source, inference_bytes};
 use crate::{Config, ModelError, gguf};
 
 /// The files of a model, whose weights are known to fit its shape.
@@ -108,7 +108,7 @@ impl ModelFiles {
         let mut bytes = 0;
         for (index, spec) in self.specs.iter().enumerate() {
             let kind = match &self.weights {
-                Weights::Gguf(gguf) => gguf::stored_type(gguf, spec, self.config.architecture),
+                Weights::Gguf(gguf) => gguf::stored_type(gguf, &self.config, spec),
                 Weights::Folder(tensors, stored) => {
                     stored[index].for_inference(tensors)?.map(|(kind, _)| kind)
                 }
@@ -140,16 +140,13 @@ impl ModelFiles {
     /// `shard_bytes`.
     pub fn export_folder(&self, folder: &Path, dtype: FloatType, shard_bytes: u64) -> Result<(), ModelError> {
         let text = self.checked_text()?;
-        let mut seen = HashSet::new();
-        let mut tensors = Vec::new();
-        for (index, spec) in self.specs.iter().enumerate() {
-            // Fused experts are written as they are stored.
-            let Stored { name, shape, .. } = Stored::of(&self.config, spec, "");
-            if seen.insert(name.clone()) {
-                let dtype = stored_as(dtype, &name);
-                tensors.push(Tensor { name, shape, dtype, values: self.values(index) });
-            }
-        }
+        let tensor = |group: Group| {
+            let Stored { name, shape, .. } = group.stored.clone();
+            let dtype = stored_as(dtype, &name);
+            Tensor { name, shape, dtype, values: self.folder_values(group) }
+        };
+        let tensors: Vec<Tensor<'_>> =
+            Group::all(&self.config, &self.specs).into_iter().map(tensor).collect();
         write_folder_atomically(folder, |folder| {
             write_files(folder, &self.config, text.as_ref(), dtype, &tensors, shard_bytes)
         })
@@ -159,11 +156,11 @@ impl ModelFiles {
     pub fn export_gguf(&self, file: &Path, dtype: GgmlType) -> Result<(), ModelError> {
         let text = self.checked_text()?;
         let name = self.path.file_stem().unwrap_or_default().to_string_lossy();
-        let tensors = self.specs.iter().enumerate().map(|(index, spec)| (spec.clone(), self.values(index)));
         // As for a folder, its parents too.
         let parent = file.parent().unwrap_or(Path::new(""));
         fs::create_dir_all(parent).map_err(|e| HubError::io("create", parent, e))?;
-        gguf::write::write(file, &self.config, text.as_ref(), &name, tensors, dtype)
+        let source = || self.source();
+        gguf::write::write(file, &self.config, text.as_ref(), &name, &self.specs, &source, dtype)
     }
 
     /// The tokenizer, which must not have more tokens than the model.
@@ -178,17 +175,27 @@ impl ModelFiles {
         Ok(text)
     }
 
-    /// Reads the tensor that a parameter is stored in, in Hugging Face's order.
-    fn values(&self, index: usize) -> Values<'_> {
-        let (spec, config) = (&self.specs[index], &self.config);
+    /// What parameters are read from, in Hugging Face's order.
+    fn source(&self) -> Box<dyn Source + '_> {
         match &self.weights {
-            Weights::Gguf(file) => {
-                Box::new(move || gguf::read(file, spec, config.architecture, config.head_dim).map(Cow::Owned))
-            }
+            Weights::Gguf(gguf) => Box::new(gguf::File { gguf, config: &self.config }),
+            Weights::Folder(tensors, stored) => Box::new(Folder::new(tensors, stored)),
+        }
+    }
+
+    /// Reads a tensor of a folder.
+    fn folder_values(&self, group: Group) -> Values<'_> {
+        match &self.weights {
+            // As they are there, fused experts too.
             Weights::Folder(tensors, stored) => {
-                let Stored { name, shape, .. } = &stored[index];
+                let Stored { name, shape, .. } = &stored[group.first()];
                 Box::new(move || tensors.read(name, shape).map(Cow::Owned))
             }
+            Weights::Gguf(_) => Box::new(move || {
+                let mut source = self.source();
+                let read = |index: usize| source.values(index, &self.specs[index]);
+                group.values(&self.config, &self.specs, read).map(Cow::Owned)
+            }),
         }
     }
 }

@@ -1,19 +1,26 @@
 //! Models from GGUF files, as llama.cpp's `convert_hf_to_gguf.py` writes them: shape, weights, tokenizer and chat template in
-//! one file. `gguf/write.rs` writes such files, and `gguf/rope.rs` knows stretched rotary embeddings in them.
+//! one file. `gguf/write.rs` writes such files, `gguf/places.rs` knows where parameters are in them, `gguf/rope.rs` stretched
+//! rotary embeddings, and `gguf/llama4.rs` and `gguf/deepseek2.rs` what those architectures have of their own.
 
+mod deepseek2;
+mod keys;
+mod llama4;
+mod places;
 mod rope;
 pub(crate) mod write;
 
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use crisol_engine::{Device, ParamSpec, StoredType};
+use crisol_engine::{Device, ParamSpec};
 use crisol_hub::{Gguf, HubError, Metadata};
 use crisol_text::{GgufVocab, TextSetup};
 
 use crate::model::specs;
-use crate::weights::{Bytes, Purpose, Rows, Source, fill, row_in_pairs};
+use crate::weights::{Purpose, Rows, Source, fill};
 use crate::{Architecture, Checkpoint, Config, Head, ModelError, RopeScaling};
+use keys::{Keys, optional, unusable};
+use places::Place;
 
 impl Checkpoint {
     /// Loads a GGUF file.
@@ -26,82 +33,66 @@ impl Checkpoint {
         let config = config(&gguf, file)?;
         let text = text(&gguf, file)?;
         let specs = check(&gguf, file, &config)?;
-        let mut source = File { gguf: &gguf, architecture: config.architecture, head_dim: config.head_dim };
-        let (model, params) = fill(config, specs, device, purpose, &mut source)?;
+        let mut source = File { gguf: &gguf, config: &config };
+        let (model, params) = fill(config.clone(), specs, device, purpose, &mut source)?;
         Ok(Checkpoint { model, params, text })
     }
 }
 
 /// What llama.cpp calls the architectures.
-const ARCHITECTURES: [(&str, Architecture); 3] =
-    [("llama", Architecture::Llama), ("olmo2", Architecture::Olmo2), ("qwen3", Architecture::Qwen3)];
+const ARCHITECTURES: [(&str, Architecture); 5] = [
+    ("llama", Architecture::Llama),
+    ("olmo2", Architecture::Olmo2),
+    ("qwen3", Architecture::Qwen3),
+    ("llama4", Architecture::Llama4),
+    ("deepseek2", Architecture::DeepseekV3),
+];
 
 /// The tensor with a row for every token.
 const EMBEDDING: &str = "token_embd.weight";
 
-fn unusable(file: &Path, cause: String) -> ModelError {
-    ModelError::ConfigFile { file: file.to_owned(), cause }
-}
-
-/// What a key that need not be there says.
-fn optional<T>(
-    metadata: &Metadata,
-    key: &str,
-    read: impl FnOnce(&str) -> Result<T, HubError>,
-) -> Result<Option<T>, HubError> {
-    metadata.get(key).is_some().then(|| read(key)).transpose()
-}
-
 pub(crate) fn config(gguf: &Gguf, file: &Path) -> Result<Config, ModelError> {
     let metadata = gguf.metadata();
     let name = metadata.string("general.architecture")?;
-    let Some(&(_, architecture)) = ARCHITECTURES.iter().find(|(theirs, _)| *theirs == name) else {
+    let Some(&(name, architecture)) = ARCHITECTURES.iter().find(|(theirs, _)| *theirs == name) else {
         let known = ARCHITECTURES.map(|(theirs, _)| theirs).join(", ");
         let cause = format!("architecture {name} is not supported in GGUF files; supported are {known}");
         return Err(unusable(file, cause));
     };
-    let key = |rest: &str| format!("{name}.{rest}");
-    let size = |rest: &str| metadata.u32(&key(rest)).map(|size| size as usize);
-    let optional_size = |rest: &str| {
-        optional(metadata, &key(rest), |key| metadata.u32(key)).map(|size| size.map(|size| size as usize))
-    };
-    for feature in ["expert_count", "attention.sliding_window"] {
-        if let Some(number) = optional_size(feature)?.filter(|&number| number > 0) {
-            return Err(unusable(file, format!("{} is {number}, which is not supported", key(feature))));
-        }
-    }
-    let heads = size("attention.head_count")?;
-    let hidden_size = size("embedding_length")?;
+    let keys = Keys { metadata, file, architecture: name };
+    let heads = keys.size("attention.head_count")?;
     let embedding = gguf.shape(EMBEDDING).unwrap_or_default();
     let mut config = Config::new(
         architecture,
         embedding.first().copied().unwrap_or(0),
-        hidden_size,
-        size("block_count")?,
+        keys.size("embedding_length")?,
+        keys.size("block_count")?,
         heads,
-        size("feed_forward_length")?,
+        keys.size("feed_forward_length")?,
     );
-    config.num_key_value_heads = optional_size("attention.head_count_kv")?.unwrap_or(heads);
-    if let Some(head_dim) = optional_size("attention.key_length")? {
-        config.head_dim = head_dim;
-    }
-    for part in ["attention.value_length", "rope.dimension_count"] {
-        if let Some(dim) = optional_size(part)?.filter(|&dim| dim != config.head_dim) {
-            let cause = format!("{} is {dim}, not the {} of keys", key(part), config.head_dim);
-            return Err(unusable(file, cause));
-        }
-    }
-    config.max_position_embeddings = size("context_length")?;
-    config.rms_norm_eps = metadata.f32(&key("attention.layer_norm_rms_epsilon"))?;
-    if let Some(theta) = optional(metadata, &key("rope.freq_base"), |key| metadata.f32(key))? {
+    config.max_position_embeddings = keys.size("context_length")?;
+    config.rms_norm_eps = metadata.f32(&keys.name("attention.layer_norm_rms_epsilon"))?;
+    if let Some(theta) = keys.number("rope.freq_base")? {
         // The f32 of a decimal number that a config.json has.
         config.rope_theta = f64::from(theta);
     }
-    config.rope_scaling =
-        rope::read(metadata, key, config.max_position_embeddings)?.map_err(|cause| unusable(file, cause))?;
+    config.rope_scaling = rope::read(&keys, architecture, config.max_position_embeddings)?;
+    match architecture {
+        Architecture::DeepseekV3 => deepseek2::read(&keys, &mut config)?,
+        Architecture::Llama4 => {
+            attention(&keys, &mut config)?;
+            llama4::read(&keys, &mut config)?;
+        }
+        Architecture::Llama | Architecture::Olmo2 | Architecture::Qwen3 => {
+            keys.without("expert_count")?;
+            keys.without("attention.sliding_window")?;
+            attention(&keys, &mut config)?;
+        }
+    }
     if gguf.shape(rope::DIVISORS).is_some() {
         let divisors = gguf.read(rope::DIVISORS)?;
-        let scaling = if divisors.len() == config.head_dim / 2 && config.rope_scaling == RopeScaling::None {
+        let fits = divisors.len() == config.head_dim / 2 && config.rope_scaling == RopeScaling::None;
+        let scaling = if fits && architecture != Architecture::DeepseekV3 {
             rope::from_divisors(&divisors, config.rope_theta)
         } else {
             None
@@ -121,6 +112,20 @@ pub(crate) fn config(gguf: &Gguf, file: &Path) -> Result<Config, ModelError> {
     config.pad_token_id = token("padding")?;
     config.validate().map_err(|error| unusable(file, error.to_string()))?;
     Ok(config)
+}
+
+/// Heads of one width for queries, keys and values.
+fn attention(keys: &Keys<'_>, config: &mut Config) -> Result<(), ModelError> {
+    if let Some(heads) = keys.optional_size("attention.head_count_kv")? {
+        config.num_key_value_heads = heads;
+    }
+    if let Some(head_dim) = keys.optional_size("attention.key_length")? {
+        config.head_dim = head_dim;
+    }
+    for part in ["attention.value_length", "rope.dimension_count"] {
+        keys.expect(part, config.head_dim, "the width of keys")?;
+    }
+    Ok(())
 }
 
 /// Tokenizer and chat template.
@@ -176,20 +181,31 @@ fn vocab(metadata: &Metadata, file: &Path) -> Result<GgufVocab, ModelError> {
 
 /// Checks that the file's tensors are those of the model, and returns what the model's parameters are.
 pub(crate) fn check(gguf: &Gguf, file: &Path, config: &Config) -> Result<Vec<ParamSpec>, ModelError> {
+    // As for a folder, before any memory is taken: names of experts alone may be many.
+    let values = |name| gguf.shape(name).map_or(0, |shape| shape.iter().product());
+    let stored: usize = gguf.names().map(values).fold(0, usize::saturating_add);
+    if config.routed_weights() > stored {
+        let cause = format!(
+            "its experts would have {} weights, but all of its tensors have {stored}",
+            config.routed_weights()
+        );
+        return Err(unusable(file, cause));
+    }
     let specs = specs(config);
     let mut surplus: BTreeSet<&str> = gguf.names().collect();
     // Part of the config.
     surplus.remove(rope::DIVISORS);
     for spec in &specs {
-        let name = name_in_file(&spec.name, config.architecture);
-        let Some(found) = gguf.shape(&name) else {
-            return Err(HubError::MissingTensor { file: file.to_owned(), tensor: name, more: 0 }.into());
-        };
-        if found != spec.shape {
-            let (found, expected) = (found.to_vec(), spec.shape.clone());
-            return Err(HubError::WrongShape { file: file.to_owned(), tensor: name, found, expected }.into());
+        for (name, expected) in Place::in_file(gguf, config, spec).tensors(&spec.shape) {
+            let Some(found) = gguf.shape(&name) else {
+                return Err(HubError::MissingTensor { file: file.to_owned(), tensor: name, more: 0 }.into());
+            };
+            if found != expected {
+                let (file, found) = (file.to_owned(), found.to_vec());
+                return Err(HubError::WrongShape { file, tensor: name, found, expected }.into());
+            }
+            surplus.remove(name.as_str());
         }
-        surplus.remove(name.as_str());
     }
     if let Some(tensor) = surplus.first() {
         let (tensor, more) = ((*tensor).to_owned(), surplus.len() - 1);
@@ -199,83 +215,22 @@ pub(crate) fn check(gguf: &Gguf, file: &Path, config: &Config) -> Result<Vec<Par
 }
 
 /// The tensors of a file as parameters.
-struct File<'a> {
-    gguf: &'a Gguf,
-    architecture: Architecture,
-    head_dim: usize,
+pub(crate) struct File<'a> {
+    pub(crate) gguf: &'a Gguf,
+    pub(crate) config: &'a Config,
 }
 
 impl Source for File<'_> {
-    fn values(&mut self, _: usize, spec: &ParamSpec) -> Result<Vec<f32>, ModelError> {
-        let values = read(self.gguf, spec, self.architecture, self.head_dim)?;
-        let mapped = self.gguf.mapped(&name_in_file(&spec.name, self.architecture))?;
-        mapped.release(0..mapped.len());
-        Ok(values)
+    fn values(&mut self, _: usize, spec: &ParamSpec) -> Result<Vec<f32>, HubError> {
+        Place::in_file(self.gguf, self.config, spec).read(self.gguf, &spec.shape)
     }
 
-    fn stored(&self, _: usize, spec: &ParamSpec) -> Result<Option<Rows<'_>>, ModelError> {
-        let name = name_in_file(&spec.name, self.architecture);
-        let Some(kind) = stored_type(self.gguf, spec, self.architecture) else { return Ok(None) };
-        let bytes = Bytes::Mapped(self.gguf.mapped(&name)?);
-        let head_in_pairs = is_rotated(&spec.name, self.architecture).then_some(self.head_dim);
-        Ok(Some(Rows { kind, bytes, head_in_pairs }))
+    fn stored(&self, _: usize, spec: &ParamSpec) -> Result<Option<Rows<'_>>, HubError> {
+        Place::in_file(self.gguf, self.config, spec).stored(self.gguf, &spec.shape)
     }
 }
 
-/// How a parameter is stored; none for a type that is not supported, as widening says.
-pub(crate) fn stored_type(gguf: &Gguf, spec: &ParamSpec, architecture: Architecture) -> Option<StoredType> {
-    let dtype = gguf.dtype(&name_in_file(&spec.name, architecture))?;
-    StoredType::named(&dtype.to_string())
-}
-
-/// A parameter's values, in the order of Hugging Face's files.
-pub(crate) fn read(
-    gguf: &Gguf,
-    spec: &ParamSpec,
-    architecture: Architecture,
-    head_dim: usize,
-) -> Result<Vec<f32>, HubError> {
-    let values = gguf.read(&name_in_file(&spec.name, architecture))?;
-    if !is_rotated(&spec.name, architecture) {
-        return Ok(values);
-    }
-    let width = values.len() / spec.shape[0];
-    let row = |row: usize| &values[row_in_pairs(row, head_dim) * width..][..width];
-    Ok((0..spec.shape[0]).flat_map(row).copied().collect())
-}
-
-/// Whether llama.cpp keeps a parameter's rows in another order.
-fn is_rotated(name: &str, architecture: Architecture) -> bool {
-    architecture == Architecture::Llama && ["q_proj", "k_proj"].iter().any(|part| name.contains(part))
-}
-
-/// A tensor's name in GGUF files. What follows the attention's norm is Llama's norm before the feed-forward layer, but OLMo-2's norm
-/// after the attention.
-fn name_in_file(name: &str, architecture: Architecture) -> String {
-    let after_attention =
-        if architecture == Architecture::Olmo2 { "post_attention_norm" } else { "ffn_norm" };
-    let parts = [
-        ("self_attn.q_proj", "attn_q"),
-        ("self_attn.k_proj", "attn_k"),
-        ("self_attn.v_proj", "attn_v"),
-        ("self_attn.o_proj", "attn_output"),
-        ("self_attn.q_norm", "attn_q_norm"),
-        ("self_attn.k_norm", "attn_k_norm"),
-        ("mlp.gate_proj", "ffn_gate"),
-        ("mlp.up_proj", "ffn_up"),
-        ("mlp.down_proj", "ffn_down"),
-        ("input_layernorm", "attn_norm"),
-        ("post_attention_layernorm", after_attention),
-        ("post_feedforward_layernorm", "post_ffw_norm"),
-    ];
-    let rest = match name {
-        "model.embed_tokens.weight" => return EMBEDDING.into(),
-        "model.norm.weight" => return "output_norm.weight".into(),
-        "lm_head.weight" => return "output.weight".into(),
-        name => name.strip_prefix("model.layers.").unwrap_or(name),
-    };
-    let (layer, rest) = rest.split_once('.').unwrap_or(("", rest));
-    let (part, kind) = rest.rsplit_once('.').unwrap_or((rest, ""));
-    let part = parts.iter().find(|(ours, _)| *ours == part).map_or(part, |(_, theirs)| theirs);
-    format!("blk.{layer}.{part}.{kind}")
+/// How inference keeps a parameter; none: widened.
+pub(crate) fn stored_type(gguf: &Gguf, config: &Config, spec: &ParamSpec) -> Option<StoredType> {
+    Place::in_file(gguf, config, spec).stored_type(gguf)
 }

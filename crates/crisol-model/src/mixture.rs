@@ -100,7 +100,7 @@ pub(crate) fn largest(numbers: &[f32], k: usize) -> Vec<usize> {
 
 /// Where an expert's weight is in Llama 4's files, which hold those of all experts in one tensor `[experts, in, out]`, transposed to
 /// what other files have. Gates and ups are one tensor, side by side.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Fused {
     /// Name and shape of that tensor.
     pub(crate) tensor: String,

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::ops::Range;
 
 use crisol_engine::{Device, ParamSpec, Params, StoredMatrix, StoredType};
-use crisol_hub::{Mapped, Scales};
+use crisol_hub::{HubError, Mapped, Scales};
 
 use crate::model::specs;
 use crate::{Config, Model, ModelError};
@@ -23,10 +23,10 @@ pub(crate) enum Purpose {
 /// Files that parameters come from, by their index among the model's specs.
 pub(crate) trait Source {
     /// A parameter's values.
-    fn values(&mut self, index: usize, spec: &ParamSpec) -> Result<Vec<f32>, ModelError>;
+    fn values(&mut self, index: usize, spec: &ParamSpec) -> Result<Vec<f32>, HubError>;
 
     /// A matrix as it is stored, if inference can use it so.
-    fn stored(&self, index: usize, spec: &ParamSpec) -> Result<Option<Rows<'_>>, ModelError>;
+    fn stored(&self, index: usize, spec: &ParamSpec) -> Result<Option<Rows<'_>>, HubError>;
 }
 
 /// Rows of a matrix as they are stored.
@@ -146,11 +146,11 @@ impl Arbitrary {
 }
 
 impl Source for Arbitrary {
-    fn values(&mut self, _: usize, spec: &ParamSpec) -> Result<Vec<f32>, ModelError> {
+    fn values(&mut self, _: usize, spec: &ParamSpec) -> Result<Vec<f32>, HubError> {
         Ok(vec![0.5; spec.shape.iter().product()])
     }
 
-    fn stored(&self, _: usize, spec: &ParamSpec) -> Result<Option<Rows<'_>>, ModelError> {
+    fn stored(&self, _: usize, spec: &ParamSpec) -> Result<Option<Rows<'_>>, HubError> {
         let &[rows, cols] = &spec.shape[..] else { return Ok(None) };
         let row_bytes = self.kind.row_bytes(cols);
         let bytes = row_bytes.map(|row_bytes| Bytes::Gathered(self.bytes(rows * row_bytes)));

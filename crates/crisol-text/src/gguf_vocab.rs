@@ -81,8 +81,8 @@ enum Split {
 }
 
 /// As in the `tokenizer.json` of, in this order: gpt2; `SmolLM2` and `StarCoder` 2; Llama 3; DBRX and `OLMo` 2 (cl100k);
-/// Qwen 2 and 3; `DeepSeek` V3; `OLMo` 1 (GPT-NeoX).
-const PRES: [Pre; 7] = [
+/// Qwen 2 and 3; `DeepSeek` V3; `OLMo` 1 (GPT-NeoX); Llama 4 (o200k).
+const PRES: [Pre; 8] = [
     Pre {
         names: &["gpt-2", "default"],
         nfc: false,
@@ -126,10 +126,18 @@ const PRES: [Pre; 7] = [
         add_bos: false,
     },
     Pre { names: &["olmo"], nfc: true, split: Split::Gpt2, ignore_merges: false, add_bos: false },
+    Pre {
+        names: &["llama4"],
+        nfc: false,
+        split: Split::Patterns(&[O200K]),
+        ignore_merges: true,
+        add_bos: false,
+    },
 ];
 
 const CL100K: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 const QWEN2: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+const O200K: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 const DEEPSEEK_V3: [&str; 3] = [
     r"\p{N}{1,3}",
     "[\u{4e00}-\u{9fa5}\u{3040}-\u{309f}\u{30a0}-\u{30ff}]+",

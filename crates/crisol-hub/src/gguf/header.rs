@@ -31,6 +31,20 @@ pub(super) struct Info {
     pub(super) bytes: Range<usize>,
 }
 
+impl Info {
+    /// Where some of its rows are, which are whole blocks.
+    pub(super) fn rows(&self, rows: Range<usize>) -> Range<usize> {
+        let row = self.shape.last().copied().unwrap_or(1) / self.dtype.block_len() * self.dtype.block_bytes();
+        let bytes = self.bytes.start + rows.start * row..self.bytes.start + rows.end * row;
+        assert!(
+            bytes.start <= bytes.end && bytes.end <= self.bytes.end,
+            "{} has no rows {rows:?}",
+            self.name
+        );
+        bytes
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Header {
     pub(super) metadata: Metadata,

@@ -9,6 +9,7 @@ mod header;
 mod metadata;
 mod write;
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use memmap2::Mmap;
@@ -81,12 +82,27 @@ impl Gguf {
         self.info(name).map(|info| Mapped::new(&self.map, info.bytes.clone()))
     }
 
+    /// The same of some of a tensor's rows, counted over all of its dimensions but the last. They must be there.
+    pub fn mapped_rows(&self, name: &str, rows: Range<usize>) -> Result<Mapped<'_>, HubError> {
+        self.info(name).map(|info| Mapped::new(&self.map, info.rows(rows)))
+    }
+
     /// Reads a tensor as f32, row-major. The values are those of ggml's reference, bit by bit.
     pub fn read(&self, name: &str) -> Result<Vec<f32>, HubError> {
         let info = self.info(name)?;
-        blocks::dequantise(info.dtype, &self.map[info.bytes.clone()]).ok_or_else(|| HubError::WrongBlocks {
+        self.widen(info, info.bytes.clone())
+    }
+
+    /// The same of some of its rows, as in [`Gguf::mapped_rows`].
+    pub fn read_rows(&self, name: &str, rows: Range<usize>) -> Result<Vec<f32>, HubError> {
+        let info = self.info(name)?;
+        self.widen(info, info.rows(rows))
+    }
+
+    fn widen(&self, info: &Info, bytes: Range<usize>) -> Result<Vec<f32>, HubError> {
+        blocks::dequantise(info.dtype, &self.map[bytes]).ok_or_else(|| HubError::WrongBlocks {
             file: self.path.clone(),
-            tensor: quoted(name),
+            tensor: quoted(&info.name),
             dtype: info.dtype.to_string(),
             readable: blocks::READABLE,
         })

@@ -7,11 +7,12 @@
 
 use std::f64::consts::PI;
 
-use crisol_hub::{HubError, Metadata};
+use crisol_hub::Metadata;
 
-use super::optional;
-use crate::Config;
+use super::deepseek2;
+use super::keys::Keys;
 use crate::rope::{RopeScaling, yarn_temperature};
+use crate::{Architecture, Config, ModelError};
 
 /// The tensor with Llama 3's divisors.
 pub(super) const DIVISORS: &str = "rope_freqs.weight";
@@ -22,51 +23,64 @@ const YARN_TURNS: (f64, f64) = (32.0, 1.0);
 /// How frequencies may differ by rounding to f32.
 const ROUNDING: f64 = 1e-5;
 
-/// Scaling by the file's keys (`key(rest)` names them), for a context of `context` tokens; an inner error is what is not
-/// supported.
+/// Scaling by the file's keys, for a context of `context` tokens.
 pub(super) fn read(
-    metadata: &Metadata,
-    key: impl Fn(&str) -> String,
+    keys: &Keys<'_>,
+    architecture: Architecture,
     context: usize,
-) -> Result<Result<RopeScaling, String>, HubError> {
-    let number = |rest: &str| optional(metadata, &key(rest), |key| metadata.f32(key));
+) -> Result<RopeScaling, ModelError> {
+    let number = |rest: &str| keys.number(&format!("rope.scaling.{rest}"));
     // The older place; 0 stands for none, as in llama.cpp.
-    let factor = number("rope.scaling.factor")?.or(number("rope.scale_linear")?).filter(|&f| f != 0.0);
-    let kind = optional(metadata, &key("rope.scaling.type"), |key| metadata.string(key))?;
-    // Numbers of f32 that were decimal in a config.json.
-    let decimal = |x: f32| x.to_string().parse().unwrap_or(f64::from(x));
-    Ok(match (kind.unwrap_or("linear"), factor) {
-        ("none", _) | ("linear", None | Some(1.0)) => Ok(RopeScaling::None),
-        ("linear", Some(factor)) => Ok(RopeScaling::Linear { factor: decimal(factor) }),
+    let factor = number("factor")?.or(keys.number("rope.scale_linear")?).filter(|&f| f != 0.0);
+    let latent = architecture == Architecture::DeepseekV3;
+    Ok(match (keys.text("rope.scaling.type")?.unwrap_or("linear"), factor) {
+        ("none", _) | ("linear", None | Some(1.0)) => RopeScaling::None,
+        ("linear", Some(factor)) if latent => {
+            let cause = format!(
+                "{factor}, by which llama.cpp makes scores of this architecture hotter; only yarn is supported"
+            );
+            return Err(keys.refuse("rope.scaling.factor", &cause));
+        }
+        ("linear", Some(factor)) => RopeScaling::Linear { factor: decimal(factor) },
         ("yarn", factor) => {
-            for (rest, plain) in
-                [("yarn_log_multiplier", 0.0), ("yarn_ext_factor", 1.0), ("yarn_attn_factor", 1.0)]
-            {
-                let rest = format!("rope.scaling.{rest}");
-                if let Some(other) = number(&rest)?.filter(|&x| x != plain) {
-                    return Ok(Err(format!("{} is {other}; only {plain} is supported", key(&rest))));
+            let others = [("yarn_ext_factor", 1.0), ("yarn_attn_factor", 1.0), ("yarn_log_multiplier", 0.0)];
+            for &(rest, plain) in if latent { &others[..2] } else { &others } {
+                if let Some(other) = number(rest)?.filter(|&x| x != plain) {
+                    let cause = format!("{other}; only {plain} is supported");
+                    return Err(keys.refuse(&format!("rope.scaling.{rest}"), &cause));
                 }
             }
-            let original =
-                optional(metadata, &key("rope.scaling.original_context_length"), |key| metadata.u32(key))?;
+            let original = keys.optional_size("rope.scaling.original_context_length")?;
             let factor = factor.map_or(1.0, decimal);
-            let temperature = yarn_temperature(factor, 1.0);
-            let amplitude = number("rope.scaling.attn_factor")?.filter(|&x| x != 1.0);
-            Ok(RopeScaling::Yarn {
+            let amplitude = number("attn_factor")?.filter(|&x| x != 1.0).map(f64::from);
+            let (attention_factor, mscale, mscale_all_dim) = if latent {
+                let weight = number("yarn_log_multiplier")?.unwrap_or(0.0);
+                deepseek2::read_temperatures(factor, decimal(weight), amplitude.unwrap_or(1.0))
+                    .map_err(|cause| keys.refuse("rope.scaling.factor", &cause))?
+            } else {
+                (amplitude.map(|amplitude| amplitude * yarn_temperature(factor, 1.0)), 0.0, 0.0)
+            };
+            RopeScaling::Yarn {
                 factor,
-                original_max_position_embeddings: original.map_or(context, |length| length as usize),
-                beta_fast: number("rope.scaling.yarn_beta_fast")?.map_or(YARN_TURNS.0, decimal),
-                beta_slow: number("rope.scaling.yarn_beta_slow")?.map_or(YARN_TURNS.1, decimal),
+                original_max_position_embeddings: original.unwrap_or(context),
+                beta_fast: number("yarn_beta_fast")?.map_or(YARN_TURNS.0, decimal),
+                beta_slow: number("yarn_beta_slow")?.map_or(YARN_TURNS.1, decimal),
                 truncate: true,
-                attention_factor: amplitude.map(|factor| f64::from(factor) * temperature),
-                mscale: 0.0,
-                mscale_all_dim: 0.0,
-            })
+                attention_factor,
+                mscale,
+                mscale_all_dim,
+            }
         }
         (other, _) => {
-            Err(format!("{} is \"{other}\"; supported are linear and yarn", key("rope.scaling.type")))
+            let cause = format!("\"{other}\"; supported are linear and yarn");
+            return Err(keys.refuse("rope.scaling.type", &cause));
         }
     })
+}
+
+/// A number of f32 that was decimal in a `config.json`.
+fn decimal(x: f32) -> f64 {
+    x.to_string().parse().unwrap_or(f64::from(x))
 }
 
 /// Llama 3's scaling that divides the frequencies of a model with this base by `divisors`, if there is one.
@@ -138,9 +152,10 @@ pub(super) fn write(
     let mut put = |rest: &str, number: f64| {
         metadata.insert(key(&format!("rope.scaling.{rest}")), number as f32);
     };
+    let latent = config.architecture == Architecture::DeepseekV3;
     match config.rope_scaling {
         RopeScaling::None => {}
-        RopeScaling::Linear { factor } => {
+        RopeScaling::Linear { factor } if !latent => {
             put("factor", factor);
             metadata.insert(key("rope.scaling.type"), "linear");
         }
@@ -157,10 +172,18 @@ pub(super) fn write(
                  {beta_slow} and {truncate}"
             ));
         }
-        RopeScaling::Yarn { factor, original_max_position_embeddings, .. } => {
+        RopeScaling::Yarn { factor, original_max_position_embeddings, mscale_all_dim, .. } => {
             put("factor", factor);
             let amplitude = f64::from(config.rope_scaling.amplitude());
-            let more = amplitude / yarn_temperature(factor, 1.0);
+            let more = if latent {
+                let (weight, more) = deepseek2::written_temperatures(factor, amplitude, mscale_all_dim)?;
+                if weight != 0.0 {
+                    put("yarn_log_multiplier", weight);
+                }
+                more
+            } else {
+                amplitude / yarn_temperature(factor, 1.0)
+            };
             if (more - 1.0).abs() > 1e-6 {
                 put("attn_factor", more);
             }
@@ -168,7 +191,7 @@ pub(super) fn write(
             metadata.insert(key("rope.scaling.original_context_length"), original);
             metadata.insert(key("rope.scaling.type"), "yarn");
         }
-        RopeScaling::Dynamic { .. } | RopeScaling::Llama3 { .. } => {
+        RopeScaling::Linear { .. } | RopeScaling::Dynamic { .. } | RopeScaling::Llama3 { .. } => {
             let kind = config.rope_scaling.to_json(config.rope_theta)["rope_type"].clone();
             let class = config.architecture.class();
             return Err(format!("llama.cpp has no {kind} rotary embeddings for {class}"));

@@ -7,7 +7,10 @@ use crisol_engine::ParamSpec;
 use crisol_hub::{Array, GgmlType, GgufTensor, Metadata, Values, fill_file_atomically, write_gguf};
 use crisol_text::{GgufVocab, TextSetup};
 
-use super::{ARCHITECTURES, is_rotated, name_in_file, rope};
+use super::places::Place;
+use super::{ARCHITECTURES, deepseek2, llama4, rope};
+use crate::config::Specifics;
+use crate::weights::Source;
 use crate::{Architecture, Config, Head, ModelError};
 
 /// Numbers of file types (`llama_ftype` in `llama.h`), which name what most tensors are stored as.
@@ -23,27 +26,33 @@ fn file_type(dtype: GgmlType) -> u32 {
 /// Version of the block formats (`GGML_QNT_VERSION` in `ggml.h`).
 const QUANTISATION_VERSION: u32 = 2;
 
-/// Writes a file as a whole or not at all. Each of `tensors` is one of the model's parameters with its values.
+/// `LLAMA_MAX_EXPERTS` in `llama-hparams.h`.
+const MOST_EXPERTS: usize = 1024;
+
+/// Writes a file as a whole or not at all. `source` opens what the model's parameters, `specs`, are read from.
 pub(crate) fn write<'a>(
     file: &Path,
     config: &Config,
     text: Option<&TextSetup>,
     name: &str,
-    tensors: impl Iterator<Item = (ParamSpec, Values<'a>)>,
+    specs: &'a [ParamSpec],
+    source: &'a dyn Fn() -> Box<dyn Source + 'a>,
     dtype: GgmlType,
 ) -> Result<(), ModelError> {
     let refused = |cause: String| ModelError::NotInGguf { cause };
-    let Some(&(architecture, _)) = ARCHITECTURES.iter().find(|(_, ours)| *ours == config.architecture) else {
-        let known = ARCHITECTURES.map(|(_, ours)| ours.class()).join(", ");
-        let class = config.architecture.class();
-        return Err(refused(format!("{class} models are not supported there; supported are {known}")));
-    };
+    let (architecture, _) = ARCHITECTURES
+        .into_iter()
+        .find(|(_, ours)| *ours == config.architecture)
+        .expect("llama.cpp has a name for every architecture here");
     if config.head == Head::Scalar {
         return Err(refused("it has a scalar head (reward or value model), which llama.cpp has not".into()));
     }
     if config.attention_bias && config.architecture != Architecture::Llama {
         let class = config.architecture.class();
         return Err(refused(format!("its attention has biases, which llama.cpp has not in {class} models")));
+    }
+    if let Some((experts, _)) = config.routed_experts().filter(|&(experts, _)| experts > MOST_EXPERTS) {
+        return Err(refused(format!("it has {experts} experts, and llama.cpp takes {MOST_EXPERTS} at most")));
     }
     let text = text.ok_or_else(|| refused("it has no tokenizer, which must be in such a file".into()))?;
     let key = |rest: &str| format!("{architecture}.{rest}");
@@ -53,24 +62,35 @@ pub(crate) fn write<'a>(
     metadata.insert("general.name", name);
     metadata.insert("general.file_type", file_type(dtype));
     metadata.insert("general.quantization_version", QUANTISATION_VERSION);
-    for (rest, size) in [
+    let mut put = |sizes: &[(&str, usize)]| {
+        for &(rest, size) in sizes {
+            metadata.insert(key(rest), size as u32);
+        }
+    };
+    put(&[
         ("vocab_size", config.vocab_size),
         ("context_length", config.max_position_embeddings),
         ("embedding_length", config.hidden_size),
         ("block_count", config.num_hidden_layers),
-        ("feed_forward_length", config.intermediate_size),
         ("attention.head_count", config.num_attention_heads),
-        ("attention.head_count_kv", config.num_key_value_heads),
-        ("attention.key_length", config.head_dim),
-        ("attention.value_length", config.head_dim),
-        ("rope.dimension_count", config.head_dim),
-    ] {
-        metadata.insert(key(rest), size as u32);
+    ]);
+    match &config.specifics {
+        Specifics::None => put(&[
+            ("feed_forward_length", config.intermediate_size),
+            ("attention.head_count_kv", config.num_key_value_heads),
+            ("attention.key_length", config.head_dim),
+            ("attention.value_length", config.head_dim),
+            ("rope.dimension_count", config.head_dim),
+        ]),
+        Specifics::Llama4(shape) => llama4::write(&mut metadata, key, config, shape).map_err(refused)?,
+        Specifics::DeepseekV3(shape) => {
+            deepseek2::write(&mut metadata, key, config, shape).map_err(refused)?;
+        }
     }
     metadata.insert(key("attention.layer_norm_rms_epsilon"), config.rms_norm_eps);
     metadata.insert(key("rope.freq_base"), config.rope_theta as f32);
-    // The only one for which llama.cpp reads the tensor.
-    let with_divisors = config.architecture == Architecture::Llama;
+    // The only ones for which llama.cpp reads the tensor.
+    let with_divisors = matches!(config.architecture, Architecture::Llama | Architecture::Llama4);
     let divisors = rope::write(&mut metadata, key, config, with_divisors).map_err(refused)?;
     put_vocab(&mut metadata, text.to_gguf(config.vocab_size)?);
 
@@ -80,29 +100,54 @@ pub(crate) fn write<'a>(
         let values: Values<'_> = Box::new(move || Ok(Cow::Owned(divisors.clone())));
         all.push(GgufTensor { name: rope::DIVISORS.into(), shape, dtype: GgmlType::F32, values });
     }
-    for (spec, values) in tensors {
-        let (head_dim, rows) = (config.head_dim, spec.shape[0]);
-        let values: Values<'_> = if is_rotated(&spec.name, config.architecture) {
-            Box::new(move || Ok(Cow::Owned(pairs_from_halves(&values()?, head_dim, rows))))
-        } else {
-            values
+    for (index, spec) in specs.iter().enumerate() {
+        let place = Place::of(config, spec);
+        // In the order of the tensors: how each is made of the parameter.
+        let parts: Vec<Make> = match place {
+            Place::Whole { head_in_pairs: None, .. } => vec![Box::new(|values| values)],
+            Place::Whole { head_in_pairs: Some(head_dim), .. } => {
+                let rows = spec.shape[0];
+                vec![Box::new(move |values| pairs_from_halves(&values, head_dim, rows))]
+            }
+            // Those of all experts follow one another; the first writes them.
+            Place::Expert { expert: 0, .. } => vec![Box::new(|values| values)],
+            Place::Expert { .. } => continue,
+            Place::Latent { expansion, .. } => vec![
+                Box::new(move |values| expansion.keys(&values)),
+                Box::new(move |values| expansion.values(&values)),
+            ],
         };
-        let name = name_in_file(&spec.name, config.architecture);
-        all.push(GgufTensor { name, dtype: stored_as(dtype, &spec.shape), shape: spec.shape, values });
+        let count = if let Place::Expert { experts, .. } = place { experts } else { 1 };
+        for ((name, shape), make) in place.tensors(&spec.shape).into_iter().zip(parts) {
+            let values = move || {
+                let mut source = source();
+                let mut values = Vec::new();
+                for (index, spec) in specs.iter().enumerate().skip(index).take(count) {
+                    values.append(&mut source.values(index, spec)?);
+                }
+                Ok(Cow::Owned(make(values)))
+            };
+            let dtype = stored_as(dtype, &name, &shape);
+            all.push(GgufTensor { name, dtype, shape, values: Box::new(values) });
+        }
     }
     Ok(fill_file_atomically(file, |file| write_gguf(file, &metadata, &all))?)
 }
 
-/// Vectors stay f32, and rows that are no whole blocks become halves, as with llama.cpp's converter.
-fn stored_as(dtype: GgmlType, shape: &[usize]) -> GgmlType {
+/// A tensor from parameters' values.
+type Make = Box<dyn Fn(Vec<f32>) -> Vec<f32>>;
+
+/// Vectors and routers stay f32, and rows that are no whole blocks become halves, as with llama.cpp's converter.
+fn stored_as(dtype: GgmlType, name: &str, shape: &[usize]) -> GgmlType {
     match shape {
-        [_, row] if row.is_multiple_of(dtype.block_len()) => dtype,
-        [_, _] => GgmlType::F16,
-        _ => GgmlType::F32,
+        [_] => GgmlType::F32,
+        _ if name.ends_with("ffn_gate_inp.weight") => GgmlType::F32,
+        [.., row] if row.is_multiple_of(dtype.block_len()) => dtype,
+        _ => GgmlType::F16,
     }
 }
 
-/// The rows of Llama's queries or keys in the order of llama.cpp: the reverse of [`super::halves_from_pairs`].
+/// The rows of Llama's queries or keys in the order of llama.cpp: the reverse of [`crate::weights::row_in_pairs`].
 fn pairs_from_halves(values: &[f32], dim: usize, rows: usize) -> Vec<f32> {
     let width = values.len() / rows;
     let row = |row: usize| {

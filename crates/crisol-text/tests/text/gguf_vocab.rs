@@ -136,7 +136,9 @@ fn what_is_wrong_is_named() {
 /// What is written is what the files of llama.cpp have: the vocabulary that a setup was made of comes out again, filled up.
 #[test]
 fn byte_level_vocabularies_are_written_as_they_were_read() {
-    for (pre, add_bos) in [("smollm", false), ("llama-bpe", true), ("qwen2", false), ("deepseek-v3", true)] {
+    let pres =
+        [("smollm", false), ("llama-bpe", true), ("qwen2", false), ("deepseek-v3", true), ("llama4", true)];
+    for (pre, add_bos) in pres {
         let vocab = GgufVocab {
             pre: Some(pre.to_owned()),
             add_bos: Some(add_bos),

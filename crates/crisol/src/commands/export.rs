@@ -17,7 +17,7 @@ Examples:
   crisol export MODEL.gguf --to hf --dtype bf16 --out my-model
   crisol export MODEL --to hf --max-shard-size 500MB
 
-hf writes a folder that transformers loads, gguf a file that llama.cpp loads (Llama, OLMo-2 and Qwen3). The path of what was \
+hf writes a folder that transformers loads, gguf a file that llama.cpp loads. The path of what was \
 written is printed. Weights pass through memory one tensor at a time. They are rounded to nearest, ties to even; a value that the \
 type has no room for is an error, not an infinity. Without --dtype, models in f32, f16 and bf16 stay what \
 they are, and quantised ones become f32. In GGUF files vectors are always f32, and with q8_0 matrices whose rows are no \

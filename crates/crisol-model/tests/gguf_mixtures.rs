@@ -1,0 +1,436 @@
+//! GGUF files of the families with mixtures of experts, Llama 4 and DeepSeek-V3: written and read again, used as they are stored,
+//! and refused where llama.cpp would compute something else. (llama.cpp itself: `tests/golden/check_gguf_mixtures.py`.)
+
+use std::borrow::Cow;
+use std::path::{Path, PathBuf};
+
+use crisol_engine::{Device, Params, Tape, Workspace};
+use crisol_hub::{FloatType, GgmlType, Gguf, GgufTensor, Metadata, Tensors, Value, write_gguf};
+use crisol_model::{
+    Architecture, Checkpoint, Config, Context, DeepseekV3Shape, Head, Llama4Shape, Model, ModelError,
+    ModelFiles, RopeScaling, SamplingOptions, Specifics, generate,
+};
+use crisol_text::{EMBEDDED_TOKENS, TextSetup, Tokenizer};
+use tempfile::TempDir;
+
+const VOCAB: usize = 300;
+const SHARD: u64 = 16 << 10;
+
+fn device() -> Device {
+    Device::cpu(Some(1))
+}
+
+fn place() -> TempDir {
+    tempfile::tempdir().expect("a temporary folder")
+}
+
+/// As llama.cpp computes it.
+fn llama4() -> Config {
+    let rotates: Vec<bool> = (1..=5).map(|layer| layer % 4 != 0).collect();
+    let shape = Llama4Shape {
+        intermediate_size_mlp: 64,
+        moe_layers: vec![false, true, false, true, false],
+        num_local_experts: 3,
+        num_experts_per_tok: 2,
+        chunked_layers: rotates.clone(),
+        rope_layers: rotates,
+        attention_chunk_size: 8192,
+        use_qk_norm: true,
+        attn_temperature_tuning: true,
+        floor_scale: 8192,
+        attn_scale: 0.1,
+    };
+    Config {
+        num_key_value_heads: 1,
+        max_position_embeddings: 16_384,
+        specifics: Specifics::Llama4(shape),
+        ..Config::new(Architecture::Llama4, VOCAB, 32, 5, 2, 96)
+    }
+}
+
+fn deepseek() -> Config {
+    let shape = DeepseekV3Shape {
+        q_lora_rank: Some(12),
+        kv_lora_rank: 32,
+        qk_nope_head_dim: 32,
+        qk_rope_head_dim: 6,
+        v_head_dim: 5,
+        first_k_dense_replace: 1,
+        n_routed_experts: 6,
+        num_experts_per_tok: 2,
+        n_shared_experts: 2,
+        moe_intermediate_size: 32,
+        n_group: 3,
+        topk_group: 2,
+        ..DeepseekV3Shape::default()
+    };
+    Config {
+        head_dim: 6,
+        rms_norm_eps: 1e-6,
+        specifics: Specifics::DeepseekV3(shape),
+        ..Config::new(Architecture::DeepseekV3, VOCAB, 32, 2, 3, 48)
+    }
+}
+
+fn with_llama4(change: impl FnOnce(&mut Llama4Shape)) -> Config {
+    let mut config = llama4();
+    let Specifics::Llama4(shape) = &mut config.specifics else { unreachable!() };
+    change(shape);
+    config
+}
+
+fn with_deepseek(change: impl FnOnce(&mut DeepseekV3Shape)) -> Config {
+    let mut config = deepseek();
+    let Specifics::DeepseekV3(shape) = &mut config.specifics else { unreachable!() };
+    change(shape);
+    config
+}
+
+fn yarn(attention_factor: Option<f64>, mscale: f64, mscale_all_dim: f64) -> RopeScaling {
+    RopeScaling::Yarn {
+        factor: 4.0,
+        original_max_position_embeddings: 256,
+        beta_fast: 32.0,
+        beta_slow: 1.0,
+        truncate: true,
+        attention_factor,
+        mscale,
+        mscale_all_dim,
+    }
+}
+
+/// A saved model with a tokenizer, none of whose parameters are all alike.
+fn saved(place: &Path, config: Config) -> Result<PathBuf, ModelError> {
+    let (model, mut params) = Model::init(config, &device(), 5)?;
+    for (index, id) in params.ids().enumerate() {
+        let values = params.read(id);
+        if values.iter().all(|&value| value == values[0]) {
+            let hashed = |i: usize| values[0] + ((i * 7919 + index * 31) % 101) as f32 / 500.0;
+            params.write(id, &(0..values.len()).map(hashed).collect::<Vec<_>>());
+        }
+    }
+    let tokenizer =
+        Tokenizer::train(["a small text, a small model"], 280, &EMBEDDED_TOKENS).expect("enough text");
+    let text = TextSetup::embedded(tokenizer).expect("it has the embedded tokens");
+    let folder = place.join("saved");
+    Checkpoint { model, params, text }.save(&folder)?;
+    Ok(folder)
+}
+
+fn exported(place: &Path, config: Config, dtype: GgmlType) -> Result<PathBuf, ModelError> {
+    let file = place.join("model.gguf");
+    ModelFiles::open(&saved(place, config)?)?.export_gguf(&file, dtype)?;
+    Ok(file)
+}
+
+/// Every parameter with its values.
+fn weights(params: &Params) -> Vec<(String, Vec<f32>)> {
+    params.ids().map(|id| (params.spec(id).name.clone(), params.read(id))).collect()
+}
+
+/// Folder to GGUF to folder: every bit of the weights, and the shape.
+#[test]
+fn f32_files_keep_every_bit() -> Result<(), ModelError> {
+    let llama3 = RopeScaling::Llama3 {
+        factor: 8.0,
+        low_freq_factor: 1.0,
+        high_freq_factor: 4.0,
+        original_max_position_embeddings: 128,
+    };
+    for config in [
+        llama4(),
+        Config {
+            head: Head::Language { tied: false },
+            rope_scaling: llama3,
+            ..with_llama4(|shape| shape.moe_layers.fill(true))
+        },
+        with_llama4(|shape| shape.moe_layers.fill(false)),
+        with_llama4(|shape| (shape.num_local_experts, shape.use_qk_norm) = (128, false)),
+        deepseek(),
+        Config {
+            head: Head::Language { tied: false },
+            rope_scaling: yarn(None, 1.0, 1.0),
+            ..with_deepseek(|shape| {
+                shape.q_lora_rank = None;
+                (shape.n_group, shape.topk_group, shape.norm_topk_prob) = (1, 1, false);
+                shape.routed_scaling_factor = 1.5;
+            })
+        },
+        with_deepseek(|shape| shape.first_k_dense_replace = 2),
+    ] {
+        let place = place();
+        let file = exported(place.path(), config, GgmlType::F32)?;
+        let before = Checkpoint::load(&place.path().join("saved"), &device())?;
+        let after = Checkpoint::load(&file, &device())?;
+        let mut config = after.model.config().clone();
+        // The stops of the tokenizer are the one thing that is not the shape's.
+        config.bos_token_id = before.model.config().bos_token_id;
+        assert_eq!(&config, before.model.config());
+        assert_eq!(weights(&after.params), weights(&before.params));
+
+        let again = place.path().join("again");
+        let files = ModelFiles::open(&file)?;
+        assert_eq!(files.parameters(), ModelFiles::open(&place.path().join("saved"))?.parameters());
+        files.export_folder(&again, FloatType::F32, SHARD)?;
+        let names = |folder: &Path| -> Result<Vec<(String, Vec<usize>)>, ModelError> {
+            let tensors = Tensors::open_folder(folder)?;
+            let shaped = |name: &str| (name.to_owned(), tensors.shape(name).expect("listed").to_vec());
+            let mut names: Vec<_> = tensors.names().map(shaped).collect();
+            names.sort();
+            Ok(names)
+        };
+        assert_eq!(names(&again)?, names(&place.path().join("saved"))?);
+        let again = Checkpoint::load(&again, &device())?;
+        assert_eq!(weights(&again.params), weights(&before.params));
+        assert_eq!(again.model.config(), after.model.config());
+    }
+    Ok(())
+}
+
+/// What the tensors are, by llama.cpp's own names and shapes.
+#[test]
+fn tensors_are_laid_out_as_llama_cpp_has_them() -> Result<(), ModelError> {
+    let place = place();
+    let file = exported(place.path(), deepseek(), GgmlType::Q8_0)?;
+    let gguf = Gguf::open(&file)?;
+    let folder = Tensors::open_folder(&place.path().join("saved"))?;
+    for (name, shape, dtype) in [
+        ("blk.0.ffn_gate.weight", &[48, 32][..], GgmlType::Q8_0),
+        ("blk.0.attn_q_a.weight", &[12, 32], GgmlType::Q8_0),
+        ("blk.0.attn_q_b.weight", &[3 * 38, 12], GgmlType::F16),
+        ("blk.0.attn_kv_a_mqa.weight", &[38, 32], GgmlType::Q8_0),
+        ("blk.0.attn_k_b.weight", &[3, 32, 32], GgmlType::Q8_0),
+        ("blk.0.attn_v_b.weight", &[3, 5, 32], GgmlType::Q8_0),
+        ("blk.1.ffn_gate_inp.weight", &[6, 32], GgmlType::F32),
+        ("blk.1.exp_probs_b.bias", &[6], GgmlType::F32),
+        ("blk.1.ffn_up_exps.weight", &[6, 32, 32], GgmlType::Q8_0),
+        ("blk.1.ffn_down_exps.weight", &[6, 32, 32], GgmlType::Q8_0),
+        ("blk.1.ffn_down_shexp.weight", &[32, 64], GgmlType::Q8_0),
+    ] {
+        assert_eq!((gguf.shape(name), gguf.dtype(name)), (Some(shape), Some(dtype)), "{name}");
+    }
+    // The third head's key of the ninth scalar of the latent vector, in its third scalar.
+    let file = exported(&place.path().join("floats"), deepseek(), GgmlType::F32)?;
+    let gguf = Gguf::open(&file)?;
+    let all = folder.read("model.layers.1.self_attn.kv_b_proj.weight", &[3 * 37, 32])?;
+    assert_eq!(
+        gguf.read("blk.1.attn_k_b.weight")?[(2 * 32 + 8) * 32 + 2].to_bits(),
+        all[(2 * 37 + 2) * 32 + 8].to_bits()
+    );
+    assert_eq!(
+        gguf.read("blk.1.attn_v_b.weight")?[(2 * 5 + 4) * 32 + 8].to_bits(),
+        all[(2 * 37 + 32 + 4) * 32 + 8].to_bits()
+    );
+    // The fifth expert alone.
+    let expert = folder.read("model.layers.1.mlp.experts.4.up_proj.weight", &[32, 32])?;
+    assert_eq!(gguf.read_rows("blk.1.ffn_up_exps.weight", 4 * 32..5 * 32)?, expert);
+    Ok(())
+}
+
+/// Logits of two documents, and what is generated.
+fn answers(checkpoint: &Checkpoint) -> Result<(Vec<f32>, Vec<Vec<u32>>), ModelError> {
+    let Checkpoint { model, params, .. } = checkpoint;
+    let ids: Vec<u32> = (1..=14).collect();
+    let mut workspace = Workspace::new(params.device());
+    let mut tape = Tape::inference(params, &mut workspace);
+    let hidden = model.hidden(&mut tape, &ids, &[0, 5, 14], Context::Full)?;
+    let logits = model.logits(&mut tape, hidden, &(0..14).collect::<Vec<u32>>())?;
+    let logits = tape.read(logits).into_owned();
+    drop(tape);
+    let generated = generate(model, params, &[ids[..5].to_vec()], &SamplingOptions::greedy(8, Vec::new()))?;
+    Ok((logits, generated.into_iter().map(|generated| generated.ids).collect()))
+}
+
+/// Experts as they are stored say what the widened ones do; so does the expansion of latent vectors, which is stored in floats and
+/// widened from blocks.
+#[test]
+fn stored_experts_say_the_same() -> Result<(), ModelError> {
+    for config in [llama4(), deepseek()] {
+        for dtype in [GgmlType::F16, GgmlType::BF16, GgmlType::Q8_0] {
+            let place = place();
+            let file = exported(place.path(), config.clone(), dtype)?;
+            let widened = Checkpoint::load(&file, &device())?;
+            let stored = Checkpoint::load_for_inference(&file, &device())?;
+            let params = &stored.params;
+            for id in params.ids() {
+                let name = &params.spec(id).name;
+                let as_stored = params.stored(id).is_some();
+                if name.contains(".experts.") {
+                    assert!(as_stored, "{name} as {dtype}");
+                }
+                if name.ends_with("kv_b_proj.weight") {
+                    assert_eq!(as_stored, dtype != GgmlType::Q8_0, "{name} as {dtype}");
+                }
+                assert_eq!(params.read(id), widened.params.read(id), "{name} as {dtype}");
+            }
+            let ((expected, expected_ids), (logits, ids)) = (answers(&widened)?, answers(&stored)?);
+            let size = expected.iter().fold(0.0f32, |size, x| size.max(x.abs()));
+            for (a, b) in logits.iter().zip(&expected) {
+                assert!((a - b).abs() <= 1e-5 * size, "{dtype}: {a}, not {b}");
+            }
+            assert_eq!(ids, expected_ids, "{dtype}");
+        }
+    }
+    Ok(())
+}
+
+/// A file of this model after changes of its keys and tensors.
+fn changed(
+    config: Config,
+    change: impl FnOnce(&mut Metadata, &mut Vec<GgufTensor<'_>>),
+) -> Result<Checkpoint, ModelError> {
+    let place = place();
+    let gguf = Gguf::open(&exported(place.path(), config, GgmlType::F32)?)?;
+    let tensor = |name: &str| GgufTensor {
+        name: name.to_owned(),
+        shape: gguf.shape(name).expect("listed").to_vec(),
+        dtype: GgmlType::F32,
+        values: {
+            let values = gguf.read(name).expect("readable");
+            Box::new(move || Ok(Cow::Owned(values.clone())))
+        },
+    };
+    let (mut metadata, mut tensors) = (gguf.metadata().clone(), gguf.names().map(tensor).collect());
+    change(&mut metadata, &mut tensors);
+    let file = place.path().join("changed.gguf");
+    write_gguf(&file, &metadata, &tensors)?;
+    Checkpoint::load(&file, &device())
+}
+
+/// Files from before llama.cpp split the expansion, as they were: whole, heads with keys of their own.
+#[test]
+fn older_files_of_deepseek_are_read() -> Result<(), ModelError> {
+    let place = place();
+    let folder = saved(place.path(), deepseek())?;
+    let before = Checkpoint::load(&folder, &device())?;
+    let plain = Tensors::open_folder(&folder)?;
+    let read = changed(deepseek(), |metadata, tensors| {
+        for (key, size) in [
+            ("key_length_mla", 0u32),
+            ("value_length_mla", 0),
+            ("key_length", 38),
+            ("value_length", 5),
+            ("head_count_kv", 3),
+        ] {
+            metadata.insert(format!("deepseek2.attention.{key}"), size);
+        }
+        tensors.retain(|tensor| !tensor.name.contains("_b.weight") || tensor.name.contains("attn_q_b"));
+        for layer in 0..2 {
+            let name = format!("model.layers.{layer}.self_attn.kv_b_proj.weight");
+            let values = plain.read(&name, &[3 * 37, 32]).expect("there");
+            tensors.push(GgufTensor {
+                name: format!("blk.{layer}.attn_kv_b.weight"),
+                shape: vec![3 * 37, 32],
+                dtype: GgmlType::F32,
+                values: Box::new(move || Ok(Cow::Owned(values.clone()))),
+            });
+        }
+    })?;
+    assert_eq!(read.model.config().specifics, before.model.config().specifics);
+    assert_eq!(weights(&read.params), weights(&before.params));
+    Ok(())
+}
+
+#[test]
+fn what_is_not_supported_is_named() {
+    let refused = |config: Config, key: &str, value: Option<Value>, named: &str| {
+        let key = match config.architecture {
+            Architecture::Llama4 => format!("llama4.{key}"),
+            _ => format!("deepseek2.{key}"),
+        };
+        let error = changed(config, |metadata, _| match value {
+            Some(value) => drop(metadata.insert(key, value)),
+            None => *metadata = without(metadata, &key),
+        });
+        let error = error.expect_err("must be refused").to_string();
+        assert!(error.contains(named) && error.contains("changed.gguf"), "{error} does not name {named}");
+    };
+    let given = |number: u32| Some(Value::U32(number));
+    refused(llama4(), "attention.sliding_window", given(0), "sliding_window");
+    refused(llama4(), "attention.sliding_window_pattern", given(2), "sliding_window_pattern");
+    refused(llama4(), "rope.freq_base_swa", Some(Value::F32(1e4)), "freq_base_swa");
+    refused(llama4(), "attention.value_length", given(3), "value_length");
+    refused(llama4(), "interleave_moe_layer_step", None, "interleave_moe_layer_step");
+    refused(llama4(), "interleave_moe_layer_step", given(3), "blk.1.ffn_gate.weight");
+    refused(llama4(), "expert_used_count", given(4), "num_experts_per_tok");
+    refused(llama4(), "expert_count", given(2), "blk.1.ffn_gate_inp.weight");
+    refused(deepseek(), "expert_gating_func", None, "softmax");
+    refused(deepseek(), "expert_gating_func", given(1), "expert_gating_func is 1");
+    refused(deepseek(), "attention.layer_norm_rms_epsilon", Some(Value::F32(1e-5)), "0.000001");
+    refused(deepseek(), "nextn_predict_layers", given(1), "nextn_predict_layers");
+    refused(deepseek(), "attention.temperature_scale", Some(Value::F32(0.1)), "temperature_scale");
+    refused(deepseek(), "rope.scaling.factor", Some(Value::F32(2.0)), "only yarn");
+    refused(deepseek(), "attention.head_count_kv", given(3), "head_count_kv");
+    refused(deepseek(), "attention.key_length", given(9), "key_length is 9, not 38");
+    refused(deepseek(), "attention.key_length_mla", given(6), "qk_nope_head_dim");
+    refused(deepseek(), "expert_group_used_count", given(4), "topk_group");
+    refused(deepseek(), "expert_shared_count", given(0), "n_shared_experts");
+    // Sizes that the file has not: found before memory of that size is taken.
+    refused(llama4(), "block_count", given(u32::MAX), "block_count is 4294967295");
+    refused(llama4(), "expert_count", given(u32::MAX), "4294967295 experts");
+    refused(llama4(), "expert_count", given(50_000), "its experts would have");
+    refused(deepseek(), "expert_count", given(99_999), "its experts would have");
+    refused(deepseek(), "expert_feed_forward_length", given(1 << 20), "its experts would have");
+    refused(deepseek(), "block_count", given(4096), "its experts would have");
+    refused(deepseek(), "attention.kv_lora_rank", given(u32::MAX), "key_length");
+}
+
+fn without(metadata: &Metadata, key: &str) -> Metadata {
+    let mut rest = Metadata::new();
+    for (other, value) in metadata.iter().filter(|&(other, _)| other != key) {
+        rest.insert(other, value.clone());
+    }
+    rest
+}
+
+#[test]
+fn what_llama_cpp_would_compute_otherwise_is_not_written() -> Result<(), ModelError> {
+    let linear = RopeScaling::Linear { factor: 2.0 };
+    let llama3 = RopeScaling::Llama3 {
+        factor: 8.0,
+        low_freq_factor: 1.0,
+        high_freq_factor: 4.0,
+        original_max_position_embeddings: 128,
+    };
+    for (config, named) in [
+        (with_llama4(|shape| shape.moe_layers = vec![true, false, false, true, false]), "moe_layers"),
+        (with_llama4(|shape| shape.rope_layers[3] = true), "no_rope_layers"),
+        (with_llama4(|shape| shape.chunked_layers[1] = false), "layer_types"),
+        (with_llama4(|shape| shape.attention_chunk_size = 4096), "attention_chunk_size"),
+        (with_llama4(|shape| shape.attn_temperature_tuning = false), "attn_temperature_tuning"),
+        (with_llama4(|shape| shape.floor_scale = 4096), "floor_scale"),
+        (with_llama4(|shape| shape.attn_scale = 0.2), "attn_scale"),
+        (with_llama4(|shape| shape.use_qk_norm = false), "use_qk_norm"),
+        (with_llama4(|shape| shape.num_local_experts = 128), "use_qk_norm"),
+        (with_llama4(|shape| shape.num_local_experts = 1025), "1025 experts"),
+        (Config { attention_bias: true, ..llama4() }, "biases"),
+        (Config { attention_bias: true, ..deepseek() }, "biases"),
+        (Config { rms_norm_eps: 1e-5, ..deepseek() }, "rms_norm_eps"),
+        (with_deepseek(|shape| shape.rope_interleave = false), "rope_interleave"),
+        (with_deepseek(|shape| shape.routed_scaling_factor = 0.0), "routed_scaling_factor"),
+        (Config { num_hidden_layers: 27, ..deepseek() }, "q_lora_rank"),
+        (Config { rope_scaling: linear, ..deepseek() }, "linear"),
+        (Config { rope_scaling: llama3, ..deepseek() }, "llama3"),
+        (Config { rope_scaling: yarn(Some(0.0), 0.0, 0.0), ..deepseek() }, "scale rotated queries"),
+    ] {
+        let place = place();
+        let error = exported(place.path(), config, GgmlType::F32).expect_err("must be refused").to_string();
+        assert!(error.contains(named) && error.contains("GGUF"), "{error} does not name {named}");
+    }
+    // What no position within the context tells apart is written: no chunk but the first, queries that do not grow yet, and a choice
+    // among all groups.
+    let short = |config: Config| Config { max_position_embeddings: 512, ..config };
+    let other = with_llama4(|shape| {
+        (shape.attention_chunk_size, shape.floor_scale) = (512, 1000);
+        shape.chunked_layers = vec![false; 5];
+    });
+    let ungrouped = with_deepseek(|shape| (shape.n_group, shape.topk_group) = (3, 3));
+    for config in [short(other), short(with_llama4(|shape| shape.attn_temperature_tuning = false)), ungrouped]
+    {
+        let place = place();
+        let file = exported(place.path(), config, GgmlType::F32)?;
+        let before = Checkpoint::load(&place.path().join("saved"), &device())?;
+        assert_eq!(answers(&before)?, answers(&Checkpoint::load(&file, &device())?)?);
+    }
+    Ok(())
+}
