@@ -12,7 +12,7 @@ pub(crate) mod write;
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use crisol_engine::{Device, ParamSpec};
+use crisol_engine::{Device, ParamSpec, StoredType};
 use crisol_hub::{Gguf, HubError, Metadata};
 use crisol_text::{GgufVocab, TextSetup};
 

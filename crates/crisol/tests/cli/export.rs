@@ -41,6 +41,33 @@ fn a_folder_and_a_gguf_file_say_the_same_as_the_model() {
 }
 
 #[test]
+fn mixtures_of_experts_go_to_folders_and_back() {
+    let bench = Bench::new("");
+    for (name, class) in [("llama4-f16", "Llama4ForCausalLM"), ("deepseek2-f32", "DeepseekV3ForCausalLM")] {
+        let seed = format!("{}/../../fuzz/seeds/gguf/{name}", env!("CARGO_MANIFEST_DIR"));
+        let (folder, file) = (format!("{name}-folder"), format!("{name}.gguf"));
+        bench.crisol(&["export", &seed, "--to", "hf", "--dtype", "f32", "--out", &folder]).ok();
+        bench.crisol(&["export", &folder, "--to", "gguf", "--out", &file]).ok();
+        let score = |model: &str| bench.crisol(&["score", model, "--ids", "1,2,3,4,5", "--json"]).json();
+        let (expected, info) = (score(&seed), |model: &str| bench.crisol(&["info", model, "--json"]).json());
+        for model in [&folder, &file] {
+            assert_eq!(score(model), expected, "{model}");
+            assert_eq!(info(model)["architecture"], class);
+            assert_eq!(info(model)["parameters"], info(&seed)["parameters"], "{model}");
+        }
+    }
+    let config = std::fs::read_to_string(bench.path("deepseek2-f32-folder/config.json")).unwrap();
+    std::fs::write(
+        bench.path("deepseek2-f32-folder/config.json"),
+        config.replace("\"rope_interleave\": true", "\"rope_interleave\": false"),
+    )
+    .unwrap();
+    let error =
+        bench.crisol(&["export", "deepseek2-f32-folder", "--to", "gguf", "--out", "x.gguf"]).failed(1);
+    assert!(error.contains("rope_interleave") && error.contains("Keep it as a folder"), "{error}");
+}
+
+#[test]
 fn nothing_is_overwritten_and_what_makes_no_sense_is_refused() {
     let bench = Bench::new("");
     let model = checkpoint("1-pretrain");
