@@ -151,6 +151,7 @@ fn what_is_not_supported_is_named() {
     };
     refused(&|m, _| drop(m.insert("general.architecture", "falcon".to_owned())), "falcon");
     refused(&|m, _| drop(m.insert("llama.rope.scaling.type", "longrope".to_owned())), "longrope");
+    refused(&|m, _| drop(m.insert("llama.rope.scaling.attn_factor", 0.5_f32)), "attn_factor is 0.5");
     refused(&with("llama.expert_count", 8), "expert_count");
     refused(&with("llama.attention.value_length", 4), "value_length");
     refused(&with("llama.rope.dimension_count", 4), "dimension_count");

@@ -139,8 +139,7 @@ pub(super) fn write(
 
 // YaRN's two temperatures. A config has the amplitude `a` of rotated queries and keys and, by `mscale_all_dim`, a factor `t(w)²`
 // on all scores, where `t(w) = 0.1 w ln(factor) + 1`. llama.cpp has `rope.scaling.yarn_log_multiplier`, which is `w/10`, and
-// `rope.scaling.attn_factor`: with `w` not 0 the amplitude is the latter and the factor on scores `(a t(w))²`; with 0 both
-// amplitude and factor on queries are `t(1)` times the latter.
+// `rope.scaling.attn_factor`: the amplitude is the latter, with `w` 0 times `t(1)`, and the factor on scores `(a t(w))²`.
 
 /// Nearer to what is assumed than this, a temperature is that.
 const ROUNDING: f64 = 1e-6;

@@ -33,7 +33,13 @@ pub(super) fn read(
     // The older place; 0 stands for none, as in llama.cpp.
     let factor = number("factor")?.or(keys.number("rope.scale_linear")?).filter(|&f| f != 0.0);
     let latent = architecture == Architecture::DeepseekV3;
-    Ok(match (keys.text("rope.scaling.type")?.unwrap_or("linear"), factor) {
+    let kind = keys.text("rope.scaling.type")?.unwrap_or("linear");
+    let amplitude = number("attn_factor")?.filter(|&x| x != 1.0).map(f64::from);
+    if let Some(amplitude) = amplitude.filter(|_| kind != "yarn") {
+        let cause = format!("{amplitude}, which is supported with yarn only");
+        return Err(keys.refuse("rope.scaling.attn_factor", &cause));
+    }
+    Ok(match (kind, factor) {
         ("none", _) | ("linear", None | Some(1.0)) => RopeScaling::None,
         ("linear", Some(factor)) if latent => {
             let cause = format!(
@@ -52,7 +58,6 @@ pub(super) fn read(
             }
             let original = keys.optional_size("rope.scaling.original_context_length")?;
             let factor = factor.map_or(1.0, decimal);
-            let amplitude = number("attn_factor")?.filter(|&x| x != 1.0).map(f64::from);
             let (attention_factor, mscale, mscale_all_dim) = if latent {
                 let weight = number("yarn_log_multiplier")?.unwrap_or(0.0);
                 deepseek2::read_temperatures(factor, decimal(weight), amplitude.unwrap_or(1.0))
