@@ -5,6 +5,7 @@
 pub mod fit;
 pub mod hardware;
 pub mod known;
+pub mod machine;
 pub mod memory;
 pub mod phases;
 pub mod plan;

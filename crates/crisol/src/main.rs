@@ -3,6 +3,7 @@
 //! One file per command in `commands`. Output for scripts goes to standard output, everything else to standard
 //! error; an error is one message that names its cause and its remedy, and a non-zero exit code.
 
+mod calibration;
 mod clock;
 mod commands;
 mod console;

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use clap::{Args, Subcommand};
 use crisol_cost::phases::TRAINING;
-use crisol_engine::{OptimizerConfig, Profiled, Rule, StoredType};
+use crisol_cost::units::Flops;
+use crisol_engine::{Device, OptimizerConfig, Params, Profiled, Rule, StoredType};
 use crisol_model::{Model, SamplingOptions, generate, generate_stream};
 use crisol_objectives::next_token;
 use crisol_phases::{PhaseError, RunSettings, batch_size, machine, peak_memory, shards};
@@ -160,16 +161,28 @@ struct Training {
     per_op: Map<String, Value>,
 }
 
-fn train(args: &TrainArgs) -> Result<(), CliError> {
-    let Common { shape, seconds, threads, json } = &args.common;
-    let device = threads.device();
-    let (model, params) = shape.model(&device)?;
+/// Training steps that were made and timed.
+pub(super) struct Steps {
+    /// Seconds of the middle one.
+    pub(super) seconds: f64,
+    /// Operations of each.
+    pub(super) flops: Flops,
+    count: usize,
+    per_op: Vec<Profiled>,
+}
+
+/// Makes training steps with AdamW on a batch of documents of random tokens, for about so many seconds.
+pub(super) fn training_steps(
+    shape: &Shape,
+    lengths: &[usize],
+    device: &Device,
+    seconds: f64,
+) -> Result<Steps, CliError> {
+    let (model, params) = shape.model(device)?;
     let cost = model.config().cost_shape();
     let mut trainer = Trainer::new(model, params);
-    let lengths = if args.mixed { mixed_lengths(shape) } else { vec![shape.tokens; shape.batch] };
-    let shards = shards(&documents(shape, &lengths), RunSettings::default().shard_tokens);
+    let shards = shards(&documents(shape, lengths), RunSettings::default().shard_tokens);
     let size = batch_size(&shards);
-    let tokens: usize = lengths.iter().sum();
     let config = OptimizerConfig {
         rule: Rule::AdamW,
         lr: 1e-4,
@@ -190,19 +203,26 @@ fn train(args: &TrainArgs) -> Result<(), CliError> {
     }
     device.start_profile();
     let mut times = Vec::new();
-    while times.len() < LEAST_STEPS || times.iter().sum::<f64>() < *seconds {
+    while times.len() < LEAST_STEPS || times.iter().sum::<f64>() < seconds {
         let start = Instant::now();
         step()?;
         times.push(start.elapsed().as_secs_f64());
     }
-    let steps = times.len();
     let mut per_op = device.stop_profile();
     per_op.sort_by(|a, b| b.seconds.total_cmp(&a.seconds));
+    let flops = lengths.iter().map(|&length| cost.document_flops(length, length)).sum::<Flops>() * TRAINING;
+    Ok(Steps { count: times.len(), seconds: median(&mut times), flops, per_op })
+}
+
+fn train(args: &TrainArgs) -> Result<(), CliError> {
+    let Common { shape, seconds, threads, json } = &args.common;
+    let device = threads.device();
+    let lengths = if args.mixed { mixed_lengths(shape) } else { vec![shape.tokens; shape.batch] };
+    let tokens: usize = lengths.iter().sum();
+    let Steps { seconds, flops, count: steps, per_op } = training_steps(shape, &lengths, &device, *seconds)?;
     let peak_memory_bytes = peak_memory();
-    let tokens_per_second = tokens as f64 / median(&mut times);
-    // A token stands in a document as long as its own.
-    let context = lengths.iter().map(|n| (n * n) as f64).sum::<f64>() / tokens as f64;
-    let gflops = tokens_per_second * TRAINING * cost.forward_flops(context).total() * 1e-9;
+    let tokens_per_second = tokens as f64 / seconds;
+    let gflops = flops.0 / seconds * 1e-9;
     let peak_gflops = device.product_rate(PEAK_PRODUCT, PEAK_TIME) * 1e-9;
     let result = Training {
         machine: machine(),
@@ -231,7 +251,7 @@ fn train(args: &TrainArgs) -> Result<(), CliError> {
 }
 
 /// A product large enough to show what the machine can do, and small enough to stay in its caches.
-const PEAK_PRODUCT: [usize; 3] = [512, 512, 512];
+pub(super) const PEAK_PRODUCT: [usize; 3] = [512, 512, 512];
 const PEAK_TIME: Duration = Duration::from_secs(1);
 
 /// Lengths from 2 to T in equal steps and out of order, as many tokens as a batch of equal lengths.
@@ -296,6 +316,64 @@ struct Decoding {
     per_op: Map<String, Value>,
 }
 
+/// Generation that was timed.
+pub(super) struct Generation {
+    /// To the first new token of all prompts.
+    pub(super) seconds_to_first_token: f64,
+    /// And from there to the last.
+    pub(super) rest: f64,
+    runs: usize,
+    /// Of that rest.
+    per_op: Vec<Profiled>,
+}
+
+/// Generates from `batch` prompts of random tokens at a time, for about so many seconds.
+pub(super) fn generation(
+    model: &Model,
+    params: &Params,
+    batch: usize,
+    [prompt_tokens, new_tokens]: [usize; 2],
+    seconds: f64,
+) -> Result<Generation, CliError> {
+    let device = params.device();
+    let vocab = model.config().vocab_size;
+    let prompts: Vec<Vec<u32>> = (0..batch).map(|i| ids(vocab, i * prompt_tokens, prompt_tokens)).collect();
+    let options = |max_new_tokens| SamplingOptions { max_new_tokens, ..SamplingOptions::default() };
+    let run = |max_new_tokens| -> Result<f64, CliError> {
+        let start = Instant::now();
+        match &prompts[..] {
+            [prompt] => {
+                generate_stream(model, params, prompt, &options(max_new_tokens), |_| {
+                    ControlFlow::Continue(())
+                })?;
+            }
+            prompts => {
+                generate(model, params, prompts, &options(max_new_tokens))?;
+            }
+        }
+        Ok(start.elapsed().as_secs_f64())
+    };
+    run(2)?;
+    let (mut first, mut rest) = (Vec::new(), Vec::new());
+    while first.len() < LEAST_STEPS || first.iter().chain(&rest).sum::<f64>() < seconds {
+        first.push(run(1)?);
+        rest.push(run(new_tokens)? - first[first.len() - 1]);
+    }
+    let runs = first.len();
+    let profile = |max_new_tokens| -> Result<_, CliError> {
+        device.start_profile();
+        run(max_new_tokens)?;
+        Ok(device.stop_profile())
+    };
+    let (of_prompts, of_all) = (profile(1)?, profile(new_tokens)?);
+    let of_prompt = |name| of_prompts.iter().find(|part| part.name == name).map_or(0.0, |part| part.seconds);
+    let rest_of =
+        |part: &Profiled| Profiled { seconds: (part.seconds - of_prompt(part.name)).max(0.0), ..*part };
+    let mut per_op: Vec<Profiled> = of_all.iter().map(rest_of).collect();
+    per_op.sort_by(|a, b| b.seconds.total_cmp(&a.seconds));
+    Ok(Generation { seconds_to_first_token: median(&mut first), rest: median(&mut rest), runs, per_op })
+}
+
 fn decode(args: &DecodeArgs) -> Result<(), CliError> {
     let Common { shape, seconds, threads, json } = &args.common;
     let device = threads.device();
@@ -318,42 +396,8 @@ fn decode(args: &DecodeArgs) -> Result<(), CliError> {
             "{prompt_tokens} + {new_tokens} tokens are more than the model's context of {limit}"
         )));
     }
-    let vocab = model.config().vocab_size;
-    let prompts: Vec<Vec<u32>> = (0..batch).map(|i| ids(vocab, i * prompt_tokens, prompt_tokens)).collect();
-    let options = |max_new_tokens| SamplingOptions { max_new_tokens, ..SamplingOptions::default() };
-    let run = |max_new_tokens| -> Result<f64, CliError> {
-        let start = Instant::now();
-        match &prompts[..] {
-            [prompt] => {
-                generate_stream(&model, &params, prompt, &options(max_new_tokens), |_| {
-                    ControlFlow::Continue(())
-                })?;
-            }
-            prompts => {
-                generate(&model, &params, prompts, &options(max_new_tokens))?;
-            }
-        }
-        Ok(start.elapsed().as_secs_f64())
-    };
-    run(2)?;
-    let (mut first, mut rest) = (Vec::new(), Vec::new());
-    while first.len() < LEAST_STEPS || first.iter().chain(&rest).sum::<f64>() < *seconds {
-        first.push(run(1)?);
-        rest.push(run(new_tokens)? - first[first.len() - 1]);
-    }
-    let runs = first.len();
-    let profile = |max_new_tokens| -> Result<_, CliError> {
-        device.start_profile();
-        run(max_new_tokens)?;
-        Ok(device.stop_profile())
-    };
-    let (of_prompts, of_all) = (profile(1)?, profile(new_tokens)?);
-    let of_prompt = |name| of_prompts.iter().find(|part| part.name == name).map_or(0.0, |part| part.seconds);
-    let rest_of =
-        |part: &Profiled| Profiled { seconds: (part.seconds - of_prompt(part.name)).max(0.0), ..*part };
-    let mut per_op: Vec<Profiled> = of_all.iter().map(rest_of).collect();
-    per_op.sort_by(|a, b| b.seconds.total_cmp(&a.seconds));
-    let (seconds_to_first_token, rest) = (median(&mut first), median(&mut rest));
+    let Generation { seconds_to_first_token, rest, runs, per_op } =
+        generation(&model, &params, batch, [prompt_tokens, new_tokens], *seconds)?;
     let tokens_per_second = (batch * (new_tokens - 1)) as f64 / rest;
     let bytes_per_token = (batch == 1).then(|| model.bytes_per_token(&params)).flatten();
     let bytes_per_second = bytes_per_token.map(|bytes| bytes as f64 * tokens_per_second);

@@ -1,6 +1,7 @@
 //! `crisol cost`: what training a model takes, before it is trained.
 
 mod budget;
+mod calibrate;
 mod plan;
 mod table;
 
@@ -16,6 +17,7 @@ use crisol_cost::units::{self, Bytes, Dollars, Flops, Price, Seconds, Tokens};
 use crisol_model::{Config, ModelFiles};
 use crisol_report::prefixed;
 
+use super::Threads;
 use crate::error::CliError;
 use crate::hub::Need;
 use crate::model::{Network, check_folder, locate};
@@ -59,6 +61,11 @@ pub(crate) struct CostArgs {
     hardware: HardwareArgs,
     #[command(flatten)]
     budget: BudgetArgs,
+    /// Measure this machine once, for what is said of runs on it
+    #[arg(long, conflicts_with_all = ["model", "BudgetArgs"])]
+    calibrate: bool,
+    #[command(flatten)]
+    threads: Threads,
     #[command(flatten)]
     network: Network,
     /// Print one JSON object
@@ -276,6 +283,9 @@ struct Subject {
 
 impl CostArgs {
     pub(crate) fn run(self) -> Result<(), CliError> {
+        if self.calibrate {
+            return calibrate::run(self.threads, self.json);
+        }
         let BudgetArgs { budget, gpu_hours, money } = &self.budget;
         if budget.is_some() || gpu_hours.is_some() || money.is_some() {
             return budget::run(&self.budget, &self.hardware, self.json);

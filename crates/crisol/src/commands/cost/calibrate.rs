@@ -1,0 +1,75 @@
+//! `crisol cost --calibrate`: measures this machine, once.
+
+use std::time::Duration;
+
+use crisol_phases::machine;
+
+use super::{counted, prefixed};
+use crate::calibration::{Calibration, Rate};
+use crate::clock;
+use crate::commands::Threads;
+use crate::commands::bench::{PEAK_PRODUCT, generation, training_steps};
+use crate::console::{named_rows, print, print_json, say};
+use crate::error::CliError;
+use crate::shape::{M, S, Shape, XS};
+
+/// Each measurement takes about so many seconds, or three steps.
+const SECONDS: f64 = 1.0;
+/// Prompts that are answered at a time, as GRPO and PPO do.
+const PROMPTS: usize = 64;
+/// Tokens of a prompt and of an answer.
+const TOKENS: [usize; 2] = [16, 48];
+
+pub(super) fn run(threads: Threads, json: bool) -> Result<(), CliError> {
+    let device = threads.device();
+    // M with a smaller batch: it is measured as well, in a quarter of the time.
+    let shapes = [("XS", XS), ("S", S), ("M", Shape { tokens: 256, batch: 1, ..M })];
+    say(format_args!(
+        "Measuring this machine on {} threads; best while it does nothing else",
+        device.threads()
+    ));
+    let products = device.product_rate(PEAK_PRODUCT, Duration::from_secs(1));
+    let bandwidth = device.read_rate(Duration::from_secs(1));
+    let (mut training, mut sampling) = (Vec::new(), Vec::new());
+    for (name, shape) in shapes {
+        say(format_args!("  shape {name}"));
+        let steps = training_steps(&shape, &vec![shape.tokens; shape.batch], &device, SECONDS)?;
+        let cost = shape.config().cost_shape();
+        let parameters = cost.multiplied_parameters();
+        training.push(Rate { parameters, flops_per_second: steps.flops.0 / steps.seconds });
+        let (model, params) = shape.model(&device)?;
+        let [prompt, answer] = TOKENS;
+        let timed = generation(&model, &params, PROMPTS, TOKENS, SECONDS)?;
+        let flops = cost.document_flops(prompt + answer, answer).0 * PROMPTS as f64;
+        let seconds = timed.seconds_to_first_token + timed.rest;
+        sampling.push(Rate { parameters, flops_per_second: flops / seconds });
+    }
+    let calibration = Calibration {
+        machine: machine(),
+        threads: device.threads(),
+        measured: clock::now(),
+        products,
+        bandwidth,
+        training,
+        sampling,
+    };
+    let file = calibration.save()?;
+    if json {
+        return print_json(&calibration);
+    }
+    let rate = |flops: f64| prefixed(flops, "FLOP/s");
+    let by_size = |rates: &[Rate]| {
+        let rates = rates
+            .iter()
+            .map(|r| format!("{} with {} parameters", rate(r.flops_per_second), counted(r.parameters)));
+        rates.collect::<Vec<_>>().join(", ")
+    };
+    print(named_rows(&[
+        ("machine", format!("{}, {} threads", calibration.machine, calibration.threads)),
+        ("products", rate(products)),
+        ("memory", prefixed(bandwidth, "B/s")),
+        ("training", by_size(&calibration.training)),
+        ("sampling", by_size(&calibration.sampling)),
+        ("kept in", file.display().to_string()),
+    ]))
+}
