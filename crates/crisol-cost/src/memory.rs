@@ -1,8 +1,7 @@
 //! Memory of training and of generation on GPUs, part by part.
 //!
 //! The formulas are those of mixed-precision training with fused attention, as the common frameworks do it (Rajbhandari et al.
-//! 2020, arXiv:1910.02054, section 3.1; Korthikanti et al. 2022, arXiv:2205.05198, section 4). What Crisol's own engine needs on the
-//! CPU is in [`crate::engine`].
+//! 2020, arXiv:1910.02054, section 3.1; Korthikanti et al. 2022, arXiv:2205.05198, section 4).
 
 use crate::phases::{Network, Phase, PhaseOptions};
 use crate::units::Bytes;
@@ -53,7 +52,7 @@ impl Dtype {
     }
 
     /// Bytes of an activation, a gradient or a cached number beside such weights.
-    fn activation_bytes(self) -> f64 {
+    pub(crate) fn activation_bytes(self) -> f64 {
         if self == Dtype::F32 { 4.0 } else { 2.0 }
     }
 
@@ -192,10 +191,10 @@ fn kept_by_block(hidden: usize, block: &Block, recompute: Recompute) -> f64 {
     let attention = match block.attention {
         // Queries, keys, values and what comes out.
         Attention::Grouped { heads, kv_heads, head_dim, .. } => 2 * head_dim * (heads + kv_heads),
-        // And what they are made of.
+        // And the short vectors that they are made of, each before and after its norm.
         Attention::Latent { heads, query_rank, kv_rank, unrotated, rotated, value_dim } => {
             let expanded = 2 * heads * (unrotated + rotated) + 2 * heads * value_dim;
-            query_rank.unwrap_or(0) + kv_rank + rotated + expanded
+            (1 + cheap) * (query_rank.unwrap_or(0) + kv_rank) + expanded
         }
     };
     // Gate, up and their product.
@@ -215,7 +214,7 @@ fn kept(shape: &ModelShape, recompute: Recompute) -> f64 {
     let of = |recompute| {
         shape.blocks.iter().map(move |(count, block)| (*count, kept_by_block(shape.hidden, block, recompute)))
     };
-    // What comes out of the embedding, the blocks and the last norm.
+    // What goes into the last norm, and what comes out.
     let ends = 2.0 * shape.hidden as f64;
     ends + match recompute {
         Recompute::Full => {
@@ -249,21 +248,18 @@ pub fn training(
         let trains = matches!(pass.network, Network::Policy | Network::Value)
             || (pass.network == Network::Reward && phase == Phase::Reward);
         // With adapters, the reference is the model without them, and reward and value models are adapters of it too.
-        let shares_base = lora_rank.is_some() && seen.len() > 1;
-        if !shares_base {
-            memory.weights += Bytes(all * dtype.weight_bytes()) / among(Zero::Weights);
+        let adapted = match lora_rank {
+            Some(rank) if pass.network != Network::Reference => adapters(&network, rank),
+            _ => 0.0,
+        };
+        if lora_rank.is_none() || seen.len() == 1 {
+            memory.weights += stored(&network, dtype) / among(Zero::Weights);
         }
+        memory.weights += Bytes(adapted * dtype.activation_bytes()) / among(Zero::Weights);
         if !trains {
             continue;
         }
-        let (trained, weight_bytes) = match lora_rank {
-            None => (all, dtype.weight_bytes()),
-            Some(rank) => {
-                let trained = adapters(&network, rank);
-                memory.weights += Bytes(trained * dtype.activation_bytes()) / among(Zero::Weights);
-                (trained, dtype.activation_bytes())
-            }
-        };
+        let trained = if lora_rank.is_some() { adapted } else { all };
         memory.gradients += Bytes(trained * dtype.activation_bytes()) / among(Zero::Gradients);
         let one_moment = match (options.optimizer, lora_rank) {
             (Optimizer::AdamW, _) => 0.0,
@@ -273,7 +269,7 @@ pub fn training(
             }
             (Optimizer::Muon, Some(_)) => trained,
         };
-        let copy = if weight_bytes < 4.0 { trained } else { 0.0 };
+        let copy = if dtype.activation_bytes() < 4.0 { trained } else { 0.0 };
         memory.optimizer += Bytes(4.0 * (2.0 * trained - one_moment + copy)) / among(Zero::Optimizer);
     }
     memory.activations = Bytes(tokens * kept(shape, options.recompute) * dtype.activation_bytes());
@@ -281,22 +277,30 @@ pub fn training(
     // In f32, with their gradient.
     memory.logits = Bytes(tokens * logits as f64 * 2.0 * 4.0);
     if matches!(phase, Phase::Grpo | Phase::Ppo) {
-        memory.kv_cache = cache(shape, dtype, tokens);
+        memory.kv_cache = cache(shape, dtype, options.documents, options.length);
     }
     memory
 }
 
-/// Keys and values of so many tokens.
-pub fn cache(shape: &ModelShape, dtype: Dtype, tokens: f64) -> Bytes {
-    Bytes(tokens * shape.cached_per_token() * dtype.activation_bytes())
+/// Weights under training. Those of few bits are the blocks' matrices; embedding, head, norms and routers keep 16 (as in `QLoRA`,
+/// arXiv:2305.14314, and DeepSeek-V3, arXiv:2412.19437, section 3.3).
+fn stored(shape: &ModelShape, dtype: Dtype) -> Bytes {
+    let parts = shape.parameters();
+    let matrices = parts.projections + parts.feed_forward + parts.experts;
+    Bytes(matrices * dtype.weight_bytes() + (parts.total() - matrices) * dtype.activation_bytes())
 }
 
-/// Memory that generation takes with so many documents of so many tokens at a time.
+/// Keys and values of so many documents of so many tokens.
+fn cache(shape: &ModelShape, dtype: Dtype, documents: usize, length: usize) -> Bytes {
+    Bytes(documents as f64 * shape.cached(length as f64) * dtype.activation_bytes())
+}
+
+/// Memory that generation takes with so many documents of so many tokens at a time. All weights are of the type, as in GGUF files.
 pub fn inference(shape: &ModelShape, dtype: Dtype, documents: usize, length: usize) -> Memory {
     Memory {
         weights: Bytes(shape.parameters().total() * dtype.weight_bytes()),
         logits: Bytes((documents * shape.vocab) as f64 * 4.0),
-        kv_cache: cache(shape, dtype, (documents * length) as f64),
+        kv_cache: cache(shape, dtype, documents, length),
         ..Memory::default()
     }
 }

@@ -1,7 +1,6 @@
 //! What each phase of training does with a token: which networks it runs, forward only or forward and backward.
 
-use crate::ModelShape;
-use crate::units::FlopsPerToken;
+use crate::{ModelShape, Parts};
 
 /// A phase.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -144,29 +143,36 @@ impl Pass {
         }
     }
 
-    fn forwards(&self) -> f64 {
-        self.times * if self.kind == Kind::Train { TRAINING } else { 1.0 }
-    }
-
-    /// Operations of the convention 2N and 6N, without attention over the context, of one of the phase's tokens.
-    pub fn multiplied(&self, policy: &ModelShape) -> FlopsPerToken {
-        FlopsPerToken(self.forwards() * 2.0 * self.shape(policy).multiplied_parameters())
-    }
-
-    /// All operations of one of the phase's tokens in a document of `length` tokens. Recomputed activations do not count.
-    pub fn flops(&self, policy: &ModelShape, length: f64) -> FlopsPerToken {
-        FlopsPerToken(self.forwards() * self.shape(policy).forward_flops(length).total())
+    /// Operations of one of the phase's tokens in a document of `length` tokens, forward and backward, by part. With `adapters` frozen
+    /// matrices need no gradient of their own: backward multiplies once, not twice, but for attention, which has no weights; what the
+    /// adapters themselves take is left out. Recomputed activations do not count.
+    pub fn flops(&self, policy: &ModelShape, length: f64, adapters: bool) -> (Parts, Parts) {
+        let forward = self.shape(policy).forward_flops(length).map(|flops| self.times * flops);
+        if self.kind != Kind::Train {
+            return (forward, Parts::default());
+        }
+        let both = forward.map(|flops| (TRAINING - 1.0) * flops);
+        let backward = if adapters { Parts { attention: both.attention, ..forward } } else { both };
+        (forward, backward)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{Attention, Block, FeedForward, Head};
 
-    /// Operations a token in units of N, where a scalar head costs nothing beside it.
+    /// Operations a token in units of N, without attention.
     fn in_units_of_n(phase: Phase, options: PhaseOptions) -> f64 {
-        let forwards: f64 = phase.passes(options).iter().map(Pass::forwards).sum();
-        2.0 * forwards
+        // With one head and one token in the vocabulary all networks have the same matrices.
+        let attention = Attention::Grouped { heads: 2, kv_heads: 1, head_dim: 4, chunk: None };
+        let block = Block { attention, feed_forward: FeedForward::Dense { inner: 16 }, vectors: 16 };
+        let shape = ModelShape { hidden: 8, vocab: 1, head: Head::Untied, blocks: vec![(2, block)] };
+        let of = |pass: &Pass| {
+            let (forward, backward) = pass.flops(&shape, 1.0, false);
+            forward.total() - forward.attention + backward.total() - backward.attention
+        };
+        phase.passes(options).iter().map(of).sum::<f64>() / shape.multiplied_parameters()
     }
 
     #[test]

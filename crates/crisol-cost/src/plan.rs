@@ -102,6 +102,8 @@ pub struct Estimate {
 pub struct Remedy {
     /// The changes, as options on the command line.
     pub options: String,
+    /// And what memory is used for then.
+    pub changed: MemoryOptions,
     /// Memory of each GPU then.
     pub memory: Bytes,
 }
@@ -113,7 +115,7 @@ pub const ORDINARY_CONTEXT: f64 = 4096.0;
 /// A utilisation that is given holds for a good hour; over a whole run a tenth more or less is usual.
 const GIVEN: f64 = 0.1;
 
-/// Documents that are sampled at a time on a GPU, if memory allows it.
+/// Documents that are sampled at a time by each copy of the model, if memory allows it.
 const SAMPLED_AT_ONCE: usize = 64;
 
 impl Plan {
@@ -139,28 +141,18 @@ impl Plan {
         self.memory.length as f64
     }
 
-    /// Share of a training pass that is needed: with adapters no gradients of the frozen weights (4N instead of 6N; what the
-    /// adapters themselves take is left out).
-    fn needed(&self, pass: &Pass) -> f64 {
-        if pass.kind == Kind::Train && self.memory.lora_rank.is_some() {
-            (TRAINING - 1.0) / TRAINING
-        } else {
-            1.0
-        }
+    /// Operations of a token in a pass over documents of a length, forward and backward, by part.
+    fn flops(&self, pass: &Pass, length: f64) -> (Parts, Parts) {
+        pass.flops(&self.shape, length, self.memory.lora_rank.is_some())
     }
 
-    /// Operations of a token by part, over all passes.
+    /// Operations of a token by part, over all passes: forward and backward.
     pub fn flops_by_part(&self) -> [(&'static str, FlopsPerToken, FlopsPerToken); 8] {
         let (mut forward, mut backward) = (Parts::default(), Parts::default());
-        let add = |sum: &mut Parts, parts: Parts, times: f64| {
-            *sum = sum.with(parts, |sum, part| sum + times * part);
-        };
         for pass in self.passes() {
-            let parts = pass.shape(&self.shape).forward_flops(self.length());
-            add(&mut forward, parts, pass.times);
-            if pass.kind == Kind::Train {
-                add(&mut backward, parts, pass.times * (TRAINING * self.needed(&pass) - 1.0));
-            }
+            let parts = self.flops(&pass, self.length());
+            forward = forward.with(parts.0, |sum, part| sum + part);
+            backward = backward.with(parts.1, |sum, part| sum + part);
         }
         let (forward, backward) = (forward.named(), backward.named());
         std::array::from_fn(|i| (forward[i].0, FlopsPerToken(forward[i].1), FlopsPerToken(backward[i].1)))
@@ -170,10 +162,15 @@ impl Plan {
     pub fn work(&self) -> Work {
         let mut work = Work { flops: Flops(0.0), counted: Flops(0.0), sampling: Flops(0.0) };
         for pass in self.passes() {
-            let at = |length: f64| pass.flops(&self.shape, length) * self.needed(&pass);
-            let beyond = at(self.length()) - at(self.length().min(ORDINARY_CONTEXT));
-            let counted = (pass.multiplied(&self.shape) * self.needed(&pass) + beyond) * self.tokens;
-            work.flops += at(self.length()) * self.tokens;
+            let at = |length: f64| {
+                let (forward, backward) = self.flops(&pass, length);
+                (forward.total() + backward.total(), forward.attention + backward.attention)
+            };
+            let ((all, attention), (_, ordinary)) =
+                (at(self.length()), at(self.length().min(ORDINARY_CONTEXT)));
+            // Shorter chunks at a document's end can make attention cheaper than in an ordinary context.
+            let counted = FlopsPerToken(all - attention + (attention - ordinary).max(0.0)) * self.tokens;
+            work.flops += FlopsPerToken(all) * self.tokens;
             work.counted += counted;
             if pass.kind == Kind::Generate {
                 work.sampling += counted;
@@ -196,15 +193,15 @@ impl Plan {
     }
 
     /// Time of one GPU for all sampling, at a utilisation and a share of the bandwidth: weights and caches are read for every token of
-    /// as many documents as are sampled at once.
+    /// as many documents as are sampled at once. A model that leaves no room for them on one GPU is cut among all.
     fn sampling_time(&self, mfu: Mfu, bandwidth: f64) -> Seconds {
         let dtype = self.memory.dtype;
-        let limit = self.gpu.memory * USABLE;
+        let limit = self.gpu.memory * USABLE * self.memory.gpus as f64;
         let fits = memory::most_documents(limit, |documents| {
             memory::inference(&self.shape, dtype, documents, self.memory.length).total()
         });
         let at_once = fits.unwrap_or(1).min(SAMPLED_AT_ONCE) as f64;
-        let step = decode_step(&self.shape, dtype, &self.gpu, at_once, self.length() / 2.0, mfu, bandwidth);
+        let step = decode_step(&self.shape, dtype, &self.gpu, at_once, self.length(), mfu, bandwidth);
         let samplings = self.passes().iter().filter(|pass| pass.kind == Kind::Generate).count() as f64;
         step * (samplings * self.tokens.0 / at_once)
     }
@@ -259,7 +256,11 @@ impl Plan {
         let now = self.memory;
         let remedy = |options: &MemoryOptions| {
             let memory = self.memory_with(options).total();
-            (memory <= available).then(|| Remedy { options: changes(&now, options), memory })
+            (memory <= available).then(|| Remedy {
+                options: changes(&now, options),
+                changed: *options,
+                memory,
+            })
         };
         let mut single = Vec::new();
         if now.documents > 1 {
@@ -280,11 +281,13 @@ impl Plan {
         if now.optimizer == Optimizer::AdamW {
             single.push(MemoryOptions { optimizer: Optimizer::Muon, ..now });
         }
-        if self.phase.may_use_adapters() && now.lora_rank.is_none() {
-            let rank = LORA_RANK.min(self.shape.hidden);
-            single.push(MemoryOptions { lora_rank: Some(rank), ..now });
-            if now.dtype.weight_bytes() > Dtype::Q4.weight_bytes() {
-                single.push(MemoryOptions { lora_rank: Some(rank), dtype: Dtype::Q4, ..now });
+        if self.phase.may_use_adapters() {
+            let lora_rank = now.lora_rank.or(Some(LORA_RANK.min(self.shape.hidden)));
+            if now.lora_rank.is_none() {
+                single.push(MemoryOptions { lora_rank, ..now });
+            }
+            if now.dtype != Dtype::Q4 {
+                single.push(MemoryOptions { lora_rank, dtype: Dtype::Q4, ..now });
             }
         }
         let found: Vec<Remedy> = single.iter().filter_map(remedy).collect();
@@ -335,22 +338,21 @@ fn changes(from: &MemoryOptions, to: &MemoryOptions) -> String {
     options.join(" ")
 }
 
-/// Time of one more token of each of `documents` documents after `context` tokens: what must be read, or what must be computed,
-/// whichever takes longer.
+/// Time of one more token of each of `documents` documents, on average over their `length` tokens: what must be read, or what must be
+/// computed, whichever takes longer.
 fn decode_step(
     shape: &ModelShape,
     dtype: Dtype,
     gpu: &Gpu,
     documents: f64,
-    context: f64,
+    length: f64,
     mfu: Mfu,
     bandwidth: f64,
 ) -> Seconds {
     let weights = Bytes(shape.read_parameters(documents) * dtype.weight_bytes());
-    // One document's cache after so many tokens.
-    let cache = memory::cache(shape, dtype, 1.0) * (shape.cache_read(context) / shape.cached_per_token());
+    let cache = Bytes(shape.cache_read(length) * dtype.activation_bytes());
     let reading = (weights + cache * documents) / (gpu.bandwidth * bandwidth);
-    let flops = FlopsPerToken(shape.forward_flops(context).total()) * Tokens(documents);
+    let flops = FlopsPerToken(shape.generation_flops(length)) * Tokens(documents);
     let computing = flops / (gpu.peak * mfu.share());
     if reading > computing { reading } else { computing }
 }
@@ -383,7 +385,7 @@ pub fn serving(
     }
     let class = if shape.is_mixture() { MIXTURE_MFU } else { DENSE_MFU };
     let rate = |mfu: Mfu, bandwidth: f64| {
-        let step = decode_step(shape, dtype, gpu, documents as f64, length as f64 / 2.0, mfu, bandwidth);
+        let step = decode_step(shape, dtype, gpu, documents as f64, length as f64, mfu, bandwidth);
         Tokens(documents as f64) / step
     };
     let rate = Range {

@@ -199,11 +199,20 @@ impl Attention {
         }
     }
 
-    /// Tokens of a context of `length` that generation looks at for the next token.
-    fn looked_at(&self, length: f64) -> f64 {
+    /// Tokens that generation keeps of a document of `length` tokens: of chunks only the one at work.
+    fn kept(&self, length: f64) -> f64 {
         match *self {
             Attention::Grouped { chunk: Some(chunk), .. } => length.min(chunk as f64),
             _ => length,
+        }
+    }
+
+    /// Scalars of all heads that a generated token multiplies with each position it looks at. Latent vectors are not expanded then:
+    /// queries are turned into their space and results back (DeepSeek-V2, section 2.1.2).
+    fn generated_score_width(&self) -> usize {
+        match *self {
+            Attention::Grouped { .. } => self.score_width(),
+            Attention::Latent { heads, kv_rank, rotated, .. } => heads * (2 * kv_rank + rotated),
         }
     }
 }
@@ -319,9 +328,23 @@ impl ModelShape {
         self.over_blocks(|block| block.attention.cached() as f64)
     }
 
-    /// Numbers that generation reads of what it keeps for one more token after `length` of them.
+    /// Numbers that generation keeps of a document of `length` tokens.
+    pub fn cached(&self, length: f64) -> f64 {
+        self.over_blocks(|block| block.attention.cached() as f64 * block.attention.kept(length))
+    }
+
+    /// Numbers that generation reads of what it keeps for one more token, on average over a document of `length` tokens. Here a token
+    /// sees only what came before it: half of what training counts.
     pub fn cache_read(&self, length: f64) -> f64 {
-        self.over_blocks(|block| block.attention.cached() as f64 * block.attention.looked_at(length))
+        self.over_blocks(|block| block.attention.cached() as f64 * block.attention.seen(length) / 2.0)
+    }
+
+    /// Operations of one generated token, on average over a document of `length` tokens.
+    pub fn generation_flops(&self, length: f64) -> f64 {
+        let looked_at = |block: &Block| {
+            block.attention.generated_score_width() as f64 * block.attention.seen(length) / 2.0
+        };
+        2.0 * (self.multiplied_parameters() + self.over_blocks(looked_at))
     }
 
     /// Parameters that generation reads for one token of each of `batch` sequences: all but the table of tokens (unless it is the head
