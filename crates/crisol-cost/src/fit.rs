@@ -92,9 +92,10 @@ impl LadderFit {
         if reference < LEAST_FACTOR * least {
             return Err(FitError::TooNarrow { factor: reference / least });
         }
-        // Published exponents of compute are 0.05 to 0.2; small runs may fall faster.
+        // Published exponents of compute are 0.05 to 0.2; small runs may fall faster. Runs without any scatter leave nothing but the best
+        // of these, so they are close to one another.
         let curves: Vec<Curve> =
-            (1..=200).filter_map(|i| Curve::through(rungs, reference, f64::from(i) * 0.005)).collect();
+            (1..=2000).filter_map(|i| Curve::through(rungs, reference, f64::from(i) * 0.0005)).collect();
         let best =
             curves.iter().min_by(|a, b| a.squares.total_cmp(&b.squares)).copied().ok_or(FitError::NoTrend)?;
         let freedom = rungs.len() - 3;
