@@ -4,7 +4,7 @@ use crate::hardware::{
     BANDWIDTH_SHARE, CO2_PER_KILOWATT_HOUR, DENSE_MFU, Gpu, MIXTURE_MFU, Mfu, OVERHEAD_OF_POWER, Range,
 };
 use crate::memory::{self, Dtype, Memory, MemoryOptions, Optimizer, Recompute, USABLE, Zero};
-use crate::phases::{Kind, Pass, Phase, PhaseOptions, TRAINING};
+use crate::phases::{Kind, Pass, Phase, PhaseOptions};
 use crate::units::{Bytes, Dollars, Flops, FlopsPerToken, Joules, Price, Seconds, TokenRate, Tokens};
 use crate::{ModelShape, Parts};
 
@@ -66,6 +66,8 @@ pub struct Work {
     pub counted: Flops,
     /// Of `counted`, those of sampling, whose time is bound by bandwidth.
     pub sampling: Flops,
+    /// Forward passes that are computed again for the backward pass, which utilisations do not count.
+    pub recomputed: Flops,
 }
 
 /// What a plan will take.
@@ -160,27 +162,30 @@ impl Plan {
 
     /// Operations of all tokens.
     pub fn work(&self) -> Work {
-        let mut work = Work { flops: Flops(0.0), counted: Flops(0.0), sampling: Flops(0.0) };
+        let mut work =
+            Work { flops: Flops(0.0), counted: Flops(0.0), sampling: Flops(0.0), recomputed: Flops(0.0) };
         for pass in self.passes() {
-            let at = |length: f64| {
-                let (forward, backward) = self.flops(&pass, length);
-                (forward.total() + backward.total(), forward.attention + backward.attention)
-            };
-            let ((all, attention), (_, ordinary)) =
-                (at(self.length()), at(self.length().min(ORDINARY_CONTEXT)));
+            let (forward, backward) = self.flops(&pass, self.length());
+            let ordinary = self.flops(&pass, self.length().min(ORDINARY_CONTEXT));
             // Shorter chunks at a document's end can make attention cheaper than in an ordinary context.
-            let counted = FlopsPerToken(all - attention + (attention - ordinary).max(0.0)) * self.tokens;
-            work.flops += FlopsPerToken(all) * self.tokens;
-            work.counted += counted;
-            if pass.kind == Kind::Generate {
-                work.sampling += counted;
+            let counted = |all: Parts, ordinary: Parts| {
+                let beyond = (all.attention - ordinary.attention).max(0.0);
+                FlopsPerToken(all.total() - all.attention + beyond) * self.tokens
+            };
+            let ahead = counted(forward, ordinary.0);
+            work.flops += FlopsPerToken(forward.total() + backward.total()) * self.tokens;
+            work.counted += ahead + counted(backward, ordinary.1);
+            match pass.kind {
+                Kind::Generate => work.sampling += ahead,
+                Kind::Train if self.memory.recompute == Recompute::Full => work.recomputed += ahead,
+                Kind::Forward | Kind::Train => {}
             }
         }
         work
     }
 
-    /// Utilisation to expect.
-    fn utilisation(&self) -> Range<Mfu> {
+    /// Utilisation to expect of such work.
+    fn utilisation(&self, work: &Work) -> Range<Mfu> {
         let share = |share: f64| Mfu::new(share.min(1.0)).expect("a positive share of at most one");
         if let Some(mfu) = self.mfu {
             let (low, high) = (share(mfu.share() * (1.0 - GIVEN)), share(mfu.share() * (1.0 + GIVEN)));
@@ -188,8 +193,8 @@ impl Plan {
         }
         let class = if self.shape.is_mixture() { MIXTURE_MFU } else { DENSE_MFU };
         // What is computed again takes time, but is not counted.
-        let again = if self.memory.recompute == Recompute::Full { (TRAINING + 1.0) / TRAINING } else { 1.0 };
-        class.map(|mfu| share(mfu.share() / again))
+        let counted = work.counted - work.sampling;
+        class.map(|mfu| share(mfu.share() * (counted / (counted + work.recomputed))))
     }
 
     /// Time of one GPU for all sampling, at a utilisation and a share of the bandwidth: weights and caches are read for every token of
@@ -209,7 +214,7 @@ impl Plan {
     /// What the plan will take.
     pub fn estimate(&self) -> Estimate {
         let work = self.work();
-        let mfu = self.utilisation();
+        let mfu = self.utilisation(&work);
         let time = |mfu: Mfu, bandwidth: f64| {
             (work.counted - work.sampling) / (self.gpu.peak * mfu.share())
                 + self.sampling_time(mfu, bandwidth)

@@ -280,6 +280,27 @@ proptest! {
         prop_assert_eq!(time(Recompute::Full) > time(Recompute::None), plan.mfu.is_none());
     }
 
+    /// What is computed again is a forward pass of what is trained, not of a reference: 8 of 6, with adapters 6 of 4.
+    #[test]
+    fn forward_passes_are_computed_again(shape in shapes(true), length in 16..4097_usize) {
+        let time = |phase, recompute, lora_rank| {
+            let mut plan = Plan { phase, ..pretraining(shape.clone(), length) };
+            plan.memory = MemoryOptions { recompute, lora_rank, ..plan.memory };
+            plan.estimate().gpu_time.typical
+        };
+        for (phase, lora_rank, ratio) in [
+            (Phase::Pretrain, None, 8.0 / 6.0),
+            (Phase::Sft, Some(4), 6.0 / 4.0),
+            (Phase::Reward, None, 8.0 / 6.0),
+            (Phase::Dpo, None, 10.0 / 8.0),
+            (Phase::Dpo, Some(4), 8.0 / 6.0),
+        ] {
+            let plain = time(phase, Recompute::None, lora_rank);
+            prop_assert!(near(time(phase, Recompute::Full, lora_rank) / plain, ratio), "{:?}", phase);
+            prop_assert_eq!(time(phase, Recompute::Block, lora_rank), plain);
+        }
+    }
+
     #[test]
     fn adapters_take_less(mut plan in plans(true), rank in 1..9_usize) {
         if plan.phase == Phase::Pretrain {
