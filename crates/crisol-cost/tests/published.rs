@@ -195,6 +195,18 @@ fn deepseeks_tables() {
     }
 }
 
+/// Utilisations with attention over 4,096 tokens that DeepSeek measured in training DeepSeek-V3, not halved and halved for causality
+/// (arXiv:2505.09343, table 4), beside those that follow from the hours of the run as a whole.
+#[test]
+fn deepseeks_utilisation() {
+    let run = PUBLIC_RUNS.iter().find(|run| run.model == "deepseek-v3").expect("a public run");
+    let mfu = run.implied_mfu().expect("a possible run").share();
+    let (shape, forward) = (run.shape(), run.shape().forward_flops(4096.0));
+    let matrices = 2.0 * shape.multiplied_parameters();
+    assert_near(mfu * forward.total() / matrices, 0.4373, 0.01);
+    assert_near(mfu * (forward.total() - forward.attention / 2.0) / matrices, 0.3894, 0.01);
+}
+
 /// Hours and CO₂ on Llama 2's model card.
 #[test]
 fn llama_2s_model_card() {
