@@ -157,29 +157,14 @@ pub const USABLE: f64 = 0.92;
 
 /// Parameters of adapters of a rank on every matrix of the blocks: rank · (rows + columns) each.
 fn adapters(shape: &ModelShape, rank: usize) -> f64 {
-    let (h, r) = (shape.hidden, rank);
-    let gated = |inner: usize| 3 * r * (h + inner);
-    let of = |block: &Block| {
-        let attention = match block.attention {
-            Attention::Grouped { heads, kv_heads, head_dim, .. } => {
-                2 * r * (h + heads * head_dim) + 2 * r * (h + kv_heads * head_dim)
-            }
-            Attention::Latent { heads, query_rank, kv_rank, unrotated, rotated, value_dim } => {
-                let queries = heads * (unrotated + rotated);
-                let to_queries = query_rank.map_or(r * (h + queries), |rank| r * (h + 2 * rank + queries));
-                let from_latent = r * (kv_rank + heads * (unrotated + value_dim));
-                to_queries + r * (h + kv_rank + rotated) + from_latent + r * (heads * value_dim + h)
-            }
-        };
-        let feed_forward = match block.feed_forward {
-            FeedForward::Dense { inner } => gated(inner),
-            FeedForward::Mixture { experts, inner, shared, .. } => {
-                experts * gated(inner) + if shared > 0 { gated(shared) } else { 0 }
-            }
-        };
-        (attention + feed_forward) as f64
+    let of_block = |block: &Block| -> usize {
+        block
+            .matrices(shape.hidden)
+            .into_iter()
+            .map(|(count, [rows, cols])| count * rank * (rows + cols))
+            .sum()
     };
-    shape.blocks.iter().map(|(count, block)| *count as f64 * of(block)).sum()
+    shape.blocks.iter().map(|(count, block)| (count * of_block(block)) as f64).sum()
 }
 
 /// Numbers of each token that a block's backward pass needs, with attention that keeps no scores. With [`Recompute::Block`] the outputs

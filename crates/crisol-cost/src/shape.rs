@@ -151,18 +151,25 @@ impl Parts {
 }
 
 impl Attention {
-    /// Parameters of its matrices in a model of this width.
-    fn parameters(&self, hidden: usize) -> usize {
+    /// Rows and columns of its matrices in a model of this width.
+    fn matrices(&self, hidden: usize) -> Vec<[usize; 2]> {
         match *self {
             Attention::Grouped { heads, kv_heads, head_dim, .. } => {
-                2 * hidden * head_dim * (heads + kv_heads)
+                let [queries, keys] = [heads * head_dim, kv_heads * head_dim];
+                vec![[queries, hidden], [keys, hidden], [keys, hidden], [hidden, queries]]
             }
             Attention::Latent { heads, query_rank, kv_rank, unrotated, rotated, value_dim } => {
                 let queries = heads * (unrotated + rotated);
-                let to_queries = query_rank.map_or(hidden * queries, |rank| rank * (hidden + queries));
-                let to_latent = hidden * (kv_rank + rotated);
-                let from_latent = kv_rank * heads * (unrotated + value_dim);
-                to_queries + to_latent + from_latent + heads * value_dim * hidden
+                let mut matrices = match query_rank {
+                    None => vec![[queries, hidden]],
+                    Some(rank) => vec![[rank, hidden], [queries, rank]],
+                };
+                matrices.extend([
+                    [kv_rank + rotated, hidden],
+                    [heads * (unrotated + value_dim), kv_rank],
+                    [hidden, heads * value_dim],
+                ]);
+                matrices
             }
         }
     }
@@ -227,6 +234,37 @@ impl FeedForward {
     }
 }
 
+/// Rows and columns of a gated layer's matrices.
+fn gated(hidden: usize, inner: usize) -> [[usize; 2]; 3] {
+    [[inner, hidden], [inner, hidden], [hidden, inner]]
+}
+
+fn elements([rows, cols]: [usize; 2]) -> usize {
+    rows * cols
+}
+
+impl Block {
+    /// Rows and columns of its matrices in a model of this width, and how many there are of each; routers are left out.
+    pub(crate) fn matrices(&self, hidden: usize) -> Vec<(usize, [usize; 2])> {
+        let mut matrices: Vec<_> =
+            self.attention.matrices(hidden).into_iter().map(|matrix| (1, matrix)).collect();
+        let mut add = |count, inner| matrices.extend(gated(hidden, inner).map(|matrix| (count, matrix)));
+        match self.feed_forward {
+            FeedForward::Dense { inner } => add(1, inner),
+            FeedForward::Mixture { experts, inner, shared, .. } => {
+                add(experts, inner);
+                if shared > 0 {
+                    add(1, shared);
+                }
+            }
+        }
+        matrices
+    }
+}
+
+/// Iterations in which Muon makes a matrix orthogonal (Jordan et al. 2024).
+const MUON_ITERATIONS: f64 = 5.0;
+
 impl ModelShape {
     /// Sums over blocks what each has.
     fn over_blocks(&self, of: impl Fn(&Block) -> f64) -> f64 {
@@ -247,7 +285,9 @@ impl ModelShape {
         let h = self.hidden;
         Parts {
             embedding: (self.vocab * h) as f64,
-            projections: self.over_blocks(|block| block.attention.parameters(h) as f64),
+            projections: self.over_blocks(|block| {
+                block.attention.matrices(h).into_iter().map(elements).sum::<usize>() as f64
+            }),
             attention: 0.0,
             feed_forward: self.over_blocks(|block| match block.feed_forward {
                 FeedForward::Dense { inner } => (3 * h * inner) as f64,
@@ -279,6 +319,22 @@ impl ModelShape {
             FeedForward::Dense { .. } => 0,
             FeedForward::Mixture { per_token, .. } => per_token,
         })
+    }
+
+    /// Operations of the products with which Muon makes the step of every matrix between hidden states orthogonal: in each iteration,
+    /// of a matrix of m rows and n ≥ m columns, 4m²n + 2m³.
+    pub fn muon_flops(&self) -> Flops {
+        let of_matrix = |[rows, cols]: [usize; 2]| {
+            let (m, n) = (rows.min(cols) as f64, rows.max(cols) as f64);
+            MUON_ITERATIONS * (4.0 * m * m * n + 2.0 * m * m * m)
+        };
+        Flops(self.over_blocks(|block| {
+            block
+                .matrices(self.hidden)
+                .into_iter()
+                .map(|(count, matrix)| count as f64 * of_matrix(matrix))
+                .sum()
+        }))
     }
 
     /// Whether some parameters take no part in a token's pass.

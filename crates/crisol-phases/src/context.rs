@@ -9,7 +9,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crisol_cost::units::Flops;
+use crisol_cost::ModelShape;
+use crisol_cost::machine::{LocalWork, Machine};
+use crisol_cost::units::{Flops, Seconds};
 use crisol_engine::{Device, OptimizerConfig, Params};
 use crisol_hub::write_folder_atomically;
 use crisol_report::{Curve, MaskPicture, RolloutSample};
@@ -32,6 +34,8 @@ pub trait Observer {
     fn stage_started(&mut self, stage: &str, done: u64, total: u64);
     /// A step was made; `tokens` is what it processed.
     fn step(&mut self, step: u64, tokens: u64, metrics: &[(&str, f64)]);
+    /// How long a stage that begins soon will take, in seconds, by what this machine was measured to do.
+    fn expected(&mut self, stage: &str, seconds: f64);
     /// Something worth a line.
     fn note(&mut self, text: &str);
     /// A phase is complete and saved.
@@ -61,6 +65,9 @@ struct State {
     /// Not in states of earlier versions.
     #[serde(default)]
     sampling_seconds: f64,
+    /// What the stages so far were expected to take; 0 if the machine was not measured.
+    #[serde(default)]
+    expected_seconds: f64,
     metrics: BTreeMap<String, f64>,
     rollouts: Vec<RolloutSample>,
     notes: Vec<String>,
@@ -79,6 +86,10 @@ pub(crate) struct Context<'a> {
     /// What the report shows of the loss mask.
     pub(crate) masks: Vec<MaskPicture>,
     observer: &'a mut dyn Observer,
+    /// What this machine was measured to do.
+    machine: Option<&'a Machine>,
+    /// What the stage that begins next will take.
+    expected: Option<Seconds>,
     interrupt: Interrupt,
     progress: PathBuf,
     metrics: MetricsWriter,
@@ -99,6 +110,7 @@ impl<'a> Context<'a> {
         name: &str,
         progress: &Path,
         tensorboard: Option<&Path>,
+        machine: Option<&'a Machine>,
         interrupt: Interrupt,
         observer: &'a mut dyn Observer,
     ) -> Result<Context<'a>, PhaseError> {
@@ -128,6 +140,8 @@ impl<'a> Context<'a> {
             name: name.to_owned(),
             masks: Vec::new(),
             observer,
+            machine,
+            expected: None,
             interrupt,
             progress: progress.to_path_buf(),
             metrics,
@@ -143,6 +157,15 @@ impl<'a> Context<'a> {
         format!("{}/{what}", self.name)
     }
 
+    /// Says what the stage that begins next will take, if this machine was measured. (Of one that goes on, the steps that are left
+    /// soon say it better.)
+    pub(crate) fn expect(&mut self, stage: &str, shape: &ModelShape, work: &LocalWork) {
+        self.expected = self.machine.and_then(|machine| machine.time(shape, work));
+        if let Some(seconds) = self.expected.filter(|_| !self.resumed) {
+            self.observer.expected(stage, seconds.0);
+        }
+    }
+
     /// Begins a stage of `total` steps: restores what was saved in it and returns the number of steps that are
     /// already made (all of them if a later stage had begun; its own `begin_stage` restores the weights then).
     pub(crate) fn begin_stage(
@@ -151,6 +174,7 @@ impl<'a> Context<'a> {
         total: u64,
         saved: &mut [Saved<'_>],
     ) -> Result<u64, PhaseError> {
+        let expected = self.expected.take();
         if self.resumed && self.state.stage == stage {
             let folder = self.progress.join("state");
             for item in saved {
@@ -173,6 +197,7 @@ impl<'a> Context<'a> {
         }
         stage.clone_into(&mut self.state.stage);
         self.state.stage_steps = 0;
+        self.state.expected_seconds += expected.map_or(0.0, |seconds| seconds.0);
         self.observer.stage_started(stage, 0, total);
         Ok(0)
     }
@@ -281,6 +306,7 @@ impl<'a> Context<'a> {
             flops: self.state.flops,
             seconds: self.began.elapsed().as_secs_f64(),
             sampling_seconds: self.state.sampling_seconds,
+            expected_seconds: self.state.expected_seconds,
             metrics: self.state.metrics,
             rollouts: self.state.rollouts,
             notes: self.state.notes,
@@ -302,6 +328,7 @@ pub(crate) struct Record {
     pub(crate) flops: f64,
     pub(crate) seconds: f64,
     pub(crate) sampling_seconds: f64,
+    pub(crate) expected_seconds: f64,
     pub(crate) metrics: BTreeMap<String, f64>,
     pub(crate) rollouts: Vec<RolloutSample>,
     pub(crate) notes: Vec<String>,

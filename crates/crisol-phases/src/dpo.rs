@@ -10,6 +10,7 @@ use crisol_train::{Trainer, evaluate};
 
 use crate::PhaseError;
 use crate::context::{Context, Saved, update_rule};
+use crate::expectation::{Length, forward, training};
 use crate::replay::Replay;
 use crate::reward::preferences;
 use crate::settings::DpoSettings;
@@ -38,8 +39,6 @@ pub(crate) fn dpo(
         let sums: Vec<f64> = logps.iter().map(|l| l.iter().map(|&x| f64::from(x)).sum()).collect();
         Ok(sums.chunks_exact(2).map(|pair| [pair[0], pair[1]]).collect())
     };
-    let reference = answers(&pairs)?;
-    let heldout_reference = answers(&heldout)?;
 
     let batches = plan_batches(
         &vec![1; pairs.len()],
@@ -49,6 +48,16 @@ pub(crate) fn dpo(
         &ctx.purpose("order"),
     );
     let replay = Replay::load(ctx, &settings.replay, &text, context, batches.len(), &shape)?;
+    let both = |pair: &PreferenceExample| [Length::of(&pair.chosen), Length::of(&pair.rejected)];
+    let met = batches.iter().flatten().flat_map(|&i| both(&pairs[i]));
+    let mut work = training(&shape, met, settings.optimizer.rule, batches.len());
+    work += replay.expected(&settings.replay);
+    // The reference looks at all of them, and the policy at what is held out.
+    let looked_at = pairs.iter().chain(&heldout).chain(&heldout).flat_map(both);
+    work.forward += forward(&shape, looked_at);
+    ctx.expect("dpo", &shape, &work);
+    let reference = answers(&pairs)?;
+    let heldout_reference = answers(&heldout)?;
     let mut trainer = Trainer::new(model, params);
     let total = batches.len() as u64;
     let first = ctx.begin_stage("dpo", total, &mut [Saved::Trainer("policy", &mut trainer)])?;

@@ -15,6 +15,7 @@ mod behaviours;
 mod context;
 mod data;
 mod dpo;
+mod expectation;
 pub mod judge;
 mod machine;
 mod ppo;

@@ -17,6 +17,7 @@ use crisol_train::{Output, Trainer, evaluate};
 use crate::PhaseError;
 use crate::behaviours::{prompt_text, reply_text};
 use crate::context::{Context, Saved, update_rule};
+use crate::expectation::{Rollouts, answer, mean};
 use crate::replay::{Replay, WithReplay};
 use crate::rollouts::{Rollout, choose_prompts, sample, updates};
 use crate::settings::PpoSettings;
@@ -62,6 +63,18 @@ pub(crate) fn ppo(
     let updates_per_step = settings.rollout.epochs * settings.rollout.minibatches;
     let updates_in_all = total as usize * updates_per_step;
     let replay = Replay::load(ctx, &settings.replay, &text, context, updates_in_all, &shape)?;
+    let rollouts = Rollouts {
+        shape: &shape,
+        scalar: Some(&scalar_shape),
+        settings: &settings.rollout,
+        steps: total as usize,
+        prompt: mean(prompts.iter().map(Vec::len)),
+        answer: answer(&replay.lengths(), &settings.rollout),
+        reference: 1.0,
+    };
+    let mut work = rollouts.work(settings.optimizer.rule);
+    work += replay.expected(&settings.replay);
+    ctx.expect("ppo", &shape, &work);
     let first = ctx.begin_stage(
         "ppo",
         total,

@@ -24,22 +24,23 @@ pub(crate) fn pretrain(
     let Checkpoint { model, params, text } = start;
     let context = model.config().longest_document();
     let documents = documents(&text, &texts, context)?;
+    let heldout_texts = self::texts(&ctx.data.all_records(&settings.heldout)?)?;
+    let heldout = self::documents(&text, &heldout_texts, context)?;
     let mut trainer = Trainer::new(model, params);
     train_next_token(
         ctx,
         "pretrain",
         &mut trainer,
         &documents,
+        &heldout,
         settings.epochs,
         settings.batch_tokens,
         &settings.optimizer,
     )?;
     let Trainer { model, params, .. } = trainer;
-    if !settings.heldout.is_empty() {
-        let heldout = self::texts(&ctx.data.all_records(&settings.heldout)?)?;
-        let bytes: usize = heldout.iter().map(String::len).sum();
-        let documents = self::documents(&text, &heldout, context)?;
-        let (loss, tokens) = heldout_loss(&model, &params, &documents, ctx.run.shard_tokens)?;
+    if !heldout.is_empty() {
+        let bytes: usize = heldout_texts.iter().map(String::len).sum();
+        let (loss, tokens) = heldout_loss(&model, &params, &heldout, ctx.run.shard_tokens)?;
         ctx.measure("validation_loss", loss);
         // The end-of-text token is predicted too but is no byte of the text: its cost is counted, not its length.
         ctx.measure("bits_per_byte", loss * tokens as f64 / std::f64::consts::LN_2 / bytes as f64);

@@ -18,6 +18,7 @@ use crisol_train::{Output, Trainer};
 use crate::PhaseError;
 use crate::behaviours::{self, reply_text};
 use crate::context::{Context, Saved, update_rule};
+use crate::expectation::{Length, Rollouts, answer, mean};
 use crate::replay::{Replay, WithReplay};
 use crate::rollouts::{Rollout, choose_prompts, sample, updates};
 use crate::settings::ReasonSettings;
@@ -72,10 +73,25 @@ fn reinforce(
     let mut reference: Params = params.duplicate();
     let mut policy = Trainer::new(model, params);
     let total = settings.steps;
+    // The worked solutions of the cold start show how long answers are.
+    let shown = sft::examples(&text, &ctx.data.all_records(&settings.cold_start.data)?, context)?;
+    let shown: Vec<Length> = shown.iter().map(Length::of).collect();
     let updates_per_step = settings.rollout.epochs * settings.rollout.minibatches;
     let updates_in_all = total as usize * updates_per_step;
     let replay = Replay::load(ctx, &settings.replay, &text, context, updates_in_all, &shape)?;
     let group = settings.rollout.group_size;
+    let rollouts = Rollouts {
+        shape: &shape,
+        scalar: None,
+        settings: &settings.rollout,
+        steps: total as usize,
+        prompt: mean(problems.iter().map(|problem| problem.prompt.len())),
+        answer: answer(&shown, &settings.rollout),
+        reference: if settings.kl_coefficient > 0.0 { 1.0 } else { 1.0 / STEPS_BETWEEN_LOOKS as f64 },
+    };
+    let mut work = rollouts.work(settings.optimizer.rule);
+    work += replay.expected(&settings.replay);
+    ctx.expect("grpo", &shape, &work);
     let first = ctx.begin_stage(
         "grpo",
         total,

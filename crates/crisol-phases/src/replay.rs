@@ -3,6 +3,7 @@
 //! way.
 
 use crisol_cost::ModelShape;
+use crisol_cost::machine::LocalWork;
 use crisol_cost::units::Flops;
 use crisol_engine::OptimizerConfig;
 use crisol_objectives::next_token::{self, NextTokenStats};
@@ -12,6 +13,7 @@ use crisol_train::{Output, Step, Trainer};
 
 use crate::PhaseError;
 use crate::context::Context;
+use crate::expectation::{self, Length};
 use crate::settings::ReplaySettings;
 use crate::sft;
 use crate::supervised::{batch_size, plan_batches, shards, token_count, training_flops};
@@ -80,6 +82,16 @@ impl Replay {
             batches.truncate(updates);
         }
         Ok(Replay { examples, batches, weight: settings.weight, shape: shape.clone() })
+    }
+
+    /// What it adds to the phase's work.
+    pub(crate) fn expected(&self, settings: &ReplaySettings) -> LocalWork {
+        expectation::replay(&self.shape, settings, &self.lengths(), self.batches.len())
+    }
+
+    /// Lengths of what is replayed.
+    pub(crate) fn lengths(&self) -> Vec<Length> {
+        self.examples.iter().map(Length::of).collect()
     }
 
     /// One optimizer step on the phase's own `shards` and the replay of update number `update`. The step's loss is the

@@ -12,6 +12,7 @@ use crisol_train::{Output, Trainer, derived_seed, evaluate};
 
 use crate::PhaseError;
 use crate::context::{Context, Saved, update_rule};
+use crate::expectation::{Length, training};
 use crate::settings::RewardSettings;
 use crate::supervised::{batch_size, plan_batches, sum_up, token_count, training_flops};
 
@@ -35,6 +36,9 @@ pub(crate) fn reward(
     let shape = model.config().cost_shape();
     let mut trainer = Trainer::new(model, params);
     let total = batches.len() as u64;
+    let met = batches.iter().flatten().flat_map(|&i| [&pairs[i].chosen, &pairs[i].rejected]);
+    let met = met.map(|example| Length::judged(&example.ids));
+    ctx.expect("reward", &shape, &training(&shape, met, settings.optimizer.rule, batches.len()));
     let first = ctx.begin_stage("reward", total, &mut [Saved::Trainer("model", &mut trainer)])?;
     for step in first..total {
         let batch: Vec<&PreferenceExample> = batches[step as usize].iter().map(|&i| &pairs[i]).collect();

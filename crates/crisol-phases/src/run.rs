@@ -6,6 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use crisol_cost::machine::Machine;
 use crisol_engine::Device;
 use crisol_model::{Checkpoint, save_checkpoint};
 use crisol_report::{MaskPicture, ModelSummary, PhaseReport, PromptReport, Report, RolloutSample};
@@ -28,6 +29,8 @@ pub struct RunOptions<'a> {
     pub resume: bool,
     /// Where the work is done.
     pub device: &'a Device,
+    /// What it was measured to do, if it was.
+    pub machine: Option<&'a Machine>,
     /// The request to stop.
     pub interrupt: Interrupt,
     /// Date and time for the report, as it is to be shown.
@@ -137,6 +140,7 @@ fn run_phase(
         &phase.name,
         &progress,
         tensorboard.as_deref(),
+        options.machine,
         options.interrupt.clone(),
         observer,
     )?;
@@ -182,6 +186,7 @@ fn run_phase(
             flops: record.flops,
             seconds: record.seconds,
             sampling_seconds: record.sampling_seconds,
+            expected_seconds: record.expected_seconds,
             metrics: record.metrics,
             curves: record.curves,
             notes: record.notes,

@@ -32,6 +32,7 @@ pub(crate) fn train_stage(
     let context = model.config().longest_document();
     let records = ctx.data.all_records(&settings.data)?;
     let examples = examples(&text, &records, context)?;
+    let heldout = self::examples(&text, &ctx.data.all_records(&settings.heldout)?, context)?;
     picture_masks(ctx, &text, &records, context);
     let mut trainer = Trainer::new(model, params);
     train_next_token(
@@ -39,13 +40,13 @@ pub(crate) fn train_stage(
         stage,
         &mut trainer,
         &examples,
+        &heldout,
         settings.epochs,
         settings.batch_tokens,
         &settings.optimizer,
     )?;
     let Trainer { model, params, .. } = trainer;
-    if !settings.heldout.is_empty() && ctx.in_stage(stage) {
-        let heldout = self::examples(&text, &ctx.data.all_records(&settings.heldout)?, context)?;
+    if !heldout.is_empty() && ctx.in_stage(stage) {
         let (loss, _) = heldout_loss(&model, &params, &heldout, ctx.run.shard_tokens)?;
         ctx.measure("validation_loss", loss);
     }

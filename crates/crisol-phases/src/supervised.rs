@@ -2,6 +2,7 @@
 //! documents and masks, nothing else.
 
 use crisol_cost::ModelShape;
+use crisol_cost::machine::LocalWork;
 use crisol_cost::phases::TRAINING;
 use crisol_cost::units::Flops;
 use crisol_engine::Params;
@@ -12,6 +13,7 @@ use crisol_train::{Output, Trainer, evaluate, permutation};
 
 use crate::PhaseError;
 use crate::context::{Context, Saved, update_rule};
+use crate::expectation::{Length, forward, training};
 use crate::settings::OptimizerSettings;
 
 /// Log-probs alone, at temperature 1.
@@ -68,8 +70,8 @@ pub(crate) fn token_count(shards: &[Packed]) -> usize {
 /// Floating-point operations of a forward pass of the shards.
 pub(crate) fn forward_flops(shape: &ModelShape, shards: &[Packed]) -> Flops {
     let documents = shards.iter().flat_map(|s| s.offsets.windows(2).zip(s.row_offsets.windows(2)));
-    let length = |bounds: &[u32]| (bounds[1] - bounds[0]) as usize;
-    documents.map(|(tokens, rows)| shape.document_flops(length(tokens), length(rows))).sum()
+    let count = |bounds: &[u32]| (bounds[1] - bounds[0]) as usize;
+    forward(shape, documents.map(|(tokens, rows)| Length { tokens: count(tokens), rows: count(rows) }))
 }
 
 /// And of a training step on them.
@@ -82,8 +84,7 @@ pub(crate) fn example_flops<'e>(
     shape: &ModelShape,
     examples: impl IntoIterator<Item = &'e Example>,
 ) -> Flops {
-    let rows = |example: &Example| example.trained.iter().skip(1).filter(|trained| **trained).count();
-    examples.into_iter().map(|example| shape.document_flops(example.ids.len(), rows(example))).sum()
+    forward(shape, examples.into_iter().map(Length::of))
 }
 
 /// The statistics of all shards together.
@@ -94,12 +95,13 @@ pub(crate) fn sum_up<S: Stats>(parts: Vec<S>) -> S {
     })
 }
 
-/// Trains on the examples as one stage of the phase.
+/// Trains on the examples as one stage of the phase. What is held out is looked at afterwards, which takes time too.
 pub(crate) fn train_next_token(
     ctx: &mut Context<'_>,
     stage: &str,
     trainer: &mut Trainer,
     examples: &[Example],
+    heldout: &[Example],
     epochs: f64,
     batch_tokens: usize,
     optimizer: &OptimizerSettings,
@@ -109,6 +111,12 @@ pub(crate) fn train_next_token(
     let batches = plan_batches(&lengths, epochs, batch_tokens, ctx.run.seed, &purpose);
     let total = batches.len() as u64;
     let shape = trainer.model.config().cost_shape();
+    let met = batches.iter().flatten().map(|&i| Length::of(&examples[i]));
+    let work = LocalWork {
+        forward: example_flops(&shape, heldout),
+        ..training(&shape, met, optimizer.rule, batches.len())
+    };
+    ctx.expect(stage, &shape, &work);
     let first = ctx.begin_stage(stage, total, &mut [Saved::Trainer("model", trainer)])?;
     for step in first..total {
         let batch = &batches[step as usize];

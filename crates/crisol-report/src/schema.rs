@@ -87,6 +87,9 @@ pub struct PhaseReport {
     /// Those of them in which answers were sampled to learn from; 0 where a phase learns from given text only.
     #[serde(deserialize_with = "number")]
     pub sampling_seconds: f64,
+    /// What was said before it that it would take, in seconds; 0 where the machine had not been measured.
+    #[serde(deserialize_with = "number")]
+    pub expected_seconds: f64,
     /// Measures by id (see [`crate::measures`]); shares are fractions from 0 to 1.
     #[serde(deserialize_with = "numbers")]
     pub metrics: BTreeMap<String, f64>,

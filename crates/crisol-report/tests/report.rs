@@ -20,6 +20,7 @@ fn report_with(text: &str) -> Report {
         flops: 2e9,
         seconds: 3.5,
         sampling_seconds: 0.7,
+        expected_seconds: 3.0,
         metrics: [("facts_accuracy".into(), 0.93), ("harmful_refused".into(), 0.0), (text.into(), 2.0)]
             .into(),
         curves: vec![Curve { name: text.into(), unit: text.into(), points: vec![(1.0, 2.0), (2.0, 1.5)] }],
@@ -209,6 +210,13 @@ fn a_phase_that_samples_says_how_long() {
     report.phases[1].sampling_seconds = 0.0;
     assert_eq!(html(&report).matches("of it sampling answers").count(), 1);
     assert!(html(&report).contains("<span>20\u{a0}% of it sampling answers</span>"));
+}
+
+#[test]
+fn what_was_expected_stands_beside_what_was() {
+    let mut report = report_with("plain");
+    report.phases[1].expected_seconds = 0.0;
+    assert_eq!(html(&report).matches("<span>3.0\u{a0}s expected</span>").count(), 1);
 }
 
 #[test]

@@ -103,6 +103,10 @@ impl Observer for Progress {
         }
     }
 
+    fn expected(&mut self, stage: &str, seconds: f64) {
+        self.line(&format!("  {stage} will take about {}", duration(seconds)));
+    }
+
     fn note(&mut self, text: &str) {
         self.line(&format!("  note: {text}"));
     }
@@ -147,8 +151,12 @@ fn figures(metrics: &[(&str, f64)]) -> Vec<String> {
 
 /// What a phase took and how the model behaves after it.
 fn summary(report: &PhaseReport) -> String {
+    let expected = match report.expected_seconds {
+        0.0 => String::new(),
+        seconds => format!(" ({} expected)", duration(seconds)),
+    };
     let mut summary = format!(
-        "  done in {}, {} tokens → {}",
+        "  done in {}{expected}, {} tokens → {}",
         duration(report.seconds),
         short(report.tokens as f64),
         report.checkpoint

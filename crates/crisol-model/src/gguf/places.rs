@@ -112,9 +112,8 @@ impl Place {
         match self {
             Place::Whole { tensor, .. } | Place::Expert { tensor, .. } => kind(tensor),
             // Transposed blocks are no blocks.
-            Place::Latent { keys, values, .. } => {
-                kind(keys).filter(|kind_of_keys| kind_of_keys.block().0 == 1 && kind(values) == Some(*kind_of_keys))
-            }
+            Place::Latent { keys, values, .. } => kind(keys)
+                .filter(|kind_of_keys| kind_of_keys.block().0 == 1 && kind(values) == Some(*kind_of_keys)),
         }
     }
 

@@ -30,6 +30,9 @@ pub(super) fn phases(report: &Report) -> String {
             prefixed(phase.flops, "FLOP"),
             duration(phase.seconds)
         );
+        if phase.expected_seconds > 0.0 {
+            let _ = write!(body, "<span>{} expected</span>", duration(phase.expected_seconds));
+        }
         if phase.sampling_seconds > 0.0 {
             let part = percent(share(phase.sampling_seconds, phase.seconds));
             let _ = write!(body, "<span>{part} of it sampling answers</span>");

@@ -255,7 +255,7 @@ pub(super) const PEAK_PRODUCT: [usize; 3] = [512, 512, 512];
 const PEAK_TIME: Duration = Duration::from_secs(1);
 
 /// Lengths from 2 to T in equal steps and out of order, as many tokens as a batch of equal lengths.
-fn mixed_lengths(shape: &Shape) -> Vec<usize> {
+pub(super) fn mixed_lengths(shape: &Shape) -> Vec<usize> {
     let mut rest = shape.batch * shape.tokens;
     let mut lengths = Vec::new();
     // Multiples of the golden ratio fill an interval evenly.

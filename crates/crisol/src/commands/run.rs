@@ -9,6 +9,7 @@ use crisol_report::Report;
 use crisol_train::TrainError;
 
 use super::Threads;
+use crate::calibration::Calibration;
 use crate::console::{print, print_line, shell_word};
 use crate::error::CliError;
 use crate::progress::Progress;
@@ -135,10 +136,12 @@ pub(super) fn execute(recipe: Option<Recipe>, out: &Path, flags: &RunFlags) -> R
         recipe
     });
     let device = flags.threads.device();
+    let machine = Calibration::load(device.threads()).map(|calibration| calibration.rates());
     let options = RunOptions {
         out,
         resume: flags.resume,
         device: &device,
+        machine: machine.as_ref(),
         interrupt: interrupt::on_ctrl_c(),
         created: clock::now(),
     };
