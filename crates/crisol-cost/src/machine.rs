@@ -4,7 +4,8 @@
 //! that were measured on models of other sizes. All rates are in operations by the convention of [`crate::ModelShape::document_flops`].
 
 use crate::ModelShape;
-use crate::units::{FlopRate, Flops, Seconds};
+use crate::phases::{Kind, Phase, PhaseOptions};
+use crate::units::{FlopRate, Flops, FlopsPerToken, Seconds, Tokens};
 
 /// A machine, as it was measured.
 #[derive(Clone, Debug, PartialEq)]
@@ -37,6 +38,34 @@ pub struct LocalWork {
     pub sampling: Flops,
     /// Of an optimizer's own products.
     pub optimizer: Flops,
+}
+
+impl LocalWork {
+    /// A phase's work on so many tokens, in documents of `length`.
+    pub fn of(
+        phase: Phase,
+        options: PhaseOptions,
+        shape: &ModelShape,
+        tokens: Tokens,
+        length: f64,
+    ) -> LocalWork {
+        let mut work = LocalWork::default();
+        for pass in phase.passes(options) {
+            let (forward, backward) = pass.flops(shape, length, false);
+            let flops = FlopsPerToken(forward.total() + backward.total()) * tokens;
+            match pass.kind {
+                Kind::Generate => work.sampling += flops,
+                Kind::Forward => work.forward += flops,
+                Kind::Train => work.training += flops,
+            }
+        }
+        work
+    }
+
+    /// All of it.
+    pub fn total(&self) -> Flops {
+        self.training + self.forward + self.sampling + self.optimizer
+    }
 }
 
 impl std::ops::AddAssign for LocalWork {

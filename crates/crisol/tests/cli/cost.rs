@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::fixture::{Bench, checkpoint};
+use crate::fixture::{Bench, Finished, checkpoint};
 
 fn number(value: &Value) -> f64 {
     value.as_f64().unwrap_or_else(|| panic!("{value} is no number"))
@@ -111,6 +111,52 @@ fn budgets_give_sizes() {
 }
 
 #[test]
+fn this_machine_is_measured_or_unknown() {
+    let bench = Bench::new("");
+    let on_cpu = |more: &[&str]| {
+        let plan = ["cost", "XS", "--tokens", "1M", "--cpu", "--threads", "2", "--json"];
+        let mut command = bench.command(&[&plan, more].concat());
+        command.env("XDG_CACHE_HOME", bench.path("caches"));
+        Finished::of(command.output().expect("it runs")).json()
+    };
+    let unknown = on_cpu(&[]);
+    assert!(unknown["wall_seconds"].is_null() && unknown["mfu"].is_null(), "{unknown}");
+    // As if it had been measured: XS trains at 10^10 operations a second, which is a quarter of what products reach.
+    let shape = number(&unknown["flops"]);
+    let machine = name_of_this_machine(&bench);
+    let measured = format!(
+        r#"{{"machine": {machine}, "threads": 2, "measured": "today", "products": 4e10, "bandwidth": 1e10,
+        "training": [{{"parameters": 1e6, "flops_per_second": 1e10}}],
+        "sampling": [{{"parameters": 1e6, "flops_per_second": 1e9}}]}}"#
+    );
+    std::fs::create_dir_all(bench.path("caches/crisol")).unwrap();
+    bench.write("caches/crisol/machine.json", &measured);
+    let known = on_cpu(&[]);
+    assert!((number(&known["wall_seconds"]["typical"]) / (shape / 1e10) - 1.0).abs() < 1e-9, "{known}");
+    assert!((number(&known["mfu"]["typical"]) - 0.25).abs() < 1e-9, "{known}");
+    let faster = on_cpu(&["--mfu", "0.5"]);
+    assert!((number(&faster["wall_seconds"]["typical"]) / (shape / 2e10) - 1.0).abs() < 1e-9, "{faster}");
+    // Sampling is slower.
+    let grpo = on_cpu(&["--phase", "grpo"]);
+    assert!(
+        number(&grpo["wall_seconds"]["typical"]) > 4.0 * number(&known["wall_seconds"]["typical"]),
+        "{grpo}"
+    );
+    // What was measured with other threads, or is no such file, says nothing.
+    bench.write("caches/crisol/machine.json", &measured.replace("\"threads\": 2", "\"threads\": 3"));
+    assert!(on_cpu(&[])["wall_seconds"].is_null());
+    bench.write("caches/crisol/machine.json", "[]");
+    assert!(on_cpu(&[])["wall_seconds"].is_null());
+}
+
+/// What this machine is called, as JSON.
+fn name_of_this_machine(bench: &Bench) -> String {
+    let arguments =
+        ["bench", "train", "--shape", "d=8,L=1,H=2,ff=8,V=16,T=8,B=1", "--seconds", "0.01", "--json"];
+    bench.crisol(&arguments).json()["machine"].to_string()
+}
+
+#[test]
 fn nonsense_is_refused_in_words() {
     let bench = Bench::new("");
     bench.write("empty.json", "{}");
@@ -120,6 +166,8 @@ fn nonsense_is_refused_in_words() {
         (2, &["llama-2-7b", "--tokens", "2 parsecs"], "a number such as"),
         (2, &["llama-2-7b", "--mfu", "1.5"], "a share above 0"),
         (2, &["llama-2-7b", "--price", "-1"], "more than 0"),
+        (2, &["llama-2-7b", "--mfu", "measured"], "nothing was measured"),
+        (2, &["llama-2-7b", "--cpu", "--gpus", "2"], "cannot be used with"),
         (2, &["llama-2-7b", "--gpus", "0"], "not in 1.."),
         (2, &["llama-2-7b", "--gpus", "3", "--batch", "8"], "cannot be shared equally by 3 GPUs"),
         (2, &["llama-2-7b", "--zero", "2"], "there is one only"),

@@ -51,7 +51,7 @@ struct Other {
 
 pub(super) fn run(budget: &BudgetArgs, hardware: &HardwareArgs, json: bool) -> Result<(), CliError> {
     let gpu = gpu(&hardware.gpu).ok_or_else(|| CliError::Usage(unknown_gpu(&hardware.gpu)))?;
-    let mfu = hardware.mfu.unwrap_or(DENSE_MFU.typical);
+    let mfu = hardware.mfu_of_gpu()?.unwrap_or(DENSE_MFU.typical);
     let price = hardware.price.or(gpu.price());
     let time = match (budget.budget, budget.gpu_hours, budget.money) {
         (Some(flops), ..) => flops / (gpu.peak * mfu.share()),

@@ -2,6 +2,7 @@
 
 mod budget;
 mod calibrate;
+mod local;
 mod plan;
 mod table;
 
@@ -132,12 +133,15 @@ struct HardwareArgs {
     /// The GPU, such as h100, a100 or rtx4090
     #[arg(long, value_name = "NAME", default_value = "h100")]
     gpu: String,
+    /// This machine's processor instead, as `crisol cost --calibrate` measured it
+    #[arg(long, conflicts_with_all = ["gpu", "gpus", "recompute", "lora_rank", "dtype", "zero"])]
+    cpu: bool,
     /// How many there are
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1 << 24))]
     gpus: u32,
-    /// Utilisation, such as 0.4 [default: what well-tuned runs of such models reach]
+    /// Utilisation, such as 0.4, or `measured`, with --cpu [default: what well-tuned runs of such models reach; with --cpu, measured]
     #[arg(long, value_name = "SHARE", allow_hyphen_values = true, value_parser = mfu)]
-    mfu: Option<Mfu>,
+    mfu: Option<Utilisation>,
     /// Dollars an hour of a GPU [default: what the workshop's figures imply, for a100, h100 and h800]
     #[arg(long, value_name = "DOLLARS", allow_hyphen_values = true, value_parser = price)]
     price: Option<Price>,
@@ -268,8 +272,33 @@ fn price(text: &str) -> Result<Price, units::QuantityError> {
     units::dollars(text).map(|dollars| Price::per_hour(dollars.0))
 }
 
-fn mfu(text: &str) -> Result<Mfu, &'static str> {
-    text.parse().ok().and_then(Mfu::new).ok_or("a share above 0 and at most 1 is needed, such as 0.4")
+/// A utilisation on the command line.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Utilisation {
+    Measured,
+    Given(Mfu),
+}
+
+fn mfu(text: &str) -> Result<Utilisation, &'static str> {
+    if text == "measured" {
+        return Ok(Utilisation::Measured);
+    }
+    let mfu = text.parse().ok().and_then(Mfu::new).map(Utilisation::Given);
+    mfu.ok_or("a share above 0 and at most 1 is needed, such as 0.4, or `measured`")
+}
+
+impl HardwareArgs {
+    /// The utilisation that is given for a GPU.
+    fn mfu_of_gpu(&self) -> Result<Option<Mfu>, CliError> {
+        match self.mfu {
+            None => Ok(None),
+            Some(Utilisation::Given(mfu)) => Ok(Some(mfu)),
+            Some(Utilisation::Measured) => Err(CliError::Usage(format!(
+                "nothing was measured on a {}: `crisol cost --calibrate` measures this machine's processor, for --cpu",
+                self.gpu
+            ))),
+        }
+    }
 }
 
 /// A model whose cost is asked for.
@@ -292,7 +321,13 @@ impl CostArgs {
         }
         match &self.model {
             None => table::run(self.json),
-            Some(model) => plan::run(&subject(model, self.network)?, &self.plan, &self.hardware, self.json),
+            Some(model) => {
+                let subject = subject(model, self.network)?;
+                if self.hardware.cpu {
+                    return local::run(&subject, &self.plan, &self.hardware, self.threads, self.json);
+                }
+                plan::run(&subject, &self.plan, &self.hardware, self.json)
+            }
         }
     }
 }

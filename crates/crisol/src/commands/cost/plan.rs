@@ -3,9 +3,8 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use crisol_cost::ModelShape;
 use crisol_cost::hardware::{GPUS, Mfu, OVERHEAD_OF_POWER, Range};
-use crisol_cost::memory::{Memory, MemoryOptions};
+use crisol_cost::memory::{Dtype, Memory, MemoryOptions};
 use crisol_cost::phases::{Phase, PhaseOptions};
 use crisol_cost::plan::{Estimate, ORDINARY_CONTEXT, Plan, Serving, most_served, serving};
 use crisol_cost::units::{Bytes, Dollars, FlopsPerToken, Joules, Seconds, Tokens};
@@ -32,11 +31,24 @@ pub(super) fn run(
         say(unknown_gpu(&hardware.gpu));
     }
     let plan = plan(subject, args, hardware)?;
-    let answer = Answer::of(subject, &plan, known.is_some());
-    if json { print_json(&answer) } else { print(answer.text(subject, &plan, args.tokens.is_none())) }
+    let estimate = plan.estimate();
+    let memory = memory_rows(&estimate, known.is_some());
+    let (bytes, available) = (estimate.memory, known.map(|_| estimate.available));
+    let there = known.map_or_else(There::default, |_| There::of(&plan, estimate));
+    let gpus = plan.memory.gpus;
+    let on = match there.gpu {
+        Some(title) if gpus == 1 => format!("one {title}"),
+        Some(title) => format!("{gpus} {title}"),
+        None => "GPUs of which nothing is known".into(),
+    };
+    let mut rows = there.rows(&plan);
+    rows.extend(memory);
+    rows.extend(there.generation_rows(&plan));
+    let answer = Answer::of(subject, &plan, &bytes, available, there);
+    if json { print_json(&answer) } else { print(answer.text(&plan, &on, args.tokens.is_none(), rows)) }
 }
 
-fn plan(subject: &Subject, args: &PlanArgs, hardware: &HardwareArgs) -> Result<Plan, CliError> {
+pub(super) fn plan(subject: &Subject, args: &PlanArgs, hardware: &HardwareArgs) -> Result<Plan, CliError> {
     let phase = Phase::from(args.phase);
     let all = subject.shape.parameters().total();
     let tokens = match (args.tokens, phase) {
@@ -65,10 +77,11 @@ fn plan(subject: &Subject, args: &PlanArgs, hardware: &HardwareArgs) -> Result<P
         phase_options: PhaseOptions { updates: args.updates, reference: args.kl },
         tokens,
         gpu,
-        mfu: hardware.mfu,
+        mfu: if hardware.cpu { None } else { hardware.mfu_of_gpu()? },
         price: hardware.price.or(gpu.price()),
         memory: MemoryOptions {
-            dtype: args.dtype.into(),
+            // Crisol trains in f32 on the CPU.
+            dtype: if hardware.cpu { Dtype::F32 } else { args.dtype.into() },
             optimizer: args.optimizer.into(),
             recompute: args.recompute.into(),
             zero: zero(args.zero),
@@ -84,7 +97,7 @@ fn plan(subject: &Subject, args: &PlanArgs, hardware: &HardwareArgs) -> Result<P
 
 /// What `--json` prints; `crisol cost --help` says what it means.
 #[derive(Serialize)]
-struct Answer {
+pub(super) struct Answer {
     model: String,
     phase: &'static str,
     tokens: f64,
@@ -93,7 +106,7 @@ struct Answer {
     flops_counted: f64,
     flops_per_token: PerToken,
     #[serde(flatten)]
-    on_gpu: OnGpu,
+    there: There,
     memory: BTreeMap<&'static str, f64>,
 }
 
@@ -111,30 +124,30 @@ struct PerToken {
     by_part: BTreeMap<&'static str, f64>,
 }
 
-/// What depends on the GPU; nothing of one that is not known.
+/// What depends on the machine; nothing of one that is not known.
 #[derive(Default, Serialize)]
-struct OnGpu {
-    gpu: Option<&'static str>,
-    gpus: usize,
-    mfu: Option<Numbers>,
-    gpu_hours: Option<f64>,
-    gpu_hours_range: Option<Numbers>,
-    wall_seconds: Option<Numbers>,
-    tokens_per_second: Option<Numbers>,
-    money: Option<Numbers>,
-    kilowatt_hours: Option<Numbers>,
-    co2_kg: Option<Numbers>,
-    fits: Option<bool>,
-    largest_batch: Option<usize>,
-    remedies: Vec<Remedy>,
-    generation: Vec<Generation>,
+pub(super) struct There {
+    pub(super) gpu: Option<&'static str>,
+    pub(super) gpus: usize,
+    pub(super) mfu: Option<Numbers>,
+    pub(super) gpu_hours: Option<f64>,
+    pub(super) gpu_hours_range: Option<Numbers>,
+    pub(super) wall_seconds: Option<Numbers>,
+    pub(super) tokens_per_second: Option<Numbers>,
+    pub(super) money: Option<Numbers>,
+    pub(super) kilowatt_hours: Option<Numbers>,
+    pub(super) co2_kg: Option<Numbers>,
+    pub(super) fits: Option<bool>,
+    pub(super) largest_batch: Option<usize>,
+    pub(super) remedies: Vec<Remedy>,
+    pub(super) generation: Vec<Generation>,
 }
 
 #[derive(Clone, Copy, Serialize)]
-struct Numbers {
-    low: f64,
-    typical: f64,
-    high: f64,
+pub(super) struct Numbers {
+    pub(super) low: f64,
+    pub(super) typical: f64,
+    pub(super) high: f64,
 }
 
 impl Numbers {
@@ -144,30 +157,33 @@ impl Numbers {
 }
 
 #[derive(Serialize)]
-struct Remedy {
+pub(super) struct Remedy {
     options: String,
     total: f64,
 }
 
 #[derive(Serialize)]
-struct Generation {
+pub(super) struct Generation {
     documents: usize,
     tokens_per_second: Numbers,
     dollars_per_million_tokens: Option<Numbers>,
 }
 
 impl Answer {
-    fn of(subject: &Subject, plan: &Plan, known: bool) -> Answer {
-        let estimate = plan.estimate();
+    pub(super) fn of(
+        subject: &Subject,
+        plan: &Plan,
+        memory: &Memory,
+        available: Option<Bytes>,
+        there: There,
+    ) -> Answer {
         let (parameters, active) = (plan.shape.parameters(), plan.shape.active_parameters().total());
-        let by_part = plan.flops_by_part();
+        let (by_part, work) = (plan.flops_by_part(), plan.work());
         let sum = |of: fn(&(&str, FlopsPerToken, FlopsPerToken)) -> f64| by_part.iter().map(of).sum();
-        let mut memory: BTreeMap<_, _> =
-            estimate.memory.named().into_iter().map(|(name, bytes)| (name, bytes.0)).collect();
-        memory.insert("total", estimate.memory.total().0);
-        if known {
-            memory.insert("available", estimate.available.0);
-        }
+        let mut bytes: BTreeMap<_, _> =
+            memory.named().into_iter().map(|(name, bytes)| (name, bytes.0)).collect();
+        bytes.insert("total", memory.total().0);
+        bytes.extend(available.map(|available| ("available", available.0)));
         Answer {
             model: subject.name.clone(),
             phase: plan.phase.name(),
@@ -177,8 +193,8 @@ impl Answer {
                 active,
                 by_part: parameters.named().into_iter().filter(|(name, _)| *name != "attention").collect(),
             },
-            flops: estimate.work.flops.0,
-            flops_counted: estimate.work.counted.0,
+            flops: work.flops.0,
+            flops_counted: work.counted.0,
             flops_per_token: PerToken {
                 forward: sum(|(_, forward, _)| forward.0),
                 backward: sum(|(_, _, backward)| backward.0),
@@ -188,41 +204,40 @@ impl Answer {
                     .filter(|(name, _)| !["embedding", "vectors"].contains(name))
                     .collect(),
             },
-            on_gpu: if known {
-                OnGpu::of(plan, estimate)
-            } else {
-                OnGpu { gpus: plan.memory.gpus, ..OnGpu::default() }
-            },
-            memory,
+            there,
+            memory: bytes,
         }
     }
 
-    fn text(&self, subject: &Subject, plan: &Plan, supposed: bool) -> String {
-        let gpus = plan.memory.gpus;
-        let on = match self.on_gpu.gpu {
-            Some(title) if gpus == 1 => format!("one {title}"),
-            Some(title) => format!("{gpus} {title}"),
-            None => "GPUs of which nothing is known".into(),
-        };
-        let length = plan.memory.length;
-        let text = format!(
-            "{}: {} on {} tokens{}, in documents of {length}, on {on}\n\n",
-            subject.name,
+    /// As text. `rows` is what depends on the machine, `on` what that is called.
+    pub(super) fn text(
+        &self,
+        plan: &Plan,
+        on: &str,
+        supposed: bool,
+        rows: Vec<(&'static str, String)>,
+    ) -> String {
+        let heading = format!(
+            "{}: {} on {} tokens{}, in documents of {}, on {on}\n\n",
+            self.model,
             self.phase,
             counted(self.tokens),
             if supposed { " (20 per parameter)" } else { "" },
+            plan.memory.length,
         );
-        let rows = self.rows(&plan.shape, plan);
-        text + &named_rows(&rows)
+        let mut all = self.rows(plan);
+        all.extend(rows);
+        heading + &named_rows(&all)
     }
 
-    fn rows(&self, shape: &ModelShape, plan: &Plan) -> Vec<(&'static str, String)> {
+    /// What does not depend on the machine.
+    fn rows(&self, plan: &Plan) -> Vec<(&'static str, String)> {
         let Parameters { total, active, .. } = self.parameters;
         let mut parameters = counted(total);
         if active != total {
             let _ = write!(parameters, ", of which {} take part in each token", counted(active));
         }
-        let _ = write!(parameters, ": {}", shares(&shape.parameters().named()));
+        let _ = write!(parameters, ": {}", shares(&plan.shape.parameters().named()));
         let PerToken { forward, backward, .. } = self.flops_per_token;
         let each = |flops: f64| prefixed(flops, "FLOP").replace('\u{a0}', " ");
         let by_part = plan.flops_by_part().map(|(name, forward, backward)| (name, forward.0 + backward.0));
@@ -248,19 +263,13 @@ impl Answer {
                 .phase
                 .passes(plan.phase_options)
                 .iter()
-                .map(|pass| {
-                    if pass.times > 1.0 {
-                        format!("{} ({}×)", pass.name, pass.times)
-                    } else {
-                        pass.name.into()
-                    }
+                .map(|pass| match pass.times {
+                    1.0 => pass.name.into(),
+                    times => format!("{} ({times}×)", pass.name),
                 })
                 .collect();
             rows.push(("passes", passes.join(", ")));
         }
-        rows.extend(self.on_gpu.rows(plan));
-        rows.extend(memory_rows(&plan.estimate(), self.on_gpu.gpu.is_some()));
-        rows.extend(self.on_gpu.generation_rows(plan));
         rows
     }
 }
@@ -277,7 +286,7 @@ fn shares(parts: &[(&'static str, f64)]) -> String {
 }
 
 /// `1.2 to 3.4 hours`, or one number where they look the same.
-fn range(numbers: Numbers, show: impl Fn(f64) -> String) -> String {
+pub(super) fn range(numbers: Numbers, show: impl Fn(f64) -> String) -> String {
     let (low, high) = (show(numbers.low), show(numbers.high));
     if low == high {
         return low;
@@ -289,13 +298,13 @@ fn range(numbers: Numbers, show: impl Fn(f64) -> String) -> String {
     }
 }
 
-impl OnGpu {
-    fn of(plan: &Plan, estimate: Estimate) -> OnGpu {
+impl There {
+    fn of(plan: &Plan, estimate: Estimate) -> There {
         let MemoryOptions { dtype, length, gpus, .. } = plan.memory;
         let one = |documents| serving(&plan.shape, dtype, &plan.gpu, plan.price, documents, length);
         let most = most_served(&plan.shape, dtype, &plan.gpu, length);
         let generation = [Some(1), most.filter(|&most| most > 1)].into_iter().flatten().filter_map(one);
-        OnGpu {
+        There {
             gpu: Some(plan.gpu.title),
             gpus,
             mfu: Some(Numbers::of(estimate.mfu, Mfu::share)),
