@@ -1,13 +1,13 @@
 //! Phase 1: pre-training. The next token of raw text, every token a target; the one phase that may start from
 //! nothing, and the one in which what the model knows comes into it.
 
-use crisol_model::{Architecture, Checkpoint, Config, Head, Model};
+use crisol_model::{Checkpoint, Model};
 use crisol_text::{Body, EMBEDDED_TOKENS, Example, Record, TextSetup, Tokenizer};
 use crisol_train::{Trainer, derived_seed};
 
 use crate::PhaseError;
 use crate::context::Context;
-use crate::settings::{ModelSettings, PretrainSettings};
+use crate::settings::PretrainSettings;
 use crate::supervised::{heldout_loss, train_next_token};
 
 /// Pre-trains `start`, or a new model with a tokenizer trained on the same text.
@@ -80,25 +80,8 @@ fn new_model(ctx: &mut Context<'_>, texts: &[String]) -> Result<Checkpoint, Phas
     }
     let text = TextSetup::embedded(tokenizer)?;
     let seed = derived_seed(ctx.run.seed, "model/init", 0);
-    let (model, params) = Model::init(config(shape, &text)?, ctx.device, seed)?;
-    Ok(Checkpoint { model, params, text })
-}
-
-fn config(shape: &ModelSettings, text: &TextSetup) -> Result<Config, PhaseError> {
-    let architecture = Architecture::of_language_model(&shape.architecture)
-        .ok_or_else(|| PhaseError::UnknownArchitecture { name: shape.architecture.clone() })?;
-    let mut config = Config::new(
-        architecture,
-        text.tokenizer.vocab_size(),
-        shape.hidden_size,
-        shape.layers,
-        shape.heads,
-        shape.intermediate_size,
-    );
-    config.head = Head::Language { tied: shape.tied_head };
-    config.num_key_value_heads = shape.kv_heads;
-    config.rope_theta = shape.rope_theta;
-    config.max_position_embeddings = shape.context;
+    let mut config = shape.config(text.tokenizer.vocab_size())?;
     config.eos_token_id.clone_from(&text.stop_ids);
-    Ok(config)
+    let (model, params) = Model::init(config, ctx.device, seed)?;
+    Ok(Checkpoint { model, params, text })
 }

@@ -29,6 +29,11 @@ const COLD_START: &str = "cold-start";
 /// Where the distance to the reference is no part of the loss, it costs a forward pass and is measured this seldom.
 const STEPS_BETWEEN_LOOKS: u64 = 8;
 
+/// How often the reference looks at an answer.
+pub(crate) fn looks_at_reference(settings: &ReasonSettings) -> f64 {
+    if settings.kl_coefficient > 0.0 { 1.0 } else { 1.0 / STEPS_BETWEEN_LOOKS as f64 }
+}
+
 /// Trains `start` to reason.
 pub(crate) fn reason(
     ctx: &mut Context<'_>,
@@ -87,7 +92,7 @@ fn reinforce(
         steps: total as usize,
         prompt: mean(problems.iter().map(|problem| problem.prompt.len())),
         answer: answer(&shown, &settings.rollout),
-        reference: if settings.kl_coefficient > 0.0 { 1.0 } else { 1.0 / STEPS_BETWEEN_LOOKS as f64 },
+        reference: looks_at_reference(settings),
     };
     let mut work = rollouts.work(settings.optimizer.rule);
     work += replay.expected(&settings.replay);

@@ -7,12 +7,15 @@ use std::fmt::Display;
 use std::str::FromStr;
 
 use crisol_engine::Rule;
+use crisol_model::{Architecture, Config, Head};
 use crisol_objectives::grpo::AdvantageScaling;
 use crisol_objectives::kl::KlEstimator;
 use crisol_objectives::policy::{Normalisation, RatioLevel};
 use crisol_objectives::preference::PreferenceLoss;
 use crisol_train::Schedule;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::PhaseError;
 
 /// Shape of a model that is trained from scratch.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -53,6 +56,27 @@ impl Default for ModelSettings {
             context: 256,
             vocab_size: 2176,
         }
+    }
+}
+
+impl ModelSettings {
+    /// The shape, with so many tokens.
+    pub(crate) fn config(&self, vocab: usize) -> Result<Config, PhaseError> {
+        let architecture = Architecture::of_language_model(&self.architecture)
+            .ok_or_else(|| PhaseError::UnknownArchitecture { name: self.architecture.clone() })?;
+        let mut config = Config::new(
+            architecture,
+            vocab,
+            self.hidden_size,
+            self.layers,
+            self.heads,
+            self.intermediate_size,
+        );
+        config.head = Head::Language { tied: self.tied_head };
+        config.num_key_value_heads = self.kv_heads;
+        config.rope_theta = self.rope_theta;
+        config.max_position_embeddings = self.context;
+        Ok(config)
     }
 }
 

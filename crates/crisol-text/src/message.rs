@@ -37,7 +37,7 @@ impl Message {
     }
 
     /// Whether the assistant speaks, whose words are what is trained.
-    pub(crate) fn is_assistant(&self) -> bool {
+    pub fn is_assistant(&self) -> bool {
         self.role == ASSISTANT
     }
 

@@ -4,15 +4,16 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use crisol_cost::machine::Machine;
 use crisol_phases::{PhaseError, PhaseSettings, Recipe, RunOptions};
-use crisol_report::Report;
+use crisol_report::{Report, prefixed};
 use crisol_train::TrainError;
 
 use super::Threads;
 use crate::calibration::Calibration;
 use crate::console::{print, print_line, shell_word};
 use crate::error::CliError;
-use crate::progress::Progress;
+use crate::progress::{Progress, duration};
 use crate::{clock, console, interrupt};
 
 const EXAMPLES: &str = "\
@@ -147,13 +148,33 @@ pub(super) fn execute(recipe: Option<Recipe>, out: &Path, flags: &RunFlags) -> R
     };
     let threads =
         if device.threads() == 1 { "1 thread".into() } else { format!("{} threads", device.threads()) };
-    let mut progress = Progress::new(format!("Run in {} on {threads}", out.display()));
+    let mut heading = format!("Run in {} on {threads}", out.display());
+    if let Some(recipe) = recipe.as_ref().filter(|_| !flags.resume) {
+        heading += &foresight(recipe, machine.as_ref())?;
+    }
+    let mut progress = Progress::new(heading);
     let result = crisol_phases::run(recipe, &options, &mut progress);
     progress.clear();
     result.map_err(|source| CliError::Run {
         remedy: remedy(&source, out, flags.threads),
         source: Box::new(source),
     })
+}
+
+/// What the run will take, in a few lines.
+fn foresight(recipe: &Recipe, machine: Option<&Machine>) -> Result<String, CliError> {
+    let phases = crisol_phases::expected(recipe, machine)?;
+    let flops = prefixed(phases.iter().map(|phase| phase.flops).sum(), "FLOP").replace('\u{a0}', " ");
+    let Some(seconds) = phases.iter().map(|phase| phase.seconds).sum::<Option<f64>>() else {
+        return Ok(format!(
+            "\n  about {flops}; how long that takes here is not known (`crisol cost --calibrate` measures this machine once)"
+        ));
+    };
+    let each =
+        phases.iter().map(|phase| format!("{} {}", phase.name, duration(phase.seconds.unwrap_or_default())));
+    let each =
+        if phases.len() > 1 { format!(": {}", each.collect::<Vec<_>>().join(", ")) } else { String::new() };
+    Ok(format!("\n  about {flops} and {} beside measuring{each}", duration(seconds)))
 }
 
 /// How to go on with a run that stopped, as far as the error does not say so itself.

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::fixture::{Bench, Finished, checkpoint};
+use crate::fixture::{Bench, Finished, checkpoint, short_recipe};
 
 fn number(value: &Value) -> f64 {
     value.as_f64().unwrap_or_else(|| panic!("{value} is no number"))
@@ -112,7 +112,7 @@ fn budgets_give_sizes() {
 
 #[test]
 fn this_machine_is_measured_or_unknown() {
-    let bench = Bench::new("");
+    let bench = Bench::new(&short_recipe(""));
     let on_cpu = |more: &[&str]| {
         let plan = ["cost", "XS", "--tokens", "1M", "--cpu", "--threads", "2", "--json"];
         let mut command = bench.command(&[&plan, more].concat());
@@ -142,6 +142,16 @@ fn this_machine_is_measured_or_unknown() {
         number(&grpo["wall_seconds"]["typical"]) > 4.0 * number(&known["wall_seconds"]["typical"]),
         "{grpo}"
     );
+    // A run says it too, as a whole and of each phase, before and after.
+    let mut command = bench.command(&["run", "tiny.toml", "--out", "run", "--threads", "2"]);
+    let finished =
+        Finished::of(command.env("XDG_CACHE_HOME", bench.path("caches")).output().expect("it runs"));
+    for said in ["beside measuring: pretrain ", "pretrain will take about ", " expected), "] {
+        assert!(finished.stderr.contains(said), "{said}: {}", finished.stderr);
+    }
+    finished.ok();
+    let report: Value = serde_json::from_str(&bench.read("run/report.json")).expect("a report");
+    assert!(number(&report["phases"][0]["expected_seconds"]) > 0.0);
     // What was measured with other threads, or is no such file, says nothing.
     bench.write("caches/crisol/machine.json", &measured.replace("\"threads\": 2", "\"threads\": 3"));
     assert!(on_cpu(&[])["wall_seconds"].is_null());
