@@ -255,8 +255,8 @@ impl Plan {
         memory::training(&self.shape, self.phase, self.phase_options, options)
     }
 
-    /// Single changes after which the plan fits; if there is none, all that save memory together, and if that is not enough, with as
-    /// many more GPUs as it takes.
+    /// Single changes after which the plan fits; if there is none, all that save memory together, also with adapters, and if that is not
+    /// enough, with as many more GPUs as it takes.
     fn remedies(&self, available: Bytes) -> Vec<Remedy> {
         let now = self.memory;
         let remedy = |options: &MemoryOptions| {
@@ -286,15 +286,7 @@ impl Plan {
         if now.optimizer == Optimizer::AdamW {
             single.push(MemoryOptions { optimizer: Optimizer::Muon, ..now });
         }
-        if self.phase.may_use_adapters() {
-            let lora_rank = now.lora_rank.or(Some(LORA_RANK.min(self.shape.hidden)));
-            if now.lora_rank.is_none() {
-                single.push(MemoryOptions { lora_rank, ..now });
-            }
-            if now.dtype != Dtype::Q4 {
-                single.push(MemoryOptions { lora_rank, dtype: Dtype::Q4, ..now });
-            }
-        }
+        single.extend(self.adapted(&now));
         let found: Vec<Remedy> = single.iter().filter_map(remedy).collect();
         if !found.is_empty() {
             return found;
@@ -306,7 +298,22 @@ impl Plan {
             zero: Zero::Weights,
             ..together
         });
-        std::iter::once(together).chain(more).find_map(|options| remedy(&options)).into_iter().collect()
+        let with_these = std::iter::once(together).chain(self.adapted(&together));
+        let found: Vec<Remedy> = with_these.filter_map(|options| remedy(&options)).collect();
+        if !found.is_empty() {
+            return found;
+        }
+        more.into_iter().find_map(|options| remedy(&options)).into_iter().collect()
+    }
+
+    /// The same with adapters, and with frozen weights of 4 bits, where the phase allows it.
+    fn adapted(&self, options: &MemoryOptions) -> Vec<MemoryOptions> {
+        if !self.phase.may_use_adapters() {
+            return Vec::new();
+        }
+        let lora_rank = options.lora_rank.or(Some(LORA_RANK.min(self.shape.hidden)));
+        let adapted = [options.dtype, Dtype::Q4].map(|dtype| MemoryOptions { lora_rank, dtype, ..*options });
+        adapted.into_iter().filter(|changed| changed != options).collect()
     }
 }
 

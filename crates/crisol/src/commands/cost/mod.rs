@@ -42,7 +42,7 @@ answers with their prompts (grpo, ppo). Numbers may end in K, M, B, T. Utilisati
 token over the GPUs' peak, as it is published; without --mfu, what well-tuned runs reach. Whatever is uncertain is a range.
 Formulas, sources and limits: docs/cost.md.
 
---json prints one object: model; phase; tokens; parameters {total, active, by_part}; flops (all operations of the phase; a
+--json prints one object: model; phase; tokens; gpu and gpus (null and 0 with --cpu); parameters {total, active, by_part}; flops (all operations of the phase; a
 multiplication and an addition are two), flops_counted (those that utilisations count), flops_per_token {forward, backward, by_part};
 mfu, wall_seconds, tokens_per_second, kilowatt_hours, co2_kg {low, typical, high}; gpu_hours (typical) and gpu_hours_range; money in
 dollars {low, typical, high}, null without a price; memory in bytes on each GPU {weights, gradients, optimizer, activations, logits,
