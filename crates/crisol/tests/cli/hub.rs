@@ -112,7 +112,12 @@ fn pulled_then_used_then_offline() {
 fn every_command_that_takes_a_model_takes_a_name() {
     let (hub, bench) = (Hub::new(), Bench::new(""));
     hub.large(Large::Elsewhere);
-    // Looking at data needs no weights.
+    // What training would cost and what data would train needs no weights.
+    let cost = hub.crisol(&bench, &["cost", ID, "--tokens", "1M", "--json"]).json();
+    assert_eq!(
+        cost["flops"],
+        bench.crisol(&["cost", &checkpoint("2-sft"), "--tokens", "1M", "--json"]).json()["flops"]
+    );
     let inspect = ["data", "inspect", "sft.jsonl", "--model", ID, "--json"];
     let inspected = hub.crisol(&bench, &inspect).json();
     assert_eq!(inspected["context"], 64);
