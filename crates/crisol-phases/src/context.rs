@@ -99,6 +99,11 @@ pub(crate) struct Context<'a> {
     saved_at: Instant,
 }
 
+/// The purpose of a random stream of a phase.
+pub(crate) fn stage_purpose(phase: &str, what: &str) -> String {
+    format!("{phase}/{what}")
+}
+
 const STATE_FILE: &str = "state.json";
 
 impl<'a> Context<'a> {
@@ -154,7 +159,7 @@ impl<'a> Context<'a> {
 
     /// The purpose of a random stream of this phase.
     pub(crate) fn purpose(&self, what: &str) -> String {
-        format!("{}/{what}", self.name)
+        stage_purpose(&self.name, what)
     }
 
     /// Says what the stage that begins next will take, if this machine was measured. (Of one that goes on, the steps that are left

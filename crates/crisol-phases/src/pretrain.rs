@@ -7,7 +7,7 @@ use crisol_train::{Trainer, derived_seed};
 
 use crate::PhaseError;
 use crate::context::Context;
-use crate::settings::PretrainSettings;
+use crate::settings::{ModelSettings, PretrainSettings};
 use crate::supervised::{heldout_loss, train_next_token};
 
 /// Pre-trains `start`, or a new model with a tokenizer trained on the same text.
@@ -48,7 +48,8 @@ pub(crate) fn pretrain(
     Ok(Checkpoint { model, params, text })
 }
 
-fn texts(records: &[Record]) -> Result<Vec<String>, PhaseError> {
+/// What records of raw text hold.
+pub(crate) fn texts(records: &[Record]) -> Result<Vec<String>, PhaseError> {
     records
         .iter()
         .map(|record| match &record.body {
@@ -62,7 +63,12 @@ fn texts(records: &[Record]) -> Result<Vec<String>, PhaseError> {
         .collect()
 }
 
-fn documents(text: &TextSetup, texts: &[String], context: usize) -> Result<Vec<Example>, PhaseError> {
+/// Texts as documents of at most a context.
+pub(crate) fn documents(
+    text: &TextSetup,
+    texts: &[String],
+    context: usize,
+) -> Result<Vec<Example>, PhaseError> {
     let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
     Ok(text.text_documents(&texts, context)?)
 }
@@ -70,18 +76,19 @@ fn documents(text: &TextSetup, texts: &[String], context: usize) -> Result<Vec<E
 /// A model of the recipe's shape with random weights, and a tokenizer trained on the text.
 fn new_model(ctx: &mut Context<'_>, texts: &[String]) -> Result<Checkpoint, PhaseError> {
     let shape = &ctx.run.model;
-    let tokenizer = Tokenizer::train(texts, shape.vocab_size, &EMBEDDED_TOKENS)?;
-    if tokenizer.vocab_size() < shape.vocab_size {
-        ctx.note(format!(
-            "The text gives only {} tokens of the {} asked for.",
-            tokenizer.vocab_size(),
-            shape.vocab_size
-        ));
+    let text = text_setup(shape, texts)?;
+    let vocab_size = text.tokenizer.vocab_size();
+    if vocab_size < shape.vocab_size {
+        ctx.note(format!("The text gives only {vocab_size} tokens of the {} asked for.", shape.vocab_size));
     }
-    let text = TextSetup::embedded(tokenizer)?;
     let seed = derived_seed(ctx.run.seed, "model/init", 0);
     let mut config = shape.config(text.tokenizer.vocab_size())?;
     config.eos_token_id.clone_from(&text.stop_ids);
     let (model, params) = Model::init(config, ctx.device, seed)?;
     Ok(Checkpoint { model, params, text })
+}
+
+/// The tokenizer of a new model, trained on the text.
+pub(crate) fn text_setup(shape: &ModelSettings, texts: &[String]) -> Result<TextSetup, PhaseError> {
+    Ok(TextSetup::embedded(Tokenizer::train(texts, shape.vocab_size, &EMBEDDED_TOKENS)?)?)
 }

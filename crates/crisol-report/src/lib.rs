@@ -2,11 +2,13 @@
 //!
 //! [`Report`] is the content of `report.json`; [`html`] renders it to one self-contained page,
 //! [`terminal`] to text for a terminal. [`comparison`] sets several models side by side in the same way.
-//! [`NotebookReport`] and [`notebook_html`] are the same for a replay of the workshop's notebook.
+//! [`NotebookReport`] and [`notebook_html`] are the same for a replay of the workshop's notebook, [`LadderReport`] and
+//! [`ladder_html`] for a ladder of runs.
 
 mod changes;
 mod figures;
 mod html;
+mod ladder;
 mod markup;
 pub mod measures;
 mod notebook;
@@ -16,7 +18,8 @@ mod terminal;
 mod tree;
 
 pub use figures::prefixed;
-pub use html::{html, notebook_html};
+pub use html::{html, ladder_html, notebook_html};
+pub use ladder::{LadderReport, MeasuredRung, PredictedLoss};
 pub use notebook::{Demonstration, NotebookModel, NotebookReport, StoredAnswer};
 pub use schema::{
     Curve, MaskPicture, ModelSummary, PhaseReport, PromptReport, Report, ReportError, RolloutSample,

@@ -27,12 +27,35 @@ const NOISY: usize = 40;
 pub(crate) struct Line<'a> {
     /// Shown in hover titles, and in a legend where there are several lines.
     pub(crate) label: Cow<'a, str>,
-    /// Training step and value.
+    /// Where it is across, and its value there.
     pub(crate) points: &'a [(f64, f64)],
+    /// Colour and dashes: a class of the style sheet, `l0` to `l3`.
+    pub(crate) style: usize,
+    /// Dots that no line joins.
+    pub(crate) dots: bool,
+}
+
+/// What a chart has across.
+#[derive(Clone, Copy)]
+pub(crate) enum Across {
+    /// Training steps.
+    Steps,
+    /// Logarithms (to the base of ten) of operations.
+    LogFlops,
+}
+
+impl Across {
+    /// A place, in words.
+    fn place(self, x: f64) -> String {
+        match self {
+            Across::Steps => format!("step {}", figures::plain(x)),
+            Across::LogFlops => figures::prefixed(10f64.powf(x), "FLOP"),
+        }
+    }
 }
 
 /// Draws a chart. `share` writes values in per cent.
-pub(crate) fn chart(title: &str, lines: &[Line<'_>], share: bool) -> String {
+pub(crate) fn chart(title: &str, lines: &[Line<'_>], share: bool, across: Across) -> String {
     let write_value = |value: f64| if share { figures::percent(value) } else { figures::plain(value) };
     let finite: Vec<Vec<(f64, f64)>> =
         lines.iter().map(|line| line.points.iter().copied().filter(drawable).collect()).collect();
@@ -51,7 +74,7 @@ pub(crate) fn chart(title: &str, lines: &[Line<'_>], share: bool) -> String {
 
     let mut svg = format!(
         "<svg class=\"chart\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{}\">",
-        Escaped(&summary(title, lines, &finite, write_value))
+        Escaped(&summary(title, lines, &finite, write_value, across))
     );
     for tick in y.ticks(5) {
         let at = y.place(tick);
@@ -81,10 +104,10 @@ pub(crate) fn chart(title: &str, lines: &[Line<'_>], share: bool) -> String {
             figures::prefixed(tick, "")
         );
     }
-    for (place, line) in lines.iter().enumerate() {
-        draw_line(&mut svg, place, line.points, &finite[place], &x, &y);
+    for (line, finite) in lines.iter().zip(&finite) {
+        draw_line(&mut svg, line, finite, &x, &y);
     }
-    draw_hovers(&mut svg, lines, &finite, &x, &y, write_value);
+    draw_hovers(&mut svg, lines, &finite, &x, &y, write_value, across);
     svg.push_str("</svg>");
     svg
 }
@@ -101,33 +124,29 @@ fn summary(
     lines: &[Line<'_>],
     finite: &[Vec<(f64, f64)>],
     write_value: impl Fn(f64) -> String,
+    across: Across,
 ) -> String {
     let mut text = title.to_owned();
     for (line, points) in lines.iter().zip(finite) {
         if let (Some(first), Some(last)) = (points.first(), points.last()) {
             let (from, to) = (write_value(first.1), write_value(last.1));
-            let _ = write!(text, "; {} from {from} to {to} at step {}", line.label, figures::plain(last.0));
+            let _ = write!(text, "; {} from {from} to {to} at {}", line.label, across.place(last.0));
         }
     }
     text
 }
 
-fn draw_line(
-    svg: &mut String,
-    place: usize,
-    points: &[(f64, f64)],
-    finite: &[(f64, f64)],
-    x: &Axis,
-    y: &Axis,
-) {
-    let class = place % 4;
-    if let [(at, value)] = finite {
-        let _ = write!(
-            svg,
-            "<circle class=\"dot l{class}\" cx=\"{:.1}\" cy=\"{:.1}\" r=\"3.5\"/>",
-            x.place(*at),
-            y.place(*value)
-        );
+fn draw_line(svg: &mut String, line: &Line<'_>, finite: &[(f64, f64)], x: &Axis, y: &Axis) {
+    let &Line { points, style: class, dots, .. } = line;
+    if dots || finite.len() == 1 {
+        for (at, value) in finite {
+            let _ = write!(
+                svg,
+                "<circle class=\"dot l{class}\" cx=\"{:.1}\" cy=\"{:.1}\" r=\"3.5\"/>",
+                x.place(*at),
+                y.place(*value)
+            );
+        }
         return;
     }
     let noisy = finite.len() > NOISY;
@@ -191,6 +210,7 @@ fn draw_hovers(
     x: &Axis,
     y: &Axis,
     write_value: impl Fn(f64) -> String,
+    across: Across,
 ) {
     let Some(longest) = finite.iter().max_by_key(|points| points.len()) else { return };
     let count = longest.len().min(HOVERED);
@@ -198,18 +218,22 @@ fn draw_hovers(
     for place in 0..count {
         let step = longest[if count == 1 { 0 } else { place * (longest.len() - 1) / (count - 1) }].0;
         let centre = x.place(step);
-        let mut title = format!("step {}", figures::plain(step));
+        let mut title = across.place(step);
         let mut marks = String::new();
-        for (number, (line, points)) in lines.iter().zip(finite).enumerate() {
+        for (line, points) in lines.iter().zip(finite) {
             let Some(near) = points.iter().min_by(|a, b| (a.0 - step).abs().total_cmp(&(b.0 - step).abs()))
             else {
                 continue;
             };
+            // Of dots, the nearest may be far away.
+            if line.dots && (x.place(near.0) - centre).abs() > band {
+                continue;
+            }
             let _ = write!(title, "\n{}: {}", line.label, write_value(near.1));
             let _ = write!(
                 marks,
                 "<circle class=\"dot l{}\" cx=\"{:.1}\" cy=\"{:.1}\" r=\"3\"/>",
-                number % 4,
+                line.style,
                 x.place(near.0),
                 y.place(near.1)
             );
@@ -277,20 +301,33 @@ mod tests {
     use super::*;
 
     fn one(points: &[(f64, f64)]) -> String {
-        chart("loss", &[Line { label: "loss".into(), points }], false)
+        chart("loss", &[Line { label: "loss".into(), points, style: 0, dots: false }], false, Across::Steps)
     }
 
     #[test]
     fn nothing_to_draw() {
         assert!(one(&[]).contains("no data"));
         assert!(one(&[(1.0, f64::NAN), (f64::INFINITY, 2.0)]).contains("no data"));
-        assert!(chart("loss", &[], false).contains("no data"));
+        assert!(chart("loss", &[], false, Across::Steps).contains("no data"));
     }
 
     #[test]
     fn one_point_is_a_dot() {
         let svg = one(&[(10.0, 2.5)]);
         assert!(svg.contains("<circle class=\"dot l0\"") && !svg.contains("<path"));
+    }
+
+    #[test]
+    fn dots_are_not_joined() {
+        let points = [(11.0, 3.0), (12.0, 2.0)];
+        let svg = chart(
+            "loss",
+            &[Line { label: "measured".into(), points: &points, style: 3, dots: true }],
+            false,
+            Across::LogFlops,
+        );
+        assert!(svg.contains("<circle class=\"dot l3\"") && !svg.contains("<path"), "{svg}");
+        assert!(svg.contains("from 3 to 2 at 1\u{a0}TFLOP"), "{svg}");
     }
 
     #[test]

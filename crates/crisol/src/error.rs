@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use crisol_hub::HubError;
 use crisol_model::ModelError;
-use crisol_phases::{PhaseError, RecipeError};
+use crisol_phases::{LadderError, PhaseError, RecipeError};
 use crisol_report::ReportError;
 use crisol_text::TextError;
 
@@ -27,6 +27,9 @@ pub(crate) enum CliError {
     Phase(#[from] PhaseError),
     #[error(transparent)]
     Recipe(#[from] RecipeError),
+    /// `recipe` is the file, or words for the embedded one.
+    #[error("{recipe}: {source}")]
+    Ladder { recipe: String, source: LadderError },
     #[error(transparent)]
     Text(#[from] TextError),
     #[error(transparent)]

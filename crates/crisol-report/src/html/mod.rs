@@ -2,6 +2,7 @@
 //! security policy forbids both, so that even a model's most hostile output stays text.
 
 mod answers;
+mod ladder;
 mod notebook;
 mod tables;
 mod training;
@@ -16,6 +17,7 @@ use crate::tree::{Node, tree};
 use crate::{PhaseReport, Report};
 
 pub(crate) use answers::{form, kind};
+pub use ladder::ladder_html;
 pub use notebook::notebook_html;
 
 /// Renders the whole report as one self-contained HTML page.

@@ -7,7 +7,7 @@ use super::{answers, badge, colour, role};
 use crate::figures::{duration, percent, plain, prefixed, share};
 use crate::markup::Escaped;
 use crate::measures::{self, MEASURES, Unit, measure, value_text};
-use crate::plot::{Line, chart};
+use crate::plot::{Across, Line, chart};
 use crate::{Curve, PhaseReport, Report, RolloutSample};
 
 pub(super) fn phases(report: &Report) -> String {
@@ -100,7 +100,13 @@ fn curves(body: &mut String, curves: &[Curve]) {
         };
         let lines: Vec<Line<'_>> = members
             .iter()
-            .map(|curve| Line { label: measures::plot_and_line(&curve.name).1, points: &curve.points })
+            .enumerate()
+            .map(|(place, curve)| Line {
+                label: measures::plot_and_line(&curve.name).1,
+                points: &curve.points,
+                style: place % 4,
+                dots: false,
+            })
             .collect();
         let title = measures::label(group);
         let _ = write!(body, "<figure><figcaption><strong>{}</strong>", Escaped(&title));
@@ -109,12 +115,12 @@ fn curves(body: &mut String, curves: &[Curve]) {
         }
         if lines.len() > 1 {
             body.push_str("<span class=\"legend\">");
-            for (place, line) in lines.iter().enumerate() {
-                let _ = write!(body, "<span class=\"l{}\">{}</span>", place % 4, Escaped(&line.label));
+            for line in &lines {
+                let _ = write!(body, "<span class=\"l{}\">{}</span>", line.style, Escaped(&line.label));
             }
             body.push_str("</span>");
         }
-        let _ = write!(body, "</figcaption>{}", chart(&title, &lines, unit == "share"));
+        let _ = write!(body, "</figcaption>{}", chart(&title, &lines, unit == "share", Across::Steps));
         if let Some(hint) = known.map(|measure| measure.hint).filter(|hint| !hint.is_empty()) {
             let _ = write!(body, "<p>{hint}</p>");
         }

@@ -97,7 +97,7 @@ pub(super) fn show(report: &Report, folder: &Path) -> Result<(), CliError> {
 }
 
 /// Loads a recipe. Its paths are relative to its own folder, so that folder and recipe can be moved together.
-fn load(path: &Path) -> Result<Recipe, CliError> {
+pub(super) fn load(path: &Path) -> Result<Recipe, CliError> {
     let mut recipe = Recipe::load(path)?;
     let folder = path.parent().unwrap_or(Path::new("")).to_owned();
     let anchor = |place: &mut String| -> Result<(), CliError> {

@@ -8,6 +8,7 @@ mod export;
 mod fixture;
 #[cfg(feature = "hub")]
 mod hub;
+mod ladder;
 #[cfg(feature = "hub")]
 mod loopback;
 mod models;

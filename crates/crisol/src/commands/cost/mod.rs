@@ -2,13 +2,14 @@
 
 mod budget;
 mod calibrate;
+mod ladder;
 mod local;
 mod plan;
 mod table;
 
 use std::path::{Path, PathBuf};
 
-use clap::{Args, ValueEnum};
+use clap::{Args, Subcommand, ValueEnum};
 use crisol_cost::ModelShape;
 use crisol_cost::hardware::{GPUS, Gpu, Mfu};
 use crisol_cost::known::{self, Known};
@@ -33,6 +34,7 @@ Examples:
   crisol cost d=768,L=12,H=12,ff=2048,V=32000 --tokens 3B
   crisol cost --budget 1e21                          the best size for so many operations
   crisol cost --money 5000 --gpu h100                the same for so much money
+  crisol cost ladder --write runs/ladder             small runs that tell what larger ones would reach
 
 MODEL is a checkpoint folder, a GGUF file, a config.json, a model on a hub, a shape as in `crisol bench`, or a known name:
 {known}
@@ -51,8 +53,10 @@ kv_cache, total, available}; fits; largest_batch (documents on each GPU at a tim
 
 /// `crisol cost`.
 #[derive(Debug, Args)]
-#[command(after_help = examples())]
+#[command(after_help = examples(), args_conflicts_with_subcommands = true)]
 pub(crate) struct CostArgs {
+    #[command(subcommand)]
+    command: Option<CostCommand>,
     /// The model: see below
     #[arg(value_name = "MODEL")]
     model: Option<PathBuf>,
@@ -72,6 +76,13 @@ pub(crate) struct CostArgs {
     /// Print one JSON object
     #[arg(long)]
     json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum CostCommand {
+    /// Predict losses of larger models from several small runs
+    #[command(after_help = ladder::EXAMPLES)]
+    Ladder(ladder::LadderArgs),
 }
 
 fn examples() -> String {
@@ -312,6 +323,9 @@ struct Subject {
 
 impl CostArgs {
     pub(crate) fn run(self) -> Result<(), CliError> {
+        if let Some(CostCommand::Ladder(ladder)) = self.command {
+            return ladder.run();
+        }
         if self.calibrate {
             return calibrate::run(self.threads, self.json);
         }

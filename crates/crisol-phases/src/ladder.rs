@@ -1,0 +1,259 @@
+//! A ladder of a recipe: its pre-training with smaller models up to its own, each on the same number of tokens for each parameter.
+//!
+//! What each rung takes is exact, because the tokenizer, the documents and the batches are those that its run will have.
+
+use crisol_cost::ModelShape;
+use crisol_cost::machine::LocalWork;
+use thiserror::Error;
+
+use crate::PhaseError;
+use crate::context::stage_purpose;
+use crate::data::DataSource;
+use crate::expectation::{Length, training};
+use crate::pretrain::{documents, text_setup, texts};
+use crate::recipe::{Recipe, Split};
+use crate::settings::{ModelSettings, PhaseSettings, PretrainSettings};
+use crate::supervised::{example_flops, plan_batches};
+
+/// One run of a ladder that is to be made.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LadderRung {
+    /// What it does.
+    pub recipe: Recipe,
+    /// Its model.
+    pub shape: ModelShape,
+    /// Tokens that it trains on, repeated ones as often as they are met.
+    pub tokens: usize,
+    /// What training takes, and looking at the held-out text once.
+    pub work: LocalWork,
+}
+
+/// Why a recipe has no ladder.
+#[derive(Debug, Error)]
+pub enum LadderError {
+    /// The recipe begins with something else.
+    #[error(
+        "the first phase is of kind {kind}; a ladder is of pre-training: put a phase of kind pretrain first"
+    )]
+    NotPretraining {
+        /// Kind of its first phase.
+        kind: &'static str,
+    },
+    /// The recipe trains a model that there is.
+    #[error("the recipe starts from {base}; the models of a ladder are new: leave `base` empty")]
+    NotNew {
+        /// The checkpoint.
+        base: String,
+    },
+    /// Nothing could be measured.
+    #[error("the phase {name} has no held-out text, whose loss a ladder is about: name files in `heldout`")]
+    NothingHeldOut {
+        /// The phase.
+        name: String,
+    },
+    /// Too few models between a tenth and the whole.
+    #[error(
+        "only {found} models between a twelfth of the recipe's size and that size have its proportions, and {rungs} rungs were \
+         asked for; make model.hidden_size larger"
+    )]
+    TooFewSizes {
+        /// Different sizes.
+        found: usize,
+        /// Sizes wanted.
+        rungs: usize,
+    },
+    /// The smallest is not much smaller than the largest.
+    #[error(
+        "compute would grow by a factor of {factor:.1} from the smallest rung to the largest, and a curve needs 8 or more; make \
+         model.hidden_size larger or the vocabulary smaller"
+    )]
+    TooNarrow {
+        /// Largest over smallest.
+        factor: f64,
+    },
+    /// The data or the model is wrong.
+    #[error(transparent)]
+    Phase(#[from] PhaseError),
+}
+
+/// Share of the recipe's model that the smallest should have, and the least that it may have.
+const SMALLEST: f64 = 0.1;
+const LEAST: f64 = 1.0 / 12.0;
+/// A curve through the losses needs as much (`crisol_cost::fit`).
+const LEAST_FACTOR: f64 = 8.0;
+/// Layers of the smallest models.
+const FEWEST_LAYERS: usize = 2;
+/// How far the width of a head may be from the recipe's, as a factor.
+const HEAD_WIDTHS: f64 = 2.0;
+
+/// So many rungs of a recipe's first phase, the smallest first; the last is the recipe's own model.
+pub fn ladder(base: &Recipe, rungs: usize) -> Result<Vec<LadderRung>, LadderError> {
+    // A recipe has a phase at least.
+    let phase = &base.phases[0];
+    let PhaseSettings::Pretrain(settings) = &phase.settings else {
+        return Err(LadderError::NotPretraining { kind: phase.settings.kind() });
+    };
+    if !base.run.base.is_empty() {
+        return Err(LadderError::NotNew { base: base.run.base.clone() });
+    }
+    if settings.heldout.is_empty() {
+        return Err(LadderError::NothingHeldOut { name: phase.name.clone() });
+    }
+    let data = DataSource::open(&base.run.data);
+    let train = texts(&data.all_records(&settings.data)?)?;
+    let text = text_setup(&base.run.model, &train)?;
+    let context = base.run.model.context;
+    let train = documents(&text, &train, context)?;
+    let heldout = documents(&text, &texts(&data.all_records(&settings.heldout)?)?, context)?;
+
+    let size = |model: &ModelSettings| -> Result<f64, PhaseError> {
+        Ok(model.config(text.tokenizer.vocab_size())?.cost_shape().parameters().total())
+    };
+    let whole = size(&base.run.model)?;
+    let models = choose(&base.run.model, rungs, size)?;
+    let lengths: Vec<usize> = train.iter().map(|document| document.ids.len()).collect();
+    let purpose = stage_purpose(&phase.name, "pretrain");
+    let mut ladder = Vec::with_capacity(rungs);
+    for (place, (model, parameters)) in models.into_iter().enumerate() {
+        let settings = PretrainSettings { epochs: settings.epochs * parameters / whole, ..settings.clone() };
+        let shape = model.config(text.tokenizer.vocab_size())?.cost_shape();
+        let batches = plan_batches(&lengths, settings.epochs, settings.batch_tokens, base.run.seed, &purpose);
+        let met = || batches.iter().flatten();
+        let tokens = met().map(|&i| lengths[i]).sum();
+        let work = LocalWork {
+            forward: example_flops(&shape, &heldout),
+            ..training(&shape, met().map(|&i| Length::of(&train[i])), settings.optimizer.rule, batches.len())
+        };
+        let mut recipe = base.clone();
+        recipe.run.title = format!("Rung {} of {rungs} of a ladder", place + 1);
+        recipe.run.model = model;
+        recipe.run.evaluate = Split::None;
+        recipe.phases.truncate(1);
+        recipe.phases[0].settings = PhaseSettings::Pretrain(settings);
+        ladder.push(LadderRung { recipe, shape, tokens, work });
+    }
+    let factor = ladder[rungs - 1].work.training.0 / ladder[0].work.training.0;
+    if factor < LEAST_FACTOR {
+        return Err(LadderError::TooNarrow { factor });
+    }
+    Ok(ladder)
+}
+
+/// Models of a base's proportions with their sizes: as even a ladder from a tenth of the base's size up to the base as there is.
+fn choose(
+    base: &ModelSettings,
+    rungs: usize,
+    size: impl Fn(&ModelSettings) -> Result<f64, PhaseError>,
+) -> Result<Vec<(ModelSettings, f64)>, LadderError> {
+    let whole = size(base)?;
+    let mut found = 0;
+    // Widths that are whole registers are computed fastest; narrow models have too few of them.
+    for step in [8, 4, 2] {
+        let mut models = Vec::new();
+        for width in (step..base.hidden_size).step_by(step) {
+            if let Some(model) = narrowed(base, width) {
+                let size = size(&model)?;
+                if (LEAST * whole..whole).contains(&size) {
+                    models.push((model, size));
+                }
+            }
+        }
+        models.push((base.clone(), whole));
+        found = models.len();
+        if found >= rungs {
+            return Ok(evenly(models, rungs));
+        }
+    }
+    Err(LadderError::TooFewSizes { found, rungs })
+}
+
+/// The base with another width, its layers, heads and feed-forward layer in proportion; none if no heads fit.
+fn narrowed(base: &ModelSettings, width: usize) -> Option<ModelSettings> {
+    let share = width as f64 / base.hidden_size as f64;
+    let scaled = |count: usize| (count as f64 * share).round() as usize;
+    // As many query heads share a head of keys and values.
+    let queries = base.heads / base.kv_heads;
+    let wanted = (base.hidden_size / base.heads) as f64;
+    let far = |heads: usize| ((width / heads) as f64 / wanted).ln().abs();
+    let heads = (queries..=base.heads)
+        .step_by(queries)
+        .filter(|heads| width.is_multiple_of(2 * heads) && far(*heads) <= HEAD_WIDTHS.ln())
+        .min_by(|a, b| far(*a).total_cmp(&far(*b)))?;
+    Some(ModelSettings {
+        hidden_size: width,
+        layers: scaled(base.layers).max(FEWEST_LAYERS.min(base.layers)),
+        heads,
+        kv_heads: heads / queries,
+        intermediate_size: scaled(base.intermediate_size).max(1),
+        ..base.clone()
+    })
+}
+
+/// So many of the models, which are ordered by size: from the top, each the nearest to its place on an even ladder.
+fn evenly(mut models: Vec<(ModelSettings, f64)>, rungs: usize) -> Vec<(ModelSettings, f64)> {
+    let whole = models[models.len() - 1].1;
+    let smallest = models[0].1.max(SMALLEST * whole);
+    let mut chosen = Vec::with_capacity(rungs);
+    for rung in (0..rungs).rev() {
+        let target = smallest * (whole / smallest).powf(rung as f64 / (rungs - 1) as f64);
+        // Those below must be enough for the rungs below.
+        let far = |at: &usize| (models[*at].1 / target).ln().abs();
+        let at = (rung..models.len()).min_by(|a, b| far(a).total_cmp(&far(b)));
+        let at = at.expect("there are as many models as rungs");
+        chosen.push(models.swap_remove(at));
+        models.truncate(at);
+    }
+    chosen.reverse();
+    chosen
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Parameters but for norms, with 1,024 tokens.
+    fn size(model: &ModelSettings) -> Result<f64, PhaseError> {
+        let (width, heads) = (model.hidden_size, model.heads + model.kv_heads);
+        let attention = 2 * width * (width / model.heads) * heads;
+        Ok((1024 * width + model.layers * (attention + 3 * width * model.intermediate_size)) as f64)
+    }
+
+    #[test]
+    fn models_grow_evenly_and_keep_their_proportions() {
+        let wide =
+            ModelSettings { hidden_size: 768, layers: 12, heads: 12, kv_heads: 4, ..Default::default() };
+        let narrow =
+            ModelSettings { hidden_size: 64, layers: 2, intermediate_size: 176, ..Default::default() };
+        let default = ModelSettings::default();
+        for base in [wide, narrow, default] {
+            for rungs in 4..=6 {
+                let models = choose(&base, rungs, size).unwrap();
+                assert_eq!((models.len(), &models[rungs - 1].0), (rungs, &base));
+                for pair in models.windows(2) {
+                    let growth = pair[1].1 / pair[0].1;
+                    assert!((1.2..2.6).contains(&growth), "{growth}: {pair:?}");
+                }
+                for (model, _) in &models {
+                    assert!(
+                        model.hidden_size.is_multiple_of(2 * model.heads) && model.layers >= 2,
+                        "{model:?}"
+                    );
+                    assert_eq!(model.heads * base.kv_heads, model.kv_heads * base.heads, "{model:?}");
+                    let fatness = |m: &ModelSettings| m.intermediate_size as f64 / m.hidden_size as f64;
+                    assert!((fatness(model) / fatness(&base) - 1.0).abs() < 0.05, "{model:?}");
+                }
+                assert!((0.08..0.15).contains(&(models[0].1 / models[rungs - 1].1)), "{models:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_has_no_ladder_is_named() {
+        let error = |text: &str| ladder(&Recipe::parse("r.toml", text).unwrap(), 5).unwrap_err().to_string();
+        let narrow = "[model]\nhidden_size = 8\nheads = 2\nkv_heads = 2\n[[phases]]\nkind = \"pretrain\"\n";
+        assert!(error(narrow).contains("model.hidden_size larger"), "{}", error(narrow));
+        assert!(error("[[phases]]\nkind = \"pretrain\"\nheldout = []\n").contains("held-out"));
+        assert!(error("base = \"b\"\n[[phases]]\nkind = \"pretrain\"\n").contains("leave `base` empty"));
+        assert!(error("base = \"b\"\n[[phases]]\nkind = \"sft\"\n").contains("of kind sft"));
+    }
+}
