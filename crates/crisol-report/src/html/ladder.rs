@@ -57,8 +57,8 @@ fn plot(report: &LadderReport) -> String {
         Line { label: "90 % interval, lower end".into(), points: &low, style: 1, dots: false },
         Line { label: "measured".into(), points: &measured, style: 3, dots: true },
     ];
-    let legend = [(0, "fitted"), (1, "90 % interval"), (3, "measured (dots)")]
-        .map(|(style, label)| format!("<span class=\"l{style}\">{label}</span>"));
+    let legend = [("l0", "fitted"), ("l1", "90 % interval"), ("l3 dots", "measured")]
+        .map(|(class, label)| format!("<span class=\"{class}\">{label}</span>"));
     format!(
         "<div class=\"charts wide c0\"><figure><figcaption><strong>held-out loss</strong> <small>nats a token</small>\
          <span class=\"legend\">{}</span></figcaption>{}<p>Across: log10 of the operations of training (12 is a TFLOP).</p></figure></div>\n",
