@@ -14,7 +14,12 @@ fn list<'a>(json: &'a Value, key: &str) -> &'a Vec<Value> {
 
 #[test]
 fn a_ladder_is_written_and_runs_as_planned() {
-    let bench = Bench::new(&short_recipe(""));
+    // Wide enough for narrower ones, and batches so small that their number can follow the models' sizes.
+    let recipe = short_recipe("")
+        .replace("hidden_size = 32", "hidden_size = 64")
+        .replace("heads = 2\nkv_heads = 1\n", "heads = 4\nkv_heads = 2\n")
+        .replacen("batch_tokens = 512", "batch_tokens = 128\nepochs = 2", 1);
+    let bench = Bench::new(&recipe);
     let write = |more: &[&str]| {
         bench.crisol(&[&["cost", "ladder", "--write", "ladder", "--recipe", "tiny.toml"], more].concat())
     };
@@ -45,8 +50,8 @@ fn a_ladder_is_written_and_runs_as_planned() {
         assert!(of(&phases[0]["metrics"], "validation_loss") > 0.0);
         assert_eq!(report["prompts"], json!([]), "nothing else is measured");
         if number == 4 {
-            assert_eq!(report["model"]["hidden"], 32);
-            assert!(report["recipe_toml"].as_str().is_some_and(|toml| toml.contains("epochs = 1.0")));
+            assert_eq!(report["model"]["hidden"], 64);
+            assert!(report["recipe_toml"].as_str().is_some_and(|toml| toml.contains("epochs = 2.0")));
         }
     }
     // Nothing is overwritten.
