@@ -29,7 +29,7 @@ pub(crate) enum CliError {
     Recipe(#[from] RecipeError),
     /// `recipe` is the file, or words for the embedded one.
     #[error("{recipe}: {source}")]
-    Ladder { recipe: String, source: LadderError },
+    Ladder { recipe: String, source: Box<LadderError> },
     #[error(transparent)]
     Text(#[from] TextError),
     #[error(transparent)]

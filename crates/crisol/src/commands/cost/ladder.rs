@@ -91,8 +91,8 @@ impl LadderArgs {
                 "there is such a file, and nothing is overwritten; choose another folder with --write";
             return Err(CliError::Place { path: file.clone(), problem: problem.into() });
         }
-        let rungs =
-            ladder(&recipe, self.rungs.into()).map_err(|source| CliError::Ladder { recipe: name, source })?;
+        let rungs = ladder(&recipe, self.rungs.into())
+            .map_err(|source| CliError::Ladder { recipe: name, source: Box::new(source) })?;
         let wrong = |e: std::io::Error| CliError::Place {
             path: folder.to_owned(),
             problem: format!("cannot be made: {e}"),
