@@ -312,7 +312,7 @@ impl Plan {
             return Vec::new();
         }
         let lora_rank = options.lora_rank.or(Some(LORA_RANK.min(self.shape.hidden)));
-        let adapted = [options.dtype, Dtype::Q4].map(|dtype| MemoryOptions { lora_rank, dtype, ..*options });
+        let adapted = [options.dtype, Dtype::Q4].map(|dtype| MemoryOptions { dtype, lora_rank, ..*options });
         adapted.into_iter().filter(|changed| changed != options).collect()
     }
 }
