@@ -33,6 +33,9 @@ pub struct Cpu {
     pool: Option<rayon::ThreadPool>,
     /// One per piece of work that runs at the same time, so at most one per thread.
     idle: Mutex<Vec<Workspace>>,
+    /// The same for parts of one operation. They need little, and a workspace keeps what it has grown to: if they shared the others,
+    /// one more than pieces of work would come to have room for a whole piece.
+    idle_for_parts: Mutex<Vec<Workspace>>,
     pub(crate) profile: Profile,
 }
 
@@ -48,7 +51,12 @@ impl Device {
                 .build()
                 .expect("the operating system refused to start the device's threads")
         });
-        Device::Cpu(Arc::new(Cpu { pool, idle: Mutex::default(), profile: Profile::default() }))
+        Device::Cpu(Arc::new(Cpu {
+            pool,
+            idle: Mutex::default(),
+            idle_for_parts: Mutex::default(),
+            profile: Profile::default(),
+        }))
     }
 
     /// Number of worker threads.
@@ -144,11 +152,21 @@ impl Device {
     /// never changes its results.
     pub(crate) fn with_workspace<T>(&self, tasks: usize, f: impl FnOnce(&mut Workspace) -> T) -> T {
         let Device::Cpu(cpu) = self;
-        let idle = cpu.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        let mut workspace = idle.unwrap_or_else(|| Workspace::new(self));
+        self.lend(&cpu.idle, tasks, f)
+    }
+
+    /// The same to a part of an operation.
+    pub(crate) fn with_workspace_for_part<T>(&self, f: impl FnOnce(&mut Workspace) -> T) -> T {
+        let Device::Cpu(cpu) = self;
+        self.lend(&cpu.idle_for_parts, 1, f)
+    }
+
+    fn lend<T>(&self, idle: &Mutex<Vec<Workspace>>, tasks: usize, f: impl FnOnce(&mut Workspace) -> T) -> T {
+        let lent = idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let mut workspace = lent.unwrap_or_else(|| Workspace::new(self));
         workspace.tasks = tasks;
         let result = f(&mut workspace);
-        cpu.idle.lock().unwrap_or_else(PoisonError::into_inner).push(workspace);
+        idle.lock().unwrap_or_else(PoisonError::into_inner).push(workspace);
         result
     }
 }

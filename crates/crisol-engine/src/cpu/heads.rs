@@ -108,7 +108,7 @@ pub(crate) fn forward(
     let &Attention { heads, qk_dim, v_dim, .. } = &pieces.piece;
     let (mut results, mut sums) = (floats.take(out.len()), floats.take(lse.len()));
     pieces.run(pieces.all(), [heads * v_dim, heads], [&mut results, &mut sums], &|piece, [out, lse]| {
-        device.with_workspace(1, |workspace| {
+        device.with_workspace_for_part(|workspace| {
             let floats = &mut workspace.floats;
             let inputs = [(q, heads * qk_dim), (k, qk_dim), (v, v_dim)];
             let inputs = inputs.map(|(x, width)| pieces.gather(piece, x, width, floats));
@@ -132,7 +132,7 @@ pub(crate) fn cached(device: &Device, cached: &Cached<'_>, out: &mut [f32], floa
     let &Attention { heads, qk_dim, v_dim, .. } = &pieces.piece;
     let mut results = floats.take(out.len());
     pieces.run(pieces.all(), [heads * v_dim], [&mut results], &|piece, [out]| {
-        device.with_workspace(1, |workspace| {
+        device.with_workspace_for_part(|workspace| {
             let floats = &mut workspace.floats;
             let q = pieces.gather(piece, cached.q, heads * qk_dim, floats);
             let (document, head) = (piece / cached.shape.kv_heads, pieces.of(piece).1);
@@ -160,7 +160,7 @@ pub(crate) fn backward(
     let mut results: [_; 3] = std::array::from_fn(|i| floats.take(grads[i].len()));
     let [dq, dk, dv] = &mut results;
     pieces.run(pieces.all(), widths, [dq, dk, dv], &|piece, [dq, dk, dv]| {
-        device.with_workspace(1, |workspace| {
+        device.with_workspace_for_part(|workspace| {
             let floats = &mut workspace.floats;
             let inputs = [
                 (saved.q, heads * qk_dim),
