@@ -2,6 +2,7 @@
 //!
 //! No input or output. Every formula and constant is explained, with its source, in `docs/cost.md`.
 
+pub mod engine;
 pub mod fit;
 pub mod hardware;
 pub mod known;

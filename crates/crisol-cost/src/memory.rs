@@ -116,11 +116,13 @@ pub struct MemoryOptions {
     pub length: usize,
 }
 
-/// Bytes on each GPU.
+/// Bytes on each GPU, or of the whole process on the CPU.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Memory {
     /// Weights of all networks.
     pub weights: Bytes,
+    /// Weights once more, laid out for products (the CPU only).
+    pub layouts: Bytes,
     /// Gradients of what is trained.
     pub gradients: Bytes,
     /// Moments, and weights in f32.
@@ -131,18 +133,22 @@ pub struct Memory {
     pub logits: Bytes,
     /// Keys and values of sampled answers.
     pub kv_cache: Bytes,
+    /// The program with its data and what it copies to save it (the CPU only; GPUs see [`USABLE`]).
+    pub program: Bytes,
 }
 
 impl Memory {
     /// Every part with its name.
-    pub fn named(&self) -> [(&'static str, Bytes); 6] {
+    pub fn named(&self) -> [(&'static str, Bytes); 8] {
         [
             ("weights", self.weights),
+            ("layouts", self.layouts),
             ("gradients", self.gradients),
             ("optimizer", self.optimizer),
             ("activations", self.activations),
             ("logits", self.logits),
             ("kv_cache", self.kv_cache),
+            ("program", self.program),
         ]
     }
 

@@ -24,10 +24,15 @@ pub struct Lanes {
 impl Lanes {
     /// Lanes for models of the size of `params`.
     pub fn new(params: &Params) -> Lanes {
-        let bytes = params.layout.len.max(1) * size_of::<f32>();
-        // A power of two, so that shards are spread evenly over lanes and lanes over threads.
-        let lanes = 1 << (MOST_BYTES / bytes).clamp(1, MOST_LANES).ilog2();
+        let lanes = Lanes::count_for(params.layout.len);
         Lanes { grads: (0..lanes).map(|_| Grads::zeros_like(params)).collect() }
+    }
+
+    /// Number of lanes for so many parameters.
+    pub fn count_for(parameters: usize) -> usize {
+        let bytes = parameters.max(1) * size_of::<f32>();
+        // A power of two, so that shards are spread evenly over lanes and lanes over threads.
+        1 << (MOST_BYTES / bytes).clamp(1, MOST_LANES).ilog2()
     }
 
     /// Number of lanes: at most this many shards are computed at the same time.

@@ -45,7 +45,7 @@ pub use params::{Grads, Init, ParamId, ParamSpec, Params, Role};
 pub use profile::Profiled;
 pub use rope::{Rope, RopeStyle};
 pub use stored::{StoredMatrix, StoredType};
-pub use tape::{Attention, Columns, Experts, Router, Tape, Var};
+pub use tape::{Attention, Columns, Experts, MOST_KEPT_LOGITS, Router, Tape, Var};
 pub use workspace::Workspace;
 
 /// `weights = e^(scale · (logits - largest))` on the host, and the largest logit and the sum of the weights: what a token is

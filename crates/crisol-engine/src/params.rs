@@ -294,7 +294,12 @@ impl Params {
 
     /// Whether weights are packed once for all their products, or those with many rows pack them for themselves.
     pub(crate) fn keeps_packed(&self) -> bool {
-        self.layout.len * size_of::<f32>() <= MOST_KEPT_PACKED
+        Params::would_keep_packed(self.layout.len)
+    }
+
+    /// The same of a model with so many parameters.
+    pub fn would_keep_packed(parameters: usize) -> bool {
+        parameters * size_of::<f32>() <= MOST_KEPT_PACKED
     }
 
     /// A weight as the right side of a product, to be packed.

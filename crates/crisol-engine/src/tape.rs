@@ -11,7 +11,7 @@ use crate::{Device, Grads, KvCache, ParamId, Params, Rope, Workspace, cpu};
 
 /// Up to this many logits a shard are kept for backward (64 MiB), which saves one product with the head in four; no more
 /// shards are at work than there are threads.
-const MOST_KEPT_LOGITS: usize = 16 << 20;
+pub const MOST_KEPT_LOGITS: usize = 16 << 20;
 
 /// Handle of a value on a tape: a matrix `[rows, cols]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

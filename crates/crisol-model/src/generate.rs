@@ -18,7 +18,7 @@ use crate::{Context, Model, ModelError};
 const SLOTS: usize = 32;
 
 /// Prompt tokens per forward pass, which bounds its memory.
-const PREFILL_TOKENS: usize = 2048;
+pub const PREFILL_TOKENS: usize = 2048;
 
 /// Why a sequence ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,6 +103,12 @@ pub fn generate_stream(
 /// slots that free up early are used again.
 fn chunk_size(prompts: usize) -> usize {
     prompts.div_ceil(16).clamp(8, 2 * SLOTS)
+}
+
+/// What [`generate`] works on at the same time on so many threads: how many chunks of prompts, and how many sequences of each.
+pub fn at_once(prompts: usize, threads: usize) -> (usize, usize) {
+    let size = chunk_size(prompts);
+    (prompts.div_ceil(size).min(threads), prompts.min(size).min(SLOTS))
 }
 
 /// A chunk of prompts while it is generated.

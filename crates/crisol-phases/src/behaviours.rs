@@ -18,7 +18,7 @@ use crate::judge;
 use crate::recipe::Split;
 
 /// Most new tokens of a measured answer.
-const ANSWER_TOKENS: usize = 96;
+pub(crate) const ANSWER_TOKENS: usize = 96;
 /// New tokens where only the first line counts.
 const LINE_TOKENS: usize = 32;
 
@@ -29,6 +29,7 @@ const FACTS: &str = "facts";
 const HARMFUL: &str = "harmful";
 const LOOKALIKE: &str = "lookalike";
 const PROBLEMS: &str = "problems";
+const MEASURES: [&str; 6] = [CLOZE, QUESTION_LISTS, FACTS, HARMFUL, LOOKALIKE, PROBLEMS];
 /// The report's prompts.
 const DEMOS: &str = "demos.jsonl";
 
@@ -165,6 +166,11 @@ pub(crate) fn measure_cold_start(ctx: &mut Context<'_>, checkpoint: &Checkpoint)
         );
     }
     Ok(())
+}
+
+/// The held-out files that there are.
+pub(crate) fn held_out_files(data: &DataSource, split: Split) -> impl Iterator<Item = String> {
+    MEASURES.into_iter().filter_map(move |measure| split.file(measure).filter(|file| data.has(file)))
 }
 
 fn held_out(data: &DataSource, split: Split, measure: &str) -> Result<Option<Vec<Record>>, PhaseError> {

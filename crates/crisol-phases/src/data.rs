@@ -1,12 +1,43 @@
 //! Where data files come from: the embedded world or a folder of the user's. Both give the same JSONL and go
 //! through the same readers.
 
+use std::fs::File;
+use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 
 use crisol_text::{Record, parse_jsonl, read_jsonl};
 use crisol_world::DataFile;
 
 use crate::PhaseError;
+
+/// How much a data file holds.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Size {
+    pub(crate) bytes: usize,
+    pub(crate) records: usize,
+    /// Bytes of the longest record.
+    pub(crate) longest: usize,
+}
+
+impl Size {
+    fn of(lines: impl Iterator<Item = usize>) -> Size {
+        lines.fold(Size::default(), |size, bytes| size.with(Size { bytes, records: 1, longest: bytes }))
+    }
+
+    /// Bytes of a record on average.
+    pub(crate) fn mean(self) -> usize {
+        self.bytes / self.records.max(1)
+    }
+
+    /// Of both files together.
+    pub(crate) fn with(self, other: Size) -> Size {
+        Size {
+            bytes: self.bytes + other.bytes,
+            records: self.records + other.records,
+            longest: self.longest.max(other.longest),
+        }
+    }
+}
 
 /// A place to look up data files by name.
 #[derive(Debug)]
@@ -45,6 +76,19 @@ impl DataSource {
                 Ok(parse_jsonl(file, &found.jsonl)?)
             }
             DataSource::Folder(folder) => Ok(read_jsonl(folder.join(file))?),
+        }
+    }
+
+    /// How much one file holds; nothing if it cannot be read, which is an error once the file is needed.
+    pub(crate) fn size(&self, file: &str) -> Size {
+        match self {
+            DataSource::World(files) => files
+                .iter()
+                .find(|f| f.name == file)
+                .map_or(Size::default(), |found| Size::of(found.jsonl.lines().map(str::len))),
+            DataSource::Folder(folder) => File::open(folder.join(file)).map_or(Size::default(), |file| {
+                Size::of(BufReader::new(file).split(b'\n').map_while(Result::ok).map(|line| line.len()))
+            }),
         }
     }
 

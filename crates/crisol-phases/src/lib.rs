@@ -15,6 +15,7 @@ mod behaviours;
 mod context;
 mod data;
 mod dpo;
+pub mod estimate;
 mod expectation;
 mod foresight;
 pub mod judge;

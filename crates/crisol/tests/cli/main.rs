@@ -11,6 +11,7 @@ mod hub;
 mod ladder;
 #[cfg(feature = "hub")]
 mod loopback;
+mod memory;
 mod models;
 mod notebook;
 mod resume;
