@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use crisol_cost::ModelShape;
 use crisol_cost::machine::{LocalWork, Machine};
-use crisol_cost::units::{Flops, Seconds};
+use crisol_cost::units::{Bytes, Flops, Seconds};
 use crisol_engine::{Device, OptimizerConfig, Params};
 use crisol_hub::write_folder_atomically;
 use crisol_report::{Curve, MaskPicture, RolloutSample};
@@ -36,6 +36,8 @@ pub trait Observer {
     fn step(&mut self, step: u64, tokens: u64, metrics: &[(&str, f64)]);
     /// How long a stage that begins soon will take, in seconds, by what this machine was measured to do.
     fn expected(&mut self, stage: &str, seconds: f64);
+    /// How much memory a phase takes at most, in bytes, in a process of its own.
+    fn expected_memory(&mut self, bytes: f64);
     /// Something worth a line.
     fn note(&mut self, text: &str);
     /// A phase is complete and saved.
@@ -169,6 +171,11 @@ impl<'a> Context<'a> {
         if let Some(seconds) = self.expected.filter(|_| !self.resumed) {
             self.observer.expected(stage, seconds.0);
         }
+    }
+
+    /// Says how much memory the phase takes.
+    pub(crate) fn expect_memory(&mut self, bytes: Bytes) {
+        self.observer.expected_memory(bytes.0);
     }
 
     /// Begins a stage of `total` steps: restores what was saved in it and returns the number of steps that are

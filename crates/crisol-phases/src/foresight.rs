@@ -12,7 +12,7 @@ use crate::data::DataSource;
 use crate::expectation::{Length, Rollouts, answer, forward, mean, replay, training};
 use crate::recipe::{Phase, Recipe};
 use crate::settings::{OptimizerSettings, PhaseSettings, SftSettings};
-use crate::{PhaseError, reason};
+use crate::{PhaseError, estimate, reason};
 
 /// What one phase will take.
 #[derive(Clone, Debug, PartialEq)]
@@ -23,6 +23,8 @@ pub struct ExpectedPhase {
     pub flops: f64,
     /// Seconds on a machine that was measured.
     pub seconds: Option<f64>,
+    /// Bytes of memory at most, in a process of its own.
+    pub memory: f64,
 }
 
 /// Characters of English text that a token of a vocabulary stands for: 3.2 for the 2,176 tokens of the embedded run, 4.4 for the
@@ -33,7 +35,11 @@ fn characters_per_token(vocab: usize) -> f64 {
 }
 
 /// What every phase of a recipe will take.
-pub fn expected(recipe: &Recipe, machine: Option<&Machine>) -> Result<Vec<ExpectedPhase>, PhaseError> {
+pub fn expected(
+    recipe: &Recipe,
+    machine: Option<&Machine>,
+    threads: usize,
+) -> Result<Vec<ExpectedPhase>, PhaseError> {
     let data = DataSource::open(&recipe.run.data);
     let config = match recipe.run.base.as_str() {
         "" => recipe.run.model.config(recipe.run.model.vocab_size)?,
@@ -50,6 +56,7 @@ pub fn expected(recipe: &Recipe, machine: Option<&Machine>) -> Result<Vec<Expect
         Ok(ExpectedPhase {
             name: phase.name.clone(),
             flops: work.total().0,
+            memory: estimate::memory(&phase.settings, &recipe.run, &config, &data, threads).total().0,
             seconds: machine.and_then(|machine| machine.time(&shape, &work)).map(|seconds| seconds.0),
         })
     };
@@ -222,7 +229,7 @@ mod tests {
     #[test]
     fn every_phase_of_the_embedded_run_is_foreseen() {
         let recipe = Recipe::embedded();
-        let expected = expected(&recipe, None).expect("the embedded data is there");
+        let expected = expected(&recipe, None, 2).expect("the embedded data is there");
         assert_eq!(expected.len(), recipe.phases.len());
         for phase in &expected {
             assert!(phase.flops > 1e11 && phase.seconds.is_none(), "{phase:?}");

@@ -18,7 +18,7 @@ use crate::data::DataSource;
 use crate::machine::{machine, peak_memory};
 use crate::recipe::{Phase, Recipe, Split};
 use crate::settings::PhaseSettings;
-use crate::{PhaseError, behaviours, dpo, ppo, pretrain, reason, reward, sft};
+use crate::{PhaseError, behaviours, dpo, estimate, ppo, pretrain, reason, reward, sft};
 
 /// Where and how a recipe is run.
 #[derive(Debug)]
@@ -152,6 +152,13 @@ fn run_phase(
         // `Recipe::check` has made sure of it.
         start.unwrap_or_else(|| unreachable!("only pretrain may start from nothing"))
     };
+    let config = match &start {
+        Some(checkpoint) => checkpoint.model.config().clone(),
+        None => recipe.run.model.config(recipe.run.model.vocab_size)?,
+    };
+    let threads = options.device.threads();
+    let expected_memory = estimate::memory(&phase.settings, &recipe.run, &config, data, threads).total();
+    ctx.expect_memory(expected_memory);
     let trained = match &phase.settings {
         PhaseSettings::Pretrain(settings) => pretrain::pretrain(&mut ctx, settings, start)?,
         PhaseSettings::Sft(settings) => sft::sft(&mut ctx, settings, needed(start))?,
@@ -187,6 +194,8 @@ fn run_phase(
             seconds: record.seconds,
             sampling_seconds: record.sampling_seconds,
             expected_seconds: record.expected_seconds,
+            expected_memory_bytes: expected_memory.0 as u64,
+            peak_memory_bytes: peak_memory(),
             metrics: record.metrics,
             curves: record.curves,
             notes: record.notes,

@@ -21,6 +21,8 @@ fn report_with(text: &str) -> Report {
         seconds: 3.5,
         sampling_seconds: 0.7,
         expected_seconds: 3.0,
+        expected_memory_bytes: 2_000_000,
+        peak_memory_bytes: 2_100_000,
         metrics: [("facts_accuracy".into(), 0.93), ("harmful_refused".into(), 0.0), (text.into(), 2.0)]
             .into(),
         curves: vec![Curve { name: text.into(), unit: text.into(), points: vec![(1.0, 2.0), (2.0, 1.5)] }],

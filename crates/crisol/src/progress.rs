@@ -5,8 +5,8 @@ use std::io::IsTerminal as _;
 use std::time::{Duration, Instant};
 
 use crisol_phases::Observer;
-use crisol_report::PhaseReport;
 use crisol_report::measures::{self, MEASURES};
+use crisol_report::{PhaseReport, prefixed};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::console::say;
@@ -107,6 +107,10 @@ impl Observer for Progress {
         self.line(&format!("  {stage} will take about {}", duration(seconds)));
     }
 
+    fn expected_memory(&mut self, bytes: f64) {
+        self.line(&format!("  at most about {} of memory", memory(bytes)));
+    }
+
     fn note(&mut self, text: &str) {
         self.line(&format!("  note: {text}"));
     }
@@ -156,9 +160,10 @@ fn summary(report: &PhaseReport) -> String {
         seconds => format!(" ({} expected)", duration(seconds)),
     };
     let mut summary = format!(
-        "  done in {}{expected}, {} tokens → {}",
+        "  done in {}{expected}, {} tokens, at most {} of memory so far → {}",
         duration(report.seconds),
         short(report.tokens as f64),
+        memory(report.peak_memory_bytes as f64),
         report.checkpoint
     );
     let measured = MEASURES.iter().filter(|measure| measure.behaviour);
@@ -166,6 +171,11 @@ fn summary(report: &PhaseReport) -> String {
         let _ = write!(summary, "\n    {}: {}", measure.label, measures::value_text(measure.id, value));
     }
     summary
+}
+
+/// Bytes of memory.
+pub(crate) fn memory(bytes: f64) -> String {
+    prefixed(bytes, "B").replace('\u{a0}', " ")
 }
 
 /// A bar, hidden where standard error is no terminal, and whether lines are shown instead.

@@ -33,6 +33,11 @@ pub(super) fn phases(report: &Report) -> String {
         if phase.expected_seconds > 0.0 {
             let _ = write!(body, "<span>{} expected</span>", duration(phase.expected_seconds));
         }
+        if phase.peak_memory_bytes > 0 && phase.expected_memory_bytes > 0 {
+            let [peak, expected] = [phase.peak_memory_bytes, phase.expected_memory_bytes]
+                .map(|bytes| prefixed(bytes as f64, "B"));
+            let _ = write!(body, "<span>{peak} of memory, {expected} expected</span>");
+        }
         if phase.sampling_seconds > 0.0 {
             let part = percent(share(phase.sampling_seconds, phase.seconds));
             let _ = write!(body, "<span>{part} of it sampling answers</span>");

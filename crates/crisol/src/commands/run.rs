@@ -13,7 +13,7 @@ use super::Threads;
 use crate::calibration::Calibration;
 use crate::console::{print, print_line, shell_word};
 use crate::error::CliError;
-use crate::progress::{Progress, duration};
+use crate::progress::{Progress, duration, memory};
 use crate::{clock, console, interrupt};
 
 const EXAMPLES: &str = "\
@@ -150,7 +150,7 @@ pub(super) fn execute(recipe: Option<Recipe>, out: &Path, flags: &RunFlags) -> R
         if device.threads() == 1 { "1 thread".into() } else { format!("{} threads", device.threads()) };
     let mut heading = format!("Run in {} on {threads}", out.display());
     if let Some(recipe) = recipe.as_ref().filter(|_| !flags.resume) {
-        heading += &foresight(recipe, machine.as_ref())?;
+        heading += &foresight(recipe, machine.as_ref(), device.threads())?;
     }
     let mut progress = Progress::new(heading);
     let result = crisol_phases::run(recipe, &options, &mut progress);
@@ -162,19 +162,20 @@ pub(super) fn execute(recipe: Option<Recipe>, out: &Path, flags: &RunFlags) -> R
 }
 
 /// What the run will take, in a few lines.
-fn foresight(recipe: &Recipe, machine: Option<&Machine>) -> Result<String, CliError> {
-    let phases = crisol_phases::expected(recipe, machine)?;
+fn foresight(recipe: &Recipe, machine: Option<&Machine>, threads: usize) -> Result<String, CliError> {
+    let phases = crisol_phases::expected(recipe, machine, threads)?;
+    let most = memory(phases.iter().map(|phase| phase.memory).fold(0.0, f64::max));
     let flops = prefixed(phases.iter().map(|phase| phase.flops).sum(), "FLOP").replace('\u{a0}', " ");
     let Some(seconds) = phases.iter().map(|phase| phase.seconds).sum::<Option<f64>>() else {
         return Ok(format!(
-            "\n  about {flops}; how long that takes here is not known (`crisol cost --calibrate` measures this machine once)"
+            "\n  about {flops} and {most} of memory; how long that takes here is not known (`crisol cost --calibrate` measures this machine once)"
         ));
     };
     let each =
         phases.iter().map(|phase| format!("{} {}", phase.name, duration(phase.seconds.unwrap_or_default())));
     let each =
         if phases.len() > 1 { format!(": {}", each.collect::<Vec<_>>().join(", ")) } else { String::new() };
-    Ok(format!("\n  about {flops} and {} beside measuring{each}", duration(seconds)))
+    Ok(format!("\n  about {flops}, {most} of memory and {} beside measuring{each}", duration(seconds)))
 }
 
 /// How to go on with a run that stopped, as far as the error does not say so itself.

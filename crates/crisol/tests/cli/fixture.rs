@@ -283,7 +283,8 @@ pub(crate) fn report(run: &Path, without: &[&str]) -> Value {
         assert!(object.shift_remove(*key).is_some(), "no {key}");
     }
     for phase in report["phases"].as_array_mut().expect("a list of phases") {
-        for key in ["seconds", "sampling_seconds"] {
+        let times = ["seconds", "sampling_seconds", "expected_seconds"];
+        for key in times.into_iter().chain(["expected_memory_bytes", "peak_memory_bytes"]) {
             phase.as_object_mut().expect("a phase is an object").shift_remove(key).expect(key);
         }
     }

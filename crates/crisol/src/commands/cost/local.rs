@@ -1,12 +1,16 @@
 //! `crisol cost MODEL --cpu`: a phase on this machine, by what was measured on it.
 
+use crisol_cost::engine::{self, EngineOptions, Sequences};
 use crisol_cost::machine::{LocalWork, Machine, Measured};
-use crisol_cost::memory::Optimizer;
+use crisol_cost::memory::{Memory, MemoryOptions, Optimizer};
+use crisol_cost::phases::Phase;
 use crisol_cost::plan::Plan;
 use crisol_cost::units::{Bytes, Dollars, Seconds};
+use crisol_model::{PREFILL_TOKENS, at_once};
+use crisol_phases::{RunSettings, estimate};
 use crisol_report::prefixed;
 
-use super::plan::{Answer, Numbers, There, plan, range};
+use super::plan::{Answer, Numbers, There, parts_of, plan, range};
 use super::{HardwareArgs, PlanArgs, Subject, Utilisation, counted, in_bytes, in_dollars, in_time};
 use crate::calibration::Calibration;
 use crate::commands::Threads;
@@ -35,17 +39,38 @@ pub(super) fn run(
              measures it once"
         ));
     }
-    let memory = plan.estimate().memory;
+    let memory = memory(&plan, threads);
     let available = machine_memory().map(|bytes| bytes * USABLE);
     let there = There {
         gpus: 0,
         fits: available.map(|available| memory.total() <= available),
         ..calibration.as_ref().map_or_else(There::default, |calibration| there(&plan, hardware, calibration))
     };
-    let rows = rows(&there, memory.total(), available, calibration.as_ref(), &plan);
+    let rows = rows(&there, &memory, available, calibration.as_ref(), &plan);
     let answer = Answer::of(subject, &plan, &memory, available, there);
     let on = format!("this machine's processor with {threads} threads");
     if json { print_json(&answer) } else { print(answer.text(&plan, &on, args.tokens.is_none(), rows)) }
+}
+
+/// What the engine takes: a batch is what documents are given, cut into shards as in a run.
+fn memory(plan: &Plan, threads: usize) -> Memory {
+    let MemoryOptions { documents, length, .. } = plan.memory;
+    let shard_tokens = length.max(RunSettings::default().shard_tokens.min(documents * length));
+    let sampling = matches!(plan.phase, Phase::Grpo | Phase::Ppo).then(|| {
+        let (chunks, slots) = at_once(documents, threads);
+        Sequences { chunks, slots, prompt_tokens: PREFILL_TOKENS.min(slots * length), length }
+    });
+    let options = EngineOptions {
+        rules: estimate::rules(),
+        threads,
+        shard_tokens,
+        shards: (documents * length).div_ceil(shard_tokens),
+        uneven: false,
+        sampling,
+        measured: None,
+        program: estimate::PROGRAM,
+    };
+    engine::training(&plan.shape, plan.phase, &options)
 }
 
 /// Memory of this machine; none where the system does not say.
@@ -91,7 +116,7 @@ fn there(plan: &Plan, hardware: &HardwareArgs, calibration: &Calibration) -> The
 
 fn rows(
     there: &There,
-    total: Bytes,
+    memory: &Memory,
     available: Option<Bytes>,
     calibration: Option<&Calibration>,
     plan: &Plan,
@@ -99,7 +124,7 @@ fn rows(
     let (Some(calibration), Some(time), Some(rate)) =
         (calibration, there.wall_seconds, there.tokens_per_second)
     else {
-        return [("time", "unknown".to_owned())].into_iter().chain(memory_rows(total, available)).collect();
+        return [("time", "unknown".to_owned())].into_iter().chain(memory_rows(memory, available)).collect();
     };
     let mut rows = vec![
         (
@@ -127,7 +152,7 @@ fn rows(
     if let Some(money) = there.money {
         rows.push(("money", range(money, |dollars| in_dollars(Dollars(dollars)))));
     }
-    rows.extend(memory_rows(total, available));
+    rows.extend(memory_rows(memory, available));
     let read = plan.shape.read_parameters(1.0) * plan.memory.dtype.weight_bytes();
     rows.push((
         "generation",
@@ -139,8 +164,9 @@ fn rows(
     rows
 }
 
-fn memory_rows(total: Bytes, available: Option<Bytes>) -> Vec<(&'static str, String)> {
-    let mut rows = vec![("memory", in_bytes(total))];
+fn memory_rows(memory: &Memory, available: Option<Bytes>) -> Vec<(&'static str, String)> {
+    let total = memory.total();
+    let mut rows = vec![("memory", format!("{}: {}", in_bytes(total), parts_of(memory)))];
     if let Some(available) = available {
         let fits = if total <= available { "yes" } else { "NO" };
         rows.push(("fits", format!("{fits}: this machine has {} for it", in_bytes(available))));

@@ -48,7 +48,7 @@ Formulas, sources and limits: docs/cost.md.
 multiplication and an addition are two), flops_counted (those that utilisations count), flops_per_token {forward, backward, by_part};
 mfu, wall_seconds, tokens_per_second, kilowatt_hours, co2_kg {low, typical, high}; gpu_hours (typical) and gpu_hours_range; money in
 dollars {low, typical, high}, null without a price; memory in bytes on each GPU {weights, gradients, optimizer, activations, logits,
-kv_cache, total, available}; fits; largest_batch (documents on each GPU at a time); remedies [{options, total}]; generation
+kv_cache, total, available; with --cpu also layouts, program}; fits; largest_batch (documents on each GPU at a time); remedies [{options, total}]; generation
 [{documents, tokens_per_second, dollars_per_million_tokens}].";
 
 /// `crisol cost`.

@@ -412,14 +412,17 @@ impl There {
     }
 }
 
+/// Parts of memory that there are.
+pub(super) fn parts_of(memory: &Memory) -> String {
+    let parts = memory.named().into_iter().filter(|(_, bytes)| bytes.0 > 0.0);
+    let parts = parts.map(|(name, bytes)| format!("{} {}", name.replace('_', " "), in_bytes(bytes)));
+    parts.collect::<Vec<_>>().join(", ")
+}
+
 fn memory_rows(estimate: &Estimate, known: bool) -> Vec<(&'static str, String)> {
     let Estimate { memory, available, most_documents, remedies, .. } = estimate;
     let total = memory.total();
-    let parts = Memory::named(memory).into_iter().filter(|(_, bytes)| bytes.0 > 0.0);
-    let parts: Vec<String> = parts
-        .map(|(name, bytes): (_, Bytes)| format!("{} {}", name.replace('_', " "), in_bytes(bytes)))
-        .collect();
-    let mut rows = vec![("memory", format!("{} on each GPU: {}", in_bytes(total), parts.join(", ")))];
+    let mut rows = vec![("memory", format!("{} on each GPU: {}", in_bytes(total), parts_of(memory)))];
     if !known {
         return rows;
     }
