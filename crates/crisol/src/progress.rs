@@ -108,7 +108,7 @@ impl Observer for Progress {
     }
 
     fn expected_memory(&mut self, bytes: f64) {
-        self.line(&format!("  at most about {} of memory", memory(bytes)));
+        self.line(&format!("  by itself it takes about {} of memory", memory(bytes)));
     }
 
     fn note(&mut self, text: &str) {

@@ -168,14 +168,17 @@ fn foresight(recipe: &Recipe, machine: Option<&Machine>, threads: usize) -> Resu
     let flops = prefixed(phases.iter().map(|phase| phase.flops).sum(), "FLOP").replace('\u{a0}', " ");
     let Some(seconds) = phases.iter().map(|phase| phase.seconds).sum::<Option<f64>>() else {
         return Ok(format!(
-            "\n  about {flops} and {most} of memory; how long that takes here is not known (`crisol cost --calibrate` measures this machine once)"
+            "\n  about {flops}, and {most} of memory for the largest phase by itself; how long that takes here is not known (`crisol cost --calibrate` measures this machine once)"
         ));
     };
     let each =
         phases.iter().map(|phase| format!("{} {}", phase.name, duration(phase.seconds.unwrap_or_default())));
     let each =
         if phases.len() > 1 { format!(": {}", each.collect::<Vec<_>>().join(", ")) } else { String::new() };
-    Ok(format!("\n  about {flops}, {most} of memory and {} beside measuring{each}", duration(seconds)))
+    Ok(format!(
+        "\n  about {flops}, {most} of memory for the largest phase by itself, and {} beside measuring{each}",
+        duration(seconds)
+    ))
 }
 
 /// How to go on with a run that stopped, as far as the error does not say so itself.

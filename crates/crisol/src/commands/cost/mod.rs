@@ -36,19 +36,19 @@ Examples:
   crisol cost --money 5000 --gpu h100                the same for so much money
   crisol cost ladder --write runs/ladder             small runs that tell what larger ones would reach
 
-MODEL is a checkpoint folder, a GGUF file, a config.json, a model on a hub, a shape as in `crisol bench`, or a known name:
+MODEL is a checkpoint folder, a GGUF file, a config.json, a model on a hub, a shape as in `crisol bench`, or a known name: \
 {known}
 
-Tokens are those that the phase works on: of texts, of conversations, of both answers of each vote (reward, dpo), of sampled
-answers with their prompts (grpo, ppo). Numbers may end in K, M, B, T. Utilisation (MFU) is 6 operations per active parameter and
+Tokens are those that the phase works on: of texts, of conversations, of both answers of each vote (reward, dpo), of sampled \
+answers with their prompts (grpo, ppo). Numbers may end in K, M, B, T. Utilisation (MFU) is 6 operations per active parameter and \
 token over the GPUs' peak, as it is published; without --mfu, what well-tuned runs reach. Whatever is uncertain is a range.
 Formulas, sources and limits: docs/cost.md.
 
---json prints one object: model; phase; tokens; gpu and gpus (null and 0 with --cpu); parameters {total, active, by_part}; flops (all operations of the phase; a
-multiplication and an addition are two), flops_counted (those that utilisations count), flops_per_token {forward, backward, by_part};
-mfu, wall_seconds, tokens_per_second, kilowatt_hours, co2_kg {low, typical, high}; gpu_hours (typical) and gpu_hours_range; money in
-dollars {low, typical, high}, null without a price; memory in bytes on each GPU {weights, gradients, optimizer, activations, logits,
-kv_cache, total, available; with --cpu also layouts, program}; fits; largest_batch (documents on each GPU at a time); remedies [{options, total}]; generation
+--json prints one object: model; phase; tokens; gpu and gpus (null and 0 with --cpu); parameters {total, active, by_part}; flops (all operations of the phase; a \
+multiplication and an addition are two), flops_counted (those that utilisations count), flops_per_token {forward, backward, by_part}; \
+mfu, wall_seconds, tokens_per_second, kilowatt_hours, co2_kg {low, typical, high}; gpu_hours (typical) and gpu_hours_range; money in \
+dollars {low, typical, high}, null without a price; memory in bytes on each GPU {weights, gradients, optimizer, activations, logits, \
+kv_cache, total, available; with --cpu also layouts, program}; fits; largest_batch (documents on each GPU at a time); remedies [{options, total}]; generation \
 [{documents, tokens_per_second, dollars_per_million_tokens}].";
 
 /// `crisol cost`.
@@ -86,18 +86,8 @@ enum CostCommand {
 }
 
 fn examples() -> String {
-    let mut names = String::new();
-    let mut line = 0;
-    for known in known::models() {
-        if line + known.name.len() > 110 {
-            names.push('\n');
-            line = 0;
-        }
-        names += known.name;
-        names.push(' ');
-        line += known.name.len() + 1;
-    }
-    EXAMPLES.replace("{known}", names.trim_end())
+    let names: Vec<&str> = known::models().iter().map(|known| known.name).collect();
+    EXAMPLES.replace("{known}", &names.join(", "))
 }
 
 /// What is done with the model.
