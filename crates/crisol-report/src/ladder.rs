@@ -21,6 +21,14 @@ pub struct LadderReport {
     pub curve: Vec<PredictedLoss>,
 }
 
+impl LadderReport {
+    /// Whether the runs show no limit: the curve's is next to nothing beside their losses.
+    pub fn shows_no_limit(&self) -> bool {
+        let least = self.rungs.iter().map(|rung| rung.loss).fold(f64::INFINITY, f64::min);
+        self.limit < 0.02 * least
+    }
+}
+
 /// A run of the ladder.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct MeasuredRung {

@@ -36,7 +36,12 @@ fn header(report: &LadderReport, title: &str) -> String {
         let _ =
             writeln!(header, "<div><dt>{label}</dt><dd>{value}</dd><dd class=\"detail\">{detail}</dd></div>");
     };
-    tile("limit", &loss(*limit), "nats a token, however much compute");
+    let of_limit = if report.shows_no_limit() {
+        "these runs show no limit"
+    } else {
+        "nats a token, however much compute"
+    };
+    tile("limit", &loss(*limit), of_limit);
     tile("exponent", &loss(*exponent), "of compute, above the limit");
     for PredictedLoss { times, low, expected, high, .. } in predictions {
         let interval = format!("{} to {}", loss(*low), loss(*high));

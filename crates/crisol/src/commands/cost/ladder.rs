@@ -318,8 +318,10 @@ fn text(report: &LadderReport) -> String {
     }
     let _ = writeln!(
         out,
-        "\nlimit {:.3} nats a token, exponent of compute {:.3}\n",
-        report.limit, report.exponent
+        "\nlimit {:.3} nats a token{}, exponent of compute {:.3}\n",
+        report.limit,
+        if report.shows_no_limit() { " (these runs show none)" } else { "" },
+        report.exponent
     );
     out += &heading(&format!(
         "{:<16} {:>12} {:>9}   {}",
