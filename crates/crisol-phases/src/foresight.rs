@@ -227,6 +227,13 @@ mod tests {
     }
 
     #[test]
+    fn impossible_models_are_refused_before_anything_grows_with_them() {
+        let mut recipe = Recipe::embedded();
+        recipe.run.model.layers = 1_000_000_000;
+        assert!(matches!(expected(&recipe, None, 1), Err(PhaseError::Model(_))));
+    }
+
+    #[test]
     fn every_phase_of_the_embedded_run_is_foreseen() {
         let recipe = Recipe::embedded();
         let expected = expected(&recipe, None, 2).expect("the embedded data is there");

@@ -60,7 +60,7 @@ impl Default for ModelSettings {
 }
 
 impl ModelSettings {
-    /// The shape, with so many tokens.
+    /// The shape, with so many tokens, if there can be such a model.
     pub(crate) fn config(&self, vocab: usize) -> Result<Config, PhaseError> {
         let architecture = Architecture::of_language_model(&self.architecture)
             .ok_or_else(|| PhaseError::UnknownArchitecture { name: self.architecture.clone() })?;
@@ -76,6 +76,8 @@ impl ModelSettings {
         config.num_key_value_heads = self.kv_heads;
         config.rope_theta = self.rope_theta;
         config.max_position_embeddings = self.context;
+        // Before anything grows with these sizes.
+        config.validate()?;
         Ok(config)
     }
 }
