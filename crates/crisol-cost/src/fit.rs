@@ -31,7 +31,6 @@ struct Curve {
 /// A fitted ladder.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LadderFit {
-    rungs: Vec<Rung>,
     reference: f64,
     best: Curve,
     /// All curves that the runs allow.
@@ -104,19 +103,7 @@ impl LadderFit {
         // F with one degree of freedom is Student's t squared.
         let limit = best.squares + variance * quantile * quantile;
         let plausible = curves.into_iter().filter(|curve| curve.squares <= limit).collect();
-        Ok(LadderFit {
-            rungs: rungs.to_vec(),
-            reference,
-            best,
-            plausible,
-            scatter: variance.sqrt(),
-            quantile,
-        })
-    }
-
-    /// The runs.
-    pub fn rungs(&self) -> &[Rung] {
-        &self.rungs
+        Ok(LadderFit { reference, best, plausible, scatter: variance.sqrt(), quantile })
     }
 
     /// The loss that no compute gets below, as far as the best curve knows.
@@ -206,7 +193,7 @@ mod tests {
             noise in 0.0..0.005_f64,
         ) {
             let fit = LadderFit::new(&ladder(limit, scale, alpha, noise)).unwrap();
-            for rung in fit.rungs() {
+            for rung in ladder(limit, scale, alpha, noise) {
                 let Prediction { low, expected, high } = fit.predict(rung.flops);
                 prop_assert!((expected - rung.loss).abs() < 0.02 && low <= rung.loss && rung.loss <= high);
             }

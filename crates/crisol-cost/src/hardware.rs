@@ -91,11 +91,6 @@ pub struct Range<T> {
 }
 
 impl<T: Copy> Range<T> {
-    /// A number that is known.
-    pub fn exactly(value: T) -> Range<T> {
-        Range { low: value, typical: value, high: value }
-    }
-
     /// Something of each, which must grow with it.
     pub fn map<U>(self, f: impl Fn(T) -> U) -> Range<U> {
         Range { low: f(self.low), typical: f(self.typical), high: f(self.high) }

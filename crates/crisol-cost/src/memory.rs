@@ -71,6 +71,19 @@ pub enum Optimizer {
     Muon,
 }
 
+impl Optimizer {
+    /// All of them.
+    pub const ALL: [Optimizer; 2] = [Optimizer::AdamW, Optimizer::Muon];
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Optimizer::AdamW => "adamw",
+            Optimizer::Muon => "muon",
+        }
+    }
+}
+
 /// What of a forward pass is computed again for the backward pass instead of kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Recompute {
@@ -80,6 +93,20 @@ pub enum Recompute {
     Block,
     /// Each block from what went into it: one more forward pass.
     Full,
+}
+
+impl Recompute {
+    /// All of them.
+    pub const ALL: [Recompute; 3] = [Recompute::None, Recompute::Block, Recompute::Full];
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Recompute::None => "none",
+            Recompute::Block => "block",
+            Recompute::Full => "full",
+        }
+    }
 }
 
 /// Which of a trained network's states are cut among all GPUs instead of being on each (`ZeRO`'s stages, arXiv:1910.02054).

@@ -332,14 +332,13 @@ fn changes(from: &MemoryOptions, to: &MemoryOptions) -> String {
         options.push(format!("--batch {}", to.documents * to.gpus));
     }
     if to.recompute != from.recompute {
-        options
-            .push(format!("--recompute {}", if to.recompute == Recompute::Full { "full" } else { "block" }));
+        options.push(format!("--recompute {}", to.recompute.name()));
     }
     if to.zero != from.zero {
         options.push(format!("--zero {}", to.zero as u8));
     }
     if to.optimizer != from.optimizer {
-        options.push("--optimizer muon".into());
+        options.push(format!("--optimizer {}", to.optimizer.name()));
     }
     if let Some(rank) = to.lora_rank.filter(|_| to.lora_rank != from.lora_rank) {
         options.push(format!("--lora-rank {rank}"));

@@ -200,13 +200,18 @@ impl ModelFiles {
     }
 }
 
+/// Shape of a checkpoint folder, whose weights and tokenizer need not be there, or of a GGUF file.
+pub fn load_config(path: &Path) -> Result<Config, ModelError> {
+    if path.is_file() {
+        return gguf::config(&Gguf::open(path)?, path);
+    }
+    Config::load(&crisol_hub::whole_folder(path)?)
+}
+
 /// Shape and tokenizer of a checkpoint folder, whose weights need not be there, or of a GGUF file.
 pub fn load_text(path: &Path) -> Result<(Config, TextSetup), ModelError> {
-    if path.is_file() {
-        let gguf = Gguf::open(path)?;
-        return Ok((gguf::config(&gguf, path)?, gguf::text(&gguf, path)?));
-    }
-    Ok((Config::load(path)?, TextSetup::load(path)?))
+    let text = if path.is_file() { gguf::text(&Gguf::open(path)?, path)? } else { TextSetup::load(path)? };
+    Ok((load_config(path)?, text))
 }
 
 /// What decides on a token's experts stays as exact as it was, as in transformers (`_keep_in_fp32_modules_strict`).

@@ -37,7 +37,7 @@ pub use checkpoint::{
 pub use config::{Architecture, Config, Head, Specifics};
 pub use deepseek_v3::Shape as DeepseekV3Shape;
 pub use error::ModelError;
-pub use files::{ModelFiles, StoredWeights, load_text};
+pub use files::{ModelFiles, StoredWeights, load_config, load_text};
 pub use generate::{Generated, PREFILL_TOKENS, StopReason, at_once, generate, generate_stream};
 pub use llama4::Shape as Llama4Shape;
 pub use model::Model;

@@ -57,7 +57,7 @@ impl DataSource {
         }
     }
 
-    /// Whether there is such a file.
+    /// Whether there is such a file, that may be read more than once: a pipe is none.
     pub fn has(&self, file: &str) -> bool {
         match self {
             DataSource::World(files) => files.iter().any(|f| f.name == file),
@@ -79,16 +79,18 @@ impl DataSource {
         }
     }
 
-    /// How much one file holds; nothing if it cannot be read, which is an error once the file is needed.
+    /// How much one file holds; nothing if there is none, which is an error once it is needed, or if it is a pipe.
     pub(crate) fn size(&self, file: &str) -> Size {
         match self {
             DataSource::World(files) => files
                 .iter()
                 .find(|f| f.name == file)
                 .map_or(Size::default(), |found| Size::of(found.jsonl.lines().map(str::len))),
-            DataSource::Folder(folder) => File::open(folder.join(file)).map_or(Size::default(), |file| {
-                Size::of(BufReader::new(file).split(b'\n').map_while(Result::ok).map(|line| line.len()))
-            }),
+            DataSource::Folder(folder) => {
+                let opened = self.has(file).then(|| File::open(folder.join(file)).ok()).flatten();
+                let lines = opened.into_iter().flat_map(|file| BufReader::new(file).split(b'\n'));
+                Size::of(lines.map_while(Result::ok).map(|line| line.len()))
+            }
         }
     }
 

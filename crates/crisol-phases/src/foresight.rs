@@ -5,7 +5,7 @@ use std::path::Path;
 use crisol_cost::ModelShape;
 use crisol_cost::machine::{LocalWork, Machine};
 use crisol_cost::phases::TRAINING;
-use crisol_model::Config;
+use crisol_model::load_config;
 use crisol_text::{Body, Message, Record, Turns};
 
 use crate::data::DataSource;
@@ -43,7 +43,7 @@ pub fn expected(
     let data = DataSource::open(&recipe.run.data);
     let config = match recipe.run.base.as_str() {
         "" => recipe.run.model.config(recipe.run.model.vocab_size)?,
-        base => Config::load(Path::new(base))?,
+        base => load_config(Path::new(base))?,
     };
     let shape = config.cost_shape();
     let judge = Judge {
@@ -131,8 +131,12 @@ impl Judge<'_> {
     }
 
     fn lengths(&self, files: &[String]) -> Result<Vec<Length>, PhaseError> {
-        let records = self.data.all_records(files)?;
-        Ok(records.iter().flat_map(|record| self.lengths_of(record)).collect())
+        let mut lengths = Vec::new();
+        // What is missing is an error once it is needed, and a pipe can be read only then.
+        for file in files.iter().filter(|file| self.data.has(file)) {
+            lengths.extend(self.data.records(file)?.iter().flat_map(|record| self.lengths_of(record)));
+        }
+        Ok(lengths)
     }
 
     /// Training on all documents of some files, so many times.

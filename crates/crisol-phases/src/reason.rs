@@ -40,22 +40,22 @@ pub(crate) fn reason(
     settings: &ReasonSettings,
     start: Checkpoint,
 ) -> Result<Checkpoint, PhaseError> {
-    let start = if settings.cold_start.data.is_empty() {
-        start
-    } else {
-        let cold = sft::train_stage(ctx, COLD_START, &settings.cold_start, start)?;
-        if ctx.in_stage(COLD_START) {
-            behaviours::measure_cold_start(ctx, &cold)?;
-        }
-        cold
-    };
-    reinforce(ctx, settings, start)
+    if settings.cold_start.data.is_empty() {
+        return reinforce(ctx, settings, start, &[]);
+    }
+    let (cold, shown) = sft::train_stage(ctx, COLD_START, &settings.cold_start, start)?;
+    if ctx.in_stage(COLD_START) {
+        behaviours::measure_cold_start(ctx, &cold)?;
+    }
+    reinforce(ctx, settings, cold, &shown)
 }
 
+/// `shown`: lengths of the worked solutions, which tell how long answers will be.
 fn reinforce(
     ctx: &mut Context<'_>,
     settings: &ReasonSettings,
     start: Checkpoint,
+    shown: &[Length],
 ) -> Result<Checkpoint, PhaseError> {
     let Checkpoint { model, params, text } = start;
     let context = model.config().longest_document();
@@ -78,9 +78,6 @@ fn reinforce(
     let mut reference: Params = params.duplicate();
     let mut policy = Trainer::new(model, params);
     let total = settings.steps;
-    // The worked solutions of the cold start show how long answers are.
-    let shown = sft::examples(&text, &ctx.data.all_records(&settings.cold_start.data)?, context)?;
-    let shown: Vec<Length> = shown.iter().map(Length::of).collect();
     let updates_per_step = settings.rollout.epochs * settings.rollout.minibatches;
     let updates_in_all = total as usize * updates_per_step;
     let replay = Replay::load(ctx, &settings.replay, &text, context, updates_in_all, &shape)?;
@@ -91,7 +88,7 @@ fn reinforce(
         settings: &settings.rollout,
         steps: total as usize,
         prompt: mean(problems.iter().map(|problem| problem.prompt.len())),
-        answer: answer(&shown, &settings.rollout),
+        answer: answer(shown, &settings.rollout),
         reference: looks_at_reference(settings),
     };
     let mut work = rollouts.work(settings.optimizer.rule);

@@ -9,6 +9,7 @@ use crisol_train::Trainer;
 
 use crate::PhaseError;
 use crate::context::Context;
+use crate::expectation::Length;
 use crate::settings::SftSettings;
 use crate::supervised::{heldout_loss, train_next_token};
 
@@ -18,16 +19,16 @@ pub(crate) fn sft(
     settings: &SftSettings,
     start: Checkpoint,
 ) -> Result<Checkpoint, PhaseError> {
-    train_stage(ctx, "sft", settings, start)
+    Ok(train_stage(ctx, "sft", settings, start)?.0)
 }
 
-/// One supervised stage; also the cold start of reasoning.
+/// One supervised stage; also the cold start of reasoning. Returns what came out and the lengths of what it was shown.
 pub(crate) fn train_stage(
     ctx: &mut Context<'_>,
     stage: &str,
     settings: &SftSettings,
     start: Checkpoint,
-) -> Result<Checkpoint, PhaseError> {
+) -> Result<(Checkpoint, Vec<Length>), PhaseError> {
     let Checkpoint { model, params, text } = start;
     let context = model.config().longest_document();
     let records = ctx.data.all_records(&settings.data)?;
@@ -50,7 +51,7 @@ pub(crate) fn train_stage(
         let (loss, _) = heldout_loss(&model, &params, &heldout, ctx.run.shard_tokens)?;
         ctx.measure("validation_loss", loss);
     }
-    Ok(Checkpoint { model, params, text })
+    Ok((Checkpoint { model, params, text }, examples.iter().map(Length::of).collect()))
 }
 
 /// Conversations and completions, of which the answers are trained, and raw text, all of it trained: a share of the

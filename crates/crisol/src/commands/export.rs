@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
+use crisol_cost::units;
 use crisol_hub::{FloatType, GgmlType, HubError};
 use crisol_model::{ModelFiles, SHARD_BYTES};
 
@@ -148,33 +149,6 @@ fn refuse_existing(out: &Path) -> Result<(), CliError> {
 }
 
 /// Bytes, as transformers reads them: `5GB` is 5 · 10^9.
-fn size(text: &str) -> Result<u64, &'static str> {
-    const UNITS: [(&str, u64); 6] = [
-        ("KIB", 1 << 10),
-        ("MIB", 1 << 20),
-        ("GIB", 1 << 30),
-        ("KB", 1_000),
-        ("MB", 1_000_000),
-        ("GB", 1_000_000_000),
-    ];
-    let upper = text.trim().to_uppercase();
-    let unit = UNITS.iter().find_map(|(unit, bytes)| Some((upper.strip_suffix(unit)?, *bytes)));
-    let (number, unit) = unit.unwrap_or((&upper, 1));
-    let bytes = number.trim().parse().ok().and_then(|number: u64| number.checked_mul(unit));
-    bytes.filter(|&bytes| bytes > 0).ok_or("a size is needed, such as 500MB, 5GB or a number of bytes")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sizes_are_read() {
-        for (text, bytes) in [("5GB", 5_000_000_000), ("200kb", 200_000), ("1 MiB", 1 << 20), ("77", 77)] {
-            assert_eq!(size(text), Ok(bytes), "{text}");
-        }
-        for text in ["", "GB", "-1GB", "0", "1.5GB", "99999999999GB", "5TB"] {
-            assert!(size(text).is_err(), "{text}");
-        }
-    }
+fn size(text: &str) -> Result<u64, units::QuantityError> {
+    units::bytes(text).map(|bytes| bytes.0 as u64)
 }

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::fixture::{Bench, checkpoint, read};
+use crate::fixture::{Bench, checkpoint, read, weights};
 
 fn names(folder: &std::path::Path) -> Vec<String> {
     let entries = std::fs::read_dir(folder).expect("the folder is there");
@@ -29,6 +29,13 @@ fn a_folder_and_a_gguf_file_say_the_same_as_the_model() {
         assert_eq!(say(folder.trim()), expected, "{command}");
         assert_eq!(say(file.trim()), expected, "{command}");
     }
+    // Training takes either too.
+    for model in [folder.trim(), file.trim()] {
+        let out = format!("tuned-{model}");
+        bench.crisol(&["sft", model, "--data", "sft.jsonl", "--out", &out, "--set", "batch_tokens=256"]).ok();
+    }
+    let tuned = |model: &str| weights(&bench.path(&format!("tuned-{model}")));
+    assert!(tuned(folder.trim()) == tuned(file.trim()));
     // What is written can be written again as something else.
     bench.crisol(&["export", "2-sft-F32.gguf", "--to", "hf", "--dtype", "bf16", "--out", "deep/er"]).ok();
     let config: Value = serde_json::from_str(&read(&bench.path("deep/er/config.json"))).unwrap();

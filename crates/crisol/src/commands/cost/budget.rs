@@ -8,7 +8,7 @@ use crisol_cost::units::{Dollars, Flops, Seconds};
 use owo_colors::OwoColorize as _;
 use serde::Serialize;
 
-use super::{BudgetArgs, HardwareArgs, counted, gpu, in_dollars, in_hours, unknown_gpu};
+use super::{BudgetArgs, HardwareArgs, counted, in_dollars, in_hours, unknown_gpu};
 use crate::console::{colour, print, print_json};
 use crate::error::CliError;
 
@@ -50,7 +50,7 @@ struct Other {
 }
 
 pub(super) fn run(budget: &BudgetArgs, hardware: &HardwareArgs, json: bool) -> Result<(), CliError> {
-    let gpu = gpu(&hardware.gpu).ok_or_else(|| CliError::Usage(unknown_gpu(&hardware.gpu)))?;
+    let gpu = Gpu::named(&hardware.gpu).ok_or_else(|| CliError::Usage(unknown_gpu(&hardware.gpu)))?;
     let mfu = hardware.mfu_of_gpu()?.unwrap_or(DENSE_MFU.typical);
     let price = hardware.price.or(gpu.price());
     let time = match (budget.budget, budget.gpu_hours, budget.money) {

@@ -9,14 +9,15 @@ mod table;
 
 use std::path::{Path, PathBuf};
 
-use clap::{Args, Subcommand, ValueEnum};
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::{Args, Subcommand};
 use crisol_cost::ModelShape;
-use crisol_cost::hardware::{GPUS, Gpu, Mfu};
+use crisol_cost::hardware::{GPUS, Mfu};
 use crisol_cost::known::{self, Known};
 use crisol_cost::memory::{Dtype, Optimizer, Recompute, Zero};
 use crisol_cost::phases::Phase;
 use crisol_cost::units::{self, Bytes, Dollars, Flops, Price, Seconds, Tokens};
-use crisol_model::{Config, ModelFiles};
+use crisol_model::{Config, load_config};
 use crisol_report::prefixed;
 
 use super::Threads;
@@ -48,7 +49,7 @@ Formulas, sources and limits: docs/cost.md.
 multiplication and an addition are two), flops_counted (those that utilisations count), flops_per_token {forward, backward, by_part}; \
 mfu, wall_seconds, tokens_per_second, kilowatt_hours, co2_kg {low, typical, high}; gpu_hours (typical) and gpu_hours_range; money in \
 dollars {low, typical, high}, null without a price; memory in bytes on each GPU {weights, gradients, optimizer, activations, logits, \
-kv_cache, total, available; with --cpu also layouts, program}; fits; largest_batch (documents on each GPU at a time); remedies [{options, total}]; generation \
+kv_cache, layouts, program (these two are for --cpu), total, available}; fits; largest_batch (documents on each GPU at a time); remedies [{options, total}]; generation \
 [{documents, tokens_per_second, dollars_per_million_tokens}].";
 
 /// `crisol cost`.
@@ -67,7 +68,7 @@ pub(crate) struct CostArgs {
     #[command(flatten)]
     budget: BudgetArgs,
     /// Measure this machine once, for what is said of runs on it
-    #[arg(long, conflicts_with_all = ["model", "BudgetArgs"])]
+    #[arg(long, conflicts_with_all = ["model", "BudgetArgs", "PlanArgs"])]
     calibrate: bool,
     #[command(flatten)]
     threads: Threads,
@@ -92,13 +93,14 @@ fn examples() -> String {
 
 /// What is done with the model.
 #[derive(Debug, Args)]
+#[group(requires = "model")]
 struct PlanArgs {
     /// Tokens of the phase, such as 2T or 300M [default, pretrain only: 20 per parameter]
     #[arg(long, value_name = "N", allow_hyphen_values = true, value_parser = tokens)]
     tokens: Option<Tokens>,
     /// What is trained
-    #[arg(long, value_enum, default_value = "pretrain")]
-    phase: PhaseName,
+    #[arg(long, default_value = "pretrain", value_parser = named(Phase::ALL, Phase::name))]
+    phase: Phase,
     /// Passes of training over each batch of sampled answers (grpo, ppo)
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
     updates: u32,
@@ -108,21 +110,21 @@ struct PlanArgs {
     /// Tokens of a document [default: the model's context, at most 4096]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1 << 28))]
     seq: Option<u32>,
-    /// Documents that all GPUs work on at a time [default: one on each]
+    /// Documents that are worked on at a time, on all GPUs [default: one on each; with --cpu as many as a run takes]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1 << 28))]
     batch: Option<u32>,
     /// What of the forward pass is computed again: norms and activations (block), or each block (full)
-    #[arg(long, value_enum, default_value = "none")]
-    recompute: RecomputeName,
+    #[arg(long, default_value = "none", value_parser = named(Recompute::ALL, Recompute::name))]
+    recompute: Recompute,
     /// The optimizer
-    #[arg(long, value_enum, default_value = "adamw")]
-    optimizer: OptimizerName,
+    #[arg(long, default_value = "adamw", value_parser = named(Optimizer::ALL, Optimizer::name))]
+    optimizer: Optimizer,
     /// Train adapters of this rank instead of all weights (`LoRA`)
     #[arg(long, value_name = "R", value_parser = clap::value_parser!(u32).range(1..=1 << 16))]
     lora_rank: Option<u32>,
     /// How weights are stored; below 16 bits with --lora-rank only
-    #[arg(long, value_enum, default_value = "bf16")]
-    dtype: DtypeName,
+    #[arg(long, default_value = "bf16", value_parser = named(Dtype::ALL, Dtype::name))]
+    dtype: Dtype,
     /// Cut among GPUs: what the optimizer keeps (1), gradients too (2), weights too (3)
     #[arg(long, value_name = "STAGE", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=3))]
     zero: u8,
@@ -150,7 +152,7 @@ struct HardwareArgs {
 
 /// What there is to spend.
 #[derive(Debug, Args)]
-#[group(multiple = false, conflicts_with = "model")]
+#[group(multiple = false, conflicts_with_all = ["model", "cpu"])]
 struct BudgetArgs {
     /// Operations to spend, such as 1e21: which size is best?
     #[arg(long, value_name = "FLOPS", allow_hyphen_values = true, value_parser = flops)]
@@ -163,85 +165,13 @@ struct BudgetArgs {
     money: Option<Dollars>,
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum PhaseName {
-    Pretrain,
-    Sft,
-    Grpo,
-    Reward,
-    Ppo,
-    Dpo,
-}
-
-impl From<PhaseName> for Phase {
-    fn from(name: PhaseName) -> Phase {
-        match name {
-            PhaseName::Pretrain => Phase::Pretrain,
-            PhaseName::Sft => Phase::Sft,
-            PhaseName::Grpo => Phase::Grpo,
-            PhaseName::Reward => Phase::Reward,
-            PhaseName::Ppo => Phase::Ppo,
-            PhaseName::Dpo => Phase::Dpo,
-        }
-    }
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum RecomputeName {
-    None,
-    Block,
-    Full,
-}
-
-impl From<RecomputeName> for Recompute {
-    fn from(name: RecomputeName) -> Recompute {
-        match name {
-            RecomputeName::None => Recompute::None,
-            RecomputeName::Block => Recompute::Block,
-            RecomputeName::Full => Recompute::Full,
-        }
-    }
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-#[value(rename_all = "lower")]
-enum OptimizerName {
-    AdamW,
-    Muon,
-}
-
-impl From<OptimizerName> for Optimizer {
-    fn from(name: OptimizerName) -> Optimizer {
-        match name {
-            OptimizerName::AdamW => Optimizer::AdamW,
-            OptimizerName::Muon => Optimizer::Muon,
-        }
-    }
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum DtypeName {
-    F32,
-    Bf16,
-    F16,
-    Fp8,
-    #[value(name = "q8_0")]
-    Q8,
-    #[value(name = "q4_0")]
-    Q4,
-}
-
-impl From<DtypeName> for Dtype {
-    fn from(name: DtypeName) -> Dtype {
-        match name {
-            DtypeName::F32 => Dtype::F32,
-            DtypeName::Bf16 => Dtype::Bf16,
-            DtypeName::F16 => Dtype::F16,
-            DtypeName::Fp8 => Dtype::F8,
-            DtypeName::Q8 => Dtype::Q8,
-            DtypeName::Q4 => Dtype::Q4,
-        }
-    }
+/// One of these, by its name.
+fn named<T: Copy + Send + Sync + 'static, const N: usize>(
+    all: [T; N],
+    name: fn(T) -> &'static str,
+) -> impl TypedValueParser<Value = T> {
+    PossibleValuesParser::new(all.map(name))
+        .map(move |text| all.into_iter().find(|&one| name(one) == text).expect("it is one of the names"))
 }
 
 fn zero(stage: u8) -> Zero {
@@ -336,11 +266,6 @@ impl CostArgs {
     }
 }
 
-/// The GPU of the command line; none if it is not known.
-fn gpu(name: &str) -> Option<&'static Gpu> {
-    Gpu::named(name)
-}
-
 /// What to say of a GPU that is not known: nothing about it is guessed.
 fn unknown_gpu(name: &str) -> String {
     let known: Vec<&str> = GPUS.iter().map(|gpu| gpu.name).collect();
@@ -381,9 +306,7 @@ fn subject(model: &Path, network: Network) -> Result<Subject, CliError> {
         return Ok(of(&text, &Config::load_file(model)?));
     }
     let path = check_folder(&locate(model, Need::Text, network)?)?;
-    let config =
-        if path.is_file() { ModelFiles::open(&path)?.config().clone() } else { Config::load(&path)? };
-    Ok(of(&text, &config))
+    Ok(of(&text, &load_config(&path)?))
 }
 
 /// A number of dollars for people.

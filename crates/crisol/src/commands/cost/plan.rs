@@ -3,16 +3,17 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use crisol_cost::hardware::{GPUS, Mfu, OVERHEAD_OF_POWER, Range};
+use crisol_cost::hardware::{GPUS, Gpu, Mfu, OVERHEAD_OF_POWER, Range};
 use crisol_cost::memory::{Dtype, Memory, MemoryOptions};
 use crisol_cost::phases::{Phase, PhaseOptions};
 use crisol_cost::plan::{Estimate, ORDINARY_CONTEXT, Plan, Serving, most_served, serving};
 use crisol_cost::units::{Bytes, Dollars, FlopsPerToken, Joules, Seconds, Tokens};
+use crisol_phases::PretrainSettings;
 use crisol_report::prefixed;
 use serde::Serialize;
 
 use super::{
-    HardwareArgs, PlanArgs, Subject, counted, gpu, in_bytes, in_dollars, in_hours, in_time, unknown_gpu, zero,
+    HardwareArgs, PlanArgs, Subject, counted, in_bytes, in_dollars, in_hours, in_time, unknown_gpu, zero,
 };
 use crate::console::{named_rows, print, print_json, say};
 use crate::error::CliError;
@@ -26,7 +27,7 @@ pub(super) fn run(
     hardware: &HardwareArgs,
     json: bool,
 ) -> Result<(), CliError> {
-    let known = gpu(&hardware.gpu);
+    let known = Gpu::named(&hardware.gpu);
     if known.is_none() {
         say(unknown_gpu(&hardware.gpu));
     }
@@ -49,7 +50,7 @@ pub(super) fn run(
 }
 
 pub(super) fn plan(subject: &Subject, args: &PlanArgs, hardware: &HardwareArgs) -> Result<Plan, CliError> {
-    let phase = Phase::from(args.phase);
+    let phase = args.phase;
     let all = subject.shape.parameters().total();
     let tokens = match (args.tokens, phase) {
         (Some(tokens), _) => tokens,
@@ -61,16 +62,20 @@ pub(super) fn plan(subject: &Subject, args: &PlanArgs, hardware: &HardwareArgs) 
             )));
         }
     };
+    let length = args.seq.map_or(subject.context.min(ORDINARY_CONTEXT as usize), |seq| seq as usize);
     let gpus = hardware.gpus as usize;
-    let batch = args.batch.map_or(gpus, |batch| batch as usize);
+    let batch = match args.batch {
+        Some(batch) => batch as usize,
+        None if hardware.cpu => (PretrainSettings::default().batch_tokens / length).max(1),
+        None => gpus,
+    };
     if !batch.is_multiple_of(gpus) {
         return Err(CliError::Usage(format!(
             "--batch {batch} cannot be shared equally by {gpus} GPUs; give a multiple of {gpus}"
         )));
     }
-    let length = args.seq.map_or(subject.context.min(ORDINARY_CONTEXT as usize), |seq| seq as usize);
     // What does not depend on the GPU is said of one that is not known, too; the rest is left out.
-    let gpu = *gpu(&hardware.gpu).unwrap_or(&GPUS[0]);
+    let gpu = *Gpu::named(&hardware.gpu).unwrap_or(&GPUS[0]);
     let plan = Plan {
         shape: subject.shape.clone(),
         phase,
@@ -81,9 +86,9 @@ pub(super) fn plan(subject: &Subject, args: &PlanArgs, hardware: &HardwareArgs) 
         price: hardware.price.or(gpu.price()),
         memory: MemoryOptions {
             // Crisol trains in f32 on the CPU.
-            dtype: if hardware.cpu { Dtype::F32 } else { args.dtype.into() },
-            optimizer: args.optimizer.into(),
-            recompute: args.recompute.into(),
+            dtype: if hardware.cpu { Dtype::F32 } else { args.dtype },
+            optimizer: args.optimizer,
+            recompute: args.recompute,
             zero: zero(args.zero),
             lora_rank: args.lora_rank.map(|rank| rank as usize),
             gpus,
@@ -151,7 +156,7 @@ pub(super) struct Numbers {
 }
 
 impl Numbers {
-    fn of<T: Copy>(range: Range<T>, number: impl Fn(T) -> f64) -> Numbers {
+    pub(super) fn of<T: Copy>(range: Range<T>, number: impl Fn(T) -> f64) -> Numbers {
         Numbers { low: number(range.low), typical: number(range.typical), high: number(range.high) }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crisol_cost::hardware::{DENSE_MFU, MIXTURE_MFU, Mfu, Range};
+use crisol_cost::hardware::{DENSE_MFU, Gpu, MIXTURE_MFU, Mfu};
 use crisol_cost::runs::{
     DEEPSEEK_V3_SHARES, OLMO_2_1B_POST_TRAINING, OLMO_2_1B_TOKENS, PUBLIC_RUNS, PublicRun, Share,
 };
@@ -11,7 +11,8 @@ use crisol_cost::{known, phases};
 use owo_colors::OwoColorize as _;
 use serde::Serialize;
 
-use super::{counted, gpu, in_dollars};
+use super::plan::Numbers;
+use super::{counted, in_dollars};
 use crate::console::{colour, print, print_json};
 use crate::error::CliError;
 
@@ -45,13 +46,6 @@ struct Run {
 }
 
 #[derive(Serialize)]
-struct Numbers {
-    low: f64,
-    typical: f64,
-    high: f64,
-}
-
-#[derive(Serialize)]
 struct Part {
     name: &'static str,
     gpu_hours: f64,
@@ -62,7 +56,6 @@ impl Run {
     fn of(run: &PublicRun) -> Run {
         let shape = run.shape();
         let class = if shape.is_mixture() { MIXTURE_MFU } else { DENSE_MFU };
-        let Range { low, typical, high } = class.invert(|mfu| run.hours_at(mfu));
         Run {
             model: run.model,
             parameters_total: shape.parameters().total(),
@@ -71,7 +64,7 @@ impl Run {
             gpu: run.gpu().title,
             reported_gpu_hours: run.gpu_hours,
             implied_mfu: run.implied_mfu().map(Mfu::share),
-            predicted_gpu_hours: Numbers { low, typical, high },
+            predicted_gpu_hours: Numbers::of(class.invert(|mfu| run.hours_at(mfu)), |hours| hours),
             reported_dollars: run.dollars.map(|dollars| dollars.0),
             predicted_dollars: run.predicted_dollars(run.gpu_hours).map(|dollars| dollars.0),
             source: run.source,
@@ -89,7 +82,7 @@ fn hours(shares: &[Share]) -> Vec<Part> {
 /// Hours of OLMo-2 1B's pre-training on H100s, which are not published: by the planner's defaults.
 fn olmo_pre_training() -> Share {
     let shape = known::named("olmo-2-1b").expect("a known model").shape;
-    let peak = gpu("h100").expect("a known GPU").peak;
+    let peak = Gpu::named("h100").expect("a known GPU").peak;
     let flops = FlopsPerToken(phases::TRAINING * 2.0 * shape.multiplied_parameters()) * OLMO_2_1B_TOKENS;
     let time: Seconds = flops / (peak * DENSE_MFU.typical.share());
     Share { name: "pre-training (estimated)", gpu_hours: time.hours() }
