@@ -15,6 +15,8 @@ pub struct Message {
     pub role: String,
     /// What is said; of content in parts, the texts one after the other.
     pub content: String,
+    /// Whether the data asks that this turn is not trained (`weight: 0`, `train: false`, …).
+    pub masked: bool,
     /// The message as it was written, where it says more than role and content, or its content otherwise than as a string
     /// (`tool_calls`, `name`, parts); otherwise empty.
     written: Map<String, Value>,
@@ -23,7 +25,7 @@ pub struct Message {
 impl Message {
     /// A message.
     pub fn new(role: &str, content: &str) -> Self {
-        Self { role: role.to_owned(), content: content.to_owned(), written: Map::new() }
+        Self { role: role.to_owned(), content: content.to_owned(), masked: false, written: Map::new() }
     }
 
     /// A message of the user's.
@@ -39,6 +41,11 @@ impl Message {
     /// Whether the assistant speaks, whose words are what is trained.
     pub fn is_assistant(&self) -> bool {
         self.role == ASSISTANT
+    }
+
+    /// Whether its words are trained where all of the assistant's are.
+    pub fn is_trained(&self) -> bool {
+        self.is_assistant() && !self.masked
     }
 
     /// Whether it calls tools.
@@ -78,7 +85,7 @@ impl Message {
         if written.len() == 2 && written.get("content").is_some_and(Value::is_string) {
             written.clear();
         }
-        Ok(Self { role: role.to_owned(), content, written })
+        Ok(Self { role: role.to_owned(), content, masked: false, written })
     }
 
     /// The message as a template sees it.

@@ -21,8 +21,12 @@ pub struct Record {
     pub body: Body,
     /// The tools that the assistant may call in it, as JSON schemas (`tools`).
     pub tools: Vec<Value>,
+    /// Variables for the chat template (`chat_template_kwargs`), such as `enable_thinking`.
+    pub arguments: Map<String, Value>,
     /// The other fields that are strings, such as `kind`.
     pub extra: BTreeMap<String, String>,
+    /// The names of the fields that nothing reads.
+    pub unused: Vec<String>,
 }
 
 /// What a record holds, by its shape.
@@ -159,7 +163,7 @@ fn parse_line(place: String, line: &[u8]) -> Result<Record, TextError> {
             _ => None,
         })
         .collect();
-    Ok(Record { place, body, tools, extra })
+    Ok(Record { place, body, tools, arguments: Map::new(), extra, unused: vec![] })
 }
 
 /// The fields of one line that no shape has taken yet.
