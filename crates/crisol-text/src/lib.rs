@@ -25,6 +25,7 @@ mod sentencepiece;
 mod stop;
 mod template;
 mod tokenizer;
+mod word_cache;
 
 pub use error::TextError;
 pub use examples::{Example, PreferenceExample, ProblemExample, encode_records};

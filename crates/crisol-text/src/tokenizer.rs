@@ -10,7 +10,9 @@ use std::fs;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::sync::Arc;
 
+use rayon::prelude::*;
 use tokenizers::decoders::DecoderWrapper;
 use tokenizers::models::bpe::{BPE, BpeTrainer};
 use tokenizers::models::{ModelWrapper, TrainerWrapper};
@@ -22,6 +24,7 @@ use tokenizers::{AddedToken, Encoding};
 
 use crate::TextError;
 use crate::sentencepiece::Vocabulary;
+use crate::word_cache::WordCache;
 
 /// A token that is one token wherever it stands in a text, whatever the merges say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +58,8 @@ pub struct Tokenizer {
     special: BTreeSet<u32>,
     /// The bytes of text that each token holds, where tokens hold a text's bytes one to one.
     bytes: Option<Vec<u32>>,
+    /// The fast way to ids, where there is one.
+    words: Option<Arc<WordCache>>,
 }
 
 /// Without the vocabulary, which fills screens.
@@ -155,7 +160,8 @@ impl Tokenizer {
             .filter_map(|(id, token)| token.special.then_some(id))
             .collect();
         let bytes = token_bytes(&inner);
-        Self { inner, special, bytes }
+        let words = bytes.is_some().then(|| WordCache::of(&inner)).flatten().map(Arc::new);
+        Self { inner, special, bytes, words }
     }
 
     /// The contents of this tokenizer's `tokenizer.json`.
@@ -172,6 +178,11 @@ impl Tokenizer {
     /// The token ids of `text`. Named tokens written in the text are recognised, as transformers does; nothing is
     /// added before or after.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, TextError> {
+        if let Some(words) = &self.words {
+            let ids = guarded(|| words.encode(self.inner.get_model(), text)).map_err(TextError::Encode)?;
+            self.check_whole(text, ids.iter().copied())?;
+            return Ok(ids);
+        }
         let encoding = guarded(|| self.inner.encode_fast(text, false)).map_err(TextError::Encode)?;
         self.whole(text, &encoding)
     }
@@ -217,6 +228,9 @@ impl Tokenizer {
 
     /// The token ids of many texts, in order, encoded in parallel.
     pub fn encode_batch(&self, texts: &[&str]) -> Result<Vec<Vec<u32>>, TextError> {
+        if self.words.is_some() {
+            return texts.par_iter().map(|text| self.encode(text)).collect();
+        }
         // An `Encoding` is some 30 times as large as its ids, so that only a few texts' are held at a time.
         const AT_A_TIME: usize = 1024;
         let mut ids = Vec::with_capacity(texts.len());
@@ -255,6 +269,17 @@ impl Tokenizer {
     /// The token ids of `text` with the bytes that each stands for. Tokens that share a character (its bytes spread
     /// over them) all have that whole character; no byte between two tokens is left out.
     pub(crate) fn encode_spans(&self, text: &str) -> Result<Spanned, TextError> {
+        if let (Some(_), Some(bytes)) = (&self.words, &self.bytes) {
+            let ids = self.encode(text)?;
+            let mut end = 0;
+            let spans = ids.iter().map(|&id| {
+                let start = end;
+                end += bytes[id as usize] as usize;
+                text.floor_char_boundary(start)..text.ceil_char_boundary(end)
+            });
+            let spans = spans.collect();
+            return Ok(Spanned { ids, spans });
+        }
         let encoding = guarded(|| self.inner.encode(text, false)).map_err(TextError::Encode)?;
         let mut covered = 0;
         let spans = encoding

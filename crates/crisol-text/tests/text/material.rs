@@ -34,16 +34,14 @@ fn olmo2_round_trips_tinyshakespeare() {
     }
 }
 
+/// A backtracking engine gives up on such runs.
 #[test]
 #[ignore = "needs the folder of real files named by CRISOL_MATERIAL"]
-fn a_text_that_olmo2s_pattern_gives_up_on_is_an_error_not_a_loss() {
+fn long_runs_of_white_space_are_read_whole() {
     let tokenizer = olmo2();
     for length in [1_000, 30_000, 300_000, 3_000_000] {
         let text = " ".repeat(length) + "x";
-        match tokenizer.encode(&text) {
-            Ok(ids) => assert_eq!(tokenizer.decode(&ids, false), text),
-            Err(error) => assert!(length > 30_000 && error.to_string().contains("runs of spaces"), "{error}"),
-        }
+        assert_eq!(tokenizer.decode(&tokenizer.encode(&text).unwrap(), false), text);
     }
 }
 
