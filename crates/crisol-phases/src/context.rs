@@ -295,9 +295,12 @@ impl<'a> Context<'a> {
         self.state.rollouts.push(sample);
     }
 
-    /// Tells the observer and the report something.
+    /// Tells the observer and the report something, once: a resumed phase has told it before.
     pub(crate) fn note(&mut self, text: impl Into<String>) {
         let text = text.into();
+        if self.state.notes.contains(&text) {
+            return;
+        }
         self.observer.note(&text);
         self.state.notes.push(text);
     }
