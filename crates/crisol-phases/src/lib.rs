@@ -36,6 +36,7 @@ mod run;
 mod settings;
 mod sft;
 mod supervised;
+mod watch;
 
 use std::path::{Path, PathBuf};
 

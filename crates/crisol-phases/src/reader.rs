@@ -27,11 +27,11 @@ pub(crate) struct Reader<'t> {
     pub(crate) text: &'t str,
 }
 
-/// What was given, by dotted names, with the place of each value that is a word.
+/// Names of what was given, and the values that are words: each with its name and place.
 #[derive(Default)]
 struct Given {
     names: BTreeSet<String>,
-    words: Vec<(String, usize)>,
+    words: Vec<(String, String, usize)>,
 }
 
 impl Reader<'_> {
@@ -112,14 +112,13 @@ impl Reader<'_> {
         // What is left for serde to find are words that are not among an option's values.
         T::deserialize(Value::Table(table)).map_err(|e| {
             let message = e.message().to_owned();
-            let at = found
-                .words
-                .iter()
-                .find(|(word, _)| {
-                    message.contains(&format!("\"{word}\"")) || message.contains(&format!("`{word}`"))
-                })
-                .map_or(start, |(_, at)| *at);
-            self.entry(at, message)
+            let quoted = |word: &str| {
+                message.contains(&format!("\"{word}\"")) || message.contains(&format!("`{word}`"))
+            };
+            match found.words.iter().find(|(_, word, _)| quoted(word)) {
+                Some((name, _, at)) => self.entry(*at, format!("`{name}`: {message}")),
+                None => self.entry(start, message),
+            }
         })
     }
 
@@ -156,7 +155,7 @@ impl Reader<'_> {
                     let value = plain(value)
                         .ok_or_else(|| self.entry(at, format!("`{name}` is not a number that fits")))?;
                     if let Value::String(word) = &value {
-                        found.words.push((word.clone(), at));
+                        found.words.push((name.clone(), word.clone(), at));
                     }
                     *slot = match (&*slot, value) {
                         // A whole number is fine where a number is wanted, one file where a list is.

@@ -25,7 +25,8 @@ use crate::settings::ReasonSettings;
 use crate::sft;
 use crate::supervised::{example_flops, logprobs};
 
-const COLD_START: &str = "cold-start";
+/// The first stage's name.
+pub(crate) const COLD_START: &str = "cold-start";
 /// Where the distance to the reference is no part of the loss, it costs a forward pass and is measured this seldom.
 const STEPS_BETWEEN_LOOKS: u64 = 8;
 
