@@ -52,6 +52,8 @@ pub(crate) enum Allowed {
     Number(Range),
     /// At least one file.
     Files,
+    /// Keys of the user's own.
+    Free,
     Table(Ranges),
 }
 
@@ -98,8 +100,11 @@ pub(crate) const RUN: Ranges = &[
     ("seed", number(0.0, i64::MAX as f64)),
     ("shard_tokens", number(1.0, 1_048_576.0)),
     ("checkpoint_seconds", number(0.0, 1e9)),
+    ("text", Allowed::Table(TEXT)),
     ("model", Allowed::Table(MODEL)),
 ];
+
+const TEXT: Ranges = &[("columns", Allowed::Free), ("arguments", Allowed::Free)];
 
 const MODEL: Ranges = &[
     ("hidden_size", number(2.0, 65_536.0)),
@@ -229,7 +234,8 @@ mod tests {
                     amiss(&format!("{name}."), inner, ranges, found);
                 }
                 (Value::Integer(_) | Value::Float(_), Some(Allowed::Number(_)))
-                | (Value::Array(_), Some(Allowed::Files)) => {}
+                | (Value::Array(_), Some(Allowed::Files))
+                | (Value::Table(_), Some(Allowed::Free)) => {}
                 (Value::Table(_) | Value::Integer(_) | Value::Float(_), _) | (_, Some(_)) => found.push(name),
                 _ => {}
             }

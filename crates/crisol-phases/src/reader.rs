@@ -146,6 +146,12 @@ impl Reader<'_> {
             };
             let allowed = ranges::allowed(ranges, &key);
             match (slot, value.into_inner()) {
+                (Value::Table(inner), DeValue::Table(table)) if matches!(allowed, Some(Allowed::Free)) => {
+                    let Some(Value::Table(free)) = plain(DeValue::Table(table)) else {
+                        return Err(self.entry(at, format!("`{name}` holds a number that does not fit")));
+                    };
+                    *inner = free;
+                }
                 (Value::Table(inner), DeValue::Table(table)) => {
                     let ranges = if let Some(Allowed::Table(ranges)) = allowed { ranges } else { &[] };
                     self.merge(inner, table, &format!("{name}."), &[], ranges, everything, found)?;

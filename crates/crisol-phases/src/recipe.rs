@@ -13,7 +13,7 @@ use toml::{Table, Value};
 
 use crate::ranges;
 use crate::reader::{Reader, nearest};
-use crate::settings::{ModelSettings, PhaseSettings};
+use crate::settings::{ModelSettings, PhaseSettings, TextSettings};
 
 /// What a run does.
 #[derive(Clone, Debug, PartialEq)]
@@ -45,6 +45,8 @@ pub struct RunSettings {
     pub evaluate: Split,
     /// Also write TensorBoard event files.
     pub tensorboard: bool,
+    /// How records are read and become tokens.
+    pub text: TextSettings,
     /// Shape of a new model.
     pub model: ModelSettings,
 }
@@ -60,6 +62,7 @@ impl Default for RunSettings {
             checkpoint_seconds: 30,
             evaluate: Split::Test,
             tensorboard: false,
+            text: TextSettings::default(),
             model: ModelSettings::default(),
         }
     }
@@ -431,6 +434,24 @@ mod tests {
         let rollout = "rollout = { prompts = 65536, group_size = 4096 }";
         let message = error(&format!("base = \"b\"\n[[phases]]\nkind = \"reason\"\n{rollout}\n"));
         assert!(message.contains("268435456 answers a step"), "{message}");
+    }
+
+    #[test]
+    fn tables_of_the_users_own_names_are_taken_as_they_are() {
+        let text = "[text]\ntoo_long = \"skip\"\ncolumns = { prompt = \"question\" }\n\
+                    arguments = { enable_thinking = false }\n[[phases]]\nkind = \"pretrain\"\n";
+        let recipe = Recipe::parse("r.toml", text).unwrap();
+        let TextSettings { columns, arguments, .. } = &recipe.run.text;
+        assert_eq!(
+            (columns["prompt"].as_str(), arguments["enable_thinking"].as_bool()),
+            ("question", Some(false))
+        );
+        assert!(
+            error("[text]\ntoo_long = \"cutt\"\n[[phases]]\nkind = \"pretrain\"\n")
+                .contains("`text.too_long`")
+        );
+        let again = recipe.clone().resolved().unwrap();
+        assert_eq!(Recipe::parse("again.toml", &again.to_toml()).unwrap(), again);
     }
 
     #[test]

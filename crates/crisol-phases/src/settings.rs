@@ -4,6 +4,7 @@
 //! are in `defaults.rs`, and stand here for a large model; ranges are in `ranges.rs`. There are no optional values: "off" is
 //! a value (0, an empty list), so that the recipe written into a run's folder shows everything.
 
+use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::str::FromStr;
 
@@ -83,6 +84,45 @@ impl ModelSettings {
         config.validate()?;
         Ok(config)
     }
+}
+
+/// How records are read and become tokens, in every phase.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct TextSettings {
+    /// What becomes of a record that is longer than the context.
+    pub too_long: TooLong,
+    /// What a string is where a prompt or an answer may be a list of messages.
+    pub strings: Strings,
+    /// What separates documents in a plain text file; empty = a file is one document.
+    pub text_separator: String,
+    /// Columns by the names that Crisol knows: `prompt = "question"`.
+    pub columns: BTreeMap<String, String>,
+    /// Variables of the chat template: `enable_thinking = false`.
+    pub arguments: Table,
+}
+
+/// What becomes of a record that is longer than the context.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TooLong {
+    /// It loses its end.
+    #[default]
+    Cut,
+    /// It is left out.
+    Skip,
+    /// It is an error.
+    Error,
+}
+
+/// What a string is where a prompt or an answer may be a list of messages.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Strings {
+    /// Raw text.
+    #[default]
+    Text,
+    /// One message, the user's where it is the prompt.
+    Message,
 }
 
 /// The engine's [`Rule`] as recipes write it.

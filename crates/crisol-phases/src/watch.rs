@@ -190,14 +190,14 @@ mod tests {
 
     #[test]
     fn a_climb_is_said_once_while_it_happens_with_the_setting_to_change() {
-        let said = watched(100, |step| {
+        let said = watched(300, |step| {
             let [loss, norm] = healthy(2, 0.1)(step);
-            if (60..80).contains(&step) { [loss * 2.0, norm * 20.0] } else { [loss, norm] }
+            if (160..190).contains(&step) { [loss * 2.0, norm * 20.0] } else { [loss, norm] }
         });
         assert_eq!(said.len(), 2, "{said:?}");
         assert!(said[0].starts_with("loss ") && said[1].starts_with("gradient norm "), "{said:?}");
         for line in said {
-            assert!(line.contains("at step 61") && line.contains("lower optimizer.lr (now 2e-5)"), "{line}");
+            assert!(line.contains("at step 161") && line.contains("lower optimizer.lr (now 2e-5)"), "{line}");
         }
     }
 

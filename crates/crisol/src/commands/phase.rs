@@ -70,6 +70,9 @@ struct PhaseArgs {
     /// Change a setting of the phase (epochs, optimizer.lr, …) or of the run (model.layers, …), as in a recipe
     #[arg(long, value_name = "KEY=VALUE", value_parser = setting)]
     set: Vec<(String, String)>,
+    /// Take prompts that are strings for the user's messages instead of raw text
+    #[arg(long)]
+    chat_strings: bool,
     #[command(flatten)]
     network: Network,
     #[command(flatten)]
@@ -208,6 +211,9 @@ impl PhaseArgs {
         draft.fixed("evaluate", "none");
         draft.fixed("kind", kind);
         draft.fixed("data", files(&self.data)?);
+        if self.chat_strings {
+            draft.fixed("text.strings", "message");
+        }
         for (key, value) in phase {
             draft.fixed(key, value);
         }

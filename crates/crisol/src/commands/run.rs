@@ -152,6 +152,7 @@ pub(super) fn execute(recipe: Option<Recipe>, out: &Path, flags: &RunFlags) -> R
     let threads =
         if device.threads() == 1 { "1 thread".into() } else { format!("{} threads", device.threads()) };
     let mut heading = format!("Run in {} on {threads}", out.display());
+    let mut forecast = Vec::new();
     if let Some(recipe) = recipe.as_ref().filter(|_| !flags.resume) {
         for line in settled {
             let _ = write!(heading, "\n  {line}");
@@ -161,8 +162,9 @@ pub(super) fn execute(recipe: Option<Recipe>, out: &Path, flags: &RunFlags) -> R
             crisol_phases::refuse_too_large(&phases, crisol_phases::available_memory())?;
         }
         heading += &foresight(&phases);
+        forecast = phases.into_iter().map(|phase| (phase.name, phase.flops)).collect();
     }
-    let mut progress = Progress::new(heading);
+    let mut progress = Progress::new(heading, forecast);
     let result = crisol_phases::run(recipe, &options, &mut progress);
     progress.clear();
     result.map_err(|source| CliError::Run {
