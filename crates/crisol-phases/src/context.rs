@@ -23,8 +23,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::PhaseError;
 use crate::data::DataSource;
+use crate::reason::COLD_START;
 use crate::recipe::RunSettings;
 use crate::settings::OptimizerSettings;
+use crate::watch::Watch;
 
 /// Somebody who watches a run (a progress bar, a log).
 pub trait Observer {
@@ -96,6 +98,7 @@ pub(crate) struct Context<'a> {
     progress: PathBuf,
     metrics: MetricsWriter,
     state: State,
+    watch: Watch,
     resumed: bool,
     began: Instant,
     saved_at: Instant,
@@ -153,6 +156,7 @@ impl<'a> Context<'a> {
             progress: progress.to_path_buf(),
             metrics,
             state,
+            watch: Watch::default(),
             resumed,
             began,
             saved_at: now,
@@ -196,6 +200,7 @@ impl<'a> Context<'a> {
                 }
             }
             self.resumed = false;
+            self.watch_again(total)?;
             self.observer.stage_started(stage, self.state.stage_steps, total);
             return Ok(self.state.stage_steps);
         }
@@ -209,6 +214,7 @@ impl<'a> Context<'a> {
         }
         stage.clone_into(&mut self.state.stage);
         self.state.stage_steps = 0;
+        self.watch = Watch::default();
         self.state.expected_seconds += expected.map_or(0.0, |seconds| seconds.0);
         self.observer.stage_started(stage, 0, total);
         Ok(0)
@@ -235,6 +241,9 @@ impl<'a> Context<'a> {
         self.state.tokens = self.state.tokens.saturating_add(tokens);
         self.metrics.log(self.state.steps, metrics)?;
         self.observer.step(done, tokens, metrics);
+        for remark in self.watch.step(done, total, metrics, self.optimizer()) {
+            self.note(remark);
+        }
         let stop = self.interrupt.requested();
         let due = self.saved_at.elapsed().as_secs() >= self.run.checkpoint_seconds;
         if stop || due || done == total {
@@ -245,6 +254,28 @@ impl<'a> Context<'a> {
         } else {
             Ok(())
         }
+    }
+
+    /// The name in a recipe of what the stage's learning rate belongs to.
+    fn optimizer(&self) -> &'static str {
+        if self.state.stage == COLD_START { "cold_start.optimizer" } else { "optimizer" }
+    }
+
+    /// Shows the watch what a resumed stage did before; it has said then what was to be said.
+    fn watch_again(&mut self, total: u64) -> Result<(), PhaseError> {
+        let before = self.state.steps.saturating_sub(self.state.stage_steps);
+        let mut steps: BTreeMap<u64, Vec<(String, f64)>> = BTreeMap::new();
+        for (step, name, value) in read_metrics(&self.metrics_file())? {
+            if step > before {
+                steps.entry(step - before).or_default().push((name, value));
+            }
+        }
+        for (step, metrics) in steps {
+            let metrics: Vec<(&str, f64)> =
+                metrics.iter().map(|(name, value)| (name.as_str(), *value)).collect();
+            self.watch.step(step, total, &metrics, self.optimizer());
+        }
+        Ok(())
     }
 
     fn save(&mut self, saved: &mut [Saved<'_>]) -> Result<(), PhaseError> {
@@ -295,9 +326,12 @@ impl<'a> Context<'a> {
         self.state.rollouts.push(sample);
     }
 
-    /// Tells the observer and the report something.
+    /// Tells the observer and the report something, once: a resumed phase has told it before.
     pub(crate) fn note(&mut self, text: impl Into<String>) {
         let text = text.into();
+        if self.state.notes.contains(&text) {
+            return;
+        }
         self.observer.note(&text);
         self.state.notes.push(text);
     }

@@ -9,12 +9,13 @@ use crisol_text::{Packed, PreferenceExample, pack};
 use crisol_train::{Trainer, evaluate};
 
 use crate::PhaseError;
+use crate::batches::Plan;
 use crate::context::{Context, Saved, update_rule};
 use crate::expectation::{Length, forward, training};
 use crate::replay::Replay;
 use crate::reward::preferences;
 use crate::settings::DpoSettings;
-use crate::supervised::{LOGPROBS, example_flops, logprobs, plan_batches, sum_up, token_count};
+use crate::supervised::{LOGPROBS, example_flops, logprobs, sum_up, token_count};
 
 /// Aligns `start` with votes.
 pub(crate) fn dpo(
@@ -40,17 +41,17 @@ pub(crate) fn dpo(
         Ok(sums.chunks_exact(2).map(|pair| [pair[0], pair[1]]).collect())
     };
 
-    let batches = plan_batches(
-        &vec![1; pairs.len()],
+    let mut plan = Plan::new(
+        vec![1; pairs.len()],
         settings.epochs,
         settings.batch_pairs,
         ctx.run.seed,
-        &ctx.purpose("order"),
+        ctx.purpose("order"),
     );
-    let replay = Replay::load(ctx, &settings.replay, &text, context, batches.len(), &shape)?;
+    let total = plan.total();
+    let mut replay = Replay::load(ctx, &settings.replay, &text, context, total, &shape)?;
     let both = |pair: &PreferenceExample| [Length::of(&pair.chosen), Length::of(&pair.rejected)];
-    let met = batches.iter().flatten().flat_map(|&i| both(&pairs[i]));
-    let mut work = training(&shape, met, settings.optimizer.rule, batches.len());
+    let mut work = training(&shape, &mut plan, settings.optimizer.rule, |i| forward(&shape, both(&pairs[i])));
     work += replay.expected(&settings.replay);
     // The reference looks at all of them, and the policy at what is held out.
     let looked_at = pairs.iter().chain(&heldout).chain(&heldout).flat_map(both);
@@ -59,18 +60,17 @@ pub(crate) fn dpo(
     let reference = answers(&pairs)?;
     let heldout_reference = answers(&heldout)?;
     let mut trainer = Trainer::new(model, params);
-    let total = batches.len() as u64;
     let first = ctx.begin_stage("dpo", total, &mut [Saved::Trainer("policy", &mut trainer)])?;
     if first == 0 {
         ctx.count_flops(example_flops(&shape, pairs.iter().flat_map(|p| [&p.chosen, &p.rejected])));
     }
     for step in first..total {
-        let batch = Pairs::pack(&pairs, &reference, &batches[step as usize], ctx.run.shard_tokens);
+        let batch = Pairs::pack(&pairs, &reference, plan.batch(step), ctx.run.shard_tokens);
         let config = update_rule(&settings.optimizer, step, total);
         let shard_tokens = ctx.run.shard_tokens;
         let (done, trained) = replay.step(
             &mut trainer,
-            step as usize,
+            step,
             shard_tokens,
             &batch.shards,
             LOGPROBS,

@@ -11,6 +11,7 @@ use crisol_cost::units::Flops;
 use crisol_engine::Rule;
 use crisol_text::Example;
 
+use crate::batches::Plan;
 use crate::settings::{ReplaySettings, RolloutSettings};
 
 /// A document's tokens, and how many of them are asked what follows.
@@ -38,23 +39,26 @@ pub(crate) fn forward(shape: &ModelShape, lengths: impl IntoIterator<Item = Leng
 }
 
 /// What the optimizer itself computes in so many steps.
-fn optimizer(shape: &ModelShape, rule: Rule, steps: usize) -> Flops {
+pub(crate) fn optimizer(shape: &ModelShape, rule: Rule, steps: usize) -> Flops {
     match rule {
         Rule::AdamW => Flops(0.0),
         Rule::Muon => shape.muon_flops() * steps as f64,
     }
 }
 
-/// Training on documents, of which each counts as often as it is met.
+/// Training as planned; `forward` is a document's forward pass.
 pub(crate) fn training(
     shape: &ModelShape,
-    met: impl IntoIterator<Item = Length>,
+    plan: &mut Plan,
     rule: Rule,
-    steps: usize,
+    forward: impl Fn(usize) -> Flops,
 ) -> LocalWork {
+    let (whole_epochs, further) = plan.met();
+    let all: Flops = (0..plan.documents()).map(&forward).sum();
+    let further: Flops = further.into_iter().map(forward).sum();
     LocalWork {
-        training: forward(shape, met) * TRAINING,
-        optimizer: optimizer(shape, rule, steps),
+        training: (all * whole_epochs as f64 + further) * TRAINING,
+        optimizer: optimizer(shape, rule, plan.total() as usize),
         ..LocalWork::default()
     }
 }

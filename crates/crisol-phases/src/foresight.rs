@@ -1,15 +1,13 @@
 //! What a whole run will take, before any of it: every phase's work, judged by the characters of its data.
 
-use std::path::Path;
-
 use crisol_cost::ModelShape;
 use crisol_cost::machine::{LocalWork, Machine};
 use crisol_cost::phases::TRAINING;
-use crisol_model::load_config;
+use crisol_model::Config;
 use crisol_text::{Body, Message, Record, Turns};
 
 use crate::data::DataSource;
-use crate::expectation::{Length, Rollouts, answer, forward, mean, replay, training};
+use crate::expectation::{self, Length, Rollouts, answer, forward, mean, replay};
 use crate::recipe::{Phase, Recipe};
 use crate::settings::{OptimizerSettings, PhaseSettings, SftSettings};
 use crate::{PhaseError, estimate, reason};
@@ -19,6 +17,8 @@ use crate::{PhaseError, estimate, reason};
 pub struct ExpectedPhase {
     /// Its name.
     pub name: String,
+    /// Optimizer steps, or rollouts with their updates, at most.
+    pub steps: f64,
     /// Floating-point operations.
     pub flops: f64,
     /// Seconds on a machine that was measured.
@@ -34,17 +34,64 @@ fn characters_per_token(vocab: usize) -> f64 {
     (3.2 + 0.2 * doublings).clamp(1.0, 6.0)
 }
 
-/// What every phase of a recipe will take.
+/// Tokens of each answer that some files hold: of problems, conversations and completions.
+pub(crate) fn answer_tokens(
+    data: &DataSource,
+    config: &Config,
+    files: &[String],
+) -> Result<Vec<usize>, PhaseError> {
+    let per_token = characters_per_token(config.vocab_size);
+    let mut tokens = Vec::new();
+    for file in files.iter().filter(|file| data.has(file)) {
+        let answer = |record: &Record| match &record.body {
+            Body::Problem { answer, .. } => Some(answer.chars().count()),
+            Body::Chat { messages } => {
+                Some(messages.iter().filter(|message| message.is_assistant()).map(said).sum())
+            }
+            Body::Completion { completion, .. } => Some(characters(completion)),
+            _ => None,
+        };
+        let characters = data.records(file)?.iter().filter_map(answer).collect::<Vec<usize>>();
+        tokens.extend(characters.into_iter().map(|count| (count as f64 / per_token).ceil() as usize));
+    }
+    Ok(tokens)
+}
+
+/// A run of more steps is taken for a mistake.
+const MOST_STEPS: f64 = 1e6;
+
+/// Refuses a run of which a phase takes more steps than anybody waits for, or more than the bytes of memory that there are.
+pub fn refuse_too_large(phases: &[ExpectedPhase], memory: Option<u64>) -> Result<(), PhaseError> {
+    let bytes = |bytes: f64| crisol_report::prefixed(bytes, "B").replace('\u{a0}', " ");
+    for ExpectedPhase { name, steps, memory: wanted, .. } in phases {
+        let forecast = match memory.map(|memory| memory as f64) {
+            _ if *steps > MOST_STEPS => {
+                format!(
+                    "phase {name} would take about {steps:.0} steps, and more than {MOST_STEPS:.0} are most likely a slip"
+                )
+            }
+            Some(memory) if *wanted > memory => {
+                format!(
+                    "phase {name} would take about {} of memory, and {} are free here",
+                    bytes(*wanted),
+                    bytes(memory)
+                )
+            }
+            _ => continue,
+        };
+        return Err(PhaseError::TooLarge { forecast });
+    }
+    Ok(())
+}
+
+/// What every phase of a recipe will take, once its defaults are settled ([`Recipe::resolve`]).
 pub fn expected(
     recipe: &Recipe,
     machine: Option<&Machine>,
     threads: usize,
 ) -> Result<Vec<ExpectedPhase>, PhaseError> {
     let data = DataSource::open(&recipe.run.data);
-    let config = match recipe.run.base.as_str() {
-        "" => recipe.run.model.config(recipe.run.model.vocab_size)?,
-        base => load_config(Path::new(base))?,
-    };
+    let config = recipe.model_config()?;
     let shape = config.cost_shape();
     let judge = Judge {
         data: &data,
@@ -55,6 +102,7 @@ pub fn expected(
         let work = judge.work(&phase.settings, &shape, recipe)?;
         Ok(ExpectedPhase {
             name: phase.name.clone(),
+            steps: judge.steps(&phase.settings)?,
             flops: work.total().0,
             memory: estimate::memory(&phase.settings, &recipe.run, &config, &data, threads).total().0,
             seconds: machine.and_then(|machine| machine.time(&shape, &work)).map(|seconds| seconds.0),
@@ -91,9 +139,11 @@ fn passes(
 ) -> LocalWork {
     let tokens: usize = lengths.iter().map(|length| length.tokens).sum();
     let steps = (tokens as f64 * epochs / batch_tokens as f64).ceil() as usize;
-    let mut work = training(shape, lengths.iter().copied(), optimizer.rule, steps);
-    work.training = work.training * epochs;
-    work
+    LocalWork {
+        training: forward(shape, lengths.iter().copied()) * (TRAINING * epochs),
+        optimizer: expectation::optimizer(shape, optimizer.rule, steps),
+        ..LocalWork::default()
+    }
 }
 
 impl Judge<'_> {
@@ -137,6 +187,30 @@ impl Judge<'_> {
             lengths.extend(self.data.records(file)?.iter().flat_map(|record| self.lengths_of(record)));
         }
         Ok(lengths)
+    }
+
+    /// Steps of all stages.
+    fn steps(&self, settings: &PhaseSettings) -> Result<f64, PhaseError> {
+        // A document is never cut, so a batch of few tokens is one document.
+        let tokens = |files: &[String], epochs: f64, batch_tokens: usize| -> Result<f64, PhaseError> {
+            let lengths = self.lengths(files)?;
+            let tokens: usize = lengths.iter().map(|length| length.tokens).sum();
+            Ok(epochs * (tokens as f64 / batch_tokens as f64).min(lengths.len() as f64))
+        };
+        let pairs = |files: &[String], epochs: f64, batch_pairs: usize| -> Result<f64, PhaseError> {
+            Ok(epochs * self.lengths(files)?.len() as f64 / 2.0 / batch_pairs as f64)
+        };
+        Ok(match settings {
+            PhaseSettings::Pretrain(s) => tokens(&s.data, s.epochs, s.batch_tokens)?,
+            PhaseSettings::Sft(s) => tokens(&s.data, s.epochs, s.batch_tokens)?,
+            PhaseSettings::Reward(s) => pairs(&s.data, s.epochs, s.batch_pairs)?,
+            PhaseSettings::Dpo(s) => pairs(&s.data, s.epochs, s.batch_pairs)?,
+            PhaseSettings::Ppo(s) => s.steps as f64,
+            PhaseSettings::Reason(s) => {
+                let cold = &s.cold_start;
+                s.steps as f64 + tokens(&cold.data, cold.epochs, cold.batch_tokens)?
+            }
+        })
     }
 
     /// Training on all documents of some files, so many times.
@@ -235,6 +309,20 @@ mod tests {
         let mut recipe = Recipe::embedded();
         recipe.run.model.layers = 1_000_000_000;
         assert!(matches!(expected(&recipe, None, 1), Err(PhaseError::Model(_))));
+    }
+
+    #[test]
+    fn what_is_too_large_is_refused_with_forecast_and_limit() {
+        let phase =
+            |steps, memory| ExpectedPhase { name: "sft".into(), steps, flops: 1.0, seconds: None, memory };
+        assert!(refuse_too_large(&[phase(1e6, 1e9)], Some(1 << 30)).is_ok());
+        assert!(refuse_too_large(&[phase(1.0, 1e15)], None).is_ok());
+        let refused =
+            |phases: &[ExpectedPhase]| refuse_too_large(phases, Some(8_000_000_000)).unwrap_err().to_string();
+        let steps = refused(&[phase(1.0, 1e9), phase(2e6, 1e9)]);
+        assert!(steps.contains("sft would take about 2000000 steps") && steps.contains("--force"), "{steps}");
+        let memory = refused(&[phase(1.0, 347e9)]);
+        assert!(memory.contains("347 GB") && memory.contains("8 GB are free"), "{memory}");
     }
 
     #[test]

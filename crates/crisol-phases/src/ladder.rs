@@ -7,13 +7,14 @@ use crisol_cost::machine::LocalWork;
 use thiserror::Error;
 
 use crate::PhaseError;
+use crate::batches::Plan;
 use crate::context::stage_purpose;
 use crate::data::DataSource;
-use crate::expectation::{Length, training};
+use crate::expectation::training;
 use crate::pretrain::{documents, text_setup, texts};
 use crate::recipe::{Recipe, Split};
 use crate::settings::{ModelSettings, PhaseSettings, PretrainSettings};
-use crate::supervised::{example_flops, plan_batches};
+use crate::supervised::example_flops;
 
 /// One run of a ladder that is to be made.
 #[derive(Clone, Debug, PartialEq)]
@@ -99,6 +100,10 @@ pub fn ladder(base: &Recipe, rungs: usize) -> Result<Vec<LadderRung>, LadderErro
     if settings.heldout.is_empty() {
         return Err(LadderError::NothingHeldOut { name: phase.name.clone() });
     }
+    let base = &base.clone().resolved()?;
+    let PhaseSettings::Pretrain(settings) = &base.phases[0].settings else {
+        unreachable!("settling a phase does not change its kind")
+    };
     let data = DataSource::open(&base.run.data);
     let train = texts(&data.all_records(&settings.data)?)?;
     let text = text_setup(&base.run.model, &train)?;
@@ -117,12 +122,14 @@ pub fn ladder(base: &Recipe, rungs: usize) -> Result<Vec<LadderRung>, LadderErro
     for (place, (model, parameters)) in models.into_iter().enumerate() {
         let settings = PretrainSettings { epochs: settings.epochs * parameters / whole, ..settings.clone() };
         let shape = model.config(text.tokenizer.vocab_size())?.cost_shape();
-        let batches = plan_batches(&lengths, settings.epochs, settings.batch_tokens, base.run.seed, &purpose);
-        let met = || batches.iter().flatten();
-        let tokens = met().map(|&i| lengths[i]).sum();
+        let PretrainSettings { epochs, batch_tokens, .. } = settings;
+        let mut plan = Plan::new(lengths.clone(), epochs, batch_tokens, base.run.seed, purpose.clone());
+        let (whole_epochs, further) = plan.met();
+        let once: usize = lengths.iter().sum();
+        let tokens = whole_epochs as usize * once + further.iter().map(|&i| lengths[i]).sum::<usize>();
         let work = LocalWork {
             forward: example_flops(&shape, &heldout),
-            ..training(&shape, met().map(|&i| Length::of(&train[i])), settings.optimizer.rule, batches.len())
+            ..training(&shape, &mut plan, settings.optimizer.rule, |i| example_flops(&shape, [&train[i]]))
         };
         let mut recipe = base.clone();
         recipe.run.title = format!("Rung {} of {rungs} of a ladder", place + 1);

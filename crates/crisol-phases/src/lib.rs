@@ -11,9 +11,11 @@
 //!
 //! [`Recipe`] says what a run does, [`run`] does it, [`judge`] says what a reply counts as.
 
+mod batches;
 mod behaviours;
 mod context;
 mod data;
+mod defaults;
 mod dpo;
 pub mod estimate;
 mod expectation;
@@ -23,6 +25,8 @@ mod ladder;
 mod machine;
 mod ppo;
 mod pretrain;
+mod ranges;
+mod reader;
 mod reason;
 mod recipe;
 mod replay;
@@ -32,20 +36,21 @@ mod run;
 mod settings;
 mod sft;
 mod supervised;
+mod watch;
 
 use std::path::{Path, PathBuf};
 
 pub use behaviours::answers;
 pub use context::Observer;
 pub use data::DataSource;
-pub use foresight::{ExpectedPhase, expected};
+pub use foresight::{ExpectedPhase, expected, refuse_too_large};
 pub use ladder::{LadderError, LadderRung, ladder};
-pub use machine::{machine, peak_memory};
+pub use machine::{available_memory, machine, peak_memory};
 pub use recipe::{Phase, Recipe, RecipeError, RunSettings, Split};
 pub use run::{RunOptions, assemble_report, holds_work, run, save_report};
 pub use settings::{
     DpoSettings, ModelSettings, OptimizerSettings, PhaseSettings, PpoSettings, PretrainSettings,
-    ReasonSettings, RewardSettings, RolloutSettings, SftSettings,
+    ReasonSettings, RewardSettings, RolloutSettings, SftSettings, Strings, TextSettings, TooLong,
 };
 pub use supervised::{batch_size, shards};
 
@@ -111,6 +116,20 @@ pub enum PhaseError {
     UnknownArchitecture {
         /// What the recipe says.
         name: String,
+    },
+    /// The base's context cannot hold a token and the next.
+    #[error(
+        "the model in {base} has a context of 1 token, which leaves nothing to predict; start from another model"
+    )]
+    NoContext {
+        /// The base.
+        base: String,
+    },
+    /// A run would take more than this machine has, or than anybody waits for.
+    #[error("{forecast}; make the run smaller, or start it all the same with --force")]
+    TooLarge {
+        /// What was forecast, and the limit.
+        forecast: String,
     },
     /// The state of an interrupted phase cannot be read.
     #[error("{} is damaged ({source}); delete its folder to start the phase again", file.display())]

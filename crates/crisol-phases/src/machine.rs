@@ -19,3 +19,15 @@ pub fn peak_memory() -> u64 {
         .find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix("kB")?.trim().parse::<u64>().ok())
         .map_or(0, |kib| kib * 1024)
 }
+
+/// Bytes of memory that a new process can have without swapping; `None` where the system does not say.
+pub fn available_memory() -> Option<u64> {
+    let info = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let free = info.lines().find_map(|line| {
+        line.strip_prefix("MemAvailable:")?.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()
+    })? * 1024;
+    // A container may have less than the machine.
+    let limit =
+        std::fs::read_to_string("/sys/fs/cgroup/memory.max").ok().and_then(|max| max.trim().parse().ok());
+    Some(limit.map_or(free, |limit: u64| limit.min(free)))
+}

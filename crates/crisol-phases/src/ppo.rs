@@ -60,9 +60,9 @@ pub(crate) fn ppo(
     let mut policy = Trainer::new(model, params);
     let mut value = Trainer::new(value_model, value_params);
     let total = settings.steps;
-    let updates_per_step = settings.rollout.epochs * settings.rollout.minibatches;
-    let updates_in_all = total as usize * updates_per_step;
-    let replay = Replay::load(ctx, &settings.replay, &text, context, updates_in_all, &shape)?;
+    let updates_per_step = (settings.rollout.epochs * settings.rollout.minibatches) as u64;
+    let updates_in_all = total * updates_per_step;
+    let mut replay = Replay::load(ctx, &settings.replay, &text, context, updates_in_all, &shape)?;
     let rollouts = Rollouts {
         shape: &shape,
         scalar: Some(&scalar_shape),
@@ -120,7 +120,7 @@ pub(crate) fn ppo(
         for (i, update) in updates(ctx, &rollouts, &settings.rollout, step).into_iter().enumerate() {
             let (of_policy, worked) = replay.step(
                 &mut policy,
-                step as usize * updates_per_step + i,
+                step * updates_per_step + i as u64,
                 shard_tokens,
                 &update.shards,
                 output,

@@ -25,7 +25,8 @@ use crate::settings::ReasonSettings;
 use crate::sft;
 use crate::supervised::{example_flops, logprobs};
 
-const COLD_START: &str = "cold-start";
+/// The first stage's name.
+pub(crate) const COLD_START: &str = "cold-start";
 /// Where the distance to the reference is no part of the loss, it costs a forward pass and is measured this seldom.
 const STEPS_BETWEEN_LOOKS: u64 = 8;
 
@@ -78,9 +79,9 @@ fn reinforce(
     let mut reference: Params = params.duplicate();
     let mut policy = Trainer::new(model, params);
     let total = settings.steps;
-    let updates_per_step = settings.rollout.epochs * settings.rollout.minibatches;
-    let updates_in_all = total as usize * updates_per_step;
-    let replay = Replay::load(ctx, &settings.replay, &text, context, updates_in_all, &shape)?;
+    let updates_per_step = (settings.rollout.epochs * settings.rollout.minibatches) as u64;
+    let updates_in_all = total * updates_per_step;
+    let mut replay = Replay::load(ctx, &settings.replay, &text, context, updates_in_all, &shape)?;
     let group = settings.rollout.group_size;
     let rollouts = Rollouts {
         shape: &shape,
@@ -159,7 +160,7 @@ fn reinforce(
             // steps larger. A mean over tokens is one over the tokens that are left, as in DAPO (arXiv:2503.14476).
             let sequences = (update.size.sequences as f64 * count / trained.len() as f64).round() as usize;
             let size = BatchSize { sequences, ..update.size };
-            let index = step as usize * updates_per_step + i;
+            let index = step * updates_per_step + i as u64;
             let (done, worked) = replay.step(
                 &mut policy,
                 index,

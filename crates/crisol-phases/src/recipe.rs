@@ -3,16 +3,17 @@
 //! A recipe is laid over the defaults of [`crate::settings`]; what it does not name keeps its default. Keys
 //! that do not exist and values of the wrong type are errors with their line and the nearest right key.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::Path;
 
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use toml::de::{DeTable, DeValue};
 use toml::{Table, Value};
 
-use crate::settings::{ModelSettings, PhaseSettings};
+use crate::ranges;
+use crate::reader::{Reader, nearest};
+use crate::settings::{ModelSettings, PhaseSettings, TextSettings};
 
 /// What a run does.
 #[derive(Clone, Debug, PartialEq)]
@@ -44,6 +45,8 @@ pub struct RunSettings {
     pub evaluate: Split,
     /// Also write TensorBoard event files.
     pub tensorboard: bool,
+    /// How records are read and become tokens.
+    pub text: TextSettings,
     /// Shape of a new model.
     pub model: ModelSettings,
 }
@@ -59,6 +62,7 @@ impl Default for RunSettings {
             checkpoint_seconds: 30,
             evaluate: Split::Test,
             tensorboard: false,
+            text: TextSettings::default(),
             model: ModelSettings::default(),
         }
     }
@@ -110,7 +114,13 @@ pub struct Phase {
     pub from: String,
     /// What it does.
     pub settings: PhaseSettings,
+    /// Settings that the recipe leaves to the defaults for its model's size, by dotted names. None once they are
+    /// settled ([`Recipe::resolve`]).
+    pub(crate) left_out: Vec<&'static str>,
 }
+
+/// Answers of one step at most.
+const MOST_ANSWERS: usize = 1_048_576;
 
 /// Why a recipe cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -186,7 +196,24 @@ impl Recipe {
                 run.insert(key, value);
             }
         }
-        let run: RunSettings = reader.overlay(&RunSettings::default(), run, "", &["phases"])?;
+        let model = run.get("model").and_then(|model| match model.get_ref() {
+            DeValue::Table(table) => {
+                table.iter().next().map(|(key, _)| (key.span().start, key.get_ref().to_string()))
+            }
+            _ => None,
+        });
+        let default = RunSettings::default();
+        let run: RunSettings =
+            reader.overlay(&default, run, &["phases"], ranges::RUN, &mut BTreeSet::new())?;
+        if let (false, Some((at, key))) = (run.base.is_empty(), model) {
+            return Err(reader.entry(
+                at,
+                format!(
+                    "`model.{key}` shapes a new model, but this run starts from {}: leave it out",
+                    run.base
+                ),
+            ));
+        }
         let recipe = Recipe { run, phases };
         recipe.check().map_err(|message| RecipeError::Whole { file: file.into(), message })?;
         Ok(recipe)
@@ -195,7 +222,12 @@ impl Recipe {
     /// The recipe as TOML with every default written out. Parsing it gives the same recipe.
     pub fn to_toml(&self) -> String {
         let mut out = String::from("# Every setting of this run, defaults included.\n");
-        out += &to_toml_string(&self.run);
+        let mut run = table_of(&self.run);
+        if !self.run.base.is_empty() {
+            // The base has a shape of its own.
+            run.remove("model");
+        }
+        out += &to_toml_string(&run);
         for phase in &self.phases {
             let mut table = Table::new();
             table.insert("kind".into(), phase.settings.kind().into());
@@ -235,10 +267,6 @@ impl Recipe {
             return Err("a recipe needs at least one phase: add [[phases]] with kind = \"pretrain\"".into());
         }
         let run = &self.run;
-        check_numbers("", &table_of(run))?;
-        if run.shard_tokens == 0 {
-            return Err("shard_tokens must be at least 1".into());
-        }
         let model = &run.model;
         if model.heads == 0
             || !model.hidden_size.is_multiple_of(model.heads)
@@ -298,70 +326,28 @@ impl Recipe {
     }
 }
 
-/// Checks of ranges that types do not express.
+/// What no range of one setting can say.
 fn check_settings(settings: &PhaseSettings) -> Result<(), String> {
-    let table = settings_table(settings);
-    check_numbers("", &table)?;
-    if let PhaseSettings::Reason(reason) = settings
-        && reason.rollout.group_size < 2
-    {
-        return Err(
-            "rollout.group_size must be at least 2: an advantage is a comparison within the group".into()
-        );
+    let rollout = match settings {
+        PhaseSettings::Reason(reason) if reason.rollout.group_size < 2 => {
+            return Err(
+                "rollout.group_size must be at least 2: an advantage is a comparison within the group".into(),
+            );
+        }
+        PhaseSettings::Reason(reason) => &reason.rollout,
+        PhaseSettings::Ppo(ppo) => &ppo.rollout,
+        _ => return Ok(()),
+    };
+    let answers = rollout.prompts.saturating_mul(rollout.group_size);
+    if answers > MOST_ANSWERS {
+        return Err(format!(
+            "rollout.prompts × rollout.group_size are {answers} answers a step, more than {MOST_ANSWERS}; lower one of them"
+        ));
     }
     Ok(())
 }
 
-/// Counts and rates must be positive; everything must be finite.
-fn check_numbers(prefix: &str, table: &Table) -> Result<(), String> {
-    const POSITIVE: [&str; 15] = [
-        "lr",
-        "epochs",
-        "batch_tokens",
-        "batch_pairs",
-        "steps",
-        "prompts",
-        "group_size",
-        "max_new_tokens",
-        "temperature",
-        "minibatches",
-        "beta",
-        "clip",
-        "clip_low",
-        "clip_high",
-        "eps",
-    ];
-    for (key, value) in table {
-        let name = format!("{prefix}{key}");
-        let number = match value {
-            Value::Table(inner) => {
-                check_numbers(&format!("{name}."), inner)?;
-                continue;
-            }
-            Value::Integer(i) => *i as f64,
-            Value::Float(f) => *f,
-            _ => continue,
-        };
-        if !number.is_finite() || (POSITIVE.contains(&key.as_str()) && number <= 0.0) {
-            return Err(format!("{name} = {number} makes no sense: it must be a positive number"));
-        }
-        if number < 0.0 {
-            return Err(format!("{name} = {number} makes no sense: it must not be negative"));
-        }
-        if key == "label_smoothing" && number >= 0.5 {
-            return Err(format!(
-                "{name} = {number} makes no sense: at 0.5 the votes say nothing, above it the opposite"
-            ));
-        }
-        let share = ["warmup", "decay", "beta1", "beta2", "gamma", "lambda", "label_smoothing"];
-        if share.contains(&key.as_str()) && number > 1.0 {
-            return Err(format!("{name} = {number} makes no sense: it is a share between 0 and 1"));
-        }
-    }
-    Ok(())
-}
-
-fn settings_table(settings: &PhaseSettings) -> Table {
+pub(crate) fn settings_table(settings: &PhaseSettings) -> Table {
     match settings {
         PhaseSettings::Pretrain(s) => table_of(s),
         PhaseSettings::Sft(s) => table_of(s),
@@ -372,7 +358,7 @@ fn settings_table(settings: &PhaseSettings) -> Table {
     }
 }
 
-fn table_of(value: &impl Serialize) -> Table {
+pub(crate) fn table_of(value: &impl Serialize) -> Table {
     Table::try_from(value)
         .unwrap_or_else(|e| unreachable!("settings are plain numbers, strings and tables: {e}"))
 }
@@ -380,161 +366,6 @@ fn table_of(value: &impl Serialize) -> Table {
 fn to_toml_string(value: &impl Serialize) -> String {
     toml::to_string(value)
         .unwrap_or_else(|e| unreachable!("settings are plain numbers, strings and tables: {e}"))
-}
-
-/// `; did you mean …?`, or nothing where nothing is near: at most one slip in three letters.
-fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> String {
-    known
-        .map(|k| (strsim::damerau_levenshtein(word, k), k))
-        .min_by_key(|(slips, _)| *slips)
-        .filter(|(slips, _)| *slips <= word.len().div_ceil(3))
-        .map_or(String::new(), |(_, k)| format!("; did you mean `{k}`?"))
-}
-
-struct Reader<'t> {
-    file: &'t str,
-    text: &'t str,
-}
-
-impl Reader<'_> {
-    fn entry(&self, at: usize, message: String) -> RecipeError {
-        let line = 1 + self.text[..at.min(self.text.len())].matches('\n').count();
-        RecipeError::Entry { file: self.file.into(), line, message }
-    }
-
-    fn phase(&self, value: toml::Spanned<DeValue<'_>>, previous: Option<&str>) -> Result<Phase, RecipeError> {
-        let start = value.span().start;
-        let DeValue::Table(mut table) = value.into_inner() else {
-            return Err(self.entry(start, "each phase is a table: write it as [[phases]]".into()));
-        };
-        let mut take = |key: &str| -> Result<Option<(usize, String)>, RecipeError> {
-            let Some(value) = table.remove(key) else { return Ok(None) };
-            let at = value.span().start;
-            match value.into_inner() {
-                DeValue::String(s) => Ok(Some((at, s.into_owned()))),
-                _ => Err(self.entry(at, format!("`{key}` must be a string"))),
-            }
-        };
-        let name = take("name")?;
-        let from = take("from")?;
-        let (at, kind) = take("kind")?.ok_or_else(|| {
-            let kinds = PhaseSettings::KINDS.join(", ");
-            self.entry(start, format!("a phase needs `kind`, one of: {kinds}"))
-        })?;
-        let default = PhaseSettings::default_of(&kind).ok_or_else(|| {
-            let kinds = PhaseSettings::KINDS;
-            let hint = nearest(&kind, kinds.into_iter());
-            self.entry(at, format!("there is no phase kind {kind:?}{hint} (kinds: {})", kinds.join(", ")))
-        })?;
-        let also = ["kind", "name", "from"];
-        let settings = match default {
-            PhaseSettings::Pretrain(d) => PhaseSettings::Pretrain(self.overlay(&d, table, "", &also)?),
-            PhaseSettings::Sft(d) => PhaseSettings::Sft(self.overlay(&d, table, "", &also)?),
-            PhaseSettings::Reason(d) => PhaseSettings::Reason(self.overlay(&d, table, "", &also)?),
-            PhaseSettings::Reward(d) => PhaseSettings::Reward(self.overlay(&d, table, "", &also)?),
-            PhaseSettings::Ppo(d) => PhaseSettings::Ppo(self.overlay(&d, table, "", &also)?),
-            PhaseSettings::Dpo(d) => PhaseSettings::Dpo(self.overlay(&d, table, "", &also)?),
-        };
-        Ok(Phase {
-            name: name.map_or(kind, |(_, n)| n),
-            from: from.map_or(previous.unwrap_or_default().to_owned(), |(_, f)| f),
-            settings,
-        })
-    }
-
-    /// Lays `given` over `default`. Keys must exist in the default (or in `also`, which only helps suggestions),
-    /// and values must have its type.
-    fn overlay<T: Serialize + DeserializeOwned>(
-        &self,
-        default: &T,
-        given: DeTable<'_>,
-        prefix: &str,
-        also: &[&str],
-    ) -> Result<T, RecipeError> {
-        let start = given.iter().map(|(key, _)| key.span().start).min().unwrap_or(0);
-        let mut table = table_of(default);
-        let mut places = Vec::new();
-        self.merge(&mut table, given, prefix, also, &mut places)?;
-        // What is left for serde to find are words that are not among an option's values.
-        T::deserialize(Value::Table(table)).map_err(|e| {
-            let message = e.message().to_owned();
-            let at = places
-                .iter()
-                .find(|(word, _)| {
-                    message.contains(&format!("\"{word}\"")) || message.contains(&format!("`{word}`"))
-                })
-                .map_or(start, |(_, at)| *at);
-            self.entry(at, message)
-        })
-    }
-
-    fn merge(
-        &self,
-        base: &mut Table,
-        given: DeTable<'_>,
-        prefix: &str,
-        also: &[&str],
-        places: &mut Vec<(String, usize)>,
-    ) -> Result<(), RecipeError> {
-        for (key, value) in given {
-            let at = key.span().start;
-            let key = key.get_ref().to_string();
-            let Some(slot) = base.get_mut(&key) else {
-                let list: Vec<&str> = base.keys().map(String::as_str).chain(also.iter().copied()).collect();
-                let hint = nearest(&key, list.iter().copied());
-                return Err(self.entry(
-                    at,
-                    format!("there is no setting `{prefix}{key}`{hint} (settings here: {})", list.join(", ")),
-                ));
-            };
-            match (slot, value.into_inner()) {
-                (Value::Table(inner), DeValue::Table(table)) => {
-                    self.merge(inner, table, &format!("{prefix}{key}."), &[], places)?;
-                }
-                (slot, value) => {
-                    let wanted = slot.type_str();
-                    let value = plain(value).ok_or_else(|| {
-                        self.entry(at, format!("`{prefix}{key}` is not a number that fits"))
-                    })?;
-                    if let Value::String(word) = &value {
-                        places.push((word.clone(), at));
-                    }
-                    *slot = match (&*slot, value) {
-                        // A whole number is fine where a number is wanted, one file where a list is.
-                        (Value::Float(_), Value::Integer(i)) => Value::Float(i as f64),
-                        (Value::Array(_), Value::String(s)) => Value::Array(vec![s.into()]),
-                        (slot, value) if slot.same_type(&value) => value,
-                        (_, value) => {
-                            let given = value.type_str();
-                            return Err(self.entry(
-                                at,
-                                format!("`{prefix}{key}` must be of type {wanted}, not {given}"),
-                            ));
-                        }
-                    };
-                }
-            }
-        }
-        Ok(())
-    }
-}
-
-/// A parsed value without its spans; `None` for numbers out of range.
-fn plain(value: DeValue<'_>) -> Option<Value> {
-    Some(match value {
-        DeValue::String(s) => Value::String(s.into_owned()),
-        DeValue::Integer(i) => Value::Integer(i64::from_str_radix(i.as_str(), i.radix()).ok()?),
-        DeValue::Float(f) => Value::Float(f.as_str().parse().ok()?),
-        DeValue::Boolean(b) => Value::Boolean(b),
-        DeValue::Datetime(d) => Value::Datetime(d),
-        DeValue::Array(a) => {
-            Value::Array(a.into_iter().map(|v| plain(v.into_inner())).collect::<Option<Vec<_>>>()?)
-        }
-        DeValue::Table(t) => {
-            let entries = t.into_iter().map(|(k, v)| Some((k.get_ref().to_string(), plain(v.into_inner())?)));
-            Value::Table(entries.collect::<Option<Table>>()?)
-        }
-    })
 }
 
 #[cfg(test)]
@@ -551,6 +382,98 @@ mod tests {
         let folders: Vec<String> = recipe.phases.iter().map(|p| recipe.folder(&p.name)).collect();
         assert_eq!(folders, ["1-pretrain", "2-sft", "3-reason", "4-refuse", "4-reward", "5-ppo", "4-dpo"]);
         assert_eq!(Recipe::parse("again.toml", &recipe.to_toml()).unwrap(), recipe);
+    }
+
+    /// What is laid over nothing must stay as it was: results of the embedded run are published.
+    #[test]
+    fn the_embedded_recipe_states_what_its_results_depend_on() {
+        fn contains(place: &str, all: &Table, some: &Table) {
+            for (key, value) in some {
+                match (&all[key], value) {
+                    (Value::Table(all), Value::Table(some)) => contains(&format!("{place}.{key}"), all, some),
+                    (found, wanted) => assert_eq!(found, wanted, "{place}.{key}"),
+                }
+            }
+        }
+        let recipe = Recipe::embedded();
+        assert!(recipe.phases.iter().all(|phase| phase.left_out.is_empty()), "{:?}", recipe.phases);
+        let [Value::Array(now), Value::Array(published)] =
+            [recipe.to_toml().as_str(), include_str!("../tests/embedded.toml")]
+                .map(|text| text.parse::<Table>().unwrap().remove("phases").unwrap())
+        else {
+            panic!("phases are a list")
+        };
+        assert_eq!(now.len(), published.len());
+        for (now, published) in now.iter().zip(&published) {
+            contains(&published["name"].to_string(), now.as_table().unwrap(), published.as_table().unwrap());
+        }
+        let run = |text: &str| text.parse::<Table>().unwrap()["model"].clone();
+        assert_eq!(run(&recipe.to_toml()), run(include_str!("../tests/embedded.toml")));
+    }
+
+    #[test]
+    fn values_out_of_range_name_setting_value_range_and_line() {
+        for (text, setting, range) in [
+            ("optimizer.lr = nan", "`optimizer.lr` is NaN", "1e-12 to 10"),
+            ("optimizer.beta2 = 1.0", "`optimizer.beta2` is 1", "0 to 0.999999"),
+            ("epochs = 1e300", "`epochs` is 1e300", "above 0 and at most 10000"),
+            ("batch_tokens = -1", "`batch_tokens` is -1", "from 1 to"),
+            ("batch_tokens = 9223372036854775807", "`batch_tokens` is 9.2", "from 1 to"),
+            ("batch_tokens = 1e3", "`batch_tokens` must be of type integer, not float", "from 1 to"),
+            ("data = []", "`data` must name at least one file", ""),
+            ("data = \"\"", "`data` must name at least one file", ""),
+        ] {
+            let message = error(&format!("[[phases]]\nkind = \"pretrain\"\n{text}\n"));
+            assert!(message.contains(setting) && message.contains(range), "{text}: {message}");
+            assert!(message.starts_with("r.toml, line 3"), "{message}");
+        }
+        let message = error("[model]\ncontext = 1\n[[phases]]\nkind = \"pretrain\"\n");
+        assert!(message.contains("line 2") && message.contains("`model.context` is 1"), "{message}");
+        let message = error("base = \"b\"\n[[phases]]\nkind = \"reason\"\nreplay.tokens = 0\n");
+        assert!(message.contains("line 4") && message.contains("`replay.tokens` is 0"), "{message}");
+        let rollout = "rollout = { prompts = 65536, group_size = 4096 }";
+        let message = error(&format!("base = \"b\"\n[[phases]]\nkind = \"reason\"\n{rollout}\n"));
+        assert!(message.contains("268435456 answers a step"), "{message}");
+    }
+
+    #[test]
+    fn tables_of_the_users_own_names_are_taken_as_they_are() {
+        let text = "[text]\ntoo_long = \"skip\"\ncolumns = { prompt = \"question\" }\n\
+                    arguments = { enable_thinking = false }\n[[phases]]\nkind = \"pretrain\"\n";
+        let recipe = Recipe::parse("r.toml", text).unwrap();
+        let TextSettings { columns, arguments, .. } = &recipe.run.text;
+        assert_eq!(
+            (columns["prompt"].as_str(), arguments["enable_thinking"].as_bool()),
+            ("question", Some(false))
+        );
+        assert!(
+            error("[text]\ntoo_long = \"cutt\"\n[[phases]]\nkind = \"pretrain\"\n")
+                .contains("`text.too_long`")
+        );
+        let again = recipe.clone().resolved().unwrap();
+        assert_eq!(Recipe::parse("again.toml", &again.to_toml()).unwrap(), again);
+    }
+
+    #[test]
+    fn a_shape_beside_a_base_is_refused() {
+        let message = error("base = \"b\"\n[model]\ncontext = 512\n[[phases]]\nkind = \"sft\"\n");
+        assert!(
+            message.contains("line 3") && message.contains("`model.context` shapes a new model"),
+            "{message}"
+        );
+        // What a run writes can be read.
+        let recipe = Recipe::parse("r.toml", "base = \"b\"\n[[phases]]\nkind = \"sft\"\n").unwrap();
+        assert!(Recipe::parse("again.toml", &recipe.to_toml()).is_ok());
+    }
+
+    #[test]
+    fn a_setting_of_another_table_is_found() {
+        for (key, right) in
+            [("lr", "optimizer.lr"), ("beta2", "optimizer.beta2"), ("temperature", "rollout.temperature")]
+        {
+            let message = error(&format!("base = \"b\"\n[[phases]]\nkind = \"reason\"\n{key} = 1\n"));
+            assert!(message.contains(&format!("did you mean `{right}`?")), "{message}");
+        }
     }
 
     #[test]

@@ -12,17 +12,19 @@ use crisol_text::{Example, Packed, TextSetup};
 use crisol_train::{Output, Step, Trainer};
 
 use crate::PhaseError;
+use crate::batches::Batches;
 use crate::context::Context;
 use crate::expectation::{self, Length};
 use crate::settings::ReplaySettings;
 use crate::sft;
-use crate::supervised::{batch_size, plan_batches, shards, token_count, training_flops};
+use crate::supervised::{batch_size, shards, token_count, training_flops};
 
 /// What is replayed.
 pub(crate) struct Replay {
     examples: Vec<Example>,
     /// The documents of each update.
-    batches: Vec<Vec<usize>>,
+    batches: Batches,
+    updates: u64,
     weight: f64,
     /// Of the model that is trained.
     shape: ModelShape,
@@ -60,33 +62,24 @@ impl<S: Stats> Stats for WithReplay<S> {
 }
 
 impl Replay {
-    /// Replay for `updates` optimizer steps of the phase; empty batches if the settings name no data.
+    /// Replay for `updates` optimizer steps of the phase; nothing in them if the settings name no data.
     pub(crate) fn load(
         ctx: &Context<'_>,
         settings: &ReplaySettings,
         text: &TextSetup,
         context: usize,
-        updates: usize,
+        updates: u64,
         shape: &ModelShape,
     ) -> Result<Replay, PhaseError> {
         let examples = sft::examples(text, &ctx.data.all_records(&settings.data)?, context)?;
         let lengths: Vec<usize> = examples.iter().map(|e| e.ids.len()).collect();
-        let mut batches = vec![Vec::new(); updates];
-        if !examples.is_empty() {
-            // A batch may stop short of its budget by less than one document, so this is more than enough.
-            let longest = lengths.iter().max().copied().unwrap_or(0);
-            let tokens_per_epoch: usize = lengths.iter().sum();
-            let epochs = (updates * (settings.tokens + longest)).div_ceil(tokens_per_epoch);
-            let seed = ctx.run.seed;
-            batches = plan_batches(&lengths, epochs as f64, settings.tokens, seed, &ctx.purpose("replay"));
-            batches.truncate(updates);
-        }
-        Ok(Replay { examples, batches, weight: settings.weight, shape: shape.clone() })
+        let batches = Batches::endless(lengths, settings.tokens, ctx.run.seed, ctx.purpose("replay"));
+        Ok(Replay { examples, batches, updates, weight: settings.weight, shape: shape.clone() })
     }
 
     /// What it adds to the phase's work.
     pub(crate) fn expected(&self, settings: &ReplaySettings) -> LocalWork {
-        expectation::replay(&self.shape, settings, &self.lengths(), self.batches.len())
+        expectation::replay(&self.shape, settings, &self.lengths(), self.updates as usize)
     }
 
     /// Lengths of what is replayed.
@@ -97,9 +90,9 @@ impl Replay {
     /// One optimizer step on the phase's own `shards` and the replay of update number `update`. The step's loss is the
     /// phase's own.
     pub(crate) fn step<S: Stats + Send>(
-        &self,
+        &mut self,
         trainer: &mut Trainer,
-        update: usize,
+        update: u64,
         shard_tokens: usize,
         own: &[Packed],
         output: Output,
@@ -107,7 +100,7 @@ impl Replay {
         objective: impl Fn(usize, &TokenScores<'_>) -> LossAndGrad<S> + Sync,
     ) -> Result<(Step<WithReplay<S>>, Trained), PhaseError> {
         let first = own.len();
-        let replayed = shards(self.batches[update].iter().map(|&i| &self.examples[i]), shard_tokens);
+        let replayed = shards(self.batches.batch(update).iter().map(|&i| &self.examples[i]), shard_tokens);
         let size = batch_size(&replayed);
         let all = [own, &replayed].concat();
         let trained = Trained { replayed: token_count(&replayed), flops: training_flops(&self.shape, &all) };
@@ -175,7 +168,8 @@ mod tests {
     fn step(scale: f64, weight: f64) -> (Vec<f32>, f64) {
         let mut trainer = trainer();
         let shape = trainer.model.config().cost_shape();
-        let replay = Replay { examples: documents(20), batches: vec![vec![0, 1, 2, 3]], weight, shape };
+        let batches = Batches::endless(vec![9; 4], 4 * 9, 1, "replay".into());
+        let mut replay = Replay { examples: documents(20), batches, updates: 1, weight, shape };
         let own = shards(&documents(3), SHARD_TOKENS);
         let size = batch_size(&own);
         let (done, trained) = replay

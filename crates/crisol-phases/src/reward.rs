@@ -11,10 +11,11 @@ use crisol_text::{Packed, PreferenceExample, TextSetup, encode_records, pack};
 use crisol_train::{Output, Trainer, derived_seed, evaluate};
 
 use crate::PhaseError;
+use crate::batches::Plan;
 use crate::context::{Context, Saved, update_rule};
-use crate::expectation::{Length, training};
+use crate::expectation::{Length, forward, training};
 use crate::settings::RewardSettings;
-use crate::supervised::{batch_size, plan_batches, sum_up, token_count, training_flops};
+use crate::supervised::{batch_size, sum_up, token_count, training_flops};
 
 /// Trains a reward model from the weights of `start`.
 pub(crate) fn reward(
@@ -26,22 +27,24 @@ pub(crate) fn reward(
     let (model, params) = model.scalar_from(&params, derived_seed(ctx.run.seed, &ctx.purpose("head"), 0));
     let context = model.config().longest_document();
     let pairs = preferences(ctx, &settings.data, &text, context)?;
-    let batches = plan_batches(
-        &vec![1; pairs.len()],
+    let mut plan = Plan::new(
+        vec![1; pairs.len()],
         settings.epochs,
         settings.batch_pairs,
         ctx.run.seed,
-        &ctx.purpose("order"),
+        ctx.purpose("order"),
     );
     let shape = model.config().cost_shape();
     let mut trainer = Trainer::new(model, params);
-    let total = batches.len() as u64;
-    let met = batches.iter().flatten().flat_map(|&i| [&pairs[i].chosen, &pairs[i].rejected]);
-    let met = met.map(|example| Length::judged(&example.ids));
-    ctx.expect("reward", &shape, &training(&shape, met, settings.optimizer.rule, batches.len()));
+    let total = plan.total();
+    let work = training(&shape, &mut plan, settings.optimizer.rule, |i| {
+        let both = [&pairs[i].chosen, &pairs[i].rejected];
+        forward(&shape, both.map(|example| Length::judged(&example.ids)))
+    });
+    ctx.expect("reward", &shape, &work);
     let first = ctx.begin_stage("reward", total, &mut [Saved::Trainer("model", &mut trainer)])?;
     for step in first..total {
-        let batch: Vec<&PreferenceExample> = batches[step as usize].iter().map(|&i| &pairs[i]).collect();
+        let batch: Vec<&PreferenceExample> = plan.batch(step).iter().map(|&i| &pairs[i]).collect();
         let shards = pair_shards(&batch, ctx.run.shard_tokens);
         let (size, tokens) = (batch_size(&shards), token_count(&shards));
         let config = update_rule(&settings.optimizer, step, total);

@@ -18,7 +18,7 @@ use crate::data::DataSource;
 use crate::machine::{machine, peak_memory};
 use crate::recipe::{Phase, Recipe, Split};
 use crate::settings::PhaseSettings;
-use crate::{PhaseError, behaviours, dpo, estimate, ppo, pretrain, reason, reward, sft};
+use crate::{PhaseError, behaviours, defaults, dpo, estimate, ppo, pretrain, reason, reward, sft};
 
 /// Where and how a recipe is run.
 #[derive(Debug)]
@@ -80,11 +80,12 @@ pub fn run(
 fn settle_recipe(given: Option<Recipe>, options: &RunOptions<'_>) -> Result<Recipe, PhaseError> {
     let out = options.out.to_path_buf();
     let file = out.join(RECIPE_FILE);
+    let given = given.map(Recipe::resolved).transpose()?;
     match (file.exists(), options.resume) {
         (true, false) if holds_work(&out)? => Err(PhaseError::RunExists { out }),
         (false, true) => Err(PhaseError::NothingToResume { out }),
         (true, true) => {
-            let recorded = Recipe::load(&file)?;
+            let recorded = Recipe::load(&file)?.resolved()?;
             if let Some(given) = given.filter(|given| *given != recorded) {
                 let (given, recorded) = (given.to_toml(), recorded.to_toml());
                 let differs = given.lines().zip(recorded.lines()).find(|(a, b)| a != b);
@@ -156,6 +157,9 @@ fn run_phase(
         Some(checkpoint) => checkpoint.model.config().clone(),
         None => recipe.run.model.config(recipe.run.model.vocab_size)?,
     };
+    for remark in defaults::far_off(phase, &recipe.run.base, &config) {
+        ctx.note(remark);
+    }
     let threads = options.device.threads();
     let expected_memory = estimate::memory(&phase.settings, &recipe.run, &config, data, threads).total();
     ctx.expect_memory(expected_memory);

@@ -1,8 +1,10 @@
 //! What can be set about a run: every key of a recipe, its meaning and its default.
 //!
-//! The defaults are those of the embedded run; a recipe file changes what it names. There are no optional
-//! values: "off" is a value (0, an empty list), so that the recipe written into a run's folder shows everything.
+//! A recipe file changes what it names; what it does not name keeps its default. Defaults that depend on the model's size
+//! are in `defaults.rs`, and stand here for a large model; ranges are in `ranges.rs`. There are no optional values: "off" is
+//! a value (0, an empty list), so that the recipe written into a run's folder shows everything.
 
+use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::str::FromStr;
 
@@ -13,7 +15,9 @@ use crisol_objectives::kl::KlEstimator;
 use crisol_objectives::policy::{Normalisation, RatioLevel};
 use crisol_objectives::preference::PreferenceLoss;
 use crisol_train::Schedule;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use toml::{Table, Value};
 
 use crate::PhaseError;
 
@@ -82,6 +86,45 @@ impl ModelSettings {
     }
 }
 
+/// How records are read and become tokens, in every phase.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct TextSettings {
+    /// What becomes of a record that is longer than the context.
+    pub too_long: TooLong,
+    /// What a string is where a prompt or an answer may be a list of messages.
+    pub strings: Strings,
+    /// What separates documents in a plain text file; empty = a file is one document.
+    pub text_separator: String,
+    /// Columns by the names that Crisol knows: `prompt = "question"`.
+    pub columns: BTreeMap<String, String>,
+    /// Variables of the chat template: `enable_thinking = false`.
+    pub arguments: Table,
+}
+
+/// What becomes of a record that is longer than the context.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TooLong {
+    /// It loses its end.
+    #[default]
+    Cut,
+    /// It is left out.
+    Skip,
+    /// It is an error.
+    Error,
+}
+
+/// What a string is where a prompt or an answer may be a list of messages.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Strings {
+    /// Raw text.
+    #[default]
+    Text,
+    /// One message, the user's where it is the prompt.
+    Message,
+}
+
 /// The engine's [`Rule`] as recipes write it.
 #[derive(Serialize, Deserialize)]
 #[serde(remote = "Rule", rename_all = "lowercase")]
@@ -119,13 +162,13 @@ pub struct OptimizerSettings {
 }
 
 impl OptimizerSettings {
-    fn with(lr: f64, schedule: Schedule) -> Self {
+    fn with(lr: f64, schedule: Schedule, warmup: f64) -> Self {
         OptimizerSettings {
             rule: Rule::AdamW,
             lr,
             table_factor: 1.0,
             schedule,
-            warmup: 0.05,
+            warmup,
             decay: 0.3,
             weight_decay: 0.0,
             beta1: 0.9,
@@ -157,10 +200,10 @@ impl Default for PretrainSettings {
             data: vec!["pretrain.train.jsonl".into()],
             heldout: vec!["pretrain.test.jsonl".into()],
             epochs: 1.0,
-            batch_tokens: 1024,
+            batch_tokens: 2048,
             optimizer: OptimizerSettings {
                 weight_decay: 0.1,
-                ..OptimizerSettings::with(3e-3, Schedule::Wsd)
+                ..OptimizerSettings::with(3e-4, Schedule::Wsd, 0.05)
             },
         }
     }
@@ -187,8 +230,8 @@ impl Default for SftSettings {
             data: vec!["sft.train.jsonl".into(), "replay.train.jsonl".into(), "exercises.train.jsonl".into()],
             heldout: vec!["sft.test.jsonl".into()],
             epochs: 2.0,
-            batch_tokens: 1024,
-            optimizer: OptimizerSettings::with(1e-3, Schedule::Wsd),
+            batch_tokens: 2048,
+            optimizer: OptimizerSettings::with(2e-5, Schedule::Cosine, 0.03),
         }
     }
 }
@@ -282,18 +325,18 @@ impl Default for ReasonSettings {
                 ],
                 heldout: vec![],
                 epochs: 2.0,
-                batch_tokens: 1024,
-                optimizer: OptimizerSettings::with(5e-4, Schedule::Wsd),
+                batch_tokens: 2048,
+                optimizer: OptimizerSettings::with(2e-5, Schedule::Cosine, 0.03),
             },
             data: vec!["problems.train.jsonl".into()],
             steps: 100,
             rollout: RolloutSettings {
-                prompts: 24,
+                prompts: 16,
                 group_size: 8,
-                max_new_tokens: 96,
+                max_new_tokens: 256,
                 temperature: 1.0,
                 epochs: 1,
-                minibatches: 2,
+                minibatches: 1,
             },
             accuracy_reward: 1.0,
             format_reward: 0.1,
@@ -307,7 +350,7 @@ impl Default for ReasonSettings {
             entropy_coefficient: 0.0,
             skip_zero_spread: true,
             replay: ReplaySettings::default(),
-            optimizer: OptimizerSettings { warmup: 0.1, ..OptimizerSettings::with(5e-4, Schedule::Wsd) },
+            optimizer: OptimizerSettings::with(1e-6, Schedule::Constant, 0.1),
         }
     }
 }
@@ -334,10 +377,10 @@ impl Default for RewardSettings {
         RewardSettings {
             data: vec!["votes.train.jsonl".into()],
             heldout: vec!["votes.{split}.jsonl".into()],
-            epochs: 2.0,
+            epochs: 1.0,
             batch_pairs: 16,
             centring: 0.01,
-            optimizer: OptimizerSettings::with(5e-4, Schedule::Wsd),
+            optimizer: OptimizerSettings::with(1e-5, Schedule::Cosine, 0.1),
         }
     }
 }
@@ -384,9 +427,9 @@ impl Default for PpoSettings {
             data: vec!["rlhf.train.jsonl".into()],
             steps: 64,
             rollout: RolloutSettings {
-                prompts: 128,
+                prompts: 64,
                 group_size: 1,
-                max_new_tokens: 80,
+                max_new_tokens: 256,
                 temperature: 1.0,
                 epochs: 2,
                 minibatches: 2,
@@ -395,13 +438,13 @@ impl Default for PpoSettings {
             lambda: 0.95,
             clip: 0.2,
             value_clip: 1.0,
-            kl_coefficient: 0.15,
+            kl_coefficient: 0.05,
             whiten_rewards: true,
-            missing_end_penalty: 3.0,
+            missing_end_penalty: 1.0,
             entropy_coefficient: 0.0,
             replay: ReplaySettings::default(),
-            optimizer: OptimizerSettings { warmup: 0.1, ..OptimizerSettings::with(3e-4, Schedule::Wsd) },
-            value_optimizer: OptimizerSettings::with(5e-4, Schedule::Constant),
+            optimizer: OptimizerSettings::with(1e-6, Schedule::Constant, 0.1),
+            value_optimizer: OptimizerSettings::with(1e-5, Schedule::Constant, 0.1),
         }
     }
 }
@@ -437,14 +480,14 @@ impl Default for DpoSettings {
         DpoSettings {
             data: vec!["votes.train.jsonl".into()],
             heldout: vec!["votes.{split}.jsonl".into()],
-            epochs: 2.0,
+            epochs: 1.0,
             batch_pairs: 16,
             loss: PreferenceLoss::Sigmoid,
-            beta: 1.0,
+            beta: 0.1,
             label_smoothing: 0.0,
-            sft_weight: 3.0,
+            sft_weight: 0.0,
             replay: ReplaySettings::default(),
-            optimizer: OptimizerSettings::with(2.5e-4, Schedule::Wsd),
+            optimizer: OptimizerSettings::with(1e-6, Schedule::Cosine, 0.1),
         }
     }
 }
@@ -481,6 +524,22 @@ impl PhaseSettings {
             "dpo" => PhaseSettings::Dpo(DpoSettings::default()),
             _ => return None,
         })
+    }
+
+    /// Settings of a kind from a table of all of them.
+    pub(crate) fn from_table(kind: &str, table: Table) -> PhaseSettings {
+        fn read<T: DeserializeOwned>(table: Table) -> T {
+            let failed = |e| unreachable!("the table was made from such settings: {e}");
+            T::deserialize(Value::Table(table)).unwrap_or_else(failed)
+        }
+        match kind {
+            "pretrain" => PhaseSettings::Pretrain(read(table)),
+            "sft" => PhaseSettings::Sft(read(table)),
+            "reason" => PhaseSettings::Reason(read(table)),
+            "reward" => PhaseSettings::Reward(read(table)),
+            "ppo" => PhaseSettings::Ppo(read(table)),
+            _ => PhaseSettings::Dpo(read(table)),
+        }
     }
 
     /// The name of the kind in a recipe.

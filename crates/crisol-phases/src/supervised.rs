@@ -9,37 +9,16 @@ use crisol_engine::Params;
 use crisol_model::Model;
 use crisol_objectives::{BatchSize, Stats, next_token};
 use crisol_text::{Example, Packed, pack};
-use crisol_train::{Output, Trainer, evaluate, permutation};
+use crisol_train::{Output, Trainer, evaluate};
 
 use crate::PhaseError;
+use crate::batches::Plan;
 use crate::context::{Context, Saved, update_rule};
 use crate::expectation::{Length, forward, training};
 use crate::settings::OptimizerSettings;
 
 /// Log-probs alone, at temperature 1.
 pub(crate) const LOGPROBS: Output = Output::TokenScores { logit_scale: 1.0, entropy: false };
-
-/// Which documents each step trains on: every epoch is a new shuffle, cut in order into batches of about
-/// `batch_tokens`. A fraction of an epoch is the beginning of one.
-pub(crate) fn plan_batches(
-    lengths: &[usize],
-    epochs: f64,
-    batch_tokens: usize,
-    seed: u64,
-    purpose: &str,
-) -> Vec<Vec<usize>> {
-    let mut batches = Vec::new();
-    for epoch in 0..epochs.ceil() as u64 {
-        let order = permutation(seed, purpose, epoch, lengths.len());
-        let shuffled: Vec<usize> = order.iter().map(|&i| lengths[i]).collect();
-        let cut = pack(&shuffled, batch_tokens);
-        let share = (epochs - epoch as f64).min(1.0);
-        let wanted = ((cut.len() as f64 * share).round() as usize).max(usize::from(epoch == 0));
-        let documents = cut.into_iter().take(wanted);
-        batches.extend(documents.map(|batch| batch.into_iter().map(|i| order[i]).collect::<Vec<_>>()));
-    }
-    batches
-}
 
 /// Packs the given documents into shards of about `shard_tokens`.
 pub fn shards<'e>(examples: impl IntoIterator<Item = &'e Example>, shard_tokens: usize) -> Vec<Packed> {
@@ -108,19 +87,17 @@ pub(crate) fn train_next_token(
 ) -> Result<(), PhaseError> {
     let lengths: Vec<usize> = examples.iter().map(|e| e.ids.len()).collect();
     let purpose = ctx.purpose(stage);
-    let batches = plan_batches(&lengths, epochs, batch_tokens, ctx.run.seed, &purpose);
-    let total = batches.len() as u64;
+    let mut plan = Plan::new(lengths, epochs, batch_tokens, ctx.run.seed, purpose);
+    let total = plan.total();
     let shape = trainer.model.config().cost_shape();
-    let met = batches.iter().flatten().map(|&i| Length::of(&examples[i]));
     let work = LocalWork {
         forward: example_flops(&shape, heldout),
-        ..training(&shape, met, optimizer.rule, batches.len())
+        ..training(&shape, &mut plan, optimizer.rule, |i| example_flops(&shape, [&examples[i]]))
     };
     ctx.expect(stage, &shape, &work);
     let first = ctx.begin_stage(stage, total, &mut [Saved::Trainer("model", trainer)])?;
     for step in first..total {
-        let batch = &batches[step as usize];
-        let shards = shards(batch.iter().map(|&i| &examples[i]), ctx.run.shard_tokens);
+        let shards = shards(plan.batch(step).iter().map(|&i| &examples[i]), ctx.run.shard_tokens);
         let (size, tokens) = (batch_size(&shards), token_count(&shards));
         let config = update_rule(optimizer, step, total);
         let done = trainer.step(&shards, LOGPROBS, &config, |_, scores| next_token::loss(scores, size))?;
@@ -176,22 +153,4 @@ pub(crate) fn values<'e>(
 
 fn per_document(numbers: &[f32], offsets: &[u32]) -> Vec<Vec<f32>> {
     offsets.windows(2).map(|r| numbers[r[0] as usize..r[1] as usize].to_vec()).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_epoch_trains_every_document_once_and_fractions_are_beginnings() {
-        let lengths: Vec<usize> = (0..100).map(|i| 10 + i % 7).collect();
-        let one = plan_batches(&lengths, 1.0, 64, 1, "x");
-        let mut seen: Vec<usize> = one.iter().flatten().copied().collect();
-        seen.sort_unstable();
-        assert_eq!(seen, (0..100).collect::<Vec<_>>());
-        let more = plan_batches(&lengths, 1.5, 64, 1, "x");
-        assert_eq!(more[..one.len()], one[..]);
-        assert!(more.len() > one.len() && more.len() < 2 * one.len());
-        assert!(!plan_batches(&lengths, 0.001, 64, 1, "x").is_empty());
-    }
 }

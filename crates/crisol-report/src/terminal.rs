@@ -39,10 +39,26 @@ pub fn terminal(report: &Report, layout: Layout) -> String {
     ];
     page.paragraph("", &facts.join(" · "), Style::new().dimmed());
     behaviours(&mut page, report);
+    notes(&mut page, report);
     let names: Vec<String> = report.phases.iter().map(|phase| phase.name.clone()).collect();
     answers(&mut page, &names, &report.prompts);
     cost(&mut page, report);
     page.text
+}
+
+/// What was worth a line while the phases ran.
+fn notes(page: &mut Page, report: &Report) {
+    let said: Vec<String> = report
+        .phases
+        .iter()
+        .flat_map(|phase| phase.notes.iter().map(|note| format!("{}: {note}", phase.name)))
+        .collect();
+    if !said.is_empty() {
+        page.heading("Notes");
+    }
+    for note in said {
+        page.paragraph("  ", &without_controls(&note), Style::new());
+    }
 }
 
 /// Sets the answers of several models (`columns`, in this order) to the same prompts side by side.

@@ -23,7 +23,31 @@ pub(crate) struct Progress {
     heading: Option<String>,
     phase: String,
     stage: Stage,
+    whole: Whole,
     shown: Instant,
+}
+
+/// The forecast of a whole run, and how fast this machine has been at what it has done of it.
+#[derive(Default)]
+struct Whole {
+    /// Names and floating-point operations of the phases, in order; none where nothing was forecast.
+    phases: Vec<(String, f64)>,
+    /// Of the phases that are done.
+    flops: f64,
+    seconds: f64,
+}
+
+impl Whole {
+    /// Seconds until the run ends, while `phase` is in a stage of so many seconds, of which `left` are left. None in the
+    /// last phase, whose own time says it.
+    fn left(&self, phase: &str, stage_seconds: f64, left: f64) -> Option<f64> {
+        let at = self.phases.iter().position(|(name, _)| name == phase)?;
+        let later: f64 = self.phases[at + 1..].iter().map(|(_, flops)| flops).sum();
+        // The first phase is judged by the stage at hand.
+        let seconds_per_flop =
+            if self.flops > 0.0 { self.seconds / self.flops } else { stage_seconds / self.phases[at].1 };
+        Some(left + later * seconds_per_flop).filter(|seconds| later > 0.0 && seconds.is_finite())
+    }
 }
 
 /// How a stage is getting on, counted from when this process took it up.
@@ -36,11 +60,13 @@ struct Stage {
 }
 
 impl Progress {
-    pub(crate) fn new(heading: String) -> Progress {
+    /// `phases`: names and floating-point operations of the phases to come, where they were forecast.
+    pub(crate) fn new(heading: String, phases: Vec<(String, f64)>) -> Progress {
         let (bar, lines) = bar_or_lines();
         let now = Instant::now();
         let stage = Stage { name: String::new(), first: 0, total: 0, tokens: 0, began: now };
-        Progress { bar, lines, heading: Some(heading), phase: String::new(), stage, shown: now }
+        let whole = Whole { phases, ..Whole::default() };
+        Progress { bar, lines, heading: Some(heading), phase: String::new(), stage, whole, shown: now }
     }
 
     /// A line above the bar.
@@ -90,7 +116,7 @@ impl Observer for Progress {
 
     fn step(&mut self, step: u64, tokens: u64, metrics: &[(&str, f64)]) {
         self.stage.tokens += tokens;
-        let status = self.stage.status(step, metrics);
+        let status = self.stage.status(step, metrics, &self.whole, &self.phase);
         self.bar.set_position(step);
         self.bar.set_message(status.clone());
         let last = step == self.stage.total;
@@ -116,13 +142,15 @@ impl Observer for Progress {
     }
 
     fn phase_finished(&mut self, report: &PhaseReport) {
+        self.whole.flops += report.flops;
+        self.whole.seconds += report.seconds;
         self.line(&summary(report));
     }
 }
 
 impl Stage {
-    /// Loss or reward, tokens per second, time left.
-    fn status(&self, step: u64, metrics: &[(&str, f64)]) -> String {
+    /// Loss or reward, tokens per second, time left of the stage and of the run.
+    fn status(&self, step: u64, metrics: &[(&str, f64)], whole: &Whole, phase: &str) -> String {
         let elapsed = self.began.elapsed().as_secs_f64();
         let mut parts = figures(metrics);
         parts.push(format!("{} tokens/s", short(self.tokens as f64 / elapsed)));
@@ -130,6 +158,9 @@ impl Stage {
         let left = elapsed / made as f64 * (self.total - step) as f64;
         if step < self.total && left.is_finite() {
             parts.push(format!("{} left", duration(left)));
+            if let Some(run) = whole.left(phase, elapsed / made as f64 * self.total as f64, left) {
+                parts.push(format!("about {} of the run", duration(run)));
+            }
         }
         parts.join("  ")
     }
@@ -231,9 +262,22 @@ mod tests {
             Instant::now().checked_sub(Duration::from_secs(100)).expect("the machine is up for longer");
         let stage = Stage { name: "sft".into(), first: 90, total: 200, tokens: 500_000, began };
         // 10 steps in 100 s, 100 to go.
-        let status = stage.status(100, &[]);
+        let none = Whole::default();
+        let status = stage.status(100, &[], &none, "sft");
         assert_eq!(status, "5.0k tokens/s  16 min 40 s left");
-        assert_eq!(stage.status(200, &[]), "5.0k tokens/s");
+        assert_eq!(stage.status(200, &[], &none, "sft"), "5.0k tokens/s");
+    }
+
+    #[test]
+    fn a_run_takes_what_is_left_and_the_later_phases_at_the_speed_so_far() {
+        let phases =
+            [("a", 1e9), ("b", 2e9), ("c", 4e9)].map(|(name, flops)| (name.to_owned(), flops)).to_vec();
+        let mut whole = Whole { phases, ..Whole::default() };
+        // 100 s for 1e9 operations, 40 of them left; six times as many are to come.
+        assert_eq!(whole.left("a", 100.0, 40.0), Some(640.0));
+        (whole.flops, whole.seconds) = (1e9, 50.0);
+        assert_eq!(whole.left("b", 1000.0, 10.0), Some(210.0));
+        assert_eq!([whole.left("c", 1.0, 1.0), whole.left("d", 1.0, 1.0)], [None; 2]);
     }
 
     #[test]

@@ -18,14 +18,14 @@ use crate::model::{Network, check_folder, locate};
 pub(super) const PRETRAIN: &str = "\
 Examples:
   crisol pretrain --data book.jsonl --out runs/book --set model.layers=6 --set model.vocab_size=4096
-  crisol pretrain MODEL --data more.jsonl --out runs/more --set epochs=1 --set optimizer.lr=1e-4
+  crisol pretrain MODEL --data more.jsonl --out runs/more --set epochs=2 --set optimizer.lr=1e-5
 
 Data: JSONL files of {\"text\": …}. Without MODEL a new model and tokenizer are trained.";
 
 pub(super) const SFT: &str = "\
 Examples:
   crisol sft MODEL --data chats.jsonl --heldout test.jsonl --out runs/tuned
-  crisol sft MODEL --data chats.jsonl --out runs/tuned --set optimizer.lr=1e-5 --set epochs=1
+  crisol sft MODEL --data chats.jsonl --out runs/tuned --set optimizer.lr=1e-5 --set epochs=3
 
 Data: JSONL files of {\"messages\": …} or {\"prompt\": …, \"completion\": …}; {\"text\": …} is trained whole. \
 `crisol data inspect` shows what is trained.";
@@ -70,6 +70,9 @@ struct PhaseArgs {
     /// Change a setting of the phase (epochs, optimizer.lr, …) or of the run (model.layers, …), as in a recipe
     #[arg(long, value_name = "KEY=VALUE", value_parser = setting)]
     set: Vec<(String, String)>,
+    /// Take prompts that are strings for the user's messages instead of raw text
+    #[arg(long)]
+    chat_strings: bool,
     #[command(flatten)]
     network: Network,
     #[command(flatten)]
@@ -208,6 +211,9 @@ impl PhaseArgs {
         draft.fixed("evaluate", "none");
         draft.fixed("kind", kind);
         draft.fixed("data", files(&self.data)?);
+        if self.chat_strings {
+            draft.fixed("text.strings", "message");
+        }
         for (key, value) in phase {
             draft.fixed(key, value);
         }
@@ -336,9 +342,9 @@ mod tests {
 
     #[test]
     fn settings_reach_the_run_and_the_phase() {
-        let sets = ["model.layers=2", "beta = .5", "optimizer.schedule=cosine", "loss=ipo", "heldout=[]"];
+        let sets = ["shard_tokens=64", "beta = .5", "optimizer.schedule=cosine", "loss=ipo", "heldout=[]"];
         let recipe = draft(&sets).unwrap();
-        assert_eq!((recipe.run.base.as_str(), recipe.run.model.layers), ("/base", 2));
+        assert_eq!((recipe.run.base.as_str(), recipe.run.shard_tokens), ("/base", 64));
         let crisol_phases::PhaseSettings::Dpo(dpo) = &recipe.phases[0].settings else { panic!("kind") };
         assert_eq!((dpo.data.as_slice(), dpo.heldout.len()), (&["/votes \"a\".jsonl".to_owned()][..], 0));
         assert_eq!((dpo.beta, dpo.loss.to_string().as_str()), (0.5, "ipo"));
@@ -352,7 +358,15 @@ mod tests {
         let error = draft(&["betta=1"]).unwrap_err();
         assert!(error.contains("did you mean `beta`"), "{error}");
         assert!(draft(&["beta=high"]).unwrap_err().starts_with("--set beta=high: "));
-        assert!(draft(&["beta=-1"]).unwrap_err().contains("beta"));
+        let error = draft(&["beta=-1"]).unwrap_err();
+        assert!(error.starts_with("--set beta=-1: `beta` is -1") && error.contains("to 1000"), "{error}");
+        let error = draft(&["lr=1e-3"]).unwrap_err();
+        assert!(error.contains("did you mean `optimizer.lr`?"), "{error}");
+        let error = draft(&["model.context=64"]).unwrap_err();
+        assert!(
+            error.starts_with("--set model.context=64: ") && error.contains("shapes a new model"),
+            "{error}"
+        );
         assert!(draft(&["base=x"]).unwrap_err().contains("twice"));
         assert!(draft(&["beta=1", "beta=2"]).unwrap_err().contains("twice"));
         assert!(draft(&["beta"]).unwrap_err().contains("KEY=VALUE"));

@@ -4,8 +4,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use crisol_cost::machine::Machine;
-use crisol_phases::{PhaseError, PhaseSettings, Recipe, RunOptions};
+use crisol_phases::{ExpectedPhase, PhaseError, PhaseSettings, Recipe, RunOptions};
 use crisol_report::{Report, prefixed};
 use crisol_train::TrainError;
 
@@ -60,6 +59,9 @@ pub(crate) struct RunFlags {
     /// Also write TensorBoard event files
     #[arg(long)]
     tensorboard: bool,
+    /// Start a run that is forecast to take more memory than is free, or more than a million steps
+    #[arg(long)]
+    force: bool,
 }
 
 impl RunFlags {
@@ -132,10 +134,11 @@ pub(super) fn absolute(path: &Path) -> Result<String, CliError> {
 
 /// Runs a recipe into a folder, with progress on standard error.
 pub(super) fn execute(recipe: Option<Recipe>, out: &Path, flags: &RunFlags) -> Result<Report, CliError> {
-    let recipe = recipe.map(|mut recipe| {
+    let mut recipe = recipe.map(|mut recipe| {
         flags.apply(&mut recipe);
         recipe
     });
+    let settled = recipe.as_mut().map(Recipe::resolve).transpose()?.unwrap_or_default();
     let device = flags.threads.device();
     let machine = Calibration::load(device.threads()).map(|calibration| calibration.rates());
     let options = RunOptions {
@@ -149,10 +152,19 @@ pub(super) fn execute(recipe: Option<Recipe>, out: &Path, flags: &RunFlags) -> R
     let threads =
         if device.threads() == 1 { "1 thread".into() } else { format!("{} threads", device.threads()) };
     let mut heading = format!("Run in {} on {threads}", out.display());
+    let mut forecast = Vec::new();
     if let Some(recipe) = recipe.as_ref().filter(|_| !flags.resume) {
-        heading += &foresight(recipe, machine.as_ref(), device.threads())?;
+        for line in settled {
+            let _ = write!(heading, "\n  {line}");
+        }
+        let phases = crisol_phases::expected(recipe, machine.as_ref(), device.threads())?;
+        if !flags.force {
+            crisol_phases::refuse_too_large(&phases, crisol_phases::available_memory())?;
+        }
+        heading += &foresight(&phases);
+        forecast = phases.into_iter().map(|phase| (phase.name, phase.flops)).collect();
     }
-    let mut progress = Progress::new(heading);
+    let mut progress = Progress::new(heading, forecast);
     let result = crisol_phases::run(recipe, &options, &mut progress);
     progress.clear();
     result.map_err(|source| CliError::Run {
@@ -162,23 +174,22 @@ pub(super) fn execute(recipe: Option<Recipe>, out: &Path, flags: &RunFlags) -> R
 }
 
 /// What the run will take, in a few lines.
-fn foresight(recipe: &Recipe, machine: Option<&Machine>, threads: usize) -> Result<String, CliError> {
-    let phases = crisol_phases::expected(recipe, machine, threads)?;
+fn foresight(phases: &[ExpectedPhase]) -> String {
     let most = memory(phases.iter().map(|phase| phase.memory).fold(0.0, f64::max));
     let flops = prefixed(phases.iter().map(|phase| phase.flops).sum(), "FLOP").replace('\u{a0}', " ");
     let Some(seconds) = phases.iter().map(|phase| phase.seconds).sum::<Option<f64>>() else {
-        return Ok(format!(
+        return format!(
             "\n  about {flops}, and {most} of memory for the largest phase by itself; how long that takes here is not known (`crisol cost --calibrate` measures this machine once)"
-        ));
+        );
     };
     let each =
         phases.iter().map(|phase| format!("{} {}", phase.name, duration(phase.seconds.unwrap_or_default())));
     let each =
         if phases.len() > 1 { format!(": {}", each.collect::<Vec<_>>().join(", ")) } else { String::new() };
-    Ok(format!(
+    format!(
         "\n  about {flops}, {most} of memory for the largest phase by itself, and {} beside measuring{each}",
         duration(seconds)
-    ))
+    )
 }
 
 /// How to go on with a run that stopped, as far as the error does not say so itself.

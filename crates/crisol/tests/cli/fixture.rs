@@ -50,6 +50,7 @@ cold_start.batch_tokens = 256
 rollout.prompts = 4
 rollout.group_size = 4
 rollout.max_new_tokens = 12
+rollout.minibatches = 2
 "#;
 
 const ALIGNMENT: &str = r#"
@@ -65,13 +66,19 @@ kind = "reward"
 from = "BASE"
 data = "votes.jsonl"
 heldout = "votes.jsonl"
+epochs = 2
 batch_pairs = 8
+optimizer = { lr = 5e-4, schedule = "wsd" }
 [[phases]]
 kind = "dpo"
 from = "BASE"
 data = "votes.jsonl"
 heldout = "votes.jsonl"
+epochs = 2
 batch_pairs = 8
+beta = 1.0
+sft_weight = 3.0
+optimizer = { lr = 2.5e-4, schedule = "wsd" }
 replay.data = ["sft.jsonl", "pretrain.jsonl"]
 replay.tokens = 64
 "#;

@@ -1,0 +1,260 @@
+//! The range of every setting. A recipe and `--set` are checked against this table as they are parsed, so a count is
+//! bounded before anything grows with it. A test finds settings that have no range.
+
+use std::fmt;
+
+/// The numbers that a setting may be.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Range {
+    least: f64,
+    most: f64,
+    /// Whether `least` itself is too small.
+    above: bool,
+}
+
+impl Range {
+    const fn from(least: f64, most: f64) -> Range {
+        Range { least, most, above: false }
+    }
+
+    const fn above(least: f64, most: f64) -> Range {
+        Range { least, most, above: true }
+    }
+
+    /// Whether the number is in the range; NaN never is.
+    pub(crate) fn holds(self, number: f64) -> bool {
+        number <= self.most && if self.above { number > self.least } else { number >= self.least }
+    }
+}
+
+impl fmt::Display for Range {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (least, most) = (short(self.least), short(self.most));
+        if self.above {
+            write!(f, "a number above {least} and at most {most}")
+        } else {
+            write!(f, "a number from {least} to {most}")
+        }
+    }
+}
+
+/// A number as a person writes it: `0.02`, `2e-5`, `1000`, `1e8`.
+pub(crate) fn short(number: f64) -> String {
+    match number.abs() {
+        size if size == 0.0 || (1e-3..1e6).contains(&size) => number.to_string(),
+        _ => format!("{number:e}"),
+    }
+}
+
+/// What a setting may be.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Allowed {
+    Number(Range),
+    /// At least one file.
+    Files,
+    /// Keys of the user's own.
+    Free,
+    Table(Ranges),
+}
+
+/// The settings of a table that have a range.
+pub(crate) type Ranges = &'static [(&'static str, Allowed)];
+
+/// What `key` may be.
+pub(crate) fn allowed(ranges: Ranges, key: &str) -> Option<Allowed> {
+    ranges.iter().find(|(name, _)| *name == key).map(|(_, allowed)| *allowed)
+}
+
+/// Ranges of a kind of phase.
+pub(crate) fn of_kind(kind: &str) -> Ranges {
+    match kind {
+        "pretrain" | "sft" => SUPERVISED,
+        "reason" => REASON,
+        "reward" => REWARD,
+        "ppo" => PPO,
+        "dpo" => DPO,
+        _ => &[],
+    }
+}
+
+const fn number(least: f64, most: f64) -> Allowed {
+    Allowed::Number(Range::from(least, most))
+}
+
+const fn above(least: f64, most: f64) -> Allowed {
+    Allowed::Number(Range::above(least, most))
+}
+
+/// A share of something.
+const SHARE: Allowed = number(0.0, 1.0);
+/// A weight in a loss or a reward; 0 = off.
+const WEIGHT: Allowed = number(0.0, 1e6);
+/// Tokens of a batch. Llama 3's largest has 16 million.
+const TOKENS: Allowed = number(1.0, 16_777_216.0);
+/// What is stored as f32 must not become 1 there.
+const MOMENT: Allowed = number(0.0, 0.999_999);
+
+/// Of the whole run.
+pub(crate) const RUN: Ranges = &[
+    // Whole numbers of TOML are signed.
+    ("seed", number(0.0, i64::MAX as f64)),
+    ("shard_tokens", number(1.0, 1_048_576.0)),
+    ("checkpoint_seconds", number(0.0, 1e9)),
+    ("text", Allowed::Table(TEXT)),
+    ("model", Allowed::Table(MODEL)),
+];
+
+const TEXT: Ranges = &[("columns", Allowed::Free), ("arguments", Allowed::Free)];
+
+const MODEL: Ranges = &[
+    ("hidden_size", number(2.0, 65_536.0)),
+    ("layers", number(1.0, 1000.0)),
+    ("heads", number(1.0, 1024.0)),
+    ("kv_heads", number(1.0, 1024.0)),
+    ("intermediate_size", number(1.0, 1_048_576.0)),
+    ("rope_theta", number(1.0, 1e12)),
+    ("context", number(2.0, 16_777_216.0)),
+    ("vocab_size", number(1.0, 1_048_576.0)),
+];
+
+const OPTIMIZER: Ranges = &[
+    ("lr", number(1e-12, 10.0)),
+    ("table_factor", number(0.0, 1e4)),
+    ("warmup", SHARE),
+    ("decay", SHARE),
+    ("weight_decay", number(0.0, 10.0)),
+    ("beta1", MOMENT),
+    ("beta2", MOMENT),
+    ("eps", number(1e-30, 1.0)),
+    ("max_grad_norm", number(0.0, 1e9)),
+];
+
+const SUPERVISED: Ranges = &[
+    ("data", Allowed::Files),
+    ("epochs", EPOCHS),
+    ("batch_tokens", TOKENS),
+    ("optimizer", Allowed::Table(OPTIMIZER)),
+];
+
+/// Passes over the data. The order of each is drawn before the first step, to know how many steps there are.
+const EPOCHS: Allowed = above(0.0, 10_000.0);
+const STEPS: Allowed = number(1.0, 1e8);
+const PAIRS: Allowed = number(1.0, 65_536.0);
+
+/// Supervised, but no data turns the cold start off.
+const COLD_START: Ranges =
+    &[("epochs", EPOCHS), ("batch_tokens", TOKENS), ("optimizer", Allowed::Table(OPTIMIZER))];
+
+const ROLLOUT: Ranges = &[
+    ("prompts", number(1.0, 65_536.0)),
+    ("group_size", number(1.0, 4096.0)),
+    ("max_new_tokens", number(1.0, 1_048_576.0)),
+    ("temperature", number(0.01, 100.0)),
+    ("epochs", number(1.0, 1000.0)),
+    ("minibatches", number(1.0, 65_536.0)),
+];
+
+const REPLAY: Ranges = &[("tokens", TOKENS), ("weight", WEIGHT)];
+
+const REASON: Ranges = &[
+    ("cold_start", Allowed::Table(COLD_START)),
+    ("data", Allowed::Files),
+    ("steps", STEPS),
+    ("rollout", Allowed::Table(ROLLOUT)),
+    ("accuracy_reward", WEIGHT),
+    ("format_reward", WEIGHT),
+    ("clip_low", above(0.0, 1.0)),
+    ("clip_high", above(0.0, 1000.0)),
+    ("kl_coefficient", WEIGHT),
+    ("entropy_coefficient", WEIGHT),
+    ("replay", Allowed::Table(REPLAY)),
+    ("optimizer", Allowed::Table(OPTIMIZER)),
+];
+
+const REWARD: Ranges = &[
+    ("data", Allowed::Files),
+    ("epochs", EPOCHS),
+    ("batch_pairs", PAIRS),
+    ("centring", WEIGHT),
+    ("optimizer", Allowed::Table(OPTIMIZER)),
+];
+
+const PPO: Ranges = &[
+    ("data", Allowed::Files),
+    ("steps", STEPS),
+    ("rollout", Allowed::Table(ROLLOUT)),
+    ("gamma", SHARE),
+    ("lambda", SHARE),
+    ("clip", above(0.0, 1.0)),
+    ("value_clip", above(0.0, 1e6)),
+    ("kl_coefficient", WEIGHT),
+    ("missing_end_penalty", WEIGHT),
+    ("entropy_coefficient", WEIGHT),
+    ("replay", Allowed::Table(REPLAY)),
+    ("optimizer", Allowed::Table(OPTIMIZER)),
+    ("value_optimizer", Allowed::Table(OPTIMIZER)),
+];
+
+const DPO: Ranges = &[
+    ("data", Allowed::Files),
+    ("epochs", EPOCHS),
+    ("batch_pairs", PAIRS),
+    ("beta", number(1e-6, 1000.0)),
+    // At 0.5 the votes say nothing, above it the opposite.
+    ("label_smoothing", number(0.0, 0.499_999)),
+    ("sft_weight", WEIGHT),
+    ("replay", Allowed::Table(REPLAY)),
+    ("optimizer", Allowed::Table(OPTIMIZER)),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Recipe;
+    use toml::{Table, Value};
+
+    #[test]
+    fn ranges_hold_their_ends_and_never_nan() {
+        let range = Range::above(0.0, 1.0);
+        assert!(range.holds(1e-300) && range.holds(1.0));
+        assert!(
+            !range.holds(0.0) && !range.holds(1.1) && !range.holds(f64::NAN) && !range.holds(f64::INFINITY)
+        );
+        assert!(Range::from(0.0, 1.0).holds(0.0));
+        assert_eq!(Range::above(0.0, 1e8).to_string(), "a number above 0 and at most 1e8");
+        assert_eq!(["0.02", "2e-5", "1000"], [short(0.02), short(2e-5), short(1000.0)].map(String::leak));
+    }
+
+    /// Every number of a table without a range, and every range without a setting.
+    fn amiss(place: &str, table: &Table, ranges: Ranges, found: &mut Vec<String>) {
+        for (key, value) in table {
+            let name = format!("{place}{key}");
+            match (value, allowed(ranges, key)) {
+                (Value::Table(inner), Some(Allowed::Table(ranges))) => {
+                    amiss(&format!("{name}."), inner, ranges, found);
+                }
+                (Value::Integer(_) | Value::Float(_), Some(Allowed::Number(_)))
+                | (Value::Array(_), Some(Allowed::Files))
+                | (Value::Table(_), Some(Allowed::Free)) => {}
+                (Value::Table(_) | Value::Integer(_) | Value::Float(_), _) | (_, Some(_)) => found.push(name),
+                _ => {}
+            }
+        }
+        let idle = ranges.iter().filter(|(key, _)| !table.contains_key(*key));
+        found.extend(idle.map(|(key, _)| format!("{place}{key} is no setting")));
+    }
+
+    #[test]
+    fn every_number_of_a_recipe_has_a_range() {
+        let mut recipe: Table = Recipe::embedded().to_toml().parse().unwrap();
+        let Some(Value::Array(phases)) = recipe.remove("phases") else { panic!("phases") };
+        let mut found = Vec::new();
+        amiss("", &recipe, RUN, &mut found);
+        for phase in phases {
+            let Value::Table(mut table) = phase else { panic!("a phase is a table") };
+            let kind = table.remove("kind").unwrap();
+            amiss(&format!("{kind}: "), &table, of_kind(kind.as_str().unwrap()), &mut found);
+        }
+        assert_eq!(found, Vec::<String>::new());
+    }
+}
