@@ -361,7 +361,8 @@ fn check_numbers(prefix: &str, table: &Table) -> Result<(), String> {
     Ok(())
 }
 
-fn settings_table(settings: &PhaseSettings) -> Table {
+/// A phase's settings as a recipe has them.
+pub(crate) fn settings_table(settings: &PhaseSettings) -> Table {
     match settings {
         PhaseSettings::Pretrain(s) => table_of(s),
         PhaseSettings::Sft(s) => table_of(s),
@@ -372,7 +373,8 @@ fn settings_table(settings: &PhaseSettings) -> Table {
     }
 }
 
-fn table_of(value: &impl Serialize) -> Table {
+/// Settings as a recipe has them.
+pub(crate) fn table_of(value: &impl Serialize) -> Table {
     Table::try_from(value)
         .unwrap_or_else(|e| unreachable!("settings are plain numbers, strings and tables: {e}"))
 }

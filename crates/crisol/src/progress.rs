@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::io::IsTerminal as _;
 use std::time::{Duration, Instant};
 
-use crisol_phases::Observer;
+use crisol_phases::{Observer, Saves};
 use crisol_report::measures::{self, MEASURES};
 use crisol_report::{PhaseReport, prefixed};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -23,6 +23,7 @@ pub(crate) struct Progress {
     heading: Option<String>,
     phase: String,
     stage: Stage,
+    saves: Saves,
     shown: Instant,
 }
 
@@ -40,7 +41,15 @@ impl Progress {
         let (bar, lines) = bar_or_lines();
         let now = Instant::now();
         let stage = Stage { name: String::new(), first: 0, total: 0, tokens: 0, began: now };
-        Progress { bar, lines, heading: Some(heading), phase: String::new(), stage, shown: now }
+        Progress {
+            bar,
+            lines,
+            heading: Some(heading),
+            phase: String::new(),
+            stage,
+            saves: Saves::default(),
+            shown: now,
+        }
     }
 
     /// A line above the bar.
@@ -65,6 +74,7 @@ impl Progress {
 impl Observer for Progress {
     fn phase_started(&mut self, name: &str, position: usize, count: usize) {
         name.clone_into(&mut self.phase);
+        self.saves = Saves::default();
         if let Some(heading) = self.heading.take() {
             self.line(&heading);
         }
@@ -111,12 +121,22 @@ impl Observer for Progress {
         self.line(&format!("  by itself it takes about {} of memory", memory(bytes)));
     }
 
+    fn saved(&mut self, saves: &Saves) {
+        self.saves = *saves;
+    }
+
     fn note(&mut self, text: &str) {
         self.line(&format!("  note: {text}"));
     }
 
     fn phase_finished(&mut self, report: &PhaseReport) {
         self.line(&summary(report));
+        let Saves { count, bytes, seconds } = self.saves;
+        self.line(&format!(
+            "    checkpoints while it ran: {count}, {} in {}",
+            memory(bytes as f64),
+            duration(seconds)
+        ));
     }
 }
 

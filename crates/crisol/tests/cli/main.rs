@@ -14,5 +14,6 @@ mod loopback;
 mod memory;
 mod models;
 mod notebook;
+mod ownership;
 mod resume;
 mod runs;
