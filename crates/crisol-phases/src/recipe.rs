@@ -37,7 +37,7 @@ pub struct RunSettings {
     /// Tokens per shard: a step's batch is cut into pieces of about this size, which are what
     /// runs in parallel. Part of the recipe because it decides the order of sums.
     pub shard_tokens: usize,
-    /// Seconds between checkpoints of a running phase.
+    /// Least seconds between checkpoints of a running phase. Where they take long, more pass: see `context.rs`.
     pub checkpoint_seconds: u64,
     /// Which held-out files measure what the model does after each phase, where the data has them: those of the
     /// `test` split, or of `dev` while settings are being chosen; `none` measures nothing.

@@ -2,8 +2,9 @@
 #![cfg(unix)]
 
 use std::fs;
+use std::io::Write as _;
 use std::path::Path;
-use std::process::{Child, Command};
+use std::process::{Child, Command, Stdio};
 
 use crate::fixture::{Bench, Finished, checkpoint, short_recipe, weights};
 use crate::resume::{EAGER, signal, start, wait_for, wait_until};
@@ -215,6 +216,27 @@ fn every_damaged_file_of_a_state_is_found() {
         fs::write(&file, before).expect("the test's folder is writable");
     }
     goes_on(&bench);
+}
+
+/// What came out of a pipe cannot be compared with anything, so it is said rather than taken for the same.
+#[test]
+fn data_from_a_pipe_cannot_be_resumed() {
+    let bench = Bench::new("");
+    let model = checkpoint("1-pretrain");
+    let mut command = bench.command(&["sft", &model, "--data", "/dev/stdin", "--out", "run"]);
+    command.args(["--set", "checkpoint_seconds=0", "--set", "epochs=2000"]);
+    let mut child = command.stdin(Stdio::piped()).stderr(Stdio::null()).spawn().expect("the binary starts");
+    let mut pipe = child.stdin.take().expect("it is piped");
+    pipe.write_all(bench.read("sft.jsonl").as_bytes()).expect("the binary reads");
+    drop(pipe);
+    wait_for(&bench.path("run/progress/1-sft/state"));
+    child.kill().expect("a child can be killed");
+    child.wait().expect("a child can be waited for");
+    let error = bench.crisol(&["sft", "--resume", "--out", "run"]).failed(1);
+    assert!(
+        error.contains("/dev/stdin") && error.contains("is a pipe, which cannot be read again"),
+        "{error}"
+    );
 }
 
 /// A finished phase counts too: what stands on it would stand on something else.
