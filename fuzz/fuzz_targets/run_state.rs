@@ -3,9 +3,9 @@
 #![no_main]
 
 use crisol_engine::Device;
-use crisol_phases::{Observer, RunOptions, run};
+use crisol_phases::{Observer, RunOptions, Saves, run};
 use crisol_report::PhaseReport;
-use crisol_train::Interrupt;
+use crisol_train::{Checksums, write_checksums};
 use libfuzzer_sys::fuzz_target;
 
 const RECIPE: &[u8] = b"data = \"no such folder\"\n[[phases]]\nkind = \"pretrain\"\n";
@@ -16,6 +16,9 @@ impl Observer for Nobody {
     fn phase_started(&mut self, _: &str, _: usize, _: usize) {}
     fn stage_started(&mut self, _: &str, _: u64, _: u64) {}
     fn step(&mut self, _: u64, _: u64, _: &[(&str, f64)]) {}
+    fn expected(&mut self, _: &str, _: f64) {}
+    fn expected_memory(&mut self, _: f64) {}
+    fn saved(&mut self, _: &Saves) {}
     fn note(&mut self, _: &str) {}
     fn phase_finished(&mut self, _: &PhaseReport) {}
 }
@@ -23,11 +26,13 @@ impl Observer for Nobody {
 fuzz_target!(|data: &[u8]| {
     let state = "progress/1-pretrain/state/state.json";
     let folder = crisol_fuzz::folder(&[("recipe.toml", RECIPE), (state, data)]);
+    let state = folder.path().join(state);
+    write_checksums(state.parent().expect("it has one"), &Checksums::new()).expect("a temporary folder");
     let options = RunOptions {
         out: folder.path(),
         resume: true,
         device: &Device::cpu(Some(1)),
-        interrupt: Interrupt::default(),
+        machine: None,
         created: String::new(),
     };
     assert!(run(None, &options, &mut Nobody).is_err());

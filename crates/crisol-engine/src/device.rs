@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::cpu::math::sum;
 use crate::cpu::product_rate;
 use crate::profile::{Profile, Profiled};
-use crate::{Workspace, parallel};
+use crate::{Interrupt, Workspace, parallel};
 
 /// Tasks for each thread that an operation is cut into.
 const TASKS_PER_THREAD: usize = 2;
@@ -37,6 +37,7 @@ pub struct Cpu {
     /// one more than pieces of work would come to have room for a whole piece.
     idle_for_parts: Mutex<Vec<Workspace>>,
     pub(crate) profile: Profile,
+    interrupt: Interrupt,
 }
 
 impl Device {
@@ -56,7 +57,15 @@ impl Device {
             idle: Mutex::default(),
             idle_for_parts: Mutex::default(),
             profile: Profile::default(),
+            interrupt: Interrupt::default(),
         }))
+    }
+
+    /// The request to stop what the device computes. After one, losses, gradients and hidden states of work that was under way are
+    /// unspecified, so whoever asked for them looks at it too.
+    pub fn interrupt(&self) -> &Interrupt {
+        let Device::Cpu(cpu) = self;
+        &cpu.interrupt
     }
 
     /// Number of worker threads.

@@ -22,6 +22,7 @@
 mod cpu;
 mod device;
 mod formats;
+mod interrupt;
 mod kv_cache;
 mod lanes;
 mod op;
@@ -38,6 +39,7 @@ mod workspace;
 mod steady_state;
 
 pub use device::{Cpu, Device};
+pub use interrupt::Interrupt;
 pub use kv_cache::KvCache;
 pub use lanes::Lanes;
 pub use optimizer::{Optimizer, OptimizerConfig, Rule};

@@ -431,7 +431,8 @@ impl<'a> Tape<'a> {
     }
 
     /// Plays the tape backward from the given seeds `(value, dL/dvalue)` and adds every parameter's gradient to
-    /// `grads`. Panics on an inference tape: a dropped gradient must not go unnoticed.
+    /// `grads`. Panics on an inference tape: a dropped gradient must not go unnoticed. Ends early, with unspecified gradients,
+    /// when the device is asked to stop.
     pub fn backward(self, seeds: &[(Var, &[f32])], grads: &mut Grads) {
         assert!(self.training, "an inference tape records nothing and cannot go backward");
         assert!(
@@ -446,9 +447,12 @@ impl<'a> Tape<'a> {
             let seed = workspace.floats.take_copy(seed);
             cpu::add_grad(&mut workspace.value_grads, var, seed, &mut workspace.floats);
         }
+        let interrupt = self.params.device().interrupt();
         while let Some(mut op) = workspace.ops.pop() {
             let outputs = op.outputs();
-            if outputs.into_iter().flatten().any(|var| !workspace.value_grads[var.0 as usize].is_empty()) {
+            if !interrupt.requested()
+                && outputs.into_iter().flatten().any(|var| !workspace.value_grads[var.0 as usize].is_empty())
+            {
                 let Device::Cpu(cpu) = self.params.device();
                 let threads = self.params.device().threads_at(workspace.tasks);
                 cpu.profile.work(Part::backward(&op), || 2 * op.flops(&workspace.values, self.params));

@@ -102,8 +102,8 @@ pub fn fill_file_atomically(
     sync(parent(path))
 }
 
-/// A folder that Crisol did not write is not Crisol's to replace.
-fn refuse_foreign(path: &Path) -> Result<(), HubError> {
+/// A folder that Crisol did not write is not Crisol's to replace: an error if there is one at `path`, unless it is empty.
+pub fn refuse_foreign(path: &Path) -> Result<(), HubError> {
     let foreign = match fs::read_dir(path) {
         Ok(mut entries) => entries.next().is_some() && !path.join(MARKER).exists(),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => false,

@@ -21,7 +21,8 @@ mod torch_zip;
 mod write;
 
 pub use atomic::{
-    fill_file_atomically, settle_folder, whole_folder, write_file_atomically, write_folder_atomically,
+    fill_file_atomically, refuse_foreign, settle_folder, whole_folder, write_file_atomically,
+    write_folder_atomically,
 };
 pub use decode::Scales;
 pub use error::HubError;

@@ -80,6 +80,9 @@ pub enum ModelError {
     /// A stop string without characters.
     #[error("a stop string is empty; every answer would end before it begins")]
     EmptyStop,
+    /// Somebody asked the device to stop.
+    #[error("stopped on request")]
+    Stopped,
     /// The model gives no usable probabilities.
     #[error(
         "the model's logits are not finite (NaN or infinity): its weights are broken, e.g. by diverged training"

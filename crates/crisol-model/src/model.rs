@@ -96,7 +96,7 @@ impl Model {
 
     /// Final-normed hidden states `[ids.len(), hidden_size]` of the documents
     /// `ids[offsets[i]..offsets[i+1]]`, which do not see one another. Positions count from each document's
-    /// start, or on from what its cache slot holds.
+    /// start, or on from what its cache slot holds. [`ModelError::Stopped`] when the device is asked to stop.
     pub fn hidden(
         &self,
         tape: &mut Tape<'_>,
@@ -114,7 +114,11 @@ impl Model {
         let mut pass =
             Pass { config: &self.config, rope, offsets, positions: &positions, rope_rows, context };
         let mut x = tape.embedding(self.embedding, ids);
+        let interrupt = tape.params().device().interrupt();
         for (layer, block) in self.blocks.iter().enumerate() {
+            if interrupt.requested() {
+                return Err(ModelError::Stopped);
+            }
             x = block.forward(tape, &mut pass, layer, x);
             tape.keep_only(x);
         }

@@ -173,6 +173,12 @@ pub(crate) fn held_out_files(data: &DataSource, split: Split) -> impl Iterator<I
     MEASURES.into_iter().filter_map(move |measure| split.file(measure).filter(|file| data.has(file)))
 }
 
+/// Every file that [`measure`] reads.
+pub(crate) fn files(data: &DataSource, split: Split) -> Vec<String> {
+    let demos = data.has(DEMOS).then(|| DEMOS.to_owned());
+    held_out_files(data, split).chain(demos).collect()
+}
+
 fn held_out(data: &DataSource, split: Split, measure: &str) -> Result<Option<Vec<Record>>, PhaseError> {
     let file = split.file(measure).filter(|file| data.has(file));
     file.map(|file| data.records(&file)).transpose()

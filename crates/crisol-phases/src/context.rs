@@ -16,13 +16,14 @@ use crisol_engine::{Device, OptimizerConfig, Params};
 use crisol_hub::write_folder_atomically;
 use crisol_report::{Curve, MaskPicture, RolloutSample};
 use crisol_train::{
-    EventWriter, Interrupt, MetricsWriter, Trainer, load_params, load_trainer, read_metrics, save_params,
-    save_trainer,
+    Checksum, Checksums, EventWriter, MetricsWriter, TrainError, Trainer, check_checksums, check_file,
+    load_params, load_trainer, read_metrics, save_params, save_trainer, write_checksums,
 };
 use serde::{Deserialize, Serialize};
 
 use crate::PhaseError;
 use crate::data::DataSource;
+use crate::fingerprint::{Fingerprint, Stage};
 use crate::reason::COLD_START;
 use crate::recipe::RunSettings;
 use crate::settings::OptimizerSettings;
@@ -40,6 +41,8 @@ pub trait Observer {
     fn expected(&mut self, stage: &str, seconds: f64);
     /// How much memory a phase takes at most, in bytes, in a process of its own.
     fn expected_memory(&mut self, bytes: f64);
+    /// The state of a phase was saved: so many times by now, bytes and seconds of all of them.
+    fn saved(&mut self, saves: &Saves);
     /// Something worth a line.
     fn note(&mut self, text: &str);
     /// A phase is complete and saved.
@@ -53,6 +56,17 @@ pub(crate) enum Saved<'t> {
     Trainer(&'static str, &'t mut Trainer),
     /// Weights that do not change during the stage (a reference policy).
     Frozen(&'static str, &'t mut Params),
+}
+
+/// How often the state of a phase was saved, and what that took.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Saves {
+    /// How many times.
+    pub count: u64,
+    /// Bytes written.
+    pub bytes: u64,
+    /// Seconds spent on it.
+    pub seconds: f64,
 }
 
 /// How far a phase is, besides weights and moments.
@@ -73,8 +87,18 @@ struct State {
     #[serde(default)]
     expected_seconds: f64,
     metrics: BTreeMap<String, f64>,
+    /// What was measured before the first step.
+    #[serde(default)]
+    before: BTreeMap<String, f64>,
     rollouts: Vec<RolloutSample>,
     notes: Vec<String>,
+    /// What the phase depends on.
+    fingerprint: Fingerprint,
+    /// Of the metrics so far.
+    logged: Option<Checksum>,
+    /// Updates that each optimizer has made.
+    updates: BTreeMap<String, u64>,
+    saves: Saves,
 }
 
 /// See the module's text.
@@ -94,14 +118,24 @@ pub(crate) struct Context<'a> {
     machine: Option<&'a Machine>,
     /// What the stage that begins next will take.
     expected: Option<Seconds>,
-    interrupt: Interrupt,
     progress: PathBuf,
     metrics: MetricsWriter,
     state: State,
     watch: Watch,
+    /// The state between steps: what is saved when a step is given up.
+    settled: State,
+    /// Steps of the stage.
+    total: u64,
     resumed: bool,
+    /// The stage of the saved state, and the checksums of its files.
+    saved_stage: String,
+    sums: Checksums,
+    /// Of a tokenizer that the phase trained.
+    tokenizer: Option<String>,
     began: Instant,
     saved_at: Instant,
+    /// Time that must pass until the next save.
+    pause: Duration,
 }
 
 /// The purpose of a random stream of a phase.
@@ -109,7 +143,11 @@ pub(crate) fn stage_purpose(phase: &str, what: &str) -> String {
     format!("{phase}/{what}")
 }
 
+const STATE: &str = "state";
 const STATE_FILE: &str = "state.json";
+const TOKENIZER_FILE: &str = "tokenizer.json";
+/// Saving takes at most one part in so many of the time.
+const PARTS_OF_TIME: u32 = 50;
 
 impl<'a> Context<'a> {
     /// Opens the progress folder of a phase, which holds what an interrupted attempt left.
@@ -121,29 +159,36 @@ impl<'a> Context<'a> {
         progress: &Path,
         tensorboard: Option<&Path>,
         machine: Option<&'a Machine>,
-        interrupt: Interrupt,
+        fingerprint: Fingerprint,
         observer: &'a mut dyn Observer,
     ) -> Result<Context<'a>, PhaseError> {
         std::fs::create_dir_all(progress).map_err(|e| PhaseError::io(progress, e))?;
-        crisol_hub::settle_folder(&progress.join("state"))?;
-        let file = progress.join("state").join(STATE_FILE);
-        let resumed = file.exists();
-        let state: State = if resumed {
-            let text = std::fs::read_to_string(&file).map_err(|e| PhaseError::io(&file, e))?;
-            serde_json::from_str(&text)
-                .map_err(|e| PhaseError::BrokenState { file: file.clone(), source: e })?
-        } else {
-            State::default()
-        };
+        let folder = progress.join(STATE);
+        crisol_hub::settle_folder(&folder)?;
+        let resumed = folder.exists();
+        let (mut state, mut sums, mut tokenizer) = (State::default(), Checksums::new(), None);
+        if resumed {
+            sums = check_checksums(&folder)?;
+            state = read_state(&folder)?;
+            let file = folder.join(TOKENIZER_FILE);
+            if sums.contains_key(TOKENIZER_FILE) {
+                tokenizer = Some(std::fs::read_to_string(&file).map_err(|e| PhaseError::io(&file, e))?);
+            }
+        }
+        let edited =
+            if resumed { fingerprint.check(&state.fingerprint, name, Stage::Unfinished)? } else { vec![] };
+        state.fingerprint = fingerprint;
+        let saved_stage = state.stage.clone();
+        device.interrupt().set_unsaved(false);
         let events = tensorboard.map(EventWriter::create).transpose()?;
-        let metrics = MetricsWriter::open(&progress.join("metrics.jsonl"), state.steps, events)?;
+        let metrics = MetricsWriter::open(&progress.join("metrics.jsonl"), state.logged.as_ref(), events)?;
         let now = Instant::now();
         // Time spent before an interruption counts too.
         let began = Duration::try_from_secs_f64(state.seconds)
             .ok()
             .and_then(|spent| now.checked_sub(spent))
             .unwrap_or(now);
-        Ok(Context {
+        let mut this = Context {
             run,
             device,
             data,
@@ -152,15 +197,34 @@ impl<'a> Context<'a> {
             observer,
             machine,
             expected: None,
-            interrupt,
             progress: progress.to_path_buf(),
             metrics,
+            settled: state.clone(),
             state,
             watch: Watch::default(),
+            total: 0,
             resumed,
+            saved_stage,
+            sums,
+            tokenizer,
             began,
             saved_at: now,
-        })
+            pause: Duration::from_secs(run.checkpoint_seconds),
+        };
+        for change in edited {
+            this.note(format!("From step {} on: {change}.", this.state.steps + 1));
+        }
+        Ok(this)
+    }
+
+    /// The tokenizer that the phase trained before it was interrupted, as JSON. It is not trained again.
+    pub(crate) fn trained_tokenizer(&self) -> Option<&str> {
+        self.tokenizer.as_deref()
+    }
+
+    /// Keeps a tokenizer that the phase trained with its state.
+    pub(crate) fn keep_tokenizer(&mut self, json: String) {
+        self.tokenizer = Some(json);
     }
 
     /// The purpose of a random stream of this phase.
@@ -191,14 +255,12 @@ impl<'a> Context<'a> {
         saved: &mut [Saved<'_>],
     ) -> Result<u64, PhaseError> {
         let expected = self.expected.take();
+        self.total = total;
+        if self.device.interrupt().requested() {
+            return Err(self.interrupted());
+        }
         if self.resumed && self.state.stage == stage {
-            let folder = self.progress.join("state");
-            for item in saved {
-                match item {
-                    Saved::Trainer(name, trainer) => load_trainer(&folder, name, trainer)?,
-                    Saved::Frozen(name, params) => load_params(&folder, name, params)?,
-                }
-            }
+            self.restore(total, saved)?;
             self.resumed = false;
             self.watch_again(total)?;
             self.observer.stage_started(stage, self.state.stage_steps, total);
@@ -207,7 +269,7 @@ impl<'a> Context<'a> {
         if self.resumed && self.state.finished_stages.iter().any(|s| s == stage) {
             return Ok(total);
         }
-        // A state of another stage that is not finished belongs to another recipe; `run` has compared recipes.
+        // A state of another stage that is not finished belongs to other settings; its fingerprint was compared.
         self.resumed = false;
         if !self.state.stage.is_empty() {
             self.state.finished_stages.push(std::mem::take(&mut self.state.stage));
@@ -216,8 +278,38 @@ impl<'a> Context<'a> {
         self.state.stage_steps = 0;
         self.watch = Watch::default();
         self.state.expected_seconds += expected.map_or(0.0, |seconds| seconds.0);
+        self.settle(saved);
         self.observer.stage_started(stage, 0, total);
         Ok(0)
+    }
+
+    /// Weights and moments as they were saved.
+    fn restore(&mut self, total: u64, saved: &mut [Saved<'_>]) -> Result<(), PhaseError> {
+        let folder = self.progress.join(STATE);
+        let wrong = |cause: String| TrainError::DamagedState { file: folder.join(STATE_FILE), cause };
+        if self.state.stage_steps > total {
+            return Err(wrong(format!("it is after step {} of {total}", self.state.stage_steps)).into());
+        }
+        for item in &mut *saved {
+            match item {
+                Saved::Trainer(name, trainer) => {
+                    load_trainer(&folder, name, trainer)?;
+                    let (made, counted) = (trainer.optimizer.steps(), self.state.updates.get(*name));
+                    if counted != Some(&made) {
+                        let cause = format!("{name} has made {made} updates, but it says {counted:?}");
+                        return Err(wrong(cause).into());
+                    }
+                }
+                Saved::Frozen(name, params) => load_params(&folder, name, params)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes the state between two steps.
+    fn settle(&mut self, saved: &[Saved<'_>]) {
+        self.state.updates = updates(saved);
+        self.settled.clone_from(&self.state);
     }
 
     /// Whether `stage` is the one at hand. It is not when a resumed phase passes over it; then the weights are not the
@@ -236,6 +328,7 @@ impl<'a> Context<'a> {
         metrics: &[(&str, f64)],
         saved: &mut [Saved<'_>],
     ) -> Result<(), PhaseError> {
+        self.device.interrupt().set_unsaved(true);
         self.state.stage_steps = done;
         self.state.steps = self.state.steps.saturating_add(1);
         self.state.tokens = self.state.tokens.saturating_add(tokens);
@@ -244,16 +337,12 @@ impl<'a> Context<'a> {
         for remark in self.watch.step(done, total, metrics, self.optimizer()) {
             self.note(remark);
         }
-        let stop = self.interrupt.requested();
-        let due = self.saved_at.elapsed().as_secs() >= self.run.checkpoint_seconds;
-        if stop || due || done == total {
+        self.settle(saved);
+        let stop = self.device.interrupt().requested();
+        if stop || done == total || self.saved_at.elapsed() >= self.pause {
             self.save(saved)?;
         }
-        if stop {
-            Err(PhaseError::Interrupted { phase: self.name.clone(), step: done, total })
-        } else {
-            Ok(())
-        }
+        if stop { Err(self.interrupted()) } else { Ok(()) }
     }
 
     /// The name in a recipe of what the stage's learning rate belongs to.
@@ -278,21 +367,83 @@ impl<'a> Context<'a> {
         Ok(())
     }
 
+    /// Makes [`PhaseError::Interrupted`] of an error by which a step was given up because somebody asked to stop, after saving the
+    /// state before the step. That is not possible where the step has updated weights already: then the last save holds.
+    /// Other errors stay as they are.
+    pub(crate) fn stopped(&mut self, error: impl Into<PhaseError>, saved: &mut [Saved<'_>]) -> PhaseError {
+        let error = error.into();
+        if !error.is_stop() {
+            return error;
+        }
+        self.state.clone_from(&self.settled);
+        let untouched = !saved.is_empty() && updates(saved) == self.state.updates;
+        if untouched && self.device.interrupt().unsaved() {
+            if let Err(error) = self.save(saved) {
+                return error;
+            }
+        }
+        self.interrupted()
+    }
+
+    fn interrupted(&self) -> PhaseError {
+        let (done, total) = (self.settled.stage_steps, self.total);
+        let place = if self.device.interrupt().unsaved() {
+            format!("after step {done} of {total}; it goes on from its last save")
+        } else {
+            format!("after step {done} of {total}; everything is saved")
+        };
+        PhaseError::Interrupted { phase: self.name.clone(), place }
+    }
+
+    /// Saves the state between steps.
     fn save(&mut self, saved: &mut [Saved<'_>]) -> Result<(), PhaseError> {
+        let began = Instant::now();
         self.state.seconds = self.began.elapsed().as_secs_f64();
-        let folder = self.progress.join("state");
+        self.state.logged = Some(self.metrics.checksum()?);
+        let folder = self.progress.join(STATE);
+        // Weights that do not change in a stage are in the state already if it is of this stage.
+        let same_stage = self.saved_stage == self.state.stage;
+        let mut sums = Checksums::new();
         write_folder_atomically(&folder, |dir| -> Result<(), PhaseError> {
+            let mut linked = Checksums::new();
             for item in saved {
                 match item {
                     Saved::Trainer(name, trainer) => save_trainer(dir, name, trainer)?,
-                    Saved::Frozen(name, params) => save_params(dir, name, params)?,
+                    Saved::Frozen(name, params) => {
+                        let file = format!("{name}.safetensors");
+                        let known = self.sums.get(&file).filter(|_| same_stage);
+                        match known
+                            .filter(|_| std::fs::hard_link(folder.join(&file), dir.join(&file)).is_ok())
+                        {
+                            Some(sum) => drop(linked.insert(file, sum.clone())),
+                            None => save_params(dir, name, params)?,
+                        }
+                    }
                 }
+            }
+            let write = |name: &str, text: &str| {
+                std::fs::write(dir.join(name), text).map_err(|e| PhaseError::io(dir, e))
+            };
+            if let Some(tokenizer) = &self.tokenizer {
+                write(TOKENIZER_FILE, tokenizer)?;
             }
             let json = serde_json::to_string_pretty(&self.state)
                 .map_err(|e| PhaseError::BrokenState { file: dir.join(STATE_FILE), source: e })?;
-            std::fs::write(dir.join(STATE_FILE), json).map_err(|e| PhaseError::io(dir, e))
+            write(STATE_FILE, &json)?;
+            sums = write_checksums(dir, &linked)?;
+            let written = sums.iter().filter(|(name, _)| !linked.contains_key(*name));
+            self.state.saves.bytes += written.map(|(_, sum)| sum.bytes).sum::<u64>();
+            Ok(())
         })?;
+        self.sums = sums;
+        self.saved_stage.clone_from(&self.state.stage);
+        self.device.interrupt().set_unsaved(false);
         self.saved_at = Instant::now();
+        let took = began.elapsed();
+        self.state.saves.count += 1;
+        self.state.saves.seconds += took.as_secs_f64();
+        self.pause = (took * PARTS_OF_TIME).max(Duration::from_secs(self.run.checkpoint_seconds));
+        self.observer.saved(&self.state.saves);
         Ok(())
     }
 
@@ -314,6 +465,11 @@ impl<'a> Context<'a> {
         self.state.metrics.insert(name.to_owned(), value);
     }
 
+    /// Records a measure of the model that the phase starts from.
+    pub(crate) fn measure_before(&mut self, name: &str, value: f64) {
+        self.state.before.insert(name.to_owned(), value);
+    }
+
     /// Whether completions sampled at `step` of `total` are kept for the report: at five moments of a stage.
     pub(crate) fn wants_samples(step: u64, total: u64) -> bool {
         (0..=4).any(|quarter| step == quarter * (total - 1) / 4)
@@ -333,7 +489,10 @@ impl<'a> Context<'a> {
             return;
         }
         self.observer.note(&text);
-        self.state.notes.push(text);
+        // A resumed phase prepares its data again, and notes it again.
+        if !self.state.notes.contains(&text) {
+            self.state.notes.push(text);
+        }
     }
 
     /// What the phase leaves for its report.
@@ -354,9 +513,12 @@ impl<'a> Context<'a> {
             sampling_seconds: self.state.sampling_seconds,
             expected_seconds: self.state.expected_seconds,
             metrics: self.state.metrics,
+            before: self.state.before,
             rollouts: self.state.rollouts,
             notes: self.state.notes,
             masks: self.masks,
+            saves: self.state.saves,
+            fingerprint: self.state.fingerprint,
         })
     }
 
@@ -376,9 +538,37 @@ pub(crate) struct Record {
     pub(crate) sampling_seconds: f64,
     pub(crate) expected_seconds: f64,
     pub(crate) metrics: BTreeMap<String, f64>,
+    pub(crate) before: BTreeMap<String, f64>,
     pub(crate) rollouts: Vec<RolloutSample>,
     pub(crate) notes: Vec<String>,
     pub(crate) masks: Vec<MaskPicture>,
+    pub(crate) saves: Saves,
+    pub(crate) fingerprint: Fingerprint,
+}
+
+/// The fingerprint of a phase that is under way, from its progress folder; `None` if nothing is saved of it.
+pub(crate) fn saved_fingerprint(progress: &Path) -> Result<Option<Fingerprint>, PhaseError> {
+    let folder = crisol_hub::whole_folder(&progress.join(STATE))?;
+    if !folder.exists() {
+        return Ok(None);
+    }
+    check_file(&folder, STATE_FILE)?;
+    Ok(Some(read_state(&folder)?.fingerprint))
+}
+
+fn read_state(folder: &Path) -> Result<State, PhaseError> {
+    let file = folder.join(STATE_FILE);
+    let text = std::fs::read_to_string(&file).map_err(|e| PhaseError::io(&file, e))?;
+    serde_json::from_str(&text).map_err(|source| PhaseError::BrokenState { file, source })
+}
+
+/// Updates that each optimizer has made.
+fn updates(saved: &[Saved<'_>]) -> BTreeMap<String, u64> {
+    let steps = saved.iter().filter_map(|item| match item {
+        Saved::Trainer(name, trainer) => Some(((*name).to_owned(), trainer.optimizer.steps())),
+        Saved::Frozen(..) => None,
+    });
+    steps.collect()
 }
 
 /// The optimizer's settings for one step.

@@ -68,7 +68,7 @@ pub(crate) fn dpo(
         let batch = Pairs::pack(&pairs, &reference, plan.batch(step), ctx.run.shard_tokens);
         let config = update_rule(&settings.optimizer, step, total);
         let shard_tokens = ctx.run.shard_tokens;
-        let (done, trained) = replay.step(
+        let step_done = replay.step(
             &mut trainer,
             step,
             shard_tokens,
@@ -76,7 +76,9 @@ pub(crate) fn dpo(
             LOGPROBS,
             &config,
             |shard, scores| preference::loss(scores, &batch.reference[shard], &options, batch.size),
-        )?;
+        );
+        let (done, trained) =
+            step_done.map_err(|error| ctx.stopped(error, &mut [Saved::Trainer("policy", &mut trainer)]))?;
         let tokens = trained.replayed + token_count(&batch.shards);
         ctx.count_flops(trained.flops);
         let mut metrics =

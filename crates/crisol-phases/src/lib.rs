@@ -19,10 +19,12 @@ mod defaults;
 mod dpo;
 pub mod estimate;
 mod expectation;
+mod fingerprint;
 mod foresight;
 pub mod judge;
 mod ladder;
 mod machine;
+mod owner;
 mod ppo;
 mod pretrain;
 mod ranges;
@@ -41,11 +43,12 @@ mod watch;
 use std::path::{Path, PathBuf};
 
 pub use behaviours::answers;
-pub use context::Observer;
+pub use context::{Observer, Saves};
 pub use data::DataSource;
 pub use foresight::{ExpectedPhase, expected, refuse_too_large};
 pub use ladder::{LadderError, LadderRung, ladder};
 pub use machine::{available_memory, machine, peak_memory};
+pub use owner::Owner;
 pub use recipe::{Phase, Recipe, RecipeError, RunSettings, Split};
 pub use run::{RunOptions, assemble_report, holds_work, run, save_report};
 pub use settings::{
@@ -147,8 +150,48 @@ pub enum PhaseError {
         /// The folder.
         out: PathBuf,
     },
+    /// The folder's run has an owner.
+    #[error(
+        "{} is in use by another run of crisol ({owner}): wait until it ends, stop it, or choose another folder with --out",
+        out.display()
+    )]
+    InUse {
+        /// The folder.
+        out: PathBuf,
+        /// Process, machine and since when.
+        owner: String,
+    },
+    /// Something of the user's is in the way.
+    #[error(
+        "{} was not written by Crisol, and the run would replace it; it is left as it is. \
+         Choose another folder with --out, or move the file away", path.display()
+    )]
+    NotOurs {
+        /// The file or folder.
+        path: PathBuf,
+    },
+    /// The recipe in the folder was edited, and the run has not begun.
+    #[error(
+        "{} was edited and the run would replace it; it is left as it is. Run it as it is with --resume and without naming \
+         a recipe, or choose another folder with --out", path.display()
+    )]
+    RecipeEdited {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A phase would go on from other inputs than it began with.
+    #[error(
+        "phase {phase} cannot be resumed: {what}. Restore what it was, or start a new run in another folder with --out \
+         (of an unfinished phase, settings of its optimizer may be edited in recipe.toml)"
+    )]
+    Changed {
+        /// The phase.
+        phase: String,
+        /// What changed.
+        what: String,
+    },
     /// There is nothing to resume.
-    #[error("{} holds no run to resume (no recipe.toml); leave out --resume to start one", out.display())]
+    #[error("{} holds no run to resume; leave out --resume to start one", out.display())]
     NothingToResume {
         /// The folder.
         out: PathBuf,
@@ -165,18 +208,25 @@ pub enum PhaseError {
         difference: String,
     },
     /// Somebody asked to stop.
-    #[error("interrupted in phase {phase} after step {step} of {total}; everything is saved")]
+    #[error("interrupted in phase {phase} {place}")]
     Interrupted {
         /// Phase.
         phase: String,
-        /// Steps made in its stage.
-        step: u64,
-        /// Steps of the stage.
-        total: u64,
+        /// Where in it, and what of it is saved.
+        place: String,
     },
 }
 
 impl PhaseError {
+    /// Whether this is no failure but the answer to a request to stop.
+    pub(crate) fn is_stop(&self) -> bool {
+        match self {
+            PhaseError::Train(error) => error.is_stop(),
+            PhaseError::Model(error) => matches!(error, crisol_model::ModelError::Stopped),
+            _ => false,
+        }
+    }
+
     pub(crate) fn io(path: &Path, source: std::io::Error) -> PhaseError {
         PhaseError::Io { path: path.to_path_buf(), source }
     }

@@ -75,25 +75,29 @@ pub(crate) fn ppo(
     let mut work = rollouts.work(settings.optimizer.rule);
     work += replay.expected(&settings.replay);
     ctx.expect("ppo", &shape, &work);
-    let first = ctx.begin_stage(
-        "ppo",
-        total,
-        &mut [
-            Saved::Trainer("policy", &mut policy),
-            Saved::Trainer("value", &mut value),
-            Saved::Frozen("reference", &mut reference),
-        ],
-    )?;
+    macro_rules! saved {
+        () => {
+            &mut [
+                Saved::Trainer("policy", &mut policy),
+                Saved::Trainer("value", &mut value),
+                Saved::Frozen("reference", &mut reference),
+            ]
+        };
+    }
+    let first = ctx.begin_stage("ppo", total, saved!())?;
     for step in first..total {
         let chosen = choose_prompts(ctx, prompts.len(), settings.rollout.prompts, step);
         let step_prompts: Vec<&[u32]> = chosen.iter().map(|&i| prompts[i].as_slice()).collect();
-        let mut rollouts = sample(ctx, &policy, &step_prompts, &settings.rollout, &text.stop_ids, step)?;
+        let mut rollouts = sample(ctx, &policy, &step_prompts, &settings.rollout, &text.stop_ids, step)
+            .map_err(|error| ctx.stopped(error, saved!()))?;
         let sampled: usize = rollouts.iter().map(|r| r.example.ids.len()).sum();
 
-        let scores = judge_answers(&judge, &judge_params, &rollouts, shard_tokens)?;
         let examples = || rollouts.iter().map(|r| &r.example);
-        let reference_logp = logprobs(&policy.model, &reference, examples(), logit_scale, shard_tokens)?;
-        let old_values = values(&value.model, &value.params, examples(), shard_tokens)?;
+        let judged = judge_answers(&judge, &judge_params, &rollouts, shard_tokens).and_then(|scores| {
+            let reference = logprobs(&policy.model, &reference, examples(), logit_scale, shard_tokens)?;
+            Ok((scores, reference, values(&value.model, &value.params, examples(), shard_tokens)?))
+        });
+        let (scores, reference_logp, old_values) = judged.map_err(|error| ctx.stopped(error, saved!()))?;
         for ((rollout, reference), values) in rollouts.iter_mut().zip(reference_logp).zip(old_values) {
             rollout.reference_logp = reference;
             rollout.old_values = values;
@@ -118,7 +122,7 @@ pub(crate) fn ppo(
             (WithReplay::<PolicyStats>::default(), ValueStats::default());
         let (mut losses, mut grad_norm, mut tokens, mut replay_tokens, mut made) = ([0.0; 2], 0.0, 0, 0, 0);
         for (i, update) in updates(ctx, &rollouts, &settings.rollout, step).into_iter().enumerate() {
-            let (of_policy, worked) = replay.step(
+            let policy_done = replay.step(
                 &mut policy,
                 step * updates_per_step + i as u64,
                 shard_tokens,
@@ -131,12 +135,14 @@ pub(crate) fn ppo(
                     let advantages = update.gather(shard, |r| &r.advantages);
                     ppo::policy_loss(scores, &old, &reference, &advantages, &options, update.size)
                 },
-            )?;
-            let of_value = value.step(&update.shards, Output::Scalar, &value_config, |shard, scores| {
+            );
+            let (of_policy, worked) = policy_done.map_err(|error| ctx.stopped(error, saved!()))?;
+            let value_done = value.step(&update.shards, Output::Scalar, &value_config, |shard, scores| {
                 let old = update.gather(shard, |r| &r.old_values);
                 let returns = update.gather(shard, |r| &r.returns);
                 ppo::value_loss(scores, &old, &returns, &options, update.size)
-            })?;
+            });
+            let of_value = value_done.map_err(|error| ctx.stopped(error, saved!()))?;
             policy_stats += of_policy.stats;
             value_stats += of_value.stats;
             losses = [losses[0] + of_policy.loss, losses[1] + of_value.loss];
@@ -151,17 +157,7 @@ pub(crate) fn ppo(
         metrics.extend(policy_stats.means());
         metrics.extend(value_stats.means());
         ctx.count_flops(flops);
-        ctx.end_step(
-            step + 1,
-            total,
-            (sampled + tokens + replay_tokens) as u64,
-            &metrics,
-            &mut [
-                Saved::Trainer("policy", &mut policy),
-                Saved::Trainer("value", &mut value),
-                Saved::Frozen("reference", &mut reference),
-            ],
-        )?;
+        ctx.end_step(step + 1, total, (sampled + tokens + replay_tokens) as u64, &metrics, saved!())?;
     }
     let Trainer { model, params, .. } = policy;
     Ok(Checkpoint { model, params, text })

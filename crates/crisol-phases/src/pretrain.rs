@@ -76,7 +76,11 @@ pub(crate) fn documents(
 /// A model of the recipe's shape with random weights, and a tokenizer trained on the text.
 fn new_model(ctx: &mut Context<'_>, texts: &[String]) -> Result<Checkpoint, PhaseError> {
     let shape = &ctx.run.model;
-    let text = text_setup(shape, texts)?;
+    let text = match ctx.trained_tokenizer() {
+        Some(json) => TextSetup::embedded(Tokenizer::from_bytes(json.as_bytes())?)?,
+        None => text_setup(shape, texts)?,
+    };
+    ctx.keep_tokenizer(text.tokenizer.to_json());
     let vocab_size = text.tokenizer.vocab_size();
     if vocab_size < shape.vocab_size {
         ctx.note(format!("The text gives only {vocab_size} tokens of the {} asked for.", shape.vocab_size));

@@ -95,15 +95,17 @@ fn reinforce(
     let mut work = rollouts.work(settings.optimizer.rule);
     work += replay.expected(&settings.replay);
     ctx.expect("grpo", &shape, &work);
-    let first = ctx.begin_stage(
-        "grpo",
-        total,
-        &mut [Saved::Trainer("policy", &mut policy), Saved::Frozen("reference", &mut reference)],
-    )?;
+    macro_rules! saved {
+        () => {
+            &mut [Saved::Trainer("policy", &mut policy), Saved::Frozen("reference", &mut reference)]
+        };
+    }
+    let first = ctx.begin_stage("grpo", total, saved!())?;
     for step in first..total {
         let chosen = choose_prompts(ctx, problems.len(), settings.rollout.prompts, step);
         let prompts: Vec<&[u32]> = chosen.iter().map(|&i| problems[i].prompt.as_slice()).collect();
-        let mut rollouts = sample(ctx, &policy, &prompts, &settings.rollout, &text.stop_ids, step)?;
+        let mut rollouts = sample(ctx, &policy, &prompts, &settings.rollout, &text.stop_ids, step)
+            .map_err(|error| ctx.stopped(error, saved!()))?;
         let sampled: usize = rollouts.iter().map(|r| r.example.ids.len()).sum();
         ctx.count_flops(example_flops(&shape, rollouts.iter().map(|r| &r.example)));
 
@@ -145,7 +147,8 @@ fn reinforce(
         // Also without a penalty: how far the policy has moved is worth watching, now and then.
         if settings.kl_coefficient > 0.0 || step % STEPS_BETWEEN_LOOKS == 0 {
             let examples = trained.iter().map(|r| &r.example);
-            let logps = logprobs(&policy.model, &reference, examples, logit_scale, ctx.run.shard_tokens)?;
+            let logps = logprobs(&policy.model, &reference, examples, logit_scale, ctx.run.shard_tokens)
+                .map_err(|error| ctx.stopped(error, saved!()))?;
             for (rollout, logp) in trained.iter_mut().zip(logps) {
                 rollout.reference_logp = logp;
             }
@@ -161,7 +164,7 @@ fn reinforce(
             let sequences = (update.size.sequences as f64 * count / trained.len() as f64).round() as usize;
             let size = BatchSize { sequences, ..update.size };
             let index = step * updates_per_step + i as u64;
-            let (done, worked) = replay.step(
+            let step_done = replay.step(
                 &mut policy,
                 index,
                 ctx.run.shard_tokens,
@@ -174,7 +177,8 @@ fn reinforce(
                     let advantages = update.gather(shard, |r| &r.advantages);
                     policy::loss(scores, &old, &reference, &advantages, &options, size)
                 },
-            )?;
+            );
+            let (done, worked) = step_done.map_err(|error| ctx.stopped(error, saved!()))?;
             stats += done.stats;
             loss += done.loss;
             grad_norm += done.grad_norm;
@@ -190,13 +194,7 @@ fn reinforce(
         }
         metrics.push(("lr", f64::from(config.lr)));
         metrics.extend(stats.means());
-        ctx.end_step(
-            step + 1,
-            total,
-            (sampled + tokens) as u64,
-            &metrics,
-            &mut [Saved::Trainer("policy", &mut policy), Saved::Frozen("reference", &mut reference)],
-        )?;
+        ctx.end_step(step + 1, total, (sampled + tokens) as u64, &metrics, saved!())?;
     }
     let Trainer { model, params, .. } = policy;
     Ok(Checkpoint { model, params, text })

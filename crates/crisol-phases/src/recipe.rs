@@ -38,7 +38,7 @@ pub struct RunSettings {
     /// Tokens per shard: a step's batch is cut into pieces of about this size, which are what
     /// runs in parallel. Part of the recipe because it decides the order of sums.
     pub shard_tokens: usize,
-    /// Seconds between checkpoints of a running phase.
+    /// Least seconds between checkpoints of a running phase. Where they take long, more pass: see `context.rs`.
     pub checkpoint_seconds: u64,
     /// Which held-out files measure what the model does after each phase, where the data has them: those of the
     /// `test` split, or of `dev` while settings are being chosen; `none` measures nothing.
@@ -347,6 +347,7 @@ fn check_settings(settings: &PhaseSettings) -> Result<(), String> {
     Ok(())
 }
 
+/// A phase's settings as a recipe has them.
 pub(crate) fn settings_table(settings: &PhaseSettings) -> Table {
     match settings {
         PhaseSettings::Pretrain(s) => table_of(s),
@@ -358,6 +359,7 @@ pub(crate) fn settings_table(settings: &PhaseSettings) -> Table {
     }
 }
 
+/// Settings as a recipe has them.
 pub(crate) fn table_of(value: &impl Serialize) -> Table {
     Table::try_from(value)
         .unwrap_or_else(|e| unreachable!("settings are plain numbers, strings and tables: {e}"))

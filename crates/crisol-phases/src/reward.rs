@@ -48,9 +48,11 @@ pub(crate) fn reward(
         let shards = pair_shards(&batch, ctx.run.shard_tokens);
         let (size, tokens) = (batch_size(&shards), token_count(&shards));
         let config = update_rule(&settings.optimizer, step, total);
-        let done = trainer.step(&shards, Output::Scalar, &config, |_, scores| {
-            bradley_terry::loss(scores, settings.centring, size)
-        })?;
+        let done = trainer
+            .step(&shards, Output::Scalar, &config, |_, scores| {
+                bradley_terry::loss(scores, settings.centring, size)
+            })
+            .map_err(|error| ctx.stopped(error, &mut [Saved::Trainer("model", &mut trainer)]))?;
         ctx.count_flops(training_flops(&shape, &shards));
         let mut metrics =
             vec![("loss", done.loss), ("grad_norm", done.grad_norm), ("lr", f64::from(config.lr))];

@@ -10,12 +10,13 @@ use crisol_cost::machine::Machine;
 use crisol_engine::Device;
 use crisol_model::{Checkpoint, save_checkpoint};
 use crisol_report::{MaskPicture, ModelSummary, PhaseReport, PromptReport, Report, RolloutSample};
-use crisol_train::Interrupt;
 use serde::{Deserialize, Serialize};
 
-use crate::context::{Context, Observer};
+use crate::context::{Context, Observer, Saves, saved_fingerprint};
 use crate::data::DataSource;
+use crate::fingerprint::{Fingerprint, Hashes, Stage};
 use crate::machine::{machine, peak_memory};
+use crate::owner::{self, Owner, PROGRESS, RECIPE_FILE, REPORTS, TENSORBOARD};
 use crate::recipe::{Phase, Recipe, Split};
 use crate::settings::PhaseSettings;
 use crate::{PhaseError, behaviours, defaults, dpo, estimate, ppo, pretrain, reason, reward, sft};
@@ -27,12 +28,10 @@ pub struct RunOptions<'a> {
     pub out: &'a Path,
     /// Continue what is there.
     pub resume: bool,
-    /// Where the work is done.
+    /// Where the work is done. Its request to stop is the run's.
     pub device: &'a Device,
     /// What it was measured to do, if it was.
     pub machine: Option<&'a Machine>,
-    /// The request to stop.
-    pub interrupt: Interrupt,
     /// Date and time for the report, as it is to be shown.
     pub created: String,
 }
@@ -47,9 +46,13 @@ struct PhaseFile {
     masks: Vec<MaskPicture>,
     evaluation_seconds: f64,
     peak_memory_bytes: u64,
+    /// Not in files of earlier versions.
+    #[serde(default)]
+    fingerprint: Option<Fingerprint>,
+    #[serde(default)]
+    saves: Saves,
 }
 
-const RECIPE_FILE: &str = "recipe.toml";
 const PHASE_FILE: &str = "phase.json";
 
 /// Runs a recipe (`None`: the one that the folder holds, or the embedded one) and returns its report, which is also
@@ -59,56 +62,114 @@ pub fn run(
     options: &RunOptions<'_>,
     observer: &mut dyn Observer,
 ) -> Result<Report, PhaseError> {
+    let recipe = choose_recipe(recipe, options)?;
+    owner::refuse_foreign(&recipe, options.out, options.resume)?;
+    // Until the run ends.
+    let _owner = Owner::take(options.out, &options.created)?;
     let recipe = settle_recipe(recipe, options)?;
     let data = DataSource::open(&recipe.run.data);
+    for phase in &recipe.phases {
+        // A run that was killed may have left a finished phase under its temporary name.
+        crisol_hub::settle_folder(&options.out.join(recipe.folder(&phase.name)))?;
+    }
+    let mut hashes = Hashes::default();
+    for phase in &recipe.phases {
+        check_unchanged(&recipe, phase, options.out, &data, &mut hashes)?;
+    }
     for (i, phase) in recipe.phases.iter().enumerate() {
         let folder = options.out.join(recipe.folder(&phase.name));
-        // A run that was killed may have left a finished phase under its temporary name, or progress beside it.
-        crisol_hub::settle_folder(&folder)?;
         if folder.join(PHASE_FILE).exists() {
+            // What it starts from may have been trained again just now.
+            check_unchanged(&recipe, phase, options.out, &data, &mut hashes)?;
             clear_progress(&recipe, phase, options.out);
             continue;
         }
         observer.phase_started(&phase.name, i + 1, recipe.phases.len());
-        run_phase(&recipe, phase, &folder, &data, options, observer)?;
+        let fingerprint = Fingerprint::of(&recipe, phase, options.out, &data, &mut hashes)?;
+        run_phase(&recipe, phase, &folder, &data, fingerprint, options, observer)?;
         write_report(&recipe, options)?;
     }
     write_report(&recipe, options)
 }
 
-/// The recipe to run, after making sure that the folder holds no other.
-fn settle_recipe(given: Option<Recipe>, options: &RunOptions<'_>) -> Result<Recipe, PhaseError> {
+/// The recipe to run, without writing anything: the one in the folder where a run is resumed.
+fn choose_recipe(given: Option<Recipe>, options: &RunOptions<'_>) -> Result<Recipe, PhaseError> {
     let out = options.out.to_path_buf();
-    let file = out.join(RECIPE_FILE);
     let given = given.map(Recipe::resolved).transpose()?;
-    match (file.exists(), options.resume) {
-        (true, false) if holds_work(&out)? => Err(PhaseError::RunExists { out }),
-        (false, true) => Err(PhaseError::NothingToResume { out }),
-        (true, true) => {
-            let recorded = Recipe::load(&file)?.resolved()?;
-            if let Some(given) = given.filter(|given| *given != recorded) {
-                let (given, recorded) = (given.to_toml(), recorded.to_toml());
-                let differs = given.lines().zip(recorded.lines()).find(|(a, b)| a != b);
-                let difference =
-                    differs.map_or("the phases".into(), |(a, b)| format!("{a:?} here, {b:?} there"));
-                return Err(PhaseError::OtherRecipe { out, difference });
-            }
-            Ok(recorded)
+    if !options.resume {
+        if holds_work(&out)? {
+            return Err(PhaseError::RunExists { out });
         }
-        // A run that failed before it saved anything is no reason to ask for another folder.
-        (_, false) => {
-            let recipe = given.unwrap_or_else(Recipe::embedded);
-            std::fs::create_dir_all(&out).map_err(|e| PhaseError::io(&out, e))?;
-            crisol_hub::write_file_atomically(&file, recipe.to_toml().as_bytes())?;
-            Ok(recipe)
+        return Ok(given.unwrap_or_else(Recipe::embedded));
+    }
+    let file = out.join(RECIPE_FILE);
+    if !file.exists() || !(owner::is_run(&out) || holds_work(&out)?) {
+        return Err(PhaseError::NothingToResume { out });
+    }
+    let recorded = Recipe::load(&file)?.resolved()?;
+    if let Some(given) = given.filter(|given| *given != recorded) {
+        let (given, recorded) = (given.to_toml(), recorded.to_toml());
+        let differs = given.lines().zip(recorded.lines()).find(|(a, b)| a != b);
+        let difference = differs.map_or("the phases".into(), |(a, b)| format!("{a:?} here, {b:?} there"));
+        return Err(PhaseError::OtherRecipe { out, difference });
+    }
+    Ok(recorded)
+}
+
+/// Writes the recipe of a new run into its folder, after making sure that the folder holds no other run. Only for its owner.
+fn settle_recipe(recipe: Recipe, options: &RunOptions<'_>) -> Result<Recipe, PhaseError> {
+    let out = options.out.to_path_buf();
+    if options.resume {
+        return Ok(recipe);
+    }
+    // Once more, now that nobody else writes here. A run that failed before it saved anything is no reason to ask for another folder.
+    if holds_work(&out)? {
+        return Err(PhaseError::RunExists { out });
+    }
+    let path = out.join(RECIPE_FILE);
+    if path.exists() {
+        let text = std::fs::read_to_string(&path).map_err(|e| PhaseError::io(&path, e))?;
+        if !owner::is_unedited(&text) {
+            return Err(PhaseError::RecipeEdited { path });
         }
     }
+    crisol_hub::write_file_atomically(&path, owner::with_checksum(&recipe.to_toml()).as_bytes())?;
+    Ok(recipe)
+}
+
+/// Refuses to go on where what a phase began with is not what it would go on with.
+fn check_unchanged(
+    recipe: &Recipe,
+    phase: &Phase,
+    out: &Path,
+    data: &DataSource,
+    hashes: &mut Hashes,
+) -> Result<(), PhaseError> {
+    let folder = recipe.folder(&phase.name);
+    let file = out.join(&folder).join(PHASE_FILE);
+    let (recorded, stage) = if file.exists() {
+        (load_phase(&file)?.fingerprint, Stage::Finished)
+    } else {
+        (saved_fingerprint(&out.join(PROGRESS).join(&folder))?, Stage::Unfinished)
+    };
+    let Some(recorded) = recorded else { return Ok(()) };
+    // A phase that it starts from and that is gone is trained again first, and compared then.
+    let gone =
+        !phase.from.is_empty() && starting_folder(recipe, phase, out).is_some_and(|from| !from.exists());
+    let stage = if gone { Stage::Finished } else { stage };
+    Fingerprint::of(recipe, phase, out, data, hashes)?.check(&recorded, &phase.name, stage)?;
+    Ok(())
+}
+
+fn load_phase(path: &Path) -> Result<PhaseFile, PhaseError> {
+    let text = std::fs::read_to_string(path).map_err(|e| PhaseError::io(path, e))?;
+    serde_json::from_str(&text).map_err(|source| PhaseError::BrokenState { file: path.to_path_buf(), source })
 }
 
 /// Whether a run's folder holds a finished phase or the state of an unfinished one.
 pub fn holds_work(out: &Path) -> Result<bool, PhaseError> {
     let failed = |e| PhaseError::io(out, e);
-    for folder in [out.to_owned(), out.join("progress")] {
+    for folder in [out.to_owned(), out.join(PROGRESS)] {
         if !folder.exists() {
             continue;
         }
@@ -128,12 +189,13 @@ fn run_phase(
     phase: &Phase,
     folder: &Path,
     data: &DataSource,
+    fingerprint: Fingerprint,
     options: &RunOptions<'_>,
     observer: &mut dyn Observer,
 ) -> Result<(), PhaseError> {
     let folder_name = recipe.folder(&phase.name);
-    let progress = options.out.join("progress").join(&folder_name);
-    let tensorboard = recipe.run.tensorboard.then(|| options.out.join("tensorboard").join(&folder_name));
+    let progress = options.out.join(PROGRESS).join(&folder_name);
+    let tensorboard = recipe.run.tensorboard.then(|| options.out.join(TENSORBOARD).join(&folder_name));
     let mut ctx = Context::open(
         &recipe.run,
         options.device,
@@ -142,7 +204,7 @@ fn run_phase(
         &progress,
         tensorboard.as_deref(),
         options.machine,
-        options.interrupt.clone(),
+        fingerprint,
         observer,
     )?;
     let start = match starting_folder(recipe, phase, options.out) {
@@ -164,16 +226,17 @@ fn run_phase(
     let expected_memory = estimate::memory(&phase.settings, &recipe.run, &config, data, threads).total();
     ctx.expect_memory(expected_memory);
     let trained = match &phase.settings {
-        PhaseSettings::Pretrain(settings) => pretrain::pretrain(&mut ctx, settings, start)?,
-        PhaseSettings::Sft(settings) => sft::sft(&mut ctx, settings, needed(start))?,
-        PhaseSettings::Reason(settings) => reason::reason(&mut ctx, settings, needed(start))?,
-        PhaseSettings::Reward(settings) => reward::reward(&mut ctx, settings, needed(start))?,
-        PhaseSettings::Dpo(settings) => dpo::dpo(&mut ctx, settings, needed(start))?,
+        PhaseSettings::Pretrain(settings) => pretrain::pretrain(&mut ctx, settings, start),
+        PhaseSettings::Sft(settings) => sft::sft(&mut ctx, settings, needed(start)),
+        PhaseSettings::Reason(settings) => reason::reason(&mut ctx, settings, needed(start)),
+        PhaseSettings::Reward(settings) => reward::reward(&mut ctx, settings, needed(start)),
+        PhaseSettings::Dpo(settings) => dpo::dpo(&mut ctx, settings, needed(start)),
         PhaseSettings::Ppo(settings) => {
             let judge = phase_or_path(recipe, &settings.reward_model, options.out);
-            ppo::ppo(&mut ctx, settings, needed(start), &judge)?
+            ppo::ppo(&mut ctx, settings, needed(start), &judge)
         }
-    };
+    }
+    .map_err(|error| ctx.stopped(error, &mut []))?;
     let metrics_file = ctx.metrics_file();
     let mut record = ctx.into_record()?;
 
@@ -182,7 +245,14 @@ fn run_phase(
     let speaks = !matches!(phase.settings, PhaseSettings::Reward(_));
     if recipe.run.evaluate != Split::None && speaks {
         let chat = trained.text.template.is_some() && !matches!(phase.settings, PhaseSettings::Pretrain(_));
-        let measured = behaviours::measure(data, recipe.run.evaluate, &phase.name, &trained, chat)?;
+        let measured =
+            behaviours::measure(data, recipe.run.evaluate, &phase.name, &trained, chat).map_err(|error| {
+                if !error.is_stop() {
+                    return error;
+                }
+                let place = "while measuring it; everything is saved".into();
+                PhaseError::Interrupted { phase: phase.name.clone(), place }
+            })?;
         record.metrics.extend(measured.metrics);
         prompts = measured.prompts;
     }
@@ -201,6 +271,7 @@ fn run_phase(
             expected_memory_bytes: expected_memory.0 as u64,
             peak_memory_bytes: peak_memory(),
             metrics: record.metrics,
+            before: record.before,
             curves: record.curves,
             notes: record.notes,
         },
@@ -218,6 +289,8 @@ fn run_phase(
         masks: record.masks,
         evaluation_seconds: began.elapsed().as_secs_f64(),
         peak_memory_bytes: peak_memory(),
+        fingerprint: Some(record.fingerprint),
+        saves: record.saves,
     };
     save_checkpoint(
         folder,
@@ -240,12 +313,13 @@ fn run_phase(
 
 /// Once a phase is complete, what is left of its progress is clutter, and no error if it stays.
 fn clear_progress(recipe: &Recipe, phase: &Phase, out: &Path) {
-    let progress = out.join("progress");
+    let progress = out.join(PROGRESS);
     let _ = std::fs::remove_dir_all(progress.join(recipe.folder(&phase.name)));
     let _ = std::fs::remove_dir(progress);
 }
 
-fn starting_folder(recipe: &Recipe, phase: &Phase, out: &Path) -> Option<PathBuf> {
+/// The folder of the model that a phase starts from; `None` if it starts from nothing.
+pub(crate) fn starting_folder(recipe: &Recipe, phase: &Phase, out: &Path) -> Option<PathBuf> {
     if !phase.from.is_empty() {
         Some(out.join(recipe.folder(&phase.from)))
     } else if !recipe.run.base.is_empty() {
@@ -256,7 +330,7 @@ fn starting_folder(recipe: &Recipe, phase: &Phase, out: &Path) -> Option<PathBuf
 }
 
 /// A phase's folder where `name` is a phase, else a path.
-fn phase_or_path(recipe: &Recipe, name: &str, out: &Path) -> PathBuf {
+pub(crate) fn phase_or_path(recipe: &Recipe, name: &str, out: &Path) -> PathBuf {
     if recipe.phases.iter().any(|p| p.name == name) {
         out.join(recipe.folder(name))
     } else {
@@ -275,9 +349,9 @@ fn write_report(recipe: &Recipe, options: &RunOptions<'_>) -> Result<Report, Pha
 
 /// Writes `report.json` and `report.html` into a run's folder.
 pub fn save_report(report: &Report, out: &Path) -> Result<(), PhaseError> {
-    crisol_hub::write_file_atomically(&out.join("report.json"), report.to_json().as_bytes())?;
+    crisol_hub::write_file_atomically(&out.join(REPORTS[0]), report.to_json().as_bytes())?;
     let html = crisol_report::html(report);
-    crisol_hub::write_file_atomically(&out.join("report.html"), html.as_bytes())?;
+    crisol_hub::write_file_atomically(&out.join(REPORTS[1]), html.as_bytes())?;
     Ok(())
 }
 
@@ -295,9 +369,7 @@ pub fn assemble_report(recipe: &Recipe, out: &Path) -> Result<Report, PhaseError
         if !path.exists() {
             continue;
         }
-        let text = std::fs::read_to_string(&path).map_err(|e| PhaseError::io(&path, e))?;
-        let file: PhaseFile = serde_json::from_str(&text)
-            .map_err(|source| PhaseError::BrokenState { file: path.clone(), source })?;
+        let file = load_phase(&path)?;
         if report.phases.is_empty() {
             report.model = file.model;
         }

@@ -100,7 +100,9 @@ pub(crate) fn train_next_token(
         let shards = shards(plan.batch(step).iter().map(|&i| &examples[i]), ctx.run.shard_tokens);
         let (size, tokens) = (batch_size(&shards), token_count(&shards));
         let config = update_rule(optimizer, step, total);
-        let done = trainer.step(&shards, LOGPROBS, &config, |_, scores| next_token::loss(scores, size))?;
+        let done = trainer
+            .step(&shards, LOGPROBS, &config, |_, scores| next_token::loss(scores, size))
+            .map_err(|error| ctx.stopped(error, &mut [Saved::Trainer("model", trainer)]))?;
         ctx.count_flops(training_flops(&shape, &shards));
         let metrics = [("loss", done.loss), ("grad_norm", done.grad_norm), ("lr", f64::from(config.lr))];
         ctx.end_step(step + 1, total, tokens as u64, &metrics, &mut [Saved::Trainer("model", trainer)])?;

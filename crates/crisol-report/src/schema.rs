@@ -97,6 +97,9 @@ pub struct PhaseReport {
     /// Measures by id (see [`crate::measures`]); shares are fractions from 0 to 1.
     #[serde(deserialize_with = "numbers")]
     pub metrics: BTreeMap<String, f64>,
+    /// Those of them that were measured on held-out data also before the first step, as they were then.
+    #[serde(deserialize_with = "numbers")]
+    pub before: BTreeMap<String, f64>,
     /// What was logged while training.
     pub curves: Vec<Curve>,
     /// Remarks for the reader, one sentence each.

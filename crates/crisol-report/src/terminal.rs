@@ -11,7 +11,7 @@ use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 use crate::figures::{NONE, duration, percent, plain, prefixed, share};
 use crate::html::{form, kind};
 use crate::markup::{Piece, pieces, without_controls};
-use crate::measures::{Better, MEASURES, Measure, Unit};
+use crate::measures::{Better, MEASURES, Measure, Unit, label, value_text};
 use crate::{PhaseReport, PromptReport, Report};
 
 /// How text for a terminal is laid out.
@@ -39,6 +39,7 @@ pub fn terminal(report: &Report, layout: Layout) -> String {
     ];
     page.paragraph("", &facts.join(" · "), Style::new().dimmed());
     behaviours(&mut page, report);
+    held_out(&mut page, report);
     notes(&mut page, report);
     let names: Vec<String> = report.phases.iter().map(|phase| phase.name.clone()).collect();
     answers(&mut page, &names, &report.prompts);
@@ -188,6 +189,46 @@ fn figure(measure: &Measure, value: Option<f64>) -> (String, Style) {
         _ => Style::new(),
     };
     (percent(value), style)
+}
+
+/// What was measured on held-out data before each phase and after it.
+fn held_out(page: &mut Page, report: &Report) {
+    let rows: Vec<_> = report.phases.iter().enumerate().flat_map(before_and_after).collect();
+    if rows.is_empty() {
+        return;
+    }
+    page.heading("Held-out data, before and after");
+    let longest =
+        |text: fn(&[String; 3]) -> &str| rows.iter().map(|(_, _, row)| text(row).width()).max().unwrap_or(0);
+    let (before, after) = (longest(|row| &row[1]), longest(|row| &row[2]));
+    let names: Vec<String> = rows
+        .iter()
+        .map(|(_, phase, _)| clip(&without_controls(&phase.name).replace('\n', " "), 14))
+        .collect();
+    let name = names.iter().map(|name| name.width()).max().unwrap_or(0);
+    let label = longest(|row| &row[0]).min(page.width.saturating_sub(name + before + after + 9).max(12));
+    let mut last = None;
+    for ((place, _, [what, was, is]), phase) in rows.iter().zip(&names) {
+        let shown = if last.replace(*place) == Some(*place) { "" } else { phase };
+        let mut line = page.paint(shown, colour(*place));
+        line += &" ".repeat(name - shown.width() + 2);
+        line += &pad(&clip(what, label), label + 2);
+        line += &" ".repeat(before - was.width());
+        line += &format!("{was} → {}{is}", " ".repeat(after - is.width()));
+        page.line(&line);
+    }
+}
+
+/// A phase's measures on held-out data: what, before, after.
+pub(crate) fn before_and_after(
+    (place, phase): (usize, &PhaseReport),
+) -> impl Iterator<Item = (usize, &PhaseReport, [String; 3])> {
+    let both = move |(id, before): (&String, &f64)| {
+        let after = phase.metrics.get(id)?;
+        let what = without_controls(&label(id)).replace('\n', " ");
+        Some((place, phase, [what, value_text(id, *before), value_text(id, *after)]))
+    };
+    phase.before.iter().filter_map(both)
 }
 
 /// Every prompt, and the answer of each column that has one.

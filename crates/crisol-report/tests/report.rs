@@ -25,6 +25,7 @@ fn report_with(text: &str) -> Report {
         peak_memory_bytes: 2_100_000,
         metrics: [("facts_accuracy".into(), 0.93), ("harmful_refused".into(), 0.0), (text.into(), 2.0)]
             .into(),
+        before: [("validation_loss".into(), 1.25), (text.into(), 3.0)].into(),
         curves: vec![Curve { name: text.into(), unit: text.into(), points: vec![(1.0, 2.0), (2.0, 1.5)] }],
         notes: vec![text.into()],
     };

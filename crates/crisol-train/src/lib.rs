@@ -1,7 +1,7 @@
 //! Training without knowing what is trained for: the step (forward, objective, backward, optimizer), schedules,
 //! state that can be saved and resumed to the bit, metrics, and the request to stop.
 
-mod interrupt;
+mod checksums;
 mod metrics;
 mod random;
 mod schedule;
@@ -11,7 +11,8 @@ mod trainer;
 
 use std::path::PathBuf;
 
-pub use interrupt::Interrupt;
+pub use checksums::{Checksum, Checksums, check_checksums, check_file, write_checksums};
+pub use crisol_engine::Interrupt;
 pub use metrics::{MetricsWriter, read_metrics};
 pub use random::{derived_seed, permutation, random_stream};
 pub use schedule::Schedule;
@@ -54,6 +55,20 @@ pub enum TrainError {
         /// What was found to be the cause.
         diagnosis: String,
     },
+    /// The saved state of a phase is not what was saved.
+    #[error(
+        "{}, part of the saved state of an interrupted phase, is damaged: {cause}. \
+         Restore it, or delete the phase's folder under progress/ to start the phase again", file.display()
+    )]
+    DamagedState {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with it.
+        cause: String,
+    },
+    /// Somebody asked to stop. The weights are as they were before the step.
+    #[error("stopped on request")]
+    Stopped,
     /// Nothing to train on.
     #[error(
         "step {step} would train zero tokens: every token of its documents is masked or is the first of its document"
@@ -62,4 +77,11 @@ pub enum TrainError {
         /// Optimizer step, from 1.
         step: u64,
     },
+}
+
+impl TrainError {
+    /// Whether this is no failure but the answer to a request to stop.
+    pub fn is_stop(&self) -> bool {
+        matches!(self, TrainError::Stopped | TrainError::Model(crisol_model::ModelError::Stopped))
+    }
 }

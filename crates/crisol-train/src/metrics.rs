@@ -2,12 +2,13 @@
 //! on request.
 
 use std::fs::{File, OpenOptions};
-use std::io::Write as _;
+use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
 use crate::TrainError;
+use crate::checksums::Checksum;
 use crate::tensorboard::EventWriter;
 
 /// Writes metrics as they come; every line is whole when the call returns.
@@ -15,30 +16,47 @@ use crate::tensorboard::EventWriter;
 pub struct MetricsWriter {
     path: PathBuf,
     file: File,
+    /// Of what the file holds.
+    hasher: blake3::Hasher,
     events: Option<EventWriter>,
 }
 
 impl MetricsWriter {
-    /// Opens `path` for appending. Lines of steps after `resume_at` are dropped first: a run that was killed
-    /// after its last checkpoint will write them again.
+    /// Opens `path` for appending after the part whose checksum was `saved` with a state ([`Self::checksum`]); `None`: empty. What
+    /// comes after it is dropped: a run that was killed after its last save will write it again.
     pub fn open(
         path: &Path,
-        resume_at: u64,
+        saved: Option<&Checksum>,
         events: Option<EventWriter>,
     ) -> Result<MetricsWriter, TrainError> {
         let fail = |source| TrainError::Io { path: path.to_path_buf(), source };
-        if resume_at == 0 {
-            File::create(path).map_err(fail)?;
-        } else if path.exists() {
-            let kept: String = read_lines(path)?
-                .into_iter()
-                .filter(|(step, _)| *step <= resume_at)
-                .map(|(_, line)| line + "\n")
-                .collect();
-            crisol_hub::write_file_atomically(path, kept.as_bytes())?;
-        }
-        let file = OpenOptions::new().create(true).append(true).open(path).map_err(fail)?;
-        Ok(MetricsWriter { path: path.to_path_buf(), file, events })
+        let mut hasher = blake3::Hasher::new();
+        let mut options = OpenOptions::new();
+        let file = match saved {
+            None => options.create(true).write(true).truncate(true).open(path).map_err(fail)?,
+            Some(saved) => {
+                let damaged = |cause: String| TrainError::DamagedState { file: path.to_path_buf(), cause };
+                let mut file =
+                    options.read(true).write(true).open(path).map_err(|e| damaged(e.to_string()))?;
+                hasher.update_reader((&mut file).take(saved.bytes)).map_err(fail)?;
+                if Checksum::of(&hasher) != *saved {
+                    return Err(damaged(format!(
+                        "its first {} bytes are not those that were saved",
+                        saved.bytes
+                    )));
+                }
+                file.set_len(saved.bytes).map_err(fail)?;
+                file.seek(SeekFrom::End(0)).map_err(fail)?;
+                file
+            }
+        };
+        Ok(MetricsWriter { path: path.to_path_buf(), file, hasher, events })
+    }
+
+    /// Brings the file to the disk and returns the checksum of what it holds, to be saved with a state.
+    pub fn checksum(&self) -> Result<Checksum, TrainError> {
+        self.file.sync_data().map_err(|source| TrainError::Io { path: self.path.clone(), source })?;
+        Ok(Checksum::of(&self.hasher))
     }
 
     /// Writes the metrics of `step`. Numbers that are not finite become `null`.
@@ -53,6 +71,7 @@ impl MetricsWriter {
         self.file
             .write_all(line.as_bytes())
             .map_err(|source| TrainError::Io { path: self.path.clone(), source })?;
+        self.hasher.update(line.as_bytes());
         if let Some(events) = &mut self.events {
             events.scalars(step, metrics)?;
         }
@@ -96,14 +115,19 @@ mod tests {
     fn resuming_drops_later_and_torn_lines() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("metrics.jsonl");
-        let mut writer = MetricsWriter::open(&path, 0, None).unwrap();
+        let mut writer = MetricsWriter::open(&path, None, None).unwrap();
+        let mut saved = None;
         for step in 1..=5 {
             writer.log(step, &[("loss", step as f64), ("bad", f64::NAN)]).unwrap();
+            if step == 3 {
+                saved = Some(writer.checksum().unwrap());
+            }
         }
         drop(writer);
         std::fs::OpenOptions::new().append(true).open(&path).unwrap().write_all(b"{\"step\":6,\"lo").unwrap();
 
-        let mut writer = MetricsWriter::open(&path, 3, None).unwrap();
+        let mut writer = MetricsWriter::open(&path, saved.as_ref(), None).unwrap();
+        assert_eq!(Some(writer.checksum().unwrap()), saved);
         writer.log(4, &[("loss", 40.0)]).unwrap();
         let losses: Vec<(u64, f64)> = read_metrics(&path)
             .unwrap()
@@ -112,5 +136,27 @@ mod tests {
             .map(|(step, _, value)| (step, value))
             .collect();
         assert_eq!(losses, [(1, 1.0), (2, 2.0), (3, 3.0), (4, 40.0)]);
+    }
+
+    #[test]
+    fn changed_shortened_or_missing_metrics_are_found() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("metrics.jsonl");
+        let mut writer = MetricsWriter::open(&path, None, None).unwrap();
+        writer.log(1, &[("loss", 1.0)]).unwrap();
+        let saved = writer.checksum().unwrap();
+        let whole = std::fs::read(&path).unwrap();
+        let is_found = || {
+            let error = MetricsWriter::open(&path, Some(&saved), None).unwrap_err().to_string();
+            assert!(error.contains("metrics.jsonl"), "{error}");
+        };
+        let mut changed = whole.clone();
+        changed[3] ^= 1;
+        for bytes in [&changed[..], &whole[..whole.len() - 1], b""] {
+            std::fs::write(&path, bytes).unwrap();
+            is_found();
+        }
+        std::fs::remove_file(&path).unwrap();
+        is_found();
     }
 }

@@ -54,6 +54,8 @@ impl Trainer {
 
     /// One step over a batch that is cut into `shards`. The objective gets a shard's index and scores; losses and
     /// statistics add up over shards, so it must divide by the whole batch's normaliser.
+    ///
+    /// When the device is asked to stop, the step is given up ([`TrainError::is_stop`]): it happens as a whole or not at all.
     pub fn step<S: Default + std::ops::AddAssign + Send>(
         &mut self,
         shards: &[Packed],
@@ -69,6 +71,7 @@ impl Trainer {
         let weights = &*params;
         let (grads, parts) = lanes.run(shards.len(), |i, workspace, grads| -> Result<_, TrainError> {
             let shard = &shards[i];
+            check_stop(weights)?;
             let mut tape = Tape::training(weights, workspace);
             let outputs = forward(model, &mut tape, shard, output)?;
             let result = with_scores(&tape, outputs, shard, |scores| objective(i, scores));
@@ -81,6 +84,8 @@ impl Trainer {
                 }
                 Outputs::Scalar(value) => tape.backward(&[(value, &result.dvalue)], grads),
             }
+            // A backward pass that ended early has left half a gradient.
+            check_stop(weights)?;
             Ok((result.loss, result.stats))
         })?;
         let mut loss = 0.0;
@@ -116,6 +121,11 @@ impl Trainer {
         }
         Ok(Step { loss, grad_norm, stats })
     }
+}
+
+/// An error if somebody asked the device to stop.
+fn check_stop(params: &Params) -> Result<(), TrainError> {
+    if params.device().interrupt().requested() { Err(TrainError::Stopped) } else { Ok(()) }
 }
 
 /// What a model says about a batch without training on it: `read(shard, scores)` for every shard, in order.

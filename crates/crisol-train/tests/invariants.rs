@@ -131,6 +131,33 @@ fn a_saved_and_restored_trainer_goes_on_with_the_same_bits() {
     assert_eq!(weights(&straight.params), weights(&resumed.params));
 }
 
+/// A stop that comes at any shard of a step: the rest is not computed, and the step has not happened.
+#[test]
+fn a_stopped_step_is_given_up_and_changes_nothing() {
+    let shards = shards(&documents(), 1);
+    let size: BatchSize = shards.iter().map(|s| BatchSize::of(&s.row_offsets)).sum();
+    assert!(shards.len() > 4);
+    for at in 0..shards.len() {
+        let mut stopped = trainer(Architecture::Llama, 1);
+        let device = stopped.params.device().clone();
+        let computed = std::sync::atomic::AtomicUsize::new(0);
+        let result = stopped.step(&shards, LOGPROBS, &adamw(1e-2), |_, scores| {
+            if computed.fetch_add(1, std::sync::atomic::Ordering::SeqCst) == at {
+                device.interrupt().request();
+            }
+            next_token::loss(scores, size)
+        });
+        assert!(result.is_err_and(|error| error.is_stop()), "at {at}");
+        assert_eq!(computed.into_inner(), at + 1, "shards after the stop");
+        let fresh = trainer(Architecture::Llama, 1);
+        assert_eq!((weights(&stopped.params), stopped.optimizer.steps()), (weights(&fresh.params), 0));
+        // Nothing else is computed on the device either.
+        let (model, params) = (&stopped.model, &stopped.params);
+        assert!(evaluate(model, params, &shards, LOGPROBS, |_, _| ()).is_err_and(|error| error.is_stop()));
+        assert!(generate(model, params, &[vec![1]], &SamplingOptions::greedy(1, vec![])).is_err());
+    }
+}
+
 #[test]
 fn an_impossible_number_of_steps_is_an_error_that_names_the_file() {
     let folder = tempfile::tempdir().unwrap();

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::io::IsTerminal as _;
 use std::time::{Duration, Instant};
 
-use crisol_phases::Observer;
+use crisol_phases::{Observer, Saves};
 use crisol_report::measures::{self, MEASURES};
 use crisol_report::{PhaseReport, prefixed};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -24,6 +24,7 @@ pub(crate) struct Progress {
     phase: String,
     stage: Stage,
     whole: Whole,
+    saves: Saves,
     shown: Instant,
 }
 
@@ -65,8 +66,16 @@ impl Progress {
         let (bar, lines) = bar_or_lines();
         let now = Instant::now();
         let stage = Stage { name: String::new(), first: 0, total: 0, tokens: 0, began: now };
-        let whole = Whole { phases, ..Whole::default() };
-        Progress { bar, lines, heading: Some(heading), phase: String::new(), stage, whole, shown: now }
+        Progress {
+            bar,
+            lines,
+            heading: Some(heading),
+            phase: String::new(),
+            stage,
+            whole: Whole { phases, ..Whole::default() },
+            saves: Saves::default(),
+            shown: now,
+        }
     }
 
     /// A line above the bar.
@@ -91,6 +100,7 @@ impl Progress {
 impl Observer for Progress {
     fn phase_started(&mut self, name: &str, position: usize, count: usize) {
         name.clone_into(&mut self.phase);
+        self.saves = Saves::default();
         if let Some(heading) = self.heading.take() {
             self.line(&heading);
         }
@@ -137,6 +147,10 @@ impl Observer for Progress {
         self.line(&format!("  by itself it takes about {} of memory", memory(bytes)));
     }
 
+    fn saved(&mut self, saves: &Saves) {
+        self.saves = *saves;
+    }
+
     fn note(&mut self, text: &str) {
         self.line(&format!("  note: {text}"));
     }
@@ -145,6 +159,12 @@ impl Observer for Progress {
         self.whole.flops += report.flops;
         self.whole.seconds += report.seconds;
         self.line(&summary(report));
+        let Saves { count, bytes, seconds } = self.saves;
+        self.line(&format!(
+            "    checkpoints while it ran: {count}, {} in {}",
+            memory(bytes as f64),
+            duration(seconds)
+        ));
     }
 }
 

@@ -36,6 +36,12 @@ pub fn html(report: &Report) -> String {
             title: "Behaviours, measured",
             body: tables::behaviours(report),
         },
+        Section {
+            id: "held-out",
+            nav: "Held out",
+            title: "Held-out data, before and after",
+            body: tables::held_out(report),
+        },
         Section { id: "masks", nav: "Masks", title: "What is trained on", body: training::masks(report) },
         Section {
             id: "training",

@@ -4,7 +4,9 @@ use std::fmt::Write as _;
 
 use super::badge;
 use crate::figures::{NONE, duration, percent, plain, prefixed, share};
+use crate::markup::Escaped;
 use crate::measures::{Better, MEASURES, Measure, Unit};
+use crate::terminal::before_and_after;
 use crate::{PhaseReport, Report, changes};
 
 pub(super) fn behaviours(report: &Report) -> String {
@@ -45,6 +47,29 @@ pub(super) fn behaviours(report: &Report) -> String {
             body.push_str(&cell(measure, phase.metrics.get(measure.id).copied(), before));
         }
         body.push_str("</tr>\n");
+    }
+    body.push_str("</tbody></table></div>\n");
+    body
+}
+
+/// What was measured on held-out data before each phase and after it.
+pub(super) fn held_out(report: &Report) -> String {
+    let rows: Vec<_> = report.phases.iter().enumerate().flat_map(before_and_after).collect();
+    if rows.is_empty() {
+        return String::new();
+    }
+    let mut body = String::from(
+        "<div class=\"scroll\" tabindex=\"0\"><table class=\"cost\">\n<thead><tr><th scope=\"col\">phase</th>\
+         <th scope=\"col\">measure</th><th scope=\"col\">before</th><th scope=\"col\">after</th></tr></thead>\n<tbody>\n",
+    );
+    for (place, phase, [what, before, after]) in rows {
+        let _ = writeln!(
+            body,
+            "<tr class=\"{}\"><th scope=\"row\">{}</th><td>{}</td><td>{before}</td><td>{after}</td></tr>",
+            super::colour(place),
+            badge(place, phase),
+            Escaped(&what),
+        );
     }
     body.push_str("</tbody></table></div>\n");
     body

@@ -10,7 +10,7 @@ use crisol_phases::{Recipe, RecipeError, RunSettings};
 use crisol_text::TextError;
 use toml::{Table, Value};
 
-use super::run::{RunFlags, absolute, execute, show};
+use super::run::{RunFlags, absolute, execute, recorded, show};
 use crate::error::CliError;
 use crate::hub::Need;
 use crate::model::{Network, check_folder, locate};
@@ -61,7 +61,7 @@ Data: JSONL files of {\"prompt\": …, \"chosen\": …, \"rejected\": …}.";
 #[derive(Debug, Args)]
 struct PhaseArgs {
     /// Training data (JSONL)
-    #[arg(long, value_name = "FILE", required = true, num_args = 1..)]
+    #[arg(long, value_name = "FILE", required_unless_present = "resume", num_args = 1..)]
     data: Vec<PathBuf>,
     /// The folder for the result: recipe.toml with every setting, the checkpoint (1-sft/ after `crisol sft`),
     /// report.html and report.json
@@ -95,7 +95,8 @@ pub(crate) struct PretrainArgs {
 #[derive(Debug, Args)]
 pub(crate) struct TuneArgs {
     /// The model to start from
-    model: PathBuf,
+    #[arg(required_unless_present = "resume")]
+    model: Option<PathBuf>,
     #[command(flatten)]
     phase: PhaseArgs,
     /// Held-out data of the same kind
@@ -107,7 +108,8 @@ pub(crate) struct TuneArgs {
 #[derive(Debug, Args)]
 pub(crate) struct ReasonArgs {
     /// The model to start from
-    model: PathBuf,
+    #[arg(required_unless_present = "resume")]
+    model: Option<PathBuf>,
     #[command(flatten)]
     phase: PhaseArgs,
     /// Worked solutions to imitate before GRPO [default: none, GRPO from the start]
@@ -121,12 +123,13 @@ pub(crate) struct ReasonArgs {
 #[derive(Debug, Args)]
 pub(crate) struct PpoArgs {
     /// The model to start from
-    model: PathBuf,
+    #[arg(required_unless_present = "resume")]
+    model: Option<PathBuf>,
     #[command(flatten)]
     phase: PhaseArgs,
     /// The reward model
-    #[arg(long, value_name = "MODEL")]
-    reward_model: PathBuf,
+    #[arg(long, value_name = "MODEL", required_unless_present = "resume")]
+    reward_model: Option<PathBuf>,
     #[command(flatten)]
     replay: ReplayArgs,
 }
@@ -159,7 +162,7 @@ impl TuneArgs {
     /// `kind`: `sft` or `reward`.
     pub(crate) fn run(self, kind: &str) -> Result<(), CliError> {
         let phase = [("heldout", files(&self.heldout)?)];
-        self.phase.run(kind, Some(&self.model), phase)
+        self.phase.run(kind, self.model.as_deref(), phase)
     }
 }
 
@@ -167,19 +170,24 @@ impl ReasonArgs {
     pub(crate) fn run(self) -> Result<(), CliError> {
         let phase =
             [("cold_start.data", files(&self.cold_start)?), ("replay.data", files(&self.replay.replay)?)];
-        self.phase.run("reason", Some(&self.model), phase)
+        self.phase.run("reason", self.model.as_deref(), phase)
     }
 }
 
 impl PpoArgs {
     pub(crate) fn run(self) -> Result<(), CliError> {
-        let reward_model = locate(&self.reward_model, Need::Whole, self.phase.network)?;
-        check_folder(&reward_model)?;
-        let phase = [
-            ("reward_model", Value::from(absolute(&reward_model)?)),
-            ("replay.data", files(&self.replay.replay)?),
-        ];
-        self.phase.run("ppo", Some(&self.model), phase)
+        let reward_model = match &self.reward_model {
+            Some(given) => {
+                let folder = locate(given, Need::Whole, self.phase.network)?;
+                check_folder(&folder)?;
+                absolute(&folder)?
+            }
+            // Of a run that is resumed.
+            None => String::new(),
+        };
+        let phase =
+            [("reward_model", Value::from(reward_model)), ("replay.data", files(&self.replay.replay)?)];
+        self.phase.run("ppo", self.model.as_deref(), phase)
     }
 }
 
@@ -187,7 +195,7 @@ impl DpoArgs {
     pub(crate) fn run(self) -> Result<(), CliError> {
         let TuneArgs { model, phase, heldout } = self.tune;
         let settings = [("heldout", files(&heldout)?), ("replay.data", files(&self.replay.replay)?)];
-        phase.run("dpo", Some(&model), settings)
+        phase.run("dpo", model.as_deref(), settings)
     }
 }
 
@@ -198,6 +206,12 @@ impl PhaseArgs {
         base: Option<&Path>,
         phase: [(&'static str, Value); N],
     ) -> Result<(), CliError> {
+        if self.flags.resume && self.data.is_empty() {
+            return self.resume(kind, base, &phase);
+        }
+        if base.is_none() && kind != "pretrain" {
+            return Err(CliError::Usage(format!("crisol {kind} with --data needs MODEL too")));
+        }
         let mut draft = Draft::default();
         // Files are named by their whole paths, but the default would be the embedded data set.
         draft.run.push(Entry { line: "data = \".\"".into(), option: None });
@@ -222,6 +236,29 @@ impl PhaseArgs {
         }
         let recipe = draft.recipe()?;
         let report = execute(Some(recipe), &self.out, &self.flags)?;
+        show(&report, &self.out)
+    }
+}
+
+impl PhaseArgs {
+    /// Goes on with the run in the folder, whose recipe says all that is not said again.
+    fn resume(self, kind: &str, base: Option<&Path>, phase: &[(&str, Value)]) -> Result<(), CliError> {
+        let is_empty = |value: &Value| match value {
+            Value::Array(files) => files.is_empty(),
+            value => value.as_str() == Some(""),
+        };
+        if base.is_some() || !self.set.is_empty() || !phase.iter().all(|(_, value)| is_empty(value)) {
+            let advice = "with --resume give either the whole command line again, or nothing but --out and --threads: the folder's \
+                          recipe.toml has the rest";
+            return Err(CliError::Usage(advice.to_owned()));
+        }
+        let recipe = recorded(&self.out)?;
+        if let Some(other) = recipe.iter().flat_map(|r| &r.phases).find(|p| p.settings.kind() != kind) {
+            let problem =
+                format!("it holds a run of {}; go on with `crisol run --resume`", other.settings.kind());
+            return Err(CliError::Place { path: self.out, problem });
+        }
+        let report = execute(recipe, &self.out, &self.flags)?;
         show(&report, &self.out)
     }
 }

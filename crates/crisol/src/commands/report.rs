@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use crisol_phases::Recipe;
+use crisol_phases::{Owner, PhaseError, Recipe};
 use crisol_report::Report;
 
 use super::run::show;
@@ -39,7 +39,12 @@ impl ReportArgs {
             report.created = clock::now();
             report.machine = crisol_phases::machine();
         }
-        crisol_phases::save_report(&report, &folder)?;
+        // The run itself writes it after each phase.
+        match Owner::take(&folder, &clock::now()) {
+            Ok(_owner) => crisol_phases::save_report(&report, &folder)?,
+            Err(PhaseError::InUse { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
         show(&report, &folder)
     }
 }

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use crisol_phases::{ExpectedPhase, PhaseError, PhaseSettings, Recipe, RunOptions};
+use crisol_phases::{ExpectedPhase, PhaseError, PhaseSettings, Recipe, RunOptions, RunSettings};
 use crisol_report::{Report, prefixed};
 use crisol_train::TrainError;
 
@@ -23,7 +23,9 @@ Examples:
 
 A recipe is a short TOML file; `crisol data export DIR` writes one with every setting. Paths in a recipe are relative \
 to its own folder. A run's folder holds recipe.toml (all defaults written out), one checkpoint folder per phase, \
-report.html and report.json. To change a setting of a stopped run, edit its recipe.toml and resume.";
+report.html and report.json. It belongs to one process at a time. A stopped run goes on with the data, models and settings it \
+began with; only settings of the optimizer of the phase that is under way, and those of phases that have not begun, may be \
+edited in its recipe.toml.";
 
 /// The recipe's name and folder where none is given.
 const DEFAULT_NAME: &str = "crisol-world";
@@ -34,7 +36,7 @@ const DEFAULT_NAME: &str = "crisol-world";
 pub(crate) struct RunArgs {
     /// What to run [default: the embedded recipe; with --resume the one in the run's folder]
     recipe: Option<PathBuf>,
-    /// The run's folder [default: runs/ and the recipe's name, or runs/crisol-world]
+    /// The run's folder [default: runs/ and the recipe's name, or runs/crisol-world; with -seedN for seeds other than 1]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     #[command(flatten)]
@@ -55,7 +57,7 @@ pub(crate) struct RunFlags {
     threads: Threads,
     /// Go on with the run in the folder
     #[arg(long)]
-    resume: bool,
+    pub(super) resume: bool,
     /// Also write TensorBoard event files
     #[arg(long)]
     tensorboard: bool,
@@ -74,22 +76,33 @@ impl RunFlags {
 
 impl RunArgs {
     pub(crate) fn run(self) -> Result<(), CliError> {
-        let name = match &self.recipe {
-            Some(path) => path.file_stem().unwrap_or(path.as_os_str()).to_owned(),
-            None => DEFAULT_NAME.into(),
-        };
-        let out = self.out.unwrap_or_else(|| Path::new("runs").join(name));
-        let recorded = out.join("recipe.toml");
-        let recipe = match &self.recipe {
-            Some(path) => Some(load(path)?),
-            None if !self.flags.resume => Some(Recipe::embedded()),
-            None if recorded.exists() => Some(Recipe::load(&recorded)?),
-            // `execute` says what is missing.
-            None => None,
+        let given = self.recipe.as_deref().map(load).transpose()?;
+        let out = self.out.unwrap_or_else(|| {
+            let mut name = match &self.recipe {
+                Some(path) => path.file_stem().unwrap_or(path.as_os_str()).to_owned(),
+                None => DEFAULT_NAME.into(),
+            };
+            let seed = self.flags.seed.or(given.as_ref().map(|recipe| recipe.run.seed));
+            // So that runs that differ in their seeds alone do not meet.
+            if let Some(seed) = seed.filter(|seed| *seed != RunSettings::default().seed) {
+                name.push(format!("-seed{seed}"));
+            }
+            Path::new("runs").join(name)
+        });
+        let recipe = match given {
+            None if self.flags.resume => recorded(&out)?,
+            None => Some(Recipe::embedded()),
+            given => given,
         };
         let report = execute(recipe, &out, &self.flags)?;
         if self.json { print(report.to_json()) } else { show(&report, &out) }
     }
+}
+
+/// The recipe of the run in a folder. Where there is none, [`execute`] says what is missing.
+pub(super) fn recorded(out: &Path) -> Result<Option<Recipe>, CliError> {
+    let file = out.join("recipe.toml");
+    Ok(if file.exists() { Some(Recipe::load(&file)?) } else { None })
 }
 
 /// Shows the report and says where its other forms are.
@@ -141,12 +154,19 @@ pub(super) fn execute(recipe: Option<Recipe>, out: &Path, flags: &RunFlags) -> R
     let settled = recipe.as_mut().map(Recipe::resolve).transpose()?.unwrap_or_default();
     let device = flags.threads.device();
     let machine = Calibration::load(device.threads()).map(|calibration| calibration.rates());
+    let (folder, threads) = (out.to_owned(), flags.threads);
+    interrupt::on_ctrl_c(device.interrupt(), move || {
+        if crisol_phases::holds_work(&folder).unwrap_or(false) {
+            format!("everything is saved. Go on with: {}", how_to_go_on(&folder, threads))
+        } else {
+            "nothing was saved yet, and nothing is lost".to_owned()
+        }
+    });
     let options = RunOptions {
         out,
         resume: flags.resume,
         device: &device,
         machine: machine.as_ref(),
-        interrupt: interrupt::on_ctrl_c(),
         created: clock::now(),
     };
     let threads =
@@ -194,23 +214,33 @@ fn foresight(phases: &[ExpectedPhase]) -> String {
 
 /// How to go on with a run that stopped, as far as the error does not say so itself.
 fn remedy(error: &PhaseError, out: &Path, threads: Threads) -> String {
-    let mut command = format!("crisol run --resume --out {}", shell_word(&out.to_string_lossy()));
-    if let Some(threads) = threads.threads {
-        let _ = write!(command, " --threads {threads}");
-    }
+    let command = how_to_go_on(out, threads);
     match error {
         PhaseError::Recipe(_)
         | PhaseError::RunExists { .. }
+        | PhaseError::InUse { .. }
+        | PhaseError::NotOurs { .. }
+        | PhaseError::RecipeEdited { .. }
+        | PhaseError::Changed { .. }
         | PhaseError::NothingToResume { .. }
         | PhaseError::OtherRecipe { .. } => String::new(),
         PhaseError::Interrupted { .. } => format!("\nGo on with: {command}"),
         // The same recipe would diverge at the same step again.
         PhaseError::Train(TrainError::Diverged { .. }) => format!(
-            "\nThe phases before and the last checkpoint are kept. Change {} and go on with: {command}",
+            "\nThe phases before and the last checkpoint are kept. Change settings of the optimizer in {} and go on with: {command}",
             out.join("recipe.toml").display()
         ),
         // Nothing is lost where nothing was saved.
         _ if !crisol_phases::holds_work(out).unwrap_or(false) => String::new(),
         _ => format!("\nWhat was finished is kept. When the cause is removed, go on with: {command}"),
     }
+}
+
+/// The command that resumes a run.
+fn how_to_go_on(out: &Path, threads: Threads) -> String {
+    let mut command = format!("crisol run --resume --out {}", shell_word(&out.to_string_lossy()));
+    if let Some(threads) = threads.threads {
+        let _ = write!(command, " --threads {threads}");
+    }
+    command
 }

@@ -14,6 +14,7 @@ mod loopback;
 mod memory;
 mod models;
 mod notebook;
+mod ownership;
 mod resume;
 mod runs;
 mod settings;

@@ -9,20 +9,24 @@ use std::time::{Duration, Instant};
 use crate::fixture::{Bench, Finished, full_recipe, report, short_recipe, weights};
 
 /// Saves after every step, so that there is much to be interrupted.
-const EAGER: &str = "checkpoint_seconds = 0\n";
+pub(crate) const EAGER: &str = "checkpoint_seconds = 0\n";
 
-fn start(bench: &Bench, arguments: &[&str]) -> Child {
+pub(crate) fn start(bench: &Bench, arguments: &[&str]) -> Child {
     bench.command(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary starts")
 }
 
-fn signal(child: &Child, name: &str) {
+pub(crate) fn signal(child: &Child, name: &str) {
     let sent = Command::new("kill").args([&format!("-{name}"), &child.id().to_string()]).status();
     assert!(sent.expect("there is a kill command").success());
 }
 
-fn wait_for(path: &Path) {
+pub(crate) fn wait_for(path: &Path) {
+    wait_until(path, || path.exists());
+}
+
+pub(crate) fn wait_until(path: &Path, is_there: impl Fn() -> bool) {
     let began = Instant::now();
-    while !path.exists() {
+    while !is_there() {
         assert!(began.elapsed() < Duration::from_mins(1), "{} never came", path.display());
         std::thread::sleep(Duration::from_millis(2));
     }
@@ -37,6 +41,11 @@ fn assert_same(bench: &Bench, a: &str, b: &str) {
         assert!(*weights == of_b[phase], "the weights of {phase} differ");
     }
     assert_eq!(report(&a, &[]), report(&b, &[]));
+    for phase in of_a.keys() {
+        let tokenizer =
+            |run: &Path| fs::read(run.join(phase).join("tokenizer.json")).expect("there is a tokenizer");
+        assert!(tokenizer(&a) == tokenizer(&b), "the tokenizers of {phase} differ");
+    }
     assert!(!b.join("progress").exists(), "finished phases leave no clutter");
 }
 
@@ -106,6 +115,34 @@ fn interrupted_by_ctrl_c_and_resumed() {
         assert!(arguments.ends_with(&["--threads", "1"]), "{arguments:?}");
         bench.crisol(&arguments).ok();
         assert_same(&bench, "whole", &out);
+    }
+}
+
+/// A stop that comes while a step is under way: the step is given up, and what came before it is saved.
+#[test]
+fn interrupted_between_saves_and_resumed() {
+    // Saved at the ends of stages only.
+    let recipe = full_recipe("")
+        .replace("steps = 4", "steps = 30")
+        .replace("heldout = \"pretrain.jsonl\"", "heldout = \"pretrain.jsonl\"\nepochs = 20");
+    let bench = Bench::new(&recipe);
+    bench.crisol(&["run", "tiny.toml", "--out", "whole"]).ok();
+    for (phase, lines) in [("1-pretrain", 3), ("3-reason", 20)] {
+        let child = start(&bench, &["run", "tiny.toml", "--out", phase]);
+        let metrics = bench.path(phase).join("progress").join(phase).join("metrics.jsonl");
+        wait_until(&metrics, || fs::read_to_string(&metrics).is_ok_and(|text| text.lines().count() >= lines));
+        signal(&child, "INT");
+        let stopped = Finished::of(child.wait_with_output().expect("the child's output can be read"));
+        assert_eq!(stopped.code, Some(130), "{stopped:#?}");
+        assert!(stopped.stderr.contains("Go on with: crisol run --resume"), "{}", stopped.stderr);
+        if phase == "1-pretrain" {
+            // Its steps are one update each, so none is lost.
+            assert!(stopped.stderr.contains("everything is saved"), "{}", stopped.stderr);
+            let state = bench.path(phase).join("progress/1-pretrain/state");
+            assert!(state.join("tokenizer.json").exists() && state.join("checksums").exists());
+        }
+        bench.crisol(&["run", "--resume", "--out", phase]).ok();
+        assert_same(&bench, "whole", phase);
     }
 }
 

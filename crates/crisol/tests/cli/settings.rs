@@ -4,10 +4,9 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crisol_engine::Device;
-use crisol_phases::{Observer, Recipe, RunOptions, available_memory, expected, refuse_too_large};
+use crisol_engine::{Device, Interrupt};
+use crisol_phases::{Observer, Recipe, RunOptions, Saves, available_memory, expected, refuse_too_large};
 use crisol_report::PhaseReport;
-use crisol_train::Interrupt;
 use toml::{Table, Value};
 
 use crate::fixture::{Bench, checkpoint, full_recipe};
@@ -72,21 +71,16 @@ impl Observer for Brief {
     }
     fn expected(&mut self, _: &str, _: f64) {}
     fn expected_memory(&mut self, _: f64) {}
+    fn saved(&mut self, _: &Saves) {}
     fn note(&mut self, _: &str) {}
     fn phase_finished(&mut self, _: &PhaseReport) {}
 }
 
 /// Two steps of a recipe; an error is as good as a result, a panic is neither.
-fn begin(recipe: Recipe, out: &Path, device: &Device) {
-    let interrupt = Interrupt::default();
-    let options = RunOptions {
-        out,
-        resume: false,
-        device,
-        machine: None,
-        interrupt: interrupt.clone(),
-        created: String::new(),
-    };
+fn begin(recipe: Recipe, out: &Path) {
+    let device = Device::cpu(Some(1));
+    let interrupt = device.interrupt().clone();
+    let options = RunOptions { out, resume: false, device: &device, machine: None, created: String::new() };
     let _ = crisol_phases::run(Some(recipe), &options, &mut Brief { interrupt, steps: 0 });
     let _ = std::fs::remove_dir_all(out);
 }
@@ -96,7 +90,6 @@ fn begin(recipe: Recipe, out: &Path, device: &Device) {
 #[test]
 fn hostile_values_of_every_setting() {
     let bench = Bench::new("");
-    let device = Device::cpu(Some(1));
     let recipe =
         full_recipe("evaluate = \"none\"\n").replace("data = \".\"", &format!("data = {:?}", bench.path("")));
     let whole: Table =
@@ -128,7 +121,7 @@ fn hostile_values_of_every_setting() {
             return;
         }
         let before = Instant::now();
-        begin(recipe, &bench.path("out"), &device);
+        begin(recipe, &bench.path("out"));
         assert!(before.elapsed() < Duration::from_secs(20), "{place} took {:?}", before.elapsed());
         runs += 1;
     };

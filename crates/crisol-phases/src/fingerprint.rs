@@ -1,0 +1,321 @@
+//! What a phase's result depends on: its settings, its data, the model it starts from. A fingerprint is saved with a
+//! phase's state and with its result, and a resumed run must have the same.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use serde::{Deserialize, Serialize};
+use toml::{Table, Value};
+
+use crate::PhaseError;
+use crate::behaviours;
+use crate::data::DataSource;
+use crate::recipe::{Phase, Recipe, Split, settings_table, table_of};
+use crate::run::{phase_or_path, starting_folder};
+use crate::settings::PhaseSettings;
+
+/// See the module's text.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Fingerprint {
+    /// Files, by what the phase takes them for.
+    inputs: BTreeMap<String, Input>,
+    /// Settings that decide the result, by their names.
+    settings: BTreeMap<String, String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Input {
+    /// Where it is, for messages; it may move.
+    place: String,
+    content: Content,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Content {
+    Blake3(String),
+    /// A pipe: what came out of it cannot be compared with anything.
+    Pipe,
+    Missing,
+}
+
+/// How a phase was found on a resume.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum Stage {
+    /// It goes on: it reads its inputs again, and the optimizer's settings may be edited.
+    Unfinished,
+    /// It is complete: inputs that are gone are not missed.
+    Finished,
+}
+
+/// The role of files that the model is measured with after the phase.
+const EVALUATION: &str = "evaluation";
+
+impl Fingerprint {
+    /// Of a phase as things are now.
+    pub(crate) fn of(
+        recipe: &Recipe,
+        phase: &Phase,
+        out: &Path,
+        data: &DataSource,
+        hashes: &mut Hashes,
+    ) -> Result<Fingerprint, PhaseError> {
+        let run = &recipe.run;
+        let mut this = Fingerprint::default();
+        let mut settings = BTreeMap::new();
+        flatten("", &settings_table(&phase.settings), &mut settings);
+        for (key, value) in settings {
+            match key.rsplit('.').next().unwrap_or_default() {
+                "data" | "heldout" => {
+                    let names = value.as_array().into_iter().flatten().filter_map(Value::as_str);
+                    let names: Vec<String> = names.map(str::to_owned).collect();
+                    this.add_data(&key, &run.evaluate.files(&names), data, hashes)?;
+                }
+                "reward_model" => {
+                    let name = value.as_str().unwrap_or_default();
+                    this.add_model("reward model", &phase_or_path(recipe, name, out), hashes)?;
+                }
+                _ => {
+                    this.settings.insert(key, value.to_string());
+                }
+            }
+        }
+        let mut settings = BTreeMap::new();
+        flatten("", &table_of(run), &mut settings);
+        let base = starting_folder(recipe, phase, out);
+        for (key, value) in settings {
+            let counts = ["seed", "shard_tokens", "evaluate"].contains(&key.as_str())
+                || (key.starts_with("model.") && base.is_none());
+            if counts {
+                this.settings.insert(key, value.to_string());
+            }
+        }
+        this.settings.insert("kind".into(), phase.settings.kind().into());
+        match base {
+            Some(folder) if phase.from.is_empty() => this.add_model("base model", &folder, hashes)?,
+            Some(folder) => this.add_model(&format!("model of phase {}", phase.from), &folder, hashes)?,
+            None => {}
+        }
+        if run.evaluate != Split::None && !matches!(phase.settings, PhaseSettings::Reward(_)) {
+            this.add_data(EVALUATION, &behaviours::files(data, run.evaluate), data, hashes)?;
+        }
+        Ok(this)
+    }
+
+    fn add_data(
+        &mut self,
+        role: &str,
+        files: &[String],
+        data: &DataSource,
+        hashes: &mut Hashes,
+    ) -> Result<(), PhaseError> {
+        for (i, file) in files.iter().enumerate() {
+            let (place, content) = match data {
+                DataSource::World(known) => {
+                    let found = known.iter().find(|f| f.name == *file);
+                    let hash = |jsonl: &String| Content::Blake3(blake3::hash(jsonl.as_bytes()).to_string());
+                    let place = format!("{file} of the embedded data, which belongs to a version of Crisol");
+                    (place, found.map_or(Content::Missing, |f| hash(&f.jsonl)))
+                }
+                DataSource::Folder(folder) => {
+                    let path = folder.join(file);
+                    (path.display().to_string(), hashes.of(&path)?)
+                }
+            };
+            // What is measured is told by its name; there may be more or fewer of it.
+            let which = if role == EVALUATION { file.clone() } else { (i + 1).to_string() };
+            self.inputs.insert(format!("{role} {which}"), Input { place, content });
+        }
+        Ok(())
+    }
+
+    /// The files that a model is loaded from: a GGUF file, or those of a folder.
+    fn add_model(&mut self, role: &str, path: &Path, hashes: &mut Hashes) -> Result<(), PhaseError> {
+        let path = crisol_hub::whole_folder(path)?;
+        let mut files = vec![path.clone()];
+        if path.is_dir() {
+            let entries = std::fs::read_dir(&path).map_err(|e| PhaseError::io(&path, e))?;
+            files = entries
+                .map(|entry| Ok(entry.map_err(|e| PhaseError::io(&path, e))?.path()))
+                .collect::<Result<_, PhaseError>>()?;
+            files.retain(|file| is_of_model(file));
+        }
+        files.retain(|file| file.is_file());
+        for file in files {
+            let name = file.file_name().unwrap_or_default().to_string_lossy();
+            // A single file is told by its role: it may have another name elsewhere.
+            let key = if file == path { role.to_owned() } else { format!("{role}, {name}") };
+            let content = hashes.of(&file)?;
+            self.inputs.insert(key, Input { place: file.display().to_string(), content });
+        }
+        Ok(())
+    }
+
+    /// Compares with what was recorded of the phase. The error says what changed; what may change is returned in words.
+    pub(crate) fn check(
+        &self,
+        recorded: &Fingerprint,
+        phase: &str,
+        stage: Stage,
+    ) -> Result<Vec<String>, PhaseError> {
+        let changed = |what: String| PhaseError::Changed { phase: phase.to_owned(), what };
+        for (role, was) in &recorded.inputs {
+            let gone = Input { place: was.place.clone(), content: Content::Missing };
+            let is = self.inputs.get(role).unwrap_or(&gone);
+            let what = match (&was.content, &is.content) {
+                (was, is) if was == is && *is != Content::Pipe => continue,
+                (_, Content::Missing | Content::Pipe) | (Content::Pipe, _) if stage == Stage::Finished => {
+                    continue;
+                }
+                (Content::Pipe, _) | (_, Content::Pipe) => {
+                    format!("its input {} ({role}) is a pipe, which cannot be read again", was.place)
+                }
+                (_, Content::Missing) => format!("its input {} ({role}) is gone", was.place),
+                _ => format!("its input {} ({role}) is not what it was when the phase began", is.place),
+            };
+            return Err(changed(what));
+        }
+        if let Some((role, new)) = self.inputs.iter().find(|(role, _)| !recorded.inputs.contains_key(*role)) {
+            return Err(changed(format!("it has a new input {} ({role})", new.place)));
+        }
+        let mut edited = Vec::new();
+        let names = recorded.settings.keys().chain(self.settings.keys());
+        let names: std::collections::BTreeSet<&String> = names.collect();
+        for name in names {
+            let value = |of: &Fingerprint| of.settings.get(name).cloned().unwrap_or_else(|| "not set".into());
+            let (was, is) = (value(recorded), value(self));
+            if was == is {
+                continue;
+            }
+            if stage == Stage::Finished || !may_be_edited(name) {
+                return Err(changed(format!("its setting `{name}` was {was} and is now {is}")));
+            }
+            edited.push(format!("`{name}` was {was} and is now {is}"));
+        }
+        Ok(edited)
+    }
+}
+
+/// Settings of the optimizer may be edited while a phase is under way, but for the rule, which decides what its moments are.
+fn may_be_edited(name: &str) -> bool {
+    let mut parts = name.rsplit('.');
+    parts.next() != Some("rule") && parts.next().is_some_and(|part| part.ends_with("optimizer"))
+}
+
+/// Whether a model is loaded from a file of this name. (Phases leave others beside, some with times in them.)
+fn is_of_model(file: &Path) -> bool {
+    let named = |name: &str| file.file_name().is_some_and(|n| n == name);
+    let extensions = ["safetensors", "bin", "json", "model", "jinja", "txt"];
+    !named("phase.json") && file.extension().is_some_and(|e| extensions.iter().any(|known| e == *known))
+}
+
+fn flatten(prefix: &str, table: &Table, into: &mut BTreeMap<String, Value>) {
+    for (key, value) in table {
+        let key = format!("{prefix}{key}");
+        match value {
+            Value::Table(table) => flatten(&format!("{key}."), table, into),
+            value => {
+                into.insert(key, value.clone());
+            }
+        }
+    }
+}
+
+/// Hashes of files that were read already, while their size and time stay as they are.
+#[derive(Debug, Default)]
+pub(crate) struct Hashes(BTreeMap<PathBuf, (u64, Option<SystemTime>, String)>);
+
+impl Hashes {
+    fn of(&mut self, path: &Path) -> Result<Content, PhaseError> {
+        let failed = |e| PhaseError::io(path, e);
+        let metadata = match std::fs::metadata(path) {
+            Ok(metadata) => metadata,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Content::Missing),
+            Err(e) => return Err(failed(e)),
+        };
+        if !metadata.is_file() {
+            return Ok(Content::Pipe);
+        }
+        let (size, time) = (metadata.len(), metadata.modified().ok());
+        if let Some((known_size, known_time, hash)) = self.0.get(path)
+            && (*known_size, *known_time) == (size, time)
+        {
+            return Ok(Content::Blake3(hash.clone()));
+        }
+        let hash = crisol_train::Checksum::of_file(path)?.blake3;
+        self.0.insert(path.to_path_buf(), (size, time, hash.clone()));
+        Ok(Content::Blake3(hash))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fingerprint(folder: &Path, recipe: &str) -> Fingerprint {
+        let recipe = Recipe::parse("test.toml", recipe).unwrap();
+        let data = DataSource::Folder(folder.into());
+        Fingerprint::of(&recipe, &recipe.phases[0], folder, &data, &mut Hashes::default()).unwrap()
+    }
+
+    const RECIPE: &str = "data = \".\"\nbase = \"BASE\"\nevaluate = \"none\"\n[[phases]]\nkind = \"sft\"\ndata = [\"a\", \"b\"]\n";
+
+    /// Every kind of change to files, as a resumed phase sees it.
+    #[test]
+    fn changed_inputs_are_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
+        let base = dir.path().join("base");
+        std::fs::create_dir(&base).unwrap();
+        for name in
+            ["a", "b", "sft.test.jsonl", "base/config.json", "base/model.safetensors", "base/README.md"]
+        {
+            write(name, name);
+        }
+        let recipe = RECIPE.replace("BASE", base.to_str().unwrap());
+        let before = fingerprint(dir.path(), &recipe);
+        let found = |stage| fingerprint(dir.path(), &recipe).check(&before, "sft", stage);
+        write("base/README.md", "nothing that is loaded");
+        assert_eq!(found(Stage::Unfinished).unwrap(), Vec::<String>::new());
+        for name in ["a", "b", "sft.test.jsonl", "base/config.json", "base/model.safetensors"] {
+            write(name, "changed");
+            for stage in [Stage::Unfinished, Stage::Finished] {
+                let error = found(stage).unwrap_err().to_string();
+                assert!(error.contains(name) && error.contains("sft"), "{error}");
+            }
+            std::fs::remove_file(dir.path().join(name)).unwrap();
+            let error = found(Stage::Unfinished).unwrap_err().to_string();
+            assert!(error.contains(name) && error.contains("is gone"), "{error}");
+            found(Stage::Finished).unwrap();
+            write(name, name);
+            found(Stage::Unfinished).unwrap();
+        }
+        write("base/tokenizer.json", "new");
+        assert!(found(Stage::Unfinished).unwrap_err().to_string().contains("tokenizer.json"));
+    }
+
+    #[test]
+    fn settings_of_the_optimizer_may_change_and_no_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let recipe = RECIPE.replace("BASE", "none");
+        let before = fingerprint(dir.path(), &recipe);
+        let with = |text: &str| {
+            fingerprint(dir.path(), &format!("{recipe}{text}")).check(&before, "sft", Stage::Unfinished)
+        };
+        let edited = with("optimizer.lr = 1e-5\n").unwrap();
+        assert!(edited.len() == 1 && edited[0].contains("optimizer.lr"), "{edited:?}");
+        for (line, name) in [
+            ("optimizer.rule = \"muon\"", "optimizer.rule"),
+            ("batch_tokens = 7", "batch_tokens"),
+            ("epochs = 9", "epochs"),
+        ] {
+            let error = with(line).unwrap_err().to_string();
+            assert!(error.contains(name), "{error}");
+        }
+        let now = fingerprint(dir.path(), &format!("{recipe}optimizer.lr = 1e-5\n"));
+        assert!(now.check(&before, "sft", Stage::Finished).is_err());
+        let seeded = fingerprint(dir.path(), &format!("seed = 2\n{recipe}"));
+        assert!(seeded.check(&before, "sft", Stage::Unfinished).unwrap_err().to_string().contains("seed"));
+    }
+}
