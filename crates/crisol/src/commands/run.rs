@@ -227,7 +227,7 @@ fn remedy(error: &PhaseError, out: &Path, threads: Threads) -> String {
         PhaseError::Interrupted { .. } => format!("\nGo on with: {command}"),
         // The same recipe would diverge at the same step again.
         PhaseError::Train(TrainError::Diverged { .. }) => format!(
-            "\nThe phases before and the last checkpoint are kept. Change settings of the optimizer in {} and go on with: {command}",
+            "\nThe phases before and the last checkpoint are kept. Change {} (settings of the optimizer) and go on with: {command}",
             out.join("recipe.toml").display()
         ),
         // Nothing is lost where nothing was saved.
