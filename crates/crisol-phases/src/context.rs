@@ -15,6 +15,7 @@ use crisol_cost::units::{Bytes, Flops, Seconds};
 use crisol_engine::{Device, OptimizerConfig, Params};
 use crisol_hub::write_folder_atomically;
 use crisol_report::{Curve, MaskPicture, RolloutSample};
+use crisol_text::Summary;
 use crisol_train::{
     EventWriter, Interrupt, MetricsWriter, Trainer, load_params, load_trainer, read_metrics, save_params,
     save_trainer,
@@ -298,8 +299,18 @@ impl<'a> Context<'a> {
     /// Tells the observer and the report something.
     pub(crate) fn note(&mut self, text: impl Into<String>) {
         let text = text.into();
-        self.observer.note(&text);
-        self.state.notes.push(text);
+        // A phase that goes on says again what it said at its start.
+        if !self.state.notes.contains(&text) {
+            self.observer.note(&text);
+            self.state.notes.push(text);
+        }
+    }
+
+    /// Says what became of records, where it is worth a line; `what` they are stands before.
+    pub(crate) fn note_data(&mut self, what: &str, summary: &Summary, context: usize) {
+        for note in summary.notes(context) {
+            self.note(format!("{what}{note}"));
+        }
     }
 
     /// What the phase leaves for its report.

@@ -62,14 +62,16 @@ impl<S: Stats> Stats for WithReplay<S> {
 impl Replay {
     /// Replay for `updates` optimizer steps of the phase; empty batches if the settings name no data.
     pub(crate) fn load(
-        ctx: &Context<'_>,
+        ctx: &mut Context<'_>,
         settings: &ReplaySettings,
         text: &TextSetup,
         context: usize,
         updates: usize,
         shape: &ModelShape,
     ) -> Result<Replay, PhaseError> {
-        let examples = sft::examples(text, &ctx.data.all_records(&settings.data)?, context)?;
+        let replayed = sft::examples(text, &ctx.data.all_records(&settings.data)?, context)?;
+        ctx.note_data("Replay: ", &replayed.summary, context);
+        let examples = replayed.examples;
         let lengths: Vec<usize> = examples.iter().map(|e| e.ids.len()).collect();
         let mut batches = vec![Vec::new(); updates];
         if !examples.is_empty() {
