@@ -194,6 +194,13 @@ pub enum TextError {
     )]
     AnswerOfSeveralTurns,
 
+    /// An answer of a preference pair that does not begin with the prompt of the pair.
+    #[error(
+        "an answer does not begin as the model sees its prompt; make its first message the assistant's, and put those before \
+         it into the prompt"
+    )]
+    AnswerNotToPrompt,
+
     /// An answer that begins with the messages of its prompt.
     #[error("an answer begins with the messages of the prompt; remove them from it, or remove the prompt")]
     PromptInAnswer,

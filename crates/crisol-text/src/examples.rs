@@ -207,7 +207,7 @@ impl TextSetup {
 
     /// A preference record before it is cut or checked.
     pub(crate) fn pair(&self, record: &Record) -> Result<PreferenceExample, TextError> {
-        let Body::Preference { prompt, chosen, rejected } = &record.body else {
+        let Body::Preference { prompt, chosen: answer, rejected } = &record.body else {
             return Err(wrong_kind(record, "prompt/chosen/rejected"));
         };
         let side = |turns: &Turns| {
@@ -218,8 +218,13 @@ impl TextSetup {
             }
         };
         let (chosen, rejected) =
-            side(chosen).and_then(|chosen| Ok((chosen, side(rejected)?))).map_err(|e| e.at(&record.place))?;
-        let prompt = chosen.ids[..chosen.prompt_tokens()].to_vec();
+            side(answer).and_then(|chosen| Ok((chosen, side(rejected)?))).map_err(|e| e.at(&record.place))?;
+        let template = if self.template.is_some() { Some(self.template_for(record)?) } else { None };
+        let ids = self.prompt_of(template.as_deref(), &self.forms(prompt, answer).0);
+        let prompt = ids.map_err(|e| e.at(&record.place))?;
+        if [&chosen, &rejected].iter().any(|side| !side.ids.starts_with(&prompt)) {
+            return Err(TextError::AnswerNotToPrompt.at(&record.place));
+        }
         Ok(PreferenceExample { prompt, chosen, rejected })
     }
 
@@ -287,25 +292,29 @@ impl TextSetup {
         }
     }
 
+    /// A prompt and an answer. A string beside messages is one message.
+    fn forms<'r>(&self, prompt: &'r Turns, answer: &'r Turns) -> (Form<'r>, Form<'r>) {
+        let one = |role: &str, text: &str| Form::Messages(vec![Message::new(role, text)].into());
+        match (self.form(prompt, "user"), self.form(answer, "assistant")) {
+            (Form::Text(text), answer @ Form::Messages(_)) => (one("user", text), answer),
+            (prompt @ Form::Messages(_), Form::Text(text)) => (prompt, one("assistant", text)),
+            same => same,
+        }
+    }
+
     /// A prompt with an answer, of which only the answer is trained. A plain answer ends with the end-of-text token.
     fn answer(&self, record: &Record, prompt: &Turns, answer: &Turns) -> Result<Vec<Example>, TextError> {
-        let one = |role: &str, text: &str| Form::Messages(vec![Message::new(role, text)].into());
-        let (mut prompt, mut answer) = (self.form(prompt, "user"), self.form(answer, "assistant"));
-        match (&prompt, &answer) {
-            (Form::Text(prompt), Form::Text(answer)) => {
-                let (prompt, answer) = self.tokenizer.encode_after(prompt, answer)?;
-                let prompt = self.tokenizer.after_beginning(prompt);
-                let mut trained = vec![false; prompt.len()];
-                let ids = [prompt, self.ended(answer.ids)].concat();
-                trained.resize(ids.len(), true);
-                return Ok(vec![Example { ids, trained }]);
-            }
-            (Form::Text(text), Form::Messages(_)) => prompt = one("user", text),
-            (Form::Messages(_), Form::Text(text)) => answer = one("assistant", text),
-            (Form::Messages(_), Form::Messages(_)) => {}
+        let (prompt, answer) = self.forms(prompt, answer);
+        if let (Form::Text(prompt), Form::Text(answer)) = (&prompt, &answer) {
+            let (prompt, answer) = self.tokenizer.encode_after(prompt, answer)?;
+            let prompt = self.tokenizer.after_beginning(prompt);
+            let mut trained = vec![false; prompt.len()];
+            let ids = [prompt, self.ended(answer.ids)].concat();
+            trained.resize(ids.len(), true);
+            return Ok(vec![Example { ids, trained }]);
         }
         let (Form::Messages(prompt), Form::Messages(answer)) = (prompt, answer) else {
-            unreachable!("a text beside messages has become one");
+            unreachable!("a text beside messages has become a message");
         };
         if !prompt.is_empty() && answer.starts_with(&prompt) {
             return Err(TextError::PromptInAnswer);

@@ -102,7 +102,8 @@ impl ChatTemplate {
         };
         let seam = before.len();
         let Some(after) = text.strip_prefix(before.as_str()) else {
-            let after = self.answer_alone(messages, i).filter(|after| text.trim_end().ends_with(after.as_str()));
+            let after =
+                self.answer_alone(messages, i).filter(|after| text.trim_end().ends_with(after.as_str()));
             let after = after.ok_or_else(|| other_answer(i, message, &before, &text))?;
             let whole = 0..after.len();
             return self.checked(Turn { before, after, spans: vec![whole] }, i, message);

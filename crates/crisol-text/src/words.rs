@@ -6,15 +6,14 @@ const TAGS: [&str; 2] = ["<think>", "</think>"];
 /// Most characters of lost words that an error shows.
 const SHOWN: usize = 80;
 
-/// What `written` lacks of what a message says (its thought, its content, the names of the tools it calls, each in order),
+/// What `written` lacks of what a message says (its thought, its content, the names of the tools it calls, the words of each in order),
 /// if it lacks any: the first words that are missing.
 pub(crate) fn lost(written: &str, message: &Message) -> Option<String> {
     let written = bare(written);
-    let said = [message.reasoning().unwrap_or_default(), &message.content].map(without_tags);
-    if !written.contains(&said.iter().map(|text| bare(text)).collect::<String>()) {
-        let words = said.iter().flat_map(|text| text.split_whitespace());
-        let missing = missing(&written, words);
-        if missing.is_some() {
+    // A thought may stand in both, and is written once.
+    for said in [message.reasoning().unwrap_or_default(), &message.content].map(without_tags) {
+        let missing = missing(&written, said.split_whitespace());
+        if missing.is_some() && !written.contains(&bare(&said)) {
             return missing;
         }
     }

@@ -290,11 +290,19 @@ fn a_system_message_that_moves_is_trained_where_inference_sees_it() {
         messages[0].role == 'system' }}{{ m.content }}[/INST]{% elif m.role == 'assistant' %} {{ m.content }}</s>{% endif %}\
         {% endfor %}";
     let setup = folder_setup(&byte_level(), source, None, "</s>");
-    let messages =
-        [Message::new("system", "Be kind."), Message::user("a"), Message::assistant("b"), Message::user("c"), Message::assistant("d")];
+    let messages = [
+        Message::new("system", "Be kind."),
+        Message::user("a"),
+        Message::assistant("b"),
+        Message::user("c"),
+        Message::assistant("d"),
+    ];
     let examples = setup.chat(&messages).unwrap();
     let shown: Vec<_> = examples.iter().map(|example| setup.tokenizer.decode(&example.ids, false)).collect();
-    assert_eq!(shown, ["[INST] Be kind. a[/INST] b</s>", "[INST] a[/INST] b</s>[INST] Be kind. c[/INST] d</s>"]);
+    assert_eq!(
+        shown,
+        ["[INST] Be kind. a[/INST] b</s>", "[INST] a[/INST] b</s>[INST] Be kind. c[/INST] d</s>"]
+    );
     let said: Vec<_> = examples.iter().map(|example| trained_text(&setup, example)).collect();
     assert_eq!(said, [" b</s>", " d</s>"]);
 }

@@ -16,3 +16,4 @@ mod models;
 mod notebook;
 mod resume;
 mod runs;
+mod text;
