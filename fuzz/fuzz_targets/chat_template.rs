@@ -20,7 +20,7 @@ fuzz_target!(|data: &str| {
     let _ = template.render(&messages, true);
     let _ = template.prompt(&SETUP.tokenizer, &messages);
     let _ = template.end_of_turn(&SETUP.tokenizer);
-    if let Ok(example) = template.encode(&SETUP.tokenizer, &messages) {
+    for example in template.encode(&SETUP.tokenizer, &messages).into_iter().flatten() {
         assert_eq!(example.ids.len(), example.trained.len());
     }
 });

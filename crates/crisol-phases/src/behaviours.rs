@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use crisol_model::{Checkpoint, Reply, SamplingOptions, StopReason};
 use crisol_objectives::verifier::verify;
 use crisol_report::PromptReport;
-use crisol_text::{Body, Record, TextSetup, Turns, encode_records};
+use crisol_text::{Body, Message, Record, TextSetup, Turns};
 
 use crate::PhaseError;
 use crate::context::Context;
@@ -140,11 +140,10 @@ pub fn answers(
     let is_text = |record: &Record| extra(record, "form") == "text";
     let mut reports = Vec::new();
     for record in records {
-        let one = std::slice::from_ref(record);
         let replies = if chat && !is_text(record) {
-            answer_chat(checkpoint, one, ANSWER_TOKENS, stops)?
+            answer_chat(checkpoint, &[as_message(record)], ANSWER_TOKENS, stops)?
         } else {
-            continue_text(checkpoint, one, 2 * LINE_TOKENS, stops)?
+            continue_text(checkpoint, std::slice::from_ref(record), 2 * LINE_TOKENS, stops)?
         };
         reports.push(PromptReport {
             prompt: prompt_text(record),
@@ -154,6 +153,17 @@ pub fn answers(
         });
     }
     Ok(reports)
+}
+
+/// A record whose prompt is a message also where it is a string: its `form` says so.
+fn as_message(record: &Record) -> Record {
+    match &record.body {
+        Body::Prompt { prompt: Turns::Plain(text) } | Body::Problem { prompt: Turns::Plain(text), .. } => {
+            let prompt = Turns::Chat(vec![Message::user(text)]);
+            Record { body: Body::Prompt { prompt }, ..record.clone() }
+        }
+        _ => record.clone(),
+    }
 }
 
 /// The accuracy from which GRPO starts, for the report.
@@ -223,8 +233,8 @@ fn answer_chat(
     max_new_tokens: usize,
     stops: &[String],
 ) -> Result<Vec<Reply>, PhaseError> {
-    let context = checkpoint.model.config().longest_document();
-    let prompts = encode_records(records, |record| checkpoint.text.prompt(record, context))?;
+    let prompts =
+        records.iter().map(|record| checkpoint.text.prompt(record)).collect::<Result<Vec<_>, _>>()?;
     replies(checkpoint, &prompts, max_new_tokens, stops)
 }
 
@@ -236,7 +246,7 @@ fn continue_text(
 ) -> Result<Vec<Reply>, PhaseError> {
     let prompts = records
         .iter()
-        .map(|record| checkpoint.text.encode_plain(&prompt_text(record)))
+        .map(|record| checkpoint.text.prompt_ids(&Turns::Plain(prompt_text(record))))
         .collect::<Result<Vec<_>, _>>()?;
     replies(checkpoint, &prompts, max_new_tokens, stops)
 }

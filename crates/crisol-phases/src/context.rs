@@ -15,6 +15,7 @@ use crisol_cost::units::{Bytes, Flops, Seconds};
 use crisol_engine::{Device, OptimizerConfig, Params};
 use crisol_hub::write_folder_atomically;
 use crisol_report::{Curve, MaskPicture, RolloutSample};
+use crisol_text::Summary;
 use crisol_train::{
     Checksum, Checksums, EventWriter, MetricsWriter, TrainError, Trainer, check_checksums, check_file,
     load_params, load_trainer, read_metrics, save_params, save_trainer, write_checksums,
@@ -485,13 +486,17 @@ impl<'a> Context<'a> {
     /// Tells the observer and the report something, once: a resumed phase has told it before.
     pub(crate) fn note(&mut self, text: impl Into<String>) {
         let text = text.into();
-        if self.state.notes.contains(&text) {
-            return;
-        }
-        self.observer.note(&text);
-        // A resumed phase prepares its data again, and notes it again.
+        // A phase that goes on says again what it said at its start.
         if !self.state.notes.contains(&text) {
+            self.observer.note(&text);
             self.state.notes.push(text);
+        }
+    }
+
+    /// Says what became of records, where it is worth a line; `what` they are stands before.
+    pub(crate) fn note_data(&mut self, what: &str, summary: &Summary, context: usize) {
+        for note in summary.notes(context) {
+            self.note(format!("{what}{note}"));
         }
     }
 

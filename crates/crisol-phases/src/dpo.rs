@@ -25,8 +25,9 @@ pub(crate) fn dpo(
 ) -> Result<Checkpoint, PhaseError> {
     let Checkpoint { model, params, text } = start;
     let context = model.config().longest_document();
-    let pairs = preferences(ctx, &settings.data, &text, context)?;
-    let heldout = preferences(ctx, &ctx.run.evaluate.files(&settings.heldout), &text, context)?;
+    let pairs = preferences(ctx, "", &settings.data, &text, context)?;
+    let files = ctx.run.evaluate.files(&settings.heldout);
+    let heldout = preferences(ctx, "Held out: ", &files, &text, context)?;
     let options = Options {
         loss: settings.loss,
         beta: settings.beta,

@@ -33,7 +33,10 @@ pub(crate) fn ppo(
     let Checkpoint { model, params, text } = start;
     let context = model.config().longest_document();
     let records = ctx.data.all_records(&settings.data)?;
-    let prompts: Vec<Vec<u32>> = encode_records(&records, |record| text.prompt(record, context))?;
+    let encoded = encode_records(&records, |record| text.rollout_prompt(record, context))?;
+    ctx.note_data("", &encoded.summary, context);
+    let prompts: Vec<Vec<u32>> = encoded.examples;
+    let records: Vec<&Record> = encoded.records.iter().map(|&i| &records[i]).collect();
     let judge = Checkpoint::load(reward_model, ctx.device)?;
     if judge.text.tokenizer.to_json() != text.tokenizer.to_json() {
         return Err(PhaseError::OtherTokenizer { folder: reward_model.to_path_buf() });
@@ -219,7 +222,7 @@ fn keep_samples(
     ctx: &mut Context<'_>,
     step: u64,
     total: u64,
-    records: &[Record],
+    records: &[&Record],
     chosen: &[usize],
     rollouts: &[Rollout],
     scores: &[f32],
@@ -234,7 +237,7 @@ fn keep_samples(
         let rollout = &rollouts[i];
         let kl: f32 = rollout.old_logp.iter().zip(&rollout.reference_logp).map(|(p, r)| p - r).sum();
         ctx.sample(RolloutSample {
-            prompt: prompt_text(&records[chosen[i / group]]),
+            prompt: prompt_text(records[chosen[i / group]]),
             completion: reply_text(text, &rollout.completion),
             reward: f64::from(scores[i]),
             parts: [("kl".to_owned(), f64::from(kl))].into(),

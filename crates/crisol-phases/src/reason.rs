@@ -12,7 +12,7 @@ use crisol_objectives::policy::{KlPenalty, Options, PolicyStats};
 use crisol_objectives::verifier::{Verdict, verify};
 use crisol_objectives::{BatchSize, Stats, grpo, policy};
 use crisol_report::RolloutSample;
-use crisol_text::{ProblemExample, encode_records};
+use crisol_text::{ProblemExample, Record, encode_records};
 use crisol_train::{Output, Trainer};
 
 use crate::PhaseError;
@@ -61,7 +61,10 @@ fn reinforce(
     let Checkpoint { model, params, text } = start;
     let context = model.config().longest_document();
     let records = ctx.data.all_records(&settings.data)?;
-    let problems: Vec<ProblemExample> = encode_records(&records, |record| text.problem(record, context))?;
+    let encoded = encode_records(&records, |record| text.problem(record, context))?;
+    ctx.note_data("", &encoded.summary, context);
+    let problems: Vec<ProblemExample> = encoded.examples;
+    let records: Vec<&Record> = encoded.records.iter().map(|&i| &records[i]).collect();
     let options = Options {
         clip_low: settings.clip_low,
         clip_high: settings.clip_high,
@@ -213,7 +216,7 @@ fn keep_samples(
     ctx: &mut Context<'_>,
     step: u64,
     total: u64,
-    records: &[crisol_text::Record],
+    records: &[&Record],
     chosen: &[usize],
     replies: &[String],
     verdicts: &[Verdict],
@@ -225,7 +228,7 @@ fn keep_samples(
     }
     for i in [0, group / 2] {
         ctx.sample(RolloutSample {
-            prompt: behaviours::prompt_text(&records[chosen[i / group]]),
+            prompt: behaviours::prompt_text(records[chosen[i / group]]),
             completion: replies[i].clone(),
             reward: f64::from(rewards[i]),
             parts: [

@@ -64,14 +64,16 @@ impl<S: Stats> Stats for WithReplay<S> {
 impl Replay {
     /// Replay for `updates` optimizer steps of the phase; nothing in them if the settings name no data.
     pub(crate) fn load(
-        ctx: &Context<'_>,
+        ctx: &mut Context<'_>,
         settings: &ReplaySettings,
         text: &TextSetup,
         context: usize,
         updates: u64,
         shape: &ModelShape,
     ) -> Result<Replay, PhaseError> {
-        let examples = sft::examples(text, &ctx.data.all_records(&settings.data)?, context)?;
+        let replayed = sft::examples(text, &ctx.data.all_records(&settings.data)?, context)?;
+        ctx.note_data("Replay: ", &replayed.summary, context);
+        let examples = replayed.examples;
         let lengths: Vec<usize> = examples.iter().map(|e| e.ids.len()).collect();
         let batches = Batches::endless(lengths, settings.tokens, ctx.run.seed, ctx.purpose("replay"));
         Ok(Replay { examples, batches, updates, weight: settings.weight, shape: shape.clone() })

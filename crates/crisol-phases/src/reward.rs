@@ -26,7 +26,7 @@ pub(crate) fn reward(
     let Checkpoint { model, params, text } = start;
     let (model, params) = model.scalar_from(&params, derived_seed(ctx.run.seed, &ctx.purpose("head"), 0));
     let context = model.config().longest_document();
-    let pairs = preferences(ctx, &settings.data, &text, context)?;
+    let pairs = preferences(ctx, "", &settings.data, &text, context)?;
     let mut plan = Plan::new(
         vec![1; pairs.len()],
         settings.epochs,
@@ -77,8 +77,8 @@ fn measure_heldout(
 ) -> Result<(), PhaseError> {
     let context = judge.model.config().longest_document();
     let records = ctx.data.all_records(heldout)?;
-    let pairs: Vec<PreferenceExample> =
-        encode_records(&records, |record| judge.text.preference(record, context))?;
+    let pairs = encode_records(&records, |record| judge.text.preference(record, context))?;
+    ctx.note_data("Held out: ", &pairs.summary, context);
     let judged = |pairs: &[&PreferenceExample]| -> Result<RewardStats, PhaseError> {
         let shards = pair_shards(pairs, ctx.run.shard_tokens);
         let size = batch_size(&shards);
@@ -88,13 +88,13 @@ fn measure_heldout(
         Ok(sum_up(parts))
     };
     let mut by_kind: BTreeMap<&str, Vec<&PreferenceExample>> = BTreeMap::new();
-    for (record, pair) in records.iter().zip(&pairs) {
-        if let Some(kind) = record.kind() {
+    for (&record, pair) in pairs.records.iter().zip(&pairs.examples) {
+        if let Some(kind) = records[record].kind() {
             by_kind.entry(kind).or_default().push(pair);
         }
     }
     let mut measured = Vec::new();
-    for (name, value) in judged(&pairs.iter().collect::<Vec<_>>())?.means() {
+    for (name, value) in judged(&pairs.examples.iter().collect::<Vec<_>>())?.means() {
         let name = if name == "accuracy" { "reward_accuracy".into() } else { format!("votes_{name}") };
         measured.push((name, value));
     }
@@ -109,15 +109,18 @@ fn measure_heldout(
     Ok(())
 }
 
-/// The preference pairs of some files.
+/// The preference pairs of some files, which notes call `what`.
 pub(crate) fn preferences(
-    ctx: &Context<'_>,
+    ctx: &mut Context<'_>,
+    what: &str,
     files: &[String],
     text: &TextSetup,
     context: usize,
 ) -> Result<Vec<PreferenceExample>, PhaseError> {
     let records = ctx.data.all_records(files)?;
-    Ok(encode_records(&records, |record| text.preference(record, context))?)
+    let pairs = encode_records(&records, |record| text.preference(record, context))?;
+    ctx.note_data(what, &pairs.summary, context);
+    Ok(pairs.examples)
 }
 
 /// Packs pairs into shards of their last tokens, chosen before rejected.

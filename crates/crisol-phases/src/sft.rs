@@ -4,7 +4,7 @@
 use crisol_model::Checkpoint;
 use crisol_report::MaskPicture;
 use crisol_text::inspect::inspect_record;
-use crisol_text::{Body, Example, Record, TextSetup, encode_records};
+use crisol_text::{Encoded, Example, Record, TextSetup, encode_records};
 use crisol_train::Trainer;
 
 use crate::PhaseError;
@@ -33,7 +33,11 @@ pub(crate) fn train_stage(
     let context = model.config().longest_document();
     let records = ctx.data.all_records(&settings.data)?;
     let examples = examples(&text, &records, context)?;
+    ctx.note_data("", &examples.summary, context);
+    let examples = examples.examples;
     let heldout = self::examples(&text, &ctx.data.all_records(&settings.heldout)?, context)?;
+    ctx.note_data("Held out: ", &heldout.summary, context);
+    let heldout = heldout.examples;
     picture_masks(ctx, &text, &records, context);
     let mut trainer = Trainer::new(model, params);
     train_next_token(
@@ -60,12 +64,8 @@ pub(crate) fn examples(
     text: &TextSetup,
     records: &[Record],
     context: usize,
-) -> Result<Vec<Example>, PhaseError> {
-    let examples = encode_records(records, |record| match &record.body {
-        Body::Text { text: raw } => text.text_documents(&[raw], context),
-        _ => Ok(vec![text.supervised(record, context)?]),
-    })?;
-    Ok(examples.into_iter().flatten().collect())
+) -> Result<Encoded<Example>, PhaseError> {
+    Ok(encode_records(records, |record| text.supervised(record, context))?)
 }
 
 /// Shows in the report which tokens of the first records are trained.

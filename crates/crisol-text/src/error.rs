@@ -107,18 +107,30 @@ pub enum TextError {
         cause: String,
     },
 
-    /// The prompt alone is as long as the context, so that no answer is left to train.
+    /// A record that is longer than the context, where such are to be an error.
     #[error(
-        "{place}: the prompt has {prompt} tokens and fills the context of {context}; shorten the prompt, remove the \
-         record or train with a longer context"
+        "{place}: longer than the context of {context} tokens (its prompt has {prompt}); shorten or remove the record, train \
+         with a longer context, or set text.too_long to \"cut\" or \"skip\""
     )]
-    PromptFillsContext {
+    TooLong {
         /// `file:line`.
         place: String,
         /// Tokens before the first trained one.
         prompt: usize,
         /// The context's length in tokens.
         context: usize,
+    },
+
+    /// Records of which none is left to train on.
+    #[error(
+        "{place} and the others, {records} in all: none is left to train on, because each is too long for the context (or both \
+         answers of a pair are the same within it); shorten them, or train with a longer context"
+    )]
+    NothingLeft {
+        /// `file:line` of the first.
+        place: String,
+        /// How many there are.
+        records: usize,
     },
 
     /// A chat template that does not compile or fails on a conversation.
@@ -145,11 +157,11 @@ pub enum TextError {
         names: String,
     },
 
-    /// In a template without generation marks, what asks the assistant to answer is not how the answered message begins.
+    /// What asks the assistant to answer is not how the answered message begins.
     #[error(
         "chat template: where message {message} (from 0) is to be answered, the template writes {prompt:?}, and where it is \
-         there, {answered:?}, so that the tokens the assistant says cannot be told from the others; put \
-         {{% generation %}} … {{% endgeneration %}} around what the assistant says in the template"
+         there, {answered:?}, so that no example begins as the model sees the prompt; give the message what its prompt begins \
+         (a thought, where that is <think>), set a template argument that changes it, or use another template"
     )]
     OtherAnswer {
         /// Index of the message, from 0.
@@ -160,22 +172,38 @@ pub enum TextError {
         answered: String,
     },
 
-    /// In a template without generation marks, an assistant's message is written in another way once others follow it.
+    /// A message of which the template leaves words out.
     #[error(
-        "chat template: message {message} (from 0) is written {last:?} as the last one and {past:?} once others follow it \
-         (templates of reasoning models drop earlier thinking), so that the tokens the assistant says cannot be told from \
-         the others; make each of the assistant's messages a record of its own, {{\"prompt\": [the messages before it], \
-         \"completion\": [it]}}, or put {{% generation %}} … {{% endgeneration %}} around what the assistant says in the \
-         template"
+        "chat template: it leaves out {words:?} of message {message} (from 0), which is the {role}'s; templates of reasoning \
+         models cut thoughts out, and others read neither `reasoning_content` nor calls of tools: write the message as the \
+         template reads it, use a template that keeps the words, or remove them"
     )]
-    OtherPast {
+    LostWords {
         /// Index of the message, from 0.
         message: usize,
-        /// What it goes on with as the last message, where the two part.
-        last: String,
-        /// What it goes on with when others follow.
-        past: String,
+        /// Whose it is.
+        role: String,
+        /// The first words that are missing.
+        words: String,
     },
+
+    /// An answer of a preference pair that is no single sequence.
+    #[error(
+        "an answer has several turns of the assistant's, which this chat template does not write as one sequence; put all but \
+         the last into the prompt"
+    )]
+    AnswerOfSeveralTurns,
+
+    /// An answer of a preference pair that does not begin with the prompt of the pair.
+    #[error(
+        "an answer does not begin as the model sees its prompt; make its first message the assistant's, and put those before \
+         it into the prompt"
+    )]
+    AnswerNotToPrompt,
+
+    /// An answer that begins with the messages of its prompt.
+    #[error("an answer begins with the messages of the prompt; remove them from it, or remove the prompt")]
+    PromptInAnswer,
 
     /// A conversation for a model whose folder has no chat template.
     #[error(

@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 
 use crate::sentencepiece::{Piece, PieceKind, Vocabulary};
 use crate::template::DEFAULT;
-use crate::{ChatTemplate, END_OF_TEXT, TextError, Tokenizer};
+use crate::{ChatTemplate, END_OF_TEXT, TextError, TextOptions, Tokenizer};
 
 const TOKENIZER: &str = "tokenizer.json";
 /// Read where there is no `tokenizer.json`.
@@ -44,6 +44,8 @@ pub struct TextSetup {
     /// The tokens at which generation stops, ascending: `eos`, the end of an assistant's turn, and what
     /// `generation_config.json` names, or `config.json` where the former names nothing.
     pub stop_ids: Vec<u32>,
+    /// How records become examples.
+    options: TextOptions,
     /// The configuration files as read, so that what this program does not use is saved again.
     tokenizer_config: Map<String, Value>,
     generation_config: Map<String, Value>,
@@ -68,6 +70,7 @@ impl TextSetup {
             template: Some(template),
             eos,
             stop_ids,
+            options: TextOptions::default(),
             tokenizer_config,
             generation_config: Map::new(),
         })
@@ -153,16 +156,21 @@ impl TextSetup {
             template,
             eos,
             stop_ids: stop_ids.into_iter().collect(),
+            options: TextOptions::default(),
             tokenizer_config,
             generation_config,
         })
     }
 
-    /// The tokens of plain text as the model was pre-trained to read it: with the beginning-of-text token, or whatever else
-    /// its tokenizer puts around a text ([`Tokenizer::encode_plain`]). For text that no chat template wrote: a template
-    /// writes its `bos_token` itself, and a second one would be a sequence that no model has met.
-    pub fn encode_plain(&self, text: &str) -> Result<Vec<u32>, TextError> {
-        self.tokenizer.encode_plain(text)
+    /// How records become examples.
+    pub fn options(&self) -> &TextOptions {
+        &self.options
+    }
+
+    /// Sets how records become examples, and the variables of the template.
+    pub fn set_options(&mut self, options: TextOptions) {
+        self.template = self.template.take().map(|it| it.with_arguments(options.arguments.clone()));
+        self.options = options;
     }
 
     /// The token that the model's files call `name` (`bos_token`, `pad_token`, …).

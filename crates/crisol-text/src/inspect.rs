@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 
 use crate::records::{Body, Record, Turns};
-use crate::{Example, Message, TextError, TextSetup};
+use crate::{Example, Message, TextError, TextSetup, words};
 
 /// A file's records and their totals.
 #[derive(Debug)]
@@ -40,7 +40,8 @@ pub struct InspectedRecord {
     pub place: String,
     /// The record's shape, or `unreadable`.
     pub shape: &'static str,
-    /// Its token sequences: one, or `chosen` and `rejected`; none where it could not be encoded.
+    /// Its token sequences: one, `chosen` and `rejected`, or one for each turn of the assistant's; none where it could not be
+    /// encoded.
     pub sequences: Vec<Sequence>,
     /// What is wrong with it.
     pub problems: Vec<Problem>,
@@ -49,7 +50,7 @@ pub struct InspectedRecord {
 /// One sequence of tokens.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sequence {
-    /// What it is: `text`, `conversation`, `completion`, `chosen`, `rejected` or `prompt`.
+    /// What it is: `text`, `conversation`, `turn`, `completion`, `chosen`, `rejected` or `prompt`.
     pub name: &'static str,
     /// Its text, cut where it changes between trained and not; the cuts are at tokens.
     pub spans: Vec<Span>,
@@ -86,6 +87,13 @@ pub enum Problem {
         /// Tokens before the first trained one; from the context on, nothing is left to train.
         prompt: usize,
     },
+    /// Both answers of a pair are the same tokens within the context.
+    EqualAnswers,
+    /// Each turn of the assistant's is an example of its own.
+    TurnsApart {
+        /// How many there are.
+        turns: usize,
+    },
     /// A message or text contains what the tokenizer reads as a special token, so that content passes for structure.
     SpecialInContent {
         /// Where: `message 0 (user)`, `text`, ….
@@ -109,6 +117,7 @@ impl Problem {
             Self::Error(error) => match innermost(error) {
                 TextError::NoEndOfTurn { .. } => "no end of turn",
                 TextError::TrainsNothing { .. } => "trains nothing",
+                TextError::LostWords { .. } => "words lost",
                 TextError::Malformed { .. } | TextError::UnknownShape { .. } | TextError::Field { .. } => {
                     "unreadable"
                 }
@@ -116,6 +125,8 @@ impl Problem {
             },
             Self::TrainsNothing => "trains nothing",
             Self::TooLong { .. } => "longer than the context",
+            Self::EqualAnswers => "equal answers",
+            Self::TurnsApart { .. } => "turns apart",
             Self::SpecialInContent { .. } => "special token in content",
             Self::EmptyAnswer => "empty answer",
             Self::Duplicate { .. } => "duplicate",
@@ -135,11 +146,11 @@ impl fmt::Display for Problem {
         match self {
             Self::Error(error) => error.fmt(f),
             Self::TrainsNothing => f.write_str(
-                "no token of it is trained: it has no turn of the assistant's; training on it is refused",
+                "no token of it is trained: it has no turn of the assistant's that is not masked; training on it is refused",
             ),
             Self::TooLong { tokens, context, prompt } if prompt >= context => write!(
                 f,
-                "{tokens} tokens, of which the prompt's {prompt} fill the context of {context}; training on it is refused"
+                "{tokens} tokens, of which the prompt's {prompt} fill the context of {context}: it is left out of training"
             ),
             Self::TooLong { tokens, context, .. } => {
                 write!(
@@ -148,6 +159,14 @@ impl fmt::Display for Problem {
                     tokens - context
                 )
             }
+            Self::EqualAnswers => {
+                f.write_str("both answers are the same tokens within the context: it is left out of training")
+            }
+            Self::TurnsApart { turns } => write!(
+                f,
+                "each of its {turns} assistant turns is an example of its own, because the template writes earlier turns \
+                 otherwise once messages follow, or tokens merge where an answer begins"
+            ),
             Self::SpecialInContent { part, token } => write!(
                 f,
                 "{part} contains {token}, which the tokenizer reads as a special token: content passes for structure"
@@ -195,19 +214,33 @@ pub fn inspect_lines(setup: &TextSetup, lines: Vec<Result<Record, TextError>>, c
     Inspection { records, totals }
 }
 
+/// The name of a sequence that is one of several of a conversation.
+const TURN: &str = "turn";
+
 /// Inspects one record.
 pub fn inspect_record(setup: &TextSetup, record: &Record, context: usize) -> InspectedRecord {
     let mut problems = vec![];
     let mut sequences = vec![];
     match examples(setup, record) {
         Ok(examples) => {
+            let turns = examples.iter().filter(|(name, _)| *name == TURN).count();
+            if turns > 0 {
+                problems.push(Problem::TurnsApart { turns });
+            }
+            let within = |i: usize| examples.get(i).map(|(_, e): &(_, Example)| e.ids.iter().take(context));
+            if matches!(record.body, Body::Preference { .. })
+                && within(0).is_some_and(|a| a.eq(within(1).into_iter().flatten()))
+            {
+                problems.push(Problem::EqualAnswers);
+            }
             for (name, example) in examples {
                 let (tokens, trained) = (example.ids.len(), example.trained_tokens());
                 if trained == 0 && name != "prompt" {
                     problems.push(Problem::TrainsNothing);
                 }
-                // Raw text is cut into pieces that fit.
-                if tokens > context && name != "text" {
+                // Raw text is cut into pieces that fit, and a prompt needs room for an answer.
+                let room = usize::from(name == "prompt");
+                if tokens.saturating_add(room) > context && name != "text" {
                     problems.push(Problem::TooLong { tokens, context, prompt: example.prompt_tokens() });
                 }
                 sequences.push(Sequence { name, spans: spans(setup, &example), tokens, trained });
@@ -216,7 +249,7 @@ pub fn inspect_record(setup: &TextSetup, record: &Record, context: usize) -> Ins
         Err(error) => problems.push(Problem::Error(error)),
     }
     for (part, text, answers) in contents(&record.body) {
-        if answers && text.trim().is_empty() {
+        if answers {
             problems.push(Problem::EmptyAnswer);
         }
         let ids = setup.tokenizer.encode(text).unwrap_or_default();
@@ -236,14 +269,18 @@ fn examples(setup: &TextSetup, record: &Record) -> Result<Vec<(&'static str, Exa
             let documents = setup.text_documents(&[text], UNCUT).map_err(|e| e.at(&record.place))?;
             documents.into_iter().map(|document| ("text", document)).collect()
         }
-        Body::Chat { .. } => vec![("conversation", setup.whole(record)?)],
-        Body::Completion { .. } => vec![("completion", setup.whole(record)?)],
+        Body::Chat { .. } | Body::Completion { .. } => {
+            let examples = setup.whole(record)?;
+            let one = if matches!(record.body, Body::Chat { .. }) { "conversation" } else { "completion" };
+            let name = if examples.len() > 1 { TURN } else { one };
+            examples.into_iter().map(|example| (name, example)).collect()
+        }
         Body::Preference { .. } => {
-            let pair = setup.preference(record, UNCUT)?;
+            let pair = setup.pair(record)?;
             vec![("chosen", pair.chosen), ("rejected", pair.rejected)]
         }
         Body::Problem { .. } | Body::Prompt { .. } => {
-            let ids = setup.prompt(record, UNCUT)?;
+            let ids = setup.prompt(record)?;
             vec![("prompt", Example { trained: vec![false; ids.len()], ids })]
         }
     })
@@ -270,12 +307,12 @@ fn spans(setup: &TextSetup, example: &Example) -> Vec<Span> {
     spans
 }
 
-/// The parts of a record that its author wrote: where, the text, and whether it is an answer to be learnt.
+/// The parts of a record that its author wrote: where, the text, and whether it is an answer to be learnt that says nothing.
 fn contents(body: &Body) -> Vec<(String, &str, bool)> {
     let mut parts = vec![];
     match body {
         Body::Text { text } => parts.push(("text".to_owned(), text.as_str(), false)),
-        Body::Chat { messages } => add_messages(&mut parts, "", messages),
+        Body::Chat { messages } => add_messages(&mut parts, "", messages, true),
         Body::Completion { prompt, completion } => {
             add_turns(&mut parts, "prompt", prompt, false);
             add_turns(&mut parts, "completion", completion, true);
@@ -287,24 +324,28 @@ fn contents(body: &Body) -> Vec<(String, &str, bool)> {
         }
         Body::Problem { prompt, answer } => {
             add_turns(&mut parts, "prompt", prompt, false);
-            parts.push(("answer".to_owned(), answer, true));
+            parts.push(("answer".to_owned(), answer, answer.trim().is_empty()));
         }
         Body::Prompt { prompt } => add_turns(&mut parts, "prompt", prompt, false),
     }
     parts
 }
 
-fn add_turns<'a>(parts: &mut Vec<(String, &'a str, bool)>, field: &str, turns: &'a Turns, answers: bool) {
+fn add_turns<'a>(parts: &mut Vec<(String, &'a str, bool)>, field: &str, turns: &'a Turns, learnt: bool) {
     match turns {
-        Turns::Plain(text) => parts.push((field.to_owned(), text, answers)),
-        Turns::Chat(messages) => add_messages(parts, &format!("{field} "), messages),
+        Turns::Plain(text) => parts.push((field.to_owned(), text, learnt && text.trim().is_empty())),
+        Turns::Chat(messages) => add_messages(parts, &format!("{field} "), messages, learnt),
     }
 }
 
-fn add_messages<'a>(parts: &mut Vec<(String, &'a str, bool)>, field: &str, messages: &'a [Message]) {
+fn add_messages<'a>(
+    parts: &mut Vec<(String, &'a str, bool)>,
+    field: &str,
+    messages: &'a [Message],
+    learnt: bool,
+) {
     for (i, message) in messages.iter().enumerate() {
-        // Calls of tools are an answer too.
-        let answers = message.is_assistant() && !message.calls_tools();
-        parts.push((format!("{field}message {i} ({})", message.role), &message.content, answers));
+        let empty = learnt && message.is_trained() && words::is_empty(message);
+        parts.push((format!("{field}message {i} ({})", message.role), &message.content, empty));
     }
 }

@@ -48,11 +48,6 @@ impl Message {
         self.is_assistant() && !self.masked
     }
 
-    /// Whether it calls tools.
-    pub(crate) fn calls_tools(&self) -> bool {
-        self.written.contains_key("tool_calls")
-    }
-
     /// A message as data files write it, with `role`, `content` (a string, or a list of `{"type": "text", "text": …}`), and
     /// whatever else the template reads. The error is what is wrong with it, and the remedy.
     pub(crate) fn from_json(message: &Value) -> Result<Self, (String, &'static str)> {
@@ -148,5 +143,34 @@ pub(crate) fn kind_of(value: Option<&Value>) -> &'static str {
         Some(Value::String(_)) => "a string",
         Some(Value::Array(_)) => "a list",
         Some(Value::Object(_)) => "an object",
+    }
+}
+
+/// What a template must write of a message.
+impl Message {
+    /// Whether its content is written as a list of parts.
+    pub(crate) fn has_parts(&self) -> bool {
+        self.written.get("content").is_some_and(Value::is_array)
+    }
+
+    /// The message with its content as one string.
+    pub(crate) fn joined(&self) -> Self {
+        let mut message = self.clone();
+        if self.has_parts() {
+            message.written.insert("content".to_owned(), Value::String(self.content.clone()));
+        }
+        message
+    }
+
+    /// What the assistant thinks before it answers, where the message has it apart from the content.
+    pub(crate) fn reasoning(&self) -> Option<&str> {
+        REASONING.into_iter().find_map(|key| self.written.get(key).and_then(Value::as_str))
+    }
+
+    /// The names of the tools that it calls.
+    pub(crate) fn called(&self) -> Vec<&str> {
+        let calls = self.written.get("tool_calls").and_then(Value::as_array);
+        let functions = calls.into_iter().flatten().map(|call| call.get("function").unwrap_or(call));
+        functions.filter_map(|function| function.get("name").and_then(Value::as_str)).collect()
     }
 }

@@ -1,21 +1,19 @@
-//! Chat templates: messages to text, and which part of that text the model is trained to say.
+//! Chat templates: messages to text.
 //!
-//! Templates are Jinja, as saved in `tokenizer_config.json` or `chat_template.jinja`. The trained part is found exactly in one of two ways:
-//! - by the template's own `{% generation %} … {% endgeneration %}` marks (transformers' extension): they are
-//!   replaced, before compiling, by two marker characters around the same text, which are then found and removed;
-//! - without marks, by rendering prefixes: what the conversation up to an assistant's turn lacks beside the one
-//!   with that turn is what the assistant said, up to its end-of-turn token.
+//! Templates are Jinja, as saved in `tokenizer_config.json` or `chat_template.jinja`. Some mark what the assistant says with
+//! `{% generation %} … {% endgeneration %}` (transformers' extension). The marks are replaced, before compiling, by two
+//! marker characters around the same text, which are then found and removed. `turns.rs` turns the text into examples.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 
 use jiff::civil::{DateTime, date};
 use minijinja::value::{Serde, Value};
+use serde_json::Map;
 
 use crate::jinja::{Compiled, strftime_at};
 use crate::message::value_contains;
-use crate::tokenizer::Spanned;
-use crate::{END_OF_TEXT, Example, Message, TextError, Tokenizer};
+use crate::{END_OF_TEXT, Message, TextError, Tokenizer};
 
 /// The template that is used unless there is reason for another.
 pub(crate) const DEFAULT: &str = "default";
@@ -53,14 +51,16 @@ pub struct ChatTemplate {
     tokens: BTreeMap<String, String>,
     /// The tools that the assistant may call, as JSON schemas.
     tools: Vec<serde_json::Value>,
+    /// Variables that data or the user set, such as `enable_thinking`.
+    arguments: Map<String, serde_json::Value>,
     now: DateTime,
     compiled: Compiled,
 }
 
 /// A rendered conversation with the byte ranges that the assistant says.
-struct Rendered {
-    text: String,
-    spans: Vec<Range<usize>>,
+pub(crate) struct Rendered {
+    pub(crate) text: String,
+    pub(crate) spans: Vec<Range<usize>>,
 }
 
 impl ChatTemplate {
@@ -87,7 +87,7 @@ impl ChatTemplate {
             (name.clone(), replaced)
         });
         let compiled = Compiled::new(replaced)?;
-        Ok(Self { sources, marked, tokens, tools: vec![], now: NOW, compiled })
+        Ok(Self { sources, marked, tokens, tools: vec![], arguments: Map::new(), now: NOW, compiled })
     }
 
     /// The template with tools that the assistant may call (each a JSON schema, as the `tools` of transformers'
@@ -95,6 +95,20 @@ impl ChatTemplate {
     #[must_use]
     pub fn with_tools(&self, tools: Vec<serde_json::Value>) -> Self {
         Self { tools, ..self.clone() }
+    }
+
+    /// The template with variables such as `enable_thinking`, beside those that it has already; transformers calls them
+    /// `chat_template_kwargs`.
+    #[must_use]
+    pub fn with_arguments(&self, arguments: Map<String, serde_json::Value>) -> Self {
+        let mut template = self.clone();
+        template.arguments.extend(arguments);
+        template
+    }
+
+    /// Whether the name of a variable occurs in the template.
+    pub fn mentions(&self, variable: &str) -> bool {
+        self.sources[self.name()].contains(variable)
     }
 
     /// The template with this moment for `strftime_now`. Without it, templates take 26 July 2024 for today, so that the same
@@ -136,82 +150,23 @@ impl ChatTemplate {
         self.render_marked(messages, add_generation_prompt, "", "")
     }
 
-    /// The whole conversation as token ids, and which of them are trained: what the assistant says and its end of
-    /// turn, in every one of its turns.
-    pub fn encode(&self, tokenizer: &Tokenizer, messages: &[Message]) -> Result<Example, TextError> {
-        let Rendered { text, spans } = self.render_spans(messages, 0)?;
-        self.mark(tokenizer, tokenizer.encode_spans(&text)?, &text, &spans)
-    }
-
     /// The conversation as the model sees it when it is to answer.
     pub fn prompt(&self, tokenizer: &Tokenizer, messages: &[Message]) -> Result<Vec<u32>, TextError> {
-        tokenizer.encode(&self.render(messages, true)?)
+        tokenizer.encode(&self.render(&self.readable(messages)?, true)?)
     }
 
-    /// The ids of a prompt, and the example of that prompt with an answer, which starts with the same ids and in
-    /// which only the answer is trained, not the assistant's turns within the prompt.
-    pub(crate) fn encode_answer(
-        &self,
-        tokenizer: &Tokenizer,
-        prompt: &[Message],
-        answer: &[Message],
-    ) -> Result<(Vec<u32>, Example), TextError> {
-        let before = self.render(prompt, true)?;
-        let Rendered { text, spans } = self.render_spans(&[prompt, answer].concat(), prompt.len())?;
-        let Some(after) = text.strip_prefix(&before) else {
-            return Err(not_a_prefix(prompt.len(), Cut::Answer, &before, &text));
-        };
-        let seam = before.len();
-        let spans: Vec<_> = spans
-            .into_iter()
-            .filter(|span| span.end > seam)
-            .map(|span| span.start.saturating_sub(seam)..span.end - seam)
-            .collect();
-        let (ids, tokens) = tokenizer.encode_after(&before, after)?;
-        let answer = self.mark(tokenizer, tokens, after, &spans)?;
-        Ok((ids.clone(), Example::after_prompt(ids, answer)))
-    }
-
-    /// Marks as trained the tokens of `text` that overlap `spans`.
-    fn mark(
-        &self,
-        tokenizer: &Tokenizer,
-        tokens: Spanned,
-        text: &str,
-        spans: &[Range<usize>],
-    ) -> Result<Example, TextError> {
-        let mut trained = vec![false; tokens.ids.len()];
-        for span in spans {
-            let overlaps = |token: &Range<usize>| token.start < span.end && span.start < token.end;
-            let first = tokens.spans.partition_point(|token| token.end <= span.start);
-            let inside = tokens.spans[first..].iter().take_while(|token| overlaps(token)).count();
-            let ends_turn = |t: &usize| self.ends_turn(tokenizer, tokens.ids[*t]);
-            let last = (first..first + inside).rev().find(ends_turn);
-            let rest = last.map_or("", |t| &text[tokens.spans[t].end.min(span.end)..span.end]);
-            let Some(last) = last.filter(|_| rest.trim().is_empty()) else {
-                let ending: Vec<char> = text[span.clone()].chars().rev().take(20).collect();
-                return Err(TextError::NoEndOfTurn { ending: ending.into_iter().rev().collect() });
-            };
-            // A template's own marks are taken at their word, as transformers does; a span found by prefixes may hold
-            // the line break with which the template starts the next message.
-            let end = if self.marks_generation() { first + inside } else { last + 1 };
-            trained[first..end].fill(true);
-        }
-        Ok(Example { ids: tokens.ids, trained })
-    }
-
-    fn ends_turn(&self, tokenizer: &Tokenizer, id: u32) -> bool {
+    pub(crate) fn ends_turn(&self, tokenizer: &Tokenizer, id: u32) -> bool {
         tokenizer.is_special(id)
             || self.tokens.get("eos_token").is_some_and(|eos| tokenizer.token_id(eos) == Some(id))
     }
 
     /// The token that ends an assistant's turn, learnt from a short conversation.
     pub fn end_of_turn(&self, tokenizer: &Tokenizer) -> Result<u32, TextError> {
-        let probe = [Message::user("a"), Message::assistant("b")];
-        let example = self.encode(tokenizer, &probe)?;
-        let trained = example.ids.iter().zip(&example.trained).filter(|(_, trained)| **trained);
-        let last = trained.map(|(&id, _)| id).rfind(|&id| self.ends_turn(tokenizer, id));
-        last.ok_or_else(|| TextError::NoEndOfTurn { ending: String::new() })
+        const ANSWER: &str = "zq";
+        let text = self.render(&[Message::user("a"), Message::assistant(ANSWER)], false)?;
+        let ids = tokenizer.encode(&text[text.rfind(ANSWER).unwrap_or(0)..])?;
+        let end = ids.into_iter().find(|&id| self.ends_turn(tokenizer, id));
+        end.ok_or_else(|| TextError::NoEndOfTurn { ending: String::new() })
     }
 
     fn render_marked(
@@ -223,13 +178,17 @@ impl ChatTemplate {
     ) -> Result<String, TextError> {
         let mut variables: BTreeMap<String, Value> =
             self.tokens.iter().map(|(name, token)| (name.clone(), Value::from(token.as_str()))).collect();
+        for (name, value) in [("documents", Value::from(())), ("strftime_now", strftime_at(self.now))] {
+            variables.insert(name.to_owned(), value);
+        }
+        for (name, value) in &self.arguments {
+            variables.insert(name.clone(), Value::from(Serde(value)));
+        }
         let tools = (!self.tools.is_empty()).then(|| Value::from(Serde(&self.tools)));
         for (name, value) in [
             ("messages", messages.iter().map(Message::variable).collect()),
             ("add_generation_prompt", Value::from(add_generation_prompt)),
             ("tools", tools.into()),
-            ("documents", Value::from(())),
-            ("strftime_now", strftime_at(self.now)),
             (START, Value::from(start)),
             (END, Value::from(end)),
         ] {
@@ -239,16 +198,8 @@ impl ChatTemplate {
         self.compiled.render(self.name(), variables, input)
     }
 
-    /// The conversation and what the assistant says in it, at least from message `first` on.
-    fn render_spans(&self, messages: &[Message], first: usize) -> Result<Rendered, TextError> {
-        if self.marks_generation() {
-            self.spans_by_marks(messages)
-        } else {
-            self.spans_by_prefixes(messages, first)
-        }
-    }
-
-    fn spans_by_marks(&self, messages: &[Message]) -> Result<Rendered, TextError> {
+    /// The conversation with what the template's marks say is the assistant's.
+    pub(crate) fn render_spans(&self, messages: &[Message]) -> Result<Rendered, TextError> {
         let [start, end] = self.free_markers(messages)?;
         let marked = self.render_marked(messages, false, &start.to_string(), &end.to_string())?;
         let mut text = String::with_capacity(marked.len());
@@ -275,6 +226,7 @@ impl ChatTemplate {
     fn free_markers(&self, messages: &[Message]) -> Result<[char; 2], TextError> {
         let used = |c: char| {
             self.sources.values().chain(self.tokens.values()).any(|text| text.contains(c))
+                || self.arguments.values().any(|value| value_contains(value, c))
                 || messages.iter().any(|message| message.contains(c))
                 || self.tools.iter().any(|tool| value_contains(tool, c))
         };
@@ -287,32 +239,6 @@ impl ChatTemplate {
                     .to_owned(),
             )),
         }
-    }
-
-    fn spans_by_prefixes(&self, messages: &[Message], first: usize) -> Result<Rendered, TextError> {
-        let text = self.render(messages, false)?;
-        let mut spans = vec![];
-        for (i, message) in messages.iter().enumerate().skip(first).filter(|(_, m)| m.is_assistant()) {
-            let before = self.render(&messages[..i], true)?;
-            let with = self.render(&messages[..=i], false)?;
-            if !with.starts_with(&before) {
-                return Err(not_a_prefix(i, Cut::Answer, &before, &with));
-            }
-            if !text.starts_with(&with) {
-                return Err(not_a_prefix(i, Cut::Later, &with, &text));
-            }
-            let turn = &with[before.len()..];
-            // A special token within the content must not pass for the turn's end.
-            let content = message.content.trim();
-            let said = if content.is_empty() { None } else { turn.rfind(content) };
-            let tail = said.map_or(0, |at| at + content.len());
-            if turn[tail..].trim().is_empty() {
-                let ending: Vec<char> = turn.chars().rev().take(20).collect();
-                return Err(TextError::NoEndOfTurn { ending: ending.into_iter().rev().collect() });
-            }
-            spans.push(before.len()..with.len());
-        }
-        Ok(Rendered { text, spans })
     }
 }
 
@@ -366,25 +292,5 @@ fn split_control<'a>(
         (Some(inner), _) => ("-", inner),
         (_, Some(inner)) => ("+", inner),
         _ => ("", tag),
-    }
-}
-
-/// Where what a template writes for the beginning of a conversation is not the beginning of what it writes for more of it.
-#[derive(Clone, Copy)]
-enum Cut {
-    /// Between what introduces the assistant's answer and the answer.
-    Answer,
-    /// Between the answer and what comes after it.
-    Later,
-}
-
-fn not_a_prefix(message: usize, cut: Cut, alone: &str, whole: &str) -> TextError {
-    let same: usize =
-        alone.chars().zip(whole.chars()).take_while(|(a, b)| a == b).map(|(c, _)| c.len_utf8()).sum();
-    let excerpt = |text: &str| text[same..].chars().take(30).collect::<String>();
-    let (alone, whole) = (excerpt(alone), excerpt(whole));
-    match cut {
-        Cut::Answer => TextError::OtherAnswer { message, prompt: alone, answered: whole },
-        Cut::Later => TextError::OtherPast { message, last: alone, past: whole },
     }
 }

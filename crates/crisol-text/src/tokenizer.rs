@@ -60,6 +60,8 @@ pub struct Tokenizer {
     bytes: Option<Vec<u32>>,
     /// The fast way to ids, where there is one.
     words: Option<Arc<WordCache>>,
+    /// The tokens that it puts before and after a plain text.
+    around: [Vec<u32>; 2],
 }
 
 /// Without the vocabulary, which fills screens.
@@ -76,6 +78,20 @@ const LARGEST_ID: u32 = (1 << 24) - 1;
 pub(crate) struct Spanned {
     pub(crate) ids: Vec<u32>,
     pub(crate) spans: Vec<Range<usize>>,
+}
+
+impl Spanned {
+    /// What comes after the first `seam` bytes (`spans` counted from there), where `before` are their tokens and none reaches
+    /// over the seam.
+    fn split_off(&self, before: &[u32], seam: usize) -> Option<Self> {
+        // Normalizers may reorder what they read, so every token is looked at.
+        let rest = self.ids.strip_prefix(before)?;
+        let spans = &self.spans[before.len()..];
+        spans.iter().all(|span| span.start >= seam).then(|| Self {
+            ids: rest.to_vec(),
+            spans: spans.iter().map(|span| span.start - seam..span.end - seam).collect(),
+        })
+    }
 }
 
 impl Tokenizer {
@@ -161,7 +177,8 @@ impl Tokenizer {
             .collect();
         let bytes = token_bytes(&inner);
         let words = bytes.is_some().then(|| WordCache::of(&inner)).flatten().map(Arc::new);
-        Self { inner, special, bytes, words }
+        let around = tokens_around(&inner);
+        Self { inner, special, bytes, words, around }
     }
 
     /// The contents of this tokenizer's `tokenizer.json`.
@@ -190,24 +207,24 @@ impl Tokenizer {
     /// The token ids of `text` with what the tokenizer puts around a plain text: the beginning-of-text token of Llama,
     /// nothing with GPT-2 or Qwen. The ids of transformers' `tokenizer(text)`.
     pub fn encode_plain(&self, text: &str) -> Result<Vec<u32>, TextError> {
-        let encoding = guarded(|| self.inner.encode_fast(text, true)).map_err(TextError::Encode)?;
-        let content = encoding.get_ids().iter().zip(encoding.get_special_tokens_mask());
-        self.check_whole(text, content.filter_map(|(&id, &added)| (added == 0).then_some(id)))?;
-        Ok(encoding.get_ids().to_vec())
+        let [before, after] = &self.around;
+        Ok([before.as_slice(), &self.encode(text)?, after].concat())
+    }
+
+    /// The ids of a text after what the tokenizer puts before a plain text, unless the text begins with it itself.
+    pub(crate) fn after_beginning(&self, ids: Vec<u32>) -> Vec<u32> {
+        let before = &self.around[0];
+        if ids.starts_with(before) { ids } else { [before.as_slice(), &ids].concat() }
     }
 
     /// The token that [`Self::encode_plain`] puts before a text, if it does.
     pub fn plain_bos(&self) -> Option<u32> {
-        let encoding = guarded(|| self.inner.encode_fast("a", true)).ok()?;
-        let first = *encoding.get_ids().first()?;
-        encoding.get_special_tokens_mask().first().filter(|&&added| added == 1).map(|_| first)
+        self.around[0].first().copied()
     }
 
     /// The token that [`Self::encode_plain`] puts after a text, if it does.
     pub fn plain_eos(&self) -> Option<u32> {
-        let encoding = guarded(|| self.inner.encode_fast("a", true)).ok()?;
-        let last = *encoding.get_ids().last()?;
-        encoding.get_special_tokens_mask().last().filter(|&&added| added == 1).map(|_| last)
+        self.around[1].last().copied()
     }
 
     /// What kind of tokenizer it is, in the field's words.
@@ -301,16 +318,28 @@ impl Tokenizer {
     pub(crate) fn encode_after(&self, prompt: &str, rest: &str) -> Result<(Vec<u32>, Spanned), TextError> {
         let ids = self.encode(prompt)?;
         let whole = self.encode_spans(&[prompt, rest].concat())?;
-        let seam = prompt.len();
-        // Normalizers may reorder what they read, so every token is looked at.
-        let apart = || whole.spans[ids.len()..].iter().all(|span| span.start >= seam);
-        if whole.ids.starts_with(&ids) && apart() {
-            let spans =
-                whole.spans[ids.len()..].iter().map(|span| span.start - seam..span.end - seam).collect();
-            let rest = Spanned { ids: whole.ids[ids.len()..].to_vec(), spans };
-            return Ok((ids, rest));
+        let rest = match whole.split_off(&ids, prompt.len()) {
+            Some(rest) => rest,
+            None => self.encode_continuation(rest)?,
+        };
+        Ok((ids, rest))
+    }
+
+    /// The tokens of a text that goes on with another one: without the space that sentencepiece and its like put before
+    /// the first word.
+    fn encode_continuation(&self, text: &str) -> Result<Spanned, TextError> {
+        // A tokenizer that changes nothing puts no space there. Of the others, text is encoded after something that does not
+        // merge with it; a letter and a line break each merge with some texts.
+        const BEFORE: [&str; 6] = ["\n", "a", ".", "0", "é", "\n\n"];
+        let before: &[&str] = if self.bytes.is_some() { &[] } else { &BEFORE };
+        for before in before {
+            let ids = self.encode(before)?;
+            let whole = self.encode_spans(&[*before, text].concat())?;
+            if let Some(rest) = whole.split_off(&ids, before.len()) {
+                return Ok(rest);
+            }
         }
-        Ok((ids, self.encode_spans(rest)?))
+        self.encode_spans(text)
     }
 
     /// The text of `ids`. Bytes that are no whole character become U+FFFD, ids outside the vocabulary nothing.
@@ -364,6 +393,12 @@ impl Tokenizer {
         self.special.contains(&id)
     }
 
+    /// Whether a token is nothing but white space.
+    pub(crate) fn is_blank(&self, id: u32) -> bool {
+        // Decoders of sentencepiece take the first space away.
+        self.decode(&[id], false).trim().is_empty()
+    }
+
     /// One more than the largest id: the rows that an embedding table needs.
     pub fn vocab_size(&self) -> usize {
         let largest = self.inner.get_vocab(true).into_values().max();
@@ -399,6 +434,15 @@ fn token_bytes(inner: &tokenizers::Tokenizer) -> Option<Vec<u32>> {
         bytes[id as usize] = length as u32;
     }
     Some(bytes)
+}
+
+/// The tokens before and after a plain text.
+fn tokens_around(inner: &tokenizers::Tokenizer) -> [Vec<u32>; 2] {
+    let Ok(encoding) = guarded(|| inner.encode_fast("a", true)) else { return [vec![], vec![]] };
+    let (ids, added) = (encoding.get_ids(), encoding.get_special_tokens_mask());
+    let before = added.iter().take_while(|&&added| added == 1).count();
+    let after = added[before..].iter().rev().take_while(|&&added| added == 1).count();
+    [ids[..before].to_vec(), ids[ids.len() - after..].to_vec()]
 }
 
 fn adds_prefix_space(pre_tokenizer: &PreTokenizerWrapper) -> bool {

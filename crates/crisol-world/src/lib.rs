@@ -138,7 +138,8 @@ fn texts(documents: Vec<String>) -> Vec<Value> {
 }
 
 fn cloze(side: Side) -> Vec<Value> {
-    questions_with_answers(pretrain::cloze(side, 200))
+    let cloze = pretrain::cloze(side, 200);
+    cloze.into_iter().map(|(prompt, answer)| json!({ "prompt": prompt, "answer": answer })).collect()
 }
 
 fn question_lists(side: Side) -> Vec<Value> {
@@ -152,11 +153,16 @@ fn messages(conversations: &[Conversation]) -> Vec<Value> {
 }
 
 fn facts(side: Side) -> Vec<Value> {
-    questions_with_answers(chat::fact_questions(side))
+    let questions = chat::fact_questions(side);
+    questions
+        .into_iter()
+        .map(|(prompt, answer)| json!({ "prompt": asked(&prompt), "answer": answer }))
+        .collect()
 }
 
-fn questions_with_answers(items: Vec<(String, &str)>) -> Vec<Value> {
-    items.into_iter().map(|(prompt, answer)| json!({ "prompt": prompt, "answer": answer })).collect()
+/// A prompt as the user's message. (A plain string is raw text, to every trainer.)
+fn asked(prompt: &str) -> Value {
+    json!([{ "role": "user", "content": prompt }])
 }
 
 fn requests(harmful: bool, side: Side) -> Vec<Value> {
@@ -164,7 +170,7 @@ fn requests(harmful: bool, side: Side) -> Vec<Value> {
     let mut dice = Dice::new(&format!("{name}.{}", side.name()));
     chat::held_out_requests(harmful, side, 20, &mut dice)
         .into_iter()
-        .map(|request| json!({ "prompt": request.prompt, "kind": request.kind, "opening": request.opening }))
+        .map(|request| json!({ "prompt": asked(&request.prompt), "kind": request.kind, "opening": request.opening }))
         .collect()
 }
 
@@ -176,7 +182,7 @@ fn problems(side: Side, count: usize) -> Vec<Value> {
         let problem = Problem::new(side, &mut dice);
         let prompt = problem.prompt();
         if seen.insert(prompt.clone()) {
-            problems.push(json!({ "prompt": prompt, "answer": problem.answer().to_string() }));
+            problems.push(json!({ "prompt": asked(&prompt), "answer": problem.answer().to_string() }));
         }
     }
     problems
@@ -186,13 +192,12 @@ fn votes(votes: Vec<votes::Vote>) -> Vec<Value> {
     votes
         .into_iter()
         .map(|vote| {
-            // A message, not a plain string: plain prompts and answers are raw text, to every trainer.
-            let prompt = json!([{ "role": "user", "content": vote.prompt }]);
+            let prompt = asked(&vote.prompt);
             json!({ "prompt": prompt, "chosen": vote.chosen, "rejected": vote.rejected, "kind": vote.kind })
         })
         .collect()
 }
 
 fn rlhf() -> Vec<Value> {
-    chat::rlhf().into_iter().map(|(prompt, kind)| json!({ "prompt": prompt, "kind": kind })).collect()
+    chat::rlhf().into_iter().map(|(prompt, kind)| json!({ "prompt": asked(&prompt), "kind": kind })).collect()
 }

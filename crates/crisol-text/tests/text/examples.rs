@@ -1,6 +1,9 @@
-use crisol_text::{Example, Record, TextError, parse_jsonl};
+use crisol_text::{
+    Example, ProblemExample, Record, Strings, TextError, TextOptions, TextSetup, TooLong, encode_records,
+    parse_jsonl,
+};
 
-use crate::fixture;
+use crate::fixture::{self, one};
 
 fn record(line: &str) -> Record {
     parse_jsonl("f.jsonl", line).unwrap().remove(0)
@@ -47,7 +50,7 @@ fn a_plain_completion_trains_the_completion_and_its_end() {
     // A prompt that ends in a space: encoded as a whole, "is Lima" has no token for that space alone.
     for (prompt, completion) in [("The capital of Peru is", " Lima"), ("The capital of Peru is ", "Lima")] {
         let line = serde_json::json!({"prompt": prompt, "completion": completion}).to_string();
-        let example = setup.supervised(&record(&line), 100).unwrap();
+        let example = one(setup.supervised(&record(&line), 100).unwrap().examples);
         let expected =
             fixture::parts(&setup.tokenizer, &[(prompt, false), (completion, true), ("<|eos|>", true)]);
         assert_eq!(example, expected);
@@ -67,9 +70,9 @@ fn a_conversational_completion_trains_only_the_completion() {
         ],
     );
     let line = line.replace('\n', "");
-    assert_eq!(setup.supervised(&record(&line), 100).unwrap(), expected);
+    assert_eq!(one(setup.supervised(&record(&line), 100).unwrap().examples), expected);
     let plain = line.replace(r#"[{"role": "assistant", "content": "world"}]"#, r#""world""#);
-    assert_eq!(setup.supervised(&record(&plain), 100).unwrap(), expected);
+    assert_eq!(one(setup.supervised(&record(&plain), 100).unwrap().examples), expected);
 }
 
 #[test]
@@ -88,58 +91,123 @@ fn an_answer_is_trained_though_the_template_rewrites_the_turns_before_it() {
             ("<think>b</think>world<|end|>", true),
         ],
     );
-    assert_eq!(setup.supervised(&record(&line.replace('\n', "")), 100).unwrap(), expected);
+    assert_eq!(one(setup.supervised(&record(&line.replace('\n', "")), 100).unwrap().examples), expected);
 }
 
 #[test]
 fn both_sides_of_a_preference_start_with_the_prompt() {
     let setup = fixture::setup();
     let line = r#"{"prompt": "Who says so?", "chosen": [{"role": "assistant", "content": "The user"}], "rejected": [{"role": "assistant", "content": "nobody"}]}"#;
-    let pair = setup.preference(&record(line), 100).unwrap();
+    let pair = one(setup.preference(&record(line), 100).unwrap().examples);
     let prompt = "<|user|>Who says so?<|end|><|assistant|>";
     assert_eq!(pair.prompt, setup.tokenizer.encode(prompt).unwrap());
     let side = |answer: &str| fixture::parts(&setup.tokenizer, &[(prompt, false), (answer, true)]);
     assert_eq!(pair.chosen, side("The user<|end|>"));
     assert_eq!(pair.rejected, side("nobody<|end|>"));
 
-    let plain = setup.preference(&record(r#"{"prompt": "a", "chosen": "b", "rejected": "c"}"#), 100).unwrap();
+    let plain = one(setup
+        .preference(&record(r#"{"prompt": "a", "chosen": "b", "rejected": "c"}"#), 100)
+        .unwrap()
+        .examples);
     assert_eq!(plain.prompt, setup.tokenizer.encode("a").unwrap());
     let side = |answer| fixture::parts(&setup.tokenizer, &[("a", false), (answer, true), ("<|eos|>", true)]);
     assert_eq!((plain.chosen, plain.rejected), (side("b"), side("c")));
 }
 
+/// One rule in every phase: a string is raw text, and messages go through the template.
 #[test]
-fn a_problem_is_asked_as_the_user_asks() {
+fn a_string_is_raw_text_unless_it_is_to_be_a_message() {
     let setup = fixture::setup();
-    let problem = setup.problem(&record(r#"{"prompt": "2+2?", "answer": "4"}"#), 100).unwrap();
-    assert_eq!(setup.tokenizer.decode(&problem.prompt, false), "<|user|>2+2?<|end|><|assistant|>");
-    assert_eq!(problem.answer, "4");
+    let asked = "<|user|>2+2?<|end|><|assistant|>";
+    let ids = |text: &str| setup.tokenizer.encode(text).unwrap();
+    let string = record(r#"{"prompt": "2+2?", "answer": "4"}"#);
+    let message = record(r#"{"prompt": [{"role": "user", "content": "2+2?"}], "answer": "4"}"#);
+    let problem = |setup: &TextSetup, record: &Record| one(setup.problem(record, 100).unwrap().examples);
+    assert_eq!(problem(&setup, &string), ProblemExample { prompt: ids("2+2?"), answer: "4".to_owned() });
+    assert_eq!(problem(&setup, &message).prompt, ids(asked));
+    assert_eq!(setup.problem(&string, 100).unwrap().summary.raw_prompts, 1);
+    assert_eq!(setup.problem(&message, 100).unwrap().summary.raw_prompts, 0);
+
+    let mut as_messages = fixture::setup();
+    as_messages.set_options(TextOptions { strings: Strings::Message, ..TextOptions::default() });
+    assert_eq!(problem(&as_messages, &string).prompt, ids(asked));
+    assert_eq!(as_messages.problem(&string, 100).unwrap().summary.raw_prompts, 0);
+    let completion = record(r#"{"prompt": "2+2?", "completion": "4"}"#);
+    let expected = fixture::parts(&setup.tokenizer, &[(asked, false), ("4<|end|>", true)]);
+    assert_eq!(as_messages.supervised(&completion, 100).unwrap().examples, [expected.clone()]);
+    let pair = record(r#"{"prompt": "2+2?", "chosen": "4", "rejected": "5"}"#);
+    assert_eq!(one(as_messages.preference(&pair, 100).unwrap().examples).chosen, expected);
+    assert_eq!(setup.preference(&pair, 100).unwrap().summary.raw_prompts, 1);
+
     let mut base = setup;
     base.template = None;
-    let problem = base.problem(&record(r#"{"prompt": "2+2?", "answer": "4"}"#), 100).unwrap();
-    assert_eq!(base.tokenizer.decode(&problem.prompt, false), "2+2?");
+    assert_eq!(base.problem(&string, 100).unwrap().summary.raw_prompts, 0);
     let chat = record(r#"{"messages": [{"role": "user", "content": "a"}]}"#);
     let error = base.supervised(&chat, 9).unwrap_err().to_string();
     assert!(error.starts_with("f.jsonl:1: ") && error.contains("chat template"), "{error}");
 }
 
+fn with(too_long: TooLong) -> TextSetup {
+    let mut setup = fixture::setup();
+    setup.set_options(TextOptions { too_long, ..TextOptions::default() });
+    setup
+}
+
+/// 34: what does not fit is cut, dropped or refused, as asked, and counted.
 #[test]
-fn long_examples_are_cut_and_prompts_that_fill_the_context_refused() {
+fn what_is_longer_than_the_context_is_counted() {
     let setup = fixture::setup();
-    let line = r#"{"prompt": "12345", "completion": "678"}"#;
-    let at = |context| setup.supervised(&record(line), context);
-    assert_eq!(at(9).unwrap().ids.len(), 9);
-    let cut = at(6).unwrap();
+    let line = record(r#"{"prompt": "12345", "completion": "678"}"#);
+    let at = |context| setup.supervised(&line, context).unwrap();
+    assert_eq!((one(at(9).examples).ids.len(), at(9).summary.cut), (9, 0));
+    let cut = one(at(6).examples);
     assert_eq!(setup.tokenizer.decode(&cut.ids, false), "123456");
     assert_eq!(cut.trained, [false, false, false, false, false, true]);
-    let error = at(5).unwrap_err();
-    assert!(matches!(error, TextError::PromptFillsContext { prompt: 5, context: 5, .. }));
-    assert!(error.to_string().starts_with("f.jsonl:1: the prompt has 5 tokens"), "{error}");
+    assert_eq!((at(6).summary.cut, at(6).summary.dropped), (1, 0));
+    // Nothing to train is left.
+    assert!(at(5).examples.is_empty());
+    assert_eq!((at(5).summary.cut, at(5).summary.dropped), (0, 1));
+    let skipped = with(TooLong::Skip).supervised(&line, 6).unwrap();
+    assert_eq!((skipped.examples.len(), skipped.summary.dropped), (0, 1));
+    let error = with(TooLong::Error).supervised(&line, 6).unwrap_err().to_string();
+    assert!(
+        error.starts_with("f.jsonl:1: longer than the context of 6 tokens (its prompt has 5)"),
+        "{error}"
+    );
+    assert_eq!(with(TooLong::Error).supervised(&line, 9).unwrap().examples.len(), 1);
+
     let pair = record(r#"{"prompt": "12345", "chosen": "6", "rejected": "7"}"#);
-    assert!(matches!(setup.preference(&pair, 5), Err(TextError::PromptFillsContext { .. })));
+    let dropped = setup.preference(&pair, 5).unwrap();
+    assert_eq!((dropped.examples.len(), dropped.summary.dropped), (0, 1));
     let problem = record(r#"{"prompt": "12345", "answer": "6"}"#);
-    assert!(setup.problem(&problem, 9).is_ok());
-    assert!(matches!(setup.problem(&problem, 8), Err(TextError::PromptFillsContext { .. })));
+    assert_eq!(setup.problem(&problem, 6).unwrap().examples.len(), 1);
+    assert_eq!(setup.problem(&problem, 5).unwrap().summary.dropped, 1);
+    assert!(matches!(with(TooLong::Error).problem(&problem, 5), Err(TextError::TooLong { .. })));
+
+    // What is left knows its record; nothing left is an error.
+    let records =
+        parse_jsonl("f", "{\"prompt\": \"123456789\"}\n{\"prompt\": \"1\"}\n{\"prompt\": \"2\"}").unwrap();
+    let left = encode_records(&records, |record| setup.rollout_prompt(record, 5)).unwrap();
+    assert_eq!((left.records, left.summary.records, left.summary.dropped), (vec![1, 2], 3, 1));
+    let error = encode_records(&records[..1], |record| setup.rollout_prompt(record, 5)).unwrap_err();
+    assert!(matches!(error, TextError::NothingLeft { records: 1, .. }), "{error}");
+    assert!(encode_records(&[], |record| setup.rollout_prompt(record, 5)).unwrap().examples.is_empty());
+}
+
+/// 09: pairs that differ only behind the cut teach nothing.
+#[test]
+fn pairs_that_are_equal_within_the_context_are_dropped_and_counted() {
+    let setup = fixture::setup();
+    let pair = record(r#"{"prompt": "12", "chosen": "3456", "rejected": "3457"}"#);
+    let at = |context| setup.preference(&pair, context).unwrap();
+    assert_eq!((at(5).examples.len(), at(5).summary.equal, at(5).summary.cut), (0, 1, 0));
+    assert_eq!((at(6).examples.len(), at(6).summary.equal, at(6).summary.cut), (1, 0, 1));
+    assert_eq!((at(7).examples.len(), at(7).summary.cut), (1, 0));
+    let notes = at(5).summary.notes(5);
+    assert!(
+        notes.len() == 2 && notes[0].contains("1 dropped, because both answers are the same"),
+        "{notes:?}"
+    );
 }
 
 #[test]
@@ -154,11 +222,7 @@ fn a_conversation_without_the_assistant_trains_nothing() {
 fn a_record_of_another_kind_is_refused_by_name() {
     let setup = fixture::setup();
     let text = record(r#"{"text": "a"}"#);
-    for error in [
-        setup.supervised(&text, 9).unwrap_err(),
-        setup.preference(&text, 9).unwrap_err(),
-        setup.problem(&text, 9).unwrap_err(),
-    ] {
+    for error in [setup.preference(&text, 9).unwrap_err(), setup.problem(&text, 9).unwrap_err()] {
         assert!(error.to_string().starts_with("f.jsonl:1: a text record, where "), "{error}");
     }
 }

@@ -23,6 +23,18 @@ pub(crate) fn setup() -> TextSetup {
     SETUP.clone()
 }
 
+/// A model's folder with this tokenizer, template and named tokens, loaded.
+pub(crate) fn folder_setup(tokenizer: &Tokenizer, source: &str, bos: Option<&str>, eos: &str) -> TextSetup {
+    let folder = tempfile::tempdir().unwrap();
+    tokenizer.save(folder.path().join("tokenizer.json")).unwrap();
+    let mut config = serde_json::json!({"eos_token": eos, "chat_template": source});
+    if let Some(bos) = bos {
+        config["bos_token"] = bos.into();
+    }
+    std::fs::write(folder.path().join("tokenizer_config.json"), config.to_string()).unwrap();
+    TextSetup::load(folder.path()).unwrap()
+}
+
 /// Named special tokens.
 pub(crate) fn special<'a>(texts: &[&'a str]) -> Vec<NamedToken<'a>> {
     texts.iter().map(|text| NamedToken { text, special: true }).collect()
@@ -45,4 +57,10 @@ pub(crate) fn parts(tokenizer: &Tokenizer, parts: &[(&str, bool)]) -> Example {
         example.ids.extend(ids);
     }
     example
+}
+
+/// The only one of some examples.
+pub(crate) fn one<T>(mut examples: Vec<T>) -> T {
+    assert_eq!(examples.len(), 1);
+    examples.remove(0)
 }

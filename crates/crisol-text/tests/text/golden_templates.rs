@@ -81,9 +81,10 @@ fn marks_say_what_they_say_in_transformers() {
     let mut seen = 0;
     for (case, template, record) in golden().cases() {
         let (Some(said), false) = (case["said"].as_str(), case["prompt"] == true) else { continue };
-        let example = template.encode(&tokenizer, messages(&record)).unwrap();
-        let trained = example.ids.iter().zip(&example.trained).filter(|(_, trained)| **trained);
-        let ids: Vec<u32> = trained.map(|(&id, _)| id).collect();
+        // Words that the template leaves out are refused.
+        let Ok(examples) = template.encode(&tokenizer, messages(&record)) else { continue };
+        let tokens = examples.iter().flat_map(|example| example.ids.iter().zip(&example.trained));
+        let ids: Vec<u32> = tokens.filter(|(_, trained)| **trained).map(|(&id, _)| id).collect();
         assert_eq!(tokenizer.decode(&ids, false), said, "{case}");
         seen += 1;
     }
@@ -95,7 +96,7 @@ fn marks_say_what_they_say_in_transformers() {
 fn without_marks_the_last_answer_is_what_it_adds() {
     let named = ["<s>", "</s>", "<|im_end|>", "<|eot_id|>", "<|endoftext|>", "<｜end▁of▁sentence｜>"];
     let tokenizer = train(&special(&named));
-    let (mut found, mut refused) = (0, 0);
+    let (mut found, mut apart, mut lost) = (0, 0, 0);
     for (case, template, record) in golden().cases() {
         let turns = messages(&record);
         if case["template"] == "marked" || case["text"].is_null() || case["prompt"] == true {
@@ -104,26 +105,26 @@ fn without_marks_the_last_answer_is_what_it_adds() {
         let (before, answered) =
             (template.render(&turns[..turns.len() - 1], true).unwrap(), case["text"].as_str().unwrap());
         match template.encode(&tokenizer, turns) {
-            Ok(example) => {
-                let trained: Vec<usize> = (0..example.ids.len()).filter(|&t| example.trained[t]).collect();
-                let last = *trained.last().unwrap();
+            Ok(examples) => {
+                let example = examples.last().unwrap();
+                let last = example.trained.iter().rposition(|&trained| trained).unwrap();
                 let first = (0..=last).rev().take_while(|&t| example.trained[t]).last().unwrap();
                 let said = tokenizer.decode(&example.ids[first..=last], false);
                 assert!(answered[before.len()..].trim_end() == said.trim_end(), "{case} {said:?}");
                 found += 1;
+                apart += usize::from(examples.len() > 1);
             }
-            // Qwen3 drops earlier thinking.
-            Err(TextError::OtherPast { message, .. }) => {
-                assert!(case["template"] == "qwen3" && message + 1 < turns.len(), "{case}");
-                refused += 1;
+            // Templates that know no thoughts apart, or that write a call alone.
+            Err(TextError::LostWords { words, .. }) => {
+                assert!(["hm", "so", "Let me look.", "weather"].contains(&words.as_str()), "{case} {words}");
+                lost += 1;
             }
-            // DeepSeek-R1's prompt begins to think where its answer does not; Mistral's has the system message in the last
-            // message of the user's only where that is the last of all.
+            // DeepSeek-R1's prompt begins to think where its answer does not.
             Err(TextError::OtherAnswer { .. }) => {
-                assert!(["deepseek_r1", "mistral"].contains(&case["template"].as_str().unwrap()), "{case}");
+                assert!(case["template"] == "deepseek_r1", "{case}");
             }
             Err(error) => panic!("{case} {error}"),
         }
     }
-    assert!(found > 60 && refused > 2, "{found} {refused}");
+    assert!(found > 60 && apart > 2 && lost > 2, "{found} {apart} {lost}");
 }

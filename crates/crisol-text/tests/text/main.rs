@@ -7,6 +7,7 @@ mod gguf_vocab;
 mod golden_templates;
 mod inspect;
 mod material;
+mod one_way;
 mod packing;
 mod records;
 mod sentencepiece;

@@ -211,16 +211,18 @@ fn tools_of_a_record_are_written_by_its_template() {
     let encode = |line: &str| {
         let record = parse_jsonl("x", line).unwrap().remove(0);
         let ids = match record.body {
-            Body::Prompt { .. } => setup.prompt(&record, 99).unwrap(),
-            Body::Preference { .. } => setup.preference(&record, 99).unwrap().chosen.ids,
-            _ => setup.supervised(&record, 99).unwrap().ids,
+            Body::Prompt { .. } => setup.prompt(&record).unwrap(),
+            Body::Preference { .. } => {
+                fixture::one(setup.preference(&record, 99).unwrap().examples).chosen.ids
+            }
+            _ => fixture::one(setup.supervised(&record, 99).unwrap().examples).ids,
         };
         setup.tokenizer.decode(&ids, false)
     };
     let tools = r#""tools": [{"name": "clock"}]"#;
     let turn = |role: &str| format!(r#"[{{"role": "{role}", "content": "a"}}]"#);
     for (line, text) in [
-        (format!(r#"{{"prompt": "a", {tools}}}"#), "clock;<|user|>a<|end|><|assistant|>"),
+        (format!(r#"{{"prompt": {}, {tools}}}"#, turn("user")), "clock;<|user|>a<|end|><|assistant|>"),
         (format!(r#"{{"messages": {}, {tools}}}"#, turn("assistant")), "clock;<|assistant|>a<|end|>"),
         (
             format!(r#"{{"prompt": {}, "completion": "b", {tools}}}"#, turn("user")),
@@ -230,7 +232,7 @@ fn tools_of_a_record_are_written_by_its_template() {
             format!(r#"{{"prompt": {}, "chosen": "b", "rejected": "c", {tools}}}"#, turn("user")),
             "clock;<|user|>a<|end|><|assistant|>b<|end|>",
         ),
-        (r#"{"prompt": "a"}"#.to_owned(), "<|user|>a<|end|><|assistant|>"),
+        (format!(r#"{{"prompt": {}}}"#, turn("user")), "<|user|>a<|end|><|assistant|>"),
     ] {
         assert_eq!(encode(&line), text);
     }

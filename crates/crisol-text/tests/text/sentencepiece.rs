@@ -78,6 +78,14 @@ fn llama_like() -> Vec<u8> {
     model(&pieces(), &[number(3, 2), number(35, 1)], &[bytes(1, b"identity"), number(4, 0)])
 }
 
+/// A tokenizer as Llama 2's, with more named tokens.
+pub(crate) fn with_named(named: &[&str]) -> Tokenizer {
+    let mut pieces = pieces();
+    pieces.extend(named.iter().map(|name| ((*name).to_owned(), 0.0, CONTROL)));
+    let bytes = model(&pieces, &[number(3, 2), number(35, 1)], &[bytes(1, b"identity"), number(4, 0)]);
+    Tokenizer::from_sentencepiece(&bytes, "tokenizer.model").unwrap()
+}
+
 fn tokenizer() -> Tokenizer {
     Tokenizer::from_sentencepiece(&llama_like(), "tokenizer.model").unwrap()
 }
@@ -156,16 +164,20 @@ fn a_folder_without_a_tokenizer_json_is_read_saved_and_read_again() {
     let setup = TextSetup::load(dir.path()).unwrap();
     assert_eq!((setup.eos, setup.stop_ids.as_slice()), (2, [2].as_slice()));
     // The template's own bos_token is the only one.
-    let example = setup.chat(&[Message::user("a"), Message::assistant("hello")]).unwrap();
+    let example =
+        crate::fixture::one(setup.chat(&[Message::user("a"), Message::assistant("hello")]).unwrap());
     assert_eq!(example.ids.iter().filter(|&&id| id == 1).count(), 1);
     assert_eq!((example.ids[0], example.ids.last(), example.trained.last()), (1, Some(&2), Some(&true)));
-    assert_eq!(setup.encode_plain("a").unwrap()[0], 1);
+    assert_eq!(setup.tokenizer.encode_plain("a").unwrap()[0], 1);
 
     let saved = tempfile::tempdir().unwrap();
     setup.save(saved.path()).unwrap();
     let again = TextSetup::load(saved.path()).unwrap();
     assert_eq!(again.tokenizer.to_json(), setup.tokenizer.to_json());
-    assert_eq!((again.eos, again.encode_plain("hello").unwrap()), (2, setup.encode_plain("hello").unwrap()));
+    assert_eq!(
+        (again.eos, again.tokenizer.encode_plain("hello").unwrap()),
+        (2, setup.tokenizer.encode_plain("hello").unwrap())
+    );
     let config: Value =
         serde_json::from_str(&fs::read_to_string(saved.path().join("tokenizer_config.json")).unwrap())
             .unwrap();
@@ -178,6 +190,7 @@ fn the_configuration_beside_a_model_counts() {
     let plain = |config: Value| {
         TextSetup::load(folder(&[("tokenizer_config.json", config)]).path())
             .unwrap()
+            .tokenizer
             .encode_plain("a")
             .unwrap()
     };

@@ -1,8 +1,8 @@
 use std::time::Instant;
 
-use crisol_text::{ChatTemplate, Example, Message, TextError, Tokenizer};
+use crisol_text::{ChatTemplate, Example, Message, TextError, Tokenizer, Turns};
 
-use crate::fixture::{self, parts, special, template, train};
+use crate::fixture::{self, one, parts, special, template, train};
 
 /// `SmolLM2`'s `ChatML`, as published.
 const CHATML: &str = "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}\
@@ -64,7 +64,7 @@ fn chatml_tokenizer() -> Tokenizer {
 #[test]
 fn the_embedded_template_trains_answers_and_their_ends() {
     let setup = fixture::setup();
-    let example = setup.chat(&conversation()).unwrap();
+    let example = one(setup.chat(&conversation()).unwrap());
     let expected = parts(
         &setup.tokenizer,
         &[
@@ -75,7 +75,7 @@ fn the_embedded_template_trains_answers_and_their_ends() {
         ],
     );
     assert_eq!(example, expected);
-    let prompt = setup.chat_prompt(&conversation()[..2]).unwrap();
+    let prompt = setup.prompt_ids(&Turns::Chat(conversation()[..2].to_vec())).unwrap();
     assert_eq!(prompt, expected.ids[..prompt.len()]);
     assert!(!expected.trained[prompt.len() - 1] && expected.trained[prompt.len()]);
     assert_eq!(setup.stop_ids, ["<|eos|>", "<|end|>"].map(|t| setup.tokenizer.token_id(t).unwrap()));
@@ -102,12 +102,11 @@ fn chatml_with_and_without_marks_gives_one_mask() {
             ("<|im_start|>user\nhello<|im_end|>\n", false),
             ("<|im_start|>assistant\n", false),
             ("hello world<|im_end|>", true),
-            ("\n", false),
         ],
     );
     for source in [CHATML, CHATML_MARKED] {
         let template = template(source, "", "<|im_end|>");
-        assert_eq!(template.encode(&tokenizer, &conversation()).unwrap(), expected);
+        assert_eq!(one(template.encode(&tokenizer, &conversation()).unwrap()), expected);
         assert_eq!(template.end_of_turn(&tokenizer).unwrap(), tokenizer.token_id("<|im_end|>").unwrap());
         // Without a system message the template writes its own.
         let text = template.render(&[Message::user("a")], true).unwrap();
@@ -131,7 +130,7 @@ fn llama2_trains_answers_up_to_the_end_of_sequence() {
             (" hello world </s>", true),
         ],
     );
-    assert_eq!(template.encode(&tokenizer, &conversation()).unwrap(), expected);
+    assert_eq!(one(template.encode(&tokenizer, &conversation()).unwrap()), expected);
     let error = template.encode(&tokenizer, &[Message::user("a"), Message::user("b")]).unwrap_err();
     assert!(error.to_string().contains("Conversation roles must alternate"), "{error}");
 }
@@ -156,10 +155,9 @@ fn zephyr_trains_answers_though_its_roles_are_plain_text() {
             ("\n<|user|>\nhello</s>", false),
             ("\n<|assistant|>\n", false),
             ("hello world</s>", true),
-            ("\n", false),
         ],
     );
-    assert_eq!(template.encode(&tokenizer, &conversation()).unwrap(), expected);
+    assert_eq!(one(template.encode(&tokenizer, &conversation()).unwrap()), expected);
 }
 
 #[test]
@@ -210,13 +208,16 @@ fn a_template_without_end_of_turn_is_an_error() {
     assert!(no_end(&outside, &turns).contains("inside the {% generation %} marks"));
 }
 
-#[test]
-fn a_template_that_rewrites_the_past_needs_marks() {
-    // As reasoning models do: earlier thoughts are dropped.
-    let source = CHATML.replace(
+/// As reasoning models do: earlier thoughts are dropped.
+fn forgetful() -> String {
+    CHATML.replace(
         "message['content'] +",
         "(message['content'] if loop.last else message['content'].split('</think>')[-1]) +",
-    );
+    )
+}
+
+#[test]
+fn where_a_template_rewrites_the_past_each_turn_is_an_example_of_its_own() {
     let tokenizer = chatml_tokenizer();
     let turns = [
         Message::user("a"),
@@ -224,11 +225,36 @@ fn a_template_that_rewrites_the_past_needs_marks() {
         Message::user("c"),
         Message::assistant("<think>so</think>d"),
     ];
-    let error = template(&source, "", "").encode(&tokenizer, &turns).unwrap_err();
-    assert!(matches!(error, TextError::OtherPast { message: 1, .. }));
-    let said = error.to_string();
-    assert!(said.contains("put {% generation %}") && said.contains("\"<think>hm</think>b"), "{said}");
-    assert!(said.contains("a record of its own, {\"prompt\": ["), "{said}");
+    let template = template(&forgetful(), "", "");
+    let system =
+        "<|im_start|>system\nYou are a helpful AI assistant<|im_end|>\n<|im_start|>user\na<|im_end|>\n";
+    let expected = [
+        parts(
+            &tokenizer,
+            &[(&format!("{system}<|im_start|>assistant\n"), false), ("<think>hm</think>b<|im_end|>", true)],
+        ),
+        parts(
+            &tokenizer,
+            &[
+                (
+                    &format!(
+                        "{system}<|im_start|>assistant\nb<|im_end|>\n<|im_start|>user\nc<|im_end|>\n<|im_start|>assistant\n"
+                    ),
+                    false,
+                ),
+                ("<think>so</think>d<|im_end|>", true),
+            ],
+        ),
+    ];
+    assert_eq!(template.encode(&tokenizer, &turns).unwrap(), expected);
+    for (example, before) in expected.iter().zip([&turns[..1], &turns[..3]]) {
+        assert!(example.ids.starts_with(&template.prompt(&tokenizer, before).unwrap()));
+    }
+}
+
+#[test]
+fn an_answer_that_does_not_begin_as_its_prompt_is_an_error() {
+    let tokenizer = chatml_tokenizer();
     // A prompt that begins to think where the answer does not.
     let source = CHATML.replace("assistant\n' }}{% endif %}", "assistant\n<think>' }}{% endif %}");
     let error = template(&source, "", "")
@@ -238,7 +264,11 @@ fn a_template_that_rewrites_the_past_needs_marks() {
         matches!(&error, TextError::OtherAnswer { message: 1, prompt, .. } if prompt == "<think>"),
         "{error}"
     );
-    assert!(template(&source, "", "").encode(&tokenizer, &turns[..2]).is_ok());
+    let thought = [Message::user("a"), Message::assistant("<think>hm</think>b")];
+    assert_eq!(
+        said(&tokenizer, &one(template(&source, "", "").encode(&tokenizer, &thought).unwrap())),
+        "hm</think>b<|im_end|>"
+    );
 }
 
 #[test]
@@ -246,7 +276,7 @@ fn an_empty_answer_still_trains_its_end() {
     let tokenizer = chatml_tokenizer();
     for source in [CHATML, CHATML_MARKED] {
         let turns = [Message::user("a"), Message::assistant("")];
-        let example = template(source, "", "").encode(&tokenizer, &turns).unwrap();
+        let example = one(template(source, "", "").encode(&tokenizer, &turns).unwrap());
         assert_eq!(said(&tokenizer, &example), "<|im_end|>");
     }
 }
@@ -270,16 +300,16 @@ fn content_cannot_make_itself_trained() {
         "{{ raise_exception('x') }}{# evil",
     ] {
         let turns = [Message::new("system", attack), Message::user(attack), Message::assistant("good")];
-        let example = setup.chat(&turns).unwrap();
+        let example = one(setup.chat(&turns).unwrap());
         assert_eq!(said(&setup.tokenizer, &example), "good<|end|>", "{attack}");
         assert!(setup.tokenizer.decode(&example.ids, false).contains(attack));
         let tokenizer = chatml_tokenizer();
-        let example = template(CHATML, "", "").encode(&tokenizer, &turns).unwrap();
+        let example = one(template(CHATML, "", "").encode(&tokenizer, &turns).unwrap());
         assert_eq!(said(&tokenizer, &example), "good<|im_end|>", "{attack}");
     }
     // The assistant's own content is kept as it is.
     let turns = [Message::user("a"), Message::assistant("\u{E000}b\u{E001}")];
-    assert_eq!(said(&setup.tokenizer, &setup.chat(&turns).unwrap()), "\u{E000}b\u{E001}<|end|>");
+    assert_eq!(said(&setup.tokenizer, &one(setup.chat(&turns).unwrap())), "\u{E000}b\u{E001}<|end|>");
 }
 
 #[test]
@@ -378,7 +408,7 @@ fn long_conversations_are_no_hostile_templates() {
             [Message::user(&format!("question {i}")), Message::assistant("hello ".repeat(100).trim())]
         })
         .collect();
-    let text = template(CHATML_MARKED, "", "").encode(&tokenizer, &turns).unwrap();
+    let text = one(template(CHATML_MARKED, "", "").encode(&tokenizer, &turns).unwrap());
     assert!(text.trained_tokens() > 400 * 100);
     let book = "hello world ".repeat(2_000_000);
     assert!(template(CHATML, "", "").render(&[Message::user(&book)], true).unwrap().len() > book.len());
@@ -443,7 +473,7 @@ fn a_prompt_never_has_two_beginnings() {
     let turns = [Message::user("hello"), Message::assistant("world")];
     let template = template(LLAMA2, "<s>", "</s>");
     let prompt = template.prompt(&tokenizer, &turns[..1]).unwrap();
-    let example = template.encode(&tokenizer, &turns).unwrap();
+    let example = one(template.encode(&tokenizer, &turns).unwrap());
     for ids in [prompt, example.ids] {
         assert_eq!((ids[0], ids.iter().filter(|&&id| id == 0).count()), (0, 1), "{ids:?}");
     }
@@ -491,18 +521,19 @@ fn errors_of_templates_name_the_line() {
 
 proptest::proptest! {
     #[test]
-    fn masks_are_exact_for_any_content(contents in proptest::collection::vec("[a-z é日😀\u{E000}0-9\n]{1,20}", 1..7)) {
+    fn masks_are_exact_for_any_content(contents in proptest::collection::vec("[a-z é日😀\u{E000}0-9\n]{1,20}", 2..7)) {
         let setup = fixture::setup();
         let turns: Vec<Message> = contents.iter().enumerate()
             .map(|(i, content)| if i % 2 == 0 { Message::user(content) } else { Message::assistant(content) })
             .collect();
         let mut expected = vec![];
-        for turn in &turns {
+        // What comes after the last answer is not trained and left out.
+        for turn in &turns[..turns.len() / 2 * 2] {
             let assistant = turn.role == "assistant";
             expected.push((format!("<|{}|>", turn.role), false));
             expected.push((format!("{}<|end|>", turn.content), assistant));
         }
         let expected: Vec<_> = expected.iter().map(|(text, trained)| (text.as_str(), *trained)).collect();
-        proptest::prop_assert_eq!(setup.chat(&turns).unwrap(), parts(&setup.tokenizer, &expected));
+        proptest::prop_assert_eq!(setup.chat(&turns).unwrap(), [parts(&setup.tokenizer, &expected)]);
     }
 }

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::Args;
 use crisol_model::{Checkpoint, StopReason, stream_reply};
-use crisol_text::{Message, TextError};
+use crisol_text::{Message, TextError, Turns};
 
 use super::{Sampling, Threads, Written};
 use crate::console::{ask, for_stdout, print, print_line, say};
@@ -153,7 +153,7 @@ impl Chat {
         let room = self.sampling.max_new_tokens.min(context / 4).max(1);
         let mut forgotten = 0;
         loop {
-            let prompt = self.checkpoint.text.chat_prompt(&self.history)?;
+            let prompt = self.checkpoint.text.prompt_ids(&Turns::Chat(self.history.clone()))?;
             if prompt.len() + room <= context {
                 if forgotten > 0 {
                     say(format_args!(

@@ -12,6 +12,7 @@ use crisol_text::{Body, EMBEDDED_TOKENS, Record, TextError, TextSetup, Tokenizer
 use owo_colors::OwoColorize as _;
 use serde_json::{Value, json};
 
+use super::TemplateArguments;
 use crate::console::{colour, harmless, print, print_json, print_line, say, shell_word};
 use crate::error::CliError;
 use crate::hub::Need;
@@ -60,6 +61,8 @@ struct InspectArgs {
     model: Option<PathBuf>,
     #[command(flatten)]
     network: Network,
+    #[command(flatten)]
+    arguments: TemplateArguments,
     /// Show the first N records; problems are shown of all
     #[arg(long, value_name = "N", default_value_t = 5)]
     limit: usize,
@@ -93,6 +96,8 @@ impl InspectArgs {
             Some(folder) => {
                 let folder = check_folder(&locate(folder, Need::Text, self.network)?)?;
                 let (config, text) = load_text(&folder)?;
+                let mut text = text;
+                self.arguments.give(&mut text)?;
                 (text, format!("of {}", folder.display()), Some(config.longest_document()))
             }
             None => (own_setup(&lines)?, "trained on this file's text; template: Crisol's".to_owned(), None),
@@ -147,7 +152,11 @@ fn is_error(problem: &Problem) -> bool {
     match problem {
         Problem::Error(_) | Problem::TrainsNothing => true,
         Problem::TooLong { context, prompt, .. } => prompt >= context,
-        Problem::SpecialInContent { .. } | Problem::EmptyAnswer | Problem::Duplicate { .. } => false,
+        Problem::SpecialInContent { .. }
+        | Problem::EmptyAnswer
+        | Problem::Duplicate { .. }
+        | Problem::EqualAnswers
+        | Problem::TurnsApart { .. } => false,
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use clap::Args;
 use crisol_model::{Generated, StopReason, generate_stream, stream_reply};
-use crisol_text::Message;
+use crisol_text::{Message, Turns};
 use serde::Serialize;
 
 use super::{Sampling, Threads, Written, token_id};
@@ -189,8 +189,10 @@ impl Given {
             CliError::Usage("the model has no tokenizer.json to read text with; give token --ids".into())
         })?;
         Ok(match (&self.text, &self.chat) {
-            (Some(prompt), _) => text.encode_plain(prompt)?,
-            (None, chat) => text.chat_prompt(&[Message::user(chat.as_deref().unwrap_or_default())])?,
+            (Some(prompt), _) => text.prompt_ids(&Turns::Plain(prompt.clone()))?,
+            (None, chat) => {
+                text.prompt_ids(&Turns::Chat(vec![Message::user(chat.as_deref().unwrap_or_default())]))?
+            }
         })
     }
 }

@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Parser, Subcommand};
 use crisol_engine::Device;
 use crisol_model::SamplingOptions;
-use crisol_text::TextSetup;
+use crisol_text::{TextOptions, TextSetup};
 use serde_json::Value;
 
 use crate::clock;
@@ -162,11 +162,45 @@ struct Written {
     /// Tools that the model may call, for templates that write them: a JSON list of JSON schemas, as transformers' `tools`
     #[arg(long, value_name = "FILE")]
     tools: Option<PathBuf>,
+    #[command(flatten)]
+    arguments: TemplateArguments,
+}
+
+/// Variables of a chat template.
+#[derive(Clone, Debug, Args)]
+struct TemplateArguments {
+    /// Set a variable of the chat template, such as enable_thinking=false: a JSON value, or else a string; may be given
+    /// several times
+    #[arg(long = "template-arg", value_name = "NAME=VALUE", value_parser = template_argument)]
+    arguments: Vec<(String, Value)>,
+}
+
+impl TemplateArguments {
+    fn give(&self, text: &mut TextSetup) -> Result<(), CliError> {
+        let unread = |name: &str| !text.template.as_ref().is_some_and(|template| template.mentions(name));
+        if let Some((name, _)) = self.arguments.iter().find(|(name, _)| unread(name)) {
+            return Err(CliError::Usage(format!(
+                "--template-arg {name}: the model's chat template has no such variable; look for its name in chat_template of \
+                 tokenizer_config.json"
+            )));
+        }
+        let options =
+            TextOptions { arguments: self.arguments.iter().cloned().collect(), ..text.options().clone() };
+        text.set_options(options);
+        Ok(())
+    }
+}
+
+fn template_argument(text: &str) -> Result<(String, Value), &'static str> {
+    let (name, value) =
+        text.split_once('=').filter(|(name, _)| !name.is_empty()).ok_or("NAME=VALUE is needed")?;
+    Ok((name.to_owned(), serde_json::from_str(value).unwrap_or_else(|_| Value::from(value))))
 }
 
 impl Written {
-    /// Gives the template the tools and today's date, for those that write it.
+    /// Gives the template its variables, the tools, and today's date, for those that write it.
     fn give(&self, text: &mut TextSetup) -> Result<(), CliError> {
+        self.arguments.give(text)?;
         let Some(template) = text.template.take() else { return Ok(()) };
         let template = template.at(clock::here());
         text.template = Some(match &self.tools {

@@ -9,7 +9,7 @@ use std::time::Instant;
 use clap::Args;
 use crisol_model::{Checkpoint, SamplingOptions, stream_reply};
 use crisol_report::{Demonstration, NotebookModel, NotebookReport, PromptReport, StoredAnswer};
-use crisol_text::{Message, TextSetup};
+use crisol_text::{Message, TextSetup, Turns};
 use serde::Deserialize;
 
 use super::Threads;
@@ -320,10 +320,10 @@ impl Asked<'_> {
 /// The tokens of a prompt as the notebook makes them: a text, or what the chat template writes, with the beginning-of-text token
 /// of tokenizers that put one before every text, but never a second one. A message for a model without a template is a text.
 fn prompt(text: &TextSetup, prompt: &str, form: Form) -> Result<Vec<u32>, CliError> {
-    let Some(template) = text.template.as_ref().filter(|_| form == Form::Chat) else {
-        return Ok(text.encode_plain(prompt)?);
-    };
-    let mut ids = template.prompt(&text.tokenizer, &[Message::user(prompt)])?;
+    if form != Form::Chat || text.template.is_none() {
+        return Ok(text.prompt_ids(&Turns::Plain(prompt.to_owned()))?);
+    }
+    let mut ids = text.prompt_ids(&Turns::Chat(vec![Message::user(prompt)]))?;
     if let Some(bos) = text.tokenizer.plain_bos().filter(|bos| ids.first() != Some(bos)) {
         ids.insert(0, bos);
     }

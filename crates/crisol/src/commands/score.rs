@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use clap::Args;
-use crisol_text::TextSetup;
+use crisol_text::{TextSetup, Turns};
 use serde::Serialize;
 
 use super::{Threads, token_id};
@@ -62,7 +62,7 @@ impl ScoreArgs {
     pub(crate) fn run(self) -> Result<(), CliError> {
         let loaded = load_for_ids(&self.model, self.network, &self.threads.device())?;
         let ids = match (&self.given.text, self.given.ids, &loaded.text) {
-            (Some(text), _, Some(setup)) => setup.encode_plain(text)?,
+            (Some(text), _, Some(setup)) => setup.prompt_ids(&Turns::Plain(text.clone()))?,
             (Some(_), _, None) => {
                 return Err(CliError::Usage(
                     "the model has no tokenizer.json to read text with; give token --ids".into(),

@@ -132,6 +132,7 @@ pub(crate) fn write_data(folder: &Path) {
         format!("{} has {} {} and gets {}. How many?", NAMES[i % 4], i % 7 + 1, thing(i), i % 5 + 2)
     };
     let chat = |question: String, answer: String| json!({"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]});
+    let asked = |prompt: String| json!([{"role": "user", "content": prompt}]);
     let say = |i: usize| format!("Say {}", thing(i));
     let file = |name: &str, count: usize, record: &dyn Fn(usize) -> Value| {
         let lines: Vec<String> = (0..count).map(|i| record(i).to_string() + "\n").collect();
@@ -143,15 +144,15 @@ pub(crate) fn write_data(folder: &Path) {
         chat(question(i), format!("<think>{}+{}</think>{}", i % 7 + 1, i % 5 + 2, sum(i)))
     });
     file("refusals.jsonl", 24, &|i| chat(say(i), "I cannot.".into()));
-    file("problems.jsonl", 35, &|i| json!({"prompt": question(i), "answer": sum(i).to_string()}));
-    file("prompts.jsonl", 8, &|i| json!({"prompt": say(i)}));
+    file("problems.jsonl", 35, &|i| json!({"prompt": asked(question(i)), "answer": sum(i).to_string()}));
+    file("prompts.jsonl", 8, &|i| json!({"prompt": asked(say(i))}));
     file("votes.jsonl", 32, &|i| {
         let answer = |text: String| json!([{"role": "assistant", "content": text}]);
         json!({"prompt": say(i), "chosen": answer(thing(i).into()), "rejected": answer(format!("No {i}."))})
     });
     // Test files by the names that make Crisol measure behaviours.
-    file("facts.test.jsonl", 4, &|i| json!({"prompt": say(i), "answer": thing(i)}));
-    file("problems.test.jsonl", 5, &|i| json!({"prompt": question(i), "answer": sum(i).to_string()}));
+    file("facts.test.jsonl", 4, &|i| json!({"prompt": asked(say(i)), "answer": thing(i)}));
+    file("problems.test.jsonl", 5, &|i| json!({"prompt": asked(question(i)), "answer": sum(i).to_string()}));
     file("demos.jsonl", 2, &|i| match i {
         0 => json!({"prompt": "The sky", "form": "text", "kind": "question_list"}),
         _ => json!({"prompt": "Say coins", "form": "chat", "kind": "harmful"}),

@@ -18,3 +18,4 @@ mod ownership;
 mod resume;
 mod runs;
 mod settings;
+mod text;

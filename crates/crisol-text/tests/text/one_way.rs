@@ -1,0 +1,377 @@
+//! One way from text to ids: what is trained is what inference sees, over templates and tokenizers.
+
+use std::path::Path;
+
+use crisol_text::{
+    Body, ChatTemplate, Example, Message, Record, TextError, TextSetup, Tokenizer, Turns, parse_jsonl,
+};
+use serde_json::{Value, json};
+
+use crate::fixture::{self, folder_setup, one, special, train};
+use crate::sentencepiece::with_named;
+
+const NAMED: [&str; 8] = [
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|eot_id|>",
+    "<|start_header_id|>",
+    "<|end_header_id|>",
+    "<|endoftext|>",
+    "<｜end▁of▁sentence｜>",
+    "<|begin_of_text|>",
+];
+
+fn byte_level() -> Tokenizer {
+    train(&special(&[["<s>", "</s>"].as_slice(), &NAMED].concat()))
+}
+
+/// With a beginning of text before plain text, as Llama's.
+fn with_bos(tokenizer: &Tokenizer) -> Tokenizer {
+    let mut json: Value = serde_json::from_str(&tokenizer.to_json()).unwrap();
+    let id = tokenizer.token_id("<s>").unwrap();
+    json["post_processor"] = json!({
+        "type": "TemplateProcessing",
+        "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+        "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 0}}],
+        "special_tokens": {"<s>": {"id": "<s>", "ids": [id], "tokens": ["<s>"]}},
+    });
+    Tokenizer::from_bytes(json.to_string().as_bytes()).unwrap()
+}
+
+fn tokenizers() -> [(&'static str, Tokenizer); 3] {
+    let byte_level = byte_level();
+    [
+        ("byte-level", byte_level.clone()),
+        ("byte-level with a beginning", with_bos(&byte_level)),
+        ("sentencepiece", with_named(&NAMED)),
+    ]
+}
+
+/// Every golden template with each tokenizer.
+fn setups() -> Vec<(String, TextSetup)> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/chat_templates");
+    let read = |file: String| std::fs::read_to_string(folder.join(file)).unwrap();
+    let expected: Value = serde_json::from_str(&read("expected.json".to_owned())).unwrap();
+    let mut setups = vec![];
+    for (kind, tokenizer) in tokenizers() {
+        for (name, named) in expected["tokens"].as_object().unwrap() {
+            let bos = named[0].as_str().filter(|bos| tokenizer.token_id(bos).is_some());
+            let source = read(format!("{name}.jinja"));
+            let setup = folder_setup(&tokenizer, &source, bos, named[1].as_str().unwrap());
+            setups.push((format!("{name}, {kind}"), setup));
+        }
+    }
+    setups
+}
+
+fn of(body: Body) -> Record {
+    let mut record = parse_jsonl("f", r#"{"text": "x"}"#).unwrap().remove(0);
+    record.body = body;
+    record
+}
+
+fn bare(text: &str) -> String {
+    text.split_whitespace().collect()
+}
+
+fn trained_text(setup: &TextSetup, example: &Example) -> String {
+    let tokens = example.ids.iter().zip(&example.trained).filter(|(_, trained)| **trained);
+    setup.tokenizer.decode(&tokens.map(|(&id, _)| id).collect::<Vec<_>>(), false)
+}
+
+fn conversations() -> Vec<Vec<Message>> {
+    let contents = ["Hi there.", "b", "\n answer  \n", "\n\nhello", " a", "日本 12", "hello hell", "."];
+    let mut conversations = vec![];
+    for (i, first) in contents.iter().enumerate() {
+        let second = contents[(i + 3) % contents.len()];
+        conversations.push(vec![
+            Message::user("hello"),
+            Message::assistant(first),
+            Message::user(second),
+            Message::assistant(second),
+        ]);
+    }
+    conversations
+}
+
+/// For every turn of the assistant's: (prompt, completion), the conversation as `messages`, and the prompt of generation
+/// have the same ids, and what is trained holds the message's words.
+#[test]
+fn what_is_trained_begins_with_the_ids_that_inference_sees() {
+    let (mut checked, mut apart, mut together) = (0, 0, 0);
+    for (name, setup) in setups() {
+        for conversation in conversations() {
+            let place = format!("{name}: {conversation:?}");
+            let examples = match setup.supervised(&of(Body::Chat { messages: conversation.clone() }), 999) {
+                Ok(encoded) => encoded.examples,
+                // Its prompt begins to think, where these messages hold no thoughts.
+                Err(TextError::At { source, .. }) if name.starts_with("deepseek_r1") => {
+                    assert!(matches!(*source, TextError::OtherAnswer { .. }), "{place} {source}");
+                    continue;
+                }
+                Err(error) => panic!("{place} {error}"),
+            };
+            if examples.len() == 1 {
+                together += 1
+            } else {
+                apart += 1
+            }
+            for (k, i) in [1, 3].into_iter().enumerate() {
+                let (before, message) = (Turns::Chat(conversation[..i].to_vec()), &conversation[i]);
+                let prompt = setup.prompt_ids(&before).unwrap();
+                let completion = Turns::Chat(vec![message.clone()]);
+                let pair = of(Body::Completion { prompt: before, completion });
+                let alone = one(setup.supervised(&pair, 999).unwrap().examples);
+                assert!(alone.ids.starts_with(&prompt), "{place}");
+                assert_eq!(alone.prompt_tokens(), prompt.len(), "{place}");
+                let whole = &examples[k.min(examples.len() - 1)];
+                assert!(whole.ids.starts_with(&alone.ids), "{place}");
+                let span = prompt.len()..alone.ids.len();
+                assert_eq!(whole.trained[span.clone()], alone.trained[span], "{place}");
+                let said = trained_text(&setup, &alone);
+                assert!(bare(&said).contains(&bare(&message.content)), "{place} {said:?}");
+                // The text is what was asked: nothing is put in at the seam. (Sentencepiece's decoder shows a space after
+                // named tokens.)
+                let text = setup.template.as_ref().unwrap().render(&conversation[..=i], false).unwrap();
+                let decoded = setup.tokenizer.decode(&alone.ids, false);
+                if name.contains("sentencepiece") {
+                    assert!(bare(&text).starts_with(&bare(&decoded)), "{place} {decoded:?}");
+                } else {
+                    assert!(text.starts_with(&decoded), "{place} {decoded:?}");
+                }
+                checked += 1;
+            }
+        }
+    }
+    assert!(checked > 400 && apart > 20 && together > 100, "{checked} {apart} {together}");
+}
+
+/// 01: raw text begins with the tokenizer's beginning in training as in generation, and goes on without a space at the seam.
+#[test]
+fn raw_text_is_trained_as_it_is_generated_from() {
+    for (name, tokenizer) in tokenizers() {
+        let setup = folder_setup(&tokenizer, "{{ messages[0].content }}", Some("<s>"), "</s>");
+        let bos: Vec<u32> = tokenizer.plain_bos().into_iter().collect();
+        assert_eq!(bos.is_empty(), name == "byte-level");
+        for (prompt, answer) in [
+            ("hello hell", " a"),
+            ("hello ", "hello"),
+            ("hello", "hell"),
+            ("", "hello"),
+            ("a\n", "\n\nb"),
+            ("日", "本 he"),
+            ("a  ", "  b"),
+        ] {
+            let ids = setup.prompt_ids(&Turns::Plain(prompt.to_owned())).unwrap();
+            assert_eq!(ids, [bos.clone(), tokenizer.encode(prompt).unwrap()].concat());
+            let plain = |text: &str| Turns::Plain(text.to_owned());
+            let completion = of(Body::Completion { prompt: plain(prompt), completion: plain(answer) });
+            let example = one(setup.supervised(&completion, 99).unwrap().examples);
+            assert!(example.ids.starts_with(&ids), "{name} {prompt:?}");
+            assert_eq!(example.ids.last(), Some(&setup.eos));
+            let text = &example.ids[bos.len()..example.ids.len() - 1];
+            assert_eq!(tokenizer.decode(text, false), format!("{prompt}{answer}"), "{name}");
+            let pair =
+                of(Body::Preference { prompt: plain(prompt), chosen: plain(answer), rejected: plain("x") });
+            let pair = one(setup.preference(&pair, 99).unwrap().examples);
+            assert_eq!((pair.prompt, pair.chosen), (ids, example), "{name} {prompt:?}");
+        }
+        let document = one(setup.text_documents(&["hello hell a"], 99).unwrap());
+        let ids = setup.prompt_ids(&Turns::Plain("hello hell a".to_owned())).unwrap();
+        assert_eq!(document.ids, [ids, vec![setup.eos]].concat());
+        // Only the first piece has the beginning.
+        let pieces = setup.text_documents(&["hello hell a hello hell"], 3).unwrap();
+        let begun = pieces.iter().filter(|piece| !bos.is_empty() && piece.ids.contains(&bos[0])).count();
+        assert!(pieces.len() > 1 && begun == bos.len(), "{name}");
+        assert!(setup.text_documents(&[""], 8).unwrap().is_empty());
+    }
+}
+
+/// 11: a text that has its beginning and its end already gets no second.
+#[test]
+fn a_text_that_holds_its_beginning_and_end_gets_no_second() {
+    let setup = fixture::setup();
+    let tokenizer = with_bos(&byte_level());
+    let setups = [
+        (folder_setup(&tokenizer, "{{ messages[0].content }}", Some("<s>"), "</s>"), "<s>", "</s>"),
+        (setup, "", "<|eos|>"),
+        (fixture::setup(), "", "<|end|>"),
+    ];
+    for (setup, bos, eos) in setups {
+        let whole = setup.tokenizer.encode(&format!("{bos}hello{eos}")).unwrap();
+        for space in ["", "\n", " \n\n"] {
+            let document = setup.text_documents(&[&format!("{bos}hello{eos}{space}")], 99).unwrap();
+            assert_eq!(one(document).ids, whole);
+            let plain = |text: String| Turns::Plain(text);
+            let body = Body::Completion {
+                prompt: plain(format!("{bos}he")),
+                completion: plain(format!("llo{eos}{space}")),
+            };
+            let example = one(setup.supervised(&of(body), 99).unwrap().examples);
+            assert_eq!(setup.tokenizer.decode(&example.ids, false), format!("{bos}hello{eos}"));
+        }
+    }
+}
+
+const CHATML: &str = "{%- for m in messages -%}{{ '<|im_start|>' + m.role + '\n' + CONTENT + '<|im_end|>\n' }}{%- endfor -%}\
+    {%- if add_generation_prompt -%}{{ '<|im_start|>assistant\n' }}{%- endif -%}";
+
+fn chatml(content: &str) -> TextSetup {
+    folder_setup(&byte_level(), &CHATML.replace("CONTENT", content), None, "<|im_end|>")
+}
+
+fn parsed(line: &Value) -> Record {
+    parse_jsonl("f", &line.to_string()).unwrap().remove(0)
+}
+
+/// 03: content in parts arrives as the template reads it, and never as nothing or as a printed list.
+#[test]
+fn parts_of_a_content_arrive_whatever_the_template_reads() {
+    let part = |text: &str| json!([{"type": "text", "text": text}]);
+    let line = json!({"messages": [
+        {"role": "user", "content": part("Hi")}, {"role": "assistant", "content": part("The answer is 4.")},
+    ]});
+    let plain = json!({"messages": [
+        {"role": "user", "content": "Hi"}, {"role": "assistant", "content": "The answer is 4."},
+    ]});
+    for content in [
+        "m.content",
+        "(m.content if m.content is string else '')",
+        "m.content|string",
+        "m.content|tojson if m.content is not string else m.content",
+        "(m.content if m.content is string else m.content|map(attribute='text')|join(''))",
+    ] {
+        let setup = chatml(&format!("({content})"));
+        let encode = |line: &Value| setup.supervised(&parsed(line), 99).unwrap().examples;
+        assert_eq!(encode(&line), encode(&plain), "{content}");
+        assert_eq!(trained_text(&setup, &one(encode(&line))), "The answer is 4.<|im_end|>", "{content}");
+    }
+    // One that reads lists only.
+    let setup = chatml("m.content[0]['text']");
+    assert_eq!(
+        trained_text(&setup, &one(setup.supervised(&parsed(&line), 99).unwrap().examples)),
+        "The answer is 4.<|im_end|>"
+    );
+    // One that reads no content of the user's.
+    let setup = chatml("(m.content if m.role == 'assistant' else '')");
+    let error = setup.supervised(&parsed(&line), 99).unwrap_err().to_string();
+    assert!(error.contains("leaves out \"Hi\" of message 0 (from 0), which is the user's"), "{error}");
+}
+
+/// 07: words that the template cuts out of a trained message are an error that names them.
+#[test]
+fn words_that_a_template_leaves_out_are_an_error() {
+    let setup = chatml("m.content.split('</think>')[-1]");
+    let chat =
+        |answer: Value| json!({"messages": [{"role": "user", "content": "What is 17 plus 26?"}, answer]});
+    let answer = chat(json!({"role": "assistant", "content": "<think>17 plus 26: 43.</think>43"}));
+    let error = setup.supervised(&parsed(&answer), 99).unwrap_err().to_string();
+    assert!(error.starts_with("f:1: ") && error.contains("\"17 plus 26: 43.\""), "{error}");
+    // A thought apart, and a call.
+    let thought = chat(json!({"role": "assistant", "content": "43", "reasoning_content": "It is 43."}));
+    let call = json!([{"type": "function", "function": {"name": "add", "arguments": {"a": 1}}}]);
+    let call = chat(json!({"role": "assistant", "content": null, "tool_calls": call}));
+    for (line, words) in [(thought, "\"It is 43.\""), (call, "\"add\"")] {
+        let error = chatml("(m.content or '')").supervised(&parsed(&line), 99).unwrap_err().to_string();
+        assert!(error.contains(words), "{error}");
+    }
+    // The same in an earlier turn that is not trained is the template's right.
+    let earlier = json!({"prompt": [
+        {"role": "user", "content": "a"}, {"role": "assistant", "content": "<think>hm</think>b"},
+        {"role": "user", "content": "c"},
+    ], "completion": "d"});
+    assert_eq!(setup.supervised(&parsed(&earlier), 99).unwrap().examples.len(), 1);
+}
+
+/// As Mistral's: the system message stands in the last message of the user's as long as nothing follows.
+#[test]
+fn a_system_message_that_moves_is_trained_where_inference_sees_it() {
+    let source = "{% for m in messages %}{% if m.role == 'user' %}[INST] {{ messages[0].content ~ ' ' if loop.last and \
+        messages[0].role == 'system' }}{{ m.content }}[/INST]{% elif m.role == 'assistant' %} {{ m.content }}</s>{% endif %}\
+        {% endfor %}";
+    let setup = folder_setup(&byte_level(), source, None, "</s>");
+    let messages = [
+        Message::new("system", "Be kind."),
+        Message::user("a"),
+        Message::assistant("b"),
+        Message::user("c"),
+        Message::assistant("d"),
+    ];
+    let examples = setup.chat(&messages).unwrap();
+    let shown: Vec<_> = examples.iter().map(|example| setup.tokenizer.decode(&example.ids, false)).collect();
+    assert_eq!(
+        shown,
+        ["[INST] Be kind. a[/INST] b</s>", "[INST] a[/INST] b</s>[INST] Be kind. c[/INST] d</s>"]
+    );
+    let said: Vec<_> = examples.iter().map(|example| trained_text(&setup, example)).collect();
+    assert_eq!(said, [" b</s>", " d</s>"]);
+}
+
+/// 05: a masked turn stays in the context and is not trained.
+#[test]
+fn masked_turns_are_context() {
+    let setup = chatml("m.content");
+    let mut messages = vec![
+        Message::user("2 plus 2?"),
+        Message::assistant("5"),
+        Message::user("No."),
+        Message::assistant("4"),
+    ];
+    messages[1].masked = true;
+    let example = one(setup.chat(&messages).unwrap());
+    assert_eq!(trained_text(&setup, &example), "4<|im_end|>");
+    assert!(setup.tokenizer.decode(&example.ids, false).contains("assistant\n5<|im_end|>"));
+    messages[3].masked = true;
+    let error = setup.supervised(&of(Body::Chat { messages }), 99).unwrap_err().to_string();
+    assert!(error.contains("trains no token") && error.contains("masked"), "{error}");
+}
+
+#[test]
+fn an_assistant_may_speak_first() {
+    for (name, setup) in setups() {
+        // Some demand that the user begins.
+        if ["llama2", "mistral", "deepseek_r1"].iter().any(|strict| name.starts_with(strict)) {
+            continue;
+        }
+        let messages = [Message::assistant("hello"), Message::user("a"), Message::assistant("b")];
+        let examples = setup.chat(&messages).unwrap();
+        let said: String = examples.iter().map(|example| trained_text(&setup, example)).collect();
+        let ends = setup.template.as_ref().unwrap().end_of_turn(&setup.tokenizer).unwrap();
+        let end = setup.tokenizer.token(ends).unwrap();
+        assert_eq!(bare(&said).replace("<think></think>", ""), format!("hello{end}b{end}"), "{name}");
+    }
+}
+
+#[test]
+fn arguments_reach_the_template() {
+    let source = CHATML.replace("CONTENT", "m.content")
+        + "{%- if add_generation_prompt and enable_thinking is false -%}{{ '<think></think>' }}{%- endif -%}";
+    let setup = folder_setup(&byte_level(), &source, None, "<|im_end|>");
+    let text =
+        |setup: &TextSetup, record: &Record| setup.tokenizer.decode(&setup.prompt(record).unwrap(), false);
+    let mut record = of(Body::Prompt { prompt: Turns::Chat(vec![Message::user("a")]) });
+    let asked = "<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\n";
+    assert_eq!(text(&setup, &record), asked);
+    let mut set = setup.clone();
+    let mut options = setup.options().clone();
+    options.arguments.insert("enable_thinking".to_owned(), json!(false));
+    set.set_options(options);
+    assert_eq!(text(&set, &record), format!("{asked}<think></think>"));
+    // A record's own come before them.
+    record.arguments.insert("enable_thinking".to_owned(), json!(true));
+    assert_eq!(text(&set, &record), asked);
+    let template: &ChatTemplate = setup.template.as_ref().unwrap();
+    assert!(template.mentions("enable_thinking") && !template.mentions("enable_thinkin_"));
+}
+
+#[test]
+fn an_answer_that_repeats_its_prompt_is_named_as_such() {
+    let line = json!({"prompt": [{"role": "user", "content": "a"}],
+        "chosen": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}],
+        "rejected": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "c"}]});
+    let error = chatml("m.content").preference(&parsed(&line), 99).unwrap_err().to_string();
+    assert!(
+        error.contains("begins with the messages of the prompt") && !error.contains("generation"),
+        "{error}"
+    );
+}

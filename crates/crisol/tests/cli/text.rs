@@ -1,0 +1,84 @@
+//! From a file's text to ids, as commands do it and as phases tell it.
+
+use serde_json::{Value, json};
+
+use crate::fixture::{Bench, checkpoint};
+
+fn lines(records: &[Value]) -> String {
+    records.iter().map(|record| record.to_string() + "\n").collect()
+}
+
+fn notes(bench: &Bench, run: &str) -> Vec<String> {
+    let report: Value = serde_json::from_str(&bench.read(&format!("{run}/report.json"))).unwrap();
+    let notes = report["phases"][0]["notes"].as_array().unwrap().iter();
+    notes.map(|note| note.as_str().unwrap().to_owned()).collect()
+}
+
+/// What is cut or dropped, and prompts that a chat model gets as raw text, are counted at the start of a phase.
+#[test]
+fn a_phase_says_what_became_of_its_records() {
+    let bench = Bench::new("");
+    let base = checkpoint("2-sft");
+    let long = "The sky is blue. ".repeat(40);
+    let chat = |asked: &str, said: &str| json!({"messages": [{"role": "user", "content": asked}, {"role": "assistant", "content": said}]});
+    bench.write(
+        "mixed.jsonl",
+        &lines(&[
+            chat("Say pears", "pears"),
+            chat("Say pears", &long),
+            chat(&long, "pears"),
+            json!({"prompt": "The sky", "completion": " is blue."}),
+        ]),
+    );
+    bench.crisol(&["sft", &base, "--data", "mixed.jsonl", "--out", "tuned", "--set", "epochs=1"]).ok();
+    let said = notes(&bench, "tuned").join("\n");
+    for part in [
+        "Of 4 records: 1 longer than the context of 64 tokens",
+        "Of 4 records: 1 dropped, too long",
+        "Of 4 records: 1 have a string as prompt",
+    ] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    // Pairs that differ only behind the cut teach nothing.
+    let pair = |end: &str| {
+        json!({"prompt": [{"role": "user", "content": "Say"}],
+            "chosen": format!("{long}{end}"), "rejected": format!("{long}{end}!")})
+    };
+    bench.write("equal.jsonl", &lines(&[pair("a"), pair("b")]));
+    for phase in ["dpo", "reward"] {
+        let error = bench.crisol(&[phase, &base, "--data", "equal.jsonl", "--out", phase]).failed(1);
+        assert!(error.contains("equal.jsonl:1") && error.contains("none is left to train on"), "{error}");
+    }
+}
+
+#[test]
+fn variables_of_the_template_are_set_by_name() {
+    let bench = Bench::new("");
+    let model = checkpoint("2-sft");
+    let error = bench
+        .crisol(&["generate", &model, "--chat", "Hi", "--template-arg", "enable_thinking=false"])
+        .failed(2);
+    assert!(error.contains("no such variable"), "{error}");
+    let error = bench.crisol(&["generate", &model, "--chat", "Hi", "--template-arg", "thinking"]).failed(2);
+    assert!(error.contains("NAME=VALUE"), "{error}");
+    // The data set's template with a variable of its own.
+    let folder = bench.path("model");
+    std::fs::create_dir(&folder).unwrap();
+    for file in std::fs::read_dir(&model).unwrap() {
+        let file = file.unwrap();
+        if file.file_type().unwrap().is_file() {
+            std::fs::copy(file.path(), folder.join(file.file_name())).unwrap();
+        }
+    }
+    let template = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}\
+        {% if add_generation_prompt %}<|assistant|>{% if think is false %}<think></think>{% endif %}{% endif %}";
+    std::fs::write(folder.join("chat_template.jinja"), template).unwrap();
+    let ids = |more: &[&str]| {
+        let arguments =
+            [&["generate", "model", "--chat", "Hi", "--max-new-tokens", "1", "--json"], more].concat();
+        let output: Value = serde_json::from_str(&bench.crisol(&arguments).ok()).unwrap();
+        output["prompt_ids"].as_array().unwrap().len()
+    };
+    assert_eq!(ids(&["--template-arg", "think=false"]), ids(&[]) + 2);
+    assert_eq!(ids(&["--template-arg", "think=true"]), ids(&[]));
+}
