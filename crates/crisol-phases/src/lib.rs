@@ -32,6 +32,7 @@ mod run;
 mod settings;
 mod sft;
 mod supervised;
+mod unpaid;
 
 use std::path::{Path, PathBuf};
 

@@ -10,6 +10,7 @@
 //! - [`Packed`]: examples laid back to back for one training step;
 //! - [`inspect`]: what of a file will be trained, and what is wrong with it.
 
+mod bounds;
 mod error;
 mod examples;
 mod folder;
@@ -23,8 +24,10 @@ mod protobuf;
 mod records;
 mod sentencepiece;
 mod stop;
+mod tags;
 mod template;
 mod tokenizer;
+mod workers;
 
 pub use error::TextError;
 pub use examples::{Example, PreferenceExample, ProblemExample, encode_records};

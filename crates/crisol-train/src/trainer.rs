@@ -61,6 +61,17 @@ impl Trainer {
         config: &OptimizerConfig,
         objective: impl Fn(usize, &TokenScores<'_>) -> LossAndGrad<S> + Sync,
     ) -> Result<Step<S>, TrainError> {
+        self.step_with(shards, |_| output, config, objective)
+    }
+
+    /// As [`Self::step`], with an output for each shard by its index.
+    pub fn step_with<S: Default + std::ops::AddAssign + Send>(
+        &mut self,
+        shards: &[Packed],
+        output: impl Fn(usize) -> Output + Sync,
+        config: &OptimizerConfig,
+        objective: impl Fn(usize, &TokenScores<'_>) -> LossAndGrad<S> + Sync,
+    ) -> Result<Step<S>, TrainError> {
         let step = self.optimizer.steps() + 1;
         if shards.iter().all(|shard| shard.rows.is_empty()) {
             return Err(TrainError::NothingToTrain { step });
@@ -70,7 +81,7 @@ impl Trainer {
         let (grads, parts) = lanes.run(shards.len(), |i, workspace, grads| -> Result<_, TrainError> {
             let shard = &shards[i];
             let mut tape = Tape::training(weights, workspace);
-            let outputs = forward(model, &mut tape, shard, output)?;
+            let outputs = forward(model, &mut tape, shard, output(i))?;
             let result = with_scores(&tape, outputs, shard, |scores| objective(i, scores));
             match outputs {
                 Outputs::Tokens(logp, _) if result.dentropy.is_empty() => {

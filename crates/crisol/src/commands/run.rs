@@ -136,7 +136,7 @@ pub(super) fn execute(recipe: Option<Recipe>, out: &Path, flags: &RunFlags) -> R
         flags.apply(&mut recipe);
         recipe
     });
-    let device = flags.threads.device();
+    let device = flags.threads.device()?;
     let machine = Calibration::load(device.threads()).map(|calibration| calibration.rates());
     let options = RunOptions {
         out,

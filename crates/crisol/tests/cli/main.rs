@@ -5,6 +5,7 @@ mod bad_input;
 mod cost;
 mod data;
 mod export;
+mod finite;
 mod fixture;
 #[cfg(feature = "hub")]
 mod hub;
@@ -15,4 +16,5 @@ mod memory;
 mod models;
 mod notebook;
 mod resume;
+mod rewards;
 mod runs;
