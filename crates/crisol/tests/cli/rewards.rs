@@ -31,7 +31,7 @@ fn write_problems(bench: &Bench, solutions: [&str; 2]) {
         let question = format!("Q{i}?");
         let chat = json!([{"role": "user", "content": question}, {"role": "assistant", "content": solution}]);
         worked += &format!("{}\n", json!({ "messages": chat }));
-        problems += &format!("{}\n", json!({"prompt": question, "answer": ["7", "8"][i]}));
+        problems += &format!("{}\n", json!({"prompt": question, "answer": (7 + i).to_string()}));
     }
     bench.write("worked.jsonl", &worked);
     bench.write("two.jsonl", &problems);
