@@ -1,5 +1,6 @@
 //! Where memory and threads live.
 
+use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -17,6 +18,11 @@ const READ_NUMBERS: usize = 256 << 20;
 
 /// Fruitless looks for work, some microseconds, before a thread that stays awake offers its core to others.
 const ROUNDS_TO_SPIN: usize = 1000;
+/// Fruitless looks, some milliseconds, before it sleeps between looks: the piece of work waits for something else than the
+/// processor, such as a reader of what it writes.
+const ROUNDS_TO_STAY_AWAKE: usize = 20_000;
+/// How long it sleeps between looks.
+const NAP: Duration = Duration::from_millis(1);
 
 /// A device is a value that is passed around, not a type parameter that leaks into models and phases.
 /// Cloning is cheap and gives the same device.
@@ -40,25 +46,69 @@ pub struct Cpu {
     interrupt: Interrupt,
 }
 
+/// The operating system has no threads to give.
+#[derive(Clone, Debug)]
+pub struct ThreadsRefused {
+    threads: usize,
+    cause: String,
+}
+
+impl fmt::Display for ThreadsRefused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ThreadsRefused { threads, cause } = self;
+        write!(
+            f,
+            "the operating system refuses to start {threads} threads ({cause}); ask for fewer (--threads 1), or raise its \
+             limits (`ulimit -u`, `ulimit -v`)"
+        )
+    }
+}
+
+impl std::error::Error for ThreadsRefused {}
+
+fn available_threads() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
+/// Makes the threads on which text is read and encoded as many as a device of `threads` has; without it, there is one per
+/// core. Only the first call of a process counts.
+pub fn start_text_threads(threads: Option<usize>) -> Result<(), ThreadsRefused> {
+    static STARTED: AtomicBool = AtomicBool::new(false);
+    if STARTED.swap(true, Ordering::Relaxed) {
+        return Ok(());
+    }
+    let threads = threads.unwrap_or_else(available_threads);
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
+    let pool = pool.thread_name(|i| format!("crisol-text-{i}"));
+    // The caller's thread is enough for one.
+    let pool = if threads == 1 { pool.use_current_thread() } else { pool };
+    pool.build_global().map_err(|cause| ThreadsRefused { threads, cause: cause.to_string() })
+}
+
 impl Device {
     /// The CPU with `threads` threads (`None`: one per available core).
+    ///
+    /// # Panics
+    /// Where the operating system refuses threads; [`Device::start_cpu`] says so instead.
     pub fn cpu(threads: Option<usize>) -> Device {
-        let threads =
-            threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, std::num::NonZero::get));
+        Device::start_cpu(threads).expect("the operating system has threads for the device")
+    }
+
+    /// As [`Device::cpu`]; an error where the operating system refuses threads.
+    pub fn start_cpu(threads: Option<usize>) -> Result<Device, ThreadsRefused> {
+        let threads = threads.unwrap_or_else(available_threads);
         let pool = (threads > 1).then(|| {
-            rayon::ThreadPoolBuilder::new()
-                .num_threads(threads)
-                .thread_name(|i| format!("crisol-cpu-{i}"))
-                .build()
-                .expect("the operating system refused to start the device's threads")
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
+            pool.thread_name(|i| format!("crisol-cpu-{i}")).build()
         });
-        Device::Cpu(Arc::new(Cpu {
+        let pool = pool.transpose().map_err(|cause| ThreadsRefused { threads, cause: cause.to_string() })?;
+        Ok(Device::Cpu(Arc::new(Cpu {
             pool,
             idle: Mutex::default(),
             idle_for_parts: Mutex::default(),
             profile: Profile::default(),
             interrupt: Interrupt::default(),
-        }))
+        })))
     }
 
     /// The request to stop what the device computes. After one, losses, gradients and hidden states of work that was under way are
@@ -185,17 +235,23 @@ struct Awake(AtomicBool);
 
 impl Awake {
     /// Takes over tasks of other threads until it is no longer set.
-    fn help(&self) {
-        let mut idle = 0;
+    ///
+    /// How often it looked for one.
+    fn help(&self) -> usize {
+        let (mut looks, mut idle) = (0, 0);
         while self.0.load(Ordering::Acquire) {
+            looks += 1;
             idle = if rayon::yield_now() == Some(rayon::Yield::Executed) { 0 } else { idle + 1 };
-            if idle > ROUNDS_TO_SPIN {
+            if idle > ROUNDS_TO_STAY_AWAKE {
+                std::thread::sleep(NAP);
+            } else if idle > ROUNDS_TO_SPIN {
                 // There may be more threads than cores.
                 std::thread::yield_now();
             } else {
                 std::hint::spin_loop();
             }
         }
+        looks
     }
 }
 
@@ -211,6 +267,19 @@ impl Drop for Sleep<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A reader that does not read must not cost a core.
+    #[test]
+    fn threads_without_work_go_to_sleep() {
+        let awake = Awake(AtomicBool::new(true));
+        let looks = std::thread::scope(|scope| {
+            let helper = scope.spawn(|| awake.help());
+            std::thread::sleep(Duration::from_millis(500));
+            drop(Sleep(&awake));
+            helper.join().expect("it does not panic")
+        });
+        assert!(looks < ROUNDS_TO_STAY_AWAKE + 1000, "{looks}");
+    }
 
     #[test]
     fn run_shares_work_and_ends() {

@@ -72,6 +72,11 @@ impl KvCache {
         self.lens[slot] = 0;
     }
 
+    /// Makes a slot forget all but its first `len` tokens.
+    pub fn truncate(&mut self, slot: usize, len: usize) {
+        self.lens[slot] = self.lens[slot].min(len);
+    }
+
     /// Makes slot `to` hold what slot `from` holds (a prompt shared by a group is prefilled once).
     pub fn copy_slot(&mut self, from: usize, to: usize) {
         let len = self.lens[from];

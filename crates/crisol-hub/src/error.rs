@@ -70,6 +70,37 @@ pub enum HubError {
         /// What is wrong with it.
         cause: String,
     },
+    /// Two files of one model hold a tensor of one name.
+    #[error(
+        "{file} and {other} both hold the tensor `{tensor}`: one of them is stale. Remove the file, or the tensor from \
+         it, that the model was not saved with last.",
+        file = file.display(),
+        other = other.display()
+    )]
+    StaleTensor {
+        /// The file that was opened first.
+        file: PathBuf,
+        /// The other one.
+        other: PathBuf,
+        /// The tensor.
+        tensor: String,
+    },
+    /// A weight is NaN or infinite.
+    #[error(
+        "tensor `{tensor}` of {file} holds {value} (value number {index}), so nothing that is computed with it has a \
+         meaning. Download it again, or take an earlier checkpoint.",
+        file = file.display()
+    )]
+    NotFinite {
+        /// The file or folder.
+        file: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// What is no number.
+        value: f32,
+        /// Where in the tensor, row-major.
+        index: usize,
+    },
     /// A tensor that the model needs is not there.
     #[error(
         "{file} lacks the tensor `{tensor}`{more}. The weights do not belong to {shape}.",

@@ -133,8 +133,10 @@ impl Tensors {
                 Ok(())
             }
             btree_map::Entry::Occupied(place) => {
-                let cause = format!("it holds the tensor `{}`, which another file holds too", place.key());
-                Err(HubError::Damaged { file: path.to_owned(), cause })
+                // Within one file, names are told apart when it is opened.
+                let first = self.files.get(place.get().file).map_or(path, |(first, _)| first);
+                let (file, other, tensor) = (first.to_owned(), path.to_owned(), place.key().clone());
+                Err(HubError::StaleTensor { file, other, tensor })
             }
         }
     }

@@ -482,6 +482,17 @@ fn hostile_headers_are_errors_that_name_the_place() {
             Raw::header(2, 0).tensor("v", &[9], f32, 0).tensor("w", &[8], f32, 32).zeros(999),
             vec!["tensor `w`", "overlaps that of the tensor `v`"],
         ),
+        (
+            "overlap in another order",
+            Raw::header(2, 0).tensor("v", &[8], f32, 32).tensor("w", &[9], f32, 0).zeros(999),
+            vec!["tensor `v`", "overlaps that of the tensor `w`"],
+        ),
+        (
+            "gap",
+            Raw::header(2, 0).tensor("v", &[8], f32, 0).tensor("w", &[8], f32, 64).zeros(999),
+            vec!["tensor `w`", "32 bytes before its data belong to no tensor"],
+        ),
+        ("gap at the start", one(&[8], f32, 32), vec!["tensor `w`", "32 bytes before its data"]),
     ];
     let scratch = Scratch::new();
     for (case, raw, parts) in cases {
@@ -498,7 +509,8 @@ fn hostile_headers_are_errors_that_name_the_place() {
     let odd = [
         Raw::header(0, 0),
         Raw::header(1, 0).tensor("", &[0, 1 << 62], f32, 0),
-        Raw::header(1, 1).string("general.alignment").u32(4).u32(8).tensor("w", &[], f32, 8).zeros(64),
+        Raw::header(1, 1).string("general.alignment").u32(4).u32(8).tensor("w", &[], f32, 0).zeros(64),
+        Raw::header(2, 0).tensor("v", &[1], f32, 32).tensor("w", &[1], f32, 0).zeros(999),
     ];
     for raw in odd {
         assert!(scratch.survives(&raw.0));

@@ -222,7 +222,10 @@ fn shards_are_found_through_their_index() {
     // The same tensor in two files, a file outside of the folder, a file that is not there, no map.
     write_tensors(&folder.path().join("y.safetensors"), &[tensor("a", &[1], &[2.0])]).expect("writable");
     let twice = Tensors::open_folder(folder.path()).expect_err("ambiguous").to_string();
-    assert!(twice.contains("`a`"), "{twice}");
+    for part in ["x.safetensors", "y.safetensors", "`a`", "stale"] {
+        assert!(twice.contains(part), "{twice}");
+    }
+    assert!(!twice.contains("damaged"), "{twice}");
     for (text, named) in [
         (r#"{"weight_map":{"a":"../x.safetensors"}}"#, "`a`"),
         (r#"{"weight_map":{"a":"/etc/passwd"}}"#, "`a`"),

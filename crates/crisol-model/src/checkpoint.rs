@@ -14,7 +14,7 @@ use crisol_text::TextSetup;
 use crate::config::Specifics;
 use crate::mixture::Fused;
 use crate::model::specs;
-use crate::weights::{Bytes, Purpose, Rows, Source, fill};
+use crate::weights::{Bytes, Purpose, Rows, Source, check_params, fill};
 use crate::{Architecture, Config, Head, Model, ModelError};
 
 /// A model with its weights, tokenizer and chat template.
@@ -31,7 +31,9 @@ pub struct Checkpoint {
 impl Checkpoint {
     /// Loads a checkpoint folder of Crisol or Hugging Face, or a GGUF file, with weights in f32 to train.
     pub fn load(folder: &Path, device: &Device) -> Result<Checkpoint, ModelError> {
-        Checkpoint::load_for(Purpose::Training, folder, device)
+        let checkpoint = Checkpoint::load_for(Purpose::Training, folder, device)?;
+        check_params(folder, &checkpoint.params)?;
+        Ok(checkpoint)
     }
 
     /// The same for inference only: large matrices stay as they are stored, in half precision or quantised.

@@ -11,7 +11,7 @@ use crisol_hub::{FloatType, GgmlType, Gguf, HubError, Tensor, Tensors, Values, w
 use crisol_text::TextSetup;
 
 use crate::checkpoint::{Folder, Group, Opened, Stored, open_weights, write_files};
-use crate::weights::{Source, inference_bytes};
+use crate::weights::{Source, check_finite, inference_bytes};
 use crate::{Config, ModelError, gguf};
 
 /// The files of a model, whose weights are known to fit its shape.
@@ -160,7 +160,17 @@ impl ModelFiles {
         let parent = file.parent().unwrap_or(Path::new(""));
         fs::create_dir_all(parent).map_err(|e| HubError::io("create", parent, e))?;
         let source = || self.source();
-        gguf::write::write(file, &self.config, text.as_ref(), &name, &self.specs, &source, dtype)
+        let whole = |spec: &ParamSpec, values: &[f32]| check_finite(&self.path, &spec.name, values);
+        gguf::write::write(file, &self.config, text.as_ref(), &name, &self.specs, &source, &whole, dtype)
+    }
+
+    /// Reads every weight, one tensor at a time; an error names the first that is NaN or infinite.
+    pub fn check_finite(&self) -> Result<(), ModelError> {
+        let mut source = self.source();
+        for (index, spec) in self.specs.iter().enumerate() {
+            check_finite(&self.path, &spec.name, &source.values(index, spec)?)?;
+        }
+        Ok(())
     }
 
     /// The tokenizer, which must not have more tokens than the model.
@@ -189,11 +199,19 @@ impl ModelFiles {
             // As they are there, fused experts too.
             Weights::Folder(tensors, stored) => {
                 let Stored { name, shape, .. } = &stored[group.first()];
-                Box::new(move || tensors.read(name, shape).map(Cow::Owned))
+                Box::new(move || {
+                    let values = tensors.read(name, shape)?;
+                    check_finite(&self.path, name, &values)?;
+                    Ok(Cow::Owned(values))
+                })
             }
             Weights::Gguf(_) => Box::new(move || {
                 let mut source = self.source();
-                let read = |index: usize| source.values(index, &self.specs[index]);
+                let read = |index: usize| {
+                    let values = source.values(index, &self.specs[index])?;
+                    check_finite(&self.path, &self.specs[index].name, &values)?;
+                    Ok(values)
+                };
                 group.values(&self.config, &self.specs, read).map(Cow::Owned)
             }),
         }

@@ -79,7 +79,8 @@ pub(crate) fn generate_watched<W: FnMut(usize, u32) -> ControlFlow<()>>(
     let chunks = params.device().map(prompts.len().div_ceil(size), |chunk, workspace| {
         let first = chunk * size;
         let prompts = &prompts[first..prompts.len().min(first + size)];
-        Chunk::new(model, params, prompts, first, options)?.run(workspace, watch(prompts.len()))
+        let mut chunk = Chunk::new(model, params, prompts, first, options)?;
+        chunk.run(workspace, watch(prompts.len()))
     });
     let chunks: Result<Vec<Vec<Generated>>, ModelError> = chunks.into_iter().collect();
     Ok(chunks?.into_iter().flatten().collect())
@@ -94,9 +95,51 @@ pub fn generate_stream(
     mut receiver: impl FnMut(u32) -> ControlFlow<()> + Send,
 ) -> Result<Generated, ModelError> {
     let prompts = [prompt.to_vec()];
-    let chunk = Chunk::new(model, params, &prompts, 0, options)?;
+    let mut chunk = Chunk::new(model, params, &prompts, 0, options)?;
     let generated = params.device().run(|workspace| chunk.run(workspace, |_, id| receiver(id)));
     Ok(generated?.pop().expect("one prompt gives one result"))
+}
+
+/// Keys and values of a conversation, kept from turn to turn: of each prompt only what follows the common beginning with
+/// what is held is computed. It belongs to one model and its weights.
+#[derive(Debug, Default)]
+pub struct Conversation {
+    /// One slot.
+    cache: Option<KvCache>,
+    /// The tokens that it holds.
+    held: Vec<u32>,
+    /// Tokens of the last prompt that were held already.
+    reused: usize,
+}
+
+impl Conversation {
+    /// Tokens of the last prompt that did not have to be computed.
+    pub fn reused(&self) -> usize {
+        self.reused
+    }
+
+    /// As [`generate_stream`].
+    pub fn generate(
+        &mut self,
+        model: &Model,
+        params: &Params,
+        prompt: &[u32],
+        options: &SamplingOptions,
+        mut receiver: impl FnMut(u32) -> ControlFlow<()> + Send,
+    ) -> Result<Generated, ModelError> {
+        let prompts = [prompt.to_vec()];
+        // What an error leaves in the cache is not known, so it is put back only afterwards.
+        let (cache, held) = (self.cache.take(), std::mem::take(&mut self.held));
+        let mut chunk = Chunk::new(model, params, &prompts, 0, options)?;
+        self.reused = chunk.keep(cache, &held);
+        let generated = params.device().run(|workspace| chunk.run(workspace, |_, id| receiver(id)));
+        let generated = generated?.pop().expect("one prompt gives one result");
+        // The last token was chosen, but not read.
+        let all = prompt.iter().chain(&generated.ids).copied();
+        self.held = all.take(chunk.cache.len(0)).collect();
+        self.cache = Some(chunk.cache);
+        Ok(generated)
+    }
 }
 
 /// Few sequences are spread over up to 16 chunks, many fill the slots of each chunk twice, so that the
@@ -125,6 +168,8 @@ struct Chunk<'a> {
     cache: KvCache,
     free_slots: Vec<usize>,
     active: Vec<Active>,
+    /// Tokens of the first prompt that the cache holds already, if it is to keep them.
+    kept: Option<usize>,
 }
 
 /// A sequence that has a slot.
@@ -190,11 +235,37 @@ impl<'a> Chunk<'a> {
             cache: KvCache::new(params.device(), layers, k_dim, v_dim, slots, capacity),
             free_slots: (0..slots).rev().collect(),
             active: Vec::new(),
+            kept: None,
         })
     }
 
+    /// Goes on with a cache that holds these tokens, and keeps it for later. How many tokens of the prompt it has.
+    fn keep(&mut self, cache: Option<KvCache>, held: &[u32]) -> usize {
+        let [prompt] = self.prompts else { unreachable!("a conversation is one sequence") };
+        let needed = prompt.len() + self.room[0];
+        // The last token is read again: what follows it is chosen from its logits.
+        let common = prompt[..prompt.len() - 1].iter().zip(held).take_while(|(a, b)| a == b).count();
+        let kept = match cache.filter(|cache| cache.capacity() >= needed) {
+            Some(cache) => {
+                self.cache = cache;
+                self.cache.truncate(0, common);
+                common
+            }
+            None => {
+                // Twice as much, so that a growing conversation seldom begins anew.
+                let config = self.model.config();
+                let (layers, (k_dim, v_dim)) = (config.num_hidden_layers, config.cache_width());
+                let capacity = (2 * needed).min(config.longest_document()).max(needed);
+                self.cache = KvCache::new(self.params.device(), layers, k_dim, v_dim, 1, capacity);
+                0
+            }
+        };
+        self.kept = Some(kept);
+        kept
+    }
+
     fn run(
-        mut self,
+        &mut self,
         workspace: &mut Workspace,
         mut receiver: impl FnMut(usize, u32) -> ControlFlow<()>,
     ) -> Result<Vec<Generated>, ModelError> {
@@ -204,7 +275,7 @@ impl<'a> Chunk<'a> {
             self.prefill(workspace, entering, &mut receiver)?;
             if self.active.is_empty() {
                 if next == self.prompts.len() {
-                    return Ok(self.results);
+                    return Ok(std::mem::take(&mut self.results));
                 }
                 continue;
             }
@@ -221,7 +292,10 @@ impl<'a> Chunk<'a> {
                 let Some(slot) = self.free_slots.pop() else { break };
                 match entering.last_mut() {
                     Some(group) if self.continues(group, sequence) => group.slots.push(slot),
-                    _ => entering.push(Prefill { sequence, slots: vec![slot], done: 0 }),
+                    _ => {
+                        let done = self.kept.unwrap_or(0);
+                        entering.push(Prefill { sequence, slots: vec![slot], done });
+                    }
                 }
             }
             *next += 1;
@@ -341,7 +415,9 @@ impl<'a> Chunk<'a> {
             self.active.push(Active { sequence, slot, last: id });
             return Ok(());
         };
-        self.cache.clear(slot);
+        if self.kept.is_none() {
+            self.cache.clear(slot);
+        }
         self.free_slots.push(slot);
         Ok(())
     }

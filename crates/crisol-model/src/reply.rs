@@ -6,7 +6,7 @@ use crisol_engine::Params;
 use crisol_text::{StopStream, TextSetup};
 
 use crate::generate::generate_watched;
-use crate::{Generated, Model, ModelError, SamplingOptions, StopReason, generate, generate_stream};
+use crate::{Conversation, Generated, Model, ModelError, SamplingOptions, StopReason, generate};
 
 /// What was said to one prompt.
 #[derive(Clone, Debug, PartialEq)]
@@ -63,12 +63,26 @@ pub fn stream_reply(
     prompt: &[u32],
     options: &SamplingOptions,
     stops: &[String],
+    receiver: impl FnMut(&str) -> ControlFlow<()> + Send,
+) -> Result<Reply, ModelError> {
+    reply_in(&mut Conversation::default(), model, params, text, prompt, options, stops, receiver)
+}
+
+/// As [`stream_reply`], in a conversation whose keys and values are kept.
+pub fn reply_in(
+    conversation: &mut Conversation,
+    model: &Model,
+    params: &Params,
+    text: &TextSetup,
+    prompt: &[u32],
+    options: &SamplingOptions,
+    stops: &[String],
     mut receiver: impl FnMut(&str) -> ControlFlow<()> + Send,
 ) -> Result<Reply, ModelError> {
     let options = &with_special(text, options, stops)?;
     let mut stream = text.tokenizer.stream_until(stops);
     let mut said = String::new();
-    let generated = generate_stream(model, params, prompt, options, |id| {
+    let generated = conversation.generate(model, params, prompt, options, |id| {
         let new = if options.stop_ids.contains(&id) { String::new() } else { stream.push(id) };
         said += &new;
         let wanted = receiver(&new);

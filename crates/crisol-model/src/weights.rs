@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::ops::Range;
+use std::path::Path;
 
 use crisol_engine::{Device, ParamSpec, Params, StoredMatrix, StoredType};
 use crisol_hub::{HubError, Mapped, Scales};
@@ -27,6 +28,22 @@ pub(crate) trait Source {
 
     /// A matrix as it is stored, if inference can use it so.
     fn stored(&self, index: usize, spec: &ParamSpec) -> Result<Option<Rows<'_>>, HubError>;
+}
+
+/// Refuses values of a tensor that are NaN or infinite.
+pub(crate) fn check_finite(file: &Path, tensor: &str, values: &[f32]) -> Result<(), HubError> {
+    match values.iter().position(|value| !value.is_finite()) {
+        None => Ok(()),
+        Some(index) => {
+            let (file, tensor, value) = (file.to_owned(), tensor.to_owned(), values[index]);
+            Err(HubError::NotFinite { file, tensor, value, index })
+        }
+    }
+}
+
+/// Refuses weights that are NaN or infinite: training on them would end in a loss that no setting mends.
+pub(crate) fn check_params(file: &Path, params: &Params) -> Result<(), HubError> {
+    params.ids().try_for_each(|id| check_finite(file, &params.spec(id).name, &params.read(id)))
 }
 
 /// Rows of a matrix as they are stored.

@@ -5,8 +5,8 @@ use std::ops::ControlFlow;
 
 use crisol_engine::{Device, KvCache, Params, Role, Tape, Workspace};
 use crisol_model::{
-    Architecture, Config, Context, Generated, Head, Model, ModelError, SamplingOptions, StopReason, generate,
-    generate_stream, scalars, score,
+    Architecture, Config, Context, Conversation, Generated, Head, Model, ModelError, SamplingOptions,
+    StopReason, generate, generate_stream, scalars, score,
 };
 
 const VOCAB: usize = 61;
@@ -148,6 +148,53 @@ fn crowd() -> Vec<Vec<u32>> {
         prompts[start..start + 8].fill(prompt);
     }
     prompts
+}
+
+/// Turns that go on, that rewrite what was said, that begin anew, and that outgrow the cache.
+#[test]
+fn a_conversation_says_what_each_prompt_alone_would() -> Result<(), ModelError> {
+    for architecture in [Architecture::Llama, Architecture::Olmo2, Architecture::Qwen3] {
+        let (model, params) = model(architecture, 2);
+        let mut conversation = Conversation::default();
+        let all = |_| ControlFlow::Continue(());
+        let greedy = SamplingOptions::greedy(5, vec![]);
+        let mut prompt = sequences(&[6]).remove(0);
+        let mut reused = Vec::new();
+        for turn in 0..7 {
+            let options = if turn % 2 == 0 {
+                greedy.clone()
+            } else {
+                SamplingOptions { max_new_tokens: 5, ..options(3) }
+            };
+            let kept = conversation.generate(&model, &params, &prompt, &options, all)?;
+            let alone = generate_stream(&model, &params, &prompt, &options, all)?;
+            assert_eq!(kept.ids, alone.ids, "{architecture:?} turn {turn}");
+            assert_close(&kept.logprobs, &alone.logprobs, 1e-3);
+            reused.push((conversation.reused(), prompt.len()));
+            match turn {
+                // A template that cuts what was said.
+                2 => prompt.truncate(prompt.len() - 3),
+                // Another conversation with the same first two tokens.
+                4 => prompt = [&prompt[..2], &sequences(&[3, 9])[1]].concat(),
+                // The same prompt again.
+                5 => {}
+                _ => prompt.extend(&kept.ids),
+            }
+            if ![2, 5].contains(&turn) {
+                prompt.extend([7, 8, (turn + 9) as u32]);
+            }
+        }
+        // The reply's last token was not read yet.
+        assert_eq!(reused[0], (0, 6), "{reused:?}");
+        assert_eq!(reused[1].0, 10, "{reused:?}");
+        assert_eq!(reused[3].0, reused[3].1 - 1, "cut {reused:?}");
+        assert_eq!(reused[5].0, 2, "another conversation {reused:?}");
+        assert_eq!(reused[6].0, reused[6].1 - 1, "again {reused:?}");
+        let long = sequences(&[50]).remove(0);
+        let kept = conversation.generate(&model, &params, &long, &greedy, all)?;
+        assert_eq!(kept.ids, generate_stream(&model, &params, &long, &greedy, all)?.ids);
+    }
+    Ok(())
 }
 
 #[test]

@@ -4,6 +4,18 @@
 //! judged apart, because a model that is right without the form, or keeps the form and is wrong, needs
 //! different help (the rule-based accuracy and format rewards of DeepSeek-R1, arXiv:2501.12948, section
 //! 2.2.2). How the two become one reward is the phase's business.
+//!
+//! The reference decides how answers are compared ([`compares_as`]): numbers by their exact value, choices by
+//! their letter, and everything else as text.
+
+mod choice;
+mod notation;
+mod number;
+mod quantity;
+mod units;
+
+use notation::{last_boxed, normal, plain};
+use quantity::{Quantity, numbers, whole};
 
 const OPEN: &str = "<think>";
 const CLOSE: &str = "</think>";
@@ -17,16 +29,50 @@ pub struct Verdict {
     pub correct: bool,
 }
 
+/// How answers are compared with a reference.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Comparison {
+    /// By their exact value: `0.5`, `1/2`, and `\frac{1}{2}` are equal.
+    Number,
+    /// By the letter of a choice, A to J.
+    Choice,
+    /// As text, but for case, white space, and punctuation around it.
+    Text,
+}
+
+/// How answers are compared with `reference`. Of a reference with its working, as in GSM8K (arXiv:2110.14168), what
+/// follows the last `####` counts; of one with a `\boxed{}`, what stands in the last box.
+pub fn compares_as(reference: &str) -> Comparison {
+    let reference = plain(final_part(reference));
+    if whole(&reference).is_some() {
+        Comparison::Number
+    } else if choice::of_reference(&reference).is_some() {
+        Comparison::Choice
+    } else {
+        Comparison::Text
+    }
+}
+
 /// Judges a completion (the text after the prompt, without special tokens) against the reference answer.
 ///
-/// The answer is what follows the last `</think>`, or everything where there are no think tags; thinking that
-/// was never closed has no answer. If the reference is a number, the last number of the answer must equal
-/// it: `1,234`, `$1234`, `01234.`, and `1234.0` are all the same. Otherwise the answer must be the
-/// reference, but for white space, a final full stop and a `$` in front. Of a reference with its working, as
-/// in GSM8K (arXiv:2110.14168), what follows the last `####` counts.
+/// The answer is what follows the last `</think>`, or everything where there are no think tags; thinking that was
+/// never closed has no answer. In it, the first of these that there is counts: the last `\boxed{}`, what follows the
+/// last `####`, what follows the last "answer is" (or "answer:"). Without them a number is the last one, a choice
+/// the answer's letter, and a text all of the answer.
+///
+/// Where the prompt already opened the thought, `completion` must begin with what [`left_open`] gives.
 pub fn verify(completion: &str, reference: &str) -> Verdict {
     let correct = answer_part(completion).is_some_and(|answer| is_correct(answer, reference));
     Verdict { format: has_format(completion), correct }
+}
+
+/// What `prompt` leaves open for the completion to close: a `<think>` that the template writes when it introduces the
+/// assistant, and what follows it. Empty where nothing is open.
+pub fn left_open(prompt: &str) -> &str {
+    match prompt.rfind(OPEN) {
+        Some(at) if !prompt[at..].contains(CLOSE) => &prompt[at..],
+        _ => "",
+    }
 }
 
 fn has_format(completion: &str) -> bool {
@@ -46,82 +92,139 @@ fn answer_part(completion: &str) -> Option<&str> {
 }
 
 fn is_correct(answer: &str, reference: &str) -> bool {
-    let reference = reference.rsplit_once("####").map_or(reference, |(_, last)| last);
-    let reference = plain_text(reference);
-    let only_number = reference.chars().all(|c| c.is_ascii_digit() || "-−$,.".contains(c));
-    match numbers(&reference).as_slice() {
-        [number] if only_number => numbers(answer).last() == Some(number),
-        _ => !reference.is_empty() && plain_text(answer) == reference,
+    let reference = plain(final_part(reference));
+    if let Some(wanted) = whole(&reference) {
+        number_of(answer).is_some_and(|given| given.answers(&wanted))
+    } else if let Some(letter) = choice::of_reference(&reference) {
+        choice::of_answer(answer, explicit(answer)) == Some(letter)
+    } else {
+        is_text(answer, &normal(&reference))
     }
 }
 
-/// Single spaces, no full stop at the end, no `$` in front.
-fn plain_text(text: &str) -> String {
-    let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    let words = words.strip_suffix('.').unwrap_or(&words);
-    words.strip_prefix('$').unwrap_or(words).trim().to_owned()
+/// What counts of a reference, or of an answer that is marked as such.
+fn final_part(text: &str) -> &str {
+    let text = text.rsplit_once("####").map_or(text, |(_, last)| last);
+    last_boxed(text).unwrap_or(text)
 }
 
-/// The numbers in a text, each in its one normal form, as text: so they compare exactly at any length.
-fn numbers(text: &str) -> Vec<String> {
-    let chars: Vec<char> = text.chars().collect();
-    let mut found = Vec::new();
-    let mut at = 0;
-    while at < chars.len() {
-        let before = at.checked_sub(1).map(|i| chars[i]);
-        let starts = chars[at].is_ascii_digit() || (chars[at] == '.' && digits(&chars, at + 1) > 0);
-        if !starts {
-            at += 1;
-        } else if before.is_some_and(char::is_alphabetic) {
-            // A digit inside a word (the 2 of "m2") is no number of its own.
-            at += digits(&chars, at).max(1);
+/// What an answer itself marks as its answer.
+#[derive(Clone, Copy, Debug)]
+enum Explicit<'a> {
+    /// All that stands in the last box.
+    Boxed(&'a str),
+    /// The line after the last `####`.
+    Marked(&'a str),
+    /// What follows the last "answer is".
+    Said(&'a str),
+}
+
+fn explicit(answer: &str) -> Option<Explicit<'_>> {
+    if let Some(boxed) = last_boxed(answer) {
+        return Some(Explicit::Boxed(boxed));
+    }
+    if let Some((_, rest)) = answer.rsplit_once("####") {
+        return Some(Explicit::Marked(rest.trim_start().lines().next().unwrap_or("")));
+    }
+    // ASCII case only, so that places are the same in both.
+    let lower = answer.to_ascii_lowercase();
+    let said = lower.rmatch_indices("answer").find_map(|(at, word)| {
+        let rest = &answer[at + word.len()..];
+        let decorated = |c: char| c.is_whitespace() || "*_\"".contains(c);
+        let verb = rest.trim_start_matches(decorated);
+        let after = [":", "=", "is", "equals", "would be", "will be", "must be", "should be"]
+            .into_iter()
+            .find_map(|verb_name| strip_word(verb, verb_name))?;
+        let after = after.trim_start_matches(decorated);
+        Some(after.strip_prefix(':').unwrap_or(after))
+    });
+    said.filter(|rest| !rest.trim().is_empty()).map(Explicit::Said)
+}
+
+/// What follows `word`, in any case, if `text` begins with it and it ends there.
+fn strip_word<'a>(text: &'a str, word: &str) -> Option<&'a str> {
+    let (head, rest) = text.split_at_checked(word.len())?;
+    let ends = !word.ends_with(char::is_alphabetic) || !rest.starts_with(char::is_alphanumeric);
+    (head.eq_ignore_ascii_case(word) && ends).then_some(rest)
+}
+
+/// The number that an answer gives.
+fn number_of(answer: &str) -> Option<Quantity> {
+    match explicit(answer) {
+        Some(Explicit::Boxed(boxed)) => {
+            let boxed = plain(boxed);
+            whole(&boxed).or_else(|| only_number(&boxed))
+        }
+        Some(Explicit::Marked(rest)) => {
+            let rest = plain(rest);
+            whole(&rest).or_else(|| numbers(&rest).pop())
+        }
+        Some(Explicit::Said(rest)) => {
+            let rest = plain(rest);
+            let found = numbers(&rest);
+            if found.is_empty() {
+                // "7 is the answer: …" and the like.
+                return numbers(&plain(answer)).pop();
+            }
+            first_result(&rest, &found)
+        }
+        None => {
+            let answer = plain(answer);
+            whole(&answer).or_else(|| numbers(&answer).pop())
+        }
+    }
+}
+
+/// The number in a box that has words beside it: "The total is 5".
+fn only_number(text: &str) -> Option<Quantity> {
+    let found = numbers(text);
+    let [quantity] = found.as_slice() else { return None };
+    let before: String = text.chars().take(quantity.start).collect();
+    let after: String = text.chars().skip(quantity.end).collect();
+    // "(B) 12" is the number of a choice.
+    let is_word = |word: &str| {
+        let letters = word.chars().filter(|c| c.is_alphabetic()).count();
+        letters > 1 || letters == 1 && word.starts_with('(') && word.ends_with(')')
+    };
+    let words = |text: &str| text.split_whitespace().all(is_word);
+    let spaced = after.is_empty() || after.starts_with(|c: char| c.is_whitespace() || ".,".contains(c));
+    let plain_words = |text: &str| !text.contains(|c: char| "\\√π^+*/×·<>≤≥".contains(c)) && words(text);
+    (plain_words(&before) && plain_words(after.trim_end_matches(['.', ',', ' '])) && spaced)
+        .then(|| quantity.clone())
+}
+
+/// The number that is said first, or what a calculation that begins with it comes to ("3 + 4 = 7"). Of several
+/// ("3 or 4") none was said.
+fn first_result(text: &str, found: &[Quantity]) -> Option<Quantity> {
+    let mut result = &found[0];
+    for next in &found[1..] {
+        let gap: String = text.chars().take(next.start).skip(result.end).collect();
+        let ends = gap.contains(['\n', ';']) || gap.contains(". ") || gap.trim_start().starts_with("so ");
+        if !ends && gap.contains(['=', '≈']) || gap.chars().all(|c| " +-*/×·÷x()".contains(c)) {
+            result = next;
+        } else if matches!(gap.trim(), "or" | "and" | "," | ", and" | ", or" | "/") && !result.equals(next) {
+            return None;
         } else {
-            let negative = is_negative(&chars, at);
-            let (magnitude, end) = magnitude_at(&chars, at);
-            found.push(if negative && magnitude != "0" { format!("-{magnitude}") } else { magnitude });
-            at = end;
+            break;
         }
     }
-    found
+    Some(result.clone())
 }
 
-/// How many digits follow one another from `at` on.
-fn digits(chars: &[char], at: usize) -> usize {
-    chars.iter().skip(at).take_while(|c| c.is_ascii_digit()).count()
-}
-
-/// Whether a minus (not one between two operands) stands before the number at `start`, or before its `$`.
-fn is_negative(chars: &[char], start: usize) -> bool {
-    let left = &chars[..start];
-    let left = left.strip_suffix(&['$']).unwrap_or(left);
-    match left {
-        [.., operand, '-' | '−'] => !operand.is_alphanumeric() && *operand != ')',
-        ['-' | '−'] => true,
-        _ => false,
+/// Whether an answer is the reference as text.
+fn is_text(answer: &str, reference: &str) -> bool {
+    let is_it = |text: &str| normal(text) == reference;
+    if reference.is_empty() {
+        return false;
     }
-}
-
-/// The normal form of the number that starts at `start`, without its sign, and where it ends: no thousands
-/// commas, no zeros in front or at the end of a fraction.
-fn magnitude_at(chars: &[char], start: usize) -> (String, usize) {
-    let mut end = start + digits(chars, start);
-    let mut whole: String = chars[start..end].iter().collect();
-    // Thousands: one to three digits, then groups of exactly three.
-    if (1..=3).contains(&whole.len()) {
-        while chars.get(end) == Some(&',') && digits(chars, end + 1) == 3 {
-            whole.extend(&chars[end + 1..end + 4]);
-            end += 4;
+    match explicit(answer) {
+        Some(Explicit::Boxed(boxed)) => is_it(boxed),
+        Some(Explicit::Marked(rest)) => is_it(rest),
+        // A sentence may end within the reference ("St. Ives"), or go on after it.
+        Some(Explicit::Said(rest)) => {
+            let ends = rest.match_indices(['.', '\n', ',', ';']).map(|(at, _)| &rest[..at]).take(20);
+            ends.chain([rest]).any(is_it)
         }
+        None => is_it(answer),
     }
-    let mut fraction = String::new();
-    if chars.get(end) == Some(&'.') {
-        let n = digits(chars, end + 1);
-        if n > 0 {
-            fraction.extend(&chars[end + 1..end + 1 + n]);
-            end += 1 + n;
-        }
-    }
-    let (whole, fraction) = (whole.trim_start_matches('0'), fraction.trim_end_matches('0'));
-    let whole = if whole.is_empty() { "0" } else { whole };
-    (if fraction.is_empty() { whole.to_owned() } else { format!("{whole}.{fraction}") }, end)
 }

@@ -1,6 +1,6 @@
 //! The verifier: form, answers in the spellings models use, and that no text can make it panic.
 
-use crisol_objectives::verifier::{Verdict, verify};
+use crisol_objectives::verifier::{Comparison, Verdict, compares_as, left_open, verify};
 use proptest::prelude::*;
 
 fn format(completion: &str) -> bool {
@@ -120,13 +120,327 @@ fn other_numbers_are_not_equal() {
 #[test]
 fn a_reference_that_is_no_number_is_compared_as_text() {
     assert!(correct("<think>hm</think> Port  Azur.\n", "Port Azur"));
-    assert!(correct("3/4", "3/4"));
+    assert!(correct("port azur", "Port Azur"));
+    assert!(correct("The answer is Port Azur.", "Port Azur"));
+    assert!(correct("The answer is Port Azur, as everybody knows.", "Port Azur"));
     assert!(correct("7 and 8", "7 and 8"));
-    assert!(!correct("The answer is Port Azur", "Port Azur"));
+    assert!(correct("12:30", "12:30") && correct("The answer is 12:30.", "12:30"));
+    assert!(correct("\\boxed{(3,4)}", "(3, 4)") && correct("$x+1$", "x + 1"));
+    assert!(correct("\\boxed{2\\sqrt{3}}", "2\\sqrt{3}") && correct("\\boxed{\\text{Yes}}", "yes"));
+    assert!(!correct("The answer is not Port Azur", "Port Azur"));
+    assert!(!correct("Port Azur or Port Noir", "Port Azur"));
     assert!(!correct("8", "7 and 8"));
-    assert!(!correct("port azur", "Port Azur"));
+    assert!(!correct("12:31", "12:30") && !correct("30", "12:30"));
     assert!(!correct("", ""), "nothing is no answer");
     assert!(!correct(".", "."));
+}
+
+/// Spellings of one value, by kind: each answers each, and none answers any of another row.
+#[test]
+fn spellings_of_one_number_answer_one_another() {
+    let values: &[&[&str]] = &[
+        &[
+            "1/2",
+            "\\frac{1}{2}",
+            "\\dfrac{1}{2}",
+            "$\\frac12$",
+            "\\tfrac 1 2",
+            "0.5",
+            ".50",
+            "½",
+            "2/4",
+            "1 / 2",
+            "\\boxed{\\frac{1}{2}}",
+        ],
+        &["1/3", "\\frac{1}{3}", "\\frac{2}{6}", "⅓"],
+        &["-1/2", "-\\frac{1}{2}", "\\frac{-1}{2}", "−0.5", "-½", "- 1/2"],
+        &[
+            "3/2",
+            "1 1/2",
+            "1\\frac{1}{2}",
+            "1 \\frac12",
+            "1½",
+            "1.5",
+            "\\dfrac{3}{2}",
+            "\\left(\\frac{3}{2}\\right)",
+        ],
+        &[
+            "5",
+            "+5",
+            "5.",
+            "05",
+            "5.0",
+            "$5$",
+            "\\(5\\)",
+            "\\[5\\]",
+            "(5)",
+            "x = 5",
+            "10/2",
+            "\\boxed{5}",
+            "**5**",
+            "\\text{5}",
+        ],
+        &["-5", "−5", "-5.0", "x = -5", "\\boxed{-5}", "(-5)", "- 5"],
+        &[
+            "1000",
+            "1e3",
+            "1E3",
+            "1e+3",
+            "10^3",
+            "10^{3}",
+            "10³",
+            "1\\times10^3",
+            "1 × 10^{3}",
+            "1 \\cdot 10^3",
+            "1,000",
+            "1 000",
+            "1{,}000",
+            "1\\,000",
+            "1_000",
+            "1\u{202f}000",
+            "1 thousand",
+        ],
+        &["0.001", "1e-3", "10^{-3}", "1 \\times 10^{-3}", "10⁻³", "1/1000"],
+        &["1200000", "1.2e6", "1.2 \\times 10^6", "1,200,000", "1.2 million", "1 200 000"],
+        &["16", "4^2", "4^{2}", "2^4", "4²"],
+        &["123456789012345678901234567890", "1.2345678901234567890123456789e29"],
+    ];
+    for (i, row) in values.iter().enumerate() {
+        for (j, other) in values.iter().enumerate() {
+            for reference in *row {
+                assert_eq!(compares_as(reference), Comparison::Number, "{reference:?}");
+                for answer in *other {
+                    assert_eq!(correct(answer, reference), i == j, "{answer:?} for {reference:?}");
+                    let said = format!("<think>It is 77.</think>\nThe answer is {answer}.");
+                    // A sign that stands apart could be a dash.
+                    let apart = answer.starts_with("- ");
+                    assert!(apart || correct(&said, reference) == (i == j), "{said:?} for {reference:?}");
+                    let boxed = format!("We get 77, so \\boxed{{{answer}}}.");
+                    let nested = answer.contains("boxed");
+                    assert!(nested || correct(&boxed, reference) == (i == j), "{boxed:?} for {reference:?}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_percentage_is_what_it_is_worth_and_what_it_is_called() {
+    for (answer, reference, expected) in [
+        ("50%", "50%", true),
+        ("50 percent", "50\\%", true),
+        ("The answer is 50%.", "50%", true),
+        ("0.5", "50%", true),
+        ("1/2", "50%", true),
+        ("50%", "0.5", true),
+        ("50%", "\\frac{1}{2}", true),
+        ("50", "50%", true),
+        ("50%", "50", true),
+        ("$50\\%$", "50", true),
+        ("12.5%", "1/8", true),
+        ("0.5%", "50%", false),
+        ("5%", "50%", false),
+        ("0.5", "0.5%", true),
+        ("5000%", "50%", false),
+        ("50 dollars", "50%", false),
+        ("50%", "50 cm", false),
+    ] {
+        assert_eq!(correct(answer, reference), expected, "{answer:?} for {reference:?}");
+    }
+}
+
+#[test]
+fn units_may_be_left_out_but_not_changed() {
+    for (answer, reference, expected) in [
+        ("16 cm^2", "16", true),
+        ("16", "16 cm^2", true),
+        ("16 \\text{ cm}^2", "16 cm²", true),
+        ("16 square centimeters", "16\\text{ cm}^2", true),
+        ("16 m^2", "16 cm^2", false),
+        ("16 cm", "16 cm^2", false),
+        ("17 cm^2", "16 cm^2", false),
+        ("$18", "18", true),
+        ("18", "$18", true),
+        ("18 dollars", "$18", true),
+        ("\\$18.00", "18 dollars", true),
+        ("18 euros", "$18", false),
+        ("€18", "18 dollars", false),
+        ("18 cents", "$18", false),
+        ("90°", "90", true),
+        ("90^\\circ", "90 degrees", true),
+        ("90", "90^{\\circ}", true),
+        ("42 apples", "42", true),
+        ("42", "42 apples", true),
+        ("42 red apples", "42 apples", true),
+        ("She drives 60 miles per hour.", "60 mph", true),
+        ("60 km/h", "60 mph", false),
+        ("The answer is 5 minutes.", "5 min", true),
+        ("The answer is 5 hours.", "5 min", false),
+    ] {
+        assert_eq!(correct(answer, reference), expected, "{answer:?} for {reference:?}");
+    }
+}
+
+#[test]
+fn a_choice_is_its_letter() {
+    for reference in
+        ["C", "(C)", "C.", "C)", "(c)", "\\boxed{C}", "\\text{(C)}", "C) Paris", "C. Paris", "#### C"]
+    {
+        assert_eq!(compares_as(reference), Comparison::Choice, "{reference:?}");
+        for right in [
+            "C",
+            "(C)",
+            "C.",
+            "c",
+            "**C**",
+            "C) Paris",
+            "C. Paris",
+            "C: Paris",
+            "The answer is C.",
+            "The answer is (C).",
+            "The answer is: C",
+            "Answer: C",
+            "**Answer:** C",
+            "The correct answer is option C.",
+            "\\boxed{C}",
+            "\\boxed{\\text{C}}",
+            "\\boxed{(C)}",
+            "Option C",
+            "The correct option is (C).",
+            "I choose option C.",
+            "#### C",
+            "It is (C), because (C) is largest.",
+            "The answer is C because A is too small.",
+            "C is correct.",
+            "Not A or B. The answer is C",
+            "<think>A? No.</think>C",
+        ] {
+            assert!(correct(right, reference), "{right:?} for {reference:?}");
+        }
+        for wrong in [
+            "B",
+            "(B)",
+            "The answer is B.",
+            "The answer is not C.",
+            "C or B",
+            "The answer is B or C",
+            "The answer is C or D.",
+            "(B) or (C)",
+            "A, B and C",
+            "Cats",
+            "The answer is Cairo.",
+            "",
+            "CC",
+            "\\boxed{B}",
+            "\\boxed{BC}",
+            "C, D",
+            "The answer is C, D",
+            "C's",
+            "Can you see C?",
+            "C/D",
+        ] {
+            assert!(!correct(wrong, reference), "{wrong:?} for {reference:?}");
+        }
+    }
+    assert!(!correct("A dog barks.", "A") && !correct("The answer is a dog.", "A"));
+    assert!(!correct("I do not know.", "I"));
+    assert!(correct("The answer is a.", "A") && correct("A because it barks", "A"));
+    assert_eq!(compares_as("a"), Comparison::Text);
+    assert_eq!(compares_as("K"), Comparison::Text);
+}
+
+#[test]
+fn other_answers_than_the_number_are_not_paid() {
+    for (answer, reference) in [
+        ("1/2", "1/3"),
+        ("1/2", "2"),
+        ("1/2", "12"),
+        ("2/1", "1/2"),
+        ("\\frac{1}{2}", "2"),
+        ("1 2", "12"),
+        ("1,5", "15"),
+        ("\\boxed{1,5}", "5"),
+        ("\\boxed{3, 5}", "5"),
+        ("10^3", "3"),
+        ("10^3", "103"),
+        ("1e3", "3"),
+        ("2x", "2"),
+        ("The answer is 5x.", "5"),
+        ("\\boxed{5\\pi}", "5"),
+        ("\\boxed{2\\sqrt{3}}", "3"),
+        ("\\boxed{\\sqrt{2}}", "2"),
+        ("The answer is \\sqrt{2}", "2"),
+        ("\\boxed{x^2}", "2"),
+        ("x_1", "1"),
+        ("The answer is 16 cm^2", "2"),
+        ("The answer is 3 or 4", "4"),
+        ("The answer is 3 or 4", "3"),
+        ("\\boxed{3} or 4", "4"),
+        ("3 million", "3"),
+        ("12/05/2024", "2024"),
+        ("\\frac{1}{0}", "1"),
+        ("5/0", "0"),
+        ("3.14159", "3.14"),
+        ("1000", "1"),
+        ("The answer is 18, i.e. 9 each for 2 days.", "2"),
+        ("<think>5</think>The answer is 6", "5"),
+    ] {
+        assert!(!correct(answer, reference), "{answer:?} for {reference:?}");
+    }
+}
+
+#[test]
+fn the_answer_is_where_it_is_said() {
+    for (answer, reference) in [
+        ("The answer is 18, i.e. 9 each for 2 days.", "18"),
+        ("The answer is 3 + 4 = 7.", "7"),
+        ("The answer is 4^{2}=16.", "16"),
+        ("x^2 = 4, so x = 2.", "2"),
+        ("She made a profit of $70,000.00", "70000"),
+        ("The final answer is: **42**. I checked it 3 times.", "42"),
+        ("Answer: 42\n\nLet me know if you need 2 more.", "42"),
+        ("\\boxed{42} as in example 3", "42"),
+        ("\\boxed{41} no: \\boxed{42}", "42"),
+        ("\\boxed{\\text{42 apples}}", "42"),
+        ("\\boxed{The total is 42}", "42"),
+        ("\\boxed{x = 42}", "42"),
+        ("\\boxed{\\textbf{(B)}\\ 42}", "42"),
+        ("\\boxed{\\textbf{(B)}\\ 42}", "B"),
+        ("#### 42\nThat took 3 steps.", "42"),
+        ("The answer is 41. No, the answer is 42.", "42"),
+        ("42 is the answer", "42"),
+        ("So the answer is:\n\n$42$", "42"),
+        ("<think>\n\n</think>\n\n5", "5"),
+    ] {
+        assert!(correct(answer, reference), "{answer:?} for {reference:?}");
+    }
+}
+
+/// Sizes that would take for ever to write out are neither paid nor waited for.
+#[test]
+fn numbers_without_bounds_are_compared_as_text() {
+    for huge in ["10^999999999", "1e999999999999999999999", "9^9^9", "10^{-99999}", "2^{100000}"] {
+        assert_eq!(compares_as(huge), Comparison::Text, "{huge}");
+        assert!(correct(huge, huge), "{huge}");
+        assert!(!correct(huge, "1") && !correct(huge, "9"), "{huge}");
+    }
+    let long = "7".repeat(100_000);
+    assert!(correct(&long, &long) && !correct(&long, "7"));
+    let nested = "\\frac{".repeat(20_000) + "1";
+    assert!(!correct(&nested, "1") && !correct(&"\\boxed{".repeat(20_000), "1"));
+}
+
+#[test]
+fn a_thought_that_the_prompt_opened_is_left_open() {
+    assert_eq!(left_open("<|user|>2 + 2?<|assistant|><think>\n"), "<think>\n");
+    assert_eq!(left_open("<|assistant|><think>\n\n</think>\n\n"), "");
+    assert_eq!(left_open("<think>a</think>1 <think>So"), "<think>So");
+    assert_eq!(left_open("2 + 2?"), "");
+    let turn = |prompt: &str, completion: &str| format!("{}{completion}", left_open(prompt));
+    assert!(format(&turn("<think>\n", "2 + 2\n</think>\n4")));
+    assert!(!format(&turn("", "2 + 2\n</think>\n4")));
+    assert!(!format(&turn("<think>\n", "<think>2 + 2\n</think>\n4")), "opened twice");
+    assert!(!format(&turn("<think>\n", "4")));
 }
 
 /// Texts made of what the verifier looks for, in any order.
@@ -136,6 +450,11 @@ fn tricky_text() -> impl Strategy<Value = String> {
         Just("</think>".to_owned()),
         Just("####".to_owned()),
         "[-−+$,.0-9 a-zé²٣\n]{0,6}",
+        "[-\\\\{}()^_/%×½°=0-9A-E ]{0,8}",
+        Just("\\frac".to_owned()),
+        Just("\\boxed{".to_owned()),
+        Just("\\text{".to_owned()),
+        Just("answer is".to_owned()),
         any::<String>(),
     ];
     prop::collection::vec(piece, 0..12).prop_map(|pieces| pieces.concat())

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use crisol_model::{Checkpoint, Reply, SamplingOptions, StopReason};
-use crisol_objectives::verifier::verify;
+use crisol_objectives::verifier::{Verdict, left_open, verify};
 use crisol_report::PromptReport;
 use crisol_text::{Body, Message, Record, TextSetup, Turns};
 
@@ -108,14 +108,9 @@ pub(crate) fn measure(
         if let Some(records) = held_out(data, split, PROBLEMS)? {
             let replies = ask(&records)?;
             count_ends(&replies);
-            put(
-                "problems_accuracy",
-                share(&records, &replies, |r, reply| verify(&reply.text, answer(r)).correct),
-            );
-            put(
-                "format_accuracy",
-                share(&records, &replies, |r, reply| verify(&reply.text, answer(r)).format),
-            );
+            let verdicts = verdicts(checkpoint, &records, &replies)?;
+            put("problems_accuracy", share_of(&verdicts, |verdict| verdict.correct));
+            put("format_accuracy", share_of(&verdicts, |verdict| verdict.format));
         }
         if asked > 0 {
             put("ended_by_itself", f64::from(ended as u32) / f64::from(asked as u32));
@@ -170,10 +165,8 @@ fn as_message(record: &Record) -> Record {
 pub(crate) fn measure_cold_start(ctx: &mut Context<'_>, checkpoint: &Checkpoint) -> Result<(), PhaseError> {
     if let Some(records) = held_out(ctx.data, ctx.run.evaluate, PROBLEMS)? {
         let replies = answer_chat(checkpoint, &records, ANSWER_TOKENS, &[])?;
-        ctx.measure(
-            "cold_start_accuracy",
-            share(&records, &replies, |r, reply| verify(&reply.text, answer(r)).correct),
-        );
+        let verdicts = verdicts(checkpoint, &records, &replies)?;
+        ctx.measure("cold_start_accuracy", share_of(&verdicts, |verdict| verdict.correct));
     }
     Ok(())
 }
@@ -225,6 +218,34 @@ fn extra<'r>(record: &'r Record, key: &str) -> &'r str {
 fn share(records: &[Record], replies: &[Reply], holds: impl Fn(&Record, &Reply) -> bool) -> f64 {
     let count = records.iter().zip(replies).filter(|(record, reply)| holds(record, reply)).count();
     count as f64 / records.len() as f64
+}
+
+/// Judges answers to problems of a conversation, with what the template wrote of them.
+fn verdicts(
+    checkpoint: &Checkpoint,
+    records: &[Record],
+    replies: &[Reply],
+) -> Result<Vec<Verdict>, PhaseError> {
+    let Checkpoint { text, .. } = checkpoint;
+    let prompts = records.iter().map(|record| text.prompt(record)).collect::<Result<Vec<_>, _>>()?;
+    let judged = records.iter().zip(&prompts).zip(replies).map(|((record, prompt), reply)| {
+        verify(&(opening(text, prompt, record) + &reply.text), answer(record))
+    });
+    Ok(judged.collect())
+}
+
+/// What the template wrote of the answer to a prompt: a thought that its generation prompt opens.
+pub(crate) fn opening(text: &TextSetup, prompt: &[u32], record: &Record) -> String {
+    let prompt = text.tokenizer.decode(prompt, false);
+    // What the user says opens nothing, unless nothing follows it: then the prompt is raw text.
+    let said = prompt_text(record);
+    let after =
+        prompt.rsplit_once(said.trim()).map(|(_, after)| after).filter(|after| !after.trim().is_empty());
+    left_open(after.unwrap_or(&prompt)).to_owned()
+}
+
+fn share_of(verdicts: &[Verdict], holds: impl Fn(&Verdict) -> bool) -> f64 {
+    verdicts.iter().filter(|verdict| holds(verdict)).count() as f64 / verdicts.len() as f64
 }
 
 fn answer_chat(

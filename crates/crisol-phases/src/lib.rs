@@ -38,6 +38,7 @@ mod run;
 mod settings;
 mod sft;
 mod supervised;
+mod unpaid;
 mod watch;
 
 use std::path::{Path, PathBuf};

@@ -16,7 +16,7 @@ use crisol_text::{ProblemExample, Record, encode_records};
 use crisol_train::{Output, Trainer};
 
 use crate::PhaseError;
-use crate::behaviours::{self, reply_text};
+use crate::behaviours::{self, opening, reply_text};
 use crate::context::{Context, Saved, update_rule};
 use crate::expectation::{Length, Rollouts, answer, mean};
 use crate::replay::{Replay, WithReplay};
@@ -24,6 +24,7 @@ use crate::rollouts::{Rollout, choose_prompts, sample, updates};
 use crate::settings::ReasonSettings;
 use crate::sft;
 use crate::supervised::{example_flops, logprobs};
+use crate::unpaid::FirstSteps;
 
 /// The first stage's name.
 pub(crate) const COLD_START: &str = "cold-start";
@@ -104,6 +105,7 @@ fn reinforce(
         };
     }
     let first = ctx.begin_stage("grpo", total, saved!())?;
+    let mut first_steps = FirstSteps::new(first, total);
     for step in first..total {
         let chosen = choose_prompts(ctx, problems.len(), settings.rollout.prompts, step);
         let prompts: Vec<&[u32]> = chosen.iter().map(|&i| problems[i].prompt.as_slice()).collect();
@@ -113,12 +115,15 @@ fn reinforce(
         ctx.count_flops(example_flops(&shape, rollouts.iter().map(|r| &r.example)));
 
         let replies: Vec<String> = rollouts.iter().map(|r| reply_text(&text, &r.completion)).collect();
+        let openings: Vec<String> =
+            chosen.iter().map(|&i| opening(&text, &problems[i].prompt, &records[i])).collect();
         let verdicts: Vec<Verdict> = replies
             .iter()
             .enumerate()
             .map(|(i, reply)| {
                 // An answer that was cut off is neither: its last number may be half a number.
-                let verdict = verify(reply, &problems[chosen[i / group]].answer);
+                let turn = format!("{}{reply}", openings[i / group]);
+                let verdict = verify(&turn, &problems[chosen[i / group]].answer);
                 let ended = rollouts[i].ended;
                 Verdict { format: verdict.format && ended, correct: verdict.correct && ended }
             })
@@ -127,6 +132,9 @@ fn reinforce(
         let groups = grpo::group_advantages(&rewards, group, settings.advantage_scaling);
         for (rollout, &advantage) in rollouts.iter_mut().zip(&groups.advantages) {
             rollout.advantages = vec![advantage; rollout.completion.len()];
+        }
+        if let Some(note) = first_steps.add(&verdicts, &rollouts, &groups.zero_spread, settings) {
+            ctx.note(note);
         }
         keep_samples(ctx, step, total, &records, &chosen, &replies, &verdicts, &rewards, group);
 
@@ -204,10 +212,11 @@ fn reinforce(
 }
 
 /// The form is paid for by itself, so that it survives problems that are too hard; the answer is paid for only in
-/// the right form.
+/// the right form. Where the form is worth nothing it is not asked for.
 fn reward(verdict: Verdict, settings: &ReasonSettings) -> f32 {
     let format = if verdict.format { settings.format_reward } else { 0.0 };
-    let accuracy = if verdict.format && verdict.correct { settings.accuracy_reward } else { 0.0 };
+    let in_form = verdict.format || settings.format_reward == 0.0;
+    let accuracy = if in_form && verdict.correct { settings.accuracy_reward } else { 0.0 };
     (format + accuracy) as f32
 }
 
@@ -238,5 +247,22 @@ fn keep_samples(
             .into(),
             ..RolloutSample::default()
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_form_is_asked_for_only_where_it_is_paid() {
+        let pays = |format_reward: f64, format: bool, correct: bool| {
+            let settings = ReasonSettings { format_reward, ..ReasonSettings::default() };
+            reward(Verdict { format, correct }, &settings)
+        };
+        assert_eq!([pays(0.1, true, true), pays(0.1, true, false)], [1.1, 0.1]);
+        assert_eq!([pays(0.1, false, true), pays(0.1, false, false)], [0.0, 0.0]);
+        assert_eq!([pays(0.0, true, true), pays(0.0, false, true)], [1.0, 1.0]);
+        assert_eq!([pays(0.0, true, false), pays(0.0, false, false)], [0.0, 0.0]);
     }
 }

@@ -106,7 +106,14 @@ impl Replay {
         let size = batch_size(&replayed);
         let all = [own, &replayed].concat();
         let trained = Trained { replayed: token_count(&replayed), flops: training_flops(&self.shape, &all) };
-        let mut step = trainer.step(&all, output, config, |shard, scores| {
+        // What is replayed is imitated, not sampled: at temperature 1, whatever the phase samples at.
+        let output = |shard| match output {
+            Output::TokenScores { entropy, .. } if shard >= first => {
+                Output::TokenScores { logit_scale: 1.0, entropy }
+            }
+            output => output,
+        };
+        let mut step = trainer.step_with(&all, output, config, |shard, scores| {
             if shard < first {
                 let LossAndGrad { loss, dlogp, dentropy, dvalue, stats } = objective(shard, scores);
                 let stats = WithReplay { objective: stats, replay: NextTokenStats::default() };
@@ -168,6 +175,10 @@ mod tests {
 
     /// One step with `scale` times the next-token objective as the phase's own, and the replay of `weight`.
     fn step(scale: f64, weight: f64) -> (Vec<f32>, f64) {
+        step_at(LOGPROBS, scale, weight)
+    }
+
+    fn step_at(output: Output, scale: f64, weight: f64) -> (Vec<f32>, f64) {
         let mut trainer = trainer();
         let shape = trainer.model.config().cost_shape();
         let batches = Batches::endless(vec![9; 4], 4 * 9, 1, "replay".into());
@@ -175,7 +186,7 @@ mod tests {
         let own = shards(&documents(3), SHARD_TOKENS);
         let size = batch_size(&own);
         let (done, trained) = replay
-            .step(&mut trainer, 0, SHARD_TOKENS, &own, LOGPROBS, &adamw(), |_, scores| {
+            .step(&mut trainer, 0, SHARD_TOKENS, &own, output, &adamw(), |_, scores| {
                 let own = next_token::loss(scores, size);
                 LossAndGrad {
                     loss: scale * own.loss,
@@ -216,6 +227,15 @@ mod tests {
         // The loss that is reported is the phase's own.
         assert!(replay_loss.abs() < 1e-9 && (own_loss - plain_loss).abs() < 1e-9);
         assert!((step(1.0, 1.0).1 - plain_loss).abs() < 1e-9);
+    }
+
+    /// The phase's temperature scales its own logits only.
+    #[test]
+    fn replay_is_trained_at_temperature_one() {
+        let cool = Output::TokenScores { logit_scale: 2.0, entropy: true };
+        let (fine_tuned, _) = plain_step(&documents(20));
+        assert!(close(&step_at(cool, 0.0, 1.0).0, &fine_tuned));
+        assert!(!close(&step_at(cool, 1.0, 0.0).0, &step(1.0, 0.0).0), "the phase's own shards feel it");
     }
 
     /// Both together are the mean over all documents, if they weigh the same.

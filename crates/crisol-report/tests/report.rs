@@ -72,6 +72,25 @@ fn skeleton(page: &str) -> Vec<String> {
     tags.map(|tag| tag.split('"').step_by(2).collect()).collect()
 }
 
+/// A hint speaks of what the curve shows: a reward that never came is not "mastered".
+#[test]
+fn curves_that_stay_at_zero_say_so() {
+    let page = |reward: f64| {
+        let mut report = report_with("x");
+        let curve = |name: &str, value: f64| Curve {
+            name: name.into(),
+            unit: String::new(),
+            points: vec![(1.0, value), (2.0, value)],
+        };
+        report.phases[0].curves = vec![curve("reward", reward), curve("zero_spread", 1.0)];
+        html(&report)
+    };
+    let (unpaid, paid) = (page(0.0), page(0.5));
+    assert!(paid.contains("Grows as the task is mastered") && !paid.contains("0 throughout"));
+    assert!(!unpaid.contains("Grows as the task is mastered") && unpaid.contains("0 throughout"));
+    assert!(unpaid.contains("no group teaches anything"));
+}
+
 const HOSTILE: [&str; 8] = [
     "</script><script>alert(1)</script>",
     "<img src=x onerror=alert(1)>",

@@ -3,10 +3,8 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, mpsc};
-use std::thread;
-use std::time::Duration;
 
 use jiff::civil::DateTime;
 use minijinja::syntax::SyntaxConfig;
@@ -15,7 +13,9 @@ use minijinja::{Environment, Error, ErrorKind, State};
 use minijinja_contrib::pycompat::unknown_method_callback;
 
 use crate::TextError;
+use crate::bounds::{self, DEEPEST, bounded};
 use crate::namespaces::held_namespace;
+use crate::workers::{self, Failure};
 
 /// Longest source of a template in bytes. Those in the field have some 20,000 at most.
 const LONGEST_SOURCE: usize = 1 << 16;
@@ -26,15 +26,8 @@ const FUEL: u64 = 400_000;
 const UNIT: usize = 64;
 /// Bytes of conversation that give one more unit of fuel: each is read and written a few times.
 const INPUT_PER_FUEL: usize = 4;
-/// Stack of the thread on which a template works. What fuel can build is never so deep that it takes more.
-const STACK: usize = 512 << 20;
-/// How long a template may take. Fuel ends it much earlier, unless it makes a list that holds another twice that holds another
-/// twice, and so on, of which Jinja compares and prints every part.
-const PATIENCE: Duration = Duration::from_millis(800);
-/// What a byte of conversation adds to it, as it adds to the fuel.
-const PATIENCE_PER_BYTE: Duration = Duration::from_micros(1);
-/// Most lists and objects within one another that `tojson` writes; each takes some of the stack.
-const DEEPEST: usize = 100;
+/// Macros and recursive loops within one another; each takes some of the stack.
+const RECURSION: usize = 200;
 
 /// Templates that are compiled.
 #[derive(Debug, Clone)]
@@ -59,8 +52,11 @@ impl Compiled {
                 "its namespace {name} is used as a value, so that it could come to hold itself; use its attributes only ({name}.x)"
             )));
         }
+        let sources: Result<Vec<_>, String> =
+            sources.into_iter().map(|(name, source)| Ok((name, bounded(&source)?))).collect();
+        let sources = sources.map_err(TextError::Template)?;
         let given_up = Arc::default();
-        let environment = guarded(PATIENCE, &given_up, move || {
+        let environment = on_worker(&given_up, move || {
             let mut environment = environment();
             for (name, source) in sources {
                 environment.add_template_owned(name, source)?;
@@ -79,8 +75,7 @@ impl Compiled {
     ) -> Result<String, TextError> {
         let (environment, name) = (Arc::clone(&self.environment), name.to_owned());
         let fuel = FUEL + (input / INPUT_PER_FUEL) as u64;
-        let patience = PATIENCE + PATIENCE_PER_BYTE * u32::try_from(input).unwrap_or(u32::MAX);
-        guarded(patience, &self.given_up, move || {
+        on_worker(&self.given_up, move || {
             let mut environment = Environment::clone(&environment);
             environment.set_fuel(Some(fuel));
             environment.get_template(&name)?.render(Value::from(variables))
@@ -88,35 +83,20 @@ impl Compiled {
     }
 }
 
-/// Runs a template's work on a thread of its own, whose stack bears the deepest nesting, and waits for it with patience.
-fn guarded<T: Send + 'static>(
-    patience: Duration,
+/// Does a template's work on a thread whose stack is known to bear it.
+fn on_worker<T: Send + 'static>(
     given_up: &AtomicBool,
     work: impl FnOnce() -> Result<T, Error> + Send + 'static,
 ) -> Result<T, TextError> {
-    let failed = |cause: String| TextError::Template(cause);
-    let not_done = || Err(failed(format!("it is not done after {:.1} seconds", patience.as_secs_f64())));
+    let failed = |cause: &str| TextError::Template(cause.to_owned());
     if given_up.load(Ordering::Relaxed) {
-        return not_done();
+        return Err(failed(&Failure::NotDone.to_string()));
     }
-    let (sender, receiver) = mpsc::channel();
-    let work = move || {
-        // Nobody waits for what comes too late.
-        let _ = sender.send(work().map_err(|e| e.to_string()));
-    };
-    thread::Builder::new()
-        .stack_size(STACK)
-        .spawn(work)
-        .map_err(|e| failed(format!("no thread to run it on: {e}")))?;
-    match receiver.recv_timeout(patience) {
-        Ok(done) => done.map_err(failed),
-        // The thread goes on until the program ends.
-        Err(mpsc::RecvTimeoutError::Timeout) => {
-            given_up.store(true, Ordering::Relaxed);
-            not_done()
-        }
-        Err(mpsc::RecvTimeoutError::Disconnected) => {
-            Err(failed("it does what this program's Jinja cannot".to_owned()))
+    match workers::run(move || work().map_err(|e| e.to_string())) {
+        Ok(done) => done.map_err(|cause| failed(&cause)),
+        Err(failure) => {
+            given_up.store(matches!(failure, Failure::NotDone), Ordering::Relaxed);
+            Err(failed(&failure.to_string()))
         }
     }
 }
@@ -130,6 +110,12 @@ fn environment() -> Environment<'static> {
     environment.add_function("raise_exception", |message: String| -> Result<Value, Error> {
         Err(Error::new(ErrorKind::InvalidOperation, message))
     });
+    environment.set_recursion_limit(RECURSION);
+    environment.add_filter(bounds::FILTER, bounds::check);
+    // They put lists into lists where no name is given; no template in the field calls them.
+    for nesting in ["batch", "slice", "groupby", "zip"] {
+        environment.remove_filter(nesting);
+    }
     environment.add_filter("tojson", to_json);
     // For Jinja, whatever has a length and items is a sequence.
     environment.add_test("sequence", |value: &Value| {

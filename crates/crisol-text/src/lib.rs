@@ -10,6 +10,7 @@
 //! - [`Packed`]: examples laid back to back for one training step;
 //! - [`inspect`]: what of a file will be trained, and what is wrong with it.
 
+mod bounds;
 mod error;
 mod examples;
 mod folder;
@@ -24,11 +25,13 @@ mod protobuf;
 mod records;
 mod sentencepiece;
 mod stop;
+mod tags;
 mod template;
 mod tokenizer;
 mod turns;
 mod word_cache;
 mod words;
+mod workers;
 
 pub use error::TextError;
 pub use examples::{Encoded, Example, PreferenceExample, ProblemExample, encode_records};

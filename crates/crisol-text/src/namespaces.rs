@@ -7,16 +7,11 @@
 
 use std::collections::BTreeSet;
 
-/// A word or mark of a statement or expression; strings and numbers are of no interest and are marks too.
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Token<'a> {
-    Name(&'a str),
-    Mark(char),
-}
+use crate::tags::{Token, tags};
 
 /// The name of a namespace that is used otherwise, if there is one.
 pub(crate) fn held_namespace(source: &str) -> Option<&str> {
-    let tags = tags(source);
+    let tags: Vec<Vec<Token<'_>>> = tags(source).map(|tag| tag.tokens).collect();
     let targets: BTreeSet<&str> = tags.iter().flat_map(|tag| targets(tag)).collect();
     tags.iter().find_map(|tag| {
         let body = if makes_namespace(tag) { &tag[2..] } else { &tag[..] };
@@ -68,59 +63,6 @@ fn makes_namespace(tag: &[Token<'_>]) -> bool {
         depth == 0
     });
     end.is_some_and(|end| rest[end + 1..].is_empty())
-}
-
-/// The tokens of each statement and expression.
-fn tags(source: &str) -> Vec<Vec<Token<'_>>> {
-    let mut tags = vec![];
-    let mut rest = source;
-    while let Some(at) = rest.find('{') {
-        rest = &rest[at + 1..];
-        match rest.chars().next() {
-            Some('#') => rest = rest.split_once("#}").map_or("", |(_, after)| after),
-            Some('%') => tags.push(tag(&mut rest, "%}")),
-            Some('{') => tags.push(tag(&mut rest, "}}")),
-            _ => {}
-        }
-    }
-    tags
-}
-
-/// The tokens up to `close`, which is taken off with them.
-fn tag<'a>(rest: &mut &'a str, close: &str) -> Vec<Token<'a>> {
-    let mut tokens: Vec<Token<'a>> = vec![];
-    // Whitespace control is no part of the statement.
-    *rest = rest[1..].trim_start_matches(['-', '+']);
-    while let Some(c) = rest.chars().next() {
-        if let Some(after) = rest.strip_prefix(close) {
-            *rest = after;
-            break;
-        }
-        let word = rest.len() - rest.trim_start_matches(|c: char| c.is_alphanumeric() || c == '_').len();
-        if word > 0 {
-            let starts = !c.is_ascii_digit();
-            tokens.push(if starts { Token::Name(&rest[..word]) } else { Token::Mark('0') });
-            *rest = &rest[word..];
-        } else if c == '"' || c == '\'' {
-            let mut escaped = true;
-            let end = rest.find(|d| {
-                let ends = d == c && !escaped;
-                escaped = d == '\\' && !escaped;
-                ends
-            });
-            tokens.push(Token::Mark('s'));
-            *rest = end.map_or("", |end| &rest[end + 1..]);
-        } else {
-            if !c.is_whitespace() {
-                tokens.push(Token::Mark(c));
-            }
-            *rest = &rest[c.len_utf8()..];
-        }
-    }
-    while matches!(tokens.last(), Some(Token::Mark('-' | '+'))) {
-        tokens.pop();
-    }
-    tokens
 }
 
 #[cfg(test)]

@@ -63,6 +63,17 @@ impl Trainer {
         config: &OptimizerConfig,
         objective: impl Fn(usize, &TokenScores<'_>) -> LossAndGrad<S> + Sync,
     ) -> Result<Step<S>, TrainError> {
+        self.step_with(shards, |_| output, config, objective)
+    }
+
+    /// As [`Self::step`], with an output for each shard by its index.
+    pub fn step_with<S: Default + std::ops::AddAssign + Send>(
+        &mut self,
+        shards: &[Packed],
+        output: impl Fn(usize) -> Output + Sync,
+        config: &OptimizerConfig,
+        objective: impl Fn(usize, &TokenScores<'_>) -> LossAndGrad<S> + Sync,
+    ) -> Result<Step<S>, TrainError> {
         let step = self.optimizer.steps() + 1;
         if shards.iter().all(|shard| shard.rows.is_empty()) {
             return Err(TrainError::NothingToTrain { step });
@@ -73,7 +84,7 @@ impl Trainer {
             let shard = &shards[i];
             check_stop(weights)?;
             let mut tape = Tape::training(weights, workspace);
-            let outputs = forward(model, &mut tape, shard, output)?;
+            let outputs = forward(model, &mut tape, shard, output(i))?;
             let result = with_scores(&tape, outputs, shard, |scores| objective(i, scores));
             match outputs {
                 Outputs::Tokens(logp, _) if result.dentropy.is_empty() => {

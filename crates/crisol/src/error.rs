@@ -36,6 +36,14 @@ pub(crate) enum CliError {
     Model(#[from] ModelError),
     #[error(transparent)]
     Hub(#[from] HubError),
+    #[error(transparent)]
+    Threads(#[from] crisol_engine::ThreadsRefused),
+    /// The weights are finite, and what is computed with them is not.
+    #[error(
+        "the log-probabilities are not finite, though every weight is: the model's numbers outgrow f32. Take an \
+         earlier checkpoint, or another text."
+    )]
+    NotFinite,
     #[cfg(feature = "hub")]
     #[error(transparent)]
     Pull(#[from] crate::hub::PullError),

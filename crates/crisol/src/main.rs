@@ -12,6 +12,7 @@ mod hub;
 mod interrupt;
 mod model;
 mod progress;
+mod references;
 mod shape;
 
 use std::process::ExitCode;

@@ -330,8 +330,8 @@ impl<'a> Cursor<'a> {
         Ok(Info { name: name.to_owned(), dtype, shape, bytes: offset as usize..end as usize })
     }
 
-    /// Moves the tensors' ranges to the start of the data, and checks that each lies within the file and that
-    /// none overlap.
+    /// Moves the tensors' ranges to the start of the data, and checks that each lies within the file, that none
+    /// overlap, and that nothing but the padding to the alignment lies between them.
     fn place_tensors(&self, alignment: usize, tensors: &mut [Info]) -> Result<(), HubError> {
         let length = self.bytes.len();
         let start = self.at.checked_next_multiple_of(alignment).unwrap_or(usize::MAX);
@@ -355,6 +355,17 @@ impl<'a> Cursor<'a> {
                 let cause = format!("its data overlaps that of the tensor `{}`", quoted(&pair[0].name));
                 return Err(self.bad(pair[1].bytes.start, Place::Tensor(&pair[1].name), cause));
             }
+        }
+        let mut end = start;
+        for info in order {
+            let gap = info.bytes.start - end;
+            if gap >= alignment {
+                let cause = format!(
+                    "the {gap} bytes before its data belong to no tensor: an offset is wrong, or one is missing"
+                );
+                return Err(self.bad(info.bytes.start, Place::Tensor(&info.name), cause));
+            }
+            end = info.bytes.end;
         }
         Ok(())
     }

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::path::Path;
 
 use crisol_engine::ParamSpec;
-use crisol_hub::{Array, GgmlType, GgufTensor, Metadata, Values, fill_file_atomically, write_gguf};
+use crisol_hub::{Array, GgmlType, GgufTensor, HubError, Metadata, Values, fill_file_atomically, write_gguf};
 use crisol_text::{GgufVocab, TextSetup};
 
 use super::places::Place;
@@ -29,7 +29,8 @@ const QUANTISATION_VERSION: u32 = 2;
 /// `LLAMA_MAX_EXPERTS` in `llama-hparams.h`.
 const MOST_EXPERTS: usize = 1024;
 
-/// Writes a file as a whole or not at all. `source` opens what the model's parameters, `specs`, are read from.
+/// Writes a file as a whole or not at all. `source` opens what the model's parameters, `specs`, are read from; `check`
+/// may refuse the values of one.
 pub(crate) fn write<'a>(
     file: &Path,
     config: &Config,
@@ -37,6 +38,7 @@ pub(crate) fn write<'a>(
     name: &str,
     specs: &'a [ParamSpec],
     source: &'a dyn Fn() -> Box<dyn Source + 'a>,
+    check: &'a dyn Fn(&ParamSpec, &[f32]) -> Result<(), HubError>,
     dtype: GgmlType,
 ) -> Result<(), ModelError> {
     let refused = |cause: String| ModelError::NotInGguf { cause };
@@ -123,7 +125,9 @@ pub(crate) fn write<'a>(
                 let mut source = source();
                 let mut values = Vec::new();
                 for (index, spec) in specs.iter().enumerate().skip(index).take(count) {
-                    values.append(&mut source.values(index, spec)?);
+                    let mut own = source.values(index, spec)?;
+                    check(spec, &own)?;
+                    values.append(&mut own);
                 }
                 Ok(Cow::Owned(make(values)))
             };

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use super::{answers, badge, colour, role};
 use crate::figures::{duration, percent, plain, prefixed, share};
 use crate::markup::Escaped;
-use crate::measures::{self, MEASURES, Unit, measure, value_text};
+use crate::measures::{self, Better, MEASURES, Unit, measure, value_text};
 use crate::plot::{Across, Line, chart};
 use crate::{Curve, PhaseReport, Report, RolloutSample};
 
@@ -95,6 +95,7 @@ fn curves(body: &mut String, curves: &[Curve]) {
             None => groups.push((plot, vec![curve])),
         }
     }
+    let unpaid = curves.iter().any(|curve| curve.name == "reward" && is_zero(curve));
     for (group, members) in groups {
         let known = measure(group);
         let unit = match known.map(|measure| measure.unit) {
@@ -126,12 +127,27 @@ fn curves(body: &mut String, curves: &[Curve]) {
             body.push_str("</span>");
         }
         let _ = write!(body, "</figcaption>{}", chart(&title, &lines, unit == "share", Across::Steps));
-        if let Some(hint) = known.map(|measure| measure.hint).filter(|hint| !hint.is_empty()) {
+        let hint = match known {
+            Some(known) if known.better == Better::Higher && members.iter().all(|curve| is_zero(curve)) => {
+                "0 throughout."
+            }
+            Some(known) if known.id == "zero_spread" && unpaid => {
+                "Nothing was ever earned, so no group teaches anything: see the notes of the phase."
+            }
+            Some(known) => known.hint,
+            None => "",
+        };
+        if !hint.is_empty() {
             let _ = write!(body, "<p>{hint}</p>");
         }
         body.push_str("</figure>\n");
     }
     body.push_str("</div>\n");
+}
+
+/// Whether a curve never leaves 0.
+fn is_zero(curve: &Curve) -> bool {
+    curve.points.iter().all(|(_, value)| *value == 0.0)
 }
 
 pub(super) fn rollouts(report: &Report) -> String {

@@ -216,7 +216,7 @@ pub(super) fn training_steps(
 
 fn train(args: &TrainArgs) -> Result<(), CliError> {
     let Common { shape, seconds, threads, json } = &args.common;
-    let device = threads.device();
+    let device = threads.device()?;
     let lengths = if args.mixed { mixed_lengths(shape) } else { vec![shape.tokens; shape.batch] };
     let tokens: usize = lengths.iter().sum();
     let Steps { seconds, flops, count: steps, per_op } = training_steps(shape, &lengths, &device, *seconds)?;
@@ -376,7 +376,7 @@ pub(super) fn generation(
 
 fn decode(args: &DecodeArgs) -> Result<(), CliError> {
     let Common { shape, seconds, threads, json } = &args.common;
-    let device = threads.device();
+    let device = threads.device()?;
     let batch = usize::from(args.batch);
     let (prompt_tokens, new_tokens) = (args.prompt_tokens as usize, args.new_tokens as usize);
     let (model, params) = if let Some(path) = &args.model {
@@ -477,7 +477,7 @@ fn print_parts(parts: &[Profiled], steps: usize) -> Result<(), CliError> {
 
 fn gemm(args: &GemmArgs) -> Result<(), CliError> {
     let Common { shape, seconds, threads, json } = &args.common;
-    let device = threads.device();
+    let device = threads.device()?;
     let rows = RunSettings::default().shard_tokens.min(shape.batch * shape.tokens);
     let Shape { d, ff, vocab, .. } = *shape;
     let products = [

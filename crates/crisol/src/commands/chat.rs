@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::Args;
-use crisol_model::{Checkpoint, StopReason, stream_reply};
+use crisol_model::{Checkpoint, Conversation, StopReason, reply_in};
 use crisol_text::{Message, TextError, Turns};
 
 use super::{Sampling, Threads, Written};
@@ -43,7 +43,7 @@ pub(crate) struct ChatArgs {
 
 impl ChatArgs {
     pub(crate) fn run(self) -> Result<(), CliError> {
-        let mut checkpoint = load(&self.model, self.network, &self.threads.device())?;
+        let mut checkpoint = load(&self.model, self.network, &self.threads.device()?)?;
         self.written.give(&mut checkpoint.text)?;
         if checkpoint.text.template.is_none() {
             return Err(TextError::NoTemplate.into());
@@ -53,8 +53,14 @@ impl ChatArgs {
         if interactive {
             say(COMMANDS);
         }
-        let mut chat =
-            Chat { checkpoint, sampling: self.sampling, history: Vec::new(), turn: 0, stop: on_ctrl_c() };
+        let mut chat = Chat {
+            checkpoint,
+            sampling: self.sampling,
+            history: Vec::new(),
+            computed: Conversation::default(),
+            turn: 0,
+            stop: on_ctrl_c(),
+        };
         let mut lines = std::io::stdin().lock().lines();
         loop {
             if interactive {
@@ -104,6 +110,8 @@ struct Chat {
     checkpoint: Checkpoint,
     sampling: Sampling,
     history: Vec<Message>,
+    /// What of it the model has read.
+    computed: Conversation,
     /// Replies so far, so that each has random numbers of its own.
     turn: u64,
     stop: Stop,
@@ -124,7 +132,7 @@ impl Chat {
         self.stop.replying.store(true, Ordering::Relaxed);
         let mut printed = Ok(());
         let stops = &self.sampling.stops.stops;
-        let reply = stream_reply(model, params, text, &prompt, &options, stops, |new| {
+        let reply = reply_in(&mut self.computed, model, params, text, &prompt, &options, stops, |new| {
             printed = print(for_stdout(new));
             if printed.is_err() || requested.load(Ordering::Relaxed) {
                 ControlFlow::Break(())

@@ -48,7 +48,7 @@ impl CompareArgs {
         {
             return Err(CliError::Usage(format!("{twice} is given twice")));
         }
-        let device = self.threads.device();
+        let device = self.threads.device()?;
         let mut prompts: Vec<PromptReport> = Vec::new();
         // One model in memory at a time.
         for (name, folder) in names.iter().zip(&self.models) {

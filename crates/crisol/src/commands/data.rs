@@ -17,6 +17,7 @@ use crate::console::{colour, harmless, print, print_json, print_line, say, shell
 use crate::error::CliError;
 use crate::hub::Need;
 use crate::model::{Network, check_folder, locate};
+use crate::references::References;
 
 const INSPECT: &str = "\
 Examples:
@@ -25,7 +26,7 @@ Examples:
   crisol data inspect chats.jsonl --json > report.json
 
 Tokens that would be trained are green, or stand between ⟦ and ⟧ where there are no colours. The exit code is 1 if a \
-record cannot be trained on. With --json, one object: file, tokenizer, context, totals, problems of all records, and \
+record cannot be trained on. With --json, one object: file, tokenizer, context, totals, how answers are compared with references, problems of all records, and \
 the first records with their spans.";
 
 const EXPORT: &str = "\
@@ -91,6 +92,7 @@ impl DataArgs {
 
 impl InspectArgs {
     fn run(self) -> Result<(), CliError> {
+        crisol_engine::start_text_threads(None)?;
         let lines = crisol_text::read_jsonl_lines(&self.file)?;
         let (setup, tokenizer, context) = match &self.model {
             Some(folder) => {
@@ -103,8 +105,16 @@ impl InspectArgs {
             None => (own_setup(&lines)?, "trained on this file's text; template: Crisol's".to_owned(), None),
         };
         let context = self.context.or(context);
+        let references = References::of(&lines);
         let inspection = inspect_lines(&setup, lines, context.unwrap_or(usize::MAX));
-        let view = View { file: &self.file, tokenizer, context, limit: self.limit, inspection: &inspection };
+        let view = View {
+            file: &self.file,
+            tokenizer,
+            context,
+            limit: self.limit,
+            references,
+            inspection: &inspection,
+        };
         if self.json {
             print_json(&view.json())?;
         } else {
@@ -166,6 +176,7 @@ struct View<'a> {
     tokenizer: String,
     context: Option<usize>,
     limit: usize,
+    references: References,
     inspection: &'a Inspection,
 }
 
@@ -212,6 +223,7 @@ impl View<'_> {
             "totals": {
                 "records": records, "shapes": shapes, "tokens": tokens, "trained": trained, "longest": longest,
             },
+            "references": self.references.json(),
             "problems": self.problems().map(problem).collect::<Vec<_>>(),
             "records": self.shown().map(record).collect::<Vec<_>>(),
         })
@@ -240,6 +252,7 @@ impl View<'_> {
             totals.trained,
             totals.longest
         );
+        out += &self.references.text();
         self.add_problems(&mut out);
         out
     }

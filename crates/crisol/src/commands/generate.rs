@@ -100,7 +100,7 @@ impl Times {
 impl GenerateArgs {
     pub(crate) fn run(self) -> Result<(), CliError> {
         let start = Instant::now();
-        let mut loaded = load_for_ids(&self.model, self.network, &self.threads.device())?;
+        let mut loaded = load_for_ids(&self.model, self.network, &self.threads.device()?)?;
         if let Some(text) = &mut loaded.text {
             self.written.give(text)?;
         }

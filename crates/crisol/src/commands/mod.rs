@@ -19,7 +19,7 @@ mod score;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand};
-use crisol_engine::Device;
+use crisol_engine::{Device, start_text_threads};
 use crisol_model::SamplingOptions;
 use crisol_text::{TextOptions, TextSetup};
 use serde_json::Value;
@@ -135,8 +135,10 @@ struct Threads {
 }
 
 impl Threads {
-    fn device(self) -> Device {
-        Device::cpu(self.threads)
+    fn device(self) -> Result<Device, CliError> {
+        // Text is encoded on as many.
+        start_text_threads(self.threads)?;
+        Ok(Device::start_cpu(self.threads)?)
     }
 }
 

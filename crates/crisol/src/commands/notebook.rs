@@ -118,7 +118,7 @@ impl NotebookArgs {
         for model in &models {
             check_folder(&locate(model, Need::Whole, self.network)?)?;
         }
-        let device = self.threads.device();
+        let device = self.threads.device()?;
         let mut report = NotebookReport {
             crisol: env!("CARGO_PKG_VERSION").to_owned(),
             created: clock::now(),

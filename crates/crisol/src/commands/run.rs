@@ -152,7 +152,7 @@ pub(super) fn execute(recipe: Option<Recipe>, out: &Path, flags: &RunFlags) -> R
         recipe
     });
     let settled = recipe.as_mut().map(Recipe::resolve).transpose()?.unwrap_or_default();
-    let device = flags.threads.device();
+    let device = flags.threads.device()?;
     let machine = Calibration::load(device.threads()).map(|calibration| calibration.rates());
     let (folder, threads) = (out.to_owned(), flags.threads);
     interrupt::on_ctrl_c(device.interrupt(), move || {

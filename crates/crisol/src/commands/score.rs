@@ -4,13 +4,15 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use clap::Args;
+use crisol_model::ModelFiles;
 use crisol_text::{TextSetup, Turns};
 use serde::Serialize;
 
 use super::{Threads, token_id};
 use crate::console::{harmless, print_json, print_line};
 use crate::error::CliError;
-use crate::model::{Network, load_for_ids};
+use crate::hub::Need;
+use crate::model::{Network, check_folder, load_for_ids, locate};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -60,7 +62,7 @@ struct Score {
 
 impl ScoreArgs {
     pub(crate) fn run(self) -> Result<(), CliError> {
-        let loaded = load_for_ids(&self.model, self.network, &self.threads.device())?;
+        let loaded = load_for_ids(&self.model, self.network, &self.threads.device()?)?;
         let ids = match (&self.given.text, self.given.ids, &loaded.text) {
             (Some(text), _, Some(setup)) => setup.prompt_ids(&Turns::Plain(text.clone()))?,
             (Some(_), _, None) => {
@@ -74,6 +76,12 @@ impl ScoreArgs {
             return Err(CliError::Usage("there is no token to score: the text is empty".into()));
         }
         let scores = crisol_model::score(&loaded.model, &loaded.params, &[&ids], 1.0)?;
+        if scores.iter().flatten().any(|logprob| !logprob.is_finite()) {
+            // The weights are the reason more often than not; then the error names the tensor.
+            ModelFiles::open(&check_folder(&locate(&self.model, Need::Whole, self.network)?)?)?
+                .check_finite()?;
+            return Err(CliError::NotFinite);
+        }
         let logprobs: Vec<Option<f32>> =
             std::iter::once(None).chain(scores.into_iter().flatten().map(Some)).collect();
         let total: f64 = logprobs.iter().flatten().map(|&logprob| f64::from(logprob)).sum();

@@ -5,6 +5,7 @@ mod bad_input;
 mod cost;
 mod data;
 mod export;
+mod finite;
 mod fixture;
 #[cfg(feature = "hub")]
 mod hub;
@@ -16,6 +17,7 @@ mod models;
 mod notebook;
 mod ownership;
 mod resume;
+mod rewards;
 mod runs;
 mod settings;
 mod text;

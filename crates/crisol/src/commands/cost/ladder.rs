@@ -101,7 +101,7 @@ impl LadderArgs {
         for (file, rung) in files.iter().zip(&rungs) {
             crisol_hub::write_file_atomically(file, rung.recipe.to_toml().as_bytes())?;
         }
-        let threads = self.threads.device().threads();
+        let threads = self.threads.device()?.threads();
         let machine = Calibration::load(threads).map(|calibration| calibration.rates());
         let planned = files.iter().zip(&rungs).map(|(file, rung)| Planned {
             recipe: file.display().to_string(),

@@ -31,7 +31,7 @@ pub(super) fn run(
     json: bool,
 ) -> Result<(), CliError> {
     let plan = plan(subject, args, hardware)?;
-    let threads = threads.device().threads();
+    let threads = threads.device()?.threads();
     let calibration = Calibration::load(threads);
     if calibration.is_none() {
         say(format_args!(

@@ -1,0 +1,146 @@
+//! Groups that teach nothing, noticed early: where no answer of GRPO's first steps is right and every group earns the
+//! same, the rest of the phase seldom differs, and a setting is the reason more often than the model.
+
+use crisol_objectives::verifier::Verdict;
+
+use crate::rollouts::Rollout;
+use crate::settings::ReasonSettings;
+
+/// Steps after which it is said.
+const STEPS: u64 = 3;
+
+/// What the answers of the first steps lacked.
+#[derive(Debug)]
+pub(crate) struct FirstSteps {
+    /// Steps to be looked at; none if they are over.
+    of: u64,
+    steps: u64,
+    answers: usize,
+    /// Answers that were cut off, and those that ended without the form, or in it with a wrong answer.
+    cut: usize,
+    formless: usize,
+    wrong: usize,
+    /// Whether an answer was right, or some group had answers that earned differently.
+    teaches: bool,
+}
+
+impl FirstSteps {
+    /// For a stage of `total` steps that begins after `done`; of one that goes on nothing more is said.
+    pub(crate) fn new(done: u64, total: u64) -> FirstSteps {
+        let of = if done == 0 { STEPS.min(total) } else { 0 };
+        FirstSteps { of, steps: 0, answers: 0, cut: 0, formless: 0, wrong: 0, teaches: false }
+    }
+
+    /// Looks at the answers of one step. After the last of the first steps: what to say about them.
+    pub(crate) fn add(
+        &mut self,
+        verdicts: &[Verdict],
+        rollouts: &[Rollout],
+        zero_spread: &[bool],
+        settings: &ReasonSettings,
+    ) -> Option<String> {
+        if self.steps >= self.of {
+            return None;
+        }
+        self.steps += 1;
+        self.answers += verdicts.len();
+        self.teaches |= zero_spread.contains(&false);
+        let asks_form = settings.format_reward != 0.0;
+        for (verdict, rollout) in verdicts.iter().zip(rollouts) {
+            if !rollout.ended {
+                self.cut += 1;
+            } else if asks_form && !verdict.format {
+                self.formless += 1;
+            } else if !verdict.correct {
+                self.wrong += 1;
+            } else {
+                self.teaches = true;
+            }
+        }
+        (self.steps == self.of && !self.teaches).then(|| self.note(settings.rollout.max_new_tokens))
+    }
+
+    fn note(&self, limit: usize) -> String {
+        let FirstSteps { of, answers, cut, formless, wrong, .. } = *self;
+        let steps = if of == 1 { "first step".to_owned() } else { format!("first {of} steps") };
+        let mut text =
+            format!("none of the {answers} answers of the {steps} was right, so nothing was learnt:");
+        let mut causes = Vec::new();
+        if cut > 0 {
+            causes.push(format!(
+                " {cut} were cut at {limit} tokens: raise rollout.max_new_tokens, or teach shorter answers in the cold start"
+            ));
+        }
+        if formless > 0 {
+            causes.push(format!(
+                " {formless} lack the form `<think>…</think>` and an answer: a longer cold start \
+                 (cold_start.data, cold_start.epochs), or format_reward = 0, which pays answers without it"
+            ));
+        }
+        if wrong > 0 {
+            causes.push(format!(
+                " {wrong} end with a wrong answer: easier problems, or a longer cold start; `crisol data inspect` \
+                 shows which references are compared as text"
+            ));
+        }
+        text.push_str(&causes.join(";"));
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn step(kinds: &[(bool, bool, bool)]) -> (Vec<Verdict>, Vec<Rollout>) {
+        let verdict = |&(_, format, correct): &(bool, bool, bool)| Verdict { format, correct };
+        let rollout = |&(ended, ..): &(bool, bool, bool)| Rollout { ended, ..Rollout::default() };
+        (kinds.iter().map(verdict).collect(), kinds.iter().map(rollout).collect())
+    }
+
+    fn note(
+        done: u64,
+        kinds: &[(bool, bool, bool)],
+        spread: bool,
+        settings: &ReasonSettings,
+    ) -> Option<String> {
+        let mut first = FirstSteps::new(done, 10);
+        let (verdicts, rollouts) = step(kinds);
+        let notes = (0..10).map(|_| first.add(&verdicts, &rollouts, &[!spread], settings));
+        let said: Vec<(usize, String)> = notes.enumerate().filter_map(|(i, note)| Some((i, note?))).collect();
+        assert!(said.len() <= 1);
+        said.into_iter().next().map(|(i, note)| {
+            assert_eq!(i, 2, "said after the third step");
+            note
+        })
+    }
+
+    const CUT: (bool, bool, bool) = (false, false, false);
+    const FORMLESS: (bool, bool, bool) = (true, false, true);
+    const WRONG: (bool, bool, bool) = (true, true, false);
+    const RIGHT: (bool, bool, bool) = (true, true, true);
+
+    #[test]
+    fn what_the_first_answers_lack_is_said_with_what_to_change() {
+        let settings = ReasonSettings::default();
+        let text = note(0, &[CUT, CUT, FORMLESS, WRONG], false, &settings).expect("a note");
+        for part in [
+            "12 answers",
+            "first 3 steps",
+            "6 were cut at 96 tokens",
+            "3 lack the form",
+            "3 end with a wrong",
+        ] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+        assert!(note(0, &[CUT; 4], false, &settings).expect("a note").contains("rollout.max_new_tokens"));
+        // Where something is learnt, or the phase goes on, nothing is said.
+        assert_eq!(note(0, &[CUT, RIGHT], false, &settings), None);
+        assert_eq!(note(0, &[CUT, WRONG], true, &settings), None);
+        assert_eq!(note(4, &[CUT; 4], false, &settings), None);
+        // Without a reward for the form, a right answer needs none.
+        let answers_only = ReasonSettings { format_reward: 0.0, ..ReasonSettings::default() };
+        assert_eq!(note(0, &[FORMLESS], false, &answers_only), None);
+        assert!(note(0, &[FORMLESS], false, &settings).expect("a note").contains("format_reward = 0"));
+    }
+}
