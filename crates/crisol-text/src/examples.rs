@@ -118,6 +118,9 @@ impl TextSetup {
             Body::Completion { prompt, completion } => {
                 self.answer(record, prompt, completion).map(|(_, e)| e)
             }
+            Body::Problem { prompt, solution: Some(solution), .. } => {
+                self.answer(record, prompt, solution).map(|(_, e)| e)
+            }
             _ => return Err(wrong_kind(record, "messages or prompt/completion")),
         }
         .map_err(|e| e.at(&record.place))
@@ -214,5 +217,8 @@ impl TextSetup {
 }
 
 fn wrong_kind(record: &Record, expected: &'static str) -> TextError {
+    if let Body::Rated { .. } = record.body {
+        return TextError::Rated { place: record.place.clone() };
+    }
     TextError::WrongKind { place: record.place.clone(), found: record.body.shape(), expected }
 }
