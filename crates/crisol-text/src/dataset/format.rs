@@ -67,10 +67,9 @@ pub(super) fn read_error(path: &Path, source: io::Error) -> TextError {
     TextError::Read { path: path.to_owned(), source }
 }
 
-/// A file's bytes without compression, its beginning, and what it is.
+/// A file's bytes without compression, and what it is.
 pub(super) struct Opened {
     pub(super) format: Format,
-    pub(super) head: Vec<u8>,
     pub(super) bytes: Box<dyn BufRead + Send>,
     pub(super) compressed: bool,
 }
@@ -110,7 +109,7 @@ pub(super) fn look(
         Some(format) => format,
         None => Format::of_content(&head),
     };
-    Ok(Opened { format, head, bytes, compressed })
+    Ok(Opened { format, bytes, compressed })
 }
 
 /// The rows of a file.

@@ -160,7 +160,7 @@ fn errors_of_json_files_say_the_line() {
     let message = error("cut.json", format!("[{good},\n {good}"));
     assert!(message.contains("ends before its list does"), "{message}");
     let message = error("inside.json", format!("[{good},\n {{\n\"text\": \n"));
-    assert!(message.contains("record 2") && message.contains("ends inside of the object at line 4"), "{message}");
+    assert!(message.contains("record 2") && message.contains("ends inside of the object at line 3"), "{message}");
     let message = error("string.json", "{\n\"text\": \"a\n}\n");
     assert!(message.contains("a string has no end on its line at line 2"), "{message}");
     let message = error("bad.json", format!("[{good},\n{good},\n {{\"text\" 3}}, {good}]"));
