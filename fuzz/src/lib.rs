@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 
 use crisol_engine::Params;
 use crisol_model::{Model, SamplingOptions, generate, scalars, score};
-use crisol_text::{EMBEDDED_TOKENS, Message, TextSetup, Tokenizer};
+use crisol_text::{EMBEDDED_TOKENS, Message, ReadOptions, TextSetup, Tokenizer, extent, records};
 use tempfile::TempDir;
 
 /// A temporary folder with these files; a name may lie in a subfolder.
@@ -48,6 +48,22 @@ pub fn checkpoint_folder(data: &[u8]) -> Option<TempDir> {
         let index = ("model.safetensors.index.json", index);
         folder(&[("config.json", config), index, ("a.safetensors", weights)])
     })
+}
+
+/// Reads a data file of this name, and asks how much it holds.
+pub fn read_records(name: &str, data: &[u8]) {
+    let folder = folder(&[(name, data)]);
+    let path = folder.path().join(name);
+    let path = path.to_str().expect("a temporary folder's name is UTF-8");
+    let options = ReadOptions { text_separator: "\n\n".to_owned(), ..ReadOptions::default() };
+    let records = records(path, &options).expect("a file that is there");
+    for record in records {
+        match record {
+            Ok(record) => assert!(record.place.starts_with(path), "{}", record.place),
+            Err(error) => assert!(error.to_string().contains(name), "{error}"),
+        }
+    }
+    let _ = extent(path, &options);
 }
 
 /// Lets a model of any numbers score and generate, which may be refused.

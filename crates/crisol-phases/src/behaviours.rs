@@ -196,6 +196,7 @@ pub(crate) fn prompt_text(record: &Record) -> String {
         }
         Body::Prompt { prompt }
         | Body::Completion { prompt, .. }
+        | Body::Rated { prompt, .. }
         | Body::Preference { prompt, .. }
         | Body::Problem { prompt, .. } => match prompt {
             Turns::Plain(text) => text.clone(),

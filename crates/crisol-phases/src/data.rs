@@ -1,11 +1,11 @@
-//! Where data files come from: the embedded world or a folder of the user's. Both give the same JSONL and go
-//! through the same readers.
+//! Where data files come from: the embedded world, or the user's files, folders and patterns. Both go through the same
+//! readers.
 
-use std::fs::File;
-use std::io::{BufRead, BufReader};
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
-use crisol_text::{Record, parse_jsonl, read_jsonl};
+use crisol_text::{ReadOptions, Record, TextError, data_files, extent, parse_jsonl_lines, records};
 use crisol_world::DataFile;
 
 use crate::PhaseError;
@@ -41,56 +41,160 @@ impl Size {
 
 /// A place to look up data files by name.
 #[derive(Debug)]
-pub enum DataSource {
+pub struct DataSource {
+    place: Place,
+    options: ReadOptions,
+    /// What is worth saying about each file that was read.
+    findings: Mutex<BTreeMap<String, Findings>>,
+}
+
+#[derive(Debug)]
+enum Place {
     /// The embedded data set.
     World(Vec<DataFile>),
     /// A folder; absolute names are taken as they are.
     Folder(PathBuf),
 }
 
+/// What of a file is not trained on, and is no error.
+#[derive(Debug, Default)]
+struct Findings {
+    /// In how many records a field stands that nothing reads.
+    unused: BTreeMap<String, usize>,
+    /// Pairs whose two answers are the same, which were left out; and the first of them.
+    equal_pairs: usize,
+    first_equal: String,
+}
+
 impl DataSource {
     /// The source that a recipe's `data` names.
     pub fn open(name: &str) -> DataSource {
-        match name {
-            "world" => DataSource::World(crisol_world::dataset()),
-            folder => DataSource::Folder(folder.into()),
-        }
+        let place = match name {
+            "world" => Place::World(crisol_world::dataset()),
+            folder => Place::Folder(folder.into()),
+        };
+        DataSource { place, options: ReadOptions::default(), findings: Mutex::default() }
     }
 
-    /// Whether there is such a file, that may be read more than once: a pipe is none.
+    /// The source, with files read as these options say.
+    #[must_use]
+    pub fn reading(self, options: ReadOptions) -> DataSource {
+        DataSource { options, ..self }
+    }
+
+    /// Whether there is such a file, folder or pattern, that may be read more than once: a pipe is none.
     pub fn has(&self, file: &str) -> bool {
-        match self {
-            DataSource::World(files) => files.iter().any(|f| f.name == file),
-            DataSource::Folder(folder) => folder.join(file).is_file(),
+        match &self.place {
+            Place::World(files) => files.iter().any(|f| f.name == file),
+            Place::Folder(folder) => {
+                let files = data_files(&source(folder, file)).unwrap_or_default();
+                !files.is_empty() && files.iter().all(|file| file.is_file())
+            }
         }
     }
 
-    /// The records of one file.
+    /// The records of one file, folder or pattern. Pairs without a preference are left out, unless all are.
     pub fn records(&self, file: &str) -> Result<Vec<Record>, PhaseError> {
-        match self {
-            DataSource::World(files) => {
+        let mut findings = Findings::default();
+        let mut read = vec![];
+        let mut keep = |record: Result<Record, TextError>| match record {
+            Ok(record) => {
+                for field in &record.unused {
+                    *findings.unused.entry(field.clone()).or_default() += 1;
+                }
+                read.push(record);
+                Ok(())
+            }
+            Err(TextError::EqualAnswers { place }) => {
+                if findings.equal_pairs == 0 {
+                    findings.first_equal = place;
+                }
+                findings.equal_pairs += 1;
+                Ok(())
+            }
+            Err(error) => Err(error),
+        };
+        match &self.place {
+            Place::World(files) => {
                 let found = files.iter().find(|f| f.name == file).ok_or_else(|| PhaseError::NoSuchData {
                     file: file.into(),
                     known: files.iter().map(|f| f.name.as_str()).collect::<Vec<_>>().join(", "),
                 })?;
-                Ok(parse_jsonl(file, &found.jsonl)?)
+                parse_jsonl_lines(file, found.jsonl.as_bytes())?.into_iter().try_for_each(&mut keep)?;
             }
-            DataSource::Folder(folder) => Ok(read_jsonl(folder.join(file))?),
+            Place::Folder(folder) => {
+                records(&source(folder, file), &self.options)?.try_for_each(&mut keep)?;
+            }
         }
+        if read.is_empty() {
+            return Err(
+                TextError::OnlyEqualAnswers { file: file.to_owned(), pairs: findings.equal_pairs }.into()
+            );
+        }
+        if matches!(self.place, Place::Folder(_)) {
+            self.findings.lock().unwrap_or_else(PoisonError::into_inner).insert(file.to_owned(), findings);
+        }
+        Ok(read)
     }
 
-    /// How much one file holds; nothing if there is none, which is an error once it is needed, or if it is a pipe.
+    /// What is worth saying of these files once they were read: fields that nothing reads, pairs that were left out.
+    pub fn notes(&self, files: &[String]) -> Vec<String> {
+        let all = self.findings.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut notes = vec![];
+        for (file, found) in files.iter().filter_map(|file| all.get_key_value(file)) {
+            if !found.unused.is_empty() {
+                let fields: Vec<_> =
+                    found.unused.iter().map(|(name, count)| format!("{name} ({count})")).collect();
+                notes.push(format!("{file}: nothing reads the fields {}.", fields.join(", ")));
+            }
+            if found.equal_pairs > 0 {
+                notes.push(format!(
+                    "{file}: pairs with equal answers, left out: {} (the first: {}).",
+                    found.equal_pairs, found.first_equal
+                ));
+            }
+        }
+        notes
+    }
+
+    /// How much one file holds, about; nothing if there is none, which is an error once it is needed, or if it is a pipe.
     pub(crate) fn size(&self, file: &str) -> Size {
-        match self {
-            DataSource::World(files) => files
+        match &self.place {
+            Place::World(files) => files
                 .iter()
                 .find(|f| f.name == file)
                 .map_or(Size::default(), |found| Size::of(found.jsonl.lines().map(str::len))),
-            DataSource::Folder(folder) => {
-                let opened = self.has(file).then(|| File::open(folder.join(file)).ok()).flatten();
-                let lines = opened.into_iter().flat_map(|file| BufReader::new(file).split(b'\n'));
-                Size::of(lines.map_while(Result::ok).map(|line| line.len()))
+            Place::Folder(folder) => {
+                let extent = extent(&source(folder, file), &self.options);
+                Size { bytes: extent.bytes, records: extent.records, longest: extent.longest }
             }
+        }
+    }
+
+    /// The embedded text of this name, if there can be any.
+    pub(crate) fn embedded(&self, file: &str) -> Option<Option<&str>> {
+        match &self.place {
+            Place::World(files) => Some(files.iter().find(|f| f.name == file).map(|f| f.jsonl.as_str())),
+            Place::Folder(_) => None,
+        }
+    }
+
+    /// The files that a name stands for outside of the embedded data; of what cannot be found or has no name (a pipe), the
+    /// name itself.
+    pub(crate) fn paths(&self, file: &str) -> Vec<PathBuf> {
+        let Place::Folder(folder) = &self.place else { return vec![] };
+        let source = source(folder, file);
+        match data_files(&source) {
+            Ok(files) if !files.is_empty() => files,
+            _ => vec![source.into()],
+        }
+    }
+
+    /// Bytes of data that are in memory all the time.
+    pub(crate) fn held_bytes(&self) -> usize {
+        match &self.place {
+            Place::World(files) => files.iter().map(|file| file.jsonl.len()).sum(),
+            Place::Folder(_) => 0,
         }
     }
 
@@ -101,5 +205,55 @@ impl DataSource {
             all.extend(self.records(file)?);
         }
         Ok(all)
+    }
+}
+
+/// What a recipe's file names, as the readers take it.
+fn source(folder: &Path, file: &str) -> String {
+    if file == "-" { file.to_owned() } else { folder.join(file).to_string_lossy().into_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A pair without a preference is no reason to refuse the others; what nothing reads is said once.
+    #[test]
+    fn equal_pairs_are_left_out_and_counted() {
+        let folder = tempfile::tempdir().unwrap();
+        let pair = |rejected: &str| {
+            format!("{{\"prompt\": \"a\", \"chosen\": \"b\", \"rejected\": \"{rejected}\", \"id\": 7}}\n")
+        };
+        std::fs::write(folder.path().join("v.jsonl"), [pair("b"), pair("c"), pair("b")].concat()).unwrap();
+        std::fs::write(folder.path().join("all.jsonl"), [pair("b"), pair("b")].concat()).unwrap();
+        let data = DataSource::open(folder.path().to_str().unwrap());
+        assert_eq!(data.records("v.jsonl").unwrap().len(), 1);
+        let notes = data.notes(&["v.jsonl".to_owned()]);
+        assert_eq!(notes.len(), 2, "{notes:?}");
+        assert!(notes[0].contains("id (1)") && notes[1].contains("left out: 2 (the first: "), "{notes:?}");
+        let error = data.records("all.jsonl").unwrap_err().to_string();
+        assert!(error.contains("all.jsonl") && error.contains("all 2 pairs"), "{error}");
+    }
+
+    #[test]
+    fn a_folder_and_a_pattern_are_the_files_in_them() {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, text) in
+            [("b.jsonl", "{\"text\": \"b\"}"), ("a.txt", "a"), ("note.md", "no data"), (".hidden.txt", "h")]
+        {
+            std::fs::write(folder.path().join(name), text).unwrap();
+        }
+        let data = DataSource::open(folder.path().to_str().unwrap());
+        let texts = |name: &str| -> Vec<String> {
+            let text = |record: Record| match record.body {
+                crisol_text::Body::Text { text } => text,
+                other => panic!("{other:?}"),
+            };
+            data.records(name).unwrap().into_iter().map(text).collect()
+        };
+        assert_eq!(texts("."), ["a", "b"]);
+        assert_eq!(texts("*.jsonl"), ["b"]);
+        assert!(data.has(".") && data.has("?.txt") && !data.has("*.csv") && !data.has("-"));
+        assert_eq!((data.size(".").records, data.size("b.jsonl").bytes), (2, 13));
     }
 }

@@ -159,10 +159,7 @@ fn sequences(answers: usize, group: usize, prompt: usize, longest: usize, thread
 
 /// The program, what it reads, and the tensor that it copies to save it with its moments.
 fn program(shape: &ModelShape, data: &DataSource, phase: Phase, size: Size) -> Bytes {
-    let held = match data {
-        DataSource::World(files) => files.iter().map(|file| file.jsonl.len()).sum(),
-        DataSource::Folder(_) => 0,
-    };
+    let held = data.held_bytes();
     let records = if phase == Phase::Pretrain { 0 } else { size.records };
     let encoded = size.bytes * TEXTS_AT_A_TIME.min(size.records) / size.records.max(1) / BYTES_PER_TOKEN;
     let text = TEXT

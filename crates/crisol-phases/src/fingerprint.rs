@@ -86,6 +86,7 @@ impl Fingerprint {
         let base = starting_folder(recipe, phase, out);
         for (key, value) in settings {
             let counts = ["seed", "shard_tokens", "evaluate"].contains(&key.as_str())
+                || key.starts_with("text.")
                 || (key.starts_with("model.") && base.is_none());
             if counts {
                 this.settings.insert(key, value.to_string());
@@ -111,21 +112,24 @@ impl Fingerprint {
         hashes: &mut Hashes,
     ) -> Result<(), PhaseError> {
         for (i, file) in files.iter().enumerate() {
-            let (place, content) = match data {
-                DataSource::World(known) => {
-                    let found = known.iter().find(|f| f.name == *file);
-                    let hash = |jsonl: &String| Content::Blake3(blake3::hash(jsonl.as_bytes()).to_string());
-                    let place = format!("{file} of the embedded data, which belongs to a version of Crisol");
-                    (place, found.map_or(Content::Missing, |f| hash(&f.jsonl)))
-                }
-                DataSource::Folder(folder) => {
-                    let path = folder.join(file);
-                    (path.display().to_string(), hashes.of(&path)?)
-                }
-            };
             // What is measured is told by its name; there may be more or fewer of it.
             let which = if role == EVALUATION { file.clone() } else { (i + 1).to_string() };
-            self.inputs.insert(format!("{role} {which}"), Input { place, content });
+            if let Some(embedded) = data.embedded(file) {
+                let hash = |jsonl: &str| Content::Blake3(blake3::hash(jsonl.as_bytes()).to_string());
+                let place = format!("{file} of the embedded data, which belongs to a version of Crisol");
+                let content = embedded.map_or(Content::Missing, hash);
+                self.inputs.insert(format!("{role} {which}"), Input { place, content });
+                continue;
+            }
+            let paths = data.paths(file);
+            for (part, path) in paths.iter().enumerate() {
+                // A folder or pattern stands for several files.
+                let part = if paths.len() == 1 { String::new() } else { format!(", file {}", part + 1) };
+                // Standard input has no name, and can be read only once.
+                let content = if path.as_os_str() == "-" { Content::Pipe } else { hashes.of(path)? };
+                let place = path.display().to_string();
+                self.inputs.insert(format!("{role} {which}{part}"), Input { place, content });
+            }
         }
         Ok(())
     }

@@ -170,7 +170,9 @@ impl Judge<'_> {
                 let answers = messages.iter().filter(|message| message.is_assistant()).map(said).sum();
                 vec![self.length(messages.iter().map(said).sum(), answers)]
             }
-            Body::Completion { prompt, completion } => vec![vote(characters(prompt), completion)],
+            Body::Completion { prompt, completion } | Body::Rated { prompt, completion, .. } => {
+                vec![vote(characters(prompt), completion)]
+            }
             Body::Preference { prompt, chosen, rejected } => {
                 [chosen, rejected].map(|answer| vote(characters(prompt), answer)).to_vec()
             }

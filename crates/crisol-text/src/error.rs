@@ -47,25 +47,88 @@ pub enum TextError {
     Encode(String),
 
     /// A dataset file without a single record.
-    #[error("{file}: no records; expected one JSON object per line")]
+    #[error("{file}: no records; expected JSON objects, a table with a header, or text")]
     NoRecords {
         /// The file's path or name.
         file: String,
     },
 
-    /// A line that is not a JSON object.
-    #[error("{place}: {cause}; expected one JSON object on each line, in UTF-8")]
+    /// A part of a data file that is no record.
+    #[error("{place}: {cause}; {remedy}")]
     Malformed {
-        /// `file:line`.
+        /// `file:line`, or the file where all of it is of another kind.
         place: String,
         /// What is wrong.
         cause: String,
+        /// What to do about it.
+        remedy: String,
+    },
+
+    /// A pattern or folder without data files.
+    #[error(
+        "{source_name}: {cause}; name data files: .jsonl, .json, .txt, .csv, .tsv, .parquet, each also .gz or .zst"
+    )]
+    NoFiles {
+        /// The pattern or folder.
+        source_name: String,
+        /// What is wrong.
+        cause: String,
+    },
+
+    /// A column that `--columns` names and a record has not.
+    #[error("{place}: has no column `{column}`, which --columns names; it has {found}")]
+    UnknownColumn {
+        /// `file:line`.
+        place: String,
+        /// The name that was asked for.
+        column: String,
+        /// The keys found, comma-separated.
+        found: String,
+    },
+
+    /// `--columns` gives a name that no shape knows.
+    #[error("--columns {name}=…: no kind of record has `{name}`; the names are {known}")]
+    UnknownTarget {
+        /// The name.
+        name: String,
+        /// The names there are, comma-separated.
+        known: String,
+    },
+
+    /// A preference pair without a preference. Phases leave such pairs out and count them.
+    #[error("{place}: `chosen` and `rejected` are the same; such pairs are left out")]
+    EqualAnswers {
+        /// `file:line`.
+        place: String,
+    },
+
+    /// A file whose pairs are all without a preference.
+    #[error(
+        "{file}: in all {pairs} pairs, `chosen` and `rejected` are the same; nothing is left to learn from"
+    )]
+    OnlyEqualAnswers {
+        /// The file.
+        file: String,
+        /// How many they are.
+        pairs: usize,
+    },
+
+    /// A record of an answer that was found good or bad, which no phase takes.
+    #[error(
+        "{place}: a prompt/completion/label record says whether an answer was found good (KTO's rows), and no phase \
+         trains on such records yet; for sft, keep those whose label is true, without the label; for dpo and reward, \
+         make pairs of `chosen` and `rejected`"
+    )]
+    Rated {
+        /// `file:line`.
+        place: String,
     },
 
     /// A JSON object in none of the known shapes.
     #[error(
         "{place}: found the keys {found}, which are no known kind of record; expected one of: text | messages | \
-         prompt + completion | chosen + rejected (with or without prompt) | prompt + answer; rename the keys"
+         prompt + completion | chosen + rejected (with or without prompt) | prompt + answer, or others that \
+         docs/data.md lists; say what the columns mean: --columns prompt=…,completion=…"
     )]
     UnknownShape {
         /// `file:line`.
@@ -223,6 +286,24 @@ pub enum TextError {
 }
 
 impl TextError {
+    /// Where the record or part of a data file is that this is about.
+    pub fn place(&self) -> Option<&str> {
+        match self {
+            Self::Malformed { place, .. }
+            | Self::UnknownShape { place, .. }
+            | Self::UnknownColumn { place, .. }
+            | Self::EqualAnswers { place }
+            | Self::Rated { place }
+            | Self::Field { place, .. }
+            | Self::WrongKind { place, .. }
+            | Self::TrainsNothing { place, .. }
+            | Self::TooLong { place, .. }
+            | Self::NothingLeft { place, .. }
+            | Self::At { place, .. } => Some(place),
+            _ => None,
+        }
+    }
+
     /// The same error, with the record that it comes from.
     pub(crate) fn at(self, place: &str) -> Self {
         Self::At { place: place.to_owned(), source: Box::new(self) }

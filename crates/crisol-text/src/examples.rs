@@ -172,6 +172,7 @@ impl TextSetup {
                 self.template_for(record).and_then(|template| template.encode(&self.tokenizer, messages))
             }
             Body::Completion { prompt, completion } => self.answer(record, prompt, completion),
+            Body::Problem { prompt, solution: Some(solution), .. } => self.answer(record, prompt, solution),
             _ => return Err(wrong_kind(record, "messages or prompt/completion")),
         }
         .map_err(|e| e.at(&record.place))
@@ -348,7 +349,9 @@ impl TextSetup {
             }
             Body::Completion { prompt, completion } => (prompt, vec![completion]),
             Body::Preference { prompt, chosen, rejected } => (prompt, vec![chosen, rejected]),
-            Body::Problem { prompt, .. } | Body::Prompt { prompt } => (prompt, vec![]),
+            Body::Problem { prompt, solution, .. } => (prompt, solution.iter().collect()),
+            Body::Rated { prompt, completion, .. } => (prompt, vec![completion]),
+            Body::Prompt { prompt } => (prompt, vec![]),
         };
         summary.empty_answers = answers.iter().filter(|answer| says_nothing(answer)).count();
         let plain = |turns: &Turns| matches!(turns, Turns::Plain(_));
@@ -400,5 +403,8 @@ fn trains_nothing(record: &Record) -> TextError {
 }
 
 fn wrong_kind(record: &Record, expected: &'static str) -> TextError {
+    if let Body::Rated { .. } = record.body {
+        return TextError::Rated { place: record.place.clone() };
+    }
     TextError::WrongKind { place: record.place.clone(), found: record.body.shape(), expected }
 }

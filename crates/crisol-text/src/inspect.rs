@@ -118,6 +118,8 @@ impl Problem {
                 TextError::NoEndOfTurn { .. } => "no end of turn",
                 TextError::TrainsNothing { .. } => "trains nothing",
                 TextError::LostWords { .. } => "words lost",
+                TextError::EqualAnswers { .. } => "equal answers",
+                TextError::Rated { .. } => "rated answers",
                 TextError::Malformed { .. } | TextError::UnknownShape { .. } | TextError::Field { .. } => {
                     "unreadable"
                 }
@@ -177,7 +179,7 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Inspects the lines of a file, as [`read_jsonl_lines`](crate::read_jsonl_lines) gives them.
+/// Inspects the lines of a file, as [`records`](crate::records()) gives them.
 pub fn inspect_lines(setup: &TextSetup, lines: Vec<Result<Record, TextError>>, context: usize) -> Inspection {
     let mut seen: HashMap<Body, String> = HashMap::new();
     let mut records = vec![];
@@ -279,6 +281,7 @@ fn examples(setup: &TextSetup, record: &Record) -> Result<Vec<(&'static str, Exa
             let pair = setup.pair(record)?;
             vec![("chosen", pair.chosen), ("rejected", pair.rejected)]
         }
+        Body::Rated { .. } => return Err(TextError::Rated { place: record.place.clone() }),
         Body::Problem { .. } | Body::Prompt { .. } => {
             let ids = setup.prompt(record)?;
             vec![("prompt", Example { trained: vec![false; ids.len()], ids })]
@@ -322,7 +325,11 @@ fn contents(body: &Body) -> Vec<(String, &str, bool)> {
             add_turns(&mut parts, "chosen", chosen, true);
             add_turns(&mut parts, "rejected", rejected, true);
         }
-        Body::Problem { prompt, answer } => {
+        Body::Rated { prompt, completion, .. } => {
+            add_turns(&mut parts, "prompt", prompt, false);
+            add_turns(&mut parts, "completion", completion, true);
+        }
+        Body::Problem { prompt, answer, .. } => {
             add_turns(&mut parts, "prompt", prompt, false);
             parts.push(("answer".to_owned(), answer, answer.trim().is_empty()));
         }

@@ -4,13 +4,14 @@
 //! - [`Tokenizer`]: byte-level BPE, trained here or read from a `tokenizer.json`, a sentencepiece `tokenizer.model` or the
 //!   [`GgufVocab`] of a GGUF file;
 //! - [`ChatTemplate`]: a Jinja template that turns messages into text and says which tokens are trained;
-//! - [`Record`]: one line of a JSONL file, in the shapes that the field uses;
+//! - [`records()`]: the [`Record`]s of data files, in the formats and shapes that the field uses;
 //! - [`TextSetup`]: the tokenizer, template and stop tokens of one model folder, which turns records into
 //!   [`Example`]s;
 //! - [`Packed`]: examples laid back to back for one training step;
 //! - [`inspect`]: what of a file will be trained, and what is wrong with it.
 
 mod bounds;
+mod dataset;
 mod error;
 mod examples;
 mod folder;
@@ -24,6 +25,7 @@ mod packing;
 mod protobuf;
 mod records;
 mod sentencepiece;
+mod shapes;
 mod stop;
 mod tags;
 mod template;
@@ -33,6 +35,7 @@ mod word_cache;
 mod words;
 mod workers;
 
+pub use dataset::{Extent, ReadOptions, Records, data_files, extent, records};
 pub use error::TextError;
 pub use examples::{Encoded, Example, PreferenceExample, ProblemExample, encode_records};
 pub use folder::TextSetup;
@@ -40,7 +43,7 @@ pub use gguf_vocab::GgufVocab;
 pub use message::Message;
 pub use options::{Strings, Summary, TextOptions, TooLong};
 pub use packing::{Packed, pack};
-pub use records::{Body, Record, Turns, parse_jsonl, parse_jsonl_lines, read_jsonl, read_jsonl_lines};
+pub use records::{Body, Record, Turns, parse_jsonl, parse_jsonl_lines};
 pub use stop::StopStream;
 pub use template::ChatTemplate;
 pub use tokenizer::{EMBEDDED_TOKENS, END_OF_TEXT, END_OF_TURN, NamedToken, TokenStream, Tokenizer};

@@ -2,11 +2,25 @@
 
 use minijinja::Value as Variable;
 use minijinja::value::Serde;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 const ASSISTANT: &str = "assistant";
 /// The names under which models' makers write what an assistant thinks before it answers; the first is what templates read.
 const REASONING: [&str; 3] = ["reasoning_content", "thinking", "reasoning"];
+/// Names of speakers who call a tool, whose call is the content.
+const CALL_NAMES: [&str; 2] = ["function_call", "tool_call"];
+/// What says whether a turn is trained: OpenAI's, axolotl's, verl's, torchtune's and others' names.
+const TRAINED: [&str; 7] = ["weight", "train", "training", "trainable", "loss_mask", "loss", "mask"];
+/// What says that parts of a turn are trained.
+const PARTLY_TRAINED: [&str; 2] = ["train_detail", "training_detail"];
+/// What is not text.
+pub(crate) const MEDIA: [&str; 8] =
+    ["images", "image", "image_url", "audio", "audios", "video", "videos", "pixel_values"];
+pub(crate) const TEXT_ONLY: &str =
+    "this program reads text only; remove the record, or the key if the text stands alone";
+
+/// What is wrong with a message, and the remedy.
+pub(crate) type Wrong = (String, String);
 
 /// One message of a conversation.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -48,39 +62,56 @@ impl Message {
         self.is_assistant() && !self.masked
     }
 
-    /// A message as data files write it, with `role`, `content` (a string, or a list of `{"type": "text", "text": …}`), and
-    /// whatever else the template reads. The error is what is wrong with it, and the remedy.
-    pub(crate) fn from_json(message: &Value) -> Result<Self, (String, &'static str)> {
-        let kind = |key: &str| kind_of(message.get(key));
-        let Some(written) = message.as_object() else {
-            return Err((
-                format!("which is {}", kind_of(Some(message))),
-                "make it an object with `role` and `content`",
-            ));
+    /// A message as data files write it: `role` and `content` (a string, or a list of
+    /// `{"type": "text", "text": …}`), or ShareGPT's `from` and `value`, and whatever else the template
+    /// reads. The error is what is wrong with it, and the remedy.
+    pub(crate) fn from_json(message: Value) -> Result<Self, Wrong> {
+        let kind = kind_of(Some(&message));
+        let Value::Object(mut written) = message else {
+            return Err((format!("which is {kind}"), "make it an object with `role` and `content`".into()));
         };
-        let Some(role) = written.get("role").and_then(Value::as_str) else {
+        // Tables have a null in every row that has nothing.
+        drop_nulls(&mut written);
+        for (name, standard) in [("from", "role"), ("value", "content")] {
+            if !written.contains_key(standard)
+                && let Some(value) = written.shift_remove(name)
+            {
+                written.insert(standard.to_owned(), value);
+            }
+        }
+        let kind = |written: &Map<String, Value>, key: &str| kind_of(written.get(key));
+        let Some(name) = written.get("role").and_then(Value::as_str) else {
             let remedy = "every message needs `role` and `content`, both strings";
-            return Err((format!("whose `role` is {}", kind("role")), remedy));
+            return Err((format!("whose `role` is {}", kind(&written, "role")), remedy.into()));
         };
+        let calls = CALL_NAMES.contains(&name);
+        let role = standard_role(name).to_owned();
+        written.insert("role".to_owned(), role.clone().into());
+        if calls && let Some(call) = written.get("content").and_then(Value::as_str).and_then(function_call) {
+            written.shift_remove("content");
+            written.insert("tool_calls".to_owned(), Value::Array(vec![call]));
+        }
+        for key in MEDIA {
+            if written.shift_remove(key).is_some_and(|value| !is_empty(&value)) {
+                return Err((format!("which has `{key}`"), TEXT_ONLY.into()));
+            }
+        }
+        let masked = masked(&mut written, &role)?;
+        tool_calls(&mut written)?;
         let content = match written.get("content") {
             Some(Value::String(text)) => text.clone(),
             Some(Value::Array(parts)) => parts.iter().map(part).collect::<Result<_, _>>()?,
             // What an assistant that calls tools says.
-            None | Some(Value::Null) if written.get("tool_calls").is_some_and(|calls| !calls.is_null()) => {
-                String::new()
-            }
+            None if written.contains_key("tool_calls") => String::new(),
             _ => {
                 let remedy = "every message needs `role` and `content`, both strings (or a list of parts of text as content)";
-                return Err((format!("whose `content` is {}", kind("content")), remedy));
+                return Err((format!("whose `content` is {}", kind(&written, "content")), remedy.into()));
             }
         };
-        // As transformers does: tables have a null in every row that has nothing, and templates look for keys.
-        let mut written = written.clone();
-        written.retain(|_, value| !value.is_null());
         if written.len() == 2 && written.get("content").is_some_and(Value::is_string) {
             written.clear();
         }
-        Ok(Self { role: role.to_owned(), content, masked: false, written })
+        Ok(Self { role, content, masked, written })
     }
 
     /// The message as a template sees it.
@@ -90,8 +121,7 @@ impl Message {
         }
         let mut message = self.written.clone();
         // As transformers does: whichever name the data has, templates find the standard one.
-        let reasoning =
-            REASONING.into_iter().filter_map(|key| self.written.get(key)).find(|value| !value.is_null());
+        let reasoning = REASONING.into_iter().find_map(|key| self.written.get(key));
         if let Some(reasoning) = reasoning {
             message.insert(REASONING[0].to_owned(), reasoning.clone());
             message.entry(REASONING[1]).or_insert(reasoning.clone());
@@ -107,16 +137,133 @@ impl Message {
     }
 }
 
+/// The role under which templates know a speaker. Other names than these are the template's affair.
+fn standard_role(name: &str) -> &str {
+    match name.to_lowercase().as_str() {
+        "human" | "user" => "user",
+        "gpt" | "assistant" | "bing" | "chatgpt" | "bard" | "bot" | "model" | "ai" => ASSISTANT,
+        "system" => "system",
+        "tool" | "function" | "observation" | "tool_response" | "function_response" => "tool",
+        _ if CALL_NAMES.contains(&name) => ASSISTANT,
+        _ => name,
+    }
+}
+
+/// A call that is a turn of its own, as ShareGPT writes it: `{"name": …, "arguments": …}`.
+fn function_call(content: &str) -> Option<Value> {
+    let call: Value = serde_json::from_str(content).ok()?;
+    call.get("name")?.as_str()?;
+    Some(json!({ "type": "function", "function": call }))
+}
+
+/// Takes out what says whether a turn is trained. All of these names say it in the same way: 0 or false, it is
+/// not; 1 or true, it is.
+fn masked(written: &mut Map<String, Value>, role: &str) -> Result<bool, Wrong> {
+    let mut masked = false;
+    for key in TRAINED {
+        let Some(value) = written.shift_remove(key) else { continue };
+        let trained = match &value {
+            Value::Bool(trained) => *trained,
+            Value::Number(number) if number.as_f64() == Some(0.0) => false,
+            Value::Number(number) if number.as_f64() == Some(1.0) => true,
+            _ => {
+                let remedy = "a turn is trained (1, true) or not (0, false), nothing between; change it or remove the key";
+                return Err((format!("whose `{key}` is {value}"), remedy.into()));
+            }
+        };
+        if trained && role != ASSISTANT {
+            let remedy = "only the assistant's turns can be trained; remove the key, or write 0 or false";
+            return Err((format!("of {role:?}, whose `{key}` is {value}"), remedy.into()));
+        }
+        masked |= !trained;
+    }
+    // torchtune's name says it the other way round.
+    masked |= written.get("masked").is_some_and(|value| value == true);
+    if written.get("masked").is_some_and(Value::is_boolean) {
+        written.shift_remove("masked");
+    }
+    for key in PARTLY_TRAINED {
+        if written.shift_remove(key).is_some_and(|value| !is_empty(&value)) {
+            let remedy = "a turn can only be trained whole; split it in two messages, or remove the key";
+            return Err((format!("which has `{key}`"), remedy.into()));
+        }
+    }
+    Ok(masked)
+}
+
+/// Calls of tools as templates read them: a list of objects whose arguments are objects.
+fn tool_calls(written: &mut Map<String, Value>) -> Result<(), Wrong> {
+    let Some(mut calls) = written.shift_remove("tool_calls") else { return Ok(()) };
+    if let Value::String(text) = &calls
+        && let Ok(parsed @ Value::Array(_)) = serde_json::from_str(text)
+    {
+        calls = parsed;
+    }
+    let Value::Array(mut calls) = calls else {
+        let remedy = "make it a list of calls, as OpenAI's `tool_calls`";
+        return Err((format!("whose `tool_calls` is {}", kind_of(Some(&calls))), remedy.into()));
+    };
+    for call in &mut calls {
+        let function = if call.get("function").is_some() { &mut call["function"] } else { &mut *call };
+        let Some(arguments) = function.get_mut("arguments") else { continue };
+        if let Value::String(text) = arguments {
+            let parsed = if text.trim().is_empty() { Ok(json!({})) } else { serde_json::from_str(text) };
+            match parsed {
+                Ok(object @ Value::Object(_)) => *arguments = object,
+                _ => {
+                    let remedy = "arguments are a JSON object, or such an object written as a string";
+                    return Err((
+                        "with a tool call whose `arguments` are no JSON object".into(),
+                        remedy.into(),
+                    ));
+                }
+            }
+        }
+        if let Value::Object(object) = arguments {
+            drop_nulls(object);
+        }
+    }
+    if !calls.is_empty() {
+        written.insert("tool_calls".to_owned(), Value::Array(calls));
+    }
+    Ok(())
+}
+
+/// Takes out entries that are null, also those of objects further in. Lists keep theirs: they would change their
+/// meaning.
+pub(crate) fn drop_nulls(object: &mut Map<String, Value>) {
+    fn inside(value: &mut Value) {
+        match value {
+            Value::Object(object) => drop_nulls(object),
+            Value::Array(list) => list.iter_mut().for_each(inside),
+            _ => {}
+        }
+    }
+    object.retain(|_, value| !value.is_null());
+    object.values_mut().for_each(inside);
+}
+
+/// Whether a value says no more than its absence.
+pub(crate) fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::String(text) => text.is_empty(),
+        Value::Array(list) => list.iter().all(is_empty),
+        Value::Object(object) => object.values().all(is_empty),
+        Value::Bool(_) | Value::Number(_) => false,
+    }
+}
+
 /// The text of one part of a content.
-fn part(part: &Value) -> Result<&str, (String, &'static str)> {
+fn part(part: &Value) -> Result<&str, Wrong> {
     match (part["type"].as_str(), part["text"].as_str()) {
         (Some("text"), Some(text)) => Ok(text),
         (Some(other), _) if other != "text" => {
-            Err((format!("whose `content` has a part of type {other:?}"), "this program reads text only"))
+            Err((format!("whose `content` has a part of type {other:?}"), TEXT_ONLY.into()))
         }
         _ => Err((
             "whose `content` has a part without text".to_owned(),
-            "make each part {\"type\": \"text\", \"text\": …}",
+            "make each part {\"type\": \"text\", \"text\": …}".into(),
         )),
     }
 }

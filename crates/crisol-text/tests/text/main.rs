@@ -3,6 +3,7 @@
 mod examples;
 mod fixture;
 mod folder;
+mod formats;
 mod gguf_vocab;
 mod golden_templates;
 mod inspect;
@@ -11,6 +12,7 @@ mod one_way;
 mod packing;
 mod records;
 mod sentencepiece;
+mod shapes;
 mod stop;
 mod templates;
 mod tokenizer;

@@ -1,4 +1,4 @@
-use crisol_text::{Body, Message, TextError, Turns, parse_jsonl, parse_jsonl_lines, read_jsonl};
+use crisol_text::{Body, Message, ReadOptions, TextError, Turns, parse_jsonl, parse_jsonl_lines, records};
 
 use crate::fixture;
 
@@ -29,7 +29,7 @@ fn every_shape_is_read() {
     assert_eq!(one(&format!(r#"{{"messages": [{m_hi}, {m_yo}]}}"#)), chat);
     let completion = Body::Completion { prompt: plain("1+1="), completion: plain("2") };
     assert_eq!(one(r#"{"completion": "2", "prompt": "1+1="}"#), completion);
-    let problem = Body::Problem { prompt: plain("1+1?"), answer: "2".to_owned() };
+    let problem = Body::Problem { prompt: plain("1+1?"), answer: "2".to_owned(), solution: None };
     assert_eq!(one(r#"{"prompt": "1+1?", "answer": "2"}"#), problem);
     assert_eq!(one(r#"{"prompt": "1+1?", "answer": 2}"#), problem);
     let preference = Body::Preference {
@@ -48,13 +48,6 @@ fn every_shape_is_read() {
 
 #[test]
 fn a_plain_pair_without_prompt_is_cut_where_its_answers_part() {
-    let line = r#"{"chosen": "\n\nHuman: hi\n\nAssistant: I can.", "rejected": "\n\nHuman: hi\n\nAssistant: I cannot."}"#;
-    let expected = Body::Preference {
-        prompt: plain("\n\nHuman: hi\n\nAssistant:"),
-        chosen: plain(" I can."),
-        rejected: plain(" I cannot."),
-    };
-    assert_eq!(one(line), expected);
     // Not in the middle of a word, nor of a character.
     let expected = Body::Preference {
         prompt: plain("The day was"),
@@ -89,9 +82,10 @@ fn files_without_records_are_errors() {
     }
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("empty.jsonl");
-    assert!(matches!(read_jsonl(&path), Err(TextError::Read { .. })));
+    let read = || records(path.to_str().unwrap(), &ReadOptions::default()).unwrap().next().unwrap();
+    assert!(matches!(read(), Err(TextError::Read { .. })));
     std::fs::write(&path, "").unwrap();
-    let message = read_jsonl(&path).unwrap_err().to_string();
+    let message = read().unwrap_err().to_string();
     assert!(message.contains("empty.jsonl") && message.contains("no records"), "{message}");
 }
 
@@ -101,12 +95,13 @@ fn a_wrong_line_is_named_with_its_cause_and_remedy() {
     assert!(message.contains("not JSON: EOF while parsing a string at column 17"), "{message}");
     assert!(error("[1, 2]").contains("not an object"));
     assert!(error("null").contains("not an object"));
-    assert!(error("[").contains("one JSON list over many lines, not JSONL"));
-    let message = error(r#"{"question": "q", "response": 3}"#);
-    assert!(message.contains("`question`, `response`"), "{message}");
+    assert!(error("[").contains("not JSON: EOF while parsing a list"));
+    let message = error(r#"{"query": "q", "reply": 3, "tags": null}"#);
+    assert!(message.contains("`query`, `reply`, `tags` (null)"), "{message}");
     assert!(message.contains("messages | prompt + completion"), "{message}");
     assert!(error("{}").contains("(none)"));
-    assert!(error(r#"{"text": null}"#).contains("`text` is null; make it a string"));
+    assert!(error(r#"{"text": null}"#).contains("`text` (null)"));
+    assert!(error(r#"{"text": 3}"#).contains("`text` is a number; make it a string"));
     assert!(error(r#"{"messages": "hi"}"#).contains("`messages` is a string; make it a list of"));
     assert!(
         error(r#"{"messages": [{"role": "user"}]}"#)
@@ -117,7 +112,7 @@ fn a_wrong_line_is_named_with_its_cause_and_remedy() {
     let mixed =
         error(r#"{"prompt": "p", "chosen": "a", "rejected": [{"role": "assistant", "content": "b"}]}"#);
     assert!(mixed.contains("use one form for both"), "{mixed}");
-    assert!(error(r#"{"chosen": "a", "rejected": "a"}"#).contains("the same as `chosen`"));
+    assert!(error(r#"{"chosen": "a", "rejected": "a"}"#).contains("are the same; such pairs are left out"));
     let hi = r#"{"role": "user", "content": "hi"}"#;
     let yo = r#"{"role": "assistant", "content": "yo"}"#;
     assert!(
@@ -191,7 +186,7 @@ fn messages_keep_what_templates_read() {
     assert!(image.contains("message 0 (from 0), whose `content` has a part of type \"image\""), "{image}");
     assert!(error(r#"{"messages": [{"role": "user", "content": [{}]}]}"#).contains("a part without text"));
     assert!(
-        error(r#"{"messages": [{"role": "user", "content": null}]}"#).contains("whose `content` is null")
+        error(r#"{"messages": [{"role": "user", "content": null}]}"#).contains("whose `content` is missing")
     );
     let prompt = |tools: &str| error(&format!(r#"{{"prompt": "a", "tools": {tools}}}"#));
     assert!(prompt("3").contains("`tools` is a number; make it a list of JSON schemas"));

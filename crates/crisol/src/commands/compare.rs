@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use crisol_report::PromptReport;
+use crisol_text::ReadOptions;
 
 use super::{Stops, Threads};
 use crate::console::{self, print, print_json, say};
@@ -25,7 +26,7 @@ pub(crate) struct CompareArgs {
     /// The models, in the order of the columns
     #[arg(required = true)]
     models: Vec<PathBuf>,
-    /// The prompts (JSONL)
+    /// The prompts (a data file with `prompt`)
     #[arg(long, value_name = "FILE")]
     prompts: PathBuf,
     #[command(flatten)]
@@ -41,7 +42,8 @@ pub(crate) struct CompareArgs {
 
 impl CompareArgs {
     pub(crate) fn run(self) -> Result<(), CliError> {
-        let records = crisol_text::read_jsonl(&self.prompts)?;
+        let records = crisol_text::records(&self.prompts.to_string_lossy(), &ReadOptions::default())?
+            .collect::<Result<Vec<_>, _>>()?;
         let names: Vec<String> = self.models.iter().map(|dir| dir.to_string_lossy().into_owned()).collect();
         if let Some(twice) =
             names.iter().enumerate().find_map(|(i, name)| names[..i].contains(name).then_some(name))

@@ -1,5 +1,6 @@
 //! `crisol data`: what of a file would be trained, and the embedded data set as files.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
@@ -13,6 +14,7 @@ use owo_colors::OwoColorize as _;
 use serde_json::{Value, json};
 
 use super::TemplateArguments;
+use super::phase::Reading;
 use crate::console::{colour, harmless, print, print_json, print_line, say, shell_word};
 use crate::error::CliError;
 use crate::hub::Need;
@@ -22,8 +24,12 @@ use crate::references::References;
 const INSPECT: &str = "\
 Examples:
   crisol data inspect chats.jsonl --model MODEL
-  crisol data inspect votes.jsonl --limit 20
+  crisol data inspect votes.csv.gz --limit 20
+  crisol data inspect maths.parquet --columns prompt=problem,answer=result
+  crisol data inspect 'books/*.txt' --text-separator '\\n\\n\\n'
   crisol data inspect chats.jsonl --json > report.json
+
+Formats and shapes of records: docs/data.md.
 
 Tokens that would be trained are green, or stand between ⟦ and ⟧ where there are no colours. The exit code is 1 if a \
 record cannot be trained on. With --json, one object: file, tokenizer, context, totals, how answers are compared with references, problems of all records, and \
@@ -54,8 +60,10 @@ enum DataCommand {
 
 #[derive(Debug, Args)]
 struct InspectArgs {
-    /// The data (JSONL)
+    /// The data: a file, a folder, a pattern, or - for standard input
     file: PathBuf,
+    #[command(flatten)]
+    reading: Reading,
     /// Read it with this model's tokenizer, template and context [default: Crisol's template and a tokenizer trained on
     /// the file]
     #[arg(long, value_name = "MODEL")]
@@ -93,7 +101,9 @@ impl DataArgs {
 impl InspectArgs {
     fn run(self) -> Result<(), CliError> {
         crisol_engine::start_text_threads(None)?;
-        let lines = crisol_text::read_jsonl_lines(&self.file)?;
+        let options = self.reading.options();
+        let lines: Vec<_> = crisol_text::records(&self.file.to_string_lossy(), &options)?.collect();
+        let unused = unused(&lines);
         let (setup, tokenizer, context) = match &self.model {
             Some(folder) => {
                 let folder = check_folder(&locate(folder, Need::Text, self.network)?)?;
@@ -114,6 +124,7 @@ impl InspectArgs {
             limit: self.limit,
             references,
             inspection: &inspection,
+            unused: &unused,
         };
         if self.json {
             print_json(&view.json())?;
@@ -121,7 +132,8 @@ impl InspectArgs {
             print(view.text(colour()))?;
         }
         let errors = inspection.records.iter().flat_map(|record| &record.problems).any(is_error);
-        if errors { Err(CliError::BadData) } else { Ok(()) }
+        let nothing_left = inspection.records.iter().all(|record| record.problems.iter().any(is_left_out));
+        if errors || nothing_left { Err(CliError::BadData) } else { Ok(()) }
     }
 }
 
@@ -152,15 +164,31 @@ fn add_texts<'r>(body: &'r Body, texts: &mut Vec<&'r str>) {
         Body::Text { text } => texts.push(text),
         Body::Chat { messages } => texts.extend(messages.iter().map(|message| message.content.as_str())),
         Body::Prompt { prompt } | Body::Problem { prompt, .. } => add(prompt),
-        Body::Completion { prompt, completion } => [prompt, completion].into_iter().for_each(add),
+        Body::Completion { prompt, completion } | Body::Rated { prompt, completion, .. } => {
+            [prompt, completion].into_iter().for_each(add);
+        }
         Body::Preference { prompt, chosen, rejected } => [prompt, chosen, rejected].into_iter().for_each(add),
     }
+}
+
+/// In how many records each field stands that nothing reads.
+fn unused(lines: &[Result<Record, TextError>]) -> BTreeMap<String, usize> {
+    let mut unused = BTreeMap::new();
+    for field in lines.iter().flatten().flat_map(|record| &record.unused) {
+        *unused.entry(field.clone()).or_default() += 1;
+    }
+    unused
+}
+
+/// Whether training leaves the record out.
+fn is_left_out(problem: &Problem) -> bool {
+    matches!(problem, Problem::Error(TextError::EqualAnswers { .. }))
 }
 
 /// Whether training refuses the record; other problems only deserve a look.
 fn is_error(problem: &Problem) -> bool {
     match problem {
-        Problem::Error(_) | Problem::TrainsNothing => true,
+        Problem::Error(_) | Problem::TrainsNothing => !is_left_out(problem),
         Problem::TooLong { context, prompt, .. } => prompt >= context,
         Problem::SpecialInContent { .. }
         | Problem::EmptyAnswer
@@ -178,6 +206,8 @@ struct View<'a> {
     limit: usize,
     references: References,
     inspection: &'a Inspection,
+    /// In how many records each field stands that nothing reads.
+    unused: &'a BTreeMap<String, usize>,
 }
 
 impl View<'_> {
@@ -224,6 +254,7 @@ impl View<'_> {
                 "records": records, "shapes": shapes, "tokens": tokens, "trained": trained, "longest": longest,
             },
             "references": self.references.json(),
+            "unused": self.unused,
             "problems": self.problems().map(problem).collect::<Vec<_>>(),
             "records": self.shown().map(record).collect::<Vec<_>>(),
         })
@@ -253,35 +284,95 @@ impl View<'_> {
             totals.longest
         );
         out += &self.references.text();
+        if !self.unused.is_empty() {
+            let fields: Vec<String> =
+                self.unused.iter().map(|(name, count)| format!("{} ({count})", harmless(name))).collect();
+            let _ = writeln!(out, "fields that nothing reads: {}", fields.join(", "));
+        }
         self.add_problems(&mut out);
         out
     }
 
-    /// The counts of each kind of problem, and the first of them one by one.
+    /// Each kind of problem once: how often, what the first says, and where the next are.
     fn add_problems(&self, out: &mut String) {
-        const LISTED: usize = 20;
-        let all: Vec<_> = self.problems().collect();
-        if all.is_empty() {
+        const PLACES: usize = 5;
+        let mut groups: Vec<(String, Vec<(&InspectedRecord, &Problem)>)> = vec![];
+        for (record, problem) in self.problems() {
+            let kind = group(record, problem);
+            match groups.iter_mut().find(|(other, _)| *other == kind) {
+                Some((_, members)) => members.push((record, problem)),
+                None if groups.len() < MOST_GROUPS => groups.push((kind, vec![(record, problem)])),
+                None => {}
+            }
+        }
+        if groups.is_empty() {
             *out += "no problems\n";
             return;
         }
         for (kind, count) in &self.inspection.totals.problems {
             let _ = writeln!(out, "problem: {kind} ({count})");
         }
-        for (record, problem) in all.iter().take(LISTED) {
+        for (_, members) in &groups {
+            let (first, problem) = members[0];
             let weight = if is_error(problem) { "error" } else { "warning" };
-            let message = problem.to_string();
-            // Errors of the readers say the place themselves.
-            let place = if message.starts_with(&record.place) {
-                String::new()
-            } else {
-                format!("{}: ", record.place)
-            };
-            let _ = writeln!(out, "  {weight}: {place}{}", harmless(&message));
+            let (place, message) = placed(first, problem);
+            let _ = writeln!(out, "  {weight}: {place}: {}", harmless(&message));
+            if members.len() > 1 {
+                let more: Vec<String> = members[1..]
+                    .iter()
+                    .take(PLACES)
+                    .map(|(record, problem)| placed(record, problem).0)
+                    .collect();
+                let rest = members.len() - 1 - more.len();
+                let rest =
+                    if rest > 0 { format!(" and {rest} more (--json has them all)") } else { String::new() };
+                let _ = writeln!(
+                    out,
+                    "    likewise ({} in all): {}{rest}",
+                    members.len(),
+                    harmless(&more.join(", "))
+                );
+            }
         }
-        if all.len() > LISTED {
-            let _ = writeln!(out, "  … and {} more (--json has them all)", all.len() - LISTED);
+        let shown: usize = groups.iter().map(|(_, members)| members.len()).sum();
+        let all = self.problems().count();
+        if all > shown {
+            let _ = writeln!(out, "  … and {} more (--json has them all)", all - shown);
         }
+    }
+}
+
+/// Kinds of problem that are listed.
+const MOST_GROUPS: usize = 20;
+
+/// A problem's place and what it says without it. Errors of the readers say the place themselves.
+fn placed(record: &InspectedRecord, problem: &Problem) -> (String, String) {
+    let message = problem.to_string();
+    let place = match problem {
+        Problem::Error(error) if record.place.is_empty() => error.place().unwrap_or_default().to_owned(),
+        _ => record.place.clone(),
+    };
+    let rest =
+        message.strip_prefix(&place).and_then(|rest| rest.strip_prefix(": ")).unwrap_or(&message).to_owned();
+    (place, rest)
+}
+
+/// Problems are alike where they say the same but for names and numbers.
+fn group(record: &InspectedRecord, problem: &Problem) -> String {
+    let (_, message) = placed(record, problem);
+    let mut like = String::from(problem.kind());
+    let mut quoted = false;
+    for c in message.chars() {
+        match c {
+            '"' => quoted = !quoted,
+            _ if quoted || c.is_ascii_digit() => {}
+            _ => like.push(c),
+        }
+    }
+    match problem {
+        // Where it was first is another place each time.
+        Problem::Duplicate { .. } | Problem::SpecialInContent { .. } => problem.kind().to_owned(),
+        _ => like,
     }
 }
 

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use crisol_phases::{Recipe, RecipeError, RunSettings};
-use crisol_text::TextError;
+use crisol_text::{ReadOptions, TextError, data_files};
 use toml::{Table, Value};
 
 use super::run::{RunFlags, absolute, execute, recorded, show};
@@ -20,49 +20,51 @@ Examples:
   crisol pretrain --data book.jsonl --out runs/book --set model.layers=6 --set model.vocab_size=4096
   crisol pretrain MODEL --data more.jsonl --out runs/more --set epochs=2 --set optimizer.lr=1e-5
 
-Data: JSONL files of {\"text\": …}. Without MODEL a new model and tokenizer are trained.";
+Data: records with `text`, or plain text files (docs/data.md). Without MODEL a new model and tokenizer are trained.";
 
 pub(super) const SFT: &str = "\
 Examples:
   crisol sft MODEL --data chats.jsonl --heldout test.jsonl --out runs/tuned
   crisol sft MODEL --data chats.jsonl --out runs/tuned --set optimizer.lr=1e-5 --set epochs=3
 
-Data: JSONL files of {\"messages\": …} or {\"prompt\": …, \"completion\": …}; {\"text\": …} is trained whole. \
-`crisol data inspect` shows what is trained.";
+Data: conversations (`messages`, ShareGPT, Alpaca, …) or `prompt` and `completion`; `text` is trained whole \
+(docs/data.md). `crisol data inspect` shows what is trained.";
 
 pub(super) const REASON: &str = "\
 Examples:
   crisol reason MODEL --data problems.jsonl --out runs/reason --set steps=200
   crisol reason MODEL --cold-start worked.jsonl --data problems.jsonl --out runs/reason
 
-Data: JSONL files of {\"prompt\": …, \"answer\": …}; for the cold start, of {\"messages\": …} with solutions inside \
+Data (formats and shapes: docs/data.md): records of {\"prompt\": …, \"answer\": …}; for the cold start, of {\"messages\": …} with solutions inside \
 <think>…</think>.";
 
 pub(super) const REWARD: &str = "\
 Example:
   crisol reward MODEL --data votes.jsonl --heldout votes.test.jsonl --out runs/reward
 
-Data: JSONL files of {\"prompt\": …, \"chosen\": …, \"rejected\": …}.";
+Data (formats and shapes: docs/data.md): records of {\"prompt\": …, \"chosen\": …, \"rejected\": …}.";
 
 pub(super) const PPO: &str = "\
 Example:
   crisol ppo MODEL --reward-model runs/reward/1-reward --data prompts.jsonl --out runs/ppo
 
-Data: JSONL files of {\"prompt\": …}.";
+Data (formats and shapes: docs/data.md): records of {\"prompt\": …}.";
 
 pub(super) const DPO: &str = "\
 Examples:
   crisol dpo MODEL --data votes.jsonl --out runs/dpo --set beta=0.05 --set loss=ipo
   crisol dpo MODEL --data votes.jsonl --replay chats.jsonl --out runs/dpo
 
-Data: JSONL files of {\"prompt\": …, \"chosen\": …, \"rejected\": …}.";
+Data (formats and shapes: docs/data.md): records of {\"prompt\": …, \"chosen\": …, \"rejected\": …}.";
 
 /// What every phase takes.
 #[derive(Debug, Args)]
 struct PhaseArgs {
-    /// Training data (JSONL)
+    /// Training data: files (JSONL, JSON, CSV, TSV, Parquet, text; .gz, .zst), folders, patterns, or - for standard input
     #[arg(long, value_name = "FILE", required_unless_present = "resume", num_args = 1..)]
     data: Vec<PathBuf>,
+    #[command(flatten)]
+    reading: Reading,
     /// The folder for the result: recipe.toml with every setting, the checkpoint (1-sft/ after `crisol sft`),
     /// report.html and report.json
     #[arg(long, value_name = "DIR")]
@@ -77,6 +79,62 @@ struct PhaseArgs {
     network: Network,
     #[command(flatten)]
     flags: RunFlags,
+}
+
+/// How data files are read where they do not tell it themselves.
+#[derive(Debug, Args)]
+pub(super) struct Reading {
+    /// What columns mean, where their names do not tell: prompt=question,answer=solution
+    #[arg(long, value_name = "NAME=COLUMN", value_delimiter = ',', value_parser = column)]
+    columns: Vec<(String, String)>,
+    /// What separates the documents of a plain text file; \n is a line's end [default: each file is one document]
+    #[arg(long, value_name = "TEXT", value_parser = unescaped)]
+    text_separator: Option<String>,
+}
+
+impl Reading {
+    pub(super) fn options(&self) -> ReadOptions {
+        ReadOptions {
+            columns: self.columns.iter().cloned().collect(),
+            text_separator: self.text_separator.clone().unwrap_or_default(),
+        }
+    }
+
+    fn settings(&self, draft: &mut Draft) {
+        let ReadOptions { columns, text_separator } = self.options();
+        if !columns.is_empty() {
+            let columns = columns.into_iter().map(|(name, column)| (name, column.into()));
+            draft.fixed("text.columns", Value::Table(columns.collect()));
+        }
+        if !text_separator.is_empty() {
+            draft.fixed("text.text_separator", text_separator);
+        }
+    }
+}
+
+/// `NAME=COLUMN` as two strings.
+fn column(text: &str) -> Result<(String, String), &'static str> {
+    let (name, column) = text.split_once('=').ok_or("write it as NAME=COLUMN, such as prompt=question")?;
+    Ok((name.trim().to_owned(), column.trim().to_owned()))
+}
+
+/// A text in which `\n`, `\t` and `\\` stand for what cannot be typed.
+#[expect(clippy::unnecessary_wraps, reason = "clap's parsers return a result")]
+fn unescaped(text: &str) -> Result<String, std::convert::Infallible> {
+    let mut out = String::new();
+    let mut chars = text.chars();
+    while let Some(c) = chars.next() {
+        match c {
+            '\\' => match chars.next() {
+                Some('n') => out.push('\n'),
+                Some('t') => out.push('\t'),
+                Some('\\') | None => out.push('\\'),
+                Some(other) => out.extend(['\\', other]),
+            },
+            c => out.push(c),
+        }
+    }
+    Ok(out)
 }
 
 /// `crisol pretrain`.
@@ -231,6 +289,7 @@ impl PhaseArgs {
         for (key, value) in phase {
             draft.fixed(key, value);
         }
+        self.reading.settings(&mut draft);
         for (key, value) in self.set {
             draft.set(&key, &value)?;
         }
@@ -270,11 +329,13 @@ fn title(kind: &str, base: Option<&Path>) -> String {
     }
 }
 
-/// Files as a recipe names them, after making sure that they can be opened.
+/// Files, folders and patterns as a recipe names them, after making sure that they can be opened.
 fn files(paths: &[PathBuf]) -> Result<Value, CliError> {
     let file = |path: &PathBuf| -> Result<Value, CliError> {
-        File::open(path).map_err(|source| TextError::Read { path: path.clone(), source })?;
-        Ok(absolute(path)?.into())
+        for path in data_files(&path.to_string_lossy())? {
+            File::open(&path).map_err(|source| TextError::Read { path, source })?;
+        }
+        Ok(if path == "-" { "-".into() } else { absolute(path)?.into() })
     };
     Ok(Value::Array(paths.iter().map(file).collect::<Result<_, _>>()?))
 }

@@ -4,6 +4,7 @@
 mod bad_input;
 mod cost;
 mod data;
+mod data_files;
 mod export;
 mod finite;
 mod fixture;

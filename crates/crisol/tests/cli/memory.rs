@@ -81,7 +81,7 @@ fn phases_take_what_is_predicted() {
         bench.crisol(&[arguments, &common].concat()).ok();
         let recipe = Recipe::load(&bench.path(&format!("{out}/recipe.toml"))).unwrap();
         let config = crisol_model::Config::load(&bench.path("pretrain/1-pretrain")).unwrap();
-        let data = DataSource::Folder(bench.path("."));
+        let data = DataSource::open(bench.path(".").to_str().unwrap());
         let predicted = estimate::memory(&recipe.phases[0].settings, &recipe.run, &config, &data, 2);
         let report: Value = serde_json::from_str(&bench.read(&format!("{out}/report.json"))).unwrap();
         check(kind, predicted, &report["peak_memory_bytes"]);

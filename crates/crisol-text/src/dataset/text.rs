@@ -1,0 +1,100 @@
+//! Plain text: one document a file, or several with a separator between them. Line ends of all systems become `\n`.
+
+use std::io::{self, BufRead, BufReader, Read};
+use std::path::Path;
+
+use serde_json::Map;
+
+use super::format::read_error;
+use super::{Row, Rows};
+use crate::TextError;
+
+pub(super) fn rows(name: &str, bytes: impl BufRead + Send + 'static, separator: &str) -> Rows {
+    let (name, separator) = (name.to_owned(), separator.as_bytes().to_vec());
+    let mut lines = BufReader::new(LineEnds { reader: bytes, after_return: false });
+    let mut record = 0;
+    let mut line = 1;
+    Box::new(std::iter::from_fn(move || {
+        loop {
+            let mut document = vec![];
+            let whole = match document_until(&mut lines, &separator, &mut document) {
+                Ok(whole) => whole,
+                Err(source) => return Some(Err(read_error(Path::new(&name), source))),
+            };
+            if document.is_empty() && !whole {
+                return None;
+            }
+            let first_line = line;
+            line += document.iter().filter(|&&b| b == b'\n').count();
+            if whole {
+                line += separator.iter().filter(|&&b| b == b'\n').count();
+            }
+            let text = match str::from_utf8(&document) {
+                Ok(text) => text.strip_prefix('\u{FEFF}').unwrap_or(text),
+                Err(error) => {
+                    let before = &document[..error.valid_up_to()];
+                    let line = first_line + before.iter().filter(|&&b| b == b'\n').count();
+                    return Some(Err(TextError::Malformed {
+                        place: format!("{name}:{line}"),
+                        cause: "not UTF-8".to_owned(),
+                        remedy: "save it as UTF-8, such as with iconv -f LATIN1 -t UTF-8 FILE > NEW"
+                            .to_owned(),
+                    }));
+                }
+            };
+            if text.trim().is_empty() {
+                continue;
+            }
+            record += 1;
+            let object = Map::from_iter([("text".to_owned(), text.into())]);
+            return Some(Ok(Row { place: format!("{name}: record {record}"), object }));
+        }
+    }))
+}
+
+/// Reads up to the next separator, which is left out, or to the end; says whether there was a separator.
+fn document_until(lines: &mut impl BufRead, separator: &[u8], document: &mut Vec<u8>) -> io::Result<bool> {
+    let Some(&last) = separator.last() else {
+        lines.read_to_end(document)?;
+        return Ok(false);
+    };
+    while lines.read_until(last, document)? > 0 {
+        if document.ends_with(separator) {
+            document.truncate(document.len() - separator.len());
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Turns `\r\n` and a `\r` alone into `\n`.
+struct LineEnds<R> {
+    reader: R,
+    after_return: bool,
+}
+
+impl<R: BufRead> Read for LineEnds<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let bytes = self.reader.fill_buf()?;
+            if bytes.is_empty() || buffer.is_empty() {
+                return Ok(0);
+            }
+            let taken = bytes.len().min(buffer.len());
+            let mut written = 0;
+            for &byte in &bytes[..taken] {
+                if byte == b'\n' && self.after_return {
+                    self.after_return = false;
+                    continue;
+                }
+                self.after_return = byte == b'\r';
+                buffer[written] = if self.after_return { b'\n' } else { byte };
+                written += 1;
+            }
+            self.reader.consume(taken);
+            if written > 0 {
+                return Ok(written);
+            }
+        }
+    }
+}

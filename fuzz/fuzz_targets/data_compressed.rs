@@ -1,0 +1,7 @@
+//! Compressed data, and data without a name that tells its format.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|data: &[u8]| crisol_fuzz::read_records("data", data));

@@ -1,0 +1,7 @@
+//! A plain text file, cut at a separator.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|data: &[u8]| crisol_fuzz::read_records("data.txt", data));
