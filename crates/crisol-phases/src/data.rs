@@ -127,7 +127,9 @@ impl DataSource {
             }
         }
         if read.is_empty() {
-            return Err(TextError::OnlyEqualAnswers { file: file.to_owned(), pairs: findings.equal_pairs }.into());
+            return Err(
+                TextError::OnlyEqualAnswers { file: file.to_owned(), pairs: findings.equal_pairs }.into()
+            );
         }
         if matches!(self.place, Place::Folder(_)) {
             self.findings.lock().unwrap_or_else(PoisonError::into_inner).insert(file.to_owned(), findings);
@@ -141,7 +143,8 @@ impl DataSource {
         let mut notes = vec![];
         for (file, found) in files.iter().filter_map(|file| all.get_key_value(file)) {
             if !found.unused.is_empty() {
-                let fields: Vec<_> = found.unused.iter().map(|(name, count)| format!("{name} ({count})")).collect();
+                let fields: Vec<_> =
+                    found.unused.iter().map(|(name, count)| format!("{name} ({count})")).collect();
                 notes.push(format!("{file}: nothing reads the fields {}.", fields.join(", ")));
             }
             if found.equal_pairs > 0 {
@@ -199,7 +202,9 @@ mod tests {
     #[test]
     fn equal_pairs_are_left_out_and_counted() {
         let folder = tempfile::tempdir().unwrap();
-        let pair = |rejected: &str| format!("{{\"prompt\": \"a\", \"chosen\": \"b\", \"rejected\": \"{rejected}\", \"id\": 7}}\n");
+        let pair = |rejected: &str| {
+            format!("{{\"prompt\": \"a\", \"chosen\": \"b\", \"rejected\": \"{rejected}\", \"id\": 7}}\n")
+        };
         std::fs::write(folder.path().join("v.jsonl"), [pair("b"), pair("c"), pair("b")].concat()).unwrap();
         std::fs::write(folder.path().join("all.jsonl"), [pair("b"), pair("b")].concat()).unwrap();
         let data = DataSource::open(folder.path().to_str().unwrap());
@@ -211,10 +216,26 @@ mod tests {
         assert!(error.contains("all.jsonl") && error.contains("all 2 pairs"), "{error}");
     }
 
+    /// The embedded data set is in shapes of this program's own.
+    #[test]
+    fn the_embedded_data_set_is_read_without_a_word() {
+        let data = DataSource::open("world");
+        let Place::World(files) = &data.place else { panic!("{data:?}") };
+        let names: Vec<String> = files.iter().map(|file| file.name.clone()).collect();
+        for (name, file) in names.iter().zip(files) {
+            let records = data.records(name).unwrap();
+            assert_eq!(records.len(), file.jsonl.lines().count(), "{name}");
+            let unused: Vec<_> = records.iter().flat_map(|record| &record.unused).collect();
+            assert!(unused.is_empty(), "{name}: {:?}", unused[0]);
+        }
+    }
+
     #[test]
     fn a_folder_and_a_pattern_are_the_files_in_them() {
         let folder = tempfile::tempdir().unwrap();
-        for (name, text) in [("b.jsonl", "{\"text\": \"b\"}"), ("a.txt", "a"), ("note.md", "no data"), (".hidden.txt", "h")] {
+        for (name, text) in
+            [("b.jsonl", "{\"text\": \"b\"}"), ("a.txt", "a"), ("note.md", "no data"), (".hidden.txt", "h")]
+        {
             std::fs::write(folder.path().join(name), text).unwrap();
         }
         let data = DataSource::open(folder.path().to_str().unwrap());

@@ -23,13 +23,13 @@ use std::collections::{BTreeMap, VecDeque};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::TextError;
 use crate::records::Record;
 use crate::shapes::{NAMES, record};
-use crate::TextError;
 pub use extent::{Extent, extent};
 pub(crate) use json::JsonRows;
-pub use sources::data_files;
 use sources::Input;
+pub use sources::data_files;
 
 /// How data files are read where they do not tell it themselves.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -45,9 +45,7 @@ impl ReadOptions {
     /// Whether all names are ones that shapes know.
     pub fn check(&self) -> Result<(), TextError> {
         match self.columns.keys().find(|name| !NAMES.contains(&name.as_str())) {
-            Some(name) => {
-                Err(TextError::UnknownTarget { name: name.clone(), known: NAMES.join(", ") })
-            }
+            Some(name) => Err(TextError::UnknownTarget { name: name.clone(), known: NAMES.join(", ") }),
             None => Ok(()),
         }
     }

@@ -65,7 +65,9 @@ pub enum TextError {
     },
 
     /// A pattern or folder without data files.
-    #[error("{source_name}: {cause}; name data files: .jsonl, .json, .txt, .csv, .tsv, .parquet, each also .gz or .zst")]
+    #[error(
+        "{source_name}: {cause}; name data files: .jsonl, .json, .txt, .csv, .tsv, .parquet, each also .gz or .zst"
+    )]
     NoFiles {
         /// The pattern or folder.
         source_name: String,
@@ -101,7 +103,9 @@ pub enum TextError {
     },
 
     /// A file whose pairs are all without a preference.
-    #[error("{file}: in all {pairs} pairs, `chosen` and `rejected` are the same; nothing is left to learn from")]
+    #[error(
+        "{file}: in all {pairs} pairs, `chosen` and `rejected` are the same; nothing is left to learn from"
+    )]
     OnlyEqualAnswers {
         /// The file.
         file: String,

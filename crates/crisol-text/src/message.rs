@@ -16,7 +16,8 @@ const PARTLY_TRAINED: [&str; 2] = ["train_detail", "training_detail"];
 /// What is not text.
 pub(crate) const MEDIA: [&str; 8] =
     ["images", "image", "image_url", "audio", "audios", "video", "videos", "pixel_values"];
-pub(crate) const TEXT_ONLY: &str = "this program reads text only; remove the record, or the key if the text stands alone";
+pub(crate) const TEXT_ONLY: &str =
+    "this program reads text only; remove the record, or the key if the text stands alone";
 
 /// What is wrong with a message, and the remedy.
 pub(crate) type Wrong = (String, String);
@@ -216,7 +217,10 @@ fn tool_calls(written: &mut Map<String, Value>) -> Result<(), Wrong> {
                 Ok(object @ Value::Object(_)) => *arguments = object,
                 _ => {
                     let remedy = "arguments are a JSON object, or such an object written as a string";
-                    return Err(("with a tool call whose `arguments` are no JSON object".into(), remedy.into()));
+                    return Err((
+                        "with a tool call whose `arguments` are no JSON object".into(),
+                        remedy.into(),
+                    ));
                 }
             }
         }

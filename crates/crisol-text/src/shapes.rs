@@ -27,9 +27,31 @@ const SYSTEMS: [&str; 2] = ["system", "system_prompt"];
 const LABELS: [&str; 2] = ["label", "kto_tag"];
 /// All names that shapes know, for `--columns`.
 pub(crate) const NAMES: [&str; 25] = [
-    "text", "messages", "conversations", "conversation", "prompt", "completion", "chosen", "rejected", "answer",
-    "solution", "question", "problem", "query", "instruction", "input", "context", "history", "response", "output",
-    "system", "system_prompt", "label", "tools", "chat_template_kwargs", "kind",
+    "text",
+    "messages",
+    "conversations",
+    "conversation",
+    "prompt",
+    "completion",
+    "chosen",
+    "rejected",
+    "answer",
+    "solution",
+    "question",
+    "problem",
+    "query",
+    "instruction",
+    "input",
+    "context",
+    "history",
+    "response",
+    "output",
+    "system",
+    "system_prompt",
+    "label",
+    "tools",
+    "chat_template_kwargs",
+    "kind",
 ];
 /// Fields that this program reads from [`Record::extra`].
 const READ_LATER: [&str; 3] = ["kind", "form", "opening"];
@@ -51,9 +73,8 @@ pub(crate) fn record(
         }
     }
     let system = row.system()?;
-    let body = with_system(row.body(found)?, system).map_err(|cause| {
-        row.wrong("system", cause, "keep one of the two; --columns can rename the other")
-    })?;
+    let body = with_system(row.body(found)?, system)
+        .map_err(|cause| row.wrong("system", cause, "keep one of the two; --columns can rename the other"))?;
     let tools = row.tools()?;
     let arguments = row.arguments()?;
     let unread = |(key, value): (&String, &Value)| {
@@ -145,12 +166,14 @@ impl Fields<'_> {
         let mut messages = self.messages(field)?;
         let Some(good) = self.label()? else { return Ok(Body::Chat { messages }) };
         match messages.pop() {
-            Some(last) if last.is_assistant() => Ok(Body::Rated {
-                prompt: Turns::Chat(messages),
-                completion: Turns::Chat(vec![last]),
-                good,
-            }),
-            _ => Err(self.wrong(field, "does not end with the answer that is rated", "add the assistant's answer")),
+            Some(last) if last.is_assistant() => {
+                Ok(Body::Rated { prompt: Turns::Chat(messages), completion: Turns::Chat(vec![last]), good })
+            }
+            _ => Err(self.wrong(
+                field,
+                "does not end with the answer that is rated",
+                "add the assistant's answer",
+            )),
         }
     }
 
@@ -181,7 +204,9 @@ impl Fields<'_> {
         if self.first(&[&ANSWERS[..], &["completion", "chosen", "answer", "solution"]].concat()).is_none() {
             return Ok(None);
         }
-        let Turns::Chat(mut messages) = self.spoken(asked, "user")? else { unreachable!("spoken gives messages") };
+        let Turns::Chat(mut messages) = self.spoken(asked, "user")? else {
+            unreachable!("spoken gives messages")
+        };
         if let (Some(field), Some(last)) = (self.first(&CONTEXTS), messages.last_mut()) {
             let context = self.string(field)?;
             if !context.trim().is_empty() {
@@ -202,7 +227,8 @@ impl Fields<'_> {
         for key in [&QUESTIONS[..], &CONTEXTS].concat() {
             match self.object.get(key) {
                 Some(Value::String(text)) if !text.trim().is_empty() && !asked.contains(text.trim()) => {
-                    let remedy = "put it into the prompt or remove it; --columns says which column is the prompt";
+                    let remedy =
+                        "put it into the prompt or remove it; --columns says which column is the prompt";
                     return Err(self.wrong(key, "stands beside `prompt`, which would leave it out", remedy));
                 }
                 _ => {}
@@ -226,7 +252,8 @@ impl Fields<'_> {
 
     /// A prompt with an answer that can be verified, with a worked solution, or alone.
     fn problem(&mut self, prompt: Turns, found: String) -> Result<Body, TextError> {
-        let mut solution = if self.has("solution") { Some(self.spoken("solution", "assistant")?) } else { None };
+        let mut solution =
+            if self.has("solution") { Some(self.spoken("solution", "assistant")?) } else { None };
         if self.has("answer") {
             let answer = self.string("answer")?;
             // GSM8K's: the work, and its result behind four hashes.
@@ -240,7 +267,9 @@ impl Fields<'_> {
             // The MATH data set's: the result stands in a box.
             Some(Turns::Chat(messages)) => {
                 match messages.last().and_then(|message| boxed(&message.content)).map(str::to_owned) {
-                    Some(answer) => Ok(Body::Problem { prompt, answer, solution: Some(Turns::Chat(messages)) }),
+                    Some(answer) => {
+                        Ok(Body::Problem { prompt, answer, solution: Some(Turns::Chat(messages)) })
+                    }
                     None => Ok(Body::Completion { prompt, completion: Turns::Chat(messages) }),
                 }
             }
@@ -296,19 +325,26 @@ impl Fields<'_> {
                 if !chosen[0].is_assistant() && chosen.first() == rejected.first() =>
             {
                 let begins = match &prompt {
-                    Turns::Plain(text) => {
-                        chosen.iter().any(|message| message.role == "user" && message.content.trim() == text.trim())
-                    }
+                    Turns::Plain(text) => chosen
+                        .iter()
+                        .any(|message| message.role == "user" && message.content.trim() == text.trim()),
                     Turns::Chat(messages) => chosen.starts_with(messages) && rejected.starts_with(messages),
                 };
                 if !begins {
-                    let cause = "is not how `chosen` and `rejected` begin, which have a user's message of their own";
-                    return Err(self.wrong("prompt", cause, "remove the prompt, or the messages before the answers"));
+                    let cause =
+                        "is not how `chosen` and `rejected` begin, which have a user's message of their own";
+                    return Err(self.wrong(
+                        "prompt",
+                        cause,
+                        "remove the prompt, or the messages before the answers",
+                    ));
                 }
                 self.without_prompt(chosen, rejected)
             }
             (Some(Turns::Plain(prompt)), Turns::Plain(chosen), Turns::Plain(rejected)) => {
-                if let (Some(p), Some(c), Some(r)) = (transcript(&prompt), transcript(&chosen), transcript(&rejected)) {
+                if let (Some(p), Some(c), Some(r)) =
+                    (transcript(&prompt), transcript(&chosen), transcript(&rejected))
+                {
                     return if c.starts_with(&p) && r.starts_with(&p) {
                         self.without_prompt(c, r)
                     } else {
@@ -316,7 +352,9 @@ impl Fields<'_> {
                     };
                 }
                 let prompt = match transcript(&prompt) {
-                    Some(messages) if messages.last().is_some_and(|last| !last.is_assistant()) => Turns::Chat(messages),
+                    Some(messages) if messages.last().is_some_and(|last| !last.is_assistant()) => {
+                        Turns::Chat(messages)
+                    }
                     _ => Turns::Plain(prompt),
                 };
                 let answer = |text: String| match prompt {
@@ -356,7 +394,11 @@ impl Fields<'_> {
             Value::Number(number) if number.as_f64() == Some(0.0) => false,
             Value::Number(number) => {
                 let cause = format!("is {number}");
-                return Err(self.wrong(field, &cause, "a rating is true or false; remove the key if it is none"));
+                return Err(self.wrong(
+                    field,
+                    &cause,
+                    "a rating is true or false; remove the key if it is none",
+                ));
             }
             Value::String(text) => match text.to_lowercase().as_str() {
                 "true" | "1" => true,

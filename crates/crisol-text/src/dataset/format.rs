@@ -48,7 +48,8 @@ impl Format {
         let first = head.split(|&b| b == b'\n').next().unwrap_or_default();
         let line = String::from_utf8_lossy(first);
         let delimiter = char::from(table::delimiter(first));
-        let cells: Vec<&str> = line.trim().split(delimiter).map(|cell| cell.trim().trim_matches('"')).collect();
+        let cells: Vec<&str> =
+            line.trim().split(delimiter).map(|cell| cell.trim().trim_matches('"')).collect();
         match head.first() {
             Some(b'{' | b'[') => Format::Json,
             // A header: names, one of which means something here.
@@ -88,7 +89,9 @@ pub(super) fn look(
     };
     let (head, bytes) = peek(counted(raw)).map_err(read)?;
     let (compressed, (head, bytes)) = match head.as_slice() {
-        [0x1F, 0x8B, ..] => (true, peek(Damage("gzip", flate2::bufread::MultiGzDecoder::new(bytes))).map_err(read)?),
+        [0x1F, 0x8B, ..] => {
+            (true, peek(Damage("gzip", flate2::bufread::MultiGzDecoder::new(bytes))).map_err(read)?)
+        }
         [0x28, 0xB5, 0x2F, 0xFD, ..] | [0x50..=0x5F, 0x2A, 0x4D, 0x18, ..] => {
             let decoder = zstd::stream::read::Decoder::with_buffer(bytes).map_err(read)?;
             (true, peek(Damage("zstd", decoder)).map_err(read)?)
@@ -134,11 +137,20 @@ fn parquet_rows(name: String, file: File) -> Result<Rows, TextError> {
 #[cfg(not(feature = "parquet"))]
 fn parquet_rows(name: String, _file: File) -> Result<Rows, TextError> {
     let cause = "a Parquet file, and this program was built without the feature `parquet`".to_owned();
-    Err(TextError::Malformed { place: name, cause, remedy: "build it with the feature, or convert the file".into() })
+    Err(TextError::Malformed {
+        place: name,
+        cause,
+        remedy: "build it with the feature, or convert the file".into(),
+    })
 }
 
 /// The rows of bytes in a format that is read from beginning to end.
-pub(super) fn rows(format: Format, name: &str, bytes: impl BufRead + Send + 'static, options: &ReadOptions) -> Rows {
+pub(super) fn rows(
+    format: Format,
+    name: &str,
+    bytes: impl BufRead + Send + 'static,
+    options: &ReadOptions,
+) -> Rows {
     match format {
         Format::Text => text::rows(name, bytes, &options.text_separator),
         Format::Table => table::rows(name, bytes),
@@ -159,10 +171,19 @@ fn peek(mut reader: impl Read + Send + 'static) -> io::Result<(Vec<u8>, Box<dyn 
     Ok((head, Box::new(BufReader::with_capacity(1 << 16, all))))
 }
 
-/// Whether the first line is a JSON object.
+/// Whether the first line is a JSON object, or begins like one and is too long to see its end.
 fn is_jsonl(head: &[u8]) -> bool {
-    let first = head.split(|&b| b == b'\n').next().unwrap_or_default();
-    first.starts_with(b"{") && serde_json::from_slice::<Map<String, Value>>(first).is_ok()
+    let mut lines = head.split(|&b| b == b'\n');
+    let first = lines.next().unwrap_or_default();
+    let is_long = lines.next().is_none() && head.len() as u64 == HEAD;
+    let begins = || {
+        let key =
+            first.strip_prefix(b"{").map(<[u8]>::trim_ascii_start).and_then(|rest| rest.strip_prefix(b"\""));
+        let key = key.and_then(|rest| rest.splitn(2, |&b| b == b'"').nth(1));
+        key.is_some_and(|rest| rest.trim_ascii_start().starts_with(b":"))
+    };
+    first.starts_with(b"{")
+        && (serde_json::from_slice::<Map<String, Value>>(first).is_ok() || (is_long && begins()))
 }
 
 /// What is not data in any format that is read, and the remedy.
@@ -172,10 +193,16 @@ fn foreign(head: &[u8]) -> Option<(String, &'static str)> {
         [0xFF, 0xFE, ..] | [0xFE, 0xFF, ..] | [0, 0, 0xFE, 0xFF, ..] => ("text in UTF-16 or UTF-32", UTF8),
         [a, 0, b, 0, ..] | [0, a, 0, b, ..] if *a != 0 && *b != 0 => ("text in UTF-16", UTF8),
         [b'P', b'K', 3 | 5, 4 | 6, ..] => ("a zip archive", UNPACK),
-        [b'B', b'Z', b'h', b'1'..=b'9', ..] => ("compressed with bzip2", "unpack it, or compress it with gzip or zstd"),
-        [0xFD, b'7', b'z', b'X', b'Z', ..] => ("compressed with xz", "unpack it, or compress it with gzip or zstd"),
+        [b'B', b'Z', b'h', b'1'..=b'9', ..] => {
+            ("compressed with bzip2", "unpack it, or compress it with gzip or zstd")
+        }
+        [0xFD, b'7', b'z', b'X', b'Z', ..] => {
+            ("compressed with xz", "unpack it, or compress it with gzip or zstd")
+        }
         [b'7', b'z', 0xBC, 0xAF, ..] => ("a 7z archive", UNPACK),
-        [b'A', b'R', b'R', b'O', b'W', b'1', ..] => ("an Arrow file", "save it as Parquet: Dataset.to_parquet"),
+        [b'A', b'R', b'R', b'O', b'W', b'1', ..] => {
+            ("an Arrow file", "save it as Parquet: Dataset.to_parquet")
+        }
         [b'S', b'Q', b'L', b'i', b't', b'e', ..] => ("an SQLite database", "export its table as CSV"),
         [b'%', b'P', b'D', b'F', ..] => ("a PDF document", "convert it to text"),
         [0x89, b'H', b'D', b'F', ..] => ("an HDF5 file", "save it as JSONL or Parquet"),

@@ -148,7 +148,9 @@ impl<R: Read> JsonRows<R> {
             self.on_line = (piece.line, 1);
         }
         let place = match self.layout {
-            Layout::Lines if self.on_line.1 > 1 => format!("{}:{} (object {})", self.name, piece.line, self.on_line.1),
+            Layout::Lines if self.on_line.1 > 1 => {
+                format!("{}:{} (object {})", self.name, piece.line, self.on_line.1)
+            }
             Layout::Lines => format!("{}:{}", self.name, piece.line),
             _ => format!("{}: record {}", self.name, self.count),
         };
@@ -203,8 +205,12 @@ impl Piece {
         };
         let text = str::from_utf8(&self.text).map_err(|error| {
             let byte = error.valid_up_to();
-            let place = if one_line { format!("at byte {} of the line", self.column + byte + 1) } else { at(byte) };
-            (format!("invalid UTF-8 {place}"), "save the file as UTF-8, such as with iconv -f LATIN1 -t UTF-8")
+            let place =
+                if one_line { format!("at byte {} of the line", self.column + byte + 1) } else { at(byte) };
+            (
+                format!("invalid UTF-8 {place}"),
+                "save the file as UTF-8, such as with iconv -f LATIN1 -t UTF-8",
+            )
         })?;
         match serde_json::from_str(text) {
             Ok(Value::Object(object)) => Ok(object),
@@ -227,7 +233,8 @@ impl Piece {
                 let byte = byte_of(text, error.line(), error.column());
                 if let Some(word) = ["NaN", "Infinity", "-Infinity"].iter().find(|word| {
                     // The error is at the first or second byte of the word.
-                    text.get(byte.saturating_sub(2)..).is_some_and(|rest| rest.trim_start_matches([':', ' ', ',']).starts_with(**word))
+                    text.get(byte.saturating_sub(2)..)
+                        .is_some_and(|rest| rest.trim_start_matches([':', ' ', ',']).starts_with(**word))
                 }) {
                     return Err((
                         format!("{word} {} is not JSON", at(byte)),
@@ -386,7 +393,12 @@ impl<R: Read> Bytes<R> {
                     None => first_line = Some((text.len(), text.len() + 1)),
                 }
             }
-            if depth == 0 && !text.is_empty() && layout == Layout::List && matches!(byte, b',' | b']') && !in_string {
+            if depth == 0
+                && !text.is_empty()
+                && layout == Layout::List
+                && matches!(byte, b',' | b']')
+                && !in_string
+            {
                 return Ok((End::Whole, None));
             }
             text.push(byte);

@@ -19,7 +19,8 @@ const BATCH: usize = 64;
 
 /// How many rows a file has, and bytes without compression.
 pub(super) fn totals(file: File) -> Option<(usize, usize)> {
-    let metadata = guarded(|| SerializedFileReader::new(file).map(|reader| reader.metadata().clone())).ok()?;
+    let metadata =
+        guarded(|| SerializedFileReader::new(file).map(|reader| reader.metadata().clone())).ok()?;
     let rows = usize::try_from(metadata.file_metadata().num_rows()).ok()?;
     let bytes = metadata.row_groups().iter().map(|group| group.total_byte_size().max(0) as usize);
     Some((rows, bytes.fold(0, usize::saturating_add)))
@@ -87,7 +88,8 @@ fn guarded<T>(work: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, Strin
     match catch_unwind(AssertUnwindSafe(work)) {
         Ok(result) => result.map_err(|error| error.to_string()),
         Err(panic) => {
-            let said = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
+            let said =
+                panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
             Err(said.unwrap_or("it is damaged").to_owned())
         }
     }
@@ -123,9 +125,11 @@ fn value(field: &Field) -> Value {
             Err(_) => Value::Array(bytes.data().iter().map(|&byte| byte.into()).collect()),
         },
         Field::Decimal(_) => field.to_string().into(),
-        Field::Group(row) => {
-            row.get_column_iter().map(|(name, field)| (name.clone(), value(field))).collect::<Map<_, _>>().into()
-        }
+        Field::Group(row) => row
+            .get_column_iter()
+            .map(|(name, field)| (name.clone(), value(field)))
+            .collect::<Map<_, _>>()
+            .into(),
         Field::ListInternal(list) => list.elements().iter().map(value).collect::<Vec<_>>().into(),
         Field::MapInternal(map) => {
             let entry = |(key, field): &(Field, Field)| {

@@ -36,7 +36,8 @@ pub(super) fn inputs(source: &str) -> Result<Vec<Input>, TextError> {
     if source == "-" {
         return Ok(vec![Input::Stdin]);
     }
-    let nothing = |cause: &str| TextError::NoFiles { source_name: source.to_owned(), cause: cause.to_owned() };
+    let nothing =
+        |cause: &str| TextError::NoFiles { source_name: source.to_owned(), cause: cause.to_owned() };
     let files = match fs::metadata(path) {
         Ok(found) if found.is_dir() => {
             let mut files = vec![];

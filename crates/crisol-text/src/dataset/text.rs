@@ -5,15 +5,11 @@ use std::path::Path;
 
 use serde_json::Map;
 
-use super::{Row, Rows};
 use super::format::read_error;
+use super::{Row, Rows};
 use crate::TextError;
 
-pub(super) fn rows(
-    name: &str,
-    bytes: impl BufRead + Send + 'static,
-    separator: &str,
-) -> Rows {
+pub(super) fn rows(name: &str, bytes: impl BufRead + Send + 'static, separator: &str) -> Rows {
     let (name, separator) = (name.to_owned(), separator.as_bytes().to_vec());
     let mut lines = BufReader::new(LineEnds { reader: bytes, after_return: false });
     let mut record = 0;
@@ -41,7 +37,8 @@ pub(super) fn rows(
                     return Some(Err(TextError::Malformed {
                         place: format!("{name}:{line}"),
                         cause: "not UTF-8".to_owned(),
-                        remedy: "save it as UTF-8, such as with iconv -f LATIN1 -t UTF-8 FILE > NEW".to_owned(),
+                        remedy: "save it as UTF-8, such as with iconv -f LATIN1 -t UTF-8 FILE > NEW"
+                            .to_owned(),
                     }));
                 }
             };

@@ -82,7 +82,9 @@ fn the_same_data_set_in_every_format_gives_the_same_records() {
     assert_eq!(messages.iter().map(|m| m.masked).collect::<Vec<_>>(), [false, true, false, false]);
     assert_eq!(chats[1].tools.len(), 1);
     // Cells are strings, so that other fields are too.
-    let bare = |records: Vec<Record>| -> Vec<_> { records.into_iter().map(|r| (r.body, r.tools, r.unused)).collect() };
+    let bare = |records: Vec<Record>| -> Vec<_> {
+        records.into_iter().map(|r| (r.body, r.tools, r.unused)).collect()
+    };
     assert_eq!(bare(whole(&golden("chat.csv"))), bare(chats));
 }
 
@@ -94,11 +96,16 @@ fn parquet_gives_the_records_of_jsonl() {
         assert_eq!(whole(&golden(&format!("{name}.parquet"))), expected, "{name}");
         let bytes = fs::read(golden(&format!("{name}.parquet"))).unwrap();
         // Whatever it is called, and compressed once more.
-        for (called, bytes) in [("x.jsonl", bytes.clone()), ("x.parquet.gz", gzip(&bytes)), ("x", bytes.clone())] {
+        for (called, bytes) in
+            [("x.jsonl", bytes.clone()), ("x.parquet.gz", gzip(&bytes)), ("x", bytes.clone())]
+        {
             let (_folder, path) = file(called, bytes);
             assert_eq!(whole(&path), expected, "{name} as {called}");
         }
-        assert_eq!(extent(golden(&format!("{name}.parquet")).to_str().unwrap(), &<_>::default()).records, expected.len());
+        assert_eq!(
+            extent(golden(&format!("{name}.parquet")).to_str().unwrap(), &<_>::default()).records,
+            expected.len()
+        );
     }
     let places: Vec<_> = read(&golden("chat.parquet")).into_iter().map(|r| r.unwrap().place).collect();
     assert!(places[2].ends_with("chat.parquet: record 3"), "{places:?}");
@@ -133,7 +140,11 @@ fn a_list_on_one_line_or_many_and_loose_objects() {
         ("list.json", format!("[{a},{b}]"), ["list.json: record 1", "list.json: record 2"]),
         ("list.jsonl", format!(" [\n{a}\n,\n{b}\n]\n"), ["list.jsonl: record 1", "list.jsonl: record 2"]),
         ("indented.json", indented.to_owned(), ["indented.json: record 1", "indented.json: record 2"]),
-        ("concatenated.jsonl", format!("{a}{b}"), ["concatenated.jsonl:1", "concatenated.jsonl:1 (object 2)"]),
+        (
+            "concatenated.jsonl",
+            format!("{a}{b}"),
+            ["concatenated.jsonl:1", "concatenated.jsonl:1 (object 2)"],
+        ),
         ("returns.jsonl", format!("{a}\r{b}\r"), ["returns.jsonl:1", "returns.jsonl:2"]),
         ("windows.jsonl", format!("\u{FEFF}{a}\r\n\r\n{b}\r\n"), ["windows.jsonl:1", "windows.jsonl:3"]),
         ("noname", format!("\n{a}\n{b}"), ["noname:2", "noname:3"]),
@@ -149,6 +160,16 @@ fn a_list_on_one_line_or_many_and_loose_objects() {
     }
 }
 
+/// Lines of JSON in a file called a text are records, however long they are.
+#[test]
+fn long_lines_of_json_are_no_text() {
+    let long = "word ".repeat(5000);
+    let (_folder, path) = file("long.txt", format!("{{\"text\": \"{long}\"}}\n"));
+    assert_eq!(texts(&path, &ReadOptions::default()), [long.as_str()]);
+    let (_folder, path) = file("braces.txt", format!("{{{long}}}"));
+    assert_eq!(texts(&path, &ReadOptions::default()), [format!("{{{long}}}")]);
+}
+
 /// A wrong line is an error of its own, also the first; what is wrong with a list says where.
 #[test]
 fn errors_of_json_files_say_the_line() {
@@ -160,7 +181,10 @@ fn errors_of_json_files_say_the_line() {
     let message = error("cut.json", format!("[{good},\n {good}"));
     assert!(message.contains("ends before its list does"), "{message}");
     let message = error("inside.json", format!("[{good},\n {{\n\"text\": \n"));
-    assert!(message.contains("record 2") && message.contains("ends inside of the object at line 3"), "{message}");
+    assert!(
+        message.contains("record 2") && message.contains("ends inside of the object at line 3"),
+        "{message}"
+    );
     let message = error("string.json", "{\n\"text\": \"a\n}\n");
     assert!(message.contains("a string has no end on its line at line 2"), "{message}");
     let message = error("bad.json", format!("[{good},\n{good},\n {{\"text\" 3}}, {good}]"));
@@ -177,21 +201,29 @@ fn what_is_no_json_though_other_programs_write_it_is_named() {
     let message = error("half.jsonl", "{\"text\":\"fine\"}\n{\"text\":\"broken \\ud83d here\"}\n");
     assert!(message.contains("half.jsonl:2: \\ud83d at column 17 is a lone surrogate"), "{message}");
     for text in ["\\udc00", "\\ud800\\u0041", "\\ud83d", "\\\\ \\ud83d\\n", "\\ud83d\\ud83d"] {
-        assert!(error("half.json", format!("[{{\"text\": \"{text}\"}}]")).contains("a lone surrogate"), "{text}");
+        assert!(
+            error("half.json", format!("[{{\"text\": \"{text}\"}}]")).contains("a lone surrogate"),
+            "{text}"
+        );
     }
     for (number, name) in [("NaN", "NaN"), ("-Infinity", "-Infinity"), ("Infinity", "Infinity")] {
         let message = error("nan.jsonl", format!("{{\"prompt\":\"1?\",\"answer\": {number}}}\n"));
-        assert!(message.contains(&format!("{name} at column")) && message.contains("write null"), "{message}");
+        assert!(
+            message.contains(&format!("{name} at column")) && message.contains("write null"),
+            "{message}"
+        );
     }
     // What JSON does allow.
-    let (_folder, path) = file("odd.jsonl", "{\"text\":\"a\\u0000b\"}\n{\"text\":\"a\u{2028}b \\ud83d\\ude00\"}\n");
+    let (_folder, path) =
+        file("odd.jsonl", "{\"text\":\"a\\u0000b\"}\n{\"text\":\"a\u{2028}b \\ud83d\\ude00\"}\n");
     assert_eq!(texts(&path, &ReadOptions::default()), ["a\0b", "a\u{2028}b 😀"]);
 }
 
 /// Files in another encoding or of another kind are told by what they are, whatever their name.
 #[test]
 fn files_that_are_not_read_are_told_by_what_they_are() {
-    let utf16 = |bytes: fn(u16) -> [u8; 2]| -> Vec<u8> { "{\"text\": 1}".encode_utf16().flat_map(bytes).collect() };
+    let utf16 =
+        |bytes: fn(u16) -> [u8; 2]| -> Vec<u8> { "{\"text\": 1}".encode_utf16().flat_map(bytes).collect() };
     let marked: Vec<u8> = [vec![0xFF, 0xFE], utf16(u16::to_le_bytes)].concat();
     for bytes in [marked, utf16(u16::to_le_bytes), utf16(u16::to_be_bytes)] {
         let message = error("utf16.jsonl", bytes);
@@ -223,7 +255,10 @@ fn compression_is_told_by_its_bytes() {
         ("a.jsonl", gzip(&line)),
         ("b.jsonl", zstd.clone()),
         ("c.gz", [gzip(&line[..160]), gzip(&line[160..])].concat()),
-        ("d.jsonl.zst", [zstd::encode_all(&line[..160], 1).unwrap(), zstd::encode_all(&line[160..], 1).unwrap()].concat()),
+        (
+            "d.jsonl.zst",
+            [zstd::encode_all(&line[..160], 1).unwrap(), zstd::encode_all(&line[160..], 1).unwrap()].concat(),
+        ),
     ] {
         let (_folder, path) = file(name, bytes);
         assert_eq!(texts(&path, &ReadOptions::default()), vec!["abc"; 1000], "{name}");
@@ -250,6 +285,9 @@ fn tables_say_which_row_is_wrong() {
     assert!(message.contains("rows.csv: record 2: has 3 cells, and the header 2"), "{message}");
     assert!(error("twice.csv", "text,text\na,b\n").contains("names `text` twice"));
     assert!(error("python.csv", "messages\n\"[{'role': 'user'}]\"\n").contains("as Python prints it"));
+    // A quote that is never closed would take in every row behind it.
+    let message = error("quote.csv", "text\na\n\"b\nc\nd\n");
+    assert!(message.contains("quote.csv: record 2: a quote is not closed"), "{message}");
     // An empty cell is no value: rows of two shapes in one table.
     let (_folder, path) = file("two.csv", "\u{FEFF}text,prompt,completion\na,,\n,b,c\n");
     let shapes: Vec<_> = whole(&path).iter().map(|record| record.body.shape()).collect();
@@ -274,7 +312,8 @@ fn folders_patterns_and_columns() {
     assert_eq!(texts(&folder.path().join("*/*.jsonl"), &options), ["2"]);
     // A name that is there is no pattern.
     assert_eq!(texts(&folder.path().join("3[a].txt"), &options), ["3"]);
-    let nothing = |name: &str| records(folder.path().join(name).to_str().unwrap(), &options).err().unwrap().to_string();
+    let nothing =
+        |name: &str| records(folder.path().join(name).to_str().unwrap(), &options).err().unwrap().to_string();
     assert!(nothing("*.parquet").contains("no file matches"));
     fs::create_dir(folder.path().join("empty")).unwrap();
     assert!(nothing("empty").contains("a folder without data files"));
@@ -288,7 +327,10 @@ fn folders_patterns_and_columns() {
     let record = read(&[("prompt", "q"), ("answer", "a")]).unwrap();
     assert!(matches!(&record.body, Body::Problem { answer, .. } if answer == "2"), "{record:?}");
     let error = read(&[("prompt", "question")]).unwrap_err().to_string();
-    assert!(error.contains("x.jsonl:1: has no column `question`") && error.contains("`q`, `a`, `text`"), "{error}");
+    assert!(
+        error.contains("x.jsonl:1: has no column `question`") && error.contains("`q`, `a`, `text`"),
+        "{error}"
+    );
     let error = records(path.to_str().unwrap(), &columns(&[("promt", "q")])).err().unwrap().to_string();
     assert!(error.contains("--columns promt") && error.contains("prompt"), "{error}");
 }

@@ -42,10 +42,16 @@ fn m(role: &str, content: &str) -> Value {
 fn conversations_under_other_names() {
     for list in ["messages", "conversations", "conversation"] {
         for (role, content) in [("role", "content"), ("from", "value")] {
-            for (user, assistant) in
-                [("human", "gpt"), ("user", "assistant"), ("Human", "AI"), ("user", "chatgpt"), ("user", "bot"), ("user", "model")]
-            {
-                let row = json!({ list: [{ role: user, content: "Hi" }, { role: assistant, content: "Hello." }] });
+            for (user, assistant) in [
+                ("human", "gpt"),
+                ("user", "assistant"),
+                ("Human", "AI"),
+                ("user", "chatgpt"),
+                ("user", "bot"),
+                ("user", "model"),
+            ] {
+                let row =
+                    json!({ list: [{ role: user, content: "Hi" }, { role: assistant, content: "Hello." }] });
                 assert_eq!(body(row.clone()), hello(), "{row}");
                 // In a column of strings.
                 assert_eq!(body(json!({ list: row[list].to_string() })), hello());
@@ -56,7 +62,9 @@ fn conversations_under_other_names() {
         { "from": "system", "value": "s" }, { "from": "human", "value": "h" },
         { "from": "function_call", "value": "{\"name\": \"w\", \"arguments\": \"{\\\"a\\\": 1}\"}" },
         { "from": "observation", "value": "o" }, { "from": "gpt", "value": "g" },
-    ] })) else { panic!() };
+    ] })) else {
+        panic!()
+    };
     let roles: Vec<_> = messages.iter().map(|message| message.role.as_str()).collect();
     assert_eq!(roles, ["system", "user", "assistant", "tool", "assistant"]);
     // A name that no one knows is the template's affair.
@@ -81,7 +89,8 @@ fn questions_and_answers_are_turns() {
         assert_eq!(body(row.clone()), completion(prompt), "{row}");
     }
     let row = json!({ "instruction": "Q", "output": "A.", "system": "S", "history": [["q", "a"]] });
-    let earlier = vec![Message::new("system", "S"), Message::user("q"), Message::assistant("a"), Message::user("Q")];
+    let earlier =
+        vec![Message::new("system", "S"), Message::user("q"), Message::assistant("a"), Message::user("Q")];
     assert_eq!(body(row), Body::Completion { prompt: Turns::Chat(earlier), completion: said("A.") });
     // This program's own names are raw text.
     let raw = Body::Completion { prompt: plain("Q"), completion: plain(" A.") };
@@ -143,9 +152,14 @@ fn preferences_in_the_fields_shapes() {
 #[test]
 fn rated_answers_are_a_kind_of_their_own() {
     let rated = |good| Body::Rated { prompt: plain("Q"), completion: plain("A"), good };
-    for (label, good) in
-        [(json!(true), true), (json!(false), false), (json!(1), true), (json!(0), false), (json!("False"), false), (json!("true"), true)]
-    {
+    for (label, good) in [
+        (json!(true), true),
+        (json!(false), false),
+        (json!(1), true),
+        (json!(0), false),
+        (json!("False"), false),
+        (json!("true"), true),
+    ] {
         assert_eq!(body(json!({ "prompt": "Q", "completion": "A", "label": label })), rated(good), "{label}");
     }
     let row = json!({ "messages": [m("user", "Q"), m("assistant", "A")], "kto_tag": false });
@@ -185,7 +199,9 @@ fn turns_that_are_not_to_be_trained_are_masked() {
     let masked = |key: &str, value: Value| {
         let mut message = m("assistant", "5");
         message[key] = value;
-        let Body::Chat { messages } = body(json!({ "messages": [m("user", "2+2?"), message] })) else { panic!() };
+        let Body::Chat { messages } = body(json!({ "messages": [m("user", "2+2?"), message] })) else {
+            panic!()
+        };
         // The key itself is not the template's affair.
         let mut message = messages[1].clone();
         message.masked = false;
@@ -204,7 +220,9 @@ fn turns_that_are_not_to_be_trained_are_masked() {
         assert!(error(json!({ "messages": [message] })).contains(&format!("whose `{key}` is 0.5")));
         let mut message = m("user", "5");
         message[key] = json!(1);
-        assert!(error(json!({ "messages": [message] })).contains("only the assistant's turns can be trained"));
+        assert!(
+            error(json!({ "messages": [message] })).contains("only the assistant's turns can be trained")
+        );
         message[key] = json!(0);
         body(json!({ "messages": [message] }));
     }
@@ -237,7 +255,8 @@ fn system_messages_stand_first() {
         assert_eq!(body(row), Body::Chat { messages: with(&chat) });
     }
     // It is there already.
-    let row = json!({ "system": "S", "messages": [m("system", "S"), m("user", "Hi"), m("assistant", "Hello.")] });
+    let row =
+        json!({ "system": "S", "messages": [m("system", "S"), m("user", "Hi"), m("assistant", "Hello.")] });
     assert_eq!(body(row), Body::Chat { messages: with(&chat) });
     let row = json!({ "system": "S", "prompt": "Q", "completion": " A." });
     let prompt = Turns::Chat(with(&[Message::user("Q")]));
@@ -275,7 +294,8 @@ fn arguments_of_tool_calls_are_objects() {
         let function = json!({ "name": "w", "arguments": arguments });
         json!({ "messages": [{ "role": "assistant", "content": null, "tool_calls": [{ "type": "function", "function": function }] }] })
     };
-    let right = "[{\"type\": \"function\", \"function\": {\"name\": \"w\", \"arguments\": {\"city\": \"SF\"}}}]";
+    let right =
+        "[{\"type\": \"function\", \"function\": {\"name\": \"w\", \"arguments\": {\"city\": \"SF\"}}}]";
     assert_eq!(template(call(json!({ "city": "SF" }))), right);
     assert_eq!(template(call(json!("{\"city\": \"SF\"}"))), right);
     assert_eq!(template(call(json!({ "city": "SF", "unit": null, "path": null }))), right);
@@ -284,8 +304,11 @@ fn arguments_of_tool_calls_are_objects() {
     assert_eq!(template(json!({ "messages": [{ "role": "assistant", "tool_calls": text }] })), right);
     assert!(error(call(json!("city=SF"))).contains("`arguments` are no JSON object"));
     // No call is none: the answer is an empty one.
-    let Body::Chat { messages } = body(json!({ "messages": [{ "role": "assistant", "content": "", "tool_calls": [] }] }))
-    else { panic!() };
+    let Body::Chat { messages } =
+        body(json!({ "messages": [{ "role": "assistant", "content": "", "tool_calls": [] }] }))
+    else {
+        panic!()
+    };
     assert_eq!(messages[0], Message::assistant(""));
 }
 
@@ -296,7 +319,10 @@ fn template_arguments_and_tools_come_as_values_or_strings() {
         let record = record(&json!({ "prompt": "a", "chat_template_kwargs": value }));
         assert_eq!(Value::Object(record.arguments), json!({ "enable_thinking": false }));
     }
-    assert!(error(json!({ "prompt": "a", "chat_template_kwargs": 3 })).contains("`chat_template_kwargs` is a number"));
+    assert!(
+        error(json!({ "prompt": "a", "chat_template_kwargs": 3 }))
+            .contains("`chat_template_kwargs` is a number")
+    );
     let tool = json!({ "name": "clock", "parameters": { "type": "object", "required": null } });
     let right = json!({ "name": "clock", "parameters": { "type": "object" } });
     for tools in [json!([tool]), json!([tool.to_string()]), json!(json!([tool]).to_string())] {

@@ -97,7 +97,13 @@ impl DataArgs {
 impl InspectArgs {
     fn run(self) -> Result<(), CliError> {
         let options = self.reading.options();
-        let lines: Vec<_> = crisol_text::records(&self.file.to_string_lossy(), &options)?.collect();
+        let records = crisol_text::records(&self.file.to_string_lossy(), &options)?;
+        // A file that is not there or empty is nothing to inspect.
+        let line = |line| match line {
+            Err(error @ (TextError::Read { .. } | TextError::NoRecords { .. })) => Err(error),
+            line => Ok(line),
+        };
+        let lines: Vec<_> = records.map(line).collect::<Result<_, TextError>>()?;
         let unused = unused(&lines);
         let (setup, tokenizer, context) = match &self.model {
             Some(folder) => {
@@ -302,11 +308,20 @@ impl View<'_> {
             let (place, message) = placed(first, problem);
             let _ = writeln!(out, "  {weight}: {place}: {}", harmless(&message));
             if members.len() > 1 {
-                let more: Vec<String> =
-                    members[1..].iter().take(PLACES).map(|(record, problem)| placed(record, problem).0).collect();
+                let more: Vec<String> = members[1..]
+                    .iter()
+                    .take(PLACES)
+                    .map(|(record, problem)| placed(record, problem).0)
+                    .collect();
                 let rest = members.len() - 1 - more.len();
-                let rest = if rest > 0 { format!(" and {rest} more (--json has them all)") } else { String::new() };
-                let _ = writeln!(out, "    likewise ({} in all): {}{rest}", members.len(), harmless(&more.join(", ")));
+                let rest =
+                    if rest > 0 { format!(" and {rest} more (--json has them all)") } else { String::new() };
+                let _ = writeln!(
+                    out,
+                    "    likewise ({} in all): {}{rest}",
+                    members.len(),
+                    harmless(&more.join(", "))
+                );
             }
         }
         let shown: usize = groups.iter().map(|(_, members)| members.len()).sum();
@@ -327,7 +342,8 @@ fn placed(record: &InspectedRecord, problem: &Problem) -> (String, String) {
         Problem::Error(error) if record.place.is_empty() => error.place().unwrap_or_default().to_owned(),
         _ => record.place.clone(),
     };
-    let rest = message.strip_prefix(&place).and_then(|rest| rest.strip_prefix(": ")).unwrap_or(&message).to_owned();
+    let rest =
+        message.strip_prefix(&place).and_then(|rest| rest.strip_prefix(": ")).unwrap_or(&message).to_owned();
     (place, rest)
 }
 

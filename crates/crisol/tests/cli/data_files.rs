@@ -24,14 +24,30 @@ fn sequences(bench: &Bench, arguments: &[&str]) -> Vec<Value> {
 fn every_format_gives_the_same_tokens_and_masks() {
     let bench = Bench::new("");
     for (name, suffixes) in [
-        ("pairs", &["jsonl.gz", "jsonl.zst", "json", "indented.json", "loose.json", "concatenated.jsonl", "csv", "tsv"][..]),
+        (
+            "pairs",
+            &[
+                "jsonl.gz",
+                "jsonl.zst",
+                "json",
+                "indented.json",
+                "loose.json",
+                "concatenated.jsonl",
+                "csv",
+                "tsv",
+            ][..],
+        ),
         ("texts", &[]),
     ] {
         let expected = sequences(&bench, &[&golden(&format!("{name}.jsonl"))]);
         assert!(expected.len() > 2);
         let parquet = if cfg!(feature = "parquet") { &["parquet"][..] } else { &[] };
         for suffix in [suffixes, parquet].concat() {
-            assert_eq!(sequences(&bench, &[&golden(&format!("{name}.{suffix}"))]), expected, "{name}.{suffix}");
+            assert_eq!(
+                sequences(&bench, &[&golden(&format!("{name}.{suffix}"))]),
+                expected,
+                "{name}.{suffix}"
+            );
         }
     }
 }
@@ -68,7 +84,11 @@ fn columns_are_named_by_the_user() {
     let bench = Bench::new("");
     bench.write("x.jsonl", "{\"ask\": \"a\", \"say\": \"b\"}\n");
     let text = bench.crisol(&["data", "inspect", "x.jsonl"]);
-    assert!(text.stderr.contains("`ask`, `say`") || text.stdout.contains("`ask`, `say`"), "{text:?}");
+    assert!(text.code == Some(1) && text.stdout.contains("`ask`, `say`"), "{text:?}");
+    for (name, said) in [("nowhere.jsonl", "cannot be read"), ("empty.jsonl", "no records")] {
+        bench.write("empty.jsonl", "\n");
+        assert!(bench.crisol(&["data", "inspect", name]).failed(1).contains(said));
+    }
     bench.crisol(&["data", "inspect", "x.jsonl", "--columns", "prompt=ask,completion=say"]).ok();
     let error = bench.crisol(&["data", "inspect", "x.jsonl", "--columns", "promt=ask"]).failed(1);
     assert!(error.contains("--columns promt=…"), "{error}");
@@ -111,13 +131,18 @@ fn equal_pairs_do_not_refuse_a_file() {
 fn rated_answers_are_refused_by_name() {
     let bench = Bench::new("");
     let row = |label: bool| {
-        format!("{{\"prompt\": [{{\"role\": \"user\", \"content\": \"a\"}}], \"completion\": [{{\"role\": \"assistant\", \"content\": \"b\"}}], \"label\": {label}}}\n")
+        format!(
+            "{{\"prompt\": [{{\"role\": \"user\", \"content\": \"a\"}}], \"completion\": [{{\"role\": \"assistant\", \"content\": \"b\"}}], \"label\": {label}}}\n"
+        )
     };
     bench.write("kto.jsonl", &(row(true) + &row(false)));
     let model = checkpoint("1-pretrain");
     for phase in ["sft", "dpo"] {
         let error = bench.crisol(&[phase, &model, "--data", "kto.jsonl", "--out", "out"]).failed(1);
-        assert!(error.contains("kto.jsonl:1") && error.contains("no phase trains on such records yet"), "{error}");
+        assert!(
+            error.contains("kto.jsonl:1") && error.contains("no phase trains on such records yet"),
+            "{error}"
+        );
     }
     let finished = bench.crisol(&["data", "inspect", "kto.jsonl"]);
     assert_eq!(finished.code, Some(1));
@@ -128,8 +153,9 @@ fn rated_answers_are_refused_by_name() {
 #[test]
 fn worked_problems_serve_two_phases() {
     let bench = Bench::new("");
-    let rows: String =
-        (1..30).map(|i| format!("{{\"question\": \"{i} and 1?\", \"answer\": \"{i}+1 = {0}\\n#### {0}\"}}\n", i + 1)).collect();
+    let rows: String = (1..30)
+        .map(|i| format!("{{\"question\": \"{i} and 1?\", \"answer\": \"{i}+1 = {0}\\n#### {0}\"}}\n", i + 1))
+        .collect();
     bench.write("gsm.jsonl", &rows);
     let model = checkpoint("1-pretrain");
     bench.crisol(&["sft", &model, "--data", "gsm.jsonl", "--out", "sft", "--set", "epochs=0.1"]).ok();
