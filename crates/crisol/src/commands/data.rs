@@ -289,8 +289,8 @@ impl View<'_> {
         let mut groups: Vec<(String, Vec<(&InspectedRecord, &Problem)>)> = vec![];
         for (record, problem) in self.problems() {
             let kind = group(record, problem);
-            match groups.iter_mut().find(|(other, _)| *other == kind) {
-                Some((_, members)) => members.push((record, problem)),
+            match groups.iter().position(|(other, _)| *other == kind) {
+                Some(at) => groups[at].1.push((record, problem)),
                 None if groups.len() < MOST_GROUPS => groups.push((kind, vec![(record, problem)])),
                 None => {}
             }
