@@ -235,6 +235,20 @@ mod tests {
         assert!(error.contains("all.jsonl") && error.contains("all 2 pairs"), "{error}");
     }
 
+    /// The embedded data set is in shapes of this program's own.
+    #[test]
+    fn the_embedded_data_set_is_read_without_a_word() {
+        let data = DataSource::open("world");
+        let Place::World(files) = &data.place else { panic!("{data:?}") };
+        let names: Vec<String> = files.iter().map(|file| file.name.clone()).collect();
+        for (name, file) in names.iter().zip(files) {
+            let records = data.records(name).unwrap();
+            assert_eq!(records.len(), file.jsonl.lines().count(), "{name}");
+            let unused: Vec<_> = records.iter().flat_map(|record| &record.unused).collect();
+            assert!(unused.is_empty(), "{name}: {:?}", unused[0]);
+        }
+    }
+
     #[test]
     fn a_folder_and_a_pattern_are_the_files_in_them() {
         let folder = tempfile::tempdir().unwrap();

@@ -171,10 +171,19 @@ fn peek(mut reader: impl Read + Send + 'static) -> io::Result<(Vec<u8>, Box<dyn 
     Ok((head, Box::new(BufReader::with_capacity(1 << 16, all))))
 }
 
-/// Whether the first line is a JSON object.
+/// Whether the first line is a JSON object, or begins like one and is too long to see its end.
 fn is_jsonl(head: &[u8]) -> bool {
-    let first = head.split(|&b| b == b'\n').next().unwrap_or_default();
-    first.starts_with(b"{") && serde_json::from_slice::<Map<String, Value>>(first).is_ok()
+    let mut lines = head.split(|&b| b == b'\n');
+    let first = lines.next().unwrap_or_default();
+    let is_long = lines.next().is_none() && head.len() as u64 == HEAD;
+    let begins = || {
+        let key =
+            first.strip_prefix(b"{").map(<[u8]>::trim_ascii_start).and_then(|rest| rest.strip_prefix(b"\""));
+        let key = key.and_then(|rest| rest.splitn(2, |&b| b == b'"').nth(1));
+        key.is_some_and(|rest| rest.trim_ascii_start().starts_with(b":"))
+    };
+    first.starts_with(b"{")
+        && (serde_json::from_slice::<Map<String, Value>>(first).is_ok() || (is_long && begins()))
 }
 
 /// What is not data in any format that is read, and the remedy.

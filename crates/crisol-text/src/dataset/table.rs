@@ -1,7 +1,9 @@
 //! Tables of strings: CSV and TSV with a header row. An empty cell is an absent value.
 
-use std::io::{BufRead, Read};
+use std::io::{self, BufRead, Read};
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use csv::{ByteRecord, ReaderBuilder};
 use serde_json::Map;
@@ -9,6 +11,9 @@ use serde_json::Map;
 use super::format::read_error;
 use super::{Row, Rows};
 use crate::TextError;
+
+/// Bytes of a header line at most.
+const HEADER: usize = 1 << 16;
 
 /// What separates cells: the likeliest of a header line's characters.
 pub(super) fn delimiter(header: &[u8]) -> u8 {
@@ -18,17 +23,25 @@ pub(super) fn delimiter(header: &[u8]) -> u8 {
     candidates.into_iter().rev().max_by_key(|&d| count(d)).unwrap_or(b',')
 }
 
-pub(super) fn rows(name: &str, mut bytes: impl BufRead + Send + 'static) -> Rows {
+pub(super) fn rows(name: &str, bytes: impl BufRead + Send + 'static) -> Rows {
     let name = name.to_owned();
     let mut state = None;
     let mut record = 0;
     let mut failed = false;
+    let odd_quotes = Arc::new(AtomicBool::new(false));
+    let mut spans_lines = false;
+    let mut bytes = Quotes { reader: bytes, odd: Arc::clone(&odd_quotes) };
     // The header says the delimiter, so that it is read before the table is.
     let opening = (|| {
         let mut header = vec![];
-        bytes.by_ref().take(1 << 16).read_until(b'\n', &mut header)?;
+        for byte in bytes.by_ref().bytes().take(HEADER) {
+            header.push(byte?);
+            if header.ends_with(b"\n") {
+                break;
+            }
+        }
         let header = header.strip_prefix("\u{FEFF}".as_bytes()).unwrap_or(&header).to_vec();
-        std::io::Result::Ok((delimiter(&header), std::io::Cursor::new(header).chain(bytes)))
+        io::Result::Ok((delimiter(&header), io::Cursor::new(header).chain(bytes)))
     })();
     let mut opening = Some(opening);
     Box::new(std::iter::from_fn(move || {
@@ -67,7 +80,17 @@ pub(super) fn rows(name: &str, mut bytes: impl BufRead + Send + 'static) -> Rows
         record += 1;
         let place = format!("{name}: record {record}");
         match reader.read_byte_record(&mut cells) {
-            Ok(true) => {}
+            Ok(true) => spans_lines = cells.iter().any(|cell| cell.contains(&b'\n')),
+            // A quote that is not closed takes in all rows to the end.
+            Ok(false) if spans_lines && odd_quotes.load(Ordering::Relaxed) => {
+                failed = true;
+                let place = format!("{name}: record {}", record - 1);
+                return wrong(
+                    place,
+                    "a quote is not closed in the last record".to_owned(),
+                    "close or double it",
+                );
+            }
             Ok(false) => return None,
             Err(error) => {
                 if let csv::ErrorKind::UnequalLengths { len, expected_len, .. } = error.kind() {
@@ -112,7 +135,22 @@ fn names(header: &ByteRecord) -> Result<Vec<String>, String> {
 fn unreadable(name: &str, error: csv::Error) -> TextError {
     let source = match error.into_kind() {
         csv::ErrorKind::Io(source) => source,
-        other => std::io::Error::other(format!("{other:?}")),
+        other => io::Error::other(format!("{other:?}")),
     };
     read_error(Path::new(name), source)
+}
+
+/// Bytes, with a note whether the quotes among them are in pairs.
+struct Quotes<R> {
+    reader: R,
+    odd: Arc<AtomicBool>,
+}
+
+impl<R: Read> Read for Quotes<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let bytes = self.reader.read(buffer)?;
+        let quotes = buffer[..bytes].iter().filter(|&&b| b == b'"').count();
+        self.odd.fetch_xor(quotes % 2 == 1, Ordering::Relaxed);
+        Ok(bytes)
+    }
 }

@@ -160,6 +160,16 @@ fn a_list_on_one_line_or_many_and_loose_objects() {
     }
 }
 
+/// Lines of JSON in a file called a text are records, however long they are.
+#[test]
+fn long_lines_of_json_are_no_text() {
+    let long = "word ".repeat(5000);
+    let (_folder, path) = file("long.txt", format!("{{\"text\": \"{long}\"}}\n"));
+    assert_eq!(texts(&path, &ReadOptions::default()), [long.as_str()]);
+    let (_folder, path) = file("braces.txt", format!("{{{long}}}"));
+    assert_eq!(texts(&path, &ReadOptions::default()), [format!("{{{long}}}")]);
+}
+
 /// A wrong line is an error of its own, also the first; what is wrong with a list says where.
 #[test]
 fn errors_of_json_files_say_the_line() {
@@ -275,6 +285,9 @@ fn tables_say_which_row_is_wrong() {
     assert!(message.contains("rows.csv: record 2: has 3 cells, and the header 2"), "{message}");
     assert!(error("twice.csv", "text,text\na,b\n").contains("names `text` twice"));
     assert!(error("python.csv", "messages\n\"[{'role': 'user'}]\"\n").contains("as Python prints it"));
+    // A quote that is never closed would take in every row behind it.
+    let message = error("quote.csv", "text\na\n\"b\nc\nd\n");
+    assert!(message.contains("quote.csv: record 2: a quote is not closed"), "{message}");
     // An empty cell is no value: rows of two shapes in one table.
     let (_folder, path) = file("two.csv", "\u{FEFF}text,prompt,completion\na,,\n,b,c\n");
     let shapes: Vec<_> = whole(&path).iter().map(|record| record.body.shape()).collect();

@@ -102,7 +102,13 @@ impl InspectArgs {
     fn run(self) -> Result<(), CliError> {
         crisol_engine::start_text_threads(None)?;
         let options = self.reading.options();
-        let lines: Vec<_> = crisol_text::records(&self.file.to_string_lossy(), &options)?.collect();
+        let records = crisol_text::records(&self.file.to_string_lossy(), &options)?;
+        // A file that is not there or empty is nothing to inspect.
+        let line = |line| match line {
+            Err(error @ (TextError::Read { .. } | TextError::NoRecords { .. })) => Err(error),
+            line => Ok(line),
+        };
+        let lines: Vec<_> = records.map(line).collect::<Result<_, TextError>>()?;
         let unused = unused(&lines);
         let (setup, tokenizer, context) = match &self.model {
             Some(folder) => {
@@ -299,8 +305,8 @@ impl View<'_> {
         let mut groups: Vec<(String, Vec<(&InspectedRecord, &Problem)>)> = vec![];
         for (record, problem) in self.problems() {
             let kind = group(record, problem);
-            match groups.iter_mut().find(|(other, _)| *other == kind) {
-                Some((_, members)) => members.push((record, problem)),
+            match groups.iter().position(|(other, _)| *other == kind) {
+                Some(at) => groups[at].1.push((record, problem)),
                 None if groups.len() < MOST_GROUPS => groups.push((kind, vec![(record, problem)])),
                 None => {}
             }

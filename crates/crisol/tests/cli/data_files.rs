@@ -84,7 +84,11 @@ fn columns_are_named_by_the_user() {
     let bench = Bench::new("");
     bench.write("x.jsonl", "{\"ask\": \"a\", \"say\": \"b\"}\n");
     let text = bench.crisol(&["data", "inspect", "x.jsonl"]);
-    assert!(text.stderr.contains("`ask`, `say`") || text.stdout.contains("`ask`, `say`"), "{text:?}");
+    assert!(text.code == Some(1) && text.stdout.contains("`ask`, `say`"), "{text:?}");
+    for (name, said) in [("nowhere.jsonl", "cannot be read"), ("empty.jsonl", "no records")] {
+        bench.write("empty.jsonl", "\n");
+        assert!(bench.crisol(&["data", "inspect", name]).failed(1).contains(said));
+    }
     bench.crisol(&["data", "inspect", "x.jsonl", "--columns", "prompt=ask,completion=say"]).ok();
     let error = bench.crisol(&["data", "inspect", "x.jsonl", "--columns", "promt=ask"]).failed(1);
     assert!(error.contains("--columns promt=…"), "{error}");
