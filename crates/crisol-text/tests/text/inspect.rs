@@ -109,7 +109,7 @@ fn a_template_without_end_of_turn_is_a_problem_of_every_conversation() {
 /// 30: turns that are examples of their own are shown as such, each as inference sees it.
 #[test]
 fn turns_apart_are_shown_one_by_one() {
-    let source = "{% for m in messages %}{{ '<|' + m.role + '|>' + ('<think></think>' if loop.last and m.role == 'assistant') + \
+    let source = "{% for m in messages %}{{ '<|' + m.role + '|>' + ('<think></think>' if loop.last and m.role == 'assistant' else '') + \
         m.content + '<|end|>' }}{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}";
     let mut setup = fixture::setup();
     setup.template = Some(fixture::template(source, "", "<|eos|>"));
