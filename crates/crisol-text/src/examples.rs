@@ -387,8 +387,9 @@ fn says_nothing(answer: &Turns) -> bool {
 
 fn trains_nothing(record: &Record) -> TextError {
     let messages: Vec<&Message> = match &record.body {
-        Body::Chat { messages } => messages.iter().collect(),
-        Body::Completion { completion: Turns::Chat(messages), .. } => messages.iter().collect(),
+        Body::Chat { messages } | Body::Completion { completion: Turns::Chat(messages), .. } => {
+            messages.iter().collect()
+        }
         Body::Preference { chosen: Turns::Chat(a), rejected: Turns::Chat(b), .. } => {
             a.iter().chain(b).collect()
         }

@@ -3,10 +3,10 @@
 //!
 //! - [`Tokenizer`]: byte-level BPE, trained here or read from a `tokenizer.json`, a sentencepiece `tokenizer.model` or the
 //!   [`GgufVocab`] of a GGUF file;
-//! - [`ChatTemplate`]: a Jinja template that turns messages into text and says which tokens are trained;
+//! - [`ChatTemplate`]: a Jinja template that turns messages into text, and conversations into examples;
 //! - [`records()`]: the [`Record`]s of data files, in the formats and shapes that the field uses;
-//! - [`TextSetup`]: the tokenizer, template and stop tokens of one model folder, which turns records into
-//!   [`Example`]s;
+//! - [`TextSetup`]: the tokenizer, template and stop tokens of one model folder, which makes the ids of prompts
+//!   and turns records into [`Example`]s, with a [`Summary`] of what became of them;
 //! - [`Packed`]: examples laid back to back for one training step;
 //! - [`inspect`]: what of a file will be trained, and what is wrong with it.
 

@@ -103,6 +103,10 @@ fn without_marks_the_last_answer_is_what_it_adds() {
         if case["template"] == "marked" || case["text"].is_null() || case["prompt"] == true {
             continue;
         }
+        // Content in parts is given to this test's templates as strings.
+        if case["conversation"] == "parts" {
+            continue;
+        }
         let (before, answered) =
             (template.render(&turns[..turns.len() - 1], true).unwrap(), case["text"].as_str().unwrap());
         match template.encode(&tokenizer, turns) {
@@ -111,7 +115,11 @@ fn without_marks_the_last_answer_is_what_it_adds() {
                 let last = example.trained.iter().rposition(|&trained| trained).unwrap();
                 let first = (0..=last).rev().take_while(|&t| example.trained[t]).last().unwrap();
                 let said = tokenizer.decode(&example.ids[first..=last], false);
-                assert!(answered[before.len()..].trim_end() == said.trim_end(), "{case} {said:?}");
+                match answered.strip_prefix(&before) {
+                    Some(answer) => assert!(answer.trim_end() == said.trim_end(), "{case} {said:?}"),
+                    // Mistral's moves the system message once the last message of the user's is answered.
+                    None => assert!(case["template"] == "mistral" && answered.ends_with(&said), "{case}"),
+                }
                 found += 1;
                 apart += usize::from(examples.len() > 1);
             }

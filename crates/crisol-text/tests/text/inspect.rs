@@ -105,3 +105,41 @@ fn a_template_without_end_of_turn_is_a_problem_of_every_conversation() {
     assert_eq!(kinds(&inspection), [["no end of turn"]]);
     assert!(inspection.records[0].problems[0].to_string().contains("never learn to stop"));
 }
+
+/// 30: turns that are examples of their own are shown as such, each as inference sees it.
+#[test]
+fn turns_apart_are_shown_one_by_one() {
+    let source = "{% for m in messages %}{{ '<|' + m.role + '|>' + ('<think></think>' if loop.last and m.role == 'assistant' else '') + \
+        m.content + '<|end|>' }}{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}";
+    let mut setup = fixture::setup();
+    setup.template = Some(fixture::template(source, "", "<|eos|>"));
+    let line = r#"{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"},
+        {"role": "user", "content": "c"}, {"role": "assistant", "content": "d"}]}"#
+        .replace('\n', "");
+    let inspection = inspect_lines(&setup, parse_jsonl_lines("f", line.as_bytes()).unwrap(), 99);
+    assert_eq!(kinds(&inspection), [["turns apart"]]);
+    let shown: Vec<String> = inspection.records[0]
+        .sequences
+        .iter()
+        .map(|s| s.name.to_owned() + ": " + &s.spans.iter().map(|span| span.text.as_str()).collect::<Vec<_>>().join("|"))
+        .collect();
+    let expected = [
+        "turn: <|user|>a<|end|><|assistant|>|<think></think>b<|end|>",
+        "turn: <|user|>a<|end|><|assistant|>b<|end|><|user|>c<|end|><|assistant|>|<think></think>d<|end|>",
+    ];
+    assert_eq!(shown, expected);
+    assert!(inspection.records[0].problems[0].to_string().contains("each of its 2 assistant turns"));
+}
+
+/// 09 and 18: pairs that are equal within the context, and answers that say nothing in whatever shape.
+#[test]
+fn equal_and_empty_answers_are_found() {
+    let text = r#"{"prompt": "1", "chosen": "234", "rejected": "235"}
+        {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "", "tool_calls": []}]}
+        {"prompt": "a", "completion": [{"role": "assistant", "content": "<think></think>"}]}"#;
+    let inspection = inspect(text, 3);
+    let found = kinds(&inspection);
+    assert!(found[0].contains(&"equal answers"), "{found:?}");
+    assert!(found[1].contains(&"empty answer") && found[2].contains(&"empty answer"), "{found:?}");
+    assert!(!kinds(&inspect(text, 9))[0].contains(&"equal answers"));
+}

@@ -22,7 +22,7 @@ Examples:
   crisol generate MODEL --prompt \"Q: Who was Homer? A:\" --stop Q:
   crisol generate MODEL --ids 1,2,3 --max-new-tokens 16 --json
 
-A text gets what the model's tokenizer puts around texts (a beginning-of-text token, for many), and special tokens written in it \
+A text gets what the model's tokenizer puts before texts (a beginning-of-text token, for many; never a second one), and special tokens written in it \
 count as such. Generation ends at the tokens that the model's folder names (eos_token_id of generation_config.json or config.json, \
 eos_token of the tokenizer, the end of an assistant's turn). How its makers sample (do_sample, temperature, top_p, … of \
 generation_config.json) is mentioned, not applied. With --json, one \

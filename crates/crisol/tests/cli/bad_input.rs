@@ -34,7 +34,7 @@ fn data_that_cannot_be_trained_on() {
             "{\"prompt\": \"a\", \"answer\": \"b\"}\n".into(),
             &["kind.jsonl:1", "messages or prompt/completion"],
         ),
-        ("long", format!("{good}\n{long}\n"), &["long.jsonl:2", "fills the context of 64"]),
+        ("long", format!("{long}\n"), &["long.jsonl:1", "none is left to train on", "too long"]),
     ];
     for (name, contents, expected) in cases {
         let file = format!("{name}.jsonl");
