@@ -343,10 +343,11 @@ impl<'a> Context<'a> {
         }
         self.state.clone_from(&self.settled);
         let untouched = !saved.is_empty() && updates(saved) == self.state.updates;
-        if untouched && self.device.interrupt().unsaved() {
-            if let Err(error) = self.save(saved) {
-                return error;
-            }
+        if untouched
+            && self.device.interrupt().unsaved()
+            && let Err(error) = self.save(saved)
+        {
+            return error;
         }
         self.interrupted()
     }
