@@ -378,10 +378,11 @@ impl<'a> Context<'a> {
         }
         self.state.clone_from(&self.settled);
         let untouched = !saved.is_empty() && updates(saved) == self.state.updates;
-        if untouched && self.device.interrupt().unsaved() {
-            if let Err(error) = self.save(saved) {
-                return error;
-            }
+        if untouched
+            && self.device.interrupt().unsaved()
+            && let Err(error) = self.save(saved)
+        {
+            return error;
         }
         self.interrupted()
     }
@@ -443,7 +444,7 @@ impl<'a> Context<'a> {
         let took = began.elapsed();
         self.state.saves.count += 1;
         self.state.saves.seconds += took.as_secs_f64();
-        self.pause = (took * PARTS_OF_TIME).max(Duration::from_secs(self.run.checkpoint_seconds));
+        self.pause = pause_after(took, self.run.checkpoint_seconds);
         self.observer.saved(&self.state.saves);
         Ok(())
     }
@@ -567,6 +568,11 @@ fn read_state(folder: &Path) -> Result<State, PhaseError> {
     serde_json::from_str(&text).map_err(|source| PhaseError::BrokenState { file, source })
 }
 
+/// Time between the end of a save and the next one.
+fn pause_after(save: Duration, checkpoint_seconds: u64) -> Duration {
+    save.saturating_mul(PARTS_OF_TIME).max(Duration::from_secs(checkpoint_seconds))
+}
+
 /// Updates that each optimizer has made.
 fn updates(saved: &[Saved<'_>]) -> BTreeMap<String, u64> {
     let steps = saved.iter().filter_map(|item| match item {
@@ -589,5 +595,21 @@ pub(crate) fn update_rule(settings: &OptimizerSettings, step: u64, total: u64) -
         eps: settings.eps as f32,
         weight_decay: settings.weight_decay as f32,
         max_grad_norm: (settings.max_grad_norm > 0.0).then_some(settings.max_grad_norm as f32),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn saves_take_at_most_two_percent_of_the_time() {
+        for (milliseconds, least) in [(1, 30), (1, 0), (600, 30), (281_000, 30), (40_000, 3600)] {
+            let save = Duration::from_millis(milliseconds);
+            let pause = pause_after(save, least);
+            assert!(save.as_secs_f64() <= 0.02 * (save + pause).as_secs_f64(), "{save:?} {pause:?}");
+            assert!(pause >= Duration::from_secs(least));
+        }
+        assert_eq!(pause_after(Duration::from_millis(1), 30), Duration::from_secs(30));
     }
 }

@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::io::Write as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
@@ -216,6 +217,18 @@ fn every_damaged_file_of_a_state_is_found() {
         fs::write(&file, before).expect("the test's folder is writable");
     }
     goes_on(&bench);
+}
+
+/// The reference policy of a stage is one file, however often the state around it is saved.
+#[test]
+fn weights_that_do_not_change_are_written_once() {
+    let bench = unfinished();
+    let state = bench.path("run/progress/1-ppo/state");
+    let file = |name: &str| fs::metadata(state.join(name)).expect("it is saved").ino();
+    let before = (file("reference.safetensors"), file("policy.safetensors"));
+    goes_on(&bench);
+    assert_eq!(file("reference.safetensors"), before.0);
+    assert_ne!(file("policy.safetensors"), before.1);
 }
 
 /// What came out of a pipe cannot be compared with anything, so it is said rather than taken for the same.
