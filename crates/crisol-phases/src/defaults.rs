@@ -13,6 +13,7 @@ use crate::PhaseError;
 use crate::data::DataSource;
 use crate::foresight::answer_tokens;
 use crate::ranges::short;
+use crate::reader::put;
 use crate::recipe::{Phase, Recipe, settings_table};
 use crate::settings::PhaseSettings;
 
@@ -187,7 +188,7 @@ pub(crate) fn far_off(phase: &Phase, base: &str, config: &Config) -> Vec<String>
     rates
         .filter(|row| !idle(row))
         .filter_map(|row| {
-            let given = get(&table, row.name)?;
+            let given = get(&table, row.name)?.as_float()?;
             let default = row.at(parameters(config));
             (given > FAR_OFF * default).then(|| {
                 format!(
@@ -248,29 +249,20 @@ fn answer_length(settings: &PhaseSettings, config: &Config, data: &DataSource) -
     Ok(wanted.min(config.longest_document() / 2).max(1))
 }
 
-fn get(table: &Table, name: &str) -> Option<f64> {
+fn get<'t>(table: &'t Table, name: &str) -> Option<&'t Value> {
     match name.split_once('.') {
         Some((first, rest)) => get(table.get(first)?.as_table()?, rest),
-        None => table.get(name)?.as_float(),
+        None => table.get(name),
     }
 }
 
 /// Sets a number, of the type that it has.
 fn set(table: &mut Table, name: &str, value: f64) {
-    match (name.split_once('.'), table) {
-        (Some((first, rest)), table) => {
-            if let Some(Value::Table(inner)) = table.get_mut(first) {
-                set(inner, rest, value);
-            }
-        }
-        (None, table) => {
-            let value = match table.get(name) {
-                Some(Value::Integer(_)) => Value::Integer(value as i64),
-                _ => Value::Float(value),
-            };
-            table.insert(name.to_owned(), value);
-        }
-    }
+    let value = match get(table, name) {
+        Some(Value::Integer(_)) => Value::Integer(value as i64),
+        _ => Value::Float(value),
+    };
+    put(table, name, value);
 }
 
 #[cfg(test)]
