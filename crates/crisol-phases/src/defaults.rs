@@ -136,7 +136,9 @@ impl Recipe {
                     Some(row) => row.at(parameters(&config)),
                     None => answer_length(&phase.settings, &config, &data)? as f64,
                 };
-                said.push(format!("{name} {}", short(value)));
+                if !idle(&phase.settings, name) {
+                    said.push(format!("{name} {}", short(value)));
+                }
                 set(&mut table, name, value);
             }
             phase.settings = PhaseSettings::from_table(phase.settings.kind(), table);
@@ -179,14 +181,8 @@ pub(crate) fn far_off(phase: &Phase, base: &str, config: &Config) -> Vec<String>
     let start = start(phase, base);
     let table = settings_table(&phase.settings);
     let rates = TABLE.iter().filter(|row| row.is_rate() && row.is_of(phase.settings.kind(), start));
-    let idle = |row: &&BySize| match &phase.settings {
-        PhaseSettings::Reason(reason) => {
-            row.name.starts_with("cold_start") && reason.cold_start.data.is_empty()
-        }
-        _ => false,
-    };
     rates
-        .filter(|row| !idle(row))
+        .filter(|row| !idle(&phase.settings, row.name))
         .filter_map(|row| {
             let given = get(&table, row.name)?.as_float()?;
             let default = row.at(parameters(config));
@@ -204,6 +200,14 @@ pub(crate) fn far_off(phase: &Phase, base: &str, config: &Config) -> Vec<String>
             })
         })
         .collect()
+}
+
+/// Whether a setting is of a stage that is left out.
+fn idle(settings: &PhaseSettings, name: &str) -> bool {
+    match settings {
+        PhaseSettings::Reason(reason) => name.starts_with("cold_start") && reason.cold_start.data.is_empty(),
+        _ => false,
+    }
 }
 
 fn start(phase: &Phase, base: &str) -> Start {
@@ -363,7 +367,8 @@ mod tests {
                 "data = \"{data}\"\n[model]\ncontext = {context}\n[[phases]]\nkind = \"pretrain\"\n[[phases]]\n\
                  kind = \"reason\"\ndata = \"{file}\"\ncold_start.data = []\n"
             );
-            let (recipe, _) = resolved(&text);
+            let (recipe, lines) = resolved(&text);
+            assert!(!lines[1].contains("cold_start"), "there is none: {lines:?}");
             let PhaseSettings::Reason(reason) = &recipe.phases[1].settings else { panic!("kind") };
             reason.rollout.max_new_tokens
         };

@@ -242,3 +242,22 @@ fn what_is_left_out_is_settled_by_the_base_and_written() {
     // What was settled is no other recipe when the run goes on.
     bench.crisol(&["run", "--out", "left", "--resume"]).ok();
 }
+
+#[test]
+fn a_base_with_a_context_of_one_token_is_refused() {
+    let bench = Bench::new("");
+    std::fs::create_dir(bench.path("base")).unwrap();
+    for entry in std::fs::read_dir(checkpoint("1-pretrain")).unwrap() {
+        let path = entry.unwrap().path();
+        std::fs::copy(&path, bench.path("base").join(path.file_name().unwrap())).unwrap();
+    }
+    let mut config: serde_json::Value = serde_json::from_str(&bench.read("base/config.json")).unwrap();
+    config["max_position_embeddings"] = 1.into();
+    bench.write("base/config.json", &config.to_string());
+    for arguments in
+        [["pretrain", "base", "--data", "pretrain.jsonl"], ["sft", "base", "--data", "sft.jsonl"]]
+    {
+        let error = bench.crisol(&[&arguments[..], &["--out", "out"]].concat()).failed(1);
+        assert!(error.contains("base") && error.contains("context of 1 token"), "{error}");
+    }
+}
