@@ -157,9 +157,13 @@ mod tests {
                     }
                     let (whole, further) = plan.met();
                     let mut met = vec![whole; number];
-                    further.iter().for_each(|&i| met[i] += 1);
+                    for i in further {
+                        met[i] += 1;
+                    }
                     let mut wanted = vec![0; number];
-                    stored.iter().flatten().for_each(|&i| wanted[i] += 1);
+                    for &i in stored.iter().flatten() {
+                        wanted[i] += 1;
+                    }
                     assert_eq!(met, wanted);
                 }
             }

@@ -13,6 +13,7 @@ use crate::PhaseError;
 use crate::data::DataSource;
 use crate::foresight::answer_tokens;
 use crate::ranges::short;
+use crate::reader::put;
 use crate::recipe::{Phase, Recipe, settings_table};
 use crate::settings::PhaseSettings;
 
@@ -135,7 +136,9 @@ impl Recipe {
                     Some(row) => row.at(parameters(&config)),
                     None => answer_length(&phase.settings, &config, &data)? as f64,
                 };
-                said.push(format!("{name} {}", short(value)));
+                if !idle(&phase.settings, name) {
+                    said.push(format!("{name} {}", short(value)));
+                }
                 set(&mut table, name, value);
             }
             phase.settings = PhaseSettings::from_table(phase.settings.kind(), table);
@@ -178,16 +181,10 @@ pub(crate) fn far_off(phase: &Phase, base: &str, config: &Config) -> Vec<String>
     let start = start(phase, base);
     let table = settings_table(&phase.settings);
     let rates = TABLE.iter().filter(|row| row.is_rate() && row.is_of(phase.settings.kind(), start));
-    let idle = |row: &&BySize| match &phase.settings {
-        PhaseSettings::Reason(reason) => {
-            row.name.starts_with("cold_start") && reason.cold_start.data.is_empty()
-        }
-        _ => false,
-    };
     rates
-        .filter(|row| !idle(row))
+        .filter(|row| !idle(&phase.settings, row.name))
         .filter_map(|row| {
-            let given = get(&table, row.name)?;
+            let given = get(&table, row.name)?.as_float()?;
             let default = row.at(parameters(config));
             (given > FAR_OFF * default).then(|| {
                 format!(
@@ -203,6 +200,14 @@ pub(crate) fn far_off(phase: &Phase, base: &str, config: &Config) -> Vec<String>
             })
         })
         .collect()
+}
+
+/// Whether a setting is of a stage that is left out.
+fn idle(settings: &PhaseSettings, name: &str) -> bool {
+    match settings {
+        PhaseSettings::Reason(reason) => name.starts_with("cold_start") && reason.cold_start.data.is_empty(),
+        _ => false,
+    }
 }
 
 fn start(phase: &Phase, base: &str) -> Start {
@@ -248,29 +253,20 @@ fn answer_length(settings: &PhaseSettings, config: &Config, data: &DataSource) -
     Ok(wanted.min(config.longest_document() / 2).max(1))
 }
 
-fn get(table: &Table, name: &str) -> Option<f64> {
+fn get<'t>(table: &'t Table, name: &str) -> Option<&'t Value> {
     match name.split_once('.') {
         Some((first, rest)) => get(table.get(first)?.as_table()?, rest),
-        None => table.get(name)?.as_float(),
+        None => table.get(name),
     }
 }
 
 /// Sets a number, of the type that it has.
 fn set(table: &mut Table, name: &str, value: f64) {
-    match (name.split_once('.'), table) {
-        (Some((first, rest)), table) => {
-            if let Some(Value::Table(inner)) = table.get_mut(first) {
-                set(inner, rest, value);
-            }
-        }
-        (None, table) => {
-            let value = match table.get(name) {
-                Some(Value::Integer(_)) => Value::Integer(value as i64),
-                _ => Value::Float(value),
-            };
-            table.insert(name.to_owned(), value);
-        }
-    }
+    let value = match get(table, name) {
+        Some(Value::Integer(_)) => Value::Integer(value as i64),
+        _ => Value::Float(value),
+    };
+    put(table, name, value);
 }
 
 #[cfg(test)]
@@ -371,7 +367,8 @@ mod tests {
                 "data = \"{data}\"\n[model]\ncontext = {context}\n[[phases]]\nkind = \"pretrain\"\n[[phases]]\n\
                  kind = \"reason\"\ndata = \"{file}\"\ncold_start.data = []\n"
             );
-            let (recipe, _) = resolved(&text);
+            let (recipe, lines) = resolved(&text);
+            assert!(!lines[1].contains("cold_start"), "there is none: {lines:?}");
             let PhaseSettings::Reason(reason) = &recipe.phases[1].settings else { panic!("kind") };
             reason.rollout.max_new_tokens
         };

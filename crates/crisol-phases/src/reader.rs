@@ -27,12 +27,8 @@ pub(crate) struct Reader<'t> {
     pub(crate) text: &'t str,
 }
 
-/// Names of what was given, and the values that are words: each with its name and place.
-#[derive(Default)]
-struct Given {
-    names: BTreeSet<String>,
-    words: Vec<(String, String, usize)>,
-}
+/// What was given: the name, value and place of each setting.
+type Given = Vec<(String, Value, usize)>;
 
 impl Reader<'_> {
     pub(crate) fn entry(&self, at: usize, message: String) -> RecipeError {
@@ -108,16 +104,17 @@ impl Reader<'_> {
         let everything = flat_names(&table);
         let mut found = Given::default();
         self.merge(&mut table, given, "", also, ranges, &everything, &mut found)?;
-        names.append(&mut found.names);
-        // What is left for serde to find are words that are not among an option's values.
+        names.extend(found.iter().map(|(name, ..)| name.clone()));
+        // What is left for serde to find are words that are not among an option's values, and lists of other things.
         T::deserialize(Value::Table(table)).map_err(|e| {
-            let message = e.message().to_owned();
-            let quoted = |word: &str| {
-                message.contains(&format!("\"{word}\"")) || message.contains(&format!("`{word}`"))
+            let wrong = |(name, value, _): &&(String, Value, usize)| {
+                let mut alone = table_of(default);
+                put(&mut alone, name, value.clone());
+                T::deserialize(Value::Table(alone)).is_err()
             };
-            match found.words.iter().find(|(_, word, _)| quoted(word)) {
-                Some((name, _, at)) => self.entry(*at, format!("`{name}`: {message}")),
-                None => self.entry(start, message),
+            match found.iter().find(wrong) {
+                Some((name, _, at)) => self.entry(*at, format!("`{name}`: {}", e.message())),
+                None => self.entry(start, e.message().to_owned()),
             }
         })
     }
@@ -151,6 +148,7 @@ impl Reader<'_> {
                         return Err(self.entry(at, format!("`{name}` holds a number that does not fit")));
                     };
                     *inner = free;
+                    found.push((name, Value::Table(inner.clone()), at));
                 }
                 (Value::Table(inner), DeValue::Table(table)) => {
                     let ranges = if let Some(Allowed::Table(ranges)) = allowed { ranges } else { &[] };
@@ -160,9 +158,6 @@ impl Reader<'_> {
                     let wanted = slot.type_str();
                     let value = plain(value)
                         .ok_or_else(|| self.entry(at, format!("`{name}` is not a number that fits")))?;
-                    if let Value::String(word) = &value {
-                        found.words.push((name.clone(), word.clone(), at));
-                    }
                     *slot = match (&*slot, value) {
                         // A whole number is fine where a number is wanted, one file where a list is.
                         (Value::Float(_), Value::Integer(i)) => Value::Float(i as f64),
@@ -183,7 +178,7 @@ impl Reader<'_> {
                     if let Some(wrong) = allowed.and_then(|allowed| outside(slot, allowed)) {
                         return Err(self.entry(at, format!("`{name}` {wrong}")));
                     }
-                    found.names.insert(name);
+                    found.push((name, slot.clone(), at));
                 }
             }
         }
@@ -208,6 +203,20 @@ fn outside(value: &Value, allowed: Allowed) -> Option<String> {
             Some(format!("is {}, but it must be {range}", ranges::short(number)))
         }
         _ => None,
+    }
+}
+
+/// Sets what a dotted name stands for.
+pub(crate) fn put(table: &mut Table, name: &str, value: Value) {
+    match name.split_once('.') {
+        Some((first, rest)) => {
+            if let Some(Value::Table(inner)) = table.get_mut(first) {
+                put(inner, rest, value);
+            }
+        }
+        None => {
+            table.insert(name.to_owned(), value);
+        }
     }
 }
 
