@@ -25,6 +25,7 @@ use crate::PhaseError;
 use crate::data::DataSource;
 use crate::recipe::RunSettings;
 use crate::settings::OptimizerSettings;
+use crate::unpaid::FirstSteps;
 
 /// Somebody who watches a run (a progress bar, a log).
 pub trait Observer {
@@ -73,6 +74,9 @@ struct State {
     metrics: BTreeMap<String, f64>,
     rollouts: Vec<RolloutSample>,
     notes: Vec<String>,
+    /// Not in states of earlier versions.
+    #[serde(default)]
+    first_steps: FirstSteps,
 }
 
 /// See the module's text.
@@ -293,6 +297,11 @@ impl<'a> Context<'a> {
         sample.phase.clone_from(&self.name);
         sample.step = self.state.steps + 1;
         self.state.rollouts.push(sample);
+    }
+
+    /// What the first answers of GRPO lacked.
+    pub(crate) fn first_steps(&mut self) -> &mut FirstSteps {
+        &mut self.state.first_steps
     }
 
     /// Tells the observer and the report something.
