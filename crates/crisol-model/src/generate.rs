@@ -245,20 +245,17 @@ impl<'a> Chunk<'a> {
         let needed = prompt.len() + self.room[0];
         // The last token is read again: what follows it is chosen from its logits.
         let common = prompt[..prompt.len() - 1].iter().zip(held).take_while(|(a, b)| a == b).count();
-        let kept = match cache.filter(|cache| cache.capacity() >= needed) {
-            Some(cache) => {
-                self.cache = cache;
-                self.cache.truncate(0, common);
-                common
-            }
-            None => {
-                // Twice as much, so that a growing conversation seldom begins anew.
-                let config = self.model.config();
-                let (layers, (k_dim, v_dim)) = (config.num_hidden_layers, config.cache_width());
-                let capacity = (2 * needed).min(config.longest_document()).max(needed);
-                self.cache = KvCache::new(self.params.device(), layers, k_dim, v_dim, 1, capacity);
-                0
-            }
+        let kept = if let Some(cache) = cache.filter(|cache| cache.capacity() >= needed) {
+            self.cache = cache;
+            self.cache.truncate(0, common);
+            common
+        } else {
+            // Twice as much, so that a growing conversation seldom begins anew.
+            let config = self.model.config();
+            let (layers, (k_dim, v_dim)) = (config.num_hidden_layers, config.cache_width());
+            let capacity = (2 * needed).min(config.longest_document()).max(needed);
+            self.cache = KvCache::new(self.params.device(), layers, k_dim, v_dim, 1, capacity);
+            0
         };
         self.kept = Some(kept);
         kept

@@ -28,6 +28,7 @@ use crate::fingerprint::{Fingerprint, Stage};
 use crate::reason::COLD_START;
 use crate::recipe::RunSettings;
 use crate::settings::OptimizerSettings;
+use crate::unpaid::FirstSteps;
 use crate::watch::Watch;
 
 /// Somebody who watches a run (a progress bar, a log).
@@ -100,6 +101,9 @@ struct State {
     /// Updates that each optimizer has made.
     updates: BTreeMap<String, u64>,
     saves: Saves,
+    /// Not in states of earlier versions.
+    #[serde(default)]
+    first_steps: FirstSteps,
 }
 
 /// See the module's text.
@@ -482,6 +486,11 @@ impl<'a> Context<'a> {
         sample.phase.clone_from(&self.name);
         sample.step = self.state.steps + 1;
         self.state.rollouts.push(sample);
+    }
+
+    /// What the first answers of GRPO lacked.
+    pub(crate) fn first_steps(&mut self) -> &mut FirstSteps {
+        &mut self.state.first_steps
     }
 
     /// Tells the observer and the report something, once: a resumed phase has told it before.

@@ -24,7 +24,6 @@ use crate::rollouts::{Rollout, choose_prompts, sample, updates};
 use crate::settings::ReasonSettings;
 use crate::sft;
 use crate::supervised::{example_flops, logprobs};
-use crate::unpaid::FirstSteps;
 
 /// The first stage's name.
 pub(crate) const COLD_START: &str = "cold-start";
@@ -105,7 +104,6 @@ fn reinforce(
         };
     }
     let first = ctx.begin_stage("grpo", total, saved!())?;
-    let mut first_steps = FirstSteps::new(first, total);
     for step in first..total {
         let chosen = choose_prompts(ctx, problems.len(), settings.rollout.prompts, step);
         let prompts: Vec<&[u32]> = chosen.iter().map(|&i| problems[i].prompt.as_slice()).collect();
@@ -133,7 +131,9 @@ fn reinforce(
         for (rollout, &advantage) in rollouts.iter_mut().zip(&groups.advantages) {
             rollout.advantages = vec![advantage; rollout.completion.len()];
         }
-        if let Some(note) = first_steps.add(&verdicts, &rollouts, &groups.zero_spread, settings) {
+        let first_steps = ctx.first_steps();
+        if let Some(note) = first_steps.add(step, total, &verdicts, &rollouts, &groups.zero_spread, settings)
+        {
             ctx.note(note);
         }
         keep_samples(ctx, step, total, &records, &chosen, &replies, &verdicts, &rewards, group);

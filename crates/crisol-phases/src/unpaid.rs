@@ -2,6 +2,7 @@
 //! same, the rest of the phase seldom differs, and a setting is the reason more often than the model.
 
 use crisol_objectives::verifier::Verdict;
+use serde::{Deserialize, Serialize};
 
 use crate::rollouts::Rollout;
 use crate::settings::ReasonSettings;
@@ -9,11 +10,10 @@ use crate::settings::ReasonSettings;
 /// Steps after which it is said.
 const STEPS: u64 = 3;
 
-/// What the answers of the first steps lacked.
-#[derive(Debug)]
+/// What the answers of the first steps lacked. It is saved with the phase's state, so that a resumed phase says the same.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct FirstSteps {
-    /// Steps to be looked at; none if they are over.
-    of: u64,
+    /// Steps that were looked at.
     steps: u64,
     answers: usize,
     /// Answers that were cut off, and those that ended without the form, or in it with a wrong answer.
@@ -25,21 +25,18 @@ pub(crate) struct FirstSteps {
 }
 
 impl FirstSteps {
-    /// For a stage of `total` steps that begins after `done`; of one that goes on nothing more is said.
-    pub(crate) fn new(done: u64, total: u64) -> FirstSteps {
-        let of = if done == 0 { STEPS.min(total) } else { 0 };
-        FirstSteps { of, steps: 0, answers: 0, cut: 0, formless: 0, wrong: 0, teaches: false }
-    }
-
-    /// Looks at the answers of one step. After the last of the first steps: what to say about them.
+    /// Looks at the answers of step `step` of `total`. After the last of the first steps: what to say about them.
     pub(crate) fn add(
         &mut self,
+        step: u64,
+        total: u64,
         verdicts: &[Verdict],
         rollouts: &[Rollout],
         zero_spread: &[bool],
         settings: &ReasonSettings,
     ) -> Option<String> {
-        if self.steps >= self.of {
+        let first = STEPS.min(total);
+        if step >= first || step != self.steps {
             return None;
         }
         self.steps += 1;
@@ -57,12 +54,12 @@ impl FirstSteps {
                 self.teaches = true;
             }
         }
-        (self.steps == self.of && !self.teaches).then(|| self.note(settings.rollout.max_new_tokens))
+        (self.steps == first && !self.teaches).then(|| self.note(settings.rollout.max_new_tokens))
     }
 
     fn note(&self, limit: usize) -> String {
-        let FirstSteps { of, answers, cut, formless, wrong, .. } = *self;
-        let steps = if of == 1 { "first step".to_owned() } else { format!("first {of} steps") };
+        let FirstSteps { steps, answers, cut, formless, wrong, .. } = *self;
+        let steps = if steps == 1 { "first step".to_owned() } else { format!("first {steps} steps") };
         let mut text =
             format!("none of the {answers} answers of the {steps} was right, so nothing was learnt:");
         let mut causes = Vec::new();
@@ -99,14 +96,14 @@ mod tests {
     }
 
     fn note(
-        done: u64,
+        from: u64,
         kinds: &[(bool, bool, bool)],
         spread: bool,
         settings: &ReasonSettings,
     ) -> Option<String> {
-        let mut first = FirstSteps::new(done, 10);
+        let mut first = FirstSteps::default();
         let (verdicts, rollouts) = step(kinds);
-        let notes = (0..10).map(|_| first.add(&verdicts, &rollouts, &[!spread], settings));
+        let notes = (from..10).map(|step| first.add(step, 10, &verdicts, &rollouts, &[!spread], settings));
         let said: Vec<(usize, String)> = notes.enumerate().filter_map(|(i, note)| Some((i, note?))).collect();
         assert!(said.len() <= 1);
         said.into_iter().next().map(|(i, note)| {

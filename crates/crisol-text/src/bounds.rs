@@ -16,7 +16,7 @@ pub(crate) const FILTER: &str = "crisol_bounded";
 /// Most lists and objects within one another; each takes some of the stack.
 pub(crate) const DEEPEST: usize = 100;
 /// Parts that cost as much as an instruction.
-const PARTS_PER_FUEL: usize = 32;
+const PARTS_PER_FUEL: usize = 4;
 /// Most words and marks of one statement or expression: chains of operators nest as deep. Those in the field have some hundred
 /// at most.
 const LONGEST_TAG: usize = 2000;

@@ -26,9 +26,6 @@ const FUEL: u64 = 400_000;
 const UNIT: usize = 64;
 /// Bytes of conversation that give one more unit of fuel: each is read and written a few times.
 const INPUT_PER_FUEL: usize = 4;
-/// Macros and recursive loops within one another; each takes some of the stack.
-const RECURSION: usize = 200;
-
 /// Templates that are compiled.
 #[derive(Debug, Clone)]
 pub(crate) struct Compiled {
@@ -110,7 +107,6 @@ fn environment() -> Environment<'static> {
     environment.add_function("raise_exception", |message: String| -> Result<Value, Error> {
         Err(Error::new(ErrorKind::InvalidOperation, message))
     });
-    environment.set_recursion_limit(RECURSION);
     environment.add_filter(bounds::FILTER, bounds::check);
     // They put lists into lists where no name is given; no template in the field calls them.
     for nesting in ["batch", "slice", "groupby", "zip"] {

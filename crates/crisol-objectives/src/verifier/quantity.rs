@@ -260,7 +260,7 @@ impl Text {
     /// The number without its sign that starts at `at`, and where it ends.
     fn magnitude(&self, at: usize) -> Option<(Option<Number>, usize)> {
         if let Some(value) = self.vulgar(at) {
-            return Some((value, at + 1));
+            return Some((Some(value), at + 1));
         }
         let (whole, fraction, end) = self.decimal(at)?;
         let value = Number::decimal(&whole, &fraction);
@@ -300,16 +300,16 @@ impl Text {
         (!whole.is_empty() || !fraction.is_empty()).then_some((whole, fraction, end))
     }
 
-    fn vulgar(&self, at: usize) -> Option<Option<Number>> {
+    fn vulgar(&self, at: usize) -> Option<Number> {
         let (_, a, b) = VULGAR.iter().find(|(c, _, _)| self.at(at) == Some(*c))?;
-        Some(Number::decimal(a, "").and_then(|a| a.divided_by(&Number::decimal(b, "")?)))
+        Number::decimal(a, "")?.divided_by(&Number::decimal(b, "")?)
     }
 
     /// The fraction of a mixed number, after its whole part that ended at `end`: "1 1/2", "1½", `1\frac{1}{2}`.
     fn proper_part(&self, end: usize) -> Option<(Option<Number>, usize)> {
         let at = self.after_spaces(end);
         let (value, last) = if let Some(value) = self.vulgar(at) {
-            (value, at + 1)
+            (Some(value), at + 1)
         } else if self.starts_with(at, "\\frac") {
             self.fraction(at)
         } else if at > end && self.digits(at) > 0 {

@@ -30,8 +30,8 @@ fn write_problems(bench: &Bench, solutions: [&str; 2]) {
     for (i, solution) in solutions.iter().enumerate() {
         let question = format!("Q{i}?");
         let chat = json!([{"role": "user", "content": question}, {"role": "assistant", "content": solution}]);
-        worked += &format!("{}\n", json!({ "messages": chat }));
-        problems += &format!("{}\n", json!({"prompt": question, "answer": (7 + i).to_string()}));
+        worked += &(json!({ "messages": chat }).to_string() + "\n");
+        problems += &(json!({"prompt": question, "answer": (7 + i).to_string()}).to_string() + "\n");
     }
     bench.write("worked.jsonl", &worked);
     bench.write("two.jsonl", &problems);

@@ -80,6 +80,8 @@ impl LadderArgs {
     }
 
     fn write(&self, folder: &Path) -> Result<(), CliError> {
+        // Before any text is encoded.
+        let threads = self.threads.device()?.threads();
         let (name, recipe) = match &self.recipe {
             Some(path) => (path.display().to_string(), load(path)?),
             None => ("the embedded recipe".to_owned(), Recipe::embedded()),
@@ -101,7 +103,6 @@ impl LadderArgs {
         for (file, rung) in files.iter().zip(&rungs) {
             crisol_hub::write_file_atomically(file, rung.recipe.to_toml().as_bytes())?;
         }
-        let threads = self.threads.device()?.threads();
         let machine = Calibration::load(threads).map(|calibration| calibration.rates());
         let planned = files.iter().zip(&rungs).map(|(file, rung)| Planned {
             recipe: file.display().to_string(),
