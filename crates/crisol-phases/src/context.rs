@@ -503,6 +503,15 @@ impl<'a> Context<'a> {
         }
     }
 
+    /// The records of some files, in order. What the files hold and nothing reads is said.
+    pub(crate) fn records(&mut self, files: &[String]) -> Result<Vec<crisol_text::Record>, PhaseError> {
+        let records = self.data.all_records(files)?;
+        for note in self.data.notes(files) {
+            self.note(note);
+        }
+        Ok(records)
+    }
+
     /// Says what became of records, where it is worth a line; `what` they are stands before.
     pub(crate) fn note_data(&mut self, what: &str, summary: &Summary, context: usize) {
         for note in summary.notes(context) {

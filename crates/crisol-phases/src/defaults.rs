@@ -122,7 +122,7 @@ impl Recipe {
             return Ok(Vec::new());
         }
         let config = self.model_config()?;
-        let data = DataSource::open(&self.run.data);
+        let data = self.run.data_source();
         let mut lines = Vec::new();
         for phase in &mut self.phases {
             let start = start(phase, &self.run.base);

@@ -90,7 +90,7 @@ pub fn expected(
     machine: Option<&Machine>,
     threads: usize,
 ) -> Result<Vec<ExpectedPhase>, PhaseError> {
-    let data = DataSource::open(&recipe.run.data);
+    let data = recipe.run.data_source();
     let config = recipe.model_config()?;
     let shape = config.cost_shape();
     let judge = Judge {

@@ -9,7 +9,6 @@ use thiserror::Error;
 use crate::PhaseError;
 use crate::batches::Plan;
 use crate::context::stage_purpose;
-use crate::data::DataSource;
 use crate::expectation::training;
 use crate::pretrain::{documents, text_setup, texts};
 use crate::recipe::{Recipe, Split};
@@ -104,7 +103,7 @@ pub fn ladder(base: &Recipe, rungs: usize) -> Result<Vec<LadderRung>, LadderErro
     let PhaseSettings::Pretrain(settings) = &base.phases[0].settings else {
         unreachable!("settling a phase does not change its kind")
     };
-    let data = DataSource::open(&base.run.data);
+    let data = base.run.data_source();
     let train = texts(&data.all_records(&settings.data)?)?;
     let text = text_setup(&base.run.model, &train)?;
     let context = base.run.model.context;

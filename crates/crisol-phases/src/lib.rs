@@ -54,7 +54,7 @@ pub use recipe::{Phase, Recipe, RecipeError, RunSettings, Split};
 pub use run::{RunOptions, assemble_report, holds_work, run, save_report};
 pub use settings::{
     DpoSettings, ModelSettings, OptimizerSettings, PhaseSettings, PpoSettings, PretrainSettings,
-    ReasonSettings, RewardSettings, RolloutSettings, SftSettings, Strings, TextSettings, TooLong,
+    ReasonSettings, RewardSettings, RolloutSettings, SftSettings, TextSettings,
 };
 pub use supervised::{batch_size, shards};
 

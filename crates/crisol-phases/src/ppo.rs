@@ -32,7 +32,7 @@ pub(crate) fn ppo(
 ) -> Result<Checkpoint, PhaseError> {
     let Checkpoint { model, params, text } = start;
     let context = model.config().longest_document();
-    let records = ctx.data.all_records(&settings.data)?;
+    let records = ctx.records(&settings.data)?;
     let encoded = encode_records(&records, |record| text.rollout_prompt(record, context))?;
     ctx.note_data("", &encoded.summary, context);
     let prompts: Vec<Vec<u32>> = encoded.examples;

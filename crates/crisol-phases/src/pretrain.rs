@@ -16,7 +16,7 @@ pub(crate) fn pretrain(
     settings: &PretrainSettings,
     start: Option<Checkpoint>,
 ) -> Result<Checkpoint, PhaseError> {
-    let texts = texts(&ctx.data.all_records(&settings.data)?)?;
+    let texts = texts(&ctx.records(&settings.data)?)?;
     let start = match start {
         Some(checkpoint) => checkpoint,
         None => new_model(ctx, &texts)?,
@@ -24,7 +24,7 @@ pub(crate) fn pretrain(
     let Checkpoint { model, params, text } = start;
     let context = model.config().longest_document();
     let documents = documents(&text, &texts, context)?;
-    let heldout_texts = self::texts(&ctx.data.all_records(&settings.heldout)?)?;
+    let heldout_texts = self::texts(&ctx.records(&settings.heldout)?)?;
     let heldout = self::documents(&text, &heldout_texts, context)?;
     let mut trainer = Trainer::new(model, params);
     train_next_token(

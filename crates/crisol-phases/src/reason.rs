@@ -60,7 +60,7 @@ fn reinforce(
 ) -> Result<Checkpoint, PhaseError> {
     let Checkpoint { model, params, text } = start;
     let context = model.config().longest_document();
-    let records = ctx.data.all_records(&settings.data)?;
+    let records = ctx.records(&settings.data)?;
     let encoded = encode_records(&records, |record| text.problem(record, context))?;
     ctx.note_data("", &encoded.summary, context);
     let problems: Vec<ProblemExample> = encoded.examples;

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use toml::de::{DeTable, DeValue};
 use toml::{Table, Value};
 
+use crate::data::DataSource;
 use crate::ranges;
 use crate::reader::{Reader, nearest};
 use crate::settings::{ModelSettings, PhaseSettings, TextSettings};
@@ -65,6 +66,13 @@ impl Default for RunSettings {
             text: TextSettings::default(),
             model: ModelSettings::default(),
         }
+    }
+}
+
+impl RunSettings {
+    /// Where the data files are looked up, and how they are read.
+    pub(crate) fn data_source(&self) -> DataSource {
+        DataSource::open(&self.data).reading(self.text.reading())
     }
 }
 

@@ -71,7 +71,7 @@ impl Replay {
         updates: u64,
         shape: &ModelShape,
     ) -> Result<Replay, PhaseError> {
-        let replayed = sft::examples(text, &ctx.data.all_records(&settings.data)?, context)?;
+        let replayed = sft::examples(text, &ctx.records(&settings.data)?, context)?;
         ctx.note_data("Replay: ", &replayed.summary, context);
         let examples = replayed.examples;
         let lengths: Vec<usize> = examples.iter().map(|e| e.ids.len()).collect();

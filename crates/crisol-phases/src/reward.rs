@@ -76,7 +76,7 @@ fn measure_heldout(
     judge: &Checkpoint,
 ) -> Result<(), PhaseError> {
     let context = judge.model.config().longest_document();
-    let records = ctx.data.all_records(heldout)?;
+    let records = ctx.records(heldout)?;
     let pairs = encode_records(&records, |record| judge.text.preference(record, context))?;
     ctx.note_data("Held out: ", &pairs.summary, context);
     let judged = |pairs: &[&PreferenceExample]| -> Result<RewardStats, PhaseError> {
@@ -117,7 +117,7 @@ pub(crate) fn preferences(
     text: &TextSetup,
     context: usize,
 ) -> Result<Vec<PreferenceExample>, PhaseError> {
-    let records = ctx.data.all_records(files)?;
+    let records = ctx.records(files)?;
     let pairs = encode_records(&records, |record| text.preference(record, context))?;
     ctx.note_data(what, &pairs.summary, context);
     Ok(pairs.examples)

@@ -67,7 +67,7 @@ pub fn run(
     // Until the run ends.
     let _owner = Owner::take(options.out, &options.created)?;
     let recipe = settle_recipe(recipe, options)?;
-    let data = DataSource::open(&recipe.run.data);
+    let data = recipe.run.data_source();
     for phase in &recipe.phases {
         // A run that was killed may have left a finished phase under its temporary name.
         crisol_hub::settle_folder(&options.out.join(recipe.folder(&phase.name)))?;
@@ -208,7 +208,11 @@ fn run_phase(
         observer,
     )?;
     let start = match starting_folder(recipe, phase, options.out) {
-        Some(parent) => Some(Checkpoint::load(&parent, options.device)?),
+        Some(parent) => {
+            let mut start = Checkpoint::load(&parent, options.device)?;
+            start.text.set_options(recipe.run.text.encoding());
+            Some(start)
+        }
         None => None,
     };
     let needed = |start: Option<Checkpoint>| {

@@ -14,6 +14,7 @@ use crisol_objectives::grpo::AdvantageScaling;
 use crisol_objectives::kl::KlEstimator;
 use crisol_objectives::policy::{Normalisation, RatioLevel};
 use crisol_objectives::preference::PreferenceLoss;
+use crisol_text::{ReadOptions, Strings, TextOptions, TooLong};
 use crisol_train::Schedule;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -101,28 +102,22 @@ pub struct TextSettings {
     pub arguments: Table,
 }
 
-/// What becomes of a record that is longer than the context.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum TooLong {
-    /// It loses its end.
-    #[default]
-    Cut,
-    /// It is left out.
-    Skip,
-    /// It is an error.
-    Error,
-}
+impl TextSettings {
+    /// How data files are read.
+    pub(crate) fn reading(&self) -> ReadOptions {
+        ReadOptions { columns: self.columns.clone(), text_separator: self.text_separator.clone() }
+    }
 
-/// What a string is where a prompt or an answer may be a list of messages.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Strings {
-    /// Raw text.
-    #[default]
-    Text,
-    /// One message, the user's where it is the prompt.
-    Message,
+    /// How records become tokens.
+    pub(crate) fn encoding(&self) -> TextOptions {
+        let json = |(name, value): (&String, &Value)| {
+            let value =
+                serde_json::to_value(value).unwrap_or_else(|e| unreachable!("TOML fits into JSON: {e}"));
+            (name.clone(), value)
+        };
+        let arguments = self.arguments.iter().map(json).collect();
+        TextOptions { too_long: self.too_long, strings: self.strings, arguments }
+    }
 }
 
 /// The engine's [`Rule`] as recipes write it.

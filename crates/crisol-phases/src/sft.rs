@@ -31,11 +31,11 @@ pub(crate) fn train_stage(
 ) -> Result<(Checkpoint, Vec<Length>), PhaseError> {
     let Checkpoint { model, params, text } = start;
     let context = model.config().longest_document();
-    let records = ctx.data.all_records(&settings.data)?;
+    let records = ctx.records(&settings.data)?;
     let examples = examples(&text, &records, context)?;
     ctx.note_data("", &examples.summary, context);
     let examples = examples.examples;
-    let heldout = self::examples(&text, &ctx.data.all_records(&settings.heldout)?, context)?;
+    let heldout = self::examples(&text, &ctx.records(&settings.heldout)?, context)?;
     ctx.note_data("Held out: ", &heldout.summary, context);
     let heldout = heldout.examples;
     picture_masks(ctx, &text, &records, context);

@@ -20,7 +20,6 @@ mod text;
 
 use std::collections::{BTreeMap, VecDeque};
 
-use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::TextError;
@@ -32,8 +31,7 @@ use sources::Input;
 pub use sources::data_files;
 
 /// How data files are read where they do not tell it themselves.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ReadOptions {
     /// What columns mean: the names that shapes know to the names in the files (`prompt` to `question`).
     pub columns: BTreeMap<String, String>,

@@ -5,9 +5,8 @@ use std::ops::AddAssign;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-/// How text is made of records: `[text]` of a recipe.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+/// How text is made of records.
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct TextOptions {
     /// What is done with records that are longer than the context.
     pub too_long: TooLong,
