@@ -121,7 +121,11 @@ fn turns_apart_are_shown_one_by_one() {
     let shown: Vec<String> = inspection.records[0]
         .sequences
         .iter()
-        .map(|s| s.name.to_owned() + ": " + &s.spans.iter().map(|span| span.text.as_str()).collect::<Vec<_>>().join("|"))
+        .map(|s| {
+            s.name.to_owned()
+                + ": "
+                + &s.spans.iter().map(|span| span.text.as_str()).collect::<Vec<_>>().join("|")
+        })
         .collect();
     let expected = [
         "turn: <|user|>a<|end|><|assistant|>|<think></think>b<|end|>",
