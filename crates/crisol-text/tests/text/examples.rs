@@ -134,7 +134,7 @@ fn a_string_is_raw_text_unless_it_is_to_be_a_message() {
     assert_eq!(as_messages.problem(&string, 100).unwrap().summary.raw_prompts, 0);
     let completion = record(r#"{"prompt": "2+2?", "completion": "4"}"#);
     let expected = fixture::parts(&setup.tokenizer, &[(asked, false), ("4<|end|>", true)]);
-    assert_eq!(as_messages.supervised(&completion, 100).unwrap().examples, [expected.clone()]);
+    assert_eq!(one(as_messages.supervised(&completion, 100).unwrap().examples), expected);
     let pair = record(r#"{"prompt": "2+2?", "chosen": "4", "rejected": "5"}"#);
     assert_eq!(one(as_messages.preference(&pair, 100).unwrap().examples).chosen, expected);
     assert_eq!(setup.preference(&pair, 100).unwrap().summary.raw_prompts, 1);

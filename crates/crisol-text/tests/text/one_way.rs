@@ -112,9 +112,9 @@ fn what_is_trained_begins_with_the_ids_that_inference_sees() {
                 Err(error) => panic!("{place} {error}"),
             };
             if examples.len() == 1 {
-                together += 1
+                together += 1;
             } else {
-                apart += 1
+                apart += 1;
             }
             for (k, i) in [1, 3].into_iter().enumerate() {
                 let (before, message) = (Turns::Chat(conversation[..i].to_vec()), &conversation[i]);

@@ -20,6 +20,7 @@ Examples:
   crisol generate runs/crisol-world/2-sft --chat \"What is the capital of France?\"
   crisol generate MODEL --prompt \"Once upon\" --temperature 0.8 --top-p 0.95 --seed 7
   crisol generate MODEL --prompt \"Q: Who was Homer? A:\" --stop Q:
+  crisol generate MODEL --chat \"2 plus 2?\" --template-arg enable_thinking=false
   crisol generate MODEL --ids 1,2,3 --max-new-tokens 16 --json
 
 A text gets what the model's tokenizer puts before texts (a beginning-of-text token, for many; never a second one), and special tokens written in it \

@@ -171,8 +171,7 @@ struct Written {
 /// Variables of a chat template.
 #[derive(Clone, Debug, Args)]
 struct TemplateArguments {
-    /// Set a variable of the chat template, such as enable_thinking=false: a JSON value, or else a string; may be given
-    /// several times
+    /// Set a variable of the chat template; VALUE is JSON, or else a string; may be given several times
     #[arg(long = "template-arg", value_name = "NAME=VALUE", value_parser = template_argument)]
     arguments: Vec<(String, Value)>,
 }
