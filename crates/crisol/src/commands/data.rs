@@ -9,7 +9,9 @@ use crisol_hub::HubError;
 use crisol_model::load_text;
 use crisol_phases::Recipe;
 use crisol_text::inspect::{InspectedRecord, Inspection, Problem, Sequence, Span, Totals, inspect_lines};
-use crisol_text::{Body, EMBEDDED_TOKENS, Record, TextError, TextSetup, Tokenizer, Turns};
+use crisol_text::{
+    Body, EMBEDDED_TOKENS, Record, Strings, TextError, TextOptions, TextSetup, Tokenizer, Turns,
+};
 use owo_colors::OwoColorize as _;
 use serde_json::{Value, json};
 
@@ -72,6 +74,9 @@ struct InspectArgs {
     network: Network,
     #[command(flatten)]
     arguments: TemplateArguments,
+    /// Take prompts that are strings for the user's messages instead of raw text
+    #[arg(long)]
+    chat_strings: bool,
     /// Show the first N records; problems are shown of all
     #[arg(long, value_name = "N", default_value_t = 5)]
     limit: usize,
@@ -120,6 +125,10 @@ impl InspectArgs {
             }
             None => (own_setup(&lines)?, "trained on this file's text; template: Crisol's".to_owned(), None),
         };
+        let mut setup = setup;
+        if self.chat_strings {
+            setup.set_options(TextOptions { strings: Strings::Message, ..setup.options().clone() });
+        }
         let context = self.context.or(context);
         let references = References::of(&lines);
         let inspection = inspect_lines(&setup, lines, context.unwrap_or(usize::MAX));
