@@ -231,11 +231,7 @@ impl Piece {
                     }
                 }
                 let byte = byte_of(text, error.line(), error.column());
-                if let Some(word) = ["NaN", "Infinity", "-Infinity"].iter().find(|word| {
-                    // The error is at the first or second byte of the word.
-                    text.get(byte.saturating_sub(2)..)
-                        .is_some_and(|rest| rest.trim_start_matches([':', ' ', ',']).starts_with(**word))
-                }) {
+                if let Some((word, byte)) = not_a_number(text, byte) {
                     return Err((
                         format!("{word} {} is not JSON", at(byte)),
                         "write null for a missing value; Python's json.dumps(…, allow_nan=False) finds them",
@@ -256,6 +252,15 @@ impl Piece {
 fn byte_of(text: &str, line: usize, column: usize) -> usize {
     let start = text.split_inclusive('\n').take(line.saturating_sub(1)).map(str::len).sum::<usize>();
     (start + column).min(text.len())
+}
+
+/// A word that other programs write for a number that is none, and where it begins: an error is at its first or second
+/// byte.
+fn not_a_number(text: &str, error: usize) -> Option<(&'static str, usize)> {
+    let rest = text.get(error.saturating_sub(2)..)?;
+    let at = rest.trim_start_matches([':', ' ', ',', '[']);
+    let word = ["NaN", "Infinity", "-Infinity"].into_iter().find(|word| at.starts_with(word))?;
+    Some((word, text.len() - at.len()))
 }
 
 /// Where the first escape is that is half of a pair without the other half.
