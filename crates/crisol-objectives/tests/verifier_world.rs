@@ -6,8 +6,8 @@ use crisol_objectives::verifier::verify;
 /// The first rule: whole and decimal numbers, thousands commas, the last one counts.
 fn last_number(text: &str) -> Option<String> {
     let answer = text.rsplit_once("</think>").map_or(text, |(_, answer)| answer);
-    let words = answer.split(|c: char| !c.is_ascii_digit());
-    let last = words.filter(|word| !word.is_empty()).next_back()?;
+    let mut words = answer.split(|c: char| !c.is_ascii_digit());
+    let last = words.rfind(|word| !word.is_empty())?;
     let last = last.trim_start_matches('0');
     Some(if last.is_empty() { "0" } else { last }.to_owned())
 }

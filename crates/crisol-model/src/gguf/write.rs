@@ -29,6 +29,9 @@ const QUANTISATION_VERSION: u32 = 2;
 /// `LLAMA_MAX_EXPERTS` in `llama-hparams.h`.
 const MOST_EXPERTS: usize = 1024;
 
+/// What may refuse the values of a parameter.
+type Check<'a> = dyn Fn(&ParamSpec, &[f32]) -> Result<(), HubError> + 'a;
+
 /// Writes a file as a whole or not at all. `source` opens what the model's parameters, `specs`, are read from; `check`
 /// may refuse the values of one.
 pub(crate) fn write<'a>(
@@ -38,7 +41,7 @@ pub(crate) fn write<'a>(
     name: &str,
     specs: &'a [ParamSpec],
     source: &'a dyn Fn() -> Box<dyn Source + 'a>,
-    check: &'a dyn Fn(&ParamSpec, &[f32]) -> Result<(), HubError>,
+    check: &'a Check<'a>,
     dtype: GgmlType,
 ) -> Result<(), ModelError> {
     let refused = |cause: String| ModelError::NotInGguf { cause };

@@ -363,9 +363,9 @@ fn hostile_templates_end() {
     // What looks like 2^99 lists, or is nested for ever, by every way to give a name; and what is only compared.
     let set =
         "{% set ns = namespace(l=[1]) %}{% for i in range(99) %}{% set ns.l = [ns.l, ns.l] %}{% endfor %}";
-    let chain: String = (0..99).map(|i| format!("{{% set a{} = [a{i}, a{i}] %}}", i + 1)).collect();
-    let with: String =
-        (0..99).map(|i| format!("{{% with a{} = {{'k': a{i}, 'l': a{i}}} %}}", i + 1)).collect();
+    let repeated = |tag: &dyn Fn(usize) -> String| (0..99).map(tag).collect::<Vec<_>>().concat();
+    let chain = repeated(&|i| format!("{{% set a{} = [a{i}, a{i}] %}}", i + 1));
+    let with = repeated(&|i| format!("{{% with a{} = {{'k': a{i}, 'l': a{i}}} %}}", i + 1));
     for tree in [
         format!("{set}{{{{ ns.l == [ns.l] }}}}"),
         format!("{set}{{{{ ns.l }}}}"),
