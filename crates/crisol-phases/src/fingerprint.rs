@@ -259,7 +259,7 @@ mod tests {
 
     fn fingerprint(folder: &Path, recipe: &str) -> Fingerprint {
         let recipe = Recipe::parse("test.toml", recipe).unwrap();
-        let data = DataSource::Folder(folder.into());
+        let data = DataSource::open(folder.to_str().unwrap());
         Fingerprint::of(&recipe, &recipe.phases[0], folder, &data, &mut Hashes::default()).unwrap()
     }
 
