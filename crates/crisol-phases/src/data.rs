@@ -137,6 +137,15 @@ impl DataSource {
         Ok(read)
     }
 
+    /// The first record of a file, folder or pattern; none of a pipe, which can be read only once.
+    pub(crate) fn first_record(&self, file: &str) -> Result<Option<Record>, PhaseError> {
+        Ok(match &self.place {
+            _ if !self.has(file) => None,
+            Place::World(_) => self.records(file)?.into_iter().next(),
+            Place::Folder(folder) => records(&source(folder, file), &self.options)?.next().transpose()?,
+        })
+    }
+
     /// What is worth saying of these files once they were read: fields that nothing reads, pairs that were left out.
     pub fn notes(&self, files: &[String]) -> Vec<String> {
         let all = self.findings.lock().unwrap_or_else(PoisonError::into_inner);

@@ -12,7 +12,7 @@ use crisol_objectives::policy::{KlPenalty, Options, PolicyStats};
 use crisol_objectives::verifier::{Verdict, verify};
 use crisol_objectives::{BatchSize, Stats, grpo, policy};
 use crisol_report::RolloutSample;
-use crisol_text::{ProblemExample, Record, encode_records};
+use crisol_text::{Body, ProblemExample, Record, Strings, TextOptions, Turns, encode_records};
 use crisol_train::{Output, Trainer};
 
 use crate::PhaseError;
@@ -44,11 +44,41 @@ pub(crate) fn reason(
     if settings.cold_start.data.is_empty() {
         return reinforce(ctx, settings, start, &[]);
     }
-    let (cold, shown) = sft::train_stage(ctx, COLD_START, &settings.cold_start, start)?;
+    let (mut cold, shown) = sft::train_stage(ctx, COLD_START, &settings.cold_start, start)?;
     if ctx.in_stage(COLD_START) {
         behaviours::measure_cold_start(ctx, &cold)?;
     }
+    take_problems_for_messages(ctx, settings, &mut cold)?;
     reinforce(ctx, settings, cold, &shown)
+}
+
+/// A string beside messages is one message: so are problems that are strings where their worked solutions are conversations.
+fn take_problems_for_messages(
+    ctx: &mut Context<'_>,
+    settings: &ReasonSettings,
+    cold: &mut Checkpoint,
+) -> Result<(), PhaseError> {
+    let is_chat = |body: &Body| match body {
+        Body::Chat { .. } => true,
+        Body::Problem { prompt, .. } | Body::Completion { prompt, .. } => matches!(prompt, Turns::Chat(_)),
+        _ => false,
+    };
+    let any = |files: &[String], wanted: bool| -> Result<bool, PhaseError> {
+        let first = |file: &String| ctx.data.first_record(file).map(|first| first.map(|r| is_chat(&r.body)));
+        let found: Vec<Option<bool>> = files.iter().map(first).collect::<Result<_, _>>()?;
+        Ok(found.contains(&Some(wanted)))
+    };
+    if cold.text.options().strings == Strings::Text
+        && any(&settings.cold_start.data, true)?
+        && any(&settings.data, false)?
+    {
+        let options = TextOptions { strings: Strings::Message, ..cold.text.options().clone() };
+        cold.text.set_options(options);
+        ctx.note(
+            "Problems that are strings are taken for the user's messages, because the worked solutions are conversations.",
+        );
+    }
+    Ok(())
 }
 
 /// `shown`: lengths of the worked solutions, which tell how long answers will be.

@@ -119,7 +119,8 @@ mod tests {
 
     #[test]
     fn what_the_first_answers_lack_is_said_with_what_to_change() {
-        let settings = ReasonSettings::default();
+        let mut settings = ReasonSettings::default();
+        settings.rollout.max_new_tokens = 96;
         let text = note(0, &[CUT, CUT, FORMLESS, WRONG], false, &settings).expect("a note");
         for part in [
             "12 answers",

@@ -367,11 +367,16 @@ fn arguments_reach_the_template() {
 #[test]
 fn an_answer_that_repeats_its_prompt_is_named_as_such() {
     let line = json!({"prompt": [{"role": "user", "content": "a"}],
-        "chosen": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}],
-        "rejected": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "c"}]});
-    let error = chatml("m.content").preference(&parsed(&line), 99).unwrap_err().to_string();
+        "completion": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]});
+    let error = chatml("m.content").supervised(&parsed(&line), 99).unwrap_err().to_string();
     assert!(
         error.contains("begins with the messages of the prompt") && !error.contains("generation"),
         "{error}"
     );
+    // Preference data write the prompt into both answers (UltraFeedback); it is taken out.
+    let line = json!({"prompt": [{"role": "user", "content": "a"}],
+        "chosen": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}],
+        "rejected": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "c"}]});
+    let pair = chatml("m.content").preference(&parsed(&line), 99).unwrap();
+    assert_eq!(pair.examples[0].chosen.trained_tokens(), 2, "b and its end");
 }

@@ -82,7 +82,7 @@ fn a_thought_that_the_template_opens_counts_for_the_form() {
     let (last, phase, _) = reason(&bench, &["--set", "rollout.max_new_tokens=30"]);
     assert!(last["reward/format"].as_f64().unwrap() > 0.6, "{last}");
     assert!(last["reward"].as_f64().unwrap() > 0.6, "{last}");
-    assert_eq!(phase["notes"], json!([]));
+    assert!(!phase["notes"].to_string().contains("of the first 3 steps"), "{phase}");
 }
 
 /// Kind: no form is asked for.
@@ -105,7 +105,8 @@ fn groups_that_are_never_paid_are_said_with_what_to_change() {
     write_problems(&bench, ["It is 7", "It is 8"]);
     let (last, phase, terminal) = reason(&bench, &["--set", "rollout.max_new_tokens=2"]);
     assert_eq!(last["reward"].as_f64(), Some(0.0));
-    let note = phase["notes"][0].as_str().unwrap();
+    let notes = phase["notes"].as_array().unwrap().iter().filter_map(Value::as_str);
+    let note = notes.into_iter().find(|note| note.contains("the first 3 steps")).unwrap();
     for part in ["none of the 24 answers of the first 3 steps", "cut at 2 tokens", "rollout.max_new_tokens"] {
         assert!(note.contains(part), "{part}: {note}");
         assert!(terminal.contains(part), "{part}: {terminal}");
