@@ -56,6 +56,14 @@ enum Place {
     Folder(PathBuf),
 }
 
+/// What a data file's name stands for.
+pub(crate) enum Found<'d> {
+    /// A text of the embedded data set, if it has one of this name.
+    Embedded(Option<&'d str>),
+    /// Files; of what cannot be found or has no name (a pipe), the name itself.
+    Files(Vec<PathBuf>),
+}
+
 /// What of a file is not trained on, and is no error.
 #[derive(Debug, Default)]
 struct Findings {
@@ -180,22 +188,17 @@ impl DataSource {
         }
     }
 
-    /// The embedded text of this name, if there can be any.
-    pub(crate) fn embedded(&self, file: &str) -> Option<Option<&str>> {
+    /// What a name stands for.
+    pub(crate) fn find(&self, file: &str) -> Found<'_> {
         match &self.place {
-            Place::World(files) => Some(files.iter().find(|f| f.name == file).map(|f| f.jsonl.as_str())),
-            Place::Folder(_) => None,
-        }
-    }
-
-    /// The files that a name stands for outside of the embedded data; of what cannot be found or has no name (a pipe), the
-    /// name itself.
-    pub(crate) fn paths(&self, file: &str) -> Vec<PathBuf> {
-        let Place::Folder(folder) = &self.place else { return vec![] };
-        let source = source(folder, file);
-        match data_files(&source) {
-            Ok(files) if !files.is_empty() => files,
-            _ => vec![source.into()],
+            Place::World(files) => {
+                Found::Embedded(files.iter().find(|f| f.name == file).map(|f| f.jsonl.as_str()))
+            }
+            Place::Folder(folder) => {
+                let source = source(folder, file);
+                let files = data_files(&source).unwrap_or_default();
+                Found::Files(if files.is_empty() { vec![source.into()] } else { files })
+            }
         }
     }
 

@@ -10,7 +10,7 @@ use toml::{Table, Value};
 
 use crate::PhaseError;
 use crate::behaviours;
-use crate::data::DataSource;
+use crate::data::{DataSource, Found};
 use crate::recipe::{Phase, Recipe, Split, settings_table, table_of};
 use crate::run::{phase_or_path, starting_folder};
 use crate::settings::PhaseSettings;
@@ -114,14 +114,16 @@ impl Fingerprint {
         for (i, file) in files.iter().enumerate() {
             // What is measured is told by its name; there may be more or fewer of it.
             let which = if role == EVALUATION { file.clone() } else { (i + 1).to_string() };
-            if let Some(embedded) = data.embedded(file) {
-                let hash = |jsonl: &str| Content::Blake3(blake3::hash(jsonl.as_bytes()).to_string());
-                let place = format!("{file} of the embedded data, which belongs to a version of Crisol");
-                let content = embedded.map_or(Content::Missing, hash);
-                self.inputs.insert(format!("{role} {which}"), Input { place, content });
-                continue;
-            }
-            let paths = data.paths(file);
+            let paths = match data.find(file) {
+                Found::Files(paths) => paths,
+                Found::Embedded(text) => {
+                    let hash = |text: &str| Content::Blake3(blake3::hash(text.as_bytes()).to_string());
+                    let place = format!("{file} of the embedded data, which belongs to a version of Crisol");
+                    let content = text.map_or(Content::Missing, hash);
+                    self.inputs.insert(format!("{role} {which}"), Input { place, content });
+                    continue;
+                }
+            };
             for (part, path) in paths.iter().enumerate() {
                 // A folder or pattern stands for several files.
                 let part = if paths.len() == 1 { String::new() } else { format!(", file {}", part + 1) };

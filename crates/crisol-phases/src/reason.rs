@@ -144,7 +144,7 @@ fn reinforce(
 
         let replies: Vec<String> = rollouts.iter().map(|r| reply_text(&text, &r.completion)).collect();
         let openings: Vec<String> =
-            chosen.iter().map(|&i| opening(&text, &problems[i].prompt, &records[i])).collect();
+            chosen.iter().map(|&i| opening(&text, &problems[i].prompt, records[i])).collect();
         let verdicts: Vec<Verdict> = replies
             .iter()
             .enumerate()

@@ -214,7 +214,7 @@ fn held_out(page: &mut Page, report: &Report) {
         line += &" ".repeat(name - shown.width() + 2);
         line += &pad(&clip(what, label), label + 2);
         line += &" ".repeat(before - was.width());
-        line += &format!("{was} → {}{is}", " ".repeat(after - is.width()));
+        let _ = write!(line, "{was} → {}{is}", " ".repeat(after - is.width()));
         page.line(&line);
     }
 }

@@ -87,17 +87,13 @@ impl Iterator for Records {
     fn next(&mut self) -> Option<Self::Item> {
         loop {
             if let Some(current) = &mut self.current {
-                match current.rows.next() {
-                    Some(row) => {
-                        current.empty = false;
-                        return Some(row.and_then(|row| record(row.place, row.object, &self.options)));
-                    }
-                    None => {
-                        let Current { name, empty, .. } = self.current.take()?;
-                        if empty {
-                            return Some(Err(TextError::NoRecords { file: name }));
-                        }
-                    }
+                if let Some(row) = current.rows.next() {
+                    current.empty = false;
+                    return Some(row.and_then(|row| record(row.place, row.object, &self.options)));
+                }
+                let Current { name, empty, .. } = self.current.take()?;
+                if empty {
+                    return Some(Err(TextError::NoRecords { file: name }));
                 }
             }
             let input = self.inputs.pop_front()?;

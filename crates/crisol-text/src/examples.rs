@@ -347,10 +347,11 @@ impl TextSetup {
                 summary.empty_answers = trained.filter(|message| words::is_empty(message)).count();
                 return summary;
             }
-            Body::Completion { prompt, completion } => (prompt, vec![completion]),
+            Body::Completion { prompt, completion } | Body::Rated { prompt, completion, .. } => {
+                (prompt, vec![completion])
+            }
             Body::Preference { prompt, chosen, rejected } => (prompt, vec![chosen, rejected]),
             Body::Problem { prompt, solution, .. } => (prompt, solution.iter().collect()),
-            Body::Rated { prompt, completion, .. } => (prompt, vec![completion]),
             Body::Prompt { prompt } => (prompt, vec![]),
         };
         summary.empty_answers = answers.iter().filter(|answer| says_nothing(answer)).count();

@@ -316,7 +316,7 @@ fn contents(body: &Body) -> Vec<(String, &str, bool)> {
     match body {
         Body::Text { text } => parts.push(("text".to_owned(), text.as_str(), false)),
         Body::Chat { messages } => add_messages(&mut parts, "", messages, true),
-        Body::Completion { prompt, completion } => {
+        Body::Completion { prompt, completion } | Body::Rated { prompt, completion, .. } => {
             add_turns(&mut parts, "prompt", prompt, false);
             add_turns(&mut parts, "completion", completion, true);
         }
@@ -324,10 +324,6 @@ fn contents(body: &Body) -> Vec<(String, &str, bool)> {
             add_turns(&mut parts, "prompt", prompt, false);
             add_turns(&mut parts, "chosen", chosen, true);
             add_turns(&mut parts, "rejected", rejected, true);
-        }
-        Body::Rated { prompt, completion, .. } => {
-            add_turns(&mut parts, "prompt", prompt, false);
-            add_turns(&mut parts, "completion", completion, true);
         }
         Body::Problem { prompt, answer, .. } => {
             add_turns(&mut parts, "prompt", prompt, false);

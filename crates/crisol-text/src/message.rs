@@ -208,15 +208,11 @@ fn tool_calls(written: &mut Map<String, Value>) -> Result<(), Wrong> {
         let Some(arguments) = function.get_mut("arguments") else { continue };
         if let Value::String(text) = arguments {
             let parsed = if text.trim().is_empty() { Ok(json!({})) } else { serde_json::from_str(text) };
-            match parsed {
-                Ok(object @ Value::Object(_)) => *arguments = object,
-                _ => {
-                    let remedy = "arguments are a JSON object, or such an object written as a string";
-                    return Err((
-                        "with a tool call whose `arguments` are no JSON object".into(),
-                        remedy.into(),
-                    ));
-                }
+            if let Ok(object @ Value::Object(_)) = parsed {
+                *arguments = object;
+            } else {
+                let remedy = "arguments are a JSON object, or such an object written as a string";
+                return Err(("with a tool call whose `arguments` are no JSON object".into(), remedy.into()));
             }
         }
         if let Value::Object(object) = arguments {

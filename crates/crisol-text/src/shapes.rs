@@ -313,13 +313,13 @@ impl Fields<'_> {
             }
             (None, Turns::Plain(chosen), Turns::Plain(rejected)) => {
                 if let (Some(chosen), Some(rejected)) = (transcript(&chosen), transcript(&rejected)) {
-                    return self.without_prompt(chosen, rejected);
+                    return self.without_prompt(&chosen, &rejected);
                 }
                 let shared = shared_text(&chosen, &rejected);
                 let plain = |text: &str| Turns::Plain(text.to_owned());
                 self.pair(plain(&chosen[..shared]), plain(&chosen[shared..]), plain(&rejected[shared..]))
             }
-            (None, Turns::Chat(chosen), Turns::Chat(rejected)) => self.without_prompt(chosen, rejected),
+            (None, Turns::Chat(chosen), Turns::Chat(rejected)) => self.without_prompt(&chosen, &rejected),
             // UltraFeedback: the prompt stands in the answers too.
             (Some(prompt), Turns::Chat(chosen), Turns::Chat(rejected))
                 if !chosen[0].is_assistant() && chosen.first() == rejected.first() =>
@@ -339,14 +339,14 @@ impl Fields<'_> {
                         "remove the prompt, or the messages before the answers",
                     ));
                 }
-                self.without_prompt(chosen, rejected)
+                self.without_prompt(&chosen, &rejected)
             }
             (Some(Turns::Plain(prompt)), Turns::Plain(chosen), Turns::Plain(rejected)) => {
                 if let (Some(p), Some(c), Some(r)) =
                     (transcript(&prompt), transcript(&chosen), transcript(&rejected))
                 {
                     return if c.starts_with(&p) && r.starts_with(&p) {
-                        self.without_prompt(c, r)
+                        self.without_prompt(&c, &r)
                     } else {
                         self.pair(Turns::Chat(p), Turns::Chat(c), Turns::Chat(r))
                     };
@@ -369,11 +369,11 @@ impl Fields<'_> {
     }
 
     /// Two conversations: their prompt is what both begin with.
-    fn without_prompt(&self, chosen: Vec<Message>, rejected: Vec<Message>) -> Result<Body, TextError> {
+    fn without_prompt(&self, chosen: &[Message], rejected: &[Message]) -> Result<Body, TextError> {
         if chosen == rejected {
             return Err(TextError::EqualAnswers { place: self.place.to_owned() });
         }
-        let shared = chosen.iter().zip(&rejected).take_while(|(a, b)| a == b).count();
+        let shared = chosen.iter().zip(rejected).take_while(|(a, b)| a == b).count();
         let wrong = |cause| Err(self.wrong("chosen", cause, "give a `prompt` and two answers to it"));
         if shared == 0 {
             return wrong("shares no first message with `rejected`");

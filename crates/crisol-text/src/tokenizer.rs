@@ -245,11 +245,11 @@ impl Tokenizer {
 
     /// The token ids of many texts, in order, encoded in parallel.
     pub fn encode_batch(&self, texts: &[&str]) -> Result<Vec<Vec<u32>>, TextError> {
+        // An `Encoding` is some 30 times as large as its ids, so that only a few texts' are held at a time.
+        const AT_A_TIME: usize = 1024;
         if self.words.is_some() {
             return texts.par_iter().map(|text| self.encode(text)).collect();
         }
-        // An `Encoding` is some 30 times as large as its ids, so that only a few texts' are held at a time.
-        const AT_A_TIME: usize = 1024;
         let mut ids = Vec::with_capacity(texts.len());
         for texts in texts.chunks(AT_A_TIME) {
             let encodings = guarded(|| self.inner.encode_batch_fast(texts.to_vec(), false));

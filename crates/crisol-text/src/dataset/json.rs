@@ -218,17 +218,17 @@ impl Piece {
             Err(error) => {
                 let cause = error.to_string();
                 let cause = cause.split(" at line ").next().unwrap_or_default();
-                if cause.contains("surrogate") || cause.contains("hex escape") {
-                    if let Some(byte) = lone_surrogate(text) {
-                        return Err((
-                            format!(
-                                "{} {} is a lone surrogate, half of a character outside of the first 65,536",
-                                &text[byte..(byte + 6).min(text.len())],
-                                at(byte)
-                            ),
-                            "remove it, or write the whole character; Python's errors=\"replace\" does so on writing",
-                        ));
-                    }
+                if (cause.contains("surrogate") || cause.contains("hex escape"))
+                    && let Some(byte) = lone_surrogate(text)
+                {
+                    return Err((
+                        format!(
+                            "{} {} is a lone surrogate, half of a character outside of the first 65,536",
+                            &text[byte..(byte + 6).min(text.len())],
+                            at(byte)
+                        ),
+                        "remove it, or write the whole character; Python's errors=\"replace\" does so on writing",
+                    ));
                 }
                 let byte = byte_of(text, error.line(), error.column());
                 if let Some((word, byte)) = not_a_number(text, byte) {
@@ -248,7 +248,7 @@ impl Piece {
     }
 }
 
-/// The byte at a line and column (from 1, in bytes) of a text, as serde_json says them.
+/// The byte at a line and column (from 1, in bytes) of a text, as `serde_json` says them.
 fn byte_of(text: &str, line: usize, column: usize) -> usize {
     let start = text.split_inclusive('\n').take(line.saturating_sub(1)).map(str::len).sum::<usize>();
     (start + column).min(text.len())

@@ -3,6 +3,7 @@
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 
+use memchr::memchr_iter;
 use serde_json::Map;
 
 use super::format::read_error;
@@ -25,15 +26,15 @@ pub(super) fn rows(name: &str, bytes: impl BufRead + Send + 'static, separator: 
                 return None;
             }
             let first_line = line;
-            line += document.iter().filter(|&&b| b == b'\n').count();
+            line += memchr_iter(b'\n', &document).count();
             if whole {
-                line += separator.iter().filter(|&&b| b == b'\n').count();
+                line += memchr_iter(b'\n', &separator).count();
             }
             let text = match str::from_utf8(&document) {
                 Ok(text) => text.strip_prefix('\u{FEFF}').unwrap_or(text),
                 Err(error) => {
                     let before = &document[..error.valid_up_to()];
-                    let line = first_line + before.iter().filter(|&&b| b == b'\n').count();
+                    let line = first_line + memchr_iter(b'\n', before).count();
                     return Some(Err(TextError::Malformed {
                         place: format!("{name}:{line}"),
                         cause: "not UTF-8".to_owned(),

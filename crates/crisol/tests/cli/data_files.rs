@@ -98,7 +98,8 @@ fn columns_are_named_by_the_user() {
 #[test]
 fn problems_that_are_alike_are_one_group() {
     let bench = Bench::new("");
-    let bad: String = (0..300).map(|i| format!("{{\"ask\": \"{i}\", \"say\": {i}}}\n")).collect();
+    let bad: Vec<String> = (0..300).map(|i| format!("{{\"ask\": \"{i}\", \"say\": {i}}}\n")).collect();
+    let bad = bad.concat();
     bench.write("bad.jsonl", &format!("{{\"text\": \"a\", \"id\": 1}}\n{bad}{{oops\n"));
     let finished = bench.crisol(&["data", "inspect", "bad.jsonl"]);
     assert_eq!(finished.code, Some(1));
@@ -153,9 +154,10 @@ fn rated_answers_are_refused_by_name() {
 #[test]
 fn worked_problems_serve_two_phases() {
     let bench = Bench::new("");
-    let rows: String = (1..30)
+    let rows: Vec<String> = (1..30)
         .map(|i| format!("{{\"question\": \"{i} and 1?\", \"answer\": \"{i}+1 = {0}\\n#### {0}\"}}\n", i + 1))
         .collect();
+    let rows = rows.concat();
     bench.write("gsm.jsonl", &rows);
     let model = checkpoint("1-pretrain");
     bench.crisol(&["sft", &model, "--data", "gsm.jsonl", "--out", "sft", "--set", "epochs=0.1"]).ok();
