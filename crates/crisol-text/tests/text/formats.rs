@@ -374,10 +374,10 @@ proptest! {
             .iter()
             .map(|(prompt, completion)| serde_json::json!({ "prompt": prompt, "completion": completion }))
             .collect();
-        let lines: String = rows.iter().map(|row| format!("{row}\n")).collect();
+        let lines = rows.iter().map(|row| format!("{row}\n")).collect::<Vec<_>>().concat();
         let (_folder, path) = file("x.jsonl", &lines);
         let expected = whole(&path);
-        let indented: String = rows.iter().map(|row| format!("{row:#}\n")).collect();
+        let indented = rows.iter().map(|row| format!("{row:#}\n")).collect::<Vec<_>>().concat();
         for (name, contents) in [
             ("x.json", serde_json::to_string(&rows).unwrap()),
             ("x.json", serde_json::to_string_pretty(&rows).unwrap()),

@@ -7,10 +7,12 @@ fn record(row: &Value) -> Record {
     parse_jsonl("f.jsonl", &row.to_string()).unwrap_or_else(|error| panic!("{row}: {error}")).remove(0)
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "rows are written where they are used")]
 fn body(row: Value) -> Body {
     record(&row).body
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "rows are written where they are used")]
 fn error(row: Value) -> String {
     let message = parse_jsonl("f.jsonl", &row.to_string()).unwrap_err().to_string();
     assert!(message.starts_with("f.jsonl:1: "), "{message}");
@@ -97,7 +99,7 @@ fn questions_and_answers_are_turns() {
     assert_eq!(body(json!({ "prompt": "Q", "completion": " A." })), raw);
 }
 
-/// GSM8K's, MATH's and NuminaMath's: an answer to verify and a solution to imitate.
+/// GSM8K's, MATH's and `NuminaMath`'s: an answer to verify and a solution to imitate.
 #[test]
 fn problems_keep_answer_and_solution() {
     let problem = |answer: &str, solution: &str| Body::Problem {
