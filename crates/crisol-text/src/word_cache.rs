@@ -391,7 +391,9 @@ mod tests {
     fn a_full_memory_is_begun_anew() {
         let inner = trained(vec![byte_level(true)]);
         let words = WordCache::of(&inner).unwrap();
-        let text: String = (0..MOST_WORDS + 1000).map(|i| format!(" w{i:x}q{}", i % 7)).collect();
+        let words_of_text: Vec<String> =
+            (0..MOST_WORDS + 1000).map(|i| format!(" w{i:x}q{}", i % 7)).collect();
+        let text = words_of_text.concat();
         check("gpt-2", &inner, &words, &text);
         assert!(words.memories.lock().unwrap().iter().all(|memory| memory.words.len() <= MOST_WORDS));
     }
