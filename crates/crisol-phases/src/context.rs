@@ -261,9 +261,7 @@ impl<'a> Context<'a> {
     ) -> Result<u64, PhaseError> {
         let expected = self.expected.take();
         self.total = total;
-        if self.device.interrupt().requested() {
-            return Err(self.interrupted());
-        }
+        self.check_stop()?;
         if self.resumed && self.state.stage == stage {
             self.restore(total, saved)?;
             self.resumed = false;
@@ -510,6 +508,21 @@ impl<'a> Context<'a> {
             self.note(note);
         }
         Ok(records)
+    }
+
+    /// Stops between pieces of work that leave nothing to save, if somebody asked to.
+    pub(crate) fn check_stop(&self) -> Result<(), PhaseError> {
+        if self.device.interrupt().requested() { Err(self.interrupted()) } else { Ok(()) }
+    }
+
+    /// Where the tokens of a role's files are kept if they are too many for the memory.
+    pub(crate) fn tokens_file(&self, role: &str) -> PathBuf {
+        self.progress.join("tokens").join(role)
+    }
+
+    /// What the phase depends on.
+    pub(crate) fn fingerprint(&self) -> &Fingerprint {
+        &self.state.fingerprint
     }
 
     /// Says what became of records, where it is worth a line; `what` they are stands before.

@@ -1,7 +1,7 @@
 //! Where data files come from: the embedded world, or the user's files, folders and patterns. Both go through the same
 //! readers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -103,46 +103,26 @@ impl DataSource {
 
     /// The records of one file, folder or pattern. Pairs without a preference are left out, unless all are.
     pub fn records(&self, file: &str) -> Result<Vec<Record>, PhaseError> {
-        let mut findings = Findings::default();
-        let mut read = vec![];
-        let mut keep = |record: Result<Record, TextError>| match record {
-            Ok(record) => {
-                for field in &record.unused {
-                    *findings.unused.entry(field.clone()).or_default() += 1;
-                }
-                read.push(record);
-                Ok(())
-            }
-            Err(TextError::EqualAnswers { place }) => {
-                if findings.equal_pairs == 0 {
-                    findings.first_equal = place;
-                }
-                findings.equal_pairs += 1;
-                Ok(())
-            }
-            Err(error) => Err(error),
-        };
-        match &self.place {
+        self.read(&[file.to_owned()]).collect()
+    }
+
+    /// The records of several files, in order, as they are read.
+    pub(crate) fn read(&self, files: &[String]) -> Reader<'_> {
+        Reader { data: self, files: files.to_vec().into(), current: None }
+    }
+
+    /// Opens one file, folder or pattern.
+    fn lines(&self, file: &str) -> Result<Lines, PhaseError> {
+        Ok(match &self.place {
             Place::World(files) => {
                 let found = files.iter().find(|f| f.name == file).ok_or_else(|| PhaseError::NoSuchData {
                     file: file.into(),
                     known: files.iter().map(|f| f.name.as_str()).collect::<Vec<_>>().join(", "),
                 })?;
-                parse_jsonl_lines(file, found.jsonl.as_bytes())?.into_iter().try_for_each(&mut keep)?;
+                Box::new(parse_jsonl_lines(file, found.jsonl.as_bytes())?.into_iter())
             }
-            Place::Folder(folder) => {
-                records(&source(folder, file), &self.options)?.try_for_each(&mut keep)?;
-            }
-        }
-        if read.is_empty() {
-            return Err(
-                TextError::OnlyEqualAnswers { file: file.to_owned(), pairs: findings.equal_pairs }.into()
-            );
-        }
-        if matches!(self.place, Place::Folder(_)) {
-            self.findings.lock().unwrap_or_else(PoisonError::into_inner).insert(file.to_owned(), findings);
-        }
-        Ok(read)
+            Place::Folder(folder) => Box::new(records(&source(folder, file), &self.options)?),
+        })
     }
 
     /// The first record of a file, folder or pattern; none of a pipe, which can be read only once.
@@ -212,11 +192,80 @@ impl DataSource {
 
     /// The records of several files, in order.
     pub fn all_records(&self, files: &[String]) -> Result<Vec<Record>, PhaseError> {
-        let mut all = Vec::new();
-        for file in files {
-            all.extend(self.records(file)?);
+        self.read(files).collect()
+    }
+
+    /// How files are read.
+    pub(crate) fn options(&self) -> &ReadOptions {
+        &self.options
+    }
+}
+
+/// What the readers give for the rows of a file.
+type Lines = Box<dyn Iterator<Item = Result<Record, TextError>> + Send>;
+
+/// Records of files as they are read. What is worth saying of a file is kept at its end.
+pub(crate) struct Reader<'d> {
+    data: &'d DataSource,
+    files: VecDeque<String>,
+    current: Option<Current>,
+}
+
+struct Current {
+    file: String,
+    lines: Lines,
+    records: usize,
+    findings: Findings,
+}
+
+impl Iterator for Reader<'_> {
+    type Item = Result<Record, PhaseError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            let Some(current) = &mut self.current else {
+                let file = self.files.pop_front()?;
+                match self.data.lines(&file) {
+                    Ok(lines) => {
+                        let findings = Findings::default();
+                        self.current = Some(Current { file, lines, records: 0, findings });
+                    }
+                    Err(error) => return Some(Err(error)),
+                }
+                continue;
+            };
+            let findings = &mut current.findings;
+            match current.lines.next() {
+                Some(Ok(record)) => {
+                    current.records += 1;
+                    for field in &record.unused {
+                        match findings.unused.get_mut(field) {
+                            Some(count) => *count += 1,
+                            None => drop(findings.unused.insert(field.clone(), 1)),
+                        }
+                    }
+                    return Some(Ok(record));
+                }
+                Some(Err(TextError::EqualAnswers { place })) => {
+                    if findings.equal_pairs == 0 {
+                        findings.first_equal = place;
+                    }
+                    findings.equal_pairs += 1;
+                }
+                Some(Err(error)) => return Some(Err(error.into())),
+                None => {
+                    let Current { file, records, findings, .. } = self.current.take()?;
+                    if records == 0 {
+                        let pairs = findings.equal_pairs;
+                        return Some(Err(TextError::OnlyEqualAnswers { file, pairs }.into()));
+                    }
+                    if matches!(self.data.place, Place::Folder(_)) {
+                        let mut all = self.data.findings.lock().unwrap_or_else(PoisonError::into_inner);
+                        all.insert(file, findings);
+                    }
+                }
+            }
         }
-        Ok(all)
     }
 }
 

@@ -5,17 +5,20 @@
 use crisol_model::Checkpoint;
 use crisol_objectives::preference::{self, Options};
 use crisol_objectives::{BatchSize, Stats};
-use crisol_text::{Packed, PreferenceExample, pack};
+use crisol_text::{Packed, pack};
 use crisol_train::{Trainer, evaluate};
 
 use crate::PhaseError;
 use crate::batches::Plan;
 use crate::context::{Context, Saved, update_rule};
-use crate::expectation::{Length, forward, training};
+use crate::expectation::{forward, training};
 use crate::replay::Replay;
-use crate::reward::preferences;
+use crate::reward::{Preferences, preferences};
 use crate::settings::DpoSettings;
-use crate::supervised::{LOGPROBS, example_flops, logprobs, sum_up, token_count};
+use crate::supervised::{LOGPROBS, logprobs, sum_up, token_count};
+
+/// Pairs whose tokens are in memory at a time while the reference looks at all.
+const PAIRS_AT_A_TIME: usize = 1 << 14;
 
 /// Aligns `start` with votes.
 pub(crate) fn dpo(
@@ -25,9 +28,9 @@ pub(crate) fn dpo(
 ) -> Result<Checkpoint, PhaseError> {
     let Checkpoint { model, params, text } = start;
     let context = model.config().longest_document();
-    let pairs = preferences(ctx, "", &settings.data, &text, context)?;
+    let pairs = preferences(ctx, "data", "", &settings.data, &text, context)?;
     let files = ctx.run.evaluate.files(&settings.heldout);
-    let heldout = preferences(ctx, "Held out: ", &files, &text, context)?;
+    let heldout = preferences(ctx, "heldout", "Held out: ", &files, &text, context)?;
     let options = Options {
         loss: settings.loss,
         beta: settings.beta,
@@ -35,11 +38,19 @@ pub(crate) fn dpo(
         sft_weight: settings.sft_weight,
     };
     let shape = model.config().cost_shape();
-    let answers = |pairs: &[PreferenceExample]| -> Result<Vec<[f64; 2]>, PhaseError> {
-        let examples = pairs.iter().flat_map(|p| [&p.chosen, &p.rejected]);
-        let logps = logprobs(&model, &params, examples, 1.0, ctx.run.shard_tokens)?;
-        let sums: Vec<f64> = logps.iter().map(|l| l.iter().map(|&x| f64::from(x)).sum()).collect();
-        Ok(sums.chunks_exact(2).map(|pair| [pair[0], pair[1]]).collect())
+    let shard_tokens = ctx.run.shard_tokens;
+    let answers = |pairs: &Preferences| -> Result<Vec<[f64; 2]>, PhaseError> {
+        let mut answers = Vec::with_capacity(pairs.len());
+        while answers.len() < pairs.len() {
+            let first = answers.len();
+            let chunk: Vec<usize> = (first..pairs.len().min(first + PAIRS_AT_A_TIME)).collect();
+            let batch = pairs.batch(&chunk)?;
+            let logps = logprobs(&model, &params, batch.as_flattened(), 1.0, shard_tokens)?;
+            let sum = |logps: &Vec<f32>| logps.iter().map(|&logp| f64::from(logp)).sum();
+            let (both, _) = logps.as_chunks();
+            answers.extend(both.iter().map(|[chosen, rejected]| [sum(chosen), sum(rejected)]));
+        }
+        Ok(answers)
     };
 
     let mut plan = Plan::new(
@@ -51,11 +62,11 @@ pub(crate) fn dpo(
     );
     let total = plan.total();
     let mut replay = Replay::load(ctx, &settings.replay, &text, context, total, &shape)?;
-    let both = |pair: &PreferenceExample| [Length::of(&pair.chosen), Length::of(&pair.rejected)];
-    let mut work = training(&shape, &mut plan, settings.optimizer.rule, |i| forward(&shape, both(&pairs[i])));
+    let mut work =
+        training(&shape, &mut plan, settings.optimizer.rule, |i| forward(&shape, pairs.lengths(i)));
     work += replay.expected(&settings.replay);
     // The reference looks at all of them, and the policy at what is held out.
-    let looked_at = pairs.iter().chain(&heldout).chain(&heldout).flat_map(both);
+    let looked_at = pairs.all_lengths().chain(heldout.all_lengths()).chain(heldout.all_lengths());
     work.forward += forward(&shape, looked_at);
     ctx.expect("dpo", &shape, &work);
     let reference = answers(&pairs)?;
@@ -63,12 +74,11 @@ pub(crate) fn dpo(
     let mut trainer = Trainer::new(model, params);
     let first = ctx.begin_stage("dpo", total, &mut [Saved::Trainer("policy", &mut trainer)])?;
     if first == 0 {
-        ctx.count_flops(example_flops(&shape, pairs.iter().flat_map(|p| [&p.chosen, &p.rejected])));
+        ctx.count_flops(forward(&shape, pairs.all_lengths()));
     }
     for step in first..total {
-        let batch = Pairs::pack(&pairs, &reference, plan.batch(step), ctx.run.shard_tokens);
+        let batch = Pairs::pack(&pairs, &reference, plan.batch(step), shard_tokens)?;
         let config = update_rule(&settings.optimizer, step, total);
-        let shard_tokens = ctx.run.shard_tokens;
         let step_done = replay.step(
             &mut trainer,
             step,
@@ -96,7 +106,7 @@ pub(crate) fn dpo(
     let Trainer { model, params, .. } = trainer;
     if !heldout.is_empty() {
         let all: Vec<usize> = (0..heldout.len()).collect();
-        let batch = Pairs::pack(&heldout, &heldout_reference, &all, ctx.run.shard_tokens);
+        let batch = Pairs::pack(&heldout, &heldout_reference, &all, shard_tokens)?;
         let parts = evaluate(&model, &params, &batch.shards, LOGPROBS, |shard, scores| {
             preference::loss(scores, &batch.reference[shard], &options, batch.size).stats
         })?;
@@ -116,26 +126,27 @@ struct Pairs {
 
 impl Pairs {
     fn pack(
-        pairs: &[PreferenceExample],
+        pairs: &Preferences,
         reference: &[[f64; 2]],
         chosen: &[usize],
         shard_tokens: usize,
-    ) -> Pairs {
+    ) -> Result<Pairs, PhaseError> {
+        let examples = pairs.batch(chosen)?;
         let lengths: Vec<usize> =
-            chosen.iter().map(|&i| pairs[i].chosen.ids.len() + pairs[i].rejected.ids.len()).collect();
+            examples.iter().map(|[chosen, rejected]| chosen.ids.len() + rejected.ids.len()).collect();
         let mut batch = Pairs { shards: Vec::new(), reference: Vec::new(), size: BatchSize::default() };
         for shard in pack(&lengths, shard_tokens) {
             let mut packed = Packed::new();
             let mut logps = Vec::new();
-            for i in shard.into_iter().map(|i| chosen[i]) {
-                packed.push(&pairs[i].chosen);
-                packed.push(&pairs[i].rejected);
-                logps.extend(reference[i]);
+            for i in shard {
+                packed.push(&examples[i][0]);
+                packed.push(&examples[i][1]);
+                logps.extend(reference[chosen[i]]);
             }
             batch.size += BatchSize::of(&packed.row_offsets);
             batch.shards.push(packed);
             batch.reference.push(logps);
         }
-        batch
+        Ok(batch)
     }
 }

@@ -13,6 +13,7 @@ use crate::behaviours::{ANSWER_TOKENS, held_out_files};
 use crate::data::{DataSource, Size};
 use crate::recipe::{RunSettings, Split};
 use crate::settings::{PhaseSettings, ReplaySettings, RolloutSettings};
+use crate::store::MOST_IN_MEMORY;
 
 /// Bytes of English a token, about; more in large vocabularies, fewer in very small ones.
 const BYTES_PER_TOKEN: usize = 3;
@@ -29,9 +30,14 @@ const TOKENIZER: f64 = 1000.0;
 const PER_BYTE: f64 = 4.3;
 /// For each record that is more than raw text: fields, roles and flags of their own.
 const PER_RECORD: f64 = 1200.0;
+/// Of files that become tokens as they are read, as much text and as many records are there at a time: two chunks.
+const TEXT_AT_A_TIME: usize = 4 << 20;
+const RECORDS_AT_A_TIME: usize = 2048;
+/// For each example of such a file: its end and its rows, and what a plan of batches keeps.
+const PER_EXAMPLE: usize = 36;
 /// What the tokenizer gives for a token, held for as many texts at a time.
 const PER_ENCODED_TOKEN: usize = 120;
-const TEXTS_AT_A_TIME: usize = 1024;
+const TEXTS_AT_A_TIME: usize = 2;
 
 /// Rules of the engine that decide what memory it takes.
 pub fn rules() -> Rules {
@@ -160,13 +166,22 @@ fn sequences(answers: usize, group: usize, prompt: usize, longest: usize, thread
 /// The program, what it reads, and the tensor that it copies to save it with its moments.
 fn program(shape: &ModelShape, data: &DataSource, phase: Phase, size: Size) -> Bytes {
     let held = data.held_bytes();
-    let records = if phase == Phase::Pretrain { 0 } else { size.records };
-    let encoded = size.bytes * TEXTS_AT_A_TIME.min(size.records) / size.records.max(1) / BYTES_PER_TOKEN;
+    // Prompts that are answered by sampling are all in memory.
+    let whole = matches!(phase, Phase::Grpo | Phase::Ppo);
+    let (bytes, records) = match whole {
+        true => (size.bytes, size.records),
+        false => (size.bytes.min(TEXT_AT_A_TIME), size.records.min(RECORDS_AT_A_TIME)),
+    };
+    // What is read at a time counts the tokens of as much text; those of the rest are kept, up to a limit.
+    let rest = (size.bytes - bytes) / BYTES_PER_TOKEN;
+    let kept = 4 * rest.min(MOST_IN_MEMORY) + PER_EXAMPLE * (size.records - records);
+    let records = if phase == Phase::Pretrain { 0 } else { records };
+    let encoded = size.longest * TEXTS_AT_A_TIME.min(size.records) / BYTES_PER_TOKEN;
     let text = TEXT
         + TOKENIZER * shape.vocab as f64
-        + PER_BYTE * size.bytes as f64
+        + PER_BYTE * bytes as f64
         + PER_RECORD * records as f64
-        + (encoded * PER_ENCODED_TOKEN + held) as f64;
+        + (kept + encoded * PER_ENCODED_TOKEN + held) as f64;
     let largest_tensor = 4.0 * (shape.vocab * shape.hidden) as f64;
     PROGRAM + Bytes(text + 2.0 * largest_tensor)
 }

@@ -27,9 +27,9 @@ impl Length {
         Length { tokens: example.ids.len(), rows }
     }
 
-    /// One of which only the last token is asked, as reward models are.
-    pub(crate) fn judged(ids: &[u32]) -> Length {
-        Length { tokens: ids.len(), rows: 1 }
+    /// The same where only the last token is asked, as reward models are.
+    pub(crate) fn judged(self) -> Length {
+        Length { rows: 1, ..self }
     }
 }
 

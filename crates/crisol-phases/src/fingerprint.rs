@@ -104,6 +104,20 @@ impl Fingerprint {
         Ok(this)
     }
 
+    /// Hashes of the files of a role, with their names; `None` where one of them cannot be hashed (a pipe).
+    pub(crate) fn contents(&self, role: &str) -> Option<Vec<(&str, &str)>> {
+        let files = self
+            .inputs
+            .iter()
+            .filter(|(name, _)| name.strip_prefix(role).is_some_and(|which| which.starts_with(' ')));
+        files
+            .map(|(name, input)| match &input.content {
+                Content::Blake3(hash) => Some((name.as_str(), hash.as_str())),
+                Content::Pipe | Content::Missing => None,
+            })
+            .collect()
+    }
+
     fn add_data(
         &mut self,
         role: &str,

@@ -105,7 +105,7 @@ pub fn ladder(base: &Recipe, rungs: usize) -> Result<Vec<LadderRung>, LadderErro
     };
     let data = base.run.data_source();
     let train = texts(&data.all_records(&settings.data)?)?;
-    let text = text_setup(&base.run.model, &train)?;
+    let text = text_setup(&base.run.model, train.iter()).map_err(PhaseError::from)?;
     let context = base.run.model.context;
     let train = documents(&text, &train, context)?;
     let heldout = documents(&text, &texts(&data.all_records(&settings.heldout)?)?, context)?;

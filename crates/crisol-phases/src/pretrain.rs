@@ -2,11 +2,12 @@
 //! nothing, and the one in which what the model knows comes into it.
 
 use crisol_model::{Checkpoint, Model};
-use crisol_text::{Body, EMBEDDED_TOKENS, Example, Record, TextSetup, Tokenizer};
+use crisol_text::{Body, EMBEDDED_TOKENS, Example, Record, TextError, TextSetup, Tokenizer};
 use crisol_train::{Trainer, derived_seed};
 
 use crate::PhaseError;
 use crate::context::Context;
+use crate::examples::{Kind, Source};
 use crate::settings::{ModelSettings, PretrainSettings};
 use crate::supervised::{heldout_loss, train_next_token};
 
@@ -16,15 +17,30 @@ pub(crate) fn pretrain(
     settings: &PretrainSettings,
     start: Option<Checkpoint>,
 ) -> Result<Checkpoint, PhaseError> {
-    let texts = texts(&ctx.records(&settings.data)?)?;
-    let start = match start {
-        Some(checkpoint) => checkpoint,
-        None => new_model(ctx, &texts)?,
+    let data = ctx.data;
+    // A new model's tokenizer is trained on the text before it is encoded. What cannot be read twice is held.
+    let twice = start.is_none() && ctx.trained_tokenizer().is_none();
+    let held = match twice && !settings.data.iter().all(|file| data.has(file)) {
+        true => Some(data.all_records(&settings.data)?),
+        false => None,
+    };
+    let start = match (start, &held) {
+        (Some(checkpoint), _) => checkpoint,
+        (None, Some(records)) => {
+            new_model(ctx, records.iter().map(|record| Ok(text_of(record)?.to_owned())))?
+        }
+        (None, None) => {
+            new_model(ctx, data.read(&settings.data).map(|record| Ok(text_of(&record?)?.to_owned())))?
+        }
     };
     let Checkpoint { model, params, text } = start;
     let context = model.config().longest_document();
-    let documents = documents(&text, &texts, context)?;
-    let heldout_texts = self::texts(&ctx.records(&settings.heldout)?)?;
+    let source = Source { role: "data", what: "", files: &settings.data, kind: Kind::Text, pictures: 0 };
+    let documents = match held {
+        Some(records) => source.load_from(ctx, &text, context, records)?,
+        None => source.load(ctx, &text, context)?,
+    };
+    let heldout_texts = texts(&ctx.records(&settings.heldout)?)?;
     let heldout = self::documents(&text, &heldout_texts, context)?;
     let mut trainer = Trainer::new(model, params);
     train_next_token(
@@ -50,17 +66,19 @@ pub(crate) fn pretrain(
 
 /// What records of raw text hold.
 pub(crate) fn texts(records: &[Record]) -> Result<Vec<String>, PhaseError> {
-    records
-        .iter()
-        .map(|record| match &record.body {
-            Body::Text { text } => Ok(text.clone()),
-            other => Err(PhaseError::WrongRecord {
-                place: record.place.clone(),
-                found: other.shape(),
-                wanted: "raw text: {\"text\": …}",
-            }),
-        })
-        .collect()
+    records.iter().map(|record| Ok(text_of(record)?.to_owned())).collect()
+}
+
+/// The raw text of a record; other records are an error.
+pub(crate) fn text_of(record: &Record) -> Result<&str, PhaseError> {
+    match &record.body {
+        Body::Text { text } => Ok(text),
+        other => Err(PhaseError::WrongRecord {
+            place: record.place.clone(),
+            found: other.shape(),
+            wanted: "raw text: {\"text\": …}",
+        }),
+    }
 }
 
 /// Texts as documents of at most a context.
@@ -74,11 +92,31 @@ pub(crate) fn documents(
 }
 
 /// A model of the recipe's shape with random weights, and a tokenizer trained on the text.
-fn new_model(ctx: &mut Context<'_>, texts: &[String]) -> Result<Checkpoint, PhaseError> {
+fn new_model(
+    ctx: &mut Context<'_>,
+    texts: impl Iterator<Item = Result<String, PhaseError>> + Send,
+) -> Result<Checkpoint, PhaseError> {
     let shape = &ctx.run.model;
     let text = match ctx.trained_tokenizer() {
         Some(json) => TextSetup::embedded(Tokenizer::from_bytes(json.as_bytes())?)?,
-        None => text_setup(shape, texts)?,
+        None => {
+            let mut error = None;
+            let interrupt = ctx.device.interrupt();
+            let texts = texts.map_while(|text| match text {
+                _ if interrupt.requested() => None,
+                Ok(text) => Some(text),
+                Err(e) => {
+                    error = Some(e);
+                    None
+                }
+            });
+            let trained = text_setup(shape, texts);
+            ctx.check_stop()?;
+            match error {
+                Some(error) => return Err(error),
+                None => trained?,
+            }
+        }
     };
     ctx.keep_tokenizer(text.tokenizer.to_json());
     let vocab_size = text.tokenizer.vocab_size();
@@ -93,6 +131,9 @@ fn new_model(ctx: &mut Context<'_>, texts: &[String]) -> Result<Checkpoint, Phas
 }
 
 /// The tokenizer of a new model, trained on the text.
-pub(crate) fn text_setup(shape: &ModelSettings, texts: &[String]) -> Result<TextSetup, PhaseError> {
-    Ok(TextSetup::embedded(Tokenizer::train(texts, shape.vocab_size, &EMBEDDED_TOKENS)?)?)
+pub(crate) fn text_setup(
+    shape: &ModelSettings,
+    texts: impl Iterator<Item = impl AsRef<str> + Send> + Send,
+) -> Result<TextSetup, TextError> {
+    TextSetup::embedded(Tokenizer::train(texts, shape.vocab_size, &EMBEDDED_TOKENS)?)
 }

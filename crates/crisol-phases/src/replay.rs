@@ -8,20 +8,21 @@ use crisol_cost::units::Flops;
 use crisol_engine::OptimizerConfig;
 use crisol_objectives::next_token::{self, NextTokenStats};
 use crisol_objectives::{LossAndGrad, Stats, TokenScores};
-use crisol_text::{Example, Packed, TextSetup};
+use crisol_text::{Packed, TextSetup};
 use crisol_train::{Output, Step, Trainer};
 
 use crate::PhaseError;
 use crate::batches::Batches;
 use crate::context::Context;
+use crate::examples::{Kind, Source};
 use crate::expectation::{self, Length};
 use crate::settings::ReplaySettings;
-use crate::sft;
+use crate::store::Examples;
 use crate::supervised::{batch_size, shards, token_count, training_flops};
 
 /// What is replayed.
 pub(crate) struct Replay {
-    examples: Vec<Example>,
+    examples: Examples,
     /// The documents of each update.
     batches: Batches,
     updates: u64,
@@ -71,10 +72,15 @@ impl Replay {
         updates: u64,
         shape: &ModelShape,
     ) -> Result<Replay, PhaseError> {
-        let replayed = sft::examples(text, &ctx.records(&settings.data)?, context)?;
-        ctx.note_data("Replay: ", &replayed.summary, context);
-        let examples = replayed.examples;
-        let lengths: Vec<usize> = examples.iter().map(|e| e.ids.len()).collect();
+        let source = Source {
+            role: "replay.data",
+            what: "Replay: ",
+            files: &settings.data,
+            kind: Kind::Supervised,
+            pictures: 0,
+        };
+        let examples = source.load(ctx, text, context)?;
+        let lengths: Vec<usize> = examples.lengths().map(|length| length.tokens).collect();
         let batches = Batches::endless(lengths, settings.tokens, ctx.run.seed, ctx.purpose("replay"));
         Ok(Replay { examples, batches, updates, weight: settings.weight, shape: shape.clone() })
     }
@@ -86,7 +92,7 @@ impl Replay {
 
     /// Lengths of what is replayed.
     pub(crate) fn lengths(&self) -> Vec<Length> {
-        self.examples.iter().map(Length::of).collect()
+        self.examples.lengths().collect()
     }
 
     /// One optimizer step on the phase's own `shards` and the replay of update number `update`. The step's loss is the
@@ -102,7 +108,7 @@ impl Replay {
         objective: impl Fn(usize, &TokenScores<'_>) -> LossAndGrad<S> + Sync,
     ) -> Result<(Step<WithReplay<S>>, Trained), PhaseError> {
         let first = own.len();
-        let replayed = shards(self.batches.batch(update).iter().map(|&i| &self.examples[i]), shard_tokens);
+        let replayed = shards(&self.examples.batch(self.batches.batch(update))?, shard_tokens);
         let size = batch_size(&replayed);
         let all = [own, &replayed].concat();
         let trained = Trained { replayed: token_count(&replayed), flops: training_flops(&self.shape, &all) };
@@ -140,6 +146,7 @@ mod tests {
     use crisol_engine::{Device, Rule};
     use crisol_model::{Architecture, Config, Model};
     use crisol_objectives::policy::PolicyStats;
+    use crisol_text::Example;
 
     const SHARD_TOKENS: usize = 16;
 
@@ -182,7 +189,8 @@ mod tests {
         let mut trainer = trainer();
         let shape = trainer.model.config().cost_shape();
         let batches = Batches::endless(vec![9; 4], 4 * 9, 1, "replay".into());
-        let mut replay = Replay { examples: documents(20), batches, updates: 1, weight, shape };
+        let examples = Examples::in_memory(&documents(20));
+        let mut replay = Replay { examples, batches, updates: 1, weight, shape };
         let own = shards(&documents(3), SHARD_TOKENS);
         let size = batch_size(&own);
         let (done, trained) = replay

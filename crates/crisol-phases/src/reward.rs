@@ -7,14 +7,16 @@ use std::collections::BTreeMap;
 use crisol_model::Checkpoint;
 use crisol_objectives::Stats;
 use crisol_objectives::bradley_terry::{self, RewardStats};
-use crisol_text::{Packed, PreferenceExample, TextSetup, encode_records, pack};
+use crisol_text::{Example, Packed, PreferenceExample, TextSetup, encode_records, pack};
 use crisol_train::{Output, Trainer, derived_seed, evaluate};
 
 use crate::PhaseError;
 use crate::batches::Plan;
 use crate::context::{Context, Saved, update_rule};
+use crate::examples::{Kind, Source};
 use crate::expectation::{Length, forward, training};
 use crate::settings::RewardSettings;
+use crate::store::Examples;
 use crate::supervised::{batch_size, sum_up, token_count, training_flops};
 
 /// Trains a reward model from the weights of `start`.
@@ -26,7 +28,7 @@ pub(crate) fn reward(
     let Checkpoint { model, params, text } = start;
     let (model, params) = model.scalar_from(&params, derived_seed(ctx.run.seed, &ctx.purpose("head"), 0));
     let context = model.config().longest_document();
-    let pairs = preferences(ctx, "", &settings.data, &text, context)?;
+    let pairs = preferences(ctx, "data", "", &settings.data, &text, context)?;
     let mut plan = Plan::new(
         vec![1; pairs.len()],
         settings.epochs,
@@ -38,13 +40,13 @@ pub(crate) fn reward(
     let mut trainer = Trainer::new(model, params);
     let total = plan.total();
     let work = training(&shape, &mut plan, settings.optimizer.rule, |i| {
-        let both = [&pairs[i].chosen, &pairs[i].rejected];
-        forward(&shape, both.map(|example| Length::judged(&example.ids)))
+        forward(&shape, pairs.lengths(i).map(Length::judged))
     });
     ctx.expect("reward", &shape, &work);
     let first = ctx.begin_stage("reward", total, &mut [Saved::Trainer("model", &mut trainer)])?;
     for step in first..total {
-        let batch: Vec<&PreferenceExample> = plan.batch(step).iter().map(|&i| &pairs[i]).collect();
+        let batch = pairs.batch(plan.batch(step))?;
+        let batch: Vec<_> = batch.iter().map(|pair| pair.each_ref()).collect();
         let shards = pair_shards(&batch, ctx.run.shard_tokens);
         let (size, tokens) = (batch_size(&shards), token_count(&shards));
         let config = update_rule(&settings.optimizer, step, total);
@@ -80,7 +82,8 @@ fn measure_heldout(
     let pairs = encode_records(&records, |record| judge.text.preference(record, context))?;
     ctx.note_data("Held out: ", &pairs.summary, context);
     let judged = |pairs: &[&PreferenceExample]| -> Result<RewardStats, PhaseError> {
-        let shards = pair_shards(pairs, ctx.run.shard_tokens);
+        let pairs: Vec<_> = pairs.iter().map(|pair| [&pair.chosen, &pair.rejected]).collect();
+        let shards = pair_shards(&pairs, ctx.run.shard_tokens);
         let size = batch_size(&shards);
         let parts = evaluate(&judge.model, &judge.params, &shards, Output::Scalar, |_, scores| {
             bradley_terry::loss(scores, settings.centring, size).stats
@@ -109,30 +112,61 @@ fn measure_heldout(
     Ok(())
 }
 
-/// The preference pairs of some files, which notes call `what`.
+/// Preference pairs; each is two examples, the chosen answer's and the rejected one's.
+pub(crate) struct Preferences(Examples);
+
+impl Preferences {
+    /// How many pairs there are.
+    pub(crate) fn len(&self) -> usize {
+        self.0.len() / 2
+    }
+
+    /// Whether there are none.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Lengths of a pair.
+    pub(crate) fn lengths(&self, i: usize) -> [Length; 2] {
+        [self.0.length(2 * i), self.0.length(2 * i + 1)]
+    }
+
+    /// Lengths of all answers.
+    pub(crate) fn all_lengths(&self) -> impl Iterator<Item = Length> {
+        self.0.lengths()
+    }
+
+    /// Several pairs.
+    pub(crate) fn batch(&self, chosen: &[usize]) -> Result<Vec<[Example; 2]>, PhaseError> {
+        chosen.iter().map(|&i| Ok([self.0.get(2 * i)?, self.0.get(2 * i + 1)?])).collect()
+    }
+}
+
+/// The preference pairs of the files of a setting, which notes call `what`.
 pub(crate) fn preferences(
     ctx: &mut Context<'_>,
+    role: &str,
     what: &str,
     files: &[String],
     text: &TextSetup,
     context: usize,
-) -> Result<Vec<PreferenceExample>, PhaseError> {
-    let records = ctx.records(files)?;
-    let pairs = encode_records(&records, |record| text.preference(record, context))?;
-    ctx.note_data(what, &pairs.summary, context);
-    Ok(pairs.examples)
+) -> Result<Preferences, PhaseError> {
+    let source = Source { role, what, files, kind: Kind::Preference, pictures: 0 };
+    Ok(Preferences(source.load(ctx, text, context)?))
 }
 
 /// Packs pairs into shards of their last tokens, chosen before rejected.
-fn pair_shards(pairs: &[&PreferenceExample], shard_tokens: usize) -> Vec<Packed> {
-    let lengths: Vec<usize> = pairs.iter().map(|p| p.chosen.ids.len() + p.rejected.ids.len()).collect();
+fn pair_shards(pairs: &[[&Example; 2]], shard_tokens: usize) -> Vec<Packed> {
+    let lengths: Vec<usize> =
+        pairs.iter().map(|[chosen, rejected]| chosen.ids.len() + rejected.ids.len()).collect();
     pack(&lengths, shard_tokens)
         .into_iter()
         .map(|shard| {
             let mut packed = Packed::new();
             for i in shard {
-                packed.push_last(&pairs[i].chosen.ids);
-                packed.push_last(&pairs[i].rejected.ids);
+                let [chosen, rejected] = pairs[i];
+                packed.push_last(&chosen.ids);
+                packed.push_last(&rejected.ids);
             }
             packed
         })

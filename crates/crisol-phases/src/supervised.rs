@@ -16,6 +16,7 @@ use crate::batches::Plan;
 use crate::context::{Context, Saved, update_rule};
 use crate::expectation::{Length, forward, training};
 use crate::settings::OptimizerSettings;
+use crate::store::Examples;
 
 /// Log-probs alone, at temperature 1.
 pub(crate) const LOGPROBS: Output = Output::TokenScores { logit_scale: 1.0, entropy: false };
@@ -79,25 +80,25 @@ pub(crate) fn train_next_token(
     ctx: &mut Context<'_>,
     stage: &str,
     trainer: &mut Trainer,
-    examples: &[Example],
+    examples: &Examples,
     heldout: &[Example],
     epochs: f64,
     batch_tokens: usize,
     optimizer: &OptimizerSettings,
 ) -> Result<(), PhaseError> {
-    let lengths: Vec<usize> = examples.iter().map(|e| e.ids.len()).collect();
+    let lengths: Vec<usize> = examples.lengths().map(|length| length.tokens).collect();
     let purpose = ctx.purpose(stage);
     let mut plan = Plan::new(lengths, epochs, batch_tokens, ctx.run.seed, purpose);
     let total = plan.total();
     let shape = trainer.model.config().cost_shape();
     let work = LocalWork {
         forward: example_flops(&shape, heldout),
-        ..training(&shape, &mut plan, optimizer.rule, |i| example_flops(&shape, [&examples[i]]))
+        ..training(&shape, &mut plan, optimizer.rule, |i| forward(&shape, [examples.length(i)]))
     };
     ctx.expect(stage, &shape, &work);
     let first = ctx.begin_stage(stage, total, &mut [Saved::Trainer("model", trainer)])?;
     for step in first..total {
-        let shards = shards(plan.batch(step).iter().map(|&i| &examples[i]), ctx.run.shard_tokens);
+        let shards = shards(&examples.batch(plan.batch(step))?, ctx.run.shard_tokens);
         let (size, tokens) = (batch_size(&shards), token_count(&shards));
         let config = update_rule(optimizer, step, total);
         let done = trainer

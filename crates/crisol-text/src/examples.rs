@@ -81,19 +81,28 @@ pub fn encode_records<T: Send>(
     records: &[Record],
     encode: impl Fn(&Record) -> Result<Encoded<T>, TextError> + Sync,
 ) -> Result<Encoded<T>, TextError> {
-    let mut all = Encoded { examples: vec![], records: vec![], summary: Summary::default() };
-    for (i, encoded) in records.par_iter().map(&encode).collect::<Vec<_>>().into_iter().enumerate() {
-        let encoded = encoded?;
-        all.records.extend(encoded.records.iter().map(|_| i));
-        all.examples.extend(encoded.examples);
-        all.summary += encoded.summary;
-    }
+    let all = encode_all(records, &encode)?;
     match records.first() {
         Some(first) if all.examples.is_empty() => {
             Err(TextError::NothingLeft { place: first.place.clone(), records: records.len() })
         }
         _ => Ok(all),
     }
+}
+
+/// The same, where nothing may be left.
+pub(crate) fn encode_all<T: Send>(
+    records: &[Record],
+    encode: &(impl Fn(&Record) -> Result<Encoded<T>, TextError> + Sync),
+) -> Result<Encoded<T>, TextError> {
+    let mut all = Encoded { examples: vec![], records: vec![], summary: Summary::default() };
+    for (i, encoded) in records.par_iter().map(encode).collect::<Vec<_>>().into_iter().enumerate() {
+        let encoded = encoded?;
+        all.records.extend(encoded.records.iter().map(|_| i));
+        all.examples.extend(encoded.examples);
+        all.summary += encoded.summary;
+    }
+    Ok(all)
 }
 
 /// A prompt or an answer as it is encoded.

@@ -11,6 +11,7 @@
 //! - [`inspect`]: what of a file will be trained, and what is wrong with it.
 
 mod bounds;
+mod chunks;
 mod dataset;
 mod error;
 mod examples;
@@ -35,6 +36,7 @@ mod word_cache;
 mod words;
 mod workers;
 
+pub use chunks::encode_chunks;
 pub use dataset::{Extent, ReadOptions, Records, data_files, extent, records};
 pub use error::TextError;
 pub use examples::{Encoded, Example, PreferenceExample, ProblemExample, encode_records};

@@ -1,5 +1,7 @@
 //! `crisol bench`: how fast this machine trains and generates, on models of random weights.
 
+mod data;
+
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -31,6 +33,7 @@ Examples:
   crisol bench decode --shape 1B --dtype bf16 --batch 1 --prompt-tokens 512
   crisol bench decode --model MODEL --batch 1    the same with a model's own weights
   crisol bench gemm --shape M                    the matrix products of shape M
+  crisol bench data chats.jsonl --model MODEL    how fast a data file becomes tokens
 
 Shapes: XS is d=128,L=4,H=4,ff=352,V=2048,T=128,B=32; S is d=256,L=6,H=8,ff=704,V=4096,T=256,B=16; M is d=768,L=12,H=12,
 ff=2048,V=32000,T=512,B=2,head=untied; 1B is d=2048,L=16,H=32,kv=8,ff=8192,V=128256,T=2048,B=1. d is the width, L layers, H heads, kv key/value heads (as many as H unless given), ff
@@ -56,6 +59,8 @@ enum What {
     Decode(DecodeArgs),
     /// The matrix products of a training step, one by one
     Gemm(GemmArgs),
+    /// Reading a data file and making tokens of it
+    Data(data::BenchDataArgs),
 }
 
 #[derive(Debug, Args)]
@@ -137,6 +142,7 @@ impl BenchArgs {
             What::Train(args) => train(&args),
             What::Decode(args) => decode(&args),
             What::Gemm(args) => gemm(&args),
+            What::Data(args) => args.run(),
         }
     }
 }
