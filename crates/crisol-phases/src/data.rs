@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use crisol_text::{ReadOptions, Record, TextError, data_files, extent, parse_jsonl_lines, records};
+use crisol_text::{ReadOptions, Record, RowRange, TextError, data_files, extent, parse_jsonl_lines, records};
 use crisol_world::DataFile;
 
 use crate::PhaseError;
@@ -82,12 +82,18 @@ impl DataSource {
         DataSource { options, ..self }
     }
 
+    /// Where a file is looked up. Data sets are on the hub whatever the recipe's folder is.
+    fn place(&self, file: &str) -> &Place {
+        static ANYWHERE: Place = Place::Folder(PathBuf::new());
+        if self.options.datasets.contains_key(file) { &ANYWHERE } else { &self.place }
+    }
+
     /// Whether there is such a file, folder or pattern, that may be read more than once: a pipe is none.
     pub fn has(&self, file: &str) -> bool {
-        match &self.place {
+        match self.place(file) {
             Place::World(files) => files.iter().any(|f| f.name == file),
             Place::Folder(folder) => {
-                let files = data_files(&source(folder, file)).unwrap_or_default();
+                let files = data_files(&self.source(folder, file), &self.options).unwrap_or_default();
                 !files.is_empty() && files.iter().all(|file| file.is_file())
             }
         }
@@ -114,7 +120,7 @@ impl DataSource {
             }
             Err(error) => Err(error),
         };
-        match &self.place {
+        match self.place(file) {
             Place::World(files) => {
                 let found = files.iter().find(|f| f.name == file).ok_or_else(|| PhaseError::NoSuchData {
                     file: file.into(),
@@ -123,7 +129,7 @@ impl DataSource {
                 parse_jsonl_lines(file, found.jsonl.as_bytes())?.into_iter().try_for_each(&mut keep)?;
             }
             Place::Folder(folder) => {
-                records(&source(folder, file), &self.options)?.try_for_each(&mut keep)?;
+                records(&self.source(folder, file), &self.options)?.try_for_each(&mut keep)?;
             }
         }
         if read.is_empty() {
@@ -131,7 +137,7 @@ impl DataSource {
                 TextError::OnlyEqualAnswers { file: file.to_owned(), pairs: findings.equal_pairs }.into()
             );
         }
-        if matches!(self.place, Place::Folder(_)) {
+        if matches!(self.place(file), Place::Folder(_)) {
             self.findings.lock().unwrap_or_else(PoisonError::into_inner).insert(file.to_owned(), findings);
         }
         Ok(read)
@@ -159,13 +165,13 @@ impl DataSource {
 
     /// How much one file holds, about; nothing if there is none, which is an error once it is needed, or if it is a pipe.
     pub(crate) fn size(&self, file: &str) -> Size {
-        match &self.place {
+        match self.place(file) {
             Place::World(files) => files
                 .iter()
                 .find(|f| f.name == file)
                 .map_or(Size::default(), |found| Size::of(found.jsonl.lines().map(str::len))),
             Place::Folder(folder) => {
-                let extent = extent(&source(folder, file), &self.options);
+                let extent = extent(&self.source(folder, file), &self.options);
                 Size { bytes: extent.bytes, records: extent.records, longest: extent.longest }
             }
         }
@@ -173,7 +179,7 @@ impl DataSource {
 
     /// The embedded text of this name, if there can be any.
     pub(crate) fn embedded(&self, file: &str) -> Option<Option<&str>> {
-        match &self.place {
+        match self.place(file) {
             Place::World(files) => Some(files.iter().find(|f| f.name == file).map(|f| f.jsonl.as_str())),
             Place::Folder(_) => None,
         }
@@ -182,12 +188,25 @@ impl DataSource {
     /// The files that a name stands for outside of the embedded data; of what cannot be found or has no name (a pipe), the
     /// name itself.
     pub(crate) fn paths(&self, file: &str) -> Vec<PathBuf> {
-        let Place::Folder(folder) = &self.place else { return vec![] };
-        let source = source(folder, file);
-        match data_files(&source) {
+        let Place::Folder(folder) = self.place(file) else { return vec![] };
+        let source = self.source(folder, file);
+        match data_files(&source, &self.options) {
             Ok(files) if !files.is_empty() => files,
             _ => vec![source.into()],
         }
+    }
+
+    /// Which rows of a data set a name stands for, where it is one.
+    pub(crate) fn rows(&self, file: &str) -> Option<RowRange> {
+        self.options.datasets.get(file).map(|set| set.rows)
+    }
+
+    /// What a recipe's file names, as the readers take it.
+    fn source(&self, folder: &Path, file: &str) -> String {
+        if file == "-" || self.options.datasets.contains_key(file) {
+            return file.to_owned();
+        }
+        folder.join(file).to_string_lossy().into_owned()
     }
 
     /// Bytes of data that are in memory all the time.
@@ -206,11 +225,6 @@ impl DataSource {
         }
         Ok(all)
     }
-}
-
-/// What a recipe's file names, as the readers take it.
-fn source(folder: &Path, file: &str) -> String {
-    if file == "-" { file.to_owned() } else { folder.join(file).to_string_lossy().into_owned() }
 }
 
 #[cfg(test)]

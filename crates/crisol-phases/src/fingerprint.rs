@@ -121,6 +121,10 @@ impl Fingerprint {
                 self.inputs.insert(format!("{role} {which}"), Input { place, content });
                 continue;
             }
+            if let Some(rows) = data.rows(file) {
+                let end = rows.end.map(|end| end.to_string()).unwrap_or_default();
+                self.settings.insert(format!("rows of {role} {which}"), format!("{}..{end}", rows.start));
+            }
             let paths = data.paths(file);
             for (part, path) in paths.iter().enumerate() {
                 // A folder or pattern stands for several files.
