@@ -118,7 +118,9 @@ impl InspectArgs {
         let records = crisol_text::records(&source, &options)?;
         // A file that is not there or empty is nothing to inspect.
         let line = |line| match line {
-            Err(error @ (TextError::Read { .. } | TextError::NoRecords { .. })) => Err(error),
+            Err(
+                error @ (TextError::Read { .. } | TextError::NoRecords { .. } | TextError::FewerRows { .. }),
+            ) => Err(error),
             line => Ok(line),
         };
         let lines: Vec<_> = records.map(line).collect::<Result<_, TextError>>()?;

@@ -10,6 +10,7 @@ mod finite;
 mod fixture;
 #[cfg(feature = "hub")]
 mod hub;
+#[cfg(feature = "hub")]
 mod hub_data;
 mod ladder;
 #[cfg(feature = "hub")]
