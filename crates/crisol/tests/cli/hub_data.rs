@@ -7,7 +7,7 @@ use std::io::Write as _;
 use serde_json::Value;
 
 use crate::fixture::{Bench, checkpoint, read};
-use crate::loopback::{COMMIT, CONVERTED, Hub, Large, refusal};
+use crate::loopback::{COMMIT, CONVERTED, Hub, ID, Large, refusal};
 
 /// Rows of raw text, numbered from a first one.
 fn rows(first: usize, count: usize) -> Vec<u8> {
@@ -183,6 +183,17 @@ fn phases_and_recipes_train_on_them() {
     bench.write("mine.toml", &format!("base = {model:?}\nevaluate = \"none\"\n[[phases]]\nkind = \"pretrain\"\ndata = [{data:?}]\nheldout = []\nepochs = 1\n"));
     hub.crisol(&bench, &["run", "mine.toml", "--out", "mine", "--offline"]).ok();
     assert!(weights("mine") == weights("same"));
+}
+
+/// A recipe's base may be a model on a hub where it is no path beside the recipe.
+#[test]
+fn the_base_of_a_recipe_on_a_hub() {
+    let (hub, bench) = (Hub::new(), Bench::new(""));
+    bench.write("rows.jsonl", &String::from_utf8(rows(0, 20)).unwrap());
+    let phase = "[[phases]]\nkind = \"pretrain\"\ndata = [\"rows.jsonl\"]\nheldout = []\nepochs = 1\n";
+    bench.write("mine.toml", &format!("base = \"{ID}\"\ndata = \".\"\nevaluate = \"none\"\n{phase}"));
+    hub.crisol(&bench, &["run", "mine.toml", "--out", "mine"]).ok();
+    assert!(read(&bench.path("mine/recipe.toml")).contains(&format!("snapshots/{COMMIT}\"")));
 }
 
 #[test]

@@ -61,6 +61,9 @@ pub(super) fn configs(card: &str) -> Result<Vec<Config>, String> {
     }
     let mut reader = Reader { lines: found.into(), depth: 0 };
     let Value::Object(mut map) = reader.mapping(0)? else { return Ok(vec![]) };
+    if let Some((number, line)) = reader.lines.front() {
+        return Err(not_read(*number, line));
+    }
     match map.remove("configs") {
         Some(Value::Array(list)) => list.iter().map(config).collect(),
         Some(Value::Null) | None => Ok(vec![]),
@@ -308,7 +311,8 @@ mod tests {
             "- config_name: ../x\n  data_files: b",
             "- config_name: x\n  data_files:\n  - split: ../y\n    path: b",
             "- x",
-            "x: y",
+            "  x: y",
+            "- a: b\nx: y\n- c: d",
             "- a: b\n     c: d",
             "- config_name: x\n  data_files: \"a",
         ] {
