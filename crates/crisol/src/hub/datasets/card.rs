@@ -312,7 +312,7 @@ mod tests {
             "- config_name: x\n  data_files:\n  - split: ../y\n    path: b",
             "- x",
             "  x: y",
-            "- a: b\nx: y\n- c: d",
+            "  - a: b\n- c: d",
             "- a: b\n     c: d",
             "- config_name: x\n  data_files: \"a",
         ] {
