@@ -149,6 +149,8 @@ pub(crate) fn stage_purpose(phase: &str, what: &str) -> String {
 }
 
 const STATE: &str = "state";
+/// What supervised phases measure on held-out data, before their first step and after their last.
+pub(crate) const HELD_OUT_LOSS: &str = "validation_loss";
 const STATE_FILE: &str = "state.json";
 const TOKENIZER_FILE: &str = "tokenizer.json";
 /// Saving takes at most one part in so many of the time.
@@ -467,6 +469,15 @@ impl<'a> Context<'a> {
     /// Records a measure of the phase for its report.
     pub(crate) fn measure(&mut self, name: &str, value: f64) {
         self.state.metrics.insert(name.to_owned(), value);
+        if name == HELD_OUT_LOSS
+            && let Some(&before) = self.state.before.get(name).filter(|before| value > **before)
+        {
+            let optimizer = self.optimizer();
+            self.note(format!(
+                "The loss on held-out data rose from {before:.3} to {value:.3} nats: lower {optimizer}.lr or epochs, or add \
+                 data."
+            ));
+        }
     }
 
     /// Records a measure of the model that the phase starts from.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use crisol_text::{ReadOptions, Record, TextError, data_files, extent, parse_jsonl_lines, records};
+use crisol_text::{ReadOptions, Record, RowRange, TextError, data_files, extent, parse_jsonl_lines, records};
 use crisol_world::DataFile;
 
 use crate::PhaseError;
@@ -90,12 +90,18 @@ impl DataSource {
         DataSource { options, ..self }
     }
 
+    /// Where a file is looked up. Data sets are on the hub whatever the recipe's folder is.
+    fn place(&self, file: &str) -> &Place {
+        static ANYWHERE: Place = Place::Folder(PathBuf::new());
+        if self.options.datasets.contains_key(file) { &ANYWHERE } else { &self.place }
+    }
+
     /// Whether there is such a file, folder or pattern, that may be read more than once: a pipe is none.
     pub fn has(&self, file: &str) -> bool {
-        match &self.place {
+        match self.place(file) {
             Place::World(files) => files.iter().any(|f| f.name == file),
             Place::Folder(folder) => {
-                let files = data_files(&source(folder, file)).unwrap_or_default();
+                let files = data_files(&self.source(folder, file), &self.options).unwrap_or_default();
                 !files.is_empty() && files.iter().all(|file| file.is_file())
             }
         }
@@ -113,7 +119,7 @@ impl DataSource {
 
     /// Opens one file, folder or pattern.
     fn lines(&self, file: &str) -> Result<Lines, PhaseError> {
-        Ok(match &self.place {
+        Ok(match self.place(file) {
             Place::World(files) => {
                 let found = files.iter().find(|f| f.name == file).ok_or_else(|| PhaseError::NoSuchData {
                     file: file.into(),
@@ -121,17 +127,16 @@ impl DataSource {
                 })?;
                 Box::new(parse_jsonl_lines(file, found.jsonl.as_bytes())?.into_iter())
             }
-            Place::Folder(folder) => Box::new(records(&source(folder, file), &self.options)?),
+            Place::Folder(folder) => Box::new(records(&self.source(folder, file), &self.options)?),
         })
     }
 
     /// The first record of a file, folder or pattern; none of a pipe, which can be read only once.
     pub(crate) fn first_record(&self, file: &str) -> Result<Option<Record>, PhaseError> {
-        Ok(match &self.place {
-            _ if !self.has(file) => None,
-            Place::World(_) => self.records(file)?.into_iter().next(),
-            Place::Folder(folder) => records(&source(folder, file), &self.options)?.next().transpose()?,
-        })
+        if !self.has(file) {
+            return Ok(None);
+        }
+        Ok(self.lines(file)?.next().transpose()?)
     }
 
     /// What is worth saying of these files once they were read: fields that nothing reads, pairs that were left out.
@@ -156,13 +161,13 @@ impl DataSource {
 
     /// How much one file holds, about; nothing if there is none, which is an error once it is needed, or if it is a pipe.
     pub(crate) fn size(&self, file: &str) -> Size {
-        match &self.place {
+        match self.place(file) {
             Place::World(files) => files
                 .iter()
                 .find(|f| f.name == file)
                 .map_or(Size::default(), |found| Size::of(found.jsonl.lines().map(str::len))),
             Place::Folder(folder) => {
-                let extent = extent(&source(folder, file), &self.options);
+                let extent = extent(&self.source(folder, file), &self.options);
                 Size { bytes: extent.bytes, records: extent.records, longest: extent.longest }
             }
         }
@@ -170,16 +175,29 @@ impl DataSource {
 
     /// What a name stands for.
     pub(crate) fn find(&self, file: &str) -> Found<'_> {
-        match &self.place {
+        match self.place(file) {
             Place::World(files) => {
                 Found::Embedded(files.iter().find(|f| f.name == file).map(|f| f.jsonl.as_str()))
             }
             Place::Folder(folder) => {
-                let source = source(folder, file);
-                let files = data_files(&source).unwrap_or_default();
+                let source = self.source(folder, file);
+                let files = data_files(&source, &self.options).unwrap_or_default();
                 Found::Files(if files.is_empty() { vec![source.into()] } else { files })
             }
         }
+    }
+
+    /// Which rows of a data set a name stands for, where it is one.
+    pub(crate) fn rows(&self, file: &str) -> Option<RowRange> {
+        self.options.datasets.get(file).map(|set| set.rows)
+    }
+
+    /// What a recipe's file names, as the readers take it.
+    fn source(&self, folder: &Path, file: &str) -> String {
+        if file == "-" || self.options.datasets.contains_key(file) {
+            return file.to_owned();
+        }
+        folder.join(file).to_string_lossy().into_owned()
     }
 
     /// Bytes of data that are in memory all the time.
@@ -267,11 +285,6 @@ impl Iterator for Reader<'_> {
             }
         }
     }
-}
-
-/// What a recipe's file names, as the readers take it.
-fn source(folder: &Path, file: &str) -> String {
-    if file == "-" { file.to_owned() } else { folder.join(file).to_string_lossy().into_owned() }
 }
 
 #[cfg(test)]

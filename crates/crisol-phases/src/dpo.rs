@@ -2,7 +2,8 @@
 //! itself: no reward model, no sampling. The reference is the policy at the start; its log-probs of all answers
 //! are computed once, and then it is freed.
 
-use crisol_model::Checkpoint;
+use crisol_engine::Params;
+use crisol_model::{Checkpoint, Model};
 use crisol_objectives::preference::{self, Options};
 use crisol_objectives::{BatchSize, Stats};
 use crisol_text::{Packed, pack};
@@ -19,6 +20,9 @@ use crate::supervised::{LOGPROBS, logprobs, sum_up, token_count};
 
 /// Pairs whose tokens are in memory at a time while the reference looks at all.
 const PAIRS_AT_A_TIME: usize = 1 << 14;
+
+/// What is measured on held-out pairs before and after.
+const PREFERENCE_ACCURACY: &str = "preference_accuracy";
 
 /// Aligns `start` with votes.
 pub(crate) fn dpo(
@@ -39,20 +43,6 @@ pub(crate) fn dpo(
     };
     let shape = model.config().cost_shape();
     let shard_tokens = ctx.run.shard_tokens;
-    let answers = |pairs: &Preferences| -> Result<Vec<[f64; 2]>, PhaseError> {
-        let mut answers = Vec::with_capacity(pairs.len());
-        while answers.len() < pairs.len() {
-            let first = answers.len();
-            let chunk: Vec<usize> = (first..pairs.len().min(first + PAIRS_AT_A_TIME)).collect();
-            let batch = pairs.batch(&chunk)?;
-            let logps = logprobs(&model, &params, batch.as_flattened(), 1.0, shard_tokens)?;
-            let sum = |logps: &Vec<f32>| logps.iter().map(|&logp| f64::from(logp)).sum();
-            let (both, _) = logps.as_chunks();
-            answers.extend(both.iter().map(|[chosen, rejected]| [sum(chosen), sum(rejected)]));
-        }
-        Ok(answers)
-    };
-
     let mut plan = Plan::new(
         vec![1; pairs.len()],
         settings.epochs,
@@ -69,8 +59,11 @@ pub(crate) fn dpo(
     let looked_at = pairs.all_lengths().chain(heldout.all_lengths()).chain(heldout.all_lengths());
     work.forward += forward(&shape, looked_at);
     ctx.expect("dpo", &shape, &work);
-    let reference = answers(&pairs)?;
-    let heldout_reference = answers(&heldout)?;
+    let reference = answer_logps(&model, &params, &pairs, shard_tokens)?;
+    let heldout_reference = answer_logps(&model, &params, &heldout, shard_tokens)?;
+    if !heldout.is_empty() {
+        ctx.measure_before(PREFERENCE_ACCURACY, share_preferred(&heldout_reference));
+    }
     let mut trainer = Trainer::new(model, params);
     let first = ctx.begin_stage("dpo", total, &mut [Saved::Trainer("policy", &mut trainer)])?;
     if first == 0 {
@@ -113,8 +106,36 @@ pub(crate) fn dpo(
         for (name, value) in sum_up(parts).means() {
             ctx.measure(&format!("votes_{name}"), value);
         }
+        let logps = answer_logps(&model, &params, &heldout, shard_tokens)?;
+        ctx.measure(PREFERENCE_ACCURACY, share_preferred(&logps));
     }
     Ok(Checkpoint { model, params, text })
+}
+
+/// The log-probabilities of all answers, chosen and rejected.
+fn answer_logps(
+    model: &Model,
+    params: &Params,
+    pairs: &Preferences,
+    shard_tokens: usize,
+) -> Result<Vec<[f64; 2]>, PhaseError> {
+    let mut answers = Vec::with_capacity(pairs.len());
+    while answers.len() < pairs.len() {
+        let first = answers.len();
+        let chunk: Vec<usize> = (first..pairs.len().min(first + PAIRS_AT_A_TIME)).collect();
+        let batch = pairs.batch(&chunk)?;
+        let logps = logprobs(model, params, batch.as_flattened(), 1.0, shard_tokens)?;
+        let sum = |logps: &Vec<f32>| logps.iter().map(|&logp| f64::from(logp)).sum();
+        let (both, _) = logps.as_chunks();
+        answers.extend(both.iter().map(|[chosen, rejected]| [sum(chosen), sum(rejected)]));
+    }
+    Ok(answers)
+}
+
+/// The share of pairs whose chosen answer is the more probable one. (The accuracy among the votes' statistics is that of
+/// the implied reward: how the pair moved against the reference.)
+fn share_preferred(logps: &[[f64; 2]]) -> f64 {
+    logps.iter().filter(|[chosen, rejected]| chosen > rejected).count() as f64 / logps.len() as f64
 }
 
 /// Pairs packed into shards with their reference log-probs, chosen before rejected.

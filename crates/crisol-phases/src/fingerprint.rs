@@ -128,6 +128,10 @@ impl Fingerprint {
         for (i, file) in files.iter().enumerate() {
             // What is measured is told by its name; there may be more or fewer of it.
             let which = if role == EVALUATION { file.clone() } else { (i + 1).to_string() };
+            if let Some(rows) = data.rows(file) {
+                let end = rows.end.map(|end| end.to_string()).unwrap_or_default();
+                self.settings.insert(format!("rows of {role} {which}"), format!("{}..{end}", rows.start));
+            }
             let paths = match data.find(file) {
                 Found::Files(paths) => paths,
                 Found::Embedded(text) => {

@@ -6,7 +6,7 @@ use crisol_text::{Body, EMBEDDED_TOKENS, Example, Record, TextError, TextSetup, 
 use crisol_train::{Trainer, derived_seed};
 
 use crate::PhaseError;
-use crate::context::Context;
+use crate::context::{Context, HELD_OUT_LOSS};
 use crate::examples::{Kind, Source};
 use crate::settings::{ModelSettings, PretrainSettings};
 use crate::supervised::{heldout_loss, train_next_token};
@@ -57,7 +57,7 @@ pub(crate) fn pretrain(
     if !heldout.is_empty() {
         let bytes: usize = heldout_texts.iter().map(String::len).sum();
         let (loss, tokens) = heldout_loss(&model, &params, &heldout, ctx.run.shard_tokens)?;
-        ctx.measure("validation_loss", loss);
+        ctx.measure(HELD_OUT_LOSS, loss);
         // The end-of-text token is predicted too but is no byte of the text: its cost is counted, not its length.
         ctx.measure("bits_per_byte", loss * tokens as f64 / std::f64::consts::LN_2 / bytes as f64);
     }

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::Path;
 
+use crisol_text::DataSet;
 use serde::{Deserialize, Serialize};
 use toml::de::{DeTable, DeValue};
 use toml::{Table, Value};
@@ -50,6 +51,9 @@ pub struct RunSettings {
     pub text: TextSettings,
     /// Shape of a new model.
     pub model: ModelSettings,
+    /// The files of data sets that phases name (`hf://…`), found before the run. Not part of the recipe's text.
+    #[serde(skip)]
+    pub datasets: BTreeMap<String, DataSet>,
 }
 
 impl Default for RunSettings {
@@ -65,6 +69,7 @@ impl Default for RunSettings {
             tensorboard: false,
             text: TextSettings::default(),
             model: ModelSettings::default(),
+            datasets: BTreeMap::new(),
         }
     }
 }
@@ -72,7 +77,7 @@ impl Default for RunSettings {
 impl RunSettings {
     /// Where the data files are looked up, and how they are read.
     pub(crate) fn data_source(&self) -> DataSource {
-        DataSource::open(&self.data).reading(self.text.reading())
+        DataSource::open(&self.data).reading(self.text.reading(&self.datasets))
     }
 }
 

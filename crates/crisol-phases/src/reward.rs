@@ -4,7 +4,8 @@
 
 use std::collections::BTreeMap;
 
-use crisol_model::Checkpoint;
+use crisol_engine::Params;
+use crisol_model::{Checkpoint, Model};
 use crisol_objectives::Stats;
 use crisol_objectives::bradley_terry::{self, RewardStats};
 use crisol_text::{Example, Packed, PreferenceExample, TextSetup, encode_records, pack};
@@ -44,6 +45,14 @@ pub(crate) fn reward(
     });
     ctx.expect("reward", &shape, &work);
     let first = ctx.begin_stage("reward", total, &mut [Saved::Trainer("model", &mut trainer)])?;
+    let heldout = ctx.run.evaluate.files(&settings.heldout);
+    if first == 0 {
+        // Of a head that has learned nothing yet, its shares of pairs alone say something.
+        let measured = measured_heldout(ctx, settings, &heldout, &trainer.model, &trainer.params, &text)?;
+        for (name, value) in measured.iter().filter(|(name, _)| name.starts_with("reward_accuracy")) {
+            ctx.measure_before(name, *value);
+        }
+    }
     for step in first..total {
         let batch = pairs.batch(plan.batch(step))?;
         let batch: Vec<_> = batch.iter().map(|pair| pair.each_ref()).collect();
@@ -62,30 +71,33 @@ pub(crate) fn reward(
         ctx.end_step(step + 1, total, tokens as u64, &metrics, &mut [Saved::Trainer("model", &mut trainer)])?;
     }
     let Trainer { model, params, .. } = trainer;
-    let trained = Checkpoint { model, params, text };
-    let heldout = ctx.run.evaluate.files(&settings.heldout);
-    if !heldout.is_empty() {
-        measure_heldout(ctx, settings, &heldout, &trained)?;
+    for (name, value) in measured_heldout(ctx, settings, &heldout, &model, &params, &text)? {
+        ctx.measure(&name, value);
     }
-    Ok(trained)
+    Ok(Checkpoint { model, params, text })
 }
 
 /// How the model judges held-out votes: all of them, and each kind by itself where the votes name kinds.
-fn measure_heldout(
+fn measured_heldout(
     ctx: &mut Context<'_>,
     settings: &RewardSettings,
     heldout: &[String],
-    judge: &Checkpoint,
-) -> Result<(), PhaseError> {
-    let context = judge.model.config().longest_document();
+    model: &Model,
+    params: &Params,
+    text: &TextSetup,
+) -> Result<Vec<(String, f64)>, PhaseError> {
+    if heldout.is_empty() {
+        return Ok(Vec::new());
+    }
+    let context = model.config().longest_document();
     let records = ctx.records(heldout)?;
-    let pairs = encode_records(&records, |record| judge.text.preference(record, context))?;
+    let pairs = encode_records(&records, |record| text.preference(record, context))?;
     ctx.note_data("Held out: ", &pairs.summary, context);
     let judged = |pairs: &[&PreferenceExample]| -> Result<RewardStats, PhaseError> {
         let pairs: Vec<_> = pairs.iter().map(|pair| [&pair.chosen, &pair.rejected]).collect();
         let shards = pair_shards(&pairs, ctx.run.shard_tokens);
         let size = batch_size(&shards);
-        let parts = evaluate(&judge.model, &judge.params, &shards, Output::Scalar, |_, scores| {
+        let parts = evaluate(model, params, &shards, Output::Scalar, |_, scores| {
             bradley_terry::loss(scores, settings.centring, size).stats
         })?;
         Ok(sum_up(parts))
@@ -106,10 +118,7 @@ fn measure_heldout(
             measured.push((format!("reward_accuracy/{kind}"), value));
         }
     }
-    for (name, value) in measured {
-        ctx.measure(&name, value);
-    }
-    Ok(())
+    Ok(measured)
 }
 
 /// Preference pairs; each is two examples, the chosen answer's and the rejected one's.

@@ -106,7 +106,12 @@ fn choose_recipe(given: Option<Recipe>, options: &RunOptions<'_>) -> Result<Reci
     if !file.exists() || !(owner::is_run(&out) || holds_work(&out)?) {
         return Err(PhaseError::NothingToResume { out });
     }
-    let recorded = Recipe::load(&file)?.resolved()?;
+    let mut recorded = Recipe::load(&file)?;
+    if let Some(given) = &given {
+        // A recipe's file has their names alone.
+        recorded.run.datasets.clone_from(&given.run.datasets);
+    }
+    let recorded = recorded.resolved()?;
     if let Some(given) = given.filter(|given| *given != recorded) {
         let (given, recorded) = (given.to_toml(), recorded.to_toml());
         let differs = given.lines().zip(recorded.lines()).find(|(a, b)| a != b);

@@ -14,7 +14,7 @@ use crisol_objectives::grpo::AdvantageScaling;
 use crisol_objectives::kl::KlEstimator;
 use crisol_objectives::policy::{Normalisation, RatioLevel};
 use crisol_objectives::preference::PreferenceLoss;
-use crisol_text::{ReadOptions, Strings, TextOptions, TooLong};
+use crisol_text::{DataSet, ReadOptions, Strings, TextOptions, TooLong};
 use crisol_train::Schedule;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -104,8 +104,12 @@ pub struct TextSettings {
 
 impl TextSettings {
     /// How data files are read.
-    pub(crate) fn reading(&self) -> ReadOptions {
-        ReadOptions { columns: self.columns.clone(), text_separator: self.text_separator.clone() }
+    pub(crate) fn reading(&self, datasets: &BTreeMap<String, DataSet>) -> ReadOptions {
+        ReadOptions {
+            columns: self.columns.clone(),
+            text_separator: self.text_separator.clone(),
+            datasets: datasets.clone(),
+        }
     }
 
     /// How records become tokens.
@@ -505,6 +509,21 @@ pub enum PhaseSettings {
 }
 
 impl PhaseSettings {
+    /// The names of all data files, for what must be found before the run.
+    pub fn data_names(&mut self) -> Vec<&mut String> {
+        let lists: Vec<&mut Vec<String>> = match self {
+            PhaseSettings::Pretrain(phase) => vec![&mut phase.data, &mut phase.heldout],
+            PhaseSettings::Sft(phase) => vec![&mut phase.data, &mut phase.heldout],
+            PhaseSettings::Reason(phase) => {
+                vec![&mut phase.cold_start.data, &mut phase.data, &mut phase.replay.data]
+            }
+            PhaseSettings::Reward(phase) => vec![&mut phase.data, &mut phase.heldout],
+            PhaseSettings::Ppo(phase) => vec![&mut phase.data, &mut phase.replay.data],
+            PhaseSettings::Dpo(phase) => vec![&mut phase.data, &mut phase.heldout, &mut phase.replay.data],
+        };
+        lists.into_iter().flatten().collect()
+    }
+
     /// The names that `kind` may have in a recipe.
     pub const KINDS: [&'static str; 6] = ["pretrain", "sft", "reason", "reward", "ppo", "dpo"];
 

@@ -5,7 +5,7 @@ use crisol_model::Checkpoint;
 use crisol_train::Trainer;
 
 use crate::PhaseError;
-use crate::context::Context;
+use crate::context::{Context, HELD_OUT_LOSS};
 use crate::examples::{Kind, Source};
 use crate::expectation::Length;
 use crate::reason::COLD_START;
@@ -54,7 +54,7 @@ pub(crate) fn train_stage(
     let Trainer { model, params, .. } = trainer;
     if !heldout.is_empty() && ctx.in_stage(stage) {
         let (loss, _) = heldout_loss(&model, &params, &heldout, ctx.run.shard_tokens)?;
-        ctx.measure("validation_loss", loss);
+        ctx.measure(HELD_OUT_LOSS, loss);
     }
     Ok((Checkpoint { model, params, text }, examples.lengths().collect()))
 }

@@ -13,7 +13,7 @@ use crisol_train::{Output, Trainer, evaluate};
 
 use crate::PhaseError;
 use crate::batches::Plan;
-use crate::context::{Context, Saved, update_rule};
+use crate::context::{Context, HELD_OUT_LOSS, Saved, update_rule};
 use crate::expectation::{Length, forward, training};
 use crate::settings::OptimizerSettings;
 use crate::store::Examples;
@@ -97,6 +97,10 @@ pub(crate) fn train_next_token(
     };
     ctx.expect(stage, &shape, &work);
     let first = ctx.begin_stage(stage, total, &mut [Saved::Trainer("model", trainer)])?;
+    if first == 0 && !heldout.is_empty() {
+        let (loss, _) = heldout_loss(&trainer.model, &trainer.params, heldout, ctx.run.shard_tokens)?;
+        ctx.measure_before(HELD_OUT_LOSS, loss);
+    }
     for step in first..total {
         let shards = shards(&examples.batch(plan.batch(step))?, ctx.run.shard_tokens);
         let (size, tokens) = (batch_size(&shards), token_count(&shards));

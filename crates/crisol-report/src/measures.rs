@@ -85,6 +85,7 @@ pub const MEASURES: &[Measure] = &[
         Lower,
         "Rising while the training loss falls means the phase memorises.",
     ),
+    training("preference_accuracy", "held-out pairs whose chosen answer is more probable", Share, Higher, ""),
     training("nll", "loss of the votes", NATS, Lower, "0.69 is a coin toss."),
     training("accuracy", "accuracy", Share, Higher, ""),
     training(

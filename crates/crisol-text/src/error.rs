@@ -64,6 +64,18 @@ pub enum TextError {
         remedy: String,
     },
 
+    /// A range of rows begins behind the last one.
+    #[error(
+        "{source_name}: it has {rows} rows, and row {start} (counted from 0) is asked for. Begin earlier."
+    )]
+    FewerRows {
+        /// The data set.
+        source_name: String,
+        /// Its rows.
+        rows: usize,
+        /// The first that is asked for.
+        start: usize,
+    },
     /// A pattern or folder without data files.
     #[error(
         "{source_name}: {cause}; name data files: .jsonl, .json, .txt, .csv, .tsv, .parquet, each also .gz or .zst"

@@ -37,7 +37,7 @@ mod words;
 mod workers;
 
 pub use chunks::encode_chunks;
-pub use dataset::{Extent, ReadOptions, Records, data_files, extent, records};
+pub use dataset::{DataSet, Extent, ReadOptions, Records, RowRange, count_rows, data_files, extent, records};
 pub use error::TextError;
 pub use examples::{Encoded, Example, PreferenceExample, ProblemExample, encode_records};
 pub use folder::TextSetup;

@@ -51,9 +51,9 @@ pub(crate) enum CliError {
     #[cfg(not(feature = "hub"))]
     #[error(
         "{0}: there is no such file or folder, and this crisol was built without the feature `hub`, which fetches models \
-         from a hub by their names. Build it in: cargo install --path crates/crisol --features hub"
+         and data sets from a hub by their names. Build it in: cargo install --path crates/crisol --features hub"
     )]
-    NoHub(crate::hub::ModelId),
+    NoHub(String),
     #[error(transparent)]
     Report(#[from] ReportError),
     /// A folder or file named on the command line is not what it must be.

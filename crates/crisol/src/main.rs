@@ -7,6 +7,7 @@ mod calibration;
 mod clock;
 mod commands;
 mod console;
+mod datasets;
 mod error;
 mod hub;
 mod interrupt;

@@ -11,10 +11,10 @@ use crate::console::say;
 use crate::error::CliError;
 use crate::hub::{ModelId, Need};
 
-/// Whether models may be fetched.
+/// Whether models and data sets may be fetched.
 #[derive(Clone, Copy, Debug, Args)]
 pub(crate) struct Network {
-    /// Fetch nothing: of models on a hub, use those that are in the cache (as `HF_HUB_OFFLINE=1` does)
+    /// Fetch nothing: of models and data sets on a hub, use those that are in the cache (as `HF_HUB_OFFLINE=1` does)
     #[arg(long)]
     pub(crate) offline: bool,
 }
@@ -70,7 +70,7 @@ fn from_hub(id: &ModelId, need: Need, network: Network) -> Result<PathBuf, CliEr
 
 #[cfg(not(feature = "hub"))]
 fn from_hub(id: &ModelId, _need: Need, _network: Network) -> Result<PathBuf, CliError> {
-    Err(CliError::NoHub(id.clone()))
+    Err(CliError::NoHub(id.to_string()))
 }
 
 /// Where the checkpoint's files are, after making sure that it is a checkpoint.

@@ -27,12 +27,37 @@ pub struct Extent {
 /// length; the header says it of a Parquet file. What cannot be read holds nothing, which is an error once it is needed,
 /// and so does standard input, which can be read only once.
 pub fn extent(source: &str, options: &ReadOptions) -> Extent {
-    let inputs = inputs(source).unwrap_or_default();
-    inputs.iter().filter_map(|input| of_file(input, options)).fold(Extent::default(), |sum, file| Extent {
-        bytes: sum.bytes + file.bytes,
-        records: sum.records + file.records,
-        longest: sum.longest.max(file.longest),
-    })
+    let inputs = inputs(source, options).unwrap_or_default();
+    let whole =
+        inputs.iter().filter_map(|input| of_file(input, options)).fold(Extent::default(), |sum, file| {
+            Extent {
+                bytes: sum.bytes + file.bytes,
+                records: sum.records + file.records,
+                longest: sum.longest.max(file.longest),
+            }
+        });
+    let Some(rows) = options.datasets.get(source).map(|set| set.rows) else { return whole };
+    let end = rows.end.unwrap_or(whole.records).min(whole.records);
+    let records = end.saturating_sub(rows.start);
+    let share = records as f64 / whole.records.max(1) as f64;
+    Extent { bytes: (whole.bytes as f64 * share) as usize, records, ..whole }
+}
+
+/// How many rows a file's header says that it has.
+pub(super) fn of_header(input: &Input) -> Option<usize> {
+    let Input::File(path) = input else { return None };
+    header_rows(path)
+}
+
+#[cfg(feature = "parquet")]
+fn header_rows(path: &std::path::Path) -> Option<usize> {
+    let named = path.extension().is_some_and(|end| end.eq_ignore_ascii_case("parquet"));
+    Some(super::parquet::totals(fs::File::open(path).ok().filter(|_| named)?)?.0)
+}
+
+#[cfg(not(feature = "parquet"))]
+fn header_rows(_: &std::path::Path) -> Option<usize> {
+    None
 }
 
 fn of_file(input: &Input, options: &ReadOptions) -> Option<Extent> {

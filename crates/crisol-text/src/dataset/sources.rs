@@ -1,9 +1,10 @@
-//! What a source names: files, folders, patterns, standard input. (Data sets on a hub will be resolved here too.)
+//! What a source names: files, folders, patterns, standard input, and data sets that the caller has found files for.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::TextError;
+use crate::dataset::ReadOptions;
 use crate::dataset::format::{is_data_file, read_error};
 
 /// One file of a source.
@@ -23,15 +24,18 @@ impl Input {
 }
 
 /// The files of a source in order; `-` has none that can be opened by a name.
-pub fn data_files(source: &str) -> Result<Vec<PathBuf>, TextError> {
+pub fn data_files(source: &str, options: &ReadOptions) -> Result<Vec<PathBuf>, TextError> {
     let file = |input| match input {
         Input::File(path) => Some(path),
         Input::Stdin => None,
     };
-    Ok(inputs(source)?.into_iter().filter_map(file).collect())
+    Ok(inputs(source, options)?.into_iter().filter_map(file).collect())
 }
 
-pub(super) fn inputs(source: &str) -> Result<Vec<Input>, TextError> {
+pub(super) fn inputs(source: &str, options: &ReadOptions) -> Result<Vec<Input>, TextError> {
+    if let Some(set) = options.datasets.get(source) {
+        return Ok(set.files.iter().cloned().map(Input::File).collect());
+    }
     let path = Path::new(source);
     if source == "-" {
         return Ok(vec![Input::Stdin]);

@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 use super::TemplateArguments;
 use super::phase::Reading;
 use crate::console::{colour, harmless, print, print_json, print_line, say, shell_word};
+use crate::datasets::{self, is_on_hub};
 use crate::error::CliError;
 use crate::hub::Need;
 use crate::model::{Network, check_folder, locate};
@@ -29,6 +30,7 @@ Examples:
   crisol data inspect votes.csv.gz --limit 20
   crisol data inspect maths.parquet --columns prompt=problem,answer=result
   crisol data inspect 'books/*.txt' --text-separator '\\n\\n\\n'
+  crisol data inspect hf://datasets/openai/gsm8k/main:train[..100]
   crisol data inspect chats.jsonl --json > report.json
 
 Formats and shapes of records: docs/data.md.
@@ -62,7 +64,7 @@ enum DataCommand {
 
 #[derive(Debug, Args)]
 struct InspectArgs {
-    /// The data: a file, a folder, a pattern, or - for standard input
+    /// The data: a file, a folder, a pattern, hf://datasets/ORG/NAME, or - for standard input
     file: PathBuf,
     #[command(flatten)]
     reading: Reading,
@@ -106,11 +108,19 @@ impl DataArgs {
 impl InspectArgs {
     fn run(self) -> Result<(), CliError> {
         crisol_engine::start_text_threads(None)?;
-        let options = self.reading.options();
-        let records = crisol_text::records(&self.file.to_string_lossy(), &options)?;
+        let mut options = self.reading.options();
+        let source = self.file.to_string_lossy();
+        if is_on_hub(&source) {
+            let (name, set) = datasets::find(&source, &options, self.network)?;
+            say(format_args!("Reading {name}"));
+            options.datasets.insert(source.clone().into_owned(), set);
+        }
+        let records = crisol_text::records(&source, &options)?;
         // A file that is not there or empty is nothing to inspect.
         let line = |line| match line {
-            Err(error @ (TextError::Read { .. } | TextError::NoRecords { .. })) => Err(error),
+            Err(
+                error @ (TextError::Read { .. } | TextError::NoRecords { .. } | TextError::FewerRows { .. }),
+            ) => Err(error),
             line => Ok(line),
         };
         let lines: Vec<_> = records.map(line).collect::<Result<_, TextError>>()?;

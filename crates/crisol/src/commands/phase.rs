@@ -1,7 +1,7 @@
 //! `crisol pretrain|sft|reason|reward|ppo|dpo`: one phase on the user's own model and data. The command line becomes a
 //! recipe of one phase, so that settings, checks and folders are those of every other run.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
@@ -11,6 +11,7 @@ use crisol_text::{ReadOptions, TextError, data_files};
 use toml::{Table, Value};
 
 use super::run::{RunFlags, absolute, execute, recorded, show};
+use crate::datasets::is_on_hub;
 use crate::error::CliError;
 use crate::hub::Need;
 use crate::model::{Network, check_folder, locate};
@@ -60,7 +61,8 @@ Data (formats and shapes: docs/data.md): records of {\"prompt\": …, \"chosen\"
 /// What every phase takes.
 #[derive(Debug, Args)]
 struct PhaseArgs {
-    /// Training data: files (JSONL, JSON, CSV, TSV, Parquet, text; .gz, .zst), folders, patterns, or - for standard input
+    /// Training data: files (JSONL, JSON, CSV, TSV, Parquet, text; .gz, .zst), folders, patterns, data sets on a hub
+    /// (hf://datasets/ORG/NAME), or - for standard input
     #[arg(long, value_name = "FILE", required_unless_present = "resume", num_args = 1..)]
     data: Vec<PathBuf>,
     #[command(flatten)]
@@ -97,11 +99,12 @@ impl Reading {
         ReadOptions {
             columns: self.columns.iter().cloned().collect(),
             text_separator: self.text_separator.clone().unwrap_or_default(),
+            datasets: BTreeMap::new(),
         }
     }
 
     fn settings(&self, draft: &mut Draft) {
-        let ReadOptions { columns, text_separator } = self.options();
+        let ReadOptions { columns, text_separator, .. } = self.options();
         if !columns.is_empty() {
             let columns = columns.into_iter().map(|(name, column)| (name, column.into()));
             draft.fixed("text.columns", Value::Table(columns.collect()));
@@ -294,7 +297,7 @@ impl PhaseArgs {
             draft.set(&key, &value)?;
         }
         let recipe = draft.recipe()?;
-        let report = execute(Some(recipe), &self.out, &self.flags)?;
+        let report = execute(Some(recipe), &self.out, &self.flags, self.network)?;
         show(&report, &self.out)
     }
 }
@@ -317,7 +320,7 @@ impl PhaseArgs {
                 format!("it holds a run of {}; go on with `crisol run --resume`", other.settings.kind());
             return Err(CliError::Place { path: self.out, problem });
         }
-        let report = execute(recipe, &self.out, &self.flags)?;
+        let report = execute(recipe, &self.out, &self.flags, self.network)?;
         show(&report, &self.out)
     }
 }
@@ -329,10 +332,14 @@ fn title(kind: &str, base: Option<&Path>) -> String {
     }
 }
 
-/// Files, folders and patterns as a recipe names them, after making sure that they can be opened.
+/// Files, folders and patterns as a recipe names them, after making sure that they can be opened. Data sets on a hub are
+/// found when the recipe is whole.
 fn files(paths: &[PathBuf]) -> Result<Value, CliError> {
     let file = |path: &PathBuf| -> Result<Value, CliError> {
-        for path in data_files(&path.to_string_lossy())? {
+        if let Some(name) = path.to_str().filter(|name| is_on_hub(name)) {
+            return Ok(name.into());
+        }
+        for path in data_files(&path.to_string_lossy(), &ReadOptions::default())? {
             File::open(&path).map_err(|source| TextError::Read { path, source })?;
         }
         Ok(if path == "-" { "-".into() } else { absolute(path)?.into() })

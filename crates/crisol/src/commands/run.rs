@@ -11,7 +11,10 @@ use crisol_train::TrainError;
 use super::Threads;
 use crate::calibration::Calibration;
 use crate::console::{print, print_line, shell_word};
+use crate::datasets::find_all;
 use crate::error::CliError;
+use crate::hub::{ModelId, Need};
+use crate::model::{Network, locate};
 use crate::progress::{Progress, duration, memory};
 use crate::{clock, console, interrupt};
 
@@ -22,7 +25,7 @@ Examples:
   crisol run --resume --out runs/mine          go on after a stop or crash: same bits
 
 A recipe is a short TOML file; `crisol data export DIR` writes one with every setting. Paths in a recipe are relative \
-to its own folder. A run's folder holds recipe.toml (all defaults written out), one checkpoint folder per phase, \
+to its own folder; data may also be hf://datasets/ORG/NAME, and the base a model on a hub. A run's folder holds recipe.toml (all defaults written out), one checkpoint folder per phase, \
 report.html and report.json. It belongs to one process at a time. A stopped run goes on with the data, models and settings it \
 began with; only settings of the optimizer of the phase that is under way, and those of phases that have not begun, may be \
 edited in its recipe.toml.";
@@ -41,6 +44,8 @@ pub(crate) struct RunArgs {
     out: Option<PathBuf>,
     #[command(flatten)]
     flags: RunFlags,
+    #[command(flatten)]
+    network: Network,
     /// Print report.json on standard output at the end instead of the report for the terminal
     #[arg(long)]
     json: bool,
@@ -76,7 +81,7 @@ impl RunFlags {
 
 impl RunArgs {
     pub(crate) fn run(self) -> Result<(), CliError> {
-        let given = self.recipe.as_deref().map(load).transpose()?;
+        let given = self.recipe.as_deref().map(|path| load(path, self.network)).transpose()?;
         let out = self.out.unwrap_or_else(|| {
             let mut name = match &self.recipe {
                 Some(path) => path.file_stem().unwrap_or(path.as_os_str()).to_owned(),
@@ -94,7 +99,7 @@ impl RunArgs {
             None => Some(Recipe::embedded()),
             given => given,
         };
-        let report = execute(recipe, &out, &self.flags)?;
+        let report = execute(recipe, &out, &self.flags, self.network)?;
         if self.json { print(report.to_json()) } else { show(&report, &out) }
     }
 }
@@ -111,8 +116,9 @@ pub(super) fn show(report: &Report, folder: &Path) -> Result<(), CliError> {
     print_line(format_args!("\nThe whole report: {}", folder.join("report.html").display()))
 }
 
-/// Loads a recipe. Its paths are relative to its own folder, so that folder and recipe can be moved together.
-pub(super) fn load(path: &Path) -> Result<Recipe, CliError> {
+/// Loads a recipe. Its paths are relative to its own folder, so that folder and recipe can be moved together. A base that is
+/// no path there may be a model on a hub.
+pub(super) fn load(path: &Path, network: Network) -> Result<Recipe, CliError> {
     let mut recipe = Recipe::load(path)?;
     let folder = path.parent().unwrap_or(Path::new("")).to_owned();
     let anchor = |place: &mut String| -> Result<(), CliError> {
@@ -122,8 +128,15 @@ pub(super) fn load(path: &Path) -> Result<Recipe, CliError> {
     if recipe.run.data != "world" {
         anchor(&mut recipe.run.data)?;
     }
-    if !recipe.run.base.is_empty() {
-        anchor(&mut recipe.run.base)?;
+    let base = &mut recipe.run.base;
+    if !base.is_empty() {
+        let on_hub =
+            base.parse::<ModelId>().is_ok() && !crisol_hub::whole_folder(&folder.join(&*base))?.exists();
+        if on_hub {
+            *base = absolute(&locate(Path::new(base), Need::Whole, network)?)?;
+        } else {
+            anchor(base)?;
+        }
     }
     let names: Vec<String> = recipe.phases.iter().map(|phase| phase.name.clone()).collect();
     for phase in &mut recipe.phases {
@@ -146,11 +159,17 @@ pub(super) fn absolute(path: &Path) -> Result<String, CliError> {
 }
 
 /// Runs a recipe into a folder, with progress on standard error.
-pub(super) fn execute(recipe: Option<Recipe>, out: &Path, flags: &RunFlags) -> Result<Report, CliError> {
+pub(super) fn execute(
+    recipe: Option<Recipe>,
+    out: &Path,
+    flags: &RunFlags,
+    network: Network,
+) -> Result<Report, CliError> {
     let mut recipe = recipe.map(|mut recipe| {
         flags.apply(&mut recipe);
         recipe
     });
+    recipe.as_mut().map(|recipe| find_all(recipe, network)).transpose()?;
     let settled = recipe.as_mut().map(Recipe::resolve).transpose()?.unwrap_or_default();
     let device = flags.threads.device()?;
     let machine = Calibration::load(device.threads()).map(|calibration| calibration.rates());

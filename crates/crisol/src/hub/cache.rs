@@ -1,4 +1,4 @@
-//! The cache of Python's `huggingface_hub`, shared with it: `models--ORG--NAME` holds the files under their ETags
+//! The cache of Python's `huggingface_hub`, shared with it: `models--ORG--NAME` (or `datasets--ORG--NAME`) holds the files under their ETags
 //! (`blobs`), a folder for each commit with links to them (`snapshots`), and the commit of each branch and tag
 //! (`refs`).
 //!
@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 
 use crisol_hub::HubError;
 
-use super::{ModelId, PullError, environment};
+use super::id::{Kind, Repo};
+use super::{PullError, environment};
 
 /// The lock for what is not a blob: links and references.
 const FOLDERS: &str = "snapshots-and-refs";
@@ -23,9 +24,13 @@ pub(super) struct Cache {
 }
 
 impl Cache {
-    pub(super) fn of(id: &ModelId) -> Result<Cache, PullError> {
+    pub(super) fn of(repo: &Repo) -> Result<Cache, PullError> {
         let cache = environment::cache()?;
-        let name = format!("models--{}", id.repository.replace('/', "--"));
+        let kind = match repo.kind {
+            Kind::Model => "models",
+            Kind::Dataset => "datasets",
+        };
+        let name = format!("{kind}--{}", repo.name.replace('/', "--"));
         Ok(Cache { folder: cache.join(&name), locks: cache.join(".locks").join(name) })
     }
 
@@ -67,6 +72,24 @@ impl Cache {
             }
         }
         files
+    }
+
+    /// The names of all files that a data set has at a commit, as the hub listed them. Its snapshot may have a part of them.
+    pub(super) fn listing(&self, commit: &str) -> Option<BTreeSet<String>> {
+        serde_json::from_slice(&fs::read(self.listing_file(commit)).ok()?).ok()
+    }
+
+    pub(super) fn set_listing(&self, commit: &str, files: &BTreeSet<String>) -> Result<(), PullError> {
+        let path = self.listing_file(commit);
+        let _lock = self.lock(FOLDERS)?;
+        create_parent(&path)?;
+        let json = serde_json::to_vec(files).expect("a list of strings is JSON");
+        Ok(crisol_hub::write_file_atomically(&path, &json)?)
+    }
+
+    /// Beside what Python keeps there.
+    fn listing_file(&self, commit: &str) -> PathBuf {
+        self.folder.join("crisol-listings").join(format!("{commit}.json"))
     }
 
     /// Makes sure that one process at a time writes a blob, or [`FOLDERS`]; held until dropped. Python has the same

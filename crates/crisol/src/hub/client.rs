@@ -15,9 +15,8 @@ use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
 use ureq::{Agent, Body};
 
 use super::cache::is_commit;
-use super::id::is_gguf;
-use super::selection::some;
-use super::{ModelId, PullError, environment};
+use super::id::{Kind, Repo};
+use super::{PullError, environment};
 use crate::console::harmless;
 
 /// Bytes that the list of a repository's files may have: some 100,000 names.
@@ -114,12 +113,16 @@ impl Client {
     }
 
     /// The page of a repository, for people.
-    pub(super) fn page(&self, id: &ModelId) -> String {
-        format!("{}/{}", self.endpoint, id.repository)
+    pub(super) fn page(&self, repo: &Repo) -> String {
+        let place = match repo.kind {
+            Kind::Model => "",
+            Kind::Dataset => "datasets/",
+        };
+        format!("{}/{place}{}", self.endpoint, repo.name)
     }
 
     /// Which commit the revision is and which files it has.
-    pub(super) fn repository(&self, id: &ModelId) -> Result<Repository, PullError> {
+    pub(super) fn repository(&self, repo: &Repo) -> Result<Repository, PullError> {
         #[derive(Deserialize)]
         struct Info {
             sha: String,
@@ -129,12 +132,16 @@ impl Client {
         struct Sibling {
             rfilename: String,
         }
-        let revision = utf8_percent_encode(&id.revision, PLAIN);
-        let url = format!("{}/api/models/{}/revision/{revision}", self.endpoint, id.repository);
+        let revision = utf8_percent_encode(&repo.revision, PLAIN);
+        let kind = match repo.kind {
+            Kind::Model => "models",
+            Kind::Dataset => "datasets",
+        };
+        let url = format!("{}/api/{kind}/{}/revision/{revision}", self.endpoint, repo.name);
         let answer = |problem: String| PullError::Answer { url: url.clone(), problem };
         let text = again(&url, || {
             let (_, response) = self.follow(Ask::List, &url, |_| false)?;
-            let response = self.accept(id, &url, None, response)?;
+            let response = self.accept(repo, &url, None, response)?;
             let body = response.into_body().into_with_config().limit(MOST_OF_LIST + 1);
             let text = body.read_to_vec().map_err(|e| match e {
                 ureq::Error::BodyExceedsLimit(_) => {
@@ -159,18 +166,13 @@ impl Client {
     }
 
     /// The address of a file.
-    pub(super) fn url(&self, id: &ModelId, commit: &str, name: &str) -> String {
-        format!(
-            "{}/{}/resolve/{commit}/{}",
-            self.endpoint,
-            id.repository,
-            utf8_percent_encode(name, PLAIN_PATH)
-        )
+    pub(super) fn url(&self, repo: &Repo, commit: &str, name: &str) -> String {
+        format!("{}/resolve/{commit}/{}", self.page(repo), utf8_percent_encode(name, PLAIN_PATH))
     }
 
     /// What the hub says of a file, before it is fetched.
-    pub(super) fn describe(&self, id: &ModelId, commit: &str, name: &str) -> Result<Remote, PullError> {
-        let url = self.url(id, commit, name);
+    pub(super) fn describe(&self, repo: &Repo, commit: &str, name: &str) -> Result<Remote, PullError> {
+        let url = self.url(repo, commit, name);
         let answer = |problem: &str| PullError::Answer { url: url.clone(), problem: problem.to_owned() };
         again(&url, || {
             // Large files are elsewhere; what the hub says of them stands in the answers that lead there.
@@ -181,7 +183,7 @@ impl Client {
                 etag.is_some() && size.is_some()
             })?;
             let elsewhere = response.status().is_redirection();
-            let response = if elsewhere { response } else { self.accept(id, &url, Some(name), response)? };
+            let response = if elsewhere { response } else { self.accept(repo, &url, Some(name), response)? };
             if !elsewhere && !left {
                 etag = etag.or_else(|| header(&response, "etag"));
                 size = size.or_else(|| header(&response, "content-length"));
@@ -204,13 +206,13 @@ impl Client {
     /// The bytes of a file from `start` on; the answer's status says whether they begin there (206) or at the beginning (200).
     pub(super) fn bytes(
         &self,
-        id: &ModelId,
+        repo: &Repo,
         url: &str,
         name: &str,
         start: u64,
     ) -> Result<Response<Body>, Failure> {
         let (_, response) = self.follow(Ask::Bytes(start), url, |_| false)?;
-        self.accept(id, url, Some(name), response)
+        self.accept(repo, url, Some(name), response)
     }
 
     /// Sends a request, again wherever it is redirected to, until `enough` of an answer or one that redirects no
@@ -252,7 +254,7 @@ impl Client {
     /// The answer, if it is what was asked for. `name` is the file's, where a file was.
     fn accept(
         &self,
-        id: &ModelId,
+        repo: &Repo,
         url: &str,
         name: Option<&str>,
         response: Response<Body>,
@@ -261,11 +263,11 @@ impl Client {
         if status.is_success() {
             return Ok(response);
         }
-        let page = self.page(id);
+        let page = self.page(repo);
         let code = header(&response, "x-error-code").unwrap_or_default();
         let message: String =
             harmless(&header(&response, "x-error-message").unwrap_or_default()).chars().take(300).collect();
-        let (url, revision) = (url.to_owned(), id.revision.clone());
+        let (url, revision) = (url.to_owned(), repo.revision.clone());
         Err(Failure::Final(match (status.as_u16(), code.as_str(), name) {
             (_, "GatedRepo", _) => PullError::Gated { page, message },
             (_, "RepoNotFound", _) => PullError::NoRepository { page },
@@ -302,14 +304,6 @@ fn roots() -> Result<RootCerts, PullError> {
         }
     }
     Ok(certificates.into())
-}
-
-/// The error for a file that the repository does not have.
-pub(super) fn no_file(client: &Client, id: &ModelId, file: &str, files: &BTreeSet<String>) -> PullError {
-    let gguf: Vec<&str> = files.iter().map(String::as_str).filter(|name| is_gguf(name)).collect();
-    let hint =
-        if gguf.is_empty() { " It has no GGUF files.".into() } else { format!(" It has: {}", some(&gguf)) };
-    PullError::NoFile { page: client.page(id), file: file.to_owned(), revision: id.revision.clone(), hint }
 }
 
 /// Does what may fail in passing, up to [`ATTEMPTS`] times.

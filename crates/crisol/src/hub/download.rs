@@ -8,10 +8,11 @@ use std::path::{Path, PathBuf};
 use crisol_hub::HubError;
 use sha2::{Digest, Sha256};
 
+use super::PullError;
 use super::cache::{Cache, create_parent};
 use super::client::{ATTEMPTS, Client, Failure, Remote, begins_at, wait};
+use super::id::Repo;
 use super::transfer::Transfer;
-use super::{ModelId, PullError};
 
 /// Bytes that make an attempt count as progress, so that a long download over a bad line is not given up, but one that
 /// brings a byte at a time is.
@@ -28,7 +29,7 @@ pub(super) fn is_there(cache: &Cache, remote: &Remote) -> bool {
 /// Brings a file into the cache.
 pub(super) fn download(
     client: &Client,
-    id: &ModelId,
+    repo: &Repo,
     commit: &str,
     cache: &Cache,
     remote: &Remote,
@@ -43,12 +44,12 @@ pub(super) fn download(
     let mut path = blob.clone().into_os_string();
     path.push(".incomplete");
     let path = PathBuf::from(path);
-    let url = client.url(id, commit, &remote.name);
+    let url = client.url(repo, commit, &remote.name);
     loop {
         let mut part = Part::open(&path, remote)?;
         let resumed = part.length > 0;
         let mut bar = Transfer::new(&remote.name, part.length, remote.size);
-        let received = receive(client, id, &url, remote, &mut part, &mut bar);
+        let received = receive(client, repo, &url, remote, &mut part, &mut bar);
         bar.clear();
         received?;
         match part.check(remote) {
@@ -73,7 +74,7 @@ pub(super) fn download(
 /// Adds to a part until it is as long as the file, over as many connections as it takes.
 fn receive(
     client: &Client,
-    id: &ModelId,
+    repo: &Repo,
     url: &str,
     remote: &Remote,
     part: &mut Part,
@@ -82,7 +83,7 @@ fn receive(
     let (first, mut failures) = (part.length, 0);
     while part.length < remote.size {
         let before = part.length;
-        let cause = match attempt(client, id, url, remote, part, bar) {
+        let cause = match attempt(client, repo, url, remote, part, bar) {
             Ok(()) => continue,
             Err(Failure::Passing(cause)) => cause,
             // A network that was there a moment ago may come back.
@@ -106,13 +107,13 @@ fn receive(
 /// One connection's worth.
 fn attempt(
     client: &Client,
-    id: &ModelId,
+    repo: &Repo,
     url: &str,
     remote: &Remote,
     part: &mut Part,
     bar: &mut Transfer,
 ) -> Result<(), Failure> {
-    let response = client.bytes(id, url, &remote.name, part.length)?;
+    let response = client.bytes(repo, url, &remote.name, part.length)?;
     let answer = |problem: String| PullError::Answer { url: url.to_owned(), problem };
     let (start, total) =
         begins_at(&response).ok_or_else(|| answer("it does not say which bytes these are".into()))?;

@@ -6,7 +6,7 @@ use crisol_hub::HubError;
 
 use super::ModelId;
 
-/// Why a model could not be had from a hub. `page` is the model's page there.
+/// Why a model or data set could not be had from a hub. `page` is its page there, or its name.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PullError {
     #[error(
@@ -22,7 +22,7 @@ pub(crate) enum PullError {
     #[error("{page}: the repository has no file {file} in revision `{revision}`.{hint}")]
     NoFile { page: String, file: String, revision: String, hint: String },
     #[error(
-        "{page}: this model is gated. Accept its licence on that page, and set HF_TOKEN to a token of the account that \
+        "{page}: this repository is gated. Accept its licence on that page, and set HF_TOKEN to a token of the account that \
          did{}",
         said(message)
     )]
@@ -34,8 +34,8 @@ pub(crate) enum PullError {
     #[error("{url}: the hub answers with status {status}{}. Try again later.", said(message))]
     Status { url: String, status: u16, message: String },
     #[error(
-        "cannot reach {url}: {cause}. Check the network (and HF_ENDPOINT, if it is set); with --offline, models in the \
-         cache are used without it."
+        "cannot reach {url}: {cause}. Check the network (and HF_ENDPOINT, if it is set); with --offline, what is in the \
+         cache is used without it."
     )]
     Unreachable { url: String, cause: String },
     #[error(
@@ -55,6 +55,11 @@ pub(crate) enum PullError {
          network: crisol pull {id}", cache.display()
     )]
     Offline { id: ModelId, cache: PathBuf },
+    #[error(
+        "{name} is not in the cache {}, or not all that is asked of it, and nothing may be downloaded (--offline or \
+         HF_HUB_OFFLINE). Once with a network, the same command fetches it.", cache.display()
+    )]
+    OfflineDataset { name: String, cache: PathBuf },
     #[error("{page}: {problem}")]
     Unusable { page: String, problem: String },
     #[error("{0}")]

@@ -12,13 +12,55 @@ const LONGEST_NAME: usize = 96;
 
 const LONGEST_REVISION: usize = 250;
 
+/// What a repository holds, which hubs keep apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Model,
+    Dataset,
+}
+
+/// A repository at a revision. Its parts are safe as parts of paths and addresses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Repo {
+    pub(crate) kind: Kind,
+    /// `ORG/NAME`.
+    pub(crate) name: String,
+    /// A branch, a tag or a commit.
+    pub(crate) revision: String,
+}
+
+impl Repo {
+    /// `ORG/NAME` and `REVISION`, if a hub could have them.
+    pub(super) fn new(kind: Kind, name: &str, revision: Option<&str>) -> Result<Repo, &'static str> {
+        const SHAPE: &str = "a repository on a hub is named ORG/NAME";
+        let revision = revision.unwrap_or(DEFAULT_REVISION);
+        let (owner, own_name) = name.split_once('/').ok_or(SHAPE)?;
+        if name.len() > LONGEST_NAME || !word(owner) || !word(own_name) {
+            return Err(SHAPE);
+        }
+        if revision.len() > LONGEST_REVISION || !plain_path(revision) {
+            return Err("after @ comes a branch, a tag or a commit");
+        }
+        Ok(Repo { kind, name: name.to_owned(), revision: revision.to_owned() })
+    }
+
+    pub(super) fn has_default_revision(&self) -> bool {
+        self.revision == DEFAULT_REVISION
+    }
+}
+
+impl fmt::Display for Repo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let place = if self.kind == Kind::Dataset { "hf://datasets/" } else { "" };
+        write!(f, "{place}{}", self.name)?;
+        if self.has_default_revision() { Ok(()) } else { write!(f, "@{}", self.revision) }
+    }
+}
+
 /// A model on a hub. Its parts are safe as parts of paths and addresses: [`plain_path`] holds for each.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ModelId {
-    /// `ORG/NAME`.
-    pub(crate) repository: String,
-    /// A branch, a tag or a commit.
-    pub(crate) revision: String,
+    pub(crate) repo: Repo,
     /// The GGUF file, for repositories that hold several.
     pub(crate) file: Option<String>,
 }
@@ -32,31 +74,22 @@ impl FromStr for ModelId {
             Some((rest, file)) => (rest, Some(file)),
             None => (text, None),
         };
-        let (repository, revision) = rest.split_once('@').unwrap_or((rest, DEFAULT_REVISION));
-        let (owner, name) = repository.split_once('/').ok_or(SHAPE)?;
-        if repository.len() > LONGEST_NAME || !word(owner) || !word(name) {
-            return Err(SHAPE);
-        }
-        if revision.len() > LONGEST_REVISION || !plain_path(revision) {
-            return Err("after @ comes a branch, a tag or a commit");
-        }
+        let (name, revision) = match rest.split_once('@') {
+            Some((name, revision)) => (name, Some(revision)),
+            None => (rest, None),
+        };
+        let repo = Repo::new(Kind::Model, name, revision)
+            .map_err(|problem| if problem.starts_with("after") { problem } else { SHAPE })?;
         if file.is_some_and(|file| !is_gguf(file) || !plain_path(file)) {
             return Err("after : comes the name of a GGUF file of the repository, such as model-Q8_0.gguf");
         }
-        Ok(ModelId {
-            repository: repository.to_owned(),
-            revision: revision.to_owned(),
-            file: file.map(str::to_owned),
-        })
+        Ok(ModelId { repo, file: file.map(str::to_owned) })
     }
 }
 
 impl fmt::Display for ModelId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.repository)?;
-        if self.revision != DEFAULT_REVISION {
-            write!(f, "@{}", self.revision)?;
-        }
+        self.repo.fmt(f)?;
         self.file.iter().try_for_each(|file| write!(f, ":{file}"))
     }
 }
@@ -100,8 +133,11 @@ mod tests {
     fn ids_and_what_is_none() {
         let id = |text: &str| text.parse::<ModelId>();
         let whole = id("bartowski/Some-Model_1.5-GGUF@refs/pr/3:Some-Q8_0.gguf").unwrap();
-        assert_eq!(whole.repository, "bartowski/Some-Model_1.5-GGUF");
-        assert_eq!((whole.revision.as_str(), whole.file.as_deref()), ("refs/pr/3", Some("Some-Q8_0.gguf")));
+        assert_eq!(whole.repo.name, "bartowski/Some-Model_1.5-GGUF");
+        assert_eq!(
+            (whole.repo.revision.as_str(), whole.file.as_deref()),
+            ("refs/pr/3", Some("Some-Q8_0.gguf"))
+        );
         for text in ["allenai/OLMo-2-0425-1B", "a/b@v1.0", "a/b:sub/c.gguf"] {
             assert_eq!(id(text).unwrap().to_string(), text);
         }

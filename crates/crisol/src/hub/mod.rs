@@ -1,7 +1,8 @@
-//! Models by their names on a Hugging Face hub: fetched once into the cache that Python's `huggingface_hub` uses too.
+//! Models and data sets by their names on a Hugging Face hub: fetched once into the cache that Python's `huggingface_hub` uses too.
 //!
 //! Built without the feature `hub`, names are understood and answered with how to build it in.
 
+mod datasets;
 mod id;
 
 #[cfg(feature = "hub")]
@@ -21,6 +22,9 @@ mod selection;
 #[cfg(feature = "hub")]
 mod transfer;
 
+#[cfg(feature = "hub")]
+pub(crate) use datasets::find;
+pub(crate) use datasets::{DatasetName, SCHEME};
 #[cfg(feature = "hub")]
 pub(crate) use error::PullError;
 pub(crate) use id::ModelId;

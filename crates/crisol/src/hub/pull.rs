@@ -1,13 +1,15 @@
 //! A model from a hub, or from what the cache has of it.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
 use super::cache::Cache;
-use super::client::{Client, Remote, no_file};
+use super::client::{Client, Remote};
 use super::download::{download, is_there};
-use super::selection::{MOST_OF_INDEX, Selection, choose, is_part_of_gguf, shards};
+use super::id::is_gguf;
+use super::selection::{MOST_OF_INDEX, Selection, choose, is_part_of_gguf, shards, some};
 use super::transfer::bytes;
 use super::{ModelId, Need, PullError, environment};
 use crate::console::say;
@@ -68,14 +70,14 @@ pub(crate) fn latest(id: &ModelId, offline: bool) -> Result<Pulled, PullError> {
 
 /// The model as the cache has it.
 fn cached(id: &ModelId, need: Need) -> Result<Pulled, PullError> {
-    let cache = Cache::of(id)?;
+    let cache = Cache::of(&id.repo)?;
     whole(&cache, id, need)
         .map_or_else(|| Err(PullError::Offline { id: id.clone(), cache: environment::cache()? }), Ok)
 }
 
 /// The snapshot of a revision, if all that makes the model is in it.
 fn whole(cache: &Cache, id: &ModelId, need: Need) -> Option<Pulled> {
-    let commit = cache.commit(&id.revision)?;
+    let commit = cache.commit(&id.repo.revision)?;
     let folder = cache.snapshot(&commit);
     let names = cache.files(&commit);
     let Selection { mut files, index } = choose(id, need, &names).ok()?;
@@ -87,18 +89,18 @@ fn whole(cache: &Cache, id: &ModelId, need: Need) -> Option<Pulled> {
         Some(PulledFile { name, bytes, cached: true })
     };
     let files = files.into_iter().map(file).collect::<Option<_>>()?;
-    let (repository, file) = (id.repository.clone(), id.file.clone());
+    let (repository, file) = (id.repo.name.clone(), id.file.clone());
     Some(Pulled { repository, revision: commit, folder, files, file })
 }
 
 /// Fetches what is not in the cache yet of the revision as the hub has it now.
 fn fetch(id: &ModelId, need: Need) -> Result<Pulled, PullError> {
     let client = Client::new()?;
-    let cache = Cache::of(id)?;
+    let cache = Cache::of(&id.repo)?;
     say(format_args!("Looking for {id} at {}", client.endpoint()));
-    let repository = client.repository(id)?;
+    let repository = client.repository(&id.repo)?;
     let commit = &repository.commit;
-    let unusable = |problem: String| PullError::Unusable { page: client.page(id), problem };
+    let unusable = |problem: String| PullError::Unusable { page: client.page(&id.repo), problem };
     if let Some(file) = &id.file {
         if !repository.files.contains(file) {
             return Err(no_file(&client, id, file, &repository.files));
@@ -111,7 +113,7 @@ fn fetch(id: &ModelId, need: Need) -> Result<Pulled, PullError> {
     }
     let Selection { files, index } = choose(id, need, &repository.files).map_err(unusable)?;
     let describe = |name: &str| {
-        let remote = client.describe(id, commit, name)?;
+        let remote = client.describe(&id.repo, commit, name)?;
         let most = match name {
             _ if Some(name) == index => MOST_OF_INDEX,
             _ if is_weights(name) => MOST_OF_WEIGHTS,
@@ -129,7 +131,7 @@ fn fetch(id: &ModelId, need: Need) -> Result<Pulled, PullError> {
     let mut bring = |remote: &Remote| -> Result<(), PullError> {
         let cached = is_there(&cache, remote);
         if !cached {
-            download(&client, id, commit, &cache, remote)?;
+            download(&client, &id.repo, commit, &cache, remote)?;
         }
         cache.link(commit, &remote.name, &remote.etag)?;
         pulled.push(PulledFile { name: remote.name.clone(), bytes: remote.size, cached });
@@ -147,14 +149,27 @@ fn fetch(id: &ModelId, need: Need) -> Result<Pulled, PullError> {
     announce(id, commit, &cache, &remotes);
     remotes.iter().try_for_each(bring)?;
     // Last, so that a revision is never a snapshot of which a part is missing.
-    cache.set_commit(&id.revision, commit)?;
+    cache.set_commit(&id.repo.revision, commit)?;
     Ok(Pulled {
-        repository: id.repository.clone(),
+        repository: id.repo.name.clone(),
         revision: commit.clone(),
         folder: cache.snapshot(commit),
         files: pulled,
         file: id.file.clone(),
     })
+}
+
+/// The error for a file that the repository does not have.
+fn no_file(client: &Client, id: &ModelId, file: &str, files: &BTreeSet<String>) -> PullError {
+    let gguf: Vec<&str> = files.iter().map(String::as_str).filter(|name| is_gguf(name)).collect();
+    let hint =
+        if gguf.is_empty() { " It has no GGUF files.".into() } else { format!(" It has: {}", some(&gguf)) };
+    PullError::NoFile {
+        page: client.page(&id.repo),
+        file: file.to_owned(),
+        revision: id.repo.revision.clone(),
+        hint,
+    }
 }
 
 /// Says what is going to be fetched, and how large it is.

@@ -17,6 +17,9 @@ use crate::fixture::{Bench, Finished, checkpoint};
 /// The one repository of the hub, unless a test says otherwise.
 pub(crate) const ID: &str = "org/tiny";
 pub(crate) const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
+/// Of the branch with the hub's own Parquet files, which are those in this folder.
+const CONVERTED_COMMIT: &str = "89abcdef0123456789abcdef0123456789abcdef";
+pub(crate) const CONVERTED: &str = "@converted/";
 
 /// What the hub is asked.
 #[derive(Clone, Debug)]
@@ -216,7 +219,7 @@ pub(crate) fn etag(name: &str, bytes: &[u8]) -> String {
 }
 
 fn is_large(name: &str) -> bool {
-    [".safetensors", ".bin", ".gguf", "tokenizer.json"].iter().any(|end| name.ends_with(end))
+    [".safetensors", ".bin", ".gguf", ".parquet", "tokenizer.json"].iter().any(|end| name.ends_with(end))
 }
 
 fn listener() -> TcpListener {
@@ -261,11 +264,31 @@ fn serve(stream: &TcpStream, state: &Mutex<State>, cdn: bool) -> std::io::Result
 /// What the real hub answers.
 fn answer(state: &State, request: &Request) -> Reply {
     let path = &request.path;
-    if let Some(revision) = path.strip_prefix(&format!("/api/models/{ID}/revision/")) {
+    // The one repository is a model and a data set.
+    let (path, kind) = match path.strip_prefix("/datasets/") {
+        Some(rest) => (&format!("/{rest}"), "models"),
+        None => (path, if path.starts_with("/api/datasets/") { "datasets" } else { "models" }),
+    };
+    let converted = |name: &String| name.strip_prefix(CONVERTED).map(str::to_owned);
+    if path == &format!("/api/{kind}/{ID}/revision/refs%2Fconvert%2Fparquet") {
+        let files: Vec<_> = state.files.keys().filter_map(converted).collect();
+        if files.is_empty() {
+            return refusal(404, "RevisionNotFound");
+        }
+        let siblings: Vec<_> = files.iter().map(|name| json!({"rfilename": name})).collect();
+        let info = json!({"id": ID, "sha": CONVERTED_COMMIT, "siblings": siblings});
+        return Reply::new(200, &[("content-type", "application/json")], info.to_string().as_bytes());
+    }
+    if let Some(revision) = path.strip_prefix(&format!("/api/{kind}/{ID}/revision/")) {
         if ![COMMIT, "main", "v1", "refs%2Fpr%2F3"].contains(&revision) {
             return refusal(404, "RevisionNotFound");
         }
-        let siblings: Vec<_> = state.files.keys().map(|name| json!({"rfilename": name})).collect();
+        let siblings: Vec<_> = state
+            .files
+            .keys()
+            .filter(|name| converted(name).is_none())
+            .map(|name| json!({"rfilename": name}))
+            .collect();
         let info = json!({"id": ID, "sha": COMMIT, "siblings": siblings});
         return Reply::new(200, &[("content-type", "application/json")], info.to_string().as_bytes());
     }
@@ -276,7 +299,9 @@ fn answer(state: &State, request: &Request) -> Reply {
     if let Some((_, contents)) = file("/large/") {
         return bytes(state, request, contents, &[]);
     }
-    let Some((name, contents)) = file(&format!("/{ID}/resolve/{COMMIT}/")) else {
+    let of_branch = path.strip_prefix(&format!("/{ID}/resolve/{CONVERTED_COMMIT}/"));
+    let of_branch = of_branch.and_then(|name| state.files.get_key_value(&format!("{CONVERTED}{name}")));
+    let Some((name, contents)) = file(&format!("/{ID}/resolve/{COMMIT}/")).or(of_branch) else {
         return refusal(404, "EntryNotFound");
     };
     let (quoted, size) = (format!("\"{}\"", etag(name, contents)), contents.len().to_string());

@@ -10,6 +10,8 @@ mod finite;
 mod fixture;
 #[cfg(feature = "hub")]
 mod hub;
+#[cfg(feature = "hub")]
+mod hub_data;
 mod kinds;
 mod ladder;
 #[cfg(feature = "hub")]

@@ -55,7 +55,7 @@ impl BenchDataArgs {
         let (config, text) = load_text(&folder)?;
         let source = self.file.to_string_lossy();
         let mut bytes = 0;
-        for file in crisol_text::data_files(&source)? {
+        for file in crisol_text::data_files(&source, &self.reading.options())? {
             bytes += std::fs::metadata(&file).map_err(|e| HubError::io("read", &file, e))?.len();
         }
         let began = Instant::now();

@@ -20,7 +20,9 @@ use crate::clock;
 use crate::commands::Threads;
 use crate::commands::run::load;
 use crate::console::{colour, harmless, print, print_json, print_line, say, shell_word};
+use crate::datasets::find_all;
 use crate::error::CliError;
+use crate::model::Network;
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -83,7 +85,13 @@ impl LadderArgs {
         // Before any text is encoded.
         let threads = self.threads.device()?.threads();
         let (name, recipe) = match &self.recipe {
-            Some(path) => (path.display().to_string(), load(path)?),
+            Some(path) => {
+                // HF_HUB_OFFLINE says so where nothing is to be fetched.
+                let network = Network { offline: false };
+                let mut recipe = load(path, network)?;
+                find_all(&mut recipe, network)?;
+                (path.display().to_string(), recipe)
+            }
             None => ("the embedded recipe".to_owned(), Recipe::embedded()),
         };
         let files: Vec<PathBuf> =
