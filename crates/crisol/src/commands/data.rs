@@ -64,7 +64,7 @@ enum DataCommand {
 
 #[derive(Debug, Args)]
 struct InspectArgs {
-    /// The data: a file, a folder, a pattern, hf://datasets/ORG/NAME, or - for standard input
+    /// The data: a file, a folder, a pattern, a data set on a hub (as below), or - for standard input
     file: PathBuf,
     #[command(flatten)]
     reading: Reading,

@@ -27,6 +27,7 @@ pub(super) const SFT: &str = "\
 Examples:
   crisol sft MODEL --data chats.jsonl --heldout test.jsonl --out runs/tuned
   crisol sft MODEL --data chats.jsonl --out runs/tuned --set optimizer.lr=1e-5 --set epochs=3
+  crisol sft MODEL --data hf://datasets/tatsu-lab/alpaca:train[1000..] --out runs/alpaca
 
 Data: conversations (`messages`, ShareGPT, Alpaca, …) or `prompt` and `completion`; `text` is trained whole \
 (docs/data.md). `crisol data inspect` shows what is trained.";
@@ -62,7 +63,7 @@ Data (formats and shapes: docs/data.md): records of {\"prompt\": …, \"chosen\"
 #[derive(Debug, Args)]
 struct PhaseArgs {
     /// Training data: files (JSONL, JSON, CSV, TSV, Parquet, text; .gz, .zst), folders, patterns, data sets on a hub
-    /// (hf://datasets/ORG/NAME), or - for standard input
+    /// (docs/data.md), or - for standard input
     #[arg(long, value_name = "FILE", required_unless_present = "resume", num_args = 1..)]
     data: Vec<PathBuf>,
     #[command(flatten)]

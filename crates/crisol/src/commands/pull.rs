@@ -47,6 +47,6 @@ impl PullArgs {
 
     #[cfg(not(feature = "hub"))]
     pub(crate) fn run(self) -> Result<(), CliError> {
-        Err(CliError::NoHub(self.model))
+        Err(CliError::NoHub(self.model.to_string()))
     }
 }

@@ -11,7 +11,11 @@ use crate::loopback::{COMMIT, CONVERTED, Hub, ID, Large, refusal};
 
 /// Rows of raw text, numbered from a first one.
 fn rows(first: usize, count: usize) -> Vec<u8> {
-    (first..first + count).map(|i| format!("{{\"text\": \"row {i}\"}}\n")).collect::<String>().into_bytes()
+    (first..first + count)
+        .map(|i| format!("{{\"text\": \"row {i}\"}}\n"))
+        .collect::<Vec<_>>()
+        .concat()
+        .into_bytes()
 }
 
 fn gz(bytes: &[u8]) -> Vec<u8> {

@@ -319,7 +319,7 @@ mod tests {
             assert!(configs(&format!("---\nconfigs:\n{list}\n---\n")).is_err(), "{list}");
         }
         // Whatever is written, nothing panics.
-        let deep: String = (0..100).map(|i| format!("{}a:\n", " ".repeat(i))).collect();
+        let deep = (0..100).map(|i| " ".repeat(i) + "a:\n").collect::<Vec<_>>().concat();
         for junk in ["-\n-\n", "- - - x", ":\n:", "\t- a", "- a:\n- b:\n  -", &deep] {
             let _ = configs(&format!("---\nconfigs:\n{junk}"));
         }
