@@ -168,9 +168,10 @@ fn program(shape: &ModelShape, data: &DataSource, phase: Phase, size: Size) -> B
     let held = data.held_bytes();
     // Prompts that are answered by sampling are all in memory.
     let whole = matches!(phase, Phase::Grpo | Phase::Ppo);
-    let (bytes, records) = match whole {
-        true => (size.bytes, size.records),
-        false => (size.bytes.min(TEXT_AT_A_TIME), size.records.min(RECORDS_AT_A_TIME)),
+    let (bytes, records) = if whole {
+        (size.bytes, size.records)
+    } else {
+        (size.bytes.min(TEXT_AT_A_TIME), size.records.min(RECORDS_AT_A_TIME))
     };
     // What is read at a time counts the tokens of as much text; those of the rest are kept, up to a limit.
     let rest = (size.bytes - bytes) / BYTES_PER_TOKEN;

@@ -97,7 +97,7 @@ impl Source<'_> {
             && let Some(key) = self.key(ctx, text, context)
             && let Some((examples, about)) = Examples::open(&path, &key)?
         {
-            self.tell(ctx, about.notes, about.masks);
+            Self::tell(ctx, about.notes, about.masks);
             return Ok(examples);
         }
         let data = ctx.data;
@@ -123,12 +123,12 @@ impl Source<'_> {
         })?;
         let mut notes = data.notes(self.files);
         notes.extend(summary.notes(context).into_iter().map(|note| format!("{}{note}", self.what)));
-        self.tell(ctx, notes.clone(), masks.clone());
+        Self::tell(ctx, notes.clone(), masks.clone());
         let key = if writer.is_file() { self.key(ctx, text, context) } else { None };
         writer.finish(About { key: key.unwrap_or_default(), notes, masks, ..About::default() })
     }
 
-    fn tell(&self, ctx: &mut Context<'_>, notes: Vec<String>, masks: Vec<MaskPicture>) {
+    fn tell(ctx: &mut Context<'_>, notes: Vec<String>, masks: Vec<MaskPicture>) {
         for note in notes {
             ctx.note(note);
         }
@@ -138,7 +138,7 @@ impl Source<'_> {
     /// Hash of all that the tokens depend on; `None` if some of it cannot be known again (a pipe).
     fn key(&self, ctx: &Context<'_>, text: &TextSetup, context: usize) -> Option<String> {
         let contents = ctx.fingerprint().contents(self.role)?;
-        let template = text.template.as_ref().map(|template| template.sources());
+        let template = text.template.as_ref().map(crisol_text::ChatTemplate::sources);
         let made = format!(
             "{} {:?} {context} {contents:?} {:?} {:?} {template:?} {:?} {}",
             env!("CARGO_PKG_VERSION"),

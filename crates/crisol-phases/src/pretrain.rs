@@ -20,9 +20,10 @@ pub(crate) fn pretrain(
     let data = ctx.data;
     // A new model's tokenizer is trained on the text before it is encoded. What cannot be read twice is held.
     let twice = start.is_none() && ctx.trained_tokenizer().is_none();
-    let held = match twice && !settings.data.iter().all(|file| data.has(file)) {
-        true => Some(data.all_records(&settings.data)?),
-        false => None,
+    let held = if twice && !settings.data.iter().all(|file| data.has(file)) {
+        Some(data.all_records(&settings.data)?)
+    } else {
+        None
     };
     let start = match (start, &held) {
         (Some(checkpoint), _) => checkpoint,
@@ -97,25 +98,24 @@ fn new_model(
     texts: impl Iterator<Item = Result<String, PhaseError>> + Send,
 ) -> Result<Checkpoint, PhaseError> {
     let shape = &ctx.run.model;
-    let text = match ctx.trained_tokenizer() {
-        Some(json) => TextSetup::embedded(Tokenizer::from_bytes(json.as_bytes())?)?,
-        None => {
-            let mut error = None;
-            let interrupt = ctx.device.interrupt();
-            let texts = texts.map_while(|text| match text {
-                _ if interrupt.requested() => None,
-                Ok(text) => Some(text),
-                Err(e) => {
-                    error = Some(e);
-                    None
-                }
-            });
-            let trained = text_setup(shape, texts);
-            ctx.check_stop()?;
-            match error {
-                Some(error) => return Err(error),
-                None => trained?,
+    let text = if let Some(json) = ctx.trained_tokenizer() {
+        TextSetup::embedded(Tokenizer::from_bytes(json.as_bytes())?)?
+    } else {
+        let mut error = None;
+        let interrupt = ctx.device.interrupt();
+        let texts = texts.map_while(|text| match text {
+            _ if interrupt.requested() => None,
+            Ok(text) => Some(text),
+            Err(e) => {
+                error = Some(e);
+                None
             }
+        });
+        let trained = text_setup(shape, texts);
+        ctx.check_stop()?;
+        match error {
+            Some(error) => return Err(error),
+            None => trained?,
         }
     };
     ctx.keep_tokenizer(text.tokenizer.to_json());

@@ -55,7 +55,7 @@ pub(crate) fn reward(
     }
     for step in first..total {
         let batch = pairs.batch(plan.batch(step))?;
-        let batch: Vec<_> = batch.iter().map(|pair| pair.each_ref()).collect();
+        let batch: Vec<_> = batch.iter().map(<[crisol_text::Example; 2]>::each_ref).collect();
         let shards = pair_shards(&batch, ctx.run.shard_tokens);
         let (size, tokens) = (batch_size(&shards), token_count(&shards));
         let config = update_rule(&settings.optimizer, step, total);

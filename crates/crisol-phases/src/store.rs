@@ -65,7 +65,9 @@ impl Examples {
     #[cfg(test)]
     pub(crate) fn in_memory(examples: &[Example]) -> Examples {
         let mut writer = Writer::new(PathBuf::new(), usize::MAX);
-        examples.iter().for_each(|example| writer.push(example).expect("nothing is written"));
+        for example in examples {
+            writer.push(example).expect("nothing is written");
+        }
         writer.finish(About::default()).expect("nothing is written")
     }
 
@@ -329,7 +331,9 @@ mod tests {
 
     fn written(path: &Path, limit: usize, key: &str) -> Examples {
         let mut writer = Writer::new(path.to_owned(), limit);
-        examples().iter().for_each(|example| writer.push(example).unwrap());
+        for example in examples() {
+            writer.push(&example).unwrap();
+        }
         let notes = vec!["Of 500 records: 3 are odd".to_owned()];
         writer.finish(About { key: key.into(), notes, ..About::default() }).unwrap()
     }
