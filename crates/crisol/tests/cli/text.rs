@@ -82,3 +82,44 @@ fn variables_of_the_template_are_set_by_name() {
     assert_eq!(ids(&["--template-arg", "think=false"]), ids(&[]) + 2);
     assert_eq!(ids(&["--template-arg", "think=true"]), ids(&[]));
 }
+
+/// Kind: what a phase did to held-out data cannot be told without how it was before.
+#[test]
+fn held_out_data_is_measured_before_and_after() {
+    let bench = Bench::new("");
+    let start = checkpoint("1-pretrain");
+    for (phase, data, measure) in [
+        ("sft", "sft.jsonl", "validation_loss"),
+        ("pretrain", "pretrain.jsonl", "validation_loss"),
+        ("reward", "votes.jsonl", "reward_accuracy"),
+        ("dpo", "votes.jsonl", "preference_accuracy"),
+    ] {
+        let train = [phase, &start, "--data", data, "--heldout", data, "--out", phase, "--set", "epochs=1"];
+        let shown = bench.crisol(&train).ok();
+        assert!(shown.contains("Held-out data, before and after"), "{phase}: {shown}");
+        let report: Value = serde_json::from_str(&bench.read(&format!("{phase}/report.json"))).unwrap();
+        let of = |when: &str| report["phases"][0][when][measure].as_f64();
+        let (before, after) = (of("before").expect(phase), of("metrics").expect(phase));
+        if measure == "validation_loss" {
+            assert!(after < before, "{phase}: {before} {after}");
+        } else {
+            assert!((0.0..=1.0).contains(&before) && (0.0..=1.0).contains(&after), "{phase}");
+        }
+        assert!(bench.read(&format!("{phase}/report.html")).contains("Held-out data, before and after"));
+    }
+}
+
+/// Kind: harm that nobody is told of.
+#[test]
+fn a_held_out_loss_that_rises_is_said_with_what_to_change() {
+    let bench = Bench::new("");
+    let harmful = ["--set", "optimizer.lr=0.5", "--set", "batch_tokens=256", "--set", "epochs=3"];
+    let start = checkpoint("2-sft");
+    let train = ["sft", &start, "--data", "refusals.jsonl", "--heldout", "sft.jsonl", "--out", "worse"];
+    bench.crisol(&[&train[..], &harmful].concat()).ok();
+    let notes = notes(&bench, "worse");
+    assert!(
+        notes.iter().any(|n| n.contains("held-out data rose") && n.contains("optimizer.lr")),
+        "{notes:?}"
+    );
+}
