@@ -50,8 +50,8 @@ struct Added {
 enum Stage {
     /// Numeric characters, each a piece or each run of them.
     Digits { individual: bool },
-    /// The matches of a pattern, and what is between them. Pattern 1, where there is one, is white space.
-    Pattern(Regex),
+    /// The matches of a pattern, with what is between them (`gaps`) or without. Pattern 1, where there is one, is white space.
+    Pattern { regex: Regex, gaps: bool },
 }
 
 /// What one thread remembers.
@@ -86,7 +86,7 @@ impl WordCache {
             });
         }
         if last.use_regex {
-            stages.push(Stage::of_pattern(GPT2)?);
+            stages.push(Stage::of_pattern(GPT2, true)?);
         }
         Some(Self { added: added(inner)?, stages, memories: Mutex::default(), characters: characters() })
     }
@@ -108,7 +108,7 @@ impl WordCache {
     fn memory(&self) -> Memory {
         let cache = |stage: &Stage| match stage {
             Stage::Digits { .. } => None,
-            Stage::Pattern(regex) => Some(regex.create_cache()),
+            Stage::Pattern { regex, .. } => Some(regex.create_cache()),
         };
         Memory {
             caches: self.stages.iter().map(cache).collect(),
@@ -147,16 +147,21 @@ impl WordCache {
                     done = start + end;
                 }
             }
-            Stage::Pattern(regex) => loop {
+            Stage::Pattern { regex, gaps } => loop {
                 let input = Input::new(text).range(done..);
                 let Some(cache) = &mut memory.caches[stage] else { unreachable!("patterns have a cache") };
-                let Some(found) = regex.search_with(cache, &input) else { break };
+                let Some(found) = regex.search_with(cache, &input) else {
+                    done = if *gaps { done } else { text.len() };
+                    break;
+                };
                 let end = if found.pattern().as_usize() == 1 {
                     white_space_end(text, found.start(), found.end())
                 } else {
                     found.end()
                 };
-                next(&text[done..found.start()], memory)?;
+                if *gaps {
+                    next(&text[done..found.start()], memory)?;
+                }
                 next(&text[found.start()..end], memory)?;
                 done = end;
             },
@@ -205,16 +210,19 @@ fn white_space_end(text: &str, start: usize, end: usize) -> usize {
 
 impl Stage {
     fn of_split(split: &Split) -> Option<Self> {
-        if split.invert || split.behavior != SplitDelimiterBehavior::Isolated {
-            return None;
-        }
+        // Tokenizers that were converted from tiktoken's keep the matches alone, which leave nothing out.
+        let gaps = match (split.invert, split.behavior) {
+            (false, SplitDelimiterBehavior::Isolated) => true,
+            (true, SplitDelimiterBehavior::Removed) => false,
+            _ => return None,
+        };
         match &split.pattern {
-            SplitPattern::Regex(pattern) => Self::of_pattern(pattern),
+            SplitPattern::Regex(pattern) => Self::of_pattern(pattern, gaps),
             SplitPattern::String(_) => None,
         }
     }
 
-    fn of_pattern(pattern: &str) -> Option<Self> {
+    fn of_pattern(pattern: &str, gaps: bool) -> Option<Self> {
         let patterns = match pattern.strip_suffix(WHITE_SPACE) {
             Some(words) => vec![words, r"\s+"],
             None => vec![pattern],
@@ -227,7 +235,7 @@ impl Stage {
                 return None;
             }
         }
-        Regex::new_many(&patterns).ok().map(Self::Pattern)
+        Some(Self::Pattern { regex: Regex::new_many(&patterns).ok()?, gaps })
     }
 }
 
@@ -309,7 +317,13 @@ mod tests {
 
     /// Tokenizers that split as those of well-known models do, trained on a little text.
     fn tokenizers() -> Vec<(&'static str, Tokenizer)> {
-        let splits: [(&str, Vec<PreTokenizerWrapper>); 7] = [
+        let matches = |pattern: &str| {
+            let pattern = SplitPattern::Regex(pattern.to_owned());
+            Split::new(pattern, SplitDelimiterBehavior::Removed, true).unwrap().into()
+        };
+        let splits: [(&str, Vec<PreTokenizerWrapper>); 9] = [
+            ("olmo-2", vec![matches(LLAMA3), byte_level(false)]),
+            ("matches that leave text out", vec![matches(r"\p{L}+"), byte_level(false)]),
             ("gpt-2", vec![byte_level(true)]),
             ("smollm", vec![Digits::new(true).into(), byte_level(true)]),
             ("digits in runs", vec![Digits::new(false).into(), byte_level(true)]),
