@@ -116,7 +116,7 @@ pub(crate) fn measure(
             put("ended_by_itself", f64::from(ended as u32) / f64::from(asked as u32));
         }
     }
-    if data.has(DEMOS) {
+    if has_demos(data, split) {
         let records = data.records(DEMOS)?;
         measured.prompts = answers(checkpoint, phase, &records, chat, &[])?;
     }
@@ -144,6 +144,7 @@ pub fn answers(
             prompt: prompt_text(record),
             kind: record.kind().unwrap_or_default().to_owned(),
             form: if is_text(record) { "text" } else { "chat" }.to_owned(),
+            before: None,
             outputs: replies.into_iter().map(|reply| (name.to_owned(), reply.text)).collect(),
         });
     }
@@ -178,8 +179,13 @@ pub(crate) fn held_out_files(data: &DataSource, split: Split) -> impl Iterator<I
 
 /// Every file that [`measure`] reads.
 pub(crate) fn files(data: &DataSource, split: Split) -> Vec<String> {
-    let demos = data.has(DEMOS).then(|| DEMOS.to_owned());
+    let demos = has_demos(data, split).then(|| DEMOS.to_owned());
     held_out_files(data, split).chain(demos).collect()
+}
+
+/// Whether the report has prompts of the data's own.
+pub(crate) fn has_demos(data: &DataSource, split: Split) -> bool {
+    split != Split::None && data.has(DEMOS)
 }
 
 fn held_out(data: &DataSource, split: Split, measure: &str) -> Result<Option<Vec<Record>>, PhaseError> {

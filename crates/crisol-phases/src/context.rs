@@ -14,7 +14,7 @@ use crisol_cost::machine::{LocalWork, Machine};
 use crisol_cost::units::{Bytes, Flops, Seconds};
 use crisol_engine::{Device, OptimizerConfig, Params};
 use crisol_hub::write_folder_atomically;
-use crisol_report::{Curve, MaskPicture, RolloutSample};
+use crisol_report::{Curve, MaskPicture, PromptReport, RolloutSample};
 use crisol_text::Summary;
 use crisol_train::{
     Checksum, Checksums, EventWriter, MetricsWriter, TrainError, Trainer, check_checksums, check_file,
@@ -92,6 +92,9 @@ struct State {
     /// What was measured before the first step.
     #[serde(default)]
     before: BTreeMap<String, f64>,
+    /// Held-out prompts, and what was said to them before the first step.
+    #[serde(default)]
+    prompts: Vec<PromptReport>,
     rollouts: Vec<RolloutSample>,
     notes: Vec<String>,
     /// What the phase depends on.
@@ -485,6 +488,17 @@ impl<'a> Context<'a> {
         self.state.before.insert(name.to_owned(), value);
     }
 
+    /// Keeps what the model that the phase starts from says to held-out prompts. A phase that goes on has kept it before.
+    pub(crate) fn answer_before(
+        &mut self,
+        answers: impl FnOnce() -> Result<Vec<PromptReport>, PhaseError>,
+    ) -> Result<(), PhaseError> {
+        if self.state.prompts.is_empty() {
+            self.state.prompts = answers()?;
+        }
+        Ok(())
+    }
+
     /// Whether completions sampled at `step` of `total` are kept for the report: at five moments of a stage.
     pub(crate) fn wants_samples(step: u64, total: u64) -> bool {
         (0..=4).any(|quarter| step == quarter * (total - 1) / 4)
@@ -562,6 +576,7 @@ impl<'a> Context<'a> {
             expected_seconds: self.state.expected_seconds,
             metrics: self.state.metrics,
             before: self.state.before,
+            prompts: self.state.prompts,
             rollouts: self.state.rollouts,
             notes: self.state.notes,
             masks: self.masks,
@@ -587,6 +602,7 @@ pub(crate) struct Record {
     pub(crate) expected_seconds: f64,
     pub(crate) metrics: BTreeMap<String, f64>,
     pub(crate) before: BTreeMap<String, f64>,
+    pub(crate) prompts: Vec<PromptReport>,
     pub(crate) rollouts: Vec<RolloutSample>,
     pub(crate) notes: Vec<String>,
     pub(crate) masks: Vec<MaskPicture>,

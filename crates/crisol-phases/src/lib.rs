@@ -28,6 +28,7 @@ mod machine;
 mod owner;
 mod ppo;
 mod pretrain;
+mod prompts;
 mod ranges;
 mod reader;
 mod reason;

@@ -19,7 +19,7 @@ use crate::machine::{machine, peak_memory};
 use crate::owner::{self, Owner, PROGRESS, RECIPE_FILE, REPORTS, TENSORBOARD};
 use crate::recipe::{Phase, Recipe, Split};
 use crate::settings::PhaseSettings;
-use crate::{PhaseError, behaviours, defaults, dpo, estimate, ppo, pretrain, reason, reward, sft};
+use crate::{PhaseError, behaviours, defaults, dpo, estimate, ppo, pretrain, prompts, reason, reward, sft};
 
 /// Where and how a recipe is run.
 #[derive(Debug)]
@@ -234,6 +234,7 @@ fn run_phase(
     let threads = options.device.threads();
     let expected_memory = estimate::memory(&phase.settings, &recipe.run, &config, data, threads).total();
     ctx.expect_memory(expected_memory);
+    prompts::answer_before(&mut ctx, phase, start.as_ref()).map_err(|error| ctx.stopped(error, &mut []))?;
     let trained = match &phase.settings {
         PhaseSettings::Pretrain(settings) => pretrain::pretrain(&mut ctx, settings, start),
         PhaseSettings::Sft(settings) => sft::sft(&mut ctx, settings, needed(start)),
@@ -250,20 +251,21 @@ fn run_phase(
     let mut record = ctx.into_record()?;
 
     let began = Instant::now();
-    let mut prompts = Vec::new();
-    let speaks = !matches!(phase.settings, PhaseSettings::Reward(_));
-    if recipe.run.evaluate != Split::None && speaks {
-        let chat = trained.text.template.is_some() && !matches!(phase.settings, PhaseSettings::Pretrain(_));
-        let measured =
-            behaviours::measure(data, recipe.run.evaluate, &phase.name, &trained, chat).map_err(|error| {
-                if !error.is_stop() {
-                    return error;
-                }
-                let place = "while measuring it; everything is saved".into();
-                PhaseError::Interrupted { phase: phase.name.clone(), place }
-            })?;
+    let stopped = |error: PhaseError| {
+        if !error.is_stop() {
+            return error;
+        }
+        let place = "while measuring it; everything is saved".into();
+        PhaseError::Interrupted { phase: phase.name.clone(), place }
+    };
+    let mut prompts = record.prompts;
+    let evaluate = recipe.run.evaluate;
+    prompts::add(&mut prompts, prompts::answers_after(data, evaluate, phase, &trained).map_err(stopped)?);
+    if evaluate != Split::None && phase.settings.speaks() {
+        let chat = phase.settings.chats(&trained);
+        let measured = behaviours::measure(data, evaluate, &phase.name, &trained, chat).map_err(stopped)?;
         record.metrics.extend(measured.metrics);
-        prompts = measured.prompts;
+        prompts::add(&mut prompts, measured.prompts);
     }
     let config = trained.model.config();
     let file = PhaseFile {
@@ -387,13 +389,7 @@ pub fn assemble_report(recipe: &Recipe, out: &Path) -> Result<Report, PhaseError
         report.phases.push(file.report);
         report.rollouts.extend(file.rollouts);
         report.masks.extend(file.masks);
-        for prompt in file.prompts {
-            let same = |p: &&mut PromptReport| (&p.prompt, &p.form) == (&prompt.prompt, &prompt.form);
-            match report.prompts.iter_mut().find(same) {
-                Some(known) => known.outputs.extend(prompt.outputs),
-                None => report.prompts.push(prompt),
-            }
-        }
+        prompts::add(&mut report.prompts, file.prompts);
     }
     Ok(report)
 }

@@ -9,7 +9,7 @@ use std::fmt::Display;
 use std::str::FromStr;
 
 use crisol_engine::Rule;
-use crisol_model::{Architecture, Config, Head};
+use crisol_model::{Architecture, Checkpoint, Config, Head};
 use crisol_objectives::grpo::AdvantageScaling;
 use crisol_objectives::kl::KlEstimator;
 use crisol_objectives::policy::{Normalisation, RatioLevel};
@@ -522,6 +522,27 @@ impl PhaseSettings {
             PhaseSettings::Dpo(phase) => vec![&mut phase.data, &mut phase.heldout, &mut phase.replay.data],
         };
         lists.into_iter().flatten().collect()
+    }
+
+    /// The names of its held-out files.
+    pub(crate) fn heldout(&self) -> &[String] {
+        match self {
+            PhaseSettings::Pretrain(phase) => &phase.heldout,
+            PhaseSettings::Sft(phase) => &phase.heldout,
+            PhaseSettings::Reward(phase) => &phase.heldout,
+            PhaseSettings::Dpo(phase) => &phase.heldout,
+            PhaseSettings::Reason(_) | PhaseSettings::Ppo(_) => &[],
+        }
+    }
+
+    /// Whether what it makes says something: a reward model does not.
+    pub(crate) fn speaks(&self) -> bool {
+        !matches!(self, PhaseSettings::Reward(_))
+    }
+
+    /// Whether a model before or after it knows conversations.
+    pub(crate) fn chats(&self, model: &Checkpoint) -> bool {
+        model.text.template.is_some() && !matches!(self, PhaseSettings::Pretrain(_))
     }
 
     /// The names that `kind` may have in a recipe.

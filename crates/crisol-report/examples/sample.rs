@@ -236,6 +236,7 @@ fn prompts() -> Vec<PromptReport> {
         prompt: prompt.into(),
         kind: kind.into(),
         form: form.into(),
+        before: None,
         outputs: outputs(answers),
     };
     let worked = "<think>\nMara has 14 + 9 = 23 shells.\nShe gives away 5, so 23 - 5 = 18.\n</think>\nThe answer is 18.";

@@ -31,7 +31,8 @@ pub struct Report {
     pub recipe_toml: String,
     /// The phases in the order in which they ran.
     pub phases: Vec<PhaseReport>,
-    /// The same prompts, answered after every phase.
+    /// The same prompts, answered after every phase; of phases with data of the user's, prompts of their held-out data,
+    /// answered before the phase and after it.
     pub prompts: Vec<PromptReport>,
     /// Completions sampled while training with rewards (GRPO, PPO).
     pub rollouts: Vec<RolloutSample>,
@@ -129,6 +130,9 @@ pub struct PromptReport {
     pub kind: String,
     /// `text` (the model continues a document) or `chat` (the prompt is the user's turn of a conversation).
     pub form: String,
+    /// What the model that the run began with said, before the first step of the phase that asked it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub before: Option<String>,
     /// The model's text after each phase, by phase name (in a comparison, by model name).
     pub outputs: BTreeMap<String, String>,
 }

@@ -231,11 +231,16 @@ pub(crate) fn before_and_after(
     phase.before.iter().filter_map(both)
 }
 
+/// The name of what the model said that a run began with.
+const BEFORE: &str = "before";
+
 /// Every prompt, and the answer of each column that has one.
 fn answers(page: &mut Page, columns: &[String], prompts: &[PromptReport]) {
     let names: Vec<String> =
         columns.iter().map(|name| clip(&without_controls(name).replace('\n', " "), page.width - 4)).collect();
+    let before = prompts.iter().any(|prompt| prompt.before.is_some());
     let longest = names.iter().map(|name| name.width()).max().unwrap_or(0);
+    let longest = longest.max(if before { BEFORE.width() } else { 0 });
     // Names that would take more than a quarter of the width stand on a line of their own.
     let beside = longest + 2 <= page.width / 4;
     let indent = if beside { " ".repeat(longest + 2) } else { "  ".to_owned() };
@@ -248,17 +253,19 @@ fn answers(page: &mut Page, columns: &[String], prompts: &[PromptReport]) {
         }
         page.paragraph("  │ ", &without_controls(prompt.prompt.trim_end()), Style::new());
         page.line("");
-        for (place, name) in names.iter().enumerate() {
-            let Some(output) = prompt.outputs.get(&columns[place]) else { continue };
+        let before = prompt.before.iter().map(|output| (BEFORE, Style::new().dimmed(), output));
+        let after = names.iter().enumerate().filter_map(|(place, name)| {
+            Some((name.as_str(), colour(place), prompt.outputs.get(&columns[place])?))
+        });
+        for (name, style, output) in before.chain(after) {
             let lines = said(page, output, page.width - indent.width());
             if beside {
-                let name =
-                    format!("{}{}", page.paint(name, colour(place)), " ".repeat(longest + 2 - name.width()));
+                let name = format!("{}{}", page.paint(name, style), " ".repeat(longest + 2 - name.width()));
                 for (number, line) in lines.iter().enumerate() {
                     page.line(&format!("{}{line}", if number == 0 { &name } else { &indent }));
                 }
             } else {
-                page.line(&page.paint(name, colour(place)));
+                page.line(&page.paint(name, style));
                 for line in lines {
                     page.line(&format!("{indent}{line}"));
                 }

@@ -46,6 +46,7 @@ fn report_with(text: &str) -> NotebookReport {
         prompts: vec![PromptReport {
             prompt: text.into(),
             form: "chat".into(),
+            before: None,
             outputs: [(role, text.into())].into(),
             ..PromptReport::default()
         }],

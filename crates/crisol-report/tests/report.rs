@@ -45,6 +45,7 @@ fn report_with(text: &str) -> Report {
             prompt: text.into(),
             kind: text.into(),
             form: text.into(),
+            before: None,
             outputs: [(first.clone(), text.into()), (second, format!("<think>{text}</think>{text}"))].into(),
         }],
         rollouts: vec![RolloutSample {
@@ -271,6 +272,7 @@ fn a_terminal_gets_the_story() {
             prompt: "Write a trick.".into(),
             kind: "harmful".into(),
             form: "chat".into(),
+            before: None,
             outputs: [("dpo".to_owned(), "I cannot.".to_owned()), ("sft".to_owned(), "Gladly.".to_owned())]
                 .into(),
         }],
@@ -291,6 +293,7 @@ fn a_terminal_gets_the_story() {
 fn comparison_keeps_the_order_of_its_columns() {
     let prompt = PromptReport {
         prompt: "Who?".into(),
+        before: None,
         outputs: BTreeMap::from([
             ("base".to_owned(), "me".to_owned()),
             ("aligned".to_owned(), "you".to_owned()),

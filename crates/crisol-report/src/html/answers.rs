@@ -27,6 +27,7 @@ pub(crate) fn kind(id: &str) -> (&str, &'static str) {
         "problem" => {
             ("A problem", "Thinking step by step, before the answer, is learnt in the reasoning phase.")
         }
+        "held-out" => ("A held-out prompt", "From data like the phase's own that it was not trained on."),
         other => (other, ""),
     }
 }
@@ -57,6 +58,13 @@ pub(super) fn section(report: &Report) -> String {
             Escaped(form(&prompt.form)),
             Escaped(&prompt.prompt)
         );
+        if let Some(before) = &prompt.before {
+            let _ = writeln!(
+                body,
+                "<div class=\"card\"><h4>before training</h4><div class=\"said\">{}</div></div>",
+                text(before)
+            );
+        }
         for (place, phase) in report.phases.iter().enumerate() {
             if let Some(output) = prompt.outputs.get(&phase.name) {
                 let _ = writeln!(

@@ -106,7 +106,38 @@ fn held_out_data_is_measured_before_and_after() {
             assert!((0.0..=1.0).contains(&before) && (0.0..=1.0).contains(&after), "{phase}");
         }
         assert!(bench.read(&format!("{phase}/report.html")).contains("Held-out data, before and after"));
+        // And the prompts of it are answered by the model before the phase and after it.
+        let prompts = report["prompts"].as_array().unwrap();
+        assert_eq!(prompts.is_empty(), phase == "reward");
+        for prompt in prompts.iter().take(1) {
+            let answer = |model: &str| {
+                let text = prompt["prompt"].as_str().unwrap();
+                let asked: &[&str] = if phase == "pretrain" {
+                    &["generate", model, "--prompt", text, "--max-new-tokens", "64"]
+                } else {
+                    &["generate", model, "--chat", text, "--max-new-tokens", "96"]
+                };
+                let said: Value = bench.crisol(&[asked, &["--json", "--temperature", "0"]].concat()).json();
+                said["text"].clone()
+            };
+            assert_eq!(prompt["before"], answer(&start), "{phase}");
+            let folder = report["phases"][0]["checkpoint"].as_str().unwrap();
+            assert_eq!(prompt["outputs"][phase], answer(&format!("{phase}/{folder}")), "{phase}");
+            assert!(shown.contains("A held-out prompt") && shown.contains("before  "), "{shown}");
+        }
+        let none = report["phases"][0]["notes"].as_array().unwrap();
+        assert!(!none.iter().any(|note| note.as_str().unwrap().contains("No held-out data")));
     }
+}
+
+/// Kind: a phase that measures nothing, and does not say so.
+#[test]
+fn a_phase_without_held_out_data_says_how_to_give_some() {
+    let bench = Bench::new("");
+    let start = checkpoint("1-pretrain");
+    bench.crisol(&["sft", &start, "--data", "sft.jsonl", "--out", "blind", "--set", "epochs=1"]).ok();
+    let notes = notes(&bench, "blind");
+    assert_eq!(notes.iter().filter(|note| note.contains("--heldout FILE")).count(), 1, "{notes:?}");
 }
 
 /// Kind: harm that nobody is told of.

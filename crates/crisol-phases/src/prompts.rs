@@ -1,0 +1,198 @@
+//! The first prompts of a phase's held-out data, answered by the model before the phase and after it: what a number cannot
+//! show. Data with prompts for every phase (`demos.jsonl`) has these instead.
+
+use crisol_model::Checkpoint;
+use crisol_report::PromptReport;
+use crisol_text::{Body, Message, Record, Strings, Turns};
+
+use crate::PhaseError;
+use crate::behaviours::{answers, files, has_demos};
+use crate::context::Context;
+use crate::data::DataSource;
+use crate::recipe::{Phase, Split};
+
+/// So many are answered.
+const COUNT: usize = 4;
+/// Bytes of a text that are given to be continued, at most.
+const BEGINNING: usize = 100;
+
+/// Keeps what the model that the phase starts from says. A phase without held-out data is told that it has none.
+pub(crate) fn answer_before(
+    ctx: &mut Context<'_>,
+    phase: &Phase,
+    start: Option<&Checkpoint>,
+) -> Result<(), PhaseError> {
+    let (data, evaluate) = (ctx.data, ctx.run.evaluate);
+    if phase.settings.heldout().is_empty() && files(data, evaluate).is_empty() {
+        ctx.note(
+            "No held-out data: what the phase did to data that it was not trained on is not measured; give some with \
+             `heldout` (--heldout FILE).",
+        );
+    }
+    let Some(start) = start else { return Ok(()) };
+    ctx.answer_before(|| {
+        let mut prompts = answers_of(data, evaluate, phase, start, &phase.from)?;
+        if phase.from.is_empty() {
+            for prompt in &mut prompts {
+                prompt.before = std::mem::take(&mut prompt.outputs).into_values().next();
+            }
+        }
+        Ok(prompts)
+    })
+}
+
+/// What the model says that the phase made.
+pub(crate) fn answers_after(
+    data: &DataSource,
+    evaluate: Split,
+    phase: &Phase,
+    trained: &Checkpoint,
+) -> Result<Vec<PromptReport>, PhaseError> {
+    answers_of(data, evaluate, phase, trained, &phase.name)
+}
+
+/// Adds what a model said: to the prompts that are there, and as prompts of its own.
+pub(crate) fn add(prompts: &mut Vec<PromptReport>, answers: Vec<PromptReport>) {
+    for prompt in answers {
+        let same = |known: &&mut PromptReport| (&known.prompt, &known.form) == (&prompt.prompt, &prompt.form);
+        match prompts.iter_mut().find(same) {
+            Some(known) => {
+                known.before = known.before.take().or(prompt.before);
+                known.outputs.extend(prompt.outputs);
+            }
+            None => prompts.push(prompt),
+        }
+    }
+}
+
+/// What a model says to a phase's held-out prompts, under `name`.
+fn answers_of(
+    data: &DataSource,
+    evaluate: Split,
+    phase: &Phase,
+    model: &Checkpoint,
+    name: &str,
+) -> Result<Vec<PromptReport>, PhaseError> {
+    if !phase.settings.speaks() || has_demos(data, evaluate) {
+        return Ok(vec![]);
+    }
+    let prompts = first_prompts(data, &evaluate.files(phase.settings.heldout()), model)?;
+    let mut reports = answers(model, name, &prompts, phase.settings.chats(model), &[])?;
+    for report in &mut reports {
+        if report.kind.is_empty() {
+            "held-out".clone_into(&mut report.kind);
+        }
+    }
+    Ok(reports)
+}
+
+/// The first prompts that the model has room to answer, each once. None of a pipe, which can be read only once.
+fn first_prompts(data: &DataSource, files: &[String], model: &Checkpoint) -> Result<Vec<Record>, PhaseError> {
+    let mut prompts: Vec<Record> = vec![];
+    if !files.iter().all(|file| data.has(file)) {
+        return Ok(prompts);
+    }
+    let room = model.model.config().longest_document();
+    for record in data.read(files) {
+        let Some(prompt) = without_answer(&record?, model.text.options().strings) else { continue };
+        let new = prompts.iter().all(|known| known.body != prompt.body);
+        if new && model.text.prompt(&prompt)?.len() < room {
+            prompts.push(prompt);
+        }
+        if prompts.len() == COUNT {
+            break;
+        }
+    }
+    Ok(prompts)
+}
+
+/// What of a record is given to a model: a text's beginning, a conversation up to the assistant's last turn, the prompt.
+fn without_answer(record: &Record, strings: Strings) -> Option<Record> {
+    let is_text = |turns: &Turns| matches!(turns, Turns::Plain(_)) && strings == Strings::Text;
+    let prompt = match &record.body {
+        Body::Text { text } => Turns::Plain(beginning(text)),
+        Body::Chat { messages } => {
+            Turns::Chat(messages[..messages.iter().rposition(Message::is_assistant)?].to_vec())
+        }
+        Body::Problem { prompt, .. } | Body::Prompt { prompt } => prompt.clone(),
+        Body::Completion { prompt, completion: answer }
+        | Body::Rated { prompt, completion: answer, .. }
+        | Body::Preference { prompt, chosen: answer, .. } => match (prompt, answer) {
+            (Turns::Plain(text), Turns::Chat(_)) => Turns::Chat(vec![Message::user(text)]),
+            (prompt, _) => prompt.clone(),
+        },
+    };
+    let empty = match &prompt {
+        Turns::Plain(text) => text.is_empty(),
+        Turns::Chat(messages) => messages.is_empty(),
+    };
+    let mut extra = record.extra.clone();
+    // The form in which `answers` asks.
+    let form = if matches!(record.body, Body::Text { .. }) || is_text(&prompt) { "text" } else { "chat" };
+    extra.insert("form".to_owned(), form.to_owned());
+    (!empty).then(|| Record { body: Body::Prompt { prompt }, extra, ..record.clone() })
+}
+
+/// The first words of a text, not more than half of it.
+fn beginning(text: &str) -> String {
+    let most = (text.trim_end().len() / 2).min(BEGINNING);
+    let mut begun = 0;
+    for word in text.split_inclusive(char::is_whitespace) {
+        if begun + word.len() > most {
+            break;
+        }
+        begun += word.len();
+    }
+    text[..begun].trim_end().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_begins_with_whole_words_and_leaves_half_to_say() {
+        assert_eq!(beginning("one two three four"), "one two");
+        assert_eq!(beginning("one"), "");
+        assert_eq!(beginning(&"ein Wörtchen ".repeat(50)).len(), "ein Wörtchen ".len() * 7 - 1);
+    }
+
+    #[test]
+    fn every_shape_gives_what_the_model_is_to_answer() {
+        let given = |json: &str, strings| {
+            let record = crisol_text::parse_jsonl_lines("x", json.as_bytes()).unwrap().remove(0).unwrap();
+            without_answer(&record, strings).map(|record| {
+                let form = record.extra["form"].clone();
+                let Body::Prompt { prompt } = record.body else { panic!("no prompt") };
+                match prompt {
+                    Turns::Plain(text) => (form, text),
+                    Turns::Chat(messages) => {
+                        let said =
+                            messages.iter().map(|message| format!("{}: {}", message.role, message.content));
+                        (form, said.collect::<Vec<_>>().join("; "))
+                    }
+                }
+            })
+        };
+        let chat = r#"{"messages": [{"role": "system", "content": "s"}, {"role": "user", "content": "u"},
+            {"role": "assistant", "content": "a"}, {"role": "user", "content": "v"},
+            {"role": "assistant", "content": "b"}]}"#
+            .replace('\n', " ");
+        let cases = [
+            (r#"{"text": "one two three four"}"#, "text", "one two"),
+            (&chat, "chat", "system: s; user: u; assistant: a; user: v"),
+            (r#"{"prompt": "p", "completion": "c"}"#, "text", "p"),
+            (r#"{"prompt": "p", "completion": [{"role": "assistant", "content": "c"}]}"#, "chat", "user: p"),
+            (r#"{"prompt": "p", "chosen": "a", "rejected": "b"}"#, "text", "p"),
+            (r#"{"prompt": "p", "answer": "4"}"#, "text", "p"),
+            (r#"{"prompt": [{"role": "user", "content": "u"}], "answer": "4"}"#, "chat", "user: u"),
+        ];
+        for (json, form, prompt) in cases {
+            assert_eq!(given(json, Strings::Text), Some((form.to_owned(), prompt.to_owned())), "{json}");
+        }
+        // As one message of the user's.
+        let message = given(r#"{"prompt": "p", "answer": "4"}"#, Strings::Message);
+        assert_eq!(message, Some(("chat".to_owned(), "p".to_owned())));
+        assert_eq!(given(r#"{"text": "one"}"#, Strings::Text), None);
+    }
+}
