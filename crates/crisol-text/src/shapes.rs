@@ -22,6 +22,8 @@ const QUESTIONS: [&str; 4] = ["question", "problem", "query", "instruction"];
 const CONTEXTS: [&str; 2] = ["input", "context"];
 /// Names of what is answered, beside `completion`.
 const ANSWERS: [&str; 2] = ["response", "output"];
+/// Names of the answers that a question offers.
+const CHOICES: [&str; 2] = ["choices", "options"];
 const SYSTEMS: [&str; 2] = ["system", "system_prompt"];
 /// Names of a thumb up or down.
 const LABELS: [&str; 2] = ["label", "kto_tag"];
@@ -181,7 +183,12 @@ impl Fields<'_> {
     fn prompt(&mut self) -> Result<Option<Turns>, TextError> {
         if self.has("prompt") {
             let prompt = self.turns("prompt")?;
-            self.refuse_second_question(&prompt)?;
+            let asked = match &prompt {
+                Turns::Plain(text) => text,
+                Turns::Chat(messages) => messages.last().map_or("", |last| &last.content),
+            };
+            self.refuse_second_question(asked)?;
+            self.refuse_choices(asked)?;
             let mut turns = self.history()?;
             return Ok(Some(match prompt {
                 prompt if turns.is_empty() => prompt,
@@ -213,17 +220,14 @@ impl Fields<'_> {
                 last.content = format!("{}\n\n{context}", last.content);
             }
         }
+        self.refuse_choices(messages.last().map_or("", |last| &last.content))?;
         let mut turns = self.history()?;
         turns.extend(messages);
         Ok(Some(Turns::Chat(turns)))
     }
 
     /// A question or context beside `prompt` would be left out.
-    fn refuse_second_question(&mut self, prompt: &Turns) -> Result<(), TextError> {
-        let asked = match prompt {
-            Turns::Plain(text) => text.clone(),
-            Turns::Chat(messages) => messages.last().map(|last| last.content.clone()).unwrap_or_default(),
-        };
+    fn refuse_second_question(&self, asked: &str) -> Result<(), TextError> {
         for key in [&QUESTIONS[..], &CONTEXTS].concat() {
             match self.object.get(key) {
                 Some(Value::String(text)) if !text.trim().is_empty() && !asked.contains(text.trim()) => {
@@ -232,6 +236,27 @@ impl Fields<'_> {
                     return Err(self.wrong(key, "stands beside `prompt`, which would leave it out", remedy));
                 }
                 _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Choices that are not in the question would be left out of it: a list, or ARC's `{"text": […]}`.
+    fn refuse_choices(&self, asked: &str) -> Result<(), TextError> {
+        for key in CHOICES {
+            let Some(value) = self.object.get(key) else { continue };
+            let Some(choices) = value.get("text").unwrap_or(value).as_array() else { continue };
+            let missing = |choice: &Value| match choice {
+                Value::String(text) => !text.trim().is_empty() && !asked.contains(text.trim()),
+                choice => choice.is_number() && !asked.contains(&choice.to_string()),
+            };
+            if choices.iter().any(missing) {
+                let remedy = "write them into the question, and as the answer what is to be said";
+                return Err(self.wrong(
+                    key,
+                    "has answers to choose from that the question does not name",
+                    remedy,
+                ));
             }
         }
         Ok(())

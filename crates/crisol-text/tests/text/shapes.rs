@@ -247,6 +247,26 @@ fn what_is_not_text_is_refused_by_name() {
     }
 }
 
+/// A question is not understood without what it offers; where its text names all of that, the list is only unused.
+#[test]
+fn choices_that_the_question_does_not_name_are_refused() {
+    for choices in
+        [json!(["red", "blue"]), json!([3, 4]), json!({ "label": ["A", "B"], "text": ["red", "blue"] })]
+    {
+        for (key, asked) in [("question", "Which?"), ("prompt", "Which?"), ("problem", "Which one, red?")] {
+            for name in ["choices", "options"] {
+                let row = json!({ key: asked, name: choices, "answer": 1 });
+                let message = error(row);
+                assert!(message.contains(&format!("`{name}` has answers to choose from")), "{message}");
+            }
+        }
+    }
+    for choices in [json!(["red", "blue"]), json!([]), json!(null), json!({ "temperature": 1 }), json!("red")]
+    {
+        body(json!({ "question": "Which? A. red B. blue", "choices": choices, "answer": "A" }));
+    }
+}
+
 #[test]
 fn system_messages_stand_first() {
     let system = Message::new("system", "S");
