@@ -23,8 +23,8 @@ fuzz_target!(|data: &[u8]| {
         if let Ok(values) = tensors.read(name, shape) {
             assert_eq!(values.len(), shape.iter().product::<usize>());
         }
-        if let Ok(Some((_, mapped))) = tensors.mapped(name, shape) {
-            assert_eq!(tensors.stored(name).map(|stored| stored.1), Some(mapped.len()));
+        if let Ok(Some(elements)) = tensors.mapped(name, shape) {
+            assert_eq!(tensors.stored(name).map(|stored| stored.1), Some(elements.bytes.len()));
         }
     }
 });

@@ -5,7 +5,7 @@
 use std::sync::LazyLock;
 
 use crisol_fuzz::{SETUP, conversation, folder};
-use crisol_text::TextSetup;
+use crisol_text::{TextSetup, Turns};
 use libfuzzer_sys::fuzz_target;
 
 static TOKENIZER: LazyLock<String> = LazyLock::new(|| SETUP.tokenizer.to_json());
@@ -15,10 +15,11 @@ fuzz_target!(|data: &[u8]| {
     let Ok(setup) = TextSetup::load(model.path()) else { return };
     let messages = conversation();
     let _ = setup.chat(&messages[..3]);
-    let prompt = setup.chat_prompt(&messages);
+    let turns = Turns::Chat(messages.to_vec());
+    let prompt = setup.prompt_ids(&turns);
     let saved = folder(&[]);
     setup.save(saved.path()).expect("the folder can be written");
     let again = TextSetup::load(saved.path()).expect("what is saved is loaded");
     assert_eq!((again.eos, &again.stop_ids), (setup.eos, &setup.stop_ids));
-    assert_eq!(again.chat_prompt(&messages).ok(), prompt.ok());
+    assert_eq!(again.prompt_ids(&turns).ok(), prompt.ok());
 });
