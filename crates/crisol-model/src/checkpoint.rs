@@ -9,7 +9,7 @@ use crisol_engine::{Device, ParamId, ParamSpec, Params, StoredType};
 use crisol_hub::{
     Dtype, Elements, FloatType, HubError, Mapped, Tensor, Tensors, write_folder_atomically, write_weights,
 };
-use crisol_text::TextSetup;
+use crisol_text::{TextError, TextSetup};
 
 use crate::config::Specifics;
 use crate::mixture::Fused;
@@ -47,12 +47,8 @@ impl Checkpoint {
         }
         let folder = &crisol_hub::whole_folder(folder)?;
         let (model, params) = load_model_for(purpose, folder, device)?;
-        let text = TextSetup::load(folder)?;
-        let (tokenizer, vocab) = (text.tokenizer.vocab_size(), model.config().vocab_size);
-        if tokenizer > vocab {
-            let cause = format!("vocab_size is {vocab}, but the tokenizer beside it has {tokenizer} tokens");
-            return Err(ModelError::ConfigFile { file: folder.join("config.json"), cause });
-        }
+        let mut text = TextSetup::load(folder)?;
+        fit(&mut text, model.config(), &folder.join("config.json"))?;
         Ok(Checkpoint { model, params, text })
     }
 
@@ -60,6 +56,12 @@ impl Checkpoint {
     pub fn save(&self, folder: &Path) -> Result<(), ModelError> {
         save_checkpoint(folder, &self.model, &self.params, &self.text, |_| Ok(()))
     }
+}
+
+/// Makes sure that the model knows the tokens of its tokenizer. `file` names it in errors.
+pub(crate) fn fit(text: &mut TextSetup, config: &Config, file: &Path) -> Result<(), ModelError> {
+    let refused = |e: TextError| ModelError::ConfigFile { file: file.to_path_buf(), cause: e.to_string() };
+    text.fit(config.vocab_size).map_err(refused)
 }
 
 /// The weights of a checkpoint folder: found to be those of its config.json, but not read.

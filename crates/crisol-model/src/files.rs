@@ -10,7 +10,7 @@ use crisol_engine::ParamSpec;
 use crisol_hub::{FloatType, GgmlType, Gguf, HubError, Tensor, Tensors, Values, write_folder_atomically};
 use crisol_text::TextSetup;
 
-use crate::checkpoint::{Folder, Group, Opened, Stored, open_weights, write_files};
+use crate::checkpoint::{Folder, Group, Opened, Stored, fit, open_weights, write_files};
 use crate::weights::{Source, check_finite, inference_bytes};
 use crate::{Config, ModelError, gguf};
 
@@ -173,14 +173,11 @@ impl ModelFiles {
         Ok(())
     }
 
-    /// The tokenizer, which must not have more tokens than the model.
+    /// The tokenizer, which must be the model's.
     fn checked_text(&self) -> Result<Option<TextSetup>, ModelError> {
-        let text = self.text()?;
-        let (tokens, vocab) =
-            (text.as_ref().map_or(0, |text| text.tokenizer.vocab_size()), self.config.vocab_size);
-        if tokens > vocab {
-            let cause = format!("its tokenizer has {tokens} tokens, but the model {vocab}");
-            return Err(ModelError::ConfigFile { file: self.path.clone(), cause });
+        let mut text = self.text()?;
+        if let Some(text) = &mut text {
+            fit(text, &self.config, &self.path)?;
         }
         Ok(text)
     }

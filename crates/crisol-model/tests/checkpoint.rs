@@ -272,14 +272,15 @@ fn broken_configs_and_tokenizers_are_named() {
 }
 
 #[test]
-fn a_tokenizer_with_more_tokens_than_the_model_is_refused() {
+fn a_tokenizer_with_a_larger_vocabulary_than_the_model_is_refused() {
     let place = tempfile::tempdir().expect("a temporary folder");
     let config = Config::new(Architecture::Llama, 100, 16, 1, 2, 24);
     let (model, params) = Model::init(config, &Device::cpu(Some(1)), 5).expect("a valid shape");
     let folder = place.path().join("model");
     Checkpoint { model, params, text: text() }.save(&folder).expect("nothing in the way");
-    let error = load(&folder).expect_err("100 < 280").to_string();
-    assert!(error.contains("vocab_size is 100"), "{error}");
+    let error = load(&folder).expect_err("100 < 278").to_string();
+    assert!(error.contains("config.json") && error.contains("278 tokens"), "{error}");
+    assert!(error.contains("100 rows"), "{error}");
     // Without the tokenizer the model is fine.
     assert!(load_model(&folder, &Device::cpu(Some(1))).is_ok());
 }

@@ -46,6 +46,32 @@ pub enum TextError {
     #[error("the tokenizer cannot encode a text: {0}")]
     Encode(String),
 
+    /// A token of a text that the model does not know.
+    #[error(
+        "a text holds {token} (id {id}), a token that was added to the tokenizer but not to the model, whose embedding has {rows} \
+         rows; take it out of the text or the chat template"
+    )]
+    NoRow {
+        /// The token.
+        token: String,
+        /// Its id.
+        id: u32,
+        /// Rows of the model's embedding.
+        rows: usize,
+    },
+
+    /// A tokenizer that is not the model's.
+    #[error(
+        "the tokenizer has {tokens} tokens and the model's embedding {rows} rows, too few for the vocabulary or the tokens that \
+         begin and end texts; put the tokenizer beside the model that it was made for"
+    )]
+    OtherTokenizer {
+        /// Tokens of the tokenizer.
+        tokens: usize,
+        /// Rows of the model's embedding.
+        rows: usize,
+    },
+
     /// A dataset file without a single record.
     #[error("{file}: no records; expected JSON objects, a table with a header, or text")]
     NoRecords {

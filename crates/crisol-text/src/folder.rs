@@ -162,6 +162,16 @@ impl TextSetup {
         })
     }
 
+    /// Makes sure that a model with `rows` rows in its embedding has one for every token that can come up. Tokens that were added
+    /// to the tokenizer alone are no reason to refuse it, but the texts with them are.
+    pub fn fit(&mut self, rows: usize) -> Result<(), TextError> {
+        if self.tokenizer.limit(rows) && (self.eos as usize) < rows {
+            return Ok(());
+        }
+        let tokens = self.tokenizer.vocab_size();
+        Err(TextError::OtherTokenizer { tokens, rows })
+    }
+
     /// How records become examples.
     pub fn options(&self) -> &TextOptions {
         &self.options

@@ -62,6 +62,8 @@ pub struct Tokenizer {
     words: Option<Arc<WordCache>>,
     /// The tokens that it puts before and after a plain text.
     around: [Vec<u32>; 2],
+    /// Tokens with larger ids are not encoded: the model has no rows for them.
+    rows: usize,
 }
 
 /// Without the vocabulary, which fills screens.
@@ -178,7 +180,7 @@ impl Tokenizer {
         let bytes = token_bytes(&inner);
         let words = bytes.is_some().then(|| WordCache::of(&inner)).flatten().map(Arc::new);
         let around = tokens_around(&inner);
-        Self { inner, special, bytes, words, around }
+        Self { inner, special, bytes, words, around, rows: usize::MAX }
     }
 
     /// The contents of this tokenizer's `tokenizer.json`.
@@ -269,7 +271,10 @@ impl Tokenizer {
         Ok(ids)
     }
 
-    fn check_whole(&self, text: &str, ids: impl Iterator<Item = u32>) -> Result<(), TextError> {
+    fn check_whole(&self, text: &str, ids: impl Iterator<Item = u32> + Clone) -> Result<(), TextError> {
+        if let Some(id) = ids.clone().find(|&id| id as usize >= self.rows) {
+            return Err(TextError::NoRow { token: self.token(id).unwrap_or_default(), id, rows: self.rows });
+        }
         if let Some(bytes) = &self.bytes {
             let held: usize = ids.map(|id| bytes[id as usize] as usize).sum();
             if held != text.len() {
@@ -397,6 +402,20 @@ impl Tokenizer {
     pub(crate) fn is_blank(&self, id: u32) -> bool {
         // Decoders of sentencepiece take the first space away.
         self.decode(&[id], false).trim().is_empty()
+    }
+
+    /// Makes texts an error that hold a token for which a model with `rows` rows in its embedding has none. Some published
+    /// folders have such tokens, added to the tokenizer alone (a `<pad>`). Without a row for a token of the vocabulary itself, or
+    /// for one that stands around every text, tokenizer and model do not belong together; then this is `false`.
+    #[must_use]
+    pub(crate) fn limit(&mut self, rows: usize) -> bool {
+        let within = |id: u32| (id as usize) < rows;
+        let fits = self.inner.get_vocab(false).into_values().all(within)
+            && self.around.iter().flatten().all(|&id| within(id));
+        if fits && self.vocab_size() > rows {
+            self.rows = rows;
+        }
+        fits
     }
 
     /// One more than the largest id: the rows that an embedding table needs.

@@ -29,7 +29,7 @@ impl TextSetup {
             bos: bos.or(self.named_token("bos_token")),
             eos: Some(self.eos),
             unk: self.named_token("unk_token"),
-            pad: self.named_token("pad_token"),
+            pad: self.named_token("pad_token").filter(|&pad| (pad as usize) < vocab_size),
             eot: stops.next(),
             eom: stops.next(),
             add_bos: Some(bos.is_some()),

@@ -1,16 +1,6 @@
 //! What is said about input that cannot be used. Nothing panics, and nothing that was there is lost.
 
-use std::path::Path;
-
-use crate::fixture::{Bench, checkpoint, finished_run, short_recipe, weights};
-
-fn copy_checkpoint(from: &str, to: &Path) {
-    std::fs::create_dir(to).unwrap();
-    for entry in std::fs::read_dir(checkpoint(from)).unwrap() {
-        let path = entry.unwrap().path();
-        std::fs::copy(&path, to.join(path.file_name().unwrap())).unwrap();
-    }
-}
+use crate::fixture::{Bench, checkpoint, copy_model, finished_run, short_recipe, weights};
 
 #[test]
 fn data_that_cannot_be_trained_on() {
@@ -110,7 +100,7 @@ fn folders_that_are_no_checkpoints() {
     assert!(generate(run).contains("1-pretrain, 2-sft"), "{}", generate(run));
     assert!(bench.crisol(&["report", "."]).failed(1).contains("no recipe.toml"));
 
-    copy_checkpoint("1-pretrain", &bench.path("broken"));
+    copy_model("1-pretrain", &bench.path("broken"));
     let weights = bench.path("broken/model.safetensors");
     let bytes = std::fs::read(&weights).unwrap();
     for length in [0, 5, 100, bytes.len() / 2, bytes.len() - 1] {
@@ -130,7 +120,7 @@ fn folders_that_are_no_checkpoints() {
 #[test]
 fn a_template_that_never_ends_a_turn() {
     let bench = Bench::new("");
-    copy_checkpoint("1-pretrain", &bench.path("base"));
+    copy_model("1-pretrain", &bench.path("base"));
     let config = bench.read("base/tokenizer_config.json");
     let mut config: serde_json::Value = serde_json::from_str(&config).unwrap();
     config["chat_template"] =

@@ -1,19 +1,10 @@
 //! Weights that are NaN or infinite: every command that uses them says so, names the tensor, and fails.
 
-use std::path::Path;
-
-use crate::fixture::{Bench, checkpoint};
+use crate::fixture::{Bench, checkpoint, copy_model};
 
 /// A copy of the tiny run's model with `value` in the tensor `name`, from `copy`'s second value on.
 fn broken_model(bench: &Bench, copy: &str, name: &str, value: f32) {
-    let from = checkpoint("2-sft");
-    std::fs::create_dir(bench.path(copy)).unwrap();
-    for entry in std::fs::read_dir(Path::new(&from)).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_file() {
-            std::fs::copy(&path, bench.path(copy).join(path.file_name().unwrap())).unwrap();
-        }
-    }
+    copy_model("2-sft", &bench.path(copy));
     let file = bench.path(copy).join("model.safetensors");
     let mut bytes = std::fs::read(&file).unwrap();
     let header = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;

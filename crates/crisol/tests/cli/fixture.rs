@@ -270,6 +270,17 @@ pub(crate) fn checkpoint(folder: &str) -> String {
     finished_run().join(folder).to_str().expect("the path is UTF-8").to_owned()
 }
 
+/// Copies a checkpoint of the finished run into a new folder.
+pub(crate) fn copy_model(folder: &str, to: &Path) {
+    std::fs::create_dir(to).unwrap();
+    for entry in std::fs::read_dir(checkpoint(folder)).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_file() {
+            std::fs::copy(&path, to.join(path.file_name().unwrap())).unwrap();
+        }
+    }
+}
+
 /// The weights of every phase of a run, byte by byte.
 pub(crate) fn weights(run: &Path) -> BTreeMap<String, Vec<u8>> {
     let entries = std::fs::read_dir(run).unwrap_or_else(|e| panic!("{}: {e}", run.display()));

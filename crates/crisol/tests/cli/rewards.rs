@@ -2,18 +2,11 @@
 
 use serde_json::{Value, json};
 
-use crate::fixture::{Bench, checkpoint};
+use crate::fixture::{Bench, copy_model};
 
 /// The tiny run's pre-trained model in this bench, whose generation prompt ends in `ending`.
 fn model_with_ending(bench: &Bench, ending: &str) {
-    let from = checkpoint("1-pretrain");
-    std::fs::create_dir(bench.path("model")).unwrap();
-    for entry in std::fs::read_dir(&from).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_file() {
-            std::fs::copy(&path, bench.path("model").join(path.file_name().unwrap())).unwrap();
-        }
-    }
+    copy_model("1-pretrain", &bench.path("model"));
     let _ = std::fs::remove_file(bench.path("model/chat_template.jinja"));
     let config = bench.read("model/tokenizer_config.json");
     let mut config: Value = serde_json::from_str(&config).unwrap();

@@ -9,7 +9,7 @@ use crisol_phases::{Observer, Recipe, RunOptions, Saves, available_memory, expec
 use crisol_report::PhaseReport;
 use toml::{Table, Value};
 
-use crate::fixture::{Bench, checkpoint, full_recipe};
+use crate::fixture::{Bench, checkpoint, copy_model, full_recipe};
 
 const HOSTILE: [&str; 15] = [
     "0",
@@ -239,11 +239,7 @@ fn what_is_left_out_is_settled_by_the_base_and_written() {
 #[test]
 fn a_base_with_a_context_of_one_token_is_refused() {
     let bench = Bench::new("");
-    std::fs::create_dir(bench.path("base")).unwrap();
-    for entry in std::fs::read_dir(checkpoint("1-pretrain")).unwrap() {
-        let path = entry.unwrap().path();
-        std::fs::copy(&path, bench.path("base").join(path.file_name().unwrap())).unwrap();
-    }
+    copy_model("1-pretrain", &bench.path("base"));
     let mut config: serde_json::Value = serde_json::from_str(&bench.read("base/config.json")).unwrap();
     config["max_position_embeddings"] = 1.into();
     bench.write("base/config.json", &config.to_string());

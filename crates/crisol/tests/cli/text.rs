@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::fixture::{Bench, checkpoint};
+use crate::fixture::{Bench, checkpoint, copy_model};
 
 fn lines(records: &[Value]) -> String {
     records.iter().map(|record| record.to_string() + "\n").collect()
@@ -153,4 +153,40 @@ fn a_held_out_loss_that_rises_is_said_with_what_to_change() {
         notes.iter().any(|n| n.contains("held-out data rose") && n.contains("optimizer.lr")),
         "{notes:?}"
     );
+}
+
+/// Kind: tokens that were added to a published tokenizer, but not to the model. The model is as good as before; a text with
+/// such a token has no meaning for it, in any command.
+#[test]
+fn a_token_without_a_row_in_the_model_is_refused_where_it_is_used() {
+    let bench = Bench::new("");
+    copy_model("2-sft", &bench.path("padded"));
+    let file = bench.path("padded/tokenizer.json");
+    let mut tokenizer: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    let config: Value = serde_json::from_str(&bench.read("padded/config.json")).unwrap();
+    let rows = &config["vocab_size"];
+    let pad = json!({ "id": rows, "content": "<pad>", "single_word": false, "lstrip": false, "rstrip": false,
+        "normalized": false, "special": true });
+    tokenizer["added_tokens"].as_array_mut().unwrap().push(pad);
+    std::fs::write(file, tokenizer.to_string()).unwrap();
+
+    let said = |model: &str| {
+        bench.crisol(&["generate", model, "--chat", "What is 1 + 2?", "--json"]).json()["text"].clone()
+    };
+    assert_eq!(said("padded"), said(&checkpoint("2-sft")));
+    bench.crisol(&["export", "padded", "--to", "gguf", "--out", "padded.gguf"]).ok();
+    assert_eq!(said("padded.gguf"), said("padded"));
+    bench.write("raw.jsonl", &lines(&[json!({ "text": "One <pad> two" })]));
+    bench.write("chat.jsonl", &lines(&[json!({ "prompt": "<pad>", "completion": "two" })]));
+    bench.write("votes.jsonl", &lines(&[json!({ "prompt": "One", "chosen": "<pad>", "rejected": "two" })]));
+    for command in [
+        &["generate", "padded", "--prompt", "One <pad>"][..],
+        &["score", "padded", "--text", "One <pad>"],
+        &["pretrain", "padded", "--data", "raw.jsonl", "--out", "out"],
+        &["sft", "padded", "--data", "chat.jsonl", "--out", "out"],
+        &["dpo", "padded", "--data", "votes.jsonl", "--out", "out"],
+    ] {
+        let error = bench.crisol(command).failed(1);
+        assert!(error.contains(&format!("<pad> (id {rows})")), "{command:?}: {error}");
+    }
 }
