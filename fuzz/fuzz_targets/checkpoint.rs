@@ -8,7 +8,7 @@ use crisol_fuzz::{checkpoint_folder, use_model};
 use crisol_model::{load_model, load_model_for_inference};
 use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|data: &[u8]| {
+fuzz_target!(init: crisol_fuzz::quiet_panics(), |data: &[u8]| {
     let Some(folder) = checkpoint_folder(data) else { return };
     let device = Device::cpu(Some(1));
     let trained = load_model(folder.path(), &device);

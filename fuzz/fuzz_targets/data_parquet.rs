@@ -4,4 +4,4 @@
 
 use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|data: &[u8]| crisol_fuzz::read_records("data.parquet", data));
+fuzz_target!(init: crisol_fuzz::quiet_panics(), |data: &[u8]| crisol_fuzz::read_records("data.parquet", data));

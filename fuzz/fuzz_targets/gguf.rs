@@ -9,7 +9,7 @@ use crisol_model::Checkpoint;
 use libfuzzer_sys::fuzz_target;
 
 // As in `tokenizer.rs`: a panic of the tokenizers crate that Crisol turns into an error is no find.
-fuzz_target!(init: std::panic::set_hook(Box::new(|panic| eprintln!("{panic}"))), |data: &[u8]| {
+fuzz_target!(init: crisol_fuzz::quiet_panics(), |data: &[u8]| {
     let folder = folder(&[("model.gguf", data)]);
     let file = folder.path().join("model.gguf");
     let Ok(gguf) = Gguf::open(&file) else { return };

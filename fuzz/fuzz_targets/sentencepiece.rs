@@ -8,7 +8,7 @@ use libfuzzer_sys::fuzz_target;
 const TEXTS: [&str; 4] = ["", "the 1234 words", "  ünïcode 漢字 🦀\r\n\n", "<s>a</s><unk>▁\u{0}"];
 
 // As in `tokenizer.rs`: a panic of the tokenizers crate that Crisol turns into an error is no find.
-fuzz_target!(init: std::panic::set_hook(Box::new(|panic| eprintln!("{panic}"))), |data: &[u8]| {
+fuzz_target!(init: crisol_fuzz::quiet_panics(), |data: &[u8]| {
     let Ok(tokenizer) = Tokenizer::from_sentencepiece(data, "tokenizer.model") else { return };
     for text in TEXTS {
         let Ok(ids) = tokenizer.encode_plain(text) else { continue };

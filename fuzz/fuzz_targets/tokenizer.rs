@@ -16,7 +16,7 @@ const TEXTS: [&str; 4] = ["", "the 1234 words", "  ünïcode 漢字 🦀\r\n\n",
 
 // libFuzzer's own hook would end the process at once, also where Crisol turns a panic of the tokenizers crate into an
 // error. A panic that leaves the target is still a find.
-fuzz_target!(init: std::panic::set_hook(Box::new(|panic| eprintln!("{panic}"))), |data: &[u8]| {
+fuzz_target!(init: crisol_fuzz::quiet_panics(), |data: &[u8]| {
     let Ok(tokenizer) = Tokenizer::from_bytes(data) else { return };
     let _ = tokenizer.vocab_size();
     for text in TEXTS {

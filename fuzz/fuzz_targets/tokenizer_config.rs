@@ -10,7 +10,7 @@ use libfuzzer_sys::fuzz_target;
 
 static TOKENIZER: LazyLock<String> = LazyLock::new(|| SETUP.tokenizer.to_json());
 
-fuzz_target!(|data: &[u8]| {
+fuzz_target!(init: crisol_fuzz::quiet_panics(), |data: &[u8]| {
     let model = folder(&[("tokenizer.json", TOKENIZER.as_bytes()), ("tokenizer_config.json", data)]);
     let Ok(setup) = TextSetup::load(model.path()) else { return };
     let messages = conversation();

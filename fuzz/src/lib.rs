@@ -50,6 +50,16 @@ pub fn checkpoint_folder(data: &[u8]) -> Option<TempDir> {
     })
 }
 
+/// Panics that become errors are no crash, but libFuzzer's hook would make one of them.
+pub fn quiet_panics() {
+    let hook = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        if !crisol_text::panic_becomes_error() {
+            hook(panic);
+        }
+    }));
+}
+
 /// Reads a data file of this name, and asks how much it holds.
 pub fn read_records(name: &str, data: &[u8]) {
     let folder = folder(&[(name, data)]);

@@ -19,8 +19,8 @@ use std::collections::HashMap;
 use serde_json::{Map, Value as Json, json};
 use tokenizers::normalizers::{NormalizerWrapper, Precompiled};
 
+use crate::guard::guarded;
 use crate::protobuf::{Fields, Value};
-use crate::tokenizer::guarded;
 use crate::{TextError, Tokenizer};
 
 /// How sentencepiece writes a space.
@@ -274,7 +274,7 @@ impl Vocabulary {
         if u32::from_le_bytes(*size) as usize > rest.len() {
             return Err("it ends within its table".to_owned());
         }
-        let rules = guarded(|| Precompiled::from(&self.charsmap).map_err(|e| e.to_string().into()))?;
+        let rules = guarded(|| Precompiled::from(&self.charsmap))?;
         serde_json::to_value(NormalizerWrapper::Precompiled(rules)).map_err(|e| e.to_string())
     }
 

@@ -8,7 +8,6 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::fs;
 use std::ops::Range;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -23,6 +22,7 @@ use tokenizers::pre_tokenizers::sequence::Sequence;
 use tokenizers::{AddedToken, Encoding};
 
 use crate::TextError;
+use crate::guard::guarded;
 use crate::sentencepiece::Vocabulary;
 use crate::word_cache::WordCache;
 
@@ -247,20 +247,7 @@ impl Tokenizer {
 
     /// The token ids of many texts, in order, encoded in parallel.
     pub fn encode_batch(&self, texts: &[&str]) -> Result<Vec<Vec<u32>>, TextError> {
-        // An `Encoding` is some 30 times as large as its ids, so that only a few texts' are held at a time.
-        const AT_A_TIME: usize = 1024;
-        if self.words.is_some() {
-            return texts.par_iter().map(|text| self.encode(text)).collect();
-        }
-        let mut ids = Vec::with_capacity(texts.len());
-        for texts in texts.chunks(AT_A_TIME) {
-            let encodings = guarded(|| self.inner.encode_batch_fast(texts.to_vec(), false));
-            let encodings = encodings.map_err(TextError::Encode)?;
-            for (text, encoding) in texts.iter().zip(&encodings) {
-                ids.push(self.whole(text, encoding)?);
-            }
-        }
-        Ok(ids)
+        texts.par_iter().map(|text| self.encode(text)).collect()
     }
 
     /// The ids of an encoding, where its tokens hold every byte of the text. The patterns of some tokenizers give up
@@ -422,15 +409,6 @@ impl Tokenizer {
     pub fn vocab_size(&self) -> usize {
         let largest = self.inner.get_vocab(true).into_values().max();
         largest.map_or(0, |id| id as usize + 1)
-    }
-}
-
-/// The tokenizers crate panics on some files that it could refuse (an empty pattern to replace, pieces of length 0).
-pub(crate) fn guarded<T>(call: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, String> {
-    // What a call leaves behind is at most a cache entry that it did not write.
-    match catch_unwind(AssertUnwindSafe(call)) {
-        Ok(result) => result.map_err(|e| e.to_string()),
-        Err(_) => Err("a part of tokenizer.json asks for what the tokenizers library cannot do".to_owned()),
     }
 }
 

@@ -21,6 +21,13 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 fn main() -> ExitCode {
+    // Libraries panic on some damaged files. Whoever calls them makes an error of that, which says all there is to say.
+    let hook = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        if !crisol_text::panic_becomes_error() {
+            hook(panic);
+        }
+    }));
     match commands::Cli::parse().run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => error.report(),

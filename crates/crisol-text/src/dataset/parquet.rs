@@ -3,9 +3,7 @@
 //! The library reads what a well-formed file holds; what a damaged one makes it panic on is turned into an error.
 
 use std::fs::File;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use parquet::errors::ParquetError;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::reader::{ReaderIter, TreeBuilder};
 use parquet::record::{Field, Row as Columns};
@@ -13,6 +11,7 @@ use serde_json::{Map, Number, Value};
 
 use super::Row;
 use crate::TextError;
+use crate::guard::guarded;
 
 /// Values of a column that are decoded at a time.
 const BATCH: usize = 64;
@@ -80,18 +79,6 @@ fn damaged(place: &str, cause: &str) -> TextError {
         place: place.to_owned(),
         cause: format!("cannot be read as Parquet: {cause}"),
         remedy: "fetch or write the file again (compressed with snappy, gzip, zstd or not at all)".to_owned(),
-    }
-}
-
-/// The library has assertions about the schema and values it does not implement.
-fn guarded<T>(work: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, String> {
-    match catch_unwind(AssertUnwindSafe(work)) {
-        Ok(result) => result.map_err(|error| error.to_string()),
-        Err(panic) => {
-            let said =
-                panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
-            Err(said.unwrap_or("it is damaged").to_owned())
-        }
     }
 }
 

@@ -15,12 +15,17 @@ pub(super) fn rows(name: &str, bytes: impl BufRead + Send + 'static, separator: 
     let mut lines = BufReader::new(LineEnds { reader: bytes, after_return: false });
     let mut record = 0;
     let mut line = 1;
+    let mut failed = false;
     Box::new(std::iter::from_fn(move || {
-        loop {
+        while !failed {
             let mut document = vec![];
             let whole = match document_until(&mut lines, &separator, &mut document) {
                 Ok(whole) => whole,
-                Err(source) => return Some(Err(read_error(Path::new(&name), source))),
+                // A decompressor would say it again and again.
+                Err(source) => {
+                    failed = true;
+                    return Some(Err(read_error(Path::new(&name), source)));
+                }
             };
             if document.is_empty() && !whole {
                 return None;
@@ -50,6 +55,7 @@ pub(super) fn rows(name: &str, bytes: impl BufRead + Send + 'static, separator: 
             let object = Map::from_iter([("text".to_owned(), text.into())]);
             return Some(Ok(Row { place: format!("{name}: record {record}"), object }));
         }
+        None
     }))
 }
 

@@ -244,6 +244,22 @@ fn files_that_are_not_read_are_told_by_what_they_are() {
     let (_folder, path) = file("cut.jsonl.gz", &cut[..cut.len() - 9]);
     let last = read(&path).pop().unwrap().unwrap_err().to_string();
     assert!(last.contains("cut.jsonl.gz") && last.contains("damaged or cut off"), "{last}");
+    // It ends the file, whatever would be read next.
+    let options = ReadOptions { text_separator: "\n\n".into(), ..<_>::default() };
+    for (name, content) in [
+        ("cut.txt", &b"one\n\ntwo\n\n"[..]),
+        ("cut.jsonl", b"{\"text\": \"abc\"}\n"),
+        ("cut.json", b"{\n\"text\": \"abc\"\n}\n"),
+        ("cut.csv", b"text\nabc\n"),
+    ] {
+        for end in [".gz", ".zst"] {
+            let bytes = content.repeat(1000);
+            let whole = if end == ".gz" { gzip(&bytes) } else { zstd::encode_all(&bytes[..], 1).unwrap() };
+            let (_folder, path) = file(&format!("{name}{end}"), &whole[..whole.len() - 9]);
+            let read = records(path.to_str().unwrap(), &options).unwrap();
+            assert_eq!(read.filter(Result::is_err).take(2).count(), 1, "{name}{end}");
+        }
+    }
 }
 
 #[test]

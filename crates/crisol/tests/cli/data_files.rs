@@ -164,3 +164,24 @@ fn worked_problems_serve_two_phases() {
     let small = ["--set", "steps=1", "--set", "rollout.prompts=2", "--set", "rollout.max_new_tokens=4"];
     bench.crisol(&[&["reason", &model, "--data", "gsm.jsonl", "--out", "reason"], &small[..]].concat()).ok();
 }
+
+/// Kind: what a library makes of a damaged file is one error, not the trace of its panic, whichever byte is wrong.
+#[test]
+fn a_damaged_parquet_file_is_an_error_and_nothing_else() {
+    let bench = Bench::new("");
+    let whole = std::fs::read(golden("chat.parquet")).unwrap();
+    // Three at which the library panics, and others.
+    let wrong = [(379, 127), (1451, 127), (1850, 1)];
+    let others = (40..whole.len() - 8).step_by(whole.len() / 20).map(|at| (at, whole[at] ^ 0x80));
+    for (at, byte) in wrong.into_iter().chain(others) {
+        let mut damaged = whole.clone();
+        damaged[at] = byte;
+        std::fs::write(bench.path("damaged.parquet"), damaged).unwrap();
+        let said = bench.crisol(&["data", "inspect", "damaged.parquet"]);
+        assert!(!said.stderr.contains("panicked"), "byte {at}: {}", said.stderr);
+        if wrong.contains(&(at, byte)) {
+            assert_eq!(said.code, Some(1));
+            assert!(said.stdout.contains("cannot be read as Parquet"), "byte {at}: {}", said.stdout);
+        }
+    }
+}
