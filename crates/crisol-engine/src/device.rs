@@ -1,6 +1,5 @@
 //! Where memory and threads live.
 
-use std::error::Error as _;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -69,25 +68,6 @@ impl std::error::Error for ThreadsRefused {}
 
 fn available_threads() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
-}
-
-/// Makes the threads on which text is read and encoded as many as a device of `threads` has; without it, there is one per
-/// core. Only the first call of a process counts, before any text is encoded.
-pub fn start_text_threads(threads: Option<usize>) -> Result<(), ThreadsRefused> {
-    static STARTED: AtomicBool = AtomicBool::new(false);
-    if STARTED.swap(true, Ordering::Relaxed) {
-        return Ok(());
-    }
-    let threads = threads.unwrap_or_else(available_threads);
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
-    let pool = pool.thread_name(|i| format!("crisol-text-{i}"));
-    // The caller's thread is enough for one.
-    let pool = if threads == 1 { pool.use_current_thread() } else { pool };
-    match pool.build_global() {
-        // Only what the operating system says has a source; the other case is that they run already.
-        Err(cause) if cause.source().is_some() => Err(ThreadsRefused { threads, cause: cause.to_string() }),
-        _ => Ok(()),
-    }
 }
 
 impl Device {

@@ -38,7 +38,7 @@ mod workspace;
 #[cfg(test)]
 mod steady_state;
 
-pub use device::{Cpu, Device, ThreadsRefused, start_text_threads};
+pub use device::{Cpu, Device, ThreadsRefused};
 pub use interrupt::Interrupt;
 pub use kv_cache::KvCache;
 pub use lanes::Lanes;

@@ -60,6 +60,13 @@ pub enum TextError {
         rows: usize,
     },
 
+    /// The operating system has no threads to encode text on.
+    #[error(
+        "the operating system refuses threads for text ({0}); ask for fewer (--threads 1), or raise its limits (`ulimit -u`, \
+         `ulimit -v`)"
+    )]
+    ThreadsRefused(String),
+
     /// A tokenizer that is not the model's.
     #[error(
         "the tokenizer has {tokens} tokens and the model's embedding {rows} rows, too few for the vocabulary or the tokens that \

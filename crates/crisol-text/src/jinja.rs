@@ -1,6 +1,7 @@
 //! Jinja as transformers sets it up for chat templates: the environment that compiles them, with the filters, functions and
 //! methods that templates call, and bounds on what a hostile one may burn.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -73,11 +74,27 @@ impl Compiled {
         let (environment, name) = (Arc::clone(&self.environment), name.to_owned());
         let fuel = FUEL + (input / INPUT_PER_FUEL) as u64;
         on_worker(&self.given_up, move || {
-            let mut environment = Environment::clone(&environment);
-            environment.set_fuel(Some(fuel));
-            environment.get_template(&name)?.render(Value::from(variables))
+            with_own(&environment, |environment| {
+                environment.set_fuel(Some(fuel));
+                environment.get_template(&name)?.render(Value::from(variables))
+            })
         })
     }
+}
+
+/// Works with this thread's copy of an environment. It is made once for many renderings: an environment has some hundred entries.
+fn with_own<T>(
+    environment: &Arc<Environment<'static>>,
+    work: impl FnOnce(&mut Environment<'static>) -> T,
+) -> T {
+    type Copy = (Arc<Environment<'static>>, Environment<'static>);
+    thread_local!(static OWN: Cell<Option<Copy>> = const { Cell::new(None) });
+    let kept = OWN.take().filter(|(original, _)| Arc::ptr_eq(original, environment));
+    let (original, mut own) =
+        kept.unwrap_or_else(|| (Arc::clone(environment), Environment::clone(environment)));
+    let result = work(&mut own);
+    OWN.set(Some((original, own)));
+    result
 }
 
 /// Does a template's work on a thread whose stack is known to bear it.

@@ -51,3 +51,4 @@ pub use records::{Body, Record, Turns, parse_jsonl, parse_jsonl_lines};
 pub use stop::StopStream;
 pub use template::ChatTemplate;
 pub use tokenizer::{EMBEDDED_TOKENS, END_OF_TEXT, END_OF_TURN, NamedToken, TokenStream, Tokenizer};
+pub use workers::start_text_threads;

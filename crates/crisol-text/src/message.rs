@@ -109,7 +109,7 @@ impl Message {
             }
         };
         if written.len() == 2 && written.get("content").is_some_and(Value::is_string) {
-            written.clear();
+            written = Map::new();
         }
         Ok(Self { role, content, masked, written })
     }

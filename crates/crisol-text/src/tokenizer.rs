@@ -309,8 +309,15 @@ impl Tokenizer {
     /// seam.
     pub(crate) fn encode_after(&self, prompt: &str, rest: &str) -> Result<(Vec<u32>, Spanned), TextError> {
         let ids = self.encode(prompt)?;
-        let whole = self.encode_spans(&[prompt, rest].concat())?;
-        let rest = match whole.split_off(&ids, prompt.len()) {
+        // Named tokens are found before anything is merged: what comes before the last one is encoded already.
+        let named = self.bytes.as_ref().and_then(|bytes| {
+            let named = ids.iter().rposition(|&id| self.is_special(id))?;
+            let length: usize = ids[named..].iter().map(|&id| bytes[id as usize] as usize).sum();
+            Some((named, prompt.len() - length))
+        });
+        let (first, start) = named.unwrap_or((0, 0));
+        let whole = self.encode_spans(&[&prompt[start..], rest].concat())?;
+        let rest = match whole.split_off(&ids[first..], prompt.len() - start) {
             Some(rest) => rest,
             None => self.encode_continuation(rest)?,
         };

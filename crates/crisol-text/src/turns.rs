@@ -129,8 +129,11 @@ impl ChatTemplate {
         }
         // A special token within the content must not pass for the turn's end.
         let content = message.content.trim();
-        let tail = said.rfind(content).filter(|_| !content.is_empty()).map_or(0, |at| at + content.len());
-        if !self.marks_generation() && said[tail..].trim().is_empty() {
+        let tail = match said.trim_start().strip_prefix(content) {
+            Some(tail) => tail,
+            None => said.rfind(content).map_or(&said[..], |at| &said[at + content.len()..]),
+        };
+        if !self.marks_generation() && tail.trim().is_empty() {
             return Err(no_end(&said));
         }
         Ok(turn)

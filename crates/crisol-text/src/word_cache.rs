@@ -7,13 +7,15 @@
 //! Whatever is not exactly of this kind is left to the library ([`WordCache::of`] returns nothing).
 
 use std::collections::HashMap;
+use std::num::NonZeroU32;
+use std::ops::Range;
 use std::sync::Mutex;
 
 use aho_corasick::{AhoCorasick, MatchKind};
 use foldhash::fast::FixedState;
-use regex_automata::Input;
 use regex_automata::meta::{Cache, Regex};
 use regex_automata::util::syntax;
+use regex_automata::{Anchored, Input};
 use tokenizers::models::ModelWrapper;
 use tokenizers::pre_tokenizers::PreTokenizerWrapper;
 use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
@@ -58,8 +60,10 @@ enum Stage {
 struct Memory {
     /// Working memory of each stage's pattern.
     caches: Vec<Option<Cache>>,
-    /// Where a word's ids are in `ids`.
-    words: HashMap<Box<str>, (u32, u32), FixedState>,
+    /// Words by [`short_word`], and longer ones.
+    short: HashMap<u128, Ids, FixedState>,
+    long: HashMap<Box<str>, Ids, FixedState>,
+    /// Of words of several tokens, those after the first.
     ids: Vec<u32>,
     /// A word as the vocabulary writes it.
     written: String,
@@ -99,7 +103,9 @@ impl WordCache {
         let mut ids = Vec::with_capacity(text.len() / 4);
         let [first, second] = &self.added;
         let done = first.split(text, &mut ids, &mut |text, ids| {
-            second.split(text, ids, &mut |text, ids| self.pieces(model, 0, text, &mut memory, ids))
+            second.split(text, ids, &mut |text, ids| {
+                self.pieces(model, 0, text, 0..text.len(), &mut memory, ids)
+            })
         });
         memories().push(memory);
         done.map(|()| ids)
@@ -112,90 +118,157 @@ impl WordCache {
         };
         Memory {
             caches: self.stages.iter().map(cache).collect(),
-            words: HashMap::default(),
+            short: HashMap::default(),
+            long: HashMap::default(),
             ids: vec![],
             written: String::new(),
         }
     }
 
-    /// Splits a piece by the stages from `stage` on and adds the ids of the words.
+    /// Splits a piece of a text by the stages from `stage` on and adds the ids of the words.
     fn pieces(
         &self,
         model: &ModelWrapper,
         stage: usize,
         text: &str,
+        piece: Range<usize>,
         memory: &mut Memory,
         ids: &mut Vec<u32>,
     ) -> tokenizers::Result<()> {
-        let Some(at) = self.stages.get(stage) else { return self.word(model, text, memory, ids) };
-        let mut next = |text: &str, memory: &mut Memory| {
-            if text.is_empty() { Ok(()) } else { self.pieces(model, stage + 1, text, memory, ids) }
+        let Some(at) = self.stages.get(stage) else { return self.word(model, text, piece, memory, ids) };
+        let mut next = |part: Range<usize>, memory: &mut Memory| {
+            if part.is_empty() { Ok(()) } else { self.pieces(model, stage + 1, text, part, memory, ids) }
         };
-        let mut done = 0;
+        let Range { start: mut done, end: whole } = piece;
         match at {
             Stage::Digits { individual } => {
-                while let Some(found) = text[done..].find(char::is_numeric) {
-                    let start = done + found;
-                    next(&text[done..start], memory)?;
-                    let digits = &text[start..];
-                    let end = if *individual {
-                        digits.chars().next().map_or(0, char::len_utf8)
-                    } else {
-                        digits.find(|c: char| !c.is_numeric()).unwrap_or(digits.len())
-                    };
-                    next(&digits[..end], memory)?;
-                    done = start + end;
+                while let Some((start, length)) = next_numeric(text, done..whole) {
+                    next(done..start, memory)?;
+                    let mut end = start + length;
+                    if !*individual {
+                        let digits = &text[start..whole];
+                        end = start + digits.find(|c: char| !c.is_numeric()).unwrap_or(digits.len());
+                    }
+                    next(start..end, memory)?;
+                    done = end;
                 }
             }
             Stage::Pattern { regex, gaps } => loop {
-                let input = Input::new(text).range(done..);
+                let input = || Input::new(&text[..whole]).range(done..);
                 let Some(cache) = &mut memory.caches[stage] else { unreachable!("patterns have a cache") };
-                let Some(found) = regex.search_with(cache, &input) else {
-                    done = if *gaps { done } else { text.len() };
+                // Mostly a word begins where the last one ended; then nobody has to look for its beginning.
+                let adjacent = regex.search_half_with(cache, &input().anchored(Anchored::Yes));
+                let (pattern, start, end) = if let Some(found) = adjacent {
+                    (found.pattern(), done, found.offset())
+                } else if let Some(found) = regex.search_with(cache, &input()) {
+                    (found.pattern(), found.start(), found.end())
+                } else {
+                    done = if *gaps { done } else { whole };
                     break;
                 };
-                let end = if found.pattern().as_usize() == 1 {
-                    white_space_end(text, found.start(), found.end())
-                } else {
-                    found.end()
-                };
+                let end =
+                    if pattern.as_usize() == 1 { white_space_end(&text[..whole], start, end) } else { end };
                 if *gaps {
-                    next(&text[done..found.start()], memory)?;
+                    next(done..start, memory)?;
                 }
-                next(&text[found.start()..end], memory)?;
+                next(start..end, memory)?;
                 done = end;
             },
         }
-        next(&text[done..], memory)
+        next(done..whole, memory)
     }
 
     /// Adds the ids of a word.
     fn word(
         &self,
         model: &ModelWrapper,
-        word: &str,
+        text: &str,
+        word: Range<usize>,
         memory: &mut Memory,
         ids: &mut Vec<u32>,
     ) -> tokenizers::Result<()> {
-        if let Some(&(start, end)) = memory.words.get(word) {
-            ids.extend_from_slice(&memory.ids[start as usize..end as usize]);
-            return Ok(());
+        let short = short_word(text, &word);
+        let word = &text[word];
+        let known = match short {
+            Some(short) => memory.short.get(&short),
+            None => memory.long.get(word),
+        };
+        match known {
+            Some(Ids { first, rest: None }) => {
+                ids.push(*first);
+                return Ok(());
+            }
+            Some(Ids { first, rest: Some((start, count)) }) => {
+                ids.push(*first);
+                ids.extend_from_slice(&memory.ids[*start as usize..][..count.get() as usize]);
+                return Ok(());
+            }
+            None => {}
         }
         memory.written.clear();
         memory.written.extend(word.bytes().map(|byte| self.characters[usize::from(byte)]));
         let tokens = model.tokenize(&memory.written)?;
         ids.extend(tokens.iter().map(|token| token.id));
-        if word.len() <= LONGEST_WORD {
-            if memory.words.len() >= MOST_WORDS {
-                memory.words.clear();
+        if let [first, rest @ ..] = tokens.as_slice()
+            && word.len() <= LONGEST_WORD
+        {
+            if memory.short.len() + memory.long.len() >= MOST_WORDS {
+                memory.short.clear();
+                memory.long.clear();
                 memory.ids.clear();
             }
             let start = memory.ids.len() as u32;
-            memory.ids.extend(tokens.iter().map(|token| token.id));
-            memory.words.insert(word.into(), (start, memory.ids.len() as u32));
+            memory.ids.extend(rest.iter().map(|token| token.id));
+            let known =
+                Ids { first: first.id, rest: NonZeroU32::new(rest.len() as u32).map(|count| (start, count)) };
+            match short {
+                Some(short) => drop(memory.short.insert(short, known)),
+                None => drop(memory.long.insert(word.into(), known)),
+            }
         }
         Ok(())
     }
+}
+
+/// The ids of a word: its first, and where the others are and how many.
+struct Ids {
+    first: u32,
+    rest: Option<(u32, NonZeroU32)>,
+}
+
+/// A word of at most 15 bytes as a number, with its length in the last byte.
+fn short_word(text: &str, word: &Range<usize>) -> Option<u128> {
+    let length = word.len();
+    if length > 15 {
+        return None;
+    }
+    let mut bytes = [0; 16];
+    if let Some(block) = text.as_bytes().get(word.start..word.start + 16) {
+        bytes.copy_from_slice(block);
+    } else {
+        bytes[..length].copy_from_slice(&text.as_bytes()[word.clone()]);
+    }
+    let own = u128::from_le_bytes(bytes) & ((1 << (8 * length)) - 1);
+    Some(own | (length as u128) << 120)
+}
+
+/// The first numeric character in a part of a text, and its length.
+fn next_numeric(text: &str, part: Range<usize>) -> Option<(usize, usize)> {
+    let bytes = &text.as_bytes()[..part.end];
+    let mut at = part.start;
+    while at < bytes.len() {
+        let candidate = bytes[at..].iter().position(|byte| byte.is_ascii_digit() || !byte.is_ascii())?;
+        at += candidate;
+        if bytes[at].is_ascii_digit() {
+            return Some((at, 1));
+        }
+        let character = text[at..].chars().next()?;
+        if character.is_numeric() {
+            return Some((at, character.len_utf8()));
+        }
+        at += character.len_utf8();
+    }
+    None
 }
 
 /// `\s+(?!\S)|\s+`, given the whole run of white space: up to before its last character where a word follows that the
@@ -409,7 +482,14 @@ mod tests {
             (0..MOST_WORDS + 1000).map(|i| format!(" w{i:x}q{}", i % 7)).collect();
         let text = words_of_text.concat();
         check("gpt-2", &inner, &words, &text);
-        assert!(words.memories.lock().unwrap().iter().all(|memory| memory.words.len() <= MOST_WORDS));
+        assert!(
+            words
+                .memories
+                .lock()
+                .unwrap()
+                .iter()
+                .all(|memory| memory.short.len() + memory.long.len() <= MOST_WORDS)
+        );
     }
 
     #[test]

@@ -9,6 +9,12 @@ const SHOWN: usize = 80;
 /// What `written` lacks of what a message says (its thought, its content, the names of the tools it calls, the words of each in order),
 /// if it lacks any: the first words that are missing.
 pub(crate) fn lost(written: &str, message: &Message) -> Option<String> {
+    // Nearly always it is there as it stands.
+    let only_content = message.reasoning().is_none() && message.called().is_empty();
+    let content = message.content.trim();
+    if only_content && (written.trim_start().starts_with(content) || written.contains(content)) {
+        return None;
+    }
     let written = bare(written);
     // A thought may stand in both, and is written once.
     for said in [message.reasoning().unwrap_or_default(), &message.content].map(without_tags) {
@@ -22,7 +28,10 @@ pub(crate) fn lost(written: &str, message: &Message) -> Option<String> {
 
 /// Whether a message says nothing: neither words nor calls of tools.
 pub(crate) fn is_empty(message: &Message) -> bool {
-    without_tags(&message.content).trim().is_empty() && message.called().is_empty()
+    let silent = |text: &str| text.trim().is_empty();
+    let content = &message.content;
+    let says_nothing = silent(content) || content.contains(TAGS[0]) && silent(&without_tags(content));
+    says_nothing && message.called().is_empty()
 }
 
 /// The words from the first one on that is not found after those before it, up to the next one that is.

@@ -1,14 +1,24 @@
-//! Threads on which templates work, one for each caller at a time. They are kept and used again, because a process that renders
-//! a million records must not make a million threads; their stack bears the deepest template that is accepted.
+//! Threads whose stack bears the deepest template that is accepted. Those on which records are encoded are such
+//! ([`start_text_threads`]). Any other caller's template goes to a worker, one for each caller at a time. Workers are kept and
+//! used again, because a process that renders a million records must not make a million threads.
 
+use std::cell::Cell;
+use std::convert::Infallible;
+use std::error::Error as _;
 use std::fmt;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::Duration;
 
-/// Stack of a worker. Expressions, statements, macros and values are bounded to what needs a part of it.
+use crate::TextError;
+use crate::guard::guarded;
+
+/// Stack that bears a template. Expressions, statements, macros and values are bounded to what needs a part of it.
 const STACK: usize = 16 << 20;
+/// What a pool's thread needs besides: it takes up other work while it waits for its own.
+const POOL_STACK: usize = 2 << 20;
 /// A worker is waited for in slices, of which only so many may pass. A process that was stopped (Ctrl-Z) or a machine that slept
 /// loses one slice, not the run. Fuel ends templates within a small part of this; what it does not pay for (the comparison of
 /// large values) ends by itself, later.
@@ -16,6 +26,29 @@ const SLICE: Duration = Duration::from_millis(50);
 const SLICES: u32 = 400;
 
 type Work = Box<dyn FnOnce() + Send>;
+
+thread_local! {
+    /// Whether this thread has that stack.
+    static BEARS_TEMPLATES: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Makes the threads on which text is read and encoded; without `threads`, there is one per core. Only the first call of a
+/// process counts, before any text is encoded.
+pub fn start_text_threads(threads: Option<usize>) -> Result<(), TextError> {
+    static STARTED: AtomicBool = AtomicBool::new(false);
+    if STARTED.swap(true, Ordering::Relaxed) {
+        return Ok(());
+    }
+    // None: rayon's own choice, one per core.
+    let pool =
+        rayon::ThreadPoolBuilder::new().num_threads(threads.unwrap_or(0)).stack_size(STACK + POOL_STACK);
+    let pool = pool.start_handler(|_| BEARS_TEMPLATES.set(true)).thread_name(|i| format!("crisol-text-{i}"));
+    match pool.build_global() {
+        // Only what the operating system says has a source; the other case is that they run already.
+        Err(cause) if cause.source().is_some() => Err(TextError::ThreadsRefused(cause.to_string())),
+        _ => Ok(()),
+    }
+}
 
 /// Workers without work.
 static IDLE: Mutex<Vec<Sender<Work>>> = Mutex::new(Vec::new());
@@ -46,8 +79,12 @@ impl fmt::Display for Failure {
     }
 }
 
-/// What `work` gives, from a worker.
+/// What `work` gives, from this thread where its stack bears it, else from a worker.
 pub(crate) fn run<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Failure> {
+    let work = || guarded(|| Ok::<T, Infallible>(work())).map_err(|_| Failure::Broken);
+    if BEARS_TEMPLATES.get() {
+        return work();
+    }
     let (sender, receiver) = mpsc::channel();
     let work: Work = Box::new(move || {
         // Nobody waits for what comes too late.
@@ -58,7 +95,7 @@ pub(crate) fn run<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
         match receiver.recv_timeout(SLICE) {
             Ok(done) => {
                 idle().push(worker);
-                return Ok(done);
+                return done;
             }
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return Err(Failure::Broken),
@@ -110,6 +147,12 @@ mod tests {
         assert!(seen.len() < 20, "{}", seen.len());
         assert!(matches!(run(|| panic!("of this test")), Err::<(), _>(Failure::Broken)));
         assert_eq!(run(|| 5).expect("a thread"), 5);
+        let own = thread::Builder::new().stack_size(STACK).spawn(|| {
+            BEARS_TEMPLATES.set(true);
+            assert_eq!(run(|| thread::current().id()).expect("a result"), thread::current().id());
+            assert!(matches!(run(|| panic!("of this test")), Err::<(), _>(Failure::Broken)));
+        });
+        own.expect("a thread").join().expect("no panic gets out");
         // What takes long because the machine does other things is waited for.
         run(|| thread::sleep(Duration::from_millis(1500))).expect("a result");
     }

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::io::{self, Read};
 use std::path::Path;
 
+use memchr::{memchr, memchr3};
 use serde_json::{Map, Value};
 
 use super::Row;
@@ -348,6 +349,19 @@ impl<R: Read> Bytes<R> {
         self.column = if line_end { 0 } else { self.column + 1 };
     }
 
+    /// Goes past the bytes of a string that mean nothing but themselves, as far as they are in the buffer; says whether there
+    /// were any.
+    fn copy_plain(&mut self, text: &mut Vec<u8>) -> bool {
+        let ahead = &self.buffer[self.at..self.filled];
+        let ahead = &ahead[..memchr3(b'"', b'\\', b'\n', ahead).unwrap_or(ahead.len())];
+        let ahead = &ahead[..memchr(b'\r', ahead).unwrap_or(ahead.len())];
+        text.extend_from_slice(ahead);
+        self.at += ahead.len();
+        self.column += ahead.len();
+        self.after_return &= ahead.is_empty();
+        !ahead.is_empty()
+    }
+
     fn skip_space(&mut self) -> io::Result<()> {
         // A byte order mark is three bytes at the very beginning.
         while let Some(byte) = self.peek()? {
@@ -377,6 +391,9 @@ impl<R: Read> Bytes<R> {
         let mut layout = layout;
         let mut first_line: Option<(usize, usize)> = None;
         while let Some(byte) = self.peek()? {
+            if in_string && !escaped && self.copy_plain(text) {
+                continue;
+            }
             let line_end = byte == b'\n' || byte == b'\r';
             if line_end && (in_string || layout == Layout::Lines) {
                 return Ok((End::Line, first_line));

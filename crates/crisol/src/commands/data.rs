@@ -107,7 +107,7 @@ impl DataArgs {
 
 impl InspectArgs {
     fn run(self) -> Result<(), CliError> {
-        crisol_engine::start_text_threads(None)?;
+        crisol_text::start_text_threads(None)?;
         let mut options = self.reading.options();
         let source = self.file.to_string_lossy();
         if is_on_hub(&source) {

@@ -19,9 +19,9 @@ mod score;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand};
-use crisol_engine::{Device, start_text_threads};
+use crisol_engine::Device;
 use crisol_model::SamplingOptions;
-use crisol_text::{TextOptions, TextSetup};
+use crisol_text::{TextOptions, TextSetup, start_text_threads};
 use serde_json::Value;
 
 use crate::clock;
