@@ -20,7 +20,7 @@ fuzz_target!(|data: &[u8]| {
         let _ = SETUP.problem(record, CONTEXT);
         let _ = SETUP.rollout_prompt(record, CONTEXT);
     }
-    for record in inspect::inspect_lines(&SETUP, lines, CONTEXT).records {
+    for record in inspect::inspect(&SETUP, lines.into_iter(), CONTEXT, usize::MAX, |_| ()).records {
         for problem in record.problems {
             let _ = problem.to_string();
         }

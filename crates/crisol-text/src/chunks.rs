@@ -51,6 +51,22 @@ pub fn encode_chunks<T: Send, E: From<TextError> + Send>(
     }
 }
 
+/// Records and errors in chunks of the same size.
+pub(crate) fn chunks(
+    records: impl Iterator<Item = Result<Record, TextError>>,
+) -> impl Iterator<Item = Vec<Result<Record, TextError>>> {
+    let mut records = records.fuse();
+    std::iter::from_fn(move || {
+        let (mut chunk, mut bytes) = (vec![], 0);
+        while chunk.len() < CHUNK_RECORDS && bytes < CHUNK_BYTES {
+            let Some(record) = records.next() else { break };
+            bytes += record.as_ref().map_or(0, |record| text_bytes(&record.body));
+            chunk.push(record);
+        }
+        (!chunk.is_empty()).then_some(chunk)
+    })
+}
+
 /// Records up to the end of a chunk, or up to an error.
 struct Chunk<E> {
     records: Vec<Record>,

@@ -5,14 +5,18 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
+use std::hash::{BuildHasher as _, RandomState};
 
+use rayon::prelude::*;
+
+use crate::chunks::chunks;
 use crate::records::{Body, Record, Turns};
 use crate::{Example, Message, TextError, TextSetup, words};
 
 /// A file's records and their totals.
 #[derive(Debug)]
 pub struct Inspection {
-    /// Every line that is not blank, in order.
+    /// The first records, as many as are to be shown, and of the others those that have problems, without their sequences.
     pub records: Vec<InspectedRecord>,
     /// The sums over the file.
     pub totals: Totals,
@@ -21,7 +25,9 @@ pub struct Inspection {
 /// The sums over a file.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Totals {
-    /// Records that could be read, by shape.
+    /// Records, unreadable ones included.
+    pub records: usize,
+    /// Records by shape.
     pub shapes: BTreeMap<&'static str, usize>,
     /// Tokens of all sequences.
     pub tokens: usize,
@@ -179,30 +185,52 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Inspects the lines of a file, as [`records`](crate::records()) gives them.
-pub fn inspect_lines(setup: &TextSetup, lines: Vec<Result<Record, TextError>>, context: usize) -> Inspection {
-    let mut seen: HashMap<Body, String> = HashMap::new();
-    let mut records = vec![];
-    for line in lines {
-        records.push(match line {
-            Ok(record) => {
-                let mut inspected = inspect_record(setup, &record, context);
-                match seen.get(&record.body) {
-                    Some(first) => inspected.problems.push(Problem::Duplicate { of: first.clone() }),
-                    None => drop(seen.insert(record.body, record.place)),
+/// Inspects the records of a file as they are read, some at a time: nothing of the text stays in memory. `shown` records are
+/// kept with their sequences; `look` sees each record that could be read.
+pub fn inspect(
+    setup: &TextSetup,
+    records: impl Iterator<Item = Result<Record, TextError>>,
+    context: usize,
+    shown: usize,
+    mut look: impl FnMut(&Record),
+) -> Inspection {
+    let mut inspection = Inspection { records: vec![], totals: Totals::default() };
+    let mut seen = Seen::default();
+    for chunk in chunks(records) {
+        let first = inspection.totals.records;
+        let inspected: Vec<_> = chunk
+            .par_iter()
+            .enumerate()
+            .map(|(i, record)| {
+                let record = record.as_ref().ok()?;
+                Some(inspect_record_with(setup, record, context, first + i < shown))
+            })
+            .collect();
+        for (record, inspected) in chunk.into_iter().zip(inspected) {
+            let inspected = match (record, inspected) {
+                (Ok(record), Some(mut inspected)) => {
+                    look(&record);
+                    let duplicate = seen.earlier(&record).map(|of| Problem::Duplicate { of });
+                    inspected.problems.extend(duplicate);
+                    inspected
                 }
-                inspected
-            }
-            Err(error) => InspectedRecord {
-                place: String::new(),
-                shape: "unreadable",
-                sequences: vec![],
-                problems: vec![Problem::Error(error)],
-            },
-        });
+                (Err(error), _) => InspectedRecord {
+                    place: String::new(),
+                    shape: "unreadable",
+                    sequences: vec![],
+                    problems: vec![Problem::Error(error)],
+                },
+                (Ok(_), None) => unreachable!("a record that could be read is inspected"),
+            };
+            inspection.add(inspected, shown);
+        }
     }
-    let mut totals = Totals::default();
-    for record in &records {
+    inspection
+}
+
+impl Inspection {
+    fn add(&mut self, mut record: InspectedRecord, shown: usize) {
+        let totals = &mut self.totals;
         *totals.shapes.entry(record.shape).or_default() += 1;
         for sequence in &record.sequences {
             totals.tokens += sequence.tokens;
@@ -212,8 +240,45 @@ pub fn inspect_lines(setup: &TextSetup, lines: Vec<Result<Record, TextError>>, c
         for problem in &record.problems {
             *totals.problems.entry(problem.kind()).or_default() += 1;
         }
+        let is_shown = totals.records < shown;
+        totals.records += 1;
+        if !is_shown {
+            record.sequences = vec![];
+        }
+        if is_shown || !record.problems.is_empty() {
+            self.records.push(record);
+        }
     }
-    Inspection { records, totals }
+}
+
+/// The records of a file that came before, by hashes of what they hold.
+#[derive(Default)]
+struct Seen {
+    /// Where a record was first: what its place begins with, and the number at its end.
+    places: HashMap<[u64; 2], (usize, Option<u64>)>,
+    beginnings: Vec<String>,
+    hashers: [RandomState; 2],
+}
+
+impl Seen {
+    /// The place of an earlier record that holds the same.
+    fn earlier(&mut self, record: &Record) -> Option<String> {
+        let hash = self.hashers.each_ref().map(|hasher| hasher.hash_one(&record.body));
+        if let Some(&(beginning, number)) = self.places.get(&hash) {
+            let number = number.map(|number| number.to_string());
+            return Some(self.beginnings[beginning].clone() + &number.unwrap_or_default());
+        }
+        let beginning = record.place.trim_end_matches(|c: char| c.is_ascii_digit());
+        let number = record.place[beginning.len()..].parse().ok();
+        // One that ends otherwise, such as `file:2 (object 3)`, is kept whole.
+        let beginning = if number.is_some() { beginning } else { &record.place };
+        // Mostly that of the record before.
+        if self.beginnings.last().is_none_or(|last| last != beginning) {
+            self.beginnings.push(beginning.to_owned());
+        }
+        self.places.insert(hash, (self.beginnings.len() - 1, number));
+        None
+    }
 }
 
 /// The name of a sequence that is one of several of a conversation.
@@ -221,6 +286,16 @@ const TURN: &str = "turn";
 
 /// Inspects one record.
 pub fn inspect_record(setup: &TextSetup, record: &Record, context: usize) -> InspectedRecord {
+    inspect_record_with(setup, record, context, true)
+}
+
+/// The same, with the text of its sequences or without.
+fn inspect_record_with(
+    setup: &TextSetup,
+    record: &Record,
+    context: usize,
+    with_text: bool,
+) -> InspectedRecord {
     let mut problems = vec![];
     let mut sequences = vec![];
     match examples(setup, record) {
@@ -245,7 +320,8 @@ pub fn inspect_record(setup: &TextSetup, record: &Record, context: usize) -> Ins
                 if tokens.saturating_add(room) > context && name != "text" {
                     problems.push(Problem::TooLong { tokens, context, prompt: example.prompt_tokens() });
                 }
-                sequences.push(Sequence { name, spans: spans(setup, &example), tokens, trained });
+                let spans = if with_text { spans(setup, &example) } else { vec![] };
+                sequences.push(Sequence { name, spans, tokens, trained });
             }
         }
         Err(error) => problems.push(Problem::Error(error)),

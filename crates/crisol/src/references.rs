@@ -1,7 +1,7 @@
 //! How answers will be compared with the references of a file of problems, for `crisol data inspect`.
 
 use crisol_objectives::verifier::{Comparison, compares_as};
-use crisol_text::{Body, Record, TextError};
+use crisol_text::{Body, Record};
 use serde_json::{Value, json};
 
 use crate::console::harmless;
@@ -11,44 +11,44 @@ use crate::console::harmless;
 pub(crate) struct References {
     numbers: usize,
     choices: usize,
-    /// Those that an answer must repeat.
-    texts: Vec<String>,
+    /// Those that an answer must repeat, and the first of them.
+    texts: usize,
+    text: Option<String>,
 }
 
 impl References {
-    /// Those of all records that are problems.
-    pub(crate) fn of(records: &[Result<Record, TextError>]) -> References {
-        let mut references = References::default();
-        for record in records.iter().flatten() {
-            if let Body::Problem { answer, .. } = &record.body {
-                match compares_as(answer) {
-                    Comparison::Number => references.numbers += 1,
-                    Comparison::Choice => references.choices += 1,
-                    Comparison::Text => references.texts.push(answer.clone()),
+    /// Counts that of a record, if it is a problem.
+    pub(crate) fn add(&mut self, record: &Record) {
+        if let Body::Problem { answer, .. } = &record.body {
+            match compares_as(answer) {
+                Comparison::Number => self.numbers += 1,
+                Comparison::Choice => self.choices += 1,
+                Comparison::Text => {
+                    self.texts += 1;
+                    self.text.get_or_insert_with(|| answer.clone());
                 }
             }
         }
-        references
     }
 
     /// "12 of 40 references are compared as text, e.g. `Paris`"; nothing where there are no problems.
     pub(crate) fn text(&self) -> String {
         const LONGEST: usize = 60;
-        let References { numbers, choices, texts } = self;
-        let all = numbers + choices + texts.len();
-        match texts.first() {
+        let References { numbers, choices, texts, text } = self;
+        let all = numbers + choices + texts;
+        match text {
             None if all == 0 => String::new(),
             None => format!("references: {numbers} numbers, {choices} choices, none compared as text\n"),
             Some(first) => {
                 let example: String = first.chars().take(LONGEST).collect();
                 let more = if example.len() < first.len() { "…" } else { "" };
-                let (count, example) = (texts.len(), harmless(&example));
-                format!("{count} of {all} references are compared as text, e.g. `{example}{more}`\n")
+                let example = harmless(&example);
+                format!("{texts} of {all} references are compared as text, e.g. `{example}{more}`\n")
             }
         }
     }
 
     pub(crate) fn json(&self) -> Value {
-        json!({ "number": self.numbers, "choice": self.choices, "text": self.texts.len() })
+        json!({ "number": self.numbers, "choice": self.choices, "text": self.texts })
     }
 }

@@ -1,10 +1,38 @@
-use crisol_text::inspect::{Inspection, Problem, Span, inspect_lines};
-use crisol_text::parse_jsonl_lines;
+use crisol_text::inspect::{self, Inspection, Problem, Span};
+use crisol_text::{TextSetup, parse_jsonl_lines};
 
 use crate::fixture;
 
 fn inspect(text: &str, context: usize) -> Inspection {
-    inspect_lines(&fixture::setup(), parse_jsonl_lines("f", text.as_bytes()).unwrap(), context)
+    inspect_with(&fixture::setup(), text, context)
+}
+
+fn inspect_with(setup: &TextSetup, text: &str, context: usize) -> Inspection {
+    let lines = parse_jsonl_lines("f", text.as_bytes()).unwrap();
+    inspect::inspect(setup, lines.into_iter(), context, usize::MAX, |_| ())
+}
+
+/// What is not shown is counted all the same, and is kept where something is wrong with it.
+#[test]
+fn records_beyond_those_shown_are_only_counted() {
+    let line = |i: usize| format!("{{\"text\": \"hello {}\"}}\n", i % 3000);
+    let text: String = (0..5000).map(line).collect::<String>() + "{\"text\": 1}\n";
+    let lines = || parse_jsonl_lines("f", text.as_bytes()).unwrap().into_iter();
+    let mut seen = 0;
+    let some = inspect::inspect(&fixture::setup(), lines(), 99, 2, |_| seen += 1);
+    let all = inspect(&text, 99);
+    assert_eq!((seen, &some.totals), (5000, &all.totals));
+    assert_eq!((some.totals.records, some.totals.problems["duplicate"]), (5001, 2000));
+    assert_eq!(some.records.len(), 2 + 2000 + 1);
+    let problems = |inspection: &Inspection| -> Vec<String> {
+        let all =
+            inspection.records.iter().flat_map(|r| r.problems.iter().map(move |p| format!("{}{p}", r.place)));
+        all.collect()
+    };
+    assert_eq!(problems(&some), problems(&all));
+    assert!(problems(&some)[0].ends_with("the same as f:1"), "{}", problems(&some)[0]);
+    assert!(some.records[2..].iter().all(|record| record.sequences.is_empty()));
+    assert_eq!(some.records[0].sequences, all.records[0].sequences);
 }
 
 fn kinds(inspection: &Inspection) -> Vec<Vec<&'static str>> {
@@ -101,7 +129,7 @@ fn a_template_without_end_of_turn_is_a_problem_of_every_conversation() {
                   {% if add_generation_prompt %}<|assistant|>{% endif %}";
     setup.template = Some(fixture::template(source, "", "<|eos|>"));
     let line = r#"{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}"#;
-    let inspection = inspect_lines(&setup, parse_jsonl_lines("f", line.as_bytes()).unwrap(), 99);
+    let inspection = inspect_with(&setup, &line, 99);
     assert_eq!(kinds(&inspection), [["no end of turn"]]);
     assert!(inspection.records[0].problems[0].to_string().contains("never learn to stop"));
 }
@@ -116,7 +144,7 @@ fn turns_apart_are_shown_one_by_one() {
     let line = r#"{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"},
         {"role": "user", "content": "c"}, {"role": "assistant", "content": "d"}]}"#
         .replace('\n', "");
-    let inspection = inspect_lines(&setup, parse_jsonl_lines("f", line.as_bytes()).unwrap(), 99);
+    let inspection = inspect_with(&setup, &line, 99);
     assert_eq!(kinds(&inspection), [["turns apart"]]);
     let shown: Vec<String> = inspection.records[0]
         .sequences

@@ -8,9 +8,9 @@ use clap::{Args, Subcommand};
 use crisol_hub::HubError;
 use crisol_model::load_text;
 use crisol_phases::Recipe;
-use crisol_text::inspect::{InspectedRecord, Inspection, Problem, Sequence, Span, Totals, inspect_lines};
+use crisol_text::inspect::{InspectedRecord, Inspection, Problem, Sequence, Span, Totals, inspect};
 use crisol_text::{
-    Body, EMBEDDED_TOKENS, Record, Strings, TextError, TextOptions, TextSetup, Tokenizer, Turns,
+    Body, EMBEDDED_TOKENS, Message, Record, Strings, TextError, TextOptions, TextSetup, Tokenizer, Turns,
 };
 use owo_colors::OwoColorize as _;
 use serde_json::{Value, json};
@@ -115,33 +115,45 @@ impl InspectArgs {
             say(format_args!("Reading {name}"));
             options.datasets.insert(source.clone().into_owned(), set);
         }
-        let records = crisol_text::records(&source, &options)?;
-        // A file that is not there or empty is nothing to inspect.
-        let line = |line| match line {
-            Err(
-                error @ (TextError::Read { .. } | TextError::NoRecords { .. } | TextError::FewerRows { .. }),
-            ) => Err(error),
-            line => Ok(line),
-        };
-        let lines: Vec<_> = records.map(line).collect::<Result<_, TextError>>()?;
-        let unused = unused(&lines);
-        let (setup, tokenizer, context) = match &self.model {
+        let mut records = crisol_text::records(&source, &options)?;
+        let mut begun = vec![];
+        let (mut setup, tokenizer, context) = match &self.model {
             Some(folder) => {
                 let folder = check_folder(&locate(folder, Need::Text, self.network)?)?;
-                let (config, text) = load_text(&folder)?;
-                let mut text = text;
+                let (config, mut text) = load_text(&folder)?;
                 self.arguments.give(&mut text)?;
                 (text, format!("of {}", folder.display()), Some(config.longest_document()))
             }
-            None => (own_setup(&lines)?, "trained on this file's text; template: Crisol's".to_owned(), None),
+            None => {
+                begun = beginning(&mut records);
+                (own_setup(&begun)?, "trained on this file's text; template: Crisol's".to_owned(), None)
+            }
         };
-        let mut setup = setup;
         if self.chat_strings {
             setup.set_options(TextOptions { strings: Strings::Message, ..setup.options().clone() });
         }
         let context = self.context.or(context);
-        let references = References::of(&lines);
-        let inspection = inspect_lines(&setup, lines, context.unwrap_or(usize::MAX));
+        let (mut references, mut unused) = (References::default(), BTreeMap::<String, usize>::new());
+        // A file that is not there or empty is nothing to inspect.
+        let mut failed = None;
+        let records = begun.into_iter().chain(records).map_while(|record| match record {
+            Err(
+                error @ (TextError::Read { .. } | TextError::NoRecords { .. } | TextError::FewerRows { .. }),
+            ) => {
+                failed = Some(error);
+                None
+            }
+            record => Some(record),
+        });
+        let inspection = inspect(&setup, records, context.unwrap_or(usize::MAX), self.limit, |record| {
+            references.add(record);
+            for field in &record.unused {
+                *unused.entry(field.clone()).or_default() += 1;
+            }
+        });
+        if let Some(error) = failed {
+            return Err(error.into());
+        }
         let view = View {
             file: &self.file,
             tokenizer,
@@ -157,52 +169,59 @@ impl InspectArgs {
             print(view.text(colour()))?;
         }
         let errors = inspection.records.iter().flat_map(|record| &record.problems).any(is_error);
-        let nothing_left = inspection.records.iter().all(|record| record.problems.iter().any(is_left_out));
+        let left_out =
+            inspection.records.iter().filter(|record| record.problems.iter().any(is_left_out)).count();
+        let nothing_left = left_out == inspection.totals.records;
         if errors || nothing_left { Err(CliError::BadData) } else { Ok(()) }
     }
 }
 
+/// The records from which a tokenizer is trained: some megabytes of text.
+fn beginning(
+    records: &mut impl Iterator<Item = Result<Record, TextError>>,
+) -> Vec<Result<Record, TextError>> {
+    const ENOUGH_BYTES: usize = 4 << 20;
+    let (mut begun, mut bytes) = (vec![], 0);
+    while bytes <= ENOUGH_BYTES {
+        let Some(record) = records.next() else { break };
+        if let Ok(record) = &record {
+            bytes += texts(&record.body).iter().map(|text| text.len()).sum::<usize>();
+        }
+        begun.push(record);
+    }
+    begun
+}
+
 /// Crisol's template with a tokenizer of the default size, trained on the beginning of the file: what `crisol run`
 /// would do with it. Its token counts are those of a small vocabulary.
-fn own_setup(lines: &[Result<Record, TextError>]) -> Result<TextSetup, CliError> {
-    const ENOUGH_BYTES: usize = 4 << 20;
-    let mut texts: Vec<&str> = Vec::new();
-    let mut bytes = 0;
-    for record in lines.iter().flatten() {
-        if bytes > ENOUGH_BYTES {
-            break;
-        }
-        let before = texts.len();
-        add_texts(&record.body, &mut texts);
-        bytes += texts[before..].iter().map(|text| text.len()).sum::<usize>();
-    }
+fn own_setup(beginning: &[Result<Record, TextError>]) -> Result<TextSetup, CliError> {
+    let texts = beginning.iter().flatten().flat_map(|record| texts(&record.body));
+    let texts: Vec<&str> = texts.collect();
     let vocabulary = crisol_phases::ModelSettings::default().vocab_size;
     Ok(TextSetup::embedded(Tokenizer::train(texts, vocabulary, &EMBEDDED_TOKENS)?)?)
 }
 
-fn add_texts<'r>(body: &'r Body, texts: &mut Vec<&'r str>) {
-    let mut add = |turns: &'r Turns| match turns {
-        Turns::Plain(text) => texts.push(text),
-        Turns::Chat(messages) => texts.extend(messages.iter().map(|message| message.content.as_str())),
-    };
-    match body {
-        Body::Text { text } => texts.push(text),
-        Body::Chat { messages } => texts.extend(messages.iter().map(|message| message.content.as_str())),
-        Body::Prompt { prompt } | Body::Problem { prompt, .. } => add(prompt),
-        Body::Completion { prompt, completion } | Body::Rated { prompt, completion, .. } => {
-            [prompt, completion].into_iter().for_each(add);
+fn texts(body: &Body) -> Vec<&str> {
+    fn said(messages: &[Message]) -> Vec<&str> {
+        messages.iter().map(|message| message.content.as_str()).collect()
+    }
+    fn of(turns: &Turns) -> Vec<&str> {
+        match turns {
+            Turns::Plain(text) => vec![text],
+            Turns::Chat(messages) => said(messages),
         }
-        Body::Preference { prompt, chosen, rejected } => [prompt, chosen, rejected].into_iter().for_each(add),
     }
-}
-
-/// In how many records each field stands that nothing reads.
-fn unused(lines: &[Result<Record, TextError>]) -> BTreeMap<String, usize> {
-    let mut unused = BTreeMap::new();
-    for field in lines.iter().flatten().flat_map(|record| &record.unused) {
-        *unused.entry(field.clone()).or_default() += 1;
+    match body {
+        Body::Text { text } => vec![text],
+        Body::Chat { messages } => said(messages),
+        Body::Prompt { prompt } | Body::Problem { prompt, .. } => of(prompt),
+        Body::Completion { prompt, completion } | Body::Rated { prompt, completion, .. } => {
+            [prompt, completion].into_iter().flat_map(of).collect()
+        }
+        Body::Preference { prompt, chosen, rejected } => {
+            [prompt, chosen, rejected].into_iter().flat_map(of).collect()
+        }
     }
-    unused
 }
 
 /// Whether training leaves the record out.
@@ -269,8 +288,7 @@ impl View<'_> {
                 "sequences": record.sequences.iter().map(sequence).collect::<Vec<_>>(),
             })
         };
-        let Totals { shapes, tokens, trained, longest, .. } = &self.inspection.totals;
-        let records = self.inspection.records.len();
+        let Totals { records, shapes, tokens, trained, longest, .. } = &self.inspection.totals;
         json!({
             "file": self.file.to_string_lossy(),
             "tokenizer": self.tokenizer,
