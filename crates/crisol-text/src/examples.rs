@@ -348,12 +348,15 @@ impl TextSetup {
 
     /// What a record's author may not have meant.
     fn first_look(&self, record: &Record) -> Summary {
-        let mut summary = Summary::default();
+        let answers = record.body.trained_messages();
+        let cut = |message: &&&Message| {
+            self.template.as_ref().is_some_and(|template| template.cut_thought(message).is_some())
+        };
+        let mut summary = Summary { cut_thoughts: answers.iter().filter(cut).count(), ..Summary::default() };
         let (prompt, answers) = match &record.body {
             Body::Text { .. } => return summary,
-            Body::Chat { messages } => {
-                let trained = messages.iter().filter(|message| message.is_trained());
-                summary.empty_answers = trained.filter(|message| words::is_empty(message)).count();
+            Body::Chat { .. } => {
+                summary.empty_answers = answers.iter().filter(|message| words::is_empty(message)).count();
                 return summary;
             }
             Body::Completion { prompt, completion } | Body::Rated { prompt, completion, .. } => {

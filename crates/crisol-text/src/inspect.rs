@@ -107,6 +107,11 @@ pub enum Problem {
         /// The special token.
         token: String,
     },
+    /// The template cuts the thought out of an answer, which is trained with it all the same.
+    CutThought {
+        /// The first words that it cuts out.
+        words: String,
+    },
     /// An answer without content: the model learns to say nothing.
     EmptyAnswer,
     /// The same as an earlier record.
@@ -136,6 +141,7 @@ impl Problem {
             Self::EqualAnswers => "equal answers",
             Self::TurnsApart { .. } => "turns apart",
             Self::SpecialInContent { .. } => "special token in content",
+            Self::CutThought { .. } => "thought cut out",
             Self::EmptyAnswer => "empty answer",
             Self::Duplicate { .. } => "duplicate",
         }
@@ -178,6 +184,11 @@ impl fmt::Display for Problem {
             Self::SpecialInContent { part, token } => write!(
                 f,
                 "{part} contains {token}, which the tokenizer reads as a special token: content passes for structure"
+            ),
+            Self::CutThought { words } => write!(
+                f,
+                "the chat template cuts {words:?} out of an answer; it is trained as the model is to write it, and later turns do \
+                 not see it"
             ),
             Self::EmptyAnswer => f.write_str("an answer is empty: the model learns to say nothing"),
             Self::Duplicate { of } => write!(f, "the same as {of}"),
@@ -325,6 +336,11 @@ fn inspect_record_with(
             }
         }
         Err(error) => problems.push(Problem::Error(error)),
+    }
+    if let Some(template) = &setup.template {
+        let cut =
+            record.body.trained_messages().into_iter().filter_map(|message| template.cut_thought(message));
+        problems.extend(cut.map(|words| Problem::CutThought { words }));
     }
     for (part, text, answers) in contents(&record.body) {
         if answers {

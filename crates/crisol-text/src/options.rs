@@ -58,11 +58,14 @@ pub struct Summary {
     pub raw_prompts: usize,
     /// Trained answers that say nothing.
     pub empty_answers: usize,
+    /// Trained answers whose thoughts the template cuts out.
+    pub cut_thoughts: usize,
 }
 
 impl AddAssign for Summary {
     fn add_assign(&mut self, other: Self) {
-        let Self { records, cut, dropped, equal, turns_apart, raw_prompts, empty_answers } = other;
+        let Self { records, cut, dropped, equal, turns_apart, raw_prompts, empty_answers, cut_thoughts } =
+            other;
         self.records += records;
         self.cut += cut;
         self.dropped += dropped;
@@ -70,13 +73,15 @@ impl AddAssign for Summary {
         self.turns_apart += turns_apart;
         self.raw_prompts += raw_prompts;
         self.empty_answers += empty_answers;
+        self.cut_thoughts += cut_thoughts;
     }
 }
 
 impl Summary {
     /// What is worth saying of it, a line each.
     pub fn notes(&self, context: usize) -> Vec<String> {
-        let Self { records, cut, dropped, equal, turns_apart, raw_prompts, empty_answers } = *self;
+        let Self { records, cut, dropped, equal, turns_apart, raw_prompts, empty_answers, cut_thoughts } =
+            *self;
         let mut notes = vec![];
         let mut note = |count: usize, text: String| {
             if count > 0 {
@@ -114,6 +119,13 @@ impl Summary {
         note(
             empty_answers,
             format!("{empty_answers} answers are empty; the model learns to say nothing (remove them)"),
+        );
+        note(
+            cut_thoughts,
+            format!(
+                "{cut_thoughts} answers have thoughts, which the chat template cuts out; they are trained as the model is to \
+                 write them, and later turns do not see them"
+            ),
         );
         notes
     }

@@ -80,6 +80,26 @@ pub enum Body {
 }
 
 impl Body {
+    /// The messages that are trained: the assistant's turns of a conversation, or those of the answers.
+    pub(crate) fn trained_messages(&self) -> Vec<&Message> {
+        let answers: Vec<&Turns> = match self {
+            Body::Chat { messages } => {
+                return messages.iter().filter(|message| message.is_trained()).collect();
+            }
+            Body::Completion { completion: answer, .. } | Body::Rated { completion: answer, .. } => {
+                vec![answer]
+            }
+            Body::Preference { chosen, rejected, .. } => vec![chosen, rejected],
+            Body::Problem { solution, .. } => solution.iter().collect(),
+            Body::Text { .. } | Body::Prompt { .. } => vec![],
+        };
+        let messages = answers.into_iter().flat_map(|turns| match turns {
+            Turns::Plain(_) => &[],
+            Turns::Chat(messages) => messages.as_slice(),
+        });
+        messages.filter(|message| message.is_trained()).collect()
+    }
+
     /// The shape's name, as messages to the user call it.
     pub fn shape(&self) -> &'static str {
         match self {

@@ -106,9 +106,9 @@ impl ChatTemplate {
         template
     }
 
-    /// Whether the name of a variable occurs in the template.
-    pub fn mentions(&self, variable: &str) -> bool {
-        self.sources[self.name()].contains(variable)
+    /// Whether a word, such as the name of a variable, occurs in the template.
+    pub fn mentions(&self, word: &str) -> bool {
+        self.sources[self.name()].contains(word)
     }
 
     /// The template with this moment for `strftime_now`. Without it, templates take 26 July 2024 for today, so that the same

@@ -309,19 +309,32 @@ impl Tokenizer {
     /// seam.
     pub(crate) fn encode_after(&self, prompt: &str, rest: &str) -> Result<(Vec<u32>, Spanned), TextError> {
         let ids = self.encode(prompt)?;
-        // Named tokens are found before anything is merged: what comes before the last one is encoded already.
-        let named = self.bytes.as_ref().and_then(|bytes| {
-            let named = ids.iter().rposition(|&id| self.is_special(id))?;
-            let length: usize = ids[named..].iter().map(|&id| bytes[id as usize] as usize).sum();
-            Some((named, prompt.len() - length))
-        });
-        let (first, start) = named.unwrap_or((0, 0));
-        let whole = self.encode_spans(&[&prompt[start..], rest].concat())?;
-        let rest = match whole.split_off(&ids[first..], prompt.len() - start) {
-            Some(rest) => rest,
-            None => self.encode_continuation(rest)?,
-        };
+        let rest = self.encode_rest(prompt, &ids, rest)?;
         Ok((ids, rest))
+    }
+
+    /// The same, of a prompt whose ids are known.
+    pub(crate) fn encode_rest(&self, prompt: &str, ids: &[u32], rest: &str) -> Result<Spanned, TextError> {
+        let (first, start) = self.last_named(prompt, ids).unwrap_or((0, 0));
+        let whole = self.encode_spans(&[&prompt[start..], rest].concat())?;
+        match whole.split_off(&ids[first..], prompt.len() - start) {
+            Some(rest) => Ok(rest),
+            None => self.encode_continuation(rest),
+        }
+    }
+
+    /// The last named token of a text, by its place among the ids and in the text, before which nothing depends on how the text
+    /// goes on: named tokens are found before anything is merged, and none that begins earlier reaches beyond the text.
+    fn last_named(&self, text: &str, ids: &[u32]) -> Option<(usize, usize)> {
+        let (words, bytes) = (self.words.as_ref()?, self.bytes.as_ref()?);
+        let mut start = text.len();
+        for (t, &id) in ids.iter().enumerate().rev() {
+            start -= bytes[id as usize] as usize;
+            if self.is_special(id) && start + words.longest_named() <= text.len() {
+                return Some((t, start));
+            }
+        }
+        None
     }
 
     /// The tokens of a text that goes on with another one: without the space that sentencepiece and its like put before

@@ -9,14 +9,16 @@
 //! What is trained of a turn is what a template's `{% generation %}` marks say, or all of it up to its end-of-turn token.
 //! Mostly one sequence begins with the prompt of every turn: then it is one example with several trained spans. Where tokens
 //! merge at a seam, or the template writes earlier turns in another way (reasoning models drop earlier thoughts), each turn
-//! is an example of its own.
+//! is an example of its own. Some templates cut the thought out of every answer, as inference cuts it out of those that it
+//! goes on from. What is trained then is what the model is to say after the prompt: the thought, the answer, and the end of
+//! the turn as the template writes it.
 
 use std::borrow::Cow;
 use std::ops::Range;
 
 use crate::template::Rendered;
 use crate::tokenizer::Spanned;
-use crate::words::lost;
+use crate::words::{THOUGHT, THOUGHT_END, lost};
 use crate::{ChatTemplate, Example, Message, TextError, Tokenizer};
 
 /// A turn of the assistant's as text.
@@ -53,7 +55,7 @@ impl ChatTemplate {
             let prompt = tokenizer.encode_spans(&last.before)?;
             let mut seams = earlier.iter().map(|turn| turn.before.len());
             if seams.all(|seam| splits_at(tokenizer, &last.before, &prompt, seam)) {
-                let mut example = self.example(tokenizer, last)?;
+                let mut example = self.example(tokenizer, last, prompt.ids.clone())?;
                 for turn in earlier {
                     let seam = turn.before.len();
                     let spans: Vec<_> =
@@ -63,12 +65,13 @@ impl ChatTemplate {
                 return Ok(vec![example]);
             }
         }
-        turns.iter().map(|turn| self.example(tokenizer, turn)).collect()
+        turns.iter().map(|turn| self.example(tokenizer, turn, tokenizer.encode(&turn.before)?)).collect()
     }
 
-    /// One turn as an example of its own. What comes after its last trained token is left out: nothing is learnt from it.
-    fn example(&self, tokenizer: &Tokenizer, turn: &Turn) -> Result<Example, TextError> {
-        let (mut ids, tokens) = tokenizer.encode_after(&turn.before, &turn.after)?;
+    /// One turn as an example of its own, given the ids of its prompt. What comes after its last trained token is left out:
+    /// nothing is learnt from it.
+    fn example(&self, tokenizer: &Tokenizer, turn: &Turn, mut ids: Vec<u32>) -> Result<Example, TextError> {
+        let tokens = tokenizer.encode_rest(&turn.before, &ids, &turn.after)?;
         let mut trained = vec![false; tokens.ids.len()];
         self.mark(tokenizer, &tokens, &turn.after, &turn.spans, &mut trained)?;
         let end = trained.iter().rposition(|&t| t).map_or(0, |last| last + 1);
@@ -80,6 +83,64 @@ impl ChatTemplate {
 
     /// The turn of message `i`, the last of those before it.
     fn turn(&self, messages: &[Message], i: usize) -> Result<Turn, TextError> {
+        match self.written_turn(messages, i) {
+            Err(cut @ (TextError::LostWords { .. } | TextError::OtherAnswer { .. }))
+                if self.may_cut_thought(&messages[i]) && !self.marks_generation() =>
+            {
+                self.turn_with_thought(messages, i)?.ok_or(cut)
+            }
+            turn => turn,
+        }
+    }
+
+    /// The words of a thought that the template cuts out of an answer, if it does.
+    pub(crate) fn cut_thought(&self, message: &Message) -> Option<String> {
+        if !self.may_cut_thought(message) {
+            return None;
+        }
+        lost(&self.render(&[Message::user("a"), message.clone()], false).ok()?, message)
+    }
+
+    /// Whether a message holds a thought, in its content or beside it, and the template knows such.
+    fn may_cut_thought(&self, message: &Message) -> bool {
+        message.is_assistant()
+            && (message.reasoning().is_some() || message.content.contains(THOUGHT_END))
+            && self.mentions(THOUGHT_END)
+    }
+
+    /// The turn as the model is to say it; nothing where the prompt has ended the thought already, or the message holds more than
+    /// thought and answer.
+    fn turn_with_thought(&self, messages: &[Message], i: usize) -> Result<Option<Turn>, TextError> {
+        // Stands for the answer.
+        const ANSWER: &str = "zq";
+        let message = &messages[i];
+        let before = self.introduction(messages, i)?;
+        let begun = before.trim_end();
+        if begun.ends_with(THOUGHT_END) || !message.called().is_empty() {
+            return Ok(None);
+        }
+        let mut said = match message.reasoning() {
+            Some(thought) if !message.content.contains(THOUGHT_END) => {
+                let (thought, answer) = (thought.trim(), message.content.trim());
+                format!("{THOUGHT}\n{thought}\n{THOUGHT_END}\n\n{answer}")
+            }
+            _ => message.content.trim().to_owned(),
+        };
+        if begun.ends_with(THOUGHT)
+            && let Some(rest) = said.strip_prefix(THOUGHT)
+        {
+            said = if begun.len() < before.len() { rest.trim_start() } else { rest }.to_owned();
+        }
+        let answered = [&messages[..i], &[Message::assistant(ANSWER)]].concat();
+        let text = self.render(&answered, false)?;
+        let Some((_, end)) = text.rsplit_once(ANSWER) else { return Ok(None) };
+        let after = said + end.trim_end();
+        let whole = 0..after.len();
+        self.checked(Turn { before, after, spans: vec![whole] }, i, message).map(Some)
+    }
+
+    /// The turn as the template writes it.
+    fn written_turn(&self, messages: &[Message], i: usize) -> Result<Turn, TextError> {
         let message = &messages[i];
         let before = self.introduction(messages, i)?;
         let Rendered { text, spans } = if self.marks_generation() {
@@ -123,7 +184,10 @@ impl ChatTemplate {
 
     /// The turn, where all that its message says is trained, and an end of the turn.
     fn checked(&self, turn: Turn, i: usize, message: &Message) -> Result<Turn, TextError> {
-        let said: String = turn.spans.iter().map(|span| &turn.after[span.clone()]).collect();
+        let said: Cow<'_, str> = match turn.spans.as_slice() {
+            [span] => Cow::Borrowed(&turn.after[span.clone()]),
+            spans => spans.iter().map(|span| &turn.after[span.clone()]).collect(),
+        };
         if let Some(words) = lost(&said, message) {
             return Err(TextError::LostWords { message: i, role: message.role.clone(), words });
         }

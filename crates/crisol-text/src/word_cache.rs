@@ -111,6 +111,11 @@ impl WordCache {
         done.map(|()| ids)
     }
 
+    /// Bytes of the longest added token.
+    pub(crate) fn longest_named(&self) -> usize {
+        self.added.iter().map(|set| set.finder.max_pattern_len()).max().unwrap_or(0)
+    }
+
     fn memory(&self) -> Memory {
         let cache = |stage: &Stage| match stage {
             Stage::Digits { .. } => None,

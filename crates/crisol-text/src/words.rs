@@ -2,7 +2,10 @@
 
 use crate::Message;
 
-const TAGS: [&str; 2] = ["<think>", "</think>"];
+/// What begins a thought, and ends it.
+pub(crate) const THOUGHT: &str = "<think>";
+pub(crate) const THOUGHT_END: &str = "</think>";
+const TAGS: [&str; 2] = [THOUGHT, THOUGHT_END];
 /// Most characters of lost words that an error shows.
 const SHOWN: usize = 80;
 

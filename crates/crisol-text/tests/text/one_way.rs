@@ -258,16 +258,17 @@ fn parts_of_a_content_arrive_whatever_the_template_reads() {
     assert!(error.contains("leaves out \"Hi\" of message 0 (from 0), which is the user's"), "{error}");
 }
 
-/// 07: words that the template cuts out of a trained message are an error that names them.
+/// Words that the template leaves out of a trained message are an error that names them.
 #[test]
 fn words_that_a_template_leaves_out_are_an_error() {
-    let setup = chatml("m.content.split('</think>')[-1]");
     let chat =
         |answer: Value| json!({"messages": [{"role": "user", "content": "What is 17 plus 26?"}, answer]});
-    let answer = chat(json!({"role": "assistant", "content": "<think>17 plus 26: 43.</think>43"}));
+    // Cut at another word than a thought's end.
+    let answer = chat(json!({"role": "assistant", "content": "17 plus 26: 43. So: 43"}));
+    let setup = chatml("m.content.split('So:')[-1]");
     let error = setup.supervised(&parsed(&answer), 99).unwrap_err().to_string();
-    assert!(error.starts_with("f:1: ") && error.contains("\"17 plus 26: 43.\""), "{error}");
-    // A thought apart, and a call.
+    assert!(error.starts_with("f:1: ") && error.contains("\"17 plus 26: 43."), "{error}");
+    // A thought apart where the template knows none, and a call.
     let thought = chat(json!({"role": "assistant", "content": "43", "reasoning_content": "It is 43."}));
     let call = json!([{"type": "function", "function": {"name": "add", "arguments": {"a": 1}}}]);
     let call = chat(json!({"role": "assistant", "content": null, "tool_calls": call}));
@@ -275,7 +276,8 @@ fn words_that_a_template_leaves_out_are_an_error() {
         let error = chatml("(m.content or '')").supervised(&parsed(&line), 99).unwrap_err().to_string();
         assert!(error.contains(words), "{error}");
     }
-    // The same in an earlier turn that is not trained is the template's right.
+    // A thought in an earlier turn that is not trained is the template's to cut.
+    let setup = chatml("m.content.split('</think>')[-1]");
     let earlier = json!({"prompt": [
         {"role": "user", "content": "a"}, {"role": "assistant", "content": "<think>hm</think>b"},
         {"role": "user", "content": "c"},
@@ -379,4 +381,45 @@ fn an_answer_that_repeats_its_prompt_is_named_as_such() {
         "rejected": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "c"}]});
     let pair = chatml("m.content").preference(&parsed(&line), 99).unwrap();
     assert_eq!(pair.examples[0].chosen.trained_tokens(), 2, "b and its end");
+}
+
+/// 07: templates of reasoning models cut thoughts out of the answers that they write. What is trained is what the model is to
+/// say after the prompt, thought and all, also where the prompt begins the thought.
+#[test]
+fn thoughts_that_the_template_cuts_out_are_trained_as_they_are_to_be_said() {
+    let cutting = "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content.split('</think>')[-1] + '<|im_end|>\n' }}\
+        {% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}";
+    let mut setups = vec![("chatml".to_owned(), folder_setup(&byte_level(), cutting, None, "<|im_end|>"))];
+    setups.extend(self::setups().into_iter().filter(|(name, _)| name.starts_with("deepseek_r1")));
+    assert_eq!(setups.len(), 4);
+    let thought = |thought: &str, answer: &str| {
+        Message::assistant(&format!("<think>\n{thought}\n</think>\n\n{answer}"))
+    };
+    let conversation =
+        vec![Message::user("hello"), thought("2 and 3", "5"), Message::user("hell"), thought("so so", "b")];
+    for (name, setup) in setups {
+        let record = of(Body::Chat { messages: conversation.clone() });
+        let encoded = setup.supervised(&record, 999).unwrap();
+        assert_eq!((encoded.examples.len(), encoded.summary.cut_thoughts), (2, 2), "{name}");
+        for (i, example) in [1, 3].into_iter().zip(&encoded.examples) {
+            let prompt = setup.prompt_ids(&Turns::Chat(conversation[..i].to_vec())).unwrap();
+            assert!(example.ids.starts_with(&prompt), "{name}");
+            assert_eq!(example.prompt_tokens(), prompt.len(), "{name}");
+            // The prompt and what follows it are the thought once, and the answer.
+            let text = setup.tokenizer.decode(&example.ids, false);
+            let said = bare(&conversation[i].content);
+            assert!(bare(&text).rsplit("hel").next().unwrap().contains(&said), "{name}: {text:?} {said}");
+            assert_eq!(text.matches("<think>").count(), 1, "{name}: {text:?}");
+            // It ends as every turn does.
+            let bare_turn = [&conversation[..i], &[Message::assistant("b")]].concat();
+            let plain = setup.template.as_ref().unwrap().render(&bare_turn, false).unwrap();
+            let end = plain.rsplit_once('b').unwrap().1.trim();
+            assert!(name.contains("sentencepiece") || text.trim_end().ends_with(end), "{name}: {text:?}");
+        }
+        // A thought beside the content is the same.
+        let apart = r#"{"messages": [{"role": "user", "content": "hello"},
+            {"role": "assistant", "reasoning_content": "2 and 3", "content": "5"}]}"#;
+        let apart = parse_jsonl("f", &apart.replace('\n', "")).unwrap().remove(0);
+        assert_eq!(setup.supervised(&apart, 999).unwrap().examples[0], encoded.examples[0], "{name}");
+    }
 }

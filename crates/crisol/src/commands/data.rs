@@ -235,6 +235,7 @@ fn is_error(problem: &Problem) -> bool {
         Problem::Error(_) | Problem::TrainsNothing => !is_left_out(problem),
         Problem::TooLong { context, prompt, .. } => prompt >= context,
         Problem::SpecialInContent { .. }
+        | Problem::CutThought { .. }
         | Problem::EmptyAnswer
         | Problem::Duplicate { .. }
         | Problem::EqualAnswers
