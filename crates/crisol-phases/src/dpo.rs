@@ -12,6 +12,7 @@ use crisol_train::{Trainer, evaluate};
 use crate::PhaseError;
 use crate::batches::Plan;
 use crate::context::{Context, Saved, update_rule};
+use crate::evaluation::PREFERENCE_ACCURACY;
 use crate::expectation::{forward, training};
 use crate::replay::Replay;
 use crate::reward::{Preferences, preferences};
@@ -20,9 +21,6 @@ use crate::supervised::{LOGPROBS, logprobs, sum_up, token_count};
 
 /// Pairs whose tokens are in memory at a time while the reference looks at all.
 const PAIRS_AT_A_TIME: usize = 1 << 14;
-
-/// What is measured on held-out pairs before and after.
-const PREFERENCE_ACCURACY: &str = "preference_accuracy";
 
 /// Aligns `start` with votes.
 pub(crate) fn dpo(

@@ -18,6 +18,7 @@ mod data;
 mod defaults;
 mod dpo;
 pub mod estimate;
+mod evaluation;
 mod examples;
 mod expectation;
 mod fingerprint;
@@ -49,6 +50,7 @@ use std::path::{Path, PathBuf};
 pub use behaviours::answers;
 pub use context::{Observer, Saves};
 pub use data::DataSource;
+pub use evaluation::{Evaluation, EvaluationOptions, Measured, evaluate};
 pub use examples::{Preprocessed, preprocess};
 pub use foresight::{ExpectedPhase, expected, refuse_too_large};
 pub use ladder::{LadderError, LadderRung, ladder};
@@ -106,6 +108,16 @@ pub enum PhaseError {
         place: String,
         /// What it holds.
         found: &'static str,
+        /// What is needed.
+        wanted: &'static str,
+    },
+    /// Data without anything that a model can be measured on.
+    #[error("{place}: it holds {shape}, of which nothing is measured; {wanted}")]
+    NothingToMeasure {
+        /// File and line of the first record.
+        place: String,
+        /// What it holds.
+        shape: &'static str,
         /// What is needed.
         wanted: &'static str,
     },

@@ -6,6 +6,7 @@ mod compare;
 mod completions;
 mod cost;
 mod data;
+mod eval;
 mod export;
 mod generate;
 mod info;
@@ -79,6 +80,8 @@ enum Command {
     Compare(compare::CompareArgs),
     /// Replay the demonstrations of the workshop's notebook
     Notebook(notebook::NotebookArgs),
+    /// Measure a model on data: loss, pairs ranked right, problems solved
+    Eval(eval::EvalArgs),
     /// Say how probable a model finds a text
     Score(score::ScoreArgs),
     /// Fetch a model from a Hugging Face hub
@@ -113,6 +116,7 @@ impl Cli {
             Command::Chat(args) => args.run(),
             Command::Compare(args) => args.run(),
             Command::Notebook(args) => args.run(),
+            Command::Eval(args) => args.run(),
             Command::Score(args) => args.run(),
             Command::Pull(args) => args.run(),
             Command::Info(args) => args.run(),

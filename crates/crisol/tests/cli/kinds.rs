@@ -54,6 +54,7 @@ fn every_other_command_takes_every_kind_of_model() {
             &["generate", model, "--chat", "Say coins", "--max-new-tokens", "2"],
             &["chat", model],
             &["score", model, "--text", "Say coins"],
+            &["eval", model, "--data", "sft.jsonl", "--limit", "2"],
             &["compare", model, &checkpoint("1-pretrain"), "--prompts", "prompts.jsonl"],
             &["data", "inspect", "sft.jsonl", "--model", model],
             &["cost", model],

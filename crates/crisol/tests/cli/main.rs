@@ -5,6 +5,7 @@ mod bad_input;
 mod cost;
 mod data;
 mod data_files;
+mod eval;
 mod export;
 mod finite;
 mod fixture;

@@ -1,0 +1,369 @@
+//! How good a model is on data of any shape: its loss on text and answers, the pairs it ranks right, the problems it solves.
+//!
+//! Every measure is a ratio of two sums over records: nats over tokens, right answers over answers. Records are what was
+//! drawn, so that the standard error is that of a ratio of means, clustered by record (Cochran, Sampling Techniques, 1977,
+//! section 6.4): with r the ratio, its square is Σ(numerator − r·denominator)² · n/(n − 1) / (Σ denominator)².
+
+use std::collections::BTreeMap;
+
+use crisol_model::{Checkpoint, Head, SamplingOptions, replies};
+use crisol_objectives::verifier::verify;
+use crisol_text::{
+    Body, Encoded, Example, PreferenceExample, Record, Summary, TextError, TextSetup, encode_chunks,
+};
+
+use crate::PhaseError;
+use crate::behaviours::opening;
+use crate::data::DataSource;
+use crate::supervised::{logprobs, values};
+
+/// Prompts that are answered at the same time.
+const PROMPTS_AT_A_TIME: usize = 16;
+
+/// How a model is evaluated.
+#[derive(Clone, Copy, Debug)]
+pub struct EvaluationOptions {
+    /// The first so many records only.
+    pub limit: Option<usize>,
+    /// Most new tokens of an answer to a problem.
+    pub max_new_tokens: usize,
+    /// Tokens that are computed together.
+    pub shard_tokens: usize,
+}
+
+/// What was measured.
+#[derive(Clone, Debug)]
+pub struct Evaluation {
+    /// The measures, by the shape of the records.
+    pub measures: Vec<Measured>,
+    /// What is worth saying of the data: what was cut, dropped, or not measured.
+    pub notes: Vec<String>,
+}
+
+/// One measure.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Measured {
+    /// The records' shape (`text`, `messages`, `prompt/completion`, …).
+    pub shape: &'static str,
+    /// The measure's id, as in reports.
+    pub id: &'static str,
+    /// Its value.
+    pub value: f64,
+    /// Its standard error; nothing for a single record.
+    pub standard_error: Option<f64>,
+    /// Records that it was measured on.
+    pub records: usize,
+    /// Trained tokens, answers, pairs, bytes: what the denominator counts.
+    pub of: u64,
+}
+
+/// Sums of a ratio, record by record.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Ratio {
+    records: usize,
+    over: f64,
+    under: f64,
+    over_squared: f64,
+    under_squared: f64,
+    both: f64,
+}
+
+impl Ratio {
+    /// Adds a record.
+    pub(crate) fn add(&mut self, over: f64, under: f64) {
+        self.records += 1;
+        self.over += over;
+        self.under += under;
+        self.over_squared += over * over;
+        self.under_squared += under * under;
+        self.both += over * under;
+    }
+
+    pub(crate) fn value(&self) -> f64 {
+        self.over / self.under
+    }
+
+    pub(crate) fn standard_error(&self) -> Option<f64> {
+        let n = self.records as f64;
+        let r = self.value();
+        let squares = self.over_squared - 2.0 * r * self.both + r * r * self.under_squared;
+        (self.records > 1).then(|| (squares.max(0.0) * n / (n - 1.0)).sqrt() / self.under)
+    }
+}
+
+/// Something of a record that is measured.
+enum Item {
+    /// Trained tokens, of a text of so many bytes.
+    Tokens(Example, Option<usize>),
+    Pair(PreferenceExample),
+    /// A problem: its prompt, what of the answer the prompt begins, and the reference.
+    Problem {
+        prompt: Vec<u32>,
+        opening: String,
+        answer: String,
+    },
+    /// Nothing of this model's.
+    Nothing,
+}
+
+/// Measures a model on the records of data files, as they are read.
+pub fn evaluate(
+    model: &Checkpoint,
+    data: &DataSource,
+    files: &[String],
+    options: &EvaluationOptions,
+    mut progress: impl FnMut(usize),
+) -> Result<Evaluation, PhaseError> {
+    let context = model.model.config().longest_document();
+    let scalar = model.model.config().head == Head::Scalar;
+    let mut sums: BTreeMap<(&'static str, &'static str), Ratio> = BTreeMap::new();
+    let mut unmeasured: BTreeMap<&'static str, (usize, String)> = BTreeMap::new();
+    let records = data.read(files).take(options.limit.unwrap_or(usize::MAX));
+    let encode = |record: &Record| items(&model.text, record, context, scalar);
+    let mut done = 0;
+    let summary = encode_chunks(records, encode, |records, encoded| {
+        let mut add = |shape, id, over, under| sums.entry((shape, id)).or_default().add(over, under);
+        measure(model, options, records, &encoded, &mut add)?;
+        for (item, &record) in encoded.examples.iter().zip(&encoded.records) {
+            if matches!(item, Item::Nothing) {
+                let record = &records[record];
+                let (count, _) =
+                    unmeasured.entry(record.body.shape()).or_insert_with(|| (0, record.place.clone()));
+                *count += 1;
+            }
+        }
+        done += records.len();
+        progress(done);
+        Ok::<_, PhaseError>(())
+    })?;
+    if sums.is_empty()
+        && let Some((shape, (_, place))) = unmeasured.pop_first()
+    {
+        let wanted = if scalar {
+            "a reward model ranks pairs: {\"prompt\": …, \"chosen\": …, \"rejected\": …}"
+        } else {
+            "an evaluation needs something to compare with: raw text, conversations or completions (loss), pairs \
+             (chosen/rejected), or problems with an answer"
+        };
+        return Err(PhaseError::NothingToMeasure { place, shape, wanted });
+    }
+    Ok(Evaluation { measures: measures(&sums), notes: notes(data, files, &summary, context, &unmeasured) })
+}
+
+fn notes(
+    data: &DataSource,
+    files: &[String],
+    summary: &Summary,
+    context: usize,
+    unmeasured: &BTreeMap<&'static str, (usize, String)>,
+) -> Vec<String> {
+    let mut notes = data.notes(files);
+    notes.extend(summary.notes(context));
+    for (shape, (count, first)) in unmeasured {
+        notes.push(format!("Nothing is measured of {count} records that hold {shape} (the first: {first})."));
+    }
+    notes
+}
+
+/// What of a record is measured.
+fn items(
+    text: &TextSetup,
+    record: &Record,
+    context: usize,
+    scalar: bool,
+) -> Result<Encoded<Item>, TextError> {
+    let nothing = || Encoded {
+        examples: vec![Item::Nothing],
+        records: vec![0],
+        summary: Summary { records: 1, ..Summary::default() },
+    };
+    Ok(match &record.body {
+        Body::Preference { .. } => map(text.preference(record, context)?, Item::Pair),
+        _ if scalar => nothing(),
+        Body::Text { text: written } => {
+            let mut bytes = Some(written.len());
+            // All documents of a text are of one record; its bytes count once.
+            map(text.supervised(record, context)?, |example| Item::Tokens(example, bytes.take()))
+        }
+        Body::Problem { solution, .. } => {
+            let problem = text.problem(record, context)?;
+            let mut items = map(problem, |problem| Item::Problem {
+                opening: opening(text, &problem.prompt, record),
+                prompt: problem.prompt,
+                answer: problem.answer,
+            });
+            if solution.is_some() {
+                let worked = text.supervised(record, context)?;
+                items.records.extend(worked.examples.iter().map(|_| 0));
+                items.examples.extend(worked.examples.into_iter().map(|example| Item::Tokens(example, None)));
+            }
+            items
+        }
+        Body::Prompt { .. } => nothing(),
+        Body::Chat { .. } | Body::Completion { .. } | Body::Rated { .. } => {
+            map(text.supervised(record, context)?, |example| Item::Tokens(example, None))
+        }
+    })
+}
+
+fn map<T>(encoded: Encoded<T>, f: impl FnMut(T) -> Item) -> Encoded<Item> {
+    let Encoded { examples, records, summary } = encoded;
+    Encoded { examples: examples.into_iter().map(f).collect(), records, summary }
+}
+
+/// Measures some records, each as one: `add(shape, id, numerator, denominator)`.
+fn measure(
+    model: &Checkpoint,
+    options: &EvaluationOptions,
+    records: &[Record],
+    encoded: &Encoded<Item>,
+    add: &mut impl FnMut(&'static str, &'static str, f64, f64),
+) -> Result<(), PhaseError> {
+    let shape = |record: usize| records[record].body.shape();
+    let items = || encoded.examples.iter().zip(encoded.records.iter().copied());
+    let of = |example: &Example| example.trained_tokens() as f64;
+
+    let documents: Vec<&Example> = items()
+        .filter_map(|(item, _)| if let Item::Tokens(example, _) = item { Some(example) } else { None })
+        .collect();
+    let scored = logprobs(&model.model, &model.params, documents, 1.0, options.shard_tokens)?;
+    let mut scored = scored.iter().map(|logps| -logps.iter().map(|&logp| f64::from(logp)).sum::<f64>());
+    // The documents of a record stand together.
+    let mut of_record: BTreeMap<usize, (f64, f64, Option<usize>)> = BTreeMap::new();
+    for (item, record) in items() {
+        if let Item::Tokens(example, bytes) = item {
+            let (nats, tokens, all_bytes) = of_record.entry(record).or_default();
+            *nats += scored.next().unwrap_or(f64::NAN);
+            *tokens += of(example);
+            *all_bytes = all_bytes.or(*bytes);
+        }
+    }
+    for (record, (nats, tokens, bytes)) in of_record {
+        add(shape(record), LOSS, nats, tokens);
+        if let Some(bytes) = bytes {
+            add(shape(record), BITS_PER_BYTE, nats / std::f64::consts::LN_2, bytes as f64);
+        }
+    }
+
+    let pairs: Vec<(&PreferenceExample, usize)> = items()
+        .filter_map(|(item, record)| if let Item::Pair(pair) = item { Some((pair, record)) } else { None })
+        .collect();
+    let sides = pairs.iter().flat_map(|(pair, _)| [&pair.chosen, &pair.rejected]);
+    let Checkpoint { model: network, params, text } = model;
+    let (id, scores): (_, Vec<f64>) = if network.config().head == Head::Scalar {
+        let last = |values: Vec<f32>| values.last().map_or(f64::NAN, |&value| f64::from(value));
+        let values = values(network, params, sides, options.shard_tokens)?;
+        (REWARD_ACCURACY, values.into_iter().map(last).collect())
+    } else {
+        let sum = |logps: Vec<f32>| logps.iter().map(|&logp| f64::from(logp)).sum();
+        let logps = logprobs(network, params, sides, 1.0, options.shard_tokens)?;
+        (PREFERENCE_ACCURACY, logps.into_iter().map(sum).collect())
+    };
+    for ((_, record), both) in pairs.iter().zip(scores.chunks(2)) {
+        add(shape(*record), id, f64::from(u8::from(both[0] > both[1])), 1.0);
+    }
+
+    let problems: Vec<_> = items()
+        .filter_map(|(item, record)| match item {
+            Item::Problem { prompt, opening, answer } => Some((prompt, opening, answer, record)),
+            _ => None,
+        })
+        .collect();
+    let greedy = SamplingOptions::greedy(options.max_new_tokens, text.stop_ids.clone());
+    for problems in problems.chunks(PROMPTS_AT_A_TIME) {
+        let prompts: Vec<Vec<u32>> = problems.iter().map(|(prompt, ..)| (*prompt).clone()).collect();
+        let replies = replies(network, params, text, &prompts, &greedy, &[])?;
+        for ((_, opening, answer, record), reply) in problems.iter().zip(replies) {
+            let verdict = verify(&format!("{opening}{}", reply.text), answer);
+            for (id, holds) in [(ACCURACY, verdict.correct), (FORMAT, verdict.format)] {
+                add(shape(*record), id, f64::from(u8::from(holds)), 1.0);
+            }
+        }
+    }
+    Ok(())
+}
+
+const LOSS: &str = crate::context::HELD_OUT_LOSS;
+const PERPLEXITY: &str = "perplexity";
+const BITS_PER_BYTE: &str = "bits_per_byte";
+pub(crate) const PREFERENCE_ACCURACY: &str = "preference_accuracy";
+pub(crate) const REWARD_ACCURACY: &str = "reward_accuracy";
+pub(crate) const ACCURACY: &str = "problems_accuracy";
+pub(crate) const FORMAT: &str = "format_accuracy";
+
+fn measures(sums: &BTreeMap<(&'static str, &'static str), Ratio>) -> Vec<Measured> {
+    let mut all = vec![];
+    for (&(shape, id), ratio) in sums {
+        let measured = Measured {
+            shape,
+            id,
+            value: ratio.value(),
+            standard_error: ratio.standard_error(),
+            records: ratio.records,
+            of: ratio.under as u64,
+        };
+        if id == LOSS {
+            // By the delta method.
+            let value = measured.value.exp();
+            let standard_error = measured.standard_error.map(|error| error * value);
+            all.push(Measured { id: PERPLEXITY, value, standard_error, ..measured.clone() });
+        }
+        all.push(measured);
+    }
+    let place = |measured: &Measured| match measured.id {
+        LOSS => 0,
+        PERPLEXITY => 1,
+        _ => 2,
+    };
+    all.sort_by_key(|measured| (measured.shape, place(measured)));
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ratio(of: &[(f64, f64)]) -> Ratio {
+        let mut ratio = Ratio::default();
+        of.iter().for_each(|&(over, under)| ratio.add(over, under));
+        ratio
+    }
+
+    #[test]
+    fn a_share_has_the_binomial_standard_error() {
+        let shares: Vec<_> = (0..40).map(|i| (f64::from(u8::from(i % 4 == 0)), 1.0)).collect();
+        let ratio = ratio(&shares);
+        assert!((ratio.value() - 0.25).abs() < 1e-12);
+        let expected = (0.25_f64 * 0.75 / 39.0).sqrt();
+        assert!((ratio.standard_error().unwrap() - expected).abs() < 1e-12);
+        assert_eq!(self::ratio(&shares[..1]).standard_error(), None);
+    }
+
+    /// The linearised standard error is about that of the ratio over samples drawn again from the records.
+    #[test]
+    fn a_ratio_of_sums_has_the_standard_error_of_the_bootstrap() {
+        let mut state = 7_u64;
+        let mut uniform = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 11) as f64 / (1_u64 << 53) as f64
+        };
+        let records: Vec<(f64, f64)> = (0..300)
+            .map(|_| {
+                let tokens = (1.0 + 50.0 * uniform()).floor();
+                (tokens * (1.0 + uniform()) + 20.0 * uniform(), tokens)
+            })
+            .collect();
+        let measured = ratio(&records).standard_error().unwrap();
+        let drawn: Vec<f64> = (0..2000)
+            .map(|_| {
+                let sample: Vec<_> = (0..records.len())
+                    .map(|_| records[(uniform() * records.len() as f64) as usize])
+                    .collect();
+                ratio(&sample).value()
+            })
+            .collect();
+        let mean = drawn.iter().sum::<f64>() / drawn.len() as f64;
+        let spread = drawn.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / drawn.len() as f64;
+        assert!((measured / spread.sqrt() - 1.0).abs() < 0.1, "{measured} {}", spread.sqrt());
+    }
+}
