@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use crisol_cost::ModelShape;
 use crisol_cost::machine::{LocalWork, Machine};
-use crisol_cost::units::{Bytes, Flops, Seconds};
+use crisol_cost::units::{Bytes, Flops};
 use crisol_engine::{Device, OptimizerConfig, Params};
 use crisol_hub::write_folder_atomically;
 use crisol_report::{Curve, MaskPicture, RolloutSample};
@@ -24,6 +24,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::PhaseError;
 use crate::data::DataSource;
+use crate::expectation::ExpectedStage;
 use crate::fingerprint::{Fingerprint, Stage};
 use crate::reason::COLD_START;
 use crate::recipe::RunSettings;
@@ -39,8 +40,10 @@ pub trait Observer {
     fn stage_started(&mut self, stage: &str, done: u64, total: u64);
     /// A step was made; `tokens` is what it processed.
     fn step(&mut self, step: u64, tokens: u64, metrics: &[(&str, f64)]);
-    /// How long a stage that begins soon will take, in seconds, by what this machine was measured to do.
-    fn expected(&mut self, stage: &str, seconds: f64);
+    /// What a stage that begins soon will take, now that its data is read.
+    fn expected(&mut self, stage: &ExpectedStage);
+    /// What is measured before a stage's first step is measured.
+    fn measured(&mut self);
     /// How much memory a phase takes at most, in bytes, in a process of its own.
     fn expected_memory(&mut self, bytes: f64);
     /// The state of a phase was saved: so many times by now, bytes and seconds of all of them.
@@ -121,8 +124,8 @@ pub(crate) struct Context<'a> {
     observer: &'a mut dyn Observer,
     /// What this machine was measured to do.
     machine: Option<&'a Machine>,
-    /// What the stage that begins next will take.
-    expected: Option<Seconds>,
+    /// Seconds that the stage that begins next will take.
+    expected: Option<f64>,
     progress: PathBuf,
     metrics: MetricsWriter,
     state: State,
@@ -239,12 +242,12 @@ impl<'a> Context<'a> {
         stage_purpose(&self.name, what)
     }
 
-    /// Says what the stage that begins next will take, if this machine was measured. (Of one that goes on, the steps that are left
-    /// soon say it better.)
+    /// Says what the stage that begins next will take. (Of one that goes on, the steps that are left soon say it better.)
     pub(crate) fn expect(&mut self, stage: &str, shape: &ModelShape, work: &LocalWork) {
-        self.expected = self.machine.and_then(|machine| machine.time(shape, work));
-        if let Some(seconds) = self.expected.filter(|_| !self.resumed) {
-            self.observer.expected(stage, seconds.0);
+        let expected = ExpectedStage::of(stage, shape, work, self.machine);
+        self.expected = expected.seconds;
+        if !self.resumed {
+            self.observer.expected(&expected);
         }
     }
 
@@ -282,7 +285,7 @@ impl<'a> Context<'a> {
         stage.clone_into(&mut self.state.stage);
         self.state.stage_steps = 0;
         self.watch = Watch::default();
-        self.state.expected_seconds += expected.map_or(0.0, |seconds| seconds.0);
+        self.state.expected_seconds += expected.unwrap_or(0.0);
         self.settle(saved);
         self.observer.stage_started(stage, 0, total);
         Ok(0)
@@ -483,6 +486,7 @@ impl<'a> Context<'a> {
     /// Records a measure of the model that the phase starts from.
     pub(crate) fn measure_before(&mut self, name: &str, value: f64) {
         self.state.before.insert(name.to_owned(), value);
+        self.observer.measured();
     }
 
     /// Whether completions sampled at `step` of `total` are kept for the report: at five moments of a stage.

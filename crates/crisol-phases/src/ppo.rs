@@ -71,7 +71,7 @@ pub(crate) fn ppo(
         scalar: Some(&scalar_shape),
         settings: &settings.rollout,
         steps: total as usize,
-        prompt: mean(prompts.iter().map(Vec::len)),
+        prompt: mean(prompts.iter().map(Vec::len).map(|tokens| (tokens, 1.0))).unwrap_or(0),
         answer: answer(&replay.lengths(), &settings.rollout),
         reference: 1.0,
     };

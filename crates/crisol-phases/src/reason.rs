@@ -18,7 +18,8 @@ use crisol_train::{Output, Trainer};
 use crate::PhaseError;
 use crate::behaviours::{self, opening, reply_text};
 use crate::context::{Context, Saved, update_rule};
-use crate::expectation::{Length, Rollouts, answer, mean};
+use crate::data::DataSource;
+use crate::expectation::{Documents, Rollouts, answer, mean};
 use crate::replay::{Replay, WithReplay};
 use crate::rollouts::{Rollout, choose_prompts, sample, updates};
 use crate::settings::ReasonSettings;
@@ -32,7 +33,10 @@ const STEPS_BETWEEN_LOOKS: u64 = 8;
 
 /// How often the reference looks at an answer.
 pub(crate) fn looks_at_reference(settings: &ReasonSettings) -> f64 {
-    if settings.kl_coefficient > 0.0 { 1.0 } else { 1.0 / STEPS_BETWEEN_LOOKS as f64 }
+    if settings.kl_coefficient > 0.0 {
+        return 1.0;
+    }
+    settings.steps.div_ceil(STEPS_BETWEEN_LOOKS) as f64 / settings.steps.max(1) as f64
 }
 
 /// Trains `start` to reason.
@@ -42,7 +46,7 @@ pub(crate) fn reason(
     start: Checkpoint,
 ) -> Result<Checkpoint, PhaseError> {
     if settings.cold_start.data.is_empty() {
-        return reinforce(ctx, settings, start, &[]);
+        return reinforce(ctx, settings, start, &Documents::default());
     }
     let (mut cold, shown) = sft::train_stage(ctx, COLD_START, &settings.cold_start, start)?;
     if ctx.in_stage(COLD_START) {
@@ -58,20 +62,7 @@ fn take_problems_for_messages(
     settings: &ReasonSettings,
     cold: &mut Checkpoint,
 ) -> Result<(), PhaseError> {
-    let is_chat = |body: &Body| match body {
-        Body::Chat { .. } => true,
-        Body::Problem { prompt, .. } | Body::Completion { prompt, .. } => matches!(prompt, Turns::Chat(_)),
-        _ => false,
-    };
-    let any = |files: &[String], wanted: bool| -> Result<bool, PhaseError> {
-        let first = |file: &String| ctx.data.first_record(file).map(|first| first.map(|r| is_chat(&r.body)));
-        let found: Vec<Option<bool>> = files.iter().map(first).collect::<Result<_, _>>()?;
-        Ok(found.contains(&Some(wanted)))
-    };
-    if cold.text.options().strings == Strings::Text
-        && any(&settings.cold_start.data, true)?
-        && any(&settings.data, false)?
-    {
+    if takes_problems_for_messages(ctx.data, settings, cold.text.options())? {
         let options = TextOptions { strings: Strings::Message, ..cold.text.options().clone() };
         cold.text.set_options(options);
         ctx.note(
@@ -81,12 +72,33 @@ fn take_problems_for_messages(
     Ok(())
 }
 
+/// Whether that is so.
+pub(crate) fn takes_problems_for_messages(
+    data: &DataSource,
+    settings: &ReasonSettings,
+    options: &TextOptions,
+) -> Result<bool, PhaseError> {
+    let is_chat = |body: &Body| match body {
+        Body::Chat { .. } => true,
+        Body::Problem { prompt, .. } | Body::Completion { prompt, .. } => matches!(prompt, Turns::Chat(_)),
+        _ => false,
+    };
+    let any = |files: &[String], wanted: bool| -> Result<bool, PhaseError> {
+        let first = |file: &String| data.first_record(file).map(|first| first.map(|r| is_chat(&r.body)));
+        let found: Vec<Option<bool>> = files.iter().map(first).collect::<Result<_, _>>()?;
+        Ok(found.contains(&Some(wanted)))
+    };
+    Ok(options.strings == Strings::Text
+        && any(&settings.cold_start.data, true)?
+        && any(&settings.data, false)?)
+}
+
 /// `shown`: lengths of the worked solutions, which tell how long answers will be.
 fn reinforce(
     ctx: &mut Context<'_>,
     settings: &ReasonSettings,
     start: Checkpoint,
-    shown: &[Length],
+    shown: &Documents,
 ) -> Result<Checkpoint, PhaseError> {
     let Checkpoint { model, params, text } = start;
     let context = model.config().longest_document();
@@ -121,7 +133,7 @@ fn reinforce(
         scalar: None,
         settings: &settings.rollout,
         steps: total as usize,
-        prompt: mean(problems.iter().map(|problem| problem.prompt.len())),
+        prompt: mean(problems.iter().map(|problem| problem.prompt.len()).map(|tokens| (tokens, 1.0))).unwrap_or(0),
         answer: answer(shown, &settings.rollout),
         reference: looks_at_reference(settings),
     };

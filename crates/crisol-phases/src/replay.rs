@@ -15,7 +15,7 @@ use crate::PhaseError;
 use crate::batches::Batches;
 use crate::context::Context;
 use crate::examples::{Kind, Source};
-use crate::expectation::{self, Length};
+use crate::expectation::{self, Documents};
 use crate::settings::ReplaySettings;
 use crate::store::Examples;
 use crate::supervised::{batch_size, shards, token_count, training_flops};
@@ -91,7 +91,7 @@ impl Replay {
     }
 
     /// Lengths of what is replayed.
-    pub(crate) fn lengths(&self) -> Vec<Length> {
+    pub(crate) fn lengths(&self) -> Documents {
         self.examples.lengths().collect()
     }
 

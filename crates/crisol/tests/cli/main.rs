@@ -8,6 +8,7 @@ mod data_files;
 mod export;
 mod finite;
 mod fixture;
+mod forecast;
 #[cfg(feature = "hub")]
 mod hub;
 #[cfg(feature = "hub")]
