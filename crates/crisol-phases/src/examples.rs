@@ -216,7 +216,7 @@ mod tests {
         fn step(&mut self, _: u64, _: u64, _: &[(&str, f64)]) {}
         fn expected(&mut self, _: &ExpectedStage) {}
         fn measured(&mut self) {}
-        fn expected_memory(&mut self, _: f64) {}
+        fn expected_memory(&mut self, _: f64, _: Option<f64>) {}
         fn saved(&mut self, _: &Saves) {}
         fn note(&mut self, text: &str) {
             self.0.push(text.to_owned());

@@ -10,6 +10,7 @@ use crisol_objectives::next_token::{self, NextTokenStats};
 use crisol_objectives::{LossAndGrad, Stats, TokenScores};
 use crisol_text::{Packed, TextSetup};
 use crisol_train::{Output, Step, Trainer};
+use serde::{Deserialize, Serialize};
 
 use crate::PhaseError;
 use crate::batches::Batches;
@@ -41,7 +42,7 @@ pub(crate) struct Trained {
 }
 
 /// The objective's statistics and the replay's.
-#[derive(Clone, Default)]
+#[derive(Clone, Default, Serialize, Deserialize)]
 pub(crate) struct WithReplay<S> {
     pub(crate) objective: S,
     pub(crate) replay: NextTokenStats,

@@ -183,8 +183,11 @@ impl Observer for Progress {
         self.stage.began = Instant::now();
     }
 
-    fn expected_memory(&mut self, bytes: f64) {
-        self.line(&format!("  by itself it takes about {} of memory", memory(bytes)));
+    fn expected_memory(&mut self, bytes: f64, before_updates: Option<f64>) {
+        let before = before_updates.map_or(String::new(), |bytes| {
+            format!(" ({} until answers to the same prompt earn differently)", memory(bytes))
+        });
+        self.line(&format!("  by itself it takes at most about {} of memory{before}", memory(bytes)));
     }
 
     fn saved(&mut self, saves: &Saves) {

@@ -223,7 +223,7 @@ fn foresight(phases: &[ExpectedPhase]) -> String {
     let flops = operations(phases.iter().map(ExpectedPhase::flops).sum());
     let Some(seconds) = phases.iter().map(ExpectedPhase::seconds).sum::<Option<f64>>() else {
         return format!(
-            "\n  about {flops}, and {most} of memory for the largest phase by itself; how long that takes here is not known (`crisol cost --calibrate` measures this machine once)"
+            "\n  about {flops}, and at most {most} of memory for the largest phase by itself; how long that takes here is not known (`crisol cost --calibrate` measures this machine once)"
         );
     };
     let each =
@@ -231,7 +231,7 @@ fn foresight(phases: &[ExpectedPhase]) -> String {
     let each =
         if phases.len() > 1 { format!(": {}", each.collect::<Vec<_>>().join(", ")) } else { String::new() };
     format!(
-        "\n  about {flops}, {most} of memory for the largest phase by itself, and {} beside measuring{each}",
+        "\n  about {flops}, at most {most} of memory for the largest phase by itself, and {} beside measuring{each}",
         duration(seconds)
     )
 }

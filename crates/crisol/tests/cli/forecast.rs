@@ -25,7 +25,7 @@ impl Observer for Said {
         *self.0.last_mut().expect("phases start before their stages") += stage.flops;
     }
     fn measured(&mut self) {}
-    fn expected_memory(&mut self, _: f64) {}
+    fn expected_memory(&mut self, _: f64, _: Option<f64>) {}
     fn saved(&mut self, _: &Saves) {}
     fn note(&mut self, _: &str) {}
     fn phase_finished(&mut self, _: &PhaseReport) {}

@@ -73,7 +73,7 @@ impl Observer for Brief {
     }
     fn expected(&mut self, _: &ExpectedStage) {}
     fn measured(&mut self) {}
-    fn expected_memory(&mut self, _: f64) {}
+    fn expected_memory(&mut self, _: f64, _: Option<f64>) {}
     fn saved(&mut self, _: &Saves) {}
     fn note(&mut self, _: &str) {}
     fn phase_finished(&mut self, _: &PhaseReport) {}
