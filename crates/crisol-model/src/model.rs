@@ -122,6 +122,10 @@ impl Model {
             x = block.forward(tape, &mut pass, layer, x);
             tape.keep_only(x);
         }
+        // The last layer may have ended early, and left a part of its results.
+        if interrupt.requested() {
+            return Err(ModelError::Stopped);
+        }
         Ok(tape.rms_norm(x, self.final_norm, self.config.rms_norm_eps))
     }
 
@@ -140,7 +144,12 @@ impl Model {
         self.needs_language_head()?;
         self.check_ids(targets)?;
         let x = tape.select_rows(hidden, rows);
-        Ok(tape.token_scores(x, self.head, targets, logit_scale, entropy))
+        let scores = tape.token_scores(x, self.head, targets, logit_scale, entropy);
+        // They are a part of themselves then.
+        if tape.params().device().interrupt().requested() {
+            return Err(ModelError::Stopped);
+        }
+        Ok(scores)
     }
 
     /// The scalar head's number for each of `rows` of the hidden states: `[rows.len(), 1]`.

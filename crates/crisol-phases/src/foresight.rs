@@ -122,8 +122,8 @@ fn text_of(recipe: &Recipe, data: &DataSource) -> Result<TextSetup, PhaseError> 
 /// Bytes of text that a new model's tokenizer is trained on for the forecast.
 const LEARNED_FROM: usize = 1 << 20;
 /// About so many records of a file are encoded, drawn at random, and so many bytes of them; smaller files are encoded whole.
-const RECORDS: usize = 4000;
-const BYTES: usize = 4 << 20;
+const RECORDS: usize = 1000;
+const BYTES: usize = 1 << 20;
 /// Bytes of a record of raw text that are encoded: all of it is alike.
 const BYTES_OF_RECORD: usize = 1 << 18;
 /// Bytes of a file that are read for the forecast. The rest is taken to be like them.
@@ -329,6 +329,8 @@ impl Sample<'_> {
 
 #[cfg(test)]
 mod tests {
+    use crisol_text::{EMBEDDED_TOKENS, Tokenizer};
+
     use super::*;
 
     #[test]
@@ -350,6 +352,36 @@ mod tests {
         assert!(steps.contains("sft would take about 2000000 steps") && steps.contains("--force"), "{steps}");
         let memory = refused(&[phase(1.0, 347e9)]);
         assert!(memory.contains("347 GB") && memory.contains("8 GB are free"), "{memory}");
+    }
+
+    /// Files whose records are of several kinds by turns, some of them books, and some long and few.
+    #[test]
+    fn a_sample_of_a_large_file_stands_for_all_of_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let chat = |i: usize| {
+            let answer = "one hello ".repeat(if i % 2 == 0 { 2 } else { 3 + i % 60 });
+            let turn = |role: &str, content: &str| serde_json::json!({"role": role, "content": content});
+            serde_json::json!({"messages": [turn("user", "number?"), turn("assistant", &answer)]}).to_string() + "\n"
+        };
+        let texts = |words: usize| serde_json::json!({"text": "a number hello ".repeat(words)}).to_string() + "\n";
+        std::fs::write(folder.path().join("chats.jsonl"), (0..9000).map(chat).collect::<String>()).unwrap();
+        std::fs::write(folder.path().join("books.jsonl"), texts(90_000) + &texts(50_000)).unwrap();
+        std::fs::write(folder.path().join("long.jsonl"), texts(800).repeat(300)).unwrap();
+        let tokenizer = Tokenizer::train(["hello a number one"], 280, &EMBEDDED_TOKENS).unwrap();
+        let data = DataSource::open(folder.path().to_str().unwrap());
+        let sample = Sample { data: &data, text: TextSetup::embedded(tokenizer).unwrap(), context: 256 };
+        let shape = Recipe::embedded().model_config().unwrap().cost_shape();
+        for file in ["chats.jsonl", "books.jsonl", "long.jsonl"] {
+            let files = [file.to_owned()];
+            let records = data.all_records(&files).unwrap();
+            let encode = |record: &Record| Kind::Supervised.encode(&sample.text, record, sample.context);
+            let all: Documents =
+                encode_records(&records, encode).unwrap().examples.iter().map(Length::of).collect();
+            let some = sample.supervised(&files).unwrap();
+            let close = |a: f64, b: f64| (a / b - 1.0).abs() < 0.03;
+            assert!(close(some.forward(&shape).0, all.forward(&shape).0), "{file}");
+            assert!(close(some.count(), all.count()), "{file}: {} of {}", some.count(), all.count());
+        }
     }
 
     #[test]
