@@ -217,7 +217,12 @@ pub fn training(shape: &ModelShape, phase: Phase, options: &EngineOptions) -> Me
 }
 
 /// Peak of a phase that samples, before its first update: weights, and what sampling takes of the policy.
-pub fn before_updates(shape: &ModelShape, phase: Phase, sampling: Sequences, options: &EngineOptions) -> Memory {
+pub fn before_updates(
+    shape: &ModelShape,
+    phase: Phase,
+    sampling: Sequences,
+    options: &EngineOptions,
+) -> Memory {
     let EngineOptions { rules, program, .. } = options;
     let mut memory = inference(shape, None, sampling, rules, *program);
     let (trained, frozen) = networks(phase);

@@ -261,11 +261,7 @@ fn characters_per_token(vocab: usize) -> f64 {
 }
 
 /// Tokens of each answer that some files hold: of problems, conversations and completions.
-fn answer_tokens(
-    data: &DataSource,
-    config: &Config,
-    files: &[String],
-) -> Result<Vec<usize>, PhaseError> {
+fn answer_tokens(data: &DataSource, config: &Config, files: &[String]) -> Result<Vec<usize>, PhaseError> {
     let per_token = characters_per_token(config.vocab_size);
     let characters = |message: &Message| message.content.chars().count();
     let mut tokens = Vec::new();

@@ -83,7 +83,7 @@ pub fn expected(
     let sample = Sample { data: &data, text: text_of(recipe, &data)?, context: config.longest_document() };
     let expect = |phase: &Phase| -> Result<ExpectedPhase, PhaseError> {
         let (steps, stages) = sample.forecast(&phase.settings, &shape, recipe)?;
-        let stage = |(name, work): (&str, LocalWork)| ExpectedStage::of(name, &shape, &work, machine);
+        let stage = |(name, work): StageWork| ExpectedStage::of(name, &shape, &work, machine);
         Ok(ExpectedPhase {
             name: phase.name.clone(),
             steps,
@@ -153,6 +153,9 @@ fn bytes(record: &Record) -> usize {
     }
 }
 
+/// A stage's name and its work.
+type StageWork = (&'static str, LocalWork);
+
 /// A run's data, of which a sample is encoded as its phases will do it.
 struct Sample<'a> {
     data: &'a DataSource,
@@ -177,7 +180,7 @@ impl Sample<'_> {
             for record in self.data.read(std::slice::from_ref(file)) {
                 let mut record = record?;
                 all += bytes(&record);
-                if records == 0 || derived_seed(0, file, records) % one_of == 0 {
+                if records == 0 || derived_seed(0, file, records).is_multiple_of(one_of) {
                     if let Body::Text { text } = &mut record.body {
                         *text = beginning(std::mem::take(text), BYTES_OF_RECORD);
                     }
@@ -249,7 +252,7 @@ impl Sample<'_> {
         settings: &PhaseSettings,
         shape: &ModelShape,
         recipe: &Recipe,
-    ) -> Result<(f64, Vec<(&'static str, LocalWork)>), PhaseError> {
+    ) -> Result<(f64, Vec<StageWork>), PhaseError> {
         let scalar = shape.scalar();
         let sft = |s: &SftSettings| {
             self.next_token(shape, [&s.data, &s.heldout], s.epochs, s.batch_tokens, &s.optimizer)
@@ -342,8 +345,7 @@ mod tests {
 
     #[test]
     fn what_is_too_large_is_refused_with_forecast_and_limit() {
-        let phase =
-            |steps, memory| ExpectedPhase { name: "sft".into(), steps, stages: vec![], memory };
+        let phase = |steps, memory| ExpectedPhase { name: "sft".into(), steps, stages: vec![], memory };
         assert!(refuse_too_large(&[phase(1e6, 1e9)], Some(1 << 30)).is_ok());
         assert!(refuse_too_large(&[phase(1.0, 1e15)], None).is_ok());
         let refused =
@@ -359,11 +361,13 @@ mod tests {
     fn a_sample_of_a_large_file_stands_for_all_of_it() {
         let folder = tempfile::tempdir().unwrap();
         let chat = |i: usize| {
-            let answer = "one hello ".repeat(if i % 2 == 0 { 2 } else { 3 + i % 60 });
+            let answer = "one hello ".repeat(if i.is_multiple_of(2) { 2 } else { 3 + i % 60 });
             let turn = |role: &str, content: &str| serde_json::json!({"role": role, "content": content});
-            serde_json::json!({"messages": [turn("user", "number?"), turn("assistant", &answer)]}).to_string() + "\n"
+            serde_json::json!({"messages": [turn("user", "number?"), turn("assistant", &answer)]}).to_string()
+                + "\n"
         };
-        let texts = |words: usize| serde_json::json!({"text": "a number hello ".repeat(words)}).to_string() + "\n";
+        let texts =
+            |words: usize| serde_json::json!({"text": "a number hello ".repeat(words)}).to_string() + "\n";
         std::fs::write(folder.path().join("chats.jsonl"), (0..9000).map(chat).collect::<String>()).unwrap();
         std::fs::write(folder.path().join("books.jsonl"), texts(90_000) + &texts(50_000)).unwrap();
         std::fs::write(folder.path().join("long.jsonl"), texts(800).repeat(300)).unwrap();

@@ -146,11 +146,12 @@ pub(crate) fn ppo(
                 ctx.updated();
             }
             if updating.made == 2 * i + 1 {
-                let value_done = value.step(&update.shards, Output::Scalar, &value_config, |shard, scores| {
-                    let old = update.gather(shard, |r| &r.old_values);
-                    let returns = update.gather(shard, |r| &r.returns);
-                    ppo::value_loss(scores, &old, &returns, &options, update.size)
-                });
+                let value_done =
+                    value.step(&update.shards, Output::Scalar, &value_config, |shard, scores| {
+                        let old = update.gather(shard, |r| &r.old_values);
+                        let returns = update.gather(shard, |r| &r.returns);
+                        ppo::value_loss(scores, &old, &returns, &options, update.size)
+                    });
                 let of_value = match value_done {
                     Ok(done) => done,
                     Err(error) => {

@@ -133,7 +133,8 @@ fn reinforce(
         scalar: None,
         settings: &settings.rollout,
         steps: total as usize,
-        prompt: mean(problems.iter().map(|problem| problem.prompt.len()).map(|tokens| (tokens, 1.0))).unwrap_or(0),
+        prompt: mean(problems.iter().map(|problem| problem.prompt.len()).map(|tokens| (tokens, 1.0)))
+            .unwrap_or(0),
         answer: answer(shown, &settings.rollout),
         reference: looks_at_reference(settings),
     };
@@ -145,7 +146,8 @@ fn reinforce(
             &mut [Saved::Trainer("policy", &mut policy), Saved::Frozen("reference", &mut reference)]
         };
     }
-    let grpo = Grpo { settings, text: &text, problems: &problems, records: &records, shape: &shape, logit_scale };
+    let grpo =
+        Grpo { settings, text: &text, problems: &problems, records: &records, shape: &shape, logit_scale };
     let first = ctx.begin_stage("grpo", total, saved!())?;
     for step in first..total {
         let under_way: Option<Updating<WithReplay<PolicyStats>>> = ctx.step_under_way()?;
@@ -282,7 +284,7 @@ impl Grpo<'_> {
             rollouts
         };
         // Also without a penalty: how far the policy has moved is worth watching, now and then.
-        if settings.kl_coefficient > 0.0 || step % STEPS_BETWEEN_LOOKS == 0 {
+        if settings.kl_coefficient > 0.0 || step.is_multiple_of(STEPS_BETWEEN_LOOKS) {
             let examples = updating.rollouts.iter().map(|r| &r.example);
             let logps = logprobs(&policy.model, reference, examples, logit_scale, ctx.run.shard_tokens)?;
             for (rollout, logp) in updating.rollouts.iter_mut().zip(logps) {

@@ -233,7 +233,8 @@ fn run_phase(
     }
     let threads = options.device.threads();
     let expected_memory = estimate::memory(&phase.settings, &recipe.run, &config, data, threads).total();
-    let before_updates = estimate::memory_before_updates(&phase.settings, &recipe.run, &config, data, threads);
+    let before_updates =
+        estimate::memory_before_updates(&phase.settings, &recipe.run, &config, data, threads);
     ctx.expect_memory(expected_memory, before_updates.map(|memory| memory.total()));
     let trained = match &phase.settings {
         PhaseSettings::Pretrain(settings) => pretrain::pretrain(&mut ctx, settings, start),

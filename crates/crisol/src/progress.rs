@@ -338,7 +338,8 @@ mod tests {
 
     #[test]
     fn a_run_takes_what_is_left_and_the_later_stages_at_the_speed_so_far() {
-        let stage = |name: &str, weight| ExpectedStage { name: name.into(), flops: 1.0, seconds: None, weight };
+        let stage =
+            |name: &str, weight| ExpectedStage { name: name.into(), flops: 1.0, seconds: None, weight };
         let phase = |name: &str, stages: &[(&str, f64)]| ExpectedPhase {
             name: name.into(),
             steps: 1.0,

@@ -339,7 +339,18 @@ mod tests {
                     };
                     let dentropy = if with_entropy { &seed[..] } else { &[] };
                     let (dx_of, dhead_of) = (&mut dx, &mut dhead);
-                    backward(&saved, &mut kept, &seed, dentropy, dx_of, false, dhead_of, 1, &stop, &mut floats);
+                    backward(
+                        &saved,
+                        &mut kept,
+                        &seed,
+                        dentropy,
+                        dx_of,
+                        false,
+                        dhead_of,
+                        1,
+                        &stop,
+                        &mut floats,
+                    );
                     [logp, entropy, lse, dx, dhead]
                         .map(|v| v.into_iter().map(f32::to_bits).collect::<Vec<_>>())
                 };

@@ -176,7 +176,17 @@ pub(crate) fn backward(
             let offsets = [0, pieces.of(piece).0.len() as u32];
             dk.fill(0.0);
             dv.fill(0.0);
-            attention::backward(&saved, &pieces.piece, &offsets, dout, dq, dk, dv, device.interrupt(), floats);
+            attention::backward(
+                &saved,
+                &pieces.piece,
+                &offsets,
+                dout,
+                dq,
+                dk,
+                dv,
+                device.interrupt(),
+                floats,
+            );
             for buffer in inputs {
                 floats.give(buffer);
             }

@@ -74,6 +74,8 @@ pub(crate) fn forward(op: &mut Op, params: &Params, workspace: &mut Workspace) {
             }
             put_data(values, *out, y);
         }
+        // Products take most of the time. Once a stop is requested, nobody uses what this one would have given.
+        Op::Linear { .. } if params.device().interrupt().requested() => {}
         Op::Linear { x, weight, bias, out } => {
             let mut y = take_data(values, *out);
             let (out_dim, in_dim) = params.matrix_shape(*weight);
@@ -418,7 +420,9 @@ pub(crate) fn backward(op: &mut Op, params: &Params, grads: &mut Grads, workspac
             };
             let dhead = grads.slice_mut(*head);
             let stop = params.device().interrupt();
-            head::backward(&saved, logits, &dlogp, &dentropy, &mut dx, accumulate, dhead, tasks, stop, floats);
+            head::backward(
+                &saved, logits, &dlogp, &dentropy, &mut dx, accumulate, dhead, tasks, stop, floats,
+            );
             value_grads[x.0 as usize] = dx;
             floats.give(dlogp);
             floats.give(dentropy);
@@ -496,7 +500,8 @@ pub(crate) fn attention_cached(
         let (k, v) = (&k[rows.start * k_dim..rows.end * k_dim], &v[rows.start * v_dim..rows.end * v_dim]);
         cache.write(layer, slot, k, v);
     }
-    let cached = attention::Cached { q, shape, offsets, cache, slots, layer, chunk, stop: device.interrupt() };
+    let cached =
+        attention::Cached { q, shape, offsets, cache, slots, layer, chunk, stop: device.interrupt() };
     if *tasks > 1 && cached.work() >= LEAST_SHARED_ATTENTION {
         heads::cached(device, &cached, &mut y, floats);
     } else {

@@ -226,8 +226,9 @@ fn foresight(phases: &[ExpectedPhase]) -> String {
             "\n  about {flops}, and at most {most} of memory for the largest phase by itself; how long that takes here is not known (`crisol cost --calibrate` measures this machine once)"
         );
     };
-    let each =
-        phases.iter().map(|phase| format!("{} {}", phase.name, duration(phase.seconds().unwrap_or_default())));
+    let each = phases
+        .iter()
+        .map(|phase| format!("{} {}", phase.name, duration(phase.seconds().unwrap_or_default())));
     let each =
         if phases.len() > 1 { format!(": {}", each.collect::<Vec<_>>().join(", ")) } else { String::new() };
     format!(

@@ -51,7 +51,7 @@ fn check(recipe: Recipe, out: &Path) {
 fn recipe(bench: &Bench, text: &str) -> Recipe {
     // Answers are short beside their prompts, because their lengths are not known before; all of them are trained.
     let text = text
-        .replace("data = \".\"", &format!("data = {:?}", bench.path("")))
+        .replace("data = \".\"", &format!("data = \"{}\"", bench.path("").display()))
         .replace("rollout.max_new_tokens = 12", "rollout.max_new_tokens = 2\nskip_zero_spread = false")
         .replace("rollout.max_new_tokens = 8", "rollout.max_new_tokens = 2");
     let mut recipe = Recipe::parse("tiny.toml", &text).expect("the fixture is right");
@@ -71,7 +71,8 @@ fn operations_of_a_new_model_are_those_that_are_counted() {
 fn operations_of_a_base_count_what_its_template_adds() {
     let bench = Bench::new(&full_recipe("").replace("context = 64", "context = 512"));
     let pretrain = ["pretrain", "--data", "pretrain.jsonl", "--out", "base", "--set", "model.context=512"];
-    let shape = ["hidden_size=32", "layers=2", "heads=2", "kv_heads=1", "intermediate_size=64", "vocab_size=300"];
+    let shape =
+        ["hidden_size=32", "layers=2", "heads=2", "kv_heads=1", "intermediate_size=64", "vocab_size=300"];
     let shape = shape.map(|setting| ["--set".to_owned(), format!("model.{setting}")]).concat();
     let shape: Vec<&str> = shape.iter().map(String::as_str).collect();
     bench.crisol(&[&pretrain[..], &shape].concat()).ok();
@@ -79,10 +80,12 @@ fn operations_of_a_base_count_what_its_template_adds() {
     let config: serde_json::Value =
         serde_json::from_str(&bench.read("base/1-pretrain/tokenizer_config.json")).expect("JSON");
     let template = config["chat_template"].as_str().expect("a template");
-    let wordy = format!("Ana and Ben are asked by Carl. The sky is blue. Dora has apples, pears and coins.\n{template}");
+    let wordy = format!(
+        "Ana and Ben are asked by Carl. The sky is blue. Dora has apples, pears and coins.\n{template}"
+    );
     std::fs::write(base.join("chat_template.jinja"), wordy).expect("the folder is writable");
     let text = full_recipe("evaluate = \"none\"\n");
     let (run, phases) = (text.find("[model]").expect("a model"), text.find("[[phases]]\nkind = \"sft\""));
-    let text = format!("base = {base:?}\n{}{}", &text[..run], &text[phases.expect("an SFT")..]);
+    let text = format!("base = \"{}\"\n{}{}", base.display(), &text[..run], &text[phases.expect("an SFT")..]);
     check(recipe(&bench, &text), &bench.path("out"));
 }

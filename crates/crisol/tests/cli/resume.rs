@@ -151,13 +151,17 @@ fn interrupted_between_saves_and_resumed() {
 fn interrupted_between_updates_and_resumed() {
     // Nearly all of the time goes into updates.
     let recipe = full_recipe("")
-        .replace("rollout.minibatches = 2", "rollout.minibatches = 2\nrollout.epochs = 60\nskip_zero_spread = false")
+        .replace(
+            "rollout.minibatches = 2",
+            "rollout.minibatches = 2\nrollout.epochs = 60\nskip_zero_spread = false",
+        )
         .replace("rollout.max_new_tokens = 8", "rollout.max_new_tokens = 8\nrollout.epochs = 60");
     let bench = Bench::new(&recipe);
     bench.crisol(&["run", "tiny.toml", "--out", "whole"]).ok();
     for phase in ["3-reason", "5-ppo"] {
         let (metrics, state) = (format!("progress/{phase}/metrics.jsonl"), format!("progress/{phase}/state"));
-        let lines = |path: &Path| fs::read_to_string(path).map_or(0, |text| text.matches("response_length").count());
+        let lines =
+            |path: &Path| fs::read_to_string(path).map_or(0, |text| text.matches("response_length").count());
         let mut child = start(&bench, &["run", "tiny.toml", "--out", phase]);
         // Twice, so that a step that went on in its middle is stopped once more.
         for steps in [1, 2] {
