@@ -216,6 +216,20 @@ pub fn training(shape: &ModelShape, phase: Phase, options: &EngineOptions) -> Me
     if after.total() > during.total() { after } else { during }
 }
 
+/// Peak of a phase that samples, before its first update: weights, and what sampling takes of the policy.
+pub fn before_updates(
+    shape: &ModelShape,
+    phase: Phase,
+    sampling: Sequences,
+    options: &EngineOptions,
+) -> Memory {
+    let EngineOptions { rules, program, .. } = options;
+    let mut memory = inference(shape, None, sampling, rules, *program);
+    let (trained, frozen) = networks(phase);
+    memory.weights = memory.weights * (trained.len() + frozen.len()) as f64;
+    memory
+}
+
 /// Peak of generation. `stored`: bytes of weights that stay as a file stores them; none: f32, as in training.
 pub fn inference(
     shape: &ModelShape,

@@ -1,5 +1,6 @@
 //! A request to stop. Every [`Device`](crate::Device) has one; long computations look at it between their pieces (a
-//! layer, an operation's backward pass, a shard) and end early.
+//! layer, a product, an operation's backward pass, some queries of an attention, some rows of the logits) and end early. What they
+//! computed is then a part of it, and whoever asked for it must look again before it is used.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -114,13 +114,10 @@ impl Model {
         let mut pass =
             Pass { config: &self.config, rope, offsets, positions: &positions, rope_rows, context };
         let mut x = tape.embedding(self.embedding, ids);
-        let interrupt = tape.params().device().interrupt();
         for (layer, block) in self.blocks.iter().enumerate() {
-            if interrupt.requested() {
-                return Err(ModelError::Stopped);
-            }
             x = block.forward(tape, &mut pass, layer, x);
             tape.keep_only(x);
+            x = whole(tape, x)?;
         }
         Ok(tape.rms_norm(x, self.final_norm, self.config.rms_norm_eps))
     }
@@ -140,7 +137,8 @@ impl Model {
         self.needs_language_head()?;
         self.check_ids(targets)?;
         let x = tape.select_rows(hidden, rows);
-        Ok(tape.token_scores(x, self.head, targets, logit_scale, entropy))
+        let scores = tape.token_scores(x, self.head, targets, logit_scale, entropy);
+        whole(tape, scores)
     }
 
     /// The scalar head's number for each of `rows` of the hidden states: `[rows.len(), 1]`.
@@ -152,14 +150,16 @@ impl Model {
             });
         }
         let x = tape.select_rows(hidden, rows);
-        Ok(tape.linear(x, self.head, None))
+        let value = tape.linear(x, self.head, None);
+        whole(tape, value)
     }
 
     /// Inference only: whole logits `[rows.len(), vocab_size]` for `rows` of the hidden states.
     pub fn logits(&self, tape: &mut Tape<'_>, hidden: Var, rows: &[u32]) -> Result<Var, ModelError> {
         self.needs_language_head()?;
         let x = tape.select_rows(hidden, rows);
-        Ok(tape.logits(x, self.head))
+        let logits = tape.logits(x, self.head);
+        whole(tape, logits)
     }
 
     pub(crate) fn needs_language_head(&self) -> Result<(), ModelError> {
@@ -215,6 +215,11 @@ impl Model {
         let rows = documents.iter().map(|document| document.len() as u32).sum();
         Some((rope, (0..rows).collect()))
     }
+}
+
+/// What was computed, unless somebody asked to stop: operations that end early leave a part of their results.
+fn whole<T>(tape: &Tape<'_>, computed: T) -> Result<T, ModelError> {
+    if tape.params().device().interrupt().requested() { Err(ModelError::Stopped) } else { Ok(computed) }
 }
 
 /// Inverse rotary frequencies for a document of `length` tokens.

@@ -118,7 +118,7 @@ pub trait Stats: Clone + Default + AddAssign {
 macro_rules! sums {
     ($(#[$meta:meta])* pub struct $name:ident { $($(#[$field_meta:meta])* pub $field:ident: $type:ty,)* }) => {
         $(#[$meta])*
-        #[derive(Clone, Copy, Debug, Default, PartialEq)]
+        #[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
         pub struct $name { $($(#[$field_meta])* pub $field: $type,)* }
 
         impl std::ops::AddAssign for $name {

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use crisol_cost::ModelShape;
 use crisol_cost::machine::{LocalWork, Machine};
-use crisol_cost::units::{Bytes, Flops, Seconds};
+use crisol_cost::units::{Bytes, Flops};
 use crisol_engine::{Device, OptimizerConfig, Params};
 use crisol_hub::write_folder_atomically;
 use crisol_report::{Curve, MaskPicture, PromptReport, RolloutSample};
@@ -20,10 +20,12 @@ use crisol_train::{
     Checksum, Checksums, EventWriter, MetricsWriter, TrainError, Trainer, check_checksums, check_file,
     load_params, load_trainer, read_metrics, save_params, save_trainer, write_checksums,
 };
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::PhaseError;
 use crate::data::DataSource;
+use crate::expectation::ExpectedStage;
 use crate::fingerprint::{Fingerprint, Stage};
 use crate::reason::COLD_START;
 use crate::recipe::RunSettings;
@@ -39,10 +41,13 @@ pub trait Observer {
     fn stage_started(&mut self, stage: &str, done: u64, total: u64);
     /// A step was made; `tokens` is what it processed.
     fn step(&mut self, step: u64, tokens: u64, metrics: &[(&str, f64)]);
-    /// How long a stage that begins soon will take, in seconds, by what this machine was measured to do.
-    fn expected(&mut self, stage: &str, seconds: f64);
-    /// How much memory a phase takes at most, in bytes, in a process of its own.
-    fn expected_memory(&mut self, bytes: f64);
+    /// What a stage that begins soon will take, now that its data is read.
+    fn expected(&mut self, stage: &ExpectedStage);
+    /// What is measured before a stage's first step is measured.
+    fn measured(&mut self);
+    /// How much memory a phase takes at most, in bytes, in a process of its own; and until its first update, where that may
+    /// never come.
+    fn expected_memory(&mut self, bytes: f64, before_updates: Option<f64>);
     /// The state of a phase was saved: so many times by now, bytes and seconds of all of them.
     fn saved(&mut self, saves: &Saves);
     /// Something worth a line.
@@ -124,8 +129,8 @@ pub(crate) struct Context<'a> {
     observer: &'a mut dyn Observer,
     /// What this machine was measured to do.
     machine: Option<&'a Machine>,
-    /// What the stage that begins next will take.
-    expected: Option<Seconds>,
+    /// Seconds that the stage that begins next will take.
+    expected: Option<f64>,
     progress: PathBuf,
     metrics: MetricsWriter,
     state: State,
@@ -140,6 +145,8 @@ pub(crate) struct Context<'a> {
     sums: Checksums,
     /// Of a tokenizer that the phase trained.
     tokenizer: Option<String>,
+    /// What the step that was stopped needs to go on, as JSON.
+    under_way: Option<String>,
     began: Instant,
     saved_at: Instant,
     /// Time that must pass until the next save.
@@ -156,6 +163,8 @@ const STATE: &str = "state";
 pub(crate) const HELD_OUT_LOSS: &str = "validation_loss";
 const STATE_FILE: &str = "state.json";
 const TOKENIZER_FILE: &str = "tokenizer.json";
+/// Of a step that was stopped between its updates.
+const STEP_FILE: &str = "step.json";
 /// Saving takes at most one part in so many of the time.
 const PARTS_OF_TIME: u32 = 50;
 
@@ -176,14 +185,17 @@ impl<'a> Context<'a> {
         let folder = progress.join(STATE);
         crisol_hub::settle_folder(&folder)?;
         let resumed = folder.exists();
-        let (mut state, mut sums, mut tokenizer) = (State::default(), Checksums::new(), None);
+        let (mut state, mut sums, mut tokenizer, mut under_way) =
+            (State::default(), Checksums::new(), None, None);
         if resumed {
             sums = check_checksums(&folder)?;
             state = read_state(&folder)?;
-            let file = folder.join(TOKENIZER_FILE);
-            if sums.contains_key(TOKENIZER_FILE) {
-                tokenizer = Some(std::fs::read_to_string(&file).map_err(|e| PhaseError::io(&file, e))?);
-            }
+            let read = |name: &str| -> Result<Option<String>, PhaseError> {
+                let file = folder.join(name);
+                let text = || std::fs::read_to_string(&file).map_err(|e| PhaseError::io(&file, e));
+                sums.contains_key(name).then(text).transpose()
+            };
+            (tokenizer, under_way) = (read(TOKENIZER_FILE)?, read(STEP_FILE)?);
         }
         let edited =
             if resumed { fingerprint.check(&state.fingerprint, name, Stage::Unfinished)? } else { vec![] };
@@ -217,6 +229,7 @@ impl<'a> Context<'a> {
             saved_stage,
             sums,
             tokenizer,
+            under_way,
             began,
             saved_at: now,
             pause: Duration::from_secs(run.checkpoint_seconds),
@@ -242,18 +255,18 @@ impl<'a> Context<'a> {
         stage_purpose(&self.name, what)
     }
 
-    /// Says what the stage that begins next will take, if this machine was measured. (Of one that goes on, the steps that are left
-    /// soon say it better.)
+    /// Says what the stage that begins next will take. (Of one that goes on, the steps that are left soon say it better.)
     pub(crate) fn expect(&mut self, stage: &str, shape: &ModelShape, work: &LocalWork) {
-        self.expected = self.machine.and_then(|machine| machine.time(shape, work));
-        if let Some(seconds) = self.expected.filter(|_| !self.resumed) {
-            self.observer.expected(stage, seconds.0);
+        let expected = ExpectedStage::of(stage, shape, work, self.machine);
+        self.expected = expected.seconds;
+        if !self.resumed {
+            self.observer.expected(&expected);
         }
     }
 
     /// Says how much memory the phase takes.
-    pub(crate) fn expect_memory(&mut self, bytes: Bytes) {
-        self.observer.expected_memory(bytes.0);
+    pub(crate) fn expect_memory(&mut self, bytes: Bytes, before_updates: Option<Bytes>) {
+        self.observer.expected_memory(bytes.0, before_updates.map(|bytes| bytes.0));
     }
 
     /// Begins a stage of `total` steps: restores what was saved in it and returns the number of steps that are
@@ -285,7 +298,7 @@ impl<'a> Context<'a> {
         stage.clone_into(&mut self.state.stage);
         self.state.stage_steps = 0;
         self.watch = Watch::default();
-        self.state.expected_seconds += expected.map_or(0.0, |seconds| seconds.0);
+        self.state.expected_seconds += expected.unwrap_or(0.0);
         self.settle(saved);
         self.observer.stage_started(stage, 0, total);
         Ok(0)
@@ -375,9 +388,42 @@ impl<'a> Context<'a> {
         Ok(())
     }
 
+    /// As [`Self::stopped`] where the step may have updated weights already: then `step` is saved too, with which a resumed
+    /// run goes on after those updates.
+    pub(crate) fn stopped_within(
+        &mut self,
+        error: impl Into<PhaseError>,
+        step: &impl Serialize,
+        saved: &mut [Saved<'_>],
+    ) -> PhaseError {
+        let (error, made) = (error.into(), updates(saved));
+        if !error.is_stop() || made == self.state.updates {
+            return self.stopped(error, saved);
+        }
+        match serde_json::to_string(step) {
+            Ok(json) => self.under_way = Some(json),
+            Err(source) => return PhaseError::BrokenState { file: self.progress.join(STATE), source },
+        }
+        self.state.updates = made;
+        if let Err(error) = self.save(saved) { error } else { self.interrupted() }
+    }
+
+    /// A step has updated weights, and goes on: to end now would lose that.
+    pub(crate) fn updated(&self) {
+        self.device.interrupt().set_unsaved(true);
+    }
+
+    /// The step that was stopped between its updates, if the stage goes on in the middle of one.
+    pub(crate) fn step_under_way<S: DeserializeOwned>(&mut self) -> Result<Option<S>, PhaseError> {
+        let Some(json) = self.under_way.take() else { return Ok(None) };
+        serde_json::from_str(&json).map(Some).map_err(|source| {
+            let file = self.progress.join(STATE).join(STEP_FILE);
+            PhaseError::BrokenState { file, source }
+        })
+    }
+
     /// Makes [`PhaseError::Interrupted`] of an error by which a step was given up because somebody asked to stop, after saving the
-    /// state before the step. That is not possible where the step has updated weights already: then the last save holds.
-    /// Other errors stay as they are.
+    /// state before the step. Other errors stay as they are.
     pub(crate) fn stopped(&mut self, error: impl Into<PhaseError>, saved: &mut [Saved<'_>]) -> PhaseError {
         let error = error.into();
         if !error.is_stop() {
@@ -396,7 +442,9 @@ impl<'a> Context<'a> {
 
     fn interrupted(&self) -> PhaseError {
         let (done, total) = (self.settled.stage_steps, self.total);
-        let place = if self.device.interrupt().unsaved() {
+        let place = if self.under_way.is_some() {
+            format!("within step {} of {total}; everything is saved", done + 1)
+        } else if self.device.interrupt().unsaved() {
             format!("after step {done} of {total}; it goes on from its last save")
         } else {
             format!("after step {done} of {total}; everything is saved")
@@ -435,6 +483,9 @@ impl<'a> Context<'a> {
             };
             if let Some(tokenizer) = &self.tokenizer {
                 write(TOKENIZER_FILE, tokenizer)?;
+            }
+            if let Some(step) = &self.under_way {
+                write(STEP_FILE, step)?;
             }
             let json = serde_json::to_string_pretty(&self.state)
                 .map_err(|e| PhaseError::BrokenState { file: dir.join(STATE_FILE), source: e })?;
@@ -486,6 +537,7 @@ impl<'a> Context<'a> {
     /// Records a measure of the model that the phase starts from.
     pub(crate) fn measure_before(&mut self, name: &str, value: f64) {
         self.state.before.insert(name.to_owned(), value);
+        self.observer.measured();
     }
 
     /// Keeps what the model that the phase starts from says to held-out prompts. A phase that goes on has kept it before.

@@ -7,11 +7,11 @@
 use std::path::Path;
 
 use crisol_model::{Config, load_config};
+use crisol_text::{Body, Message, Record, Turns};
 use toml::{Table, Value};
 
 use crate::PhaseError;
 use crate::data::DataSource;
-use crate::foresight::answer_tokens;
 use crate::ranges::short;
 use crate::reader::put;
 use crate::recipe::{Phase, Recipe, settings_table};
@@ -253,6 +253,36 @@ fn answer_length(settings: &PhaseSettings, config: &Config, data: &DataSource) -
     Ok(wanted.min(config.longest_document() / 2).max(1))
 }
 
+/// Characters of English text that a token of a vocabulary stands for: 3.2 for the 2,176 tokens of the embedded run, 4.4 for the
+/// 128,256 of Llama 3, and as many more or less for every doubling.
+fn characters_per_token(vocab: usize) -> f64 {
+    let doublings = (vocab.max(2) as f64 / 2176.0).log2();
+    (3.2 + 0.2 * doublings).clamp(1.0, 6.0)
+}
+
+/// Tokens of each answer that some files hold: of problems, conversations and completions.
+fn answer_tokens(data: &DataSource, config: &Config, files: &[String]) -> Result<Vec<usize>, PhaseError> {
+    let per_token = characters_per_token(config.vocab_size);
+    let characters = |message: &Message| message.content.chars().count();
+    let mut tokens = Vec::new();
+    for file in files.iter().filter(|file| data.has(file)) {
+        let answer = |record: &Record| match &record.body {
+            Body::Problem { answer, .. } => Some(answer.chars().count()),
+            Body::Chat { messages } => {
+                Some(messages.iter().filter(|message| message.is_assistant()).map(characters).sum())
+            }
+            Body::Completion { completion, .. } => Some(match completion {
+                Turns::Plain(text) => text.chars().count(),
+                Turns::Chat(messages) => messages.iter().map(characters).sum(),
+            }),
+            _ => None,
+        };
+        let characters = data.records(file)?.iter().filter_map(answer).collect::<Vec<usize>>();
+        tokens.extend(characters.into_iter().map(|count| (count as f64 / per_token).ceil() as usize));
+    }
+    Ok(tokens)
+}
+
 fn get<'t>(table: &'t Table, name: &str) -> Option<&'t Value> {
     match name.split_once('.') {
         Some((first, rest)) => get(table.get(first)?.as_table()?, rest),
@@ -350,6 +380,13 @@ mod tests {
         for phase in &embedded.phases {
             assert_eq!(far_off(phase, "", &config), Vec::<String>::new(), "{}", phase.name);
         }
+    }
+
+    #[test]
+    fn larger_vocabularies_have_longer_tokens() {
+        assert!((characters_per_token(2176) - 3.2).abs() < 1e-9);
+        assert!((4.3..4.5).contains(&characters_per_token(128_256)));
+        assert!(characters_per_token(1) >= 1.0 && characters_per_token(usize::MAX) <= 6.0);
     }
 
     #[test]

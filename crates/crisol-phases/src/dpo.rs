@@ -53,9 +53,9 @@ pub(crate) fn dpo(
     let mut work =
         training(&shape, &mut plan, settings.optimizer.rule, |i| forward(&shape, pairs.lengths(i)));
     work += replay.expected(&settings.replay);
-    // The reference looks at all of them, and the policy at what is held out.
-    let looked_at = pairs.all_lengths().chain(heldout.all_lengths()).chain(heldout.all_lengths());
-    work.forward += forward(&shape, looked_at);
+    // The reference looks at all of them once; at what is held out, before and after and once for the loss.
+    work.forward += forward(&shape, pairs.all_lengths());
+    work.measuring += forward(&shape, heldout.all_lengths()) * 3.0;
     ctx.expect("dpo", &shape, &work);
     let reference = answer_logps(&model, &params, &pairs, shard_tokens)?;
     let heldout_reference = answer_logps(&model, &params, &heldout, shard_tokens)?;

@@ -2,7 +2,7 @@
 //! model's shape and the sizes of the data files. Texts are not tokenised for it, so their lengths in tokens are rough.
 
 use crisol_cost::ModelShape;
-use crisol_cost::engine::{EngineOptions, Rules, Sequences, training};
+use crisol_cost::engine::{EngineOptions, Rules, Sequences, before_updates, training};
 use crisol_cost::memory::Memory;
 use crisol_cost::phases::Phase;
 use crisol_cost::units::Bytes;
@@ -52,6 +52,35 @@ pub fn memory(
     data: &DataSource,
     threads: usize,
 ) -> Memory {
+    let (phase, options) = engine_options(settings, run, config, data, threads);
+    training(&config.cost_shape(), phase, &options)
+}
+
+/// Peak memory of a phase that may go on without an update: as long as all answers to each prompt earn the same, GRPO has
+/// nothing to train.
+pub fn memory_before_updates(
+    settings: &PhaseSettings,
+    run: &RunSettings,
+    config: &Config,
+    data: &DataSource,
+    threads: usize,
+) -> Option<Memory> {
+    match settings {
+        PhaseSettings::Reason(s) if s.skip_zero_spread && s.cold_start.data.is_empty() => {}
+        _ => return None,
+    }
+    let (phase, options) = engine_options(settings, run, config, data, threads);
+    Some(before_updates(&config.cost_shape(), phase, options.sampling?, &options))
+}
+
+/// How a phase uses the engine.
+fn engine_options(
+    settings: &PhaseSettings,
+    run: &RunSettings,
+    config: &Config,
+    data: &DataSource,
+    threads: usize,
+) -> (Phase, EngineOptions) {
     let shape = config.cost_shape();
     let context = config.longest_document();
     let files = Files { data, context };
@@ -109,7 +138,7 @@ pub fn memory(
         measured: speaks.then(|| files.measured(run.evaluate, threads)).flatten(),
         program: program(&shape, data, work.phase, work.size.with(replayed)),
     };
-    training(&shape, work.phase, &options)
+    (work.phase, options)
 }
 
 /// What a phase works on.

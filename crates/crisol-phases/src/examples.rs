@@ -25,7 +25,7 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    fn encode(
+    pub(crate) fn encode(
         self,
         text: &TextSetup,
         record: &Record,
@@ -36,6 +36,7 @@ impl Kind {
             Kind::Preference => {
                 let Encoded { examples, records, summary } = text.preference(record, context)?;
                 let both = |pair: PreferenceExample| [pair.chosen, pair.rejected];
+                let records = records.into_iter().flat_map(|record| [record; 2]).collect();
                 Ok(Encoded { examples: examples.into_iter().flat_map(both).collect(), records, summary })
             }
         }
@@ -201,6 +202,7 @@ mod tests {
 
     use super::*;
     use crate::context::{Observer, Saves};
+    use crate::expectation::ExpectedStage;
     use crate::fingerprint::{Fingerprint, Hashes};
     use crate::recipe::Recipe;
 
@@ -212,8 +214,9 @@ mod tests {
         fn phase_started(&mut self, _: &str, _: usize, _: usize) {}
         fn stage_started(&mut self, _: &str, _: u64, _: u64) {}
         fn step(&mut self, _: u64, _: u64, _: &[(&str, f64)]) {}
-        fn expected(&mut self, _: &str, _: f64) {}
-        fn expected_memory(&mut self, _: f64) {}
+        fn expected(&mut self, _: &ExpectedStage) {}
+        fn measured(&mut self) {}
+        fn expected_memory(&mut self, _: f64, _: Option<f64>) {}
         fn saved(&mut self, _: &Saves) {}
         fn note(&mut self, text: &str) {
             self.0.push(text.to_owned());

@@ -24,7 +24,7 @@ pub struct LadderRung {
     pub shape: ModelShape,
     /// Tokens that it trains on, repeated ones as often as they are met.
     pub tokens: usize,
-    /// What training takes, and looking at the held-out text once.
+    /// What training takes, and measuring the held-out text before and after.
     pub work: LocalWork,
 }
 
@@ -127,7 +127,7 @@ pub fn ladder(base: &Recipe, rungs: usize) -> Result<Vec<LadderRung>, LadderErro
         let once: usize = lengths.iter().sum();
         let tokens = whole_epochs as usize * once + further.iter().map(|&i| lengths[i]).sum::<usize>();
         let work = LocalWork {
-            forward: example_flops(&shape, &heldout),
+            measuring: example_flops(&shape, &heldout) * 2.0,
             ..training(&shape, &mut plan, settings.optimizer.rule, |i| example_flops(&shape, [&train[i]]))
         };
         let mut recipe = base.clone();

@@ -52,6 +52,7 @@ pub use context::{Observer, Saves};
 pub use data::DataSource;
 pub use evaluation::{Evaluation, EvaluationOptions, Measured, evaluate};
 pub use examples::{Preprocessed, preprocess};
+pub use expectation::ExpectedStage;
 pub use foresight::{ExpectedPhase, expected, refuse_too_large};
 pub use ladder::{LadderError, LadderRung, ladder};
 pub use machine::{available_memory, machine, peak_memory};

@@ -5,21 +5,23 @@
 
 use std::path::Path;
 
+use crisol_cost::ModelShape;
 use crisol_engine::Params;
 use crisol_model::{Checkpoint, Model};
 use crisol_objectives::Stats;
 use crisol_objectives::policy::PolicyStats;
 use crisol_objectives::ppo::{self, Options, RewardOptions, ValueStats};
 use crisol_report::RolloutSample;
-use crisol_text::{Packed, Record, encode_records, pack};
+use crisol_text::{Packed, Record, TextSetup, encode_records, pack};
 use crisol_train::{Output, Trainer, evaluate};
+use serde::{Deserialize, Serialize};
 
 use crate::PhaseError;
 use crate::behaviours::{prompt_text, reply_text};
 use crate::context::{Context, Saved, update_rule};
 use crate::expectation::{Rollouts, answer, mean};
 use crate::replay::{Replay, WithReplay};
-use crate::rollouts::{Rollout, choose_prompts, sample, updates};
+use crate::rollouts::{Rollout, Updating, choose_prompts, sample, updates};
 use crate::settings::PpoSettings;
 use crate::supervised::{example_flops, logprobs, training_flops, values};
 
@@ -71,7 +73,7 @@ pub(crate) fn ppo(
         scalar: Some(&scalar_shape),
         settings: &settings.rollout,
         steps: total as usize,
-        prompt: mean(prompts.iter().map(Vec::len)),
+        prompt: mean(prompts.iter().map(Vec::len).map(|tokens| (tokens, 1.0))).unwrap_or(0),
         answer: answer(&replay.lengths(), &settings.rollout),
         reference: 1.0,
     };
@@ -87,83 +89,157 @@ pub(crate) fn ppo(
             ]
         };
     }
+    let rlhf = Rlhf {
+        settings,
+        text: &text,
+        prompts: &prompts,
+        records: &records,
+        judge: &judge,
+        judge_params: &judge_params,
+        shape: &shape,
+        scalar_shape: &scalar_shape,
+        reward_options,
+        logit_scale,
+    };
     let first = ctx.begin_stage("ppo", total, saved!())?;
     for step in first..total {
+        let under_way: Option<Updating<Sums>> = ctx.step_under_way()?;
+        let mut updating = match under_way {
+            Some(updating) => updating,
+            None => rlhf
+                .answer(ctx, &policy, &value, &reference, step, total)
+                .map_err(|error| ctx.stopped(error, saved!()))?,
+        };
+        let config = update_rule(&settings.optimizer, step, total);
+        let value_config = update_rule(&settings.value_optimizer, step, total);
+        let rollouts = std::mem::take(&mut updating.rollouts);
+        for (i, update) in updates(ctx, &rollouts, &settings.rollout, step).into_iter().enumerate() {
+            // The policy is updated, then the value model. A stop may come after either.
+            if updating.made == 2 * i {
+                let policy_done = replay.step(
+                    &mut policy,
+                    step * updates_per_step + i as u64,
+                    shard_tokens,
+                    &update.shards,
+                    output,
+                    &config,
+                    |shard, scores| {
+                        let old = update.gather(shard, |r| &r.old_logp);
+                        let reference = update.gather(shard, |r| &r.reference_logp);
+                        let advantages = update.gather(shard, |r| &r.advantages);
+                        ppo::policy_loss(scores, &old, &reference, &advantages, &options, update.size)
+                    },
+                );
+                let (of_policy, worked) = match policy_done {
+                    Ok(done) => done,
+                    Err(error) => {
+                        updating.rollouts.clone_from(&rollouts);
+                        return Err(ctx.stopped_within(error, &updating, saved!()));
+                    }
+                };
+                updating.stats.policy += of_policy.stats;
+                updating.loss += of_policy.loss;
+                updating.grad_norm += of_policy.grad_norm;
+                updating.tokens += update.tokens() + worked.replayed;
+                ctx.count_flops(worked.flops);
+                updating.made += 1;
+                ctx.updated();
+            }
+            if updating.made == 2 * i + 1 {
+                let value_done =
+                    value.step(&update.shards, Output::Scalar, &value_config, |shard, scores| {
+                        let old = update.gather(shard, |r| &r.old_values);
+                        let returns = update.gather(shard, |r| &r.returns);
+                        ppo::value_loss(scores, &old, &returns, &options, update.size)
+                    });
+                let of_value = match value_done {
+                    Ok(done) => done,
+                    Err(error) => {
+                        updating.rollouts.clone_from(&rollouts);
+                        return Err(ctx.stopped_within(error, &updating, saved!()));
+                    }
+                };
+                updating.stats.value += of_value.stats;
+                updating.stats.value_loss += of_value.loss;
+                ctx.count_flops(training_flops(&scalar_shape, &update.shards));
+                updating.made += 1;
+            }
+        }
+        let made = (updating.made / 2) as f64;
+        let Sums { policy: policy_stats, value: value_stats, value_loss } = &updating.stats;
+        let mut metrics = vec![("loss", updating.loss / made), ("value_loss", value_loss / made)];
+        metrics.extend([("grad_norm", updating.grad_norm / made), ("lr", f64::from(config.lr))]);
+        metrics.extend(policy_stats.means());
+        metrics.extend(value_stats.means());
+        ctx.end_step(step + 1, total, updating.tokens as u64, &updating.all_metrics(metrics), saved!())?;
+    }
+    let Trainer { model, params, .. } = policy;
+    Ok(Checkpoint { model, params, text })
+}
+
+/// Sums over the updates of a step.
+#[derive(Default, Serialize, Deserialize)]
+struct Sums {
+    policy: WithReplay<PolicyStats>,
+    value: ValueStats,
+    value_loss: f64,
+}
+
+/// What PPO's steps have in common.
+struct Rlhf<'a> {
+    settings: &'a PpoSettings,
+    text: &'a TextSetup,
+    prompts: &'a [Vec<u32>],
+    /// Those that the prompts are of.
+    records: &'a [&'a Record],
+    judge: &'a Model,
+    judge_params: &'a Params,
+    shape: &'a ModelShape,
+    scalar_shape: &'a ModelShape,
+    reward_options: RewardOptions,
+    logit_scale: f32,
+}
+
+impl Rlhf<'_> {
+    /// The first half of a step: answers are sampled and scored, and their advantages estimated.
+    fn answer(
+        &self,
+        ctx: &mut Context<'_>,
+        policy: &Trainer,
+        value: &Trainer,
+        reference: &Params,
+        step: u64,
+        total: u64,
+    ) -> Result<Updating<Sums>, PhaseError> {
+        let &Rlhf { settings, text, prompts, records, .. } = self;
+        let shard_tokens = ctx.run.shard_tokens;
         let chosen = choose_prompts(ctx, prompts.len(), settings.rollout.prompts, step);
         let step_prompts: Vec<&[u32]> = chosen.iter().map(|&i| prompts[i].as_slice()).collect();
-        let mut rollouts = sample(ctx, &policy, &step_prompts, &settings.rollout, &text.stop_ids, step)
-            .map_err(|error| ctx.stopped(error, saved!()))?;
-        let sampled: usize = rollouts.iter().map(|r| r.example.ids.len()).sum();
-
+        let mut rollouts = sample(ctx, policy, &step_prompts, &settings.rollout, &text.stop_ids, step)?;
         let examples = || rollouts.iter().map(|r| &r.example);
-        let judged = judge_answers(&judge, &judge_params, &rollouts, shard_tokens).and_then(|scores| {
-            let reference = logprobs(&policy.model, &reference, examples(), logit_scale, shard_tokens)?;
-            Ok((scores, reference, values(&value.model, &value.params, examples(), shard_tokens)?))
-        });
-        let (scores, reference_logp, old_values) = judged.map_err(|error| ctx.stopped(error, saved!()))?;
+        let scores = judge_answers(self.judge, self.judge_params, &rollouts, shard_tokens)?;
+        let reference_logp = logprobs(&policy.model, reference, examples(), self.logit_scale, shard_tokens)?;
+        let old_values = values(&value.model, &value.params, examples(), shard_tokens)?;
+        // Sampling and reference, reward and value.
+        let once = example_flops(self.shape, examples()) + example_flops(self.scalar_shape, examples());
+        ctx.count_flops(once * 2.0);
         for ((rollout, reference), values) in rollouts.iter_mut().zip(reference_logp).zip(old_values) {
             rollout.reference_logp = reference;
             rollout.old_values = values;
         }
-        estimate_advantages(&mut rollouts, &scores, &reward_options, settings);
-        keep_samples(ctx, step, total, &records, &chosen, &rollouts, &scores, &text, settings);
+        estimate_advantages(&mut rollouts, &scores, &self.reward_options, settings);
+        keep_samples(ctx, step, total, records, &chosen, &rollouts, &scores, text, settings);
 
         let count = rollouts.len() as f64;
         let mean = |f: &dyn Fn(usize) -> f64| (0..rollouts.len()).map(f).sum::<f64>() / count;
-        let mut metrics = vec![
+        let metrics = [
             ("reward", mean(&|i| f64::from(scores[i]))),
             ("response_length", mean(&|i| rollouts[i].completion.len() as f64)),
             ("ended", mean(&|i| f64::from(u8::from(rollouts[i].ended)))),
         ];
-
-        let config = update_rule(&settings.optimizer, step, total);
-        let value_config = update_rule(&settings.value_optimizer, step, total);
-        // Sampling and reference, reward and value; training adds to it.
-        let examples = || rollouts.iter().map(|r| &r.example);
-        let mut flops = (example_flops(&shape, examples()) + example_flops(&scalar_shape, examples())) * 2.0;
-        let (mut policy_stats, mut value_stats) =
-            (WithReplay::<PolicyStats>::default(), ValueStats::default());
-        let (mut losses, mut grad_norm, mut tokens, mut replay_tokens, mut made) = ([0.0; 2], 0.0, 0, 0, 0);
-        for (i, update) in updates(ctx, &rollouts, &settings.rollout, step).into_iter().enumerate() {
-            let policy_done = replay.step(
-                &mut policy,
-                step * updates_per_step + i as u64,
-                shard_tokens,
-                &update.shards,
-                output,
-                &config,
-                |shard, scores| {
-                    let old = update.gather(shard, |r| &r.old_logp);
-                    let reference = update.gather(shard, |r| &r.reference_logp);
-                    let advantages = update.gather(shard, |r| &r.advantages);
-                    ppo::policy_loss(scores, &old, &reference, &advantages, &options, update.size)
-                },
-            );
-            let (of_policy, worked) = policy_done.map_err(|error| ctx.stopped(error, saved!()))?;
-            let value_done = value.step(&update.shards, Output::Scalar, &value_config, |shard, scores| {
-                let old = update.gather(shard, |r| &r.old_values);
-                let returns = update.gather(shard, |r| &r.returns);
-                ppo::value_loss(scores, &old, &returns, &options, update.size)
-            });
-            let of_value = value_done.map_err(|error| ctx.stopped(error, saved!()))?;
-            policy_stats += of_policy.stats;
-            value_stats += of_value.stats;
-            losses = [losses[0] + of_policy.loss, losses[1] + of_value.loss];
-            grad_norm += of_policy.grad_norm;
-            tokens += update.tokens();
-            replay_tokens += worked.replayed;
-            flops += worked.flops + training_flops(&scalar_shape, &update.shards);
-            made += 1;
-        }
-        metrics.extend([("loss", losses[0] / f64::from(made)), ("value_loss", losses[1] / f64::from(made))]);
-        metrics.extend([("grad_norm", grad_norm / f64::from(made)), ("lr", f64::from(config.lr))]);
-        metrics.extend(policy_stats.means());
-        metrics.extend(value_stats.means());
-        ctx.count_flops(flops);
-        ctx.end_step(step + 1, total, (sampled + tokens + replay_tokens) as u64, &metrics, saved!())?;
+        let updating = Updating::new(&rollouts, &metrics);
+        Ok(Updating { rollouts, ..updating })
     }
-    let Trainer { model, params, .. } = policy;
-    Ok(Checkpoint { model, params, text })
 }
 
 /// The reward model's number for each whole answer.
@@ -226,7 +302,7 @@ fn keep_samples(
     chosen: &[usize],
     rollouts: &[Rollout],
     scores: &[f32],
-    text: &crisol_text::TextSetup,
+    text: &TextSetup,
     settings: &PpoSettings,
 ) {
     if !Context::wants_samples(step, total) {

@@ -6,21 +6,23 @@
 //!    verifier pays those that are right and in the right form, and each answer is reinforced by how much
 //!    better than its group it did. No value model, no votes: only problems whose answers can be checked.
 
+use crisol_cost::ModelShape;
 use crisol_engine::Params;
 use crisol_model::Checkpoint;
 use crisol_objectives::policy::{KlPenalty, Options, PolicyStats};
 use crisol_objectives::verifier::{Verdict, verify};
 use crisol_objectives::{BatchSize, Stats, grpo, policy};
 use crisol_report::RolloutSample;
-use crisol_text::{Body, ProblemExample, Record, Strings, TextOptions, Turns, encode_records};
+use crisol_text::{Body, ProblemExample, Record, Strings, TextOptions, TextSetup, Turns, encode_records};
 use crisol_train::{Output, Trainer};
 
 use crate::PhaseError;
 use crate::behaviours::{self, opening, reply_text};
 use crate::context::{Context, Saved, update_rule};
-use crate::expectation::{Length, Rollouts, answer, mean};
+use crate::data::DataSource;
+use crate::expectation::{Documents, Rollouts, answer, mean};
 use crate::replay::{Replay, WithReplay};
-use crate::rollouts::{Rollout, choose_prompts, sample, updates};
+use crate::rollouts::{Updating, choose_prompts, sample, updates};
 use crate::settings::ReasonSettings;
 use crate::sft;
 use crate::supervised::{example_flops, logprobs};
@@ -32,7 +34,10 @@ const STEPS_BETWEEN_LOOKS: u64 = 8;
 
 /// How often the reference looks at an answer.
 pub(crate) fn looks_at_reference(settings: &ReasonSettings) -> f64 {
-    if settings.kl_coefficient > 0.0 { 1.0 } else { 1.0 / STEPS_BETWEEN_LOOKS as f64 }
+    if settings.kl_coefficient > 0.0 {
+        return 1.0;
+    }
+    settings.steps.div_ceil(STEPS_BETWEEN_LOOKS) as f64 / settings.steps.max(1) as f64
 }
 
 /// Trains `start` to reason.
@@ -42,7 +47,7 @@ pub(crate) fn reason(
     start: Checkpoint,
 ) -> Result<Checkpoint, PhaseError> {
     if settings.cold_start.data.is_empty() {
-        return reinforce(ctx, settings, start, &[]);
+        return reinforce(ctx, settings, start, &Documents::default());
     }
     let (mut cold, shown) = sft::train_stage(ctx, COLD_START, &settings.cold_start, start)?;
     if ctx.in_stage(COLD_START) {
@@ -58,20 +63,7 @@ fn take_problems_for_messages(
     settings: &ReasonSettings,
     cold: &mut Checkpoint,
 ) -> Result<(), PhaseError> {
-    let is_chat = |body: &Body| match body {
-        Body::Chat { .. } => true,
-        Body::Problem { prompt, .. } | Body::Completion { prompt, .. } => matches!(prompt, Turns::Chat(_)),
-        _ => false,
-    };
-    let any = |files: &[String], wanted: bool| -> Result<bool, PhaseError> {
-        let first = |file: &String| ctx.data.first_record(file).map(|first| first.map(|r| is_chat(&r.body)));
-        let found: Vec<Option<bool>> = files.iter().map(first).collect::<Result<_, _>>()?;
-        Ok(found.contains(&Some(wanted)))
-    };
-    if cold.text.options().strings == Strings::Text
-        && any(&settings.cold_start.data, true)?
-        && any(&settings.data, false)?
-    {
+    if takes_problems_for_messages(ctx.data, settings, cold.text.options())? {
         let options = TextOptions { strings: Strings::Message, ..cold.text.options().clone() };
         cold.text.set_options(options);
         ctx.note(
@@ -81,12 +73,33 @@ fn take_problems_for_messages(
     Ok(())
 }
 
+/// Whether that is so.
+pub(crate) fn takes_problems_for_messages(
+    data: &DataSource,
+    settings: &ReasonSettings,
+    options: &TextOptions,
+) -> Result<bool, PhaseError> {
+    let is_chat = |body: &Body| match body {
+        Body::Chat { .. } => true,
+        Body::Problem { prompt, .. } | Body::Completion { prompt, .. } => matches!(prompt, Turns::Chat(_)),
+        _ => false,
+    };
+    let any = |files: &[String], wanted: bool| -> Result<bool, PhaseError> {
+        let first = |file: &String| data.first_record(file).map(|first| first.map(|r| is_chat(&r.body)));
+        let found: Vec<Option<bool>> = files.iter().map(first).collect::<Result<_, _>>()?;
+        Ok(found.contains(&Some(wanted)))
+    };
+    Ok(options.strings == Strings::Text
+        && any(&settings.cold_start.data, true)?
+        && any(&settings.data, false)?)
+}
+
 /// `shown`: lengths of the worked solutions, which tell how long answers will be.
 fn reinforce(
     ctx: &mut Context<'_>,
     settings: &ReasonSettings,
     start: Checkpoint,
-    shown: &[Length],
+    shown: &Documents,
 ) -> Result<Checkpoint, PhaseError> {
     let Checkpoint { model, params, text } = start;
     let context = model.config().longest_document();
@@ -115,13 +128,13 @@ fn reinforce(
     let updates_per_step = (settings.rollout.epochs * settings.rollout.minibatches) as u64;
     let updates_in_all = total * updates_per_step;
     let mut replay = Replay::load(ctx, &settings.replay, &text, context, updates_in_all, &shape)?;
-    let group = settings.rollout.group_size;
     let rollouts = Rollouts {
         shape: &shape,
         scalar: None,
         settings: &settings.rollout,
         steps: total as usize,
-        prompt: mean(problems.iter().map(|problem| problem.prompt.len())),
+        prompt: mean(problems.iter().map(|problem| problem.prompt.len()).map(|tokens| (tokens, 1.0)))
+            .unwrap_or(0),
         answer: answer(shown, &settings.rollout),
         reference: looks_at_reference(settings),
     };
@@ -133,18 +146,102 @@ fn reinforce(
             &mut [Saved::Trainer("policy", &mut policy), Saved::Frozen("reference", &mut reference)]
         };
     }
+    let grpo =
+        Grpo { settings, text: &text, problems: &problems, records: &records, shape: &shape, logit_scale };
     let first = ctx.begin_stage("grpo", total, saved!())?;
     for step in first..total {
+        let under_way: Option<Updating<WithReplay<PolicyStats>>> = ctx.step_under_way()?;
+        let mut updating = match under_way {
+            Some(updating) => updating,
+            None => grpo
+                .answer(ctx, &policy, &reference, step, total)
+                .map_err(|error| ctx.stopped(error, saved!()))?,
+        };
+        let config = update_rule(&settings.optimizer, step, total);
+        let rollouts = std::mem::take(&mut updating.rollouts);
+        for (i, update) in updates(ctx, &rollouts, &settings.rollout, step).into_iter().enumerate() {
+            if i < updating.made {
+                continue;
+            }
+            // A mean over answers counts those that were skipped too, which would add zeros: skipping must not make the
+            // steps larger. A mean over tokens is one over the tokens that are left, as in DAPO (arXiv:2503.14476).
+            let count = updating.sampled as f64;
+            let sequences = (update.size.sequences as f64 * count / rollouts.len() as f64).round() as usize;
+            let size = BatchSize { sequences, ..update.size };
+            let index = step * updates_per_step + i as u64;
+            let step_done = replay.step(
+                &mut policy,
+                index,
+                ctx.run.shard_tokens,
+                &update.shards,
+                output,
+                &config,
+                |shard, scores| {
+                    let old = update.gather(shard, |r| &r.old_logp);
+                    let reference = update.gather(shard, |r| &r.reference_logp);
+                    let advantages = update.gather(shard, |r| &r.advantages);
+                    policy::loss(scores, &old, &reference, &advantages, &options, size)
+                },
+            );
+            let (done, worked) = match step_done {
+                Ok(done) => done,
+                Err(error) => {
+                    updating.rollouts.clone_from(&rollouts);
+                    return Err(ctx.stopped_within(error, &updating, saved!()));
+                }
+            };
+            updating.stats += done.stats;
+            updating.loss += done.loss;
+            updating.grad_norm += done.grad_norm;
+            updating.tokens += update.tokens() + worked.replayed;
+            ctx.count_flops(worked.flops);
+            updating.made += 1;
+            ctx.updated();
+        }
+        let mut metrics = Vec::new();
+        if updating.made > 0 {
+            let made = updating.made as f64;
+            metrics.extend([("loss", updating.loss / made), ("grad_norm", updating.grad_norm / made)]);
+        }
+        metrics.push(("lr", f64::from(config.lr)));
+        metrics.extend(updating.stats.means());
+        ctx.end_step(step + 1, total, updating.tokens as u64, &updating.all_metrics(metrics), saved!())?;
+    }
+    let Trainer { model, params, .. } = policy;
+    Ok(Checkpoint { model, params, text })
+}
+
+/// What GRPO's steps have in common.
+struct Grpo<'a> {
+    settings: &'a ReasonSettings,
+    text: &'a TextSetup,
+    problems: &'a [ProblemExample],
+    /// Those that the problems are of.
+    records: &'a [&'a Record],
+    shape: &'a ModelShape,
+    logit_scale: f32,
+}
+
+impl Grpo<'_> {
+    /// The first half of a step: answers are sampled, verified and compared with their groups.
+    fn answer<S: Default>(
+        &self,
+        ctx: &mut Context<'_>,
+        policy: &Trainer,
+        reference: &Params,
+        step: u64,
+        total: u64,
+    ) -> Result<Updating<S>, PhaseError> {
+        let &Grpo { settings, text, problems, records, shape, logit_scale } = self;
+        let group = settings.rollout.group_size;
         let chosen = choose_prompts(ctx, problems.len(), settings.rollout.prompts, step);
         let prompts: Vec<&[u32]> = chosen.iter().map(|&i| problems[i].prompt.as_slice()).collect();
-        let mut rollouts = sample(ctx, &policy, &prompts, &settings.rollout, &text.stop_ids, step)
-            .map_err(|error| ctx.stopped(error, saved!()))?;
-        let sampled: usize = rollouts.iter().map(|r| r.example.ids.len()).sum();
-        ctx.count_flops(example_flops(&shape, rollouts.iter().map(|r| &r.example)));
+        let mut rollouts = sample(ctx, policy, &prompts, &settings.rollout, &text.stop_ids, step)?;
+        ctx.count_flops(example_flops(shape, rollouts.iter().map(|r| &r.example)));
 
-        let replies: Vec<String> = rollouts.iter().map(|r| reply_text(&text, &r.completion)).collect();
+        let replies: Vec<String> = rollouts.iter().map(|r| reply_text(text, &r.completion)).collect();
         let openings: Vec<String> =
-            chosen.iter().map(|&i| opening(&text, &problems[i].prompt, records[i])).collect();
+            chosen.iter().map(|&i| opening(text, &problems[i].prompt, records[i])).collect();
         let verdicts: Vec<Verdict> = replies
             .iter()
             .enumerate()
@@ -166,11 +263,11 @@ fn reinforce(
         {
             ctx.note(note);
         }
-        keep_samples(ctx, step, total, &records, &chosen, &replies, &verdicts, &rewards, group);
+        keep_samples(ctx, step, total, records, &chosen, &replies, &verdicts, &rewards, group);
 
         let count = rollouts.len() as f64;
         let mean = |f: &dyn Fn(usize) -> f64| (0..rollouts.len()).map(f).sum::<f64>() / count;
-        let mut metrics = vec![
+        let metrics = [
             ("reward", mean(&|i| f64::from(rewards[i]))),
             ("reward/accuracy", mean(&|i| f64::from(u8::from(verdicts[i].correct)))),
             ("reward/format", mean(&|i| f64::from(u8::from(verdicts[i].format)))),
@@ -179,66 +276,24 @@ fn reinforce(
             ("zero_spread", groups.zero_spread.iter().filter(|z| **z).count() as f64 / chosen.len() as f64),
         ];
 
-        let mut trained: Vec<Rollout> = if settings.skip_zero_spread {
+        let mut updating = Updating::new(&rollouts, &metrics);
+        updating.rollouts = if settings.skip_zero_spread {
             let spread = |i: usize| !groups.zero_spread[i / group];
             rollouts.into_iter().enumerate().filter(|(i, _)| spread(*i)).map(|(_, r)| r).collect()
         } else {
             rollouts
         };
         // Also without a penalty: how far the policy has moved is worth watching, now and then.
-        if settings.kl_coefficient > 0.0 || step % STEPS_BETWEEN_LOOKS == 0 {
-            let examples = trained.iter().map(|r| &r.example);
-            let logps = logprobs(&policy.model, &reference, examples, logit_scale, ctx.run.shard_tokens)
-                .map_err(|error| ctx.stopped(error, saved!()))?;
-            for (rollout, logp) in trained.iter_mut().zip(logps) {
+        if settings.kl_coefficient > 0.0 || step.is_multiple_of(STEPS_BETWEEN_LOOKS) {
+            let examples = updating.rollouts.iter().map(|r| &r.example);
+            let logps = logprobs(&policy.model, reference, examples, logit_scale, ctx.run.shard_tokens)?;
+            for (rollout, logp) in updating.rollouts.iter_mut().zip(logps) {
                 rollout.reference_logp = logp;
             }
-            ctx.count_flops(example_flops(&shape, trained.iter().map(|r| &r.example)));
+            ctx.count_flops(example_flops(shape, updating.rollouts.iter().map(|r| &r.example)));
         }
-
-        let config = update_rule(&settings.optimizer, step, total);
-        let mut stats = WithReplay::<PolicyStats>::default();
-        let (mut loss, mut grad_norm, mut tokens, mut updates_made) = (0.0, 0.0, 0, 0);
-        for (i, update) in updates(ctx, &trained, &settings.rollout, step).into_iter().enumerate() {
-            // A mean over answers counts those that were skipped too, which would add zeros: skipping must not make the
-            // steps larger. A mean over tokens is one over the tokens that are left, as in DAPO (arXiv:2503.14476).
-            let sequences = (update.size.sequences as f64 * count / trained.len() as f64).round() as usize;
-            let size = BatchSize { sequences, ..update.size };
-            let index = step * updates_per_step + i as u64;
-            let step_done = replay.step(
-                &mut policy,
-                index,
-                ctx.run.shard_tokens,
-                &update.shards,
-                output,
-                &config,
-                |shard, scores| {
-                    let old = update.gather(shard, |r| &r.old_logp);
-                    let reference = update.gather(shard, |r| &r.reference_logp);
-                    let advantages = update.gather(shard, |r| &r.advantages);
-                    policy::loss(scores, &old, &reference, &advantages, &options, size)
-                },
-            );
-            let (done, worked) = step_done.map_err(|error| ctx.stopped(error, saved!()))?;
-            stats += done.stats;
-            loss += done.loss;
-            grad_norm += done.grad_norm;
-            tokens += update.tokens() + worked.replayed;
-            ctx.count_flops(worked.flops);
-            updates_made += 1;
-        }
-        if updates_made > 0 {
-            metrics.extend([
-                ("loss", loss / f64::from(updates_made)),
-                ("grad_norm", grad_norm / f64::from(updates_made)),
-            ]);
-        }
-        metrics.push(("lr", f64::from(config.lr)));
-        metrics.extend(stats.means());
-        ctx.end_step(step + 1, total, (sampled + tokens) as u64, &metrics, saved!())?;
+        Ok(updating)
     }
-    let Trainer { model, params, .. } = policy;
-    Ok(Checkpoint { model, params, text })
 }
 
 /// The form is paid for by itself, so that it survives problems that are too hard; the answer is paid for only in

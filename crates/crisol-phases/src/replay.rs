@@ -10,12 +10,13 @@ use crisol_objectives::next_token::{self, NextTokenStats};
 use crisol_objectives::{LossAndGrad, Stats, TokenScores};
 use crisol_text::{Packed, TextSetup};
 use crisol_train::{Output, Step, Trainer};
+use serde::{Deserialize, Serialize};
 
 use crate::PhaseError;
 use crate::batches::Batches;
 use crate::context::Context;
 use crate::examples::{Kind, Source};
-use crate::expectation::{self, Length};
+use crate::expectation::{self, Documents};
 use crate::settings::ReplaySettings;
 use crate::store::Examples;
 use crate::supervised::{batch_size, shards, token_count, training_flops};
@@ -41,7 +42,7 @@ pub(crate) struct Trained {
 }
 
 /// The objective's statistics and the replay's.
-#[derive(Clone, Default)]
+#[derive(Clone, Default, Serialize, Deserialize)]
 pub(crate) struct WithReplay<S> {
     pub(crate) objective: S,
     pub(crate) replay: NextTokenStats,
@@ -91,7 +92,7 @@ impl Replay {
     }
 
     /// Lengths of what is replayed.
-    pub(crate) fn lengths(&self) -> Vec<Length> {
+    pub(crate) fn lengths(&self) -> Documents {
         self.examples.lengths().collect()
     }
 

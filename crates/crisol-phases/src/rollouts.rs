@@ -5,6 +5,7 @@ use crisol_model::{Generated, SamplingOptions, StopReason, generate};
 use crisol_objectives::BatchSize;
 use crisol_text::{Example, Packed, pack};
 use crisol_train::{Trainer, derived_seed, permutation};
+use serde::{Deserialize, Serialize};
 
 use crate::PhaseError;
 use crate::context::Context;
@@ -12,7 +13,7 @@ use crate::settings::RolloutSettings;
 use crate::supervised::{batch_size, token_count};
 
 /// One sampled completion with what its update needs; vectors have one entry per completion token.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Rollout {
     /// Prompt and completion, the completion trained.
     pub(crate) example: Example,
@@ -30,6 +31,45 @@ pub(crate) struct Rollout {
     pub(crate) old_values: Vec<f32>,
     /// Returns (PPO).
     pub(crate) returns: Vec<f32>,
+}
+
+/// A rollout step while it updates weights. After a stop between two updates it is all that is needed to go on with the next.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Updating<S> {
+    /// What is trained.
+    pub(crate) rollouts: Vec<Rollout>,
+    /// Completions that were sampled, also those that are not trained.
+    pub(crate) sampled: usize,
+    /// Measures of the samples.
+    pub(crate) metrics: Vec<(String, f64)>,
+    /// Tokens of the samples, and of all updates so far.
+    pub(crate) tokens: usize,
+    /// Optimizer steps so far, of all models.
+    pub(crate) made: usize,
+    /// Sums over the updates so far.
+    pub(crate) stats: S,
+    pub(crate) loss: f64,
+    pub(crate) grad_norm: f64,
+}
+
+impl<S: Default> Updating<S> {
+    /// Before the first update.
+    pub(crate) fn new(sampled: &[Rollout], metrics: &[(&str, f64)]) -> Updating<S> {
+        Updating {
+            sampled: sampled.len(),
+            tokens: sampled.iter().map(|r| r.example.ids.len()).sum(),
+            metrics: metrics.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect(),
+            ..Updating::default()
+        }
+    }
+}
+
+impl<S> Updating<S> {
+    /// Measures of the samples, and those of the updates.
+    pub(crate) fn all_metrics<'m>(&'m self, updates: Vec<(&'m str, f64)>) -> Vec<(&'m str, f64)> {
+        let samples = self.metrics.iter().map(|(name, value)| (name.as_str(), *value));
+        samples.chain(updates).collect()
+    }
 }
 
 /// The prompts of rollout step `step`: an endless sequence of shuffled passes over `available`, cut in order.

@@ -233,7 +233,9 @@ fn run_phase(
     }
     let threads = options.device.threads();
     let expected_memory = estimate::memory(&phase.settings, &recipe.run, &config, data, threads).total();
-    ctx.expect_memory(expected_memory);
+    let before_updates =
+        estimate::memory_before_updates(&phase.settings, &recipe.run, &config, data, threads);
+    ctx.expect_memory(expected_memory, before_updates.map(|memory| memory.total()));
     prompts::answer_before(&mut ctx, phase, start.as_ref()).map_err(|error| ctx.stopped(error, &mut []))?;
     let trained = match &phase.settings {
         PhaseSettings::Pretrain(settings) => pretrain::pretrain(&mut ctx, settings, start),

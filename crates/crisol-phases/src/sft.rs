@@ -7,7 +7,7 @@ use crisol_train::Trainer;
 use crate::PhaseError;
 use crate::context::{Context, HELD_OUT_LOSS};
 use crate::examples::{Kind, Source};
-use crate::expectation::Length;
+use crate::expectation::Documents;
 use crate::reason::COLD_START;
 use crate::settings::SftSettings;
 use crate::supervised::{heldout_loss, train_next_token};
@@ -30,7 +30,7 @@ pub(crate) fn train_stage(
     stage: &str,
     settings: &SftSettings,
     start: Checkpoint,
-) -> Result<(Checkpoint, Vec<Length>), PhaseError> {
+) -> Result<(Checkpoint, Documents), PhaseError> {
     let Checkpoint { model, params, text } = start;
     let context = model.config().longest_document();
     let setting = if stage == COLD_START { "cold_start." } else { "" };

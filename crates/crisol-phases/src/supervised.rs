@@ -92,7 +92,8 @@ pub(crate) fn train_next_token(
     let total = plan.total();
     let shape = trainer.model.config().cost_shape();
     let work = LocalWork {
-        forward: example_flops(&shape, heldout),
+        // Before and after.
+        measuring: example_flops(&shape, heldout) * 2.0,
         ..training(&shape, &mut plan, optimizer.rule, |i| forward(&shape, [examples.length(i)]))
     };
     ctx.expect(stage, &shape, &work);

@@ -9,7 +9,7 @@ use crate::records::{Body, Record, Turns};
 use crate::{ChatTemplate, Message, TextError, TextSetup, words};
 
 /// The tokens of one document and which of them are trained.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 pub struct Example {
     /// The tokens.
     pub ids: Vec<u32>,

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::io::IsTerminal as _;
 use std::time::{Duration, Instant};
 
-use crisol_phases::{Observer, Saves};
+use crisol_phases::{ExpectedPhase, ExpectedStage, Observer, Saves};
 use crisol_report::measures::{self, MEASURES};
 use crisol_report::{PhaseReport, prefixed};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -31,23 +31,55 @@ pub(crate) struct Progress {
 /// The forecast of a whole run, and how fast this machine has been at what it has done of it.
 #[derive(Default)]
 struct Whole {
-    /// Names and floating-point operations of the phases, in order; none where nothing was forecast.
-    phases: Vec<(String, f64)>,
-    /// Of the phases that are done.
-    flops: f64,
+    /// The stages of all phases, in order; none where nothing was forecast.
+    stages: Vec<ForecastStage>,
+    /// Of the phases that this process has done.
+    weight: f64,
     seconds: f64,
 }
 
+struct ForecastStage {
+    phase: String,
+    name: String,
+    weight: f64,
+}
+
 impl Whole {
-    /// Seconds until the run ends, while `phase` is in a stage of so many seconds, of which `left` are left. None in the
-    /// last phase, whose own time says it.
-    fn left(&self, phase: &str, stage_seconds: f64, left: f64) -> Option<f64> {
-        let at = self.phases.iter().position(|(name, _)| name == phase)?;
-        let later: f64 = self.phases[at + 1..].iter().map(|(_, flops)| flops).sum();
-        // The first phase is judged by the stage at hand.
-        let seconds_per_flop =
-            if self.flops > 0.0 { self.seconds / self.flops } else { stage_seconds / self.phases[at].1 };
-        Some(left + later * seconds_per_flop).filter(|seconds| later > 0.0 && seconds.is_finite())
+    fn of(phases: &[ExpectedPhase]) -> Whole {
+        let stages = phases.iter().flat_map(|phase| {
+            phase.stages.iter().map(|stage| ForecastStage {
+                phase: phase.name.clone(),
+                name: stage.name.clone(),
+                weight: stage.weight,
+            })
+        });
+        Whole { stages: stages.collect(), ..Whole::default() }
+    }
+
+    fn position(&self, phase: &str, stage: &str) -> Option<usize> {
+        self.stages.iter().position(|at| at.phase == phase && at.name == stage)
+    }
+
+    /// Now that its data is read, more is known of a stage.
+    fn correct(&mut self, phase: &str, stage: &ExpectedStage) {
+        if let Some(at) = self.position(phase, &stage.name) {
+            self.stages[at].weight = stage.weight;
+        }
+    }
+
+    /// A phase is done.
+    fn done(&mut self, phase: &str, seconds: f64) {
+        self.weight += self.stages.iter().filter(|at| at.phase == phase).map(|at| at.weight).sum::<f64>();
+        self.seconds += seconds;
+    }
+
+    /// Seconds until the run ends, while a stage of so many seconds has `left` left. None in the last stage, whose own time
+    /// says it.
+    fn left(&self, phase: &str, stage: &str, stage_seconds: f64, left: f64) -> Option<f64> {
+        let at = self.position(phase, stage)?;
+        let later: f64 = self.stages[at + 1..].iter().map(|stage| stage.weight).sum();
+        let rate = (self.seconds + stage_seconds) / (self.weight + self.stages[at].weight);
+        Some(left + later * rate).filter(|seconds| later > 0.0 && seconds.is_finite())
     }
 }
 
@@ -61,8 +93,8 @@ struct Stage {
 }
 
 impl Progress {
-    /// `phases`: names and floating-point operations of the phases to come, where they were forecast.
-    pub(crate) fn new(heading: String, phases: Vec<(String, f64)>) -> Progress {
+    /// `phases`: those of the run, where they were forecast.
+    pub(crate) fn new(heading: String, phases: &[ExpectedPhase]) -> Progress {
         let (bar, lines) = bar_or_lines();
         let now = Instant::now();
         let stage = Stage { name: String::new(), first: 0, total: 0, tokens: 0, began: now };
@@ -72,7 +104,7 @@ impl Progress {
             heading: Some(heading),
             phase: String::new(),
             stage,
-            whole: Whole { phases, ..Whole::default() },
+            whole: Whole::of(phases),
             saves: Saves::default(),
             shown: now,
         }
@@ -139,12 +171,23 @@ impl Observer for Progress {
         }
     }
 
-    fn expected(&mut self, stage: &str, seconds: f64) {
-        self.line(&format!("  {stage} will take about {}", duration(seconds)));
+    fn expected(&mut self, stage: &ExpectedStage) {
+        self.whole.correct(&self.phase, stage);
+        let ExpectedStage { name, flops, seconds, .. } = stage;
+        let time = seconds.map_or(String::new(), |seconds| format!(", {}", duration(seconds)));
+        self.line(&format!("  {name} will take about {}{time}", operations(*flops)));
     }
 
-    fn expected_memory(&mut self, bytes: f64) {
-        self.line(&format!("  by itself it takes about {} of memory", memory(bytes)));
+    fn measured(&mut self) {
+        // Measuring is no part of the steps, from whose speed the time left is judged.
+        self.stage.began = Instant::now();
+    }
+
+    fn expected_memory(&mut self, bytes: f64, before_updates: Option<f64>) {
+        let before = before_updates.map_or(String::new(), |bytes| {
+            format!(" ({} until answers to the same prompt earn differently)", memory(bytes))
+        });
+        self.line(&format!("  by itself it takes at most about {} of memory{before}", memory(bytes)));
     }
 
     fn saved(&mut self, saves: &Saves) {
@@ -156,8 +199,7 @@ impl Observer for Progress {
     }
 
     fn phase_finished(&mut self, report: &PhaseReport) {
-        self.whole.flops += report.flops;
-        self.whole.seconds += report.seconds;
+        self.whole.done(&report.name, report.seconds);
         self.line(&summary(report));
         let Saves { count, bytes, seconds } = self.saves;
         self.line(&format!(
@@ -178,7 +220,8 @@ impl Stage {
         let left = elapsed / made as f64 * (self.total - step) as f64;
         if step < self.total && left.is_finite() {
             parts.push(format!("{} left", duration(left)));
-            if let Some(run) = whole.left(phase, elapsed / made as f64 * self.total as f64, left) {
+            let all = elapsed / made as f64 * self.total as f64;
+            if let Some(run) = whole.left(phase, &self.name, all, left) {
                 parts.push(format!("about {} of the run", duration(run)));
             }
         }
@@ -222,6 +265,11 @@ fn summary(report: &PhaseReport) -> String {
         let _ = write!(summary, "\n    {}: {}", measure.label, measures::value_text(measure.id, value));
     }
     summary
+}
+
+/// Floating-point operations.
+pub(crate) fn operations(flops: f64) -> String {
+    prefixed(flops, "FLOP").replace('\u{a0}', " ")
 }
 
 /// Bytes of memory.
@@ -289,15 +337,30 @@ mod tests {
     }
 
     #[test]
-    fn a_run_takes_what_is_left_and_the_later_phases_at_the_speed_so_far() {
-        let phases =
-            [("a", 1e9), ("b", 2e9), ("c", 4e9)].map(|(name, flops)| (name.to_owned(), flops)).to_vec();
-        let mut whole = Whole { phases, ..Whole::default() };
-        // 100 s for 1e9 operations, 40 of them left; six times as many are to come.
-        assert_eq!(whole.left("a", 100.0, 40.0), Some(640.0));
-        (whole.flops, whole.seconds) = (1e9, 50.0);
-        assert_eq!(whole.left("b", 1000.0, 10.0), Some(210.0));
-        assert_eq!([whole.left("c", 1.0, 1.0), whole.left("d", 1.0, 1.0)], [None; 2]);
+    fn a_run_takes_what_is_left_and_the_later_stages_at_the_speed_so_far() {
+        let stage =
+            |name: &str, weight| ExpectedStage { name: name.into(), flops: 1.0, seconds: None, weight };
+        let phase = |name: &str, stages: &[(&str, f64)]| ExpectedPhase {
+            name: name.into(),
+            steps: 1.0,
+            memory: 1.0,
+            stages: stages.iter().map(|(name, weight)| stage(name, *weight)).collect(),
+        };
+        let phases = [phase("a", &[("x", 1.0), ("y", 2.0)]), phase("b", &[("x", 4.0)])];
+        let mut whole = Whole::of(&phases);
+        // 100 s for one part, 40 of them left; six parts are to come.
+        assert_eq!(whole.left("a", "x", 100.0, 40.0), Some(640.0));
+        // It is two parts, as its data says.
+        whole.correct("a", &stage("x", 2.0));
+        assert_eq!(whole.left("a", "x", 100.0, 40.0), Some(340.0));
+        assert_eq!(whole.left("a", "y", 100.0, 40.0), Some(240.0));
+        whole.correct("b", &stage("x", 1.0));
+        assert_eq!(whole.left("a", "y", 100.0, 40.0), Some(90.0));
+        // Four parts in 50 s, and this one in 10 s.
+        whole.done("a", 50.0);
+        whole.stages.push(ForecastStage { phase: "c".into(), name: "x".into(), weight: 2.0 });
+        assert_eq!(whole.left("b", "x", 10.0, 5.0), Some(29.0));
+        assert_eq!([whole.left("c", "x", 1.0, 1.0), whole.left("d", "x", 1.0, 1.0)], [None; 2]);
     }
 
     #[test]

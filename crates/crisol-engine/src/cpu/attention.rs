@@ -11,7 +11,7 @@ use super::math::{LANES, dot, exp, fma, max, scale_all, sum_lanes, vectorised};
 use super::packed::{Panels, product};
 use crate::kv_cache::TILE;
 use crate::workspace::Pool;
-use crate::{Attention, KvCache};
+use crate::{Attention, Interrupt, KvCache};
 
 /// Queries per block: few, so that little is computed above the diagonal.
 const QUERIES: usize = 32;
@@ -26,7 +26,8 @@ fn row_width(cols: usize) -> usize {
     cols.next_multiple_of(LANES) | LANES
 }
 
-/// Forward over all documents. Writes `out` and the log-sum-exp of every row and head.
+/// Forward over all documents. Writes `out` and the log-sum-exp of every row and head, or a part of them once `stop` is
+/// requested.
 pub(crate) fn forward(
     q: &[f32],
     k: &[f32],
@@ -35,6 +36,7 @@ pub(crate) fn forward(
     offsets: &[u32],
     out: &mut [f32],
     lse: &mut [f32],
+    stop: &Interrupt,
     floats: &mut Pool<f32>,
 ) {
     let heads = Heads::new(shape);
@@ -47,7 +49,7 @@ pub(crate) fn forward(
         let lse = &mut lse[start * shape.heads..end * shape.heads];
         for head in 0..shape.heads {
             let (k, v) = heads.of_kv_head(head, k, v);
-            flash_forward(q, k, v, head, shape, 0, out, Some(lse), floats);
+            flash_forward(q, k, v, head, shape, 0, out, Some(lse), stop, floats);
         }
     }
 }
@@ -129,6 +131,7 @@ fn flash_forward(
     past: usize,
     out: &mut [f32],
     mut lse: Option<&mut [f32]>,
+    stop: &Interrupt,
     floats: &mut Pool<f32>,
 ) {
     let &Attention { heads, qk_dim, v_dim, scale, .. } = shape;
@@ -137,7 +140,7 @@ fn flash_forward(
     let transposed_k = Panels::new(1, k.mat(0..past + n, qk_dim).t(), floats);
     let v = Panels::new(1, v.mat(0..past + n, v_dim), floats);
     let (mut largest, mut sums) = ([0.0; QUERIES], [0.0; QUERIES]);
-    for first in (0..n).step_by(QUERIES) {
+    for first in (0..n).step_by(QUERIES).take_while(|_| !stop.requested()) {
         let rows = QUERIES.min(n - first);
         let keys = past + first + rows;
         let q = Mat::strided(&q[first * heads * qk_dim + head * qk_dim..], rows, qk_dim, heads * qk_dim);
@@ -215,7 +218,7 @@ pub(crate) struct Saved<'a> {
     pub(crate) lse: &'a [f32],
 }
 
-/// Backward over all documents. Writes `dq`, adds to `dk` and `dv`.
+/// Backward over all documents. Writes `dq`, adds to `dk` and `dv`; a part of them once `stop` is requested.
 pub(crate) fn backward(
     saved: &Saved<'_>,
     shape: &Attention,
@@ -224,6 +227,7 @@ pub(crate) fn backward(
     dq: &mut [f32],
     dk: &mut [f32],
     dv: &mut [f32],
+    stop: &Interrupt,
     floats: &mut Pool<f32>,
 ) {
     let &Attention { heads, qk_dim, v_dim, scale, .. } = shape;
@@ -242,7 +246,7 @@ pub(crate) fn backward(
             let k = Mat::strided(&saved.k[k_at..], end - start, qk_dim, strides.k_stride);
             let v = Mat::strided(&saved.v[v_at..], end - start, v_dim, strides.v_stride);
             let [k, transposed_k, transposed_v] = [k, k.t(), v.t()].map(|mat| Panels::new(1, mat, floats));
-            for first in (start..end).step_by(QUERIES) {
+            for first in (start..end).step_by(QUERIES).take_while(|_| !stop.requested()) {
                 let rows = first..end.min(first + QUERIES);
                 let keys = rows.end - start;
                 let q_at = first * strides.q_stride + head * qk_dim;
@@ -339,6 +343,7 @@ pub(crate) struct Cached<'a> {
     pub(crate) layer: usize,
     /// Positions of a chunk, of which a query sees its own only.
     pub(crate) chunk: Option<usize>,
+    pub(crate) stop: &'a Interrupt,
 }
 
 impl Cached<'_> {
@@ -404,7 +409,7 @@ impl Cached<'_> {
             let out = &mut out[rows.start * heads.out_stride..rows.end * heads.out_stride];
             for head in 0..part.heads {
                 let (k, v) = heads.of_kv_head(head, k, v);
-                flash_forward(q, k, v, head, &part, position - first, out, None, floats);
+                flash_forward(q, k, v, head, &part, position - first, out, None, self.stop, floats);
             }
             position = past + rows.end;
         }
@@ -536,4 +541,31 @@ fn weighted_sum<S: pulp::Simd>(weights: &[f32], rows: &[f32], stride: usize) -> 
         }
     }
     sum
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A stop is heard between blocks of queries, forward and backward.
+    #[test]
+    fn nothing_is_computed_once_a_stop_is_requested() {
+        let shape = Attention { heads: 2, kv_heads: 1, qk_dim: 8, v_dim: 8, scale: 1.0 };
+        let (n, floats) = (QUERIES + 3, &mut Pool::default());
+        let number = |i: usize| (i % 13) as f32 / 13.0;
+        let [q, k, v, dout] = [16, 8, 8, 16].map(|width| (0..n * width).map(number).collect::<Vec<f32>>());
+        let mut run = |stop: &Interrupt| {
+            let (mut out, mut lse) = (vec![7.0; n * 16], vec![7.0; n * 2]);
+            let offsets = [0, n as u32];
+            forward(&q, &k, &v, &shape, &offsets, &mut out, &mut lse, stop, floats);
+            let [mut dq, mut dk, mut dv] = [16, 8, 8].map(|width| vec![7.0; n * width]);
+            let saved = Saved { q: &q, k: &k, v: &v, out: &out, lse: &lse };
+            backward(&saved, &shape, &offsets, &dout, &mut dq, &mut dk, &mut dv, stop, floats);
+            [out, lse, dq, dk, dv].map(|numbers| numbers.iter().all(|number| *number == 7.0))
+        };
+        let stop = Interrupt::default();
+        assert_eq!(run(&stop), [false; 5]);
+        stop.request();
+        assert_eq!(run(&stop), [true; 5]);
+    }
 }

@@ -6,6 +6,7 @@ use super::mat::{Mat, MatMut};
 use super::math::{LANES, exp, fma, max, sum_lanes, vectorised};
 use super::packed::{Packed, packed_len, shared_pack, shared_product};
 use super::weights::Weight;
+use crate::Interrupt;
 use crate::parallel::for_rows;
 use crate::workspace::{Buffer, Pool};
 
@@ -72,7 +73,8 @@ impl<'a> Blocks<'a> {
     }
 }
 
-/// Log-probability of each row's target, entropy if asked for, and log-sum-exp of the scaled logits. `head` is `[dim, vocab]`.
+/// Log-probability of each row's target, entropy if asked for, and log-sum-exp of the scaled logits; of a part
+/// of the rows once `stop` is requested. `head` is `[dim, vocab]`.
 pub(crate) fn forward(
     x: &[f32],
     head: Weight<'_>,
@@ -80,6 +82,7 @@ pub(crate) fn forward(
     scale: f32,
     scores: Scores<'_>,
     tasks: usize,
+    stop: &Interrupt,
     floats: &mut Pool<f32>,
 ) {
     let Scores { logp, entropy, lse, kept_logits, with_entropy } = scores;
@@ -87,7 +90,7 @@ pub(crate) fn forward(
     let x = Mat::new(x, targets.len(), dim);
     let mut blocks_of_logits = Blocks::new(kept_logits, targets.len(), vocab, floats);
     let mut largest = floats.take(ROWS);
-    for rows in blocks(targets.len(), ROWS) {
+    for rows in blocks(targets.len(), ROWS).take_while(|_| !stop.requested()) {
         // Running sums of e^(z - max) and e^(z - max)·(z - max); `lse` and `entropy` hold them meanwhile.
         let (sums, weighted) = (&mut lse[rows.clone()], &mut entropy[rows.clone()]);
         let largest = &mut largest[..rows.len()];
@@ -138,7 +141,7 @@ pub(crate) fn forward(
 
 /// Gradients of the hidden states (written, or added to if `accumulate`) and of the head (added to), from those
 /// of log-probs and entropies (empty: none). `kept_logits` are those of forward, and overwritten; if it is empty they are
-/// computed again.
+/// computed again. Once `stop` is requested, a part of them.
 pub(crate) fn backward(
     saved: &Saved<'_>,
     kept_logits: &mut [f32],
@@ -148,6 +151,7 @@ pub(crate) fn backward(
     accumulate: bool,
     dhead: &mut [f32],
     tasks: usize,
+    stop: &Interrupt,
     floats: &mut Pool<f32>,
 ) {
     let &Saved { x, head, transposed_head, targets, scale, lse, entropy } = saved;
@@ -155,7 +159,7 @@ pub(crate) fn backward(
     let x = Mat::new(x, targets.len(), dim);
     let mut blocks_of_logits = Blocks::new(kept_logits, targets.len(), vocab, floats);
     let mut panels = floats.take(packed_len(ROWS.min(targets.len()), dim));
-    for rows in blocks(targets.len(), ROWS) {
+    for rows in blocks(targets.len(), ROWS).take_while(|_| !stop.requested()) {
         let x = x.rows(rows.clone());
         let panels = &mut panels[..packed_len(rows.len(), dim)];
         shared_pack(tasks, x, panels);
@@ -321,7 +325,8 @@ mod tests {
                         kept_logits: &mut kept,
                         with_entropy,
                     };
-                    forward(&x, transposed, &targets, 0.7, scores, 1, &mut floats);
+                    let stop = Interrupt::default();
+                    forward(&x, transposed, &targets, 0.7, scores, 1, &stop, &mut floats);
                     let (mut dx, mut dhead) = (vec![0.0; x.len()], vec![0.0; vocab * dim]);
                     let saved = Saved {
                         x: &x,
@@ -333,12 +338,51 @@ mod tests {
                         entropy: &entropy,
                     };
                     let dentropy = if with_entropy { &seed[..] } else { &[] };
-                    backward(&saved, &mut kept, &seed, dentropy, &mut dx, false, &mut dhead, 1, &mut floats);
+                    let (dx_of, dhead_of) = (&mut dx, &mut dhead);
+                    backward(
+                        &saved,
+                        &mut kept,
+                        &seed,
+                        dentropy,
+                        dx_of,
+                        false,
+                        dhead_of,
+                        1,
+                        &stop,
+                        &mut floats,
+                    );
                     [logp, entropy, lse, dx, dhead]
                         .map(|v| v.into_iter().map(f32::to_bits).collect::<Vec<_>>())
                 };
                 assert_eq!(run(0), run(rows * vocab));
             }
         }
+    }
+
+    /// A stop is heard between blocks of rows.
+    #[test]
+    fn nothing_is_computed_once_a_stop_is_requested() {
+        let (dim, vocab, targets) = (4, 6, [1; ROWS + 3]);
+        let weights = vec![0.5; vocab * dim];
+        let mut transposed = vec![0.0; packed_len(dim, vocab)];
+        pack(Mat::new(&weights, vocab, dim).t(), &mut transposed);
+        let transposed = Weight::Kept(Packed::new(&transposed, dim, vocab));
+        let run = |stop: &Interrupt| {
+            let [mut logp, mut entropy, mut lse] = [(); 3].map(|()| vec![7.0; targets.len()]);
+            let scores = Scores {
+                logp: &mut logp,
+                entropy: &mut entropy,
+                lse: &mut lse,
+                kept_logits: &mut [],
+                with_entropy: true,
+            };
+            let x = vec![1.0; targets.len() * dim];
+            forward(&x, transposed, &targets, 1.0, scores, 1, stop, &mut Pool::default());
+            [logp, entropy, lse].concat()
+        };
+        let stop = Interrupt::default();
+        assert!(run(&stop).iter().all(|number| *number != 7.0));
+        stop.request();
+        assert!(run(&stop).iter().all(|number| *number == 7.0));
     }
 }

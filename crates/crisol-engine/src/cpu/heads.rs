@@ -114,7 +114,7 @@ pub(crate) fn forward(
             let inputs = inputs.map(|(x, width)| pieces.gather(piece, x, width, floats));
             let [q, k, v] = &inputs;
             let offsets = [0, pieces.of(piece).0.len() as u32];
-            attention::forward(q, k, v, &pieces.piece, &offsets, out, lse, floats);
+            attention::forward(q, k, v, &pieces.piece, &offsets, out, lse, device.interrupt(), floats);
             for buffer in inputs {
                 floats.give(buffer);
             }
@@ -176,7 +176,17 @@ pub(crate) fn backward(
             let offsets = [0, pieces.of(piece).0.len() as u32];
             dk.fill(0.0);
             dv.fill(0.0);
-            attention::backward(&saved, &pieces.piece, &offsets, dout, dq, dk, dv, floats);
+            attention::backward(
+                &saved,
+                &pieces.piece,
+                &offsets,
+                dout,
+                dq,
+                dk,
+                dv,
+                device.interrupt(),
+                floats,
+            );
             for buffer in inputs {
                 floats.give(buffer);
             }

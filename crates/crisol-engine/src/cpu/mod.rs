@@ -74,6 +74,8 @@ pub(crate) fn forward(op: &mut Op, params: &Params, workspace: &mut Workspace) {
             }
             put_data(values, *out, y);
         }
+        // Products take most of the time. Once a stop is requested, nobody uses what this one would have given.
+        Op::Linear { .. } if params.device().interrupt().requested() => {}
         Op::Linear { x, weight, bias, out } => {
             let mut y = take_data(values, *out);
             let (out_dim, in_dim) = params.matrix_shape(*weight);
@@ -119,7 +121,7 @@ pub(crate) fn forward(op: &mut Op, params: &Params, workspace: &mut Workspace) {
             if tasks > 1 {
                 heads::forward(params.device(), [q, k, v], shape, offsets, &mut y, lse, floats);
             } else {
-                attention::forward(q, k, v, shape, offsets, &mut y, lse, floats);
+                attention::forward(q, k, v, shape, offsets, &mut y, lse, params.device().interrupt(), floats);
             }
             put_data(values, *out, y);
         }
@@ -177,7 +179,8 @@ pub(crate) fn forward(op: &mut Op, params: &Params, workspace: &mut Workspace) {
                 kept_logits: logits,
                 with_entropy: *with_entropy,
             };
-            head::forward(data(values, *x), head, targets, *scale, scores, tasks, floats);
+            let stop = params.device().interrupt();
+            head::forward(data(values, *x), head, targets, *scale, scores, tasks, stop, floats);
             put_data(values, *logp, logp_data);
             put_data(values, *entropy, entropy_data);
         }
@@ -323,7 +326,8 @@ pub(crate) fn backward(op: &mut Op, params: &Params, grads: &mut Grads, workspac
                 let grads = [&mut dq, &mut dk, &mut dv].map(|grad| &mut **grad);
                 heads::backward(params.device(), &saved, shape, offsets, &dout, grads, floats);
             } else {
-                attention::backward(&saved, shape, offsets, &dout, &mut dq, &mut dk, &mut dv, floats);
+                let stop = params.device().interrupt();
+                attention::backward(&saved, shape, offsets, &dout, &mut dq, &mut dk, &mut dv, stop, floats);
             }
             for (var, grad) in inputs.into_iter().zip([dq, dk, dv]) {
                 add_grad(value_grads, var, grad, floats);
@@ -415,7 +419,10 @@ pub(crate) fn backward(op: &mut Op, params: &Params, grads: &mut Grads, workspac
                 entropy: data(values, *entropy),
             };
             let dhead = grads.slice_mut(*head);
-            head::backward(&saved, logits, &dlogp, &dentropy, &mut dx, accumulate, dhead, tasks, floats);
+            let stop = params.device().interrupt();
+            head::backward(
+                &saved, logits, &dlogp, &dentropy, &mut dx, accumulate, dhead, tasks, stop, floats,
+            );
             value_grads[x.0 as usize] = dx;
             floats.give(dlogp);
             floats.give(dentropy);
@@ -493,7 +500,8 @@ pub(crate) fn attention_cached(
         let (k, v) = (&k[rows.start * k_dim..rows.end * k_dim], &v[rows.start * v_dim..rows.end * v_dim]);
         cache.write(layer, slot, k, v);
     }
-    let cached = attention::Cached { q, shape, offsets, cache, slots, layer, chunk };
+    let cached =
+        attention::Cached { q, shape, offsets, cache, slots, layer, chunk, stop: device.interrupt() };
     if *tasks > 1 && cached.work() >= LEAST_SHARED_ATTENTION {
         heads::cached(device, &cached, &mut y, floats);
     } else {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use crisol_phases::{ExpectedPhase, PhaseError, PhaseSettings, Recipe, RunOptions, RunSettings};
-use crisol_report::{Report, prefixed};
+use crisol_report::Report;
 use crisol_train::TrainError;
 
 use super::Threads;
@@ -15,7 +15,7 @@ use crate::datasets::find_all;
 use crate::error::CliError;
 use crate::hub::{ModelId, Need};
 use crate::model::{Network, locate};
-use crate::progress::{Progress, duration, memory};
+use crate::progress::{Progress, duration, memory, operations};
 use crate::{clock, console, interrupt};
 
 const EXAMPLES: &str = "\
@@ -191,19 +191,24 @@ pub(super) fn execute(
     let threads =
         if device.threads() == 1 { "1 thread".into() } else { format!("{} threads", device.threads()) };
     let mut heading = format!("Run in {} on {threads}", out.display());
-    let mut forecast = Vec::new();
-    if let Some(recipe) = recipe.as_ref().filter(|_| !flags.resume) {
-        for line in settled {
-            let _ = write!(heading, "\n  {line}");
+    let forecast = |recipe| crisol_phases::expected(recipe, machine.as_ref(), device.threads());
+    let phases = match &recipe {
+        Some(recipe) if !flags.resume => {
+            for line in settled {
+                let _ = write!(heading, "\n  {line}");
+            }
+            let phases = forecast(recipe)?;
+            if !flags.force {
+                crisol_phases::refuse_too_large(&phases, crisol_phases::available_memory())?;
+            }
+            heading += &foresight(&phases);
+            phases
         }
-        let phases = crisol_phases::expected(recipe, machine.as_ref(), device.threads())?;
-        if !flags.force {
-            crisol_phases::refuse_too_large(&phases, crisol_phases::available_memory())?;
-        }
-        heading += &foresight(&phases);
-        forecast = phases.into_iter().map(|phase| (phase.name, phase.flops)).collect();
-    }
-    let mut progress = Progress::new(heading, forecast);
+        // It was said when the run began; it serves to say what is left. What is wrong with it, the run says.
+        Some(recipe) => forecast(recipe).unwrap_or_default(),
+        None => vec![],
+    };
+    let mut progress = Progress::new(heading, &phases);
     let result = crisol_phases::run(recipe, &options, &mut progress);
     progress.clear();
     result.map_err(|source| CliError::Run {
@@ -215,18 +220,19 @@ pub(super) fn execute(
 /// What the run will take, in a few lines.
 fn foresight(phases: &[ExpectedPhase]) -> String {
     let most = memory(phases.iter().map(|phase| phase.memory).fold(0.0, f64::max));
-    let flops = prefixed(phases.iter().map(|phase| phase.flops).sum(), "FLOP").replace('\u{a0}', " ");
-    let Some(seconds) = phases.iter().map(|phase| phase.seconds).sum::<Option<f64>>() else {
+    let flops = operations(phases.iter().map(ExpectedPhase::flops).sum());
+    let Some(seconds) = phases.iter().map(ExpectedPhase::seconds).sum::<Option<f64>>() else {
         return format!(
-            "\n  about {flops}, and {most} of memory for the largest phase by itself; how long that takes here is not known (`crisol cost --calibrate` measures this machine once)"
+            "\n  about {flops}, and at most {most} of memory for the largest phase by itself; how long that takes here is not known (`crisol cost --calibrate` measures this machine once)"
         );
     };
-    let each =
-        phases.iter().map(|phase| format!("{} {}", phase.name, duration(phase.seconds.unwrap_or_default())));
+    let each = phases
+        .iter()
+        .map(|phase| format!("{} {}", phase.name, duration(phase.seconds().unwrap_or_default())));
     let each =
         if phases.len() > 1 { format!(": {}", each.collect::<Vec<_>>().join(", ")) } else { String::new() };
     format!(
-        "\n  about {flops}, {most} of memory for the largest phase by itself, and {} beside measuring{each}",
+        "\n  about {flops}, at most {most} of memory for the largest phase by itself, and {} beside measuring{each}",
         duration(seconds)
     )
 }

@@ -9,6 +9,7 @@ mod eval;
 mod export;
 mod finite;
 mod fixture;
+mod forecast;
 #[cfg(feature = "hub")]
 mod hub;
 #[cfg(feature = "hub")]

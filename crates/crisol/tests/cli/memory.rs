@@ -104,6 +104,17 @@ fn phases_take_what_is_predicted() {
     let small = ["--set", "rollout.prompts=8", "--set", "rollout.max_new_tokens=12", "--set", "steps=2"];
     let reason = ["reason", chat, "--cold-start", "cold.jsonl", "--data", "problems.jsonl"];
     run(&[&reason[..], &small, &["--set", "skip_zero_spread=false"]].concat());
+    // Answers that are all wrong: nothing is trained.
+    bench.write("impossible.jsonl", &"{\"prompt\": \"Say coins\", \"answer\": \"-77\"}\n".repeat(35));
+    let out = ["--out", "unpaid", "--threads", "2", "--set", "shard_tokens=256", "--set", "format_reward=0"];
+    bench.crisol(&[&["reason", chat, "--data", "impossible.jsonl"][..], &small, &out].concat()).ok();
+    let recipe = Recipe::load(&bench.path("unpaid/recipe.toml")).unwrap();
+    let config = crisol_model::Config::load(&bench.path("pretrain/1-pretrain")).unwrap();
+    let data = DataSource::open(bench.path(".").to_str().unwrap());
+    let settings = &recipe.phases[0].settings;
+    let predicted = estimate::memory_before_updates(settings, &recipe.run, &config, &data, 2).unwrap();
+    let report: Value = serde_json::from_str(&bench.read("unpaid/report.json")).unwrap();
+    check("reason without updates", predicted, &report["peak_memory_bytes"]);
     run(&["reward", chat, "--data", "votes.jsonl", "--heldout", "votes.jsonl"]);
     let ppo = ["ppo", chat, "--reward-model", "reward/1-reward", "--data", "prompts.jsonl"];
     run(&[&ppo[..], &small].concat());

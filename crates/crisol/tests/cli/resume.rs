@@ -146,6 +146,42 @@ fn interrupted_between_saves_and_resumed() {
     }
 }
 
+/// A stop between two updates of a rollout step: what was sampled and updated is kept, and the step goes on from there.
+#[test]
+fn interrupted_between_updates_and_resumed() {
+    // Nearly all of the time goes into updates.
+    let recipe = full_recipe("")
+        .replace(
+            "rollout.minibatches = 2",
+            "rollout.minibatches = 2\nrollout.epochs = 60\nskip_zero_spread = false",
+        )
+        .replace("rollout.max_new_tokens = 8", "rollout.max_new_tokens = 8\nrollout.epochs = 60");
+    let bench = Bench::new(&recipe);
+    bench.crisol(&["run", "tiny.toml", "--out", "whole"]).ok();
+    for phase in ["3-reason", "5-ppo"] {
+        let (metrics, state) = (format!("progress/{phase}/metrics.jsonl"), format!("progress/{phase}/state"));
+        let lines =
+            |path: &Path| fs::read_to_string(path).map_or(0, |text| text.matches("response_length").count());
+        let mut child = start(&bench, &["run", "tiny.toml", "--out", phase]);
+        // Twice, so that a step that went on in its middle is stopped once more.
+        for steps in [1, 2] {
+            let metrics = bench.path(phase).join(&metrics);
+            wait_until(&metrics, || lines(&metrics) >= steps);
+            std::thread::sleep(Duration::from_millis(20));
+            signal(&child, "INT");
+            let stopped = Finished::of(child.wait_with_output().expect("the child's output can be read"));
+            assert_eq!(stopped.code, Some(130), "{stopped:#?}");
+            let place = format!("within step {} of", steps + 1);
+            assert!(stopped.stderr.contains(&place), "{}", stopped.stderr);
+            assert!(stopped.stderr.contains("everything is saved"), "{}", stopped.stderr);
+            assert!(bench.path(phase).join(&state).join("step.json").exists());
+            child = start(&bench, &["run", "--resume", "--out", phase]);
+        }
+        Finished::of(child.wait_with_output().expect("the child's output can be read")).ok();
+        assert_same(&bench, "whole", phase);
+    }
+}
+
 #[test]
 fn a_finished_run_resumes_to_itself() {
     let bench = Bench::new(&short_recipe(""));

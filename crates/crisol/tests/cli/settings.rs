@@ -5,7 +5,9 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crisol_engine::{Device, Interrupt};
-use crisol_phases::{Observer, Recipe, RunOptions, Saves, available_memory, expected, refuse_too_large};
+use crisol_phases::{
+    ExpectedStage, Observer, Recipe, RunOptions, Saves, available_memory, expected, refuse_too_large,
+};
 use crisol_report::PhaseReport;
 use toml::{Table, Value};
 
@@ -69,8 +71,9 @@ impl Observer for Brief {
             self.interrupt.request();
         }
     }
-    fn expected(&mut self, _: &str, _: f64) {}
-    fn expected_memory(&mut self, _: f64) {}
+    fn expected(&mut self, _: &ExpectedStage) {}
+    fn measured(&mut self) {}
+    fn expected_memory(&mut self, _: f64, _: Option<f64>) {}
     fn saved(&mut self, _: &Saves) {}
     fn note(&mut self, _: &str) {}
     fn phase_finished(&mut self, _: &PhaseReport) {}
@@ -118,7 +121,7 @@ fn hostile_values_of_every_setting() {
         }
         valid += 1;
         // A sample of them is enough. Steps that take longer are somebody's wish; what is tried here are their first.
-        if valid % 3 > 0 || phases.iter().any(|phase| phase.flops / phase.steps.max(1.0) > 5e8) {
+        if valid % 3 > 0 || phases.iter().any(|phase| phase.flops() / phase.steps.max(1.0) > 5e8) {
             return;
         }
         let before = Instant::now();
