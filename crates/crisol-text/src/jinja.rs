@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use jiff::civil::DateTime;
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, Value, ValueKind};
-use minijinja::{Environment, Error, ErrorKind, State};
+use minijinja::{Environment, Error, ErrorKind, State, filters};
 use minijinja_contrib::pycompat::unknown_method_callback;
 
 use crate::TextError;
@@ -125,16 +125,29 @@ fn environment() -> Environment<'static> {
         Err(Error::new(ErrorKind::InvalidOperation, message))
     });
     environment.add_filter(bounds::FILTER, bounds::check);
-    // They put lists into lists where no name is given; no template in the field calls them.
-    for nesting in ["batch", "slice", "groupby", "zip"] {
-        environment.remove_filter(nesting);
-    }
+    environment.add_filter("batch", |state: &State, value, count, fill: Option<Value>| {
+        bounds::check(state, filters::batch(state, value, count, fill)?)
+    });
+    environment.add_filter("slice", |state: &State, value, count, fill: Option<Value>| {
+        bounds::check(state, filters::slice(state, value, count, fill)?)
+    });
+    environment.add_filter("groupby", group_by);
+    // Jinja has no such filter.
+    environment.remove_filter("zip");
     environment.add_filter("tojson", to_json);
     // For Jinja, whatever has a length and items is a sequence.
     environment.add_test("sequence", |value: &Value| {
         matches!(value.kind(), ValueKind::Seq | ValueKind::String | ValueKind::Map)
     });
     environment
+}
+
+/// The filter `groupby`. It puts lists into lists without giving them a name, so that it pays here, and for sorting before.
+fn group_by(state: &State, value: Value, attribute: Option<&str>, options: Kwargs) -> Result<Value, Error> {
+    let value = bounds::check(state, value)?;
+    let items = value.len().unwrap_or(0);
+    state.consume_fuel(items as u64 * u64::from(items.max(1).ilog2()))?;
+    bounds::check(state, filters::groupby(value, attribute, options)?)
 }
 
 /// The function `strftime_now`, at a moment.

@@ -1,7 +1,11 @@
 //! Messages of a conversation, as data files write them and as templates see them.
 
+use std::io::{self, Write};
+
 use minijinja::Value as Variable;
 use minijinja::value::Serde;
+use serde::Serialize as _;
+use serde_json::ser::Formatter;
 use serde_json::{Map, Value, json};
 
 const ASSISTANT: &str = "assistant";
@@ -276,6 +280,28 @@ pub(crate) fn value_contains(value: &Value, c: char) -> bool {
     }
 }
 
+/// JSON as Python's `json.dumps` and the filter `tojson` write it, with spaces behind commas and colons.
+fn python_json(value: &Value) -> String {
+    struct Spaced;
+    impl Formatter for Spaced {
+        fn begin_array_value<W: ?Sized + Write>(&mut self, out: &mut W, first: bool) -> io::Result<()> {
+            out.write_all(if first { b"" } else { b", " })
+        }
+
+        fn begin_object_key<W: ?Sized + Write>(&mut self, out: &mut W, first: bool) -> io::Result<()> {
+            out.write_all(if first { b"" } else { b", " })
+        }
+
+        fn begin_object_value<W: ?Sized + Write>(&mut self, out: &mut W) -> io::Result<()> {
+            out.write_all(b": ")
+        }
+    }
+    let mut out = vec![];
+    let mut serializer = serde_json::Serializer::with_formatter(&mut out, Spaced);
+    value.serialize(&mut serializer).expect("a value can be written to memory");
+    String::from_utf8(out).expect("JSON is UTF-8")
+}
+
 /// What a JSON value is, in words.
 pub(crate) fn kind_of(value: Option<&Value>) -> &'static str {
     match value {
@@ -312,8 +338,29 @@ impl Message {
 
     /// The names of the tools that it calls.
     pub(crate) fn called(&self) -> Vec<&str> {
+        self.functions().filter_map(|function| function.get("name").and_then(Value::as_str)).collect()
+    }
+
+    fn functions(&self) -> impl Iterator<Item = &Value> {
         let calls = self.written.get("tool_calls").and_then(Value::as_array);
-        let functions = calls.into_iter().flatten().map(|call| call.get("function").unwrap_or(call));
-        functions.filter_map(|function| function.get("name").and_then(Value::as_str)).collect()
+        calls.into_iter().flatten().map(|call| call.get("function").unwrap_or(call))
+    }
+
+    /// The arguments of the tools that it calls, as JSON.
+    pub(crate) fn arguments_as_text(&self) -> Vec<String> {
+        self.functions().filter_map(|function| function.get("arguments").map(python_json)).collect()
+    }
+
+    /// The message with the arguments of its calls as JSON instead of objects.
+    pub(crate) fn with_arguments_as_text(&self) -> Self {
+        let mut message = self.clone();
+        let calls = message.written.get_mut("tool_calls").and_then(Value::as_array_mut);
+        for call in calls.into_iter().flatten() {
+            let function = if call.get("function").is_some() { &mut call["function"] } else { call };
+            if let Some(arguments) = function.get_mut("arguments") {
+                *arguments = python_json(arguments).into();
+            }
+        }
+        message
     }
 }

@@ -235,6 +235,29 @@ impl ChatTemplate {
     /// Messages in a form that the template reads. Content in parts is passed as it is written where the words of every part
     /// arrive, and as one string elsewhere: a template for strings leaves a list out, or prints it.
     pub(crate) fn readable<'m>(&self, messages: &'m [Message]) -> Result<Cow<'m, [Message]>, TextError> {
+        if self.wants_arguments_as_text(messages) {
+            let messages: Vec<Message> = messages.iter().map(Message::with_arguments_as_text).collect();
+            return Ok(Cow::Owned(self.readable_parts(&messages)?.into_owned()));
+        }
+        self.readable_parts(messages)
+    }
+
+    /// Whether the template puts the arguments of tool calls between text, as `DeepSeek`'s do, so that they must be JSON and
+    /// not an object.
+    fn wants_arguments_as_text(&self, messages: &[Message]) -> bool {
+        let arguments: Vec<String> = messages.iter().flat_map(Message::arguments_as_text).collect();
+        if arguments.is_empty() {
+            return false;
+        }
+        let objects: Vec<Message> = messages.iter().map(Message::joined).collect();
+        let strings: Vec<Message> = objects.iter().map(Message::with_arguments_as_text).collect();
+        let writes_all = |text: &String| arguments.iter().all(|json| text.contains(json));
+        let as_objects = self.render(&objects, false);
+        !as_objects.is_ok_and(|text| writes_all(&text))
+            && self.render(&strings, false).is_ok_and(|text| writes_all(&text))
+    }
+
+    fn readable_parts<'m>(&self, messages: &'m [Message]) -> Result<Cow<'m, [Message]>, TextError> {
         if !messages.iter().any(Message::has_parts) {
             return Ok(Cow::Borrowed(messages));
         }

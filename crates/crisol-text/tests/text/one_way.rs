@@ -285,6 +285,49 @@ fn words_that_a_template_leaves_out_are_an_error() {
     assert_eq!(setup.supervised(&parsed(&earlier), 99).unwrap().examples.len(), 1);
 }
 
+/// 18: a template that puts the arguments of tool calls between text (as DeepSeek-V3's does) gets them as JSON, one that
+/// writes them as JSON itself or looks into them gets the object, in training and at inference, however the data has them.
+#[test]
+fn arguments_of_tool_calls_reach_every_template() {
+    let call = "{% for t in m.tool_calls %}{{ '<call>' + t['function']['name'] + '\\n```json\\n' + ARGUMENTS + '\\n```' }}{% endfor %}";
+    let source = "{% for m in messages %}{{ '<|' + m.role + '|>' + (m.content or '') }}{% if m.tool_calls %}CALL{% endif %}{{ '<|end|>' }}\
+        {% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}";
+    let between = "t['function']['arguments']";
+    for (arguments, expected) in [
+        (between, r#"{"city": "Rome, \"IT\"", "days": [1, 2]}"#),
+        ("(t.function.arguments ~ '')", r#"{"city": "Rome, \"IT\"", "days": [1, 2]}"#),
+        ("(t.function.arguments|tojson)", r#"{"city": "Rome, \"IT\"", "days": [1, 2]}"#),
+        ("(t.function.arguments|tojson(separators=(',', ':')))", r#"{"city":"Rome, \"IT\"","days":[1,2]}"#),
+        (
+            "(t.function.arguments if t.function.arguments is string else t.function.arguments|tojson)",
+            r#"{"city": "Rome, \"IT\"", "days": [1, 2]}"#,
+        ),
+        ("(t.function.arguments.keys()|join(' '))", "city days"),
+    ] {
+        let source = source.replace("CALL", &call.replace("ARGUMENTS", arguments));
+        let setup = folder_setup(&byte_level(), &source, None, "<|end|>");
+        let object = json!({"city": "Rome, \"IT\"", "days": [1, 2]});
+        for given in [object.clone(), object.to_string().into()] {
+            let call = json!([{"type": "function", "function": {"name": "weather", "arguments": given}}]);
+            let messages = json!([
+                {"role": "user", "content": [{"type": "text", "text": "Weather?"}]},
+                {"role": "assistant", "content": null, "tool_calls": call},
+                {"role": "tool", "content": "Sun"},
+                {"role": "assistant", "content": "Sun."},
+            ]);
+            let record = parsed(&json!({ "messages": messages }));
+            let examples = setup.supervised(&record, 999).unwrap().examples;
+            let text = setup.tokenizer.decode(&examples.last().unwrap().ids, false);
+            let said = format!("<call>weather\n```json\n{expected}\n```<|end|>");
+            assert!(text.contains(&said), "{arguments}: {text}");
+            let prompt = parsed(&json!({ "prompt": messages.as_array().unwrap()[..3] }));
+            let prompt = setup.prompt(&prompt).unwrap();
+            assert!(setup.tokenizer.decode(&prompt, false).contains(&said));
+            assert!(examples.iter().any(|example| example.ids.starts_with(&prompt)), "{arguments}");
+        }
+    }
+}
+
 /// As Mistral's: the system message stands in the last message of the user's as long as nothing follows.
 #[test]
 fn a_system_message_that_moves_is_trained_where_inference_sees_it() {

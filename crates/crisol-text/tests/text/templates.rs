@@ -421,6 +421,43 @@ fn hostile_templates_end() {
     assert!(template(&macros.replace('N', "100000"), "", "").render(&[], false).is_err());
 }
 
+/// Jinja's filters that make lists of lists, as Jinja2 computes them, and how deep they may be put into one another.
+#[test]
+fn lists_are_cut_and_grouped() {
+    let written = |source: &str| template(source, "", "").render(&[], false);
+    for (source, expected) in [
+        ("{{ [1, 2, 3]|batch(2)|list|tojson }}", "[[1, 2], [3]]"),
+        ("{{ [1, 2, 3]|batch(2, 0)|list|tojson }}", "[[1, 2], [3, 0]]"),
+        ("{{ [1, 2, 3]|slice(2)|list|tojson }}", "[[1, 2], [3]]"),
+        ("{{ [1, 2, 3]|slice(2, 0)|list|tojson }}", "[[1, 2], [3, 0]]"),
+        (
+            "{% for role, all in [{'r': 'b', 'n': 1}, {'r': 'a', 'n': 2}, {'r': 'b', 'n': 3}]|groupby('r') %}\
+             {{ role }}{% for m in all %}{{ m.n }}{% endfor %} {% endfor %}",
+            "a2 b13 ",
+        ),
+        (
+            "{% for g in [{'r': 'a'}]|groupby(attribute='r') %}{{ g.grouper }}{{ g.list|length }}{% endfor %}",
+            "a1",
+        ),
+    ] {
+        assert_eq!(written(source).unwrap(), expected, "{source}");
+    }
+    for filter in ["|batch(1)", "|slice(1)", "|batch(2, 0)"] {
+        let error = written(&format!("{{{{ [1]{} }}}}", filter.repeat(200))).unwrap_err().to_string();
+        assert!(error.contains("too deep") || error.contains("fuel"), "{filter}: {error}");
+    }
+    for source in [
+        "{{ [1]|batch(1000000000, 0) }}",
+        "{{ [1]|slice(1000000000) }}",
+        "{% set l = range(9999)|list %}{{ [1]|batch(9999, l)|batch(9999, l) }}",
+        "{% for i in range(9999) %}{% set g = range(9999)|groupby('x') %}{% endfor %}",
+    ] {
+        let start = Instant::now();
+        written(source).unwrap_err();
+        assert!(start.elapsed().as_secs_f64() < 4.0, "{:?} {source}", start.elapsed());
+    }
+}
+
 /// A real conversation may be long: fuel grows with it.
 #[test]
 fn long_conversations_are_no_hostile_templates() {
