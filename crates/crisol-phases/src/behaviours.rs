@@ -290,7 +290,7 @@ fn replies(
     Ok(crisol_model::replies(model, params, text, prompts, &options, stops)?)
 }
 
-fn ended_by_itself(reply: &Reply) -> bool {
+pub(crate) fn ended_by_itself(reply: &Reply) -> bool {
     reply.generated.stopped_by == StopReason::StopToken
 }
 

@@ -540,6 +540,11 @@ impl<'a> Context<'a> {
         self.observer.measured();
     }
 
+    /// Whether that was done, by this process or before the phase was interrupted.
+    pub(crate) fn measured_before(&self, name: &str) -> bool {
+        self.state.before.contains_key(name)
+    }
+
     /// Keeps what the model that the phase starts from says to held-out prompts. A phase that goes on has kept it before.
     pub(crate) fn answer_before(
         &mut self,

@@ -13,7 +13,8 @@ use crisol_text::{
 };
 
 use crate::PhaseError;
-use crate::behaviours::opening;
+use crate::behaviours::{ended_by_itself, opening};
+use crate::context::Context;
 use crate::data::DataSource;
 use crate::supervised::{logprobs, values};
 
@@ -150,6 +151,26 @@ pub fn evaluate(
     Ok(Evaluation { measures: measures(&sums), notes: notes(data, files, &summary, context, &unmeasured) })
 }
 
+/// The share of a phase's held-out problems that a model solves, where there are such.
+pub(crate) fn solved(
+    ctx: &Context<'_>,
+    model: &Checkpoint,
+    files: &[String],
+    max_new_tokens: usize,
+) -> Result<Option<f64>, PhaseError> {
+    if files.is_empty() {
+        return Ok(None);
+    }
+    let options = EvaluationOptions { limit: None, max_new_tokens, shard_tokens: ctx.run.shard_tokens };
+    let evaluation = evaluate(model, ctx.data, files, &options, |_| ())?;
+    let solved = evaluation.measures.into_iter().find(|measured| measured.id == ACCURACY);
+    solved.map(|measured| Some(measured.value)).ok_or_else(|| PhaseError::NothingToMeasure {
+        place: files.join(", "),
+        shape: "no problems",
+        wanted: "held-out data of `reason` is problems with an answer",
+    })
+}
+
 fn notes(
     data: &DataSource,
     files: &[String],
@@ -275,7 +296,9 @@ fn measure(
         let replies = replies(network, params, text, &prompts, &greedy, &[])?;
         for ((_, opening, answer, record), reply) in problems.iter().zip(replies) {
             let verdict = verify(&format!("{opening}{}", reply.text), answer);
-            for (id, holds) in [(ACCURACY, verdict.correct), (FORMAT, verdict.format)] {
+            // As in `reason`, an answer that was cut off is neither: its last number may be half a number.
+            let ended = ended_by_itself(&reply);
+            for (id, holds) in [(ACCURACY, verdict.correct && ended), (FORMAT, verdict.format && ended)] {
                 add(shape(*record), id, f64::from(u8::from(holds)), 1.0);
             }
         }
@@ -286,10 +309,13 @@ fn measure(
 const LOSS: &str = crate::context::HELD_OUT_LOSS;
 const PERPLEXITY: &str = "perplexity";
 const BITS_PER_BYTE: &str = "bits_per_byte";
+/// What `reason` and `ppo` measure on their held-out data.
+pub(crate) const HELD_OUT_ACCURACY: &str = "heldout_accuracy";
+pub(crate) const HELD_OUT_REWARD: &str = "heldout_reward";
 pub(crate) const PREFERENCE_ACCURACY: &str = "preference_accuracy";
-pub(crate) const REWARD_ACCURACY: &str = "reward_accuracy";
-pub(crate) const ACCURACY: &str = "problems_accuracy";
-pub(crate) const FORMAT: &str = "format_accuracy";
+const REWARD_ACCURACY: &str = "reward_accuracy";
+const ACCURACY: &str = "problems_accuracy";
+const FORMAT: &str = "format_accuracy";
 
 fn measures(sums: &BTreeMap<(&'static str, &'static str), Ratio>) -> Vec<Measured> {
     let mut all = vec![];

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use crisol_cost::ModelShape;
 use crisol_engine::Params;
-use crisol_model::{Checkpoint, Model};
+use crisol_model::{Checkpoint, Model, SamplingOptions, generate};
 use crisol_objectives::Stats;
 use crisol_objectives::policy::PolicyStats;
 use crisol_objectives::ppo::{self, Options, RewardOptions, ValueStats};
@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use crate::PhaseError;
 use crate::behaviours::{prompt_text, reply_text};
 use crate::context::{Context, Saved, update_rule};
+use crate::evaluation::HELD_OUT_REWARD;
 use crate::expectation::{Rollouts, answer, mean};
 use crate::replay::{Replay, WithReplay};
 use crate::rollouts::{Rollout, Updating, choose_prompts, sample, updates};
@@ -52,6 +53,14 @@ pub(crate) fn ppo(
         value_clip: settings.value_clip,
         entropy_bonus: settings.entropy_coefficient,
     };
+    let held_out = ctx.run.evaluate.files(&settings.heldout);
+    let reward_of = |ctx: &mut Context<'_>, model: &Model, params: &Params| {
+        heldout_reward(ctx, settings, &held_out, (model, params, &text), (&judge, &judge_params))
+    };
+    if !held_out.is_empty() && !ctx.measured_before(HELD_OUT_REWARD) {
+        let reward = reward_of(ctx, &model, &params)?;
+        ctx.measure_before(HELD_OUT_REWARD, reward);
+    }
     let reward_options = RewardOptions {
         kl_coefficient: settings.kl_coefficient,
         missing_end_penalty: settings.missing_end_penalty,
@@ -174,7 +183,38 @@ pub(crate) fn ppo(
         ctx.end_step(step + 1, total, updating.tokens as u64, &updating.all_metrics(metrics), saved!())?;
     }
     let Trainer { model, params, .. } = policy;
+    if !held_out.is_empty() {
+        let reward = reward_of(ctx, &model, &params)?;
+        ctx.measure(HELD_OUT_REWARD, reward);
+    }
     Ok(Checkpoint { model, params, text })
+}
+
+/// What the reward model gives the policy's most probable answers to held-out prompts, on average.
+fn heldout_reward(
+    ctx: &mut Context<'_>,
+    settings: &PpoSettings,
+    files: &[String],
+    (model, params, text): (&Model, &Params, &TextSetup),
+    (judge, judge_params): (&Model, &Params),
+) -> Result<f64, PhaseError> {
+    let context = model.config().longest_document();
+    let records = ctx.records(files)?;
+    let prompts = encode_records(&records, |record| text.rollout_prompt(record, context))?;
+    ctx.note_data("Held out: ", &prompts.summary, context);
+    let greedy = SamplingOptions::greedy(settings.rollout.max_new_tokens, text.stop_ids.clone());
+    let mut sum = 0.0;
+    for some in prompts.examples.chunks(settings.rollout.prompts) {
+        let answers = generate(model, params, some, &greedy)?;
+        let whole: Vec<Vec<u32>> = some
+            .iter()
+            .zip(&answers)
+            .map(|(prompt, answer)| [prompt.as_slice(), &answer.ids].concat())
+            .collect();
+        let scores = judge_answers(judge, judge_params, &whole, ctx.run.shard_tokens)?;
+        sum += scores.into_iter().map(f64::from).sum::<f64>();
+    }
+    Ok(sum / prompts.examples.len() as f64)
 }
 
 /// Sums over the updates of a step.
@@ -217,7 +257,8 @@ impl Rlhf<'_> {
         let step_prompts: Vec<&[u32]> = chosen.iter().map(|&i| prompts[i].as_slice()).collect();
         let mut rollouts = sample(ctx, policy, &step_prompts, &settings.rollout, &text.stop_ids, step)?;
         let examples = || rollouts.iter().map(|r| &r.example);
-        let scores = judge_answers(self.judge, self.judge_params, &rollouts, shard_tokens)?;
+        let answers: Vec<&[u32]> = rollouts.iter().map(|r| r.example.ids.as_slice()).collect();
+        let scores = judge_answers(self.judge, self.judge_params, &answers, shard_tokens)?;
         let reference_logp = logprobs(&policy.model, reference, examples(), self.logit_scale, shard_tokens)?;
         let old_values = values(&value.model, &value.params, examples(), shard_tokens)?;
         // Sampling and reference, reward and value.
@@ -242,20 +283,20 @@ impl Rlhf<'_> {
     }
 }
 
-/// The reward model's number for each whole answer.
+/// The reward model's number for each prompt with its answer.
 fn judge_answers(
     judge: &Model,
     params: &Params,
-    rollouts: &[Rollout],
+    answers: &[impl AsRef<[u32]>],
     shard_tokens: usize,
 ) -> Result<Vec<f32>, PhaseError> {
-    let lengths: Vec<usize> = rollouts.iter().map(|r| r.example.ids.len()).collect();
+    let lengths: Vec<usize> = answers.iter().map(|answer| answer.as_ref().len()).collect();
     let shards: Vec<Packed> = pack(&lengths, shard_tokens)
         .into_iter()
         .map(|shard| {
             let mut packed = Packed::new();
             for i in shard {
-                packed.push_last(&rollouts[i].example.ids);
+                packed.push_last(answers[i].as_ref());
             }
             packed
         })

@@ -20,6 +20,7 @@ use crate::PhaseError;
 use crate::behaviours::{self, opening, reply_text};
 use crate::context::{Context, Saved, update_rule};
 use crate::data::DataSource;
+use crate::evaluation::{HELD_OUT_ACCURACY, solved};
 use crate::expectation::{Documents, Rollouts, answer, mean};
 use crate::replay::{Replay, WithReplay};
 use crate::rollouts::{Updating, choose_prompts, sample, updates};
@@ -44,17 +45,33 @@ pub(crate) fn looks_at_reference(settings: &ReasonSettings) -> f64 {
 pub(crate) fn reason(
     ctx: &mut Context<'_>,
     settings: &ReasonSettings,
-    start: Checkpoint,
+    mut start: Checkpoint,
 ) -> Result<Checkpoint, PhaseError> {
-    if settings.cold_start.data.is_empty() {
-        return reinforce(ctx, settings, start, &Documents::default());
+    let held_out = ctx.run.evaluate.files(&settings.heldout);
+    let limit = settings.rollout.max_new_tokens;
+    if !ctx.measured_before(HELD_OUT_ACCURACY) {
+        let options = start.text.options().clone();
+        take_problems_for_messages(ctx, settings, &mut start)?;
+        if let Some(accuracy) = solved(ctx, &start, &held_out, limit)? {
+            ctx.measure_before(HELD_OUT_ACCURACY, accuracy);
+        }
+        start.text.set_options(options);
     }
-    let (mut cold, shown) = sft::train_stage(ctx, COLD_START, &settings.cold_start, start)?;
-    if ctx.in_stage(COLD_START) {
-        behaviours::measure_cold_start(ctx, &cold)?;
-    }
+    let (mut cold, shown) = if settings.cold_start.data.is_empty() {
+        (start, Documents::default())
+    } else {
+        let (cold, shown) = sft::train_stage(ctx, COLD_START, &settings.cold_start, start)?;
+        if ctx.in_stage(COLD_START) {
+            behaviours::measure_cold_start(ctx, &cold)?;
+        }
+        (cold, shown)
+    };
     take_problems_for_messages(ctx, settings, &mut cold)?;
-    reinforce(ctx, settings, cold, &shown)
+    let reasoning = reinforce(ctx, settings, cold, &shown)?;
+    if let Some(accuracy) = solved(ctx, &reasoning, &held_out, limit)? {
+        ctx.measure(HELD_OUT_ACCURACY, accuracy);
+    }
+    Ok(reasoning)
 }
 
 /// A string beside messages is one message: so are problems that are strings where their worked solutions are conversations.

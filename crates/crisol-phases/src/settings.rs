@@ -276,6 +276,8 @@ pub struct ReasonSettings {
     pub cold_start: SftSettings,
     /// JSONL files of `{"prompt","answer"}`.
     pub data: Vec<String>,
+    /// Held-out problems; may be empty.
+    pub heldout: Vec<String>,
     /// GRPO steps.
     pub steps: u64,
     /// How completions are sampled.
@@ -328,6 +330,7 @@ impl Default for ReasonSettings {
                 optimizer: OptimizerSettings::with(2e-5, Schedule::Cosine, 0.03),
             },
             data: vec!["problems.train.jsonl".into()],
+            heldout: vec![],
             steps: 100,
             rollout: RolloutSettings {
                 prompts: 16,
@@ -391,6 +394,8 @@ pub struct PpoSettings {
     pub reward_model: String,
     /// JSONL files of `{"prompt"}`.
     pub data: Vec<String>,
+    /// Held-out prompts; may be empty.
+    pub heldout: Vec<String>,
     /// Rollout steps.
     pub steps: u64,
     /// How completions are sampled.
@@ -424,6 +429,7 @@ impl Default for PpoSettings {
         PpoSettings {
             reward_model: "reward".into(),
             data: vec!["rlhf.train.jsonl".into()],
+            heldout: vec![],
             steps: 64,
             rollout: RolloutSettings {
                 prompts: 64,
@@ -515,10 +521,10 @@ impl PhaseSettings {
             PhaseSettings::Pretrain(phase) => vec![&mut phase.data, &mut phase.heldout],
             PhaseSettings::Sft(phase) => vec![&mut phase.data, &mut phase.heldout],
             PhaseSettings::Reason(phase) => {
-                vec![&mut phase.cold_start.data, &mut phase.data, &mut phase.replay.data]
+                vec![&mut phase.cold_start.data, &mut phase.data, &mut phase.heldout, &mut phase.replay.data]
             }
             PhaseSettings::Reward(phase) => vec![&mut phase.data, &mut phase.heldout],
-            PhaseSettings::Ppo(phase) => vec![&mut phase.data, &mut phase.replay.data],
+            PhaseSettings::Ppo(phase) => vec![&mut phase.data, &mut phase.heldout, &mut phase.replay.data],
             PhaseSettings::Dpo(phase) => vec![&mut phase.data, &mut phase.heldout, &mut phase.replay.data],
         };
         lists.into_iter().flatten().collect()
@@ -531,7 +537,8 @@ impl PhaseSettings {
             PhaseSettings::Sft(phase) => &phase.heldout,
             PhaseSettings::Reward(phase) => &phase.heldout,
             PhaseSettings::Dpo(phase) => &phase.heldout,
-            PhaseSettings::Reason(_) | PhaseSettings::Ppo(_) => &[],
+            PhaseSettings::Reason(phase) => &phase.heldout,
+            PhaseSettings::Ppo(phase) => &phase.heldout,
         }
     }
 

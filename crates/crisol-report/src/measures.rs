@@ -86,6 +86,8 @@ pub const MEASURES: &[Measure] = &[
         "Rising while the training loss falls means the phase memorises.",
     ),
     training("preference_accuracy", "held-out pairs whose chosen answer is more probable", Share, Higher, ""),
+    training("heldout_accuracy", "held-out problems solved", Share, Higher, ""),
+    training("heldout_reward", "reward of answers to held-out prompts", NUMBER, Higher, ""),
     training("nll", "loss of the votes", NATS, Lower, "0.69 is a coin toss."),
     training("accuracy", "accuracy", Share, Higher, ""),
     training(

@@ -516,3 +516,39 @@ impl TokenStream<'_> {
 fn incomplete_tail(text: &str) -> usize {
     text.chars().rev().take(3).take_while(|&c| c == char::REPLACEMENT_CHARACTER).map(char::len_utf8).sum()
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+        /// What follows a prompt has the ids that it has in the whole text, also where named tokens begin like others or lie
+        /// across the seam.
+        #[test]
+        fn the_rest_of_a_text_is_encoded_as_within_it(
+            prompt in prop::collection::vec(prop::sample::select(PARTS.to_vec()), 0..12),
+            rest in prop::collection::vec(prop::sample::select(PARTS.to_vec()), 0..6),
+        ) {
+            thread_local!(static TOKENIZER: Tokenizer = {
+                let named = ["<|end|>", "<|end|><|x|>", "<|a", "a<|end|>bc<|end|>"];
+                let named = named.map(|text| NamedToken { text, special: true });
+                Tokenizer::train(PARTS, 300, &named).unwrap()
+            });
+            let (prompt, rest) = (prompt.concat(), rest.concat());
+            TOKENIZER.with(|tokenizer| {
+                let ids = tokenizer.encode(&prompt).unwrap();
+                let fast = tokenizer.encode_rest(&prompt, &ids, &rest).unwrap();
+                let whole = tokenizer.encode_spans(&[prompt.as_str(), &rest].concat()).unwrap();
+                let plain = whole.split_off(&ids, prompt.len());
+                let plain = plain.unwrap_or_else(|| tokenizer.encode_continuation(&rest).unwrap());
+                assert_eq!((fast.ids, fast.spans), (plain.ids, plain.spans), "{prompt:?} {rest:?}");
+            });
+        }
+    }
+
+    const PARTS: [&str; 12] =
+        ["<|end|>", "<|x|>", "<|", "a", "bc", " ", "\n", "\n\n", "end|>", "é", "hello hello", "12"];
+}

@@ -177,6 +177,9 @@ pub(crate) struct ReasonArgs {
     /// Worked solutions to imitate before GRPO [default: none, GRPO from the start]
     #[arg(long, value_name = "FILE", num_args = 1..)]
     cold_start: Vec<PathBuf>,
+    /// Held-out problems
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    heldout: Vec<PathBuf>,
     #[command(flatten)]
     replay: ReplayArgs,
 }
@@ -192,6 +195,9 @@ pub(crate) struct PpoArgs {
     /// The reward model
     #[arg(long, value_name = "MODEL", required_unless_present = "resume")]
     reward_model: Option<PathBuf>,
+    /// Held-out prompts
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    heldout: Vec<PathBuf>,
     #[command(flatten)]
     replay: ReplayArgs,
 }
@@ -230,8 +236,11 @@ impl TuneArgs {
 
 impl ReasonArgs {
     pub(crate) fn run(self) -> Result<(), CliError> {
-        let phase =
-            [("cold_start.data", files(&self.cold_start)?), ("replay.data", files(&self.replay.replay)?)];
+        let phase = [
+            ("cold_start.data", files(&self.cold_start)?),
+            ("heldout", files(&self.heldout)?),
+            ("replay.data", files(&self.replay.replay)?),
+        ];
         self.phase.run("reason", self.model.as_deref(), phase)
     }
 }
@@ -247,8 +256,11 @@ impl PpoArgs {
             // Of a run that is resumed.
             None => String::new(),
         };
-        let phase =
-            [("reward_model", Value::from(reward_model)), ("replay.data", files(&self.replay.replay)?)];
+        let phase = [
+            ("reward_model", Value::from(reward_model)),
+            ("heldout", files(&self.heldout)?),
+            ("replay.data", files(&self.replay.replay)?),
+        ];
         self.phase.run("ppo", self.model.as_deref(), phase)
     }
 }

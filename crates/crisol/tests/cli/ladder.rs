@@ -48,7 +48,8 @@ fn a_ladder_is_written_and_runs_as_planned() {
         );
         assert_eq!(of(&report["model"], "parameters"), of(rung, "parameters"));
         assert!(of(&phases[0]["metrics"], "validation_loss") > 0.0);
-        assert_eq!(report["prompts"], json!([]), "nothing else is measured");
+        let others = list(&report, "prompts").iter().filter(|prompt| prompt["kind"] != "held-out").count();
+        assert_eq!(others, 0, "nothing else is measured");
         if number == 4 {
             assert_eq!(report["model"]["hidden"], 64);
             assert!(report["recipe_toml"].as_str().is_some_and(|toml| toml.contains("epochs = 2.0")));
