@@ -152,6 +152,8 @@ pub fn evaluate<T: Send>(
         let outputs = forward(model, &mut tape, &shards[i], output)?;
         Ok(with_scores(&tape, outputs, &shards[i], |scores| read(i, scores)))
     });
+    // What a stop cut short is no measure of the model.
+    check_stop(params)?;
     parts.into_iter().collect()
 }
 
