@@ -351,7 +351,9 @@ mod tests {
 
     fn ratio(of: &[(f64, f64)]) -> Ratio {
         let mut ratio = Ratio::default();
-        of.iter().for_each(|&(over, under)| ratio.add(over, under));
+        for &(over, under) in of {
+            ratio.add(over, under);
+        }
         ratio
     }
 

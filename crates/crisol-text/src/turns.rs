@@ -119,22 +119,23 @@ impl ChatTemplate {
         if begun.ends_with(THOUGHT_END) || !message.called().is_empty() {
             return Ok(None);
         }
-        let mut said = match message.reasoning() {
+        let said = match message.reasoning() {
             Some(thought) if !message.content.contains(THOUGHT_END) => {
                 let (thought, answer) = (thought.trim(), message.content.trim());
                 format!("{THOUGHT}\n{thought}\n{THOUGHT_END}\n\n{answer}")
             }
             _ => message.content.trim().to_owned(),
         };
-        if begun.ends_with(THOUGHT)
-            && let Some(rest) = said.strip_prefix(THOUGHT)
-        {
-            said = if begun.len() < before.len() { rest.trim_start() } else { rest }.to_owned();
-        }
+        // What the prompt has begun is not said again.
+        let said = match said.strip_prefix(THOUGHT).filter(|_| begun.ends_with(THOUGHT)) {
+            Some(rest) if begun.len() < before.len() => rest.trim_start(),
+            Some(rest) => rest,
+            None => &said,
+        };
         let answered = [&messages[..i], &[Message::assistant(ANSWER)]].concat();
         let text = self.render(&answered, false)?;
         let Some((_, end)) = text.rsplit_once(ANSWER) else { return Ok(None) };
-        let after = said + end.trim_end();
+        let after = [said, end.trim_end()].concat();
         let whole = 0..after.len();
         self.checked(Turn { before, after, spans: vec![whole] }, i, message).map(Some)
     }

@@ -290,7 +290,7 @@ fn words_that_a_template_leaves_out_are_an_error() {
 #[test]
 fn arguments_of_tool_calls_reach_every_template() {
     let call = "{% for t in m.tool_calls %}{{ '<call>' + t['function']['name'] + '\\n```json\\n' + ARGUMENTS + '\\n```' }}{% endfor %}";
-    let source = "{% for m in messages %}{{ '<|' + m.role + '|>' + (m.content or '') }}{% if m.tool_calls %}CALL{% endif %}{{ '<|end|>' }}\
+    let source = "{% for m in messages %}{{ '<|' + m.role + '|>' + (m.content or '') }}{% if m.tool_calls %}CALL{% endif %}{{ '<|im_end|>' }}\
         {% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}";
     let between = "t['function']['arguments']";
     for (arguments, expected) in [
@@ -305,7 +305,7 @@ fn arguments_of_tool_calls_reach_every_template() {
         ("(t.function.arguments.keys()|join(' '))", "city days"),
     ] {
         let source = source.replace("CALL", &call.replace("ARGUMENTS", arguments));
-        let setup = folder_setup(&byte_level(), &source, None, "<|end|>");
+        let setup = folder_setup(&byte_level(), &source, None, "<|im_end|>");
         let object = json!({"city": "Rome, \"IT\"", "days": [1, 2]});
         for given in [object.clone(), object.to_string().into()] {
             let call = json!([{"type": "function", "function": {"name": "weather", "arguments": given}}]);
@@ -318,7 +318,7 @@ fn arguments_of_tool_calls_reach_every_template() {
             let record = parsed(&json!({ "messages": messages }));
             let examples = setup.supervised(&record, 999).unwrap().examples;
             let text = setup.tokenizer.decode(&examples.last().unwrap().ids, false);
-            let said = format!("<call>weather\n```json\n{expected}\n```<|end|>");
+            let said = format!("<call>weather\n```json\n{expected}\n```<|im_end|>");
             assert!(text.contains(&said), "{arguments}: {text}");
             let prompt = parsed(&json!({ "prompt": messages.as_array().unwrap()[..3] }));
             let prompt = setup.prompt(&prompt).unwrap();

@@ -117,17 +117,14 @@ impl InspectArgs {
         }
         let mut records = crisol_text::records(&source, &options)?;
         let mut begun = vec![];
-        let (mut setup, tokenizer, context) = match &self.model {
-            Some(folder) => {
-                let folder = check_folder(&locate(folder, Need::Text, self.network)?)?;
-                let (config, mut text) = load_text(&folder)?;
-                self.arguments.give(&mut text)?;
-                (text, format!("of {}", folder.display()), Some(config.longest_document()))
-            }
-            None => {
-                begun = beginning(&mut records);
-                (own_setup(&begun)?, "trained on this file's text; template: Crisol's".to_owned(), None)
-            }
+        let (mut setup, tokenizer, context) = if let Some(folder) = &self.model {
+            let folder = check_folder(&locate(folder, Need::Text, self.network)?)?;
+            let (config, mut text) = load_text(&folder)?;
+            self.arguments.give(&mut text)?;
+            (text, format!("of {}", folder.display()), Some(config.longest_document()))
+        } else {
+            begun = beginning(&mut records);
+            (own_setup(&begun)?, "trained on this file's text; template: Crisol's".to_owned(), None)
         };
         if self.chat_strings {
             setup.set_options(TextOptions { strings: Strings::Message, ..setup.options().clone() });
