@@ -129,7 +129,7 @@ fn a_template_without_end_of_turn_is_a_problem_of_every_conversation() {
                   {% if add_generation_prompt %}<|assistant|>{% endif %}";
     setup.template = Some(fixture::template(source, "", "<|eos|>"));
     let line = r#"{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}"#;
-    let inspection = inspect_with(&setup, &line, 99);
+    let inspection = inspect_with(&setup, line, 99);
     assert_eq!(kinds(&inspection), [["no end of turn"]]);
     assert!(inspection.records[0].problems[0].to_string().contains("never learn to stop"));
 }
