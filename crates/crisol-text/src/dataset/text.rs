@@ -1,4 +1,5 @@
-//! Plain text: one document a file, or several with a separator between them. Line ends of all systems become `\n`.
+//! Plain text: one document a file, or several with a separator between them. Line ends of all systems become `\n`. A very long
+//! file without a separator is cut at a line's end, so that a file of any size is read in little memory.
 
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
@@ -10,6 +11,18 @@ use super::format::read_error;
 use super::{Row, Rows};
 use crate::TextError;
 
+/// Without a separator, a document of so many bytes ends with its line. The longest books have a fifth of it.
+const LONGEST: usize = 16 << 20;
+
+/// What ended a document.
+#[derive(PartialEq)]
+enum End {
+    Separator,
+    /// The end of a line, because it is long enough.
+    Line,
+    File,
+}
+
 pub(super) fn rows(name: &str, bytes: impl BufRead + Send + 'static, separator: &str) -> Rows {
     let (name, separator) = (name.to_owned(), separator.as_bytes().to_vec());
     let mut lines = BufReader::new(LineEnds { reader: bytes, after_return: false });
@@ -19,20 +32,20 @@ pub(super) fn rows(name: &str, bytes: impl BufRead + Send + 'static, separator: 
     Box::new(std::iter::from_fn(move || {
         while !failed {
             let mut document = vec![];
-            let whole = match document_until(&mut lines, &separator, &mut document) {
-                Ok(whole) => whole,
+            let end = match document_until(&mut lines, &separator, &mut document) {
+                Ok(end) => end,
                 // A decompressor would say it again and again.
                 Err(source) => {
                     failed = true;
                     return Some(Err(read_error(Path::new(&name), source)));
                 }
             };
-            if document.is_empty() && !whole {
+            if document.is_empty() && end == End::File {
                 return None;
             }
             let first_line = line;
             line += memchr_iter(b'\n', &document).count();
-            if whole {
+            if end == End::Separator {
                 line += memchr_iter(b'\n', &separator).count();
             }
             let text = match str::from_utf8(&document) {
@@ -59,19 +72,19 @@ pub(super) fn rows(name: &str, bytes: impl BufRead + Send + 'static, separator: 
     }))
 }
 
-/// Reads up to the next separator, which is left out, or to the end; says whether there was a separator.
-fn document_until(lines: &mut impl BufRead, separator: &[u8], document: &mut Vec<u8>) -> io::Result<bool> {
-    let Some(&last) = separator.last() else {
-        lines.read_to_end(document)?;
-        return Ok(false);
-    };
+/// Reads up to the next separator, which is left out, or to another end.
+fn document_until(lines: &mut impl BufRead, separator: &[u8], document: &mut Vec<u8>) -> io::Result<End> {
+    let last = separator.last().copied().unwrap_or(b'\n');
     while lines.read_until(last, document)? > 0 {
-        if document.ends_with(separator) {
+        if !separator.is_empty() && document.ends_with(separator) {
             document.truncate(document.len() - separator.len());
-            return Ok(true);
+            return Ok(End::Separator);
+        }
+        if separator.is_empty() && document.len() >= LONGEST {
+            return Ok(End::Line);
         }
     }
-    Ok(false)
+    Ok(End::File)
 }
 
 /// Turns `\r\n` and a `\r` alone into `\n`.

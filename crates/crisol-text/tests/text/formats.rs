@@ -288,6 +288,13 @@ fn plain_text_is_one_document_or_cut_at_a_separator() {
     assert_eq!(texts(&path, &<_>::default()), ["Chapter 1\n\nIt was.\n\n\nChapter 2\n\nIt is.\n"]);
     let options = ReadOptions { text_separator: "\n\n\n".into(), ..<_>::default() };
     assert_eq!(texts(&path, &options), ["Chapter 1\n\nIt was.", "Chapter 2\n\nIt is.\n"]);
+    // A very long one ends with a line, and nothing is lost.
+    let line = "All work and no play.\n";
+    let long = line.repeat((40 << 20) / line.len());
+    let (_folder, path) = file("long.txt", &long);
+    let pieces = texts(&path, &<_>::default());
+    assert!(pieces.len() == 3 && pieces.iter().all(|piece| piece.ends_with(line)), "{}", pieces.len());
+    assert!(pieces.concat() == long);
     // Nothing between two separators is no document.
     let (_folder, path) = file("book.txt.gz", gzip(b"<|sep|><|sep|>a<|sep|> \n<|sep|>b"));
     let options = ReadOptions { text_separator: "<|sep|>".into(), ..<_>::default() };
