@@ -158,28 +158,31 @@ fn interrupted_between_updates_and_resumed() {
         .replace("rollout.max_new_tokens = 8", "rollout.max_new_tokens = 8\nrollout.epochs = 60");
     let bench = Bench::new(&recipe);
     bench.crisol(&["run", "tiny.toml", "--out", "whole"]).ok();
+    let mut within = 0;
     for phase in ["3-reason", "5-ppo"] {
         let (metrics, state) = (format!("progress/{phase}/metrics.jsonl"), format!("progress/{phase}/state"));
         let lines =
             |path: &Path| fs::read_to_string(path).map_or(0, |text| text.matches("response_length").count());
         let mut child = start(&bench, &["run", "tiny.toml", "--out", phase]);
-        // Twice, so that a step that went on in its middle is stopped once more.
-        for steps in [1, 2] {
+        // More than once, so that a step that went on in its middle is stopped again.
+        for steps in [1, 2, 3] {
             let metrics = bench.path(phase).join(&metrics);
             wait_until(&metrics, || lines(&metrics) >= steps);
             std::thread::sleep(Duration::from_millis(20));
             signal(&child, "INT");
             let stopped = Finished::of(child.wait_with_output().expect("the child's output can be read"));
             assert_eq!(stopped.code, Some(130), "{stopped:#?}");
-            let place = format!("within step {} of", steps + 1);
-            assert!(stopped.stderr.contains(&place), "{}", stopped.stderr);
             assert!(stopped.stderr.contains("everything is saved"), "{}", stopped.stderr);
-            assert!(bench.path(phase).join(&state).join("step.json").exists());
+            // On a busy machine a stop may come while answers are sampled.
+            let stopped_within = stopped.stderr.contains("within step ");
+            assert_eq!(bench.path(phase).join(&state).join("step.json").exists(), stopped_within);
+            within += usize::from(stopped_within);
             child = start(&bench, &["run", "--resume", "--out", phase]);
         }
         Finished::of(child.wait_with_output().expect("the child's output can be read")).ok();
         assert_same(&bench, "whole", phase);
     }
+    assert!(within > 0, "no stop came between two updates");
 }
 
 #[test]
