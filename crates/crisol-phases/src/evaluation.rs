@@ -9,7 +9,8 @@ use std::collections::BTreeMap;
 use crisol_model::{Checkpoint, Head, SamplingOptions, replies};
 use crisol_objectives::verifier::verify;
 use crisol_text::{
-    Body, Encoded, Example, PreferenceExample, Record, Summary, TextError, TextSetup, encode_chunks,
+    Body, Encoded, EncodingSummary, Example, PreferenceExample, Record, TextError, TextSetup,
+    encode_chunks,
 };
 
 use crate::PhaseError;
@@ -131,7 +132,7 @@ pub fn evaluate(
                 let record = &records[record];
                 let (count, _) = unmeasured
                     .entry(record.body.shape())
-                    .or_insert_with(|| (0, record.place.clone()));
+                    .or_insert_with(|| (0, record.location.clone()));
                 *count += 1;
             }
         }
@@ -180,7 +181,7 @@ pub(crate) fn solved(
 fn notes(
     data: &DataSource,
     files: &[String],
-    summary: &Summary,
+    summary: &EncodingSummary,
     context: usize,
     unmeasured: &BTreeMap<&'static str, (usize, String)>,
 ) -> Vec<String> {
@@ -204,7 +205,7 @@ fn items(
     let nothing = || Encoded {
         examples: vec![Item::Nothing],
         records: vec![0],
-        summary: Summary { records: 1, ..Summary::default() },
+        summary: EncodingSummary { records: 1, ..EncodingSummary::default() },
     };
     Ok(match &record.body {
         Body::Preference { .. } => map(text.preference(record, context)?, Item::Pair),

@@ -8,7 +8,7 @@ use crisol_cost::machine::{LocalWork, Machine};
 use crisol_cost::phases::TRAINING;
 use crisol_model::load_text;
 use crisol_text::{
-    Body, Encoded, Message, Record, Strings, TextError, TextOptions, TextSetup, Turns,
+    Body, Encoded, Message, Record, StringFormat, TextError, TextOptions, TextSetup, Turns,
     encode_records,
 };
 use crisol_train::derived_seed;
@@ -208,7 +208,7 @@ impl Sample<'_> {
         }
         let encoded = match encode_records(&drawn, encode) {
             // Others may be left.
-            Err(TextError::NothingLeft { .. }) => return Ok(Documents::default()),
+            Err(TextError::NoExamplesLeft { .. }) => return Ok(Documents::default()),
             encoded => encoded?,
         };
         let counts = encoded.records.iter().map(|&record| counts[record]);
@@ -307,7 +307,7 @@ impl Sample<'_> {
                 let mut text = self.text.clone();
                 if reason::takes_problems_for_messages(self.data, s, text.options())? {
                     text.set_options(TextOptions {
-                        strings: Strings::Message,
+                        strings: StringFormat::Message,
                         ..text.options().clone()
                     });
                 }

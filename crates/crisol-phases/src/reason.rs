@@ -14,7 +14,7 @@ use crisol_objectives::verifier::{Verdict, verify};
 use crisol_objectives::{BatchSize, Stats, grpo, policy};
 use crisol_report::RolloutSample;
 use crisol_text::{
-    Body, ProblemExample, Record, Strings, TextOptions, TextSetup, Turns, encode_records,
+    Body, ProblemExample, Record, StringFormat, TextOptions, TextSetup, Turns, encode_records,
 };
 use crisol_train::{Output, Trainer};
 
@@ -83,7 +83,7 @@ fn take_problems_for_messages(
     cold: &mut Checkpoint,
 ) -> Result<(), PhaseError> {
     if takes_problems_for_messages(ctx.data, settings, cold.text.options())? {
-        let options = TextOptions { strings: Strings::Message, ..cold.text.options().clone() };
+        let options = TextOptions { strings: StringFormat::Message, ..cold.text.options().clone() };
         cold.text.set_options(options);
         ctx.note(
             "Problems that are strings are taken for the user's messages, because the worked solutions are conversations.",
@@ -111,7 +111,7 @@ pub(crate) fn takes_problems_for_messages(
         let found: Vec<Option<bool>> = files.iter().map(first).collect::<Result<_, _>>()?;
         Ok(found.contains(&Some(wanted)))
     };
-    Ok(options.strings == Strings::Text
+    Ok(options.strings == StringFormat::Text
         && any(&settings.cold_start.data, true)?
         && any(&settings.data, false)?)
 }

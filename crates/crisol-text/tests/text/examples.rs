@@ -1,6 +1,6 @@
 use crisol_text::{
-    Example, ProblemExample, Record, Strings, TextError, TextOptions, TextSetup, TooLong,
-    encode_records, parse_jsonl,
+    Example, OverlongPolicy, ProblemExample, Record, StringFormat, TextError, TextOptions,
+    TextSetup, encode_records, parse_jsonl,
 };
 
 use crate::fixture::{self, one};
@@ -142,7 +142,8 @@ fn a_string_is_raw_text_unless_it_is_to_be_a_message() {
     assert_eq!(setup.problem(&message, 100).unwrap().summary.raw_prompts, 0);
 
     let mut as_messages = fixture::setup();
-    as_messages.set_options(TextOptions { strings: Strings::Message, ..TextOptions::default() });
+    as_messages
+        .set_options(TextOptions { strings: StringFormat::Message, ..TextOptions::default() });
     assert_eq!(problem(&as_messages, &string).prompt, ids(asked));
     assert_eq!(as_messages.problem(&string, 100).unwrap().summary.raw_prompts, 0);
     let completion = record(r#"{"prompt": "2+2?", "completion": "4"}"#);
@@ -160,7 +161,7 @@ fn a_string_is_raw_text_unless_it_is_to_be_a_message() {
     assert!(error.starts_with("f.jsonl:1: ") && error.contains("chat template"), "{error}");
 }
 
-fn with(too_long: TooLong) -> TextSetup {
+fn with(too_long: OverlongPolicy) -> TextSetup {
     let mut setup = fixture::setup();
     setup.set_options(TextOptions { too_long, ..TextOptions::default() });
     setup
@@ -172,22 +173,22 @@ fn what_is_longer_than_the_context_is_counted() {
     let setup = fixture::setup();
     let line = record(r#"{"prompt": "12345", "completion": "678"}"#);
     let at = |context| setup.supervised(&line, context).unwrap();
-    assert_eq!((one(at(9).examples).ids.len(), at(9).summary.cut), (9, 0));
+    assert_eq!((one(at(9).examples).ids.len(), at(9).summary.truncated), (9, 0));
     let cut = one(at(6).examples);
     assert_eq!(setup.tokenizer.decode(&cut.ids, false), "123456");
     assert_eq!(cut.trained, [false, false, false, false, false, true]);
-    assert_eq!((at(6).summary.cut, at(6).summary.dropped), (1, 0));
+    assert_eq!((at(6).summary.truncated, at(6).summary.dropped), (1, 0));
     // Nothing to train is left.
     assert!(at(5).examples.is_empty());
-    assert_eq!((at(5).summary.cut, at(5).summary.dropped), (0, 1));
-    let skipped = with(TooLong::Skip).supervised(&line, 6).unwrap();
+    assert_eq!((at(5).summary.truncated, at(5).summary.dropped), (0, 1));
+    let skipped = with(OverlongPolicy::Skip).supervised(&line, 6).unwrap();
     assert_eq!((skipped.examples.len(), skipped.summary.dropped), (0, 1));
-    let error = with(TooLong::Error).supervised(&line, 6).unwrap_err().to_string();
+    let error = with(OverlongPolicy::Error).supervised(&line, 6).unwrap_err().to_string();
     assert!(
         error.starts_with("f.jsonl:1: longer than the context of 6 tokens (its prompt has 5)"),
         "{error}"
     );
-    assert_eq!(with(TooLong::Error).supervised(&line, 9).unwrap().examples.len(), 1);
+    assert_eq!(with(OverlongPolicy::Error).supervised(&line, 9).unwrap().examples.len(), 1);
 
     let pair = record(r#"{"prompt": "12345", "chosen": "6", "rejected": "7"}"#);
     let dropped = setup.preference(&pair, 5).unwrap();
@@ -195,7 +196,10 @@ fn what_is_longer_than_the_context_is_counted() {
     let problem = record(r#"{"prompt": "12345", "answer": "6"}"#);
     assert_eq!(setup.problem(&problem, 6).unwrap().examples.len(), 1);
     assert_eq!(setup.problem(&problem, 5).unwrap().summary.dropped, 1);
-    assert!(matches!(with(TooLong::Error).problem(&problem, 5), Err(TextError::TooLong { .. })));
+    assert!(matches!(
+        with(OverlongPolicy::Error).problem(&problem, 5),
+        Err(TextError::TooLong { .. })
+    ));
 
     // What is left knows its record; nothing left is an error.
     let records =
@@ -205,7 +209,7 @@ fn what_is_longer_than_the_context_is_counted() {
     assert_eq!((left.records, left.summary.records, left.summary.dropped), (vec![1, 2], 3, 1));
     let error =
         encode_records(&records[..1], |record| setup.rollout_prompt(record, 5)).unwrap_err();
-    assert!(matches!(error, TextError::NothingLeft { records: 1, .. }), "{error}");
+    assert!(matches!(error, TextError::NoExamplesLeft { records: 1, .. }), "{error}");
     assert!(
         encode_records(&[], |record| setup.rollout_prompt(record, 5)).unwrap().examples.is_empty()
     );
@@ -217,9 +221,15 @@ fn pairs_that_are_equal_within_the_context_are_dropped_and_counted() {
     let setup = fixture::setup();
     let pair = record(r#"{"prompt": "12", "chosen": "3456", "rejected": "3457"}"#);
     let at = |context| setup.preference(&pair, context).unwrap();
-    assert_eq!((at(5).examples.len(), at(5).summary.equal, at(5).summary.cut), (0, 1, 0));
-    assert_eq!((at(6).examples.len(), at(6).summary.equal, at(6).summary.cut), (1, 0, 1));
-    assert_eq!((at(7).examples.len(), at(7).summary.cut), (1, 0));
+    assert_eq!(
+        (at(5).examples.len(), at(5).summary.equal_pairs, at(5).summary.truncated),
+        (0, 1, 0)
+    );
+    assert_eq!(
+        (at(6).examples.len(), at(6).summary.equal_pairs, at(6).summary.truncated),
+        (1, 0, 1)
+    );
+    assert_eq!((at(7).examples.len(), at(7).summary.truncated), (1, 0));
     let notes = at(5).summary.notes(5);
     assert!(
         notes.len() == 2 && notes[0].contains("1 dropped, because both answers are the same"),
@@ -231,7 +241,7 @@ fn pairs_that_are_equal_within_the_context_are_dropped_and_counted() {
 fn a_conversation_without_the_assistant_trains_nothing() {
     let line = r#"{"messages": [{"role": "user", "content": "hello?"}]}"#;
     let error = fixture::setup().supervised(&record(line), 100).unwrap_err();
-    assert!(matches!(error, TextError::TrainsNothing { .. }));
+    assert!(matches!(error, TextError::NoTrainedTokens { .. }));
     assert!(error.to_string().starts_with("f.jsonl:1: trains no token at all"), "{error}");
 }
 

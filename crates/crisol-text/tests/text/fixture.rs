@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
-use crisol_text::{ChatTemplate, EMBEDDED_TOKENS, Example, NamedToken, TextSetup, Tokenizer};
+use crisol_text::{AddedToken, ChatTemplate, EMBEDDED_TOKENS, Example, TextSetup, Tokenizer};
 
 const TEXTS: [&str; 3] = [
     "The capital of Peru is Lima, and the capital of Chile is Santiago. Who says so? The user asks, the assistant answers.",
@@ -12,7 +12,7 @@ const TEXTS: [&str; 3] = [
 ];
 
 /// A tokenizer with named tokens of its own.
-pub(crate) fn train(named: &[NamedToken]) -> Tokenizer {
+pub(crate) fn train(named: &[AddedToken]) -> Tokenizer {
     Tokenizer::train(TEXTS, 256 + named.len() + 120, named).unwrap()
 }
 
@@ -41,8 +41,8 @@ pub(crate) fn folder_setup(
 }
 
 /// Named special tokens.
-pub(crate) fn special<'a>(texts: &[&'a str]) -> Vec<NamedToken<'a>> {
-    texts.iter().map(|text| NamedToken { text, special: true }).collect()
+pub(crate) fn special<'a>(texts: &[&'a str]) -> Vec<AddedToken<'a>> {
+    texts.iter().map(|text| AddedToken { text, special: true }).collect()
 }
 
 /// A template whose `bos_token` and `eos_token` are given.

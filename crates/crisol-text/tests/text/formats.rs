@@ -4,7 +4,7 @@ use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use crisol_text::{Body, ReadOptions, Record, TextError, extent, records};
+use crisol_text::{Body, ReadOptions, Record, TextError, records, source_size};
 use proptest::prelude::*;
 
 fn read_with(path: &Path, options: &ReadOptions) -> Vec<Result<Record, TextError>> {
@@ -19,7 +19,7 @@ fn read(path: &Path) -> Vec<Result<Record, TextError>> {
 fn whole(path: &Path) -> Vec<Record> {
     let record = |record: Result<Record, TextError>| {
         let record = record.unwrap_or_else(|error| panic!("{error}"));
-        Record { place: String::new(), ..record }
+        Record { location: String::new(), ..record }
     };
     read(path).into_iter().map(record).collect()
 }
@@ -110,13 +110,14 @@ fn parquet_gives_the_records_of_jsonl() {
             assert_eq!(whole(&path), expected, "{name} as {called}");
         }
         assert_eq!(
-            extent(golden(&format!("{name}.parquet")).to_str().unwrap(), &<_>::default()).records,
+            source_size(golden(&format!("{name}.parquet")).to_str().unwrap(), &<_>::default())
+                .records,
             expected.len()
         );
     }
-    let places: Vec<_> =
-        read(&golden("chat.parquet")).into_iter().map(|r| r.unwrap().place).collect();
-    assert!(places[2].ends_with("chat.parquet: record 3"), "{places:?}");
+    let locations: Vec<_> =
+        read(&golden("chat.parquet")).into_iter().map(|r| r.unwrap().location).collect();
+    assert!(locations[2].ends_with("chat.parquet: record 3"), "{locations:?}");
     let bytes = fs::read(golden("texts.parquet")).unwrap();
     for (name, bytes) in [
         ("short.parquet", bytes[..bytes.len() / 2].to_vec()),
@@ -144,7 +145,7 @@ fn damaged_parquet_files_are_errors() {
 fn a_list_on_one_line_or_many_and_loose_objects() {
     let (a, b) = (r#"{"text": "a"}"#, r#"{"text": "b [{\"}]"}"#);
     let indented = "{\n  \"text\":\n  \"a\"\n}\n\n{\n  \"text\": \"b [{\\\"}]\"\n}\n";
-    for (name, contents, places) in [
+    for (name, contents, locations) in [
         ("list.json", format!("[{a},{b}]"), ["list.json: record 1", "list.json: record 2"]),
         (
             "list.jsonl",
@@ -174,9 +175,9 @@ fn a_list_on_one_line_or_many_and_loose_objects() {
         let (folder, path) = file(name, &contents);
         let found: Vec<Record> = read(&path).into_iter().map(Result::unwrap).collect();
         let prefix = format!("{}/", folder.path().display());
-        let found_places: Vec<_> =
-            found.iter().map(|r| r.place.strip_prefix(&prefix).unwrap()).collect();
-        assert_eq!(found_places, places, "{contents}");
+        let found_locations: Vec<_> =
+            found.iter().map(|r| r.location.strip_prefix(&prefix).unwrap()).collect();
+        assert_eq!(found_locations, locations, "{contents}");
         assert_eq!(texts(&path, &ReadOptions::default()), ["a", "b [{\"}]"], "{contents}");
     }
 }
@@ -412,15 +413,15 @@ fn extents_are_near() {
         [("a.jsonl", lines.clone().into_bytes()), ("b.jsonl.gz", gzip(lines.as_bytes()))]
     {
         let (_folder, path) = file(name, bytes);
-        let extent = extent(path.to_str().unwrap(), &<_>::default());
+        let source_size = source_size(path.to_str().unwrap(), &<_>::default());
         let near = |found: usize, right: usize| (found as f64 / right as f64 - 1.0).abs() < 0.1;
         assert!(
-            near(extent.records, 30_000) && near(extent.bytes, lines.len()),
-            "{name}: {extent:?}"
+            near(source_size.records, 30_000) && near(source_size.bytes, lines.len()),
+            "{name}: {source_size:?}"
         );
-        assert_eq!(extent.longest, line(59).len() - 2, "{name}");
+        assert_eq!(source_size.longest_record, line(59).len() - 2, "{name}");
     }
-    assert_eq!(extent("nowhere.jsonl", &<_>::default()), extent("-", &<_>::default()));
+    assert_eq!(source_size("nowhere.jsonl", &<_>::default()), source_size("-", &<_>::default()));
 }
 
 proptest! {
@@ -437,7 +438,7 @@ proptest! {
         let options = ReadOptions { text_separator: separator, ..<_>::default() };
         let count = records(path.to_str().unwrap(), &options).map_or(0, Iterator::count);
         prop_assert!(count <= tail.len() + 2);
-        let _ = extent(path.to_str().unwrap(), &options);
+        let _ = source_size(path.to_str().unwrap(), &options);
     }
 
     /// JSONL, a list, indented objects and CSV hold the same.

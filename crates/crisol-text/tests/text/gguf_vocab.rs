@@ -63,7 +63,7 @@ fn a_setup_has_the_files_template_and_stops() {
     assert_eq!((setup.eos, &setup.stop_ids), (embedded.eos, &embedded.stop_ids));
     let turns = [Message::user("hello 12"), Message::assistant("world 😀")];
     assert_eq!(setup.chat(&turns).unwrap(), embedded.chat(&turns).unwrap());
-    assert_eq!(setup.tokenizer.plain_bos(), None);
+    assert_eq!(setup.tokenizer.prepended_token(), None);
 
     let saved = tempfile::tempdir().unwrap();
     setup.save(saved.path()).unwrap();
@@ -78,7 +78,7 @@ fn plain_text_gets_what_the_file_says_or_what_its_kind_is_known_for() {
         let mut vocab = byte_level();
         (vocab.pre, vocab.add_bos, vocab.add_eos, vocab.bos) =
             (Some(pre.to_owned()), add_bos, add_eos, Some(1));
-        Tokenizer::from_gguf(&vocab, "m.gguf").unwrap().encode_plain("hello").unwrap()
+        Tokenizer::from_gguf(&vocab, "m.gguf").unwrap().encode_with_special_tokens("hello").unwrap()
     };
     let hello = plain("smollm", None, None);
     assert_eq!(plain("llama-bpe", None, None), [vec![1], hello.clone()].concat());
@@ -86,14 +86,17 @@ fn plain_text_gets_what_the_file_says_or_what_its_kind_is_known_for() {
     assert_eq!(plain("qwen2", Some(true), Some(true)), [vec![1], hello, vec![0]].concat());
 
     let llama = TextSetup::from_gguf(&llama_like(), "m.gguf").unwrap();
-    assert_eq!((llama.tokenizer.plain_bos(), llama.template.is_none()), (Some(1), true));
+    assert_eq!((llama.tokenizer.prepended_token(), llama.template.is_none()), (Some(1), true));
     let ids = llama.tokenizer.encode("hello a").unwrap();
     let tokens: Vec<_> = ids.iter().map(|&id| llama.tokenizer.token(id).unwrap()).collect();
     assert_eq!(tokens, ["▁hello", "▁a"]);
     let unprefixed =
         GgufVocab { add_space_prefix: Some(false), add_bos: Some(false), ..llama_like() };
     let tokenizer = Tokenizer::from_gguf(&unprefixed, "m.gguf").unwrap();
-    assert_eq!(tokenizer.token(tokenizer.encode_plain("a").unwrap()[0]).unwrap(), "a");
+    assert_eq!(
+        tokenizer.token(tokenizer.encode_with_special_tokens("a").unwrap()[0]).unwrap(),
+        "a"
+    );
 }
 
 #[test]
@@ -244,7 +247,7 @@ fn a_tokenizer_that_llama_cpp_has_no_name_for_is_not_written() {
 #[test]
 fn a_tokenizer_json_says_itself_what_plain_text_gets() {
     let mut json: Value = serde_json::from_str(&fixture::setup().tokenizer.to_json()).unwrap();
-    assert_eq!(fixture::setup().tokenizer.plain_bos(), None);
+    assert_eq!(fixture::setup().tokenizer.prepended_token(), None);
     json["post_processor"] = json!({
         "type": "TemplateProcessing",
         "single": [{"SpecialToken": {"id": "<|eos|>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
@@ -254,8 +257,11 @@ fn a_tokenizer_json_says_itself_what_plain_text_gets() {
     let tokenizer = Tokenizer::from_bytes(json.to_string().as_bytes()).unwrap();
     let ids = tokenizer.encode("<|eos|>hello").unwrap();
     assert_eq!(ids, fixture::setup().tokenizer.encode("<|eos|>hello").unwrap());
-    assert_eq!(tokenizer.encode_plain("<|eos|>hello").unwrap(), [vec![0], ids].concat());
-    assert_eq!(tokenizer.plain_bos(), Some(0));
+    assert_eq!(
+        tokenizer.encode_with_special_tokens("<|eos|>hello").unwrap(),
+        [vec![0], ids].concat()
+    );
+    assert_eq!(tokenizer.prepended_token(), Some(0));
 }
 
 proptest! {

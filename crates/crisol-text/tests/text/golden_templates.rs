@@ -138,7 +138,7 @@ fn without_marks_the_last_answer_is_what_it_adds() {
                 apart += usize::from(examples.len() > 1);
             }
             // Templates that know no thoughts apart, or that write a call alone.
-            Err(TextError::LostWords { words, .. }) => {
+            Err(TextError::DroppedText { words, .. }) => {
                 assert!(
                     ["hm", "so", "Let me look.", "weather"].contains(&words.as_str()),
                     "{case} {words}"
@@ -146,7 +146,7 @@ fn without_marks_the_last_answer_is_what_it_adds() {
                 lost += 1;
             }
             // DeepSeek-R1's prompt begins to think where its answer does not.
-            Err(TextError::OtherAnswer { .. }) => {
+            Err(TextError::PromptNotPrefix { .. }) => {
                 assert!(case["template"] == "deepseek_r1", "{case}");
             }
             Err(error) => panic!("{case} {error}"),

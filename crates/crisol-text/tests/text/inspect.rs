@@ -28,7 +28,7 @@ fn records_beyond_those_shown_are_only_counted() {
         let all = inspection
             .records
             .iter()
-            .flat_map(|r| r.problems.iter().map(move |p| format!("{}{p}", r.place)));
+            .flat_map(|r| r.problems.iter().map(move |p| format!("{}{p}", r.location)));
         all.collect()
     };
     assert_eq!(problems(&some), problems(&all));

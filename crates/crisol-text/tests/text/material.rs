@@ -72,8 +72,8 @@ fn real_vocabularies_are_written_for_gguf_files() {
         assert_eq!(vocab.tokens.len(), vocab_size);
         let again = TextSetup::from_gguf(&vocab, "m.gguf").unwrap();
         assert_eq!(
-            again.tokenizer.encode_plain(&text).unwrap(),
-            setup.tokenizer.encode_plain(&text).unwrap(),
+            again.tokenizer.encode_with_special_tokens(&text).unwrap(),
+            setup.tokenizer.encode_with_special_tokens(&text).unwrap(),
             "{file}"
         );
     }
@@ -131,7 +131,7 @@ fn llama2s_sentencepiece_model_is_read_as_sentencepiece_does() {
     let file = material("tokenizers/llama2/tokenizer.model");
     let tokenizer =
         Tokenizer::from_sentencepiece(&std::fs::read(&file).unwrap(), "tokenizer.model").unwrap();
-    assert_eq!((tokenizer.vocab_size(), tokenizer.plain_bos()), (32_000, Some(1)));
+    assert_eq!((tokenizer.vocab_size(), tokenizer.prepended_token()), (32_000, Some(1)));
     // By sentencepiece 0.2.3.
     let cases: [(&str, &[u32]); 7] = [
         ("a  b", &[263, 29871, 289]),

@@ -73,15 +73,15 @@ fn other_strings_are_kept() {
     assert_eq!(record.kind(), Some("fact"));
     let extra: Vec<_> = record.extra.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
     assert_eq!(extra, [("kind", "fact"), ("source", "world")]);
-    assert_eq!(record.place, "f:1");
+    assert_eq!(record.location, "f:1");
 }
 
 #[test]
 fn blank_lines_byte_order_mark_and_line_ends_do_not_matter() {
     let text = "\u{FEFF}{\"text\": \"a\"}\r\n\r\n  \t\n{\"text\": \"b\"}";
     let records = parse_jsonl("f", text).unwrap();
-    let places: Vec<_> = records.iter().map(|record| record.place.as_str()).collect();
-    assert_eq!(places, ["f:1", "f:4"]);
+    let locations: Vec<_> = records.iter().map(|record| record.location.as_str()).collect();
+    assert_eq!(locations, ["f:1", "f:4"]);
 }
 
 #[test]

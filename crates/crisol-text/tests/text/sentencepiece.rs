@@ -135,9 +135,9 @@ fn what_the_vocabulary_lacks_becomes_bytes_and_comes_back() {
 #[test]
 fn plain_text_starts_with_the_named_token_and_other_text_does_not() {
     let tokenizer = tokenizer();
-    assert_eq!(tokenizer.plain_bos(), Some(1));
+    assert_eq!(tokenizer.prepended_token(), Some(1));
     let ids = tokenizer.encode("hello").unwrap();
-    assert_eq!(tokenizer.encode_plain("hello").unwrap(), [vec![1], ids].concat());
+    assert_eq!(tokenizer.encode_with_special_tokens("hello").unwrap(), [vec![1], ids].concat());
     assert_eq!(tokens(&tokenizer, "a</s>b"), ["▁a", "</s>", "▁", "b"]);
     assert!(tokenizer.is_special(2) && tokenizer.is_special(0) && !tokenizer.is_special(3));
 }
@@ -174,15 +174,15 @@ fn a_folder_without_a_tokenizer_json_is_read_saved_and_read_again() {
         (example.ids[0], example.ids.last(), example.trained.last()),
         (1, Some(&2), Some(&true))
     );
-    assert_eq!(setup.tokenizer.encode_plain("a").unwrap()[0], 1);
+    assert_eq!(setup.tokenizer.encode_with_special_tokens("a").unwrap()[0], 1);
 
     let saved = tempfile::tempdir().unwrap();
     setup.save(saved.path()).unwrap();
     let again = TextSetup::load(saved.path()).unwrap();
     assert_eq!(again.tokenizer.to_json(), setup.tokenizer.to_json());
     assert_eq!(
-        (again.eos, again.tokenizer.encode_plain("hello").unwrap()),
-        (2, setup.tokenizer.encode_plain("hello").unwrap())
+        (again.eos, again.tokenizer.encode_with_special_tokens("hello").unwrap()),
+        (2, setup.tokenizer.encode_with_special_tokens("hello").unwrap())
     );
     let config: Value = serde_json::from_str(
         &fs::read_to_string(saved.path().join("tokenizer_config.json")).unwrap(),
@@ -198,7 +198,7 @@ fn the_configuration_beside_a_model_counts() {
         TextSetup::load(folder(&[("tokenizer_config.json", config)]).path())
             .unwrap()
             .tokenizer
-            .encode_plain("a")
+            .encode_with_special_tokens("a")
             .unwrap()
     };
     let a = tokenizer().encode("a").unwrap();
@@ -317,7 +317,7 @@ proptest! {
             bytes[at] = byte;
         }
         if let Ok(tokenizer) = Tokenizer::from_sentencepiece(&bytes, "tokenizer.model") {
-            let _ = tokenizer.encode_plain("hello  日<s>").map(|ids| tokenizer.decode(&ids, false));
+            let _ = tokenizer.encode_with_special_tokens("hello  日<s>").map(|ids| tokenizer.decode(&ids, false));
         }
     }
 

@@ -271,7 +271,7 @@ fn an_answer_that_does_not_begin_as_its_prompt_is_an_error() {
         .encode(&tokenizer, &[Message::user("a"), Message::assistant("b")])
         .unwrap_err();
     assert!(
-        matches!(&error, TextError::OtherAnswer { message: 1, prompt, .. } if prompt == "<think>"),
+        matches!(&error, TextError::PromptNotPrefix { message: 1, prompt, .. } if prompt == "<think>"),
         "{error}"
     );
     let thought = [Message::user("a"), Message::assistant("<think>hm</think>b")];
@@ -501,7 +501,7 @@ fn now_is_a_fixed_day_unless_it_is_given() {
     let source = "{{ strftime_now('%d %b %Y, %-d %B, %A, %H:%M') }}{% if strftime_now is defined %}!{% endif %}";
     let fixed = template(source, "", "");
     assert_eq!(fixed.render(&[], false).unwrap(), "26 Jul 2024, 26 July, Friday, 00:00!");
-    let at = fixed.at(jiff::civil::date(2026, 3, 5).at(14, 7, 0, 0));
+    let at = fixed.with_now(jiff::civil::date(2026, 3, 5).at(14, 7, 0, 0));
     assert_eq!(at.render(&[], false).unwrap(), "05 Mar 2026, 5 March, Thursday, 14:07!");
     assert_eq!(fixed.render(&[], false).unwrap(), "26 Jul 2024, 26 July, Friday, 00:00!");
     let error = template("{{ strftime_now('%Q!') }}", "", "").render(&[], false).unwrap_err();
@@ -553,7 +553,7 @@ fn a_prompt_never_has_two_beginnings() {
         "special_tokens": {"<s>": {"id": "<s>", "ids": [0], "tokens": ["<s>"]}},
     });
     let tokenizer = Tokenizer::from_bytes(json.to_string().as_bytes()).unwrap();
-    assert_eq!(tokenizer.plain_bos(), Some(0));
+    assert_eq!(tokenizer.prepended_token(), Some(0));
     let turns = [Message::user("hello"), Message::assistant("world")];
     let template = template(LLAMA2, "<s>", "</s>");
     let prompt = template.prompt(&tokenizer, &turns[..1]).unwrap();

@@ -82,7 +82,7 @@ fn broken_tokenizer_files_are_errors_that_name_the_file() {
     for cut in [0, 1, whole.len() / 3, whole.len() / 2, whole.len() - 1].into_iter().chain(within) {
         std::fs::write(&path, &whole.as_bytes()[..cut]).unwrap();
         let error = Tokenizer::from_file(&path).unwrap_err();
-        assert!(matches!(error, TextError::Folder { .. }));
+        assert!(matches!(error, TextError::ModelFile { .. }));
         assert!(error.to_string().contains("tokenizer.json"), "{error}");
     }
 }
@@ -107,7 +107,7 @@ fn what_the_tokenizers_library_panics_on_is_an_error() {
     };
     // Longer than the second half of every merge.
     let prefix = with("/model/continuing_subword_prefix", "a long prefix".into());
-    assert!(matches!(prefix, Err(TextError::Folder { .. })));
+    assert!(matches!(prefix, Err(TextError::ModelFile { .. })));
     let pieces = serde_json::json!({"type": "FixedLength", "length": 0});
     let pieces = with("/pre_tokenizer", pieces).unwrap();
     assert!(matches!(pieces.encode("some text"), Err(TextError::Encode(_))));
