@@ -140,7 +140,8 @@ impl Iterator for Records {
                 if let Some(row) = current.rows.next() {
                     current.empty = false;
                     self.row += 1;
-                    // An unreadable row before the range is an error: rows after it cannot be counted.
+                    // An unreadable row before the range is an error: rows after it cannot be
+                    // counted.
                     if self.row <= self.rows.start && row.is_ok() {
                         continue;
                     }

@@ -226,7 +226,8 @@ pub enum TextError {
 
     /// A record longer than the context, with `text.too_long = "error"`.
     #[error(
-        "{location}: longer than the context of {context} tokens (its prompt has {prompt}); shorten \
+        "{location}: longer than the context of {context} tokens (its prompt has {prompt}); \
+         shorten \
          or remove the record, train with a longer context, or set text.too_long to \"cut\" or \
          \"skip\""
     )]
@@ -280,7 +281,8 @@ pub enum TextError {
 
     /// The rendered prompt is not a prefix of the rendered conversation with the answer.
     #[error(
-        "chat template: the prompt for message {message} (from 0) continues with {prompt:?}, but the \
+        "chat template: the prompt for message {message} (from 0) continues with {prompt:?}, but \
+         the \
          conversation with that message with {answered:?}, so no example begins as the model sees \
          the prompt; give the message what its prompt begins (a thought after <think>), set a \
          template argument that changes it, or use another template"
@@ -296,8 +298,10 @@ pub enum TextError {
 
     /// The template drops text of a message.
     #[error(
-        "chat template: it drops {words:?} of message {message} (from 0, role {role}); templates of \
-         reasoning models drop thoughts, and others ignore `reasoning_content` or tool calls: write \
+        "chat template: it drops {words:?} of message {message} (from 0, role {role}); templates \
+         of \
+         reasoning models drop thoughts, and others ignore `reasoning_content` or tool calls: \
+         write \
          the message as the template reads it, use a template that keeps the words, or remove them"
     )]
     DroppedText {

@@ -294,7 +294,8 @@ pub(crate) struct SetupParts {
 /// The file or folder of chat templates, and the templates by name.
 pub(crate) type Templates = (String, BTreeMap<String, String>);
 
-/// The tokenizer of a folder with a `tokenizer.model`, with the settings of `tokenizer_config.json`.
+/// The tokenizer of a folder with a `tokenizer.model`, with the settings of
+/// `tokenizer_config.json`.
 ///
 /// Adds missing named tokens to the configuration, because saving writes only `tokenizer.json` and
 /// the configuration.

@@ -1,12 +1,13 @@
 //! Reads the vocabulary of a GGUF file (`tokenizer.ggml.*`) as a [`Tokenizer`] and a [`TextSetup`].
 //! `write.rs` does the reverse.
 //!
-//! A GGUF file has tokens, merges or scores, and the *name* of a pre-tokenizer (`tokenizer.ggml.pre`).
-//! Its definition is in the `tokenizer.json` of the model that it is named after, and repeated here.
-//! An unknown name is an error: with another pre-tokenizer, a model would silently get other tokens
-//! than in training.
+//! A GGUF file has tokens, merges or scores, and the *name* of a pre-tokenizer
+//! (`tokenizer.ggml.pre`). Its definition is in the `tokenizer.json` of the model that it is named
+//! after, and repeated here. An unknown name is an error: with another pre-tokenizer, a model would
+//! silently get other tokens than in training.
 //!
-//! Keys and defaults: <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md> and `llama-vocab.cpp` of llama.cpp.
+//! Keys and defaults: <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md> and
+//! `llama-vocab.cpp` of llama.cpp.
 
 mod write;
 
@@ -19,7 +20,8 @@ use crate::sentencepiece::{Piece, PieceKind, Vocabulary, template_processing};
 use crate::template::DEFAULT;
 use crate::{TextError, TextSetup, Tokenizer};
 
-/// The tokenizer metadata of a GGUF file. Each field is the key `tokenizer.ggml.NAME`, unless noted.
+/// The tokenizer metadata of a GGUF file. Each field is the key `tokenizer.ggml.NAME`, unless
+/// noted.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct GgufVocab {
     /// `gpt2` (byte-level BPE) or `llama` (sentencepiece BPE).

@@ -44,8 +44,8 @@ pub struct InspectedRecord {
     pub location: String,
     /// The record's shape, or `unreadable`.
     pub shape: &'static str,
-    /// Its token sequences: one, `chosen` and `rejected`, or one per assistant turn. None if it could
-    /// not be encoded.
+    /// Its token sequences: one, `chosen` and `rejected`, or one per assistant turn. None if it
+    /// could not be encoded.
     pub sequences: Vec<Sequence>,
     /// What is wrong with it.
     pub problems: Vec<Problem>,
@@ -159,7 +159,8 @@ impl fmt::Display for Problem {
         match self {
             Self::Error(error) => error.fmt(f),
             Self::NoTrainedTokens => f.write_str(
-                "none of its tokens is trained, because it has no unmasked assistant turn; training \
+                "none of its tokens is trained, because it has no unmasked assistant turn; \
+                 training \
                  on it is an error",
             ),
             Self::TooLong { tokens, context, prompt } if prompt >= context => write!(
@@ -174,11 +175,10 @@ impl fmt::Display for Problem {
                     tokens - context
                 )
             }
-            Self::EqualAnswers => {
-                f.write_str(
-                    "both answers are the same tokens within the context: it is left out of training",
-                )
-            }
+            Self::EqualAnswers => f.write_str(
+                "both answers are the same tokens within the context: it is left out of \
+                     training",
+            ),
             Self::SplitTurns { turns } => write!(
                 f,
                 "each of its {turns} assistant turns is a separate example, because the template \
@@ -192,7 +192,8 @@ impl fmt::Display for Problem {
             ),
             Self::DroppedThought { words } => write!(
                 f,
-                "the chat template drops {words:?} of an answer; it is trained all the same, and later \
+                "the chat template drops {words:?} of an answer; it is trained all the same, and \
+                 later \
                  turns do not see it"
             ),
             Self::EmptyAnswer => f.write_str("an answer is empty: the model learns to say nothing"),

@@ -22,8 +22,8 @@ use crate::workers::{self, Failure};
 
 /// Longest source of a template in bytes. Published templates have at most some 20,000.
 const MAX_SOURCE_BYTES: usize = 1 << 16;
-/// Fuel of one rendering: instructions, or [`BYTES_PER_FUEL`] times as many bytes. It lasts a fraction
-/// of a second. Published templates need some hundred instructions per message.
+/// Fuel of one rendering: instructions, or [`BYTES_PER_FUEL`] times as many bytes. It lasts a
+/// fraction of a second. Published templates need some hundred instructions per message.
 const FUEL: u64 = 400_000;
 /// Bytes of text that cost one unit of fuel.
 const BYTES_PER_FUEL: usize = 64;

@@ -1,8 +1,8 @@
 //! Rejects templates whose `namespace` could contain itself.
 //!
 //! minijinja recurses without end when it prints or compares such a value. The source shows when it
-//! cannot happen: a namespace whose attributes are set is created by `{% set NAME = namespace(…) %}`
-//! and used as `NAME.attribute` only. Published templates do so.
+//! cannot happen: a namespace whose attributes are set is created by `{% set NAME = namespace(…)
+//! %}` and used as `NAME.attribute` only. Published templates do so.
 
 use std::collections::BTreeSet;
 

@@ -143,7 +143,8 @@ impl EncodingSummary {
         note(
             dropped_thoughts,
             format!(
-                "{dropped_thoughts} answers have thoughts that the chat template drops; the thoughts \
+                "{dropped_thoughts} answers have thoughts that the chat template drops; the \
+                 thoughts \
                  are trained all the same, and later turns do not see them"
             ),
         );

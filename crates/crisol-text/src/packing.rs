@@ -52,8 +52,8 @@ impl Packed {
         self.end_document();
     }
 
-    /// Appends a document of which only the last row is used, for a reward model's score. Its target
-    /// is 0 and unused.
+    /// Appends a document of which only the last row is used, for a reward model's score. Its
+    /// target is 0 and unused.
     ///
     /// # Panics
     /// If `ids` is empty.

@@ -8,8 +8,8 @@
 //! (`"a  b"`: `▁a ▁▁ b` here, `▁a ▁ ▁b` there).
 //!
 //! The `normalizer_spec` becomes normalizers of the tokenizers library. It applies compiled rules
-//! (`nmt_nfkc`; Llama has none) to one grapheme at a time, as in transformers, so letters with several
-//! accents may differ from sentencepiece. Unsupported settings are errors.
+//! (`nmt_nfkc`; Llama has none) to one grapheme at a time, as in transformers, so letters with
+//! several accents may differ from sentencepiece. Unsupported settings are errors.
 //!
 //! Format: `sentencepiece_model.proto` of <https://github.com/google/sentencepiece>.
 
@@ -189,7 +189,8 @@ impl Vocabulary {
         }
         let has_byte = |byte: u32| ids.contains_key(format!("<0x{byte:02X}>").as_str());
         if self.unk.is_none() && !(self.byte_fallback && (0..256).all(has_byte)) {
-            let cause = "it has neither an unknown piece nor all bytes, so some characters would be \
+            let cause = "it has neither an unknown piece nor all bytes, so some characters would \
+                         be \
                          dropped silently";
             return Err(unusable(file, cause, UNSUPPORTED));
         }
@@ -281,7 +282,8 @@ impl Vocabulary {
             steps.push(json!({"type": "Replace", "pattern": {"String": " "}, "content": SPACE}));
         }
         if self.remove_extra_whitespaces {
-            // sentencepiece removes these after it replaced spaces by `▁`, so also a text's own `▁`.
+            // sentencepiece removes these after it replaced spaces by `▁`, so also a text's own
+            // `▁`.
             steps.push(replace(r"[ \x{2581}]+\z", ""));
         }
         Ok((!steps.is_empty()).then(|| json!({"type": "Sequence", "normalizers": steps})))
@@ -313,7 +315,8 @@ impl Vocabulary {
     }
 }
 
-/// The post-processor that adds a token (id and text) before and after a text; `None` without tokens.
+/// The post-processor that adds a token (id and text) before and after a text; `None` without
+/// tokens.
 pub(crate) fn template_processing(
     before: Option<(u32, &str)>,
     after: Option<(u32, &str)>,
@@ -438,8 +441,8 @@ impl Vocabulary {
                 _ => {}
             }
         }
-        // The tokenizers library's Unigram model sums scores in another precision than sentencepiece,
-        // and so resolves ties differently.
+        // The tokenizers library's Unigram model sums scores in another precision than
+        // sentencepiece, and so resolves ties differently.
         if bpe { Ok(()) } else { Err("a model_type other than BPE, which is not supported") }
     }
 

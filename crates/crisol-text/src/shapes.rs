@@ -1,4 +1,5 @@
-//! From rows of data files to records. The keys alone decide a row's shape; see [`RowFields::body`].
+//! From rows of data files to records. The keys alone decide a row's shape; see
+//! [`RowFields::body`].
 //!
 //! | field | a string in it is |
 //! |---|---|

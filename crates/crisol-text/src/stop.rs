@@ -3,8 +3,8 @@
 use crate::{TokenStream, Tokenizer};
 
 impl Tokenizer {
-    /// Decodes token by token, without special tokens, up to the first of `stops`. Empty stop strings
-    /// are ignored.
+    /// Decodes token by token, without special tokens, up to the first of `stops`. Empty stop
+    /// strings are ignored.
     pub fn stream_until<'a>(&'a self, stops: &'a [String]) -> StopStream<'a> {
         let matcher = StopMatcher { stops, held: String::new(), stopped: false };
         StopStream { stream: self.stream(true), matcher }
@@ -29,8 +29,8 @@ struct StopMatcher<'a> {
 }
 
 impl StopStream<'_> {
-    /// Takes the next token and returns the text that is final. It may be empty, and is after a stop
-    /// string.
+    /// Takes the next token and returns the text that is final. It may be empty, and is after a
+    /// stop string.
     pub fn push(&mut self, id: u32) -> String {
         let text = self.stream.push(id);
         self.matcher.add(&text)

@@ -35,7 +35,8 @@ const CRISOL: &str = "\
 {%- elif message['role'] in ['system', 'user'] -%}
 {{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}
 {%- else -%}
-{{ raise_exception('unknown role `' + message['role'] + '`; the roles are system, user and assistant') }}
+{{ raise_exception('unknown role `' + message['role'] + '`; the roles are system, user and \
+assistant') }}
 {%- endif -%}
 {%- endfor -%}
 {%- if add_generation_prompt -%}<|assistant|>{%- endif -%}
@@ -120,15 +121,15 @@ impl ChatTemplate {
         self.sources[self.name()].contains(word)
     }
 
-    /// The template with this time for `strftime_now`. The default is 26 July 2024, so that training
-    /// does not depend on the date.
+    /// The template with this time for `strftime_now`. The default is 26 July 2024, so that
+    /// training does not depend on the date.
     #[must_use]
     pub fn with_now(&self, now: DateTime) -> Self {
         Self { now, ..self.clone() }
     }
 
-    /// The embedded template: `<|role|>` content `<|end|>` per message, `<|assistant|>` as generation
-    /// prompt. The assistant's text and its `<|end|>` are trained.
+    /// The embedded template: `<|role|>` content `<|end|>` per message, `<|assistant|>` as
+    /// generation prompt. The assistant's text and its `<|end|>` are trained.
     pub fn crisol() -> Self {
         let tokens = BTreeMap::from([("eos_token".to_owned(), END_OF_TEXT.to_owned())]);
         Self::new(CRISOL, tokens).expect("the embedded template compiles, as a test checks")
@@ -276,8 +277,8 @@ impl ChatTemplate {
 
 /// Replaces generation tags by the marker variables, and returns whether there were any.
 ///
-/// The first and last new tag keep the whitespace control (`{%-`, `-%}`). `with` gives the block its
-/// own scope, as transformers' extension does.
+/// The first and last new tag keep the whitespace control (`{%-`, `-%}`). `with` gives the block
+/// its own scope, as transformers' extension does.
 fn replace_generation_tags(source: &str) -> (String, bool) {
     let mut out = String::with_capacity(source.len());
     let mut has_tags = false;

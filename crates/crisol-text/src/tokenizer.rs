@@ -101,8 +101,8 @@ impl TokenSpans {
 impl Tokenizer {
     /// Trains byte-level BPE on `texts`, with at most `vocab_size` tokens including `added`.
     ///
-    /// There are fewer tokens if the texts have too few repeated pairs. Training is deterministic for
-    /// texts in a given order.
+    /// There are fewer tokens if the texts have too few repeated pairs. Training is deterministic
+    /// for texts in a given order.
     pub fn train<I, S>(texts: I, vocab_size: usize, added: &[AddedToken]) -> Result<Self, TextError>
     where
         I: IntoIterator<Item = S>,
@@ -112,7 +112,8 @@ impl Tokenizer {
         let min_size = 256 + added.len();
         if vocab_size < min_size {
             return Err(TextError::Training(format!(
-                "a vocabulary of {vocab_size} is too small for the 256 bytes and {} added tokens; use \
+                "a vocabulary of {vocab_size} is too small for the 256 bytes and {} added tokens; \
+                 use \
                  {min_size} or more",
                 added.len()
             )));
@@ -155,8 +156,8 @@ impl Tokenizer {
         Self::parse(bytes, "tokenizer.json")
     }
 
-    /// Reads a sentencepiece `tokenizer.model` of BPE type (Llama 1 and 2, `TinyLlama`, …). Errors name
-    /// it `file`.
+    /// Reads a sentencepiece `tokenizer.model` of BPE type (Llama 1 and 2, `TinyLlama`, …). Errors
+    /// name it `file`.
     pub fn from_sentencepiece(bytes: &[u8], file: &str) -> Result<Self, TextError> {
         Vocabulary::parse(bytes, file)?.tokenizer(file)
     }
@@ -225,8 +226,8 @@ impl Tokenizer {
         self.checked_ids(text, &encoding)
     }
 
-    /// The token ids of `text` with the tokenizer's special tokens, as transformers' `tokenizer(text)`:
-    /// Llama's adds a beginning-of-text token, GPT-2's and Qwen's nothing.
+    /// The token ids of `text` with the tokenizer's special tokens, as transformers'
+    /// `tokenizer(text)`: Llama's adds a beginning-of-text token, GPT-2's and Qwen's nothing.
     pub fn encode_with_special_tokens(&self, text: &str) -> Result<Vec<u32>, TextError> {
         let [before, after] = &self.affixes;
         Ok([before.as_slice(), &self.encode(text)?, after].concat())
@@ -336,8 +337,8 @@ impl Tokenizer {
 
     /// The ids of a prompt, and the tokens of the text after it, with spans relative to that text.
     ///
-    /// The prompt is encoded on its own, as at inference, even if the tokenizer would merge across the
-    /// seam.
+    /// The prompt is encoded on its own, as at inference, even if the tokenizer would merge across
+    /// the seam.
     pub(crate) fn encode_pair(
         &self,
         prompt: &str,
@@ -379,10 +380,11 @@ impl Tokenizer {
         None
     }
 
-    /// The tokens of a text inside another: without the space that sentencepiece tokenizers prepend.
+    /// The tokens of a text inside another: without the space that sentencepiece tokenizers
+    /// prepend.
     fn encode_without_prefix_space(&self, text: &str) -> Result<TokenSpans, TextError> {
-        // Encodes the text after a prefix that does not merge with it. Each candidate merges with some
-        // texts. A tokenizer that keeps bytes one to one prepends no space.
+        // Encodes the text after a prefix that does not merge with it. Each candidate merges with
+        // some texts. A tokenizer that keeps bytes one to one prepends no space.
         const PREFIXES: [&str; 6] = ["\n", "a", ".", "0", "é", "\n\n"];
         let prefixes: &[&str] = if self.bytes.is_some() { &[] } else { &PREFIXES };
         for prefix in prefixes {
@@ -395,10 +397,12 @@ impl Tokenizer {
         self.encode_spans(text)
     }
 
-    /// The text of `ids`. Incomplete characters become U+FFFD; ids outside the vocabulary are skipped.
+    /// The text of `ids`. Incomplete characters become U+FFFD; ids outside the vocabulary are
+    /// skipped.
     pub fn decode(&self, ids: &[u32], skip_special: bool) -> String {
         catch_panic(|| self.inner.decode(ids, skip_special)).unwrap_or_else(|_| {
-            // The decoder of a damaged file may fail; then the tokens are written as in the vocabulary.
+            // The decoder of a damaged file may fail; then the tokens are written as in the
+            // vocabulary.
             ids.iter()
                 .filter(|id| !(skip_special && self.is_special(**id)))
                 .filter_map(|&id| self.token(id))
@@ -455,9 +459,9 @@ impl Tokenizer {
 
     /// Makes tokens without one of `rows` embedding rows an error on encoding.
     ///
-    /// Some published tokenizers have added tokens without a row, such as `<pad>`. Returns `false` if
-    /// a token of the base vocabulary, or one added to every text, has no row: then the tokenizer is
-    /// not the model's.
+    /// Some published tokenizers have added tokens without a row, such as `<pad>`. Returns `false`
+    /// if a token of the base vocabulary, or one added to every text, has no row: then the
+    /// tokenizer is not the model's.
     #[must_use]
     pub(crate) fn limit_rows(&mut self, rows: usize) -> bool {
         let within = |id: u32| (id as usize) < rows;
@@ -478,8 +482,8 @@ impl Tokenizer {
 
 /// Bytes of text per token id of a byte-level tokenizer.
 ///
-/// `None` if the tokenizer changes the text (normalizer, prefix space), or if its added tokens strip
-/// neighbouring spaces.
+/// `None` if the tokenizer changes the text (normalizer, prefix space), or if its added tokens
+/// strip neighbouring spaces.
 fn token_bytes(inner: &tokenizers::Tokenizer) -> Option<Vec<u32>> {
     let byte_level = matches!(inner.get_decoder(), Some(DecoderWrapper::ByteLevel(_)));
     let prefix_space = inner.get_pre_tokenizer().is_some_and(adds_prefix_space);
@@ -527,8 +531,8 @@ pub struct TokenStream<'a> {
     window: Vec<u32>,
     /// Bytes of the window's text that are returned already.
     returned: usize,
-    /// A token put before the window, because some decoders treat the first token differently. It is
-    /// the last returned one that decodes independently, or a placeholder.
+    /// A token put before the window, because some decoders treat the first token differently. It
+    /// is the last returned one that decodes independently, or a placeholder.
     anchor: Option<u32>,
 }
 

@@ -5,15 +5,15 @@
 //!            prompt ids (not trained)             │ ids of the answer (trained)
 //! ```
 //!
-//! Trained are the spans in a template's `{% generation %}` tags; without tags, the answer up to its
-//! end-of-turn token.
+//! Trained are the spans in a template's `{% generation %}` tags; without tags, the answer up to
+//! its end-of-turn token.
 //!
 //! Usually one sequence contains the prompts of all turns: it becomes one example with several
-//! trained spans. Each turn becomes a separate example if tokens merge at the start of an answer, or
-//! if the template renders earlier turns differently, as those that drop earlier thoughts.
+//! trained spans. Each turn becomes a separate example if tokens merge at the start of an answer,
+//! or if the template renders earlier turns differently, as those that drop earlier thoughts.
 //!
-//! Some templates drop the thought of every answer. Then thought, answer and end of turn are trained
-//! after the prompt, as the model must generate them.
+//! Some templates drop the thought of every answer. Then thought, answer and end of turn are
+//! trained after the prompt, as the model must generate them.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -123,8 +123,8 @@ impl ChatTemplate {
         first_dropped(&self.render(&[Message::user("a"), message.clone()], false).ok()?, message)
     }
 
-    /// Whether a message has a thought, in its content or a separate field, and the template handles
-    /// thoughts.
+    /// Whether a message has a thought, in its content or a separate field, and the template
+    /// handles thoughts.
     fn may_drop_thought(&self, message: &Message) -> bool {
         message.is_assistant()
             && (message.reasoning().is_some() || message.content.contains(THOUGHT_END))
@@ -265,8 +265,8 @@ impl ChatTemplate {
 
     /// The messages in a form that the template supports.
     ///
-    /// Content in parts stays a list if the template renders all of its text, and becomes one string
-    /// otherwise. Tool arguments become JSON text if the template needs it.
+    /// Content in parts stays a list if the template renders all of its text, and becomes one
+    /// string otherwise. Tool arguments become JSON text if the template needs it.
     pub(crate) fn adapt_messages<'m>(
         &self,
         messages: &'m [Message],
@@ -279,8 +279,8 @@ impl ChatTemplate {
         self.adapt_parts(messages)
     }
 
-    /// Whether the template concatenates tool arguments with text, as `DeepSeek`'s do. Then they must
-    /// be JSON text, not an object.
+    /// Whether the template concatenates tool arguments with text, as `DeepSeek`'s do. Then they
+    /// must be JSON text, not an object.
     fn needs_arguments_as_text(&self, messages: &[Message]) -> bool {
         let arguments: Vec<String> = messages.iter().flat_map(Message::arguments_as_text).collect();
         if arguments.is_empty() {

@@ -55,8 +55,8 @@ struct AddedTokens {
 enum Stage {
     /// Splits off numeric characters: each (`individual`), or each run.
     Digits { individual: bool },
-    /// Splits into the matches of a pattern, with the text between them if `gaps`. Pattern 1, if there
-    /// is one, is white space.
+    /// Splits into the matches of a pattern, with the text between them if `gaps`. Pattern 1, if
+    /// there is one, is white space.
     Pattern { regex: Regex, gaps: bool },
 }
 
@@ -185,7 +185,8 @@ impl WordCache {
                 let Some(regex_cache) = &mut cache.regex[stage] else {
                     unreachable!("stages with a pattern have a regex cache")
                 };
-                // Usually a word starts where the last one ended, so no search for its start is needed.
+                // Usually a word starts where the last one ended, so no search for its start is
+                // needed.
                 let adjacent =
                     regex.search_half_with(regex_cache, &input().anchored(Anchored::Yes));
                 let (pattern, start, end) = if let Some(found) = adjacent {
@@ -461,7 +462,8 @@ mod tests {
             .into();
         let mut inner = Tokenizer::new(BPE::default());
         inner.with_pre_tokenizer(Some(Sequence::new(parts)));
-        let text = "It's the 2026th year, isn't it? We'll see: I've 12345 reasons.\n\n\tfn main() {}\r\n  日本語 naïve";
+        let text = "It's the 2026th year, isn't it? We'll see: I've 12345 reasons.\n\n\tfn main() \
+                    {}\r\n  日本語 naïve";
         inner.train(&mut trainer, [text; 3].into_iter()).unwrap();
         inner.add_tokens(&[AddedToken::from("think", false).normalized(true)]);
         inner
@@ -501,7 +503,10 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(200))]
         #[test]
         fn any_text_gives_the_ids_of_the_library(
-            texts in prop::collection::vec("(\\PC|[ \t\r\n]|[a-zA-Z']|[0-9]|<\\|end\\|>|\\s){0,40}", 4),
+            texts in prop::collection::vec(
+                "(\\PC|[ \t\r\n]|[a-zA-Z']|[0-9]|<\\|end\\|>|\\s){0,40}",
+                4,
+            ),
         ) {
             thread_local!(static ALL: Vec<(&'static str, Tokenizer, WordCache)> = tokenizers()
                 .into_iter()

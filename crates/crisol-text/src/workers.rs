@@ -17,7 +17,8 @@ use std::time::Duration;
 use crate::TextError;
 use crate::panics::catch_panic;
 
-/// Stack of a template in bytes. The bounds on source and values keep templates within a part of it.
+/// Stack of a template in bytes. The bounds on source and values keep templates within a part of
+/// it.
 const STACK_BYTES: usize = 16 << 20;
 /// Additional stack of a pool thread, which runs other tasks while it waits for its own.
 const POOL_STACK_BYTES: usize = 2 << 20;

@@ -386,7 +386,8 @@ impl<R: Read> ByteReader<R> {
         self.column = if line_end { 0 } else { self.column + 1 };
     }
 
-    /// Copies a string's ordinary bytes, as far as they are buffered. Returns whether there were any.
+    /// Copies a string's ordinary bytes, as far as they are buffered. Returns whether there were
+    /// any.
     fn copy_plain(&mut self, text: &mut Vec<u8>) -> bool {
         let ahead = &self.buffer[self.position..self.filled];
         let ahead = &ahead[..memchr3(b'"', b'\\', b'\n', ahead).unwrap_or(ahead.len())];

@@ -13,8 +13,8 @@ use crate::sentencepiece::{Piece, PieceKind, SPACE, Vocabulary};
 use crate::{TextError, TextSetup};
 
 impl TextSetup {
-    /// The vocabulary of a GGUF file, for a model with `vocab_size` tokens. If the tokenizer has fewer,
-    /// padding tokens are added, as by llama.cpp's converter.
+    /// The vocabulary of a GGUF file, for a model with `vocab_size` tokens. If the tokenizer has
+    /// fewer, padding tokens are added, as by llama.cpp's converter.
     pub fn to_gguf(&self, vocab_size: usize) -> Result<GgufVocab, TextError> {
         let tokenizer: Value = serde_json::from_str(&self.tokenizer.to_json())
             .expect("the tokenizers library writes JSON");
@@ -164,8 +164,9 @@ impl TokenizerParts<'_> {
         let space_prefix = match (&self.normalizers[..], &self.pre_tokenizers[..]) {
             ([first, second], []) if *first == prefix && *second == spaces => true,
             ([only], []) if *only == spaces => false,
-            // llama.cpp prepends the space after every special token too, even for the scheme "first",
-            // which prepends it to the text only. Its own converter accepts such models all the same.
+            // llama.cpp prepends the space after every special token too, even for the scheme
+            // "first", which prepends it to the text only. Its own converter accepts such models
+            // all the same.
             ([], [step]) if step["type"] == "Metaspace" && step["split"] == false => {
                 step["prepend_scheme"] != "never"
             }
@@ -202,7 +203,8 @@ fn steps(value: &Value, list: &str) -> Vec<Value> {
             if let Some(step) = step.as_object_mut() {
                 step.shift_remove("trim_offsets");
             }
-            // To keep only the matches changes nothing if the pattern covers all text, as OLMo 2's does.
+            // To keep only the matches changes nothing if the pattern covers all text, as OLMo 2's
+            // does.
             if step["type"] == "Split" && step["behavior"] == "Removed" && step["invert"] == true {
                 step["behavior"] = json!("Isolated");
                 step["invert"] = json!(false);
@@ -214,8 +216,8 @@ fn steps(value: &Value, list: &str) -> Vec<Value> {
 
 /// Scores that give these merges in sentencepiece: descending in the order of the list.
 ///
-/// Pieces with interleaved merges have equal scores, such as Llama 2's runs of spaces. It is an error
-/// if no scores give the merges.
+/// Pieces with interleaved merges have equal scores, such as Llama 2's runs of spaces. It is an
+/// error if no scores give the merges.
 fn scores_from_merges(pieces: &[Piece], merges: &[[String; 2]]) -> Result<Vec<f32>, TextError> {
     let merged: Vec<String> = merges.iter().map(|pair| pair.concat()).collect();
     let last: HashMap<&str, usize> =

@@ -1,5 +1,5 @@
-//! Preference pairs: TRL's `prompt`/`chosen`/`rejected`, with or without prompt, as text or messages,
-//! and OpenAI's `preferred_output`/`non_preferred_output`.
+//! Preference pairs: TRL's `prompt`/`chosen`/`rejected`, with or without prompt, as text or
+//! messages, and OpenAI's `preferred_output`/`non_preferred_output`.
 
 use serde_json::Value;
 
