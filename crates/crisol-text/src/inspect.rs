@@ -115,7 +115,7 @@ pub enum Problem {
     /// It equals an earlier record.
     Duplicate {
         /// The earlier record's `file:line`.
-        of: String,
+        earlier: String,
     },
 }
 
@@ -197,7 +197,7 @@ impl fmt::Display for Problem {
                  turns do not see it"
             ),
             Self::EmptyAnswer => f.write_str("an answer is empty: the model learns to say nothing"),
-            Self::Duplicate { of } => write!(f, "the same as {of}"),
+            Self::Duplicate { earlier } => write!(f, "the same as {earlier}"),
         }
     }
 }
@@ -228,7 +228,8 @@ pub fn inspect(
             let inspected = match (record, inspected) {
                 (Ok(record), Some(mut inspected)) => {
                     visit(&record);
-                    let duplicate = duplicates.earlier(&record).map(|of| Problem::Duplicate { of });
+                    let duplicate =
+                        duplicates.earlier(&record).map(|earlier| Problem::Duplicate { earlier });
                     inspected.problems.extend(duplicate);
                     inspected
                 }

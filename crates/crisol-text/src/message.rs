@@ -72,10 +72,10 @@ impl Message {
     /// `content` is a string or a list of `{"type": "text", "text": …}`. Other fields are kept for
     /// the template. The error is cause and remedy.
     pub(crate) fn from_json(message: Value) -> Result<Self, CauseAndRemedy> {
-        let found = json_type(Some(&message));
+        let message_type = json_type(Some(&message));
         let Value::Object(mut raw) = message else {
             return Err((
-                format!("which is {found}"),
+                format!("which is {message_type}"),
                 "make it an object with `role` and `content`".into(),
             ));
         };
@@ -88,10 +88,10 @@ impl Message {
                 raw.insert(standard.to_owned(), value);
             }
         }
-        let found = |raw: &Map<String, Value>, key: &str| json_type(raw.get(key));
+        let field_type = |raw: &Map<String, Value>, key: &str| json_type(raw.get(key));
         let Some(name) = raw.get("role").and_then(Value::as_str) else {
             let remedy = "every message needs `role` and `content`, both strings";
-            return Err((format!("whose `role` is {}", found(&raw, "role")), remedy.into()));
+            return Err((format!("whose `role` is {}", field_type(&raw, "role")), remedy.into()));
         };
         let is_tool_call = TOOL_CALL_ROLES.contains(&name);
         let role = standard_role(name).to_owned();
@@ -118,7 +118,7 @@ impl Message {
                 let remedy = "every message needs `role` and `content`, both strings (content may \
                               also be a list of text parts)";
                 return Err((
-                    format!("whose `content` is {}", found(&raw, "content")),
+                    format!("whose `content` is {}", field_type(&raw, "content")),
                     remedy.into(),
                 ));
             }

@@ -341,11 +341,11 @@ mod tests {
         let facts = facts();
         for (i, fact) in facts.iter().enumerate() {
             assert!(!fact.value.is_empty());
-            let same = |other: &&super::Fact| {
+            let same_attribute = |other: &&super::Fact| {
                 other.subject == fact.subject && other.attribute == fact.attribute
             };
             assert_eq!(
-                facts.iter().filter(same).count(),
+                facts.iter().filter(same_attribute).count(),
                 1,
                 "{} {:?} (no. {i})",
                 fact.subject,

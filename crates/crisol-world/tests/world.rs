@@ -232,6 +232,7 @@ fn pre_training_has_neither_chats_nor_refusals() {
         .chain(&strings("pretrain.test.jsonl", "text"))
     {
         for forbidden in [
+            REFUSAL_OPENING,
             "I cannot",
             "I am sorry",
             "I can't",

@@ -29,7 +29,7 @@ pub struct SourceSize {
 /// later is an error. So does standard input, which can be read only once.
 pub fn source_size(source: &str, options: &ReadOptions) -> SourceSize {
     let inputs = inputs(source, options).unwrap_or_default();
-    let whole = inputs.iter().filter_map(|input| file_size(input, options)).fold(
+    let total = inputs.iter().filter_map(|input| file_size(input, options)).fold(
         SourceSize::default(),
         |sum, file| SourceSize {
             bytes: sum.bytes + file.bytes,
@@ -37,11 +37,11 @@ pub fn source_size(source: &str, options: &ReadOptions) -> SourceSize {
             longest_record: sum.longest_record.max(file.longest_record),
         },
     );
-    let Some(rows) = options.datasets.get(source).map(|set| set.rows) else { return whole };
-    let end = rows.end.unwrap_or(whole.records).min(whole.records);
+    let Some(rows) = options.datasets.get(source).map(|set| set.rows) else { return total };
+    let end = rows.end.unwrap_or(total.records).min(total.records);
     let records = end.saturating_sub(rows.start);
-    let share = records as f64 / whole.records.max(1) as f64;
-    SourceSize { bytes: (whole.bytes as f64 * share) as usize, records, ..whole }
+    let share = records as f64 / total.records.max(1) as f64;
+    SourceSize { bytes: (total.bytes as f64 * share) as usize, records, ..total }
 }
 
 /// The number of rows according to a Parquet file's header.

@@ -165,8 +165,7 @@ impl TokenizerParts<'_> {
             ([first, second], []) if *first == prefix && *second == spaces => true,
             ([only], []) if *only == spaces => false,
             // llama.cpp prepends the space after every special token too, even for the scheme
-            // "first", which prepends it to the text only. Its own converter accepts such models
-            // all the same.
+            // "first", which prepends it to the text only. Its converter accepts such models too.
             ([], [step]) if step["type"] == "Metaspace" && step["split"] == false => {
                 step["prepend_scheme"] != "never"
             }

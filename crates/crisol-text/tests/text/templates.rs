@@ -335,6 +335,11 @@ fn content_cannot_make_itself_trained() {
         let example = single(template(CHATML, "", "").encode(&tokenizer, &turns).unwrap());
         assert_eq!(trained_text(&tokenizer, &example), "good<|im_end|>", "{attack}");
     }
+    // The variables of the attack above are those of the markers.
+    for marker in ["crisol_generation_start", "crisol_generation_end"] {
+        let source = format!("{{{{ {marker} is defined }}}}");
+        assert_eq!(template(&source, "", "").render(&[], false).unwrap(), "True", "{marker}");
+    }
     // Marker characters in the assistant's content are kept.
     let turns = [Message::user("a"), Message::assistant("\u{E000}b\u{E001}")];
     assert_eq!(
