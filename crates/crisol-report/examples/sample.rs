@@ -173,7 +173,7 @@ fn phases() -> Vec<PhaseReport> {
         phase(
             "ppo",
             "ppo",
-            Some("reward"),
+            Some("reason"),
             900_000,
             92.0,
             &[
@@ -204,6 +204,8 @@ fn phases() -> Vec<PhaseReport> {
             ],
         ),
     ];
+    phases[5].reward_model = Some("reward".into());
+    phases[4].before = [("reward_accuracy".to_owned(), 0.52)].into();
     phases[0].curves = vec![
         curve("loss", "nats", 1400, 7.6, 1.05, 90.0, 0.18),
         curve("validation_loss", "nats", 28, 6.0, 1.1, 2.5, 0.01),

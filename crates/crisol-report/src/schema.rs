@@ -77,6 +77,9 @@ pub struct PhaseReport {
     pub checkpoint: String,
     /// Name of the phase whose checkpoint this one started from; `None` for a fresh model.
     pub parent: Option<String>,
+    /// Name of the phase whose reward model scored its answers (PPO); `None` where no phase did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reward_model: Option<String>,
     /// Tokens processed by training steps, sampled rollouts included.
     pub tokens: u64,
     /// Floating-point operations, estimated from the model's shape.
