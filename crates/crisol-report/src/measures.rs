@@ -90,6 +90,13 @@ pub const MEASURES: &[Measure] = &[
         "Should fall quickly, then flatten; noise is normal.",
     ),
     training(
+        "policy_loss",
+        "policy loss",
+        NUMBER,
+        Neither,
+        "Advantages average to about zero, and so does this loss: read the reward.",
+    ),
+    training(
         "validation_loss",
         "held-out loss",
         NATS,

@@ -73,9 +73,13 @@ pub(crate) fn chart(title: &str, lines: &[Line<'_>], share: bool, across: Across
             HEIGHT / 2.0
         );
     }
-    let y = Axis::over(all().map(|(_, y)| y), HEIGHT - BOTTOM, TOP, true);
+    let mut y = Axis::over(all().map(|(_, y)| y), HEIGHT - BOTTOM, TOP, true);
+    if share && all().all(|(_, y)| y <= 1.0) {
+        // No share is above the whole.
+        y.high = y.high.min(1.0);
+    }
     let ticks: Vec<(f64, String)> =
-        y.ticks(5).into_iter().map(|tick| (y.place(tick), write_value(tick))).collect();
+        y.ticks(5, 0.0).into_iter().map(|tick| (y.place(tick), write_value(tick))).collect();
     let longest = ticks.iter().map(|(_, label)| label.chars().count()).max().unwrap_or(0);
     let left = (longest as f64 * CHARACTER + GAP + 2.0).max(30.0);
     let x = Axis::over(all().map(|(x, _)| x), left, WIDTH - RIGHT, false);
@@ -100,7 +104,11 @@ pub(crate) fn chart(title: &str, lines: &[Line<'_>], share: bool, across: Across
         "<line class=\"axis\" x1=\"{left:.1}\" x2=\"{}\" y1=\"{floor}\" y2=\"{floor}\"/>",
         WIDTH - RIGHT
     );
-    for tick in x.ticks(4) {
+    let least = match across {
+        Across::Steps => 1.0,
+        Across::LogFlops => 0.0,
+    };
+    for tick in x.ticks(4, least) {
         let at = x.place(tick);
         let anchor = if at > WIDTH - RIGHT - 16.0 { " end" } else { "" };
         let _ = write!(
@@ -299,9 +307,10 @@ impl Axis {
         self.from + (self.to - self.from) * share
     }
 
-    /// About `count` round values within the range (steps of 1, 2, 2.5 or 5 times a power of ten).
-    fn ticks(&self, count: usize) -> Vec<f64> {
-        let rough = (self.high - self.low) / count as f64;
+    /// About `count` round values within the range, in steps of 1, 2, 2.5 or 5 times a power of ten, and
+    /// of `least` at least.
+    fn ticks(&self, count: usize, least: f64) -> Vec<f64> {
+        let rough = ((self.high - self.low) / count as f64).max(least);
         let power = 10f64.powf(rough.log10().floor());
         let step = [1.0, 2.0, 2.5, 5.0, 10.0]
             .into_iter()
@@ -464,10 +473,27 @@ mod tests {
     }
 
     #[test]
+    fn a_share_is_at_most_the_whole() {
+        let share = |points: &[(f64, f64)]| {
+            chart(
+                "ended",
+                &[Line { label: "ended".into(), points, style: 0, dots: false }],
+                true,
+                Across::Steps,
+            )
+        };
+        assert!(!share(&[(1.0, 1.0), (2.0, 1.0)]).contains(">110"));
+        // One that is above it all the same is drawn where it is.
+        assert!(share(&[(1.0, 1.0), (2.0, 1.5)]).contains(">140"));
+    }
+
+    #[test]
     fn ticks_are_round() {
         let axis = Axis { low: 0.3, high: 7.9, from: 0.0, to: 1.0 };
-        assert_eq!(axis.ticks(4), [2.0, 4.0, 6.0]);
+        assert_eq!(axis.ticks(4, 0.0), [2.0, 4.0, 6.0]);
         let axis = Axis { low: 0.0, high: 1.0, from: 0.0, to: 1.0 };
-        assert_eq!(axis.ticks(4), [0.0, 0.25, 0.5, 0.75, 1.0]);
+        assert_eq!(axis.ticks(4, 0.0), [0.0, 0.25, 0.5, 0.75, 1.0]);
+        let axis = Axis { low: 105.0, high: 107.0, from: 0.0, to: 1.0 };
+        assert_eq!(axis.ticks(4, 1.0), [105.0, 106.0, 107.0], "no step is a fraction");
     }
 }

@@ -350,7 +350,7 @@ fn cold_start_and_grpo_are_drawn_apart() {
     let page = html(&report);
     assert!(page.contains("Cold start: steps 1 to 4") && page.contains("GRPO: steps 5 to 7"));
     assert!(page.contains("training loss from 1 to 0.25 at step 4"));
-    assert!(page.contains("training loss from 0.2 to 0.143 at step 7"));
+    assert!(page.contains("policy loss from 0.2 to 0.143 at step 7"));
     // Without a cold start there is one stage.
     report.phases[0].curves = vec![curve("loss", 1), curve("reward", 1)];
     assert!(!html(&report).contains("Cold start"));

@@ -24,12 +24,13 @@ pub use notebook::notebook_html;
 /// Renders the whole report as one self-contained HTML page.
 pub fn html(report: &Report) -> String {
     let columns = answers::columns(report);
+    let one = report.phases.len() == 1;
     let sections = vec![
         Section { id: "phases", nav: "Phases", title: "", body: path::section(report) },
         Section {
             id: "prompt",
             nav: "One prompt",
-            title: if report.phases.len() == 1 {
+            title: if one {
                 "One prompt, before and after"
             } else {
                 "One prompt, after every phase"
@@ -45,7 +46,11 @@ pub fn html(report: &Report) -> String {
         Section {
             id: "answers",
             nav: "More prompts",
-            title: "More prompts, same question: what did training change?",
+            title: if one {
+                "More prompts, before and after"
+            } else {
+                "More prompts, after every phase"
+            },
             body: answers::others(report, &columns),
         },
         Section {

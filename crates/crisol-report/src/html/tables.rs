@@ -131,26 +131,27 @@ pub(super) fn cost(report: &Report) -> String {
     let mut body = String::from(
         "<div class=\"scroll\" tabindex=\"0\"><table class=\"cost\">\n<thead><tr>\
          <th scope=\"col\">phase</th><th scope=\"col\">share of compute</th>\
-         <th scope=\"col\">compute</th><th scope=\"col\">tokens</th><th scope=\"col\">time</th>\
-         <th scope=\"col\">share of time</th></tr></thead>\n<tbody>\n",
+         <th scope=\"col\" class=\"wide\">compute</th><th scope=\"col\">tokens</th>\
+         <th scope=\"col\">time</th><th scope=\"col\" class=\"wide\">share of time</th></tr></thead>\n<tbody>\n",
     );
     for (place, phase) in report.phases.iter().enumerate() {
         let _ = writeln!(
             body,
-            "<tr class=\"{}\"><th scope=\"row\">{}</th>{}<td>{}</td><td>{}</td><td>{}</td>{}</tr>",
+            "<tr class=\"{}\"><th scope=\"row\">{}</th>{}<td class=\"wide\">{}</td><td>{}</td>\
+             <td>{}</td>{}</tr>",
             super::colour(place),
             badge(place, phase),
-            share_cell(share(phase.flops, flops)),
+            share_cell("share", share(phase.flops, flops)),
             prefixed(phase.flops, "FLOP"),
             prefixed(phase.tokens as f64, ""),
             duration(phase.seconds),
-            share_cell(share(phase.seconds, seconds)),
+            share_cell("share wide", share(phase.seconds, seconds)),
         );
     }
     let _ = write!(
         body,
-        "</tbody>\n<tfoot><tr><th scope=\"row\">all phases</th><td></td><td>{}</td><td>{}</td>\
-         <td>{}</td><td></td></tr>",
+        "</tbody>\n<tfoot><tr><th scope=\"row\">all phases</th><td></td><td class=\"wide\">{}</td>\
+         <td>{}</td><td>{}</td><td class=\"wide\"></td></tr>",
         prefixed(flops, "FLOP"),
         prefixed(tokens as f64, ""),
         duration(seconds)
@@ -158,8 +159,8 @@ pub(super) fn cost(report: &Report) -> String {
     if report.total_seconds > seconds {
         let _ = write!(
             body,
-            "<tr><th scope=\"row\">evaluation, data, files</th><td></td><td></td><td></td>\
-             <td>{}</td><td></td></tr>",
+            "<tr><th scope=\"row\">evaluation, data, files</th><td></td>\
+             <td class=\"wide\"></td><td></td><td>{}</td><td class=\"wide\"></td></tr>",
             duration(report.total_seconds - seconds)
         );
     }
@@ -191,9 +192,11 @@ OLMo-2 1B took about 1,464 GPU-hours after its pre-training. A small model reads
 Conversations, rollouts and preference pairs shrink less: a behaviour needs some number of examples \
 before it shows.</p>";
 
-fn share_cell(part: f64) -> String {
+/// A share with its bar.
+fn share_cell(class: &str, part: f64) -> String {
     let bar = if part.is_finite() { part.clamp(0.0, 1.0) } else { 0.0 };
-    format!("<td class=\"share\"><i style=\"--v:{bar:.4}\"></i><span>{}</span></td>", percent(part))
+    let part = percent(part);
+    format!("<td class=\"{class}\"><i style=\"--v:{bar:.4}\"></i><span>{part}</span></td>")
 }
 
 /// A bar of two parts: pre-training and the rest.

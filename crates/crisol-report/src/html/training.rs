@@ -146,8 +146,11 @@ fn charts(body: &mut String, curves: &[Curve]) {
             None => groups.push((plot, vec![curve])),
         }
     }
+    // What is trained by reward minimises no cross-entropy.
+    let rewarded = curves.iter().any(|curve| curve.name == "reward");
     let unpaid = curves.iter().any(|curve| curve.name == "reward" && is_zero(curve));
     for (group, members) in groups {
+        let group = if group == "loss" && rewarded { "policy_loss" } else { group };
         let known = measure(group);
         let unit = match known.map(|measure| measure.unit) {
             _ if !members[0].unit.is_empty() => members[0].unit.as_str(),
@@ -155,17 +158,18 @@ fn charts(body: &mut String, curves: &[Curve]) {
             Some(Unit::Share) => "share",
             None => "",
         };
+        let title = measures::label(group);
+        let alone = members.len() == 1;
         let lines: Vec<Line<'_>> = members
             .iter()
             .enumerate()
             .map(|(place, curve)| Line {
-                label: measures::plot_and_line(&curve.name).1,
+                label: if alone { title.clone() } else { measures::plot_and_line(&curve.name).1 },
                 points: &curve.points,
                 style: place % 4,
                 dots: false,
             })
             .collect();
-        let title = measures::label(group);
         let _ = write!(body, "<figure><figcaption><strong>{}</strong>", Escaped(&title));
         if !unit.is_empty() && unit != "share" {
             let _ = write!(body, " <small>{}</small>", Escaped(unit));
