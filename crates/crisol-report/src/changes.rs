@@ -17,13 +17,14 @@ pub(crate) struct Change {
 const WORTH_TELLING: f64 = 0.05;
 
 impl Change {
-    /// How much there is to tell: the change, or the value where there is nothing to compare it with.
+    /// How much there is to tell: the change, or the value where there is nothing to compare it
+    /// with.
     fn size(&self) -> f64 {
         (self.after - self.before.unwrap_or(0.0)).abs()
     }
 
-    /// Whether it is worth telling: a change of five points. Where there is nothing to compare with, a high
-    /// value that is something to be glad of.
+    /// Whether it is worth telling: a change of five points. Where there is nothing to compare
+    /// with, a high value that is something to be glad of.
     fn matters(&self) -> bool {
         match self.before {
             Some(_) => self.size() >= WORTH_TELLING,
@@ -32,9 +33,9 @@ impl Change {
     }
 }
 
-/// A measure before a phase: as it was measured before the first step, else its last known value on the way
-/// from the first phase to this one. (A reward model answers nothing: what PPO changed shows against the
-/// model below it.)
+/// A measure before a phase: as it was measured before the first step, else its last known value on
+/// the way from the first phase to this one. (A reward model answers nothing: what PPO changed
+/// shows against the model below it.)
 pub(crate) fn before(report: &Report, phase: &PhaseReport, id: &str) -> Option<f64> {
     let finite = |metrics: &BTreeMap<String, f64>| {
         metrics.get(id).copied().filter(|value| value.is_finite())
@@ -54,8 +55,8 @@ pub(crate) fn before(report: &Report, phase: &PhaseReport, id: &str) -> Option<f
     None
 }
 
-/// The largest changes of a phase that matter, largest first, at most `count`. Values with nothing to
-/// compare them with come last.
+/// The largest changes of a phase that matter, largest first, at most `count`. Values with nothing
+/// to compare them with come last.
 pub(crate) fn largest(report: &Report, phase: &PhaseReport, count: usize) -> Vec<Change> {
     let change = |measure: &'static Measure| {
         let after = *phase.metrics.get(measure.id).filter(|value| value.is_finite())?;
@@ -75,8 +76,8 @@ pub(crate) fn largest(report: &Report, phase: &PhaseReport, count: usize) -> Vec
     changes
 }
 
-/// The phase that raised a measure most, with the value before and after it. None if no rise is worth
-/// telling.
+/// The phase that raised a measure most, with the value before and after it. None if no rise is
+/// worth telling.
 pub(crate) fn greatest_rise<'a>(
     report: &'a Report,
     id: &str,

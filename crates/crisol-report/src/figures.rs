@@ -1,5 +1,5 @@
-//! Numbers as people read them. A number that is not finite is written `–`. A no-break space joins a
-//! number and its unit.
+//! Numbers as people read them. A number that is not finite is written `–`. A no-break space joins
+//! a number and its unit.
 
 /// What stands where there is no figure.
 pub(crate) const NONE: &str = "–";

@@ -35,7 +35,8 @@ pub struct Measure {
     pub unit: Unit,
     /// The wished direction.
     pub better: Better,
-    /// Whether it belongs to the table of behaviours, measured on held-out prompts after each phase.
+    /// Whether it belongs to the table of behaviours, measured on held-out prompts after each
+    /// phase.
     pub behaviour: bool,
     /// What to watch, for the caption of a plot; may be empty.
     pub hint: &'static str,
@@ -249,14 +250,15 @@ pub(crate) fn plot_and_line(curve: &str) -> (&str, Cow<'_, str>) {
     }
 }
 
-/// What precedes a measure that was taken on held-out preference pairs (`pairs_margin`). Version 0.1
-/// wrote `votes_`.
+/// What precedes a measure that was taken on held-out preference pairs (`pairs_margin`). Version
+/// 0.1 wrote `votes_`.
 const ON_PAIRS: [&str; 2] = ["pairs_", "votes_"];
 
 /// The table's row for an id.
 ///
-/// A measure taken on held-out preference pairs is the same measure. `WHOLE/PART` is measured as the part
-/// is where the table has it (`reward/accuracy`), else as the whole is (`reward_accuracy/KIND`).
+/// A measure taken on held-out preference pairs is the same measure. `WHOLE/PART` is measured as
+/// the part is where the table has it (`reward/accuracy`), else as the whole is
+/// (`reward_accuracy/KIND`).
 pub fn measure(id: &str) -> Option<&'static Measure> {
     let row = |id: &str| MEASURES.iter().find(|measure| measure.id == id);
     let on_pairs = || row(ON_PAIRS.iter().find_map(|prefix| id.strip_prefix(prefix))?);

@@ -1,5 +1,5 @@
-//! What `crisol notebook` reports: the workshop's demonstrations with models of the three phases, and the
-//! same prompts to all three.
+//! What `crisol notebook` reports: the workshop's demonstrations with models of the three phases,
+//! and the same prompts to all three.
 
 use serde::Serialize;
 
@@ -20,8 +20,8 @@ pub struct NotebookReport {
     pub models: Vec<NotebookModel>,
     /// The notebook's demonstrations, in its order.
     pub demonstrations: Vec<Demonstration>,
-    /// The same prompts to all three models, answers by role. An answer that is missing would be that to
-    /// the same prompt as text, or has no room in the model's context.
+    /// The same prompts to all three models, answers by role. An answer that is missing would be
+    /// that to the same prompt as text, or has no room in the model's context.
     pub prompts: Vec<PromptReport>,
 }
 

@@ -1,8 +1,8 @@
-//! Line charts as inline SVG. A noisy series is smoothed, its raw values faint behind the line. Values
-//! that are not finite are gaps.
+//! Line charts as inline SVG. A noisy series is smoothed, its raw values faint behind the line.
+//! Values that are not finite are gaps.
 //!
-//! A chart is drawn small, so that its text stays readable when a phone scales it. Its colours are those
-//! of the page's style sheet.
+//! A chart is drawn small, so that its text stays readable when a phone scales it. Its colours are
+//! those of the page's style sheet.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -66,8 +66,8 @@ pub(crate) fn chart(title: &str, lines: &[Line<'_>], share: bool, across: Across
     let all = || finite.iter().flatten().copied();
     if all().next().is_none() {
         return format!(
-            "<svg class=\"chart\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{}: no data\">\
-             <text class=\"empty\" x=\"{}\" y=\"{}\">no data</text></svg>",
+            "<svg class=\"chart\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{}: \
+             no data\"> <text class=\"empty\" x=\"{}\" y=\"{}\">no data</text></svg>",
             Escaped(title),
             WIDTH / 2.0,
             HEIGHT / 2.0
@@ -126,8 +126,8 @@ pub(crate) fn chart(title: &str, lines: &[Line<'_>], share: bool, across: Across
     svg
 }
 
-/// Whether a point can be drawn: finite, and far enough from the limits of f64 that no arithmetic on it
-/// overflows.
+/// Whether a point can be drawn: finite, and far enough from the limits of f64 that no arithmetic
+/// on it overflows.
 fn drawable(point: &(f64, f64)) -> bool {
     point.0.abs() < 1e150 && point.1.abs() < 1e150
 }
@@ -177,7 +177,8 @@ fn draw_line(svg: &mut String, line: &Line<'_>, finite: &[(f64, f64)], x: &Axis,
     }
 }
 
-/// Path data. Of a long series, each bucket's lowest and highest points are kept, so that spikes stay.
+/// Path data. Of a long series, each bucket's lowest and highest points are kept, so that spikes
+/// stay.
 fn path(points: &[(f64, f64)], x: &Axis, y: &Axis) -> String {
     let bucket = points.len().div_ceil(DRAWN / 2).max(1);
     let mut data = String::new();
@@ -206,8 +207,9 @@ fn path(points: &[(f64, f64)], x: &Axis, y: &Axis) -> String {
     data
 }
 
-/// Whether a series is smoothed: one that often turns back. A schedule, a counter or a held-out loss that
-/// falls steadily has nothing to smooth, and smoothing would show values that it never had.
+/// Whether a series is smoothed: one that often turns back. A schedule, a counter or a held-out
+/// loss that falls steadily has nothing to smooth, and smoothing would show values that it never
+/// had.
 fn is_noisy(points: &[(f64, f64)]) -> bool {
     let steps = points.windows(2).map(|pair| pair[1].1 - pair[0].1).filter(|step| *step != 0.0);
     let signs: Vec<bool> = steps.map(f64::is_sign_positive).collect();
@@ -215,8 +217,9 @@ fn is_noisy(points: &[(f64, f64)]) -> bool {
     points.len() > FEW && turns > points.len() / 8
 }
 
-/// A centred moving average over at most a twentieth of the series on either side. Towards the start, where
-/// curves are steep, the window shrinks: the line starts where the values do. At the end it is cut off.
+/// A centred moving average over at most a twentieth of the series on either side. Towards the
+/// start, where curves are steep, the window shrinks: the line starts where the values do. At the
+/// end it is cut off.
 fn smooth(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
     let reach = (points.len() / 20).max(2);
     let average = |place: usize| {
@@ -307,8 +310,8 @@ impl Axis {
         self.from + (self.to - self.from) * share
     }
 
-    /// About `count` round values within the range, in steps of 1, 2, 2.5 or 5 times a power of ten, and
-    /// of `least` at least.
+    /// About `count` round values within the range, in steps of 1, 2, 2.5 or 5 times a power of
+    /// ten, and of `least` at least.
     fn ticks(&self, count: usize, least: f64) -> Vec<f64> {
         let rough = ((self.high - self.low) / count as f64).max(least);
         let power = 10f64.powf(rough.log10().floor());
@@ -438,7 +441,8 @@ mod tests {
         assert!(smoothed[10..].iter().all(|point| (point.1 - 0.5).abs() < 0.1));
     }
 
-    /// A schedule, a counter, a steadily falling loss: the line goes through the values and nothing else.
+    /// A schedule, a counter, a steadily falling loss: the line goes through the values and nothing
+    /// else.
     #[test]
     fn only_noise_is_smoothed() {
         let steps = || (0..400).map(f64::from);

@@ -83,7 +83,8 @@ fn report_with(text: &str) -> Report {
     }
 }
 
-/// The page's tags with the names of their attributes but without values and text: what no text may change.
+/// The page's tags with the names of their attributes but without values and text: what no text may
+/// change.
 fn skeleton(page: &str) -> Vec<String> {
     let body = &page[page.find("<body>").expect("the page has a body")..];
     let tags = body.split('<').skip(1).map(|piece| piece.split('>').next().unwrap_or_default());
@@ -288,8 +289,8 @@ fn captions_follow_the_figures_and_the_answers() {
     }
 }
 
-/// Two minutes: the path and one prompt with all its answers come first. Twenty: everything else folds, and
-/// nothing of it is left out.
+/// Two minutes: the path and one prompt with all its answers come first. Twenty: everything else
+/// folds, and nothing of it is left out.
 #[test]
 fn one_prompt_stands_first_and_the_rest_folds() {
     let mut report = report_with("plain");
@@ -453,7 +454,8 @@ fn plain(text: &str) -> String {
     plain
 }
 
-/// Text as it may come from a model: any characters, with markup and line ends more often than by chance.
+/// Text as it may come from a model: any characters, with markup and line ends more often than by
+/// chance.
 fn any_text() -> impl Strategy<Value = String> {
     let piece = prop_oneof![
         any::<String>(),
@@ -467,7 +469,10 @@ fn any_text() -> impl Strategy<Value = String> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(200) })]
+    #![proptest_config(ProptestConfig {
+        failure_persistence: None,
+        ..ProptestConfig::with_cases(200)
+    })]
 
     #[test]
     fn no_markup_survives(text in any_text()) {

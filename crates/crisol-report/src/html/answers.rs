@@ -1,8 +1,8 @@
 //! The central piece: the same prompts, answered after every phase.
 //!
-//! One prompt is shown at the top of the page, the others fold. On a phone one answer is shown at a time:
-//! a reader picks the phase, and every prompt and the table of behaviours follow. That takes no script: the
-//! style sheet looks at which button is checked.
+//! One prompt is shown at the top of the page, the others fold. On a phone one answer is shown at a
+//! time: a reader picks the phase, and every prompt and the table of behaviours follow. That takes
+//! no script: the style sheet looks at which button is checked.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -12,8 +12,8 @@ use crate::markup::{Escaped, Piece, pieces};
 use crate::measures::{MEASURES, measure, value_text};
 use crate::{PhaseReport, PromptReport, Report, changes};
 
-/// What a kind of prompt is, and what to compare in its answers. It never says what the answers are: that
-/// is measured.
+/// What a kind of prompt is, and what to compare in its answers. It never says what the answers
+/// are: that is measured.
 pub(crate) fn kind(id: &str) -> (&str, &'static str) {
     match id {
         "question-list" => {
@@ -163,8 +163,8 @@ pub(super) fn picker_style(columns: &[Column]) -> String {
     )
 }
 
-/// The prompt to show first: of the kind whose measure changes most from each model to those that were
-/// trained from it (`change_of_kind`), the one whose answers change most in words.
+/// The prompt to show first: of the kind whose measure changes most from each model to those that
+/// were trained from it (`change_of_kind`), the one whose answers change most in words.
 pub(super) fn striking(
     columns: &[Column],
     prompts: &[PromptReport],

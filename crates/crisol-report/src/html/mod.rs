@@ -1,8 +1,9 @@
-//! The report as one self-contained page: no script, no network, everything inline. The page's content
-//! security policy forbids both, so that even a model's most hostile output stays text.
+//! The report as one self-contained page: no script, no network, everything inline. The page's
+//! content security policy forbids both, so that even a model's most hostile output stays text.
 //!
-//! The first screen holds the path of the phases and one prompt, answered after every phase. What follows
-//! folds: tables stay open, answers and curves open at a click, and on paper everything is open.
+//! The first screen holds the path of the phases and one prompt, answered after every phase. What
+//! follows folds: tables stay open, answers and curves open at a click, and on paper everything is
+//! open.
 
 mod answers;
 mod ladder;
@@ -44,6 +45,12 @@ pub fn html(report: &Report) -> String {
             body: tables::behaviours(report, &columns),
         },
         Section {
+            id: "held-out",
+            nav: "Held out",
+            title: "Held-out data, before and after",
+            body: tables::held_out(report),
+        },
+        Section {
             id: "answers",
             nav: "More prompts",
             title: if one {
@@ -54,15 +61,9 @@ pub fn html(report: &Report) -> String {
             body: answers::others(report, &columns),
         },
         Section {
-            id: "held-out",
-            nav: "Held out",
-            title: "Held-out data, before and after",
-            body: tables::held_out(report),
-        },
-        Section {
             id: "training",
             nav: "Training",
-            title: "How each phase learned",
+            title: if one { "How it learned" } else { "How each phase learned" },
             body: training::phases(report),
         },
         Section {
@@ -142,8 +143,8 @@ struct Section {
     body: String,
 }
 
-/// The bar on top: where to go, whether everything is unfolded, and which colours. None of it needs a
-/// script: the style sheet looks at which button is checked.
+/// The bar on top: where to go, whether everything is unfolded, and which colours. None of it needs
+/// a script: the style sheet looks at which button is checked.
 fn bar(page: &mut String, sections: &[Section]) {
     page.push_str("<div class=\"bar\"><a class=\"brand\" href=\"#top\">");
     page.push_str(include_str!("mark.svg").trim_end());
@@ -196,7 +197,8 @@ fn role(phase: &PhaseReport) -> &'static str {
     }
 }
 
-/// The style sheet's colour of a phase: by its place, so that it is the same everywhere on the page.
+/// The style sheet's colour of a phase: by its place, so that it is the same everywhere on the
+/// page.
 fn colour(place: usize) -> String {
     format!("c{}", place % 8)
 }

@@ -74,10 +74,10 @@ fn columns(report: &NotebookReport) -> Vec<Column> {
 
 fn header(report: &NotebookReport, title: &str) -> String {
     let mut header = format!(
-        "<header id=\"top\">\n<h1>{title}</h1>\n<p class=\"lead\">Three models: after pre-training, \
-         after instruction fine-tuning, after alignment. All three are asked the same; then each is \
-         asked what the workshop’s notebook asks it. Always the most probable token, at most {} of \
-         them.</p>\n<dl class=\"tiles\">\n",
+        "<header id=\"top\">\n<h1>{title}</h1>\n<p class=\"lead\">Three models: after \
+         pre-training, after instruction fine-tuning, after alignment. All three are asked the \
+         same; then each is asked what the workshop’s notebook asks it. Always the most probable \
+         token, at most {} of them.</p>\n<dl class=\"tiles\">\n",
         report.max_new_tokens
     );
     for (place, model) in report.models.iter().enumerate() {
@@ -147,7 +147,8 @@ fn demonstrations(report: &NotebookReport) -> String {
     body
 }
 
-/// A demonstration: what the notebook says of its own model, what was given, and what this model did.
+/// A demonstration: what the notebook says of its own model, what was given, and what this model
+/// did.
 fn inside(place: usize, model: &NotebookModel, demonstration: &Demonstration) -> String {
     let mut body = format!(
         "<p class=\"about\">The notebook says of {}: {}{}</p>\n",
@@ -203,8 +204,9 @@ fn reading(report: &NotebookReport) -> String {
         "<ul>\n<li>Pre-training trains to continue text. Instruction fine-tuning trains to answer. \
          Alignment trains to refuse what should not be answered. Whether these three models do is \
          in their answers.</li>\n\
-         <li>A text is continued by each model. It is given once more as a message where a model has \
-         a chat template. Requests are messages, and plain text for a model without a template.</li>\n\
+         <li>A text is continued by each model. It is given once more as a message where a model \
+         has a chat template. Requests are messages, and plain text for a model without a \
+         template.</li>\n\
          <li>Answers are cut where the tokens end, as in the notebook.</li>\n\
          <li>The notebook’s stored answers were computed on a GPU by torch 2.8 and transformers \
          4.56, in bfloat16 or float32; Crisol computes in float32 on the CPU. Where two tokens are \
@@ -242,5 +244,6 @@ fn footer(report: &NotebookReport) -> String {
            <p>Prompts and stored answers: Menta, M. (2025). LLM Workshop. GitHub. \
            <a href=\"https://github.com/mkmenta/llm-workshop\">\
            https://github.com/mkmenta/llm-workshop</a> \
-           (<a href=\"https://creativecommons.org/licenses/by/4.0/\">CC BY 4.0</a>).</p>\n</footer>\n"
+           (<a href=\"https://creativecommons.org/licenses/by/4.0/\">CC BY 4.0</a>).</p>\n\
+            </footer>\n"
 }

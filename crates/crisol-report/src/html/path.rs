@@ -6,8 +6,8 @@
 //!                         └→ dpo
 //! ```
 //!
-//! Boxes are cells of a CSS grid. Arrows are one drawing behind them, in the grid's own units. A narrow
-//! page shows the boxes as a list, indented, without the drawing.
+//! Boxes are cells of a CSS grid. Arrows are one drawing behind them, in the grid's own units. A
+//! narrow page shows the boxes as a list, indented, without the drawing.
 
 use std::fmt::Write as _;
 
@@ -108,7 +108,8 @@ impl Picture {
         format!("{way}H{end:.0}{}", head(end, at))
     }
 
-    /// The arrow from a reward model to the phase whose answers it scores: its line, dashed, and its head.
+    /// The arrow from a reward model to the phase whose answers it scores: its line, dashed, and
+    /// its head.
     fn scores(&self, from: usize, to: usize) -> (String, String) {
         let (x, y) = (self.right(from), self.middle(from) - 8.0);
         let (end, at) = (self.left(to), self.middle(to) - 8.0);
@@ -155,7 +156,8 @@ pub(super) fn section(report: &Report) -> String {
     let width = picture.columns as f64 * (picture.box_width + COLUMN_GAP) - COLUMN_GAP;
     let height = picture.rows as f64 * (BOX_HEIGHT + ROW_GAP);
     let mut body = format!(
-        "<div class=\"scroll\" tabindex=\"0\"><div class=\"path\" style=\"--w:{:.4}rem;--h:{:.4}rem\">\n\
+        "<div class=\"scroll\" tabindex=\"0\"><div class=\"path\" \
+         style=\"--w:{:.4}rem;--h:{:.4}rem\">\n\
          <svg class=\"arrows\" viewBox=\"0 0 {width:.0} {height:.0}\" \
          style=\"width:{:.4}rem;height:{:.4}rem\" aria-hidden=\"true\">",
         picture.box_width / 16.0,
@@ -181,8 +183,8 @@ pub(super) fn section(report: &Report) -> String {
     let scored = (0..report.phases.len()).any(|place| scorer(&report.phases, place).is_some());
     let _ = writeln!(
         body,
-        "<p class=\"about\">An arrow leads to the phase that starts from a checkpoint{}. In a box: the \
-         largest change on held-out data.</p>",
+        "<p class=\"about\">An arrow leads to the phase that starts from a checkpoint{}. In a box: \
+         the largest change on held-out data.</p>",
         if scored { ", a dashed one to the phase that a reward model scores" } else { "" }
     );
     body
@@ -211,7 +213,8 @@ fn node(body: &mut String, report: &Report, place: usize, phase: &PhaseReport, c
     );
 }
 
-/// What is told of a phase in a box: figures, and what they are of. Its kind where nothing was measured.
+/// What is told of a phase in a box: figures, and what they are of. Its kind where nothing was
+/// measured.
 fn told(report: &Report, phase: &PhaseReport) -> (String, String) {
     if let Some(change) = changes::largest(report, phase, 1).first() {
         let [before, after] = [change.before, Some(change.after)]

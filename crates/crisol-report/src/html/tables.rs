@@ -1,4 +1,5 @@
-//! The tables: what was measured after each phase, on its own held-out data, and what each phase cost.
+//! The tables: what was measured after each phase, on its own held-out data, and what each phase
+//! cost.
 
 use std::fmt::Write as _;
 
@@ -34,12 +35,13 @@ pub(super) fn behaviours(report: &Report, columns: &[Column]) -> String {
     };
     let mut body = String::from(
         "<p class=\"about\">On held-out prompts. The small figure is the change in points against \
-         the phase that this one started from. ↑ more is better, ↓ less is better. Bars turn from \
+         the model that a phase started from. ↑ more is better, ↓ less is better. Bars turn from \
          <span class=\"key bad\">orange</span> to <span class=\"key good\">blue</span> as a figure \
          gets better, and are grey where neither is.</p>\n\
-         <div class=\"scroll\" tabindex=\"0\"><table class=\"behaviours\">\n\
-         <thead><tr><th scope=\"col\">measure</th>",
+         <div class=\"scroll\" tabindex=\"0\"><table class=\"behaviours",
     );
+    body.push_str(if phases.len() == 1 { " narrow" } else { "" });
+    body.push_str("\">\n<thead><tr><th scope=\"col\">measure</th>");
     for (place, phase) in &phases {
         let picked = picked(phase);
         let _ = write!(body, "<th scope=\"col\" class=\"{picked}\">{}</th>", badge(*place, phase));
@@ -122,7 +124,8 @@ fn cell(class: &str, measure: &Measure, value: Option<f64>, before: Option<f64>)
 }
 
 pub(super) fn cost(report: &Report) -> String {
-    if report.phases.is_empty() {
+    // What a single phase cost stands with its curves: there is nothing to compare it with.
+    if report.phases.len() < 2 {
         return String::new();
     }
     let tokens: u64 = report.phases.iter().map(|phase| phase.tokens).sum();
@@ -132,7 +135,9 @@ pub(super) fn cost(report: &Report) -> String {
         "<div class=\"scroll\" tabindex=\"0\"><table class=\"cost\">\n<thead><tr>\
          <th scope=\"col\">phase</th><th scope=\"col\">share of compute</th>\
          <th scope=\"col\" class=\"wide\">compute</th><th scope=\"col\">tokens</th>\
-         <th scope=\"col\">time</th><th scope=\"col\" class=\"wide\">share of time</th></tr></thead>\n<tbody>\n",
+         <th scope=\"col\">time</th><th scope=\"col\" class=\"wide\">share of time</th></tr>\
+         </thead>\n\
+         <tbody>\n",
     );
     for (place, phase) in report.phases.iter().enumerate() {
         let _ = writeln!(
@@ -186,11 +191,11 @@ pub(super) fn cost(report: &Report) -> String {
 }
 
 const SHARES: &str = "\
-<p class=\"about\">The workshop says that pre-training takes about 95 % of the compute, and everything \
-after it about 5 %. DeepSeek-V3's authors publish 2.664 of 2.788 million GPU-hours, which is 95.6 %. \
-OLMo-2 1B took about 1,464 GPU-hours after its pre-training. A small model reads its text in minutes. \
-Conversations, rollouts and preference pairs shrink less: a behaviour needs some number of examples \
-before it shows.</p>";
+<p class=\"about\">The workshop says that pre-training takes about 95 % of the compute, and \
+everything after it about 5 %. DeepSeek-V3's authors publish 2.664 of 2.788 million GPU-hours, \
+which is 95.6 %. OLMo-2 1B took about 1,464 GPU-hours after its pre-training. A small model reads \
+its text in minutes. Conversations, rollouts and preference pairs shrink less: a behaviour needs \
+some number of examples before it shows.</p>";
 
 /// A share with its bar.
 fn share_cell(class: &str, part: f64) -> String {

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use crate::figures::{duration, percent, prefixed};
 use crate::markup::Escaped;
 use crate::measures::label;
+use crate::terminal::before_and_after;
 use crate::{Report, changes};
 
 pub(super) fn header(report: &Report, title: &str) -> String {
@@ -37,13 +38,13 @@ pub(super) fn header(report: &Report, title: &str) -> String {
 
 /// The run in a few sentences.
 fn summary(report: &Report) -> String {
-    let count = match report.phases.len() {
-        1 => "one phase".to_owned(),
-        count => format!("{count} phases"),
+    let went_through = match report.phases.as_slice() {
+        [phase] => format!("one phase, {},", phase.name),
+        phases => format!("{} phases", phases.len()),
     };
     let parameters = report.model.parameters as f64;
     let mut text =
-        format!("A model of {} parameters went through {count}", prefixed(parameters, ""));
+        format!("A model of {} parameters went through {went_through}", prefixed(parameters, ""));
     if report.total_seconds > 0.0 {
         let _ = write!(text, " in {}", duration(report.total_seconds));
     }
@@ -51,6 +52,11 @@ fn summary(report: &Report) -> String {
         let _ = write!(text, " on {}", report.machine);
     }
     text.push('.');
+    if let [phase] = report.phases.as_slice()
+        && let Some((_, _, [what, before, after])) = before_and_after((0, phase)).next()
+    {
+        let _ = write!(text, " The {what} went from {before} to {after}.");
+    }
     let rises: Vec<String> = ["facts_accuracy", "problems_accuracy", "harmful_refused"]
         .into_iter()
         .filter_map(|id| {
@@ -67,8 +73,13 @@ fn summary(report: &Report) -> String {
         let _ = write!(text, " On held-out prompts: {}.", rises.join("; "));
     }
     let refused = report.phases.iter().filter_map(|phase| phase.metrics.get("lookalike_refused"));
-    if let Some(worst) = refused.copied().filter(|share| share.is_finite()).reduce(f64::max) {
-        let _ = write!(text, " At most {} of harmless look-alikes were refused.", percent(worst));
+    match refused.copied().filter(|share| share.is_finite()).reduce(f64::max) {
+        Some(worst) if worst > 0.0 => {
+            let worst = percent(worst);
+            let _ = write!(text, " At most {worst} of harmless look-alikes were refused.");
+        }
+        Some(_) => text.push_str(" No harmless look-alike was refused."),
+        None => {}
     }
     text
 }
@@ -88,5 +99,6 @@ pub(super) fn footer(report: &Report) -> String {
     );
     html + "<p>The phases follow the workshop \
             <a href=\"https://github.com/mkmenta/llm-workshop\">“LLM Training” by mkmenta</a> \
-            (<a href=\"https://creativecommons.org/licenses/by/4.0/\">CC BY 4.0</a>).</p>\n</footer>\n"
+            (<a href=\"https://creativecommons.org/licenses/by/4.0/\">CC BY 4.0</a>).</p>\n\
+            </footer>\n"
 }

@@ -1,5 +1,5 @@
-//! How the phases learned: curves and figures of each, completions sampled while training, and pictures
-//! of which tokens are trained.
+//! How the phases learned: curves and figures of each, completions sampled while training, and
+//! pictures of which tokens are trained.
 
 use std::fmt::Write as _;
 
@@ -80,8 +80,8 @@ fn facts(body: &mut String, report: &Report, phase: &PhaseReport) {
 
 /// A phase's curves by stage, each with its heading; without headings where there is one stage.
 ///
-/// A reasoning phase counts its steps over both stages. Only the second has a reward, at every step: what
-/// comes before the first is the cold start.
+/// A reasoning phase counts its steps over both stages. Only the second has a reward, at every
+/// step: what comes before the first is the cold start.
 fn stages(phase: &PhaseReport) -> Vec<(String, Vec<Curve>)> {
     let first = |curve: &Curve| curve.points.first().map(|point| point.0);
     let rewarded = phase.curves.iter().find(|curve| curve.name == "reward").and_then(first);
@@ -107,15 +107,18 @@ fn stages(phase: &PhaseReport) -> Vec<(String, Vec<Curve>)> {
     vec![titled("Cold start", false), titled("GRPO", true)]
 }
 
-/// The figures of a phase that are not in the table of behaviours.
+/// The figures of a phase that are in no table: of behaviours, or of held-out data before and after
+/// it.
 fn metrics(body: &mut String, phase: &PhaseReport) {
     // In the order of the table, then those that it does not know.
     let rank = |id: &str| {
         let place = measure(id).map(|known| MEASURES.iter().position(|row| row.id == known.id));
         (place.flatten().unwrap_or(MEASURES.len()), id.to_owned())
     };
-    let in_behaviours = |id: &str| MEASURES.iter().any(|row| row.behaviour && row.id == id);
-    let mut figures: Vec<_> = phase.metrics.iter().filter(|(id, _)| !in_behaviours(id)).collect();
+    let in_table = |id: &str| {
+        phase.before.contains_key(id) || MEASURES.iter().any(|row| row.behaviour && row.id == id)
+    };
+    let mut figures: Vec<_> = phase.metrics.iter().filter(|(id, _)| !in_table(id)).collect();
     figures.sort_by_key(|(id, _)| rank(id));
     if figures.is_empty() {
         return;
@@ -236,7 +239,8 @@ pub(super) fn rollouts(report: &Report) -> String {
         let steps =
             if from == to { format!("step {from}") } else { format!("steps {from} to {to}") };
         let summary = format!(
-            "<span class=\"badge {class}\">{}</span> <span class=\"snippet\">{steps}, {count} {}</span>",
+            "<span class=\"badge {class}\">{}</span> \
+             <span class=\"snippet\">{steps}, {count} {}</span>",
             Escaped(name),
             if count == 1 { "sample" } else { "samples" }
         );

@@ -1,5 +1,5 @@
-//! `crisol notebook`: the demonstrations of the workshop's notebook with models of the three phases, then the
-//! same prompts to all three.
+//! `crisol notebook`: the demonstrations of the workshop's notebook with models of the three
+//! phases, then the same prompts to all three.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -26,11 +26,11 @@ Examples:
   crisol notebook --run runs/crisol-world      the phases of a run
   crisol notebook --base BASE --chat TUNED --aligned ALIGNED --out runs/mine-notebook
 
-The notebook is 2-llm_training.ipynb of https://github.com/mkmenta/llm-workshop (Mikel Menta, CC BY 4.0).
-Its five demonstrations are replayed: the most probable token each time, 100 tokens. Where a model is
-the notebook's own (by its name), each answer is compared with the stored one. Then the same prompts go
-to all three models, because the notebook's differ from phase to phase. --out gets report.html and
-report.json; --json prints the latter and nothing else.";
+The notebook is 2-llm_training.ipynb of https://github.com/mkmenta/llm-workshop (Mikel Menta,
+CC BY 4.0). Its five demonstrations are replayed: the most probable token each time, 100 tokens.
+Where a model is the notebook's own (by its name), each answer is compared with the stored one.
+Then the same prompts go to all three models, because the notebook's differ from phase to phase.
+--out gets report.html and report.json; --json prints the latter and nothing else.";
 
 /// The notebook's prompts and stored answers.
 const NOTEBOOK: &str = include_str!("notebook.json");
@@ -279,7 +279,8 @@ impl Asked<'_> {
         // The notebook speaks of its own model. What this one did is seen in its answer.
         if stored.shows.contains("refuse") {
             let refused = classifiers::is_refusal(&demonstration.answer);
-            self.show(&format!("\n   (Here: {}.)\n", if refused { "a refusal" } else { "no refusal" }))?;
+            let found = if refused { "a refusal" } else { "no refusal" };
+            self.show(&format!("\n   (Here: {found}.)\n"))?;
             demonstration.refused = Some(refused);
         }
         if is_named(model, of_notebook) {
@@ -339,9 +340,9 @@ impl Asked<'_> {
     }
 }
 
-/// The tokens of a prompt as the notebook makes them: a text, or what the chat template writes. Tokenizers
-/// that put a beginning-of-text token before every text put it here too, but never a second one. A message
-/// for a model without a template is a text.
+/// The tokens of a prompt as the notebook makes them: a text, or what the chat template writes.
+/// Tokenizers that put a beginning-of-text token before every text put it here too, but never a
+/// second one. A message for a model without a template is a text.
 fn prompt(text: &TextSetup, prompt: &str, form: Form) -> Result<Vec<u32>, CliError> {
     if form != Form::Chat || text.template.is_none() {
         return Ok(text.prompt_ids(&Turns::Plain(prompt.to_owned()))?);
