@@ -202,8 +202,8 @@ fn marked(answer: &str, differs_at: Option<usize>) -> String {
 fn reading(report: &NotebookReport) -> String {
     let mut body = String::from(
         "<ul>\n<li>Pre-training trains to continue text. Instruction fine-tuning trains to answer. \
-         Alignment trains to refuse what should not be answered. Whether these three models do is \
-         in their answers.</li>\n\
+         Alignment trains to refuse what should not be answered. Whether these models do so \
+         is in their answers.</li>\n\
          <li>A text is continued by each model. It is given once more as a message where a model \
          has a chat template. Requests are messages, and plain text for a model without a \
          template.</li>\n\
