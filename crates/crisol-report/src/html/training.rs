@@ -80,8 +80,8 @@ fn facts(body: &mut String, report: &Report, phase: &PhaseReport) {
 
 /// The step at which a reasoning phase begins to use a reward; `None` where it does from the first.
 ///
-/// Such a phase counts its steps over both stages. Only the second has a reward, at every step: what
-/// comes before the first is the cold start.
+/// Such a phase counts its steps over both stages. Only the second has a reward, at every step:
+/// what comes before the first is the cold start.
 pub(super) fn reinforced_from(phase: &PhaseReport) -> Option<f64> {
     let first = |curve: &Curve| curve.points.first().map(|point| point.0);
     let rewarded = phase.curves.iter().find(|curve| curve.name == "reward").and_then(first)?;
