@@ -28,6 +28,6 @@ fuzz_target!(init: crisol_fuzz::quiet_panics(), |data: &[u8]| {
     assert_eq!(trained.is_ok(), inferred.is_ok());
     for checkpoint in [trained, inferred].into_iter().flatten() {
         use_model(&checkpoint.model, &checkpoint.params);
-        let _ = checkpoint.text.tokenizer.encode_plain("the 12 ünï 🦀");
+        let _ = checkpoint.text.tokenizer.encode_with_special_tokens("the 12 ünï 🦀");
     }
 });

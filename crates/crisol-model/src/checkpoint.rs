@@ -67,7 +67,7 @@ impl Checkpoint {
 pub(crate) fn fit(text: &mut TextSetup, config: &Config, file: &Path) -> Result<(), ModelError> {
     let refused =
         |e: TextError| ModelError::ConfigFile { file: file.to_path_buf(), cause: e.to_string() };
-    text.fit(config.vocab_size).map_err(refused)
+    text.check_embedding_rows(config.vocab_size).map_err(refused)
 }
 
 /// The weights of a checkpoint folder: found to be those of its config.json, but not read.

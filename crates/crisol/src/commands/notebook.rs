@@ -348,7 +348,7 @@ fn prompt(text: &TextSetup, prompt: &str, form: Form) -> Result<Vec<u32>, CliErr
         return Ok(text.prompt_ids(&Turns::Plain(prompt.to_owned()))?);
     }
     let mut ids = text.prompt_ids(&Turns::Chat(vec![Message::user(prompt)]))?;
-    if let Some(bos) = text.tokenizer.plain_bos().filter(|bos| ids.first() != Some(bos)) {
+    if let Some(bos) = text.tokenizer.prepended_token().filter(|bos| ids.first() != Some(bos)) {
         ids.insert(0, bos);
     }
     Ok(ids)
