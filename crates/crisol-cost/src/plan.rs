@@ -217,12 +217,19 @@ impl Plan {
         let fits = memory::most_documents(limit, |documents| {
             memory::inference(&self.shape, dtype, documents, self.memory.length).total()
         });
-        let at_once = fits.unwrap_or(1).min(SAMPLED_AT_ONCE) as f64;
-        let step =
-            decode_step(&self.shape, dtype, &self.gpu, at_once, self.length(), mfu, bandwidth);
+        let generation_concurrency = fits.unwrap_or(1).min(SAMPLED_AT_ONCE) as f64;
+        let step = decode_step(
+            &self.shape,
+            dtype,
+            &self.gpu,
+            generation_concurrency,
+            self.length(),
+            mfu,
+            bandwidth,
+        );
         let samplings =
             self.passes().iter().filter(|pass| pass.kind == Kind::Generate).count() as f64;
-        step * (samplings * self.tokens.0 / at_once)
+        step * (samplings * self.tokens.0 / generation_concurrency)
     }
 
     /// What the plan will take.

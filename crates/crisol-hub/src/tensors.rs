@@ -165,7 +165,7 @@ impl Tensors {
     }
 
     /// How a tensor is stored (`F32`, `BF16`, …), and in how many bytes.
-    pub fn stored(&self, name: &str) -> Option<(String, usize)> {
+    pub fn dtype_and_bytes(&self, name: &str) -> Option<(String, usize)> {
         self.entries.get(name).map(|entry| (format!("{:?}", entry.dtype), entry.bytes.len()))
     }
 

@@ -7,7 +7,7 @@ use crisol_engine::{Device, Params};
 use crisol_hub::{FloatType, Tensor, Tensors, write_tensors};
 use crisol_model::{
     Architecture, Checkpoint, Config, DeepseekV3Shape, Head, Llama4Shape, Model, ModelError,
-    Specifics, left_out, load_model, save_checkpoint,
+    Specifics, load_model, save_checkpoint, skipped_tensors,
 };
 use crisol_text::{EMBEDDED_TOKENS, TextSetup, Tokenizer};
 use tempfile::TempDir;
@@ -171,7 +171,7 @@ fn of_a_model_of_text_and_images_the_part_for_text_is_loaded() -> Result<(), Mod
 
     let loaded = load(place.path())?;
     assert_eq!(weights(&loaded.params), weights(&original.params));
-    assert_eq!(left_out(place.path())?, ["the part for images is left out (tensors: 1)"]);
+    assert_eq!(skipped_tensors(place.path())?, ["the part for images is left out (tensors: 1)"]);
     Ok(())
 }
 

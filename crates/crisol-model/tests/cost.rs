@@ -52,7 +52,7 @@ fn a_training_step_does_what_is_counted() -> Result<(), ModelError> {
     for folder in golden() {
         let config = Config::load(&folder)?;
         let (shape, longest, vocab) =
-            (config.cost_shape(), config.longest_document(), config.vocab_size);
+            (config.cost_shape(), config.max_document_len(), config.vocab_size);
         let (model, params) = Model::init(config, &device, 1)?;
         // Documents of unlike lengths; longer than the chunks of Llama 4's attention.
         let lengths = [longest.min(40), 3, longest.min(23)];

@@ -280,7 +280,7 @@ fn parameters_are_counted_from_headers() -> Result<(), ModelError> {
         let (_, params) = load_model(&golden(name), &device())?;
         let all: usize = weights(&params).iter().map(|(_, values)| values.len()).sum();
         assert_eq!(files.parameters(), (all as u64, all as u64), "{name}");
-        let stored = files.stored();
+        let stored = files.weight_summary();
         let dtype = files.float_type();
         assert_eq!((stored.len(), &stored[0].dtype), (1, &dtype.to_string()), "{name}");
         assert_eq!(stored[0].bytes, (dtype.bytes() * all) as u64, "{name}");

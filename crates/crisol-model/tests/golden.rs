@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use crisol_engine::{Device, Grads, OptimizerConfig, Params, Rule, Tape, Workspace};
 use crisol_hub::Tensors;
 use crisol_model::{
-    Model, ModelError, PastKeyValues, SamplingOptions, generate, left_out, load_model, scalars,
+    Model, ModelError, PastKeyValues, SamplingOptions, generate, load_model, scalars,
+    skipped_tensors,
 };
 use serde::Deserialize;
 
@@ -225,8 +226,8 @@ fn deepseek_v3_equals_transformers() -> Result<(), ModelError> {
 
 #[test]
 fn what_is_left_out_is_said() -> Result<(), ModelError> {
-    assert_eq!(left_out(&folder("deepseek-v3"))?, [""; 0]);
-    let notes = left_out(&folder("deepseek-v3-fp8"))?;
+    assert_eq!(skipped_tensors(&folder("deepseek-v3"))?, [""; 0]);
+    let notes = skipped_tensors(&folder("deepseek-v3-fp8"))?;
     assert!(notes.len() == 1 && notes[0].ends_with("are left out (tensors: 1)"), "{notes:?}");
     Ok(())
 }

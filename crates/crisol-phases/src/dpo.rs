@@ -29,7 +29,7 @@ pub(crate) fn dpo(
     start: Checkpoint,
 ) -> Result<Checkpoint, PhaseError> {
     let Checkpoint { model, params, text } = start;
-    let context = model.config().longest_document();
+    let context = model.config().max_document_len();
     let pairs = preferences(ctx, "data", "", &settings.data, &text, context)?;
     let files = ctx.run.evaluate.files(&settings.heldout);
     let heldout = preferences(ctx, "heldout", "Held out: ", &files, &text, context)?;

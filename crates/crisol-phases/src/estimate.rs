@@ -7,7 +7,7 @@ use crisol_cost::memory::Memory;
 use crisol_cost::phases::Phase;
 use crisol_cost::units::Bytes;
 use crisol_engine::{MAX_KEPT_LOGITS, Params, Replicas};
-use crisol_model::{Config, PREFILL_TOKENS, at_once};
+use crisol_model::{Config, PREFILL_TOKENS, generation_concurrency};
 
 use crate::behaviours::{ANSWER_TOKENS, held_out_files};
 use crate::data::{DataSource, Size};
@@ -86,7 +86,7 @@ fn engine_options(
     threads: usize,
 ) -> (Phase, EngineOptions) {
     let shape = config.cost_shape();
-    let context = config.longest_document();
+    let context = config.max_document_len();
     let files = Files { data, context };
     let replay = |settings: &ReplaySettings| (files.size(&settings.data), settings.tokens);
     let supervised = |names: &[String], tokens: usize| {
@@ -200,7 +200,7 @@ fn sequences(
     longest: usize,
     threads: usize,
 ) -> Sequences {
-    let (chunks, slots) = at_once(answers, threads);
+    let (chunks, slots) = generation_concurrency(answers, threads);
     let prompt_tokens = (slots.div_ceil(group.max(1)) * prompt).min(PREFILL_TOKENS);
     Sequences { chunks, slots, prompt_tokens, length: longest }
 }

@@ -115,7 +115,7 @@ pub fn evaluate(
     options: &EvaluationOptions,
     mut progress: impl FnMut(usize),
 ) -> Result<Evaluation, PhaseError> {
-    let context = model.model.config().longest_document();
+    let context = model.model.config().max_document_len();
     let scalar = model.model.config().head == Head::Scalar;
     let mut sums: BTreeMap<(&'static str, &'static str), Ratio> = BTreeMap::new();
     let mut unmeasured: BTreeMap<&'static str, (usize, String)> = BTreeMap::new();

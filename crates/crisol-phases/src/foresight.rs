@@ -82,7 +82,7 @@ pub fn expected(
     let config = recipe.model_config()?;
     let shape = config.cost_shape();
     let sample =
-        Sample { data: &data, text: text_of(recipe, &data)?, context: config.longest_document() };
+        Sample { data: &data, text: text_of(recipe, &data)?, context: config.max_document_len() };
     let expect = |phase: &Phase| -> Result<ExpectedPhase, PhaseError> {
         let (steps, stages) = sample.forecast(&phase.settings, &shape, recipe)?;
         let stage = |(name, work): StageWork| ExpectedStage::of(name, &shape, &work, machine);

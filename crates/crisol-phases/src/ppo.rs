@@ -34,7 +34,7 @@ pub(crate) fn ppo(
     reward_model: &Path,
 ) -> Result<Checkpoint, PhaseError> {
     let Checkpoint { model, params, text } = start;
-    let context = model.config().longest_document();
+    let context = model.config().max_document_len();
     let records = ctx.records(&settings.data)?;
     let encoded = encode_records(&records, |record| text.rollout_prompt(record, context))?;
     ctx.note_data("", &encoded.summary, context);
@@ -212,7 +212,7 @@ fn heldout_reward(
     (model, params, text): (&Model, &Params, &TextSetup),
     (judge, judge_params): (&Model, &Params),
 ) -> Result<f64, PhaseError> {
-    let context = model.config().longest_document();
+    let context = model.config().max_document_len();
     let records = ctx.records(files)?;
     let prompts = encode_records(&records, |record| text.rollout_prompt(record, context))?;
     ctx.note_data("Held out: ", &prompts.summary, context);

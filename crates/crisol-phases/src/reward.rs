@@ -29,7 +29,7 @@ pub(crate) fn reward(
     let Checkpoint { model, params, text } = start;
     let (model, params) =
         model.scalar_from(&params, derived_seed(ctx.run.seed, &ctx.purpose("head"), 0));
-    let context = model.config().longest_document();
+    let context = model.config().max_document_len();
     let pairs = preferences(ctx, "data", "", &settings.data, &text, context)?;
     let mut plan = Plan::new(
         vec![1; pairs.len()],
@@ -98,7 +98,7 @@ fn measured_heldout(
     if heldout.is_empty() {
         return Ok(Vec::new());
     }
-    let context = model.config().longest_document();
+    let context = model.config().max_document_len();
     let records = ctx.records(heldout)?;
     let pairs = encode_records(&records, |record| text.preference(record, context))?;
     ctx.note_data("Held out: ", &pairs.summary, context);

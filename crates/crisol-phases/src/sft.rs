@@ -32,7 +32,7 @@ pub(crate) fn train_stage(
     start: Checkpoint,
 ) -> Result<(Checkpoint, Documents), PhaseError> {
     let Checkpoint { model, params, text } = start;
-    let context = model.config().longest_document();
+    let context = model.config().max_document_len();
     let setting = if stage == COLD_START { "cold_start." } else { "" };
     let [data, held_out] = ["data", "heldout"].map(|name| format!("{setting}{name}"));
     let supervised = |role, what, files, pictures| Source {

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use crisol_engine::{Device, Params};
-use crisol_model::{Checkpoint, Model, left_out, load_model_for_inference};
+use crisol_model::{Checkpoint, Model, load_model_for_inference, skipped_tensors};
 use crisol_text::TextSetup;
 
 use crate::console::say;
@@ -57,7 +57,7 @@ pub(crate) fn load_for_ids(
 }
 
 pub(crate) fn say_what_is_left_out(folder: &Path) -> Result<(), CliError> {
-    for note in left_out(folder)? {
+    for note in skipped_tensors(folder)? {
         say(format_args!("{}: {note}", folder.display()));
     }
     Ok(())

@@ -67,7 +67,7 @@ impl Gguf {
     }
 
     /// How a tensor is stored, by name, and in how many bytes.
-    pub fn stored(&self, name: &str) -> Option<(String, usize)> {
+    pub fn dtype_and_bytes(&self, name: &str) -> Option<(String, usize)> {
         self.find(name).map(|info| (info.dtype.to_string(), info.bytes.len()))
     }
 

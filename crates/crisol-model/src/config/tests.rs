@@ -1,4 +1,4 @@
-//! Of `config.json`: what is read, refused and written.
+//! Reading, refusing and writing `config.json`.
 
 use super::*;
 
@@ -97,7 +97,7 @@ fn both_places_of_rope_theta_are_read() {
     assert_eq!(parse(&nested).map(|c| c.rope_theta), Ok(2e6));
 }
 
-/// As transformers does: the older place wins, and has to say everything.
+/// As in transformers: `rope_scaling` takes precedence and must be complete.
 #[test]
 fn of_two_rotary_scalings_the_older_place_counts() {
     let both = json!({
@@ -108,7 +108,7 @@ fn of_two_rotary_scalings_the_older_place_counts() {
     assert_eq!(read, Ok((10_000.0, RopeScaling::Dynamic { factor: 4.0 })));
 }
 
-/// Phi-3's way, which transformers reads in every config and prefers.
+/// Phi-3 puts it at the top level, where transformers prefers it in every config.
 #[test]
 fn the_original_context_may_stand_outside() {
     let llama3 = json!({
@@ -133,7 +133,7 @@ fn negative_token_ids_mean_none() {
     assert_eq!(read, Ok((None, vec![2], None)));
 }
 
-/// Its heads do not share the hidden size.
+/// DeepSeek's head width does not depend on the hidden size.
 #[test]
 fn deepseek_v3_may_have_any_number_of_heads() {
     let config = parse(&json!({
@@ -143,7 +143,7 @@ fn deepseek_v3_may_have_any_number_of_heads() {
     assert_eq!(config.map(|config| config.head_dim), Ok(6));
 }
 
-/// Llama 4 Maverick in FP8 by compressed-tensors.
+/// As in Llama 4 Maverick FP8, quantised by compressed-tensors.
 #[test]
 fn quantisation_of_a_model_of_text_and_images_is_not_overlooked() {
     let mut text_config = llama();

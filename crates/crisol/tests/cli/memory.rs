@@ -66,7 +66,7 @@ fn training_steps_and_generation_take_what_is_predicted() {
         let measured = peak(&["train", "--shape", name, "--threads", threads]);
         check(name, training(shape, Phase::Pretrain, &options), &measured);
     }
-    let (chunks, slots) = crisol_model::at_once(64, 2);
+    let (chunks, slots) = crisol_model::generation_concurrency(64, 2);
     let sequences = Sequences { chunks, slots, prompt_tokens: slots * 16, length: 16 + 100 };
     let predicted = inference(&xs, None, sequences, &estimate::rules(), estimate::PROGRAM);
     let decode =

@@ -6,7 +6,7 @@ use crisol_cost::memory::{Memory, MemoryOptions, Optimizer};
 use crisol_cost::phases::Phase;
 use crisol_cost::plan::Plan;
 use crisol_cost::units::{Bytes, Dollars, Seconds};
-use crisol_model::{PREFILL_TOKENS, at_once};
+use crisol_model::{PREFILL_TOKENS, generation_concurrency};
 use crisol_phases::{RunSettings, estimate};
 use crisol_report::prefixed;
 
@@ -63,7 +63,7 @@ fn memory(plan: &Plan, threads: usize) -> Memory {
     let MemoryOptions { documents, length, .. } = plan.memory;
     let shard_tokens = length.max(RunSettings::default().shard_tokens.min(documents * length));
     let sampling = matches!(plan.phase, Phase::Grpo | Phase::Ppo).then(|| {
-        let (chunks, slots) = at_once(documents, threads);
+        let (chunks, slots) = generation_concurrency(documents, threads);
         Sequences { chunks, slots, prompt_tokens: PREFILL_TOKENS.min(slots * length), length }
     });
     let options = EngineOptions {

@@ -288,7 +288,7 @@ fn subject(model: &Path, network: Network) -> Result<Subject, CliError> {
     let of = |name: &str, config: &Config| Subject {
         name: name.to_owned(),
         shape: config.cost_shape(),
-        context: config.longest_document(),
+        context: config.max_document_len(),
     };
     let exists = crisol_hub::whole_folder(model)?.exists();
     if !exists {
