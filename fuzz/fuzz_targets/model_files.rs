@@ -24,7 +24,7 @@ fuzz_target!(init: crisol_fuzz::quiet_panics(), |data: &[u8]| {
     let config = files.config();
     let (total, active) = files.parameters();
     assert!(active <= total);
-    assert!(files.weight_summary().iter().map(|stored| stored.tensors).sum::<usize>() > 0);
+    assert!(files.weight_summary().iter().map(|summary| summary.tensors).sum::<usize>() > 0);
     let _ = (config.class(), config.cached_per_token(), config.max_document_len(), config.rope_parameters());
     let _ = files.text();
 

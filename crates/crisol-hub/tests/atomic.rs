@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use crisol_hub::{
-    HubError, settle_folder, whole_folder, write_file_atomically, write_folder_atomically,
+    HubError, recover_folder, resolve_folder, write_file_atomically, write_folder_atomically,
 };
 
 fn write(path: &Path, text: &str) -> Result<(), HubError> {
@@ -73,11 +73,11 @@ fn what_crisol_did_not_write_is_not_replaced() {
     let folder = place.path().join("thesis");
     fs::create_dir(&folder).expect("writable");
     fs::write(folder.join("text"), "years of work").expect("writable");
-    assert!(matches!(write(&folder, "one"), Err(HubError::NotOurs { .. })));
+    assert!(matches!(write(&folder, "one"), Err(HubError::ForeignFolder { .. })));
     assert_eq!(text(&folder), "years of work");
     let file = place.path().join("notes.txt");
     fs::write(&file, "notes").expect("writable");
-    assert!(matches!(write(&file, "one"), Err(HubError::NotOurs { .. })));
+    assert!(matches!(write(&file, "one"), Err(HubError::ForeignFolder { .. })));
     assert_eq!(fs::read_to_string(&file).expect("still there"), "notes");
 }
 
@@ -101,9 +101,9 @@ fn after_a_kill_at_any_step_a_whole_folder_is_found() {
             write(&place.path().join("source"), name).expect("nothing in the way");
             fs::rename(place.path().join("source"), place.path().join(name)).expect("same place");
         }
-        let whole = whole_folder(&path).expect("readable");
+        let whole = resolve_folder(&path).expect("readable");
         assert_eq!(whole.exists().then(|| text(&whole)).as_deref(), found, "{there:?}");
-        settle_folder(&path).expect("writable");
+        recover_folder(&path).expect("writable");
         // A finished new version wins over the old one.
         let newest = if there.contains(&".m.new") { Some(".m.new") } else { found };
         assert_eq!(path.exists().then(|| text(&path)).as_deref(), newest, "{there:?}");

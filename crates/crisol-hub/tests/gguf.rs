@@ -560,7 +560,7 @@ fn hostile_headers_are_errors_that_name_the_place() {
     let scratch = Scratch::new();
     for (case, raw, parts) in cases {
         let error = scratch.open(&raw.0).expect_err(case);
-        assert!(matches!(error, HubError::BadGguf { .. }), "{case}: {error}");
+        assert!(matches!(error, HubError::InvalidGguf { .. }), "{case}: {error}");
         let error = error.to_string();
         assert!(error.contains("scratch.gguf"), "{case}: {error}");
         for part in parts {

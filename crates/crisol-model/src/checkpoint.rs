@@ -50,7 +50,7 @@ impl Checkpoint {
         if folder.is_file() {
             return Checkpoint::load_gguf(purpose, folder, device);
         }
-        let folder = &crisol_hub::whole_folder(folder)?;
+        let folder = &crisol_hub::resolve_folder(folder)?;
         let (model, params) = load_model_for(purpose, folder, device)?;
         let mut text = TextSetup::load(folder)?;
         check_vocab(&mut text, model.config(), &folder.join("config.json"))?;
@@ -121,7 +121,7 @@ pub(crate) fn open_weights(folder: &Path) -> Result<OpenedWeights, ModelError> {
         specs.iter().map(|spec| FileTensor::new(&config, spec, prefix)).collect();
     let expected =
         file_tensors.iter().map(|tensor| (tensor.name.as_str(), tensor.shape.as_slice()));
-    tensors.expect(expected, |name| match name.strip_prefix(prefix) {
+    tensors.check_shapes(expected, |name| match name.strip_prefix(prefix) {
         Some(name) => ignored(name),
         None => true,
     })?;
@@ -200,7 +200,7 @@ impl WeightSource for Folder<'_> {
                 fused.extract(mapped.as_chunks::<2>().0, spec.shape[0]).into_flattened(),
             ),
         };
-        Ok(Some(FileMatrix { format, bytes, head_in_pairs: None }))
+        Ok(Some(FileMatrix { format, bytes, interleaved_head_dim: None }))
     }
 }
 

@@ -61,7 +61,7 @@ impl ModelFiles {
                 weights: Weights::Gguf(gguf),
             });
         }
-        let path = crisol_hub::whole_folder(path)?;
+        let path = crisol_hub::resolve_folder(path)?;
         let OpenedWeights { config, tensors, specs, file_tensors } = open_weights(&path)?;
         Ok(ModelFiles { path, config, specs, weights: Weights::Folder(tensors, file_tensors) })
     }
@@ -253,7 +253,7 @@ pub fn load_config(path: &Path) -> Result<Config, ModelError> {
     if path.is_file() {
         return gguf::config(&Gguf::open(path)?, path);
     }
-    Config::load(&crisol_hub::whole_folder(path)?)
+    Config::load(&crisol_hub::resolve_folder(path)?)
 }
 
 /// Shape and tokenizer of a checkpoint folder or GGUF file. A folder needs no weights.

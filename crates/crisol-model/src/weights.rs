@@ -51,8 +51,8 @@ pub(crate) fn check_params(file: &Path, params: &Params) -> Result<(), HubError>
 pub(crate) struct FileMatrix<'a> {
     pub(crate) format: WeightFormat,
     pub(crate) bytes: Bytes<'a>,
-    /// Head width, if rows are reordered (see [`row_in_pairs`]).
-    pub(crate) head_in_pairs: Option<usize>,
+    /// Head width, if rows are reordered (see [`interleaved_row`]).
+    pub(crate) interleaved_head_dim: Option<usize>,
 }
 
 /// The bytes of a matrix, row by row.
@@ -72,7 +72,8 @@ impl FileMatrix<'_> {
             Bytes::Scaled(codes, _) => (codes, shape[1]),
         };
         let row = |row: usize| {
-            let row = self.head_in_pairs.map_or(row, |head_dim| row_in_pairs(row, head_dim));
+            let row =
+                self.interleaved_head_dim.map_or(row, |head_dim| interleaved_row(row, head_dim));
             let bytes = &bytes[row * row_bytes..][..row_bytes];
             match &self.bytes {
                 Bytes::Scaled(_, scales) => Cow::Owned(scaled_blocks(bytes, row, scales.as_ref())),
@@ -111,7 +112,7 @@ pub(crate) fn inference_bytes(spec: &ParamSpec, format: Option<WeightFormat>) ->
 
 /// The row of a file with adjacent RoPE pairs that holds row `row` of a model with RoPE over
 /// halves. llama.cpp's converter reorders Llama's queries and keys this way.
-pub(crate) fn row_in_pairs(row: usize, head_dim: usize) -> usize {
+pub(crate) fn interleaved_row(row: usize, head_dim: usize) -> usize {
     let (head, in_head) = (row / head_dim * head_dim, row % head_dim);
     let (half, pair) = (in_head / (head_dim / 2), in_head % (head_dim / 2));
     head + 2 * pair + half
@@ -172,7 +173,7 @@ impl WeightSource for RandomWeights {
         let &[rows, cols] = &spec.shape[..] else { return Ok(None) };
         let row_bytes = self.format.row_bytes(cols);
         let bytes = row_bytes.map(|row_bytes| Bytes::Gathered(self.bytes(rows * row_bytes)));
-        Ok(bytes.map(|bytes| FileMatrix { format: self.format, bytes, head_in_pairs: None }))
+        Ok(bytes.map(|bytes| FileMatrix { format: self.format, bytes, interleaved_head_dim: None }))
     }
 }
 

@@ -51,7 +51,7 @@ fn name_in_file(architecture: &str, name: &str) -> String {
 }
 
 /// The order in which llama.cpp keeps the rows of Llama's queries and keys: `w.reshape(heads, 2, dim / 2, …).swapaxes(1, 2)`.
-fn pairs_from_halves(values: &[f32], dim: usize, rows: usize) -> Vec<f32> {
+fn interleave_rows(values: &[f32], dim: usize, rows: usize) -> Vec<f32> {
     let width = values.len() / rows;
     let mut result = Vec::new();
     for head in (0..rows).step_by(dim) {
@@ -101,7 +101,7 @@ fn tensors<'a>(architecture: &str, config: &Config, params: &'a Params) -> Vec<G
         let values = move || {
             let values = params.read(id);
             Ok(Cow::Owned(
-                reordered.map_or(values.clone(), |dim| pairs_from_halves(&values, dim, rows)),
+                reordered.map_or(values.clone(), |dim| interleave_rows(&values, dim, rows)),
             ))
         };
         let name = name_in_file(architecture, &spec.name);

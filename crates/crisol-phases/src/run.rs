@@ -65,14 +65,14 @@ pub fn run(
     observer: &mut dyn Observer,
 ) -> Result<Report, PhaseError> {
     let recipe = choose_recipe(recipe, options)?;
-    owner::refuse_foreign(&recipe, options.out, options.resume)?;
+    owner::check_replaceable(&recipe, options.out, options.resume)?;
     // Until the run ends.
     let _owner = Owner::take(options.out, &options.created)?;
     let recipe = settle_recipe(recipe, options)?;
     let data = recipe.run.data_source();
     for phase in &recipe.phases {
         // A run that was killed may have left a finished phase under its temporary name.
-        crisol_hub::settle_folder(&options.out.join(recipe.folder(&phase.name)))?;
+        crisol_hub::recover_folder(&options.out.join(recipe.folder(&phase.name)))?;
     }
     let mut hashes = Hashes::default();
     for phase in &recipe.phases {
@@ -184,7 +184,7 @@ pub fn holds_work(out: &Path) -> Result<bool, PhaseError> {
         }
         for entry in std::fs::read_dir(&folder).map_err(failed)? {
             let entry = entry.map_err(failed)?.path();
-            let state = crisol_hub::whole_folder(&entry.join("state"))?;
+            let state = crisol_hub::resolve_folder(&entry.join("state"))?;
             if entry.join(PHASE_FILE).exists() || state.exists() {
                 return Ok(true);
             }
@@ -390,7 +390,7 @@ pub fn assemble_report(recipe: &Recipe, out: &Path) -> Result<Report, PhaseError
     };
     for phase in &recipe.phases {
         let path =
-            crisol_hub::whole_folder(&out.join(recipe.folder(&phase.name)))?.join(PHASE_FILE);
+            crisol_hub::resolve_folder(&out.join(recipe.folder(&phase.name)))?.join(PHASE_FILE);
         if !path.exists() {
             continue;
         }

@@ -1,10 +1,10 @@
-//! What the restricted reader of pickles understands, and what it refuses.
+//! The restricted pickle reader: what it accepts and what it refuses.
 
 use proptest::prelude::*;
 
 use super::*;
 
-/// One two-by-three tensor named `a`, as PyTorch 2.15 writes it with protocol 2, by `pickletools`.
+/// A state dict with one 2 × 3 tensor `a`, as PyTorch 2.15 writes it with protocol 2.
 const ONE: &[u8] = b"\x80\x02}q\x00X\x01\x00\x00\x00aq\x01ctorch._utils\n_rebuild_tensor_v2\nq\x02((\
     X\x07\x00\x00\x00storageq\x03ctorch\nFloatStorage\nq\x04X\x01\x00\x00\x000q\x05X\x03\x00\x00\x00cpuq\x06\
     K\x06tq\x07QK\x00K\x02K\x03\x86q\x08K\x03K\x01\x86q\x09\x89ccollections\nOrderedDict\nq\x0a)Rq\x0b\
@@ -50,7 +50,7 @@ fn what_would_run_code_is_named() {
             b"\x80\x04\x8c\x02os\x8c\x06system\x93\x8c\x02ls\x85R.",
             global("os.system", "STACK_GLOBAL", 14),
         ),
-        // Names that are one step away from those that are known.
+        // One step away from supported names.
         (b"\x80\x02cbuiltins\neval\n.", global("builtins.eval", "GLOBAL", 2)),
         (b"\x80\x02ctorch\nload\n.", global("torch.load", "GLOBAL", 2)),
         (b"\x80\x02ctorch\nStorage\n.", global("torch.Storage", "GLOBAL", 2)),
@@ -95,14 +95,14 @@ fn opcodes_that_no_state_dict_needs_are_named() {
 #[test]
 fn known_names_are_not_called_for_anything_else() {
     for (pickle, cause) in [
-        // OrderedDict of something, a storage's class, a type, a number.
+        // Calls of OrderedDict with arguments, a storage class, a dtype, a number.
         (&b"\x80\x02ccollections\nOrderedDict\nN\x85R."[..], "other arguments"),
         (b"\x80\x02ctorch\nFloatStorage\n)R.", "other arguments"),
         (b"\x80\x02ctorch\nfloat32\n)R.", "other arguments"),
         (b"\x80\x02K\x01)R.", "an int is called"),
         (b"\x80\x02ccollections\nOrderedDict\n]R.", "arguments are a list"),
         (b"\x80\x02ctorch._utils\n_rebuild_parameter\nN\x88N\x87R.", "other arguments"),
-        // Attributes for a list, entries for a tuple, items for a dictionary.
+        // Attributes of a list, entries of a tuple, items of a dictionary.
         (b"\x80\x02]}b.", "a list gets attributes"),
         (b"\x80\x02)NNs.", "added to a tuple"),
         (b"\x80\x02}Na.", "added to a dictionary"),
@@ -134,7 +134,7 @@ fn nothing_reaches_below_the_stack_or_a_mark() {
     ] {
         let (at, _) = malformed(pickle);
         assert_eq!(at, 0);
-        // The same with enough values, but below a mark (which some of these opcodes are for).
+        // With enough values, but below a mark. Some of these opcodes take values to the mark.
         if !matches!(pickle[0], b'u' | b't' | b'e') {
             let (at, _) = malformed(&[b"}}}(", pickle].concat());
             assert_eq!(at, 4);
@@ -152,14 +152,14 @@ fn claimed_sizes_take_no_memory() {
         (b"\x8d\xff\xff\xff\xff\xff\xff\xff\x7fabc", "ends too early"),
         (b"\x8a\xff\x00", "ends too early"),
         (b"\x8a\x09\x00\x00\x00\x00\x00\x00\x00\x00\x01.", "more than 64 bits"),
-        (b"j\xff\xff\xff\xff", "nothing was remembered"),
+        (b"j\xff\xff\xff\xff", "the memo has no entry"),
         (b"\x80\x06.", "protocol 6"),
         (b"X\x01\x00\x00\x00\xff.", "UTF-8"),
     ] {
         let (at, found) = malformed(pickle);
         assert!(at == 0 && found.contains(cause), "{found}");
     }
-    // Sparse places in the memo, a frame that claims everything.
+    // A sparse memo index, and a frame of absurd length.
     assert_eq!(
         state_dict(b"\x80\x04\x95\xff\xff\xff\xff\xff\xff\xff\xff}r\xff\xff\xff\xff."),
         Ok(BTreeMap::new())
@@ -172,7 +172,7 @@ fn claimed_sizes_take_no_memory() {
 
 #[test]
 fn integers_keep_their_sign_and_sizes_must_not_have_one() {
-    // The same tensor with the number of elements as a LONG1, then negative, then with a negative stride.
+    // The tensor above with the number of elements as a LONG1, negative, or with a negative stride.
     let replace = |from: &[u8], to: &[u8]| {
         let at = ONE.windows(from.len()).position(|window| window == from).expect("in the pickle");
         [&ONE[..at], to, &ONE[at + from.len()..]].concat()
@@ -203,7 +203,7 @@ fn dictionaries_that_hold_themselves_end() {
     assert!(matches!(state_dict(b"\x80\x02]q\x00h\x00a."), Err(PickleError::NotStateDict(_))));
 }
 
-/// Bytes that get further than random ones: opcodes with arguments that make sense, and names.
+/// Programs from valid opcodes with plausible arguments, which get further than random bytes.
 fn program() -> impl Strategy<Value = Vec<u8>> {
     let pieces: Vec<Vec<u8>> = [
         &b"\x80\x02"[..],

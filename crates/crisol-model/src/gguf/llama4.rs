@@ -100,7 +100,7 @@ pub(super) fn write(
     if layers >= ROPE_PERIOD && tuned.and_then(temperature) != temperature(TEMPERATURE) {
         return Err(format!(
             "llama.cpp scales unrotated queries with floor_scale {} and attn_scale {}, \
-             unlike attn_temperature_tuning and these fields",
+             unlike attn_temperature_tuning, floor_scale and attn_scale here",
             TEMPERATURE.0, TEMPERATURE.1
         ));
     }

@@ -14,15 +14,15 @@ use crisol_hub::{Gguf, HubError};
 
 use super::EMBEDDING;
 use crate::config::Specifics;
-use crate::weights::{Bytes, FileMatrix, row_in_pairs};
+use crate::weights::{Bytes, FileMatrix, interleaved_row};
 use crate::{Architecture, Config};
 
 /// The tensors that hold one parameter.
 pub(super) enum TensorMapping {
     Whole {
         tensor: String,
-        /// Head width, if rows are reordered (see [`row_in_pairs`]).
-        head_in_pairs: Option<usize>,
+        /// Head width, if rows are reordered (see [`interleaved_row`]).
+        interleaved_head_dim: Option<usize>,
     },
     /// One expert of a tensor `[experts, out, in]`.
     Expert { tensor: String, expert: usize, experts: usize },
@@ -59,8 +59,11 @@ impl TensorMapping {
             return TensorMapping::Latent { keys, values, expansion };
         }
         let rotated = ["q_proj", "k_proj"].iter().any(|part| spec.name.contains(part));
-        let in_pairs = config.architecture == Architecture::Llama && rotated;
-        TensorMapping::Whole { tensor, head_in_pairs: in_pairs.then_some(config.head_dim) }
+        let interleaved = config.architecture == Architecture::Llama && rotated;
+        TensorMapping::Whole {
+            tensor,
+            interleaved_head_dim: interleaved.then_some(config.head_dim),
+        }
     }
 
     /// The tensors of a given file that hold a parameter.
@@ -69,7 +72,7 @@ impl TensorMapping {
             TensorMapping::Latent { keys, .. } if gguf.shape(&keys).is_none() => {
                 let tensor = gguf_name(&spec.name, config.architecture);
                 if gguf.shape(&tensor).is_some() {
-                    TensorMapping::Whole { tensor, head_in_pairs: None }
+                    TensorMapping::Whole { tensor, interleaved_head_dim: None }
                 } else {
                     TensorMapping::for_export(config, spec)
                 }
@@ -104,11 +107,11 @@ impl TensorMapping {
             Ok(values)
         };
         match self {
-            TensorMapping::Whole { tensor, head_in_pairs: None } => whole(tensor),
-            &TensorMapping::Whole { ref tensor, head_in_pairs: Some(head_dim) } => {
+            TensorMapping::Whole { tensor, interleaved_head_dim: None } => whole(tensor),
+            &TensorMapping::Whole { ref tensor, interleaved_head_dim: Some(head_dim) } => {
                 let values = whole(tensor)?;
                 let width = values.len() / shape[0];
-                let row = |row: usize| &values[row_in_pairs(row, head_dim) * width..][..width];
+                let row = |row: usize| &values[interleaved_row(row, head_dim) * width..][..width];
                 Ok((0..shape[0]).flat_map(row).copied().collect())
             }
             &TensorMapping::Expert { ref tensor, expert, .. } => {
@@ -147,12 +150,14 @@ impl TensorMapping {
     ) -> Result<Option<FileMatrix<'a>>, HubError> {
         let Some(format) = self.weight_format(gguf) else { return Ok(None) };
         Ok(Some(match self {
-            &TensorMapping::Whole { ref tensor, head_in_pairs } => {
-                FileMatrix { format, bytes: Bytes::Mapped(gguf.mapped(tensor)?), head_in_pairs }
-            }
+            &TensorMapping::Whole { ref tensor, interleaved_head_dim } => FileMatrix {
+                format,
+                bytes: Bytes::Mapped(gguf.mapped(tensor)?),
+                interleaved_head_dim,
+            },
             &TensorMapping::Expert { ref tensor, expert, .. } => {
                 let bytes = Bytes::Mapped(gguf.mapped_rows(tensor, expert_rows(expert, shape))?);
-                FileMatrix { format, bytes, head_in_pairs: None }
+                FileMatrix { format, bytes, interleaved_head_dim: None }
             }
             TensorMapping::Latent { keys, values, expansion } => {
                 let (keys, values) = (gguf.mapped(keys)?, gguf.mapped(values)?);
@@ -167,7 +172,7 @@ impl TensorMapping {
                 for mapped in [keys, values] {
                     mapped.release(0..mapped.len());
                 }
-                FileMatrix { format, bytes: Bytes::Gathered(bytes), head_in_pairs: None }
+                FileMatrix { format, bytes: Bytes::Gathered(bytes), interleaved_head_dim: None }
             }
         }))
     }

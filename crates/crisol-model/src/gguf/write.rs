@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crisol_engine::ParamSpec;
 use crisol_hub::{
-    Array, GgmlType, GgufTensor, HubError, Metadata, Values, fill_file_atomically, write_gguf,
+    Array, GgmlType, GgufTensor, HubError, Metadata, Values, write_file_atomically_with, write_gguf,
 };
 use crisol_text::{GgufVocab, TextSetup};
 
@@ -120,10 +120,12 @@ pub(crate) fn write<'a>(
         let mapping = TensorMapping::for_export(config, spec);
         // Builds each tensor of the mapping, in order, from the parameter's values.
         let builders: Vec<BuildTensor> = match mapping {
-            TensorMapping::Whole { head_in_pairs: None, .. } => vec![Box::new(|values| values)],
-            TensorMapping::Whole { head_in_pairs: Some(head_dim), .. } => {
+            TensorMapping::Whole { interleaved_head_dim: None, .. } => {
+                vec![Box::new(|values| values)]
+            }
+            TensorMapping::Whole { interleaved_head_dim: Some(head_dim), .. } => {
                 let rows = spec.shape[0];
-                vec![Box::new(move |values| pairs_from_halves(&values, head_dim, rows))]
+                vec![Box::new(move |values| interleave_rows(&values, head_dim, rows))]
             }
             // The first expert writes the tensor of all experts, which are adjacent in `specs`.
             TensorMapping::Expert { expert: 0, .. } => vec![Box::new(|values| values)],
@@ -149,7 +151,7 @@ pub(crate) fn write<'a>(
             all.push(GgufTensor { name, dtype, shape, values: Box::new(values) });
         }
     }
-    Ok(fill_file_atomically(file, |file| write_gguf(file, &metadata, &all))?)
+    Ok(write_file_atomically_with(file, |file| write_gguf(file, &metadata, &all))?)
 }
 
 /// Builds a tensor from the values of its parameters.
@@ -167,8 +169,8 @@ fn gguf_dtype(dtype: GgmlType, name: &str, shape: &[usize]) -> GgmlType {
 }
 
 /// Reorders rows of Llama's queries or keys for GGUF: the inverse of
-/// [`crate::weights::row_in_pairs`].
-fn pairs_from_halves(values: &[f32], dim: usize, rows: usize) -> Vec<f32> {
+/// [`crate::weights::interleaved_row`].
+fn interleave_rows(values: &[f32], dim: usize, rows: usize) -> Vec<f32> {
     let width = values.len() / rows;
     let row = |row: usize| {
         let (head, in_head) = (row / dim * dim, row % dim);

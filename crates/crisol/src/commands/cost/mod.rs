@@ -290,7 +290,7 @@ fn subject(model: &Path, network: Network) -> Result<Subject, CliError> {
         shape: config.cost_shape(),
         context: config.max_document_len(),
     };
-    let exists = crisol_hub::whole_folder(model)?.exists();
+    let exists = crisol_hub::resolve_folder(model)?.exists();
     if !exists {
         if let Some(Known { name, source, context, shape }) = known::named(&text) {
             return Ok(Subject { name: format!("{name} ({source})"), shape, context });
