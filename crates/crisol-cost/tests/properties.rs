@@ -1,9 +1,9 @@
-//! What holds for every model and every plan, on models and plans drawn at random.
+//! Invariants of the cost model on random models and plans.
 
 use crisol_cost::hardware::{GPUS, Gpu, Mfu, Range};
 use crisol_cost::memory::{self, Dtype, MemoryOptions, Optimizer, Recompute, USABLE, Zero};
 use crisol_cost::phases::{Kind, Phase, PhaseOptions};
-use crisol_cost::plan::{Plan, most_served, serving};
+use crisol_cost::plan::{Plan, max_served_documents, serving};
 use crisol_cost::units::{Dollars, Price, Tokens};
 use crisol_cost::{Attention, Block, FeedForward, Head, ModelShape};
 use proptest::prelude::*;
@@ -76,7 +76,7 @@ fn memory_options() -> impl Strategy<Value = MemoryOptions> {
         )
 }
 
-/// Plans without contradictions.
+/// Plans that pass [`Plan::check`].
 fn plans(chunks: bool) -> impl Strategy<Value = Plan> {
     let phase_options = (1..5_u32, any::<bool>())
         .prop_map(|(updates, reference)| PhaseOptions { updates, reference });
@@ -98,7 +98,7 @@ fn plans(chunks: bool) -> impl Strategy<Value = Plan> {
         .prop_filter("plans that contradict themselves", |plan| plan.check().is_ok())
 }
 
-/// The same model with one of its sizes enlarged.
+/// The model with one of its sizes enlarged.
 fn larger(shape: &ModelShape, what: usize, by: usize) -> ModelShape {
     let mut shape = shape.clone();
     match what {
@@ -112,7 +112,7 @@ fn larger(shape: &ModelShape, what: usize, by: usize) -> ModelShape {
     shape
 }
 
-/// Time, money, energy and memory, at every end of their ranges.
+/// Time, money, energy and memory, at both ends and the middle of their ranges.
 fn costs(plan: &Plan) -> Vec<f64> {
     let estimate = plan.estimate();
     let money = estimate.money.expect("the plan has a price");
@@ -127,7 +127,7 @@ fn costs(plan: &Plan) -> Vec<f64> {
     .concat()
 }
 
-/// `b` is no less than `a` but for rounding.
+/// `b >= a` up to rounding.
 fn no_less(b: f64, a: f64) -> bool {
     b >= a * (1.0 - 1e-9)
 }
@@ -143,7 +143,7 @@ proptest! {
         for (more, less) in costs(&more).into_iter().zip(costs(&plan)) {
             prop_assert!(no_less(more, less), "{} after {}", more, less);
         }
-        prop_assert!(more.estimate().most_documents <= plan.estimate().most_documents);
+        prop_assert!(more.estimate().max_documents <= plan.estimate().max_documents);
     }
 
     #[test]
@@ -155,7 +155,7 @@ proptest! {
         prop_assert_eq!(more.memory, less.memory);
     }
 
-    // But for chunks: a short one at a document's end is cheaper than a whole one.
+    // Without chunked attention: a short chunk at a document's end is cheaper than a full one.
     #[test]
     fn longer_documents_never_take_less(plan in plans(false), by in 1..5000_usize) {
         let mut more = plan.clone();
@@ -203,11 +203,12 @@ proptest! {
         prop_assert!(near(memory.named().iter().map(|(_, bytes)| bytes.0).sum(), memory.total().0));
     }
 
-    /// The convention of published utilisations: up to 4,096 tokens a context costs nothing beside 6N, beyond it what attention takes.
+    /// The convention of MFU: attention is free up to a context of 4,096 tokens, and counted
+    /// beyond.
     #[test]
     fn utilisation_counts_six_times_the_parameters(shape in shapes(false), length in 16..20_000_usize) {
         let plan = pretraining(shape, length);
-        let six_n = 6.0 * plan.shape.multiplied_parameters() * plan.tokens.0;
+        let six_n = 6.0 * plan.shape.matmul_parameters() * plan.tokens.0;
         let attention = |length: f64| 3.0 * plan.shape.forward_flops(length).attention * plan.tokens.0;
         let beyond = attention(length as f64) - attention((length as f64).min(4096.0));
         prop_assert!(near(plan.work().counted.0, six_n + beyond));
@@ -219,14 +220,14 @@ proptest! {
         let (all, active) = (shape.parameters(), shape.active_parameters());
         prop_assert!(active.total() <= all.total());
         prop_assert_eq!(active.total() < all.total(), active.experts < all.experts);
-        // One sequence reads its own experts, many nearly all.
+        // A batch of one reads its own experts, a large batch nearly all.
         let tied = if shape.head == Head::Tied { 0.0 } else { all.embedding };
         prop_assert!(near(shape.read_parameters(1.0), active.total() - tied));
         let read = shape.read_parameters(batch as f64);
         prop_assert!(no_less(read, active.total() - tied) && no_less(all.total() - tied, read));
     }
 
-    /// Chunks, token by token.
+    /// Chunked attention, computed token by token.
     #[test]
     fn tokens_see_their_chunk(chunk in 1..300_usize, length in 1..1000_usize, hidden in 64..512_usize) {
         let (heads, kv_heads, head_dim) = (4, 2, 32);
@@ -247,7 +248,7 @@ proptest! {
         let a_pair = (3 * 4 * heads * head_dim) as f64;
         prop_assert!((flops - a_pair * (pairs - length) as f64).abs() < 1e-6 * flops.max(1.0));
         prop_assert!(chunked.forward_flops(length as f64).total() <= whole.forward_flops(length as f64).total());
-        // While it is generated, a token looks at its chunk up to itself.
+        // A generated token attends to its chunk up to itself.
         let looked_at: f64 = (0..length).map(|at| (at % chunk) as f64 + 0.5).sum();
         let numbers = (3 * 2 * kv_heads * head_dim) as f64;
         prop_assert!(near(chunked.cache_read(length as f64) * length as f64, numbers * looked_at));
@@ -267,7 +268,7 @@ proptest! {
         for pair in stages.windows(2) {
             prop_assert!(pair[1].total() <= pair[0].total());
         }
-        // The last cuts all states among all GPUs.
+        // Stage 3 shards all states over all GPUs.
         let states = |memory: &memory::Memory| memory.weights.0 + memory.gradients.0 + memory.optimizer.0;
         prop_assert!(near(states(&stages[3]) * plan.memory.gpus as f64, states(&stages[0])));
     }
@@ -284,11 +285,12 @@ proptest! {
             let memory = MemoryOptions { recompute, ..plan.memory };
             Plan { memory, ..plan.clone() }.estimate().gpu_time.typical
         };
-        // It takes time, unless the utilisation is known.
+        // Recomputation takes time, unless the MFU is given.
         prop_assert_eq!(time(Recompute::Full) > time(Recompute::None), plan.mfu.is_none());
     }
 
-    /// What is computed again is a forward pass of what is trained, not of a reference: 8 of 6, with adapters 6 of 4.
+    /// Recomputation repeats the forward pass of trained networks, not of a reference: 8/6, with
+    /// LoRA 6/4.
     #[test]
     fn forward_passes_are_computed_again(shape in shapes(true), length in 16..4097_usize) {
         let time = |phase, recompute, lora_rank| {
@@ -329,7 +331,8 @@ proptest! {
         }
     }
 
-    /// Backward through a frozen matrix multiplies once, through one that is trained twice, and through attention twice always.
+    /// The backward pass of a frozen matrix needs one GEMM, of a trained one two; attention always
+    /// needs two.
     #[test]
     fn adapters_save_gradients_of_matrices_only(shape in shapes(true), length in 16..10_000_usize) {
         let mut plan = Plan { phase: Phase::Sft, ..pretraining(shape, length) };
@@ -391,7 +394,7 @@ proptest! {
             let memory = MemoryOptions { documents, ..plan.memory };
             Plan { memory, ..plan.clone() }.estimate().memory.total().0
         };
-        let most = estimate.most_documents.unwrap_or(0);
+        let most = estimate.max_documents.unwrap_or(0);
         prop_assert!(most == 0 || no_less(estimate.available.0, total(most)));
         prop_assert!(no_less(total(most + 1), estimate.available.0));
     }
@@ -405,20 +408,20 @@ proptest! {
     ) {
         let price = Some(Price::per_hour(2.0));
         let at = |documents| serving(&shape, dtype, &gpu, price, documents, length);
-        let Some(most) = most_served(&shape, dtype, &gpu, length) else {
+        let Some(most) = max_served_documents(&shape, dtype, &gpu, length) else {
             prop_assert_eq!(at(1), None);
             return Ok(());
         };
         let mut last: Option<f64> = None;
         for documents in [1, 2.min(most), most.div_ceil(2).max(2).min(most), most] {
-            // The most are at the edge of rounding.
+            // The maximum is at the edge of rounding.
             let Some(served) = at(documents) else { prop_assert_eq!(documents, most); continue };
             let rate = served.rate;
             prop_assert!(rate.low < rate.typical && rate.typical < rate.high);
-            // No faster than weights and caches can be read or operations be done.
+            // Not faster than reading weights and caches, nor than the peak rate.
             let weights = shape.read_parameters(documents as f64) * dtype.weight_bytes();
             prop_assert!(rate.high.0 < documents as f64 * gpu.bandwidth.0 / weights);
-            prop_assert!(rate.high.0 * 2.0 * shape.multiplied_parameters() < gpu.peak.0);
+            prop_assert!(rate.high.0 * 2.0 * shape.matmul_parameters() < gpu.peak.0);
             let dollars = served.per_million.expect("there is a price");
             prop_assert!(near((dollars.low * (rate.high.0 / 1e6)).0, Dollars(2.0 / 3600.0).0));
             prop_assert!(dollars.low < dollars.typical && dollars.typical < dollars.high);
@@ -433,7 +436,7 @@ proptest! {
     }
 }
 
-/// Pre-training on one H100 at a known price.
+/// Pre-training on one H100, without a given MFU or price.
 fn pretraining(shape: ModelShape, length: usize) -> Plan {
     Plan {
         shape,

@@ -55,7 +55,7 @@ impl Replicas {
             self.grads[..replicas].iter_mut().map(|grads| (grads, Vec::new())).collect();
         // Whole rounds of shards go to as many replicas at once as keep every thread busy. The rest comes after them, one
         // shard after the other, which all threads share: each replica still adds its shards in order.
-        let generation_concurrency = if replicas < device.threads() {
+        let at_once = if replicas < device.threads() {
             replicas
         } else {
             replicas - replicas % device.threads()
@@ -79,19 +79,14 @@ impl Replicas {
             });
         };
         let tasks = device.tasks_per_piece(replicas);
-        parallel::for_each(
-            &device,
-            &mut work[..generation_concurrency],
-            &|replica, (grads, results)| {
-                add(replica, replica..whole_rounds.max(replica), tasks, grads, results);
-            },
-        );
+        parallel::for_each(&device, &mut work[..at_once], &|replica, (grads, results)| {
+            add(replica, replica..whole_rounds.max(replica), tasks, grads, results);
+        });
         let tasks = device.tasks_per_piece(1);
         device.install(|_| {
             for (replica, (grads, results)) in work.iter_mut().enumerate() {
-                let start =
-                    if replica < generation_concurrency { whole_rounds + replica } else { replica };
-                if replica >= generation_concurrency || start < shards {
+                let start = if replica < at_once { whole_rounds + replica } else { replica };
+                if replica >= at_once || start < shards {
                     add(replica, start..shards, tasks, grads, results);
                 }
             }

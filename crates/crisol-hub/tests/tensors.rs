@@ -82,7 +82,7 @@ fn narrower_floats_are_rounded_or_refused() {
         assert_eq!(write(&ties(step), dtype).expect("all have a place"), rounded, "{dtype}");
         assert!(write(&[f32::NAN], dtype).expect("NaN is in the type")[0].is_nan(), "{dtype}");
         assert_eq!(
-            Tensors::open(&path).expect("just written").stored("w"),
+            Tensors::open(&path).expect("just written").dtype_and_bytes("w"),
             Some((dtype.to_string(), 2))
         );
     }

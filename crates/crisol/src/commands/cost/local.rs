@@ -1,7 +1,7 @@
 //! `crisol cost MODEL --cpu`: a phase on this machine, by what was measured on it.
 
-use crisol_cost::engine::{self, EngineOptions, Sequences};
-use crisol_cost::machine::{LocalWork, Machine, Measured};
+use crisol_cost::engine::{self, EngineOptions, GenerationBatch};
+use crisol_cost::machine::{LocalWork, Machine, MeasuredRate};
 use crisol_cost::memory::{Memory, MemoryOptions, Optimizer};
 use crisol_cost::phases::Phase;
 use crisol_cost::plan::Plan;
@@ -64,10 +64,10 @@ fn memory(plan: &Plan, threads: usize) -> Memory {
     let shard_tokens = length.max(RunSettings::default().shard_tokens.min(documents * length));
     let sampling = matches!(plan.phase, Phase::Grpo | Phase::Ppo).then(|| {
         let (chunks, slots) = generation_concurrency(documents, threads);
-        Sequences { chunks, slots, prompt_tokens: PREFILL_TOKENS.min(slots * length), length }
+        GenerationBatch { chunks, slots, prompt_tokens: PREFILL_TOKENS.min(slots * length), length }
     });
     let options = EngineOptions {
-        rules: estimate::rules(),
+        limits: estimate::limits(),
         threads,
         shard_tokens,
         shards: (documents * length).div_ceil(shard_tokens),
@@ -99,8 +99,9 @@ fn work(plan: &Plan) -> LocalWork {
 
 /// Rates at a utilisation of what large products reach.
 fn at_utilisation(machine: &Machine, share: f64) -> Machine {
-    let rate = machine.products * share;
-    let training = machine.training.iter().map(|measured| Measured { rate, ..*measured }).collect();
+    let rate = machine.gemm_rate * share;
+    let training =
+        machine.training.iter().map(|measured| MeasuredRate { rate, ..*measured }).collect();
     Machine { training, ..machine.clone() }
 }
 
