@@ -43,12 +43,12 @@ pub struct EngineOptions {
     pub program: Bytes,
 }
 
-/// GenerationBatch that are generated concurrently.
+/// Sequences that are generated concurrently.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GenerationBatch {
     /// Concurrent chunks, one per thread.
     pub chunks: usize,
-    /// GenerationBatch of a chunk.
+    /// Concurrent sequences per chunk.
     pub slots: usize,
     /// Maximum prompt tokens of a chunk per forward pass.
     pub prompt_tokens: usize,
@@ -339,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn every_phase_takes_more_with_more_of_anything() {
+    fn memory_grows_with_every_option() {
         let small = shape(64, Head::Untied);
         for phase in Phase::ALL {
             let total = |shape: &ModelShape, options: EngineOptions| {
@@ -365,7 +365,7 @@ mod tests {
 
     /// Large models pack weights only for GEMMs with few rows, and have one gradient replica.
     #[test]
-    fn large_models_keep_less_beside_their_weights() {
+    fn large_models_need_less_besides_their_weights() {
         let large = shape(256, Head::Untied);
         let even = training(&large, Phase::Sft, &OPTIONS);
         let uneven = training(&large, Phase::Sft, &EngineOptions { uneven: true, ..OPTIONS });

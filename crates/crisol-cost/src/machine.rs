@@ -1,4 +1,4 @@
-//! MeasuredRate rates of one machine, and the time that work takes on it.
+//! Measured rates of one machine, and the time that work takes on it.
 //!
 //! Small models use less of a processor's peak than large ones, so rates are interpolated between
 //! models of measured sizes. Rates count FLOPs as [`crate::ModelShape::document_flops`] does.
@@ -64,8 +64,8 @@ impl LocalWork {
         work
     }
 
-    /// Relative duration where no rates are measured: FLOPs, with sampling counted twice. (MeasuredRate
-    /// machines sample at 0.4 to 0.7 of their training rate.)
+    /// Relative duration where no rates are measured: FLOPs, with sampling counted twice.
+    /// (Measured machines sample at 0.4 to 0.7 of their training rate.)
     pub fn weight(&self) -> f64 {
         (self.training + self.forward + self.optimizer + self.measuring + self.sampling * 2.0).0
     }

@@ -374,8 +374,8 @@ fn changes(from: &MemoryOptions, to: &MemoryOptions) -> String {
     options.join(" ")
 }
 
-/// Time of one more token of each of `documents` documents, on average over their `length` tokens: what must be read, or what must be
-/// computed, whichever takes longer.
+/// Duration of a decoding step of `documents` documents, averaged over their `length` tokens:
+/// memory traffic or arithmetic, whichever takes longer.
 fn decode_step(
     shape: &ModelShape,
     dtype: Dtype,

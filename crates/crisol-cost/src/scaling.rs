@@ -241,16 +241,22 @@ mod tests {
                 let budget = Flops(10f64.powf(budget));
                 let best = fit.optimum(budget);
                 prop_assert!((best.flops() / budget - 1.0).abs() < 1e-9);
-                prop_assert!(fit.loss(Size::within(budget, best.parameters * factor)) >= fit.loss(best) - 1e-12);
-                let tokens = fit.tokens_for(best.parameters, fit.loss(best)).expect("it has this loss");
+                let other = Size::within(budget, best.parameters * factor);
+                prop_assert!(fit.loss(other) >= fit.loss(best) - 1e-12);
+                let tokens = fit.tokens_for(best.parameters, fit.loss(best));
+                let tokens = tokens.expect("it has this loss");
                 prop_assert!((tokens / best.tokens - 1.0).abs() < 1e-6);
             }
         }
 
         #[test]
-        fn more_budget_is_a_larger_model_and_more_tokens(budget in 17.0..26.0_f64, more in 1.01..100.0_f64) {
+        fn more_budget_is_a_larger_model_and_more_tokens(
+            budget in 17.0..26.0_f64,
+            more in 1.01..100.0_f64,
+        ) {
             for law in LAWS {
-                let (small, large) = (law.optimum(Flops(10f64.powf(budget))), law.optimum(Flops(10f64.powf(budget) * more)));
+                let small = law.optimum(Flops(10f64.powf(budget)));
+                let large = law.optimum(Flops(10f64.powf(budget) * more));
                 prop_assert!(large.parameters > small.parameters && large.tokens > small.tokens);
             }
         }

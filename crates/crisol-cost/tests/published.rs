@@ -63,7 +63,7 @@ fn assert_near(is: f64, said: f64, share: f64) {
 
 /// 16 bytes per parameter, and figure 1 of `ZeRO`: 7.5 G parameters on 64 GPUs (arXiv:1910.02054).
 #[test]
-fn zeros_figure() {
+fn zero_stages_equal_the_papers_figure() {
     let shape = shape("llama-2-7b");
     let parameters = shape.parameters().total();
     let stages = [Zero::None, Zero::Optimizer, Zero::Gradients, Zero::Weights];
@@ -104,7 +104,7 @@ fn qloras_memory() {
 
 /// Trainable parameters that `peft` prints for LoRA on all matrices.
 #[test]
-fn adapters_parameters() {
+fn lora_parameters_equal_peft() {
     for (name, rank, parameters) in [
         ("llama-2-7b", 16, 39_976_960.0),
         ("llama-2-7b", 64, 159_907_840.0),
@@ -118,7 +118,7 @@ fn adapters_parameters() {
 
 /// Trainable parameters with latent attention and mixtures, matrix by matrix.
 #[test]
-fn adapters_of_deepseek_v3() {
+fn lora_parameters_of_deepseek_v3() {
     let (hidden, rank) = (7168, 2);
     let attention: [[usize; 2]; 5] = [
         [hidden, 1536],
@@ -252,7 +252,7 @@ fn llama_3_1s_model_card() {
 /// With LoRA, all networks of PPO share the base model. Reward and value model are two more
 /// adapters, one of them trained.
 #[test]
-fn ppo_with_adapters_keeps_one_model() {
+fn ppo_with_lora_keeps_one_base_model() {
     let shape = shape("llama-2-7b");
     let options = MemoryOptions { lora_rank: Some(16), ..PLAIN };
     let of = |phase| memory::training(&shape, phase, PhaseOptions::default(), &options);
@@ -286,7 +286,7 @@ fn several_gpus_sample_together() {
 
 /// Layers with chunked attention cache one chunk.
 #[test]
-fn chunks_are_kept_alone() {
+fn chunked_attention_caches_one_chunk() {
     let scout = shape("llama-4-scout");
     let cache = |length| memory::inference(&scout, Dtype::Bf16, 1, length).kv_cache.0;
     let a_token_and_layer = 2.0 * 2.0 * 8.0 * 128.0;
@@ -304,7 +304,7 @@ fn latent_vectors_are_not_expanded() {
 }
 
 #[test]
-fn adapters_that_do_not_fit_go_with_fewer_bits() {
+fn lora_that_does_not_fit_is_quantised() {
     let memory = MemoryOptions { lora_rank: Some(16), recompute: Recompute::Full, ..PLAIN };
     let estimate = plan("llama-2-13b", Phase::Sft, "rtx4090", memory).estimate();
     let options: Vec<&str> =
@@ -320,6 +320,7 @@ fn llama_2_7b_fits_on_eight_gpus() {
     assert_near(states(&one.memory).0, 108e9, 0.01);
     assert!(
         one.memory.total() > one.available
+            && !one.remedies.is_empty()
             && one.remedies.iter().all(|remedy| remedy.changed != PLAIN)
     );
     let eight = MemoryOptions { zero: Zero::Optimizer, gpus: 8, ..PLAIN };

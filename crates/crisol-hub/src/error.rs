@@ -266,7 +266,8 @@ pub enum HubError {
     #[error(
         "{file} is refused: its pickle asks for `{name}` ({opcode} at byte {at} of data.pkl), \
          which no state dict needs. Python would run it; Crisol has not. \
-         Use the model's safetensors files, or save its state_dict() alone if you trust its origin.",
+         Use the model's safetensors files, or save its state_dict() alone if you trust \
+         its origin.",
         file = file.display()
     )]
     RefusedGlobal {

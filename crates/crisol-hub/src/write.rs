@@ -169,8 +169,9 @@ fn encode(dtype: FloatType, values: &[f32], out: &mut Vec<u8>) -> Result<(), Enc
     Ok(())
 }
 
-/// Writes weights as transformers does: `model.safetensors`, or shards of at max_bytes `shard_bytes`
-/// bytes (`model-00001-of-00003.safetensors`, …) with an index. A larger tensor has its own shard.
+/// Writes weights as transformers does: `model.safetensors`, or shards of at most
+/// `shard_bytes` bytes (`model-00001-of-00003.safetensors`, …) with an index. A larger tensor has
+/// its own shard.
 /// See [`write_tensors`].
 pub fn write_weights(
     folder: &Path,
@@ -194,7 +195,7 @@ pub fn write_weights(
     fs::write(&path, format!("{index:#}\n")).map_err(|e| HubError::io("write", &path, e))
 }
 
-/// Splits tensors into consecutive shards of at max_bytes `max_bytes` bytes.
+/// Splits tensors into consecutive shards of at most `max_bytes` bytes.
 fn shards<'t, 'v>(tensors: &'t [Tensor<'v>], max_bytes: u64) -> Vec<&'t [Tensor<'v>]> {
     let mut bounds = vec![0];
     let mut bytes = 0;

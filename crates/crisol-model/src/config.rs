@@ -632,8 +632,8 @@ impl ConfigFields {
             let method = quantisation.get("quant_method").unwrap_or(&Value::Null);
             if method != "fp8" {
                 return Err(format!(
-                    "its quantization_config has quant_method {method}; only \"fp8\" (DeepSeek-V3's) \
-                     is supported"
+                    "its quantization_config has quant_method {method}; only \"fp8\" \
+                     (DeepSeek-V3's) is supported"
                 ));
             }
         }

@@ -66,8 +66,8 @@ pub fn generate(
     generate_with_callback(model, params, prompts, options, |_| |_, _| ControlFlow::Continue(()))
 }
 
-/// Like [`generate`], with a callback per chunk. `callback(n)` makes the callback of a chunk of `n`
-/// prompts; it gets each token as (index in the chunk, id) and can end that sequence.
+/// Like [`generate`]. `callback(n)` returns the callback of a chunk of `n` prompts, which gets each
+/// token as (index in the chunk, id) and can end that sequence.
 pub(crate) fn generate_with_callback<W: FnMut(usize, u32) -> ControlFlow<()>>(
     model: &Model,
     params: &Params,
@@ -242,8 +242,8 @@ impl<'a> Chunk<'a> {
         })
     }
 
-    /// Continues with a conversation's cache of tokens `cached_ids`. Returns the length of the reused
-    /// prefix.
+    /// Continues with a conversation's cache, which holds `cached_ids`. Returns the length of the
+    /// reused prefix.
     fn resume(&mut self, cache: Option<KvCache>, cached_ids: &[u32]) -> usize {
         let [prompt] = self.prompts else { unreachable!("a conversation is one sequence") };
         let needed = prompt.len() + self.max_new[0];

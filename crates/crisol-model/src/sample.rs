@@ -316,7 +316,7 @@ mod tests {
 
     /// Tokens that the pre-filter drops are not in the nucleus.
     #[test]
-    fn a_nucleus_is_the_fewest_tokens_with_its_share() {
+    fn the_nucleus_is_the_smallest_set_with_its_probability() {
         let logits: Vec<f32> =
             (0..5000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 20) as f32 / 400.0).collect();
         for (p, min_p, top_k) in
@@ -343,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn min_p_keeps_what_is_nearly_as_probable_as_the_most_probable() {
+    fn min_p_keeps_tokens_near_the_largest_probability() {
         let p = softmax(1.0);
         let two = [0.0, p[1] / (p[1] + p[2]), p[2] / (p[1] + p[2]), 0.0, 0.0];
         // Just below and just above the ratio of the second to the first.
@@ -355,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn tokens_that_were_there_are_penalised_once() {
+    fn repeated_tokens_are_penalised_once() {
         let greedy = |logits: &[f32], penalty, before: &[u32]| {
             let options = SamplingOptions {
                 repetition_penalty: penalty,

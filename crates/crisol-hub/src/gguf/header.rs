@@ -354,8 +354,8 @@ impl<'a> Cursor<'a> {
             .ok_or_else(|| {
                 let length = self.bytes.len();
                 let cause = format!(
-                    "its data ({values} values of {dtype} at offset {offset}) ends beyond the \
-                     file's {length} bytes"
+                    "its data ({values} values of {dtype} at offset {offset}) ends beyond the end \
+                     of the file, which has {length} bytes"
                 );
                 self.invalid(at, location, cause)
             })?;

@@ -21,7 +21,8 @@ pub type GgufTensor<'a> = Tensor<'a, GgmlType>;
 ///
 /// The key `general.alignment` is dropped, since it describes the source file. Values are fetched
 /// one tensor at a time; their number must match the shape. Tensor names must be unique. Not
-/// atomic: use it within [`crate::write_folder_atomically`] or [`crate::write_file_atomically_with`].
+/// atomic: use it within [`crate::write_folder_atomically`] or
+/// [`crate::write_file_atomically_with`].
 pub fn write_gguf(
     path: &Path,
     metadata: &Metadata,

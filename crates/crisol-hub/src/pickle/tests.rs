@@ -5,10 +5,10 @@ use proptest::prelude::*;
 use super::*;
 
 /// A state dict with one 2 × 3 tensor `a`, as PyTorch 2.15 writes it with protocol 2.
-const ONE: &[u8] = b"\x80\x02}q\x00X\x01\x00\x00\x00aq\x01ctorch._utils\n_rebuild_tensor_v2\nq\x02((\
-    X\x07\x00\x00\x00storageq\x03ctorch\nFloatStorage\nq\x04X\x01\x00\x00\x000q\x05X\x03\x00\x00\x00cpuq\x06\
-    K\x06tq\x07QK\x00K\x02K\x03\x86q\x08K\x03K\x01\x86q\x09\x89ccollections\nOrderedDict\nq\x0a)Rq\x0b\
-    tq\x0cRq\x0ds.";
+const ONE: &[u8] = b"\x80\x02}q\x00X\x01\x00\x00\x00aq\x01ctorch._utils\n\
+    _rebuild_tensor_v2\nq\x02((X\x07\x00\x00\x00storageq\x03ctorch\nFloatStorage\nq\x04\
+    X\x01\x00\x00\x000q\x05X\x03\x00\x00\x00cpuq\x06K\x06tq\x07QK\x00K\x02K\x03\x86q\x08\
+    K\x03K\x01\x86q\x09\x89ccollections\nOrderedDict\nq\x0a)Rq\x0btq\x0cRq\x0ds.";
 
 fn malformed(pickle: &[u8]) -> (usize, String) {
     match state_dict(pickle) {
@@ -42,7 +42,7 @@ fn every_truncation_is_an_error() {
 }
 
 #[test]
-fn what_would_run_code_is_named() {
+fn names_that_would_run_code_are_refused() {
     let global = |name: &str, opcode, at| PickleError::Global { name: name.into(), opcode, at };
     for (pickle, error) in [
         (&b"\x80\x02cos\nsystem\nX\x02\x00\x00\x00ls\x85R."[..], global("os.system", "GLOBAL", 2)),
@@ -116,7 +116,7 @@ fn known_names_are_not_called_for_anything_else() {
 }
 
 #[test]
-fn nothing_reaches_below_the_stack_or_a_mark() {
+fn no_opcode_pops_below_the_stack_or_a_mark() {
     for pickle in [
         &b"."[..],
         b"s",
@@ -145,7 +145,7 @@ fn nothing_reaches_below_the_stack_or_a_mark() {
 }
 
 #[test]
-fn claimed_sizes_take_no_memory() {
+fn claimed_sizes_allocate_nothing() {
     for (pickle, cause) in [
         (&b"X\xff\xff\xff\xff"[..], "ends too early"),
         (b"\x8d\xff\xff\xff\xff\xff\xff\xff\xff", "ends too early"),
@@ -195,7 +195,7 @@ fn integers_keep_their_sign_and_sizes_must_not_have_one() {
 }
 
 #[test]
-fn dictionaries_that_hold_themselves_end() {
+fn recursive_dictionaries_terminate() {
     assert!(matches!(
         state_dict(b"\x80\x02}q\x00X\x01\x00\x00\x00ah\x00s."),
         Err(PickleError::NotStateDict(cause)) if cause.contains("`a`")
@@ -256,20 +256,27 @@ fn program() -> impl Strategy<Value = Vec<u8>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 4096, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: 4096,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
 
     #[test]
-    fn any_bytes_give_an_answer(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+    fn no_bytes_make_the_reader_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
         let _ = state_dict(&bytes);
     }
 
     #[test]
-    fn any_program_gives_an_answer(bytes in program()) {
+    fn no_program_makes_the_reader_panic(bytes in program()) {
         let _ = state_dict(&bytes);
     }
 
     #[test]
-    fn any_change_gives_an_answer(at in 0..ONE.len(), bytes in proptest::collection::vec(any::<u8>(), 1..5)) {
+    fn no_change_makes_the_reader_panic(
+        at in 0..ONE.len(),
+        bytes in proptest::collection::vec(any::<u8>(), 1..5),
+    ) {
         let mut changed = ONE.to_vec();
         for (old, new) in changed[at..].iter_mut().zip(bytes) {
             *old = new;

@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn temperatures_are_llama_cpps() {
+    fn temperatures_equal_llama_cpp() {
         for factor in [1.0, 1.5, 8.0, 40.0] {
             let amplitudes = [1.0, 0.7, yarn_temperature(factor, 1.0), 1.3];
             for (amplitude, all) in

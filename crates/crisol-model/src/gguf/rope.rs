@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn llama_3_is_found_again_from_its_divisors() {
+    fn llama3_scaling_is_recovered_from_its_divisors() {
         let llama3 = |factor, low, high, original| RopeScaling::Llama3 {
             factor,
             low_freq_factor: low,

@@ -178,7 +178,7 @@ impl TensorMapping {
     }
 }
 
-/// FileMatrix of one expert in a tensor `[experts, out, in]`, seen as a matrix.
+/// Rows of one expert in a tensor `[experts, out, in]`.
 fn expert_rows(expert: usize, shape: &[usize]) -> Range<usize> {
     expert * shape[0]..(expert + 1) * shape[0]
 }

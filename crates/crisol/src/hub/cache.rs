@@ -101,8 +101,8 @@ impl Cache {
         self.folder.join("crisol-listings").join(format!("{commit}.json"))
     }
 
-    /// Locks a blob or [`LINKS_AND_REFS`] against other processes until dropped. Compatible with Python's
-    /// locks for blobs.
+    /// Locks a blob or [`LINKS_AND_REFS`] against other processes until dropped. Compatible with
+    /// Python's locks for blobs.
     pub(super) fn lock(&self, name: &str) -> Result<File, PullError> {
         let path = self.locks.join(format!("{name}.lock"));
         create_parent(&path)?;

@@ -56,7 +56,7 @@ pub(super) fn download(
         received?;
         match partial.check(remote) {
             Ok(()) => {}
-            // The resumed partial may have been corrupt: one more attempt from the beginning.
+            // The resumed file may have been corrupt: one more attempt from the beginning.
             Err(_) if resumed => {
                 partial.remove()?;
                 continue;

@@ -286,9 +286,40 @@ mod tests {
     fn lists_are_read_however_they_are_indented() {
         let expected = files(&[("train", &["data/train-*"]), ("test", &["a.csv", "b c.csv"])]);
         let cards = [
-            "configs:\n- config_name: x\n  data_files:\n  - split: train\n    path: data/train-*\n  - split: test\n    path:\n    - a.csv\n    - b c.csv\n",
-            "license: mit\nconfigs:\n  - config_name: \"x\"  # the first\n    data_files:\n      - split: 'train'\n        path: \"data/train-*\"\n\n      - path: [a.csv, \"b c.csv\"]\n        split: test\ntags:\n- a: {b\n",
-            "configs:\n-\n  config_name: x\n  data_files:\n    train: data/train-*\n    test:\n    - a.csv\n    - b c.csv\n",
+            concat!(
+                "configs:\n",
+                "- config_name: x\n",
+                "  data_files:\n",
+                "  - split: train\n",
+                "    path: data/train-*\n",
+                "  - split: test\n",
+                "    path:\n",
+                "    - a.csv\n",
+                "    - b c.csv\n",
+            ),
+            concat!(
+                "license: mit\n",
+                "configs:\n",
+                "  - config_name: \"x\"  # the first\n",
+                "    data_files:\n",
+                "      - split: 'train'\n",
+                "        path: \"data/train-*\"\n",
+                "\n",
+                "      - path: [a.csv, \"b c.csv\"]\n",
+                "        split: test\n",
+                "tags:\n",
+                "- a: {b\n",
+            ),
+            concat!(
+                "configs:\n",
+                "-\n",
+                "  config_name: x\n",
+                "  data_files:\n",
+                "    train: data/train-*\n",
+                "    test:\n",
+                "    - a.csv\n",
+                "    - b c.csv\n",
+            ),
         ];
         for card in cards {
             for ends in ["\n", "\r\n"] {
@@ -299,7 +330,17 @@ mod tests {
                 assert_eq!((config.name.as_str(), &config.files), ("x", &expected), "{card}");
             }
         }
-        let found = configs("---\nconfigs:\n- config_name: a\n  data_dir: sub/\n- config_name: b\n  default: true\n  data_files: '*.csv'\n---\n").unwrap();
+        let found = configs(concat!(
+            "---\n",
+            "configs:\n",
+            "- config_name: a\n",
+            "  data_dir: sub/\n",
+            "- config_name: b\n",
+            "  default: true\n",
+            "  data_files: '*.csv'\n",
+            "---\n",
+        ))
+        .unwrap();
         assert_eq!(
             (found[0].folder.as_str(), found[0].files.len(), found[0].is_default),
             ("sub", 0, false)

@@ -93,9 +93,11 @@ pub(super) fn choose(
     let known: Vec<&str> = splits.keys().map(String::as_str).collect();
     let split = name.split.as_deref().unwrap_or("train");
     let files = splits.get(split).ok_or_else(|| {
-        let like = DatasetName { split: known.first().map(|&split| split.to_owned()), ..name.clone() };
+        let first = known.first().map(|&split| split.to_owned());
+        let like = DatasetName { split: first, ..name.clone() };
         format!(
-            "config `{config}` has no split `{split}`. It has: {}. Name one of them, such as {like}",
+            "config `{config}` has no split `{split}`. It has: {}. \
+             Choose one, such as {like}",
             list_names(&known)
         )
     })?;
@@ -298,7 +300,20 @@ mod tests {
     /// The card takes precedence over file names.
     #[test]
     fn the_card_tells_configs_and_splits() {
-        let card = "---\nconfigs:\n- config_name: en\n  data_files:\n  - split: train\n    path: x/*.jsonl\n  - split: held\n    path: [\"y/**/*.jsonl\", z]\n- config_name: de\n  default: true\n  data_dir: de\n---\n";
+        let card = concat!(
+            "---\n",
+            "configs:\n",
+            "- config_name: en\n",
+            "  data_files:\n",
+            "  - split: train\n",
+            "    path: x/*.jsonl\n",
+            "  - split: held\n",
+            "    path: [\"y/**/*.jsonl\", z]\n",
+            "- config_name: de\n",
+            "  default: true\n",
+            "  data_dir: de\n",
+            "---\n",
+        );
         let names = [
             "x/test.jsonl",
             "x/deep/no.jsonl",
