@@ -169,9 +169,8 @@ fn encode(dtype: FloatType, values: &[f32], out: &mut Vec<u8>) -> Result<(), Enc
     Ok(())
 }
 
-/// Writes weights as transformers does: `model.safetensors`, or shards of at most
-/// `shard_bytes` bytes (`model-00001-of-00003.safetensors`, …) with an index. A larger tensor has
-/// its own shard.
+/// Writes weights as transformers does: `model.safetensors`, or shards of at most `shard_bytes`
+/// bytes (`model-00001-of-00003.safetensors`, …) with an index. A larger tensor has its own shard.
 /// See [`write_tensors`].
 pub fn write_weights(
     folder: &Path,
