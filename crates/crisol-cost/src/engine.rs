@@ -4,7 +4,7 @@
 //! `docs/cost.md` has the sums and compares predictions with measurements.
 
 use crate::memory::Memory;
-use crate::phases::{Network, Phase};
+use crate::phases::{Kind, Network, Phase, PhaseOptions};
 use crate::units::Bytes;
 use crate::{Attention, Block, FeedForward, Head, ModelShape};
 
@@ -157,15 +157,22 @@ fn add_weights(
     memory.packed_weights += Bytes(F32 * orientations * gemm_parameters(shape));
 }
 
-/// The networks that a phase trains, and those that it keeps frozen. (DPO evaluates its reference
-/// before training.)
-fn networks(phase: Phase) -> (&'static [Network], &'static [Network]) {
-    match phase {
-        Phase::Pretrain | Phase::Sft | Phase::Dpo => (&[Network::Policy], &[]),
-        Phase::Reward => (&[Network::Reward], &[]),
-        Phase::Grpo => (&[Network::Policy], &[Network::Reference]),
-        Phase::Ppo => (&[Network::Policy, Network::Value], &[Network::Reference, Network::Reward]),
+/// The networks that a phase trains, and the frozen ones in memory during training.
+fn networks(phase: Phase) -> (Vec<Network>, Vec<Network>) {
+    let options = PhaseOptions { reference: 1.0, ..PhaseOptions::default() };
+    let (mut trained, mut frozen) = (Vec::new(), Vec::new());
+    let passes = phase.passes(options);
+    for pass in passes.iter().filter(|pass| pass.kind == Kind::Train) {
+        trained.push(pass.network);
     }
+    for pass in &passes {
+        // DPO's reference is freed before training begins: its log-probs are computed once.
+        let freed = phase == Phase::Dpo && pass.network == Network::Reference;
+        if !trained.contains(&pass.network) && !frozen.contains(&pass.network) && !freed {
+            frozen.push(pass.network);
+        }
+    }
+    (trained, frozen)
 }
 
 /// Peak memory of a training phase. AdamW and Muon need equally much: in place of the second
