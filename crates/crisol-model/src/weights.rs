@@ -11,8 +11,8 @@ use crisol_hub::{HubError, Mapped, Scales};
 use crate::model::specs;
 use crate::{Config, Model, ModelError};
 
-/// Models up to this size in bytes (as f32) use f32 matrices in inference too. Their GEMMs then
-/// match training bit by bit and use cached packed weights.
+/// Models up to this size in bytes (as f32) keep f32 matrices as plain parameters in inference.
+/// Their GEMMs then match training bit by bit and use cached packed weights.
 const MAX_F32_INFERENCE_BYTES: usize = 128 << 20;
 
 /// What a model is loaded for.
