@@ -126,7 +126,7 @@ pub fn assemble_report(recipe: &Recipe, out: &Path) -> Result<Report, PhaseError
     };
     for phase in &recipe.phases {
         let path =
-            crisol_hub::whole_folder(&out.join(recipe.folder(&phase.name)))?.join(PHASE_FILE);
+            crisol_hub::resolve_folder(&out.join(recipe.folder(&phase.name)))?.join(PHASE_FILE);
         if !path.exists() {
             continue;
         }

@@ -67,7 +67,7 @@ impl Default for ModelSettings {
 impl ModelSettings {
     /// The shape, with so many tokens, if there can be such a model.
     pub(crate) fn config(&self, vocab: usize) -> Result<Config, PhaseError> {
-        let architecture = Architecture::of_language_model(&self.architecture)
+        let architecture = Architecture::from_causal_lm_class(&self.architecture)
             .ok_or_else(|| PhaseError::UnknownArchitecture { name: self.architecture.clone() })?;
         let mut config = Config::new(
             architecture,

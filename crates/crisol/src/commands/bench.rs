@@ -410,10 +410,10 @@ fn decode(args: &DecodeArgs) -> Result<(), CliError> {
             config.max_position_embeddings.max(prompt_tokens + new_tokens);
         match args.dtype {
             None => Model::init(config, &device, 0)?,
-            Some(dtype) => Model::arbitrary(config, &device, dtype)?,
+            Some(dtype) => Model::with_random_weights(config, &device, dtype)?,
         }
     };
-    let (limit, length) = (model.config().longest_document(), prompt_tokens + new_tokens);
+    let (limit, length) = (model.config().max_document_len(), prompt_tokens + new_tokens);
     if length > limit {
         return Err(CliError::Usage(format!(
             "{prompt_tokens} + {new_tokens} tokens are more than the model's context of {limit}"

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::Args;
-use crisol_model::{Checkpoint, Conversation, StopReason, reply_in};
+use crisol_model::{Checkpoint, Conversation, StopReason, reply_in_conversation};
 use crisol_text::{Message, TextError, Turns};
 
 use super::{Sampling, Threads, Written};
@@ -134,15 +134,23 @@ impl Chat {
         self.stop.replying.store(true, Ordering::Relaxed);
         let mut printed = Ok(());
         let stops = &self.sampling.stops.stops;
-        let reply =
-            reply_in(&mut self.computed, model, params, text, &prompt, &options, stops, |new| {
+        let reply = reply_in_conversation(
+            &mut self.computed,
+            model,
+            params,
+            text,
+            &prompt,
+            &options,
+            stops,
+            |new| {
                 printed = print(for_stdout(new));
                 if printed.is_err() || requested.load(Ordering::Relaxed) {
                     ControlFlow::Break(())
                 } else {
                     ControlFlow::Continue(())
                 }
-            });
+            },
+        );
         self.stop.replying.store(false, Ordering::Relaxed);
         printed?;
         let reply = reply?;
@@ -160,7 +168,7 @@ impl Chat {
     /// The prompt for the next reply. The oldest turns are forgotten until a quarter of the context, or as much as a
     /// reply may take, is free; `None` where the last message alone does not fit.
     fn fit(&mut self) -> Result<Option<Vec<u32>>, CliError> {
-        let context = self.checkpoint.model.config().longest_document();
+        let context = self.checkpoint.model.config().max_document_len();
         let room = self.sampling.max_new_tokens.min(context / 4).max(1);
         let mut forgotten = 0;
         loop {

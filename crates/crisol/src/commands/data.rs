@@ -122,7 +122,7 @@ impl InspectArgs {
             let folder = check_folder(&locate(folder, Need::Text, self.network)?)?;
             let (config, mut text) = load_text(&folder)?;
             self.arguments.give(&mut text)?;
-            (text, format!("of {}", folder.display()), Some(config.longest_document()))
+            (text, format!("of {}", folder.display()), Some(config.max_document_len()))
         } else {
             begun = beginning(&mut records);
             (own_setup(&begun)?, "trained on this file's text; template: Crisol's".to_owned(), None)

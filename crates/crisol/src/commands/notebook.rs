@@ -315,7 +315,7 @@ impl Asked<'_> {
 
     /// Why a prompt cannot be answered.
     fn no_room(&self, prompt: &[u32]) -> Option<String> {
-        let context = self.checkpoint.model.config().longest_document();
+        let context = self.checkpoint.model.config().max_document_len();
         (prompt.len() >= context).then(|| {
             format!(
                 "the prompt takes {} tokens, of the {context} of the model's context",

@@ -131,7 +131,7 @@ pub(super) fn load(path: &Path, network: Network) -> Result<Recipe, CliError> {
     let base = &mut recipe.run.base;
     if !base.is_empty() {
         let on_hub = base.parse::<ModelId>().is_ok()
-            && !crisol_hub::whole_folder(&folder.join(&*base))?.exists();
+            && !crisol_hub::resolve_folder(&folder.join(&*base))?.exists();
         if on_hub {
             *base = absolute(&locate(Path::new(base), Need::Whole, network)?)?;
         } else {

@@ -1,6 +1,6 @@
 //! What `crisol-cost` says that the engine takes on the CPU, beside what processes took.
 
-use crisol_cost::engine::{EngineOptions, Sequences, inference, training};
+use crisol_cost::engine::{EngineOptions, GenerationBatch, inference, training};
 use crisol_cost::memory::Memory;
 use crisol_cost::phases::Phase;
 use crisol_cost::{Attention, Block, FeedForward, Head, ModelShape};
@@ -55,7 +55,7 @@ fn training_steps_and_generation_take_what_is_predicted() {
     ];
     for (name, threads, shape, shard_tokens, shards) in cases {
         let options = EngineOptions {
-            rules: memory::rules(),
+            limits: memory::limits(),
             threads: threads.parse().unwrap(),
             shard_tokens,
             shards,
@@ -67,9 +67,9 @@ fn training_steps_and_generation_take_what_is_predicted() {
         let measured = peak(&["train", "--shape", name, "--threads", threads]);
         check(name, training(shape, Phase::Pretrain, &options), &measured);
     }
-    let (chunks, slots) = crisol_model::at_once(64, 2);
-    let sequences = Sequences { chunks, slots, prompt_tokens: slots * 16, length: 16 + 100 };
-    let predicted = inference(&xs, None, sequences, &memory::rules(), memory::PROGRAM);
+    let (chunks, slots) = crisol_model::generation_concurrency(64, 2);
+    let sequences = GenerationBatch { chunks, slots, prompt_tokens: slots * 16, length: 16 + 100 };
+    let predicted = inference(&xs, None, sequences, &memory::limits(), memory::PROGRAM);
     let decode =
         ["decode", "--shape", "XS", "--batch", "64", "--new-tokens", "100", "--threads", "2"];
     check("decode", predicted, &peak(&decode));

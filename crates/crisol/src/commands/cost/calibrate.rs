@@ -41,7 +41,7 @@ pub(super) fn run(threads: Threads, json: bool) -> Result<(), CliError> {
         say(format_args!("  shape {name}"));
         let steps = training_steps(&shape, &mixed_lengths(&shape), &device, SECONDS)?;
         let cost = shape.config().cost_shape();
-        let parameters = cost.multiplied_parameters();
+        let parameters = cost.matmul_parameters();
         training.push(Rate { parameters, flops_per_second: steps.flops.0 / steps.seconds });
         let (model, params) = shape.model(&device)?;
         let [prompt, answer] = TOKENS;
