@@ -199,9 +199,9 @@ pub(crate) fn fill(
             stored.push(matrix.and_then(|matrix| matrix.lay_out(device, [rows, cols])));
         }
     }
-    let mut params = Params::with_stored(device, specs, stored);
+    let mut params = Params::with_quantised(device, specs, stored);
     for (index, id) in params.ids().enumerate() {
-        if params.stored(id).is_none() {
+        if params.quantised(id).is_none() {
             let values = source.values(index, params.spec(id))?;
             params.write(id, &values);
         }

@@ -6,7 +6,7 @@ use crisol_cost::engine::{EngineOptions, Rules, Sequences, before_updates, train
 use crisol_cost::memory::Memory;
 use crisol_cost::phases::Phase;
 use crisol_cost::units::Bytes;
-use crisol_engine::{MAX_KEPT_LOGITS, Params, Replicas};
+use crisol_engine::{MAX_SAVED_LOGITS, Params, Replicas};
 use crisol_model::{Config, PREFILL_TOKENS, at_once};
 
 use crate::behaviours::{ANSWER_TOKENS, held_out_files};
@@ -43,8 +43,8 @@ const TEXTS_AT_A_TIME: usize = 2;
 pub fn rules() -> Rules {
     Rules {
         replicas: Replicas::count_for,
-        keeps_layouts: Params::would_keep_packed,
-        kept_logits: MAX_KEPT_LOGITS,
+        keeps_layouts: Params::would_cache_packed,
+        kept_logits: MAX_SAVED_LOGITS,
     }
 }
 

@@ -8,7 +8,7 @@ use crisol_cost::ModelShape;
 use crisol_cost::machine::{LocalWork, Machine};
 use crisol_cost::phases::TRAINING;
 use crisol_cost::units::Flops;
-use crisol_engine::Rule;
+use crisol_engine::UpdateRule;
 use crisol_text::{Example, pack};
 
 use crate::batches::Plan;
@@ -67,10 +67,10 @@ pub(crate) fn forward(shape: &ModelShape, lengths: impl IntoIterator<Item = Leng
 }
 
 /// What the optimizer itself computes in so many steps.
-pub(crate) fn optimizer(shape: &ModelShape, rule: Rule, steps: usize) -> Flops {
+pub(crate) fn optimizer(shape: &ModelShape, rule: UpdateRule, steps: usize) -> Flops {
     match rule {
-        Rule::AdamW => Flops(0.0),
-        Rule::Muon => shape.muon_flops() * steps as f64,
+        UpdateRule::AdamW => Flops(0.0),
+        UpdateRule::Muon => shape.muon_flops() * steps as f64,
     }
 }
 
@@ -78,7 +78,7 @@ pub(crate) fn optimizer(shape: &ModelShape, rule: Rule, steps: usize) -> Flops {
 pub(crate) fn training(
     shape: &ModelShape,
     plan: &mut Plan,
-    rule: Rule,
+    rule: UpdateRule,
     forward: impl Fn(usize) -> Flops,
 ) -> LocalWork {
     let (whole_epochs, further) = plan.met();
@@ -191,7 +191,7 @@ impl Rollouts<'_> {
     }
 
     /// Sampling, looking back, and training.
-    pub(crate) fn work(&self, rule: Rule) -> LocalWork {
+    pub(crate) fn work(&self, rule: UpdateRule) -> LocalWork {
         let documents = (self.steps * self.settings.prompts * self.settings.group_size) as f64;
         let length = Length { tokens: self.prompt + self.answer, rows: self.answer };
         let once = |shape| forward(shape, [length]) * documents;

@@ -147,7 +147,7 @@ impl Replay {
 mod tests {
     use super::*;
     use crate::supervised::LOGPROBS;
-    use crisol_engine::{Device, Rule};
+    use crisol_engine::{Device, UpdateRule};
     use crisol_model::{Architecture, Config, Model};
     use crisol_objectives::policy::PolicyStats;
     use crisol_text::Example;
@@ -171,7 +171,7 @@ mod tests {
 
     fn adamw() -> OptimizerConfig {
         OptimizerConfig {
-            rule: Rule::AdamW,
+            rule: UpdateRule::AdamW,
             lr: 1e-2,
             table_factor: 1.0,
             beta1: 0.9,

@@ -115,7 +115,7 @@ impl Place {
     /// The type in which inference can use it, if it can be as it is stored.
     pub(super) fn weight_format(&self, gguf: &Gguf) -> Option<WeightFormat> {
         // For another type, widening says that it is not supported.
-        let kind = |tensor: &str| WeightFormat::named(&gguf.dtype(tensor)?.to_string());
+        let kind = |tensor: &str| WeightFormat::from_name(&gguf.dtype(tensor)?.to_string());
         match self {
             Place::Whole { tensor, .. } | Place::Expert { tensor, .. } => kind(tensor),
             // Transposed blocks are no blocks.
