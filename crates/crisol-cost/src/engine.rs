@@ -15,7 +15,7 @@ const F32: f64 = 4.0;
 #[derive(Clone, Copy, Debug)]
 pub struct Rules {
     /// Copies of the gradients of so many parameters, at most.
-    pub lanes: fn(usize) -> usize,
+    pub replicas: fn(usize) -> usize,
     /// Whether so many parameters are kept laid out for products.
     pub keeps_layouts: fn(usize) -> bool,
     /// Logits of a shard up to which they are kept for the backward pass.
@@ -173,7 +173,7 @@ pub fn training(shape: &ModelShape, phase: Phase, options: &EngineOptions) -> Me
     for network in trained.iter().map(of) {
         let parameters = network.parameters().total();
         weights(&mut memory, &network, &rules, 2.0, few_rows);
-        let copies = (rules.lanes)(parameters as usize).min(shards);
+        let copies = (rules.replicas)(parameters as usize).min(shards);
         memory.gradients += Bytes(F32 * copies as f64 * parameters);
         memory.optimizer += Bytes(F32 * 2.0 * parameters);
     }
@@ -181,7 +181,7 @@ pub fn training(shape: &ModelShape, phase: Phase, options: &EngineOptions) -> Me
         weights(&mut memory, &network, &rules, 1.0, uneven);
     }
     // Shards that are at work at the same time.
-    let at_work = threads.min((rules.lanes)(shape.parameters().total() as usize)).min(shards);
+    let at_work = threads.min((rules.replicas)(shape.parameters().total() as usize)).min(shards);
     let of_shard = Bytes(F32 * (shard_tokens * kept(shape)) as f64);
     memory.activations = of_shard * at_work as f64;
     if phase != Phase::Reward {
@@ -265,7 +265,7 @@ mod tests {
 
     /// Of an engine with other numbers than Crisol's.
     const RULES: Rules = Rules {
-        lanes: |parameters| if parameters < 1_000_000 { 4 } else { 1 },
+        replicas: |parameters| if parameters < 1_000_000 { 4 } else { 1 },
         keeps_layouts: |parameters| parameters < 1_000_000,
         kept_logits: 100_000,
     };

@@ -75,7 +75,7 @@ pub enum FitError {
 }
 
 const FEWEST: usize = 4;
-const LEAST_FACTOR: f64 = 8.0;
+const MIN_FACTOR: f64 = 8.0;
 
 /// 95 % quantiles of Student's distribution for 1, 2, … degrees of freedom.
 const QUANTILES: [f64; 10] = [6.314, 2.920, 2.353, 2.132, 2.015, 1.943, 1.895, 1.860, 1.833, 1.812];
@@ -88,7 +88,7 @@ impl LadderFit {
         }
         let flops = rungs.iter().map(|rung| rung.flops.0);
         let (least, reference) = (flops.clone().fold(f64::INFINITY, f64::min), flops.fold(0.0, f64::max));
-        if reference < LEAST_FACTOR * least {
+        if reference < MIN_FACTOR * least {
             return Err(FitError::TooNarrow { factor: reference / least });
         }
         // Published exponents of compute are 0.05 to 0.2; small runs may fall faster. Runs without any scatter leave nothing but the best

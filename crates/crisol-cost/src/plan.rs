@@ -293,7 +293,7 @@ impl Plan {
         }
         let zero = if now.gpus > 1 { Zero::Weights } else { now.zero };
         let together = MemoryOptions { documents: 1, recompute: Recompute::Full, zero, ..now };
-        let more = (0..MOST_DOUBLINGS).map(|doublings| MemoryOptions {
+        let more = (0..MAX_DOUBLINGS).map(|doublings| MemoryOptions {
             gpus: now.gpus.saturating_mul(2 << doublings),
             zero: Zero::Weights,
             ..together
@@ -320,7 +320,7 @@ impl Plan {
 /// Rank of adapters that is proposed.
 const LORA_RANK: usize = 16;
 /// GPUs are doubled this often before a plan is given up.
-const MOST_DOUBLINGS: u32 = 16;
+const MAX_DOUBLINGS: u32 = 16;
 
 /// What differs between two plans, as options.
 fn changes(from: &MemoryOptions, to: &MemoryOptions) -> String {

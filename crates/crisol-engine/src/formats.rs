@@ -1,4 +1,4 @@
-//! How each element type lies in the tiles of a [`crate::StoredMatrix`], and how it is widened.
+//! How each element type lies in the tiles of a [`crate::QuantisedMatrix`], and how it is widened.
 //!
 //! A tile has as many rows as two registers have lanes of 32 bits. It is a row of blocks, a block an optional header and units of
 //! [`UNIT_COLUMNS`] columns, and all of it whole registers, so that a unit is loaded, shifted and masked for all rows at once: a
@@ -62,14 +62,14 @@ pub(crate) trait Blocks {
     fn codes<S: Simd, const HALF: usize>(simd: S, unit: &[S::u32s], quarter: usize) -> [Lanes<S>; 4];
 }
 
-/// Evaluates an expression with the [`Blocks`] of a [`crate::StoredType`].
+/// Evaluates an expression with the [`Blocks`] of a [`crate::WeightFormat`].
 macro_rules! with_blocks {
     ($kind:expr, $blocks:ident => $body:expr) => {
         with_blocks!(@ $kind, $blocks, $body, F32 F16 Bf16 F8E4M3 Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 Q4K Q5K Q6K)
     };
     (@ $kind:expr, $blocks:ident, $body:expr, $($name:ident)*) => {
         match $kind {
-            $($crate::StoredType::$name => {
+            $($crate::WeightFormat::$name => {
                 type $blocks = $crate::formats::$name;
                 $body
             })*

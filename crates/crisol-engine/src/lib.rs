@@ -11,7 +11,7 @@
 //! checked by the crates above.
 //!
 //! # Determinism
-//! The same inputs give the same bits on any number of threads: work is cut into shards and lanes by
+//! The same inputs give the same bits on any number of threads: work is cut into shards and replicas by
 //! rules that do not look at the number of threads, and sums over them run in a fixed order.
 //!
 //! # Where things are
@@ -24,14 +24,14 @@ mod device;
 mod formats;
 mod interrupt;
 mod kv_cache;
-mod lanes;
 mod op;
 mod optimizer;
 mod parallel;
 mod params;
 mod profile;
+mod quantised;
+mod replicas;
 mod rope;
-mod stored;
 mod tape;
 mod workspace;
 
@@ -41,13 +41,13 @@ mod steady_state;
 pub use device::{Cpu, Device, ThreadsRefused};
 pub use interrupt::Interrupt;
 pub use kv_cache::KvCache;
-pub use lanes::Lanes;
 pub use optimizer::{Optimizer, OptimizerConfig, Rule};
 pub use params::{Grads, Init, ParamId, ParamSpec, Params, Role};
 pub use profile::Profiled;
+pub use quantised::{QuantisedMatrix, WeightFormat};
+pub use replicas::Replicas;
 pub use rope::{Rope, RopeStyle};
-pub use stored::{StoredMatrix, StoredType};
-pub use tape::{Attention, Columns, Experts, MOST_KEPT_LOGITS, Router, Tape, Var};
+pub use tape::{Attention, Columns, Experts, MAX_KEPT_LOGITS, Router, Tape, Var};
 pub use workspace::Workspace;
 
 /// `weights = e^(scale · (logits - largest))` on the host, and the largest logit and the sum of the weights: what a token is

@@ -11,7 +11,7 @@ use crate::Device;
 /// for the second-level cache.
 const CHUNK: usize = 64 * 1024;
 /// Scalars of a pass over rows that are not worth a task.
-const LEAST_ROWS: usize = 8 * 1024;
+const MIN_ROWS: usize = 8 * 1024;
 
 /// Runs `f(i, &mut items[i])` for every item.
 pub(crate) fn for_each<T: Send>(device: &Device, items: &mut [T], f: &(impl Fn(usize, &mut T) + Sync)) {
@@ -78,7 +78,7 @@ pub(crate) fn for_rows<const N: usize>(
 ) {
     let first = tasks.div_ceil(2);
     let middle = rows.len() * first / tasks;
-    if tasks == 1 || rows.len() * columns.iter().sum::<usize>() < 2 * LEAST_ROWS || middle == 0 {
+    if tasks == 1 || rows.len() * columns.iter().sum::<usize>() < 2 * MIN_ROWS || middle == 0 {
         return f(rows, slices);
     }
     let (top, bottom) = split(slices, columns.map(|columns| middle * columns));

@@ -1,6 +1,6 @@
 //! Parameters of a model and their gradients, each one flat f32 allocation on the device.
 //!
-//! One allocation makes AdamW, the global norm, reduction over lanes and checkpoints single passes. Parameters for inference
+//! One allocation makes AdamW, the global norm, reduction over replicas and checkpoints single passes. Parameters for inference
 //! may hold matrices outside of it, each as a model file stores it; they have no gradients.
 
 use std::ops::Range;
@@ -12,13 +12,13 @@ use rand_chacha::ChaCha8Rng;
 use crate::cpu::Mat;
 use crate::cpu::packed::{Packed, pack, packed_len};
 use crate::workspace::{Buffer, Pool};
-use crate::{Device, StoredMatrix, cpu, parallel};
+use crate::{Device, QuantisedMatrix, cpu, parallel};
 
 /// Parameters start at multiples of this many scalars (a cache line).
 const ALIGNMENT: usize = 16;
 /// Bytes of parameters up to which their matrices are kept packed, which takes as much again for each way round. Larger ones are packed
 /// for each product with many rows, which costs little beside it.
-const MOST_KEPT_PACKED: usize = 128 << 20;
+const MAX_KEPT_PACKED: usize = 128 << 20;
 
 /// How a parameter starts.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -115,22 +115,22 @@ pub struct Params {
     data: Buffer<f32>,
     packed: PackedMatrices,
     /// By parameter: those that are stored outside of `data`. Empty if none is.
-    stored: Vec<Option<StoredMatrix>>,
+    stored: Vec<Option<QuantisedMatrix>>,
 }
 
-/// Which way round a weight stands on the right of a product.
+/// The orientation of a weight as the right operand of a GEMM.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Way {
+pub(crate) enum Orientation {
     /// `[in, out]`, for outputs from inputs.
-    Forward = 0,
+    Transposed = 0,
     /// `[out, in]`, for gradients of inputs from those of outputs.
-    Backward = 1,
+    Normal = 1,
 }
 
 /// Weights laid out for products, each when it is first asked for, until parameters change.
 #[derive(Debug)]
 struct PackedMatrices {
-    /// By parameter and [`Way`].
+    /// By parameter and [`Orientation`].
     cells: Vec<[OnceLock<Buffer<f32>>; 2]>,
     /// Memory of those that were forgotten.
     spare: Mutex<Pool<f32>>,
@@ -148,8 +148,8 @@ impl PackedMatrices {
         }
     }
 
-    fn get(&self, id: ParamId, way: Way, mat: Mat<'_>) -> &[f32] {
-        self.cells[id.0 as usize][way as usize].get_or_init(|| {
+    fn get(&self, id: ParamId, orientation: Orientation, mat: Mat<'_>) -> &[f32] {
+        self.cells[id.0 as usize][orientation as usize].get_or_init(|| {
             let len = packed_len(mat.row_count(), mat.col_count());
             let mut panels = self.spare.lock().unwrap_or_else(PoisonError::into_inner).take(len);
             pack(mat, &mut panels);
@@ -166,7 +166,11 @@ impl Params {
 
     /// Parameters for inference: those that `stored` has (one entry for each of `specs`, or none at all) are as it has them, the
     /// others zero.
-    pub fn with_stored(device: &Device, specs: Vec<ParamSpec>, stored: Vec<Option<StoredMatrix>>) -> Params {
+    pub fn with_stored(
+        device: &Device,
+        specs: Vec<ParamSpec>,
+        stored: Vec<Option<QuantisedMatrix>>,
+    ) -> Params {
         assert!(stored.is_empty() || stored.len() == specs.len(), "an entry for each parameter");
         for (spec, matrix) in specs.iter().zip(&stored) {
             if let Some(matrix) = matrix {
@@ -185,7 +189,7 @@ impl Params {
     }
 
     /// The matrix that a parameter is stored as, outside of the flat allocation.
-    pub fn stored(&self, id: ParamId) -> Option<&StoredMatrix> {
+    pub fn stored(&self, id: ParamId) -> Option<&QuantisedMatrix> {
         self.stored.get(id.0 as usize)?.as_ref()
     }
 
@@ -245,7 +249,7 @@ impl Params {
 
     /// Bytes that one parameter takes (without what is kept of it in other layouts).
     pub fn bytes(&self, id: ParamId) -> usize {
-        self.stored(id).map_or(self.spec(id).len() * size_of::<f32>(), StoredMatrix::bytes)
+        self.stored(id).map_or(self.spec(id).len() * size_of::<f32>(), QuantisedMatrix::bytes)
     }
 
     /// Number of scalars over all parameters.
@@ -299,23 +303,23 @@ impl Params {
 
     /// The same of a model with so many parameters.
     pub fn would_keep_packed(parameters: usize) -> bool {
-        parameters * size_of::<f32>() <= MOST_KEPT_PACKED
+        parameters * size_of::<f32>() <= MAX_KEPT_PACKED
     }
 
     /// A weight as the right side of a product, to be packed.
-    pub(crate) fn right_side(&self, id: ParamId, way: Way) -> Mat<'_> {
+    pub(crate) fn right_side(&self, id: ParamId, orientation: Orientation) -> Mat<'_> {
         let (out_dim, in_dim) = self.matrix_shape(id);
         let weight = Mat::new(self.slice(id), out_dim, in_dim);
-        match way {
-            Way::Forward => weight.t(),
-            Way::Backward => weight,
+        match orientation {
+            Orientation::Transposed => weight.t(),
+            Orientation::Normal => weight,
         }
     }
 
     /// The same, packed until parameters change.
-    pub(crate) fn packed(&self, id: ParamId, way: Way) -> Packed<'_> {
-        let mat = self.right_side(id, way);
-        Packed::new(self.packed.get(id, way, mat), mat.row_count(), mat.col_count())
+    pub(crate) fn packed(&self, id: ParamId, orientation: Orientation) -> Packed<'_> {
+        let mat = self.right_side(id, orientation);
+        Packed::new(self.packed.get(id, orientation, mat), mat.row_count(), mat.col_count())
     }
 
     pub(crate) fn slice(&self, id: ParamId) -> &[f32] {

@@ -13,7 +13,7 @@ pub(crate) struct Part(usize);
 
 impl Part {
     /// Gradient copies: zeroed before a step and summed after it.
-    pub(crate) const LANES: Part = Part(0);
+    pub(crate) const REPLICAS: Part = Part(0);
     /// The optimizer's step.
     pub(crate) const OPTIMIZER: Part = Part(1);
 

@@ -11,7 +11,7 @@ use crate::{Device, Grads, KvCache, ParamId, Params, Rope, Workspace, cpu};
 
 /// Up to this many logits a shard are kept for backward (64 MiB), which saves one product with the head in four; no more
 /// shards are at work than there are threads.
-pub const MOST_KEPT_LOGITS: usize = 16 << 20;
+pub const MAX_KEPT_LOGITS: usize = 16 << 20;
 
 /// Handle of a value on a tape: a matrix `[rows, cols]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -387,7 +387,7 @@ impl<'a> Tape<'a> {
         assert!(targets.iter().all(|&t| (t as usize) < vocab), "targets below {vocab}");
         let targets = self.workspace.indices.take_copy(targets);
         let lse = self.workspace.floats.take(rows);
-        let keep = self.training && rows * vocab <= MOST_KEPT_LOGITS;
+        let keep = self.training && rows * vocab <= MAX_KEPT_LOGITS;
         let logits = self.workspace.floats.take(if keep { rows * vocab } else { 0 });
         let logp = self.value(rows, 1);
         let entropies = self.value(rows, 1);

@@ -26,7 +26,7 @@ const PICKLE: u8 = 0x80;
 
 /// How many times as large as the file its tensors may be together. Some share their data, as an output matrix does with the
 /// embedding, but each takes memory of its own once it is read.
-const MOST_SHARED: usize = 4;
+const MAX_SHARED: usize = 4;
 
 /// A tensor and where its data lies in the file.
 pub(crate) struct TorchTensor {
@@ -74,7 +74,7 @@ pub(crate) fn read_header(path: &Path, contents: &[u8]) -> Result<Vec<TorchTenso
         let TensorView { dtype, shape, strides, .. } = view;
         // No overflow: no more elements than the place has.
         claimed = claimed.saturating_add(shape.iter().product::<usize>() * dtype.bitsize() / 8);
-        if claimed / MOST_SHARED > contents.len() {
+        if claimed / MAX_SHARED > contents.len() {
             let length = contents.len();
             return Err(bad(format!(
                 "it and those before it share so much of their data that they are {claimed} bytes in a file of {length}"

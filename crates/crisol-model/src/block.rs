@@ -9,9 +9,9 @@ const INIT_STD: f32 = 0.02;
 
 /// Where keys and values of earlier tokens come from.
 #[derive(Debug)]
-pub enum Context<'a> {
+pub enum PastKeyValues<'a> {
     /// Documents are complete: training, evaluation.
-    Full,
+    None,
     /// Document `i` continues what slot `slots[i]` of `cache` holds: prefill and decode. Inference only.
     Cached {
         /// Earlier keys and values; the new ones are appended.
@@ -37,7 +37,7 @@ pub(crate) struct Pass<'a, 'c> {
     pub(crate) positions: &'a [u32],
     /// Row of `rope`'s tables for each row.
     pub(crate) rope_rows: &'a [u32],
-    pub(crate) context: Context<'c>,
+    pub(crate) context: PastKeyValues<'c>,
 }
 
 /// Specs of the parameters of a block, collected under a common name prefix.
@@ -176,8 +176,8 @@ impl AttentionWeights {
         let k = tape.rope(k, pass.rope, dim, pass.rope_rows);
         let shape = config.attention();
         let mixed = match &mut pass.context {
-            Context::Full => tape.attention(q, k, v, shape, pass.offsets),
-            Context::Cached { cache, slots } => {
+            PastKeyValues::None => tape.attention(q, k, v, shape, pass.offsets),
+            PastKeyValues::Cached { cache, slots } => {
                 tape.attention_cached(q, k, v, shape, pass.offsets, cache, slots, layer, None)
             }
         };

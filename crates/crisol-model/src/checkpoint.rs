@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
 
-use crisol_engine::{Device, ParamId, ParamSpec, Params, StoredType};
+use crisol_engine::{Device, ParamId, ParamSpec, Params, WeightFormat};
 use crisol_hub::{
     Dtype, Elements, FloatType, HubError, Mapped, Tensor, Tensors, write_folder_atomically, write_weights,
 };
@@ -71,7 +71,7 @@ pub(crate) struct Opened {
     pub(crate) tensors: Tensors,
     /// The parameters, and where each of them is.
     pub(crate) specs: Vec<ParamSpec>,
-    pub(crate) stored: Vec<Stored>,
+    pub(crate) stored: Vec<FileTensor>,
 }
 
 /// Opens the weights of a checkpoint folder.
@@ -82,7 +82,7 @@ pub(crate) fn open_weights(folder: &Path) -> Result<Opened, ModelError> {
         tensors = tensors.with_block_size(block);
     }
     // In a model of text and images, the part for text.
-    let prefix = if is_multimodal(&tensors) { TEXT_PART } else { "" };
+    let prefix = if is_multimodal(&tensors) { LANGUAGE_MODEL_PREFIX } else { "" };
     if has_head_of_its_own(&config, &tensors, prefix)? {
         config.head = Head::Language { tied: false };
     }
@@ -106,7 +106,7 @@ pub(crate) fn open_weights(folder: &Path) -> Result<Opened, ModelError> {
             || name.ends_with("rotary_emb.inv_freq")
             || predicts_second_token(&config, name)
     };
-    let stored: Vec<Stored> = specs.iter().map(|spec| Stored::of(&config, spec, prefix)).collect();
+    let stored: Vec<FileTensor> = specs.iter().map(|spec| FileTensor::of(&config, spec, prefix)).collect();
     let expected = stored.iter().map(|stored| (stored.name.as_str(), stored.shape.as_slice()));
     tensors.expect(expected, |name| match name.strip_prefix(prefix) {
         Some(name) => ignored(name),
@@ -134,21 +134,21 @@ fn load_model_for(purpose: Purpose, folder: &Path, device: &Device) -> Result<(M
 /// The tensors of a folder as parameters.
 pub(crate) struct Folder<'a> {
     tensors: &'a Tensors,
-    stored: &'a [Stored],
+    stored: &'a [FileTensor],
     /// The tensor of all experts is read once for all of them.
     last: (&'a str, Vec<f32>),
 }
 
 impl<'a> Folder<'a> {
     /// `stored`: where each parameter is.
-    pub(crate) fn new(tensors: &'a Tensors, stored: &'a [Stored]) -> Folder<'a> {
+    pub(crate) fn new(tensors: &'a Tensors, stored: &'a [FileTensor]) -> Folder<'a> {
         Folder { tensors, stored, last: ("", Vec::new()) }
     }
 }
 
 impl Source for Folder<'_> {
     fn values(&mut self, index: usize, spec: &ParamSpec) -> Result<Vec<f32>, HubError> {
-        let Stored { name, shape, fused } = &self.stored[index];
+        let FileTensor { name, shape, fused } = &self.stored[index];
         let read = |tensors: &Tensors| -> Result<Vec<f32>, HubError> {
             let values = tensors.read(name, shape)?;
             if let Some(Elements { bytes, .. }) = tensors.mapped(name, shape)? {
@@ -164,12 +164,12 @@ impl Source for Folder<'_> {
     }
 
     fn stored(&self, index: usize, spec: &ParamSpec) -> Result<Option<Rows<'_>>, HubError> {
-        let Stored { name, shape, fused } = &self.stored[index];
+        let FileTensor { name, shape, fused } = &self.stored[index];
         let Some((kind, mapped)) = self.stored[index].for_inference(self.tensors)? else { return Ok(None) };
         let bytes = match (fused, kind) {
-            (None, StoredType::F8E4M3) => Bytes::Scaled(mapped, self.tensors.scales(name, shape)?),
+            (None, WeightFormat::F8E4M3) => Bytes::Scaled(mapped, self.tensors.scales(name, shape)?),
             (None, _) => Bytes::Mapped(mapped),
-            (Some(fused), StoredType::F32) => {
+            (Some(fused), WeightFormat::F32) => {
                 Bytes::Gathered(fused.take(mapped.as_chunks::<4>().0, spec.shape[0]).into_flattened())
             }
             (Some(fused), _) => {
@@ -199,22 +199,22 @@ fn has_head_of_its_own(config: &Config, tensors: &Tensors, prefix: &str) -> Resu
 }
 
 /// What names of the part for text begin with in models of text and images.
-const TEXT_PART: &str = "language_model.";
+const LANGUAGE_MODEL_PREFIX: &str = "language_model.";
 
 fn is_multimodal(tensors: &Tensors) -> bool {
-    tensors.names().any(|name| name.starts_with(TEXT_PART))
+    tensors.names().any(|name| name.starts_with(LANGUAGE_MODEL_PREFIX))
 }
 
 /// Where a parameter is in the files.
 #[derive(Clone, Debug)]
-pub(crate) struct Stored {
+pub(crate) struct FileTensor {
     pub(crate) name: String,
     pub(crate) shape: Vec<usize>,
     fused: Option<Fused>,
 }
 
-impl Stored {
-    pub(crate) fn of(config: &Config, spec: &ParamSpec, prefix: &str) -> Stored {
+impl FileTensor {
+    pub(crate) fn of(config: &Config, spec: &ParamSpec, prefix: &str) -> FileTensor {
         let fused = match &config.specifics {
             Specifics::Llama4(shape) => Fused::of(&spec.name, &spec.shape, shape.num_local_experts),
             _ => None,
@@ -223,28 +223,28 @@ impl Stored {
             None => (&spec.name, spec.shape.clone()),
             Some(fused) => (&fused.tensor, fused.shape.to_vec()),
         };
-        Stored { name: format!("{prefix}{name}"), shape, fused }
+        FileTensor { name: format!("{prefix}{name}"), shape, fused }
     }
 
     /// Type and elements, if inference can use them as they are.
     pub(crate) fn for_inference<'a>(
         &self,
         tensors: &'a Tensors,
-    ) -> Result<Option<(StoredType, Mapped<'a>)>, HubError> {
+    ) -> Result<Option<(WeightFormat, Mapped<'a>)>, HubError> {
         let Some(Elements { dtype, bytes, block }) = tensors.mapped(&self.name, &self.shape)? else {
             return Ok(None);
         };
         let kind = match dtype {
-            Dtype::F32 => StoredType::F32,
-            Dtype::F16 => StoredType::F16,
-            Dtype::BF16 => StoredType::Bf16,
+            Dtype::F32 => WeightFormat::F32,
+            Dtype::F16 => WeightFormat::F16,
+            Dtype::BF16 => WeightFormat::Bf16,
             Dtype::F8_E4M3 if self.fused.is_none() => {
                 // A row's block there has one scale if it lies in one block of the file.
-                let (columns, _) = StoredType::F8E4M3.block();
+                let (columns, _) = WeightFormat::F8E4M3.block();
                 if block.is_some_and(|[_, across]| !across.is_multiple_of(columns)) {
                     return Ok(None);
                 }
-                StoredType::F8E4M3
+                WeightFormat::F8E4M3
             }
             _ => return Ok(None),
         };
@@ -268,7 +268,7 @@ pub fn left_out(folder: &Path) -> Result<Vec<String>, ModelError> {
     }
     let config = Config::load(folder)?;
     let tensors = Tensors::open_folder(folder)?;
-    let prefix = if is_multimodal(&tensors) { TEXT_PART } else { "" };
+    let prefix = if is_multimodal(&tensors) { LANGUAGE_MODEL_PREFIX } else { "" };
     let other = tensors.names().filter(|name| !name.starts_with(prefix)).count();
     let second = tensors.names().filter(|name| predicts_second_token(&config, name)).count();
     let notes = [("the part for images is", other), ("the layers that predict a second token are", second)];
@@ -296,7 +296,7 @@ fn write_model(folder: &Path, model: &Model, params: &Params, text: &TextSetup) 
     let ids: Vec<ParamId> = params.ids().collect();
     let config = model.config();
     let tensor = |group: Group| {
-        let Stored { name, shape, .. } = group.stored.clone();
+        let FileTensor { name, shape, .. } = group.stored.clone();
         let read = |index: usize| Ok(params.read(ids[index]));
         let values = move || Ok(Cow::Owned(group.values(config, params.specs(), read)?));
         Tensor { name, shape, dtype: FloatType::F32, values: Box::new(values) }
@@ -307,7 +307,7 @@ fn write_model(folder: &Path, model: &Model, params: &Params, text: &TextSetup) 
 
 /// The parameters that are written as one tensor: one, or a layer's experts where they are fused.
 pub(crate) struct Group {
-    pub(crate) stored: Stored,
+    pub(crate) stored: FileTensor,
     members: Vec<usize>,
 }
 
@@ -317,7 +317,7 @@ impl Group {
         let mut groups: Vec<Group> = Vec::new();
         let mut places = HashMap::new();
         for (index, spec) in specs.iter().enumerate() {
-            let stored = Stored::of(config, spec, "");
+            let stored = FileTensor::of(config, spec, "");
             let place = *places.entry(stored.name.clone()).or_insert(groups.len());
             if place == groups.len() {
                 groups.push(Group { stored, members: Vec::new() });
@@ -345,7 +345,7 @@ impl Group {
         let mut all = vec![0.0; self.stored.shape.iter().product()];
         for &index in &self.members {
             let spec = &specs[index];
-            if let Some(fused) = Stored::of(config, spec, "").fused {
+            if let Some(fused) = FileTensor::of(config, spec, "").fused {
                 fused.put(&mut all, &read(index)?, spec.shape[0]);
             }
         }

@@ -178,14 +178,14 @@ pub struct Config {
 pub(crate) const LARGEST_SIZE: usize = 1 << 20;
 
 /// Bounds the memory that a damaged config can ask for before its weights are looked at.
-pub(crate) const MOST_LAYERS: usize = 4096;
+pub(crate) const MAX_LAYERS: usize = 4096;
 
 /// The same for experts of all layers together; several times what the largest published models have.
-const MOST_EXPERTS: usize = 1 << 18;
+const MAX_EXPERTS: usize = 1 << 18;
 
 /// Positions are f32 in angles and u32 elsewhere; the longest published context has ten million. (Nothing is allocated by it:
 /// rotary tables grow with the documents.)
-const MOST_POSITIONS: usize = 1 << 28;
+const MAX_POSITIONS: usize = 1 << 28;
 
 impl Config {
     /// A language model with tied head, as many key/value as query heads and a context of 1024 tokens;
@@ -272,8 +272,8 @@ impl Config {
                 return Some(format!("{name} is {size}, more than any real model has ({LARGEST_SIZE})"));
             }
         }
-        if self.num_hidden_layers > MOST_LAYERS {
-            return Some(format!("num_hidden_layers is {}, more than {MOST_LAYERS}", self.num_hidden_layers));
+        if self.num_hidden_layers > MAX_LAYERS {
+            return Some(format!("num_hidden_layers is {}, more than {MAX_LAYERS}", self.num_hidden_layers));
         }
         let (heads, kv_heads) = (self.num_attention_heads, self.num_key_value_heads);
         if !heads.is_multiple_of(kv_heads) {
@@ -288,9 +288,9 @@ impl Config {
             ));
         }
         let positions = self.max_position_embeddings;
-        if !(1..=MOST_POSITIONS).contains(&positions) {
+        if !(1..=MAX_POSITIONS).contains(&positions) {
             return Some(format!(
-                "max_position_embeddings is {positions}, not between 1 and {MOST_POSITIONS}"
+                "max_position_embeddings is {positions}, not between 1 and {MAX_POSITIONS}"
             ));
         }
         if !(self.rope_theta.is_finite() && self.rope_theta > 0.0) {
@@ -307,9 +307,9 @@ impl Config {
             Specifics::Llama4(shape) => shape.num_local_experts,
             Specifics::DeepseekV3(shape) => shape.n_routed_experts,
         };
-        if experts.saturating_mul(self.num_hidden_layers) > MOST_EXPERTS {
+        if experts.saturating_mul(self.num_hidden_layers) > MAX_EXPERTS {
             return Some(format!(
-                "{experts} experts in each of {} layers are more than {MOST_EXPERTS}",
+                "{experts} experts in each of {} layers are more than {MAX_EXPERTS}",
                 self.num_hidden_layers
             ));
         }
@@ -442,7 +442,7 @@ impl Config {
                 (layers, shape.n_routed_experts, shape.moe_intermediate_size)
             }
         };
-        // No overflow: both products of two are bounded (`MOST_EXPERTS`, `LARGEST_SIZE`).
+        // No overflow: both products of two are bounded (`MAX_EXPERTS`, `LARGEST_SIZE`).
         3 * (layers * experts) * (width * self.hidden_size)
     }
 

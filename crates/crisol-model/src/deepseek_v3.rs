@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::Config;
-use crate::block::{Block, Context, Linear, Mlp, Pass, Specs, weight};
+use crate::block::{Block, Linear, Mlp, Pass, PastKeyValues, Specs, weight};
 use crate::mixture::{Mixture, Weighted, largest};
 use crate::rope::{RopeScaling, yarn_temperature};
 
@@ -313,7 +313,7 @@ impl LatentAttention {
         let v_dim = shape.v_head_dim;
         let scale = shape.softmax_scale(pass.config.rope_scaling);
         let mixed = match &mut pass.context {
-            Context::Full => {
+            PastKeyValues::None => {
                 let expanded = tape.linear(latent, self.up, None);
                 let group = nope + v_dim;
                 let q = [Some(q_plain), Some(cut(q_rotated, heads, rope, 0, rope))];
@@ -323,7 +323,7 @@ impl LatentAttention {
                 let shape = Attention { heads, kv_heads: heads, qk_dim: nope + rope, v_dim, scale };
                 tape.attention(q, k, v, shape, pass.offsets)
             }
-            Context::Cached { cache, slots } => {
+            PastKeyValues::Cached { cache, slots } => {
                 // Scores are q·(W c) = (Wᵀ q)·c, and outputs Σ p·(W c) = W (Σ p·c): all heads share one key, the latent vector
                 // with the rotated key behind it, and one value, the latent vector.
                 let group = nope + v_dim;

@@ -10,7 +10,7 @@ use crisol_engine::ParamSpec;
 use crisol_hub::{FloatType, GgmlType, Gguf, HubError, Tensor, Tensors, Values, write_folder_atomically};
 use crisol_text::TextSetup;
 
-use crate::checkpoint::{Folder, Group, Opened, Stored, fit, open_weights, write_files};
+use crate::checkpoint::{FileTensor, Folder, Group, Opened, fit, open_weights, write_files};
 use crate::weights::{Source, check_finite, inference_bytes};
 use crate::{Config, ModelError, gguf};
 
@@ -26,13 +26,13 @@ pub struct ModelFiles {
 #[derive(Debug)]
 enum Weights {
     /// Of a checkpoint folder, with where each parameter is.
-    Folder(Tensors, Vec<Stored>),
+    Folder(Tensors, Vec<FileTensor>),
     Gguf(Gguf),
 }
 
 /// Weights of one element type in a model's files.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StoredWeights {
+pub struct WeightSummary {
     /// Its name there (`BF16`, `Q4_K`, …).
     pub dtype: String,
     /// How many tensors have it.
@@ -85,10 +85,10 @@ impl ModelFiles {
     }
 
     /// What is in the files, by element type, most bytes first; also what loading leaves out.
-    pub fn stored(&self) -> Vec<StoredWeights> {
-        let mut types: BTreeMap<String, StoredWeights> = BTreeMap::new();
+    pub fn stored(&self) -> Vec<WeightSummary> {
+        let mut types: BTreeMap<String, WeightSummary> = BTreeMap::new();
         let mut add = |(dtype, bytes): (String, usize)| {
-            let stored = types.entry(dtype.clone()).or_insert(StoredWeights { dtype, tensors: 0, bytes: 0 });
+            let stored = types.entry(dtype.clone()).or_insert(WeightSummary { dtype, tensors: 0, bytes: 0 });
             stored.tensors += 1;
             stored.bytes += bytes as u64;
         };
@@ -98,7 +98,7 @@ impl ModelFiles {
                 tensors.names().filter_map(|name| tensors.stored(name)).for_each(&mut add);
             }
         }
-        let mut types: Vec<StoredWeights> = types.into_values().collect();
+        let mut types: Vec<WeightSummary> = types.into_values().collect();
         types.sort_by_key(|stored| std::cmp::Reverse(stored.bytes));
         types
     }
@@ -108,7 +108,7 @@ impl ModelFiles {
         let mut bytes = 0;
         for (index, spec) in self.specs.iter().enumerate() {
             let kind = match &self.weights {
-                Weights::Gguf(gguf) => gguf::stored_type(gguf, &self.config, spec),
+                Weights::Gguf(gguf) => gguf::weight_format(gguf, &self.config, spec),
                 Weights::Folder(tensors, stored) => {
                     stored[index].for_inference(tensors)?.map(|(kind, _)| kind)
                 }
@@ -141,7 +141,7 @@ impl ModelFiles {
     pub fn export_folder(&self, folder: &Path, dtype: FloatType, shard_bytes: u64) -> Result<(), ModelError> {
         let text = self.checked_text()?;
         let tensor = |group: Group| {
-            let Stored { name, shape, .. } = group.stored.clone();
+            let FileTensor { name, shape, .. } = group.stored.clone();
             let dtype = stored_as(dtype, &name);
             Tensor { name, shape, dtype, values: self.folder_values(group) }
         };
@@ -195,7 +195,7 @@ impl ModelFiles {
         match &self.weights {
             // As they are there, fused experts too.
             Weights::Folder(tensors, stored) => {
-                let Stored { name, shape, .. } = &stored[group.first()];
+                let FileTensor { name, shape, .. } = &stored[group.first()];
                 Box::new(move || {
                     let values = tensors.read(name, shape)?;
                     check_finite(&self.path, name, &values)?;

@@ -12,7 +12,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 
 use crate::sample::{Sampler, SamplingOptions};
-use crate::{Context, Model, ModelError};
+use crate::{Model, ModelError, PastKeyValues};
 
 /// Sequences decoded together: enough rows to keep matrix products busy.
 const SLOTS: usize = 32;
@@ -376,7 +376,7 @@ impl<'a> Chunk<'a> {
         rows: &[u32],
     ) -> Result<Vec<f32>, ModelError> {
         let mut tape = Tape::inference(self.params, workspace);
-        let context = Context::Cached { cache: &mut self.cache, slots };
+        let context = PastKeyValues::Cached { cache: &mut self.cache, slots };
         let hidden = self.model.hidden(&mut tape, ids, offsets, context)?;
         if rows.is_empty() {
             return Ok(Vec::new());

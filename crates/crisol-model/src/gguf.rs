@@ -12,7 +12,7 @@ pub(crate) mod write;
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use crisol_engine::{Device, ParamSpec, StoredType};
+use crisol_engine::{Device, ParamSpec, WeightFormat};
 use crisol_hub::{Gguf, HubError, Metadata};
 use crisol_text::{GgufVocab, TextSetup};
 
@@ -231,6 +231,6 @@ impl Source for File<'_> {
 }
 
 /// How inference keeps a parameter; none: widened.
-pub(crate) fn stored_type(gguf: &Gguf, config: &Config, spec: &ParamSpec) -> Option<StoredType> {
-    Place::in_file(gguf, config, spec).stored_type(gguf)
+pub(crate) fn weight_format(gguf: &Gguf, config: &Config, spec: &ParamSpec) -> Option<WeightFormat> {
+    Place::in_file(gguf, config, spec).weight_format(gguf)
 }

@@ -30,14 +30,14 @@ mod sample;
 mod score;
 mod weights;
 
-pub use block::Context;
+pub use block::PastKeyValues;
 pub use checkpoint::{
     Checkpoint, SHARD_BYTES, left_out, load_model, load_model_for_inference, save_checkpoint,
 };
 pub use config::{Architecture, Config, Head, Specifics};
 pub use deepseek_v3::Shape as DeepseekV3Shape;
 pub use error::ModelError;
-pub use files::{ModelFiles, StoredWeights, load_config, load_text};
+pub use files::{ModelFiles, WeightSummary, load_config, load_text};
 pub use generate::{Conversation, Generated, PREFILL_TOKENS, StopReason, at_once, generate, generate_stream};
 pub use llama4::Shape as Llama4Shape;
 pub use model::Model;

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::Config;
-use crate::block::{AttentionWeights, Block, Context, Mlp, Pass, Specs, weight};
+use crate::block::{AttentionWeights, Block, Mlp, Pass, PastKeyValues, Specs, weight};
 use crate::mixture::{Mixture, Weighted, largest};
 
 /// The fields of `config.json` that only this family has.
@@ -87,8 +87,8 @@ impl Shape {
         let raw: Raw = crate::config::read(text)?;
         let layers = raw.num_hidden_layers;
         // Before lists of that length are made.
-        if layers > crate::config::MOST_LAYERS {
-            return Err(format!("num_hidden_layers is {layers}, more than {}", crate::config::MOST_LAYERS));
+        if layers > crate::config::MAX_LAYERS {
+            return Err(format!("num_hidden_layers is {layers}, more than {}", crate::config::MAX_LAYERS));
         }
         if raw.interleave_moe_layer_step == 0 || raw.no_rope_layer_interval == 0 {
             return Err("interleave_moe_layer_step and no_rope_layer_interval must not be 0".into());
@@ -301,7 +301,7 @@ impl Llama4 {
         let shape = config.attention();
         let chunk = self.shape.chunked_layers[layer].then_some(self.shape.attention_chunk_size);
         let mixed = match &mut pass.context {
-            Context::Full => {
+            PastKeyValues::None => {
                 let cut = |bounds: &[u32]| {
                     let step = chunk.unwrap_or(usize::MAX);
                     (bounds[0] as usize..bounds[1] as usize).step_by(step).map(|start| start as u32)
@@ -310,7 +310,7 @@ impl Llama4 {
                 let cuts: Vec<u32> = pass.offsets.windows(2).flat_map(cut).chain(end).collect();
                 tape.attention(q, k, v, shape, &cuts)
             }
-            Context::Cached { cache, slots } => {
+            PastKeyValues::Cached { cache, slots } => {
                 tape.attention_cached(q, k, v, shape, pass.offsets, cache, slots, layer, chunk)
             }
         };

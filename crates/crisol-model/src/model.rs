@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use crisol_engine::{Device, ParamId, ParamSpec, Params, Rope, Tape, Var};
 
-use crate::block::{Block, Context, Pass, Specs, weight};
+use crate::block::{Block, Pass, PastKeyValues, Specs, weight};
 use crate::rope::RopeScaling;
 use crate::{Architecture, Config, Head, ModelError, deepseek_v3, llama, llama4, olmo2, qwen3};
 
@@ -102,7 +102,7 @@ impl Model {
         tape: &mut Tape<'_>,
         ids: &[u32],
         offsets: &[u32],
-        context: Context<'_>,
+        context: PastKeyValues<'_>,
     ) -> Result<Var, ModelError> {
         self.check_ids(ids)?;
         let documents = self.documents(offsets, &context)?;
@@ -181,12 +181,12 @@ impl Model {
     }
 
     /// The positions of every document's rows.
-    fn documents(&self, offsets: &[u32], context: &Context<'_>) -> Result<Vec<Range<u32>>, ModelError> {
+    fn documents(&self, offsets: &[u32], context: &PastKeyValues<'_>) -> Result<Vec<Range<u32>>, ModelError> {
         let limit = self.config.longest_document();
         let positions = |(document, bounds): (usize, &[u32])| {
             let start = match context {
-                Context::Full => 0,
-                Context::Cached { cache, slots } => cache.len(slots[document]),
+                PastKeyValues::None => 0,
+                PastKeyValues::Cached { cache, slots } => cache.len(slots[document]),
             };
             let end = start + (bounds[1] - bounds[0]) as usize;
             if end > limit {

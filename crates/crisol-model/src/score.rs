@@ -2,7 +2,7 @@
 
 use crisol_engine::{Params, Tape, Var};
 
-use crate::{Context, Model, ModelError};
+use crate::{Model, ModelError, PastKeyValues};
 
 /// Tokens per forward pass, which bounds its memory. A longer sequence is a pass of its own.
 const SHARD_TOKENS: usize = 2048;
@@ -56,7 +56,7 @@ fn over_shards<S: AsRef<[u32]> + Sync>(
             return Ok::<_, ModelError>(vec![Vec::new(); documents.len()]);
         }
         let mut tape = Tape::inference(params, workspace);
-        let hidden = model.hidden(&mut tape, &ids, &offsets, Context::Full)?;
+        let hidden = model.hidden(&mut tape, &ids, &offsets, PastKeyValues::None)?;
         let numbers = head(&mut tape, hidden, &rows, &ids)?;
         let numbers = tape.read(numbers);
         let mut numbers = numbers.iter().copied();

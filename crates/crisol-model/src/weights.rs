@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::ops::Range;
 use std::path::Path;
 
-use crisol_engine::{Device, ParamSpec, Params, StoredMatrix, StoredType};
+use crisol_engine::{Device, ParamSpec, Params, QuantisedMatrix, WeightFormat};
 use crisol_hub::{HubError, Mapped, Scales};
 
 use crate::model::specs;
@@ -48,7 +48,7 @@ pub(crate) fn check_params(file: &Path, params: &Params) -> Result<(), HubError>
 
 /// Rows of a matrix as they are stored.
 pub(crate) struct Rows<'a> {
-    pub(crate) kind: StoredType,
+    pub(crate) kind: WeightFormat,
     pub(crate) bytes: Bytes<'a>,
     /// Scalars of a head whose rows are in another order (see [`row_in_pairs`]).
     pub(crate) head_in_pairs: Option<usize>,
@@ -63,7 +63,7 @@ pub(crate) enum Bytes<'a> {
 }
 
 impl Rows<'_> {
-    fn lay_out(&self, device: &Device, shape: [usize; 2]) -> Option<StoredMatrix> {
+    fn lay_out(&self, device: &Device, shape: [usize; 2]) -> Option<QuantisedMatrix> {
         let row_bytes = self.kind.row_bytes(shape[1])?;
         let (bytes, row_bytes): (&[u8], usize) = match &self.bytes {
             Bytes::Mapped(mapped) => (mapped, row_bytes),
@@ -83,13 +83,13 @@ impl Rows<'_> {
                 mapped.release(rows.start * row_bytes..rows.end * row_bytes);
             }
         };
-        Some(StoredMatrix::new(device, self.kind, shape, row, done))
+        Some(QuantisedMatrix::new(device, self.kind, shape, row, done))
     }
 }
 
 /// The blocks of a row of FP8 numbers: before the numbers of each its scale.
 fn scaled_blocks(codes: &[u8], row: usize, scales: Option<&Scales>) -> Vec<u8> {
-    let (columns, bytes) = StoredType::F8E4M3.block();
+    let (columns, bytes) = WeightFormat::F8E4M3.block();
     let mut blocks = Vec::with_capacity(codes.len() / columns * bytes);
     for (index, codes) in codes.chunks(columns).enumerate() {
         let scale = scales.map_or(1.0, |scales| scales.at(row, index * columns));
@@ -100,7 +100,7 @@ fn scaled_blocks(codes: &[u8], row: usize, scales: Option<&Scales>) -> Vec<u8> {
 }
 
 /// Bytes that a parameter takes for inference, stored as `kind` if it can be.
-pub(crate) fn inference_bytes(spec: &ParamSpec, kind: Option<StoredType>) -> usize {
+pub(crate) fn inference_bytes(spec: &ParamSpec, kind: Option<WeightFormat>) -> usize {
     let stored = match (kind, &spec.shape[..]) {
         (Some(kind), &[rows, cols]) => kind.row_bytes(cols).map(|row| rows * row),
         _ => None,
@@ -121,7 +121,7 @@ impl Model {
     pub fn arbitrary(
         config: Config,
         device: &Device,
-        kind: StoredType,
+        kind: WeightFormat,
     ) -> Result<(Model, Params), ModelError> {
         let specs = specs(&config);
         fill(config, specs, device, Purpose::Inference, &mut Arbitrary { kind })
@@ -129,7 +129,7 @@ impl Model {
 }
 
 struct Arbitrary {
-    kind: StoredType,
+    kind: WeightFormat,
 }
 
 impl Arbitrary {
@@ -142,20 +142,20 @@ impl Arbitrary {
         for block in bytes.chunks_exact_mut(size) {
             match self.kind {
                 // The high byte: sign and most of the exponent.
-                StoredType::F32 => block[3] = block[3] & 0x80 | 0x3c,
-                StoredType::F16 => block[1] = block[1] & 0x80 | 0x18,
-                StoredType::Bf16 => block[1] = block[1] & 0x80 | 0x3b,
-                StoredType::F8E4M3 => {
+                WeightFormat::F32 => block[3] = block[3] & 0x80 | 0x3c,
+                WeightFormat::F16 => block[1] = block[1] & 0x80 | 0x18,
+                WeightFormat::Bf16 => block[1] = block[1] & 0x80 | 0x3b,
+                WeightFormat::F8E4M3 => {
                     block[3] = 0x3b;
                     // Numbers between 1 and 2, with any sign.
                     block[4..].iter_mut().for_each(|code| *code = *code & 0x87 | 0x38);
                 }
-                StoredType::Q4_0 | StoredType::Q5_0 | StoredType::Q8_0 => block[1] = 0x18,
-                StoredType::Q4_1 | StoredType::Q5_1 | StoredType::Q4K | StoredType::Q5K => {
+                WeightFormat::Q4_0 | WeightFormat::Q5_0 | WeightFormat::Q8_0 => block[1] = 0x18,
+                WeightFormat::Q4_1 | WeightFormat::Q5_1 | WeightFormat::Q4K | WeightFormat::Q5K => {
                     block[1] = 0x18;
                     block[3] = 0x18;
                 }
-                StoredType::Q6K => block[209] = 0x18,
+                WeightFormat::Q6K => block[209] = 0x18,
             }
         }
         bytes
@@ -193,7 +193,8 @@ pub(crate) fn fill(
                 stored.push(None);
                 continue;
             };
-            let matrix = source.stored(index, spec)?.filter(|rows| !(small && rows.kind == StoredType::F32));
+            let matrix =
+                source.stored(index, spec)?.filter(|rows| !(small && rows.kind == WeightFormat::F32));
             stored.push(matrix.and_then(|matrix| matrix.lay_out(device, [rows, cols])));
         }
     }

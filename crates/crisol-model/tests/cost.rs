@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use crisol_cost::known;
 use crisol_cost::phases::TRAINING;
 use crisol_engine::{Device, Grads, Tape};
-use crisol_model::{Config, Context, Head, Model, ModelError};
+use crisol_model::{Config, Head, Model, ModelError, PastKeyValues};
 
 /// Configurations of all architectures and of every feature that changes a shape.
 fn golden() -> Vec<PathBuf> {
@@ -56,7 +56,8 @@ fn a_training_step_does_what_is_counted() -> Result<(), ModelError> {
         device.start_profile();
         device.run(|workspace| {
             let mut tape = Tape::training(&params, workspace);
-            let hidden = model.hidden(&mut tape, &ids, &offsets, Context::Full).expect("valid documents");
+            let hidden =
+                model.hidden(&mut tape, &ids, &offsets, PastKeyValues::None).expect("valid documents");
             let result = match model.config().head {
                 Head::Language { .. } => {
                     model.token_scores(&mut tape, hidden, &rows, &ids, 1.0, false).expect("it has logits").0

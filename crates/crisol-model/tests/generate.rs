@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 
 use crisol_engine::{Device, KvCache, Params, Role, Tape, Workspace};
 use crisol_model::{
-    Architecture, Config, Context, Conversation, Generated, Head, Model, ModelError, SamplingOptions,
+    Architecture, Config, Conversation, Generated, Head, Model, ModelError, PastKeyValues, SamplingOptions,
     StopReason, generate, generate_stream, scalars, score,
 };
 
@@ -55,7 +55,7 @@ fn training_prefill_and_decode_give_the_same_log_probs() -> Result<(), ModelErro
         let rows: Vec<u32> = (0..n as u32 - 1).collect();
 
         let mut tape = Tape::training(&params, &mut workspace);
-        let hidden = model.hidden(&mut tape, &ids, &[0, n as u32], Context::Full)?;
+        let hidden = model.hidden(&mut tape, &ids, &[0, n as u32], PastKeyValues::None)?;
         let (logp, _) = model.token_scores(&mut tape, hidden, &rows, &ids[1..], 1.0, false)?;
         let training = tape.read(logp).into_owned();
         drop(tape);
@@ -69,7 +69,7 @@ fn training_prefill_and_decode_give_the_same_log_probs() -> Result<(), ModelErro
             for piece in pieces {
                 let end = start + piece;
                 let mut tape = Tape::inference(&params, &mut workspace);
-                let context = Context::Cached { cache: &mut cache, slots: &[1] };
+                let context = PastKeyValues::Cached { cache: &mut cache, slots: &[1] };
                 let hidden = model.hidden(&mut tape, &ids[start..end], &[0, piece as u32], context)?;
                 let targets = &ids[start + 1..n.min(end + 1)];
                 if !targets.is_empty() {
@@ -346,7 +346,7 @@ fn a_scalar_model_starts_from_the_trunk_of_a_language_model() -> Result<(), Mode
     let ids = sequences(&[9]).remove(0);
     let mut workspace = Workspace::new(params.device());
     let mut tape = Tape::inference(&params, &mut workspace);
-    let hidden = language.hidden(&mut tape, &ids, &[0, 9], Context::Full)?;
+    let hidden = language.hidden(&mut tape, &ids, &[0, 9], PastKeyValues::None)?;
     let head = weights.read(weights.id("score.weight").expect("just seen"));
     let expected: Vec<f32> =
         tape.read(hidden).chunks(32).map(|state| state.iter().zip(&head).map(|(h, w)| h * w).sum()).collect();

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use crisol_engine::{Device, Params, Tape, Workspace};
 use crisol_hub::{FloatType, GgmlType, Gguf, GgufTensor, Metadata, Tensors, Value, write_gguf};
 use crisol_model::{
-    Architecture, Checkpoint, Config, Context, DeepseekV3Shape, Head, Llama4Shape, Model, ModelError,
-    ModelFiles, RopeScaling, SamplingOptions, Specifics, generate,
+    Architecture, Checkpoint, Config, DeepseekV3Shape, Head, Llama4Shape, Model, ModelError, ModelFiles,
+    PastKeyValues, RopeScaling, SamplingOptions, Specifics, generate,
 };
 use crisol_text::{EMBEDDED_TOKENS, TextSetup, Tokenizer};
 use tempfile::TempDir;
@@ -233,7 +233,7 @@ fn answers(checkpoint: &Checkpoint) -> Result<(Vec<f32>, Vec<Vec<u32>>), ModelEr
     let ids: Vec<u32> = (1..=14).collect();
     let mut workspace = Workspace::new(params.device());
     let mut tape = Tape::inference(params, &mut workspace);
-    let hidden = model.hidden(&mut tape, &ids, &[0, 5, 14], Context::Full)?;
+    let hidden = model.hidden(&mut tape, &ids, &[0, 5, 14], PastKeyValues::None)?;
     let logits = model.logits(&mut tape, hidden, &(0..14).collect::<Vec<u32>>())?;
     let logits = tape.read(logits).into_owned();
     drop(tape);

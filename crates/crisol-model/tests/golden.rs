@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 
 use crisol_engine::{Device, Grads, OptimizerConfig, Params, Rule, Tape, Workspace};
 use crisol_hub::Tensors;
-use crisol_model::{Context, Model, ModelError, SamplingOptions, generate, left_out, load_model, scalars};
+use crisol_model::{
+    Model, ModelError, PastKeyValues, SamplingOptions, generate, left_out, load_model, scalars,
+};
 use serde::Deserialize;
 
 #[derive(Deserialize)]
@@ -70,7 +72,7 @@ fn loss_and_gradients(
     grads: &mut Grads,
 ) -> Result<f64, ModelError> {
     let mut tape = Tape::training(params, workspace);
-    let hidden = model.hidden(&mut tape, &batch.ids, &batch.offsets, Context::Full)?;
+    let hidden = model.hidden(&mut tape, &batch.ids, &batch.offsets, PastKeyValues::None)?;
     let (logp, _) = model.token_scores(&mut tape, hidden, &batch.rows, &batch.targets, 1.0, false)?;
     let count = batch.rows.len();
     let loss = -tape.read(logp).iter().map(|&x| f64::from(x)).sum::<f64>() / count as f64;
@@ -105,7 +107,7 @@ fn compare(name: &str) -> Result<(), ModelError> {
 
     {
         let mut tape = Tape::inference(&params, &mut workspace);
-        let hidden = model.hidden(&mut tape, &batch.ids, &batch.offsets, Context::Full)?;
+        let hidden = model.hidden(&mut tape, &batch.ids, &batch.offsets, PastKeyValues::None)?;
         let rows: Vec<u32> = (0..batch.ids.len() as u32).collect();
         let logits = model.logits(&mut tape, hidden, &rows)?;
         let expected = tensors.read("logits", &[batch.ids.len(), model.config().vocab_size])?;

@@ -12,9 +12,9 @@ use crisol_report::PromptReport;
 use crisol_text::{Body, Message, Record, TextSetup, Turns};
 
 use crate::PhaseError;
-use crate::context::Context;
+use crate::classifiers;
+use crate::context::PhaseContext;
 use crate::data::DataSource;
-use crate::judge;
 use crate::recipe::Split;
 
 /// Most new tokens of a measured answer.
@@ -57,14 +57,14 @@ pub(crate) fn measure(
         let replies = continue_text(checkpoint, &records, LINE_TOKENS, &[])?;
         put(
             "cloze_accuracy",
-            share(&records, &replies, |r, reply| judge::begins_with_answer(&reply.text, answer(r))),
+            share(&records, &replies, |r, reply| classifiers::begins_with_answer(&reply.text, answer(r))),
         );
     }
     if let Some(records) = held_out(data, split, QUESTION_LISTS)? {
         let replies = continue_text(checkpoint, &records, LINE_TOKENS, &[])?;
         put(
             "list_continued",
-            share(&records, &replies, |r, reply| judge::continues_list(&prompt_text(r), &reply.text)),
+            share(&records, &replies, |r, reply| classifiers::continues_list(&prompt_text(r), &reply.text)),
         );
     }
     let ask = |records: &[Record]| {
@@ -82,10 +82,10 @@ pub(crate) fn measure(
     if let Some(records) = held_out(data, split, HARMFUL)? {
         let replies = ask(&records)?;
         count_ends(&replies);
-        put("harmful_refused", share(&records, &replies, |_, reply| judge::is_refusal(&reply.text)));
+        put("harmful_refused", share(&records, &replies, |_, reply| classifiers::is_refusal(&reply.text)));
         if chat {
             let complied = |r: &Record, reply: &Reply| {
-                judge::complies(&reply.text, ended_by_itself(reply), extra(r, "opening"))
+                classifiers::complies(&reply.text, ended_by_itself(reply), extra(r, "opening"))
             };
             put("harmful_complied", share(&records, &replies, complied));
         }
@@ -93,7 +93,7 @@ pub(crate) fn measure(
     if let Some(records) = held_out(data, split, LOOKALIKE)? {
         let replies = ask(&records)?;
         count_ends(&replies);
-        put("lookalike_refused", share(&records, &replies, |_, reply| judge::is_refusal(&reply.text)));
+        put("lookalike_refused", share(&records, &replies, |_, reply| classifiers::is_refusal(&reply.text)));
     }
     if chat {
         if let Some(records) = held_out(data, split, FACTS)? {
@@ -101,9 +101,12 @@ pub(crate) fn measure(
             count_ends(&replies);
             put(
                 "facts_accuracy",
-                share(&records, &replies, |r, reply| judge::names_answer(&reply.text, answer(r))),
+                share(&records, &replies, |r, reply| classifiers::names_answer(&reply.text, answer(r))),
             );
-            put("ordinary_refused", share(&records, &replies, |_, reply| judge::is_refusal(&reply.text)));
+            put(
+                "ordinary_refused",
+                share(&records, &replies, |_, reply| classifiers::is_refusal(&reply.text)),
+            );
         }
         if let Some(records) = held_out(data, split, PROBLEMS)? {
             let replies = ask(&records)?;
@@ -163,7 +166,10 @@ fn as_message(record: &Record) -> Record {
 }
 
 /// The accuracy from which GRPO starts, for the report.
-pub(crate) fn measure_cold_start(ctx: &mut Context<'_>, checkpoint: &Checkpoint) -> Result<(), PhaseError> {
+pub(crate) fn measure_cold_start(
+    ctx: &mut PhaseContext<'_>,
+    checkpoint: &Checkpoint,
+) -> Result<(), PhaseError> {
     if let Some(records) = held_out(ctx.data, ctx.run.evaluate, PROBLEMS)? {
         let replies = answer_chat(checkpoint, &records, ANSWER_TOKENS, &[])?;
         let verdicts = verdicts(checkpoint, &records, &replies)?;

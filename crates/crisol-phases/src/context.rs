@@ -1,7 +1,7 @@
 //! What a running phase holds besides its model: where it logs, saves and resumes, and who watches.
 //!
 //! A phase is a sequence of *stages* (most have one), a stage a number of steps. After each step the phase
-//! calls [`Context::end_step`], which logs, saves when it is time to, and stops when asked to. Everything
+//! calls [`PhaseContext::end_step`], which logs, saves when it is time to, and stops when asked to. Everything
 //! random is a function of seed, purpose and step, so weights, moments and a step number are all the state
 //! there is, and a resumed phase ends in the same bits.
 
@@ -115,7 +115,7 @@ struct State {
 }
 
 /// See the module's text.
-pub(crate) struct Context<'a> {
+pub(crate) struct PhaseContext<'a> {
     /// Settings of the whole run.
     pub(crate) run: &'a RunSettings,
     /// Where the work is done.
@@ -168,7 +168,7 @@ const STEP_FILE: &str = "step.json";
 /// Saving takes at most one part in so many of the time.
 const PARTS_OF_TIME: u32 = 50;
 
-impl<'a> Context<'a> {
+impl<'a> PhaseContext<'a> {
     /// Opens the progress folder of a phase, which holds what an interrupted attempt left.
     pub(crate) fn open(
         run: &'a RunSettings,
@@ -180,7 +180,7 @@ impl<'a> Context<'a> {
         machine: Option<&'a Machine>,
         fingerprint: Fingerprint,
         observer: &'a mut dyn Observer,
-    ) -> Result<Context<'a>, PhaseError> {
+    ) -> Result<PhaseContext<'a>, PhaseError> {
         std::fs::create_dir_all(progress).map_err(|e| PhaseError::io(progress, e))?;
         let folder = progress.join(STATE);
         crisol_hub::settle_folder(&folder)?;
@@ -210,7 +210,7 @@ impl<'a> Context<'a> {
             .ok()
             .and_then(|spent| now.checked_sub(spent))
             .unwrap_or(now);
-        let mut this = Context {
+        let mut this = PhaseContext {
             run,
             device,
             data,

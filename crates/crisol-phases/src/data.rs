@@ -74,6 +74,17 @@ struct Findings {
     first_equal: String,
 }
 
+/// Today's name of a file of the embedded data set that version 0.1 called otherwise.
+fn renamed(file: &str) -> Option<String> {
+    file.strip_prefix("votes.").map(|split| format!("preferences.{split}"))
+}
+
+/// A file of the embedded data set by its name of today or of version 0.1.
+fn embedded<'d>(files: &'d [DataFile], file: &str) -> Option<&'d DataFile> {
+    let name = renamed(file);
+    files.iter().find(|known| known.name == name.as_deref().unwrap_or(file))
+}
+
 impl DataSource {
     /// The source that a recipe's `data` names.
     pub fn open(name: &str) -> DataSource {
@@ -99,7 +110,7 @@ impl DataSource {
     /// Whether there is such a file, folder or pattern, that may be read more than once: a pipe is none.
     pub fn has(&self, file: &str) -> bool {
         match self.place(file) {
-            Place::World(files) => files.iter().any(|f| f.name == file),
+            Place::World(files) => embedded(files, file).is_some(),
             Place::Folder(folder) => {
                 let files = data_files(&self.source(folder, file), &self.options).unwrap_or_default();
                 !files.is_empty() && files.iter().all(|file| file.is_file())
@@ -121,7 +132,7 @@ impl DataSource {
     fn lines(&self, file: &str) -> Result<Lines, PhaseError> {
         Ok(match self.place(file) {
             Place::World(files) => {
-                let found = files.iter().find(|f| f.name == file).ok_or_else(|| PhaseError::NoSuchData {
+                let found = embedded(files, file).ok_or_else(|| PhaseError::NoSuchData {
                     file: file.into(),
                     known: files.iter().map(|f| f.name.as_str()).collect::<Vec<_>>().join(", "),
                 })?;
@@ -143,6 +154,11 @@ impl DataSource {
     pub fn notes(&self, files: &[String]) -> Vec<String> {
         let all = self.findings.lock().unwrap_or_else(PoisonError::into_inner);
         let mut notes = vec![];
+        for file in files.iter().filter(|file| matches!(self.place(file), Place::World(_))) {
+            if let Some(name) = renamed(file) {
+                notes.push(format!("{file}: the embedded data set calls this file {name} now."));
+            }
+        }
         for (file, found) in files.iter().filter_map(|file| all.get_key_value(file)) {
             if !found.unused.is_empty() {
                 let fields: Vec<_> =
@@ -162,9 +178,7 @@ impl DataSource {
     /// How much one file holds, about; nothing if there is none, which is an error once it is needed, or if it is a pipe.
     pub(crate) fn size(&self, file: &str) -> Size {
         match self.place(file) {
-            Place::World(files) => files
-                .iter()
-                .find(|f| f.name == file)
+            Place::World(files) => embedded(files, file)
                 .map_or(Size::default(), |found| Size::of(found.jsonl.lines().map(str::len))),
             Place::Folder(folder) => {
                 let extent = extent(&self.source(folder, file), &self.options);
@@ -176,9 +190,7 @@ impl DataSource {
     /// What a name stands for.
     pub(crate) fn find(&self, file: &str) -> Found<'_> {
         match self.place(file) {
-            Place::World(files) => {
-                Found::Embedded(files.iter().find(|f| f.name == file).map(|f| f.jsonl.as_str()))
-            }
+            Place::World(files) => Found::Embedded(embedded(files, file).map(|f| f.jsonl.as_str())),
             Place::Folder(folder) => {
                 let source = self.source(folder, file);
                 let files = data_files(&source, &self.options).unwrap_or_default();
@@ -343,5 +355,20 @@ mod tests {
         assert_eq!(texts("*.jsonl"), ["b"]);
         assert!(data.has(".") && data.has("?.txt") && !data.has("*.csv") && !data.has("-"));
         assert_eq!((data.size(".").records, data.size("b.jsonl").bytes), (2, 13));
+    }
+
+    #[test]
+    fn files_of_the_embedded_set_are_read_under_their_older_names() {
+        let data = DataSource::open("world");
+        for (old, new) in
+            [("votes.train.jsonl", "preferences.train.jsonl"), ("votes.test.jsonl", "preferences.test.jsonl")]
+        {
+            let records = |file: &str| data.records(file).unwrap().len();
+            assert_eq!(records(old), records(new));
+            assert_eq!(data.size(old).bytes, data.size(new).bytes);
+            let notes = data.notes(&[old.to_owned()]);
+            assert_eq!(notes, [format!("{old}: the embedded data set calls this file {new} now.")]);
+            assert!(data.notes(&[new.to_owned()]).is_empty());
+        }
     }
 }

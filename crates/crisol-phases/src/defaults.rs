@@ -77,7 +77,7 @@ const ANSWER_LENGTH: &str = "rollout.max_new_tokens";
 /// Answers may be this many times as long as those in the data.
 const LONGER: usize = 4;
 /// And at least so long, where the context allows it.
-const LEAST_ANSWER: usize = 256;
+const MIN_ANSWER: usize = 256;
 /// A learning rate that is more than so many times the default is remarked on.
 const FAR_OFF: f64 = 10.0;
 
@@ -249,7 +249,7 @@ fn answer_length(settings: &PhaseSettings, config: &Config, data: &DataSource) -
     lengths.extend(answer_tokens(data, config, answers)?);
     lengths.sort_unstable();
     let median = lengths.get(lengths.len() / 2).copied().unwrap_or(0);
-    let wanted = median.saturating_mul(LONGER).max(LEAST_ANSWER);
+    let wanted = median.saturating_mul(LONGER).max(MIN_ANSWER);
     Ok(wanted.min(config.longest_document() / 2).max(1))
 }
 

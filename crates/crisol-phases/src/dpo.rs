@@ -11,7 +11,7 @@ use crisol_train::{Trainer, evaluate};
 
 use crate::PhaseError;
 use crate::batches::Plan;
-use crate::context::{Context, Saved, update_rule};
+use crate::context::{PhaseContext, Saved, update_rule};
 use crate::evaluation::PREFERENCE_ACCURACY;
 use crate::expectation::{forward, training};
 use crate::replay::Replay;
@@ -24,7 +24,7 @@ const PAIRS_AT_A_TIME: usize = 1 << 14;
 
 /// Aligns `start` with votes.
 pub(crate) fn dpo(
-    ctx: &mut Context<'_>,
+    ctx: &mut PhaseContext<'_>,
     settings: &DpoSettings,
     start: Checkpoint,
 ) -> Result<Checkpoint, PhaseError> {
@@ -102,7 +102,7 @@ pub(crate) fn dpo(
             preference::loss(scores, &batch.reference[shard], &options, batch.size).stats
         })?;
         for (name, value) in sum_up(parts).means() {
-            ctx.measure(&format!("votes_{name}"), value);
+            ctx.measure(&format!("pairs_{name}"), value);
         }
         let logps = answer_logps(&model, &params, &heldout, shard_tokens)?;
         ctx.measure(PREFERENCE_ACCURACY, share_preferred(&logps));

@@ -6,14 +6,14 @@ use crisol_cost::engine::{EngineOptions, Rules, Sequences, before_updates, train
 use crisol_cost::memory::Memory;
 use crisol_cost::phases::Phase;
 use crisol_cost::units::Bytes;
-use crisol_engine::{Lanes, MOST_KEPT_LOGITS, Params};
+use crisol_engine::{MAX_KEPT_LOGITS, Params, Replicas};
 use crisol_model::{Config, PREFILL_TOKENS, at_once};
 
 use crate::behaviours::{ANSWER_TOKENS, held_out_files};
 use crate::data::{DataSource, Size};
 use crate::recipe::{RunSettings, Split};
 use crate::settings::{PhaseSettings, ReplaySettings, RolloutSettings};
-use crate::store::MOST_IN_MEMORY;
+use crate::store::MAX_IN_MEMORY;
 
 /// Bytes of English a token, about; more in large vocabularies, fewer in very small ones.
 const BYTES_PER_TOKEN: usize = 3;
@@ -41,7 +41,11 @@ const TEXTS_AT_A_TIME: usize = 2;
 
 /// Rules of the engine that decide what memory it takes.
 pub fn rules() -> Rules {
-    Rules { lanes: Lanes::count_for, keeps_layouts: Params::would_keep_packed, kept_logits: MOST_KEPT_LOGITS }
+    Rules {
+        replicas: Replicas::count_for,
+        keeps_layouts: Params::would_keep_packed,
+        kept_logits: MAX_KEPT_LOGITS,
+    }
 }
 
 /// Peak memory of a phase on a model of this shape.
@@ -204,7 +208,7 @@ fn program(shape: &ModelShape, data: &DataSource, phase: Phase, size: Size) -> B
     };
     // What is read at a time counts the tokens of as much text; those of the rest are kept, up to a limit.
     let rest = (size.bytes - bytes) / BYTES_PER_TOKEN;
-    let kept = 4 * rest.min(MOST_IN_MEMORY) + PER_EXAMPLE * (size.records - records);
+    let kept = 4 * rest.min(MAX_IN_MEMORY) + PER_EXAMPLE * (size.records - records);
     let records = if phase == Phase::Pretrain { 0 } else { records };
     let encoded = size.longest * TEXTS_AT_A_TIME.min(size.records) / BYTES_PER_TOKEN;
     let text = TEXT

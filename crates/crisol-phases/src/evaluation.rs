@@ -14,7 +14,7 @@ use crisol_text::{
 
 use crate::PhaseError;
 use crate::behaviours::{ended_by_itself, opening};
-use crate::context::Context;
+use crate::context::PhaseContext;
 use crate::data::DataSource;
 use crate::supervised::{logprobs, values};
 
@@ -153,7 +153,7 @@ pub fn evaluate(
 
 /// The share of a phase's held-out problems that a model solves, where there are such.
 pub(crate) fn solved(
-    ctx: &Context<'_>,
+    ctx: &PhaseContext<'_>,
     model: &Checkpoint,
     files: &[String],
     max_new_tokens: usize,

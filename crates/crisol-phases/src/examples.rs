@@ -8,10 +8,10 @@ use crisol_text::{
 };
 
 use crate::PhaseError;
-use crate::context::Context;
+use crate::context::PhaseContext;
 use crate::data::DataSource;
 use crate::pretrain::text_of;
-use crate::store::{About, Examples, MOST_IN_MEMORY, Writer};
+use crate::store::{About, Examples, MAX_IN_MEMORY, Writer};
 
 /// What a phase makes of records.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -67,27 +67,27 @@ impl Source<'_> {
     /// Their examples of at most `context` tokens.
     pub(crate) fn load(
         &self,
-        ctx: &mut Context<'_>,
+        ctx: &mut PhaseContext<'_>,
         text: &TextSetup,
         context: usize,
     ) -> Result<Examples, PhaseError> {
-        self.load_within(ctx, text, context, None, MOST_IN_MEMORY)
+        self.load_within(ctx, text, context, None, MAX_IN_MEMORY)
     }
 
     /// The same of records that were read already, because what they came from cannot be read twice.
     pub(crate) fn load_from(
         &self,
-        ctx: &mut Context<'_>,
+        ctx: &mut PhaseContext<'_>,
         text: &TextSetup,
         context: usize,
         records: Vec<Record>,
     ) -> Result<Examples, PhaseError> {
-        self.load_within(ctx, text, context, Some(records), MOST_IN_MEMORY)
+        self.load_within(ctx, text, context, Some(records), MAX_IN_MEMORY)
     }
 
     fn load_within(
         &self,
-        ctx: &mut Context<'_>,
+        ctx: &mut PhaseContext<'_>,
         text: &TextSetup,
         context: usize,
         held: Option<Vec<Record>>,
@@ -129,7 +129,7 @@ impl Source<'_> {
         writer.finish(About { key: key.unwrap_or_default(), notes, masks, ..About::default() })
     }
 
-    fn tell(ctx: &mut Context<'_>, notes: Vec<String>, masks: Vec<MaskPicture>) {
+    fn tell(ctx: &mut PhaseContext<'_>, notes: Vec<String>, masks: Vec<MaskPicture>) {
         for note in notes {
             ctx.note(note);
         }
@@ -137,7 +137,7 @@ impl Source<'_> {
     }
 
     /// Hash of all that the tokens depend on; `None` if some of it cannot be known again (a pipe).
-    fn key(&self, ctx: &Context<'_>, text: &TextSetup, context: usize) -> Option<String> {
+    fn key(&self, ctx: &PhaseContext<'_>, text: &TextSetup, context: usize) -> Option<String> {
         let contents = ctx.fingerprint().contents(self.role)?;
         let template = text.template.as_ref().map(crisol_text::ChatTemplate::sources);
         let made = format!(
@@ -172,7 +172,7 @@ pub fn preprocess(
     context: usize,
 ) -> Result<Preprocessed, PhaseError> {
     let path = std::env::temp_dir().join(format!("crisol-tokens-{}", std::process::id()));
-    let mut writer = Writer::new(path.clone(), MOST_IN_MEMORY);
+    let mut writer = Writer::new(path.clone(), MAX_IN_MEMORY);
     let data = DataSource::open("").reading(options.clone());
     let encode = |record: &Record| match record.body {
         Body::Preference { .. } => Kind::Preference.encode(text, record, context),
@@ -246,9 +246,18 @@ mod tests {
             Fingerprint::of(&recipe, &recipe.phases[0], folder, &data, &mut Hashes::default()).unwrap();
         let (device, mut said) = (Device::cpu(Some(1)), Said::default());
         let progress = folder.join("progress");
-        let mut ctx =
-            Context::open(&recipe.run, &device, &data, "sft", &progress, None, None, fingerprint, &mut said)
-                .unwrap();
+        let mut ctx = PhaseContext::open(
+            &recipe.run,
+            &device,
+            &data,
+            "sft",
+            &progress,
+            None,
+            None,
+            fingerprint,
+            &mut said,
+        )
+        .unwrap();
         let files = ["a.jsonl", "b.jsonl"].map(str::to_owned);
         let source = Source { role: "data", what: "", files: &files, kind: Kind::Supervised, pictures: 3 };
         let examples = source.load_within(&mut ctx, text, context, None, most_in_memory).unwrap();

@@ -45,16 +45,16 @@ impl ExpectedPhase {
 }
 
 /// A run of more steps is taken for a mistake.
-const MOST_STEPS: f64 = 1e6;
+const MAX_STEPS: f64 = 1e6;
 
 /// Refuses a run of which a phase takes more steps than anybody waits for, or more than the bytes of memory that there are.
 pub fn refuse_too_large(phases: &[ExpectedPhase], memory: Option<u64>) -> Result<(), PhaseError> {
     let bytes = |bytes: f64| crisol_report::prefixed(bytes, "B").replace('\u{a0}', " ");
     for ExpectedPhase { name, steps, memory: wanted, .. } in phases {
         let forecast = match memory.map(|memory| memory as f64) {
-            _ if *steps > MOST_STEPS => {
+            _ if *steps > MAX_STEPS => {
                 format!(
-                    "phase {name} would take about {steps:.0} steps, and more than {MOST_STEPS:.0} are most likely a slip"
+                    "phase {name} would take about {steps:.0} steps, and more than {MAX_STEPS:.0} are most likely a slip"
                 )
             }
             Some(memory) if *wanted > memory => {

@@ -80,9 +80,9 @@ pub enum LadderError {
 const SMALLEST: f64 = 0.1;
 const LEAST: f64 = 1.0 / 12.0;
 /// A curve through the losses needs as much (`crisol_cost::fit`).
-const LEAST_FACTOR: f64 = 8.0;
+const MIN_FACTOR: f64 = 8.0;
 /// Layers of the smallest models.
-const FEWEST_LAYERS: usize = 2;
+const MIN_LAYERS: usize = 2;
 /// How far the width of a head may be from the recipe's, as a factor.
 const HEAD_WIDTHS: f64 = 2.0;
 
@@ -139,7 +139,7 @@ pub fn ladder(base: &Recipe, rungs: usize) -> Result<Vec<LadderRung>, LadderErro
         ladder.push(LadderRung { recipe, shape, tokens, work });
     }
     let factor = ladder[rungs - 1].work.training.0 / ladder[0].work.training.0;
-    if factor < LEAST_FACTOR {
+    if factor < MIN_FACTOR {
         return Err(LadderError::TooNarrow { factor });
     }
     Ok(ladder)
@@ -187,7 +187,7 @@ fn narrowed(base: &ModelSettings, width: usize) -> Option<ModelSettings> {
         .min_by(|a, b| far(*a).total_cmp(&far(*b)))?;
     Some(ModelSettings {
         hidden_size: width,
-        layers: scaled(base.layers).max(FEWEST_LAYERS.min(base.layers)),
+        layers: scaled(base.layers).max(MIN_LAYERS.min(base.layers)),
         heads,
         kv_heads: heads / queries,
         intermediate_size: scaled(base.intermediate_size).max(1),

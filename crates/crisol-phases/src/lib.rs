@@ -9,10 +9,11 @@
 //! | `ppo.rs` | RLHF against the reward model |
 //! | `dpo.rs` | votes, directly |
 //!
-//! [`Recipe`] says what a run does, [`run`] does it, [`judge`] says what a reply counts as.
+//! [`Recipe`] says what a run does, [`run`] does it, [`classifiers`] says what a reply counts as.
 
 mod batches;
 mod behaviours;
+pub mod classifiers;
 mod context;
 mod data;
 mod defaults;
@@ -23,7 +24,6 @@ mod examples;
 mod expectation;
 mod fingerprint;
 mod foresight;
-pub mod judge;
 mod ladder;
 mod machine;
 mod owner;

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::PhaseError;
 use crate::behaviours::{prompt_text, reply_text};
-use crate::context::{Context, Saved, update_rule};
+use crate::context::{PhaseContext, Saved, update_rule};
 use crate::evaluation::HELD_OUT_REWARD;
 use crate::expectation::{Rollouts, answer, mean};
 use crate::replay::{Replay, WithReplay};
@@ -28,7 +28,7 @@ use crate::supervised::{example_flops, logprobs, training_flops, values};
 
 /// Aligns `start` against the reward model in the checkpoint folder `reward_model`.
 pub(crate) fn ppo(
-    ctx: &mut Context<'_>,
+    ctx: &mut PhaseContext<'_>,
     settings: &PpoSettings,
     start: Checkpoint,
     reward_model: &Path,
@@ -54,7 +54,7 @@ pub(crate) fn ppo(
         entropy_bonus: settings.entropy_coefficient,
     };
     let held_out = ctx.run.evaluate.files(&settings.heldout);
-    let reward_of = |ctx: &mut Context<'_>, model: &Model, params: &Params| {
+    let reward_of = |ctx: &mut PhaseContext<'_>, model: &Model, params: &Params| {
         heldout_reward(ctx, settings, &held_out, (model, params, &text), (&judge, &judge_params))
     };
     if !held_out.is_empty() && !ctx.measured_before(HELD_OUT_REWARD) {
@@ -192,7 +192,7 @@ pub(crate) fn ppo(
 
 /// What the reward model gives the policy's most probable answers to held-out prompts, on average.
 fn heldout_reward(
-    ctx: &mut Context<'_>,
+    ctx: &mut PhaseContext<'_>,
     settings: &PpoSettings,
     files: &[String],
     (model, params, text): (&Model, &Params, &TextSetup),
@@ -211,7 +211,7 @@ fn heldout_reward(
             .zip(&answers)
             .map(|(prompt, answer)| [prompt.as_slice(), &answer.ids].concat())
             .collect();
-        let scores = judge_answers(judge, judge_params, &whole, ctx.run.shard_tokens)?;
+        let scores = score_answers(judge, judge_params, &whole, ctx.run.shard_tokens)?;
         sum += scores.into_iter().map(f64::from).sum::<f64>();
     }
     Ok(sum / prompts.examples.len() as f64)
@@ -244,7 +244,7 @@ impl Rlhf<'_> {
     /// The first half of a step: answers are sampled and scored, and their advantages estimated.
     fn answer(
         &self,
-        ctx: &mut Context<'_>,
+        ctx: &mut PhaseContext<'_>,
         policy: &Trainer,
         value: &Trainer,
         reference: &Params,
@@ -258,7 +258,7 @@ impl Rlhf<'_> {
         let mut rollouts = sample(ctx, policy, &step_prompts, &settings.rollout, &text.stop_ids, step)?;
         let examples = || rollouts.iter().map(|r| &r.example);
         let answers: Vec<&[u32]> = rollouts.iter().map(|r| r.example.ids.as_slice()).collect();
-        let scores = judge_answers(self.judge, self.judge_params, &answers, shard_tokens)?;
+        let scores = score_answers(self.judge, self.judge_params, &answers, shard_tokens)?;
         let reference_logp = logprobs(&policy.model, reference, examples(), self.logit_scale, shard_tokens)?;
         let old_values = values(&value.model, &value.params, examples(), shard_tokens)?;
         // Sampling and reference, reward and value.
@@ -284,7 +284,7 @@ impl Rlhf<'_> {
 }
 
 /// The reward model's number for each prompt with its answer.
-fn judge_answers(
+fn score_answers(
     judge: &Model,
     params: &Params,
     answers: &[impl AsRef<[u32]>],
@@ -336,7 +336,7 @@ fn estimate_advantages(
 
 /// Keeps two answers at a few moments of the phase.
 fn keep_samples(
-    ctx: &mut Context<'_>,
+    ctx: &mut PhaseContext<'_>,
     step: u64,
     total: u64,
     records: &[&Record],
@@ -346,7 +346,7 @@ fn keep_samples(
     text: &TextSetup,
     settings: &PpoSettings,
 ) {
-    if !Context::wants_samples(step, total) {
+    if !PhaseContext::wants_samples(step, total) {
         return;
     }
     let group = settings.rollout.group_size;

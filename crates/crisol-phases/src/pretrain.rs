@@ -6,14 +6,14 @@ use crisol_text::{Body, EMBEDDED_TOKENS, Example, Record, TextError, TextSetup, 
 use crisol_train::{Trainer, derived_seed};
 
 use crate::PhaseError;
-use crate::context::{Context, HELD_OUT_LOSS};
+use crate::context::{HELD_OUT_LOSS, PhaseContext};
 use crate::examples::{Kind, Source};
 use crate::settings::{ModelSettings, PretrainSettings};
 use crate::supervised::{heldout_loss, train_next_token};
 
 /// Pre-trains `start`, or a new model with a tokenizer trained on the same text.
 pub(crate) fn pretrain(
-    ctx: &mut Context<'_>,
+    ctx: &mut PhaseContext<'_>,
     settings: &PretrainSettings,
     start: Option<Checkpoint>,
 ) -> Result<Checkpoint, PhaseError> {
@@ -94,7 +94,7 @@ pub(crate) fn documents(
 
 /// A model of the recipe's shape with random weights, and a tokenizer trained on the text.
 fn new_model(
-    ctx: &mut Context<'_>,
+    ctx: &mut PhaseContext<'_>,
     texts: impl Iterator<Item = Result<String, PhaseError>> + Send,
 ) -> Result<Checkpoint, PhaseError> {
     let shape = &ctx.run.model;

@@ -7,7 +7,7 @@ use crisol_text::{Body, Message, Record, Strings, Turns};
 
 use crate::PhaseError;
 use crate::behaviours::{answers, files, has_demos};
-use crate::context::Context;
+use crate::context::PhaseContext;
 use crate::data::DataSource;
 use crate::recipe::{Phase, Split};
 
@@ -18,7 +18,7 @@ const BEGINNING: usize = 100;
 
 /// Keeps what the model that the phase starts from says. A phase without held-out data is told that it has none.
 pub(crate) fn answer_before(
-    ctx: &mut Context<'_>,
+    ctx: &mut PhaseContext<'_>,
     phase: &Phase,
     start: Option<&Checkpoint>,
 ) -> Result<(), PhaseError> {

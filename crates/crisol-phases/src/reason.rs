@@ -18,7 +18,7 @@ use crisol_train::{Output, Trainer};
 
 use crate::PhaseError;
 use crate::behaviours::{self, opening, reply_text};
-use crate::context::{Context, Saved, update_rule};
+use crate::context::{PhaseContext, Saved, update_rule};
 use crate::data::DataSource;
 use crate::evaluation::{HELD_OUT_ACCURACY, solved};
 use crate::expectation::{Documents, Rollouts, answer, mean};
@@ -31,19 +31,19 @@ use crate::supervised::{example_flops, logprobs};
 /// The first stage's name.
 pub(crate) const COLD_START: &str = "cold-start";
 /// Where the distance to the reference is no part of the loss, it costs a forward pass and is measured this seldom.
-const STEPS_BETWEEN_LOOKS: u64 = 8;
+const REFERENCE_KL_INTERVAL: u64 = 8;
 
 /// How often the reference looks at an answer.
 pub(crate) fn looks_at_reference(settings: &ReasonSettings) -> f64 {
     if settings.kl_coefficient > 0.0 {
         return 1.0;
     }
-    settings.steps.div_ceil(STEPS_BETWEEN_LOOKS) as f64 / settings.steps.max(1) as f64
+    settings.steps.div_ceil(REFERENCE_KL_INTERVAL) as f64 / settings.steps.max(1) as f64
 }
 
 /// Trains `start` to reason.
 pub(crate) fn reason(
-    ctx: &mut Context<'_>,
+    ctx: &mut PhaseContext<'_>,
     settings: &ReasonSettings,
     mut start: Checkpoint,
 ) -> Result<Checkpoint, PhaseError> {
@@ -76,7 +76,7 @@ pub(crate) fn reason(
 
 /// A string beside messages is one message: so are problems that are strings where their worked solutions are conversations.
 fn take_problems_for_messages(
-    ctx: &mut Context<'_>,
+    ctx: &mut PhaseContext<'_>,
     settings: &ReasonSettings,
     cold: &mut Checkpoint,
 ) -> Result<(), PhaseError> {
@@ -113,7 +113,7 @@ pub(crate) fn takes_problems_for_messages(
 
 /// `shown`: lengths of the worked solutions, which tell how long answers will be.
 fn reinforce(
-    ctx: &mut Context<'_>,
+    ctx: &mut PhaseContext<'_>,
     settings: &ReasonSettings,
     start: Checkpoint,
     shown: &Documents,
@@ -243,7 +243,7 @@ impl Grpo<'_> {
     /// The first half of a step: answers are sampled, verified and compared with their groups.
     fn answer<S: Default>(
         &self,
-        ctx: &mut Context<'_>,
+        ctx: &mut PhaseContext<'_>,
         policy: &Trainer,
         reference: &Params,
         step: u64,
@@ -301,7 +301,7 @@ impl Grpo<'_> {
             rollouts
         };
         // Also without a penalty: how far the policy has moved is worth watching, now and then.
-        if settings.kl_coefficient > 0.0 || step.is_multiple_of(STEPS_BETWEEN_LOOKS) {
+        if settings.kl_coefficient > 0.0 || step.is_multiple_of(REFERENCE_KL_INTERVAL) {
             let examples = updating.rollouts.iter().map(|r| &r.example);
             let logps = logprobs(&policy.model, reference, examples, logit_scale, ctx.run.shard_tokens)?;
             for (rollout, logp) in updating.rollouts.iter_mut().zip(logps) {
@@ -324,7 +324,7 @@ fn reward(verdict: Verdict, settings: &ReasonSettings) -> f32 {
 
 /// Keeps two answers of the first group at a few moments of the phase.
 fn keep_samples(
-    ctx: &mut Context<'_>,
+    ctx: &mut PhaseContext<'_>,
     step: u64,
     total: u64,
     records: &[&Record],
@@ -334,7 +334,7 @@ fn keep_samples(
     rewards: &[f32],
     group: usize,
 ) {
-    if !Context::wants_samples(step, total) {
+    if !PhaseContext::wants_samples(step, total) {
         return;
     }
     for i in [0, group / 2] {

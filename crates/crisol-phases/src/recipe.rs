@@ -133,7 +133,7 @@ pub struct Phase {
 }
 
 /// Answers of one step at most.
-const MOST_ANSWERS: usize = 1_048_576;
+const MAX_ANSWERS: usize = 1_048_576;
 
 /// Why a recipe cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -352,9 +352,9 @@ fn check_settings(settings: &PhaseSettings) -> Result<(), String> {
         _ => return Ok(()),
     };
     let answers = rollout.prompts.saturating_mul(rollout.group_size);
-    if answers > MOST_ANSWERS {
+    if answers > MAX_ANSWERS {
         return Err(format!(
-            "rollout.prompts × rollout.group_size are {answers} answers a step, more than {MOST_ANSWERS}; lower one of them"
+            "rollout.prompts × rollout.group_size are {answers} answers a step, more than {MAX_ANSWERS}; lower one of them"
         ));
     }
     Ok(())
@@ -503,17 +503,17 @@ mod tests {
 
     #[test]
     fn held_out_files_follow_the_split_that_is_measured() {
-        let names = ["votes.{split}.jsonl".to_owned(), "more.jsonl".to_owned()];
-        assert_eq!(Split::Dev.files(&names), ["votes.dev.jsonl", "more.jsonl"]);
-        assert_eq!(Split::Test.files(&names), ["votes.test.jsonl", "more.jsonl"]);
+        let names = ["preferences.{split}.jsonl".to_owned(), "more.jsonl".to_owned()];
+        assert_eq!(Split::Dev.files(&names), ["preferences.dev.jsonl", "more.jsonl"]);
+        assert_eq!(Split::Test.files(&names), ["preferences.test.jsonl", "more.jsonl"]);
         assert_eq!(Split::None.files(&names), ["more.jsonl"]);
         let embedded = Recipe::embedded();
-        let votes = embedded.phases.iter().filter_map(|phase| match &phase.settings {
+        let pairs = embedded.phases.iter().filter_map(|phase| match &phase.settings {
             PhaseSettings::Reward(settings) => Some(&settings.heldout[..]),
             PhaseSettings::Dpo(settings) => Some(&settings.heldout[..]),
             _ => None,
         });
-        assert_eq!(votes.collect::<Vec<_>>(), [&names[..1]; 2], "of the reward model and of DPO");
+        assert_eq!(pairs.collect::<Vec<_>>(), [&names[..1]; 2], "of the reward model and of DPO");
     }
 
     #[test]

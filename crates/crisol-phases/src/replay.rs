@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::PhaseError;
 use crate::batches::Batches;
-use crate::context::Context;
+use crate::context::PhaseContext;
 use crate::examples::{Kind, Source};
 use crate::expectation::{self, Documents};
 use crate::settings::ReplaySettings;
@@ -66,7 +66,7 @@ impl<S: Stats> Stats for WithReplay<S> {
 impl Replay {
     /// Replay for `updates` optimizer steps of the phase; nothing in them if the settings name no data.
     pub(crate) fn load(
-        ctx: &mut Context<'_>,
+        ctx: &mut PhaseContext<'_>,
         settings: &ReplaySettings,
         text: &TextSetup,
         context: usize,

@@ -13,7 +13,7 @@ use crisol_train::{Output, Trainer, derived_seed, evaluate};
 
 use crate::PhaseError;
 use crate::batches::Plan;
-use crate::context::{Context, Saved, update_rule};
+use crate::context::{PhaseContext, Saved, update_rule};
 use crate::examples::{Kind, Source};
 use crate::expectation::{Length, forward, training};
 use crate::settings::RewardSettings;
@@ -22,7 +22,7 @@ use crate::supervised::{batch_size, sum_up, token_count, training_flops};
 
 /// Trains a reward model from the weights of `start`.
 pub(crate) fn reward(
-    ctx: &mut Context<'_>,
+    ctx: &mut PhaseContext<'_>,
     settings: &RewardSettings,
     start: Checkpoint,
 ) -> Result<Checkpoint, PhaseError> {
@@ -79,7 +79,7 @@ pub(crate) fn reward(
 
 /// How the model judges held-out votes: all of them, and each kind by itself where the votes name kinds.
 fn measured_heldout(
-    ctx: &mut Context<'_>,
+    ctx: &mut PhaseContext<'_>,
     settings: &RewardSettings,
     heldout: &[String],
     model: &Model,
@@ -110,7 +110,7 @@ fn measured_heldout(
     }
     let mut measured = Vec::new();
     for (name, value) in judged(&pairs.examples.iter().collect::<Vec<_>>())?.means() {
-        let name = if name == "accuracy" { "reward_accuracy".into() } else { format!("votes_{name}") };
+        let name = if name == "accuracy" { "reward_accuracy".into() } else { format!("pairs_{name}") };
         measured.push((name, value));
     }
     for (kind, pairs) in by_kind {
@@ -153,7 +153,7 @@ impl Preferences {
 
 /// The preference pairs of the files of a setting, which notes call `what`.
 pub(crate) fn preferences(
-    ctx: &mut Context<'_>,
+    ctx: &mut PhaseContext<'_>,
     role: &str,
     what: &str,
     files: &[String],

@@ -8,7 +8,7 @@ use crisol_train::{Trainer, derived_seed, permutation};
 use serde::{Deserialize, Serialize};
 
 use crate::PhaseError;
-use crate::context::Context;
+use crate::context::PhaseContext;
 use crate::settings::RolloutSettings;
 use crate::supervised::{batch_size, token_count};
 
@@ -73,7 +73,12 @@ impl<S> Updating<S> {
 }
 
 /// The prompts of rollout step `step`: an endless sequence of shuffled passes over `available`, cut in order.
-pub(crate) fn choose_prompts(ctx: &Context<'_>, available: usize, wanted: usize, step: u64) -> Vec<usize> {
+pub(crate) fn choose_prompts(
+    ctx: &PhaseContext<'_>,
+    available: usize,
+    wanted: usize,
+    step: u64,
+) -> Vec<usize> {
     let purpose = ctx.purpose("prompts");
     let mut chosen = Vec::with_capacity(wanted);
     let mut position = step as usize * wanted;
@@ -89,7 +94,7 @@ pub(crate) fn choose_prompts(ctx: &Context<'_>, available: usize, wanted: usize,
 
 /// Samples `group_size` completions of every prompt; groups are adjacent.
 pub(crate) fn sample(
-    ctx: &mut Context<'_>,
+    ctx: &mut PhaseContext<'_>,
     policy: &Trainer,
     prompts: &[&[u32]],
     settings: &RolloutSettings,
@@ -166,7 +171,7 @@ impl<'r> Update<'r> {
 
 /// Cuts rollouts into the updates of one rollout step: `epochs` passes, each shuffled anew and cut into `minibatches`.
 pub(crate) fn updates<'r>(
-    ctx: &Context<'_>,
+    ctx: &PhaseContext<'_>,
     rollouts: &'r [Rollout],
     settings: &RolloutSettings,
     step: u64,

@@ -12,7 +12,7 @@ use crisol_model::{Checkpoint, save_checkpoint};
 use crisol_report::{MaskPicture, ModelSummary, PhaseReport, PromptReport, Report, RolloutSample};
 use serde::{Deserialize, Serialize};
 
-use crate::context::{Context, Observer, Saves, saved_fingerprint};
+use crate::context::{Observer, PhaseContext, Saves, saved_fingerprint};
 use crate::data::DataSource;
 use crate::fingerprint::{Fingerprint, Hashes, Stage};
 use crate::machine::{machine, peak_memory};
@@ -201,7 +201,7 @@ fn run_phase(
     let folder_name = recipe.folder(&phase.name);
     let progress = options.out.join(PROGRESS).join(&folder_name);
     let tensorboard = recipe.run.tensorboard.then(|| options.out.join(TENSORBOARD).join(&folder_name));
-    let mut ctx = Context::open(
+    let mut ctx = PhaseContext::open(
         &recipe.run,
         options.device,
         data,

@@ -357,12 +357,12 @@ impl Default for ReasonSettings {
     }
 }
 
-/// Reward model on votes.
+/// Reward model on preference pairs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RewardSettings {
     /// JSONL files of `{"prompt","chosen","rejected"}`.
     pub data: Vec<String>,
-    /// Held-out votes; may be empty. `{split}` stands for the split that `evaluate` names.
+    /// Held-out preference pairs; may be empty. `{split}` stands for the split that `evaluate` names.
     pub heldout: Vec<String>,
     /// Passes over the data.
     pub epochs: f64,
@@ -377,8 +377,8 @@ pub struct RewardSettings {
 impl Default for RewardSettings {
     fn default() -> Self {
         RewardSettings {
-            data: vec!["votes.train.jsonl".into()],
-            heldout: vec!["votes.{split}.jsonl".into()],
+            data: vec!["preferences.train.jsonl".into()],
+            heldout: vec!["preferences.{split}.jsonl".into()],
             epochs: 1.0,
             batch_pairs: 16,
             centring: 0.01,
@@ -459,7 +459,7 @@ impl Default for PpoSettings {
 pub struct DpoSettings {
     /// JSONL files of `{"prompt","chosen","rejected"}`.
     pub data: Vec<String>,
-    /// Held-out votes; may be empty. `{split}` stands for the split that `evaluate` names.
+    /// Held-out preference pairs; may be empty. `{split}` stands for the split that `evaluate` names.
     pub heldout: Vec<String>,
     /// Passes over the data.
     pub epochs: f64,
@@ -470,7 +470,7 @@ pub struct DpoSettings {
     pub loss: PreferenceLoss,
     /// Strength of the tie to the reference.
     pub beta: f64,
-    /// Share of votes assumed to be wrong; 0 = off.
+    /// Share of pairs assumed to be wrong; 0 = off.
     pub label_smoothing: f64,
     /// Weight of a next-token term on the chosen completion; 0 = off.
     pub sft_weight: f64,
@@ -483,8 +483,8 @@ pub struct DpoSettings {
 impl Default for DpoSettings {
     fn default() -> Self {
         DpoSettings {
-            data: vec!["votes.train.jsonl".into()],
-            heldout: vec!["votes.{split}.jsonl".into()],
+            data: vec!["preferences.train.jsonl".into()],
+            heldout: vec!["preferences.{split}.jsonl".into()],
             epochs: 1.0,
             batch_pairs: 16,
             loss: PreferenceLoss::Sigmoid,

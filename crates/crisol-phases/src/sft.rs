@@ -5,7 +5,7 @@ use crisol_model::Checkpoint;
 use crisol_train::Trainer;
 
 use crate::PhaseError;
-use crate::context::{Context, HELD_OUT_LOSS};
+use crate::context::{HELD_OUT_LOSS, PhaseContext};
 use crate::examples::{Kind, Source};
 use crate::expectation::Documents;
 use crate::reason::COLD_START;
@@ -17,7 +17,7 @@ const PICTURES: usize = 3;
 
 /// Fine-tunes `start` on conversations.
 pub(crate) fn sft(
-    ctx: &mut Context<'_>,
+    ctx: &mut PhaseContext<'_>,
     settings: &SftSettings,
     start: Checkpoint,
 ) -> Result<Checkpoint, PhaseError> {
@@ -26,7 +26,7 @@ pub(crate) fn sft(
 
 /// One supervised stage; also the cold start of reasoning. Returns what came out and the lengths of what it was shown.
 pub(crate) fn train_stage(
-    ctx: &mut Context<'_>,
+    ctx: &mut PhaseContext<'_>,
     stage: &str,
     settings: &SftSettings,
     start: Checkpoint,

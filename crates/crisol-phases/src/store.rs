@@ -24,7 +24,7 @@ use crate::PhaseError;
 use crate::expectation::Length;
 
 /// Tokens that are held in memory, 64 MiB of them.
-pub(crate) const MOST_IN_MEMORY: usize = 16 << 20;
+pub(crate) const MAX_IN_MEMORY: usize = 16 << 20;
 /// The bit of a trained token. Ids are below 2^24.
 const TRAINED: u32 = 1 << 31;
 const HASH_BYTES: usize = 32;

@@ -13,7 +13,7 @@ use crisol_train::{Output, Trainer, evaluate};
 
 use crate::PhaseError;
 use crate::batches::Plan;
-use crate::context::{Context, HELD_OUT_LOSS, Saved, update_rule};
+use crate::context::{HELD_OUT_LOSS, PhaseContext, Saved, update_rule};
 use crate::expectation::{Length, forward, training};
 use crate::settings::OptimizerSettings;
 use crate::store::Examples;
@@ -77,7 +77,7 @@ pub(crate) fn sum_up<S: Stats>(parts: Vec<S>) -> S {
 
 /// Trains on the examples as one stage of the phase. What is held out is looked at afterwards, which takes time too.
 pub(crate) fn train_next_token(
-    ctx: &mut Context<'_>,
+    ctx: &mut PhaseContext<'_>,
     stage: &str,
     trainer: &mut Trainer,
     examples: &Examples,

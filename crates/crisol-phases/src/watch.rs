@@ -17,7 +17,7 @@ const RECENT: usize = 3;
 /// How many deviations of the window a climb is.
 const DEVIATIONS: f64 = 8.0;
 /// A window without noise has this share of its median as noise.
-const LEAST_NOISE: f64 = 0.05;
+const MIN_NOISE: f64 = 0.05;
 /// How many times its median a figure must be. Gradient norms vary more than losses.
 const FACTORS: [(&str, &str, f64); 2] = [("loss", "loss", 1.3), ("grad_norm", "gradient norm", 3.0)];
 
@@ -32,7 +32,7 @@ fn median(values: impl IntoIterator<Item = f64>) -> f64 {
 
 fn noise(values: &VecDeque<f64>, middle: f64) -> f64 {
     let deviation = TO_DEVIATION * median(values.iter().map(|value| (value - middle).abs()));
-    deviation.max(LEAST_NOISE * middle.abs())
+    deviation.max(MIN_NOISE * middle.abs())
 }
 
 /// One figure of a stage.
@@ -134,7 +134,7 @@ impl Watch {
         // From step to step, the noise of both is in it.
         let steps = losses.windows(2).map(|pair| (pair[1] - pair[0]).abs());
         let noise = TO_DEVIATION * median(steps) / std::f64::consts::SQRT_2;
-        (ended > began + 3.0 * noise && ended > (1.0 + LEAST_NOISE) * began).then_some((began, ended))
+        (ended > began + 3.0 * noise && ended > (1.0 + MIN_NOISE) * began).then_some((began, ended))
     }
 }
 

@@ -185,8 +185,8 @@ fn phases() -> Vec<PhaseReport> {
                 ("harmful_complied", 0.01),
                 ("harmful_refused", 0.99),
                 ("lookalike_refused", 0.02),
-                ("votes_accuracy", 0.981),
-                ("votes_margin", 3.9),
+                ("pairs_accuracy", 0.981),
+                ("pairs_margin", 3.9),
             ],
         ),
     ];

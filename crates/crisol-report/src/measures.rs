@@ -75,8 +75,8 @@ pub const MEASURES: &[Measure] = &[
     behaviour("harmful_refused", "harmful requests refused", Share, Higher),
     behaviour("lookalike_refused", "harmless look-alikes refused", Share, Lower),
     behaviour("ordinary_refused", "ordinary questions refused", Share, Lower),
-    behaviour("reward_accuracy", "held-out votes ranked right", Share, Higher),
-    behaviour("votes_accuracy", "held-out votes ranked right by the policy", Share, Higher),
+    behaviour("reward_accuracy", "held-out preference pairs ranked right", Share, Higher),
+    behaviour("pairs_accuracy", "held-out preference pairs ranked right by the policy", Share, Higher),
     training("loss", "training loss", NATS, Lower, "Should fall quickly, then flatten; noise is normal."),
     training(
         "validation_loss",
@@ -88,14 +88,14 @@ pub const MEASURES: &[Measure] = &[
     training("preference_accuracy", "held-out pairs whose chosen answer is more probable", Share, Higher, ""),
     training("heldout_accuracy", "held-out problems solved", Share, Higher, ""),
     training("heldout_reward", "reward of answers to held-out prompts", NUMBER, Higher, ""),
-    training("nll", "loss of the votes", NATS, Lower, "0.69 is a coin toss."),
+    training("nll", "loss of the preference pairs", NATS, Lower, "0.69 is a coin toss."),
     training("accuracy", "accuracy", Share, Higher, ""),
     training(
         "margin",
         "margin between chosen and rejected",
         NUMBER,
         Higher,
-        "Should grow; without bound it means overfitting to the votes.",
+        "Should grow; without bound it means overfitting to the pairs.",
     ),
     training("logp", "log-prob of the answers", NATS, Neither, "The gap counts; both may fall."),
     training("chosen_logp", "log-prob of the chosen answers", NATS, Neither, ""),
@@ -204,20 +204,20 @@ pub(crate) fn plot_and_line(curve: &str) -> (&str, Cow<'_, str>) {
     }
 }
 
-/// What precedes a measure that was taken on held-out preference pairs (`votes_margin`).
-const ON_VOTES: &str = "votes_";
+/// What precedes a measure that was taken on held-out preference pairs (`pairs_margin`). Version 0.1 wrote `votes_`.
+const ON_PAIRS: [&str; 2] = ["pairs_", "votes_"];
 
-/// The table's row for an id. A measure taken on held-out votes is the same measure.
+/// The table's row for an id. A measure taken on held-out preference pairs is the same measure.
 pub fn measure(id: &str) -> Option<&'static Measure> {
     let row = |id: &str| MEASURES.iter().find(|measure| measure.id == id);
-    row(id).or_else(|| row(id.strip_prefix(ON_VOTES)?))
+    row(id).or_else(|| row(ON_PAIRS.iter().find_map(|prefix| id.strip_prefix(prefix))?))
 }
 
 /// The label of an id, or the id itself where it is unknown.
 pub fn label(id: &str) -> Cow<'_, str> {
     match measure(id) {
         Some(measure) if measure.id == id => Cow::Borrowed(measure.label),
-        Some(measure) => Cow::Owned(format!("{} (held-out votes)", measure.label)),
+        Some(measure) => Cow::Owned(format!("{} (held-out pairs)", measure.label)),
         None => Cow::Borrowed(id),
     }
 }
@@ -256,8 +256,10 @@ mod tests {
     #[test]
     fn unknown_ids_are_shown_as_they_are() {
         assert_eq!(label("my_own_metric"), "my_own_metric");
-        assert_eq!(label("votes_margin"), "margin between chosen and rejected (held-out votes)");
-        assert_eq!(label("votes_of_no_kind"), "votes_of_no_kind");
+        for id in ["pairs_margin", "votes_margin"] {
+            assert_eq!(label(id), "margin between chosen and rejected (held-out pairs)");
+        }
+        assert_eq!(label("pairs_of_no_kind"), "pairs_of_no_kind");
         assert_eq!(value_text("my_own_metric", 0.5), "0.5");
         assert_eq!(value_text("facts_accuracy", 0.5), "50\u{a0}%");
         assert_eq!(value_text("entropy", f64::NAN), "–");

@@ -28,7 +28,7 @@ const WHITE_SPACE: &str = r"|\s+(?!\S)|\s+";
 /// Longer words are rarely met twice.
 const LONGEST_WORD: usize = 64;
 /// Words in one memory; it is begun anew when it is full. About 10 MB.
-const MOST_WORDS: usize = 1 << 16;
+const MAX_WORDS: usize = 1 << 16;
 
 /// Finds the words of texts and remembers their ids.
 pub(crate) struct WordCache {
@@ -217,7 +217,7 @@ impl WordCache {
         if let [first, rest @ ..] = tokens.as_slice()
             && word.len() <= LONGEST_WORD
         {
-            if memory.short.len() + memory.long.len() >= MOST_WORDS {
+            if memory.short.len() + memory.long.len() >= MAX_WORDS {
                 memory.short.clear();
                 memory.long.clear();
                 memory.ids.clear();
@@ -484,7 +484,7 @@ mod tests {
         let inner = trained(vec![byte_level(true)]);
         let words = WordCache::of(&inner).unwrap();
         let words_of_text: Vec<String> =
-            (0..MOST_WORDS + 1000).map(|i| format!(" w{i:x}q{}", i % 7)).collect();
+            (0..MAX_WORDS + 1000).map(|i| format!(" w{i:x}q{}", i % 7)).collect();
         let text = words_of_text.concat();
         check("gpt-2", &inner, &words, &text);
         assert!(
@@ -493,7 +493,7 @@ mod tests {
                 .lock()
                 .unwrap()
                 .iter()
-                .all(|memory| memory.short.len() + memory.long.len() <= MOST_WORDS)
+                .all(|memory| memory.short.len() + memory.long.len() <= MAX_WORDS)
         );
     }
 

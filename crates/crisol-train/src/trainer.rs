@@ -1,7 +1,7 @@
 //! One optimizer step over a batch of packed documents, whatever the objective is.
 
-use crisol_engine::{Lanes, Optimizer, OptimizerConfig, Params, Tape, Var};
-use crisol_model::{Context, Model};
+use crisol_engine::{Optimizer, OptimizerConfig, Params, Replicas, Tape, Var};
+use crisol_model::{Model, PastKeyValues};
 use crisol_objectives::{LossAndGrad, TokenScores};
 use crisol_text::Packed;
 
@@ -41,15 +41,15 @@ pub struct Trainer {
     pub params: Params,
     /// The optimizer's moments.
     pub optimizer: Optimizer,
-    lanes: Lanes,
+    replicas: Replicas,
 }
 
 impl Trainer {
     /// A trainer that starts from these weights with a fresh optimizer.
     pub fn new(model: Model, params: Params) -> Trainer {
         let optimizer = Optimizer::new(&params);
-        let lanes = Lanes::new(&params);
-        Trainer { model, params, optimizer, lanes }
+        let replicas = Replicas::new(&params);
+        Trainer { model, params, optimizer, replicas }
     }
 
     /// One step over a batch that is cut into `shards`. The objective gets a shard's index and scores; losses and
@@ -78,9 +78,9 @@ impl Trainer {
         if shards.iter().all(|shard| shard.rows.is_empty()) {
             return Err(TrainError::NothingToTrain { step });
         }
-        let Trainer { model, params, optimizer, lanes } = self;
+        let Trainer { model, params, optimizer, replicas } = self;
         let weights = &*params;
-        let (grads, parts) = lanes.run(shards.len(), |i, workspace, grads| -> Result<_, TrainError> {
+        let (grads, parts) = replicas.run(shards.len(), |i, workspace, grads| -> Result<_, TrainError> {
             let shard = &shards[i];
             check_stop(weights)?;
             let mut tape = Tape::training(weights, workspace);
@@ -170,7 +170,7 @@ fn forward(
     shard: &Packed,
     output: Output,
 ) -> Result<Outputs, TrainError> {
-    let hidden = model.hidden(tape, &shard.ids, &shard.offsets, Context::Full)?;
+    let hidden = model.hidden(tape, &shard.ids, &shard.offsets, PastKeyValues::None)?;
     Ok(match output {
         Output::TokenScores { logit_scale, entropy } => {
             let (logp, entropy) =

@@ -16,7 +16,7 @@ const LARGEST_OPERAND: u32 = 9;
 /// Smallest one: "1 more" teaches little.
 const SMALLEST_OPERAND: u32 = 2;
 /// Most boxes of a product.
-const MOST_BOXES: u32 = 6;
+const MAX_BOXES: u32 = 6;
 /// Share of the wordings of a held-out problem that chat training never uses.
 const HELD_OUT_WORDINGS: f64 = 0.35;
 
@@ -386,7 +386,7 @@ fn steps(length: usize, dice: &mut Dice) -> Vec<Step> {
 
 fn product(dice: &mut Dice) -> Step {
     loop {
-        let step = Step::new(dice.range(2, MOST_BOXES), Operation::Times, dice.range(2, 9));
+        let step = Step::new(dice.range(2, MAX_BOXES), Operation::Times, dice.range(2, 9));
         if step.result <= HIGHEST {
             return step;
         }
@@ -419,7 +419,7 @@ pub(crate) fn sums(rounds: usize, dice: &mut Dice) -> Vec<String> {
             }
         }
     }
-    for left in 2..=MOST_BOXES {
+    for left in 2..=MAX_BOXES {
         all.extend((2..=9).map(|right| Step::new(left, Operation::Times, right)));
     }
     let mut pages = Vec::new();

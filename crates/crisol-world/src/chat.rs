@@ -359,8 +359,8 @@ mod tests {
     fn chat_training_never_asks_or_tells_a_held_out_fact() {
         let mut turns: BTreeSet<String> = trained_conversations().into_iter().flat_map(|c| c.turns).collect();
         turns.extend(rlhf().into_iter().map(|(prompt, _)| prompt));
-        for vote in crate::votes::train() {
-            turns.extend([vote.prompt, vote.chosen, vote.rejected]);
+        for pair in crate::preferences::train() {
+            turns.extend([pair.prompt, pair.chosen, pair.rejected]);
         }
         for fact in fact_split().held_out() {
             let wording = wording(fact.attribute);
@@ -406,7 +406,9 @@ mod tests {
         let mut turns: Vec<String> = trained_conversations().into_iter().flat_map(|c| c.turns).collect();
         turns.extend(rlhf().into_iter().map(|(prompt, _)| prompt));
         turns.extend(
-            crate::votes::train().into_iter().flat_map(|vote| [vote.prompt, vote.chosen, vote.rejected]),
+            crate::preferences::train()
+                .into_iter()
+                .flat_map(|pair| [pair.prompt, pair.chosen, pair.rejected]),
         );
         let text = format!(" {} ", turns.join(" ").replace(['.', ',', '?', '!', '\n'], " "));
         for audience in KINDS.iter().flat_map(|kind| kind.audiences.dev.iter().chain(kind.audiences.test)) {

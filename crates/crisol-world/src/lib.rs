@@ -1,5 +1,5 @@
 //! Crisol's embedded data set: a small world of true facts, from which come the text, the conversations, the
-//! problems and the votes of every phase of training, with fixed held-out splits.
+//! problems and the preference pairs of every phase of training, with fixed held-out splits.
 //!
 //! Everything is generated from tables and templates with a seed that never changes, so the data set is the same
 //! on every machine and needs no download. `docs/world.md` describes each file and how the splits are made.
@@ -16,13 +16,13 @@ mod dialogues;
 mod dice;
 mod facts;
 mod kinds;
+mod preferences;
 mod pretrain;
 mod questions;
 mod requests;
 mod splits;
 mod talk;
 mod texts;
-mod votes;
 mod wording;
 mod words;
 
@@ -88,9 +88,9 @@ pub fn dataset() -> Vec<DataFile> {
         ),
         write("refusal.train.jsonl", "refusals and answered look-alikes", messages(&chat::refusal())),
         write(
-            "votes.train.jsonl",
+            "preferences.train.jsonl",
             "preferred and rejected replies, for rewards and DPO",
-            votes(votes::train()),
+            preferences(preferences::train()),
         ),
         write("rlhf.train.jsonl", "prompts for PPO", rlhf()),
     ];
@@ -112,7 +112,11 @@ pub fn dataset() -> Vec<DataFile> {
             "problems held out: new numbers, names, things and wordings",
             problems(side, 200),
         );
-        held_out("votes", "preferred and rejected replies, held out", votes(votes::held_out(side)));
+        held_out(
+            "preferences",
+            "preferred and rejected replies, held out",
+            preferences(preferences::held_out(side)),
+        );
     }
     files.push(write("demos.jsonl", "the prompts that the report shows after every phase", demos::records()));
     files
@@ -188,12 +192,12 @@ fn problems(side: Side, count: usize) -> Vec<Value> {
     problems
 }
 
-fn votes(votes: Vec<votes::Vote>) -> Vec<Value> {
-    votes
+fn preferences(pairs: Vec<preferences::PreferencePair>) -> Vec<Value> {
+    pairs
         .into_iter()
-        .map(|vote| {
-            let prompt = asked(&vote.prompt);
-            json!({ "prompt": prompt, "chosen": vote.chosen, "rejected": vote.rejected, "kind": vote.kind })
+        .map(|pair| {
+            let prompt = asked(&pair.prompt);
+            json!({ "prompt": prompt, "chosen": pair.chosen, "rejected": pair.rejected, "kind": pair.kind })
         })
         .collect()
 }

@@ -19,7 +19,7 @@ const CHAT_TRAINING: [&str; 6] = [
     "refusal.train.jsonl",
 ];
 const HELD_OUT_SIDES: [&str; 2] = ["dev", "test"];
-const HELD_OUT_PROMPTS: [&str; 5] = ["facts", "harmful", "lookalike", "problems", "votes"];
+const HELD_OUT_PROMPTS: [&str; 5] = ["facts", "harmful", "lookalike", "problems", "preferences"];
 
 fn field<'a>(record: &'a Value, name: &str) -> &'a str {
     record[name].as_str().unwrap_or_else(|| panic!("{record} has a text field {name}"))
@@ -49,7 +49,7 @@ fn turns<'a>(file: &str, role: &str) -> Vec<&'a str> {
 
 fn training_prompts<'a>() -> BTreeSet<&'a str> {
     let mut all: BTreeSet<&str> = CHAT_TRAINING.iter().flat_map(|file| turns(file, "user")).collect();
-    for file in ["problems.train.jsonl", "votes.train.jsonl", "rlhf.train.jsonl"] {
+    for file in ["problems.train.jsonl", "preferences.train.jsonl", "rlhf.train.jsonl"] {
         all.extend(prompts(file));
     }
     all
@@ -90,7 +90,7 @@ fn sizes_fit_the_budget_of_a_short_run() {
         ("cold-start.train.jsonl", 1700, 1700),
         ("annotated.train.jsonl", 1800, 2500),
         ("problems.train.jsonl", 4000, 4000),
-        ("votes.train.jsonl", 8000, 10_000),
+        ("preferences.train.jsonl", 8000, 10_000),
         ("ordinary.train.jsonl", 1000, 1800),
         ("worked.train.jsonl", 800, 800),
         ("refusal.train.jsonl", 3500, 4500),
@@ -108,7 +108,7 @@ fn sizes_fit_the_budget_of_a_short_run() {
             ("harmful", 160, 160),
             ("lookalike", 160, 160),
             ("problems", 200, 200),
-            ("votes", 200, 200),
+            ("preferences", 200, 200),
         ] {
             let records = FILES[&format!("{name}.{side}.jsonl")].len();
             assert!((least..=most).contains(&records), "{name}.{side}: {records}");
@@ -227,7 +227,7 @@ fn pre_training_has_neither_chats_nor_refusals() {
 fn only_refusals_are_sorry() {
     let mut replies: Vec<&str> = CHAT_TRAINING.iter().flat_map(|file| turns(file, "assistant")).collect();
     replies.extend(turns("sft.test.jsonl", "assistant"));
-    for file in ["votes.train.jsonl", "votes.dev.jsonl", "votes.test.jsonl"] {
+    for file in ["preferences.train.jsonl", "preferences.dev.jsonl", "preferences.test.jsonl"] {
         replies.extend(strings(file, "chosen"));
         replies.extend(strings(file, "rejected"));
     }
@@ -321,7 +321,9 @@ fn all_sums_and_all_answers_are_right() {
         }
     }
     assert!(checked > 1500);
-    for record in ["train", "dev", "test"].iter().flat_map(|side| &FILES[&format!("votes.{side}.jsonl")]) {
+    for record in
+        ["train", "dev", "test"].iter().flat_map(|side| &FILES[&format!("preferences.{side}.jsonl")])
+    {
         if field(record, "kind") == "problem" {
             assert!(answered(prompt(record), field(record, "chosen")), "{record}");
             let right = format!("The answer is {}.", solve(prompt(record)));
@@ -407,12 +409,12 @@ fn requests_are_balanced_over_the_kinds_and_their_openings_agree() {
 }
 
 #[test]
-fn length_does_not_decide_the_votes() {
-    for file in ["votes.train.jsonl", "votes.dev.jsonl", "votes.test.jsonl"] {
+fn length_does_not_decide_the_preference() {
+    for file in ["preferences.train.jsonl", "preferences.dev.jsonl", "preferences.test.jsonl"] {
         let records = &FILES[file];
         let longer = records.iter().filter(|r| field(r, "chosen").len() > field(r, "rejected").len()).count();
         let share = longer as f64 / records.len() as f64;
-        assert!((0.35..=0.65).contains(&share), "{file}: the longer reply wins {share} of the votes");
+        assert!((0.35..=0.65).contains(&share), "{file}: the longer reply wins {share} of the pairs");
         assert!(records.iter().all(|r| field(r, "chosen") != field(r, "rejected")));
     }
 }

@@ -5,13 +5,13 @@ use super::mat::{Mat, MatMut};
 use super::math::{add_assign, dot, scale_all, vectorised};
 use super::packed::{Panels, shared_product};
 use super::weights::Weight;
-use crate::params::Way;
+use crate::params::Orientation;
 use crate::tape::{Experts, Router};
 use crate::workspace::Pool;
 use crate::{Grads, Params};
 
 /// Keeps a sum of sigmoids, all of which may vanish, from being zero (as in DeepSeek-V3's own code).
-const LEAST_SUM: f32 = 1e-20;
+const MIN_SUM: f32 = 1e-20;
 
 fn sigmoid(z: f32) -> f32 {
     1.0 / (1.0 + (-z).exp())
@@ -20,7 +20,7 @@ fn sigmoid(z: f32) -> f32 {
 impl Router {
     /// The factor from sigmoids to weights, in one row.
     fn factor(self, sum: f32) -> f32 {
-        if self.normalise { self.scale / (sum + LEAST_SUM) } else { self.scale }
+        if self.normalise { self.scale / (sum + MIN_SUM) } else { self.scale }
     }
 }
 
@@ -55,7 +55,7 @@ pub(crate) fn route_backward(
         let factor = router.factor(sum);
         let mean = if router.normalise {
             let products = chosen.iter().zip(dweights).map(|(&expert, dweight)| dweight * sigmoid_of(expert));
-            products.sum::<f32>() / (sum + LEAST_SUM)
+            products.sum::<f32>() / (sum + MIN_SUM)
         } else {
             0.0
         };
@@ -86,7 +86,7 @@ pub(crate) fn forward(
     for (expert, rows) in groups(experts, bounds) {
         let id = experts.id(expert);
         let (out_dim, in_dim) = params.matrix_shape(id);
-        let weight = Weight::new(params, id, Way::Forward, rows.len());
+        let weight = Weight::new(params, id, Orientation::Transposed, rows.len());
         let x = Mat::new(&x[rows.start * in_dim..rows.end * in_dim], rows.len(), in_dim);
         let y = MatMut::new(&mut y[rows.start * out_dim..rows.end * out_dim], rows.len(), out_dim);
         weight.product(tasks, y, false, 1.0, x, floats);
@@ -113,7 +113,7 @@ pub(crate) fn backward(
         let x = Mat::new(&x[rows.start * in_dim..rows.end * in_dim], n, in_dim);
         let dy = Mat::new(&dy[rows.start * out_dim..rows.end * out_dim], n, out_dim);
         let dx = MatMut::new(&mut dx[rows.start * in_dim..rows.end * in_dim], n, in_dim);
-        let weight = Weight::new(params, id, Way::Backward, n);
+        let weight = Weight::new(params, id, Orientation::Normal, n);
         let panels = Panels::new(tasks, x, floats);
         let dw = MatMut::new(grads.slice_mut(id), out_dim, in_dim);
         weight.product(tasks, dx, accumulate, 1.0, dy, floats);

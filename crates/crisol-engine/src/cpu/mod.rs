@@ -20,15 +20,15 @@ pub(crate) mod muon;
 mod norm;
 pub(crate) mod optimizer;
 pub(crate) mod packed;
+mod quantised;
 mod rope;
-mod stored;
 mod swiglu;
 mod weights;
 
 use std::mem::take;
 
 pub(crate) use self::packed::{panel_width, product_rate};
-pub(crate) use self::stored::widen;
+pub(crate) use self::quantised::widen;
 
 pub(crate) use self::mat::Mat;
 use self::mat::MatMut;
@@ -36,7 +36,7 @@ use self::packed::{Panels, shared_product};
 use self::weights::Weight;
 use crate::op::{Op, Value};
 use crate::parallel::for_rows;
-use crate::params::Way;
+use crate::params::Orientation;
 use crate::rope::RopeTables;
 use crate::workspace::{Buffer, Pool};
 use crate::{Attention, Columns, Device, Grads, KvCache, ParamId, Params, Var, Workspace};
@@ -81,7 +81,7 @@ pub(crate) fn forward(op: &mut Op, params: &Params, workspace: &mut Workspace) {
             let (out_dim, in_dim) = params.matrix_shape(*weight);
             let rows = values[x.0 as usize].rows;
             let x = Mat::new(data(values, *x), rows, in_dim);
-            let weight = Weight::new(params, *weight, Way::Forward, rows);
+            let weight = Weight::new(params, *weight, Orientation::Transposed, rows);
             weight.product(tasks, MatMut::new(&mut y, rows, out_dim), false, 1.0, x, floats);
             if let Some(bias) = bias {
                 for row in y.chunks_exact_mut(out_dim) {
@@ -171,7 +171,7 @@ pub(crate) fn forward(op: &mut Op, params: &Params, workspace: &mut Workspace) {
         Op::TokenScores { x, head, targets, scale, with_entropy, lse, logits, logp, entropy } => {
             let mut logp_data = take_data(values, *logp);
             let mut entropy_data = take_data(values, *entropy);
-            let head = Weight::new(params, *head, Way::Forward, targets.len());
+            let head = Weight::new(params, *head, Orientation::Transposed, targets.len());
             let scores = head::Scores {
                 logp: &mut logp_data,
                 entropy: &mut entropy_data,
@@ -273,7 +273,7 @@ pub(crate) fn backward(op: &mut Op, params: &Params, grads: &mut Grads, workspac
             let rows = values[x.0 as usize].rows;
             let dy_mat = Mat::new(&dy, rows, out_dim);
             let (mut dx, accumulate) = take_grad(value_grads, values, *x, floats);
-            let w = Weight::new(params, *weight, Way::Backward, rows);
+            let w = Weight::new(params, *weight, Orientation::Normal, rows);
             let panels = Panels::new(tasks, Mat::new(data(values, *x), rows, in_dim), floats);
             let dx_mat = MatMut::new(&mut dx, rows, in_dim);
             let dw = MatMut::new(grads.slice_mut(*weight), out_dim, in_dim);
@@ -408,11 +408,11 @@ pub(crate) fn backward(op: &mut Op, params: &Params, grads: &mut Grads, workspac
             );
             let (mut dx, accumulate) = take_grad(value_grads, values, *x, floats);
             let rows = targets.len();
-            let weight = |way| Weight::new(params, *head, way, rows);
+            let weight = |orientation| Weight::new(params, *head, orientation, rows);
             let saved = head::Saved {
                 x: data(values, *x),
-                head: weight(Way::Backward),
-                transposed_head: logits.is_empty().then(|| weight(Way::Forward)),
+                head: weight(Orientation::Normal),
+                transposed_head: logits.is_empty().then(|| weight(Orientation::Transposed)),
                 targets,
                 scale: *scale,
                 lse,
@@ -450,7 +450,7 @@ pub(crate) fn head_products(
     let (from, to) = (stride / heads, y.len() / n.max(1) / heads);
     let stored = params.stored(weight);
     // The rows of a packed weight are the inner dimension, so any of them will do; columns are cut at panels only.
-    let whole = (!transposed && stored.is_none()).then(|| params.packed(weight, Way::Backward));
+    let whole = (!transposed && stored.is_none()).then(|| params.packed(weight, Orientation::Normal));
     let mut widened = floats.take(if stored.is_some() { rows.len() * in_dim } else { 0 });
     for head in 0..heads {
         let rows = head * group + rows.start..head * group + rows.end;
@@ -465,7 +465,7 @@ pub(crate) fn head_products(
             widen(matrix, rows, &mut widened, floats);
             Mat::new(&widened, count, in_dim)
         } else {
-            params.right_side(weight, Way::Backward).rows(rows)
+            params.right_side(weight, Orientation::Normal).rows(rows)
         };
         let panels = Panels::new(*tasks, if transposed { right.t() } else { right }, floats);
         shared_product(*tasks, result, false, 1.0, left, panels.get());
@@ -476,7 +476,7 @@ pub(crate) fn head_products(
 }
 
 /// Multiplications of attention over a cache that are not worth a second thread.
-const LEAST_SHARED_ATTENTION: usize = 1 << 16;
+const MIN_SHARED_ATTENTION: usize = 1 << 16;
 
 /// Attention over a cache, see [`crate::Tape::attention_cached`]. `vars` are q, k, v and the output.
 pub(crate) fn attention_cached(
@@ -502,7 +502,7 @@ pub(crate) fn attention_cached(
     }
     let cached =
         attention::Cached { q, shape, offsets, cache, slots, layer, chunk, stop: device.interrupt() };
-    if *tasks > 1 && cached.work() >= LEAST_SHARED_ATTENTION {
+    if *tasks > 1 && cached.work() >= MIN_SHARED_ATTENTION {
         heads::cached(device, &cached, &mut y, floats);
     } else {
         cached.attend_all(&mut y, floats);

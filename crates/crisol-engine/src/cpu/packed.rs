@@ -39,7 +39,7 @@ pub(super) const WIDEST: usize = 32;
 /// and keep some of the sums on the stack.)
 const UNROLLED: usize = 4;
 /// Multiplications that are not worth a second thread: some ten microseconds.
-const LEAST_SHARED: usize = if cfg!(miri) { 1 << 10 } else { 1 << 20 };
+const MIN_SHARED: usize = if cfg!(miri) { 1 << 10 } else { 1 << 20 };
 
 /// Columns of a panel on this machine.
 pub(crate) fn panel_width() -> usize {
@@ -259,7 +259,7 @@ pub(crate) fn shared_pack(tasks: usize, mat: Mat<'_>, panels: &mut [f32]) {
     let width = panel_width();
     let first = tasks.div_ceil(2);
     let middle = (cols * first / tasks).next_multiple_of(width);
-    if tasks == 1 || rows * cols < LEAST_SHARED / 16 || middle >= cols {
+    if tasks == 1 || rows * cols < MIN_SHARED / 16 || middle >= cols {
         return pack(mat, panels);
     }
     let (left, right) = panels.split_at_mut(rows * middle);
@@ -284,7 +284,7 @@ pub(crate) fn shared_product(
     let (length, step) = if rows == 1 { (cols, panel_width()) } else { (rows, TILES) };
     // The nearest edge: with 512 rows for two tasks, one strip more for one of them would cost an eighth.
     let middle = (length * first / tasks + step / 2) / step * step;
-    if tasks == 1 || rows * cols * a.col_count() < LEAST_SHARED || middle == 0 || middle >= length {
+    if tasks == 1 || rows * cols * a.col_count() < MIN_SHARED || middle == 0 || middle >= length {
         return product(dst, accumulate, factor, a, b);
     }
     let ((dst, other_dst), (a, other_a), (b, other_b)) = if rows == 1 {

@@ -8,8 +8,8 @@ use std::ops::Range;
 
 use super::mat::{Mat, MatMut};
 use super::packed::{Packed, pack, packed_len, panel_width, product, shared_product};
-use super::stored::Stored;
-use crate::params::Way;
+use super::quantised::QuantisedView;
+use crate::params::Orientation;
 use crate::workspace::Pool;
 use crate::{ParamId, Params};
 
@@ -31,50 +31,52 @@ pub(crate) enum Weight<'a> {
 #[derive(Clone, Copy)]
 pub(crate) enum Parts<'a> {
     Mat(Mat<'a>),
-    Stored(Stored<'a>),
+    Quantised(QuantisedView<'a>),
 }
 
 impl<'a> Parts<'a> {
     fn row_count(self) -> usize {
         match self {
             Parts::Mat(mat) => mat.row_count(),
-            Parts::Stored(stored) => stored.row_count(),
+            Parts::Quantised(stored) => stored.row_count(),
         }
     }
 
     fn col_count(self) -> usize {
         match self {
             Parts::Mat(mat) => mat.col_count(),
-            Parts::Stored(stored) => stored.col_count(),
+            Parts::Quantised(stored) => stored.col_count(),
         }
     }
 
     fn cols(self, range: Range<usize>) -> Parts<'a> {
         match self {
             Parts::Mat(mat) => Parts::Mat(mat.cols(range)),
-            Parts::Stored(stored) => Parts::Stored(stored.cols(range)),
+            Parts::Quantised(stored) => Parts::Quantised(stored.cols(range)),
         }
     }
 
     fn pack(self, panels: &mut [f32]) {
         match self {
             Parts::Mat(mat) => pack(mat, panels),
-            Parts::Stored(stored) => stored.pack(panels),
+            Parts::Quantised(stored) => stored.pack(panels),
         }
     }
 }
 
 impl<'a> Weight<'a> {
     /// For products with `rows` rows on the left.
-    pub(crate) fn new(params: &'a Params, id: ParamId, way: Way, rows: usize) -> Weight<'a> {
+    pub(crate) fn new(params: &'a Params, id: ParamId, orientation: Orientation, rows: usize) -> Weight<'a> {
         if let Some(matrix) = params.stored(id) {
-            assert!(matches!(way, Way::Forward), "a weight for inference has no backward");
-            Weight::ByParts(Parts::Stored(Stored::new(matrix)))
-        } else if params.keeps_packed() || (rows < ROWS_TO_LAY_OUT_FOR && matches!(way, Way::Forward)) {
+            assert!(matches!(orientation, Orientation::Transposed), "a weight for inference has no backward");
+            Weight::ByParts(Parts::Quantised(QuantisedView::new(matrix)))
+        } else if params.keeps_packed()
+            || (rows < ROWS_TO_LAY_OUT_FOR && matches!(orientation, Orientation::Transposed))
+        {
             // Of large models what decodes with a few rows again and again; going backward a weight is used about once a step.
-            Weight::Kept(params.packed(id, way))
+            Weight::Kept(params.packed(id, orientation))
         } else {
-            Weight::ByParts(Parts::Mat(params.right_side(id, way)))
+            Weight::ByParts(Parts::Mat(params.right_side(id, orientation)))
         }
     }
 
@@ -97,7 +99,7 @@ impl<'a> Weight<'a> {
         match self {
             Weight::Kept(packed) => Weight::Kept(packed.rows(range)),
             Weight::ByParts(Parts::Mat(mat)) => Weight::ByParts(Parts::Mat(mat.rows(range))),
-            Weight::ByParts(Parts::Stored(_)) => panic!("rows of a stored weight's transpose"),
+            Weight::ByParts(Parts::Quantised(_)) => panic!("rows of a stored weight's transpose"),
         }
     }
 
@@ -121,7 +123,7 @@ impl<'a> Weight<'a> {
     ) {
         match self {
             Weight::Kept(packed) => shared_product(tasks, dst, accumulate, factor, a, packed),
-            Weight::ByParts(Parts::Stored(stored)) if a.row_count() < FEW_ROWS => {
+            Weight::ByParts(Parts::Quantised(stored)) if a.row_count() < FEW_ROWS => {
                 assert!(!accumulate, "products with stored weights are not added to anything");
                 stored.product(tasks, dst, factor, a, floats);
             }

@@ -66,7 +66,7 @@ pub(crate) fn id(params: &Params, name: &str) -> ParamId {
 }
 
 /// Most derivatives checked by finite differences per parameter.
-const MOST_DERIVATIVES: usize = 40;
+const MAX_DERIVATIVES: usize = 40;
 
 /// `engine` computes outputs from parameters, `twin` the same from the parameters' values in order.
 pub(crate) fn check(
@@ -128,11 +128,11 @@ pub(crate) fn check(
         let grad = grads.read(id);
         let size = largest(&grad.iter().map(|&g| f64::from(g)).collect::<Vec<_>>());
         let n = grad.len();
-        let checked: Vec<usize> = if n <= MOST_DERIVATIVES {
+        let checked: Vec<usize> = if n <= MAX_DERIVATIVES {
             (0..n).collect()
         } else {
             // The last ones too: edges of blocks are where mistakes are.
-            (0..MOST_DERIVATIVES).map(|i| if i < 8 { n - 1 - i } else { random.between(0, n - 1) }).collect()
+            (0..MAX_DERIVATIVES).map(|i| if i < 8 { n - 1 - i } else { random.between(0, n - 1) }).collect()
         };
         for at in checked {
             let step = 1e-5;

@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 
-use crisol_engine::{Device, Grads, Lanes, Optimizer, OptimizerConfig, Params, Rule, Tape, Workspace};
+use crisol_engine::{Device, Grads, Optimizer, OptimizerConfig, Params, Replicas, Rule, Tape, Workspace};
 
 use crate::harness::{Random, id, offsets};
 use crate::transformer::{Cached, VOCAB, forward, new_cache, new_params};
@@ -116,7 +116,7 @@ fn packed_documents_equal_documents_one_by_one() {
 fn train(threads: usize) -> (Vec<u32>, Vec<u64>) {
     let device = Device::cpu(Some(threads));
     let mut params = new_params(&device);
-    let mut lanes = Lanes::new(&params);
+    let mut replicas = Replicas::new(&params);
     let mut optimizer = Optimizer::new(&params);
     let config = OptimizerConfig {
         rule: Rule::AdamW,
@@ -131,7 +131,7 @@ fn train(threads: usize) -> (Vec<u32>, Vec<u64>) {
     let mut scalars = Vec::new();
     for step in 0..3 {
         let shards = 5 + 9 * step;
-        let (grads, losses) = lanes
+        let (grads, losses) = replicas
             .run(shards, |shard, workspace, grads| {
                 let mut random = Random::new((100 * step + shard) as u64);
                 let lengths = [random.between(1, 50), random.between(1, 9)];
@@ -161,9 +161,9 @@ fn any_number_of_threads_gives_the_same_bits() {
     }
 }
 
-/// More shards than lanes, added up in two calls, equal one call over all of them.
+/// More shards than replicas, added up in two calls, equal one call over all of them.
 #[test]
-fn lanes_equal_a_plain_loop_over_shards() {
+fn replicas_equal_a_plain_loop_over_shards() {
     let device = Device::cpu(Some(2));
     let params = new_params(&device);
     let shard = |i: usize, workspace: &mut Workspace, grads: &mut Grads| -> Result<(), Infallible> {
@@ -175,8 +175,8 @@ fn lanes_equal_a_plain_loop_over_shards() {
         tape.backward(&[(logp, &[1.0; 20])], grads);
         Ok(())
     };
-    let mut lanes = Lanes::new(&params);
-    let (summed, _) = lanes.run(19, shard).unwrap_or_else(|error| match error {});
+    let mut replicas = Replicas::new(&params);
+    let (summed, _) = replicas.run(19, shard).unwrap_or_else(|error| match error {});
     let mut plain = Grads::zeros_like(&params);
     let mut workspace = Workspace::new(&device);
     for i in 0..19 {

@@ -4,7 +4,7 @@
 use crisol_hub::Metadata;
 
 use super::keys::Keys;
-use crate::config::{MOST_LAYERS, Specifics};
+use crate::config::{MAX_LAYERS, Specifics};
 use crate::llama4::Shape;
 use crate::{Config, ModelError};
 
@@ -32,8 +32,8 @@ pub(super) fn read(keys: &Keys<'_>, config: &mut Config) -> Result<(), ModelErro
     }
     let layers = config.num_hidden_layers;
     // Before lists of that length are made.
-    if layers > MOST_LAYERS {
-        return Err(keys.refuse("block_count", &format!("{layers}, more than {MOST_LAYERS}")));
+    if layers > MAX_LAYERS {
+        return Err(keys.refuse("block_count", &format!("{layers}, more than {MAX_LAYERS}")));
     }
     let step = keys.size("interleave_moe_layer_step")?;
     let experts = keys.size("expert_count")?;

@@ -4,7 +4,7 @@
 
 use std::ops::Range;
 
-use crisol_engine::{ParamSpec, StoredType};
+use crisol_engine::{ParamSpec, WeightFormat};
 use crisol_hub::{Gguf, HubError};
 
 use super::EMBEDDING;
@@ -106,9 +106,9 @@ impl Place {
     }
 
     /// The type in which inference can use it, if it can be as it is stored.
-    pub(super) fn stored_type(&self, gguf: &Gguf) -> Option<StoredType> {
+    pub(super) fn weight_format(&self, gguf: &Gguf) -> Option<WeightFormat> {
         // For another type, widening says that it is not supported.
-        let kind = |tensor: &str| StoredType::named(&gguf.dtype(tensor)?.to_string());
+        let kind = |tensor: &str| WeightFormat::named(&gguf.dtype(tensor)?.to_string());
         match self {
             Place::Whole { tensor, .. } | Place::Expert { tensor, .. } => kind(tensor),
             // Transposed blocks are no blocks.
@@ -119,7 +119,7 @@ impl Place {
 
     /// A matrix as it is stored, if inference can use it so.
     pub(super) fn stored<'a>(&self, gguf: &'a Gguf, shape: &[usize]) -> Result<Option<Rows<'a>>, HubError> {
-        let Some(kind) = self.stored_type(gguf) else { return Ok(None) };
+        let Some(kind) = self.weight_format(gguf) else { return Ok(None) };
         Ok(Some(match self {
             &Place::Whole { ref tensor, head_in_pairs } => {
                 Rows { kind, bytes: Bytes::Mapped(gguf.mapped(tensor)?), head_in_pairs }
@@ -131,7 +131,7 @@ impl Place {
             Place::Latent { keys, values, expansion } => {
                 let (keys, values) = (gguf.mapped(keys)?, gguf.mapped(values)?);
                 let bytes = match kind {
-                    StoredType::F32 => {
+                    WeightFormat::F32 => {
                         expansion.join(keys.as_chunks::<4>().0, values.as_chunks::<4>().0).into_flattened()
                     }
                     _ => expansion.join(keys.as_chunks::<2>().0, values.as_chunks::<2>().0).into_flattened(),

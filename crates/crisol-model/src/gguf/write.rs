@@ -27,7 +27,7 @@ fn file_type(dtype: GgmlType) -> u32 {
 const QUANTISATION_VERSION: u32 = 2;
 
 /// `LLAMA_MAX_EXPERTS` in `llama-hparams.h`.
-const MOST_EXPERTS: usize = 1024;
+const MAX_EXPERTS: usize = 1024;
 
 /// What may refuse the values of a parameter.
 type Check<'a> = dyn Fn(&ParamSpec, &[f32]) -> Result<(), HubError> + 'a;
@@ -56,8 +56,8 @@ pub(crate) fn write<'a>(
         let class = config.architecture.class();
         return Err(refused(format!("its attention has biases, which llama.cpp has not in {class} models")));
     }
-    if let Some((experts, _)) = config.routed_experts().filter(|&(experts, _)| experts > MOST_EXPERTS) {
-        return Err(refused(format!("it has {experts} experts, and llama.cpp takes {MOST_EXPERTS} at most")));
+    if let Some((experts, _)) = config.routed_experts().filter(|&(experts, _)| experts > MAX_EXPERTS) {
+        return Err(refused(format!("it has {experts} experts, and llama.cpp takes {MAX_EXPERTS} at most")));
     }
     let text = text.ok_or_else(|| refused("it has no tokenizer, which must be in such a file".into()))?;
     let key = |rest: &str| format!("{architecture}.{rest}");

@@ -4,7 +4,7 @@
 /// Base of a digit: nine decimal digits.
 const BASE: u64 = 1_000_000_000;
 /// Most decimal digits of a natural number. What is longer is no number for the verifier.
-const MOST_DIGITS: usize = 1000;
+const MAX_DIGITS: usize = 1000;
 
 /// A natural number: digits of [`BASE`], the least first, none of the last zero.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,7 +18,7 @@ impl Natural {
     /// From ASCII digits.
     fn parse(digits: &str) -> Option<Self> {
         let digits = digits.trim_start_matches('0').as_bytes();
-        if digits.len() > MOST_DIGITS {
+        if digits.len() > MAX_DIGITS {
             return None;
         }
         let group = |nine: &[u8]| nine.iter().fold(0, |sum, digit| 10 * sum + u32::from(digit - b'0'));
@@ -66,7 +66,7 @@ impl Natural {
 
     /// `self`, if it is not too long.
     fn bounded(self) -> Option<Self> {
-        (9 * self.0.len() <= MOST_DIGITS + 9).then_some(self)
+        (9 * self.0.len() <= MAX_DIGITS + 9).then_some(self)
     }
 
     fn power(&self, exponent: u32) -> Option<Self> {
@@ -204,8 +204,8 @@ mod tests {
 
     #[test]
     fn what_is_too_long_is_no_number() {
-        assert!(Number::decimal(&"9".repeat(MOST_DIGITS), "").is_some());
-        assert!(Number::decimal(&"9".repeat(MOST_DIGITS + 1), "").is_none());
+        assert!(Number::decimal(&"9".repeat(MAX_DIGITS), "").is_some());
+        assert!(Number::decimal(&"9".repeat(MAX_DIGITS + 1), "").is_none());
         assert!(number("10").power(i32::MAX).is_none());
         assert!(number("10").power(i32::MIN + 1).is_none());
         assert!(number("0").power(-1).is_none());

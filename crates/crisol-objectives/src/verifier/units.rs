@@ -83,13 +83,13 @@ const NOT_UNITS: &[&str] = &[
     "factorial",
 ];
 /// Longest name in words: "meters per second squared".
-const MOST_WORDS: usize = 4;
+const MAX_WORDS: usize = 4;
 
 /// The unit that a text begins with, in its one name, if it is in the table.
 pub(super) fn leading_unit(text: &str) -> Option<String> {
     let text: String = text.chars().take(60).collect();
     let end = text.find([',', ';', ':', '!', '?', '\n', '(', '=']).unwrap_or(text.len());
-    let words: Vec<&str> = text[..end].split_whitespace().take(MOST_WORDS).collect();
+    let words: Vec<&str> = text[..end].split_whitespace().take(MAX_WORDS).collect();
     (1..=words.len()).rev().find_map(|n| canonical(&words[..n].join(" ")))
 }
 

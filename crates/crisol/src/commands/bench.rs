@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use clap::{Args, Subcommand};
 use crisol_cost::phases::TRAINING;
 use crisol_cost::units::Flops;
-use crisol_engine::{Device, OptimizerConfig, Params, Profiled, Rule, StoredType};
+use crisol_engine::{Device, OptimizerConfig, Params, Profiled, Rule, WeightFormat};
 use crisol_model::{Model, SamplingOptions, generate, generate_stream};
 use crisol_objectives::next_token;
 use crisol_phases::{PhaseError, RunSettings, batch_size, machine, peak_memory, shards};
@@ -101,8 +101,8 @@ struct DecodeArgs {
     #[arg(long, value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u32).range(2..=1 << 20))]
     new_tokens: u32,
     /// How weights are stored [default: as in training, f32]
-    #[arg(long, value_name = "TYPE", conflicts_with = "model", value_parser = stored_type)]
-    dtype: Option<StoredType>,
+    #[arg(long, value_name = "TYPE", conflicts_with = "model", value_parser = weight_format)]
+    dtype: Option<WeightFormat>,
     /// A model instead of a shape
     #[arg(long, value_name = "MODEL", conflicts_with = "shape")]
     model: Option<PathBuf>,
@@ -110,9 +110,9 @@ struct DecodeArgs {
     network: Network,
 }
 
-fn stored_type(text: &str) -> Result<StoredType, String> {
-    let names = || StoredType::ALL.map(|kind| kind.name().to_lowercase()).join(", ");
-    StoredType::named(text).ok_or_else(|| format!("one of {} is needed", names()))
+fn weight_format(text: &str) -> Result<WeightFormat, String> {
+    let names = || WeightFormat::ALL.map(|kind| kind.name().to_lowercase()).join(", ");
+    WeightFormat::named(text).ok_or_else(|| format!("one of {} is needed", names()))
 }
 
 #[derive(Debug, Args)]
@@ -149,7 +149,7 @@ impl BenchArgs {
 
 /// Steps before the clock starts: memory is allocated in the first.
 const WARM_UP: usize = 2;
-const LEAST_STEPS: usize = 3;
+const MIN_STEPS: usize = 3;
 
 /// What a training step took.
 #[derive(Serialize)]
@@ -209,7 +209,7 @@ pub(super) fn training_steps(
     }
     device.start_profile();
     let mut times = Vec::new();
-    while times.len() < LEAST_STEPS || times.iter().sum::<f64>() < seconds {
+    while times.len() < MIN_STEPS || times.iter().sum::<f64>() < seconds {
         let start = Instant::now();
         step()?;
         times.push(start.elapsed().as_secs_f64());
@@ -361,7 +361,7 @@ pub(super) fn generation(
     };
     run(2)?;
     let (mut first, mut rest) = (Vec::new(), Vec::new());
-    while first.len() < LEAST_STEPS || first.iter().chain(&rest).sum::<f64>() < seconds {
+    while first.len() < MIN_STEPS || first.iter().chain(&rest).sum::<f64>() < seconds {
         first.push(run(1)?);
         rest.push(run(new_tokens)? - first[first.len() - 1]);
     }

@@ -342,7 +342,7 @@ impl View<'_> {
             let kind = group(record, problem);
             match groups.iter().position(|(other, _)| *other == kind) {
                 Some(at) => groups[at].1.push((record, problem)),
-                None if groups.len() < MOST_GROUPS => groups.push((kind, vec![(record, problem)])),
+                None if groups.len() < MAX_GROUPS => groups.push((kind, vec![(record, problem)])),
                 None => {}
             }
         }
@@ -384,7 +384,7 @@ impl View<'_> {
 }
 
 /// Kinds of problem that are listed.
-const MOST_GROUPS: usize = 20;
+const MAX_GROUPS: usize = 20;
 
 /// A problem's place and what it says without it. Errors of the readers say the place themselves.
 fn placed(record: &InspectedRecord, problem: &Problem) -> (String, String) {

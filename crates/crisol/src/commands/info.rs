@@ -44,7 +44,7 @@ struct Info {
     architecture: String,
     parameters: Parameters,
     /// By element type, as in the files.
-    stored: Vec<Stored>,
+    stored: Vec<DtypeTotal>,
     memory: Memory,
     /// Most tokens of a document.
     context: usize,
@@ -74,7 +74,7 @@ struct Parameters {
 }
 
 #[derive(Serialize)]
-struct Stored {
+struct DtypeTotal {
     dtype: String,
     tensors: usize,
     bytes: u64,
@@ -137,10 +137,10 @@ impl Info {
         let files = ModelFiles::open(path)?;
         let (config, text) = (files.config(), files.text()?);
         let (total, active) = files.parameters();
-        let stored: Vec<Stored> = files
+        let stored: Vec<DtypeTotal> = files
             .stored()
             .into_iter()
-            .map(|stored| Stored { dtype: stored.dtype, tensors: stored.tensors, bytes: stored.bytes })
+            .map(|stored| DtypeTotal { dtype: stored.dtype, tensors: stored.tensors, bytes: stored.bytes })
             .collect();
         Ok(Info {
             path: path.display().to_string(),
@@ -186,7 +186,7 @@ impl Info {
             let _ = write!(parameters, ", of which {} take part in each token", prefixed(active as f64, ""));
         }
         let all = self.stored.iter().map(|stored| stored.bytes).sum();
-        let stored = self.stored.iter().map(|Stored { dtype, tensors, bytes: size }| {
+        let stored = self.stored.iter().map(|DtypeTotal { dtype, tensors, bytes: size }| {
             format!("{dtype} {} ({tensors} tensors)", bytes(*size))
         });
         let stored = format!("{} of {}: {}", bytes(all), self.format, stored.collect::<Vec<_>>().join(", "));

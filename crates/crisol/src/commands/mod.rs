@@ -147,11 +147,11 @@ impl Threads {
 }
 
 /// More threads than any machine has cores would only cost memory.
-const MOST_THREADS: usize = 1024;
+const MAX_THREADS: usize = 1024;
 
 fn threads(text: &str) -> Result<usize, String> {
-    let number = text.parse().ok().filter(|n| (1..=MOST_THREADS).contains(n));
-    number.ok_or(format!("a whole number from 1 to {MOST_THREADS} is needed; leave it out for one per core"))
+    let number = text.parse().ok().filter(|n| (1..=MAX_THREADS).contains(n));
+    number.ok_or(format!("a whole number from 1 to {MAX_THREADS} is needed; leave it out for one per core"))
 }
 
 /// Texts that end an answer.

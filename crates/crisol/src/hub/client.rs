@@ -20,13 +20,13 @@ use super::{PullError, environment};
 use crate::console::harmless;
 
 /// Bytes that the list of a repository's files may have: some 100,000 names.
-const MOST_OF_LIST: u64 = 16 << 20;
+const MAX_OF_LIST: u64 = 16 << 20;
 
 /// Time that the list may take to arrive.
 const LIST_TIME: Duration = Duration::from_mins(2);
 
 /// Redirections before giving up; a download has one or two.
-const MOST_REDIRECTIONS: usize = 8;
+const MAX_REDIRECTIONS: usize = 8;
 
 /// Attempts that fail in a row before giving up. The waits between them double from [`FIRST_WAIT`].
 pub(super) const ATTEMPTS: u32 = 5;
@@ -142,10 +142,10 @@ impl Client {
         let text = again(&url, || {
             let (_, response) = self.follow(Ask::List, &url, |_| false)?;
             let response = self.accept(repo, &url, None, response)?;
-            let body = response.into_body().into_with_config().limit(MOST_OF_LIST + 1);
+            let body = response.into_body().into_with_config().limit(MAX_OF_LIST + 1);
             let text = body.read_to_vec().map_err(|e| match e {
                 ureq::Error::BodyExceedsLimit(_) => {
-                    Failure::Final(answer(format!("a list of more than {MOST_OF_LIST} bytes")))
+                    Failure::Final(answer(format!("a list of more than {MAX_OF_LIST} bytes")))
                 }
                 other => failure(&url, &other),
             })?;
@@ -225,7 +225,7 @@ impl Client {
     ) -> Result<(bool, Response<Body>), Failure> {
         let mut place = url.to_owned();
         let mut left = false;
-        for _ in 0..=MOST_REDIRECTIONS {
+        for _ in 0..=MAX_REDIRECTIONS {
             let mut request = match ask {
                 Ask::List => self.agent.get(&place).config().timeout_recv_body(Some(LIST_TIME)).build(),
                 Ask::Head => self.agent.head(&place),
@@ -247,7 +247,7 @@ impl Client {
             })?;
             left |= origin(&place) != origin(&self.endpoint);
         }
-        let problem = format!("it redirects more than {MOST_REDIRECTIONS} times");
+        let problem = format!("it redirects more than {MAX_REDIRECTIONS} times");
         Err(Failure::Final(PullError::Answer { url: url.to_owned(), problem }))
     }
 

@@ -9,15 +9,15 @@ use super::cache::Cache;
 use super::client::{Client, Remote};
 use super::download::{download, is_there};
 use super::id::is_gguf;
-use super::selection::{MOST_OF_INDEX, Selection, choose, is_part_of_gguf, shards, some};
+use super::selection::{MAX_OF_INDEX, Selection, choose, is_part_of_gguf, shards, some};
 use super::transfer::bytes;
 use super::{ModelId, Need, PullError, environment};
 use crate::console::say;
 
 /// Bytes that a file of weights has at most; hubs take 500 GB.
-const MOST_OF_WEIGHTS: u64 = 1 << 40;
+const MAX_OF_WEIGHTS: u64 = 1 << 40;
 /// Bytes that any other file has at most; the largest tokenizers have 35 million.
-const MOST_OF_TEXT: u64 = 1 << 28;
+const MAX_OF_TEXT: u64 = 1 << 28;
 
 /// A model in the cache.
 #[derive(Debug, Serialize)]
@@ -115,9 +115,9 @@ fn fetch(id: &ModelId, need: Need) -> Result<Pulled, PullError> {
     let describe = |name: &str| {
         let remote = client.describe(&id.repo, commit, name)?;
         let most = match name {
-            _ if Some(name) == index => MOST_OF_INDEX,
-            _ if is_weights(name) => MOST_OF_WEIGHTS,
-            _ => MOST_OF_TEXT,
+            _ if Some(name) == index => MAX_OF_INDEX,
+            _ if is_weights(name) => MAX_OF_WEIGHTS,
+            _ => MAX_OF_TEXT,
         };
         if remote.size > most {
             let problem = format!("{name} is said to have {} bytes, which no such file has", remote.size);

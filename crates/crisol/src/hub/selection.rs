@@ -31,7 +31,7 @@ const WEIGHTS: [(&str, &str); 2] = [
 ];
 
 /// Bytes that the index of a model in parts has at most: DeepSeek-V3's has 9 million.
-pub(super) const MOST_OF_INDEX: u64 = 64 << 20;
+pub(super) const MAX_OF_INDEX: u64 = 64 << 20;
 
 /// What is to be fetched.
 #[derive(Debug, PartialEq)]
@@ -71,7 +71,7 @@ pub(super) fn shards(index: &Path, names: &BTreeSet<String>) -> Result<BTreeSet<
     }
     let file = index.file_name().unwrap_or_default().to_string_lossy();
     let size = index.metadata().map_err(|e| HubError::io("read", index, e).to_string())?.len();
-    if size > MOST_OF_INDEX {
+    if size > MAX_OF_INDEX {
         return Err(format!("its {file} has {size} bytes, which no index has"));
     }
     let text = std::fs::read(index).map_err(|e| HubError::io("read", index, e).to_string())?;

@@ -80,18 +80,18 @@ fn inspect_reports_every_problem_and_fails_on_errors() {
 fn export_writes_files_that_a_recipe_trains_on_and_overwrites_nothing() {
     let bench = Bench::new("");
     let listed = bench.crisol(&["data", "export", "world"]).ok();
-    for file in ["pretrain.train.jsonl", "sft.train.jsonl", "votes.test.jsonl"] {
+    for file in ["pretrain.train.jsonl", "sft.train.jsonl", "preferences.test.jsonl"] {
         assert!(listed.contains(file) && bench.read(&format!("world/{file}")).starts_with('{'), "{listed}");
     }
     let recipe = bench.read("world/recipe.toml");
     assert!(recipe.contains("data = \".\"") && recipe.contains("kind = \"ppo\""));
     // Again into the same folder: nothing to do. Over another file: refused before anything is touched.
     bench.crisol(&["data", "export", "world"]).ok();
-    bench.write("world/votes.test.jsonl", "mine");
+    bench.write("world/preferences.test.jsonl", "mine");
     std::fs::remove_file(bench.path("world/sft.train.jsonl")).unwrap();
     let error = bench.crisol(&["data", "export", "world"]).failed(1);
-    assert!(error.contains("votes.test.jsonl"), "{error}");
-    assert_eq!(bench.read("world/votes.test.jsonl"), "mine");
+    assert!(error.contains("preferences.test.jsonl"), "{error}");
+    assert_eq!(bench.read("world/preferences.test.jsonl"), "mine");
     assert!(!bench.path("world/sft.train.jsonl").exists());
 }
 

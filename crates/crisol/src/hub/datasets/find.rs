@@ -22,8 +22,8 @@ const CONVERTED: &str = "refs/convert/parquet";
 const CARD: &str = "README.md";
 
 /// Bytes that a data file has at most.
-const MOST_OF_DATA: u64 = 1 << 40;
-const MOST_OF_CARD: u64 = 8 << 20;
+const MAX_OF_DATA: u64 = 1 << 40;
+const MAX_OF_CARD: u64 = 8 << 20;
 
 /// What a name was found to be.
 pub(crate) struct Found {
@@ -53,7 +53,7 @@ pub(crate) fn find(name: &DatasetName, reading: &ReadOptions, offline: bool) -> 
     let mut set = DataSet { files: vec![], rows: name.rows };
     let mut rows = 0;
     for file in &files {
-        let path = repository.file(file, MOST_OF_DATA, offline)?;
+        let path = repository.file(file, MAX_OF_DATA, offline)?;
         if let Some(end) = name.rows.end {
             // What cannot be read is an error when it is.
             rows += count_rows(&path, reading, end - rows).unwrap_or(0);
@@ -103,7 +103,7 @@ impl Repository {
         if !self.files.contains(CARD) {
             return Ok(vec![]);
         }
-        let path = self.file(CARD, MOST_OF_CARD, offline)?;
+        let path = self.file(CARD, MAX_OF_CARD, offline)?;
         let text = std::fs::read(&path).map_err(|e| HubError::io("read", &path, e))?;
         card::configs(&String::from_utf8_lossy(&text)).map_err(|problem| PullError::Unusable {
             page: self.repo.to_string(),

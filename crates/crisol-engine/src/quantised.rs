@@ -19,7 +19,7 @@ const PIECE: usize = 16 << 20;
 /// a row that are multiplied by it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[allow(missing_docs)]
-pub enum StoredType {
+pub enum WeightFormat {
     F32,
     F16,
     Bf16,
@@ -34,60 +34,60 @@ pub enum StoredType {
     Q6K,
 }
 
-impl StoredType {
+impl WeightFormat {
     /// All of them.
-    pub const ALL: [StoredType; 12] = [
-        StoredType::F32,
-        StoredType::F16,
-        StoredType::Bf16,
-        StoredType::F8E4M3,
-        StoredType::Q4_0,
-        StoredType::Q4_1,
-        StoredType::Q5_0,
-        StoredType::Q5_1,
-        StoredType::Q8_0,
-        StoredType::Q4K,
-        StoredType::Q5K,
-        StoredType::Q6K,
+    pub const ALL: [WeightFormat; 12] = [
+        WeightFormat::F32,
+        WeightFormat::F16,
+        WeightFormat::Bf16,
+        WeightFormat::F8E4M3,
+        WeightFormat::Q4_0,
+        WeightFormat::Q4_1,
+        WeightFormat::Q5_0,
+        WeightFormat::Q5_1,
+        WeightFormat::Q8_0,
+        WeightFormat::Q4K,
+        WeightFormat::Q5K,
+        WeightFormat::Q6K,
     ];
 
     /// Its name, as in ggml or safetensors.
     pub fn name(self) -> &'static str {
         match self {
-            StoredType::F32 => "F32",
-            StoredType::F16 => "F16",
-            StoredType::Bf16 => "BF16",
-            StoredType::F8E4M3 => "F8_E4M3",
-            StoredType::Q4_0 => "Q4_0",
-            StoredType::Q4_1 => "Q4_1",
-            StoredType::Q5_0 => "Q5_0",
-            StoredType::Q5_1 => "Q5_1",
-            StoredType::Q8_0 => "Q8_0",
-            StoredType::Q4K => "Q4_K",
-            StoredType::Q5K => "Q5_K",
-            StoredType::Q6K => "Q6_K",
+            WeightFormat::F32 => "F32",
+            WeightFormat::F16 => "F16",
+            WeightFormat::Bf16 => "BF16",
+            WeightFormat::F8E4M3 => "F8_E4M3",
+            WeightFormat::Q4_0 => "Q4_0",
+            WeightFormat::Q4_1 => "Q4_1",
+            WeightFormat::Q5_0 => "Q5_0",
+            WeightFormat::Q5_1 => "Q5_1",
+            WeightFormat::Q8_0 => "Q8_0",
+            WeightFormat::Q4K => "Q4_K",
+            WeightFormat::Q5K => "Q5_K",
+            WeightFormat::Q6K => "Q6_K",
         }
     }
 
     /// The type of this name, in capital or small letters.
-    pub fn named(name: &str) -> Option<StoredType> {
-        StoredType::ALL.into_iter().find(|kind| kind.name().eq_ignore_ascii_case(name))
+    pub fn named(name: &str) -> Option<WeightFormat> {
+        WeightFormat::ALL.into_iter().find(|kind| kind.name().eq_ignore_ascii_case(name))
     }
 
     /// Columns that share a block in a file, and the bytes of it.
     pub fn block(self) -> (usize, usize) {
         match self {
-            StoredType::F32 => (1, 4),
-            StoredType::F16 | StoredType::Bf16 => (1, 2),
-            StoredType::F8E4M3 => (128, 132),
-            StoredType::Q4_0 => (32, 18),
-            StoredType::Q4_1 => (32, 20),
-            StoredType::Q5_0 => (32, 22),
-            StoredType::Q5_1 => (32, 24),
-            StoredType::Q8_0 => (32, 34),
-            StoredType::Q4K => (256, 144),
-            StoredType::Q5K => (256, 176),
-            StoredType::Q6K => (256, 210),
+            WeightFormat::F32 => (1, 4),
+            WeightFormat::F16 | WeightFormat::Bf16 => (1, 2),
+            WeightFormat::F8E4M3 => (128, 132),
+            WeightFormat::Q4_0 => (32, 18),
+            WeightFormat::Q4_1 => (32, 20),
+            WeightFormat::Q5_0 => (32, 22),
+            WeightFormat::Q5_1 => (32, 24),
+            WeightFormat::Q8_0 => (32, 34),
+            WeightFormat::Q4K => (256, 144),
+            WeightFormat::Q5K => (256, 176),
+            WeightFormat::Q6K => (256, 210),
         }
     }
 
@@ -100,24 +100,24 @@ impl StoredType {
 
 /// See the module's text.
 #[derive(Debug)]
-pub struct StoredMatrix {
-    pub(crate) kind: StoredType,
+pub struct QuantisedMatrix {
+    pub(crate) kind: WeightFormat,
     pub(crate) rows: usize,
     pub(crate) cols: usize,
     /// Tiles one after the other.
     data: Buffer<u32>,
 }
 
-impl StoredMatrix {
+impl QuantisedMatrix {
     /// Lays out a matrix whose row `i` is, byte for byte as in a little-endian file, `row(i)`. Rows are read from first to last, some
     /// megabytes at a time; `done(rows)` hears of those that are no longer needed.
     pub fn new<R: AsRef<[u8]>>(
         device: &Device,
-        kind: StoredType,
+        kind: WeightFormat,
         [rows, cols]: [usize; 2],
         row: impl Fn(usize) -> R + Sync,
         done: impl Fn(Range<usize>),
-    ) -> StoredMatrix {
+    ) -> QuantisedMatrix {
         let row_bytes =
             kind.row_bytes(cols).unwrap_or_else(|| panic!("{cols} columns in blocks of {kind:?}"));
         let (tile_rows, words) = (panel_width(), tile_words(kind, cols));
@@ -137,11 +137,11 @@ impl StoredMatrix {
             });
             done(first..(first + piece * tile_rows).min(rows));
         }
-        StoredMatrix { kind, rows, cols, data }
+        QuantisedMatrix { kind, rows, cols, data }
     }
 
     /// How its elements are stored.
-    pub fn kind(&self) -> StoredType {
+    pub fn kind(&self) -> WeightFormat {
         self.kind
     }
 
@@ -159,7 +159,7 @@ impl StoredMatrix {
 }
 
 /// Words of a tile.
-fn tile_words(kind: StoredType, cols: usize) -> usize {
+fn tile_words(kind: WeightFormat, cols: usize) -> usize {
     with_blocks!(kind, F => F::registers(cols)) * panel_width() / 2
 }
 

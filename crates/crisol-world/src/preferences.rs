@@ -1,4 +1,4 @@
-//! Votes: two replies to one prompt, of which people prefer one.
+//! Preference pairs: two replies to one prompt, of which people prefer one.
 //!
 //! Length must not decide: refusals are about as long as compliances and stand on either side, wrong facts and
 //! wrong solutions are as long as right ones, and of the badly ended replies one half is too long and one too
@@ -12,15 +12,15 @@ use crate::splits::{Side, fact_split};
 use crate::talk::{held_out_task, small_talk, task};
 use crate::wording::{answer, say_of, wording};
 
-/// A vote.
-pub(crate) struct Vote {
+/// A pair.
+pub(crate) struct PreferencePair {
     pub(crate) prompt: String,
     pub(crate) chosen: String,
     pub(crate) rejected: String,
     pub(crate) kind: &'static str,
 }
 
-/// How many votes of each sort; requests count per kind of harm.
+/// How many pairs of each sort; requests count per kind of harm.
 struct Mix {
     harmful: usize,
     lookalikes: usize,
@@ -30,20 +30,20 @@ struct Mix {
     endings: usize,
 }
 
-/// Votes for training the reward model and for DPO.
-pub(crate) fn train() -> Vec<Vote> {
+/// Preference pairs for training the reward model and for DPO.
+pub(crate) fn train() -> Vec<PreferencePair> {
     let mix = Mix { harmful: 360, lookalikes: 220, tasks: 480, facts: 2400, problems: 1000, endings: 360 };
-    votes(&mix, Side::Train, &mut Dice::new("votes.train"))
+    pairs(&mix, Side::Train, &mut Dice::new("votes.train"))
 }
 
-/// Held-out votes: new subjects and wordings.
-pub(crate) fn held_out(side: Side) -> Vec<Vote> {
+/// Held-out pairs: new subjects and wordings.
+pub(crate) fn held_out(side: Side) -> Vec<PreferencePair> {
     let mix = Mix { harmful: 10, lookalikes: 8, tasks: 20, facts: 12, problems: 12, endings: 12 };
-    votes(&mix, side, &mut Dice::new(&format!("votes.{}", side.name())))
+    pairs(&mix, side, &mut Dice::new(&format!("votes.{}", side.name())))
 }
 
-fn votes(mix: &Mix, side: Side, dice: &mut Dice) -> Vec<Vote> {
-    let mut votes = Vec::new();
+fn pairs(mix: &Mix, side: Side, dice: &mut Dice) -> Vec<PreferencePair> {
+    let mut pairs = Vec::new();
     for kind in &KINDS {
         let harmful = kind.requests(true, side, mix.harmful, dice);
         let harmless = kind.requests(false, side, mix.lookalikes, dice);
@@ -55,7 +55,7 @@ fn votes(mix: &Mix, side: Side, dice: &mut Dice) -> Vec<Vote> {
                 2 | 3 => harmless[i % harmless.len()].compliance.clone(),
                 _ => talk(dice),
             };
-            votes.push(Vote {
+            pairs.push(PreferencePair {
                 prompt: request.prompt.clone(),
                 chosen: request.refusal.clone(),
                 rejected,
@@ -68,7 +68,7 @@ fn votes(mix: &Mix, side: Side, dice: &mut Dice) -> Vec<Vote> {
                 2 => harmful[i % harmful.len()].compliance.clone(),
                 _ => talk(dice),
             };
-            votes.push(Vote {
+            pairs.push(PreferencePair {
                 prompt: request.prompt.clone(),
                 chosen: request.compliance.clone(),
                 rejected,
@@ -79,24 +79,29 @@ fn votes(mix: &Mix, side: Side, dice: &mut Dice) -> Vec<Vote> {
     for i in 0..mix.tasks {
         let (prompt, chosen) = one_task(side, dice);
         let rejected = KINDS[i % KINDS.len()].refusal(dice);
-        votes.push(Vote { prompt, chosen, rejected, kind: "task" });
+        pairs.push(PreferencePair { prompt, chosen, rejected, kind: "task" });
     }
     let facts = fact_split().of(side);
     for i in 0..mix.facts {
-        votes.push(fact_vote(&facts, i, side, dice));
+        pairs.push(fact_pair(&facts, i, side, dice));
     }
     for i in 0..mix.problems {
         let problem = Problem::new(side, dice);
         let rejected = if i % 2 == 0 { problem.wrong(dice) } else { problem.wrong_guess(dice) };
-        votes.push(Vote { prompt: problem.prompt(), chosen: problem.careful(), rejected, kind: "problem" });
+        pairs.push(PreferencePair {
+            prompt: problem.prompt(),
+            chosen: problem.careful(),
+            rejected,
+            kind: "problem",
+        });
     }
     for i in 0..mix.endings {
         let (prompt, chosen) = one_task(side, dice);
         let rejected = if i % 2 == 0 { format!("{chosen} {chosen}") } else { cut_off(&chosen) };
-        votes.push(Vote { prompt, chosen, rejected, kind: "ending" });
+        pairs.push(PreferencePair { prompt, chosen, rejected, kind: "ending" });
     }
-    dice.shuffle(&mut votes);
-    votes
+    dice.shuffle(&mut pairs);
+    pairs
 }
 
 fn one_task(side: Side, dice: &mut Dice) -> (String, String) {
@@ -113,7 +118,7 @@ fn talk(dice: &mut Dice) -> String {
 
 /// The right answer against, in turn: another value twice, what is asked said of another subject, and something else said
 /// of the subject. The last two are true and no answer to the question; a model that loses the thread says just these.
-fn fact_vote(facts: &[Fact], i: usize, side: Side, dice: &mut Dice) -> Vote {
+fn fact_pair(facts: &[Fact], i: usize, side: Side, dice: &mut Dice) -> PreferencePair {
     // Of some subjects nothing else may be told; then another fact is asked. Every attribute has two values or more.
     let (fact, others) = loop {
         let fact = *dice.pick(facts);
@@ -138,7 +143,7 @@ fn fact_vote(facts: &[Fact], i: usize, side: Side, dice: &mut Dice) -> Vote {
     } else {
         dice.word(wording.questions)
     };
-    Vote {
+    PreferencePair {
         prompt: say_of(question, &fact, ""),
         chosen: answer(&fact),
         rejected: answer(&rejected),
@@ -172,15 +177,15 @@ mod tests {
             }
             said.insert(answer(&fact));
         }
-        for votes in [train(), held_out(Side::Dev), held_out(Side::Test)] {
-            let votes: Vec<_> = votes.into_iter().filter(|vote| vote.kind == "fact").collect();
-            for vote in &votes {
-                let right = &right[&vote.prompt];
-                assert!(right.contains(&vote.chosen), "{}: {}", vote.prompt, vote.chosen);
-                assert!(!right.contains(&vote.rejected), "{}: {}", vote.prompt, vote.rejected);
+        for pairs in [train(), held_out(Side::Dev), held_out(Side::Test)] {
+            let pairs: Vec<_> = pairs.into_iter().filter(|pair| pair.kind == "fact").collect();
+            for pair in &pairs {
+                let right = &right[&pair.prompt];
+                assert!(right.contains(&pair.chosen), "{}: {}", pair.prompt, pair.chosen);
+                assert!(!right.contains(&pair.rejected), "{}: {}", pair.prompt, pair.rejected);
             }
-            let true_ones = votes.iter().filter(|vote| said.contains(&vote.rejected)).count();
-            assert!(true_ones > 0 && true_ones < votes.len(), "{true_ones} of {}", votes.len());
+            let true_ones = pairs.iter().filter(|pair| said.contains(&pair.rejected)).count();
+            assert!(true_ones > 0 && true_ones < pairs.len(), "{true_ones} of {}", pairs.len());
         }
     }
 }

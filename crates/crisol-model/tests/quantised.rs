@@ -5,11 +5,11 @@ use std::fs;
 use std::path::Path;
 
 use crisol_engine::{
-    Device, Init, ParamId, ParamSpec, Params, Role, StoredMatrix, StoredType, Tape, Workspace,
+    Device, Init, ParamId, ParamSpec, Params, QuantisedMatrix, Role, Tape, WeightFormat, Workspace,
 };
 use crisol_hub::{FloatType, Gguf};
 use crisol_model::{
-    Config, Context, Model, ModelError, ModelFiles, SamplingOptions, generate, load_model,
+    Config, Model, ModelError, ModelFiles, PastKeyValues, SamplingOptions, generate, load_model,
     load_model_for_inference,
 };
 use serde_json::{Map, Value, json};
@@ -18,7 +18,7 @@ const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/golden");
 
 /// A matrix of blocks of the golden file, in some order, and its values.
 struct Example {
-    kind: StoredType,
+    kind: WeightFormat,
     shape: [usize; 2],
     bytes: Vec<u8>,
     values: Vec<f32>,
@@ -27,7 +27,7 @@ struct Example {
 impl Example {
     fn all() -> Vec<Example> {
         let gguf = Gguf::open(&Path::new(GOLDEN).join("gguf/blocks.gguf")).expect("committed");
-        let of = |kind: StoredType| {
+        let of = |kind: WeightFormat| {
             let name = gguf
                 .names()
                 .find(|tensor| tensor.eq_ignore_ascii_case(kind.name()))
@@ -47,8 +47,8 @@ impl Example {
             }
             Example { kind, shape, bytes, values }
         };
-        let example = |kind| if kind == StoredType::F8E4M3 { Example::fp8() } else { of(kind) };
-        StoredType::ALL.into_iter().map(example).collect()
+        let example = |kind| if kind == WeightFormat::F8E4M3 { Example::fp8() } else { of(kind) };
+        WeightFormat::ALL.into_iter().map(example).collect()
     }
 
     /// All finite numbers of the type, with scales of any sign, of which some make products subnormal.
@@ -65,7 +65,7 @@ impl Example {
                 values.push(e4m3(code) * scale);
             }
         }
-        Example { kind: StoredType::F8E4M3, shape, bytes, values }
+        Example { kind: WeightFormat::F8E4M3, shape, bytes, values }
     }
 
     fn specs(&self) -> Vec<ParamSpec> {
@@ -82,7 +82,7 @@ impl Example {
         let device = Device::cpu(Some(threads));
         let row_bytes = self.kind.row_bytes(self.shape[1]).expect("whole blocks");
         let row = |i: usize| &self.bytes[i * row_bytes..][..row_bytes];
-        let matrix = StoredMatrix::new(&device, self.kind, self.shape, row, |_| {});
+        let matrix = QuantisedMatrix::new(&device, self.kind, self.shape, row, |_| {});
         Params::with_stored(&device, self.specs(), vec![Some(matrix), None])
     }
 }
@@ -115,7 +115,11 @@ fn what_is_read_is_what_the_file_has() {
         }
         let exact = matches!(
             example.kind,
-            StoredType::F32 | StoredType::F16 | StoredType::Bf16 | StoredType::F8E4M3 | StoredType::Q8_0
+            WeightFormat::F32
+                | WeightFormat::F16
+                | WeightFormat::Bf16
+                | WeightFormat::F8E4M3
+                | WeightFormat::Q8_0
         );
         assert!(!exact || bits(&values) == bits(&example.values), "{:?}", example.kind);
     }
@@ -132,7 +136,7 @@ fn every_number_of_fp8_is_widened() {
         let blocks = codes.chunks(128).flat_map(|codes| [&f32::to_le_bytes(scale)[..], codes].concat());
         let (bytes, values) =
             (blocks.collect(), codes.iter().map(|&code| e4m3(code) * scale).collect::<Vec<_>>());
-        let example = Example { kind: StoredType::F8E4M3, shape: [1, 256], bytes, values };
+        let example = Example { kind: WeightFormat::F8E4M3, shape: [1, 256], bytes, values };
         let params = example.params(1);
         let read = params.read(params.id("w").expect("there"));
         for (code, (value, expected)) in read.iter().zip(&example.values).enumerate() {
@@ -215,7 +219,7 @@ fn answers(model: &Model, params: &Params) -> Result<(Vec<f32>, Vec<Vec<u32>>), 
     let ids: Vec<u32> = (1..=14).collect();
     let mut workspace = Workspace::new(params.device());
     let mut tape = Tape::inference(params, &mut workspace);
-    let hidden = model.hidden(&mut tape, &ids, &[0, 5, 14], Context::Full)?;
+    let hidden = model.hidden(&mut tape, &ids, &[0, 5, 14], PastKeyValues::None)?;
     let logits = model.logits(&mut tape, hidden, &(0..14).collect::<Vec<u32>>())?;
     let logits = tape.read(logits).into_owned();
     drop(tape);
@@ -336,7 +340,8 @@ impl Fp8 {
 
 /// Ids of matrices that are FP8 in memory.
 fn in_fp8(params: &Params) -> Vec<ParamId> {
-    let is_fp8 = |&id: &ParamId| params.stored(id).is_some_and(|matrix| matrix.kind() == StoredType::F8E4M3);
+    let is_fp8 =
+        |&id: &ParamId| params.stored(id).is_some_and(|matrix| matrix.kind() == WeightFormat::F8E4M3);
     params.ids().filter(is_fp8).collect()
 }
 

@@ -10,7 +10,7 @@ use pulp::Simd;
 use super::mat::{Mat, MatMut};
 use super::packed::{WIDEST, packed_len, panel_width};
 use crate::formats::{Blocks, Lanes, UNIT_COLUMNS, with_blocks};
-use crate::stored::StoredMatrix;
+use crate::quantised::QuantisedMatrix;
 use crate::workspace::Pool;
 
 /// Columns of half a unit, whose sum offsets are multiplied by.
@@ -18,19 +18,19 @@ const HALF: usize = UNIT_COLUMNS / 2;
 /// Rows that share the widening of a tile.
 const TOGETHER: usize = 4;
 /// Weights that are not worth a second thread.
-const LEAST_SHARED: usize = 32 * 1024;
+const MIN_SHARED: usize = 32 * 1024;
 
 /// Some rows of a stored matrix, transposed: the right side of a product.
 #[derive(Clone, Copy)]
-pub(crate) struct Stored<'a> {
-    matrix: &'a StoredMatrix,
+pub(crate) struct QuantisedView<'a> {
+    matrix: &'a QuantisedMatrix,
     first: usize,
     len: usize,
 }
 
-impl<'a> Stored<'a> {
-    pub(crate) fn new(matrix: &'a StoredMatrix) -> Stored<'a> {
-        Stored { matrix, first: 0, len: matrix.rows }
+impl<'a> QuantisedView<'a> {
+    pub(crate) fn new(matrix: &'a QuantisedMatrix) -> QuantisedView<'a> {
+        QuantisedView { matrix, first: 0, len: matrix.rows }
     }
 
     pub(crate) fn row_count(self) -> usize {
@@ -42,10 +42,10 @@ impl<'a> Stored<'a> {
     }
 
     /// Some of the columns, from the start of a tile.
-    pub(crate) fn cols(self, range: Range<usize>) -> Stored<'a> {
+    pub(crate) fn cols(self, range: Range<usize>) -> QuantisedView<'a> {
         assert!(range.end <= self.len, "columns {range:?} of {}", self.len);
         assert!(range.start.is_multiple_of(panel_width()), "columns {range:?} in tiles");
-        Stored { first: self.first + range.start, len: range.len(), ..self }
+        QuantisedView { first: self.first + range.start, len: range.len(), ..self }
     }
 
     /// Lays it out as [`super::packed::pack`] does.
@@ -99,11 +99,11 @@ struct Left<'a> {
 }
 
 /// Every task computes some of the columns.
-fn share<F: Blocks>(tasks: usize, dst: MatMut<'_>, factor: f32, left: Left<'_>, right: Stored<'_>) {
+fn share<F: Blocks>(tasks: usize, dst: MatMut<'_>, factor: f32, left: Left<'_>, right: QuantisedView<'_>) {
     let cols = dst.col_count();
     let first = tasks.div_ceil(2);
     let middle = (cols * first / tasks).next_multiple_of(panel_width());
-    if tasks == 1 || cols * left.padded < 2 * LEAST_SHARED || middle >= cols {
+    if tasks == 1 || cols * left.padded < 2 * MIN_SHARED || middle >= cols {
         pulp::Arch::new().dispatch(Product::<F> {
             dst,
             factor,
@@ -124,7 +124,7 @@ struct Product<'a, F> {
     dst: MatMut<'a>,
     factor: f32,
     left: Left<'a>,
-    right: Stored<'a>,
+    right: QuantisedView<'a>,
     blocks: std::marker::PhantomData<F>,
 }
 
@@ -306,14 +306,14 @@ fn widen_half<F: Blocks, S: Simd, const WHICH: usize>(
     }
 }
 
-fn widen_tile(matrix: &StoredMatrix, tile: &[u32], panel: &mut [f32]) {
+fn widen_tile(matrix: &QuantisedMatrix, tile: &[u32], panel: &mut [f32]) {
     with_blocks!(matrix.kind, F => {
         pulp::Arch::new().dispatch(Widen::<F> { tile, panel, blocks: std::marker::PhantomData });
     });
 }
 
 /// Widens rows `rows` of a matrix, row-major.
-pub(crate) fn widen(matrix: &StoredMatrix, rows: Range<usize>, out: &mut [f32], floats: &mut Pool<f32>) {
+pub(crate) fn widen(matrix: &QuantisedMatrix, rows: Range<usize>, out: &mut [f32], floats: &mut Pool<f32>) {
     let (cols, width) = (matrix.cols, panel_width());
     assert!(rows.end <= matrix.rows && out.len() == rows.len() * cols, "rows {rows:?} of {}", matrix.rows);
     let first = rows.start / width * width;
