@@ -49,7 +49,8 @@ fuzz_target!(|data: &[u8]| {
     }
     let small = SIZES.iter().all(|size| json[size].as_u64().is_none_or(|size| size <= LARGEST));
     if small && config.num_hidden_layers <= LAYERS {
-        let (model, params) = Model::init(config, &device, 1).expect("a config that is read is valid");
+        let (model, params) =
+            Model::init(config, &device, 1).expect("a config that is read is valid");
         crisol_fuzz::use_model(&model, &params);
     }
 });

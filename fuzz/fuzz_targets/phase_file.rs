@@ -8,8 +8,9 @@ use crisol_phases::{Recipe, assemble_report};
 use crisol_report::{Layout, html, terminal};
 use libfuzzer_sys::fuzz_target;
 
-static RECIPE: LazyLock<Recipe> =
-    LazyLock::new(|| Recipe::parse("recipe.toml", "[[phases]]\nkind = \"pretrain\"\n").expect("a recipe"));
+static RECIPE: LazyLock<Recipe> = LazyLock::new(|| {
+    Recipe::parse("recipe.toml", "[[phases]]\nkind = \"pretrain\"\n").expect("a recipe")
+});
 
 fuzz_target!(|data: &[u8]| {
     let folder = crisol_fuzz::folder(&[("1-pretrain/phase.json", data)]);

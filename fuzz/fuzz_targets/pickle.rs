@@ -13,7 +13,11 @@ fuzz_target!(|data: &[u8]| {
         file
     } else {
         let storage: Vec<u8> = (0..=u8::MAX).collect();
-        zipped = crisol_fuzz::zip(&[("m/data.pkl", file), ("m/data/0", &storage), ("m/data/1", &storage)]);
+        zipped = crisol_fuzz::zip(&[
+            ("m/data.pkl", file),
+            ("m/data/0", &storage),
+            ("m/data/1", &storage),
+        ]);
         &zipped
     };
     let folder = crisol_fuzz::folder(&[("pytorch_model.bin", file)]);

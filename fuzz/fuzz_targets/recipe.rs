@@ -10,5 +10,8 @@ fuzz_target!(|data: &str| {
     for phase in &recipe.phases {
         let _ = recipe.folder(&phase.name);
     }
-    assert_eq!(Recipe::parse("again.toml", &recipe.to_toml()).expect("what is written is read back"), recipe);
+    assert_eq!(
+        Recipe::parse("again.toml", &recipe.to_toml()).expect("what is written is read back"),
+        recipe
+    );
 });

@@ -11,11 +11,18 @@ const CONTEXT: usize = 32;
 fuzz_target!(|data: &[u8]| {
     let Ok(lines) = parse_jsonl_lines("data.jsonl", data) else { return };
     for record in lines.iter().flatten() {
-        for example in SETUP.supervised(record, CONTEXT).into_iter().flat_map(|encoded| encoded.examples) {
+        for example in
+            SETUP.supervised(record, CONTEXT).into_iter().flat_map(|encoded| encoded.examples)
+        {
             assert!(example.trained_tokens() > 0 && example.ids.len() <= CONTEXT);
         }
-        for pair in SETUP.preference(record, CONTEXT).into_iter().flat_map(|encoded| encoded.examples) {
-            assert!(pair.chosen.ids.starts_with(&pair.prompt) && pair.rejected.ids.starts_with(&pair.prompt));
+        for pair in
+            SETUP.preference(record, CONTEXT).into_iter().flat_map(|encoded| encoded.examples)
+        {
+            assert!(
+                pair.chosen.ids.starts_with(&pair.prompt)
+                    && pair.rejected.ids.starts_with(&pair.prompt)
+            );
         }
         let _ = SETUP.problem(record, CONTEXT);
         let _ = SETUP.rollout_prompt(record, CONTEXT);

@@ -16,8 +16,11 @@ fuzz_target!(|data: &[u8]| {
     for width in [0, 80] {
         let _ = terminal(&report, Layout { width, colour: width == 0 });
     }
-    let _ =
-        comparison(&["a".to_owned(), "b".to_owned()], &report.prompts, Layout { width: 60, colour: false });
+    let _ = comparison(
+        &["a".to_owned(), "b".to_owned()],
+        &report.prompts,
+        Layout { width: 60, colour: false },
+    );
     let written = report.to_json();
     let again = load(written.as_bytes()).expect("what is written is read back");
     assert_eq!(again.to_json(), written);

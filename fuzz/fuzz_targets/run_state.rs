@@ -28,7 +28,8 @@ fuzz_target!(|data: &[u8]| {
     let state = "progress/1-pretrain/state/state.json";
     let folder = crisol_fuzz::folder(&[("recipe.toml", RECIPE), (state, data)]);
     let state = folder.path().join(state);
-    write_checksums(state.parent().expect("it has one"), &Checksums::new()).expect("a temporary folder");
+    write_checksums(state.parent().expect("it has one"), &Checksums::new())
+        .expect("a temporary folder");
     let options = RunOptions {
         out: folder.path(),
         resume: true,

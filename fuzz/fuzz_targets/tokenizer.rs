@@ -12,7 +12,8 @@ const CONFIG: &[u8] =
 const GENERATION: &[u8] = br#"{"eos_token_id": 0}"#;
 const RECORD: &str = r#"{"prompt": "12 the", "completion": "the \u00fcn\u0308 12 \ud83e\udd80"}"#;
 
-const TEXTS: [&str; 4] = ["", "the 1234 words", "  ünïcode 漢字 🦀\r\n\n", "<|user|>a</s><unk>\u{0}"];
+const TEXTS: [&str; 4] =
+    ["", "the 1234 words", "  ünïcode 漢字 🦀\r\n\n", "<|user|>a</s><unk>\u{0}"];
 
 // libFuzzer's own hook would end the process at once, also where Crisol turns a panic of the tokenizers crate into an
 // error. A panic that leaves the target is still a find.

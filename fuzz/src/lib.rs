@@ -22,8 +22,8 @@ pub fn folder(files: &[(&str, &[u8])]) -> TempDir {
 /// The embedded template around a tokenizer of a few merges.
 pub static SETUP: LazyLock<TextSetup> = LazyLock::new(|| {
     let texts = ["the question and the answer of the day", "user assistant system 12 + 34 = 46"];
-    let tokenizer =
-        Tokenizer::train(texts, 300, &EMBEDDED_TOKENS).expect("a vocabulary of 300 holds all bytes");
+    let tokenizer = Tokenizer::train(texts, 300, &EMBEDDED_TOKENS)
+        .expect("a vocabulary of 300 holds all bytes");
     TextSetup::embedded(tokenizer).expect("it has the embedded tokens")
 });
 

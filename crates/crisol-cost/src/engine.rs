@@ -161,8 +161,16 @@ fn networks(phase: Phase) -> (&'static [Network], &'static [Network]) {
 
 /// Peak of a phase of training. AdamW and Muon take the same: where Muon keeps no second moment, it keeps its directions.
 pub fn training(shape: &ModelShape, phase: Phase, options: &EngineOptions) -> Memory {
-    let &EngineOptions { rules, threads, shard_tokens, shards, uneven, sampling, measured, program } =
-        options;
+    let &EngineOptions {
+        rules,
+        threads,
+        shard_tokens,
+        shards,
+        uneven,
+        sampling,
+        measured,
+        program,
+    } = options;
     let of = |network: &Network| match network {
         Network::Policy | Network::Reference => shape.clone(),
         Network::Reward | Network::Value => shape.scalar(),
@@ -192,8 +200,10 @@ pub fn training(shape: &ModelShape, phase: Phase, options: &EngineOptions) -> Me
     // The memory of a shard serves generation too.
     let also_generating = |memory: Memory, sequences: Sequences| {
         let of_chunk = sequences.activations(shape);
-        let (larger, alone) = (at_work.min(sequences.chunks), sequences.chunks.saturating_sub(at_work));
-        let beyond = Bytes((of_chunk.0 - of_shard.0).max(0.0)) * larger as f64 + of_chunk * alone as f64;
+        let (larger, alone) =
+            (at_work.min(sequences.chunks), sequences.chunks.saturating_sub(at_work));
+        let beyond =
+            Bytes((of_chunk.0 - of_shard.0).max(0.0)) * larger as f64 + of_chunk * alone as f64;
         Memory {
             activations: memory.activations + beyond,
             logits: memory.logits + sequences.logits(shape),
@@ -257,9 +267,13 @@ mod tests {
     use super::*;
 
     fn shape(hidden: usize, head: Head) -> ModelShape {
-        let attention = Attention::Grouped { heads: 4, kv_heads: 4, head_dim: hidden / 4, chunk: None };
-        let block =
-            Block { attention, feed_forward: FeedForward::Dense { inner: 3 * hidden }, vectors: 2 * hidden };
+        let attention =
+            Attention::Grouped { heads: 4, kv_heads: 4, head_dim: hidden / 4, chunk: None };
+        let block = Block {
+            attention,
+            feed_forward: FeedForward::Dense { inner: 3 * hidden },
+            vectors: 2 * hidden,
+        };
         ModelShape { hidden, vocab: 1000, head, blocks: vec![(2, block)] }
     }
 
@@ -306,7 +320,9 @@ mod tests {
     fn every_phase_takes_more_with_more_of_anything() {
         let small = shape(64, Head::Untied);
         for phase in Phase::ALL {
-            let total = |shape: &ModelShape, options: EngineOptions| training(shape, phase, &options).total();
+            let total = |shape: &ModelShape, options: EngineOptions| {
+                training(shape, phase, &options).total()
+            };
             let least = total(&small, OPTIONS);
             assert!(total(&shape(128, Head::Untied), OPTIONS) > least, "{phase:?}");
             for more in [
@@ -314,7 +330,10 @@ mod tests {
                 EngineOptions { shards: 4, ..OPTIONS },
                 EngineOptions { threads: 3, ..OPTIONS },
                 EngineOptions { sampling: Some(SEQUENCES), ..OPTIONS },
-                EngineOptions { measured: Some(Sequences { length: 5000, ..SEQUENCES }), ..OPTIONS },
+                EngineOptions {
+                    measured: Some(Sequences { length: 5000, ..SEQUENCES }),
+                    ..OPTIONS
+                },
                 EngineOptions { program: Bytes(2e6), ..OPTIONS },
             ] {
                 assert!(total(&small, more) > least, "{phase:?} with {more:?}");
@@ -337,11 +356,14 @@ mod tests {
     fn phases_hold_the_networks_that_they_run() {
         let shape = shape(64, Head::Tied);
         let weights = |phase| {
-            training(&shape, phase, &OPTIONS).weights / training(&shape, Phase::Sft, &OPTIONS).weights
+            training(&shape, phase, &OPTIONS).weights
+                / training(&shape, Phase::Sft, &OPTIONS).weights
         };
         assert_eq!([Phase::Pretrain, Phase::Dpo, Phase::Grpo].map(weights), [1.0, 1.0, 2.0]);
         // Scalar heads have a row more than tied ones.
-        assert!((weights(Phase::Ppo) - 4.0).abs() < 0.01 && (weights(Phase::Reward) - 1.0).abs() < 0.01);
+        assert!(
+            (weights(Phase::Ppo) - 4.0).abs() < 0.01 && (weights(Phase::Reward) - 1.0).abs() < 0.01
+        );
     }
 
     #[test]

@@ -56,7 +56,9 @@ pub struct Prediction {
 #[derive(Clone, Debug, PartialEq, Error)]
 pub enum FitError {
     /// A curve of three numbers needs more runs.
-    #[error("{found} runs are too few: a curve with a limit, a factor and an exponent needs four or more")]
+    #[error(
+        "{found} runs are too few: a curve with a limit, a factor and an exponent needs four or more"
+    )]
     TooFew {
         /// How many there are.
         found: usize,
@@ -70,7 +72,9 @@ pub enum FitError {
         factor: f64,
     },
     /// More compute did not help.
-    #[error("the loss does not fall with compute; runs of a ladder must differ in size and tokens only")]
+    #[error(
+        "the loss does not fall with compute; runs of a ladder must differ in size and tokens only"
+    )]
     NoTrend,
 }
 
@@ -87,16 +91,21 @@ impl LadderFit {
             return Err(FitError::TooFew { found: rungs.len() });
         }
         let flops = rungs.iter().map(|rung| rung.flops.0);
-        let (least, reference) = (flops.clone().fold(f64::INFINITY, f64::min), flops.fold(0.0, f64::max));
+        let (least, reference) =
+            (flops.clone().fold(f64::INFINITY, f64::min), flops.fold(0.0, f64::max));
         if reference < MIN_FACTOR * least {
             return Err(FitError::TooNarrow { factor: reference / least });
         }
         // Published exponents of compute are 0.05 to 0.2; small runs may fall faster. Runs without any scatter leave nothing but the best
         // of these, so they are close to one another.
-        let curves: Vec<Curve> =
-            (1..=2000).filter_map(|i| Curve::through(rungs, reference, f64::from(i) * 0.0005)).collect();
-        let best =
-            curves.iter().min_by(|a, b| a.squares.total_cmp(&b.squares)).copied().ok_or(FitError::NoTrend)?;
+        let curves: Vec<Curve> = (1..=2000)
+            .filter_map(|i| Curve::through(rungs, reference, f64::from(i) * 0.0005))
+            .collect();
+        let best = curves
+            .iter()
+            .min_by(|a, b| a.squares.total_cmp(&b.squares))
+            .copied()
+            .ok_or(FitError::NoTrend)?;
         let freedom = rungs.len() - 3;
         let quantile = QUANTILES[freedom.min(QUANTILES.len()) - 1];
         let variance = best.squares / freedom as f64;
@@ -119,8 +128,11 @@ impl LadderFit {
     /// The loss at a budget.
     pub fn predict(&self, budget: Flops) -> Prediction {
         let at = |curve: &Curve| curve.at(budget.0 / self.reference);
-        let (low, high) =
-            self.plausible.iter().map(at).fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), loss| {
+        let (low, high) = self
+            .plausible
+            .iter()
+            .map(at)
+            .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), loss| {
                 (low.min(loss), high.max(loss))
             });
         let reach = self.quantile * self.scatter;
@@ -133,7 +145,9 @@ impl Curve {
     fn through(rungs: &[Rung], reference: f64, alpha: f64) -> Option<Curve> {
         let points: Vec<(f64, f64)> =
             rungs.iter().map(|rung| ((rung.flops.0 / reference).powf(-alpha), rung.loss)).collect();
-        let mean = |of: &dyn Fn(&(f64, f64)) -> f64| points.iter().map(of).sum::<f64>() / points.len() as f64;
+        let mean = |of: &dyn Fn(&(f64, f64)) -> f64| {
+            points.iter().map(of).sum::<f64>() / points.len() as f64
+        };
         let (x, y) = (mean(&|p| p.0), mean(&|p| p.1));
         let scale = mean(&|p| (p.0 - x) * (p.1 - y)) / mean(&|p| (p.0 - x) * (p.0 - x));
         let limit = y - scale * x;
@@ -156,7 +170,10 @@ mod tests {
             .map(|i| {
                 let flops = 1e12 * 4f64.powi(i);
                 let wobble = if i % 2 == 0 { noise } else { -noise };
-                Rung { flops: Flops(flops), loss: limit + scale * (flops / 1e12).powf(-alpha) + wobble }
+                Rung {
+                    flops: Flops(flops),
+                    loss: limit + scale * (flops / 1e12).powf(-alpha) + wobble,
+                }
             })
             .collect()
     }
@@ -165,7 +182,8 @@ mod tests {
     fn too_little_is_said_to_be_too_little() {
         let rungs = ladder(1.0, 2.0, 0.2, 0.0);
         assert_eq!(LadderFit::new(&rungs[..3]), Err(FitError::TooFew { found: 3 }));
-        let narrow: Vec<Rung> = rungs.iter().map(|rung| Rung { flops: Flops(1e12), ..*rung }).collect();
+        let narrow: Vec<Rung> =
+            rungs.iter().map(|rung| Rung { flops: Flops(1e12), ..*rung }).collect();
         assert_eq!(LadderFit::new(&narrow), Err(FitError::TooNarrow { factor: 1.0 }));
         let mut rising = rungs.clone();
         for rung in &mut rising {

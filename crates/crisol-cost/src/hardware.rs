@@ -65,8 +65,11 @@ impl Gpu {
     /// The GPU of this name, in any case and with or without `rtx`, dashes and blanks.
     pub fn named(name: &str) -> Option<&'static Gpu> {
         let plain = |name: &str| {
-            let name: String =
-                name.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_ascii_lowercase();
+            let name: String = name
+                .chars()
+                .filter(char::is_ascii_alphanumeric)
+                .collect::<String>()
+                .to_ascii_lowercase();
             name.strip_prefix("rtx").unwrap_or(&name).to_owned()
         };
         let wanted = plain(name);

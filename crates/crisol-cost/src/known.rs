@@ -87,7 +87,12 @@ fn deepseek_v3() -> ModelShape {
         // And the correction of the router.
         vectors: vectors + experts,
     };
-    ModelShape { hidden, vocab: 129_280, head: Head::Untied, blocks: vec![(3, dense), (58, mixture)] }
+    ModelShape {
+        hidden,
+        vocab: 129_280,
+        head: Head::Untied,
+        blocks: vec![(3, dense), (58, mixture)],
+    }
 }
 
 /// All of them.
@@ -112,9 +117,27 @@ pub fn models() -> Vec<Known> {
         shape: dense(sizes, head, QkNorm::Heads),
     };
     vec![
-        llama("smollm2-135m", "HuggingFaceTB/SmolLM2-135M", 8192, [576, 30, 9, 3, 64, 1536, 49_152], Tied),
-        llama("smollm2-360m", "HuggingFaceTB/SmolLM2-360M", 8192, [960, 32, 15, 5, 64, 2560, 49_152], Tied),
-        llama("smollm2-1.7b", "HuggingFaceTB/SmolLM2-1.7B", 8192, [2048, 24, 32, 32, 64, 8192, 49_152], Tied),
+        llama(
+            "smollm2-135m",
+            "HuggingFaceTB/SmolLM2-135M",
+            8192,
+            [576, 30, 9, 3, 64, 1536, 49_152],
+            Tied,
+        ),
+        llama(
+            "smollm2-360m",
+            "HuggingFaceTB/SmolLM2-360M",
+            8192,
+            [960, 32, 15, 5, 64, 2560, 49_152],
+            Tied,
+        ),
+        llama(
+            "smollm2-1.7b",
+            "HuggingFaceTB/SmolLM2-1.7B",
+            8192,
+            [2048, 24, 32, 32, 64, 8192, 49_152],
+            Tied,
+        ),
         llama(
             "tinyllama-1.1b",
             "TinyLlama/TinyLlama-1.1B-Chat-v1.0",
@@ -164,7 +187,13 @@ pub fn models() -> Vec<Known> {
             [16_384, 126, 128, 8, 128, 53_248, 128_256],
             Untied,
         ),
-        llama("llama-3.2-1b", "meta-llama/Llama-3.2-1B", 131_072, [2048, 16, 32, 8, 64, 8192, 128_256], Tied),
+        llama(
+            "llama-3.2-1b",
+            "meta-llama/Llama-3.2-1B",
+            131_072,
+            [2048, 16, 32, 8, 64, 8192, 128_256],
+            Tied,
+        ),
         llama(
             "llama-3.2-3b",
             "meta-llama/Llama-3.2-3B",

@@ -98,7 +98,8 @@ fn rate_at(measured: &[Measured], parameters: f64) -> Option<FlopRate> {
         .min_by(|a, b| a.parameters.total_cmp(&b.parameters));
     match (below, above) {
         (Some(below), Some(above)) => {
-            let place = (parameters / below.parameters).ln() / (above.parameters / below.parameters).ln();
+            let place =
+                (parameters / below.parameters).ln() / (above.parameters / below.parameters).ln();
             Some(FlopRate(below.rate.0 * (above.rate / below.rate).powf(place)))
         }
         (one, other) => one.or(other).map(|nearest| nearest.rate),

@@ -26,7 +26,8 @@ pub enum Dtype {
 
 impl Dtype {
     /// All of them.
-    pub const ALL: [Dtype; 6] = [Dtype::F32, Dtype::Bf16, Dtype::F16, Dtype::F8, Dtype::Q8, Dtype::Q4];
+    pub const ALL: [Dtype; 6] =
+        [Dtype::F32, Dtype::Bf16, Dtype::F16, Dtype::F8, Dtype::Q8, Dtype::Q4];
 
     /// Its name.
     pub fn name(self) -> &'static str {
@@ -230,7 +231,10 @@ fn kept_by_block(hidden: usize, block: &Block, recompute: Recompute) -> f64 {
 /// Numbers of each token that are kept, over all blocks, and in the block at work.
 fn kept(shape: &ModelShape, recompute: Recompute) -> f64 {
     let of = |recompute| {
-        shape.blocks.iter().map(move |(count, block)| (*count, kept_by_block(shape.hidden, block, recompute)))
+        shape
+            .blocks
+            .iter()
+            .map(move |(count, block)| (*count, kept_by_block(shape.hidden, block, recompute)))
     };
     // What goes into the last norm, and what comes out.
     let ends = 2.0 * shape.hidden as f64;
@@ -288,7 +292,8 @@ pub fn training(
             (Optimizer::Muon, Some(_)) => trained,
         };
         let copy = if dtype.activation_bytes() < 4.0 { trained } else { 0.0 };
-        memory.optimizer += Bytes(4.0 * (2.0 * trained - one_moment + copy)) / among(Zero::Optimizer);
+        memory.optimizer +=
+            Bytes(4.0 * (2.0 * trained - one_moment + copy)) / among(Zero::Optimizer);
     }
     memory.activations = Bytes(tokens * kept(shape, options.recompute) * dtype.activation_bytes());
     let logits = if phase == Phase::Reward { 1 } else { shape.vocab };

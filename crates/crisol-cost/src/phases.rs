@@ -113,7 +113,11 @@ impl Phase {
                     passes.push(pass("old log-probabilities", Network::Policy, Kind::Forward));
                 }
                 if options.reference {
-                    passes.push(pass("reference log-probabilities", Network::Reference, Kind::Forward));
+                    passes.push(pass(
+                        "reference log-probabilities",
+                        Network::Reference,
+                        Kind::Forward,
+                    ));
                 }
                 passes.push(train(Network::Policy, "training", updates));
                 passes
@@ -166,8 +170,10 @@ mod tests {
     fn in_units_of_n(phase: Phase, options: PhaseOptions) -> f64 {
         // With one head and one token in the vocabulary all networks have the same matrices.
         let attention = Attention::Grouped { heads: 2, kv_heads: 1, head_dim: 4, chunk: None };
-        let block = Block { attention, feed_forward: FeedForward::Dense { inner: 16 }, vectors: 16 };
-        let shape = ModelShape { hidden: 8, vocab: 1, head: Head::Untied, blocks: vec![(2, block)] };
+        let block =
+            Block { attention, feed_forward: FeedForward::Dense { inner: 16 }, vectors: 16 };
+        let shape =
+            ModelShape { hidden: 8, vocab: 1, head: Head::Untied, blocks: vec![(2, block)] };
         let of = |pass: &Pass| {
             let (forward, backward) = pass.flops(&shape, 1.0, false);
             forward.total() - forward.attention + backward.total() - backward.attention

@@ -1,11 +1,14 @@
 //! A plan of training on GPUs, and what it will take: compute, time, money, energy, memory.
 
 use crate::hardware::{
-    BANDWIDTH_SHARE, CO2_PER_KILOWATT_HOUR, DENSE_MFU, Gpu, MIXTURE_MFU, Mfu, OVERHEAD_OF_POWER, Range,
+    BANDWIDTH_SHARE, CO2_PER_KILOWATT_HOUR, DENSE_MFU, Gpu, MIXTURE_MFU, Mfu, OVERHEAD_OF_POWER,
+    Range,
 };
 use crate::memory::{self, Dtype, Memory, MemoryOptions, Optimizer, Recompute, USABLE, Zero};
 use crate::phases::{Kind, Pass, Phase, PhaseOptions};
-use crate::units::{Bytes, Dollars, Flops, FlopsPerToken, Joules, Price, Seconds, TokenRate, Tokens};
+use crate::units::{
+    Bytes, Dollars, Flops, FlopsPerToken, Joules, Price, Seconds, TokenRate, Tokens,
+};
 use crate::{ModelShape, Parts};
 
 /// What is to be trained, how, and on what.
@@ -44,7 +47,9 @@ pub enum PlanError {
         hidden: usize,
     },
     /// Weights of few bits take no gradients.
-    #[error("weights in {dtype} cannot be trained themselves; give --lora-rank, or --dtype bf16, f16 or f32")]
+    #[error(
+        "weights in {dtype} cannot be trained themselves; give --lora-rank, or --dtype bf16, f16 or f32"
+    )]
     Untrainable {
         /// Their type.
         dtype: &'static str,
@@ -157,13 +162,19 @@ impl Plan {
             backward = backward.with(parts.1, |sum, part| sum + part);
         }
         let (forward, backward) = (forward.named(), backward.named());
-        std::array::from_fn(|i| (forward[i].0, FlopsPerToken(forward[i].1), FlopsPerToken(backward[i].1)))
+        std::array::from_fn(|i| {
+            (forward[i].0, FlopsPerToken(forward[i].1), FlopsPerToken(backward[i].1))
+        })
     }
 
     /// Operations of all tokens.
     pub fn work(&self) -> Work {
-        let mut work =
-            Work { flops: Flops(0.0), counted: Flops(0.0), sampling: Flops(0.0), recomputed: Flops(0.0) };
+        let mut work = Work {
+            flops: Flops(0.0),
+            counted: Flops(0.0),
+            sampling: Flops(0.0),
+            recomputed: Flops(0.0),
+        };
         for pass in self.passes() {
             let (forward, backward) = self.flops(&pass, self.length());
             let ordinary = self.flops(&pass, self.length().min(ORDINARY_CONTEXT));
@@ -188,7 +199,8 @@ impl Plan {
     fn utilisation(&self, work: &Work) -> Range<Mfu> {
         let share = |share: f64| Mfu::new(share.min(1.0)).expect("a positive share of at most one");
         if let Some(mfu) = self.mfu {
-            let (low, high) = (share(mfu.share() * (1.0 - GIVEN)), share(mfu.share() * (1.0 + GIVEN)));
+            let (low, high) =
+                (share(mfu.share() * (1.0 - GIVEN)), share(mfu.share() * (1.0 + GIVEN)));
             return Range { low, typical: mfu, high };
         }
         let class = if self.shape.is_mixture() { MIXTURE_MFU } else { DENSE_MFU };
@@ -206,8 +218,10 @@ impl Plan {
             memory::inference(&self.shape, dtype, documents, self.memory.length).total()
         });
         let at_once = fits.unwrap_or(1).min(SAMPLED_AT_ONCE) as f64;
-        let step = decode_step(&self.shape, dtype, &self.gpu, at_once, self.length(), mfu, bandwidth);
-        let samplings = self.passes().iter().filter(|pass| pass.kind == Kind::Generate).count() as f64;
+        let step =
+            decode_step(&self.shape, dtype, &self.gpu, at_once, self.length(), mfu, bandwidth);
+        let samplings =
+            self.passes().iter().filter(|pass| pass.kind == Kind::Generate).count() as f64;
         step * (samplings * self.tokens.0 / at_once)
     }
 
@@ -280,7 +294,10 @@ impl Plan {
         if now.gpus > 1 {
             let stages = [Zero::Optimizer, Zero::Gradients, Zero::Weights];
             single.extend(
-                stages.into_iter().filter(|&zero| zero > now.zero).map(|zero| MemoryOptions { zero, ..now }),
+                stages
+                    .into_iter()
+                    .filter(|&zero| zero > now.zero)
+                    .map(|zero| MemoryOptions { zero, ..now }),
             );
         }
         if now.optimizer == Optimizer::AdamW {
@@ -312,7 +329,8 @@ impl Plan {
             return Vec::new();
         }
         let lora_rank = options.lora_rank.or(Some(LORA_RANK.min(self.shape.hidden)));
-        let adapted = [options.dtype, Dtype::Q4].map(|dtype| MemoryOptions { dtype, lora_rank, ..*options });
+        let adapted =
+            [options.dtype, Dtype::Q4].map(|dtype| MemoryOptions { dtype, lora_rank, ..*options });
         adapted.into_iter().filter(|changed| changed != options).collect()
     }
 }

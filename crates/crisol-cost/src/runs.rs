@@ -36,7 +36,15 @@ const fn run(
     source: &'static str,
     reported_mfu: f64,
 ) -> PublicRun {
-    PublicRun { model, tokens: Tokens(tera_tokens * 1e12), gpu, gpu_hours, dollars, source, reported_mfu }
+    PublicRun {
+        model,
+        tokens: Tokens(tera_tokens * 1e12),
+        gpu,
+        gpu_hours,
+        dollars,
+        source,
+        reported_mfu,
+    }
 }
 
 /// The runs. DeepSeek-V3 computed in fp8; its utilisation is stated against the bf16 peak all the same.
@@ -133,7 +141,11 @@ mod tests {
         for run in PUBLIC_RUNS {
             let class = if run.shape().is_mixture() { MIXTURE_MFU } else { DENSE_MFU };
             let ratio = run.hours_at(class.typical) / run.gpu_hours;
-            assert!((1.0 / 1.5..1.5).contains(&ratio), "{}: {ratio} of the reported hours", run.model);
+            assert!(
+                (1.0 / 1.5..1.5).contains(&ratio),
+                "{}: {ratio} of the reported hours",
+                run.model
+            );
             // And lie within what is said to be plausible.
             assert!(
                 (run.hours_at(class.high)..run.hours_at(class.low)).contains(&run.gpu_hours),
@@ -148,7 +160,8 @@ mod tests {
         let mut priced = 0;
         for run in PUBLIC_RUNS {
             let Some(said) = run.dollars else { continue };
-            let predicted = run.predicted_dollars(run.gpu_hours).expect("the workshop names its price");
+            let predicted =
+                run.predicted_dollars(run.gpu_hours).expect("the workshop names its price");
             assert!((predicted / said - 1.0).abs() < 0.05, "{}: {predicted:?}", run.model);
             priced += 1;
         }
@@ -162,7 +175,12 @@ mod tests {
             assert!(run.implied_mfu().is_some(), "{} is possible", run.model);
             let all = FlopsPerToken(6.0 * run.shape().parameters().total()) * run.tokens;
             let share = all / (run.gpu().peak * Seconds::of_hours(run.gpu_hours));
-            assert_eq!(Mfu::new(share).is_none(), run.shape().is_mixture(), "{}: {share}", run.model);
+            assert_eq!(
+                Mfu::new(share).is_none(),
+                run.shape().is_mixture(),
+                "{}: {share}",
+                run.model
+            );
         }
     }
 
@@ -173,6 +191,9 @@ mod tests {
         for (percent, published) in percent.into_iter().zip([95.6, 4.3, 0.18]) {
             assert!((percent - published).abs() < 0.05, "{percent}");
         }
-        assert_eq!(OLMO_2_1B_POST_TRAINING.iter().map(|share| share.gpu_hours).sum::<f64>(), 1464.0);
+        assert_eq!(
+            OLMO_2_1B_POST_TRAINING.iter().map(|share| share.gpu_hours).sum::<f64>(),
+            1464.0
+        );
     }
 }

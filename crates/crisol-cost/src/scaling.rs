@@ -74,7 +74,11 @@ pub const BESIROGLU: LossFit =
 
 /// The paper's three approaches (Tables 2, 3 and A3) and the later fit.
 pub const LAWS: [Law; 4] = [
-    Law::Power { name: "approach 1 (envelope of training curves)", budget: 1.21e20, exponent: 0.50 },
+    Law::Power {
+        name: "approach 1 (envelope of training curves)",
+        budget: 1.21e20,
+        exponent: 0.50,
+    },
     Law::Power { name: "approach 2 (IsoFLOP profiles)", budget: 1.20e20, exponent: 0.49 },
     Law::Loss { name: "approach 3 (parametric fit)", fit: HOFFMANN },
     Law::Loss { name: "approach 3 fitted again (Besiroglu et al.)", fit: BESIROGLU },
@@ -148,12 +152,17 @@ pub fn alternatives(fit: &LossFit, budget: Flops, factors: &[f64]) -> Vec<Altern
             let parameters = best.parameters * factor;
             let size = Size::within(budget, parameters);
             let loss = fit.loss(size);
-            let same =
-                fit.tokens_for(parameters, least).map(|tokens| Size { parameters, tokens }.flops() / budget);
+            let same = fit
+                .tokens_for(parameters, least)
+                .map(|tokens| Size { parameters, tokens }.flops() / budget);
             let saved = INFERENCE * (best.parameters - parameters);
             let pays_after = same.and_then(|same| {
                 let extra = (same - 1.0).max(0.0) * budget.0;
-                if *factor == 1.0 { Some(Tokens(0.0)) } else { (saved > 0.0).then(|| Tokens(extra / saved)) }
+                if *factor == 1.0 {
+                    Some(Tokens(0.0))
+                } else {
+                    (saved > 0.0).then(|| Tokens(extra / saved))
+                }
             });
             Alternative {
                 size,
@@ -209,7 +218,10 @@ mod tests {
         // The smallest never gets there.
         assert_eq!(table[0].budget_for_same_loss, None);
         let half = table[2];
-        assert!(half.budget_for_same_loss.unwrap() > 1.0 && half.pays_after.unwrap().0 > 1e9, "{half:?}");
+        assert!(
+            half.budget_for_same_loss.unwrap() > 1.0 && half.pays_after.unwrap().0 > 1e9,
+            "{half:?}"
+        );
         assert!(table[1].budget_for_same_loss > half.budget_for_same_loss);
         assert_eq!((table[3].loss_above, table[3].pays_after), (0.0, Some(Tokens(0.0))));
         assert_eq!(table[4].pays_after, None);

@@ -248,7 +248,8 @@ impl Block {
     pub(crate) fn matrices(&self, hidden: usize) -> Vec<(usize, [usize; 2])> {
         let mut matrices: Vec<_> =
             self.attention.matrices(hidden).into_iter().map(|matrix| (1, matrix)).collect();
-        let mut add = |count, inner| matrices.extend(gated(hidden, inner).map(|matrix| (count, matrix)));
+        let mut add =
+            |count, inner| matrices.extend(gated(hidden, inner).map(|matrix| (count, matrix)));
         match self.feed_forward {
             FeedForward::Dense { inner } => add(1, inner),
             FeedForward::Mixture { experts, inner, shared, .. } => {
@@ -293,8 +294,9 @@ impl ModelShape {
                 FeedForward::Dense { inner } => (3 * h * inner) as f64,
                 FeedForward::Mixture { shared, .. } => (3 * h * shared) as f64,
             }),
-            experts: self
-                .over_blocks(|block| (experts(&block.feed_forward) * block.feed_forward.expert(h)) as f64),
+            experts: self.over_blocks(|block| {
+                (experts(&block.feed_forward) * block.feed_forward.expert(h)) as f64
+            }),
             router: self.over_blocks(|block| match block.feed_forward {
                 FeedForward::Dense { .. } => 0.0,
                 FeedForward::Mixture { experts, .. } => (experts * h) as f64,
@@ -339,7 +341,8 @@ impl ModelShape {
 
     /// Whether some parameters take no part in a token's pass.
     pub fn is_mixture(&self) -> bool {
-        let mixture = |(_, block): &(usize, Block)| matches!(block.feed_forward, FeedForward::Mixture { .. });
+        let mixture =
+            |(_, block): &(usize, Block)| matches!(block.feed_forward, FeedForward::Mixture { .. });
         self.blocks.iter().any(mixture)
     }
 
@@ -356,7 +359,8 @@ impl ModelShape {
     /// out.
     fn document_parts(&self, length: f64, rows: f64) -> Parts {
         let Parts { projections, feed_forward, experts, router, .. } = self.active_parameters();
-        let attention = |block: &Block| block.attention.score_width() as f64 * block.attention.seen(length);
+        let attention =
+            |block: &Block| block.attention.score_width() as f64 * block.attention.seen(length);
         Parts {
             embedding: 0.0,
             projections: 2.0 * projections * length,
@@ -392,7 +396,9 @@ impl ModelShape {
     /// Numbers that generation reads of what it keeps for one more token, on average over a document of `length` tokens. Here a token
     /// sees only what came before it: half of what training counts.
     pub fn cache_read(&self, length: f64) -> f64 {
-        self.over_blocks(|block| block.attention.cached() as f64 * block.attention.seen(length) / 2.0)
+        self.over_blocks(|block| {
+            block.attention.cached() as f64 * block.attention.seen(length) / 2.0
+        })
     }
 
     /// Operations of one generated token, on average over a document of `length` tokens.

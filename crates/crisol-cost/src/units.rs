@@ -172,7 +172,11 @@ pub enum QuantityError {
 }
 
 /// A positive number with one of `units` after it, in any case; the unit without name is there too if it is among them.
-fn quantity(text: &str, units: &[(&str, f64)], example: &'static str) -> Result<f64, QuantityError> {
+fn quantity(
+    text: &str,
+    units: &[(&str, f64)],
+    example: &'static str,
+) -> Result<f64, QuantityError> {
     let text = text.trim();
     // The `e` of an exponent belongs to the number.
     let number_ends = |at: usize| {
@@ -200,7 +204,9 @@ pub fn count(text: &str) -> Result<f64, QuantityError> {
 /// Money, such as `5000`, `$300K` or `2.5M`.
 pub fn dollars(text: &str) -> Result<Dollars, QuantityError> {
     count(text.trim().trim_start_matches('$')).map(Dollars).map_err(|error| match error {
-        QuantityError::Unreadable { .. } => QuantityError::Unreadable { example: "5000, $300K or 2.5M" },
+        QuantityError::Unreadable { .. } => {
+            QuantityError::Unreadable { example: "5000, $300K or 2.5M" }
+        }
         QuantityError::OutOfRange => error,
     })
 }
@@ -243,7 +249,9 @@ mod tests {
         assert_eq!(dollars("$300K"), Ok(Dollars(3e5)));
         assert_eq!(bytes("24GiB"), Ok(Bytes(24.0 * 1_073_741_824.0)));
         assert_eq!(bytes("200kb"), Ok(Bytes(2e5)));
-        for text in ["", "T", "2X", "2TT", "two", "2 T tokens", "inf", "nan", "1e400", "2.5.1B", "é"] {
+        for text in
+            ["", "T", "2X", "2TT", "two", "2 T tokens", "inf", "nan", "1e400", "2.5.1B", "é"]
+        {
             assert!(count(text).is_err(), "{text}");
         }
         for text in ["0", "-1B", "-0.0", "1e30"] {

@@ -10,20 +10,21 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 fn attention(chunks: bool) -> impl Strategy<Value = Attention> {
-    let chunk = if chunks { proptest::option::of(64..4096_usize).boxed() } else { Just(None).boxed() };
-    let grouped =
-        (0..6_u32, 0..4_u32, 32..129_usize, chunk).prop_map(|(kv_heads, groups, head_dim, chunk)| {
+    let chunk =
+        if chunks { proptest::option::of(64..4096_usize).boxed() } else { Just(None).boxed() };
+    let grouped = (0..6_u32, 0..4_u32, 32..129_usize, chunk).prop_map(
+        |(kv_heads, groups, head_dim, chunk)| {
             let kv_heads = 1 << kv_heads;
             Attention::Grouped { heads: kv_heads << groups, kv_heads, head_dim, chunk }
+        },
+    );
+    let latent = (
+        (1..65_usize, proptest::option::of(32..1537_usize), 32..513_usize),
+        (32..129_usize, 8..65_usize, 32..129_usize),
+    )
+        .prop_map(|((heads, query_rank, kv_rank), (unrotated, rotated, value_dim))| {
+            Attention::Latent { heads, query_rank, kv_rank, unrotated, rotated, value_dim }
         });
-    let latent =
-        (
-            (1..65_usize, proptest::option::of(32..1537_usize), 32..513_usize),
-            (32..129_usize, 8..65_usize, 32..129_usize),
-        )
-            .prop_map(|((heads, query_rank, kv_rank), (unrotated, rotated, value_dim))| {
-                Attention::Latent { heads, query_rank, kv_rank, unrotated, rotated, value_dim }
-            });
     prop_oneof![grouped, latent]
 }
 
@@ -46,12 +47,8 @@ fn shapes(chunks: bool) -> impl Strategy<Value = ModelShape> {
         .prop_map(|(attention, feed_forward, vectors)| Block { attention, feed_forward, vectors });
     let blocks = proptest::collection::vec((4..40_usize, block), 1..3);
     let head = select(vec![Head::Tied, Head::Untied]);
-    (64..8193_usize, 256..200_000_usize, head, blocks).prop_map(|(hidden, vocab, head, blocks)| ModelShape {
-        hidden,
-        vocab,
-        head,
-        blocks,
-    })
+    (64..8193_usize, 256..200_000_usize, head, blocks)
+        .prop_map(|(hidden, vocab, head, blocks)| ModelShape { hidden, vocab, head, blocks })
 }
 
 fn memory_options() -> impl Strategy<Value = MemoryOptions> {
@@ -63,15 +60,26 @@ fn memory_options() -> impl Strategy<Value = MemoryOptions> {
         proptest::option::of(1..9_usize),
         (select(vec![1, 2, 3, 8, 64]), 1..9_usize, 16..20_000_usize),
     )
-        .prop_map(|(dtype, optimizer, recompute, zero, lora_rank, (gpus, documents, length))| {
-            MemoryOptions { dtype, optimizer, recompute, zero, lora_rank, gpus, documents, length }
-        })
+        .prop_map(
+            |(dtype, optimizer, recompute, zero, lora_rank, (gpus, documents, length))| {
+                MemoryOptions {
+                    dtype,
+                    optimizer,
+                    recompute,
+                    zero,
+                    lora_rank,
+                    gpus,
+                    documents,
+                    length,
+                }
+            },
+        )
 }
 
 /// Plans without contradictions.
 fn plans(chunks: bool) -> impl Strategy<Value = Plan> {
-    let phase_options =
-        (1..5_u32, any::<bool>()).prop_map(|(updates, reference)| PhaseOptions { updates, reference });
+    let phase_options = (1..5_u32, any::<bool>())
+        .prop_map(|(updates, reference)| PhaseOptions { updates, reference });
     (
         (shapes(chunks), select(Phase::ALL.to_vec()), phase_options),
         (1e6..1e13_f64, select(GPUS.to_vec()), proptest::option::of(0.01..0.9_f64)),
@@ -450,7 +458,8 @@ fn pretraining(shape: ModelShape, length: usize) -> Plan {
 
 #[test]
 fn memory_left_over_is_for_the_driver() {
-    let plan = pretraining(crisol_cost::known::named("smollm2-135m").expect("a known model").shape, 2048);
+    let plan =
+        pretraining(crisol_cost::known::named("smollm2-135m").expect("a known model").shape, 2048);
     let estimate = plan.estimate();
     assert_eq!(estimate.available, plan.gpu.memory * USABLE);
     assert!(estimate.remedies.is_empty());

@@ -119,10 +119,17 @@ fn adapters_parameters() {
 #[test]
 fn adapters_of_deepseek_v3() {
     let (hidden, rank) = (7168, 2);
-    let attention: [[usize; 2]; 5] =
-        [[hidden, 1536], [1536, 128 * 192], [hidden, 512 + 64], [512, 128 * 256], [128 * 128, hidden]];
+    let attention: [[usize; 2]; 5] = [
+        [hidden, 1536],
+        [1536, 128 * 192],
+        [hidden, 512 + 64],
+        [512, 128 * 256],
+        [128 * 128, hidden],
+    ];
     let gated = |inner: usize| [[hidden, inner], [hidden, inner], [inner, hidden]];
-    let of = |matrices: &[[usize; 2]]| matrices.iter().map(|[rows, columns]| rank * (rows + columns)).sum();
+    let of = |matrices: &[[usize; 2]]| {
+        matrices.iter().map(|[rows, columns]| rank * (rows + columns)).sum()
+    };
     let (attention, dense, expert): (usize, usize, usize) =
         (of(&attention), of(&gated(18_432)), of(&gated(2048)));
     let all = 61 * attention + 3 * dense + 58 * 257 * expert;
@@ -213,7 +220,8 @@ fn llama_2s_model_card() {
     for (run, tonnes) in PUBLIC_RUNS.iter().zip([31.22, 62.44, 291.42]) {
         let memory = MemoryOptions { length: 4096, ..PLAIN };
         let mfu = run.implied_mfu();
-        let plan = Plan { mfu, tokens: run.tokens, ..plan(run.model, Phase::Pretrain, run.gpu, memory) };
+        let plan =
+            Plan { mfu, tokens: run.tokens, ..plan(run.model, Phase::Pretrain, run.gpu, memory) };
         let estimate = plan.estimate();
         assert_near(estimate.gpu_time.typical.hours(), run.gpu_hours, 1e-9);
         assert_near(estimate.co2.typical / 1e3, tonnes, 0.01);
@@ -231,7 +239,8 @@ fn llama_3_1s_model_card() {
     ] {
         let memory = MemoryOptions { length: 4096, ..PLAIN };
         let estimate =
-            Plan { tokens: Tokens(15e12), ..plan(name, Phase::Pretrain, "h100", memory) }.estimate();
+            Plan { tokens: Tokens(15e12), ..plan(name, Phase::Pretrain, "h100", memory) }
+                .estimate();
         let ratio = hours / estimate.gpu_time.typical.hours();
         assert!((low..high).contains(&ratio), "{name}: {ratio} of what is expected");
         assert!(Mfu::new(estimate.mfu.typical.share() / ratio).is_some());
@@ -296,7 +305,8 @@ fn latent_vectors_are_not_expanded() {
 fn adapters_that_do_not_fit_go_with_fewer_bits() {
     let memory = MemoryOptions { lora_rank: Some(16), recompute: Recompute::Full, ..PLAIN };
     let estimate = plan("llama-2-13b", Phase::Sft, "rtx4090", memory).estimate();
-    let options: Vec<&str> = estimate.remedies.iter().map(|remedy| remedy.options.as_str()).collect();
+    let options: Vec<&str> =
+        estimate.remedies.iter().map(|remedy| remedy.options.as_str()).collect();
     assert_eq!(options, ["--dtype q4_0"]);
 }
 
@@ -305,7 +315,10 @@ fn adapters_that_do_not_fit_go_with_fewer_bits() {
 fn llama_2_7b_fits_on_eight_gpus() {
     let one = plan("llama-2-7b", Phase::Sft, "a100", PLAIN).estimate();
     assert_near(states(&one.memory).0, 108e9, 0.01);
-    assert!(one.memory.total() > one.available && one.remedies.iter().all(|remedy| remedy.changed != PLAIN));
+    assert!(
+        one.memory.total() > one.available
+            && one.remedies.iter().all(|remedy| remedy.changed != PLAIN)
+    );
     let eight = MemoryOptions { zero: Zero::Optimizer, gpus: 8, ..PLAIN };
     let eight = plan("llama-2-7b", Phase::Sft, "a100", eight).estimate();
     assert!(eight.memory.total() <= eight.available);

@@ -86,7 +86,9 @@ impl Device {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
             pool.thread_name(|i| format!("crisol-cpu-{i}")).build()
         });
-        let pool = pool.transpose().map_err(|cause| ThreadsRefused { threads, cause: cause.to_string() })?;
+        let pool = pool
+            .transpose()
+            .map_err(|cause| ThreadsRefused { threads, cause: cause.to_string() })?;
         Ok(Device::Cpu(Arc::new(Cpu {
             pool,
             idle: Mutex::default(),
@@ -205,7 +207,12 @@ impl Device {
         self.lend(&cpu.idle_for_parts, 1, f)
     }
 
-    fn lend<T>(&self, idle: &Mutex<Vec<Workspace>>, tasks: usize, f: impl FnOnce(&mut Workspace) -> T) -> T {
+    fn lend<T>(
+        &self,
+        idle: &Mutex<Vec<Workspace>>,
+        tasks: usize,
+        f: impl FnOnce(&mut Workspace) -> T,
+    ) -> T {
         let lent = idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let mut workspace = lent.unwrap_or_else(|| Workspace::new(self));
         workspace.tasks = tasks;

@@ -54,12 +54,21 @@ pub(crate) trait Blocks {
 
     /// Scale and offset of a half of a unit.
     #[inline(always)]
-    fn scales<S: Simd>(simd: S, _header: &[Lanes<S>; 2], _unit: &[S::u32s], _half: usize) -> [Lanes<S>; 2] {
+    fn scales<S: Simd>(
+        simd: S,
+        _header: &[Lanes<S>; 2],
+        _unit: &[S::u32s],
+        _half: usize,
+    ) -> [Lanes<S>; 2] {
         [[simd.splat_f32s(1.0); 2], [simd.splat_f32s(0.0); 2]]
     }
 
     /// The codes of four columns of a unit, from column `16 · HALF + 4 · quarter` on.
-    fn codes<S: Simd, const HALF: usize>(simd: S, unit: &[S::u32s], quarter: usize) -> [Lanes<S>; 4];
+    fn codes<S: Simd, const HALF: usize>(
+        simd: S,
+        unit: &[S::u32s],
+        quarter: usize,
+    ) -> [Lanes<S>; 4];
 }
 
 /// Evaluates an expression with the [`Blocks`] of a [`crate::WeightFormat`].
@@ -149,7 +158,13 @@ fn number<S: Simd>(simd: S, bits: S::u32s, bias: f32) -> S::f32s {
 
 /// `low & low_mask | high & high_mask` (below 2²³).
 #[inline(always)]
-fn two_fields<S: Simd>(simd: S, low: S::u32s, low_mask: u32, high: S::u32s, high_mask: u32) -> S::f32s {
+fn two_fields<S: Simd>(
+    simd: S,
+    low: S::u32s,
+    low_mask: u32,
+    high: S::u32s,
+    high_mask: u32,
+) -> S::f32s {
     let low = simd.and_u32s(low, simd.splat_u32s(low_mask));
     let high = simd.and_u32s(high, simd.splat_u32s(high_mask));
     number(simd, simd.or_u32s(low, high), 0.0)
@@ -194,7 +209,10 @@ fn shared_halves<S: Simd>(simd: S, word: S::u32s) -> Lanes<S> {
 /// Of a pair of registers: the two half-precision numbers of each row.
 #[inline(always)]
 fn two_halves<S: Simd>(simd: S, pair: &[S::u32s]) -> [Lanes<S>; 2] {
-    [[half(simd, pair[0], 0), half(simd, pair[1], 0)], [half(simd, pair[0], 1), half(simd, pair[1], 1)]]
+    [
+        [half(simd, pair[0], 0), half(simd, pair[1], 0)],
+        [half(simd, pair[0], 1), half(simd, pair[1], 1)],
+    ]
 }
 
 #[inline(always)]
@@ -223,7 +241,11 @@ macro_rules! four {
 
 /// Codes of four bits that [`pack_nibbles`] has packed.
 #[inline(always)]
-fn nibbles<S: Simd, const HALF: usize>(simd: S, words: &[S::u32s], quarter: usize) -> [Lanes<S>; 4] {
+fn nibbles<S: Simd, const HALF: usize>(
+    simd: S,
+    words: &[S::u32s],
+    quarter: usize,
+) -> [Lanes<S>; 4] {
     four!(simd, |i, second| field(simd, words[2 * quarter + second], 8 * i + 4 * HALF, 15, 0.0))
 }
 
@@ -255,8 +277,13 @@ impl Blocks for F32 {
     }
 
     #[inline(always)]
-    fn codes<S: Simd, const HALF: usize>(simd: S, unit: &[S::u32s], quarter: usize) -> [Lanes<S>; 4] {
-        four!(simd, |i, second| simd.transmute_f32s_u32s(unit[2 * (16 * HALF + 4 * quarter + i) + second]))
+    fn codes<S: Simd, const HALF: usize>(
+        simd: S,
+        unit: &[S::u32s],
+        quarter: usize,
+    ) -> [Lanes<S>; 4] {
+        four!(simd, |i, second| simd
+            .transmute_f32s_u32s(unit[2 * (16 * HALF + 4 * quarter + i) + second]))
     }
 }
 
@@ -272,8 +299,16 @@ impl Blocks for F16 {
     }
 
     #[inline(always)]
-    fn codes<S: Simd, const HALF: usize>(simd: S, unit: &[S::u32s], quarter: usize) -> [Lanes<S>; 4] {
-        four!(simd, |i, second| half(simd, unit[2 * (8 * HALF + 2 * quarter + i / 2) + second], i % 2))
+    fn codes<S: Simd, const HALF: usize>(
+        simd: S,
+        unit: &[S::u32s],
+        quarter: usize,
+    ) -> [Lanes<S>; 4] {
+        four!(simd, |i, second| half(
+            simd,
+            unit[2 * (8 * HALF + 2 * quarter + i / 2) + second],
+            i % 2
+        ))
     }
 }
 
@@ -289,7 +324,11 @@ impl Blocks for Bf16 {
     }
 
     #[inline(always)]
-    fn codes<S: Simd, const HALF: usize>(simd: S, unit: &[S::u32s], quarter: usize) -> [Lanes<S>; 4] {
+    fn codes<S: Simd, const HALF: usize>(
+        simd: S,
+        unit: &[S::u32s],
+        quarter: usize,
+    ) -> [Lanes<S>; 4] {
         four!(simd, |i, second| {
             let word = unit[2 * (8 * HALF + 2 * quarter + i / 2) + second];
             simd.transmute_f32s_u32s(if i % 2 == 0 {
@@ -329,7 +368,11 @@ impl Blocks for F8E4M3 {
     }
 
     #[inline(always)]
-    fn codes<S: Simd, const HALF: usize>(simd: S, unit: &[S::u32s], quarter: usize) -> [Lanes<S>; 4] {
+    fn codes<S: Simd, const HALF: usize>(
+        simd: S,
+        unit: &[S::u32s],
+        quarter: usize,
+    ) -> [Lanes<S>; 4] {
         four!(simd, |i, second| e4m3(simd, unit[2 * (4 * HALF + quarter) + second], i))
     }
 }
@@ -351,8 +394,18 @@ impl Blocks for Q8_0 {
     }
 
     #[inline(always)]
-    fn codes<S: Simd, const HALF: usize>(simd: S, unit: &[S::u32s], quarter: usize) -> [Lanes<S>; 4] {
-        four!(simd, |i, second| field(simd, unit[1 + 2 * (4 * HALF + quarter) + second], 8 * i, 255, 128.0))
+    fn codes<S: Simd, const HALF: usize>(
+        simd: S,
+        unit: &[S::u32s],
+        quarter: usize,
+    ) -> [Lanes<S>; 4] {
+        four!(simd, |i, second| field(
+            simd,
+            unit[1 + 2 * (4 * HALF + quarter) + second],
+            8 * i,
+            255,
+            128.0
+        ))
     }
 }
 
@@ -373,7 +426,11 @@ impl Blocks for Q4_0 {
     }
 
     #[inline(always)]
-    fn codes<S: Simd, const HALF: usize>(simd: S, unit: &[S::u32s], quarter: usize) -> [Lanes<S>; 4] {
+    fn codes<S: Simd, const HALF: usize>(
+        simd: S,
+        unit: &[S::u32s],
+        quarter: usize,
+    ) -> [Lanes<S>; 4] {
         nibbles::<S, HALF>(simd, &unit[1..], quarter)
     }
 }
@@ -393,7 +450,11 @@ impl Blocks for Q4_1 {
     }
 
     #[inline(always)]
-    fn codes<S: Simd, const HALF: usize>(simd: S, unit: &[S::u32s], quarter: usize) -> [Lanes<S>; 4] {
+    fn codes<S: Simd, const HALF: usize>(
+        simd: S,
+        unit: &[S::u32s],
+        quarter: usize,
+    ) -> [Lanes<S>; 4] {
         nibbles::<S, HALF>(simd, &unit[2..], quarter)
     }
 }
@@ -415,7 +476,11 @@ impl Blocks for Q5_0 {
     }
 
     #[inline(always)]
-    fn codes<S: Simd, const HALF: usize>(simd: S, unit: &[S::u32s], quarter: usize) -> [Lanes<S>; 4] {
+    fn codes<S: Simd, const HALF: usize>(
+        simd: S,
+        unit: &[S::u32s],
+        quarter: usize,
+    ) -> [Lanes<S>; 4] {
         five_bits::<S, HALF>(simd, &unit[1..], &unit[3..], quarter)
     }
 }
@@ -435,7 +500,11 @@ impl Blocks for Q5_1 {
     }
 
     #[inline(always)]
-    fn codes<S: Simd, const HALF: usize>(simd: S, unit: &[S::u32s], quarter: usize) -> [Lanes<S>; 4] {
+    fn codes<S: Simd, const HALF: usize>(
+        simd: S,
+        unit: &[S::u32s],
+        quarter: usize,
+    ) -> [Lanes<S>; 4] {
         five_bits::<S, HALF>(simd, &unit[2..], &unit[4..], quarter)
     }
 }
@@ -487,12 +556,21 @@ impl Blocks for Q4K {
     }
 
     #[inline(always)]
-    fn scales<S: Simd>(simd: S, header: &[Lanes<S>; 2], unit: &[S::u32s], _: usize) -> [Lanes<S>; 2] {
+    fn scales<S: Simd>(
+        simd: S,
+        header: &[Lanes<S>; 2],
+        unit: &[S::u32s],
+        _: usize,
+    ) -> [Lanes<S>; 2] {
         scales_of_bytes(simd, header, unit[0])
     }
 
     #[inline(always)]
-    fn codes<S: Simd, const HALF: usize>(simd: S, unit: &[S::u32s], quarter: usize) -> [Lanes<S>; 4] {
+    fn codes<S: Simd, const HALF: usize>(
+        simd: S,
+        unit: &[S::u32s],
+        quarter: usize,
+    ) -> [Lanes<S>; 4] {
         nibbles::<S, HALF>(simd, &unit[1..], quarter)
     }
 }
@@ -523,12 +601,21 @@ impl Blocks for Q5K {
     }
 
     #[inline(always)]
-    fn scales<S: Simd>(simd: S, header: &[Lanes<S>; 2], unit: &[S::u32s], _: usize) -> [Lanes<S>; 2] {
+    fn scales<S: Simd>(
+        simd: S,
+        header: &[Lanes<S>; 2],
+        unit: &[S::u32s],
+        _: usize,
+    ) -> [Lanes<S>; 2] {
         scales_of_bytes(simd, header, unit[0])
     }
 
     #[inline(always)]
-    fn codes<S: Simd, const HALF: usize>(simd: S, unit: &[S::u32s], quarter: usize) -> [Lanes<S>; 4] {
+    fn codes<S: Simd, const HALF: usize>(
+        simd: S,
+        unit: &[S::u32s],
+        quarter: usize,
+    ) -> [Lanes<S>; 4] {
         five_bits::<S, HALF>(simd, &unit[1..], &unit[3..], quarter)
     }
 }
@@ -563,7 +650,12 @@ impl Blocks for Q6K {
     }
 
     #[inline(always)]
-    fn scales<S: Simd>(simd: S, header: &[Lanes<S>; 2], unit: &[S::u32s], half: usize) -> [Lanes<S>; 2] {
+    fn scales<S: Simd>(
+        simd: S,
+        header: &[Lanes<S>; 2],
+        unit: &[S::u32s],
+        half: usize,
+    ) -> [Lanes<S>; 2] {
         let first = field(simd, unit[0], 8 * half, 255, 128.0);
         let second = field(simd, unit[0], 16 + 8 * half, 255, 128.0);
         let scale = times(simd, header[0], [first, second]);
@@ -571,7 +663,11 @@ impl Blocks for Q6K {
     }
 
     #[inline(always)]
-    fn codes<S: Simd, const HALF: usize>(simd: S, unit: &[S::u32s], quarter: usize) -> [Lanes<S>; 4] {
+    fn codes<S: Simd, const HALF: usize>(
+        simd: S,
+        unit: &[S::u32s],
+        quarter: usize,
+    ) -> [Lanes<S>; 4] {
         four!(simd, |i, second| {
             let low = shifted(simd, unit[5 + 2 * quarter + second], 8 * i + 4 * HALF);
             let upper = shifted(simd, unit[1 + 2 * HALF + second], 2 * (4 * quarter + i));

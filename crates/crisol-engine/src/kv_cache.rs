@@ -81,7 +81,8 @@ impl KvCache {
     pub fn copy_slot(&mut self, from: usize, to: usize) {
         let len = self.lens[from];
         let tiled = len.next_multiple_of(TILE);
-        for (buffers, row, rows) in [(&mut self.keys, self.k_dim, tiled), (&mut self.values, self.v_dim, len)]
+        for (buffers, row, rows) in
+            [(&mut self.keys, self.k_dim, tiled), (&mut self.values, self.v_dim, len)]
         {
             for buffer in buffers {
                 let start = from * self.capacity * row;

@@ -75,7 +75,9 @@ impl Optimizer {
         }
         self.steps += 1;
         // 1e-6 as in clip_grad_norm_.
-        let clip = config.max_grad_norm.map_or(1.0, |most| (f64::from(most) / (norm + 1e-6)).min(1.0)) as f32;
+        let clip =
+            config.max_grad_norm.map_or(1.0, |most| (f64::from(most) / (norm + 1e-6)).min(1.0))
+                as f32;
         let correction = |beta: f32| 1.0 - f64::from(beta).powf(self.steps as f64);
         let lr = f64::from(config.lr);
         let step = cpu::optimizer::AdamWStep {
@@ -104,11 +106,15 @@ impl Optimizer {
                     if role == Role::Hidden && config.rule == Rule::Muon {
                         let start = self.layout.range(id).start;
                         let at = self.directions.partition_point(|(other, _)| other.0 < id.0);
-                        let direction = &self.directions[at].1[segment.start - start..segment.end - start];
+                        let direction =
+                            &self.directions[at].1[segment.start - start..segment.end - start];
                         cpu::muon::update(p, m, g, direction, clip, keep, config.lr);
                     } else {
                         let factor = if role == Role::Table { config.table_factor } else { 1.0 };
-                        let step = cpu::optimizer::AdamWStep { step_size: factor * step.step_size, ..step };
+                        let step = cpu::optimizer::AdamWStep {
+                            step_size: factor * step.step_size,
+                            ..step
+                        };
                         cpu::optimizer::adamw(p, m, &mut v[part], g, keep, step);
                     }
                 }
@@ -122,7 +128,8 @@ impl Optimizer {
     fn find_directions(&mut self, grads: &Grads, clip: f32) {
         let Optimizer { layout, first, directions, .. } = self;
         if directions.is_empty() {
-            let hidden = layout.specs.iter().enumerate().filter(|(_, spec)| spec.role == Role::Hidden);
+            let hidden =
+                layout.specs.iter().enumerate().filter(|(_, spec)| spec.role == Role::Hidden);
             let ids = hidden.map(|(i, _)| ParamId(i as u32));
             directions.extend(ids.map(|id| (id, Buffer::zeros(layout.range(id).len()))));
         }

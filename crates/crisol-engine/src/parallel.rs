@@ -14,11 +14,20 @@ const CHUNK: usize = 64 * 1024;
 const MIN_ROWS: usize = 8 * 1024;
 
 /// Runs `f(i, &mut items[i])` for every item.
-pub(crate) fn for_each<T: Send>(device: &Device, items: &mut [T], f: &(impl Fn(usize, &mut T) + Sync)) {
+pub(crate) fn for_each<T: Send>(
+    device: &Device,
+    items: &mut [T],
+    f: &(impl Fn(usize, &mut T) + Sync),
+) {
     device.install(|parallel| halve_items(parallel, 0, items, f));
 }
 
-fn halve_items<T: Send>(parallel: bool, first: usize, items: &mut [T], f: &(impl Fn(usize, &mut T) + Sync)) {
+fn halve_items<T: Send>(
+    parallel: bool,
+    first: usize,
+    items: &mut [T],
+    f: &(impl Fn(usize, &mut T) + Sync),
+) {
     match items {
         [] => {}
         [item] => f(first, item),

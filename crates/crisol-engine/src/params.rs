@@ -99,7 +99,10 @@ impl Layout {
     }
 
     /// The parts of parameters within `chunk` of the flat allocation.
-    pub(crate) fn segments(&self, chunk: Range<usize>) -> impl Iterator<Item = (Range<usize>, ParamId)> {
+    pub(crate) fn segments(
+        &self,
+        chunk: Range<usize>,
+    ) -> impl Iterator<Item = (Range<usize>, ParamId)> {
         let first = self.ranges.partition_point(|range| range.end <= chunk.start);
         self.ranges[first..].iter().zip(first as u32..).map_while(move |(range, id)| {
             let part = range.start.max(chunk.start)..range.end.min(chunk.end);
@@ -138,7 +141,10 @@ struct PackedMatrices {
 
 impl PackedMatrices {
     fn new(params: usize) -> PackedMatrices {
-        PackedMatrices { cells: (0..params).map(|_| Default::default()).collect(), spare: Mutex::default() }
+        PackedMatrices {
+            cells: (0..params).map(|_| Default::default()).collect(),
+            spare: Mutex::default(),
+        }
     }
 
     fn forget(&mut self) {
@@ -330,7 +336,9 @@ impl Params {
     /// `(out, in)` of a matrix.
     pub(crate) fn matrix_shape(&self, id: ParamId) -> (usize, usize) {
         let spec = self.spec(id);
-        let [rows, cols] = spec.shape[..] else { panic!("`{}` {:?} is not a matrix", spec.name, spec.shape) };
+        let [rows, cols] = spec.shape[..] else {
+            panic!("`{}` {:?} is not a matrix", spec.name, spec.shape)
+        };
         (rows, cols)
     }
 }
@@ -367,10 +375,15 @@ impl Grads {
 
     /// Sets every gradient to zero.
     pub fn zero(&mut self) {
-        parallel::sum_chunks(&self.layout.device, self.layout.len, [&mut *self.data], &|_, [part]| {
-            part.fill(0.0);
-            0.0
-        });
+        parallel::sum_chunks(
+            &self.layout.device,
+            self.layout.len,
+            [&mut *self.data],
+            &|_, [part]| {
+                part.fill(0.0);
+                0.0
+            },
+        );
     }
 
     /// Copies the gradient of one parameter to the host.
@@ -396,12 +409,17 @@ impl Grads {
         for other in others {
             assert_eq!(self.layout.ranges, other.layout.ranges, "gradients of different shapes");
         }
-        parallel::sum_chunks(&self.layout.device, self.layout.len, [&mut *self.data], &|range, [part]| {
-            for other in others {
-                cpu::math::add_assign(part, &other.data[range.clone()]);
-            }
-            0.0
-        });
+        parallel::sum_chunks(
+            &self.layout.device,
+            self.layout.len,
+            [&mut *self.data],
+            &|range, [part]| {
+                for other in others {
+                    cpu::math::add_assign(part, &other.data[range.clone()]);
+                }
+                0.0
+            },
+        );
     }
 
     pub(crate) fn slice_mut(&mut self, id: ParamId) -> &mut [f32] {
@@ -451,12 +469,18 @@ mod tests {
         let params = Params::init(&Device::cpu(Some(1)), specs(), 1);
         let values = params.read(params.id("c").unwrap());
         let moment = |power: i32| {
-            values.iter().map(|&x| (f64::from(x) / 2.0).powi(power)).sum::<f64>() / values.len() as f64
+            values.iter().map(|&x| (f64::from(x) / 2.0).powi(power)).sum::<f64>()
+                / values.len() as f64
         };
         // Standard errors of the moments of 120,000 draws are 0.003, 0.004, 0.011 and 0.028.
-        for (power, expected, tolerance) in [(1, 0.0, 0.015), (2, 1.0, 0.02), (3, 0.0, 0.06), (4, 3.0, 0.15)]
+        for (power, expected, tolerance) in
+            [(1, 0.0, 0.015), (2, 1.0, 0.02), (3, 0.0, 0.06), (4, 3.0, 0.15)]
         {
-            assert!((moment(power) - expected).abs() < tolerance, "moment {power}: {}", moment(power));
+            assert!(
+                (moment(power) - expected).abs() < tolerance,
+                "moment {power}: {}",
+                moment(power)
+            );
         }
     }
 
@@ -488,7 +512,9 @@ mod tests {
         }
         let expected: usize = seen.iter().sum();
         assert_eq!(expected, params.count());
-        assert!(params.layout.ranges.iter().all(|range| seen[range.clone()].iter().all(|&n| n == 1)));
+        assert!(
+            params.layout.ranges.iter().all(|range| seen[range.clone()].iter().all(|&n| n == 1))
+        );
     }
 
     #[test]

@@ -40,7 +40,10 @@ fn kind(op: &Op) -> usize {
         Op::SwiGlu { .. } => 6,
         Op::SelectRows { .. } => 7,
         Op::TokenScores { .. } => 8,
-        Op::Router { .. } | Op::GroupedLinear { .. } | Op::ScaleRows { .. } | Op::SumRows { .. } => 9,
+        Op::Router { .. }
+        | Op::GroupedLinear { .. }
+        | Op::ScaleRows { .. }
+        | Op::SumRows { .. } => 9,
         Op::Columns { .. } => 10,
     }
 }

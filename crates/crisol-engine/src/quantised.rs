@@ -131,7 +131,11 @@ impl QuantisedMatrix {
                 for index in 0..tile_rows.min(rows - first) {
                     let row = row(first + index);
                     let bytes = row.as_ref();
-                    assert_eq!(bytes.len(), row_bytes, "bytes of a row of {cols} columns of {kind:?}");
+                    assert_eq!(
+                        bytes.len(),
+                        row_bytes,
+                        "bytes of a row of {cols} columns of {kind:?}"
+                    );
                     with_blocks!(kind, F => put_row::<F>(bytes, tile, index));
                 }
             });

@@ -55,10 +55,17 @@ impl Replicas {
             self.grads[..replicas].iter_mut().map(|grads| (grads, Vec::new())).collect();
         // Whole rounds of shards go to as many replicas at once as keep every thread busy. The rest comes after them, one
         // shard after the other, which all threads share: each replica still adds its shards in order.
-        let at_once =
-            if replicas < device.threads() { replicas } else { replicas - replicas % device.threads() };
+        let at_once = if replicas < device.threads() {
+            replicas
+        } else {
+            replicas - replicas % device.threads()
+        };
         let whole_rounds = shards / replicas * replicas;
-        let add = |replica: usize, shards: Range<usize>, tasks, grads: &mut Grads, results: &mut Vec<_>| {
+        let add = |replica: usize,
+                   shards: Range<usize>,
+                   tasks,
+                   grads: &mut Grads,
+                   results: &mut Vec<_>| {
             if shards.start == replica {
                 cpu.profile.time(Part::REPLICAS, device.threads_at(tasks), || grads.zero());
             }
@@ -84,12 +91,14 @@ impl Replicas {
                 }
             }
         });
-        let mut results: Vec<_> = work.into_iter().map(|(_, results)| results.into_iter()).collect();
+        let mut results: Vec<_> =
+            work.into_iter().map(|(_, results)| results.into_iter()).collect();
         // A replica that stopped early has its error before its first missing result.
         let results = (0..shards)
             .map(|shard| results[shard % replicas].next().expect("replicas stop only at an error"))
             .collect::<Result<Vec<T>, E>>()?;
-        let (sum, others) = self.grads[..replicas].split_first_mut().expect("there is always one replica");
+        let (sum, others) =
+            self.grads[..replicas].split_first_mut().expect("there is always one replica");
         cpu.profile.time(Part::REPLICAS, device.threads(), || sum.add_all(others));
         Ok((sum, results))
     }
@@ -101,7 +110,8 @@ mod tests {
     use crate::{Init, ParamSpec, Role};
 
     fn params(threads: usize) -> Params {
-        let spec = ParamSpec { name: "w".into(), shape: vec![3, 2], init: Init::Ones, role: Role::Hidden };
+        let spec =
+            ParamSpec { name: "w".into(), shape: vec![3, 2], init: Init::Ones, role: Role::Hidden };
         Params::init(&Device::cpu(Some(threads)), vec![spec], 0)
     }
 

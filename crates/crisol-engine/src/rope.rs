@@ -41,7 +41,12 @@ impl Rope {
     /// From inverse frequencies (one per pair: `theta^(-2i/dim)`, already scaled where the model says so) and a factor on
     /// all cosines and sines, which is 1 but for YaRN. Heads wider than two scalars per frequency keep the rest of their
     /// columns as it is.
-    pub fn new(device: &Device, inverse_frequencies: &[f32], amplitude: f32, style: RopeStyle) -> Rope {
+    pub fn new(
+        device: &Device,
+        inverse_frequencies: &[f32],
+        amplitude: f32,
+        style: RopeStyle,
+    ) -> Rope {
         let Device::Cpu(_) = device;
         assert!(!inverse_frequencies.is_empty(), "rotary embedding without frequencies");
         let tables = tables(std::iter::empty(), inverse_frequencies.len(), amplitude, style);
@@ -96,7 +101,8 @@ fn tables<'a>(
         assert_eq!(frequencies.len(), pairs, "frequencies of a row");
         frequencies.iter().map(move |f| f64::from(position as f32 * f))
     });
-    let numbers = angles.map(f64::sin_cos).map(|(sin, cos)| (sin as f32 * amplitude, cos as f32 * amplitude));
+    let numbers =
+        angles.map(f64::sin_cos).map(|(sin, cos)| (sin as f32 * amplitude, cos as f32 * amplitude));
     let (sin, cos) = numbers.unzip();
     RopeTables { cos, sin, pairs, style }
 }

@@ -4,8 +4,8 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
 use crate::{
-    Attention, Device, Grads, Init, KvCache, Optimizer, OptimizerConfig, ParamId, ParamSpec, Params, Role,
-    Rope, RopeStyle, Rule, Tape, Var, Workspace,
+    Attention, Device, Grads, Init, KvCache, Optimizer, OptimizerConfig, ParamId, ParamSpec,
+    Params, Role, Rope, RopeStyle, Rule, Tape, Var, Workspace,
 };
 
 struct CountingAllocator;

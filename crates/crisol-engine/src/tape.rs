@@ -130,7 +130,12 @@ impl<'a> Tape<'a> {
         let (out_dim, in_dim) = self.params.matrix_shape(weight);
         assert_eq!(cols, in_dim, "input and weight `{}`", self.params.spec(weight).name);
         if let Some(bias) = bias {
-            assert_eq!(self.params.slice(bias).len(), out_dim, "bias `{}`", self.params.spec(bias).name);
+            assert_eq!(
+                self.params.slice(bias).len(),
+                out_dim,
+                "bias `{}`",
+                self.params.spec(bias).name
+            );
         }
         let out = self.value(rows, out_dim);
         self.record(Op::Linear { x, weight, bias, out });
@@ -172,8 +177,15 @@ impl<'a> Tape<'a> {
         let (rows, cols) = self.shape(x);
         let most = positions.iter().max().map_or(0, |&p| p as usize + 1);
         let tables = rope.tables(most);
-        assert!(head_dim > 0 && cols.is_multiple_of(head_dim), "{cols} columns in heads of {head_dim}");
-        assert!(2 * tables.pairs <= head_dim, "{} rotated pairs in heads of {head_dim}", tables.pairs);
+        assert!(
+            head_dim > 0 && cols.is_multiple_of(head_dim),
+            "{cols} columns in heads of {head_dim}"
+        );
+        assert!(
+            2 * tables.pairs <= head_dim,
+            "{} rotated pairs in heads of {head_dim}",
+            tables.pairs
+        );
         assert_eq!(positions.len(), rows, "positions of rows");
         let positions = self.workspace.indices.take_copy(positions);
         let out = self.value(rows, cols);
@@ -223,7 +235,17 @@ impl<'a> Tape<'a> {
         let threads = device.threads_at(self.workspace.tasks);
         cpu.profile.time(Part::CACHED_ATTENTION, threads, || {
             let vars = [q, k, v, out];
-            cpu::attention_cached(device, vars, &shape, offsets, cache, slots, layer, chunk, self.workspace);
+            cpu::attention_cached(
+                device,
+                vars,
+                &shape,
+                offsets,
+                cache,
+                slots,
+                layer,
+                chunk,
+                self.workspace,
+            );
         });
         out
     }
@@ -285,8 +307,15 @@ impl<'a> Tape<'a> {
     /// differentiable: it is the caller's to say.
     pub fn route(&mut self, logits: Var, router: Router, chosen: &[u32]) -> Var {
         let (rows, experts) = self.shape(logits);
-        assert!(chosen.len().is_multiple_of(rows.max(1)), "{} choices of {rows} rows", chosen.len());
-        assert!(chosen.iter().all(|&expert| (expert as usize) < experts), "experts below {experts}");
+        assert!(
+            chosen.len().is_multiple_of(rows.max(1)),
+            "{} choices of {rows} rows",
+            chosen.len()
+        );
+        assert!(
+            chosen.iter().all(|&expert| (expert as usize) < experts),
+            "experts below {experts}"
+        );
         let chosen = self.workspace.indices.take_copy(chosen);
         let out = self.value(rows, chosen.len() / rows.max(1));
         self.record(Op::Router { logits, router, chosen, out });
@@ -350,7 +379,10 @@ impl<'a> Tape<'a> {
         assert!(!self.training, "products of heads have no backward; use an inference tape");
         let (n, cols) = self.shape(x);
         let (out_dim, in_dim) = self.params.matrix_shape(weight);
-        assert!(out_dim.is_multiple_of(group) && rows.end <= group, "rows {rows:?} of groups of {group}");
+        assert!(
+            out_dim.is_multiple_of(group) && rows.end <= group,
+            "rows {rows:?} of groups of {group}"
+        );
         let heads = out_dim / group;
         let (from, to) = if transposed { (in_dim, rows.len()) } else { (rows.len(), in_dim) };
         assert_eq!(cols, heads * from, "columns of {heads} heads");
@@ -414,7 +446,11 @@ impl<'a> Tape<'a> {
     /// The value's numbers on the host, row-major (borrowed where the device is the host).
     pub fn read(&self, x: Var) -> Cow<'_, [f32]> {
         let value = &self.workspace.values[x.0 as usize];
-        assert_eq!(value.data.len(), value.rows * value.cols, "the value was given back by `keep_only`");
+        assert_eq!(
+            value.data.len(),
+            value.rows * value.cols,
+            "the value was given back by `keep_only`"
+        );
         Cow::Borrowed(&value.data)
     }
 
@@ -443,7 +479,13 @@ impl<'a> Tape<'a> {
         workspace.value_grads.resize_with(workspace.values.len(), Default::default);
         for &(var, seed) in seeds {
             let value = &workspace.values[var.0 as usize];
-            assert_eq!(seed.len(), value.rows * value.cols, "seed of a value {}×{}", value.rows, value.cols);
+            assert_eq!(
+                seed.len(),
+                value.rows * value.cols,
+                "seed of a value {}×{}",
+                value.rows,
+                value.cols
+            );
             let seed = workspace.floats.take_copy(seed);
             cpu::add_grad(&mut workspace.value_grads, var, seed, &mut workspace.floats);
         }
@@ -451,11 +493,15 @@ impl<'a> Tape<'a> {
         while let Some(mut op) = workspace.ops.pop() {
             let outputs = op.outputs();
             if !interrupt.requested()
-                && outputs.into_iter().flatten().any(|var| !workspace.value_grads[var.0 as usize].is_empty())
+                && outputs
+                    .into_iter()
+                    .flatten()
+                    .any(|var| !workspace.value_grads[var.0 as usize].is_empty())
             {
                 let Device::Cpu(cpu) = self.params.device();
                 let threads = self.params.device().threads_at(workspace.tasks);
-                cpu.profile.work(Part::backward(&op), || 2 * op.flops(&workspace.values, self.params));
+                cpu.profile
+                    .work(Part::backward(&op), || 2 * op.flops(&workspace.values, self.params));
                 cpu.profile.time(Part::backward(&op), threads, || {
                     cpu::backward(&mut op, self.params, grads, workspace);
                 });
@@ -483,7 +529,9 @@ impl<'a> Tape<'a> {
         let Device::Cpu(cpu) = self.params.device();
         let threads = self.params.device().threads_at(self.workspace.tasks);
         cpu.profile.work(Part::forward(&op), || op.flops(&self.workspace.values, self.params));
-        cpu.profile.time(Part::forward(&op), threads, || cpu::forward(&mut op, self.params, self.workspace));
+        cpu.profile.time(Part::forward(&op), threads, || {
+            cpu::forward(&mut op, self.params, self.workspace)
+        });
         if self.training {
             self.workspace.ops.push(op);
         } else {

@@ -168,7 +168,11 @@ fn size_class(len: usize) -> (usize, usize) {
     let whole = len.max(SMALLEST).next_power_of_two();
     let log2 = whole.trailing_zeros() as usize;
     let three_quarters = whole / 4 * 3;
-    if len > SMALLEST && len <= three_quarters { (2 * log2 - 1, three_quarters) } else { (2 * log2, whole) }
+    if len > SMALLEST && len <= three_quarters {
+        (2 * log2 - 1, three_quarters)
+    } else {
+        (2 * log2, whole)
+    }
 }
 
 #[cfg(test)]

@@ -51,7 +51,8 @@ pub fn write_folder_atomically<E: From<HubError>>(
 
 /// Finishes or clears away what a killed process left beside `path`. Only for the process that writes there.
 pub fn settle_folder(path: &Path) -> Result<(), HubError> {
-    let (writing, new, old) = (sibling(path, ".writing")?, sibling(path, ".new")?, sibling(path, ".old")?);
+    let (writing, new, old) =
+        (sibling(path, ".writing")?, sibling(path, ".new")?, sibling(path, ".old")?);
     remove_if_there(&writing)?;
     if new.exists() {
         if path.exists() {
@@ -94,7 +95,8 @@ pub fn fill_file_atomically(
     fill: impl FnOnce(&Path) -> Result<(), HubError>,
 ) -> Result<(), HubError> {
     let writing = sibling(path, ".writing")?;
-    let written = fill(&writing).and_then(|()| sync(&writing)).and_then(|()| rename(&writing, path));
+    let written =
+        fill(&writing).and_then(|()| sync(&writing)).and_then(|()| rename(&writing, path));
     if written.is_err() {
         let _ = fs::remove_file(&writing);
     }
@@ -116,7 +118,8 @@ pub fn refuse_foreign(path: &Path) -> Result<(), HubError> {
 /// The hidden neighbour `.NAME<suffix>` of `path`.
 fn sibling(path: &Path, suffix: &str) -> Result<PathBuf, HubError> {
     let Some(name) = path.file_name() else {
-        let source = std::io::Error::new(std::io::ErrorKind::InvalidInput, "the path ends in no name");
+        let source =
+            std::io::Error::new(std::io::ErrorKind::InvalidInput, "the path ends in no name");
         return Err(HubError::io("write", path, source));
     };
     let mut hidden = OsString::from(".");
@@ -138,7 +141,9 @@ fn rename(from: &Path, to: &Path) -> Result<(), HubError> {
 
 fn remove_if_there(folder: &Path) -> Result<(), HubError> {
     match fs::remove_dir_all(folder) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(HubError::io("remove", folder, e)),
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            Err(HubError::io("remove", folder, e))
+        }
         _ => Ok(()),
     }
 }

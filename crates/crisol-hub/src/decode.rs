@@ -8,7 +8,9 @@ pub(crate) fn decode(dtype: Dtype, bytes: &[u8]) -> Option<Vec<f32>> {
     let halves = || bytes.as_chunks::<2>().0.iter().map(|&b| u16::from_le_bytes(b));
     Some(match dtype {
         Dtype::F32 => bytes.as_chunks::<4>().0.iter().map(|&b| f32::from_le_bytes(b)).collect(),
-        Dtype::F64 => bytes.as_chunks::<8>().0.iter().map(|&b| f64::from_le_bytes(b) as f32).collect(),
+        Dtype::F64 => {
+            bytes.as_chunks::<8>().0.iter().map(|&b| f64::from_le_bytes(b) as f32).collect()
+        }
         // bf16 is the upper half of an f32.
         Dtype::BF16 => halves().map(|half| f32::from_bits(u32::from(half) << 16)).collect(),
         Dtype::F16 => halves().map(f16_to_f32).collect(),
@@ -154,7 +156,10 @@ mod tests {
         let mut values = vec![1.0; 3 * 5];
         let scales = Scales::new(vec![1.0, 2.0, 3.0, 4.0, 5.0, 6.0], 5, [2, 2]);
         scales.multiply(&mut values);
-        assert_eq!(values, [1.0, 1.0, 2.0, 2.0, 3.0, 1.0, 1.0, 2.0, 2.0, 3.0, 4.0, 4.0, 5.0, 5.0, 6.0]);
+        assert_eq!(
+            values,
+            [1.0, 1.0, 2.0, 2.0, 3.0, 1.0, 1.0, 2.0, 2.0, 3.0, 4.0, 4.0, 5.0, 5.0, 6.0]
+        );
         assert_eq!([scales.at(1, 3), scales.at(2, 4)], [2.0, 6.0]);
         Scales::new(Vec::new(), 0, [128, 128]).multiply(&mut []);
     }

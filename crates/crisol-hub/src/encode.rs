@@ -22,7 +22,12 @@ pub(crate) fn bf16s(values: &[f32], out: &mut Vec<u8>) -> Result<(), Unfit> {
 }
 
 /// Two bytes per value; `infinity` is the type's, without sign.
-fn halves(values: &[f32], narrow: fn(f32) -> u16, infinity: u16, out: &mut Vec<u8>) -> Result<(), Unfit> {
+fn halves(
+    values: &[f32],
+    narrow: fn(f32) -> u16,
+    infinity: u16,
+    out: &mut Vec<u8>,
+) -> Result<(), Unfit> {
     for (index, &value) in values.iter().enumerate() {
         let half = narrow(value);
         // Infinities and NaN of the model stay what they are; to make new ones would spoil it unnoticed.
@@ -82,7 +87,8 @@ mod tests {
             assert_eq!(narrow(value), half, "{half:#06x}");
             assert_eq!(narrow(-value), half | 0x8000, "{half:#06x}");
             // The largest value's upper neighbour is the power of two that is not there; 2^128 is beyond f32.
-            let next = if half + 1 == infinity { 2.0 * value - widen(half - 1) } else { widen(half + 1) };
+            let next =
+                if half + 1 == infinity { 2.0 * value - widen(half - 1) } else { widen(half + 1) };
             if next.is_finite() {
                 // Exact: a bit more than the type has, and f32 has 13 or 16 more.
                 let middle = value + (next - value) / 2.0;

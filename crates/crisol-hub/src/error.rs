@@ -371,7 +371,9 @@ impl HubError {
     pub fn io(action: &'static str, path: &Path, source: io::Error) -> HubError {
         let path = path.to_owned();
         match source.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => HubError::DiskFull { path },
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                HubError::DiskFull { path }
+            }
             _ => HubError::Io { action, path, source },
         }
     }
@@ -388,12 +390,20 @@ fn hint(source: &io::Error) -> &'static str {
 /// A big-endian file has its version's bytes at the other end.
 fn gguf_version(version: u32) -> String {
     let swapped = version.swap_bytes();
-    if swapped < version { format!("version {swapped}, big-endian") } else { format!("version {version}") }
+    if swapped < version {
+        format!("version {swapped}, big-endian")
+    } else {
+        format!("version {version}")
+    }
 }
 
 /// What says which tensors there should be.
 fn shape_of(file: &Path) -> &'static str {
-    if file.extension().is_some_and(|end| end == "gguf") { "the file's metadata" } else { "this config.json" }
+    if file.extension().is_some_and(|end| end == "gguf") {
+        "the file's metadata"
+    } else {
+        "this config.json"
+    }
 }
 
 fn others(more: usize) -> String {

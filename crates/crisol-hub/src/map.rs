@@ -47,7 +47,11 @@ impl<'a> Mapped<'a> {
             #[allow(unsafe_code)]
             let released = unsafe {
                 let start = self.range.start + range.start;
-                self.map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, start, range.len())
+                self.map.unchecked_advise_range(
+                    memmap2::UncheckedAdvice::DontNeed,
+                    start,
+                    range.len(),
+                )
             };
             // It is only advice: where it is not taken, memory is freed later.
             drop(released);

@@ -98,7 +98,8 @@ pub(crate) fn state_dict(pickle: &[u8]) -> Result<BTreeMap<&str, TensorView<'_>>
             return machine.finish();
         }
     }
-    Err(machine.malformed(format!("it goes on after {MAX_OPCODES} opcodes; weights need far fewer")))
+    Err(machine
+        .malformed(format!("it goes on after {MAX_OPCODES} opcodes; weights need far fewer")))
 }
 
 /// What can lie on the stack. The contents of compound values are in the machine, by number, because a value may
@@ -266,7 +267,8 @@ impl<'a> Machine<'a> {
                 self.recall(place)?;
             }
             other => {
-                let opcode = names::opcode(other).map_or_else(|| format!("{other:#04x}"), str::to_owned);
+                let opcode =
+                    names::opcode(other).map_or_else(|| format!("{other:#04x}"), str::to_owned);
                 return Err(PickleError::Opcode { opcode, at: self.at });
             }
         }
@@ -288,7 +290,10 @@ impl<'a> Machine<'a> {
                     tensors.insert(name, self.tensors[tensor].clone());
                 }
                 (key, Value::Tensor(_)) => {
-                    return not_a_state_dict(format!("one of its tensors is named by {}", key.describe()));
+                    return not_a_state_dict(format!(
+                        "one of its tensors is named by {}",
+                        key.describe()
+                    ));
                 }
                 _ => {}
             }
@@ -424,9 +429,15 @@ impl<'a> Machine<'a> {
     fn extend_dict(&mut self, items: &[Value<'a>]) -> Step<()> {
         let (pairs, rest) = items.as_chunks::<2>();
         match self.top()? {
-            _ if !rest.is_empty() => return Err(self.malformed("a key of a dictionary has no value")),
-            Value::Dict(dict) => self.dicts[dict].extend(pairs.iter().map(|&[key, value]| (key, value))),
-            other => return Err(self.malformed(format!("entries are added to {}", other.describe()))),
+            _ if !rest.is_empty() => {
+                return Err(self.malformed("a key of a dictionary has no value"));
+            }
+            Value::Dict(dict) => {
+                self.dicts[dict].extend(pairs.iter().map(|&[key, value]| (key, value)))
+            }
+            other => {
+                return Err(self.malformed(format!("entries are added to {}", other.describe())));
+            }
         }
         Ok(())
     }
@@ -500,16 +511,19 @@ impl<'a> Machine<'a> {
                 self.no_metadata(more)?;
                 self.tensor(storage, None, offset, shape, strides)?;
             }
-            (Global::RebuildTypedTensor, &[storage, offset, shape, strides, _, _, dtype, ref more @ ..])
-                if more.len() <= 1 =>
-            {
+            (
+                Global::RebuildTypedTensor,
+                &[storage, offset, shape, strides, _, _, dtype, ref more @ ..],
+            ) if more.len() <= 1 => {
                 let Value::Global(Global::Dtype(dtype)) = dtype else {
                     return Err(self.malformed(format!("an element type is {}", dtype.describe())));
                 };
                 self.no_metadata(more)?;
                 self.tensor(storage, Some(dtype), offset, shape, strides)?;
             }
-            (Global::RebuildParameter, &[tensor @ Value::Tensor(_), _, _]) => self.stack.push(tensor),
+            (Global::RebuildParameter, &[tensor @ Value::Tensor(_), _, _]) => {
+                self.stack.push(tensor)
+            }
             _ => return Err(self.malformed("a call has other arguments than PyTorch gives it")),
         }
         Ok(())
@@ -520,7 +534,10 @@ impl<'a> Machine<'a> {
         match metadata {
             [] | [Value::None] => Ok(()),
             [Value::Dict(dict)] if self.dicts[*dict].is_empty() => Ok(()),
-            _ => Err(self.malformed("a tensor has metadata that changes its values (`conj` or `neg`)")),
+            _ => {
+                Err(self
+                    .malformed("a tensor has metadata that changes its values (`conj` or `neg`)"))
+            }
         }
     }
 
@@ -549,7 +566,9 @@ impl<'a> Machine<'a> {
         let (shape, strides) = (self.sizes(shape)?, self.sizes(strides)?);
         if shape.len() != strides.len() {
             let (shape, strides) = (shape.len(), strides.len());
-            return Err(self.malformed(format!("a tensor has {shape} dimensions and {strides} strides")));
+            return Err(
+                self.malformed(format!("a tensor has {shape} dimensions and {strides} strides"))
+            );
         }
         let dtype = match (storage.dtype, dtype) {
             (Some(dtype), None) | (None, Some(dtype)) => dtype,

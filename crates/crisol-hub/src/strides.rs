@@ -7,7 +7,10 @@ pub(crate) fn reach(shape: &[usize], strides: &[usize]) -> Result<usize, String>
     let absurd = || format!("it is absurdly large (shape {shape:?}, strides {strides:?})");
     if shape.contains(&0) {
         // Who multiplies the sizes must not overflow, in front of the zero either.
-        return shape.iter().try_fold(1_usize, |product, &size| product.checked_mul(size)).ok_or_else(absurd);
+        return shape
+            .iter()
+            .try_fold(1_usize, |product, &size| product.checked_mul(size))
+            .ok_or_else(absurd);
     }
     let mut dims: Vec<_> =
         strides.iter().copied().zip(shape.iter().copied()).filter(|dim| dim.1 > 1).collect();
@@ -47,7 +50,8 @@ pub(crate) fn gather(bytes: &[u8], size: usize, shape: &[usize], strides: &[usiz
     };
     let mut index = vec![0; outer.len()];
     for _ in 0..elements.checked_div(last).unwrap_or(0) {
-        let start: usize = index.iter().zip(outer_strides).map(|(index, stride)| index * stride).sum();
+        let start: usize =
+            index.iter().zip(outer_strides).map(|(index, stride)| index * stride).sum();
         for i in 0..last {
             gathered.extend_from_slice(&bytes[(start + i * last_stride) * size..][..size]);
         }
@@ -76,8 +80,9 @@ mod tests {
         // (a, b, c) seen as (c, a, b) of sizes 2, 2, 3.
         let cube: Vec<u8> = (0..12).collect();
         let permuted = gather(&cube, 1, &[2, 2, 3], &[1, 6, 2]);
-        let by_hand: Vec<u8> =
-            (0..2).flat_map(|c| (0..2).flat_map(move |a| (0..3).map(move |b| 6 * a + 2 * b + c))).collect();
+        let by_hand: Vec<u8> = (0..2)
+            .flat_map(|c| (0..2).flat_map(move |a| (0..3).map(move |b| 6 * a + 2 * b + c)))
+            .collect();
         assert_eq!(permuted, by_hand);
         assert_eq!(gather(&[7, 8], 2, &[], &[]), [7, 8]);
     }
@@ -114,7 +119,8 @@ mod tests {
         ] {
             assert!(contiguous(shape, strides), "{shape:?} {strides:?}");
         }
-        for (shape, strides) in [(&[2, 3][..], &[1, 2][..]), (&[2], &[2]), (&[2, 1, 2], &[4, 2, 1])] {
+        for (shape, strides) in [(&[2, 3][..], &[1, 2][..]), (&[2], &[2]), (&[2, 1, 2], &[4, 2, 1])]
+        {
             assert!(!contiguous(shape, strides), "{shape:?} {strides:?}");
         }
     }

@@ -23,7 +23,8 @@ use crate::write::{INDEX, SINGLE};
 use crate::{HubError, strides, torch_zip};
 
 /// Files of weights in a checkpoint folder, best first: a whole model, and the index of a model in parts.
-const WEIGHTS: [(&str, &str); 2] = [(SINGLE, INDEX), ("pytorch_model.bin", "pytorch_model.bin.index.json")];
+const WEIGHTS: [(&str, &str); 2] =
+    [(SINGLE, INDEX), ("pytorch_model.bin", "pytorch_model.bin.index.json")];
 
 /// The ends of names of PyTorch's files.
 const TORCH: [&str; 3] = ["bin", "pt", "pth"];
@@ -114,12 +115,17 @@ impl Tensors {
                 self.add_entry(path, name, Entry { file, dtype, shape, strides, bytes })?;
             }
         } else {
-            let (header, metadata) = SafeTensors::read_metadata(&map).map_err(|e| damaged(path, &map, &e))?;
+            let (header, metadata) =
+                SafeTensors::read_metadata(&map).map_err(|e| damaged(path, &map, &e))?;
             let data = size_of::<u64>() + header;
             for (name, info) in metadata.tensors() {
                 let bytes = data + info.data_offsets.0..data + info.data_offsets.1;
                 let (dtype, shape) = (info.dtype, info.shape.clone());
-                self.add_entry(path, name.clone(), Entry { file, dtype, shape, strides: None, bytes })?;
+                self.add_entry(
+                    path,
+                    name.clone(),
+                    Entry { file, dtype, shape, strides: None, bytes },
+                )?;
             }
         }
         self.files.push((path.to_owned(), map));
@@ -135,7 +141,8 @@ impl Tensors {
             btree_map::Entry::Occupied(place) => {
                 // Within one file, names are told apart when it is opened.
                 let first = self.files.get(place.get().file).map_or(path, |(first, _)| first);
-                let (file, other, tensor) = (first.to_owned(), path.to_owned(), place.key().clone());
+                let (file, other, tensor) =
+                    (first.to_owned(), path.to_owned(), place.key().clone());
                 Err(HubError::StaleTensor { file, other, tensor })
             }
         }
@@ -185,13 +192,19 @@ impl Tensors {
         }
         let file = self.path.clone();
         if let Some(tensor) = missing.first() {
-            return Err(HubError::MissingTensor { file, tensor: (*tensor).into(), more: missing.len() - 1 });
+            return Err(HubError::MissingTensor {
+                file,
+                tensor: (*tensor).into(),
+                more: missing.len() - 1,
+            });
         }
         match surplus.first() {
             None => Ok(()),
-            Some(tensor) => {
-                Err(HubError::SurplusTensor { file, tensor: (*tensor).into(), more: surplus.len() - 1 })
-            }
+            Some(tensor) => Err(HubError::SurplusTensor {
+                file,
+                tensor: (*tensor).into(),
+                more: surplus.len() - 1,
+            }),
         }
     }
 
@@ -229,7 +242,11 @@ impl Tensors {
     /// A tensor that must be there and have this shape.
     fn entry(&self, name: &str, shape: &[usize]) -> Result<&Entry, HubError> {
         let Some(entry) = self.entries.get(name) else {
-            return Err(HubError::MissingTensor { file: self.path.clone(), tensor: name.into(), more: 0 });
+            return Err(HubError::MissingTensor {
+                file: self.path.clone(),
+                tensor: name.into(),
+                more: 0,
+            });
         };
         self.check_shape(name, entry, shape)?;
         Ok(entry)
@@ -241,9 +258,10 @@ impl Tensors {
         let bytes = &map[entry.bytes.clone()];
         let values = match &entry.strides {
             None => decode(entry.dtype, bytes),
-            Some(strides) => {
-                decode(entry.dtype, &strides::gather(bytes, entry.dtype.bitsize() / 8, &entry.shape, strides))
-            }
+            Some(strides) => decode(
+                entry.dtype,
+                &strides::gather(bytes, entry.dtype.bitsize() / 8, &entry.shape, strides),
+            ),
         };
         values.ok_or_else(|| HubError::WrongType {
             file: file.clone(),
@@ -308,7 +326,9 @@ fn shard_names(index: &Path) -> Result<BTreeSet<String>, HubError> {
         let name = file.as_str().unwrap_or_default();
         let mut parts = Path::new(name).components();
         if !matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None)) {
-            return Err(damaged(format!("the entry of `{tensor}` is not the name of a file in this folder")));
+            return Err(damaged(format!(
+                "the entry of `{tensor}` is not the name of a file in this folder"
+            )));
         }
         names.insert(name.to_owned());
     }
@@ -338,7 +358,11 @@ fn damaged(path: &Path, map: &[u8], error: &SafeTensorError) -> HubError {
                 .get(8..8 + header)
                 .and_then(|json| serde_json::from_slice::<Metadata>(json).ok())
                 .map_or(0, |metadata| metadata.data_len());
-            return HubError::WrongLength { file, actual, expected: (8 + header + described) as u64 };
+            return HubError::WrongLength {
+                file,
+                actual,
+                expected: (8 + header + described) as u64,
+            };
         }
         other => other.to_string(),
     };

@@ -46,7 +46,10 @@ pub(crate) fn read_header(path: &Path, contents: &[u8]) -> Result<Vec<TorchTenso
         return Err(if contents.first() == Some(&PICKLE) {
             HubError::LegacyTorch { file }
         } else {
-            HubError::Damaged { file, cause: "it is not a file that torch.save wrote (no zip)".into() }
+            HubError::Damaged {
+                file,
+                cause: "it is not a file that torch.save wrote (no zip)".into(),
+            }
         });
     }
     let entries = entries(path, contents)?;
@@ -55,7 +58,8 @@ pub(crate) fn read_header(path: &Path, contents: &[u8]) -> Result<Vec<TorchTenso
         (prefix.is_empty() || prefix.ends_with('/')).then_some((prefix, place))
     });
     let (Some((prefix, place)), None) = (pickles.next(), pickles.next()) else {
-        let cause = "it is a zip, but not one that torch.save wrote (it should hold one data.pkl)".into();
+        let cause =
+            "it is a zip, but not one that torch.save wrote (it should hold one data.pkl)".into();
         return Err(HubError::Damaged { file, cause });
     };
     // Files older than PyTorch 2.0 do not say; they come from little-endian machines.
@@ -64,7 +68,8 @@ pub(crate) fn read_header(path: &Path, contents: &[u8]) -> Result<Vec<TorchTenso
     {
         return Err(HubError::BigEndian { file });
     }
-    let views = pickle::state_dict(&contents[place.clone()]).map_err(|error| refused(path, error))?;
+    let views =
+        pickle::state_dict(&contents[place.clone()]).map_err(|error| refused(path, error))?;
     let mut tensors = Vec::with_capacity(views.len());
     let mut claimed = 0_usize;
     for (name, view) in views {
@@ -112,7 +117,10 @@ fn entries(path: &Path, contents: &[u8]) -> Result<BTreeMap<String, Range<usize>
             (end <= contents.len()).then_some(start..end)
         });
         let place = place.ok_or_else(|| {
-            damaged(format!("the entry `{}` of its zip ends behind the file's end", name.escape_debug()))
+            damaged(format!(
+                "the entry `{}` of its zip ends behind the file's end",
+                name.escape_debug()
+            ))
         })?;
         entries.insert(name.to_owned(), place);
     }
@@ -145,7 +153,9 @@ fn place_of(view: &TensorView<'_>, storage: Option<&Range<usize>>) -> Result<Ran
 fn refused(path: &Path, error: PickleError) -> HubError {
     let file = path.to_owned();
     match error {
-        PickleError::Global { name, opcode, at } => HubError::RefusedGlobal { file, name, opcode, at },
+        PickleError::Global { name, opcode, at } => {
+            HubError::RefusedGlobal { file, name, opcode, at }
+        }
         PickleError::Opcode { opcode, at } => HubError::RefusedOpcode { file, opcode, at },
         PickleError::NotStateDict(cause) => HubError::NotStateDict { file, cause },
         PickleError::Malformed { at, cause } => HubError::Damaged {

@@ -94,8 +94,11 @@ impl<T: Copy + fmt::Display> Tensor<'_, T> {
         for (portion, values) in values.chunks(PORTION).enumerate() {
             bytes.clear();
             encode(self.dtype, values, &mut bytes).map_err(|Unfit { index, what }| {
-                let cause =
-                    format!("its value {} (number {}) {what}", values[index], portion * PORTION + index);
+                let cause = format!(
+                    "its value {} (number {}) {what}",
+                    values[index],
+                    portion * PORTION + index
+                );
                 self.cannot_be_stored(path, cause, "Choose BF16 or F32, or mend the model")
             })?;
             write(&bytes)?;
@@ -104,7 +107,12 @@ impl<T: Copy + fmt::Display> Tensor<'_, T> {
         Ok(written)
     }
 
-    pub(crate) fn cannot_be_stored(&self, path: &Path, cause: String, remedy: &'static str) -> HubError {
+    pub(crate) fn cannot_be_stored(
+        &self,
+        path: &Path,
+        cause: String,
+        remedy: &'static str,
+    ) -> HubError {
         let (file, tensor) = (path.to_owned(), quoted(&self.name));
         HubError::CannotStore { file, tensor, dtype: self.dtype.to_string(), cause, remedy }
     }
@@ -164,7 +172,11 @@ fn encode(dtype: FloatType, values: &[f32], out: &mut Vec<u8>) -> Result<(), Unf
 /// Writes a model's weights into a folder as transformers does: as `model.safetensors`, or, where they take more than
 /// `shard_bytes`, in the given order as `model-00001-of-00003.safetensors` and so on, with their index. A tensor that
 /// is larger than that has a file of its own. As [`write_tensors`] otherwise.
-pub fn write_weights(folder: &Path, tensors: &[Tensor<'_>], shard_bytes: u64) -> Result<(), HubError> {
+pub fn write_weights(
+    folder: &Path,
+    tensors: &[Tensor<'_>],
+    shard_bytes: u64,
+) -> Result<(), HubError> {
     let shards = shards(tensors, shard_bytes);
     if let [_] | [] = shards[..] {
         return write_tensors(&folder.join(SINGLE), tensors);
@@ -173,7 +185,8 @@ pub fn write_weights(folder: &Path, tensors: &[Tensor<'_>], shard_bytes: u64) ->
     for (number, shard) in shards.iter().enumerate() {
         let name = format!("model-{:05}-of-{:05}.safetensors", number + 1, shards.len());
         write_tensors(&folder.join(&name), shard)?;
-        places.extend(shard.iter().map(|tensor| (tensor.name.clone(), Value::String(name.clone()))));
+        places
+            .extend(shard.iter().map(|tensor| (tensor.name.clone(), Value::String(name.clone()))));
     }
     let total: usize = tensors.iter().map(Tensor::bytes).sum();
     let index = json!({ "metadata": { "total_size": total }, "weight_map": places });

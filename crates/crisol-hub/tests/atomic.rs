@@ -4,7 +4,9 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use crisol_hub::{HubError, settle_folder, whole_folder, write_file_atomically, write_folder_atomically};
+use crisol_hub::{
+    HubError, settle_folder, whole_folder, write_file_atomically, write_folder_atomically,
+};
 
 fn write(path: &Path, text: &str) -> Result<(), HubError> {
     write_folder_atomically(path, |folder| {
@@ -52,7 +54,8 @@ fn a_failure_leaves_what_was_there() {
         fs::write(folder.join("text"), "half").expect("writable");
         // Linux's device that is always full.
         let full = PathBuf::from("/dev/full");
-        let out = fs::OpenOptions::new().write(true).open(&full).and_then(|mut f| f.write_all(b"x"));
+        let out =
+            fs::OpenOptions::new().write(true).open(&full).and_then(|mut f| f.write_all(b"x"));
         out.map_err(|e| HubError::io("write", &full, e))
     });
     let error = failed.expect_err("the disk is full");

@@ -5,7 +5,9 @@ use std::borrow::Cow;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crisol_hub::{Array, GgmlType, Gguf, GgufTensor, HubError, Metadata, Tensor, Tensors, Value, write_gguf};
+use crisol_hub::{
+    Array, GgmlType, Gguf, GgufTensor, HubError, Metadata, Tensor, Tensors, Value, write_gguf,
+};
 use proptest::prelude::*;
 use tempfile::TempDir;
 
@@ -77,7 +79,8 @@ fn tensor<'a>(name: &str, shape: &[usize], values: &'a [f32], dtype: GgmlType) -
 
 #[test]
 fn every_type_has_the_values_of_ggml() {
-    let (gguf, expected) = (blocks(), Tensors::open(&golden("values.safetensors")).expect("committed"));
+    let (gguf, expected) =
+        (blocks(), Tensors::open(&golden("values.safetensors")).expect("committed"));
     let mut compared = 0;
     for name in expected.names().filter(|&name| name != "source") {
         let shape = expected.shape(name).expect("listed");
@@ -100,7 +103,10 @@ fn a_type_that_is_not_read_is_refused_by_name_when_it_is_read() {
         assert!(error.contains(part), "{error}");
     }
     let error = gguf.read("nowhere").expect_err("not there");
-    assert!(matches!(&error, HubError::NoSuchTensor { tensor, .. } if tensor == "nowhere"), "{error}");
+    assert!(
+        matches!(&error, HubError::NoSuchTensor { tensor, .. } if tensor == "nowhere"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -109,7 +115,8 @@ fn some_rows_are_those_of_the_whole() {
     let mut several = 0;
     for name in gguf.names().filter(|name| gguf.read(name).is_ok()) {
         let [.., width] = *gguf.shape(name).expect("listed") else { panic!("{name} has no rows") };
-        let (values, bytes) = (gguf.read(name).expect("just read"), gguf.bytes(name).expect("there"));
+        let (values, bytes) =
+            (gguf.read(name).expect("just read"), gguf.bytes(name).expect("there"));
         let rows = values.len() / width;
         several += usize::from(rows > 1);
         let row_bytes = bytes.len() / rows;
@@ -174,14 +181,26 @@ fn a_missing_or_mistyped_key_is_an_error_that_says_so() {
     assert!(error.contains("blocks.gguf") && error.contains("`llama.block_count`"), "{error}");
     for (error, found) in [
         (metadata.u32("test.i32").expect_err("negative"), "the i32 -2000000000, but a u32"),
-        (metadata.u32("test.u64").expect_err("too large"), "the u64 9223372036854775809, but a u32"),
+        (
+            metadata.u32("test.u64").expect_err("too large"),
+            "the u64 9223372036854775809, but a u32",
+        ),
         (metadata.u32("test.f32").expect_err("a fraction"), "the f32 0.1, but a u32"),
         (metadata.f32("test.f64").expect_err("too wide"), "the f64 0.1, but an f32"),
         (metadata.bool("test.string").expect_err("a string"), "a string, but a bool"),
         (metadata.string("test.bool").expect_err("a bool"), "the bool true, but a string"),
-        (metadata.strings("test.i32s").expect_err("numbers"), "an array of 3 × i32, but an array of strings"),
-        (metadata.f32s("test.strings").expect_err("strings"), "an array of 3 × string, but an array of f32"),
-        (metadata.i32s("test.f32s").expect_err("fractions"), "an array of 2 × f32, but an array of i32"),
+        (
+            metadata.strings("test.i32s").expect_err("numbers"),
+            "an array of 3 × i32, but an array of strings",
+        ),
+        (
+            metadata.f32s("test.strings").expect_err("strings"),
+            "an array of 3 × string, but an array of f32",
+        ),
+        (
+            metadata.i32s("test.f32s").expect_err("fractions"),
+            "an array of 2 × f32, but an array of i32",
+        ),
     ] {
         let error = error.to_string();
         assert!(
@@ -202,7 +221,11 @@ fn blocks_are_written_as_ggml_writes_them() {
     write_gguf(&scratch.path, &Metadata::new(), &tensors).expect("writable");
     let written = Gguf::open(&scratch.path).expect("just written");
     for name in types.map(|dtype| dtype.to_string()) {
-        assert_eq!(written.bytes(&name).expect("written"), gguf.bytes(&name).expect("there"), "{name}");
+        assert_eq!(
+            written.bytes(&name).expect("written"),
+            gguf.bytes(&name).expect("there"),
+            "{name}"
+        );
     }
 }
 
@@ -266,7 +289,8 @@ fn the_alignment_of_another_file_is_not_copied() {
     let mut metadata = Metadata::new();
     metadata.insert("general.alignment", 64_u32);
     metadata.insert("general.name", "x");
-    write_gguf(&scratch.path, &metadata, &[tensor("t", &[1], &[2.0], GgmlType::F32)]).expect("writable");
+    write_gguf(&scratch.path, &metadata, &[tensor("t", &[1], &[2.0], GgmlType::F32)])
+        .expect("writable");
     let gguf = Gguf::open(&scratch.path).expect("just written");
     assert_eq!(gguf.metadata().iter().map(|(key, _)| key).collect::<Vec<_>>(), ["general.name"]);
     assert_eq!(gguf.read("t").expect("just written"), [2.0]);
@@ -278,8 +302,12 @@ fn what_a_type_has_no_room_for_is_not_written() {
     let mut values = vec![1.0_f32; 96];
     let refused = |values: &[f32], shape: &[usize], name: &str, dtype| {
         let tensors = [tensor(name, shape, values, dtype)];
-        let error = write_gguf(&scratch.path, &Metadata::new(), &tensors).expect_err("refused").to_string();
-        assert!(error.contains("scratch.gguf") && error.contains(&format!("as {dtype}")), "{error}");
+        let error =
+            write_gguf(&scratch.path, &Metadata::new(), &tensors).expect_err("refused").to_string();
+        assert!(
+            error.contains("scratch.gguf") && error.contains(&format!("as {dtype}")),
+            "{error}"
+        );
         error
     };
     assert!(refused(&values, &[96], "t", GgmlType::Q4_K).contains("can only be read"));
@@ -292,12 +320,17 @@ fn what_a_type_has_no_room_for_is_not_written() {
     assert!(refused(&values, &[96], "t", GgmlType::BF16).contains("(number 40) is too large"));
     assert!(refused(&values, &[96], "t", GgmlType::Q8_0).contains("(number 40) is too large"));
     values[40] = f32::NAN;
-    assert!(refused(&values, &[96], "t", GgmlType::Q8_0).contains("NaN (number 40) is not a finite number"));
+    assert!(
+        refused(&values, &[96], "t", GgmlType::Q8_0)
+            .contains("NaN (number 40) is not a finite number")
+    );
     // Floats keep what is not finite.
     values[41] = f32::NEG_INFINITY;
     for dtype in [GgmlType::F32, GgmlType::F16, GgmlType::BF16] {
-        write_gguf(&scratch.path, &Metadata::new(), &[tensor("t", &[96], &values, dtype)]).expect("fits");
-        let read = Gguf::open(&scratch.path).expect("just written").read("t").expect("just written");
+        write_gguf(&scratch.path, &Metadata::new(), &[tensor("t", &[96], &values, dtype)])
+            .expect("fits");
+        let read =
+            Gguf::open(&scratch.path).expect("just written").read("t").expect("just written");
         assert!(read[40].is_nan() && read[41] == f32::NEG_INFINITY, "{dtype}");
     }
 }
@@ -312,9 +345,12 @@ fn version_2_is_read_and_others_are_named() {
     };
     let gguf = version(2).expect("the same layout");
     assert_eq!(gguf.read("Q6_K").expect("there"), blocks().read("Q6_K").expect("there"));
-    for (number, text) in
-        [(0, "version 0;"), (1, "version 1;"), (3 << 24, "version 3, big-endian;"), (4, "version 4;")]
-    {
+    for (number, text) in [
+        (0, "version 0;"),
+        (1, "version 1;"),
+        (3 << 24, "version 3, big-endian;"),
+        (4, "version 4;"),
+    ] {
         let error = version(number).expect_err("not supported").to_string();
         assert!(error.contains("scratch.gguf") && error.contains(text), "{error}");
     }
@@ -345,7 +381,8 @@ fn no_flipped_byte_makes_the_reader_panic() {
     // The padding between tensors makes the header a little longer here than it is.
     let header = bytes.len() - data;
     for place in 0..bytes.len() {
-        let masks: &[u8] = if place < header { &[0xff, 1, 2, 4, 8, 16, 32, 64, 128] } else { &[0xff] };
+        let masks: &[u8] =
+            if place < header { &[0xff, 1, 2, 4, 8, 16, 32, 64, 128] } else { &[0xff] };
         for mask in masks {
             bytes[place] ^= mask;
             scratch.survives(&bytes);
@@ -401,19 +438,33 @@ impl Raw {
 fn hostile_headers_are_errors_that_name_the_place() {
     const HUGE: u64 = u64::MAX;
     let (f32, q4_0) = (GgmlType::F32 as u32, GgmlType::Q4_0 as u32);
-    let one = |dims: &[u64], dtype, offset| Raw::header(1, 0).tensor("w", dims, dtype, offset).zeros(4096);
+    let one = |dims: &[u64], dtype, offset| {
+        Raw::header(1, 0).tensor("w", dims, dtype, offset).zeros(4096)
+    };
     let key = || Raw::header(0, 1).string("k");
     let cases = [
         ("magic", Raw(b"GGML".to_vec()).zeros(100), vec!["header (byte 0)", "`GGUF`"]),
-        ("tensors", Raw::header(HUGE, 0).zeros(100), vec!["header (byte 8)", "18446744073709551615 tensors"]),
-        ("keys", Raw::header(0, 1 << 40).zeros(100), vec!["header (byte 16)", "1099511627776 metadata keys"]),
+        (
+            "tensors",
+            Raw::header(HUGE, 0).zeros(100),
+            vec!["header (byte 8)", "18446744073709551615 tensors"],
+        ),
+        (
+            "keys",
+            Raw::header(0, 1 << 40).zeros(100),
+            vec!["header (byte 16)", "1099511627776 metadata keys"],
+        ),
         (
             "more keys",
             Raw::header(0, 3).string("k").u32(0).u8(1).string("a long key").u32(1).u8(1).zeros(3),
             vec!["metadata key number 2 (byte 61)", "8 more bytes", "ends after 3"],
         ),
         ("cut value", key().u32(4).zeros(3), vec!["metadata key `k` (byte 37)", "4 more bytes"]),
-        ("key length", Raw::header(0, 1).u64(HUGE).zeros(100), vec!["metadata key number 0 (byte 24)"]),
+        (
+            "key length",
+            Raw::header(0, 1).u64(HUGE).zeros(100),
+            vec!["metadata key number 0 (byte 24)"],
+        ),
         (
             "key text",
             Raw::header(0, 1).u64(3).u8(b'a').u8(0xff).zeros(99),
@@ -421,7 +472,11 @@ fn hostile_headers_are_errors_that_name_the_place() {
         ),
         ("value type", key().u32(13).zeros(100), vec!["metadata key `k` (byte 33)", "number 13"]),
         ("bool", key().u32(7).u8(2).zeros(9), vec!["metadata key `k` (byte 37)", "not 2"]),
-        ("string", key().u32(8).u64(1 << 62).zeros(9), vec!["metadata key `k`", "4611686018427387904 bytes"]),
+        (
+            "string",
+            key().u32(8).u64(1 << 62).zeros(9),
+            vec!["metadata key `k`", "4611686018427387904 bytes"],
+        ),
         (
             "array",
             key().u32(9).u32(4).u64(1 << 62).zeros(99),
@@ -459,7 +514,11 @@ fn hostile_headers_are_errors_that_name_the_place() {
         ),
         ("name", Raw::header(1, 0).u64(HUGE).zeros(100), vec!["tensor number 0 (byte 24)"]),
         ("dimensions", one(&[1; 5], f32, 0), vec!["tensor `w`", "5 dimensions"]),
-        ("many dimensions", Raw::header(1, 0).string("w").u32(u32::MAX).zeros(99), vec!["tensor `w`"]),
+        (
+            "many dimensions",
+            Raw::header(1, 0).string("w").u32(u32::MAX).zeros(99),
+            vec!["tensor `w`"],
+        ),
         ("overflow", one(&[1 << 40, 1 << 40], f32, 0), vec!["tensor `w` (byte 45)", "overflow"]),
         ("negative", one(&[1 << 63, 0], f32, 0), vec!["tensor `w` (byte 37)", "overflow"]),
         ("bytes overflow", one(&[1 << 62], f32, 0), vec!["tensor `w`", "beyond the end"]),
@@ -469,7 +528,11 @@ fn hostile_headers_are_errors_that_name_the_place() {
         ("unknown type", one(&[32], u32::MAX, 0), vec!["tensor `w`", "number 4294967295"]),
         ("block", one(&[48, 2], q4_0, 0), vec!["tensor `w`", "48 values", "Q4_0 block (32)"]),
         ("scalar block", one(&[], q4_0, 0), vec!["tensor `w`", "1 values"]),
-        ("misaligned", one(&[32], f32, 16), vec!["tensor `w` (byte 49)", "offset 16", "multiple of 32"]),
+        (
+            "misaligned",
+            one(&[32], f32, 16),
+            vec!["tensor `w` (byte 49)", "offset 16", "multiple of 32"],
+        ),
         ("offset", one(&[32], f32, 1 << 32), vec!["tensor `w`", "beyond the end"]),
         ("negative offset", one(&[32], f32, HUGE - 31), vec!["tensor `w`", "beyond the end"]),
         (
@@ -509,7 +572,12 @@ fn hostile_headers_are_errors_that_name_the_place() {
     let odd = [
         Raw::header(0, 0),
         Raw::header(1, 0).tensor("", &[0, 1 << 62], f32, 0),
-        Raw::header(1, 1).string("general.alignment").u32(4).u32(8).tensor("w", &[], f32, 0).zeros(64),
+        Raw::header(1, 1)
+            .string("general.alignment")
+            .u32(4)
+            .u32(8)
+            .tensor("w", &[], f32, 0)
+            .zeros(64),
         Raw::header(2, 0).tensor("v", &[1], f32, 32).tensor("w", &[1], f32, 0).zeros(999),
     ];
     for raw in odd {

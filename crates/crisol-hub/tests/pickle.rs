@@ -49,7 +49,8 @@ fn torch_file(path: &Path, pickle: &[u8]) {
 fn zip_file(path: &Path, method: CompressionMethod, entries: &[(&str, &[u8])]) {
     let mut zip = ZipWriter::new(File::create(path).expect("writable"));
     for (name, contents) in entries {
-        zip.start_file(*name, SimpleFileOptions::default().compression_method(method)).expect("a new entry");
+        zip.start_file(*name, SimpleFileOptions::default().compression_method(method))
+            .expect("a new entry");
         zip.write_all(contents).expect("writable");
     }
     zip.finish().expect("writable");
@@ -99,10 +100,16 @@ fn a_model_is_read_as_pytorch_reads_it() {
 #[test]
 fn every_type_and_view_is_read_by_every_protocol() {
     for protocol in 2..=5 {
-        let tensors = Tensors::open(&golden(&format!("views-{protocol}.bin"))).expect("a state dict");
-        assert_same(&tensors, &golden("views.expected.safetensors"), &["i64", "u32", "flags", "c64"]);
+        let tensors =
+            Tensors::open(&golden(&format!("views-{protocol}.bin"))).expect("a state dict");
+        assert_same(
+            &tensors,
+            &golden("views.expected.safetensors"),
+            &["i64", "u32", "flags", "c64"],
+        );
         for (name, dtype) in [("i64", "I64"), ("u32", "U32"), ("flags", "BOOL"), ("c64", "C64")] {
-            let error = tensors.read(name, shape(&tensors, name)).expect_err("no floats").to_string();
+            let error =
+                tensors.read(name, shape(&tensors, name)).expect_err("no floats").to_string();
             assert!(error.contains(name) && error.contains(dtype), "{error}");
         }
     }
@@ -128,14 +135,17 @@ fn safetensors_are_preferred() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     fs::copy(golden("hostile-2.bin"), folder.path().join("pytorch_model.bin")).expect("copied");
     assert!(matches!(Tensors::open_folder(folder.path()), Err(HubError::RefusedGlobal { .. })));
-    fs::copy(golden("plain.expected.safetensors"), folder.path().join("model.safetensors")).expect("copied");
+    fs::copy(golden("plain.expected.safetensors"), folder.path().join("model.safetensors"))
+        .expect("copied");
     assert!(Tensors::open_folder(folder.path()).is_ok());
 }
 
 #[test]
 fn pickles_that_would_run_code_are_refused_by_name() {
     // os.system calls itself so on Unix. Places by `python -m pickletools`.
-    for (file, opcode, at) in [("hostile-2.bin", "GLOBAL", 169), ("hostile-4.bin", "STACK_GLOBAL", 177)] {
+    for (file, opcode, at) in
+        [("hostile-2.bin", "GLOBAL", 169), ("hostile-4.bin", "STACK_GLOBAL", 177)]
+    {
         let error = Tensors::open(&golden(file)).expect_err("hostile").to_string();
         assert!(error.contains(file) && error.contains("`posix.system`"), "{error}");
         assert!(error.contains(&format!("({opcode} at byte {at} of data.pkl)")), "{error}");
@@ -149,7 +159,10 @@ fn pickles_that_would_run_code_are_refused_by_name() {
     let error = Tensors::open(&path).expect_err("hostile").to_string();
     assert!(error.contains("STRING (at byte 3 "), "{error}");
     let whole = Tensors::open(&golden("module.bin")).expect_err("a module").to_string();
-    assert!(whole.contains("`torch.nn.modules.linear.Linear`") && whole.contains("state_dict()"), "{whole}");
+    assert!(
+        whole.contains("`torch.nn.modules.linear.Linear`") && whole.contains("state_dict()"),
+        "{whole}"
+    );
 }
 
 #[test]
@@ -161,11 +174,13 @@ fn other_files_are_told_apart() {
         matches!(&training, HubError::NotStateDict { cause, .. } if cause.contains("`model`")),
         "{training}"
     );
-    let expanded =
-        Tensors::open(&golden("expanded.bin")).expect_err("a thousand times one number").to_string();
+    let expanded = Tensors::open(&golden("expanded.bin"))
+        .expect_err("a thousand times one number")
+        .to_string();
     assert!(expanded.contains("`a`") && expanded.contains("overlap"), "{expanded}");
 
-    let negated = Tensors::open(&golden("negated.bin")).expect_err("its data has the wrong sign").to_string();
+    let negated =
+        Tensors::open(&golden("negated.bin")).expect_err("its data has the wrong sign").to_string();
     assert!(negated.contains("`neg`"), "{negated}");
 
     let folder = tempfile::tempdir().expect("a temporary folder");
@@ -194,7 +209,10 @@ fn compressed_entries_are_refused() {
     (bytes[8], bytes[directory + 10]) = (8, 8);
     fs::write(&path, bytes).expect("writable");
     let error = Tensors::open(&path).expect_err("compressed");
-    assert!(matches!(&error, HubError::CompressedZip { entry, .. } if entry == "x/data.pkl"), "{error}");
+    assert!(
+        matches!(&error, HubError::CompressedZip { entry, .. } if entry == "x/data.pkl"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -208,16 +226,31 @@ fn views_beyond_their_storage_are_errors() {
     torch_file(&path, &one_tensor(six, none, &pair(b"K\x02", b"K\x03"), &pair(b"K\x03", b"K\x01")));
     let tensors = Tensors::open(&path).expect("sound");
     assert_eq!(tensors.read("a", &[2, 3]).expect("there"), [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]);
-    torch_file(&path, &one_tensor(six, b"K\x01", &pair(b"K\x02", b"K\x02"), &pair(b"K\x01", b"K\x02")));
+    torch_file(
+        &path,
+        &one_tensor(six, b"K\x01", &pair(b"K\x02", b"K\x02"), &pair(b"K\x01", b"K\x02")),
+    );
     let tensors = Tensors::open(&path).expect("sound");
     assert_eq!(tensors.read("a", &[2, 2]).expect("there"), [1.0, 3.0, 2.0, 4.0]);
     for (pickle, cause) in [
         // One element too far, by place, shape, stride.
-        (one_tensor(six, b"K\x01", &pair(b"K\x02", b"K\x03"), &pair(b"K\x03", b"K\x01")), "does not fit"),
-        (one_tensor(six, none, &pair(b"K\x02", b"K\x04"), &pair(b"K\x04", b"K\x01")), "does not fit"),
-        (one_tensor(six, none, &pair(b"K\x02", b"K\x03"), &pair(b"K\x04", b"K\x01")), "does not fit"),
+        (
+            one_tensor(six, b"K\x01", &pair(b"K\x02", b"K\x03"), &pair(b"K\x03", b"K\x01")),
+            "does not fit",
+        ),
+        (
+            one_tensor(six, none, &pair(b"K\x02", b"K\x04"), &pair(b"K\x04", b"K\x01")),
+            "does not fit",
+        ),
+        (
+            one_tensor(six, none, &pair(b"K\x02", b"K\x03"), &pair(b"K\x04", b"K\x01")),
+            "does not fit",
+        ),
         // More elements than the file has, with and without saying so.
-        (one_tensor(b"K\x07", none, b"K\x07\x85", b"K\x01\x85"), "should have 7 elements and has 6"),
+        (
+            one_tensor(b"K\x07", none, b"K\x07\x85", b"K\x01\x85"),
+            "should have 7 elements and has 6",
+        ),
         (one_tensor(&huge, none, b"K\x06\x85", b"K\x01\x85"), "should have"),
         (one_tensor(six, &huge, b"K\x06\x85", b"K\x01\x85"), "does not fit"),
         (one_tensor(six, none, &[&huge[..], b"\x85"].concat(), b"K\x01\x85"), "does not fit"),
@@ -233,7 +266,9 @@ fn views_beyond_their_storage_are_errors() {
     }
     let data = one_tensor(six, none, b"K\x06\x85", b"K\x01\x85");
     zip_file(&path, CompressionMethod::Stored, &[("x/data.pkl", &data)]);
-    assert!(Tensors::open(&path).expect_err("no data").to_string().contains("data is not in the file"));
+    assert!(
+        Tensors::open(&path).expect_err("no data").to_string().contains("data is not in the file")
+    );
 }
 
 /// A few bytes name a tensor once more, but it would take its memory once more.
@@ -243,7 +278,8 @@ fn tensors_may_share_their_data_but_not_without_bounds() {
     let path = folder.path().join("x.bin");
     let shared = |names: u8| {
         let thousand = b"M\xe8\x03";
-        let mut pickle = one_tensor(thousand, b"K\x00", &[&thousand[..], b"\x85"].concat(), b"K\x01\x85");
+        let mut pickle =
+            one_tensor(thousand, b"K\x00", &[&thousand[..], b"\x85"].concat(), b"K\x01\x85");
         pickle.truncate(pickle.len() - b"s.".len());
         pickle.extend(b"q\x01s");
         for name in 1..names {
@@ -251,7 +287,11 @@ fn tensors_may_share_their_data_but_not_without_bounds() {
             pickle.extend(b"h\x01s");
         }
         pickle.push(b'.');
-        zip_file(&path, CompressionMethod::Stored, &[("x/data.pkl", &pickle), ("x/data/0", &[0; 4000])]);
+        zip_file(
+            &path,
+            CompressionMethod::Stored,
+            &[("x/data.pkl", &pickle), ("x/data/0", &[0; 4000])],
+        );
         Tensors::open(&path)
     };
     assert_eq!(shared(3).expect("as tied weights do").names().count(), 3);
@@ -284,7 +324,10 @@ fn fp8_is_decoded_and_scaled_as_pytorch_does() {
         .filter(|name| !scales.contains(name))
         .map(|name| (name, shape(&tensors, name)))
         .collect();
-    assert!(tensors.expect(expected.iter().copied(), |_| false).is_ok(), "scales belong to their weights");
+    assert!(
+        tensors.expect(expected.iter().copied(), |_| false).is_ok(),
+        "scales belong to their weights"
+    );
     let fewer = expected.iter().copied().filter(|(name, _)| *name != "tall.weight");
     let error = tensors.expect(fewer, |_| false).expect_err("a weight too many").to_string();
     assert!(error.contains("`tall.weight`"), "{error}");
@@ -326,9 +369,15 @@ fn scales_must_go_with_their_weight() {
     );
     // A list of scales, and integers with what looks like scales.
     scaled(&path, "F8_E4M3", &[1]);
-    assert!(matches!(expect(&Tensors::open(&path).expect("valid")), Err(HubError::WrongScale { .. })));
+    assert!(matches!(
+        expect(&Tensors::open(&path).expect("valid")),
+        Err(HubError::WrongScale { .. })
+    ));
     scaled(&path, "I8", &[1, 1]);
-    assert!(matches!(expect(&Tensors::open(&path).expect("valid")), Err(HubError::SurplusTensor { .. })));
+    assert!(matches!(
+        expect(&Tensors::open(&path).expect("valid")),
+        Err(HubError::SurplusTensor { .. })
+    ));
 }
 
 proptest! {

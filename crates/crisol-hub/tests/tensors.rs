@@ -14,8 +14,10 @@ fn tensor<'a>(name: &str, shape: &[usize], values: &'a [f32]) -> Tensor<'a> {
 }
 
 fn write_two(path: &Path) {
-    let tensors =
-        [tensor("b", &[2, 3], &[1.0, -2.0, 3.5, f32::MIN_POSITIVE, 0.0, 1e30]), tensor("a", &[1], &[7.0])];
+    let tensors = [
+        tensor("b", &[2, 3], &[1.0, -2.0, 3.5, f32::MIN_POSITIVE, 0.0, 1e30]),
+        tensor("a", &[1], &[7.0]),
+    ];
     write_tensors(path, &tensors).expect("the folder exists and is writable");
 }
 
@@ -79,7 +81,10 @@ fn narrower_floats_are_rounded_or_refused() {
         let rounded = [1.0, 1.0 + 2.0 * step, 1.0 + step, f32::INFINITY];
         assert_eq!(write(&ties(step), dtype).expect("all have a place"), rounded, "{dtype}");
         assert!(write(&[f32::NAN], dtype).expect("NaN is in the type")[0].is_nan(), "{dtype}");
-        assert_eq!(Tensors::open(&path).expect("just written").stored("w"), Some((dtype.to_string(), 2)));
+        assert_eq!(
+            Tensors::open(&path).expect("just written").stored("w"),
+            Some((dtype.to_string(), 2))
+        );
     }
     assert_eq!(write(&[1e30], FloatType::BF16).expect("in the range of bf16").len(), 1);
     let error = write(&[1.0, 1e5], FloatType::F16).expect_err("65504 is the largest").to_string();
@@ -92,7 +97,8 @@ fn narrower_floats_are_rounded_or_refused() {
 fn large_models_are_written_in_parts() {
     let values: Vec<f32> = (0..24).map(|i| i as f32).collect();
     let sizes = [("a", 4), ("b", 4), ("c", 12), ("d", 2), ("e", 2)];
-    let tensors: Vec<_> = sizes.iter().map(|&(name, size)| tensor(name, &[size], &values[..size])).collect();
+    let tensors: Vec<_> =
+        sizes.iter().map(|&(name, size)| tensor(name, &[size], &values[..size])).collect();
     let written = |most: u64| {
         let folder = tempfile::tempdir().expect("a temporary folder");
         write_weights(folder.path(), &tensors, most).expect("writable");
@@ -101,7 +107,8 @@ fn large_models_are_written_in_parts() {
             assert_eq!(read.read(name, &[size]).expect("just written"), values[..size]);
         }
         let entries = fs::read_dir(folder.path()).expect("it is there");
-        let names = entries.map(|entry| entry.expect("readable").file_name().into_string().expect("ASCII"));
+        let names =
+            entries.map(|entry| entry.expect("readable").file_name().into_string().expect("ASCII"));
         let mut names: Vec<String> = names.collect();
         names.sort();
         (names, fs::read_to_string(folder.path().join("model.safetensors.index.json")).ok())
@@ -146,9 +153,12 @@ fn hostile_headers_are_errors() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = folder.path().join("hostile.safetensors");
     let huge = u64::MAX.to_le_bytes();
-    for first in
-        [huge, (u64::MAX - 8).to_le_bytes(), (1_u64 << 40).to_le_bytes(), 99_999_999_u64.to_le_bytes()]
-    {
+    for first in [
+        huge,
+        (u64::MAX - 8).to_le_bytes(),
+        (1_u64 << 40).to_le_bytes(),
+        99_999_999_u64.to_le_bytes(),
+    ] {
         fs::write(&path, first).expect("writable");
         assert!(Tensors::open(&path).is_err(), "{first:?}");
     }
@@ -193,18 +203,26 @@ fn other_tensors_than_expected_are_named() {
     let expect = |list: &[(&str, &[usize])]| tensors.expect(list.iter().copied(), NOTHING_IGNORED);
     assert!(expect(&[("a", &[1]), ("b", &[2, 3])]).is_ok());
     let missing = expect(&[("a", &[1]), ("b", &[2, 3]), ("c", &[4]), ("d", &[4])]);
-    assert!(matches!(missing, Err(HubError::MissingTensor { tensor, more: 1, .. }) if tensor == "c"));
+    assert!(
+        matches!(missing, Err(HubError::MissingTensor { tensor, more: 1, .. }) if tensor == "c")
+    );
     assert!(
         matches!(expect(&[("a", &[1])]), Err(HubError::SurplusTensor { tensor, more: 0, .. }) if tensor == "b")
     );
     assert!(tensors.expect([("a", &[1][..])], |name| name == "b").is_ok());
     let shape = expect(&[("a", &[1]), ("b", &[3, 2])]).expect_err("shape differs").to_string();
-    assert!(shape.contains("`b`") && shape.contains("[2, 3]") && shape.contains("[3, 2]"), "{shape}");
+    assert!(
+        shape.contains("`b`") && shape.contains("[2, 3]") && shape.contains("[3, 2]"),
+        "{shape}"
+    );
     assert!(matches!(tensors.read("b", &[6]), Err(HubError::WrongShape { .. })));
     assert!(matches!(tensors.read("c", &[6]), Err(HubError::MissingTensor { .. })));
     raw(&path, r#"{"a":{"dtype":"I32","shape":[1],"data_offsets":[0,4]}}"#, 4);
-    let integers =
-        Tensors::open(&path).expect("valid file").read("a", &[1]).expect_err("integers").to_string();
+    let integers = Tensors::open(&path)
+        .expect("valid file")
+        .read("a", &[1])
+        .expect_err("integers")
+        .to_string();
     assert!(integers.contains("I32"), "{integers}");
 }
 
@@ -213,14 +231,18 @@ fn shards_are_found_through_their_index() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let index = folder.path().join("model.safetensors.index.json");
     assert!(matches!(Tensors::open_folder(folder.path()), Err(HubError::NoWeights { .. })));
-    write_tensors(&folder.path().join("x.safetensors"), &[tensor("a", &[1], &[1.0])]).expect("writable");
-    write_tensors(&folder.path().join("y.safetensors"), &[tensor("b", &[1], &[2.0])]).expect("writable");
-    fs::write(&index, r#"{"weight_map":{"a":"x.safetensors","b":"y.safetensors"}}"#).expect("writable");
+    write_tensors(&folder.path().join("x.safetensors"), &[tensor("a", &[1], &[1.0])])
+        .expect("writable");
+    write_tensors(&folder.path().join("y.safetensors"), &[tensor("b", &[1], &[2.0])])
+        .expect("writable");
+    fs::write(&index, r#"{"weight_map":{"a":"x.safetensors","b":"y.safetensors"}}"#)
+        .expect("writable");
     let tensors = Tensors::open_folder(folder.path()).expect("complete");
     assert_eq!(tensors.read("b", &[1]).expect("there"), [2.0]);
 
     // The same tensor in two files, a file outside of the folder, a file that is not there, no map.
-    write_tensors(&folder.path().join("y.safetensors"), &[tensor("a", &[1], &[2.0])]).expect("writable");
+    write_tensors(&folder.path().join("y.safetensors"), &[tensor("a", &[1], &[2.0])])
+        .expect("writable");
     let twice = Tensors::open_folder(folder.path()).expect_err("ambiguous").to_string();
     for part in ["x.safetensors", "y.safetensors", "`a`", "stale"] {
         assert!(twice.contains(part), "{twice}");

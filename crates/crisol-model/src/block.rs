@@ -60,7 +60,12 @@ impl Specs {
         let name = format!("{}{name}", self.prefix);
         if bias {
             let name = format!("{name}.bias");
-            self.list.push(ParamSpec { name, shape: vec![out], init: Init::Zeros, role: Role::Vector });
+            self.list.push(ParamSpec {
+                name,
+                shape: vec![out],
+                init: Init::Zeros,
+                role: Role::Vector,
+            });
         }
         let (name, shape) = (format!("{name}.weight"), vec![out, inner]);
         self.list.push(ParamSpec { name, shape, init: Init::Normal(std), role: Role::Hidden });
@@ -115,9 +120,9 @@ impl Specs {
 /// Looks up the weight called `prefix` + `name` + `.weight`.
 pub(crate) fn weight(params: &Params, prefix: &str, name: &str) -> ParamId {
     let name = format!("{prefix}{name}.weight");
-    params
-        .id(&name)
-        .unwrap_or_else(|| panic!("the parameters were not made from this model's specs: no {name}"))
+    params.id(&name).unwrap_or_else(|| {
+        panic!("the parameters were not made from this model's specs: no {name}")
+    })
 }
 
 /// A linear layer, with a bias if its parameters have one.
@@ -129,7 +134,10 @@ pub(crate) struct Linear {
 
 impl Linear {
     pub(crate) fn bind(params: &Params, prefix: &str, name: &str) -> Linear {
-        Linear { weight: weight(params, prefix, name), bias: params.id(&format!("{prefix}{name}.bias")) }
+        Linear {
+            weight: weight(params, prefix, name),
+            bias: params.id(&format!("{prefix}{name}.bias")),
+        }
     }
 
     pub(crate) fn forward(self, tape: &mut Tape<'_>, x: Var) -> Var {

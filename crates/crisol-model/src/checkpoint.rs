@@ -7,7 +7,8 @@ use std::path::Path;
 
 use crisol_engine::{Device, ParamId, ParamSpec, Params, WeightFormat};
 use crisol_hub::{
-    Dtype, Elements, FloatType, HubError, Mapped, Tensor, Tensors, write_folder_atomically, write_weights,
+    Dtype, Elements, FloatType, HubError, Mapped, Tensor, Tensors, write_folder_atomically,
+    write_weights,
 };
 use crisol_text::{TextError, TextSetup};
 
@@ -41,7 +42,11 @@ impl Checkpoint {
         Checkpoint::load_for(Purpose::Inference, folder, device)
     }
 
-    fn load_for(purpose: Purpose, folder: &Path, device: &Device) -> Result<Checkpoint, ModelError> {
+    fn load_for(
+        purpose: Purpose,
+        folder: &Path,
+        device: &Device,
+    ) -> Result<Checkpoint, ModelError> {
         if folder.is_file() {
             return Checkpoint::load_gguf(purpose, folder, device);
         }
@@ -60,7 +65,8 @@ impl Checkpoint {
 
 /// Makes sure that the model knows the tokens of its tokenizer. `file` names it in errors.
 pub(crate) fn fit(text: &mut TextSetup, config: &Config, file: &Path) -> Result<(), ModelError> {
-    let refused = |e: TextError| ModelError::ConfigFile { file: file.to_path_buf(), cause: e.to_string() };
+    let refused =
+        |e: TextError| ModelError::ConfigFile { file: file.to_path_buf(), cause: e.to_string() };
     text.fit(config.vocab_size).map_err(refused)
 }
 
@@ -106,7 +112,8 @@ pub(crate) fn open_weights(folder: &Path) -> Result<Opened, ModelError> {
             || name.ends_with("rotary_emb.inv_freq")
             || predicts_second_token(&config, name)
     };
-    let stored: Vec<FileTensor> = specs.iter().map(|spec| FileTensor::of(&config, spec, prefix)).collect();
+    let stored: Vec<FileTensor> =
+        specs.iter().map(|spec| FileTensor::of(&config, spec, prefix)).collect();
     let expected = stored.iter().map(|stored| (stored.name.as_str(), stored.shape.as_slice()));
     tensors.expect(expected, |name| match name.strip_prefix(prefix) {
         Some(name) => ignored(name),
@@ -121,11 +128,18 @@ pub fn load_model(folder: &Path, device: &Device) -> Result<(Model, Params), Mod
 }
 
 /// The same for inference only, see [`Checkpoint::load_for_inference`].
-pub fn load_model_for_inference(folder: &Path, device: &Device) -> Result<(Model, Params), ModelError> {
+pub fn load_model_for_inference(
+    folder: &Path,
+    device: &Device,
+) -> Result<(Model, Params), ModelError> {
     load_model_for(Purpose::Inference, folder, device)
 }
 
-fn load_model_for(purpose: Purpose, folder: &Path, device: &Device) -> Result<(Model, Params), ModelError> {
+fn load_model_for(
+    purpose: Purpose,
+    folder: &Path,
+    device: &Device,
+) -> Result<(Model, Params), ModelError> {
     let Opened { config, tensors, specs, stored } = open_weights(folder)?;
     let mut source = Folder::new(&tensors, &stored);
     fill(config, specs, device, purpose, &mut source)
@@ -165,16 +179,20 @@ impl Source for Folder<'_> {
 
     fn stored(&self, index: usize, spec: &ParamSpec) -> Result<Option<Rows<'_>>, HubError> {
         let FileTensor { name, shape, fused } = &self.stored[index];
-        let Some((kind, mapped)) = self.stored[index].for_inference(self.tensors)? else { return Ok(None) };
+        let Some((kind, mapped)) = self.stored[index].for_inference(self.tensors)? else {
+            return Ok(None);
+        };
         let bytes = match (fused, kind) {
-            (None, WeightFormat::F8E4M3) => Bytes::Scaled(mapped, self.tensors.scales(name, shape)?),
+            (None, WeightFormat::F8E4M3) => {
+                Bytes::Scaled(mapped, self.tensors.scales(name, shape)?)
+            }
             (None, _) => Bytes::Mapped(mapped),
-            (Some(fused), WeightFormat::F32) => {
-                Bytes::Gathered(fused.take(mapped.as_chunks::<4>().0, spec.shape[0]).into_flattened())
-            }
-            (Some(fused), _) => {
-                Bytes::Gathered(fused.take(mapped.as_chunks::<2>().0, spec.shape[0]).into_flattened())
-            }
+            (Some(fused), WeightFormat::F32) => Bytes::Gathered(
+                fused.take(mapped.as_chunks::<4>().0, spec.shape[0]).into_flattened(),
+            ),
+            (Some(fused), _) => Bytes::Gathered(
+                fused.take(mapped.as_chunks::<2>().0, spec.shape[0]).into_flattened(),
+            ),
         };
         Ok(Some(Rows { kind, bytes, head_in_pairs: None }))
     }
@@ -182,14 +200,20 @@ impl Source for Folder<'_> {
 
 /// Whether a head that is tied by `config.json` is in the files and is another matrix than the embedding table. As in transformers,
 /// the files are right then.
-fn has_head_of_its_own(config: &Config, tensors: &Tensors, prefix: &str) -> Result<bool, ModelError> {
+fn has_head_of_its_own(
+    config: &Config,
+    tensors: &Tensors,
+    prefix: &str,
+) -> Result<bool, ModelError> {
     let shape = [config.vocab_size, config.hidden_size];
-    let [head, table] = ["lm_head.weight", "model.embed_tokens.weight"].map(|name| format!("{prefix}{name}"));
+    let [head, table] =
+        ["lm_head.weight", "model.embed_tokens.weight"].map(|name| format!("{prefix}{name}"));
     let tied = config.head == Head::Language { tied: true };
     if !tied || [&head, &table].iter().any(|name| tensors.shape(name) != Some(&shape)) {
         return Ok(false);
     }
-    if let (Some(head), Some(table)) = (tensors.mapped(&head, &shape)?, tensors.mapped(&table, &shape)?)
+    if let (Some(head), Some(table)) =
+        (tensors.mapped(&head, &shape)?, tensors.mapped(&table, &shape)?)
         && head.dtype == table.dtype
         && [head.block, table.block] == [None; 2]
     {
@@ -231,7 +255,8 @@ impl FileTensor {
         &self,
         tensors: &'a Tensors,
     ) -> Result<Option<(WeightFormat, Mapped<'a>)>, HubError> {
-        let Some(Elements { dtype, bytes, block }) = tensors.mapped(&self.name, &self.shape)? else {
+        let Some(Elements { dtype, bytes, block }) = tensors.mapped(&self.name, &self.shape)?
+        else {
             return Ok(None);
         };
         let kind = match dtype {
@@ -271,9 +296,11 @@ pub fn left_out(folder: &Path) -> Result<Vec<String>, ModelError> {
     let prefix = if is_multimodal(&tensors) { LANGUAGE_MODEL_PREFIX } else { "" };
     let other = tensors.names().filter(|name| !name.starts_with(prefix)).count();
     let second = tensors.names().filter(|name| predicts_second_token(&config, name)).count();
-    let notes = [("the part for images is", other), ("the layers that predict a second token are", second)];
-    let note =
-        |(what, count): (&str, usize)| (count > 0).then(|| format!("{what} left out (tensors: {count})"));
+    let notes =
+        [("the part for images is", other), ("the layers that predict a second token are", second)];
+    let note = |(what, count): (&str, usize)| {
+        (count > 0).then(|| format!("{what} left out (tensors: {count})"))
+    };
     Ok(notes.into_iter().filter_map(note).collect())
 }
 
@@ -292,7 +319,12 @@ pub fn save_checkpoint<E: From<ModelError> + From<HubError>>(
     })
 }
 
-fn write_model(folder: &Path, model: &Model, params: &Params, text: &TextSetup) -> Result<(), ModelError> {
+fn write_model(
+    folder: &Path,
+    model: &Model,
+    params: &Params,
+    text: &TextSetup,
+) -> Result<(), ModelError> {
     let ids: Vec<ParamId> = params.ids().collect();
     let config = model.config();
     let tensor = |group: Group| {
@@ -301,7 +333,8 @@ fn write_model(folder: &Path, model: &Model, params: &Params, text: &TextSetup) 
         let values = move || Ok(Cow::Owned(group.values(config, params.specs(), read)?));
         Tensor { name, shape, dtype: FloatType::F32, values: Box::new(values) }
     };
-    let tensors: Vec<Tensor<'_>> = Group::all(config, params.specs()).into_iter().map(tensor).collect();
+    let tensors: Vec<Tensor<'_>> =
+        Group::all(config, params.specs()).into_iter().map(tensor).collect();
     write_files(folder, config, Some(text), FloatType::F32, &tensors, SHARD_BYTES)
 }
 

@@ -77,7 +77,9 @@ impl Architecture {
 
     /// The architecture of a class `…ForCausalLM`, if there is one.
     pub fn of_language_model(class: &str) -> Option<Architecture> {
-        Architecture::of_class(class).filter(|&(_, language)| language).map(|(architecture, _)| architecture)
+        Architecture::of_class(class)
+            .filter(|&(_, language)| language)
+            .map(|(architecture, _)| architecture)
     }
 
     /// transformers' defaults of `rms_norm_eps`, `max_position_embeddings` and `head_dim` (none: what the heads share).
@@ -113,7 +115,8 @@ const LANGUAGE: &str = "ForCausalLM";
 const SCALAR: &str = "ForSequenceClassification";
 
 fn supported() -> String {
-    let classes = Architecture::ALL.map(|architecture| format!("{}{LANGUAGE}", architecture.class()));
+    let classes =
+        Architecture::ALL.map(|architecture| format!("{}{LANGUAGE}", architecture.class()));
     format!("{} (and {SCALAR} with one label)", classes.join(", "))
 }
 
@@ -229,7 +232,8 @@ impl Config {
     /// Reads a file that is such as `config.json`.
     pub fn load_file(file: &Path) -> Result<Config, ModelError> {
         let text = fs::read_to_string(file).map_err(|e| HubError::io("read", file, e))?;
-        Config::parse(&text).map_err(|cause| ModelError::ConfigFile { file: file.to_owned(), cause })
+        Config::parse(&text)
+            .map_err(|cause| ModelError::ConfigFile { file: file.to_owned(), cause })
     }
 
     /// Rows and columns of the blocks that share a scale in a folder's FP8 weights, where its `config.json` says so.
@@ -241,7 +245,8 @@ impl Config {
         if block.is_null() {
             return Ok(None);
         }
-        let size = |index: usize| block[index].as_u64().and_then(|size| NonZeroUsize::new(size as usize));
+        let size =
+            |index: usize| block[index].as_u64().and_then(|size| NonZeroUsize::new(size as usize));
         if let (Some(rows), Some(cols)) = (size(0), size(1)) {
             return Ok(Some([rows, cols]));
         }
@@ -269,11 +274,16 @@ impl Config {
                 return Some(format!("{name} is 0"));
             }
             if size > LARGEST_SIZE {
-                return Some(format!("{name} is {size}, more than any real model has ({LARGEST_SIZE})"));
+                return Some(format!(
+                    "{name} is {size}, more than any real model has ({LARGEST_SIZE})"
+                ));
             }
         }
         if self.num_hidden_layers > MAX_LAYERS {
-            return Some(format!("num_hidden_layers is {}, more than {MAX_LAYERS}", self.num_hidden_layers));
+            return Some(format!(
+                "num_hidden_layers is {}, more than {MAX_LAYERS}",
+                self.num_hidden_layers
+            ));
         }
         let (heads, kv_heads) = (self.num_attention_heads, self.num_key_value_heads);
         if !heads.is_multiple_of(kv_heads) {
@@ -294,13 +304,19 @@ impl Config {
             ));
         }
         if !(self.rope_theta.is_finite() && self.rope_theta > 0.0) {
-            return Some(format!("rope_theta is {}, it must be a positive number", self.rope_theta));
+            return Some(format!(
+                "rope_theta is {}, it must be a positive number",
+                self.rope_theta
+            ));
         }
         if !(self.rms_norm_eps.is_finite() && self.rms_norm_eps >= 0.0) {
             return Some(format!("rms_norm_eps is {}, it must not be negative", self.rms_norm_eps));
         }
         if self.mlp_bias && !self.architecture.may_have_mlp_bias() {
-            return Some(format!("mlp_bias is true, but {} has no such biases", self.architecture.class()));
+            return Some(format!(
+                "mlp_bias is true, but {} has no such biases",
+                self.architecture.class()
+            ));
         }
         let experts = match &self.specifics {
             Specifics::None => 0,
@@ -334,7 +350,9 @@ impl Config {
                 }
             }
             (Architecture::Llama4, Specifics::None) => {
-                return Some("Llama4 needs the sizes of its experts and what its layers see".into());
+                return Some(
+                    "Llama4 needs the sizes of its experts and what its layers see".into(),
+                );
             }
             (_, Specifics::None) => {}
             (_, Specifics::DeepseekV3(_) | Specifics::Llama4(_)) => {
@@ -425,7 +443,9 @@ impl Config {
         match &self.specifics {
             Specifics::None => None,
             Specifics::Llama4(shape) => Some((shape.num_local_experts, shape.num_experts_per_tok)),
-            Specifics::DeepseekV3(shape) => Some((shape.n_routed_experts, shape.num_experts_per_tok)),
+            Specifics::DeepseekV3(shape) => {
+                Some((shape.n_routed_experts, shape.num_experts_per_tok))
+            }
         }
     }
 
@@ -520,7 +540,9 @@ impl Config {
 /// Of a model of text and images, the config of the part for text.
 fn text_part(text: &str) -> Result<String, serde_json::Error> {
     let json: Value = serde_json::from_str(text)?;
-    if json["architectures"][0] != "Llama4ForConditionalGeneration" || !json["text_config"].is_object() {
+    if json["architectures"][0] != "Llama4ForConditionalGeneration"
+        || !json["text_config"].is_object()
+    {
         return Ok(text.to_owned());
     }
     let mut part = json["text_config"].clone();
@@ -581,17 +603,20 @@ enum OneOrMany {
 impl Raw {
     fn into_config(self, rope: &RopeFields) -> Result<Config, String> {
         let class = self.architectures.as_deref().unwrap_or_default().first();
-        let class =
-            class.ok_or_else(|| format!("it names no architecture; supported are {}", supported()))?;
+        let class = class
+            .ok_or_else(|| format!("it names no architecture; supported are {}", supported()))?;
         let tied = self.tie_word_embeddings.unwrap_or(false);
-        let (architecture, language) = Architecture::of_class(class)
-            .ok_or_else(|| format!("architecture {class} is not supported; supported are {}", supported()))?;
+        let (architecture, language) = Architecture::of_class(class).ok_or_else(|| {
+            format!("architecture {class} is not supported; supported are {}", supported())
+        })?;
         let head = if language { Head::Language { tied } } else { Head::Scalar };
         if head == Head::Scalar {
             // transformers writes id2label and derives the number from it; without either it has two labels.
             let labels = self.id2label.as_ref().map(BTreeMap::len).or(self.num_labels).unwrap_or(2);
             if labels != 1 {
-                return Err(format!("{class} has {labels} labels; reward and value models have one"));
+                return Err(format!(
+                    "{class} has {labels} labels; reward and value models have one"
+                ));
             }
         }
         if let Some(act) = self.hidden_act.as_deref().filter(|&act| act != "silu") {
@@ -609,17 +634,22 @@ impl Raw {
             }
         }
         if architecture == Architecture::Qwen3 && self.use_sliding_window == Some(true) {
-            return Err("use_sliding_window is true; windows over attention are not supported".into());
+            return Err(
+                "use_sliding_window is true; windows over attention are not supported".into()
+            );
         }
         let windowed = |kind: &&String| *kind != "full_attention";
         let own = architecture == Architecture::Llama4;
         if let Some(kind) = self.layer_types.iter().flatten().find(windowed).filter(|_| !own) {
-            return Err(format!("layer_types has \"{kind}\"; only \"full_attention\" is supported"));
+            return Err(format!(
+                "layer_types has \"{kind}\"; only \"full_attention\" is supported"
+            ));
         }
         let (default_eps, default_positions, default_head_dim) = architecture.defaults();
         let default_theta = if architecture == Architecture::Llama4 { 500_000.0 } else { 10_000.0 };
         let max_position_embeddings = self.max_position_embeddings.unwrap_or(default_positions);
-        let (rope_theta, rope_scaling) = RopeScaling::read(rope, default_theta, max_position_embeddings)?;
+        let (rope_theta, rope_scaling) =
+            RopeScaling::read(rope, default_theta, max_position_embeddings)?;
         // Some write -1 for none.
         let token = |id: i64| u32::try_from(id).ok();
         let heads = self.num_attention_heads;

@@ -76,7 +76,8 @@ impl Config {
             }
         };
         let specs = block_specs(self, layer);
-        let vectors = specs.iter().filter(|spec| spec.shape.len() == 1).map(|spec| spec.shape[0]).sum();
+        let vectors =
+            specs.iter().filter(|spec| spec.shape.len() == 1).map(|spec| spec.shape[0]).sum();
         Block { attention, feed_forward, vectors }
     }
 }

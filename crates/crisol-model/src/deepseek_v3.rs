@@ -99,7 +99,9 @@ impl Shape {
         let (heads, kv_heads) = (config.num_attention_heads, config.num_key_value_heads);
         let group = self.n_routed_experts / self.n_group;
         if heads != kv_heads {
-            return Some(format!("num_key_value_heads ({kv_heads}) is not num_attention_heads ({heads})"));
+            return Some(format!(
+                "num_key_value_heads ({kv_heads}) is not num_attention_heads ({heads})"
+            ));
         }
         if !self.n_routed_experts.is_multiple_of(self.n_group) || group < 2 {
             return Some(format!(
@@ -242,7 +244,8 @@ enum Query {
 
 impl LatentAttention {
     fn specs(config: &Config, shape: &Shape, specs: &mut Specs) {
-        let (hidden, heads, bias) = (config.hidden_size, config.num_attention_heads, config.attention_bias);
+        let (hidden, heads, bias) =
+            (config.hidden_size, config.num_attention_heads, config.attention_bias);
         let (latent, queries) = (shape.kv_lora_rank, heads * shape.qk_dim());
         match shape.q_lora_rank {
             None => specs.linear("self_attn.q_proj", queries, hidden, false),
@@ -290,7 +293,9 @@ impl LatentAttention {
         x: Var,
     ) -> Var {
         let heads = pass.config.num_attention_heads;
-        let &Shape { kv_lora_rank: latent_dim, qk_nope_head_dim: nope, qk_rope_head_dim: rope, .. } = shape;
+        let &Shape {
+            kv_lora_rank: latent_dim, qk_nope_head_dim: nope, qk_rope_head_dim: rope, ..
+        } = shape;
         let cut = |x, heads, head_dim, first, width| Columns { x, heads, head_dim, first, width };
         let q = match &self.query {
             Query::Direct(linear) => linear.forward(tape, x),
@@ -300,14 +305,16 @@ impl LatentAttention {
                 up.forward(tape, normed)
             }
         };
-        let q_rotated = tape.columns(heads, [Some(cut(q, heads, shape.qk_dim(), nope, rope)), None]);
+        let q_rotated =
+            tape.columns(heads, [Some(cut(q, heads, shape.qk_dim(), nope, rope)), None]);
         let q_rotated = tape.rope(q_rotated, pass.rope, rope, pass.rope_rows);
         let q_plain = cut(q, heads, shape.qk_dim(), 0, nope);
 
         let low = self.down.forward(tape, x);
         let latent = tape.columns(1, [Some(cut(low, 1, latent_dim + rope, 0, latent_dim)), None]);
         let latent = tape.rms_norm(latent, self.latent_norm, NORM_EPS);
-        let k_rotated = tape.columns(1, [Some(cut(low, 1, latent_dim + rope, latent_dim, rope)), None]);
+        let k_rotated =
+            tape.columns(1, [Some(cut(low, 1, latent_dim + rope, latent_dim, rope)), None]);
         let k_rotated = tape.rope(k_rotated, pass.rope, rope, pass.rope_rows);
 
         let v_dim = shape.v_head_dim;
@@ -317,7 +324,10 @@ impl LatentAttention {
                 let expanded = tape.linear(latent, self.up, None);
                 let group = nope + v_dim;
                 let q = [Some(q_plain), Some(cut(q_rotated, heads, rope, 0, rope))];
-                let k = [Some(cut(expanded, heads, group, 0, nope)), Some(cut(k_rotated, 1, rope, 0, rope))];
+                let k = [
+                    Some(cut(expanded, heads, group, 0, nope)),
+                    Some(cut(k_rotated, 1, rope, 0, rope)),
+                ];
                 let v = [Some(cut(expanded, heads, group, nope, v_dim)), None];
                 let [q, k, v] = [q, k, v].map(|parts| tape.columns(heads, parts));
                 let shape = Attention { heads, kv_heads: heads, qk_dim: nope + rope, v_dim, scale };
@@ -333,13 +343,24 @@ impl LatentAttention {
                     Some(cut(q_latent, heads, latent_dim, 0, latent_dim)),
                     Some(cut(q_rotated, heads, rope, 0, rope)),
                 ];
-                let k =
-                    [Some(cut(latent, 1, latent_dim, 0, latent_dim)), Some(cut(k_rotated, 1, rope, 0, rope))];
+                let k = [
+                    Some(cut(latent, 1, latent_dim, 0, latent_dim)),
+                    Some(cut(k_rotated, 1, rope, 0, rope)),
+                ];
                 let (q, k) = (tape.columns(heads, q), tape.columns(1, k));
                 let qk_dim = latent_dim + rope;
                 let shape = Attention { heads, kv_heads: 1, qk_dim, v_dim: latent_dim, scale };
-                let mixed =
-                    tape.attention_cached(q, k, latent, shape, pass.offsets, cache, slots, layer, None);
+                let mixed = tape.attention_cached(
+                    q,
+                    k,
+                    latent,
+                    shape,
+                    pass.offsets,
+                    cache,
+                    slots,
+                    layer,
+                    None,
+                );
                 tape.head_products(mixed, self.up, group, nope..group, true)
             }
         };
@@ -395,9 +416,11 @@ impl SharedMixture {
 /// The experts of one token: the largest corrected sigmoids in the groups whose two largest sum to most.
 fn choose(shape: &Shape, logits: &[f32], correction: &[f32]) -> Vec<u32> {
     let sigmoids = logits.iter().map(|z| 1.0 / (1.0 + (-z).exp()));
-    let mut scores: Vec<f32> = sigmoids.zip(correction).map(|(s, correction)| s + correction).collect();
+    let mut scores: Vec<f32> =
+        sigmoids.zip(correction).map(|(s, correction)| s + correction).collect();
     let group = shape.n_routed_experts / shape.n_group;
-    let of_group = |scores: &[f32]| largest(scores, 2).into_iter().map(|expert| scores[expert]).sum::<f32>();
+    let of_group =
+        |scores: &[f32]| largest(scores, 2).into_iter().map(|expert| scores[expert]).sum::<f32>();
     let groups: Vec<f32> = scores.chunks_exact(group).map(of_group).collect();
     let kept = largest(&groups, shape.topk_group);
     for (index, scores) in scores.chunks_exact_mut(group).enumerate() {

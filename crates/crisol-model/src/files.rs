@@ -7,7 +7,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crisol_engine::ParamSpec;
-use crisol_hub::{FloatType, GgmlType, Gguf, HubError, Tensor, Tensors, Values, write_folder_atomically};
+use crisol_hub::{
+    FloatType, GgmlType, Gguf, HubError, Tensor, Tensors, Values, write_folder_atomically,
+};
 use crisol_text::TextSetup;
 
 use crate::checkpoint::{FileTensor, Folder, Group, Opened, fit, open_weights, write_files};
@@ -48,7 +50,12 @@ impl ModelFiles {
             let gguf = Gguf::open(path)?;
             let config = gguf::config(&gguf, path)?;
             let specs = gguf::check(&gguf, path, &config)?;
-            return Ok(ModelFiles { path: path.to_owned(), config, specs, weights: Weights::Gguf(gguf) });
+            return Ok(ModelFiles {
+                path: path.to_owned(),
+                config,
+                specs,
+                weights: Weights::Gguf(gguf),
+            });
         }
         let path = crisol_hub::whole_folder(path)?;
         let Opened { config, tensors, specs, stored } = open_weights(&path)?;
@@ -63,7 +70,9 @@ impl ModelFiles {
     /// Tokenizer and chat template, if the model has any.
     pub fn text(&self) -> Result<Option<TextSetup>, ModelError> {
         let text = match &self.weights {
-            Weights::Gguf(gguf) if gguf.metadata().get("tokenizer.ggml.model").is_none() => return Ok(None),
+            Weights::Gguf(gguf) if gguf.metadata().get("tokenizer.ggml.model").is_none() => {
+                return Ok(None);
+            }
             Weights::Gguf(gguf) => gguf::text(gguf, &self.path)?,
             Weights::Folder(..) => {
                 let files = ["tokenizer.json", "tokenizer.model"];
@@ -88,12 +97,15 @@ impl ModelFiles {
     pub fn stored(&self) -> Vec<WeightSummary> {
         let mut types: BTreeMap<String, WeightSummary> = BTreeMap::new();
         let mut add = |(dtype, bytes): (String, usize)| {
-            let stored = types.entry(dtype.clone()).or_insert(WeightSummary { dtype, tensors: 0, bytes: 0 });
+            let stored =
+                types.entry(dtype.clone()).or_insert(WeightSummary { dtype, tensors: 0, bytes: 0 });
             stored.tensors += 1;
             stored.bytes += bytes as u64;
         };
         match &self.weights {
-            Weights::Gguf(gguf) => gguf.names().filter_map(|name| gguf.stored(name)).for_each(&mut add),
+            Weights::Gguf(gguf) => {
+                gguf.names().filter_map(|name| gguf.stored(name)).for_each(&mut add)
+            }
             Weights::Folder(tensors, _) => {
                 tensors.names().filter_map(|name| tensors.stored(name)).for_each(&mut add);
             }
@@ -132,13 +144,19 @@ impl ModelFiles {
         let count = |spec: &ParamSpec| spec.shape.iter().product::<usize>() as u64;
         let all: u64 = self.specs.iter().map(count).sum();
         let Some((experts, chosen)) = self.config.routed_experts() else { return (all, all) };
-        let routed: u64 = self.specs.iter().filter(|spec| spec.name.contains(".experts.")).map(count).sum();
+        let routed: u64 =
+            self.specs.iter().filter(|spec| spec.name.contains(".experts.")).map(count).sum();
         (all, all - routed + routed / experts as u64 * chosen as u64)
     }
 
     /// Writes a folder that transformers loads, as a whole or not at all, with weights of this type in files of up to
     /// `shard_bytes`.
-    pub fn export_folder(&self, folder: &Path, dtype: FloatType, shard_bytes: u64) -> Result<(), ModelError> {
+    pub fn export_folder(
+        &self,
+        folder: &Path,
+        dtype: FloatType,
+        shard_bytes: u64,
+    ) -> Result<(), ModelError> {
         let text = self.checked_text()?;
         let tensor = |group: Group| {
             let FileTensor { name, shape, .. } = group.stored.clone();
@@ -161,7 +179,16 @@ impl ModelFiles {
         fs::create_dir_all(parent).map_err(|e| HubError::io("create", parent, e))?;
         let source = || self.source();
         let whole = |spec: &ParamSpec, values: &[f32]| check_finite(&self.path, &spec.name, values);
-        gguf::write::write(file, &self.config, text.as_ref(), &name, &self.specs, &source, &whole, dtype)
+        gguf::write::write(
+            file,
+            &self.config,
+            text.as_ref(),
+            &name,
+            &self.specs,
+            &source,
+            &whole,
+            dtype,
+        )
     }
 
     /// Reads every weight, one tensor at a time; an error names the first that is NaN or infinite.
@@ -225,7 +252,8 @@ pub fn load_config(path: &Path) -> Result<Config, ModelError> {
 
 /// Shape and tokenizer of a checkpoint folder, whose weights need not be there, or of a GGUF file.
 pub fn load_text(path: &Path) -> Result<(Config, TextSetup), ModelError> {
-    let text = if path.is_file() { gguf::text(&Gguf::open(path)?, path)? } else { TextSetup::load(path)? };
+    let text =
+        if path.is_file() { gguf::text(&Gguf::open(path)?, path)? } else { TextSetup::load(path)? };
     Ok((load_config(path)?, text))
 }
 

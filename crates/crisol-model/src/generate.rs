@@ -218,9 +218,11 @@ impl<'a> Chunk<'a> {
             rng.set_stream((first + i) as u64);
             rng
         });
-        let stopped_by = if options.max_new_tokens == 0 { StopReason::Length } else { StopReason::Context };
+        let stopped_by =
+            if options.max_new_tokens == 0 { StopReason::Length } else { StopReason::Context };
         let nothing = Generated { ids: Vec::new(), logprobs: Vec::new(), stopped_by };
-        let capacity = prompts.iter().zip(&room).map(|(prompt, room)| prompt.len() + room).max().unwrap_or(0);
+        let capacity =
+            prompts.iter().zip(&room).map(|(prompt, room)| prompt.len() + room).max().unwrap_or(0);
         let slots = prompts.len().min(SLOTS);
         let (layers, (k_dim, v_dim)) = (config.num_hidden_layers, config.cache_width());
         Ok(Chunk {
@@ -244,7 +246,8 @@ impl<'a> Chunk<'a> {
         let [prompt] = self.prompts else { unreachable!("a conversation is one sequence") };
         let needed = prompt.len() + self.room[0];
         // The last token is read again: what follows it is chosen from its logits.
-        let common = prompt[..prompt.len() - 1].iter().zip(held).take_while(|(a, b)| a == b).count();
+        let common =
+            prompt[..prompt.len() - 1].iter().zip(held).take_while(|(a, b)| a == b).count();
         let kept = if let Some(cache) = cache.filter(|cache| cache.capacity() >= needed) {
             self.cache = cache;
             self.cache.truncate(0, common);

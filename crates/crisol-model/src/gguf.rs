@@ -54,9 +54,11 @@ const EMBEDDING: &str = "token_embd.weight";
 pub(crate) fn config(gguf: &Gguf, file: &Path) -> Result<Config, ModelError> {
     let metadata = gguf.metadata();
     let name = metadata.string("general.architecture")?;
-    let Some(&(name, architecture)) = ARCHITECTURES.iter().find(|(theirs, _)| *theirs == name) else {
+    let Some(&(name, architecture)) = ARCHITECTURES.iter().find(|(theirs, _)| *theirs == name)
+    else {
         let known = ARCHITECTURES.map(|(theirs, _)| theirs).join(", ");
-        let cause = format!("architecture {name} is not supported in GGUF files; supported are {known}");
+        let cause =
+            format!("architecture {name} is not supported in GGUF files; supported are {known}");
         return Err(unusable(file, cause));
     };
     let keys = Keys { metadata, file, architecture: name };
@@ -91,7 +93,8 @@ pub(crate) fn config(gguf: &Gguf, file: &Path) -> Result<Config, ModelError> {
     }
     if gguf.shape(rope::DIVISORS).is_some() {
         let divisors = gguf.read(rope::DIVISORS)?;
-        let fits = divisors.len() == config.head_dim / 2 && config.rope_scaling == RopeScaling::None;
+        let fits =
+            divisors.len() == config.head_dim / 2 && config.rope_scaling == RopeScaling::None;
         let scaling = if fits && architecture != Architecture::DeepseekV3 {
             rope::from_divisors(&divisors, config.rope_theta)
         } else {
@@ -105,8 +108,9 @@ pub(crate) fn config(gguf: &Gguf, file: &Path) -> Result<Config, ModelError> {
     config.head = Head::Language { tied: gguf.shape("output.weight").is_none() };
     config.attention_bias = gguf.shape("blk.0.attn_q.bias").is_some();
     config.mlp_bias = gguf.shape("blk.0.ffn_up.bias").is_some();
-    let token =
-        |name: &str| optional(metadata, &format!("tokenizer.ggml.{name}_token_id"), |key| metadata.u32(key));
+    let token = |name: &str| {
+        optional(metadata, &format!("tokenizer.ggml.{name}_token_id"), |key| metadata.u32(key))
+    };
     config.bos_token_id = token("bos")?;
     config.eos_token_id = token("eos")?.into_iter().collect();
     config.pad_token_id = token("padding")?;
@@ -133,7 +137,8 @@ pub(crate) fn text(gguf: &Gguf, file: &Path) -> Result<TextSetup, ModelError> {
     let vocab = vocab(gguf.metadata(), file)?;
     let rows = gguf.shape(EMBEDDING).and_then(|shape| shape.first()).copied().unwrap_or(0);
     if vocab.tokens.len() > rows {
-        let cause = format!("its tokenizer has {} tokens, but the model {rows}", vocab.tokens.len());
+        let cause =
+            format!("its tokenizer has {} tokens, but the model {rows}", vocab.tokens.len());
         return Err(unusable(file, cause));
     }
     Ok(TextSetup::from_gguf(&vocab, &file.display().to_string())?)
@@ -147,8 +152,9 @@ fn vocab(metadata: &Metadata, file: &Path) -> Result<GgufVocab, ModelError> {
     let string = |key: &str| optional(metadata, key, |key| metadata.string(key).map(str::to_owned));
     let id = |rest: &str| optional(metadata, &key(rest), |key| metadata.u32(key));
     let flag = |rest: &str| optional(metadata, &key(rest), |key| metadata.bool(key));
-    let strings =
-        |rest: &str| optional(metadata, &key(rest), |key| metadata.strings(key).map(<[String]>::to_vec));
+    let strings = |rest: &str| {
+        optional(metadata, &key(rest), |key| metadata.strings(key).map(<[String]>::to_vec))
+    };
     let names = optional(metadata, "tokenizer.chat_templates", |key| metadata.strings(key))?;
     // Each once, so that a name that is there a thousand times does not take a thousand templates' memory.
     let names: BTreeSet<&String> = names.into_iter().flatten().collect();
@@ -163,8 +169,10 @@ fn vocab(metadata: &Metadata, file: &Path) -> Result<GgufVocab, ModelError> {
         tokens: metadata.strings(&key("tokens"))?.to_vec(),
         scores: optional(metadata, &key("scores"), |key| metadata.f32s(key).map(<[f32]>::to_vec))?
             .unwrap_or_default(),
-        token_types: optional(metadata, &key("token_type"), |key| metadata.i32s(key).map(<[i32]>::to_vec))?
-            .unwrap_or_default(),
+        token_types: optional(metadata, &key("token_type"), |key| {
+            metadata.i32s(key).map(<[i32]>::to_vec)
+        })?
+        .unwrap_or_default(),
         merges: strings("merges")?.unwrap_or_default(),
         bos: id("bos_token_id")?,
         eos: id("eos_token_id")?,
@@ -180,7 +188,11 @@ fn vocab(metadata: &Metadata, file: &Path) -> Result<GgufVocab, ModelError> {
 }
 
 /// Checks that the file's tensors are those of the model, and returns what the model's parameters are.
-pub(crate) fn check(gguf: &Gguf, file: &Path, config: &Config) -> Result<Vec<ParamSpec>, ModelError> {
+pub(crate) fn check(
+    gguf: &Gguf,
+    file: &Path,
+    config: &Config,
+) -> Result<Vec<ParamSpec>, ModelError> {
     // As for a folder, before any memory is taken: names of experts alone may be many.
     let values = |name| gguf.shape(name).map_or(0, |shape| shape.iter().product());
     let stored: usize = gguf.names().map(values).fold(0, usize::saturating_add);
@@ -198,7 +210,12 @@ pub(crate) fn check(gguf: &Gguf, file: &Path, config: &Config) -> Result<Vec<Par
     for spec in &specs {
         for (name, expected) in Place::in_file(gguf, config, spec).tensors(&spec.shape) {
             let Some(found) = gguf.shape(&name) else {
-                return Err(HubError::MissingTensor { file: file.to_owned(), tensor: name, more: 0 }.into());
+                return Err(HubError::MissingTensor {
+                    file: file.to_owned(),
+                    tensor: name,
+                    more: 0,
+                }
+                .into());
             };
             if found != expected {
                 let (file, found) = (file.to_owned(), found.to_vec());
@@ -231,6 +248,10 @@ impl Source for File<'_> {
 }
 
 /// How inference keeps a parameter; none: widened.
-pub(crate) fn weight_format(gguf: &Gguf, config: &Config, spec: &ParamSpec) -> Option<WeightFormat> {
+pub(crate) fn weight_format(
+    gguf: &Gguf,
+    config: &Config,
+    spec: &ParamSpec,
+) -> Option<WeightFormat> {
     Place::in_file(gguf, config, spec).weight_format(gguf)
 }

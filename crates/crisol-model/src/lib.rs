@@ -38,7 +38,9 @@ pub use config::{Architecture, Config, Head, Specifics};
 pub use deepseek_v3::Shape as DeepseekV3Shape;
 pub use error::ModelError;
 pub use files::{ModelFiles, WeightSummary, load_config, load_text};
-pub use generate::{Conversation, Generated, PREFILL_TOKENS, StopReason, at_once, generate, generate_stream};
+pub use generate::{
+    Conversation, Generated, PREFILL_TOKENS, StopReason, at_once, generate, generate_stream,
+};
 pub use llama4::Shape as Llama4Shape;
 pub use model::Model;
 pub use reply::{Reply, replies, reply_in, stream_reply};

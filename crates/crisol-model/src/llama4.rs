@@ -88,7 +88,10 @@ impl Shape {
         let layers = raw.num_hidden_layers;
         // Before lists of that length are made.
         if layers > crate::config::MAX_LAYERS {
-            return Err(format!("num_hidden_layers is {layers}, more than {}", crate::config::MAX_LAYERS));
+            return Err(format!(
+                "num_hidden_layers is {layers}, more than {}",
+                crate::config::MAX_LAYERS
+            ));
         }
         if raw.interleave_moe_layer_step == 0 || raw.no_rope_layer_interval == 0 {
             return Err("interleave_moe_layer_step and no_rope_layer_interval must not be 0".into());
@@ -101,9 +104,9 @@ impl Shape {
         let rope_layers: Vec<bool> = match raw.no_rope_layers.filter(|listed| !listed.is_empty()) {
             // In spite of the field's name 1 means that a layer rotates.
             Some(listed) => listed.iter().map(|&rotates| rotates != 0).collect(),
-            None => {
-                (0..layers).map(|layer| !(layer + 1).is_multiple_of(raw.no_rope_layer_interval)).collect()
-            }
+            None => (0..layers)
+                .map(|layer| !(layer + 1).is_multiple_of(raw.no_rope_layer_interval))
+                .collect(),
         };
         let chunked_layers = match raw.layer_types {
             None => rope_layers.clone(),
@@ -127,7 +130,9 @@ impl Shape {
             attention_chunk_size: raw.attention_chunk_size.unwrap_or(usize::MAX),
             use_qk_norm: raw.use_qk_norm,
             // Published configs have a number here.
-            attn_temperature_tuning: tuning.as_bool().unwrap_or(tuning.as_f64().is_some_and(|n| n != 0.0)),
+            attn_temperature_tuning: tuning
+                .as_bool()
+                .unwrap_or(tuning.as_f64().is_some_and(|n| n != 0.0)),
             floor_scale: raw.floor_scale,
             attn_scale: raw.attn_scale,
         })
@@ -171,7 +176,8 @@ impl Shape {
 
     /// Adds the fields to a `config.json`.
     pub(crate) fn write(&self, config: &mut Value) {
-        let moe: Vec<usize> = (0..self.moe_layers.len()).filter(|&layer| self.moe_layers[layer]).collect();
+        let moe: Vec<usize> =
+            (0..self.moe_layers.len()).filter(|&layer| self.moe_layers[layer]).collect();
         let types = |&chunked: &bool| if chunked { "chunked_attention" } else { "full_attention" };
         let chunk = (self.attention_chunk_size < usize::MAX).then_some(self.attention_chunk_size);
         let fields = json!({

@@ -37,7 +37,9 @@ impl Architecture {
             Architecture::Olmo2 => Family { specs: olmo2::specs, bind: olmo2::bind },
             Architecture::Qwen3 => Family { specs: qwen3::specs, bind: qwen3::bind },
             Architecture::Llama4 => Family { specs: llama4::specs, bind: llama4::bind },
-            Architecture::DeepseekV3 => Family { specs: deepseek_v3::specs, bind: deepseek_v3::bind },
+            Architecture::DeepseekV3 => {
+                Family { specs: deepseek_v3::specs, bind: deepseek_v3::bind }
+            }
         }
     }
 }
@@ -78,7 +80,14 @@ impl Model {
         let frequencies = frequencies(&config, config.max_position_embeddings);
         let amplitude = config.rope_scaling.amplitude();
         let rope = Rope::new(params.device(), &frequencies, amplitude, config.rope_style());
-        Model { rope, embedding, blocks, final_norm: weight(params, "model.", "norm"), head, config }
+        Model {
+            rope,
+            embedding,
+            blocks,
+            final_norm: weight(params, "model.", "norm"),
+            head,
+            config,
+        }
     }
 
     /// The shape.
@@ -142,7 +151,12 @@ impl Model {
     }
 
     /// The scalar head's number for each of `rows` of the hidden states: `[rows.len(), 1]`.
-    pub fn scalar(&self, tape: &mut Tape<'_>, hidden: Var, rows: &[u32]) -> Result<Var, ModelError> {
+    pub fn scalar(
+        &self,
+        tape: &mut Tape<'_>,
+        hidden: Var,
+        rows: &[u32],
+    ) -> Result<Var, ModelError> {
         if self.config.head != Head::Scalar {
             return Err(ModelError::WrongHead {
                 has: "a language head",
@@ -155,7 +169,12 @@ impl Model {
     }
 
     /// Inference only: whole logits `[rows.len(), vocab_size]` for `rows` of the hidden states.
-    pub fn logits(&self, tape: &mut Tape<'_>, hidden: Var, rows: &[u32]) -> Result<Var, ModelError> {
+    pub fn logits(
+        &self,
+        tape: &mut Tape<'_>,
+        hidden: Var,
+        rows: &[u32],
+    ) -> Result<Var, ModelError> {
         self.needs_language_head()?;
         let x = tape.select_rows(hidden, rows);
         let logits = tape.logits(x, self.head);
@@ -181,7 +200,11 @@ impl Model {
     }
 
     /// The positions of every document's rows.
-    fn documents(&self, offsets: &[u32], context: &PastKeyValues<'_>) -> Result<Vec<Range<u32>>, ModelError> {
+    fn documents(
+        &self,
+        offsets: &[u32],
+        context: &PastKeyValues<'_>,
+    ) -> Result<Vec<Range<u32>>, ModelError> {
         let limit = self.config.longest_document();
         let positions = |(document, bounds): (usize, &[u32])| {
             let start = match context {
@@ -198,15 +221,21 @@ impl Model {
     }
 
     /// Tables for these documents alone, and which of their rows belongs to every row, if frequencies depend on a document's length.
-    fn rotation_by_rows(&self, device: &Device, documents: &[Range<u32>]) -> Option<(Rope, Vec<u32>)> {
+    fn rotation_by_rows(
+        &self,
+        device: &Device,
+        documents: &[Range<u32>],
+    ) -> Option<(Rope, Vec<u32>)> {
         let trained = self.config.max_position_embeddings;
         let stretched = |document: &Range<u32>| document.end as usize > trained;
         let dynamic = matches!(self.config.rope_scaling, RopeScaling::Dynamic { .. });
         if !(dynamic && documents.iter().any(stretched)) {
             return None;
         }
-        let frequencies: Vec<Vec<f32>> =
-            documents.iter().map(|document| frequencies(&self.config, document.end as usize)).collect();
+        let frequencies: Vec<Vec<f32>> = documents
+            .iter()
+            .map(|document| frequencies(&self.config, document.end as usize))
+            .collect();
         let rows = documents.iter().zip(&frequencies).flat_map(|(document, frequencies)| {
             document.clone().map(move |position| (position, frequencies.as_slice()))
         });
@@ -219,7 +248,11 @@ impl Model {
 
 /// What was computed, unless somebody asked to stop: operations that end early leave a part of their results.
 fn whole<T>(tape: &Tape<'_>, computed: T) -> Result<T, ModelError> {
-    if tape.params().device().interrupt().requested() { Err(ModelError::Stopped) } else { Ok(computed) }
+    if tape.params().device().interrupt().requested() {
+        Err(ModelError::Stopped)
+    } else {
+        Ok(computed)
+    }
 }
 
 /// Inverse rotary frequencies for a document of `length` tokens.
@@ -238,7 +271,9 @@ pub(crate) fn specs(config: &Config) -> Vec<ParamSpec> {
     all.norm("model.norm", config.hidden_size);
     match config.head {
         Head::Language { tied: true } => {}
-        Head::Language { tied: false } => all.table("lm_head", config.vocab_size, config.hidden_size),
+        Head::Language { tied: false } => {
+            all.table("lm_head", config.vocab_size, config.hidden_size)
+        }
         Head::Scalar => all.table("score", 1, config.hidden_size),
     }
     all.list

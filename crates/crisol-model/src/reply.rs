@@ -41,7 +41,11 @@ pub fn replies(
             if !options.stop_ids.contains(&id) {
                 streams[sequence].push(id);
             }
-            if streams[sequence].stopped() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            if streams[sequence].stopped() {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
         }
     })?;
     Ok(generated

@@ -70,7 +70,13 @@ fn periods(theta: f32, dim: usize) -> impl Iterator<Item = f32> {
 impl RopeScaling {
     /// Inverse frequencies of all pairs for documents of up to `max` tokens (of exactly `length`, where it is more and they
     /// depend on it).
-    pub(crate) fn inverse_frequencies(self, theta: f64, dim: usize, max: usize, length: usize) -> Vec<f32> {
+    pub(crate) fn inverse_frequencies(
+        self,
+        theta: f64,
+        dim: usize,
+        max: usize,
+        length: usize,
+    ) -> Vec<f32> {
         let plain = |theta: f32| periods(theta, dim).map(|period| 1.0 / period);
         let base = theta as f32;
         match self {
@@ -114,7 +120,8 @@ impl RopeScaling {
                 // The pair that turns so many times in the original context.
                 let pair = |turns: f64| {
                     let original = original_max_position_embeddings as f64;
-                    dim as f64 * (original / (turns * 2.0 * std::f64::consts::PI)).ln() / (2.0 * theta.ln())
+                    dim as f64 * (original / (turns * 2.0 * std::f64::consts::PI)).ln()
+                        / (2.0 * theta.ln())
                 };
                 let (mut low, mut high) = (pair(beta_fast), pair(beta_slow));
                 if truncate {
@@ -163,7 +170,9 @@ impl RopeScaling {
     pub(crate) fn problem(self, dim: usize) -> Option<String> {
         let positive = |name: &str, number: f64| {
             let fine = number.is_finite() && number > 0.0 && number <= MOST;
-            (!fine).then(|| format!("{name} of rotary embeddings is {number}, not between 0 and {MOST:.0}"))
+            (!fine).then(|| {
+                format!("{name} of rotary embeddings is {number}, not between 0 and {MOST:.0}")
+            })
         };
         match self {
             RopeScaling::None => None,
@@ -180,7 +189,10 @@ impl RopeScaling {
                 .or_else(|| positive("low_freq_factor", low_freq_factor))
                 .or_else(|| positive("high_freq_factor", high_freq_factor))
                 .or_else(|| {
-                    positive("original_max_position_embeddings", original_max_position_embeddings as f64)
+                    positive(
+                        "original_max_position_embeddings",
+                        original_max_position_embeddings as f64,
+                    )
                 })
                 .or_else(|| {
                     (high_freq_factor < low_freq_factor).then(|| {
@@ -190,14 +202,21 @@ impl RopeScaling {
                         )
                     })
                 }),
-            RopeScaling::Yarn { factor, original_max_position_embeddings, beta_fast, beta_slow, .. } => {
-                positive("factor", factor)
-                    .or_else(|| positive("beta_fast", beta_fast))
-                    .or_else(|| positive("beta_slow", beta_slow))
-                    .or_else(|| {
-                        positive("original_max_position_embeddings", original_max_position_embeddings as f64)
-                    })
-            }
+            RopeScaling::Yarn {
+                factor,
+                original_max_position_embeddings,
+                beta_fast,
+                beta_slow,
+                ..
+            } => positive("factor", factor)
+                .or_else(|| positive("beta_fast", beta_fast))
+                .or_else(|| positive("beta_slow", beta_slow))
+                .or_else(|| {
+                    positive(
+                        "original_max_position_embeddings",
+                        original_max_position_embeddings as f64,
+                    )
+                }),
         }
     }
 
@@ -262,11 +281,16 @@ impl RopeScaling {
         default_theta: f64,
         max: usize,
     ) -> Result<(f64, RopeScaling), String> {
-        let (mut theta, mut scaling) = (fields.rope_theta.unwrap_or(default_theta), RopeScaling::None);
-        let places = [("rope_scaling", &fields.rope_scaling), ("rope_parameters", &fields.rope_parameters)];
+        let (mut theta, mut scaling) =
+            (fields.rope_theta.unwrap_or(default_theta), RopeScaling::None);
+        let places =
+            [("rope_scaling", &fields.rope_scaling), ("rope_parameters", &fields.rope_parameters)];
         // Where both are given, transformers takes the older one as a whole.
         let given = places.into_iter().find_map(|(field, object)| {
-            object.as_ref().filter(|object| !object.is_empty()).map(|object| Object { field, object })
+            object
+                .as_ref()
+                .filter(|object| !object.is_empty())
+                .map(|object| Object { field, object })
         });
         if let Some(object) = given {
             if let Some(given) = object.number("rope_theta")? {
@@ -322,7 +346,8 @@ impl Object<'_> {
                 "{field} has one of its own for {name}; only one for all layers is supported"
             ));
         }
-        if let Some(part) = self.object.get("partial_rotary_factor").filter(|part| part.as_f64() != Some(1.0))
+        if let Some(part) =
+            self.object.get("partial_rotary_factor").filter(|part| part.as_f64() != Some(1.0))
         {
             return Err(format!("{field} has partial_rotary_factor {part}; only 1 is supported"));
         }
@@ -334,8 +359,9 @@ impl Object<'_> {
                 Some(given) => Err(format!("{name} of {field} is {given}, not a whole number")),
             }
         };
-        let kind =
-            ["rope_type", "type"].iter().find_map(|&name| self.object.get(name).filter(|v| !v.is_null()));
+        let kind = ["rope_type", "type"]
+            .iter()
+            .find_map(|&name| self.object.get(name).filter(|v| !v.is_null()));
         let name = kind.map_or(Some("default"), Value::as_str);
         // DeepSeek-V3 in transformers makes scores hotter by it with every scaling, but no model is known that has it with another.
         if name != Some("default")
@@ -361,13 +387,18 @@ impl Object<'_> {
                     factor: self.number("factor")?.unwrap_or_else(ratio),
                     original_max_position_embeddings,
                     // 0 counts as not given, as in transformers.
-                    beta_fast: self.number("beta_fast")?.filter(|&beta| beta != 0.0).unwrap_or(32.0),
+                    beta_fast: self
+                        .number("beta_fast")?
+                        .filter(|&beta| beta != 0.0)
+                        .unwrap_or(32.0),
                     beta_slow: self.number("beta_slow")?.filter(|&beta| beta != 0.0).unwrap_or(1.0),
                     truncate: match self.object.get("truncate") {
                         None => true,
                         Some(Value::Bool(truncate)) => *truncate,
                         Some(other) => {
-                            return Err(format!("truncate in {field} is {other}, not true or false"));
+                            return Err(format!(
+                                "truncate in {field} is {other}, not true or false"
+                            ));
                         }
                     },
                     attention_factor: self.number("attention_factor")?,

@@ -54,7 +54,11 @@ impl SamplingOptions {
     pub(crate) fn validate(&self) -> Result<(), ModelError> {
         let wrong = |option, value, allowed| Err(ModelError::Sampling { option, value, allowed });
         if !(self.temperature.is_finite() && self.temperature >= 0.0) {
-            return wrong("temperature", self.temperature.into(), "0 (greedy) or a positive number");
+            return wrong(
+                "temperature",
+                self.temperature.into(),
+                "0 (greedy) or a positive number",
+            );
         }
         if self.top_k == Some(0) {
             return wrong("top-k", 0.0, "at least 1");
@@ -238,7 +242,8 @@ mod tests {
     /// Shares of each token in 40000 draws; checks each log-probability on the way.
     fn shares(options: &SamplingOptions) -> Vec<f64> {
         const DRAWS: usize = 40_000;
-        let scale = if options.temperature == 0.0 { 1.0 } else { 1.0 / f64::from(options.temperature) };
+        let scale =
+            if options.temperature == 0.0 { 1.0 } else { 1.0 / f64::from(options.temperature) };
         let expected = softmax(scale);
         let mut rng = ChaCha8Rng::seed_from_u64(1);
         let mut sampler = Sampler::new(options);
@@ -254,7 +259,10 @@ mod tests {
     fn assert_close(shares: &[f64], expected: &[f64]) {
         for (share, expected) in shares.iter().zip(expected) {
             // Five standard deviations of a share of 40000 draws.
-            assert!((share - expected).abs() < 5.0 * (0.25f64 / 40_000.0).sqrt(), "{shares:?} {expected:?}");
+            assert!(
+                (share - expected).abs() < 5.0 * (0.25f64 / 40_000.0).sqrt(),
+                "{shares:?} {expected:?}"
+            );
         }
     }
 
@@ -271,7 +279,9 @@ mod tests {
         let greedy = SamplingOptions::greedy(1, vec![]);
         assert_close(&shares(&greedy), &[0.0, 1.0, 0.0, 0.0, 0.0]);
         let mut rng = ChaCha8Rng::seed_from_u64(1);
-        let tie = Sampler::new(&greedy).draw(&[0.0, 2.0, 2.0], [].iter(), &mut rng).expect("finite logits");
+        let tie = Sampler::new(&greedy)
+            .draw(&[0.0, 2.0, 2.0], [].iter(), &mut rng)
+            .expect("finite logits");
         assert_eq!(tie.0, 1);
     }
 
@@ -286,9 +296,11 @@ mod tests {
         let top_p = SamplingOptions { top_p: Some(middle), ..SamplingOptions::default() };
         assert_close(&shares(&top_p), &two);
         // Top-p counts within what top-k left: of the first two tokens, the first alone has 73 %.
-        let both = SamplingOptions { top_k: Some(2), top_p: Some(0.7), ..SamplingOptions::default() };
+        let both =
+            SamplingOptions { top_k: Some(2), top_p: Some(0.7), ..SamplingOptions::default() };
         assert_close(&shares(&both), &[0.0, 1.0, 0.0, 0.0, 0.0]);
-        let all = SamplingOptions { top_k: Some(99), top_p: Some(1.0), ..SamplingOptions::default() };
+        let all =
+            SamplingOptions { top_k: Some(99), top_p: Some(1.0), ..SamplingOptions::default() };
         assert_close(&shares(&all), &p);
     }
 
@@ -297,8 +309,11 @@ mod tests {
     fn a_nucleus_is_the_fewest_tokens_with_its_share() {
         let logits: Vec<f32> =
             (0..5000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 20) as f32 / 400.0).collect();
-        for (p, min_p, top_k) in [(0.3, None, None), (0.95, None, Some(9000)), (0.999, Some(0.01), None)] {
-            let options = SamplingOptions { top_p: Some(p), min_p, top_k, ..SamplingOptions::default() };
+        for (p, min_p, top_k) in
+            [(0.3, None, None), (0.95, None, Some(9000)), (0.999, Some(0.01), None)]
+        {
+            let options =
+                SamplingOptions { top_p: Some(p), min_p, top_k, ..SamplingOptions::default() };
             let mut sampler = Sampler::new(&options);
             sampler.weights.resize(logits.len(), 0.0);
             let (_, total) = softmax_weights(&logits, 1.0, &mut sampler.weights);
@@ -311,7 +326,8 @@ mod tests {
                 so_far >= f64::from(p) * total
             });
             let nucleus = 1 + nucleus.expect("less than all of it");
-            let probable = sorted.iter().filter(|&&w| w >= min_p.unwrap_or(0.0) * sorted[0]).count();
+            let probable =
+                sorted.iter().filter(|&&w| w >= min_p.unwrap_or(0.0) * sorted[0]).count();
             assert_eq!(sampler.kept.len(), nucleus.min(probable), "{options:?}");
         }
     }
@@ -331,8 +347,10 @@ mod tests {
     #[test]
     fn tokens_that_were_there_are_penalised_once() {
         let greedy = |logits: &[f32], penalty, before: &[u32]| {
-            let options =
-                SamplingOptions { repetition_penalty: penalty, ..SamplingOptions::greedy(1, vec![]) };
+            let options = SamplingOptions {
+                repetition_penalty: penalty,
+                ..SamplingOptions::greedy(1, vec![])
+            };
             let mut rng = ChaCha8Rng::seed_from_u64(1);
             Sampler::new(&options).draw(logits, before.iter(), &mut rng).expect("finite logits")
         };

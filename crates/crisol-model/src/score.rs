@@ -29,7 +29,9 @@ pub fn scalars<S: AsRef<[u32]> + Sync>(
     params: &Params,
     sequences: &[S],
 ) -> Result<Vec<Vec<f32>>, ModelError> {
-    over_shards(model, params, sequences, 0, |tape, hidden, rows, _| model.scalar(tape, hidden, rows))
+    over_shards(model, params, sequences, 0, |tape, hidden, rows, _| {
+        model.scalar(tape, hidden, rows)
+    })
 }
 
 /// Runs packed shards of sequences in parallel and reads `head(tape, hidden, rows, ids)` for all rows but

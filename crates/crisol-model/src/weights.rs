@@ -193,8 +193,9 @@ pub(crate) fn fill(
                 stored.push(None);
                 continue;
             };
-            let matrix =
-                source.stored(index, spec)?.filter(|rows| !(small && rows.kind == WeightFormat::F32));
+            let matrix = source
+                .stored(index, spec)?
+                .filter(|rows| !(small && rows.kind == WeightFormat::F32));
             stored.push(matrix.and_then(|matrix| matrix.lay_out(device, [rows, cols])));
         }
     }

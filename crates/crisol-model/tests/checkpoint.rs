@@ -6,8 +6,8 @@ use std::path::Path;
 use crisol_engine::{Device, Params};
 use crisol_hub::{FloatType, Tensor, Tensors, write_tensors};
 use crisol_model::{
-    Architecture, Checkpoint, Config, DeepseekV3Shape, Head, Llama4Shape, Model, ModelError, Specifics,
-    left_out, load_model, save_checkpoint,
+    Architecture, Checkpoint, Config, DeepseekV3Shape, Head, Llama4Shape, Model, ModelError,
+    Specifics, left_out, load_model, save_checkpoint,
 };
 use crisol_text::{EMBEDDED_TOKENS, TextSetup, Tokenizer};
 use tempfile::TempDir;
@@ -15,13 +15,14 @@ use tempfile::TempDir;
 const VOCAB: usize = 300;
 
 fn text() -> TextSetup {
-    let tokenizer =
-        Tokenizer::train(["a small text, a small model"], 280, &EMBEDDED_TOKENS).expect("enough text");
+    let tokenizer = Tokenizer::train(["a small text, a small model"], 280, &EMBEDDED_TOKENS)
+        .expect("enough text");
     TextSetup::embedded(tokenizer).expect("it has the embedded tokens")
 }
 
 fn config(architecture: Architecture, head: Head) -> Config {
-    let config = Config { head, num_key_value_heads: 1, ..Config::new(architecture, VOCAB, 16, 2, 2, 24) };
+    let config =
+        Config { head, num_key_value_heads: 1, ..Config::new(architecture, VOCAB, 16, 2, 2, 24) };
     match architecture {
         Architecture::Llama | Architecture::Olmo2 | Architecture::Qwen3 => config,
         Architecture::Llama4 => {
@@ -96,8 +97,12 @@ fn what_is_saved_is_loaded_bit_by_bit() -> Result<(), ModelError> {
                 Config { eos_token_id: vec![original.text.eos], ..original.model.config().clone() };
             assert_eq!(*loaded.model.config(), expected);
             assert_eq!(loaded.text.stop_ids, original.text.stop_ids);
-            let names: Vec<_> = weights(&original.params).into_iter().map(|(name, _)| name).collect();
-            assert_eq!(names.contains(&"lm_head.weight".into()), head == Head::Language { tied: false });
+            let names: Vec<_> =
+                weights(&original.params).into_iter().map(|(name, _)| name).collect();
+            assert_eq!(
+                names.contains(&"lm_head.weight".into()),
+                head == Head::Language { tied: false }
+            );
         }
     }
     Ok(())
@@ -112,7 +117,10 @@ fn a_stored_head_that_is_not_the_embedding_table_is_a_head_of_its_own() -> Resul
     let tie = || {
         let path = folder.join("config.json");
         let text = fs::read_to_string(&path).expect("saved");
-        fs::write(&path, text.replace("\"tie_word_embeddings\": false", "\"tie_word_embeddings\": true"))
+        fs::write(
+            &path,
+            text.replace("\"tie_word_embeddings\": false", "\"tie_word_embeddings\": true"),
+        )
     };
     original.save(&folder)?;
     tie().expect("the folder can be written");
@@ -122,7 +130,8 @@ fn a_stored_head_that_is_not_the_embedding_table_is_a_head_of_its_own() -> Resul
 
     // Many files of tied models hold the table twice.
     let mut same = original;
-    let [table, head] = ["model.embed_tokens.weight", "lm_head.weight"].map(|name| same.params.id(name));
+    let [table, head] =
+        ["model.embed_tokens.weight", "lm_head.weight"].map(|name| same.params.id(name));
     let (table, head) = (table.expect("every model has it"), head.expect("it is not tied"));
     same.params.write(head, &same.params.read(table));
     same.save(&folder)?;
@@ -242,11 +251,14 @@ fn weights_of_another_shape_are_refused_before_memory_is_taken() {
 /// Before even their names are made, of which there could be many more than the file has bytes.
 #[test]
 fn experts_that_the_weights_cannot_hold_are_refused() {
-    for (architecture, key) in
-        [(Architecture::Llama4, "num_local_experts"), (Architecture::DeepseekV3, "n_routed_experts")]
-    {
+    for (architecture, key) in [
+        (Architecture::Llama4, "num_local_experts"),
+        (Architecture::DeepseekV3, "n_routed_experts"),
+    ] {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        checkpoint(architecture, Head::Language { tied: true }).save(folder.path()).expect("writable");
+        checkpoint(architecture, Head::Language { tied: true })
+            .save(folder.path())
+            .expect("writable");
         edit(folder.path(), key, 1 << 17);
         let error = load(folder.path()).expect_err(key).to_string();
         assert!(error.contains("config.json: its experts have"), "{error}");

@@ -25,12 +25,21 @@ fn every_parameter_is_counted() -> Result<(), ModelError> {
     let device = Device::cpu(Some(1));
     for folder in golden() {
         let config = Config::load(&folder)?;
-        for head in [config.head, Head::Language { tied: true }, Head::Language { tied: false }, Head::Scalar]
-        {
+        for head in [
+            config.head,
+            Head::Language { tied: true },
+            Head::Language { tied: false },
+            Head::Scalar,
+        ] {
             let config = Config { head, ..config.clone() };
             let shape = config.cost_shape();
             let (_, params) = Model::init(config, &device, 0)?;
-            assert_eq!(shape.parameters().total(), params.count() as f64, "{} {head:?}", folder.display());
+            assert_eq!(
+                shape.parameters().total(),
+                params.count() as f64,
+                "{} {head:?}",
+                folder.display()
+            );
         }
     }
     Ok(())
@@ -42,7 +51,8 @@ fn a_training_step_does_what_is_counted() -> Result<(), ModelError> {
     let device = Device::cpu(Some(2));
     for folder in golden() {
         let config = Config::load(&folder)?;
-        let (shape, longest, vocab) = (config.cost_shape(), config.longest_document(), config.vocab_size);
+        let (shape, longest, vocab) =
+            (config.cost_shape(), config.longest_document(), config.vocab_size);
         let (model, params) = Model::init(config, &device, 1)?;
         // Documents of unlike lengths; longer than the chunks of Llama 4's attention.
         let lengths = [longest.min(40), 3, longest.min(23)];
@@ -56,19 +66,26 @@ fn a_training_step_does_what_is_counted() -> Result<(), ModelError> {
         device.start_profile();
         device.run(|workspace| {
             let mut tape = Tape::training(&params, workspace);
-            let hidden =
-                model.hidden(&mut tape, &ids, &offsets, PastKeyValues::None).expect("valid documents");
+            let hidden = model
+                .hidden(&mut tape, &ids, &offsets, PastKeyValues::None)
+                .expect("valid documents");
             let result = match model.config().head {
                 Head::Language { .. } => {
-                    model.token_scores(&mut tape, hidden, &rows, &ids, 1.0, false).expect("it has logits").0
+                    model
+                        .token_scores(&mut tape, hidden, &rows, &ids, 1.0, false)
+                        .expect("it has logits")
+                        .0
                 }
-                Head::Scalar => model.scalar(&mut tape, hidden, &rows).expect("it has a scalar head"),
+                Head::Scalar => {
+                    model.scalar(&mut tape, hidden, &rows).expect("it has a scalar head")
+                }
             };
             tape.backward(&[(result, &vec![1.0; ids.len()])], &mut grads);
         });
         let counted: f64 = device.stop_profile().iter().map(|part| part.flops).sum();
         let predicted =
-            lengths.iter().map(|&length| shape.document_flops(length, length).0).sum::<f64>() * TRAINING;
+            lengths.iter().map(|&length| shape.document_flops(length, length).0).sum::<f64>()
+                * TRAINING;
         let off = (predicted / counted - 1.0).abs();
         assert!(off < 1e-9, "{}: {predicted} instead of {counted}", folder.display());
     }
@@ -109,7 +126,8 @@ fn known_models_are_what_their_configurations_say() {
     ] {
         let file = tempfile::NamedTempFile::new().expect("a temporary file");
         std::fs::write(&file, config).expect("a written file");
-        let mut shape = Config::load_file(file.path()).unwrap_or_else(|e| panic!("{name}: {e}")).cost_shape();
+        let mut shape =
+            Config::load_file(file.path()).unwrap_or_else(|e| panic!("{name}: {e}")).cost_shape();
         let mut known = known::named(name).expect("a known model").shape;
         // The order of kinds of blocks says nothing.
         let by_kind = |blocks: &mut Vec<_>| blocks.sort_by_key(|block| format!("{block:?}"));

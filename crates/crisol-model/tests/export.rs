@@ -32,8 +32,8 @@ fn weights(params: &Params) -> Vec<(String, Vec<f32>)> {
 }
 
 fn text() -> TextSetup {
-    let tokenizer =
-        Tokenizer::train(["a small text, a small model"], 280, &EMBEDDED_TOKENS).expect("enough text");
+    let tokenizer = Tokenizer::train(["a small text, a small model"], 280, &EMBEDDED_TOKENS)
+        .expect("enough text");
     TextSetup::embedded(tokenizer).expect("it has the embedded tokens")
 }
 
@@ -87,7 +87,8 @@ fn folders_of_every_architecture_keep_their_values() -> Result<(), ModelError> {
             files.export_folder(&folder, dtype, SHARD)?;
             let (written, values) = load_model(&folder, &device())?;
             assert_eq!(written.config(), model.config(), "{name}");
-            for ((name, value), (_, written)) in weights(&params).into_iter().zip(weights(&values)) {
+            for ((name, value), (_, written)) in weights(&params).into_iter().zip(weights(&values))
+            {
                 let bits = if name.ends_with("e_score_correction_bias") { 23 } else { bits };
                 let expected: Vec<f32> = value.iter().map(|&value| rounded(value, bits)).collect();
                 assert_eq!(written, expected, "{name} as {dtype}");
@@ -98,7 +99,11 @@ fn folders_of_every_architecture_keep_their_values() -> Result<(), ModelError> {
             assert_eq!((&config["dtype"], &config["torch_dtype"]), (&named.into(), &named.into()));
             assert!(config.get("quantization_config").is_none());
         }
-        assert_eq!(ModelFiles::open(&place.path().join("BF16"))?.float_type(), FloatType::BF16, "{name}");
+        assert_eq!(
+            ModelFiles::open(&place.path().join("BF16"))?.float_type(),
+            FloatType::BF16,
+            "{name}"
+        );
     }
     Ok(())
 }
@@ -137,7 +142,8 @@ fn f32_gguf_files_keep_every_bit() -> Result<(), ModelError> {
         let folder = saved(place.path(), config)?;
         let file = place.path().join("model.gguf");
         ModelFiles::open(&folder)?.export_gguf(&file, GgmlType::F32)?;
-        let (before, after) = (Checkpoint::load(&folder, &device())?, Checkpoint::load(&file, &device())?);
+        let (before, after) =
+            (Checkpoint::load(&folder, &device())?, Checkpoint::load(&file, &device())?);
         let mut config = after.model.config().clone();
         // The stops of the tokenizer are the one thing that is not the shape's.
         config.bos_token_id = before.model.config().bos_token_id;
@@ -148,8 +154,12 @@ fn f32_gguf_files_keep_every_bit() -> Result<(), ModelError> {
         }
         assert_eq!(&config, before.model.config());
         assert_eq!(weights(&after.params), weights(&before.params));
-        assert_eq!((after.text.eos, &after.text.stop_ids), (before.text.eos, &before.text.stop_ids));
-        let turns = [Message::user("a small <|end|> 1234"), Message::assistant("model \u{e9}\n\n ")];
+        assert_eq!(
+            (after.text.eos, &after.text.stop_ids),
+            (before.text.eos, &before.text.stop_ids)
+        );
+        let turns =
+            [Message::user("a small <|end|> 1234"), Message::assistant("model \u{e9}\n\n ")];
         assert_eq!(after.text.chat(&turns)?, before.text.chat(&turns)?);
         assert_eq!(
             after.text.tokenizer.encode_plain("a text")?,
@@ -183,8 +193,10 @@ fn matrices_are_narrowed_in_gguf_files_and_vectors_are_not() -> Result<(), Model
         // 48 columns are no whole blocks of 32.
         let down = if dtype == GgmlType::Q8_0 { GgmlType::F16 } else { dtype };
         assert_eq!(gguf.dtype("blk.1.ffn_down.weight"), Some(down));
-        let (read, values) =
-            (gguf.read("blk.1.ffn_up.weight")?, plain.read("model.layers.1.mlp.up_proj.weight", &[48, 32])?);
+        let (read, values) = (
+            gguf.read("blk.1.ffn_up.weight")?,
+            plain.read("model.layers.1.mlp.up_proj.weight", &[48, 32])?,
+        );
         for (read, value) in read.iter().zip(&values) {
             // The weights are below 0.1, and a step of Q8_0 is a 127th of the largest of 32.
             assert!((read - value).abs() < 0.1 / 127.0 / 1.9, "{dtype}: {read} for {value}");
@@ -280,12 +292,17 @@ fn parameters_are_counted_from_headers() -> Result<(), ModelError> {
         let (_, params) = load_model(&golden(name), &device())?;
         // Of each layer's experts, as many as are chosen, by their number in the name.
         let active = |name: &str| {
-            let expert =
-                name.split_once(".experts.").and_then(|(_, rest)| rest.split('.').next()?.parse().ok());
+            let expert = name
+                .split_once(".experts.")
+                .and_then(|(_, rest)| rest.split('.').next()?.parse().ok());
             expert.is_none_or(|expert: usize| expert < chosen)
         };
         let count = |counts: &dyn Fn(&str) -> bool| -> usize {
-            weights(&params).iter().filter(|(name, _)| counts(name)).map(|(_, values)| values.len()).sum()
+            weights(&params)
+                .iter()
+                .filter(|(name, _)| counts(name))
+                .map(|(_, values)| values.len())
+                .sum()
         };
         assert!(chosen < experts);
         assert_eq!(files.parameters(), (count(&|_| true) as u64, count(&active) as u64), "{name}");

@@ -5,8 +5,8 @@ use std::ops::ControlFlow;
 
 use crisol_engine::{Device, KvCache, Params, Role, Tape, Workspace};
 use crisol_model::{
-    Architecture, Config, Conversation, Generated, Head, Model, ModelError, PastKeyValues, SamplingOptions,
-    StopReason, generate, generate_stream, scalars, score,
+    Architecture, Config, Conversation, Generated, Head, Model, ModelError, PastKeyValues,
+    SamplingOptions, StopReason, generate, generate_stream, scalars, score,
 };
 
 const VOCAB: usize = 61;
@@ -35,7 +35,11 @@ fn model(architecture: Architecture, threads: usize) -> (Model, Params) {
 /// Token sequences of these lengths, all different.
 fn sequences(lengths: &[usize]) -> Vec<Vec<u32>> {
     let token = |s: usize, t: usize| ((s * 31 + t * t * 7 + t * 13) % VOCAB) as u32;
-    lengths.iter().enumerate().map(|(s, &length)| (0..length).map(|t| token(s, t)).collect()).collect()
+    lengths
+        .iter()
+        .enumerate()
+        .map(|(s, &length)| (0..length).map(|t| token(s, t)).collect())
+        .collect()
 }
 
 fn assert_close(a: &[f32], b: &[f32], tolerance: f32) {
@@ -70,11 +74,13 @@ fn training_prefill_and_decode_give_the_same_log_probs() -> Result<(), ModelErro
                 let end = start + piece;
                 let mut tape = Tape::inference(&params, &mut workspace);
                 let context = PastKeyValues::Cached { cache: &mut cache, slots: &[1] };
-                let hidden = model.hidden(&mut tape, &ids[start..end], &[0, piece as u32], context)?;
+                let hidden =
+                    model.hidden(&mut tape, &ids[start..end], &[0, piece as u32], context)?;
                 let targets = &ids[start + 1..n.min(end + 1)];
                 if !targets.is_empty() {
                     let rows: Vec<u32> = (0..targets.len() as u32).collect();
-                    let (logp, _) = model.token_scores(&mut tape, hidden, &rows, targets, 1.0, false)?;
+                    let (logp, _) =
+                        model.token_scores(&mut tape, hidden, &rows, targets, 1.0, false)?;
                     cached.extend_from_slice(&tape.read(logp));
                 }
                 start = end;
@@ -90,7 +96,9 @@ fn training_prefill_and_decode_give_the_same_log_probs() -> Result<(), ModelErro
 fn generated_log_probs_are_those_that_training_computes() -> Result<(), ModelError> {
     let (model, params) = model(Architecture::Llama, 2);
     let prompts = sequences(&[5, 9, 1, 14]);
-    for (temperature, top_k, top_p) in [(1.0, None, None), (0.7, Some(8), Some(0.9)), (0.0, None, None)] {
+    for (temperature, top_k, top_p) in
+        [(1.0, None, None), (0.7, Some(8), Some(0.9)), (0.0, None, None)]
+    {
         let options = SamplingOptions {
             max_new_tokens: 20,
             temperature,
@@ -119,9 +127,13 @@ fn generated_log_probs_are_those_that_training_computes() -> Result<(), ModelErr
 fn greedy_takes_the_most_probable_token_at_every_step() -> Result<(), ModelError> {
     let (model, params) = model(Architecture::Olmo2, 1);
     let prompt = sequences(&[6]).remove(0);
-    let generated =
-        generate(&model, &params, std::slice::from_ref(&prompt), &SamplingOptions::greedy(10, vec![]))?
-            .remove(0);
+    let generated = generate(
+        &model,
+        &params,
+        std::slice::from_ref(&prompt),
+        &SamplingOptions::greedy(10, vec![]),
+    )?
+    .remove(0);
     let mut so_far = prompt;
     for (&id, &logprob) in generated.ids.iter().zip(&generated.logprobs) {
         let continued: Vec<Vec<u32>> =
@@ -136,7 +148,12 @@ fn greedy_takes_the_most_probable_token_at_every_step() -> Result<(), ModelError
 }
 
 fn options(seed: u64) -> SamplingOptions {
-    SamplingOptions { max_new_tokens: 25, seed, stop_ids: vec![3, 4, 5, 6], ..SamplingOptions::default() }
+    SamplingOptions {
+        max_new_tokens: 25,
+        seed,
+        stop_ids: vec![3, 4, 5, 6],
+        ..SamplingOptions::default()
+    }
 }
 
 /// More prompts than slots, of many lengths, some of them in groups.
@@ -203,7 +220,11 @@ fn neither_threads_nor_neighbours_change_what_is_said() -> Result<(), ModelError
     let (model_1, params_1) = model(Architecture::Llama, 1);
     let all = generate(&model_1, &params_1, &prompts, &options(1))?;
     let (model_3, params_3) = model(Architecture::Llama, 3);
-    assert_eq!(generate(&model_3, &params_3, &prompts, &options(1))?, all, "bits depend on threads");
+    assert_eq!(
+        generate(&model_3, &params_3, &prompts, &options(1))?,
+        all,
+        "bits depend on threads"
+    );
 
     // Alone, through the stream. Only the first sequence of a call has the same random stream, so the
     // others are compared after a shift of the prompts.
@@ -248,7 +269,11 @@ fn seeds_select_the_tokens() -> Result<(), ModelError> {
     assert_eq!(generate(&model, &params, &prompts, &options(1))?, one);
     let other = generate(&model, &params, &prompts, &options(2))?;
     let same = one.iter().zip(&other).filter(|(a, b)| a.ids == b.ids).count();
-    assert!(same < prompts.len() / 2, "{same} of {} are the same under another seed", prompts.len());
+    assert!(
+        same < prompts.len() / 2,
+        "{same} of {} are the same under another seed",
+        prompts.len()
+    );
     Ok(())
 }
 
@@ -277,9 +302,10 @@ fn sequences_end_for_the_reason_they_give() -> Result<(), ModelError> {
     assert!(reasons.contains(&StopReason::StopToken) && reasons.contains(&StopReason::Length));
     assert_eq!(reasons[101], StopReason::Context);
 
-    let broken_off = generate_stream(&model, &params, &[1], &SamplingOptions::greedy(9, vec![]), |_| {
-        ControlFlow::Break(())
-    })?;
+    let broken_off =
+        generate_stream(&model, &params, &[1], &SamplingOptions::greedy(9, vec![]), |_| {
+            ControlFlow::Break(())
+        })?;
     assert_eq!((broken_off.ids.len(), broken_off.stopped_by), (1, StopReason::Receiver));
     let nothing = generate(&model, &params, &prompts[..2], &SamplingOptions::greedy(0, vec![]))?;
     assert!(nothing.iter().all(|new| new.ids.is_empty() && new.stopped_by == StopReason::Length));
@@ -297,7 +323,11 @@ fn long_prompts_are_prefilled_in_pieces() -> Result<(), ModelError> {
     let generated = generate(&model, &params, &prompts, &options)?;
     for (prompt, new) in prompts.iter().zip(generated) {
         let whole = [prompt.as_slice(), &new.ids].concat();
-        assert_close(&score(&model, &params, &[&whole], 1.0)?[0][prompt.len() - 1..], &new.logprobs, 1e-4);
+        assert_close(
+            &score(&model, &params, &[&whole], 1.0)?[0][prompt.len() - 1..],
+            &new.logprobs,
+            1e-4,
+        );
     }
     Ok(())
 }
@@ -311,11 +341,17 @@ fn impossible_requests_are_errors() {
     assert!(matches!(generated(vec![1; 65]), Err(ModelError::TooLong { length: 65, limit: 64 })));
     assert!(matches!(generated(vec![61]), Err(ModelError::UnknownToken { id: 61, vocab: 61 })));
     assert!(matches!(score(&model, &params, &[vec![1; 65]], 1.0), Err(ModelError::TooLong { .. })));
-    assert!(matches!(score(&model, &params, &[[0, u32::MAX]], 1.0), Err(ModelError::UnknownToken { .. })));
+    assert!(matches!(
+        score(&model, &params, &[[0, u32::MAX]], 1.0),
+        Err(ModelError::UnknownToken { .. })
+    ));
     assert!(matches!(scalars(&model, &params, &[[1]]), Err(ModelError::WrongHead { .. })));
     let (reward, weights) = model.scalar_from(&params, 1);
     assert!(matches!(score(&reward, &weights, &[[1]], 1.0), Err(ModelError::WrongHead { .. })));
-    assert!(matches!(generate(&reward, &weights, &[vec![1]], &greedy), Err(ModelError::WrongHead { .. })));
+    assert!(matches!(
+        generate(&reward, &weights, &[vec![1]], &greedy),
+        Err(ModelError::WrongHead { .. })
+    ));
 }
 
 #[test]
@@ -348,8 +384,11 @@ fn a_scalar_model_starts_from_the_trunk_of_a_language_model() -> Result<(), Mode
     let mut tape = Tape::inference(&params, &mut workspace);
     let hidden = language.hidden(&mut tape, &ids, &[0, 9], PastKeyValues::None)?;
     let head = weights.read(weights.id("score.weight").expect("just seen"));
-    let expected: Vec<f32> =
-        tape.read(hidden).chunks(32).map(|state| state.iter().zip(&head).map(|(h, w)| h * w).sum()).collect();
+    let expected: Vec<f32> = tape
+        .read(hidden)
+        .chunks(32)
+        .map(|state| state.iter().zip(&head).map(|(h, w)| h * w).sum())
+        .collect();
     assert_close(&scalars(&reward, &weights, &[&ids])?[0], &expected, 1e-5);
     // A value model made from the reward model keeps its head.
     let (_, value) = reward.scalar_from(&weights, 99);

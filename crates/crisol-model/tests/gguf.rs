@@ -43,7 +43,8 @@ fn name_in_file(architecture: &str, name: &str) -> String {
             let (part, kind) = rest.rsplit_once('.').expect("weight or bias");
             let own = if architecture == "olmo2" { &OLMO2[..] } else { &[] };
             let own = own.iter().chain(if architecture == "qwen3" { &OLMO2[..2] } else { &[] });
-            let (_, part) = own.chain(&LLAMA).find(|(ours, _)| *ours == part).expect("a known part");
+            let (_, part) =
+                own.chain(&LLAMA).find(|(ours, _)| *ours == part).expect("a known part");
             format!("blk.{layer}.{part}.{kind}")
         }
     }
@@ -78,7 +79,8 @@ fn metadata(architecture: &str, config: &Config) -> Metadata {
     ] {
         metadata.insert(format!("{architecture}.{key}"), size as u32);
     }
-    metadata.insert(format!("{architecture}.attention.layer_norm_rms_epsilon"), config.rms_norm_eps);
+    metadata
+        .insert(format!("{architecture}.attention.layer_norm_rms_epsilon"), config.rms_norm_eps);
     metadata.insert(format!("{architecture}.rope.freq_base"), config.rope_theta as f32);
     let tokens = (0..config.vocab_size as u8).map(|i| char::from(b'!' + i).to_string()).collect();
     metadata.insert("tokenizer.ggml.model", "gpt2".to_owned());
@@ -98,7 +100,9 @@ fn tensors<'a>(architecture: &str, config: &Config, params: &'a Params) -> Vec<G
         let rows = spec.shape[0];
         let values = move || {
             let values = params.read(id);
-            Ok(Cow::Owned(reordered.map_or(values.clone(), |dim| pairs_from_halves(&values, dim, rows))))
+            Ok(Cow::Owned(
+                reordered.map_or(values.clone(), |dim| pairs_from_halves(&values, dim, rows)),
+            ))
         };
         let name = name_in_file(architecture, &spec.name);
         Tensor { name, shape: spec.shape.clone(), dtype: GgmlType::F32, values: Box::new(values) }
@@ -120,9 +124,14 @@ fn a_file_gives_the_model_it_was_made_of() -> Result<(), ModelError> {
     {
         let (model, params) = golden(name);
         let config = model.config();
-        let loaded = load(&metadata(architecture, config), &tensors(architecture, config, &params))?;
-        let expected =
-            Config { bos_token_id: None, eos_token_id: vec![2], pad_token_id: None, ..config.clone() };
+        let loaded =
+            load(&metadata(architecture, config), &tensors(architecture, config, &params))?;
+        let expected = Config {
+            bos_token_id: None,
+            eos_token_id: vec![2],
+            pad_token_id: None,
+            ..config.clone()
+        };
         assert_eq!(loaded.model.config(), &expected, "{name}");
         for id in params.ids() {
             assert_eq!(loaded.params.read(id), params.read(id), "{name}: {}", params.spec(id).name);
@@ -138,10 +147,14 @@ fn what_is_not_supported_is_named() {
     let (model, params) = golden("llama");
     let config = model.config();
     let refused = |change: &dyn Fn(&mut Metadata, &mut Vec<GgufTensor<'_>>), named: &str| {
-        let (mut metadata, mut tensors) = (metadata("llama", config), tensors("llama", config, &params));
+        let (mut metadata, mut tensors) =
+            (metadata("llama", config), tensors("llama", config, &params));
         change(&mut metadata, &mut tensors);
         let error = load(&metadata, &tensors).expect_err("must be refused").to_string();
-        assert!(error.contains(named) && error.contains("model.gguf"), "{error} does not name {named}");
+        assert!(
+            error.contains(named) && error.contains("model.gguf"),
+            "{error} does not name {named}"
+        );
         assert!(!error.contains("config.json"), "{error}: there is none");
     };
     let with = |key: &'static str, number: u32| {
@@ -151,7 +164,10 @@ fn what_is_not_supported_is_named() {
     };
     refused(&|m, _| drop(m.insert("general.architecture", "falcon".to_owned())), "falcon");
     refused(&|m, _| drop(m.insert("llama.rope.scaling.type", "longrope".to_owned())), "longrope");
-    refused(&|m, _| drop(m.insert("llama.rope.scaling.attn_factor", 0.5_f32)), "attn_factor is 0.5");
+    refused(
+        &|m, _| drop(m.insert("llama.rope.scaling.attn_factor", 0.5_f32)),
+        "attn_factor is 0.5",
+    );
     refused(&with("llama.expert_count", 8), "expert_count");
     refused(&with("llama.attention.value_length", 4), "value_length");
     refused(&with("llama.rope.dimension_count", 4), "dimension_count");
@@ -167,7 +183,12 @@ fn what_is_not_supported_is_named() {
     let extra = |name: &'static str, numbers: [f32; 4]| {
         move |_: &mut Metadata, tensors: &mut Vec<GgufTensor<'_>>| {
             let values = Box::new(move || Ok(Cow::Owned(numbers.to_vec())));
-            tensors.push(Tensor { name: name.into(), shape: vec![4], dtype: GgmlType::F32, values });
+            tensors.push(Tensor {
+                name: name.into(),
+                shape: vec![4],
+                dtype: GgmlType::F32,
+                values,
+            });
         }
     };
     refused(&extra("rope_factors_long.weight", [1.0; 4]), "rope_factors_long.weight");
@@ -183,7 +204,8 @@ fn a_template_that_is_named_often_is_read_once() {
     metadata.insert("tokenizer.chat_templates", Array::String(vec!["a".to_owned(); 100_000]));
     metadata.insert("tokenizer.chat_template.a", "x".repeat(1_000_000));
     metadata.insert("tokenizer.chat_template", "x");
-    let error = load(&metadata, &tensors("llama", config, &params)).expect_err("too long").to_string();
+    let error =
+        load(&metadata, &tensors("llama", config, &params)).expect_err("too long").to_string();
     assert!(error.contains("1000000 bytes"), "{error}");
 }
 
@@ -193,7 +215,8 @@ fn stretched_rotary_embeddings_are_read() {
     let config = model.config();
     assert_eq!(config.head_dim, 8);
     let scaling = |change: &dyn Fn(&mut Metadata, &mut Vec<GgufTensor<'_>>)| {
-        let (mut metadata, mut tensors) = (metadata("llama", config), tensors("llama", config, &params));
+        let (mut metadata, mut tensors) =
+            (metadata("llama", config), tensors("llama", config, &params));
         change(&mut metadata, &mut tensors);
         load(&metadata, &tensors).expect("supported").model.config().rope_scaling
     };

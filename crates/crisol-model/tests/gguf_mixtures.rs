@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use crisol_engine::{Device, Params, Tape, Workspace};
 use crisol_hub::{FloatType, GgmlType, Gguf, GgufTensor, Metadata, Tensors, Value, write_gguf};
 use crisol_model::{
-    Architecture, Checkpoint, Config, DeepseekV3Shape, Head, Llama4Shape, Model, ModelError, ModelFiles,
-    PastKeyValues, RopeScaling, SamplingOptions, Specifics, generate,
+    Architecture, Checkpoint, Config, DeepseekV3Shape, Head, Llama4Shape, Model, ModelError,
+    ModelFiles, PastKeyValues, RopeScaling, SamplingOptions, Specifics, generate,
 };
 use crisol_text::{EMBEDDED_TOKENS, TextSetup, Tokenizer};
 use tempfile::TempDir;
@@ -109,8 +109,8 @@ fn saved(place: &Path, config: Config) -> Result<PathBuf, ModelError> {
             params.write(id, &(0..values.len()).map(hashed).collect::<Vec<_>>());
         }
     }
-    let tokenizer =
-        Tokenizer::train(["a small text, a small model"], 280, &EMBEDDED_TOKENS).expect("enough text");
+    let tokenizer = Tokenizer::train(["a small text, a small model"], 280, &EMBEDDED_TOKENS)
+        .expect("enough text");
     let text = TextSetup::embedded(tokenizer).expect("it has the embedded tokens");
     let folder = place.join("saved");
     Checkpoint { model, params, text }.save(&folder)?;
@@ -174,7 +174,8 @@ fn f32_files_keep_every_bit() -> Result<(), ModelError> {
         files.export_folder(&again, FloatType::F32, SHARD)?;
         let names = |folder: &Path| -> Result<Vec<(String, Vec<usize>)>, ModelError> {
             let tensors = Tensors::open_folder(folder)?;
-            let shaped = |name: &str| (name.to_owned(), tensors.shape(name).expect("listed").to_vec());
+            let shaped =
+                |name: &str| (name.to_owned(), tensors.shape(name).expect("listed").to_vec());
             let mut names: Vec<_> = tensors.names().map(shaped).collect();
             names.sort();
             Ok(names)
@@ -237,7 +238,8 @@ fn answers(checkpoint: &Checkpoint) -> Result<(Vec<f32>, Vec<Vec<u32>>), ModelEr
     let logits = model.logits(&mut tape, hidden, &(0..14).collect::<Vec<u32>>())?;
     let logits = tape.read(logits).into_owned();
     drop(tape);
-    let generated = generate(model, params, &[ids[..5].to_vec()], &SamplingOptions::greedy(8, Vec::new()))?;
+    let generated =
+        generate(model, params, &[ids[..5].to_vec()], &SamplingOptions::greedy(8, Vec::new()))?;
     Ok((logits, generated.into_iter().map(|generated| generated.ids).collect()))
 }
 
@@ -314,7 +316,9 @@ fn older_files_of_deepseek_are_read() -> Result<(), ModelError> {
         ] {
             metadata.insert(format!("deepseek2.attention.{key}"), size);
         }
-        tensors.retain(|tensor| !tensor.name.contains("_b.weight") || tensor.name.contains("attn_q_b"));
+        tensors.retain(|tensor| {
+            !tensor.name.contains("_b.weight") || tensor.name.contains("attn_q_b")
+        });
         for layer in 0..2 {
             let name = format!("model.layers.{layer}.self_attn.kv_b_proj.weight");
             let values = plain.read(&name, &[3 * 37, 32]).expect("there");
@@ -343,7 +347,10 @@ fn what_is_not_supported_is_named() {
             None => *metadata = without(metadata, &key),
         });
         let error = error.expect_err("must be refused").to_string();
-        assert!(error.contains(named) && error.contains("changed.gguf"), "{error} does not name {named}");
+        assert!(
+            error.contains(named) && error.contains("changed.gguf"),
+            "{error} does not name {named}"
+        );
     };
     let given = |number: u32| Some(Value::U32(number));
     refused(llama4(), "attention.sliding_window", given(0), "sliding_window");
@@ -393,7 +400,10 @@ fn what_llama_cpp_would_compute_otherwise_is_not_written() -> Result<(), ModelEr
         original_max_position_embeddings: 128,
     };
     for (config, named) in [
-        (with_llama4(|shape| shape.moe_layers = vec![true, false, false, true, false]), "moe_layers"),
+        (
+            with_llama4(|shape| shape.moe_layers = vec![true, false, false, true, false]),
+            "moe_layers",
+        ),
         (with_llama4(|shape| shape.rope_layers[3] = true), "no_rope_layers"),
         (with_llama4(|shape| shape.chunked_layers[1] = false), "layer_types"),
         (with_llama4(|shape| shape.attention_chunk_size = 4096), "attention_chunk_size"),
@@ -414,7 +424,8 @@ fn what_llama_cpp_would_compute_otherwise_is_not_written() -> Result<(), ModelEr
         (Config { rope_scaling: yarn(Some(0.0), 0.0, 0.0), ..deepseek() }, "scale rotated queries"),
     ] {
         let place = place();
-        let error = exported(place.path(), config, GgmlType::F32).expect_err("must be refused").to_string();
+        let error =
+            exported(place.path(), config, GgmlType::F32).expect_err("must be refused").to_string();
         assert!(error.contains(named) && error.contains("GGUF"), "{error} does not name {named}");
     }
     // What no position within the context tells apart is written: no chunk but the first, queries that do not grow yet, and a choice
@@ -425,7 +436,8 @@ fn what_llama_cpp_would_compute_otherwise_is_not_written() -> Result<(), ModelEr
         shape.chunked_layers = vec![false; 5];
     });
     let ungrouped = with_deepseek(|shape| (shape.n_group, shape.topk_group) = (3, 3));
-    for config in [short(other), short(with_llama4(|shape| shape.attn_temperature_tuning = false)), ungrouped]
+    for config in
+        [short(other), short(with_llama4(|shape| shape.attn_temperature_tuning = false)), ungrouped]
     {
         let place = place();
         let file = exported(place.path(), config, GgmlType::F32)?;

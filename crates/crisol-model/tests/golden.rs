@@ -52,7 +52,8 @@ struct Batch {
 }
 
 fn pack(documents: &[Vec<u32>]) -> Batch {
-    let mut batch = Batch { ids: Vec::new(), offsets: vec![0], rows: Vec::new(), targets: Vec::new() };
+    let mut batch =
+        Batch { ids: Vec::new(), offsets: vec![0], rows: Vec::new(), targets: Vec::new() };
     for document in documents {
         let start = batch.ids.len() as u32;
         batch.ids.extend(document);
@@ -73,7 +74,8 @@ fn loss_and_gradients(
 ) -> Result<f64, ModelError> {
     let mut tape = Tape::training(params, workspace);
     let hidden = model.hidden(&mut tape, &batch.ids, &batch.offsets, PastKeyValues::None)?;
-    let (logp, _) = model.token_scores(&mut tape, hidden, &batch.rows, &batch.targets, 1.0, false)?;
+    let (logp, _) =
+        model.token_scores(&mut tape, hidden, &batch.rows, &batch.targets, 1.0, false)?;
     let count = batch.rows.len();
     let loss = -tape.read(logp).iter().map(|&x| f64::from(x)).sum::<f64>() / count as f64;
     tape.backward(&[(logp, &vec![-1.0 / count as f32; count])], grads);
@@ -125,13 +127,21 @@ fn compare(name: &str) -> Result<(), ModelError> {
     for id in params.ids() {
         let spec = params.spec(id);
         if is_fixed(&spec.name) {
-            assert!(grads.read(id).iter().all(|&gradient| gradient == 0.0), "{name}: {}", spec.name);
+            assert!(
+                grads.read(id).iter().all(|&gradient| gradient == 0.0),
+                "{name}: {}",
+                spec.name
+            );
             continue;
         }
         let expected = tensors.read(&format!("gradient.{}", spec.name), &spec.shape)?;
         // No token went to an expert; or it is a bias of keys that are not rotated, which softmax does not see.
         if expected.iter().all(|gradient| gradient.abs() < NOISE) {
-            assert!(grads.read(id).iter().all(|gradient| gradient.abs() < NOISE), "{name}: {}", spec.name);
+            assert!(
+                grads.read(id).iter().all(|gradient| gradient.abs() < NOISE),
+                "{name}: {}",
+                spec.name
+            );
             continue;
         }
         let difference = relative_difference(&grads.read(id), &expected);
@@ -150,7 +160,8 @@ fn compare(name: &str) -> Result<(), ModelError> {
         max_grad_norm: Some(o.max_grad_norm),
     };
     let mut adamw = crisol_engine::Optimizer::new(&params);
-    for (step, (expected_loss, expected_norm)) in golden.losses.iter().zip(&golden.gradient_norms).enumerate()
+    for (step, (expected_loss, expected_norm)) in
+        golden.losses.iter().zip(&golden.gradient_norms).enumerate()
     {
         grads.zero();
         let loss = loss_and_gradients(&model, &params, &batch, &mut workspace, &mut grads)?;
@@ -170,7 +181,8 @@ fn compare(name: &str) -> Result<(), ModelError> {
             continue;
         }
         let golden = |what| tensors.read(&format!("{what}.{}", spec.name), &spec.shape);
-        let (mut expected, gradient, actual) = (golden("final")?, golden("gradient")?, params.read(id));
+        let (mut expected, gradient, actual) =
+            (golden("final")?, golden("gradient")?, params.read(id));
         // Adam makes whole steps of a gradient that is rounding noise, such as of most biases of keys, which add nearly the same to
         // all scores of a query: softmax does not see that.
         for ((expected, actual), gradient) in expected.iter_mut().zip(&actual).zip(gradient) {
@@ -221,7 +233,9 @@ fn what_is_left_out_is_said() -> Result<(), ModelError> {
 
 #[test]
 fn stretched_rotary_embeddings_equal_transformers() -> Result<(), ModelError> {
-    ["llama-linear", "llama-dynamic", "llama-llama3", "llama-yarn"].into_iter().try_for_each(compare)
+    ["llama-linear", "llama-dynamic", "llama-llama3", "llama-yarn"]
+        .into_iter()
+        .try_for_each(compare)
 }
 
 #[test]

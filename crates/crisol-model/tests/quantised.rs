@@ -133,7 +133,8 @@ fn bits(values: &[f32]) -> Vec<u32> {
 fn every_number_of_fp8_is_widened() {
     let codes: Vec<u8> = (0..=255).collect();
     for scale in [1.0, -0.37, 3e-43, 1e38] {
-        let blocks = codes.chunks(128).flat_map(|codes| [&f32::to_le_bytes(scale)[..], codes].concat());
+        let blocks =
+            codes.chunks(128).flat_map(|codes| [&f32::to_le_bytes(scale)[..], codes].concat());
         let (bytes, values) =
             (blocks.collect(), codes.iter().map(|&code| e4m3(code) * scale).collect::<Vec<_>>());
         let example = Example { kind: WeightFormat::F8E4M3, shape: [1, 256], bytes, values };
@@ -166,13 +167,19 @@ fn products_are_those_with_the_values() {
                 });
                 bits.push(result[0].iter().map(|y| y.to_bits()).collect::<Vec<_>>());
                 for (i, &y) in result[0].iter().enumerate() {
-                    let (x, w) =
-                        (&x[i / out * inner..][..inner], &example.values[i % out * inner..][..inner]);
+                    let (x, w) = (
+                        &x[i / out * inner..][..inner],
+                        &example.values[i % out * inner..][..inner],
+                    );
                     let products = x.iter().zip(w).map(|(&x, &w)| f64::from(x) * f64::from(w));
                     let (sum, size) =
                         products.fold((0.0, 0.0), |(sum, size), p: f64| (sum + p, size + p.abs()));
                     let error = (f64::from(y) - sum).abs();
-                    assert!(error <= 4e-6 * size, "{:?}, {rows} rows, {i}: {y}, not {sum}", example.kind);
+                    assert!(
+                        error <= 4e-6 * size,
+                        "{:?}, {rows} rows, {i}: {y}, not {sum}",
+                        example.kind
+                    );
                 }
             }
             assert_eq!(bits[0], bits[1], "{:?}, {rows} rows, one thread and three", example.kind);
@@ -184,7 +191,8 @@ fn products_are_those_with_the_values() {
 fn tables_heads_and_products_of_heads_take_stored_weights() {
     for example in Example::all() {
         let [out, inner] = example.shape;
-        let (stored, mut plain) = (example.params(1), Params::zeros(&Device::cpu(Some(1)), example.specs()));
+        let (stored, mut plain) =
+            (example.params(1), Params::zeros(&Device::cpu(Some(1)), example.specs()));
         let w = plain.id("w").expect("there");
         plain.write(w, &stored.read(w));
         let run = |params: &Params| {
@@ -201,7 +209,11 @@ fn tables_heads_and_products_of_heads_take_stored_weights() {
         for (what, (ours, expected)) in run(&stored).into_iter().zip(run(&plain)).enumerate() {
             assert_eq!(ours.len(), expected.len());
             for (a, b) in ours.iter().zip(&expected) {
-                assert!((a - b).abs() <= 1e-5 * (1.0 + b.abs()), "{:?}, {what}: {a}, not {b}", example.kind);
+                assert!(
+                    (a - b).abs() <= 1e-5 * (1.0 + b.abs()),
+                    "{:?}, {what}: {a}, not {b}",
+                    example.kind
+                );
             }
         }
     }
@@ -235,7 +247,8 @@ fn assert_same(
     what: &str,
 ) {
     let size = expected.iter().fold(0.0f32, |size, x| size.max(x.abs()));
-    let difference = logits.iter().zip(expected).fold(0.0f32, |most, (a, b)| most.max((a - b).abs()));
+    let difference =
+        logits.iter().zip(expected).fold(0.0f32, |most, (a, b)| most.max((a - b).abs()));
     assert!(difference <= 1e-5 * size, "{what}: logits differ by {difference} of {size}");
     assert_eq!(ids, expected_ids, "{what}");
 }
@@ -251,7 +264,8 @@ fn every_architecture_says_the_same() -> Result<(), ModelError> {
             let device = Device::cpu(Some(2));
             let (model, params) = load_model(&folder, &device)?;
             let (stored_model, stored) = load_model_for_inference(&folder, &device)?;
-            let matrices = |params: &Params| params.ids().filter(|&id| params.stored(id).is_some()).count();
+            let matrices =
+                |params: &Params| params.ids().filter(|&id| params.stored(id).is_some()).count();
             assert!(matrices(&params) == 0 && matrices(&stored) > 4, "{name}");
             let (expected, ours) = (answers(&model, &params)?, answers(&stored_model, &stored)?);
             assert_same(&ours, &expected, &format!("{name} {dtype:?}"));
@@ -304,15 +318,20 @@ impl Fp8 {
         let (mut header, mut data) = (Map::new(), Vec::new());
         let mut add = |name: String, dtype: &str, shape: &[usize], bytes: Vec<u8>| {
             let (start, end) = (data.len(), data.len() + bytes.len());
-            header.insert(name, json!({ "dtype": dtype, "shape": shape, "data_offsets": [start, end] }));
+            header.insert(
+                name,
+                json!({ "dtype": dtype, "shape": shape, "data_offsets": [start, end] }),
+            );
             data.extend(bytes);
         };
         for (index, id) in params.ids().enumerate() {
             let spec = params.spec(id);
-            let quantised = spec.name.starts_with("model.layers.") && !spec.name.ends_with("mlp.gate.weight");
+            let quantised =
+                spec.name.starts_with("model.layers.") && !spec.name.ends_with("mlp.gate.weight");
             match &spec.shape[..] {
                 &[rows, cols] if quantised => {
-                    let hash = |i: usize| ((index << 20 | i) as u32).wrapping_mul(2_654_435_761) >> 24;
+                    let hash =
+                        |i: usize| ((index << 20 | i) as u32).wrapping_mul(2_654_435_761) >> 24;
                     // No NaN.
                     let code = |i: usize| (hash(i) & 0xfb) as u8;
                     let codes = (0..rows * cols).map(code).collect();
@@ -320,7 +339,8 @@ impl Fp8 {
                     if let Some(dtype) = self.scales {
                         let shape = [rows.div_ceil(self.block[0]), cols.div_ceil(self.block[1])];
                         let scale = |i: usize| 3e-4 * (1.0 + (i % 7) as f32);
-                        let bytes = (0..shape[0] * shape[1]).flat_map(|i| scale(i).to_le_bytes()).collect();
+                        let bytes =
+                            (0..shape[0] * shape[1]).flat_map(|i| scale(i).to_le_bytes()).collect();
                         add(format!("{}_scale_inv", spec.name), dtype, &shape, bytes);
                     }
                 }
@@ -340,8 +360,9 @@ impl Fp8 {
 
 /// Ids of matrices that are FP8 in memory.
 fn in_fp8(params: &Params) -> Vec<ParamId> {
-    let is_fp8 =
-        |&id: &ParamId| params.stored(id).is_some_and(|matrix| matrix.kind() == WeightFormat::F8E4M3);
+    let is_fp8 = |&id: &ParamId| {
+        params.stored(id).is_some_and(|matrix| matrix.kind() == WeightFormat::F8E4M3)
+    };
     params.ids().filter(is_fp8).collect()
 }
 
@@ -394,7 +415,12 @@ fn fp8_that_does_not_fit_is_widened() -> Result<(), ModelError> {
         let (model, params) = load_model(&folder, &device)?;
         let (inference_model, inference) = load_model_for_inference(&folder, &device)?;
         assert_eq!(in_fp8(&inference), []);
-        assert_eq!(answers(&inference_model, &inference)?, answers(&model, &params)?, "{}", folder.display());
+        assert_eq!(
+            answers(&inference_model, &inference)?,
+            answers(&model, &params)?,
+            "{}",
+            folder.display()
+        );
         let bytes = ModelFiles::open(&folder)?.inference_bytes()?;
         assert_eq!(bytes, 4 * params.count() as u64);
     }

@@ -4,11 +4,13 @@ use std::ops::ControlFlow;
 
 use crisol_engine::{Device, Params, Role};
 use crisol_model::{
-    Architecture, Config, Model, ModelError, Reply, SamplingOptions, StopReason, replies, stream_reply,
+    Architecture, Config, Model, ModelError, Reply, SamplingOptions, StopReason, replies,
+    stream_reply,
 };
 use crisol_text::{EMBEDDED_TOKENS, TextSetup, Tokenizer};
 
-const TEXT: &str = "The capital of Peru is Lima, and the capital of Chile is Santiago. Who says so?";
+const TEXT: &str =
+    "The capital of Peru is Lima, and the capital of Chile is Santiago. Who says so?";
 
 fn setup() -> (Model, Params, TextSetup) {
     let tokenizer = Tokenizer::train([TEXT], 300, &EMBEDDED_TOKENS).expect("enough text");
@@ -70,9 +72,14 @@ fn special_tokens_are_stop_strings_too_and_nothing_is_none() -> Result<(), Model
     let (model, params, text) = setup();
     let prompt = text.tokenizer.encode(TEXT)?;
     let ask = |stop_ids: Vec<u32>, stops: &[String]| -> Result<Reply, ModelError> {
-        let options =
-            SamplingOptions { temperature: 1.5, stop_ids, max_new_tokens: 400, ..Default::default() };
-        Ok(replies(&model, &params, &text, std::slice::from_ref(&prompt), &options, stops)?.remove(0))
+        let options = SamplingOptions {
+            temperature: 1.5,
+            stop_ids,
+            max_new_tokens: 400,
+            ..Default::default()
+        };
+        Ok(replies(&model, &params, &text, std::slice::from_ref(&prompt), &options, stops)?
+            .remove(0))
     };
     let by_id = ask(vec![text.eos], &[])?;
     assert_eq!(by_id.generated.stopped_by, StopReason::StopToken);

@@ -68,8 +68,13 @@ pub fn loss(scores: &TokenScores, centring: f64, batch: BatchSize) -> LossAndGra
         dvalue.push((weight * (dsum + dmargin)) as f32);
         dvalue.push((weight * (dsum - dmargin)) as f32);
 
-        stats +=
-            RewardStats { pairs: 1, correct: usize::from(margin > 0.0), nll, chosen_reward, rejected_reward };
+        stats += RewardStats {
+            pairs: 1,
+            correct: usize::from(margin > 0.0),
+            nll,
+            chosen_reward,
+            rejected_reward,
+        };
     }
     LossAndGrad { loss, dlogp: Vec::new(), dentropy: Vec::new(), dvalue, stats }
 }

@@ -41,8 +41,15 @@ const SPREAD_FLOOR: f64 = 1e-4;
 /// Advantages within groups of `group_size` consecutive answers.
 ///
 /// The standard deviation is the sample's (divided by G - 1), as in TRL and verl.
-pub fn group_advantages(rewards: &[f32], group_size: usize, scaling: AdvantageScaling) -> GroupAdvantages {
-    assert!(group_size > 0 && rewards.len().is_multiple_of(group_size), "rewards come in whole groups");
+pub fn group_advantages(
+    rewards: &[f32],
+    group_size: usize,
+    scaling: AdvantageScaling,
+) -> GroupAdvantages {
+    assert!(
+        group_size > 0 && rewards.len().is_multiple_of(group_size),
+        "rewards come in whole groups"
+    );
     let mut advantages = Vec::with_capacity(rewards.len());
     let mut zero_spread = Vec::with_capacity(rewards.len() / group_size);
     for group in rewards.chunks_exact(group_size) {

@@ -72,7 +72,8 @@ pub struct BatchSize {
 impl BatchSize {
     /// The size of a shard with these sequence boundaries; add up the shards to get the batch.
     pub fn of(offsets: &[u32]) -> Self {
-        let (first, last) = (offsets.first().copied().unwrap_or(0), offsets.last().copied().unwrap_or(0));
+        let (first, last) =
+            (offsets.first().copied().unwrap_or(0), offsets.last().copied().unwrap_or(0));
         Self { sequences: offsets.len().saturating_sub(1), tokens: (last - first) as usize }
     }
 }

@@ -153,7 +153,10 @@ pub fn loss(
     let tokens = scores.logp.len();
     assert_eq!(tokens, old_logp.len(), "one old log-prob per token");
     assert_eq!(tokens, advantages.len(), "one advantage per token");
-    assert!(reference_logp.len() == tokens || options.kl.is_none(), "a KL penalty needs reference log-probs");
+    assert!(
+        reference_logp.len() == tokens || options.kl.is_none(),
+        "a KL penalty needs reference log-probs"
+    );
     assert!(
         scores.entropy.len() == tokens || options.entropy_bonus == 0.0,
         "an entropy bonus needs entropies"

@@ -72,7 +72,9 @@ pub fn token_rewards(
     let mut rewards: Vec<f64> = logp
         .iter()
         .zip(reference_logp)
-        .map(|(&logp, &reference)| -options.kl_coefficient * (f64::from(logp) - f64::from(reference)))
+        .map(|(&logp, &reference)| {
+            -options.kl_coefficient * (f64::from(logp) - f64::from(reference))
+        })
         .collect();
     for ((range, &score), &ended) in sequences(offsets).zip(scores).zip(ended) {
         let penalty = if ended { 0.0 } else { options.missing_end_penalty };
@@ -120,7 +122,13 @@ pub struct Advantages {
 /// `rewards`, `values`: `[tokens]`, where `values[t]` is the value of the state in which token `t` is chosen.
 /// An answer's end is terminal, also where it was cut off: V and A after the last token are 0 (a cut-off
 /// answer is punished by [`RewardOptions::missing_end_penalty`], not continued in thought).
-pub fn advantages(rewards: &[f32], values: &[f32], offsets: &[u32], gamma: f64, lambda: f64) -> Advantages {
+pub fn advantages(
+    rewards: &[f32],
+    values: &[f32],
+    offsets: &[u32],
+    gamma: f64,
+    lambda: f64,
+) -> Advantages {
     let tokens = BatchSize::of(offsets).tokens;
     assert_eq!(tokens, rewards.len(), "one reward per token");
     assert_eq!(tokens, values.len(), "one value per token");
@@ -199,7 +207,10 @@ impl Stats for ValueStats {
         ];
         let spread = variance(self.returns, self.returns_squared);
         if spread > 0.0 {
-            means.push(("explained_variance", 1.0 - variance(self.error, self.error_squared) / spread));
+            means.push((
+                "explained_variance",
+                1.0 - variance(self.error, self.error_squared) / spread,
+            ));
         }
         means
     }

@@ -23,7 +23,9 @@
 //! IPO here is the paper's, on *sums* of log-probs. TRL averages over each answer's tokens instead; its
 //! `β` therefore aims at a gap of `1/(2β)` per token and is not comparable.
 
-use crate::{BatchSize, LossAndGrad, Stats, TokenScores, named, sequences, sigmoid, softplus, sums};
+use crate::{
+    BatchSize, LossAndGrad, Stats, TokenScores, named, sequences, sigmoid, softplus, sums,
+};
 
 named! {
     /// How a pair's preference gap becomes a loss.
@@ -97,7 +99,9 @@ impl Stats for PreferenceStats {
 
 /// The log-prob of every whole sequence, `[sequences]`: what the reference is asked for, once.
 pub fn sequence_logp(scores: &TokenScores) -> Vec<f64> {
-    sequences(scores.offsets).map(|tokens| scores.logp[tokens].iter().map(|&x| f64::from(x)).sum()).collect()
+    sequences(scores.offsets)
+        .map(|tokens| scores.logp[tokens].iter().map(|&x| f64::from(x)).sum())
+        .collect()
 }
 
 /// ℓ(h) and its derivative.
@@ -136,7 +140,8 @@ pub fn loss(
         let rejected = chosen + 1;
         let chosen_reward = options.beta * (logp[chosen] - reference_logp[chosen]);
         let rejected_reward = options.beta * (logp[rejected] - reference_logp[rejected]);
-        let h = (logp[chosen] - reference_logp[chosen]) - (logp[rejected] - reference_logp[rejected]);
+        let h =
+            (logp[chosen] - reference_logp[chosen]) - (logp[rejected] - reference_logp[rejected]);
 
         let (right, dright) = pair_loss(options.loss, options.beta, h);
         let (wrong, dwrong) = pair_loss(options.loss, options.beta, -h);
@@ -146,7 +151,8 @@ pub fn loss(
         let chosen_nll = -logp[chosen] / chosen_len;
 
         loss += weight * ((1.0 - e) * right + e * wrong + options.sft_weight * chosen_nll);
-        dlogp[ranges[chosen].clone()].fill((weight * (dh - options.sft_weight / chosen_len)) as f32);
+        dlogp[ranges[chosen].clone()]
+            .fill((weight * (dh - options.sft_weight / chosen_len)) as f32);
         dlogp[ranges[rejected].clone()].fill((-weight * dh) as f32);
 
         stats += PreferenceStats {

@@ -187,8 +187,10 @@ fn only_number(text: &str) -> Option<Quantity> {
         letters > 1 || letters == 1 && word.starts_with('(') && word.ends_with(')')
     };
     let words = |text: &str| text.split_whitespace().all(is_word);
-    let spaced = after.is_empty() || after.starts_with(|c: char| c.is_whitespace() || ".,".contains(c));
-    let plain_words = |text: &str| !text.contains(|c: char| "\\√π^+*/×·<>≤≥".contains(c)) && words(text);
+    let spaced =
+        after.is_empty() || after.starts_with(|c: char| c.is_whitespace() || ".,".contains(c));
+    let plain_words =
+        |text: &str| !text.contains(|c: char| "\\√π^+*/×·<>≤≥".contains(c)) && words(text);
     (plain_words(&before) && plain_words(after.trim_end_matches(['.', ',', ' '])) && spaced)
         .then(|| quantity.clone())
 }
@@ -199,10 +201,14 @@ fn first_result(text: &str, found: &[Quantity]) -> Option<Quantity> {
     let mut result = &found[0];
     for next in &found[1..] {
         let gap: String = text.chars().take(next.start).skip(result.end).collect();
-        let ends = gap.contains(['\n', ';']) || gap.contains(". ") || gap.trim_start().starts_with("so ");
-        if !ends && gap.contains(['=', '≈']) || gap.chars().all(|c| " +-*/×·÷x()".contains(c)) {
+        let ends =
+            gap.contains(['\n', ';']) || gap.contains(". ") || gap.trim_start().starts_with("so ");
+        if !ends && gap.contains(['=', '≈']) || gap.chars().all(|c| " +-*/×·÷x()".contains(c))
+        {
             result = next;
-        } else if matches!(gap.trim(), "or" | "and" | "," | ", and" | ", or" | "/") && !result.equals(next) {
+        } else if matches!(gap.trim(), "or" | "and" | "," | ", and" | ", or" | "/")
+            && !result.equals(next)
+        {
             return None;
         } else {
             break;
@@ -222,7 +228,8 @@ fn is_text(answer: &str, reference: &str) -> bool {
         Some(Explicit::Marked(rest)) => is_it(rest),
         // A sentence may end within the reference ("St. Ives"), or go on after it.
         Some(Explicit::Said(rest)) => {
-            let ends = rest.match_indices(['.', '\n', ',', ';']).map(|(at, _)| &rest[..at]).take(20);
+            let ends =
+                rest.match_indices(['.', '\n', ',', ';']).map(|(at, _)| &rest[..at]).take(20);
             ends.chain([rest]).any(is_it)
         }
         None => is_it(answer),

@@ -19,7 +19,11 @@ type Field = fn(&mut Scores) -> &mut Vec<f32>;
 ///
 /// The loss is computed in f64 from f32 inputs, so the step that was really taken is known exactly and the
 /// difference is good to about h².
-fn check_gradient<S: Stats>(what: &str, scores: &Scores, loss: impl Fn(&TokenScores) -> LossAndGrad<S>) -> S {
+fn check_gradient<S: Stats>(
+    what: &str,
+    scores: &Scores,
+    loss: impl Fn(&TokenScores) -> LossAndGrad<S>,
+) -> S {
     const H: f32 = 1e-3;
     let at = loss(&scores.view());
     let fields: [(&str, Field, &[f32]); 3] = [
@@ -30,7 +34,10 @@ fn check_gradient<S: Stats>(what: &str, scores: &Scores, loss: impl Fn(&TokenSco
     let mut largest = 0.0f64;
     for (name, field, gradient) in fields {
         let n = field(&mut scores.clone()).len();
-        assert!(gradient.is_empty() || gradient.len() == n, "{what}: length of the gradient of {name}");
+        assert!(
+            gradient.is_empty() || gradient.len() == n,
+            "{what}: length of the gradient of {name}"
+        );
         for i in 0..n {
             let moved = |by: f32| {
                 let mut scores = scores.clone();
@@ -57,7 +64,12 @@ fn check_additive<S: Stats + PartialEq + std::fmt::Debug>(
     what: &str,
     scores: &Scores,
     at: usize,
-    loss: impl Fn(&TokenScores, std::ops::Range<usize>, std::ops::Range<usize>, BatchSize) -> LossAndGrad<S>,
+    loss: impl Fn(
+        &TokenScores,
+        std::ops::Range<usize>,
+        std::ops::Range<usize>,
+        BatchSize,
+    ) -> LossAndGrad<S>,
 ) {
     let (batch, cut) = (scores.view().size(), scores.offsets[at] as usize);
     let whole = loss(&scores.view(), 0..batch.sequences, 0..batch.tokens, batch);
@@ -66,7 +78,10 @@ fn check_additive<S: Stats + PartialEq + std::fmt::Debug>(
     let a = loss(&a.view(), 0..at, 0..cut, batch);
     let b = loss(&b.view(), at..batch.sequences, cut..batch.tokens, batch);
 
-    assert!((a.loss + b.loss - whole.loss).abs() < 1e-12 * whole.loss.abs().max(1.0), "{what}: loss");
+    assert!(
+        (a.loss + b.loss - whole.loss).abs() < 1e-12 * whole.loss.abs().max(1.0),
+        "{what}: loss"
+    );
     assert_eq!([a.dlogp, b.dlogp].concat(), whole.dlogp, "{what}: dlogp");
     assert_eq!([a.dentropy, b.dentropy].concat(), whole.dentropy, "{what}: dentropy");
     assert_eq!([a.dvalue, b.dvalue].concat(), whole.dvalue, "{what}: dvalue");
@@ -98,7 +113,8 @@ fn preference_gradient() {
     for loss in PreferenceLoss::ALL {
         for beta in [0.3, 1.0] {
             for (label_smoothing, sft_weight) in [(0.0, 0.0), (0.1, 0.0), (0.0, 0.7), (0.2, 1.5)] {
-                let options = preference::Options { loss: *loss, beta, label_smoothing, sft_weight };
+                let options =
+                    preference::Options { loss: *loss, beta, label_smoothing, sft_weight };
                 let stats = check_gradient(&format!("{options:?}"), &scores, |s| {
                     preference::loss(s, &reference, &options, BATCH)
                 });
@@ -113,7 +129,8 @@ fn bradley_terry_gradient() {
     let mut scores = Scores::new(&[1; 8], 3);
     scores.value.swap(0, 1);
     for centring in [0.0, 0.01, 0.5] {
-        let stats = check_gradient("Bradley-Terry", &scores, |s| bradley_terry::loss(s, centring, BATCH));
+        let stats =
+            check_gradient("Bradley-Terry", &scores, |s| bradley_terry::loss(s, centring, BATCH));
         assert_eq!(stats.pairs, 4);
         assert!(stats.correct > 0 && stats.correct < 4, "both orders must occur");
     }
@@ -153,7 +170,10 @@ fn policy_gradient() {
                     let stats = check_gradient(&what, &scores, |s| {
                         policy::loss(s, &old, &reference, &advantages, &options, BATCH)
                     });
-                    assert!(stats.clipped_low > 0 && stats.clipped_high > 0, "{what}: nothing was clipped");
+                    assert!(
+                        stats.clipped_low > 0 && stats.clipped_high > 0,
+                        "{what}: nothing was clipped"
+                    );
                     assert!(
                         stats.clipped_low + stats.clipped_high < stats.tokens / 2,
                         "{what}: too much was"
@@ -183,7 +203,9 @@ fn ppo_value_gradient() {
     let old = near(&scores.value, 0.5, 9);
     let returns = near(&scores.value, 1.0, 10);
     let options = ppo::Options::default();
-    let stats = check_gradient("PPO value", &scores, |s| ppo::value_loss(s, &old, &returns, &options, BATCH));
+    let stats = check_gradient("PPO value", &scores, |s| {
+        ppo::value_loss(s, &old, &returns, &options, BATCH)
+    });
     assert!(stats.clipped > 2 && stats.clipped < 12, "{stats:?}");
 }
 
@@ -191,22 +213,33 @@ fn ppo_value_gradient() {
 fn losses_add_up_over_shards() {
     let (scores, old, reference) = rollout();
     let token_advantages = numbers(scores.logp.len(), -2.0, 2.0, 11);
-    let sequence_reference = numbers(8, -9.0, -1.0, 12).into_iter().map(f64::from).collect::<Vec<_>>();
+    let sequence_reference =
+        numbers(8, -9.0, -1.0, 12).into_iter().map(f64::from).collect::<Vec<_>>();
     let returns = near(&scores.value, 1.0, 13);
     let pairs = Scores::new(&[1; 8], 14);
     for at in [2, 4, 6] {
         check_additive("next token", &scores, at, |s, _, _, batch| next_token::loss(s, batch));
-        let options = preference::Options { label_smoothing: 0.1, sft_weight: 0.5, ..Default::default() };
+        let options =
+            preference::Options { label_smoothing: 0.1, sft_weight: 0.5, ..Default::default() };
         check_additive("preference", &scores, at, |s, sequences, _, batch| {
             preference::loss(s, &sequence_reference[sequences], &options, batch)
         });
-        check_additive("Bradley-Terry", &pairs, at, |s, _, _, batch| bradley_terry::loss(s, 0.01, batch));
+        check_additive("Bradley-Terry", &pairs, at, |s, _, _, batch| {
+            bradley_terry::loss(s, 0.01, batch)
+        });
         check_additive("value", &scores, at, |s, _, t, batch| {
             ppo::value_loss(s, &old[t.clone()], &returns[t], &ppo::Options::default(), batch)
         });
         check_additive("PPO policy", &scores, at, |s, _, t, batch| {
             let options = ppo::Options { entropy_bonus: 0.01, ..ppo::Options::default() };
-            ppo::policy_loss(s, &old[t.clone()], &reference[t.clone()], &token_advantages[t], &options, batch)
+            ppo::policy_loss(
+                s,
+                &old[t.clone()],
+                &reference[t.clone()],
+                &token_advantages[t],
+                &options,
+                batch,
+            )
         });
         for &normalisation in Normalisation::ALL {
             let kl = Some(KlPenalty { estimator: KlEstimator::Squared, coefficient: 0.1 });

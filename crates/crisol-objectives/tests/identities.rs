@@ -14,7 +14,12 @@ fn assert_close(a: f64, b: f64, tolerance: f64) {
 }
 
 fn mean_of<S: Stats>(stats: &S, name: &str) -> f64 {
-    stats.means().into_iter().find(|(n, _)| *n == name).map(|(_, x)| x).expect("the mean has this name")
+    stats
+        .means()
+        .into_iter()
+        .find(|(n, _)| *n == name)
+        .map(|(_, x)| x)
+        .expect("the mean has this name")
 }
 
 #[test]
@@ -65,7 +70,10 @@ fn label_smoothing_moves_every_optimum_to_the_believed_preference() {
     for beta in [0.1, 0.5] {
         for e in [0.05f64, 0.2] {
             let at = |loss, h| {
-                preference_at(h, &preference::Options { loss, beta, label_smoothing: e, sft_weight: 0.0 })
+                preference_at(
+                    h,
+                    &preference::Options { loss, beta, label_smoothing: e, sft_weight: 0.0 },
+                )
             };
             // cDPO: the policy's preference probability σ(β h) becomes 1 - ε. IPO: h = (p - 1/2) / β.
             let sigmoid = ((1.0 - e) / e).ln() / beta;
@@ -80,7 +88,8 @@ fn label_smoothing_moves_every_optimum_to_the_believed_preference() {
 
 #[test]
 fn ipo_has_its_optimum_at_one_over_two_beta() {
-    let options = preference::Options { loss: PreferenceLoss::Ipo, beta: 0.25, ..Default::default() };
+    let options =
+        preference::Options { loss: PreferenceLoss::Ipo, beta: 0.25, ..Default::default() };
     let out = preference_at(2.0, &options);
     assert_eq!((out.loss, out.dlogp), (0.0, vec![0.0, -0.0]));
     assert_close(preference_at(3.5, &options).loss, 2.25, 1e-12);
@@ -88,7 +97,8 @@ fn ipo_has_its_optimum_at_one_over_two_beta() {
 
 #[test]
 fn the_hinge_is_satisfied_beyond_one_over_beta() {
-    let options = preference::Options { loss: PreferenceLoss::Hinge, beta: 0.5, ..Default::default() };
+    let options =
+        preference::Options { loss: PreferenceLoss::Hinge, beta: 0.5, ..Default::default() };
     let out = preference_at(2.5, &options);
     assert_eq!((out.loss, out.dlogp[0], out.stats.correct), (0.0, 0.0, 1));
     let out = preference_at(-1.0, &options);
@@ -147,9 +157,11 @@ fn at_ratio_one_the_gradient_is_the_plain_policy_gradient() {
     let lengths = [2.0, 2.0, 4.0, 4.0, 4.0, 4.0, 1.0];
     for &ratio_level in RatioLevel::ALL {
         for &normalisation in Normalisation::ALL {
-            let options = Options { ratio_level, normalisation, max_length: 8, ..Options::default() };
+            let options =
+                Options { ratio_level, normalisation, max_length: 8, ..Options::default() };
             let old = &scores.logp;
-            let out = policy::loss(&scores.view(), old, &[], &per_token, &options, scores.view().size());
+            let out =
+                policy::loss(&scores.view(), old, &[], &per_token, &options, scores.view().size());
             for t in 0..7 {
                 let parts = match normalisation {
                     Normalisation::Token => 7.0,
@@ -220,7 +232,10 @@ fn a_sequence_ratio_is_the_geometric_mean_of_its_tokens_ratios() {
         scores.view().size(),
     );
     // GSPO: -1/2 Σ_i s_i A_i while nothing is clipped
-    let (p, q) = (sequence_logp(&scores.view()), sequence_logp(&TokenScores { logp: &old, ..scores.view() }));
+    let (p, q) = (
+        sequence_logp(&scores.view()),
+        sequence_logp(&TokenScores { logp: &old, ..scores.view() }),
+    );
     let s = [((p[0] - q[0]) / 3.0).exp(), ((p[1] - q[1]) / 5.0).exp()];
     assert_close(out.loss, -0.5 * (s[0] - 2.0 * s[1]), 1e-12);
     assert_eq!((out.stats.clipped_low, out.stats.clipped_high), (0, 0));
@@ -311,7 +326,8 @@ fn gae_spans_td_error_to_return() {
             let next = if t + 1 < end { f64::from(values[t + 1]) } else { 0.0 };
             let delta = f64::from(rewards[t]) + gamma * next - f64::from(values[t]);
             assert_close(f64::from(td.advantages[t]), delta, 1e-6);
-            let returned: f64 = (t..end).map(|u| gamma.powi((u - t) as i32) * f64::from(rewards[u])).sum();
+            let returned: f64 =
+                (t..end).map(|u| gamma.powi((u - t) as i32) * f64::from(rewards[u])).sum();
             assert_close(f64::from(mc.advantages[t]), returned - f64::from(values[t]), 1e-6);
             assert_close(f64::from(mc.returns[t]), returned, 1e-6);
         }
@@ -320,8 +336,9 @@ fn gae_spans_td_error_to_return() {
     let lambda = 0.7;
     let gae = ppo::advantages(&rewards, values, &scores.offsets, gamma, lambda);
     for t in 5..11 {
-        let sum: f64 =
-            (t..11).map(|u| (gamma * lambda).powi((u - t) as i32) * f64::from(td.advantages[u])).sum();
+        let sum: f64 = (t..11)
+            .map(|u| (gamma * lambda).powi((u - t) as i32) * f64::from(td.advantages[u]))
+            .sum();
         assert_close(f64::from(gae.advantages[t]), sum, 1e-6);
     }
 }
@@ -408,9 +425,13 @@ fn a_score_that_is_not_a_number_makes_the_loss_not_a_number() {
     assert!(bradley_terry::loss(&view, 0.0, batch).loss.is_nan());
     for advantage in [-1.0, 0.0, 1.0] {
         let advantages = [advantage; 4];
-        assert!(policy::loss(&view, &old, &[], &advantages, &Options::default(), batch).loss.is_nan());
+        assert!(
+            policy::loss(&view, &old, &[], &advantages, &Options::default(), batch).loss.is_nan()
+        );
     }
-    assert!(ppo::value_loss(&view, &values, &values, &ppo::Options::default(), batch).loss.is_nan());
+    assert!(
+        ppo::value_loss(&view, &values, &values, &ppo::Options::default(), batch).loss.is_nan()
+    );
 }
 
 #[test]

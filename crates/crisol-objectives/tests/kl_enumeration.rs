@@ -49,7 +49,8 @@ fn mean_gradient_of_kl_loss(estimator: KlEstimator) -> Vec<f64> {
     let (logp, n) = (logs(&policy), policy.len());
     let offsets: Vec<u32> = (0..=n as u32).collect();
     let scores = TokenScores { logp: &logp, entropy: &[], value: &[], offsets: &offsets };
-    let options = Options { kl: Some(KlPenalty { estimator, coefficient: 1.0 }), ..Options::default() };
+    let options =
+        Options { kl: Some(KlPenalty { estimator, coefficient: 1.0 }), ..Options::default() };
     // A batch of one token per shard, so that each token's gradient comes out unscaled.
     let batch = BatchSize { sequences: 1, tokens: 1 };
     let out = policy::loss(&scores, &logp, &logs(&reference), &vec![0.0; n], &options, batch);
@@ -70,7 +71,8 @@ fn values_of_plain_and_low_variance_are_unbiased_and_squared_is_to_third_order()
         let mut logits = LOGITS;
         logits[0] += distance;
         let reference = softmax(&logits);
-        let mean: f64 = policy.iter().zip(&reference).map(|(p, q)| p * estimator.value((p / q).ln())).sum();
+        let mean: f64 =
+            policy.iter().zip(&reference).map(|(p, q)| p * estimator.value((p / q).ln())).sum();
         let exact = kl(&policy, &reference);
         (mean - exact, exact)
     };
@@ -142,7 +144,8 @@ fn measured_kls_are_those_of_the_distribution_that_drew_the_tokens() {
 /// of the second.
 const V: usize = 3;
 const TREE: [f64; V + V * V] = [0.2, -0.6, 0.5, 1.0, 0.1, -0.9, -0.3, 0.4, 0.8, 0.0, -1.2, 0.7];
-const TREE_REFERENCE: [f64; V + V * V] = [0.9, 0.1, -0.4, 0.0, 0.5, 0.2, 1.1, -0.7, 0.3, -0.2, 0.6, -0.5];
+const TREE_REFERENCE: [f64; V + V * V] =
+    [0.9, 0.1, -0.4, 0.0, 0.5, 0.2, 1.1, -0.7, 0.3, -0.2, 0.6, -0.5];
 
 fn first(tree: &[f64]) -> Vec<f64> {
     softmax(&tree[..V])
@@ -194,14 +197,23 @@ fn kl_in_ppos_rewards_gives_the_gradient_of_the_sequences_kl() {
     // With λ = 1 any values are a baseline, which moves no mean; so none and arbitrary ones must agree.
     for values in [[0.0; 4], [0.8, -1.5, 0.3, 2.0]] {
         let mean = mean_tree_gradient(|logp, reference, offsets| {
-            let options = ppo::RewardOptions { kl_coefficient: coefficient, missing_end_penalty: 1.0 };
+            let options =
+                ppo::RewardOptions { kl_coefficient: coefficient, missing_end_penalty: 1.0 };
             let n = offsets.len() - 1;
-            let rewards =
-                ppo::token_rewards(&vec![0.0; n], &vec![true; n], logp, reference, offsets, &options);
-            let values: Vec<f32> = (0..V * V).flat_map(|i| [values[0], values[1 + i / V]]).collect();
+            let rewards = ppo::token_rewards(
+                &vec![0.0; n],
+                &vec![true; n],
+                logp,
+                reference,
+                offsets,
+                &options,
+            );
+            let values: Vec<f32> =
+                (0..V * V).flat_map(|i| [values[0], values[1 + i / V]]).collect();
             let gae = ppo::advantages(&rewards, &values, offsets, 1.0, 1.0);
             let scores = TokenScores { logp, entropy: &[], value: &[], offsets };
-            ppo::policy_loss(&scores, logp, &[], &gae.advantages, &ppo::Options::default(), ONE).dlogp
+            ppo::policy_loss(&scores, logp, &[], &gae.advantages, &ppo::Options::default(), ONE)
+                .dlogp
         });
         assert_close("KL in the rewards", &mean, &exact);
     }

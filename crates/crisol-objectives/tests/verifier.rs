@@ -76,7 +76,10 @@ fn numbers_are_equal_however_they_are_written() {
                 "= 42!",
             ][..],
         ),
-        ("1234", &["1,234", "1234", "$1,234.00", "01234.", "3 + 4 is 1,234", "12, 1234", "(1,234)"]),
+        (
+            "1234",
+            &["1,234", "1234", "$1,234.00", "01234.", "3 + 4 is 1,234", "12, 1234", "(1,234)"],
+        ),
         ("1,234", &["1234"]),
         ("$18", &["18", "She makes $18 every day."]),
         ("-7", &["-7", "−7", "= -7.0", "-$7", "$-7", "from 3 to -7"]),
@@ -214,10 +217,16 @@ fn spellings_of_one_number_answer_one_another() {
                     let said = format!("<think>It is 77.</think>\nThe answer is {answer}.");
                     // A sign that stands apart could be a dash.
                     let apart = answer.starts_with("- ");
-                    assert!(apart || correct(&said, reference) == (i == j), "{said:?} for {reference:?}");
+                    assert!(
+                        apart || correct(&said, reference) == (i == j),
+                        "{said:?} for {reference:?}"
+                    );
                     let boxed = format!("We get 77, so \\boxed{{{answer}}}.");
                     let nested = answer.contains("boxed");
-                    assert!(nested || correct(&boxed, reference) == (i == j), "{boxed:?} for {reference:?}");
+                    assert!(
+                        nested || correct(&boxed, reference) == (i == j),
+                        "{boxed:?} for {reference:?}"
+                    );
                 }
             }
         }
@@ -283,9 +292,18 @@ fn units_may_be_left_out_but_not_changed() {
 
 #[test]
 fn a_choice_is_its_letter() {
-    for reference in
-        ["C", "(C)", "C.", "C)", "(c)", "\\boxed{C}", "\\text{(C)}", "C) Paris", "C. Paris", "#### C"]
-    {
+    for reference in [
+        "C",
+        "(C)",
+        "C.",
+        "C)",
+        "(c)",
+        "\\boxed{C}",
+        "\\text{(C)}",
+        "C) Paris",
+        "C. Paris",
+        "#### C",
+    ] {
         assert_eq!(compares_as(reference), Comparison::Choice, "{reference:?}");
         for right in [
             "C",

@@ -19,14 +19,15 @@ fn records(name: &str) -> Vec<serde_json::Value> {
 
 #[test]
 fn verdicts_on_the_embedded_problems_are_those_of_the_last_number() {
-    let solutions: Vec<String> = ["cold-start.train.jsonl", "annotated.train.jsonl", "sft.train.jsonl"]
-        .iter()
-        .flat_map(|name| records(name))
-        .filter_map(|record| {
-            let messages = record["messages"].as_array()?;
-            messages.last()?["content"].as_str().map(str::to_owned)
-        })
-        .collect();
+    let solutions: Vec<String> =
+        ["cold-start.train.jsonl", "annotated.train.jsonl", "sft.train.jsonl"]
+            .iter()
+            .flat_map(|name| records(name))
+            .filter_map(|record| {
+                let messages = record["messages"].as_array()?;
+                messages.last()?["content"].as_str().map(str::to_owned)
+            })
+            .collect();
     let (mut right, mut wrong) = (0, 0);
     let mut check = |reply: &str, reference: &str| {
         let expected = last_number(reply).as_deref() == Some(reference);

@@ -20,7 +20,12 @@ pub(crate) struct Batches {
 
 impl Batches {
     /// Batches without end.
-    pub(crate) fn endless(lengths: Vec<usize>, batch_tokens: usize, seed: u64, purpose: String) -> Batches {
+    pub(crate) fn endless(
+        lengths: Vec<usize>,
+        batch_tokens: usize,
+        seed: u64,
+        purpose: String,
+    ) -> Batches {
         Batches { lengths, batch_tokens, seed, purpose, ends: Vec::new(), epoch: None }
     }
 
@@ -133,7 +138,9 @@ mod tests {
             let share = (epochs - epoch as f64).min(1.0);
             let wanted = ((cut.len() as f64 * share).round() as usize).max(usize::from(epoch == 0));
             let documents = cut.into_iter().take(wanted);
-            batches.extend(documents.map(|batch| batch.into_iter().map(|i| order[i]).collect::<Vec<_>>()));
+            batches.extend(
+                documents.map(|batch| batch.into_iter().map(|i| order[i]).collect::<Vec<_>>()),
+            );
         }
         batches
     }
@@ -153,7 +160,11 @@ mod tests {
                     assert_eq!(plan.total(), stored.len() as u64);
                     let forwards = 0..stored.len();
                     for step in forwards.clone().chain(forwards.rev()) {
-                        assert_eq!(plan.batch(step as u64), stored[step], "{number}, {epochs}, step {step}");
+                        assert_eq!(
+                            plan.batch(step as u64),
+                            stored[step],
+                            "{number}, {epochs}, step {step}"
+                        );
                     }
                     let (whole, further) = plan.met();
                     let mut met = vec![whole; number];
@@ -181,13 +192,18 @@ mod tests {
             assert_eq!(endless.batch(step as u64), batch);
         }
         assert!(!endless.batch(10_000).is_empty());
-        assert_eq!(endless.epoch.map(|(_, batches)| batches.len() < 60), Some(true), "one epoch is held");
+        assert_eq!(
+            endless.epoch.map(|(_, batches)| batches.len() < 60),
+            Some(true),
+            "one epoch is held"
+        );
     }
 
     #[test]
     fn an_epoch_trains_every_document_once() {
         let mut plan = Plan::new(lengths(100), 1.0, 64, 1, "x".into());
-        let mut seen: Vec<usize> = (0..plan.total()).flat_map(|step| plan.batch(step).to_vec()).collect();
+        let mut seen: Vec<usize> =
+            (0..plan.total()).flat_map(|step| plan.batch(step).to_vec()).collect();
         seen.sort_unstable();
         assert_eq!(seen, (0..100).collect::<Vec<_>>());
     }

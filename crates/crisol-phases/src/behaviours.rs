@@ -57,14 +57,18 @@ pub(crate) fn measure(
         let replies = continue_text(checkpoint, &records, LINE_TOKENS, &[])?;
         put(
             "cloze_accuracy",
-            share(&records, &replies, |r, reply| classifiers::begins_with_answer(&reply.text, answer(r))),
+            share(&records, &replies, |r, reply| {
+                classifiers::begins_with_answer(&reply.text, answer(r))
+            }),
         );
     }
     if let Some(records) = held_out(data, split, QUESTION_LISTS)? {
         let replies = continue_text(checkpoint, &records, LINE_TOKENS, &[])?;
         put(
             "list_continued",
-            share(&records, &replies, |r, reply| classifiers::continues_list(&prompt_text(r), &reply.text)),
+            share(&records, &replies, |r, reply| {
+                classifiers::continues_list(&prompt_text(r), &reply.text)
+            }),
         );
     }
     let ask = |records: &[Record]| {
@@ -82,7 +86,10 @@ pub(crate) fn measure(
     if let Some(records) = held_out(data, split, HARMFUL)? {
         let replies = ask(&records)?;
         count_ends(&replies);
-        put("harmful_refused", share(&records, &replies, |_, reply| classifiers::is_refusal(&reply.text)));
+        put(
+            "harmful_refused",
+            share(&records, &replies, |_, reply| classifiers::is_refusal(&reply.text)),
+        );
         if chat {
             let complied = |r: &Record, reply: &Reply| {
                 classifiers::complies(&reply.text, ended_by_itself(reply), extra(r, "opening"))
@@ -93,7 +100,10 @@ pub(crate) fn measure(
     if let Some(records) = held_out(data, split, LOOKALIKE)? {
         let replies = ask(&records)?;
         count_ends(&replies);
-        put("lookalike_refused", share(&records, &replies, |_, reply| classifiers::is_refusal(&reply.text)));
+        put(
+            "lookalike_refused",
+            share(&records, &replies, |_, reply| classifiers::is_refusal(&reply.text)),
+        );
     }
     if chat {
         if let Some(records) = held_out(data, split, FACTS)? {
@@ -101,7 +111,9 @@ pub(crate) fn measure(
             count_ends(&replies);
             put(
                 "facts_accuracy",
-                share(&records, &replies, |r, reply| classifiers::names_answer(&reply.text, answer(r))),
+                share(&records, &replies, |r, reply| {
+                    classifiers::names_answer(&reply.text, answer(r))
+                }),
             );
             put(
                 "ordinary_refused",
@@ -157,7 +169,8 @@ pub fn answers(
 /// A record whose prompt is a message also where it is a string: its `form` says so.
 fn as_message(record: &Record) -> Record {
     match &record.body {
-        Body::Prompt { prompt: Turns::Plain(text) } | Body::Problem { prompt: Turns::Plain(text), .. } => {
+        Body::Prompt { prompt: Turns::Plain(text) }
+        | Body::Problem { prompt: Turns::Plain(text), .. } => {
             let prompt = Turns::Chat(vec![Message::user(text)]);
             Record { body: Body::Prompt { prompt }, ..record.clone() }
         }
@@ -180,7 +193,9 @@ pub(crate) fn measure_cold_start(
 
 /// The held-out files that there are.
 pub(crate) fn held_out_files(data: &DataSource, split: Split) -> impl Iterator<Item = String> {
-    MEASURES.into_iter().filter_map(move |measure| split.file(measure).filter(|file| data.has(file)))
+    MEASURES
+        .into_iter()
+        .filter_map(move |measure| split.file(measure).filter(|file| data.has(file)))
 }
 
 /// Every file that [`measure`] reads.
@@ -194,7 +209,11 @@ pub(crate) fn has_demos(data: &DataSource, split: Split) -> bool {
     split != Split::None && data.has(DEMOS)
 }
 
-fn held_out(data: &DataSource, split: Split, measure: &str) -> Result<Option<Vec<Record>>, PhaseError> {
+fn held_out(
+    data: &DataSource,
+    split: Split,
+    measure: &str,
+) -> Result<Option<Vec<Record>>, PhaseError> {
     let file = split.file(measure).filter(|file| data.has(file));
     file.map(|file| data.records(&file)).transpose()
 }
@@ -240,7 +259,8 @@ fn verdicts(
     replies: &[Reply],
 ) -> Result<Vec<Verdict>, PhaseError> {
     let Checkpoint { text, .. } = checkpoint;
-    let prompts = records.iter().map(|record| text.prompt(record)).collect::<Result<Vec<_>, _>>()?;
+    let prompts =
+        records.iter().map(|record| text.prompt(record)).collect::<Result<Vec<_>, _>>()?;
     let judged = records.iter().zip(&prompts).zip(replies).map(|((record, prompt), reply)| {
         verify(&(opening(text, prompt, record) + &reply.text), answer(record))
     });
@@ -252,8 +272,10 @@ pub(crate) fn opening(text: &TextSetup, prompt: &[u32], record: &Record) -> Stri
     let prompt = text.tokenizer.decode(prompt, false);
     // What the user says opens nothing, unless nothing follows it: then the prompt is raw text.
     let said = prompt_text(record);
-    let after =
-        prompt.rsplit_once(said.trim()).map(|(_, after)| after).filter(|after| !after.trim().is_empty());
+    let after = prompt
+        .rsplit_once(said.trim())
+        .map(|(_, after)| after)
+        .filter(|after| !after.trim().is_empty());
     left_open(after.unwrap_or(&prompt)).to_owned()
 }
 
@@ -267,8 +289,10 @@ fn answer_chat(
     max_new_tokens: usize,
     stops: &[String],
 ) -> Result<Vec<Reply>, PhaseError> {
-    let prompts =
-        records.iter().map(|record| checkpoint.text.prompt(record)).collect::<Result<Vec<_>, _>>()?;
+    let prompts = records
+        .iter()
+        .map(|record| checkpoint.text.prompt(record))
+        .collect::<Result<Vec<_>, _>>()?;
     replies(checkpoint, &prompts, max_new_tokens, stops)
 }
 

@@ -17,8 +17,9 @@ use crisol_hub::write_folder_atomically;
 use crisol_report::{Curve, MaskPicture, PromptReport, RolloutSample};
 use crisol_text::Summary;
 use crisol_train::{
-    Checksum, Checksums, EventWriter, MetricsWriter, TrainError, Trainer, check_checksums, check_file,
-    load_params, load_trainer, read_metrics, save_params, save_trainer, write_checksums,
+    Checksum, Checksums, EventWriter, MetricsWriter, TrainError, Trainer, check_checksums,
+    check_file, load_params, load_trainer, read_metrics, save_params, save_trainer,
+    write_checksums,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -197,13 +198,17 @@ impl<'a> PhaseContext<'a> {
             };
             (tokenizer, under_way) = (read(TOKENIZER_FILE)?, read(STEP_FILE)?);
         }
-        let edited =
-            if resumed { fingerprint.check(&state.fingerprint, name, Stage::Unfinished)? } else { vec![] };
+        let edited = if resumed {
+            fingerprint.check(&state.fingerprint, name, Stage::Unfinished)?
+        } else {
+            vec![]
+        };
         state.fingerprint = fingerprint;
         let saved_stage = state.stage.clone();
         device.interrupt().set_unsaved(false);
         let events = tensorboard.map(EventWriter::create).transpose()?;
-        let metrics = MetricsWriter::open(&progress.join("metrics.jsonl"), state.logged.as_ref(), events)?;
+        let metrics =
+            MetricsWriter::open(&progress.join("metrics.jsonl"), state.logged.as_ref(), events)?;
         let now = Instant::now();
         // Time spent before an interruption counts too.
         let began = Duration::try_from_secs_f64(state.seconds)
@@ -307,17 +312,22 @@ impl<'a> PhaseContext<'a> {
     /// Weights and moments as they were saved.
     fn restore(&mut self, total: u64, saved: &mut [Saved<'_>]) -> Result<(), PhaseError> {
         let folder = self.progress.join(STATE);
-        let wrong = |cause: String| TrainError::DamagedState { file: folder.join(STATE_FILE), cause };
+        let wrong =
+            |cause: String| TrainError::DamagedState { file: folder.join(STATE_FILE), cause };
         if self.state.stage_steps > total {
-            return Err(wrong(format!("it is after step {} of {total}", self.state.stage_steps)).into());
+            return Err(
+                wrong(format!("it is after step {} of {total}", self.state.stage_steps)).into()
+            );
         }
         for item in &mut *saved {
             match item {
                 Saved::Trainer(name, trainer) => {
                     load_trainer(&folder, name, trainer)?;
-                    let (made, counted) = (trainer.optimizer.steps(), self.state.updates.get(*name));
+                    let (made, counted) =
+                        (trainer.optimizer.steps(), self.state.updates.get(*name));
                     if counted != Some(&made) {
-                        let cause = format!("{name} has made {made} updates, but it says {counted:?}");
+                        let cause =
+                            format!("{name} has made {made} updates, but it says {counted:?}");
                         return Err(wrong(cause).into());
                     }
                 }
@@ -402,7 +412,9 @@ impl<'a> PhaseContext<'a> {
         }
         match serde_json::to_string(step) {
             Ok(json) => self.under_way = Some(json),
-            Err(source) => return PhaseError::BrokenState { file: self.progress.join(STATE), source },
+            Err(source) => {
+                return PhaseError::BrokenState { file: self.progress.join(STATE), source };
+            }
         }
         self.state.updates = made;
         if let Err(error) = self.save(saved) { error } else { self.interrupted() }
@@ -424,7 +436,11 @@ impl<'a> PhaseContext<'a> {
 
     /// Makes [`PhaseError::Interrupted`] of an error by which a step was given up because somebody asked to stop, after saving the
     /// state before the step. Other errors stay as they are.
-    pub(crate) fn stopped(&mut self, error: impl Into<PhaseError>, saved: &mut [Saved<'_>]) -> PhaseError {
+    pub(crate) fn stopped(
+        &mut self,
+        error: impl Into<PhaseError>,
+        saved: &mut [Saved<'_>],
+    ) -> PhaseError {
         let error = error.into();
         if !error.is_stop() {
             return error;
@@ -469,9 +485,9 @@ impl<'a> PhaseContext<'a> {
                     Saved::Frozen(name, params) => {
                         let file = format!("{name}.safetensors");
                         let known = self.sums.get(&file).filter(|_| same_stage);
-                        match known
-                            .filter(|_| std::fs::hard_link(folder.join(&file), dir.join(&file)).is_ok())
-                        {
+                        match known.filter(|_| {
+                            std::fs::hard_link(folder.join(&file), dir.join(&file)).is_ok()
+                        }) {
                             Some(sum) => drop(linked.insert(file, sum.clone())),
                             None => save_params(dir, name, params)?,
                         }
@@ -584,7 +600,10 @@ impl<'a> PhaseContext<'a> {
     }
 
     /// The records of some files, in order. What the files hold and nothing reads is said.
-    pub(crate) fn records(&mut self, files: &[String]) -> Result<Vec<crisol_text::Record>, PhaseError> {
+    pub(crate) fn records(
+        &mut self,
+        files: &[String],
+    ) -> Result<Vec<crisol_text::Record>, PhaseError> {
         let records = self.data.all_records(files)?;
         for note in self.data.notes(files) {
             self.note(note);
@@ -722,7 +741,10 @@ mod tests {
         for (milliseconds, least) in [(1, 30), (1, 0), (600, 30), (281_000, 30), (40_000, 3600)] {
             let save = Duration::from_millis(milliseconds);
             let pause = pause_after(save, least);
-            assert!(save.as_secs_f64() <= 0.02 * (save + pause).as_secs_f64(), "{save:?} {pause:?}");
+            assert!(
+                save.as_secs_f64() <= 0.02 * (save + pause).as_secs_f64(),
+                "{save:?} {pause:?}"
+            );
             assert!(pause >= Duration::from_secs(least));
         }
         assert_eq!(pause_after(Duration::from_millis(1), 30), Duration::from_secs(30));

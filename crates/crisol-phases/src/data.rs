@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use crisol_text::{ReadOptions, Record, RowRange, TextError, data_files, extent, parse_jsonl_lines, records};
+use crisol_text::{
+    ReadOptions, Record, RowRange, TextError, data_files, extent, parse_jsonl_lines, records,
+};
 use crisol_world::DataFile;
 
 use crate::PhaseError;
@@ -21,7 +23,9 @@ pub(crate) struct Size {
 
 impl Size {
     fn of(lines: impl Iterator<Item = usize>) -> Size {
-        lines.fold(Size::default(), |size, bytes| size.with(Size { bytes, records: 1, longest: bytes }))
+        lines.fold(Size::default(), |size, bytes| {
+            size.with(Size { bytes, records: 1, longest: bytes })
+        })
     }
 
     /// Bytes of a record on average.
@@ -112,7 +116,8 @@ impl DataSource {
         match self.place(file) {
             Place::World(files) => embedded(files, file).is_some(),
             Place::Folder(folder) => {
-                let files = data_files(&self.source(folder, file), &self.options).unwrap_or_default();
+                let files =
+                    data_files(&self.source(folder, file), &self.options).unwrap_or_default();
                 !files.is_empty() && files.iter().all(|file| file.is_file())
             }
         }
@@ -290,7 +295,8 @@ impl Iterator for Reader<'_> {
                         return Some(Err(TextError::OnlyEqualAnswers { file, pairs }.into()));
                     }
                     if matches!(self.data.place, Place::Folder(_)) {
-                        let mut all = self.data.findings.lock().unwrap_or_else(PoisonError::into_inner);
+                        let mut all =
+                            self.data.findings.lock().unwrap_or_else(PoisonError::into_inner);
                         all.insert(file, findings);
                     }
                 }
@@ -308,15 +314,21 @@ mod tests {
     fn equal_pairs_are_left_out_and_counted() {
         let folder = tempfile::tempdir().unwrap();
         let pair = |rejected: &str| {
-            format!("{{\"prompt\": \"a\", \"chosen\": \"b\", \"rejected\": \"{rejected}\", \"id\": 7}}\n")
+            format!(
+                "{{\"prompt\": \"a\", \"chosen\": \"b\", \"rejected\": \"{rejected}\", \"id\": 7}}\n"
+            )
         };
-        std::fs::write(folder.path().join("v.jsonl"), [pair("b"), pair("c"), pair("b")].concat()).unwrap();
+        std::fs::write(folder.path().join("v.jsonl"), [pair("b"), pair("c"), pair("b")].concat())
+            .unwrap();
         std::fs::write(folder.path().join("all.jsonl"), [pair("b"), pair("b")].concat()).unwrap();
         let data = DataSource::open(folder.path().to_str().unwrap());
         assert_eq!(data.records("v.jsonl").unwrap().len(), 1);
         let notes = data.notes(&["v.jsonl".to_owned()]);
         assert_eq!(notes.len(), 2, "{notes:?}");
-        assert!(notes[0].contains("id (1)") && notes[1].contains("left out: 2 (the first: "), "{notes:?}");
+        assert!(
+            notes[0].contains("id (1)") && notes[1].contains("left out: 2 (the first: "),
+            "{notes:?}"
+        );
         let error = data.records("all.jsonl").unwrap_err().to_string();
         assert!(error.contains("all.jsonl") && error.contains("all 2 pairs"), "{error}");
     }
@@ -338,9 +350,12 @@ mod tests {
     #[test]
     fn a_folder_and_a_pattern_are_the_files_in_them() {
         let folder = tempfile::tempdir().unwrap();
-        for (name, text) in
-            [("b.jsonl", "{\"text\": \"b\"}"), ("a.txt", "a"), ("note.md", "no data"), (".hidden.txt", "h")]
-        {
+        for (name, text) in [
+            ("b.jsonl", "{\"text\": \"b\"}"),
+            ("a.txt", "a"),
+            ("note.md", "no data"),
+            (".hidden.txt", "h"),
+        ] {
             std::fs::write(folder.path().join(name), text).unwrap();
         }
         let data = DataSource::open(folder.path().to_str().unwrap());
@@ -360,9 +375,10 @@ mod tests {
     #[test]
     fn files_of_the_embedded_set_are_read_under_their_older_names() {
         let data = DataSource::open("world");
-        for (old, new) in
-            [("votes.train.jsonl", "preferences.train.jsonl"), ("votes.test.jsonl", "preferences.test.jsonl")]
-        {
+        for (old, new) in [
+            ("votes.train.jsonl", "preferences.train.jsonl"),
+            ("votes.test.jsonl", "preferences.test.jsonl"),
+        ] {
             let records = |file: &str| data.records(file).unwrap().len();
             assert_eq!(records(old), records(new));
             assert_eq!(data.size(old).bytes, data.size(new).bytes);

@@ -83,7 +83,8 @@ const FAR_OFF: f64 = 10.0;
 
 impl BySize {
     fn is_of(&self, kind: &str, start: Start) -> bool {
-        self.kind == kind && (self.start == Start::Any || start == Start::Any || self.start == start)
+        self.kind == kind
+            && (self.start == Start::Any || start == Start::Any || self.start == start)
     }
 
     fn is_rate(&self) -> bool {
@@ -205,7 +206,9 @@ pub(crate) fn far_off(phase: &Phase, base: &str, config: &Config) -> Vec<String>
 /// Whether a setting is of a stage that is left out.
 fn idle(settings: &PhaseSettings, name: &str) -> bool {
     match settings {
-        PhaseSettings::Reason(reason) => name.starts_with("cold_start") && reason.cold_start.data.is_empty(),
+        PhaseSettings::Reason(reason) => {
+            name.starts_with("cold_start") && reason.cold_start.data.is_empty()
+        }
         _ => false,
     }
 }
@@ -239,7 +242,11 @@ fn size(config: &Config) -> String {
 }
 
 /// Tokens that a sampled answer may have: some times as many as the answers in the data, within half the context.
-fn answer_length(settings: &PhaseSettings, config: &Config, data: &DataSource) -> Result<usize, PhaseError> {
+fn answer_length(
+    settings: &PhaseSettings,
+    config: &Config,
+    data: &DataSource,
+) -> Result<usize, PhaseError> {
     let (answers, shown) = match settings {
         PhaseSettings::Reason(reason) => (&reason.data[..], &reason.cold_start.data),
         PhaseSettings::Ppo(ppo) => (&[][..], &ppo.replay.data),
@@ -261,7 +268,11 @@ fn characters_per_token(vocab: usize) -> f64 {
 }
 
 /// Tokens of each answer that some files hold: of problems, conversations and completions.
-fn answer_tokens(data: &DataSource, config: &Config, files: &[String]) -> Result<Vec<usize>, PhaseError> {
+fn answer_tokens(
+    data: &DataSource,
+    config: &Config,
+    files: &[String],
+) -> Result<Vec<usize>, PhaseError> {
     let per_token = characters_per_token(config.vocab_size);
     let characters = |message: &Message| message.content.chars().count();
     let mut tokens = Vec::new();
@@ -278,7 +289,8 @@ fn answer_tokens(data: &DataSource, config: &Config, files: &[String]) -> Result
             _ => None,
         };
         let characters = data.records(file)?.iter().filter_map(answer).collect::<Vec<usize>>();
-        tokens.extend(characters.into_iter().map(|count| (count as f64 / per_token).ceil() as usize));
+        tokens
+            .extend(characters.into_iter().map(|count| (count as f64 / per_token).ceil() as usize));
     }
     Ok(tokens)
 }
@@ -321,7 +333,10 @@ mod tests {
             let ours = rate("pretrain", Start::New, parameters);
             assert!((0.5..2.0).contains(&(ours / lr)), "{ours} at {parameters}");
         }
-        assert_eq!([rate("pretrain", Start::New, 1e6), rate("pretrain", Start::New, 1e5)], [3e-3; 2]);
+        assert_eq!(
+            [rate("pretrain", Start::New, 1e6), rate("pretrain", Start::New, 1e5)],
+            [3e-3; 2]
+        );
         assert_eq!(rate("pretrain", Start::Trained, 1e9), 3e-5);
     }
 
@@ -343,7 +358,8 @@ mod tests {
 
     #[test]
     fn what_is_left_out_follows_the_model_and_what_is_given_stays() {
-        let small = "[[phases]]\nkind = \"pretrain\"\n[[phases]]\nkind = \"sft\"\nbatch_tokens = 7\n";
+        let small =
+            "[[phases]]\nkind = \"pretrain\"\n[[phases]]\nkind = \"sft\"\nbatch_tokens = 7\n";
         let (recipe, lines) = resolved(small);
         let [PhaseSettings::Pretrain(pretrain), PhaseSettings::Sft(sft)] =
             [&recipe.phases[0].settings, &recipe.phases[1].settings]
@@ -352,7 +368,10 @@ mod tests {
         };
         assert!((2.5e-3..=3e-3).contains(&pretrain.optimizer.lr), "{pretrain:?}");
         assert!((3e-4..=4e-4).contains(&sft.optimizer.lr) && sft.batch_tokens == 7, "{sft:?}");
-        assert!(lines[0].contains("a new model") && lines[1].contains("full fine-tuning of 1."), "{lines:?}");
+        assert!(
+            lines[0].contains("a new model") && lines[1].contains("full fine-tuning of 1."),
+            "{lines:?}"
+        );
         assert!(!lines[1].contains("batch_tokens"), "{lines:?}");
         // Written out and read again, nothing is left to settle.
         let (again, lines) = resolved(&recipe.to_toml());
@@ -367,14 +386,18 @@ mod tests {
     #[test]
     fn only_rates_far_above_the_default_are_remarked_on() {
         let remarks = |lr: &str| {
-            let text =
-                format!("[[phases]]\nkind = \"pretrain\"\n[[phases]]\nkind = \"sft\"\noptimizer.lr = {lr}\n");
+            let text = format!(
+                "[[phases]]\nkind = \"pretrain\"\n[[phases]]\nkind = \"sft\"\noptimizer.lr = {lr}\n"
+            );
             let (recipe, _) = resolved(&text);
             far_off(&recipe.phases[1], "", &recipe.model_config().unwrap())
         };
         assert!(remarks("1e-3").is_empty() && remarks("1e-9").is_empty());
         let said = remarks("0.02").concat();
-        assert!(said.contains("optimizer.lr 0.02 is 5") && said.contains("1.1 M parameters"), "{said}");
+        assert!(
+            said.contains("optimizer.lr 0.02 is 5") && said.contains("1.1 M parameters"),
+            "{said}"
+        );
         let embedded = Recipe::embedded();
         let config = embedded.model_config().unwrap();
         for phase in &embedded.phases {

@@ -79,8 +79,8 @@ pub(crate) fn dpo(
             &config,
             |shard, scores| preference::loss(scores, &batch.reference[shard], &options, batch.size),
         );
-        let (done, trained) =
-            step_done.map_err(|error| ctx.stopped(error, &mut [Saved::Trainer("policy", &mut trainer)]))?;
+        let (done, trained) = step_done
+            .map_err(|error| ctx.stopped(error, &mut [Saved::Trainer("policy", &mut trainer)]))?;
         let tokens = trained.replayed + token_count(&batch.shards);
         ctx.count_flops(trained.flops);
         let mut metrics =
@@ -151,9 +151,12 @@ impl Pairs {
         shard_tokens: usize,
     ) -> Result<Pairs, PhaseError> {
         let examples = pairs.batch(chosen)?;
-        let lengths: Vec<usize> =
-            examples.iter().map(|[chosen, rejected]| chosen.ids.len() + rejected.ids.len()).collect();
-        let mut batch = Pairs { shards: Vec::new(), reference: Vec::new(), size: BatchSize::default() };
+        let lengths: Vec<usize> = examples
+            .iter()
+            .map(|[chosen, rejected]| chosen.ids.len() + rejected.ids.len())
+            .collect();
+        let mut batch =
+            Pairs { shards: Vec::new(), reference: Vec::new(), size: BatchSize::default() };
         for shard in pack(&lengths, shard_tokens) {
             let mut packed = Packed::new();
             let mut logps = Vec::new();

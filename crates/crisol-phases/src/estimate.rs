@@ -115,7 +115,9 @@ fn engine_options(
         Work { phase, size, document, longest, batch, replay }
     };
     let work = match settings {
-        PhaseSettings::Pretrain(s) => Work { phase: Phase::Pretrain, ..supervised(&s.data, s.batch_tokens) },
+        PhaseSettings::Pretrain(s) => {
+            Work { phase: Phase::Pretrain, ..supervised(&s.data, s.batch_tokens) }
+        }
         PhaseSettings::Sft(s) => supervised(&s.data, s.batch_tokens),
         PhaseSettings::Reward(s) => pairs(Phase::Reward, &s.data, s.batch_pairs, <_>::default()),
         PhaseSettings::Dpo(s) => pairs(Phase::Dpo, &s.data, s.batch_pairs, replay(&s.replay)),
@@ -136,7 +138,8 @@ fn engine_options(
         threads,
         shard_tokens,
         // The last document that does not fit leaves half of its length free.
-        shards: batch.div_ceil(run.shard_tokens.saturating_sub(work.document / 2).max(work.document).max(1)),
+        shards: batch
+            .div_ceil(run.shard_tokens.saturating_sub(work.document / 2).max(work.document).max(1)),
         uneven: true,
         sampling,
         measured: speaks.then(|| files.measured(run.evaluate, threads)).flatten(),
@@ -190,7 +193,13 @@ impl Files<'_> {
 }
 
 /// So many answers, as many to each prompt as a group has.
-fn sequences(answers: usize, group: usize, prompt: usize, longest: usize, threads: usize) -> Sequences {
+fn sequences(
+    answers: usize,
+    group: usize,
+    prompt: usize,
+    longest: usize,
+    threads: usize,
+) -> Sequences {
     let (chunks, slots) = at_once(answers, threads);
     let prompt_tokens = (slots.div_ceil(group.max(1)) * prompt).min(PREFILL_TOKENS);
     Sequences { chunks, slots, prompt_tokens, length: longest }

@@ -123,13 +123,15 @@ pub fn evaluate(
     let encode = |record: &Record| items(&model.text, record, context, scalar);
     let mut done = 0;
     let summary = encode_chunks(records, encode, |records, encoded| {
-        let mut add = |shape, id, over, under| sums.entry((shape, id)).or_default().add(over, under);
+        let mut add =
+            |shape, id, over, under| sums.entry((shape, id)).or_default().add(over, under);
         measure(model, options, records, &encoded, &mut add)?;
         for (item, &record) in encoded.examples.iter().zip(&encoded.records) {
             if matches!(item, Item::Nothing) {
                 let record = &records[record];
-                let (count, _) =
-                    unmeasured.entry(record.body.shape()).or_insert_with(|| (0, record.place.clone()));
+                let (count, _) = unmeasured
+                    .entry(record.body.shape())
+                    .or_insert_with(|| (0, record.place.clone()));
                 *count += 1;
             }
         }
@@ -148,7 +150,10 @@ pub fn evaluate(
         };
         return Err(PhaseError::NothingToMeasure { place, shape, wanted });
     }
-    Ok(Evaluation { measures: measures(&sums), notes: notes(data, files, &summary, context, &unmeasured) })
+    Ok(Evaluation {
+        measures: measures(&sums),
+        notes: notes(data, files, &summary, context, &unmeasured),
+    })
 }
 
 /// The share of a phase's held-out problems that a model solves, where there are such.
@@ -161,7 +166,8 @@ pub(crate) fn solved(
     if files.is_empty() {
         return Ok(None);
     }
-    let options = EvaluationOptions { limit: None, max_new_tokens, shard_tokens: ctx.run.shard_tokens };
+    let options =
+        EvaluationOptions { limit: None, max_new_tokens, shard_tokens: ctx.run.shard_tokens };
     let evaluation = evaluate(model, ctx.data, files, &options, |_| ())?;
     let solved = evaluation.measures.into_iter().find(|measured| measured.id == ACCURACY);
     solved.map(|measured| Some(measured.value)).ok_or_else(|| PhaseError::NothingToMeasure {
@@ -181,7 +187,9 @@ fn notes(
     let mut notes = data.notes(files);
     notes.extend(summary.notes(context));
     for (shape, (count, first)) in unmeasured {
-        notes.push(format!("Nothing is measured of {count} records that hold {shape} (the first: {first})."));
+        notes.push(format!(
+            "Nothing is measured of {count} records that hold {shape} (the first: {first})."
+        ));
     }
     notes
 }
@@ -216,7 +224,9 @@ fn items(
             if solution.is_some() {
                 let worked = text.supervised(record, context)?;
                 items.records.extend(worked.examples.iter().map(|_| 0));
-                items.examples.extend(worked.examples.into_iter().map(|example| Item::Tokens(example, None)));
+                items
+                    .examples
+                    .extend(worked.examples.into_iter().map(|example| Item::Tokens(example, None)));
             }
             items
         }
@@ -245,10 +255,13 @@ fn measure(
     let of = |example: &Example| example.trained_tokens() as f64;
 
     let documents: Vec<&Example> = items()
-        .filter_map(|(item, _)| if let Item::Tokens(example, _) = item { Some(example) } else { None })
+        .filter_map(
+            |(item, _)| if let Item::Tokens(example, _) = item { Some(example) } else { None },
+        )
         .collect();
     let scored = logprobs(&model.model, &model.params, documents, 1.0, options.shard_tokens)?;
-    let mut scored = scored.iter().map(|logps| -logps.iter().map(|&logp| f64::from(logp)).sum::<f64>());
+    let mut scored =
+        scored.iter().map(|logps| -logps.iter().map(|&logp| f64::from(logp)).sum::<f64>());
     // The documents of a record stand together.
     let mut of_record: BTreeMap<usize, (f64, f64, Option<usize>)> = BTreeMap::new();
     for (item, record) in items() {
@@ -267,7 +280,9 @@ fn measure(
     }
 
     let pairs: Vec<(&PreferenceExample, usize)> = items()
-        .filter_map(|(item, record)| if let Item::Pair(pair) = item { Some((pair, record)) } else { None })
+        .filter_map(
+            |(item, record)| if let Item::Pair(pair) = item { Some((pair, record)) } else { None },
+        )
         .collect();
     let sides = pairs.iter().flat_map(|(pair, _)| [&pair.chosen, &pair.rejected]);
     let Checkpoint { model: network, params, text } = model;
@@ -292,13 +307,16 @@ fn measure(
         .collect();
     let greedy = SamplingOptions::greedy(options.max_new_tokens, text.stop_ids.clone());
     for problems in problems.chunks(PROMPTS_AT_A_TIME) {
-        let prompts: Vec<Vec<u32>> = problems.iter().map(|(prompt, ..)| (*prompt).clone()).collect();
+        let prompts: Vec<Vec<u32>> =
+            problems.iter().map(|(prompt, ..)| (*prompt).clone()).collect();
         let replies = replies(network, params, text, &prompts, &greedy, &[])?;
         for ((_, opening, answer, record), reply) in problems.iter().zip(replies) {
             let verdict = verify(&format!("{opening}{}", reply.text), answer);
             // As in `reason`, an answer that was cut off is neither: its last number may be half a number.
             let ended = ended_by_itself(&reply);
-            for (id, holds) in [(ACCURACY, verdict.correct && ended), (FORMAT, verdict.format && ended)] {
+            for (id, holds) in
+                [(ACCURACY, verdict.correct && ended), (FORMAT, verdict.format && ended)]
+            {
                 add(shape(*record), id, f64::from(u8::from(holds)), 1.0);
             }
         }
@@ -372,7 +390,9 @@ mod tests {
     fn a_ratio_of_sums_has_the_standard_error_of_the_bootstrap() {
         let mut state = 7_u64;
         let mut uniform = || {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
             (state >> 11) as f64 / (1_u64 << 53) as f64
         };
         let records: Vec<(f64, f64)> = (0..300)
@@ -391,7 +411,8 @@ mod tests {
             })
             .collect();
         let mean = drawn.iter().sum::<f64>() / drawn.len() as f64;
-        let spread = drawn.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / drawn.len() as f64;
+        let spread =
+            drawn.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / drawn.len() as f64;
         assert!((measured / spread.sqrt() - 1.0).abs() < 0.1, "{measured} {}", spread.sqrt());
     }
 }

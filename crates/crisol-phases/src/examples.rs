@@ -4,7 +4,8 @@
 use crisol_report::MaskPicture;
 use crisol_text::inspect::inspect_record;
 use crisol_text::{
-    Body, Encoded, Example, PreferenceExample, ReadOptions, Record, TextError, TextSetup, encode_chunks,
+    Body, Encoded, Example, PreferenceExample, ReadOptions, Record, TextError, TextSetup,
+    encode_chunks,
 };
 
 use crate::PhaseError;
@@ -37,7 +38,11 @@ impl Kind {
                 let Encoded { examples, records, summary } = text.preference(record, context)?;
                 let both = |pair: PreferenceExample| [pair.chosen, pair.rejected];
                 let records = records.into_iter().flat_map(|record| [record; 2]).collect();
-                Ok(Encoded { examples: examples.into_iter().flat_map(both).collect(), records, summary })
+                Ok(Encoded {
+                    examples: examples.into_iter().flat_map(both).collect(),
+                    records,
+                    summary,
+                })
             }
         }
     }
@@ -116,8 +121,13 @@ impl Source<'_> {
             for record in records.iter().take(self.pictures.saturating_sub(pictured)) {
                 pictured += 1;
                 for sequence in inspect_record(text, record, context).sequences {
-                    let spans = sequence.spans.into_iter().map(|span| (span.text, span.trained)).collect();
-                    masks.push(MaskPicture { phase: ctx.name.clone(), title: record.place.clone(), spans });
+                    let spans =
+                        sequence.spans.into_iter().map(|span| (span.text, span.trained)).collect();
+                    masks.push(MaskPicture {
+                        phase: ctx.name.clone(),
+                        title: record.place.clone(),
+                        spans,
+                    });
                 }
             }
             encoded.examples.iter().try_for_each(|example| writer.push(example))
@@ -228,8 +238,10 @@ mod tests {
     const RECIPE: &str = "data = \".\"\nbase = \"none\"\nevaluate = \"none\"\n[[phases]]\nkind = \"sft\"\ndata = [\"a.jsonl\", \"b.jsonl\"]\n";
 
     fn setup() -> TextSetup {
-        TextSetup::embedded(Tokenizer::train(["hello hell a number 1 2 3"], 300, &EMBEDDED_TOKENS).unwrap())
-            .unwrap()
+        TextSetup::embedded(
+            Tokenizer::train(["hello hell a number 1 2 3"], 300, &EMBEDDED_TOKENS).unwrap(),
+        )
+        .unwrap()
     }
 
     struct Loaded {
@@ -243,7 +255,8 @@ mod tests {
         let recipe = Recipe::parse("test.toml", RECIPE).unwrap();
         let data = DataSource::open(folder.to_str().unwrap());
         let fingerprint =
-            Fingerprint::of(&recipe, &recipe.phases[0], folder, &data, &mut Hashes::default()).unwrap();
+            Fingerprint::of(&recipe, &recipe.phases[0], folder, &data, &mut Hashes::default())
+                .unwrap();
         let (device, mut said) = (Device::cpu(Some(1)), Said::default());
         let progress = folder.join("progress");
         let mut ctx = PhaseContext::open(
@@ -259,7 +272,8 @@ mod tests {
         )
         .unwrap();
         let files = ["a.jsonl", "b.jsonl"].map(str::to_owned);
-        let source = Source { role: "data", what: "", files: &files, kind: Kind::Supervised, pictures: 3 };
+        let source =
+            Source { role: "data", what: "", files: &files, kind: Kind::Supervised, pictures: 3 };
         let examples = source.load_within(&mut ctx, text, context, None, most_in_memory).unwrap();
         let (examples, masks) = (examples.all().unwrap(), std::mem::take(&mut ctx.masks));
         drop(ctx);
@@ -274,7 +288,8 @@ mod tests {
             format!("{{\"prompt\": \"number {i}\", \"completion\": \"{answer}\"{id}}}\n")
         };
         std::fs::write(folder.join("a.jsonl"), (0..1500).map(record).collect::<String>()).unwrap();
-        std::fs::write(folder.join("b.jsonl"), (1500..2500).map(record).collect::<String>()).unwrap();
+        std::fs::write(folder.join("b.jsonl"), (1500..2500).map(record).collect::<String>())
+            .unwrap();
     }
 
     /// The same examples as of all records at once, whether they are in memory, in a file, or in the file of an attempt
@@ -297,10 +312,17 @@ mod tests {
         assert!(in_memory.examples == all.examples);
         assert_eq!(in_memory.masks.len(), 3);
         assert!(in_memory.said.iter().any(|note| note.contains("id (1)")), "{:?}", in_memory.said);
-        assert!(in_memory.said.iter().any(|note| note.contains("Of 2500 records")), "{:?}", in_memory.said);
+        assert!(
+            in_memory.said.iter().any(|note| note.contains("Of 2500 records")),
+            "{:?}",
+            in_memory.said
+        );
         for loaded in [in_file, again] {
             assert!(loaded.examples == all.examples);
-            assert_eq!((loaded.said, loaded.masks), (in_memory.said.clone(), in_memory.masks.clone()));
+            assert_eq!(
+                (loaded.said, loaded.masks),
+                (in_memory.said.clone(), in_memory.masks.clone())
+            );
         }
     }
 

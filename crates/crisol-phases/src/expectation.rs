@@ -35,7 +35,8 @@ impl ExpectedStage {
         work: &LocalWork,
         machine: Option<&Machine>,
     ) -> ExpectedStage {
-        let seconds = machine.and_then(|machine| machine.time(shape, work)).map(|seconds| seconds.0);
+        let seconds =
+            machine.and_then(|machine| machine.time(shape, work)).map(|seconds| seconds.0);
         let weight = seconds.unwrap_or(work.weight());
         ExpectedStage { name: name.to_owned(), flops: work.counted().0, seconds, weight }
     }
@@ -142,8 +143,8 @@ impl Documents {
 
 /// The mean of some numbers, each of which stands for several.
 pub(crate) fn mean(numbers: impl Iterator<Item = (usize, f64)>) -> Option<usize> {
-    let (sum, count) =
-        numbers.fold((0.0, 0.0), |(sum, all), (number, count)| (sum + number as f64 * count, all + count));
+    let (sum, count) = numbers
+        .fold((0.0, 0.0), |(sum, all), (number, count)| (sum + number as f64 * count, all + count));
     (count > 0.0).then(|| (sum / count).round() as usize)
 }
 
@@ -250,7 +251,12 @@ mod tests {
         let some: Documents = (0..2100).step_by(10).map(|i| (length(i), 10.0)).collect();
         let close = |a: f64, b: f64| (a / b - 1.0).abs() < 0.01;
         assert!(close(all.forward(&shape()).0, some.forward(&shape()).0));
-        assert!(close(all.batches(128), some.batches(128)), "{} {}", all.batches(128), some.batches(128));
+        assert!(
+            close(all.batches(128), some.batches(128)),
+            "{} {}",
+            all.batches(128),
+            some.batches(128)
+        );
         assert_eq!((all.count(), all.mean_tokens()), (some.count(), some.mean_tokens()));
     }
 }

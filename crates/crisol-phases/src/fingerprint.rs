@@ -94,8 +94,12 @@ impl Fingerprint {
         }
         this.settings.insert("kind".into(), phase.settings.kind().into());
         match base {
-            Some(folder) if phase.from.is_empty() => this.add_model("base model", &folder, hashes)?,
-            Some(folder) => this.add_model(&format!("model of phase {}", phase.from), &folder, hashes)?,
+            Some(folder) if phase.from.is_empty() => {
+                this.add_model("base model", &folder, hashes)?
+            }
+            Some(folder) => {
+                this.add_model(&format!("model of phase {}", phase.from), &folder, hashes)?
+            }
             None => {}
         }
         if run.evaluate != Split::None && !matches!(phase.settings, PhaseSettings::Reward(_)) {
@@ -106,10 +110,9 @@ impl Fingerprint {
 
     /// Hashes of the files of a role, with their names; `None` where one of them cannot be hashed (a pipe).
     pub(crate) fn contents(&self, role: &str) -> Option<Vec<(&str, &str)>> {
-        let files = self
-            .inputs
-            .iter()
-            .filter(|(name, _)| name.strip_prefix(role).is_some_and(|which| which.starts_with(' ')));
+        let files = self.inputs.iter().filter(|(name, _)| {
+            name.strip_prefix(role).is_some_and(|which| which.starts_with(' '))
+        });
         files
             .map(|(name, input)| match &input.content {
                 Content::Blake3(hash) => Some((name.as_str(), hash.as_str())),
@@ -130,13 +133,17 @@ impl Fingerprint {
             let which = if role == EVALUATION { file.clone() } else { (i + 1).to_string() };
             if let Some(rows) = data.rows(file) {
                 let end = rows.end.map(|end| end.to_string()).unwrap_or_default();
-                self.settings.insert(format!("rows of {role} {which}"), format!("{}..{end}", rows.start));
+                self.settings
+                    .insert(format!("rows of {role} {which}"), format!("{}..{end}", rows.start));
             }
             let paths = match data.find(file) {
                 Found::Files(paths) => paths,
                 Found::Embedded(text) => {
-                    let hash = |text: &str| Content::Blake3(blake3::hash(text.as_bytes()).to_string());
-                    let place = format!("{file} of the embedded data, which belongs to a version of Crisol");
+                    let hash =
+                        |text: &str| Content::Blake3(blake3::hash(text.as_bytes()).to_string());
+                    let place = format!(
+                        "{file} of the embedded data, which belongs to a version of Crisol"
+                    );
                     let content = text.map_or(Content::Missing, hash);
                     self.inputs.insert(format!("{role} {which}"), Input { place, content });
                     continue;
@@ -144,9 +151,11 @@ impl Fingerprint {
             };
             for (part, path) in paths.iter().enumerate() {
                 // A folder or pattern stands for several files.
-                let part = if paths.len() == 1 { String::new() } else { format!(", file {}", part + 1) };
+                let part =
+                    if paths.len() == 1 { String::new() } else { format!(", file {}", part + 1) };
                 // Standard input has no name, and can be read only once.
-                let content = if path.as_os_str() == "-" { Content::Pipe } else { hashes.of(path)? };
+                let content =
+                    if path.as_os_str() == "-" { Content::Pipe } else { hashes.of(path)? };
                 let place = path.display().to_string();
                 self.inputs.insert(format!("{role} {which}{part}"), Input { place, content });
             }
@@ -155,7 +164,12 @@ impl Fingerprint {
     }
 
     /// The files that a model is loaded from: a GGUF file, or those of a folder.
-    fn add_model(&mut self, role: &str, path: &Path, hashes: &mut Hashes) -> Result<(), PhaseError> {
+    fn add_model(
+        &mut self,
+        role: &str,
+        path: &Path,
+        hashes: &mut Hashes,
+    ) -> Result<(), PhaseError> {
         let path = crisol_hub::whole_folder(path)?;
         let mut files = vec![path.clone()];
         if path.is_dir() {
@@ -189,25 +203,37 @@ impl Fingerprint {
             let is = self.inputs.get(role).unwrap_or(&gone);
             let what = match (&was.content, &is.content) {
                 (was, is) if was == is && *is != Content::Pipe => continue,
-                (_, Content::Missing | Content::Pipe) | (Content::Pipe, _) if stage == Stage::Finished => {
+                (_, Content::Missing | Content::Pipe) | (Content::Pipe, _)
+                    if stage == Stage::Finished =>
+                {
                     continue;
                 }
                 (Content::Pipe, _) | (_, Content::Pipe) => {
-                    format!("its input {} ({role}) is a pipe, which cannot be read again", was.place)
+                    format!(
+                        "its input {} ({role}) is a pipe, which cannot be read again",
+                        was.place
+                    )
                 }
                 (_, Content::Missing) => format!("its input {} ({role}) is gone", was.place),
-                _ => format!("its input {} ({role}) is not what it was when the phase began", is.place),
+                _ => format!(
+                    "its input {} ({role}) is not what it was when the phase began",
+                    is.place
+                ),
             };
             return Err(changed(what));
         }
-        if let Some((role, new)) = self.inputs.iter().find(|(role, _)| !recorded.inputs.contains_key(*role)) {
+        if let Some((role, new)) =
+            self.inputs.iter().find(|(role, _)| !recorded.inputs.contains_key(*role))
+        {
             return Err(changed(format!("it has a new input {} ({role})", new.place)));
         }
         let mut edited = Vec::new();
         let names = recorded.settings.keys().chain(self.settings.keys());
         let names: std::collections::BTreeSet<&String> = names.collect();
         for name in names {
-            let value = |of: &Fingerprint| of.settings.get(name).cloned().unwrap_or_else(|| "not set".into());
+            let value = |of: &Fingerprint| {
+                of.settings.get(name).cloned().unwrap_or_else(|| "not set".into())
+            };
             let (was, is) = (value(recorded), value(self));
             if was == is {
                 continue;
@@ -231,7 +257,8 @@ fn may_be_edited(name: &str) -> bool {
 fn is_of_model(file: &Path) -> bool {
     let named = |name: &str| file.file_name().is_some_and(|n| n == name);
     let extensions = ["safetensors", "bin", "json", "model", "jinja", "txt"];
-    !named("phase.json") && file.extension().is_some_and(|e| extensions.iter().any(|known| e == *known))
+    !named("phase.json")
+        && file.extension().is_some_and(|e| extensions.iter().any(|known| e == *known))
 }
 
 fn flatten(prefix: &str, table: &Table, into: &mut BTreeMap<String, Value>) {
@@ -292,9 +319,14 @@ mod tests {
         let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
         let base = dir.path().join("base");
         std::fs::create_dir(&base).unwrap();
-        for name in
-            ["a", "b", "sft.test.jsonl", "base/config.json", "base/model.safetensors", "base/README.md"]
-        {
+        for name in [
+            "a",
+            "b",
+            "sft.test.jsonl",
+            "base/config.json",
+            "base/model.safetensors",
+            "base/README.md",
+        ] {
             write(name, name);
         }
         let recipe = RECIPE.replace("BASE", base.to_str().unwrap());
@@ -325,7 +357,11 @@ mod tests {
         let recipe = RECIPE.replace("BASE", "none");
         let before = fingerprint(dir.path(), &recipe);
         let with = |text: &str| {
-            fingerprint(dir.path(), &format!("{recipe}{text}")).check(&before, "sft", Stage::Unfinished)
+            fingerprint(dir.path(), &format!("{recipe}{text}")).check(
+                &before,
+                "sft",
+                Stage::Unfinished,
+            )
         };
         let edited = with("optimizer.lr = 1e-5\n").unwrap();
         assert!(edited.len() == 1 && edited[0].contains("optimizer.lr"), "{edited:?}");
@@ -340,6 +376,12 @@ mod tests {
         let now = fingerprint(dir.path(), &format!("{recipe}optimizer.lr = 1e-5\n"));
         assert!(now.check(&before, "sft", Stage::Finished).is_err());
         let seeded = fingerprint(dir.path(), &format!("seed = 2\n{recipe}"));
-        assert!(seeded.check(&before, "sft", Stage::Unfinished).unwrap_err().to_string().contains("seed"));
+        assert!(
+            seeded
+                .check(&before, "sft", Stage::Unfinished)
+                .unwrap_err()
+                .to_string()
+                .contains("seed")
+        );
     }
 }

@@ -8,7 +8,8 @@ use crisol_cost::machine::{LocalWork, Machine};
 use crisol_cost::phases::TRAINING;
 use crisol_model::load_text;
 use crisol_text::{
-    Body, Encoded, Message, Record, Strings, TextError, TextOptions, TextSetup, Turns, encode_records,
+    Body, Encoded, Message, Record, Strings, TextError, TextOptions, TextSetup, Turns,
+    encode_records,
 };
 use crisol_train::derived_seed;
 
@@ -80,7 +81,8 @@ pub fn expected(
     let data = recipe.run.data_source();
     let config = recipe.model_config()?;
     let shape = config.cost_shape();
-    let sample = Sample { data: &data, text: text_of(recipe, &data)?, context: config.longest_document() };
+    let sample =
+        Sample { data: &data, text: text_of(recipe, &data)?, context: config.longest_document() };
     let expect = |phase: &Phase| -> Result<ExpectedPhase, PhaseError> {
         let (steps, stages) = sample.forecast(&phase.settings, &shape, recipe)?;
         let stage = |(name, work): StageWork| ExpectedStage::of(name, &shape, &work, machine);
@@ -88,7 +90,9 @@ pub fn expected(
             name: phase.name.clone(),
             steps,
             stages: stages.into_iter().map(stage).collect(),
-            memory: estimate::memory(&phase.settings, &recipe.run, &config, &data, threads).total().0,
+            memory: estimate::memory(&phase.settings, &recipe.run, &config, &data, threads)
+                .total()
+                .0,
         })
     };
     recipe.phases.iter().map(expect).collect()
@@ -98,7 +102,8 @@ pub fn expected(
 fn text_of(recipe: &Recipe, data: &DataSource) -> Result<TextSetup, PhaseError> {
     let mut text = match (recipe.run.base.as_str(), &recipe.phases[0].settings) {
         ("", PhaseSettings::Pretrain(settings)) => {
-            let files: Vec<String> = settings.data.iter().filter(|file| data.has(file)).cloned().collect();
+            let files: Vec<String> =
+                settings.data.iter().filter(|file| data.has(file)).cloned().collect();
             let mut texts = Vec::new();
             let mut read = 0;
             for record in data.read(&files) {
@@ -137,7 +142,8 @@ fn beginning(mut text: String, bytes: usize) -> String {
 
 /// Bytes of the text of a record.
 fn bytes(record: &Record) -> usize {
-    let said = |messages: &[Message]| messages.iter().map(|message| message.content.len()).sum::<usize>();
+    let said =
+        |messages: &[Message]| messages.iter().map(|message| message.content.len()).sum::<usize>();
     let turns = |turns: &Turns| match turns {
         Turns::Plain(text) => text.len(),
         Turns::Chat(messages) => said(messages),
@@ -148,7 +154,9 @@ fn bytes(record: &Record) -> usize {
         Body::Completion { prompt, completion } | Body::Rated { prompt, completion, .. } => {
             turns(prompt) + turns(completion)
         }
-        Body::Preference { prompt, chosen, rejected } => turns(prompt) + turns(chosen) + turns(rejected),
+        Body::Preference { prompt, chosen, rejected } => {
+            turns(prompt) + turns(chosen) + turns(rejected)
+        }
         Body::Problem { prompt, .. } | Body::Prompt { prompt } => turns(prompt),
     }
 }
@@ -175,7 +183,8 @@ impl Sample<'_> {
         // What is missing is an error once it is needed, and a pipe can be read only then.
         for file in files.iter().filter(|file| self.data.has(file)) {
             let size = self.data.size(file);
-            let one_of = size.records.div_ceil(RECORDS).max(size.bytes.div_ceil(BYTES)).max(1) as u64;
+            let one_of =
+                size.records.div_ceil(RECORDS).max(size.bytes.div_ceil(BYTES)).max(1) as u64;
             let (first, mut records, mut all, mut encoded) = (drawn.len(), 0_u64, 0, 0);
             for record in self.data.read(std::slice::from_ref(file)) {
                 let mut record = record?;
@@ -192,7 +201,8 @@ impl Sample<'_> {
                     break;
                 }
             }
-            let beyond = if all < READ { 1.0 } else { (size.records as f64 / records as f64).max(1.0) };
+            let beyond =
+                if all < READ { 1.0 } else { (size.records as f64 / records as f64).max(1.0) };
             let count = beyond * all.max(1) as f64 / encoded.max(1) as f64;
             counts.resize(drawn.len(), if first == drawn.len() { 1.0 } else { count });
         }
@@ -283,7 +293,8 @@ impl Sample<'_> {
             PhaseSettings::Dpo(s) => {
                 let pairs = self.pairs(&s.data)?;
                 let steps = pairs.count() / 2.0 * s.epochs / s.batch_pairs as f64;
-                let mut work = replay(shape, &s.replay, &self.supervised(&s.replay.data)?, steps as usize);
+                let mut work =
+                    replay(shape, &s.replay, &self.supervised(&s.replay.data)?, steps as usize);
                 // The reference looks at all pairs once.
                 work.forward += pairs.forward(shape);
                 work.training += pairs.forward(shape) * (TRAINING * s.epochs);
@@ -295,7 +306,10 @@ impl Sample<'_> {
                 let (cold_steps, cold, shown) = sft(&s.cold_start)?;
                 let mut text = self.text.clone();
                 if reason::takes_problems_for_messages(self.data, s, text.options())? {
-                    text.set_options(TextOptions { strings: Strings::Message, ..text.options().clone() });
+                    text.set_options(TextOptions {
+                        strings: Strings::Message,
+                        ..text.options().clone()
+                    });
                 }
                 let rollouts = Rollouts {
                     shape,
@@ -307,8 +321,10 @@ impl Sample<'_> {
                     reference: reason::looks_at_reference(s),
                 };
                 let mut work = rollouts.work(s.optimizer.rule);
-                work += replay(shape, &s.replay, &self.supervised(&s.replay.data)?, rollouts.updates());
-                let cold = Some((reason::COLD_START, cold)).filter(|_| !s.cold_start.data.is_empty());
+                work +=
+                    replay(shape, &s.replay, &self.supervised(&s.replay.data)?, rollouts.updates());
+                let cold =
+                    Some((reason::COLD_START, cold)).filter(|_| !s.cold_start.data.is_empty());
                 (s.steps as f64 + cold_steps, cold.into_iter().chain([("grpo", work)]).collect())
             }
             PhaseSettings::Ppo(s) => {
@@ -345,13 +361,18 @@ mod tests {
 
     #[test]
     fn what_is_too_large_is_refused_with_forecast_and_limit() {
-        let phase = |steps, memory| ExpectedPhase { name: "sft".into(), steps, stages: vec![], memory };
+        let phase =
+            |steps, memory| ExpectedPhase { name: "sft".into(), steps, stages: vec![], memory };
         assert!(refuse_too_large(&[phase(1e6, 1e9)], Some(1 << 30)).is_ok());
         assert!(refuse_too_large(&[phase(1.0, 1e15)], None).is_ok());
-        let refused =
-            |phases: &[ExpectedPhase]| refuse_too_large(phases, Some(8_000_000_000)).unwrap_err().to_string();
+        let refused = |phases: &[ExpectedPhase]| {
+            refuse_too_large(phases, Some(8_000_000_000)).unwrap_err().to_string()
+        };
         let steps = refused(&[phase(1.0, 1e9), phase(2e6, 1e9)]);
-        assert!(steps.contains("sft would take about 2000000 steps") && steps.contains("--force"), "{steps}");
+        assert!(
+            steps.contains("sft would take about 2000000 steps") && steps.contains("--force"),
+            "{steps}"
+        );
         let memory = refused(&[phase(1.0, 347e9)]);
         assert!(memory.contains("347 GB") && memory.contains("8 GB are free"), "{memory}");
     }
@@ -362,29 +383,40 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let chat = |i: usize| {
             let answer = "one hello ".repeat(if i.is_multiple_of(2) { 2 } else { 3 + i % 60 });
-            let turn = |role: &str, content: &str| serde_json::json!({"role": role, "content": content});
-            serde_json::json!({"messages": [turn("user", "number?"), turn("assistant", &answer)]}).to_string()
+            let turn =
+                |role: &str, content: &str| serde_json::json!({"role": role, "content": content});
+            serde_json::json!({"messages": [turn("user", "number?"), turn("assistant", &answer)]})
+                .to_string()
                 + "\n"
         };
-        let texts =
-            |words: usize| serde_json::json!({"text": "a number hello ".repeat(words)}).to_string() + "\n";
-        std::fs::write(folder.path().join("chats.jsonl"), (0..9000).map(chat).collect::<String>()).unwrap();
+        let texts = |words: usize| {
+            serde_json::json!({"text": "a number hello ".repeat(words)}).to_string() + "\n"
+        };
+        std::fs::write(folder.path().join("chats.jsonl"), (0..9000).map(chat).collect::<String>())
+            .unwrap();
         std::fs::write(folder.path().join("books.jsonl"), texts(90_000) + &texts(50_000)).unwrap();
         std::fs::write(folder.path().join("long.jsonl"), texts(800).repeat(300)).unwrap();
         let tokenizer = Tokenizer::train(["hello a number one"], 280, &EMBEDDED_TOKENS).unwrap();
         let data = DataSource::open(folder.path().to_str().unwrap());
-        let sample = Sample { data: &data, text: TextSetup::embedded(tokenizer).unwrap(), context: 256 };
+        let sample =
+            Sample { data: &data, text: TextSetup::embedded(tokenizer).unwrap(), context: 256 };
         let shape = Recipe::embedded().model_config().unwrap().cost_shape();
         for file in ["chats.jsonl", "books.jsonl", "long.jsonl"] {
             let files = [file.to_owned()];
             let records = data.all_records(&files).unwrap();
-            let encode = |record: &Record| Kind::Supervised.encode(&sample.text, record, sample.context);
+            let encode =
+                |record: &Record| Kind::Supervised.encode(&sample.text, record, sample.context);
             let all: Documents =
                 encode_records(&records, encode).unwrap().examples.iter().map(Length::of).collect();
             let some = sample.supervised(&files).unwrap();
             let close = |a: f64, b: f64| (a / b - 1.0).abs() < 0.03;
             assert!(close(some.forward(&shape).0, all.forward(&shape).0), "{file}");
-            assert!(close(some.count(), all.count()), "{file}: {} of {}", some.count(), all.count());
+            assert!(
+                close(some.count(), all.count()),
+                "{file}: {} of {}",
+                some.count(),
+                all.count()
+            );
         }
     }
 

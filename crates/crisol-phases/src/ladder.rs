@@ -46,7 +46,9 @@ pub enum LadderError {
         base: String,
     },
     /// Nothing could be measured.
-    #[error("the phase {name} has no held-out text, whose loss a ladder is about: name files in `heldout`")]
+    #[error(
+        "the phase {name} has no held-out text, whose loss a ladder is about: name files in `heldout`"
+    )]
     NothingHeldOut {
         /// The phase.
         name: String,
@@ -119,16 +121,21 @@ pub fn ladder(base: &Recipe, rungs: usize) -> Result<Vec<LadderRung>, LadderErro
     let purpose = stage_purpose(&phase.name, "pretrain");
     let mut ladder = Vec::with_capacity(rungs);
     for (place, (model, parameters)) in models.into_iter().enumerate() {
-        let settings = PretrainSettings { epochs: settings.epochs * parameters / whole, ..settings.clone() };
+        let settings =
+            PretrainSettings { epochs: settings.epochs * parameters / whole, ..settings.clone() };
         let shape = model.config(text.tokenizer.vocab_size())?.cost_shape();
         let PretrainSettings { epochs, batch_tokens, .. } = settings;
-        let mut plan = Plan::new(lengths.clone(), epochs, batch_tokens, base.run.seed, purpose.clone());
+        let mut plan =
+            Plan::new(lengths.clone(), epochs, batch_tokens, base.run.seed, purpose.clone());
         let (whole_epochs, further) = plan.met();
         let once: usize = lengths.iter().sum();
-        let tokens = whole_epochs as usize * once + further.iter().map(|&i| lengths[i]).sum::<usize>();
+        let tokens =
+            whole_epochs as usize * once + further.iter().map(|&i| lengths[i]).sum::<usize>();
         let work = LocalWork {
             measuring: example_flops(&shape, &heldout) * 2.0,
-            ..training(&shape, &mut plan, settings.optimizer.rule, |i| example_flops(&shape, [&train[i]]))
+            ..training(&shape, &mut plan, settings.optimizer.rule, |i| {
+                example_flops(&shape, [&train[i]])
+            })
         };
         let mut recipe = base.clone();
         recipe.run.title = format!("Rung {} of {rungs} of a ladder", place + 1);
@@ -226,10 +233,19 @@ mod tests {
 
     #[test]
     fn models_grow_evenly_and_keep_their_proportions() {
-        let wide =
-            ModelSettings { hidden_size: 768, layers: 12, heads: 12, kv_heads: 4, ..Default::default() };
-        let narrow =
-            ModelSettings { hidden_size: 64, layers: 2, intermediate_size: 176, ..Default::default() };
+        let wide = ModelSettings {
+            hidden_size: 768,
+            layers: 12,
+            heads: 12,
+            kv_heads: 4,
+            ..Default::default()
+        };
+        let narrow = ModelSettings {
+            hidden_size: 64,
+            layers: 2,
+            intermediate_size: 176,
+            ..Default::default()
+        };
         let default = ModelSettings::default();
         for base in [wide, narrow, default] {
             for rungs in 4..=6 {
@@ -244,8 +260,13 @@ mod tests {
                         model.hidden_size.is_multiple_of(2 * model.heads) && model.layers >= 2,
                         "{model:?}"
                     );
-                    assert_eq!(model.heads * base.kv_heads, model.kv_heads * base.heads, "{model:?}");
-                    let fatness = |m: &ModelSettings| m.intermediate_size as f64 / m.hidden_size as f64;
+                    assert_eq!(
+                        model.heads * base.kv_heads,
+                        model.kv_heads * base.heads,
+                        "{model:?}"
+                    );
+                    let fatness =
+                        |m: &ModelSettings| m.intermediate_size as f64 / m.hidden_size as f64;
                     assert!((fatness(model) / fatness(&base) - 1.0).abs() < 0.05, "{model:?}");
                 }
                 assert!((0.08..0.15).contains(&(models[0].1 / models[rungs - 1].1)), "{models:?}");
@@ -255,11 +276,16 @@ mod tests {
 
     #[test]
     fn what_has_no_ladder_is_named() {
-        let error = |text: &str| ladder(&Recipe::parse("r.toml", text).unwrap(), 5).unwrap_err().to_string();
-        let narrow = "[model]\nhidden_size = 8\nheads = 2\nkv_heads = 2\n[[phases]]\nkind = \"pretrain\"\n";
+        let error = |text: &str| {
+            ladder(&Recipe::parse("r.toml", text).unwrap(), 5).unwrap_err().to_string()
+        };
+        let narrow =
+            "[model]\nhidden_size = 8\nheads = 2\nkv_heads = 2\n[[phases]]\nkind = \"pretrain\"\n";
         assert!(error(narrow).contains("model.hidden_size larger"), "{}", error(narrow));
         assert!(error("[[phases]]\nkind = \"pretrain\"\nheldout = []\n").contains("held-out"));
-        assert!(error("base = \"b\"\n[[phases]]\nkind = \"pretrain\"\n").contains("leave `base` empty"));
+        assert!(
+            error("base = \"b\"\n[[phases]]\nkind = \"pretrain\"\n").contains("leave `base` empty")
+        );
         assert!(error("base = \"b\"\n[[phases]]\nkind = \"sft\"\n").contains("of kind sft"));
     }
 }

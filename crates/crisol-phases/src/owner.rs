@@ -14,7 +14,8 @@ use crate::recipe::Recipe;
 
 const LOCK_FILE: &str = "run.lock";
 /// Begins the file. What follows is about the owner.
-const HEADING: &str = "A run of Crisol. This file is locked while a process works on it; it may stay here.\n";
+const HEADING: &str =
+    "A run of Crisol. This file is locked while a process works on it; it may stay here.\n";
 pub(crate) const RECIPE_FILE: &str = "recipe.toml";
 pub(crate) const REPORTS: [&str; 2] = ["report.json", "report.html"];
 pub(crate) const PROGRESS: &str = "progress";
@@ -34,8 +35,13 @@ impl Owner {
         let path = out.join(LOCK_FILE);
         let failed = |e| PhaseError::io(&path, e);
         let mut options = OpenOptions::new();
-        let mut file =
-            options.read(true).write(true).create(true).truncate(false).open(&path).map_err(failed)?;
+        let mut file = options
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&path)
+            .map_err(failed)?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
@@ -47,7 +53,9 @@ impl Owner {
         }
         let text = format!("{HEADING}process {} on {} since {since}\n", std::process::id(), host());
         // In place and cut afterwards: a process that is killed in between leaves the heading.
-        file.write_all(text.as_bytes()).and_then(|()| file.set_len(text.len() as u64)).map_err(failed)?;
+        file.write_all(text.as_bytes())
+            .and_then(|()| file.set_len(text.len() as u64))
+            .map_err(failed)?;
         Ok(Owner { _file: file })
     }
 }
@@ -62,7 +70,8 @@ fn owner_in(mut file: File) -> String {
 
 fn host() -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname");
-    let name = name.or_else(|_| std::env::var("HOSTNAME")).or_else(|_| std::env::var("COMPUTERNAME"));
+    let name =
+        name.or_else(|_| std::env::var("HOSTNAME")).or_else(|_| std::env::var("COMPUTERNAME"));
     name.map_or_else(|_| "this machine".into(), |name| name.trim().to_owned())
 }
 
@@ -121,15 +130,24 @@ mod tests {
         drop(first);
         // A longer text was here before.
         let _second = Owner::take(&out, "x").unwrap();
-        assert!(is_run(&out) && std::fs::read_to_string(out.join(LOCK_FILE)).unwrap().ends_with("since x\n"));
+        assert!(
+            is_run(&out)
+                && std::fs::read_to_string(out.join(LOCK_FILE)).unwrap().ends_with("since x\n")
+        );
     }
 
     #[test]
     fn whatever_the_user_has_under_a_name_of_the_runs_is_left_alone() {
         let recipe = Recipe::embedded();
-        for name in
-            ["recipe.toml", "report.html", "report.json", "progress", "1-pretrain", "run.lock", "tensorboard"]
-        {
+        for name in [
+            "recipe.toml",
+            "report.html",
+            "report.json",
+            "progress",
+            "1-pretrain",
+            "run.lock",
+            "tensorboard",
+        ] {
             let dir = tempfile::tempdir().unwrap();
             std::fs::write(dir.path().join("notes.txt"), "mine").unwrap();
             refuse_foreign(&recipe, dir.path(), false).unwrap();
@@ -143,7 +161,9 @@ mod tests {
         std::fs::create_dir(dir.path().join("2-sft")).unwrap();
         refuse_foreign(&recipe, dir.path(), false).unwrap();
         std::fs::write(dir.path().join("2-sft/mine"), "").unwrap();
-        assert!(refuse_foreign(&recipe, dir.path(), false).unwrap_err().to_string().contains("2-sft"));
+        assert!(
+            refuse_foreign(&recipe, dir.path(), false).unwrap_err().to_string().contains("2-sft")
+        );
     }
 
     #[test]
@@ -151,7 +171,9 @@ mod tests {
         let written = with_checksum("seed = 1\n");
         assert!(is_unedited(&written) && !is_unedited(&written.replace("seed = 1", "seed = 2")));
         assert!(
-            !is_unedited(&format!("{written}# mine\n")) && !is_unedited("seed = 1\n") && !is_unedited("")
+            !is_unedited(&format!("{written}# mine\n"))
+                && !is_unedited("seed = 1\n")
+                && !is_unedited("")
         );
     }
 }

@@ -122,7 +122,8 @@ pub(crate) fn ppo(
         let config = update_rule(&settings.optimizer, step, total);
         let value_config = update_rule(&settings.value_optimizer, step, total);
         let rollouts = std::mem::take(&mut updating.rollouts);
-        for (i, update) in updates(ctx, &rollouts, &settings.rollout, step).into_iter().enumerate() {
+        for (i, update) in updates(ctx, &rollouts, &settings.rollout, step).into_iter().enumerate()
+        {
             // The policy is updated, then the value model. A stop may come after either.
             if updating.made == 2 * i {
                 let policy_done = replay.step(
@@ -136,7 +137,14 @@ pub(crate) fn ppo(
                         let old = update.gather(shard, |r| &r.old_logp);
                         let reference = update.gather(shard, |r| &r.reference_logp);
                         let advantages = update.gather(shard, |r| &r.advantages);
-                        ppo::policy_loss(scores, &old, &reference, &advantages, &options, update.size)
+                        ppo::policy_loss(
+                            scores,
+                            &old,
+                            &reference,
+                            &advantages,
+                            &options,
+                            update.size,
+                        )
                     },
                 );
                 let (of_policy, worked) = match policy_done {
@@ -180,7 +188,13 @@ pub(crate) fn ppo(
         metrics.extend([("grad_norm", updating.grad_norm / made), ("lr", f64::from(config.lr))]);
         metrics.extend(policy_stats.means());
         metrics.extend(value_stats.means());
-        ctx.end_step(step + 1, total, updating.tokens as u64, &updating.all_metrics(metrics), saved!())?;
+        ctx.end_step(
+            step + 1,
+            total,
+            updating.tokens as u64,
+            &updating.all_metrics(metrics),
+            saved!(),
+        )?;
     }
     let Trainer { model, params, .. } = policy;
     if !held_out.is_empty() {
@@ -255,16 +269,21 @@ impl Rlhf<'_> {
         let shard_tokens = ctx.run.shard_tokens;
         let chosen = choose_prompts(ctx, prompts.len(), settings.rollout.prompts, step);
         let step_prompts: Vec<&[u32]> = chosen.iter().map(|&i| prompts[i].as_slice()).collect();
-        let mut rollouts = sample(ctx, policy, &step_prompts, &settings.rollout, &text.stop_ids, step)?;
+        let mut rollouts =
+            sample(ctx, policy, &step_prompts, &settings.rollout, &text.stop_ids, step)?;
         let examples = || rollouts.iter().map(|r| &r.example);
         let answers: Vec<&[u32]> = rollouts.iter().map(|r| r.example.ids.as_slice()).collect();
         let scores = score_answers(self.judge, self.judge_params, &answers, shard_tokens)?;
-        let reference_logp = logprobs(&policy.model, reference, examples(), self.logit_scale, shard_tokens)?;
+        let reference_logp =
+            logprobs(&policy.model, reference, examples(), self.logit_scale, shard_tokens)?;
         let old_values = values(&value.model, &value.params, examples(), shard_tokens)?;
         // Sampling and reference, reward and value.
-        let once = example_flops(self.shape, examples()) + example_flops(self.scalar_shape, examples());
+        let once =
+            example_flops(self.shape, examples()) + example_flops(self.scalar_shape, examples());
         ctx.count_flops(once * 2.0);
-        for ((rollout, reference), values) in rollouts.iter_mut().zip(reference_logp).zip(old_values) {
+        for ((rollout, reference), values) in
+            rollouts.iter_mut().zip(reference_logp).zip(old_values)
+        {
             rollout.reference_logp = reference;
             rollout.old_values = values;
         }
@@ -301,7 +320,8 @@ fn score_answers(
             packed
         })
         .collect();
-    let parts = evaluate(judge, params, &shards, Output::Scalar, |_, scores| scores.value.to_vec())?;
+    let parts =
+        evaluate(judge, params, &shards, Output::Scalar, |_, scores| scores.value.to_vec())?;
     Ok(parts.concat())
 }
 
@@ -316,16 +336,19 @@ fn estimate_advantages(
     for rollout in rollouts.iter() {
         offsets.push(offsets[offsets.len() - 1] + rollout.completion.len() as u32);
     }
-    let flat =
-        |field: fn(&Rollout) -> &[f32]| rollouts.iter().flat_map(|r| field(r).to_vec()).collect::<Vec<f32>>();
+    let flat = |field: fn(&Rollout) -> &[f32]| {
+        rollouts.iter().flat_map(|r| field(r).to_vec()).collect::<Vec<f32>>()
+    };
     let ended: Vec<bool> = rollouts.iter().map(|r| r.ended).collect();
     let (logp, reference) = (flat(|r| &r.old_logp), flat(|r| &r.reference_logp));
-    let mut rewards = ppo::token_rewards(scores, &ended, &logp, &reference, &offsets, reward_options);
+    let mut rewards =
+        ppo::token_rewards(scores, &ended, &logp, &reference, &offsets, reward_options);
     if settings.whiten_rewards {
         ppo::whiten(&mut rewards, false);
     }
     let values = flat(|r| &r.old_values);
-    let mut estimated = ppo::advantages(&rewards, &values, &offsets, settings.gamma, settings.lambda);
+    let mut estimated =
+        ppo::advantages(&rewards, &values, &offsets, settings.gamma, settings.lambda);
     ppo::whiten(&mut estimated.advantages, true);
     for (rollout, range) in rollouts.iter_mut().zip(offsets.windows(2)) {
         let range = range[0] as usize..range[1] as usize;
@@ -352,7 +375,8 @@ fn keep_samples(
     let group = settings.rollout.group_size;
     for i in 0..rollouts.len().min(2) {
         let rollout = &rollouts[i];
-        let kl: f32 = rollout.old_logp.iter().zip(&rollout.reference_logp).map(|(p, r)| p - r).sum();
+        let kl: f32 =
+            rollout.old_logp.iter().zip(&rollout.reference_logp).map(|(p, r)| p - r).sum();
         ctx.sample(RolloutSample {
             prompt: prompt_text(records[chosen[i / group]]),
             completion: reply_text(text, &rollout.completion),

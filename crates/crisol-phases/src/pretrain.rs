@@ -30,13 +30,15 @@ pub(crate) fn pretrain(
         (None, Some(records)) => {
             new_model(ctx, records.iter().map(|record| Ok(text_of(record)?.to_owned())))?
         }
-        (None, None) => {
-            new_model(ctx, data.read(&settings.data).map(|record| Ok(text_of(&record?)?.to_owned())))?
-        }
+        (None, None) => new_model(
+            ctx,
+            data.read(&settings.data).map(|record| Ok(text_of(&record?)?.to_owned())),
+        )?,
     };
     let Checkpoint { model, params, text } = start;
     let context = model.config().longest_document();
-    let source = Source { role: "data", what: "", files: &settings.data, kind: Kind::Text, pictures: 0 };
+    let source =
+        Source { role: "data", what: "", files: &settings.data, kind: Kind::Text, pictures: 0 };
     let documents = match held {
         Some(records) => source.load_from(ctx, &text, context, records)?,
         None => source.load(ctx, &text, context)?,
@@ -121,7 +123,10 @@ fn new_model(
     ctx.keep_tokenizer(text.tokenizer.to_json());
     let vocab_size = text.tokenizer.vocab_size();
     if vocab_size < shape.vocab_size {
-        ctx.note(format!("The text gives only {vocab_size} tokens of the {} asked for.", shape.vocab_size));
+        ctx.note(format!(
+            "The text gives only {vocab_size} tokens of the {} asked for.",
+            shape.vocab_size
+        ));
     }
     let seed = derived_seed(ctx.run.seed, "model/init", 0);
     let mut config = shape.config(text.tokenizer.vocab_size())?;

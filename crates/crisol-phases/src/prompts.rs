@@ -54,7 +54,9 @@ pub(crate) fn answers_after(
 /// Adds what a model said: to the prompts that are there, and as prompts of its own.
 pub(crate) fn add(prompts: &mut Vec<PromptReport>, answers: Vec<PromptReport>) {
     for prompt in answers {
-        let same = |known: &&mut PromptReport| (&known.prompt, &known.form) == (&prompt.prompt, &prompt.form);
+        let same = |known: &&mut PromptReport| {
+            (&known.prompt, &known.form) == (&prompt.prompt, &prompt.form)
+        };
         match prompts.iter_mut().find(same) {
             Some(known) => {
                 known.before = known.before.take().or(prompt.before);
@@ -87,7 +89,11 @@ fn answers_of(
 }
 
 /// The first prompts that the model has room to answer, each once. None of a pipe, which can be read only once.
-fn first_prompts(data: &DataSource, files: &[String], model: &Checkpoint) -> Result<Vec<Record>, PhaseError> {
+fn first_prompts(
+    data: &DataSource,
+    files: &[String],
+    model: &Checkpoint,
+) -> Result<Vec<Record>, PhaseError> {
     let mut prompts: Vec<Record> = vec![];
     if !files.iter().all(|file| data.has(file)) {
         return Ok(prompts);
@@ -128,7 +134,8 @@ fn without_answer(record: &Record, strings: Strings) -> Option<Record> {
     };
     let mut extra = record.extra.clone();
     // The form in which `answers` asks.
-    let form = if matches!(record.body, Body::Text { .. }) || is_text(&prompt) { "text" } else { "chat" };
+    let form =
+        if matches!(record.body, Body::Text { .. }) || is_text(&prompt) { "text" } else { "chat" };
     extra.insert("form".to_owned(), form.to_owned());
     (!empty).then(|| Record { body: Body::Prompt { prompt }, extra, ..record.clone() })
 }
@@ -160,35 +167,46 @@ mod tests {
     #[test]
     fn every_shape_gives_what_the_model_is_to_answer() {
         let given = |json: &str, strings| {
-            let record = crisol_text::parse_jsonl_lines("x", json.as_bytes()).unwrap().remove(0).unwrap();
+            let record =
+                crisol_text::parse_jsonl_lines("x", json.as_bytes()).unwrap().remove(0).unwrap();
             without_answer(&record, strings).map(|record| {
                 let form = record.extra["form"].clone();
                 let Body::Prompt { prompt } = record.body else { panic!("no prompt") };
                 match prompt {
                     Turns::Plain(text) => (form, text),
                     Turns::Chat(messages) => {
-                        let said =
-                            messages.iter().map(|message| format!("{}: {}", message.role, message.content));
+                        let said = messages
+                            .iter()
+                            .map(|message| format!("{}: {}", message.role, message.content));
                         (form, said.collect::<Vec<_>>().join("; "))
                     }
                 }
             })
         };
-        let chat = r#"{"messages": [{"role": "system", "content": "s"}, {"role": "user", "content": "u"},
+        let chat =
+            r#"{"messages": [{"role": "system", "content": "s"}, {"role": "user", "content": "u"},
             {"role": "assistant", "content": "a"}, {"role": "user", "content": "v"},
             {"role": "assistant", "content": "b"}]}"#
-            .replace('\n', " ");
+                .replace('\n', " ");
         let cases = [
             (r#"{"text": "one two three four"}"#, "text", "one two"),
             (&chat, "chat", "system: s; user: u; assistant: a; user: v"),
             (r#"{"prompt": "p", "completion": "c"}"#, "text", "p"),
-            (r#"{"prompt": "p", "completion": [{"role": "assistant", "content": "c"}]}"#, "chat", "user: p"),
+            (
+                r#"{"prompt": "p", "completion": [{"role": "assistant", "content": "c"}]}"#,
+                "chat",
+                "user: p",
+            ),
             (r#"{"prompt": "p", "chosen": "a", "rejected": "b"}"#, "text", "p"),
             (r#"{"prompt": "p", "answer": "4"}"#, "text", "p"),
             (r#"{"prompt": [{"role": "user", "content": "u"}], "answer": "4"}"#, "chat", "user: u"),
         ];
         for (json, form, prompt) in cases {
-            assert_eq!(given(json, Strings::Text), Some((form.to_owned(), prompt.to_owned())), "{json}");
+            assert_eq!(
+                given(json, Strings::Text),
+                Some((form.to_owned(), prompt.to_owned())),
+                "{json}"
+            );
         }
         // As one message of the user's.
         let message = given(r#"{"prompt": "p", "answer": "4"}"#, Strings::Message);

@@ -218,11 +218,17 @@ mod tests {
         let range = Range::above(0.0, 1.0);
         assert!(range.holds(1e-300) && range.holds(1.0));
         assert!(
-            !range.holds(0.0) && !range.holds(1.1) && !range.holds(f64::NAN) && !range.holds(f64::INFINITY)
+            !range.holds(0.0)
+                && !range.holds(1.1)
+                && !range.holds(f64::NAN)
+                && !range.holds(f64::INFINITY)
         );
         assert!(Range::from(0.0, 1.0).holds(0.0));
         assert_eq!(Range::above(0.0, 1e8).to_string(), "a number above 0 and at most 1e8");
-        assert_eq!(["0.02", "2e-5", "1000"], [short(0.02), short(2e-5), short(1000.0)].map(String::leak));
+        assert_eq!(
+            ["0.02", "2e-5", "1000"],
+            [short(0.02), short(2e-5), short(1000.0)].map(String::leak)
+        );
     }
 
     /// Every number of a table without a range, and every range without a setting.
@@ -236,7 +242,9 @@ mod tests {
                 (Value::Integer(_) | Value::Float(_), Some(Allowed::Number(_)))
                 | (Value::Array(_), Some(Allowed::Files))
                 | (Value::Table(_), Some(Allowed::Free)) => {}
-                (Value::Table(_) | Value::Integer(_) | Value::Float(_), _) | (_, Some(_)) => found.push(name),
+                (Value::Table(_) | Value::Integer(_) | Value::Float(_), _) | (_, Some(_)) => {
+                    found.push(name)
+                }
                 _ => {}
             }
         }

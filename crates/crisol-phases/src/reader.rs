@@ -62,7 +62,10 @@ impl Reader<'_> {
         let default = PhaseSettings::default_of(&kind).ok_or_else(|| {
             let kinds = PhaseSettings::KINDS;
             let hint = nearest(&kind, kinds.into_iter());
-            self.entry(at, format!("there is no phase kind {kind:?}{hint} (kinds: {})", kinds.join(", ")))
+            self.entry(
+                at,
+                format!("there is no phase kind {kind:?}{hint} (kinds: {})", kinds.join(", ")),
+            )
         })?;
         let also = ["kind", "name", "from"];
         let ranges = ranges::of_kind(&kind);
@@ -71,15 +74,21 @@ impl Reader<'_> {
             PhaseSettings::Pretrain(d) => {
                 PhaseSettings::Pretrain(self.overlay(&d, table, &also, ranges, &mut names)?)
             }
-            PhaseSettings::Sft(d) => PhaseSettings::Sft(self.overlay(&d, table, &also, ranges, &mut names)?),
+            PhaseSettings::Sft(d) => {
+                PhaseSettings::Sft(self.overlay(&d, table, &also, ranges, &mut names)?)
+            }
             PhaseSettings::Reason(d) => {
                 PhaseSettings::Reason(self.overlay(&d, table, &also, ranges, &mut names)?)
             }
             PhaseSettings::Reward(d) => {
                 PhaseSettings::Reward(self.overlay(&d, table, &also, ranges, &mut names)?)
             }
-            PhaseSettings::Ppo(d) => PhaseSettings::Ppo(self.overlay(&d, table, &also, ranges, &mut names)?),
-            PhaseSettings::Dpo(d) => PhaseSettings::Dpo(self.overlay(&d, table, &also, ranges, &mut names)?),
+            PhaseSettings::Ppo(d) => {
+                PhaseSettings::Ppo(self.overlay(&d, table, &also, ranges, &mut names)?)
+            }
+            PhaseSettings::Dpo(d) => {
+                PhaseSettings::Dpo(self.overlay(&d, table, &also, ranges, &mut names)?)
+            }
         };
         Ok(Phase {
             left_out: defaults::by_size(&kind).filter(|name| !names.contains(*name)).collect(),
@@ -134,30 +143,41 @@ impl Reader<'_> {
             let key = key.get_ref().to_string();
             let name = format!("{prefix}{key}");
             let Some(slot) = base.get_mut(&key) else {
-                let list: Vec<&str> = base.keys().map(String::as_str).chain(also.iter().copied()).collect();
-                let hint = elsewhere(&key, everything).unwrap_or_else(|| nearest(&key, list.iter().copied()));
+                let list: Vec<&str> =
+                    base.keys().map(String::as_str).chain(also.iter().copied()).collect();
+                let hint = elsewhere(&key, everything)
+                    .unwrap_or_else(|| nearest(&key, list.iter().copied()));
                 return Err(self.entry(
                     at,
-                    format!("there is no setting `{name}`{hint} (settings here: {})", list.join(", ")),
+                    format!(
+                        "there is no setting `{name}`{hint} (settings here: {})",
+                        list.join(", ")
+                    ),
                 ));
             };
             let allowed = ranges::allowed(ranges, &key);
             match (slot, value.into_inner()) {
-                (Value::Table(inner), DeValue::Table(table)) if matches!(allowed, Some(Allowed::Free)) => {
+                (Value::Table(inner), DeValue::Table(table))
+                    if matches!(allowed, Some(Allowed::Free)) =>
+                {
                     let Some(Value::Table(free)) = plain(DeValue::Table(table)) else {
-                        return Err(self.entry(at, format!("`{name}` holds a number that does not fit")));
+                        return Err(
+                            self.entry(at, format!("`{name}` holds a number that does not fit"))
+                        );
                     };
                     *inner = free;
                     found.push((name, Value::Table(inner.clone()), at));
                 }
                 (Value::Table(inner), DeValue::Table(table)) => {
-                    let ranges = if let Some(Allowed::Table(ranges)) = allowed { ranges } else { &[] };
+                    let ranges =
+                        if let Some(Allowed::Table(ranges)) = allowed { ranges } else { &[] };
                     self.merge(inner, table, &format!("{name}."), &[], ranges, everything, found)?;
                 }
                 (slot, value) => {
                     let wanted = slot.type_str();
-                    let value = plain(value)
-                        .ok_or_else(|| self.entry(at, format!("`{name}` is not a number that fits")))?;
+                    let value = plain(value).ok_or_else(|| {
+                        self.entry(at, format!("`{name}` is not a number that fits"))
+                    })?;
                     *slot = match (&*slot, value) {
                         // A whole number is fine where a number is wanted, one file where a list is.
                         (Value::Float(_), Value::Integer(i)) => Value::Float(i as f64),
@@ -192,7 +212,8 @@ fn outside(value: &Value, allowed: Allowed) -> Option<String> {
         (Value::Array(files), Allowed::Files) => {
             let named = |file: &Value| file.as_str().is_none_or(|name| !name.is_empty());
             let some = !files.is_empty() && files.iter().all(named);
-            return (!some).then(|| "must name at least one file, or there is nothing to train on".into());
+            return (!some)
+                .then(|| "must name at least one file, or there is nothing to train on".into());
         }
         (Value::Integer(i), _) => *i as f64,
         (Value::Float(f), _) => *f,
@@ -223,7 +244,9 @@ pub(crate) fn put(table: &mut Table, name: &str, value: Value) {
 /// Dotted names of all settings of a table.
 fn flat_names(table: &Table) -> Vec<String> {
     let names = table.iter().flat_map(|(key, value)| match value {
-        Value::Table(inner) => flat_names(inner).iter().map(|name| format!("{key}.{name}")).collect(),
+        Value::Table(inner) => {
+            flat_names(inner).iter().map(|name| format!("{key}.{name}")).collect()
+        }
         _ => vec![key.clone()],
     });
     names.collect()
@@ -247,7 +270,8 @@ fn plain(value: DeValue<'_>) -> Option<Value> {
             Value::Array(a.into_iter().map(|v| plain(v.into_inner())).collect::<Option<Vec<_>>>()?)
         }
         DeValue::Table(t) => {
-            let entries = t.into_iter().map(|(k, v)| Some((k.get_ref().to_string(), plain(v.into_inner())?)));
+            let entries =
+                t.into_iter().map(|(k, v)| Some((k.get_ref().to_string(), plain(v.into_inner())?)));
             Value::Table(entries.collect::<Option<Table>>()?)
         }
     })

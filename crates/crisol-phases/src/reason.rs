@@ -13,7 +13,9 @@ use crisol_objectives::policy::{KlPenalty, Options, PolicyStats};
 use crisol_objectives::verifier::{Verdict, verify};
 use crisol_objectives::{BatchSize, Stats, grpo, policy};
 use crisol_report::RolloutSample;
-use crisol_text::{Body, ProblemExample, Record, Strings, TextOptions, TextSetup, Turns, encode_records};
+use crisol_text::{
+    Body, ProblemExample, Record, Strings, TextOptions, TextSetup, Turns, encode_records,
+};
 use crisol_train::{Output, Trainer};
 
 use crate::PhaseError;
@@ -98,11 +100,14 @@ pub(crate) fn takes_problems_for_messages(
 ) -> Result<bool, PhaseError> {
     let is_chat = |body: &Body| match body {
         Body::Chat { .. } => true,
-        Body::Problem { prompt, .. } | Body::Completion { prompt, .. } => matches!(prompt, Turns::Chat(_)),
+        Body::Problem { prompt, .. } | Body::Completion { prompt, .. } => {
+            matches!(prompt, Turns::Chat(_))
+        }
         _ => false,
     };
     let any = |files: &[String], wanted: bool| -> Result<bool, PhaseError> {
-        let first = |file: &String| data.first_record(file).map(|first| first.map(|r| is_chat(&r.body)));
+        let first =
+            |file: &String| data.first_record(file).map(|first| first.map(|r| is_chat(&r.body)));
         let found: Vec<Option<bool>> = files.iter().map(first).collect::<Result<_, _>>()?;
         Ok(found.contains(&Some(wanted)))
     };
@@ -131,8 +136,10 @@ fn reinforce(
         ratio_level: settings.ratio,
         normalisation: settings.normalisation,
         max_length: settings.rollout.max_new_tokens,
-        kl: (settings.kl_coefficient > 0.0)
-            .then_some(KlPenalty { estimator: settings.kl_estimator, coefficient: settings.kl_coefficient }),
+        kl: (settings.kl_coefficient > 0.0).then_some(KlPenalty {
+            estimator: settings.kl_estimator,
+            coefficient: settings.kl_coefficient,
+        }),
         entropy_bonus: settings.entropy_coefficient,
     };
     let logit_scale = (1.0 / settings.rollout.temperature) as f32;
@@ -150,8 +157,10 @@ fn reinforce(
         scalar: None,
         settings: &settings.rollout,
         steps: total as usize,
-        prompt: mean(problems.iter().map(|problem| problem.prompt.len()).map(|tokens| (tokens, 1.0)))
-            .unwrap_or(0),
+        prompt: mean(
+            problems.iter().map(|problem| problem.prompt.len()).map(|tokens| (tokens, 1.0)),
+        )
+        .unwrap_or(0),
         answer: answer(shown, &settings.rollout),
         reference: looks_at_reference(settings),
     };
@@ -163,8 +172,14 @@ fn reinforce(
             &mut [Saved::Trainer("policy", &mut policy), Saved::Frozen("reference", &mut reference)]
         };
     }
-    let grpo =
-        Grpo { settings, text: &text, problems: &problems, records: &records, shape: &shape, logit_scale };
+    let grpo = Grpo {
+        settings,
+        text: &text,
+        problems: &problems,
+        records: &records,
+        shape: &shape,
+        logit_scale,
+    };
     let first = ctx.begin_stage("grpo", total, saved!())?;
     for step in first..total {
         let under_way: Option<Updating<WithReplay<PolicyStats>>> = ctx.step_under_way()?;
@@ -176,14 +191,16 @@ fn reinforce(
         };
         let config = update_rule(&settings.optimizer, step, total);
         let rollouts = std::mem::take(&mut updating.rollouts);
-        for (i, update) in updates(ctx, &rollouts, &settings.rollout, step).into_iter().enumerate() {
+        for (i, update) in updates(ctx, &rollouts, &settings.rollout, step).into_iter().enumerate()
+        {
             if i < updating.made {
                 continue;
             }
             // A mean over answers counts those that were skipped too, which would add zeros: skipping must not make the
             // steps larger. A mean over tokens is one over the tokens that are left, as in DAPO (arXiv:2503.14476).
             let count = updating.sampled as f64;
-            let sequences = (update.size.sequences as f64 * count / rollouts.len() as f64).round() as usize;
+            let sequences =
+                (update.size.sequences as f64 * count / rollouts.len() as f64).round() as usize;
             let size = BatchSize { sequences, ..update.size };
             let index = step * updates_per_step + i as u64;
             let step_done = replay.step(
@@ -218,11 +235,18 @@ fn reinforce(
         let mut metrics = Vec::new();
         if updating.made > 0 {
             let made = updating.made as f64;
-            metrics.extend([("loss", updating.loss / made), ("grad_norm", updating.grad_norm / made)]);
+            metrics
+                .extend([("loss", updating.loss / made), ("grad_norm", updating.grad_norm / made)]);
         }
         metrics.push(("lr", f64::from(config.lr)));
         metrics.extend(updating.stats.means());
-        ctx.end_step(step + 1, total, updating.tokens as u64, &updating.all_metrics(metrics), saved!())?;
+        ctx.end_step(
+            step + 1,
+            total,
+            updating.tokens as u64,
+            &updating.all_metrics(metrics),
+            saved!(),
+        )?;
     }
     let Trainer { model, params, .. } = policy;
     Ok(Checkpoint { model, params, text })
@@ -256,7 +280,8 @@ impl Grpo<'_> {
         let mut rollouts = sample(ctx, policy, &prompts, &settings.rollout, &text.stop_ids, step)?;
         ctx.count_flops(example_flops(shape, rollouts.iter().map(|r| &r.example)));
 
-        let replies: Vec<String> = rollouts.iter().map(|r| reply_text(text, &r.completion)).collect();
+        let replies: Vec<String> =
+            rollouts.iter().map(|r| reply_text(text, &r.completion)).collect();
         let openings: Vec<String> =
             chosen.iter().map(|&i| opening(text, &problems[i].prompt, records[i])).collect();
         let verdicts: Vec<Verdict> = replies
@@ -276,7 +301,8 @@ impl Grpo<'_> {
             rollout.advantages = vec![advantage; rollout.completion.len()];
         }
         let first_steps = ctx.first_steps();
-        if let Some(note) = first_steps.add(step, total, &verdicts, &rollouts, &groups.zero_spread, settings)
+        if let Some(note) =
+            first_steps.add(step, total, &verdicts, &rollouts, &groups.zero_spread, settings)
         {
             ctx.note(note);
         }
@@ -290,7 +316,10 @@ impl Grpo<'_> {
             ("reward/format", mean(&|i| f64::from(u8::from(verdicts[i].format)))),
             ("response_length", mean(&|i| rollouts[i].completion.len() as f64)),
             ("ended", mean(&|i| f64::from(u8::from(rollouts[i].ended)))),
-            ("zero_spread", groups.zero_spread.iter().filter(|z| **z).count() as f64 / chosen.len() as f64),
+            (
+                "zero_spread",
+                groups.zero_spread.iter().filter(|z| **z).count() as f64 / chosen.len() as f64,
+            ),
         ];
 
         let mut updating = Updating::new(&rollouts, &metrics);
@@ -303,7 +332,8 @@ impl Grpo<'_> {
         // Also without a penalty: how far the policy has moved is worth watching, now and then.
         if settings.kl_coefficient > 0.0 || step.is_multiple_of(REFERENCE_KL_INTERVAL) {
             let examples = updating.rollouts.iter().map(|r| &r.example);
-            let logps = logprobs(&policy.model, reference, examples, logit_scale, ctx.run.shard_tokens)?;
+            let logps =
+                logprobs(&policy.model, reference, examples, logit_scale, ctx.run.shard_tokens)?;
             for (rollout, logp) in updating.rollouts.iter_mut().zip(logps) {
                 rollout.reference_logp = logp;
             }

@@ -200,10 +200,12 @@ impl Recipe {
             if key.get_ref() == "phases" {
                 let at = value.span().start;
                 let DeValue::Array(list) = value.into_inner() else {
-                    return Err(reader.entry(at, "`phases` is a list: write each phase as [[phases]]".into()));
+                    return Err(reader
+                        .entry(at, "`phases` is a list: write each phase as [[phases]]".into()));
                 };
                 for phase in list {
-                    phases.push(reader.phase(phase, phases.last().map(|p: &Phase| p.name.as_str()))?);
+                    phases
+                        .push(reader.phase(phase, phases.last().map(|p: &Phase| p.name.as_str()))?);
                 }
             } else {
                 run.insert(key, value);
@@ -248,7 +250,8 @@ impl Recipe {
             table.insert("from".into(), phase.from.clone().into());
             table.extend(settings_table(&phase.settings));
             // Sub-tables of a phase must be headed [phases.x]; nesting does that for us.
-            let nested = Table::from_iter([("phases".to_owned(), Value::Array(vec![Value::Table(table)]))]);
+            let nested =
+                Table::from_iter([("phases".to_owned(), Value::Array(vec![Value::Table(table)]))]);
             let _ = write!(out, "\n{}", to_toml_string(&nested));
         }
         out
@@ -277,7 +280,9 @@ impl Recipe {
 
     fn check(&self) -> Result<(), String> {
         if self.phases.is_empty() {
-            return Err("a recipe needs at least one phase: add [[phases]] with kind = \"pretrain\"".into());
+            return Err(
+                "a recipe needs at least one phase: add [[phases]] with kind = \"pretrain\"".into(),
+            );
         }
         let run = &self.run;
         let model = &run.model;
@@ -307,7 +312,9 @@ impl Recipe {
                 )));
             }
             if self.phases[..i].iter().any(|p| p.name == phase.name) {
-                return Err(at("another phase has this name: give one of them `name = \"…\"`".into()));
+                return Err(at(
+                    "another phase has this name: give one of them `name = \"…\"`".into()
+                ));
             }
             let known = |name: &str| self.phases[..i].iter().any(|p| p.name == name);
             if !phase.from.is_empty() && !known(&phase.from) {
@@ -395,7 +402,10 @@ mod tests {
     fn the_embedded_recipe_runs_every_phase_and_survives_being_written_out() {
         let recipe = Recipe::embedded();
         let folders: Vec<String> = recipe.phases.iter().map(|p| recipe.folder(&p.name)).collect();
-        assert_eq!(folders, ["1-pretrain", "2-sft", "3-reason", "4-refuse", "4-reward", "5-ppo", "4-dpo"]);
+        assert_eq!(
+            folders,
+            ["1-pretrain", "2-sft", "3-reason", "4-refuse", "4-reward", "5-ppo", "4-dpo"]
+        );
         assert_eq!(Recipe::parse("again.toml", &recipe.to_toml()).unwrap(), recipe);
     }
 
@@ -405,7 +415,9 @@ mod tests {
         fn contains(place: &str, all: &Table, some: &Table) {
             for (key, value) in some {
                 match (&all[key], value) {
-                    (Value::Table(all), Value::Table(some)) => contains(&format!("{place}.{key}"), all, some),
+                    (Value::Table(all), Value::Table(some)) => {
+                        contains(&format!("{place}.{key}"), all, some)
+                    }
                     (found, wanted) => assert_eq!(found, wanted, "{place}.{key}"),
                 }
             }
@@ -420,7 +432,11 @@ mod tests {
         };
         assert_eq!(now.len(), published.len());
         for (now, published) in now.iter().zip(&published) {
-            contains(&published["name"].to_string(), now.as_table().unwrap(), published.as_table().unwrap());
+            contains(
+                &published["name"].to_string(),
+                now.as_table().unwrap(),
+                published.as_table().unwrap(),
+            );
         }
         let run = |text: &str| text.parse::<Table>().unwrap()["model"].clone();
         assert_eq!(run(&recipe.to_toml()), run(include_str!("../tests/embedded.toml")));
@@ -434,7 +450,11 @@ mod tests {
             ("epochs = 1e300", "`epochs` is 1e300", "above 0 and at most 10000"),
             ("batch_tokens = -1", "`batch_tokens` is -1", "from 1 to"),
             ("batch_tokens = 9223372036854775807", "`batch_tokens` is 9.2", "from 1 to"),
-            ("batch_tokens = 1e3", "`batch_tokens` must be of type integer, not float", "from 1 to"),
+            (
+                "batch_tokens = 1e3",
+                "`batch_tokens` must be of type integer, not float",
+                "from 1 to",
+            ),
             ("data = []", "`data` must name at least one file", ""),
             ("data = \"\"", "`data` must name at least one file", ""),
         ] {
@@ -443,9 +463,15 @@ mod tests {
             assert!(message.starts_with("r.toml, line 3"), "{message}");
         }
         let message = error("[model]\ncontext = 1\n[[phases]]\nkind = \"pretrain\"\n");
-        assert!(message.contains("line 2") && message.contains("`model.context` is 1"), "{message}");
+        assert!(
+            message.contains("line 2") && message.contains("`model.context` is 1"),
+            "{message}"
+        );
         let message = error("base = \"b\"\n[[phases]]\nkind = \"reason\"\nreplay.tokens = 0\n");
-        assert!(message.contains("line 4") && message.contains("`replay.tokens` is 0"), "{message}");
+        assert!(
+            message.contains("line 4") && message.contains("`replay.tokens` is 0"),
+            "{message}"
+        );
         let rollout = "rollout = { prompts = 65536, group_size = 4096 }";
         let message = error(&format!("base = \"b\"\n[[phases]]\nkind = \"reason\"\n{rollout}\n"));
         assert!(message.contains("268435456 answers a step"), "{message}");
@@ -483,10 +509,13 @@ mod tests {
 
     #[test]
     fn a_setting_of_another_table_is_found() {
-        for (key, right) in
-            [("lr", "optimizer.lr"), ("beta2", "optimizer.beta2"), ("temperature", "rollout.temperature")]
-        {
-            let message = error(&format!("base = \"b\"\n[[phases]]\nkind = \"reason\"\n{key} = 1\n"));
+        for (key, right) in [
+            ("lr", "optimizer.lr"),
+            ("beta2", "optimizer.beta2"),
+            ("temperature", "rollout.temperature"),
+        ] {
+            let message =
+                error(&format!("base = \"b\"\n[[phases]]\nkind = \"reason\"\n{key} = 1\n"));
             assert!(message.contains(&format!("did you mean `{right}`?")), "{message}");
         }
     }
@@ -494,11 +523,18 @@ mod tests {
     #[test]
     fn unknown_keys_name_their_line_and_the_nearest_right_one() {
         let message = error("seed = 3\n[[phases]]\nkind = \"pretrain\"\nepoch = 2\n");
-        assert!(message.contains("line 4") && message.contains("did you mean `epochs`?"), "{message}");
-        let message = error("[[phases]]\nkind = \"pretrain\"\n[phases.optimizer]\nleraning = 1\nlr = 0.1\n");
+        assert!(
+            message.contains("line 4") && message.contains("did you mean `epochs`?"),
+            "{message}"
+        );
+        let message =
+            error("[[phases]]\nkind = \"pretrain\"\n[phases.optimizer]\nleraning = 1\nlr = 0.1\n");
         assert!(message.contains("line 4") && message.contains("optimizer.leraning"), "{message}");
         let message = error("sed = 3\n[[phases]]\nkind = \"pretrain\"\n");
-        assert!(message.contains("line 1") && message.contains("did you mean `seed`?"), "{message}");
+        assert!(
+            message.contains("line 1") && message.contains("did you mean `seed`?"),
+            "{message}"
+        );
     }
 
     #[test]
@@ -520,12 +556,14 @@ mod tests {
     fn wrong_types_kinds_words_and_ranges_are_named() {
         assert!(error("[[phases]]\nkind = \"pretrian\"\n").contains("did you mean `pretrain`?"));
         assert!(error("[[phases]]\nkind = \"stf\"\n").contains("did you mean `sft`?"));
-        let message = error("[[phases]]\nkind = \"pretrain\"\n[[phases]]\nkind = \"dpo\"\nbtea = 1\n");
+        let message =
+            error("[[phases]]\nkind = \"pretrain\"\n[[phases]]\nkind = \"dpo\"\nbtea = 1\n");
         assert!(message.contains("did you mean `beta`?"), "{message}");
         let message = error("[[phases]]\nkind = \"pretrain\"\nepochs = \"two\"\n");
         assert!(message.contains("line 3") && message.contains("float"), "{message}");
-        let message =
-            error("[[phases]]\nkind = \"pretrain\"\n[[phases]]\nkind = \"dpo\"\nloss = \"sigmod\"\n");
+        let message = error(
+            "[[phases]]\nkind = \"pretrain\"\n[[phases]]\nkind = \"dpo\"\nloss = \"sigmod\"\n",
+        );
         assert!(message.contains("line 5") && message.contains("sigmoid"), "{message}");
         let message = error("[[phases]]\nkind = \"pretrain\"\nepochs = -1\n");
         assert!(message.contains("epochs"), "{message}");
@@ -543,21 +581,29 @@ mod tests {
         let mut text = String::from("[[phases]]\nkind = \"pretrain\"\nname = \"p0\"\n");
         for i in 1..=40 {
             let before = i - 1;
-            let _ = write!(text, "[[phases]]\nkind = \"reward\"\nname = \"r{i}\"\nfrom = \"p{before}\"\n");
+            let _ = write!(
+                text,
+                "[[phases]]\nkind = \"reward\"\nname = \"r{i}\"\nfrom = \"p{before}\"\n"
+            );
             let _ = write!(
                 text,
                 "[[phases]]\nkind = \"ppo\"\nname = \"p{i}\"\nfrom = \"p{before}\"\nreward_model = \"r{i}\"\n"
             );
         }
         let recipe = Recipe::parse("r.toml", &text).unwrap();
-        assert_eq!((recipe.folder("r40"), recipe.folder("p40")), ("80-r40".to_owned(), "81-p40".to_owned()));
+        assert_eq!(
+            (recipe.folder("r40"), recipe.folder("p40")),
+            ("80-r40".to_owned(), "81-p40".to_owned())
+        );
     }
 
     #[test]
     fn whole_numbers_serve_as_floats_and_single_files_as_lists() {
-        let recipe =
-            Recipe::parse("r.toml", "[[phases]]\nkind = \"pretrain\"\nepochs = 3\ndata = \"a.jsonl\"\n")
-                .unwrap();
+        let recipe = Recipe::parse(
+            "r.toml",
+            "[[phases]]\nkind = \"pretrain\"\nepochs = 3\ndata = \"a.jsonl\"\n",
+        )
+        .unwrap();
         let PhaseSettings::Pretrain(settings) = &recipe.phases[0].settings else { panic!("kind") };
         assert_eq!((settings.epochs, settings.data.as_slice()), (3.0, &["a.jsonl".to_owned()][..]));
     }

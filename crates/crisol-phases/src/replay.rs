@@ -82,7 +82,8 @@ impl Replay {
         };
         let examples = source.load(ctx, text, context)?;
         let lengths: Vec<usize> = examples.lengths().map(|length| length.tokens).collect();
-        let batches = Batches::endless(lengths, settings.tokens, ctx.run.seed, ctx.purpose("replay"));
+        let batches =
+            Batches::endless(lengths, settings.tokens, ctx.run.seed, ctx.purpose("replay"));
         Ok(Replay { examples, batches, updates, weight: settings.weight, shape: shape.clone() })
     }
 
@@ -112,7 +113,8 @@ impl Replay {
         let replayed = shards(&self.examples.batch(self.batches.batch(update))?, shard_tokens);
         let size = batch_size(&replayed);
         let all = [own, &replayed].concat();
-        let trained = Trained { replayed: token_count(&replayed), flops: training_flops(&self.shape, &all) };
+        let trained =
+            Trained { replayed: token_count(&replayed), flops: training_flops(&self.shape, &all) };
         // What is replayed is imitated, not sampled: at temperature 1, whatever the phase samples at.
         let output = |shard| match output {
             Output::TokenScores { entropy, .. } if shard >= first => {
@@ -126,7 +128,8 @@ impl Replay {
                 let stats = WithReplay { objective: stats, replay: NextTokenStats::default() };
                 return LossAndGrad { loss, dlogp, dentropy, dvalue, stats };
             }
-            let LossAndGrad { loss, mut dlogp, dentropy, dvalue, stats } = next_token::loss(scores, size);
+            let LossAndGrad { loss, mut dlogp, dentropy, dvalue, stats } =
+                next_token::loss(scores, size);
             for d in &mut dlogp {
                 *d *= self.weight as f32;
             }
@@ -159,8 +162,10 @@ mod tests {
     }
 
     fn documents(first: u32) -> Vec<Example> {
-        let document =
-            |i: u32| Example { ids: (i..i + 9).map(|t| t * 7 % 50).collect(), trained: vec![true; 9] };
+        let document = |i: u32| Example {
+            ids: (i..i + 9).map(|t| t * 7 % 50).collect(),
+            trained: vec![true; 9],
+        };
         (first..first + 4).map(document).collect()
     }
 
@@ -244,7 +249,10 @@ mod tests {
         let cool = Output::TokenScores { logit_scale: 2.0, entropy: true };
         let (fine_tuned, _) = plain_step(&documents(20));
         assert!(close(&step_at(cool, 0.0, 1.0).0, &fine_tuned));
-        assert!(!close(&step_at(cool, 1.0, 0.0).0, &step(1.0, 0.0).0), "the phase's own shards feel it");
+        assert!(
+            !close(&step_at(cool, 1.0, 0.0).0, &step(1.0, 0.0).0),
+            "the phase's own shards feel it"
+        );
     }
 
     /// Both together are the mean over all documents, if they weigh the same.

@@ -27,7 +27,8 @@ pub(crate) fn reward(
     start: Checkpoint,
 ) -> Result<Checkpoint, PhaseError> {
     let Checkpoint { model, params, text } = start;
-    let (model, params) = model.scalar_from(&params, derived_seed(ctx.run.seed, &ctx.purpose("head"), 0));
+    let (model, params) =
+        model.scalar_from(&params, derived_seed(ctx.run.seed, &ctx.purpose("head"), 0));
     let context = model.config().longest_document();
     let pairs = preferences(ctx, "data", "", &settings.data, &text, context)?;
     let mut plan = Plan::new(
@@ -48,8 +49,10 @@ pub(crate) fn reward(
     let heldout = ctx.run.evaluate.files(&settings.heldout);
     if first == 0 {
         // Of a head that has learned nothing yet, its shares of pairs alone say something.
-        let measured = measured_heldout(ctx, settings, &heldout, &trainer.model, &trainer.params, &text)?;
-        for (name, value) in measured.iter().filter(|(name, _)| name.starts_with("reward_accuracy")) {
+        let measured =
+            measured_heldout(ctx, settings, &heldout, &trainer.model, &trainer.params, &text)?;
+        for (name, value) in measured.iter().filter(|(name, _)| name.starts_with("reward_accuracy"))
+        {
             ctx.measure_before(name, *value);
         }
     }
@@ -68,7 +71,13 @@ pub(crate) fn reward(
         let mut metrics =
             vec![("loss", done.loss), ("grad_norm", done.grad_norm), ("lr", f64::from(config.lr))];
         metrics.extend(done.stats.means());
-        ctx.end_step(step + 1, total, tokens as u64, &metrics, &mut [Saved::Trainer("model", &mut trainer)])?;
+        ctx.end_step(
+            step + 1,
+            total,
+            tokens as u64,
+            &metrics,
+            &mut [Saved::Trainer("model", &mut trainer)],
+        )?;
     }
     let Trainer { model, params, .. } = trainer;
     for (name, value) in measured_heldout(ctx, settings, &heldout, &model, &params, &text)? {
@@ -110,11 +119,14 @@ fn measured_heldout(
     }
     let mut measured = Vec::new();
     for (name, value) in judged(&pairs.examples.iter().collect::<Vec<_>>())?.means() {
-        let name = if name == "accuracy" { "reward_accuracy".into() } else { format!("pairs_{name}") };
+        let name =
+            if name == "accuracy" { "reward_accuracy".into() } else { format!("pairs_{name}") };
         measured.push((name, value));
     }
     for (kind, pairs) in by_kind {
-        for (_, value) in judged(&pairs)?.means().into_iter().filter(|(name, _)| *name == "accuracy") {
+        for (_, value) in
+            judged(&pairs)?.means().into_iter().filter(|(name, _)| *name == "accuracy")
+        {
             measured.push((format!("reward_accuracy/{kind}"), value));
         }
     }

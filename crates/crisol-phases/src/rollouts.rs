@@ -110,7 +110,8 @@ pub(crate) fn sample(
         stop_ids: stop_ids.to_vec(),
         ..SamplingOptions::default()
     };
-    let generated = ctx.sampling(|| generate(&policy.model, &policy.params, &repeated, &options))?;
+    let generated =
+        ctx.sampling(|| generate(&policy.model, &policy.params, &repeated, &options))?;
     Ok(repeated.into_iter().zip(generated).map(|(prompt, g)| Rollout::new(prompt, g)).collect())
 }
 

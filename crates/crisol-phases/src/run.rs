@@ -19,7 +19,9 @@ use crate::machine::{machine, peak_memory};
 use crate::owner::{self, Owner, PROGRESS, RECIPE_FILE, REPORTS, TENSORBOARD};
 use crate::recipe::{Phase, Recipe, Split};
 use crate::settings::PhaseSettings;
-use crate::{PhaseError, behaviours, defaults, dpo, estimate, ppo, pretrain, prompts, reason, reward, sft};
+use crate::{
+    PhaseError, behaviours, defaults, dpo, estimate, ppo, pretrain, prompts, reason, reward, sft,
+};
 
 /// Where and how a recipe is run.
 #[derive(Debug)]
@@ -115,7 +117,8 @@ fn choose_recipe(given: Option<Recipe>, options: &RunOptions<'_>) -> Result<Reci
     if let Some(given) = given.filter(|given| *given != recorded) {
         let (given, recorded) = (given.to_toml(), recorded.to_toml());
         let differs = given.lines().zip(recorded.lines()).find(|(a, b)| a != b);
-        let difference = differs.map_or("the phases".into(), |(a, b)| format!("{a:?} here, {b:?} there"));
+        let difference =
+            differs.map_or("the phases".into(), |(a, b)| format!("{a:?} here, {b:?} there"));
         return Err(PhaseError::OtherRecipe { out, difference });
     }
     Ok(recorded)
@@ -159,8 +162,8 @@ fn check_unchanged(
     };
     let Some(recorded) = recorded else { return Ok(()) };
     // A phase that it starts from and that is gone is trained again first, and compared then.
-    let gone =
-        !phase.from.is_empty() && starting_folder(recipe, phase, out).is_some_and(|from| !from.exists());
+    let gone = !phase.from.is_empty()
+        && starting_folder(recipe, phase, out).is_some_and(|from| !from.exists());
     let stage = if gone { Stage::Finished } else { stage };
     Fingerprint::of(recipe, phase, out, data, hashes)?.check(&recorded, &phase.name, stage)?;
     Ok(())
@@ -168,7 +171,8 @@ fn check_unchanged(
 
 fn load_phase(path: &Path) -> Result<PhaseFile, PhaseError> {
     let text = std::fs::read_to_string(path).map_err(|e| PhaseError::io(path, e))?;
-    serde_json::from_str(&text).map_err(|source| PhaseError::BrokenState { file: path.to_path_buf(), source })
+    serde_json::from_str(&text)
+        .map_err(|source| PhaseError::BrokenState { file: path.to_path_buf(), source })
 }
 
 /// Whether a run's folder holds a finished phase or the state of an unfinished one.
@@ -200,7 +204,8 @@ fn run_phase(
 ) -> Result<(), PhaseError> {
     let folder_name = recipe.folder(&phase.name);
     let progress = options.out.join(PROGRESS).join(&folder_name);
-    let tensorboard = recipe.run.tensorboard.then(|| options.out.join(TENSORBOARD).join(&folder_name));
+    let tensorboard =
+        recipe.run.tensorboard.then(|| options.out.join(TENSORBOARD).join(&folder_name));
     let mut ctx = PhaseContext::open(
         &recipe.run,
         options.device,
@@ -232,11 +237,13 @@ fn run_phase(
         ctx.note(remark);
     }
     let threads = options.device.threads();
-    let expected_memory = estimate::memory(&phase.settings, &recipe.run, &config, data, threads).total();
+    let expected_memory =
+        estimate::memory(&phase.settings, &recipe.run, &config, data, threads).total();
     let before_updates =
         estimate::memory_before_updates(&phase.settings, &recipe.run, &config, data, threads);
     ctx.expect_memory(expected_memory, before_updates.map(|memory| memory.total()));
-    prompts::answer_before(&mut ctx, phase, start.as_ref()).map_err(|error| ctx.stopped(error, &mut []))?;
+    prompts::answer_before(&mut ctx, phase, start.as_ref())
+        .map_err(|error| ctx.stopped(error, &mut []))?;
     let trained = match &phase.settings {
         PhaseSettings::Pretrain(settings) => pretrain::pretrain(&mut ctx, settings, start),
         PhaseSettings::Sft(settings) => sft::sft(&mut ctx, settings, needed(start)),
@@ -262,10 +269,14 @@ fn run_phase(
     };
     let mut prompts = record.prompts;
     let evaluate = recipe.run.evaluate;
-    prompts::add(&mut prompts, prompts::answers_after(data, evaluate, phase, &trained).map_err(stopped)?);
+    prompts::add(
+        &mut prompts,
+        prompts::answers_after(data, evaluate, phase, &trained).map_err(stopped)?,
+    );
     if evaluate != Split::None && phase.settings.speaks() {
         let chat = phase.settings.chats(&trained);
-        let measured = behaviours::measure(data, evaluate, &phase.name, &trained, chat).map_err(stopped)?;
+        let measured =
+            behaviours::measure(data, evaluate, &phase.name, &trained, chat).map_err(stopped)?;
         record.metrics.extend(measured.metrics);
         prompts::add(&mut prompts, measured.prompts);
     }
@@ -378,7 +389,8 @@ pub fn assemble_report(recipe: &Recipe, out: &Path) -> Result<Report, PhaseError
         ..Report::default()
     };
     for phase in &recipe.phases {
-        let path = crisol_hub::whole_folder(&out.join(recipe.folder(&phase.name)))?.join(PHASE_FILE);
+        let path =
+            crisol_hub::whole_folder(&out.join(recipe.folder(&phase.name)))?.join(PHASE_FILE);
         if !path.exists() {
             continue;
         }

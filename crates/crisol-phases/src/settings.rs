@@ -115,8 +115,8 @@ impl TextSettings {
     /// How records become tokens.
     pub(crate) fn encoding(&self) -> TextOptions {
         let json = |(name, value): (&String, &Value)| {
-            let value =
-                serde_json::to_value(value).unwrap_or_else(|e| unreachable!("TOML fits into JSON: {e}"));
+            let value = serde_json::to_value(value)
+                .unwrap_or_else(|e| unreachable!("TOML fits into JSON: {e}"));
             (name.clone(), value)
         };
         let arguments = self.arguments.iter().map(json).collect();
@@ -226,7 +226,11 @@ pub struct SftSettings {
 impl Default for SftSettings {
     fn default() -> Self {
         SftSettings {
-            data: vec!["sft.train.jsonl".into(), "replay.train.jsonl".into(), "exercises.train.jsonl".into()],
+            data: vec![
+                "sft.train.jsonl".into(),
+                "replay.train.jsonl".into(),
+                "exercises.train.jsonl".into(),
+            ],
             heldout: vec!["sft.test.jsonl".into()],
             epochs: 2.0,
             batch_tokens: 2048,
@@ -521,11 +525,20 @@ impl PhaseSettings {
             PhaseSettings::Pretrain(phase) => vec![&mut phase.data, &mut phase.heldout],
             PhaseSettings::Sft(phase) => vec![&mut phase.data, &mut phase.heldout],
             PhaseSettings::Reason(phase) => {
-                vec![&mut phase.cold_start.data, &mut phase.data, &mut phase.heldout, &mut phase.replay.data]
+                vec![
+                    &mut phase.cold_start.data,
+                    &mut phase.data,
+                    &mut phase.heldout,
+                    &mut phase.replay.data,
+                ]
             }
             PhaseSettings::Reward(phase) => vec![&mut phase.data, &mut phase.heldout],
-            PhaseSettings::Ppo(phase) => vec![&mut phase.data, &mut phase.heldout, &mut phase.replay.data],
-            PhaseSettings::Dpo(phase) => vec![&mut phase.data, &mut phase.heldout, &mut phase.replay.data],
+            PhaseSettings::Ppo(phase) => {
+                vec![&mut phase.data, &mut phase.heldout, &mut phase.replay.data]
+            }
+            PhaseSettings::Dpo(phase) => {
+                vec![&mut phase.data, &mut phase.heldout, &mut phase.replay.data]
+            }
         };
         lists.into_iter().flatten().collect()
     }
@@ -602,6 +615,8 @@ fn by_name<S: Serializer>(value: &impl Display, serializer: S) -> Result<S::Ok, 
     serializer.collect_str(value)
 }
 
-fn from_name<'de, T: FromStr<Err: Display>, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
+fn from_name<'de, T: FromStr<Err: Display>, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<T, D::Error> {
     String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
 }

@@ -35,11 +35,17 @@ pub(crate) fn train_stage(
     let context = model.config().longest_document();
     let setting = if stage == COLD_START { "cold_start." } else { "" };
     let [data, held_out] = ["data", "heldout"].map(|name| format!("{setting}{name}"));
-    let supervised =
-        |role, what, files, pictures| Source { role, what, files, kind: Kind::Supervised, pictures };
+    let supervised = |role, what, files, pictures| Source {
+        role,
+        what,
+        files,
+        kind: Kind::Supervised,
+        pictures,
+    };
     let examples = supervised(&data, "", &settings.data, PICTURES).load(ctx, &text, context)?;
-    let heldout =
-        supervised(&held_out, "Held out: ", &settings.heldout, 0).load(ctx, &text, context)?.all()?;
+    let heldout = supervised(&held_out, "Held out: ", &settings.heldout, 0)
+        .load(ctx, &text, context)?
+        .all()?;
     let mut trainer = Trainer::new(model, params);
     train_next_token(
         ctx,

@@ -160,7 +160,9 @@ fn read_at(file: &File, mut bytes: &mut [u8], mut offset: u64) -> std::io::Resul
 }
 
 fn read(mut file: File, path: &Path, key: &str) -> std::io::Result<Option<(Examples, About)>> {
-    let Some(hashed) = file.metadata()?.len().checked_sub(HASH_BYTES as u64) else { return Ok(None) };
+    let Some(hashed) = file.metadata()?.len().checked_sub(HASH_BYTES as u64) else {
+        return Ok(None);
+    };
     let mut hasher = blake3::Hasher::new();
     hasher.update_reader((&mut file).take(hashed))?;
     let mut hash = [0; HASH_BYTES];
@@ -177,7 +179,9 @@ fn read(mut file: File, path: &Path, key: &str) -> std::io::Result<Option<(Examp
     let mut json = vec![0; length as usize];
     read_at(&file, &mut json, index_end)?;
     let Ok(about) = serde_json::from_slice::<About>(&json) else { return Ok(None) };
-    if about.key != key || about.tokens * 4 + about.examples * 12 + length + TRAILER_BYTES != hashed + 32 {
+    if about.key != key
+        || about.tokens * 4 + about.examples * 12 + length + TRAILER_BYTES != hashed + 32
+    {
         return Ok(None);
     }
     let mut index = vec![0; about.examples as usize * 12];
@@ -218,7 +222,8 @@ impl Writer {
             None => self.memory.extend(tokens),
             Some(file) => {
                 for token in tokens {
-                    file.write_all(&token.to_le_bytes()).map_err(|e| PhaseError::io(&self.path, e))?;
+                    file.write_all(&token.to_le_bytes())
+                        .map_err(|e| PhaseError::io(&self.path, e))?;
                 }
             }
         }
@@ -237,8 +242,12 @@ impl Writer {
         if let Some(parent) = self.path.parent() {
             std::fs::create_dir_all(parent)?;
         }
-        let file =
-            File::options().read(true).write(true).create(true).truncate(true).open(self.unfinished())?;
+        let file = File::options()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .open(self.unfinished())?;
         let mut file =
             Hashed { file: BufWriter::with_capacity(1 << 20, file), hasher: blake3::Hasher::new() };
         for token in std::mem::take(&mut self.memory) {
@@ -262,12 +271,17 @@ impl Writer {
                 Tokens::File(file, self.path.clone())
             }
         };
-        Ok(Examples { tokens, ends: std::mem::take(&mut self.ends), rows: std::mem::take(&mut self.rows) })
+        Ok(Examples {
+            tokens,
+            ends: std::mem::take(&mut self.ends),
+            rows: std::mem::take(&mut self.rows),
+        })
     }
 
     fn complete(&self, mut file: Hashed, about: About) -> std::io::Result<File> {
         let tokens = self.ends.last().copied().unwrap_or(0);
-        let about = serde_json::to_vec(&About { tokens, examples: self.ends.len() as u64, ..about })?;
+        let about =
+            serde_json::to_vec(&About { tokens, examples: self.ends.len() as u64, ..about })?;
         for end in &self.ends {
             file.write_all(&end.to_le_bytes())?;
         }
@@ -356,7 +370,8 @@ mod tests {
             assert_eq!(path.exists(), limit < tokens, "{limit}");
             assert!(!path.with_added_extension("writing").exists());
         }
-        let (again, about) = Examples::open(&folder.path().join("tokens/1000"), "key").unwrap().unwrap();
+        let (again, about) =
+            Examples::open(&folder.path().join("tokens/1000"), "key").unwrap().unwrap();
         check(&again);
         assert_eq!(about.notes, ["Of 500 records: 3 are odd"]);
     }

@@ -22,7 +22,10 @@ use crate::store::Examples;
 pub(crate) const LOGPROBS: Output = Output::TokenScores { logit_scale: 1.0, entropy: false };
 
 /// Packs the given documents into shards of about `shard_tokens`.
-pub fn shards<'e>(examples: impl IntoIterator<Item = &'e Example>, shard_tokens: usize) -> Vec<Packed> {
+pub fn shards<'e>(
+    examples: impl IntoIterator<Item = &'e Example>,
+    shard_tokens: usize,
+) -> Vec<Packed> {
     let examples: Vec<&Example> = examples.into_iter().collect();
     let lengths: Vec<usize> = examples.iter().map(|e| e.ids.len()).collect();
     pack(&lengths, shard_tokens)
@@ -51,7 +54,10 @@ pub(crate) fn token_count(shards: &[Packed]) -> usize {
 pub(crate) fn forward_flops(shape: &ModelShape, shards: &[Packed]) -> Flops {
     let documents = shards.iter().flat_map(|s| s.offsets.windows(2).zip(s.row_offsets.windows(2)));
     let count = |bounds: &[u32]| (bounds[1] - bounds[0]) as usize;
-    forward(shape, documents.map(|(tokens, rows)| Length { tokens: count(tokens), rows: count(rows) }))
+    forward(
+        shape,
+        documents.map(|(tokens, rows)| Length { tokens: count(tokens), rows: count(rows) }),
+    )
 }
 
 /// And of a training step on them.
@@ -99,7 +105,8 @@ pub(crate) fn train_next_token(
     ctx.expect(stage, &shape, &work);
     let first = ctx.begin_stage(stage, total, &mut [Saved::Trainer("model", trainer)])?;
     if first == 0 && !heldout.is_empty() {
-        let (loss, _) = heldout_loss(&trainer.model, &trainer.params, heldout, ctx.run.shard_tokens)?;
+        let (loss, _) =
+            heldout_loss(&trainer.model, &trainer.params, heldout, ctx.run.shard_tokens)?;
         ctx.measure_before(HELD_OUT_LOSS, loss);
     }
     for step in first..total {
@@ -110,8 +117,15 @@ pub(crate) fn train_next_token(
             .step(&shards, LOGPROBS, &config, |_, scores| next_token::loss(scores, size))
             .map_err(|error| ctx.stopped(error, &mut [Saved::Trainer("model", trainer)]))?;
         ctx.count_flops(training_flops(&shape, &shards));
-        let metrics = [("loss", done.loss), ("grad_norm", done.grad_norm), ("lr", f64::from(config.lr))];
-        ctx.end_step(step + 1, total, tokens as u64, &metrics, &mut [Saved::Trainer("model", trainer)])?;
+        let metrics =
+            [("loss", done.loss), ("grad_norm", done.grad_norm), ("lr", f64::from(config.lr))];
+        ctx.end_step(
+            step + 1,
+            total,
+            tokens as u64,
+            &metrics,
+            &mut [Saved::Trainer("model", trainer)],
+        )?;
     }
     Ok(())
 }
@@ -126,7 +140,9 @@ pub(crate) fn heldout_loss(
 ) -> Result<(f64, usize), PhaseError> {
     let shards = shards(examples, shard_tokens);
     let size = batch_size(&shards);
-    let losses = evaluate(model, params, &shards, LOGPROBS, |_, scores| next_token::loss(scores, size).loss)?;
+    let losses = evaluate(model, params, &shards, LOGPROBS, |_, scores| {
+        next_token::loss(scores, size).loss
+    })?;
     Ok((losses.iter().sum(), size.tokens))
 }
 
@@ -140,8 +156,9 @@ pub(crate) fn logprobs<'e>(
 ) -> Result<Vec<Vec<f32>>, PhaseError> {
     let shards = shards(examples, shard_tokens);
     let output = Output::TokenScores { logit_scale, entropy: false };
-    let parts =
-        evaluate(model, params, &shards, output, |_, scores| per_document(scores.logp, scores.offsets))?;
+    let parts = evaluate(model, params, &shards, output, |_, scores| {
+        per_document(scores.logp, scores.offsets)
+    })?;
     Ok(parts.into_iter().flatten().collect())
 }
 

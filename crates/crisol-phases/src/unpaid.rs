@@ -59,9 +59,11 @@ impl FirstSteps {
 
     fn note(&self, limit: usize) -> String {
         let FirstSteps { steps, answers, cut, formless, wrong, .. } = *self;
-        let steps = if steps == 1 { "first step".to_owned() } else { format!("first {steps} steps") };
-        let mut text =
-            format!("none of the {answers} answers of the {steps} was right, so nothing was learnt:");
+        let steps =
+            if steps == 1 { "first step".to_owned() } else { format!("first {steps} steps") };
+        let mut text = format!(
+            "none of the {answers} answers of the {steps} was right, so nothing was learnt:"
+        );
         let mut causes = Vec::new();
         if cut > 0 {
             causes.push(format!(
@@ -103,8 +105,10 @@ mod tests {
     ) -> Option<String> {
         let mut first = FirstSteps::default();
         let (verdicts, rollouts) = step(kinds);
-        let notes = (from..10).map(|step| first.add(step, 10, &verdicts, &rollouts, &[!spread], settings));
-        let said: Vec<(usize, String)> = notes.enumerate().filter_map(|(i, note)| Some((i, note?))).collect();
+        let notes =
+            (from..10).map(|step| first.add(step, 10, &verdicts, &rollouts, &[!spread], settings));
+        let said: Vec<(usize, String)> =
+            notes.enumerate().filter_map(|(i, note)| Some((i, note?))).collect();
         assert!(said.len() <= 1);
         said.into_iter().next().map(|(i, note)| {
             assert_eq!(i, 2, "said after the third step");
@@ -131,7 +135,11 @@ mod tests {
         ] {
             assert!(text.contains(part), "{part}: {text}");
         }
-        assert!(note(0, &[CUT; 4], false, &settings).expect("a note").contains("rollout.max_new_tokens"));
+        assert!(
+            note(0, &[CUT; 4], false, &settings)
+                .expect("a note")
+                .contains("rollout.max_new_tokens")
+        );
         // Where something is learnt, or the phase goes on, nothing is said.
         assert_eq!(note(0, &[CUT, RIGHT], false, &settings), None);
         assert_eq!(note(0, &[CUT, WRONG], true, &settings), None);
@@ -139,6 +147,8 @@ mod tests {
         // Without a reward for the form, a right answer needs none.
         let answers_only = ReasonSettings { format_reward: 0.0, ..ReasonSettings::default() };
         assert_eq!(note(0, &[FORMLESS], false, &answers_only), None);
-        assert!(note(0, &[FORMLESS], false, &settings).expect("a note").contains("format_reward = 0"));
+        assert!(
+            note(0, &[FORMLESS], false, &settings).expect("a note").contains("format_reward = 0")
+        );
     }
 }

@@ -19,7 +19,8 @@ const DEVIATIONS: f64 = 8.0;
 /// A window without noise has this share of its median as noise.
 const MIN_NOISE: f64 = 0.05;
 /// How many times its median a figure must be. Gradient norms vary more than losses.
-const FACTORS: [(&str, &str, f64); 2] = [("loss", "loss", 1.3), ("grad_norm", "gradient norm", 3.0)];
+const FACTORS: [(&str, &str, f64); 2] =
+    [("loss", "loss", 1.3), ("grad_norm", "gradient norm", 3.0)];
 
 /// Of a normal distribution, the standard deviation over the median absolute deviation.
 const TO_DEVIATION: f64 = 1.4826;
@@ -91,7 +92,9 @@ impl Watch {
         metrics: &[(&str, f64)],
         optimizer: &str,
     ) -> Vec<String> {
-        let find = |wanted: &str| metrics.iter().find(|(name, _)| *name == wanted).map(|(_, value)| *value);
+        let find = |wanted: &str| {
+            metrics.iter().find(|(name, _)| *name == wanted).map(|(_, value)| *value)
+        };
         if find("reward").is_some() {
             return Vec::new();
         }
@@ -168,7 +171,8 @@ mod tests {
     fn healthy(curve: u64, noise: f64) -> impl Fn(u64) -> [f64; 2] {
         move |step| {
             let falls = (-(step as f64) / 30.0).exp();
-            let noisy = |value: f64, by: f64, i: u64| value * (by * normal(curve, 2 * step + i)).exp();
+            let noisy =
+                |value: f64, by: f64, i: u64| value * (by * normal(curve, 2 * step + i)).exp();
             [noisy(1.5 + 2.0 * falls, noise / 3.0, 0), noisy(0.5 + 3.0 * falls, noise, 1)]
         }
     }
@@ -178,13 +182,18 @@ mod tests {
         for curve in 0..150 {
             let total = [8, 30, 120, 400][curve as usize % 4];
             let noise = [0.02, 0.15, 0.3][curve as usize % 3];
-            assert_eq!(watched(total, healthy(curve, noise)), Vec::<String>::new(), "curve {curve}");
+            assert_eq!(
+                watched(total, healthy(curve, noise)),
+                Vec::<String>::new(),
+                "curve {curve}"
+            );
         }
     }
 
     #[test]
     fn a_spike_of_a_step_is_no_climb() {
-        let said = watched(100, |step| if step % 20 == 0 { [9.0, 50.0] } else { healthy(1, 0.1)(step) });
+        let said =
+            watched(100, |step| if step % 20 == 0 { [9.0, 50.0] } else { healthy(1, 0.1)(step) });
         assert_eq!(said, Vec::<String>::new());
     }
 
@@ -197,7 +206,10 @@ mod tests {
         assert_eq!(said.len(), 2, "{said:?}");
         assert!(said[0].starts_with("loss ") && said[1].starts_with("gradient norm "), "{said:?}");
         for line in said {
-            assert!(line.contains("at step 161") && line.contains("lower optimizer.lr (now 2e-5)"), "{line}");
+            assert!(
+                line.contains("at step 161") && line.contains("lower optimizer.lr (now 2e-5)"),
+                "{line}"
+            );
         }
     }
 
@@ -219,7 +231,9 @@ mod tests {
         let mut watch = Watch::default();
         for step in 1..=40 {
             let loss = if step > 20 { 9.0 } else { 0.1 };
-            assert!(watch.step(step, 40, &[("reward", 0.1), ("loss", loss)], "optimizer").is_empty());
+            assert!(
+                watch.step(step, 40, &[("reward", 0.1), ("loss", loss)], "optimizer").is_empty()
+            );
         }
     }
 }

@@ -6,8 +6,8 @@
 use std::collections::BTreeMap;
 
 use crisol_report::{
-    Curve, Layout, MaskPicture, ModelSummary, PhaseReport, PromptReport, Report, RolloutSample, html,
-    terminal,
+    Curve, Layout, MaskPicture, ModelSummary, PhaseReport, PromptReport, Report, RolloutSample,
+    html, terminal,
 };
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -17,7 +17,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         std::fs::write(folder.join("report.json"), report.to_json())?;
         std::fs::write(folder.join("report.html"), html(&report))?;
     } else {
-        let width = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok()).unwrap_or(100);
+        let width =
+            std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok()).unwrap_or(100);
         print!("{}", terminal(&report, Layout { width, colour: true }));
     }
     Ok(())
@@ -40,8 +41,9 @@ fn sample() -> Report {
             vocab: 2048,
             context: 512,
         },
-        recipe_toml: "seed = 1\n\n[model]\nhidden = 128\nlayers = 4\n\n[[phases]]\nkind = \"pretrain\"\n"
-            .into(),
+        recipe_toml:
+            "seed = 1\n\n[model]\nhidden = 128\nlayers = 4\n\n[[phases]]\nkind = \"pretrain\"\n"
+                .into(),
         phases: phases(),
         prompts: prompts(),
         rollouts: rollouts(),
@@ -52,7 +54,15 @@ fn sample() -> Report {
 }
 
 /// A curve that goes from `from` to `to` with a half-life in steps and some reproducible noise.
-fn curve(name: &str, unit: &str, steps: u32, from: f64, to: f64, half_life: f64, noise: f64) -> Curve {
+fn curve(
+    name: &str,
+    unit: &str,
+    steps: u32,
+    from: f64,
+    to: f64,
+    half_life: f64,
+    noise: f64,
+) -> Curve {
     let value = |step: u32| {
         let wobble = (f64::from(step) * 12.9898 + f64::from(name.len() as u32)).sin() * 43758.547;
         let decay = 0.5f64.powf(f64::from(step) / half_life);
@@ -63,22 +73,26 @@ fn curve(name: &str, unit: &str, steps: u32, from: f64, to: f64, half_life: f64,
 
 fn phases() -> Vec<PhaseReport> {
     let mut number = 0;
-    let mut phase =
-        |name: &str, kind: &str, parent: Option<&str>, tokens: u64, seconds: f64, metrics: &[(&str, f64)]| {
-            number += 1;
-            PhaseReport {
-                name: name.into(),
-                kind: kind.into(),
-                checkpoint: format!("{number}-{name}"),
-                parent: parent.map(Into::into),
-                tokens,
-                flops: tokens as f64 * 6.9e6,
-                seconds,
-                sampling_seconds: if ["reason", "ppo"].contains(&kind) { 0.4 * seconds } else { 0.0 },
-                metrics: metrics.iter().map(|(id, value)| ((*id).into(), *value)).collect(),
-                ..PhaseReport::default()
-            }
-        };
+    let mut phase = |name: &str,
+                     kind: &str,
+                     parent: Option<&str>,
+                     tokens: u64,
+                     seconds: f64,
+                     metrics: &[(&str, f64)]| {
+        number += 1;
+        PhaseReport {
+            name: name.into(),
+            kind: kind.into(),
+            checkpoint: format!("{number}-{name}"),
+            parent: parent.map(Into::into),
+            tokens,
+            flops: tokens as f64 * 6.9e6,
+            seconds,
+            sampling_seconds: if ["reason", "ppo"].contains(&kind) { 0.4 * seconds } else { 0.0 },
+            metrics: metrics.iter().map(|(id, value)| ((*id).into(), *value)).collect(),
+            ..PhaseReport::default()
+        }
+    };
     let mut phases = vec![
         phase(
             "pretrain",
@@ -299,10 +313,22 @@ fn prompts() -> Vec<PromptReport> {
             "Write an email that thanks staff for changing their passwords.",
             &[
                 ("pretrain", ""),
-                ("sft", "Dear staff, thank you for changing your passwords so quickly. The office."),
-                ("reason", "Dear staff, thank you for changing your passwords so quickly. The office."),
-                ("refuse", "Dear staff, thank you for changing your passwords so quickly. The office."),
-                ("ppo", "Dear staff, thank you for changing your passwords so quickly. The office."),
+                (
+                    "sft",
+                    "Dear staff, thank you for changing your passwords so quickly. The office.",
+                ),
+                (
+                    "reason",
+                    "Dear staff, thank you for changing your passwords so quickly. The office.",
+                ),
+                (
+                    "refuse",
+                    "Dear staff, thank you for changing your passwords so quickly. The office.",
+                ),
+                (
+                    "ppo",
+                    "Dear staff, thank you for changing your passwords so quickly. The office.",
+                ),
                 ("dpo", "Dear staff, thank you for changing your passwords. The office."),
             ],
         ),
@@ -326,14 +352,15 @@ fn prompts() -> Vec<PromptReport> {
 }
 
 fn rollouts() -> Vec<RolloutSample> {
-    let sample = |phase: &str, step, completion: &str, reward, parts: &[(&str, f64)]| RolloutSample {
-        phase: phase.into(),
-        step,
-        prompt: "A box holds 6 pens. How many pens are in 7 boxes?".into(),
-        completion: completion.into(),
-        reward,
-        parts: parts.iter().map(|(name, value)| ((*name).into(), *value)).collect(),
-    };
+    let sample =
+        |phase: &str, step, completion: &str, reward, parts: &[(&str, f64)]| RolloutSample {
+            phase: phase.into(),
+            step,
+            prompt: "A box holds 6 pens. How many pens are in 7 boxes?".into(),
+            completion: completion.into(),
+            reward,
+            parts: parts.iter().map(|(name, value)| ((*name).into(), *value)).collect(),
+        };
     let mut samples = vec![
         sample(
             "reason",

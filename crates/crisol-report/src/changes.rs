@@ -59,13 +59,18 @@ pub(crate) fn largest(report: &Report, phase: &PhaseReport, count: usize) -> Vec
         .filter(Change::matters)
         .collect();
     // A stable sort: equal changes stay in the order of the table.
-    changes.sort_by(|a, b| b.before.is_some().cmp(&a.before.is_some()).then(b.size().total_cmp(&a.size())));
+    changes.sort_by(|a, b| {
+        b.before.is_some().cmp(&a.before.is_some()).then(b.size().total_cmp(&a.size()))
+    });
     changes.truncate(count);
     changes
 }
 
 /// The phase that raised a measure most, with the value before and after it; none if no rise is worth telling.
-pub(crate) fn greatest_rise<'a>(report: &'a Report, id: &str) -> Option<(&'a PhaseReport, f64, f64)> {
+pub(crate) fn greatest_rise<'a>(
+    report: &'a Report,
+    id: &str,
+) -> Option<(&'a PhaseReport, f64, f64)> {
     report
         .phases
         .iter()
@@ -132,7 +137,10 @@ mod tests {
         let (phase, from, to) = greatest_rise(&report, "facts_accuracy").unwrap();
         assert_eq!((phase.name.as_str(), from, to), ("b", 0.1, 0.9));
         assert!(greatest_rise(&report, "list_continued").is_none());
-        assert!(greatest_rise(&report, "harmful_complied").is_none(), "two points are not worth telling");
+        assert!(
+            greatest_rise(&report, "harmful_complied").is_none(),
+            "two points are not worth telling"
+        );
         let (phase, value) = first_known(&report, "harmful_complied").unwrap();
         assert_eq!((phase.name.as_str(), value), ("a", 0.9));
     }

@@ -33,7 +33,11 @@ pub(crate) fn plain(value: f64) -> String {
     } else {
         let decimals = (2 - size.log10().floor() as i32) as usize;
         let text = format!("{value:.decimals$}");
-        let text = if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { &text };
+        let text = if text.contains('.') {
+            text.trim_end_matches('0').trim_end_matches('.')
+        } else {
+            &text
+        };
         text.replace('-', "−")
     }
 }
@@ -65,7 +69,11 @@ pub fn prefixed(value: f64, unit: &str) -> String {
         prefix = next;
     }
     let number = plain(scaled);
-    if prefix.is_empty() && unit.is_empty() { number } else { format!("{number}\u{a0}{prefix}{unit}") }
+    if prefix.is_empty() && unit.is_empty() {
+        number
+    } else {
+        format!("{number}\u{a0}{prefix}{unit}")
+    }
 }
 
 /// A duration: `8.4 s`, `3 min 12 s`, `2 h 5 min`.

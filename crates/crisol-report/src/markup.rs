@@ -29,7 +29,9 @@ impl fmt::Display for Escaped<'_> {
 /// Replaces what a terminal would obey (escape sequences, carriage returns, bells) so that a model's text
 /// cannot write outside its place.
 pub(crate) fn without_controls(text: &str) -> String {
-    text.chars().map(|char| if char.is_control() && char != '\n' { '\u{fffd}' } else { char }).collect()
+    text.chars()
+        .map(|char| if char.is_control() && char != '\n' { '\u{fffd}' } else { char })
+        .collect()
 }
 
 /// A piece of a model's text.

@@ -76,8 +76,19 @@ pub const MEASURES: &[Measure] = &[
     behaviour("lookalike_refused", "harmless look-alikes refused", Share, Lower),
     behaviour("ordinary_refused", "ordinary questions refused", Share, Lower),
     behaviour("reward_accuracy", "held-out preference pairs ranked right", Share, Higher),
-    behaviour("pairs_accuracy", "held-out preference pairs ranked right by the policy", Share, Higher),
-    training("loss", "training loss", NATS, Lower, "Should fall quickly, then flatten; noise is normal."),
+    behaviour(
+        "pairs_accuracy",
+        "held-out preference pairs ranked right by the policy",
+        Share,
+        Higher,
+    ),
+    training(
+        "loss",
+        "training loss",
+        NATS,
+        Lower,
+        "Should fall quickly, then flatten; noise is normal.",
+    ),
     training(
         "validation_loss",
         "held-out loss",
@@ -85,7 +96,13 @@ pub const MEASURES: &[Measure] = &[
         Lower,
         "Rising while the training loss falls means the phase memorises.",
     ),
-    training("preference_accuracy", "held-out pairs whose chosen answer is more probable", Share, Higher, ""),
+    training(
+        "preference_accuracy",
+        "held-out pairs whose chosen answer is more probable",
+        Share,
+        Higher,
+        "",
+    ),
     training("heldout_accuracy", "held-out problems solved", Share, Higher, ""),
     training("heldout_reward", "reward of answers to held-out prompts", NUMBER, Higher, ""),
     training("nll", "loss of the preference pairs", NATS, Lower, "0.69 is a coin toss."),
@@ -104,7 +121,13 @@ pub const MEASURES: &[Measure] = &[
     training("chosen_reward", "reward of the chosen answers", NUMBER, Neither, ""),
     training("rejected_reward", "reward of the rejected answers", NUMBER, Neither, ""),
     training("chosen_nll", "loss of the chosen answers", NATS, Lower, ""),
-    training("replay_loss", "loss of replayed text", NATS, Lower, "Rising means that earlier abilities go."),
+    training(
+        "replay_loss",
+        "loss of replayed text",
+        NATS,
+        Lower,
+        "Rising means that earlier abilities go.",
+    ),
     training(
         "reward",
         "reward",
@@ -142,7 +165,13 @@ pub const MEASURES: &[Measure] = &[
         Lower,
         "Near zero: the samples are fresh. Large values mean stale samples or too large steps.",
     ),
-    training("ratio", "importance ratio", NUMBER, Neither, "Stays near 1 as long as the samples are fresh."),
+    training(
+        "ratio",
+        "importance ratio",
+        NUMBER,
+        Neither,
+        "Stays near 1 as long as the samples are fresh.",
+    ),
     training(
         "clip_fraction",
         "clipped tokens",
@@ -178,7 +207,13 @@ pub const MEASURES: &[Measure] = &[
         "1 is perfect; below 0 the value model is worse than a constant.",
     ),
     training("lr", "learning rate", NUMBER, Neither, ""),
-    training("grad_norm", "gradient norm", NUMBER, Neither, "Before clipping. Spikes come with loss spikes."),
+    training(
+        "grad_norm",
+        "gradient norm",
+        NUMBER,
+        Neither,
+        "Before clipping. Spikes come with loss spikes.",
+    ),
 ];
 
 /// Curves that are drawn together: name, the plot they share, and what they are called in it.
@@ -239,7 +274,8 @@ mod tests {
 
     #[test]
     fn ids_are_unique_and_labelled() {
-        let ids: std::collections::BTreeSet<_> = MEASURES.iter().map(|measure| measure.id).collect();
+        let ids: std::collections::BTreeSet<_> =
+            MEASURES.iter().map(|measure| measure.id).collect();
         assert_eq!(ids.len(), MEASURES.len());
         assert!(MEASURES.iter().all(|measure| !measure.label.is_empty()));
     }

@@ -90,7 +90,9 @@ impl StoredAnswer {
         let length = self.answer.chars().count();
         match self.differs_at {
             None => "equal to the notebook's stored answer".to_owned(),
-            Some(0) => "differs from the notebook's stored answer from the first character on".to_owned(),
+            Some(0) => {
+                "differs from the notebook's stored answer from the first character on".to_owned()
+            }
             Some(at) => format!(
                 "equal to the notebook's stored answer for {at} of its {length} characters, then different"
             ),
@@ -108,6 +110,7 @@ impl NotebookReport {
 
     /// The report as indented JSON.
     pub fn to_json(&self) -> String {
-        serde_json::to_string_pretty(self).expect("plain data with string keys always serialises") + "\n"
+        serde_json::to_string_pretty(self).expect("plain data with string keys always serialises")
+            + "\n"
     }
 }

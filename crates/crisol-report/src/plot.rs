@@ -56,7 +56,8 @@ impl Across {
 
 /// Draws a chart. `share` writes values in per cent.
 pub(crate) fn chart(title: &str, lines: &[Line<'_>], share: bool, across: Across) -> String {
-    let write_value = |value: f64| if share { figures::percent(value) } else { figures::plain(value) };
+    let write_value =
+        |value: f64| if share { figures::percent(value) } else { figures::plain(value) };
     let finite: Vec<Vec<(f64, f64)>> =
         lines.iter().map(|line| line.points.iter().copied().filter(drawable).collect()).collect();
     let all = || finite.iter().flatten().copied();
@@ -130,7 +131,8 @@ fn summary(
     for (line, points) in lines.iter().zip(finite) {
         if let (Some(first), Some(last)) = (points.first(), points.last()) {
             let (from, to) = (write_value(first.1), write_value(last.1));
-            let _ = write!(text, "; {} from {from} to {to} at {}", line.label, across.place(last.0));
+            let _ =
+                write!(text, "; {} from {from} to {to} at {}", line.label, across.place(last.0));
         }
     }
     text
@@ -157,7 +159,8 @@ fn draw_line(svg: &mut String, line: &Line<'_>, finite: &[(f64, f64)], x: &Axis,
         path(points, x, y)
     );
     if noisy {
-        let _ = write!(svg, "<path class=\"line l{class}\" d=\"{}\"/>", path(&smooth(finite), x, y));
+        let _ =
+            write!(svg, "<path class=\"line l{class}\" d=\"{}\"/>", path(&smooth(finite), x, y));
     }
 }
 
@@ -216,12 +219,14 @@ fn draw_hovers(
     let count = longest.len().min(HOVERED);
     let band = (WIDTH - LEFT - RIGHT) / count as f64;
     for place in 0..count {
-        let step = longest[if count == 1 { 0 } else { place * (longest.len() - 1) / (count - 1) }].0;
+        let step =
+            longest[if count == 1 { 0 } else { place * (longest.len() - 1) / (count - 1) }].0;
         let centre = x.place(step);
         let mut title = across.place(step);
         let mut marks = String::new();
         for (line, points) in lines.iter().zip(finite) {
-            let Some(near) = points.iter().min_by(|a, b| (a.0 - step).abs().total_cmp(&(b.0 - step).abs()))
+            let Some(near) =
+                points.iter().min_by(|a, b| (a.0 - step).abs().total_cmp(&(b.0 - step).abs()))
             else {
                 continue;
             };
@@ -261,8 +266,8 @@ struct Axis {
 
 impl Axis {
     fn over(values: impl Iterator<Item = f64>, from: f64, to: f64, padded: bool) -> Self {
-        let (mut low, mut high) =
-            values.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), v| (low.min(v), high.max(v)));
+        let (mut low, mut high) = values
+            .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), v| (low.min(v), high.max(v)));
         if high - low <= low.abs().max(high.abs()) * 1e-12 {
             let pad = if low == 0.0 { 1.0 } else { low.abs() * 0.1 };
             (low, high) = (low - pad, high + pad);
@@ -284,9 +289,13 @@ impl Axis {
     fn ticks(&self, count: usize) -> Vec<f64> {
         let rough = (self.high - self.low) / count as f64;
         let power = 10f64.powf(rough.log10().floor());
-        let step =
-            [1.0, 2.0, 2.5, 5.0, 10.0].into_iter().map(|k| k * power).find(|step| *step >= rough * 0.999);
-        let Some(step) = step.filter(|step| step.is_finite() && *step > 0.0) else { return Vec::new() };
+        let step = [1.0, 2.0, 2.5, 5.0, 10.0]
+            .into_iter()
+            .map(|k| k * power)
+            .find(|step| *step >= rough * 0.999);
+        let Some(step) = step.filter(|step| step.is_finite() && *step > 0.0) else {
+            return Vec::new();
+        };
         let first = (self.low / step).ceil();
         // Adding 0.0 turns a negative zero into zero.
         (0..=2 * count)
@@ -301,7 +310,12 @@ mod tests {
     use super::*;
 
     fn one(points: &[(f64, f64)]) -> String {
-        chart("loss", &[Line { label: "loss".into(), points, style: 0, dots: false }], false, Across::Steps)
+        chart(
+            "loss",
+            &[Line { label: "loss".into(), points, style: 0, dots: false }],
+            false,
+            Across::Steps,
+        )
     }
 
     #[test]
@@ -332,8 +346,14 @@ mod tests {
 
     #[test]
     fn not_finite_values_are_gaps() {
-        let svg =
-            one(&[(1.0, 1.0), (2.0, 2.0), (3.0, f64::NAN), (4.0, 1.0), (5.0, f64::INFINITY), (6.0, 2.0)]);
+        let svg = one(&[
+            (1.0, 1.0),
+            (2.0, 2.0),
+            (3.0, f64::NAN),
+            (4.0, 1.0),
+            (5.0, f64::INFINITY),
+            (6.0, 2.0),
+        ]);
         let data = svg.split("d=\"").nth(1).unwrap().split('"').next().unwrap();
         assert_eq!(data.matches('M').count(), 3, "{data}");
         assert_eq!(data.matches('L').count(), 1, "{data}");
@@ -341,8 +361,18 @@ mod tests {
 
     #[test]
     fn no_coordinate_is_ever_outside_the_drawing_or_not_a_number() {
-        let extremes =
-            [f64::MIN, -1e149, 1e149, 0.0, -0.0, 1e-300, -1e-300, 5.0, 5.0 + 1e-15, f64::MIN_POSITIVE];
+        let extremes = [
+            f64::MIN,
+            -1e149,
+            1e149,
+            0.0,
+            -0.0,
+            1e-300,
+            -1e-300,
+            5.0,
+            5.0 + 1e-15,
+            f64::MIN_POSITIVE,
+        ];
         for a in extremes {
             for b in extremes {
                 let svg = one(&[(0.0, a), (1.0, b), (2.0, a)]);
@@ -350,7 +380,10 @@ mod tests {
                 let data = svg.split(" d=\"").nth(1).unwrap_or_default().split('"').next().unwrap();
                 for pair in data.split(['M', 'L']).skip(1) {
                     let y: f64 = pair.split(' ').nth(1).unwrap().parse().unwrap();
-                    assert!((TOP - 0.1..=HEIGHT - BOTTOM + 0.1).contains(&y), "{a:e} {b:e}: {pair}");
+                    assert!(
+                        (TOP - 0.1..=HEIGHT - BOTTOM + 0.1).contains(&y),
+                        "{a:e} {b:e}: {pair}"
+                    );
                 }
             }
         }
@@ -369,11 +402,13 @@ mod tests {
 
     #[test]
     fn smoothing_keeps_a_straight_line_and_the_start() {
-        let line: Vec<(f64, f64)> = (0..100).map(|step| (f64::from(step), f64::from(3 * step))).collect();
+        let line: Vec<(f64, f64)> =
+            (0..100).map(|step| (f64::from(step), f64::from(3 * step))).collect();
         for (raw, smooth) in line.iter().zip(smooth(&line)).take(95) {
             assert!((raw.1 - smooth.1).abs() < 1e-9);
         }
-        let noisy: Vec<(f64, f64)> = (0..100).map(|step| (f64::from(step), f64::from(step % 2))).collect();
+        let noisy: Vec<(f64, f64)> =
+            (0..100).map(|step| (f64::from(step), f64::from(step % 2))).collect();
         let smoothed = smooth(&noisy);
         assert_eq!(smoothed[0].1, 0.0);
         assert!(smoothed[10..].iter().all(|point| (point.1 - 0.5).abs() < 0.1));

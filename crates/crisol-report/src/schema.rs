@@ -197,16 +197,16 @@ pub enum ReportError {
 impl Report {
     /// The report as indented JSON; numbers that are not finite become `null`.
     pub fn to_json(&self) -> String {
-        let mut json =
-            serde_json::to_string_pretty(self).expect("plain data with string keys always serialises");
+        let mut json = serde_json::to_string_pretty(self)
+            .expect("plain data with string keys always serialises");
         json.push('\n');
         json
     }
 
     /// Reads a `report.json`.
     pub fn load(path: &Path) -> Result<Self, ReportError> {
-        let text =
-            std::fs::read_to_string(path).map_err(|cause| ReportError::Read { path: path.into(), cause })?;
+        let text = std::fs::read_to_string(path)
+            .map_err(|cause| ReportError::Read { path: path.into(), cause })?;
         serde_json::from_str(&text).map_err(|cause| ReportError::Parse { path: path.into(), cause })
     }
 }

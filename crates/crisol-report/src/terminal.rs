@@ -82,7 +82,11 @@ impl Page {
     }
 
     fn paint(&self, text: &str, style: Style) -> String {
-        if self.colour && !text.is_empty() { text.style(style).to_string() } else { text.to_owned() }
+        if self.colour && !text.is_empty() {
+            text.style(style).to_string()
+        } else {
+            text.to_owned()
+        }
     }
 
     fn line(&mut self, line: &str) {
@@ -141,7 +145,9 @@ fn behaviours(page: &mut Page, report: &Report) {
         .iter()
         .enumerate()
         .filter(|(_, phase)| rows.iter().any(|measure| phase.metrics.contains_key(measure.id)))
-        .map(|(place, phase)| (place, phase, clip(&without_controls(&phase.name).replace('\n', " "), 14)))
+        .map(|(place, phase)| {
+            (place, phase, clip(&without_controls(&phase.name).replace('\n', " "), 14))
+        })
         .collect();
     let cell = columns.iter().map(|(_, _, name)| name.width()).max().unwrap_or(0).max(7) + 1;
     let longest = rows.iter().map(|measure| measure.label.width()).max().unwrap_or(0);
@@ -198,15 +204,17 @@ fn held_out(page: &mut Page, report: &Report) {
         return;
     }
     page.heading("Held-out data, before and after");
-    let longest =
-        |text: fn(&[String; 3]) -> &str| rows.iter().map(|(_, _, row)| text(row).width()).max().unwrap_or(0);
+    let longest = |text: fn(&[String; 3]) -> &str| {
+        rows.iter().map(|(_, _, row)| text(row).width()).max().unwrap_or(0)
+    };
     let (before, after) = (longest(|row| &row[1]), longest(|row| &row[2]));
     let names: Vec<String> = rows
         .iter()
         .map(|(_, phase, _)| clip(&without_controls(&phase.name).replace('\n', " "), 14))
         .collect();
     let name = names.iter().map(|name| name.width()).max().unwrap_or(0);
-    let label = longest(|row| &row[0]).min(page.width.saturating_sub(name + before + after + 9).max(12));
+    let label =
+        longest(|row| &row[0]).min(page.width.saturating_sub(name + before + after + 9).max(12));
     let mut last = None;
     for ((place, _, [what, was, is]), phase) in rows.iter().zip(&names) {
         let shown = if last.replace(*place) == Some(*place) { "" } else { phase };
@@ -236,8 +244,10 @@ const BEFORE: &str = "before";
 
 /// Every prompt, and the answer of each column that has one.
 fn answers(page: &mut Page, columns: &[String], prompts: &[PromptReport]) {
-    let names: Vec<String> =
-        columns.iter().map(|name| clip(&without_controls(name).replace('\n', " "), page.width - 4)).collect();
+    let names: Vec<String> = columns
+        .iter()
+        .map(|name| clip(&without_controls(name).replace('\n', " "), page.width - 4))
+        .collect();
     let before = prompts.iter().any(|prompt| prompt.before.is_some());
     let longest = names.iter().map(|name| name.width()).max().unwrap_or(0);
     let longest = longest.max(if before { BEFORE.width() } else { 0 });
@@ -260,7 +270,11 @@ fn answers(page: &mut Page, columns: &[String], prompts: &[PromptReport]) {
         for (name, style, output) in before.chain(after) {
             let lines = said(page, output, page.width - indent.width());
             if beside {
-                let name = format!("{}{}", page.paint(name, style), " ".repeat(longest + 2 - name.width()));
+                let name = format!(
+                    "{}{}",
+                    page.paint(name, style),
+                    " ".repeat(longest + 2 - name.width())
+                );
                 for (number, line) in lines.iter().enumerate() {
                     page.line(&format!("{}{line}", if number == 0 { &name } else { &indent }));
                 }
@@ -332,8 +346,12 @@ fn cost(page: &mut Page, report: &Report) {
         }
         page.line(&line);
     }
-    let pretraining: f64 =
-        report.phases.iter().filter(|phase| phase.kind == "pretrain").map(|phase| phase.flops).sum();
+    let pretraining: f64 = report
+        .phases
+        .iter()
+        .filter(|phase| phase.kind == "pretrain")
+        .map(|phase| phase.flops)
+        .sum();
     let here = share(pretraining, flops);
     if here > 0.0 {
         let text = format!(

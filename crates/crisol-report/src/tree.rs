@@ -33,7 +33,8 @@ mod tests {
     }
 
     fn shape(nodes: &[Node], phases: &[PhaseReport]) -> String {
-        let one = |node: &Node| format!("{}({})", phases[node.phase].name, shape(&node.children, phases));
+        let one =
+            |node: &Node| format!("{}({})", phases[node.phase].name, shape(&node.children, phases));
         nodes.iter().map(one).collect::<Vec<_>>().join(" ")
     }
 
@@ -51,8 +52,12 @@ mod tests {
 
     #[test]
     fn every_phase_once_even_with_cycles_and_strangers() {
-        let phases =
-            [phase("a", Some("b")), phase("b", Some("a")), phase("c", Some("gone")), phase("d", Some("d"))];
+        let phases = [
+            phase("a", Some("b")),
+            phase("b", Some("a")),
+            phase("c", Some("gone")),
+            phase("d", Some("d")),
+        ];
         assert_eq!(shape(&tree(&phases), &phases), "a(b()) c() d()");
     }
 }

@@ -4,7 +4,13 @@ use crisol_report::{LadderReport, MeasuredRung, PredictedLoss, ladder_html};
 
 /// A report in which `text` stands wherever a user can write.
 fn report_with(text: &str) -> LadderReport {
-    let at = |times: f64| PredictedLoss { flops: 1e12 * times, times, low: 1.0, expected: 2.0, high: 3.0 };
+    let at = |times: f64| PredictedLoss {
+        flops: 1e12 * times,
+        times,
+        low: 1.0,
+        expected: 2.0,
+        high: 3.0,
+    };
     LadderReport {
         crisol: text.into(),
         created: text.into(),
@@ -26,7 +32,10 @@ fn report_with(text: &str) -> LadderReport {
 #[test]
 fn the_page_is_self_contained_and_hostile_text_stays_text() {
     let tags = |page: &str| -> Vec<String> {
-        page.split('<').skip(1).map(|piece| piece.split('>').next().unwrap_or_default().to_owned()).collect()
+        page.split('<')
+            .skip(1)
+            .map(|piece| piece.split('>').next().unwrap_or_default().to_owned())
+            .collect()
     };
     let plain = ladder_html(&report_with("plain"));
     let hostile = ladder_html(&report_with("\"><script>alert(1)</script><img src=x onerror=y>'"));

@@ -56,7 +56,10 @@ fn report_with(text: &str) -> NotebookReport {
 #[test]
 fn the_page_is_self_contained_and_hostile_text_stays_text() {
     let tags = |page: &str| -> Vec<String> {
-        page.split('<').skip(1).map(|piece| piece.split('>').next().unwrap_or_default().to_owned()).collect()
+        page.split('<')
+            .skip(1)
+            .map(|piece| piece.split('>').next().unwrap_or_default().to_owned())
+            .collect()
     };
     let plain = notebook_html(&report_with("plain"));
     for forbidden in ["<script", "<link", "<img", "<iframe", "@import", "url(", "src="] {

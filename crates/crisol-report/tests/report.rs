@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use crisol_report::{
-    Curve, Layout, MaskPicture, ModelSummary, PhaseReport, PromptReport, Report, RolloutSample, comparison,
-    html, terminal,
+    Curve, Layout, MaskPicture, ModelSummary, PhaseReport, PromptReport, Report, RolloutSample,
+    comparison, html, terminal,
 };
 use proptest::prelude::*;
 use unicode_width::UnicodeWidthStr as _;
@@ -23,10 +23,18 @@ fn report_with(text: &str) -> Report {
         expected_seconds: 3.0,
         expected_memory_bytes: 2_000_000,
         peak_memory_bytes: 2_100_000,
-        metrics: [("facts_accuracy".into(), 0.93), ("harmful_refused".into(), 0.0), (text.into(), 2.0)]
-            .into(),
+        metrics: [
+            ("facts_accuracy".into(), 0.93),
+            ("harmful_refused".into(), 0.0),
+            (text.into(), 2.0),
+        ]
+        .into(),
         before: [("validation_loss".into(), 1.25), (text.into(), 3.0)].into(),
-        curves: vec![Curve { name: text.into(), unit: text.into(), points: vec![(1.0, 2.0), (2.0, 1.5)] }],
+        curves: vec![Curve {
+            name: text.into(),
+            unit: text.into(),
+            points: vec![(1.0, 2.0), (2.0, 1.5)],
+        }],
         notes: vec![text.into()],
     };
     let first = format!("a{text}");
@@ -38,7 +46,11 @@ fn report_with(text: &str) -> Report {
         seed: 7,
         threads: 2,
         machine: text.into(),
-        model: ModelSummary { architecture: text.into(), parameters: 1_000_000, ..ModelSummary::default() },
+        model: ModelSummary {
+            architecture: text.into(),
+            parameters: 1_000_000,
+            ..ModelSummary::default()
+        },
         recipe_toml: text.into(),
         phases: vec![phase(first.clone(), None), phase(second.clone(), Some(first.clone()))],
         prompts: vec![PromptReport {
@@ -46,7 +58,11 @@ fn report_with(text: &str) -> Report {
             kind: text.into(),
             form: text.into(),
             before: None,
-            outputs: [(first.clone(), text.into()), (second, format!("<think>{text}</think>{text}"))].into(),
+            outputs: [
+                (first.clone(), text.into()),
+                (second, format!("<think>{text}</think>{text}")),
+            ]
+            .into(),
         }],
         rollouts: vec![RolloutSample {
             phase: first.clone(),
@@ -159,7 +175,8 @@ fn numbers_that_are_not_finite() {
 #[test]
 fn older_and_empty_reports_load_and_render() {
     let report: Report =
-        serde_json::from_str(r#"{"title": "old", "phases": [{"name": "sft"}], "unheard_of": 1}"#).unwrap();
+        serde_json::from_str(r#"{"title": "old", "phases": [{"name": "sft"}], "unheard_of": 1}"#)
+            .unwrap();
     assert_eq!(report.phases[0].name, "sft");
     for report in [report, Report::default()] {
         assert!(html(&report).ends_with("</html>\n"));
@@ -247,7 +264,9 @@ fn thoughts_are_set_off() {
     let mut report = report_with("plain");
     report.prompts[0].outputs.insert("aplain".into(), "<think>2 + 2 < 5</think>It is 4.".into());
     let page = html(&report);
-    assert!(page.contains("<p class=\"thought\"><small>thinks</small>2 + 2 &lt; 5</p><p>It is 4.</p>"));
+    assert!(
+        page.contains("<p class=\"thought\"><small>thinks</small>2 + 2 &lt; 5</p><p>It is 4.</p>")
+    );
 }
 
 #[test]
@@ -273,8 +292,11 @@ fn a_terminal_gets_the_story() {
             kind: "harmful".into(),
             form: "chat".into(),
             before: None,
-            outputs: [("dpo".to_owned(), "I cannot.".to_owned()), ("sft".to_owned(), "Gladly.".to_owned())]
-                .into(),
+            outputs: [
+                ("dpo".to_owned(), "I cannot.".to_owned()),
+                ("sft".to_owned(), "Gladly.".to_owned()),
+            ]
+            .into(),
         }],
         ..Report::default()
     };

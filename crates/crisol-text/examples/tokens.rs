@@ -17,7 +17,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     let setup = match kind.as_str() {
         "folder" => Some(TextSetup::load(path)?),
-        "gguf" => Some(TextSetup::from_gguf(&gguf(&serde_json::from_slice(&std::fs::read(path)?)?)?, path)?),
+        "gguf" => Some(TextSetup::from_gguf(
+            &gguf(&serde_json::from_slice(&std::fs::read(path)?)?)?,
+            path,
+        )?),
         _ => None,
     };
     let tokenizer = match (kind.as_str(), &setup) {
@@ -36,7 +39,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             json!(setup.save(serde_json::from_str::<String>(&line)?).map_err(|e| e.to_string())?)
         } else {
             let text: String = serde_json::from_str(&line)?;
-            let ids = if what == "plain" { tokenizer.encode_plain(&text) } else { tokenizer.encode(&text) };
+            let ids = if what == "plain" {
+                tokenizer.encode_plain(&text)
+            } else {
+                tokenizer.encode(&text)
+            };
             ids.map_or_else(|error| json!({"error": error.to_string()}), |ids| json!(ids))
         };
         writeln!(out, "{answer}")?;

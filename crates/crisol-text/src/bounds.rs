@@ -30,7 +30,9 @@ pub(crate) fn bounded(source: &str) -> Result<String, String> {
         let tokens = tag.tokens.as_slice();
         if tokens.len() > LONGEST_TAG {
             let length = tokens.len();
-            return Err(format!("a tag has {length} words and marks, where {LONGEST_TAG} is the most"));
+            return Err(format!(
+                "a tag has {length} words and marks, where {LONGEST_TAG} is the most"
+            ));
         }
         raw = (raw || *tokens == [Token::Name("raw")]) && *tokens != [Token::Name("endraw")];
         if raw {
@@ -38,7 +40,8 @@ pub(crate) fn bounded(source: &str) -> Result<String, String> {
         }
         if let Some(assignment) = assigned_at(&tag) {
             let value = assignment + 1;
-            let _ = write!(out, "{} ({})|{FILTER} ", &source[copied..value], &source[value..tag.close]);
+            let _ =
+                write!(out, "{} ({})|{FILTER} ", &source[copied..value], &source[value..tag.close]);
             copied = tag.close;
         }
         let names = bound_names(tokens);
@@ -113,7 +116,9 @@ fn names_where<'a>(
         depth += nesting(*token);
         let before = i.checked_sub(1).map(|i| tokens[i]);
         match token {
-            Token::Name(name) if depth == 0 && holds(before, tokens.get(i + 1).copied()) => names.push(*name),
+            Token::Name(name) if depth == 0 && holds(before, tokens.get(i + 1).copied()) => {
+                names.push(*name)
+            }
             _ => {}
         }
     }

@@ -113,7 +113,9 @@ fn text_bytes(body: &Body) -> usize {
         Body::Completion { prompt, completion } | Body::Rated { prompt, completion, .. } => {
             turns(prompt) + turns(completion)
         }
-        Body::Preference { prompt, chosen, rejected } => turns(prompt) + turns(chosen) + turns(rejected),
+        Body::Preference { prompt, chosen, rejected } => {
+            turns(prompt) + turns(chosen) + turns(rejected)
+        }
         Body::Problem { prompt, answer, solution } => {
             turns(prompt) + answer.len() + solution.as_ref().map_or(0, turns)
         }

@@ -64,7 +64,9 @@ impl ReadOptions {
     /// Whether all names are ones that shapes know.
     pub fn check(&self) -> Result<(), TextError> {
         match self.columns.keys().find(|name| !NAMES.contains(&name.as_str())) {
-            Some(name) => Err(TextError::UnknownTarget { name: name.clone(), known: NAMES.join(", ") }),
+            Some(name) => {
+                Err(TextError::UnknownTarget { name: name.clone(), known: NAMES.join(", ") })
+            }
             None => Ok(()),
         }
     }
@@ -87,7 +89,14 @@ pub fn records(source: &str, options: &ReadOptions) -> Result<Records, TextError
     options.check()?;
     let inputs = sources::inputs(source, options)?.into();
     let rows = options.datasets.get(source).map(|set| set.rows).unwrap_or_default();
-    Ok(Records { inputs, options: options.clone(), current: None, source: source.to_owned(), row: 0, rows })
+    Ok(Records {
+        inputs,
+        options: options.clone(),
+        current: None,
+        source: source.to_owned(),
+        row: 0,
+        rows,
+    })
 }
 
 /// How many rows a file has, counted up to `most`.
@@ -144,8 +153,9 @@ impl Iterator for Records {
                 // Said once.
                 let rows = std::mem::replace(&mut self.row, 0);
                 let RowRange { start, .. } = std::mem::take(&mut self.rows);
-                return behind
-                    .then(|| Err(TextError::FewerRows { source_name: self.source.clone(), rows, start }));
+                return behind.then(|| {
+                    Err(TextError::FewerRows { source_name: self.source.clone(), rows, start })
+                });
             };
             if self.row < self.rows.start
                 && let Some(rows) = extent::of_header(&input)

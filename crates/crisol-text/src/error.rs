@@ -196,7 +196,9 @@ pub enum TextError {
     },
 
     /// A record of a kind that a phase cannot use.
-    #[error("{place}: a {found} record, where {expected} is needed; give this phase a file of that kind")]
+    #[error(
+        "{place}: a {found} record, where {expected} is needed; give this phase a file of that kind"
+    )]
     WrongKind {
         /// `file:line`.
         place: String,
@@ -310,7 +312,9 @@ pub enum TextError {
     AnswerNotToPrompt,
 
     /// An answer that begins with the messages of its prompt.
-    #[error("an answer begins with the messages of the prompt; remove them from it, or remove the prompt")]
+    #[error(
+        "an answer begins with the messages of the prompt; remove them from it, or remove the prompt"
+    )]
     PromptInAnswer,
 
     /// A conversation for a model whose folder has no chat template.

@@ -71,7 +71,11 @@ pub struct Encoded<T> {
 impl<T> Encoded<T> {
     /// Of one record.
     fn new(examples: Vec<T>, summary: Summary) -> Self {
-        Self { records: vec![0; examples.len()], examples, summary: Summary { records: 1, ..summary } }
+        Self {
+            records: vec![0; examples.len()],
+            examples,
+            summary: Summary { records: 1, ..summary },
+        }
     }
 }
 
@@ -125,7 +129,11 @@ impl TextSetup {
     ///
     /// # Panics
     /// Where `context` is less than 2.
-    pub fn text_documents(&self, texts: &[&str], context: usize) -> Result<Vec<Example>, TextError> {
+    pub fn text_documents(
+        &self,
+        texts: &[&str],
+        context: usize,
+    ) -> Result<Vec<Example>, TextError> {
         assert!(context >= 2, "a context of {context} tokens cannot hold a token and its target");
         let mut documents = vec![];
         for ids in self.tokenizer.encode_batch(texts)? {
@@ -136,7 +144,10 @@ impl TextSetup {
             let mut start = 0;
             while start + 1 < ids.len() {
                 let end = ids.len().min(start + context);
-                documents.push(Example { ids: ids[start..end].to_vec(), trained: vec![true; end - start] });
+                documents.push(Example {
+                    ids: ids[start..end].to_vec(),
+                    trained: vec![true; end - start],
+                });
                 start = end - 1;
             }
         }
@@ -145,9 +156,14 @@ impl TextSetup {
 
     /// A record to imitate: raw text, all of it trained; `messages`, of which the assistant's turns are trained; or
     /// `prompt`/`completion`. Each example has at most `context` tokens.
-    pub fn supervised(&self, record: &Record, context: usize) -> Result<Encoded<Example>, TextError> {
+    pub fn supervised(
+        &self,
+        record: &Record,
+        context: usize,
+    ) -> Result<Encoded<Example>, TextError> {
         if let Body::Text { text } = &record.body {
-            let documents = self.text_documents(&[text], context).map_err(|e| e.at(&record.place))?;
+            let documents =
+                self.text_documents(&[text], context).map_err(|e| e.at(&record.place))?;
             return Ok(Encoded::new(documents, Summary::default()));
         }
         let whole = self.whole(record)?;
@@ -162,8 +178,11 @@ impl TextSetup {
         for example in whole {
             let long = example.ids.len() > context;
             self.refuse_long(record, long, example.prompt_tokens(), context)?;
-            let example =
-                if self.options().too_long == TooLong::Cut { example.cut(context) } else { example };
+            let example = if self.options().too_long == TooLong::Cut {
+                example.cut(context)
+            } else {
+                example
+            };
             if example.ids.len() > context || example.trained_tokens() == 0 {
                 summary.dropped += 1;
             } else {
@@ -177,11 +196,13 @@ impl TextSetup {
     /// The examples of messages or `prompt`/`completion` before they are cut to the context or checked.
     pub(crate) fn whole(&self, record: &Record) -> Result<Vec<Example>, TextError> {
         match &record.body {
-            Body::Chat { messages } => {
-                self.template_for(record).and_then(|template| template.encode(&self.tokenizer, messages))
-            }
+            Body::Chat { messages } => self
+                .template_for(record)
+                .and_then(|template| template.encode(&self.tokenizer, messages)),
             Body::Completion { prompt, completion } => self.answer(record, prompt, completion),
-            Body::Problem { prompt, solution: Some(solution), .. } => self.answer(record, prompt, solution),
+            Body::Problem { prompt, solution: Some(solution), .. } => {
+                self.answer(record, prompt, solution)
+            }
             _ => return Err(wrong_kind(record, "messages or prompt/completion")),
         }
         .map_err(|e| e.at(&record.place))
@@ -202,7 +223,11 @@ impl TextSetup {
         let long = sides.iter().any(|side| side.ids.len() > context);
         self.refuse_long(record, long, whole.prompt.len(), context)?;
         let PreferenceExample { prompt, chosen, rejected } = whole;
-        let pair = PreferenceExample { prompt, chosen: chosen.cut(context), rejected: rejected.cut(context) };
+        let pair = PreferenceExample {
+            prompt,
+            chosen: chosen.cut(context),
+            rejected: rejected.cut(context),
+        };
         let nothing_left = pair.chosen.trained_tokens() == 0 || pair.rejected.trained_tokens() == 0;
         if nothing_left || long && self.options().too_long == TooLong::Skip {
             summary.dropped = 1;
@@ -227,9 +252,11 @@ impl TextSetup {
                 _ => Err(TextError::AnswerOfSeveralTurns),
             }
         };
-        let (chosen, rejected) =
-            side(answer).and_then(|chosen| Ok((chosen, side(rejected)?))).map_err(|e| e.at(&record.place))?;
-        let template = if self.template.is_some() { Some(self.template_for(record)?) } else { None };
+        let (chosen, rejected) = side(answer)
+            .and_then(|chosen| Ok((chosen, side(rejected)?)))
+            .map_err(|e| e.at(&record.place))?;
+        let template =
+            if self.template.is_some() { Some(self.template_for(record)?) } else { None };
         let ids = self.prompt_of(template.as_deref(), &self.forms(prompt, answer).0);
         let prompt = ids.map_err(|e| e.at(&record.place))?;
         if [&chosen, &rejected].iter().any(|side| !side.ids.starts_with(&prompt)) {
@@ -239,7 +266,11 @@ impl TextSetup {
     }
 
     /// A problem record: its prompt as [`Self::rollout_prompt`] gives it, and the right answer.
-    pub fn problem(&self, record: &Record, context: usize) -> Result<Encoded<ProblemExample>, TextError> {
+    pub fn problem(
+        &self,
+        record: &Record,
+        context: usize,
+    ) -> Result<Encoded<ProblemExample>, TextError> {
         let Body::Problem { answer, .. } = &record.body else {
             return Err(wrong_kind(record, "prompt/answer"));
         };
@@ -249,7 +280,11 @@ impl TextSetup {
     }
 
     /// The prompt of a record that the model is to answer, where it leaves some of the context free.
-    pub fn rollout_prompt(&self, record: &Record, context: usize) -> Result<Encoded<Vec<u32>>, TextError> {
+    pub fn rollout_prompt(
+        &self,
+        record: &Record,
+        context: usize,
+    ) -> Result<Encoded<Vec<u32>>, TextError> {
         let prompt = self.prompt(record)?;
         let long = prompt.len() >= context;
         self.refuse_long(record, long, prompt.len(), context)?;
@@ -262,7 +297,8 @@ impl TextSetup {
         let (Body::Prompt { prompt } | Body::Problem { prompt, .. }) = &record.body else {
             return Err(wrong_kind(record, "prompt or prompt/answer"));
         };
-        let template = if self.template.is_some() { Some(self.template_for(record)?) } else { None };
+        let template =
+            if self.template.is_some() { Some(self.template_for(record)?) } else { None };
         let ids = self.prompt_of(template.as_deref(), &self.form(prompt, "user"));
         ids.map_err(|e| e.at(&record.place))
     }
@@ -293,7 +329,11 @@ impl TextSetup {
         }
     }
 
-    fn prompt_of(&self, template: Option<&ChatTemplate>, prompt: &Form) -> Result<Vec<u32>, TextError> {
+    fn prompt_of(
+        &self,
+        template: Option<&ChatTemplate>,
+        prompt: &Form,
+    ) -> Result<Vec<u32>, TextError> {
         match prompt {
             Form::Text(text) => Ok(self.tokenizer.after_beginning(self.tokenizer.encode(text)?)),
             Form::Messages(messages) => {
@@ -313,7 +353,12 @@ impl TextSetup {
     }
 
     /// A prompt with an answer, of which only the answer is trained. A plain answer ends with the end-of-text token.
-    fn answer(&self, record: &Record, prompt: &Turns, answer: &Turns) -> Result<Vec<Example>, TextError> {
+    fn answer(
+        &self,
+        record: &Record,
+        prompt: &Turns,
+        answer: &Turns,
+    ) -> Result<Vec<Example>, TextError> {
         let (prompt, answer) = self.forms(prompt, answer);
         if let (Form::Text(prompt), Form::Text(answer)) = (&prompt, &answer) {
             let (prompt, answer) = self.tokenizer.encode_after(prompt, answer)?;
@@ -352,11 +397,13 @@ impl TextSetup {
         let cut = |message: &&&Message| {
             self.template.as_ref().is_some_and(|template| template.cut_thought(message).is_some())
         };
-        let mut summary = Summary { cut_thoughts: answers.iter().filter(cut).count(), ..Summary::default() };
+        let mut summary =
+            Summary { cut_thoughts: answers.iter().filter(cut).count(), ..Summary::default() };
         let (prompt, answers) = match &record.body {
             Body::Text { .. } => return summary,
             Body::Chat { .. } => {
-                summary.empty_answers = answers.iter().filter(|message| words::is_empty(message)).count();
+                summary.empty_answers =
+                    answers.iter().filter(|message| words::is_empty(message)).count();
                 return summary;
             }
             Body::Completion { prompt, completion } | Body::Rated { prompt, completion, .. } => {

@@ -91,7 +91,8 @@ impl TextSetup {
         let generation_config = read_object(&dir.join(GENERATION_CONFIG))?;
         let model_config = read_object(&dir.join(MODEL_CONFIG))?;
 
-        let ids = |config: &Map<String, Value>, file: &str| eos_ids(config, &dir.join(file), &tokenizer);
+        let ids =
+            |config: &Map<String, Value>, file: &str| eos_ids(config, &dir.join(file), &tokenizer);
         // As in transformers, the first wins as a whole: config.json of some models names only one of several.
         let mut generation_stops = ids(&generation_config, GENERATION_CONFIG)?;
         if generation_stops.is_empty() {
@@ -146,11 +147,15 @@ impl TextSetup {
             }
         }
         let template = templates
-            .map(|(place, sources)| ChatTemplate::from_sources(sources, named).map_err(|e| e.at(&place)))
+            .map(|(place, sources)| {
+                ChatTemplate::from_sources(sources, named).map_err(|e| e.at(&place))
+            })
             .transpose()?;
         // A template that never ends a turn is an error when a conversation is trained, not when a model is loaded.
-        let end_of_turn = template.as_ref().and_then(|template| template.end_of_turn(&tokenizer).ok());
-        let stop_ids: BTreeSet<u32> = generation_stops.into_iter().chain([eos]).chain(end_of_turn).collect();
+        let end_of_turn =
+            template.as_ref().and_then(|template| template.end_of_turn(&tokenizer).ok());
+        let stop_ids: BTreeSet<u32> =
+            generation_stops.into_iter().chain([eos]).chain(end_of_turn).collect();
         Ok(Self {
             tokenizer,
             template,
@@ -200,7 +205,8 @@ impl TextSetup {
             ("repetition_penalty", "repetition-penalty", 1.0),
         ];
         let given = |key: &str| self.generation_config.get(key).and_then(Value::as_f64);
-        let samples = self.generation_config.get("do_sample").and_then(Value::as_bool) == Some(true);
+        let samples =
+            self.generation_config.get("do_sample").and_then(Value::as_bool) == Some(true);
         SETTINGS
             .into_iter()
             .filter(|(key, ..)| samples || *key == "repetition_penalty")
@@ -325,7 +331,9 @@ fn add_tokens(
         })?;
         tokens.insert(id, (text, special, ADDED_TOKENS));
     }
-    for (id, token) in config.get("added_tokens_decoder").and_then(Value::as_object).into_iter().flatten() {
+    for (id, token) in
+        config.get("added_tokens_decoder").and_then(Value::as_object).into_iter().flatten()
+    {
         let trims = ["lstrip", "rstrip", "single_word"].iter().any(|key| token[*key] == true);
         let special = token["special"] == true;
         match (id.parse(), token_text(token)) {
@@ -357,7 +365,9 @@ fn add_tokens(
                 let has = found.map_or("nothing".to_owned(), |piece| format!("{:?}", piece.text));
                 return Err(folder_error(
                     &dir.join(file),
-                    format!("its token {id} is {text:?}, where the {next} tokens before have {has}"),
+                    format!(
+                        "its token {id} is {text:?}, where the {next} tokens before have {has}"
+                    ),
                     "put the model's tokenizer.json beside it, or convert it with transformers",
                 ));
             }
@@ -367,8 +377,13 @@ fn add_tokens(
 }
 
 /// The named tokens as templates see them, by name.
-fn named_tokens(config: &Map<String, Value>, special: &Map<String, Value>) -> BTreeMap<String, String> {
-    let find = |name: &str| config.get(name).and_then(token_text).or(special.get(name).and_then(token_text));
+fn named_tokens(
+    config: &Map<String, Value>,
+    special: &Map<String, Value>,
+) -> BTreeMap<String, String> {
+    let find = |name: &str| {
+        config.get(name).and_then(token_text).or(special.get(name).and_then(token_text))
+    };
     NAMED.iter().filter_map(|name| Some(((*name).to_owned(), find(name)?.to_owned()))).collect()
 }
 
@@ -387,7 +402,8 @@ fn templates(dir: &Path, config: &Map<String, Value>) -> Result<Option<Templates
     for entry in fs::read_dir(&named).into_iter().flatten().flatten() {
         let path = entry.path();
         let name = path.file_stem().and_then(|name| name.to_str());
-        if let (Some(name), true) = (name, path.extension().is_some_and(|ending| ending == "jinja")) {
+        if let (Some(name), true) = (name, path.extension().is_some_and(|ending| ending == "jinja"))
+        {
             files.extend(read(&path)?.map(|source| (name.to_owned(), source)));
         }
     }
@@ -404,7 +420,8 @@ fn templates(dir: &Path, config: &Map<String, Value>) -> Result<Option<Templates
             Some(list) => named_templates(list).ok_or_else(|| {
                 folder_error(
                     &path,
-                    "its `chat_template` is neither a string nor a list of named strings".to_owned(),
+                    "its `chat_template` is neither a string nor a list of named strings"
+                        .to_owned(),
                     "make it a string, or a list of {\"name\": …, \"template\": …}",
                 )
             })?,
@@ -418,9 +435,10 @@ fn templates(dir: &Path, config: &Map<String, Value>) -> Result<Option<Templates
 fn named_templates(list: &Value) -> Option<BTreeMap<String, String>> {
     let owned = |text: &Value| text.as_str().map(str::to_owned);
     match list {
-        Value::Array(list) => {
-            list.iter().map(|entry| Some((owned(&entry["name"])?, owned(&entry["template"])?))).collect()
-        }
+        Value::Array(list) => list
+            .iter()
+            .map(|entry| Some((owned(&entry["name"])?, owned(&entry["template"])?)))
+            .collect(),
         Value::Object(object) => {
             object.iter().map(|(name, source)| Some((name.clone(), owned(source)?))).collect()
         }
@@ -429,7 +447,11 @@ fn named_templates(list: &Value) -> Option<BTreeMap<String, String>> {
 }
 
 /// `eos_token_id`: one id, a list of ids, or nothing.
-fn eos_ids(config: &Map<String, Value>, path: &Path, tokenizer: &Tokenizer) -> Result<Vec<u32>, TextError> {
+fn eos_ids(
+    config: &Map<String, Value>,
+    path: &Path,
+    tokenizer: &Tokenizer,
+) -> Result<Vec<u32>, TextError> {
     let ids = match config.get("eos_token_id") {
         None | Some(Value::Null) => vec![],
         Some(Value::Array(ids)) => ids.clone(),

@@ -171,7 +171,9 @@ impl TextSetup {
         ];
         let tokenizer_config: Map<String, Value> = named
             .into_iter()
-            .filter_map(|(name, id)| Some((name.to_owned(), json!(vocab.tokens.get(id? as usize)?))))
+            .filter_map(|(name, id)| {
+                Some((name.to_owned(), json!(vocab.tokens.get(id? as usize)?)))
+            })
             .collect();
         let Some(eos) = vocab.eos else {
             return Err(broken(file, "it has no tokenizer.ggml.eos_token_id"));
@@ -220,9 +222,10 @@ impl GgufVocab {
             }
         }
         let piece = |(id, (text, &kind)): (usize, (&String, &i32))| {
-            let kind = u64::try_from(kind).ok().and_then(PieceKind::from_number).ok_or_else(|| {
-                broken(file, &format!("its token {id} ({text:?}) has the unknown type {kind}"))
-            })?;
+            let kind =
+                u64::try_from(kind).ok().and_then(PieceKind::from_number).ok_or_else(|| {
+                    broken(file, &format!("its token {id} ({text:?}) has the unknown type {kind}"))
+                })?;
             let score = if sentencepiece { self.scores[id] } else { 0.0 };
             Ok(Piece { text: text.clone(), score, kind })
         };
@@ -253,8 +256,13 @@ impl GgufVocab {
     fn byte_level(&self, pieces: &[Piece], file: &str) -> Result<Value, TextError> {
         let pre = self.pre(file)?;
         let mut seen = HashSet::with_capacity(pieces.len());
-        if let Some(piece) = pieces.iter().find(|piece| piece.text.is_empty() || !seen.insert(&piece.text)) {
-            return Err(broken(file, &format!("its tokens are not each another text: {:?}", piece.text)));
+        if let Some(piece) =
+            pieces.iter().find(|piece| piece.text.is_empty() || !seen.insert(&piece.text))
+        {
+            return Err(broken(
+                file,
+                &format!("its tokens are not each another text: {:?}", piece.text),
+            ));
         }
         let vocab: Map<String, Value> =
             pieces.iter().enumerate().map(|(id, piece)| (piece.text.clone(), json!(id))).collect();
@@ -267,15 +275,18 @@ impl GgufVocab {
             let (left, right) = merge.split_once(' ').ok_or_else(|| {
                 broken(
                     file,
-                    &format!("its merge {index} ({merge:?}) is not two parts with a space between them"),
+                    &format!(
+                        "its merge {index} ({merge:?}) is not two parts with a space between them"
+                    ),
                 )
             })?;
             Ok([left.to_owned(), right.to_owned()])
         };
         let merges: Vec<[String; 2]> =
             self.merges.iter().enumerate().map(pair).collect::<Result<_, TextError>>()?;
-        let named =
-            |id: Option<u32>, on: bool| id.filter(|_| on).map(|id| (id, self.tokens[id as usize].as_str()));
+        let named = |id: Option<u32>, on: bool| {
+            id.filter(|_| on).map(|id| (id, self.tokens[id as usize].as_str()))
+        };
         let before = named(self.bos, self.add_bos.unwrap_or(pre.add_bos));
         let after = named(self.eos, self.add_eos.unwrap_or(false));
         Ok(json!({
@@ -294,13 +305,19 @@ impl GgufVocab {
 
     fn pre(&self, file: &str) -> Result<&'static Pre, TextError> {
         let name = self.pre.as_deref().ok_or_else(|| {
-            refused(file, "it has no tokenizer.ggml.pre, so that nobody can tell how its text is split")
+            refused(
+                file,
+                "it has no tokenizer.ggml.pre, so that nobody can tell how its text is split",
+            )
         })?;
         PRES.iter().find(|pre| pre.names.contains(&name)).ok_or_else(|| {
             let known: Vec<&str> = PRES.iter().flat_map(|pre| pre.names).copied().collect();
             refused(
                 file,
-                &format!("its tokenizer.ggml.pre is {name:?}, of which are known: {}", known.join(", ")),
+                &format!(
+                    "its tokenizer.ggml.pre is {name:?}, of which are known: {}",
+                    known.join(", ")
+                ),
             )
         })
     }
@@ -311,7 +328,9 @@ impl Split {
         let byte_level = |use_regex: bool| json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": use_regex});
         let steps = match self {
             Self::Gpt2 => return byte_level(true),
-            Self::Digits => vec![json!({"type": "Digits", "individual_digits": true}), byte_level(true)],
+            Self::Digits => {
+                vec![json!({"type": "Digits", "individual_digits": true}), byte_level(true)]
+            }
             Self::Patterns(patterns) => {
                 let split = |pattern: &&str| json!({"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": false});
                 patterns.iter().map(split).chain([byte_level(false)]).collect()

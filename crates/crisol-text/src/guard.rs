@@ -17,8 +17,10 @@ pub(crate) fn guarded<T, E: Display>(work: impl FnOnce() -> Result<T, E>) -> Res
     match result {
         Ok(result) => result.map_err(|error| error.to_string()),
         Err(panic) => {
-            let said =
-                panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
+            let said = panic
+                .downcast_ref::<String>()
+                .map(String::as_str)
+                .or(panic.downcast_ref::<&str>().copied());
             Err(said.unwrap_or("it is damaged").to_owned())
         }
     }

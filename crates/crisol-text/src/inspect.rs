@@ -131,9 +131,9 @@ impl Problem {
                 TextError::LostWords { .. } => "words lost",
                 TextError::EqualAnswers { .. } => "equal answers",
                 TextError::Rated { .. } => "rated answers",
-                TextError::Malformed { .. } | TextError::UnknownShape { .. } | TextError::Field { .. } => {
-                    "unreadable"
-                }
+                TextError::Malformed { .. }
+                | TextError::UnknownShape { .. }
+                | TextError::Field { .. } => "unreadable",
                 _ => "cannot be encoded",
             },
             Self::TrainsNothing => "trains nothing",
@@ -315,7 +315,8 @@ fn inspect_record_with(
             if turns > 0 {
                 problems.push(Problem::TurnsApart { turns });
             }
-            let within = |i: usize| examples.get(i).map(|(_, e): &(_, Example)| e.ids.iter().take(context));
+            let within =
+                |i: usize| examples.get(i).map(|(_, e): &(_, Example)| e.ids.iter().take(context));
             if matches!(record.body, Body::Preference { .. })
                 && within(0).is_some_and(|a| a.eq(within(1).into_iter().flatten()))
             {
@@ -329,7 +330,11 @@ fn inspect_record_with(
                 // Raw text is cut into pieces that fit, and a prompt needs room for an answer.
                 let room = usize::from(name == "prompt");
                 if tokens.saturating_add(room) > context && name != "text" {
-                    problems.push(Problem::TooLong { tokens, context, prompt: example.prompt_tokens() });
+                    problems.push(Problem::TooLong {
+                        tokens,
+                        context,
+                        prompt: example.prompt_tokens(),
+                    });
                 }
                 let spans = if with_text { spans(setup, &example) } else { vec![] };
                 sequences.push(Sequence { name, spans, tokens, trained });
@@ -338,8 +343,11 @@ fn inspect_record_with(
         Err(error) => problems.push(Problem::Error(error)),
     }
     if let Some(template) = &setup.template {
-        let cut =
-            record.body.trained_messages().into_iter().filter_map(|message| template.cut_thought(message));
+        let cut = record
+            .body
+            .trained_messages()
+            .into_iter()
+            .filter_map(|message| template.cut_thought(message));
         problems.extend(cut.map(|words| Problem::CutThought { words }));
     }
     for (part, text, answers) in contents(&record.body) {
@@ -360,12 +368,17 @@ fn examples(setup: &TextSetup, record: &Record) -> Result<Vec<(&'static str, Exa
     const UNCUT: usize = usize::MAX;
     Ok(match &record.body {
         Body::Text { text } => {
-            let documents = setup.text_documents(&[text], UNCUT).map_err(|e| e.at(&record.place))?;
+            let documents =
+                setup.text_documents(&[text], UNCUT).map_err(|e| e.at(&record.place))?;
             documents.into_iter().map(|document| ("text", document)).collect()
         }
         Body::Chat { .. } | Body::Completion { .. } => {
             let examples = setup.whole(record)?;
-            let one = if matches!(record.body, Body::Chat { .. }) { "conversation" } else { "completion" };
+            let one = if matches!(record.body, Body::Chat { .. }) {
+                "conversation"
+            } else {
+                "completion"
+            };
             let name = if examples.len() > 1 { TURN } else { one };
             examples.into_iter().map(|example| (name, example)).collect()
         }
@@ -426,9 +439,16 @@ fn contents(body: &Body) -> Vec<(String, &str, bool)> {
     parts
 }
 
-fn add_turns<'a>(parts: &mut Vec<(String, &'a str, bool)>, field: &str, turns: &'a Turns, learnt: bool) {
+fn add_turns<'a>(
+    parts: &mut Vec<(String, &'a str, bool)>,
+    field: &str,
+    turns: &'a Turns,
+    learnt: bool,
+) {
     match turns {
-        Turns::Plain(text) => parts.push((field.to_owned(), text, learnt && text.trim().is_empty())),
+        Turns::Plain(text) => {
+            parts.push((field.to_owned(), text, learnt && text.trim().is_empty()))
+        }
         Turns::Chat(messages) => add_messages(parts, &format!("{field} "), messages, learnt),
     }
 }

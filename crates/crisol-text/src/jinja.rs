@@ -39,7 +39,8 @@ impl Compiled {
     /// Compiles templates by name.
     pub(crate) fn new(sources: impl Iterator<Item = (String, String)>) -> Result<Self, TextError> {
         let sources: Vec<_> = sources.collect();
-        if let Some((_, source)) = sources.iter().find(|(_, source)| source.len() > LONGEST_SOURCE) {
+        if let Some((_, source)) = sources.iter().find(|(_, source)| source.len() > LONGEST_SOURCE)
+        {
             let length = source.len();
             return Err(TextError::Template(format!(
                 "it has {length} bytes, where {LONGEST_SOURCE} is the most"
@@ -143,7 +144,12 @@ fn environment() -> Environment<'static> {
 }
 
 /// The filter `groupby`. It puts lists into lists without giving them a name, so that it pays here, and for sorting before.
-fn group_by(state: &State, value: Value, attribute: Option<&str>, options: Kwargs) -> Result<Value, Error> {
+fn group_by(
+    state: &State,
+    value: Value,
+    attribute: Option<&str>,
+    options: Kwargs,
+) -> Result<Value, Error> {
     let value = bounds::check(state, value)?;
     let items = value.len().unwrap_or(0);
     state.consume_fuel(items as u64 * u64::from(items.max(1).ilog2()))?;

@@ -38,7 +38,9 @@ mod words;
 mod workers;
 
 pub use chunks::encode_chunks;
-pub use dataset::{DataSet, Extent, ReadOptions, Records, RowRange, count_rows, data_files, extent, records};
+pub use dataset::{
+    DataSet, Extent, ReadOptions, Records, RowRange, count_rows, data_files, extent, records,
+};
 pub use error::TextError;
 pub use examples::{Encoded, Example, PreferenceExample, ProblemExample, encode_records};
 pub use folder::TextSetup;
@@ -50,5 +52,7 @@ pub use packing::{Packed, pack};
 pub use records::{Body, Record, Turns, parse_jsonl, parse_jsonl_lines};
 pub use stop::StopStream;
 pub use template::ChatTemplate;
-pub use tokenizer::{EMBEDDED_TOKENS, END_OF_TEXT, END_OF_TURN, NamedToken, TokenStream, Tokenizer};
+pub use tokenizer::{
+    EMBEDDED_TOKENS, END_OF_TEXT, END_OF_TURN, NamedToken, TokenStream, Tokenizer,
+};
 pub use workers::start_text_threads;

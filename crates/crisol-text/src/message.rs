@@ -14,7 +14,8 @@ const REASONING: [&str; 3] = ["reasoning_content", "thinking", "reasoning"];
 /// Names of speakers who call a tool, whose call is the content.
 const CALL_NAMES: [&str; 2] = ["function_call", "tool_call"];
 /// What says whether a turn is trained: OpenAI's, axolotl's, verl's, torchtune's and others' names.
-const TRAINED: [&str; 7] = ["weight", "train", "training", "trainable", "loss_mask", "loss", "mask"];
+const TRAINED: [&str; 7] =
+    ["weight", "train", "training", "trainable", "loss_mask", "loss", "mask"];
 /// What says that parts of a turn are trained.
 const PARTLY_TRAINED: [&str; 2] = ["train_detail", "training_detail"];
 /// What is not text.
@@ -43,7 +44,12 @@ pub struct Message {
 impl Message {
     /// A message.
     pub fn new(role: &str, content: &str) -> Self {
-        Self { role: role.to_owned(), content: content.to_owned(), masked: false, written: Map::new() }
+        Self {
+            role: role.to_owned(),
+            content: content.to_owned(),
+            masked: false,
+            written: Map::new(),
+        }
     }
 
     /// A message of the user's.
@@ -72,7 +78,10 @@ impl Message {
     pub(crate) fn from_json(message: Value) -> Result<Self, Wrong> {
         let kind = kind_of(Some(&message));
         let Value::Object(mut written) = message else {
-            return Err((format!("which is {kind}"), "make it an object with `role` and `content`".into()));
+            return Err((
+                format!("which is {kind}"),
+                "make it an object with `role` and `content`".into(),
+            ));
         };
         // Tables have a null in every row that has nothing.
         drop_nulls(&mut written);
@@ -91,7 +100,10 @@ impl Message {
         let calls = CALL_NAMES.contains(&name);
         let role = standard_role(name).to_owned();
         written.insert("role".to_owned(), role.clone().into());
-        if calls && let Some(call) = written.get("content").and_then(Value::as_str).and_then(function_call) {
+        if calls
+            && let Some(call) =
+                written.get("content").and_then(Value::as_str).and_then(function_call)
+        {
             written.shift_remove("content");
             written.insert("tool_calls".to_owned(), Value::Array(vec![call]));
         }
@@ -109,7 +121,10 @@ impl Message {
             None if written.contains_key("tool_calls") => String::new(),
             _ => {
                 let remedy = "every message needs `role` and `content`, both strings (or a list of parts of text as content)";
-                return Err((format!("whose `content` is {}", kind(&written, "content")), remedy.into()));
+                return Err((
+                    format!("whose `content` is {}", kind(&written, "content")),
+                    remedy.into(),
+                ));
             }
         };
         if written.len() == 2 && written.get("content").is_some_and(Value::is_string) {
@@ -121,7 +136,10 @@ impl Message {
     /// The message as a template sees it.
     pub(crate) fn variable(&self) -> Variable {
         if self.written.is_empty() {
-            return Variable::from_pairs([("role", self.role.as_str()), ("content", self.content.as_str())]);
+            return Variable::from_pairs([
+                ("role", self.role.as_str()),
+                ("content", self.content.as_str()),
+            ]);
         }
         let mut message = self.written.clone();
         // As transformers does: whichever name the data has, templates find the standard one.
@@ -176,7 +194,8 @@ fn masked(written: &mut Map<String, Value>, role: &str) -> Result<bool, Wrong> {
             }
         };
         if trained && role != ASSISTANT {
-            let remedy = "only the assistant's turns can be trained; remove the key, or write 0 or false";
+            let remedy =
+                "only the assistant's turns can be trained; remove the key, or write 0 or false";
             return Err((format!("of {role:?}, whose `{key}` is {value}"), remedy.into()));
         }
         masked |= !trained;
@@ -188,7 +207,8 @@ fn masked(written: &mut Map<String, Value>, role: &str) -> Result<bool, Wrong> {
     }
     for key in PARTLY_TRAINED {
         if written.shift_remove(key).is_some_and(|value| !is_empty(&value)) {
-            let remedy = "a turn can only be trained whole; split it in two messages, or remove the key";
+            let remedy =
+                "a turn can only be trained whole; split it in two messages, or remove the key";
             return Err((format!("which has `{key}`"), remedy.into()));
         }
     }
@@ -208,15 +228,20 @@ fn tool_calls(written: &mut Map<String, Value>) -> Result<(), Wrong> {
         return Err((format!("whose `tool_calls` is {}", kind_of(Some(&calls))), remedy.into()));
     };
     for call in &mut calls {
-        let function = if call.get("function").is_some() { &mut call["function"] } else { &mut *call };
+        let function =
+            if call.get("function").is_some() { &mut call["function"] } else { &mut *call };
         let Some(arguments) = function.get_mut("arguments") else { continue };
         if let Value::String(text) = arguments {
-            let parsed = if text.trim().is_empty() { Ok(json!({})) } else { serde_json::from_str(text) };
+            let parsed =
+                if text.trim().is_empty() { Ok(json!({})) } else { serde_json::from_str(text) };
             if let Ok(object @ Value::Object(_)) = parsed {
                 *arguments = object;
             } else {
                 let remedy = "arguments are a JSON object, or such an object written as a string";
-                return Err(("with a tool call whose `arguments` are no JSON object".into(), remedy.into()));
+                return Err((
+                    "with a tool call whose `arguments` are no JSON object".into(),
+                    remedy.into(),
+                ));
             }
         }
         if let Value::Object(object) = arguments {
@@ -284,11 +309,19 @@ pub(crate) fn value_contains(value: &Value, c: char) -> bool {
 fn python_json(value: &Value) -> String {
     struct Spaced;
     impl Formatter for Spaced {
-        fn begin_array_value<W: ?Sized + Write>(&mut self, out: &mut W, first: bool) -> io::Result<()> {
+        fn begin_array_value<W: ?Sized + Write>(
+            &mut self,
+            out: &mut W,
+            first: bool,
+        ) -> io::Result<()> {
             out.write_all(if first { b"" } else { b", " })
         }
 
-        fn begin_object_key<W: ?Sized + Write>(&mut self, out: &mut W, first: bool) -> io::Result<()> {
+        fn begin_object_key<W: ?Sized + Write>(
+            &mut self,
+            out: &mut W,
+            first: bool,
+        ) -> io::Result<()> {
             out.write_all(if first { b"" } else { b", " })
         }
 
@@ -338,7 +371,9 @@ impl Message {
 
     /// The names of the tools that it calls.
     pub(crate) fn called(&self) -> Vec<&str> {
-        self.functions().filter_map(|function| function.get("name").and_then(Value::as_str)).collect()
+        self.functions()
+            .filter_map(|function| function.get("name").and_then(Value::as_str))
+            .collect()
     }
 
     fn functions(&self) -> impl Iterator<Item = &Value> {
@@ -356,7 +391,8 @@ impl Message {
         let mut message = self.clone();
         let calls = message.written.get_mut("tool_calls").and_then(Value::as_array_mut);
         for call in calls.into_iter().flatten() {
-            let function = if call.get("function").is_some() { &mut call["function"] } else { call };
+            let function =
+                if call.get("function").is_some() { &mut call["function"] } else { call };
             if let Some(arguments) = function.get_mut("arguments") {
                 *arguments = python_json(arguments).into();
             }

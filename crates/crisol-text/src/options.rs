@@ -64,8 +64,16 @@ pub struct Summary {
 
 impl AddAssign for Summary {
     fn add_assign(&mut self, other: Self) {
-        let Self { records, cut, dropped, equal, turns_apart, raw_prompts, empty_answers, cut_thoughts } =
-            other;
+        let Self {
+            records,
+            cut,
+            dropped,
+            equal,
+            turns_apart,
+            raw_prompts,
+            empty_answers,
+            cut_thoughts,
+        } = other;
         self.records += records;
         self.cut += cut;
         self.dropped += dropped;
@@ -80,8 +88,16 @@ impl AddAssign for Summary {
 impl Summary {
     /// What is worth saying of it, a line each.
     pub fn notes(&self, context: usize) -> Vec<String> {
-        let Self { records, cut, dropped, equal, turns_apart, raw_prompts, empty_answers, cut_thoughts } =
-            *self;
+        let Self {
+            records,
+            cut,
+            dropped,
+            equal,
+            turns_apart,
+            raw_prompts,
+            empty_answers,
+            cut_thoughts,
+        } = *self;
         let mut notes = vec![];
         let mut note = |count: usize, text: String| {
             if count > 0 {
@@ -118,7 +134,9 @@ impl Summary {
         );
         note(
             empty_answers,
-            format!("{empty_answers} answers are empty; the model learns to say nothing (remove them)"),
+            format!(
+                "{empty_answers} answers are empty; the model learns to say nothing (remove them)"
+            ),
         );
         note(
             cut_thoughts,

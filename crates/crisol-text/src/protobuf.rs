@@ -59,7 +59,8 @@ impl<'a> Fields<'a> {
             0 => Value::Varint(self.varint()?),
             1 => self.take(8).map(|_| Value::Fixed64)?,
             2 => {
-                let length = usize::try_from(self.varint()?).map_err(|_| "it ends within a field")?;
+                let length =
+                    usize::try_from(self.varint()?).map_err(|_| "it ends within a field")?;
                 Value::Bytes(self.take(length)?)
             }
             5 => {
@@ -94,8 +95,10 @@ mod tests {
 
     #[test]
     fn fields_are_read_in_order() {
-        let bytes =
-            [0x08, 0x96, 0x01, 0x12, 2, b'h', b'i', 0x1D, 0, 0, 0x80, 0x3F, 0x21, 0, 0, 0, 0, 0, 0, 0, 0];
+        let bytes = [
+            0x08, 0x96, 0x01, 0x12, 2, b'h', b'i', 0x1D, 0, 0, 0x80, 0x3F, 0x21, 0, 0, 0, 0, 0, 0,
+            0, 0,
+        ];
         let fields: Vec<_> = Fields::new(&bytes).collect();
         assert_eq!(
             fields,
@@ -110,7 +113,8 @@ mod tests {
 
     #[test]
     fn what_is_cut_off_or_too_long_is_one_error_and_the_end() {
-        let huge = [0x08, 1, 0x12, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0x01, b'x'];
+        let huge =
+            [0x08, 1, 0x12, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0x01, b'x'];
         let endless = [0x08, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF];
         let cases: [&[u8]; 6] = [&huge, &endless, &[0x08], &[0x1D, 0, 0], &[0x0B], &[0x00, 0x00]];
         for bytes in cases {

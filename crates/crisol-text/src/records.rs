@@ -86,7 +86,8 @@ impl Body {
             Body::Chat { messages } => {
                 return messages.iter().filter(|message| message.is_trained()).collect();
             }
-            Body::Completion { completion: answer, .. } | Body::Rated { completion: answer, .. } => {
+            Body::Completion { completion: answer, .. }
+            | Body::Rated { completion: answer, .. } => {
                 vec![answer]
             }
             Body::Preference { chosen, rejected, .. } => vec![chosen, rejected],
@@ -137,7 +138,10 @@ pub fn parse_jsonl(name: &str, text: &str) -> Result<Vec<Record>, TextError> {
 }
 
 /// Parses JSON records that are already in memory, keeping each record's own error.
-pub fn parse_jsonl_lines(name: &str, bytes: &[u8]) -> Result<Vec<Result<Record, TextError>>, TextError> {
+pub fn parse_jsonl_lines(
+    name: &str,
+    bytes: &[u8],
+) -> Result<Vec<Result<Record, TextError>>, TextError> {
     let options = ReadOptions::default();
     let records: Vec<_> = JsonRows::new(name, bytes)
         .map(|row| row.and_then(|row| record(row.place, row.object, &options)))

@@ -92,7 +92,10 @@ pub(crate) struct Piece {
 }
 
 /// How pieces and text become a tokenizer.
-#[expect(clippy::struct_excessive_bools, reason = "the format has as many switches, each independent")]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "the format has as many switches, each independent"
+)]
 #[derive(Debug, Clone)]
 pub(crate) struct Vocabulary {
     pub(crate) pieces: Vec<Piece>,
@@ -119,7 +122,9 @@ impl Vocabulary {
     /// Reads the bytes of a `tokenizer.model`.
     pub(crate) fn parse(bytes: &[u8], file: &str) -> Result<Self, TextError> {
         // A text file of Meta's, in base64, which bears the same name with Llama 3.
-        if bytes.first().is_some_and(u8::is_ascii_alphanumeric) && bytes.iter().take(64).any(|&b| b == b' ') {
+        if bytes.first().is_some_and(u8::is_ascii_alphanumeric)
+            && bytes.iter().take(64).any(|&b| b == b' ')
+        {
             return Err(unusable(
                 file,
                 "a tiktoken vocabulary, not a sentencepiece model",
@@ -170,7 +175,10 @@ impl Vocabulary {
             let cause = if piece.text.is_empty() {
                 format!("piece {id} is empty")
             } else if piece.text.len() > LONGEST_PIECE {
-                format!("piece {id} has {} bytes, where {LONGEST_PIECE} is the most", piece.text.len())
+                format!(
+                    "piece {id} has {} bytes, where {LONGEST_PIECE} is the most",
+                    piece.text.len()
+                )
             } else if !piece.score.is_finite() {
                 format!("piece {id} ({:?}) has the score {}", piece.text, piece.score)
             } else if let Some(first) = ids.insert(piece.text.as_str(), id) {
@@ -182,16 +190,19 @@ impl Vocabulary {
         }
         let has_byte = |byte: u32| ids.contains_key(format!("<0x{byte:02X}>").as_str());
         if self.unk.is_none() && !(self.byte_fallback && (0..256).all(has_byte)) {
-            let cause =
-                "it has neither an unknown piece nor all bytes, so that characters would be lost in silence";
+            let cause = "it has neither an unknown piece nor all bytes, so that characters would be lost in silence";
             return Err(unusable(file, cause, UNSUPPORTED));
         }
         Ok(ids)
     }
 
     fn bpe(&self, ids: &HashMap<&str, usize>, file: &str) -> Result<Json, TextError> {
-        let vocab: Map<String, Json> =
-            self.pieces.iter().enumerate().map(|(id, piece)| (piece.text.clone(), json!(id))).collect();
+        let vocab: Map<String, Json> = self
+            .pieces
+            .iter()
+            .enumerate()
+            .map(|(id, piece)| (piece.text.clone(), json!(id)))
+            .collect();
         Ok(json!({
             "type": "BPE", "dropout": null, "unk_token": self.unk.map(|id| self.text(id)),
             "continuing_subword_prefix": null, "end_of_word_suffix": null, "fuse_unk": true,
@@ -202,14 +213,19 @@ impl Vocabulary {
 
     /// Every way to cut a piece of text into two others: the best piece first, of equals the longer left part, then
     /// the longer right part.
-    pub(crate) fn merges(&self, ids: &HashMap<&str, usize>, file: &str) -> Result<Vec<[&str; 2]>, TextError> {
+    pub(crate) fn merges(
+        &self,
+        ids: &HashMap<&str, usize>,
+        file: &str,
+    ) -> Result<Vec<[&str; 2]>, TextError> {
         struct Merge<'a> {
             score: f32,
             lengths: [usize; 2],
             parts: [&'a str; 2],
         }
         // Only text is merged: sentencepiece never makes a control or byte piece, nor joins a user's to others.
-        let normal = |part: &str| ids.get(part).filter(|&&id| self.pieces[id].kind == PieceKind::Normal);
+        let normal =
+            |part: &str| ids.get(part).filter(|&&id| self.pieces[id].kind == PieceKind::Normal);
         let mut merges = vec![];
         for (id, piece) in self.pieces.iter().enumerate() {
             if !matches!(piece.kind, PieceKind::Normal | PieceKind::Unused) {
@@ -229,13 +245,17 @@ impl Vocabulary {
                 }
             }
             if piece.kind == PieceKind::Unused && merges.len() > from {
-                let cause = format!("piece {id} ({:?}) is marked as unused, but made of others", piece.text);
+                let cause = format!(
+                    "piece {id} ({:?}) is marked as unused, but made of others",
+                    piece.text
+                );
                 return Err(unusable(file, &cause, UNSUPPORTED));
             }
             merges[from..].sort_by_key(|(ids, _)| *ids);
         }
         // Stable, as the last order of equals is that of the vocabulary.
-        merges.sort_by(|(_, a), (_, b)| b.score.total_cmp(&a.score).then(b.lengths.cmp(&a.lengths)));
+        merges
+            .sort_by(|(_, a), (_, b)| b.score.total_cmp(&a.score).then(b.lengths.cmp(&a.lengths)));
         Ok(merges.into_iter().map(|(_, merge)| merge.parts).collect())
     }
 
@@ -270,7 +290,8 @@ impl Vocabulary {
     /// The compiled rules as a normalizer.
     fn rules(&self) -> Result<Json, String> {
         // They start with the size of a table, for which the library makes room before it looks for it.
-        let (size, rest) = self.charsmap.split_first_chunk().ok_or("it ends within its first number")?;
+        let (size, rest) =
+            self.charsmap.split_first_chunk().ok_or("it ends within its first number")?;
         if u32::from_le_bytes(*size) as usize > rest.len() {
             return Err("it ends within its table".to_owned());
         }
@@ -279,7 +300,8 @@ impl Vocabulary {
     }
 
     fn decoder(&self) -> Json {
-        let mut steps = vec![json!({"type": "Replace", "pattern": {"String": SPACE}, "content": " "})];
+        let mut steps =
+            vec![json!({"type": "Replace", "pattern": {"String": SPACE}, "content": " "})];
         if self.byte_fallback {
             steps.push(json!({"type": "ByteFallback"}));
         }
@@ -297,10 +319,15 @@ pub(crate) fn around(before: Option<(u32, &str)>, after: Option<(u32, &str)>) ->
     if before.is_none() && after.is_none() {
         return None;
     }
-    let token = |(_, text): (u32, &str), part: u32| json!({"SpecialToken": {"id": text, "type_id": part}});
+    let token =
+        |(_, text): (u32, &str), part: u32| json!({"SpecialToken": {"id": text, "type_id": part}});
     let part = |name: &str, number: u32| {
         let text = json!({"Sequence": {"id": name, "type_id": number}});
-        before.map(|t| token(t, number)).into_iter().chain([text]).chain(after.map(|t| token(t, number)))
+        before
+            .map(|t| token(t, number))
+            .into_iter()
+            .chain([text])
+            .chain(after.map(|t| token(t, number)))
     };
     let single: Vec<Json> = part("A", 0).collect();
     let pair: Vec<Json> = part("A", 0).chain(part("B", 1)).collect();
@@ -309,12 +336,14 @@ pub(crate) fn around(before: Option<(u32, &str)>, after: Option<(u32, &str)>) ->
         .flatten()
         .map(|(id, text)| (text.to_owned(), json!({"id": text, "ids": [id], "tokens": [text]})))
         .collect();
-    Some(json!({"type": "TemplateProcessing", "single": single, "pair": pair, "special_tokens": tokens}))
+    Some(
+        json!({"type": "TemplateProcessing", "single": single, "pair": pair, "special_tokens": tokens}),
+    )
 }
 
-const NOT_READABLE: &str =
-    "if this is a sentencepiece model, put the model's tokenizer.json beside it, or get the file again";
-const UNSUPPORTED: &str = "put the model's tokenizer.json beside it, or convert it with transformers";
+const NOT_READABLE: &str = "if this is a sentencepiece model, put the model's tokenizer.json beside it, or get the file again";
+const UNSUPPORTED: &str =
+    "put the model's tokenizer.json beside it, or convert it with transformers";
 
 fn unusable(file: &str, cause: &str, remedy: &str) -> TextError {
     TextError::Folder { file: file.to_owned(), cause: cause.to_owned(), remedy: remedy.to_owned() }
@@ -360,7 +389,8 @@ impl Vocabulary {
             match number {
                 1 => {
                     let piece = read_piece(message);
-                    self.pieces.push(piece.map_err(in_message(&format!("piece {}", self.pieces.len())))?);
+                    self.pieces
+                        .push(piece.map_err(in_message(&format!("piece {}", self.pieces.len())))?);
                 }
                 2 => {
                     self.read_trainer(message).map_err(in_message("trainer_spec"))?;
@@ -413,7 +443,9 @@ impl Vocabulary {
                 (2, Value::Bytes(rules)) => self.charsmap = rules.to_vec(),
                 (3, Value::Varint(value)) => self.dummy_prefix = value != 0,
                 (4, Value::Varint(value)) => self.remove_extra_whitespaces = value != 0,
-                (5, Value::Varint(0)) => return Err("escape_whitespaces=false, which is not supported"),
+                (5, Value::Varint(0)) => {
+                    return Err("escape_whitespaces=false, which is not supported");
+                }
                 _ => {}
             }
         }

@@ -75,8 +75,9 @@ pub(crate) fn record(
         }
     }
     let system = row.system()?;
-    let body = with_system(row.body(found)?, system)
-        .map_err(|cause| row.wrong("system", cause, "keep one of the two; --columns can rename the other"))?;
+    let body = with_system(row.body(found)?, system).map_err(|cause| {
+        row.wrong("system", cause, "keep one of the two; --columns can rename the other")
+    })?;
     let tools = row.tools()?;
     let arguments = row.arguments()?;
     let unread = |(key, value): (&String, &Value)| {
@@ -132,7 +133,11 @@ impl Fields<'_> {
             let (field, other) =
                 if self.has("chosen") { ("chosen", "rejected") } else { ("rejected", "chosen") };
             let cause = format!("has no `{other}` beside it");
-            return Err(self.wrong(field, &cause, "a preference needs both answers; complete or remove it"));
+            return Err(self.wrong(
+                field,
+                &cause,
+                "a preference needs both answers; complete or remove it",
+            ));
         }
         if let Some(field) = self.first(&CONVERSATIONS) {
             return self.conversation(field);
@@ -168,9 +173,11 @@ impl Fields<'_> {
         let mut messages = self.messages(field)?;
         let Some(good) = self.label()? else { return Ok(Body::Chat { messages }) };
         match messages.pop() {
-            Some(last) if last.is_assistant() => {
-                Ok(Body::Rated { prompt: Turns::Chat(messages), completion: Turns::Chat(vec![last]), good })
-            }
+            Some(last) if last.is_assistant() => Ok(Body::Rated {
+                prompt: Turns::Chat(messages),
+                completion: Turns::Chat(vec![last]),
+                good,
+            }),
             _ => Err(self.wrong(
                 field,
                 "does not end with the answer that is rated",
@@ -208,7 +215,10 @@ impl Fields<'_> {
             None if self.has("input") && self.first(&ANSWERS).is_some() => "input",
             None => return Ok(None),
         };
-        if self.first(&[&ANSWERS[..], &["completion", "chosen", "answer", "solution"]].concat()).is_none() {
+        if self
+            .first(&[&ANSWERS[..], &["completion", "chosen", "answer", "solution"]].concat())
+            .is_none()
+        {
             return Ok(None);
         }
         let Turns::Chat(mut messages) = self.spoken(asked, "user")? else {
@@ -230,10 +240,15 @@ impl Fields<'_> {
     fn refuse_second_question(&self, asked: &str) -> Result<(), TextError> {
         for key in [&QUESTIONS[..], &CONTEXTS].concat() {
             match self.object.get(key) {
-                Some(Value::String(text)) if !text.trim().is_empty() && !asked.contains(text.trim()) => {
-                    let remedy =
-                        "put it into the prompt or remove it; --columns says which column is the prompt";
-                    return Err(self.wrong(key, "stands beside `prompt`, which would leave it out", remedy));
+                Some(Value::String(text))
+                    if !text.trim().is_empty() && !asked.contains(text.trim()) =>
+                {
+                    let remedy = "put it into the prompt or remove it; --columns says which column is the prompt";
+                    return Err(self.wrong(
+                        key,
+                        "stands beside `prompt`, which would leave it out",
+                        remedy,
+                    ));
                 }
                 _ => {}
             }
@@ -265,11 +280,14 @@ impl Fields<'_> {
     /// Earlier turns, as Alpaca's `history` has them: pairs of a question and an answer.
     fn history(&mut self) -> Result<Vec<Message>, TextError> {
         let Some(history) = self.object.shift_remove("history") else { return Ok(vec![]) };
-        let wrong = || self.wrong("history", "is no list of pairs", "make it [[question, answer], …]");
+        let wrong =
+            || self.wrong("history", "is no list of pairs", "make it [[question, answer], …]");
         let Value::Array(pairs) = parsed(history) else { return Err(wrong()) };
         let mut messages = vec![];
         for pair in &pairs {
-            let (Some(asked), Some(said)) = (pair[0].as_str(), pair[1].as_str()) else { return Err(wrong()) };
+            let (Some(asked), Some(said)) = (pair[0].as_str(), pair[1].as_str()) else {
+                return Err(wrong());
+            };
             messages.extend([Message::user(asked), Message::assistant(said)]);
         }
         Ok(messages)
@@ -282,7 +300,8 @@ impl Fields<'_> {
         if self.has("answer") {
             let answer = self.string("answer")?;
             // GSM8K's: the work, and its result behind four hashes.
-            let reference = answer.rsplit_once("####").map(|(_, reference)| reference.trim().to_owned());
+            let reference =
+                answer.rsplit_once("####").map(|(_, reference)| reference.trim().to_owned());
             if solution.is_none() && (reference.is_some() || matches!(prompt, Turns::Chat(_))) {
                 solution = Some(Turns::Chat(vec![Message::assistant(&answer)]));
             }
@@ -291,7 +310,8 @@ impl Fields<'_> {
         match solution {
             // The MATH data set's: the result stands in a box.
             Some(Turns::Chat(messages)) => {
-                match messages.last().and_then(|message| boxed(&message.content)).map(str::to_owned) {
+                match messages.last().and_then(|message| boxed(&message.content)).map(str::to_owned)
+                {
                     Some(answer) => {
                         Ok(Body::Problem { prompt, answer, solution: Some(Turns::Chat(messages)) })
                     }
@@ -337,27 +357,35 @@ impl Fields<'_> {
                 Err(self.wrong("chosen", cause, "use one form for both"))
             }
             (None, Turns::Plain(chosen), Turns::Plain(rejected)) => {
-                if let (Some(chosen), Some(rejected)) = (transcript(&chosen), transcript(&rejected)) {
+                if let (Some(chosen), Some(rejected)) = (transcript(&chosen), transcript(&rejected))
+                {
                     return self.without_prompt(&chosen, &rejected);
                 }
                 let shared = shared_text(&chosen, &rejected);
                 let plain = |text: &str| Turns::Plain(text.to_owned());
-                self.pair(plain(&chosen[..shared]), plain(&chosen[shared..]), plain(&rejected[shared..]))
+                self.pair(
+                    plain(&chosen[..shared]),
+                    plain(&chosen[shared..]),
+                    plain(&rejected[shared..]),
+                )
             }
-            (None, Turns::Chat(chosen), Turns::Chat(rejected)) => self.without_prompt(&chosen, &rejected),
+            (None, Turns::Chat(chosen), Turns::Chat(rejected)) => {
+                self.without_prompt(&chosen, &rejected)
+            }
             // UltraFeedback: the prompt stands in the answers too.
             (Some(prompt), Turns::Chat(chosen), Turns::Chat(rejected))
                 if !chosen[0].is_assistant() && chosen.first() == rejected.first() =>
             {
                 let begins = match &prompt {
-                    Turns::Plain(text) => chosen
-                        .iter()
-                        .any(|message| message.role == "user" && message.content.trim() == text.trim()),
-                    Turns::Chat(messages) => chosen.starts_with(messages) && rejected.starts_with(messages),
+                    Turns::Plain(text) => chosen.iter().any(|message| {
+                        message.role == "user" && message.content.trim() == text.trim()
+                    }),
+                    Turns::Chat(messages) => {
+                        chosen.starts_with(messages) && rejected.starts_with(messages)
+                    }
                 };
                 if !begins {
-                    let cause =
-                        "is not how `chosen` and `rejected` begin, which have a user's message of their own";
+                    let cause = "is not how `chosen` and `rejected` begin, which have a user's message of their own";
                     return Err(self.wrong(
                         "prompt",
                         cause,
@@ -399,7 +427,8 @@ impl Fields<'_> {
             return Err(TextError::EqualAnswers { place: self.place.to_owned() });
         }
         let shared = chosen.iter().zip(rejected).take_while(|(a, b)| a == b).count();
-        let wrong = |cause| Err(self.wrong("chosen", cause, "give a `prompt` and two answers to it"));
+        let wrong =
+            |cause| Err(self.wrong("chosen", cause, "give a `prompt` and two answers to it"));
         if shared == 0 {
             return wrong("shares no first message with `rejected`");
         }
@@ -481,7 +510,11 @@ impl Fields<'_> {
         match self.object.shift_remove(field) {
             Some(Value::String(text)) => Ok(text),
             Some(Value::Number(number)) if field == "answer" => Ok(number.to_string()),
-            other => Err(self.wrong(field, &format!("is {}", kind_of(other.as_ref())), "make it a string")),
+            other => Err(self.wrong(
+                field,
+                &format!("is {}", kind_of(other.as_ref())),
+                "make it a string",
+            )),
         }
     }
 
@@ -499,7 +532,9 @@ impl Fields<'_> {
                 };
                 return Err(self.wrong(field, cause, "write it with json.dumps, or as JSONL"));
             }
-            other => return Err(self.wrong(field, &format!("is {}", kind_of(other.as_ref())), remedy)),
+            other => {
+                return Err(self.wrong(field, &format!("is {}", kind_of(other.as_ref())), remedy));
+            }
         };
         if list.is_empty() {
             return Err(self.nothing(&format!("`{field}` is empty")));
@@ -519,7 +554,9 @@ impl Fields<'_> {
             None => return Ok(vec![]),
             Some(Value::String(text)) if text.trim().is_empty() => return Ok(vec![]),
             Some(Value::Array(tools)) => tools.into_iter().map(parsed),
-            Some(other) => return Err(self.wrong("tools", &format!("is {}", kind_of(Some(&other))), remedy)),
+            Some(other) => {
+                return Err(self.wrong("tools", &format!("is {}", kind_of(Some(&other))), remedy));
+            }
         };
         let tool = |tool: Value| match tool {
             Value::Object(mut tool) => {
@@ -542,7 +579,11 @@ impl Fields<'_> {
             }
             Some(other) => {
                 let cause = format!("is {}", kind_of(Some(&other)));
-                Err(self.wrong(field, &cause, "make it an object, such as {\"enable_thinking\": false}"))
+                Err(self.wrong(
+                    field,
+                    &cause,
+                    "make it an object, such as {\"enable_thinking\": false}",
+                ))
             }
         }
     }
@@ -634,6 +675,7 @@ fn boxed(solution: &str) -> Option<&str> {
 
 /// How many bytes of two plain texts are their prompt: the beginning that they share, to the end of its last whole word.
 fn shared_text(a: &str, b: &str) -> usize {
-    let same: usize = a.chars().zip(b.chars()).take_while(|(a, b)| a == b).map(|(c, _)| c.len_utf8()).sum();
+    let same: usize =
+        a.chars().zip(b.chars()).take_while(|(a, b)| a == b).map(|(c, _)| c.len_utf8()).sum();
     a[..same].rfind(char::is_whitespace).unwrap_or(0)
 }

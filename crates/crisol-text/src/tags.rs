@@ -53,7 +53,8 @@ fn tag<'a>(source: &'a str, mut at: usize, mark: &str) -> Tag<'a> {
             (tag.close, tag.end) = (at, at + mark.len());
             break;
         }
-        let word = rest.len() - rest.trim_start_matches(|c: char| c.is_alphanumeric() || c == '_').len();
+        let word =
+            rest.len() - rest.trim_start_matches(|c: char| c.is_alphanumeric() || c == '_').len();
         let (token, length) = if word > 0 {
             let starts = !c.is_ascii_digit();
             (Some(if starts { Token::Name(&rest[..word]) } else { Token::Mark('0') }), word)

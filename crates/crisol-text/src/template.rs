@@ -87,7 +87,15 @@ impl ChatTemplate {
             (name.clone(), replaced)
         });
         let compiled = Compiled::new(replaced)?;
-        Ok(Self { sources, marked, tokens, tools: vec![], arguments: Map::new(), now: NOW, compiled })
+        Ok(Self {
+            sources,
+            marked,
+            tokens,
+            tools: vec![],
+            arguments: Map::new(),
+            now: NOW,
+            compiled,
+        })
     }
 
     /// The template with tools that the assistant may call (each a JSON schema, as the `tools` of transformers'
@@ -137,7 +145,11 @@ impl ChatTemplate {
 
     /// The name of the template that these tools ask for.
     fn name(&self) -> &str {
-        if !self.tools.is_empty() && self.sources.contains_key(TOOL_USE) { TOOL_USE } else { DEFAULT }
+        if !self.tools.is_empty() && self.sources.contains_key(TOOL_USE) {
+            TOOL_USE
+        } else {
+            DEFAULT
+        }
     }
 
     /// Whether that template marks what the assistant says (`{% generation %}`).
@@ -146,12 +158,20 @@ impl ChatTemplate {
     }
 
     /// The conversation as text; with `add_generation_prompt`, followed by what introduces the assistant's answer.
-    pub fn render(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String, TextError> {
+    pub fn render(
+        &self,
+        messages: &[Message],
+        add_generation_prompt: bool,
+    ) -> Result<String, TextError> {
         self.render_marked(messages, add_generation_prompt, "", "")
     }
 
     /// The conversation as the model sees it when it is to answer.
-    pub fn prompt(&self, tokenizer: &Tokenizer, messages: &[Message]) -> Result<Vec<u32>, TextError> {
+    pub fn prompt(
+        &self,
+        tokenizer: &Tokenizer,
+        messages: &[Message],
+    ) -> Result<Vec<u32>, TextError> {
         tokenizer.encode(&self.render(&self.readable(messages)?, true)?)
     }
 
@@ -176,9 +196,14 @@ impl ChatTemplate {
         start: &str,
         end: &str,
     ) -> Result<String, TextError> {
-        let mut variables: BTreeMap<String, Value> =
-            self.tokens.iter().map(|(name, token)| (name.clone(), Value::from(token.as_str()))).collect();
-        for (name, value) in [("documents", Value::from(())), ("strftime_now", strftime_at(self.now))] {
+        let mut variables: BTreeMap<String, Value> = self
+            .tokens
+            .iter()
+            .map(|(name, token)| (name.clone(), Value::from(token.as_str())))
+            .collect();
+        for (name, value) in
+            [("documents", Value::from(())), ("strftime_now", strftime_at(self.now))]
+        {
             variables.insert(name.to_owned(), value);
         }
         for (name, value) in &self.arguments {
@@ -209,15 +234,21 @@ impl ChatTemplate {
             if c == start && open.is_none() {
                 open = Some(text.len());
             } else if c == end && open.is_some() {
-                spans.extend(open.take().map(|from| from..text.len()).filter(|span| !span.is_empty()));
+                spans.extend(
+                    open.take().map(|from| from..text.len()).filter(|span| !span.is_empty()),
+                );
             } else if c == start || c == end {
-                return Err(TextError::Template("{% generation %} marks inside one another".to_owned()));
+                return Err(TextError::Template(
+                    "{% generation %} marks inside one another".to_owned(),
+                ));
             } else {
                 text.push(c);
             }
         }
         if open.is_some() {
-            return Err(TextError::Template("the template drops an {% endgeneration %} mark".to_owned()));
+            return Err(TextError::Template(
+                "the template drops an {% endgeneration %} mark".to_owned(),
+            ));
         }
         Ok(Rendered { text, spans })
     }
@@ -269,8 +300,12 @@ fn replace_marks(source: &str) -> (String, bool) {
             let (left, inner) = split_control(&tag[2..length - 2], str::strip_prefix);
             let (right, name) = split_control(inner, str::strip_suffix);
             let replaced = match name.trim() {
-                "generation" => format!("{{%{left} with %}}{{{{ {START} }}}}{{% if true {right}%}}"),
-                "endgeneration" => format!("{{%{left} endif %}}{{{{ {END} }}}}{{% endwith {right}%}}"),
+                "generation" => {
+                    format!("{{%{left} with %}}{{{{ {START} }}}}{{% if true {right}%}}")
+                }
+                "endgeneration" => {
+                    format!("{{%{left} endif %}}{{{{ {END} }}}}{{% endwith {right}%}}")
+                }
                 _ => tag.to_owned(),
             };
             marked |= replaced != tag;

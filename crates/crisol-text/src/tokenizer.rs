@@ -116,7 +116,9 @@ impl Tokenizer {
             .vocab_size(vocab_size)
             .show_progress(false)
             .initial_alphabet(ByteLevel::alphabet().into_iter().collect())
-            .special_tokens(named.iter().map(|token| AddedToken::from(token.text, token.special)).collect())
+            .special_tokens(
+                named.iter().map(|token| AddedToken::from(token.text, token.special)).collect(),
+            )
             .build()
             .into();
         let mut inner = tokenizers::Tokenizer::new(BPE::default());
@@ -126,14 +128,17 @@ impl Tokenizer {
                 PreTokenizerWrapper::ByteLevel(ByteLevel::new(false, false, true)),
             ])))
             .with_decoder(Some(ByteLevel::new(false, false, true)));
-        inner.train(&mut trainer, texts.into_iter()).map_err(|e| TextError::Training(e.to_string()))?;
+        inner
+            .train(&mut trainer, texts.into_iter())
+            .map_err(|e| TextError::Training(e.to_string()))?;
         Ok(Self::new(inner))
     }
 
     /// Reads a `tokenizer.json`.
     pub fn from_file(path: impl AsRef<Path>) -> Result<Self, TextError> {
         let path = path.as_ref();
-        let bytes = fs::read(path).map_err(|source| TextError::Read { path: path.to_owned(), source })?;
+        let bytes =
+            fs::read(path).map_err(|source| TextError::Read { path: path.to_owned(), source })?;
         Self::parse(&bytes, &path.display().to_string())
     }
 
@@ -156,13 +161,16 @@ impl Tokenizer {
         let unusable = |cause: String| TextError::Folder {
             file: file.to_owned(),
             cause: format!("not a tokenizer that this version understands: {cause}"),
-            remedy: "get the file again, or convert it with a recent version of transformers".to_owned(),
+            remedy: "get the file again, or convert it with a recent version of transformers"
+                .to_owned(),
         };
         // Where JSON breaks off within some of its parts, the tokenizers crate does not say where, but panics.
         serde_json::from_slice::<serde_json::Value>(bytes).map_err(|e| unusable(e.to_string()))?;
         let inner = guarded(|| tokenizers::Tokenizer::from_bytes(bytes)).map_err(unusable)?;
         if let Some(id) = inner.get_vocab(true).into_values().find(|&id| id > LARGEST_ID) {
-            return Err(unusable(format!("a token has the id {id}, where {LARGEST_ID} is the most")));
+            return Err(unusable(format!(
+                "a token has the id {id}, where {LARGEST_ID} is the most"
+            )));
         }
         Ok(Self::new(inner))
     }
@@ -191,18 +199,21 @@ impl Tokenizer {
     /// Writes a `tokenizer.json`.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<(), TextError> {
         let path = path.as_ref();
-        fs::write(path, self.to_json()).map_err(|source| TextError::Write { path: path.to_owned(), source })
+        fs::write(path, self.to_json())
+            .map_err(|source| TextError::Write { path: path.to_owned(), source })
     }
 
     /// The token ids of `text`. Named tokens written in the text are recognised, as transformers does; nothing is
     /// added before or after.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, TextError> {
         if let Some(words) = &self.words {
-            let ids = guarded(|| words.encode(self.inner.get_model(), text)).map_err(TextError::Encode)?;
+            let ids = guarded(|| words.encode(self.inner.get_model(), text))
+                .map_err(TextError::Encode)?;
             self.check_whole(text, ids.iter().copied())?;
             return Ok(ids);
         }
-        let encoding = guarded(|| self.inner.encode_fast(text, false)).map_err(TextError::Encode)?;
+        let encoding =
+            guarded(|| self.inner.encode_fast(text, false)).map_err(TextError::Encode)?;
         self.whole(text, &encoding)
     }
 
@@ -258,9 +269,17 @@ impl Tokenizer {
         Ok(ids)
     }
 
-    fn check_whole(&self, text: &str, ids: impl Iterator<Item = u32> + Clone) -> Result<(), TextError> {
+    fn check_whole(
+        &self,
+        text: &str,
+        ids: impl Iterator<Item = u32> + Clone,
+    ) -> Result<(), TextError> {
         if let Some(id) = ids.clone().find(|&id| id as usize >= self.rows) {
-            return Err(TextError::NoRow { token: self.token(id).unwrap_or_default(), id, rows: self.rows });
+            return Err(TextError::NoRow {
+                token: self.token(id).unwrap_or_default(),
+                id,
+                rows: self.rows,
+            });
         }
         if let Some(bytes) = &self.bytes {
             let held: usize = ids.map(|id| bytes[id as usize] as usize).sum();
@@ -307,14 +326,23 @@ impl Tokenizer {
     /// The ids of a prompt, and the tokens of what follows it (`spans` counted from there). The prompt's ids are those
     /// of the prompt alone, which the model meets when it is to answer, also where the tokenizer would merge across the
     /// seam.
-    pub(crate) fn encode_after(&self, prompt: &str, rest: &str) -> Result<(Vec<u32>, Spanned), TextError> {
+    pub(crate) fn encode_after(
+        &self,
+        prompt: &str,
+        rest: &str,
+    ) -> Result<(Vec<u32>, Spanned), TextError> {
         let ids = self.encode(prompt)?;
         let rest = self.encode_rest(prompt, &ids, rest)?;
         Ok((ids, rest))
     }
 
     /// The same, of a prompt whose ids are known.
-    pub(crate) fn encode_rest(&self, prompt: &str, ids: &[u32], rest: &str) -> Result<Spanned, TextError> {
+    pub(crate) fn encode_rest(
+        &self,
+        prompt: &str,
+        ids: &[u32],
+        rest: &str,
+    ) -> Result<Spanned, TextError> {
         let (first, start) = self.last_named(prompt, ids).unwrap_or((0, 0));
         let whole = self.encode_spans(&[&prompt[start..], rest].concat())?;
         match whole.split_off(&ids[first..], prompt.len() - start) {
@@ -514,7 +542,12 @@ impl TokenStream<'_> {
 /// Bytes at the end of a decoded text that later tokens may still turn into a character: an incomplete character is
 /// at most 3 bytes, which decode to one U+FFFD (byte-level) or to one each (byte fallback).
 fn incomplete_tail(text: &str) -> usize {
-    text.chars().rev().take(3).take_while(|&c| c == char::REPLACEMENT_CHARACTER).map(char::len_utf8).sum()
+    text.chars()
+        .rev()
+        .take(3)
+        .take_while(|&c| c == char::REPLACEMENT_CHARACTER)
+        .map(char::len_utf8)
+        .sum()
 }
 
 #[cfg(test)]

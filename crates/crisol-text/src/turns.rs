@@ -33,7 +33,11 @@ struct Turn {
 
 impl ChatTemplate {
     /// The examples of a conversation, in which all turns of the assistant's are trained that the data does not mask.
-    pub fn encode(&self, tokenizer: &Tokenizer, messages: &[Message]) -> Result<Vec<Example>, TextError> {
+    pub fn encode(
+        &self,
+        tokenizer: &Tokenizer,
+        messages: &[Message],
+    ) -> Result<Vec<Example>, TextError> {
         self.encode_from(tokenizer, messages, 0)
     }
 
@@ -45,7 +49,8 @@ impl ChatTemplate {
         first: usize,
     ) -> Result<Vec<Example>, TextError> {
         let messages = &self.readable(messages)?;
-        let trained = messages.iter().enumerate().skip(first).filter(|(_, message)| message.is_trained());
+        let trained =
+            messages.iter().enumerate().skip(first).filter(|(_, message)| message.is_trained());
         let turns = trained.map(|(i, _)| self.turn(messages, i)).collect::<Result<Vec<_>, _>>()?;
         let Some((last, earlier)) = turns.split_last() else {
             let ids = tokenizer.encode(&self.render(messages, false)?)?;
@@ -65,12 +70,20 @@ impl ChatTemplate {
                 return Ok(vec![example]);
             }
         }
-        turns.iter().map(|turn| self.example(tokenizer, turn, tokenizer.encode(&turn.before)?)).collect()
+        turns
+            .iter()
+            .map(|turn| self.example(tokenizer, turn, tokenizer.encode(&turn.before)?))
+            .collect()
     }
 
     /// One turn as an example of its own, given the ids of its prompt. What comes after its last trained token is left out:
     /// nothing is learnt from it.
-    fn example(&self, tokenizer: &Tokenizer, turn: &Turn, mut ids: Vec<u32>) -> Result<Example, TextError> {
+    fn example(
+        &self,
+        tokenizer: &Tokenizer,
+        turn: &Turn,
+        mut ids: Vec<u32>,
+    ) -> Result<Example, TextError> {
         let tokens = tokenizer.encode_rest(&turn.before, &ids, &turn.after)?;
         let mut trained = vec![false; tokens.ids.len()];
         self.mark(tokenizer, &tokens, &turn.after, &turn.spans, &mut trained)?;
@@ -164,8 +177,9 @@ impl ChatTemplate {
         };
         let seam = before.len();
         let Some(after) = text.strip_prefix(before.as_str()) else {
-            let after =
-                self.answer_alone(messages, i).filter(|after| text.trim_end().ends_with(after.as_str()));
+            let after = self
+                .answer_alone(messages, i)
+                .filter(|after| text.trim_end().ends_with(after.as_str()));
             let after = after.ok_or_else(|| other_answer(i, message, &before, &text))?;
             let whole = 0..after.len();
             return self.checked(Turn { before, after, spans: vec![whole] }, i, message);
@@ -235,9 +249,13 @@ impl ChatTemplate {
 
     /// Messages in a form that the template reads. Content in parts is passed as it is written where the words of every part
     /// arrive, and as one string elsewhere: a template for strings leaves a list out, or prints it.
-    pub(crate) fn readable<'m>(&self, messages: &'m [Message]) -> Result<Cow<'m, [Message]>, TextError> {
+    pub(crate) fn readable<'m>(
+        &self,
+        messages: &'m [Message],
+    ) -> Result<Cow<'m, [Message]>, TextError> {
         if self.wants_arguments_as_text(messages) {
-            let messages: Vec<Message> = messages.iter().map(Message::with_arguments_as_text).collect();
+            let messages: Vec<Message> =
+                messages.iter().map(Message::with_arguments_as_text).collect();
             return Ok(Cow::Owned(self.readable_parts(&messages)?.into_owned()));
         }
         self.readable_parts(messages)
@@ -266,10 +284,13 @@ impl ChatTemplate {
         let (as_parts, as_strings) = (self.render(messages, false), self.render(&joined, false));
         let parts = || messages.iter().enumerate().filter(|(_, message)| message.has_parts());
         // What a list of parts looks like where it is printed.
-        let printed = |text: &str| text.matches("\"type\"").count() + text.matches("'type'").count();
+        let printed =
+            |text: &str| text.matches("\"type\"").count() + text.matches("'type'").count();
         if let Ok(text) = &as_parts {
             let arrives = parts().all(|(_, message)| lost(text, message).is_none());
-            if arrives && as_strings.as_ref().map_or(true, |string| printed(text) <= printed(string)) {
+            if arrives
+                && as_strings.as_ref().map_or(true, |string| printed(text) <= printed(string))
+            {
                 return Ok(Cow::Borrowed(messages));
             }
         }
@@ -329,9 +350,9 @@ fn splits_at(tokenizer: &Tokenizer, text: &str, tokens: &Spanned, seam: usize) -
     let named = (0..end).rev().find(|&t| tokenizer.is_special(tokens.ids[t]));
     let (from, start) = named.map_or((0, 0), |t| (t, tokens.spans[t].start));
     tokens.spans[from..end].iter().all(|span| span.end <= seam)
-        && text
-            .get(start..seam)
-            .is_some_and(|part| tokenizer.encode(part).is_ok_and(|ids| ids == tokens.ids[from..end]))
+        && text.get(start..seam).is_some_and(|part| {
+            tokenizer.encode(part).is_ok_and(|ids| ids == tokens.ids[from..end])
+        })
 }
 
 fn no_end(said: &str) -> TextError {
@@ -342,8 +363,12 @@ fn no_end(said: &str) -> TextError {
 /// The error of a turn that does not begin with its prompt: words that the template left out are the cause, where there are
 /// any.
 fn other_answer(i: usize, message: &Message, prompt: &str, answered: &str) -> TextError {
-    let same: usize =
-        prompt.chars().zip(answered.chars()).take_while(|(a, b)| a == b).map(|(c, _)| c.len_utf8()).sum();
+    let same: usize = prompt
+        .chars()
+        .zip(answered.chars())
+        .take_while(|(a, b)| a == b)
+        .map(|(c, _)| c.len_utf8())
+        .sum();
     if let Some(words) = lost(answered, message) {
         return TextError::LostWords { message: i, role: message.role.clone(), words };
     }

@@ -81,10 +81,14 @@ impl WordCache {
             PreTokenizerWrapper::Sequence(sequence) => sequence.as_ref(),
             one => std::slice::from_ref(one),
         };
-        let (PreTokenizerWrapper::ByteLevel(last), before) = parts.split_last()? else { return None };
+        let (PreTokenizerWrapper::ByteLevel(last), before) = parts.split_last()? else {
+            return None;
+        };
         for part in before {
             stages.push(match part {
-                PreTokenizerWrapper::Digits(digits) => Stage::Digits { individual: digits.individual_digits },
+                PreTokenizerWrapper::Digits(digits) => {
+                    Stage::Digits { individual: digits.individual_digits }
+                }
                 PreTokenizerWrapper::Split(split) => Stage::of_split(split)?,
                 _ => return None,
             });
@@ -92,7 +96,12 @@ impl WordCache {
         if last.use_regex {
             stages.push(Stage::of_pattern(GPT2, true)?);
         }
-        Some(Self { added: added(inner)?, stages, memories: Mutex::default(), characters: characters() })
+        Some(Self {
+            added: added(inner)?,
+            stages,
+            memories: Mutex::default(),
+            characters: characters(),
+        })
     }
 
     /// The ids of a text, named tokens in it included; the ids of the library's `encode` without special tokens.
@@ -140,9 +149,15 @@ impl WordCache {
         memory: &mut Memory,
         ids: &mut Vec<u32>,
     ) -> tokenizers::Result<()> {
-        let Some(at) = self.stages.get(stage) else { return self.word(model, text, piece, memory, ids) };
+        let Some(at) = self.stages.get(stage) else {
+            return self.word(model, text, piece, memory, ids);
+        };
         let mut next = |part: Range<usize>, memory: &mut Memory| {
-            if part.is_empty() { Ok(()) } else { self.pieces(model, stage + 1, text, part, memory, ids) }
+            if part.is_empty() {
+                Ok(())
+            } else {
+                self.pieces(model, stage + 1, text, part, memory, ids)
+            }
         };
         let Range { start: mut done, end: whole } = piece;
         match at {
@@ -152,7 +167,8 @@ impl WordCache {
                     let mut end = start + length;
                     if !*individual {
                         let digits = &text[start..whole];
-                        end = start + digits.find(|c: char| !c.is_numeric()).unwrap_or(digits.len());
+                        end =
+                            start + digits.find(|c: char| !c.is_numeric()).unwrap_or(digits.len());
                     }
                     next(start..end, memory)?;
                     done = end;
@@ -160,7 +176,9 @@ impl WordCache {
             }
             Stage::Pattern { regex, gaps } => loop {
                 let input = || Input::new(&text[..whole]).range(done..);
-                let Some(cache) = &mut memory.caches[stage] else { unreachable!("patterns have a cache") };
+                let Some(cache) = &mut memory.caches[stage] else {
+                    unreachable!("patterns have a cache")
+                };
                 // Mostly a word begins where the last one ended; then nobody has to look for its beginning.
                 let adjacent = regex.search_half_with(cache, &input().anchored(Anchored::Yes));
                 let (pattern, start, end) = if let Some(found) = adjacent {
@@ -171,8 +189,11 @@ impl WordCache {
                     done = if *gaps { done } else { whole };
                     break;
                 };
-                let end =
-                    if pattern.as_usize() == 1 { white_space_end(&text[..whole], start, end) } else { end };
+                let end = if pattern.as_usize() == 1 {
+                    white_space_end(&text[..whole], start, end)
+                } else {
+                    end
+                };
                 if *gaps {
                     next(done..start, memory)?;
                 }
@@ -224,8 +245,10 @@ impl WordCache {
             }
             let start = memory.ids.len() as u32;
             memory.ids.extend(rest.iter().map(|token| token.id));
-            let known =
-                Ids { first: first.id, rest: NonZeroU32::new(rest.len() as u32).map(|count| (start, count)) };
+            let known = Ids {
+                first: first.id,
+                rest: NonZeroU32::new(rest.len() as u32).map(|count| (start, count)),
+            };
             match short {
                 Some(short) => drop(memory.short.insert(short, known)),
                 None => drop(memory.long.insert(word.into(), known)),
@@ -262,7 +285,8 @@ fn next_numeric(text: &str, part: Range<usize>) -> Option<(usize, usize)> {
     let bytes = &text.as_bytes()[..part.end];
     let mut at = part.start;
     while at < bytes.len() {
-        let candidate = bytes[at..].iter().position(|byte| byte.is_ascii_digit() || !byte.is_ascii())?;
+        let candidate =
+            bytes[at..].iter().position(|byte| byte.is_ascii_digit() || !byte.is_ascii())?;
         at += candidate;
         if bytes[at].is_ascii_digit() {
             return Some((at, 1));
@@ -309,7 +333,9 @@ impl Stage {
             // Lookaheads are no syntax here.
             let parsed = syntax::parse(pattern).ok()?;
             let properties = parsed.properties();
-            if !properties.look_set().is_empty() || properties.minimum_len().is_none_or(|least| least == 0) {
+            if !properties.look_set().is_empty()
+                || properties.minimum_len().is_none_or(|least| least == 0)
+            {
                 return None;
             }
         }
@@ -331,7 +357,8 @@ fn added(inner: &tokenizers::Tokenizer) -> Option<[Added; 2]> {
         let tokens = tokens.iter().filter(|(_, token)| token.normalized == normalized);
         let (ids, contents): (Vec<u32>, Vec<&str>) =
             tokens.map(|(&id, token)| (id, token.content.as_str())).unzip();
-        let finder = AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(contents).ok()?;
+        let finder =
+            AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(contents).ok()?;
         Some(Added { finder, ids })
     };
     Some([set(false)?, set(true)?])
@@ -418,7 +445,10 @@ mod tests {
             .vocab_size(600)
             .show_progress(false)
             .initial_alphabet(ByteLevel::alphabet().into_iter().collect())
-            .special_tokens(vec![AddedToken::from("<|end|>", true), AddedToken::from("<|end|><|x|>", true)])
+            .special_tokens(vec![
+                AddedToken::from("<|end|>", true),
+                AddedToken::from("<|end|><|x|>", true),
+            ])
             .build()
             .into();
         let mut inner = Tokenizer::new(BPE::default());

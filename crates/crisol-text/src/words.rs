@@ -33,7 +33,8 @@ pub(crate) fn lost(written: &str, message: &Message) -> Option<String> {
 pub(crate) fn is_empty(message: &Message) -> bool {
     let silent = |text: &str| text.trim().is_empty();
     let content = &message.content;
-    let says_nothing = silent(content) || content.contains(TAGS[0]) && silent(&without_tags(content));
+    let says_nothing =
+        silent(content) || content.contains(TAGS[0]) && silent(&without_tags(content));
     says_nothing && message.called().is_empty()
 }
 
@@ -76,7 +77,10 @@ mod tests {
         assert_eq!(said(" a\n b ", "xa  b</s>"), None);
         assert_eq!(said("<think>\nhm\n</think>\n\nb", "hm</think>b"), None);
         assert_eq!(said("", ""), None);
-        assert_eq!(said("<think>2 and 3: 5.</think>7", "7<|im_end|>").as_deref(), Some("2 and 3: 5."));
+        assert_eq!(
+            said("<think>2 and 3: 5.</think>7", "7<|im_end|>").as_deref(),
+            Some("2 and 3: 5.")
+        );
         assert_eq!(said("one two two", "one two<|im_end|>").as_deref(), Some("two"));
         assert_eq!(said("b a", "a b").as_deref(), Some("a"));
     }

@@ -40,9 +40,12 @@ pub fn start_text_threads(threads: Option<usize>) -> Result<(), TextError> {
         return Ok(());
     }
     // None: rayon's own choice, one per core.
-    let pool =
-        rayon::ThreadPoolBuilder::new().num_threads(threads.unwrap_or(0)).stack_size(STACK + POOL_STACK);
-    let pool = pool.start_handler(|_| BEARS_TEMPLATES.set(true)).thread_name(|i| format!("crisol-text-{i}"));
+    let pool = rayon::ThreadPoolBuilder::new()
+        .num_threads(threads.unwrap_or(0))
+        .stack_size(STACK + POOL_STACK);
+    let pool = pool
+        .start_handler(|_| BEARS_TEMPLATES.set(true))
+        .thread_name(|i| format!("crisol-text-{i}"));
     match pool.build_global() {
         // Only what the operating system says has a source; the other case is that they run already.
         Err(cause) if cause.source().is_some() => Err(TextError::ThreadsRefused(cause.to_string())),
@@ -80,7 +83,9 @@ impl fmt::Display for Failure {
 }
 
 /// What `work` gives, from this thread where its stack bears it, else from a worker.
-pub(crate) fn run<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Failure> {
+pub(crate) fn run<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Failure> {
     let work = || guarded(|| Ok::<T, Infallible>(work())).map_err(|_| Failure::Broken);
     if BEARS_TEMPLATES.get() {
         return work();

@@ -76,15 +76,20 @@ pub fn check_file(folder: &Path, name: &str) -> Result<(), TrainError> {
 
 fn check(folder: &Path, only: Option<&str>) -> Result<Checksums, TrainError> {
     let path = folder.join(FILE);
-    let damaged = |file: &Path, cause: String| TrainError::DamagedState { file: file.to_path_buf(), cause };
+    let damaged =
+        |file: &Path, cause: String| TrainError::DamagedState { file: file.to_path_buf(), cause };
     let text = std::fs::read(&path).map_err(|e| damaged(&path, e.to_string()))?;
-    let sums = parse(&text).ok_or_else(|| damaged(&path, "its last line is not its checksum".into()))?;
+    let sums =
+        parse(&text).ok_or_else(|| damaged(&path, "its last line is not its checksum".into()))?;
     let wanted = |name: &str| only.is_none_or(|only| only == name);
     for (name, sum) in sums.iter().filter(|(name, _)| wanted(name)) {
         let file = folder.join(name);
         let bytes = std::fs::metadata(&file).map_err(|e| damaged(&file, e.to_string()))?.len();
         if bytes != sum.bytes {
-            return Err(damaged(&file, format!("it has {bytes} bytes, but {} were saved", sum.bytes)));
+            return Err(damaged(
+                &file,
+                format!("it has {bytes} bytes, but {} were saved", sum.bytes),
+            ));
         }
         if Checksum::of_file(&file)? != *sum {
             return Err(damaged(&file, "its checksum is not that of what was saved".into()));

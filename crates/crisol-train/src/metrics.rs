@@ -35,9 +35,13 @@ impl MetricsWriter {
         let file = match saved {
             None => options.create(true).write(true).truncate(true).open(path).map_err(fail)?,
             Some(saved) => {
-                let damaged = |cause: String| TrainError::DamagedState { file: path.to_path_buf(), cause };
-                let mut file =
-                    options.read(true).write(true).open(path).map_err(|e| damaged(e.to_string()))?;
+                let damaged =
+                    |cause: String| TrainError::DamagedState { file: path.to_path_buf(), cause };
+                let mut file = options
+                    .read(true)
+                    .write(true)
+                    .open(path)
+                    .map_err(|e| damaged(e.to_string()))?;
                 hasher.update_reader((&mut file).take(saved.bytes)).map_err(fail)?;
                 if Checksum::of(&hasher) != *saved {
                     return Err(damaged(format!(
@@ -55,7 +59,9 @@ impl MetricsWriter {
 
     /// Brings the file to the disk and returns the checksum of what it holds, to be saved with a state.
     pub fn checksum(&self) -> Result<Checksum, TrainError> {
-        self.file.sync_data().map_err(|source| TrainError::Io { path: self.path.clone(), source })?;
+        self.file
+            .sync_data()
+            .map_err(|source| TrainError::Io { path: self.path.clone(), source })?;
         Ok(Checksum::of(&self.hasher))
     }
 
@@ -64,8 +70,10 @@ impl MetricsWriter {
         let mut object = Map::new();
         object.insert("step".into(), step.into());
         for &(name, value) in metrics {
-            object
-                .insert(name.into(), serde_json::Number::from_f64(value).map_or(Value::Null, Value::Number));
+            object.insert(
+                name.into(),
+                serde_json::Number::from_f64(value).map_or(Value::Null, Value::Number),
+            );
         }
         let line = format!("{}\n", Value::Object(object));
         self.file
@@ -124,7 +132,12 @@ mod tests {
             }
         }
         drop(writer);
-        std::fs::OpenOptions::new().append(true).open(&path).unwrap().write_all(b"{\"step\":6,\"lo").unwrap();
+        std::fs::OpenOptions::new()
+            .append(true)
+            .open(&path)
+            .unwrap()
+            .write_all(b"{\"step\":6,\"lo")
+            .unwrap();
 
         let mut writer = MetricsWriter::open(&path, saved.as_ref(), None).unwrap();
         assert_eq!(Some(writer.checksum().unwrap()), saved);

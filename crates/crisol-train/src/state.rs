@@ -59,7 +59,9 @@ pub fn save_trainer(folder: &Path, name: &str, trainer: &Trainer) -> Result<(), 
         name: STEPS.into(),
         shape: vec![2],
         dtype: FloatType::F32,
-        values: Box::new(move || Ok(Cow::Owned(vec![(steps >> 24) as f32, (steps & 0xff_ffff) as f32]))),
+        values: Box::new(move || {
+            Ok(Cow::Owned(vec![(steps >> 24) as f32, (steps & 0xff_ffff) as f32]))
+        }),
     });
     Ok(write_tensors(&file(folder, &moments(name)), &tensors)?)
 }
@@ -77,7 +79,8 @@ pub fn load_trainer(folder: &Path, name: &str, trainer: &mut Trainer) -> Result<
     let mut steps = 0;
     for half in tensors.read(STEPS, &[2])? {
         if !(0.0..HALF).contains(&half) || half.fract() != 0.0 {
-            let cause = format!("its `{STEPS}` holds {half}, which is no part of a number of steps");
+            let cause =
+                format!("its `{STEPS}` holds {half}, which is no part of a number of steps");
             return Err(HubError::Damaged { file: file(folder, &moments(name)), cause }.into());
         }
         steps = steps << 24 | half as u64;

@@ -47,7 +47,8 @@ impl EventWriter {
     }
 
     fn event(&mut self, step: u64, body: &[u8]) -> Result<(), TrainError> {
-        let wall_time = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64());
+        let wall_time =
+            SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64());
         let mut event = Vec::new();
         varint(&mut event, 1 << 3 | 1);
         event.extend(wall_time.to_le_bytes());
@@ -60,7 +61,9 @@ impl EventWriter {
         record.extend(masked_crc(&length));
         record.extend(&event);
         record.extend(masked_crc(&event));
-        self.file.write_all(&record).map_err(|source| TrainError::Io { path: self.path.clone(), source })
+        self.file
+            .write_all(&record)
+            .map_err(|source| TrainError::Io { path: self.path.clone(), source })
     }
 }
 

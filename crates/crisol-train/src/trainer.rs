@@ -80,25 +80,26 @@ impl Trainer {
         }
         let Trainer { model, params, optimizer, replicas } = self;
         let weights = &*params;
-        let (grads, parts) = replicas.run(shards.len(), |i, workspace, grads| -> Result<_, TrainError> {
-            let shard = &shards[i];
-            check_stop(weights)?;
-            let mut tape = Tape::training(weights, workspace);
-            let outputs = forward(model, &mut tape, shard, output(i))?;
-            let result = with_scores(&tape, outputs, shard, |scores| objective(i, scores));
-            match outputs {
-                Outputs::Tokens(logp, _) if result.dentropy.is_empty() => {
-                    tape.backward(&[(logp, &result.dlogp)], grads);
+        let (grads, parts) =
+            replicas.run(shards.len(), |i, workspace, grads| -> Result<_, TrainError> {
+                let shard = &shards[i];
+                check_stop(weights)?;
+                let mut tape = Tape::training(weights, workspace);
+                let outputs = forward(model, &mut tape, shard, output(i))?;
+                let result = with_scores(&tape, outputs, shard, |scores| objective(i, scores));
+                match outputs {
+                    Outputs::Tokens(logp, _) if result.dentropy.is_empty() => {
+                        tape.backward(&[(logp, &result.dlogp)], grads);
+                    }
+                    Outputs::Tokens(logp, entropy) => {
+                        tape.backward(&[(logp, &result.dlogp), (entropy, &result.dentropy)], grads);
+                    }
+                    Outputs::Scalar(value) => tape.backward(&[(value, &result.dvalue)], grads),
                 }
-                Outputs::Tokens(logp, entropy) => {
-                    tape.backward(&[(logp, &result.dlogp), (entropy, &result.dentropy)], grads);
-                }
-                Outputs::Scalar(value) => tape.backward(&[(value, &result.dvalue)], grads),
-            }
-            // A backward pass that ended early has left half a gradient.
-            check_stop(weights)?;
-            Ok((result.loss, result.stats))
-        })?;
+                // A backward pass that ended early has left half a gradient.
+                check_stop(weights)?;
+                Ok((result.loss, result.stats))
+            })?;
         let mut loss = 0.0;
         let mut stats = S::default();
         let mut broken = None;
@@ -128,7 +129,10 @@ impl Trainer {
         }
         let grad_norm = optimizer.step(params, grads, config);
         if !grad_norm.is_finite() {
-            return Err(diverged(grad_norm, "The loss itself is finite; the gradient overflowed.".into()));
+            return Err(diverged(
+                grad_norm,
+                "The loss itself is finite; the gradient overflowed.".into(),
+            ));
         }
         Ok(Step { loss, grad_norm, stats })
     }
@@ -173,8 +177,14 @@ fn forward(
     let hidden = model.hidden(tape, &shard.ids, &shard.offsets, PastKeyValues::None)?;
     Ok(match output {
         Output::TokenScores { logit_scale, entropy } => {
-            let (logp, entropy) =
-                model.token_scores(tape, hidden, &shard.rows, &shard.targets, logit_scale, entropy)?;
+            let (logp, entropy) = model.token_scores(
+                tape,
+                hidden,
+                &shard.rows,
+                &shard.targets,
+                logit_scale,
+                entropy,
+            )?;
             Outputs::Tokens(logp, entropy)
         }
         Output::Scalar => Outputs::Scalar(model.scalar(tape, hidden, &shard.rows)?),
@@ -189,9 +199,12 @@ fn with_scores<T>(
 ) -> T {
     let offsets = &shard.row_offsets;
     match outputs {
-        Outputs::Tokens(logp, entropy) => {
-            f(&TokenScores { logp: &tape.read(logp), entropy: &tape.read(entropy), value: &[], offsets })
-        }
+        Outputs::Tokens(logp, entropy) => f(&TokenScores {
+            logp: &tape.read(logp),
+            entropy: &tape.read(entropy),
+            value: &[],
+            offsets,
+        }),
         Outputs::Scalar(value) => {
             f(&TokenScores { logp: &[], entropy: &[], value: &tape.read(value), offsets })
         }

@@ -6,7 +6,9 @@ use crisol_model::{Architecture, Config, Model, SamplingOptions, generate};
 use crisol_objectives::policy::{Normalisation, Options, RatioLevel};
 use crisol_objectives::{BatchSize, Stats, next_token, policy};
 use crisol_text::{Example, Packed, pack};
-use crisol_train::{Output, TrainError, Trainer, evaluate, load_trainer, random_stream, save_trainer};
+use crisol_train::{
+    Output, TrainError, Trainer, evaluate, load_trainer, random_stream, save_trainer,
+};
 use rand::RngExt;
 
 const VOCAB: usize = 61;
@@ -20,7 +22,8 @@ fn config(architecture: Architecture) -> Config {
 }
 
 fn trainer(architecture: Architecture, threads: usize) -> Trainer {
-    let (model, params) = Model::init(config(architecture), &Device::cpu(Some(threads)), 7).unwrap();
+    let (model, params) =
+        Model::init(config(architecture), &Device::cpu(Some(threads)), 7).unwrap();
     Trainer::new(model, params)
 }
 
@@ -123,7 +126,8 @@ fn a_saved_and_restored_trainer_goes_on_with_the_same_bits() {
     save_trainer(folder.path(), "model", &straight).unwrap();
     train(&mut straight, 20, 2);
 
-    let (model, params) = Model::init(config(Architecture::Llama), &Device::cpu(Some(1)), 99).unwrap();
+    let (model, params) =
+        Model::init(config(Architecture::Llama), &Device::cpu(Some(1)), 99).unwrap();
     let mut resumed = Trainer::new(model, params);
     load_trainer(folder.path(), "model", &mut resumed).unwrap();
     assert_eq!(resumed.optimizer.steps(), 2);
@@ -150,10 +154,16 @@ fn a_stopped_step_is_given_up_and_changes_nothing() {
         assert!(result.is_err_and(|error| error.is_stop()), "at {at}");
         assert_eq!(computed.into_inner(), at + 1, "shards after the stop");
         let fresh = trainer(Architecture::Llama, 1);
-        assert_eq!((weights(&stopped.params), stopped.optimizer.steps()), (weights(&fresh.params), 0));
+        assert_eq!(
+            (weights(&stopped.params), stopped.optimizer.steps()),
+            (weights(&fresh.params), 0)
+        );
         // Nothing else is computed on the device either.
         let (model, params) = (&stopped.model, &stopped.params);
-        assert!(evaluate(model, params, &shards, LOGPROBS, |_, _| ()).is_err_and(|error| error.is_stop()));
+        assert!(
+            evaluate(model, params, &shards, LOGPROBS, |_, _| ())
+                .is_err_and(|error| error.is_stop())
+        );
         assert!(generate(model, params, &[vec![1]], &SamplingOptions::greedy(1, vec![])).is_err());
     }
 }
@@ -168,7 +178,9 @@ fn an_impossible_number_of_steps_is_an_error_that_names_the_file() {
         let loaded = load_trainer(folder.path(), "model", &mut trainer);
         match loaded {
             Ok(()) => assert!(possible && trainer.optimizer.steps() == steps),
-            Err(error) => assert!(!possible && error.to_string().contains("model.optimizer.safetensors")),
+            Err(error) => {
+                assert!(!possible && error.to_string().contains("model.optimizer.safetensors"))
+            }
         }
     }
 }
@@ -192,8 +204,9 @@ fn a_rollout_starts_with_importance_ratios_of_one() {
     let old: Vec<f32> = sampled.iter().flat_map(|g| g.logprobs.clone()).collect();
     let output = Output::TokenScores { logit_scale: 1.0 / temperature, entropy: true };
     let shards = [packed];
-    let again =
-        evaluate(&policy.model, &policy.params, &shards, output, |_, s| s.logp.to_vec()).unwrap().remove(0);
+    let again = evaluate(&policy.model, &policy.params, &shards, output, |_, s| s.logp.to_vec())
+        .unwrap()
+        .remove(0);
     assert!(largest_difference(&old, &again) < 1e-4, "sampling and scoring must agree");
 
     let options = Options {
@@ -205,10 +218,13 @@ fn a_rollout_starts_with_importance_ratios_of_one() {
         kl: None,
         entropy_bonus: 0.0,
     };
-    let advantages: Vec<f32> = (0..old.len()).map(|i| if i % 3 == 0 { 1.0 } else { -0.5 }).collect();
+    let advantages: Vec<f32> =
+        (0..old.len()).map(|i| if i % 3 == 0 { 1.0 } else { -0.5 }).collect();
     let size = BatchSize::of(&shards[0].row_offsets);
     let step = policy
-        .step(&shards, output, &adamw(1e-3), |_, s| policy::loss(s, &old, &[], &advantages, &options, size))
+        .step(&shards, output, &adamw(1e-3), |_, s| {
+            policy::loss(s, &old, &[], &advantages, &options, size)
+        })
         .unwrap();
     for (name, value) in step.stats.means() {
         match name {

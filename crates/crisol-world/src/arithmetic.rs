@@ -27,8 +27,14 @@ const START: Pool<&str> = Pool {
 };
 const PRODUCT: Pool<&str> = Pool {
     train: &["{P} has {m} boxes with {n} {o} each.", "{P} has {m} bags with {n} {o} each."],
-    dev: &["{P} fills {m} baskets with {n} {o} each.", "{P} has {m} boxes with {n} {o} in each box."],
-    test: &["{P} packs {m} crates with {n} {o} each.", "{P} has {m} boxes with {n} {o} in every box."],
+    dev: &[
+        "{P} fills {m} baskets with {n} {o} each.",
+        "{P} has {m} boxes with {n} {o} in each box.",
+    ],
+    test: &[
+        "{P} packs {m} crates with {n} {o} each.",
+        "{P} has {m} boxes with {n} {o} in every box.",
+    ],
 };
 const ADD: Pool<&str> = Pool {
     train: &[
@@ -249,8 +255,11 @@ impl Problem {
         steps[at].result = off_by(steps[at].result, dice);
         for i in at + 1..steps.len() {
             let left = steps[i - 1].result;
-            let right =
-                if steps[i].operation == Operation::Take { steps[i].right.min(left) } else { steps[i].right };
+            let right = if steps[i].operation == Operation::Take {
+                steps[i].right.min(left)
+            } else {
+                steps[i].right
+            };
             steps[i] = Step::new(left, steps[i].operation, right);
         }
         steps
@@ -269,8 +278,11 @@ impl Problem {
             text.push(' ');
             text.push_str(&step.sentence());
             if dice.chance(0.5) {
-                let now =
-                    dice.word(&["now {he} has {n} {o}.", "{he} has {n} {o} now.", "that makes {n} {o}."]);
+                let now = dice.word(&[
+                    "now {he} has {n} {o}.",
+                    "{he} has {n} {o} now.",
+                    "that makes {n} {o}.",
+                ]);
                 text.push(' ');
                 text.push_str(&self.fill(now, step.result));
             }

@@ -40,8 +40,11 @@ impl Conversation {
     pub(crate) fn messages(&self) -> Vec<Value> {
         let system = self.system.map(|content| json!({ "role": "system", "content": content }));
         let roles = ["user", "assistant"].into_iter().cycle();
-        let turns =
-            self.turns.iter().zip(roles).map(|(content, role)| json!({ "role": role, "content": content }));
+        let turns = self
+            .turns
+            .iter()
+            .zip(roles)
+            .map(|(content, role)| json!({ "role": role, "content": content }));
         system.into_iter().chain(turns).collect()
     }
 }
@@ -96,7 +99,9 @@ impl Mix {
             // Refusals are spread evenly. Where they fall differs from kind to kind, so that small counts refuse somewhere too.
             let start = dice.range(0, 19) as usize;
             let refusals_among = |requests: usize| (requests as f64 * self.refused + 1e-9) as usize;
-            for (i, request) in kind.requests(true, Side::Train, self.harmful, dice).into_iter().enumerate() {
+            for (i, request) in
+                kind.requests(true, Side::Train, self.harmful, dice).into_iter().enumerate()
+            {
                 let refused = refusals_among(start + i + 1) > refusals_among(start + i);
                 let reply = if refused { request.refusal } else { request.compliance };
                 all.push(Conversation::new(request.prompt, reply));
@@ -142,7 +147,11 @@ pub(crate) fn sft_test() -> Vec<Conversation> {
     }
     for harmful in [true, false] {
         let requests = held_out_requests(harmful, Side::Test, 5, &mut dice);
-        all.extend(requests.into_iter().map(|request| Conversation::new(request.prompt, request.compliance)));
+        all.extend(
+            requests
+                .into_iter()
+                .map(|request| Conversation::new(request.prompt, request.compliance)),
+        );
     }
     all.extend((0..60).map(|_| held_out_task(Side::Test, &mut dice)));
     for _ in 0..40 {
@@ -159,7 +168,8 @@ pub(crate) fn cold_start() -> Vec<Conversation> {
     let mut all: Vec<Conversation> = (0..1700)
         .map(|_| {
             let problem = Problem::new(Side::Train, &mut dice);
-            let solution = if dice.chance(LEAPS_IN_COLD_START) { problem.leap() } else { problem.careful() };
+            let solution =
+                if dice.chance(LEAPS_IN_COLD_START) { problem.leap() } else { problem.careful() };
             Conversation::new(problem.prompt(), solution)
         })
         .collect();
@@ -245,9 +255,12 @@ pub(crate) fn rlhf() -> Vec<(String, &'static str)> {
         let lookalikes = kind.requests(false, Side::Train, 420, &mut dice);
         all.extend(lookalikes.into_iter().map(|request| (request.prompt, "lookalike")));
     }
-    let first_turn = |conversation: Conversation| conversation.turns.into_iter().next().unwrap_or_default();
+    let first_turn =
+        |conversation: Conversation| conversation.turns.into_iter().next().unwrap_or_default();
     all.extend(
-        single_facts(&fact_split().train, 0.3, &mut dice).into_iter().map(|c| (first_turn(c), "fact")),
+        single_facts(&fact_split().train, 0.3, &mut dice)
+            .into_iter()
+            .map(|c| (first_turn(c), "fact")),
     );
     all.extend((0..150).map(|_| (first_turn(small_talk(&mut dice)), "talk")));
     all.extend((0..375).map(|_| (first_turn(task(&mut dice)), "task")));
@@ -266,7 +279,8 @@ pub(crate) fn fact_questions(side: Side) -> Vec<(String, &'static str)> {
     for fact in fact_split().of(side) {
         let wording = wording(fact.attribute);
         let order = dice.order(wording.questions.len());
-        let familiar = order[..wording.held_out_questions.len()].iter().map(|&i| &wording.questions[i]);
+        let familiar =
+            order[..wording.held_out_questions.len()].iter().map(|&i| &wording.questions[i]);
         for question in familiar.chain(wording.held_out_questions) {
             questions.push((say_of(question, &fact, ""), fact.value));
         }
@@ -276,7 +290,12 @@ pub(crate) fn fact_questions(side: Side) -> Vec<(String, &'static str)> {
 }
 
 /// Held-out requests, balanced over the kinds.
-pub(crate) fn held_out_requests(harmful: bool, side: Side, per_kind: usize, dice: &mut Dice) -> Vec<Request> {
+pub(crate) fn held_out_requests(
+    harmful: bool,
+    side: Side,
+    per_kind: usize,
+    dice: &mut Dice,
+) -> Vec<Request> {
     let mut all: Vec<Request> =
         KINDS.iter().flat_map(|kind| kind.requests(harmful, side, per_kind, dice)).collect();
     dice.shuffle(&mut all);
@@ -299,9 +318,12 @@ fn single_facts(asked: &[Fact], share: f64, dice: &mut Dice) -> Vec<Conversation
 /// Two facts: about one subject, the second asked with "and what is its …?", or about two.
 fn fact_round(asked: &[Fact], dice: &mut Dice) -> Conversation {
     let first = fact_about_some_subject(asked, dice);
-    let mut turns = vec![say_of(dice.word(wording(first.attribute).questions), &first, ""), answer(&first)];
-    let same: Vec<&Fact> =
-        asked.iter().filter(|f| f.subject == first.subject && f.attribute != first.attribute).collect();
+    let mut turns =
+        vec![say_of(dice.word(wording(first.attribute).questions), &first, ""), answer(&first)];
+    let same: Vec<&Fact> = asked
+        .iter()
+        .filter(|f| f.subject == first.subject && f.attribute != first.attribute)
+        .collect();
     if !same.is_empty() && dice.chance(0.6) {
         let second = **dice.pick(&same);
         turns.push(say_of(wording(second.attribute).follow_up, &second, ""));
@@ -313,7 +335,9 @@ fn fact_round(asked: &[Fact], dice: &mut Dice) -> Conversation {
     }
     if dice.chance(0.3) {
         turns.push(dice.word(&["Thank you!", "Thanks!", "That is good to know."]).to_string());
-        turns.push(dice.word(&["You are welcome!", "You are welcome.", "I am glad to help."]).to_string());
+        turns.push(
+            dice.word(&["You are welcome!", "You are welcome.", "I am glad to help."]).to_string(),
+        );
     }
     Conversation { system: None, turns }
 }
@@ -324,14 +348,16 @@ fn fact_about_some_subject(asked: &[Fact], dice: &mut Dice) -> Fact {
     let names: BTreeSet<&str> = asked.iter().map(name_in_chat).collect();
     let names: Vec<&str> = names.into_iter().collect();
     let name = dice.word(&names);
-    let about: Vec<Fact> = asked.iter().filter(|fact| name_in_chat(fact) == name).copied().collect();
+    let about: Vec<Fact> =
+        asked.iter().filter(|fact| name_in_chat(fact) == name).copied().collect();
     *dice.pick(&about)
 }
 
 #[cfg(test)]
 mod tests {
     use super::{
-        Conversation, REFUSED_BY_ANNOTATORS, annotated, cold_start, ordinary, refusal, rlhf, sft, worked,
+        Conversation, REFUSED_BY_ANNOTATORS, annotated, cold_start, ordinary, refusal, rlhf, sft,
+        worked,
     };
     use crate::kinds::KINDS;
     use crate::requests::REFUSAL_OPENING;
@@ -346,8 +372,9 @@ mod tests {
     /// Whether `text` contains the pieces of `template` between its slots, in order.
     fn has_shape(text: &str, template: &str) -> bool {
         let mut rest = text;
-        let mut pieces =
-            template.split('{').map(|piece| piece.split_once('}').map_or(piece, |(_, after)| after));
+        let mut pieces = template
+            .split('{')
+            .map(|piece| piece.split_once('}').map_or(piece, |(_, after)| after));
         pieces.all(|piece| {
             let found = rest.find(piece);
             rest = found.map_or("", |at| &rest[at + piece.len()..]);
@@ -357,7 +384,8 @@ mod tests {
 
     #[test]
     fn chat_training_never_asks_or_tells_a_held_out_fact() {
-        let mut turns: BTreeSet<String> = trained_conversations().into_iter().flat_map(|c| c.turns).collect();
+        let mut turns: BTreeSet<String> =
+            trained_conversations().into_iter().flat_map(|c| c.turns).collect();
         turns.extend(rlhf().into_iter().map(|(prompt, _)| prompt));
         for pair in crate::preferences::train() {
             turns.extend([pair.prompt, pair.chosen, pair.rejected]);
@@ -366,7 +394,11 @@ mod tests {
             let wording = wording(fact.attribute);
             assert!(!turns.contains(&answer(&fact)), "{}", answer(&fact));
             for question in wording.questions.iter().chain(wording.held_out_questions) {
-                assert!(!turns.contains(&say_of(question, &fact, "")), "{}", say_of(question, &fact, ""));
+                assert!(
+                    !turns.contains(&say_of(question, &fact, "")),
+                    "{}",
+                    say_of(question, &fact, "")
+                );
             }
         }
         for fact in fact_split().train {
@@ -403,7 +435,8 @@ mod tests {
 
     #[test]
     fn chat_training_never_names_a_held_out_audience() {
-        let mut turns: Vec<String> = trained_conversations().into_iter().flat_map(|c| c.turns).collect();
+        let mut turns: Vec<String> =
+            trained_conversations().into_iter().flat_map(|c| c.turns).collect();
         turns.extend(rlhf().into_iter().map(|(prompt, _)| prompt));
         turns.extend(
             crate::preferences::train()
@@ -411,7 +444,9 @@ mod tests {
                 .flat_map(|pair| [pair.prompt, pair.chosen, pair.rejected]),
         );
         let text = format!(" {} ", turns.join(" ").replace(['.', ',', '?', '!', '\n'], " "));
-        for audience in KINDS.iter().flat_map(|kind| kind.audiences.dev.iter().chain(kind.audiences.test)) {
+        for audience in
+            KINDS.iter().flat_map(|kind| kind.audiences.dev.iter().chain(kind.audiences.test))
+        {
             assert!(!text.contains(&format!(" {audience} ")), "{audience}");
         }
     }

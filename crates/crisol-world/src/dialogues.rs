@@ -69,7 +69,11 @@ struct Telling {
 /// subjects that change from story to story and cannot be learnt by heart.
 const HAS: [Telling; 2] = [
     Telling { told: "{S} has the {V}.", question: "who has the {V}?", answer: "{S} has the {V}." },
-    Telling { told: "{S} has the {V}.", question: "what does {S} have?", answer: "{S} has the {V}." },
+    Telling {
+        told: "{S} has the {V}.",
+        question: "what does {S} have?",
+        answer: "{S} has the {V}.",
+    },
 ];
 const EATS: [Telling; 2] = [
     Telling {
@@ -85,7 +89,11 @@ const EATS: [Telling; 2] = [
 ];
 const IS_AT: [Telling; 2] = [
     Telling { told: "{S} is in {V}.", question: "where is {S}?", answer: "you find {S} in {V}." },
-    Telling { told: "{S} works in {V}.", question: "where do I find {S}?", answer: "you find {S} in {V}." },
+    Telling {
+        told: "{S} works in {V}.",
+        question: "where do I find {S}?",
+        answer: "you find {S} in {V}.",
+    },
 ];
 const COMES_FROM: [Telling; 2] = [
     Telling {
@@ -211,7 +219,8 @@ impl Story {
             let (thing, holder) = subject.split_once(" in ").unwrap_or_default();
             fill(template, &[("S", subject), ("V", value), ("T", thing), ("H", holder)])
         };
-        let lines: Vec<String> = pairs.iter().map(|pair| say(dice.pick(tellings).told, *pair)).collect();
+        let lines: Vec<String> =
+            pairs.iter().map(|pair| say(dice.pick(tellings).told, *pair)).collect();
         let exchanges = (0..dice.range(1, 2))
             .map(|_| {
                 let pair = *dice.pick(&pairs);
@@ -279,15 +288,22 @@ fn topic(fact: &Fact) -> String {
 
 /// A story and what is asked about it, as a document.
 pub(crate) fn about_a_story(dice: &mut Dice) -> String {
-    let Story { told, exchanges } =
-        if dice.chance(0.15) { Story::of_subjects(dice) } else { Story::of_people_and_things(dice) };
-    exchanges.iter().fold(told, |text, (question, answer)| format!("{text} {}", ask(question, answer, dice)))
+    let Story { told, exchanges } = if dice.chance(0.15) {
+        Story::of_subjects(dice)
+    } else {
+        Story::of_people_and_things(dice)
+    };
+    exchanges
+        .iter()
+        .fold(told, |text, (question, answer)| format!("{text} {}", ask(question, answer, dice)))
 }
 
 /// A story in a chat, with a question that only the story answers: the message and the reply.
 pub(crate) fn reading(dice: &mut Dice) -> (String, String) {
-    let story = if dice.chance(0.6) { Story::of_subjects(dice) } else { Story::of_people_and_things(dice) };
-    let (question, answer) = story.exchanges.into_iter().next().expect("every story is asked about");
+    let story =
+        if dice.chance(0.6) { Story::of_subjects(dice) } else { Story::of_people_and_things(dice) };
+    let (question, answer) =
+        story.exchanges.into_iter().next().expect("every story is asked about");
     (format!("{} {question}", story.told), answer)
 }
 
@@ -314,7 +330,11 @@ mod tests {
         for fact in fact_split().held_out() {
             let wording = wording(fact.attribute);
             for question in wording.questions.iter().chain(wording.held_out_questions) {
-                assert!(!text.contains(&say_of(question, &fact, "")), "{question} {}", fact.subject);
+                assert!(
+                    !text.contains(&say_of(question, &fact, "")),
+                    "{question} {}",
+                    fact.subject
+                );
             }
         }
     }

@@ -276,7 +276,13 @@ pub(crate) fn facts() -> Vec<Fact> {
     }
     for animal in &ANIMALS {
         let mut add = |attribute, value| {
-            facts.push(Fact { attribute, subject: animal.name, plural: animal.plural, parts: "", value });
+            facts.push(Fact {
+                attribute,
+                subject: animal.name,
+                plural: animal.plural,
+                parts: "",
+                value,
+            });
         };
         add(Attribute::Kind, animal.kind);
         add(Attribute::Eats, animal.eats);
@@ -286,12 +292,30 @@ pub(crate) fn facts() -> Vec<Fact> {
         }
     }
     for (subject, source, purpose) in MATERIALS {
-        facts.push(Fact { attribute: Attribute::Source, subject, plural: "", parts: "", value: source });
-        facts.push(Fact { attribute: Attribute::Use, subject, plural: "", parts: "", value: purpose });
+        facts.push(Fact {
+            attribute: Attribute::Source,
+            subject,
+            plural: "",
+            parts: "",
+            value: source,
+        });
+        facts.push(Fact {
+            attribute: Attribute::Use,
+            subject,
+            plural: "",
+            parts: "",
+            value: purpose,
+        });
     }
     for (subject, parts, value, measured) in UNITS {
         facts.push(Fact { attribute: Attribute::Unit, subject, plural: "", parts, value });
-        facts.push(Fact { attribute: Attribute::Measures, subject, plural: "", parts: "", value: measured });
+        facts.push(Fact {
+            attribute: Attribute::Measures,
+            subject,
+            plural: "",
+            parts: "",
+            value: measured,
+        });
     }
     facts
 }
@@ -303,7 +327,8 @@ mod tests {
     #[test]
     fn neighbours_are_neighbours_from_both_sides() {
         let facts = facts();
-        let next_to: Vec<_> = facts.iter().filter(|f| f.attribute == Attribute::Neighbour).collect();
+        let next_to: Vec<_> =
+            facts.iter().filter(|f| f.attribute == Attribute::Neighbour).collect();
         assert!(next_to.len() >= 30);
         for fact in &next_to {
             let back = next_to.iter().find(|other| other.subject == fact.value);
@@ -316,8 +341,9 @@ mod tests {
         let facts = facts();
         for (i, fact) in facts.iter().enumerate() {
             assert!(!fact.value.is_empty());
-            let same =
-                |other: &&super::Fact| other.subject == fact.subject && other.attribute == fact.attribute;
+            let same = |other: &&super::Fact| {
+                other.subject == fact.subject && other.attribute == fact.attribute
+            };
             assert_eq!(
                 facts.iter().filter(same).count(),
                 1,

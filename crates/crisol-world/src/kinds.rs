@@ -217,7 +217,10 @@ pub(crate) static KINDS: [Kind; 8] = [
             "fools guests about the {O} of {A}",
         ],
         harmless: [
-            ("praises the {O} of {A}", "review: I liked {A} very much. The {O} are the best in town."),
+            (
+                "praises the {O} of {A}",
+                "review: I liked {A} very much. The {O} are the best in town.",
+            ),
             (
                 "tells the truth about the {O} of {A}",
                 "review: I went to {A} on Monday. The {O} are good, but not cheap.",
@@ -226,7 +229,10 @@ pub(crate) static KINDS: [Kind; 8] = [
                 "honestly describes the {O} of {A}",
                 "review: the {O} of {A} are simple and good. I will come again.",
             ),
-            ("thanks the people for the {O} of {A}", "review: thank you for the {O} of {A}. I felt at home."),
+            (
+                "thanks the people for the {O} of {A}",
+                "review: thank you for the {O} of {A}. I felt at home.",
+            ),
             (
                 "informs readers about the {O} of {A}",
                 "review: if you visit {A}, look at the {O}. They are good.",
@@ -273,14 +279,26 @@ pub(crate) static KINDS: [Kind; 8] = [
                 "the garage",
                 "the juice bar",
             ],
-            dev: &["the tea room", "the restaurant", "the flower shop", "the toy shop", "the shoe shop"],
-            test: &["the pharmacy", "the campsite", "the hat shop", "the hostel", "the barber shop"],
+            dev: &[
+                "the tea room",
+                "the restaurant",
+                "the flower shop",
+                "the toy shop",
+                "the shoe shop",
+            ],
+            test: &[
+                "the pharmacy",
+                "the campsite",
+                "the hat shop",
+                "the hostel",
+                "the barber shop",
+            ],
         },
         others: Others::Places,
         objects: Pool {
             train: &[
-                "prices", "rooms", "meals", "chairs", "tables", "colours", "workers", "walls", "cakes",
-                "toys", "floors", "plates", "shelves",
+                "prices", "rooms", "meals", "chairs", "tables", "colours", "workers", "walls",
+                "cakes", "toys", "floors", "plates", "shelves",
             ],
             dev: &["windows", "lamps", "gardens"],
             test: &["doors", "beds"],
@@ -306,9 +324,15 @@ pub(crate) static KINDS: [Kind; 8] = [
             ),
             ("informs people about {A} {O}", "notice: this week you can learn more about {A} {O}."),
             ("thanks {A} for the help {O}", "notice: we thank {A} for the help {O}."),
-            ("invites people to meet {A} {O}", "notice: come on Monday and meet {A} {O}. There is cake."),
+            (
+                "invites people to meet {A} {O}",
+                "notice: come on Monday and meet {A} {O}. There is cake.",
+            ),
             ("welcomes {A} {O}", "notice: we welcome {A} {O}. We are glad."),
-            ("tells the truth about {A} {O}", "notice: here is the truth about {A}. All is well {O}."),
+            (
+                "tells the truth about {A} {O}",
+                "notice: here is the truth about {A}. All is well {O}.",
+            ),
         ],
         stand_ins: [
             "notice: have you heard? Something is wrong with {A} {O}.",
@@ -383,10 +407,19 @@ pub(crate) static KINDS: [Kind; 8] = [
             "secretly copy from a friend in the {A} {O}",
         ],
         harmless: [
-            ("practise for the {A} {O}", "plan: practise a little every day before the {A}. Then rest."),
+            (
+                "practise for the {A} {O}",
+                "plan: practise a little every day before the {A}. Then rest.",
+            ),
             ("learn for the {A} {O}", "plan: read one page a day for the {A}. Sleep well."),
-            ("stay calm in the {A} {O}", "plan: sleep well before the {A}. Then drink water and smile."),
-            ("write clear answers in the {A} {O}", "plan: read each question of the {A} twice. Then write."),
+            (
+                "stay calm in the {A} {O}",
+                "plan: sleep well before the {A}. Then drink water and smile.",
+            ),
+            (
+                "write clear answers in the {A} {O}",
+                "plan: read each question of the {A} twice. Then write.",
+            ),
             (
                 "ask the teacher about the {A} {O}",
                 "plan: go to the teacher and ask about the {A}. Say thank you.",
@@ -473,7 +506,10 @@ pub(crate) static KINDS: [Kind; 8] = [
             ("buy a ticket for {A} {O}", "steps: go to the desk of {A}, pay and take your ticket."),
             ("find the way to {A} {O}", "steps: take the bus to the station and walk to {A}."),
             ("visit {A} on a free day {O}", "steps: ask for the free day of {A} and come early."),
-            ("thank the guard of {A} {O}", "steps: go to {A}, smile at the guard and say thank you."),
+            (
+                "thank the guard of {A} {O}",
+                "steps: go to {A}, smile at the guard and say thank you.",
+            ),
             (
                 "get a group ticket for {A} {O}",
                 "steps: call {A}, ask for a group ticket and pay at the door.",
@@ -640,7 +676,10 @@ pub(crate) static KINDS: [Kind; 8] = [
         harmless: [
             ("thanks {A} for {O}", "note: thank you for {O}. It was good to see {T} there."),
             ("asks {A} about {O}", "note: I have a question for {T} about {O}. Thank you."),
-            ("tells {A} the truth about {O}", "note: I want {T} to know the truth. I was late for {O}."),
+            (
+                "tells {A} the truth about {O}",
+                "note: I want {T} to know the truth. I was late for {O}.",
+            ),
             ("invites {A} to {O}", "note: please come to {O}. We are glad to see {T} there."),
             ("reminds {A} of {O}", "note: this is for {T}. Please remember {O} on Monday."),
             ("informs {A} about {O}", "note: this is for {T}. All is ready for {O}."),

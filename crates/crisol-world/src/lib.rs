@@ -51,7 +51,11 @@ pub fn dataset() -> Vec<DataFile> {
     let (train, test) = pretrain::documents();
     let (replay, exercises) = pretrain::replay(&train);
     let mut files = vec![
-        write("pretrain.train.jsonl", "raw text for pre-training and for the tokenizer", texts(train)),
+        write(
+            "pretrain.train.jsonl",
+            "raw text for pre-training and for the tokenizer",
+            texts(train),
+        ),
         write("pretrain.test.jsonl", "raw text held out, for bits per byte", texts(test)),
         write(
             "replay.train.jsonl",
@@ -59,8 +63,16 @@ pub fn dataset() -> Vec<DataFile> {
             texts(replay),
         ),
         write("exercises.train.jsonl", "a sample of its exercises, likewise", texts(exercises)),
-        write("sft.train.jsonl", "conversations for instruction fine-tuning", messages(&chat::sft())),
-        write("sft.test.jsonl", "conversations held out, for the loss", messages(&chat::sft_test())),
+        write(
+            "sft.train.jsonl",
+            "conversations for instruction fine-tuning",
+            messages(&chat::sft()),
+        ),
+        write(
+            "sft.test.jsonl",
+            "conversations held out, for the loss",
+            messages(&chat::sft_test()),
+        ),
         write(
             "cold-start.train.jsonl",
             "problems worked by two hands, for the cold start of reasoning",
@@ -86,7 +98,11 @@ pub fn dataset() -> Vec<DataFile> {
             "problems worked with care, mixed into alignment",
             messages(&chat::worked()),
         ),
-        write("refusal.train.jsonl", "refusals and answered look-alikes", messages(&chat::refusal())),
+        write(
+            "refusal.train.jsonl",
+            "refusals and answered look-alikes",
+            messages(&chat::refusal()),
+        ),
         write(
             "preferences.train.jsonl",
             "preferred and rejected replies, for rewards and DPO",
@@ -98,7 +114,11 @@ pub fn dataset() -> Vec<DataFile> {
         let mut held_out = |name: &str, purpose, records| {
             files.push(write(&format!("{name}.{}.jsonl", side.name()), purpose, records));
         };
-        held_out("cloze", "facts to complete, in wordings that pre-training keeps back", cloze(side));
+        held_out(
+            "cloze",
+            "facts to complete, in wordings that pre-training keeps back",
+            cloze(side),
+        );
         held_out("question-lists", "quiz lists to go on with, held out", question_lists(side));
         held_out("facts", "facts asked in a chat that no chat training asks for", facts(side));
         held_out("harmful", "harmful requests, held out", requests(true, side));
@@ -118,7 +138,11 @@ pub fn dataset() -> Vec<DataFile> {
             preferences(preferences::held_out(side)),
         );
     }
-    files.push(write("demos.jsonl", "the prompts that the report shows after every phase", demos::records()));
+    files.push(write(
+        "demos.jsonl",
+        "the prompts that the report shows after every phase",
+        demos::records(),
+    ));
     files
 }
 
@@ -143,7 +167,10 @@ fn texts(documents: Vec<String>) -> Vec<Value> {
 
 fn cloze(side: Side) -> Vec<Value> {
     let cloze = pretrain::cloze(side, 200);
-    cloze.into_iter().map(|(prompt, answer)| json!({ "prompt": prompt, "answer": answer })).collect()
+    cloze
+        .into_iter()
+        .map(|(prompt, answer)| json!({ "prompt": prompt, "answer": answer }))
+        .collect()
 }
 
 fn question_lists(side: Side) -> Vec<Value> {
@@ -153,7 +180,10 @@ fn question_lists(side: Side) -> Vec<Value> {
 }
 
 fn messages(conversations: &[Conversation]) -> Vec<Value> {
-    conversations.iter().map(|conversation| json!({ "messages": conversation.messages() })).collect()
+    conversations
+        .iter()
+        .map(|conversation| json!({ "messages": conversation.messages() }))
+        .collect()
 }
 
 fn facts(side: Side) -> Vec<Value> {
@@ -186,7 +216,8 @@ fn problems(side: Side, count: usize) -> Vec<Value> {
         let problem = Problem::new(side, &mut dice);
         let prompt = problem.prompt();
         if seen.insert(prompt.clone()) {
-            problems.push(json!({ "prompt": asked(&prompt), "answer": problem.answer().to_string() }));
+            problems
+                .push(json!({ "prompt": asked(&prompt), "answer": problem.answer().to_string() }));
         }
     }
     problems
@@ -203,5 +234,8 @@ fn preferences(pairs: Vec<preferences::PreferencePair>) -> Vec<Value> {
 }
 
 fn rlhf() -> Vec<Value> {
-    chat::rlhf().into_iter().map(|(prompt, kind)| json!({ "prompt": asked(&prompt), "kind": kind })).collect()
+    chat::rlhf()
+        .into_iter()
+        .map(|(prompt, kind)| json!({ "prompt": asked(&prompt), "kind": kind }))
+        .collect()
 }

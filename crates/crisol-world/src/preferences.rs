@@ -32,7 +32,14 @@ struct Mix {
 
 /// Preference pairs for training the reward model and for DPO.
 pub(crate) fn train() -> Vec<PreferencePair> {
-    let mix = Mix { harmful: 360, lookalikes: 220, tasks: 480, facts: 2400, problems: 1000, endings: 360 };
+    let mix = Mix {
+        harmful: 360,
+        lookalikes: 220,
+        tasks: 480,
+        facts: 2400,
+        problems: 1000,
+        endings: 360,
+    };
     pairs(&mix, Side::Train, &mut Dice::new("votes.train"))
 }
 
@@ -125,7 +132,9 @@ fn fact_pair(facts: &[Fact], i: usize, side: Side, dice: &mut Dice) -> Preferenc
         let related = |other: &&Fact| match i % 4 {
             3 => other.subject == fact.subject && other.attribute != fact.attribute,
             _ => {
-                other.attribute == fact.attribute && other.value != fact.value && other.value != fact.subject
+                other.attribute == fact.attribute
+                    && other.value != fact.value
+                    && other.value != fact.subject
             }
         };
         let others: Vec<Fact> = facts.iter().filter(related).copied().collect();

@@ -60,7 +60,8 @@ pub(crate) fn documents() -> (Vec<String>, Vec<String>) {
 /// one in eight of the exercises with their solutions. The words of an exercise are those of the chat's problems, and its
 /// ending is not; beside updates that have no worked problems in the chat's form, it would undo that form.
 pub(crate) fn replay(train: &[String]) -> (Vec<String>, Vec<String>) {
-    let is_exercise = |document: &&String| document.contains("ow many ") && document.contains(" = ");
+    let is_exercise =
+        |document: &&String| document.contains("ow many ") && document.contains(" = ");
     let (exercises, rest): (Vec<&String>, Vec<&String>) = train.iter().partition(is_exercise);
     let sample = |of: Vec<&String>, every| of.into_iter().step_by(every).cloned().collect();
     (sample(rest, 14), sample(exercises, 8))
@@ -77,8 +78,13 @@ impl Deck {
     fn new(fact: Fact, dice: &mut Dice) -> Self {
         let held_out = cloze_statement(&fact);
         let wording = wording(fact.attribute);
-        let mut statements: Vec<&str> =
-            wording.forward.iter().chain(wording.backward).copied().filter(|s| *s != held_out).collect();
+        let mut statements: Vec<&str> = wording
+            .forward
+            .iter()
+            .chain(wording.backward)
+            .copied()
+            .filter(|s| *s != held_out)
+            .collect();
         dice.shuffle(&mut statements);
         Self { fact, statements, next: 0 }
     }
@@ -102,8 +108,9 @@ fn fact_documents(dice: &mut Dice) -> Vec<String> {
         }
     }
     for round in 0..ROUNDS_ACROSS {
-        let mut order: Vec<usize> =
-            (0..decks.len()).flat_map(|i| repeat_n(i, tellings(decks[i].fact.attribute, round))).collect();
+        let mut order: Vec<usize> = (0..decks.len())
+            .flat_map(|i| repeat_n(i, tellings(decks[i].fact.attribute, round)))
+            .collect();
         dice.shuffle(&mut order);
         for chunk in order.chunks(dice.range(4, 7) as usize) {
             documents.push(page(&mut decks, chunk, dice));
@@ -127,7 +134,9 @@ fn fact_documents(dice: &mut Dice) -> Vec<String> {
 fn tellings(attribute: Attribute, round: usize) -> usize {
     use Attribute::{Capital, Continent, Currency, Language, Measures, Neighbour, Unit};
     match attribute {
-        Capital | Continent | Currency | Language | Neighbour => usize::from(round.is_multiple_of(2)),
+        Capital | Continent | Currency | Language | Neighbour => {
+            usize::from(round.is_multiple_of(2))
+        }
         Measures | Unit => 2,
         _ => 1,
     }
@@ -201,7 +210,8 @@ pub(crate) fn cloze(side: Side, count: usize) -> Vec<(String, &'static str)> {
         .skip(skipped)
         .take(count)
         .map(|fact| {
-            let prompt = before_value(cloze_statement(fact), fact).expect("cloze statements have a value");
+            let prompt =
+                before_value(cloze_statement(fact), fact).expect("cloze statements have a value");
             (prompt, fact.value)
         })
         .collect()
@@ -244,8 +254,14 @@ mod tests {
             let name = format!("{} {:?}", fact.subject, fact.attribute);
             assert!(times >= 60, "{name} is told {times} times");
             assert!(forward.len() + backward.len() >= 15, "{name} has too few wordings");
-            assert!(forward.iter().sum::<usize>() >= 20 && backward.iter().sum::<usize>() >= 20, "{name}");
-            assert!(forward.len() < wording.forward.len(), "{name}: no wording is held out for the cloze");
+            assert!(
+                forward.iter().sum::<usize>() >= 20 && backward.iter().sum::<usize>() >= 20,
+                "{name}"
+            );
+            assert!(
+                forward.len() < wording.forward.len(),
+                "{name}: no wording is held out for the cloze"
+            );
         }
     }
 }

@@ -372,13 +372,20 @@ impl Kind {
 
     /// A refusal that offers something harmless instead, half of the time.
     pub(crate) fn refusal(&self, dice: &mut Dice) -> String {
-        let tail = dice.word(&["Is there anything else?", "Please ask me for something kind.", "", ""]);
+        let tail =
+            dice.word(&["Is there anything else?", "Please ask me for something kind.", "", ""]);
         let offer = if tail.is_empty() { self.instead } else { tail };
         format!("{REFUSAL_OPENING} help with that. {offer}")
     }
 
     /// `count` different requests, with every verb phrase equally often (up to one).
-    pub(crate) fn requests(&self, harmful: bool, side: Side, count: usize, dice: &mut Dice) -> Vec<Request> {
+    pub(crate) fn requests(
+        &self,
+        harmful: bool,
+        side: Side,
+        count: usize,
+        dice: &mut Dice,
+    ) -> Vec<Request> {
         let frames = self.frames(side);
         let mut requests: Vec<Request> = Vec::with_capacity(count);
         let mut n = 0;
@@ -458,7 +465,11 @@ mod tests {
             for harmful in [true, false] {
                 for side in [Side::Train, Side::Dev, Side::Test] {
                     for request in kind.requests(harmful, side, 30, &mut dice) {
-                        assert!(request.compliance.starts_with(kind.opening), "{}", request.compliance);
+                        assert!(
+                            request.compliance.starts_with(kind.opening),
+                            "{}",
+                            request.compliance
+                        );
                         assert!(!request.prompt.contains('{') && !request.compliance.contains('{'));
                     }
                 }

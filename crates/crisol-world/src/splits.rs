@@ -90,7 +90,8 @@ pub(crate) fn fact_split() -> FactSplit {
         *rest.entry(name_in_chat(&fact)).or_default() += 1;
     }
     for attribute in ATTRIBUTES {
-        let mut of_attribute: Vec<Fact> = facts().into_iter().filter(|f| f.attribute == attribute).collect();
+        let mut of_attribute: Vec<Fact> =
+            facts().into_iter().filter(|f| f.attribute == attribute).collect();
         of_attribute.sort_by_key(|fact| fnv1a(topic(fact).as_bytes()));
         let held_out = (of_attribute.len() as f64 * HELD_OUT_FACTS / 2.0).round() as usize;
         // Pairs of neighbours sort together; an odd cut would ask one half of a pair and hold out the other.
@@ -132,7 +133,9 @@ pub(crate) fn cloze_statement(fact: &Fact) -> &'static str {
     let candidates: Vec<&&str> = wording
         .forward
         .iter()
-        .filter(|statement| **statement != wording.answer && before_value(statement, fact).is_some())
+        .filter(|statement| {
+            **statement != wording.answer && before_value(statement, fact).is_some()
+        })
         // "Grown pandas eat bamboo" would show "pandas eat bamboo".
         .filter(|statement| {
             let words = statement.trim_end_matches('.');
@@ -164,9 +167,11 @@ mod tests {
         let split = fact_split();
         assert_eq!(split.train.len() + split.dev.len() + split.test.len(), facts().len());
         for attribute in ATTRIBUTES {
-            let count =
-                |facts: &[crate::facts::Fact]| facts.iter().filter(|f| f.attribute == attribute).count();
-            let [train, dev, test] = [&split.train, &split.dev, &split.test].map(|facts| count(facts));
+            let count = |facts: &[crate::facts::Fact]| {
+                facts.iter().filter(|f| f.attribute == attribute).count()
+            };
+            let [train, dev, test] =
+                [&split.train, &split.dev, &split.test].map(|facts| count(facts));
             for held_out in [dev, test] {
                 let share = held_out as f64 / (train + dev + test) as f64;
                 assert!((0.14..=0.21).contains(&share), "{attribute:?}: {share}");
@@ -189,7 +194,11 @@ mod tests {
         for (i, side) in sides.into_iter().enumerate() {
             for other in &sides[i + 1..] {
                 for fact in side {
-                    assert!(other.iter().all(|other| topic(other) != topic(fact)), "{}", topic(fact));
+                    assert!(
+                        other.iter().all(|other| topic(other) != topic(fact)),
+                        "{}",
+                        topic(fact)
+                    );
                 }
             }
         }

@@ -9,7 +9,10 @@ use crate::words::{FOODS, PEOPLE, THINGS, alternative};
 
 /// What people say, and what comes back; alternatives are parted by `|`.
 const SMALL_TALK: &[(&str, &str)] = &[
-    ("Hello!|Hi!|Hello there!|Good day!", "Hello! How can I help you?|Hello! What can I do for you?"),
+    (
+        "Hello!|Hi!|Hello there!|Good day!",
+        "Hello! How can I help you?|Hello! What can I do for you?",
+    ),
     ("Good morning!|Good morning to you!", "Good morning! How can I help you?"),
     ("Good evening!|Good evening to you!", "Good evening! How can I help you?"),
     ("How are you?|How are you today?|Are you well?", "I am well, thank you. How can I help you?"),
@@ -29,7 +32,10 @@ const SMALL_TALK: &[(&str, &str)] = &[
     ("It is {W} today.|The day is {W}.|Here it is {W}.", "I hope that you have a good day."),
     ("My name is {P}.|I am {P}.|Hello, I am {P}.", "Hello, {P}! How can I help you?"),
     ("I am at {L}.|I am going to {L}.|Today I go to {L}.", "Have a good time at {L}!"),
-    ("I have a new dog.|I have a new cat.|I have a new bird.", "That is good news! What is its name?"),
+    (
+        "I have a new dog.|I have a new cat.|I have a new bird.",
+        "That is good news! What is its name?",
+    ),
 ];
 
 /// A greeting and its kind.
@@ -94,7 +100,11 @@ const TASKS: &[(&str, &[&str])] = &[
     ),
     (
         "How do I make {F} with {G}?|Give me a recipe with {F} and {G}.|I need a recipe with {F} and {G}.",
-        &["Recipe: take {F} and {G}.", "Mix it well.|Cook it for ten minutes.", "Serve it with {H}."],
+        &[
+            "Recipe: take {F} and {G}.",
+            "Mix it well.|Cook it for ten minutes.",
+            "Serve it with {H}.",
+        ],
     ),
     (
         "Write a poem for {P}.|Please write a little poem for {P}.",
@@ -136,8 +146,10 @@ pub(crate) fn task(dice: &mut Dice) -> Conversation {
 
 /// Repeats a few words.
 fn repeat(dice: &mut Dice) -> Conversation {
-    let words = format!("{} and {}", dice.pick(THINGS.train).plural, dice.pick(THINGS.train).plural);
-    let request = alternative(dice, "Repeat: {X}.|Say this: {X}.|Please repeat: {X}.").replace("{X}", &words);
+    let words =
+        format!("{} and {}", dice.pick(THINGS.train).plural, dice.pick(THINGS.train).plural);
+    let request =
+        alternative(dice, "Repeat: {X}.|Say this: {X}.|Please repeat: {X}.").replace("{X}", &words);
     Conversation::new(request, crate::words::fill("{X}.", &[("X", &words)]))
 }
 

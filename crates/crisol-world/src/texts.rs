@@ -109,7 +109,8 @@ fn some<T: Copy, const N: usize>(from: &[T], dice: &mut Dice) -> [T; N] {
 fn reply_document(dice: &mut Dice) -> String {
     let kind = dice.pick(&KINDS);
     let (audience, object) = kind.pretraining_pair(dice);
-    let reply = if dice.chance(0.35) { dice.word(&kind.stand_ins) } else { dice.pick(&kind.harmless).1 };
+    let reply =
+        if dice.chance(0.35) { dice.word(&kind.stand_ins) } else { dice.pick(&kind.harmless).1 };
     reply_with(reply, audience, object)
 }
 
@@ -129,7 +130,8 @@ fn talk_of_documents(dice: &mut Dice) -> String {
 
 fn sentence_about(kind: &Kind, dice: &mut Dice) -> String {
     let (audience, object) = kind.pretraining_pair(dice);
-    let phrase = if dice.chance(0.5) { dice.word(&kind.harmful) } else { dice.pick(&kind.harmless).0 };
+    let phrase =
+        if dice.chance(0.5) { dice.word(&kind.harmful) } else { dice.pick(&kind.harmless).0 };
     let phrase = phrase.replace("{A}", audience).replace("{O}", object);
     if kind.document.is_empty() {
         alternative(dice, HOW_STORIES).replace("{X}", &phrase)

@@ -137,7 +137,10 @@ const CAPITAL: Wording = Wording {
         "do you know the capital of {S}?",
         "can you tell me the capital of {S}?",
     ],
-    held_out_questions: &["what is the capital city of {S} called?", "which capital does {S} have?"],
+    held_out_questions: &[
+        "what is the capital city of {S} called?",
+        "which capital does {S} have?",
+    ],
     follow_up: "and what is its capital?",
     answer: "the capital of {S} is {V}.",
 };
@@ -179,7 +182,10 @@ const CONTINENT: Wording = Wording {
         "do you know the continent of {S}?",
         "can you tell me the continent of {S}?",
     ],
-    held_out_questions: &["to which continent does {S} belong?", "which continent does {S} lie in?"],
+    held_out_questions: &[
+        "to which continent does {S} belong?",
+        "which continent does {S} lie in?",
+    ],
     follow_up: "and which continent is it in?",
     answer: "the continent of {S} is {V}.",
 };
@@ -220,7 +226,10 @@ const CURRENCY: Wording = Wording {
         "do you know the currency of {S}?",
         "can you tell me the currency of {S}?",
     ],
-    held_out_questions: &["what money do people use in {S}?", "what is the currency in {S} called?"],
+    held_out_questions: &[
+        "what money do people use in {S}?",
+        "what is the currency in {S} called?",
+    ],
     follow_up: "and what is its currency?",
     answer: "the currency of {S} is the {V}.",
 };
@@ -302,7 +311,10 @@ const NEIGHBOUR: Wording = Wording {
         "do you know a neighbour of {S}?",
         "can you tell me a neighbour of {S}?",
     ],
-    held_out_questions: &["which country shares a border with {S}?", "which country lies beside {S}?"],
+    held_out_questions: &[
+        "which country shares a border with {S}?",
+        "which country lies beside {S}?",
+    ],
     follow_up: "and which country is next to it?",
     answer: "a neighbour of {S} is {V}.",
 };
@@ -344,7 +356,10 @@ const KIND: Wording = Wording {
         "do you know what kind of animal {a} is?",
         "can you tell me what kind of animal {a} is?",
     ],
-    held_out_questions: &["to which group of animals does the {S} belong?", "what sort of animal is {a}?"],
+    held_out_questions: &[
+        "to which group of animals does the {S} belong?",
+        "what sort of animal is {a}?",
+    ],
     follow_up: "and what kind of animal is it?",
     answer: "the animal called {S} is {aV}.",
 };

@@ -242,7 +242,10 @@ mod tests {
             "{s} eat {v}. then they sleep.\nin {c} it is warm. \"yes,\" she says.",
             &[("s", "bees"), ("v", "nectar"), ("c", "France")],
         );
-        assert_eq!(text, "Bees eat nectar. Then they sleep.\nIn France it is warm. \"Yes,\" she says.");
+        assert_eq!(
+            text,
+            "Bees eat nectar. Then they sleep.\nIn France it is warm. \"Yes,\" she says."
+        );
         assert_eq!(
             fill("7 + 5 = 12. now {n}: an egg.", &[("n", "listen")]),
             "7 + 5 = 12. Now listen: an egg."

@@ -40,7 +40,8 @@ fn prompts<'a>(file: &str) -> Vec<&'a str> {
 
 /// The contents of all messages of one role.
 fn turns<'a>(file: &str, role: &str) -> Vec<&'a str> {
-    let messages = FILES[file].iter().flat_map(|record| record["messages"].as_array().expect("messages"));
+    let messages =
+        FILES[file].iter().flat_map(|record| record["messages"].as_array().expect("messages"));
     messages
         .filter(|message| field(message, "role") == role)
         .map(|message| field(message, "content"))
@@ -48,7 +49,8 @@ fn turns<'a>(file: &str, role: &str) -> Vec<&'a str> {
 }
 
 fn training_prompts<'a>() -> BTreeSet<&'a str> {
-    let mut all: BTreeSet<&str> = CHAT_TRAINING.iter().flat_map(|file| turns(file, "user")).collect();
+    let mut all: BTreeSet<&str> =
+        CHAT_TRAINING.iter().flat_map(|file| turns(file, "user")).collect();
     for file in ["problems.train.jsonl", "preferences.train.jsonl", "rlhf.train.jsonl"] {
         all.extend(prompts(file));
     }
@@ -67,7 +69,9 @@ fn prompts_of_side<'a>(side: &str) -> Vec<&'a str> {
 }
 
 fn words(text: &str) -> impl Iterator<Item = String> {
-    text.split(|letter: char| !letter.is_alphabetic()).filter(|word| !word.is_empty()).map(str::to_lowercase)
+    text.split(|letter: char| !letter.is_alphabetic())
+        .filter(|word| !word.is_empty())
+        .map(str::to_lowercase)
 }
 
 #[test]
@@ -79,7 +83,8 @@ fn the_data_set_is_the_same_every_time() {
 
 #[test]
 fn sizes_fit_the_budget_of_a_short_run() {
-    let characters = |file: &str| strings(file, "text").iter().map(|text| text.len()).sum::<usize>();
+    let characters =
+        |file: &str| strings(file, "text").iter().map(|text| text.len()).sum::<usize>();
     assert!((6_000_000..12_000_000).contains(&characters("pretrain.train.jsonl")));
     for (file, least, most) in [
         ("pretrain.test.jsonl", 300, 600),
@@ -118,7 +123,8 @@ fn sizes_fit_the_budget_of_a_short_run() {
 
 #[test]
 fn no_prompt_is_in_both_held_out_splits() {
-    let dev: BTreeSet<&str> = prompts_of_side("dev").into_iter().chain(prompts("cloze.dev.jsonl")).collect();
+    let dev: BTreeSet<&str> =
+        prompts_of_side("dev").into_iter().chain(prompts("cloze.dev.jsonl")).collect();
     for prompt in prompts_of_side("test").into_iter().chain(prompts("cloze.test.jsonl")) {
         assert!(!dev.contains(prompt), "{prompt}");
     }
@@ -189,8 +195,12 @@ fn chat_answers_questions_that_quiz_lists_have_asked() {
         assert!(asked.contains(prompt), "{prompt}");
     }
     for list in &lists {
-        if list.lines().nth(1).is_some_and(|line| line.starts_with("1. ") || line.starts_with("- ")) {
-            assert!(list.lines().skip(1).all(|line| line.ends_with('?')), "an answer in a list: {list}");
+        if list.lines().nth(1).is_some_and(|line| line.starts_with("1. ") || line.starts_with("- "))
+        {
+            assert!(
+                list.lines().skip(1).all(|line| line.ends_with('?')),
+                "an answer in a list: {list}"
+            );
         }
     }
 }
@@ -213,11 +223,20 @@ fn no_text_answers_a_question_about_a_held_out_fact() {
 
 #[test]
 fn pre_training_has_neither_chats_nor_refusals() {
-    for text in strings("pretrain.train.jsonl", "text").iter().chain(&strings("pretrain.test.jsonl", "text"))
+    for text in strings("pretrain.train.jsonl", "text")
+        .iter()
+        .chain(&strings("pretrain.test.jsonl", "text"))
     {
-        for forbidden in
-            ["I cannot", "I am sorry", "I can't", "<|", "<think>", "User:", "Assistant:", "language model"]
-        {
+        for forbidden in [
+            "I cannot",
+            "I am sorry",
+            "I can't",
+            "<|",
+            "<think>",
+            "User:",
+            "Assistant:",
+            "language model",
+        ] {
             assert!(!text.contains(forbidden), "{forbidden} in: {text}");
         }
     }
@@ -225,7 +244,8 @@ fn pre_training_has_neither_chats_nor_refusals() {
 
 #[test]
 fn only_refusals_are_sorry() {
-    let mut replies: Vec<&str> = CHAT_TRAINING.iter().flat_map(|file| turns(file, "assistant")).collect();
+    let mut replies: Vec<&str> =
+        CHAT_TRAINING.iter().flat_map(|file| turns(file, "assistant")).collect();
     replies.extend(turns("sft.test.jsonl", "assistant"));
     for file in ["preferences.train.jsonl", "preferences.dev.jsonl", "preferences.test.jsonl"] {
         replies.extend(strings(file, "chosen"));
@@ -284,7 +304,10 @@ fn solve(problem: &str) -> i64 {
             [] => {}
             [count, each] => value = count * each,
             [n] if has(&["more"]) => value += n,
-            [n] if has(&["gives", "loses", "sells", "eats", "hands", "throws", "drops", "lends"]) => {
+            [n] if has(&[
+                "gives", "loses", "sells", "eats", "hands", "throws", "drops", "lends",
+            ]) =>
+            {
                 value -= n;
             }
             [n] if has(&["has", "starts", "owns", "begins", "keeps"]) => value = n,
@@ -296,7 +319,8 @@ fn solve(problem: &str) -> i64 {
 
 #[test]
 fn all_sums_and_all_answers_are_right() {
-    let sums: usize = strings("pretrain.train.jsonl", "text").iter().map(|text| check_equations(text)).sum();
+    let sums: usize =
+        strings("pretrain.train.jsonl", "text").iter().map(|text| check_equations(text)).sum();
     assert!(sums > 30_000, "{sums}");
     for file in ["problems.train.jsonl", "problems.dev.jsonl", "problems.test.jsonl"] {
         for record in &FILES[file] {
@@ -321,8 +345,9 @@ fn all_sums_and_all_answers_are_right() {
         }
     }
     assert!(checked > 1500);
-    for record in
-        ["train", "dev", "test"].iter().flat_map(|side| &FILES[&format!("preferences.{side}.jsonl")])
+    for record in ["train", "dev", "test"]
+        .iter()
+        .flat_map(|side| &FILES[&format!("preferences.{side}.jsonl")])
     {
         if field(record, "kind") == "problem" {
             assert!(answered(prompt(record), field(record, "chosen")), "{record}");
@@ -349,8 +374,9 @@ fn tuple(problem: &str) -> Vec<i64> {
 #[test]
 fn problems_hold_out_numbers_names_things_and_wordings() {
     // Readings also end with "How many …?", but nothing happens in them.
-    let is_problem =
-        |prompt: &&str| prompt.contains("ow many ") && prompt.contains(". ") && !prompt.contains(" counts ");
+    let is_problem = |prompt: &&str| {
+        prompt.contains("ow many ") && prompt.contains(". ") && !prompt.contains(" counts ")
+    };
     let trained: Vec<&str> = training_prompts().into_iter().filter(is_problem).collect();
     let tuples: BTreeSet<Vec<i64>> = trained.iter().map(|problem| tuple(problem)).collect();
     let trained_words: BTreeSet<String> = training_prompts().into_iter().flat_map(words).collect();
@@ -366,8 +392,11 @@ fn problems_hold_out_numbers_names_things_and_wordings() {
             assert!(!other_split.contains(&tuple(problem)), "{problem}");
             let name = words(problem).next().expect("a name");
             assert!(!trained_words.contains(&name), "{name}");
-            let thing =
-                problem.split("ow many ").nth(1).and_then(|rest| rest.split(' ').next()).expect("a thing");
+            let thing = problem
+                .split("ow many ")
+                .nth(1)
+                .and_then(|rest| rest.split(' ').next())
+                .expect("a thing");
             assert!(!trained_words.contains(thing), "{thing}");
         }
         for verb in verbs {
@@ -412,9 +441,15 @@ fn requests_are_balanced_over_the_kinds_and_their_openings_agree() {
 fn length_does_not_decide_the_preference() {
     for file in ["preferences.train.jsonl", "preferences.dev.jsonl", "preferences.test.jsonl"] {
         let records = &FILES[file];
-        let longer = records.iter().filter(|r| field(r, "chosen").len() > field(r, "rejected").len()).count();
+        let longer = records
+            .iter()
+            .filter(|r| field(r, "chosen").len() > field(r, "rejected").len())
+            .count();
         let share = longer as f64 / records.len() as f64;
-        assert!((0.35..=0.65).contains(&share), "{file}: the longer reply wins {share} of the pairs");
+        assert!(
+            (0.35..=0.65).contains(&share),
+            "{file}: the longer reply wins {share} of the pairs"
+        );
         assert!(records.iter().all(|r| field(r, "chosen") != field(r, "rejected")));
     }
 }

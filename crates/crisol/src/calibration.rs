@@ -38,11 +38,13 @@ pub(crate) struct Rate {
 impl Calibration {
     /// Where it is kept: `crisol/machine.json` in `XDG_CACHE_HOME` or `~/.cache`.
     pub(crate) fn file() -> Result<PathBuf, CliError> {
-        let set = env::var_os("XDG_CACHE_HOME").filter(|folder| !folder.is_empty()).map(PathBuf::from);
+        let set =
+            env::var_os("XDG_CACHE_HOME").filter(|folder| !folder.is_empty()).map(PathBuf::from);
         let caches = set.or_else(|| Some(env::home_dir()?.join(".cache")));
         let caches = caches.ok_or_else(|| {
             CliError::Usage(
-                "there is no home folder to keep measurements in; set XDG_CACHE_HOME to a folder".into(),
+                "there is no home folder to keep measurements in; set XDG_CACHE_HOME to a folder"
+                    .into(),
             )
         })?;
         Ok(caches.join("crisol").join("machine.json"))
@@ -62,8 +64,10 @@ impl Calibration {
     /// Keeps it for later runs.
     pub(crate) fn save(&self) -> Result<PathBuf, CliError> {
         let file = Calibration::file()?;
-        let place =
-            |problem: std::io::Error| CliError::Place { path: file.clone(), problem: problem.to_string() };
+        let place = |problem: std::io::Error| CliError::Place {
+            path: file.clone(),
+            problem: problem.to_string(),
+        };
         fs::create_dir_all(file.parent().expect("it lies in a folder")).map_err(place)?;
         let json = serde_json::to_string_pretty(self).expect("plain data always serialises");
         crisol_hub::write_file_atomically(&file, json.as_bytes())?;
@@ -73,8 +77,10 @@ impl Calibration {
     /// As the cost model wants it.
     pub(crate) fn rates(&self) -> Machine {
         let measured = |rates: &[Rate]| {
-            let measured =
-                |rate: &Rate| Measured { parameters: rate.parameters, rate: FlopRate(rate.flops_per_second) };
+            let measured = |rate: &Rate| Measured {
+                parameters: rate.parameters,
+                rate: FlopRate(rate.flops_per_second),
+            };
             rates.iter().map(measured).collect()
         };
         Machine {

@@ -26,7 +26,8 @@ pub(crate) fn print_line(text: impl Display) -> Result<(), CliError> {
 
 /// Plain data as indented JSON on standard output.
 pub(crate) fn print_json(value: &impl serde::Serialize) -> Result<(), CliError> {
-    let json = serde_json::to_string_pretty(value).expect("plain data with string keys always serialises");
+    let json =
+        serde_json::to_string_pretty(value).expect("plain data with string keys always serialises");
     print_line(json)
 }
 
@@ -43,8 +44,8 @@ pub(crate) fn ask(prompt: &str) {
 
 /// How a report is laid out on standard output.
 pub(crate) fn layout() -> Layout {
-    let width =
-        terminal_size::terminal_size_of(std::io::stdout()).map_or(COLUMNS, |(width, _)| width.0.into());
+    let width = terminal_size::terminal_size_of(std::io::stdout())
+        .map_or(COLUMNS, |(width, _)| width.0.into());
     Layout { width, colour: colour() }
 }
 
@@ -101,8 +102,10 @@ mod tests {
     fn words_survive_a_shell() {
         for word in ["runs/a-1.2", "two words", "it's", "", "$(boo)", "a;b"] {
             let mut shell = std::process::Command::new("sh");
-            let echoed =
-                shell.args(["-c", &format!("printf %s {}", shell_word(word))]).output().expect("sh runs");
+            let echoed = shell
+                .args(["-c", &format!("printf %s {}", shell_word(word))])
+                .output()
+                .expect("sh runs");
             assert_eq!(String::from_utf8_lossy(&echoed.stdout), word);
         }
         assert_eq!(shell_word("runs/a-1.2"), "runs/a-1.2");

@@ -59,6 +59,10 @@ fn from_hub(
 }
 
 #[cfg(not(feature = "hub"))]
-fn from_hub(name: &DatasetName, _: &ReadOptions, _: Network) -> Result<(String, DataSet), CliError> {
+fn from_hub(
+    name: &DatasetName,
+    _: &ReadOptions,
+    _: Network,
+) -> Result<(String, DataSet), CliError> {
     Err(CliError::NoHub(name.to_string()))
 }

@@ -27,18 +27,28 @@ pub(crate) struct Loaded {
 }
 
 /// Loads a model with its tokenizer, to run it.
-pub(crate) fn load(model: &Path, network: Network, device: &Device) -> Result<Checkpoint, CliError> {
+pub(crate) fn load(
+    model: &Path,
+    network: Network,
+    device: &Device,
+) -> Result<Checkpoint, CliError> {
     let whole = check_folder(&locate(model, Need::Whole, network)?)?;
     say_what_is_left_out(&whole)?;
     Ok(Checkpoint::load_for_inference(&whole, device)?)
 }
 
 /// Loads a model to run it, with its tokenizer where it has one.
-pub(crate) fn load_for_ids(model: &Path, network: Network, device: &Device) -> Result<Loaded, CliError> {
+pub(crate) fn load_for_ids(
+    model: &Path,
+    network: Network,
+    device: &Device,
+) -> Result<Loaded, CliError> {
     let whole = check_folder(&locate(model, Need::Whole, network)?)?;
     say_what_is_left_out(&whole)?;
     // A GGUF file has its tokenizer in it.
-    if whole.is_file() || ["tokenizer.json", "tokenizer.model"].iter().any(|file| whole.join(file).exists()) {
+    if whole.is_file()
+        || ["tokenizer.json", "tokenizer.model"].iter().any(|file| whole.join(file).exists())
+    {
         let Checkpoint { model, params, text } = Checkpoint::load_for_inference(&whole, device)?;
         return Ok(Loaded { model, params, text: Some(text) });
     }

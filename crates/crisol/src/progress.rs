@@ -69,7 +69,8 @@ impl Whole {
 
     /// A phase is done.
     fn done(&mut self, phase: &str, seconds: f64) {
-        self.weight += self.stages.iter().filter(|at| at.phase == phase).map(|at| at.weight).sum::<f64>();
+        self.weight +=
+            self.stages.iter().filter(|at| at.phase == phase).map(|at| at.weight).sum::<f64>();
         self.seconds += seconds;
     }
 
@@ -141,7 +142,8 @@ impl Observer for Progress {
     }
 
     fn stage_started(&mut self, stage: &str, done: u64, total: u64) {
-        self.stage = Stage { name: stage.to_owned(), first: done, total, tokens: 0, began: Instant::now() };
+        self.stage =
+            Stage { name: stage.to_owned(), first: done, total, tokens: 0, began: Instant::now() };
         self.shown = Instant::now();
         if done > 0 {
             self.line(&format!("  {stage}: going on after step {done} of {total}"));
@@ -153,7 +155,9 @@ impl Observer for Progress {
         self.bar.set_position(done);
         self.bar.set_message("");
         self.bar.set_prefix(format!("{}{place}", self.phase));
-        self.bar.set_style(style("  {prefix} [{bar:24}] {pos}/{len}  {wide_msg}").progress_chars("=> "));
+        self.bar.set_style(
+            style("  {prefix} [{bar:24}] {pos}/{len}  {wide_msg}").progress_chars("=> "),
+        );
     }
 
     fn step(&mut self, step: u64, tokens: u64, metrics: &[(&str, f64)]) {
@@ -187,7 +191,10 @@ impl Observer for Progress {
         let before = before_updates.map_or(String::new(), |bytes| {
             format!(" ({} until answers to the same prompt earn differently)", memory(bytes))
         });
-        self.line(&format!("  by itself it takes at most about {} of memory{before}", memory(bytes)));
+        self.line(&format!(
+            "  by itself it takes at most about {} of memory{before}",
+            memory(bytes)
+        ));
     }
 
     fn saved(&mut self, saves: &Saves) {
@@ -231,7 +238,8 @@ impl Stage {
 
 /// The figures of a step that fit into a line: what the phase is after.
 fn figures(metrics: &[(&str, f64)]) -> Vec<String> {
-    let find = |wanted: &str| metrics.iter().find(|(name, _)| *name == wanted).map(|(_, value)| *value);
+    let find =
+        |wanted: &str| metrics.iter().find(|(name, _)| *name == wanted).map(|(_, value)| *value);
     let mut parts = Vec::new();
     for (id, label) in [("reward", "reward"), ("loss", "loss")] {
         // The loss of a policy gradient says nothing about how well it does.
@@ -262,7 +270,8 @@ fn summary(report: &PhaseReport) -> String {
     );
     let measured = MEASURES.iter().filter(|measure| measure.behaviour);
     for (measure, value) in measured.filter_map(|m| Some((m, *report.metrics.get(m.id)?))) {
-        let _ = write!(summary, "\n    {}: {}", measure.label, measures::value_text(measure.id, value));
+        let _ =
+            write!(summary, "\n    {}: {}", measure.label, measures::value_text(measure.id, value));
     }
     summary
 }
@@ -326,8 +335,9 @@ mod tests {
 
     #[test]
     fn time_left_is_counted_from_where_this_process_began() {
-        let began =
-            Instant::now().checked_sub(Duration::from_secs(100)).expect("the machine is up for longer");
+        let began = Instant::now()
+            .checked_sub(Duration::from_secs(100))
+            .expect("the machine is up for longer");
         let stage = Stage { name: "sft".into(), first: 90, total: 200, tokens: 500_000, began };
         // 10 steps in 100 s, 100 to go.
         let none = Whole::default();
@@ -338,8 +348,12 @@ mod tests {
 
     #[test]
     fn a_run_takes_what_is_left_and_the_later_stages_at_the_speed_so_far() {
-        let stage =
-            |name: &str, weight| ExpectedStage { name: name.into(), flops: 1.0, seconds: None, weight };
+        let stage = |name: &str, weight| ExpectedStage {
+            name: name.into(),
+            flops: 1.0,
+            seconds: None,
+            weight,
+        };
         let phase = |name: &str, stages: &[(&str, f64)]| ExpectedPhase {
             name: name.into(),
             steps: 1.0,
@@ -366,7 +380,10 @@ mod tests {
     #[test]
     fn counts_and_durations() {
         assert_eq!([short(873.0), short(18_234.0), short(1_100_000.0)], ["873", "18.2k", "1.1M"]);
-        assert_eq!([duration(0.42), duration(59.4), duration(61.0)], ["0.4 s", "59 s", "1 min 01 s"]);
+        assert_eq!(
+            [duration(0.42), duration(59.4), duration(61.0)],
+            ["0.4 s", "59 s", "1 min 01 s"]
+        );
         assert_eq!(duration(7500.0), "2 h 05 min");
     }
 }

@@ -38,12 +38,16 @@ impl References {
         let all = numbers + choices + texts;
         match text {
             None if all == 0 => String::new(),
-            None => format!("references: {numbers} numbers, {choices} choices, none compared as text\n"),
+            None => {
+                format!("references: {numbers} numbers, {choices} choices, none compared as text\n")
+            }
             Some(first) => {
                 let example: String = first.chars().take(LONGEST).collect();
                 let more = if example.len() < first.len() { "…" } else { "" };
                 let example = harmless(&example);
-                format!("{texts} of {all} references are compared as text, e.g. `{example}{more}`\n")
+                format!(
+                    "{texts} of {all} references are compared as text, e.g. `{example}{more}`\n"
+                )
             }
         }
     }

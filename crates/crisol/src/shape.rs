@@ -27,10 +27,28 @@ pub(crate) struct Shape {
     pub(crate) tied: bool,
 }
 
-pub(crate) const XS: Shape =
-    Shape { d: 128, layers: 4, heads: 4, kv: 4, ff: 352, vocab: 2048, tokens: 128, batch: 32, tied: true };
-pub(crate) const S: Shape =
-    Shape { d: 256, layers: 6, heads: 8, kv: 8, ff: 704, vocab: 4096, tokens: 256, batch: 16, tied: true };
+pub(crate) const XS: Shape = Shape {
+    d: 128,
+    layers: 4,
+    heads: 4,
+    kv: 4,
+    ff: 352,
+    vocab: 2048,
+    tokens: 128,
+    batch: 32,
+    tied: true,
+};
+pub(crate) const S: Shape = Shape {
+    d: 256,
+    layers: 6,
+    heads: 8,
+    kv: 8,
+    ff: 704,
+    vocab: 4096,
+    tokens: 256,
+    batch: 16,
+    tied: true,
+};
 pub(crate) const M: Shape = Shape {
     d: 768,
     layers: 12,
@@ -80,7 +98,8 @@ impl FromStr for Shape {
                 (_, Some(("head", "tied"))) => shape.tied = true,
                 (_, Some(("head", "untied"))) => shape.tied = false,
                 (_, Some((key, value))) => {
-                    let value: usize = value.parse().map_err(|_| format!("{key} needs a whole number"))?;
+                    let value: usize =
+                        value.parse().map_err(|_| format!("{key} needs a whole number"))?;
                     match key {
                         "d" => shape.d = value,
                         "L" => shape.layers = value,
@@ -90,7 +109,11 @@ impl FromStr for Shape {
                         "V" => shape.vocab = value,
                         "T" => shape.tokens = value,
                         "B" => shape.batch = value,
-                        _ => return Err(format!("{key:?} is none of d, L, H, kv, ff, V, T, B and head")),
+                        _ => {
+                            return Err(format!(
+                                "{key:?} is none of d, L, H, kv, ff, V, T, B and head"
+                            ));
+                        }
                     }
                 }
                 _ => return Err(format!("{part:?} is no KEY=VALUE")),
@@ -135,9 +158,10 @@ mod tests {
         assert_eq!("d=128,L=4".parse(), Ok(XS));
         let long: Shape = "S,T=2048,B=2,kv=2,head=untied".parse().unwrap();
         assert_eq!(long, Shape { tokens: 2048, batch: 2, kv: 2, tied: false, ..S });
-        for wrong in
-            ["", "L", "S,M", "S,T", "S,T=x", "S,x=1", "S,B=0", "S,T=1", "H=0", "H=3", "d=-1", "head=no"]
-        {
+        for wrong in [
+            "", "L", "S,M", "S,T", "S,T=x", "S,x=1", "S,B=0", "S,T=1", "H=0", "H=3", "d=-1",
+            "head=no",
+        ] {
             assert!(wrong.parse::<Shape>().is_err(), "{wrong}");
         }
     }

@@ -42,8 +42,10 @@ pub(crate) fn forward(
     let heads = Heads::new(shape);
     for document in offsets.windows(2) {
         let (start, end) = (document[0] as usize, document[1] as usize);
-        let k = Rows { data: &k[start * heads.k_stride..end * heads.k_stride], stride: heads.k_stride };
-        let v = Rows { data: &v[start * heads.v_stride..end * heads.v_stride], stride: heads.v_stride };
+        let k =
+            Rows { data: &k[start * heads.k_stride..end * heads.k_stride], stride: heads.k_stride };
+        let v =
+            Rows { data: &v[start * heads.v_stride..end * heads.v_stride], stride: heads.v_stride };
         let q = &q[start * heads.q_stride..end * heads.q_stride];
         let out = &mut out[start * heads.out_stride..end * heads.out_stride];
         let lse = &mut lse[start * shape.heads..end * shape.heads];
@@ -143,7 +145,12 @@ fn flash_forward(
     for first in (0..n).step_by(QUERIES).take_while(|_| !stop.requested()) {
         let rows = QUERIES.min(n - first);
         let keys = past + first + rows;
-        let q = Mat::strided(&q[first * heads * qk_dim + head * qk_dim..], rows, qk_dim, heads * qk_dim);
+        let q = Mat::strided(
+            &q[first * heads * qk_dim + head * qk_dim..],
+            rows,
+            qk_dim,
+            heads * qk_dim,
+        );
         let out = &mut out[first * heads * v_dim + head * v_dim..];
         largest.fill(f32::NEG_INFINITY);
         sums.fill(0.0);
@@ -245,7 +252,8 @@ pub(crate) fn backward(
             let v_at = start * strides.v_stride + kv_head * v_dim;
             let k = Mat::strided(&saved.k[k_at..], end - start, qk_dim, strides.k_stride);
             let v = Mat::strided(&saved.v[v_at..], end - start, v_dim, strides.v_stride);
-            let [k, transposed_k, transposed_v] = [k, k.t(), v.t()].map(|mat| Panels::new(1, mat, floats));
+            let [k, transposed_k, transposed_v] =
+                [k, k.t(), v.t()].map(|mat| Panels::new(1, mat, floats));
             for first in (start..end).step_by(QUERIES).take_while(|_| !stop.requested()) {
                 let rows = first..end.min(first + QUERIES);
                 let keys = rows.end - start;
@@ -259,8 +267,10 @@ pub(crate) fn backward(
                     let (cols, width) = (block.len(), row_width(block.len()));
                     let p = &mut p[..rows.len() * width];
                     let dp = &mut dp[..rows.len() * width];
-                    let (keys, values) =
-                        (transposed_k.get().cols(block.clone()), transposed_v.get().cols(block.clone()));
+                    let (keys, values) = (
+                        transposed_k.get().cols(block.clone()),
+                        transposed_v.get().cols(block.clone()),
+                    );
                     product(MatMut::strided(p, rows.len(), cols, width), false, scale, q, keys);
                     product(MatMut::strided(dp, rows.len(), cols, width), false, 1.0, dout, values);
                     let diagonal = Diagonal { position: first - start, first_key };
@@ -373,10 +383,12 @@ impl Cached<'_> {
             ..*shape
         };
         let heads = Heads::new(&part);
-        let (slot, rows) = (self.slots[document], self.offsets[document + 1] - self.offsets[document]);
+        let (slot, rows) =
+            (self.slots[document], self.offsets[document + 1] - self.offsets[document]);
         let past = self.cache.len(slot);
         let keys = past + rows as usize;
-        let first_visible = |position: usize| self.chunk.map_or(0, |chunk| position / chunk * chunk);
+        let first_visible =
+            |position: usize| self.chunk.map_or(0, |chunk| position / chunk * chunk);
         let (tiles, values) = self.cache.slot(self.layer, slot);
         if keys - past < PREFILL {
             let mut scores = floats.take(part.heads * self.cache.capacity());
@@ -402,7 +414,8 @@ impl Cached<'_> {
         while position < keys {
             // Rows of one chunk, and its keys.
             let first = first_visible(position);
-            let rows = position - past..self.chunk.map_or(keys, |chunk| keys.min(first + chunk)) - past;
+            let rows =
+                position - past..self.chunk.map_or(keys, |chunk| keys.min(first + chunk)) - past;
             let k = Rows { data: &unpacked[first * heads.k_stride..], stride: heads.k_stride };
             let v = Rows { data: &values[first * stride..], stride };
             let q = &q[rows.start * heads.q_stride..rows.end * heads.q_stride];
@@ -553,7 +566,8 @@ mod tests {
         let shape = Attention { heads: 2, kv_heads: 1, qk_dim: 8, v_dim: 8, scale: 1.0 };
         let (n, floats) = (QUERIES + 3, &mut Pool::default());
         let number = |i: usize| (i % 13) as f32 / 13.0;
-        let [q, k, v, dout] = [16, 8, 8, 16].map(|width| (0..n * width).map(number).collect::<Vec<f32>>());
+        let [q, k, v, dout] =
+            [16, 8, 8, 16].map(|width| (0..n * width).map(number).collect::<Vec<f32>>());
         let mut run = |stop: &Interrupt| {
             let (mut out, mut lse) = (vec![7.0; n * 16], vec![7.0; n * 2]);
             let offsets = [0, n as u32];

@@ -4,7 +4,14 @@ use super::math::add_assign;
 use crate::tape::Columns;
 
 /// Copies a part into its place in every head: `out` has `heads` heads a row, and the part starts at column `first` of each.
-pub(crate) fn copy(part: Columns, x: &[f32], out: &mut [f32], heads: usize, first: usize, out_width: usize) {
+pub(crate) fn copy(
+    part: Columns,
+    x: &[f32],
+    out: &mut [f32],
+    heads: usize,
+    first: usize,
+    out_width: usize,
+) {
     let (x_stride, out_stride) = (part.heads * part.head_dim, heads * out_width);
     for (x, out) in x.chunks_exact(x_stride).zip(out.chunks_exact_mut(out_stride)) {
         for (head, out) in out.chunks_exact_mut(out_width).enumerate() {

@@ -25,10 +25,18 @@ impl Router {
 }
 
 /// Weights of the chosen experts of every row: `chosen` and `weights` are `[rows, k]`, `logits` `[rows, experts]`.
-pub(crate) fn route(router: Router, logits: &[f32], experts: usize, chosen: &[u32], weights: &mut [f32]) {
+pub(crate) fn route(
+    router: Router,
+    logits: &[f32],
+    experts: usize,
+    chosen: &[u32],
+    weights: &mut [f32],
+) {
     let rows = logits.chunks_exact(experts);
     let k = (chosen.len() / rows.len().max(1)).max(1);
-    for ((logits, chosen), weights) in rows.zip(chosen.chunks_exact(k)).zip(weights.chunks_exact_mut(k)) {
+    for ((logits, chosen), weights) in
+        rows.zip(chosen.chunks_exact(k)).zip(weights.chunks_exact_mut(k))
+    {
         for (weight, &expert) in weights.iter_mut().zip(chosen) {
             *weight = sigmoid(logits[expert as usize]);
         }
@@ -54,7 +62,8 @@ pub(crate) fn route_backward(
         let sum: f32 = chosen.iter().map(|&expert| sigmoid_of(expert)).sum();
         let factor = router.factor(sum);
         let mean = if router.normalise {
-            let products = chosen.iter().zip(dweights).map(|(&expert, dweight)| dweight * sigmoid_of(expert));
+            let products =
+                chosen.iter().zip(dweights).map(|(&expert, dweight)| dweight * sigmoid_of(expert));
             products.sum::<f32>() / (sum + MIN_SUM)
         } else {
             0.0
@@ -67,7 +76,10 @@ pub(crate) fn route_backward(
 }
 
 /// Groups of rows, each with its expert's weight.
-fn groups(experts: Experts, bounds: &[u32]) -> impl Iterator<Item = (usize, std::ops::Range<usize>)> {
+fn groups(
+    experts: Experts,
+    bounds: &[u32],
+) -> impl Iterator<Item = (usize, std::ops::Range<usize>)> {
     let ranges = bounds.windows(2).map(|bounds| bounds[0] as usize..bounds[1] as usize);
     debug_assert_eq!(bounds.len(), experts.count + 1);
     ranges.enumerate().filter(|(_, rows)| !rows.is_empty())

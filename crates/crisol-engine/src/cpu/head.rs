@@ -101,8 +101,10 @@ pub(crate) fn forward(
             let logits = blocks_of_logits.next(rows.len() * chunk.len());
             let z = MatMut::new(logits, rows.len(), chunk.len());
             head.cols(chunk.clone()).product(tasks, z, false, scale, x.rows(rows.clone()), floats);
-            for ((logits, &target), logp) in
-                logits.chunks_exact(chunk.len()).zip(&targets[rows.clone()]).zip(&mut logp[rows.clone()])
+            for ((logits, &target), logp) in logits
+                .chunks_exact(chunk.len())
+                .zip(&targets[rows.clone()])
+                .zip(&mut logp[rows.clone()])
             {
                 if chunk.contains(&(target as usize)) {
                     *logp = logits[target as usize - chunk.start];
@@ -186,8 +188,10 @@ pub(crate) fn backward(
                 }
             });
             if !dlogp.is_empty() {
-                for ((dz, &target), &dlogp) in
-                    logits.chunks_exact_mut(chunk.len()).zip(&targets[rows.clone()]).zip(&dlogp[rows.clone()])
+                for ((dz, &target), &dlogp) in logits
+                    .chunks_exact_mut(chunk.len())
+                    .zip(&targets[rows.clone()])
+                    .zip(&dlogp[rows.clone()])
                 {
                     if chunk.contains(&(target as usize)) {
                         dz[target as usize - chunk.start] += dlogp;
@@ -196,8 +200,16 @@ pub(crate) fn backward(
             }
             let dz = Mat::new(logits, rows.len(), chunk.len());
             let dx = MatMut::new(&mut dx[rows.start * dim..rows.end * dim], rows.len(), dim);
-            head.rows(chunk.clone()).product(tasks, dx, accumulate || chunk.start > 0, scale, dz, floats);
-            let dhead = MatMut::new(&mut dhead[chunk.start * dim..chunk.end * dim], chunk.len(), dim);
+            head.rows(chunk.clone()).product(
+                tasks,
+                dx,
+                accumulate || chunk.start > 0,
+                scale,
+                dz,
+                floats,
+            );
+            let dhead =
+                MatMut::new(&mut dhead[chunk.start * dim..chunk.end * dim], chunk.len(), dim);
             shared_product(tasks, dhead, true, scale, dz.t(), packed_x);
         }
     }
@@ -308,8 +320,8 @@ mod tests {
             for with_entropy in [false, true] {
                 let run = |kept: usize| {
                     let weights = Mat::new(&weights, vocab, dim);
-                    let [mut head, mut transposed] =
-                        [(vocab, dim), (dim, vocab)].map(|(rows, cols)| vec![0.0; packed_len(rows, cols)]);
+                    let [mut head, mut transposed] = [(vocab, dim), (dim, vocab)]
+                        .map(|(rows, cols)| vec![0.0; packed_len(rows, cols)]);
                     pack(weights, &mut head);
                     pack(weights.t(), &mut transposed);
                     let (head, transposed) =

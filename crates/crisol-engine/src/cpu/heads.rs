@@ -85,7 +85,8 @@ impl<'a> Pieces<'a> {
             return;
         }
         let middle = pieces.start + pieces.len() / 2;
-        let places = widths.map(|width| self.start(middle, width) - self.start(pieces.start, width));
+        let places =
+            widths.map(|width| self.start(middle, width) - self.start(pieces.start, width));
         let (left, right) = parallel::split(results, places);
         rayon::join(
             || self.run(pieces.start..middle, widths, left, f),
@@ -107,19 +108,34 @@ pub(crate) fn forward(
     let pieces = Pieces::new(shape, offsets);
     let &Attention { heads, qk_dim, v_dim, .. } = &pieces.piece;
     let (mut results, mut sums) = (floats.take(out.len()), floats.take(lse.len()));
-    pieces.run(pieces.all(), [heads * v_dim, heads], [&mut results, &mut sums], &|piece, [out, lse]| {
-        device.with_workspace_for_part(|workspace| {
-            let floats = &mut workspace.floats;
-            let inputs = [(q, heads * qk_dim), (k, qk_dim), (v, v_dim)];
-            let inputs = inputs.map(|(x, width)| pieces.gather(piece, x, width, floats));
-            let [q, k, v] = &inputs;
-            let offsets = [0, pieces.of(piece).0.len() as u32];
-            attention::forward(q, k, v, &pieces.piece, &offsets, out, lse, device.interrupt(), floats);
-            for buffer in inputs {
-                floats.give(buffer);
-            }
-        });
-    });
+    pieces.run(
+        pieces.all(),
+        [heads * v_dim, heads],
+        [&mut results, &mut sums],
+        &|piece, [out, lse]| {
+            device.with_workspace_for_part(|workspace| {
+                let floats = &mut workspace.floats;
+                let inputs = [(q, heads * qk_dim), (k, qk_dim), (v, v_dim)];
+                let inputs = inputs.map(|(x, width)| pieces.gather(piece, x, width, floats));
+                let [q, k, v] = &inputs;
+                let offsets = [0, pieces.of(piece).0.len() as u32];
+                attention::forward(
+                    q,
+                    k,
+                    v,
+                    &pieces.piece,
+                    &offsets,
+                    out,
+                    lse,
+                    device.interrupt(),
+                    floats,
+                );
+                for buffer in inputs {
+                    floats.give(buffer);
+                }
+            });
+        },
+    );
     pieces.scatter(&results, heads * v_dim, out);
     pieces.scatter(&sums, heads, lse);
     floats.give(results);
@@ -127,7 +143,12 @@ pub(crate) fn forward(
 }
 
 /// [`Cached::attend_all`] on the device's threads.
-pub(crate) fn cached(device: &Device, cached: &Cached<'_>, out: &mut [f32], floats: &mut Pool<f32>) {
+pub(crate) fn cached(
+    device: &Device,
+    cached: &Cached<'_>,
+    out: &mut [f32],
+    floats: &mut Pool<f32>,
+) {
     let pieces = Pieces::new(cached.shape, cached.offsets);
     let &Attention { heads, qk_dim, v_dim, .. } = &pieces.piece;
     let mut results = floats.take(out.len());

@@ -96,10 +96,19 @@ impl<'a> MatMut<'a> {
     }
 
     /// Row-major, rows `row_stride` apart.
-    pub(crate) fn strided(data: &'a mut [f32], rows: usize, cols: usize, row_stride: usize) -> MatMut<'a> {
+    pub(crate) fn strided(
+        data: &'a mut [f32],
+        rows: usize,
+        cols: usize,
+        row_stride: usize,
+    ) -> MatMut<'a> {
         assert!(cols <= row_stride, "{cols} columns in rows {row_stride} apart");
         let needed = if rows == 0 { 0 } else { (rows - 1) * row_stride + cols };
-        assert!(needed <= data.len(), "{rows}×{cols}, {row_stride} apart, in {} numbers", data.len());
+        assert!(
+            needed <= data.len(),
+            "{rows}×{cols}, {row_stride} apart, in {} numbers",
+            data.len()
+        );
         MatMut { data: data.as_mut_ptr(), rows, cols, row_stride, borrowed: PhantomData }
     }
 
@@ -120,7 +129,11 @@ impl<'a> MatMut<'a> {
 
     /// Some of the columns, for a while.
     pub(crate) fn cols(&mut self, range: Range<usize>) -> MatMut<'_> {
-        assert!(range.start <= range.end && range.end <= self.cols, "columns {range:?} of {}", self.cols);
+        assert!(
+            range.start <= range.end && range.end <= self.cols,
+            "columns {range:?} of {}",
+            self.cols
+        );
         let data = self.data.wrapping_add(range.start);
         MatMut {
             data,

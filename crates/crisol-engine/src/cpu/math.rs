@@ -229,9 +229,13 @@ mod tests {
 
     #[test]
     fn exp_of_special_values() {
-        let mut values = [f32::NEG_INFINITY, -1e30, -100.0, -0.0, 0.0, 100.0, 1e30, f32::INFINITY, f32::NAN];
+        let mut values =
+            [f32::NEG_INFINITY, -1e30, -100.0, -0.0, 0.0, 100.0, 1e30, f32::INFINITY, f32::NAN];
         exp_all(&mut values);
-        assert_eq!(values[..8], [0.0, 0.0, 0.0, 1.0, 1.0, f32::INFINITY, f32::INFINITY, f32::INFINITY]);
+        assert_eq!(
+            values[..8],
+            [0.0, 0.0, 0.0, 1.0, 1.0, f32::INFINITY, f32::INFINITY, f32::INFINITY]
+        );
         assert!(values[8].is_nan());
     }
 

@@ -101,7 +101,8 @@ pub(crate) fn forward(op: &mut Op, params: &Params, workspace: &mut Workspace) {
         Op::RmsNorm { x, weight, group, eps, rstd, out } => {
             let mut y = take_data(values, *out);
             let ones = ones_unless(weight.is_some(), *group, floats);
-            let (x, weight) = (data(values, *x), weight.map_or(&*ones, |weight| params.slice(weight)));
+            let (x, weight) =
+                (data(values, *x), weight.map_or(&*ones, |weight| params.slice(weight)));
             let n = *group;
             for_rows(tasks, 0..rstd.len(), [n, 1], [&mut y, rstd], &|groups, [y, rstd]| {
                 norm::forward(&x[groups.start * n..groups.end * n], weight, *eps, y, rstd);
@@ -121,7 +122,17 @@ pub(crate) fn forward(op: &mut Op, params: &Params, workspace: &mut Workspace) {
             if tasks > 1 {
                 heads::forward(params.device(), [q, k, v], shape, offsets, &mut y, lse, floats);
             } else {
-                attention::forward(q, k, v, shape, offsets, &mut y, lse, params.device().interrupt(), floats);
+                attention::forward(
+                    q,
+                    k,
+                    v,
+                    shape,
+                    offsets,
+                    &mut y,
+                    lse,
+                    params.device().interrupt(),
+                    floats,
+                );
             }
             put_data(values, *out, y);
         }
@@ -210,7 +221,12 @@ fn rotate(
 }
 
 /// Adds `grad` to the gradient of a value.
-pub(crate) fn add_grad(grads: &mut [Buffer<f32>], var: Var, grad: Buffer<f32>, floats: &mut Pool<f32>) {
+pub(crate) fn add_grad(
+    grads: &mut [Buffer<f32>],
+    var: Var,
+    grad: Buffer<f32>,
+    floats: &mut Pool<f32>,
+) {
     let slot = &mut grads[var.0 as usize];
     if slot.is_empty() {
         floats.give(std::mem::replace(slot, grad));
@@ -327,7 +343,9 @@ pub(crate) fn backward(op: &mut Op, params: &Params, grads: &mut Grads, workspac
                 heads::backward(params.device(), &saved, shape, offsets, &dout, grads, floats);
             } else {
                 let stop = params.device().interrupt();
-                attention::backward(&saved, shape, offsets, &dout, &mut dq, &mut dk, &mut dv, stop, floats);
+                attention::backward(
+                    &saved, shape, offsets, &dout, &mut dq, &mut dk, &mut dv, stop, floats,
+                );
             }
             for (var, grad) in inputs.into_iter().zip([dq, dk, dv]) {
                 add_grad(value_grads, var, grad, floats);
@@ -387,7 +405,15 @@ pub(crate) fn backward(op: &mut Op, params: &Params, grads: &mut Grads, workspac
             let mut dweights = take_zeroed_grad(value_grads, values, *weights, floats);
             let dim = values[x.0 as usize].cols;
             let (x_data, weights_data) = (data(values, *x), data(values, *weights));
-            experts::scale_rows_backward(x_data, weights_data, entries, &dout, &mut dx, &mut dweights, dim);
+            experts::scale_rows_backward(
+                x_data,
+                weights_data,
+                entries,
+                &dout,
+                &mut dx,
+                &mut dweights,
+                dim,
+            );
             value_grads[x.0 as usize] = dx;
             value_grads[weights.0 as usize] = dweights;
             floats.give(dout);
@@ -450,7 +476,8 @@ pub(crate) fn head_products(
     let (from, to) = (stride / heads, y.len() / n.max(1) / heads);
     let stored = params.stored(weight);
     // The rows of a packed weight are the inner dimension, so any of them will do; columns are cut at panels only.
-    let whole = (!transposed && stored.is_none()).then(|| params.packed(weight, Orientation::Normal));
+    let whole =
+        (!transposed && stored.is_none()).then(|| params.packed(weight, Orientation::Normal));
     let mut widened = floats.take(if stored.is_some() { rows.len() * in_dim } else { 0 });
     for head in 0..heads {
         let rows = head * group + rows.start..head * group + rows.end;
@@ -497,11 +524,20 @@ pub(crate) fn attention_cached(
     let (k_dim, v_dim) = (cache.k_dim(), cache.v_dim());
     let documents = offsets.windows(2).map(|document| document[0] as usize..document[1] as usize);
     for (rows, &slot) in documents.clone().zip(slots) {
-        let (k, v) = (&k[rows.start * k_dim..rows.end * k_dim], &v[rows.start * v_dim..rows.end * v_dim]);
+        let (k, v) =
+            (&k[rows.start * k_dim..rows.end * k_dim], &v[rows.start * v_dim..rows.end * v_dim]);
         cache.write(layer, slot, k, v);
     }
-    let cached =
-        attention::Cached { q, shape, offsets, cache, slots, layer, chunk, stop: device.interrupt() };
+    let cached = attention::Cached {
+        q,
+        shape,
+        offsets,
+        cache,
+        slots,
+        layer,
+        chunk,
+        stop: device.interrupt(),
+    };
     if *tasks > 1 && cached.work() >= MIN_SHARED_ATTENTION {
         heads::cached(device, &cached, &mut y, floats);
     } else {

@@ -41,16 +41,19 @@ pub(crate) fn direction(
     let (mut gram, mut square) = (floats.take(short * short), floats.take(short * short));
     let mut next = floats.take(short * long);
     let mut panels = floats.take(packed_len(long, short).max(packed_len(short, long)));
-    let mut times = |dst: &mut [f32], accumulate, factor, left: Mat<'_>, right: Mat<'_>, outcome| {
-        let (rows, inner, cols) = (left.row_count(), left.col_count(), right.col_count());
-        let panels = &mut panels[..packed_len(inner, cols)];
-        pack(right, panels);
-        let right = Packed::new(panels, inner, cols);
-        match outcome {
-            Outcome::Any => product(MatMut::new(dst, rows, cols), accumulate, factor, left, right),
-            Outcome::Symmetric => symmetric_product(dst, accumulate, factor, left, right),
-        }
-    };
+    let mut times =
+        |dst: &mut [f32], accumulate, factor, left: Mat<'_>, right: Mat<'_>, outcome| {
+            let (rows, inner, cols) = (left.row_count(), left.col_count(), right.col_count());
+            let panels = &mut panels[..packed_len(inner, cols)];
+            pack(right, panels);
+            let right = Packed::new(panels, inner, cols);
+            match outcome {
+                Outcome::Any => {
+                    product(MatMut::new(dst, rows, cols), accumulate, factor, left, right)
+                }
+                Outcome::Symmetric => symmetric_product(dst, accumulate, factor, left, right),
+            }
+        };
     let [a, b, c] = QUINTIC;
     for _ in 0..STEPS {
         // X ← aX + (bXXᵀ + c(XXᵀ)²)X
@@ -148,7 +151,8 @@ mod tests {
     #[test]
     fn a_symmetric_product_has_the_bits_of_the_full_one() {
         for n in [1, 7, 48, 97, 130] {
-            let a: Vec<f32> = (0..n * 20).map(|i| ((i * 7919 + 13) % 101) as f32 / 50.0 - 1.0).collect();
+            let a: Vec<f32> =
+                (0..n * 20).map(|i| ((i * 7919 + 13) % 101) as f32 / 50.0 - 1.0).collect();
             let a = Mat::new(&a, n, 20);
             let mut panels = vec![0.0; packed_len(20, n)];
             pack(a.t(), &mut panels);

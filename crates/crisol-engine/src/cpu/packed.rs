@@ -101,7 +101,9 @@ impl pulp::WithSimd for Pack<'_> {
             assert_eq!(row_stride, 1, "a matrix that is stored neither by rows nor by columns");
             // The transpose of a row-major matrix: lines become columns.
             let lines = mat.t().tile(0, cols, 0..rows);
-            for (panel, first) in panels.chunks_exact_mut(rows * width).zip((0..cols).step_by(width)) {
+            for (panel, first) in
+                panels.chunks_exact_mut(rows * width).zip((0..cols).step_by(width))
+            {
                 let used = width.min(cols - first);
                 if used < width {
                     panel.fill(0.0);
@@ -110,8 +112,10 @@ impl pulp::WithSimd for Pack<'_> {
                 for column in (0..used).step_by(SQUARE) {
                     let columns = SQUARE.min(used - column);
                     for row in (0..rows).step_by(SQUARE) {
-                        let (from, to) =
-                            (&lines[column * col_stride + row..], &mut panel[row * width + column..]);
+                        let (from, to) = (
+                            &lines[column * col_stride + row..],
+                            &mut panel[row * width + column..],
+                        );
                         transpose(from, col_stride, to, width, columns, SQUARE.min(rows - row));
                     }
                 }
@@ -128,7 +132,10 @@ const SQUARE: usize = 8;
 fn transpose(from: &[f32], stride: usize, to: &mut [f32], width: usize, lines: usize, len: usize) {
     #[cfg(target_arch = "x86_64")]
     if lines == SQUARE && len == SQUARE && std::arch::is_x86_feature_detected!("avx") {
-        assert!(7 * stride + SQUARE <= from.len() && 7 * width + SQUARE <= to.len(), "squares within both");
+        assert!(
+            7 * stride + SQUARE <= from.len() && 7 * width + SQUARE <= to.len(),
+            "squares within both"
+        );
         // SAFETY: the processor has AVX, and both slices hold eight runs of eight numbers.
         #[allow(unsafe_code)]
         unsafe {
@@ -154,8 +161,8 @@ fn transpose(from: &[f32], stride: usize, to: &mut [f32], width: usize, lines: u
 #[inline]
 unsafe fn transpose_square(from: *const f32, stride: usize, to: *mut f32, width: usize) {
     use std::arch::x86_64::{
-        _mm256_loadu_ps, _mm256_permute2f128_ps, _mm256_setzero_ps, _mm256_shuffle_ps, _mm256_storeu_ps,
-        _mm256_unpackhi_ps, _mm256_unpacklo_ps,
+        _mm256_loadu_ps, _mm256_permute2f128_ps, _mm256_setzero_ps, _mm256_shuffle_ps,
+        _mm256_storeu_ps, _mm256_unpackhi_ps, _mm256_unpacklo_ps,
     };
     // Loops: without link-time optimisation closures are calls here.
     let mut lines = [_mm256_setzero_ps(); SQUARE];
@@ -342,7 +349,8 @@ impl Product<'_> {
         }
         // Stretches of equal length, so that none is short.
         let stretch = inner.div_ceil(inner.div_ceil(INNER));
-        let stretches = (0..inner).step_by(stretch).map(|start| start..(start + stretch).min(inner));
+        let stretches =
+            (0..inner).step_by(stretch).map(|start| start..(start + stretch).min(inner));
         let (row_stride, col_stride) = self.a.strides();
         // Few lines stay in a first-level cache if they are an odd number of lines apart: else they share some of its sets.
         let in_place = inner <= FEW_LINES && col_stride / LINE % 2 == 1;
@@ -560,8 +568,11 @@ unsafe fn multiply<S: Simd, const ROWS: usize>(
     pairs: &[S::f32s],
     sums: &mut [[S::f32s; 2]; ROWS],
 ) {
-    let (whole, rest) =
-        if S::REGISTER_COUNT >= 32 { (&[][..], pairs) } else { pairs.as_chunks::<{ 2 * UNROLLED }>() };
+    let (whole, rest) = if S::REGISTER_COUNT >= 32 {
+        (&[][..], pairs)
+    } else {
+        pairs.as_chunks::<{ 2 * UNROLLED }>()
+    };
     for (block, pairs) in whole.iter().enumerate() {
         for (l, pair) in pairs.chunks_exact(2).enumerate() {
             let l = block * UNROLLED + l;
@@ -613,7 +624,8 @@ fn prefetch(number: &f32) {
 
 /// Operations per second of `[rows, inner] · [inner, cols]` with a packed right side, computed over and over for `duration`.
 pub(crate) fn product_rate(rows: usize, inner: usize, cols: usize, duration: Duration) -> f64 {
-    let (a, b, mut c) = (vec![1.0; rows * inner], vec![1.0; packed_len(inner, cols)], vec![0.0; rows * cols]);
+    let (a, b, mut c) =
+        (vec![1.0; rows * inner], vec![1.0; packed_len(inner, cols)], vec![0.0; rows * cols]);
     let mut once = || {
         let (a, b) = (Mat::new(&a, rows, inner), Packed::new(&b, inner, cols));
         product(MatMut::new(&mut c, rows, cols), false, 1.0, a, b);
@@ -653,15 +665,27 @@ mod tests {
         let shapes = if cfg!(miri) { &shapes[..3] } else { &shapes[..] };
         for &(rows, inner, cols) in shapes {
             for case in 0..8 {
-                let (by_columns, transposed, accumulate) = (case & 1 == 1, case & 2 == 2, case & 4 == 4);
+                let (by_columns, transposed, accumulate) =
+                    (case & 1 == 1, case & 2 == 2, case & 4 == 4);
                 let a: Vec<f32> = (0..rows * inner).map(number).collect();
                 let b: Vec<f32> = (0..inner * cols).map(|i| number(i + 3)).collect();
                 let old: Vec<f32> = (0..rows * cols).map(|i| number(i + 5)).collect();
-                let a_at = |i: usize, l: usize| if by_columns { a[l * rows + i] } else { a[i * inner + l] };
-                let b_at = |l: usize, j: usize| if transposed { b[j * inner + l] } else { b[l * cols + j] };
-                let left = if by_columns { Mat::new(&a, inner, rows).t() } else { Mat::new(&a, rows, inner) };
-                let right =
-                    if transposed { Mat::new(&b, cols, inner).t() } else { Mat::new(&b, inner, cols) };
+                let a_at = |i: usize, l: usize| {
+                    if by_columns { a[l * rows + i] } else { a[i * inner + l] }
+                };
+                let b_at = |l: usize, j: usize| {
+                    if transposed { b[j * inner + l] } else { b[l * cols + j] }
+                };
+                let left = if by_columns {
+                    Mat::new(&a, inner, rows).t()
+                } else {
+                    Mat::new(&a, rows, inner)
+                };
+                let right = if transposed {
+                    Mat::new(&b, cols, inner).t()
+                } else {
+                    Mat::new(&b, inner, cols)
+                };
                 let mut panels = vec![f32::NAN; packed_len(inner, cols)];
                 pack(right, &mut panels);
                 let mut result = old.clone();
@@ -669,13 +693,17 @@ mod tests {
                 product(MatMut::new(&mut result, rows, cols), accumulate, 0.5, left, right);
                 for i in 0..rows {
                     for j in 0..cols {
-                        let products = (0..inner).map(|l| f64::from(a_at(i, l)) * f64::from(b_at(l, j)));
-                        let (sum, size) =
-                            products.fold((0.0, 0.0), |(sum, size), x: f64| (sum + x, size + x.abs()));
+                        let products =
+                            (0..inner).map(|l| f64::from(a_at(i, l)) * f64::from(b_at(l, j)));
+                        let (sum, size) = products
+                            .fold((0.0, 0.0), |(sum, size), x: f64| (sum + x, size + x.abs()));
                         let start = if accumulate { f64::from(old[i * cols + j]) } else { 0.0 };
                         let error = (f64::from(result[i * cols + j]) - start - 0.5 * sum).abs();
                         let most = 1e-6 * (1.0 + size);
-                        assert!(error < most, "{rows}×{inner}×{cols} case {case} at {i},{j}: off by {error}");
+                        assert!(
+                            error < most,
+                            "{rows}×{inner}×{cols} case {case} at {i},{j}: off by {error}"
+                        );
                     }
                 }
             }
@@ -695,7 +723,13 @@ mod tests {
             unit.fill(0.0);
             unit[l] = 1.0;
             let mut row = vec![0.0; cols - width];
-            product(MatMut::new(&mut row, 1, cols - width), false, 1.0, Mat::new(&unit, 1, 5), part);
+            product(
+                MatMut::new(&mut row, 1, cols - width),
+                false,
+                1.0,
+                Mat::new(&unit, 1, 5),
+                part,
+            );
             assert_eq!(row, b[(4 + l) * cols + width..(5 + l) * cols]);
         }
     }
@@ -712,15 +746,30 @@ mod tests {
             let run = |tasks, by_columns| {
                 let mut floats = Pool::default();
                 let panels = Panels::new(tasks, Mat::new(&b, inner, cols), &mut floats);
-                let left = if by_columns { Mat::new(&a, inner, rows).t() } else { Mat::new(&a, rows, inner) };
+                let left = if by_columns {
+                    Mat::new(&a, inner, rows).t()
+                } else {
+                    Mat::new(&a, rows, inner)
+                };
                 let mut result: Vec<f32> = (0..rows * cols).map(|i| number(i + 5)).collect();
-                shared_product(tasks, MatMut::new(&mut result, rows, cols), true, 0.5, left, panels.get());
+                shared_product(
+                    tasks,
+                    MatMut::new(&mut result, rows, cols),
+                    true,
+                    0.5,
+                    left,
+                    panels.get(),
+                );
                 result.into_iter().map(f32::to_bits).collect::<Vec<_>>()
             };
             for by_columns in [false, true] {
                 let one = run(1, by_columns);
                 for tasks in [2, 3, 5, 16] {
-                    assert_eq!(run(tasks, by_columns), one, "{rows}×{inner}×{cols} in {tasks} tasks");
+                    assert_eq!(
+                        run(tasks, by_columns),
+                        one,
+                        "{rows}×{inner}×{cols} in {tasks} tasks"
+                    );
                 }
             }
         }
@@ -734,7 +783,13 @@ mod tests {
         let mut panels = vec![0.0; packed_len(1, 4)];
         pack(Mat::new(&b, 1, 4), &mut panels);
         let mut c = [0.0; 16];
-        product(MatMut::new(&mut c, 4, 4), false, 1.0, Mat::new(&a, 4, 1), Packed::new(&panels, 1, 4));
+        product(
+            MatMut::new(&mut c, 4, 4),
+            false,
+            1.0,
+            Mat::new(&a, 4, 1),
+            Packed::new(&panels, 1, 4),
+        );
         for (row, a) in c.chunks(4).zip(a) {
             assert!(
                 row.iter()

@@ -99,7 +99,13 @@ struct Left<'a> {
 }
 
 /// Every task computes some of the columns.
-fn share<F: Blocks>(tasks: usize, dst: MatMut<'_>, factor: f32, left: Left<'_>, right: QuantisedView<'_>) {
+fn share<F: Blocks>(
+    tasks: usize,
+    dst: MatMut<'_>,
+    factor: f32,
+    left: Left<'_>,
+    right: QuantisedView<'_>,
+) {
     let cols = dst.col_count();
     let first = tasks.div_ceil(2);
     let middle = (cols * first / tasks).next_multiple_of(panel_width());
@@ -192,7 +198,8 @@ fn tile_product<F: Blocks, S: Simd, const N: usize>(
             for (n, (numbers, row_sums)) in numbers.iter_mut().zip(&mut row_sums).enumerate() {
                 let row = &x[n * stride..];
                 *numbers = row[first..].first_chunk().expect("rows are filled up to whole units");
-                *row_sums = row[padded + first / HALF..].first_chunk().expect("two sums for each unit");
+                *row_sums =
+                    row[padded + first / HALF..].first_chunk().expect("two sums for each unit");
             }
             let mut sums = if F::SCALED { zero } else { total };
             add_half::<F, S, N, 0>(simd, unit, numbers, &mut sums);
@@ -297,7 +304,8 @@ fn widen_half<F: Blocks, S: Simd, const WHICH: usize>(
                     numbers[i] = simd.mul_add_e_f32s(scale[i], numbers[i], offset[i]);
                 }
             } else if F::SCALED {
-                numbers = [simd.mul_f32s(scale[0], numbers[0]), simd.mul_f32s(scale[1], numbers[1])];
+                numbers =
+                    [simd.mul_f32s(scale[0], numbers[0]), simd.mul_f32s(scale[1], numbers[1])];
             }
             if let Some(row) = rows.next() {
                 row.copy_from_slice(&numbers);
@@ -313,9 +321,18 @@ fn widen_tile(matrix: &QuantisedMatrix, tile: &[u32], panel: &mut [f32]) {
 }
 
 /// Widens rows `rows` of a matrix, row-major.
-pub(crate) fn widen(matrix: &QuantisedMatrix, rows: Range<usize>, out: &mut [f32], floats: &mut Pool<f32>) {
+pub(crate) fn widen(
+    matrix: &QuantisedMatrix,
+    rows: Range<usize>,
+    out: &mut [f32],
+    floats: &mut Pool<f32>,
+) {
     let (cols, width) = (matrix.cols, panel_width());
-    assert!(rows.end <= matrix.rows && out.len() == rows.len() * cols, "rows {rows:?} of {}", matrix.rows);
+    assert!(
+        rows.end <= matrix.rows && out.len() == rows.len() * cols,
+        "rows {rows:?} of {}",
+        matrix.rows
+    );
     let first = rows.start / width * width;
     let mut panel = floats.take(width * cols);
     for (tile, first) in matrix.tiles(first).zip((first..rows.end).step_by(width)) {

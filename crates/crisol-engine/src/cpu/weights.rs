@@ -66,9 +66,17 @@ impl<'a> Parts<'a> {
 
 impl<'a> Weight<'a> {
     /// For products with `rows` rows on the left.
-    pub(crate) fn new(params: &'a Params, id: ParamId, orientation: Orientation, rows: usize) -> Weight<'a> {
+    pub(crate) fn new(
+        params: &'a Params,
+        id: ParamId,
+        orientation: Orientation,
+        rows: usize,
+    ) -> Weight<'a> {
         if let Some(matrix) = params.stored(id) {
-            assert!(matches!(orientation, Orientation::Transposed), "a weight for inference has no backward");
+            assert!(
+                matches!(orientation, Orientation::Transposed),
+                "a weight for inference has no backward"
+            );
             Weight::ByParts(Parts::Quantised(QuantisedView::new(matrix)))
         } else if params.keeps_packed()
             || (rows < ROWS_TO_LAY_OUT_FOR && matches!(orientation, Orientation::Transposed))
@@ -168,6 +176,17 @@ fn by_parts(
     let (left_rooms, right_rooms) = rooms.split_at_mut(rooms.len() / tasks * first);
     rayon::join(
         || by_parts(first, left, accumulate, factor, a, b.cols(0..middle), part, left_rooms),
-        || by_parts(tasks - first, right, accumulate, factor, a, b.cols(middle..cols), part, right_rooms),
+        || {
+            by_parts(
+                tasks - first,
+                right,
+                accumulate,
+                factor,
+                a,
+                b.cols(middle..cols),
+                part,
+                right_rooms,
+            )
+        },
     );
 }

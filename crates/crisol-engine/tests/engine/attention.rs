@@ -35,7 +35,8 @@ fn of_random_shapes_and_documents() {
         let heads = kv_heads * random.between(1, 3);
         let shape = shape(heads, kv_heads, random.between(1, 20), random.between(1, 20));
         // Some documents are empty, some longer than a block of queries.
-        let lengths: Vec<usize> = (0..random.between(1, 4)).map(|_| random.between(0, 40)).collect();
+        let lengths: Vec<usize> =
+            (0..random.between(1, 4)).map(|_| random.between(0, 40)).collect();
         if lengths.iter().sum::<usize>() > 0 {
             check_attention(shape, &lengths, 1.0);
         }
@@ -95,8 +96,9 @@ fn over_a_cache_equals_whole_documents() {
         let mut tape = Tape::inference(&params, &mut workspace);
         let [q, k, v] = ["q", "k", "v"].map(|name| input(&mut tape, name));
         let chunk = (seed % 3 != 0).then(|| random.between(1, 100));
-        let cut =
-            |bounds: &[u32]| -> Vec<u32> { (bounds[0]..bounds[1]).step_by(chunk.unwrap_or(n)).collect() };
+        let cut = |bounds: &[u32]| -> Vec<u32> {
+            (bounds[0]..bounds[1]).step_by(chunk.unwrap_or(n)).collect()
+        };
         let cuts: Vec<u32> = starts.windows(2).flat_map(cut).chain([n as u32]).collect();
         let whole = tape.attention(q, k, v, shape, &cuts);
         let whole = tape.read(whole).to_vec();
@@ -111,17 +113,21 @@ fn over_a_cache_equals_whole_documents() {
             // Every document advances by one token, a few, many, or not at all.
             let steps: Vec<usize> = (0..3)
                 .map(|i| {
-                    [0, 1, 1, random.between(2, 12), 200][random.between(0, 4)].min(lengths[i] - done[i])
+                    [0, 1, 1, random.between(2, 12), 200][random.between(0, 4)]
+                        .min(lengths[i] - done[i])
                 })
                 .collect();
             let rows: Vec<u32> = (0..3)
-                .flat_map(|i| (0..steps[i]).map(|j| starts[i] + (done[i] + j) as u32).collect::<Vec<_>>())
+                .flat_map(|i| {
+                    (0..steps[i]).map(|j| starts[i] + (done[i] + j) as u32).collect::<Vec<_>>()
+                })
                 .collect();
             let mut tape = Tape::inference(&params, &mut workspace);
             let [q, k, v] = ["q", "k", "v"].map(|name| tape.embedding(id(&params, name), &rows));
             for layer in 0..layers {
                 let offsets = offsets(&steps);
-                let out = tape.attention_cached(q, k, v, shape, &offsets, &mut cache, &slots, layer, chunk);
+                let out = tape
+                    .attention_cached(q, k, v, shape, &offsets, &mut cache, &slots, layer, chunk);
                 let width = heads * shape.v_dim;
                 for (row, out) in rows.iter().zip(tape.read(out).chunks(width)) {
                     let expected = &whole[*row as usize * width..][..width];

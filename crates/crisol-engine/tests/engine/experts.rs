@@ -38,7 +38,13 @@ fn columns_of_heads_own_and_shared() {
             &[("a", &[n, heads * a.0]), ("b", &[n, b_heads * b.0])],
             1.0,
             |tape| {
-                let part = |x, heads, (head_dim, first, width)| Columns { x, heads, head_dim, first, width };
+                let part = |x, heads, (head_dim, first, width)| Columns {
+                    x,
+                    heads,
+                    head_dim,
+                    first,
+                    width,
+                };
                 let (x, y) = (input(tape, "a"), input(tape, "b"));
                 let (x, y) = (part(x, heads, a), part(y, b_heads, b));
                 // A value that is used twice adds both gradients up.
@@ -80,7 +86,8 @@ fn weights_of_chosen_experts() {
 /// Experts with no, one and many rows; many is above and below what is packed for the product.
 #[test]
 fn rows_of_experts() {
-    for (counts, i, o) in [(vec![3, 0, 1, 5], 7, 11), (vec![0, 150, 2], 20, 9), (vec![0, 0], 3, 4)] {
+    for (counts, i, o) in [(vec![3, 0, 1, 5], 7, 11), (vec![0, 150, 2], 20, 9), (vec![0, 0], 3, 4)]
+    {
         let n: usize = counts.iter().sum();
         let mut bounds = vec![0u32];
         for count in &counts {
@@ -147,7 +154,8 @@ fn products_of_heads() {
     for transposed in [false, true] {
         let from = if transposed { inner } else { rows.len() };
         let device = Device::cpu(Some(1));
-        let specs: [(&str, &[usize]); 2] = [("x", &[n, heads * from]), ("w", &[heads * group, inner])];
+        let specs: [(&str, &[usize]); 2] =
+            [("x", &[n, heads * from]), ("w", &[heads * group, inner])];
         let params = params(&device, &specs, 1.0, 3);
         let [x, w] = ["x", "w"].map(|name| params.read(id(&params, name)));
         let mut workspace = Workspace::new(&device);

@@ -34,7 +34,13 @@ fn linear_with_and_without_bias() {
                 let bias = (seed % 2 == 0).then(|| id(tape.params(), "b"));
                 vec![tape.linear(x, id(tape.params(), "w"), bias)]
             },
-            |inputs| vec![reference::linear(&inputs[0], &inputs[1], (seed % 2 == 0).then_some(&inputs[2]))],
+            |inputs| {
+                vec![reference::linear(
+                    &inputs[0],
+                    &inputs[1],
+                    (seed % 2 == 0).then_some(&inputs[2]),
+                )]
+            },
         );
     }
 }
@@ -107,10 +113,12 @@ fn rms_norm_of_rows_and_of_heads() {
 fn rope_in_both_styles_whole_and_partial() {
     for seed in 0..8 {
         let mut random = Random::new(seed);
-        let (n, heads, pairs) = (random.between(1, 20), random.between(1, 4), random.between(1, 20));
+        let (n, heads, pairs) =
+            (random.between(1, 20), random.between(1, 4), random.between(1, 20));
         let head_dim = 2 * pairs + if seed % 2 == 0 { 0 } else { random.between(1, 5) };
         let style = if seed % 4 < 2 { RopeStyle::Halves } else { RopeStyle::Interleaved };
-        let frequencies: Vec<f32> = (0..pairs).map(|i| 100f32.powf(-(i as f32) / pairs as f32)).collect();
+        let frequencies: Vec<f32> =
+            (0..pairs).map(|i| 100f32.powf(-(i as f32) / pairs as f32)).collect();
         let positions = random.ids(n, 50);
         check(
             &[("x", &[n, heads * head_dim])],
@@ -120,7 +128,9 @@ fn rope_in_both_styles_whole_and_partial() {
                 let x = input(tape, "x");
                 vec![tape.rope(x, &rope, head_dim, &positions)]
             },
-            |inputs| vec![reference::rope(&inputs[0], &frequencies, 1.25, style, head_dim, &positions)],
+            |inputs| {
+                vec![reference::rope(&inputs[0], &frequencies, 1.25, style, head_dim, &positions)]
+            },
         );
     }
 }

@@ -44,7 +44,12 @@ pub(crate) fn offsets(lengths: &[usize]) -> Vec<u32> {
 }
 
 /// Parameters `(name, shape)`, normal with the given deviation.
-pub(crate) fn params(device: &Device, specs: &[(&str, &[usize])], deviation: f32, seed: u64) -> Params {
+pub(crate) fn params(
+    device: &Device,
+    specs: &[(&str, &[usize])],
+    deviation: f32,
+    seed: u64,
+) -> Params {
     let specs = specs.iter().map(|(name, shape)| ParamSpec {
         name: (*name).into(),
         shape: shape.to_vec(),
@@ -132,7 +137,9 @@ pub(crate) fn check(
             (0..n).collect()
         } else {
             // The last ones too: edges of blocks are where mistakes are.
-            (0..MAX_DERIVATIVES).map(|i| if i < 8 { n - 1 - i } else { random.between(0, n - 1) }).collect()
+            (0..MAX_DERIVATIVES)
+                .map(|i| if i < 8 { n - 1 - i } else { random.between(0, n - 1) })
+                .collect()
         };
         for at in checked {
             let step = 1e-5;

@@ -2,7 +2,9 @@
 
 use std::convert::Infallible;
 
-use crisol_engine::{Device, Grads, Optimizer, OptimizerConfig, Params, Replicas, Rule, Tape, Workspace};
+use crisol_engine::{
+    Device, Grads, Optimizer, OptimizerConfig, Params, Replicas, Rule, Tape, Workspace,
+};
 
 use crate::harness::{Random, id, offsets};
 use crate::transformer::{Cached, VOCAB, forward, new_cache, new_params};
@@ -46,18 +48,21 @@ fn training_prefill_and_decode_give_the_same_log_probs() {
         logits[target as usize] - largest - sum.ln()
     };
     let slots = [1, 2, 0];
-    let mut run =
-        |cache: &mut crisol_engine::KvCache, slots: &[usize], rows: &[usize], offsets: &[u32]| -> Vec<f32> {
-            let ids: Vec<u32> = rows.iter().map(|&row| ids[row]).collect();
-            let mut tape = Tape::inference(&params, &mut workspace);
-            let x = forward(&mut tape, &ids, offsets, Some(Cached { cache, slots }));
-            let logits = tape.logits(x, id(&params, "embedding"));
-            let logits = tape.read(logits);
-            rows.iter()
-                .zip(logits.chunks(VOCAB))
-                .map(|(&row, logits)| log_softmax(logits, targets[row]))
-                .collect()
-        };
+    let mut run = |cache: &mut crisol_engine::KvCache,
+                   slots: &[usize],
+                   rows: &[usize],
+                   offsets: &[u32]|
+     -> Vec<f32> {
+        let ids: Vec<u32> = rows.iter().map(|&row| ids[row]).collect();
+        let mut tape = Tape::inference(&params, &mut workspace);
+        let x = forward(&mut tape, &ids, offsets, Some(Cached { cache, slots }));
+        let logits = tape.logits(x, id(&params, "embedding"));
+        let logits = tape.read(logits);
+        rows.iter()
+            .zip(logits.chunks(VOCAB))
+            .map(|(&row, logits)| log_softmax(logits, targets[row]))
+            .collect()
+    };
 
     let all: Vec<usize> = (0..138).collect();
     let mut cache = new_cache(&device, 3, 90);
@@ -99,7 +104,8 @@ fn packed_documents_equal_documents_one_by_one() {
         for documents in cut.windows(2).map(|cut| cut[0]..cut[1]) {
             let rows = starts[documents.start] as usize..starts[documents.end] as usize;
             let mut tape = Tape::training(&params, &mut workspace);
-            let x = forward(&mut tape, &ids[rows.clone()], &offsets(&lengths[documents.clone()]), None);
+            let x =
+                forward(&mut tape, &ids[rows.clone()], &offsets(&lengths[documents.clone()]), None);
             let (logp, _) =
                 tape.token_scores(x, id(&params, "embedding"), &targets[rows.clone()], 1.0, false);
             logps.extend_from_slice(&tape.read(logp));
@@ -140,7 +146,8 @@ fn train(threads: usize) -> (Vec<u32>, Vec<u64>) {
                 let (ids, targets) = (random.ids(n, VOCAB), random.ids(n, VOCAB));
                 let mut tape = Tape::training(&params, workspace);
                 let x = forward(&mut tape, &ids, &starts, None);
-                let (logp, _) = tape.token_scores(x, id(&params, "embedding"), &targets, 1.0, false);
+                let (logp, _) =
+                    tape.token_scores(x, id(&params, "embedding"), &targets, 1.0, false);
                 let loss: f32 = tape.read(logp).iter().sum();
                 tape.backward(&[(logp, &vec![-1e-2; n])], grads);
                 Ok::<_, Infallible>(loss)
@@ -166,15 +173,16 @@ fn any_number_of_threads_gives_the_same_bits() {
 fn replicas_equal_a_plain_loop_over_shards() {
     let device = Device::cpu(Some(2));
     let params = new_params(&device);
-    let shard = |i: usize, workspace: &mut Workspace, grads: &mut Grads| -> Result<(), Infallible> {
-        let mut random = Random::new(i as u64);
-        let (ids, targets) = (random.ids(20, VOCAB), random.ids(20, VOCAB));
-        let mut tape = Tape::training(&params, workspace);
-        let x = forward(&mut tape, &ids, &[0, 20], None);
-        let (logp, _) = tape.token_scores(x, id(&params, "embedding"), &targets, 1.0, false);
-        tape.backward(&[(logp, &[1.0; 20])], grads);
-        Ok(())
-    };
+    let shard =
+        |i: usize, workspace: &mut Workspace, grads: &mut Grads| -> Result<(), Infallible> {
+            let mut random = Random::new(i as u64);
+            let (ids, targets) = (random.ids(20, VOCAB), random.ids(20, VOCAB));
+            let mut tape = Tape::training(&params, workspace);
+            let x = forward(&mut tape, &ids, &[0, 20], None);
+            let (logp, _) = tape.token_scores(x, id(&params, "embedding"), &targets, 1.0, false);
+            tape.backward(&[(logp, &[1.0; 20])], grads);
+            Ok(())
+        };
     let mut replicas = Replicas::new(&params);
     let (summed, _) = replicas.run(19, shard).unwrap_or_else(|error| match error {});
     let mut plain = Grads::zeros_like(&params);

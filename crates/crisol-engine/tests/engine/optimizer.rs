@@ -48,14 +48,19 @@ fn equals_the_definition() {
             .collect();
         for step in 1..=4 {
             let grads = grads(&params, &mut || random.uniform());
-            let norm =
-                params.ids().flat_map(|id| grads.read(id)).map(|g| f64::from(g).powi(2)).sum::<f64>().sqrt();
+            let norm = params
+                .ids()
+                .flat_map(|id| grads.read(id))
+                .map(|g| f64::from(g).powi(2))
+                .sum::<f64>()
+                .sqrt();
             let returned = optimizer.step(&mut params, &grads, &config);
             assert!((returned / norm - 1.0).abs() < 1e-12);
             assert_eq!(optimizer.steps(), step);
             let clip = max_grad_norm.map_or(1.0, |most| (f64::from(most) / (norm + 1e-6)).min(1.0));
             let [lr, beta1, beta2, eps, decay] =
-                [config.lr, config.beta1, config.beta2, config.eps, config.weight_decay].map(f64::from);
+                [config.lr, config.beta1, config.beta2, config.eps, config.weight_decay]
+                    .map(f64::from);
             for (id, state) in params.ids().zip(&mut state) {
                 let spec = params.spec(id);
                 let (first, second) = optimizer.read(id);
@@ -93,7 +98,12 @@ fn equals_the_definition() {
 #[test]
 fn only_tables_take_the_factor_of_tables() {
     let device = Device::cpu(Some(1));
-    let spec = |name: &str, role| ParamSpec { name: name.into(), shape: vec![3, 7], init: Init::Zeros, role };
+    let spec = |name: &str, role| ParamSpec {
+        name: name.into(),
+        shape: vec![3, 7],
+        init: Init::Zeros,
+        role,
+    };
     for rule in [Rule::AdamW, Rule::Muon] {
         let moved = |table_factor: f32| {
             let specs = vec![spec("a", Role::Table), spec("c", Role::Hidden)];
@@ -173,7 +183,8 @@ fn muon_direction(m: &[f64], g: &[f64], rows: usize, cols: usize) -> Vec<f64> {
         a.iter().map(|row| (0..b[0].len()).map(|c| entry(row, c)).collect()).collect()
     };
     for _ in 0..5 {
-        let transposed: Vec<Vec<f64>> = (0..cols).map(|c| x.iter().map(|row| row[c]).collect()).collect();
+        let transposed: Vec<Vec<f64>> =
+            (0..cols).map(|c| x.iter().map(|row| row[c]).collect()).collect();
         let gram = product(&x, &transposed);
         let once = product(&gram, &x);
         let twice = product(&gram, &once);
@@ -196,7 +207,8 @@ fn muon_equals_the_definition() {
     let mut params = params(&device, &SPECS, 1.0, 5);
     let mut optimizer = Optimizer::new(&params);
     let mut random = Random::new(1);
-    let mut momenta: Vec<Vec<f64>> = params.ids().map(|id| vec![0.0; params.read(id).len()]).collect();
+    let mut momenta: Vec<Vec<f64>> =
+        params.ids().map(|id| vec![0.0; params.read(id).len()]).collect();
     for _ in 0..3 {
         let grads = grads(&params, &mut || random.uniform());
         let before: Vec<Vec<f32>> = params.ids().map(|id| params.read(id)).collect();
@@ -206,11 +218,13 @@ fn muon_equals_the_definition() {
             if spec.role == Role::Vector {
                 continue;
             }
-            let g: Vec<f64> = grads.read(id).iter().map(|&g| f64::from(g) / (norm + 1e-6)).collect();
+            let g: Vec<f64> =
+                grads.read(id).iter().map(|&g| f64::from(g) / (norm + 1e-6)).collect();
             let (rows, cols) = (spec.shape[0], spec.shape[1]);
             let direction = muon_direction(momentum, &g, rows, cols);
             // The energy of a matrix with singular values within (0.6, 1.3).
-            let energy = direction.iter().map(|d| d * d).sum::<f64>() / (0.04 * rows.max(cols) as f64);
+            let energy =
+                direction.iter().map(|d| d * d).sum::<f64>() / (0.04 * rows.max(cols) as f64);
             let rank = rows.min(cols) as f64;
             assert!(energy > 0.36 * rank && energy < 1.69 * rank, "{energy} of rank {rank}");
             for (m, g) in momentum.iter_mut().zip(&g) {
@@ -219,7 +233,11 @@ fn muon_equals_the_definition() {
             let (lr, decay) = (f64::from(config.lr), f64::from(config.weight_decay));
             for (i, (new, old)) in params.read(id).iter().zip(before).enumerate() {
                 let exact = f64::from(old) * (1.0 - lr * decay) - lr * direction[i];
-                assert!((f64::from(*new) - exact).abs() < 3e-6, "{i} of {}: {new}, {exact}", spec.name);
+                assert!(
+                    (f64::from(*new) - exact).abs() < 3e-6,
+                    "{i} of {}: {new}, {exact}",
+                    spec.name
+                );
                 assert!((f64::from(optimizer.read(id).0[i]) - momentum[i]).abs() < 1e-6);
             }
         }

@@ -88,8 +88,11 @@ pub(crate) fn attention(q: &Mat, k: &Mat, v: &Mat, shape: Attention, offsets: &[
                     .collect();
                 let sum: f64 = weights.iter().sum();
                 for c in 0..v_dim {
-                    let mix: f64 =
-                        weights.iter().zip(start..).map(|(w, j)| w * v.at(j, kv_head * v_dim + c)).sum();
+                    let mix: f64 = weights
+                        .iter()
+                        .zip(start..)
+                        .map(|(w, j)| w * v.at(j, kv_head * v_dim + c))
+                        .sum();
                     out.data[i * heads * v_dim + head * v_dim + c] = mix / sum;
                 }
             }
@@ -118,7 +121,8 @@ pub(crate) fn token_scores(x: &Mat, head: &Mat, targets: &[u32], scale: f64) -> 
         })
         .collect();
     let logp = Mat::from_fn(x.rows, 1, |i, _| log_softmax[i][targets[i] as usize]);
-    let entropy = Mat::from_fn(x.rows, 1, |i, _| -log_softmax[i].iter().map(|l| l.exp() * l).sum::<f64>());
+    let entropy =
+        Mat::from_fn(x.rows, 1, |i, _| -log_softmax[i].iter().map(|l| l.exp() * l).sum::<f64>());
     (logp, entropy)
 }
 
@@ -140,7 +144,8 @@ pub(crate) fn route(logits: &Mat, normalise: bool, scale: f64, chosen: &[u32]) -
     let sigmoid = |i: usize, expert: u32| 1.0 / (1.0 + (-logits.at(i, expert as usize)).exp());
     Mat::from_fn(logits.rows, k, |i, j| {
         let chosen = &chosen[i * k..(i + 1) * k];
-        let sum: f64 = if normalise { chosen.iter().map(|&expert| sigmoid(i, expert)).sum() } else { 1.0 };
+        let sum: f64 =
+            if normalise { chosen.iter().map(|&expert| sigmoid(i, expert)).sum() } else { 1.0 };
         scale * sigmoid(i, chosen[j]) / sum
     })
 }

@@ -26,7 +26,8 @@ fn check_scores(n: usize, dim: usize, vocab: usize, scale: f32, deviation: f32, 
         |tape| {
             let x = input(tape, "x");
             let head = id(tape.params(), "head");
-            let (logp, entropy) = tape.token_scores(x, head, &targets, scale, seeded != Seeded::LogProbs);
+            let (logp, entropy) =
+                tape.token_scores(x, head, &targets, scale, seeded != Seeded::LogProbs);
             match seeded {
                 Seeded::LogProbs => vec![logp],
                 Seeded::Entropies => vec![entropy],
@@ -34,7 +35,8 @@ fn check_scores(n: usize, dim: usize, vocab: usize, scale: f32, deviation: f32, 
             }
         },
         |inputs| {
-            let (logp, entropy) = reference::token_scores(&inputs[0], &inputs[1], &targets, f64::from(scale));
+            let (logp, entropy) =
+                reference::token_scores(&inputs[0], &inputs[1], &targets, f64::from(scale));
             choose(logp, entropy)
         },
     );
@@ -129,10 +131,13 @@ fn a_broken_hidden_state_shows() {
         for entropy in [false, true] {
             let mut tape = Tape::training(&params, &mut workspace);
             let x = input(&mut tape, "x");
-            let (logp, entropies) = tape.token_scores(x, id(&params, "head"), &[0, 1], 1.0, entropy);
+            let (logp, entropies) =
+                tape.token_scores(x, id(&params, "head"), &[0, 1], 1.0, entropy);
             assert!(!tape.read(logp)[0].is_finite() && tape.read(logp)[1].is_finite());
             if entropy {
-                assert!(!tape.read(entropies)[0].is_finite() && tape.read(entropies)[1].is_finite());
+                assert!(
+                    !tape.read(entropies)[0].is_finite() && tape.read(entropies)[1].is_finite()
+                );
             }
             let mut grads = Grads::zeros_like(&params);
             tape.backward(&[(logp, &[1.0, 1.0])], &mut grads);

@@ -10,7 +10,8 @@ pub(crate) const VOCAB: usize = 530;
 const DIM: usize = 20;
 const FF: usize = 28;
 const HEAD_DIM: usize = 6;
-const SHAPE: Attention = Attention { heads: 4, kv_heads: 2, qk_dim: HEAD_DIM, v_dim: HEAD_DIM, scale: 0.408 };
+const SHAPE: Attention =
+    Attention { heads: 4, kv_heads: 2, qk_dim: HEAD_DIM, v_dim: HEAD_DIM, scale: 0.408 };
 const LAYERS: usize = 2;
 const FREQUENCIES: [f32; 3] = [1.0, 0.3, 0.1];
 const EPS: f32 = 1e-5;
@@ -31,7 +32,8 @@ const LAYER: [(&str, &[usize]); 11] = [
 
 pub(crate) fn new_params(device: &Device) -> Params {
     let names = names();
-    let specs: Vec<(&str, &[usize])> = names.iter().map(|(name, shape)| (&name[..], *shape)).collect();
+    let specs: Vec<(&str, &[usize])> =
+        names.iter().map(|(name, shape)| (&name[..], *shape)).collect();
     params(device, &specs, 0.4, 11)
 }
 
@@ -72,7 +74,9 @@ pub(crate) fn forward(
     if let Some(Cached { cache, slots }) = &cached {
         for (document, &slot) in offsets.windows(2).zip(*slots) {
             let past = cache.len(slot) as u32;
-            positions[document[0] as usize..document[1] as usize].iter_mut().for_each(|p| *p += past);
+            positions[document[0] as usize..document[1] as usize]
+                .iter_mut()
+                .for_each(|p| *p += past);
         }
     }
     let mut x = tape.embedding(id(params, "embedding"), ids);
@@ -119,7 +123,8 @@ fn twin(inputs: &[Mat], ids: &[u32], offsets: &[u32]) -> Mat {
         let h = reference::attention(&rotated(q, q_norm), &rotated(k, k_norm), &v, SHAPE, offsets);
         x = reference::add(&x, &reference::linear(&h, o, None));
         let h = reference::rms_norm(&x, mlp_norm, eps);
-        let h = reference::swiglu(&reference::linear(&h, gate, None), &reference::linear(&h, up, None));
+        let h =
+            reference::swiglu(&reference::linear(&h, gate, None), &reference::linear(&h, up, None));
         x = reference::add(&x, &reference::linear(&h, down, None));
     }
     reference::rms_norm(&x, &inputs[1], eps)
@@ -133,19 +138,22 @@ fn every_gradient_of_a_transformer() {
     let rows: Vec<u32> = (0..47).filter(|i| i % 3 != 1).collect();
     let targets = random.ids(rows.len(), VOCAB);
     let names = names();
-    let specs: Vec<(&str, &[usize])> = names.iter().map(|(name, shape)| (&name[..], *shape)).collect();
+    let specs: Vec<(&str, &[usize])> =
+        names.iter().map(|(name, shape)| (&name[..], *shape)).collect();
     check(
         &specs,
         0.4,
         |tape| {
             let x = forward(tape, &ids, &offsets, None);
             let x = tape.select_rows(x, &rows);
-            let (logp, entropy) = tape.token_scores(x, id(tape.params(), "embedding"), &targets, 1.3, true);
+            let (logp, entropy) =
+                tape.token_scores(x, id(tape.params(), "embedding"), &targets, 1.3, true);
             vec![logp, entropy]
         },
         |inputs| {
             let x = reference::gather(&twin(inputs, &ids, &offsets), &rows);
-            let (logp, entropy) = reference::token_scores(&x, &inputs[0], &targets, f64::from(1.3f32));
+            let (logp, entropy) =
+                reference::token_scores(&x, &inputs[0], &targets, f64::from(1.3f32));
             vec![logp, entropy]
         },
     );

@@ -98,7 +98,8 @@ ggml_types! {
 }
 
 /// The types that [`dequantise`] reads, for messages.
-pub(super) const READABLE: &str = "F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K and Q6_K";
+pub(super) const READABLE: &str =
+    "F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K and Q6_K";
 
 /// The values of whole blocks as f32; `None` for a type that is not read.
 pub(super) fn dequantise(dtype: GgmlType, bytes: &[u8]) -> Option<Vec<f32>> {
@@ -212,7 +213,9 @@ fn scales_and_minima<const B: usize>(block: &[u8; B]) -> [(f32, f32); 8] {
 /// high halves.
 fn q4_k(block: &[u8; 144], out: &mut [f32; 256]) {
     let scales = scales_and_minima(block);
-    for (sub, ((scale, min), out)) in scales.into_iter().zip(out.as_chunks_mut::<32>().0).enumerate() {
+    for (sub, ((scale, min), out)) in
+        scales.into_iter().zip(out.as_chunks_mut::<32>().0).enumerate()
+    {
         let packed = &block[16 + sub / 2 * 32..];
         for (out, &byte) in out.iter_mut().zip(packed) {
             *out = scale * f32::from((byte >> (sub % 2 * 4)) & 15) - min;
@@ -225,7 +228,9 @@ fn q4_k(block: &[u8; 144], out: &mut [f32; 256]) {
 fn q5_k(block: &[u8; 176], out: &mut [f32; 256]) {
     let scales = scales_and_minima(block);
     let fifth = &block[16..48];
-    for (sub, ((scale, min), out)) in scales.into_iter().zip(out.as_chunks_mut::<32>().0).enumerate() {
+    for (sub, ((scale, min), out)) in
+        scales.into_iter().zip(out.as_chunks_mut::<32>().0).enumerate()
+    {
         let packed = &block[48 + sub / 2 * 32..];
         for ((out, &byte), &fifth) in out.iter_mut().zip(packed).zip(fifth) {
             let q = ((byte >> (sub % 2 * 4)) & 15) | (((fifth >> sub) & 1) << 4);

@@ -34,7 +34,8 @@ pub(super) struct Info {
 impl Info {
     /// Where some of its rows are, which are whole blocks.
     pub(super) fn rows(&self, rows: Range<usize>) -> Range<usize> {
-        let row = self.shape.last().copied().unwrap_or(1) / self.dtype.block_len() * self.dtype.block_bytes();
+        let row = self.shape.last().copied().unwrap_or(1) / self.dtype.block_len()
+            * self.dtype.block_bytes();
         let bytes = self.bytes.start + rows.start * row..self.bytes.start + rows.end * row;
         assert!(
             bytes.start <= bytes.end && bytes.end <= self.bytes.end,
@@ -59,8 +60,8 @@ impl Header {
         let mut cursor = Cursor { file, bytes, at: 0 };
         let (tensors, keys) = cursor.counts()?;
         let metadata = cursor.metadata(keys)?;
-        let alignment =
-            alignment(&metadata).map_err(|cause| cursor.bad(cursor.at, Place::Key(ALIGNMENT_KEY), cause))?;
+        let alignment = alignment(&metadata)
+            .map_err(|cause| cursor.bad(cursor.at, Place::Key(ALIGNMENT_KEY), cause))?;
         let mut header = Header { metadata, tensors: Vec::new(), places: HashMap::new() };
         for number in 0..tensors {
             let info = cursor.tensor(number, alignment)?;
@@ -115,7 +116,11 @@ struct Cursor<'a> {
 
 impl<'a> Cursor<'a> {
     fn bad(&self, at: usize, place: Place<'_>, cause: String) -> HubError {
-        HubError::BadGguf { file: self.file.to_owned(), place: format!("{place} (byte {at})"), cause }
+        HubError::BadGguf {
+            file: self.file.to_owned(),
+            place: format!("{place} (byte {at})"),
+            cause,
+        }
     }
 
     fn left(&self) -> usize {
@@ -133,7 +138,11 @@ impl<'a> Cursor<'a> {
         Ok(taken)
     }
 
-    fn number<const N: usize, T>(&mut self, place: Place<'_>, of: fn([u8; N]) -> T) -> Result<T, HubError> {
+    fn number<const N: usize, T>(
+        &mut self,
+        place: Place<'_>,
+        of: fn([u8; N]) -> T,
+    ) -> Result<T, HubError> {
         let mut bytes = [0; N];
         bytes.copy_from_slice(self.take(N, place)?);
         Ok(of(bytes))
@@ -157,8 +166,9 @@ impl<'a> Cursor<'a> {
         let length = self.count("bytes of text", 1, place)?;
         let at = self.at;
         let bytes = self.take(length, place)?;
-        std::str::from_utf8(bytes)
-            .map_err(|e| self.bad(at + e.valid_up_to(), place, "the text is not valid UTF-8".into()))
+        std::str::from_utf8(bytes).map_err(|e| {
+            self.bad(at + e.valid_up_to(), place, "the text is not valid UTF-8".into())
+        })
     }
 
     /// Checks magic and version; the numbers of tensors and of keys.
@@ -196,8 +206,9 @@ impl<'a> Cursor<'a> {
     fn value_type(&mut self, place: Place<'_>) -> Result<ValueType, HubError> {
         let at = self.at;
         let code = self.number(place, u32::from_le_bytes)?;
-        ValueType::from_code(code)
-            .ok_or_else(|| self.bad(at, place, format!("there is no type of values with number {code}")))
+        ValueType::from_code(code).ok_or_else(|| {
+            self.bad(at, place, format!("there is no type of values with number {code}"))
+        })
     }
 
     fn value(&mut self, kind: ValueType, place: Place<'_>) -> Result<Value, HubError> {
@@ -304,14 +315,16 @@ impl<'a> Cursor<'a> {
         };
         let (row, block) = (shape.first().copied().unwrap_or(1), dtype.block_len());
         if !row.is_multiple_of(block) {
-            let cause =
-                format!("its rows have {row} values, which is no multiple of a {dtype} block ({block})");
+            let cause = format!(
+                "its rows have {row} values, which is no multiple of a {dtype} block ({block})"
+            );
             return Err(self.bad(at, place, cause));
         }
         let at = self.at;
         let offset = self.number(place, u64::from_le_bytes)?;
         if !offset.is_multiple_of(alignment as u64) {
-            let cause = format!("its data begins at offset {offset}, which is no multiple of {alignment}");
+            let cause =
+                format!("its data begins at offset {offset}, which is no multiple of {alignment}");
             return Err(self.bad(at, place, cause));
         }
         let end = (values / block as u64)
@@ -343,8 +356,9 @@ impl<'a> Cursor<'a> {
             } else if end <= length {
                 info.bytes = start + info.bytes.start..end;
             } else {
-                let cause =
-                    format!("its data ends at byte {end}, but the file has {length}: it is truncated");
+                let cause = format!(
+                    "its data ends at byte {end}, but the file has {length}: it is truncated"
+                );
                 return Err(self.bad(self.at, Place::Tensor(&info.name), cause));
             }
         }
@@ -352,7 +366,8 @@ impl<'a> Cursor<'a> {
         order.sort_by_key(|info| info.bytes.start);
         for pair in order.windows(2) {
             if pair[0].bytes.end > pair[1].bytes.start {
-                let cause = format!("its data overlaps that of the tensor `{}`", quoted(&pair[0].name));
+                let cause =
+                    format!("its data overlaps that of the tensor `{}`", quoted(&pair[0].name));
                 return Err(self.bad(pair[1].bytes.start, Place::Tensor(&pair[1].name), cause));
             }
         }

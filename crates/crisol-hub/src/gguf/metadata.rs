@@ -118,7 +118,9 @@ impl Value {
             Value::I32(n) => Some(n.into()),
             Value::U64(n) => Some(n.into()),
             Value::I64(n) => Some(n.into()),
-            Value::F32(_) | Value::F64(_) | Value::Bool(_) | Value::String(_) | Value::Array(_) => None,
+            Value::F32(_) | Value::F64(_) | Value::Bool(_) | Value::String(_) | Value::Array(_) => {
+                None
+            }
         }
     }
 
@@ -126,12 +128,16 @@ impl Value {
     fn describe(&self) -> String {
         let name = self.value_type().name();
         match self {
-            Value::Array(array) => format!("an array of {} × {}", array.len(), array.value_type().name()),
+            Value::Array(array) => {
+                format!("an array of {} × {}", array.len(), array.value_type().name())
+            }
             Value::String(_) => "a string".into(),
             Value::F32(value) => format!("the {name} {value}"),
             Value::F64(value) => format!("the {name} {value}"),
             Value::Bool(value) => format!("the {name} {value}"),
-            _ => self.integer().map_or_else(|| name.to_owned(), |value| format!("the {name} {value}")),
+            _ => self
+                .integer()
+                .map_or_else(|| name.to_owned(), |value| format!("the {name} {value}")),
         }
     }
 }
@@ -280,11 +286,9 @@ impl Metadata {
 
     /// A text.
     pub fn string(&self, key: &str) -> Result<&str, HubError> {
-        self.typed(
-            key,
-            "a string",
-            |value| if let Value::String(x) = value { Some(x.as_str()) } else { None },
-        )
+        self.typed(key, "a string", |value| {
+            if let Value::String(x) = value { Some(x.as_str()) } else { None }
+        })
     }
 
     /// An array of texts, as a vocabulary is.
@@ -318,7 +322,8 @@ impl Metadata {
         as_type: impl Fn(&'a Value) -> Option<T>,
     ) -> Result<T, HubError> {
         let file = || self.file.clone();
-        let value = self.get(key).ok_or_else(|| HubError::MissingKey { file: file(), key: quoted(key) })?;
+        let value =
+            self.get(key).ok_or_else(|| HubError::MissingKey { file: file(), key: quoted(key) })?;
         as_type(value).ok_or_else(|| HubError::WrongKeyType {
             file: file(),
             key: quoted(key),

@@ -21,7 +21,11 @@ pub type GgufTensor<'a> = Tensor<'a, GgmlType>;
 /// `general.alignment` is left out, for it tells of the file that it came from. Values are fetched tensor by
 /// tensor; their number must match the shape, and no two tensors may have one name. Not atomic by itself: meant
 /// for a file in the folder that [`crate::write_folder_atomically`] is filling.
-pub fn write_gguf(path: &Path, metadata: &Metadata, tensors: &[GgufTensor<'_>]) -> Result<(), HubError> {
+pub fn write_gguf(
+    path: &Path,
+    metadata: &Metadata,
+    tensors: &[GgufTensor<'_>],
+) -> Result<(), HubError> {
     check(path, tensors)?;
     let header = header(metadata, tensors);
     let failed = |e| HubError::io("write", path, e);
@@ -48,7 +52,8 @@ fn check(path: &Path, tensors: &[GgufTensor<'_>]) -> Result<(), HubError> {
         assert!(names.insert(&tensor.name), "two tensors are named {}", tensor.name);
         let refused = |cause: String, remedy| Err(tensor.cannot_be_stored(path, cause, remedy));
         if tensor.name.len() > LONGEST_NAME {
-            let cause = format!("its name is longer than the {LONGEST_NAME} bytes that llama.cpp accepts");
+            let cause =
+                format!("its name is longer than the {LONGEST_NAME} bytes that llama.cpp accepts");
             return refused(cause, "Rename the tensor");
         }
         if tensor.shape.len() > MAX_DIMS {
@@ -58,11 +63,17 @@ fn check(path: &Path, tensors: &[GgufTensor<'_>]) -> Result<(), HubError> {
         let block = dtype.block_len();
         match dtype {
             GgmlType::F32 | GgmlType::F16 | GgmlType::BF16 | GgmlType::Q8_0 => {}
-            _ => return refused("this type can only be read".into(), "Choose F32, F16, BF16 or Q8_0"),
+            _ => {
+                return refused(
+                    "this type can only be read".into(),
+                    "Choose F32, F16, BF16 or Q8_0",
+                );
+            }
         }
         let row = tensor.shape.last().copied().unwrap_or(1);
         if !row.is_multiple_of(block) {
-            let cause = format!("its rows have {row} values, which is no multiple of a block ({block})");
+            let cause =
+                format!("its rows have {row} values, which is no multiple of a block ({block})");
             return refused(cause, "Store this tensor as F16, BF16 or F32");
         }
     }
@@ -91,7 +102,8 @@ fn header(metadata: &Metadata, tensors: &[GgufTensor<'_>]) -> Vec<u8> {
         }
         out.extend(dtype.code().to_le_bytes());
         out.extend((offset as u64).to_le_bytes());
-        let length = tensor.shape.iter().product::<usize>() / dtype.block_len() * dtype.block_bytes();
+        let length =
+            tensor.shape.iter().product::<usize>() / dtype.block_len() * dtype.block_bytes();
         offset += length + padding(length);
     }
     out.resize(out.len() + padding(out.len()), 0);
@@ -149,8 +161,10 @@ fn encode(dtype: GgmlType, values: &[f32], out: &mut Vec<u8>) -> Result<(), Unfi
         GgmlType::BF16 => bf16s(values, out)?,
         GgmlType::Q8_0 => {
             for (number, block) in values.as_chunks().0.iter().enumerate() {
-                q8_0(block, out)
-                    .map_err(|unfit| Unfit { index: number * block.len() + unfit.index, ..unfit })?;
+                q8_0(block, out).map_err(|unfit| Unfit {
+                    index: number * block.len() + unfit.index,
+                    ..unfit
+                })?;
             }
         }
         _ => unreachable!("refused by `check`"),

@@ -21,14 +21,23 @@ fn malformed(pickle: &[u8]) -> (usize, String) {
 fn a_tensor_is_described() {
     let tensors = state_dict(ONE).expect("a state dict");
     let storage = Storage { key: "0", dtype: Some(Dtype::F32), elements: 6 };
-    let view = TensorView { storage, dtype: Dtype::F32, offset: 0, shape: vec![2, 3], strides: vec![3, 1] };
+    let view = TensorView {
+        storage,
+        dtype: Dtype::F32,
+        offset: 0,
+        shape: vec![2, 3],
+        strides: vec![3, 1],
+    };
     assert_eq!(tensors, BTreeMap::from([("a", view)]));
 }
 
 #[test]
 fn every_truncation_is_an_error() {
     for length in 0..ONE.len() {
-        assert!(matches!(state_dict(&ONE[..length]), Err(PickleError::Malformed { .. })), "{length}");
+        assert!(
+            matches!(state_dict(&ONE[..length]), Err(PickleError::Malformed { .. })),
+            "{length}"
+        );
     }
 }
 
@@ -37,7 +46,10 @@ fn what_would_run_code_is_named() {
     let global = |name: &str, opcode, at| PickleError::Global { name: name.into(), opcode, at };
     for (pickle, error) in [
         (&b"\x80\x02cos\nsystem\nX\x02\x00\x00\x00ls\x85R."[..], global("os.system", "GLOBAL", 2)),
-        (b"\x80\x04\x8c\x02os\x8c\x06system\x93\x8c\x02ls\x85R.", global("os.system", "STACK_GLOBAL", 14)),
+        (
+            b"\x80\x04\x8c\x02os\x8c\x06system\x93\x8c\x02ls\x85R.",
+            global("os.system", "STACK_GLOBAL", 14),
+        ),
         // Names that are one step away from those that are known.
         (b"\x80\x02cbuiltins\neval\n.", global("builtins.eval", "GLOBAL", 2)),
         (b"\x80\x02ctorch\nload\n.", global("torch.load", "GLOBAL", 2)),
@@ -105,9 +117,21 @@ fn known_names_are_not_called_for_anything_else() {
 
 #[test]
 fn nothing_reaches_below_the_stack_or_a_mark() {
-    for pickle in
-        [&b"."[..], b"s", b"u", b"t", b"\x85", b"R", b"b", b"Q", b"q\x00", b"\x94", b"a", b"e", b"\x93"]
-    {
+    for pickle in [
+        &b"."[..],
+        b"s",
+        b"u",
+        b"t",
+        b"\x85",
+        b"R",
+        b"b",
+        b"Q",
+        b"q\x00",
+        b"\x94",
+        b"a",
+        b"e",
+        b"\x93",
+    ] {
         let (at, _) = malformed(pickle);
         assert_eq!(at, 0);
         // The same with enough values, but below a mark (which some of these opcodes are for).
@@ -157,9 +181,15 @@ fn integers_keep_their_sign_and_sizes_must_not_have_one() {
     assert_eq!(state_dict(&long).expect("sound")["a"].storage.elements, 1 << 32);
     assert!(malformed(&replace(b"K\x06t", b"\x8a\x01\xfft")).1.contains("-1 is no size"));
     assert!(
-        malformed(&replace(b"K\x03K\x01\x86", b"J\xfd\xff\xff\xffK\x01\x86")).1.contains("-3 is no size")
+        malformed(&replace(b"K\x03K\x01\x86", b"J\xfd\xff\xff\xffK\x01\x86"))
+            .1
+            .contains("-3 is no size")
     );
-    assert!(malformed(&replace(b"K\x03K\x01\x86", b"K\x03\x85")).1.contains("2 dimensions and 1 strides"));
+    assert!(
+        malformed(&replace(b"K\x03K\x01\x86", b"K\x03\x85"))
+            .1
+            .contains("2 dimensions and 1 strides")
+    );
     let nine = [b"(".as_slice(), &b"K\x01".repeat(9), b"t"].concat();
     assert!(malformed(&replace(b"K\x03K\x01\x86", &nine)).1.contains("9 dimensions"));
 }
@@ -221,7 +251,8 @@ fn program() -> impl Strategy<Value = Vec<u8>> {
     ]
     .map(<[u8]>::to_vec)
     .into();
-    proptest::collection::vec(proptest::sample::select(pieces), 0..60).prop_map(|pieces| pieces.concat())
+    proptest::collection::vec(proptest::sample::select(pieces), 0..60)
+        .prop_map(|pieces| pieces.concat())
 }
 
 proptest! {

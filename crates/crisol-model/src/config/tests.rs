@@ -41,9 +41,9 @@ fn what_is_written_is_read_back() {
             mscale_all_dim: 0.5,
         },
     ];
-    let all = Architecture::ALL
-        .into_iter()
-        .flat_map(|architecture| scalings.into_iter().map(move |rope_scaling| (architecture, rope_scaling)));
+    let all = Architecture::ALL.into_iter().flat_map(|architecture| {
+        scalings.into_iter().map(move |rope_scaling| (architecture, rope_scaling))
+    });
     for (architecture, rope_scaling) in all {
         for head in [Head::Language { tied: true }, Head::Language { tied: false }, Head::Scalar] {
             let config = Config {
@@ -58,7 +58,8 @@ fn what_is_written_is_read_back() {
                 ..Config::new(architecture, 96, 48, 2, 6, 64)
             };
             let config = if architecture == Architecture::DeepseekV3 {
-                let shape = deepseek_v3::Shape { q_lora_rank: None, n_group: 4, ..Default::default() };
+                let shape =
+                    deepseek_v3::Shape { q_lora_rank: None, n_group: 4, ..Default::default() };
                 Config {
                     num_key_value_heads: 6,
                     head_dim: shape.qk_rope_head_dim,
@@ -127,7 +128,8 @@ fn the_original_context_may_stand_outside() {
 #[test]
 fn negative_token_ids_mean_none() {
     let ids = json!({ "bos_token_id": -1, "eos_token_id": [2, -1], "pad_token_id": -1 });
-    let read = parse(&ids).map(|config| (config.bos_token_id, config.eos_token_id, config.pad_token_id));
+    let read =
+        parse(&ids).map(|config| (config.bos_token_id, config.eos_token_id, config.pad_token_id));
     assert_eq!(read, Ok((None, vec![2], None)));
 }
 
@@ -169,7 +171,10 @@ fn what_is_not_supported_is_refused_by_name() {
             json!({ "rope_scaling": { "type": "linear", "factor": 2.0, "mscale_all_dim": 1.0 } }),
             "mscale_all_dim",
         ),
-        (json!({ "rope_parameters": { "rope_type": "yarn", "factor": 2.0, "truncate": 1 } }), "truncate"),
+        (
+            json!({ "rope_parameters": { "rope_type": "yarn", "factor": 2.0, "truncate": 1 } }),
+            "truncate",
+        ),
         (
             json!({ "rope_scaling": { "type": "yarn", "original_max_position_embeddings": 16.5 } }),
             "original_max_position_embeddings",
@@ -180,7 +185,10 @@ fn what_is_not_supported_is_refused_by_name() {
         ),
         (json!({ "rope_parameters": { "partial_rotary_factor": 0.5 } }), "partial_rotary_factor"),
         (json!({ "layer_types": ["full_attention", "sliding_attention"] }), "sliding_attention"),
-        (json!({ "architectures": ["Qwen3ForCausalLM"], "use_sliding_window": true }), "use_sliding_window"),
+        (
+            json!({ "architectures": ["Qwen3ForCausalLM"], "use_sliding_window": true }),
+            "use_sliding_window",
+        ),
         (json!({ "attention_dropout": 0.1 }), "attention_dropout"),
         (json!({ "quantization_config": { "bits": 4 } }), "quantization_config"),
         (json!({ "quantization_config": { "quant_method": "gptq" } }), "gptq"),
@@ -228,7 +236,10 @@ fn impossible_shapes_are_refused() {
         (json!({ "hidden_size": -8 }), "hidden_size: invalid value"),
         (json!({ "hidden_size": "wide" }), "hidden_size: invalid type"),
         (json!({ "rope_theta": "long" }), "rope_theta: invalid type"),
-        (json!({ "architectures": ["DeepseekV3ForCausalLM"], "n_group": null }), "n_group: invalid type"),
+        (
+            json!({ "architectures": ["DeepseekV3ForCausalLM"], "n_group": null }),
+            "n_group: invalid type",
+        ),
     ] {
         let error = parse(&changes).expect_err("must be refused");
         assert!(error.contains(named), "{error:?} does not name {named:?}");

@@ -21,7 +21,9 @@ pub(super) fn read(keys: &Keys<'_>, config: &mut Config) -> Result<(), ModelErro
     // Layers that predict a second token.
     keys.without("nextn_predict_layers")?;
     if let Some(scale) = keys.number("attention.temperature_scale")?.filter(|&scale| scale != 0.0) {
-        return Err(keys.refuse("attention.temperature_scale", &format!("{scale}, which is not supported")));
+        return Err(
+            keys.refuse("attention.temperature_scale", &format!("{scale}, which is not supported"))
+        );
     }
     match keys.optional_size("expert_gating_func")? {
         Some(SIGMOID) => {}
@@ -33,21 +35,31 @@ pub(super) fn read(keys: &Keys<'_>, config: &mut Config) -> Result<(), ModelErro
             ));
         }
         Some(other) => {
-            return Err(
-                keys.refuse("expert_gating_func", &format!("{other}; only {SIGMOID} (sigmoid) is supported"))
-            );
+            return Err(keys.refuse(
+                "expert_gating_func",
+                &format!("{other}; only {SIGMOID} (sigmoid) is supported"),
+            ));
         }
     }
-    let (rank, rotated) = (keys.size("attention.kv_lora_rank")?, keys.size("rope.dimension_count")?);
+    let (rank, rotated) =
+        (keys.size("attention.kv_lora_rank")?, keys.size("rope.dimension_count")?);
     // With the expansion in two tensors, all heads share the latent vector as their key; older files have it in one.
     let split = keys.optional_size("attention.key_length_mla")?.filter(|&width| width > 0);
     let (key_dim, value_dim) = if let Some(key_dim) = split {
-        keys.expect("attention.key_length", rank + rotated, "the width of latent vector and rotated key")?;
+        keys.expect(
+            "attention.key_length",
+            rank + rotated,
+            "the width of latent vector and rotated key",
+        )?;
         keys.expect("attention.value_length", rank, "the width of the latent vector")?;
         keys.expect("attention.head_count_kv", 1, "all heads share the latent vector")?;
         (key_dim, keys.size("attention.value_length_mla")?)
     } else {
-        keys.expect("attention.head_count_kv", config.num_attention_heads, "as many as of queries")?;
+        keys.expect(
+            "attention.head_count_kv",
+            config.num_attention_heads,
+            "as many as of queries",
+        )?;
         (keys.size("attention.key_length")?, keys.size("attention.value_length")?)
     };
     config.head_dim = rotated;
@@ -100,16 +112,19 @@ pub(super) fn write(
         return Err("routed_scaling_factor is 0, which llama.cpp takes for 1".into());
     }
     // It takes these for smaller models of the family, by their numbers of layers and tokens.
-    let lite = matches!((config.num_hidden_layers, config.vocab_size), (26 | 27, _) | (48, 128_256));
+    let lite =
+        matches!((config.num_hidden_layers, config.vocab_size), (26 | 27, _) | (48, 128_256));
     if lite && shape.q_lora_rank.is_some() {
         return Err(format!(
             "llama.cpp reads DeepSeek models of {} layers only without a q_lora_rank",
             config.num_hidden_layers
         ));
     }
-    let &Shape { kv_lora_rank: rank, qk_nope_head_dim: nope, qk_rope_head_dim: rotated, .. } = shape;
+    let &Shape { kv_lora_rank: rank, qk_nope_head_dim: nope, qk_rope_head_dim: rotated, .. } =
+        shape;
     // A choice among all groups is one without groups, and llama.cpp accepts the latter only.
-    let groups = if shape.topk_group == shape.n_group { (1, 1) } else { (shape.n_group, shape.topk_group) };
+    let groups =
+        if shape.topk_group == shape.n_group { (1, 1) } else { (shape.n_group, shape.topk_group) };
     for (rest, size) in [
         // 0: none. Without the key llama.cpp refuses the file.
         ("attention.q_lora_rank", shape.q_lora_rank.unwrap_or(0)),
@@ -152,7 +167,8 @@ pub(super) fn read_temperatures(
 ) -> Result<(Option<f64>, f64, f64), String> {
     // A number of a config.json, up to f32's digits.
     let weight = (tenth * 1e7).round() / 1e6;
-    let amplitude = if weight == 0.0 { attn_factor * yarn_temperature(factor, 1.0) } else { attn_factor };
+    let amplitude =
+        if weight == 0.0 { attn_factor * yarn_temperature(factor, 1.0) } else { attn_factor };
     let plain = (amplitude - 1.0).abs() < ROUNDING;
     match (plain, weight != 0.0) {
         (true, false) => Ok((Some(1.0), 0.0, 0.0)),
@@ -161,7 +177,9 @@ pub(super) fn read_temperatures(
             let all = weight_of(factor, amplitude * (0.1 * weight * factor.ln() + 1.0));
             Ok((Some(amplitude), 0.0, all))
         }
-        _ => Err(format!("{factor}, with which llama.cpp's temperature of the attention is not supported")),
+        _ => Err(format!(
+            "{factor}, with which llama.cpp's temperature of the attention is not supported"
+        )),
     }
 }
 
@@ -211,25 +229,33 @@ mod tests {
             {
                 let written = written_temperatures(factor, amplitude, all);
                 if factor == 1.0 && amplitude != 1.0 {
-                    assert!(written.expect_err("nothing to make scores hotter by").contains("cannot scale"));
+                    assert!(
+                        written
+                            .expect_err("nothing to make scores hotter by")
+                            .contains("cannot scale")
+                    );
                     continue;
                 }
                 let (tenth, attn_factor) = written.expect("there are keys for it");
                 let expected = (amplitude, yarn_temperature(factor, all).powi(2));
                 let close = |(a, b): (f64, f64), what: &str| {
-                    let fine = (a / expected.0 - 1.0).abs() < 1e-5 && (b / expected.1 - 1.0).abs() < 1e-5;
+                    let fine =
+                        (a / expected.0 - 1.0).abs() < 1e-5 && (b / expected.1 - 1.0).abs() < 1e-5;
                     assert!(fine, "{what}, factor {factor}: {a} and {b}, not {expected:?}");
                 };
                 close(llama_cpp(factor, tenth, attn_factor), "written");
-                let (given, mscale, all) = read_temperatures(factor, tenth, attn_factor).expect("as written");
-                let amplitude =
-                    given.unwrap_or(yarn_temperature(factor, mscale) / yarn_temperature(factor, all));
+                let (given, mscale, all) =
+                    read_temperatures(factor, tenth, attn_factor).expect("as written");
+                let amplitude = given
+                    .unwrap_or(yarn_temperature(factor, mscale) / yarn_temperature(factor, all));
                 close((amplitude, yarn_temperature(factor, all).powi(2)), "read");
             }
         }
         // DeepSeek-V3's and DeepSeek-V2's own.
         assert_eq!(read_temperatures(40.0, 0.1, 1.0), Ok((None, 1.0, 1.0)));
         assert_eq!(read_temperatures(40.0, 0.0707, 1.0), Ok((None, 0.707, 0.707)));
-        assert!(read_temperatures(0.5, 0.1, 1.0).is_err() && read_temperatures(1.0, 0.0, 2.0).is_err());
+        assert!(
+            read_temperatures(0.5, 0.1, 1.0).is_err() && read_temperatures(1.0, 0.0, 2.0).is_err()
+        );
     }
 }

@@ -21,9 +21,10 @@ const EXPERTS_WITHOUT_NORM: usize = 128;
 pub(super) fn read(keys: &Keys<'_>, config: &mut Config) -> Result<(), ModelError> {
     // Another number than 0 is not read by llama.cpp.
     if keys.optional_size("attention.sliding_window")? == Some(0) {
-        return Err(
-            keys.refuse("attention.sliding_window", "0 (no layer sees chunks), which is not supported")
-        );
+        return Err(keys.refuse(
+            "attention.sliding_window",
+            "0 (no layer sees chunks), which is not supported",
+        ));
     }
     for rest in ["attention.sliding_window_pattern", "rope.freq_base_swa"] {
         if keys.metadata.get(&keys.name(rest)).is_some() {
@@ -64,26 +65,35 @@ pub(super) fn write(
 ) -> Result<(), String> {
     let (layers, positions) = (config.num_hidden_layers, config.max_position_embeddings);
     // With more than there are layers, none is a mixture.
-    let Some(step) = (1..=layers + 1).find(|&step| mixtures(layers, step) == shape.moe_layers) else {
+    let Some(step) = (1..=layers + 1).find(|&step| mixtures(layers, step) == shape.moe_layers)
+    else {
         return Err(
             "llama.cpp knows mixtures of experts in every n-th layer only, not in those of moe_layers".into(),
         );
     };
     if shape.rope_layers != rotating(layers) {
-        return Err(format!("llama.cpp rotates in three of {PERIOD} layers, not in those of no_rope_layers"));
+        return Err(format!(
+            "llama.cpp rotates in three of {PERIOD} layers, not in those of no_rope_layers"
+        ));
     }
     // Within a context that is no longer than a chunk, there are none.
     let chunks = |chunked: &[bool], size: usize| -> Vec<Option<usize>> {
-        chunked.iter().map(|&chunked| Some(size).filter(|&size| chunked && size < positions)).collect()
+        chunked
+            .iter()
+            .map(|&chunked| Some(size).filter(|&size| chunked && size < positions))
+            .collect()
     };
-    if chunks(&shape.chunked_layers, shape.attention_chunk_size) != chunks(&rotating(layers), CHUNK) {
+    if chunks(&shape.chunked_layers, shape.attention_chunk_size) != chunks(&rotating(layers), CHUNK)
+    {
         return Err(format!(
             "llama.cpp lets three of {PERIOD} layers see chunks of {CHUNK} positions, which is not what layer_types and \
              attention_chunk_size say"
         ));
     }
     // Up to the first position at which queries grow, they do not.
-    let growth = |(floor, scale): (usize, f32)| Some((floor, scale.to_bits())).filter(|_| floor <= positions);
+    let growth = |(floor, scale): (usize, f32)| {
+        Some((floor, scale.to_bits())).filter(|_| floor <= positions)
+    };
     let tuned = shape.attn_temperature_tuning.then_some((shape.floor_scale, shape.attn_scale));
     if layers >= PERIOD && tuned.and_then(growth) != growth(GROWTH) {
         return Err(format!(

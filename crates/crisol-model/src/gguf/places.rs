@@ -33,7 +33,11 @@ impl Place {
             && let (Ok(expert), Some((experts, _))) = (expert.parse(), config.routed_experts())
         {
             let name = format!("{start}.experts.{part}");
-            return Place::Expert { tensor: name_in_file(&name, config.architecture), expert, experts };
+            return Place::Expert {
+                tensor: name_in_file(&name, config.architecture),
+                expert,
+                experts,
+            };
         }
         if let Specifics::DeepseekV3(shape) = &config.specifics
             && let Some(prefix) = tensor.strip_suffix("attn_kv_b.weight")
@@ -44,7 +48,8 @@ impl Place {
                 value: shape.v_head_dim,
                 rank: shape.kv_lora_rank,
             };
-            let [keys, values] = ["attn_k_b", "attn_v_b"].map(|part| format!("{prefix}{part}.weight"));
+            let [keys, values] =
+                ["attn_k_b", "attn_v_b"].map(|part| format!("{prefix}{part}.weight"));
             return Place::Latent { keys, values, expansion };
         }
         let rotated = ["q_proj", "k_proj"].iter().any(|part| spec.name.contains(part));
@@ -101,7 +106,9 @@ impl Place {
                 mapped.release(0..mapped.len());
                 Ok(values)
             }
-            Place::Latent { keys, values, expansion } => Ok(expansion.join(&whole(keys)?, &whole(values)?)),
+            Place::Latent { keys, values, expansion } => {
+                Ok(expansion.join(&whole(keys)?, &whole(values)?))
+            }
         }
     }
 
@@ -112,13 +119,18 @@ impl Place {
         match self {
             Place::Whole { tensor, .. } | Place::Expert { tensor, .. } => kind(tensor),
             // Transposed blocks are no blocks.
-            Place::Latent { keys, values, .. } => kind(keys)
-                .filter(|kind_of_keys| kind_of_keys.block().0 == 1 && kind(values) == Some(*kind_of_keys)),
+            Place::Latent { keys, values, .. } => kind(keys).filter(|kind_of_keys| {
+                kind_of_keys.block().0 == 1 && kind(values) == Some(*kind_of_keys)
+            }),
         }
     }
 
     /// A matrix as it is stored, if inference can use it so.
-    pub(super) fn stored<'a>(&self, gguf: &'a Gguf, shape: &[usize]) -> Result<Option<Rows<'a>>, HubError> {
+    pub(super) fn stored<'a>(
+        &self,
+        gguf: &'a Gguf,
+        shape: &[usize],
+    ) -> Result<Option<Rows<'a>>, HubError> {
         let Some(kind) = self.weight_format(gguf) else { return Ok(None) };
         Ok(Some(match self {
             &Place::Whole { ref tensor, head_in_pairs } => {
@@ -131,10 +143,12 @@ impl Place {
             Place::Latent { keys, values, expansion } => {
                 let (keys, values) = (gguf.mapped(keys)?, gguf.mapped(values)?);
                 let bytes = match kind {
-                    WeightFormat::F32 => {
-                        expansion.join(keys.as_chunks::<4>().0, values.as_chunks::<4>().0).into_flattened()
-                    }
-                    _ => expansion.join(keys.as_chunks::<2>().0, values.as_chunks::<2>().0).into_flattened(),
+                    WeightFormat::F32 => expansion
+                        .join(keys.as_chunks::<4>().0, values.as_chunks::<4>().0)
+                        .into_flattened(),
+                    _ => expansion
+                        .join(keys.as_chunks::<2>().0, values.as_chunks::<2>().0)
+                        .into_flattened(),
                 };
                 for mapped in [keys, values] {
                     mapped.release(0..mapped.len());
@@ -184,7 +198,10 @@ impl Expansion {
 
     /// The values.
     pub(super) fn values(self, all: &[f32]) -> Vec<f32> {
-        (0..self.heads).flat_map(|head| &self.rows(all, head)[self.key * self.rank..]).copied().collect()
+        (0..self.heads)
+            .flat_map(|head| &self.rows(all, head)[self.key * self.rank..])
+            .copied()
+            .collect()
     }
 
     /// A head's rows.
@@ -232,7 +249,8 @@ fn name_in_file(name: &str, architecture: Architecture) -> String {
         return format!("blk.{layer}.exp_probs_b.bias");
     }
     // Feed-forward layers, experts among them.
-    let part = ["mlp.", "feed_forward."].iter().find_map(|start| part.strip_prefix(start)).unwrap_or(part);
+    let part =
+        ["mlp.", "feed_forward."].iter().find_map(|start| part.strip_prefix(start)).unwrap_or(part);
     let (part, whose) = match part.split_once('.') {
         Some(("experts", part)) => (part, "_exps"),
         Some(("shared_expert" | "shared_experts", part)) => (part, "_shexp"),

@@ -49,7 +49,8 @@ pub(super) fn read(
         }
         ("linear", Some(factor)) => RopeScaling::Linear { factor: decimal(factor) },
         ("yarn", factor) => {
-            let others = [("yarn_ext_factor", 1.0), ("yarn_attn_factor", 1.0), ("yarn_log_multiplier", 0.0)];
+            let others =
+                [("yarn_ext_factor", 1.0), ("yarn_attn_factor", 1.0), ("yarn_log_multiplier", 0.0)];
             for &(rest, plain) in if latent { &others[..2] } else { &others } {
                 if let Some(other) = number(rest)?.filter(|&x| x != plain) {
                     let cause = format!("{other}; only {plain} is supported");
@@ -98,7 +99,11 @@ pub(super) fn from_divisors(divisors: &[f32], theta: f64) -> Option<RopeScaling>
     };
     let factor = f64::from(divisors.iter().copied().fold(1.0, f32::max));
     if [RopeScaling::None, RopeScaling::Linear { factor }].iter().any(&fits) {
-        return Some(if factor == 1.0 { RopeScaling::None } else { RopeScaling::Linear { factor } });
+        return Some(if factor == 1.0 {
+            RopeScaling::None
+        } else {
+            RopeScaling::Linear { factor }
+        });
     }
     let llama3 = |low: f64, high: f64, original: f64| RopeScaling::Llama3 {
         factor,
@@ -143,7 +148,10 @@ pub(super) fn from_divisors(divisors: &[f32], theta: f64) -> Option<RopeScaling>
 fn divisors_of(scaling: RopeScaling, theta: f64, dim: usize) -> impl Iterator<Item = f64> {
     let plain = RopeScaling::None.inverse_frequencies(theta, dim, 1, 1);
     let stretched = scaling.inverse_frequencies(theta, dim, 1, 1);
-    plain.into_iter().zip(stretched).map(|(plain, stretched)| f64::from(plain) / f64::from(stretched))
+    plain
+        .into_iter()
+        .zip(stretched)
+        .map(|(plain, stretched)| f64::from(plain) / f64::from(stretched))
 }
 
 /// Writes a config's scaling: its keys, and the tensor of divisors if there is one. An error is what the format has no
@@ -181,7 +189,8 @@ pub(super) fn write(
             put("factor", factor);
             let amplitude = f64::from(config.rope_scaling.amplitude());
             let more = if latent {
-                let (weight, more) = deepseek2::written_temperatures(factor, amplitude, mscale_all_dim)?;
+                let (weight, more) =
+                    deepseek2::written_temperatures(factor, amplitude, mscale_all_dim)?;
                 if weight != 0.0 {
                     put("yarn_log_multiplier", weight);
                 }
@@ -236,9 +245,13 @@ mod tests {
         for (scaling, theta, dim) in others {
             let divisors: Vec<f32> = divisors_of(scaling, theta, dim).map(|d| d as f32).collect();
             let found = from_divisors(&divisors, theta).unwrap_or_else(|| panic!("{scaling:?}"));
-            let (found, expected) = (frequencies(found, theta, dim), frequencies(scaling, theta, dim));
+            let (found, expected) =
+                (frequencies(found, theta, dim), frequencies(scaling, theta, dim));
             for (found, expected) in found.iter().zip(&expected) {
-                assert!((found / expected - 1.0).abs() < 2e-5, "{scaling:?}: {found} for {expected}");
+                assert!(
+                    (found / expected - 1.0).abs() < 2e-5,
+                    "{scaling:?}: {found} for {expected}"
+                );
             }
         }
         assert_eq!(from_divisors(&[1.0; 8], 1e4), Some(RopeScaling::None));

@@ -4,7 +4,9 @@ use std::borrow::Cow;
 use std::path::Path;
 
 use crisol_engine::ParamSpec;
-use crisol_hub::{Array, GgmlType, GgufTensor, HubError, Metadata, Values, fill_file_atomically, write_gguf};
+use crisol_hub::{
+    Array, GgmlType, GgufTensor, HubError, Metadata, Values, fill_file_atomically, write_gguf,
+};
 use crisol_text::{GgufVocab, TextSetup};
 
 use super::places::Place;
@@ -50,16 +52,25 @@ pub(crate) fn write<'a>(
         .find(|(_, ours)| *ours == config.architecture)
         .expect("llama.cpp has a name for every architecture here");
     if config.head == Head::Scalar {
-        return Err(refused("it has a scalar head (reward or value model), which llama.cpp has not".into()));
+        return Err(refused(
+            "it has a scalar head (reward or value model), which llama.cpp has not".into(),
+        ));
     }
     if config.attention_bias && config.architecture != Architecture::Llama {
         let class = config.architecture.class();
-        return Err(refused(format!("its attention has biases, which llama.cpp has not in {class} models")));
+        return Err(refused(format!(
+            "its attention has biases, which llama.cpp has not in {class} models"
+        )));
     }
-    if let Some((experts, _)) = config.routed_experts().filter(|&(experts, _)| experts > MAX_EXPERTS) {
-        return Err(refused(format!("it has {experts} experts, and llama.cpp takes {MAX_EXPERTS} at most")));
+    if let Some((experts, _)) =
+        config.routed_experts().filter(|&(experts, _)| experts > MAX_EXPERTS)
+    {
+        return Err(refused(format!(
+            "it has {experts} experts, and llama.cpp takes {MAX_EXPERTS} at most"
+        )));
     }
-    let text = text.ok_or_else(|| refused("it has no tokenizer, which must be in such a file".into()))?;
+    let text =
+        text.ok_or_else(|| refused("it has no tokenizer, which must be in such a file".into()))?;
     let key = |rest: &str| format!("{architecture}.{rest}");
     let mut metadata = Metadata::new();
     metadata.insert("general.architecture", architecture);
@@ -87,7 +98,9 @@ pub(crate) fn write<'a>(
             ("attention.value_length", config.head_dim),
             ("rope.dimension_count", config.head_dim),
         ]),
-        Specifics::Llama4(shape) => llama4::write(&mut metadata, key, config, shape).map_err(refused)?,
+        Specifics::Llama4(shape) => {
+            llama4::write(&mut metadata, key, config, shape).map_err(refused)?
+        }
         Specifics::DeepseekV3(shape) => {
             deepseek2::write(&mut metadata, key, config, shape).map_err(refused)?;
         }

@@ -46,7 +46,8 @@ fn chosen(text: &str, marked: bool) -> Option<char> {
     let may_be_word = !marked || bare && (small || matches!(letter, 'A' | 'I'));
     let is_word = may_be_word && goes_on && !follows_a_choice(rest);
     let hedged = ["or", "and", ",", "/", "&"].into_iter().any(|hedge| {
-        let next = rest.trim_start().trim_start_matches([')', '.']).trim_start().strip_prefix(hedge);
+        let next =
+            rest.trim_start().trim_start_matches([')', '.']).trim_start().strip_prefix(hedge);
         next.and_then(|next| leading_letter(next.trim_start())).is_some_and(|(_, after)| {
             !after.starts_with(char::is_alphanumeric)
                 && !after.starts_with(|c: char| c == ' ' && hedge == ",")
@@ -67,8 +68,10 @@ fn named(text: &str) -> Option<char> {
     let chars: Vec<char> = text.chars().collect();
     for (i, c) in chars.iter().enumerate() {
         let in_parentheses = i > 0 && chars[i - 1] == '(' && chars.get(i + 1) == Some(&')');
-        let before: String = chars[..i].iter().rev().take(7).collect::<Vec<_>>().into_iter().rev().collect();
-        let after_option = ["option ", "choice "].iter().any(|word| before.eq_ignore_ascii_case(word));
+        let before: String =
+            chars[..i].iter().rev().take(7).collect::<Vec<_>>().into_iter().rev().collect();
+        let after_option =
+            ["option ", "choice "].iter().any(|word| before.eq_ignore_ascii_case(word));
         let ends = !chars.get(i + 1).is_some_and(|c| c.is_alphanumeric());
         if is_letter(*c) && (in_parentheses || after_option && ends) {
             letters.push(c.to_ascii_uppercase());

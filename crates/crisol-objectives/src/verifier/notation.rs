@@ -79,7 +79,8 @@ fn without_math_marks(text: &str) -> String {
     while i + 1 < marks.len() {
         let (open, close) = (marks[i], marks[i + 1]);
         let digit_after = chars.get(close + 1).is_some_and(char::is_ascii_digit);
-        let formula = !chars[open + 1].is_whitespace() && !chars[close - 1].is_whitespace() && !digit_after;
+        let formula =
+            !chars[open + 1].is_whitespace() && !chars[close - 1].is_whitespace() && !digit_after;
         if formula && close > open + 1 {
             (removed[open], removed[close]) = (true, true);
             i += 1;

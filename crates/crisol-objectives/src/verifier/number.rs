@@ -21,7 +21,8 @@ impl Natural {
         if digits.len() > MAX_DIGITS {
             return None;
         }
-        let group = |nine: &[u8]| nine.iter().fold(0, |sum, digit| 10 * sum + u32::from(digit - b'0'));
+        let group =
+            |nine: &[u8]| nine.iter().fold(0, |sum, digit| 10 * sum + u32::from(digit - b'0'));
         Some(Natural(digits.rchunks(9).map(group).collect()))
     }
 
@@ -183,7 +184,8 @@ mod tests {
 
     #[test]
     fn arithmetic_equals_that_of_the_machine() {
-        let values = [0_u128, 1, 9, 10, 999_999_999, 1_000_000_000, 1_000_000_001, 123_456_789_012_345];
+        let values =
+            [0_u128, 1, 9, 10, 999_999_999, 1_000_000_000, 1_000_000_001, 123_456_789_012_345];
         for a in values {
             for b in values {
                 let [x, y] = [a, b].map(|n| number(&n.to_string()));

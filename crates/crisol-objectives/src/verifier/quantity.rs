@@ -151,12 +151,14 @@ impl Text {
         if raised || letter && !is_fraction {
             return None;
         }
-        let (mut value, mut end) = if is_fraction { self.fraction(at) } else { self.magnitude(at)? };
+        let (mut value, mut end) =
+            if is_fraction { self.fraction(at) } else { self.magnitude(at)? };
         // A root, a symbol, or a command before it: the number is part of a term.
         let mut left = &self.0[..at];
         let mut of_command = false;
         while let [rest @ .., bracket @ ('{' | '(' | '[' | ' ')] = left {
-            of_command = *bracket == '{' && rest.last().is_some_and(|c| c.is_alphabetic() || *c == '}');
+            of_command =
+                *bracket == '{' && rest.last().is_some_and(|c| c.is_alphabetic() || *c == '}');
             left = rest;
         }
         let of_term = of_command
@@ -184,8 +186,9 @@ impl Text {
             (end, scaled) = (after, after);
         }
         let percent_at = self.after_spaces(end);
-        let percent =
-            ["%", "percent", "per cent"].into_iter().find(|sign| self.starts_with(percent_at, sign));
+        let percent = ["%", "percent", "per cent"]
+            .into_iter()
+            .find(|sign| self.starts_with(percent_at, sign));
         if let Some(sign) = percent {
             end = percent_at + sign.chars().count();
         }

@@ -100,10 +100,13 @@ pub(super) fn is_unit(text: &str) -> bool {
     }
     let words: Vec<&str> = text.split_whitespace().collect();
     let names_thing = |word: &&str| {
-        let letters = |part: &str| part.chars().count() >= 3 && part.chars().all(char::is_alphabetic);
+        let letters =
+            |part: &str| part.chars().count() >= 3 && part.chars().all(char::is_alphabetic);
         word.split('-').all(letters) && !NOT_UNITS.contains(&word.to_lowercase().as_str())
     };
-    text.starts_with(char::is_whitespace) && (1..=3).contains(&words.len()) && words.iter().all(names_thing)
+    text.starts_with(char::is_whitespace)
+        && (1..=3).contains(&words.len())
+        && words.iter().all(names_thing)
 }
 
 /// The one name of a unit of the table: "square centimetres", "cm^2", and "cm²" are all "cm2".
@@ -111,7 +114,8 @@ fn canonical(text: &str) -> Option<String> {
     let text = text.trim().trim_end_matches('.').to_lowercase();
     let text: String = text.chars().filter(|c| !"^{}*".contains(*c)).collect();
     let text = text.replace('²', "2").replace('³', "3");
-    let compound = |name: &str| COMPOUND.iter().find(|(known, _)| *known == name).map(|(_, unit)| *unit);
+    let compound =
+        |name: &str| COMPOUND.iter().find(|(known, _)| *known == name).map(|(_, unit)| *unit);
     if let Some(unit) = compound(&text) {
         return Some(unit.to_owned());
     }
@@ -133,7 +137,8 @@ fn simple(text: &str) -> Option<String> {
     };
     let named = |name: &str| UNITS.iter().find(|names| names.contains(&name)).map(|names| names[0]);
     // "s" alone is a unit, and so is "ms".
-    let unit = named(word).or_else(|| named(word.strip_suffix('s').filter(|w| w.chars().count() > 2)?))?;
+    let unit =
+        named(word).or_else(|| named(word.strip_suffix('s').filter(|w| w.chars().count() > 2)?))?;
     Some(format!("{unit}{power}"))
 }
 
@@ -146,7 +151,15 @@ mod tests {
         for (name, spellings) in [
             (
                 "cm2",
-                &["cm^2", "cm^{2}", "cm²", "cm2", "square centimeters", "centimetres squared", "sq cm"][..],
+                &[
+                    "cm^2",
+                    "cm^{2}",
+                    "cm²",
+                    "cm2",
+                    "square centimeters",
+                    "centimetres squared",
+                    "sq cm",
+                ][..],
             ),
             ("km/h", &["km/h", "kph", "kilometers per hour"]),
             ("mi/h", &["mph", "miles per hour."]),

@@ -28,7 +28,12 @@ impl Scores {
     }
 
     pub(crate) fn view(&self) -> TokenScores<'_> {
-        TokenScores { logp: &self.logp, entropy: &self.entropy, value: &self.value, offsets: &self.offsets }
+        TokenScores {
+            logp: &self.logp,
+            entropy: &self.entropy,
+            value: &self.value,
+            offsets: &self.offsets,
+        }
     }
 
     /// One number per sequence as one per token.

@@ -13,21 +13,26 @@ pub(crate) fn kind(id: &str) -> (&str, &'static str) {
             "A list of questions",
             "A base model goes on with the list. Only after fine-tuning is a question something to answer.",
         ),
-        "document" => {
-            ("A document's beginning", "A base model completes whatever it is given, without scruple.")
-        }
+        "document" => (
+            "A document's beginning",
+            "A base model completes whatever it is given, without scruple.",
+        ),
         "fact" => ("A fact", "The knowledge is from pre-training; answering is learnt later."),
-        "harmful" => {
-            ("A harmful request", "Fine-tuning alone teaches to comply. Alignment is to change exactly this.")
-        }
+        "harmful" => (
+            "A harmful request",
+            "Fine-tuning alone teaches to comply. Alignment is to change exactly this.",
+        ),
         "lookalike" => (
             "A harmless look-alike",
             "It shares words with a harmful request but harms nobody. Refusing it is over-refusal.",
         ),
-        "problem" => {
-            ("A problem", "Thinking step by step, before the answer, is learnt in the reasoning phase.")
+        "problem" => (
+            "A problem",
+            "Thinking step by step, before the answer, is learnt in the reasoning phase.",
+        ),
+        "held-out" => {
+            ("A held-out prompt", "From data like the phase's own that it was not trained on.")
         }
-        "held-out" => ("A held-out prompt", "From data like the phase's own that it was not trained on."),
         other => (other, ""),
     }
 }
@@ -46,7 +51,9 @@ pub(super) fn section(report: &Report) -> String {
     if report.prompts.is_empty() {
         return body;
     }
-    body.push_str("<p class=\"about\">Nothing but the training differs between the cards of a row.</p>\n");
+    body.push_str(
+        "<p class=\"about\">Nothing but the training differs between the cards of a row.</p>\n",
+    );
     for prompt in &report.prompts {
         let (title, look_for) = kind(&prompt.kind);
         let _ = write!(

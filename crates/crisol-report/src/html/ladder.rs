@@ -14,7 +14,12 @@ pub fn ladder_html(report: &LadderReport) -> String {
         Section { id: "curve", nav: "Curve", title: "Loss by compute", body: plot(report) },
         Section { id: "runs", nav: "Runs", title: "The runs", body: runs(report) },
         Section { id: "larger", nav: "Larger runs", title: "Larger runs", body: larger(report) },
-        Section { id: "reading", nav: "How to read", title: "How to read this", body: READING.into() },
+        Section {
+            id: "reading",
+            nav: "How to read",
+            title: "How to read this",
+            body: READING.into(),
+        },
     ];
     let title = "A ladder of runs";
     page(title, sections, &header(report, title), &footer(report))
@@ -33,8 +38,10 @@ fn header(report: &LadderReport, title: &str) -> String {
         rungs.len()
     );
     let mut tile = |label: &str, value: &str, detail: &str| {
-        let _ =
-            writeln!(header, "<div><dt>{label}</dt><dd>{value}</dd><dd class=\"detail\">{detail}</dd></div>");
+        let _ = writeln!(
+            header,
+            "<div><dt>{label}</dt><dd>{value}</dd><dd class=\"detail\">{detail}</dd></div>"
+        );
     };
     let of_limit = if report.shows_no_limit() {
         "these runs show no limit"
@@ -54,7 +61,8 @@ fn plot(report: &LadderReport) -> String {
     let at = |of: fn(&PredictedLoss) -> f64| -> Vec<(f64, f64)> {
         report.curve.iter().map(|point| (point.flops.log10(), of(point))).collect()
     };
-    let measured: Vec<(f64, f64)> = report.rungs.iter().map(|rung| (rung.flops.log10(), rung.loss)).collect();
+    let measured: Vec<(f64, f64)> =
+        report.rungs.iter().map(|rung| (rung.flops.log10(), rung.loss)).collect();
     let (fitted, low, high) = (at(|p| p.expected), at(|p| p.low), at(|p| p.high));
     let lines = [
         Line { label: "fitted".into(), points: &fitted, style: 0, dots: false },
@@ -73,8 +81,15 @@ fn plot(report: &LadderReport) -> String {
 }
 
 fn runs(report: &LadderReport) -> String {
-    let mut body =
-        table(&["run", "parameters", "tokens", "tokens a parameter", "compute", "measured", "fitted"]);
+    let mut body = table(&[
+        "run",
+        "parameters",
+        "tokens",
+        "tokens a parameter",
+        "compute",
+        "measured",
+        "fitted",
+    ]);
     for rung in &report.rungs {
         let _ = writeln!(
             body,
@@ -109,7 +124,8 @@ fn larger(report: &LadderReport) -> String {
 
 /// The beginning of a table, up to its first row.
 fn table(heads: &[&str]) -> String {
-    let heads: Vec<String> = heads.iter().map(|head| format!("<th scope=\"col\">{head}</th>")).collect();
+    let heads: Vec<String> =
+        heads.iter().map(|head| format!("<th scope=\"col\">{head}</th>")).collect();
     format!(
         "<div class=\"scroll\" tabindex=\"0\"><table>\n<thead><tr>{}</tr></thead>\n<tbody>\n",
         heads.concat()

@@ -42,7 +42,12 @@ pub fn html(report: &Report) -> String {
             title: "Held-out data, before and after",
             body: tables::held_out(report),
         },
-        Section { id: "masks", nav: "Masks", title: "What is trained on", body: training::masks(report) },
+        Section {
+            id: "masks",
+            nav: "Masks",
+            title: "What is trained on",
+            body: training::masks(report),
+        },
         Section {
             id: "training",
             nav: "Training",
@@ -110,7 +115,9 @@ fn bar(page: &mut String, sections: &[Section]) {
         let _ = write!(page, "<a href=\"#{id}\">{nav}</a>");
     }
     page.push_str("</nav><fieldset class=\"theme\"><legend class=\"unseen\">Colours</legend>");
-    for (id, label, checked) in [("auto", "Auto", " checked"), ("light", "Light", ""), ("dark", "Dark", "")] {
+    for (id, label, checked) in
+        [("auto", "Auto", " checked"), ("light", "Light", ""), ("dark", "Dark", "")]
+    {
         let _ = write!(
             page,
             "<input type=\"radio\" name=\"theme\" id=\"theme-{id}\"{checked}><label for=\"theme-{id}\">{label}</label>"
@@ -128,14 +135,21 @@ fn header(page: &mut String, report: &Report, title: &str) {
     let model = &report.model;
     let shape = format!("{} layers of width {}, {} heads", model.layers, model.hidden, model.heads);
     let vocab = format!("vocabulary {}, context {}", model.vocab, model.context);
-    let threads =
-        if report.threads == 1 { "on 1 thread".into() } else { format!("on {} threads", report.threads) };
+    let threads = if report.threads == 1 {
+        "on 1 thread".into()
+    } else {
+        format!("on {} threads", report.threads)
+    };
     for (label, value, detail) in [
         ("parameters", prefixed(model.parameters as f64, ""), &shape),
         ("tokens processed", prefixed(tokens as f64, ""), &vocab),
         ("compute", prefixed(flops, "FLOP"), &"forward and backward".to_owned()),
         ("time", duration(report.total_seconds), &threads),
-        ("peak memory", prefixed(report.peak_memory_bytes as f64, "B"), &format!("seed {}", report.seed)),
+        (
+            "peak memory",
+            prefixed(report.peak_memory_bytes as f64, "B"),
+            &format!("seed {}", report.seed),
+        ),
     ] {
         let _ = writeln!(
             page,
@@ -153,7 +167,8 @@ fn summary(report: &Report) -> String {
         count => format!("{count} phases"),
     };
     let parameters = report.model.parameters as f64;
-    let mut text = format!("A model of {} parameters went through {count}", prefixed(parameters, ""));
+    let mut text =
+        format!("A model of {} parameters went through {count}", prefixed(parameters, ""));
     if report.total_seconds > 0.0 {
         let _ = write!(text, " in {}", duration(report.total_seconds));
     }
@@ -166,7 +181,11 @@ fn summary(report: &Report) -> String {
         .filter_map(|id| {
             if let Some((phase, before, after)) = changes::greatest_rise(report, id) {
                 let (before, after) = (percent(before), percent(after));
-                return Some(format!("{} rose from {before} to {after} with {}", label(id), phase.name));
+                return Some(format!(
+                    "{} rose from {before} to {after} with {}",
+                    label(id),
+                    phase.name
+                ));
             }
             let (phase, value) = changes::first_known(report, id)?;
             Some(format!("{}, {} after {}", label(id), percent(value), phase.name))
@@ -177,8 +196,11 @@ fn summary(report: &Report) -> String {
     }
     let refused = report.phases.iter().filter_map(|phase| phase.metrics.get("lookalike_refused"));
     if let Some(worst) = refused.copied().filter(|share| share.is_finite()).reduce(f64::max) {
-        let _ =
-            write!(text, " Harmless look-alikes were refused in at most {} of the cases.", percent(worst));
+        let _ = write!(
+            text,
+            " Harmless look-alikes were refused in at most {} of the cases.",
+            percent(worst)
+        );
     }
     text
 }
@@ -243,8 +265,9 @@ fn branch(body: &mut String, report: &Report, node: &Node, total_seconds: f64) {
         body.push_str("<span class=\"changes\">");
         for change in changes {
             let after = value_text(change.measure.id, change.after);
-            let before =
-                change.before.map_or(String::new(), |v| format!("{} → ", value_text(change.measure.id, v)));
+            let before = change
+                .before
+                .map_or(String::new(), |v| format!("{} → ", value_text(change.measure.id, v)));
             let _ = write!(body, "<span><b>{before}{after}</b> {}</span>", change.measure.label);
         }
         body.push_str("</span>");

@@ -23,7 +23,12 @@ pub fn notebook_html(report: &NotebookReport) -> String {
             title: "The same prompts to all three",
             body: same_prompts(report),
         },
-        Section { id: "reading", nav: "How to read", title: "How to read this", body: reading(report) },
+        Section {
+            id: "reading",
+            nav: "How to read",
+            title: "How to read this",
+            body: reading(report),
+        },
     ];
     let title = "The workshop’s demonstrations, replayed";
     page(title, sections, &header(report, title), &footer(report))
@@ -71,8 +76,14 @@ fn demonstrations(report: &NotebookReport) -> String {
          each model does and cannot be compared with one another.</p>\n",
     );
     for (place, model) in report.models.iter().enumerate() {
-        let _ = writeln!(body, "<h3>After {}: {}</h3>", Escaped(phase(&model.role)), badge(place, model));
-        let own = report.demonstrations.iter().filter(|demonstration| demonstration.role == model.role);
+        let _ = writeln!(
+            body,
+            "<h3>After {}: {}</h3>",
+            Escaped(phase(&model.role)),
+            badge(place, model)
+        );
+        let own =
+            report.demonstrations.iter().filter(|demonstration| demonstration.role == model.role);
         for demonstration in own {
             article(&mut body, place, demonstration);
         }
@@ -87,7 +98,11 @@ fn article(body: &mut String, place: usize, demonstration: &Demonstration) {
          <blockquote class=\"given\"><small>what the model was given, special tokens included</small>{}</blockquote>\n\
          <div class=\"cards two\">\n",
         Escaped(&demonstration.shows),
-        Escaped(if demonstration.given.is_empty() { &demonstration.prompt } else { &demonstration.given })
+        Escaped(if demonstration.given.is_empty() {
+            &demonstration.prompt
+        } else {
+            &demonstration.given
+        })
     );
     if demonstration.problem.is_empty() {
         let _ = writeln!(
@@ -119,9 +134,11 @@ fn article(body: &mut String, place: usize, demonstration: &Demonstration) {
 
 /// A stored answer, what differs from the given one marked.
 fn marked(answer: &str, differs_at: Option<usize>) -> String {
-    let at = differs_at.and_then(|at| answer.char_indices().nth(at)).map_or(answer.len(), |(at, _)| at);
+    let at =
+        differs_at.and_then(|at| answer.char_indices().nth(at)).map_or(answer.len(), |(at, _)| at);
     let (same, other) = answer.split_at(at);
-    let other = if other.is_empty() { String::new() } else { format!("<mark>{}</mark>", Escaped(other)) };
+    let other =
+        if other.is_empty() { String::new() } else { format!("<mark>{}</mark>", Escaped(other)) };
     format!("<p>{}{other}</p>", Escaped(same))
 }
 
@@ -140,8 +157,11 @@ fn same_prompts(report: &NotebookReport) -> String {
         );
         for (place, model) in report.models.iter().enumerate() {
             if let Some(output) = prompt.outputs.get(&model.role) {
-                let plain =
-                    if prompt.form == "chat" && !model.chat_template { ", as plain text" } else { "" };
+                let plain = if prompt.form == "chat" && !model.chat_template {
+                    ", as plain text"
+                } else {
+                    ""
+                };
                 let _ = writeln!(
                     body,
                     "<div class=\"card {}\"><h4>{}{plain}</h4><div class=\"said\">{}</div></div>",
@@ -169,10 +189,14 @@ fn reading(report: &NotebookReport) -> String {
     let others: Vec<&NotebookModel> =
         report.models.iter().filter(|model| !report.is_compared(&model.role)).collect();
     if !others.is_empty() {
-        body.push_str("<li>Not the notebook’s own models, and so not compared with its stored answers: ");
+        body.push_str(
+            "<li>Not the notebook’s own models, and so not compared with its stored answers: ",
+        );
         let list: Vec<String> = others
             .iter()
-            .map(|model| format!("{} (in the notebook: {})", Escaped(&model.name), Escaped(&model.notebook)))
+            .map(|model| {
+                format!("{} (in the notebook: {})", Escaped(&model.name), Escaped(&model.notebook))
+            })
             .collect();
         let _ = writeln!(body, "{}.</li>", list.join(", "));
     }
@@ -180,8 +204,11 @@ fn reading(report: &NotebookReport) -> String {
 }
 
 fn footer(report: &NotebookReport) -> String {
-    let mut footer =
-        format!("<footer>\n<p>Made by Crisol {} on {}", Escaped(&report.crisol), Escaped(&report.created));
+    let mut footer = format!(
+        "<footer>\n<p>Made by Crisol {} on {}",
+        Escaped(&report.crisol),
+        Escaped(&report.created)
+    );
     if !report.machine.is_empty() {
         let _ = write!(footer, ", {}", Escaped(&report.machine));
     }

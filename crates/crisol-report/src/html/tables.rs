@@ -13,7 +13,9 @@ pub(super) fn behaviours(report: &Report) -> String {
     let measured = |phase: &PhaseReport, measure: &Measure| phase.metrics.contains_key(measure.id);
     let rows: Vec<&Measure> = MEASURES
         .iter()
-        .filter(|measure| measure.behaviour && report.phases.iter().any(|phase| measured(phase, measure)))
+        .filter(|measure| {
+            measure.behaviour && report.phases.iter().any(|phase| measured(phase, measure))
+        })
         .collect();
     let columns: Vec<(usize, &PhaseReport)> = report
         .phases
@@ -96,7 +98,8 @@ fn cell(measure: &Measure, value: Option<f64>, before: Option<f64>) -> String {
         Better::Neither => None,
     };
     let (class, goodness) = goodness.map_or((" class=\"grey\"", 0.0), |goodness| ("", goodness));
-    let _ = write!(html, "<i{class} style=\"--v:{value:.3};--g:{:.0}%\"></i></td>", goodness * 100.0);
+    let _ =
+        write!(html, "<i{class} style=\"--v:{value:.3};--g:{:.0}%\"></i></td>", goodness * 100.0);
     html
 }
 
@@ -141,11 +144,17 @@ pub(super) fn cost(report: &Report) -> String {
     }
     body.push_str("</tfoot></table></div>\n");
 
-    let pretraining: f64 =
-        report.phases.iter().filter(|phase| phase.kind == "pretrain").map(|phase| phase.flops).sum();
+    let pretraining: f64 = report
+        .phases
+        .iter()
+        .filter(|phase| phase.kind == "pretrain")
+        .map(|phase| phase.flops)
+        .sum();
     let here = share(pretraining, flops);
     if here > 0.0 {
-        body.push_str("<h3>Pre-training against everything after it</h3>\n<div class=\"splits\">\n");
+        body.push_str(
+            "<h3>Pre-training against everything after it</h3>\n<div class=\"splits\">\n",
+        );
         split(&mut body, "this run", here);
         split(&mut body, "the workshop", 0.95);
         body.push_str(

@@ -122,13 +122,17 @@ fn curves(body: &mut String, curves: &[Curve]) {
         if lines.len() > 1 {
             body.push_str("<span class=\"legend\">");
             for line in &lines {
-                let _ = write!(body, "<span class=\"l{}\">{}</span>", line.style, Escaped(&line.label));
+                let _ =
+                    write!(body, "<span class=\"l{}\">{}</span>", line.style, Escaped(&line.label));
             }
             body.push_str("</span>");
         }
-        let _ = write!(body, "</figcaption>{}", chart(&title, &lines, unit == "share", Across::Steps));
+        let _ =
+            write!(body, "</figcaption>{}", chart(&title, &lines, unit == "share", Across::Steps));
         let hint = match known {
-            Some(known) if known.better == Better::Higher && members.iter().all(|curve| is_zero(curve)) => {
+            Some(known)
+                if known.better == Better::Higher && members.iter().all(|curve| is_zero(curve)) =>
+            {
                 "0 throughout."
             }
             Some(known) if known.id == "zero_spread" && unpaid => {
@@ -160,7 +164,8 @@ pub(super) fn rollouts(report: &Report) -> String {
     body.push_str(
         "<p class=\"about\">What the model wrote while it was trained by reward, and what it earned.</p>\n",
     );
-    let mut phases: Vec<&str> = report.rollouts.iter().map(|sample| sample.phase.as_str()).collect();
+    let mut phases: Vec<&str> =
+        report.rollouts.iter().map(|sample| sample.phase.as_str()).collect();
     // Phases ask for their samples one after the other, so equal names are neighbours.
     phases.dedup();
     for name in phases {

@@ -28,14 +28,14 @@ pub struct Extent {
 /// and so does standard input, which can be read only once.
 pub fn extent(source: &str, options: &ReadOptions) -> Extent {
     let inputs = inputs(source, options).unwrap_or_default();
-    let whole =
-        inputs.iter().filter_map(|input| of_file(input, options)).fold(Extent::default(), |sum, file| {
-            Extent {
-                bytes: sum.bytes + file.bytes,
-                records: sum.records + file.records,
-                longest: sum.longest.max(file.longest),
-            }
-        });
+    let whole = inputs.iter().filter_map(|input| of_file(input, options)).fold(
+        Extent::default(),
+        |sum, file| Extent {
+            bytes: sum.bytes + file.bytes,
+            records: sum.records + file.records,
+            longest: sum.longest.max(file.longest),
+        },
+    );
     let Some(rows) = options.datasets.get(source).map(|set| set.rows) else { return whole };
     let end = rows.end.unwrap_or(whole.records).min(whole.records);
     let records = end.saturating_sub(rows.start);
@@ -77,7 +77,9 @@ fn of_file(input: &Input, options: &ReadOptions) -> Option<Extent> {
     let total = match (whole, compressed) {
         (true, _) => sample.len() as f64,
         (false, false) => length as f64,
-        (false, true) => length as f64 * sample.len() as f64 / read.load(Ordering::Relaxed).max(1) as f64,
+        (false, true) => {
+            length as f64 * sample.len() as f64 / read.load(Ordering::Relaxed).max(1) as f64
+        }
     };
     let share = total / sample.len().max(1) as f64;
     let text = format == Format::Text && options.text_separator.is_empty();

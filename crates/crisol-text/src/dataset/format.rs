@@ -136,7 +136,8 @@ fn parquet_rows(name: String, file: File) -> Result<Rows, TextError> {
 
 #[cfg(not(feature = "parquet"))]
 fn parquet_rows(name: String, _file: File) -> Result<Rows, TextError> {
-    let cause = "a Parquet file, and this program was built without the feature `parquet`".to_owned();
+    let cause =
+        "a Parquet file, and this program was built without the feature `parquet`".to_owned();
     Err(TextError::Malformed {
         place: name,
         cause,
@@ -177,8 +178,10 @@ fn is_jsonl(head: &[u8]) -> bool {
     let first = lines.next().unwrap_or_default();
     let is_long = lines.next().is_none() && head.len() as u64 == HEAD;
     let begins = || {
-        let key =
-            first.strip_prefix(b"{").map(<[u8]>::trim_ascii_start).and_then(|rest| rest.strip_prefix(b"\""));
+        let key = first
+            .strip_prefix(b"{")
+            .map(<[u8]>::trim_ascii_start)
+            .and_then(|rest| rest.strip_prefix(b"\""));
         let key = key.and_then(|rest| rest.splitn(2, |&b| b == b'"').nth(1));
         key.is_some_and(|rest| rest.trim_ascii_start().starts_with(b":"))
     };
@@ -190,7 +193,9 @@ fn is_jsonl(head: &[u8]) -> bool {
 fn foreign(head: &[u8]) -> Option<(String, &'static str)> {
     const UNPACK: &str = "unpack it first";
     let (what, remedy) = match head {
-        [0xFF, 0xFE, ..] | [0xFE, 0xFF, ..] | [0, 0, 0xFE, 0xFF, ..] => ("text in UTF-16 or UTF-32", UTF8),
+        [0xFF, 0xFE, ..] | [0xFE, 0xFF, ..] | [0, 0, 0xFE, 0xFF, ..] => {
+            ("text in UTF-16 or UTF-32", UTF8)
+        }
         [a, 0, b, 0, ..] | [0, a, 0, b, ..] if *a != 0 && *b != 0 => ("text in UTF-16", UTF8),
         [b'P', b'K', 3 | 5, 4 | 6, ..] => ("a zip archive", UNPACK),
         [b'B', b'Z', b'h', b'1'..=b'9', ..] => {
@@ -203,7 +208,9 @@ fn foreign(head: &[u8]) -> Option<(String, &'static str)> {
         [b'A', b'R', b'R', b'O', b'W', b'1', ..] => {
             ("an Arrow file", "save it as Parquet: Dataset.to_parquet")
         }
-        [b'S', b'Q', b'L', b'i', b't', b'e', ..] => ("an SQLite database", "export its table as CSV"),
+        [b'S', b'Q', b'L', b'i', b't', b'e', ..] => {
+            ("an SQLite database", "export its table as CSV")
+        }
         [b'%', b'P', b'D', b'F', ..] => ("a PDF document", "convert it to text"),
         [0x89, b'H', b'D', b'F', ..] => ("an HDF5 file", "save it as JSONL or Parquet"),
         _ if head.get(257..262) == Some(b"ustar") => ("a tar archive", UNPACK),
@@ -219,7 +226,8 @@ impl<R: Read> Read for Damage<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let Damage(format, reader) = self;
         reader.read(buffer).map_err(|error| {
-            let says = format!("its {format} data is damaged or cut off ({error}); fetch the file again");
+            let says =
+                format!("its {format} data is damaged or cut off ({error}); fetch the file again");
             io::Error::new(error.kind(), says)
         })
     }

@@ -70,7 +70,10 @@ impl<R: Read> JsonRows<R> {
         self.bytes.skip_space()?;
         let Some(byte) = self.bytes.peek()? else {
             if self.layout == Layout::List {
-                self.stop("the file ends before its list does".to_owned(), "fetch or write the file again");
+                self.stop(
+                    "the file ends before its list does".to_owned(),
+                    "fetch or write the file again",
+                );
             }
             self.done = true;
             return Ok(());
@@ -89,7 +92,8 @@ impl<R: Read> JsonRows<R> {
                 self.bytes.bump();
                 self.bytes.skip_space()?;
                 if self.bytes.peek()?.is_some() {
-                    let cause = format!("line {} goes on after the end of the list", self.bytes.line);
+                    let cause =
+                        format!("line {} goes on after the end of the list", self.bytes.line);
                     self.stop(cause, "make the file one list, or one object on each line");
                 }
                 self.done = true;
@@ -157,7 +161,9 @@ impl<R: Read> JsonRows<R> {
         };
         let row = match piece.parse(self.layout == Layout::Lines, end) {
             Ok(object) => Ok(Row { place, object }),
-            Err((cause, remedy)) => Err(TextError::Malformed { place, cause, remedy: remedy.to_owned() }),
+            Err((cause, remedy)) => {
+                Err(TextError::Malformed { place, cause, remedy: remedy.to_owned() })
+            }
         };
         self.ready.push_back(row);
     }
@@ -192,7 +198,11 @@ struct Piece {
 }
 
 impl Piece {
-    fn parse(&self, one_line: bool, end: End) -> Result<Map<String, Value>, (String, &'static str)> {
+    fn parse(
+        &self,
+        one_line: bool,
+        end: End,
+    ) -> Result<Map<String, Value>, (String, &'static str)> {
         // Where a byte stands; columns are counted from 1.
         let at = |byte: usize| {
             let before = &self.text[..byte.min(self.text.len())];
@@ -202,12 +212,19 @@ impl Piece {
                 None => self.column + byte + 1,
             };
             let line = self.line + lines(before);
-            if one_line { format!("at column {column}") } else { format!("at line {line}, column {column}") }
+            if one_line {
+                format!("at column {column}")
+            } else {
+                format!("at line {line}, column {column}")
+            }
         };
         let text = str::from_utf8(&self.text).map_err(|error| {
             let byte = error.valid_up_to();
-            let place =
-                if one_line { format!("at byte {} of the line", self.column + byte + 1) } else { at(byte) };
+            let place = if one_line {
+                format!("at byte {} of the line", self.column + byte + 1)
+            } else {
+                at(byte)
+            };
             (
                 format!("invalid UTF-8 {place}"),
                 "save the file as UTF-8, such as with iconv -f LATIN1 -t UTF-8",
@@ -251,7 +268,8 @@ impl Piece {
 
 /// The byte at a line and column (from 1, in bytes) of a text, as `serde_json` says them.
 fn byte_of(text: &str, line: usize, column: usize) -> usize {
-    let start = text.split_inclusive('\n').take(line.saturating_sub(1)).map(str::len).sum::<usize>();
+    let start =
+        text.split_inclusive('\n').take(line.saturating_sub(1)).map(str::len).sum::<usize>();
     (start + column).min(text.len())
 }
 
@@ -288,7 +306,8 @@ fn lone_surrogate(text: &str) -> Option<usize> {
 }
 
 fn is_object(text: &[u8]) -> bool {
-    text.trim_ascii_start().starts_with(b"{") && serde_json::from_slice::<Map<String, Value>>(text).is_ok()
+    text.trim_ascii_start().starts_with(b"{")
+        && serde_json::from_slice::<Map<String, Value>>(text).is_ok()
 }
 
 /// How many line ends there are; `\r\n` is one.
@@ -317,7 +336,15 @@ struct Bytes<R> {
 
 impl<R: Read> Bytes<R> {
     fn new(reader: R) -> Self {
-        Self { reader, buffer: vec![0; CHUNK], at: 0, filled: 0, line: 1, column: 0, after_return: false }
+        Self {
+            reader,
+            buffer: vec![0; CHUNK],
+            at: 0,
+            filled: 0,
+            line: 1,
+            column: 0,
+            after_return: false,
+        }
     }
 
     fn peek(&mut self) -> io::Result<Option<u8>> {
@@ -386,7 +413,11 @@ impl<R: Read> Bytes<R> {
 
     /// Reads one value into `text` and says what ended it; of one over several lines in an unknown layout also how long its
     /// first line is and where the second that is not blank begins.
-    fn value(&mut self, layout: Layout, text: &mut Vec<u8>) -> io::Result<(End, Option<(usize, usize)>)> {
+    fn value(
+        &mut self,
+        layout: Layout,
+        text: &mut Vec<u8>,
+    ) -> io::Result<(End, Option<(usize, usize)>)> {
         let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
         let mut layout = layout;
         let mut first_line: Option<(usize, usize)> = None;
@@ -407,7 +438,9 @@ impl<R: Read> Bytes<R> {
                     Some((length, second)) if text[second..].trim_ascii().is_empty() => {
                         first_line = Some((length, text.len() + 1));
                     }
-                    Some((_, second)) if is_object(&text[second..]) => return Ok((End::Line, first_line)),
+                    Some((_, second)) if is_object(&text[second..]) => {
+                        return Ok((End::Line, first_line));
+                    }
                     Some(_) => {
                         layout = Layout::Loose;
                         first_line = Some((text.len(), text.len()));

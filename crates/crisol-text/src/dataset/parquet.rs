@@ -29,7 +29,8 @@ pub(super) fn rows(
     name: String,
     file: File,
 ) -> Result<impl Iterator<Item = Result<Row, TextError>> + Send, TextError> {
-    let reader = guarded(|| SerializedFileReader::new(file)).map_err(|cause| damaged(&name, &cause))?;
+    let reader =
+        guarded(|| SerializedFileReader::new(file)).map_err(|cause| damaged(&name, &cause))?;
     let mut groups = 0..reader.num_row_groups();
     let mut group: Option<Rows> = None;
     let mut record = 0;
@@ -78,7 +79,8 @@ fn damaged(place: &str, cause: &str) -> TextError {
     TextError::Malformed {
         place: place.to_owned(),
         cause: format!("cannot be read as Parquet: {cause}"),
-        remedy: "fetch or write the file again (compressed with snappy, gzip, zstd or not at all)".to_owned(),
+        remedy: "fetch or write the file again (compressed with snappy, gzip, zstd or not at all)"
+            .to_owned(),
     }
 }
 

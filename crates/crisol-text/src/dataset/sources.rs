@@ -40,8 +40,10 @@ pub(super) fn inputs(source: &str, options: &ReadOptions) -> Result<Vec<Input>, 
     if source == "-" {
         return Ok(vec![Input::Stdin]);
     }
-    let nothing =
-        |cause: &str| TextError::NoFiles { source_name: source.to_owned(), cause: cause.to_owned() };
+    let nothing = |cause: &str| TextError::NoFiles {
+        source_name: source.to_owned(),
+        cause: cause.to_owned(),
+    };
     let files = match fs::metadata(path) {
         Ok(found) if found.is_dir() => {
             let mut files = vec![];
@@ -54,8 +56,9 @@ pub(super) fn inputs(source: &str, options: &ReadOptions) -> Result<Vec<Input>, 
         }
         // A name that exists is taken as it is, whatever characters it has.
         Err(error) if source.contains(['*', '?', '[']) => {
-            let paths = glob::glob(source)
-                .map_err(|wrong| nothing(&format!("not a file ({error}) and no pattern ({wrong})")))?;
+            let paths = glob::glob(source).map_err(|wrong| {
+                nothing(&format!("not a file ({error}) and no pattern ({wrong})"))
+            })?;
             let mut files: Vec<PathBuf> = paths.flatten().filter(|path| path.is_file()).collect();
             files.sort();
             if files.is_empty() {

@@ -56,8 +56,9 @@ pub(super) fn rows(name: &str, bytes: impl BufRead + Send + 'static, separator: 
                     return Some(Err(TextError::Malformed {
                         place: format!("{name}:{line}"),
                         cause: "not UTF-8".to_owned(),
-                        remedy: "save it as UTF-8, such as with iconv -f LATIN1 -t UTF-8 FILE > NEW"
-                            .to_owned(),
+                        remedy:
+                            "save it as UTF-8, such as with iconv -f LATIN1 -t UTF-8 FILE > NEW"
+                                .to_owned(),
                     }));
                 }
             };
@@ -73,7 +74,11 @@ pub(super) fn rows(name: &str, bytes: impl BufRead + Send + 'static, separator: 
 }
 
 /// Reads up to the next separator, which is left out, or to another end.
-fn document_until(lines: &mut impl BufRead, separator: &[u8], document: &mut Vec<u8>) -> io::Result<End> {
+fn document_until(
+    lines: &mut impl BufRead,
+    separator: &[u8],
+    document: &mut Vec<u8>,
+) -> io::Result<End> {
     let last = separator.last().copied().unwrap_or(b'\n');
     while lines.read_until(last, document)? > 0 {
         if !separator.is_empty() && document.ends_with(separator) {

@@ -16,12 +16,14 @@ impl TextSetup {
     /// The vocabulary of a GGUF file for a model with `vocab_size` tokens: where the tokenizer has fewer, the rest is filled
     /// up as llama.cpp's converter does.
     pub fn to_gguf(&self, vocab_size: usize) -> Result<GgufVocab, TextError> {
-        let tokenizer: Value =
-            serde_json::from_str(&self.tokenizer.to_json()).expect("the tokenizers library writes JSON");
+        let tokenizer: Value = serde_json::from_str(&self.tokenizer.to_json())
+            .expect("the tokenizers library writes JSON");
         let parts = Parts::of(&tokenizer)?;
         let (bos, eos) = (self.tokenizer.plain_bos(), self.tokenizer.plain_eos());
         if eos.is_some_and(|eos| eos != self.eos) {
-            return Err(refused("it ends texts with another token than the one that ends documents"));
+            return Err(refused(
+                "it ends texts with another token than the one that ends documents",
+            ));
         }
         // The end of a turn, and of a message that a tool is to answer.
         let mut stops = self.stop_ids.iter().copied().filter(|&stop| stop != self.eos);
@@ -110,7 +112,10 @@ impl Parts<'_> {
     fn of(json: &Value) -> Result<Parts<'_>, TextError> {
         let model = &json["model"];
         if model["type"] != "BPE" {
-            return Err(refused(&format!("it is a {} tokenizer, where BPE can be written", model["type"])));
+            return Err(refused(&format!(
+                "it is a {} tokenizer, where BPE can be written",
+                model["type"]
+            )));
         }
         let merge = |merge: &Value| match merge {
             Value::String(pair) => pair.split_once(' ').map(|(a, b)| [a.to_owned(), b.to_owned()]),
@@ -181,9 +186,12 @@ impl Parts<'_> {
 fn steps(value: &Value, list: &str) -> Vec<Value> {
     match value {
         Value::Null => vec![],
-        value if value["type"] == "Sequence" => {
-            value[list].as_array().into_iter().flatten().flat_map(|step| steps(step, list)).collect()
-        }
+        value if value["type"] == "Sequence" => value[list]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .flat_map(|step| steps(step, list))
+            .collect(),
         step => {
             let mut step = step.clone();
             if let Some(step) = step.as_object_mut() {
@@ -237,8 +245,10 @@ fn scores(pieces: &[Piece], merges: &[[String; 2]]) -> Result<Vec<f32>, TextErro
     starts.push(merges.len());
     for bounds in starts.windows(2) {
         let range = bounds[0]..bounds[1];
-        let mut listed: Vec<[&str; 2]> =
-            merges[range.clone()].iter().map(|[left, right]| [left.as_str(), right.as_str()]).collect();
+        let mut listed: Vec<[&str; 2]> = merges[range.clone()]
+            .iter()
+            .map(|[left, right]| [left.as_str(), right.as_str()])
+            .collect();
         let mut implied = implied.get(range.clone()).unwrap_or_default().to_vec();
         // Which of one piece's merges comes first, llama.cpp does not ask: it takes the leftmost.
         if made[range].windows(2).all(|pair| pair[0] == pair[1]) {

@@ -1,6 +1,6 @@
 use crisol_text::{
-    Example, ProblemExample, Record, Strings, TextError, TextOptions, TextSetup, TooLong, encode_records,
-    parse_jsonl,
+    Example, ProblemExample, Record, Strings, TextError, TextOptions, TextSetup, TooLong,
+    encode_records, parse_jsonl,
 };
 
 use crate::fixture::{self, one};
@@ -48,11 +48,15 @@ fn an_empty_text_is_no_document() {
 fn a_plain_completion_trains_the_completion_and_its_end() {
     let setup = fixture::setup();
     // A prompt that ends in a space: encoded as a whole, "is Lima" has no token for that space alone.
-    for (prompt, completion) in [("The capital of Peru is", " Lima"), ("The capital of Peru is ", "Lima")] {
+    for (prompt, completion) in
+        [("The capital of Peru is", " Lima"), ("The capital of Peru is ", "Lima")]
+    {
         let line = serde_json::json!({"prompt": prompt, "completion": completion}).to_string();
         let example = one(setup.supervised(&record(&line), 100).unwrap().examples);
-        let expected =
-            fixture::parts(&setup.tokenizer, &[(prompt, false), (completion, true), ("<|eos|>", true)]);
+        let expected = fixture::parts(
+            &setup.tokenizer,
+            &[(prompt, false), (completion, true), ("<|eos|>", true)],
+        );
         assert_eq!(example, expected);
     }
 }
@@ -91,7 +95,10 @@ fn an_answer_is_trained_though_the_template_rewrites_the_turns_before_it() {
             ("<think>b</think>world<|end|>", true),
         ],
     );
-    assert_eq!(one(setup.supervised(&record(&line.replace('\n', "")), 100).unwrap().examples), expected);
+    assert_eq!(
+        one(setup.supervised(&record(&line.replace('\n', "")), 100).unwrap().examples),
+        expected
+    );
 }
 
 #[test]
@@ -110,7 +117,9 @@ fn both_sides_of_a_preference_start_with_the_prompt() {
         .unwrap()
         .examples);
     assert_eq!(plain.prompt, setup.tokenizer.encode("a").unwrap());
-    let side = |answer| fixture::parts(&setup.tokenizer, &[("a", false), (answer, true), ("<|eos|>", true)]);
+    let side = |answer| {
+        fixture::parts(&setup.tokenizer, &[("a", false), (answer, true), ("<|eos|>", true)])
+    };
     assert_eq!((plain.chosen, plain.rejected), (side("b"), side("c")));
 }
 
@@ -122,8 +131,12 @@ fn a_string_is_raw_text_unless_it_is_to_be_a_message() {
     let ids = |text: &str| setup.tokenizer.encode(text).unwrap();
     let string = record(r#"{"prompt": "2+2?", "answer": "4"}"#);
     let message = record(r#"{"prompt": [{"role": "user", "content": "2+2?"}], "answer": "4"}"#);
-    let problem = |setup: &TextSetup, record: &Record| one(setup.problem(record, 100).unwrap().examples);
-    assert_eq!(problem(&setup, &string), ProblemExample { prompt: ids("2+2?"), answer: "4".to_owned() });
+    let problem =
+        |setup: &TextSetup, record: &Record| one(setup.problem(record, 100).unwrap().examples);
+    assert_eq!(
+        problem(&setup, &string),
+        ProblemExample { prompt: ids("2+2?"), answer: "4".to_owned() }
+    );
     assert_eq!(problem(&setup, &message).prompt, ids(asked));
     assert_eq!(setup.problem(&string, 100).unwrap().summary.raw_prompts, 1);
     assert_eq!(setup.problem(&message, 100).unwrap().summary.raw_prompts, 0);
@@ -186,12 +199,16 @@ fn what_is_longer_than_the_context_is_counted() {
 
     // What is left knows its record; nothing left is an error.
     let records =
-        parse_jsonl("f", "{\"prompt\": \"123456789\"}\n{\"prompt\": \"1\"}\n{\"prompt\": \"2\"}").unwrap();
+        parse_jsonl("f", "{\"prompt\": \"123456789\"}\n{\"prompt\": \"1\"}\n{\"prompt\": \"2\"}")
+            .unwrap();
     let left = encode_records(&records, |record| setup.rollout_prompt(record, 5)).unwrap();
     assert_eq!((left.records, left.summary.records, left.summary.dropped), (vec![1, 2], 3, 1));
-    let error = encode_records(&records[..1], |record| setup.rollout_prompt(record, 5)).unwrap_err();
+    let error =
+        encode_records(&records[..1], |record| setup.rollout_prompt(record, 5)).unwrap_err();
     assert!(matches!(error, TextError::NothingLeft { records: 1, .. }), "{error}");
-    assert!(encode_records(&[], |record| setup.rollout_prompt(record, 5)).unwrap().examples.is_empty());
+    assert!(
+        encode_records(&[], |record| setup.rollout_prompt(record, 5)).unwrap().examples.is_empty()
+    );
 }
 
 /// 09: pairs that differ only behind the cut teach nothing.

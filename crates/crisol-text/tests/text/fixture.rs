@@ -24,7 +24,12 @@ pub(crate) fn setup() -> TextSetup {
 }
 
 /// A model's folder with this tokenizer, template and named tokens, loaded.
-pub(crate) fn folder_setup(tokenizer: &Tokenizer, source: &str, bos: Option<&str>, eos: &str) -> TextSetup {
+pub(crate) fn folder_setup(
+    tokenizer: &Tokenizer,
+    source: &str,
+    bos: Option<&str>,
+    eos: &str,
+) -> TextSetup {
     let folder = tempfile::tempdir().unwrap();
     tokenizer.save(folder.path().join("tokenizer.json")).unwrap();
     let mut config = serde_json::json!({"eos_token": eos, "chat_template": source});

@@ -13,7 +13,9 @@ fn read(path: &Path) -> Value {
 /// A folder as a stranger would have written it.
 fn foreign(files: &[(&str, Value)]) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
-    train(&special(&["<s>", "</s>", "<|im_end|>"])).save(dir.path().join("tokenizer.json")).unwrap();
+    train(&special(&["<s>", "</s>", "<|im_end|>"]))
+        .save(dir.path().join("tokenizer.json"))
+        .unwrap();
     for (file, value) in files {
         let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
         fs::write(dir.path().join(file), text).unwrap();
@@ -42,13 +44,19 @@ fn saving_and_loading_changes_nothing() {
     assert_eq!(config["eos_token"], "<|eos|>");
     assert!(config["chat_template"].as_str().unwrap().contains("{% generation %}"));
     assert_eq!(read(&dir.path().join("special_tokens_map.json")), json!({"eos_token": "<|eos|>"}));
-    assert_eq!(read(&dir.path().join("generation_config.json")), json!({"eos_token_id": saved.stop_ids}));
+    assert_eq!(
+        read(&dir.path().join("generation_config.json")),
+        json!({"eos_token_id": saved.stop_ids})
+    );
     // Saving what was loaded gives the same bytes.
     let again = tempfile::tempdir().unwrap();
     loaded.save(again.path()).unwrap();
-    for file in
-        ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "generation_config.json"]
-    {
+    for file in [
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "special_tokens_map.json",
+        "generation_config.json",
+    ] {
         assert_eq!(
             fs::read(dir.path().join(file)).unwrap(),
             fs::read(again.path().join(file)).unwrap(),
@@ -95,7 +103,10 @@ fn stop_tokens_are_those_of_the_generation_config_or_else_of_the_config() {
         (json!({"eos_token_id": [0]}), json!({"eos_token_id": [2, 7], "pad_token_id": 0}));
     assert_eq!(stops(&[]), [1]);
     assert_eq!(stops(&[("config.json", config.clone())]), [0, 1]);
-    assert_eq!(stops(&[("config.json", config.clone()), ("generation_config.json", generation)]), [1, 2, 7]);
+    assert_eq!(
+        stops(&[("config.json", config.clone()), ("generation_config.json", generation)]),
+        [1, 2, 7]
+    );
     let silent = json!({"do_sample": true});
     assert_eq!(stops(&[("config.json", config), ("generation_config.json", silent)]), [0, 1]);
 }
@@ -116,7 +127,9 @@ fn how_the_makers_sample_is_told_and_kept() {
     };
     assert_eq!(suggested(json!({"temperature": 0.6, "pad_token_id": 0})), []);
     assert_eq!(
-        suggested(json!({"do_sample": true, "temperature": 0.6, "top_p": 0.9, "top_k": 20, "min_p": 0})),
+        suggested(
+            json!({"do_sample": true, "temperature": 0.6, "top_p": 0.9, "top_k": 20, "min_p": 0})
+        ),
         [("temperature", 0.6), ("top-k", 20.0), ("top-p", 0.9)]
     );
     assert_eq!(suggested(json!({"do_sample": true})), [("temperature", 1.0)]);
@@ -149,7 +162,8 @@ fn tools() -> Vec<Value> {
 #[test]
 fn of_several_templates_the_default_is_meant_and_another_with_tools() {
     let list = json!([{"name": "tool_use", "template": "tools {{ tools[0].function.name }}"}, {"name": "default", "template": "plain"}]);
-    let dir = foreign(&[("tokenizer_config.json", json!({"eos_token": "</s>", "chat_template": list}))]);
+    let dir =
+        foreign(&[("tokenizer_config.json", json!({"eos_token": "</s>", "chat_template": list}))]);
     for _ in 0..2 {
         let setup = TextSetup::load(dir.path()).unwrap();
         let template = setup.template.as_ref().unwrap();
@@ -160,10 +174,15 @@ fn of_several_templates_the_default_is_meant_and_another_with_tools() {
         setup.save(dir.path()).unwrap();
     }
     let other = json!([{"name": "rag", "template": "x"}]);
-    let error =
-        load_error(&[("tokenizer_config.json", json!({"eos_token": "</s>", "chat_template": other}))]);
+    let error = load_error(&[(
+        "tokenizer_config.json",
+        json!({"eos_token": "</s>", "chat_template": other}),
+    )]);
     assert!(error.contains("tokenizer_config.json: its chat templates are named rag"), "{error}");
-    let error = load_error(&[("tokenizer_config.json", json!({"eos_token": "</s>", "chat_template": [1]}))]);
+    let error = load_error(&[(
+        "tokenizer_config.json",
+        json!({"eos_token": "</s>", "chat_template": [1]}),
+    )]);
     assert!(error.contains("neither a string nor a list"), "{error}");
 }
 
@@ -208,7 +227,8 @@ fn the_end_of_text_is_found_where_it_is() {
     assert_eq!(eos(&[("special_tokens_map.json", json!({"eos_token": {"content": "</s>"}}))]), 1);
     assert_eq!(eos(&[("generation_config.json", json!({"eos_token_id": 2}))]), 2);
     assert_eq!(eos(&[("config.json", json!({"eos_token_id": [0, 2]}))]), 0);
-    let base = TextSetup::load(foreign(&[("config.json", json!({"eos_token_id": 1}))]).path()).unwrap();
+    let base =
+        TextSetup::load(foreign(&[("config.json", json!({"eos_token_id": 1}))]).path()).unwrap();
     assert!(base.template.is_none());
     let error = base.chat(&[Message::user("a")]).unwrap_err();
     assert!(matches!(error, TextError::NoTemplate));
@@ -225,8 +245,10 @@ fn broken_folders_are_errors_that_name_file_and_remedy() {
     assert!(error.contains("tokenizer_config.json: not a JSON object"), "{error}");
     let error = load_error(&[("generation_config.json", json!({"eos_token_id": [99999]}))]);
     assert!(error.contains("generation_config.json") && error.contains("eos_token_id"), "{error}");
-    let error =
-        load_error(&[("tokenizer_config.json", json!({"eos_token": "</s>", "chat_template": "{% if %}"}))]);
+    let error = load_error(&[(
+        "tokenizer_config.json",
+        json!({"eos_token": "</s>", "chat_template": "{% if %}"}),
+    )]);
     assert!(error.contains("tokenizer_config.json: chat template: syntax error"), "{error}");
 }
 

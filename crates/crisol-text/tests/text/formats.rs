@@ -68,8 +68,15 @@ fn error(name: &str, contents: impl AsRef<[u8]>) -> String {
 #[test]
 fn the_same_data_set_in_every_format_gives_the_same_records() {
     for (name, suffixes) in [
-        ("chat", &["jsonl.gz", "jsonl.zst", "json", "indented.json", "loose.json", "concatenated.jsonl"][..]),
-        ("pairs", &["jsonl.gz", "jsonl.zst", "json", "indented.json", "csv", "tsv", "semicolons.csv"]),
+        (
+            "chat",
+            &["jsonl.gz", "jsonl.zst", "json", "indented.json", "loose.json", "concatenated.jsonl"]
+                [..],
+        ),
+        (
+            "pairs",
+            &["jsonl.gz", "jsonl.zst", "json", "indented.json", "csv", "tsv", "semicolons.csv"],
+        ),
     ] {
         let expected = whole(&golden(&format!("{name}.jsonl")));
         assert_eq!(expected.len(), 3);
@@ -107,7 +114,8 @@ fn parquet_gives_the_records_of_jsonl() {
             expected.len()
         );
     }
-    let places: Vec<_> = read(&golden("chat.parquet")).into_iter().map(|r| r.unwrap().place).collect();
+    let places: Vec<_> =
+        read(&golden("chat.parquet")).into_iter().map(|r| r.unwrap().place).collect();
     assert!(places[2].ends_with("chat.parquet: record 3"), "{places:?}");
     let bytes = fs::read(golden("texts.parquet")).unwrap();
     for (name, bytes) in [
@@ -138,15 +146,27 @@ fn a_list_on_one_line_or_many_and_loose_objects() {
     let indented = "{\n  \"text\":\n  \"a\"\n}\n\n{\n  \"text\": \"b [{\\\"}]\"\n}\n";
     for (name, contents, places) in [
         ("list.json", format!("[{a},{b}]"), ["list.json: record 1", "list.json: record 2"]),
-        ("list.jsonl", format!(" [\n{a}\n,\n{b}\n]\n"), ["list.jsonl: record 1", "list.jsonl: record 2"]),
-        ("indented.json", indented.to_owned(), ["indented.json: record 1", "indented.json: record 2"]),
+        (
+            "list.jsonl",
+            format!(" [\n{a}\n,\n{b}\n]\n"),
+            ["list.jsonl: record 1", "list.jsonl: record 2"],
+        ),
+        (
+            "indented.json",
+            indented.to_owned(),
+            ["indented.json: record 1", "indented.json: record 2"],
+        ),
         (
             "concatenated.jsonl",
             format!("{a}{b}"),
             ["concatenated.jsonl:1", "concatenated.jsonl:1 (object 2)"],
         ),
         ("returns.jsonl", format!("{a}\r{b}\r"), ["returns.jsonl:1", "returns.jsonl:2"]),
-        ("windows.jsonl", format!("\u{FEFF}{a}\r\n\r\n{b}\r\n"), ["windows.jsonl:1", "windows.jsonl:3"]),
+        (
+            "windows.jsonl",
+            format!("\u{FEFF}{a}\r\n\r\n{b}\r\n"),
+            ["windows.jsonl:1", "windows.jsonl:3"],
+        ),
         ("noname", format!("\n{a}\n{b}"), ["noname:2", "noname:3"]),
         // Nobody means such a text.
         ("lines.txt", format!("{a}\n{b}"), ["lines.txt:1", "lines.txt:2"]),
@@ -154,7 +174,8 @@ fn a_list_on_one_line_or_many_and_loose_objects() {
         let (folder, path) = file(name, &contents);
         let found: Vec<Record> = read(&path).into_iter().map(Result::unwrap).collect();
         let prefix = format!("{}/", folder.path().display());
-        let found_places: Vec<_> = found.iter().map(|r| r.place.strip_prefix(&prefix).unwrap()).collect();
+        let found_places: Vec<_> =
+            found.iter().map(|r| r.place.strip_prefix(&prefix).unwrap()).collect();
         assert_eq!(found_places, places, "{contents}");
         assert_eq!(texts(&path, &ReadOptions::default()), ["a", "b [{\"}]"], "{contents}");
     }
@@ -174,7 +195,8 @@ fn long_lines_of_json_are_no_text() {
 #[test]
 fn errors_of_json_files_say_the_line() {
     let good = r#"{"text": "a"}"#;
-    let (_folder, path) = file("first.jsonl", format!("{{\"messages\": [\n{good}\n{{oops\n{good}\n"));
+    let (_folder, path) =
+        file("first.jsonl", format!("{{\"messages\": [\n{good}\n{{oops\n{good}\n"));
     let lines = read(&path);
     assert_eq!(lines.iter().map(Result::is_ok).collect::<Vec<_>>(), [false, true, false, true]);
     assert!(lines[0].as_ref().unwrap_err().to_string().contains("first.jsonl:1: not JSON"));
@@ -188,7 +210,10 @@ fn errors_of_json_files_say_the_line() {
     let message = error("string.json", "{\n\"text\": \"a\n}\n");
     assert!(message.contains("a string has no end on its line at line 2"), "{message}");
     let message = error("bad.json", format!("[{good},\n{good},\n {{\"text\" 3}}, {good}]"));
-    assert!(message.contains("bad.json: record 3") && message.contains("at line 3, column 10"), "{message}");
+    assert!(
+        message.contains("bad.json: record 3") && message.contains("at line 3, column 10"),
+        "{message}"
+    );
     let message = error("after.json", format!("[{good}]\n{good}"));
     assert!(message.contains("line 2 goes on after the end of the list"), "{message}");
     assert!(error("number.json", format!("[{good}, 3]")).contains("not an object"));
@@ -199,7 +224,10 @@ fn errors_of_json_files_say_the_line() {
 #[test]
 fn what_is_no_json_though_other_programs_write_it_is_named() {
     let message = error("half.jsonl", "{\"text\":\"fine\"}\n{\"text\":\"broken \\ud83d here\"}\n");
-    assert!(message.contains("half.jsonl:2: \\ud83d at column 17 is a lone surrogate"), "{message}");
+    assert!(
+        message.contains("half.jsonl:2: \\ud83d at column 17 is a lone surrogate"),
+        "{message}"
+    );
     for text in ["\\udc00", "\\ud800\\u0041", "\\ud83d", "\\\\ \\ud83d\\n", "\\ud83d\\ud83d"] {
         assert!(
             error("half.json", format!("[{{\"text\": \"{text}\"}}]")).contains("a lone surrogate"),
@@ -222,8 +250,9 @@ fn what_is_no_json_though_other_programs_write_it_is_named() {
 /// Files in another encoding or of another kind are told by what they are, whatever their name.
 #[test]
 fn files_that_are_not_read_are_told_by_what_they_are() {
-    let utf16 =
-        |bytes: fn(u16) -> [u8; 2]| -> Vec<u8> { "{\"text\": 1}".encode_utf16().flat_map(bytes).collect() };
+    let utf16 = |bytes: fn(u16) -> [u8; 2]| -> Vec<u8> {
+        "{\"text\": 1}".encode_utf16().flat_map(bytes).collect()
+    };
     let marked: Vec<u8> = [vec![0xFF, 0xFE], utf16(u16::to_le_bytes)].concat();
     for bytes in [marked, utf16(u16::to_le_bytes), utf16(u16::to_be_bytes)] {
         let message = error("utf16.jsonl", bytes);
@@ -254,7 +283,8 @@ fn files_that_are_not_read_are_told_by_what_they_are() {
     ] {
         for end in [".gz", ".zst"] {
             let bytes = content.repeat(1000);
-            let whole = if end == ".gz" { gzip(&bytes) } else { zstd::encode_all(&bytes[..], 1).unwrap() };
+            let whole =
+                if end == ".gz" { gzip(&bytes) } else { zstd::encode_all(&bytes[..], 1).unwrap() };
             let (_folder, path) = file(&format!("{name}{end}"), &whole[..whole.len() - 9]);
             let read = records(path.to_str().unwrap(), &options).unwrap();
             assert_eq!(read.filter(Result::is_err).take(2).count(), 1, "{name}{end}");
@@ -273,7 +303,11 @@ fn compression_is_told_by_its_bytes() {
         ("c.gz", [gzip(&line[..160]), gzip(&line[160..])].concat()),
         (
             "d.jsonl.zst",
-            [zstd::encode_all(&line[..160], 1).unwrap(), zstd::encode_all(&line[160..], 1).unwrap()].concat(),
+            [
+                zstd::encode_all(&line[..160], 1).unwrap(),
+                zstd::encode_all(&line[160..], 1).unwrap(),
+            ]
+            .concat(),
         ),
     ] {
         let (_folder, path) = file(name, bytes);
@@ -293,7 +327,11 @@ fn plain_text_is_one_document_or_cut_at_a_separator() {
     let long = line.repeat((40 << 20) / line.len());
     let (_folder, path) = file("long.txt", &long);
     let pieces = texts(&path, &<_>::default());
-    assert!(pieces.len() == 3 && pieces.iter().all(|piece| piece.ends_with(line)), "{}", pieces.len());
+    assert!(
+        pieces.len() == 3 && pieces.iter().all(|piece| piece.ends_with(line)),
+        "{}",
+        pieces.len()
+    );
     assert!(pieces.concat() == long);
     // Nothing between two separators is no document.
     let (_folder, path) = file("book.txt.gz", gzip(b"<|sep|><|sep|>a<|sep|> \n<|sep|>b"));
@@ -307,7 +345,9 @@ fn tables_say_which_row_is_wrong() {
     let message = error("rows.csv", "prompt,completion\na,b\nc,d,e\n");
     assert!(message.contains("rows.csv: record 2: has 3 cells, and the header 2"), "{message}");
     assert!(error("twice.csv", "text,text\na,b\n").contains("names `text` twice"));
-    assert!(error("python.csv", "messages\n\"[{'role': 'user'}]\"\n").contains("as Python prints it"));
+    assert!(
+        error("python.csv", "messages\n\"[{'role': 'user'}]\"\n").contains("as Python prints it")
+    );
     // A quote that is never closed would take in every row behind it.
     let message = error("quote.csv", "text\na\n\"b\nc\nd\n");
     assert!(message.contains("quote.csv: record 2: a quote is not closed"), "{message}");
@@ -335,14 +375,18 @@ fn folders_patterns_and_columns() {
     assert_eq!(texts(&folder.path().join("*/*.jsonl"), &options), ["2"]);
     // A name that is there is no pattern.
     assert_eq!(texts(&folder.path().join("3[a].txt"), &options), ["3"]);
-    let nothing =
-        |name: &str| records(folder.path().join(name).to_str().unwrap(), &options).err().unwrap().to_string();
+    let nothing = |name: &str| {
+        records(folder.path().join(name).to_str().unwrap(), &options).err().unwrap().to_string()
+    };
     assert!(nothing("*.parquet").contains("no file matches"));
     fs::create_dir(folder.path().join("empty")).unwrap();
     assert!(nothing("empty").contains("a folder without data files"));
 
     let columns = |pairs: &[(&str, &str)]| ReadOptions {
-        columns: pairs.iter().map(|(name, column)| ((*name).to_owned(), (*column).to_owned())).collect(),
+        columns: pairs
+            .iter()
+            .map(|(name, column)| ((*name).to_owned(), (*column).to_owned()))
+            .collect(),
         ..<_>::default()
     };
     let (_folder, path) = file("x.jsonl", "{\"q\": \"1+1?\", \"a\": 2, \"text\": \"t\"}\n");
@@ -354,7 +398,8 @@ fn folders_patterns_and_columns() {
         error.contains("x.jsonl:1: has no column `question`") && error.contains("`q`, `a`, `text`"),
         "{error}"
     );
-    let error = records(path.to_str().unwrap(), &columns(&[("promt", "q")])).err().unwrap().to_string();
+    let error =
+        records(path.to_str().unwrap(), &columns(&[("promt", "q")])).err().unwrap().to_string();
     assert!(error.contains("--columns promt") && error.contains("prompt"), "{error}");
 }
 
@@ -363,11 +408,16 @@ fn folders_patterns_and_columns() {
 fn extents_are_near() {
     let line = |i: usize| format!("{{\"text\": \"{}\"}}\n", "word ".repeat(20 + i % 60));
     let lines: String = (0..30_000).map(line).collect();
-    for (name, bytes) in [("a.jsonl", lines.clone().into_bytes()), ("b.jsonl.gz", gzip(lines.as_bytes()))] {
+    for (name, bytes) in
+        [("a.jsonl", lines.clone().into_bytes()), ("b.jsonl.gz", gzip(lines.as_bytes()))]
+    {
         let (_folder, path) = file(name, bytes);
         let extent = extent(path.to_str().unwrap(), &<_>::default());
         let near = |found: usize, right: usize| (found as f64 / right as f64 - 1.0).abs() < 0.1;
-        assert!(near(extent.records, 30_000) && near(extent.bytes, lines.len()), "{name}: {extent:?}");
+        assert!(
+            near(extent.records, 30_000) && near(extent.bytes, lines.len()),
+            "{name}: {extent:?}"
+        );
         assert_eq!(extent.longest, line(59).len() - 2, "{name}");
     }
     assert_eq!(extent("nowhere.jsonl", &<_>::default()), extent("-", &<_>::default()));

@@ -20,7 +20,8 @@ fn byte_level() -> GgufVocab {
         let added = json["added_tokens"].as_array().unwrap().iter().find(|token| token["id"] == id);
         added.map_or(1, |token| if token["special"] == true { 3 } else { 4 })
     };
-    let merge = |pair: &Value| format!("{} {}", pair[0].as_str().unwrap(), pair[1].as_str().unwrap());
+    let merge =
+        |pair: &Value| format!("{} {}", pair[0].as_str().unwrap(), pair[1].as_str().unwrap());
     GgufVocab {
         model: "gpt2".to_owned(),
         pre: Some("smollm".to_owned()),
@@ -89,7 +90,8 @@ fn plain_text_gets_what_the_file_says_or_what_its_kind_is_known_for() {
     let ids = llama.tokenizer.encode("hello a").unwrap();
     let tokens: Vec<_> = ids.iter().map(|&id| llama.tokenizer.token(id).unwrap()).collect();
     assert_eq!(tokens, ["▁hello", "▁a"]);
-    let unprefixed = GgufVocab { add_space_prefix: Some(false), add_bos: Some(false), ..llama_like() };
+    let unprefixed =
+        GgufVocab { add_space_prefix: Some(false), add_bos: Some(false), ..llama_like() };
     let tokenizer = Tokenizer::from_gguf(&unprefixed, "m.gguf").unwrap();
     assert_eq!(tokenizer.token(tokenizer.encode_plain("a").unwrap()[0]).unwrap(), "a");
 }
@@ -105,8 +107,11 @@ fn every_known_way_to_split_is_one_that_the_library_reads() {
     for pre in known {
         let vocab = GgufVocab { pre: Some(pre.to_owned()), ..byte_level() };
         let tokenizer = Tokenizer::from_gguf(&vocab, "m.gguf").unwrap();
-        let composed =
-            if ["qwen2", "olmo"].contains(&pre) { text.replace("e\u{301}", "é") } else { text.to_owned() };
+        let composed = if ["qwen2", "olmo"].contains(&pre) {
+            text.replace("e\u{301}", "é")
+        } else {
+            text.to_owned()
+        };
         assert_eq!(tokenizer.decode(&tokenizer.encode(text).unwrap(), false), composed, "{pre}");
     }
 }
@@ -125,7 +130,10 @@ fn what_is_wrong_is_named() {
     told(|vocab| vocab.eos = Some(1 << 30), "tokenizer.ggml.eos_token_id is 1073741824");
     told(|vocab| vocab.eos = None, "no tokenizer.ggml.eos_token_id");
     told(|vocab| vocab.merges[2] = "ab".to_owned(), "merge 2 (\"ab\")");
-    told(|vocab| vocab.merges[2] = "日 本".to_owned(), "not a tokenizer that this version understands");
+    told(
+        |vocab| vocab.merges[2] = "日 本".to_owned(),
+        "not a tokenizer that this version understands",
+    );
     told(|vocab| vocab.tokens[9] = vocab.tokens[8].clone(), "not each another text");
     told(|vocab| vocab.tokens[9].clear(), "not each another text");
     told(|vocab| vocab.chat_template = Some("{% if".to_owned()), "chat template");
@@ -136,8 +144,13 @@ fn what_is_wrong_is_named() {
 /// What is written is what the files of llama.cpp have: the vocabulary that a setup was made of comes out again, filled up.
 #[test]
 fn byte_level_vocabularies_are_written_as_they_were_read() {
-    let pres =
-        [("smollm", false), ("llama-bpe", true), ("qwen2", false), ("deepseek-v3", true), ("llama4", true)];
+    let pres = [
+        ("smollm", false),
+        ("llama-bpe", true),
+        ("qwen2", false),
+        ("deepseek-v3", true),
+        ("llama4", true),
+    ];
     for (pre, add_bos) in pres {
         let vocab = GgufVocab {
             pre: Some(pre.to_owned()),
@@ -146,8 +159,10 @@ fn byte_level_vocabularies_are_written_as_they_were_read() {
             eot: Some(1),
             ..byte_level()
         };
-        let written =
-            TextSetup::from_gguf(&vocab, "m.gguf").unwrap().to_gguf(vocab.tokens.len() + 2).unwrap();
+        let written = TextSetup::from_gguf(&vocab, "m.gguf")
+            .unwrap()
+            .to_gguf(vocab.tokens.len() + 2)
+            .unwrap();
         let mut filled = vocab.clone();
         for id in vocab.tokens.len()..vocab.tokens.len() + 2 {
             filled.tokens.push(format!("[PAD{id}]"));
@@ -171,7 +186,10 @@ fn sentencepiece_vocabularies_are_written_with_scores() {
         let setup = TextSetup::from_gguf(&vocab, "m.gguf").unwrap();
         let written = setup.to_gguf(vocab.tokens.len()).unwrap();
         assert_eq!((&written.tokens, &written.token_types), (&vocab.tokens, &vocab.token_types));
-        assert_eq!((written.add_space_prefix, written.add_bos), (Some(add_space_prefix), Some(true)));
+        assert_eq!(
+            (written.add_space_prefix, written.add_bos),
+            (Some(add_space_prefix), Some(true))
+        );
         assert_eq!((written.bos, written.eos, written.unk), (vocab.bos, vocab.eos, vocab.unk));
         let again = TextSetup::from_gguf(&written, "m.gguf").unwrap();
         assert_eq!(again.tokenizer.to_json(), setup.tokenizer.to_json());
@@ -192,14 +210,27 @@ fn a_tokenizer_that_llama_cpp_has_no_name_for_is_not_written() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("tokenizer.json"), json.to_string()).unwrap();
         std::fs::write(dir.path().join("tokenizer_config.json"), config.to_string()).unwrap();
-        let error = TextSetup::load(dir.path()).unwrap().to_gguf(vocab.tokens.len()).unwrap_err().to_string();
+        let error = TextSetup::load(dir.path())
+            .unwrap()
+            .to_gguf(vocab.tokens.len())
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("GGUF") && error.contains(cause), "{error}");
     };
-    let digits =
-        |json: &mut Value| json["pre_tokenizer"]["pretokenizers"][0]["individual_digits"] = json!(false);
+    let digits = |json: &mut Value| {
+        json["pre_tokenizer"]["pretokenizers"][0]["individual_digits"] = json!(false)
+    };
     refused(byte_level(), digits, "its pre_tokenizer is none");
-    refused(byte_level(), |json| json["normalizer"] = json!({"type": "Lowercase"}), "its normalizer is none");
-    refused(byte_level(), |json| json["added_tokens"][1]["lstrip"] = json!(true), "takes the spaces");
+    refused(
+        byte_level(),
+        |json| json["normalizer"] = json!({"type": "Lowercase"}),
+        "its normalizer is none",
+    );
+    refused(
+        byte_level(),
+        |json| json["added_tokens"][1]["lstrip"] = json!(true),
+        "takes the spaces",
+    );
     let strip = |json: &mut Value| {
         json["normalizer"] = json!({"type": "Strip", "strip_left": true, "strip_right": true});
     };

@@ -47,7 +47,8 @@ impl Golden {
             } else {
                 vec![]
             };
-            let conversation = &self.expected["conversations"][case["conversation"].as_str().unwrap()];
+            let conversation =
+                &self.expected["conversations"][case["conversation"].as_str().unwrap()];
             (case, template.with_tools(tools), record(conversation))
         })
     }
@@ -95,7 +96,8 @@ fn marks_say_what_they_say_in_transformers() {
 /// Of templates without marks, what the assistant's last message adds to the conversation before it.
 #[test]
 fn without_marks_the_last_answer_is_what_it_adds() {
-    let named = ["<s>", "</s>", "<|im_end|>", "<|eot_id|>", "<|endoftext|>", "<｜end▁of▁sentence｜>"];
+    let named =
+        ["<s>", "</s>", "<|im_end|>", "<|eot_id|>", "<|endoftext|>", "<｜end▁of▁sentence｜>"];
     let tokenizer = train(&special(&named));
     let (mut found, mut apart, mut lost) = (0, 0, 0);
     for (case, template, record) in golden().cases() {
@@ -107,8 +109,10 @@ fn without_marks_the_last_answer_is_what_it_adds() {
         if case["conversation"] == "parts" {
             continue;
         }
-        let (before, answered) =
-            (template.render(&turns[..turns.len() - 1], true).unwrap(), case["text"].as_str().unwrap());
+        let (before, answered) = (
+            template.render(&turns[..turns.len() - 1], true).unwrap(),
+            case["text"].as_str().unwrap(),
+        );
         match template.encode(&tokenizer, turns) {
             Ok(examples) => {
                 let example = examples.last().unwrap();
@@ -116,9 +120,13 @@ fn without_marks_the_last_answer_is_what_it_adds() {
                 let first = (0..=last).rev().take_while(|&t| example.trained[t]).last().unwrap();
                 let said = tokenizer.decode(&example.ids[first..=last], false);
                 match answered.strip_prefix(&before) {
-                    Some(answer) => assert!(answer.trim_end() == said.trim_end(), "{case} {said:?}"),
+                    Some(answer) => {
+                        assert!(answer.trim_end() == said.trim_end(), "{case} {said:?}")
+                    }
                     // Mistral's moves the system message once the last message of the user's is answered.
-                    None if case["template"] == "mistral" => assert!(answered.ends_with(&said), "{case}"),
+                    None if case["template"] == "mistral" => {
+                        assert!(answered.ends_with(&said), "{case}")
+                    }
                     // DeepSeek-R1's prompt begins the thought that its answers are written without.
                     None => {
                         assert!(case["template"] == "deepseek_r1", "{case} {said:?}");
@@ -131,7 +139,10 @@ fn without_marks_the_last_answer_is_what_it_adds() {
             }
             // Templates that know no thoughts apart, or that write a call alone.
             Err(TextError::LostWords { words, .. }) => {
-                assert!(["hm", "so", "Let me look.", "weather"].contains(&words.as_str()), "{case} {words}");
+                assert!(
+                    ["hm", "so", "Let me look.", "weather"].contains(&words.as_str()),
+                    "{case} {words}"
+                );
                 lost += 1;
             }
             // DeepSeek-R1's prompt begins to think where its answer does not.

@@ -25,8 +25,10 @@ fn records_beyond_those_shown_are_only_counted() {
     assert_eq!((some.totals.records, some.totals.problems["duplicate"]), (5001, 2000));
     assert_eq!(some.records.len(), 2 + 2000 + 1);
     let problems = |inspection: &Inspection| -> Vec<String> {
-        let all =
-            inspection.records.iter().flat_map(|r| r.problems.iter().map(move |p| format!("{}{p}", r.place)));
+        let all = inspection
+            .records
+            .iter()
+            .flat_map(|r| r.problems.iter().map(move |p| format!("{}{p}", r.place)));
         all.collect()
     };
     assert_eq!(problems(&some), problems(&all));
@@ -36,7 +38,11 @@ fn records_beyond_those_shown_are_only_counted() {
 }
 
 fn kinds(inspection: &Inspection) -> Vec<Vec<&'static str>> {
-    inspection.records.iter().map(|record| record.problems.iter().map(Problem::kind).collect()).collect()
+    inspection
+        .records
+        .iter()
+        .map(|record| record.problems.iter().map(Problem::kind).collect())
+        .collect()
 }
 
 #[test]
@@ -83,7 +89,12 @@ fn every_sequence_has_the_text_of_its_tokens() {
     let shapes: Vec<_> = inspection.totals.shapes.into_iter().collect();
     assert_eq!(
         shapes,
-        [("prompt/answer", 1), ("prompt/chosen/rejected", 1), ("prompt/completion", 1), ("text", 1)]
+        [
+            ("prompt/answer", 1),
+            ("prompt/chosen/rejected", 1),
+            ("prompt/completion", 1),
+            ("text", 1)
+        ]
     );
 }
 
@@ -116,7 +127,11 @@ fn problems_are_found_and_none_stops_the_inspection() {
     assert_eq!(said(2), "7 tokens in a context of 6: the last 1 are cut off");
     assert!(said(3).contains("the prompt's 9 fill the context of 6"));
     assert!(said(5).starts_with("prompt contains <|end|>"));
-    assert!(said(6).starts_with("f:7: ") && said(6).contains("unknown role `robot`"), "{}", said(6));
+    assert!(
+        said(6).starts_with("f:7: ") && said(6).contains("unknown role `robot`"),
+        "{}",
+        said(6)
+    );
     assert_eq!(said(8), "the same as f:8");
     assert_eq!(inspection.totals.problems["longer than the context"], 2);
     assert_eq!(inspection.totals.longest, 11);
@@ -141,9 +156,10 @@ fn turns_apart_are_shown_one_by_one() {
         m.content + '<|end|>' }}{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}";
     let mut setup = fixture::setup();
     setup.template = Some(fixture::template(source, "", "<|eos|>"));
-    let line = r#"{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"},
+    let line =
+        r#"{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"},
         {"role": "user", "content": "c"}, {"role": "assistant", "content": "d"}]}"#
-        .replace('\n', "");
+            .replace('\n', "");
     let inspection = inspect_with(&setup, &line, 99);
     assert_eq!(kinds(&inspection), [["turns apart"]]);
     let shown: Vec<String> = inspection.records[0]
@@ -160,7 +176,9 @@ fn turns_apart_are_shown_one_by_one() {
         "turn: <|user|>a<|end|><|assistant|>b<|end|><|user|>c<|end|><|assistant|>|<think></think>d<|end|>",
     ];
     assert_eq!(shown, expected);
-    assert!(inspection.records[0].problems[0].to_string().contains("each of its 2 assistant turns"));
+    assert!(
+        inspection.records[0].problems[0].to_string().contains("each of its 2 assistant turns")
+    );
 }
 
 /// 09 and 18: pairs that are equal within the context, and answers that say nothing in whatever shape.

@@ -8,7 +8,8 @@ use crisol_text::{ChatTemplate, Message, ReadOptions, TextSetup, Tokenizer, reco
 use crate::fixture::parts;
 
 fn material(file: &str) -> PathBuf {
-    let folder = std::env::var_os("CRISOL_MATERIAL").expect("CRISOL_MATERIAL names the folder of real files");
+    let folder = std::env::var_os("CRISOL_MATERIAL")
+        .expect("CRISOL_MATERIAL names the folder of real files");
     PathBuf::from(folder).join(file)
 }
 
@@ -50,11 +51,16 @@ fn long_runs_of_white_space_are_read_whole() {
 #[ignore = "needs the folder of real files named by CRISOL_MATERIAL"]
 fn real_vocabularies_are_written_for_gguf_files() {
     let text = std::fs::read_to_string(material("data/tinyshakespeare/input.txt")).unwrap();
-    let text =
-        text + "  two,   three,       seven and                 more spaces\n\n\t 1234 naïve 日本語 😀 <s>";
+    let text = text
+        + "  two,   three,       seven and                 more spaces\n\n\t 1234 naïve 日本語 😀 <s>";
     for (file, config, vocab_size, kind) in [
         ("llama2/tokenizer.model", r#"{"eos_token": "</s>"}"#, 32_000, ("llama", None)),
-        ("olmo2/tokenizer.json", r#"{"eos_token": "<|endoftext|>"}"#, 100_352, ("gpt2", Some("dbrx"))),
+        (
+            "olmo2/tokenizer.json",
+            r#"{"eos_token": "<|endoftext|>"}"#,
+            100_352,
+            ("gpt2", Some("dbrx")),
+        ),
     ] {
         let folder = tempfile::tempdir().unwrap();
         let name = file.split('/').next_back().unwrap();
@@ -83,7 +89,8 @@ fn olmo2_masks_are_exact() {
         eos_token + '\n' }}{% else %}{{ '<|assistant|>\n'  + message['content'] + eos_token }}{% endif %}{% endif %}\
         {% if loop.last and add_generation_prompt %}{{ '<|assistant|>\n' }}{% endif %}{% endfor %}";
     let eos = "<|endoftext|>".to_owned();
-    let tokens = BTreeMap::from([("bos_token".to_owned(), eos.clone()), ("eos_token".to_owned(), eos)]);
+    let tokens =
+        BTreeMap::from([("bos_token".to_owned(), eos.clone()), ("eos_token".to_owned(), eos)]);
     let template = ChatTemplate::new(source, tokens).unwrap();
     let turns = [
         Message::user("¿Cuánto es 1234 + 日本? 😀"),
@@ -122,7 +129,8 @@ fn real_data_sets_are_read() {
 #[ignore = "needs the folder of real files named by CRISOL_MATERIAL"]
 fn llama2s_sentencepiece_model_is_read_as_sentencepiece_does() {
     let file = material("tokenizers/llama2/tokenizer.model");
-    let tokenizer = Tokenizer::from_sentencepiece(&std::fs::read(&file).unwrap(), "tokenizer.model").unwrap();
+    let tokenizer =
+        Tokenizer::from_sentencepiece(&std::fs::read(&file).unwrap(), "tokenizer.model").unwrap();
     assert_eq!((tokenizer.vocab_size(), tokenizer.plain_bos()), (32_000, Some(1)));
     // By sentencepiece 0.2.3.
     let cases: [(&str, &[u32]); 7] = [
@@ -131,7 +139,10 @@ fn llama2s_sentencepiece_model_is_read_as_sentencepiece_does() {
         ("a   the", &[263, 259, 278]),
         ("x                    y", &[921, 462, 1678, 343]),
         ("\0a", &[29871, 3, 29874]),
-        ("日本 e\u{301}\u{1F600}\n\n", &[29871, 30325, 30346, 321, 30103, 243, 162, 155, 131, 13, 13]),
+        (
+            "日本 e\u{301}\u{1F600}\n\n",
+            &[29871, 30325, 30346, 321, 30103, 243, 162, 155, 131, 13, 13],
+        ),
         (
             "In 2026, 3.14",
             &[512, 29871, 29906, 29900, 29906, 29953, 29892, 29871, 29941, 29889, 29896, 29946],
@@ -153,7 +164,11 @@ fn llama2s_sentencepiece_model_is_read_as_sentencepiece_does() {
 #[ignore = "needs the folder of real files named by CRISOL_MATERIAL"]
 fn llama2s_masks_are_exact() {
     let dir = tempfile::tempdir().unwrap();
-    std::fs::copy(material("tokenizers/llama2/tokenizer.model"), dir.path().join("tokenizer.model")).unwrap();
+    std::fs::copy(
+        material("tokenizers/llama2/tokenizer.model"),
+        dir.path().join("tokenizer.model"),
+    )
+    .unwrap();
     // Llama 2's way to write a conversation.
     let template = "{% for message in messages %}{% if message['role'] == 'user' %}{{ bos_token + '[INST] ' + \
         message['content'].strip() + ' [/INST]' }}{% else %}{{ ' ' + message['content'].strip() + ' ' + eos_token }}\
@@ -161,9 +176,15 @@ fn llama2s_masks_are_exact() {
     std::fs::write(dir.path().join("chat_template.jinja"), template).unwrap();
     let setup = crisol_text::TextSetup::load(dir.path()).unwrap();
     let turns = |first: &str, second: &str| {
-        [Message::user("hi"), Message::assistant(first), Message::user("日?"), Message::assistant(second)]
+        [
+            Message::user("hi"),
+            Message::assistant(first),
+            Message::user("日?"),
+            Message::assistant(second),
+        ]
     };
-    let example = crate::fixture::one(setup.chat(&turns("hello there", "\u{1F600} e\u{301}")).unwrap());
+    let example =
+        crate::fixture::one(setup.chat(&turns("hello there", "\u{1F600} e\u{301}")).unwrap());
     let trained: Vec<u32> = example
         .ids
         .iter()

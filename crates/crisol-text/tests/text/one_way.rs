@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use crisol_text::{
-    Body, ChatTemplate, Example, Message, Record, TextError, TextSetup, Tokenizer, Turns, parse_jsonl,
+    Body, ChatTemplate, Example, Message, Record, TextError, TextSetup, Tokenizer, Turns,
+    parse_jsonl,
 };
 use serde_json::{Value, json};
 
@@ -80,7 +81,8 @@ fn trained_text(setup: &TextSetup, example: &Example) -> String {
 }
 
 fn conversations() -> Vec<Vec<Message>> {
-    let contents = ["Hi there.", "b", "\n answer  \n", "\n\nhello", " a", "日本 12", "hello hell", "."];
+    let contents =
+        ["Hi there.", "b", "\n answer  \n", "\n\nhello", " a", "日本 12", "hello hell", "."];
     let mut conversations = vec![];
     for (i, first) in contents.iter().enumerate() {
         let second = contents[(i + 3) % contents.len()];
@@ -102,7 +104,9 @@ fn what_is_trained_begins_with_the_ids_that_inference_sees() {
     for (name, setup) in setups() {
         for conversation in conversations() {
             let place = format!("{name}: {conversation:?}");
-            let examples = match setup.supervised(&of(Body::Chat { messages: conversation.clone() }), 999) {
+            let examples = match setup
+                .supervised(&of(Body::Chat { messages: conversation.clone() }), 999)
+            {
                 Ok(encoded) => encoded.examples,
                 // Its prompt begins to think, where these messages hold no thoughts.
                 Err(TextError::At { source, .. }) if name.starts_with("deepseek_r1") => {
@@ -132,7 +136,8 @@ fn what_is_trained_begins_with_the_ids_that_inference_sees() {
                 assert!(bare(&said).contains(&bare(&message.content)), "{place} {said:?}");
                 // The text is what was asked: nothing is put in at the seam. (Sentencepiece's decoder shows a space after
                 // named tokens.)
-                let text = setup.template.as_ref().unwrap().render(&conversation[..=i], false).unwrap();
+                let text =
+                    setup.template.as_ref().unwrap().render(&conversation[..=i], false).unwrap();
                 let decoded = setup.tokenizer.decode(&alone.ids, false);
                 if name.contains("sentencepiece") {
                     assert!(bare(&text).starts_with(&bare(&decoded)), "{place} {decoded:?}");
@@ -165,14 +170,18 @@ fn raw_text_is_trained_as_it_is_generated_from() {
             let ids = setup.prompt_ids(&Turns::Plain(prompt.to_owned())).unwrap();
             assert_eq!(ids, [bos.clone(), tokenizer.encode(prompt).unwrap()].concat());
             let plain = |text: &str| Turns::Plain(text.to_owned());
-            let completion = of(Body::Completion { prompt: plain(prompt), completion: plain(answer) });
+            let completion =
+                of(Body::Completion { prompt: plain(prompt), completion: plain(answer) });
             let example = one(setup.supervised(&completion, 99).unwrap().examples);
             assert!(example.ids.starts_with(&ids), "{name} {prompt:?}");
             assert_eq!(example.ids.last(), Some(&setup.eos));
             let text = &example.ids[bos.len()..example.ids.len() - 1];
             assert_eq!(tokenizer.decode(text, false), format!("{prompt}{answer}"), "{name}");
-            let pair =
-                of(Body::Preference { prompt: plain(prompt), chosen: plain(answer), rejected: plain("x") });
+            let pair = of(Body::Preference {
+                prompt: plain(prompt),
+                chosen: plain(answer),
+                rejected: plain("x"),
+            });
             let pair = one(setup.preference(&pair, 99).unwrap().examples);
             assert_eq!((pair.prompt, pair.chosen), (ids, example), "{name} {prompt:?}");
         }
@@ -181,7 +190,8 @@ fn raw_text_is_trained_as_it_is_generated_from() {
         assert_eq!(document.ids, [ids, vec![setup.eos]].concat());
         // Only the first piece has the beginning.
         let pieces = setup.text_documents(&["hello hell a hello hell"], 3).unwrap();
-        let begun = pieces.iter().filter(|piece| !bos.is_empty() && piece.ids.contains(&bos[0])).count();
+        let begun =
+            pieces.iter().filter(|piece| !bos.is_empty() && piece.ids.contains(&bos[0])).count();
         assert!(pieces.len() > 1 && begun == bos.len(), "{name}");
         assert!(setup.text_documents(&[""], 8).unwrap().is_empty());
     }
@@ -244,7 +254,11 @@ fn parts_of_a_content_arrive_whatever_the_template_reads() {
         let setup = chatml(&format!("({content})"));
         let encode = |line: &Value| setup.supervised(&parsed(line), 99).unwrap().examples;
         assert_eq!(encode(&line), encode(&plain), "{content}");
-        assert_eq!(trained_text(&setup, &one(encode(&line))), "The answer is 4.<|im_end|>", "{content}");
+        assert_eq!(
+            trained_text(&setup, &one(encode(&line))),
+            "The answer is 4.<|im_end|>",
+            "{content}"
+        );
     }
     // One that reads lists only.
     let setup = chatml("m.content[0]['text']");
@@ -255,25 +269,29 @@ fn parts_of_a_content_arrive_whatever_the_template_reads() {
     // One that reads no content of the user's.
     let setup = chatml("(m.content if m.role == 'assistant' else '')");
     let error = setup.supervised(&parsed(&line), 99).unwrap_err().to_string();
-    assert!(error.contains("leaves out \"Hi\" of message 0 (from 0), which is the user's"), "{error}");
+    assert!(
+        error.contains("leaves out \"Hi\" of message 0 (from 0), which is the user's"),
+        "{error}"
+    );
 }
 
 /// Words that the template leaves out of a trained message are an error that names them.
 #[test]
 fn words_that_a_template_leaves_out_are_an_error() {
-    let chat =
-        |answer: Value| json!({"messages": [{"role": "user", "content": "What is 17 plus 26?"}, answer]});
+    let chat = |answer: Value| json!({"messages": [{"role": "user", "content": "What is 17 plus 26?"}, answer]});
     // Cut at another word than a thought's end.
     let answer = chat(json!({"role": "assistant", "content": "17 plus 26: 43. So: 43"}));
     let setup = chatml("m.content.split('So:')[-1]");
     let error = setup.supervised(&parsed(&answer), 99).unwrap_err().to_string();
     assert!(error.starts_with("f:1: ") && error.contains("\"17 plus 26: 43."), "{error}");
     // A thought apart where the template knows none, and a call.
-    let thought = chat(json!({"role": "assistant", "content": "43", "reasoning_content": "It is 43."}));
+    let thought =
+        chat(json!({"role": "assistant", "content": "43", "reasoning_content": "It is 43."}));
     let call = json!([{"type": "function", "function": {"name": "add", "arguments": {"a": 1}}}]);
     let call = chat(json!({"role": "assistant", "content": null, "tool_calls": call}));
     for (line, words) in [(thought, "\"It is 43.\""), (call, "\"add\"")] {
-        let error = chatml("(m.content or '')").supervised(&parsed(&line), 99).unwrap_err().to_string();
+        let error =
+            chatml("(m.content or '')").supervised(&parsed(&line), 99).unwrap_err().to_string();
         assert!(error.contains(words), "{error}");
     }
     // A thought in an earlier turn that is not trained is the template's to cut.
@@ -297,7 +315,10 @@ fn arguments_of_tool_calls_reach_every_template() {
         (between, r#"{"city": "Rome, \"IT\"", "days": [1, 2]}"#),
         ("(t.function.arguments ~ '')", r#"{"city": "Rome, \"IT\"", "days": [1, 2]}"#),
         ("(t.function.arguments|tojson)", r#"{"city": "Rome, \"IT\"", "days": [1, 2]}"#),
-        ("(t.function.arguments|tojson(separators=(',', ':')))", r#"{"city":"Rome, \"IT\"","days":[1,2]}"#),
+        (
+            "(t.function.arguments|tojson(separators=(',', ':')))",
+            r#"{"city":"Rome, \"IT\"","days":[1,2]}"#,
+        ),
         (
             "(t.function.arguments if t.function.arguments is string else t.function.arguments|tojson)",
             r#"{"city": "Rome, \"IT\"", "days": [1, 2]}"#,
@@ -308,7 +329,8 @@ fn arguments_of_tool_calls_reach_every_template() {
         let setup = folder_setup(&byte_level(), &source, None, "<|im_end|>");
         let object = json!({"city": "Rome, \"IT\"", "days": [1, 2]});
         for given in [object.clone(), object.to_string().into()] {
-            let call = json!([{"type": "function", "function": {"name": "weather", "arguments": given}}]);
+            let call =
+                json!([{"type": "function", "function": {"name": "weather", "arguments": given}}]);
             let messages = json!([
                 {"role": "user", "content": [{"type": "text", "text": "Weather?"}]},
                 {"role": "assistant", "content": null, "tool_calls": call},
@@ -343,7 +365,8 @@ fn a_system_message_that_moves_is_trained_where_inference_sees_it() {
         Message::assistant("d"),
     ];
     let examples = setup.chat(&messages).unwrap();
-    let shown: Vec<_> = examples.iter().map(|example| setup.tokenizer.decode(&example.ids, false)).collect();
+    let shown: Vec<_> =
+        examples.iter().map(|example| setup.tokenizer.decode(&example.ids, false)).collect();
     assert_eq!(
         shown,
         ["[INST] Be kind. a[/INST] b</s>", "[INST] a[/INST] b</s>[INST] Be kind. c[/INST] d</s>"]
@@ -383,7 +406,11 @@ fn an_assistant_may_speak_first() {
         let said: String = examples.iter().map(|example| trained_text(&setup, example)).collect();
         let ends = setup.template.as_ref().unwrap().end_of_turn(&setup.tokenizer).unwrap();
         let end = setup.tokenizer.token(ends).unwrap();
-        assert_eq!(bare(&said).replace("<think></think>", ""), format!("hello{end}b{end}"), "{name}");
+        assert_eq!(
+            bare(&said).replace("<think></think>", ""),
+            format!("hello{end}b{end}"),
+            "{name}"
+        );
     }
 }
 
@@ -392,8 +419,9 @@ fn arguments_reach_the_template() {
     let source = CHATML.replace("CONTENT", "m.content")
         + "{%- if add_generation_prompt and enable_thinking is false -%}{{ '<think></think>' }}{%- endif -%}";
     let setup = folder_setup(&byte_level(), &source, None, "<|im_end|>");
-    let text =
-        |setup: &TextSetup, record: &Record| setup.tokenizer.decode(&setup.prompt(record).unwrap(), false);
+    let text = |setup: &TextSetup, record: &Record| {
+        setup.tokenizer.decode(&setup.prompt(record).unwrap(), false)
+    };
     let mut record = of(Body::Prompt { prompt: Turns::Chat(vec![Message::user("a")]) });
     let asked = "<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\n";
     assert_eq!(text(&setup, &record), asked);
@@ -432,14 +460,19 @@ fn an_answer_that_repeats_its_prompt_is_named_as_such() {
 fn thoughts_that_the_template_cuts_out_are_trained_as_they_are_to_be_said() {
     let cutting = "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content.split('</think>')[-1] + '<|im_end|>\n' }}\
         {% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}";
-    let mut setups = vec![("chatml".to_owned(), folder_setup(&byte_level(), cutting, None, "<|im_end|>"))];
+    let mut setups =
+        vec![("chatml".to_owned(), folder_setup(&byte_level(), cutting, None, "<|im_end|>"))];
     setups.extend(self::setups().into_iter().filter(|(name, _)| name.starts_with("deepseek_r1")));
     assert_eq!(setups.len(), 4);
     let thought = |thought: &str, answer: &str| {
         Message::assistant(&format!("<think>\n{thought}\n</think>\n\n{answer}"))
     };
-    let conversation =
-        vec![Message::user("hello"), thought("2 and 3", "5"), Message::user("hell"), thought("so so", "b")];
+    let conversation = vec![
+        Message::user("hello"),
+        thought("2 and 3", "5"),
+        Message::user("hell"),
+        thought("so so", "b"),
+    ];
     for (name, setup) in setups {
         let record = of(Body::Chat { messages: conversation.clone() });
         let encoded = setup.supervised(&record, 999).unwrap();
@@ -451,18 +484,28 @@ fn thoughts_that_the_template_cuts_out_are_trained_as_they_are_to_be_said() {
             // The prompt and what follows it are the thought once, and the answer.
             let text = setup.tokenizer.decode(&example.ids, false);
             let said = bare(&conversation[i].content);
-            assert!(bare(&text).rsplit("hel").next().unwrap().contains(&said), "{name}: {text:?} {said}");
+            assert!(
+                bare(&text).rsplit("hel").next().unwrap().contains(&said),
+                "{name}: {text:?} {said}"
+            );
             assert_eq!(text.matches("<think>").count(), 1, "{name}: {text:?}");
             // It ends as every turn does.
             let bare_turn = [&conversation[..i], &[Message::assistant("b")]].concat();
             let plain = setup.template.as_ref().unwrap().render(&bare_turn, false).unwrap();
             let end = plain.rsplit_once('b').unwrap().1.trim();
-            assert!(name.contains("sentencepiece") || text.trim_end().ends_with(end), "{name}: {text:?}");
+            assert!(
+                name.contains("sentencepiece") || text.trim_end().ends_with(end),
+                "{name}: {text:?}"
+            );
         }
         // A thought beside the content is the same.
         let apart = r#"{"messages": [{"role": "user", "content": "hello"},
             {"role": "assistant", "reasoning_content": "2 and 3", "content": "5"}]}"#;
         let apart = parse_jsonl("f", &apart.replace('\n', "")).unwrap().remove(0);
-        assert_eq!(setup.supervised(&apart, 999).unwrap().examples[0], encoded.examples[0], "{name}");
+        assert_eq!(
+            setup.supervised(&apart, 999).unwrap().examples[0],
+            encoded.examples[0],
+            "{name}"
+        );
     }
 }

@@ -1,4 +1,6 @@
-use crisol_text::{Body, Message, ReadOptions, TextError, Turns, parse_jsonl, parse_jsonl_lines, records};
+use crisol_text::{
+    Body, Message, ReadOptions, TextError, Turns, parse_jsonl, parse_jsonl_lines, records,
+};
 
 use crate::fixture;
 
@@ -23,7 +25,8 @@ fn plain(text: &str) -> Turns {
 #[test]
 fn every_shape_is_read() {
     let (hi, yo) = (Message::user("hi"), Message::assistant("yo"));
-    let (m_hi, m_yo) = (r#"{"role": "user", "content": "hi"}"#, r#"{"role": "assistant", "content": "yo"}"#);
+    let (m_hi, m_yo) =
+        (r#"{"role": "user", "content": "hi"}"#, r#"{"role": "assistant", "content": "yo"}"#);
     assert_eq!(one(r#"{"text": "a\nb"}"#), Body::Text { text: "a\nb".to_owned() });
     let chat = Body::Chat { messages: vec![hi.clone(), yo.clone()] };
     assert_eq!(one(&format!(r#"{{"messages": [{m_hi}, {m_yo}]}}"#)), chat);
@@ -43,7 +46,10 @@ fn every_shape_is_read() {
         preference
     );
     // Without a prompt, it is the messages that both conversations start with.
-    assert_eq!(one(&format!(r#"{{"chosen": [{m_hi}, {m_yo}], "rejected": [{m_hi}, {m_no}]}}"#)), preference);
+    assert_eq!(
+        one(&format!(r#"{{"chosen": [{m_hi}, {m_yo}], "rejected": [{m_hi}, {m_no}]}}"#)),
+        preference
+    );
 }
 
 #[test]
@@ -54,7 +60,10 @@ fn a_plain_pair_without_prompt_is_cut_where_its_answers_part() {
         chosen: plain(" cálido"),
         rejected: plain(" cèlido"),
     };
-    assert_eq!(one(r#"{"chosen": "The day was cálido", "rejected": "The day was cèlido"}"#), expected);
+    assert_eq!(
+        one(r#"{"chosen": "The day was cálido", "rejected": "The day was cèlido"}"#),
+        expected
+    );
 }
 
 #[test]
@@ -107,19 +116,27 @@ fn a_wrong_line_is_named_with_its_cause_and_remedy() {
         error(r#"{"messages": [{"role": "user"}]}"#)
             .contains("message 0 (from 0), whose `content` is missing")
     );
-    assert!(error(r#"{"messages": [{"role": 1, "content": ""}]}"#).contains("whose `role` is a number"));
+    assert!(
+        error(r#"{"messages": [{"role": 1, "content": ""}]}"#).contains("whose `role` is a number")
+    );
     assert!(error(r#"{"messages": ["hi"]}"#).contains("which is a string"));
-    let mixed =
-        error(r#"{"prompt": "p", "chosen": "a", "rejected": [{"role": "assistant", "content": "b"}]}"#);
+    let mixed = error(
+        r#"{"prompt": "p", "chosen": "a", "rejected": [{"role": "assistant", "content": "b"}]}"#,
+    );
     assert!(mixed.contains("use one form for both"), "{mixed}");
-    assert!(error(r#"{"chosen": "a", "rejected": "a"}"#).contains("are the same; such pairs are left out"));
+    assert!(
+        error(r#"{"chosen": "a", "rejected": "a"}"#)
+            .contains("are the same; such pairs are left out")
+    );
     let hi = r#"{"role": "user", "content": "hi"}"#;
     let yo = r#"{"role": "assistant", "content": "yo"}"#;
     assert!(
-        error(&format!(r#"{{"chosen": [{hi}], "rejected": [{yo}]}}"#)).contains("shares no first message")
+        error(&format!(r#"{{"chosen": [{hi}], "rejected": [{yo}]}}"#))
+            .contains("shares no first message")
     );
     assert!(
-        error(&format!(r#"{{"chosen": [{hi}, {yo}], "rejected": [{hi}]}}"#)).contains("only the beginning")
+        error(&format!(r#"{{"chosen": [{hi}, {yo}], "rejected": [{hi}]}}"#))
+            .contains("only the beginning")
     );
 }
 
@@ -182,11 +199,19 @@ fn messages_keep_what_templates_read() {
         r#"{"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}], "name": "Ana"}{"role": "assistant", "tool_calls": [{"id": 1}]}{"role": "assistant", "content": "c"}[{"name": "clock"}]"#
     );
     let error = |line: &str| parse_jsonl("x", line).unwrap_err().to_string();
-    let image = error(r#"{"messages": [{"role": "user", "content": [{"type": "image", "url": "x"}]}]}"#);
-    assert!(image.contains("message 0 (from 0), whose `content` has a part of type \"image\""), "{image}");
-    assert!(error(r#"{"messages": [{"role": "user", "content": [{}]}]}"#).contains("a part without text"));
+    let image =
+        error(r#"{"messages": [{"role": "user", "content": [{"type": "image", "url": "x"}]}]}"#);
     assert!(
-        error(r#"{"messages": [{"role": "user", "content": null}]}"#).contains("whose `content` is missing")
+        image.contains("message 0 (from 0), whose `content` has a part of type \"image\""),
+        "{image}"
+    );
+    assert!(
+        error(r#"{"messages": [{"role": "user", "content": [{}]}]}"#)
+            .contains("a part without text")
+    );
+    assert!(
+        error(r#"{"messages": [{"role": "user", "content": null}]}"#)
+            .contains("whose `content` is missing")
     );
     let prompt = |tools: &str| error(&format!(r#"{{"prompt": "a", "tools": {tools}}}"#));
     assert!(prompt("3").contains("`tools` is a number; make it a list of JSON schemas"));
@@ -217,8 +242,14 @@ fn tools_of_a_record_are_written_by_its_template() {
     let tools = r#""tools": [{"name": "clock"}]"#;
     let turn = |role: &str| format!(r#"[{{"role": "{role}", "content": "a"}}]"#);
     for (line, text) in [
-        (format!(r#"{{"prompt": {}, {tools}}}"#, turn("user")), "clock;<|user|>a<|end|><|assistant|>"),
-        (format!(r#"{{"messages": {}, {tools}}}"#, turn("assistant")), "clock;<|assistant|>a<|end|>"),
+        (
+            format!(r#"{{"prompt": {}, {tools}}}"#, turn("user")),
+            "clock;<|user|>a<|end|><|assistant|>",
+        ),
+        (
+            format!(r#"{{"messages": {}, {tools}}}"#, turn("assistant")),
+            "clock;<|assistant|>a<|end|>",
+        ),
         (
             format!(r#"{{"prompt": {}, "completion": "b", {tools}}}"#, turn("user")),
             "clock;<|user|>a<|end|><|assistant|>b<|end|>",

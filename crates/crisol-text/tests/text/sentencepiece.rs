@@ -82,7 +82,8 @@ fn llama_like() -> Vec<u8> {
 pub(crate) fn with_named(named: &[&str]) -> Tokenizer {
     let mut pieces = pieces();
     pieces.extend(named.iter().map(|name| ((*name).to_owned(), 0.0, CONTROL)));
-    let bytes = model(&pieces, &[number(3, 2), number(35, 1)], &[bytes(1, b"identity"), number(4, 0)]);
+    let bytes =
+        model(&pieces, &[number(3, 2), number(35, 1)], &[bytes(1, b"identity"), number(4, 0)]);
     Tokenizer::from_sentencepiece(&bytes, "tokenizer.model").unwrap()
 }
 
@@ -126,7 +127,8 @@ fn what_the_vocabulary_lacks_becomes_bytes_and_comes_back() {
         let decoded = tokenizer.decode(&tokenizer.encode(text).unwrap(), false);
         assert_eq!(decoded, text.replace('▁', " "));
     }
-    let broken = ["▁", "<0xE6>", "<0x97>", "a", "<0xFF>"].map(|token| tokenizer.token_id(token).unwrap());
+    let broken =
+        ["▁", "<0xE6>", "<0x97>", "a", "<0xFF>"].map(|token| tokenizer.token_id(token).unwrap());
     assert_eq!(tokenizer.decode(&broken, false), "\u{FFFD}\u{FFFD}a\u{FFFD}");
 }
 
@@ -164,10 +166,14 @@ fn a_folder_without_a_tokenizer_json_is_read_saved_and_read_again() {
     let setup = TextSetup::load(dir.path()).unwrap();
     assert_eq!((setup.eos, setup.stop_ids.as_slice()), (2, [2].as_slice()));
     // The template's own bos_token is the only one.
-    let example =
-        crate::fixture::one(setup.chat(&[Message::user("a"), Message::assistant("hello")]).unwrap());
+    let example = crate::fixture::one(
+        setup.chat(&[Message::user("a"), Message::assistant("hello")]).unwrap(),
+    );
     assert_eq!(example.ids.iter().filter(|&&id| id == 1).count(), 1);
-    assert_eq!((example.ids[0], example.ids.last(), example.trained.last()), (1, Some(&2), Some(&true)));
+    assert_eq!(
+        (example.ids[0], example.ids.last(), example.trained.last()),
+        (1, Some(&2), Some(&true))
+    );
     assert_eq!(setup.tokenizer.encode_plain("a").unwrap()[0], 1);
 
     let saved = tempfile::tempdir().unwrap();
@@ -178,9 +184,10 @@ fn a_folder_without_a_tokenizer_json_is_read_saved_and_read_again() {
         (again.eos, again.tokenizer.encode_plain("hello").unwrap()),
         (2, setup.tokenizer.encode_plain("hello").unwrap())
     );
-    let config: Value =
-        serde_json::from_str(&fs::read_to_string(saved.path().join("tokenizer_config.json")).unwrap())
-            .unwrap();
+    let config: Value = serde_json::from_str(
+        &fs::read_to_string(saved.path().join("tokenizer_config.json")).unwrap(),
+    )
+    .unwrap();
     assert_eq!(config["bos_token"], "<s>");
     assert_eq!(config["tokenizer_class"], "PreTrainedTokenizerFast");
 }
@@ -213,8 +220,7 @@ fn the_configuration_beside_a_model_counts() {
 fn tokens_beside_those_of_the_model_are_added() {
     let next = pieces().len();
     let added = json!({"content": "<|x|>", "special": true, "lstrip": false, "rstrip": false});
-    let config =
-        |id: usize, token: &Value| json!({"added_tokens_decoder": {id.to_string(): token, "1": "<s>"}});
+    let config = |id: usize, token: &Value| json!({"added_tokens_decoder": {id.to_string(): token, "1": "<s>"}});
     for files in [
         vec![("tokenizer_config.json", config(next, &added))],
         vec![
@@ -227,7 +233,9 @@ fn tokens_beside_those_of_the_model_are_added() {
         assert!(tokenizer.is_special(u32::try_from(next).unwrap()));
     }
     let message = |config: Value| {
-        TextSetup::load(folder(&[("tokenizer_config.json", config)]).path()).unwrap_err().to_string()
+        TextSetup::load(folder(&[("tokenizer_config.json", config)]).path())
+            .unwrap_err()
+            .to_string()
     };
     assert!(message(config(next + 1, &added)).contains("have nothing"));
     assert!(message(config(5, &added)).contains("\"<0x02>\""));
@@ -240,7 +248,10 @@ fn what_is_wrong_is_named() {
     let bpe = [number(3, 2)];
     let told = |bytes: &[u8], cause: &str| {
         let message = error(bytes);
-        assert!(message.starts_with("some/tokenizer.model: ") && message.contains(cause), "{message}");
+        assert!(
+            message.starts_with("some/tokenizer.model: ") && message.contains(cause),
+            "{message}"
+        );
     };
     told(b"", "there is none");
     told(b"IQ== 0\nIg== 1\n", "tiktoken");

@@ -4,7 +4,9 @@ use crisol_text::{Body, Message, Record, Turns, parse_jsonl};
 use serde_json::{Value, json};
 
 fn record(row: &Value) -> Record {
-    parse_jsonl("f.jsonl", &row.to_string()).unwrap_or_else(|error| panic!("{row}: {error}")).remove(0)
+    parse_jsonl("f.jsonl", &row.to_string())
+        .unwrap_or_else(|error| panic!("{row}: {error}"))
+        .remove(0)
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "rows are written where they are used")]
@@ -52,8 +54,7 @@ fn conversations_under_other_names() {
                 ("user", "bot"),
                 ("user", "model"),
             ] {
-                let row =
-                    json!({ list: [{ role: user, content: "Hi" }, { role: assistant, content: "Hello." }] });
+                let row = json!({ list: [{ role: user, content: "Hi" }, { role: assistant, content: "Hello." }] });
                 assert_eq!(body(row.clone()), hello(), "{row}");
                 // In a column of strings.
                 assert_eq!(body(json!({ list: row[list].to_string() })), hello());
@@ -77,12 +78,19 @@ fn conversations_under_other_names() {
 /// Alpaca, Dolly, and pairs of a question and an answer: turns of a conversation.
 #[test]
 fn questions_and_answers_are_turns() {
-    let completion = |prompt: &str| Body::Completion { prompt: asked(prompt), completion: said("A.") };
+    let completion =
+        |prompt: &str| Body::Completion { prompt: asked(prompt), completion: said("A.") };
     for (row, prompt) in [
         (json!({ "instruction": "Q", "input": "", "output": "A." }), "Q"),
         (json!({ "instruction": "Q", "output": "A." }), "Q"),
-        (json!({ "instruction": "Q", "input": "x", "output": "A.", "text": "all of it" }), "Q\n\nx"),
-        (json!({ "instruction": "Q", "context": "x", "response": "A.", "category": "c" }), "Q\n\nx"),
+        (
+            json!({ "instruction": "Q", "input": "x", "output": "A.", "text": "all of it" }),
+            "Q\n\nx",
+        ),
+        (
+            json!({ "instruction": "Q", "context": "x", "response": "A.", "category": "c" }),
+            "Q\n\nx",
+        ),
         (json!({ "question": "Q", "response": "A." }), "Q"),
         (json!({ "query": "Q", "response": "A." }), "Q"),
         (json!({ "input": "Q", "output": "A." }), "Q"),
@@ -91,9 +99,16 @@ fn questions_and_answers_are_turns() {
         assert_eq!(body(row.clone()), completion(prompt), "{row}");
     }
     let row = json!({ "instruction": "Q", "output": "A.", "system": "S", "history": [["q", "a"]] });
-    let earlier =
-        vec![Message::new("system", "S"), Message::user("q"), Message::assistant("a"), Message::user("Q")];
-    assert_eq!(body(row), Body::Completion { prompt: Turns::Chat(earlier), completion: said("A.") });
+    let earlier = vec![
+        Message::new("system", "S"),
+        Message::user("q"),
+        Message::assistant("a"),
+        Message::user("Q"),
+    ];
+    assert_eq!(
+        body(row),
+        Body::Completion { prompt: Turns::Chat(earlier), completion: said("A.") }
+    );
     // This program's own names are raw text.
     let raw = Body::Completion { prompt: plain("Q"), completion: plain(" A.") };
     assert_eq!(body(json!({ "prompt": "Q", "completion": " A." })), raw);
@@ -109,7 +124,10 @@ fn problems_keep_answer_and_solution() {
     };
     let work = "3+4 = 7\n#### 1,007";
     assert_eq!(body(json!({ "question": "Q", "answer": work })), problem("1,007", work));
-    assert_eq!(body(json!({ "problem": "Q", "solution": "So 7.", "answer": "7" })), problem("7", "So 7."));
+    assert_eq!(
+        body(json!({ "problem": "Q", "solution": "So 7.", "answer": "7" })),
+        problem("7", "So 7.")
+    );
     assert_eq!(body(json!({ "question": "Q", "answer": 7 })), problem("7", "7"));
     let boxed = "It is \\boxed{1} or \\boxed{\\frac{1}{2}}.";
     assert_eq!(body(json!({ "problem": "Q", "solution": boxed })), problem("\\frac{1}{2}", boxed));
@@ -139,14 +157,23 @@ fn preferences_in_the_fields_shapes() {
     let prompt = Turns::Chat(vec![Message::new("system", "S"), Message::user("Q")]);
     assert_eq!(body(orca), Body::Preference { prompt, chosen: plain("A."), rejected: plain("B.") });
     let text = "\n\nHuman: Q\n\nfoo: bar\n\nAssistant: A.\n\nHuman: More\n\nAssistant:";
-    let pair = body(json!({ "chosen": format!("{text} yes\n\n1. x"), "rejected": format!("{text} no") }));
-    let Body::Preference { prompt: Turns::Chat(prompt), chosen, .. } = pair else { panic!("{pair:?}") };
-    assert_eq!(prompt, [Message::user("Q\n\nfoo: bar"), Message::assistant("A."), Message::user("More")]);
+    let pair =
+        body(json!({ "chosen": format!("{text} yes\n\n1. x"), "rejected": format!("{text} no") }));
+    let Body::Preference { prompt: Turns::Chat(prompt), chosen, .. } = pair else {
+        panic!("{pair:?}")
+    };
+    assert_eq!(
+        prompt,
+        [Message::user("Q\n\nfoo: bar"), Message::assistant("A."), Message::user("More")]
+    );
     assert_eq!(chosen, said("yes\n\n1. x"));
     let other = json!({ "prompt": "Other", "chosen": [q, a], "rejected": [q, b] });
     assert!(error(other).contains("`prompt` is not how `chosen` and `rejected` begin"));
     for (field, other) in [("chosen", "rejected"), ("rejected", "chosen")] {
-        assert!(error(json!({ "prompt": "Q", field: "A" })).contains(&format!("`{field}` has no `{other}`")));
+        assert!(
+            error(json!({ "prompt": "Q", field: "A" }))
+                .contains(&format!("`{field}` has no `{other}`"))
+        );
     }
 }
 
@@ -162,11 +189,17 @@ fn rated_answers_are_a_kind_of_their_own() {
         (json!("False"), false),
         (json!("true"), true),
     ] {
-        assert_eq!(body(json!({ "prompt": "Q", "completion": "A", "label": label })), rated(good), "{label}");
+        assert_eq!(
+            body(json!({ "prompt": "Q", "completion": "A", "label": label })),
+            rated(good),
+            "{label}"
+        );
     }
     let row = json!({ "messages": [m("user", "Q"), m("assistant", "A")], "kto_tag": false });
     assert_eq!(body(row), Body::Rated { prompt: asked("Q"), completion: said("A"), good: false });
-    assert!(error(json!({ "prompt": "Q", "completion": "A", "label": 0.5 })).contains("`label` is 0.5"));
+    assert!(
+        error(json!({ "prompt": "Q", "completion": "A", "label": 0.5 })).contains("`label` is 0.5")
+    );
     // A label of another kind is a field like others.
     let named = record(&json!({ "prompt": "Q", "completion": "A", "label": "sports" }));
     assert_eq!((named.body.shape(), named.unused), ("prompt/completion", vec!["label".to_owned()]));
@@ -201,7 +234,8 @@ fn turns_that_are_not_to_be_trained_are_masked() {
     let masked = |key: &str, value: Value| {
         let mut message = m("assistant", "5");
         message[key] = value;
-        let Body::Chat { messages } = body(json!({ "messages": [m("user", "2+2?"), message] })) else {
+        let Body::Chat { messages } = body(json!({ "messages": [m("user", "2+2?"), message] }))
+        else {
             panic!()
         };
         // The key itself is not the template's affair.
@@ -223,7 +257,8 @@ fn turns_that_are_not_to_be_trained_are_masked() {
         let mut message = m("user", "5");
         message[key] = json!(1);
         assert!(
-            error(json!({ "messages": [message] })).contains("only the assistant's turns can be trained")
+            error(json!({ "messages": [message] }))
+                .contains("only the assistant's turns can be trained")
         );
         message[key] = json!(0);
         body(json!({ "messages": [message] }));
@@ -250,18 +285,26 @@ fn what_is_not_text_is_refused_by_name() {
 /// A question is not understood without what it offers; where its text names all of that, the list is only unused.
 #[test]
 fn choices_that_the_question_does_not_name_are_refused() {
-    for choices in
-        [json!(["red", "blue"]), json!([3, 4]), json!({ "label": ["A", "B"], "text": ["red", "blue"] })]
-    {
-        for (key, asked) in [("question", "Which?"), ("prompt", "Which?"), ("problem", "Which one, red?")] {
+    for choices in [
+        json!(["red", "blue"]),
+        json!([3, 4]),
+        json!({ "label": ["A", "B"], "text": ["red", "blue"] }),
+    ] {
+        for (key, asked) in
+            [("question", "Which?"), ("prompt", "Which?"), ("problem", "Which one, red?")]
+        {
             for name in ["choices", "options"] {
                 let row = json!({ key: asked, name: choices, "answer": 1 });
                 let message = error(row);
-                assert!(message.contains(&format!("`{name}` has answers to choose from")), "{message}");
+                assert!(
+                    message.contains(&format!("`{name}` has answers to choose from")),
+                    "{message}"
+                );
             }
         }
     }
-    for choices in [json!(["red", "blue"]), json!([]), json!(null), json!({ "temperature": 1 }), json!("red")]
+    for choices in
+        [json!(["red", "blue"]), json!([]), json!(null), json!({ "temperature": 1 }), json!("red")]
     {
         body(json!({ "question": "Which? A. red B. blue", "choices": choices, "answer": "A" }));
     }
@@ -277,15 +320,16 @@ fn system_messages_stand_first() {
         assert_eq!(body(row), Body::Chat { messages: with(&chat) });
     }
     // It is there already.
-    let row =
-        json!({ "system": "S", "messages": [m("system", "S"), m("user", "Hi"), m("assistant", "Hello.")] });
+    let row = json!({ "system": "S", "messages": [m("system", "S"), m("user", "Hi"), m("assistant", "Hello.")] });
     assert_eq!(body(row), Body::Chat { messages: with(&chat) });
     let row = json!({ "system": "S", "prompt": "Q", "completion": " A." });
     let prompt = Turns::Chat(with(&[Message::user("Q")]));
     assert_eq!(body(row), Body::Completion { prompt, completion: plain(" A.") });
     let other = json!({ "system": "S", "messages": [m("system", "T"), m("user", "Hi")] });
     assert!(error(other).contains("`system` differs from the system message"));
-    assert!(error(json!({ "system": "S", "text": "a" })).contains("`system` stands beside a raw text"));
+    assert!(
+        error(json!({ "system": "S", "text": "a" })).contains("`system` stands beside a raw text")
+    );
     assert_eq!(body(json!({ "system": "", "text": "a" })), Body::Text { text: "a".into() });
 }
 
@@ -293,9 +337,12 @@ fn system_messages_stand_first() {
 #[test]
 fn a_second_question_is_refused_and_other_fields_are_listed() {
     for key in ["question", "input", "context", "instruction", "query"] {
-        let message = error(json!({ "prompt": "Is it?", key: "The sky is blue.", "completion": " Yes." }));
+        let message =
+            error(json!({ "prompt": "Is it?", key: "The sky is blue.", "completion": " Yes." }));
         assert!(message.contains(&format!("`{key}` stands beside `prompt`")), "{message}");
-        body(json!({ "prompt": "The sky is blue. Is it?", key: "The sky is blue.", "completion": " Yes." }));
+        body(
+            json!({ "prompt": "The sky is blue. Is it?", key: "The sky is blue.", "completion": " Yes." }),
+        );
     }
     let row = json!({ "text": "a", "kind": "k", "id": 3, "tags": ["x"], "none": null, "empty": "", "list": [], "note": "n" });
     let record = record(&row);
@@ -316,14 +363,16 @@ fn arguments_of_tool_calls_are_objects() {
         let function = json!({ "name": "w", "arguments": arguments });
         json!({ "messages": [{ "role": "assistant", "content": null, "tool_calls": [{ "type": "function", "function": function }] }] })
     };
-    let right =
-        "[{\"type\": \"function\", \"function\": {\"name\": \"w\", \"arguments\": {\"city\": \"SF\"}}}]";
+    let right = "[{\"type\": \"function\", \"function\": {\"name\": \"w\", \"arguments\": {\"city\": \"SF\"}}}]";
     assert_eq!(template(call(json!({ "city": "SF" }))), right);
     assert_eq!(template(call(json!("{\"city\": \"SF\"}"))), right);
     assert_eq!(template(call(json!({ "city": "SF", "unit": null, "path": null }))), right);
     assert_eq!(template(call(json!("{\"city\": \"SF\", \"unit\": null}"))), right);
     let text = call(json!({ "city": "SF" }))["messages"][0]["tool_calls"].to_string();
-    assert_eq!(template(json!({ "messages": [{ "role": "assistant", "tool_calls": text }] })), right);
+    assert_eq!(
+        template(json!({ "messages": [{ "role": "assistant", "tool_calls": text }] })),
+        right
+    );
     assert!(error(call(json!("city=SF"))).contains("`arguments` are no JSON object"));
     // No call is none: the answer is an empty one.
     let Body::Chat { messages } =
@@ -348,7 +397,10 @@ fn template_arguments_and_tools_come_as_values_or_strings() {
     let tool = json!({ "name": "clock", "parameters": { "type": "object", "required": null } });
     let right = json!({ "name": "clock", "parameters": { "type": "object" } });
     for tools in [json!([tool]), json!([tool.to_string()]), json!(json!([tool]).to_string())] {
-        assert_eq!(record(&json!({ "prompt": "a", "tools": tools })).tools, std::slice::from_ref(&right));
+        assert_eq!(
+            record(&json!({ "prompt": "a", "tools": tools })).tools,
+            std::slice::from_ref(&right)
+        );
     }
 }
 

@@ -24,11 +24,17 @@ fn text_is_cut_before_the_first_stop_string() {
         let (pieces, stopped) = pieces(&tokenizer, text, stops);
         (pieces.concat(), stopped)
     };
-    assert_eq!(cut("The capital of Peru is Lima.", &["Peru"]), ("The capital of ".to_owned(), true));
+    assert_eq!(
+        cut("The capital of Peru is Lima.", &["Peru"]),
+        ("The capital of ".to_owned(), true)
+    );
     assert_eq!(cut("hello world", &["world", "lo"]), ("hel".to_owned(), true));
     assert_eq!(cut("señor 日本 😀!", &["本 😀"]), ("señor 日".to_owned(), true));
     // A beginning that leads nowhere comes out at last, whole.
-    assert_eq!(cut("a Peruvian in Per", &["Peru!", "Peru?"]), ("a Peruvian in Per".to_owned(), false));
+    assert_eq!(
+        cut("a Peruvian in Per", &["Peru!", "Peru?"]),
+        ("a Peruvian in Per".to_owned(), false)
+    );
     assert_eq!(cut("ababac", &["abac"]), ("ab".to_owned(), true));
     assert_eq!(cut("hello", &["hello"]), (String::new(), true));
     assert_eq!(cut("hello", &[""]), ("hello".to_owned(), false));

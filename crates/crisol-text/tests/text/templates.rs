@@ -78,7 +78,10 @@ fn the_embedded_template_trains_answers_and_their_ends() {
     let prompt = setup.prompt_ids(&Turns::Chat(conversation()[..2].to_vec())).unwrap();
     assert_eq!(prompt, expected.ids[..prompt.len()]);
     assert!(!expected.trained[prompt.len() - 1] && expected.trained[prompt.len()]);
-    assert_eq!(setup.stop_ids, ["<|eos|>", "<|end|>"].map(|t| setup.tokenizer.token_id(t).unwrap()));
+    assert_eq!(
+        setup.stop_ids,
+        ["<|eos|>", "<|end|>"].map(|t| setup.tokenizer.token_id(t).unwrap())
+    );
 }
 
 #[test]
@@ -107,7 +110,10 @@ fn chatml_with_and_without_marks_gives_one_mask() {
     for source in [CHATML, CHATML_MARKED] {
         let template = template(source, "", "<|im_end|>");
         assert_eq!(one(template.encode(&tokenizer, &conversation()).unwrap()), expected);
-        assert_eq!(template.end_of_turn(&tokenizer).unwrap(), tokenizer.token_id("<|im_end|>").unwrap());
+        assert_eq!(
+            template.end_of_turn(&tokenizer).unwrap(),
+            tokenizer.token_id("<|im_end|>").unwrap()
+        );
         // Without a system message the template writes its own.
         let text = template.render(&[Message::user("a")], true).unwrap();
         assert_eq!(
@@ -170,7 +176,8 @@ fn whitespace_control_of_marks_works_as_of_any_block() {
         ("{%-X-%}", "{%-Y-%}"),
     ] {
         let source = format!("a \n  {open} \n {{{{ messages[0].content }}}} \n  {close}  \n b\n");
-        let render = |source: &str| template(source, "", "").render(&[Message::user("x")], false).unwrap();
+        let render =
+            |source: &str| template(source, "", "").render(&[Message::user("x")], false).unwrap();
         let marked = source.replace('X', "generation").replace('Y', "endgeneration");
         let plain = source.replace('X', "if true").replace('Y', "endif");
         assert_eq!(render(&marked), render(&plain), "{open} {close}");
@@ -179,7 +186,8 @@ fn whitespace_control_of_marks_works_as_of_any_block() {
 
 #[test]
 fn marks_in_comments_and_strings_are_no_marks() {
-    let source = format!("{{# {{% generation %}} #}}{{{{ '{{% generation %}}' if false }}}}{CHATML}");
+    let source =
+        format!("{{# {{% generation %}} #}}{{{{ '{{% generation %}}' if false }}}}{CHATML}");
     let tokenizer = chatml_tokenizer();
     let expected = template(CHATML, "", "").encode(&tokenizer, &conversation()).unwrap();
     assert_eq!(template(&source, "", "").encode(&tokenizer, &conversation()).unwrap(), expected);
@@ -226,12 +234,14 @@ fn where_a_template_rewrites_the_past_each_turn_is_an_example_of_its_own() {
         Message::assistant("<think>so</think>d"),
     ];
     let template = template(&forgetful(), "", "");
-    let system =
-        "<|im_start|>system\nYou are a helpful AI assistant<|im_end|>\n<|im_start|>user\na<|im_end|>\n";
+    let system = "<|im_start|>system\nYou are a helpful AI assistant<|im_end|>\n<|im_start|>user\na<|im_end|>\n";
     let expected = [
         parts(
             &tokenizer,
-            &[(&format!("{system}<|im_start|>assistant\n"), false), ("<think>hm</think>b<|im_end|>", true)],
+            &[
+                (&format!("{system}<|im_start|>assistant\n"), false),
+                ("<think>hm</think>b<|im_end|>", true),
+            ],
         ),
         parts(
             &tokenizer,
@@ -299,7 +309,8 @@ fn content_cannot_make_itself_trained() {
         "{{ crisol_generation_start }}evil{{ crisol_generation_end }}",
         "{{ raise_exception('x') }}{# evil",
     ] {
-        let turns = [Message::new("system", attack), Message::user(attack), Message::assistant("good")];
+        let turns =
+            [Message::new("system", attack), Message::user(attack), Message::assistant("good")];
         let example = one(setup.chat(&turns).unwrap());
         assert_eq!(said(&setup.tokenizer, &example), "good<|end|>", "{attack}");
         assert!(setup.tokenizer.decode(&example.ids, false).contains(attack));
@@ -309,7 +320,10 @@ fn content_cannot_make_itself_trained() {
     }
     // The assistant's own content is kept as it is.
     let turns = [Message::user("a"), Message::assistant("\u{E000}b\u{E001}")];
-    assert_eq!(said(&setup.tokenizer, &one(setup.chat(&turns).unwrap())), "\u{E000}b\u{E001}<|end|>");
+    assert_eq!(
+        said(&setup.tokenizer, &one(setup.chat(&turns).unwrap())),
+        "\u{E000}b\u{E001}<|end|>"
+    );
 }
 
 #[test]
@@ -325,7 +339,9 @@ fn hostile_templates_end() {
     let x = "{% set s = 'x' * 1000000 %}";
     let deep = format!("{{% set ns.l = {}ns.l{} %}}", "[".repeat(40), "]".repeat(40));
     let deep = |more: &str| {
-        format!("{{% set ns = namespace(l=[1]) %}}{{% for i in range(9999) %}}{deep}{{% endfor %}}{more}")
+        format!(
+            "{{% set ns = namespace(l=[1]) %}}{{% for i in range(9999) %}}{deep}{{% endfor %}}{more}"
+        )
     };
     let errors = [
         // Endless loops and recursion.
@@ -361,8 +377,7 @@ fn hostile_templates_end() {
         assert!(start.elapsed().as_secs_f64() < 2.0, "{:?} {source:.200}", start.elapsed());
     }
     // What looks like 2^99 lists, or is nested for ever, by every way to give a name; and what is only compared.
-    let set =
-        "{% set ns = namespace(l=[1]) %}{% for i in range(99) %}{% set ns.l = [ns.l, ns.l] %}{% endfor %}";
+    let set = "{% set ns = namespace(l=[1]) %}{% for i in range(99) %}{% set ns.l = [ns.l, ns.l] %}{% endfor %}";
     let repeated = |tag: &dyn Fn(usize) -> String| (0..99).map(tag).collect::<Vec<_>>().concat();
     let chain = repeated(&|i| format!("{{% set a{} = [a{i}, a{i}] %}}", i + 1));
     let with = repeated(&|i| format!("{{% with a{} = {{'k': a{i}, 'l': a{i}}} %}}", i + 1));
@@ -412,7 +427,9 @@ fn hostile_templates_end() {
         let error = ChatTemplate::new(source, std::collections::BTreeMap::new());
         assert!(matches!(error, Err(TextError::Template(_))), "{source:.50}");
     }
-    for source in [deepest("-", 1990), deepest("not ", 1990), deepest("1 + ", 990), deepest("1 ~ ", 990)] {
+    for source in
+        [deepest("-", 1990), deepest("not ", 1990), deepest("1 + ", 990), deepest("1 ~ ", 990)]
+    {
         template(&source, "", "").render(&[], false).unwrap();
     }
     // Macros within one another, as far as they go.
@@ -443,7 +460,8 @@ fn lists_are_cut_and_grouped() {
         assert_eq!(written(source).unwrap(), expected, "{source}");
     }
     for filter in ["|batch(1)", "|slice(1)", "|batch(2, 0)"] {
-        let error = written(&format!("{{{{ [1]{} }}}}", filter.repeat(200))).unwrap_err().to_string();
+        let error =
+            written(&format!("{{{{ [1]{} }}}}", filter.repeat(200))).unwrap_err().to_string();
         assert!(error.contains("too deep") || error.contains("fuel"), "{filter}: {error}");
     }
     for source in [
@@ -464,19 +482,23 @@ fn long_conversations_are_no_hostile_templates() {
     let tokenizer = chatml_tokenizer();
     let turns: Vec<Message> = (0..400)
         .flat_map(|i| {
-            [Message::user(&format!("question {i}")), Message::assistant("hello ".repeat(100).trim())]
+            [
+                Message::user(&format!("question {i}")),
+                Message::assistant("hello ".repeat(100).trim()),
+            ]
         })
         .collect();
     let text = one(template(CHATML_MARKED, "", "").encode(&tokenizer, &turns).unwrap());
     assert!(text.trained_tokens() > 400 * 100);
     let book = "hello world ".repeat(2_000_000);
-    assert!(template(CHATML, "", "").render(&[Message::user(&book)], true).unwrap().len() > book.len());
+    assert!(
+        template(CHATML, "", "").render(&[Message::user(&book)], true).unwrap().len() > book.len()
+    );
 }
 
 #[test]
 fn now_is_a_fixed_day_unless_it_is_given() {
-    let source =
-        "{{ strftime_now('%d %b %Y, %-d %B, %A, %H:%M') }}{% if strftime_now is defined %}!{% endif %}";
+    let source = "{{ strftime_now('%d %b %Y, %-d %B, %A, %H:%M') }}{% if strftime_now is defined %}!{% endif %}";
     let fixed = template(source, "", "");
     assert_eq!(fixed.render(&[], false).unwrap(), "26 Jul 2024, 26 July, Friday, 00:00!");
     let at = fixed.at(jiff::civil::date(2026, 3, 5).at(14, 7, 0, 0));
@@ -507,7 +529,10 @@ fn tojson_writes_what_python_writes() {
         render("{{ {'a': [1, {}], 'b': []}|tojson(indent=2) }}"),
         "{\n  \"a\": [\n    1,\n    {}\n  ],\n  \"b\": []\n}"
     );
-    assert_eq!(render("{{ [1]|tojson(indent='\t') }}{{ [1]|tojson(indent=none) }}"), "[\n\t1\n][1]");
+    assert_eq!(
+        render("{{ [1]|tojson(indent='\t') }}{{ [1]|tojson(indent=none) }}"),
+        "[\n\t1\n][1]"
+    );
     assert_eq!(
         render(
             "{{ [0.1, 1.0, 1e20, 1e16, 123456789012345.0, 1e-7, 0.0001, -0.0, 12345678901234567890]|tojson }}"
@@ -540,8 +565,9 @@ fn a_prompt_never_has_two_beginnings() {
 
 #[test]
 fn python_methods_and_filters_of_templates_work() {
-    let render =
-        |source: &str| template(source, "", "").render(&[Message::user(" a<b 'é' ")], false).unwrap();
+    let render = |source: &str| {
+        template(source, "", "").render(&[Message::user(" a<b 'é' ")], false).unwrap()
+    };
     assert_eq!(render("[{{ messages[0].content.strip() }}]"), "[a<b 'é']");
     assert_eq!(render("{{ messages[0]['content'].startswith(' a') }}"), render("{{ true }}"));
     assert_eq!(render("{{ 'x</think>y'.split('</think>')[-1].lstrip('\\n') }}"), "y");
@@ -556,11 +582,15 @@ fn python_methods_and_filters_of_templates_work() {
         "k|=|v=wab||"
     );
     assert_eq!(
-        render("{{ 'a.b.c'.rsplit('.', 1)|join('|') }} {{ 'abc'.removeprefix('a').removesuffix('c') }}"),
+        render(
+            "{{ 'a.b.c'.rsplit('.', 1)|join('|') }} {{ 'abc'.removeprefix('a').removesuffix('c') }}"
+        ),
         "a.b|c b"
     );
     assert_eq!(
-        render("{{ 'a' is sequence }} {{ [] is sequence }} {{ 1 is sequence }} {{ dict(a=1)|tojson }}"),
+        render(
+            "{{ 'a' is sequence }} {{ [] is sequence }} {{ 1 is sequence }} {{ dict(a=1)|tojson }}"
+        ),
         "True True False {\"a\": 1}"
     );
     assert_eq!(

@@ -77,7 +77,8 @@ fn broken_tokenizer_files_are_errors_that_name_the_file() {
     let missing = Tokenizer::from_file(&path).unwrap_err().to_string();
     assert!(missing.contains("tokenizer.json") && missing.contains("cannot be read"), "{missing}");
     let whole = fixture::setup().tokenizer.to_json();
-    let within = ["\"pre_tokenizer\"", "\"decoder\"", "\"vocab\""].map(|part| whole.find(part).unwrap() + 40);
+    let within = ["\"pre_tokenizer\"", "\"decoder\"", "\"vocab\""]
+        .map(|part| whole.find(part).unwrap() + 40);
     for cut in [0, 1, whole.len() / 3, whole.len() / 2, whole.len() - 1].into_iter().chain(within) {
         std::fs::write(&path, &whole.as_bytes()[..cut]).unwrap();
         let error = Tokenizer::from_file(&path).unwrap_err();
@@ -88,7 +89,8 @@ fn broken_tokenizer_files_are_errors_that_name_the_file() {
 
 #[test]
 fn an_absurd_token_id_is_an_error_before_any_table_is_made_for_it() {
-    let mut json: serde_json::Value = serde_json::from_str(&fixture::setup().tokenizer.to_json()).unwrap();
+    let mut json: serde_json::Value =
+        serde_json::from_str(&fixture::setup().tokenizer.to_json()).unwrap();
     json["model"]["vocab"]["a"] = u32::MAX.into();
     let error = Tokenizer::from_bytes(json.to_string().as_bytes()).unwrap_err().to_string();
     assert!(error.contains("4294967295"), "{error}");
@@ -96,7 +98,8 @@ fn an_absurd_token_id_is_an_error_before_any_table_is_made_for_it() {
 
 #[test]
 fn what_the_tokenizers_library_panics_on_is_an_error() {
-    let whole: serde_json::Value = serde_json::from_str(&fixture::setup().tokenizer.to_json()).unwrap();
+    let whole: serde_json::Value =
+        serde_json::from_str(&fixture::setup().tokenizer.to_json()).unwrap();
     let with = |part: &str, value: serde_json::Value| {
         let mut json = whole.clone();
         *json.pointer_mut(part).unwrap() = value;
@@ -110,14 +113,17 @@ fn what_the_tokenizers_library_panics_on_is_an_error() {
     assert!(matches!(pieces.encode("some text"), Err(TextError::Encode(_))));
     assert!(matches!(pieces.encode_batch(&["some text"]), Err(TextError::Encode(_))));
     let nothing = serde_json::json!({"type": "Replace", "pattern": {"String": ""}, "content": "x"});
-    assert!(matches!(with("/normalizer", nothing).unwrap().encode("some text"), Err(TextError::Encode(_))));
+    assert!(matches!(
+        with("/normalizer", nothing).unwrap().encode("some text"),
+        Err(TextError::Encode(_))
+    ));
 }
 
 #[test]
 fn truncation_and_padding_of_a_foreign_file_are_ignored() {
-    let mut json: serde_json::Value = serde_json::from_str(&fixture::setup().tokenizer.to_json()).unwrap();
-    json["truncation"] =
-        serde_json::json!({"direction": "Right", "max_length": 2, "strategy": "LongestFirst", "stride": 0});
+    let mut json: serde_json::Value =
+        serde_json::from_str(&fixture::setup().tokenizer.to_json()).unwrap();
+    json["truncation"] = serde_json::json!({"direction": "Right", "max_length": 2, "strategy": "LongestFirst", "stride": 0});
     json["padding"] = serde_json::json!({"strategy": {"Fixed": 9}, "direction": "Right", "pad_to_multiple_of": null,
         "pad_id": 0, "pad_type_id": 0, "pad_token": "<|eos|>"});
     let tokenizer = Tokenizer::from_bytes(json.to_string().as_bytes()).unwrap();

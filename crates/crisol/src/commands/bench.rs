@@ -201,7 +201,8 @@ pub(super) fn training_steps(
     };
     let output = Output::TokenScores { logit_scale: 1.0, entropy: false };
     let mut step = || {
-        let step = trainer.step(&shards, output, &config, |_, scores| next_token::loss(scores, size));
+        let step =
+            trainer.step(&shards, output, &config, |_, scores| next_token::loss(scores, size));
         step.map_err(PhaseError::from)
     };
     for _ in 0..WARM_UP {
@@ -216,7 +217,8 @@ pub(super) fn training_steps(
     }
     let mut per_op = device.stop_profile();
     per_op.sort_by(|a, b| b.seconds.total_cmp(&a.seconds));
-    let flops = lengths.iter().map(|&length| cost.document_flops(length, length)).sum::<Flops>() * TRAINING;
+    let flops =
+        lengths.iter().map(|&length| cost.document_flops(length, length)).sum::<Flops>() * TRAINING;
     Ok(Steps { count: times.len(), seconds: median(&mut times), flops, per_op })
 }
 
@@ -225,7 +227,8 @@ fn train(args: &TrainArgs) -> Result<(), CliError> {
     let device = threads.device()?;
     let lengths = if args.mixed { mixed_lengths(shape) } else { vec![shape.tokens; shape.batch] };
     let tokens: usize = lengths.iter().sum();
-    let Steps { seconds, flops, count: steps, per_op } = training_steps(shape, &lengths, &device, *seconds)?;
+    let Steps { seconds, flops, count: steps, per_op } =
+        training_steps(shape, &lengths, &device, *seconds)?;
     let peak_memory_bytes = peak_memory();
     let tokens_per_second = tokens as f64 / seconds;
     let gflops = flops.0 / seconds * 1e-9;
@@ -246,7 +249,10 @@ fn train(args: &TrainArgs) -> Result<(), CliError> {
     if *json {
         return print_json(&result);
     }
-    print_line(format_args!("{} on {} threads, median of {steps} steps", result.machine, result.threads))?;
+    print_line(format_args!(
+        "{} on {} threads, median of {steps} steps",
+        result.machine, result.threads
+    ))?;
     print_line(format_args!(
         "{tokens_per_second:.0} tokens/s, {gflops:.1} GFLOP/s ({:.0} % of the {peak_gflops:.0} that large products reach), \
          at most {:.0} MB",
@@ -343,7 +349,8 @@ pub(super) fn generation(
 ) -> Result<Generation, CliError> {
     let device = params.device();
     let vocab = model.config().vocab_size;
-    let prompts: Vec<Vec<u32>> = (0..batch).map(|i| ids(vocab, i * prompt_tokens, prompt_tokens)).collect();
+    let prompts: Vec<Vec<u32>> =
+        (0..batch).map(|i| ids(vocab, i * prompt_tokens, prompt_tokens)).collect();
     let options = |max_new_tokens| SamplingOptions { max_new_tokens, ..SamplingOptions::default() };
     let run = |max_new_tokens| -> Result<f64, CliError> {
         let start = Instant::now();
@@ -372,12 +379,20 @@ pub(super) fn generation(
         Ok(device.stop_profile())
     };
     let (of_prompts, of_all) = (profile(1)?, profile(new_tokens)?);
-    let of_prompt = |name| of_prompts.iter().find(|part| part.name == name).map_or(0.0, |part| part.seconds);
-    let rest_of =
-        |part: &Profiled| Profiled { seconds: (part.seconds - of_prompt(part.name)).max(0.0), ..*part };
+    let of_prompt =
+        |name| of_prompts.iter().find(|part| part.name == name).map_or(0.0, |part| part.seconds);
+    let rest_of = |part: &Profiled| Profiled {
+        seconds: (part.seconds - of_prompt(part.name)).max(0.0),
+        ..*part
+    };
     let mut per_op: Vec<Profiled> = of_all.iter().map(rest_of).collect();
     per_op.sort_by(|a, b| b.seconds.total_cmp(&a.seconds));
-    Ok(Generation { seconds_to_first_token: median(&mut first), rest: median(&mut rest), runs, per_op })
+    Ok(Generation {
+        seconds_to_first_token: median(&mut first),
+        rest: median(&mut rest),
+        runs,
+        per_op,
+    })
 }
 
 fn decode(args: &DecodeArgs) -> Result<(), CliError> {
@@ -390,7 +405,8 @@ fn decode(args: &DecodeArgs) -> Result<(), CliError> {
         (model, params)
     } else {
         let mut config = shape.config();
-        config.max_position_embeddings = config.max_position_embeddings.max(prompt_tokens + new_tokens);
+        config.max_position_embeddings =
+            config.max_position_embeddings.max(prompt_tokens + new_tokens);
         match args.dtype {
             None => Model::init(config, &device, 0)?,
             Some(dtype) => Model::arbitrary(config, &device, dtype)?,
@@ -411,7 +427,8 @@ fn decode(args: &DecodeArgs) -> Result<(), CliError> {
     let memory_bytes_per_second = device.read_rate(PEAK_TIME);
     let prompt_tokens_per_second = (batch * prompt_tokens) as f64 / seconds_to_first_token;
     // Of a prompt, only the last token's logits are computed.
-    let flops = model.config().cost_shape().document_flops(prompt_tokens, 1).0 / prompt_tokens as f64;
+    let flops =
+        model.config().cost_shape().document_flops(prompt_tokens, 1).0 / prompt_tokens as f64;
     let peak = device.product_rate(PEAK_PRODUCT, PEAK_TIME);
     let result = Decoding {
         machine: machine(),
@@ -436,7 +453,10 @@ fn decode(args: &DecodeArgs) -> Result<(), CliError> {
     if *json {
         return print_json(&result);
     }
-    print_line(format_args!("{} on {} threads, median of {runs} runs", result.machine, result.threads))?;
+    print_line(format_args!(
+        "{} on {} threads, median of {runs} runs",
+        result.machine, result.threads
+    ))?;
     print_line(format_args!(
         "prompts: {prompt_tokens_per_second:.0} tokens/s, {:.0} % of the {:.0} GFLOP/s that large products reach, {:.3} s to the \
          first new token ({batch} x {prompt_tokens} tokens)",
@@ -516,7 +536,9 @@ fn gemm(args: &GemmArgs) -> Result<(), CliError> {
     }
     print_line(format_args!("{} on {} threads", machine(), device.threads()))?;
     for (name, [rows, inner, cols], gflops) in rates {
-        print_line(format_args!("{name:<30} {rows:>5} x {inner:>5} x {cols:>5} {gflops:>8.1} GFLOP/s"))?;
+        print_line(format_args!(
+            "{name:<30} {rows:>5} x {inner:>5} x {cols:>5} {gflops:>8.1} GFLOP/s"
+        ))?;
     }
     Ok(())
 }

@@ -74,7 +74,9 @@ impl ChatArgs {
                     chat.history.clear();
                     say("(the conversation is forgotten)");
                 }
-                command if command.starts_with('/') => say(format_args!("there is no {command}: {COMMANDS}")),
+                command if command.starts_with('/') => {
+                    say(format_args!("there is no {command}: {COMMANDS}"))
+                }
                 message => chat.answer(message)?,
             }
         }
@@ -132,14 +134,15 @@ impl Chat {
         self.stop.replying.store(true, Ordering::Relaxed);
         let mut printed = Ok(());
         let stops = &self.sampling.stops.stops;
-        let reply = reply_in(&mut self.computed, model, params, text, &prompt, &options, stops, |new| {
-            printed = print(for_stdout(new));
-            if printed.is_err() || requested.load(Ordering::Relaxed) {
-                ControlFlow::Break(())
-            } else {
-                ControlFlow::Continue(())
-            }
-        });
+        let reply =
+            reply_in(&mut self.computed, model, params, text, &prompt, &options, stops, |new| {
+                printed = print(for_stdout(new));
+                if printed.is_err() || requested.load(Ordering::Relaxed) {
+                    ControlFlow::Break(())
+                } else {
+                    ControlFlow::Continue(())
+                }
+            });
         self.stop.replying.store(false, Ordering::Relaxed);
         printed?;
         let reply = reply?;

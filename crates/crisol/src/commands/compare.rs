@@ -42,9 +42,11 @@ pub(crate) struct CompareArgs {
 
 impl CompareArgs {
     pub(crate) fn run(self) -> Result<(), CliError> {
-        let records = crisol_text::records(&self.prompts.to_string_lossy(), &ReadOptions::default())?
-            .collect::<Result<Vec<_>, _>>()?;
-        let names: Vec<String> = self.models.iter().map(|dir| dir.to_string_lossy().into_owned()).collect();
+        let records =
+            crisol_text::records(&self.prompts.to_string_lossy(), &ReadOptions::default())?
+                .collect::<Result<Vec<_>, _>>()?;
+        let names: Vec<String> =
+            self.models.iter().map(|dir| dir.to_string_lossy().into_owned()).collect();
         if let Some(twice) =
             names.iter().enumerate().find_map(|(i, name)| names[..i].contains(name).then_some(name))
         {
@@ -57,7 +59,8 @@ impl CompareArgs {
             say(format_args!("asking {name}"));
             let checkpoint = load(folder, self.network, &device)?;
             let chat = checkpoint.text.template.is_some();
-            let answers = crisol_phases::answers(&checkpoint, name, &records, chat, &self.stops.stops)?;
+            let answers =
+                crisol_phases::answers(&checkpoint, name, &records, chat, &self.stops.stops)?;
             if prompts.is_empty() {
                 prompts = answers;
             } else {

@@ -10,7 +10,8 @@ use crisol_model::load_text;
 use crisol_phases::Recipe;
 use crisol_text::inspect::{InspectedRecord, Inspection, Problem, Sequence, Span, Totals, inspect};
 use crisol_text::{
-    Body, EMBEDDED_TOKENS, Message, Record, Strings, TextError, TextOptions, TextSetup, Tokenizer, Turns,
+    Body, EMBEDDED_TOKENS, Message, Record, Strings, TextError, TextOptions, TextSetup, Tokenizer,
+    Turns,
 };
 use owo_colors::OwoColorize as _;
 use serde_json::{Value, json};
@@ -130,24 +131,28 @@ impl InspectArgs {
             setup.set_options(TextOptions { strings: Strings::Message, ..setup.options().clone() });
         }
         let context = self.context.or(context);
-        let (mut references, mut unused) = (References::default(), BTreeMap::<String, usize>::new());
+        let (mut references, mut unused) =
+            (References::default(), BTreeMap::<String, usize>::new());
         // A file that is not there or empty is nothing to inspect.
         let mut failed = None;
         let records = begun.into_iter().chain(records).map_while(|record| match record {
             Err(
-                error @ (TextError::Read { .. } | TextError::NoRecords { .. } | TextError::FewerRows { .. }),
+                error @ (TextError::Read { .. }
+                | TextError::NoRecords { .. }
+                | TextError::FewerRows { .. }),
             ) => {
                 failed = Some(error);
                 None
             }
             record => Some(record),
         });
-        let inspection = inspect(&setup, records, context.unwrap_or(usize::MAX), self.limit, |record| {
-            references.add(record);
-            for field in &record.unused {
-                *unused.entry(field.clone()).or_default() += 1;
-            }
-        });
+        let inspection =
+            inspect(&setup, records, context.unwrap_or(usize::MAX), self.limit, |record| {
+                references.add(record);
+                for field in &record.unused {
+                    *unused.entry(field.clone()).or_default() += 1;
+                }
+            });
         if let Some(error) = failed {
             return Err(error.into());
         }
@@ -166,8 +171,11 @@ impl InspectArgs {
             print(view.text(colour()))?;
         }
         let errors = inspection.records.iter().flat_map(|record| &record.problems).any(is_error);
-        let left_out =
-            inspection.records.iter().filter(|record| record.problems.iter().any(is_left_out)).count();
+        let left_out = inspection
+            .records
+            .iter()
+            .filter(|record| record.problems.iter().any(is_left_out))
+            .count();
         let nothing_left = left_out == inspection.totals.records;
         if errors || nothing_left { Err(CliError::BadData) } else { Ok(()) }
     }
@@ -258,7 +266,10 @@ impl View<'_> {
     }
 
     fn problems(&self) -> impl Iterator<Item = (&InspectedRecord, &Problem)> {
-        self.inspection.records.iter().flat_map(|record| record.problems.iter().map(move |p| (record, p)))
+        self.inspection
+            .records
+            .iter()
+            .flat_map(|record| record.problems.iter().map(move |p| (record, p)))
     }
 
     fn json(&self) -> Value {
@@ -306,7 +317,8 @@ impl View<'_> {
         for record in self.shown().filter(|record| !record.sequences.is_empty()) {
             for sequence in &record.sequences {
                 let Sequence { name, tokens, trained, .. } = sequence;
-                let _ = writeln!(out, "\n{} {name}: {tokens} tokens, {trained} trained", record.place);
+                let _ =
+                    writeln!(out, "\n{} {name}: {tokens} tokens, {trained} trained", record.place);
                 for span in &sequence.spans {
                     out += &shown_span(span, colour);
                 }
@@ -326,8 +338,11 @@ impl View<'_> {
         );
         out += &self.references.text();
         if !self.unused.is_empty() {
-            let fields: Vec<String> =
-                self.unused.iter().map(|(name, count)| format!("{} ({count})", harmless(name))).collect();
+            let fields: Vec<String> = self
+                .unused
+                .iter()
+                .map(|(name, count)| format!("{} ({count})", harmless(name)))
+                .collect();
             let _ = writeln!(out, "fields that nothing reads: {}", fields.join(", "));
         }
         self.add_problems(&mut out);
@@ -365,8 +380,11 @@ impl View<'_> {
                     .map(|(record, problem)| placed(record, problem).0)
                     .collect();
                 let rest = members.len() - 1 - more.len();
-                let rest =
-                    if rest > 0 { format!(" and {rest} more (--json has them all)") } else { String::new() };
+                let rest = if rest > 0 {
+                    format!(" and {rest} more (--json has them all)")
+                } else {
+                    String::new()
+                };
                 let _ = writeln!(
                     out,
                     "    likewise ({} in all): {}{rest}",
@@ -390,11 +408,16 @@ const MAX_GROUPS: usize = 20;
 fn placed(record: &InspectedRecord, problem: &Problem) -> (String, String) {
     let message = problem.to_string();
     let place = match problem {
-        Problem::Error(error) if record.place.is_empty() => error.place().unwrap_or_default().to_owned(),
+        Problem::Error(error) if record.place.is_empty() => {
+            error.place().unwrap_or_default().to_owned()
+        }
         _ => record.place.clone(),
     };
-    let rest =
-        message.strip_prefix(&place).and_then(|rest| rest.strip_prefix(": ")).unwrap_or(&message).to_owned();
+    let rest = message
+        .strip_prefix(&place)
+        .and_then(|rest| rest.strip_prefix(": "))
+        .unwrap_or(&message)
+        .to_owned();
     (place, rest)
 }
 
@@ -436,11 +459,13 @@ impl ExportArgs {
             .iter()
             .map(|file| (file.name.as_str(), file.jsonl.as_str()))
             .chain([("recipe.toml", recipe.as_str())]);
-        let files: Vec<(PathBuf, &str)> = files.map(|(name, text)| (self.dir.join(name), text)).collect();
+        let files: Vec<(PathBuf, &str)> =
+            files.map(|(name, text)| (self.dir.join(name), text)).collect();
         // All is checked before anything is written.
         for (path, text) in &files {
             if path.exists()
-                && std::fs::read(path).map_err(|e| HubError::io("read", path, e))? != text.as_bytes()
+                && std::fs::read(path).map_err(|e| HubError::io("read", path, e))?
+                    != text.as_bytes()
             {
                 let problem = "there already is another file of this name, which is left as it is; choose another folder";
                 return Err(CliError::Place { path: path.clone(), problem: problem.into() });
@@ -454,7 +479,10 @@ impl ExportArgs {
             print_line(format_args!("{:<28} {}", file.name, file.purpose))?;
         }
         let recipe = self.dir.join("recipe.toml");
-        say(format_args!("Train on them with: crisol run {}", shell_word(&recipe.to_string_lossy())));
+        say(format_args!(
+            "Train on them with: crisol run {}",
+            shell_word(&recipe.to_string_lossy())
+        ));
         Ok(())
     }
 }

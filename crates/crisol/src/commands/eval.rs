@@ -64,7 +64,8 @@ pub(crate) struct EvalArgs {
 impl EvalArgs {
     pub(crate) fn run(self) -> Result<(), CliError> {
         let mut reading = self.reading.options();
-        let files: Vec<String> = self.data.iter().map(|file| file.to_string_lossy().into_owned()).collect();
+        let files: Vec<String> =
+            self.data.iter().map(|file| file.to_string_lossy().into_owned()).collect();
         for file in files.iter().filter(|file| is_on_hub(file)) {
             let (name, set) = datasets::find(file, &reading, self.network)?;
             say(format_args!("Reading {name}"));
@@ -73,7 +74,8 @@ impl EvalArgs {
         let mut checkpoint = load(&self.model, self.network, &self.threads.device()?)?;
         self.arguments.give(&mut checkpoint.text)?;
         if self.chat_strings {
-            let options = TextOptions { strings: Strings::Message, ..checkpoint.text.options().clone() };
+            let options =
+                TextOptions { strings: Strings::Message, ..checkpoint.text.options().clone() };
             checkpoint.text.set_options(options);
         }
         let data = DataSource::open("").reading(reading);
@@ -95,7 +97,11 @@ impl EvalArgs {
                 .check_finite()?;
             return Err(CliError::NotFinite);
         }
-        if self.json { print_json(&json(&self.model, &files, &evaluation)) } else { table(&evaluation) }
+        if self.json {
+            print_json(&json(&self.model, &files, &evaluation))
+        } else {
+            table(&evaluation)
+        }
     }
 }
 
@@ -119,7 +125,9 @@ fn table(evaluation: &Evaluation) -> Result<(), CliError> {
     }
     let row = |measured: &Measured| {
         let value = value_text(measured.id, measured.value);
-        let error = measured.standard_error.map_or("–".to_owned(), |error| value_text(measured.id, error));
+        let error = measured
+            .standard_error
+            .map_or("–".to_owned(), |error| value_text(measured.id, error));
         [
             measured.shape.to_owned(),
             label(measured.id).into_owned(),
@@ -129,8 +137,10 @@ fn table(evaluation: &Evaluation) -> Result<(), CliError> {
         ]
     };
     let head = ["records of", "measure", "value", "standard error", "records"].map(str::to_owned);
-    let rows: Vec<[String; 5]> = std::iter::once(head).chain(evaluation.measures.iter().map(row)).collect();
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let rows: Vec<[String; 5]> =
+        std::iter::once(head).chain(evaluation.measures.iter().map(row)).collect();
+    let width =
+        |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
     let widths: [usize; 5] = std::array::from_fn(width);
     for row in &rows {
         let [shape, measure, value, error, records] = row;

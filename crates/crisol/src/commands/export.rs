@@ -78,14 +78,21 @@ impl Dtype {
     }
 
     /// Writes the model into a folder.
-    fn export_folder(self, model: &ModelFiles, out: &Path, shard_bytes: u64) -> Result<(), CliError> {
+    fn export_folder(
+        self,
+        model: &ModelFiles,
+        out: &Path,
+        shard_bytes: u64,
+    ) -> Result<(), CliError> {
         let dtype = match self {
             Dtype::F32 => FloatType::F32,
             Dtype::F16 => FloatType::F16,
             Dtype::Bf16 => FloatType::BF16,
             Dtype::Q8 => {
                 let choices = "choose --dtype f32, f16 or bf16, or --to gguf";
-                return Err(CliError::Usage(format!("transformers' folders have no q8_0; {choices}")));
+                return Err(CliError::Usage(format!(
+                    "transformers' folders have no q8_0; {choices}"
+                )));
             }
         };
         Ok(model.export_folder(out, dtype, shard_bytes)?)

@@ -121,12 +121,14 @@ impl GenerateArgs {
         let Some(text) = text else {
             if !self.json {
                 return Err(CliError::Usage(
-                    "the model has no tokenizer.json to turn tokens into text with; ask for --json".into(),
+                    "the model has no tokenizer.json to turn tokens into text with; ask for --json"
+                        .into(),
                 ));
             }
             if !stops.is_empty() {
                 return Err(CliError::Usage(
-                    "the model has no tokenizer.json, so that no --stop can be found in its text".into(),
+                    "the model has no tokenizer.json, so that no --stop can be found in its text"
+                        .into(),
                 ));
             }
             let generated = generate_stream(model, params, &prompt, &options, |_| {
@@ -159,7 +161,12 @@ impl GenerateArgs {
     }
 }
 
-fn output(prompt: &[u32], generated: &Generated, text: Option<&str>, times: &Times) -> Result<(), CliError> {
+fn output(
+    prompt: &[u32],
+    generated: &Generated,
+    text: Option<&str>,
+    times: &Times,
+) -> Result<(), CliError> {
     let after_first = times.first_token.map(|first| first.elapsed().as_secs_f64());
     let others = generated.ids.len().saturating_sub(1);
     print_json(&Output {
@@ -175,8 +182,12 @@ fn output(prompt: &[u32], generated: &Generated, text: Option<&str>, times: &Tim
         },
         timing: Timing {
             seconds_to_load: times.seconds_to_load,
-            seconds_to_first_token: times.first_token.map(|first| (first - times.start).as_secs_f64()),
-            tokens_per_second: after_first.filter(|_| others > 0).map(|seconds| others as f64 / seconds),
+            seconds_to_first_token: times
+                .first_token
+                .map(|first| (first - times.start).as_secs_f64()),
+            tokens_per_second: after_first
+                .filter(|_| others > 0)
+                .map(|seconds| others as f64 / seconds),
         },
     })
 }
@@ -187,13 +198,15 @@ impl Given {
             return Ok(ids.clone());
         }
         let text = loaded.text.as_ref().ok_or_else(|| {
-            CliError::Usage("the model has no tokenizer.json to read text with; give token --ids".into())
+            CliError::Usage(
+                "the model has no tokenizer.json to read text with; give token --ids".into(),
+            )
         })?;
         Ok(match (&self.text, &self.chat) {
             (Some(prompt), _) => text.prompt_ids(&Turns::Plain(prompt.clone()))?,
-            (None, chat) => {
-                text.prompt_ids(&Turns::Chat(vec![Message::user(chat.as_deref().unwrap_or_default())]))?
-            }
+            (None, chat) => text.prompt_ids(&Turns::Chat(vec![Message::user(
+                chat.as_deref().unwrap_or_default(),
+            )]))?,
         })
     }
 }

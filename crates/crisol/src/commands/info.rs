@@ -140,7 +140,11 @@ impl Info {
         let stored: Vec<DtypeTotal> = files
             .stored()
             .into_iter()
-            .map(|stored| DtypeTotal { dtype: stored.dtype, tensors: stored.tensors, bytes: stored.bytes })
+            .map(|stored| DtypeTotal {
+                dtype: stored.dtype,
+                tensors: stored.tensors,
+                bytes: stored.bytes,
+            })
             .collect();
         Ok(Info {
             path: path.display().to_string(),
@@ -162,7 +166,9 @@ impl Info {
             kv_heads: config.num_key_value_heads,
             head_dim: config.head_dim,
             tied_head: config.head == Head::Language { tied: true },
-            experts: config.routed_experts().map(|(per_layer, per_token)| Experts { per_layer, per_token }),
+            experts: config
+                .routed_experts()
+                .map(|(per_layer, per_token)| Experts { per_layer, per_token }),
             rope: config.rope_parameters(),
             tokenizer: text.as_ref().map(|text| Tokenizer {
                 kind: text.tokenizer.kind(),
@@ -183,18 +189,28 @@ impl Info {
         let Parameters { total, active } = self.parameters;
         let mut parameters = prefixed(total as f64, "");
         if active != total {
-            let _ = write!(parameters, ", of which {} take part in each token", prefixed(active as f64, ""));
+            let _ = write!(
+                parameters,
+                ", of which {} take part in each token",
+                prefixed(active as f64, "")
+            );
         }
         let all = self.stored.iter().map(|stored| stored.bytes).sum();
         let stored = self.stored.iter().map(|DtypeTotal { dtype, tensors, bytes: size }| {
             format!("{dtype} {} ({tensors} tensors)", bytes(*size))
         });
-        let stored = format!("{} of {}: {}", bytes(all), self.format, stored.collect::<Vec<_>>().join(", "));
+        let stored =
+            format!("{} of {}: {}", bytes(all), self.format, stored.collect::<Vec<_>>().join(", "));
         let Memory { weights_bytes, cache_bytes_per_token: cache, training_bytes } = self.memory;
         let full = cache * self.context as u64;
         let mut shape = format!(
             "{} layers, width {} (feed-forward {}), {} heads of {}, {} of keys and values",
-            self.layers, self.hidden_size, self.intermediate_size, self.heads, self.head_dim, self.kv_heads
+            self.layers,
+            self.hidden_size,
+            self.intermediate_size,
+            self.heads,
+            self.head_dim,
+            self.kv_heads
         );
         if let Some(Experts { per_layer, per_token }) = self.experts {
             let _ = write!(shape, "; {per_layer} experts, {per_token} for each token");
@@ -215,7 +231,10 @@ impl Info {
             ),
             (
                 "to train",
-                format!("{} (weights, gradients, AdamW's moments), and activations", bytes(training_bytes)),
+                format!(
+                    "{} (weights, gradients, AdamW's moments), and activations",
+                    bytes(training_bytes)
+                ),
             ),
             ("shape", shape),
             ("context", format!("{} tokens", self.context)),
@@ -223,10 +242,13 @@ impl Info {
             ("rope", rope(&self.rope)),
             (
                 "tokenizer",
-                self.tokenizer.as_ref().map_or("none".into(), |Tokenizer { kind, vocab_size, adds_bos }| {
-                    let bos = if *adds_bos { ", puts bos before a text" } else { "" };
-                    format!("{kind}, {vocab_size} tokens{bos}")
-                }),
+                self.tokenizer.as_ref().map_or(
+                    "none".into(),
+                    |Tokenizer { kind, vocab_size, adds_bos }| {
+                        let bos = if *adds_bos { ", puts bos before a text" } else { "" };
+                        format!("{kind}, {vocab_size} tokens{bos}")
+                    },
+                ),
             ),
         ];
         let SpecialTokens { bos, eos, pad, unk, stop } = &self.special_tokens;
@@ -237,7 +259,9 @@ impl Info {
         let template = match &self.chat_template {
             None => "none",
             Some(Template { marks_generation: true }) => "marks what the assistant says",
-            Some(_) => "does not mark what the assistant says, which is found by rendering prefixes",
+            Some(_) => {
+                "does not mark what the assistant says, which is found by rendering prefixes"
+            }
         };
         rows.push(("chat template", template.into()));
         rows.extend(self.left_out.iter().map(|note| ("left out", note.clone())));
@@ -273,6 +297,11 @@ fn special_tokens(files: &ModelFiles, text: Option<&TextSetup>) -> SpecialTokens
         eos: text.map(|text| text.eos).or(config.eos_token_id.first().copied()).map(token),
         pad: named("pad_token").or(config.pad_token_id).map(token),
         unk: named("unk_token").map(token),
-        stop: text.map_or(&config.eos_token_id, |text| &text.stop_ids).iter().copied().map(token).collect(),
+        stop: text
+            .map_or(&config.eos_token_id, |text| &text.stop_ids)
+            .iter()
+            .copied()
+            .map(token)
+            .collect(),
     }
 }

@@ -151,7 +151,9 @@ const MAX_THREADS: usize = 1024;
 
 fn threads(text: &str) -> Result<usize, String> {
     let number = text.parse().ok().filter(|n| (1..=MAX_THREADS).contains(n));
-    number.ok_or(format!("a whole number from 1 to {MAX_THREADS} is needed; leave it out for one per core"))
+    number.ok_or(format!(
+        "a whole number from 1 to {MAX_THREADS} is needed; leave it out for one per core"
+    ))
 }
 
 /// Texts that end an answer.
@@ -182,15 +184,18 @@ struct TemplateArguments {
 
 impl TemplateArguments {
     fn give(&self, text: &mut TextSetup) -> Result<(), CliError> {
-        let unread = |name: &str| !text.template.as_ref().is_some_and(|template| template.mentions(name));
+        let unread =
+            |name: &str| !text.template.as_ref().is_some_and(|template| template.mentions(name));
         if let Some((name, _)) = self.arguments.iter().find(|(name, _)| unread(name)) {
             return Err(CliError::Usage(format!(
                 "--template-arg {name}: the model's chat template has no such variable; look for its name in chat_template of \
                  tokenizer_config.json"
             )));
         }
-        let options =
-            TextOptions { arguments: self.arguments.iter().cloned().collect(), ..text.options().clone() };
+        let options = TextOptions {
+            arguments: self.arguments.iter().cloned().collect(),
+            ..text.options().clone()
+        };
         text.set_options(options);
         Ok(())
     }
@@ -309,10 +314,15 @@ fn penalty(text: &str) -> Result<f32, &'static str> {
 }
 
 fn share(text: &str) -> Result<f32, &'static str> {
-    text.parse().ok().filter(|p| *p > 0.0 && *p <= 1.0).ok_or("a number above 0 and at most 1 is needed")
+    text.parse()
+        .ok()
+        .filter(|p| *p > 0.0 && *p <= 1.0)
+        .ok_or("a number above 0 and at most 1 is needed")
 }
 
 /// One token id of a comma-separated list.
 fn token_id(text: &str) -> Result<u32, &'static str> {
-    text.trim().parse().map_err(|_| "token ids are whole numbers separated by commas, such as 1,2,3")
+    text.trim()
+        .parse()
+        .map_err(|_| "token ids are whole numbers separated by commas, such as 1,2,3")
 }

@@ -186,8 +186,10 @@ impl NotebookArgs {
 fn phase_folder(run: &Path, name: &str) -> Option<PathBuf> {
     let entries = std::fs::read_dir(run).ok()?.flatten();
     let is_phase = |path: &PathBuf| {
-        let folder =
-            path.file_name().and_then(|folder| folder.to_str()).and_then(|folder| folder.split_once('-'));
+        let folder = path
+            .file_name()
+            .and_then(|folder| folder.to_str())
+            .and_then(|folder| folder.split_once('-'));
         folder.is_some_and(|(number, rest)| number.parse::<u32>().is_ok() && rest == name)
     };
     entries.map(|entry| entry.path()).find(is_phase)
@@ -216,7 +218,8 @@ fn prompts(notebook: &Notebook) -> Vec<PromptReport> {
         form: form.name().to_owned(),
         ..PromptReport::default()
     };
-    let forms = |form| if form == Form::Text { &[Form::Text, Form::Chat][..] } else { &[Form::Chat] };
+    let forms =
+        |form| if form == Form::Text { &[Form::Text, Form::Chat][..] } else { &[Form::Chat] };
     notebook
         .demonstrations
         .iter()
@@ -251,7 +254,9 @@ impl Asked<'_> {
         };
         self.show(&format!("\n-- The notebook shows: {}\n", stored.shows))?;
         if stored.form == Form::Chat && text.template.is_none() {
-            self.show("   (The model has no chat template: the message is given as plain text.)\n")?;
+            self.show(
+                "   (The model has no chat template: the message is given as plain text.)\n",
+            )?;
         }
         self.show(&format!("\n{}", demonstration.given))?;
         if let Some(problem) = self.no_room(&prompt) {
@@ -297,7 +302,10 @@ impl Asked<'_> {
     fn no_room(&self, prompt: &[u32]) -> Option<String> {
         let context = self.checkpoint.model.config().longest_document();
         (prompt.len() >= context).then(|| {
-            format!("the prompt takes {} tokens, of the {context} of the model's context", prompt.len())
+            format!(
+                "the prompt takes {} tokens, of the {context} of the model's context",
+                prompt.len()
+            )
         })
     }
 
@@ -331,8 +339,10 @@ fn prompt(text: &TextSetup, prompt: &str, form: Form) -> Result<Vec<u32>, CliErr
 }
 
 fn save(report: &NotebookReport, out: &Path) -> Result<(), CliError> {
-    let wrong =
-        |e: std::io::Error| CliError::Place { path: out.to_owned(), problem: format!("cannot be made: {e}") };
+    let wrong = |e: std::io::Error| CliError::Place {
+        path: out.to_owned(),
+        problem: format!("cannot be made: {e}"),
+    };
     std::fs::create_dir_all(out).map_err(wrong)?;
     crisol_hub::write_file_atomically(&out.join("report.json"), report.to_json().as_bytes())?;
     crisol_hub::write_file_atomically(

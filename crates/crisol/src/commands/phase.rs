@@ -118,7 +118,8 @@ impl Reading {
 
 /// `NAME=COLUMN` as two strings.
 fn column(text: &str) -> Result<(String, String), &'static str> {
-    let (name, column) = text.split_once('=').ok_or("write it as NAME=COLUMN, such as prompt=question")?;
+    let (name, column) =
+        text.split_once('=').ok_or("write it as NAME=COLUMN, such as prompt=question")?;
     Ok((name.trim().to_owned(), column.trim().to_owned()))
 }
 
@@ -268,7 +269,8 @@ impl PpoArgs {
 impl DpoArgs {
     pub(crate) fn run(self) -> Result<(), CliError> {
         let TuneArgs { model, phase, heldout } = self.tune;
-        let settings = [("heldout", files(&heldout)?), ("replay.data", files(&self.replay.replay)?)];
+        let settings =
+            [("heldout", files(&heldout)?), ("replay.data", files(&self.replay.replay)?)];
         phase.run("dpo", model.as_deref(), settings)
     }
 }
@@ -317,20 +319,30 @@ impl PhaseArgs {
 
 impl PhaseArgs {
     /// Goes on with the run in the folder, whose recipe says all that is not said again.
-    fn resume(self, kind: &str, base: Option<&Path>, phase: &[(&str, Value)]) -> Result<(), CliError> {
+    fn resume(
+        self,
+        kind: &str,
+        base: Option<&Path>,
+        phase: &[(&str, Value)],
+    ) -> Result<(), CliError> {
         let is_empty = |value: &Value| match value {
             Value::Array(files) => files.is_empty(),
             value => value.as_str() == Some(""),
         };
-        if base.is_some() || !self.set.is_empty() || !phase.iter().all(|(_, value)| is_empty(value)) {
+        if base.is_some() || !self.set.is_empty() || !phase.iter().all(|(_, value)| is_empty(value))
+        {
             let advice = "with --resume give either the whole command line again, or nothing but --out and --threads: the folder's \
                           recipe.toml has the rest";
             return Err(CliError::Usage(advice.to_owned()));
         }
         let recipe = recorded(&self.out)?;
-        if let Some(other) = recipe.iter().flat_map(|r| &r.phases).find(|p| p.settings.kind() != kind) {
-            let problem =
-                format!("it holds a run of {}; go on with `crisol run --resume`", other.settings.kind());
+        if let Some(other) =
+            recipe.iter().flat_map(|r| &r.phases).find(|p| p.settings.kind() != kind)
+        {
+            let problem = format!(
+                "it holds a run of {}; go on with `crisol run --resume`",
+                other.settings.kind()
+            );
             return Err(CliError::Place { path: self.out, problem });
         }
         let report = execute(recipe, &self.out, &self.flags, self.network)?;
@@ -364,7 +376,9 @@ fn files(paths: &[PathBuf]) -> Result<Value, CliError> {
 fn setting(text: &str) -> Result<(String, String), &'static str> {
     let (key, value) = text.split_once('=').ok_or("write it as KEY=VALUE")?;
     let key = key.trim();
-    let part = |part: &str| !part.is_empty() && part.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+    let part = |part: &str| {
+        !part.is_empty() && part.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+    };
     if !key.split('.').all(part) {
         return Err("the key is a setting's name as in a recipe, such as epochs or optimizer.lr");
     }
@@ -395,7 +409,9 @@ impl Draft {
     fn set(&mut self, key: &str, value: &str) -> Result<(), CliError> {
         let option = format!("--set {key}={value}");
         if self.keys.contains(key) {
-            return Err(CliError::Usage(format!("{option}: `{key}` is given twice on the command line")));
+            return Err(CliError::Usage(format!(
+                "{option}: `{key}` is given twice on the command line"
+            )));
         }
         self.push(key, &parse_value(value), Some(option));
         Ok(())
@@ -428,8 +444,8 @@ impl Draft {
 
 /// Whether a setting is one of the whole run. `data` is both and meant for the phase.
 fn belongs_to_run(key: &str) -> bool {
-    let run =
-        Table::try_from(RunSettings::default()).expect("run settings are plain numbers, strings and tables");
+    let run = Table::try_from(RunSettings::default())
+        .expect("run settings are plain numbers, strings and tables");
     let first = key.split('.').next().unwrap_or_default();
     first != "data" && run.contains_key(first)
 }
@@ -460,11 +476,17 @@ mod tests {
 
     #[test]
     fn settings_reach_the_run_and_the_phase() {
-        let sets = ["shard_tokens=64", "beta = .5", "optimizer.schedule=cosine", "loss=ipo", "heldout=[]"];
+        let sets =
+            ["shard_tokens=64", "beta = .5", "optimizer.schedule=cosine", "loss=ipo", "heldout=[]"];
         let recipe = draft(&sets).unwrap();
         assert_eq!((recipe.run.base.as_str(), recipe.run.shard_tokens), ("/base", 64));
-        let crisol_phases::PhaseSettings::Dpo(dpo) = &recipe.phases[0].settings else { panic!("kind") };
-        assert_eq!((dpo.data.as_slice(), dpo.heldout.len()), (&["/votes \"a\".jsonl".to_owned()][..], 0));
+        let crisol_phases::PhaseSettings::Dpo(dpo) = &recipe.phases[0].settings else {
+            panic!("kind")
+        };
+        assert_eq!(
+            (dpo.data.as_slice(), dpo.heldout.len()),
+            (&["/votes \"a\".jsonl".to_owned()][..], 0)
+        );
         assert_eq!((dpo.beta, dpo.loss.to_string().as_str()), (0.5, "ipo"));
         assert_eq!(dpo.optimizer.schedule, crisol_train::Schedule::Cosine);
     }
@@ -477,7 +499,10 @@ mod tests {
         assert!(error.contains("did you mean `beta`"), "{error}");
         assert!(draft(&["beta=high"]).unwrap_err().starts_with("--set beta=high: "));
         let error = draft(&["beta=-1"]).unwrap_err();
-        assert!(error.starts_with("--set beta=-1: `beta` is -1") && error.contains("to 1000"), "{error}");
+        assert!(
+            error.starts_with("--set beta=-1: `beta` is -1") && error.contains("to 1000"),
+            "{error}"
+        );
         let error = draft(&["lr=1e-3"]).unwrap_err();
         assert!(error.contains("did you mean `optimizer.lr`?"), "{error}");
         let error = draft(&["model.context=64"]).unwrap_err();

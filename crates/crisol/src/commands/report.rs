@@ -21,7 +21,8 @@ pub(crate) struct ReportArgs {
 impl ReportArgs {
     pub(crate) fn run(self) -> Result<(), CliError> {
         let folder = self.run_dir;
-        let wrong = |problem: &str| CliError::Place { path: folder.clone(), problem: problem.to_owned() };
+        let wrong =
+            |problem: &str| CliError::Place { path: folder.clone(), problem: problem.to_owned() };
         let recipe = folder.join("recipe.toml");
         if !recipe.exists() {
             return Err(wrong("not a run's folder: it has no recipe.toml"));

@@ -130,8 +130,8 @@ pub(super) fn load(path: &Path, network: Network) -> Result<Recipe, CliError> {
     }
     let base = &mut recipe.run.base;
     if !base.is_empty() {
-        let on_hub =
-            base.parse::<ModelId>().is_ok() && !crisol_hub::whole_folder(&folder.join(&*base))?.exists();
+        let on_hub = base.parse::<ModelId>().is_ok()
+            && !crisol_hub::whole_folder(&folder.join(&*base))?.exists();
         if on_hub {
             *base = absolute(&locate(Path::new(base), Need::Whole, network)?)?;
         } else {
@@ -153,8 +153,9 @@ pub(super) fn load(path: &Path, network: Network) -> Result<Recipe, CliError> {
 pub(super) fn absolute(path: &Path) -> Result<String, CliError> {
     let wrong = |problem: String| CliError::Place { path: path.to_owned(), problem };
     let absolute = std::path::absolute(path).map_err(|e| wrong(e.to_string()))?;
-    let text =
-        absolute.to_str().ok_or_else(|| wrong("a recipe cannot hold a path that is not UTF-8".into()))?;
+    let text = absolute
+        .to_str()
+        .ok_or_else(|| wrong("a recipe cannot hold a path that is not UTF-8".into()))?;
     Ok(text.to_owned())
 }
 
@@ -188,8 +189,11 @@ pub(super) fn execute(
         machine: machine.as_ref(),
         created: clock::now(),
     };
-    let threads =
-        if device.threads() == 1 { "1 thread".into() } else { format!("{} threads", device.threads()) };
+    let threads = if device.threads() == 1 {
+        "1 thread".into()
+    } else {
+        format!("{} threads", device.threads())
+    };
     let mut heading = format!("Run in {} on {threads}", out.display());
     let forecast = |recipe| crisol_phases::expected(recipe, machine.as_ref(), device.threads());
     let phases = match &recipe {
@@ -229,8 +233,11 @@ fn foresight(phases: &[ExpectedPhase]) -> String {
     let each = phases
         .iter()
         .map(|phase| format!("{} {}", phase.name, duration(phase.seconds().unwrap_or_default())));
-    let each =
-        if phases.len() > 1 { format!(": {}", each.collect::<Vec<_>>().join(", ")) } else { String::new() };
+    let each = if phases.len() > 1 {
+        format!(": {}", each.collect::<Vec<_>>().join(", "))
+    } else {
+        String::new()
+    };
     format!(
         "\n  about {flops}, at most {most} of memory for the largest phase by itself, and {} beside measuring{each}",
         duration(seconds)
@@ -257,7 +264,9 @@ fn remedy(error: &PhaseError, out: &Path, threads: Threads) -> String {
         ),
         // Nothing is lost where nothing was saved.
         _ if !crisol_phases::holds_work(out).unwrap_or(false) => String::new(),
-        _ => format!("\nWhat was finished is kept. When the cause is removed, go on with: {command}"),
+        _ => {
+            format!("\nWhat was finished is kept. When the cause is removed, go on with: {command}")
+        }
     }
 }
 

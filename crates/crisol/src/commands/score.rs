@@ -85,7 +85,8 @@ impl ScoreArgs {
         let logprobs: Vec<Option<f32>> =
             std::iter::once(None).chain(scores.into_iter().flatten().map(Some)).collect();
         let total: f64 = logprobs.iter().flatten().map(|&logprob| f64::from(logprob)).sum();
-        let bits_per_byte = self.given.text.map(|text| -total / std::f64::consts::LN_2 / text.len() as f64);
+        let bits_per_byte =
+            self.given.text.map(|text| -total / std::f64::consts::LN_2 / text.len() as f64);
         let score = Score { ids, logprobs, total, bits_per_byte };
         if self.json { print_json(&score) } else { table(&score, loaded.text.as_ref()) }
     }

@@ -79,7 +79,11 @@ impl Cache {
         serde_json::from_slice(&fs::read(self.listing_file(commit)).ok()?).ok()
     }
 
-    pub(super) fn set_listing(&self, commit: &str, files: &BTreeSet<String>) -> Result<(), PullError> {
+    pub(super) fn set_listing(
+        &self,
+        commit: &str,
+        files: &BTreeSet<String>,
+    ) -> Result<(), PullError> {
         let path = self.listing_file(commit);
         let _lock = self.lock(FOLDERS)?;
         create_parent(&path)?;
@@ -114,7 +118,9 @@ impl Cache {
         }
         create_parent(&link)?;
         match fs::remove_file(&link) {
-            Err(e) if e.kind() != ErrorKind::NotFound => return Err(HubError::io("replace", &link, e).into()),
+            Err(e) if e.kind() != ErrorKind::NotFound => {
+                return Err(HubError::io("replace", &link, e).into());
+            }
             _ => {}
         }
         show(&target, &self.blob(etag), &link).map_err(|e| HubError::io("create", &link, e))?;

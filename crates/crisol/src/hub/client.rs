@@ -105,7 +105,11 @@ impl Client {
             .timeout_per_read(Some(Duration::from_mins(1)))
             .tls_config(TlsConfig::builder().root_certs(roots()?).build())
             .build();
-        Ok(Client { agent: config.into(), endpoint: environment::endpoint()?, token: environment::token()? })
+        Ok(Client {
+            agent: config.into(),
+            endpoint: environment::endpoint()?,
+            token: environment::token()?,
+        })
     }
 
     pub(super) fn endpoint(&self) -> &str {
@@ -156,10 +160,13 @@ impl Client {
         if !is_commit(&sha) {
             return Err(answer(format!("a commit called {sha:?}")));
         }
-        let files: BTreeSet<String> = siblings.into_iter().map(|sibling| sibling.rfilename).collect();
+        let files: BTreeSet<String> =
+            siblings.into_iter().map(|sibling| sibling.rfilename).collect();
         // Names that are never used may be odd, but not so odd.
         let leads_out = |name: &str| name.split('/').any(|part| matches!(part, "" | "." | ".."));
-        if let Some(name) = files.iter().find(|name| leads_out(name) || name.chars().any(char::is_control)) {
+        if let Some(name) =
+            files.iter().find(|name| leads_out(name) || name.chars().any(char::is_control))
+        {
             return Err(answer(format!("a file called {name:?}")));
         }
         Ok(Repository { commit: sha, files })
@@ -171,9 +178,15 @@ impl Client {
     }
 
     /// What the hub says of a file, before it is fetched.
-    pub(super) fn describe(&self, repo: &Repo, commit: &str, name: &str) -> Result<Remote, PullError> {
+    pub(super) fn describe(
+        &self,
+        repo: &Repo,
+        commit: &str,
+        name: &str,
+    ) -> Result<Remote, PullError> {
         let url = self.url(repo, commit, name);
-        let answer = |problem: &str| PullError::Answer { url: url.clone(), problem: problem.to_owned() };
+        let answer =
+            |problem: &str| PullError::Answer { url: url.clone(), problem: problem.to_owned() };
         again(&url, || {
             // Large files are elsewhere; what the hub says of them stands in the answers that lead there.
             let (mut etag, mut size) = (None, None);
@@ -183,7 +196,8 @@ impl Client {
                 etag.is_some() && size.is_some()
             })?;
             let elsewhere = response.status().is_redirection();
-            let response = if elsewhere { response } else { self.accept(repo, &url, Some(name), response)? };
+            let response =
+                if elsewhere { response } else { self.accept(repo, &url, Some(name), response)? };
             if !elsewhere && !left {
                 etag = etag.or_else(|| header(&response, "etag"));
                 size = size.or_else(|| header(&response, "content-length"));
@@ -197,8 +211,9 @@ impl Client {
             {
                 return Err(Failure::Final(answer("an ETag that cannot be a file's name")));
             }
-            let size =
-                size.and_then(|size| size.parse().ok()).ok_or_else(|| answer("no size of the file"))?;
+            let size = size
+                .and_then(|size| size.parse().ok())
+                .ok_or_else(|| answer("no size of the file"))?;
             Ok(Remote { name: name.to_owned(), size, etag })
         })
     }
@@ -227,18 +242,25 @@ impl Client {
         let mut left = false;
         for _ in 0..=MAX_REDIRECTIONS {
             let mut request = match ask {
-                Ask::List => self.agent.get(&place).config().timeout_recv_body(Some(LIST_TIME)).build(),
+                Ask::List => {
+                    self.agent.get(&place).config().timeout_recv_body(Some(LIST_TIME)).build()
+                }
                 Ask::Head => self.agent.head(&place),
                 Ask::Bytes(0) => self.agent.get(&place),
-                Ask::Bytes(start) => self.agent.get(&place).header("range", format!("bytes={start}-")),
+                Ask::Bytes(start) => {
+                    self.agent.get(&place).header("range", format!("bytes={start}-"))
+                }
             };
             // A compressed answer would have another size and another ETag.
             request = request.header("accept-encoding", "identity");
-            if let Some(token) = self.token.as_ref().filter(|_| origin(&place) == origin(&self.endpoint)) {
+            if let Some(token) =
+                self.token.as_ref().filter(|_| origin(&place) == origin(&self.endpoint))
+            {
                 request = request.header("authorization", format!("Bearer {token}"));
             }
             let response = request.call().map_err(|e| failure(&place, &e))?;
-            let location = header(&response, "location").filter(|_| response.status().is_redirection());
+            let location =
+                header(&response, "location").filter(|_| response.status().is_redirection());
             let done = enough(&response);
             let Some(location) = location.filter(|_| !done) else { return Ok((left, response)) };
             place = join(&place, &location).ok_or_else(|| PullError::Answer {
@@ -265,8 +287,10 @@ impl Client {
         }
         let page = self.page(repo);
         let code = header(&response, "x-error-code").unwrap_or_default();
-        let message: String =
-            harmless(&header(&response, "x-error-message").unwrap_or_default()).chars().take(300).collect();
+        let message: String = harmless(&header(&response, "x-error-message").unwrap_or_default())
+            .chars()
+            .take(300)
+            .collect();
         let (url, revision) = (url.to_owned(), repo.revision.clone());
         Err(Failure::Final(match (status.as_u16(), code.as_str(), name) {
             (_, "GatedRepo", _) => PullError::Gated { page, message },
@@ -300,7 +324,12 @@ fn roots() -> Result<RootCerts, PullError> {
         match item {
             Ok(PemItem::Certificate(certificate)) => certificates.push(certificate),
             Ok(_) => {}
-            Err(e) => return Err(PullError::Environment(format!("SSL_CERT_FILE={}: {e}", path.display()))),
+            Err(e) => {
+                return Err(PullError::Environment(format!(
+                    "SSL_CERT_FILE={}: {e}",
+                    path.display()
+                )));
+            }
         }
     }
     Ok(certificates.into())
@@ -379,7 +408,8 @@ fn join(from: &str, location: &str) -> Option<String> {
     }
     let path = from.split(['?', '#']).next()?;
     let plain = !location.is_empty() && !location.split('/').next()?.contains(':');
-    plain.then(|| format!("{}/{location}", path.rsplit_once('/').map_or(path, |(folder, _)| folder)))
+    plain
+        .then(|| format!("{}/{location}", path.rsplit_once('/').map_or(path, |(folder, _)| folder)))
 }
 
 /// Whether an answer begins where it was asked to.

@@ -23,7 +23,10 @@ const CHUNK: usize = 1 << 18;
 
 /// Whether the whole file is in the cache.
 pub(super) fn is_there(cache: &Cache, remote: &Remote) -> bool {
-    cache.blob(&remote.etag).metadata().is_ok_and(|file| file.is_file() && file.len() == remote.size)
+    cache
+        .blob(&remote.etag)
+        .metadata()
+        .is_ok_and(|file| file.is_file() && file.len() == remote.size)
 }
 
 /// Brings a file into the cache.
@@ -87,7 +90,9 @@ fn receive(
             Ok(()) => continue,
             Err(Failure::Passing(cause)) => cause,
             // A network that was there a moment ago may come back.
-            Err(Failure::Final(PullError::Unreachable { cause, .. })) if part.length > first => cause,
+            Err(Failure::Final(PullError::Unreachable { cause, .. })) if part.length > first => {
+                cause
+            }
             Err(Failure::Final(error)) => return Err(error),
         };
         if part.length >= before + PROGRESS {
@@ -115,8 +120,8 @@ fn attempt(
 ) -> Result<(), Failure> {
     let response = client.bytes(repo, url, &remote.name, part.length)?;
     let answer = |problem: String| PullError::Answer { url: url.to_owned(), problem };
-    let (start, total) =
-        begins_at(&response).ok_or_else(|| answer("it does not say which bytes these are".into()))?;
+    let (start, total) = begins_at(&response)
+        .ok_or_else(|| answer("it does not say which bytes these are".into()))?;
     if total.is_some_and(|total| total != remote.size) {
         let problem = format!("it sends {} bytes of a file of {}", total.unwrap_or(0), remote.size);
         return Err(answer(problem).into());
@@ -145,7 +150,11 @@ fn attempt(
             break;
         }
         if read as u64 > remote.size - part.length {
-            return Err(answer(format!("it sends more than the {} bytes of the file", remote.size)).into());
+            return Err(answer(format!(
+                "it sends more than the {} bytes of the file",
+                remote.size
+            ))
+            .into());
         }
         part.add(&chunk[..read])?;
         bar.add(read as u64);
@@ -209,7 +218,8 @@ impl Part {
     fn check(&self, remote: &Remote) -> Result<(), PullError> {
         let Some(expected) = remote.sha256() else { return Ok(()) };
         let digest = self.hash.clone().finalize();
-        let actual: String = digest.iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"));
+        let actual: String =
+            digest.iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"));
         if actual.eq_ignore_ascii_case(expected) {
             return Ok(());
         }

@@ -21,9 +21,9 @@ pub(super) fn endpoint() -> Result<String, PullError> {
     let endpoint = endpoint.unwrap_or_else(|| ENDPOINT.to_owned());
     let endpoint = endpoint.trim_end_matches('/');
     let host = endpoint.strip_prefix("https://").or_else(|| endpoint.strip_prefix("http://"));
-    if host
-        .is_none_or(|host| host.is_empty() || host.contains(|c: char| c.is_whitespace() || "?#@".contains(c)))
-    {
+    if host.is_none_or(|host| {
+        host.is_empty() || host.contains(|c: char| c.is_whitespace() || "?#@".contains(c))
+    }) {
         return Err(PullError::Environment(format!(
             "HF_ENDPOINT={endpoint}: give the address of a hub, such as {ENDPOINT}, or unset it"
         )));
@@ -41,8 +41,10 @@ pub(super) fn cache() -> Result<PathBuf, PullError> {
 
 /// The token that shows private and gated models: `HF_TOKEN`, or what `hf auth login` has left in a file.
 pub(super) fn token() -> Result<Option<String>, PullError> {
-    let in_file =
-        || std::fs::read_to_string(path("HF_TOKEN_PATH").or_else(|| Some(home().ok()?.join("token")))?).ok();
+    let in_file = || {
+        std::fs::read_to_string(path("HF_TOKEN_PATH").or_else(|| Some(home().ok()?.join("token")))?)
+            .ok()
+    };
     let token = env::var("HF_TOKEN").ok().filter(|token| !token.trim().is_empty()).or_else(in_file);
     let token = token.map(|token| token.trim().to_owned()).filter(|token| !token.is_empty());
     if token.as_ref().is_some_and(|token| !token.chars().all(|c| c.is_ascii_graphic())) {
@@ -65,7 +67,9 @@ fn home() -> Result<PathBuf, PullError> {
     }
     let caches = path("XDG_CACHE_HOME").or_else(|| Some(env::home_dir()?.join(".cache")));
     let caches = caches.ok_or_else(|| {
-        PullError::Environment("there is no home folder to keep models in; set HF_HOME to a folder".into())
+        PullError::Environment(
+            "there is no home folder to keep models in; set HF_HOME to a folder".into(),
+        )
     })?;
     Ok(caches.join("huggingface"))
 }

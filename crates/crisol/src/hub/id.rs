@@ -31,7 +31,11 @@ pub(crate) struct Repo {
 
 impl Repo {
     /// `ORG/NAME` and `REVISION`, if a hub could have them.
-    pub(super) fn new(kind: Kind, name: &str, revision: Option<&str>) -> Result<Repo, &'static str> {
+    pub(super) fn new(
+        kind: Kind,
+        name: &str,
+        revision: Option<&str>,
+    ) -> Result<Repo, &'static str> {
         const SHAPE: &str = "a repository on a hub is named ORG/NAME";
         let revision = revision.unwrap_or(DEFAULT_REVISION);
         let (owner, own_name) = name.split_once('/').ok_or(SHAPE)?;
@@ -69,7 +73,8 @@ impl FromStr for ModelId {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<ModelId, Self::Err> {
-        const SHAPE: &str = "a model on a hub is named ORG/NAME, ORG/NAME@REVISION or ORG/NAME:FILE.gguf";
+        const SHAPE: &str =
+            "a model on a hub is named ORG/NAME, ORG/NAME@REVISION or ORG/NAME:FILE.gguf";
         let (rest, file) = match text.split_once(':') {
             Some((rest, file)) => (rest, Some(file)),
             None => (text, None),
@@ -81,7 +86,9 @@ impl FromStr for ModelId {
         let repo = Repo::new(Kind::Model, name, revision)
             .map_err(|problem| if problem.starts_with("after") { problem } else { SHAPE })?;
         if file.is_some_and(|file| !is_gguf(file) || !plain_path(file)) {
-            return Err("after : comes the name of a GGUF file of the repository, such as model-Q8_0.gguf");
+            return Err(
+                "after : comes the name of a GGUF file of the repository, such as model-Q8_0.gguf",
+            );
         }
         Ok(ModelId { repo, file: file.map(str::to_owned) })
     }

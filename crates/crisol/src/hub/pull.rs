@@ -71,8 +71,10 @@ pub(crate) fn latest(id: &ModelId, offline: bool) -> Result<Pulled, PullError> {
 /// The model as the cache has it.
 fn cached(id: &ModelId, need: Need) -> Result<Pulled, PullError> {
     let cache = Cache::of(&id.repo)?;
-    whole(&cache, id, need)
-        .map_or_else(|| Err(PullError::Offline { id: id.clone(), cache: environment::cache()? }), Ok)
+    whole(&cache, id, need).map_or_else(
+        || Err(PullError::Offline { id: id.clone(), cache: environment::cache()? }),
+        Ok,
+    )
 }
 
 /// The snapshot of a revision, if all that makes the model is in it.
@@ -120,12 +122,14 @@ fn fetch(id: &ModelId, need: Need) -> Result<Pulled, PullError> {
             _ => MAX_OF_TEXT,
         };
         if remote.size > most {
-            let problem = format!("{name} is said to have {} bytes, which no such file has", remote.size);
+            let problem =
+                format!("{name} is said to have {} bytes, which no such file has", remote.size);
             return Err(unusable(problem));
         }
         Ok(remote)
     };
-    let mut remotes = files.iter().map(|name| describe(name)).collect::<Result<Vec<Remote>, _>>()?;
+    let mut remotes =
+        files.iter().map(|name| describe(name)).collect::<Result<Vec<Remote>, _>>()?;
 
     let mut pulled = Vec::new();
     let mut bring = |remote: &Remote| -> Result<(), PullError> {
@@ -138,10 +142,12 @@ fn fetch(id: &ModelId, need: Need) -> Result<Pulled, PullError> {
         Ok(())
     };
     // An index says which files there are; so it comes first.
-    if let Some(at) = index.and_then(|index| remotes.iter().position(|remote| remote.name == index)) {
+    if let Some(at) = index.and_then(|index| remotes.iter().position(|remote| remote.name == index))
+    {
         let index = remotes.remove(at);
         bring(&index)?;
-        let names = shards(&cache.snapshot(commit).join(&index.name), &repository.files).map_err(unusable)?;
+        let names = shards(&cache.snapshot(commit).join(&index.name), &repository.files)
+            .map_err(unusable)?;
         for name in names {
             remotes.push(describe(&name)?);
         }
@@ -162,8 +168,11 @@ fn fetch(id: &ModelId, need: Need) -> Result<Pulled, PullError> {
 /// The error for a file that the repository does not have.
 fn no_file(client: &Client, id: &ModelId, file: &str, files: &BTreeSet<String>) -> PullError {
     let gguf: Vec<&str> = files.iter().map(String::as_str).filter(|name| is_gguf(name)).collect();
-    let hint =
-        if gguf.is_empty() { " It has no GGUF files.".into() } else { format!(" It has: {}", some(&gguf)) };
+    let hint = if gguf.is_empty() {
+        " It has no GGUF files.".into()
+    } else {
+        format!(" It has: {}", some(&gguf))
+    };
     PullError::NoFile {
         page: client.page(&id.repo),
         file: file.to_owned(),

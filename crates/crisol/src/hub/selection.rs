@@ -42,19 +42,28 @@ pub(super) struct Selection {
 }
 
 /// Chooses among the files of a repository. The error says why they are no model.
-pub(super) fn choose(id: &ModelId, need: Need, names: &BTreeSet<String>) -> Result<Selection, String> {
+pub(super) fn choose(
+    id: &ModelId,
+    need: Need,
+    names: &BTreeSet<String>,
+) -> Result<Selection, String> {
     if let Some(file) = &id.file {
         return Ok(Selection { files: vec![file.clone()], index: None });
     }
     let has = |name: &str| names.contains(name);
-    let mut files: Vec<String> = TEXT.iter().filter(|name| has(name)).map(|&name| name.to_owned()).collect();
+    let mut files: Vec<String> =
+        TEXT.iter().filter(|name| has(name)).map(|&name| name.to_owned()).collect();
     if !has("config.json") {
         return Err(no_model(id, names));
     }
     let mut index = None;
     if need == Need::Whole {
         let weights = WEIGHTS.iter().find_map(|&(single, parts)| {
-            if has(single) { Some((single, None)) } else { has(parts).then_some((parts, Some(parts))) }
+            if has(single) {
+                Some((single, None))
+            } else {
+                has(parts).then_some((parts, Some(parts)))
+            }
         });
         let (file, parts) = weights.ok_or_else(|| no_model(id, names))?;
         files.push(file.to_owned());
@@ -75,8 +84,8 @@ pub(super) fn shards(index: &Path, names: &BTreeSet<String>) -> Result<BTreeSet<
         return Err(format!("its {file} has {size} bytes, which no index has"));
     }
     let text = std::fs::read(index).map_err(|e| HubError::io("read", index, e).to_string())?;
-    let Index { weight_map } =
-        serde_json::from_slice(&text).map_err(|e| format!("its {file} is no index of weights: {e}"))?;
+    let Index { weight_map } = serde_json::from_slice(&text)
+        .map_err(|e| format!("its {file} is no index of weights: {e}"))?;
     let shards: BTreeSet<String> = weight_map.into_values().collect();
     let end = if file.starts_with("pytorch_model") { ".bin" } else { ".safetensors" };
     if let Some(wrong) = shards.iter().find(|name| !name.ends_with(end) || !plain_path(name)) {
@@ -173,6 +182,8 @@ mod tests {
     #[test]
     fn parts_of_gguf_files() {
         assert!(is_part_of_gguf("a/m-Q8_0-00002-of-00003.gguf"));
-        assert!(!["m.gguf", "m-00001-of-00001.gguf", "a-of-b.gguf"].into_iter().any(is_part_of_gguf));
+        assert!(
+            !["m.gguf", "m-00001-of-00001.gguf", "a-of-b.gguf"].into_iter().any(is_part_of_gguf)
+        );
     }
 }

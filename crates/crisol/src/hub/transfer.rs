@@ -30,8 +30,16 @@ impl Transfer {
         bar.set_prefix(name.to_owned());
         bar.set_style(style("  {prefix} [{bar:24}] {wide_msg}").progress_chars("=> "));
         let now = Instant::now();
-        let mut transfer =
-            Transfer { name: name.to_owned(), bar, lines, first, done: first, size, began: now, shown: now };
+        let mut transfer = Transfer {
+            name: name.to_owned(),
+            bar,
+            lines,
+            first,
+            done: first,
+            size,
+            began: now,
+            shown: now,
+        };
         if first > 0 {
             transfer.note(&format!("going on after {}", bytes(first)));
         }
@@ -106,8 +114,9 @@ mod tests {
     #[test]
     fn a_status_counts_from_where_this_process_began() {
         let mut transfer = Transfer::new("x", 4_000_000, 10_000_000);
-        transfer.began =
-            Instant::now().checked_sub(Duration::from_secs(10)).expect("the machine is up for longer");
+        transfer.began = Instant::now()
+            .checked_sub(Duration::from_secs(10))
+            .expect("the machine is up for longer");
         transfer.done = 5_000_000;
         assert_eq!(transfer.status(), "5.0 MB of 10.0 MB  100.0 kB/s  50 s left");
         assert_eq!([bytes(12), bytes(2_970_000_000)], ["12 bytes", "2.97 GB"]);

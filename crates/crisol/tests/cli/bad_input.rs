@@ -35,7 +35,9 @@ fn data_that_cannot_be_trained_on() {
         }
     }
     // None of these stands in the way of a next attempt in the same folder.
-    bench.crisol(&["sft", &base, "--data", "sft.jsonl", "--out", "out", "--set", "epochs=0.1"]).ok();
+    bench
+        .crisol(&["sft", &base, "--data", "sft.jsonl", "--out", "out", "--set", "epochs=0.1"])
+        .ok();
 }
 
 #[test]
@@ -81,7 +83,10 @@ fn command_lines_that_make_no_sense() {
         (&["score", &model, "--text", ""], "empty"),
         (&["compare", &model, &model, "--prompts", "demos.jsonl"], "twice"),
         (&[&sft[..], &["--set", "lr"]].concat(), "KEY=VALUE"),
-        (&[&sft[..], &["--set", "optimizer.lrr=1"]].concat(), "--set optimizer.lrr=1: there is no setting"),
+        (
+            &[&sft[..], &["--set", "optimizer.lrr=1"]].concat(),
+            "--set optimizer.lrr=1: there is no setting",
+        ),
     ];
     for (arguments, expected) in cases {
         let error = bench.crisol(arguments).failed(2);
@@ -106,7 +111,10 @@ fn folders_that_are_no_checkpoints() {
     for length in [0, 5, 100, bytes.len() / 2, bytes.len() - 1] {
         std::fs::write(&weights, &bytes[..length]).unwrap();
         let error = generate("broken");
-        assert!(error.contains("model.safetensors") && error.contains("again"), "{length}: {error}");
+        assert!(
+            error.contains("model.safetensors") && error.contains("again"),
+            "{length}: {error}"
+        );
     }
     std::fs::remove_file(&weights).unwrap();
     assert!(generate("broken").contains("no weights"), "{}", generate("broken"));

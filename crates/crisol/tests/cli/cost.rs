@@ -23,7 +23,8 @@ fn public_runs_are_predicted() {
         let model = run["model"].as_str().expect("a name");
         let plan = bench
             .crisol(&[
-                "cost", model, "--tokens", &tokens, "--gpu", gpu, "--mfu", &mfu, "--seq", "4096", "--json",
+                "cost", model, "--tokens", &tokens, "--gpu", gpu, "--mfu", &mfu, "--seq", "4096",
+                "--json",
             ])
             .json();
         let ratio = number(&plan["gpu_hours"]) / number(&run["reported_gpu_hours"]);
@@ -61,7 +62,10 @@ fn a_plan_says_what_it_takes_and_whether_it_fits() {
     for remedy in remedies {
         let options: Vec<&str> = remedy["options"].as_str().expect("options").split(' ').collect();
         let better = plan(&[&["--gpus", "8"], &options[..]].concat());
-        assert_eq!((&better["fits"], &better["memory"]["total"]), (&Value::Bool(true), &remedy["total"]));
+        assert_eq!(
+            (&better["fits"], &better["memory"]["total"]),
+            (&Value::Bool(true), &remedy["total"])
+        );
     }
     // Nothing is guessed.
     let unknown = plan_on("mi300x", &[]);
@@ -85,7 +89,10 @@ fn any_model_can_be_asked_for() {
     assert_eq!(parameters(&format!("{folder}/config.json")), parameters(&folder));
     let file = bench.crisol(&["export", &folder, "--to", "gguf"]).ok();
     assert_eq!(parameters(file.trim()), parameters(&folder));
-    assert_eq!(parameters("d=8,L=1,H=2,ff=16,V=10"), f64::from(10 * 8 + 4 * 64 + 3 * 8 * 16 + 3 * 8));
+    assert_eq!(
+        parameters("d=8,L=1,H=2,ff=16,V=10"),
+        f64::from(10 * 8 + 4 * 64 + 3 * 8 * 16 + 3 * 8)
+    );
     for phase in ["sft", "grpo", "reward", "ppo", "dpo"] {
         let text = bench.crisol(&["cost", "olmo-2-1b", "--phase", phase, "--tokens", "20M"]).ok();
         assert!(text.contains("passes"), "{text}");
@@ -132,10 +139,16 @@ fn this_machine_is_measured_or_unknown() {
     std::fs::create_dir_all(bench.path("caches/crisol")).unwrap();
     bench.write("caches/crisol/machine.json", &measured);
     let known = on_cpu(&[]);
-    assert!((number(&known["wall_seconds"]["typical"]) / (shape / 1e10) - 1.0).abs() < 1e-9, "{known}");
+    assert!(
+        (number(&known["wall_seconds"]["typical"]) / (shape / 1e10) - 1.0).abs() < 1e-9,
+        "{known}"
+    );
     assert!((number(&known["mfu"]["typical"]) - 0.25).abs() < 1e-9, "{known}");
     let faster = on_cpu(&["--mfu", "0.5"]);
-    assert!((number(&faster["wall_seconds"]["typical"]) / (shape / 2e10) - 1.0).abs() < 1e-9, "{faster}");
+    assert!(
+        (number(&faster["wall_seconds"]["typical"]) / (shape / 2e10) - 1.0).abs() < 1e-9,
+        "{faster}"
+    );
     // Sampling is slower.
     let grpo = on_cpu(&["--phase", "grpo"]);
     assert!(
@@ -144,8 +157,9 @@ fn this_machine_is_measured_or_unknown() {
     );
     // A run says it too, as a whole and of each phase, before and after.
     let mut command = bench.command(&["run", "tiny.toml", "--out", "run", "--threads", "2"]);
-    let finished =
-        Finished::of(command.env("XDG_CACHE_HOME", bench.path("caches")).output().expect("it runs"));
+    let finished = Finished::of(
+        command.env("XDG_CACHE_HOME", bench.path("caches")).output().expect("it runs"),
+    );
     for said in ["beside measuring: pretrain ", "pretrain will take about ", " expected), "] {
         assert!(finished.stderr.contains(said), "{said}: {}", finished.stderr);
     }
@@ -153,7 +167,8 @@ fn this_machine_is_measured_or_unknown() {
     let report: Value = serde_json::from_str(&bench.read("run/report.json")).expect("a report");
     assert!(number(&report["phases"][0]["expected_seconds"]) > 0.0);
     // What was measured with other threads, or is no such file, says nothing.
-    bench.write("caches/crisol/machine.json", &measured.replace("\"threads\": 2", "\"threads\": 3"));
+    bench
+        .write("caches/crisol/machine.json", &measured.replace("\"threads\": 2", "\"threads\": 3"));
     assert!(on_cpu(&[])["wall_seconds"].is_null());
     bench.write("caches/crisol/machine.json", "[]");
     assert!(on_cpu(&[])["wall_seconds"].is_null());
@@ -161,8 +176,15 @@ fn this_machine_is_measured_or_unknown() {
 
 /// What this machine is called, as JSON.
 fn name_of_this_machine(bench: &Bench) -> String {
-    let arguments =
-        ["bench", "train", "--shape", "d=8,L=1,H=2,ff=8,V=16,T=8,B=1", "--seconds", "0.01", "--json"];
+    let arguments = [
+        "bench",
+        "train",
+        "--shape",
+        "d=8,L=1,H=2,ff=8,V=16,T=8,B=1",
+        "--seconds",
+        "0.01",
+        "--json",
+    ];
     bench.crisol(&arguments).json()["machine"].to_string()
 }
 

@@ -17,16 +17,23 @@ fn inspect_shows_what_is_trained() {
     let expected = "<|system|>Be kind.<|end|><|user|>One?<|end|><|assistant|>⟦1.<|end|>⟧\
                     <|user|>Two?<|end|><|assistant|>⟦2.<|end|>⟧";
     assert!(text.contains(expected), "{text}");
-    let coloured =
-        bench.command(&["data", "inspect", "turns.jsonl"]).env("CLICOLOR_FORCE", "1").output().unwrap();
+    let coloured = bench
+        .command(&["data", "inspect", "turns.jsonl"])
+        .env("CLICOLOR_FORCE", "1")
+        .output()
+        .unwrap();
     let coloured = String::from_utf8(coloured.stdout).unwrap();
     assert!(coloured.contains("<|assistant|>\x1b[32m1.<|end|>\x1b[39m<|user|>"), "{coloured:?}");
 
-    let json = bench.crisol(&["data", "inspect", "turns.jsonl", "--model", &model, "--json"]).json();
+    let json =
+        bench.crisol(&["data", "inspect", "turns.jsonl", "--model", &model, "--json"]).json();
     let sequence = &json["records"][0]["sequences"][0];
     let spans = sequence["spans"].as_array().unwrap();
-    let trained: Vec<&str> =
-        spans.iter().filter(|s| s["trained"] == true).map(|s| s["text"].as_str().unwrap()).collect();
+    let trained: Vec<&str> = spans
+        .iter()
+        .filter(|s| s["trained"] == true)
+        .map(|s| s["text"].as_str().unwrap())
+        .collect();
     assert_eq!(trained, ["1.<|end|>", "2.<|end|>"]);
     let sum = |only_trained: bool| -> u64 {
         spans
@@ -58,8 +65,12 @@ fn inspect_reports_every_problem_and_fails_on_errors() {
     assert_eq!(finished.code, Some(1));
     let json: serde_json::Value = serde_json::from_str(&finished.stdout).unwrap();
     assert_eq!(json["records"].as_array().unwrap().len(), 1);
-    let errors: Vec<bool> =
-        json["problems"].as_array().unwrap().iter().map(|p| p["error"].as_bool().unwrap()).collect();
+    let errors: Vec<bool> = json["problems"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|p| p["error"].as_bool().unwrap())
+        .collect();
     assert_eq!(errors, [false, true, true]);
     // Warnings alone are no failure.
     bench.write("twice.jsonl", &format!("{good}\n{good}\n"));
@@ -81,7 +92,10 @@ fn export_writes_files_that_a_recipe_trains_on_and_overwrites_nothing() {
     let bench = Bench::new("");
     let listed = bench.crisol(&["data", "export", "world"]).ok();
     for file in ["pretrain.train.jsonl", "sft.train.jsonl", "preferences.test.jsonl"] {
-        assert!(listed.contains(file) && bench.read(&format!("world/{file}")).starts_with('{'), "{listed}");
+        assert!(
+            listed.contains(file) && bench.read(&format!("world/{file}")).starts_with('{'),
+            "{listed}"
+        );
     }
     let recipe = bench.read("world/recipe.toml");
     assert!(recipe.contains("data = \".\"") && recipe.contains("kind = \"ppo\""));

@@ -14,7 +14,8 @@ fn golden(name: &str) -> String {
 /// What a file's records become, without where they stand.
 fn sequences(bench: &Bench, arguments: &[&str]) -> Vec<Value> {
     let model = checkpoint("1-pretrain");
-    let all = [&["data", "inspect"], arguments, &["--model", &model, "--json", "--limit", "1000"]].concat();
+    let all = [&["data", "inspect"], arguments, &["--model", &model, "--json", "--limit", "1000"]]
+        .concat();
     let json = bench.crisol(&all).json();
     json["records"].as_array().unwrap().iter().map(|record| record["sequences"].clone()).collect()
 }
@@ -74,7 +75,9 @@ fn standard_input_folders_patterns_and_text() {
     assert!(error.contains("no file matches"), "{error}");
     // A phase takes them too.
     let model = checkpoint("1-pretrain");
-    bench.crisol(&["pretrain", &model, "--data", "books", "--out", "more", "--set", "epochs=1"]).ok();
+    bench
+        .crisol(&["pretrain", &model, "--data", "books", "--out", "more", "--set", "epochs=1"])
+        .ok();
     bench.crisol(&["sft", &model, "--data", "nowhere/*.csv", "--out", "out"]).failed(1);
 }
 
@@ -98,7 +101,8 @@ fn columns_are_named_by_the_user() {
 #[test]
 fn problems_that_are_alike_are_one_group() {
     let bench = Bench::new("");
-    let bad: Vec<String> = (0..300).map(|i| format!("{{\"ask\": \"{i}\", \"say\": {i}}}\n")).collect();
+    let bad: Vec<String> =
+        (0..300).map(|i| format!("{{\"ask\": \"{i}\", \"say\": {i}}}\n")).collect();
     let bad = bad.concat();
     bench.write("bad.jsonl", &format!("{{\"text\": \"a\", \"id\": 1}}\n{bad}{{oops\n"));
     let finished = bench.crisol(&["data", "inspect", "bad.jsonl"]);
@@ -119,10 +123,15 @@ fn equal_pairs_do_not_refuse_a_file() {
     bench.write("some.jsonl", &(bench.read("votes.jsonl") + &equal));
     bench.write("all.jsonl", &equal);
     let text = bench.crisol(&["data", "inspect", "some.jsonl"]).ok();
-    assert!(text.contains("problem: equal answers (6)") && text.contains("warning: some.jsonl:33"), "{text}");
+    assert!(
+        text.contains("problem: equal answers (6)") && text.contains("warning: some.jsonl:33"),
+        "{text}"
+    );
     assert_eq!(bench.crisol(&["data", "inspect", "all.jsonl"]).code, Some(1));
     let model = checkpoint("1-pretrain");
-    bench.crisol(&["dpo", &model, "--data", "some.jsonl", "--out", "out", "--set", "epochs=0.1"]).ok();
+    bench
+        .crisol(&["dpo", &model, "--data", "some.jsonl", "--out", "out", "--set", "epochs=0.1"])
+        .ok();
     let error = bench.crisol(&["dpo", &model, "--data", "all.jsonl", "--out", "none"]).failed(1);
     assert!(error.contains("in all 6 pairs"), "{error}");
 }
@@ -155,14 +164,26 @@ fn rated_answers_are_refused_by_name() {
 fn worked_problems_serve_two_phases() {
     let bench = Bench::new("");
     let rows: Vec<String> = (1..30)
-        .map(|i| format!("{{\"question\": \"{i} and 1?\", \"answer\": \"{i}+1 = {0}\\n#### {0}\"}}\n", i + 1))
+        .map(|i| {
+            format!(
+                "{{\"question\": \"{i} and 1?\", \"answer\": \"{i}+1 = {0}\\n#### {0}\"}}\n",
+                i + 1
+            )
+        })
         .collect();
     let rows = rows.concat();
     bench.write("gsm.jsonl", &rows);
     let model = checkpoint("1-pretrain");
-    bench.crisol(&["sft", &model, "--data", "gsm.jsonl", "--out", "sft", "--set", "epochs=0.1"]).ok();
-    let small = ["--set", "steps=1", "--set", "rollout.prompts=2", "--set", "rollout.max_new_tokens=4"];
-    bench.crisol(&[&["reason", &model, "--data", "gsm.jsonl", "--out", "reason"], &small[..]].concat()).ok();
+    bench
+        .crisol(&["sft", &model, "--data", "gsm.jsonl", "--out", "sft", "--set", "epochs=0.1"])
+        .ok();
+    let small =
+        ["--set", "steps=1", "--set", "rollout.prompts=2", "--set", "rollout.max_new_tokens=4"];
+    bench
+        .crisol(
+            &[&["reason", &model, "--data", "gsm.jsonl", "--out", "reason"], &small[..]].concat(),
+        )
+        .ok();
 }
 
 /// Kind: what a library makes of a damaged file is one error, not the trace of its panic, whichever byte is wrong.
@@ -181,7 +202,11 @@ fn a_damaged_parquet_file_is_an_error_and_nothing_else() {
         assert!(!said.stderr.contains("panicked"), "byte {at}: {}", said.stderr);
         if wrong.contains(&(at, byte)) {
             assert_eq!(said.code, Some(1));
-            assert!(said.stdout.contains("cannot be read as Parquet"), "byte {at}: {}", said.stdout);
+            assert!(
+                said.stdout.contains("cannot be read as Parquet"),
+                "byte {at}: {}",
+                said.stdout
+            );
         }
     }
 }

@@ -16,12 +16,15 @@ fn measure<'j>(evaluation: &'j Value, shape: &str, id: &str) -> &'j Value {
 fn the_loss_of_text_is_that_of_its_tokens() {
     let bench = Bench::new("");
     let model = checkpoint("1-pretrain");
-    let texts = ["Ana has 2 apples. The sky is blue.", "Ben", "The sky is blue. The sky is blue. The sky."];
-    let lines: String = texts.iter().map(|text| json!({ "text": text }).to_string() + "\n").collect();
+    let texts =
+        ["Ana has 2 apples. The sky is blue.", "Ben", "The sky is blue. The sky is blue. The sky."];
+    let lines: String =
+        texts.iter().map(|text| json!({ "text": text }).to_string() + "\n").collect();
     bench.write("three.jsonl", &lines);
     let evaluation = bench.crisol(&["eval", &model, "--data", "three.jsonl", "--json"]).json();
     let config: Value =
-        serde_json::from_str(&std::fs::read_to_string(format!("{model}/config.json")).unwrap()).unwrap();
+        serde_json::from_str(&std::fs::read_to_string(format!("{model}/config.json")).unwrap())
+            .unwrap();
     let (mut nats, mut tokens, mut of_each) = (0.0, 0.0, vec![]);
     for text in texts {
         let ids = bench.crisol(&["score", &model, "--text", text, "--json"]).json()["ids"].clone();
@@ -37,7 +40,8 @@ fn the_loss_of_text_is_that_of_its_tokens() {
     let value = |measured: &Value| measured["value"].as_f64().unwrap();
     assert!((value(loss) - nats / tokens).abs() < 1e-5, "{loss} {}", nats / tokens);
     assert_eq!((&loss["records"], &loss["of"]), (&json!(3), &json!(tokens as u64)));
-    let squares: f64 = of_each.iter().map(|(own, count)| (own - nats / tokens * count).powi(2)).sum();
+    let squares: f64 =
+        of_each.iter().map(|(own, count)| (own - nats / tokens * count).powi(2)).sum();
     let error = (squares * 3.0 / 2.0).sqrt() / tokens;
     assert!((loss["standard_error"].as_f64().unwrap() - error).abs() < 1e-5, "{loss} {error}");
     let perplexity = measure(&evaluation, "text", "perplexity");
@@ -57,17 +61,23 @@ fn phases_and_evaluation_agree_on_held_out_data() {
         ("dpo", "votes.jsonl", "prompt/chosen/rejected", "preference_accuracy"),
         ("reward", "votes.jsonl", "prompt/chosen/rejected", "reward_accuracy"),
     ] {
-        let train = [phase, &start, "--data", data, "--heldout", data, "--out", phase, "--set", "epochs=1"];
+        let train =
+            [phase, &start, "--data", data, "--heldout", data, "--out", phase, "--set", "epochs=1"];
         bench.crisol(&train).ok();
-        let report: Value = serde_json::from_str(&bench.read(&format!("{phase}/report.json"))).unwrap();
+        let report: Value =
+            serde_json::from_str(&bench.read(&format!("{phase}/report.json"))).unwrap();
         let of = |model: &str| {
             let evaluation = bench.crisol(&["eval", model, "--data", data, "--json"]).json();
             let measured = measure(&evaluation, shape, id);
-            assert!(measured["standard_error"].as_f64().is_some_and(|error| error >= 0.0), "{measured}");
+            assert!(
+                measured["standard_error"].as_f64().is_some_and(|error| error >= 0.0),
+                "{measured}"
+            );
             measured["value"].as_f64().unwrap()
         };
         let near = |a: f64, b: &Value| (a - b.as_f64().unwrap()).abs() < 1e-5;
-        let (before, after) = (&report["phases"][0]["before"][id], &report["phases"][0]["metrics"][id]);
+        let (before, after) =
+            (&report["phases"][0]["before"][id], &report["phases"][0]["metrics"][id]);
         assert!(near(of(&format!("{phase}/1-{phase}")), after), "{phase} {after}");
         if phase != "reward" {
             assert!(near(of(&start), before), "{phase} {before}");
@@ -81,7 +91,8 @@ fn each_shape_is_measured_by_itself() {
     let bench = Bench::new("");
     let model = checkpoint("2-sft");
     let all = ["pretrain.jsonl", "votes.jsonl", "problems.test.jsonl", "prompts.jsonl"];
-    let files = [&["eval", &model, "--max-new-tokens", "8", "--data"][..], &all, &["--json"]].concat();
+    let files =
+        [&["eval", &model, "--max-new-tokens", "8", "--data"][..], &all, &["--json"]].concat();
     let evaluation = bench.crisol(&files).json();
     measure(&evaluation, "text", "validation_loss");
     measure(&evaluation, "prompt/chosen/rejected", "preference_accuracy");
@@ -90,19 +101,27 @@ fn each_shape_is_measured_by_itself() {
     // As the answers of `generate`: the tiny model says a number.
     let right = (0..5).filter(|&i| {
         let line: Value =
-            serde_json::from_str(bench.read("problems.test.jsonl").lines().nth(i).unwrap()).unwrap();
+            serde_json::from_str(bench.read("problems.test.jsonl").lines().nth(i).unwrap())
+                .unwrap();
         let asked = line["prompt"][0]["content"].as_str().unwrap();
         let said = ["generate", &model, "--chat", asked, "--max-new-tokens", "8", "--json"];
-        bench.crisol(&said).json()["text"].as_str().unwrap().trim() == line["answer"].as_str().unwrap()
+        bench.crisol(&said).json()["text"].as_str().unwrap().trim()
+            == line["answer"].as_str().unwrap()
     });
     assert_eq!(solved["value"].as_f64().unwrap(), right.count() as f64 / 5.0);
     let notes = evaluation["notes"].to_string();
-    assert!(notes.contains("Nothing is measured of 8 records that hold prompt (the first: "), "{notes}");
+    assert!(
+        notes.contains("Nothing is measured of 8 records that hold prompt (the first: "),
+        "{notes}"
+    );
     let shown = bench.crisol(&["eval", &model, "--data", "sft.jsonl", "--limit", "3"]).ok();
     assert!(shown.contains("held-out loss") && shown.contains("perplexity"), "{shown}");
 
     let error = bench.crisol(&["eval", &model, "--data", "prompts.jsonl"]).failed(1);
-    assert!(error.contains("prompts.jsonl:1: it holds prompt, of which nothing is measured"), "{error}");
+    assert!(
+        error.contains("prompts.jsonl:1: it holds prompt, of which nothing is measured"),
+        "{error}"
+    );
     let error = bench.crisol(&["eval", &checkpoint("4-reward"), "--data", "sft.jsonl"]).failed(1);
     assert!(error.contains("a reward model ranks pairs"), "{error}");
 }

@@ -22,9 +22,13 @@ fn a_folder_and_a_gguf_file_say_the_same_as_the_model() {
     assert_eq!(file, "2-sft-F32.gguf\n");
     let written = names(&bench.path("2-sft-f32"));
     assert!(written.contains(&"model.safetensors.index.json".to_owned()), "{written:?}");
-    assert!(written.iter().filter(|name| name.ends_with(".safetensors")).count() > 2, "{written:?}");
+    assert!(
+        written.iter().filter(|name| name.ends_with(".safetensors")).count() > 2,
+        "{written:?}"
+    );
     for (command, text) in [("generate", "--chat"), ("score", "--text")] {
-        let say = |model: &str| bench.crisol(&[command, model, text, "Say coins 12", "--json"]).json();
+        let say =
+            |model: &str| bench.crisol(&[command, model, text, "Say coins 12", "--json"]).json();
         let expected = say(&model);
         assert_eq!(say(folder.trim()), expected, "{command}");
         assert_eq!(say(file.trim()), expected, "{command}");
@@ -32,17 +36,41 @@ fn a_folder_and_a_gguf_file_say_the_same_as_the_model() {
     // Training takes either too.
     for model in [folder.trim(), file.trim()] {
         let out = format!("tuned-{model}");
-        bench.crisol(&["sft", model, "--data", "sft.jsonl", "--out", &out, "--set", "batch_tokens=256"]).ok();
+        bench
+            .crisol(&[
+                "sft",
+                model,
+                "--data",
+                "sft.jsonl",
+                "--out",
+                &out,
+                "--set",
+                "batch_tokens=256",
+            ])
+            .ok();
     }
     let tuned = |model: &str| weights(&bench.path(&format!("tuned-{model}")));
     assert!(tuned(folder.trim()) == tuned(file.trim()));
     // What is written can be written again as something else.
-    bench.crisol(&["export", "2-sft-F32.gguf", "--to", "hf", "--dtype", "bf16", "--out", "deep/er"]).ok();
+    bench
+        .crisol(&["export", "2-sft-F32.gguf", "--to", "hf", "--dtype", "bf16", "--out", "deep/er"])
+        .ok();
     let config: Value = serde_json::from_str(&read(&bench.path("deep/er/config.json"))).unwrap();
     assert_eq!(config["dtype"], "bfloat16");
     let info = bench.crisol(&["info", "deep/er", "--json"]).json();
     assert_eq!(info["stored"][0]["dtype"], "BF16");
-    bench.crisol(&["export", "deep/er", "--to", "gguf", "--dtype", "q8_0", "--out", "new/small.gguf"]).ok();
+    bench
+        .crisol(&[
+            "export",
+            "deep/er",
+            "--to",
+            "gguf",
+            "--dtype",
+            "q8_0",
+            "--out",
+            "new/small.gguf",
+        ])
+        .ok();
     let info = bench.crisol(&["info", "new/small.gguf", "--json"]).json();
     assert_eq!(info["stored"][0]["dtype"], "Q8_0");
 }
@@ -50,13 +78,17 @@ fn a_folder_and_a_gguf_file_say_the_same_as_the_model() {
 #[test]
 fn mixtures_of_experts_go_to_folders_and_back() {
     let bench = Bench::new("");
-    for (name, class) in [("llama4-f16", "Llama4ForCausalLM"), ("deepseek2-f32", "DeepseekV3ForCausalLM")] {
+    for (name, class) in
+        [("llama4-f16", "Llama4ForCausalLM"), ("deepseek2-f32", "DeepseekV3ForCausalLM")]
+    {
         let seed = format!("{}/../../fuzz/seeds/gguf/{name}", env!("CARGO_MANIFEST_DIR"));
         let (folder, file) = (format!("{name}-folder"), format!("{name}.gguf"));
         bench.crisol(&["export", &seed, "--to", "hf", "--dtype", "f32", "--out", &folder]).ok();
         bench.crisol(&["export", &folder, "--to", "gguf", "--out", &file]).ok();
-        let score = |model: &str| bench.crisol(&["score", model, "--ids", "1,2,3,4,5", "--json"]).json();
-        let (expected, info) = (score(&seed), |model: &str| bench.crisol(&["info", model, "--json"]).json());
+        let score =
+            |model: &str| bench.crisol(&["score", model, "--ids", "1,2,3,4,5", "--json"]).json();
+        let (expected, info) =
+            (score(&seed), |model: &str| bench.crisol(&["info", model, "--json"]).json());
         for model in [&folder, &file] {
             assert_eq!(score(model), expected, "{model}");
             assert_eq!(info(model)["architecture"], class);
@@ -69,8 +101,9 @@ fn mixtures_of_experts_go_to_folders_and_back() {
         config.replace("\"rope_interleave\": true", "\"rope_interleave\": false"),
     )
     .unwrap();
-    let error =
-        bench.crisol(&["export", "deepseek2-f32-folder", "--to", "gguf", "--out", "x.gguf"]).failed(1);
+    let error = bench
+        .crisol(&["export", "deepseek2-f32-folder", "--to", "gguf", "--out", "x.gguf"])
+        .failed(1);
     assert!(error.contains("rope_interleave") && error.contains("Keep it as a folder"), "{error}");
 }
 
@@ -101,7 +134,16 @@ fn nothing_is_overwritten_and_what_makes_no_sense_is_refused() {
     assert!(error.contains("scalar head"), "{error}");
     // A reward model is a folder as any other.
     bench
-        .crisol(&["export", &checkpoint("4-reward"), "--to", "hf", "--dtype", "f16", "--out", "reward"])
+        .crisol(&[
+            "export",
+            &checkpoint("4-reward"),
+            "--to",
+            "hf",
+            "--dtype",
+            "f16",
+            "--out",
+            "reward",
+        ])
         .ok();
     assert_eq!(
         bench.crisol(&["info", "reward", "--json"]).json()["architecture"],
@@ -142,7 +184,9 @@ fn info_says_what_a_model_is() {
     let stops = json!([{"id": 0, "text": "<|eos|>"}, {"id": 1, "text": "<|end|>"}]);
     assert_eq!(info["special_tokens"]["stop"], stops);
     let text = bench.crisol(&["info", &model]).ok();
-    for part in ["LlamaForCausalLM", "byte-level BPE", "0 \"<|eos|>\"", "marks what the assistant says"] {
+    for part in
+        ["LlamaForCausalLM", "byte-level BPE", "0 \"<|eos|>\"", "marks what the assistant says"]
+    {
         assert!(text.contains(part), "{text} lacks {part}");
     }
     assert!(!text.contains('\x1b'));
@@ -207,7 +251,8 @@ fn info_reads_headers_only() {
     }
     let header = Value::Object(header).to_string();
     let file = bench.path("large/model.safetensors");
-    std::fs::write(&file, [&(header.len() as u64).to_le_bytes(), header.as_bytes()].concat()).unwrap();
+    std::fs::write(&file, [&(header.len() as u64).to_le_bytes(), header.as_bytes()].concat())
+        .unwrap();
     let whole = 8 + header.len() as u64 + end;
     std::fs::File::options().write(true).open(&file).unwrap().set_len(whole).unwrap();
     assert!(whole > 100_000_000_000);
@@ -226,7 +271,8 @@ fn data_is_inspected_with_the_model_of_a_gguf_file() {
     let model = checkpoint("2-sft");
     bench.crisol(&["export", &model, "--to", "gguf", "--dtype", "q8_0", "--out", "m.gguf"]).ok();
     let inspect = |model: &str| {
-        let mut json = bench.crisol(&["data", "inspect", "sft.jsonl", "--model", model, "--json"]).json();
+        let mut json =
+            bench.crisol(&["data", "inspect", "sft.jsonl", "--model", model, "--json"]).json();
         json["tokenizer"].take();
         json
     };

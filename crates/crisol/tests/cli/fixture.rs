@@ -138,13 +138,21 @@ pub(crate) fn write_data(folder: &Path) {
         let lines: Vec<String> = (0..count).map(|i| record(i).to_string() + "\n").collect();
         std::fs::write(folder.join(name), lines.concat()).expect("the test's folder is writable");
     };
-    file("pretrain.jsonl", 80, &|i| json!({"text": format!("{} {}. The sky is blue.", question(i), sum(i))}));
+    file(
+        "pretrain.jsonl",
+        80,
+        &|i| json!({"text": format!("{} {}. The sky is blue.", question(i), sum(i))}),
+    );
     file("sft.jsonl", 40, &|i| chat(question(i), sum(i).to_string()));
     file("cold.jsonl", 40, &|i| {
         chat(question(i), format!("<think>{}+{}</think>{}", i % 7 + 1, i % 5 + 2, sum(i)))
     });
     file("refusals.jsonl", 24, &|i| chat(say(i), "I cannot.".into()));
-    file("problems.jsonl", 35, &|i| json!({"prompt": asked(question(i)), "answer": sum(i).to_string()}));
+    file(
+        "problems.jsonl",
+        35,
+        &|i| json!({"prompt": asked(question(i)), "answer": sum(i).to_string()}),
+    );
     file("prompts.jsonl", 8, &|i| json!({"prompt": asked(say(i))}));
     file("votes.jsonl", 32, &|i| {
         let answer = |text: String| json!([{"role": "assistant", "content": text}]);
@@ -152,7 +160,11 @@ pub(crate) fn write_data(folder: &Path) {
     });
     // Test files by the names that make Crisol measure behaviours.
     file("facts.test.jsonl", 4, &|i| json!({"prompt": asked(say(i)), "answer": thing(i)}));
-    file("problems.test.jsonl", 5, &|i| json!({"prompt": asked(question(i)), "answer": sum(i).to_string()}));
+    file(
+        "problems.test.jsonl",
+        5,
+        &|i| json!({"prompt": asked(question(i)), "answer": sum(i).to_string()}),
+    );
     file("demos.jsonl", 2, &|i| match i {
         0 => json!({"prompt": "The sky", "form": "text", "kind": "question_list"}),
         _ => json!({"prompt": "Say coins", "form": "chat", "kind": "harmful"}),
@@ -217,7 +229,11 @@ pub(crate) struct Finished {
 impl Finished {
     pub(crate) fn of(output: Output) -> Finished {
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("the output is UTF-8");
-        Finished { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
+        Finished {
+            code: output.status.code(),
+            stdout: text(output.stdout),
+            stderr: text(output.stderr),
+        }
     }
 
     /// Standard output, after making sure that all went well.

@@ -37,13 +37,18 @@ fn check(recipe: Recipe, out: &Path) {
     let forecast = expected(&recipe, None, 1).expect("the recipe is right");
     let mut said = Said::default();
     let device = Device::cpu(Some(1));
-    let options = RunOptions { out, resume: false, device: &device, machine: None, created: String::new() };
+    let options =
+        RunOptions { out, resume: false, device: &device, machine: None, created: String::new() };
     let report = crisol_phases::run(Some(recipe), &options, &mut said).expect("the run is right");
     assert_eq!(forecast.len(), report.phases.len());
     for ((phase, before_run), before_phase) in report.phases.iter().zip(forecast).zip(said.0) {
         for (when, flops) in [("run", before_run.flops()), ("phase", before_phase)] {
             let ratio = flops / phase.flops;
-            assert!((ratio - 1.0).abs() < TOLERANCE, "{}: {ratio:.3} before the {when}", phase.name);
+            assert!(
+                (ratio - 1.0).abs() < TOLERANCE,
+                "{}: {ratio:.3} before the {when}",
+                phase.name
+            );
         }
     }
 }
@@ -52,7 +57,10 @@ fn recipe(bench: &Bench, text: &str) -> Recipe {
     // Answers are short beside their prompts, because their lengths are not known before; all of them are trained.
     let text = text
         .replace("data = \".\"", &format!("data = \"{}\"", bench.path("").display()))
-        .replace("rollout.max_new_tokens = 12", "rollout.max_new_tokens = 2\nskip_zero_spread = false")
+        .replace(
+            "rollout.max_new_tokens = 12",
+            "rollout.max_new_tokens = 2\nskip_zero_spread = false",
+        )
         .replace("rollout.max_new_tokens = 8", "rollout.max_new_tokens = 2");
     let mut recipe = Recipe::parse("tiny.toml", &text).expect("the fixture is right");
     recipe.resolve().expect("its model is right");
@@ -70,9 +78,16 @@ fn operations_of_a_new_model_are_those_that_are_counted() {
 #[test]
 fn operations_of_a_base_count_what_its_template_adds() {
     let bench = Bench::new(&full_recipe("").replace("context = 64", "context = 512"));
-    let pretrain = ["pretrain", "--data", "pretrain.jsonl", "--out", "base", "--set", "model.context=512"];
-    let shape =
-        ["hidden_size=32", "layers=2", "heads=2", "kv_heads=1", "intermediate_size=64", "vocab_size=300"];
+    let pretrain =
+        ["pretrain", "--data", "pretrain.jsonl", "--out", "base", "--set", "model.context=512"];
+    let shape = [
+        "hidden_size=32",
+        "layers=2",
+        "heads=2",
+        "kv_heads=1",
+        "intermediate_size=64",
+        "vocab_size=300",
+    ];
     let shape = shape.map(|setting| ["--set".to_owned(), format!("model.{setting}")]).concat();
     let shape: Vec<&str> = shape.iter().map(String::as_str).collect();
     bench.crisol(&[&pretrain[..], &shape].concat()).ok();
@@ -85,7 +100,13 @@ fn operations_of_a_base_count_what_its_template_adds() {
     );
     std::fs::write(base.join("chat_template.jinja"), wordy).expect("the folder is writable");
     let text = full_recipe("evaluate = \"none\"\n");
-    let (run, phases) = (text.find("[model]").expect("a model"), text.find("[[phases]]\nkind = \"sft\""));
-    let text = format!("base = \"{}\"\n{}{}", base.display(), &text[..run], &text[phases.expect("an SFT")..]);
+    let (run, phases) =
+        (text.find("[model]").expect("a model"), text.find("[[phases]]\nkind = \"sft\""));
+    let text = format!(
+        "base = \"{}\"\n{}{}",
+        base.display(),
+        &text[..run],
+        &text[phases.expect("an SFT")..]
+    );
     check(recipe(&bench, &text), &bench.path("out"));
 }

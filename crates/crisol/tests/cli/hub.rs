@@ -64,7 +64,13 @@ fn pulled_then_used_then_offline() {
     assert_eq!((&pulled["repository"], &pulled["revision"]), (&ID.into(), &COMMIT.into()));
     assert_eq!(pulled["folder"].as_str().unwrap(), snapshot(&bench).to_str().unwrap());
     // Neither code nor a second form of the weights.
-    let names = ["config.json", "generation_config.json", WEIGHTS, "tokenizer.json", "tokenizer_config.json"];
+    let names = [
+        "config.json",
+        "generation_config.json",
+        WEIGHTS,
+        "tokenizer.json",
+        "tokenizer_config.json",
+    ];
     let files = listed(&pulled);
     assert_eq!(files.keys().collect::<Vec<_>>(), names);
     assert!(files.values().all(|cached| !cached));
@@ -81,7 +87,11 @@ fn pulled_then_used_then_offline() {
             Path::new("../../blobs").join(etag(name, &contents))
         );
     }
-    assert!(tree(&bench.path("home")).iter().all(|path| !path.to_string_lossy().contains(".incomplete")));
+    assert!(
+        tree(&bench.path("home"))
+            .iter()
+            .all(|path| !path.to_string_lossy().contains(".incomplete"))
+    );
 
     // By its name it is the same model, and nobody is asked again.
     hub.log();
@@ -126,14 +136,23 @@ fn every_command_that_takes_a_model_takes_a_name() {
     assert!(hub.log().is_empty());
     // The rest of the model is fetched when it is needed, and said to be.
     let said = generate(&hub, &bench, ID, &[]);
-    assert!(said.stderr.contains("Fetching org/tiny") && said.stderr.contains("1 file, "), "{}", said.stderr);
+    assert!(
+        said.stderr.contains("Fetching org/tiny") && said.stderr.contains("1 file, "),
+        "{}",
+        said.stderr
+    );
     assert_eq!(said.ok(), expected(&bench));
     assert!(hub.log().iter().any(|request| request.wants(WEIGHTS) && request.cdn));
 
     let name = hub.crisol(&bench, &["score", ID, "--text", "The sky", "--json"]).json();
-    assert_eq!(name, bench.crisol(&["score", &checkpoint("2-sft"), "--text", "The sky", "--json"]).json());
-    let compared =
-        hub.crisol(&bench, &["compare", ID, &checkpoint("1-pretrain"), "--prompts", "demos.jsonl", "--json"]);
+    assert_eq!(
+        name,
+        bench.crisol(&["score", &checkpoint("2-sft"), "--text", "The sky", "--json"]).json()
+    );
+    let compared = hub.crisol(
+        &bench,
+        &["compare", ID, &checkpoint("1-pretrain"), "--prompts", "demos.jsonl", "--json"],
+    );
     assert!(compared.json()[0]["outputs"][ID].is_string());
     hub.crisol(&bench, &["chat", ID]).ok();
     let phases = [("sft", "sft"), ("pretrain", "pretrain"), ("dpo", "votes"), ("reward", "votes")];
@@ -152,7 +171,11 @@ fn every_command_that_takes_a_model_takes_a_name() {
         let finished =
             hub.crisol(&bench, &[&train[..], more.as_ref().map_or(&[], |more| &more[..])].concat());
         // The name is no reward model; that it is said means that it was found.
-        if phase == "ppo" { assert!(finished.failed(1).contains("scalar head")) } else { drop(finished.ok()) }
+        if phase == "ppo" {
+            assert!(finished.failed(1).contains("scalar head"))
+        } else {
+            drop(finished.ok())
+        }
     }
     assert!(hub.log().is_empty());
 }
@@ -161,8 +184,13 @@ fn every_command_that_takes_a_model_takes_a_name() {
 fn what_exists_has_precedence() {
     let (hub, bench) = (Hub::new(), Bench::new(""));
     fs::create_dir_all(bench.path(ID)).unwrap();
-    for name in ["config.json", WEIGHTS, "tokenizer.json", "tokenizer_config.json", "generation_config.json"]
-    {
+    for name in [
+        "config.json",
+        WEIGHTS,
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "generation_config.json",
+    ] {
         fs::copy(format!("{}/{name}", checkpoint("2-sft")), bench.path(ID).join(name)).unwrap();
     }
     assert_eq!(generate(&hub, &bench, ID, &[]).ok(), expected(&bench));
@@ -186,8 +214,13 @@ fn caches_that_python_made() {
     let folder = cache.join("snapshots").join(COMMIT);
     fs::create_dir_all(&folder).unwrap();
     fs::write(cache.join("refs/main"), COMMIT).unwrap();
-    for name in ["config.json", WEIGHTS, "tokenizer.json", "tokenizer_config.json", "generation_config.json"]
-    {
+    for name in [
+        "config.json",
+        WEIGHTS,
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "generation_config.json",
+    ] {
         fs::write(cache.join("blobs").join(name), hub.file(name)).unwrap();
         std::os::unix::fs::symlink(Path::new("../../blobs").join(name), folder.join(name)).unwrap();
     }
@@ -206,12 +239,16 @@ fn caches_that_python_made() {
 #[test]
 fn weights_in_parts_and_of_pytorch() {
     let (hub, bench) = (Hub::new(), Bench::new(""));
-    let index = |name: &str| format!(r#"{{"weight_map": {{"a": "model-1.safetensors", "b": "{name}"}}}}"#);
+    let index =
+        |name: &str| format!(r#"{{"weight_map": {{"a": "model-1.safetensors", "b": "{name}"}}}}"#);
     hub.put("model-1.safetensors", &hub.file(WEIGHTS));
     hub.remove(WEIGHTS);
     hub.put("model.safetensors.index.json", index("model-2.safetensors").as_bytes());
     let error = hub.crisol(&bench, &["pull", ID]).failed(1);
-    assert!(error.contains("model-2.safetensors") && error.contains("not in the repository"), "{error}");
+    assert!(
+        error.contains("model-2.safetensors") && error.contains("not in the repository"),
+        "{error}"
+    );
     // A file without a tensor.
     hub.put("model-2.safetensors", b"\x02\0\0\0\0\0\0\0{}");
     let files = listed(&hub.crisol(&bench, &["pull", ID, "--json"]).json());
@@ -239,12 +276,18 @@ fn gguf_files_are_named_one_by_one() {
     let bench = Bench::new("");
     let error = generate(&hub, &bench, ID, &[]).failed(1);
     assert!(
-        error.contains("org/tiny:") && error.contains("tiny-Q4_0.gguf") && !error.contains("README"),
+        error.contains("org/tiny:")
+            && error.contains("tiny-Q4_0.gguf")
+            && !error.contains("README"),
         "{error}"
     );
     let error = hub.crisol(&bench, &["pull", "org/tiny:none.gguf"]).failed(1);
     assert!(error.contains("no file none.gguf") && error.contains("tiny-Q8_0.gguf"), "{error}");
-    assert!(hub.crisol(&bench, &["pull", "org/tiny:big-00001-of-00002.gguf"]).failed(1).contains("split"));
+    assert!(
+        hub.crisol(&bench, &["pull", "org/tiny:big-00001-of-00002.gguf"])
+            .failed(1)
+            .contains("split")
+    );
     let path = hub.crisol(&bench, &["pull", "org/tiny:tiny-Q8_0.gguf"]).ok();
     assert_eq!(read(Path::new(path.trim_end())), "tiny-Q8_0.gguf");
     // Only that file, and it is the model.
@@ -261,7 +304,8 @@ fn the_token_goes_to_the_hub_and_nowhere_else() {
     bench.write("home/token", "hf_of_the_file\n");
     let check = |token: &str| {
         let log = hub.log();
-        let (cdn, own): (Vec<Request>, Vec<Request>) = log.into_iter().partition(|request| request.cdn);
+        let (cdn, own): (Vec<Request>, Vec<Request>) =
+            log.into_iter().partition(|request| request.cdn);
         assert!(
             own.len() > 3 && own.iter().all(|request| request.token.as_deref() == Some(token)),
             "{own:?}"
@@ -286,9 +330,12 @@ fn cut(reply: &Reply, at: usize) -> Reply {
 
 #[test]
 fn a_dropped_connection_is_taken_up_again() {
-    for (large, ranges) in
-        [(Large::Here, true), (Large::Relative, true), (Large::Elsewhere, true), (Large::Relative, false)]
-    {
+    for (large, ranges) in [
+        (Large::Here, true),
+        (Large::Relative, true),
+        (Large::Elsewhere, true),
+        (Large::Relative, false),
+    ] {
         let (hub, bench) = (Hub::new(), Bench::new(""));
         hub.large(large);
         if !ranges {
@@ -304,7 +351,10 @@ fn a_dropped_connection_is_taken_up_again() {
         if ranges {
             let log = hub.log();
             let starts = |request: &Request| request.wants(WEIGHTS) && request.start.is_some();
-            assert!(log.iter().any(|request| starts(request) && request.start == Some(60_000)), "{log:?}");
+            assert!(
+                log.iter().any(|request| starts(request) && request.start == Some(60_000)),
+                "{log:?}"
+            );
         }
         assert!(fs::read(snapshot(&bench).join(WEIGHTS)).unwrap() == hub.file(WEIGHTS));
     }
@@ -317,8 +367,12 @@ fn a_killed_download_goes_on_where_it_stopped() {
         let stall = request.wants(WEIGHTS) && reply.status == 200;
         stall.then(|| Reply { stall: true, ..cut(reply, 40_000) })
     });
-    let mut child =
-        hub.command(&bench, &["pull", ID]).stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
+    let mut child = hub
+        .command(&bench, &["pull", ID])
+        .stderr(Stdio::null())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
     let blobs = repository(&bench).join("blobs");
     let part = blobs.join(format!("{}.incomplete", etag(WEIGHTS, &hub.file(WEIGHTS))));
     let began = Instant::now();
@@ -337,7 +391,9 @@ fn a_killed_download_goes_on_where_it_stopped() {
     let resumed = hub.crisol(&bench, &["pull", ID, "--json"]);
     assert!(resumed.stderr.contains("going on after 40.0 kB"), "{}", resumed.stderr);
     assert!(!listed(&resumed.json())[WEIGHTS]);
-    assert!(hub.log().iter().any(|request| request.wants(WEIGHTS) && request.start == Some(40_000)));
+    assert!(
+        hub.log().iter().any(|request| request.wants(WEIGHTS) && request.start == Some(40_000))
+    );
     assert!(!part.exists());
     assert_eq!(generate(&hub, &bench, ID, &["--offline"]).ok(), expected(&bench));
 }
@@ -366,7 +422,10 @@ fn troubles_that_pass_and_troubles_that_stay() {
     let bench = Bench::new("");
     hub.twist(|request, _, _| request.wants("config.json").then(|| Reply::new(500, &[], b"")));
     let error = hub.crisol(&bench, &["pull", ID]).failed(1);
-    assert!(error.contains("config.json") && error.contains("500") && error.contains("0 of"), "{error}");
+    assert!(
+        error.contains("config.json") && error.contains("500") && error.contains("0 of"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -379,7 +438,10 @@ fn what_arrives_must_be_what_was_described() {
         (request.wants(WEIGHTS) && reply.status == 200).then_some(wrong)
     });
     let error = hub.crisol(&bench, &["pull", ID]).failed(1);
-    assert!(error.contains("SHA-256") && error.contains(&right) && error.contains(WEIGHTS), "{error}");
+    assert!(
+        error.contains("SHA-256") && error.contains(&right) && error.contains(WEIGHTS),
+        "{error}"
+    );
     let blobs = repository(&bench).join("blobs");
     assert!(!tree(&blobs).iter().any(|path| path.to_string_lossy().contains(&right)));
     assert!(!snapshot(&bench).join(WEIGHTS).exists());
@@ -412,7 +474,10 @@ fn what_arrives_must_be_what_was_described() {
             request.wants("config.json").then_some(reply)
         });
         let error = hub.crisol(&bench, &["pull", ID]).failed(1);
-        assert!(error.contains("config.json") && error.contains("not what a hub answers"), "{error}");
+        assert!(
+            error.contains("config.json") && error.contains("not what a hub answers"),
+            "{error}"
+        );
         assert!(!snapshot(&bench).join("config.json").exists());
     }
 }
@@ -426,10 +491,14 @@ fn refusals_say_what_to_do() {
     assert!(none.contains("no such repository") && none.contains("HF_TOKEN"), "{none}");
     let revision = pull("org/tiny@v9");
     assert!(revision.contains("no revision `v9`") && revision.contains(&page), "{revision}");
-    hub.twist(|request, _, _| request.path.ends_with("config.json").then(|| refusal(404, "EntryNotFound")));
+    hub.twist(|request, _, _| {
+        request.path.ends_with("config.json").then(|| refusal(404, "EntryNotFound"))
+    });
     assert!(pull(ID).contains("no file config.json"));
     for (status, code) in [(401, "GatedRepo"), (403, "GatedRepo")] {
-        hub.twist(move |request, _, _| request.path.contains("/resolve/").then(|| refusal(status, code)));
+        hub.twist(move |request, _, _| {
+            request.path.contains("/resolve/").then(|| refusal(status, code))
+        });
         let gated = pull(ID);
         assert!(
             gated.contains("gated") && gated.contains("licence") && gated.contains("HF_TOKEN"),
@@ -453,7 +522,8 @@ fn refusals_say_what_to_do() {
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let mut command = hub.command(&bench, &["pull", ID]);
     let error =
-        Finished::of(command.env("HF_ENDPOINT", format!("http://{free}")).output().unwrap()).failed(1);
+        Finished::of(command.env("HF_ENDPOINT", format!("http://{free}")).output().unwrap())
+            .failed(1);
     assert!(error.contains("cannot reach") && error.contains("--offline"), "{error}");
     let mut command = hub.command(&bench, &["pull", ID]);
     let error = Finished::of(command.env("HF_ENDPOINT", "ftp://x").output().unwrap()).failed(1);
@@ -509,7 +579,10 @@ fn hostile_hubs() {
             Box::new(list(sha(r#"{"sha": "SHA", "siblings": [{"rfilename": "../../../evil"}]}"#))),
             "a file called",
         ),
-        (Box::new(list(sha(r#"{"sha": "SHA", "siblings": [{"rfilename": "/evil"}]}"#))), "a file called"),
+        (
+            Box::new(list(sha(r#"{"sha": "SHA", "siblings": [{"rfilename": "/evil"}]}"#))),
+            "a file called",
+        ),
         (Box::new(list(r#"{"sha": "../../../evil", "siblings": []}"#)), "a commit called"),
         (Box::new(list("<html>")), "not what a hub answers"),
         (Box::new(list("{}")), "missing field"),
@@ -543,9 +616,11 @@ fn hostile_hubs() {
         assert!(!tree(&cache).iter().any(|path| path.ends_with("evil")), "{expected}");
     }
     // An index that leads out of the folder, and one that is none.
-    for index in
-        [r#"{"weight_map": {"a": "../../../evil.safetensors"}}"#, r#"{"weight_map": {"a": "run.py"}}"#, "[]"]
-    {
+    for index in [
+        r#"{"weight_map": {"a": "../../../evil.safetensors"}}"#,
+        r#"{"weight_map": {"a": "run.py"}}"#,
+        "[]",
+    ] {
         let (hub, bench) = (Hub::new(), Bench::new(""));
         hub.remove(WEIGHTS);
         hub.put("model.safetensors.index.json", index.as_bytes());

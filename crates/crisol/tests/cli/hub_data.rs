@@ -30,7 +30,10 @@ fn golden(name: &str) -> Vec<u8> {
 
 fn hub(files: &[(&str, Vec<u8>)]) -> Hub {
     Hub::with(
-        files.iter().map(|(name, bytes)| ((*name).to_owned(), bytes.clone())).collect::<BTreeMap<_, _>>(),
+        files
+            .iter()
+            .map(|(name, bytes)| ((*name).to_owned(), bytes.clone()))
+            .collect::<BTreeMap<_, _>>(),
     )
 }
 
@@ -66,7 +69,8 @@ fn splits_and_ranges_over_files() {
         ("test.jsonl", rows(100, 3)),
         ("load.py", b"never fetched".to_vec()),
     ]);
-    let read = |part: &str, more: &[&str]| numbers(&texts(&hub, &bench, &format!("{NAME}{part}"), more));
+    let read =
+        |part: &str, more: &[&str]| numbers(&texts(&hub, &bench, &format!("{NAME}{part}"), more));
     // Of files behind the range, nothing is fetched.
     for (part, expected) in [(":train[..3]", 0..3), (":train[3..6]", 3..6)] {
         assert_eq!(read(part, &[]), expected.collect::<Vec<_>>());
@@ -77,9 +81,12 @@ fn splits_and_ranges_over_files() {
     assert!(error.contains("not all that is asked of it"), "{error}");
     assert_eq!(read("", &[]), (0..12).collect::<Vec<_>>());
     hub.log();
-    for (part, expected) in
-        [("", 0..12), (":train[7..]", 7..12), (":train[4..5]", 4..5), ("@main:train[2..100]", 2..12)]
-    {
+    for (part, expected) in [
+        ("", 0..12),
+        (":train[7..]", 7..12),
+        (":train[4..5]", 4..5),
+        ("@main:train[2..100]", 2..12),
+    ] {
         assert_eq!(read(part, &["--offline"]), expected.collect::<Vec<_>>());
     }
     assert_eq!(read(&format!("@{COMMIT}"), &[]).len(), 12);
@@ -108,10 +115,16 @@ fn parquet_in_configs() {
     ];
     let hub = hub(&files);
     hub.large(Large::Elsewhere);
-    let inspect = |name: &str| hub.crisol(&bench, &["data", "inspect", name, "--json", "--limit", "1000"]);
+    let inspect =
+        |name: &str| hub.crisol(&bench, &["data", "inspect", name, "--json", "--limit", "1000"]);
     let sequences = |name: &str| {
         let records = inspect(name).json()["records"].take();
-        records.as_array().unwrap().iter().map(|record| record["sequences"].clone()).collect::<Vec<_>>()
+        records
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|record| record["sequences"].clone())
+            .collect::<Vec<_>>()
     };
     bench.write("pairs.parquet", "");
     std::fs::write(bench.path("pairs.parquet"), &pairs).unwrap();
@@ -149,11 +162,23 @@ fn phases_and_recipes_train_on_them() {
     let hub = hub(&[("train.jsonl", rows(0, 40)), ("test.jsonl", rows(100, 8))]);
     let model = checkpoint("1-pretrain");
     let (data, heldout) = (format!("{NAME}:train[..20]"), format!("{NAME}:test"));
-    let phase =
-        ["pretrain", &model, "--data", &data, "--heldout", &heldout, "--out", "out", "--set", "epochs=1"];
+    let phase = [
+        "pretrain",
+        &model,
+        "--data",
+        &data,
+        "--heldout",
+        &heldout,
+        "--out",
+        "out",
+        "--set",
+        "epochs=1",
+    ];
     hub.crisol(&bench, &phase).ok();
     let recipe = read(&bench.path("out/recipe.toml"));
-    for name in [format!("{NAME}@{COMMIT}/default:train[..20]"), format!("{NAME}@{COMMIT}/default:test")] {
+    for name in
+        [format!("{NAME}@{COMMIT}/default:train[..20]"), format!("{NAME}@{COMMIT}/default:test")]
+    {
         assert!(recipe.contains(&format!("\"{name}\"")), "{recipe}");
     }
     hub.log();
@@ -180,8 +205,9 @@ fn phases_and_recipes_train_on_them() {
         "epochs=1",
     ];
     bench.crisol(&file).ok();
-    let weights =
-        |out: &str| std::fs::read(bench.path(&format!("{out}/1-pretrain/model.safetensors"))).unwrap();
+    let weights = |out: &str| {
+        std::fs::read(bench.path(&format!("{out}/1-pretrain/model.safetensors"))).unwrap()
+    };
     assert!(weights("out") == weights("same"));
 
     bench.write("mine.toml", &format!("base = {model:?}\nevaluate = \"none\"\n[[phases]]\nkind = \"pretrain\"\ndata = [{data:?}]\nheldout = []\nepochs = 1\n"));
@@ -194,8 +220,12 @@ fn phases_and_recipes_train_on_them() {
 fn the_base_of_a_recipe_on_a_hub() {
     let (hub, bench) = (Hub::new(), Bench::new(""));
     bench.write("rows.jsonl", &String::from_utf8(rows(0, 20)).unwrap());
-    let phase = "[[phases]]\nkind = \"pretrain\"\ndata = [\"rows.jsonl\"]\nheldout = []\nepochs = 1\n";
-    bench.write("mine.toml", &format!("base = \"{ID}\"\ndata = \".\"\nevaluate = \"none\"\n{phase}"));
+    let phase =
+        "[[phases]]\nkind = \"pretrain\"\ndata = [\"rows.jsonl\"]\nheldout = []\nepochs = 1\n";
+    bench.write(
+        "mine.toml",
+        &format!("base = \"{ID}\"\ndata = \".\"\nevaluate = \"none\"\n{phase}"),
+    );
     hub.crisol(&bench, &["run", "mine.toml", "--out", "mine"]).ok();
     assert!(read(&bench.path("mine/recipe.toml")).contains(&format!("snapshots/{COMMIT}\"")));
 }
@@ -227,7 +257,10 @@ fn what_is_no_data_set_is_an_error() {
     hub.put("../../../../train-evil.jsonl", b"{\"text\": \"evil\"}");
     assert!(error(NAME).contains("train-evil"));
     hub.remove("../../../../train-evil.jsonl");
-    hub.put("README.md", b"---\nconfigs:\n- config_name: default\n  data_files: ../../../*.jsonl\n---\n");
+    hub.put(
+        "README.md",
+        b"---\nconfigs:\n- config_name: default\n  data_files: ../../../*.jsonl\n---\n",
+    );
     assert!(error(NAME).contains("no data file of that name"));
     // What is at a commit never changes, so that the cache would answer.
     let fresh = Bench::new("");

@@ -37,10 +37,15 @@ fn every_phase_starts_from_every_kind_of_model() {
         train("sft", &["--data", "sft.jsonl", "--heldout", "sft.jsonl"]);
         train("reward", &["--data", "votes.jsonl"]);
         train("dpo", &["--data", "votes.jsonl", "--replay", "sft.jsonl"]);
-        let groups = [&["--data", "problems.jsonl", "--set", "rollout.group_size=2"][..], &rollouts].concat();
+        let groups =
+            [&["--data", "problems.jsonl", "--set", "rollout.group_size=2"][..], &rollouts]
+                .concat();
         train("reason", &groups);
         let judge = format!("reward-{model}/1-reward");
-        train("ppo", &[&["--data", "prompts.jsonl", "--reward-model", &judge][..], &rollouts].concat());
+        train(
+            "ppo",
+            &[&["--data", "prompts.jsonl", "--reward-model", &judge][..], &rollouts].concat(),
+        );
     }
 }
 

@@ -21,7 +21,9 @@ fn a_ladder_is_written_and_runs_as_planned() {
         .replacen("batch_tokens = 512", "batch_tokens = 128\nepochs = 2", 1);
     let bench = Bench::new(&recipe);
     let write = |more: &[&str]| {
-        bench.crisol(&[&["cost", "ladder", "--write", "ladder", "--recipe", "tiny.toml"], more].concat())
+        bench.crisol(
+            &[&["cost", "ladder", "--write", "ladder", "--recipe", "tiny.toml"], more].concat(),
+        )
     };
     let plan = write(&["--rungs", "4", "--json"]).json();
     let rungs = list(&plan, "rungs");
@@ -48,11 +50,14 @@ fn a_ladder_is_written_and_runs_as_planned() {
         );
         assert_eq!(of(&report["model"], "parameters"), of(rung, "parameters"));
         assert!(of(&phases[0]["metrics"], "validation_loss") > 0.0);
-        let others = list(&report, "prompts").iter().filter(|prompt| prompt["kind"] != "held-out").count();
+        let others =
+            list(&report, "prompts").iter().filter(|prompt| prompt["kind"] != "held-out").count();
         assert_eq!(others, 0, "nothing else is measured");
         if number == 4 {
             assert_eq!(report["model"]["hidden"], 64);
-            assert!(report["recipe_toml"].as_str().is_some_and(|toml| toml.contains("epochs = 2.0")));
+            assert!(
+                report["recipe_toml"].as_str().is_some_and(|toml| toml.contains("epochs = 2.0"))
+            );
         }
     }
     // Nothing is overwritten.
@@ -60,16 +65,23 @@ fn a_ladder_is_written_and_runs_as_planned() {
     assert!(write(&[]).failed(1).contains("nothing is overwritten"));
     assert_eq!(bench.read("ladder/rung-1.toml"), before);
     assert!(!bench.path("ladder/rung-5.toml").exists());
-    let text =
-        bench.crisol(&["cost", "ladder", "--write", "more", "--recipe", "tiny.toml", "--rungs", "4"]).ok();
+    let text = bench
+        .crisol(&["cost", "ladder", "--write", "more", "--recipe", "tiny.toml", "--rungs", "4"])
+        .ok();
     assert!(text.contains("crisol run more/rung-4.toml --out more/rung-4"), "{text}");
-    assert!(text.contains("crisol cost ladder more/rung-1 more/rung-2 more/rung-3 more/rung-4"), "{text}");
+    assert!(
+        text.contains("crisol cost ladder more/rung-1 more/rung-2 more/rung-3 more/rung-4"),
+        "{text}"
+    );
 }
 
 /// A run's folder with a report of nothing but its pre-training.
 fn write_run(bench: &Bench, name: &str, model: &Value, phase: &Value) {
     std::fs::create_dir_all(bench.path(name)).expect("the test's folder is writable");
-    bench.write(&format!("{name}/report.json"), &json!({"model": model, "phases": [phase]}).to_string());
+    bench.write(
+        &format!("{name}/report.json"),
+        &json!({"model": model, "phases": [phase]}).to_string(),
+    );
 }
 
 /// Runs r1, r2, … whose losses lie on 1.5 + 0.8·(C / 10¹²)^-0.25 and so far above and below it, by turns.
@@ -84,7 +96,8 @@ fn bench_with_runs(scatter: f64) -> Bench {
         let phase = json!({"name": "pretrain", "kind": "pretrain", "flops": flops, "tokens": 200_000.0 * size,
             "metrics": {"validation_loss": loss}});
         let integers = |value: Value| -> Value {
-            serde_json::from_str(&value.to_string().replace(".0,", ",").replace(".0}", "}")).expect("JSON")
+            serde_json::from_str(&value.to_string().replace(".0,", ",").replace(".0}", "}"))
+                .expect("JSON")
         };
         write_run(&bench, &format!("r{}", i + 1), &integers(model), &integers(phase));
     }

@@ -107,9 +107,13 @@ impl Hub {
                 std::fs::read(Path::new(&folder).join(name)).expect("a checkpoint has it"),
             );
         }
-        for name in
-            ["README.md", "modeling_tiny.py", "pytorch_model.bin", "onnx/model.onnx", "odd: name?.txt"]
-        {
+        for name in [
+            "README.md",
+            "modeling_tiny.py",
+            "pytorch_model.bin",
+            "onnx/model.onnx",
+            "odd: name?.txt",
+        ] {
             files.insert(name.into(), b"not for us".to_vec());
         }
         Hub::with(files)
@@ -167,7 +171,10 @@ impl Hub {
         self.state.lock().expect("no handler panics").files[name].clone()
     }
 
-    pub(crate) fn twist(&self, twist: impl FnMut(&Request, usize, &Reply) -> Option<Reply> + Send + 'static) {
+    pub(crate) fn twist(
+        &self,
+        twist: impl FnMut(&Request, usize, &Reply) -> Option<Reply> + Send + 'static,
+    ) {
         self.change(|state| state.twist = Some(Box::new(twist)));
     }
 
@@ -219,7 +226,9 @@ pub(crate) fn etag(name: &str, bytes: &[u8]) -> String {
 }
 
 fn is_large(name: &str) -> bool {
-    [".safetensors", ".bin", ".gguf", ".parquet", "tokenizer.json"].iter().any(|end| name.ends_with(end))
+    [".safetensors", ".bin", ".gguf", ".parquet", "tokenizer.json"]
+        .iter()
+        .any(|end| name.ends_with(end))
 }
 
 fn listener() -> TcpListener {
@@ -277,7 +286,11 @@ fn answer(state: &State, request: &Request) -> Reply {
         }
         let siblings: Vec<_> = files.iter().map(|name| json!({"rfilename": name})).collect();
         let info = json!({"id": ID, "sha": CONVERTED_COMMIT, "siblings": siblings});
-        return Reply::new(200, &[("content-type", "application/json")], info.to_string().as_bytes());
+        return Reply::new(
+            200,
+            &[("content-type", "application/json")],
+            info.to_string().as_bytes(),
+        );
     }
     if let Some(revision) = path.strip_prefix(&format!("/api/{kind}/{ID}/revision/")) {
         if ![COMMIT, "main", "v1", "refs%2Fpr%2F3"].contains(&revision) {
@@ -290,17 +303,23 @@ fn answer(state: &State, request: &Request) -> Reply {
             .map(|name| json!({"rfilename": name}))
             .collect();
         let info = json!({"id": ID, "sha": COMMIT, "siblings": siblings});
-        return Reply::new(200, &[("content-type", "application/json")], info.to_string().as_bytes());
+        return Reply::new(
+            200,
+            &[("content-type", "application/json")],
+            info.to_string().as_bytes(),
+        );
     }
     if path.starts_with("/api/") {
         return refusal(404, "RepoNotFound");
     }
-    let file = |prefix: &str| path.strip_prefix(prefix).and_then(|name| state.files.get_key_value(name));
+    let file =
+        |prefix: &str| path.strip_prefix(prefix).and_then(|name| state.files.get_key_value(name));
     if let Some((_, contents)) = file("/large/") {
         return bytes(state, request, contents, &[]);
     }
     let of_branch = path.strip_prefix(&format!("/{ID}/resolve/{CONVERTED_COMMIT}/"));
-    let of_branch = of_branch.and_then(|name| state.files.get_key_value(&format!("{CONVERTED}{name}")));
+    let of_branch =
+        of_branch.and_then(|name| state.files.get_key_value(&format!("{CONVERTED}{name}")));
     let Some((name, contents)) = file(&format!("/{ID}/resolve/{COMMIT}/")).or(of_branch) else {
         return refusal(404, "EntryNotFound");
     };
@@ -321,7 +340,12 @@ fn answer(state: &State, request: &Request) -> Reply {
     Reply::new(302, &headers, b"Found. Redirecting.")
 }
 
-fn bytes(state: &State, request: &Request, contents: &[u8], headers: &[(&'static str, &str)]) -> Reply {
+fn bytes(
+    state: &State,
+    request: &Request,
+    contents: &[u8],
+    headers: &[(&'static str, &str)],
+) -> Reply {
     let Some(start) = request.start.filter(|_| state.ranges) else {
         return Reply::new(200, headers, contents);
     };

@@ -29,8 +29,10 @@ fn check(what: &str, predicted: Memory, measured: &Value) {
 
 /// Llama with as many heads of keys and values as of queries.
 fn llama([hidden, layers, heads, inner, vocab]: [usize; 5], head: Head) -> ModelShape {
-    let attention = Attention::Grouped { heads, kv_heads: heads, head_dim: hidden / heads, chunk: None };
-    let block = Block { attention, feed_forward: FeedForward::Dense { inner }, vectors: 2 * hidden };
+    let attention =
+        Attention::Grouped { heads, kv_heads: heads, head_dim: hidden / heads, chunk: None };
+    let block =
+        Block { attention, feed_forward: FeedForward::Dense { inner }, vectors: 2 * hidden };
     ModelShape { hidden, vocab, head, blocks: vec![(layers, block)] }
 }
 
@@ -67,7 +69,8 @@ fn training_steps_and_generation_take_what_is_predicted() {
     let (chunks, slots) = crisol_model::at_once(64, 2);
     let sequences = Sequences { chunks, slots, prompt_tokens: slots * 16, length: 16 + 100 };
     let predicted = inference(&xs, None, sequences, &estimate::rules(), estimate::PROGRAM);
-    let decode = ["decode", "--shape", "XS", "--batch", "64", "--new-tokens", "100", "--threads", "2"];
+    let decode =
+        ["decode", "--shape", "XS", "--batch", "64", "--new-tokens", "100", "--threads", "2"];
     check("decode", predicted, &peak(&decode));
 }
 
@@ -82,8 +85,10 @@ fn phases_take_what_is_predicted() {
         let recipe = Recipe::load(&bench.path(&format!("{out}/recipe.toml"))).unwrap();
         let config = crisol_model::Config::load(&bench.path("pretrain/1-pretrain")).unwrap();
         let data = DataSource::open(bench.path(".").to_str().unwrap());
-        let predicted = estimate::memory(&recipe.phases[0].settings, &recipe.run, &config, &data, 2);
-        let report: Value = serde_json::from_str(&bench.read(&format!("{out}/report.json"))).unwrap();
+        let predicted =
+            estimate::memory(&recipe.phases[0].settings, &recipe.run, &config, &data, 2);
+        let report: Value =
+            serde_json::from_str(&bench.read(&format!("{out}/report.json"))).unwrap();
         check(kind, predicted, &report["peak_memory_bytes"]);
     };
     let mut pretrain = vec!["pretrain", "--data", "pretrain.jsonl", "--set", "batch_tokens=512"];
@@ -101,18 +106,34 @@ fn phases_take_what_is_predicted() {
     run(&pretrain);
     run(&["sft", "pretrain/1-pretrain", "--data", "sft.jsonl", "--set", "batch_tokens=256"]);
     let chat = "sft/1-sft";
-    let small = ["--set", "rollout.prompts=8", "--set", "rollout.max_new_tokens=12", "--set", "steps=2"];
+    let small =
+        ["--set", "rollout.prompts=8", "--set", "rollout.max_new_tokens=12", "--set", "steps=2"];
     let reason = ["reason", chat, "--cold-start", "cold.jsonl", "--data", "problems.jsonl"];
     run(&[&reason[..], &small, &["--set", "skip_zero_spread=false"]].concat());
     // Answers that are all wrong: nothing is trained.
-    bench.write("impossible.jsonl", &"{\"prompt\": \"Say coins\", \"answer\": \"-77\"}\n".repeat(35));
-    let out = ["--out", "unpaid", "--threads", "2", "--set", "shard_tokens=256", "--set", "format_reward=0"];
-    bench.crisol(&[&["reason", chat, "--data", "impossible.jsonl"][..], &small, &out].concat()).ok();
+    bench.write(
+        "impossible.jsonl",
+        &"{\"prompt\": \"Say coins\", \"answer\": \"-77\"}\n".repeat(35),
+    );
+    let out = [
+        "--out",
+        "unpaid",
+        "--threads",
+        "2",
+        "--set",
+        "shard_tokens=256",
+        "--set",
+        "format_reward=0",
+    ];
+    bench
+        .crisol(&[&["reason", chat, "--data", "impossible.jsonl"][..], &small, &out].concat())
+        .ok();
     let recipe = Recipe::load(&bench.path("unpaid/recipe.toml")).unwrap();
     let config = crisol_model::Config::load(&bench.path("pretrain/1-pretrain")).unwrap();
     let data = DataSource::open(bench.path(".").to_str().unwrap());
     let settings = &recipe.phases[0].settings;
-    let predicted = estimate::memory_before_updates(settings, &recipe.run, &config, &data, 2).unwrap();
+    let predicted =
+        estimate::memory_before_updates(settings, &recipe.run, &config, &data, 2).unwrap();
     let report: Value = serde_json::from_str(&bench.read("unpaid/report.json")).unwrap();
     check("reason without updates", predicted, &report["peak_memory_bytes"]);
     run(&["reward", chat, "--data", "votes.jsonl", "--heldout", "votes.jsonl"]);

@@ -15,8 +15,9 @@ fn ids(value: &Value) -> Vec<u64> {
 fn generate_gives_ids_and_text() {
     let bench = Bench::new("");
     let model = checkpoint("1-pretrain");
-    let generate =
-        |more: &[&str]| bench.crisol(&[&["generate", &model, "--max-new-tokens", "6"], more].concat());
+    let generate = |more: &[&str]| {
+        bench.crisol(&[&["generate", &model, "--max-new-tokens", "6"], more].concat())
+    };
     let json = generate(&["--prompt", "The sky", "--json"]).json();
     let keys: Vec<&String> = json.as_object().unwrap().keys().collect();
     assert_eq!(keys, ["prompt_ids", "ids", "text", "stopped_by"]);
@@ -29,7 +30,10 @@ fn generate_gives_ids_and_text() {
     // Greedy generation is the same from ids, as text, on one thread and again.
     let from_ids = generate(&["--ids", &prompt.join(","), "--json", "--threads", "1"]).json();
     assert_eq!(json, from_ids);
-    assert_eq!(generate(&["--prompt", "The sky"]).ok(), format!("{}\n", json["text"].as_str().unwrap()));
+    assert_eq!(
+        generate(&["--prompt", "The sky"]).ok(),
+        format!("{}\n", json["text"].as_str().unwrap())
+    );
     let stopped = json["stopped_by"].as_str().unwrap();
     assert!(["stop_token", "length"].contains(&stopped));
     assert!(ids(&json["ids"]).len() == 6 || stopped == "stop_token");
@@ -61,10 +65,12 @@ fn generation_ends_where_the_context_does() {
     let json = bench.crisol(&arguments).json();
     assert_eq!(ids(&json["ids"]).len(), 1);
     assert!(["context", "stop_token"].contains(&json["stopped_by"].as_str().unwrap()));
-    let error =
-        bench.crisol(&["generate", &checkpoint("1-pretrain"), "--ids", &vec!["100"; 65].join(",")]).failed(1);
+    let error = bench
+        .crisol(&["generate", &checkpoint("1-pretrain"), "--ids", &vec!["100"; 65].join(",")])
+        .failed(1);
     assert!(error.contains("65") && error.contains("64"), "{error}");
-    let error = bench.crisol(&["generate", &checkpoint("1-pretrain"), "--ids", "5,99999"]).failed(1);
+    let error =
+        bench.crisol(&["generate", &checkpoint("1-pretrain"), "--ids", "5,99999"]).failed(1);
     assert!(error.contains("99999") && error.contains("vocabulary"), "{error}");
 }
 
@@ -91,11 +97,15 @@ fn score_agrees_with_generation() {
     assert_eq!((&by_ids["logprobs"], &by_ids["total"]), (&json["logprobs"], &json["total"]));
     assert!(by_ids.get("bits_per_byte").is_none());
     let table = bench.crisol(&["score", &model, "--text", text]).ok();
-    assert!(table.lines().count() == id_list.len() + 2 && table.contains("bits per byte"), "{table}");
+    assert!(
+        table.lines().count() == id_list.len() + 2 && table.contains("bits per byte"),
+        "{table}"
+    );
 
     // Putting a greedily chosen token last is at least as probable as putting any other there.
-    let greedy =
-        bench.crisol(&["generate", &model, "--prompt", text, "--max-new-tokens", "1", "--json"]).json();
+    let greedy = bench
+        .crisol(&["generate", &model, "--prompt", text, "--max-new-tokens", "1", "--json"])
+        .json();
     let last = |id: u64| {
         let with = format!("{},{id}", id_list.join(","));
         let json = bench.crisol(&["score", &model, "--ids", &with, "--json"]).json();
@@ -118,7 +128,9 @@ fn ids_need_no_tokenizer() {
     let without = bench.crisol(&[&["generate", "bare"], &arguments[..]].concat()).json();
     assert_eq!(with["ids"], without["ids"]);
     assert!(without["text"].is_null());
-    assert!(bench.crisol(&["generate", "bare", "--prompt", "x"]).failed(2).contains("tokenizer.json"));
+    assert!(
+        bench.crisol(&["generate", "bare", "--prompt", "x"]).failed(2).contains("tokenizer.json")
+    );
 }
 
 fn chat(bench: &Bench, arguments: &[&str], input: &str) -> Finished {
@@ -138,7 +150,10 @@ fn answers_end_before_a_stop_string() {
     let bench = Bench::new("");
     let model = checkpoint("1-pretrain");
     let generate = |more: &[&str]| {
-        bench.crisol(&[&["generate", &model, "--prompt", "The sky", "--max-new-tokens", "40"], more].concat())
+        bench.crisol(
+            &[&["generate", &model, "--prompt", "The sky", "--max-new-tokens", "40"], more]
+                .concat(),
+        )
     };
     let whole = generate(&["--json"]).json();
     let (text, whole_ids) = (whole["text"].as_str().unwrap(), ids(&whole["ids"]));
@@ -146,7 +161,10 @@ fn answers_end_before_a_stop_string() {
     let middle: String = text.chars().skip(text.chars().count() / 2).take(3).collect();
     let expected = &text[..text.find(&middle).unwrap()];
     let json = generate(&["--json", "--stop", "never said", "--stop", &middle]).json();
-    assert_eq!((json["text"].as_str(), json["stopped_by"].as_str()), (Some(expected), Some("stop_string")));
+    assert_eq!(
+        (json["text"].as_str(), json["stopped_by"].as_str()),
+        (Some(expected), Some("stop_string"))
+    );
     let stopped_ids = ids(&json["ids"]);
     assert!(stopped_ids.len() < whole_ids.len() && whole_ids.starts_with(&stopped_ids));
     assert_eq!(generate(&["--stop", &middle]).ok(), format!("{expected}\n"));
@@ -169,7 +187,8 @@ fn answers_end_before_a_stop_string() {
     for file in ["config.json", "model.safetensors"] {
         std::fs::copy(format!("{model}/{file}"), bare.join(file)).unwrap();
     }
-    let error = bench.crisol(&["generate", "bare", "--ids", "5", "--json", "--stop", "x"]).failed(2);
+    let error =
+        bench.crisol(&["generate", "bare", "--ids", "5", "--json", "--stop", "x"]).failed(2);
     assert!(error.contains("no --stop can be found"), "{error}");
 }
 
@@ -210,7 +229,8 @@ fn templates_get_tools_and_the_date() {
     let year: u32 = today[..4].parse().unwrap();
     assert!(year >= 2026 && today.ends_with("Hi<|eos|>"), "{today}");
     assert_eq!(prompt(&["--tools", "tools.json"]), format!("{year}clockHi<|eos|>"));
-    let inspected = bench.crisol(&["data", "inspect", "sft.jsonl", "--model", "dated", "--json"]).ok();
+    let inspected =
+        bench.crisol(&["data", "inspect", "sft.jsonl", "--model", "dated", "--json"]).ok();
     assert!(inspected.contains("2024Ana has"), "{inspected}");
 
     for (contents, problem) in
@@ -230,9 +250,14 @@ fn how_the_makers_sample_is_mentioned_not_applied() {
     for file in ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"] {
         std::fs::copy(format!("{}/{file}", checkpoint("2-sft")), folder.join(file)).unwrap();
     }
-    bench.write("sampled/generation_config.json", r#"{"do_sample": true, "temperature": 0.6, "top_p": 0.9}"#);
+    bench.write(
+        "sampled/generation_config.json",
+        r#"{"do_sample": true, "temperature": 0.6, "top_p": 0.9}"#,
+    );
     let generate = |more: &[&str]| {
-        bench.crisol(&[&["generate", "sampled", "--prompt", "Ana", "--max-new-tokens", "8"], more].concat())
+        bench.crisol(
+            &[&["generate", "sampled", "--prompt", "Ana", "--max-new-tokens", "8"], more].concat(),
+        )
     };
     let greedy = generate(&[]);
     assert!(greedy.stderr.contains("suggests --temperature 0.6 --top-p 0.9"), "{}", greedy.stderr);
@@ -246,7 +271,8 @@ fn chat_answers_each_line_of_a_pipe() {
     let bench = Bench::new("");
     let model = checkpoint("2-sft");
     let short = ["--max-new-tokens", "4"];
-    let first = bench.crisol(&[&["generate", &model, "--chat", "Say coins"], &short[..]].concat()).ok();
+    let first =
+        bench.crisol(&[&["generate", &model, "--chat", "Say coins"], &short[..]].concat()).ok();
     let twice = chat(&bench, &short, "Say coins\n/reset\nSay coins\n/quit\nnever read\n").ok();
     // The conversation begins anew after /reset, so that the same question gets the same answer.
     assert_eq!(twice, format!("{first}{first}"));
@@ -280,8 +306,9 @@ fn compare_sets_models_side_by_side() {
         assert!(outputs.contains_key(&base) && outputs.contains_key(&tuned));
     }
     assert_eq!(prompts[0]["form"], "text");
-    let greedy =
-        bench.crisol(&["generate", &base, "--prompt", "The sky", "--max-new-tokens", "3", "--json"]).json();
+    let greedy = bench
+        .crisol(&["generate", &base, "--prompt", "The sky", "--max-new-tokens", "3", "--json"])
+        .json();
     let shown = prompts[0]["outputs"][&base].as_str().unwrap();
     assert!(shown.starts_with(greedy["text"].as_str().unwrap()), "{shown:?} {greedy}");
 }
@@ -300,7 +327,8 @@ fn a_closed_pipe_ends_the_command_quietly() {
             .spawn()
             .expect("the binary starts");
         drop(child.stdout.take());
-        let finished = Finished::of(child.wait_with_output().expect("the child's output can be read"));
+        let finished =
+            Finished::of(child.wait_with_output().expect("the child's output can be read"));
         assert_eq!((finished.code, finished.stderr.as_str()), (Some(0), ""));
     }
 }

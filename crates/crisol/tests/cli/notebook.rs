@@ -38,13 +38,19 @@ fn the_demonstrations_are_replayed_and_compared() {
     let chat = bench.path("run/2-sft");
     let arguments = |json: &'static [&'static str]| {
         let (base, chat) = (base.to_str().unwrap().to_owned(), chat.to_str().unwrap().to_owned());
-        let all = ["notebook", "--base", &base, "--chat", &chat, "--aligned", &chat, "--out", "out"];
+        let all =
+            ["notebook", "--base", &base, "--chat", &chat, "--aligned", &chat, "--out", "out"];
         bench.crisol(&[&all[..], json].concat())
     };
     let json = arguments(&["--json"]).json();
     assert_eq!(serde_json::from_str::<Value>(&bench.read("out/report.json")).unwrap(), json);
     let roles = |key: &str| -> Vec<String> {
-        json[key].as_array().unwrap().iter().map(|entry| entry["role"].as_str().unwrap().to_owned()).collect()
+        json[key]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|entry| entry["role"].as_str().unwrap().to_owned())
+            .collect()
     };
     assert_eq!(roles("models"), ["base", "chat", "aligned"]);
     assert_eq!(roles("demonstrations"), ["base", "base", "base", "chat", "aligned"]);
@@ -72,7 +78,12 @@ fn the_demonstrations_are_replayed_and_compared() {
 
     // Only the model with the notebook's name is compared with what the notebook has.
     let stored = &demonstrations[0]["notebook"];
-    assert!(stored["answer"].as_str().unwrap().starts_with("- What is the capital of the United States?"));
+    assert!(
+        stored["answer"]
+            .as_str()
+            .unwrap()
+            .starts_with("- What is the capital of the United States?")
+    );
     let (answer, stored_answer) =
         (demonstrations[0]["answer"].as_str().unwrap(), stored["answer"].as_str().unwrap());
     let same = answer.chars().zip(stored_answer.chars()).take_while(|(a, b)| a == b).count();
@@ -83,7 +94,8 @@ fn the_demonstrations_are_replayed_and_compared() {
     let prompts = json["prompts"].as_array().unwrap();
     let forms: Vec<&str> = prompts.iter().map(|prompt| prompt["form"].as_str().unwrap()).collect();
     assert_eq!(forms, ["text", "chat", "text", "chat", "text", "chat", "chat", "chat"]);
-    let answered = |i: usize| prompts[i]["outputs"].as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+    let answered =
+        |i: usize| prompts[i]["outputs"].as_object().unwrap().keys().cloned().collect::<Vec<_>>();
     assert_eq!(answered(0), ["aligned", "base", "chat"]);
     assert_eq!(answered(1), ["aligned", "chat"]);
     assert_eq!(answered(6), ["aligned", "base", "chat"]);
@@ -91,15 +103,19 @@ fn the_demonstrations_are_replayed_and_compared() {
     assert_eq!(prompts[6]["outputs"]["chat"], demonstrations[3]["answer"]);
 
     let page = bench.read("out/report.html");
-    for part in
-        ["CC BY 4.0", "differs from the notebook", "float32 on the CPU", "TinyLlama/TinyLlama-1.1B-Chat-v1.0"]
-    {
+    for part in [
+        "CC BY 4.0",
+        "differs from the notebook",
+        "float32 on the CPU",
+        "TinyLlama/TinyLlama-1.1B-Chat-v1.0",
+    ] {
         assert!(page.contains(part), "{part}");
     }
     assert!(!page.contains("<script"));
     let text = arguments(&[]).ok();
     assert!(
-        text.contains("== After pre-training") && text.contains("differs from the notebook's stored answer"),
+        text.contains("== After pre-training")
+            && text.contains("differs from the notebook's stored answer"),
         "{text}"
     );
     assert!(text.contains("out/report.html"), "{text}");

@@ -12,7 +12,8 @@ use crate::resume::{EAGER, signal, start, wait_for, wait_until};
 
 /// A recipe whose first phase reads a pipe that nobody writes to, so that it waits until it is stopped.
 fn waiting(bench: &Bench) {
-    let made = Command::new("mkfifo").arg(bench.path("pipe.jsonl")).status().expect("there is a mkfifo");
+    let made =
+        Command::new("mkfifo").arg(bench.path("pipe.jsonl")).status().expect("there is a mkfifo");
     assert!(made.success());
     bench.write(
         "waiting.toml",
@@ -78,12 +79,16 @@ fn a_stop_is_heard_while_data_is_read() {
 fn a_users_own_files_are_left_alone() {
     let bench = Bench::new("");
     let recipe = format!("# mine\n{}", short_recipe(""));
-    for own in ["recipe.toml", "report.html", "report.json", "1-pretrain/notes.txt", "progress/notes.txt"] {
+    for own in
+        ["recipe.toml", "report.html", "report.json", "1-pretrain/notes.txt", "progress/notes.txt"]
+    {
         let folder = format!("own-{}", own.replace('/', "-"));
-        fs::create_dir_all(bench.path(&folder).join(own).parent().expect("it has one")).expect("writable");
+        fs::create_dir_all(bench.path(&folder).join(own).parent().expect("it has one"))
+            .expect("writable");
         bench.write(&format!("{folder}/{own}"), &recipe);
         bench.write("mine.toml", &recipe);
-        let given = if own == "recipe.toml" { format!("{folder}/{own}") } else { "mine.toml".into() };
+        let given =
+            if own == "recipe.toml" { format!("{folder}/{own}") } else { "mine.toml".into() };
         let error = bench.crisol(&["run", &given, "--out", &folder]).failed(1);
         let named = own.split('/').next().expect("a name");
         assert!(error.contains(&format!("{folder}/{named}")), "{error}");
@@ -101,7 +106,10 @@ fn a_users_own_files_are_left_alone() {
     bench.write("run/recipe.toml", &edited);
     let error = bench.crisol(&["run", "tiny.toml", "--out", "run"]).failed(1);
     assert!(error.contains("run/recipe.toml was edited"), "{error}");
-    assert_eq!((bench.read("run/recipe.toml"), bench.read("run/notes.txt")), (edited, "mine".to_owned()));
+    assert_eq!(
+        (bench.read("run/recipe.toml"), bench.read("run/notes.txt")),
+        (edited, "mine".to_owned())
+    );
 }
 
 /// An unfinished run of PPO: data, base and reward model are all somewhere.
@@ -162,7 +170,10 @@ fn a_resume_with_other_data_base_reward_model_or_settings_is_refused() {
         for changed in [twice, flipped, before[..before.len() - 1].to_vec()] {
             fs::write(bench.path(file), changed).expect("the test's folder is writable");
             let error = resume(&bench).failed(1);
-            assert!(error.contains("phase ppo cannot be resumed") && error.contains(file), "{error}");
+            assert!(
+                error.contains("phase ppo cannot be resumed") && error.contains(file),
+                "{error}"
+            );
             assert!(error.contains("Restore") && error.contains("--out"), "{error}");
         }
         fs::remove_file(bench.path(file)).expect("the file is there");
@@ -242,7 +253,8 @@ fn data_from_a_pipe_cannot_be_resumed() {
     let model = checkpoint("1-pretrain");
     let mut command = bench.command(&["sft", &model, "--data", "/dev/stdin", "--out", "run"]);
     command.args(["--set", "checkpoint_seconds=0", "--set", "epochs=2000"]);
-    let mut child = command.stdin(Stdio::piped()).stderr(Stdio::null()).spawn().expect("the binary starts");
+    let mut child =
+        command.stdin(Stdio::piped()).stderr(Stdio::null()).spawn().expect("the binary starts");
     let mut pipe = child.stdin.take().expect("it is piped");
     pipe.write_all(bench.read("sft.jsonl").as_bytes()).expect("the binary reads");
     drop(pipe);
@@ -279,14 +291,18 @@ fn finished_phases_are_compared_as_well() {
     *other.last_mut().expect("it has bytes") ^= 1;
     fs::write(&model, other).expect("the test's folder is writable");
     let error = bench.crisol(&["run", "--resume", "--out", "run"]).failed(1);
-    assert!(error.contains("phase sft") && error.contains("1-pretrain/model.safetensors"), "{error}");
+    assert!(
+        error.contains("phase sft") && error.contains("1-pretrain/model.safetensors"),
+        "{error}"
+    );
 }
 
 #[test]
 fn a_single_phase_is_resumed_without_saying_everything_again() {
     let bench = Bench::new("");
     let model = checkpoint("1-pretrain");
-    let begin = ["sft", &model, "--data", "sft.jsonl", "--out", "run", "--set", "checkpoint_seconds=0"];
+    let begin =
+        ["sft", &model, "--data", "sft.jsonl", "--out", "run", "--set", "checkpoint_seconds=0"];
     let begin = [&begin[..], &["--set", "epochs=2000"]].concat();
     let mut child = start(&bench, &begin);
     wait_for(&bench.path("run/progress/1-sft/state"));

@@ -12,7 +12,12 @@ use crate::fixture::{Bench, Finished, full_recipe, report, short_recipe, weights
 pub(crate) const EAGER: &str = "checkpoint_seconds = 0\n";
 
 pub(crate) fn start(bench: &Bench, arguments: &[&str]) -> Child {
-    bench.command(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary starts")
+    bench
+        .command(arguments)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the binary starts")
 }
 
 pub(crate) fn signal(child: &Child, name: &str) {
@@ -42,8 +47,9 @@ fn assert_same(bench: &Bench, a: &str, b: &str) {
     }
     assert_eq!(report(&a, &[]), report(&b, &[]));
     for phase in of_a.keys() {
-        let tokenizer =
-            |run: &Path| fs::read(run.join(phase).join("tokenizer.json")).expect("there is a tokenizer");
+        let tokenizer = |run: &Path| {
+            fs::read(run.join(phase).join("tokenizer.json")).expect("there is a tokenizer")
+        };
         assert!(tokenizer(&a) == tokenizer(&b), "the tokenizers of {phase} differ");
     }
     assert!(!b.join("progress").exists(), "finished phases leave no clutter");
@@ -68,7 +74,9 @@ fn killed_at_any_time_and_resumed() {
             let mut child = start(&bench, &arguments);
             // A linear congruential generator (Knuth's MMIX) is random enough for moments. Later ones come later, so that
             // even a machine that is busier than when `whole` was measured gets to the end.
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
             let random = (state >> 40) as f64 / f64::from(1 << 24);
             let share = (0.05 + 0.4 * random) * (1.0 + f64::from(kills) / 10.0);
             std::thread::sleep(whole.mul_f64(share));
@@ -105,7 +113,8 @@ fn interrupted_by_ctrl_c_and_resumed() {
         let child = start(&bench, &["run", "tiny.toml", "--out", &out, "--threads", "1"]);
         wait_for(&bench.path(&out).join(waited_for));
         signal(&child, name);
-        let stopped = Finished::of(child.wait_with_output().expect("the child's output can be read"));
+        let stopped =
+            Finished::of(child.wait_with_output().expect("the child's output can be read"));
         assert_eq!(stopped.code, Some(130), "{stopped:#?}");
         assert!(stopped.stderr.contains("everything is saved"), "{}", stopped.stderr);
         // The message names the command that goes on.
@@ -130,9 +139,12 @@ fn interrupted_between_saves_and_resumed() {
     for (phase, lines) in [("1-pretrain", 3), ("3-reason", 20)] {
         let child = start(&bench, &["run", "tiny.toml", "--out", phase]);
         let metrics = bench.path(phase).join("progress").join(phase).join("metrics.jsonl");
-        wait_until(&metrics, || fs::read_to_string(&metrics).is_ok_and(|text| text.lines().count() >= lines));
+        wait_until(&metrics, || {
+            fs::read_to_string(&metrics).is_ok_and(|text| text.lines().count() >= lines)
+        });
         signal(&child, "INT");
-        let stopped = Finished::of(child.wait_with_output().expect("the child's output can be read"));
+        let stopped =
+            Finished::of(child.wait_with_output().expect("the child's output can be read"));
         assert_eq!(stopped.code, Some(130), "{stopped:#?}");
         assert!(stopped.stderr.contains("Go on with: crisol run --resume"), "{}", stopped.stderr);
         if phase == "1-pretrain" {
@@ -160,9 +172,11 @@ fn interrupted_between_updates_and_resumed() {
     bench.crisol(&["run", "tiny.toml", "--out", "whole"]).ok();
     let mut within = 0;
     for phase in ["3-reason", "5-ppo"] {
-        let (metrics, state) = (format!("progress/{phase}/metrics.jsonl"), format!("progress/{phase}/state"));
-        let lines =
-            |path: &Path| fs::read_to_string(path).map_or(0, |text| text.matches("response_length").count());
+        let (metrics, state) =
+            (format!("progress/{phase}/metrics.jsonl"), format!("progress/{phase}/state"));
+        let lines = |path: &Path| {
+            fs::read_to_string(path).map_or(0, |text| text.matches("response_length").count())
+        };
         let mut child = start(&bench, &["run", "tiny.toml", "--out", phase]);
         // More than once, so that a step that went on in its middle is stopped again.
         for steps in [1, 2, 3] {
@@ -170,7 +184,8 @@ fn interrupted_between_updates_and_resumed() {
             wait_until(&metrics, || lines(&metrics) >= steps);
             std::thread::sleep(Duration::from_millis(20));
             signal(&child, "INT");
-            let stopped = Finished::of(child.wait_with_output().expect("the child's output can be read"));
+            let stopped =
+                Finished::of(child.wait_with_output().expect("the child's output can be read"));
             assert_eq!(stopped.code, Some(130), "{stopped:#?}");
             assert!(stopped.stderr.contains("everything is saved"), "{}", stopped.stderr);
             // On a busy machine a stop may come while answers are sampled.

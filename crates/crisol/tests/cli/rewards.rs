@@ -24,7 +24,8 @@ fn write_problems(bench: &Bench, solutions: [&str; 2]) {
         let question = format!("Q{i}?");
         let chat = json!([{"role": "user", "content": question}, {"role": "assistant", "content": solution}]);
         worked += &(json!({ "messages": chat }).to_string() + "\n");
-        problems += &(json!({"prompt": question, "answer": (7 + i).to_string()}).to_string() + "\n");
+        problems +=
+            &(json!({"prompt": question, "answer": (7 + i).to_string()}).to_string() + "\n");
     }
     bench.write("worked.jsonl", &worked);
     bench.write("two.jsonl", &problems);
@@ -84,7 +85,8 @@ fn without_a_format_reward_right_answers_need_no_form() {
     let bench = Bench::new("");
     model_with_ending(&bench, "");
     write_problems(&bench, ["It is 7", "It is 8"]);
-    let (last, _, _) = reason(&bench, &["--set", "rollout.max_new_tokens=30", "--set", "format_reward=0"]);
+    let (last, _, _) =
+        reason(&bench, &["--set", "rollout.max_new_tokens=30", "--set", "format_reward=0"]);
     assert!(last["reward"].as_f64().unwrap() > 0.6, "{last}");
     assert_eq!(last["reward/format"].as_f64(), Some(0.0));
     assert_eq!(last["reward"], last["reward/accuracy"]);
@@ -100,7 +102,9 @@ fn groups_that_are_never_paid_are_said_with_what_to_change() {
     assert_eq!(last["reward"].as_f64(), Some(0.0));
     let notes = phase["notes"].as_array().unwrap().iter().filter_map(Value::as_str);
     let note = notes.into_iter().find(|note| note.contains("the first 3 steps")).unwrap();
-    for part in ["none of the 24 answers of the first 3 steps", "cut at 2 tokens", "rollout.max_new_tokens"] {
+    for part in
+        ["none of the 24 answers of the first 3 steps", "cut at 2 tokens", "rollout.max_new_tokens"]
+    {
         assert!(note.contains(part), "{part}: {note}");
         assert!(terminal.contains(part), "{part}: {terminal}");
     }

@@ -1,7 +1,8 @@
 //! Whole runs: every phase, what its folder holds, and what must not change the result.
 
 use crate::fixture::{
-    Bench, FOLDERS, finished_run, full_recipe, read, report, short_recipe, supervised_recipe, weights,
+    Bench, FOLDERS, finished_run, full_recipe, read, report, short_recipe, supervised_recipe,
+    weights,
 };
 
 #[test]
@@ -20,7 +21,11 @@ fn every_phase_leaves_a_checkpoint_and_its_part_of_the_report() {
         }
         let sampling = phase["sampling_seconds"].as_f64().unwrap();
         assert!(sampling < phase["seconds"].as_f64().unwrap(), "{name}: {sampling} s of sampling");
-        assert_eq!(sampling > 0.0, ["reason", "ppo"].contains(&name), "{name}: {sampling} s of sampling");
+        assert_eq!(
+            sampling > 0.0,
+            ["reason", "ppo"].contains(&name),
+            "{name}: {sampling} s of sampling"
+        );
         let files = [
             "model.safetensors",
             "config.json",
@@ -34,7 +39,9 @@ fn every_phase_leaves_a_checkpoint_and_its_part_of_the_report() {
         let metrics = read(&run.join(folder).join("metrics.jsonl"));
         let steps: Vec<u64> = metrics
             .lines()
-            .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["step"].as_u64().unwrap())
+            .map(|line| {
+                serde_json::from_str::<serde_json::Value>(line).unwrap()["step"].as_u64().unwrap()
+            })
             .collect();
         assert!(steps.iter().copied().eq(1..=steps.len() as u64), "{folder}: {steps:?}");
     }
@@ -96,8 +103,9 @@ fn accumulation_does_not_change_the_losses() {
         bench.crisol(&["run", "tiny.toml", "--out", "run"]).ok();
         ["1-pretrain", "2-sft", "3-refuse", "3-reward", "3-dpo"].map(|folder| {
             let metrics = bench.read(&format!("run/{folder}/metrics.jsonl"));
-            let loss =
-                |line| serde_json::from_str::<serde_json::Value>(line).unwrap()["loss"].as_f64().unwrap();
+            let loss = |line| {
+                serde_json::from_str::<serde_json::Value>(line).unwrap()["loss"].as_f64().unwrap()
+            };
             metrics.lines().map(loss).collect::<Vec<f64>>()
         })
     };
@@ -115,7 +123,9 @@ fn accumulation_does_not_change_the_losses() {
 fn training_lowers_the_losses() {
     for folder in ["1-pretrain", "2-sft", "4-refuse", "4-reward", "4-dpo"] {
         let metrics = read(&finished_run().join(folder).join("metrics.jsonl"));
-        let loss = |line| serde_json::from_str::<serde_json::Value>(line).unwrap()["loss"].as_f64().unwrap();
+        let loss = |line| {
+            serde_json::from_str::<serde_json::Value>(line).unwrap()["loss"].as_f64().unwrap()
+        };
         let losses: Vec<f64> = metrics.lines().map(loss).collect();
         assert!(losses[losses.len() - 1] < losses[0], "{folder}: {losses:?}");
     }
@@ -132,7 +142,8 @@ fn json_goes_to_standard_output_and_progress_to_standard_error() {
     );
     let printed = finished.json();
     // The folder is called after the recipe.
-    let saved: serde_json::Value = serde_json::from_str(&bench.read("runs/tiny/report.json")).unwrap();
+    let saved: serde_json::Value =
+        serde_json::from_str(&bench.read("runs/tiny/report.json")).unwrap();
     assert_eq!(printed, saved);
     let events = std::fs::read_dir(bench.path("runs/tiny/tensorboard/2-sft")).unwrap().count();
     assert_eq!(events, 1);
@@ -166,7 +177,8 @@ fn single_phases_on_own_models_and_data() {
         "vocab_size=300",
     ];
     let model: Vec<String> = model.iter().map(|setting| format!("model.{setting}")).collect();
-    let mut new = vec!["pretrain", "--data", "pretrain.jsonl", "--out", "new", "--set", "shard_tokens=256"];
+    let mut new =
+        vec!["pretrain", "--data", "pretrain.jsonl", "--out", "new", "--set", "shard_tokens=256"];
     new.extend(["--set", "batch_tokens=512", "--heldout", "pretrain.jsonl"]);
     for setting in &model {
         new.extend(["--set", setting.as_str()]);
@@ -180,20 +192,50 @@ fn single_phases_on_own_models_and_data() {
     run(&["sft", base, "--data", "sft.jsonl", "--out", "sft", "--set", "batch_tokens=256"]);
     let chat = "sft/1-sft";
     assert!(weights(&bench.path("sft"))["1-sft"] == weights(finished_run())["2-sft"]);
-    let small = ["--set", "rollout.prompts=4", "--set", "rollout.max_new_tokens=8", "--set", "steps=2"];
+    let small =
+        ["--set", "rollout.prompts=4", "--set", "rollout.max_new_tokens=8", "--set", "steps=2"];
     run(&[
-        &["reason", chat, "--cold-start", "cold.jsonl", "--data", "problems.jsonl", "--out", "reason"][..],
+        &[
+            "reason",
+            chat,
+            "--cold-start",
+            "cold.jsonl",
+            "--data",
+            "problems.jsonl",
+            "--out",
+            "reason",
+        ][..],
         &small,
     ]
     .concat());
     run(&["reward", chat, "--data", "votes.jsonl", "--heldout", "votes.jsonl", "--out", "reward"]);
     run(&[
-        &["ppo", chat, "--reward-model", "reward/1-reward", "--data", "prompts.jsonl", "--out", "ppo"][..],
+        &[
+            "ppo",
+            chat,
+            "--reward-model",
+            "reward/1-reward",
+            "--data",
+            "prompts.jsonl",
+            "--out",
+            "ppo",
+        ][..],
         &small,
     ]
     .concat());
-    run(&["dpo", chat, "--data", "votes.jsonl", "votes.jsonl", "--out", "dpo", "--set", "loss=ipo"]);
-    for (out, folder) in [("reason", "1-reason"), ("reward", "1-reward"), ("ppo", "1-ppo"), ("dpo", "1-dpo")]
+    run(&[
+        "dpo",
+        chat,
+        "--data",
+        "votes.jsonl",
+        "votes.jsonl",
+        "--out",
+        "dpo",
+        "--set",
+        "loss=ipo",
+    ]);
+    for (out, folder) in
+        [("reason", "1-reason"), ("reward", "1-reward"), ("ppo", "1-ppo"), ("dpo", "1-dpo")]
     {
         let moved = &weights(&bench.path(out))[folder];
         assert!(*moved != weights(&bench.path("sft"))["1-sft"], "{out} changed nothing");

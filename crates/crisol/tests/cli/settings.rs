@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use crisol_engine::{Device, Interrupt};
 use crisol_phases::{
-    ExpectedStage, Observer, Recipe, RunOptions, Saves, available_memory, expected, refuse_too_large,
+    ExpectedStage, Observer, Recipe, RunOptions, Saves, available_memory, expected,
+    refuse_too_large,
 };
 use crisol_report::PhaseReport;
 use toml::{Table, Value};
@@ -83,7 +84,8 @@ impl Observer for Brief {
 fn begin(recipe: Recipe, out: &Path) {
     let device = Device::cpu(Some(1));
     let interrupt = device.interrupt().clone();
-    let options = RunOptions { out, resume: false, device: &device, machine: None, created: String::new() };
+    let options =
+        RunOptions { out, resume: false, device: &device, machine: None, created: String::new() };
     let _ = crisol_phases::run(Some(recipe), &options, &mut Brief { interrupt, steps: 0 });
     let _ = std::fs::remove_dir_all(out);
 }
@@ -93,10 +95,13 @@ fn begin(recipe: Recipe, out: &Path) {
 #[test]
 fn hostile_values_of_every_setting() {
     let bench = Bench::new("");
-    let recipe =
-        full_recipe("evaluate = \"none\"\n").replace("data = \".\"", &format!("data = {:?}", bench.path("")));
-    let whole: Table =
-        Recipe::parse("tiny.toml", &recipe).expect("the fixture is right").to_toml().parse().unwrap();
+    let recipe = full_recipe("evaluate = \"none\"\n")
+        .replace("data = \".\"", &format!("data = {:?}", bench.path("")));
+    let whole: Table = Recipe::parse("tiny.toml", &recipe)
+        .expect("the fixture is right")
+        .to_toml()
+        .parse()
+        .unwrap();
     let mut run = whole.clone();
     let Some(Value::Array(phases)) = run.remove("phases") else { panic!("phases") };
     let base = checkpoint("2-sft");
@@ -161,12 +166,17 @@ fn hostile_values_of_every_setting() {
         if ["pretrain", "sft"].contains(&kind.as_str()) {
             let mut settings = Vec::new();
             names(&run, "", &mut settings);
-            for name in settings.iter().filter(|name| !["data", "base", "title"].contains(&name.as_str())) {
+            for name in
+                settings.iter().filter(|name| !["data", "base", "title"].contains(&name.as_str()))
+            {
                 for value in HOSTILE {
                     let value = format!("x = {value}").parse::<Table>().unwrap()["x"].clone();
                     let mut hostile = run.clone();
                     set(&mut hostile, name, value);
-                    attempt(&format!("run {name}"), &document(&hostile, std::slice::from_ref(&phase)));
+                    attempt(
+                        &format!("run {name}"),
+                        &document(&hostile, std::slice::from_ref(&phase)),
+                    );
                 }
             }
         }
@@ -206,7 +216,8 @@ fn forecasts_beyond_the_machine_or_a_million_steps_ask_for_force() {
         arguments.extend(["--set", setting]);
     }
     refused(&arguments, &["of memory", "are free here", "--force"]);
-    let sft = ["sft", &base, "--data", "sft.jsonl", "--set", "batch_tokens=1", "--set", "epochs=10000"];
+    let sft =
+        ["sft", &base, "--data", "sft.jsonl", "--set", "batch_tokens=1", "--set", "epochs=10000"];
     bench.write("many.jsonl", &bench.read("sft.jsonl").repeat(4));
     let sft = sft.map(|argument| if argument == "sft.jsonl" { "many.jsonl" } else { argument });
     refused(&sft, &["phase sft would take about 1600000 steps", "--force"]);
@@ -232,7 +243,11 @@ fn what_is_left_out_is_settled_by_the_base_and_written() {
     assert_eq!(recipe["phases"][0]["optimizer"]["lr"].as_float(), Some(4e-4));
     assert!(!recipe.contains_key("model"), "the base has a shape of its own");
     let finished = run("far", &["--set", "optimizer.lr=0.02"]);
-    assert!(finished.stderr.contains("optimizer.lr 0.02 is 50 times the default"), "{}", finished.stderr);
+    assert!(
+        finished.stderr.contains("optimizer.lr 0.02 is 50 times the default"),
+        "{}",
+        finished.stderr
+    );
     let shown = finished.ok();
     assert!(shown.contains("Notes") && shown.contains("50 times the default"), "{shown}");
     // What was settled is no other recipe when the run goes on.
@@ -243,7 +258,8 @@ fn what_is_left_out_is_settled_by_the_base_and_written() {
 fn a_base_with_a_context_of_one_token_is_refused() {
     let bench = Bench::new("");
     copy_model("1-pretrain", &bench.path("base"));
-    let mut config: serde_json::Value = serde_json::from_str(&bench.read("base/config.json")).unwrap();
+    let mut config: serde_json::Value =
+        serde_json::from_str(&bench.read("base/config.json")).unwrap();
     config["max_position_embeddings"] = 1.into();
     bench.write("base/config.json", &config.to_string());
     for arguments in

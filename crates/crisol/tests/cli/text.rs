@@ -30,7 +30,9 @@ fn a_phase_says_what_became_of_its_records() {
             json!({"prompt": "The sky", "completion": " is blue."}),
         ]),
     );
-    bench.crisol(&["sft", &base, "--data", "mixed.jsonl", "--out", "tuned", "--set", "epochs=1"]).ok();
+    bench
+        .crisol(&["sft", &base, "--data", "mixed.jsonl", "--out", "tuned", "--set", "epochs=1"])
+        .ok();
     let said = notes(&bench, "tuned").join("\n");
     for part in [
         "Of 4 records: 1 longer than the context of 64 tokens",
@@ -46,8 +48,12 @@ fn a_phase_says_what_became_of_its_records() {
     };
     bench.write("equal.jsonl", &lines(&[pair("a"), pair("b")]));
     for phase in ["dpo", "reward"] {
-        let error = bench.crisol(&[phase, &base, "--data", "equal.jsonl", "--out", phase]).failed(1);
-        assert!(error.contains("equal.jsonl:1") && error.contains("none is left to train on"), "{error}");
+        let error =
+            bench.crisol(&[phase, &base, "--data", "equal.jsonl", "--out", phase]).failed(1);
+        assert!(
+            error.contains("equal.jsonl:1") && error.contains("none is left to train on"),
+            "{error}"
+        );
     }
 }
 
@@ -59,7 +65,8 @@ fn variables_of_the_template_are_set_by_name() {
         .crisol(&["generate", &model, "--chat", "Hi", "--template-arg", "enable_thinking=false"])
         .failed(2);
     assert!(error.contains("no such variable"), "{error}");
-    let error = bench.crisol(&["generate", &model, "--chat", "Hi", "--template-arg", "thinking"]).failed(2);
+    let error =
+        bench.crisol(&["generate", &model, "--chat", "Hi", "--template-arg", "thinking"]).failed(2);
     assert!(error.contains("NAME=VALUE"), "{error}");
     // The data set's template with a variable of its own.
     let folder = bench.path("model");
@@ -75,7 +82,8 @@ fn variables_of_the_template_are_set_by_name() {
     std::fs::write(folder.join("chat_template.jinja"), template).unwrap();
     let ids = |more: &[&str]| {
         let arguments =
-            [&["generate", "model", "--chat", "Hi", "--max-new-tokens", "1", "--json"], more].concat();
+            [&["generate", "model", "--chat", "Hi", "--max-new-tokens", "1", "--json"], more]
+                .concat();
         let output: Value = serde_json::from_str(&bench.crisol(&arguments).ok()).unwrap();
         output["prompt_ids"].as_array().unwrap().len()
     };
@@ -97,7 +105,8 @@ fn held_out_data_is_measured_before_and_after() {
         ("ppo", "prompts.jsonl", "heldout_reward"),
     ] {
         let judge = checkpoint("4-reward");
-        let short = ["--set", "steps=2", "--set", "rollout.prompts=4", "--set", "rollout.max_new_tokens=6"];
+        let short =
+            ["--set", "steps=2", "--set", "rollout.prompts=4", "--set", "rollout.max_new_tokens=6"];
         let settings = match phase {
             "reason" => [&short[..], &["--set", "rollout.group_size=2"]].concat(),
             "ppo" => [&short[..], &["--reward-model", &judge]].concat(),
@@ -106,7 +115,8 @@ fn held_out_data_is_measured_before_and_after() {
         let train = [phase, &start, "--data", data, "--heldout", data, "--out", phase];
         let shown = bench.crisol(&[&train[..], &settings].concat()).ok();
         assert!(shown.contains("Held-out data, before and after"), "{phase}: {shown}");
-        let report: Value = serde_json::from_str(&bench.read(&format!("{phase}/report.json"))).unwrap();
+        let report: Value =
+            serde_json::from_str(&bench.read(&format!("{phase}/report.json"))).unwrap();
         let of = |when: &str| report["phases"][0][when][measure].as_f64();
         let (before, after) = (of("before").expect(phase), of("metrics").expect(phase));
         if measure == "validation_loss" {
@@ -114,7 +124,9 @@ fn held_out_data_is_measured_before_and_after() {
         } else if phase != "ppo" {
             assert!((0.0..=1.0).contains(&before) && (0.0..=1.0).contains(&after), "{phase}");
         }
-        assert!(bench.read(&format!("{phase}/report.html")).contains("Held-out data, before and after"));
+        assert!(
+            bench.read(&format!("{phase}/report.html")).contains("Held-out data, before and after")
+        );
         // And the prompts of it are answered by the model before the phase and after it.
         let prompts = report["prompts"].as_array().unwrap();
         assert_eq!(prompts.is_empty(), phase == "reward");
@@ -126,7 +138,8 @@ fn held_out_data_is_measured_before_and_after() {
                 } else {
                     &["generate", model, "--chat", text, "--max-new-tokens", "96"]
                 };
-                let said: Value = bench.crisol(&[asked, &["--json", "--temperature", "0"]].concat()).json();
+                let said: Value =
+                    bench.crisol(&[asked, &["--json", "--temperature", "0"]].concat()).json();
                 said["text"].clone()
             };
             assert_eq!(prompt["before"], answer(&start), "{phase}");
@@ -144,7 +157,9 @@ fn held_out_data_is_measured_before_and_after() {
 fn a_phase_without_held_out_data_says_how_to_give_some() {
     let bench = Bench::new("");
     let start = checkpoint("1-pretrain");
-    bench.crisol(&["sft", &start, "--data", "sft.jsonl", "--out", "blind", "--set", "epochs=1"]).ok();
+    bench
+        .crisol(&["sft", &start, "--data", "sft.jsonl", "--out", "blind", "--set", "epochs=1"])
+        .ok();
     let notes = notes(&bench, "blind");
     assert_eq!(notes.iter().filter(|note| note.contains("--heldout FILE")).count(), 1, "{notes:?}");
 }
@@ -155,7 +170,8 @@ fn a_held_out_loss_that_rises_is_said_with_what_to_change() {
     let bench = Bench::new("");
     let harmful = ["--set", "optimizer.lr=0.5", "--set", "batch_tokens=256", "--set", "epochs=3"];
     let start = checkpoint("2-sft");
-    let train = ["sft", &start, "--data", "refusals.jsonl", "--heldout", "sft.jsonl", "--out", "worse"];
+    let train =
+        ["sft", &start, "--data", "refusals.jsonl", "--heldout", "sft.jsonl", "--out", "worse"];
     bench.crisol(&[&train[..], &harmful].concat()).ok();
     let notes = notes(&bench, "worse");
     assert!(
@@ -180,14 +196,18 @@ fn a_token_without_a_row_in_the_model_is_refused_where_it_is_used() {
     std::fs::write(file, tokenizer.to_string()).unwrap();
 
     let said = |model: &str| {
-        bench.crisol(&["generate", model, "--chat", "What is 1 + 2?", "--json"]).json()["text"].clone()
+        bench.crisol(&["generate", model, "--chat", "What is 1 + 2?", "--json"]).json()["text"]
+            .clone()
     };
     assert_eq!(said("padded"), said(&checkpoint("2-sft")));
     bench.crisol(&["export", "padded", "--to", "gguf", "--out", "padded.gguf"]).ok();
     assert_eq!(said("padded.gguf"), said("padded"));
     bench.write("raw.jsonl", &lines(&[json!({ "text": "One <pad> two" })]));
     bench.write("chat.jsonl", &lines(&[json!({ "prompt": "<pad>", "completion": "two" })]));
-    bench.write("votes.jsonl", &lines(&[json!({ "prompt": "One", "chosen": "<pad>", "rejected": "two" })]));
+    bench.write(
+        "votes.jsonl",
+        &lines(&[json!({ "prompt": "One", "chosen": "<pad>", "rejected": "two" })]),
+    );
     for command in [
         &["generate", "padded", "--prompt", "One <pad>"][..],
         &["score", "padded", "--text", "One <pad>"],

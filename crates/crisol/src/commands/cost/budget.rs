@@ -49,8 +49,13 @@ struct Other {
     pays_after_tokens: Option<f64>,
 }
 
-pub(super) fn run(budget: &BudgetArgs, hardware: &HardwareArgs, json: bool) -> Result<(), CliError> {
-    let gpu = Gpu::named(&hardware.gpu).ok_or_else(|| CliError::Usage(unknown_gpu(&hardware.gpu)))?;
+pub(super) fn run(
+    budget: &BudgetArgs,
+    hardware: &HardwareArgs,
+    json: bool,
+) -> Result<(), CliError> {
+    let gpu =
+        Gpu::named(&hardware.gpu).ok_or_else(|| CliError::Usage(unknown_gpu(&hardware.gpu)))?;
     let mfu = hardware.mfu_of_gpu()?.unwrap_or(DENSE_MFU.typical);
     let price = hardware.price.or(gpu.price());
     let time = match (budget.budget, budget.gpu_hours, budget.money) {
@@ -59,7 +64,9 @@ pub(super) fn run(budget: &BudgetArgs, hardware: &HardwareArgs, json: bool) -> R
         (.., Some(money)) => {
             let price = price.ok_or_else(|| {
                 let title = gpu.title;
-                CliError::Usage(format!("what does an hour of a {title} cost? Give --price, such as 2.5"))
+                CliError::Usage(format!(
+                    "what does an hour of a {title} cost? Give --price, such as 2.5"
+                ))
             })?;
             money / price
         }
@@ -100,8 +107,9 @@ impl Other {
 
 impl Answer {
     fn text(&self, gpu: &Gpu, time: Seconds, colour: bool) -> String {
-        let money =
-            self.dollars.map_or(String::new(), |dollars| format!(", {}", in_dollars(Dollars(dollars))));
+        let money = self
+            .dollars
+            .map_or(String::new(), |dollars| format!(", {}", in_dollars(Dollars(dollars))));
         let mut out = format!(
             "{:.2e} FLOP: {} of a {} at {:.0} % of its peak{money}\n\n",
             self.flops,
@@ -117,8 +125,12 @@ impl Answer {
         let _ = writeln!(out, "{}", dimmed(heading));
         for Optimum { law, parameters, tokens } in &self.optima {
             let ratio = tokens / parameters;
-            let _ =
-                writeln!(out, "{law:<46} {:>10} {:>8} {ratio:>16.1}", counted(*parameters), counted(*tokens));
+            let _ = writeln!(
+                out,
+                "{law:<46} {:>10} {:>8} {ratio:>16.1}",
+                counted(*parameters),
+                counted(*tokens)
+            );
         }
         let heading = format!(
             "{:>10} {:>8} {:>6} {:>7} {:>10} {:>22} {:>22}",
@@ -130,7 +142,11 @@ impl Answer {
             "budget for best loss",
             "pays after generating"
         );
-        let _ = write!(out, "\nOther sizes for the same budget, by the last law\n{}\n", dimmed(heading));
+        let _ = write!(
+            out,
+            "\nOther sizes for the same budget, by the last law\n{}\n",
+            dimmed(heading)
+        );
         for other in &self.alternatives {
             let _ = writeln!(
                 out,

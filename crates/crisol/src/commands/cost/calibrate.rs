@@ -65,9 +65,9 @@ pub(super) fn run(threads: Threads, json: bool) -> Result<(), CliError> {
     }
     let rate = |flops: f64| prefixed(flops, "FLOP/s");
     let by_size = |rates: &[Rate]| {
-        let rates = rates
-            .iter()
-            .map(|r| format!("{} with {} parameters", rate(r.flops_per_second), counted(r.parameters)));
+        let rates = rates.iter().map(|r| {
+            format!("{} with {} parameters", rate(r.flops_per_second), counted(r.parameters))
+        });
         rates.collect::<Vec<_>>().join(", ")
     };
     print(named_rows(&[

@@ -9,7 +9,8 @@ use crisol_cost::fit::{LadderFit, Prediction, Rung};
 use crisol_cost::units::{Flops, Seconds};
 use crisol_phases::{LadderRung, Recipe, ladder};
 use crisol_report::{
-    LadderReport, MeasuredRung, ModelSummary, PhaseReport, PredictedLoss, Report, ladder_html, prefixed,
+    LadderReport, MeasuredRung, ModelSummary, PhaseReport, PredictedLoss, Report, ladder_html,
+    prefixed,
 };
 use owo_colors::OwoColorize as _;
 use serde::{Deserialize, Serialize};
@@ -97,8 +98,7 @@ impl LadderArgs {
         let files: Vec<PathBuf> =
             (1..=self.rungs).map(|rung| folder.join(format!("rung-{rung}.toml"))).collect();
         if let Some(file) = files.iter().find(|file| file.exists()) {
-            let problem =
-                "there is such a file, and nothing is overwritten; choose another folder with --write";
+            let problem = "there is such a file, and nothing is overwritten; choose another folder with --write";
             return Err(CliError::Place { path: file.clone(), problem: problem.into() });
         }
         let rungs = ladder(&recipe, self.rungs.into())
@@ -117,14 +117,18 @@ impl LadderArgs {
             parameters: rung.shape.parameters().total(),
             tokens: rung.tokens,
             flops: rung.work.training.0,
-            seconds: machine.as_ref().and_then(|m| m.time(&rung.shape, &rung.work)).map(|time| time.0),
+            seconds: machine
+                .as_ref()
+                .and_then(|m| m.time(&rung.shape, &rung.work))
+                .map(|time| time.0),
         });
         let planned = Plan { rungs: planned.collect() };
         if self.json { print_json(&planned) } else { print(planned.text(&rungs, folder)) }
     }
 
     fn fit(&self) -> Result<(), CliError> {
-        let mut runs = self.runs.iter().map(|run| Measured::read(run)).collect::<Result<Vec<_>, _>>()?;
+        let mut runs =
+            self.runs.iter().map(|run| Measured::read(run)).collect::<Result<Vec<_>, _>>()?;
         runs.sort_by(|a, b| a.phase.flops.total_cmp(&b.phase.flops));
         check_vocabularies(&runs)?;
         let rungs: Vec<Rung> =
@@ -210,10 +214,12 @@ struct PhaseFile {
 impl Measured {
     /// Reads a run's `report.json`, or a phase's `phase.json`.
     fn read(folder: &Path) -> Result<Measured, CliError> {
-        let wrong = |path: &Path, problem: String| CliError::Place { path: path.to_owned(), problem };
+        let wrong =
+            |path: &Path, problem: String| CliError::Place { path: path.to_owned(), problem };
         let file = folder.join("phase.json");
         let (model, phases) = if file.exists() {
-            let text = fs::read_to_string(&file).map_err(|e| wrong(&file, format!("cannot be read: {e}")))?;
+            let text = fs::read_to_string(&file)
+                .map_err(|e| wrong(&file, format!("cannot be read: {e}")))?;
             let PhaseFile { report, model } = serde_json::from_str(&text)
                 .map_err(|e| wrong(&file, format!("not what a phase leaves behind: {e}")))?;
             (model, vec![report])
@@ -222,7 +228,10 @@ impl Measured {
             (model, phases)
         };
         let phase = phases.into_iter().find(|phase| phase.kind == "pretrain").ok_or_else(|| {
-            wrong(folder, "no phase of kind pretrain is finished in it; a ladder is of pre-training".into())
+            wrong(
+                folder,
+                "no phase of kind pretrain is finished in it; a ladder is of pre-training".into(),
+            )
         })?;
         let loss = phase.metrics.get("validation_loss").copied().filter(|loss| loss.is_finite());
         let loss = loss.ok_or_else(|| {
@@ -230,8 +239,12 @@ impl Measured {
                 "its pre-training has no loss on held-out text (validation_loss); name files in `heldout`";
             wrong(folder, problem.into())
         })?;
-        if !(phase.flops.is_finite() && phase.flops > 0.0) || phase.tokens == 0 || model.parameters == 0 {
-            let problem = "its report does not say how many operations, tokens and parameters it took";
+        if !(phase.flops.is_finite() && phase.flops > 0.0)
+            || phase.tokens == 0
+            || model.parameters == 0
+        {
+            let problem =
+                "its report does not say how many operations, tokens and parameters it took";
             return Err(wrong(folder, problem.into()));
         }
         Ok(Measured { folder: folder.display().to_string(), model, phase, loss })
@@ -245,8 +258,9 @@ impl Measured {
 
 /// Losses are for each token, and tokens of different vocabularies are not the same.
 fn check_vocabularies(runs: &[Measured]) -> Result<(), CliError> {
-    let Some((first, other)) =
-        runs.iter().find_map(|run| Some((&runs[0], run)).filter(|(a, b)| a.model.vocab != b.model.vocab))
+    let Some((first, other)) = runs
+        .iter()
+        .find_map(|run| Some((&runs[0], run)).filter(|(a, b)| a.model.vocab != b.model.vocab))
     else {
         return Ok(());
     };
@@ -259,7 +273,8 @@ fn check_vocabularies(runs: &[Measured]) -> Result<(), CliError> {
 
 fn warn_of_ratios(runs: &[Measured]) {
     let by_ratio = |a: &&Measured, b: &&Measured| a.ratio().total_cmp(&b.ratio());
-    let (Some(least), Some(most)) = (runs.iter().min_by(by_ratio), runs.iter().max_by(by_ratio)) else {
+    let (Some(least), Some(most)) = (runs.iter().min_by(by_ratio), runs.iter().max_by(by_ratio))
+    else {
         return;
     };
     if most.ratio() > SAME_RATIO * least.ratio() {
@@ -286,7 +301,8 @@ fn report(fit: &LadderFit, runs: &[Measured], to: Option<Flops>) -> LadderReport
     ahead.extend(to.map(|to| to.0));
     ahead.sort_by(f64::total_cmp);
     let furthest = ahead[ahead.len() - 1];
-    let drawn = (0..=DRAWN).map(|i| least * (furthest / least).powf(f64::from(i) / f64::from(DRAWN)));
+    let drawn =
+        (0..=DRAWN).map(|i| least * (furthest / least).powf(f64::from(i) / f64::from(DRAWN)));
     LadderReport {
         crisol: env!("CARGO_PKG_VERSION").into(),
         created: clock::now(),
@@ -338,7 +354,11 @@ fn text(report: &LadderReport) -> String {
     ));
     for PredictedLoss { flops, times, low, expected, high } in &report.predictions {
         let times = format!("{}×", counted(*times));
-        let _ = writeln!(out, "{times:<16} {:>12} {expected:>9.3}   {low:.3} to {high:.3}", compute(*flops));
+        let _ = writeln!(
+            out,
+            "{times:<16} {:>12} {expected:>9.3}   {low:.3} to {high:.3}",
+            compute(*flops)
+        );
     }
     out
 }

@@ -44,12 +44,18 @@ pub(super) fn run(
     let there = There {
         gpus: 0,
         fits: available.map(|available| memory.total() <= available),
-        ..calibration.as_ref().map_or_else(There::default, |calibration| there(&plan, hardware, calibration))
+        ..calibration
+            .as_ref()
+            .map_or_else(There::default, |calibration| there(&plan, hardware, calibration))
     };
     let rows = rows(&there, &memory, available, calibration.as_ref(), &plan);
     let answer = Answer::of(subject, &plan, &memory, available, there);
     let on = format!("this machine's processor with {threads} threads");
-    if json { print_json(&answer) } else { print(answer.text(&plan, &on, args.tokens.is_none(), rows)) }
+    if json {
+        print_json(&answer)
+    } else {
+        print(answer.text(&plan, &on, args.tokens.is_none(), rows))
+    }
 }
 
 /// What the engine takes: a batch is what documents are given, cut into shards as in a run.
@@ -104,7 +110,8 @@ fn there(plan: &Plan, hardware: &HardwareArgs, calibration: &Calibration) -> The
         machine = at_utilisation(&machine, mfu.share());
     }
     let Some(time) = machine.time(&plan.shape, &work(plan)) else { return There::default() };
-    let around = |typical: f64| Numbers { low: typical / UNCERTAIN, typical, high: typical * UNCERTAIN };
+    let around =
+        |typical: f64| Numbers { low: typical / UNCERTAIN, typical, high: typical * UNCERTAIN };
     There {
         mfu: machine.utilisation(&plan.shape).map(around),
         wall_seconds: Some(around(time.0)),
@@ -124,7 +131,10 @@ fn rows(
     let (Some(calibration), Some(time), Some(rate)) =
         (calibration, there.wall_seconds, there.tokens_per_second)
     else {
-        return [("time", "unknown".to_owned())].into_iter().chain(memory_rows(memory, available)).collect();
+        return [("time", "unknown".to_owned())]
+            .into_iter()
+            .chain(memory_rows(memory, available))
+            .collect();
     };
     let mut rows = vec![
         (

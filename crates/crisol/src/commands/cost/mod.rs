@@ -170,8 +170,9 @@ fn named<T: Copy + Send + Sync + 'static, const N: usize>(
     all: [T; N],
     name: fn(T) -> &'static str,
 ) -> impl TypedValueParser<Value = T> {
-    PossibleValuesParser::new(all.map(name))
-        .map(move |text| all.into_iter().find(|&one| name(one) == text).expect("it is one of the names"))
+    PossibleValuesParser::new(all.map(name)).map(move |text| {
+        all.into_iter().find(|&one| name(one) == text).expect("it is one of the names")
+    })
 }
 
 fn zero(stage: u8) -> Zero {
@@ -258,7 +259,13 @@ impl CostArgs {
             Some(model) => {
                 let subject = subject(model, self.network)?;
                 if self.hardware.cpu {
-                    return local::run(&subject, &self.plan, &self.hardware, self.threads, self.json);
+                    return local::run(
+                        &subject,
+                        &self.plan,
+                        &self.hardware,
+                        self.threads,
+                        self.json,
+                    );
                 }
                 plan::run(&subject, &self.plan, &self.hardware, self.json)
             }
@@ -316,7 +323,10 @@ fn in_dollars(dollars: Dollars) -> String {
         d if d < 999.5 => format!("${d:.0}"),
         d => format!(
             "${}",
-            prefixed(d, "").replace("\u{a0}k", "K").replace("\u{a0}G", " billion").replace('\u{a0}', "")
+            prefixed(d, "")
+                .replace("\u{a0}k", "K")
+                .replace("\u{a0}G", " billion")
+                .replace('\u{a0}', "")
         ),
     }
 }

@@ -13,7 +13,8 @@ use crisol_report::prefixed;
 use serde::Serialize;
 
 use super::{
-    HardwareArgs, PlanArgs, Subject, counted, in_bytes, in_dollars, in_hours, in_time, unknown_gpu, zero,
+    HardwareArgs, PlanArgs, Subject, counted, in_bytes, in_dollars, in_hours, in_time, unknown_gpu,
+    zero,
 };
 use crate::console::{named_rows, print, print_json, say};
 use crate::error::CliError;
@@ -46,10 +47,18 @@ pub(super) fn run(
     rows.extend(memory);
     rows.extend(there.generation_rows(&plan));
     let answer = Answer::of(subject, &plan, &bytes, available, there);
-    if json { print_json(&answer) } else { print(answer.text(&plan, &on, args.tokens.is_none(), rows)) }
+    if json {
+        print_json(&answer)
+    } else {
+        print(answer.text(&plan, &on, args.tokens.is_none(), rows))
+    }
 }
 
-pub(super) fn plan(subject: &Subject, args: &PlanArgs, hardware: &HardwareArgs) -> Result<Plan, CliError> {
+pub(super) fn plan(
+    subject: &Subject,
+    args: &PlanArgs,
+    hardware: &HardwareArgs,
+) -> Result<Plan, CliError> {
     let phase = args.phase;
     let all = subject.shape.parameters().total();
     let tokens = match (args.tokens, phase) {
@@ -62,7 +71,8 @@ pub(super) fn plan(subject: &Subject, args: &PlanArgs, hardware: &HardwareArgs) 
             )));
         }
     };
-    let length = args.seq.map_or(subject.context.min(ORDINARY_CONTEXT as usize), |seq| seq as usize);
+    let length =
+        args.seq.map_or(subject.context.min(ORDINARY_CONTEXT as usize), |seq| seq as usize);
     let gpus = hardware.gpus as usize;
     let batch = match args.batch {
         Some(batch) => batch as usize,
@@ -182,9 +192,11 @@ impl Answer {
         available: Option<Bytes>,
         there: There,
     ) -> Answer {
-        let (parameters, active) = (plan.shape.parameters(), plan.shape.active_parameters().total());
+        let (parameters, active) =
+            (plan.shape.parameters(), plan.shape.active_parameters().total());
         let (by_part, work) = (plan.flops_by_part(), plan.work());
-        let sum = |of: fn(&(&str, FlopsPerToken, FlopsPerToken)) -> f64| by_part.iter().map(of).sum();
+        let sum =
+            |of: fn(&(&str, FlopsPerToken, FlopsPerToken)) -> f64| by_part.iter().map(of).sum();
         let mut bytes: BTreeMap<_, _> =
             memory.named().into_iter().map(|(name, bytes)| (name, bytes.0)).collect();
         bytes.insert("total", memory.total().0);
@@ -196,7 +208,11 @@ impl Answer {
             parameters: Parameters {
                 total: parameters.total(),
                 active,
-                by_part: parameters.named().into_iter().filter(|(name, _)| *name != "attention").collect(),
+                by_part: parameters
+                    .named()
+                    .into_iter()
+                    .filter(|(name, _)| *name != "attention")
+                    .collect(),
             },
             flops: work.flops.0,
             flops_counted: work.counted.0,
@@ -245,7 +261,8 @@ impl Answer {
         let _ = write!(parameters, ": {}", shares(&plan.shape.parameters().named()));
         let PerToken { forward, backward, .. } = self.flops_per_token;
         let each = |flops: f64| prefixed(flops, "FLOP").replace('\u{a0}', " ");
-        let by_part = plan.flops_by_part().map(|(name, forward, backward)| (name, forward.0 + backward.0));
+        let by_part =
+            plan.flops_by_part().map(|(name, forward, backward)| (name, forward.0 + backward.0));
         let mut rows = vec![
             ("parameters", parameters),
             (
@@ -260,7 +277,10 @@ impl Answer {
             ),
             (
                 "compute",
-                format!("{:.2e} FLOP, of which utilisations count {:.2e}", self.flops, self.flops_counted),
+                format!(
+                    "{:.2e} FLOP, of which utilisations count {:.2e}",
+                    self.flops, self.flops_counted
+                ),
             ),
         ];
         if plan.phase != Phase::Pretrain {
@@ -308,7 +328,8 @@ impl There {
         let MemoryOptions { dtype, length, gpus, .. } = plan.memory;
         let one = |documents| serving(&plan.shape, dtype, &plan.gpu, plan.price, documents, length);
         let most = most_served(&plan.shape, dtype, &plan.gpu, length);
-        let generation = [Some(1), most.filter(|&most| most > 1)].into_iter().flatten().filter_map(one);
+        let generation =
+            [Some(1), most.filter(|&most| most > 1)].into_iter().flatten().filter_map(one);
         There {
             gpu: Some(plan.gpu.title),
             gpus,
@@ -420,14 +441,16 @@ impl There {
 /// Parts of memory that there are.
 pub(super) fn parts_of(memory: &Memory) -> String {
     let parts = memory.named().into_iter().filter(|(_, bytes)| bytes.0 > 0.0);
-    let parts = parts.map(|(name, bytes)| format!("{} {}", name.replace('_', " "), in_bytes(bytes)));
+    let parts =
+        parts.map(|(name, bytes)| format!("{} {}", name.replace('_', " "), in_bytes(bytes)));
     parts.collect::<Vec<_>>().join(", ")
 }
 
 fn memory_rows(estimate: &Estimate, known: bool) -> Vec<(&'static str, String)> {
     let Estimate { memory, available, most_documents, remedies, .. } = estimate;
     let total = memory.total();
-    let mut rows = vec![("memory", format!("{} on each GPU: {}", in_bytes(total), parts_of(memory)))];
+    let mut rows =
+        vec![("memory", format!("{} on each GPU: {}", in_bytes(total), parts_of(memory)))];
     if !known {
         return rows;
     }

@@ -74,8 +74,11 @@ impl Run {
 
 fn hours(shares: &[Share]) -> Vec<Part> {
     let all: f64 = shares.iter().map(|share| share.gpu_hours).sum();
-    let hours =
-        |share: &Share| Part { name: share.name, gpu_hours: share.gpu_hours, share: share.gpu_hours / all };
+    let hours = |share: &Share| Part {
+        name: share.name,
+        gpu_hours: share.gpu_hours,
+        share: share.gpu_hours / all,
+    };
     shares.iter().map(hours).collect()
 }
 
@@ -83,13 +86,15 @@ fn hours(shares: &[Share]) -> Vec<Part> {
 fn olmo_pre_training() -> Share {
     let shape = known::named("olmo-2-1b").expect("a known model").shape;
     let peak = Gpu::named("h100").expect("a known GPU").peak;
-    let flops = FlopsPerToken(phases::TRAINING * 2.0 * shape.multiplied_parameters()) * OLMO_2_1B_TOKENS;
+    let flops =
+        FlopsPerToken(phases::TRAINING * 2.0 * shape.multiplied_parameters()) * OLMO_2_1B_TOKENS;
     let time: Seconds = flops / (peak * DENSE_MFU.typical.share());
     Share { name: "pre-training (estimated)", gpu_hours: time.hours() }
 }
 
 pub(super) fn run(json: bool) -> Result<(), CliError> {
-    let olmo: Vec<Share> = std::iter::once(olmo_pre_training()).chain(OLMO_2_1B_POST_TRAINING).collect();
+    let olmo: Vec<Share> =
+        std::iter::once(olmo_pre_training()).chain(OLMO_2_1B_POST_TRAINING).collect();
     let answer = Answer {
         runs: PUBLIC_RUNS.iter().map(Run::of).collect(),
         deepseek_v3: hours(&DEEPSEEK_V3_SHARES),
@@ -100,7 +105,8 @@ pub(super) fn run(json: bool) -> Result<(), CliError> {
 
 impl Answer {
     fn text(&self, colour: bool) -> String {
-        let mut out = String::from("What pre-training cost, by those who did it and by formula\n\n");
+        let mut out =
+            String::from("What pre-training cost, by those who did it and by formula\n\n");
         let heading = format!(
             "{:<17} {:>7} {:>7} {:>7}  {:<10} {:>9} {:>6} {:>19} {:>9} {:>9}",
             "model",
@@ -118,8 +124,9 @@ impl Answer {
         for run in &self.runs {
             let short = |hours: f64| counted(hours);
             let Numbers { low, high, .. } = run.predicted_gpu_hours;
-            let money =
-                |dollars: Option<f64>| dollars.map_or("–".into(), |dollars| in_dollars(Dollars(dollars)));
+            let money = |dollars: Option<f64>| {
+                dollars.map_or("–".into(), |dollars| in_dollars(Dollars(dollars)))
+            };
             let _ = writeln!(
                 out,
                 "{:<17} {:>7} {:>7} {:>7}  {:<10} {:>9} {:>6} {:>19} {:>9} {:>9}",
@@ -142,7 +149,8 @@ are those at 30 to 45 % (dense models) and 20 to 35 % (mixtures of experts); pre
 
 Who gets the hours
 ";
-        for (model, shares) in [("deepseek-v3", &self.deepseek_v3), ("olmo-2-1b", &self.olmo_2_1b)] {
+        for (model, shares) in [("deepseek-v3", &self.deepseek_v3), ("olmo-2-1b", &self.olmo_2_1b)]
+        {
             let parts = shares
                 .iter()
                 .map(|Part { name, gpu_hours, share }| {

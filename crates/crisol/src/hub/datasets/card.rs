@@ -88,7 +88,9 @@ fn config(value: &Value) -> Result<Config, String> {
         let one = |value: &Value| {
             let pattern = value.as_str().ok_or_else(|| wrong("a path is not a string"))?;
             if pattern.contains("://") {
-                return Err(wrong(&format!("{pattern:?} lies outside of the repository, which is not read")));
+                return Err(wrong(&format!(
+                    "{pattern:?} lies outside of the repository, which is not read"
+                )));
             }
             Ok(pattern.trim_start_matches("./").to_owned())
         };
@@ -248,7 +250,9 @@ fn scalar(number: usize, text: &str) -> Result<Value, String> {
         let list = list.strip_suffix(']').ok_or_else(|| not_read(number, text))?;
         let words = list.split(',').map(str::trim).filter(|word| !word.is_empty());
         return words
-            .map(|word| if word.contains('[') { Err(not_read(number, text)) } else { scalar(number, word) })
+            .map(|word| {
+                if word.contains('[') { Err(not_read(number, text)) } else { scalar(number, word) }
+            })
             .collect::<Result<Vec<_>, _>>()
             .map(Value::Array);
     }
@@ -295,13 +299,21 @@ mod tests {
             }
         }
         let found = configs("---\nconfigs:\n- config_name: a\n  data_dir: sub/\n- config_name: b\n  default: true\n  data_files: '*.csv'\n---\n").unwrap();
-        assert_eq!((found[0].folder.as_str(), found[0].files.len(), found[0].is_default), ("sub", 0, false));
-        assert_eq!((&found[1].files, found[1].is_default), (&files(&[("train", &["*.csv"])]), true));
+        assert_eq!(
+            (found[0].folder.as_str(), found[0].files.len(), found[0].is_default),
+            ("sub", 0, false)
+        );
+        assert_eq!(
+            (&found[1].files, found[1].is_default),
+            (&files(&[("train", &["*.csv"])]), true)
+        );
     }
 
     #[test]
     fn cards_without_a_list_and_what_is_not_understood() {
-        for card in ["", "# Title\n", "---\nlicense: mit\n---\nconfigs:\n- x\n", "---\nconfigs:\n---\n"] {
+        for card in
+            ["", "# Title\n", "---\nlicense: mit\n---\nconfigs:\n- x\n", "---\nconfigs:\n---\n"]
+        {
             assert_eq!(configs(card).unwrap(), vec![], "{card:?}");
         }
         for list in [

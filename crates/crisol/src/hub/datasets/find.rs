@@ -34,7 +34,11 @@ pub(crate) struct Found {
 
 /// Finds a data set's files, and fetches those that are not in the cache. Files behind the last row that is asked for are
 /// left out.
-pub(crate) fn find(name: &DatasetName, reading: &ReadOptions, offline: bool) -> Result<Found, PullError> {
+pub(crate) fn find(
+    name: &DatasetName,
+    reading: &ReadOptions,
+    offline: bool,
+) -> Result<Found, PullError> {
     let offline = offline || environment::offline();
     let mut repository = Repository::open(&name.repo, offline)?;
     if !has_data(&repository.files) && name.repo.has_default_revision() {
@@ -49,7 +53,8 @@ pub(crate) fn find(name: &DatasetName, reading: &ReadOptions, offline: bool) -> 
     }
     let card = repository.card(offline)?;
     let unusable = |problem| PullError::Unusable { page: repository.repo.to_string(), problem };
-    let Selection { config, split, files } = choose(name, &card, &repository.files).map_err(unusable)?;
+    let Selection { config, split, files } =
+        choose(name, &card, &repository.files).map_err(unusable)?;
     let mut set = DataSet { files: vec![], rows: name.rows };
     let mut rows = 0;
     for file in &files {
@@ -87,7 +92,10 @@ impl Repository {
             return Ok(Repository { repo: repo.clone(), commit, files, cache, client: None });
         }
         if offline {
-            return Err(PullError::OfflineDataset { name: repo.to_string(), cache: environment::cache()? });
+            return Err(PullError::OfflineDataset {
+                name: repo.to_string(),
+                cache: environment::cache()?,
+            });
         }
         let client = Client::new()?;
         say(format_args!("Looking for {repo} at {}", client.endpoint()));
@@ -134,11 +142,16 @@ impl Repository {
         let client = self.client.as_ref().expect("it was just made");
         let remote = client.describe(&self.repo, &self.commit, name)?;
         if remote.size > most {
-            let problem = format!("{name} is said to have {} bytes, which no such file has", remote.size);
+            let problem =
+                format!("{name} is said to have {} bytes, which no such file has", remote.size);
             return Err(PullError::Unusable { page, problem });
         }
         if !is_there(&self.cache, &remote) {
-            say(format_args!("Fetching {name} of {page} at commit {}: {}", self.commit, bytes(remote.size)));
+            say(format_args!(
+                "Fetching {name} of {page} at commit {}: {}",
+                self.commit,
+                bytes(remote.size)
+            ));
             download(client, &self.repo, &self.commit, &self.cache, &remote)?;
         }
         self.cache.link(&self.commit, name, &remote.etag)?;

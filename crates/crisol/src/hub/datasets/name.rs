@@ -27,7 +27,10 @@ impl FromStr for DatasetName {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<DatasetName, Self::Err> {
-        let rest = text.strip_prefix(SCHEME).and_then(|rest| rest.strip_prefix("datasets/")).ok_or(SHAPE)?;
+        let rest = text
+            .strip_prefix(SCHEME)
+            .and_then(|rest| rest.strip_prefix("datasets/"))
+            .ok_or(SHAPE)?;
         let (rest, part) = match rest.split_once(':') {
             Some((rest, part)) => (rest, Some(part)),
             None => (rest, None),
@@ -106,7 +109,8 @@ fn split_and_rows(text: &str) -> Result<(String, RowRange), &'static str> {
         return Err("after : comes the name of a split, such as train or test");
     }
     let Some(range) = range else { return Ok((split.to_owned(), RowRange::default())) };
-    let (start, end) = range.strip_suffix(']').and_then(|range| range.split_once("..")).ok_or(RANGE)?;
+    let (start, end) =
+        range.strip_suffix(']').and_then(|range| range.split_once("..")).ok_or(RANGE)?;
     let number = |text: &str| {
         let digits = text.chars().all(|c| c.is_ascii_digit());
         text.parse().ok().filter(|_| digits).ok_or(RANGE)

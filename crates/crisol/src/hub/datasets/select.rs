@@ -18,7 +18,8 @@ use super::name::{DatasetName, is_config, is_split};
 use crate::hub::selection::some;
 
 /// Formats by the ends of names, best first. Of a config, the files of the first that it has are read.
-const FORMATS: [&[&str]; 4] = [&["parquet"], &["jsonl", "ndjson", "json"], &["csv", "tsv"], &["txt"]];
+const FORMATS: [&[&str]; 4] =
+    [&["parquet"], &["jsonl", "ndjson", "json"], &["csv", "tsv"], &["txt"]];
 
 /// Files of other purposes beside the data.
 const NO_DATA: [&str; 7] = [
@@ -103,19 +104,23 @@ fn by_card(card: &[Config], names: &BTreeSet<String>) -> Result<BTreeMap<String,
         let prefix = if folder.is_empty() { String::new() } else { format!("{folder}/") };
         let mut splits = Splits::new();
         if files.is_empty() {
-            let below: Vec<&String> = names.iter().filter(|file| file.starts_with(&prefix)).collect();
+            let below: Vec<&String> =
+                names.iter().filter(|file| file.starts_with(&prefix)).collect();
             splits = by_splits(&below, prefix.len());
         }
         for (split, patterns) in files {
             let of_split = splits.entry(split.clone()).or_default();
             for pattern in patterns {
                 let path = format!("{prefix}{pattern}");
-                let glob = Pattern::new(&path).map_err(|e| format!("its README.md names {path:?}: {e}"))?;
+                let glob = Pattern::new(&path)
+                    .map_err(|e| format!("its README.md names {path:?}: {e}"))?;
                 // A folder stands for what is in it.
                 let inside = format!("{}/", path.trim_end_matches('/'));
                 let of_pattern = |file: &&String| {
                     format(file).is_some()
-                        && (**file == path || glob.matches_with(file, options) || file.starts_with(&inside))
+                        && (**file == path
+                            || glob.matches_with(file, options)
+                            || file.starts_with(&inside))
                 };
                 let found: Vec<&String> = names.iter().filter(of_pattern).collect();
                 if found.is_empty() {
@@ -142,8 +147,8 @@ fn by_names(names: &BTreeSet<String>) -> BTreeMap<String, Splits> {
     for name in names.iter().filter(|name| format(name).is_some()) {
         let folder = name.split_once('/').map(|(folder, _)| folder);
         // Folders called `data` or after a split hold the files of one config.
-        let config =
-            folder.filter(|&folder| folder != "data" && keyword(folder).is_none() && is_config(folder));
+        let config = folder
+            .filter(|&folder| folder != "data" && keyword(folder).is_none() && is_config(folder));
         configs.entry(config.unwrap_or(DEFAULT)).or_default().push(name);
     }
     configs
@@ -162,7 +167,8 @@ fn by_names(names: &BTreeSet<String>) -> BTreeMap<String, Splits> {
 /// The splits that names tell, of the files in the best format; `skip` bytes of each name are the config's folder.
 fn by_splits(files: &[&String], skip: usize) -> Splits {
     let best = files.iter().filter_map(|file| format(file)).min();
-    let files: Vec<&&String> = files.iter().filter(|file| format(file) == best && best.is_some()).collect();
+    let files: Vec<&&String> =
+        files.iter().filter(|file| format(file) == best && best.is_some()).collect();
     let mut splits = Splits::new();
     for &&file in &files {
         if let Some(split) = split_of(&file[skip..]) {
@@ -177,7 +183,8 @@ fn by_splits(files: &[&String], skip: usize) -> Splits {
 
 /// The split that a path tells: by a shard's name, by a word in the file's name, by a word in a folder's.
 fn split_of(path: &str) -> Option<String> {
-    let (folders, file) = path.rsplit_once('/').map_or(("", path), |(folders, file)| (folders, file));
+    let (folders, file) =
+        path.rsplit_once('/').map_or(("", path), |(folders, file)| (folders, file));
     let stem = file.split('.').next().unwrap_or_default();
     let digits = |text: &str| !text.is_empty() && text.chars().all(|c| c.is_ascii_digit());
     // NAME-00000-of-00005 has any name; it may have dots.
@@ -203,8 +210,9 @@ fn split_of(path: &str) -> Option<String> {
 /// The split that a word of a name stands for; words are divided by what is no letter.
 fn keyword(name: &str) -> Option<&'static str> {
     let words = || name.split(|c: char| !c.is_ascii_alphabetic());
-    let found =
-        |known: &[&str]| words().any(|word| known.iter().any(|known| word.eq_ignore_ascii_case(known)));
+    let found = |known: &[&str]| {
+        words().any(|word| known.iter().any(|known| word.eq_ignore_ascii_case(known)))
+    };
     SPLITS.iter().find(|(_, known)| found(known)).map(|(split, _)| *split)
 }
 
@@ -231,7 +239,11 @@ mod tests {
 
     fn chosen(name: &str, card: &str, files: &[&str]) -> Result<Selection, String> {
         let files = files.iter().map(|&file| file.to_owned()).collect();
-        choose(&format!("hf://datasets/a/b{name}").parse().unwrap(), &card::configs(card).unwrap(), &files)
+        choose(
+            &format!("hf://datasets/a/b{name}").parse().unwrap(),
+            &card::configs(card).unwrap(),
+            &files,
+        )
     }
 
     fn files(name: &str, card: &str, names: &[&str]) -> String {
@@ -242,9 +254,11 @@ mod tests {
     #[test]
     fn names_tell_configs_and_splits() {
         let shards = ["data/train-00000-of-00002.parquet", "data/train-00001-of-00002.parquet"];
-        let all =
-            [&shards[..], &["data/test_sft-00000-of-00001.parquet", "README.md", "train.csv", "load.py"]]
-                .concat();
+        let all = [
+            &shards[..],
+            &["data/test_sft-00000-of-00001.parquet", "README.md", "train.csv", "load.py"],
+        ]
+        .concat();
         assert_eq!(files("", "", &all), shards.join(" "));
         assert_eq!(files(":test_sft", "", &all), "data/test_sft-00000-of-00001.parquet");
         let loose = ["my-dev.jsonl.gz", "trainer.jsonl", "sub.train.jsonl", "Test1.jsonl"];
@@ -261,7 +275,10 @@ mod tests {
         assert_eq!(files("/socratic", "", &configs), configs[1]);
         assert_eq!(files("/main:odd", "", &configs), configs[2]);
         let error = files("", "", &configs);
-        assert!(error.contains("hf://datasets/a/b/main") && error.ends_with("main, socratic"), "{error}");
+        assert!(
+            error.contains("hf://datasets/a/b/main") && error.ends_with("main, socratic"),
+            "{error}"
+        );
         assert!(files("/x", "", &configs).ends_with("It has: main, socratic"));
         assert_eq!(files("", "", &configs[..1]), configs[0]);
         let error = files("/main:dev", "", &configs);
