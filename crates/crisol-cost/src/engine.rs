@@ -1,7 +1,7 @@
 //! Memory that Crisol's own engine takes on the CPU, part by part: its peak within a phase of training, and for inference.
 //!
 //! Everything is f32, but for weights that inference leaves as they are stored. What is counted is what the engine keeps: see
-//! `docs/cost.md` for the sums, and for predictions beside measurements.
+//! `docs/cost-cpu.md` for the sums, and for predictions beside measurements.
 
 use crate::memory::Memory;
 use crate::phases::{Network, Phase};

@@ -1,6 +1,6 @@
 //! What training and running a language model takes, computed from its shape: parameters, operations, memory, time, money, energy.
 //!
-//! No input or output. Every formula and constant is explained, with its source, in `docs/cost.md`.
+//! No input or output. Every formula and constant is explained, with its source, in `docs/cost-formulas.md`.
 
 pub mod engine;
 pub mod fit;
