@@ -4,7 +4,7 @@
 //! `docs/cost-cpu.md` for the sums, and for predictions beside measurements.
 
 use crate::memory::Memory;
-use crate::phases::{Network, Phase};
+use crate::phases::{Kind, Network, Phase, PhaseOptions};
 use crate::units::Bytes;
 use crate::{Attention, Block, FeedForward, Head, ModelShape};
 
@@ -149,14 +149,22 @@ fn weights(memory: &mut Memory, shape: &ModelShape, rules: &Rules, ways: f64, fe
     memory.layouts += Bytes(F32 * ways * multiplied(shape));
 }
 
-/// Networks that a phase trains, and those that it holds beside them. (DPO asks its reference before training begins.)
-fn networks(phase: Phase) -> (&'static [Network], &'static [Network]) {
-    match phase {
-        Phase::Pretrain | Phase::Sft | Phase::Dpo => (&[Network::Policy], &[]),
-        Phase::Reward => (&[Network::Reward], &[]),
-        Phase::Grpo => (&[Network::Policy], &[Network::Reference]),
-        Phase::Ppo => (&[Network::Policy, Network::Value], &[Network::Reference, Network::Reward]),
+/// Networks that a phase trains, and frozen ones that it holds meanwhile.
+fn networks(phase: Phase) -> (Vec<Network>, Vec<Network>) {
+    let options = PhaseOptions { reference: 1.0, ..PhaseOptions::default() };
+    let (mut trained, mut frozen) = (Vec::new(), Vec::new());
+    let passes = phase.passes(options);
+    for pass in passes.iter().filter(|pass| pass.kind == Kind::Train) {
+        trained.push(pass.network);
     }
+    for pass in &passes {
+        // DPO's reference is freed before training begins: its log-probs are computed once.
+        let freed = phase == Phase::Dpo && pass.network == Network::Reference;
+        if !trained.contains(&pass.network) && !frozen.contains(&pass.network) && !freed {
+            frozen.push(pass.network);
+        }
+    }
+    (trained, frozen)
 }
 
 /// Peak of a phase of training. AdamW and Muon take the same: where Muon keeps no second moment, it keeps its directions.

@@ -78,8 +78,10 @@ fn memory_options() -> impl Strategy<Value = MemoryOptions> {
 
 /// Plans without contradictions.
 fn plans(chunks: bool) -> impl Strategy<Value = Plan> {
-    let phase_options = (1..5_u32, any::<bool>())
-        .prop_map(|(updates, reference)| PhaseOptions { updates, reference });
+    let phase_options =
+        (1..5_u32, 0..2_u8, any::<bool>()).prop_map(|(updates, reference, old_logprobs)| {
+            PhaseOptions { updates, reference: f64::from(reference), old_logprobs }
+        });
     (
         (shapes(chunks), select(Phase::ALL.to_vec()), phase_options),
         (1e6..1e13_f64, select(GPUS.to_vec()), proptest::option::of(0.01..0.9_f64)),

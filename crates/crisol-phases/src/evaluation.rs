@@ -6,17 +6,20 @@
 
 use std::collections::BTreeMap;
 
-use crisol_model::{Checkpoint, Head, SamplingOptions, replies};
+use crisol_engine::Params;
+use crisol_model::{Checkpoint, Generated, Head, Model, SamplingOptions, generate, replies};
 use crisol_objectives::verifier::verify;
 use crisol_text::{
-    Body, Encoded, Example, PreferenceExample, Record, Summary, TextError, TextSetup, encode_chunks,
+    Body, Encoded, Example, PreferenceExample, Record, Summary, TextError, TextSetup,
+    encode_chunks, encode_records,
 };
 
 use crate::PhaseError;
 use crate::behaviours::{ended_by_itself, opening};
 use crate::context::PhaseContext;
 use crate::data::DataSource;
-use crate::supervised::{logprobs, values};
+use crate::passes::{logprobs, scores, values};
+use crate::settings::RolloutSettings;
 
 /// Prompts that are answered at the same time.
 const PROMPTS_AT_A_TIME: usize = 16;
@@ -175,6 +178,33 @@ pub(crate) fn solved(
         shape: "no problems",
         wanted: "held-out data of `reason` is problems with an answer",
     })
+}
+
+/// The mean score of the policy's greedy answers to held-out prompts.
+pub(crate) fn mean_reward(
+    ctx: &mut PhaseContext<'_>,
+    files: &[String],
+    (model, params, text): (&Model, &Params, &TextSetup),
+    (reward_model, reward_params): (&Model, &Params),
+    settings: &RolloutSettings,
+) -> Result<f64, PhaseError> {
+    let context = model.config().longest_document();
+    let records = ctx.records(files)?;
+    let prompts = encode_records(&records, |record| text.rollout_prompt(record, context))?;
+    ctx.note_data("Held out: ", &prompts.summary, context);
+    let greedy = SamplingOptions::greedy(settings.max_new_tokens, text.stop_ids.clone());
+    let mut sum = 0.0;
+    for some in prompts.examples.chunks(settings.prompts) {
+        let answers = generate(model, params, some, &greedy)?;
+        let answered = |(prompt, answer): (&Vec<u32>, &Generated)| {
+            let ids = [prompt.as_slice(), &answer.ids].concat();
+            Example { trained: vec![true; ids.len()], ids }
+        };
+        let whole: Vec<Example> = some.iter().zip(&answers).map(answered).collect();
+        let scores = scores(reward_model, reward_params, &whole, ctx.run.shard_tokens)?;
+        sum += scores.into_iter().map(f64::from).sum::<f64>();
+    }
+    Ok(sum / prompts.examples.len() as f64)
 }
 
 fn notes(

@@ -12,7 +12,7 @@ use crate::PhaseError;
 use crate::behaviours;
 use crate::data::{DataSource, Found};
 use crate::recipe::{Phase, Recipe, Split, settings_table, table_of};
-use crate::run::{phase_or_path, starting_folder};
+use crate::run_folder::{phase_or_path, starting_folder};
 use crate::settings::PhaseSettings;
 
 /// See the module's text.

@@ -12,7 +12,8 @@ use crisol_cost::units::Flops;
 use crisol_engine::{Device, OptimizerConfig, Params, Profiled, Rule, WeightFormat};
 use crisol_model::{Model, SamplingOptions, generate, generate_stream};
 use crisol_objectives::next_token;
-use crisol_phases::{PhaseError, RunSettings, batch_size, machine, peak_memory, shards};
+use crisol_phases::batch::Batch;
+use crisol_phases::{PhaseError, RunSettings, machine, peak_memory};
 use crisol_text::Example;
 use crisol_train::{Output, Trainer};
 use serde::Serialize;
@@ -187,8 +188,8 @@ pub(super) fn training_steps(
     let (model, params) = shape.model(device)?;
     let cost = model.config().cost_shape();
     let mut trainer = Trainer::new(model, params);
-    let shards = shards(&documents(shape, lengths), RunSettings::default().shard_tokens);
-    let size = batch_size(&shards);
+    let batch =
+        Batch::of_documents(&documents(shape, lengths), RunSettings::default().shard_tokens);
     let config = OptimizerConfig {
         rule: Rule::AdamW,
         lr: 1e-4,
@@ -201,8 +202,8 @@ pub(super) fn training_steps(
     };
     let output = Output::TokenScores { logit_scale: 1.0, entropy: false };
     let mut step = || {
-        let step =
-            trainer.step(&shards, output, &config, |_, scores| next_token::loss(scores, size));
+        let step = trainer
+            .step(&batch.shards, output, &config, |_, scores| next_token::loss(scores, batch.size));
         step.map_err(PhaseError::from)
     };
     for _ in 0..WARM_UP {

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use crisol_phases::{ExpectedPhase, PhaseError, PhaseSettings, Recipe, RunOptions, RunSettings};
+use crisol_phases::{PhaseError, PhaseForecast, PhaseSettings, Recipe, RunOptions, RunSettings};
 use crisol_report::Report;
 use crisol_train::TrainError;
 
@@ -195,7 +195,7 @@ pub(super) fn execute(
         format!("{} threads", device.threads())
     };
     let mut heading = format!("Run in {} on {threads}", out.display());
-    let forecast = |recipe| crisol_phases::expected(recipe, machine.as_ref(), device.threads());
+    let forecast = |recipe| crisol_phases::forecast(recipe, machine.as_ref(), device.threads());
     let phases = match &recipe {
         Some(recipe) if !flags.resume => {
             for line in settled {
@@ -222,10 +222,10 @@ pub(super) fn execute(
 }
 
 /// What the run will take, in a few lines.
-fn foresight(phases: &[ExpectedPhase]) -> String {
+fn foresight(phases: &[PhaseForecast]) -> String {
     let most = memory(phases.iter().map(|phase| phase.memory).fold(0.0, f64::max));
-    let flops = operations(phases.iter().map(ExpectedPhase::flops).sum());
-    let Some(seconds) = phases.iter().map(ExpectedPhase::seconds).sum::<Option<f64>>() else {
+    let flops = operations(phases.iter().map(PhaseForecast::flops).sum());
+    let Some(seconds) = phases.iter().map(PhaseForecast::seconds).sum::<Option<f64>>() else {
         return format!(
             "\n  about {flops}, and at most {most} of memory for the largest phase by itself; how long that takes here is not known (`crisol cost --calibrate` measures this machine once)"
         );

@@ -7,7 +7,8 @@ use crisol_cost::phases::Phase;
 use crisol_cost::plan::Plan;
 use crisol_cost::units::{Bytes, Dollars, Seconds};
 use crisol_model::{PREFILL_TOKENS, at_once};
-use crisol_phases::{RunSettings, estimate};
+use crisol_phases::RunSettings;
+use crisol_phases::forecast::memory;
 use crisol_report::prefixed;
 
 use super::plan::{Answer, Numbers, There, parts_of, plan, range};
@@ -67,14 +68,14 @@ fn memory(plan: &Plan, threads: usize) -> Memory {
         Sequences { chunks, slots, prompt_tokens: PREFILL_TOKENS.min(slots * length), length }
     });
     let options = EngineOptions {
-        rules: estimate::rules(),
+        rules: memory::rules(),
         threads,
         shard_tokens,
         shards: (documents * length).div_ceil(shard_tokens),
         uneven: false,
         sampling,
         measured: None,
-        program: estimate::PROGRAM,
+        program: memory::PROGRAM,
     };
     engine::training(&plan.shape, plan.phase, &options)
 }

@@ -89,7 +89,11 @@ pub(super) fn plan(
     let plan = Plan {
         shape: subject.shape.clone(),
         phase,
-        phase_options: PhaseOptions { updates: args.updates, reference: args.kl },
+        phase_options: PhaseOptions {
+            updates: args.updates,
+            reference: f64::from(u8::from(args.kl)),
+            old_logprobs: !hardware.cpu,
+        },
         tokens,
         gpu,
         mfu: if hardware.cpu { None } else { hardware.mfu_of_gpu()? },
