@@ -7,15 +7,26 @@ use crisol_phases::{Owner, PhaseError, Recipe};
 use crisol_report::Report;
 
 use super::run::show;
-use crate::clock;
+use crate::console::{self, print};
 use crate::error::CliError;
+use crate::clock;
+
+const EXAMPLES: &str = "\
+Examples:
+  crisol report runs/crisol-world
+  crisol report runs/crisol-world --full | less -R
+
+Reads the finished phases of the run and writes report.html and report.json again.";
 
 /// `crisol report`.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  crisol report runs/crisol-world")]
+#[command(after_help = EXAMPLES)]
 pub(crate) struct ReportArgs {
-    /// The run's folder
+    /// Folder of the run
     run_dir: PathBuf,
+    /// Print every measure and every answer instead of the summary of one screen
+    #[arg(long)]
+    full: bool,
 }
 
 impl ReportArgs {
@@ -46,6 +57,10 @@ impl ReportArgs {
             Err(PhaseError::InUse { .. }) => {}
             Err(error) => return Err(error.into()),
         }
-        show(&report, &folder)
+        if self.full {
+            print(crisol_report::terminal(&report, console::layout()))
+        } else {
+            show(&report, &folder)
+        }
     }
 }

@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use crisol_phases::{ExpectedPhase, PhaseError, PhaseSettings, Recipe, RunOptions, RunSettings};
-use crisol_report::Report;
+use crisol_report::{Next, PhaseReport, Report};
 use crisol_train::TrainError;
 
 use super::Threads;
 use crate::calibration::Calibration;
-use crate::console::{print, print_line, shell_word};
+use crate::console::{print, shell_word};
 use crate::datasets::find_all;
 use crate::error::CliError;
 use crate::hub::{ModelId, Need};
@@ -110,10 +110,43 @@ pub(super) fn recorded(out: &Path) -> Result<Option<Recipe>, CliError> {
     Ok(if file.exists() { Some(Recipe::load(&file)?) } else { None })
 }
 
-/// Shows the report and says where its other forms are.
+/// Shows the summary of a run, which ends with what to do next.
 pub(super) fn show(report: &Report, folder: &Path) -> Result<(), CliError> {
-    print(crisol_report::terminal(report, console::layout()))?;
-    print_line(format_args!("\nThe whole report: {}", folder.join("report.html").display()))
+    print(crisol_report::summary(report, &next_steps(report, folder), console::layout()))
+}
+
+/// What to do with a finished run.
+fn next_steps(report: &Report, folder: &Path) -> Vec<Next> {
+    let step = |purpose, command| Next { purpose, command };
+    let place = |name: &str| shell_word(&folder.join(name).to_string_lossy());
+    // Checkpoints are numbered by their depth in the tree of phases.
+    let depth = |phase: &PhaseReport| {
+        phase.checkpoint.split('-').next().and_then(|depth| depth.parse::<u32>().ok())
+    };
+    let speaks = |phase: &&PhaseReport| phase.kind != "reward";
+    let last = report.phases.iter().filter(speaks).max_by_key(|phase| depth(phase));
+    let first = match (last, report.phases.last()) {
+        (Some(base), _) if base.kind == "pretrain" => Some(step(
+            "let it continue a text",
+            format!("crisol generate {} --prompt \"The sky is\"", place(&base.checkpoint)),
+        )),
+        (Some(last), _) => {
+            Some(step("talk to it", format!("crisol chat {}", place(&last.checkpoint))))
+        }
+        (None, Some(reward)) => Some(step(
+            "measure it on pairs",
+            format!("crisol eval {} --data FILE", place(&reward.checkpoint)),
+        )),
+        (None, None) => None,
+    };
+    let folder_word = shell_word(&folder.to_string_lossy());
+    first
+        .into_iter()
+        .chain([
+            step("read the report", folder.join("report.html").display().to_string()),
+            step("print all of it", format!("crisol report {folder_word} --full")),
+        ])
+        .collect()
 }
 
 /// Loads a recipe. Its paths are relative to its own folder, so that folder and recipe can be moved together. A base that is
@@ -205,7 +238,7 @@ pub(super) fn execute(
             if !flags.force {
                 crisol_phases::refuse_too_large(&phases, crisol_phases::available_memory())?;
             }
-            heading += &foresight(&phases);
+            heading += &forecast_line(&phases);
             phases
         }
         // It was said when the run began; it serves to say what is left. What is wrong with it, the run says.
@@ -221,27 +254,30 @@ pub(super) fn execute(
     })
 }
 
-/// What the run will take, in a few lines.
-fn foresight(phases: &[ExpectedPhase]) -> String {
+/// The forecast of a run, in one line.
+fn forecast_line(phases: &[ExpectedPhase]) -> String {
     let most = memory(phases.iter().map(|phase| phase.memory).fold(0.0, f64::max));
     let flops = operations(phases.iter().map(ExpectedPhase::flops).sum());
+    let memory = if phases.len() > 1 {
+        format!("at most {most} of memory (the largest phase alone)")
+    } else {
+        format!("at most {most} of memory")
+    };
     let Some(seconds) = phases.iter().map(ExpectedPhase::seconds).sum::<Option<f64>>() else {
         return format!(
-            "\n  about {flops}, and at most {most} of memory for the largest phase by itself; how long that takes here is not known (`crisol cost --calibrate` measures this machine once)"
+            "\n  forecast: {flops}; {memory}; time unknown until `crisol cost --calibrate` has \
+             measured this machine"
         );
     };
     let each = phases
         .iter()
         .map(|phase| format!("{} {}", phase.name, duration(phase.seconds().unwrap_or_default())));
     let each = if phases.len() > 1 {
-        format!(": {}", each.collect::<Vec<_>>().join(", "))
+        format!(" ({})", each.collect::<Vec<_>>().join(", "))
     } else {
         String::new()
     };
-    format!(
-        "\n  about {flops}, at most {most} of memory for the largest phase by itself, and {} beside measuring{each}",
-        duration(seconds)
-    )
+    format!("\n  forecast: {flops}; {} of training{each}; {memory}", duration(seconds))
 }
 
 /// How to go on with a run that stopped, as far as the error does not say so itself.
