@@ -14,7 +14,7 @@ use crate::hub::{ModelId, Need};
 /// Whether models and data sets may be fetched.
 #[derive(Clone, Copy, Debug, Args)]
 pub(crate) struct Network {
-    /// Fetch nothing: of models and data sets on a hub, use those that are in the cache (as `HF_HUB_OFFLINE=1` does)
+    /// Fetch nothing; use the cache only (as HF_HUB_OFFLINE=1)
     #[arg(long)]
     pub(crate) offline: bool,
 }

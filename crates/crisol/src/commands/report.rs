@@ -7,9 +7,9 @@ use crisol_phases::{Owner, PhaseError, Recipe};
 use crisol_report::Report;
 
 use super::run::show;
+use crate::clock;
 use crate::console::{self, print};
 use crate::error::CliError;
-use crate::clock;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -24,7 +24,7 @@ Reads the finished phases of the run and writes report.html and report.json agai
 pub(crate) struct ReportArgs {
     /// Folder of the run
     run_dir: PathBuf,
-    /// Print every measure and every answer instead of the summary of one screen
+    /// Print every measure and answer, not the summary alone
     #[arg(long)]
     full: bool,
 }

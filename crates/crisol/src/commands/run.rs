@@ -20,15 +20,19 @@ use crate::{clock, console, interrupt};
 
 const EXAMPLES: &str = "\
 Examples:
-  crisol run                                   the embedded recipe and data, into runs/crisol-world
+  crisol run                              the embedded recipe and data, into runs/crisol-world
   crisol run my.toml --out runs/mine --seed 3
-  crisol run --resume --out runs/mine          go on after a stop or crash: same bits
+  crisol run --resume --out runs/mine     resume after a stop or crash
 
-A recipe is a short TOML file; `crisol data export DIR` writes one with every setting. Paths in a recipe are relative \
-to its own folder; data may also be hf://datasets/ORG/NAME, and the base a model on a hub. A run's folder holds recipe.toml (all defaults written out), one checkpoint folder per phase, \
-report.html and report.json. It belongs to one process at a time. A stopped run goes on with the data, models and settings it \
-began with; only settings of the optimizer of the phase that is under way, and those of phases that have not begun, may be \
-edited in its recipe.toml.";
+`crisol data export DIR` writes a recipe with every setting. Paths in a recipe are relative to
+its folder. Data may be hf://datasets/ORG/NAME, and the base a model on a hub.
+
+The folder of a run holds recipe.toml (every default written out), a checkpoint per phase,
+report.html and report.json. One process writes to it at a time. A resumed run keeps its data,
+models and settings. Editable in its recipe.toml: optimizer settings of the phase under way, and
+all settings of phases that have not begun.
+
+JSON: docs/json.md";
 
 /// The recipe's name and folder where none is given.
 const DEFAULT_NAME: &str = "crisol-world";
@@ -37,16 +41,16 @@ const DEFAULT_NAME: &str = "crisol-world";
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct RunArgs {
-    /// What to run [default: the embedded recipe; with --resume the one in the run's folder]
+    /// Recipe (TOML) [default: the embedded one; with --resume, the run's own]
     recipe: Option<PathBuf>,
-    /// The run's folder [default: runs/ and the recipe's name, or runs/crisol-world; with -seedN for seeds other than 1]
+    /// Folder of the run [default: runs/NAME, or runs/NAME-seedN if N is not 1]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     #[command(flatten)]
     flags: RunFlags,
     #[command(flatten)]
     network: Network,
-    /// Print report.json on standard output at the end instead of the report for the terminal
+    /// Print report.json instead of the summary
     #[arg(long)]
     json: bool,
 }
@@ -55,18 +59,18 @@ pub(crate) struct RunArgs {
 #[derive(Debug, Args)]
 pub(crate) struct RunFlags {
     // Recipes are TOML, whose whole numbers are signed.
-    /// Seed of everything random [default: the recipe's, 1]
+    /// Random seed [default: the recipe's, else 1]
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u64).range(..=i64::MAX as u64))]
     seed: Option<u64>,
     #[command(flatten)]
     threads: Threads,
-    /// Go on with the run in the folder
+    /// Resume the run in the folder; the result has the same bits
     #[arg(long)]
     pub(super) resume: bool,
-    /// Also write TensorBoard event files
+    /// Write TensorBoard event files too
     #[arg(long)]
     tensorboard: bool,
-    /// Start a run that is forecast to take more memory than is free, or more than a million steps
+    /// Start even if the forecast exceeds free memory or a million steps
     #[arg(long)]
     force: bool,
 }
