@@ -287,6 +287,10 @@ fn run_phase(
             kind: phase.settings.kind().to_owned(),
             checkpoint: folder_name,
             parent: (!phase.from.is_empty()).then(|| phase.from.clone()),
+            reward_model: match &phase.settings {
+                PhaseSettings::Ppo(ppo) => Some(ppo.reward_model.clone()),
+                _ => None,
+            },
             tokens: record.tokens,
             flops: record.flops,
             seconds: record.seconds,

@@ -16,7 +16,7 @@ use unicode_width::UnicodeWidthStr as _;
 use super::{BEFORE, Layout, Page, before_and_after, clip, colour, pad, wrap};
 use crate::changes::{Change, largest};
 use crate::figures::{duration, percent, prefixed, share};
-use crate::html::{form, kind};
+use crate::html::{form, kind, shown_first};
 use crate::markup::{Piece, pieces, without_controls};
 use crate::measures::value_text;
 use crate::{PhaseReport, PromptReport, Report};
@@ -54,7 +54,7 @@ pub fn summary(report: &Report, next: &[Next], layout: Layout) -> String {
     } else {
         phases(&mut page, report);
     }
-    if let Some(prompt) = striking(&report.prompts) {
+    if let Some(prompt) = shown_first(report) {
         answers(&mut page, report, prompt);
     }
     let ahead = next_steps(next, layout);
@@ -88,7 +88,7 @@ pub fn largest_changes(report: &Report, phase: &PhaseReport, count: usize) -> Ve
     let figures = |Change { measure, before, after }: Change| {
         let value = |value: f64| value_text(measure.id, value);
         let figures = match before {
-            Some(before) => format!("{} → {}", value(before), value(after)),
+            Some(before) => arrow(&value(before), &value(after)),
             None => value(after),
         };
         [measure.label.to_owned(), figures]
@@ -100,10 +100,15 @@ pub fn largest_changes(report: &Report, phase: &PhaseReport, count: usize) -> Ve
     let whole = phase.before.keys().any(|id| !id.contains('/'));
     let held_out = before_and_after((0, phase))
         .filter(|(_, _, [label, ..])| !(whole && label.contains('/')) && !known.contains(label))
-        .map(|(_, _, [label, before, after])| [label, format!("{before} → {after}")]);
+        .map(|(_, _, [label, before, after])| [label, arrow(&before, &after)]);
     rows.extend(held_out);
     rows.truncate(count);
     rows
+}
+
+/// Two figures that no line end parts.
+fn arrow(before: &str, after: &str) -> String {
+    format!("{before} → {after}").replace(' ', "\u{a0}")
 }
 
 /// The measures of a run of one phase, one a line.
@@ -183,18 +188,6 @@ fn phase_row(
     );
     let starts = std::iter::once(first).chain(std::iter::repeat(" ".repeat(indent)));
     starts.zip(wrapped).map(|(start, line)| start + &line).collect()
-}
-
-/// The prompt whose answers show best what a run is about: a harmful request, then a problem, then what
-/// the data has.
-fn striking(prompts: &[PromptReport]) -> Option<&PromptReport> {
-    let rank = |prompt: &PromptReport| match prompt.kind.as_str() {
-        "harmful" => 0,
-        "problem" => 1,
-        "fact" => 2,
-        _ => 3,
-    };
-    prompts.iter().filter(|prompt| !prompt.outputs.is_empty()).min_by_key(|prompt| rank(prompt))
 }
 
 /// A prompt and its answers, each cut to one line.
