@@ -13,12 +13,12 @@
 use owo_colors::Style;
 use unicode_width::UnicodeWidthStr as _;
 
-use super::{BEFORE, Layout, Page, before_and_after, clip, colour, pad, wrap};
+use super::{BEFORE, Layout, Page, clip, colour, pad, wrap};
 use crate::changes::{Change, largest};
 use crate::figures::{duration, percent, prefixed, share};
 use crate::html::{form, kind, shown_first};
 use crate::markup::{Piece, pieces, without_controls};
-use crate::measures::value_text;
+use crate::measures::{label, value_text};
 use crate::{PhaseReport, PromptReport, Report};
 
 /// Most lines of a summary.
@@ -96,11 +96,14 @@ pub fn largest_changes(report: &Report, phase: &PhaseReport, count: usize) -> Ve
     let mut rows: Vec<[String; 2]> =
         largest(report, phase, count).into_iter().map(figures).collect();
     let known: Vec<String> = rows.iter().map(|[label, _]| label.clone()).collect();
-    // Parts of a measure (`reward_accuracy/fact`) are for the long form.
-    let whole = phase.before.keys().any(|id| !id.contains('/'));
-    let held_out = before_and_after((0, phase))
-        .filter(|(_, _, [label, ..])| !(whole && label.contains('/')) && !known.contains(label))
-        .map(|(_, _, [label, before, after])| [label, arrow(&before, &after)]);
+    let held_out = phase.before.iter().filter_map(|(id, before)| {
+        let after = phase.metrics.get(id)?;
+        // Parts of a measure (`reward_accuracy/fact`) are for the long form.
+        let part = id.split_once('/').is_some_and(|(all, _)| phase.before.contains_key(all));
+        let what = flat(&label(id));
+        let told = part || known.contains(&what);
+        (!told).then(|| [what, arrow(&value_text(id, *before), &value_text(id, *after))])
+    });
     rows.extend(held_out);
     rows.truncate(count);
     rows
@@ -330,8 +333,18 @@ mod tests {
             name: format!("phase-{place}"),
             flops: 1e12,
             seconds: 3723.0,
-            metrics: [("validation_loss".into(), 0.5), ("harmful_refused".into(), 0.9)].into(),
-            before: [("validation_loss".into(), 1.0), ("reward_accuracy/x".into(), 0.2)].into(),
+            metrics: [
+                ("validation_loss".into(), 0.5),
+                ("harmful_refused".into(), 0.9),
+                ("reward_accuracy/x".into(), 0.3),
+            ]
+            .into(),
+            before: [
+                ("validation_loss".into(), 1.0),
+                ("reward_accuracy".into(), 0.1),
+                ("reward_accuracy/x".into(), 0.2),
+            ]
+            .into(),
             notes: vec![text.repeat(7), "short".into()],
             ..PhaseReport::default()
         }
@@ -397,7 +410,7 @@ mod tests {
     fn the_summary_shows_what_is_in_the_report() {
         let text = summary(&long(2), &next(), Layout { width: 80, colour: false });
         assert!(text.contains("phase-1") && text.contains("harmful requests refused 90 %"));
-        assert!(text.contains("held-out loss") && !text.contains("reward_accuracy/x"), "{text}");
+        assert!(text.contains("held-out loss") && !text.contains("ranked right"), "{text}");
         assert!(text.contains("1 h 2 min") && text.contains("50 %"), "{text}");
         assert!(text.contains("phase-0: Lorem") && text.contains("the user says: Lorem"));
     }
