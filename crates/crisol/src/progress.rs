@@ -261,7 +261,8 @@ fn summary(finished: &Report, phase: &PhaseReport, saves: Saves) -> String {
     let Saves { count, bytes, .. } = saves;
     let saved = match count {
         0 => String::new(),
-        _ => format!(", {count} checkpoints of {} in all", memory(bytes as f64)),
+        1 => format!(", a checkpoint of {}", memory(bytes as f64)),
+        _ => format!(", {count} checkpoints ({} written)", memory(bytes as f64)),
     };
     let mut summary = format!(
         "  done in {}{expected}, {} tokens, peak memory {}{saved} → {}",
