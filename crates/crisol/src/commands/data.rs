@@ -465,7 +465,7 @@ impl ExportArgs {
                 && std::fs::read(path).map_err(|e| HubError::io("read", path, e))?
                     != text.as_bytes()
             {
-                let problem = "there already is another file of this name, which is left as it is; choose another folder";
+                let problem = "exists with other contents and is never overwritten; choose another folder";
                 return Err(CliError::Place { path: path.clone(), problem: problem.into() });
             }
         }

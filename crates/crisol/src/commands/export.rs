@@ -147,7 +147,7 @@ fn refuse_existing(out: &Path) -> Result<(), CliError> {
     if if out.is_dir() { empty(out)? } else { !out.exists() } {
         return Ok(());
     }
-    let problem = "it exists and is left as it is; choose another --out, or remove it".into();
+    let problem = "exists and is never overwritten; choose another --out, or remove it".into();
     Err(CliError::Place { path: out.to_owned(), problem })
 }
 

@@ -231,9 +231,9 @@ fn tools(file: &Path) -> Result<Vec<Value>, CliError> {
     let wrong = |problem: String| CliError::Place { path: file.to_owned(), problem };
     let text = std::fs::read_to_string(file).map_err(|e| wrong(format!("cannot be read: {e}")))?;
     let tools: Vec<Value> =
-        serde_json::from_str(&text).map_err(|e| wrong(format!("not a JSON list of tools: {e}")))?;
+        serde_json::from_str(&text).map_err(|e| wrong(format!("not a JSON list of tools, `[{{…}}, …]`: {e}")))?;
     match tools.iter().position(|tool| !tool.is_object()) {
-        Some(at) => Err(wrong(format!("tool {at} (from 0) is no JSON schema; make it an object"))),
+        Some(at) => Err(wrong(format!("tool {at} (from 0) is no JSON schema; write it as an object"))),
         None => Ok(tools),
     }
 }

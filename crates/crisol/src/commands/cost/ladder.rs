@@ -98,7 +98,7 @@ impl LadderArgs {
         let files: Vec<PathBuf> =
             (1..=self.rungs).map(|rung| folder.join(format!("rung-{rung}.toml"))).collect();
         if let Some(file) = files.iter().find(|file| file.exists()) {
-            let problem = "there is such a file, and nothing is overwritten; choose another folder with --write";
+            let problem = "exists and is never overwritten; choose another folder with --write";
             return Err(CliError::Place { path: file.clone(), problem: problem.into() });
         }
         let rungs = ladder(&recipe, self.rungs.into())

@@ -273,7 +273,7 @@ impl CostArgs {
 fn unknown_gpu(name: &str) -> String {
     let known: Vec<&str> = GPUS.iter().map(|gpu| gpu.name).collect();
     format!(
-        "nothing is known of a GPU called {name:?}, and nothing is guessed; known are {}",
+        "unknown GPU {name:?}; known are {}",
         known.join(", ")
     )
 }
