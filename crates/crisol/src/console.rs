@@ -36,6 +36,33 @@ pub(crate) fn say(text: impl Display) {
     let _ = writeln!(anstream::stderr(), "{text}");
 }
 
+/// Lines on standard error. A terminal gets them broken between words, the rest of a line below its
+/// beginning; a file or pipe gets them as they are.
+pub(crate) fn say_wrapped(text: &str) {
+    let width = terminal_size::terminal_size_of(std::io::stderr()).map(|(width, _)| width.0);
+    match width {
+        Some(width) => say(hanging(text, width.into())),
+        None => say(text),
+    }
+}
+
+/// Breaks lines between words; what follows a break is indented by two more columns.
+fn hanging(text: &str, width: usize) -> String {
+    let mut lines = Vec::new();
+    for line in text.split('\n') {
+        let bare = line.trim_start();
+        let indent = " ".repeat(line.len() - bare.len());
+        // All lines are as narrow as those with the deeper indent, whose first is put back.
+        let room = width.saturating_sub(indent.len() + 2).max(20);
+        let wrapped = wrap(bare, room);
+        let deeper = |(at, line): (usize, &String)| {
+            format!("{indent}{}{line}", if at == 0 { "" } else { "  " })
+        };
+        lines.extend(wrapped.iter().enumerate().map(deeper));
+    }
+    lines.join("\n")
+}
+
 /// The beginning of a line on standard error, which the user completes.
 pub(crate) fn ask(prompt: &str) {
     let mut error = anstream::stderr();
@@ -109,6 +136,13 @@ mod tests {
             assert_eq!(String::from_utf8_lossy(&echoed.stdout), word);
         }
         assert_eq!(shell_word("runs/a-1.2"), "runs/a-1.2");
+    }
+
+    #[test]
+    fn lines_are_broken_between_words_and_hang() {
+        let text = "  note: one two three four five six\nseven";
+        assert_eq!(hanging(text, 24), "  note: one two three\n    four five six\nseven");
+        assert_eq!(hanging("short", 80), "short");
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::hub::{ModelId, Need};
 /// Whether models and data sets may be fetched.
 #[derive(Clone, Copy, Debug, Args)]
 pub(crate) struct Network {
-    /// Fetch nothing: of models and data sets on a hub, use those that are in the cache (as `HF_HUB_OFFLINE=1` does)
+    /// Fetch nothing; use the cache only (as HF_HUB_OFFLINE=1)
     #[arg(long)]
     pub(crate) offline: bool,
 }
@@ -32,9 +32,13 @@ pub(crate) fn load(
     network: Network,
     device: &Device,
 ) -> Result<Checkpoint, CliError> {
-    let whole = check_folder(&locate(model, Need::Whole, network)?)?;
-    say_what_is_left_out(&whole)?;
-    Ok(Checkpoint::load_for_inference(&whole, device)?)
+    load_from(&check_folder(&locate(model, Need::Whole, network)?)?, device)
+}
+
+/// Loads the model of a checkpoint, which [`check_folder`] has found, to run it.
+pub(crate) fn load_from(checkpoint: &Path, device: &Device) -> Result<Checkpoint, CliError> {
+    say_what_is_left_out(checkpoint)?;
+    Ok(Checkpoint::load_for_inference(checkpoint, device)?)
 }
 
 /// Loads a model to run it, with its tokenizer where it has one.

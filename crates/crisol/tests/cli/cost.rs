@@ -160,7 +160,7 @@ fn this_machine_is_measured_or_unknown() {
     let finished = Finished::of(
         command.env("XDG_CACHE_HOME", bench.path("caches")).output().expect("it runs"),
     );
-    for said in ["beside measuring: pretrain ", "pretrain will take about ", " expected), "] {
+    for said in [" of training (pretrain ", "pretrain: about ", " (forecast "] {
         assert!(finished.stderr.contains(said), "{said}: {}", finished.stderr);
     }
     finished.ok();

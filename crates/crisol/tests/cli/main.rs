@@ -5,6 +5,8 @@ mod bad_input;
 mod cost;
 mod data;
 mod data_files;
+#[cfg(unix)]
+mod errors;
 mod eval;
 mod export;
 mod finite;
@@ -27,4 +29,5 @@ mod resume;
 mod rewards;
 mod runs;
 mod settings;
+mod summary;
 mod text;

@@ -114,7 +114,9 @@ fn held_out_data_is_measured_before_and_after() {
         };
         let train = [phase, &start, "--data", data, "--heldout", data, "--out", phase];
         let shown = bench.crisol(&[&train[..], &settings].concat()).ok();
-        assert!(shown.contains("Held-out data, before and after"), "{phase}: {shown}");
+        assert!(shown.contains(&format!("What {phase} changed")), "{phase}: {shown}");
+        let all = bench.crisol(&["report", phase, "--full"]).ok();
+        assert!(all.contains("Held-out data, before and after"), "{phase}: {all}");
         let report: Value =
             serde_json::from_str(&bench.read(&format!("{phase}/report.json"))).unwrap();
         let of = |when: &str| report["phases"][0][when][measure].as_f64();

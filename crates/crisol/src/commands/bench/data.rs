@@ -18,9 +18,9 @@ use crate::model::{Network, check_folder, locate};
 
 #[derive(Debug, Args)]
 pub(super) struct BenchDataArgs {
-    /// A data file, a folder or a pattern
+    /// Data: a file, folder or pattern
     file: PathBuf,
-    /// The model whose tokenizer and template are used
+    /// Model whose tokenizer and template are used
     #[arg(long, value_name = "MODEL")]
     model: PathBuf,
     #[command(flatten)]

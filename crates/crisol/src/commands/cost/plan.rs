@@ -69,7 +69,7 @@ pub(super) fn plan(
         (None, _) => {
             let name = phase.name();
             return Err(CliError::Usage(format!(
-                "how many tokens does {name} work on? Give --tokens, such as 20M"
+                "{name} needs --tokens: the tokens that it works on, such as 20M"
             )));
         }
     };
