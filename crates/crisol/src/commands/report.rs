@@ -36,7 +36,9 @@ impl ReportArgs {
             |problem: &str| CliError::Place { path: folder.clone(), problem: problem.to_owned() };
         let recipe = folder.join("recipe.toml");
         if !recipe.exists() {
-            return Err(wrong("not the folder of a run: it has no recipe.toml; give what was --out of the run"));
+            return Err(wrong(
+                "not the folder of a run: it has no recipe.toml; give what was --out of the run",
+            ));
         }
         let mut report = crisol_phases::assemble_report(&Recipe::load(&recipe)?, &folder)?;
         if report.phases.is_empty() {
