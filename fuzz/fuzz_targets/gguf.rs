@@ -1,4 +1,5 @@
-//! A GGUF file: every tensor read or refused, and the model that it may hold loaded to train and to run.
+//! A GGUF file: every tensor read or refused, and the model that it may hold loaded to train and to
+//! run.
 
 #![no_main]
 

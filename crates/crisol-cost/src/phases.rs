@@ -188,7 +188,7 @@ mod tests {
             let (forward, backward) = pass.flops(&shape, 1.0, false);
             forward.total() - forward.attention + backward.total() - backward.attention
         };
-        phase.passes(options).iter().map(of).sum::<f64>() / shape.multiplied_parameters()
+        phase.passes(options).iter().map(of).sum::<f64>() / shape.matmul_parameters()
     }
 
     #[test]

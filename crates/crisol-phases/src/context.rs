@@ -183,7 +183,7 @@ impl<'a> PhaseContext<'a> {
     ) -> Result<PhaseContext<'a>, PhaseError> {
         std::fs::create_dir_all(progress).map_err(|e| PhaseError::io(progress, e))?;
         let folder = progress.join(STATE);
-        crisol_hub::settle_folder(&folder)?;
+        crisol_hub::recover_folder(&folder)?;
         let resumed = folder.exists();
         let (mut state, mut sums, mut tokenizer, mut under_way) =
             (State::default(), Checksums::new(), None, None);
@@ -693,7 +693,7 @@ pub(crate) struct Record {
 
 /// The fingerprint of a phase that is under way, from its progress folder; `None` if nothing is saved of it.
 pub(crate) fn saved_fingerprint(progress: &Path) -> Result<Option<Fingerprint>, PhaseError> {
-    let folder = crisol_hub::whole_folder(&progress.join(STATE))?;
+    let folder = crisol_hub::resolve_folder(&progress.join(STATE))?;
     if !folder.exists() {
         return Ok(None);
     }

@@ -47,7 +47,7 @@ pub(crate) fn dpo(
     start: Checkpoint,
 ) -> Result<Checkpoint, PhaseError> {
     let Checkpoint { model, params, text } = start;
-    let context = model.config().longest_document();
+    let context = model.config().max_document_len();
     let shard_tokens = ctx.run.shard_tokens;
     let pairs = Pairs::load(ctx, ("data", ""), &settings.data, &text, context)?;
     let files = ctx.run.evaluate.files(&settings.heldout);

@@ -118,7 +118,7 @@ pub fn evaluate(
     options: &EvaluationOptions,
     mut progress: impl FnMut(usize),
 ) -> Result<Evaluation, PhaseError> {
-    let context = model.model.config().longest_document();
+    let context = model.model.config().max_document_len();
     let scalar = model.model.config().head == Head::Scalar;
     let mut sums: BTreeMap<(&'static str, &'static str), Ratio> = BTreeMap::new();
     let mut unmeasured: BTreeMap<&'static str, (usize, String)> = BTreeMap::new();
@@ -188,7 +188,7 @@ pub(crate) fn mean_reward(
     (reward_model, reward_params): (&Model, &Params),
     settings: &RolloutSettings,
 ) -> Result<f64, PhaseError> {
-    let context = model.config().longest_document();
+    let context = model.config().max_document_len();
     let records = ctx.records(files)?;
     let prompts = encode_records(&records, |record| text.rollout_prompt(record, context))?;
     ctx.note_data("Held out: ", &prompts.summary, context);

@@ -170,7 +170,7 @@ impl Fingerprint {
         path: &Path,
         hashes: &mut Hashes,
     ) -> Result<(), PhaseError> {
-        let path = crisol_hub::whole_folder(path)?;
+        let path = crisol_hub::resolve_folder(path)?;
         let mut files = vec![path.clone()];
         if path.is_dir() {
             let entries = std::fs::read_dir(&path).map_err(|e| PhaseError::io(&path, e))?;

@@ -80,7 +80,7 @@ pub fn forecast(
     let config = recipe.model_config()?;
     let shape = config.cost_shape();
     let data = recipe.run.data_source();
-    let sample = Sample::new(recipe, &data, config.longest_document())?;
+    let sample = Sample::new(recipe, &data, config.max_document_len())?;
     let of = |phase: &Phase| -> Result<PhaseForecast, PhaseError> {
         let Forecasted { steps, stages } = sample.forecast(&phase.settings, &shape)?;
         let stage = |(name, work)| StageForecast::new(name, &shape, &work, machine);

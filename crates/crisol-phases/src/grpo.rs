@@ -59,7 +59,7 @@ pub(crate) fn grpo(
     learned: &Lengths,
 ) -> Result<Checkpoint, PhaseError> {
     let Checkpoint { model, params, text } = start;
-    let context = model.config().longest_document();
+    let context = model.config().max_document_len();
     let records = ctx.records(&settings.data)?;
     let encoded = encode_records(&records, |record| text.problem(record, context))?;
     ctx.note_data("", &encoded.summary, context);

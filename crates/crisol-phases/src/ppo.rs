@@ -49,7 +49,7 @@ pub(crate) fn ppo(
     reward_model: &Path,
 ) -> Result<Checkpoint, PhaseError> {
     let Checkpoint { model, params, text } = start;
-    let context = model.config().longest_document();
+    let context = model.config().max_document_len();
     let records = ctx.records(&settings.data)?;
     let encoded = encode_records(&records, |record| text.rollout_prompt(record, context))?;
     ctx.note_data("", &encoded.summary, context);

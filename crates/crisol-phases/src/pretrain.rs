@@ -36,7 +36,7 @@ pub(crate) fn pretrain(
         )?,
     };
     let Checkpoint { model, params, text } = start;
-    let context = model.config().longest_document();
+    let context = model.config().max_document_len();
     let source =
         Source { role: "data", what: "", files: &settings.data, kind: Kind::Text, pictures: 0 };
     let documents = match held {

@@ -98,7 +98,7 @@ fn first_prompts(
     if !files.iter().all(|file| data.has(file)) {
         return Ok(prompts);
     }
-    let room = model.model.config().longest_document();
+    let room = model.model.config().max_document_len();
     for record in data.read(files) {
         let Some(prompt) = without_answer(&record?, model.text.options().strings) else { continue };
         let new = prompts.iter().all(|known| known.body != prompt.body);

@@ -43,7 +43,7 @@ pub(crate) fn reward(
     let Checkpoint { model, params, text } = start;
     let head_seed = derived_seed(ctx.run.seed, &ctx.purpose("head"), 0);
     let (model, params) = model.scalar_from(&params, head_seed);
-    let context = model.config().longest_document();
+    let context = model.config().max_document_len();
     let pairs = Pairs::load(ctx, ("data", ""), &settings.data, &text, context)?;
     let heldout = ctx.run.evaluate.files(&settings.heldout);
     let mut batches = pairs.plan(ctx, settings.epochs, settings.batch_pairs);
@@ -104,7 +104,7 @@ fn measure_heldout(
     if files.is_empty() {
         return Ok(Vec::new());
     }
-    let context = model.config().longest_document();
+    let context = model.config().max_document_len();
     let records = ctx.records(files)?;
     let pairs = encode_records(&records, |record| text.preference(record, context))?;
     ctx.note_data("Held out: ", &pairs.summary, context);

@@ -49,14 +49,14 @@ pub fn run(
     observer: &mut dyn Observer,
 ) -> Result<Report, PhaseError> {
     let recipe = choose_recipe(recipe, options)?;
-    owner::refuse_foreign(&recipe, options.out, options.resume)?;
+    owner::check_replaceable(&recipe, options.out, options.resume)?;
     // Until the run ends.
     let _owner = Owner::take(options.out, &options.created)?;
     let recipe = settle_recipe(recipe, options)?;
     let data = recipe.run.data_source();
     for phase in &recipe.phases {
         // A run that was killed may have left a finished phase under its temporary name.
-        crisol_hub::settle_folder(&options.out.join(recipe.folder(&phase.name)))?;
+        crisol_hub::recover_folder(&options.out.join(recipe.folder(&phase.name)))?;
     }
     let mut hashes = Hashes::default();
     for phase in &recipe.phases {

@@ -108,7 +108,7 @@ pub fn holds_work(out: &Path) -> Result<bool, PhaseError> {
         }
         for entry in std::fs::read_dir(&folder).map_err(failed)? {
             let entry = entry.map_err(failed)?.path();
-            let state = crisol_hub::whole_folder(&entry.join("state"))?;
+            let state = crisol_hub::resolve_folder(&entry.join("state"))?;
             if entry.join(PHASE_FILE).exists() || state.exists() {
                 return Ok(true);
             }

@@ -38,7 +38,7 @@ pub(crate) fn train_stage(
     start: Checkpoint,
 ) -> Result<(Checkpoint, Sampled), PhaseError> {
     let Checkpoint { model, params, text } = start;
-    let context = model.config().longest_document();
+    let context = model.config().max_document_len();
     let setting = if name == COLD_START { "cold_start." } else { "" };
     let [data, held_out] = ["data", "heldout"].map(|role| format!("{setting}{role}"));
     let supervised = |role, what, files, pictures| Source {

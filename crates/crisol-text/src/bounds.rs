@@ -122,7 +122,7 @@ fn names_where<'a>(
         let before = i.checked_sub(1).map(|i| tokens[i]);
         match token {
             Token::Name(name) if depth == 0 && accepts(before, tokens.get(i + 1).copied()) => {
-                names.push(*name)
+                names.push(*name);
             }
             _ => {}
         }

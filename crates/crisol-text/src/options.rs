@@ -50,7 +50,7 @@ pub struct EncodingSummary {
     pub truncated: usize,
     /// Examples dropped because they are longer than the context.
     pub dropped: usize,
-    /// Preference pairs dropped because both answers have equal_pairs tokens within the context.
+    /// Preference pairs dropped because both answers have equal tokens within the context.
     pub equal_pairs: usize,
     /// Assistant turns that became separate examples.
     pub split_turns: usize,
