@@ -218,7 +218,7 @@ fn a_tokenizer_that_llama_cpp_has_no_name_for_is_an_error() {
         assert!(error.contains("GGUF") && error.contains(cause), "{error}");
     };
     let digits = |json: &mut Value| {
-        json["pre_tokenizer"]["pretokenizers"][0]["individual_digits"] = json!(false)
+        json["pre_tokenizer"]["pretokenizers"][0]["individual_digits"] = json!(false);
     };
     check_error(byte_level(), digits, "its pre_tokenizer is not one");
     check_error(

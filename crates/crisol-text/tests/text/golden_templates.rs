@@ -124,11 +124,11 @@ fn without_generation_tags_the_last_answer_is_trained() {
                 let trained = tokenizer.decode(&example.ids[first..=last], false);
                 match answered.strip_prefix(&before) {
                     Some(answer) => {
-                        assert!(answer.trim_end() == trained.trim_end(), "{case} {trained:?}")
+                        assert!(answer.trim_end() == trained.trim_end(), "{case} {trained:?}");
                     }
                     // Mistral's moves the system message once the user message is answered.
                     None if case["template"] == "mistral" => {
-                        assert!(answered.ends_with(&trained), "{case}")
+                        assert!(answered.ends_with(&trained), "{case}");
                     }
                     // DeepSeek-R1's prompt starts a thought, but rendered answers have none.
                     None => {
