@@ -1,4 +1,5 @@
-//! What `crisol info` and `crisol export` read: a GGUF file, or a checkpoint's folder as in `checkpoint.rs`.
+//! What `crisol info` and `crisol export` read: a GGUF file, or a checkpoint's folder as in
+//! `checkpoint.rs`.
 
 #![no_main]
 

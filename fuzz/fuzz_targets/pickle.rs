@@ -1,5 +1,5 @@
-//! A `pytorch_model.bin`: its zip and pickle read, and every tensor. First byte: whether the rest is a whole file, or a
-//! pickle that is put into a zip, with a storage of 256 bytes beside it.
+//! A `pytorch_model.bin`: its zip and pickle read, and every tensor. First byte: whether the rest
+//! is a whole file, or a pickle that is put into a zip, with a storage of 256 bytes beside it.
 
 #![no_main]
 

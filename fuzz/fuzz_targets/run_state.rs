@@ -1,4 +1,5 @@
-//! How far an interrupted phase is: the `state.json` of a run that is resumed, up to where it misses its data.
+//! How far an interrupted phase is: the `state.json` of a run that is resumed, up to where it
+//! misses its data.
 
 #![no_main]
 

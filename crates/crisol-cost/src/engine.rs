@@ -1,7 +1,7 @@
 //! Memory of Crisol's CPU engine by part: the peak of a training phase, and of inference.
 //!
 //! Everything is f32, except weights that inference keeps in the format of their file.
-//! `docs/cost.md` has the sums and compares predictions with measurements.
+//! `docs/cost-cpu.md` has the sums and compares predictions with measurements.
 
 use crate::memory::Memory;
 use crate::phases::{Kind, Network, Phase, PhaseOptions};

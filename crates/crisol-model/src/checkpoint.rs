@@ -71,7 +71,7 @@ pub(crate) fn check_vocab(
 ) -> Result<(), ModelError> {
     let refused =
         |e: TextError| ModelError::ConfigFile { file: file.to_path_buf(), cause: e.to_string() };
-    text.fit(config.vocab_size).map_err(refused)
+    text.check_embedding_rows(config.vocab_size).map_err(refused)
 }
 
 /// The weights of a checkpoint folder, checked against its config.json but not read.

@@ -17,7 +17,7 @@
 //! Routing: sigmoid scores plus a correction bias, top-k within the best groups. The bias affects
 //! the selection, not the weights, and is not trained here.
 
-use crisol_engine::{Attention, Columns, ParamId, ParamSpec, Params, Router, Tape, Var};
+use crisol_engine::{Attention, HeadSlice, ParamId, ParamSpec, Params, Router, Tape, Var};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -310,7 +310,7 @@ impl LatentAttention {
         let &Shape {
             kv_lora_rank: latent_dim, qk_nope_head_dim: nope, qk_rope_head_dim: rope, ..
         } = shape;
-        let cut = |x, heads, head_dim, first, width| Columns { x, heads, head_dim, first, width };
+        let cut = |x, heads, head_dim, first, width| HeadSlice { x, heads, head_dim, first, width };
         let q = match &self.query {
             Query::Direct(linear) => linear.forward(tape, x),
             Query::Bottleneck { down, norm, up } => {
@@ -320,15 +320,16 @@ impl LatentAttention {
             }
         };
         let q_rotated =
-            tape.columns(heads, [Some(cut(q, heads, shape.qk_dim(), nope, rope)), None]);
+            tape.concat_heads(heads, [Some(cut(q, heads, shape.qk_dim(), nope, rope)), None]);
         let q_rotated = tape.rope(q_rotated, pass.rope, rope, pass.rope_rows);
         let q_plain = cut(q, heads, shape.qk_dim(), 0, nope);
 
         let low = self.down.forward(tape, x);
-        let latent = tape.columns(1, [Some(cut(low, 1, latent_dim + rope, 0, latent_dim)), None]);
+        let latent =
+            tape.concat_heads(1, [Some(cut(low, 1, latent_dim + rope, 0, latent_dim)), None]);
         let latent = tape.rms_norm(latent, self.latent_norm, NORM_EPS);
         let k_rotated =
-            tape.columns(1, [Some(cut(low, 1, latent_dim + rope, latent_dim, rope)), None]);
+            tape.concat_heads(1, [Some(cut(low, 1, latent_dim + rope, latent_dim, rope)), None]);
         let k_rotated = tape.rope(k_rotated, pass.rope, rope, pass.rope_rows);
 
         let v_dim = shape.v_head_dim;
@@ -343,7 +344,7 @@ impl LatentAttention {
                     Some(cut(k_rotated, 1, rope, 0, rope)),
                 ];
                 let v = [Some(cut(expanded, heads, group, nope, v_dim)), None];
-                let [q, k, v] = [q, k, v].map(|parts| tape.columns(heads, parts));
+                let [q, k, v] = [q, k, v].map(|parts| tape.concat_heads(heads, parts));
                 let shape = Attention { heads, kv_heads: heads, qk_dim: nope + rope, v_dim, scale };
                 tape.attention(q, k, v, shape, pass.offsets)
             }
@@ -351,8 +352,8 @@ impl LatentAttention {
                 // Absorption: scores q·(W c) = (Wᵀ q)·c, outputs Σ p·(W c) = W (Σ p·c). All heads
                 // share one key, `[latent, k_rope]`, and one value, the latent.
                 let group = nope + v_dim;
-                let q_plain = tape.columns(heads, [Some(q_plain), None]);
-                let q_latent = tape.head_products(q_plain, self.up, group, 0..nope, false);
+                let q_plain = tape.concat_heads(heads, [Some(q_plain), None]);
+                let q_latent = tape.per_head_matmul(q_plain, self.up, group, 0..nope, false);
                 let q = [
                     Some(cut(q_latent, heads, latent_dim, 0, latent_dim)),
                     Some(cut(q_rotated, heads, rope, 0, rope)),
@@ -361,7 +362,7 @@ impl LatentAttention {
                     Some(cut(latent, 1, latent_dim, 0, latent_dim)),
                     Some(cut(k_rotated, 1, rope, 0, rope)),
                 ];
-                let (q, k) = (tape.columns(heads, q), tape.columns(1, k));
+                let (q, k) = (tape.concat_heads(heads, q), tape.concat_heads(1, k));
                 let qk_dim = latent_dim + rope;
                 let shape = Attention { heads, kv_heads: 1, qk_dim, v_dim: latent_dim, scale };
                 let mixed = tape.attention_cached(
@@ -375,7 +376,7 @@ impl LatentAttention {
                     layer,
                     None,
                 );
-                tape.head_products(mixed, self.up, group, nope..group, true)
+                tape.per_head_matmul(mixed, self.up, group, nope..group, true)
             }
         };
         self.o.forward(tape, mixed)

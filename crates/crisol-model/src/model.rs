@@ -237,7 +237,7 @@ impl Model {
             document.clone().map(move |position| (position, frequencies.as_slice()))
         });
         let (amplitude, style) = (self.config.rope_scaling.amplitude(), self.config.rope_style());
-        let rope = Rope::of_rows(device, rows, amplitude, style);
+        let rope = Rope::from_rows(device, rows, amplitude, style);
         let rows = documents.iter().map(|document| document.len() as u32).sum();
         Some((rope, (0..rows).collect()))
     }

@@ -201,9 +201,9 @@ pub(crate) fn load_params(
             matrices.push(matrix.and_then(|matrix| matrix.quantised(device, [rows, cols])));
         }
     }
-    let mut params = Params::with_stored(device, specs, matrices);
+    let mut params = Params::with_quantised(device, specs, matrices);
     for (index, id) in params.ids().enumerate() {
-        if params.stored(id).is_none() {
+        if params.quantised(id).is_none() {
             let values = source.values(index, params.spec(id))?;
             params.write(id, &values);
         }

@@ -165,8 +165,8 @@ fn f32_gguf_files_keep_every_bit() -> Result<(), ModelError> {
             [Message::user("a small <|end|> 1234"), Message::assistant("model \u{e9}\n\n ")];
         assert_eq!(after.text.chat(&turns)?, before.text.chat(&turns)?);
         assert_eq!(
-            after.text.tokenizer.encode_plain("a text")?,
-            before.text.tokenizer.encode_plain("a text")?
+            after.text.tokenizer.encode_with_special_tokens("a text")?,
+            before.text.tokenizer.encode_with_special_tokens("a text")?
         );
 
         // And back to a folder.

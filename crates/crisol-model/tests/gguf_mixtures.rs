@@ -258,7 +258,7 @@ fn experts_in_file_format_give_the_logits_of_f32() -> Result<(), ModelError> {
             let (mut experts, mut expansions) = (0, 0);
             for id in params.ids() {
                 let name = &params.spec(id).name;
-                let in_file_format = params.stored(id).is_some();
+                let in_file_format = params.quantised(id).is_some();
                 if name.contains(".experts.") {
                     assert!(in_file_format, "{name} as {dtype}");
                     experts += 1;

@@ -5,7 +5,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crisol_engine::{Device, Grads, OptimizerConfig, Params, Rule, Tape, Workspace};
+use crisol_engine::{Device, Grads, OptimizerConfig, Params, Tape, UpdateRule, Workspace};
 use crisol_hub::Tensors;
 use crisol_model::{
     Model, ModelError, PastKeyValues, SamplingOptions, generate, load_model, scalars,
@@ -156,7 +156,7 @@ fn compare(name: &str) -> Result<(), ModelError> {
 
     let o = &golden.optimizer;
     let config = OptimizerConfig {
-        rule: Rule::AdamW,
+        rule: UpdateRule::AdamW,
         lr: o.lr,
         table_factor: 1.0,
         beta1: o.beta1,

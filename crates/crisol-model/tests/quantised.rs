@@ -86,7 +86,7 @@ impl Example {
         let row_bytes = self.format.row_bytes(self.shape[1]).expect("whole blocks");
         let row = |i: usize| &self.bytes[i * row_bytes..][..row_bytes];
         let matrix = QuantisedMatrix::new(&device, self.format, self.shape, row, |_| {});
-        Params::with_stored(&device, self.specs(), vec![Some(matrix), None])
+        Params::with_quantised(&device, self.specs(), vec![Some(matrix), None])
     }
 }
 
@@ -211,8 +211,8 @@ fn embedding_head_and_per_head_gemms_take_quantised_weights() {
             let x = tape.constant(2, inner, &numbers(2 * inner));
             let (logp, entropy) = tape.token_scores(x, w, &[3, 36], 0.7, true);
             let q = tape.constant(2, 7, &numbers(14));
-            let to_latent = tape.head_products(q, w, out, 2..9, false);
-            let from_latent = tape.head_products(x, w, out, 5..36, true);
+            let to_latent = tape.per_head_matmul(q, w, out, 2..9, false);
+            let from_latent = tape.per_head_matmul(x, w, out, 5..36, true);
             [rows, logp, entropy, to_latent, from_latent].map(|var| tape.read(var).into_owned())
         };
         for (index, (ours, expected)) in run(&quantised).into_iter().zip(run(&plain)).enumerate() {
@@ -274,7 +274,7 @@ fn every_architecture_gives_equal_logits() -> Result<(), ModelError> {
             let (model, params) = load_model(&folder, &device)?;
             let (inference_model, inference) = load_model_for_inference(&folder, &device)?;
             let matrices =
-                |params: &Params| params.ids().filter(|&id| params.stored(id).is_some()).count();
+                |params: &Params| params.ids().filter(|&id| params.quantised(id).is_some()).count();
             assert!(matrices(&params) == 0 && matrices(&inference) > 4, "{name}");
             let (expected, ours) =
                 (answers(&model, &params)?, answers(&inference_model, &inference)?);
@@ -374,7 +374,7 @@ impl Fp8 {
 /// Parameters that are FP8 in memory.
 fn in_fp8(params: &Params) -> Vec<ParamId> {
     let is_fp8 = |&id: &ParamId| {
-        params.stored(id).is_some_and(|matrix| matrix.kind() == WeightFormat::F8E4M3)
+        params.quantised(id).is_some_and(|matrix| matrix.format() == WeightFormat::F8E4M3)
     };
     params.ids().filter(is_fp8).collect()
 }

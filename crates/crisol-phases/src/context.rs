@@ -14,7 +14,7 @@ use crisol_cost::units::{Bytes, Flops};
 use crisol_engine::{Device, OptimizerConfig, Params};
 use crisol_hub::write_folder_atomically;
 use crisol_report::{Curve, MaskPicture, PromptReport, RolloutSample};
-use crisol_text::Summary;
+use crisol_text::EncodingSummary;
 use crisol_train::{
     Checksum, Checksums, EventWriter, MetricsWriter, TrainError, Trainer, check_checksums,
     check_file, load_params, load_trainer, read_metrics, save_params, save_trainer,
@@ -632,7 +632,7 @@ impl<'a> PhaseContext<'a> {
     }
 
     /// Says what became of records, where it is worth a line; `what` they are stands before.
-    pub(crate) fn note_data(&mut self, what: &str, summary: &Summary, context: usize) {
+    pub(crate) fn note_data(&mut self, what: &str, summary: &EncodingSummary, context: usize) {
         for note in summary.notes(context) {
             self.note(format!("{what}{note}"));
         }

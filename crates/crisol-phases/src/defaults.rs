@@ -1,4 +1,4 @@
-//! Defaults that depend on the model: what is usual in the field for its number of parameters. `docs/phases.md` shows the
+//! Defaults that depend on the model: what is usual in the field for its number of parameters. `docs/settings.md` shows the
 //! table with its sources. Every other default is in `settings.rs`.
 //!
 //! A recipe is parsed before its base is known. [`Recipe::resolve`] settles what it left out; the recipe that a run writes

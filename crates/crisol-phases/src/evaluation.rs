@@ -10,7 +10,7 @@ use crisol_engine::Params;
 use crisol_model::{Checkpoint, Generated, Head, Model, SamplingOptions, generate, replies};
 use crisol_objectives::verifier::verify;
 use crisol_text::{
-    Body, Encoded, Example, PreferenceExample, Record, Summary, TextError, TextSetup,
+    Body, Encoded, EncodingSummary, Example, PreferenceExample, Record, TextError, TextSetup,
     encode_chunks, encode_records,
 };
 
@@ -134,7 +134,7 @@ pub fn evaluate(
                 let record = &records[record];
                 let (count, _) = unmeasured
                     .entry(record.body.shape())
-                    .or_insert_with(|| (0, record.place.clone()));
+                    .or_insert_with(|| (0, record.location.clone()));
                 *count += 1;
             }
         }
@@ -210,7 +210,7 @@ pub(crate) fn mean_reward(
 fn notes(
     data: &DataSource,
     files: &[String],
-    summary: &Summary,
+    summary: &EncodingSummary,
     context: usize,
     unmeasured: &BTreeMap<&'static str, (usize, String)>,
 ) -> Vec<String> {
@@ -234,7 +234,7 @@ fn items(
     let nothing = || Encoded {
         examples: vec![Item::Nothing],
         records: vec![0],
-        summary: Summary { records: 1, ..Summary::default() },
+        summary: EncodingSummary { records: 1, ..EncodingSummary::default() },
     };
     Ok(match &record.body {
         Body::Preference { .. } => map(text.preference(record, context)?, Item::Pair),

@@ -125,7 +125,7 @@ impl Source<'_> {
                         sequence.spans.into_iter().map(|span| (span.text, span.trained)).collect();
                     masks.push(MaskPicture {
                         phase: ctx.name.clone(),
-                        title: record.place.clone(),
+                        title: record.location.clone(),
                         spans,
                     });
                 }
@@ -345,7 +345,7 @@ mod tests {
         let other = Tokenizer::train(["number hell"], 290, &EMBEDDED_TOKENS).unwrap();
         right(&TextSetup::embedded(other).unwrap(), CONTEXT);
         let options = crisol_text::TextOptions {
-            strings: crisol_text::Strings::Message,
+            strings: crisol_text::StringFormat::Message,
             ..crisol_text::TextOptions::default()
         };
         let mut chat = setup();

@@ -11,6 +11,7 @@ use crate::fingerprint::Fingerprint;
 use crate::machine::peak_memory;
 use crate::owner::REPORTS;
 use crate::recipe::{Phase, Recipe};
+use crate::settings::PhaseSettings;
 use crate::{PhaseError, prompts};
 
 /// What is kept of a finished phase beside its weights, in `phase.json`.
@@ -44,6 +45,10 @@ impl PhaseFile {
                 kind: phase.settings.kind().to_owned(),
                 checkpoint: recipe.folder(&phase.name),
                 parent: (!phase.from.is_empty()).then(|| phase.from.clone()),
+                reward_model: match &phase.settings {
+                    PhaseSettings::Ppo(ppo) => Some(ppo.reward_model.clone()),
+                    _ => None,
+                },
                 tokens: record.tokens,
                 flops: record.flops,
                 seconds: record.seconds,

@@ -74,7 +74,7 @@ pub(crate) fn text_of(record: &Record) -> Result<&str, PhaseError> {
     match &record.body {
         Body::Text { text } => Ok(text),
         other => Err(PhaseError::WrongRecord {
-            place: record.place.clone(),
+            place: record.location.clone(),
             found: other.shape(),
             wanted: "raw text: {\"text\": …}",
         }),

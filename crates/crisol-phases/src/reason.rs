@@ -5,7 +5,7 @@
 //! 2. *GRPO* (`grpo.rs`): reinforcement learning on problems whose answers can be verified.
 
 use crisol_model::Checkpoint;
-use crisol_text::{Body, Strings, TextOptions, TextSetup, Turns};
+use crisol_text::{Body, StringFormat, TextOptions, TextSetup, Turns};
 
 use crate::PhaseError;
 use crate::behaviours;
@@ -90,11 +90,11 @@ pub(crate) fn take_strings_for_messages(
         }
         Ok(false)
     };
-    let takes = text.options().strings == Strings::Text
+    let takes = text.options().strings == StringFormat::Text
         && any(&settings.cold_start.data, true)?
         && any(&settings.data, false)?;
     if takes {
-        text.set_options(TextOptions { strings: Strings::Message, ..text.options().clone() });
+        text.set_options(TextOptions { strings: StringFormat::Message, ..text.options().clone() });
     }
     Ok(takes)
 }

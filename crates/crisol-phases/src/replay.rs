@@ -146,7 +146,7 @@ impl Replay {
 mod tests {
     use super::*;
     use crate::passes::LOGPROBS;
-    use crisol_engine::{Device, Rule};
+    use crisol_engine::{Device, UpdateRule};
     use crisol_model::{Architecture, Config, Model};
     use crisol_objectives::policy::PolicyStats;
     use crisol_text::Example;
@@ -170,7 +170,7 @@ mod tests {
 
     fn adamw() -> OptimizerConfig {
         OptimizerConfig {
-            rule: Rule::AdamW,
+            rule: UpdateRule::AdamW,
             lr: 1e-2,
             table_factor: 1.0,
             beta1: 0.9,

@@ -130,7 +130,7 @@ impl TensorMapping {
     /// The weight format, if inference can use the tensor without conversion.
     pub(super) fn weight_format(&self, gguf: &Gguf) -> Option<WeightFormat> {
         // Unsupported types are refused by the conversion to f32.
-        let format = |tensor: &str| WeightFormat::named(&gguf.dtype(tensor)?.to_string());
+        let format = |tensor: &str| WeightFormat::from_name(&gguf.dtype(tensor)?.to_string());
         match self {
             TensorMapping::Whole { tensor, .. } | TensorMapping::Expert { tensor, .. } => {
                 format(tensor)

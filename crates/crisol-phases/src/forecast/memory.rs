@@ -6,7 +6,7 @@ use crisol_cost::engine::{EngineLimits, EngineOptions, GenerationBatch, before_u
 use crisol_cost::memory::Memory;
 use crisol_cost::phases::Phase;
 use crisol_cost::units::Bytes;
-use crisol_engine::{MAX_KEPT_LOGITS, Params, Replicas};
+use crisol_engine::{MAX_SAVED_LOGITS, Params, Replicas};
 use crisol_model::{Config, PREFILL_TOKENS, generation_concurrency};
 
 use crate::behaviours::{ANSWER_TOKENS, held_out_files};
@@ -39,12 +39,12 @@ const PER_EXAMPLE: usize = 36;
 const PER_ENCODED_TOKEN: usize = 120;
 const TEXTS_AT_A_TIME: usize = 2;
 
-/// EngineLimits of the engine that decide what memory it takes.
+/// Limits of the engine that decide its memory.
 pub fn limits() -> EngineLimits {
     EngineLimits {
         replicas: Replicas::count_for,
-        caches_packed_weights: Params::would_keep_packed,
-        max_kept_logits: MAX_KEPT_LOGITS,
+        caches_packed_weights: Params::would_cache_packed,
+        max_kept_logits: MAX_SAVED_LOGITS,
     }
 }
 

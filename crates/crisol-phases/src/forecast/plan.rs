@@ -8,7 +8,7 @@ use crisol_cost::ModelShape;
 use crisol_cost::machine::{LocalWork, Machine};
 use crisol_cost::phases::{Kind, Network, Phase, PhaseOptions, TRAINING};
 use crisol_cost::units::Flops;
-use crisol_engine::Rule;
+use crisol_engine::UpdateRule;
 
 use super::lengths::{Documents, Length, Sampled};
 use crate::settings::{ReplaySettings, RolloutSettings};
@@ -22,7 +22,7 @@ pub(crate) struct StagePlan<'s> {
     pub(crate) phase: Phase,
     pub(crate) options: PhaseOptions,
     /// The optimizer of the policy.
-    pub(crate) rule: Rule,
+    pub(crate) rule: UpdateRule,
     /// Forward passes over the held-out documents, before and after training.
     pub(crate) heldout_passes: f64,
     /// What is replayed.
@@ -72,8 +72,8 @@ impl StagePlan<'_> {
             let trained = shape(pass.network);
             work.measuring = data.heldout.forward(trained) * self.heldout_passes;
             work.optimizer = match self.rule {
-                Rule::AdamW => Flops(0.0),
-                Rule::Muon => trained.muon_flops() * data.updates as f64,
+                UpdateRule::AdamW => Flops(0.0),
+                UpdateRule::Muon => trained.muon_flops() * data.updates as f64,
             };
         }
         if let Some(settings) = self.replay {
@@ -181,7 +181,7 @@ mod tests {
             name: "dpo",
             phase: Phase::Dpo,
             options: PhaseOptions::default(),
-            rule: Rule::AdamW,
+            rule: UpdateRule::AdamW,
             heldout_passes: 3.0,
             replay: None,
         };

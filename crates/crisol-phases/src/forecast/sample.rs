@@ -145,7 +145,7 @@ impl<'a> Sample<'a> {
         }
         let encoded = match encode_records(&drawn, encode) {
             // Others may be left.
-            Err(TextError::NothingLeft { .. }) => return Ok(Sampled::default()),
+            Err(TextError::NoExamplesLeft { .. }) => return Ok(Sampled::default()),
             encoded => encoded?,
         };
         let counts = encoded.records.iter().map(|&record| counts[record]);

@@ -173,7 +173,7 @@ impl Info {
             tokenizer: text.as_ref().map(|text| Tokenizer {
                 kind: text.tokenizer.kind(),
                 vocab_size: text.tokenizer.vocab_size(),
-                adds_bos: text.tokenizer.plain_bos().is_some(),
+                adds_bos: text.tokenizer.prepended_token().is_some(),
             }),
             special_tokens: special_tokens(&files, text.as_ref()),
             chat_template: text

@@ -22,6 +22,7 @@ mod memory;
 mod models;
 mod notebook;
 mod ownership;
+mod report;
 mod resume;
 mod rewards;
 mod runs;

@@ -34,8 +34,8 @@ pub(super) fn run(threads: Threads, json: bool) -> Result<(), CliError> {
         "Measuring this machine on {} threads; best while it does nothing else",
         device.threads()
     ));
-    let products = device.product_rate(PEAK_PRODUCT, Duration::from_secs(1));
-    let bandwidth = device.read_rate(Duration::from_secs(1));
+    let products = device.gemm_rate(PEAK_PRODUCT, Duration::from_secs(1));
+    let bandwidth = device.read_bandwidth(Duration::from_secs(1));
     let (mut training, mut sampling) = (Vec::new(), Vec::new());
     for (name, shape) in shapes {
         say(format_args!("  shape {name}"));

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use crisol_hub::HubError;
-use crisol_text::{DataSet, ReadOptions, count_rows};
+use crisol_text::{DatasetFiles, ReadOptions, count_rows};
 
 use super::card::{self, Config};
 use super::name::DatasetName;
@@ -29,7 +29,7 @@ const MAX_CARD_BYTES: u64 = 8 << 20;
 pub(crate) struct ResolvedDataset {
     /// The name with commit, config and split filled in.
     pub(crate) name: DatasetName,
-    pub(crate) set: DataSet,
+    pub(crate) set: DatasetFiles,
 }
 
 /// Resolves a data set and downloads files that are not cached. Files after the last requested row
@@ -55,7 +55,7 @@ pub(crate) fn find(
     let unusable = |problem| PullError::Unusable { page: repository.repo.to_string(), problem };
     let Selection { config, split, files } =
         choose(name, &card, &repository.files).map_err(unusable)?;
-    let mut set = DataSet { files: vec![], rows: name.rows };
+    let mut set = DatasetFiles { files: vec![], rows: name.rows };
     let mut rows = 0;
     for file in &files {
         let path = repository.file(file, MAX_DATA_BYTES, offline)?;
