@@ -211,6 +211,11 @@ fn first(report: &Report, columns: &[Column]) -> Option<usize> {
     striking(columns, &report.prompts, change_of_kind)
 }
 
+/// The prompt that a summary shows: the one at the top of the page.
+pub(crate) fn shown_first(report: &Report) -> Option<&PromptReport> {
+    first(report, &columns(report)).map(|at| &report.prompts[at])
+}
+
 /// How much two texts differ in words: 0 for the same set of words, 1 for none in common.
 fn distance(a: &str, b: &str) -> f64 {
     let words = |text| str::split_whitespace(text).collect::<BTreeSet<_>>();

@@ -18,7 +18,7 @@ use std::fmt::Write as _;
 use crate::markup::Escaped;
 use crate::{PhaseReport, Report};
 
-pub(crate) use answers::{form, kind};
+pub(crate) use answers::{form, kind, shown_first};
 pub use ladder::ladder_html;
 pub use notebook::notebook_html;
 

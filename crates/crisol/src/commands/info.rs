@@ -20,15 +20,15 @@ Examples:
   crisol info runs/crisol-world/2-sft
   crisol info MODEL.gguf --json
 
-Reads headers only, however large the model is. memory: weights_bytes are the weights as inference holds them, \
-matrices as they are stored where it can use them so and the rest in f32; cache_bytes_per_token is what generation keeps of every token, and training_bytes are weights in f32, gradients and AdamW's two moments, \
-without activations. active parameters are those that take part in one token: of the experts of a mixture only the chosen ones.";
+Reads headers only, whatever the size of the model.
+
+JSON: docs/json.md";
 
 /// `crisol info`.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct InfoArgs {
-    /// The model: a folder, a GGUF file or a name on a hub
+    /// Model: a folder, a GGUF file, or ORG/NAME on a hub
     model: PathBuf,
     #[command(flatten)]
     network: Network,

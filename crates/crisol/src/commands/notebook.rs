@@ -30,7 +30,9 @@ The notebook is 2-llm_training.ipynb of https://github.com/mkmenta/llm-workshop 
 CC BY 4.0). Its five demonstrations are replayed: the most probable token each time, 100 tokens.
 Where a model is the notebook's own (by its name), each answer is compared with the stored one.
 Then the same prompts go to all three models, because the notebook's differ from phase to phase.
---out gets report.html and report.json; --json prints the latter and nothing else.";
+--out gets report.html and report.json.
+
+JSON: docs/json.md";
 
 /// The notebook's prompts and stored answers.
 const NOTEBOOK: &str = include_str!("notebook.json");
@@ -42,26 +44,26 @@ const ALIGNED: [&str; 3] = ["ppo", "dpo", "refuse"];
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct NotebookArgs {
-    /// The model after pre-training [default: allenai/OLMo-2-0425-1B]
+    /// Base model [default: allenai/OLMo-2-0425-1B]
     #[arg(long, value_name = "MODEL", conflicts_with = "run")]
     base: Option<PathBuf>,
-    /// The model after instruction fine-tuning [default: TinyLlama/TinyLlama-1.1B-Chat-v1.0]
+    /// Model after SFT [default: TinyLlama/TinyLlama-1.1B-Chat-v1.0]
     #[arg(long, value_name = "MODEL", conflicts_with = "run")]
     chat: Option<PathBuf>,
-    /// The model after alignment [default: allenai/OLMo-2-0425-1B-DPO]
+    /// Aligned model [default: allenai/OLMo-2-0425-1B-DPO]
     #[arg(long, value_name = "MODEL", conflicts_with = "run")]
     aligned: Option<PathBuf>,
-    /// Take the models of a run's folder: after pretrain, after sft, and after ppo, dpo or refuse
+    /// Take the models of a run: after pretrain, sft, and ppo, dpo or refuse
     #[arg(long, value_name = "DIR")]
     run: Option<PathBuf>,
-    /// Where the report goes
+    /// Folder of the report
     #[arg(long, value_name = "DIR", default_value = "runs/notebook")]
     out: PathBuf,
     #[command(flatten)]
     network: Network,
     #[command(flatten)]
     threads: Threads,
-    /// Print report.json on standard output, and nothing else
+    /// Print report.json instead of the answers
     #[arg(long)]
     json: bool,
 }

@@ -1,10 +1,13 @@
-//! The `crisol` binary from outside: runs on tiny data of the tests' own, what they leave behind, and what is said when
-//! something is wrong.
+//! The `crisol` binary from outside: runs on tiny data of the tests' own, what they leave behind,
+//! and what is said when something is wrong.
 
 mod bad_input;
+mod chat;
 mod cost;
 mod data;
 mod data_files;
+#[cfg(unix)]
+mod errors;
 mod eval;
 mod export;
 mod finite;
@@ -27,4 +30,5 @@ mod resume;
 mod rewards;
 mod runs;
 mod settings;
+mod summary;
 mod text;
