@@ -212,12 +212,12 @@ pub fn training(shape: &ModelShape, phase: Phase, options: &EngineOptions) -> Me
     memory.activations = shard_activations * concurrent_shards as f64;
     if phase != Phase::Reward {
         let all = shard_tokens * shape.vocab;
-        let kept = if all > limits.max_kept_logits && !uneven {
+        let saved_logits = if all > limits.max_kept_logits && !uneven {
             0
         } else {
             all.min(limits.max_kept_logits)
         };
-        memory.logits = Bytes(F32 * (concurrent_shards * kept) as f64);
+        memory.logits = Bytes(F32 * (concurrent_shards * saved_logits) as f64);
     }
     // Generation reuses the shards' memory.
     let with_generation = |memory: Memory, sequences: GenerationBatch| {
@@ -352,8 +352,8 @@ mod tests {
             let total = |shape: &ModelShape, options: EngineOptions| {
                 training(shape, phase, &options).total()
             };
-            let least = total(&small, OPTIONS);
-            assert!(total(&shape(128, Head::Untied), OPTIONS) > least, "{phase:?}");
+            let base = total(&small, OPTIONS);
+            assert!(total(&shape(128, Head::Untied), OPTIONS) > base, "{phase:?}");
             for more in [
                 EngineOptions { shard_tokens: 101, uneven: true, ..OPTIONS },
                 EngineOptions { shards: 4, ..OPTIONS },
@@ -365,7 +365,7 @@ mod tests {
                 },
                 EngineOptions { program: Bytes(2e6), ..OPTIONS },
             ] {
-                assert!(total(&small, more) > least, "{phase:?} with {more:?}");
+                assert!(total(&small, more) > base, "{phase:?} with {more:?}");
             }
         }
     }

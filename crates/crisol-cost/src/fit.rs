@@ -97,10 +97,10 @@ impl LadderFit {
             return Err(FitError::TooFew { found: rungs.len() });
         }
         let flops = rungs.iter().map(|rung| rung.flops.0);
-        let (least, reference) =
+        let (smallest, reference) =
             (flops.clone().fold(f64::INFINITY, f64::min), flops.fold(0.0, f64::max));
-        if reference < MIN_COMPUTE_RATIO * least {
-            return Err(FitError::TooNarrow { factor: reference / least });
+        if reference < MIN_COMPUTE_RATIO * smallest {
+            return Err(FitError::TooNarrow { factor: reference / smallest });
         }
         // Published exponents of compute are 0.05 to 0.2; small runs can be steeper. The grid is
         // fine because runs without noise are compatible with only one of its curves.

@@ -192,14 +192,14 @@ pub const USABLE: f64 = 0.92;
 
 /// LoRA parameters with one adapter per matrix of the blocks: rank · (rows + columns) each.
 fn lora_parameters(shape: &ModelShape, rank: usize) -> f64 {
-    let of_block = |block: &Block| -> usize {
+    let block_parameters = |block: &Block| -> usize {
         block
             .matrices(shape.hidden)
             .into_iter()
             .map(|(count, [rows, cols])| count * rank * (rows + cols))
             .sum()
     };
-    shape.blocks.iter().map(|(count, block)| (count * of_block(block)) as f64).sum()
+    shape.blocks.iter().map(|(count, block)| (count * block_parameters(block)) as f64).sum()
 }
 
 /// Values per token that a block saves for the backward pass; fused attention saves no scores. With

@@ -39,7 +39,7 @@ pub enum PlanError {
     #[error("pre-training needs all weights; adapters (--lora-rank) are for the phases after it")]
     LoraPretraining,
     /// A LoRA rank above the model's width.
-    #[error("a LoRA rank of {rank} is not low: the model's width is {hidden}")]
+    #[error("a LoRA rank of {rank} is not low; give at most the model's width, {hidden}")]
     LoraRankTooHigh {
         /// The rank.
         rank: usize,
@@ -56,7 +56,7 @@ pub enum PlanError {
         dtype: &'static str,
     },
     /// `ZeRO` needs several GPUs.
-    #[error("--zero {stage} shards states over GPUs, but there is only one")]
+    #[error("--zero {stage} shards states over GPUs, but there is only one; give --gpus 2 or more")]
     ZeroOnOneGpu {
         /// The `ZeRO` stage.
         stage: u8,
@@ -185,15 +185,17 @@ impl Plan {
             // A short chunk at a document's end can make attention cheaper than in an ordinary
             // context.
             let counted = |all: Parts, ordinary: Parts| {
-                let beyond = (all.attention - ordinary.attention).max(0.0);
-                FlopsPerToken(all.total() - all.attention + beyond) * self.tokens
+                let extra = (all.attention - ordinary.attention).max(0.0);
+                FlopsPerToken(all.total() - all.attention + extra) * self.tokens
             };
-            let ahead = counted(forward, ordinary.0);
+            let counted_forward = counted(forward, ordinary.0);
             work.flops += FlopsPerToken(forward.total() + backward.total()) * self.tokens;
-            work.counted += ahead + counted(backward, ordinary.1);
+            work.counted += counted_forward + counted(backward, ordinary.1);
             match pass.kind {
-                Kind::Generate => work.sampling += ahead,
-                Kind::Train if self.memory.recompute == Recompute::Full => work.recomputed += ahead,
+                Kind::Generate => work.sampling += counted_forward,
+                Kind::Train if self.memory.recompute == Recompute::Full => {
+                    work.recomputed += counted_forward
+                }
                 Kind::Forward | Kind::Train => {}
             }
         }
@@ -316,13 +318,13 @@ impl Plan {
             return found;
         }
         let zero = if now.gpus > 1 { Zero::Weights } else { now.zero };
-        let together = MemoryOptions { documents: 1, recompute: Recompute::Full, zero, ..now };
+        let combined = MemoryOptions { documents: 1, recompute: Recompute::Full, zero, ..now };
         let more = (0..MAX_DOUBLINGS).map(|doublings| MemoryOptions {
             gpus: now.gpus.saturating_mul(2 << doublings),
             zero: Zero::Weights,
-            ..together
+            ..combined
         });
-        let without_more_gpus = std::iter::once(together).chain(self.with_lora(&together));
+        let without_more_gpus = std::iter::once(combined).chain(self.with_lora(&combined));
         let found: Vec<Remedy> = without_more_gpus.filter_map(|options| remedy(&options)).collect();
         if !found.is_empty() {
             return found;

@@ -129,7 +129,7 @@ mod tests {
     use crate::hardware::{DENSE_MFU, MIXTURE_MFU};
 
     #[test]
-    fn hours_follow_from_the_reported_utilisation() {
+    fn reported_mfu_gives_the_reported_hours() {
         for run in PUBLIC_RUNS {
             let hours = run.hours_at(Mfu::new(run.reported_mfu).unwrap());
             assert!((hours / run.gpu_hours - 1.0).abs() < 0.1, "{}: {hours} hours", run.model);
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn hours_follow_from_the_defaults_within_half() {
+    fn default_mfu_gives_the_hours_within_half() {
         for run in PUBLIC_RUNS {
             let class = if run.shape().is_mixture() { MIXTURE_MFU } else { DENSE_MFU };
             let ratio = run.hours_at(class.typical) / run.gpu_hours;
@@ -156,13 +156,13 @@ mod tests {
     }
 
     #[test]
-    fn money_is_the_workshops() {
+    fn dollars_equal_the_workshops() {
         let mut priced = 0;
         for run in PUBLIC_RUNS {
-            let Some(said) = run.dollars else { continue };
+            let Some(reported) = run.dollars else { continue };
             let predicted =
                 run.predicted_dollars(run.gpu_hours).expect("the workshop names its price");
-            assert!((predicted / said - 1.0).abs() < 0.05, "{}: {predicted:?}", run.model);
+            assert!((predicted / reported - 1.0).abs() < 0.05, "{}: {predicted:?}", run.model);
             priced += 1;
         }
         assert_eq!(priced, 5);
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn shares_are_those_that_were_published() {
+    fn hours_equal_the_published_shares() {
         let all: f64 = DEEPSEEK_V3_SHARES.iter().map(|share| share.gpu_hours).sum();
         let percent = DEEPSEEK_V3_SHARES.map(|share| 100.0 * share.gpu_hours / all);
         for (percent, published) in percent.into_iter().zip([95.6, 4.3, 0.18]) {

@@ -152,7 +152,7 @@ pub struct Alternative {
 /// Fractions and multiples of the optimal size at the same budget.
 pub fn alternatives(fit: &LossFit, budget: Flops, factors: &[f64]) -> Vec<Alternative> {
     let best = fit.optimum(budget);
-    let least = fit.loss(best);
+    let best_loss = fit.loss(best);
     factors
         .iter()
         .map(|factor| {
@@ -160,7 +160,7 @@ pub fn alternatives(fit: &LossFit, budget: Flops, factors: &[f64]) -> Vec<Altern
             let size = Size::within(budget, parameters);
             let loss = fit.loss(size);
             let same = fit
-                .tokens_for(parameters, least)
+                .tokens_for(parameters, best_loss)
                 .map(|tokens| Size { parameters, tokens }.flops() / budget);
             let saved = INFERENCE * (best.parameters - parameters);
             let pays_after = same.and_then(|same| {
@@ -174,7 +174,7 @@ pub fn alternatives(fit: &LossFit, budget: Flops, factors: &[f64]) -> Vec<Altern
             Alternative {
                 size,
                 loss,
-                loss_above: loss - least,
+                loss_above: loss - best_loss,
                 inference: *factor,
                 budget_for_same_loss: same,
                 pays_after,
@@ -207,9 +207,12 @@ mod tests {
         for (approach, budget, parameters, tokens) in published {
             let size = LAWS[approach].optimum(Flops(budget));
             // Tables and exponents are rounded.
-            let off = |is: f64, said: f64| (is / said - 1.0).abs();
-            assert!(off(size.parameters, parameters) < 0.1, "{approach} at {budget}: {size:?}");
-            assert!(off(size.tokens.0, tokens) < 0.13, "{approach} at {budget}: {size:?}");
+            let deviation = |actual: f64, published: f64| (actual / published - 1.0).abs();
+            assert!(
+                deviation(size.parameters, parameters) < 0.1,
+                "{approach} at {budget}: {size:?}"
+            );
+            assert!(deviation(size.tokens.0, tokens) < 0.13, "{approach} at {budget}: {size:?}");
         }
     }
 

@@ -199,9 +199,9 @@ impl Attention {
         match *self {
             Attention::Grouped { chunk: Some(chunk), .. } if (chunk as f64) < length => {
                 let chunk = chunk as f64;
-                let whole = (length / chunk).floor();
-                let rest = length - whole * chunk;
-                (whole * chunk * chunk + rest * rest) / length
+                let full_chunks = (length / chunk).floor();
+                let rest = length - full_chunks * chunk;
+                (full_chunks * chunk * chunk + rest * rest) / length
             }
             _ => length,
         }
@@ -327,7 +327,7 @@ impl ModelShape {
     /// FLOPs of Muon's orthogonalisation of all hidden matrices in one step. An m × n matrix (n ≥
     /// m) needs 4m²n + 2m³ per iteration.
     pub fn muon_flops(&self) -> Flops {
-        let of_matrix = |[rows, cols]: [usize; 2]| {
+        let matrix_flops = |[rows, cols]: [usize; 2]| {
             let (m, n) = (rows.min(cols) as f64, rows.max(cols) as f64);
             MUON_ITERATIONS * (4.0 * m * m * n + 2.0 * m * m * m)
         };
@@ -335,7 +335,7 @@ impl ModelShape {
             block
                 .matrices(self.hidden)
                 .into_iter()
-                .map(|(count, matrix)| count as f64 * of_matrix(matrix))
+                .map(|(count, matrix)| count as f64 * matrix_flops(matrix))
                 .sum()
         }))
     }

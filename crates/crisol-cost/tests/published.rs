@@ -56,9 +56,10 @@ fn states(memory: &Memory) -> Bytes {
     memory.weights + memory.gradients + memory.optimizer
 }
 
-/// Asserts that `is` deviates from `said` by at most the fraction `share`.
-fn assert_near(is: f64, said: f64, share: f64) {
-    assert!((is / said - 1.0).abs() <= share, "{is} where {said} was published");
+/// Asserts that `actual` deviates from `published` by at most the fraction `tolerance`.
+fn assert_near(actual: f64, published: f64, tolerance: f64) {
+    let deviation = (actual / published - 1.0).abs();
+    assert!(deviation <= tolerance, "{actual}, but {published} was published");
 }
 
 /// 16 bytes per parameter, and figure 1 of `ZeRO`: 7.5 G parameters on 64 GPUs (arXiv:1910.02054).

@@ -106,7 +106,7 @@ pub enum HubError {
         "{file} lacks the tensor `{tensor}`{more}. The weights do not belong to {shape}.",
         file = file.display(),
         more = others(*more),
-        shape = shape_of(file)
+        shape = shape_source(file)
     )]
     MissingTensor {
         /// The file or folder.
@@ -122,7 +122,7 @@ pub enum HubError {
          The weights do not belong to {shape}.",
         file = file.display(),
         more = others(*more),
-        shape = shape_of(file)
+        shape = shape_source(file)
     )]
     SurplusTensor {
         /// The file or folder.
@@ -137,7 +137,7 @@ pub enum HubError {
         "tensor `{tensor}` in {file} has shape {found:?}, but {expected:?} is expected. \
          The weights do not belong to {shape}.",
         file = file.display(),
-        shape = shape_of(file)
+        shape = shape_source(file)
     )]
     WrongShape {
         /// The file.
@@ -407,7 +407,7 @@ fn gguf_version(version: u32) -> String {
 }
 
 /// The source of the expected names and shapes.
-fn shape_of(file: &Path) -> &'static str {
+fn shape_source(file: &Path) -> &'static str {
     if file.extension().is_some_and(|end| end == "gguf") {
         "the file's metadata"
     } else {

@@ -285,10 +285,10 @@ impl FileTensor {
 /// Whether a tensor belongs to a multi-token-prediction layer, which follows the model's own.
 fn is_mtp_tensor(config: &Config, name: &str) -> bool {
     let layer = name.strip_prefix("model.layers.").and_then(|rest| rest.split('.').next());
-    let behind = layer
+    let is_beyond_model = layer
         .and_then(|layer| layer.parse().ok())
         .is_some_and(|layer: usize| layer >= config.num_hidden_layers);
-    config.architecture == Architecture::DeepseekV3 && behind
+    config.architecture == Architecture::DeepseekV3 && is_beyond_model
 }
 
 /// Describes the tensors that loading a checkpoint folder skips, one line each.
@@ -302,7 +302,7 @@ pub fn skipped_tensors(folder: &Path) -> Result<Vec<String>, ModelError> {
     let other = tensors.names().filter(|name| !name.starts_with(prefix)).count();
     let second = tensors.names().filter(|name| is_mtp_tensor(&config, name)).count();
     let notes =
-        [("the part for images is", other), ("the layers that predict a second token are", second)];
+        [("the image encoder is", other), ("the multi-token-prediction layers are", second)];
     let note = |(what, count): (&str, usize)| {
         (count > 0).then(|| format!("{what} left out (tensors: {count})"))
     };

@@ -306,17 +306,17 @@ impl Config {
             ));
         }
         if !(self.rope_theta.is_finite() && self.rope_theta > 0.0) {
-            return Some(format!(
-                "rope_theta is {}, it must be a positive number",
-                self.rope_theta
-            ));
+            return Some(format!("rope_theta is {}, not a positive number", self.rope_theta));
         }
         if !(self.rms_norm_eps.is_finite() && self.rms_norm_eps >= 0.0) {
-            return Some(format!("rms_norm_eps is {}, it must not be negative", self.rms_norm_eps));
+            return Some(format!(
+                "rms_norm_eps is {}, not a number of 0 or more",
+                self.rms_norm_eps
+            ));
         }
         if self.mlp_bias && !self.architecture.may_have_mlp_bias() {
             return Some(format!(
-                "mlp_bias is true, but {} has no such biases",
+                "mlp_bias is true, but {} has no MLP biases",
                 self.architecture.class()
             ));
         }
@@ -344,7 +344,7 @@ impl Config {
                 }
             }
             (Architecture::DeepseekV3, Specifics::None) => {
-                return Some("DeepseekV3 needs the sizes of its attention and its experts".into());
+                return Some("a DeepseekV3 config needs its attention and expert sizes".into());
             }
             (Architecture::Llama4, Specifics::Llama4(shape)) => {
                 if let Some(problem) = shape.problem(self) {
@@ -352,13 +352,11 @@ impl Config {
                 }
             }
             (Architecture::Llama4, Specifics::None) => {
-                return Some(
-                    "Llama4 needs the sizes of its experts and what its layers see".into(),
-                );
+                return Some("a Llama4 config needs its expert sizes and layer types".into());
             }
             (_, Specifics::None) => {}
             (_, Specifics::DeepseekV3(_) | Specifics::Llama4(_)) => {
-                return Some("it has the fields of another architecture".into());
+                return Some("the config has fields of another architecture".into());
             }
         }
         self.rope_scaling.problem(self.head_dim)
@@ -639,7 +637,7 @@ impl ConfigFields {
         }
         if architecture == Architecture::Qwen3 && self.use_sliding_window == Some(true) {
             return Err(
-                "use_sliding_window is true; windows over attention are not supported".into()
+                "use_sliding_window is true; sliding-window attention is not supported".into()
             );
         }
         let windowed = |kind: &&String| *kind != "full_attention";

@@ -23,6 +23,7 @@ use serde_json::{Value, json};
 
 use crate::Config;
 use crate::block::{Block, Linear, Mlp, Pass, PastKeyValues, Specs, weight};
+use crate::config::MAX_SIZE;
 use crate::mixture::{Mixture, WeightApplied, top_k};
 use crate::rope::{RopeScaling, yarn_temperature};
 
@@ -103,8 +104,8 @@ impl Shape {
             ("topk_group", self.topk_group),
         ];
         for (name, size) in sizes {
-            if size == 0 || size > crate::config::MAX_SIZE {
-                return Some(format!("{name} is {size}"));
+            if size == 0 || size > MAX_SIZE {
+                return Some(format!("{name} is {size}, not between 1 and {MAX_SIZE}"));
             }
         }
         let (heads, kv_heads) = (config.num_attention_heads, config.num_key_value_heads);
@@ -128,7 +129,8 @@ impl Shape {
             ));
         }
         let factor = self.routed_scaling_factor;
-        (!factor.is_finite()).then(|| format!("routed_scaling_factor is {factor}"))
+        (!factor.is_finite())
+            .then(|| format!("routed_scaling_factor is {factor}, not a finite number"))
     }
 
     /// Adds the fields to a `config.json`.
@@ -433,12 +435,12 @@ fn choose(shape: &Shape, logits: &[f32], correction: &[f32]) -> Vec<u32> {
     let mut scores: Vec<f32> =
         sigmoids.zip(correction).map(|(s, correction)| s + correction).collect();
     let group = shape.n_routed_experts / shape.n_group;
-    let of_group =
+    let group_score =
         |scores: &[f32]| top_k(scores, 2).into_iter().map(|expert| scores[expert]).sum::<f32>();
-    let groups: Vec<f32> = scores.chunks_exact(group).map(of_group).collect();
-    let kept = top_k(&groups, shape.topk_group);
+    let group_scores: Vec<f32> = scores.chunks_exact(group).map(group_score).collect();
+    let selected = top_k(&group_scores, shape.topk_group);
     for (index, scores) in scores.chunks_exact_mut(group).enumerate() {
-        if !kept.contains(&index) {
+        if !selected.contains(&index) {
             scores.fill(f32::NEG_INFINITY);
         }
     }

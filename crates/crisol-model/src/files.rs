@@ -184,7 +184,7 @@ impl ModelFiles {
         let parent = file.parent().unwrap_or(Path::new(""));
         fs::create_dir_all(parent).map_err(|e| HubError::io("create", parent, e))?;
         let source = || self.source();
-        let whole = |spec: &ParamSpec, values: &[f32]| check_finite(&self.path, &spec.name, values);
+        let check = |spec: &ParamSpec, values: &[f32]| check_finite(&self.path, &spec.name, values);
         gguf::write::write(
             file,
             &self.config,
@@ -192,7 +192,7 @@ impl ModelFiles {
             &name,
             &self.specs,
             &source,
-            &whole,
+            &check,
             dtype,
         )
     }

@@ -62,9 +62,8 @@ pub(crate) fn config(gguf: &Gguf, file: &Path) -> Result<Config, ModelError> {
     // The metadata has the f32 of a decimal number in config.json.
     let metadata = gguf.metadata();
     let name = metadata.string("general.architecture")?;
-    let Some(&(name, architecture)) = ARCHITECTURES.iter().find(|(theirs, _)| *theirs == name)
-    else {
-        let known = ARCHITECTURES.map(|(theirs, _)| theirs).join(", ");
+    let Some(&(name, architecture)) = ARCHITECTURES.iter().find(|(known, _)| *known == name) else {
+        let known = ARCHITECTURES.map(|(name, _)| name).join(", ");
         let cause =
             format!("architecture {name} is not supported in GGUF files; supported are {known}");
         return Err(unusable(file, cause));
@@ -108,7 +107,7 @@ pub(crate) fn config(gguf: &Gguf, file: &Path) -> Result<Config, ModelError> {
             None
         };
         config.rope_scaling = scaling.ok_or_else(|| {
-            let cause = "are not what Llama 3 divides its frequencies by, which alone is supported";
+            let cause = "are not Llama 3 frequency divisors; others are not supported";
             unusable(file, format!("the numbers in {} {cause}", rope::DIVISORS))
         })?;
     }

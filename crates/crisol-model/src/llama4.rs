@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use crate::Config;
 use crate::block::{AttentionWeights, Block, Mlp, Pass, PastKeyValues, Specs, weight};
+use crate::config::{MAX_LAYERS, MAX_SIZE, parse_fields};
 use crate::mixture::{Mixture, WeightApplied, top_k};
 
 /// The Llama 4 fields of `config.json`, one entry per layer where layers differ.
@@ -86,14 +87,11 @@ impl Default for Fields {
 impl Shape {
     /// Reads the fields of a `config.json`.
     pub(crate) fn read(text: &str) -> Result<Shape, String> {
-        let fields: Fields = crate::config::parse_fields(text)?;
+        let fields: Fields = parse_fields(text)?;
         let layers = fields.num_hidden_layers;
         // Checked before lists of this length are allocated.
-        if layers > crate::config::MAX_LAYERS {
-            return Err(format!(
-                "num_hidden_layers is {layers}, more than {}",
-                crate::config::MAX_LAYERS
-            ));
+        if layers > MAX_LAYERS {
+            return Err(format!("num_hidden_layers is {layers}, more than {}", MAX_LAYERS));
         }
         if fields.interleave_moe_layer_step == 0 || fields.no_rope_layer_interval == 0 {
             return Err("interleave_moe_layer_step and no_rope_layer_interval must not be 0".into());
@@ -149,7 +147,7 @@ impl Shape {
             ("layer_types", &self.chunked_layers),
         ] {
             if list.len() != layers {
-                return Some(format!("{name} is about {} layers of {layers}", list.len()));
+                return Some(format!("{name} lists {} layers of {layers}", list.len()));
             }
         }
         let sizes = [
@@ -158,12 +156,12 @@ impl Shape {
             ("num_experts_per_tok", self.num_experts_per_tok),
         ];
         for (name, size) in sizes {
-            if size == 0 || size > crate::config::MAX_SIZE {
-                return Some(format!("{name} is {size}"));
+            if size == 0 || size > MAX_SIZE {
+                return Some(format!("{name} is {size}, not between 1 and {MAX_SIZE}"));
             }
         }
         if self.attention_chunk_size == 0 {
-            return Some("attention_chunk_size is 0".into());
+            return Some("attention_chunk_size is 0, not a positive number".into());
         }
         if self.num_experts_per_tok > self.num_local_experts {
             return Some(format!(
@@ -172,9 +170,10 @@ impl Shape {
             ));
         }
         if self.floor_scale == 0 {
-            return Some("floor_scale is 0".into());
+            return Some("floor_scale is 0, not a positive number".into());
         }
-        (!self.attn_scale.is_finite()).then(|| format!("attn_scale is {}", self.attn_scale))
+        (!self.attn_scale.is_finite())
+            .then(|| format!("attn_scale is {}, not a finite number", self.attn_scale))
     }
 
     /// Adds the fields to a `config.json`.

@@ -134,8 +134,8 @@ impl RopeScaling {
                 }
                 let stretched = |(i, period): (usize, f32)| {
                     let ramp = ((i as f32 - low as f32) / (high - low) as f32).clamp(0.0, 1.0);
-                    let kept = 1.0 - ramp;
-                    1.0 / (factor as f32 * period) * (1.0 - kept) + 1.0 / period * kept
+                    let unscaled = 1.0 - ramp;
+                    1.0 / (factor as f32 * period) * (1.0 - unscaled) + 1.0 / period * unscaled
                 };
                 periods(base, dim).enumerate().map(stretched).collect()
             }
@@ -284,10 +284,10 @@ impl RopeScaling {
     ) -> Result<(f64, RopeScaling), String> {
         let (mut theta, mut scaling) =
             (fields.rope_theta.unwrap_or(default_theta), RopeScaling::None);
-        let places =
+        let objects =
             [("rope_scaling", &fields.rope_scaling), ("rope_parameters", &fields.rope_parameters)];
         // transformers uses the first non-empty object as a whole.
-        let given = places.into_iter().find_map(|(field, object)| {
+        let given = objects.into_iter().find_map(|(field, object)| {
             object
                 .as_ref()
                 .filter(|object| !object.is_empty())
@@ -345,7 +345,7 @@ impl ScalingObject<'_> {
         let field = self.field;
         if let Some((name, _)) = self.object.iter().find(|(_, value)| value.is_object()) {
             return Err(format!(
-                "{field} has one of its own for {name}; only one for all layers is supported"
+                "{field} has a scaling for {name} alone; only one for all layers is supported"
             ));
         }
         if let Some(part) =

@@ -212,7 +212,7 @@ impl<'a> Cursor<'a> {
             let kind = self.value_type(location)?;
             let value = self.value(kind, location)?;
             if metadata.insert(key, value).is_some() {
-                return Err(self.invalid(at, location, "this key is there twice".into()));
+                return Err(self.invalid(at, location, "this key occurs twice".into()));
             }
         }
         Ok(metadata)
@@ -222,7 +222,7 @@ impl<'a> Cursor<'a> {
         let at = self.at;
         let code = self.number(location, u32::from_le_bytes)?;
         ValueType::from_code(code).ok_or_else(|| {
-            self.invalid(at, location, format!("there is no type of values with number {code}"))
+            self.invalid(at, location, format!("there is no value type with number {code}"))
         })
     }
 
@@ -312,7 +312,7 @@ impl<'a> Cursor<'a> {
         let at = self.at;
         let dims = self.number(location, u32::from_le_bytes)?;
         if dims as usize > MAX_DIMS {
-            let cause = format!("it has {dims} dimensions, but ggml knows {MAX_DIMS} at most");
+            let cause = format!("it has {dims} dimensions, but ggml supports at most {MAX_DIMS}");
             return Err(self.invalid(at, location, cause));
         }
         let mut shape = Vec::new();

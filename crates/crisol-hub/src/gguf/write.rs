@@ -59,7 +59,7 @@ fn check(path: &Path, tensors: &[GgufTensor<'_>]) -> Result<(), HubError> {
             return refused(cause, "Rename the tensor");
         }
         if tensor.shape.len() > MAX_DIMS {
-            let cause = format!("it has more than the {MAX_DIMS} dimensions that ggml knows");
+            let cause = format!("it has more than the {MAX_DIMS} dimensions of ggml");
             return refused(cause, "Reshape or split it");
         }
         let block = dtype.block_len();

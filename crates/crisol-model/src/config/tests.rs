@@ -148,11 +148,11 @@ fn deepseek_v3_may_have_any_number_of_heads() {
 fn quantisation_of_a_multimodal_config_is_checked() {
     let mut text_config = llama();
     text_config["head_dim"] = json!(8);
-    let mut whole =
+    let mut multimodal =
         json!({ "architectures": ["Llama4ForConditionalGeneration"], "text_config": text_config });
-    assert!(Config::parse(&whole.to_string()).is_ok());
-    whole["quantization_config"] = json!({ "quant_method": "compressed-tensors" });
-    let error = Config::parse(&whole.to_string()).expect_err("must be refused");
+    assert!(Config::parse(&multimodal.to_string()).is_ok());
+    multimodal["quantization_config"] = json!({ "quant_method": "compressed-tensors" });
+    let error = Config::parse(&multimodal.to_string()).expect_err("must be refused");
     assert!(error.contains("compressed-tensors"), "{error}");
 }
 

@@ -95,7 +95,7 @@ fn decimal(x: f32) -> f64 {
 pub(super) fn from_divisors(divisors: &[f32], theta: f64) -> Option<RopeScaling> {
     let dim = 2 * divisors.len();
     let fits = |scaling: &RopeScaling| {
-        let expected = divisors_of(*scaling, theta, dim);
+        let expected = frequency_divisors(*scaling, theta, dim);
         let alike = |(&a, b): (&f32, f64)| (f64::from(a) / b - 1.0).abs() < ROUNDING;
         scaling.problem(dim).is_none() && divisors.iter().zip(expected).all(alike)
     };
@@ -148,7 +148,7 @@ pub(super) fn from_divisors(divisors: &[f32], theta: f64) -> Option<RopeScaling>
 }
 
 /// The divisor of every pair's frequency.
-fn divisors_of(scaling: RopeScaling, theta: f64, dim: usize) -> impl Iterator<Item = f64> {
+fn frequency_divisors(scaling: RopeScaling, theta: f64, dim: usize) -> impl Iterator<Item = f64> {
     let plain = RopeScaling::None.inverse_frequencies(theta, dim, 1, 1);
     let stretched = scaling.inverse_frequencies(theta, dim, 1, 1);
     plain
@@ -176,7 +176,8 @@ pub(super) fn write(
             metadata.insert(key("rope.scaling.type"), "linear");
         }
         RopeScaling::Llama3 { .. } if with_divisors => {
-            let divisors = divisors_of(config.rope_scaling, config.rope_theta, config.head_dim);
+            let divisors =
+                frequency_divisors(config.rope_scaling, config.rope_theta, config.head_dim);
             return Ok(Some(divisors.map(|divisor| divisor as f32).collect()));
         }
         // llama.cpp has keys for the betas, but reads them for other architectures only.
@@ -236,7 +237,8 @@ mod tests {
         // Llama 3.1 and 3.2.
         let published = [(llama3(8.0, 1.0, 4.0, 8192), 128), (llama3(32.0, 1.0, 4.0, 8192), 64)];
         for (scaling, dim) in published {
-            let divisors: Vec<f32> = divisors_of(scaling, 5e5, dim).map(|d| d as f32).collect();
+            let divisors: Vec<f32> =
+                frequency_divisors(scaling, 5e5, dim).map(|d| d as f32).collect();
             assert_eq!(from_divisors(&divisors, 5e5), Some(scaling));
         }
         // Other bases, and shapes with one pair or none between low and high frequencies.
@@ -247,7 +249,8 @@ mod tests {
             (llama3(3.0, 0.7, 9.0, 333), 1e6, 128),
         ];
         for (scaling, theta, dim) in others {
-            let divisors: Vec<f32> = divisors_of(scaling, theta, dim).map(|d| d as f32).collect();
+            let divisors: Vec<f32> =
+                frequency_divisors(scaling, theta, dim).map(|d| d as f32).collect();
             let found = from_divisors(&divisors, theta).unwrap_or_else(|| panic!("{scaling:?}"));
             let (found, expected) =
                 (frequencies(found, theta, dim), frequencies(scaling, theta, dim));

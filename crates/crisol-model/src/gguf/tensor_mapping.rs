@@ -100,16 +100,16 @@ impl TensorMapping {
 
     /// The parameter's values in Hugging Face's layout.
     pub(super) fn read(&self, gguf: &Gguf, shape: &[usize]) -> Result<Vec<f32>, HubError> {
-        let whole = |tensor: &str| -> Result<Vec<f32>, HubError> {
+        let read_and_release = |tensor: &str| -> Result<Vec<f32>, HubError> {
             let values = gguf.read(tensor)?;
             let mapped = gguf.mapped(tensor)?;
             mapped.release(0..mapped.len());
             Ok(values)
         };
         match self {
-            TensorMapping::Whole { tensor, interleaved_head_dim: None } => whole(tensor),
+            TensorMapping::Whole { tensor, interleaved_head_dim: None } => read_and_release(tensor),
             &TensorMapping::Whole { ref tensor, interleaved_head_dim: Some(head_dim) } => {
-                let values = whole(tensor)?;
+                let values = read_and_release(tensor)?;
                 let width = values.len() / shape[0];
                 let row = |row: usize| &values[interleaved_row(row, head_dim) * width..][..width];
                 Ok((0..shape[0]).flat_map(row).copied().collect())
@@ -122,7 +122,7 @@ impl TensorMapping {
                 Ok(values)
             }
             TensorMapping::Latent { keys, values, expansion } => {
-                Ok(expansion.join(&whole(keys)?, &whole(values)?))
+                Ok(expansion.join(&read_and_release(keys)?, &read_and_release(values)?))
             }
         }
     }
@@ -271,15 +271,15 @@ fn gguf_name(name: &str, architecture: Architecture) -> String {
     // Dense feed-forward layers and experts.
     let part =
         ["mlp.", "feed_forward."].iter().find_map(|start| part.strip_prefix(start)).unwrap_or(part);
-    let (part, whose) = match part.split_once('.') {
+    let (part, suffix) = match part.split_once('.') {
         Some(("experts", part)) => (part, "_exps"),
         Some(("shared_expert" | "shared_experts", part)) => (part, "_shexp"),
         _ => (part, ""),
     };
-    let theirs = match (part, architecture) {
+    let gguf_part = match (part, architecture) {
         ("post_attention_layernorm", Architecture::Olmo2) => "post_attention_norm",
         ("post_attention_layernorm", _) => "ffn_norm",
-        _ => PARTS.iter().find(|(ours, _)| *ours == part).map_or(part, |(_, theirs)| theirs),
+        _ => PARTS.iter().find(|(hf_part, _)| *hf_part == part).map_or(part, |(_, gguf)| gguf),
     };
-    format!("blk.{layer}.{theirs}{whose}.{kind}")
+    format!("blk.{layer}.{gguf_part}{suffix}.{kind}")
 }

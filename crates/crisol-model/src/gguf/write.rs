@@ -48,7 +48,7 @@ pub(crate) fn write<'a>(
     let refused = |cause: String| ModelError::NotInGguf { cause };
     let (architecture, _) = ARCHITECTURES
         .into_iter()
-        .find(|(_, ours)| *ours == config.architecture)
+        .find(|(_, architecture)| *architecture == config.architecture)
         .expect("llama.cpp has a name for every architecture here");
     if config.head == Head::Scalar {
         return Err(refused(

@@ -137,10 +137,10 @@ mod tests {
     #[test]
     fn ids_and_what_is_none() {
         let id = |text: &str| text.parse::<ModelId>();
-        let whole = id("bartowski/Some-Model_1.5-GGUF@refs/pr/3:Some-Q8_0.gguf").unwrap();
-        assert_eq!(whole.repo.name, "bartowski/Some-Model_1.5-GGUF");
+        let id_with_all = id("bartowski/Some-Model_1.5-GGUF@refs/pr/3:Some-Q8_0.gguf").unwrap();
+        assert_eq!(id_with_all.repo.name, "bartowski/Some-Model_1.5-GGUF");
         assert_eq!(
-            (whole.repo.revision.as_str(), whole.file.as_deref()),
+            (id_with_all.repo.revision.as_str(), id_with_all.file.as_deref()),
             ("refs/pr/3", Some("Some-Q8_0.gguf"))
         );
         for text in ["allenai/OLMo-2-0425-1B", "a/b@v1.0", "a/b:sub/c.gguf"] {

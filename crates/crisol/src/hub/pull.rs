@@ -123,8 +123,10 @@ fn fetch(id: &ModelId, need: Need) -> Result<Pulled, PullError> {
             _ => MAX_TEXT_BYTES,
         };
         if remote.size > max {
-            let problem =
-                format!("{name} is said to have {} bytes, which no such file has", remote.size);
+            let problem = format!(
+                "{name} has {} bytes according to the hub, more than any such file",
+                remote.size
+            );
             return Err(unusable(problem));
         }
         Ok(remote)

@@ -81,15 +81,15 @@ pub(super) fn shards(index: &Path, names: &BTreeSet<String>) -> Result<BTreeSet<
     let file = index.file_name().unwrap_or_default().to_string_lossy();
     let size = index.metadata().map_err(|e| HubError::io("read", index, e).to_string())?.len();
     if size > MAX_INDEX_BYTES {
-        return Err(format!("its {file} has {size} bytes, which no index has"));
+        return Err(format!("its {file} has {size} bytes, more than any index"));
     }
     let text = std::fs::read(index).map_err(|e| HubError::io("read", index, e).to_string())?;
     let Index { weight_map } = serde_json::from_slice(&text)
-        .map_err(|e| format!("its {file} is no index of weights: {e}"))?;
+        .map_err(|e| format!("its {file} is not an index of weights: {e}"))?;
     let shards: BTreeSet<String> = weight_map.into_values().collect();
     let end = if file.starts_with("pytorch_model") { ".bin" } else { ".safetensors" };
     if let Some(wrong) = shards.iter().find(|name| !name.ends_with(end) || !is_safe_path(name)) {
-        return Err(format!("its {file} names {wrong:?}, which is no file of weights"));
+        return Err(format!("its {file} lists {wrong:?}, which is not a weight file"));
     }
     let missing: Vec<&str> = shards.difference(names).map(String::as_str).collect();
     if !missing.is_empty() {

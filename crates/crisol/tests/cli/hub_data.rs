@@ -79,7 +79,7 @@ fn splits_and_ranges_over_files() {
     }
     // A part in the cache is not taken for the whole.
     let error = hub.crisol(&bench, &["data", "inspect", NAME, "--offline"]).failed(1);
-    assert!(error.contains("not all that is asked of it"), "{error}");
+    assert!(error.contains("incomplete"), "{error}");
     assert_eq!(read("", &[]), (0..12).collect::<Vec<_>>());
     hub.log();
     for (part, expected) in [

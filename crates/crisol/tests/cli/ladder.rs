@@ -180,7 +180,7 @@ fn what_is_no_ladder_is_refused_in_words() {
     std::fs::create_dir(bench.path("empty")).expect("the test's folder is writable");
     for (code, runs, said) in [
         (2, &["r1", "r2", "r3"][..], "3 runs are too few"),
-        (2, &["r1", "r1", "r2", "r2"], "factor of 4.0"),
+        (2, &["r1", "r1", "r2", "r2"], "factor of only 4.0"),
         (2, &["worse", "r1", "r2", "r3"], "does not fall"),
         (1, &["r1", "r2", "r3", "empty"], "report.json"),
         (1, &["r1", "r2", "r3", "nowhere"], "report.json"),

@@ -63,7 +63,7 @@ pub(super) fn configs(card: &str) -> Result<Vec<Config>, String> {
     let mut reader = Reader { lines: found.into(), depth: 0 };
     let Value::Object(mut map) = reader.mapping(0)? else { return Ok(vec![]) };
     if let Some((number, line)) = reader.lines.front() {
-        return Err(not_read(*number, line));
+        return Err(unsupported_line(*number, line));
     }
     match map.remove("configs") {
         Some(Value::Array(list)) => list.iter().map(config).collect(),
@@ -138,10 +138,10 @@ fn indent(line: &str) -> usize {
 }
 
 impl<'a> Reader<'a> {
-    /// Parses the value nested at indentation `least` or deeper.
-    fn nested(&mut self, least: usize) -> Result<Value, String> {
+    /// Parses the value nested at indentation `min_indent` or deeper.
+    fn nested(&mut self, min_indent: usize) -> Result<Value, String> {
         match self.lines.front() {
-            Some((_, line)) if indent(line) >= least => {
+            Some((_, line)) if indent(line) >= min_indent => {
                 let at = indent(line);
                 if is_item(&line[at..]) { self.list(at) } else { self.deeper(at) }
             }
@@ -200,7 +200,7 @@ impl<'a> Reader<'a> {
 
     /// Parses a key and its value, on its line or below. A list can be indented like its key.
     fn entry(&mut self, number: usize, text: &str, at: usize) -> Result<(String, Value), String> {
-        let (name, rest) = key(text).ok_or_else(|| not_read(number, text))?;
+        let (name, rest) = key(text).ok_or_else(|| unsupported_line(number, text))?;
         if !without_comment(rest).is_empty() {
             return Ok((name, scalar(number, rest)?));
         }
@@ -213,7 +213,7 @@ impl<'a> Reader<'a> {
     fn next_at(&mut self, at: usize, item: bool) -> Result<Option<(usize, &'a str)>, String> {
         let Some(&(number, line)) = self.lines.front() else { return Ok(None) };
         if indent(line) > at {
-            return Err(not_read(number, line));
+            return Err(unsupported_line(number, line));
         }
         if indent(line) < at || is_item(&line[at..]) != item {
             return Ok(None);
@@ -242,17 +242,22 @@ fn without_comment(text: &str) -> &str {
 /// A scalar, or a list of scalars in brackets.
 fn scalar(number: usize, text: &str) -> Result<Value, String> {
     if let Some(quote) = text.chars().next().filter(|c| "\"'".contains(*c)) {
-        let (word, rest) = text[1..].split_once(quote).ok_or_else(|| not_read(number, text))?;
-        let whole = without_comment(rest.trim()).is_empty() && !word.contains('\\');
-        return if whole { Ok(word.into()) } else { Err(not_read(number, text)) };
+        let (word, rest) =
+            text[1..].split_once(quote).ok_or_else(|| unsupported_line(number, text))?;
+        let is_complete = without_comment(rest.trim()).is_empty() && !word.contains('\\');
+        return if is_complete { Ok(word.into()) } else { Err(unsupported_line(number, text)) };
     }
     let text = without_comment(text);
     if let Some(list) = text.strip_prefix('[') {
-        let list = list.strip_suffix(']').ok_or_else(|| not_read(number, text))?;
+        let list = list.strip_suffix(']').ok_or_else(|| unsupported_line(number, text))?;
         let words = list.split(',').map(str::trim).filter(|word| !word.is_empty());
         return words
             .map(|word| {
-                if word.contains('[') { Err(not_read(number, text)) } else { scalar(number, word) }
+                if word.contains('[') {
+                    Err(unsupported_line(number, text))
+                } else {
+                    scalar(number, word)
+                }
             })
             .collect::<Result<Vec<_>, _>>()
             .map(Value::Array);
@@ -260,7 +265,7 @@ fn scalar(number: usize, text: &str) -> Result<Value, String> {
     if text.starts_with(['{', '&', '!', '|', '>', '%', '@', '`'])
         || text.starts_with('*') && !text.contains(['/', '.'])
     {
-        return Err(not_read(number, text));
+        return Err(unsupported_line(number, text));
     }
     Ok(match text {
         "null" | "~" | "" => Value::Null,
@@ -268,7 +273,7 @@ fn scalar(number: usize, text: &str) -> Result<Value, String> {
     })
 }
 
-fn not_read(number: usize, text: &str) -> String {
+fn unsupported_line(number: usize, text: &str) -> String {
     format!("line {number}: {:?} is not understood", crate::console::harmless(text.trim()))
 }
 

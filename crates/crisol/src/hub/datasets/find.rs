@@ -144,8 +144,10 @@ impl Repository {
         let client = self.client.as_ref().expect("it was just made");
         let remote = client.describe(&self.repo, &self.commit, name)?;
         if remote.size > max_bytes {
-            let problem =
-                format!("{name} is said to have {} bytes, which no such file has", remote.size);
+            let problem = format!(
+                "{name} has {} bytes according to the hub, more than any such file",
+                remote.size
+            );
             return Err(PullError::Unusable { page, problem });
         }
         if !is_cached(&self.cache, &remote) {

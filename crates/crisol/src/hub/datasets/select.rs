@@ -117,20 +117,20 @@ fn by_card(card: &[Config], names: &BTreeSet<String>) -> Result<BTreeMap<String,
             splits = by_splits(&below, prefix.len());
         }
         for (split, patterns) in files {
-            let of_split = splits.entry(split.clone()).or_default();
+            let split_files = splits.entry(split.clone()).or_default();
             for pattern in patterns {
                 let path = format!("{prefix}{pattern}");
                 let glob = Pattern::new(&path)
                     .map_err(|e| format!("its README.md names {path:?}: {e}"))?;
                 // A folder matches everything in it.
                 let inside = format!("{}/", path.trim_end_matches('/'));
-                let of_pattern = |file: &&String| {
+                let matches = |file: &&String| {
                     format(file).is_some()
                         && (**file == path
                             || glob.matches_with(file, options)
                             || file.starts_with(&inside))
                 };
-                let found: Vec<&String> = names.iter().filter(of_pattern).collect();
+                let found: Vec<&String> = names.iter().filter(matches).collect();
                 if found.is_empty() {
                     return Err(format!(
                         "its README.md puts split `{split}` of config `{name}` in {path:?}, and \
@@ -138,8 +138,8 @@ fn by_card(card: &[Config], names: &BTreeSet<String>) -> Result<BTreeMap<String,
                     ));
                 }
                 for file in found {
-                    if !of_split.contains(file) {
-                        of_split.push(file.clone());
+                    if !split_files.contains(file) {
+                        split_files.push(file.clone());
                     }
                 }
             }
@@ -180,7 +180,7 @@ fn by_splits(files: &[&String], skip: usize) -> Splits {
         files.iter().filter(|file| format(file) == best && best.is_some()).collect();
     let mut splits = Splits::new();
     for &&file in &files {
-        if let Some(split) = split_of(&file[skip..]) {
+        if let Some(split) = implied_split(&file[skip..]) {
             splits.entry(split).or_default().push(file.clone());
         }
     }
@@ -192,7 +192,7 @@ fn by_splits(files: &[&String], skip: usize) -> Splits {
 
 /// The split that a path implies: by shard name, by a word in the file name, or by a word in a
 /// folder.
-fn split_of(path: &str) -> Option<String> {
+fn implied_split(path: &str) -> Option<String> {
     let (folders, file) =
         path.rsplit_once('/').map_or(("", path), |(folders, file)| (folders, file));
     let stem = file.split('.').next().unwrap_or_default();
