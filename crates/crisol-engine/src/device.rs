@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::cpu::gemm_rate;
 use crate::cpu::math::sum;
-use crate::cpu::product_rate;
 use crate::profile::{Profile, Profiled};
 use crate::{Interrupt, Workspace, parallel};
 
@@ -14,15 +14,15 @@ use crate::{Interrupt, Workspace, parallel};
 const TASKS_PER_THREAD: usize = 2;
 
 /// Numbers that all threads together read to measure how fast memory is: 1 GiB, more than caches hold.
-const READ_NUMBERS: usize = 256 << 20;
+const BANDWIDTH_FLOATS: usize = 256 << 20;
 
-/// Fruitless looks for work, some microseconds, before a thread that stays awake offers its core to others.
-const ROUNDS_TO_SPIN: usize = 1000;
-/// Fruitless looks, some milliseconds, before it sleeps between looks: the piece of work waits for something else than the
+/// Fruitless polls for work, some microseconds, before a thread that stays awake offers its core to others.
+const SPIN_POLLS: usize = 1000;
+/// Fruitless polls, some milliseconds, before it sleeps between polls: the piece of work waits for something else than the
 /// processor, such as a reader of what it writes.
-const ROUNDS_TO_STAY_AWAKE: usize = 20_000;
-/// How long it sleeps between looks.
-const NAP: Duration = Duration::from_millis(1);
+const YIELD_POLLS: usize = 20_000;
+/// How long it sleeps between polls.
+const POLL_INTERVAL: Duration = Duration::from_millis(1);
 
 /// A device is a value that is passed around, not a type parameter that leaks into models and phases.
 /// Cloning is cheap and gives the same device.
@@ -38,24 +38,24 @@ pub struct Cpu {
     /// `None` where everything runs on the calling thread.
     pool: Option<rayon::ThreadPool>,
     /// One per piece of work that runs at the same time, so at most one per thread.
-    idle: Mutex<Vec<Workspace>>,
+    idle_workspaces: Mutex<Vec<Workspace>>,
     /// The same for parts of one operation. They need little, and a workspace keeps what it has grown to: if they shared the others,
     /// one more than pieces of work would come to have room for a whole piece.
-    idle_for_parts: Mutex<Vec<Workspace>>,
+    idle_task_workspaces: Mutex<Vec<Workspace>>,
     pub(crate) profile: Profile,
     interrupt: Interrupt,
 }
 
 /// The operating system has no threads to give.
 #[derive(Clone, Debug)]
-pub struct ThreadsRefused {
+pub struct ThreadSpawnError {
     threads: usize,
     cause: String,
 }
 
-impl fmt::Display for ThreadsRefused {
+impl fmt::Display for ThreadSpawnError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let ThreadsRefused { threads, cause } = self;
+        let ThreadSpawnError { threads, cause } = self;
         write!(
             f,
             "the operating system refuses to start {threads} threads ({cause}); ask for fewer (--threads 1), or raise its \
@@ -64,7 +64,7 @@ impl fmt::Display for ThreadsRefused {
     }
 }
 
-impl std::error::Error for ThreadsRefused {}
+impl std::error::Error for ThreadSpawnError {}
 
 fn available_threads() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
@@ -80,7 +80,7 @@ impl Device {
     }
 
     /// As [`Device::cpu`]; an error where the operating system refuses threads.
-    pub fn start_cpu(threads: Option<usize>) -> Result<Device, ThreadsRefused> {
+    pub fn start_cpu(threads: Option<usize>) -> Result<Device, ThreadSpawnError> {
         let threads = threads.unwrap_or_else(available_threads);
         let pool = (threads > 1).then(|| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
@@ -88,18 +88,18 @@ impl Device {
         });
         let pool = pool
             .transpose()
-            .map_err(|cause| ThreadsRefused { threads, cause: cause.to_string() })?;
+            .map_err(|cause| ThreadSpawnError { threads, cause: cause.to_string() })?;
         Ok(Device::Cpu(Arc::new(Cpu {
             pool,
-            idle: Mutex::default(),
-            idle_for_parts: Mutex::default(),
+            idle_workspaces: Mutex::default(),
+            idle_task_workspaces: Mutex::default(),
             profile: Profile::default(),
             interrupt: Interrupt::default(),
         })))
     }
 
     /// The request to stop what the device computes. After one, losses, gradients and hidden states of work that was under way are
-    /// unspecified, so whoever asked for them looks at it too.
+    /// unspecified, so whoever asked for them polls at it too.
     pub fn interrupt(&self) -> &Interrupt {
         let Device::Cpu(cpu) = self;
         &cpu.interrupt
@@ -115,7 +115,7 @@ impl Device {
     /// For inference and evaluation: each call is one fixed piece of work. If there are fewer than threads, threads share it.
     pub fn map<T: Send>(&self, n: usize, f: impl Fn(usize, &mut Workspace) -> T + Sync) -> Vec<T> {
         let mut results: Vec<Option<T>> = (0..n).map(|_| None).collect();
-        let tasks = self.tasks_per_piece(n);
+        let tasks = self.tasks_per_item(n);
         parallel::for_each(self, &mut results, &|i, result| {
             *result = Some(self.with_workspace(tasks, |workspace| f(i, workspace)));
         });
@@ -125,12 +125,13 @@ impl Device {
     /// Runs one piece of work, which all threads share. The others stay awake for its operations, most of which take less time than
     /// waking a thread.
     pub fn run<T: Send>(&self, f: impl FnOnce(&mut Workspace) -> T + Send) -> T {
-        let tasks = self.tasks_per_piece(1);
+        let tasks = self.tasks_per_item(1);
         self.install(|parallel| {
             if !parallel {
                 return self.with_workspace(tasks, f);
             }
-            let (caller, awake) = (rayon::current_thread_index(), Awake(AtomicBool::new(true)));
+            let (caller, awake) =
+                (rayon::current_thread_index(), HelperLoop(AtomicBool::new(true)));
             rayon::scope(|scope| {
                 scope.spawn_broadcast(|_, context| {
                     // The caller may come here while it waits for another thread.
@@ -138,7 +139,7 @@ impl Device {
                         awake.help();
                     }
                 });
-                let _asleep_afterwards = Sleep(&awake);
+                let _asleep_afterwards = StopOnDrop(&awake);
                 self.with_workspace(tasks, f)
             })
         })
@@ -158,14 +159,14 @@ impl Device {
 
     /// Operations per second of a product `[rows, inner] · [inner, cols]` that every thread computes for itself over and over
     /// for `duration`, two per multiplication and addition. What large ones reach is what this machine can do.
-    pub fn product_rate(&self, [rows, inner, cols]: [usize; 3], duration: Duration) -> f64 {
-        self.map(self.threads(), |_, _| product_rate(rows, inner, cols, duration)).iter().sum()
+    pub fn gemm_rate(&self, [rows, inner, cols]: [usize; 3], duration: Duration) -> f64 {
+        self.map(self.threads(), |_, _| gemm_rate(rows, inner, cols, duration)).iter().sum()
     }
 
     /// Bytes per second that all threads together read from memory, measured for about `duration`.
-    pub fn read_rate(&self, duration: Duration) -> f64 {
-        let memory = vec![1.0; READ_NUMBERS];
-        let parts: Vec<&[f32]> = memory.chunks(READ_NUMBERS.div_ceil(self.threads())).collect();
+    pub fn read_bandwidth(&self, duration: Duration) -> f64 {
+        let memory = vec![1.0; BANDWIDTH_FLOATS];
+        let parts: Vec<&[f32]> = memory.chunks(BANDWIDTH_FLOATS.div_ceil(self.threads())).collect();
         let (start, mut times) = (Instant::now(), 0);
         while start.elapsed() < duration {
             self.map(parts.len(), |i, _| std::hint::black_box(sum(parts[i])));
@@ -185,7 +186,7 @@ impl Device {
 
     /// Into how many tasks each of `pieces` pieces of work is to be cut: one, or a few for each thread if some would be
     /// idle otherwise; more tasks than threads, so that a thread which is held up is helped.
-    pub(crate) fn tasks_per_piece(&self, pieces: usize) -> usize {
+    pub(crate) fn tasks_per_item(&self, pieces: usize) -> usize {
         if pieces < self.threads() { TASKS_PER_THREAD * self.threads() } else { 1 }
     }
 
@@ -198,13 +199,13 @@ impl Device {
     /// never changes its results.
     pub(crate) fn with_workspace<T>(&self, tasks: usize, f: impl FnOnce(&mut Workspace) -> T) -> T {
         let Device::Cpu(cpu) = self;
-        self.lend(&cpu.idle, tasks, f)
+        self.lend(&cpu.idle_workspaces, tasks, f)
     }
 
     /// The same to a part of an operation.
-    pub(crate) fn with_workspace_for_part<T>(&self, f: impl FnOnce(&mut Workspace) -> T) -> T {
+    pub(crate) fn with_task_workspace<T>(&self, f: impl FnOnce(&mut Workspace) -> T) -> T {
         let Device::Cpu(cpu) = self;
-        self.lend(&cpu.idle_for_parts, 1, f)
+        self.lend(&cpu.idle_task_workspaces, 1, f)
     }
 
     fn lend<T>(
@@ -223,34 +224,34 @@ impl Device {
 }
 
 /// Whether threads are to stay awake.
-struct Awake(AtomicBool);
+struct HelperLoop(AtomicBool);
 
-impl Awake {
+impl HelperLoop {
     /// Takes over tasks of other threads until it is no longer set.
     ///
     /// How often it looked for one.
     fn help(&self) -> usize {
-        let (mut looks, mut idle) = (0, 0);
+        let (mut polls, mut idle) = (0, 0);
         while self.0.load(Ordering::Acquire) {
-            looks += 1;
+            polls += 1;
             idle = if rayon::yield_now() == Some(rayon::Yield::Executed) { 0 } else { idle + 1 };
-            if idle > ROUNDS_TO_STAY_AWAKE {
-                std::thread::sleep(NAP);
-            } else if idle > ROUNDS_TO_SPIN {
+            if idle > YIELD_POLLS {
+                std::thread::sleep(POLL_INTERVAL);
+            } else if idle > SPIN_POLLS {
                 // There may be more threads than cores.
                 std::thread::yield_now();
             } else {
                 std::hint::spin_loop();
             }
         }
-        looks
+        polls
     }
 }
 
 /// Lets them sleep when it is dropped, also by a panic.
-struct Sleep<'a>(&'a Awake);
+struct StopOnDrop<'a>(&'a HelperLoop);
 
-impl Drop for Sleep<'_> {
+impl Drop for StopOnDrop<'_> {
     fn drop(&mut self) {
         self.0.0.store(false, Ordering::Release);
     }
@@ -263,14 +264,14 @@ mod tests {
     /// A reader that does not read must not cost a core.
     #[test]
     fn threads_without_work_go_to_sleep() {
-        let awake = Awake(AtomicBool::new(true));
-        let looks = std::thread::scope(|scope| {
+        let awake = HelperLoop(AtomicBool::new(true));
+        let polls = std::thread::scope(|scope| {
             let helper = scope.spawn(|| awake.help());
             std::thread::sleep(Duration::from_millis(500));
-            drop(Sleep(&awake));
+            drop(StopOnDrop(&awake));
             helper.join().expect("it does not panic")
         });
-        assert!(looks < ROUNDS_TO_STAY_AWAKE + 1000, "{looks}");
+        assert!(polls < YIELD_POLLS + 1000, "{polls}");
     }
 
     #[test]

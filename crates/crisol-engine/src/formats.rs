@@ -5,7 +5,7 @@
 //! row's word is in its lane of the first or of the second register of a pair, and two rows that are a register apart may
 //! share a word. A number is `scale · code + offset`, where scale and offset are those of its row in the unit, or in half of it.
 //!
-//! Blocks of files: `ggml-common.h` and `ggml-quants.c` of ggml.
+//! BlockFormat of files: `ggml-common.h` and `ggml-quants.c` of ggml.
 
 // All of this must inline into the kernels that are compiled for an instruction set.
 #![allow(clippy::inline_always)]
@@ -19,7 +19,7 @@ pub(crate) const UNIT_COLUMNS: usize = 32;
 pub(crate) type Lanes<S> = [<S as Simd>::f32s; 2];
 
 /// An element type.
-pub(crate) trait Blocks {
+pub(crate) trait BlockFormat {
     /// Bytes that a row has in a file for a block here.
     const FILE_BYTES: usize;
     /// Registers before the units of a block.
@@ -29,7 +29,7 @@ pub(crate) trait Blocks {
     /// Registers of a unit.
     const UNIT: usize;
     /// Whether halves of a unit have scales of their own.
-    const HALVED: bool = false;
+    const SCALES_PER_HALF: bool = false;
     /// Whether there are scales.
     const SCALED: bool = true;
     /// Whether there are offsets.
@@ -44,7 +44,7 @@ pub(crate) trait Blocks {
     }
 
     /// Puts a block of a row's bytes (the last one may be short where there are no scales).
-    fn put(bytes: &[u8], row: &mut Row<'_>);
+    fn pack(bytes: &[u8], row: &mut TileRow<'_>);
 
     /// The header's scales.
     #[inline(always)]
@@ -71,7 +71,7 @@ pub(crate) trait Blocks {
     ) -> [Lanes<S>; 4];
 }
 
-/// Evaluates an expression with the [`Blocks`] of a [`crate::WeightFormat`].
+/// Evaluates an expression with the [`BlockFormat`] of a [`crate::WeightFormat`].
 macro_rules! with_blocks {
     ($kind:expr, $blocks:ident => $body:expr) => {
         with_blocks!(@ $kind, $blocks, $body, F32 F16 Bf16 F8E4M3 Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 Q4K Q5K Q6K)
@@ -88,7 +88,7 @@ macro_rules! with_blocks {
 pub(crate) use with_blocks;
 
 /// Where a row's words go in a block of a tile.
-pub(crate) struct Row<'a> {
+pub(crate) struct TileRow<'a> {
     pub(crate) block: &'a mut [u32],
     /// Lanes of a register.
     pub(crate) lanes: usize,
@@ -97,7 +97,7 @@ pub(crate) struct Row<'a> {
     pub(crate) second: usize,
 }
 
-impl Row<'_> {
+impl TileRow<'_> {
     /// Words, one for each pair of registers from `register` on.
     fn put_words(&mut self, register: usize, words: impl IntoIterator<Item = u32>) {
         let first = (register + self.second) * self.lanes + self.lane;
@@ -133,15 +133,15 @@ fn pack_nibbles(code: impl Fn(usize) -> u8) -> [u8; 16] {
 }
 
 /// What turns signed bytes into unsigned ones that are 128 more.
-const SIGN: u32 = 0x8080_8080;
+const SIGN_BITS: u32 = 0x8080_8080;
 /// 2²³: a whole number below it is in the low bits of the sum.
-const WHOLE: f32 = 8_388_608.0;
+const TWO_POW_23: f32 = 8_388_608.0;
 
 /// `(word >> shift) & mask` (below 2²³) minus `bias`, which is a whole number.
 #[inline(always)]
-fn field<S: Simd>(simd: S, word: S::u32s, shift: usize, mask: u32, bias: f32) -> S::f32s {
+fn bit_field<S: Simd>(simd: S, word: S::u32s, shift: usize, mask: u32, bias: f32) -> S::f32s {
     let bits = simd.and_u32s(shifted(simd, word, shift), simd.splat_u32s(mask));
-    number(simd, bits, bias)
+    to_float(simd, bits, bias)
 }
 
 #[inline(always)]
@@ -151,14 +151,14 @@ fn shifted<S: Simd>(simd: S, word: S::u32s, shift: usize) -> S::u32s {
 
 /// Bits below 2²³ as a number, minus a whole number.
 #[inline(always)]
-fn number<S: Simd>(simd: S, bits: S::u32s, bias: f32) -> S::f32s {
-    let above = simd.or_u32s(bits, simd.splat_u32s(WHOLE.to_bits()));
-    simd.sub_f32s(simd.transmute_f32s_u32s(above), simd.splat_f32s(WHOLE + bias))
+fn to_float<S: Simd>(simd: S, bits: S::u32s, bias: f32) -> S::f32s {
+    let above = simd.or_u32s(bits, simd.splat_u32s(TWO_POW_23.to_bits()));
+    simd.sub_f32s(simd.transmute_f32s_u32s(above), simd.splat_f32s(TWO_POW_23 + bias))
 }
 
 /// `low & low_mask | high & high_mask` (below 2²³).
 #[inline(always)]
-fn two_fields<S: Simd>(
+fn two_bit_fields<S: Simd>(
     simd: S,
     low: S::u32s,
     low_mask: u32,
@@ -167,27 +167,33 @@ fn two_fields<S: Simd>(
 ) -> S::f32s {
     let low = simd.and_u32s(low, simd.splat_u32s(low_mask));
     let high = simd.and_u32s(high, simd.splat_u32s(high_mask));
-    number(simd, simd.or_u32s(low, high), 0.0)
+    to_float(simd, simd.or_u32s(low, high), 0.0)
 }
 
 /// The half-precision number in the low or high half of each word.
 #[inline(always)]
 fn half<S: Simd>(simd: S, word: S::u32s, high: usize) -> S::f32s {
     let bits = if high == 1 { word } else { simd.wrapping_dyn_shl_u32s(word, simd.splat_u32s(16)) };
-    narrow(simd, bits, 0x7fff_0000, 5, 0x7c00_0000)
+    widen_small_float(simd, bits, 0x7fff_0000, 5, 0x7c00_0000)
 }
 
 /// The E4M3 number in a byte of each word: it has no infinities, and NaN only where all bits but the sign are ones.
 #[inline(always)]
 fn e4m3<S: Simd>(simd: S, word: S::u32s, byte: usize) -> S::f32s {
     let bits = simd.wrapping_dyn_shl_u32s(word, simd.splat_u32s(24 - 8 * byte as u32));
-    narrow(simd, bits, 0x7f00_0000, 4, 0x7f00_0000)
+    widen_small_float(simd, bits, 0x7f00_0000, 4, 0x7f00_0000)
 }
 
 /// The number in the highest bits of each word: a sign and a magnitude, of which `exponent` bits are the exponent, and which is
 /// no finite number from `special` on.
 #[inline(always)]
-fn narrow<S: Simd>(simd: S, bits: S::u32s, magnitude: u32, exponent: u32, special: u32) -> S::f32s {
+fn widen_small_float<S: Simd>(
+    simd: S,
+    bits: S::u32s,
+    magnitude: u32,
+    exponent: u32,
+    special: u32,
+) -> S::f32s {
     let sign = simd.and_u32s(bits, simd.splat_u32s(0x8000_0000));
     // To the place of an f32's exponent, whose bias is larger; as a product, that also turns subnormal numbers into normal ones.
     let shift = 8 - exponent;
@@ -216,18 +222,18 @@ fn two_halves<S: Simd>(simd: S, pair: &[S::u32s]) -> [Lanes<S>; 2] {
 }
 
 #[inline(always)]
-fn times<S: Simd>(simd: S, a: Lanes<S>, b: Lanes<S>) -> Lanes<S> {
+fn mul<S: Simd>(simd: S, a: Lanes<S>, b: Lanes<S>) -> Lanes<S> {
     [simd.mul_f32s(a[0], b[0]), simd.mul_f32s(a[1], b[1])]
 }
 
 #[inline(always)]
-fn times_number<S: Simd>(simd: S, a: Lanes<S>, factor: f32) -> Lanes<S> {
-    times(simd, a, [simd.splat_f32s(factor); 2])
+fn mul_scalar<S: Simd>(simd: S, a: Lanes<S>, factor: f32) -> Lanes<S> {
+    mul(simd, a, [simd.splat_f32s(factor); 2])
 }
 
 /// Four columns: what an expression gives for each and for both registers of a pair. (A macro, because closures of some length are
 /// calls within the kernels.)
-macro_rules! four {
+macro_rules! four_columns {
     ($simd:expr, |$i:ident, $second:ident| $number:expr) => {{
         let mut four = [[$simd.splat_f32s(0.0); 2]; 4];
         for $i in 0..4 {
@@ -246,7 +252,13 @@ fn nibbles<S: Simd, const HALF: usize>(
     words: &[S::u32s],
     quarter: usize,
 ) -> [Lanes<S>; 4] {
-    four!(simd, |i, second| field(simd, words[2 * quarter + second], 8 * i + 4 * HALF, 15, 0.0))
+    four_columns!(simd, |i, second| bit_field(
+        simd,
+        words[2 * quarter + second],
+        8 * i + 4 * HALF,
+        15,
+        0.0
+    ))
 }
 
 /// The same with fifth bits, of which a row has those of 32 columns in a word.
@@ -257,22 +269,22 @@ fn five_bits<S: Simd, const HALF: usize>(
     words: &[S::u32s],
     quarter: usize,
 ) -> [Lanes<S>; 4] {
-    four!(simd, |i, second| {
+    four_columns!(simd, |i, second| {
         let low = shifted(simd, words[2 * quarter + second], 8 * i + 4 * HALF);
         let upper = shifted(simd, fifth[second], 16 * HALF + 4 * quarter + i);
         let upper = simd.wrapping_dyn_shl_u32s(upper, simd.splat_u32s(4));
-        two_fields(simd, low, 15, upper, 16)
+        two_bit_fields(simd, low, 15, upper, 16)
     })
 }
 
 pub(crate) struct F32;
-impl Blocks for F32 {
+impl BlockFormat for F32 {
     const FILE_BYTES: usize = 4 * UNIT_COLUMNS;
     const UNIT: usize = 2 * UNIT_COLUMNS;
     const SCALED: bool = false;
     const OFFSET: bool = false;
 
-    fn put(bytes: &[u8], row: &mut Row<'_>) {
+    fn pack(bytes: &[u8], row: &mut TileRow<'_>) {
         row.put_bytes(0, bytes);
     }
 
@@ -282,19 +294,19 @@ impl Blocks for F32 {
         unit: &[S::u32s],
         quarter: usize,
     ) -> [Lanes<S>; 4] {
-        four!(simd, |i, second| simd
+        four_columns!(simd, |i, second| simd
             .transmute_f32s_u32s(unit[2 * (16 * HALF + 4 * quarter + i) + second]))
     }
 }
 
 pub(crate) struct F16;
-impl Blocks for F16 {
+impl BlockFormat for F16 {
     const FILE_BYTES: usize = 2 * UNIT_COLUMNS;
     const UNIT: usize = UNIT_COLUMNS;
     const SCALED: bool = false;
     const OFFSET: bool = false;
 
-    fn put(bytes: &[u8], row: &mut Row<'_>) {
+    fn pack(bytes: &[u8], row: &mut TileRow<'_>) {
         row.put_bytes(0, bytes);
     }
 
@@ -304,7 +316,7 @@ impl Blocks for F16 {
         unit: &[S::u32s],
         quarter: usize,
     ) -> [Lanes<S>; 4] {
-        four!(simd, |i, second| half(
+        four_columns!(simd, |i, second| half(
             simd,
             unit[2 * (8 * HALF + 2 * quarter + i / 2) + second],
             i % 2
@@ -313,13 +325,13 @@ impl Blocks for F16 {
 }
 
 pub(crate) struct Bf16;
-impl Blocks for Bf16 {
+impl BlockFormat for Bf16 {
     const FILE_BYTES: usize = 2 * UNIT_COLUMNS;
     const UNIT: usize = UNIT_COLUMNS;
     const SCALED: bool = false;
     const OFFSET: bool = false;
 
-    fn put(bytes: &[u8], row: &mut Row<'_>) {
+    fn pack(bytes: &[u8], row: &mut TileRow<'_>) {
         row.put_bytes(0, bytes);
     }
 
@@ -329,7 +341,7 @@ impl Blocks for Bf16 {
         unit: &[S::u32s],
         quarter: usize,
     ) -> [Lanes<S>; 4] {
-        four!(simd, |i, second| {
+        four_columns!(simd, |i, second| {
             let word = unit[2 * (8 * HALF + 2 * quarter + i / 2) + second];
             simd.transmute_f32s_u32s(if i % 2 == 0 {
                 simd.wrapping_dyn_shl_u32s(word, simd.splat_u32s(16))
@@ -341,14 +353,14 @@ impl Blocks for Bf16 {
 }
 
 pub(crate) struct F8E4M3;
-impl Blocks for F8E4M3 {
+impl BlockFormat for F8E4M3 {
     const FILE_BYTES: usize = 132;
     const HEADER: usize = 2;
     const UNITS: usize = 4;
     const UNIT: usize = 16;
     const OFFSET: bool = false;
 
-    fn put(bytes: &[u8], row: &mut Row<'_>) {
+    fn pack(bytes: &[u8], row: &mut TileRow<'_>) {
         let (scale, codes) = bytes.split_at(size_of::<f32>());
         row.put_bytes(0, scale);
         for (i, codes) in codes.chunks(UNIT_COLUMNS).enumerate() {
@@ -373,19 +385,19 @@ impl Blocks for F8E4M3 {
         unit: &[S::u32s],
         quarter: usize,
     ) -> [Lanes<S>; 4] {
-        four!(simd, |i, second| e4m3(simd, unit[2 * (4 * HALF + quarter) + second], i))
+        four_columns!(simd, |i, second| e4m3(simd, unit[2 * (4 * HALF + quarter) + second], i))
     }
 }
 
 pub(crate) struct Q8_0;
-impl Blocks for Q8_0 {
+impl BlockFormat for Q8_0 {
     const FILE_BYTES: usize = 34;
     const UNIT: usize = 1 + 16;
     const OFFSET: bool = false;
 
-    fn put(bytes: &[u8], row: &mut Row<'_>) {
+    fn pack(bytes: &[u8], row: &mut TileRow<'_>) {
         row.put_half(0, word(&bytes[..2]));
-        row.put_words(1, bytes[2..].chunks(4).map(|bytes| word(bytes) ^ SIGN));
+        row.put_words(1, bytes[2..].chunks(4).map(|bytes| word(bytes) ^ SIGN_BITS));
     }
 
     #[inline(always)]
@@ -399,7 +411,7 @@ impl Blocks for Q8_0 {
         unit: &[S::u32s],
         quarter: usize,
     ) -> [Lanes<S>; 4] {
-        four!(simd, |i, second| field(
+        four_columns!(simd, |i, second| bit_field(
             simd,
             unit[1 + 2 * (4 * HALF + quarter) + second],
             8 * i,
@@ -410,11 +422,11 @@ impl Blocks for Q8_0 {
 }
 
 pub(crate) struct Q4_0;
-impl Blocks for Q4_0 {
+impl BlockFormat for Q4_0 {
     const FILE_BYTES: usize = 18;
     const UNIT: usize = 1 + 8;
 
-    fn put(bytes: &[u8], row: &mut Row<'_>) {
+    fn pack(bytes: &[u8], row: &mut TileRow<'_>) {
         row.put_half(0, word(&bytes[..2]));
         row.put_bytes(1, &bytes[2..]);
     }
@@ -422,7 +434,7 @@ impl Blocks for Q4_0 {
     #[inline(always)]
     fn scales<S: Simd>(simd: S, _: &[Lanes<S>; 2], unit: &[S::u32s], _: usize) -> [Lanes<S>; 2] {
         let scale = shared_halves(simd, unit[0]);
-        [scale, times_number(simd, scale, -8.0)]
+        [scale, mul_scalar(simd, scale, -8.0)]
     }
 
     #[inline(always)]
@@ -436,11 +448,11 @@ impl Blocks for Q4_0 {
 }
 
 pub(crate) struct Q4_1;
-impl Blocks for Q4_1 {
+impl BlockFormat for Q4_1 {
     const FILE_BYTES: usize = 20;
     const UNIT: usize = 2 + 8;
 
-    fn put(bytes: &[u8], row: &mut Row<'_>) {
+    fn pack(bytes: &[u8], row: &mut TileRow<'_>) {
         row.put_bytes(0, bytes);
     }
 
@@ -460,11 +472,11 @@ impl Blocks for Q4_1 {
 }
 
 pub(crate) struct Q5_0;
-impl Blocks for Q5_0 {
+impl BlockFormat for Q5_0 {
     const FILE_BYTES: usize = 22;
     const UNIT: usize = 1 + 2 + 8;
 
-    fn put(bytes: &[u8], row: &mut Row<'_>) {
+    fn pack(bytes: &[u8], row: &mut TileRow<'_>) {
         row.put_half(0, word(&bytes[..2]));
         row.put_bytes(1, &bytes[2..]);
     }
@@ -472,7 +484,7 @@ impl Blocks for Q5_0 {
     #[inline(always)]
     fn scales<S: Simd>(simd: S, _: &[Lanes<S>; 2], unit: &[S::u32s], _: usize) -> [Lanes<S>; 2] {
         let scale = shared_halves(simd, unit[0]);
-        [scale, times_number(simd, scale, -16.0)]
+        [scale, mul_scalar(simd, scale, -16.0)]
     }
 
     #[inline(always)]
@@ -486,11 +498,11 @@ impl Blocks for Q5_0 {
 }
 
 pub(crate) struct Q5_1;
-impl Blocks for Q5_1 {
+impl BlockFormat for Q5_1 {
     const FILE_BYTES: usize = 24;
     const UNIT: usize = 2 + 2 + 8;
 
-    fn put(bytes: &[u8], row: &mut Row<'_>) {
+    fn pack(bytes: &[u8], row: &mut TileRow<'_>) {
         row.put_bytes(0, bytes);
     }
 
@@ -526,21 +538,21 @@ fn scales_of_bytes<S: Simd>(simd: S, header: &[Lanes<S>; 2], shared: S::u32s) ->
     let mut bytes = [[simd.splat_f32s(0.0); 2]; 2];
     for (i, bytes) in bytes.iter_mut().enumerate() {
         for (second, byte) in bytes.iter_mut().enumerate() {
-            *byte = field(simd, shared, 16 * second + 8 * i, 255, 0.0);
+            *byte = bit_field(simd, shared, 16 * second + 8 * i, 255, 0.0);
         }
     }
     let [scale, minimum] = bytes;
-    [times(simd, header[0], scale), times_number(simd, times(simd, header[1], minimum), -1.0)]
+    [mul(simd, header[0], scale), mul_scalar(simd, mul(simd, header[1], minimum), -1.0)]
 }
 
 pub(crate) struct Q4K;
-impl Blocks for Q4K {
+impl BlockFormat for Q4K {
     const FILE_BYTES: usize = 144;
     const HEADER: usize = 2;
     const UNITS: usize = 8;
     const UNIT: usize = 1 + 8;
 
-    fn put(bytes: &[u8], row: &mut Row<'_>) {
+    fn pack(bytes: &[u8], row: &mut TileRow<'_>) {
         row.put_bytes(0, &bytes[..4]);
         for i in 0..Self::UNITS {
             let unit = Self::HEADER + i * Self::UNIT;
@@ -576,13 +588,13 @@ impl Blocks for Q4K {
 }
 
 pub(crate) struct Q5K;
-impl Blocks for Q5K {
+impl BlockFormat for Q5K {
     const FILE_BYTES: usize = 176;
     const HEADER: usize = 2;
     const UNITS: usize = 8;
     const UNIT: usize = 1 + 2 + 8;
 
-    fn put(bytes: &[u8], row: &mut Row<'_>) {
+    fn pack(bytes: &[u8], row: &mut TileRow<'_>) {
         row.put_bytes(0, &bytes[..4]);
         for i in 0..Self::UNITS {
             let unit = Self::HEADER + i * Self::UNIT;
@@ -621,14 +633,14 @@ impl Blocks for Q5K {
 }
 
 pub(crate) struct Q6K;
-impl Blocks for Q6K {
+impl BlockFormat for Q6K {
     const FILE_BYTES: usize = 210;
     const HEADER: usize = 1;
     const UNITS: usize = 8;
     const UNIT: usize = 1 + 4 + 8;
-    const HALVED: bool = true;
+    const SCALES_PER_HALF: bool = true;
 
-    fn put(bytes: &[u8], row: &mut Row<'_>) {
+    fn pack(bytes: &[u8], row: &mut TileRow<'_>) {
         row.put_half(0, word(&bytes[208..]));
         for i in 0..Self::UNITS {
             let unit = Self::HEADER + i * Self::UNIT;
@@ -637,7 +649,7 @@ impl Blocks for Q6K {
             let (half, i) = (i / 4, i % 4);
             let (low, upper) = (&bytes[half * 64 + i % 2 * 32..], &bytes[128 + half * 32..]);
             let upper = |k: usize| u32::from(upper[k] >> (2 * i) & 3);
-            row.put_half(unit, (word(&bytes[192 + half * 8 + 2 * i..][..2]) ^ SIGN) & 0xffff);
+            row.put_half(unit, (word(&bytes[192 + half * 8 + 2 * i..][..2]) ^ SIGN_BITS) & 0xffff);
             let sixteen = |first: usize| (0..16).map(|k| upper(first + k) << (2 * k)).sum();
             row.put_words(unit + 1, [sixteen(0), sixteen(16)]);
             row.put_bytes(unit + 5, &pack_nibbles(|k| low[k] >> (i / 2 * 4) & 15));
@@ -656,10 +668,10 @@ impl Blocks for Q6K {
         unit: &[S::u32s],
         half: usize,
     ) -> [Lanes<S>; 2] {
-        let first = field(simd, unit[0], 8 * half, 255, 128.0);
-        let second = field(simd, unit[0], 16 + 8 * half, 255, 128.0);
-        let scale = times(simd, header[0], [first, second]);
-        [scale, times_number(simd, scale, -32.0)]
+        let first = bit_field(simd, unit[0], 8 * half, 255, 128.0);
+        let second = bit_field(simd, unit[0], 16 + 8 * half, 255, 128.0);
+        let scale = mul(simd, header[0], [first, second]);
+        [scale, mul_scalar(simd, scale, -32.0)]
     }
 
     #[inline(always)]
@@ -668,11 +680,11 @@ impl Blocks for Q6K {
         unit: &[S::u32s],
         quarter: usize,
     ) -> [Lanes<S>; 4] {
-        four!(simd, |i, second| {
+        four_columns!(simd, |i, second| {
             let low = shifted(simd, unit[5 + 2 * quarter + second], 8 * i + 4 * HALF);
             let upper = shifted(simd, unit[1 + 2 * HALF + second], 2 * (4 * quarter + i));
             let upper = simd.wrapping_dyn_shl_u32s(upper, simd.splat_u32s(4));
-            two_fields(simd, low, 15, upper, 48)
+            two_bit_fields(simd, low, 15, upper, 48)
         })
     }
 }

@@ -38,16 +38,16 @@ mod workspace;
 #[cfg(test)]
 mod steady_state;
 
-pub use device::{Cpu, Device, ThreadsRefused};
+pub use device::{Cpu, Device, ThreadSpawnError};
 pub use interrupt::Interrupt;
 pub use kv_cache::KvCache;
-pub use optimizer::{Optimizer, OptimizerConfig, Rule};
+pub use optimizer::{Optimizer, OptimizerConfig, UpdateRule};
 pub use params::{Grads, Init, ParamId, ParamSpec, Params, Role};
 pub use profile::Profiled;
 pub use quantised::{QuantisedMatrix, WeightFormat};
 pub use replicas::Replicas;
 pub use rope::{Rope, RopeStyle};
-pub use tape::{Attention, Columns, Experts, MAX_KEPT_LOGITS, Router, Tape, Var};
+pub use tape::{Attention, Experts, HeadSlice, MAX_SAVED_LOGITS, Router, Tape, Var};
 pub use workspace::Workspace;
 
 /// `weights = e^(scale · (logits - largest))` on the host, and the largest logit and the sum of the weights: what a token is

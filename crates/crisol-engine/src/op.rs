@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::rope::RopeTables;
 use crate::workspace::{Buffer, Pool};
-use crate::{Attention, Columns, Experts, ParamId, Params, Router, Var};
+use crate::{Attention, Experts, HeadSlice, ParamId, Params, Router, Var};
 
 /// A matrix on a tape.
 #[derive(Debug)]
@@ -74,8 +74,8 @@ pub(crate) enum Op {
         rows: Buffer<u32>,
         out: Var,
     },
-    Columns {
-        parts: [Option<Columns>; 2],
+    ConcatHeads {
+        parts: [Option<HeadSlice>; 2],
         heads: usize,
         out: Var,
     },
@@ -126,7 +126,7 @@ impl Op {
     /// Gives the memory of an operation back.
     pub(crate) fn recycle(self, floats: &mut Pool<f32>, indices: &mut Pool<u32>) {
         match self {
-            Op::Linear { .. } | Op::Add { .. } | Op::SwiGlu { .. } | Op::Columns { .. } => {}
+            Op::Linear { .. } | Op::Add { .. } | Op::SwiGlu { .. } | Op::ConcatHeads { .. } => {}
             Op::Embedding { ids, .. } => indices.give(ids),
             Op::RmsNorm { rstd, .. } => floats.give(rstd),
             Op::Rope { positions, .. } => indices.give(positions),
@@ -166,7 +166,7 @@ impl Op {
             | Op::Rope { .. }
             | Op::SwiGlu { .. }
             | Op::SelectRows { .. }
-            | Op::Columns { .. }
+            | Op::ConcatHeads { .. }
             | Op::Router { .. }
             | Op::ScaleRows { .. }
             | Op::SumRows { .. } => 0,
@@ -185,7 +185,7 @@ impl Op {
             | Op::Attention { out, .. }
             | Op::SwiGlu { out, .. }
             | Op::SelectRows { out, .. }
-            | Op::Columns { out, .. }
+            | Op::ConcatHeads { out, .. }
             | Op::Router { out, .. }
             | Op::GroupedLinear { out, .. }
             | Op::ScaleRows { out, .. }

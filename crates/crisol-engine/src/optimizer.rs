@@ -11,7 +11,7 @@ use crate::{Device, Grads, ParamId, Params, Role, cpu, parallel};
 
 /// What updates the matrices between hidden states; all else is AdamW's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Rule {
+pub enum UpdateRule {
     /// AdamW.
     AdamW,
     /// Momentum, orthogonalised. It takes AdamW's learning rates, and costs a few products of matrices a step.
@@ -22,7 +22,7 @@ pub enum Rule {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct OptimizerConfig {
     /// What updates hidden matrices.
-    pub rule: Rule,
+    pub rule: UpdateRule,
     /// Learning rate of this step.
     pub lr: f32,
     /// Embeddings and heads take this many times the learning rate; their weight decay does not.
@@ -89,7 +89,7 @@ impl Optimizer {
             second_correction: correction(config.beta2).sqrt() as f32,
         };
         let decay = (1.0 - lr * f64::from(config.weight_decay)) as f32;
-        if config.rule == Rule::Muon {
+        if config.rule == UpdateRule::Muon {
             self.find_directions(grads, clip);
         }
         parallel::sum_chunks(
@@ -103,7 +103,7 @@ impl Optimizer {
                         (&mut p[part.clone()], &mut m[part.clone()], &grads.data[segment.clone()]);
                     let role = self.layout.specs[id.0 as usize].role;
                     let keep = if role == Role::Vector { 1.0 } else { decay };
-                    if role == Role::Hidden && config.rule == Rule::Muon {
+                    if role == Role::Hidden && config.rule == UpdateRule::Muon {
                         let start = self.layout.range(id).start;
                         let at = self.directions.partition_point(|(other, _)| other.0 < id.0);
                         let direction =

@@ -10,7 +10,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use crate::cpu::Mat;
-use crate::cpu::packed::{Packed, pack, packed_len};
+use crate::cpu::packed::{PackedOperand, pack, packed_len};
 use crate::workspace::{Buffer, Pool};
 use crate::{Device, QuantisedMatrix, cpu, parallel};
 
@@ -18,7 +18,7 @@ use crate::{Device, QuantisedMatrix, cpu, parallel};
 const ALIGNMENT: usize = 16;
 /// Bytes of parameters up to which their matrices are kept packed, which takes as much again for each way round. Larger ones are packed
 /// for each product with many rows, which costs little beside it.
-const MAX_KEPT_PACKED: usize = 128 << 20;
+const MAX_CACHED_PACKED_BYTES: usize = 128 << 20;
 
 /// How a parameter starts.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -116,9 +116,9 @@ impl Layout {
 pub struct Params {
     pub(crate) layout: Arc<Layout>,
     data: Buffer<f32>,
-    packed: PackedMatrices,
+    packed: PackedCache,
     /// By parameter: those that are stored outside of `data`. Empty if none is.
-    stored: Vec<Option<QuantisedMatrix>>,
+    quantised: Vec<Option<QuantisedMatrix>>,
 }
 
 /// The orientation of a weight as the right operand of a GEMM.
@@ -132,22 +132,22 @@ pub(crate) enum Orientation {
 
 /// Weights laid out for products, each when it is first asked for, until parameters change.
 #[derive(Debug)]
-struct PackedMatrices {
+struct PackedCache {
     /// By parameter and [`Orientation`].
     cells: Vec<[OnceLock<Buffer<f32>>; 2]>,
     /// Memory of those that were forgotten.
     spare: Mutex<Pool<f32>>,
 }
 
-impl PackedMatrices {
-    fn new(params: usize) -> PackedMatrices {
-        PackedMatrices {
+impl PackedCache {
+    fn new(params: usize) -> PackedCache {
+        PackedCache {
             cells: (0..params).map(|_| Default::default()).collect(),
             spare: Mutex::default(),
         }
     }
 
-    fn forget(&mut self) {
+    fn invalidate(&mut self) {
         let spare = self.spare.get_mut().unwrap_or_else(PoisonError::into_inner);
         for buffer in self.cells.iter_mut().flatten().filter_map(OnceLock::take) {
             spare.give(buffer);
@@ -167,42 +167,45 @@ impl PackedMatrices {
 impl Params {
     /// Zero-filled parameters for `specs`. `ParamId`s are given in the order of `specs`.
     pub fn zeros(device: &Device, specs: Vec<ParamSpec>) -> Params {
-        Params::with_stored(device, specs, Vec::new())
+        Params::with_quantised(device, specs, Vec::new())
     }
 
     /// Parameters for inference: those that `stored` has (one entry for each of `specs`, or none at all) are as it has them, the
     /// others zero.
-    pub fn with_stored(
+    pub fn with_quantised(
         device: &Device,
         specs: Vec<ParamSpec>,
-        stored: Vec<Option<QuantisedMatrix>>,
+        quantised: Vec<Option<QuantisedMatrix>>,
     ) -> Params {
-        assert!(stored.is_empty() || stored.len() == specs.len(), "an entry for each parameter");
-        for (spec, matrix) in specs.iter().zip(&stored) {
+        assert!(
+            quantised.is_empty() || quantised.len() == specs.len(),
+            "an entry for each parameter"
+        );
+        for (spec, matrix) in specs.iter().zip(&quantised) {
             if let Some(matrix) = matrix {
                 assert_eq!(spec.shape, [matrix.rows, matrix.cols], "shape of `{}`", spec.name);
             }
         }
-        let elsewhere = |index: usize| stored.get(index).is_some_and(Option::is_some);
+        let elsewhere = |index: usize| quantised.get(index).is_some_and(Option::is_some);
         let layout = Arc::new(Layout::new(device, specs, elsewhere));
         let data = Buffer::zeros(layout.len);
-        Params { stored, ..Params::of(layout, data) }
+        Params { quantised, ..Params::from_data(layout, data) }
     }
 
-    fn of(layout: Arc<Layout>, data: Buffer<f32>) -> Params {
-        let packed = PackedMatrices::new(layout.specs.len());
-        Params { layout, data, packed, stored: Vec::new() }
+    fn from_data(layout: Arc<Layout>, data: Buffer<f32>) -> Params {
+        let packed = PackedCache::new(layout.specs.len());
+        Params { layout, data, packed, quantised: Vec::new() }
     }
 
     /// The matrix that a parameter is stored as, outside of the flat allocation.
-    pub fn stored(&self, id: ParamId) -> Option<&QuantisedMatrix> {
-        self.stored.get(id.0 as usize)?.as_ref()
+    pub fn quantised(&self, id: ParamId) -> Option<&QuantisedMatrix> {
+        self.quantised.get(id.0 as usize)?.as_ref()
     }
 
     /// Makes sure that all parameters are in the flat allocation, as whatever changes or differentiates them needs it.
     fn assert_trainable(&self) {
         assert!(
-            self.stored.iter().all(Option::is_none),
+            self.quantised.iter().all(Option::is_none),
             "parameters for inference can be neither trained nor copied"
         );
     }
@@ -255,7 +258,7 @@ impl Params {
 
     /// Bytes that one parameter takes (without what is kept of it in other layouts).
     pub fn bytes(&self, id: ParamId) -> usize {
-        self.stored(id).map_or(self.spec(id).len() * size_of::<f32>(), QuantisedMatrix::bytes)
+        self.quantised(id).map_or(self.spec(id).len() * size_of::<f32>(), QuantisedMatrix::bytes)
     }
 
     /// Number of scalars over all parameters.
@@ -265,11 +268,11 @@ impl Params {
 
     /// Copies one parameter to the host, widened if it is stored in another type.
     pub fn read(&self, id: ParamId) -> Vec<f32> {
-        match self.stored(id) {
+        match self.quantised(id) {
             None => self.slice(id).to_vec(),
             Some(matrix) => {
                 let mut values = vec![0.0; matrix.rows * matrix.cols];
-                cpu::widen(matrix, 0..matrix.rows, &mut values, &mut Pool::default());
+                cpu::dequantise(matrix, 0..matrix.rows, &mut values, &mut Pool::default());
                 values
             }
         }
@@ -287,7 +290,7 @@ impl Params {
         self.assert_trainable();
         let mut data = Buffer::zeros(self.layout.len);
         data.copy_from_slice(&self.data);
-        Params::of(Arc::clone(&self.layout), data)
+        Params::from_data(Arc::clone(&self.layout), data)
     }
 
     /// Overwrites all parameters by those of `other`, which must have the same shapes.
@@ -298,22 +301,22 @@ impl Params {
 
     /// All parameters, to be changed.
     pub(crate) fn data_mut(&mut self) -> &mut [f32] {
-        self.packed.forget();
+        self.packed.invalidate();
         &mut self.data
     }
 
     /// Whether weights are packed once for all their products, or those with many rows pack them for themselves.
-    pub(crate) fn keeps_packed(&self) -> bool {
-        Params::would_keep_packed(self.layout.len)
+    pub(crate) fn caches_packed(&self) -> bool {
+        Params::would_cache_packed(self.layout.len)
     }
 
     /// The same of a model with so many parameters.
-    pub fn would_keep_packed(parameters: usize) -> bool {
-        parameters * size_of::<f32>() <= MAX_KEPT_PACKED
+    pub fn would_cache_packed(parameters: usize) -> bool {
+        parameters * size_of::<f32>() <= MAX_CACHED_PACKED_BYTES
     }
 
     /// A weight as the right side of a product, to be packed.
-    pub(crate) fn right_side(&self, id: ParamId, orientation: Orientation) -> Mat<'_> {
+    pub(crate) fn right_operand(&self, id: ParamId, orientation: Orientation) -> Mat<'_> {
         let (out_dim, in_dim) = self.matrix_shape(id);
         let weight = Mat::new(self.slice(id), out_dim, in_dim);
         match orientation {
@@ -323,13 +326,13 @@ impl Params {
     }
 
     /// The same, packed until parameters change.
-    pub(crate) fn packed(&self, id: ParamId, orientation: Orientation) -> Packed<'_> {
-        let mat = self.right_side(id, orientation);
-        Packed::new(self.packed.get(id, orientation, mat), mat.row_count(), mat.col_count())
+    pub(crate) fn packed(&self, id: ParamId, orientation: Orientation) -> PackedOperand<'_> {
+        let mat = self.right_operand(id, orientation);
+        PackedOperand::new(self.packed.get(id, orientation, mat), mat.row_count(), mat.col_count())
     }
 
     pub(crate) fn slice(&self, id: ParamId) -> &[f32] {
-        assert!(self.stored(id).is_none(), "`{}` is stored for inference", self.spec(id).name);
+        assert!(self.quantised(id).is_none(), "`{}` is stored for inference", self.spec(id).name);
         &self.data[self.layout.range(id)]
     }
 

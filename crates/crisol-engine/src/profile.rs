@@ -44,7 +44,7 @@ fn kind(op: &Op) -> usize {
         | Op::GroupedLinear { .. }
         | Op::ScaleRows { .. }
         | Op::SumRows { .. } => 9,
-        Op::Columns { .. } => 10,
+        Op::ConcatHeads { .. } => 10,
     }
 }
 

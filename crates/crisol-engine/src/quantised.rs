@@ -8,12 +8,12 @@
 use std::ops::Range;
 
 use crate::cpu::panel_width;
-use crate::formats::{Blocks, Row, with_blocks};
+use crate::formats::{BlockFormat, TileRow, with_blocks};
 use crate::workspace::Buffer;
 use crate::{Device, parallel};
 
 /// Bytes that are laid out at a time.
-const PIECE: usize = 16 << 20;
+const PACK_CHUNK_BYTES: usize = 16 << 20;
 
 /// Element types that matrices are stored in; the quantised ones are ggml's. A block of `F8_E4M3` is a scale in f32 and the numbers of
 /// a row that are multiplied by it.
@@ -70,8 +70,8 @@ impl WeightFormat {
     }
 
     /// The type of this name, in capital or small letters.
-    pub fn named(name: &str) -> Option<WeightFormat> {
-        WeightFormat::ALL.into_iter().find(|kind| kind.name().eq_ignore_ascii_case(name))
+    pub fn from_name(name: &str) -> Option<WeightFormat> {
+        WeightFormat::ALL.into_iter().find(|format| format.name().eq_ignore_ascii_case(name))
     }
 
     /// Columns that share a block in a file, and the bytes of it.
@@ -101,7 +101,7 @@ impl WeightFormat {
 /// See the module's text.
 #[derive(Debug)]
 pub struct QuantisedMatrix {
-    pub(crate) kind: WeightFormat,
+    pub(crate) format: WeightFormat,
     pub(crate) rows: usize,
     pub(crate) cols: usize,
     /// Tiles one after the other.
@@ -113,19 +113,20 @@ impl QuantisedMatrix {
     /// megabytes at a time; `done(rows)` hears of those that are no longer needed.
     pub fn new<R: AsRef<[u8]>>(
         device: &Device,
-        kind: WeightFormat,
+        format: WeightFormat,
         [rows, cols]: [usize; 2],
         row: impl Fn(usize) -> R + Sync,
         done: impl Fn(Range<usize>),
     ) -> QuantisedMatrix {
-        let row_bytes =
-            kind.row_bytes(cols).unwrap_or_else(|| panic!("{cols} columns in blocks of {kind:?}"));
-        let (tile_rows, words) = (panel_width(), tile_words(kind, cols));
+        let row_bytes = format
+            .row_bytes(cols)
+            .unwrap_or_else(|| panic!("{cols} columns in blocks of {format:?}"));
+        let (tile_rows, words) = (panel_width(), tile_words(format, cols));
         let mut data = Buffer::zeros(rows.div_ceil(tile_rows) * words);
-        let piece = (PIECE / size_of::<u32>() / words.max(1)).max(1);
-        for (index, piece_data) in data.chunks_mut(piece * words.max(1)).enumerate() {
-            let first = index * piece * tile_rows;
-            let mut tiles: Vec<&mut [u32]> = piece_data.chunks_exact_mut(words).collect();
+        let tiles_per_chunk = (PACK_CHUNK_BYTES / size_of::<u32>() / words.max(1)).max(1);
+        for (index, chunk) in data.chunks_mut(tiles_per_chunk * words.max(1)).enumerate() {
+            let first = index * tiles_per_chunk * tile_rows;
+            let mut tiles: Vec<&mut [u32]> = chunk.chunks_exact_mut(words).collect();
             parallel::for_each(device, &mut tiles, &|index, tile| {
                 let first = first + index * tile_rows;
                 for index in 0..tile_rows.min(rows - first) {
@@ -134,19 +135,19 @@ impl QuantisedMatrix {
                     assert_eq!(
                         bytes.len(),
                         row_bytes,
-                        "bytes of a row of {cols} columns of {kind:?}"
+                        "bytes of a row of {cols} columns of {format:?}"
                     );
-                    with_blocks!(kind, F => put_row::<F>(bytes, tile, index));
+                    with_blocks!(format, F => put_row::<F>(bytes, tile, index));
                 }
             });
-            done(first..(first + piece * tile_rows).min(rows));
+            done(first..(first + tiles_per_chunk * tile_rows).min(rows));
         }
-        QuantisedMatrix { kind, rows, cols, data }
+        QuantisedMatrix { format, rows, cols, data }
     }
 
     /// How its elements are stored.
-    pub fn kind(&self) -> WeightFormat {
-        self.kind
+    pub fn format(&self) -> WeightFormat {
+        self.format
     }
 
     /// Bytes it takes.
@@ -157,21 +158,21 @@ impl QuantisedMatrix {
     /// Tile after tile from row `first`, a multiple of a tile's, on.
     pub(crate) fn tiles(&self, first: usize) -> std::slice::ChunksExact<'_, u32> {
         debug_assert!(first.is_multiple_of(panel_width()));
-        let words = tile_words(self.kind, self.cols).max(1);
+        let words = tile_words(self.format, self.cols).max(1);
         self.data[(first / panel_width() * words).min(self.data.len())..].chunks_exact(words)
     }
 }
 
 /// Words of a tile.
-fn tile_words(kind: WeightFormat, cols: usize) -> usize {
-    with_blocks!(kind, F => F::registers(cols)) * panel_width() / 2
+fn tile_words(format: WeightFormat, cols: usize) -> usize {
+    with_blocks!(format, F => F::registers(cols)) * panel_width() / 2
 }
 
 /// Puts a row in its place of a tile.
-fn put_row<F: Blocks>(row: &[u8], tile: &mut [u32], index: usize) {
+fn put_row<F: BlockFormat>(row: &[u8], tile: &mut [u32], index: usize) {
     let lanes = panel_width() / 2;
     let (lane, second) = (index % lanes, index / lanes);
     for (bytes, block) in row.chunks(F::FILE_BYTES).zip(tile.chunks_exact_mut(F::BLOCK * lanes)) {
-        F::put(bytes, &mut Row { block, lanes, lane, second });
+        F::pack(bytes, &mut TileRow { block, lanes, lane, second });
     }
 }

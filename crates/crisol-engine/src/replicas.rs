@@ -78,11 +78,11 @@ impl Replicas {
                 }
             });
         };
-        let tasks = device.tasks_per_piece(replicas);
+        let tasks = device.tasks_per_item(replicas);
         parallel::for_each(&device, &mut work[..at_once], &|replica, (grads, results)| {
             add(replica, replica..whole_rounds.max(replica), tasks, grads, results);
         });
-        let tasks = device.tasks_per_piece(1);
+        let tasks = device.tasks_per_item(1);
         device.install(|_| {
             for (replica, (grads, results)) in work.iter_mut().enumerate() {
                 let start = if replica < at_once { whole_rounds + replica } else { replica };

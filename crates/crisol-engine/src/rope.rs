@@ -19,7 +19,7 @@ pub struct Rope {
     inverse_frequencies: Arc<[f32]>,
     amplitude: f32,
     style: RopeStyle,
-    /// For the positions from 0 to some power of two; the positions that were given, of [`Rope::of_rows`].
+    /// For the positions from 0 to some power of two; the positions that were given, of [`Rope::from_rows`].
     tables: Arc<Mutex<Arc<RopeTables>>>,
 }
 
@@ -35,7 +35,7 @@ pub(crate) struct RopeTables {
 }
 
 /// Fewest positions of a table.
-const FEWEST: usize = 64;
+const MIN_POSITIONS: usize = 64;
 
 impl Rope {
     /// From inverse frequencies (one per pair: `theta^(-2i/dim)`, already scaled where the model says so) and a factor on
@@ -56,7 +56,7 @@ impl Rope {
 
     /// Tables for rows whose frequencies differ: what [`crate::Tape::rope`] then takes as positions are indices into `rows`, each
     /// the row's position and its inverse frequencies.
-    pub fn of_rows<'a>(
+    pub fn from_rows<'a>(
         device: &Device,
         rows: impl Iterator<Item = (u32, &'a [f32])>,
         amplitude: f32,
@@ -76,7 +76,7 @@ impl Rope {
         if shared.rows() < rows {
             let frequencies = &*self.inverse_frequencies;
             assert!(!frequencies.is_empty(), "row {rows} of {}", shared.rows());
-            let positions = 0..rows.next_power_of_two().max(FEWEST) as u32;
+            let positions = 0..rows.next_power_of_two().max(MIN_POSITIONS) as u32;
             let rows = positions.map(|position| (position, frequencies));
             *shared = Arc::new(tables(rows, frequencies.len(), self.amplitude, self.style));
         }
@@ -121,7 +121,7 @@ mod tests {
         assert_eq!(small.cos, large.cos[..small.cos.len()]);
         assert_eq!(small.sin, large.sin[..small.sin.len()]);
         assert!(Arc::ptr_eq(&large, &rope.tables(200)));
-        let given = Rope::of_rows(
+        let given = Rope::from_rows(
             &Device::cpu(Some(1)),
             [7, 100].map(|position| (position, &frequencies[..])).into_iter(),
             1.25,

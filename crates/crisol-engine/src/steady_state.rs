@@ -5,7 +5,7 @@ use std::cell::Cell;
 
 use crate::{
     Attention, Device, Grads, Init, KvCache, Optimizer, OptimizerConfig, ParamId, ParamSpec,
-    Params, Role, Rope, RopeStyle, Rule, Tape, Var, Workspace,
+    Params, Role, Rope, RopeStyle, Tape, UpdateRule, Var, Workspace,
 };
 
 struct CountingAllocator;
@@ -126,12 +126,12 @@ fn the_counter_counts() {
 
 #[test]
 fn a_training_step_allocates_nothing_after_the_first_two() {
-    for rule in [Rule::AdamW, Rule::Muon] {
+    for rule in [UpdateRule::AdamW, UpdateRule::Muon] {
         training_step(rule);
     }
 }
 
-fn training_step(rule: Rule) {
+fn training_step(rule: UpdateRule) {
     let device = Device::cpu(Some(1));
     let mut layer = Layer::new(&device);
     let mut workspace = Workspace::new(&device);

@@ -11,7 +11,7 @@ use crate::{Device, Grads, KvCache, ParamId, Params, Rope, Workspace, cpu};
 
 /// Up to this many logits a shard are kept for backward (64 MiB), which saves one product with the head in four; no more
 /// shards are at work than there are threads.
-pub const MAX_KEPT_LOGITS: usize = 16 << 20;
+pub const MAX_SAVED_LOGITS: usize = 16 << 20;
 
 /// Handle of a value on a tape: a matrix `[rows, cols]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,9 +32,9 @@ pub struct Attention {
     pub scale: f32,
 }
 
-/// Columns of the heads of a value, see [`Tape::columns`].
+/// Columns of the heads of a value, see [`Tape::concat_heads`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Columns {
+pub struct HeadSlice {
     /// The value.
     pub x: Var,
     /// Its heads; with 1, every head of the result has the same columns.
@@ -47,7 +47,7 @@ pub struct Columns {
     pub width: usize,
 }
 
-impl Columns {
+impl HeadSlice {
     /// Where the columns start that head `head` of a result has.
     pub(crate) fn column(self, head: usize) -> usize {
         (if self.heads == 1 { 0 } else { head }) * self.head_dim + self.first
@@ -287,7 +287,7 @@ impl<'a> Tape<'a> {
 
     /// Heads that are put together of columns of the heads of one or two values: the parts of a wider projection (one part), or
     /// queries and keys that are rotated in part (two) → `[n, heads · (width + width)]`.
-    pub fn columns(&mut self, heads: usize, parts: [Option<Columns>; 2]) -> Var {
+    pub fn concat_heads(&mut self, heads: usize, parts: [Option<HeadSlice>; 2]) -> Var {
         let mut rows = None;
         let mut width = 0;
         for part in parts.into_iter().flatten() {
@@ -299,7 +299,7 @@ impl<'a> Tape<'a> {
             width += part.width;
         }
         let out = self.value(rows.expect("at least one part"), heads * width);
-        self.record(Op::Columns { parts, heads, out });
+        self.record(Op::ConcatHeads { parts, heads, out });
         out
     }
 
@@ -368,7 +368,7 @@ impl<'a> Tape<'a> {
     /// `rows` of the weight's group: `[n, heads · rows]` → `[n, heads · in]`, or times their transpose: `[n, heads · in]` →
     /// `[n, heads · rows]`. Multi-head latent attention decodes with keys and values that are not expanded (DeepSeek-AI 2024,
     /// arXiv:2405.04434, section 2.1.2).
-    pub fn head_products(
+    pub fn per_head_matmul(
         &mut self,
         x: Var,
         weight: ParamId,
@@ -388,7 +388,7 @@ impl<'a> Tape<'a> {
         assert_eq!(cols, heads * from, "columns of {heads} heads");
         let out = self.value(n, heads * to);
         let Device::Cpu(_) = self.params.device();
-        cpu::head_products(x, self.params, weight, group, rows, transposed, out, self.workspace);
+        cpu::per_head_matmul(x, self.params, weight, group, rows, transposed, out, self.workspace);
         out
     }
 
@@ -419,7 +419,7 @@ impl<'a> Tape<'a> {
         assert!(targets.iter().all(|&t| (t as usize) < vocab), "targets below {vocab}");
         let targets = self.workspace.indices.take_copy(targets);
         let lse = self.workspace.floats.take(rows);
-        let keep = self.training && rows * vocab <= MAX_KEPT_LOGITS;
+        let keep = self.training && rows * vocab <= MAX_SAVED_LOGITS;
         let logits = self.workspace.floats.take(if keep { rows * vocab } else { 0 });
         let logp = self.value(rows, 1);
         let entropies = self.value(rows, 1);

@@ -11,7 +11,7 @@ use crate::op::{Op, Value};
 /// Buffers start on a cache line, for the sake of wide vector loads.
 const ALIGNMENT: usize = 64;
 /// Size of the smallest class, in scalars.
-const SMALLEST: usize = 64;
+const MIN_CAPACITY: usize = 64;
 
 /// Recycled memory for one tape at a time: after the first step of a shape nothing is allocated.
 #[derive(Debug)]
@@ -104,7 +104,7 @@ impl<T> DerefMut for Buffer<T> {
 }
 
 /// How many classes a buffer may be larger than what it is taken for (four times as large), or smaller than one that takes its place.
-const REACH: usize = 4;
+const MAX_CLASS_GAP: usize = 4;
 
 /// Free buffers by size class: powers of two and one and a half times powers of two.
 ///
@@ -127,11 +127,11 @@ impl<T: Copy + Default> Pool<T> {
     pub(crate) fn take(&mut self, len: usize) -> Buffer<T> {
         let (class, capacity) = size_class(len);
         let mut pop = |class: usize| self.free.get_mut(class).and_then(Vec::pop);
-        if let Some(mut buffer) = (class..=class + REACH).find_map(&mut pop) {
+        if let Some(mut buffer) = (class..=class + MAX_CLASS_GAP).find_map(&mut pop) {
             buffer.len = len;
             return buffer;
         }
-        drop((class.saturating_sub(REACH)..class).rev().find_map(pop));
+        drop((class.saturating_sub(MAX_CLASS_GAP)..class).rev().find_map(pop));
         Buffer::with_capacity(len, capacity)
     }
 
@@ -165,10 +165,10 @@ impl<T: Copy + Default> Pool<T> {
 
 /// Index and capacity of the smallest class with room for `len`.
 fn size_class(len: usize) -> (usize, usize) {
-    let whole = len.max(SMALLEST).next_power_of_two();
+    let whole = len.max(MIN_CAPACITY).next_power_of_two();
     let log2 = whole.trailing_zeros() as usize;
     let three_quarters = whole / 4 * 3;
-    if len > SMALLEST && len <= three_quarters {
+    if len > MIN_CAPACITY && len <= three_quarters {
         (2 * log2 - 1, three_quarters)
     } else {
         (2 * log2, whole)
@@ -184,7 +184,7 @@ mod tests {
         for len in 0..5000 {
             let (class, capacity) = size_class(len);
             assert!(capacity >= len);
-            assert!(len <= SMALLEST || capacity * 2 <= len * 3, "{len} in {capacity}");
+            assert!(len <= MIN_CAPACITY || capacity * 2 <= len * 3, "{len} in {capacity}");
             // A class has one capacity: a recycled buffer always has room.
             assert_eq!(size_class(capacity), (class, capacity));
         }

@@ -487,7 +487,7 @@ mod tests {
             )
         };
         assert!(!share(&[(1.0, 1.0), (2.0, 1.0)]).contains(">110"));
-        // One that is above it all the same is drawn where it is.
+        // A value above the whole is no share, and is drawn where it is.
         assert!(share(&[(1.0, 1.0), (2.0, 1.5)]).contains(">140"));
     }
 

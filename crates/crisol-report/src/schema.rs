@@ -93,11 +93,10 @@ pub struct PhaseReport {
     /// text only.
     #[serde(deserialize_with = "number")]
     pub sampling_seconds: f64,
-    /// What was said before it that it would take, in seconds; 0 where the machine had not been
-    /// measured.
+    /// Forecast of `seconds`; 0 where the machine had not been measured.
     #[serde(deserialize_with = "number")]
     pub expected_seconds: f64,
-    /// Bytes of memory that it was said to take at most, in a process of its own.
+    /// Forecast of its memory in bytes, in a process of its own.
     pub expected_memory_bytes: u64,
     /// Largest resident memory of the process until its end, in bytes; phases before it count too.
     pub peak_memory_bytes: u64,

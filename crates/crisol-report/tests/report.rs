@@ -354,7 +354,9 @@ fn cold_start_and_grpo_are_drawn_apart() {
     assert!(page.contains("policy loss from 0.2 to 0.143 at step 7"));
     // Without a cold start there is one stage.
     report.phases[0].curves = vec![curve("loss", 1), curve("reward", 1)];
-    assert!(!html(&report).contains("Cold start"));
+    assert!(page.contains("worked solutions first (cold start)"));
+    let page = html(&report);
+    assert!(!page.contains("Cold start") && !page.contains("cold start"));
 }
 
 #[test]

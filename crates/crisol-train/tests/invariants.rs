@@ -1,7 +1,7 @@
 //! The invariants of training, through the public interface: however a batch is cut, packed, spread over threads,
 //! or interrupted, the same training results; and a rollout's first update has importance ratios of 1.
 
-use crisol_engine::{Device, OptimizerConfig, Params, Rule};
+use crisol_engine::{Device, OptimizerConfig, Params, UpdateRule};
 use crisol_model::{Architecture, Config, Model, SamplingOptions, generate};
 use crisol_objectives::policy::{Normalisation, Options, RatioLevel};
 use crisol_objectives::{BatchSize, Stats, next_token, policy};
@@ -58,7 +58,7 @@ fn shards(documents: &[Example], budget: usize) -> Vec<Packed> {
 
 fn adamw(lr: f32) -> OptimizerConfig {
     OptimizerConfig {
-        rule: Rule::AdamW,
+        rule: UpdateRule::AdamW,
         lr,
         table_factor: 1.0,
         beta1: 0.9,

@@ -38,7 +38,7 @@ pub(crate) enum CliError {
     #[error(transparent)]
     Hub(#[from] HubError),
     #[error(transparent)]
-    Threads(#[from] crisol_engine::ThreadsRefused),
+    Threads(#[from] crisol_engine::ThreadSpawnError),
     /// The weights are finite, and what is computed with them is not.
     #[error(
         "the log-probabilities are not finite, though every weight is: the model's numbers \

@@ -27,7 +27,7 @@ fn main() -> ExitCode {
     // all there is to say.
     let hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
-        if !crisol_text::panic_becomes_error() {
+        if !crisol_text::panic_is_caught() {
             hook(panic);
         }
     }));

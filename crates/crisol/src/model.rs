@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use crisol_engine::{Device, Params};
-use crisol_model::{Checkpoint, Model, left_out, load_model_for_inference};
+use crisol_model::{Checkpoint, Model, load_model_for_inference, skipped_tensors};
 use crisol_text::TextSetup;
 
 use crate::console::say;
@@ -61,7 +61,7 @@ pub(crate) fn load_for_ids(
 }
 
 pub(crate) fn say_what_is_left_out(folder: &Path) -> Result<(), CliError> {
-    for note in left_out(folder)? {
+    for note in skipped_tensors(folder)? {
         say(format_args!("{}: {note}", folder.display()));
     }
     Ok(())
@@ -70,7 +70,7 @@ pub(crate) fn say_what_is_left_out(folder: &Path) -> Result<(), CliError> {
 /// Where the model is that the command line names: what exists has precedence, then a name on a hub
 /// counts.
 pub(crate) fn locate(model: &Path, need: Need, network: Network) -> Result<PathBuf, CliError> {
-    if !crisol_hub::whole_folder(model)?.exists()
+    if !crisol_hub::resolve_folder(model)?.exists()
         && let Some(id) = model.to_str().and_then(|name| name.parse::<ModelId>().ok())
     {
         return from_hub(&id, need, network);
@@ -94,7 +94,7 @@ pub(crate) fn check_folder(folder: &Path) -> Result<PathBuf, CliError> {
     if folder.is_file() {
         return Ok(folder.to_owned());
     }
-    let whole = crisol_hub::whole_folder(folder)?;
+    let whole = crisol_hub::resolve_folder(folder)?;
     if !whole.is_dir() {
         return Err(wrong(
             "no such folder; give a checkpoint's folder, such as runs/crisol-world/2-sft, or the \

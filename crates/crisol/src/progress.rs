@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::io::IsTerminal as _;
 use std::time::{Duration, Instant};
 
-use crisol_phases::{ExpectedPhase, ExpectedStage, Observer, Saves};
+use crisol_phases::{Observer, PhaseForecast, Saves, StageForecast};
 use crisol_report::{PhaseReport, Report, largest_changes, prefixed};
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -49,7 +49,7 @@ struct ForecastStage {
 }
 
 impl Whole {
-    fn of(phases: &[ExpectedPhase]) -> Whole {
+    fn of(phases: &[PhaseForecast]) -> Whole {
         let stages = phases.iter().flat_map(|phase| {
             phase.stages.iter().map(|stage| ForecastStage {
                 phase: phase.name.clone(),
@@ -65,7 +65,7 @@ impl Whole {
     }
 
     /// Now that its data is read, more is known of a stage.
-    fn correct(&mut self, phase: &str, stage: &ExpectedStage) {
+    fn correct(&mut self, phase: &str, stage: &StageForecast) {
         if let Some(at) = self.position(phase, &stage.name) {
             self.stages[at].weight = stage.weight;
         }
@@ -99,7 +99,7 @@ struct Stage {
 
 impl Progress {
     /// `phases`: those of the run, where they were forecast.
-    pub(crate) fn new(heading: String, phases: &[ExpectedPhase]) -> Progress {
+    pub(crate) fn new(heading: String, phases: &[PhaseForecast]) -> Progress {
         let (bar, lines) = bar_or_lines();
         let now = Instant::now();
         let stage = Stage { name: String::new(), first: 0, total: 0, tokens: 0, began: now };
@@ -180,9 +180,9 @@ impl Observer for Progress {
         }
     }
 
-    fn expected(&mut self, stage: &ExpectedStage) {
+    fn stage_forecast(&mut self, stage: &StageForecast) {
         self.whole.correct(&self.phase, stage);
-        let ExpectedStage { name, flops, seconds, .. } = stage;
+        let StageForecast { name, flops, seconds, .. } = stage;
         let time = seconds.map_or(String::new(), |seconds| format!(", {}", duration(seconds)));
         self.line(&format!("  {name}: about {}{time}", operations(*flops)));
     }
@@ -192,7 +192,7 @@ impl Observer for Progress {
         self.stage.began = Instant::now();
     }
 
-    fn expected_memory(&mut self, bytes: f64, before_updates: Option<f64>) {
+    fn memory_forecast(&mut self, bytes: f64, before_updates: Option<f64>) {
         let before = before_updates.map_or(String::new(), |bytes| {
             format!(" ({} until a group of answers earns different rewards)", memory(bytes))
         });
@@ -353,13 +353,13 @@ mod tests {
 
     #[test]
     fn a_run_takes_what_is_left_and_the_later_stages_at_the_speed_so_far() {
-        let stage = |name: &str, weight| ExpectedStage {
+        let stage = |name: &str, weight| StageForecast {
             name: name.into(),
             flops: 1.0,
             seconds: None,
             weight,
         };
-        let phase = |name: &str, stages: &[(&str, f64)]| ExpectedPhase {
+        let phase = |name: &str, stages: &[(&str, f64)]| PhaseForecast {
             name: name.into(),
             steps: 1.0,
             memory: 1.0,

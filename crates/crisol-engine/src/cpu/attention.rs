@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use super::mat::{Mat, MatMut};
 use super::math::{LANES, dot, exp, fma, max, scale_all, sum_lanes, vectorised};
-use super::packed::{Panels, product};
+use super::packed::{PackedBuffer, gemm};
 use crate::kv_cache::TILE;
 use crate::workspace::Pool;
 use crate::{Attention, Interrupt, KvCache};
@@ -139,8 +139,8 @@ fn flash_forward(
     let &Attention { heads, qk_dim, v_dim, scale, .. } = shape;
     let n = q.len() / (heads * qk_dim);
     let mut scores = floats.take(QUERIES * row_width(KEYS));
-    let transposed_k = Panels::new(1, k.mat(0..past + n, qk_dim).t(), floats);
-    let v = Panels::new(1, v.mat(0..past + n, v_dim), floats);
+    let transposed_k = PackedBuffer::new(1, k.mat(0..past + n, qk_dim).t(), floats);
+    let v = PackedBuffer::new(1, v.mat(0..past + n, v_dim), floats);
     let (mut largest, mut sums) = ([0.0; QUERIES], [0.0; QUERIES]);
     for first in (0..n).step_by(QUERIES).take_while(|_| !stop.requested()) {
         let rows = QUERIES.min(n - first);
@@ -159,13 +159,13 @@ fn flash_forward(
             let (cols, width) = (block.len(), row_width(block.len()));
             let scores = &mut scores[..rows * width];
             let keys = transposed_k.get().cols(block.clone());
-            product(MatMut::strided(scores, rows, cols, width), false, scale, q, keys);
+            gemm(MatMut::strided(scores, rows, cols, width), false, scale, q, keys);
             let diagonal = Diagonal { position: past + first, first_key };
             let rescale = (first_key > 0).then_some((&mut *out, heads * v_dim, v_dim));
             running_softmax(scores, cols, diagonal, &mut largest, &mut sums, rescale);
             let p = Mat::strided(scores, rows, cols, width);
             let out = MatMut::strided(out, rows, v_dim, heads * v_dim);
-            product(out, first_key > 0, 1.0, p, v.get().rows(block));
+            gemm(out, first_key > 0, 1.0, p, v.get().rows(block));
         }
         divide_rows(out, heads * v_dim, v_dim, &sums[..rows]);
         if let Some(lse) = &mut lse {
@@ -253,7 +253,7 @@ pub(crate) fn backward(
             let k = Mat::strided(&saved.k[k_at..], end - start, qk_dim, strides.k_stride);
             let v = Mat::strided(&saved.v[v_at..], end - start, v_dim, strides.v_stride);
             let [k, transposed_k, transposed_v] =
-                [k, k.t(), v.t()].map(|mat| Panels::new(1, mat, floats));
+                [k, k.t(), v.t()].map(|mat| PackedBuffer::new(1, mat, floats));
             for first in (start..end).step_by(QUERIES).take_while(|_| !stop.requested()) {
                 let rows = first..end.min(first + QUERIES);
                 let keys = rows.end - start;
@@ -261,7 +261,8 @@ pub(crate) fn backward(
                 let out_at = first * strides.out_stride + head * v_dim;
                 let q = Mat::strided(&saved.q[q_at..], rows.len(), qk_dim, strides.q_stride);
                 let dout = Mat::strided(&dout[out_at..], rows.len(), v_dim, strides.out_stride);
-                let [packed_q, packed_dout] = [q, dout].map(|mat| Panels::new(1, mat, floats));
+                let [packed_q, packed_dout] =
+                    [q, dout].map(|mat| PackedBuffer::new(1, mat, floats));
                 for first_key in (0..keys).step_by(KEYS) {
                     let block = first_key..keys.min(first_key + KEYS);
                     let (cols, width) = (block.len(), row_width(block.len()));
@@ -271,8 +272,8 @@ pub(crate) fn backward(
                         transposed_k.get().cols(block.clone()),
                         transposed_v.get().cols(block.clone()),
                     );
-                    product(MatMut::strided(p, rows.len(), cols, width), false, scale, q, keys);
-                    product(MatMut::strided(dp, rows.len(), cols, width), false, 1.0, dout, values);
+                    gemm(MatMut::strided(p, rows.len(), cols, width), false, scale, q, keys);
+                    gemm(MatMut::strided(dp, rows.len(), cols, width), false, 1.0, dout, values);
                     let diagonal = Diagonal { position: first - start, first_key };
                     softmax_backward(
                         p,
@@ -287,12 +288,12 @@ pub(crate) fn backward(
                     let ds = Mat::strided(dp, rows.len(), cols, width);
                     let dv = &mut dv[v_at + first_key * strides.v_stride..];
                     let dv = MatMut::strided(dv, cols, v_dim, strides.v_stride);
-                    product(dv, true, 1.0, p.t(), packed_dout.get());
+                    gemm(dv, true, 1.0, p.t(), packed_dout.get());
                     let dk = &mut dk[k_at + first_key * strides.k_stride..];
                     let dk = MatMut::strided(dk, cols, qk_dim, strides.k_stride);
-                    product(dk, true, scale, ds.t(), packed_q.get());
+                    gemm(dk, true, scale, ds.t(), packed_q.get());
                     let dq = MatMut::strided(&mut dq[q_at..], rows.len(), qk_dim, strides.q_stride);
-                    product(dq, first_key > 0, scale, ds, k.get().rows(block));
+                    gemm(dq, first_key > 0, scale, ds, k.get().rows(block));
                 }
                 packed_q.recycle(floats);
                 packed_dout.recycle(floats);

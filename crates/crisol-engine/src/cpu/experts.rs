@@ -3,7 +3,7 @@
 
 use super::mat::{Mat, MatMut};
 use super::math::{add_assign, dot, scale_all, vectorised};
-use super::packed::{Panels, shared_product};
+use super::packed::{PackedBuffer, parallel_gemm};
 use super::weights::Weight;
 use crate::params::Orientation;
 use crate::tape::{Experts, Router};
@@ -101,7 +101,7 @@ pub(crate) fn forward(
         let weight = Weight::new(params, id, Orientation::Transposed, rows.len());
         let x = Mat::new(&x[rows.start * in_dim..rows.end * in_dim], rows.len(), in_dim);
         let y = MatMut::new(&mut y[rows.start * out_dim..rows.end * out_dim], rows.len(), out_dim);
-        weight.product(tasks, y, false, 1.0, x, floats);
+        weight.gemm(tasks, y, false, 1.0, x, floats);
     }
 }
 
@@ -126,10 +126,10 @@ pub(crate) fn backward(
         let dy = Mat::new(&dy[rows.start * out_dim..rows.end * out_dim], n, out_dim);
         let dx = MatMut::new(&mut dx[rows.start * in_dim..rows.end * in_dim], n, in_dim);
         let weight = Weight::new(params, id, Orientation::Normal, n);
-        let panels = Panels::new(tasks, x, floats);
+        let panels = PackedBuffer::new(tasks, x, floats);
         let dw = MatMut::new(grads.slice_mut(id), out_dim, in_dim);
-        weight.product(tasks, dx, accumulate, 1.0, dy, floats);
-        shared_product(tasks, dw, true, 1.0, dy.t(), panels.get());
+        weight.gemm(tasks, dx, accumulate, 1.0, dy, floats);
+        parallel_gemm(tasks, dw, true, 1.0, dy.t(), panels.get());
         panels.recycle(floats);
     }
 }

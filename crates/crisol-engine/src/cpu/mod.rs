@@ -2,44 +2,44 @@
 //!
 //! Kernels are plain loops over slices which the compiler vectorises, once per instruction set (see [`math`]), around the
 //! matrix products of [`packed`]. Threads work on different shards where there are enough of them; where there are
-//! fewer, the threads share the products ([`packed::shared_product`]) and heads of attention ([`heads`]) of a shard. What is
+//! fewer, the threads share the products ([`packed::parallel_gemm`]) and heads of attention ([`parallel_attention`]) of a shard. What is
 //! left, a hundredth of the work, one thread does.
 
 // Kernels must inline into the function that is compiled for the instruction set.
 #![allow(clippy::inline_always)]
 
 mod attention;
-mod columns;
+mod concat_heads;
 mod embedding;
 mod experts;
-mod head;
-mod heads;
 mod mat;
 pub(crate) mod math;
 pub(crate) mod muon;
 mod norm;
 pub(crate) mod optimizer;
 pub(crate) mod packed;
+mod parallel_attention;
 mod quantised;
 mod rope;
 mod swiglu;
+mod token_scores;
 mod weights;
 
 use std::mem::take;
 
-pub(crate) use self::packed::{panel_width, product_rate};
-pub(crate) use self::quantised::widen;
+pub(crate) use self::packed::{gemm_rate, panel_width};
+pub(crate) use self::quantised::dequantise;
 
 pub(crate) use self::mat::Mat;
 use self::mat::MatMut;
-use self::packed::{Panels, shared_product};
+use self::packed::{PackedBuffer, parallel_gemm};
 use self::weights::Weight;
 use crate::op::{Op, Value};
 use crate::parallel::for_rows;
 use crate::params::Orientation;
 use crate::rope::RopeTables;
 use crate::workspace::{Buffer, Pool};
-use crate::{Attention, Columns, Device, Grads, KvCache, ParamId, Params, Var, Workspace};
+use crate::{Attention, Device, Grads, HeadSlice, KvCache, ParamId, Params, Var, Workspace};
 
 fn data(values: &[Value], var: Var) -> &[f32] {
     let value = &values[var.0 as usize];
@@ -64,11 +64,11 @@ pub(crate) fn forward(op: &mut Op, params: &Params, workspace: &mut Workspace) {
         Op::Embedding { table, ids, out } => {
             let mut y = take_data(values, *out);
             let cols = values[out.0 as usize].cols;
-            match params.stored(*table) {
+            match params.quantised(*table) {
                 None => embedding::gather(params.slice(*table), ids, &mut y, cols),
                 Some(table) => {
                     for (&id, y) in ids.iter().zip(y.chunks_exact_mut(cols)) {
-                        widen(table, id as usize..id as usize + 1, y, floats);
+                        dequantise(table, id as usize..id as usize + 1, y, floats);
                     }
                 }
             }
@@ -82,7 +82,7 @@ pub(crate) fn forward(op: &mut Op, params: &Params, workspace: &mut Workspace) {
             let rows = values[x.0 as usize].rows;
             let x = Mat::new(data(values, *x), rows, in_dim);
             let weight = Weight::new(params, *weight, Orientation::Transposed, rows);
-            weight.product(tasks, MatMut::new(&mut y, rows, out_dim), false, 1.0, x, floats);
+            weight.gemm(tasks, MatMut::new(&mut y, rows, out_dim), false, 1.0, x, floats);
             if let Some(bias) = bias {
                 for row in y.chunks_exact_mut(out_dim) {
                     math::add_assign(row, params.slice(*bias));
@@ -120,7 +120,15 @@ pub(crate) fn forward(op: &mut Op, params: &Params, workspace: &mut Workspace) {
             let mut y = take_data(values, *out);
             let [q, k, v] = [*q, *k, *v].map(|var| data(values, var));
             if tasks > 1 {
-                heads::forward(params.device(), [q, k, v], shape, offsets, &mut y, lse, floats);
+                parallel_attention::forward(
+                    params.device(),
+                    [q, k, v],
+                    shape,
+                    offsets,
+                    &mut y,
+                    lse,
+                    floats,
+                );
             } else {
                 attention::forward(
                     q,
@@ -149,11 +157,11 @@ pub(crate) fn forward(op: &mut Op, params: &Params, workspace: &mut Workspace) {
             embedding::gather(data(values, *x), rows, &mut y, values[out.0 as usize].cols);
             put_data(values, *out, y);
         }
-        Op::Columns { parts, heads, out } => {
+        Op::ConcatHeads { parts, heads, out } => {
             let mut y = take_data(values, *out);
             let width = values[out.0 as usize].cols / *heads;
-            for (part, first) in placed(*parts) {
-                columns::copy(part, data(values, part.x), &mut y, *heads, first, width);
+            for (part, first) in with_offsets(*parts) {
+                concat_heads::copy(part, data(values, part.x), &mut y, *heads, first, width);
             }
             put_data(values, *out, y);
         }
@@ -183,15 +191,24 @@ pub(crate) fn forward(op: &mut Op, params: &Params, workspace: &mut Workspace) {
             let mut logp_data = take_data(values, *logp);
             let mut entropy_data = take_data(values, *entropy);
             let head = Weight::new(params, *head, Orientation::Transposed, targets.len());
-            let scores = head::Scores {
+            let scores = token_scores::Outputs {
                 logp: &mut logp_data,
                 entropy: &mut entropy_data,
                 lse,
-                kept_logits: logits,
+                saved_logits: logits,
                 with_entropy: *with_entropy,
             };
             let stop = params.device().interrupt();
-            head::forward(data(values, *x), head, targets, *scale, scores, tasks, stop, floats);
+            token_scores::forward(
+                data(values, *x),
+                head,
+                targets,
+                *scale,
+                scores,
+                tasks,
+                stop,
+                floats,
+            );
             put_data(values, *logp, logp_data);
             put_data(values, *entropy, entropy_data);
         }
@@ -269,7 +286,7 @@ fn take_zeroed_grad(
 }
 
 /// Parts of a head, each with its first column.
-fn placed(parts: [Option<Columns>; 2]) -> impl Iterator<Item = (Columns, usize)> {
+fn with_offsets(parts: [Option<HeadSlice>; 2]) -> impl Iterator<Item = (HeadSlice, usize)> {
     let after = parts[0].map_or(0, |part| part.width);
     parts.into_iter().zip([0, after]).filter_map(|(part, first)| Some((part?, first)))
 }
@@ -290,11 +307,11 @@ pub(crate) fn backward(op: &mut Op, params: &Params, grads: &mut Grads, workspac
             let dy_mat = Mat::new(&dy, rows, out_dim);
             let (mut dx, accumulate) = take_grad(value_grads, values, *x, floats);
             let w = Weight::new(params, *weight, Orientation::Normal, rows);
-            let panels = Panels::new(tasks, Mat::new(data(values, *x), rows, in_dim), floats);
+            let panels = PackedBuffer::new(tasks, Mat::new(data(values, *x), rows, in_dim), floats);
             let dx_mat = MatMut::new(&mut dx, rows, in_dim);
             let dw = MatMut::new(grads.slice_mut(*weight), out_dim, in_dim);
-            w.product(tasks, dx_mat, accumulate, 1.0, dy_mat, floats);
-            shared_product(tasks, dw, true, 1.0, dy_mat.t(), panels.get());
+            w.gemm(tasks, dx_mat, accumulate, 1.0, dy_mat, floats);
+            parallel_gemm(tasks, dw, true, 1.0, dy_mat.t(), panels.get());
             panels.recycle(floats);
             value_grads[x.0 as usize] = dx;
             if let Some(bias) = bias {
@@ -340,7 +357,15 @@ pub(crate) fn backward(op: &mut Op, params: &Params, grads: &mut Grads, workspac
             let saved = attention::Saved { q, k, v, out: data(values, *out), lse };
             if tasks > 1 {
                 let grads = [&mut dq, &mut dk, &mut dv].map(|grad| &mut **grad);
-                heads::backward(params.device(), &saved, shape, offsets, &dout, grads, floats);
+                parallel_attention::backward(
+                    params.device(),
+                    &saved,
+                    shape,
+                    offsets,
+                    &dout,
+                    grads,
+                    floats,
+                );
             } else {
                 let stop = params.device().interrupt();
                 attention::backward(
@@ -370,12 +395,12 @@ pub(crate) fn backward(op: &mut Op, params: &Params, grads: &mut Grads, workspac
             value_grads[x.0 as usize] = dx;
             floats.give(dy);
         }
-        Op::Columns { parts, heads, out } => {
+        Op::ConcatHeads { parts, heads, out } => {
             let dout = take(&mut value_grads[out.0 as usize]);
             let width = values[out.0 as usize].cols / *heads;
-            for (part, first) in placed(*parts) {
+            for (part, first) in with_offsets(*parts) {
                 let mut dx = take_zeroed_grad(value_grads, values, part.x, floats);
-                columns::add_back(part, &dout, &mut dx, *heads, first, width);
+                concat_heads::add_back(part, &dout, &mut dx, *heads, first, width);
                 value_grads[part.x.0 as usize] = dx;
             }
             floats.give(dout);
@@ -435,7 +460,7 @@ pub(crate) fn backward(op: &mut Op, params: &Params, grads: &mut Grads, workspac
             let (mut dx, accumulate) = take_grad(value_grads, values, *x, floats);
             let rows = targets.len();
             let weight = |orientation| Weight::new(params, *head, orientation, rows);
-            let saved = head::Saved {
+            let saved = token_scores::Saved {
                 x: data(values, *x),
                 head: weight(Orientation::Normal),
                 transposed_head: logits.is_empty().then(|| weight(Orientation::Transposed)),
@@ -446,7 +471,7 @@ pub(crate) fn backward(op: &mut Op, params: &Params, grads: &mut Grads, workspac
             };
             let dhead = grads.slice_mut(*head);
             let stop = params.device().interrupt();
-            head::backward(
+            token_scores::backward(
                 &saved, logits, &dlogp, &dentropy, &mut dx, accumulate, dhead, tasks, stop, floats,
             );
             value_grads[x.0 as usize] = dx;
@@ -456,8 +481,8 @@ pub(crate) fn backward(op: &mut Op, params: &Params, grads: &mut Grads, workspac
     }
 }
 
-/// See [`crate::Tape::head_products`].
-pub(crate) fn head_products(
+/// See [`crate::Tape::per_head_matmul`].
+pub(crate) fn per_head_matmul(
     x: Var,
     params: &Params,
     weight: ParamId,
@@ -474,36 +499,36 @@ pub(crate) fn head_products(
     let (out_dim, in_dim) = params.matrix_shape(weight);
     let heads = out_dim / group;
     let (from, to) = (stride / heads, y.len() / n.max(1) / heads);
-    let stored = params.stored(weight);
+    let quantised = params.quantised(weight);
     // The rows of a packed weight are the inner dimension, so any of them will do; columns are cut at panels only.
-    let whole =
-        (!transposed && stored.is_none()).then(|| params.packed(weight, Orientation::Normal));
-    let mut widened = floats.take(if stored.is_some() { rows.len() * in_dim } else { 0 });
+    let cached =
+        (!transposed && quantised.is_none()).then(|| params.packed(weight, Orientation::Normal));
+    let mut dequantised = floats.take(if quantised.is_some() { rows.len() * in_dim } else { 0 });
     for head in 0..heads {
         let rows = head * group + rows.start..head * group + rows.end;
         let left = Mat::strided(&x[head * from..], n, from, stride);
         let result = MatMut::strided(&mut y[head * to..], n, to, heads * to);
-        if let Some(whole) = whole {
-            shared_product(*tasks, result, false, 1.0, left, whole.rows(rows));
+        if let Some(cached) = cached {
+            parallel_gemm(*tasks, result, false, 1.0, left, cached.rows(rows));
             continue;
         }
-        let right = if let Some(matrix) = stored {
+        let right = if let Some(matrix) = quantised {
             let count = rows.len();
-            widen(matrix, rows, &mut widened, floats);
-            Mat::new(&widened, count, in_dim)
+            dequantise(matrix, rows, &mut dequantised, floats);
+            Mat::new(&dequantised, count, in_dim)
         } else {
-            params.right_side(weight, Orientation::Normal).rows(rows)
+            params.right_operand(weight, Orientation::Normal).rows(rows)
         };
-        let panels = Panels::new(*tasks, if transposed { right.t() } else { right }, floats);
-        shared_product(*tasks, result, false, 1.0, left, panels.get());
+        let panels = PackedBuffer::new(*tasks, if transposed { right.t() } else { right }, floats);
+        parallel_gemm(*tasks, result, false, 1.0, left, panels.get());
         panels.recycle(floats);
     }
-    floats.give(widened);
+    floats.give(dequantised);
     put_data(values, out, y);
 }
 
 /// Multiplications of attention over a cache that are not worth a second thread.
-const MIN_SHARED_ATTENTION: usize = 1 << 16;
+const MIN_PARALLEL_ATTENTION: usize = 1 << 16;
 
 /// Attention over a cache, see [`crate::Tape::attention_cached`]. `vars` are q, k, v and the output.
 pub(crate) fn attention_cached(
@@ -538,8 +563,8 @@ pub(crate) fn attention_cached(
         chunk,
         stop: device.interrupt(),
     };
-    if *tasks > 1 && cached.work() >= MIN_SHARED_ATTENTION {
-        heads::cached(device, &cached, &mut y, floats);
+    if *tasks > 1 && cached.work() >= MIN_PARALLEL_ATTENTION {
+        parallel_attention::cached(device, &cached, &mut y, floats);
     } else {
         cached.attend_all(&mut y, floats);
     }

@@ -2,20 +2,20 @@
 
 use super::mat::{Mat, MatMut};
 use super::math::{sum_of_squares, vectorised};
-use super::packed::{Packed, pack, packed_len, panel_width, product};
+use super::packed::{PackedOperand, gemm, pack, packed_len, panel_width};
 use crate::workspace::Pool;
 
 /// Decay of the momentum (Jordan et al. 2024).
 const MOMENTUM: f32 = 0.95;
 /// Newton-Schulz steps, and the quintic of each: it pushes singular values in (0, 1] into about 0.7 to 1.2, the small ones
 /// as fast as can be (Jordan et al. 2024).
-const STEPS: usize = 5;
+const NEWTON_SCHULZ_STEPS: usize = 5;
 const QUINTIC: [f32; 3] = [3.4445, -4.775, 2.0315];
-/// An orthogonal matrix times this times the root of its longer side moves weights as far as AdamW does, so that both
+/// An orthogonal matrix multiply this multiply the root of its longer side moves weights as far as AdamW does, so that both
 /// take the same learning rate (Liu et al. 2025, arXiv:2502.16982, section 2.2).
-const RMS: f32 = 0.2;
+const UPDATE_RMS: f32 = 0.2;
 
-/// Writes the direction of a step from momentum `m` and gradient `g`, to be subtracted times the learning rate. `m` is
+/// Writes the direction of a step from momentum `m` and gradient `g`, to be subtracted multiply the learning rate. `m` is
 /// the momentum before this step.
 pub(crate) fn direction(
     m: &[f32],
@@ -41,34 +41,34 @@ pub(crate) fn direction(
     let (mut gram, mut square) = (floats.take(short * short), floats.take(short * short));
     let mut next = floats.take(short * long);
     let mut panels = floats.take(packed_len(long, short).max(packed_len(short, long)));
-    let mut times =
-        |dst: &mut [f32], accumulate, factor, left: Mat<'_>, right: Mat<'_>, outcome| {
+    let mut multiply =
+        |dst: &mut [f32], accumulate, factor, left: Mat<'_>, right: Mat<'_>, structure| {
             let (rows, inner, cols) = (left.row_count(), left.col_count(), right.col_count());
             let panels = &mut panels[..packed_len(inner, cols)];
             pack(right, panels);
-            let right = Packed::new(panels, inner, cols);
-            match outcome {
-                Outcome::Any => {
-                    product(MatMut::new(dst, rows, cols), accumulate, factor, left, right)
+            let right = PackedOperand::new(panels, inner, cols);
+            match structure {
+                Structure::General => {
+                    gemm(MatMut::new(dst, rows, cols), accumulate, factor, left, right)
                 }
-                Outcome::Symmetric => symmetric_product(dst, accumulate, factor, left, right),
+                Structure::Symmetric => symmetric_gemm(dst, accumulate, factor, left, right),
             }
         };
     let [a, b, c] = QUINTIC;
-    for _ in 0..STEPS {
+    for _ in 0..NEWTON_SCHULZ_STEPS {
         // X ← aX + (bXXᵀ + c(XXᵀ)²)X
         let of = Mat::new(&x, short, long);
-        times(&mut gram, false, 1.0, of, of.t(), Outcome::Symmetric);
+        multiply(&mut gram, false, 1.0, of, of.t(), Structure::Symmetric);
         let of_gram = Mat::new(&gram, short, short);
         square.copy_from_slice(&gram);
         scale(&mut square, b);
-        times(&mut square, true, c, of_gram, of_gram, Outcome::Symmetric);
+        multiply(&mut square, true, c, of_gram, of_gram, Structure::Symmetric);
         next.copy_from_slice(&x);
         scale(&mut next, a);
-        times(&mut next, true, 1.0, Mat::new(&square, short, short), of, Outcome::Any);
+        multiply(&mut next, true, 1.0, Mat::new(&square, short, short), of, Structure::General);
         std::mem::swap(&mut x, &mut next);
     }
-    scale(&mut x, RMS * (long as f32).sqrt());
+    scale(&mut x, UPDATE_RMS * (long as f32).sqrt());
     if rows <= cols {
         out.copy_from_slice(&x);
     } else {
@@ -80,21 +80,27 @@ pub(crate) fn direction(
 }
 
 /// What is known of a product beforehand.
-enum Outcome {
-    Any,
+enum Structure {
+    General,
     Symmetric,
 }
 
 /// `dst = factor · a · b`, or `dst += factor · a · b`, where both `dst` and the product are symmetric: the half above the
 /// diagonal, and some of the blocks on it, are computed and the rest is copied. The same bits as in full.
-fn symmetric_product(dst: &mut [f32], accumulate: bool, factor: f32, a: Mat<'_>, b: Packed<'_>) {
+fn symmetric_gemm(
+    dst: &mut [f32],
+    accumulate: bool,
+    factor: f32,
+    a: Mat<'_>,
+    b: PackedOperand<'_>,
+) {
     let n = a.row_count();
     // Whole panels, and whole tiles of rows.
     let step = 3 * panel_width();
     for start in (0..n).step_by(step) {
         let end = (start + step).min(n);
         let block = MatMut::strided(&mut dst[start * n + start..], end - start, n - start, n);
-        product(block, accumulate, factor, a.rows(start..end), b.cols(start..n));
+        gemm(block, accumulate, factor, a.rows(start..end), b.cols(start..n));
         for row in start..end {
             for col in end..n {
                 dst[col * n + row] = dst[row * n + col];
@@ -156,12 +162,12 @@ mod tests {
             let a = Mat::new(&a, n, 20);
             let mut panels = vec![0.0; packed_len(20, n)];
             pack(a.t(), &mut panels);
-            let b = Packed::new(&panels, 20, n);
+            let b = PackedOperand::new(&panels, 20, n);
             let mut full: Vec<f32> = (0..n * n).map(|i| (i / n + i % n) as f32).collect();
             let mut half = full.clone();
             for accumulate in [true, false] {
-                product(MatMut::new(&mut full, n, n), accumulate, 0.3, a, b);
-                symmetric_product(&mut half, accumulate, 0.3, a, b);
+                gemm(MatMut::new(&mut full, n, n), accumulate, 0.3, a, b);
+                symmetric_gemm(&mut half, accumulate, 0.3, a, b);
                 assert_eq!(full, half, "{n}, {accumulate}");
             }
         }

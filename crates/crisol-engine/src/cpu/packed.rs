@@ -17,29 +17,29 @@ use super::mat::{Mat, MatMut};
 use super::math::fma;
 use crate::workspace::{Buffer, Pool};
 
-/// Longest stretch of the inner dimension that is summed in registers: a panel's part of it fills most of a first-level
+/// Longest kc of the inner dimension that is summed in registers: a panel's part of it fills most of a first-level
 /// cache.
-const INNER: usize = 384;
+const KC: usize = 384;
 /// Numbers of the right side that are kept at hand while rows pass: half of a second-level cache.
-const AT_HAND: usize = 64 * 1024;
+const L2_FLOATS: usize = 64 * 1024;
 /// Rows of a left side stored by columns that are laid out by tiles at once: whole cache lines, and whole tiles.
-const STRIP: usize = 48;
+const MC: usize = 48;
 /// Rows of whole tiles on any processor.
-const TILES: usize = 12;
+const MR_MULTIPLE: usize = 12;
 /// A left side of so many numbers stays in a first-level cache, however it is stored.
-const SMALL: usize = 4 * 1024;
+const L1_FLOATS: usize = 4 * 1024;
 /// Cache lines from which the columns of a left side may be read where they lie.
-const FEW_LINES: usize = 64;
+const MAX_LINES_IN_PLACE: usize = 64;
 /// Numbers in a cache line.
-const LINE: usize = 16;
+const CACHE_LINE: usize = 16;
 /// Columns of the widest panel.
-pub(super) const WIDEST: usize = 32;
+pub(super) const MAX_NR: usize = 32;
 /// Steps along the inner dimension between two tests for its end, with six rows a tile: the processor has more to do per step
 /// than it can take in where it shares a core. (Twelve rows hide the tests; several steps of them the compiler would interleave,
 /// and keep some of the sums on the stack.)
-const UNROLLED: usize = 4;
+const UNROLL: usize = 4;
 /// Multiplications that are not worth a second thread: some ten microseconds.
-const MIN_SHARED: usize = if cfg!(miri) { 1 << 10 } else { 1 << 20 };
+const MIN_PARALLEL_MACS: usize = if cfg!(miri) { 1 << 10 } else { 1 << 20 };
 
 /// Columns of a panel on this machine.
 pub(crate) fn panel_width() -> usize {
@@ -62,7 +62,7 @@ pub(crate) fn packed_len(rows: usize, cols: usize) -> usize {
 /// Lays `mat` out in panels; the last one is filled up with zeros.
 pub(crate) fn pack(mat: Mat<'_>, panels: &mut [f32]) {
     let (rows, cols) = (mat.row_count(), mat.col_count());
-    assert_eq!(panels.len(), packed_len(rows, cols), "room for {rows}×{cols}");
+    assert_eq!(panels.len(), packed_len(rows, cols), "scratch for {rows}×{cols}");
     pulp::Arch::new().dispatch(Pack { mat, panels });
 }
 
@@ -77,7 +77,7 @@ impl pulp::WithSimd for Pack<'_> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) {
         let Pack { mat, panels } = self;
-        let width = 2 * S::F32_LANES;
+        let nr = 2 * S::F32_LANES;
         let (rows, cols) = (mat.row_count(), mat.col_count());
         let (row_stride, col_stride) = mat.strides();
         if rows == 0 || cols == 0 {
@@ -87,8 +87,8 @@ impl pulp::WithSimd for Pack<'_> {
             let all = mat.tile(0, rows, 0..cols);
             for row in 0..rows {
                 let line = &all[row * row_stride..][..cols];
-                for (panel, numbers) in line.chunks(width).enumerate() {
-                    let slots = &mut panels[(panel * rows + row) * width..][..width];
+                for (panel, numbers) in line.chunks(nr).enumerate() {
+                    let slots = &mut panels[(panel * rows + row) * nr..][..nr];
                     if let ([first, second], _) = S::as_simd_f32s(numbers) {
                         S::as_mut_simd_f32s(slots).0.copy_from_slice(&[*first, *second]);
                     } else {
@@ -101,22 +101,18 @@ impl pulp::WithSimd for Pack<'_> {
             assert_eq!(row_stride, 1, "a matrix that is stored neither by rows nor by columns");
             // The transpose of a row-major matrix: lines become columns.
             let lines = mat.t().tile(0, cols, 0..rows);
-            for (panel, first) in
-                panels.chunks_exact_mut(rows * width).zip((0..cols).step_by(width))
-            {
-                let used = width.min(cols - first);
-                if used < width {
+            for (panel, first) in panels.chunks_exact_mut(rows * nr).zip((0..cols).step_by(nr)) {
+                let used = nr.min(cols - first);
+                if used < nr {
                     panel.fill(0.0);
                 }
                 let lines = &lines[first * col_stride..];
-                for column in (0..used).step_by(SQUARE) {
-                    let columns = SQUARE.min(used - column);
-                    for row in (0..rows).step_by(SQUARE) {
-                        let (from, to) = (
-                            &lines[column * col_stride + row..],
-                            &mut panel[row * width + column..],
-                        );
-                        transpose(from, col_stride, to, width, columns, SQUARE.min(rows - row));
+                for column in (0..used).step_by(BLOCK) {
+                    let columns = BLOCK.min(used - column);
+                    for row in (0..rows).step_by(BLOCK) {
+                        let (from, to) =
+                            (&lines[column * col_stride + row..], &mut panel[row * nr + column..]);
+                        transpose(from, col_stride, to, nr, columns, BLOCK.min(rows - row));
                     }
                 }
             }
@@ -125,27 +121,27 @@ impl pulp::WithSimd for Pack<'_> {
 }
 
 /// Rows and columns that are transposed within registers.
-const SQUARE: usize = 8;
+const BLOCK: usize = 8;
 
-/// Writes `lines` lines of `len` numbers, `stride` apart, as columns of rows that are `width` apart; at most [`SQUARE`] of both.
+/// Writes `lines` lines of `len` numbers, `stride` apart, as columns of rows that are `nr` apart; at most [`BLOCK`] of both.
 #[inline(always)]
-fn transpose(from: &[f32], stride: usize, to: &mut [f32], width: usize, lines: usize, len: usize) {
+fn transpose(from: &[f32], stride: usize, to: &mut [f32], nr: usize, lines: usize, len: usize) {
     #[cfg(target_arch = "x86_64")]
-    if lines == SQUARE && len == SQUARE && std::arch::is_x86_feature_detected!("avx") {
+    if lines == BLOCK && len == BLOCK && std::arch::is_x86_feature_detected!("avx") {
         assert!(
-            7 * stride + SQUARE <= from.len() && 7 * width + SQUARE <= to.len(),
+            7 * stride + BLOCK <= from.len() && 7 * nr + BLOCK <= to.len(),
             "squares within both"
         );
         // SAFETY: the processor has AVX, and both slices hold eight runs of eight numbers.
         #[allow(unsafe_code)]
         unsafe {
-            transpose_square(from.as_ptr(), stride, to.as_mut_ptr(), width);
+            transpose_square(from.as_ptr(), stride, to.as_mut_ptr(), nr);
         }
         return;
     }
     for line in 0..lines {
         for i in 0..len {
-            to[i * width + line] = from[line * stride + i];
+            to[i * nr + line] = from[line * stride + i];
         }
     }
 }
@@ -154,18 +150,18 @@ fn transpose(from: &[f32], stride: usize, to: &mut [f32], width: usize, lines: u
 /// exchanged.
 ///
 /// # Safety
-/// `from` must have eight runs of eight numbers, `stride` apart, to read, and `to` such runs, `width` apart, to write.
+/// `from` must have eight runs of eight numbers, `stride` apart, to read, and `to` such runs, `nr` apart, to write.
 #[cfg(target_arch = "x86_64")]
 #[allow(unsafe_code)]
 #[target_feature(enable = "avx")]
 #[inline]
-unsafe fn transpose_square(from: *const f32, stride: usize, to: *mut f32, width: usize) {
+unsafe fn transpose_square(from: *const f32, stride: usize, to: *mut f32, nr: usize) {
     use std::arch::x86_64::{
         _mm256_loadu_ps, _mm256_permute2f128_ps, _mm256_setzero_ps, _mm256_shuffle_ps,
         _mm256_storeu_ps, _mm256_unpackhi_ps, _mm256_unpacklo_ps,
     };
     // Loops: without link-time optimisation closures are calls here.
-    let mut lines = [_mm256_setzero_ps(); SQUARE];
+    let mut lines = [_mm256_setzero_ps(); BLOCK];
     for (i, line) in lines.iter_mut().enumerate() {
         // SAFETY: the caller's promise.
         *line = unsafe { _mm256_loadu_ps(from.add(i * stride)) };
@@ -186,15 +182,15 @@ unsafe fn transpose_square(from: *const f32, stride: usize, to: *mut f32, width:
         let (upper, lower) = (lines[i], lines[i + 4]);
         // SAFETY: the caller's promise.
         unsafe {
-            _mm256_storeu_ps(to.add(i * width), _mm256_permute2f128_ps::<0x20>(upper, lower));
-            _mm256_storeu_ps(to.add((i + 4) * width), _mm256_permute2f128_ps::<0x31>(upper, lower));
+            _mm256_storeu_ps(to.add(i * nr), _mm256_permute2f128_ps::<0x20>(upper, lower));
+            _mm256_storeu_ps(to.add((i + 4) * nr), _mm256_permute2f128_ps::<0x31>(upper, lower));
         }
     }
 }
 
 /// Rows of a packed matrix.
 #[derive(Clone, Copy)]
-pub(crate) struct Packed<'a> {
+pub(crate) struct PackedOperand<'a> {
     panels: &'a [f32],
     /// Rows of the whole matrix, which is how far panels are apart.
     all_rows: usize,
@@ -203,11 +199,11 @@ pub(crate) struct Packed<'a> {
     cols: usize,
 }
 
-impl<'a> Packed<'a> {
+impl<'a> PackedOperand<'a> {
     /// A matrix that [`pack`] has laid out.
-    pub(crate) fn new(panels: &'a [f32], rows: usize, cols: usize) -> Packed<'a> {
+    pub(crate) fn new(panels: &'a [f32], rows: usize, cols: usize) -> PackedOperand<'a> {
         assert_eq!(panels.len(), packed_len(rows, cols), "a packed {rows}×{cols}");
-        Packed { panels, all_rows: rows, first_row: 0, rows, cols }
+        PackedOperand { panels, all_rows: rows, first_row: 0, rows, cols }
     }
 
     pub(crate) fn row_count(self) -> usize {
@@ -219,40 +215,40 @@ impl<'a> Packed<'a> {
     }
 
     /// Some of the rows.
-    pub(crate) fn rows(self, range: Range<usize>) -> Packed<'a> {
+    pub(crate) fn rows(self, range: Range<usize>) -> PackedOperand<'a> {
         assert!(range.end <= self.rows, "rows {range:?} of {}", self.rows);
-        Packed { first_row: self.first_row + range.start, rows: range.len(), ..self }
+        PackedOperand { first_row: self.first_row + range.start, rows: range.len(), ..self }
     }
 
     /// Some of the columns, from the start of a panel.
-    pub(crate) fn cols(self, range: Range<usize>) -> Packed<'a> {
+    pub(crate) fn cols(self, range: Range<usize>) -> PackedOperand<'a> {
         assert!(range.end <= self.cols, "columns {range:?} of {}", self.cols);
-        let width = panel_width();
-        assert!(range.start.is_multiple_of(width), "columns {range:?} in panels of {width}");
+        let nr = panel_width();
+        assert!(range.start.is_multiple_of(nr), "columns {range:?} in panels of {nr}");
         let start = range.start * self.all_rows;
         let end = start + packed_len(self.all_rows, range.len());
-        Packed { panels: &self.panels[start..end], cols: range.len(), ..self }
+        PackedOperand { panels: &self.panels[start..end], cols: range.len(), ..self }
     }
 }
 
 /// A matrix that is packed for a few products.
-pub(crate) struct Panels {
+pub(crate) struct PackedBuffer {
     buffer: Buffer<f32>,
     rows: usize,
     cols: usize,
 }
 
-impl Panels {
+impl PackedBuffer {
     /// Packs `mat`, in so many tasks.
-    pub(crate) fn new(tasks: usize, mat: Mat<'_>, floats: &mut Pool<f32>) -> Panels {
+    pub(crate) fn new(tasks: usize, mat: Mat<'_>, floats: &mut Pool<f32>) -> PackedBuffer {
         let (rows, cols) = (mat.row_count(), mat.col_count());
         let mut buffer = floats.take(packed_len(rows, cols));
-        shared_pack(tasks, mat, &mut buffer);
-        Panels { buffer, rows, cols }
+        parallel_pack(tasks, mat, &mut buffer);
+        PackedBuffer { buffer, rows, cols }
     }
 
-    pub(crate) fn get(&self) -> Packed<'_> {
-        Packed::new(&self.buffer, self.rows, self.cols)
+    pub(crate) fn get(&self) -> PackedOperand<'_> {
+        PackedOperand::new(&self.buffer, self.rows, self.cols)
     }
 
     pub(crate) fn recycle(self, floats: &mut Pool<f32>) {
@@ -261,38 +257,42 @@ impl Panels {
 }
 
 /// [`pack`] in so many tasks, some panels each.
-pub(crate) fn shared_pack(tasks: usize, mat: Mat<'_>, panels: &mut [f32]) {
+pub(crate) fn parallel_pack(tasks: usize, mat: Mat<'_>, panels: &mut [f32]) {
     let (rows, cols) = (mat.row_count(), mat.col_count());
-    let width = panel_width();
+    let nr = panel_width();
     let first = tasks.div_ceil(2);
-    let middle = (cols * first / tasks).next_multiple_of(width);
-    if tasks == 1 || rows * cols < MIN_SHARED / 16 || middle >= cols {
+    let middle = (cols * first / tasks).next_multiple_of(nr);
+    if tasks == 1 || rows * cols < MIN_PARALLEL_MACS / 16 || middle >= cols {
         return pack(mat, panels);
     }
     let (left, right) = panels.split_at_mut(rows * middle);
     rayon::join(
-        || shared_pack(first, mat.cols(0..middle), left),
-        || shared_pack(tasks - first, mat.cols(middle..cols), right),
+        || parallel_pack(first, mat.cols(0..middle), left),
+        || parallel_pack(tasks - first, mat.cols(middle..cols), right),
     );
 }
 
-/// [`product`] in so many tasks: each computes some rows of the result, or some columns of a single row, whole. So the
+/// [`gemm`] in so many tasks: each computes some rows of the result, or some columns of a single row, whole. So the
 /// bits are the same for any number of them.
-pub(crate) fn shared_product(
+pub(crate) fn parallel_gemm(
     tasks: usize,
     dst: MatMut<'_>,
     accumulate: bool,
     factor: f32,
     a: Mat<'_>,
-    b: Packed<'_>,
+    b: PackedOperand<'_>,
 ) {
     let (rows, cols) = (dst.row_count(), dst.col_count());
     let first = tasks.div_ceil(2);
-    let (length, step) = if rows == 1 { (cols, panel_width()) } else { (rows, TILES) };
+    let (length, step) = if rows == 1 { (cols, panel_width()) } else { (rows, MR_MULTIPLE) };
     // The nearest edge: with 512 rows for two tasks, one strip more for one of them would cost an eighth.
     let middle = (length * first / tasks + step / 2) / step * step;
-    if tasks == 1 || rows * cols * a.col_count() < MIN_SHARED || middle == 0 || middle >= length {
-        return product(dst, accumulate, factor, a, b);
+    if tasks == 1
+        || rows * cols * a.col_count() < MIN_PARALLEL_MACS
+        || middle == 0
+        || middle >= length
+    {
+        return gemm(dst, accumulate, factor, a, b);
     }
     let ((dst, other_dst), (a, other_a), (b, other_b)) = if rows == 1 {
         (dst.split_cols(middle), (a, a), (b.cols(0..middle), b.cols(middle..cols)))
@@ -300,13 +300,19 @@ pub(crate) fn shared_product(
         (dst.split_rows(middle), (a.rows(0..middle), a.rows(middle..rows)), (b, b))
     };
     rayon::join(
-        || shared_product(first, dst, accumulate, factor, a, b),
-        || shared_product(tasks - first, other_dst, accumulate, factor, other_a, other_b),
+        || parallel_gemm(first, dst, accumulate, factor, a, b),
+        || parallel_gemm(tasks - first, other_dst, accumulate, factor, other_a, other_b),
     );
 }
 
 /// `dst = factor · a · b`, or `dst += factor · a · b`.
-pub(crate) fn product(dst: MatMut<'_>, accumulate: bool, factor: f32, a: Mat<'_>, b: Packed<'_>) {
+pub(crate) fn gemm(
+    dst: MatMut<'_>,
+    accumulate: bool,
+    factor: f32,
+    a: Mat<'_>,
+    b: PackedOperand<'_>,
+) {
     let (rows, cols) = (dst.row_count(), dst.col_count());
     assert!(
         a.row_count() == rows && b.cols == cols && a.col_count() == b.rows,
@@ -316,18 +322,18 @@ pub(crate) fn product(dst: MatMut<'_>, accumulate: bool, factor: f32, a: Mat<'_>
         b.rows,
         b.cols
     );
-    pulp::Arch::new().dispatch(Product { dst, accumulate, factor, a, b });
+    pulp::Arch::new().dispatch(Gemm { dst, accumulate, factor, a, b });
 }
 
-struct Product<'a> {
+struct Gemm<'a> {
     dst: MatMut<'a>,
     accumulate: bool,
     factor: f32,
     a: Mat<'a>,
-    b: Packed<'a>,
+    b: PackedOperand<'a>,
 }
 
-impl pulp::WithSimd for Product<'_> {
+impl pulp::WithSimd for Gemm<'_> {
     type Output = ();
 
     #[inline(always)]
@@ -337,9 +343,9 @@ impl pulp::WithSimd for Product<'_> {
     }
 }
 
-impl Product<'_> {
+impl Gemm<'_> {
     #[inline(always)]
-    fn run<S: Simd, const ROWS: usize>(mut self, simd: S) {
+    fn run<S: Simd, const MR: usize>(mut self, simd: S) {
         let (rows, inner) = (self.a.row_count(), self.a.col_count());
         if inner == 0 {
             if !self.accumulate {
@@ -348,31 +354,30 @@ impl Product<'_> {
             return;
         }
         // Stretches of equal length, so that none is short.
-        let stretch = inner.div_ceil(inner.div_ceil(INNER));
-        let stretches =
-            (0..inner).step_by(stretch).map(|start| start..(start + stretch).min(inner));
+        let kc = inner.div_ceil(inner.div_ceil(KC));
+        let k_blocks = (0..inner).step_by(kc).map(|start| start..(start + kc).min(inner));
         let (row_stride, col_stride) = self.a.strides();
         // Few lines stay in a first-level cache if they are an odd number of lines apart: else they share some of its sets.
-        let in_place = inner <= FEW_LINES && col_stride / LINE % 2 == 1;
-        if col_stride == 1 || in_place || self.a.tile(0, rows, 0..inner).len() <= SMALL {
-            for depth in stretches {
-                let left = Left {
+        let in_place = inner <= MAX_LINES_IN_PLACE && col_stride / CACHE_LINE % 2 == 1;
+        if col_stride == 1 || in_place || self.a.tile(0, rows, 0..inner).len() <= L1_FLOATS {
+            for depth in k_blocks {
+                let left = LeftPanel {
                     data: self.a.tile(0, rows, depth.clone()),
                     row_stride,
                     col_stride,
-                    tile_stride: ROWS * row_stride,
+                    tile_stride: MR * row_stride,
                 };
-                self.strip::<S, ROWS>(simd, left, 0..rows, depth);
+                self.row_block::<S, MR>(simd, left, 0..rows, depth);
             }
         } else {
             // 72 KiB, of the 2 MiB that a thread's stack has at least.
             #[allow(clippy::large_stack_arrays)]
-            let mut room = [0.0; STRIP * INNER];
-            for depth in stretches {
-                for top in (0..rows).step_by(STRIP) {
-                    let strip = top..(top + STRIP).min(rows);
-                    let left = self.lay_out::<ROWS>(strip.clone(), depth.clone(), &mut room);
-                    self.strip::<S, ROWS>(simd, left, strip, depth.clone());
+            let mut scratch = [0.0; MC * KC];
+            for depth in k_blocks {
+                for top in (0..rows).step_by(MC) {
+                    let strip = top..(top + MC).min(rows);
+                    let left = self.pack_left::<MR>(strip.clone(), depth.clone(), &mut scratch);
+                    self.row_block::<S, MR>(simd, left, strip, depth.clone());
                 }
             }
         }
@@ -382,81 +387,81 @@ impl Product<'_> {
     /// each of its rows, then the second of each, and so on. In place they would be a line apart at least, often in
     /// the same few sets of the cache.
     #[inline(always)]
-    fn lay_out<'r, const ROWS: usize>(
+    fn pack_left<'r, const MR: usize>(
         &self,
         strip: Range<usize>,
         depth: Range<usize>,
-        room: &'r mut [f32],
-    ) -> Left<'r> {
+        scratch: &'r mut [f32],
+    ) -> LeftPanel<'r> {
         let (row_stride, col_stride) = self.a.strides();
         assert_eq!(row_stride, 1, "a matrix that is stored neither by rows nor by columns");
         let columns = self.a.tile(strip.start, strip.len(), depth.clone());
-        let tile_stride = ROWS * depth.len();
+        let tile_stride = MR * depth.len();
         for l in 0..depth.len() {
             let column = &columns[l * col_stride..][..strip.len()];
-            let (tiles, rest) = column.as_chunks::<ROWS>();
+            let (tiles, rest) = column.as_chunks::<MR>();
             for (tile, numbers) in tiles.iter().enumerate() {
-                room[tile * tile_stride + l * ROWS..][..ROWS].copy_from_slice(numbers);
+                scratch[tile * tile_stride + l * MR..][..MR].copy_from_slice(numbers);
             }
             if !rest.is_empty() {
-                room[tiles.len() * tile_stride + l * ROWS..][..rest.len()].copy_from_slice(rest);
+                scratch[tiles.len() * tile_stride + l * MR..][..rest.len()].copy_from_slice(rest);
             }
         }
-        Left { data: room, row_stride: 1, col_stride: ROWS, tile_stride }
+        LeftPanel { data: scratch, row_stride: 1, col_stride: MR, tile_stride }
     }
 
-    /// Computes the rows `strip`, which `left` starts with, over a stretch of the inner dimension.
+    /// Computes the rows `strip`, which `left` starts with, over a kc of the inner dimension.
     #[inline(always)]
-    fn strip<S: Simd, const ROWS: usize>(
+    fn row_block<S: Simd, const MR: usize>(
         &mut self,
         simd: S,
-        left: Left<'_>,
+        left: LeftPanel<'_>,
         strip: Range<usize>,
         depth: Range<usize>,
     ) {
         let cols = self.b.cols;
-        let width = 2 * S::F32_LANES;
-        let part = (AT_HAND / depth.len() / width).max(1) * width;
+        let nr = 2 * S::F32_LANES;
+        let part = (L2_FLOATS / depth.len() / nr).max(1) * nr;
         for start in (0..cols).step_by(part) {
             let part = start..(start + part).min(cols);
             let mut row = 0;
             while row < strip.len() {
                 let rows = match strip.len() - row {
-                    rest if rest >= ROWS => ROWS,
+                    rest if rest >= MR => MR,
                     4.. => 4,
                     2.. => 2,
                     _ => 1,
                 };
                 // What the next tile will read where it lies is fetched while this one is computed, a few rows at every panel.
-                let fetched = if left.col_stride == 1 { row + rows + ROWS } else { 0 };
+                let fetched = if left.col_stride == 1 { row + rows + MR } else { 0 };
                 let mut fetched = row + rows..fetched.min(strip.len());
-                let rows_per_panel = ROWS.div_ceil(part.len().div_ceil(width));
-                let at = &left.data[left.offset::<ROWS>(row)..];
-                for first in part.clone().step_by(width) {
+                let rows_per_panel = MR.div_ceil(part.len().div_ceil(nr));
+                let at = &left.data[left.offset::<MR>(row)..];
+                for first in part.clone().step_by(nr) {
                     for row in fetched.by_ref().take(rows_per_panel) {
-                        let next = &left.data[left.offset::<ROWS>(row)..];
-                        for line in next[..depth.len().min(next.len())].chunks(LINE) {
+                        let next = &left.data[left.offset::<MR>(row)..];
+                        for line in next[..depth.len().min(next.len())].chunks(CACHE_LINE) {
                             prefetch(&line[0]);
                         }
                     }
-                    let columns = first..(first + width).min(cols);
-                    let panel = first * self.b.all_rows + (self.b.first_row + depth.start) * width;
-                    let tile = Tile {
+                    let columns = first..(first + nr).min(cols);
+                    let panel = first * self.b.all_rows + (self.b.first_row + depth.start) * nr;
+                    let kernel = MicroKernel {
                         left: at,
                         row_stride: left.row_stride,
                         col_stride: left.col_stride,
-                        panel: &self.b.panels[panel..panel + depth.len() * width],
+                        panel: &self.b.panels[panel..panel + depth.len() * nr],
                         accumulate: self.accumulate || depth.start > 0,
                         factor: self.factor,
                     };
                     let row = strip.start + row;
-                    if rows == ROWS {
-                        tile.compute::<S, ROWS>(simd, &mut self.dst, row, columns);
+                    if rows == MR {
+                        kernel.run::<S, MR>(simd, &mut self.dst, row, columns);
                     } else {
                         match rows {
-                            4 => tile.compute::<S, 4>(simd, &mut self.dst, row, columns),
-                            2 => tile.compute::<S, 2>(simd, &mut self.dst, row, columns),
-                            _ => tile.compute::<S, 1>(simd, &mut self.dst, row, columns),
+                            4 => kernel.run::<S, 4>(simd, &mut self.dst, row, columns),
+                            2 => kernel.run::<S, 2>(simd, &mut self.dst, row, columns),
+                            _ => kernel.run::<S, 1>(simd, &mut self.dst, row, columns),
                         }
                     }
                 }
@@ -466,9 +471,9 @@ impl Product<'_> {
     }
 }
 
-/// Rows of the left side over a stretch of the inner dimension, where they lie or laid out by tiles.
+/// Rows of the left side over a kc of the inner dimension, where they lie or laid out by tiles.
 #[derive(Clone, Copy)]
-struct Left<'a> {
+struct LeftPanel<'a> {
     data: &'a [f32],
     row_stride: usize,
     col_stride: usize,
@@ -476,16 +481,16 @@ struct Left<'a> {
     tile_stride: usize,
 }
 
-impl Left<'_> {
+impl LeftPanel<'_> {
     /// Where a row starts.
     #[inline(always)]
-    fn offset<const ROWS: usize>(&self, row: usize) -> usize {
-        row / ROWS * self.tile_stride + row % ROWS * self.row_stride
+    fn offset<const MR: usize>(&self, row: usize) -> usize {
+        row / MR * self.tile_stride + row % MR * self.row_stride
     }
 }
 
 /// What one tile of the result is computed from.
-struct Tile<'a> {
+struct MicroKernel<'a> {
     left: &'a [f32],
     row_stride: usize,
     col_stride: usize,
@@ -494,39 +499,39 @@ struct Tile<'a> {
     factor: f32,
 }
 
-impl Tile<'_> {
-    /// Computes `ROWS` rows, from row `top` on, of `columns`, at most as many as the panel has.
+impl MicroKernel<'_> {
+    /// Computes `MR` rows, from row `top` on, of `columns`, at most as many as the panel has.
     #[inline(always)]
-    fn compute<S: Simd, const ROWS: usize>(
+    fn run<S: Simd, const MR: usize>(
         self,
         simd: S,
         out: &mut MatMut<'_>,
         top: usize,
         columns: Range<usize>,
     ) {
-        let Tile { left, row_stride, col_stride, panel, accumulate, factor } = self;
+        let MicroKernel { left, row_stride, col_stride, panel, accumulate, factor } = self;
         let (pairs, _) = S::as_simd_f32s(panel);
         let depth = pairs.len() / 2;
         assert!(
-            (ROWS - 1) * row_stride + (depth - 1) * col_stride < left.len(),
+            (MR - 1) * row_stride + (depth - 1) * col_stride < left.len(),
             "the left side has the tile"
         );
-        for i in 0..ROWS {
+        for i in 0..MR {
             prefetch(&out.row_mut(top + i, columns.clone())[0]);
         }
-        let mut sums = [[simd.splat_f32s(0.0); 2]; ROWS];
+        let mut sums = [[simd.splat_f32s(0.0); 2]; MR];
         if col_stride == 1 {
             // SAFETY: asserted above.
             #[allow(unsafe_code)]
             unsafe {
-                multiply::<S, ROWS>(simd, left, |i, l| i * row_stride + l, pairs, &mut sums);
+                multiply_panels::<S, MR>(simd, left, |i, l| i * row_stride + l, pairs, &mut sums);
             }
         } else {
             assert_eq!(row_stride, 1, "a left side that is stored neither by rows nor by columns");
             // SAFETY: asserted above.
             #[allow(unsafe_code)]
             unsafe {
-                multiply::<S, ROWS>(simd, left, |i, l| i + l * col_stride, pairs, &mut sums);
+                multiply_panels::<S, MR>(simd, left, |i, l| i + l * col_stride, pairs, &mut sums);
             }
         }
         if columns.len() == 2 * S::F32_LANES {
@@ -544,7 +549,7 @@ impl Tile<'_> {
         } else {
             // Masked stores take dozens of cycles on AMD's processors.
             for (i, sums) in sums.into_iter().enumerate() {
-                let mut line = [0.0; WIDEST];
+                let mut line = [0.0; MAX_NR];
                 S::as_mut_simd_f32s(&mut line).0[..2].copy_from_slice(&sums);
                 for (out, sum) in out.row_mut(top + i, columns.clone()).iter_mut().zip(line) {
                     *out = if accumulate { fma::<S>(factor, sum, *out) } else { factor * sum };
@@ -554,51 +559,51 @@ impl Tile<'_> {
     }
 }
 
-/// Adds the products of `ROWS` numbers of the left side, where `at(row, l)` says, and pairs of vectors of the right side,
+/// Adds the products of `MR` numbers of the left side, where `at(row, l)` says, and pairs of vectors of the right side,
 /// for every `l` in order.
 ///
 /// # Safety
-/// `left` must have the number at every `at(row, l)` for `row < ROWS` and `l < pairs.len() / 2`.
+/// `left` must have the number at every `at(row, l)` for `row < MR` and `l < pairs.len() / 2`.
 #[allow(unsafe_code)]
 #[inline(always)]
-unsafe fn multiply<S: Simd, const ROWS: usize>(
+unsafe fn multiply_panels<S: Simd, const MR: usize>(
     simd: S,
     left: &[f32],
     at: impl Fn(usize, usize) -> usize,
     pairs: &[S::f32s],
-    sums: &mut [[S::f32s; 2]; ROWS],
+    sums: &mut [[S::f32s; 2]; MR],
 ) {
     let (whole, rest) = if S::REGISTER_COUNT >= 32 {
         (&[][..], pairs)
     } else {
-        pairs.as_chunks::<{ 2 * UNROLLED }>()
+        pairs.as_chunks::<{ 2 * UNROLL }>()
     };
     for (block, pairs) in whole.iter().enumerate() {
         for (l, pair) in pairs.chunks_exact(2).enumerate() {
-            let l = block * UNROLLED + l;
+            let l = block * UNROLL + l;
             // SAFETY: the caller's promise.
-            unsafe { multiply_one::<S, ROWS>(simd, left, |i| at(i, l), pair, sums) };
+            unsafe { rank_one_update::<S, MR>(simd, left, |i| at(i, l), pair, sums) };
         }
     }
     for (l, pair) in rest.chunks_exact(2).enumerate() {
-        let l = whole.len() * UNROLLED + l;
+        let l = whole.len() * UNROLL + l;
         // SAFETY: the caller's promise.
-        unsafe { multiply_one::<S, ROWS>(simd, left, |i| at(i, l), pair, sums) };
+        unsafe { rank_one_update::<S, MR>(simd, left, |i| at(i, l), pair, sums) };
     }
 }
 
-/// One step of [`multiply`].
+/// One step of [`multiply_panels`].
 ///
 /// # Safety
-/// `left` must have the number at every `at(row)` for `row < ROWS`.
+/// `left` must have the number at every `at(row)` for `row < MR`.
 #[allow(unsafe_code)]
 #[inline(always)]
-unsafe fn multiply_one<S: Simd, const ROWS: usize>(
+unsafe fn rank_one_update<S: Simd, const MR: usize>(
     simd: S,
     left: &[f32],
     at: impl Fn(usize) -> usize,
     pair: &[S::f32s],
-    sums: &mut [[S::f32s; 2]; ROWS],
+    sums: &mut [[S::f32s; 2]; MR],
 ) {
     for (i, sums) in sums.iter_mut().enumerate() {
         // SAFETY: the caller's promise.
@@ -623,27 +628,27 @@ fn prefetch(number: &f32) {
 }
 
 /// Operations per second of `[rows, inner] · [inner, cols]` with a packed right side, computed over and over for `duration`.
-pub(crate) fn product_rate(rows: usize, inner: usize, cols: usize, duration: Duration) -> f64 {
+pub(crate) fn gemm_rate(rows: usize, inner: usize, cols: usize, duration: Duration) -> f64 {
     let (a, b, mut c) =
         (vec![1.0; rows * inner], vec![1.0; packed_len(inner, cols)], vec![0.0; rows * cols]);
     let mut once = || {
-        let (a, b) = (Mat::new(&a, rows, inner), Packed::new(&b, inner, cols));
-        product(MatMut::new(&mut c, rows, cols), false, 1.0, a, b);
+        let (a, b) = (Mat::new(&a, rows, inner), PackedOperand::new(&b, inner, cols));
+        gemm(MatMut::new(&mut c, rows, cols), false, 1.0, a, b);
     };
     once();
-    let (mut times, start) = (0, Instant::now());
+    let (mut runs, start) = (0, Instant::now());
     while start.elapsed() < duration {
         once();
-        times += 1;
+        runs += 1;
     }
-    (2 * rows * inner * cols * times) as f64 / start.elapsed().as_secs_f64()
+    (2 * rows * inner * cols * runs) as f64 / start.elapsed().as_secs_f64()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Over edges of tiles, panels, blocks and stretches; both orders of either side, accumulation, rows and columns of the
+    /// Over edges of tiles, panels, blocks and k_blocks; both orders of either side, accumulation, rows and columns of the
     /// packed side.
     #[test]
     fn equals_a_triple_loop() {
@@ -656,10 +661,10 @@ mod tests {
             (31, 130, 65),
             (2, 0, 3),
             (600, 70, 40),
-            (13, 2 * INNER + 5, 37),
-            (2 * STRIP, INNER, 20),
+            (13, 2 * KC + 5, 37),
+            (2 * MC, KC, 20),
             // By columns, in place.
-            (17 * LINE, 40, 20),
+            (17 * CACHE_LINE, 40, 20),
         ];
         // Miri, which looks for undefined behaviour, takes minutes for the large ones.
         let shapes = if cfg!(miri) { &shapes[..3] } else { &shapes[..] };
@@ -689,8 +694,8 @@ mod tests {
                 let mut panels = vec![f32::NAN; packed_len(inner, cols)];
                 pack(right, &mut panels);
                 let mut result = old.clone();
-                let right = Packed::new(&panels, inner, cols);
-                product(MatMut::new(&mut result, rows, cols), accumulate, 0.5, left, right);
+                let right = PackedOperand::new(&panels, inner, cols);
+                gemm(MatMut::new(&mut result, rows, cols), accumulate, 0.5, left, right);
                 for i in 0..rows {
                     for j in 0..cols {
                         let products =
@@ -712,25 +717,19 @@ mod tests {
 
     #[test]
     fn parts_of_a_packed_matrix_are_its_rows_and_columns() {
-        let (inner, width) = (11, panel_width());
-        let cols = 2 * width + 3;
+        let (inner, nr) = (11, panel_width());
+        let cols = 2 * nr + 3;
         let b: Vec<f32> = (0..inner * cols).map(|i| i as f32).collect();
         let mut panels = vec![0.0; packed_len(inner, cols)];
         pack(Mat::new(&b, inner, cols), &mut panels);
-        let part = Packed::new(&panels, inner, cols).rows(4..9).cols(width..cols);
+        let part = PackedOperand::new(&panels, inner, cols).rows(4..9).cols(nr..cols);
         let mut unit = [0.0; 5];
         for l in 0..5 {
             unit.fill(0.0);
             unit[l] = 1.0;
-            let mut row = vec![0.0; cols - width];
-            product(
-                MatMut::new(&mut row, 1, cols - width),
-                false,
-                1.0,
-                Mat::new(&unit, 1, 5),
-                part,
-            );
-            assert_eq!(row, b[(4 + l) * cols + width..(5 + l) * cols]);
+            let mut row = vec![0.0; cols - nr];
+            gemm(MatMut::new(&mut row, 1, cols - nr), false, 1.0, Mat::new(&unit, 1, 5), part);
+            assert_eq!(row, b[(4 + l) * cols + nr..(5 + l) * cols]);
         }
     }
 
@@ -745,14 +744,14 @@ mod tests {
             let b: Vec<f32> = (0..inner * cols).map(|i| number(i + 3)).collect();
             let run = |tasks, by_columns| {
                 let mut floats = Pool::default();
-                let panels = Panels::new(tasks, Mat::new(&b, inner, cols), &mut floats);
+                let panels = PackedBuffer::new(tasks, Mat::new(&b, inner, cols), &mut floats);
                 let left = if by_columns {
                     Mat::new(&a, inner, rows).t()
                 } else {
                     Mat::new(&a, rows, inner)
                 };
                 let mut result: Vec<f32> = (0..rows * cols).map(|i| number(i + 5)).collect();
-                shared_product(
+                parallel_gemm(
                     tasks,
                     MatMut::new(&mut result, rows, cols),
                     true,
@@ -783,12 +782,12 @@ mod tests {
         let mut panels = vec![0.0; packed_len(1, 4)];
         pack(Mat::new(&b, 1, 4), &mut panels);
         let mut c = [0.0; 16];
-        product(
+        gemm(
             MatMut::new(&mut c, 4, 4),
             false,
             1.0,
             Mat::new(&a, 4, 1),
-            Packed::new(&panels, 1, 4),
+            PackedOperand::new(&panels, 1, 4),
         );
         for (row, a) in c.chunks(4).zip(a) {
             assert!(

@@ -8,17 +8,17 @@ use std::ops::Range;
 use pulp::Simd;
 
 use super::mat::{Mat, MatMut};
-use super::packed::{WIDEST, packed_len, panel_width};
-use crate::formats::{Blocks, Lanes, UNIT_COLUMNS, with_blocks};
+use super::packed::{MAX_NR, packed_len, panel_width};
+use crate::formats::{BlockFormat, Lanes, UNIT_COLUMNS, with_blocks};
 use crate::quantised::QuantisedMatrix;
 use crate::workspace::Pool;
 
 /// Columns of half a unit, whose sum offsets are multiplied by.
-const HALF: usize = UNIT_COLUMNS / 2;
+const HALF_UNIT: usize = UNIT_COLUMNS / 2;
 /// Rows that share the widening of a tile.
-const TOGETHER: usize = 4;
+const ROWS_PER_PASS: usize = 4;
 /// Weights that are not worth a second thread.
-const MIN_SHARED: usize = 32 * 1024;
+const MIN_PARALLEL_WEIGHTS: usize = 32 * 1024;
 
 /// Some rows of a stored matrix, transposed: the right side of a product.
 #[derive(Clone, Copy)]
@@ -53,12 +53,12 @@ impl<'a> QuantisedView<'a> {
         assert_eq!(panels.len(), packed_len(self.row_count(), self.len), "room for panels");
         let panel = (self.row_count() * panel_width()).max(1);
         for (tile, panel) in self.matrix.tiles(self.first).zip(panels.chunks_exact_mut(panel)) {
-            widen_tile(self.matrix, tile, panel);
+            dequantise_tile(self.matrix, tile, panel);
         }
     }
 
     /// `dst = factor · a · self` for few rows, in so many tasks.
-    pub(crate) fn product(
+    pub(crate) fn gemm(
         self,
         tasks: usize,
         dst: MatMut<'_>,
@@ -75,42 +75,42 @@ impl<'a> QuantisedView<'a> {
         );
         // Filled up to whole units, with the sums of short stretches behind.
         let padded = cols.next_multiple_of(UNIT_COLUMNS);
-        let stride = padded + padded / HALF;
+        let stride = padded + padded / HALF_UNIT;
         let mut x = floats.take_zeros(rows * stride);
         for (row, x) in x.chunks_exact_mut(stride.max(1)).enumerate() {
             let (x, sums) = x.split_at_mut(padded);
             x[..cols].copy_from_slice(a.tile(row, 1, 0..cols));
-            for (sum, x) in sums.iter_mut().zip(x.chunks_exact(HALF)) {
+            for (sum, x) in sums.iter_mut().zip(x.chunks_exact(HALF_UNIT)) {
                 *sum = x.iter().sum();
             }
         }
-        let left = Left { x: &x, padded, stride };
-        with_blocks!(self.matrix.kind, F => share::<F>(tasks, dst, factor, left, self));
+        let left = PaddedLeft { x: &x, padded, stride };
+        with_blocks!(self.matrix.format, F => gemm_in_tasks::<F>(tasks, dst, factor, left, self));
         floats.give(x);
     }
 }
 
 /// The left side: rows filled up to whole units, and sums of short stretches of each.
 #[derive(Clone, Copy)]
-struct Left<'a> {
+struct PaddedLeft<'a> {
     x: &'a [f32],
     padded: usize,
     stride: usize,
 }
 
 /// Every task computes some of the columns.
-fn share<F: Blocks>(
+fn gemm_in_tasks<F: BlockFormat>(
     tasks: usize,
     dst: MatMut<'_>,
     factor: f32,
-    left: Left<'_>,
+    left: PaddedLeft<'_>,
     right: QuantisedView<'_>,
 ) {
     let cols = dst.col_count();
     let first = tasks.div_ceil(2);
     let middle = (cols * first / tasks).next_multiple_of(panel_width());
-    if tasks == 1 || cols * left.padded < 2 * MIN_SHARED || middle >= cols {
-        pulp::Arch::new().dispatch(Product::<F> {
+    if tasks == 1 || cols * left.padded < 2 * MIN_PARALLEL_WEIGHTS || middle >= cols {
+        pulp::Arch::new().dispatch(QuantisedGemm::<F> {
             dst,
             factor,
             left,
@@ -121,25 +121,25 @@ fn share<F: Blocks>(
     }
     let (low, high) = dst.split_cols(middle);
     rayon::join(
-        || share::<F>(first, low, factor, left, right.cols(0..middle)),
-        || share::<F>(tasks - first, high, factor, left, right.cols(middle..cols)),
+        || gemm_in_tasks::<F>(first, low, factor, left, right.cols(0..middle)),
+        || gemm_in_tasks::<F>(tasks - first, high, factor, left, right.cols(middle..cols)),
     );
 }
 
-struct Product<'a, F> {
+struct QuantisedGemm<'a, F> {
     dst: MatMut<'a>,
     factor: f32,
-    left: Left<'a>,
+    left: PaddedLeft<'a>,
     right: QuantisedView<'a>,
     blocks: std::marker::PhantomData<F>,
 }
 
-impl<F: Blocks> pulp::WithSimd for Product<'_, F> {
+impl<F: BlockFormat> pulp::WithSimd for QuantisedGemm<'_, F> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(mut self, simd: S) {
-        let Left { x, padded, stride } = self.left;
+        let PaddedLeft { x, padded, stride } = self.left;
         let (rows, cols) = (self.dst.row_count(), self.dst.col_count());
         let tiles = self.right.matrix.tiles(self.right.first);
         let width = 2 * S::F32_LANES;
@@ -149,15 +149,15 @@ impl<F: Blocks> pulp::WithSimd for Product<'_, F> {
             let mut row = 0;
             while row < rows {
                 let x = &x[row * stride..];
-                if rows - row >= TOGETHER {
-                    let sums = tile_product::<F, S, TOGETHER>(simd, tile, x, padded, stride);
+                if rows - row >= ROWS_PER_PASS {
+                    let sums = tile_gemm::<F, S, ROWS_PER_PASS>(simd, tile, x, padded, stride);
                     for (i, sums) in sums.iter().enumerate() {
-                        self.put(simd, row + i, columns.clone(), sums);
+                        self.write_row(simd, row + i, columns.clone(), sums);
                     }
-                    row += TOGETHER;
+                    row += ROWS_PER_PASS;
                 } else {
-                    let [sums] = tile_product::<F, S, 1>(simd, tile, x, padded, stride);
-                    self.put(simd, row, columns.clone(), &sums);
+                    let [sums] = tile_gemm::<F, S, 1>(simd, tile, x, padded, stride);
+                    self.write_row(simd, row, columns.clone(), &sums);
                     row += 1;
                 }
             }
@@ -165,10 +165,10 @@ impl<F: Blocks> pulp::WithSimd for Product<'_, F> {
     }
 }
 
-impl<F> Product<'_, F> {
+impl<F> QuantisedGemm<'_, F> {
     #[inline(always)]
-    fn put<S: Simd>(&mut self, simd: S, row: usize, columns: Range<usize>, sums: &Lanes<S>) {
-        let mut line = [0.0; WIDEST];
+    fn write_row<S: Simd>(&mut self, simd: S, row: usize, columns: Range<usize>, sums: &Lanes<S>) {
+        let mut line = [0.0; MAX_NR];
         for (out, sum) in S::as_mut_simd_f32s(&mut line).0.iter_mut().zip(sums) {
             *out = simd.mul_f32s(simd.splat_f32s(self.factor), *sum);
         }
@@ -179,7 +179,7 @@ impl<F> Product<'_, F> {
 
 /// The products of `N` rows of the left side, `stride` apart, with the rows of a tile.
 #[inline(always)]
-fn tile_product<F: Blocks, S: Simd, const N: usize>(
+fn tile_gemm<F: BlockFormat, S: Simd, const N: usize>(
     simd: S,
     tile: &[S::u32s],
     x: &[f32],
@@ -198,18 +198,19 @@ fn tile_product<F: Blocks, S: Simd, const N: usize>(
             for (n, (numbers, row_sums)) in numbers.iter_mut().zip(&mut row_sums).enumerate() {
                 let row = &x[n * stride..];
                 *numbers = row[first..].first_chunk().expect("rows are filled up to whole units");
-                *row_sums =
-                    row[padded + first / HALF..].first_chunk().expect("two sums for each unit");
+                *row_sums = row[padded + first / HALF_UNIT..]
+                    .first_chunk()
+                    .expect("two sums for each unit");
             }
             let mut sums = if F::SCALED { zero } else { total };
-            add_half::<F, S, N, 0>(simd, unit, numbers, &mut sums);
-            if F::HALVED {
-                add_scaled::<F, S, N>(simd, &header, unit, 0, row_sums, &sums, &mut total);
+            accumulate_half::<F, S, N, 0>(simd, unit, numbers, &mut sums);
+            if F::SCALES_PER_HALF {
+                accumulate_scaled::<F, S, N>(simd, &header, unit, 0, row_sums, &sums, &mut total);
                 sums = zero;
             }
-            add_half::<F, S, N, 1>(simd, unit, numbers, &mut sums);
+            accumulate_half::<F, S, N, 1>(simd, unit, numbers, &mut sums);
             if F::SCALED {
-                add_scaled::<F, S, N>(simd, &header, unit, 1, row_sums, &sums, &mut total);
+                accumulate_scaled::<F, S, N>(simd, &header, unit, 1, row_sums, &sums, &mut total);
             } else {
                 total = sums;
             }
@@ -221,17 +222,17 @@ fn tile_product<F: Blocks, S: Simd, const N: usize>(
 
 /// Adds the products of the codes of half of a unit and each row's numbers.
 #[inline(always)]
-fn add_half<F: Blocks, S: Simd, const N: usize, const WHICH: usize>(
+fn accumulate_half<F: BlockFormat, S: Simd, const N: usize, const HALF: usize>(
     simd: S,
     unit: &[S::u32s],
     numbers: [&[f32; UNIT_COLUMNS]; N],
     sums: &mut [Lanes<S>; N],
 ) {
-    for quarter in 0..HALF / 4 {
-        let codes = F::codes::<S, WHICH>(simd, unit, quarter);
+    for quarter in 0..HALF_UNIT / 4 {
+        let codes = F::codes::<S, HALF>(simd, unit, quarter);
         for (i, codes) in codes.iter().enumerate() {
             for (sums, numbers) in sums.iter_mut().zip(numbers) {
-                let x = simd.splat_f32s(numbers[HALF * WHICH + 4 * quarter + i]);
+                let x = simd.splat_f32s(numbers[HALF_UNIT * HALF + 4 * quarter + i]);
                 for (sum, code) in sums.iter_mut().zip(codes) {
                     *sum = simd.mul_add_e_f32s(*code, x, *sum);
                 }
@@ -242,7 +243,7 @@ fn add_half<F: Blocks, S: Simd, const N: usize, const WHICH: usize>(
 
 /// Adds `scale · sums` and `offset ·` the sum of each row's numbers, to which half of the unit's sums are given.
 #[inline(always)]
-fn add_scaled<F: Blocks, S: Simd, const N: usize>(
+fn accumulate_scaled<F: BlockFormat, S: Simd, const N: usize>(
     simd: S,
     header: &[Lanes<S>; 2],
     unit: &[S::u32s],
@@ -253,7 +254,11 @@ fn add_scaled<F: Blocks, S: Simd, const N: usize>(
 ) {
     let [scale, offset] = F::scales(simd, header, unit, half);
     for ((total, sums), row_sums) in total.iter_mut().zip(sums).zip(row_sums) {
-        let x = simd.splat_f32s(if F::HALVED { row_sums[half] } else { row_sums[0] + row_sums[1] });
+        let x = simd.splat_f32s(if F::SCALES_PER_HALF {
+            row_sums[half]
+        } else {
+            row_sums[0] + row_sums[1]
+        });
         for i in 0..2 {
             total[i] = simd.mul_add_e_f32s(scale[i], sums[i], total[i]);
             if F::OFFSET {
@@ -264,13 +269,13 @@ fn add_scaled<F: Blocks, S: Simd, const N: usize>(
 }
 
 /// Widens a tile into a panel (see [`super::packed`]).
-struct Widen<'a, F> {
+struct Dequantise<'a, F> {
     tile: &'a [u32],
     panel: &'a mut [f32],
     blocks: std::marker::PhantomData<F>,
 }
 
-impl<F: Blocks> pulp::WithSimd for Widen<'_, F> {
+impl<F: BlockFormat> pulp::WithSimd for Dequantise<'_, F> {
     type Output = ();
 
     #[inline(always)]
@@ -281,8 +286,8 @@ impl<F: Blocks> pulp::WithSimd for Widen<'_, F> {
             let (header, units) = block.split_at(F::HEADER);
             let header = F::header(simd, header);
             for unit in units.chunks_exact(F::UNIT) {
-                widen_half::<F, S, 0>(simd, &header, unit, &mut rows);
-                widen_half::<F, S, 1>(simd, &header, unit, &mut rows);
+                dequantise_half::<F, S, 0>(simd, &header, unit, &mut rows);
+                dequantise_half::<F, S, 1>(simd, &header, unit, &mut rows);
             }
         }
     }
@@ -290,15 +295,15 @@ impl<F: Blocks> pulp::WithSimd for Widen<'_, F> {
 
 /// Widens half of a unit into the next rows of a panel, of which the last unit may have fewer.
 #[inline(always)]
-fn widen_half<F: Blocks, S: Simd, const WHICH: usize>(
+fn dequantise_half<F: BlockFormat, S: Simd, const HALF: usize>(
     simd: S,
     header: &[Lanes<S>; 2],
     unit: &[S::u32s],
     rows: &mut std::slice::ChunksExactMut<'_, S::f32s>,
 ) {
-    let [scale, offset] = F::scales(simd, header, unit, WHICH);
-    for quarter in 0..HALF / 4 {
-        for mut numbers in F::codes::<S, WHICH>(simd, unit, quarter) {
+    let [scale, offset] = F::scales(simd, header, unit, HALF);
+    for quarter in 0..HALF_UNIT / 4 {
+        for mut numbers in F::codes::<S, HALF>(simd, unit, quarter) {
             if F::OFFSET {
                 for i in 0..2 {
                     numbers[i] = simd.mul_add_e_f32s(scale[i], numbers[i], offset[i]);
@@ -314,14 +319,14 @@ fn widen_half<F: Blocks, S: Simd, const WHICH: usize>(
     }
 }
 
-fn widen_tile(matrix: &QuantisedMatrix, tile: &[u32], panel: &mut [f32]) {
-    with_blocks!(matrix.kind, F => {
-        pulp::Arch::new().dispatch(Widen::<F> { tile, panel, blocks: std::marker::PhantomData });
+fn dequantise_tile(matrix: &QuantisedMatrix, tile: &[u32], panel: &mut [f32]) {
+    with_blocks!(matrix.format, F => {
+        pulp::Arch::new().dispatch(Dequantise::<F> { tile, panel, blocks: std::marker::PhantomData });
     });
 }
 
 /// Widens rows `rows` of a matrix, row-major.
-pub(crate) fn widen(
+pub(crate) fn dequantise(
     matrix: &QuantisedMatrix,
     rows: Range<usize>,
     out: &mut [f32],
@@ -336,7 +341,7 @@ pub(crate) fn widen(
     let first = rows.start / width * width;
     let mut panel = floats.take(width * cols);
     for (tile, first) in matrix.tiles(first).zip((first..rows.end).step_by(width)) {
-        widen_tile(matrix, tile, &mut panel);
+        dequantise_tile(matrix, tile, &mut panel);
         for row in rows.start.max(first)..rows.end.min(first + width) {
             let out = &mut out[(row - rows.start) * cols..][..cols];
             for (out, numbers) in out.iter_mut().zip(panel.chunks_exact(width)) {

@@ -1,4 +1,4 @@
-//! Weights as right sides of products: laid out beforehand and kept, laid out by parts right before use, or as they are stored.
+//! Weights as right sides of products: laid out beforehand and kept, laid out by source right before use, or as they are quantised.
 //!
 //! A layout that is kept takes as much memory as the weight. Where that is too much, a part of the columns is laid out and used
 //! by all rows while it is in the second-level cache, so that memory only sees the weight itself. Tasks then work on different
@@ -7,59 +7,59 @@
 use std::ops::Range;
 
 use super::mat::{Mat, MatMut};
-use super::packed::{Packed, pack, packed_len, panel_width, product, shared_product};
+use super::packed::{PackedOperand, gemm, pack, packed_len, panel_width, parallel_gemm};
 use super::quantised::QuantisedView;
 use crate::params::Orientation;
 use crate::workspace::Pool;
 use crate::{ParamId, Params};
 
 /// With so many rows, laying a weight out anew is a few hundredths of a product with it.
-const ROWS_TO_LAY_OUT_FOR: usize = 128;
-/// With fewer rows than this a stored matrix is better widened anew for every four of them.
-const FEW_ROWS: usize = 8;
+const MIN_ROWS_TO_REPACK: usize = 128;
+/// With fewer rows than this a quantised matrix is better widened anew for every four of them.
+const MIN_ROWS_TO_DEQUANTISE: usize = 8;
 /// Numbers of a part: what a second-level cache holds beside the left side that passes by.
-const PART: usize = 64 * 1024;
+const L2_FLOATS: usize = 64 * 1024;
 
 /// See the module's text.
 #[derive(Clone, Copy)]
 pub(crate) enum Weight<'a> {
-    Kept(Packed<'a>),
-    ByParts(Parts<'a>),
+    Cached(PackedOperand<'a>),
+    OnTheFly(Source<'a>),
 }
 
-/// What parts are laid out of.
+/// What source are laid out of.
 #[derive(Clone, Copy)]
-pub(crate) enum Parts<'a> {
-    Mat(Mat<'a>),
+pub(crate) enum Source<'a> {
+    Dense(Mat<'a>),
     Quantised(QuantisedView<'a>),
 }
 
-impl<'a> Parts<'a> {
+impl<'a> Source<'a> {
     fn row_count(self) -> usize {
         match self {
-            Parts::Mat(mat) => mat.row_count(),
-            Parts::Quantised(stored) => stored.row_count(),
+            Source::Dense(mat) => mat.row_count(),
+            Source::Quantised(quantised) => quantised.row_count(),
         }
     }
 
     fn col_count(self) -> usize {
         match self {
-            Parts::Mat(mat) => mat.col_count(),
-            Parts::Quantised(stored) => stored.col_count(),
+            Source::Dense(mat) => mat.col_count(),
+            Source::Quantised(quantised) => quantised.col_count(),
         }
     }
 
-    fn cols(self, range: Range<usize>) -> Parts<'a> {
+    fn cols(self, range: Range<usize>) -> Source<'a> {
         match self {
-            Parts::Mat(mat) => Parts::Mat(mat.cols(range)),
-            Parts::Quantised(stored) => Parts::Quantised(stored.cols(range)),
+            Source::Dense(mat) => Source::Dense(mat.cols(range)),
+            Source::Quantised(quantised) => Source::Quantised(quantised.cols(range)),
         }
     }
 
     fn pack(self, panels: &mut [f32]) {
         match self {
-            Parts::Mat(mat) => pack(mat, panels),
-            Parts::Quantised(stored) => stored.pack(panels),
+            Source::Dense(mat) => pack(mat, panels),
+            Source::Quantised(quantised) => quantised.pack(panels),
         }
     }
 }
@@ -72,55 +72,59 @@ impl<'a> Weight<'a> {
         orientation: Orientation,
         rows: usize,
     ) -> Weight<'a> {
-        if let Some(matrix) = params.stored(id) {
+        if let Some(matrix) = params.quantised(id) {
             assert!(
                 matches!(orientation, Orientation::Transposed),
                 "a weight for inference has no backward"
             );
-            Weight::ByParts(Parts::Quantised(QuantisedView::new(matrix)))
-        } else if params.keeps_packed()
-            || (rows < ROWS_TO_LAY_OUT_FOR && matches!(orientation, Orientation::Transposed))
+            Weight::OnTheFly(Source::Quantised(QuantisedView::new(matrix)))
+        } else if params.caches_packed()
+            || (rows < MIN_ROWS_TO_REPACK && matches!(orientation, Orientation::Transposed))
         {
             // Of large models what decodes with a few rows again and again; going backward a weight is used about once a step.
-            Weight::Kept(params.packed(id, orientation))
+            Weight::Cached(params.packed(id, orientation))
         } else {
-            Weight::ByParts(Parts::Mat(params.right_side(id, orientation)))
+            Weight::OnTheFly(Source::Dense(params.right_operand(id, orientation)))
         }
     }
 
     pub(crate) fn row_count(self) -> usize {
         match self {
-            Weight::Kept(packed) => packed.row_count(),
-            Weight::ByParts(parts) => parts.row_count(),
+            Weight::Cached(packed) => packed.row_count(),
+            Weight::OnTheFly(source) => source.row_count(),
         }
     }
 
     pub(crate) fn col_count(self) -> usize {
         match self {
-            Weight::Kept(packed) => packed.col_count(),
-            Weight::ByParts(parts) => parts.col_count(),
+            Weight::Cached(packed) => packed.col_count(),
+            Weight::OnTheFly(source) => source.col_count(),
         }
     }
 
     /// Some of the rows.
     pub(crate) fn rows(self, range: Range<usize>) -> Weight<'a> {
         match self {
-            Weight::Kept(packed) => Weight::Kept(packed.rows(range)),
-            Weight::ByParts(Parts::Mat(mat)) => Weight::ByParts(Parts::Mat(mat.rows(range))),
-            Weight::ByParts(Parts::Quantised(_)) => panic!("rows of a stored weight's transpose"),
+            Weight::Cached(packed) => Weight::Cached(packed.rows(range)),
+            Weight::OnTheFly(Source::Dense(mat)) => {
+                Weight::OnTheFly(Source::Dense(mat.rows(range)))
+            }
+            Weight::OnTheFly(Source::Quantised(_)) => {
+                panic!("rows of a quantised weight's transpose")
+            }
         }
     }
 
     /// Some of the columns, from the start of a panel.
     pub(crate) fn cols(self, range: Range<usize>) -> Weight<'a> {
         match self {
-            Weight::Kept(packed) => Weight::Kept(packed.cols(range)),
-            Weight::ByParts(parts) => Weight::ByParts(parts.cols(range)),
+            Weight::Cached(packed) => Weight::Cached(packed.cols(range)),
+            Weight::OnTheFly(source) => Weight::OnTheFly(source.cols(range)),
         }
     }
 
     /// `dst = factor · a · self`, or `dst += …`, in so many tasks, whose number changes no bit.
-    pub(crate) fn product(
+    pub(crate) fn gemm(
         self,
         tasks: usize,
         dst: MatMut<'_>,
@@ -130,34 +134,36 @@ impl<'a> Weight<'a> {
         floats: &mut Pool<f32>,
     ) {
         match self {
-            Weight::Kept(packed) => shared_product(tasks, dst, accumulate, factor, a, packed),
-            Weight::ByParts(Parts::Quantised(stored)) if a.row_count() < FEW_ROWS => {
-                assert!(!accumulate, "products with stored weights are not added to anything");
-                stored.product(tasks, dst, factor, a, floats);
+            Weight::Cached(packed) => parallel_gemm(tasks, dst, accumulate, factor, a, packed),
+            Weight::OnTheFly(Source::Quantised(quantised))
+                if a.row_count() < MIN_ROWS_TO_DEQUANTISE =>
+            {
+                assert!(!accumulate, "products with quantised weights are not added to anything");
+                quantised.gemm(tasks, dst, factor, a, floats);
             }
-            Weight::ByParts(b) => {
+            Weight::OnTheFly(b) => {
                 let (rows, cols) = (b.row_count(), b.col_count());
                 let width = panel_width();
-                let part = ((PART / rows.max(1)).max(1) / width).max(1) * width;
+                let part = ((L2_FLOATS / rows.max(1)).max(1) / width).max(1) * width;
                 let part = part.min(cols.div_ceil(tasks).next_multiple_of(width));
-                let mut rooms = floats.take(tasks * packed_len(rows, part));
-                by_parts(tasks, dst, accumulate, factor, a, b, part, &mut rooms);
-                floats.give(rooms);
+                let mut scratch = floats.take(tasks * packed_len(rows, part));
+                gemm_on_the_fly(tasks, dst, accumulate, factor, a, b, part, &mut scratch);
+                floats.give(scratch);
             }
         }
     }
 }
 
 /// Every task computes some of the columns, `part` at a time.
-fn by_parts(
+fn gemm_on_the_fly(
     tasks: usize,
     mut dst: MatMut<'_>,
     accumulate: bool,
     factor: f32,
     a: Mat<'_>,
-    b: Parts<'_>,
+    b: Source<'_>,
     part: usize,
-    rooms: &mut [f32],
+    scratch: &mut [f32],
 ) {
     let (rows, cols) = (b.row_count(), b.col_count());
     let first = tasks.div_ceil(2);
@@ -165,19 +171,30 @@ fn by_parts(
     if tasks == 1 || middle >= cols {
         for start in (0..cols).step_by(part) {
             let columns = start..(start + part).min(cols);
-            let room = &mut rooms[..packed_len(rows, columns.len())];
-            b.cols(columns.clone()).pack(room);
-            let b = Packed::new(room, rows, columns.len());
-            product(dst.cols(columns), accumulate, factor, a, b);
+            let panels = &mut scratch[..packed_len(rows, columns.len())];
+            b.cols(columns.clone()).pack(panels);
+            let b = PackedOperand::new(panels, rows, columns.len());
+            gemm(dst.cols(columns), accumulate, factor, a, b);
         }
         return;
     }
     let (left, right) = dst.split_cols(middle);
-    let (left_rooms, right_rooms) = rooms.split_at_mut(rooms.len() / tasks * first);
+    let (left_scratch, right_scratch) = scratch.split_at_mut(scratch.len() / tasks * first);
     rayon::join(
-        || by_parts(first, left, accumulate, factor, a, b.cols(0..middle), part, left_rooms),
         || {
-            by_parts(
+            gemm_on_the_fly(
+                first,
+                left,
+                accumulate,
+                factor,
+                a,
+                b.cols(0..middle),
+                part,
+                left_scratch,
+            )
+        },
+        || {
+            gemm_on_the_fly(
                 tasks - first,
                 right,
                 accumulate,
@@ -185,7 +202,7 @@ fn by_parts(
                 a,
                 b.cols(middle..cols),
                 part,
-                right_rooms,
+                right_scratch,
             )
         },
     );

@@ -1,6 +1,6 @@
 //! Values and gradients of the operations that mixtures of experts and multi-head latent attention are made of.
 
-use crisol_engine::{Columns, Device, Experts, Router, Tape, Workspace};
+use crisol_engine::{Device, Experts, HeadSlice, Router, Tape, Workspace};
 
 use crate::harness::{Random, check, id, input, params};
 use crate::reference;
@@ -38,7 +38,7 @@ fn columns_of_heads_own_and_shared() {
             &[("a", &[n, heads * a.0]), ("b", &[n, b_heads * b.0])],
             1.0,
             |tape| {
-                let part = |x, heads, (head_dim, first, width)| Columns {
+                let part = |x, heads, (head_dim, first, width)| HeadSlice {
                     x,
                     heads,
                     head_dim,
@@ -48,11 +48,14 @@ fn columns_of_heads_own_and_shared() {
                 let (x, y) = (input(tape, "a"), input(tape, "b"));
                 let (x, y) = (part(x, heads, a), part(y, b_heads, b));
                 // A value that is used twice adds both gradients up.
-                vec![tape.columns(heads, [Some(x), Some(y)]), tape.columns(heads, [Some(x), None])]
+                vec![
+                    tape.concat_heads(heads, [Some(x), Some(y)]),
+                    tape.concat_heads(heads, [Some(x), None]),
+                ]
             },
             |inputs| {
                 let (x, y) = ((&inputs[0], heads, a.1, a.2), (&inputs[1], b_heads, b.1, b.2));
-                vec![reference::columns(heads, &[x, y]), reference::columns(heads, &[x])]
+                vec![reference::concat_heads(heads, &[x, y]), reference::concat_heads(heads, &[x])]
             },
         );
     }
@@ -161,7 +164,7 @@ fn products_of_heads() {
         let mut workspace = Workspace::new(&device);
         let mut tape = Tape::inference(&params, &mut workspace);
         let input = input(&mut tape, "x");
-        let y = tape.head_products(input, id(&params, "w"), group, rows.clone(), transposed);
+        let y = tape.per_head_matmul(input, id(&params, "w"), group, rows.clone(), transposed);
         let to = if transposed { rows.len() } else { inner };
         assert_eq!(tape.shape(y), (n, heads * to));
         for (i, y) in tape.read(y).iter().enumerate() {

@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 
 use crisol_engine::{
-    Device, Grads, Optimizer, OptimizerConfig, Params, Replicas, Rule, Tape, Workspace,
+    Device, Grads, Optimizer, OptimizerConfig, Params, Replicas, Tape, UpdateRule, Workspace,
 };
 
 use crate::harness::{Random, id, offsets};
@@ -125,7 +125,7 @@ fn train(threads: usize) -> (Vec<u32>, Vec<u64>) {
     let mut replicas = Replicas::new(&params);
     let mut optimizer = Optimizer::new(&params);
     let config = OptimizerConfig {
-        rule: Rule::AdamW,
+        rule: UpdateRule::AdamW,
         lr: 1e-2,
         table_factor: 1.0,
         beta1: 0.9,

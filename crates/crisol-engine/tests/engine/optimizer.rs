@@ -1,7 +1,8 @@
 //! AdamW against the algorithm as PyTorch documents it, one scalar at a time in f64.
 
 use crisol_engine::{
-    Device, Grads, Init, Optimizer, OptimizerConfig, ParamSpec, Params, Role, Rule, Tape, Workspace,
+    Device, Grads, Init, Optimizer, OptimizerConfig, ParamSpec, Params, Role, Tape, UpdateRule,
+    Workspace,
 };
 
 use crate::harness::{Random, params};
@@ -10,7 +11,7 @@ use crate::harness::{Random, params};
 const SPECS: [(&str, &[usize]); 4] = [("a", &[3, 7]), ("b", &[5]), ("c", &[301, 457]), ("d", &[9])];
 
 const CONFIG: OptimizerConfig = OptimizerConfig {
-    rule: Rule::AdamW,
+    rule: UpdateRule::AdamW,
     lr: 3e-3,
     table_factor: 1.0,
     beta1: 0.9,
@@ -104,7 +105,7 @@ fn only_tables_take_the_factor_of_tables() {
         init: Init::Zeros,
         role,
     };
-    for rule in [Rule::AdamW, Rule::Muon] {
+    for rule in [UpdateRule::AdamW, UpdateRule::Muon] {
         let moved = |table_factor: f32| {
             let specs = vec![spec("a", Role::Table), spec("c", Role::Hidden)];
             let mut params = Params::init(&device, specs, 1);
@@ -202,7 +203,7 @@ fn muon_direction(m: &[f64], g: &[f64], rows: usize, cols: usize) -> Vec<f64> {
 #[test]
 fn muon_equals_the_definition() {
     const SPECS: [(&str, &[usize]); 3] = [("a", &[11, 40]), ("b", &[5]), ("c", &[37, 19])];
-    let config = OptimizerConfig { rule: Rule::Muon, max_grad_norm: Some(1.0), ..CONFIG };
+    let config = OptimizerConfig { rule: UpdateRule::Muon, max_grad_norm: Some(1.0), ..CONFIG };
     let device = Device::cpu(Some(2));
     let mut params = params(&device, &SPECS, 1.0, 5);
     let mut optimizer = Optimizer::new(&params);
@@ -246,7 +247,7 @@ fn muon_equals_the_definition() {
 
 #[test]
 fn muon_gives_the_same_bits_on_any_number_of_threads_and_after_a_restore() {
-    let config = OptimizerConfig { rule: Rule::Muon, ..CONFIG };
+    let config = OptimizerConfig { rule: UpdateRule::Muon, ..CONFIG };
     let run = |threads: usize, restore: bool| {
         let device = Device::cpu(Some(threads));
         let mut params = params(&device, &SPECS, 1.0, 5);

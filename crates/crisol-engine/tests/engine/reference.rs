@@ -151,7 +151,7 @@ pub(crate) fn route(logits: &Mat, normalise: bool, scale: f64, chosen: &[u32]) -
 }
 
 /// Columns of heads beside one another; a part is `(value, heads, first column, columns)`.
-pub(crate) fn columns(heads: usize, parts: &[(&Mat, usize, usize, usize)]) -> Mat {
+pub(crate) fn concat_heads(heads: usize, parts: &[(&Mat, usize, usize, usize)]) -> Mat {
     let width: usize = parts.iter().map(|part| part.3).sum();
     Mat::from_fn(parts[0].0.rows, heads * width, |i, j| {
         let (head, mut column) = (j / width, j % width);

@@ -182,23 +182,20 @@ fn fold(class: &str, summary: &str, inside: &str, open: bool) -> String {
 fn role(phase: &PhaseReport) -> &'static str {
     match phase.kind.as_str() {
         "pretrain" => "Pre-training: next-token prediction on raw text.",
-        "sft" => "Supervised fine-tuning on conversations: the loss is on the answers.",
-        "reason" => {
+        "sft" => "Supervised fine-tuning: the loss is on the answers; prompts are read.",
+        "reason" if training::reinforced_from(phase).is_some() => {
             "Reasoning: worked solutions first (cold start), then a reward for answers that a \
              verifier finds right (GRPO)."
         }
+        "reason" => "Reasoning: a reward for answers that a verifier finds right (GRPO).",
         "reward" => "Reward model: learns from preference pairs to score answers. It writes none.",
-        "ppo" => {
-            "RLHF: reinforces answers that a reward model scores high, with a KL penalty that \
-             holds the policy near its start (PPO)."
-        }
+        "ppo" => "RLHF: reinforces answers that a reward model scores high (PPO).",
         "dpo" => "Learns from preference pairs directly, without a reward model (DPO).",
         _ => "",
     }
 }
 
-/// The style sheet's colour of a phase: by its place, so that it is the same everywhere on the
-/// page.
+/// The style sheet's colour of a phase, by its place in the run.
 fn colour(place: usize) -> String {
     format!("c{}", place % 8)
 }

@@ -78,17 +78,22 @@ fn facts(body: &mut String, report: &Report, phase: &PhaseReport) {
     body.push_str("</p>\n");
 }
 
-/// A phase's curves by stage, each with its heading; without headings where there is one stage.
+/// The step at which a reasoning phase begins to use a reward; `None` where it does from the first.
 ///
-/// A reasoning phase counts its steps over both stages. Only the second has a reward, at every
-/// step: what comes before the first is the cold start.
-fn stages(phase: &PhaseReport) -> Vec<(String, Vec<Curve>)> {
+/// Such a phase counts its steps over both stages. Only the second has a reward, at every step:
+/// what comes before the first is the cold start.
+pub(super) fn reinforced_from(phase: &PhaseReport) -> Option<f64> {
     let first = |curve: &Curve| curve.points.first().map(|point| point.0);
-    let rewarded = phase.curves.iter().find(|curve| curve.name == "reward").and_then(first);
-    let began = rewarded
-        .filter(|_| phase.kind == "reason")
-        .filter(|began| phase.curves.iter().filter_map(first).any(|first| first < *began));
-    let Some(began) = began else { return vec![(String::new(), phase.curves.clone())] };
+    let rewarded = phase.curves.iter().find(|curve| curve.name == "reward").and_then(first)?;
+    let mut starts = phase.curves.iter().filter_map(first);
+    (phase.kind == "reason" && starts.any(|start| start < rewarded)).then_some(rewarded)
+}
+
+/// A phase's curves by stage, each with its heading; without headings where there is one stage.
+fn stages(phase: &PhaseReport) -> Vec<(String, Vec<Curve>)> {
+    let Some(began) = reinforced_from(phase) else {
+        return vec![(String::new(), phase.curves.clone())];
+    };
     let part = |after: bool| -> Vec<Curve> {
         let within = |(step, _): &(f64, f64)| (*step >= began) == after;
         let cut = |curve: &Curve| Curve {

@@ -9,10 +9,11 @@ use std::time::{Duration, Instant};
 use clap::{Args, Subcommand};
 use crisol_cost::phases::TRAINING;
 use crisol_cost::units::Flops;
-use crisol_engine::{Device, OptimizerConfig, Params, Profiled, Rule, WeightFormat};
+use crisol_engine::{Device, OptimizerConfig, Params, Profiled, UpdateRule, WeightFormat};
 use crisol_model::{Model, SamplingOptions, generate, generate_stream};
 use crisol_objectives::next_token;
-use crisol_phases::{PhaseError, RunSettings, batch_size, machine, peak_memory, shards};
+use crisol_phases::batch::Batch;
+use crisol_phases::{PhaseError, RunSettings, machine, peak_memory};
 use crisol_text::Example;
 use crisol_train::{Output, Trainer};
 use serde::Serialize;
@@ -137,7 +138,7 @@ struct DecodeArgs {
 
 fn weight_format(text: &str) -> Result<WeightFormat, String> {
     let names = || WeightFormat::ALL.map(|kind| kind.name().to_lowercase()).join(", ");
-    WeightFormat::named(text).ok_or_else(|| format!("one of {} is needed", names()))
+    WeightFormat::from_name(text).ok_or_else(|| format!("one of {} is needed", names()))
 }
 
 #[derive(Debug, Args)]
@@ -213,10 +214,10 @@ pub(super) fn training_steps(
     let (model, params) = shape.model(device)?;
     let cost = model.config().cost_shape();
     let mut trainer = Trainer::new(model, params);
-    let shards = shards(&documents(shape, lengths), RunSettings::default().shard_tokens);
-    let size = batch_size(&shards);
+    let batch =
+        Batch::of_documents(&documents(shape, lengths), RunSettings::default().shard_tokens);
     let config = OptimizerConfig {
-        rule: Rule::AdamW,
+        rule: UpdateRule::AdamW,
         lr: 1e-4,
         table_factor: 1.0,
         beta1: 0.9,
@@ -227,8 +228,8 @@ pub(super) fn training_steps(
     };
     let output = Output::TokenScores { logit_scale: 1.0, entropy: false };
     let mut step = || {
-        let step =
-            trainer.step(&shards, output, &config, |_, scores| next_token::loss(scores, size));
+        let step = trainer
+            .step(&batch.shards, output, &config, |_, scores| next_token::loss(scores, batch.size));
         step.map_err(PhaseError::from)
     };
     for _ in 0..WARM_UP {
@@ -258,7 +259,7 @@ fn train(args: &TrainArgs) -> Result<(), CliError> {
     let peak_memory_bytes = peak_memory();
     let tokens_per_second = tokens as f64 / seconds;
     let gflops = flops.0 / seconds * 1e-9;
-    let peak_gflops = device.product_rate(PEAK_PRODUCT, PEAK_TIME) * 1e-9;
+    let peak_gflops = device.gemm_rate(PEAK_PRODUCT, PEAK_TIME) * 1e-9;
     let result = Training {
         machine: machine(),
         threads: device.threads(),
@@ -436,10 +437,10 @@ fn decode(args: &DecodeArgs) -> Result<(), CliError> {
             config.max_position_embeddings.max(prompt_tokens + new_tokens);
         match args.dtype {
             None => Model::init(config, &device, 0)?,
-            Some(dtype) => Model::arbitrary(config, &device, dtype)?,
+            Some(dtype) => Model::with_random_weights(config, &device, dtype)?,
         }
     };
-    let (limit, length) = (model.config().longest_document(), prompt_tokens + new_tokens);
+    let (limit, length) = (model.config().max_document_len(), prompt_tokens + new_tokens);
     if length > limit {
         return Err(CliError::Usage(format!(
             "{prompt_tokens} + {new_tokens} tokens are more than the model's context of {limit}"
@@ -451,12 +452,12 @@ fn decode(args: &DecodeArgs) -> Result<(), CliError> {
     let bytes_per_token = (batch == 1).then(|| model.bytes_per_token(&params)).flatten();
     let bytes_per_second = bytes_per_token.map(|bytes| bytes as f64 * tokens_per_second);
     let peak_memory_bytes = peak_memory();
-    let memory_bytes_per_second = device.read_rate(PEAK_TIME);
+    let memory_bytes_per_second = device.read_bandwidth(PEAK_TIME);
     let prompt_tokens_per_second = (batch * prompt_tokens) as f64 / seconds_to_first_token;
     // Of a prompt, only the last token's logits are computed.
     let flops =
         model.config().cost_shape().document_flops(prompt_tokens, 1).0 / prompt_tokens as f64;
-    let peak = device.product_rate(PEAK_PRODUCT, PEAK_TIME);
+    let peak = device.gemm_rate(PEAK_PRODUCT, PEAK_TIME);
     let result = Decoding {
         machine: machine(),
         threads: device.threads(),
@@ -546,7 +547,7 @@ fn gemm(args: &GemmArgs) -> Result<(), CliError> {
     let time = Duration::from_secs_f64(seconds / products.len() as f64);
     let rates: Vec<(&str, [usize; 3], f64)> = products
         .into_iter()
-        .map(|(name, sizes)| (name, sizes, device.product_rate(sizes, time) * 1e-9))
+        .map(|(name, sizes)| (name, sizes, device.gemm_rate(sizes, time) * 1e-9))
         .collect();
     if *json {
         let products: Vec<Value> = rates

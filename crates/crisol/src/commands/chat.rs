@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::Args;
-use crisol_model::{Checkpoint, Conversation, StopReason, reply_in};
+use crisol_model::{Checkpoint, Conversation, StopReason, reply_in_conversation};
 use crisol_text::{Message, TextError, Turns};
 use rustyline::DefaultEditor;
 use rustyline::error::ReadlineError;
@@ -242,8 +242,15 @@ impl Chat {
         self.stop.replying.store(true, Ordering::Relaxed);
         let mut printed = Ok(());
         let stops = &self.sampling.stops.stops;
-        let reply =
-            reply_in(&mut self.computed, model, params, text, &prompt, &options, stops, |new| {
+        let reply = reply_in_conversation(
+            &mut self.computed,
+            model,
+            params,
+            text,
+            &prompt,
+            &options,
+            stops,
+            |new| {
                 let shown = for_stdout(new);
                 printed = match &mut dimmer {
                     Some(dimmer) => print(dimmer.push(&shown)),
@@ -254,7 +261,8 @@ impl Chat {
                 } else {
                     ControlFlow::Continue(())
                 }
-            });
+            },
+        );
         self.stop.replying.store(false, Ordering::Relaxed);
         printed?;
         let reply = reply?;
@@ -273,7 +281,7 @@ impl Chat {
     /// context, or as much as an answer may take, is free; `None` where the last message alone does
     /// not fit.
     fn fit(&mut self) -> Result<Option<Vec<u32>>, CliError> {
-        let context = self.checkpoint.model.config().longest_document();
+        let context = self.checkpoint.model.config().max_document_len();
         let room = self.sampling.max_new_tokens.min(context / 4).max(1);
         let mut forgotten = 0;
         loop {

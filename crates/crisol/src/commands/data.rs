@@ -10,8 +10,8 @@ use crisol_model::load_text;
 use crisol_phases::Recipe;
 use crisol_text::inspect::{InspectedRecord, Inspection, Problem, Sequence, Span, Totals, inspect};
 use crisol_text::{
-    Body, EMBEDDED_TOKENS, Message, Record, Strings, TextError, TextOptions, TextSetup, Tokenizer,
-    Turns,
+    Body, EMBEDDED_TOKENS, Message, Record, StringFormat, TextError, TextOptions, TextSetup,
+    Tokenizer, Turns,
 };
 use owo_colors::OwoColorize as _;
 use serde_json::{Value, json};
@@ -124,13 +124,16 @@ impl InspectArgs {
             let folder = check_folder(&locate(folder, Need::Text, self.network)?)?;
             let (config, mut text) = load_text(&folder)?;
             self.arguments.give(&mut text)?;
-            (text, format!("of {}", folder.display()), Some(config.longest_document()))
+            (text, format!("of {}", folder.display()), Some(config.max_document_len()))
         } else {
             begun = beginning(&mut records);
             (own_setup(&begun)?, "trained on this file's text; template: Crisol's".to_owned(), None)
         };
         if self.chat_strings {
-            setup.set_options(TextOptions { strings: Strings::Message, ..setup.options().clone() });
+            setup.set_options(TextOptions {
+                strings: StringFormat::Message,
+                ..setup.options().clone()
+            });
         }
         let context = self.context.or(context);
         let (mut references, mut unused) =
@@ -141,7 +144,7 @@ impl InspectArgs {
             Err(
                 error @ (TextError::Read { .. }
                 | TextError::NoRecords { .. }
-                | TextError::FewerRows { .. }),
+                | TextError::RowsOutOfRange { .. }),
             ) => {
                 failed = Some(error);
                 None
@@ -239,14 +242,14 @@ fn is_left_out(problem: &Problem) -> bool {
 /// Whether training refuses the record; other problems only deserve a look.
 fn is_error(problem: &Problem) -> bool {
     match problem {
-        Problem::Error(_) | Problem::TrainsNothing => !is_left_out(problem),
+        Problem::Error(_) | Problem::NoTrainedTokens => !is_left_out(problem),
         Problem::TooLong { context, prompt, .. } => prompt >= context,
         Problem::SpecialInContent { .. }
-        | Problem::CutThought { .. }
+        | Problem::DroppedThought { .. }
         | Problem::EmptyAnswer
         | Problem::Duplicate { .. }
         | Problem::EqualAnswers
-        | Problem::TurnsApart { .. } => false,
+        | Problem::SplitTurns { .. } => false,
     }
 }
 
@@ -277,7 +280,7 @@ impl View<'_> {
     fn json(&self) -> Value {
         let problem = |(record, problem): (&InspectedRecord, &Problem)| {
             json!({
-                "place": record.place,
+                "place": record.location,
                 "kind": problem.kind(),
                 "error": is_error(problem),
                 "message": problem.to_string(),
@@ -300,7 +303,7 @@ impl View<'_> {
         };
         let record = |record: &InspectedRecord| {
             json!({
-                "place": record.place,
+                "place": record.location,
                 "shape": record.shape,
                 "sequences": record.sequences.iter().map(sequence).collect::<Vec<_>>(),
             })
@@ -329,8 +332,11 @@ impl View<'_> {
         for record in self.shown().filter(|record| !record.sequences.is_empty()) {
             for sequence in &record.sequences {
                 let Sequence { name, tokens, trained, .. } = sequence;
-                let _ =
-                    writeln!(out, "\n{} {name}: {tokens} tokens, {trained} trained", record.place);
+                let _ = writeln!(
+                    out,
+                    "\n{} {name}: {tokens} tokens, {trained} trained",
+                    record.location
+                );
                 for span in &sequence.spans {
                     out += &shown_span(span, colour);
                 }
@@ -420,10 +426,10 @@ const MAX_GROUPS: usize = 20;
 fn placed(record: &InspectedRecord, problem: &Problem) -> (String, String) {
     let message = problem.to_string();
     let place = match problem {
-        Problem::Error(error) if record.place.is_empty() => {
-            error.place().unwrap_or_default().to_owned()
+        Problem::Error(error) if record.location.is_empty() => {
+            error.location().unwrap_or_default().to_owned()
         }
-        _ => record.place.clone(),
+        _ => record.location.clone(),
     };
     let rest = message
         .strip_prefix(&place)

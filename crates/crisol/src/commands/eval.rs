@@ -8,7 +8,7 @@ use crisol_model::ModelFiles;
 use crisol_phases::{DataSource, Evaluation, EvaluationOptions, Measured, RunSettings, evaluate};
 use crisol_report::measures::{label, value_text};
 use crisol_report::wrap;
-use crisol_text::{Strings, TextOptions};
+use crisol_text::{StringFormat, TextOptions};
 use serde_json::{Value, json};
 
 use super::phase::Reading;
@@ -88,7 +88,7 @@ impl EvalArgs {
         self.arguments.give(&mut checkpoint.text)?;
         if self.chat_strings {
             let options =
-                TextOptions { strings: Strings::Message, ..checkpoint.text.options().clone() };
+                TextOptions { strings: StringFormat::Message, ..checkpoint.text.options().clone() };
             checkpoint.text.set_options(options);
         }
         let data = DataSource::open("").reading(reading);

@@ -154,7 +154,7 @@ impl GenerateArgs {
         if reply.generated.stopped_by == StopReason::Context {
             say(format_args!(
                 "(the model's context of {} tokens is full)",
-                model.config().longest_document()
+                model.config().max_document_len()
             ));
         }
         Ok(())

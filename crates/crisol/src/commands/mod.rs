@@ -222,7 +222,7 @@ impl Written {
     fn give(&self, text: &mut TextSetup) -> Result<(), CliError> {
         self.arguments.give(text)?;
         let Some(template) = text.template.take() else { return Ok(()) };
-        let template = template.at(clock::here());
+        let template = template.with_now(clock::here());
         text.template = Some(match &self.tools {
             Some(file) => template.with_tools(tools(file)?),
             None => template,

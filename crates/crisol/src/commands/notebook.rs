@@ -317,7 +317,7 @@ impl Asked<'_> {
 
     /// Why a prompt cannot be answered.
     fn no_room(&self, prompt: &[u32]) -> Option<String> {
-        let context = self.checkpoint.model.config().longest_document();
+        let context = self.checkpoint.model.config().max_document_len();
         (prompt.len() >= context).then(|| {
             format!(
                 "the prompt takes {} tokens, of the {context} of the model's context",
@@ -350,7 +350,7 @@ fn prompt(text: &TextSetup, prompt: &str, form: Form) -> Result<Vec<u32>, CliErr
         return Ok(text.prompt_ids(&Turns::Plain(prompt.to_owned()))?);
     }
     let mut ids = text.prompt_ids(&Turns::Chat(vec![Message::user(prompt)]))?;
-    if let Some(bos) = text.tokenizer.plain_bos().filter(|bos| ids.first() != Some(bos)) {
+    if let Some(bos) = text.tokenizer.prepended_token().filter(|bos| ids.first() != Some(bos)) {
         ids.insert(0, bos);
     }
     Ok(ids)

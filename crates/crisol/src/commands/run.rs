@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use crisol_phases::{ExpectedPhase, PhaseError, PhaseSettings, Recipe, RunOptions, RunSettings};
+use crisol_phases::{PhaseError, PhaseForecast, PhaseSettings, Recipe, RunOptions, RunSettings};
 use crisol_report::{Next, PhaseReport, Report};
 use crisol_train::TrainError;
 
@@ -174,7 +174,7 @@ pub(super) fn load(path: &Path, network: Network) -> Result<Recipe, CliError> {
     let base = &mut recipe.run.base;
     if !base.is_empty() {
         let on_hub = base.parse::<ModelId>().is_ok()
-            && !crisol_hub::whole_folder(&folder.join(&*base))?.exists();
+            && !crisol_hub::resolve_folder(&folder.join(&*base))?.exists();
         if on_hub {
             *base = absolute(&locate(Path::new(base), Need::Whole, network)?)?;
         } else {
@@ -238,7 +238,7 @@ pub(super) fn execute(
         format!("{} threads", device.threads())
     };
     let mut heading = format!("Run in {} on {threads}", out.display());
-    let forecast = |recipe| crisol_phases::expected(recipe, machine.as_ref(), device.threads());
+    let forecast = |recipe| crisol_phases::forecast(recipe, machine.as_ref(), device.threads());
     let phases = match &recipe {
         Some(recipe) if !flags.resume => {
             for line in settled {
@@ -266,15 +266,15 @@ pub(super) fn execute(
 }
 
 /// The forecast of a run, in one line.
-fn forecast_line(phases: &[ExpectedPhase]) -> String {
+fn forecast_line(phases: &[PhaseForecast]) -> String {
     let most = memory(phases.iter().map(|phase| phase.memory).fold(0.0, f64::max));
-    let flops = operations(phases.iter().map(ExpectedPhase::flops).sum());
+    let flops = operations(phases.iter().map(PhaseForecast::flops).sum());
     let memory = if phases.len() > 1 {
         format!("at most {most} of memory (the largest phase alone)")
     } else {
         format!("at most {most} of memory")
     };
-    let Some(seconds) = phases.iter().map(ExpectedPhase::seconds).sum::<Option<f64>>() else {
+    let Some(seconds) = phases.iter().map(PhaseForecast::seconds).sum::<Option<f64>>() else {
         return format!(
             "\n  forecast: {flops}; {memory}; time unknown until `crisol cost --calibrate` has \
              measured this machine"

@@ -18,7 +18,7 @@ fn data_that_cannot_be_trained_on() {
         ("blank", "\n \n".into(), &["blank.jsonl: no records"]),
         ("malformed", format!("{good}\n{{\"messages\": [\n"), &["malformed.jsonl:2", "not JSON"]),
         ("latin", format!("{good}\n\n[1]\n"), &["latin.jsonl:3", "not an object"]),
-        ("silent", format!("{good}\n{silent}\n"), &["silent.jsonl:2", "trains no token"]),
+        ("silent", format!("{good}\n{silent}\n"), &["silent.jsonl:2", "no token is trained"]),
         ("keys", format!("{good}\n{{\"question\": \"a\"}}\n"), &["keys.jsonl:2", "`question`"]),
         (
             "kind",

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crisol_engine::Device;
-use crisol_phases::{ExpectedStage, Observer, Recipe, RunOptions, Saves, expected};
+use crisol_phases::{Observer, Recipe, RunOptions, Saves, StageForecast, forecast};
 use crisol_report::PhaseReport;
 
 use crate::fixture::{Bench, full_recipe};
@@ -21,11 +21,11 @@ impl Observer for Said {
     }
     fn stage_started(&mut self, _: &str, _: u64, _: u64) {}
     fn step(&mut self, _: u64, _: u64, _: &[(&str, f64)]) {}
-    fn expected(&mut self, stage: &ExpectedStage) {
+    fn stage_forecast(&mut self, stage: &StageForecast) {
         *self.0.last_mut().expect("phases start before their stages") += stage.flops;
     }
     fn measured(&mut self) {}
-    fn expected_memory(&mut self, _: f64, _: Option<f64>) {}
+    fn memory_forecast(&mut self, _: f64, _: Option<f64>) {}
     fn saved(&mut self, _: &Saves) {}
     fn note(&mut self, _: &str) {}
     fn phase_finished(&mut self, _: &PhaseReport) {}
@@ -35,7 +35,7 @@ impl Observer for Said {
 /// phase.
 #[track_caller]
 fn check(recipe: Recipe, out: &Path) {
-    let forecast = expected(&recipe, None, 1).expect("the recipe is right");
+    let forecast = forecast(&recipe, None, 1).expect("the recipe is right");
     let mut said = Said::default();
     let device = Device::cpu(Some(1));
     let options =

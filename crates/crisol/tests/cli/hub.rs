@@ -233,7 +233,7 @@ fn caches_that_python_made() {
     assert_eq!(run(&[]).ok(), expected(&bench));
     assert!(hub.log().is_empty());
     fs::remove_file(cache.join("blobs").join(WEIGHTS)).unwrap();
-    assert!(run(&["--offline"]).failed(1).contains("not whole"));
+    assert!(run(&["--offline"]).failed(1).contains("incomplete"));
     assert_eq!(run(&[]).ok(), expected(&bench));
 }
 
@@ -261,7 +261,7 @@ fn weights_in_parts_and_of_pytorch() {
     assert_eq!(generate(&hub, &bench, ID, &["--offline"]).ok(), expected(&bench));
     // A part that is gone makes the model one that is not whole.
     fs::remove_file(snapshot(&bench).join("model-2.safetensors")).unwrap();
-    assert!(generate(&hub, &bench, ID, &["--offline"]).failed(1).contains("not whole"));
+    assert!(generate(&hub, &bench, ID, &["--offline"]).failed(1).contains("incomplete"));
 
     hub.remove("model.safetensors.index.json");
     let files = listed(&hub.crisol(&bench, &["pull", ID, "--json"]).json());

@@ -1,10 +1,11 @@
 //! What `crisol-cost` says that the engine takes on the CPU, beside what processes took.
 
-use crisol_cost::engine::{EngineOptions, Sequences, inference, training};
+use crisol_cost::engine::{EngineOptions, GenerationBatch, inference, training};
 use crisol_cost::memory::Memory;
 use crisol_cost::phases::Phase;
 use crisol_cost::{Attention, Block, FeedForward, Head, ModelShape};
-use crisol_phases::{DataSource, Recipe, estimate};
+use crisol_phases::forecast::memory;
+use crisol_phases::{DataSource, Recipe};
 use serde_json::Value;
 
 use crate::fixture::Bench;
@@ -54,21 +55,21 @@ fn training_steps_and_generation_take_what_is_predicted() {
     ];
     for (name, threads, shape, shard_tokens, shards) in cases {
         let options = EngineOptions {
-            rules: estimate::rules(),
+            limits: memory::limits(),
             threads: threads.parse().unwrap(),
             shard_tokens,
             shards,
             uneven: false,
             sampling: None,
             measured: None,
-            program: estimate::PROGRAM,
+            program: memory::PROGRAM,
         };
         let measured = peak(&["train", "--shape", name, "--threads", threads]);
         check(name, training(shape, Phase::Pretrain, &options), &measured);
     }
-    let (chunks, slots) = crisol_model::at_once(64, 2);
-    let sequences = Sequences { chunks, slots, prompt_tokens: slots * 16, length: 16 + 100 };
-    let predicted = inference(&xs, None, sequences, &estimate::rules(), estimate::PROGRAM);
+    let (chunks, slots) = crisol_model::generation_concurrency(64, 2);
+    let sequences = GenerationBatch { chunks, slots, prompt_tokens: slots * 16, length: 16 + 100 };
+    let predicted = inference(&xs, None, sequences, &memory::limits(), memory::PROGRAM);
     let decode =
         ["decode", "--shape", "XS", "--batch", "64", "--new-tokens", "100", "--threads", "2"];
     check("decode", predicted, &peak(&decode));
@@ -87,8 +88,7 @@ fn phases_take_what_is_predicted() {
         let recipe = Recipe::load(&bench.path(&format!("{out}/recipe.toml"))).unwrap();
         let config = crisol_model::Config::load(&bench.path("pretrain/1-pretrain")).unwrap();
         let data = DataSource::open(bench.path(".").to_str().unwrap());
-        let predicted =
-            estimate::memory(&recipe.phases[0].settings, &recipe.run, &config, &data, 2);
+        let predicted = memory::memory(&recipe.phases[0].settings, &recipe.run, &config, &data, 2);
         let report: Value =
             serde_json::from_str(&bench.read(&format!("{out}/report.json"))).unwrap();
         check(kind, predicted, &report["peak_memory_bytes"]);
@@ -135,7 +135,7 @@ fn phases_take_what_is_predicted() {
     let data = DataSource::open(bench.path(".").to_str().unwrap());
     let settings = &recipe.phases[0].settings;
     let predicted =
-        estimate::memory_before_updates(settings, &recipe.run, &config, &data, 2).unwrap();
+        memory::memory_before_updates(settings, &recipe.run, &config, &data, 2).unwrap();
     let report: Value = serde_json::from_str(&bench.read("unpaid/report.json")).unwrap();
     check("reason without updates", predicted, &report["peak_memory_bytes"]);
     run(&["reward", chat, "--data", "votes.jsonl", "--heldout", "votes.jsonl"]);

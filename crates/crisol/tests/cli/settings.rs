@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crisol_engine::{Device, Interrupt};
 use crisol_phases::{
-    ExpectedStage, Observer, Recipe, RunOptions, Saves, available_memory, expected,
+    Observer, Recipe, RunOptions, Saves, StageForecast, available_memory, forecast,
     refuse_too_large,
 };
 use crisol_report::PhaseReport;
@@ -73,9 +73,9 @@ impl Observer for Brief {
             self.interrupt.request();
         }
     }
-    fn expected(&mut self, _: &ExpectedStage) {}
+    fn stage_forecast(&mut self, _: &StageForecast) {}
     fn measured(&mut self) {}
-    fn expected_memory(&mut self, _: f64, _: Option<f64>) {}
+    fn memory_forecast(&mut self, _: f64, _: Option<f64>) {}
     fn saved(&mut self, _: &Saves) {}
     fn note(&mut self, _: &str) {}
     fn phase_finished(&mut self, _: &PhaseReport) {}
@@ -120,7 +120,7 @@ fn hostile_values_of_every_setting() {
                 return;
             }
         };
-        let Ok(phases) = recipe.resolve().and_then(|_| expected(&recipe, None, 1)) else { return };
+        let Ok(phases) = recipe.resolve().and_then(|_| forecast(&recipe, None, 1)) else { return };
         if refuse_too_large(&phases, available_memory()).is_err() {
             too_large += 1;
             return;

@@ -60,7 +60,7 @@ impl BenchDataArgs {
             bytes += std::fs::metadata(&file).map_err(|e| HubError::io("read", &file, e))?.len();
         }
         let began = Instant::now();
-        let made = preprocess(&source, &self.reading.options(), &text, config.longest_document())?;
+        let made = preprocess(&source, &self.reading.options(), &text, config.max_document_len())?;
         let seconds = began.elapsed().as_secs_f64();
         let measured = Measured {
             machine: machine(),

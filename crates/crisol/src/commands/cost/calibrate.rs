@@ -35,14 +35,14 @@ pub(super) fn run(threads: Threads, json: bool) -> Result<(), CliError> {
         "Measuring this machine on {} threads; best while it does nothing else",
         device.threads()
     ));
-    let products = device.product_rate(PEAK_PRODUCT, Duration::from_secs(1));
-    let bandwidth = device.read_rate(Duration::from_secs(1));
+    let products = device.gemm_rate(PEAK_PRODUCT, Duration::from_secs(1));
+    let bandwidth = device.read_bandwidth(Duration::from_secs(1));
     let (mut training, mut sampling) = (Vec::new(), Vec::new());
     for (name, shape) in shapes {
         say(format_args!("  shape {name}"));
         let steps = training_steps(&shape, &mixed_lengths(&shape), &device, SECONDS)?;
         let cost = shape.config().cost_shape();
-        let parameters = cost.multiplied_parameters();
+        let parameters = cost.matmul_parameters();
         training.push(Rate { parameters, flops_per_second: steps.flops.0 / steps.seconds });
         let (model, params) = shape.model(&device)?;
         let [prompt, answer] = TOKENS;

@@ -13,7 +13,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Subcommand};
 use crisol_cost::ModelShape;
 use crisol_cost::hardware::{GPUS, Mfu};
-use crisol_cost::known::{self, Known};
+use crisol_cost::known::{self, KnownModel};
 use crisol_cost::memory::{Dtype, Optimizer, Recompute, Zero};
 use crisol_cost::phases::Phase;
 use crisol_cost::units::{self, Bytes, Dollars, Flops, Price, Seconds, Tokens};
@@ -224,7 +224,7 @@ fn flops(text: &str) -> Result<Flops, units::QuantityError> {
 }
 
 fn hours(text: &str) -> Result<Seconds, units::QuantityError> {
-    units::count(text).map(Seconds::of_hours)
+    units::count(text).map(Seconds::from_hours)
 }
 
 fn money(text: &str) -> Result<Dollars, units::QuantityError> {
@@ -318,11 +318,11 @@ fn subject(model: &Path, network: Network) -> Result<Subject, CliError> {
     let of = |name: &str, config: &Config| Subject {
         name: name.to_owned(),
         shape: config.cost_shape(),
-        context: config.longest_document(),
+        context: config.max_document_len(),
     };
-    let exists = crisol_hub::whole_folder(model)?.exists();
+    let exists = crisol_hub::resolve_folder(model)?.exists();
     if !exists {
-        if let Some(Known { name, source, context, shape }) = known::named(&text) {
+        if let Some(KnownModel { name, source, context, shape }) = known::named(&text) {
             return Ok(Subject { name: format!("{name} ({source})"), shape, context });
         }
         if text.contains('=') || ["XS", "S", "M", "1B"].contains(&&*text) {

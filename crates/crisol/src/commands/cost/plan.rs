@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use crisol_cost::hardware::{GPUS, Gpu, Mfu, OVERHEAD_OF_POWER, Range};
+use crisol_cost::hardware::{GPUS, Gpu, Mfu, POWER_USAGE_EFFECTIVENESS, Range};
 use crisol_cost::memory::{Dtype, Memory, MemoryOptions};
 use crisol_cost::phases::{Phase, PhaseOptions};
-use crisol_cost::plan::{Estimate, ORDINARY_CONTEXT, Plan, Serving, most_served, serving};
+use crisol_cost::plan::{
+    Estimate, Plan, REFERENCE_CONTEXT, Serving, max_served_documents, serving,
+};
 use crisol_cost::units::{Bytes, Dollars, FlopsPerToken, Joules, Seconds, Tokens};
 use crisol_phases::PretrainSettings;
 use crisol_report::prefixed;
@@ -73,7 +75,7 @@ pub(super) fn plan(
         }
     };
     let length =
-        args.seq.map_or(subject.context.min(ORDINARY_CONTEXT as usize), |seq| seq as usize);
+        args.seq.map_or(subject.context.min(REFERENCE_CONTEXT as usize), |seq| seq as usize);
     let gpus = hardware.gpus as usize;
     let batch = match args.batch {
         Some(batch) => batch as usize,
@@ -90,7 +92,11 @@ pub(super) fn plan(
     let plan = Plan {
         shape: subject.shape.clone(),
         phase,
-        phase_options: PhaseOptions { updates: args.updates, reference: args.kl },
+        phase_options: PhaseOptions {
+            updates: args.updates,
+            reference: f64::from(u8::from(args.kl)),
+            old_logprobs: !hardware.cpu,
+        },
         tokens,
         gpu,
         mfu: if hardware.cpu { None } else { hardware.mfu_of_gpu()? },
@@ -328,7 +334,7 @@ impl There {
     fn of(plan: &Plan, estimate: Estimate) -> There {
         let MemoryOptions { dtype, length, gpus, .. } = plan.memory;
         let one = |documents| serving(&plan.shape, dtype, &plan.gpu, plan.price, documents, length);
-        let most = most_served(&plan.shape, dtype, &plan.gpu, length);
+        let most = max_served_documents(&plan.shape, dtype, &plan.gpu, length);
         let generation =
             [Some(1), most.filter(|&most| most > 1)].into_iter().flatten().filter_map(one);
         There {
@@ -343,7 +349,7 @@ impl There {
             kilowatt_hours: Some(Numbers::of(estimate.energy, Joules::kilowatt_hours)),
             co2_kg: Some(Numbers::of(estimate.co2, |kilograms| kilograms)),
             fits: Some(estimate.memory.total() <= estimate.available),
-            largest_batch: estimate.most_documents,
+            largest_batch: estimate.max_documents,
             remedies: estimate
                 .remedies
                 .into_iter()
@@ -372,7 +378,7 @@ impl There {
             return vec![("time", "unknown".into()), ("money", "unknown".into())];
         };
         let share = |share: f64| format!("{:.0} %", 100.0 * share);
-        let in_gpu_hours = |hours: f64| in_hours(Seconds::of_hours(hours));
+        let in_gpu_hours = |hours: f64| in_hours(Seconds::from_hours(hours));
         let mut rows = vec![
             (
                 "GPU time",
@@ -414,7 +420,7 @@ impl There {
                     .replace("tg", "t")
                     .replace('\u{a0}', " ")),
                 plan.gpu.power.0,
-                100.0 * (OVERHEAD_OF_POWER - 1.0),
+                100.0 * (POWER_USAGE_EFFECTIVENESS - 1.0),
             ),
         ));
         rows
@@ -455,7 +461,7 @@ pub(super) fn parts_of(memory: &Memory) -> String {
 }
 
 fn memory_rows(estimate: &Estimate, known: bool) -> Vec<(&'static str, String)> {
-    let Estimate { memory, available, most_documents, remedies, .. } = estimate;
+    let Estimate { memory, available, max_documents, remedies, .. } = estimate;
     let total = memory.total();
     let mut rows =
         vec![("memory", format!("{} on each GPU: {}", in_bytes(total), parts_of(memory)))];
@@ -463,7 +469,7 @@ fn memory_rows(estimate: &Estimate, known: bool) -> Vec<(&'static str, String)> 
         return rows;
     }
     if total <= *available {
-        let most = most_documents.unwrap_or(1);
+        let most = max_documents.unwrap_or(1);
         let documents = if most == 1 { "document" } else { "documents" };
         rows.push((
             "fits",

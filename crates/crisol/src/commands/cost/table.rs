@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use crisol_cost::hardware::{DENSE_MFU, Gpu, MIXTURE_MFU, Mfu};
 use crisol_cost::runs::{
-    DEEPSEEK_V3_SHARES, OLMO_2_1B_POST_TRAINING, OLMO_2_1B_TOKENS, PUBLIC_RUNS, PublicRun, Share,
+    DEEPSEEK_V3_SHARES, GpuHours, OLMO_2_1B_POST_TRAINING, OLMO_2_1B_TOKENS, PUBLIC_RUNS, PublicRun,
 };
 use crisol_cost::units::{Dollars, FlopsPerToken, Seconds};
 use crisol_cost::{known, phases};
@@ -73,9 +73,9 @@ impl Run {
     }
 }
 
-fn hours(shares: &[Share]) -> Vec<Part> {
+fn hours(shares: &[GpuHours]) -> Vec<Part> {
     let all: f64 = shares.iter().map(|share| share.gpu_hours).sum();
-    let hours = |share: &Share| Part {
+    let hours = |share: &GpuHours| Part {
         name: share.name,
         gpu_hours: share.gpu_hours,
         share: share.gpu_hours / all,
@@ -84,17 +84,17 @@ fn hours(shares: &[Share]) -> Vec<Part> {
 }
 
 /// Hours of OLMo-2 1B's pre-training on H100s, which are not published: by the planner's defaults.
-fn olmo_pre_training() -> Share {
+fn olmo_pre_training() -> GpuHours {
     let shape = known::named("olmo-2-1b").expect("a known model").shape;
     let peak = Gpu::named("h100").expect("a known GPU").peak;
     let flops =
-        FlopsPerToken(phases::TRAINING * 2.0 * shape.multiplied_parameters()) * OLMO_2_1B_TOKENS;
+        FlopsPerToken(phases::TRAINING * 2.0 * shape.matmul_parameters()) * OLMO_2_1B_TOKENS;
     let time: Seconds = flops / (peak * DENSE_MFU.typical.share());
-    Share { name: "pre-training (estimated)", gpu_hours: time.hours() }
+    GpuHours { name: "pre-training (estimated)", gpu_hours: time.hours() }
 }
 
 pub(super) fn run(json: bool) -> Result<(), CliError> {
-    let olmo: Vec<Share> =
+    let olmo: Vec<GpuHours> =
         std::iter::once(olmo_pre_training()).chain(OLMO_2_1B_POST_TRAINING).collect();
     let answer = Answer {
         runs: PUBLIC_RUNS.iter().map(Run::of).collect(),

@@ -2,12 +2,12 @@
 //! model's shape and the sizes of the data files. Texts are not tokenised for it, so their lengths in tokens are rough.
 
 use crisol_cost::ModelShape;
-use crisol_cost::engine::{EngineOptions, Rules, Sequences, before_updates, training};
+use crisol_cost::engine::{EngineLimits, EngineOptions, GenerationBatch, before_updates, training};
 use crisol_cost::memory::Memory;
 use crisol_cost::phases::Phase;
 use crisol_cost::units::Bytes;
-use crisol_engine::{MAX_KEPT_LOGITS, Params, Replicas};
-use crisol_model::{Config, PREFILL_TOKENS, at_once};
+use crisol_engine::{MAX_SAVED_LOGITS, Params, Replicas};
+use crisol_model::{Config, PREFILL_TOKENS, generation_concurrency};
 
 use crate::behaviours::{ANSWER_TOKENS, held_out_files};
 use crate::data::{DataSource, Size};
@@ -39,12 +39,12 @@ const PER_EXAMPLE: usize = 36;
 const PER_ENCODED_TOKEN: usize = 120;
 const TEXTS_AT_A_TIME: usize = 2;
 
-/// Rules of the engine that decide what memory it takes.
-pub fn rules() -> Rules {
-    Rules {
+/// Limits of the engine that decide its memory.
+pub fn limits() -> EngineLimits {
+    EngineLimits {
         replicas: Replicas::count_for,
-        keeps_layouts: Params::would_keep_packed,
-        kept_logits: MAX_KEPT_LOGITS,
+        caches_packed_weights: Params::would_cache_packed,
+        max_kept_logits: MAX_SAVED_LOGITS,
     }
 }
 
@@ -86,7 +86,7 @@ fn engine_options(
     threads: usize,
 ) -> (Phase, EngineOptions) {
     let shape = config.cost_shape();
-    let context = config.longest_document();
+    let context = config.max_document_len();
     let files = Files { data, context };
     let replay = |settings: &ReplaySettings| (files.size(&settings.data), settings.tokens);
     let supervised = |names: &[String], tokens: usize| {
@@ -134,7 +134,7 @@ fn engine_options(
     let shard_tokens = longest.max(run.shard_tokens.min(batch));
     let speaks = work.phase != Phase::Reward && run.evaluate != Split::None;
     let options = EngineOptions {
-        rules: rules(),
+        limits: limits(),
         threads,
         shard_tokens,
         // The last document that does not fit leaves half of its length free.
@@ -183,7 +183,7 @@ impl Files<'_> {
     }
 
     /// What the largest of the held-out files makes the model say.
-    fn measured(&self, split: Split, threads: usize) -> Option<Sequences> {
+    fn measured(&self, split: Split, threads: usize) -> Option<GenerationBatch> {
         let sizes = held_out_files(self.data, split).map(|file| self.data.size(&file));
         let largest = sizes.max_by_key(|size| size.bytes)?;
         let longest = self.answered(largest.longest, ANSWER_TOKENS);
@@ -199,10 +199,10 @@ fn sequences(
     prompt: usize,
     longest: usize,
     threads: usize,
-) -> Sequences {
-    let (chunks, slots) = at_once(answers, threads);
+) -> GenerationBatch {
+    let (chunks, slots) = generation_concurrency(answers, threads);
     let prompt_tokens = (slots.div_ceil(group.max(1)) * prompt).min(PREFILL_TOKENS);
-    Sequences { chunks, slots, prompt_tokens, length: longest }
+    GenerationBatch { chunks, slots, prompt_tokens, length: longest }
 }
 
 /// The program, what it reads, and the tensor that it copies to save it with its moments.

@@ -1,6 +1,6 @@
-//! Attention on several threads: one head of keys and values of one document, with its queries, is a piece of work.
+//! Attention on several threads: one head of keys and values of one document, with its queries, is a task of work.
 //!
-//! A piece is copied out of the rows of all heads and its results are copied back, which costs little beside the work, and
+//! A task is copied out of the rows of all heads and its results are copied back, which costs little beside the work, and
 //! is then computed as attention with a single head of keys and values: the same operations, so the same bits.
 
 use std::ops::Range;
@@ -9,44 +9,44 @@ use super::attention::{self, Cached, Saved};
 use crate::workspace::{Buffer, Pool};
 use crate::{Attention, Device, parallel};
 
-/// Documents and their heads, piece after piece.
-struct Pieces<'a> {
+/// Documents and their heads, task after task.
+struct HeadTasks<'a> {
     shape: &'a Attention,
     offsets: &'a [u32],
-    /// Attention of one piece.
-    piece: Attention,
+    /// Attention of one task.
+    task: Attention,
 }
 
-impl<'a> Pieces<'a> {
-    fn new(shape: &'a Attention, offsets: &'a [u32]) -> Pieces<'a> {
-        let piece = Attention { heads: shape.heads / shape.kv_heads, kv_heads: 1, ..*shape };
-        Pieces { shape, offsets, piece }
+impl<'a> HeadTasks<'a> {
+    fn new(shape: &'a Attention, offsets: &'a [u32]) -> HeadTasks<'a> {
+        let task = Attention { heads: shape.heads / shape.kv_heads, kv_heads: 1, ..*shape };
+        HeadTasks { shape, offsets, task }
     }
 
     fn all(&self) -> Range<usize> {
         0..(self.offsets.len() - 1) * self.shape.kv_heads
     }
 
-    /// Rows of a piece's document, and its head.
-    fn of(&self, piece: usize) -> (Range<usize>, usize) {
-        let document = piece / self.shape.kv_heads;
+    /// Rows of a task's document, and its head.
+    fn of(&self, task: usize) -> (Range<usize>, usize) {
+        let document = task / self.shape.kv_heads;
         let rows = self.offsets[document] as usize..self.offsets[document + 1] as usize;
-        (rows, piece % self.shape.kv_heads)
+        (rows, task % self.shape.kv_heads)
     }
 
-    /// Where a piece starts among results that lie piece after piece, with `width` columns a head.
-    fn start(&self, piece: usize, width: usize) -> usize {
-        let (rows, head) = match piece {
+    /// Where a task starts among results that lie task after task, with `width` columns a head.
+    fn start(&self, task: usize, width: usize) -> usize {
+        let (rows, head) = match task {
             end if end == self.all().end => (self.offsets[self.offsets.len() - 1] as usize..0, 0),
-            piece => self.of(piece),
+            task => self.of(task),
         };
         let length = rows.end.saturating_sub(rows.start);
         (rows.start * self.shape.kv_heads + length * head) * width
     }
 
-    /// A piece's columns of `x`, which has `width` of them a head.
-    fn gather(&self, piece: usize, x: &[f32], width: usize, floats: &mut Pool<f32>) -> Buffer<f32> {
-        let (rows, head) = self.of(piece);
+    /// A task's columns of `x`, which has `width` of them a head.
+    fn gather(&self, task: usize, x: &[f32], width: usize, floats: &mut Pool<f32>) -> Buffer<f32> {
+        let (rows, head) = self.of(task);
         let stride = self.shape.kv_heads * width;
         let mut columns = floats.take(rows.len() * width);
         let rows = x[rows.start * stride..rows.end * stride].chunks_exact(stride);
@@ -56,12 +56,12 @@ impl<'a> Pieces<'a> {
         columns
     }
 
-    /// Puts the results of all pieces, which lie piece after piece, into their columns.
+    /// Puts the results of all tasks, which lie task after task, into their columns.
     fn scatter(&self, results: &[f32], width: usize, to: &mut [f32]) {
         let stride = self.shape.kv_heads * width;
-        for piece in self.all() {
-            let (rows, head) = self.of(piece);
-            let results = &results[self.start(piece, width)..self.start(piece + 1, width)];
+        for task in self.all() {
+            let (rows, head) = self.of(task);
+            let results = &results[self.start(task, width)..self.start(task + 1, width)];
             let rows = to[rows.start * stride..rows.end * stride].chunks_exact_mut(stride);
             for (from, row) in results.chunks_exact(width).zip(rows) {
                 row[head * width..][..width].copy_from_slice(from);
@@ -69,28 +69,27 @@ impl<'a> Pieces<'a> {
         }
     }
 
-    /// Runs `f(piece, its parts of results)` for some pieces; `results` start with the first of them and have so many columns
+    /// Runs `f(task, its parts of results)` for some tasks; `results` start with the first of them and have so many columns
     /// a head (`widths`).
     fn run<const N: usize>(
         &self,
-        pieces: Range<usize>,
+        tasks: Range<usize>,
         widths: [usize; N],
         results: [&mut [f32]; N],
         f: &(impl Fn(usize, [&mut [f32]; N]) + Sync),
     ) {
-        if pieces.len() <= 1 {
-            if !pieces.is_empty() {
-                f(pieces.start, results);
+        if tasks.len() <= 1 {
+            if !tasks.is_empty() {
+                f(tasks.start, results);
             }
             return;
         }
-        let middle = pieces.start + pieces.len() / 2;
-        let places =
-            widths.map(|width| self.start(middle, width) - self.start(pieces.start, width));
+        let middle = tasks.start + tasks.len() / 2;
+        let places = widths.map(|width| self.start(middle, width) - self.start(tasks.start, width));
         let (left, right) = parallel::split(results, places);
         rayon::join(
-            || self.run(pieces.start..middle, widths, left, f),
-            || self.run(middle..pieces.end, widths, right, f),
+            || self.run(tasks.start..middle, widths, left, f),
+            || self.run(middle..tasks.end, widths, right, f),
         );
     }
 }
@@ -105,25 +104,25 @@ pub(crate) fn forward(
     lse: &mut [f32],
     floats: &mut Pool<f32>,
 ) {
-    let pieces = Pieces::new(shape, offsets);
-    let &Attention { heads, qk_dim, v_dim, .. } = &pieces.piece;
+    let tasks = HeadTasks::new(shape, offsets);
+    let &Attention { heads, qk_dim, v_dim, .. } = &tasks.task;
     let (mut results, mut sums) = (floats.take(out.len()), floats.take(lse.len()));
-    pieces.run(
-        pieces.all(),
+    tasks.run(
+        tasks.all(),
         [heads * v_dim, heads],
         [&mut results, &mut sums],
-        &|piece, [out, lse]| {
-            device.with_workspace_for_part(|workspace| {
+        &|task, [out, lse]| {
+            device.with_task_workspace(|workspace| {
                 let floats = &mut workspace.floats;
                 let inputs = [(q, heads * qk_dim), (k, qk_dim), (v, v_dim)];
-                let inputs = inputs.map(|(x, width)| pieces.gather(piece, x, width, floats));
+                let inputs = inputs.map(|(x, width)| tasks.gather(task, x, width, floats));
                 let [q, k, v] = &inputs;
-                let offsets = [0, pieces.of(piece).0.len() as u32];
+                let offsets = [0, tasks.of(task).0.len() as u32];
                 attention::forward(
                     q,
                     k,
                     v,
-                    &pieces.piece,
+                    &tasks.task,
                     &offsets,
                     out,
                     lse,
@@ -136,8 +135,8 @@ pub(crate) fn forward(
             });
         },
     );
-    pieces.scatter(&results, heads * v_dim, out);
-    pieces.scatter(&sums, heads, lse);
+    tasks.scatter(&results, heads * v_dim, out);
+    tasks.scatter(&sums, heads, lse);
     floats.give(results);
     floats.give(sums);
 }
@@ -149,19 +148,19 @@ pub(crate) fn cached(
     out: &mut [f32],
     floats: &mut Pool<f32>,
 ) {
-    let pieces = Pieces::new(cached.shape, cached.offsets);
-    let &Attention { heads, qk_dim, v_dim, .. } = &pieces.piece;
+    let tasks = HeadTasks::new(cached.shape, cached.offsets);
+    let &Attention { heads, qk_dim, v_dim, .. } = &tasks.task;
     let mut results = floats.take(out.len());
-    pieces.run(pieces.all(), [heads * v_dim], [&mut results], &|piece, [out]| {
-        device.with_workspace_for_part(|workspace| {
+    tasks.run(tasks.all(), [heads * v_dim], [&mut results], &|task, [out]| {
+        device.with_task_workspace(|workspace| {
             let floats = &mut workspace.floats;
-            let q = pieces.gather(piece, cached.q, heads * qk_dim, floats);
-            let (document, head) = (piece / cached.shape.kv_heads, pieces.of(piece).1);
+            let q = tasks.gather(task, cached.q, heads * qk_dim, floats);
+            let (document, head) = (task / cached.shape.kv_heads, tasks.of(task).1);
             cached.attend(document, head..head + 1, &q, out, floats);
             floats.give(q);
         });
     });
-    pieces.scatter(&results, heads * v_dim, out);
+    tasks.scatter(&results, heads * v_dim, out);
     floats.give(results);
 }
 
@@ -175,13 +174,13 @@ pub(crate) fn backward(
     grads: [&mut [f32]; 3],
     floats: &mut Pool<f32>,
 ) {
-    let pieces = Pieces::new(shape, offsets);
-    let &Attention { heads, qk_dim, v_dim, .. } = &pieces.piece;
+    let tasks = HeadTasks::new(shape, offsets);
+    let &Attention { heads, qk_dim, v_dim, .. } = &tasks.task;
     let widths = [heads * qk_dim, qk_dim, v_dim];
     let mut results: [_; 3] = std::array::from_fn(|i| floats.take(grads[i].len()));
     let [dq, dk, dv] = &mut results;
-    pieces.run(pieces.all(), widths, [dq, dk, dv], &|piece, [dq, dk, dv]| {
-        device.with_workspace_for_part(|workspace| {
+    tasks.run(tasks.all(), widths, [dq, dk, dv], &|task, [dq, dk, dv]| {
+        device.with_task_workspace(|workspace| {
             let floats = &mut workspace.floats;
             let inputs = [
                 (saved.q, heads * qk_dim),
@@ -191,15 +190,15 @@ pub(crate) fn backward(
                 (saved.lse, heads),
                 (dout, heads * v_dim),
             ];
-            let inputs = inputs.map(|(x, width)| pieces.gather(piece, x, width, floats));
+            let inputs = inputs.map(|(x, width)| tasks.gather(task, x, width, floats));
             let [q, k, v, out, lse, dout] = &inputs;
             let saved = Saved { q, k, v, out, lse };
-            let offsets = [0, pieces.of(piece).0.len() as u32];
+            let offsets = [0, tasks.of(task).0.len() as u32];
             dk.fill(0.0);
             dv.fill(0.0);
             attention::backward(
                 &saved,
-                &pieces.piece,
+                &tasks.task,
                 &offsets,
                 dout,
                 dq,
@@ -214,7 +213,7 @@ pub(crate) fn backward(
         });
     });
     for ((result, grad), width) in results.into_iter().zip(grads).zip(widths) {
-        pieces.scatter(&result, width, grad);
+        tasks.scatter(&result, width, grad);
         floats.give(result);
     }
 }

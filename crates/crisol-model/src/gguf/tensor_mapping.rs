@@ -1,6 +1,11 @@
-//! Where a model's parameters are in GGUF files. llama.cpp has names of its own, keeps the rows of Llama's queries and keys in
-//! another order, the matrices of all experts of a layer in one tensor, and DeepSeek's expansion of the latent vector in two
-//! tensors (in one, as Hugging Face, in files from before May 2025).
+//! Names and layouts of parameters in GGUF files (llama.cpp's `tensor_mapping.py`).
+//!
+//! | parameter | in GGUF |
+//! |---|---|
+//! | Llama's `q_proj`, `k_proj` | rows reordered for adjacent RoPE pairs |
+//! | experts of a layer | one tensor `[experts, out, in]` |
+//! | DeepSeek's `kv_b_proj` | two tensors, keys transposed (one tensor before May 2025) |
+//! | all others | the same matrix under another name |
 
 use std::ops::Range;
 
@@ -9,32 +14,33 @@ use crisol_hub::{Gguf, HubError};
 
 use super::EMBEDDING;
 use crate::config::Specifics;
-use crate::weights::{Bytes, Rows, row_in_pairs};
+use crate::weights::{Bytes, FileMatrix, interleaved_row};
 use crate::{Architecture, Config};
 
-pub(super) enum Place {
+/// The tensors that hold one parameter.
+pub(super) enum TensorMapping {
     Whole {
         tensor: String,
-        /// Scalars of a head whose rows are in another order (see [`row_in_pairs`]).
-        head_in_pairs: Option<usize>,
+        /// Head width, if rows are reordered (see [`interleaved_row`]).
+        interleaved_head_dim: Option<usize>,
     },
-    /// One of the matrices in a tensor.
+    /// One expert of a tensor `[experts, out, in]`.
     Expert { tensor: String, expert: usize, experts: usize },
-    /// `kv_b_proj`: of every head, rows for its key, which are transposed here, and rows for its value.
+    /// `kv_b_proj`: per head, transposed rows of the key and rows of the value.
     Latent { keys: String, values: String, expansion: Expansion },
 }
 
-impl Place {
-    /// Where a parameter is written.
-    pub(super) fn of(config: &Config, spec: &ParamSpec) -> Place {
-        let tensor = name_in_file(&spec.name, config.architecture);
+impl TensorMapping {
+    /// The tensors to which a parameter is written.
+    pub(super) fn for_export(config: &Config, spec: &ParamSpec) -> TensorMapping {
+        let tensor = gguf_name(&spec.name, config.architecture);
         if let Some((start, rest)) = spec.name.split_once(".experts.")
             && let Some((expert, part)) = rest.split_once('.')
             && let (Ok(expert), Some((experts, _))) = (expert.parse(), config.routed_experts())
         {
             let name = format!("{start}.experts.{part}");
-            return Place::Expert {
-                tensor: name_in_file(&name, config.architecture),
+            return TensorMapping::Expert {
+                tensor: gguf_name(&name, config.architecture),
                 expert,
                 experts,
             };
@@ -50,40 +56,49 @@ impl Place {
             };
             let [keys, values] =
                 ["attn_k_b", "attn_v_b"].map(|part| format!("{prefix}{part}.weight"));
-            return Place::Latent { keys, values, expansion };
+            return TensorMapping::Latent { keys, values, expansion };
         }
         let rotated = ["q_proj", "k_proj"].iter().any(|part| spec.name.contains(part));
-        let in_pairs = config.architecture == Architecture::Llama && rotated;
-        Place::Whole { tensor, head_in_pairs: in_pairs.then_some(config.head_dim) }
-    }
-
-    /// Where it is in this file.
-    pub(super) fn in_file(gguf: &Gguf, config: &Config, spec: &ParamSpec) -> Place {
-        match Place::of(config, spec) {
-            Place::Latent { keys, .. } if gguf.shape(&keys).is_none() => {
-                let tensor = name_in_file(&spec.name, config.architecture);
-                if gguf.shape(&tensor).is_some() {
-                    Place::Whole { tensor, head_in_pairs: None }
-                } else {
-                    Place::of(config, spec)
-                }
-            }
-            place => place,
+        let interleaved = config.architecture == Architecture::Llama && rotated;
+        TensorMapping::Whole {
+            tensor,
+            interleaved_head_dim: interleaved.then_some(config.head_dim),
         }
     }
 
-    /// The tensors that a parameter of this shape is in, and their shapes.
+    /// The tensors of a given file that hold a parameter.
+    pub(super) fn in_file(gguf: &Gguf, config: &Config, spec: &ParamSpec) -> TensorMapping {
+        match TensorMapping::for_export(config, spec) {
+            TensorMapping::Latent { keys, .. } if gguf.shape(&keys).is_none() => {
+                let tensor = gguf_name(&spec.name, config.architecture);
+                if gguf.shape(&tensor).is_some() {
+                    TensorMapping::Whole { tensor, interleaved_head_dim: None }
+                } else {
+                    TensorMapping::for_export(config, spec)
+                }
+            }
+            mapping => mapping,
+        }
+    }
+
+    /// Names and shapes of the tensors that hold a parameter of this shape.
     pub(super) fn tensors(self, shape: &[usize]) -> Vec<(String, Vec<usize>)> {
         match self {
-            Place::Whole { tensor, .. } => vec![(tensor, shape.to_vec())],
-            Place::Expert { tensor, experts, .. } => vec![(tensor, [&[experts], shape].concat())],
-            Place::Latent { keys, values, expansion: Expansion { heads, key, value, rank } } => {
+            TensorMapping::Whole { tensor, .. } => vec![(tensor, shape.to_vec())],
+            TensorMapping::Expert { tensor, experts, .. } => {
+                vec![(tensor, [&[experts], shape].concat())]
+            }
+            TensorMapping::Latent {
+                keys,
+                values,
+                expansion: Expansion { heads, key, value, rank },
+            } => {
                 vec![(keys, vec![heads, rank, key]), (values, vec![heads, value, rank])]
             }
         }
     }
 
-    /// The parameter's values, in the order of Hugging Face's files.
+    /// The parameter's values in Hugging Face's layout.
     pub(super) fn read(&self, gguf: &Gguf, shape: &[usize]) -> Result<Vec<f32>, HubError> {
         let whole = |tensor: &str| -> Result<Vec<f32>, HubError> {
             let values = gguf.read(tensor)?;
@@ -92,57 +107,61 @@ impl Place {
             Ok(values)
         };
         match self {
-            Place::Whole { tensor, head_in_pairs: None } => whole(tensor),
-            &Place::Whole { ref tensor, head_in_pairs: Some(head_dim) } => {
+            TensorMapping::Whole { tensor, interleaved_head_dim: None } => whole(tensor),
+            &TensorMapping::Whole { ref tensor, interleaved_head_dim: Some(head_dim) } => {
                 let values = whole(tensor)?;
                 let width = values.len() / shape[0];
-                let row = |row: usize| &values[row_in_pairs(row, head_dim) * width..][..width];
+                let row = |row: usize| &values[interleaved_row(row, head_dim) * width..][..width];
                 Ok((0..shape[0]).flat_map(row).copied().collect())
             }
-            &Place::Expert { ref tensor, expert, .. } => {
-                let rows = rows_of(expert, shape);
+            &TensorMapping::Expert { ref tensor, expert, .. } => {
+                let rows = expert_rows(expert, shape);
                 let values = gguf.read_rows(tensor, rows.clone())?;
                 let mapped = gguf.mapped_rows(tensor, rows)?;
                 mapped.release(0..mapped.len());
                 Ok(values)
             }
-            Place::Latent { keys, values, expansion } => {
+            TensorMapping::Latent { keys, values, expansion } => {
                 Ok(expansion.join(&whole(keys)?, &whole(values)?))
             }
         }
     }
 
-    /// The type in which inference can use it, if it can be as it is stored.
+    /// The weight format, if inference can use the tensor without conversion.
     pub(super) fn weight_format(&self, gguf: &Gguf) -> Option<WeightFormat> {
-        // For another type, widening says that it is not supported.
-        let kind = |tensor: &str| WeightFormat::named(&gguf.dtype(tensor)?.to_string());
+        // Unsupported types are refused by the conversion to f32.
+        let format = |tensor: &str| WeightFormat::from_name(&gguf.dtype(tensor)?.to_string());
         match self {
-            Place::Whole { tensor, .. } | Place::Expert { tensor, .. } => kind(tensor),
-            // Transposed blocks are no blocks.
-            Place::Latent { keys, values, .. } => kind(keys).filter(|kind_of_keys| {
-                kind_of_keys.block().0 == 1 && kind(values) == Some(*kind_of_keys)
+            TensorMapping::Whole { tensor, .. } | TensorMapping::Expert { tensor, .. } => {
+                format(tensor)
+            }
+            // Quantisation blocks cannot be transposed.
+            TensorMapping::Latent { keys, values, .. } => format(keys).filter(|keys_format| {
+                keys_format.block().0 == 1 && format(values) == Some(*keys_format)
             }),
         }
     }
 
-    /// A matrix as it is stored, if inference can use it so.
-    pub(super) fn stored<'a>(
+    /// The matrix in the file's weight format, if inference can use it.
+    pub(super) fn matrix<'a>(
         &self,
         gguf: &'a Gguf,
         shape: &[usize],
-    ) -> Result<Option<Rows<'a>>, HubError> {
-        let Some(kind) = self.weight_format(gguf) else { return Ok(None) };
+    ) -> Result<Option<FileMatrix<'a>>, HubError> {
+        let Some(format) = self.weight_format(gguf) else { return Ok(None) };
         Ok(Some(match self {
-            &Place::Whole { ref tensor, head_in_pairs } => {
-                Rows { kind, bytes: Bytes::Mapped(gguf.mapped(tensor)?), head_in_pairs }
+            &TensorMapping::Whole { ref tensor, interleaved_head_dim } => FileMatrix {
+                format,
+                bytes: Bytes::Mapped(gguf.mapped(tensor)?),
+                interleaved_head_dim,
+            },
+            &TensorMapping::Expert { ref tensor, expert, .. } => {
+                let bytes = Bytes::Mapped(gguf.mapped_rows(tensor, expert_rows(expert, shape))?);
+                FileMatrix { format, bytes, interleaved_head_dim: None }
             }
-            &Place::Expert { ref tensor, expert, .. } => {
-                let bytes = Bytes::Mapped(gguf.mapped_rows(tensor, rows_of(expert, shape))?);
-                Rows { kind, bytes, head_in_pairs: None }
-            }
-            Place::Latent { keys, values, expansion } => {
+            TensorMapping::Latent { keys, values, expansion } => {
                 let (keys, values) = (gguf.mapped(keys)?, gguf.mapped(values)?);
-                let bytes = match kind {
+                let bytes = match format {
                     WeightFormat::F32 => expansion
                         .join(keys.as_chunks::<4>().0, values.as_chunks::<4>().0)
                         .into_flattened(),
@@ -153,18 +172,18 @@ impl Place {
                 for mapped in [keys, values] {
                     mapped.release(0..mapped.len());
                 }
-                Rows { kind, bytes: Bytes::Gathered(bytes), head_in_pairs: None }
+                FileMatrix { format, bytes: Bytes::Gathered(bytes), interleaved_head_dim: None }
             }
         }))
     }
 }
 
-/// The rows of a tensor of all experts that are one's.
-fn rows_of(expert: usize, shape: &[usize]) -> Range<usize> {
+/// Rows of one expert in a tensor `[experts, out, in]`.
+fn expert_rows(expert: usize, shape: &[usize]) -> Range<usize> {
     expert * shape[0]..(expert + 1) * shape[0]
 }
 
-/// The expansion of a latent vector to every head's key and value, in scalars.
+/// Dimensions of `kv_b_proj`; `key` and `value` are widths per head.
 #[derive(Clone, Copy)]
 pub(super) struct Expansion {
     heads: usize,
@@ -174,7 +193,8 @@ pub(super) struct Expansion {
 }
 
 impl Expansion {
-    /// `[heads · (key + value), rank]` from keys `[heads, rank, key]` and values `[heads, value, rank]`.
+    /// `[heads · (key + value), rank]` from keys `[heads, rank, key]` and values `[heads, value,
+    /// rank]`.
     fn join<T: Copy>(self, keys: &[T], values: &[T]) -> Vec<T> {
         let Expansion { heads, key, value, rank } = self;
         let mut all = Vec::with_capacity(keys.len() + values.len());
@@ -186,7 +206,7 @@ impl Expansion {
         all
     }
 
-    /// The keys of that, as they are joined.
+    /// The inverse of [`Self::join`]: the keys `[heads, rank, key]`.
     pub(super) fn keys(self, all: &[f32]) -> Vec<f32> {
         let Expansion { key, rank, .. } = self;
         let transposed = |head| {
@@ -196,7 +216,7 @@ impl Expansion {
         (0..self.heads).flat_map(transposed).collect()
     }
 
-    /// The values.
+    /// The inverse of [`Self::join`]: the values `[heads, value, rank]`.
     pub(super) fn values(self, all: &[f32]) -> Vec<f32> {
         (0..self.heads)
             .flat_map(|head| &self.rows(all, head)[self.key * self.rank..])
@@ -204,15 +224,15 @@ impl Expansion {
             .collect()
     }
 
-    /// A head's rows.
+    /// FileMatrix of one head.
     fn rows(self, all: &[f32], head: usize) -> &[f32] {
         let size = (self.key + self.value) * self.rank;
         &all[head * size..][..size]
     }
 }
 
-/// Our parts of a layer, and llama.cpp's. What follows the attention's norm is Llama's norm before the feed-forward layer, but
-/// OLMo-2's norm after the attention.
+/// Layer parts by their name in Hugging Face's files and in GGUF. `post_attention_layernorm` is not
+/// here: it maps to `ffn_norm`, in OLMo-2 to `post_attention_norm`.
 const PARTS: [(&str, &str); 19] = [
     ("self_attn.q_proj", "attn_q"),
     ("self_attn.k_proj", "attn_k"),
@@ -235,8 +255,8 @@ const PARTS: [(&str, &str); 19] = [
     ("down_proj", "ffn_down"),
 ];
 
-/// A tensor's name.
-fn name_in_file(name: &str, architecture: Architecture) -> String {
+/// The GGUF name of a parameter.
+fn gguf_name(name: &str, architecture: Architecture) -> String {
     let rest = match name {
         "model.embed_tokens.weight" => return EMBEDDING.into(),
         "model.norm.weight" => return "output_norm.weight".into(),
@@ -248,7 +268,7 @@ fn name_in_file(name: &str, architecture: Architecture) -> String {
     if kind == "e_score_correction_bias" {
         return format!("blk.{layer}.exp_probs_b.bias");
     }
-    // Feed-forward layers, experts among them.
+    // Dense feed-forward layers and experts.
     let part =
         ["mlp.", "feed_forward."].iter().find_map(|start| part.strip_prefix(start)).unwrap_or(part);
     let (part, whose) = match part.split_once('.') {

@@ -4,23 +4,23 @@
 
 use super::mat::{Mat, MatMut};
 use super::math::{LANES, exp, fma, max, sum_lanes, vectorised};
-use super::packed::{Packed, packed_len, shared_pack, shared_product};
+use super::packed::{PackedOperand, packed_len, parallel_gemm, parallel_pack};
 use super::weights::Weight;
 use crate::Interrupt;
 use crate::parallel::for_rows;
 use crate::workspace::{Buffer, Pool};
 
 /// Rows and vocabulary entries whose logits exist at a time: half a megabyte, a part of the second-level cache.
-const ROWS: usize = 256;
-const CHUNK: usize = 512;
+const BLOCK_ROWS: usize = 256;
+const VOCAB_CHUNK: usize = 512;
 
 /// What forward writes, one per row.
-pub(crate) struct Scores<'a> {
+pub(crate) struct Outputs<'a> {
     pub(crate) logp: &'a mut [f32],
     pub(crate) entropy: &'a mut [f32],
     pub(crate) lse: &'a mut [f32],
     /// All scaled logits, block by block; empty: not to be kept.
-    pub(crate) kept_logits: &'a mut [f32],
+    pub(crate) saved_logits: &'a mut [f32],
     pub(crate) with_entropy: bool,
 }
 
@@ -44,30 +44,34 @@ fn blocks(n: usize, step: usize) -> impl Iterator<Item = std::ops::Range<usize>>
 
 /// Where the logits of one block after the other go: each to its place among those that are kept, or all to the same
 /// scratch.
-enum Blocks<'a> {
-    Kept(&'a mut [f32]),
+enum LogitBlocks<'a> {
+    Saved(&'a mut [f32]),
     Scratch(Buffer<f32>),
 }
 
-impl<'a> Blocks<'a> {
+impl<'a> LogitBlocks<'a> {
     fn new(kept: &'a mut [f32], rows: usize, vocab: usize, floats: &mut Pool<f32>) -> Self {
         if kept.is_empty() {
-            return Blocks::Scratch(floats.take(ROWS.min(rows) * CHUNK.min(vocab)));
+            return LogitBlocks::Scratch(
+                floats.take(BLOCK_ROWS.min(rows) * VOCAB_CHUNK.min(vocab)),
+            );
         }
         assert_eq!(kept.len(), rows * vocab, "room for all logits");
-        Blocks::Kept(kept)
+        LogitBlocks::Saved(kept)
     }
 
     /// The next block, of `len` logits.
     fn next(&mut self, len: usize) -> &mut [f32] {
         match self {
-            Blocks::Kept(rest) => rest.split_off_mut(..len).expect("blocks cover the logits once"),
-            Blocks::Scratch(scratch) => &mut scratch[..len],
+            LogitBlocks::Saved(rest) => {
+                rest.split_off_mut(..len).expect("blocks cover the logits once")
+            }
+            LogitBlocks::Scratch(scratch) => &mut scratch[..len],
         }
     }
 
     fn recycle(self, floats: &mut Pool<f32>) {
-        if let Blocks::Scratch(scratch) = self {
+        if let LogitBlocks::Scratch(scratch) = self {
             floats.give(scratch);
         }
     }
@@ -80,27 +84,27 @@ pub(crate) fn forward(
     head: Weight<'_>,
     targets: &[u32],
     scale: f32,
-    scores: Scores<'_>,
+    scores: Outputs<'_>,
     tasks: usize,
     stop: &Interrupt,
     floats: &mut Pool<f32>,
 ) {
-    let Scores { logp, entropy, lse, kept_logits, with_entropy } = scores;
+    let Outputs { logp, entropy, lse, saved_logits, with_entropy } = scores;
     let (dim, vocab) = (head.row_count(), head.col_count());
     let x = Mat::new(x, targets.len(), dim);
-    let mut blocks_of_logits = Blocks::new(kept_logits, targets.len(), vocab, floats);
-    let mut largest = floats.take(ROWS);
-    for rows in blocks(targets.len(), ROWS).take_while(|_| !stop.requested()) {
+    let mut logit_blocks = LogitBlocks::new(saved_logits, targets.len(), vocab, floats);
+    let mut largest = floats.take(BLOCK_ROWS);
+    for rows in blocks(targets.len(), BLOCK_ROWS).take_while(|_| !stop.requested()) {
         // Running sums of e^(z - max) and e^(z - max)·(z - max); `lse` and `entropy` hold them meanwhile.
         let (sums, weighted) = (&mut lse[rows.clone()], &mut entropy[rows.clone()]);
         let largest = &mut largest[..rows.len()];
         largest.fill(f32::NEG_INFINITY);
         sums.fill(0.0);
         weighted.fill(0.0);
-        for chunk in blocks(vocab, CHUNK) {
-            let logits = blocks_of_logits.next(rows.len() * chunk.len());
+        for chunk in blocks(vocab, VOCAB_CHUNK) {
+            let logits = logit_blocks.next(rows.len() * chunk.len());
             let z = MatMut::new(logits, rows.len(), chunk.len());
-            head.cols(chunk.clone()).product(tasks, z, false, scale, x.rows(rows.clone()), floats);
+            head.cols(chunk.clone()).gemm(tasks, z, false, scale, x.rows(rows.clone()), floats);
             for ((logits, &target), logp) in logits
                 .chunks_exact(chunk.len())
                 .zip(&targets[rows.clone()])
@@ -137,16 +141,16 @@ pub(crate) fn forward(
             lse[row] = largest + log_sum;
         }
     }
-    blocks_of_logits.recycle(floats);
+    logit_blocks.recycle(floats);
     floats.give(largest);
 }
 
 /// Gradients of the hidden states (written, or added to if `accumulate`) and of the head (added to), from those
-/// of log-probs and entropies (empty: none). `kept_logits` are those of forward, and overwritten; if it is empty they are
+/// of log-probs and entropies (empty: none). `saved_logits` are those of forward, and overwritten; if it is empty they are
 /// computed again. Once `stop` is requested, a part of them.
 pub(crate) fn backward(
     saved: &Saved<'_>,
-    kept_logits: &mut [f32],
+    saved_logits: &mut [f32],
     dlogp: &[f32],
     dentropy: &[f32],
     dx: &mut [f32],
@@ -159,19 +163,19 @@ pub(crate) fn backward(
     let &Saved { x, head, transposed_head, targets, scale, lse, entropy } = saved;
     let (vocab, dim) = (head.row_count(), head.col_count());
     let x = Mat::new(x, targets.len(), dim);
-    let mut blocks_of_logits = Blocks::new(kept_logits, targets.len(), vocab, floats);
-    let mut panels = floats.take(packed_len(ROWS.min(targets.len()), dim));
-    for rows in blocks(targets.len(), ROWS).take_while(|_| !stop.requested()) {
+    let mut logit_blocks = LogitBlocks::new(saved_logits, targets.len(), vocab, floats);
+    let mut panels = floats.take(packed_len(BLOCK_ROWS.min(targets.len()), dim));
+    for rows in blocks(targets.len(), BLOCK_ROWS).take_while(|_| !stop.requested()) {
         let x = x.rows(rows.clone());
         let panels = &mut panels[..packed_len(rows.len(), dim)];
-        shared_pack(tasks, x, panels);
-        let packed_x = Packed::new(panels, rows.len(), dim);
+        parallel_pack(tasks, x, panels);
+        let packed_x = PackedOperand::new(panels, rows.len(), dim);
         let lse = &lse[rows.clone()];
-        for chunk in blocks(vocab, CHUNK) {
-            let logits = blocks_of_logits.next(rows.len() * chunk.len());
+        for chunk in blocks(vocab, VOCAB_CHUNK) {
+            let logits = logit_blocks.next(rows.len() * chunk.len());
             if let Some(head) = transposed_head {
                 let z = MatMut::new(logits, rows.len(), chunk.len());
-                head.cols(chunk.clone()).product(tasks, z, false, scale, x, floats);
+                head.cols(chunk.clone()).gemm(tasks, z, false, scale, x, floats);
             }
             // ∂logp/∂z = onehot - p and ∂H/∂z = -p·(log p + H)
             let first = rows.start;
@@ -200,7 +204,7 @@ pub(crate) fn backward(
             }
             let dz = Mat::new(logits, rows.len(), chunk.len());
             let dx = MatMut::new(&mut dx[rows.start * dim..rows.end * dim], rows.len(), dim);
-            head.rows(chunk.clone()).product(
+            head.rows(chunk.clone()).gemm(
                 tasks,
                 dx,
                 accumulate || chunk.start > 0,
@@ -210,11 +214,11 @@ pub(crate) fn backward(
             );
             let dhead =
                 MatMut::new(&mut dhead[chunk.start * dim..chunk.end * dim], chunk.len(), dim);
-            shared_product(tasks, dhead, true, scale, dz.t(), packed_x);
+            parallel_gemm(tasks, dhead, true, scale, dz.t(), packed_x);
         }
     }
     floats.give(panels);
-    blocks_of_logits.recycle(floats);
+    logit_blocks.recycle(floats);
 }
 
 vectorised! {
@@ -311,8 +315,8 @@ mod tests {
     #[test]
     fn kept_logits_change_no_bit() {
         let number = |i: usize| ((i * 7919 + 13) % 1009) as f32 / 500.0 - 1.0;
-        let (dim, vocab) = (8, CHUNK + 37);
-        for rows in [1, ROWS + 5] {
+        let (dim, vocab) = (8, VOCAB_CHUNK + 37);
+        for rows in [1, BLOCK_ROWS + 5] {
             let x: Vec<f32> = (0..rows * dim).map(number).collect();
             let weights: Vec<f32> = (0..vocab * dim).map(|i| number(i + 5)).collect();
             let targets: Vec<u32> = (0..rows).map(|row| (row * 31 % vocab) as u32).collect();
@@ -324,17 +328,19 @@ mod tests {
                         .map(|(rows, cols)| vec![0.0; packed_len(rows, cols)]);
                     pack(weights, &mut head);
                     pack(weights.t(), &mut transposed);
-                    let (head, transposed) =
-                        (Packed::new(&head, vocab, dim), Packed::new(&transposed, dim, vocab));
-                    let [head, transposed] = [head, transposed].map(Weight::Kept);
+                    let (head, transposed) = (
+                        PackedOperand::new(&head, vocab, dim),
+                        PackedOperand::new(&transposed, dim, vocab),
+                    );
+                    let [head, transposed] = [head, transposed].map(Weight::Cached);
                     let mut floats = Pool::default();
                     let mut kept = vec![0.0; kept];
                     let [mut logp, mut entropy, mut lse] = [(); 3].map(|()| vec![0.0; rows]);
-                    let scores = Scores {
+                    let scores = Outputs {
                         logp: &mut logp,
                         entropy: &mut entropy,
                         lse: &mut lse,
-                        kept_logits: &mut kept,
+                        saved_logits: &mut kept,
                         with_entropy,
                     };
                     let stop = Interrupt::default();
@@ -374,18 +380,18 @@ mod tests {
     /// A stop is heard between blocks of rows.
     #[test]
     fn nothing_is_computed_once_a_stop_is_requested() {
-        let (dim, vocab, targets) = (4, 6, [1; ROWS + 3]);
+        let (dim, vocab, targets) = (4, 6, [1; BLOCK_ROWS + 3]);
         let weights = vec![0.5; vocab * dim];
         let mut transposed = vec![0.0; packed_len(dim, vocab)];
         pack(Mat::new(&weights, vocab, dim).t(), &mut transposed);
-        let transposed = Weight::Kept(Packed::new(&transposed, dim, vocab));
+        let transposed = Weight::Cached(PackedOperand::new(&transposed, dim, vocab));
         let run = |stop: &Interrupt| {
             let [mut logp, mut entropy, mut lse] = [(); 3].map(|()| vec![7.0; targets.len()]);
-            let scores = Scores {
+            let scores = Outputs {
                 logp: &mut logp,
                 entropy: &mut entropy,
                 lse: &mut lse,
-                kept_logits: &mut [],
+                saved_logits: &mut [],
                 with_entropy: true,
             };
             let x = vec![1.0; targets.len() * dim];

@@ -1,4 +1,4 @@
-//! One way from text to ids: what is trained is what inference sees, over templates and tokenizers.
+//! Training and inference encode prompts to equal ids, for all golden templates and tokenizers.
 
 use std::path::Path;
 
@@ -8,10 +8,10 @@ use crisol_text::{
 };
 use serde_json::{Value, json};
 
-use crate::fixture::{self, folder_setup, one, special, train};
-use crate::sentencepiece::with_named;
+use crate::fixture::{self, folder_setup, single, special, train};
+use crate::sentencepiece::with_special_tokens;
 
-const NAMED: [&str; 8] = [
+const SPECIAL_TOKENS: [&str; 8] = [
     "<|im_start|>",
     "<|im_end|>",
     "<|eot_id|>",
@@ -23,16 +23,19 @@ const NAMED: [&str; 8] = [
 ];
 
 fn byte_level() -> Tokenizer {
-    train(&special(&[["<s>", "</s>"].as_slice(), &NAMED].concat()))
+    train(&special(&[["<s>", "</s>"].as_slice(), &SPECIAL_TOKENS].concat()))
 }
 
-/// With a beginning of text before plain text, as Llama's.
+/// The tokenizer with a beginning-of-text token before each text, like Llama's.
 fn with_bos(tokenizer: &Tokenizer) -> Tokenizer {
     let mut json: Value = serde_json::from_str(&tokenizer.to_json()).unwrap();
     let id = tokenizer.token_id("<s>").unwrap();
     json["post_processor"] = json!({
         "type": "TemplateProcessing",
-        "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+        "single": [
+            {"SpecialToken": {"id": "<s>", "type_id": 0}},
+            {"Sequence": {"id": "A", "type_id": 0}},
+        ],
         "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 0}}],
         "special_tokens": {"<s>": {"id": "<s>", "ids": [id], "tokens": ["<s>"]}},
     });
@@ -43,8 +46,8 @@ fn tokenizers() -> [(&'static str, Tokenizer); 3] {
     let byte_level = byte_level();
     [
         ("byte-level", byte_level.clone()),
-        ("byte-level with a beginning", with_bos(&byte_level)),
-        ("sentencepiece", with_named(&NAMED)),
+        ("byte-level with bos", with_bos(&byte_level)),
+        ("sentencepiece", with_special_tokens(&SPECIAL_TOKENS)),
     ]
 }
 
@@ -65,13 +68,13 @@ fn setups() -> Vec<(String, TextSetup)> {
     setups
 }
 
-fn of(body: Body) -> Record {
+fn record(body: Body) -> Record {
     let mut record = parse_jsonl("f", r#"{"text": "x"}"#).unwrap().remove(0);
     record.body = body;
     record
 }
 
-fn bare(text: &str) -> String {
+fn without_spaces(text: &str) -> String {
     text.split_whitespace().collect()
 }
 
@@ -96,67 +99,76 @@ fn conversations() -> Vec<Vec<Message>> {
     conversations
 }
 
-/// For every turn of the assistant's: (prompt, completion), the conversation as `messages`, and the prompt of generation
-/// have the same ids, and what is trained holds the message's words.
+/// For every assistant turn: the conversation, the turn as `prompt`/`completion`, and the prompt at
+/// inference have equal ids. The trained text contains the message.
 #[test]
-fn what_is_trained_begins_with_the_ids_that_inference_sees() {
-    let (mut checked, mut apart, mut together) = (0, 0, 0);
+fn every_trained_turn_starts_with_the_ids_of_inference() {
+    let (mut checked, mut separate, mut joined) = (0, 0, 0);
     for (name, setup) in setups() {
         for conversation in conversations() {
-            let place = format!("{name}: {conversation:?}");
+            let location = format!("{name}: {conversation:?}");
             let examples = match setup
-                .supervised(&of(Body::Chat { messages: conversation.clone() }), 999)
+                .supervised(&record(Body::Chat { messages: conversation.clone() }), 999)
             {
                 Ok(encoded) => encoded.examples,
-                // Its prompt begins to think, where these messages hold no thoughts.
-                Err(TextError::At { source, .. }) if name.starts_with("deepseek_r1") => {
-                    assert!(matches!(*source, TextError::OtherAnswer { .. }), "{place} {source}");
+                // Its prompt starts a thought, but these messages have none.
+                Err(TextError::InRecord { source, .. }) if name.starts_with("deepseek_r1") => {
+                    assert!(
+                        matches!(*source, TextError::PromptNotPrefix { .. }),
+                        "{location} {source}"
+                    );
                     continue;
                 }
-                Err(error) => panic!("{place} {error}"),
+                Err(error) => panic!("{location} {error}"),
             };
             if examples.len() == 1 {
-                together += 1;
+                joined += 1;
             } else {
-                apart += 1;
+                separate += 1;
             }
             for (k, i) in [1, 3].into_iter().enumerate() {
                 let (before, message) = (Turns::Chat(conversation[..i].to_vec()), &conversation[i]);
                 let prompt = setup.prompt_ids(&before).unwrap();
                 let completion = Turns::Chat(vec![message.clone()]);
-                let pair = of(Body::Completion { prompt: before, completion });
-                let alone = one(setup.supervised(&pair, 999).unwrap().examples);
-                assert!(alone.ids.starts_with(&prompt), "{place}");
-                assert_eq!(alone.prompt_tokens(), prompt.len(), "{place}");
-                let whole = &examples[k.min(examples.len() - 1)];
-                assert!(whole.ids.starts_with(&alone.ids), "{place}");
+                let pair = record(Body::Completion { prompt: before, completion });
+                let alone = single(setup.supervised(&pair, 999).unwrap().examples);
+                assert!(alone.ids.starts_with(&prompt), "{location}");
+                assert_eq!(alone.prompt_tokens(), prompt.len(), "{location}");
+                let example = &examples[k.min(examples.len() - 1)];
+                assert!(example.ids.starts_with(&alone.ids), "{location}");
                 let span = prompt.len()..alone.ids.len();
-                assert_eq!(whole.trained[span.clone()], alone.trained[span], "{place}");
-                let said = trained_text(&setup, &alone);
-                assert!(bare(&said).contains(&bare(&message.content)), "{place} {said:?}");
-                // The text is what was asked: nothing is put in at the seam. (Sentencepiece's decoder shows a space after
-                // named tokens.)
+                assert_eq!(example.trained[span.clone()], alone.trained[span], "{location}");
+                let trained = trained_text(&setup, &alone);
+                let content = without_spaces(&message.content);
+                assert!(without_spaces(&trained).contains(&content), "{location} {trained:?}");
+                // No space is inserted between prompt and answer. (Sentencepiece's decoder inserts
+                // one after special tokens.)
                 let text =
                     setup.template.as_ref().unwrap().render(&conversation[..=i], false).unwrap();
                 let decoded = setup.tokenizer.decode(&alone.ids, false);
                 if name.contains("sentencepiece") {
-                    assert!(bare(&text).starts_with(&bare(&decoded)), "{place} {decoded:?}");
+                    assert!(
+                        without_spaces(&text).starts_with(&without_spaces(&decoded)),
+                        "{location} {decoded:?}"
+                    );
                 } else {
-                    assert!(text.starts_with(&decoded), "{place} {decoded:?}");
+                    assert!(text.starts_with(&decoded), "{location} {decoded:?}");
                 }
                 checked += 1;
             }
         }
     }
-    assert!(checked > 400 && apart > 20 && together > 100, "{checked} {apart} {together}");
+    let counts = (checked, separate, joined);
+    assert!(checked > 400 && separate > 20 && joined > 100, "{counts:?}");
 }
 
-/// 01: raw text begins with the tokenizer's beginning in training as in generation, and goes on without a space at the seam.
+/// Regression test of report 01: with the beginning-of-text token, and without a space between
+/// prompt and answer.
 #[test]
-fn raw_text_is_trained_as_it_is_generated_from() {
+fn raw_text_is_encoded_as_at_inference() {
     for (name, tokenizer) in tokenizers() {
         let setup = folder_setup(&tokenizer, "{{ messages[0].content }}", Some("<s>"), "</s>");
-        let bos: Vec<u32> = tokenizer.plain_bos().into_iter().collect();
+        let bos: Vec<u32> = tokenizer.prepended_token().into_iter().collect();
         assert_eq!(bos.is_empty(), name == "byte-level");
         for (prompt, answer) in [
             ("hello hell", " a"),
@@ -171,35 +183,35 @@ fn raw_text_is_trained_as_it_is_generated_from() {
             assert_eq!(ids, [bos.clone(), tokenizer.encode(prompt).unwrap()].concat());
             let plain = |text: &str| Turns::Plain(text.to_owned());
             let completion =
-                of(Body::Completion { prompt: plain(prompt), completion: plain(answer) });
-            let example = one(setup.supervised(&completion, 99).unwrap().examples);
+                record(Body::Completion { prompt: plain(prompt), completion: plain(answer) });
+            let example = single(setup.supervised(&completion, 99).unwrap().examples);
             assert!(example.ids.starts_with(&ids), "{name} {prompt:?}");
             assert_eq!(example.ids.last(), Some(&setup.eos));
             let text = &example.ids[bos.len()..example.ids.len() - 1];
             assert_eq!(tokenizer.decode(text, false), format!("{prompt}{answer}"), "{name}");
-            let pair = of(Body::Preference {
+            let pair = record(Body::Preference {
                 prompt: plain(prompt),
                 chosen: plain(answer),
                 rejected: plain("x"),
             });
-            let pair = one(setup.preference(&pair, 99).unwrap().examples);
+            let pair = single(setup.preference(&pair, 99).unwrap().examples);
             assert_eq!((pair.prompt, pair.chosen), (ids, example), "{name} {prompt:?}");
         }
-        let document = one(setup.text_documents(&["hello hell a"], 99).unwrap());
+        let document = single(setup.text_documents(&["hello hell a"], 99).unwrap());
         let ids = setup.prompt_ids(&Turns::Plain("hello hell a".to_owned())).unwrap();
         assert_eq!(document.ids, [ids, vec![setup.eos]].concat());
-        // Only the first piece has the beginning.
+        // Only the first piece has the beginning-of-text token.
         let pieces = setup.text_documents(&["hello hell a hello hell"], 3).unwrap();
-        let begun =
+        let with_bos =
             pieces.iter().filter(|piece| !bos.is_empty() && piece.ids.contains(&bos[0])).count();
-        assert!(pieces.len() > 1 && begun == bos.len(), "{name}");
+        assert!(pieces.len() > 1 && with_bos == bos.len(), "{name}");
         assert!(setup.text_documents(&[""], 8).unwrap().is_empty());
     }
 }
 
-/// 11: a text that has its beginning and its end already gets no second.
+/// Regression test of report 11.
 #[test]
-fn a_text_that_holds_its_beginning_and_end_gets_no_second() {
+fn begin_and_end_tokens_in_a_text_are_not_repeated() {
     let setup = fixture::setup();
     let tokenizer = with_bos(&byte_level());
     let setups = [
@@ -208,22 +220,23 @@ fn a_text_that_holds_its_beginning_and_end_gets_no_second() {
         (fixture::setup(), "", "<|end|>"),
     ];
     for (setup, bos, eos) in setups {
-        let whole = setup.tokenizer.encode(&format!("{bos}hello{eos}")).unwrap();
+        let expected = setup.tokenizer.encode(&format!("{bos}hello{eos}")).unwrap();
         for space in ["", "\n", " \n\n"] {
             let document = setup.text_documents(&[&format!("{bos}hello{eos}{space}")], 99).unwrap();
-            assert_eq!(one(document).ids, whole);
+            assert_eq!(single(document).ids, expected);
             let plain = |text: String| Turns::Plain(text);
             let body = Body::Completion {
                 prompt: plain(format!("{bos}he")),
                 completion: plain(format!("llo{eos}{space}")),
             };
-            let example = one(setup.supervised(&of(body), 99).unwrap().examples);
+            let example = single(setup.supervised(&record(body), 99).unwrap().examples);
             assert_eq!(setup.tokenizer.decode(&example.ids, false), format!("{bos}hello{eos}"));
         }
     }
 }
 
-const CHATML: &str = "{%- for m in messages -%}{{ '<|im_start|>' + m.role + '\n' + CONTENT + '<|im_end|>\n' }}{%- endfor -%}\
+const CHATML: &str = "{%- for m in messages -%}\
+    {{ '<|im_start|>' + m.role + '\n' + CONTENT + '<|im_end|>\n' }}{%- endfor -%}\
     {%- if add_generation_prompt -%}{{ '<|im_start|>assistant\n' }}{%- endif -%}";
 
 fn chatml(content: &str) -> TextSetup {
@@ -234,12 +247,13 @@ fn parsed(line: &Value) -> Record {
     parse_jsonl("f", &line.to_string()).unwrap().remove(0)
 }
 
-/// 03: content in parts arrives as the template reads it, and never as nothing or as a printed list.
+/// Regression test of report 03: whether the template expects strings or lists.
 #[test]
-fn parts_of_a_content_arrive_whatever_the_template_reads() {
+fn content_in_parts_reaches_every_template() {
     let part = |text: &str| json!([{"type": "text", "text": text}]);
     let line = json!({"messages": [
-        {"role": "user", "content": part("Hi")}, {"role": "assistant", "content": part("The answer is 4.")},
+        {"role": "user", "content": part("Hi")},
+        {"role": "assistant", "content": part("The answer is 4.")},
     ]});
     let plain = json!({"messages": [
         {"role": "user", "content": "Hi"}, {"role": "assistant", "content": "The answer is 4."},
@@ -255,36 +269,34 @@ fn parts_of_a_content_arrive_whatever_the_template_reads() {
         let encode = |line: &Value| setup.supervised(&parsed(line), 99).unwrap().examples;
         assert_eq!(encode(&line), encode(&plain), "{content}");
         assert_eq!(
-            trained_text(&setup, &one(encode(&line))),
+            trained_text(&setup, &single(encode(&line))),
             "The answer is 4.<|im_end|>",
             "{content}"
         );
     }
-    // One that reads lists only.
+    // A template that reads only lists.
     let setup = chatml("m.content[0]['text']");
     assert_eq!(
-        trained_text(&setup, &one(setup.supervised(&parsed(&line), 99).unwrap().examples)),
+        trained_text(&setup, &single(setup.supervised(&parsed(&line), 99).unwrap().examples)),
         "The answer is 4.<|im_end|>"
     );
-    // One that reads no content of the user's.
+    // A template that ignores user messages.
     let setup = chatml("(m.content if m.role == 'assistant' else '')");
     let error = setup.supervised(&parsed(&line), 99).unwrap_err().to_string();
-    assert!(
-        error.contains("leaves out \"Hi\" of message 0 (from 0), which is the user's"),
-        "{error}"
-    );
+    assert!(error.contains("it drops \"Hi\" of message 0 (from 0, role user)"), "{error}");
 }
 
-/// Words that the template leaves out of a trained message are an error that names them.
+/// The error names the dropped words.
 #[test]
-fn words_that_a_template_leaves_out_are_an_error() {
-    let chat = |answer: Value| json!({"messages": [{"role": "user", "content": "What is 17 plus 26?"}, answer]});
-    // Cut at another word than a thought's end.
+fn text_that_a_template_drops_is_an_error() {
+    let question = json!({"role": "user", "content": "What is 17 plus 26?"});
+    let chat = |answer: Value| json!({"messages": [question, answer]});
+    // Dropped up to another word than the end of a thought.
     let answer = chat(json!({"role": "assistant", "content": "17 plus 26: 43. So: 43"}));
     let setup = chatml("m.content.split('So:')[-1]");
     let error = setup.supervised(&parsed(&answer), 99).unwrap_err().to_string();
     assert!(error.starts_with("f:1: ") && error.contains("\"17 plus 26: 43."), "{error}");
-    // A thought apart where the template knows none, and a call.
+    // A separate thought and a tool call, which the template ignores.
     let thought =
         chat(json!({"role": "assistant", "content": "43", "reasoning_content": "It is 43."}));
     let call = json!([{"type": "function", "function": {"name": "add", "arguments": {"a": 1}}}]);
@@ -294,7 +306,7 @@ fn words_that_a_template_leaves_out_are_an_error() {
             chatml("(m.content or '')").supervised(&parsed(&line), 99).unwrap_err().to_string();
         assert!(error.contains(words), "{error}");
     }
-    // A thought in an earlier turn that is not trained is the template's to cut.
+    // The template may drop the thoughts of earlier turns that are not trained.
     let setup = chatml("m.content.split('</think>')[-1]");
     let earlier = json!({"prompt": [
         {"role": "user", "content": "a"}, {"role": "assistant", "content": "<think>hm</think>b"},
@@ -303,16 +315,19 @@ fn words_that_a_template_leaves_out_are_an_error() {
     assert_eq!(setup.supervised(&parsed(&earlier), 99).unwrap().examples.len(), 1);
 }
 
-/// 18: a template that puts the arguments of tool calls between text (as DeepSeek-V3's does) gets them as JSON, one that
-/// writes them as JSON itself or looks into them gets the object, in training and at inference, however the data has them.
+/// Regression test of report 18: a template that concatenates the arguments (DeepSeek-V3) gets JSON
+/// text, any other the object. Training and inference agree, whichever form the data has.
 #[test]
 fn arguments_of_tool_calls_reach_every_template() {
-    let call = "{% for t in m.tool_calls %}{{ '<call>' + t['function']['name'] + '\\n```json\\n' + ARGUMENTS + '\\n```' }}{% endfor %}";
-    let source = "{% for m in messages %}{{ '<|' + m.role + '|>' + (m.content or '') }}{% if m.tool_calls %}CALL{% endif %}{{ '<|im_end|>' }}\
-        {% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}";
-    let between = "t['function']['arguments']";
+    let call = "{% for t in m.tool_calls %}\
+        {{ '<call>' + t['function']['name'] + '\\n```json\\n' + ARGUMENTS + '\\n```' }}{% endfor \
+        %}";
+    let source = "{% for m in messages %}{{ '<|' + m.role + '|>' + (m.content or '') }}\
+        {% if m.tool_calls %}CALL{% endif %}{{ '<|im_end|>' }}{% endfor %}{% if \
+        add_generation_prompt %}<|assistant|>{% endif %}";
+    let concatenated = "t['function']['arguments']";
     for (arguments, expected) in [
-        (between, r#"{"city": "Rome, \"IT\"", "days": [1, 2]}"#),
+        (concatenated, r#"{"city": "Rome, \"IT\"", "days": [1, 2]}"#),
         ("(t.function.arguments ~ '')", r#"{"city": "Rome, \"IT\"", "days": [1, 2]}"#),
         ("(t.function.arguments|tojson)", r#"{"city": "Rome, \"IT\"", "days": [1, 2]}"#),
         (
@@ -320,7 +335,8 @@ fn arguments_of_tool_calls_reach_every_template() {
             r#"{"city":"Rome, \"IT\"","days":[1,2]}"#,
         ),
         (
-            "(t.function.arguments if t.function.arguments is string else t.function.arguments|tojson)",
+            "(t.function.arguments if t.function.arguments is string else \
+             t.function.arguments|tojson)",
             r#"{"city": "Rome, \"IT\"", "days": [1, 2]}"#,
         ),
         ("(t.function.arguments.keys()|join(' '))", "city days"),
@@ -340,21 +356,22 @@ fn arguments_of_tool_calls_reach_every_template() {
             let record = parsed(&json!({ "messages": messages }));
             let examples = setup.supervised(&record, 999).unwrap().examples;
             let text = setup.tokenizer.decode(&examples.last().unwrap().ids, false);
-            let said = format!("<call>weather\n```json\n{expected}\n```<|im_end|>");
-            assert!(text.contains(&said), "{arguments}: {text}");
+            let rendered = format!("<call>weather\n```json\n{expected}\n```<|im_end|>");
+            assert!(text.contains(&rendered), "{arguments}: {text}");
             let prompt = parsed(&json!({ "prompt": messages.as_array().unwrap()[..3] }));
             let prompt = setup.prompt(&prompt).unwrap();
-            assert!(setup.tokenizer.decode(&prompt, false).contains(&said));
+            assert!(setup.tokenizer.decode(&prompt, false).contains(&rendered));
             assert!(examples.iter().any(|example| example.ids.starts_with(&prompt)), "{arguments}");
         }
     }
 }
 
-/// As Mistral's: the system message stands in the last message of the user's as long as nothing follows.
+/// Like Mistral's template, which puts the system message into the last user message.
 #[test]
-fn a_system_message_that_moves_is_trained_where_inference_sees_it() {
-    let source = "{% for m in messages %}{% if m.role == 'user' %}[INST] {{ messages[0].content ~ ' ' if loop.last and \
-        messages[0].role == 'system' }}{{ m.content }}[/INST]{% elif m.role == 'assistant' %} {{ m.content }}</s>{% endif %}\
+fn a_system_message_that_moves_is_trained_as_at_inference() {
+    let source = "{% for m in messages %}{% if m.role == 'user' %}[INST] \
+        {{ messages[0].content ~ ' ' if loop.last and messages[0].role == 'system' }}\
+        {{ m.content }}[/INST]{% elif m.role == 'assistant' %} {{ m.content }}</s>{% endif %}\
         {% endfor %}";
     let setup = folder_setup(&byte_level(), source, None, "</s>");
     let messages = [
@@ -371,11 +388,11 @@ fn a_system_message_that_moves_is_trained_where_inference_sees_it() {
         shown,
         ["[INST] Be kind. a[/INST] b</s>", "[INST] a[/INST] b</s>[INST] Be kind. c[/INST] d</s>"]
     );
-    let said: Vec<_> = examples.iter().map(|example| trained_text(&setup, example)).collect();
-    assert_eq!(said, [" b</s>", " d</s>"]);
+    let trained: Vec<_> = examples.iter().map(|example| trained_text(&setup, example)).collect();
+    assert_eq!(trained, [" b</s>", " d</s>"]);
 }
 
-/// 05: a masked turn stays in the context and is not trained.
+/// Regression test of report 05.
 #[test]
 fn masked_turns_are_context() {
     let setup = chatml("m.content");
@@ -386,59 +403,64 @@ fn masked_turns_are_context() {
         Message::assistant("4"),
     ];
     messages[1].masked = true;
-    let example = one(setup.chat(&messages).unwrap());
+    let example = single(setup.chat(&messages).unwrap());
     assert_eq!(trained_text(&setup, &example), "4<|im_end|>");
     assert!(setup.tokenizer.decode(&example.ids, false).contains("assistant\n5<|im_end|>"));
     messages[3].masked = true;
-    let error = setup.supervised(&of(Body::Chat { messages }), 99).unwrap_err().to_string();
-    assert!(error.contains("trains no token") && error.contains("masked"), "{error}");
+    let error = setup.supervised(&record(Body::Chat { messages }), 99).unwrap_err().to_string();
+    assert!(error.contains("no token is trained") && error.contains("masked"), "{error}");
 }
 
 #[test]
-fn an_assistant_may_speak_first() {
+fn the_first_message_may_be_the_assistants() {
+    let mut checked = 0;
     for (name, setup) in setups() {
-        // Some demand that the user begins.
+        // These templates require a user message first.
         if ["llama2", "mistral", "deepseek_r1"].iter().any(|strict| name.starts_with(strict)) {
             continue;
         }
         let messages = [Message::assistant("hello"), Message::user("a"), Message::assistant("b")];
         let examples = setup.chat(&messages).unwrap();
-        let said: String = examples.iter().map(|example| trained_text(&setup, example)).collect();
-        let ends = setup.template.as_ref().unwrap().end_of_turn(&setup.tokenizer).unwrap();
-        let end = setup.tokenizer.token(ends).unwrap();
+        let trained: String =
+            examples.iter().map(|example| trained_text(&setup, example)).collect();
+        let end = setup.template.as_ref().unwrap().end_of_turn(&setup.tokenizer).unwrap();
+        let end = setup.tokenizer.token(end).unwrap();
         assert_eq!(
-            bare(&said).replace("<think></think>", ""),
+            without_spaces(&trained).replace("<think></think>", ""),
             format!("hello{end}b{end}"),
             "{name}"
         );
+        checked += 1;
     }
+    assert!(checked >= 15, "{checked} setups");
 }
 
 #[test]
-fn arguments_reach_the_template() {
+fn template_arguments_of_options_and_records_are_used() {
     let source = CHATML.replace("CONTENT", "m.content")
-        + "{%- if add_generation_prompt and enable_thinking is false -%}{{ '<think></think>' }}{%- endif -%}";
+        + "{%- if add_generation_prompt and enable_thinking is false -%}\
+           {{ '<think></think>' }}{%- endif -%}";
     let setup = folder_setup(&byte_level(), &source, None, "<|im_end|>");
     let text = |setup: &TextSetup, record: &Record| {
         setup.tokenizer.decode(&setup.prompt(record).unwrap(), false)
     };
-    let mut record = of(Body::Prompt { prompt: Turns::Chat(vec![Message::user("a")]) });
-    let asked = "<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\n";
-    assert_eq!(text(&setup, &record), asked);
+    let mut record = self::record(Body::Prompt { prompt: Turns::Chat(vec![Message::user("a")]) });
+    let prompt = "<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\n";
+    assert_eq!(text(&setup, &record), prompt);
     let mut set = setup.clone();
     let mut options = setup.options().clone();
     options.arguments.insert("enable_thinking".to_owned(), json!(false));
     set.set_options(options);
-    assert_eq!(text(&set, &record), format!("{asked}<think></think>"));
-    // A record's own come before them.
+    assert_eq!(text(&set, &record), format!("{prompt}<think></think>"));
+    // A record's own take precedence.
     record.arguments.insert("enable_thinking".to_owned(), json!(true));
-    assert_eq!(text(&set, &record), asked);
+    assert_eq!(text(&set, &record), prompt);
     let template: &ChatTemplate = setup.template.as_ref().unwrap();
     assert!(template.mentions("enable_thinking") && !template.mentions("enable_thinkin_"));
 }
 
 #[test]
-fn an_answer_that_repeats_its_prompt_is_named_as_such() {
+fn an_answer_that_repeats_its_prompt_is_an_error() {
     let line = json!({"prompt": [{"role": "user", "content": "a"}],
         "completion": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]});
     let error = chatml("m.content").supervised(&parsed(&line), 99).unwrap_err().to_string();
@@ -446,7 +468,7 @@ fn an_answer_that_repeats_its_prompt_is_named_as_such() {
         error.contains("begins with the messages of the prompt") && !error.contains("generation"),
         "{error}"
     );
-    // Preference data write the prompt into both answers (UltraFeedback); it is taken out.
+    // The answers of preference data may repeat the prompt (UltraFeedback).
     let line = json!({"prompt": [{"role": "user", "content": "a"}],
         "chosen": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}],
         "rejected": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "c"}]});
@@ -454,14 +476,14 @@ fn an_answer_that_repeats_its_prompt_is_named_as_such() {
     assert_eq!(pair.examples[0].chosen.trained_tokens(), 2, "b and its end");
 }
 
-/// 07: templates of reasoning models cut thoughts out of the answers that they write. What is trained is what the model is to
-/// say after the prompt, thought and all, also where the prompt begins the thought.
+/// Regression test of report 07: also if the prompt starts the thought.
 #[test]
-fn thoughts_that_the_template_cuts_out_are_trained_as_they_are_to_be_said() {
-    let cutting = "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content.split('</think>')[-1] + '<|im_end|>\n' }}\
-        {% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}";
+fn thoughts_that_the_template_drops_are_trained() {
+    let dropping = "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + \
+        m.content.split('</think>')[-1] + '<|im_end|>\n' }}{% endfor %}{% if add_generation_prompt \
+        %}{{ '<|im_start|>assistant\n' }}{% endif %}";
     let mut setups =
-        vec![("chatml".to_owned(), folder_setup(&byte_level(), cutting, None, "<|im_end|>"))];
+        vec![("chatml".to_owned(), folder_setup(&byte_level(), dropping, None, "<|im_end|>"))];
     setups.extend(self::setups().into_iter().filter(|(name, _)| name.starts_with("deepseek_r1")));
     assert_eq!(setups.len(), 4);
     let thought = |thought: &str, answer: &str| {
@@ -474,36 +496,36 @@ fn thoughts_that_the_template_cuts_out_are_trained_as_they_are_to_be_said() {
         thought("so so", "b"),
     ];
     for (name, setup) in setups {
-        let record = of(Body::Chat { messages: conversation.clone() });
+        let record = self::record(Body::Chat { messages: conversation.clone() });
         let encoded = setup.supervised(&record, 999).unwrap();
-        assert_eq!((encoded.examples.len(), encoded.summary.cut_thoughts), (2, 2), "{name}");
+        assert_eq!((encoded.examples.len(), encoded.summary.dropped_thoughts), (2, 2), "{name}");
         for (i, example) in [1, 3].into_iter().zip(&encoded.examples) {
             let prompt = setup.prompt_ids(&Turns::Chat(conversation[..i].to_vec())).unwrap();
             assert!(example.ids.starts_with(&prompt), "{name}");
             assert_eq!(example.prompt_tokens(), prompt.len(), "{name}");
-            // The prompt and what follows it are the thought once, and the answer.
+            // Prompt and answer together contain the thought once.
             let text = setup.tokenizer.decode(&example.ids, false);
-            let said = bare(&conversation[i].content);
+            let content = without_spaces(&conversation[i].content);
             assert!(
-                bare(&text).rsplit("hel").next().unwrap().contains(&said),
-                "{name}: {text:?} {said}"
+                without_spaces(&text).rsplit("hel").next().unwrap().contains(&content),
+                "{name}: {text:?} {content}"
             );
             assert_eq!(text.matches("<think>").count(), 1, "{name}: {text:?}");
-            // It ends as every turn does.
-            let bare_turn = [&conversation[..i], &[Message::assistant("b")]].concat();
-            let plain = setup.template.as_ref().unwrap().render(&bare_turn, false).unwrap();
+            // It ends like every turn.
+            let without_thought = [&conversation[..i], &[Message::assistant("b")]].concat();
+            let plain = setup.template.as_ref().unwrap().render(&without_thought, false).unwrap();
             let end = plain.rsplit_once('b').unwrap().1.trim();
             assert!(
                 name.contains("sentencepiece") || text.trim_end().ends_with(end),
                 "{name}: {text:?}"
             );
         }
-        // A thought beside the content is the same.
-        let apart = r#"{"messages": [{"role": "user", "content": "hello"},
+        // A thought in a separate field gives an equal example.
+        let separate = r#"{"messages": [{"role": "user", "content": "hello"},
             {"role": "assistant", "reasoning_content": "2 and 3", "content": "5"}]}"#;
-        let apart = parse_jsonl("f", &apart.replace('\n', "")).unwrap().remove(0);
+        let separate = parse_jsonl("f", &separate.replace('\n', "")).unwrap().remove(0);
         assert_eq!(
-            setup.supervised(&apart, 999).unwrap().examples[0],
+            setup.supervised(&separate, 999).unwrap().examples[0],
             encoded.examples[0],
             "{name}"
         );

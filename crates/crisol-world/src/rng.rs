@@ -1,17 +1,18 @@
-//! Chance: one named, seeded stream of random numbers per file of the data set, so that a change to one file
-//! leaves every other file as it was.
+//! Seeded random numbers: one named stream per file of the data set.
+//!
+//! With a stream of its own, a change to one file leaves every other file as it was.
 
 use rand::seq::{IndexedRandom, SliceRandom};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-/// The seed of the whole data set. It is fixed: the world is data, not an experiment.
+/// Seed of the whole data set. It is fixed: the world is data, not an experiment.
 const SEED: u64 = 2026;
 
-/// A seeded source of chance.
-pub(crate) struct Dice(ChaCha8Rng);
+/// A seeded random number generator.
+pub(crate) struct Rng(ChaCha8Rng);
 
-impl Dice {
+impl Rng {
     /// The stream called `name`.
     pub(crate) fn new(name: &str) -> Self {
         Self(ChaCha8Rng::seed_from_u64(SEED ^ fnv1a(name.as_bytes())))
@@ -27,30 +28,30 @@ impl Dice {
         self.0.random_bool(p)
     }
 
-    /// One element, each equally likely. The slice must not be empty.
-    pub(crate) fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
+    /// One element, drawn uniformly. `from` must not be empty.
+    pub(crate) fn choose<'a, T>(&mut self, from: &'a [T]) -> &'a T {
         from.choose(&mut self.0).expect("the tables of the world have no empty lists")
     }
 
-    /// One word or template of a table.
-    pub(crate) fn word<'a>(&mut self, from: &[&'a str]) -> &'a str {
+    /// One string of a table, drawn uniformly. `from` must not be empty.
+    pub(crate) fn choose_str<'a>(&mut self, from: &[&'a str]) -> &'a str {
         from[self.range(0, from.len() as u32 - 1) as usize]
     }
 
-    /// Brings `items` into random order.
+    /// Shuffles `items` in place.
     pub(crate) fn shuffle<T>(&mut self, items: &mut [T]) {
         items.shuffle(&mut self.0);
     }
 
-    /// The numbers `0..n` in random order.
-    pub(crate) fn order(&mut self, n: usize) -> Vec<usize> {
+    /// A random permutation of `0..n`.
+    pub(crate) fn permutation(&mut self, n: usize) -> Vec<usize> {
         let mut order: Vec<usize> = (0..n).collect();
         self.shuffle(&mut order);
         order
     }
 }
 
-/// FNV-1a: a hash whose values never change between versions of Rust, used for seeds and for splits.
+/// The FNV-1a hash, for seeds and splits. Its values do not depend on the version of Rust.
 pub(crate) fn fnv1a(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, &byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)

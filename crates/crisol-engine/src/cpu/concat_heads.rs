@@ -1,11 +1,11 @@
 //! Columns of heads, cut out of their rows and put beside one another.
 
 use super::math::add_assign;
-use crate::tape::Columns;
+use crate::tape::HeadSlice;
 
 /// Copies a part into its place in every head: `out` has `heads` heads a row, and the part starts at column `first` of each.
 pub(crate) fn copy(
-    part: Columns,
+    part: HeadSlice,
     x: &[f32],
     out: &mut [f32],
     heads: usize,
@@ -23,7 +23,7 @@ pub(crate) fn copy(
 
 /// Adds the gradient of a part to that of what it was cut out of.
 pub(crate) fn add_back(
-    part: Columns,
+    part: HeadSlice,
     dout: &[f32],
     dx: &mut [f32],
     heads: usize,
