@@ -203,7 +203,7 @@ fn nonsense_is_refused_in_words() {
         (2, &["llama-2-7b", "--cpu", "--gpus", "2"], "cannot be used with"),
         (2, &["llama-2-7b", "--gpus", "0"], "not in 1.."),
         (2, &["llama-2-7b", "--gpus", "3", "--batch", "8"], "cannot be shared equally by 3 GPUs"),
-        (2, &["llama-2-7b", "--zero", "2"], "there is one only"),
+        (2, &["llama-2-7b", "--zero", "2"], "there is only one"),
         (2, &["llama-2-7b", "--lora-rank", "8"], "pre-training needs all weights"),
         (2, &["llama-2-7b", "--phase", "sft"], "needs --tokens"),
         (2, &["llama-2-7b", "--dtype", "q4_0"], "cannot be trained themselves"),
