@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use crisol_engine::{Device, Params};
-use crisol_model::{Checkpoint, Model, load_model_for_inference, skipped_tensors};
+use crisol_model::{Checkpoint, Head, Model, load_model_for_inference, skipped_tensors};
 use crisol_text::TextSetup;
 
 use crate::console::say;
@@ -58,6 +58,19 @@ pub(crate) fn load_for_ids(
     }
     let (model, params) = load_model_for_inference(&whole, device)?;
     Ok(Loaded { model, params, text: None })
+}
+
+/// Refuses a model that writes no text.
+pub(crate) fn check_speaks(path: &Path, model: &Model) -> Result<(), CliError> {
+    match model.config().head {
+        Head::Language { .. } => Ok(()),
+        Head::Scalar => Err(CliError::Place {
+            path: path.to_owned(),
+            problem: "a reward or value model, which scores text and writes none; give a language \
+                      model, or measure this one with `crisol eval`"
+                .to_owned(),
+        }),
+    }
 }
 
 pub(crate) fn say_what_is_left_out(folder: &Path) -> Result<(), CliError> {

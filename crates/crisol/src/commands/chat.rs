@@ -21,7 +21,7 @@ use super::{Sampling, Threads, Written};
 use crate::console::{ask, colour, for_stdout, print, print_line, say};
 use crate::error::{CliError, INTERRUPTED};
 use crate::hub::Need;
-use crate::model::{Network, check_folder, load_from, locate};
+use crate::model::{Network, check_folder, check_speaks, load_from, locate};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -58,6 +58,7 @@ impl ChatArgs {
     pub(crate) fn run(self) -> Result<(), CliError> {
         let folder = check_folder(&locate(&self.model, Need::Whole, self.network)?)?;
         let mut checkpoint = load_from(&folder, &self.threads.device()?)?;
+        check_speaks(&self.model, &checkpoint.model)?;
         self.written.give(&mut checkpoint.text)?;
         if checkpoint.text.template.is_none() {
             return Err(TextError::NoTemplate.into());

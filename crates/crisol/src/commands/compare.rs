@@ -9,7 +9,7 @@ use crisol_text::ReadOptions;
 use super::{Stops, Threads};
 use crate::console::{self, print, print_json, say};
 use crate::error::CliError;
-use crate::model::{Network, load};
+use crate::model::{Network, check_speaks, load};
 
 const EXAMPLES: &str = "\
 Example:
@@ -59,6 +59,7 @@ impl CompareArgs {
         for (name, folder) in names.iter().zip(&self.models) {
             say(format_args!("asking {name}"));
             let checkpoint = load(folder, self.network, &device)?;
+            check_speaks(folder, &checkpoint.model)?;
             let chat = checkpoint.text.template.is_some();
             let answers =
                 crisol_phases::answers(&checkpoint, name, &records, chat, &self.stops.stops)?;

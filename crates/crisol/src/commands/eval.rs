@@ -1,17 +1,19 @@
 //! `crisol eval`: how good a model is on data of any shape.
 
+use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use clap::Args;
 use crisol_model::ModelFiles;
 use crisol_phases::{DataSource, Evaluation, EvaluationOptions, Measured, RunSettings, evaluate};
 use crisol_report::measures::{label, value_text};
+use crisol_report::wrap;
 use crisol_text::{StringFormat, TextOptions};
 use serde_json::{Value, json};
 
 use super::phase::Reading;
 use super::{TemplateArguments, Threads};
-use crate::console::{print_json, print_line, say};
+use crate::console::{layout, print, print_json, say, say_wrapped};
 use crate::datasets::{self, is_on_hub};
 use crate::error::CliError;
 use crate::hub::Need;
@@ -137,7 +139,7 @@ fn json(model: &std::path::Path, files: &[String], evaluation: &Evaluation) -> V
 
 fn table(evaluation: &Evaluation) -> Result<(), CliError> {
     for note in &evaluation.notes {
-        say(note);
+        say_wrapped(note);
     }
     let row = |measured: &Measured| {
         let value = value_text(measured.id, measured.value);
@@ -152,16 +154,49 @@ fn table(evaluation: &Evaluation) -> Result<(), CliError> {
             measured.records.to_string(),
         ]
     };
-    let head = ["records of", "measure", "value", "standard error", "records"].map(str::to_owned);
+    let head = ["shape", "measure", "value", "std. error", "records"].map(str::to_owned);
     let rows: Vec<[String; 5]> =
         std::iter::once(head).chain(evaluation.measures.iter().map(row)).collect();
-    let width =
+    print(columns(&rows, layout().width))
+}
+
+/// Rows in columns. The measure's label goes on below itself where a line has no room for it.
+fn columns(rows: &[[String; 5]], width: usize) -> String {
+    const GAPS: usize = 2 * 4;
+    const NARROWEST: usize = 16;
+    let widest =
         |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-    let widths: [usize; 5] = std::array::from_fn(width);
-    for row in &rows {
-        let [shape, measure, value, error, records] = row;
-        let [a, b, c, d, e] = widths;
-        print_line(format!("{shape:<a$}  {measure:<b$}  {value:>c$}  {error:>d$}  {records:>e$}"))?;
+    let [a, b, c, d, e] = std::array::from_fn(widest);
+    let b = b.min(width.saturating_sub(a + c + d + e + GAPS)).max(NARROWEST);
+    let mut out = String::new();
+    for [shape, measure, value, error, records] in rows {
+        let mut label = wrap(measure, b).into_iter();
+        let first = label.next().unwrap_or_default();
+        let _ = writeln!(out, "{shape:<a$}  {first:<b$}  {value:>c$}  {error:>d$}  {records:>e$}");
+        for rest in label {
+            let _ = writeln!(out, "{:<a$}  {rest}", "");
+        }
     }
-    Ok(())
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_fits_and_breaks_labels_between_words() {
+        let row = |label: &str| ["problem", label, "0.5", "0.01", "200"].map(str::to_owned);
+        let rows = [row("held-out preference pairs ranked right by the policy"), row("loss")];
+        let wide = columns(&rows, 100);
+        assert_eq!(wide.lines().count(), 2, "{wide}");
+        let narrow = columns(&rows, 60);
+        let lines: Vec<&str> = narrow.lines().collect();
+        assert_eq!(lines.len(), 3, "{narrow}");
+        assert!(lines.iter().all(|line| line.len() <= 60), "{narrow}");
+        assert!(
+            narrow.contains("\n         the policy\n") || narrow.contains(" policy\n"),
+            "{narrow}"
+        );
+    }
 }

@@ -12,7 +12,7 @@ use serde::Serialize;
 use super::{Sampling, Threads, Written, token_id};
 use crate::console::{for_stdout, print, print_json, print_line, say};
 use crate::error::CliError;
-use crate::model::{Loaded, Network, load_for_ids};
+use crate::model::{Loaded, Network, check_speaks, load_for_ids};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -102,6 +102,7 @@ impl GenerateArgs {
     pub(crate) fn run(self) -> Result<(), CliError> {
         let start = Instant::now();
         let mut loaded = load_for_ids(&self.model, self.network, &self.threads.device()?)?;
+        check_speaks(&self.model, &loaded.model)?;
         if let Some(text) = &mut loaded.text {
             self.written.give(text)?;
         }

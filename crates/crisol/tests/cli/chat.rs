@@ -23,9 +23,12 @@ fn piped(bench: &Bench, input: &str) -> Finished {
 #[test]
 fn commands_work_in_a_pipe() {
     let bench = Bench::new("");
-    let plain = piped(&bench, "Say coins\n").ok();
+    let plain = piped(&bench, "Ana has 1 apples and gets 2. How many?\n").ok();
     assert_eq!(plain.lines().count(), 1, "{plain:?}");
-    let said = piped(&bench, "/help\n/nope\n/system Be brief.\nSay coins\n/system\nSay coins\n");
+    let said = piped(
+        &bench,
+        "/help\n/nope\n/system Be brief.\nAna has 1 apples and gets 2. How many?\n/system\nAna has 1 apples and gets 2. How many?\n",
+    );
     for part in [
         "/reset        forget",
         "there is no /nope; /help lists",
@@ -38,7 +41,7 @@ fn commands_work_in_a_pipe() {
     let answers: Vec<&str> = answers.lines().collect();
     assert_eq!(answers.len(), 2, "{answers:?}");
     // A new conversation without a system message is the first one again.
-    assert_eq!(answers[1], plain.trim_end());
+    assert_eq!(answers[1], plain.trim_end_matches('\n'));
     assert!(!plain.contains('\u{1b}'));
 }
 

@@ -205,7 +205,7 @@ fn nonsense_is_refused_in_words() {
         (2, &["llama-2-7b", "--gpus", "3", "--batch", "8"], "cannot be shared equally by 3 GPUs"),
         (2, &["llama-2-7b", "--zero", "2"], "there is only one"),
         (2, &["llama-2-7b", "--lora-rank", "8"], "pre-training needs all weights"),
-        (2, &["llama-2-7b", "--phase", "sft"], "Give --tokens"),
+        (2, &["llama-2-7b", "--phase", "sft"], "needs --tokens"),
         (2, &["llama-2-7b", "--dtype", "q4_0"], "cannot be trained themselves"),
         (1, &["llama-7-2b"], "no known model"),
         (2, &["d=7,H=2"], "cannot share a width"),
@@ -216,7 +216,7 @@ fn nonsense_is_refused_in_words() {
         (2, &["--calibrate", "--tokens", "2T"], "cannot be used with"),
         (2, &["llama-2-7b", "--recompute", "all"], "possible values: none, block, full"),
         (2, &["--money", "100", "--gpu", "l4"], "Give --price"),
-        (2, &["--budget", "1e21", "--gpu", "mi300x"], "nothing is known"),
+        (2, &["--budget", "1e21", "--gpu", "mi300x"], "unknown GPU"),
         (2, &["--budget", "1e21", "--money", "100"], "cannot be used with"),
     ] {
         let failed = bench.crisol(&[&["cost"], arguments].concat()).failed(code);

@@ -63,7 +63,7 @@ fn a_ladder_is_written_and_runs_as_planned() {
     }
     // Nothing is overwritten.
     let before = bench.read("ladder/rung-1.toml");
-    assert!(write(&[]).failed(1).contains("nothing is overwritten"));
+    assert!(write(&[]).failed(1).contains("never overwritten"));
     assert_eq!(bench.read("ladder/rung-1.toml"), before);
     assert!(!bench.path("ladder/rung-5.toml").exists());
     let text = bench

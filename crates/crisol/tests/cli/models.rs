@@ -337,8 +337,16 @@ fn a_closed_pipe_ends_the_command_quietly() {
 #[test]
 fn models_are_used_for_what_they_can() {
     let bench = Bench::new("");
-    let error = bench.crisol(&["generate", &checkpoint("4-reward"), "--prompt", "x"]).failed(1);
-    assert!(error.contains("scalar head"), "{error}");
+    bench.write("prompts.jsonl", "{\"prompt\": \"x\"}\n");
+    let reward = checkpoint("4-reward");
+    for arguments in [
+        &["generate", &reward, "--prompt", "x"][..],
+        &["chat", &reward],
+        &["compare", &reward, "--prompts", "prompts.jsonl"],
+    ] {
+        let error = bench.crisol(arguments).failed(1);
+        assert!(error.contains("4-reward: a reward or value model"), "{error}");
+    }
     let base = bench.path("plain");
     std::fs::create_dir(&base).unwrap();
     for file in ["config.json", "model.safetensors", "tokenizer.json", "generation_config.json"] {
