@@ -15,7 +15,7 @@ use crisol_train::Trainer;
 
 use crate::PhaseError;
 use crate::batch::{Batch, Rows};
-use crate::context::{PhaseContext, Saved};
+use crate::context::PhaseContext;
 use crate::evaluation::PREFERENCE_ACCURACY;
 use crate::forecast::lengths::{Documents, Planned};
 use crate::forecast::plan::{Shapes, StageData, StagePlan};
@@ -23,7 +23,8 @@ use crate::pairs::Pairs;
 use crate::passes::{LOGPROBS, logprobs, statistics};
 use crate::replay::Replay;
 use crate::settings::DpoSettings;
-use crate::steps::{self, Made};
+use crate::state::SavedModel;
+use crate::steps::{self, StepResult};
 
 /// Pairs whose tokens are in memory at a time while the reference's log-probs are computed.
 const PAIRS_IN_MEMORY: usize = 1 << 14;
@@ -77,7 +78,7 @@ pub(crate) fn dpo(
         sft_weight: settings.sft_weight,
     };
     let mut policy = Trainer::new(model, params);
-    let first = ctx.begin_stage("dpo", total, &mut [Saved::Trainer("policy", &mut policy)])?;
+    let first = ctx.begin_stage("dpo", total, &mut [SavedModel::Trainer("policy", &mut policy)])?;
     if first == 0 {
         ctx.count_flops(pairs.examples.forward(&shape));
     }
@@ -94,7 +95,7 @@ pub(crate) fn dpo(
                 replay.step(ctx, policy, step, &batch, LOGPROBS, config, |shard, scores| {
                     preference::loss(scores, &reference[shard], &options, batch.size)
                 })?;
-            Ok(Made::new(&done, batch.tokens() + replayed, done.stats.means()))
+            Ok(StepResult::new(&done, batch.tokens() + replayed, done.stats.means()))
         },
     )?;
     let Trainer { model, params, .. } = policy;

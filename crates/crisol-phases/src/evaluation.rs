@@ -191,7 +191,7 @@ pub(crate) fn mean_reward(
     let context = model.config().max_document_len();
     let records = ctx.records(files)?;
     let prompts = encode_records(&records, |record| text.rollout_prompt(record, context))?;
-    ctx.note_data("Held out: ", &prompts.summary, context);
+    ctx.note_encoding("Held out: ", &prompts.summary, context);
     let greedy = SamplingOptions::greedy(settings.max_new_tokens, text.stop_ids.clone());
     let mut sum = 0.0;
     for some in prompts.examples.chunks(settings.prompts) {

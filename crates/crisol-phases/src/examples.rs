@@ -211,10 +211,11 @@ mod tests {
     use crisol_text::{EMBEDDED_TOKENS, Tokenizer, encode_records};
 
     use super::*;
-    use crate::context::{Observer, Saves};
     use crate::fingerprint::{Fingerprint, Hashes};
     use crate::forecast::StageForecast;
+    use crate::observer::Observer;
     use crate::recipe::Recipe;
+    use crate::state::SaveStats;
 
     /// Keeps what is said.
     #[derive(Default)]
@@ -227,7 +228,7 @@ mod tests {
         fn stage_forecast(&mut self, _: &StageForecast) {}
         fn measured(&mut self) {}
         fn memory_forecast(&mut self, _: f64, _: Option<f64>) {}
-        fn saved(&mut self, _: &Saves) {}
+        fn saved(&mut self, _: &SaveStats) {}
         fn note(&mut self, text: &str) {
             self.0.push(text.to_owned());
         }

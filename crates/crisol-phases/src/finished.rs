@@ -6,12 +6,13 @@ use crisol_model::{Checkpoint, save_checkpoint};
 use crisol_report::{MaskPicture, ModelSummary, PhaseReport, PromptReport, Report, RolloutSample};
 use serde::{Deserialize, Serialize};
 
-use crate::context::{Record, Saves};
+use crate::context::PhaseRecord;
 use crate::fingerprint::Fingerprint;
 use crate::machine::peak_memory;
 use crate::owner::REPORTS;
 use crate::recipe::{Phase, Recipe};
 use crate::settings::PhaseSettings;
+use crate::state::SaveStats;
 use crate::{PhaseError, prompts};
 
 /// What is kept of a finished phase beside its weights, in `phase.json`.
@@ -28,7 +29,7 @@ pub(crate) struct PhaseFile {
     #[serde(default)]
     pub(crate) fingerprint: Option<Fingerprint>,
     #[serde(default)]
-    pub(crate) saves: Saves,
+    pub(crate) saves: SaveStats,
 }
 
 impl PhaseFile {
@@ -36,7 +37,7 @@ impl PhaseFile {
         recipe: &Recipe,
         phase: &Phase,
         trained: &Checkpoint,
-        record: Record,
+        record: PhaseRecord,
     ) -> PhaseFile {
         let config = trained.model.config();
         PhaseFile {

@@ -19,13 +19,16 @@ use crisol_train::{Output, Trainer};
 
 use crate::PhaseError;
 use crate::behaviours::{opening, reply_text};
-use crate::context::{PhaseContext, Saved};
+use crate::context::PhaseContext;
 use crate::forecast::lengths::Sampled as Lengths;
 use crate::forecast::plan::{Shapes, StagePlan};
-use crate::on_policy::{self, Moment, OnPolicy, Sampled, Updated};
+use crate::on_policy::{self, OnPolicy, Position, Sampled, Updated};
 use crate::replay::{Replay, WithReplay};
-use crate::rollouts::{Minibatch, Rollout, choose_prompts, examples, keep_samples, mean, sample};
+use crate::rollouts::{
+    Minibatch, Rollout, choose_prompts, examples, mean, report_rollouts, sample,
+};
 use crate::settings::ReasonSettings;
+use crate::state::SavedModel;
 
 /// Steps between KL measurements when KL is not part of the loss: each is a forward pass of the reference.
 const REFERENCE_KL_INTERVAL: u64 = 8;
@@ -62,7 +65,7 @@ pub(crate) fn grpo(
     let context = model.config().max_document_len();
     let records = ctx.records(&settings.data)?;
     let encoded = encode_records(&records, |record| text.problem(record, context))?;
-    ctx.note_data("", &encoded.summary, context);
+    ctx.note_encoding("", &encoded.summary, context);
     let problems: Vec<ProblemExample> = encoded.examples;
     let replay = Replay::load(ctx, &settings.replay, &text, context)?;
 
@@ -115,14 +118,14 @@ impl OnPolicy for Grpo<'_> {
     type Stats = WithReplay<PolicyStats>;
     const MODELS: usize = 1;
 
-    fn saved(&mut self) -> Vec<Saved<'_>> {
+    fn saved_models(&mut self) -> Vec<SavedModel<'_>> {
         vec![
-            Saved::Trainer("policy", &mut self.policy),
-            Saved::Frozen("reference", &mut self.reference),
+            SavedModel::Trainer("policy", &mut self.policy),
+            SavedModel::Frozen("reference", &mut self.reference),
         ]
     }
 
-    fn sample(&mut self, ctx: &mut PhaseContext<'_>, at: Moment) -> Result<Sampled, PhaseError> {
+    fn sample(&mut self, ctx: &mut PhaseContext<'_>, at: Position) -> Result<Sampled, PhaseError> {
         let &mut Grpo { settings, text, problems, ref policy, logit_scale, .. } = self;
         let chosen = choose_prompts(ctx, problems.len(), settings.rollout.prompts, at.step);
         let prompts: Vec<&[u32]> = chosen.iter().map(|&i| problems[i].prompt.as_slice()).collect();
@@ -149,7 +152,7 @@ impl OnPolicy for Grpo<'_> {
             ctx.note(note);
         }
         let records: Vec<&Record> = chosen.iter().map(|&i| self.records[i]).collect();
-        keep_samples(ctx, (step, total), text, &records, &rollouts);
+        report_rollouts(ctx, (step, total), text, &records, &rollouts);
 
         let part = |i: usize| mean(&rollouts, |rollout| rollout.reward_parts[i].1);
         let metrics = [
@@ -178,7 +181,7 @@ impl OnPolicy for Grpo<'_> {
         ctx: &mut PhaseContext<'_>,
         _: usize,
         minibatch: &Minibatch<'_>,
-        at: Moment,
+        at: Position,
     ) -> Result<Updated<Self::Stats>, PhaseError> {
         let Grpo { settings, policy, replay, logit_scale, options, .. } = self;
         let output = Output::TokenScores { logit_scale: *logit_scale, entropy: true };

@@ -20,6 +20,7 @@ pub mod classifiers;
 mod context;
 mod data;
 mod defaults;
+mod divergence;
 mod dpo;
 mod evaluation;
 mod examples;
@@ -29,6 +30,8 @@ pub mod forecast;
 mod grpo;
 mod ladder;
 mod machine;
+mod no_signal;
+mod observer;
 mod on_policy;
 mod owner;
 mod pairs;
@@ -47,16 +50,14 @@ mod run;
 mod run_folder;
 mod settings;
 mod sft;
+mod state;
 mod steps;
 mod store;
 mod supervised;
-mod unpaid;
-mod watch;
 
 use std::path::{Path, PathBuf};
 
 pub use behaviours::answers;
-pub use context::{Observer, Saves};
 pub use data::DataSource;
 pub use evaluation::{Evaluation, EvaluationOptions, Measured, evaluate};
 pub use examples::{Preprocessed, preprocess};
@@ -64,6 +65,7 @@ pub use finished::{assemble_report, save_report};
 pub use forecast::{PhaseForecast, StageForecast, forecast, refuse_too_large};
 pub use ladder::{LadderError, LadderRung, ladder};
 pub use machine::{available_memory, machine, peak_memory};
+pub use observer::Observer;
 pub use owner::Owner;
 pub use recipe::{Phase, Recipe, RecipeError, RunSettings, Split};
 pub use run::{RunOptions, run};
@@ -72,6 +74,7 @@ pub use settings::{
     DpoSettings, ModelSettings, OptimizerSettings, PhaseSettings, PpoSettings, PretrainSettings,
     ReasonSettings, RewardSettings, RolloutSettings, SftSettings, TextSettings,
 };
+pub use state::SaveStats;
 
 /// What can go wrong in a run.
 #[derive(Debug, thiserror::Error)]

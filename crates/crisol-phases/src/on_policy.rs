@@ -19,12 +19,13 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::PhaseError;
-use crate::context::{PhaseContext, Saved, update_rule};
+use crate::context::PhaseContext;
 use crate::forecast::lengths::{Length, Sampled as Lengths};
 use crate::forecast::plan::{Shapes, StageData, StagePlan, answers, rollout_updates};
 use crate::replay::Replay;
 use crate::rollouts::{Minibatch, Rollout, mean, minibatches};
 use crate::settings::{OptimizerSettings, RolloutSettings};
+use crate::state::SavedModel;
 
 /// An algorithm that trains on its own answers.
 pub(crate) trait OnPolicy {
@@ -34,10 +35,10 @@ pub(crate) trait OnPolicy {
     const MODELS: usize;
 
     /// What a save holds.
-    fn saved(&mut self) -> Vec<Saved<'_>>;
+    fn saved_models(&mut self) -> Vec<SavedModel<'_>>;
 
     /// Samples answers and estimates their advantages.
-    fn sample(&mut self, ctx: &mut PhaseContext<'_>, at: Moment) -> Result<Sampled, PhaseError>;
+    fn sample(&mut self, ctx: &mut PhaseContext<'_>, at: Position) -> Result<Sampled, PhaseError>;
 
     /// One optimizer step of model number `model` on a minibatch.
     fn update(
@@ -45,7 +46,7 @@ pub(crate) trait OnPolicy {
         ctx: &mut PhaseContext<'_>,
         model: usize,
         minibatch: &Minibatch<'_>,
-        at: Moment,
+        at: Position,
     ) -> Result<Updated<Self::Stats>, PhaseError>;
 
     /// Metrics of a step, from the sums over its `minibatches`.
@@ -54,7 +55,7 @@ pub(crate) trait OnPolicy {
 
 /// A step of a stage.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Moment {
+pub(crate) struct Position {
     /// From 0.
     pub(crate) step: u64,
     /// Steps of the stage.
@@ -63,10 +64,10 @@ pub(crate) struct Moment {
     pub(crate) minibatch: u64,
 }
 
-impl Moment {
+impl Position {
     /// The optimizer's settings at this step.
     pub(crate) fn rule(&self, settings: &OptimizerSettings) -> OptimizerConfig {
-        update_rule(settings, self.step, self.total)
+        settings.at_step(self.step, self.total)
     }
 }
 
@@ -192,15 +193,17 @@ pub(crate) fn train<A: OnPolicy>(
     optimizer: &OptimizerSettings,
     total: u64,
 ) -> Result<(), PhaseError> {
-    let first = ctx.begin_stage(stage, total, &mut algorithm.saved())?;
+    let first = ctx.begin_stage(stage, total, &mut algorithm.saved_models())?;
     let per_step = (settings.epochs * settings.minibatches) as u64;
     for step in first..total {
-        let at = |i: usize| Moment { step, total, minibatch: step * per_step + i as u64 };
-        let mut state: StepState<A::Stats> = match ctx.step_under_way()? {
+        let at = |i: usize| Position { step, total, minibatch: step * per_step + i as u64 };
+        let mut state: StepState<A::Stats> = match ctx.take_partial_step()? {
             Some(state) => state,
             None => match algorithm.sample(ctx, at(0)) {
                 Ok(sampled) => StepState::new(sampled),
-                Err(error) => return Err(ctx.stopped(error, &mut algorithm.saved())),
+                Err(error) => {
+                    return Err(ctx.stop_before_update(error, &mut algorithm.saved_models()));
+                }
             },
         };
         let rollouts = std::mem::take(&mut state.rollouts);
@@ -211,10 +214,14 @@ pub(crate) fn train<A: OnPolicy>(
                 Ok(updated) => state.add(updated),
                 Err(error) => {
                     state.rollouts.clone_from(&rollouts);
-                    return Err(ctx.stopped_within(error, &state, &mut algorithm.saved()));
+                    return Err(ctx.stop_between_updates(
+                        error,
+                        &state,
+                        &mut algorithm.saved_models(),
+                    ));
                 }
             }
-            ctx.updated();
+            ctx.mark_unsaved();
         }
         let made = (state.made / A::MODELS) as f64;
         let mut metrics: Vec<(&str, f64)> =
@@ -224,7 +231,13 @@ pub(crate) fn train<A: OnPolicy>(
         }
         metrics.push(("lr", f64::from(at(0).rule(optimizer).lr)));
         metrics.extend(A::metrics(&state.stats, made));
-        ctx.end_step(step + 1, total, state.tokens as u64, &metrics, &mut algorithm.saved())?;
+        ctx.end_step(
+            step + 1,
+            total,
+            state.tokens as u64,
+            &metrics,
+            &mut algorithm.saved_models(),
+        )?;
     }
     Ok(())
 }

@@ -20,13 +20,14 @@ use crisol_train::{Output, Trainer};
 use serde::{Deserialize, Serialize};
 
 use crate::PhaseError;
-use crate::context::{PhaseContext, Saved};
+use crate::context::PhaseContext;
 use crate::evaluation::{HELD_OUT_REWARD, mean_reward};
 use crate::forecast::plan::{Shapes, StagePlan};
-use crate::on_policy::{self, Moment, OnPolicy, Sampled, Updated};
+use crate::on_policy::{self, OnPolicy, Position, Sampled, Updated};
 use crate::replay::{Replay, WithReplay};
-use crate::rollouts::{Minibatch, Rollout, choose_prompts, examples, keep_samples, sample};
+use crate::rollouts::{Minibatch, Rollout, choose_prompts, examples, report_rollouts, sample};
 use crate::settings::PpoSettings;
+use crate::state::SavedModel;
 
 /// The stage as data.
 pub(crate) fn plan(settings: &PpoSettings) -> StagePlan<'_> {
@@ -52,7 +53,7 @@ pub(crate) fn ppo(
     let context = model.config().max_document_len();
     let records = ctx.records(&settings.data)?;
     let encoded = encode_records(&records, |record| text.rollout_prompt(record, context))?;
-    ctx.note_data("", &encoded.summary, context);
+    ctx.note_encoding("", &encoded.summary, context);
     let prompts: Vec<Vec<u32>> = encoded.examples;
     let reward = Checkpoint::load(reward_model, ctx.device)?;
     if reward.text.tokenizer.to_json() != text.tokenizer.to_json() {
@@ -132,15 +133,15 @@ impl OnPolicy for Rlhf<'_> {
     /// The policy, then the value model.
     const MODELS: usize = 2;
 
-    fn saved(&mut self) -> Vec<Saved<'_>> {
+    fn saved_models(&mut self) -> Vec<SavedModel<'_>> {
         vec![
-            Saved::Trainer("policy", &mut self.policy),
-            Saved::Trainer("value", &mut self.value),
-            Saved::Frozen("reference", &mut self.reference),
+            SavedModel::Trainer("policy", &mut self.policy),
+            SavedModel::Trainer("value", &mut self.value),
+            SavedModel::Frozen("reference", &mut self.reference),
         ]
     }
 
-    fn sample(&mut self, ctx: &mut PhaseContext<'_>, at: Moment) -> Result<Sampled, PhaseError> {
+    fn sample(&mut self, ctx: &mut PhaseContext<'_>, at: Position) -> Result<Sampled, PhaseError> {
         let &mut Rlhf { settings, text, prompts, ref policy, ref value, logit_scale, .. } = self;
         let chosen = choose_prompts(ctx, prompts.len(), settings.rollout.prompts, at.step);
         let step_prompts: Vec<&[u32]> = chosen.iter().map(|&i| prompts[i].as_slice()).collect();
@@ -162,7 +163,7 @@ impl OnPolicy for Rlhf<'_> {
         }
         estimate_advantages(&mut rollouts, settings);
         let records: Vec<&Record> = chosen.iter().map(|&i| self.records[i]).collect();
-        keep_samples(ctx, (at.step, at.total), text, &records, &rollouts);
+        report_rollouts(ctx, (at.step, at.total), text, &records, &rollouts);
 
         Ok(Sampled::new(rollouts, &[]))
     }
@@ -172,7 +173,7 @@ impl OnPolicy for Rlhf<'_> {
         ctx: &mut PhaseContext<'_>,
         model: usize,
         minibatch: &Minibatch<'_>,
-        at: Moment,
+        at: Position,
     ) -> Result<Updated<Sums>, PhaseError> {
         let Rlhf { settings, policy, value, replay, logit_scale, .. } = self;
         let options = Options {

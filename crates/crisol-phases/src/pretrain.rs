@@ -117,7 +117,7 @@ fn new_model(
             None => trained?,
         }
     };
-    ctx.keep_tokenizer(text.tokenizer.to_json());
+    ctx.set_trained_tokenizer(text.tokenizer.to_json());
     let vocab_size = text.tokenizer.vocab_size();
     if vocab_size < shape.vocab_size {
         ctx.note(format!(

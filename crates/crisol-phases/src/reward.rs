@@ -14,13 +14,14 @@ use crisol_train::{Output, Trainer, derived_seed};
 
 use crate::PhaseError;
 use crate::batch::{Batch, Rows};
-use crate::context::{PhaseContext, Saved};
+use crate::context::PhaseContext;
 use crate::forecast::lengths::{Planned, Sampled};
 use crate::forecast::plan::{Shapes, StageData, StagePlan};
 use crate::pairs::Pairs;
 use crate::passes::statistics;
 use crate::settings::RewardSettings;
-use crate::steps::{self, Made};
+use crate::state::SavedModel;
+use crate::steps::{self, StepResult};
 
 /// The stage as data. Held-out pairs are ranked before and after, all of them and by kind.
 pub(crate) fn plan(settings: &RewardSettings) -> StagePlan<'static> {
@@ -58,7 +59,8 @@ pub(crate) fn reward(
     let shape = model.config().cost_shape();
     ctx.forecast(&plan(settings), Shapes { policy: &shape, scalar: &shape }, &data);
     let mut trainer = Trainer::new(model, params);
-    let first = ctx.begin_stage("reward", total, &mut [Saved::Trainer("model", &mut trainer)])?;
+    let first =
+        ctx.begin_stage("reward", total, &mut [SavedModel::Trainer("model", &mut trainer)])?;
     if first == 0 {
         // An untrained head's scores have no scale: only its accuracies are worth comparing with.
         let (model, params) = (&trainer.model, &trainer.params);
@@ -80,7 +82,7 @@ pub(crate) fn reward(
             let done = ctx.step(trainer, &batch, Output::Scalar, config, |_, scores| {
                 bradley_terry::loss(scores, settings.centring, batch.size)
             })?;
-            Ok(Made::new(&done, batch.tokens(), done.stats.means()))
+            Ok(StepResult::new(&done, batch.tokens(), done.stats.means()))
         },
     )?;
     let Trainer { model, params, .. } = trainer;
@@ -107,7 +109,7 @@ fn measure_heldout(
     let context = model.config().max_document_len();
     let records = ctx.records(files)?;
     let pairs = encode_records(&records, |record| text.preference(record, context))?;
-    ctx.note_data("Held out: ", &pairs.summary, context);
+    ctx.note_encoding("Held out: ", &pairs.summary, context);
     let shard_tokens = ctx.run.shard_tokens;
     let rank = |pairs: &[&PreferenceExample]| -> Result<RewardStats, PhaseError> {
         let pairs: Vec<_> = pairs.iter().map(|pair| [&pair.chosen, &pair.rejected]).collect();

@@ -104,7 +104,7 @@ pub(crate) fn sample(
         ..SamplingOptions::default()
     };
     let generated =
-        ctx.sampling(|| generate(&policy.model, &policy.params, &repeated, &options))?;
+        ctx.time_sampling(|| generate(&policy.model, &policy.params, &repeated, &options))?;
     let rollouts: Vec<Rollout> =
         repeated.into_iter().zip(generated).map(|(prompt, g)| Rollout::new(prompt, g)).collect();
     ctx.count_forward(&policy.model, &examples(&rollouts));
@@ -112,20 +112,20 @@ pub(crate) fn sample(
 }
 
 /// Keeps the first two answers for the report at a few moments of a stage. `records`: of the chosen prompts.
-pub(crate) fn keep_samples(
+pub(crate) fn report_rollouts(
     ctx: &mut PhaseContext<'_>,
     (step, total): (u64, u64),
     text: &TextSetup,
     records: &[&Record],
     rollouts: &[Rollout],
 ) {
-    if !PhaseContext::wants_samples(step, total) {
+    if !PhaseContext::reports_rollouts(step, total) {
         return;
     }
     let group = rollouts.len() / records.len();
     for (i, rollout) in rollouts.iter().take(2).enumerate() {
         let parts = rollout.reward_parts.iter().map(|(name, value)| ((*name).to_owned(), *value));
-        ctx.sample(RolloutSample {
+        ctx.report_rollout(RolloutSample {
             prompt: prompt_text(records[i / group]),
             completion: reply_text(text, &rollout.completion),
             reward: f64::from(rollout.reward),

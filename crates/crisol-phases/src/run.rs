@@ -12,12 +12,13 @@ use crisol_engine::Device;
 use crisol_model::Checkpoint;
 use crisol_report::Report;
 
-use crate::context::{Observer, PhaseContext, Record};
+use crate::context::{PhaseContext, PhaseRecord};
 use crate::data::DataSource;
 use crate::fingerprint::{Fingerprint, Hashes};
 use crate::finished::{PHASE_FILE, PhaseFile, assemble_report, save_phase, save_report};
 use crate::forecast::memory;
 use crate::machine::machine;
+use crate::observer::Observer;
 use crate::owner::{self, Owner, PROGRESS, TENSORBOARD};
 use crate::recipe::{Phase, Recipe, Split};
 use crate::run_folder::{
@@ -123,7 +124,7 @@ fn run_phase(
     let reward_model = |name: &str| phase_or_path(recipe, name, out);
     let trained = prompts::answer_before(&mut ctx, phase, start.as_ref())
         .and_then(|()| train(&mut ctx, settings, start, reward_model))
-        .map_err(|error| ctx.stopped(error, &mut []))?;
+        .map_err(|error| ctx.stop_before_update(error, &mut []))?;
     let metrics_file = ctx.metrics_file();
     let file = measure(recipe, phase, data, &trained, ctx.into_record()?, peak)?;
     save_phase(&out.join(&name), &trained, &file, &metrics_file)?;
@@ -159,7 +160,7 @@ fn measure(
     phase: &Phase,
     data: &DataSource,
     trained: &Checkpoint,
-    mut record: Record,
+    mut record: PhaseRecord,
     memory_forecast: Bytes,
 ) -> Result<PhaseFile, PhaseError> {
     let began = Instant::now();

@@ -10,13 +10,13 @@
 use std::path::{Path, PathBuf};
 
 use crate::PhaseError;
-use crate::context::saved_fingerprint;
 use crate::data::DataSource;
 use crate::fingerprint::{Fingerprint, Hashes, Stage};
 use crate::finished::{PHASE_FILE, load_phase};
 use crate::owner::{self, PROGRESS, RECIPE_FILE};
 use crate::recipe::{Phase, Recipe};
 use crate::run::RunOptions;
+use crate::state::saved_fingerprint;
 
 /// The recipe to run, without writing anything: the one in the folder where a run is resumed.
 pub(crate) fn choose_recipe(

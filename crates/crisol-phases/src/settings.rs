@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::str::FromStr;
 
-use crisol_engine::UpdateRule;
+use crisol_engine::{OptimizerConfig, UpdateRule};
 use crisol_model::{Architecture, Checkpoint, Config, Head};
 use crisol_objectives::grpo::AdvantageScaling;
 use crisol_objectives::kl::KlEstimator;
@@ -161,6 +161,22 @@ pub struct OptimizerSettings {
 }
 
 impl OptimizerSettings {
+    /// The optimizer's configuration at `step` (from 0) of `total`.
+    pub(crate) fn at_step(&self, step: u64, total: u64) -> OptimizerConfig {
+        let warmup = (self.warmup * total as f64).ceil() as u64;
+        let factor = self.schedule.factor(step, total, warmup, self.decay);
+        OptimizerConfig {
+            rule: self.rule,
+            lr: (self.lr * factor) as f32,
+            table_factor: self.table_factor as f32,
+            beta1: self.beta1 as f32,
+            beta2: self.beta2 as f32,
+            eps: self.eps as f32,
+            weight_decay: self.weight_decay as f32,
+            max_grad_norm: (self.max_grad_norm > 0.0).then_some(self.max_grad_norm as f32),
+        }
+    }
+
     fn with(lr: f64, schedule: Schedule, warmup: f64) -> Self {
         OptimizerSettings {
             rule: UpdateRule::AdamW,

@@ -4,11 +4,12 @@ use crisol_engine::OptimizerConfig;
 use crisol_train::{Step, Trainer};
 
 use crate::PhaseError;
-use crate::context::{PhaseContext, Saved, update_rule};
+use crate::context::PhaseContext;
 use crate::settings::OptimizerSettings;
+use crate::state::SavedModel;
 
 /// What a step reports.
-pub(crate) struct Made {
+pub(crate) struct StepResult {
     pub(crate) loss: f64,
     pub(crate) grad_norm: f64,
     /// Tokens of its batch.
@@ -17,9 +18,13 @@ pub(crate) struct Made {
     pub(crate) metrics: Vec<(&'static str, f64)>,
 }
 
-impl Made {
-    pub(crate) fn new<S>(step: &Step<S>, tokens: usize, metrics: Vec<(&'static str, f64)>) -> Made {
-        Made { loss: step.loss, grad_norm: step.grad_norm, tokens, metrics }
+impl StepResult {
+    pub(crate) fn new<S>(
+        step: &Step<S>,
+        tokens: usize,
+        metrics: Vec<(&'static str, f64)>,
+    ) -> StepResult {
+        StepResult { loss: step.loss, grad_norm: step.grad_norm, tokens, metrics }
     }
 }
 
@@ -36,16 +41,17 @@ pub(crate) fn train(
         &mut Trainer,
         u64,
         &OptimizerConfig,
-    ) -> Result<Made, PhaseError>,
+    ) -> Result<StepResult, PhaseError>,
 ) -> Result<(), PhaseError> {
     for number in first..total {
-        let config = update_rule(optimizer, number, total);
-        let made = step(ctx, trainer, number, &config)
-            .map_err(|error| ctx.stopped(error, &mut [Saved::Trainer(name, trainer)]))?;
+        let config = optimizer.at_step(number, total);
+        let made = step(ctx, trainer, number, &config).map_err(|error| {
+            ctx.stop_before_update(error, &mut [SavedModel::Trainer(name, trainer)])
+        })?;
         let mut metrics =
             vec![("loss", made.loss), ("grad_norm", made.grad_norm), ("lr", f64::from(config.lr))];
         metrics.extend(made.metrics);
-        let saved = &mut [Saved::Trainer(name, trainer)];
+        let saved = &mut [SavedModel::Trainer(name, trainer)];
         ctx.end_step(number + 1, total, made.tokens as u64, &metrics, saved)?;
     }
     Ok(())

@@ -11,12 +11,13 @@ use crisol_train::{Trainer, evaluate};
 use crate::PhaseError;
 use crate::batch::Batch;
 use crate::batches::Plan;
-use crate::context::{HELD_OUT_LOSS, PhaseContext, Saved};
+use crate::context::{HELD_OUT_LOSS, PhaseContext};
 use crate::forecast::lengths::{Planned, Sampled};
 use crate::forecast::plan::{Shapes, StageData, StagePlan};
 use crate::passes::LOGPROBS;
 use crate::settings::OptimizerSettings;
-use crate::steps::{self, Made};
+use crate::state::SavedModel;
+use crate::steps::{self, StepResult};
 use crate::store::Examples;
 
 /// A stage of next-token training.
@@ -62,7 +63,8 @@ impl NextToken<'_> {
         };
         let shape = trainer.model.config().cost_shape();
         ctx.forecast(&self.plan(), Shapes { policy: &shape, scalar: &shape }, &data);
-        let first = ctx.begin_stage(self.name, total, &mut [Saved::Trainer("model", trainer)])?;
+        let first =
+            ctx.begin_stage(self.name, total, &mut [SavedModel::Trainer("model", trainer)])?;
         if first == 0 && !heldout.is_empty() {
             let (loss, _) =
                 heldout_loss(&trainer.model, &trainer.params, heldout, ctx.run.shard_tokens)?;
@@ -80,7 +82,7 @@ impl NextToken<'_> {
                 let done = ctx.step(trainer, &batch, LOGPROBS, config, |_, scores| {
                     next_token::loss(scores, batch.size)
                 })?;
-                Ok(Made::new(&done, batch.tokens(), vec![]))
+                Ok(StepResult::new(&done, batch.tokens(), vec![]))
             },
         )
     }
