@@ -1,5 +1,5 @@
-//! Writing to the terminal: colours only where they are wanted, a closed pipe is not a panic, and text of models
-//! and data files cannot take over the screen.
+//! Writing to the terminal: colours only where they are wanted, a closed pipe is not a panic, and
+//! text of models and data files cannot take over the screen.
 
 use std::borrow::Cow;
 use std::fmt::{Display, Write as _};
@@ -86,7 +86,8 @@ pub(crate) fn for_stdout(text: &str) -> Cow<'_, str> {
     if std::io::stdout().is_terminal() { Cow::Owned(harmless(text)) } else { Cow::Borrowed(text) }
 }
 
-/// Text without control characters, which could move the cursor or change colours; lines and tabs stay.
+/// Text without control characters, which could move the cursor or change colours; lines and tabs
+/// stay.
 pub(crate) fn harmless(text: &str) -> String {
     text.chars().filter(|c| !c.is_control() || matches!(c, '\n' | '\t')).collect()
 }
@@ -94,7 +95,8 @@ pub(crate) fn harmless(text: &str) -> String {
 /// Columns of the names in [`named_rows`].
 const NAMES: usize = 14;
 
-/// Rows of a name and what is to be said, which goes on below itself where it is longer than a line.
+/// Rows of a name and what is to be said, which goes on below itself where it is longer than a
+/// line.
 pub(crate) fn named_rows(rows: &[(&str, String)]) -> String {
     let Layout { width, colour } = layout();
     let mut out = String::new();

@@ -1,5 +1,5 @@
-//! Data sets on a hub, wherever a data file can be named: found before anything reads data, so that a run's recipe names the
-//! commit that it trains on.
+//! Data sets on a hub, wherever a data file can be named: found before anything reads data, so that
+//! a run's recipe names the commit that it trains on.
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -67,7 +67,8 @@ pub(crate) fn say_what_is_left_out(folder: &Path) -> Result<(), CliError> {
     Ok(())
 }
 
-/// Where the model is that the command line names: what exists has precedence, then a name on a hub counts.
+/// Where the model is that the command line names: what exists has precedence, then a name on a hub
+/// counts.
 pub(crate) fn locate(model: &Path, need: Need, network: Network) -> Result<PathBuf, CliError> {
     if !crisol_hub::resolve_folder(model)?.exists()
         && let Some(id) = model.to_str().and_then(|name| name.parse::<ModelId>().ok())
@@ -96,8 +97,8 @@ pub(crate) fn check_folder(folder: &Path) -> Result<PathBuf, CliError> {
     let whole = crisol_hub::resolve_folder(folder)?;
     if !whole.is_dir() {
         return Err(wrong(
-            "no such folder; give a checkpoint's folder, such as runs/crisol-world/2-sft, or the name of a model on \
-             a hub, such as allenai/OLMo-2-0425-1B"
+            "no such folder; give a checkpoint's folder, such as runs/crisol-world/2-sft, or the \
+             name of a model on a hub, such as allenai/OLMo-2-0425-1B"
                 .into(),
         ));
     }

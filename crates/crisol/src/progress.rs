@@ -78,8 +78,8 @@ impl Whole {
         self.seconds += seconds;
     }
 
-    /// Seconds until the run ends, while a stage of so many seconds has `left` left. None in the last stage, whose own time
-    /// says it.
+    /// Seconds until the run ends, while a stage of so many seconds has `left` left. None in the
+    /// last stage, whose own time says it.
     fn left(&self, phase: &str, stage: &str, stage_seconds: f64, left: f64) -> Option<f64> {
         let at = self.position(phase, stage)?;
         let later: f64 = self.stages[at + 1..].iter().map(|stage| stage.weight).sum();

@@ -46,9 +46,9 @@ Shapes: a name, a name with changes, or changes to XS.
 
 A multiply-add counts as two operations, the backward pass as twice the forward pass, attention
 without the saving of its mask, as in published figures. Peak: large GEMMs on the same threads.
-Machines are noisy: alternate two commands to compare them.
+Machines are noisy: alternate two commands to compare them.";
 
-JSON: docs/json.md";
+const JSON: &str = "JSON: docs/json.md";
 
 /// `crisol bench`.
 #[derive(Debug, Args)]
@@ -61,12 +61,16 @@ pub(crate) struct BenchArgs {
 #[derive(Debug, Subcommand)]
 enum What {
     /// Time training steps: forward, backward, clip, AdamW
+    #[command(after_help = JSON)]
     Train(TrainArgs),
     /// Time generation of many sequences at a time
+    #[command(after_help = JSON)]
     Decode(DecodeArgs),
     /// Time the GEMMs of a training step, one by one
+    #[command(after_help = JSON)]
     Gemm(GemmArgs),
     /// Time reading and tokenising a data file
+    #[command(after_help = JSON)]
     Data(data::BenchDataArgs),
 }
 
@@ -99,13 +103,28 @@ struct DecodeArgs {
     #[command(flatten)]
     common: Common,
     /// Sequences at a time
-    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 16,
+        value_parser = clap::value_parser!(u16).range(1..),
+    )]
     batch: u16,
     /// Tokens of each prompt
-    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 16,
+        value_parser = clap::value_parser!(u32).range(1..=1 << 20),
+    )]
     prompt_tokens: u32,
     /// New tokens of each sequence
-    #[arg(long, value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u32).range(2..=1 << 20))]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 128,
+        value_parser = clap::value_parser!(u32).range(2..=1 << 20),
+    )]
     new_tokens: u32,
     /// Weight format, such as bf16 or q8_0 [default: f32]
     #[arg(long, value_name = "TYPE", conflicts_with = "model", value_parser = weight_format)]
@@ -184,7 +203,8 @@ pub(super) struct Steps {
     per_op: Vec<Profiled>,
 }
 
-/// Makes training steps with AdamW on a batch of documents of random tokens, for about so many seconds.
+/// Makes training steps with AdamW on a batch of documents of random tokens, for about so many
+/// seconds.
 pub(super) fn training_steps(
     shape: &Shape,
     lengths: &[usize],
@@ -261,8 +281,8 @@ fn train(args: &TrainArgs) -> Result<(), CliError> {
         result.machine, result.threads
     ))?;
     print_line(format_args!(
-        "{tokens_per_second:.0} tokens/s, {gflops:.1} GFLOP/s ({:.0} % of the {peak_gflops:.0} that large products reach), \
-         at most {:.0} MB",
+        "{tokens_per_second:.0} tokens/s, {gflops:.1} GFLOP/s ({:.0} % of the {peak_gflops:.0} \
+         that large products reach), at most {:.0} MB",
         100.0 * result.peak_fraction,
         peak_memory_bytes as f64 * 1e-6
     ))?;
@@ -324,7 +344,8 @@ struct Decoding {
     prompt_peak_fraction: f64,
     /// New tokens after the first.
     tokens_per_second: f64,
-    /// Bytes of weights that are read for a token of one sequence; null for several, or where experts are chosen.
+    /// Bytes of weights that are read for a token of one sequence; null for several, or where
+    /// experts are chosen.
     bytes_per_token: Option<usize>,
     bytes_per_second: Option<f64>,
     /// What all threads together read from memory.
@@ -465,14 +486,15 @@ fn decode(args: &DecodeArgs) -> Result<(), CliError> {
         result.machine, result.threads
     ))?;
     print_line(format_args!(
-        "prompts: {prompt_tokens_per_second:.0} tokens/s, {:.0} % of the {:.0} GFLOP/s that large products reach, {:.3} s to the \
-         first new token ({batch} x {prompt_tokens} tokens)",
+        "prompts: {prompt_tokens_per_second:.0} tokens/s, {:.0} % of the {:.0} GFLOP/s that large \
+         products reach, {:.3} s to the first new token ({batch} x {prompt_tokens} tokens)",
         100.0 * result.prompt_peak_fraction,
         peak * 1e-9,
         result.seconds_to_first_token
     ))?;
     print_line(format_args!(
-        "generation: {tokens_per_second:.1} tokens/s ({batch} x {new_tokens} new tokens), at most {:.0} MB",
+        "generation: {tokens_per_second:.1} tokens/s ({batch} x {new_tokens} new tokens), at most \
+         {:.0} MB",
         peak_memory_bytes as f64 * 1e-6
     ))?;
     if let (Some(rate), Some(fraction)) = (bytes_per_second, result.memory_fraction) {
@@ -531,7 +553,13 @@ fn gemm(args: &GemmArgs) -> Result<(), CliError> {
         let products: Vec<Value> = rates
             .iter()
             .map(|(name, [rows, inner, cols], gflops)| {
-                json!({ "name": name, "rows": rows, "inner": inner, "cols": cols, "gflops": gflops })
+                json!({
+                    "name": name,
+                    "rows": rows,
+                    "inner": inner,
+                    "cols": cols,
+                    "gflops": gflops,
+                })
             })
             .collect();
         return print_json(&json!({

@@ -1,5 +1,5 @@
-//! `crisol chat`: a conversation, line by line. On a terminal lines are edited; in a pipe each line is
-//! answered.
+//! `crisol chat`: a conversation, line by line. On a terminal lines are edited; in a pipe each line
+//! is answered.
 
 mod header;
 mod thinking;
@@ -172,8 +172,8 @@ struct Stop {
     requested: Arc<AtomicBool>,
 }
 
-/// Ctrl-C stops the answer that is being written. While there is none, it ends the program; the line
-/// editor reads Ctrl-C as a key and raises no signal.
+/// Ctrl-C stops the answer that is being written. While there is none, it ends the program; the
+/// line editor reads Ctrl-C as a key and raises no signal.
 fn on_ctrl_c() -> Stop {
     let stop = Stop { replying: Arc::default(), requested: Arc::default() };
     let Stop { replying, requested } = stop.clone();
@@ -277,8 +277,9 @@ impl Chat {
         Ok(())
     }
 
-    /// The prompt for the next answer. The oldest turns are forgotten until a quarter of the context, or as
-    /// much as an answer may take, is free; `None` where the last message alone does not fit.
+    /// The prompt for the next answer. The oldest turns are forgotten until a quarter of the
+    /// context, or as much as an answer may take, is free; `None` where the last message alone does
+    /// not fit.
     fn fit(&mut self) -> Result<Option<Vec<u32>>, CliError> {
         let context = self.checkpoint.model.config().max_document_len();
         let room = self.sampling.max_new_tokens.min(context / 4).max(1);
@@ -298,8 +299,8 @@ impl Chat {
             if self.history.len() == 1 {
                 self.history.clear();
                 say(format_args!(
-                    "(that message takes {} of the context's {context} tokens, which leaves no room \
-                     for an answer; the conversation begins anew)",
+                    "(that message takes {} of the context's {context} tokens, which leaves no \
+                     room for an answer; the conversation begins anew)",
                     prompt.len()
                 ));
                 return Ok(None);

@@ -82,7 +82,11 @@ struct InspectArgs {
     #[arg(long, value_name = "N", default_value_t = 5)]
     limit: usize,
     /// Report sequences over N tokens [default: the context of --model]
-    #[arg(long, value_name = "N", value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(2..))]
+    #[arg(
+        long,
+        value_name = "N",
+        value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(2..),
+    )]
     context: Option<usize>,
     /// Print one JSON object
     #[arg(long)]
@@ -198,8 +202,8 @@ fn beginning(
     begun
 }
 
-/// Crisol's template with a tokenizer of the default size, trained on the beginning of the file: what `crisol run`
-/// would do with it. Its token counts are those of a small vocabulary.
+/// Crisol's template with a tokenizer of the default size, trained on the beginning of the file:
+/// what `crisol run` would do with it. Its token counts are those of a small vocabulary.
 fn own_setup(beginning: &[Result<Record, TextError>]) -> Result<TextSetup, CliError> {
     let texts = beginning.iter().flatten().flat_map(|record| texts(&record.body));
     let texts: Vec<&str> = texts.collect();
@@ -282,7 +286,13 @@ impl View<'_> {
                 "message": problem.to_string(),
             })
         };
-        let span = |span: &Span| json!({ "text": span.text, "trained": span.trained, "tokens": span.tokens });
+        let span = |Span { text, trained, tokens, .. }: &Span| {
+            json!({
+                "text": text,
+                "trained": trained,
+                "tokens": tokens,
+            })
+        };
         let sequence = |sequence: &Sequence| {
             json!({
                 "name": sequence.name,
@@ -304,7 +314,11 @@ impl View<'_> {
             "tokenizer": self.tokenizer,
             "context": self.context,
             "totals": {
-                "records": records, "shapes": shapes, "tokens": tokens, "trained": trained, "longest": longest,
+                "records": records,
+                "shapes": shapes,
+                "tokens": tokens,
+                "trained": trained,
+                "longest": longest,
             },
             "references": self.references.json(),
             "unused": self.unused,
@@ -471,8 +485,8 @@ impl ExportArgs {
                 && std::fs::read(path).map_err(|e| HubError::io("read", path, e))?
                     != text.as_bytes()
             {
-                let problem =
-                    "exists with other contents and is never overwritten; choose another folder";
+                let problem = "exists with other contents and is never overwritten; choose another \
+                               folder";
                 return Err(CliError::Place { path: path.clone(), problem: problem.into() });
             }
         }

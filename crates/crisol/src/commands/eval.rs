@@ -49,10 +49,19 @@ pub(crate) struct EvalArgs {
     #[arg(long)]
     chat_strings: bool,
     /// Measure the first N records only [default: all]
-    #[arg(long, value_name = "N", value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..))]
+    #[arg(
+        long,
+        value_name = "N",
+        value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..),
+    )]
     limit: Option<usize>,
     /// Most new tokens of an answer to a problem
-    #[arg(long, value_name = "N", default_value_t = 512, value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=1_000_000))]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 512,
+        value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=1_000_000),
+    )]
     max_new_tokens: usize,
     #[command(flatten)]
     network: Network,
@@ -110,7 +119,12 @@ impl EvalArgs {
 fn json(model: &std::path::Path, files: &[String], evaluation: &Evaluation) -> Value {
     let measured = |Measured { shape, id, value, standard_error, records, of }: &Measured| {
         json!({
-            "shape": shape, "id": id, "value": value, "standard_error": standard_error, "records": records, "of": of,
+            "shape": shape,
+            "id": id,
+            "value": value,
+            "standard_error": standard_error,
+            "records": records,
+            "of": of,
         })
     };
     json!({

@@ -165,7 +165,12 @@ fn threads(text: &str) -> Result<usize, String> {
 #[derive(Clone, Debug, Args)]
 struct Stops {
     /// Stop before TEXT; repeatable
-    #[arg(long = "stop", value_name = "TEXT", allow_hyphen_values = true, value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    #[arg(
+        long = "stop",
+        value_name = "TEXT",
+        allow_hyphen_values = true,
+        value_parser = clap::builder::NonEmptyStringValueParser::new(),
+    )]
     stops: Vec<String>,
 }
 
@@ -193,8 +198,8 @@ impl TemplateArguments {
             |name: &str| !text.template.as_ref().is_some_and(|template| template.mentions(name));
         if let Some((name, _)) = self.arguments.iter().find(|(name, _)| unread(name)) {
             return Err(CliError::Usage(format!(
-                "--template-arg {name}: the model's chat template has no such variable; look for its name in chat_template of \
-                 tokenizer_config.json"
+                "--template-arg {name}: the model's chat template has no such variable; look for \
+                 its name in chat_template of tokenizer_config.json"
             )));
         }
         let options = TextOptions {
@@ -250,7 +255,11 @@ struct Sampling {
     #[arg(long, value_name = "T", allow_negative_numbers = true, value_parser = temperature)]
     temperature: Option<f32>,
     /// Sample from the K most probable tokens
-    #[arg(long, value_name = "K", value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..))]
+    #[arg(
+        long,
+        value_name = "K",
+        value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..),
+    )]
     top_k: Option<usize>,
     /// Sample from the fewest tokens with total probability P (nucleus)
     #[arg(long, value_name = "P", allow_negative_numbers = true, value_parser = share)]
@@ -259,7 +268,13 @@ struct Sampling {
     #[arg(long, value_name = "P", allow_negative_numbers = true, value_parser = share)]
     min_p: Option<f32>,
     /// Penalise tokens seen before by this factor; 1 is off
-    #[arg(long, value_name = "X", default_value_t = 1.0, allow_negative_numbers = true, value_parser = penalty)]
+    #[arg(
+        long,
+        value_name = "X",
+        default_value_t = 1.0,
+        allow_negative_numbers = true,
+        value_parser = penalty,
+    )]
     repetition_penalty: f32,
     /// Random seed of sampling
     #[arg(long, value_name = "N", default_value_t = 0)]
@@ -278,12 +293,14 @@ impl Sampling {
         self.top_k.is_some() || self.top_p.is_some() || self.min_p.is_some()
     }
 
-    /// Says how the model's makers would choose tokens, where the command line leaves it open and it is not what is done.
+    /// Says how the model's makers would choose tokens, where the command line leaves it open and
+    /// it is not what is done.
     fn say_what_is_suggested(&self, text: &TextSetup) {
         let settings = text.suggested_sampling();
         if !self.is_chosen() && !settings.is_empty() {
             say(format_args!(
-                "(the model's generation_config.json suggests {}; without these options, the most probable token is taken)",
+                "(the model's generation_config.json suggests {}; without these options, the most \
+                 probable token is taken)",
                 settings
                     .iter()
                     .map(|(name, value)| format!("--{name} {value}"))

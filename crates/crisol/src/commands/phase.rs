@@ -1,5 +1,6 @@
-//! `crisol pretrain|sft|reason|reward|ppo|dpo`: one phase on the user's own model and data. The command line becomes a
-//! recipe of one phase, so that settings, checks and folders are those of every other run.
+//! `crisol pretrain|sft|reason|reward|ppo|dpo`: one phase on the user's own model and data. The
+//! command line becomes a recipe of one phase, whose settings, checks and folders are those of
+//! every other run.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -333,9 +334,11 @@ impl PhaseArgs {
         };
         if base.is_some() || !self.set.is_empty() || !phase.iter().all(|(_, value)| is_empty(value))
         {
-            let advice = "with --resume give either the whole command line again, or nothing but --out and --threads: the folder's \
-                          recipe.toml has the rest";
-            return Err(CliError::Usage(advice.to_owned()));
+            return Err(CliError::Usage(
+                "with --resume give either the whole command line again, or --out and --threads \
+                 alone: the folder's recipe.toml has the rest"
+                    .to_owned(),
+            ));
         }
         let recipe = recorded(&self.out)?;
         if let Some(other) =
@@ -359,8 +362,8 @@ fn title(kind: &str, base: Option<&Path>) -> String {
     }
 }
 
-/// Files, folders and patterns as a recipe names them, after making sure that they can be opened. Data sets on a hub are
-/// found when the recipe is whole.
+/// Files, folders and patterns as a recipe names them, after making sure that they can be opened.
+/// Data sets on a hub are found when the recipe is whole.
 fn files(paths: &[PathBuf]) -> Result<Value, CliError> {
     let file = |path: &PathBuf| -> Result<Value, CliError> {
         if let Some(name) = path.to_str().filter(|name| is_on_hub(name)) {
@@ -387,7 +390,8 @@ fn setting(text: &str) -> Result<(String, String), &'static str> {
     Ok((key.to_owned(), value.trim().to_owned()))
 }
 
-/// A recipe of one phase as it grows: one setting a line, so that an error's line says which one it is.
+/// A recipe of one phase as it grows: one setting a line, so that an error's line says which one it
+/// is.
 #[derive(Default)]
 struct Draft {
     run: Vec<Entry>,

@@ -1,4 +1,5 @@
-//! `crisol run`: a recipe from beginning to end. The commands of single phases run through [`execute`] too.
+//! `crisol run`: a recipe from beginning to end. The commands of single phases run through
+//! [`execute`] too.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -60,7 +61,12 @@ pub(crate) struct RunArgs {
 pub(crate) struct RunFlags {
     // Recipes are TOML, whose whole numbers are signed.
     /// Random seed [default: the recipe's, else 1]
-    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u64).range(..=i64::MAX as u64))]
+    #[arg(
+        long,
+        value_name = "N",
+        allow_negative_numbers = true,
+        value_parser = clap::value_parser!(u64).range(..=i64::MAX as u64),
+    )]
     seed: Option<u64>,
     #[command(flatten)]
     threads: Threads,
@@ -153,8 +159,8 @@ fn next_steps(report: &Report, folder: &Path) -> Vec<Next> {
         .collect()
 }
 
-/// Loads a recipe. Its paths are relative to its own folder, so that folder and recipe can be moved together. A base that is
-/// no path there may be a model on a hub.
+/// Loads a recipe. Its paths are relative to its own folder, so that folder and recipe can be moved
+/// together. A base that is no path there may be a model on a hub.
 pub(super) fn load(path: &Path, network: Network) -> Result<Recipe, CliError> {
     let mut recipe = Recipe::load(path)?;
     let folder = path.parent().unwrap_or(Path::new("")).to_owned();
@@ -245,7 +251,8 @@ pub(super) fn execute(
             heading += &forecast_line(&phases);
             phases
         }
-        // It was said when the run began; it serves to say what is left. What is wrong with it, the run says.
+        // It was said when the run began; it serves to say what is left. What is wrong with it, the
+        // run says.
         Some(recipe) => forecast(recipe).unwrap_or_default(),
         None => vec![],
     };
@@ -299,7 +306,8 @@ fn remedy(error: &PhaseError, out: &Path, threads: Threads) -> String {
         PhaseError::Interrupted { .. } => format!("\nGo on with: {command}"),
         // The same recipe would diverge at the same step again.
         PhaseError::Train(TrainError::Diverged { .. }) => format!(
-            "\nThe phases before and the last checkpoint are kept. Change {} (settings of the optimizer) and go on with: {command}",
+            "\nThe phases before and the last checkpoint are kept. Change {} (settings of the \
+             optimizer) and go on with: {command}",
             out.join("recipe.toml").display()
         ),
         // Nothing is lost where nothing was saved.

@@ -31,7 +31,8 @@ impl Observer for Said {
     fn phase_finished(&mut self, _: &PhaseReport) {}
 }
 
-/// The operations of each phase are those that its report counts, before the run and before the phase.
+/// The operations of each phase are those that its report counts, before the run and before the
+/// phase.
 #[track_caller]
 fn check(recipe: Recipe, out: &Path) {
     let forecast = forecast(&recipe, None, 1).expect("the recipe is right");
@@ -41,6 +42,7 @@ fn check(recipe: Recipe, out: &Path) {
         RunOptions { out, resume: false, device: &device, machine: None, created: String::new() };
     let report = crisol_phases::run(Some(recipe), &options, &mut said).expect("the run is right");
     assert_eq!(forecast.len(), report.phases.len());
+    assert_eq!(said.0.len(), report.phases.len());
     for ((phase, before_run), before_phase) in report.phases.iter().zip(forecast).zip(said.0) {
         for (when, flops) in [("run", before_run.flops()), ("phase", before_phase)] {
             let ratio = flops / phase.flops;
@@ -54,7 +56,8 @@ fn check(recipe: Recipe, out: &Path) {
 }
 
 fn recipe(bench: &Bench, text: &str) -> Recipe {
-    // Answers are short beside their prompts, because their lengths are not known before; all of them are trained.
+    // Answers are short beside their prompts, because their lengths are not known before; all of
+    // them are trained.
     let text = text
         .replace("data = \".\"", &format!("data = \"{}\"", bench.path("").display()))
         .replace(

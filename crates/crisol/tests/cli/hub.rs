@@ -1,4 +1,5 @@
-//! Models by their names on a hub: fetched, found again, refused; with a hub of our own (`loopback.rs`).
+//! Models by their names on a hub: fetched, found again, refused; with a hub of our own
+//! (`loopback.rs`).
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -534,7 +535,8 @@ fn refusals_say_what_to_do() {
     }
 }
 
-/// A write that fails (here: a limit on the size of files, as on a full disk) leaves what can be gone on with.
+/// A write that fails (here: a limit on the size of files, as on a full disk) leaves what can be
+/// gone on with.
 #[cfg(unix)]
 #[test]
 fn a_full_disk_is_named() {

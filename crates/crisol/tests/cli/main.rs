@@ -1,7 +1,8 @@
-//! The `crisol` binary from outside: runs on tiny data of the tests' own, what they leave behind, and what is said when
-//! something is wrong.
+//! The `crisol` binary from outside: runs on tiny data of the tests' own, what they leave behind,
+//! and what is said when something is wrong.
 
 mod bad_input;
+mod chat;
 mod cost;
 mod data;
 mod data_files;

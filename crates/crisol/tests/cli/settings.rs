@@ -1,4 +1,5 @@
-//! Settings from outside: hostile values of every setting, the defaults of a base, and forecasts that are too large.
+//! Settings from outside: hostile values of every setting, the defaults of a base, and forecasts
+//! that are too large.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -90,8 +91,8 @@ fn begin(recipe: Recipe, out: &Path) {
     let _ = std::fs::remove_dir_all(out);
 }
 
-/// Every setting of every kind of phase with every hostile value is refused with its name, or forecast; what is not too
-/// large begins to run. Nothing panics, aborts or goes on without end.
+/// Every setting of every kind of phase with every hostile value is refused with its name, or
+/// forecast; what is not too large begins to run. Nothing panics, aborts or goes on without end.
 #[test]
 fn hostile_values_of_every_setting() {
     let bench = Bench::new("");
@@ -125,7 +126,8 @@ fn hostile_values_of_every_setting() {
             return;
         }
         valid += 1;
-        // A sample of them is enough. Steps that take longer are somebody's wish; what is tried here are their first.
+        // A sample of them is enough. Steps that take longer are somebody's wish; what is tried
+        // here are their first.
         if valid % 3 > 0 || phases.iter().any(|phase| phase.flops() / phase.steps.max(1.0) > 5e8) {
             return;
         }

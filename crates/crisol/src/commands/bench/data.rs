@@ -1,4 +1,5 @@
-//! `crisol bench data`: how fast a data file becomes the tokens of a phase, and what memory that takes.
+//! `crisol bench data`: how fast a data file becomes the tokens of a phase, and what memory that
+//! takes.
 
 use std::path::PathBuf;
 use std::time::Instant;
@@ -76,7 +77,8 @@ impl BenchDataArgs {
             return print_json(&measured);
         }
         print_line(format_args!(
-            "{:.1} MB, {} records: {} examples of {} tokens in {seconds:.2} s, {:.1} MB/s on {} threads; peak memory {:.0} MB",
+            "{:.1} MB, {} records: {} examples of {} tokens in {seconds:.2} s, {:.1} MB/s on {} \
+             threads; peak memory {:.0} MB",
             bytes as f64 * 1e-6,
             measured.records,
             measured.examples,

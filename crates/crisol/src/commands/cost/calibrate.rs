@@ -22,7 +22,8 @@ const TOKENS: [usize; 2] = [16, 48];
 
 pub(super) fn run(threads: Threads, json: bool) -> Result<(), CliError> {
     let device = threads.device()?;
-    // Batches as recipes have them, of documents as unlike as in data. (M's is small: it is measured as well, in less time.)
+    // Batches as recipes have them, of documents as unlike as in data. (M's is small: it is
+    // measured as well, in less time.)
     let tiny = Shape { d: 64, layers: 2, heads: 4, kv: 4, ff: 176, vocab: 1024, batch: 12, ..XS };
     let shapes = [
         ("d=64,L=2", tiny),

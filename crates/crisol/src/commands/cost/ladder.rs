@@ -52,7 +52,13 @@ pub(crate) struct LadderArgs {
     #[arg(long, value_name = "FILE", requires = "write")]
     recipe: Option<PathBuf>,
     /// Number of runs
-    #[arg(long, value_name = "N", default_value_t = 5, requires = "write", value_parser = clap::value_parser!(u8).range(4..=12))]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 5,
+        requires = "write",
+        value_parser = clap::value_parser!(u8).range(4..=12),
+    )]
     rungs: u8,
     #[command(flatten)]
     threads: Threads,
@@ -236,7 +242,8 @@ impl Measured {
         let loss = phase.metrics.get("validation_loss").copied().filter(|loss| loss.is_finite());
         let loss = loss.ok_or_else(|| {
             let problem =
-                "its pre-training has no loss on held-out text (validation_loss); name files in `heldout`";
+                "its pre-training has no loss on held-out text (validation_loss); name files in \
+                 `heldout`";
             wrong(folder, problem.into())
         })?;
         if !(phase.flops.is_finite() && phase.flops > 0.0)
@@ -265,8 +272,8 @@ fn check_vocabularies(runs: &[Measured]) -> Result<(), CliError> {
         return Ok(());
     };
     Err(CliError::Usage(format!(
-        "{} has a vocabulary of {} tokens and {} one of {}: their losses for each token cannot be compared; runs of a ladder have \
-         the same tokenizer",
+        "{} has a vocabulary of {} tokens and {} one of {}: their losses for each token cannot be \
+         compared; runs of a ladder have the same tokenizer",
         first.folder, first.model.vocab, other.folder, other.model.vocab
     )))
 }
@@ -279,8 +286,8 @@ fn warn_of_ratios(runs: &[Measured]) {
     };
     if most.ratio() > SAME_RATIO * least.ratio() {
         say(format_args!(
-            "warning: {} has {:.1} tokens for each parameter and {} {:.1}: the curve is for runs with as many, so do not trust its \
-             predictions",
+            "warning: {} has {:.1} tokens for each parameter and {} {:.1}: the curve is for runs \
+             with as many, so do not trust its predictions",
             least.folder,
             least.ratio(),
             most.folder,

@@ -18,7 +18,8 @@ use crate::commands::Threads;
 use crate::console::{print, print_json, say};
 use crate::error::CliError;
 
-/// How far a prediction may be off, either way: machines are noisy, and a model's rate is read between others'.
+/// How far a prediction may be off, either way: machines are noisy, and a model's rate is read
+/// between others'.
 const UNCERTAIN: f64 = 1.25;
 
 /// Share of the machine's memory that a run may take.
@@ -36,8 +37,8 @@ pub(super) fn run(
     let calibration = Calibration::load(threads);
     if calibration.is_none() {
         say(format_args!(
-            "this machine was not measured with {threads} threads, and nothing is guessed; `crisol cost --calibrate` \
-             measures it once"
+            "this machine was not measured with {threads} threads, and nothing is guessed; \
+             `crisol cost --calibrate` measures it once"
         ));
     }
     let memory = memory(&plan, threads);

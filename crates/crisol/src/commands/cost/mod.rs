@@ -95,10 +95,20 @@ struct PlanArgs {
     #[arg(long, value_name = "N", allow_hyphen_values = true, value_parser = tokens)]
     tokens: Option<Tokens>,
     /// Phase: pretrain, sft, grpo, reward, ppo or dpo
-    #[arg(long, default_value = "pretrain", hide_possible_values = true, value_parser = named(Phase::ALL, Phase::name))]
+    #[arg(
+        long,
+        default_value = "pretrain",
+        hide_possible_values = true,
+        value_parser = named(Phase::ALL, Phase::name),
+    )]
     phase: Phase,
     /// Passes over each batch of sampled answers (grpo, ppo)
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 1,
+        value_parser = clap::value_parser!(u32).range(1..=1000),
+    )]
     updates: u32,
     /// Include a KL penalty in grpo (adds a forward pass of the reference)
     #[arg(long)]
@@ -110,19 +120,39 @@ struct PlanArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1 << 28))]
     batch: Option<u32>,
     /// Recompute in backward: none, block (norms, MLP), full
-    #[arg(long, default_value = "none", hide_possible_values = true, value_parser = named(Recompute::ALL, Recompute::name))]
+    #[arg(
+        long,
+        default_value = "none",
+        hide_possible_values = true,
+        value_parser = named(Recompute::ALL, Recompute::name),
+    )]
     recompute: Recompute,
     /// Optimizer: adamw or muon
-    #[arg(long, default_value = "adamw", hide_possible_values = true, value_parser = named(Optimizer::ALL, Optimizer::name))]
+    #[arg(
+        long,
+        default_value = "adamw",
+        hide_possible_values = true,
+        value_parser = named(Optimizer::ALL, Optimizer::name),
+    )]
     optimizer: Optimizer,
     /// LoRA rank: train adapters instead of all weights [default: off]
     #[arg(long, value_name = "R", value_parser = clap::value_parser!(u32).range(1..=1 << 16))]
     lora_rank: Option<u32>,
     /// Weight format: f32, bf16, f16; LoRA: fp8, q8_0, q4_0
-    #[arg(long, default_value = "bf16", hide_possible_values = true, value_parser = named(Dtype::ALL, Dtype::name))]
+    #[arg(
+        long,
+        default_value = "bf16",
+        hide_possible_values = true,
+        value_parser = named(Dtype::ALL, Dtype::name),
+    )]
     dtype: Dtype,
     /// ZeRO stage: 1 optimizer, 2 +gradients, 3 +weights
-    #[arg(long, value_name = "STAGE", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=3))]
+    #[arg(
+        long,
+        value_name = "STAGE",
+        default_value_t = 0,
+        value_parser = clap::value_parser!(u8).range(0..=3),
+    )]
     zero: u8,
 }
 
@@ -136,7 +166,12 @@ struct HardwareArgs {
     #[arg(long, conflicts_with_all = ["gpu", "gpus", "recompute", "lora_rank", "dtype", "zero"])]
     cpu: bool,
     /// Number of GPUs
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1 << 24))]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 1,
+        value_parser = clap::value_parser!(u32).range(1..=1 << 24),
+    )]
     gpus: u32,
     /// MFU, such as 0.4, or `measured` (--cpu) [default: of well-tuned runs]
     #[arg(long, value_name = "SHARE", allow_hyphen_values = true, value_parser = mfu)]
@@ -222,7 +257,8 @@ impl HardwareArgs {
             None => Ok(None),
             Some(Utilisation::Given(mfu)) => Ok(Some(mfu)),
             Some(Utilisation::Measured) => Err(CliError::Usage(format!(
-                "nothing was measured on a {}: `crisol cost --calibrate` measures this machine's processor, for --cpu",
+                "nothing was measured on a {}: `crisol cost --calibrate` measures this machine's \
+                 processor, for --cpu",
                 self.gpu
             ))),
         }
@@ -275,7 +311,8 @@ fn unknown_gpu(name: &str) -> String {
     format!("unknown GPU {name:?}; known are {}", known.join(", "))
 }
 
-/// The model that the command line names: what exists comes first, then known names and shapes, then a hub.
+/// The model that the command line names: what exists comes first, then known names and shapes,
+/// then a hub.
 fn subject(model: &Path, network: Network) -> Result<Subject, CliError> {
     let text = model.to_string_lossy();
     let of = |name: &str, config: &Config| Subject {
@@ -296,7 +333,8 @@ fn subject(model: &Path, network: Network) -> Result<Subject, CliError> {
         if !text.contains('/') {
             let known: Vec<&str> = known::models().iter().map(|known| known.name).collect();
             let problem = format!(
-                "no such file or folder, and no known model; known are {}; a shape is such as d=768,L=12,H=12",
+                "no such file or folder, and no known model; known are {}; a shape is such as \
+                 d=768,L=12,H=12",
                 known.join(", ")
             );
             return Err(CliError::Place { path: model.to_owned(), problem });

@@ -21,7 +21,8 @@ use super::{
 use crate::console::{named_rows, print, print_json, say};
 use crate::error::CliError;
 
-/// Tokens per parameter that pre-training gets if nothing else is said (Hoffmann et al. 2022, arXiv:2203.15556).
+/// Tokens per parameter that pre-training gets if nothing else is said (Hoffmann et al. 2022,
+/// arXiv:2203.15556).
 const CHINCHILLA: f64 = 20.0;
 
 pub(super) fn run(
@@ -411,7 +412,8 @@ impl There {
         rows.push((
             "electricity",
             format!(
-                "{}, {} of CO2 (at {:.0} W a GPU, {:.0} % more for the data centre, 0.05 to 0.7 kg/kWh)",
+                "{}, {} of CO2 (at {:.0} W a GPU, {:.0} % more for the data centre, 0.05 to 0.7 \
+                 kg/kWh)",
                 range(energy, |hours| prefixed(1e3 * hours, "Wh").replace('\u{a0}', " ")),
                 range(co2, |kilograms| prefixed(1e3 * kilograms, "g")
                     .replace("\u{a0}M", " t")
@@ -425,15 +427,21 @@ impl There {
     }
 
     fn generation_rows(&self, plan: &Plan) -> Vec<(&'static str, String)> {
-        let row = |Generation { documents, tokens_per_second, dollars_per_million_tokens }: &Generation| {
+        let row = |generation: &Generation| {
+            let Generation { documents, tokens_per_second, dollars_per_million_tokens } =
+                generation;
+            let documents = match documents {
+                1 => "one document".to_owned(),
+                _ => format!("{documents} documents"),
+            };
             let mut text = format!(
-                "{} of up to {} tokens at a time: {} tokens/s",
-                if *documents == 1 { "one document".into() } else { format!("{documents} documents") },
+                "{documents} of up to {} tokens at a time: {} tokens/s",
                 plan.memory.length,
                 range(*tokens_per_second, counted),
             );
             if let Some(money) = dollars_per_million_tokens {
-                let _ = write!(text, ", {} a million", range(*money, |dollars| in_dollars(Dollars(dollars))));
+                let money = range(*money, |dollars| in_dollars(Dollars(dollars)));
+                let _ = write!(text, ", {money} a million");
             }
             ("generation", text)
         };

@@ -1,4 +1,5 @@
-//! `crisol cost` alone: the workshop's table of what pre-training cost, rebuilt from formulas, and how a project's hours are shared.
+//! `crisol cost` alone: the workshop's table of what pre-training cost, rebuilt from formulas, and
+//! how a project's hours are shared.
 
 use std::fmt::Write as _;
 
@@ -143,9 +144,10 @@ impl Answer {
             );
         }
         out += "
-MFU is what the reported hours imply: 6 operations per active parameter and token over the GPUs' bf16 peak. Predicted hours
-are those at 30 to 45 % (dense models) and 20 to 35 % (mixtures of experts); predicted cost is the reported hours at $1.63
-(A100), $2.40 (H100) and $2.00 (H800), the prices that the workshop's figures imply. Llama 4's parameters are those of its text part.
+MFU is implied by the reported hours: 6 operations per active parameter and token
+over the bf16 peak. Predicted hours assume an MFU of 30 to 45 % (dense models) or 20
+to 35 % (mixtures of experts). Predicted cost is the reported hours at the workshop's
+prices: $1.63 (A100), $2.40 (H100), $2.00 (H800). Llama 4 counts its text part only.
 
 Who gets the hours
 ";
@@ -165,11 +167,12 @@ Who gets the hours
             let _ = writeln!(out, "{model:<12} {}", parts.join(", "));
         }
         out += "
-That pre-training takes some 95 % is so for DeepSeek-V3, and most of the rest made its context longer: 0.18 % was left for
-post-training. It is no law. OLMo-2 1B's reinforcement learning (RLVR) took 1,376 hours, because answers are sampled token by token
-and many of them, while pre-training so small a model takes few.
+Pre-training takes some 95 % of DeepSeek-V3's hours. Most of the rest extended its
+context; post-training took 0.18 %. That is no law: OLMo-2 1B's reinforcement learning
+(RLVR) took 1,376 hours, because answers are sampled token by token, while pre-training
+a model of that size takes few.
 
-Sources and formulas: docs/cost.md. Your own model: crisol cost MODEL --tokens 2T (see crisol cost --help).
+Sources and formulas: docs/cost.md. Your own model: crisol cost MODEL --tokens 2T
 ";
         out
     }
