@@ -75,11 +75,12 @@ fn answers_of(
     model: &Checkpoint,
     name: &str,
 ) -> Result<Vec<PromptReport>, PhaseError> {
-    if !phase.settings.speaks() || has_demos(data, evaluate) {
+    if !phase.settings.trains_language_model() || has_demos(data, evaluate) {
         return Ok(vec![]);
     }
     let prompts = first_prompts(data, &evaluate.files(phase.settings.heldout()), model)?;
-    let mut reports = answers(model, name, &prompts, phase.settings.chats(model), &[])?;
+    let mut reports =
+        answers(model, name, &prompts, phase.settings.uses_chat_template(model), &[])?;
     for report in &mut reports {
         if report.kind.is_empty() {
             "held-out".clone_into(&mut report.kind);

@@ -106,14 +106,14 @@ fn run_phase(
         .map(|folder| Checkpoint::load(&folder, device))
         .transpose()?;
     if let Some(start) = &mut start {
-        start.text.set_options(recipe.run.text.encoding());
+        start.text.set_options(recipe.run.text.text_options());
     }
     let config = match &start {
         Some(checkpoint) => checkpoint.model.config().clone(),
         None => recipe.run.model.config(recipe.run.model.vocab_size)?,
     };
-    for remark in defaults::far_off(phase, &recipe.run.base, &config) {
-        ctx.note(remark);
+    for warning in defaults::lr_warnings(phase, &recipe.run.base, &config) {
+        ctx.note(warning);
     }
     let (settings, threads) = (&phase.settings, device.threads());
     let peak = memory::memory(settings, &recipe.run, &config, data, threads).total();
@@ -174,8 +174,8 @@ fn measure(
     let evaluate = recipe.run.evaluate;
     let answers = prompts::answers_after(data, evaluate, phase, trained).map_err(stopped)?;
     prompts::add(&mut record.prompts, answers);
-    if evaluate != Split::None && phase.settings.speaks() {
-        let chat = phase.settings.chats(trained);
+    if evaluate != Split::None && phase.settings.trains_language_model() {
+        let chat = phase.settings.uses_chat_template(trained);
         let measured =
             behaviours::measure(data, evaluate, &phase.name, trained, chat).map_err(stopped)?;
         record.metrics.extend(measured.metrics);
