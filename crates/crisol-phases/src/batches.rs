@@ -58,7 +58,7 @@ impl Batches {
 }
 
 /// Batches of so many epochs.
-pub(crate) struct Plan {
+pub(crate) struct BatchPlan {
     batches: Batches,
     /// Passes over all documents.
     whole_epochs: u64,
@@ -67,7 +67,7 @@ pub(crate) struct Plan {
     total: u64,
 }
 
-impl Plan {
+impl BatchPlan {
     /// Draws every epoch once, to count its steps.
     pub(crate) fn new(
         lengths: Vec<usize>,
@@ -75,7 +75,7 @@ impl Plan {
         batch_tokens: usize,
         seed: u64,
         purpose: String,
-    ) -> Plan {
+    ) -> BatchPlan {
         let mut batches = Batches::endless(lengths, batch_tokens, seed, purpose);
         let (mut whole_epochs, mut further_steps, mut total) = (0, 0, 0);
         for epoch in 0..epochs.ceil() as u64 {
@@ -91,7 +91,7 @@ impl Plan {
             batches.ends.push(total + cut.len() as u64);
             total += steps;
         }
-        Plan { batches, whole_epochs, further_steps, total }
+        BatchPlan { batches, whole_epochs, further_steps, total }
     }
 
     /// How many documents there are.
@@ -110,7 +110,7 @@ impl Plan {
     }
 
     /// How often all documents are met, and the documents that are met once more.
-    pub(crate) fn met(&mut self) -> (u64, Vec<usize>) {
+    pub(crate) fn visits(&mut self) -> (u64, Vec<usize>) {
         let first = self.total - self.further_steps;
         let further = (first..self.total).flat_map(|step| self.batch(step).to_vec()).collect();
         (self.whole_epochs, further)
@@ -156,7 +156,8 @@ mod tests {
             for epochs in [0.001, 0.5, 0.99, 1.0, 1.5, 2.0, 6.3] {
                 for batch_tokens in [1, 16, 64, 10_000] {
                     let stored = stored(&lengths, epochs, batch_tokens, 3, "x");
-                    let mut plan = Plan::new(lengths.clone(), epochs, batch_tokens, 3, "x".into());
+                    let mut plan =
+                        BatchPlan::new(lengths.clone(), epochs, batch_tokens, 3, "x".into());
                     assert_eq!(plan.total(), stored.len() as u64);
                     let forwards = 0..stored.len();
                     for step in forwards.clone().chain(forwards.rev()) {
@@ -166,7 +167,7 @@ mod tests {
                             "{number}, {epochs}, step {step}"
                         );
                     }
-                    let (whole, further) = plan.met();
+                    let (whole, further) = plan.visits();
                     let mut met = vec![whole; number];
                     for i in further {
                         met[i] += 1;
@@ -201,7 +202,7 @@ mod tests {
 
     #[test]
     fn an_epoch_trains_every_document_once() {
-        let mut plan = Plan::new(lengths(100), 1.0, 64, 1, "x".into());
+        let mut plan = BatchPlan::new(lengths(100), 1.0, 64, 1, "x".into());
         let mut seen: Vec<usize> =
             (0..plan.total()).flat_map(|step| plan.batch(step).to_vec()).collect();
         seen.sort_unstable();

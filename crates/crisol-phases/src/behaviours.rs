@@ -35,7 +35,7 @@ const DEMOS: &str = "demos.jsonl";
 
 /// What was measured.
 #[derive(Debug, Default)]
-pub(crate) struct Measured {
+pub(crate) struct Behaviours {
     pub(crate) metrics: BTreeMap<String, f64>,
     /// The report's prompts with this model's answer under the phase's name.
     pub(crate) prompts: Vec<PromptReport>,
@@ -48,8 +48,8 @@ pub(crate) fn measure(
     phase: &str,
     checkpoint: &Checkpoint,
     chat: bool,
-) -> Result<Measured, PhaseError> {
-    let mut measured = Measured::default();
+) -> Result<Behaviours, PhaseError> {
+    let mut measured = Behaviours::default();
     let metrics = &mut measured.metrics;
     let mut put = |name: &str, value: f64| metrics.insert(name.to_owned(), value);
 
@@ -58,7 +58,7 @@ pub(crate) fn measure(
         put(
             "cloze_accuracy",
             share(&records, &replies, |r, reply| {
-                classifiers::begins_with_answer(&reply.text, answer(r))
+                classifiers::begins_with_answer(&reply.text, reference_answer(r))
             }),
         );
     }
@@ -112,7 +112,7 @@ pub(crate) fn measure(
             put(
                 "facts_accuracy",
                 share(&records, &replies, |r, reply| {
-                    classifiers::names_answer(&reply.text, answer(r))
+                    classifiers::names_answer(&reply.text, reference_answer(r))
                 }),
             );
             put(
@@ -236,7 +236,7 @@ pub(crate) fn prompt_text(record: &Record) -> String {
     }
 }
 
-fn answer(record: &Record) -> &str {
+fn reference_answer(record: &Record) -> &str {
     match &record.body {
         Body::Problem { answer, .. } => answer,
         _ => "",
@@ -262,7 +262,7 @@ fn verdicts(
     let prompts =
         records.iter().map(|record| text.prompt(record)).collect::<Result<Vec<_>, _>>()?;
     let judged = records.iter().zip(&prompts).zip(replies).map(|((record, prompt), reply)| {
-        verify(&(opening(text, prompt, record) + &reply.text), answer(record))
+        verify(&(opening(text, prompt, record) + &reply.text), reference_answer(record))
     });
     Ok(judged.collect())
 }

@@ -25,7 +25,7 @@ use serde::de::DeserializeOwned;
 use crate::PhaseError;
 use crate::data::DataSource;
 use crate::divergence::DivergenceMonitor;
-use crate::fingerprint::{Fingerprint, Stage};
+use crate::fingerprint::{Fingerprint, PhaseStatus};
 use crate::forecast::StageForecast;
 use crate::forecast::plan::{Shapes, StageData, StagePlan};
 use crate::no_signal::FirstSteps;
@@ -89,7 +89,7 @@ impl<'a> PhaseContext<'a> {
     ) -> Result<PhaseContext<'a>, PhaseError> {
         let (folder, saved) = StateFolder::open(progress, run.checkpoint_seconds)?;
         let changes = match &saved {
-            Some(saved) => fingerprint.check(&saved.fingerprint, name, Stage::Unfinished)?,
+            Some(saved) => fingerprint.check(&saved.fingerprint, name, PhaseStatus::Unfinished)?,
             None => vec![],
         };
         let resuming = saved.is_some();

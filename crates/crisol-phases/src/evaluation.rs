@@ -39,14 +39,14 @@ pub struct EvaluationOptions {
 #[derive(Clone, Debug)]
 pub struct Evaluation {
     /// The measures, by the shape of the records.
-    pub measures: Vec<Measured>,
+    pub measures: Vec<Measure>,
     /// What is worth saying of the data: what was cut, dropped, or not measured.
     pub notes: Vec<String>,
 }
 
 /// One measure.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Measured {
+pub struct Measure {
     /// The records' shape (`text`, `messages`, `prompt/completion`, …).
     pub shape: &'static str,
     /// The measure's id, as in reports.
@@ -96,7 +96,7 @@ impl Ratio {
 }
 
 /// Something of a record that is measured.
-enum Item {
+enum EvalItem {
     /// Trained tokens, of a text of so many bytes.
     Tokens(Example, Option<usize>),
     Pair(PreferenceExample),
@@ -130,7 +130,7 @@ pub fn evaluate(
             |shape, id, over, under| sums.entry((shape, id)).or_default().add(over, under);
         measure(model, options, records, &encoded, &mut add)?;
         for (item, &record) in encoded.examples.iter().zip(&encoded.records) {
-            if matches!(item, Item::Nothing) {
+            if matches!(item, EvalItem::Nothing) {
                 let record = &records[record];
                 let (count, _) = unmeasured
                     .entry(record.body.shape())
@@ -230,23 +230,25 @@ fn items(
     record: &Record,
     context: usize,
     scalar: bool,
-) -> Result<Encoded<Item>, TextError> {
+) -> Result<Encoded<EvalItem>, TextError> {
     let nothing = || Encoded {
-        examples: vec![Item::Nothing],
+        examples: vec![EvalItem::Nothing],
         records: vec![0],
         summary: EncodingSummary { records: 1, ..EncodingSummary::default() },
     };
     Ok(match &record.body {
-        Body::Preference { .. } => map(text.preference(record, context)?, Item::Pair),
+        Body::Preference { .. } => map(text.preference(record, context)?, EvalItem::Pair),
         _ if scalar => nothing(),
         Body::Text { text: written } => {
             let mut bytes = Some(written.len());
             // All documents of a text are of one record; its bytes count once.
-            map(text.supervised(record, context)?, |example| Item::Tokens(example, bytes.take()))
+            map(text.supervised(record, context)?, |example| {
+                EvalItem::Tokens(example, bytes.take())
+            })
         }
         Body::Problem { solution, .. } => {
             let problem = text.problem(record, context)?;
-            let mut items = map(problem, |problem| Item::Problem {
+            let mut items = map(problem, |problem| EvalItem::Problem {
                 opening: opening(text, &problem.prompt, record),
                 prompt: problem.prompt,
                 answer: problem.answer,
@@ -254,20 +256,20 @@ fn items(
             if solution.is_some() {
                 let worked = text.supervised(record, context)?;
                 items.records.extend(worked.examples.iter().map(|_| 0));
-                items
-                    .examples
-                    .extend(worked.examples.into_iter().map(|example| Item::Tokens(example, None)));
+                items.examples.extend(
+                    worked.examples.into_iter().map(|example| EvalItem::Tokens(example, None)),
+                );
             }
             items
         }
         Body::Prompt { .. } => nothing(),
         Body::Chat { .. } | Body::Completion { .. } | Body::Rated { .. } => {
-            map(text.supervised(record, context)?, |example| Item::Tokens(example, None))
+            map(text.supervised(record, context)?, |example| EvalItem::Tokens(example, None))
         }
     })
 }
 
-fn map<T>(encoded: Encoded<T>, f: impl FnMut(T) -> Item) -> Encoded<Item> {
+fn map<T>(encoded: Encoded<T>, f: impl FnMut(T) -> EvalItem) -> Encoded<EvalItem> {
     let Encoded { examples, records, summary } = encoded;
     Encoded { examples: examples.into_iter().map(f).collect(), records, summary }
 }
@@ -277,7 +279,7 @@ fn measure(
     model: &Checkpoint,
     options: &EvaluationOptions,
     records: &[Record],
-    encoded: &Encoded<Item>,
+    encoded: &Encoded<EvalItem>,
     add: &mut impl FnMut(&'static str, &'static str, f64, f64),
 ) -> Result<(), PhaseError> {
     let shape = |record: usize| records[record].body.shape();
@@ -286,7 +288,7 @@ fn measure(
 
     let documents: Vec<&Example> = items()
         .filter_map(
-            |(item, _)| if let Item::Tokens(example, _) = item { Some(example) } else { None },
+            |(item, _)| if let EvalItem::Tokens(example, _) = item { Some(example) } else { None },
         )
         .collect();
     let scored = logprobs(&model.model, &model.params, documents, 1.0, options.shard_tokens)?;
@@ -295,7 +297,7 @@ fn measure(
     // The documents of a record stand together.
     let mut of_record: BTreeMap<usize, (f64, f64, Option<usize>)> = BTreeMap::new();
     for (item, record) in items() {
-        if let Item::Tokens(example, bytes) = item {
+        if let EvalItem::Tokens(example, bytes) = item {
             let (nats, tokens, all_bytes) = of_record.entry(record).or_default();
             *nats += scored.next().unwrap_or(f64::NAN);
             *tokens += of(example);
@@ -311,7 +313,9 @@ fn measure(
 
     let pairs: Vec<(&PreferenceExample, usize)> = items()
         .filter_map(
-            |(item, record)| if let Item::Pair(pair) = item { Some((pair, record)) } else { None },
+            |(item, record)| {
+                if let EvalItem::Pair(pair) = item { Some((pair, record)) } else { None }
+            },
         )
         .collect();
     let sides = pairs.iter().flat_map(|(pair, _)| [&pair.chosen, &pair.rejected]);
@@ -331,7 +335,9 @@ fn measure(
 
     let problems: Vec<_> = items()
         .filter_map(|(item, record)| match item {
-            Item::Problem { prompt, opening, answer } => Some((prompt, opening, answer, record)),
+            EvalItem::Problem { prompt, opening, answer } => {
+                Some((prompt, opening, answer, record))
+            }
             _ => None,
         })
         .collect();
@@ -365,10 +371,10 @@ const REWARD_ACCURACY: &str = "reward_accuracy";
 const ACCURACY: &str = "problems_accuracy";
 const FORMAT: &str = "format_accuracy";
 
-fn measures(sums: &BTreeMap<(&'static str, &'static str), Ratio>) -> Vec<Measured> {
+fn measures(sums: &BTreeMap<(&'static str, &'static str), Ratio>) -> Vec<Measure> {
     let mut all = vec![];
     for (&(shape, id), ratio) in sums {
-        let measured = Measured {
+        let measured = Measure {
             shape,
             id,
             value: ratio.value(),
@@ -380,11 +386,11 @@ fn measures(sums: &BTreeMap<(&'static str, &'static str), Ratio>) -> Vec<Measure
             // By the delta method.
             let value = measured.value.exp();
             let standard_error = measured.standard_error.map(|error| error * value);
-            all.push(Measured { id: PERPLEXITY, value, standard_error, ..measured.clone() });
+            all.push(Measure { id: PERPLEXITY, value, standard_error, ..measured.clone() });
         }
         all.push(measured);
     }
-    let place = |measured: &Measured| match measured.id {
+    let place = |measured: &Measure| match measured.id {
         LOSS => 0,
         PERPLEXITY => 1,
         _ => 2,

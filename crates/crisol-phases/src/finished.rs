@@ -140,7 +140,7 @@ pub fn assemble_report(recipe: &Recipe, out: &Path) -> Result<Report, PhaseError
         report.phases.push(file.report);
         report.rollouts.extend(file.rollouts);
         report.masks.extend(file.masks);
-        prompts::add(&mut report.prompts, file.prompts);
+        prompts::merge(&mut report.prompts, file.prompts);
     }
     Ok(report)
 }

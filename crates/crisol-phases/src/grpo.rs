@@ -20,7 +20,7 @@ use crisol_train::{Output, Trainer};
 use crate::PhaseError;
 use crate::behaviours::{opening, reply_text};
 use crate::context::PhaseContext;
-use crate::forecast::lengths::Sampled as Lengths;
+use crate::forecast::lengths::Lengths;
 use crate::forecast::plan::{Shapes, StagePlan};
 use crate::on_policy::{self, OnPolicy, Position, Sampled, Updated};
 use crate::replay::{Replay, WithReplay};
@@ -185,7 +185,7 @@ impl OnPolicy for Grpo<'_> {
     ) -> Result<Updated<Self::Stats>, PhaseError> {
         let Grpo { settings, policy, replay, logit_scale, options, .. } = self;
         let output = Output::TokenScores { logit_scale: *logit_scale, entropy: true };
-        let config = at.rule(&settings.optimizer);
+        let config = at.optimizer_config(&settings.optimizer);
         let batch = &minibatch.batch;
         let (done, replayed) =
             replay.step(ctx, policy, at.minibatch, batch, output, &config, |shard, scores| {

@@ -7,9 +7,9 @@ use crisol_cost::machine::LocalWork;
 use thiserror::Error;
 
 use crate::PhaseError;
-use crate::batches::Plan;
+use crate::batches::BatchPlan;
 use crate::context::stage_purpose;
-use crate::forecast::lengths::{Length, Planned, Sampled};
+use crate::forecast::lengths::{Length, Lengths, Planned};
 use crate::forecast::plan::{Shapes, StageData};
 use crate::pretrain::{documents, stage, text_setup, texts};
 use crate::recipe::{Recipe, Split};
@@ -79,14 +79,14 @@ pub enum LadderError {
 }
 
 /// Share of the recipe's model that the smallest should have, and the least that it may have.
-const SMALLEST: f64 = 0.1;
-const LEAST: f64 = 1.0 / 12.0;
+const TARGET_SHARE: f64 = 0.1;
+const MIN_SHARE: f64 = 1.0 / 12.0;
 /// A curve through the losses needs as much (`crisol_cost::fit`).
 const MIN_FACTOR: f64 = 8.0;
 /// Layers of the smallest models.
 const MIN_LAYERS: usize = 2;
 /// How far the width of a head may be from the recipe's, as a factor.
-const HEAD_WIDTHS: f64 = 2.0;
+const MAX_HEAD_WIDTH_FACTOR: f64 = 2.0;
 
 /// So many rungs of a recipe's first phase, the smallest first; the last is the recipe's own model.
 pub fn ladder(base: &Recipe, rungs: usize) -> Result<Vec<LadderRung>, LadderError> {
@@ -126,8 +126,8 @@ pub fn ladder(base: &Recipe, rungs: usize) -> Result<Vec<LadderRung>, LadderErro
         let shape = model.config(text.tokenizer.vocab_size())?.cost_shape();
         let PretrainSettings { epochs, batch_tokens, .. } = settings;
         let mut plan =
-            Plan::new(lengths.clone(), epochs, batch_tokens, base.run.seed, purpose.clone());
-        let (whole_epochs, further) = plan.met();
+            BatchPlan::new(lengths.clone(), epochs, batch_tokens, base.run.seed, purpose.clone());
+        let (whole_epochs, further) = plan.visits();
         let once: usize = lengths.iter().sum();
         let tokens =
             whole_epochs as usize * once + further.iter().map(|&i| lengths[i]).sum::<usize>();
@@ -135,7 +135,7 @@ pub fn ladder(base: &Recipe, rungs: usize) -> Result<Vec<LadderRung>, LadderErro
             all: &(),
             trained: &Planned::new(&mut plan, 1, |i| Length::of(&train[i])),
             heldout: &heldout.as_slice(),
-            replay: &Sampled::default(),
+            replay: &Lengths::default(),
             updates: plan.total() as usize,
         };
         let shapes = Shapes { policy: &shape, scalar: &shape };
@@ -169,7 +169,7 @@ fn choose(
         for width in (step..base.hidden_size).step_by(step) {
             if let Some(model) = narrowed(base, width) {
                 let size = size(&model)?;
-                if (LEAST * whole..whole).contains(&size) {
+                if (MIN_SHARE * whole..whole).contains(&size) {
                     models.push((model, size));
                 }
             }
@@ -177,7 +177,7 @@ fn choose(
         models.push((base.clone(), whole));
         found = models.len();
         if found >= rungs {
-            return Ok(evenly(models, rungs));
+            return Ok(choose_evenly(models, rungs));
         }
     }
     Err(LadderError::TooFewSizes { found, rungs })
@@ -193,7 +193,9 @@ fn narrowed(base: &ModelSettings, width: usize) -> Option<ModelSettings> {
     let far = |heads: usize| ((width / heads) as f64 / wanted).ln().abs();
     let heads = (queries..=base.heads)
         .step_by(queries)
-        .filter(|heads| width.is_multiple_of(2 * heads) && far(*heads) <= HEAD_WIDTHS.ln())
+        .filter(|heads| {
+            width.is_multiple_of(2 * heads) && far(*heads) <= MAX_HEAD_WIDTH_FACTOR.ln()
+        })
         .min_by(|a, b| far(*a).total_cmp(&far(*b)))?;
     Some(ModelSettings {
         hidden_size: width,
@@ -206,9 +208,9 @@ fn narrowed(base: &ModelSettings, width: usize) -> Option<ModelSettings> {
 }
 
 /// So many of the models, which are ordered by size: from the top, each the nearest to its place on an even ladder.
-fn evenly(mut models: Vec<(ModelSettings, f64)>, rungs: usize) -> Vec<(ModelSettings, f64)> {
+fn choose_evenly(mut models: Vec<(ModelSettings, f64)>, rungs: usize) -> Vec<(ModelSettings, f64)> {
     let whole = models[models.len() - 1].1;
-    let smallest = models[0].1.max(SMALLEST * whole);
+    let smallest = models[0].1.max(TARGET_SHARE * whole);
     let mut chosen = Vec::with_capacity(rungs);
     for rung in (0..rungs).rev() {
         let target = smallest * (whole / smallest).powf(rung as f64 / (rungs - 1) as f64);
@@ -268,9 +270,9 @@ mod tests {
                         model.kv_heads * base.heads,
                         "{model:?}"
                     );
-                    let fatness =
+                    let aspect =
                         |m: &ModelSettings| m.intermediate_size as f64 / m.hidden_size as f64;
-                    assert!((fatness(model) / fatness(&base) - 1.0).abs() < 0.05, "{model:?}");
+                    assert!((aspect(model) / aspect(&base) - 1.0).abs() < 0.05, "{model:?}");
                 }
                 assert!((0.08..0.15).contains(&(models[0].1 / models[rungs - 1].1)), "{models:?}");
             }

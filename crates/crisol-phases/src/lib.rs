@@ -59,7 +59,7 @@ use std::path::{Path, PathBuf};
 
 pub use behaviours::answers;
 pub use data::DataSource;
-pub use evaluation::{Evaluation, EvaluationOptions, Measured, evaluate};
+pub use evaluation::{Evaluation, EvaluationOptions, Measure, evaluate};
 pub use examples::{Preprocessed, preprocess};
 pub use finished::{assemble_report, save_report};
 pub use forecast::{PhaseForecast, StageForecast, forecast, refuse_too_large};

@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::PhaseError;
 use crate::context::PhaseContext;
-use crate::forecast::lengths::{Length, Sampled as Lengths};
+use crate::forecast::lengths::{Length, Lengths};
 use crate::forecast::plan::{Shapes, StageData, StagePlan, answers, rollout_updates};
 use crate::replay::Replay;
 use crate::rollouts::{Minibatch, Rollout, mean, minibatches};
@@ -66,7 +66,7 @@ pub(crate) struct Position {
 
 impl Position {
     /// The optimizer's settings at this step.
-    pub(crate) fn rule(&self, settings: &OptimizerSettings) -> OptimizerConfig {
+    pub(crate) fn optimizer_config(&self, settings: &OptimizerSettings) -> OptimizerConfig {
         settings.at_step(self.step, self.total)
     }
 }
@@ -229,7 +229,7 @@ pub(crate) fn train<A: OnPolicy>(
         if made > 0.0 {
             metrics.extend([("loss", state.loss / made), ("grad_norm", state.grad_norm / made)]);
         }
-        metrics.push(("lr", f64::from(at(0).rule(optimizer).lr)));
+        metrics.push(("lr", f64::from(at(0).optimizer_config(optimizer).lr)));
         metrics.extend(A::metrics(&state.stats, made));
         ctx.end_step(
             step + 1,

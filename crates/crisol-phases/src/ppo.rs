@@ -184,7 +184,7 @@ impl OnPolicy for Rlhf<'_> {
         let (batch, size) = (&minibatch.batch, minibatch.size);
         if model == 0 {
             let output = Output::TokenScores { logit_scale: *logit_scale, entropy: true };
-            let config = at.rule(&settings.optimizer);
+            let config = at.optimizer_config(&settings.optimizer);
             let (done, replayed) = replay.step(
                 ctx,
                 policy,
@@ -200,7 +200,7 @@ impl OnPolicy for Rlhf<'_> {
             let updated = Updated::new(done, batch.tokens() + replayed);
             return Ok(updated.map(|policy| Sums { policy, ..Sums::default() }));
         }
-        let config = at.rule(&settings.value_optimizer);
+        let config = at.optimizer_config(&settings.value_optimizer);
         let done = ctx.step(value, batch, Output::Scalar, &config, |shard, scores| {
             let old = minibatch.gather(shard, |rollout| &rollout.old_values);
             let returns = minibatch.gather(shard, |rollout| &rollout.returns);

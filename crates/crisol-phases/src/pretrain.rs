@@ -7,7 +7,7 @@ use crisol_train::{Trainer, derived_seed};
 
 use crate::PhaseError;
 use crate::context::{HELD_OUT_LOSS, PhaseContext};
-use crate::examples::{Kind, Source};
+use crate::examples::{ExampleKind, Source};
 use crate::settings::{ModelSettings, PretrainSettings};
 use crate::supervised::{NextToken, heldout_loss};
 
@@ -37,8 +37,13 @@ pub(crate) fn pretrain(
     };
     let Checkpoint { model, params, text } = start;
     let context = model.config().max_document_len();
-    let source =
-        Source { role: "data", what: "", files: &settings.data, kind: Kind::Text, pictures: 0 };
+    let source = Source {
+        role: "data",
+        note_prefix: "",
+        files: &settings.data,
+        kind: ExampleKind::Text,
+        masks: 0,
+    };
     let documents = match held {
         Some(records) => source.load_from(ctx, &text, context, records)?,
         None => source.load(ctx, &text, context)?,

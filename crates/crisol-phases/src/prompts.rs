@@ -12,9 +12,9 @@ use crate::data::DataSource;
 use crate::recipe::{Phase, Split};
 
 /// So many are answered.
-const COUNT: usize = 4;
+const MAX_PROMPTS: usize = 4;
 /// Bytes of a text that are given to be continued, at most.
-const BEGINNING: usize = 100;
+const MAX_BEGINNING_BYTES: usize = 100;
 
 /// Keeps what the model that the phase starts from says. A phase without held-out data is told that it has none.
 pub(crate) fn answer_before(
@@ -52,7 +52,7 @@ pub(crate) fn answers_after(
 }
 
 /// Adds what a model said: to the prompts that are there, and as prompts of its own.
-pub(crate) fn add(prompts: &mut Vec<PromptReport>, answers: Vec<PromptReport>) {
+pub(crate) fn merge(prompts: &mut Vec<PromptReport>, answers: Vec<PromptReport>) {
     for prompt in answers {
         let same = |known: &&mut PromptReport| {
             (&known.prompt, &known.form) == (&prompt.prompt, &prompt.form)
@@ -89,7 +89,7 @@ fn answers_of(
     Ok(reports)
 }
 
-/// The first prompts that the model has room to answer, each once. None of a pipe, which can be read only once.
+/// The first prompts that the model has context to answer, each once. None of a pipe, which can be read only once.
 fn first_prompts(
     data: &DataSource,
     files: &[String],
@@ -99,14 +99,14 @@ fn first_prompts(
     if !files.iter().all(|file| data.has(file)) {
         return Ok(prompts);
     }
-    let room = model.model.config().max_document_len();
+    let context = model.model.config().max_document_len();
     for record in data.read(files) {
         let Some(prompt) = without_answer(&record?, model.text.options().strings) else { continue };
         let new = prompts.iter().all(|known| known.body != prompt.body);
-        if new && model.text.prompt(&prompt)?.len() < room {
+        if new && model.text.prompt(&prompt)?.len() < context {
             prompts.push(prompt);
         }
-        if prompts.len() == COUNT {
+        if prompts.len() == MAX_PROMPTS {
             break;
         }
     }
@@ -143,7 +143,7 @@ fn without_answer(record: &Record, strings: StringFormat) -> Option<Record> {
 
 /// The first words of a text, not more than half of it.
 fn beginning(text: &str) -> String {
-    let most = (text.trim_end().len() / 2).min(BEGINNING);
+    let most = (text.trim_end().len() / 2).min(MAX_BEGINNING_BYTES);
     let mut begun = 0;
     for word in text.split_inclusive(char::is_whitespace) {
         if begun + word.len() > most {

@@ -12,7 +12,7 @@ use crate::behaviours;
 use crate::context::PhaseContext;
 use crate::data::DataSource;
 use crate::evaluation::{HELD_OUT_ACCURACY, solved};
-use crate::forecast::lengths::Sampled;
+use crate::forecast::lengths::Lengths;
 use crate::grpo::grpo;
 use crate::settings::ReasonSettings;
 use crate::sft;
@@ -37,7 +37,7 @@ pub(crate) fn reason(
         start.text.set_options(options);
     }
     let (mut cold, learned) = if settings.cold_start.data.is_empty() {
-        (start, Sampled::default())
+        (start, Lengths::default())
     } else {
         let (cold, learned) = sft::train_stage(ctx, COLD_START, &settings.cold_start, start)?;
         if ctx.in_stage(COLD_START) {

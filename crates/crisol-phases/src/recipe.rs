@@ -87,7 +87,7 @@ impl Default for RunSettings {
 impl RunSettings {
     /// The source of the data files.
     pub(crate) fn data_source(&self) -> DataSource {
-        DataSource::open(&self.data).reading(self.text.read_options(&self.datasets))
+        DataSource::open(&self.data).with_options(self.text.read_options(&self.datasets))
     }
 }
 

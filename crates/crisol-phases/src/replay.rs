@@ -14,8 +14,8 @@ use crate::PhaseError;
 use crate::batch::Batch;
 use crate::batches::Batches;
 use crate::context::PhaseContext;
-use crate::examples::{Kind, Source};
-use crate::forecast::lengths::Sampled;
+use crate::examples::{ExampleKind, Source};
+use crate::forecast::lengths::Lengths;
 use crate::settings::ReplaySettings;
 use crate::store::Examples;
 
@@ -59,10 +59,10 @@ impl Replay {
     ) -> Result<Replay, PhaseError> {
         let source = Source {
             role: "replay.data",
-            what: "Replay: ",
+            note_prefix: "Replay: ",
             files: &settings.data,
-            kind: Kind::Supervised,
-            pictures: 0,
+            kind: ExampleKind::Supervised,
+            masks: 0,
         };
         let examples = source.load(ctx, text, context)?;
         let lengths: Vec<usize> = examples.lengths().map(|length| length.tokens).collect();
@@ -72,7 +72,7 @@ impl Replay {
     }
 
     /// Lengths of what is replayed.
-    pub(crate) fn lengths(&self) -> Sampled {
+    pub(crate) fn lengths(&self) -> Lengths {
         self.examples.lengths().collect()
     }
 

@@ -15,7 +15,7 @@ use crisol_train::{Output, Trainer, derived_seed};
 use crate::PhaseError;
 use crate::batch::{Batch, Rows};
 use crate::context::PhaseContext;
-use crate::forecast::lengths::{Planned, Sampled};
+use crate::forecast::lengths::{Lengths, Planned};
 use crate::forecast::plan::{Shapes, StageData, StagePlan};
 use crate::pairs::Pairs;
 use crate::passes::statistics;
@@ -53,7 +53,7 @@ pub(crate) fn reward(
         all: &pairs.examples,
         trained: &Planned::new(&mut batches, 2, |i| pairs.examples.length(i)),
         heldout: &(),
-        replay: &Sampled::default(),
+        replay: &Lengths::default(),
         updates: total as usize,
     };
     let shape = model.config().cost_shape();

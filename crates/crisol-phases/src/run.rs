@@ -22,7 +22,7 @@ use crate::observer::Observer;
 use crate::owner::{self, Owner, PROGRESS, TENSORBOARD};
 use crate::recipe::{Phase, Recipe, Split};
 use crate::run_folder::{
-    check_unchanged, choose_recipe, clear_progress, phase_or_path, settle_recipe, starting_folder,
+    check_unchanged, choose_recipe, clear_progress, phase_or_path, starting_folder, write_recipe,
 };
 use crate::settings::PhaseSettings;
 use crate::{PhaseError, behaviours, defaults, dpo, ppo, pretrain, prompts, reason, reward, sft};
@@ -53,7 +53,7 @@ pub fn run(
     owner::check_replaceable(&recipe, options.out, options.resume)?;
     // Until the run ends.
     let _owner = Owner::take(options.out, &options.created)?;
-    let recipe = settle_recipe(recipe, options)?;
+    let recipe = write_recipe(recipe, options)?;
     let data = recipe.run.data_source();
     for phase in &recipe.phases {
         // A run that was killed may have left a finished phase under its temporary name.
@@ -173,13 +173,13 @@ fn measure(
     };
     let evaluate = recipe.run.evaluate;
     let answers = prompts::answers_after(data, evaluate, phase, trained).map_err(stopped)?;
-    prompts::add(&mut record.prompts, answers);
+    prompts::merge(&mut record.prompts, answers);
     if evaluate != Split::None && phase.settings.trains_language_model() {
         let chat = phase.settings.uses_chat_template(trained);
         let measured =
             behaviours::measure(data, evaluate, &phase.name, trained, chat).map_err(stopped)?;
         record.metrics.extend(measured.metrics);
-        prompts::add(&mut record.prompts, measured.prompts);
+        prompts::merge(&mut record.prompts, measured.prompts);
     }
     let evaluation_seconds = began.elapsed().as_secs_f64();
     let mut file = PhaseFile::new(recipe, phase, trained, record);

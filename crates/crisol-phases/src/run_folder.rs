@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use crate::PhaseError;
 use crate::data::DataSource;
-use crate::fingerprint::{Fingerprint, Hashes, Stage};
+use crate::fingerprint::{Fingerprint, Hashes, PhaseStatus};
 use crate::finished::{PHASE_FILE, load_phase};
 use crate::owner::{self, PROGRESS, RECIPE_FILE};
 use crate::recipe::{Phase, Recipe};
@@ -52,10 +52,7 @@ pub(crate) fn choose_recipe(
 }
 
 /// Writes the recipe of a new run into its folder, after making sure that the folder holds no other run. Only for its owner.
-pub(crate) fn settle_recipe(
-    recipe: Recipe,
-    options: &RunOptions<'_>,
-) -> Result<Recipe, PhaseError> {
+pub(crate) fn write_recipe(recipe: Recipe, options: &RunOptions<'_>) -> Result<Recipe, PhaseError> {
     let out = options.out.to_path_buf();
     if options.resume {
         return Ok(recipe);
@@ -86,15 +83,15 @@ pub(crate) fn check_unchanged(
     let folder = recipe.folder(&phase.name);
     let file = out.join(&folder).join(PHASE_FILE);
     let (recorded, stage) = if file.exists() {
-        (load_phase(&file)?.fingerprint, Stage::Finished)
+        (load_phase(&file)?.fingerprint, PhaseStatus::Finished)
     } else {
-        (saved_fingerprint(&out.join(PROGRESS).join(&folder))?, Stage::Unfinished)
+        (saved_fingerprint(&out.join(PROGRESS).join(&folder))?, PhaseStatus::Unfinished)
     };
     let Some(recorded) = recorded else { return Ok(()) };
     // A phase that it starts from and that is gone is trained again first, and compared then.
     let gone = !phase.from.is_empty()
         && starting_folder(recipe, phase, out).is_some_and(|from| !from.exists());
-    let stage = if gone { Stage::Finished } else { stage };
+    let stage = if gone { PhaseStatus::Finished } else { stage };
     Fingerprint::of(recipe, phase, out, data, hashes)?.check(&recorded, &phase.name, stage)?;
     Ok(())
 }

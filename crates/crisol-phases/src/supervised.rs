@@ -10,9 +10,9 @@ use crisol_train::{Trainer, evaluate};
 
 use crate::PhaseError;
 use crate::batch::Batch;
-use crate::batches::Plan;
+use crate::batches::BatchPlan;
 use crate::context::{HELD_OUT_LOSS, PhaseContext};
-use crate::forecast::lengths::{Planned, Sampled};
+use crate::forecast::lengths::{Lengths, Planned};
 use crate::forecast::plan::{Shapes, StageData, StagePlan};
 use crate::passes::LOGPROBS;
 use crate::settings::OptimizerSettings;
@@ -52,13 +52,14 @@ impl NextToken<'_> {
     ) -> Result<(), PhaseError> {
         let lengths: Vec<usize> = examples.lengths().map(|length| length.tokens).collect();
         let purpose = ctx.purpose(self.name);
-        let mut plan = Plan::new(lengths, self.epochs, self.batch_tokens, ctx.run.seed, purpose);
+        let mut plan =
+            BatchPlan::new(lengths, self.epochs, self.batch_tokens, ctx.run.seed, purpose);
         let total = plan.total();
         let data = StageData {
             all: examples,
             trained: &Planned::new(&mut plan, 1, |i| examples.length(i)),
             heldout: &heldout,
-            replay: &Sampled::default(),
+            replay: &Lengths::default(),
             updates: total as usize,
         };
         let shape = trainer.model.config().cost_shape();

@@ -125,7 +125,7 @@ fn engine_options(
         PhaseSettings::Reason(s) => {
             let cold_start = files.size(&s.cold_start.data);
             let work = rollouts(Phase::Grpo, &s.data, &s.rollout, replay(&s.replay));
-            Work { size: work.size.with(cold_start), ..work }
+            Work { size: work.size.merge(cold_start), ..work }
         }
     };
     let (replayed, replay_tokens) = work.replay;
@@ -143,7 +143,7 @@ fn engine_options(
         uneven: true,
         sampling,
         measured: speaks.then(|| files.measured(run.evaluate, threads)).flatten(),
-        program: program(&shape, data, work.phase, work.size.with(replayed)),
+        program: program(&shape, data, work.phase, work.size.merge(replayed)),
     };
     (work.phase, options)
 }
@@ -171,7 +171,7 @@ struct Files<'a> {
 
 impl Files<'_> {
     fn size(&self, names: &[String]) -> Size {
-        names.iter().fold(Size::default(), |size, name| size.with(self.data.size(name)))
+        names.iter().fold(Size::default(), |size, name| size.merge(self.data.size(name)))
     }
 
     fn tokens(&self, bytes: usize) -> usize {
@@ -207,7 +207,7 @@ fn sequences(
 
 /// The program, what it reads, and the tensor that it copies to save it with its moments.
 fn program(shape: &ModelShape, data: &DataSource, phase: Phase, size: Size) -> Bytes {
-    let held = data.held_bytes();
+    let held = data.resident_bytes();
     // Prompts that are answered by sampling are all in memory.
     let whole = matches!(phase, Phase::Grpo | Phase::Ppo);
     let (bytes, records) = if whole {

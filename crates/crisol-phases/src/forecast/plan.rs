@@ -10,7 +10,7 @@ use crisol_cost::phases::{Kind, Network, Phase, PhaseOptions, TRAINING};
 use crisol_cost::units::Flops;
 use crisol_engine::UpdateRule;
 
-use super::lengths::{Documents, Length, Sampled};
+use super::lengths::{Documents, Length, Lengths};
 use crate::settings::{ReplaySettings, RolloutSettings};
 
 /// What a stage does.
@@ -36,7 +36,7 @@ pub(crate) struct StageData<'a> {
     /// Those that are trained on, as often as they are. PPO's and GRPO's epochs are in [`PhaseOptions`].
     pub(crate) trained: &'a dyn Documents,
     pub(crate) heldout: &'a dyn Documents,
-    pub(crate) replay: &'a Sampled,
+    pub(crate) replay: &'a Lengths,
     /// Updates of the policy.
     pub(crate) updates: usize,
 }
@@ -87,7 +87,7 @@ impl StagePlan<'_> {
 fn replayed(
     shape: &ModelShape,
     settings: &ReplaySettings,
-    documents: &Sampled,
+    documents: &Lengths,
     updates: usize,
 ) -> Flops {
     match documents.batches(settings.tokens) {
@@ -102,8 +102,8 @@ pub(crate) fn answers(
     settings: &RolloutSettings,
     steps: u64,
     prompt_tokens: usize,
-    learned: &Sampled,
-) -> Sampled {
+    learned: &Lengths,
+) -> Lengths {
     let limit = settings.max_new_tokens;
     let rows = learned.mean_answer().unwrap_or(limit / 2).clamp(1, limit);
     let count = steps as f64 * (settings.prompts * settings.group_size) as f64;
@@ -155,8 +155,8 @@ mod tests {
     #[test]
     fn answers_are_as_long_as_those_learned_from() {
         let settings = crate::ReasonSettings::default().rollout;
-        let rows = |learned: &Sampled| answers(&settings, 1, 7, learned).mean_answer().unwrap();
-        assert_eq!(rows(&Sampled::default()), settings.max_new_tokens / 2);
+        let rows = |learned: &Lengths| answers(&settings, 1, 7, learned).mean_answer().unwrap();
+        assert_eq!(rows(&Lengths::default()), settings.max_new_tokens / 2);
         let text = Length { tokens: 50, rows: 49 };
         let learned = [Length { tokens: 30, rows: 10 }, Length { tokens: 40, rows: 20 }, text];
         assert_eq!(rows(&learned.into_iter().collect()), 15);
@@ -168,10 +168,10 @@ mod tests {
     #[test]
     fn replay_is_as_many_batches_as_there_are_updates() {
         let settings = ReplaySettings { data: vec![], tokens: 100, weight: 1.0 };
-        let documents: Sampled = [Length { tokens: 30, rows: 30 }; 6].into_iter().collect();
+        let documents: Lengths = [Length { tokens: 30, rows: 30 }; 6].into_iter().collect();
         let once = documents.forward(&shape()) * TRAINING;
         assert_eq!(replayed(&shape(), &settings, &documents, 7), once * 3.5);
-        assert_eq!(replayed(&shape(), &settings, &Sampled::default(), 7), Flops(0.0));
+        assert_eq!(replayed(&shape(), &settings, &Lengths::default(), 7), Flops(0.0));
     }
 
     /// DPO in units of a forward pass of all pairs: the reference 1, two epochs of training 6, three held-out passes.
@@ -185,12 +185,12 @@ mod tests {
             heldout_passes: 3.0,
             replay: None,
         };
-        let pairs: Sampled = [Length { tokens: 30, rows: 9 }; 4].into_iter().collect();
+        let pairs: Lengths = [Length { tokens: 30, rows: 9 }; 4].into_iter().collect();
         let data = StageData {
             all: &pairs,
             trained: &pairs.repeated(2.0),
             heldout: &pairs,
-            replay: &Sampled::default(),
+            replay: &Lengths::default(),
             updates: 8,
         };
         let shape = shape();

@@ -8,10 +8,10 @@ use crisol_model::load_text;
 use crisol_text::{Body, Encoded, Message, Record, TextError, TextSetup, Turns, encode_records};
 use crisol_train::derived_seed;
 
-use super::lengths::{Length, Sampled};
+use super::lengths::{Length, Lengths};
 use super::plan::{Shapes, StageData, StagePlan, answers, rollout_updates};
 use crate::data::DataSource;
-use crate::examples::Kind;
+use crate::examples::ExampleKind;
 use crate::recipe::{Recipe, Split};
 use crate::settings::{PhaseSettings, ReplaySettings, RolloutSettings};
 use crate::supervised::NextToken;
@@ -115,7 +115,7 @@ impl<'a> Sample<'a> {
         files: &[String],
         encode: impl Fn(&Record) -> Result<Encoded<T>, TextError> + Sync,
         length: impl Fn(&T) -> Length,
-    ) -> Result<Sampled, PhaseError> {
+    ) -> Result<Lengths, PhaseError> {
         let (mut drawn, mut counts) = (Vec::new(), Vec::new());
         // What is missing is an error once it is needed, and a pipe can be read only then.
         for file in files.iter().filter(|file| self.data.has(file)) {
@@ -145,7 +145,7 @@ impl<'a> Sample<'a> {
         }
         let encoded = match encode_records(&drawn, encode) {
             // Others may be left.
-            Err(TextError::NoExamplesLeft { .. }) => return Ok(Sampled::default()),
+            Err(TextError::NoExamplesLeft { .. }) => return Ok(Lengths::default()),
             encoded => encoded?,
         };
         let counts = encoded.records.iter().map(|&record| counts[record]);
@@ -153,11 +153,11 @@ impl<'a> Sample<'a> {
     }
 
     /// Conversations, completions and raw text.
-    fn supervised(&self, files: &[String]) -> Result<Sampled, PhaseError> {
-        self.examples(Kind::Supervised, files)
+    fn supervised(&self, files: &[String]) -> Result<Lengths, PhaseError> {
+        self.examples(ExampleKind::Supervised, files)
     }
 
-    fn examples(&self, kind: Kind, files: &[String]) -> Result<Sampled, PhaseError> {
+    fn examples(&self, kind: ExampleKind, files: &[String]) -> Result<Lengths, PhaseError> {
         self.documents(files, |record| kind.encode(&self.text, record, self.context), Length::of)
     }
 
@@ -167,14 +167,14 @@ impl<'a> Sample<'a> {
         stage: &NextToken<'_>,
         shape: &ModelShape,
         heldout: &[String],
-    ) -> Result<(f64, LocalWork, Sampled), PhaseError> {
+    ) -> Result<(f64, LocalWork, Lengths), PhaseError> {
         let documents = self.supervised(stage.data)?;
         let steps = documents.batches(stage.batch_tokens) * stage.epochs;
         let data = StageData {
             all: &documents,
             trained: &documents.repeated(stage.epochs),
             heldout: &self.supervised(heldout)?,
-            replay: &Sampled::default(),
+            replay: &Lengths::default(),
             updates: steps.ceil() as usize,
         };
         let work = stage.plan().work(Shapes { policy: shape, scalar: shape }, &data);
@@ -190,12 +190,12 @@ impl<'a> Sample<'a> {
         epochs: f64,
         batch_pairs: usize,
     ) -> Result<Forecasted, PhaseError> {
-        let pairs = self.examples(Kind::Preference, data)?;
+        let pairs = self.examples(ExampleKind::Preference, data)?;
         let steps = pairs.count() / 2.0 * epochs / batch_pairs as f64;
         let data = StageData {
             all: &pairs,
             trained: &pairs.repeated(epochs),
-            heldout: &self.examples(Kind::Preference, &self.evaluate.files(heldout))?,
+            heldout: &self.examples(ExampleKind::Preference, &self.evaluate.files(heldout))?,
             replay: &self.replay(plan.replay)?,
             updates: steps as usize,
         };
@@ -211,7 +211,7 @@ impl<'a> Sample<'a> {
         text: &TextSetup,
         settings: &RolloutSettings,
         steps: u64,
-        learned: Option<&Sampled>,
+        learned: Option<&Lengths>,
     ) -> Result<LocalWork, PhaseError> {
         let length = |prompt: &Vec<u32>| Length { tokens: prompt.len(), rows: 0 };
         let prompts =
@@ -228,8 +228,8 @@ impl<'a> Sample<'a> {
         Ok(plan.work(shapes, &data))
     }
 
-    fn replay(&self, settings: Option<&ReplaySettings>) -> Result<Sampled, PhaseError> {
-        settings.map_or(Ok(Sampled::default()), |settings| self.supervised(&settings.data))
+    fn replay(&self, settings: Option<&ReplaySettings>) -> Result<Lengths, PhaseError> {
+        settings.map_or(Ok(Lengths::default()), |settings| self.supervised(&settings.data))
     }
 
     /// The forecast of a phase.
@@ -322,9 +322,10 @@ mod tests {
         for file in ["chats.jsonl", "books.jsonl", "long.jsonl"] {
             let files = [file.to_owned()];
             let records = data.all_records(&files).unwrap();
-            let encode =
-                |record: &Record| Kind::Supervised.encode(&sample.text, record, sample.context);
-            let all: Sampled =
+            let encode = |record: &Record| {
+                ExampleKind::Supervised.encode(&sample.text, record, sample.context)
+            };
+            let all: Lengths =
                 encode_records(&records, encode).unwrap().examples.iter().map(Length::of).collect();
             let some = sample.supervised(&files).unwrap();
             let close = |a: f64, b: f64| (a / b - 1.0).abs() < 0.03;
