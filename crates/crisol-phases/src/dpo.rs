@@ -1,9 +1,14 @@
-//! Phase 4c: direct preference optimisation (Rafailov et al. 2023, arXiv:2305.18290). Preference pairs train the policy
-//! directly, without a reward model and without sampling.
+//! Phase 4c: direct preference optimisation (Rafailov et al. 2023, arXiv:2305.18290). Preference pairs
+//! train the policy directly, without a reward model and without sampling.
 //!
-//! 1. The reference is the policy at the start. Its log-probs of all answers are computed once; then it is freed.
-//! 2. Each step trains on a batch of pairs: `-log σ(β·[(log π(chosen) − log π_ref(chosen)) − (… rejected …)])`, or
-//!    another of the losses in `crisol-objectives/src/preference.rs`.
+//! 1. The reference is the policy at the start. Its log-probs of all answers are computed once, then it
+//!    is freed.
+//! 2. Each step trains on a batch of pairs, with the loss below or another of
+//!    `crisol-objectives/src/preference.rs`:
+//!
+//! ```text
+//! −log σ(β·[(log π(chosen) − log π_ref(chosen)) − (log π(rejected) − log π_ref(rejected))])
+//! ```
 
 use crisol_cost::phases::{Phase, PhaseOptions};
 use crisol_engine::Params;
@@ -134,8 +139,8 @@ fn answer_logprobs(
     Ok(answers)
 }
 
-/// The share of pairs whose chosen answer is the more probable one. (The accuracy among the loss's statistics is that of
-/// the implied reward, which is relative to the reference.)
+/// Share of pairs whose chosen answer is more probable than the rejected one. (The accuracy in the
+/// loss's statistics is that of the implicit reward, relative to the reference.)
 fn share_preferred(logprobs: &[[f64; 2]]) -> f64 {
     let preferred = logprobs.iter().filter(|[chosen, rejected]| chosen > rejected).count();
     preferred as f64 / logprobs.len() as f64

@@ -1,8 +1,13 @@
-//! How good a model is on data of any shape: its loss on text and answers, the pairs it ranks right, the problems it solves.
+//! Evaluation on held-out data of any shape: loss of text and answers, ranking of pairs, accuracy on
+//! problems.
 //!
-//! Every measure is a ratio of two sums over records: nats over tokens, right answers over answers. Records are what was
-//! drawn, so that the standard error is that of a ratio of means, clustered by record (Cochran, Sampling Techniques, 1977,
-//! section 6.4): with r the ratio, its square is Σ(numerator − r·denominator)² · n/(n − 1) / (Σ denominator)².
+//! Every measure is a ratio of sums over records, as nats over tokens or right answers over answers.
+//! Its standard error is that of a ratio of means over records (Cochran, Sampling Techniques, 1977,
+//! section 6.4), with ratio r of numerators a and denominators b over n records:
+//!
+//! ```text
+//! SE² = Σ(a − r·b)² · n/(n − 1) / (Σ b)²
+//! ```
 
 use std::collections::BTreeMap;
 
@@ -21,26 +26,26 @@ use crate::data::DataSource;
 use crate::passes::{logprobs, scores, values};
 use crate::settings::RolloutSettings;
 
-/// Prompts that are answered at the same time.
-const PROMPTS_AT_A_TIME: usize = 16;
+/// Prompts that are answered in one batch.
+const PROMPT_BATCH: usize = 16;
 
-/// How a model is evaluated.
+/// Options of an evaluation.
 #[derive(Clone, Copy, Debug)]
 pub struct EvaluationOptions {
-    /// The first so many records only.
+    /// Maximum records, from the first; `None`: all.
     pub limit: Option<usize>,
-    /// Most new tokens of an answer to a problem.
+    /// Maximum new tokens of an answer to a problem.
     pub max_new_tokens: usize,
-    /// Tokens that are computed together.
+    /// Tokens per shard.
     pub shard_tokens: usize,
 }
 
-/// What was measured.
+/// Result of an evaluation.
 #[derive(Clone, Debug)]
 pub struct Evaluation {
-    /// The measures, by the shape of the records.
+    /// The measures, sorted by the shape of the records.
     pub measures: Vec<Measure>,
-    /// What is worth saying of the data: what was cut, dropped, or not measured.
+    /// Notes on the data: what was cut, dropped or not measured.
     pub notes: Vec<String>,
 }
 
@@ -53,61 +58,62 @@ pub struct Measure {
     pub id: &'static str,
     /// Its value.
     pub value: f64,
-    /// Its standard error; nothing for a single record.
+    /// Its standard error; `None` for a single record.
     pub standard_error: Option<f64>,
-    /// Records that it was measured on.
+    /// Number of records.
     pub records: usize,
-    /// Trained tokens, answers, pairs, bytes: what the denominator counts.
-    pub of: u64,
+    /// The denominator: trained tokens, answers, pairs or bytes.
+    pub count: u64,
 }
 
-/// Sums of a ratio, record by record.
+/// Sums of a ratio over records.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Ratio {
     records: usize,
-    over: f64,
-    under: f64,
-    over_squared: f64,
-    under_squared: f64,
-    both: f64,
+    numerator: f64,
+    denominator: f64,
+    numerator_squared: f64,
+    denominator_squared: f64,
+    cross: f64,
 }
 
 impl Ratio {
     /// Adds a record.
-    pub(crate) fn add(&mut self, over: f64, under: f64) {
+    pub(crate) fn add(&mut self, numerator: f64, denominator: f64) {
         self.records += 1;
-        self.over += over;
-        self.under += under;
-        self.over_squared += over * over;
-        self.under_squared += under * under;
-        self.both += over * under;
+        self.numerator += numerator;
+        self.denominator += denominator;
+        self.numerator_squared += numerator * numerator;
+        self.denominator_squared += denominator * denominator;
+        self.cross += numerator * denominator;
     }
 
     pub(crate) fn value(&self) -> f64 {
-        self.over / self.under
+        self.numerator / self.denominator
     }
 
     pub(crate) fn standard_error(&self) -> Option<f64> {
         let n = self.records as f64;
         let r = self.value();
-        let squares = self.over_squared - 2.0 * r * self.both + r * r * self.under_squared;
-        (self.records > 1).then(|| (squares.max(0.0) * n / (n - 1.0)).sqrt() / self.under)
+        let squares =
+            self.numerator_squared - 2.0 * r * self.cross + r * r * self.denominator_squared;
+        (self.records > 1).then(|| (squares.max(0.0) * n / (n - 1.0)).sqrt() / self.denominator)
     }
 }
 
-/// Something of a record that is measured.
+/// A part of a record that is measured.
 enum EvalItem {
-    /// Trained tokens, of a text of so many bytes.
+    /// Trained tokens; of raw text, its bytes too.
     Tokens(Example, Option<usize>),
     Pair(PreferenceExample),
-    /// A problem: its prompt, what of the answer the prompt begins, and the reference.
+    /// A problem: its prompt, the beginning of the answer in the prompt, and the reference answer.
     Problem {
         prompt: Vec<u32>,
         opening: String,
         answer: String,
     },
-    /// Nothing of this model's.
-    Nothing,
+    /// Nothing that this model is measured on.
+    Unmeasured,
 }
 
 /// Measures a model on the records of data files, as they are read.
@@ -130,7 +136,7 @@ pub fn evaluate(
             |shape, id, over, under| sums.entry((shape, id)).or_default().add(over, under);
         measure(model, options, records, &encoded, &mut add)?;
         for (item, &record) in encoded.examples.iter().zip(&encoded.records) {
-            if matches!(item, EvalItem::Nothing) {
+            if matches!(item, EvalItem::Unmeasured) {
                 let record = &records[record];
                 let (count, _) = unmeasured
                     .entry(record.body.shape())
@@ -148,8 +154,9 @@ pub fn evaluate(
         let wanted = if scalar {
             "a reward model ranks pairs: {\"prompt\": …, \"chosen\": …, \"rejected\": …}"
         } else {
-            "an evaluation needs something to compare with: raw text, conversations or completions (loss), pairs \
-             (chosen/rejected), or problems with an answer"
+            "an evaluation needs something to compare with: \
+             raw text, conversations or completions (loss), pairs (chosen/rejected), \
+             or problems with an answer"
         };
         return Err(PhaseError::NothingToMeasure { place, shape, wanted });
     }
@@ -159,7 +166,7 @@ pub fn evaluate(
     })
 }
 
-/// The share of a phase's held-out problems that a model solves, where there are such.
+/// Accuracy on held-out problems; `None` without files.
 pub(crate) fn solved(
     ctx: &PhaseContext<'_>,
     model: &Checkpoint,
@@ -224,7 +231,7 @@ fn notes(
     notes
 }
 
-/// What of a record is measured.
+/// The parts of a record that are measured.
 fn items(
     text: &TextSetup,
     record: &Record,
@@ -232,7 +239,7 @@ fn items(
     scalar: bool,
 ) -> Result<Encoded<EvalItem>, TextError> {
     let nothing = || Encoded {
-        examples: vec![EvalItem::Nothing],
+        examples: vec![EvalItem::Unmeasured],
         records: vec![0],
         summary: EncodingSummary { records: 1, ..EncodingSummary::default() },
     };
@@ -241,7 +248,7 @@ fn items(
         _ if scalar => nothing(),
         Body::Text { text: written } => {
             let mut bytes = Some(written.len());
-            // All documents of a text are of one record; its bytes count once.
+            // A text may become several documents; its bytes count once.
             map(text.supervised(record, context)?, |example| {
                 EvalItem::Tokens(example, bytes.take())
             })
@@ -274,7 +281,7 @@ fn map<T>(encoded: Encoded<T>, f: impl FnMut(T) -> EvalItem) -> Encoded<EvalItem
     Encoded { examples: examples.into_iter().map(f).collect(), records, summary }
 }
 
-/// Measures some records, each as one: `add(shape, id, numerator, denominator)`.
+/// Measures a chunk of records. Calls `add(shape, id, numerator, denominator)` for each record.
 fn measure(
     model: &Checkpoint,
     options: &EvaluationOptions,
@@ -284,7 +291,7 @@ fn measure(
 ) -> Result<(), PhaseError> {
     let shape = |record: usize| records[record].body.shape();
     let items = || encoded.examples.iter().zip(encoded.records.iter().copied());
-    let of = |example: &Example| example.trained_tokens() as f64;
+    let trained_tokens = |example: &Example| example.trained_tokens() as f64;
 
     let documents: Vec<&Example> = items()
         .filter_map(
@@ -294,17 +301,17 @@ fn measure(
     let scored = logprobs(&model.model, &model.params, documents, 1.0, options.shard_tokens)?;
     let mut scored =
         scored.iter().map(|logps| -logps.iter().map(|&logp| f64::from(logp)).sum::<f64>());
-    // The documents of a record stand together.
-    let mut of_record: BTreeMap<usize, (f64, f64, Option<usize>)> = BTreeMap::new();
+    // Sums over the documents of each record.
+    let mut by_record: BTreeMap<usize, (f64, f64, Option<usize>)> = BTreeMap::new();
     for (item, record) in items() {
         if let EvalItem::Tokens(example, bytes) = item {
-            let (nats, tokens, all_bytes) = of_record.entry(record).or_default();
+            let (nats, tokens, all_bytes) = by_record.entry(record).or_default();
             *nats += scored.next().unwrap_or(f64::NAN);
-            *tokens += of(example);
+            *tokens += trained_tokens(example);
             *all_bytes = all_bytes.or(*bytes);
         }
     }
-    for (record, (nats, tokens, bytes)) in of_record {
+    for (record, (nats, tokens, bytes)) in by_record {
         add(shape(record), LOSS, nats, tokens);
         if let Some(bytes) = bytes {
             add(shape(record), BITS_PER_BYTE, nats / std::f64::consts::LN_2, bytes as f64);
@@ -342,13 +349,13 @@ fn measure(
         })
         .collect();
     let greedy = SamplingOptions::greedy(options.max_new_tokens, text.stop_ids.clone());
-    for problems in problems.chunks(PROMPTS_AT_A_TIME) {
+    for problems in problems.chunks(PROMPT_BATCH) {
         let prompts: Vec<Vec<u32>> =
             problems.iter().map(|(prompt, ..)| (*prompt).clone()).collect();
         let replies = replies(network, params, text, &prompts, &greedy, &[])?;
         for ((_, opening, answer, record), reply) in problems.iter().zip(replies) {
             let verdict = verify(&format!("{opening}{}", reply.text), answer);
-            // As in `reason`, an answer that was cut off is neither: its last number may be half a number.
+            // An answer that was cut off is neither: its last number may be incomplete.
             let ended = ended_by_itself(&reply);
             for (id, holds) in
                 [(ACCURACY, verdict.correct && ended), (FORMAT, verdict.format && ended)]
@@ -363,7 +370,7 @@ fn measure(
 const LOSS: &str = crate::context::HELD_OUT_LOSS;
 const PERPLEXITY: &str = "perplexity";
 const BITS_PER_BYTE: &str = "bits_per_byte";
-/// What `reason` and `ppo` measure on their held-out data.
+/// Measures of `reason` and `ppo` on their held-out data.
 pub(crate) const HELD_OUT_ACCURACY: &str = "heldout_accuracy";
 pub(crate) const HELD_OUT_REWARD: &str = "heldout_reward";
 pub(crate) const PREFERENCE_ACCURACY: &str = "preference_accuracy";
@@ -380,7 +387,7 @@ fn measures(sums: &BTreeMap<(&'static str, &'static str), Ratio>) -> Vec<Measure
             value: ratio.value(),
             standard_error: ratio.standard_error(),
             records: ratio.records,
-            of: ratio.under as u64,
+            count: ratio.denominator as u64,
         };
         if id == LOSS {
             // By the delta method.
@@ -390,12 +397,12 @@ fn measures(sums: &BTreeMap<(&'static str, &'static str), Ratio>) -> Vec<Measure
         }
         all.push(measured);
     }
-    let place = |measured: &Measure| match measured.id {
+    let rank = |measured: &Measure| match measured.id {
         LOSS => 0,
         PERPLEXITY => 1,
         _ => 2,
     };
-    all.sort_by_key(|measured| (measured.shape, place(measured)));
+    all.sort_by_key(|measured| (measured.shape, rank(measured)));
     all
 }
 
@@ -421,7 +428,7 @@ mod tests {
         assert_eq!(self::ratio(&shares[..1]).standard_error(), None);
     }
 
-    /// The linearised standard error is about that of the ratio over samples drawn again from the records.
+    /// The linearised standard error against the bootstrap over records.
     #[test]
     fn a_ratio_of_sums_has_the_standard_error_of_the_bootstrap() {
         let mut state = 7_u64;

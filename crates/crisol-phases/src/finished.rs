@@ -1,4 +1,4 @@
-//! What a finished phase leaves besides its weights (`phase.json`), and the report of a run that is made of it.
+//! What a finished phase leaves besides its weights (`phase.json`), and the report of a run.
 
 use std::path::Path;
 
@@ -15,7 +15,7 @@ use crate::settings::PhaseSettings;
 use crate::state::SaveStats;
 use crate::{PhaseError, prompts};
 
-/// What is kept of a finished phase beside its weights, in `phase.json`.
+/// `phase.json`: what a finished phase leaves besides its weights.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct PhaseFile {
     pub(crate) report: PhaseReport,
@@ -25,7 +25,7 @@ pub(crate) struct PhaseFile {
     pub(crate) masks: Vec<MaskPicture>,
     pub(crate) evaluation_seconds: f64,
     pub(crate) peak_memory_bytes: u64,
-    /// Not in files of earlier versions.
+    /// Missing in files of earlier versions.
     #[serde(default)]
     pub(crate) fingerprint: Option<Fingerprint>,
     #[serde(default)]

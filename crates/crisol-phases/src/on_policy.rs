@@ -8,8 +8,8 @@
 //!             one optimizer step                                     OnPolicy::update
 //! ```
 //!
-//! A stop while answers are sampled gives the step up. A stop between two optimizer steps saves the rollouts with the
-//! weights ([`StepState`]), and a resumed stage goes on with the next one.
+//! A stop during sampling gives the step up. A stop between two optimizer steps saves the rollouts with
+//! the weights ([`StepState`]), and a resumed stage continues with the next one.
 
 use std::ops::AddAssign;
 
@@ -34,7 +34,7 @@ pub(crate) trait OnPolicy {
     /// Models that are trained: optimizer steps of each minibatch.
     const MODELS: usize;
 
-    /// What a save holds.
+    /// The models in the saved state.
     fn saved_models(&mut self) -> Vec<SavedModel<'_>>;
 
     /// Samples answers and estimates their advantages.
@@ -53,7 +53,7 @@ pub(crate) trait OnPolicy {
     fn metrics(sums: &Self::Stats, minibatches: f64) -> Vec<(&'static str, f64)>;
 }
 
-/// A step of a stage.
+/// Position of an update in its stage.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Position {
     /// From 0.
@@ -102,7 +102,7 @@ pub(crate) struct Updated<S> {
     pub(crate) loss: f64,
     pub(crate) grad_norm: f64,
     pub(crate) stats: S,
-    /// Tokens of the minibatch with its replay, prompts included; 0 where they were counted for another model.
+    /// Tokens of the minibatch and its replay, prompts included; 0 if counted for another model.
     pub(crate) tokens: usize,
 }
 
@@ -120,7 +120,7 @@ impl<S> Updated<S> {
     }
 }
 
-/// A step while it updates weights: all that is needed to go on after a stop between two optimizer steps.
+/// A step in progress, saved if a stop comes between two of its optimizer steps.
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct StepState<S> {
     /// Rollouts that are trained on.
@@ -160,8 +160,8 @@ impl<S: Default + AddAssign> StepState<S> {
     }
 }
 
-/// Forecasts a stage of `steps` steps. `prompts`: tokens of all prompts; `learned`: answers that the model has learned
-/// from.
+/// Forecasts a stage of `steps` steps. `prompts` are the tokens of all prompts, `learned` the answers
+/// that the model was trained on.
 pub(crate) fn forecast(
     ctx: &mut PhaseContext<'_>,
     plan: &StagePlan<'_>,

@@ -1,5 +1,6 @@
-//! Phase 4b: reinforcement learning from human feedback (Ouyang et al. 2022, arXiv:2203.02155) with PPO (Schulman et al.
-//! 2017, arXiv:1707.06347). Details are those of Huang et al. 2024, arXiv:2403.17031. Each step:
+//! Phase 4b: reinforcement learning from human feedback (Ouyang et al. 2022, arXiv:2203.02155) with PPO
+//! (Schulman et al. 2017, arXiv:1707.06347), in the details of Huang et al. 2024 (arXiv:2403.17031).
+//! Each step:
 //!
 //! - samples an answer to each of some prompts;
 //! - scores it with the reward model; each token pays a KL penalty for leaving the reference;
@@ -66,7 +67,7 @@ pub(crate) fn ppo(
         ctx.measure_before(HELD_OUT_REWARD, mean);
     }
     let replay = Replay::load(ctx, &settings.replay, &text, context)?;
-    // The value model starts from the reward model: it already knows what is worth what.
+    // The value model starts from the reward model.
     let (value_model, value_params) = reward.0.scalar_from(reward.1, 0);
 
     let (policy_shape, scalar) = (model.config().cost_shape(), value_model.config().cost_shape());

@@ -1,6 +1,9 @@
-//! Phase 4a: the reward model. It reads a prompt with an answer and returns a scalar score. Preference pairs teach it to
-//! score the chosen answer higher: `-log σ(r(chosen) − r(rejected))` (Bradley-Terry; Ouyang et al. 2022,
-//! arXiv:2203.02155). PPO trains against its scores.
+//! Phase 4a: the reward model. It reads a prompt with an answer and returns a scalar score, which PPO
+//! maximises. Preference pairs train it (Bradley-Terry; Ouyang et al. 2022, arXiv:2203.02155):
+//!
+//! ```text
+//! loss = −log σ(r(chosen) − r(rejected))
+//! ```
 
 use std::collections::BTreeMap;
 
@@ -62,7 +65,7 @@ pub(crate) fn reward(
     let first =
         ctx.begin_stage("reward", total, &mut [SavedModel::Trainer("model", &mut trainer)])?;
     if first == 0 {
-        // An untrained head's scores have no scale: only its accuracies are worth comparing with.
+        // The scores of an untrained head have no scale, so only accuracies are measured before.
         let (model, params) = (&trainer.model, &trainer.params);
         let measures = measure_heldout(ctx, settings, &heldout, (model, params), &text)?;
         for (name, value) in measures.iter().filter(|(name, _)| name.starts_with(ACCURACY)) {
@@ -92,10 +95,10 @@ pub(crate) fn reward(
     Ok(Checkpoint { model, params, text })
 }
 
-/// The share of pairs whose chosen answer scores higher; with `/KIND`, of one kind of pair.
+/// Share of pairs whose chosen answer scores higher. `reward_accuracy/KIND` is that of one kind of pair.
 const ACCURACY: &str = "reward_accuracy";
 
-/// Measures on held-out pairs: on all of them, and the accuracy on each kind where the pairs name kinds.
+/// Measures on all held-out pairs, and the accuracy on each kind that the pairs name.
 fn measure_heldout(
     ctx: &mut PhaseContext<'_>,
     settings: &RewardSettings,

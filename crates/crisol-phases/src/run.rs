@@ -1,7 +1,12 @@
 //! A run: every phase of a recipe in order, each from its parent's checkpoint, with a report at the end.
 //!
-//! A phase's folder exists if and only if the phase is complete; what an unfinished one has so far lies under
-//! `progress/`. So a run can be stopped at any moment, by a key or by a power cut, and resumed.
+//! ```text
+//! choose recipe → lock folder → check fingerprints
+//! for each unfinished phase: load model → train → measure → save → report
+//! ```
+//!
+//! A phase's folder exists if and only if the phase is complete. An unfinished phase is under
+//! `progress/`. So a run can be stopped at any moment, by a key or a power cut, and resumed.
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -32,18 +37,18 @@ use crate::{PhaseError, behaviours, defaults, dpo, ppo, pretrain, prompts, reaso
 pub struct RunOptions<'a> {
     /// The run's folder.
     pub out: &'a Path,
-    /// Continue what is there.
+    /// Continue the run in the folder.
     pub resume: bool,
-    /// Where the work is done. Its request to stop is the run's.
+    /// Device of the run. Its stop request stops the run.
     pub device: &'a Device,
-    /// Its measured rates, if it was calibrated.
+    /// Calibrated rates of the device.
     pub machine: Option<&'a Machine>,
-    /// Date and time for the report, as it is to be shown.
+    /// Date and time, as text for the report.
     pub created: String,
 }
 
-/// Runs a recipe (`None`: the one that the folder holds, or the embedded one) and returns its report, which is also
-/// written to `report.json` and `report.html` in the run's folder.
+/// Runs a recipe (`None`: that of the folder, or the embedded one). Returns its report, and writes it to
+/// `report.json` and `report.html` in the run's folder.
 pub fn run(
     recipe: Option<Recipe>,
     options: &RunOptions<'_>,
@@ -51,7 +56,7 @@ pub fn run(
 ) -> Result<Report, PhaseError> {
     let recipe = choose_recipe(recipe, options)?;
     owner::check_replaceable(&recipe, options.out, options.resume)?;
-    // Until the run ends.
+    // Holds the lock until the run ends.
     let _owner = Owner::take(options.out, &options.created)?;
     let recipe = write_recipe(recipe, options)?;
     let data = recipe.run.data_source();
@@ -66,7 +71,7 @@ pub fn run(
     for (i, phase) in recipe.phases.iter().enumerate() {
         let folder = options.out.join(recipe.folder(&phase.name));
         if folder.join(PHASE_FILE).exists() {
-            // What it starts from may have been trained again just now.
+            // Its starting model may have been trained again in this run.
             check_unchanged(&recipe, phase, options.out, &data, &mut hashes)?;
             clear_progress(&recipe, phase, options.out);
             continue;
@@ -142,7 +147,7 @@ fn train(
 ) -> Result<Checkpoint, PhaseError> {
     match (settings, start) {
         (PhaseSettings::Pretrain(settings), start) => pretrain::pretrain(ctx, settings, start),
-        // `Recipe::check` has made sure of it.
+        // `Recipe::check` refuses this.
         (_, None) => unreachable!("only pretrain may start from nothing"),
         (PhaseSettings::Sft(settings), Some(start)) => sft::sft(ctx, settings, start),
         (PhaseSettings::Reason(settings), Some(start)) => reason::reason(ctx, settings, start),
@@ -154,7 +159,7 @@ fn train(
     }
 }
 
-/// Measures the trained model. Returns all that the phase leaves besides its weights.
+/// Evaluates the trained model. Returns all that the phase leaves besides its weights.
 fn measure(
     recipe: &Recipe,
     phase: &Phase,

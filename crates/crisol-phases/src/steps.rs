@@ -1,4 +1,5 @@
-//! The loop of a stage that trains one model on batches of data. (Stages that sample their data: `on_policy.rs`.)
+//! The loop of a stage that trains one model on batches of data. For stages that sample their data, see
+//! `on_policy.rs`.
 
 use crisol_engine::OptimizerConfig;
 use crisol_train::{Step, Trainer};
@@ -8,7 +9,7 @@ use crate::context::PhaseContext;
 use crate::settings::OptimizerSettings;
 use crate::state::SavedModel;
 
-/// What a step reports.
+/// Metrics of a step.
 pub(crate) struct StepResult {
     pub(crate) loss: f64,
     pub(crate) grad_norm: f64,
@@ -28,8 +29,8 @@ impl StepResult {
     }
 }
 
-/// Makes the steps from `first` (from 0) to the last of `total`, logging and saving as due. The trainer is saved as
-/// `name`.
+/// Makes the steps from `first` (from 0) to the last of `total`, and logs and saves them. The trainer's
+/// files are called `name`.
 pub(crate) fn train(
     ctx: &mut PhaseContext<'_>,
     (name, trainer): (&'static str, &mut Trainer),

@@ -1,8 +1,8 @@
 //! A stage as data: which passes it makes, over which documents, how often.
 //!
-//! A phase describes its stage once, as a [`StagePlan`]; the passes themselves are the table of
-//! [`crisol_cost::phases`], which the cost planner reads too. The forecast before a run applies the plan to lengths of
-//! a sample of the data, the phase itself to the lengths of all of it.
+//! A phase describes its stage once, as a [`StagePlan`]. The passes are those of the table in
+//! [`crisol_cost::phases`], which the cost planner reads too. The forecast before a run applies the
+//! plan to the lengths of a sample of the data, the phase itself to those of all data.
 
 use crisol_cost::ModelShape;
 use crisol_cost::machine::{LocalWork, Machine};
@@ -31,9 +31,9 @@ pub(crate) struct StagePlan<'s> {
 
 /// The documents of a stage.
 pub(crate) struct StageData<'a> {
-    /// Those that are sampled and passed forward: every document once.
+    /// Documents of sampling and of forward passes, each once.
     pub(crate) all: &'a dyn Documents,
-    /// Those that are trained on, as often as they are. PPO's and GRPO's epochs are in [`PhaseOptions`].
+    /// Trained documents, once per epoch. The epochs of PPO and GRPO are in [`PhaseOptions`].
     pub(crate) trained: &'a dyn Documents,
     pub(crate) heldout: &'a dyn Documents,
     pub(crate) replay: &'a Lengths,
@@ -83,7 +83,7 @@ impl StagePlan<'_> {
     }
 }
 
-/// Operations of the documents that are replayed beside `updates` updates.
+/// Operations of the replay in `updates` updates.
 fn replayed(
     shape: &ModelShape,
     settings: &ReplaySettings,
@@ -96,8 +96,8 @@ fn replayed(
     }
 }
 
-/// Answers that will be sampled in `steps` steps. How long they will be is not known beforehand: as long as the answers
-/// that the model has learned from, if there are any, else half of the limit.
+/// Answers sampled in `steps` steps. Their length is estimated as that of the answers that the model was
+/// trained on, if any, else as half the limit.
 pub(crate) fn answers(
     settings: &RolloutSettings,
     steps: u64,
@@ -174,7 +174,7 @@ mod tests {
         assert_eq!(replayed(&shape(), &settings, &Lengths::default(), 7), Flops(0.0));
     }
 
-    /// DPO in units of a forward pass of all pairs: the reference 1, two epochs of training 6, three held-out passes.
+    /// DPO in forward passes of all pairs: reference 1, two epochs of training 6, held-out data 3.
     #[test]
     fn work_is_the_sum_of_the_passes() {
         let plan = StagePlan {

@@ -1,4 +1,4 @@
-//! A sample of a run's data, encoded with the model's own tokenizer and chat template as its phases will encode it.
+//! A sample of a run's data, encoded with the tokenizer and chat template that its phases will use.
 
 use std::path::Path;
 
@@ -17,7 +17,8 @@ use crate::settings::{PhaseSettings, ReplaySettings, RolloutSettings};
 use crate::supervised::NextToken;
 use crate::{PhaseError, dpo, grpo, ppo, pretrain, reason, reward, sft};
 
-/// The tokenizer and template of the run's model. A new model's tokenizer is trained on the beginning of its text.
+/// Tokenizer and template of the run's model. A new model's tokenizer is trained on the beginning of its
+/// text.
 fn text_of(recipe: &Recipe, data: &DataSource) -> Result<TextSetup, PhaseError> {
     let mut text = match (recipe.run.base.as_str(), &recipe.phases[0].settings) {
         ("", PhaseSettings::Pretrain(settings)) => {
@@ -27,11 +28,11 @@ fn text_of(recipe: &Recipe, data: &DataSource) -> Result<TextSetup, PhaseError> 
             let mut read = 0;
             for record in data.read(&files) {
                 if let Body::Text { text } = record?.body {
-                    let text = beginning(text, LEARNED_FROM - read);
+                    let text = beginning(text, TOKENIZER_BYTES - read);
                     read += text.len();
                     texts.push(text);
                 }
-                if read >= LEARNED_FROM {
+                if read >= TOKENIZER_BYTES {
                     break;
                 }
             }
@@ -44,16 +45,17 @@ fn text_of(recipe: &Recipe, data: &DataSource) -> Result<TextSetup, PhaseError> 
 }
 
 /// Bytes of text that a new model's tokenizer is trained on for the forecast.
-const LEARNED_FROM: usize = 1 << 20;
-/// About so many records of a file are encoded, drawn at random, and so many bytes of them; smaller files are encoded whole.
-const RECORDS: usize = 1000;
-const BYTES: usize = 1 << 20;
-/// Bytes of a record of raw text that are encoded: all of it is alike.
-const BYTES_OF_RECORD: usize = 1 << 18;
-/// Bytes of a file that are read for the forecast. The rest is taken to be like them.
-const READ: usize = 64 << 20;
+const TOKENIZER_BYTES: usize = 1 << 20;
+/// Records and bytes of a file that are encoded, about. They are drawn at random; smaller files are
+/// encoded completely.
+const SAMPLE_RECORDS: usize = 1000;
+const SAMPLE_BYTES: usize = 1 << 20;
+/// Maximum bytes of a record of raw text that are encoded.
+const MAX_RECORD_BYTES: usize = 1 << 18;
+/// Maximum bytes of a file that are read. They stand for the rest.
+const MAX_READ_BYTES: usize = 64 << 20;
 
-/// The text up to so many bytes.
+/// At most `bytes` bytes of the text.
 fn beginning(mut text: String, bytes: usize) -> String {
     text.truncate(text.floor_char_boundary(bytes));
     text
@@ -61,15 +63,15 @@ fn beginning(mut text: String, bytes: usize) -> String {
 
 /// Bytes of the text of a record.
 fn bytes(record: &Record) -> usize {
-    let said =
+    let content =
         |messages: &[Message]| messages.iter().map(|message| message.content.len()).sum::<usize>();
     let turns = |turns: &Turns| match turns {
         Turns::Plain(text) => text.len(),
-        Turns::Chat(messages) => said(messages),
+        Turns::Chat(messages) => content(messages),
     };
     match &record.body {
         Body::Text { text } => text.len(),
-        Body::Chat { messages } => said(messages),
+        Body::Chat { messages } => content(messages),
         Body::Completion { prompt, completion } | Body::Rated { prompt, completion, .. } => {
             turns(prompt) + turns(completion)
         }
@@ -80,7 +82,7 @@ fn bytes(record: &Record) -> usize {
     }
 }
 
-/// A run's data, a sample of which is encoded.
+/// Samples and encodes a run's data.
 pub(super) struct Sample<'a> {
     data: &'a DataSource,
     evaluate: Split,
@@ -109,7 +111,7 @@ impl<'a> Sample<'a> {
         Ok(Sample { data, evaluate: recipe.run.evaluate, text: text_of(recipe, data)?, context })
     }
 
-    /// The lengths of what `encode` makes of the records of some files.
+    /// Lengths of the documents that `encode` makes of a sample of files.
     fn documents<T: Send>(
         &self,
         files: &[String],
@@ -117,34 +119,38 @@ impl<'a> Sample<'a> {
         length: impl Fn(&T) -> Length,
     ) -> Result<Lengths, PhaseError> {
         let (mut drawn, mut counts) = (Vec::new(), Vec::new());
-        // What is missing is an error once it is needed, and a pipe can be read only then.
+        // Missing files are an error of the phase, and a pipe can be read only there.
         for file in files.iter().filter(|file| self.data.has(file)) {
             let size = self.data.size(file);
             let one_of =
-                size.records.div_ceil(RECORDS).max(size.bytes.div_ceil(BYTES)).max(1) as u64;
+                size.records.div_ceil(SAMPLE_RECORDS).max(size.bytes.div_ceil(SAMPLE_BYTES)).max(1)
+                    as u64;
             let (first, mut records, mut all, mut encoded) = (drawn.len(), 0_u64, 0, 0);
             for record in self.data.read(std::slice::from_ref(file)) {
                 let mut record = record?;
                 all += bytes(&record);
                 if records == 0 || derived_seed(0, file, records).is_multiple_of(one_of) {
                     if let Body::Text { text } = &mut record.body {
-                        *text = beginning(std::mem::take(text), BYTES_OF_RECORD);
+                        *text = beginning(std::mem::take(text), MAX_RECORD_BYTES);
                     }
                     encoded += bytes(&record);
                     drawn.push(record);
                 }
                 records += 1;
-                if all >= READ {
+                if all >= MAX_READ_BYTES {
                     break;
                 }
             }
-            let beyond =
-                if all < READ { 1.0 } else { (size.records as f64 / records as f64).max(1.0) };
+            let beyond = if all < MAX_READ_BYTES {
+                1.0
+            } else {
+                (size.records as f64 / records as f64).max(1.0)
+            };
             let count = beyond * all.max(1) as f64 / encoded.max(1) as f64;
             counts.resize(drawn.len(), if first == drawn.len() { 1.0 } else { count });
         }
         let encoded = match encode_records(&drawn, encode) {
-            // Others may be left.
+            // The whole data may have examples.
             Err(TextError::NoExamplesLeft { .. }) => return Ok(Lengths::default()),
             encoded => encoded?,
         };
@@ -161,7 +167,7 @@ impl<'a> Sample<'a> {
         self.documents(files, |record| kind.encode(&self.text, record, self.context), Length::of)
     }
 
-    /// A supervised stage: its steps, its work, and what it learns from.
+    /// A supervised stage: its steps, its work and its documents.
     fn next_token(
         &self,
         stage: &NextToken<'_>,
@@ -202,7 +208,8 @@ impl<'a> Sample<'a> {
         Ok(Forecasted::one(plan.name, steps, plan.work(shapes, &data)))
     }
 
-    /// A stage that samples answers to prompts. `learned`: what the model learned to answer from; none: what is replayed.
+    /// A stage of rollouts. `learned` are answers that the model was trained on; `None`: the replayed
+    /// ones.
     fn rollouts(
         &self,
         plan: &StagePlan<'_>,
@@ -291,7 +298,7 @@ mod tests {
     use super::super::lengths::Documents;
     use super::*;
 
-    /// Files whose records are of several kinds by turns, some of them books, and some long and few.
+    /// Files of mixed conversations, of two books, and of long texts.
     #[test]
     fn a_sample_of_a_large_file_stands_for_all_of_it() {
         let folder = tempfile::tempdir().unwrap();
