@@ -1,7 +1,7 @@
 //! The documents of each step.
 //!
-//! Every epoch is a new shuffle, cut in order into batches of about `batch_tokens`. A fraction of an
-//! epoch is its beginning. Only the current epoch is in memory.
+//! Every epoch is a new shuffle, cut in order into batches of about `batch_tokens`. A fraction of
+//! an epoch is its beginning. Only the current epoch is in memory.
 
 use crisol_text::pack;
 use crisol_train::permutation;

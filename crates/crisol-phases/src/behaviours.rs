@@ -1,5 +1,5 @@
-//! Behaviours of a model on held-out prompts (facts, refusals, problems), after every phase, and its
-//! answers to the report's prompts.
+//! Behaviours of a model on held-out prompts (facts, refusals, problems), after every phase, and
+//! its answers to the report's prompts.
 //!
 //! A measure is taken if its held-out file exists, in the embedded world or in the user's folder. A
 //! model before its first conversation (after pre-training) gets every prompt as raw text.
@@ -139,8 +139,9 @@ pub(crate) fn measure(
     Ok(measured)
 }
 
-/// A model's answers to prompts, under `name`. A record's `form` is `text` (to continue) or a message
-/// (to answer); without `chat`, all are text. An answer ends before the first of the stop strings.
+/// A model's answers to prompts, under `name`. A record's `form` is `text` (to continue) or a
+/// message (to answer); without `chat`, all are text. An answer ends before the first of the stop
+/// strings.
 pub fn answers(
     checkpoint: &Checkpoint,
     name: &str,

@@ -282,8 +282,8 @@ impl<'a> PhaseContext<'a> {
         self.interrupted()
     }
 
-    /// Stops within a step of several updates. If some were made, `step` is saved too, and a resumed
-    /// stage goes on within the step.
+    /// Stops within a step of several updates. If some were made, `step` is saved too, and a
+    /// resumed stage goes on within the step.
     pub(crate) fn stop_between_updates(
         &mut self,
         error: impl Into<PhaseError>,
@@ -395,8 +395,8 @@ impl<'a> PhaseContext<'a> {
         &mut self.state.first_steps
     }
 
-    /// Adds a line to the report and passes it to the observer. A line is noted once: a resumed phase
-    /// repeats the lines of its start.
+    /// Adds a line to the report and passes it to the observer. A line is noted once: a resumed
+    /// phase repeats the lines of its start.
     pub(crate) fn note(&mut self, text: impl Into<String>) {
         let text = text.into();
         if !self.state.notes.contains(&text) {

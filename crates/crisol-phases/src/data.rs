@@ -123,8 +123,8 @@ impl DataSource {
         }
     }
 
-    /// The records of one file, folder or pattern. Pairs of equal answers are left out; it is an error
-    /// if all are.
+    /// The records of one file, folder or pattern. Pairs of equal answers are left out; it is an
+    /// error if all are.
     pub fn records(&self, file: &str) -> Result<Vec<Record>, PhaseError> {
         self.read(&[file.to_owned()]).collect()
     }

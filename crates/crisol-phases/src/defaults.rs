@@ -1,8 +1,8 @@
 //! Defaults that depend on model size and data: step 5 of a recipe's way (table in `recipe.rs`).
 //!
-//! A recipe is parsed before its base is loaded. [`Recipe::resolve`] then fills in what it left out,
-//! and the recipe in a run's folder shows every value. `docs/settings.md` shows the table of this
-//! file with its sources. All other defaults are in `settings.rs`.
+//! A recipe is parsed before its base is loaded. [`Recipe::resolve`] then fills in what it left
+//! out, and the recipe in a run's folder shows every value. `docs/settings.md` shows the table of
+//! this file with its sources. All other defaults are in `settings.rs`.
 
 use std::path::Path;
 
@@ -65,10 +65,12 @@ const TABLE: &[SizeDefault] = &[
     row("reason", Start::Any, "optimizer.lr", (1e6, 5e-4), (1e8, 1e-6)),
     // InstructGPT (arXiv:2203.02155): 9e-6.
     row("reward", Start::Any, "optimizer.lr", (1e6, 5e-4), (1e8, 1e-5)),
-    // Huang et al. 2024 (arXiv:2403.17031): 3e-6, Tülu 3: 3e-7; the value model as the reward model.
+    // Huang et al. 2024 (arXiv:2403.17031): 3e-6, Tülu 3: 3e-7; the value model as the reward
+    // model.
     row("ppo", Start::Any, "optimizer.lr", (1e6, 3e-4), (1e8, 1e-6)),
     row("ppo", Start::Any, "value_optimizer.lr", (1e6, 5e-4), (1e8, 1e-5)),
-    // Rafailov et al. 2023 (arXiv:2305.18290) and TRL: 1e-6; Zephyr (arXiv:2310.16944), Tülu 3: 5e-7.
+    // Rafailov et al. 2023 (arXiv:2305.18290) and TRL: 1e-6; Zephyr (arXiv:2310.16944), Tülu 3:
+    // 5e-7.
     row("dpo", Start::Any, "optimizer.lr", (1e6, 5e-5), (1e8, 1e-6)),
 ];
 
@@ -239,7 +241,8 @@ fn parameter_count(config: &Config) -> String {
     format!("{:.digits$}{name} parameters", count / unit)
 }
 
-/// Default of `rollout.max_new_tokens`: 4 times the median answer of the data, within half the context.
+/// Default of `rollout.max_new_tokens`: 4 times the median answer of the data, within half the
+/// context.
 fn max_new_tokens(
     settings: &PhaseSettings,
     config: &Config,

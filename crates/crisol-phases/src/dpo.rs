@@ -1,8 +1,8 @@
-//! Phase 4c: direct preference optimisation (Rafailov et al. 2023, arXiv:2305.18290). Preference pairs
-//! train the policy directly, without a reward model and without sampling.
+//! Phase 4c: direct preference optimisation (Rafailov et al. 2023, arXiv:2305.18290). Preference
+//! pairs train the policy directly, without a reward model and without sampling.
 //!
-//! 1. The reference is the policy at the start. Its log-probs of all answers are computed once, then it
-//!    is freed.
+//! 1. The reference is the policy at the start. Its log-probs of all answers are computed once,
+//!    then it is freed.
 //! 2. Each step trains on a batch of pairs, with the loss below or another of
 //!    `crisol-objectives/src/preference.rs`:
 //!

@@ -1,9 +1,9 @@
-//! Evaluation on held-out data of any shape: loss of text and answers, ranking of pairs, accuracy on
-//! problems.
+//! Evaluation on held-out data of any shape: loss of text and answers, ranking of pairs, accuracy
+//! on problems.
 //!
-//! Every measure is a ratio of sums over records, as nats over tokens or right answers over answers.
-//! Its standard error is that of a ratio of means over records (Cochran, Sampling Techniques, 1977,
-//! section 6.4), with ratio r of numerators a and denominators b over n records:
+//! Every measure is a ratio of sums over records, as nats over tokens or right answers over
+//! answers. Its standard error is that of a ratio of means over records (Cochran, Sampling
+//! Techniques, 1977, section 6.4), with ratio r of numerators a and denominators b over n records:
 //!
 //! ```text
 //! SE² = Σ(a − r·b)² · n/(n − 1) / (Σ b)²

@@ -308,8 +308,8 @@ mod tests {
             .unwrap();
     }
 
-    /// Chunked encoding, in memory, in a file and from an earlier file, against encoding all records at
-    /// once. The notes agree too.
+    /// Chunked encoding, in memory, in a file and from an earlier file, against encoding all
+    /// records at once. The notes agree too.
     #[test]
     fn examples_are_those_of_all_records_at_once() {
         let folder = tempfile::tempdir().unwrap();

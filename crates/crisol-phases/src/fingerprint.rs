@@ -191,8 +191,8 @@ impl Fingerprint {
         Ok(())
     }
 
-    /// Compares with the recorded fingerprint. Returns the edits that are allowed, in words; the error
-    /// names one that is not.
+    /// Compares with the recorded fingerprint. Returns the edits that are allowed, in words; the
+    /// error names one that is not.
     pub(crate) fn check(
         &self,
         recorded: &Fingerprint,
@@ -249,14 +249,15 @@ impl Fingerprint {
     }
 }
 
-/// Settings of an unfinished phase's optimizer may be edited, except the rule: its moments depend on
-/// it.
+/// Settings of an unfinished phase's optimizer may be edited, except the rule: its moments depend
+/// on it.
 fn may_be_edited(name: &str) -> bool {
     let mut parts = name.rsplit('.');
     parts.next() != Some("rule") && parts.next().is_some_and(|part| part.ends_with("optimizer"))
 }
 
-/// Whether a model is loaded from a file of this name. Phases write other files too, some with times.
+/// Whether a model is loaded from a file of this name. Phases write other files too, some with
+/// times.
 fn is_model_file(file: &Path) -> bool {
     let named = |name: &str| file.file_name().is_some_and(|n| n == name);
     let extensions = ["safetensors", "bin", "json", "model", "jinja", "txt"];

@@ -5,8 +5,8 @@
 //! - computes advantages within each group: `A = (r − mean r) / std r`;
 //! - trains on the clipped policy loss, token by token.
 //!
-//! There is no value model and no reward model. Differences from the paper, by default: no KL penalty,
-//! and groups with equal rewards are skipped (DAPO, arXiv:2503.14476).
+//! There is no value model and no reward model. Differences from the paper, by default: no KL
+//! penalty, and groups with equal rewards are skipped (DAPO, arXiv:2503.14476).
 
 use crisol_cost::phases::{Phase, PhaseOptions};
 use crisol_engine::Params;
@@ -202,8 +202,8 @@ impl OnPolicy for Grpo<'_> {
 }
 
 impl Grpo<'_> {
-    /// Verifies rollouts. One that was cut off is neither right nor in format: its last number may be
-    /// incomplete.
+    /// Verifies rollouts. One that was cut off is neither right nor in format: its last number may
+    /// be incomplete.
     fn verify(&self, chosen: &[usize], rollouts: &[Rollout]) -> Vec<Verdict> {
         let groups = chosen.iter().zip(rollouts.chunks(self.settings.rollout.group_size));
         let verify = |(&i, group): (&usize, &[Rollout])| {

@@ -159,8 +159,8 @@ pub fn ladder(base: &Recipe, rungs: usize) -> Result<Vec<LadderRung>, LadderErro
     Ok(ladder)
 }
 
-/// Models of the base's proportions, with their parameters: as even a ladder as widths allow, from a
-/// tenth of the base's size up to the base.
+/// Models of the base's proportions, with their parameters: as even a ladder as widths allow, from
+/// a tenth of the base's size up to the base.
 fn choose(
     base: &ModelSettings,
     rungs: usize,
@@ -188,8 +188,8 @@ fn choose(
     Err(LadderError::TooFewSizes { found, rungs })
 }
 
-/// The base scaled to another width, with layers, heads and feed-forward width in proportion. `None`
-/// if no number of heads fits.
+/// The base scaled to another width, with layers, heads and feed-forward width in proportion.
+/// `None` if no number of heads fits.
 fn narrowed(base: &ModelSettings, width: usize) -> Option<ModelSettings> {
     let share = width as f64 / base.hidden_size as f64;
     let scaled = |count: usize| (count as f64 * share).round() as usize;
@@ -213,8 +213,8 @@ fn narrowed(base: &ModelSettings, width: usize) -> Option<ModelSettings> {
     })
 }
 
-/// Chooses `rungs` of the models, which are sorted by size: from the top, each the nearest to its target
-/// on a geometric ladder.
+/// Chooses `rungs` of the models, which are sorted by size: from the top, each the nearest to its
+/// target on a geometric ladder.
 fn choose_evenly(mut models: Vec<(ModelSettings, f64)>, rungs: usize) -> Vec<(ModelSettings, f64)> {
     let whole = models[models.len() - 1].1;
     let smallest = models[0].1.max(TARGET_SHARE * whole);

@@ -9,8 +9,8 @@
 //! | `ppo.rs` | RLHF against the reward model |
 //! | `dpo.rs` | preference pairs, without a reward model |
 //!
-//! A phase is a function from a checkpoint to a checkpoint. Stages that train on data share the loop
-//! of `steps.rs`; stages that sample their data (GRPO, PPO) share that of `on_policy.rs`.
+//! A phase is a function from a checkpoint to a checkpoint. Stages that train on data share the
+//! loop of `steps.rs`; stages that sample their data (GRPO, PPO) share that of `on_policy.rs`.
 //!
 //! | question | file |
 //! |---|---|

@@ -8,8 +8,8 @@
 //!             one optimizer step                                     OnPolicy::update
 //! ```
 //!
-//! A stop during sampling gives the step up. A stop between two optimizer steps saves the rollouts with
-//! the weights ([`StepState`]), and a resumed stage continues with the next one.
+//! A stop during sampling gives the step up. A stop between two optimizer steps saves the rollouts
+//! with the weights ([`StepState`]), and a resumed stage continues with the next one.
 
 use std::ops::AddAssign;
 
@@ -160,8 +160,8 @@ impl<S: Default + AddAssign> StepState<S> {
     }
 }
 
-/// Forecasts a stage of `steps` steps. `prompts` are the tokens of all prompts, `learned` the answers
-/// that the model was trained on.
+/// Forecasts a stage of `steps` steps. `prompts` are the tokens of all prompts, `learned` the
+/// answers that the model was trained on.
 pub(crate) fn forecast(
     ctx: &mut PhaseContext<'_>,
     plan: &StagePlan<'_>,

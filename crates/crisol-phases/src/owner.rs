@@ -1,9 +1,9 @@
 //! Ownership of a run's folder: one process at a time writes into it, and only where it replaces
 //! nothing of the user's.
 //!
-//! A process locks `run.lock` while it works on the run. The system releases the lock when the process
-//! ends. The file stays and marks the folder as a run's: removing it would let two processes lock
-//! different files of the same name.
+//! A process locks `run.lock` while it works on the run. The system releases the lock when the
+//! process ends. The file stays and marks the folder as a run's: removing it would let two
+//! processes lock different files of the same name.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read as _, Write as _};
@@ -29,8 +29,8 @@ pub struct Owner {
 }
 
 impl Owner {
-    /// Creates the folder and locks it. The error names the owner. `since` is the current time, for that
-    /// error.
+    /// Creates the folder and locks it. The error names the owner. `since` is the current time, for
+    /// that error.
     pub fn take(out: &Path, since: &str) -> Result<Owner, PhaseError> {
         std::fs::create_dir_all(out).map_err(|e| PhaseError::io(out, e))?;
         let path = out.join(LOCK_FILE);
@@ -83,8 +83,8 @@ pub(crate) fn is_run(out: &Path) -> bool {
         .is_ok_and(|text| text.is_empty() || text.starts_with(HEADING))
 }
 
-/// Refuses a folder that holds something of the user's under a name that the run would write. The files
-/// of a `resumed` run are its own, even without a lock file (earlier versions wrote none).
+/// Refuses a folder that holds something of the user's under a name that the run would write. The
+/// files of a `resumed` run are its own, even without a lock file (earlier versions wrote none).
 pub(crate) fn check_replaceable(
     recipe: &Recipe,
     out: &Path,

@@ -1,6 +1,6 @@
-//! Phase 4b: reinforcement learning from human feedback (Ouyang et al. 2022, arXiv:2203.02155) with PPO
-//! (Schulman et al. 2017, arXiv:1707.06347), in the details of Huang et al. 2024 (arXiv:2403.17031).
-//! Each step:
+//! Phase 4b: reinforcement learning from human feedback (Ouyang et al. 2022, arXiv:2203.02155) with
+//! PPO (Schulman et al. 2017, arXiv:1707.06347), in the details of Huang et al. 2024
+//! (arXiv:2403.17031). Each step:
 //!
 //! - samples an answer to each of some prompts;
 //! - scores it with the reward model; each token pays a KL penalty for leaving the reference;
@@ -219,7 +219,8 @@ impl OnPolicy for Rlhf<'_> {
     }
 }
 
-/// Token rewards (score at the end, KL penalty at each token), whitened; then advantages by GAE, whitened.
+/// Token rewards (score at the end, KL penalty at each token), whitened; then advantages by GAE,
+/// whitened.
 fn estimate_advantages(rollouts: &mut [Rollout], settings: &PpoSettings) {
     let reward_options = RewardOptions {
         kl_coefficient: settings.kl_coefficient,

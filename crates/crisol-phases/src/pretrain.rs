@@ -1,5 +1,5 @@
-//! Phase 1: pre-training. Next-token training on raw text, in which every token is a target. The only
-//! phase that may start from a new model.
+//! Phase 1: pre-training. Next-token training on raw text, in which every token is a target. The
+//! only phase that may start from a new model.
 
 use crisol_model::{Checkpoint, Model};
 use crisol_text::{Body, EMBEDDED_TOKENS, Example, Record, TextError, TextSetup, Tokenizer};

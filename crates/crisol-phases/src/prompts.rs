@@ -89,8 +89,8 @@ fn heldout_answers(
     Ok(reports)
 }
 
-/// The first distinct prompts that are shorter than the context. Empty for a pipe, which can be read
-/// only once.
+/// The first distinct prompts that are shorter than the context. Empty for a pipe, which can be
+/// read only once.
 fn first_prompts(
     data: &DataSource,
     files: &[String],
@@ -114,8 +114,8 @@ fn first_prompts(
     Ok(prompts)
 }
 
-/// A record's prompt: the beginning of a text, a conversation up to the assistant's last turn, or the
-/// prompt itself.
+/// A record's prompt: the beginning of a text, a conversation up to the assistant's last turn, or
+/// the prompt itself.
 fn without_answer(record: &Record, strings: StringFormat) -> Option<Record> {
     let is_text = |turns: &Turns| matches!(turns, Turns::Plain(_)) && strings == StringFormat::Text;
     let prompt = match &record.body {

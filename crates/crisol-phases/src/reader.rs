@@ -100,8 +100,8 @@ impl Reader<'_> {
 
     /// Overlays `given` on `default`, and adds the names of the given settings to `names`.
     ///
-    /// Keys must exist in the default; `other_keys` exist too, and are handled elsewhere. Values must
-    /// have the default's type and be in their range.
+    /// Keys must exist in the default; `other_keys` exist too, and are handled elsewhere. Values
+    /// must have the default's type and be in their range.
     pub(crate) fn overlay<T: Serialize + DeserializeOwned>(
         &self,
         default: &T,
@@ -132,8 +132,8 @@ impl Reader<'_> {
         })
     }
 
-    /// Merges `given` into `table` and appends each setting to `settings`. `prefix` is the dotted name
-    /// of the table; `all_names` are those of the whole default, for suggestions.
+    /// Merges `given` into `table` and appends each setting to `settings`. `prefix` is the dotted
+    /// name of the table; `all_names` are those of the whole default, for suggestions.
     fn merge(
         &self,
         table: &mut Table,

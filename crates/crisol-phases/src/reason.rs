@@ -1,7 +1,7 @@
 //! Phase 3: learning to think before answering.
 //!
-//! 1. *Cold start*: a short supervised training on worked solutions in `<think>…</think>`, so that GRPO
-//!    samples answers in this format.
+//! 1. *Cold start*: a short supervised training on worked solutions in `<think>…</think>`, so that
+//!    GRPO samples answers in this format.
 //! 2. *GRPO* (`grpo.rs`): reinforcement learning on problems whose answers can be verified.
 
 use crisol_model::Checkpoint;
@@ -68,8 +68,8 @@ fn note_strings(
     Ok(())
 }
 
-/// If the worked solutions are conversations, reads problems that are strings as user messages. Returns
-/// whether it does.
+/// If the worked solutions are conversations, reads problems that are strings as user messages.
+/// Returns whether it does.
 pub(crate) fn take_strings_for_messages(
     data: &DataSource,
     settings: &ReasonSettings,

@@ -110,8 +110,8 @@ impl Split {
         self.name().map(|split| format!("{measure}.{split}.jsonl"))
     }
 
-    /// The files of a phase's `heldout`, with this split for `{split}`. [`Split::None`] leaves out the
-    /// names that contain `{split}`.
+    /// The files of a phase's `heldout`, with this split for `{split}`. [`Split::None`] leaves out
+    /// the names that contain `{split}`.
     pub(crate) fn files(self, names: &[String]) -> Vec<String> {
         let named = |name: &String| match self.name() {
             Some(split) => Some(name.replace("{split}", split)),
@@ -206,7 +206,8 @@ impl Recipe {
         Ok(recipe)
     }
 
-    /// Checks what the ranges of single settings cannot: the model's shape, and the phases together.
+    /// Checks what the ranges of single settings cannot: the model's shape, and the phases
+    /// together.
     fn check(&self) -> Result<(), String> {
         if self.phases.is_empty() {
             return Err(

@@ -81,8 +81,8 @@ impl Replay {
         self.examples.lengths().collect()
     }
 
-    /// One optimizer step on the phase's own batch and the replay of update number `update`. Returns
-    /// the step and the replayed tokens. The step's loss is the phase's own.
+    /// One optimizer step on the phase's own batch and the replay of update number `update`.
+    /// Returns the step and the replayed tokens. The step's loss is the phase's own.
     pub(crate) fn step<S: Stats + Send>(
         &mut self,
         ctx: &mut PhaseContext<'_>,

@@ -1,5 +1,5 @@
-//! Phase 4a: the reward model. It reads a prompt with an answer and returns a scalar score, which PPO
-//! maximises. Preference pairs train it (Bradley-Terry; Ouyang et al. 2022, arXiv:2203.02155):
+//! Phase 4a: the reward model. It reads a prompt with an answer and returns a scalar score, which
+//! PPO maximises. Preference pairs train it (Bradley-Terry; Ouyang et al. 2022, arXiv:2203.02155):
 //!
 //! ```text
 //! loss = −log σ(r(chosen) − r(rejected))
@@ -95,7 +95,8 @@ pub(crate) fn reward(
     Ok(Checkpoint { model, params, text })
 }
 
-/// Share of pairs whose chosen answer scores higher. `reward_accuracy/KIND` is that of one kind of pair.
+/// Share of pairs whose chosen answer scores higher. `reward_accuracy/KIND` is that of one kind of
+/// pair.
 const ACCURACY: &str = "reward_accuracy";
 
 /// Measures on all held-out pairs, and the accuracy on each kind that the pairs name.

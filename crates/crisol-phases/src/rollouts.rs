@@ -111,7 +111,8 @@ pub(crate) fn sample(
     Ok(rollouts)
 }
 
-/// Adds the first two answers of some steps to the report. `records` are those of the chosen prompts.
+/// Adds the first two answers of some steps to the report. `records` are those of the chosen
+/// prompts.
 pub(crate) fn report_rollouts(
     ctx: &mut PhaseContext<'_>,
     (step, total): (u64, u64),
@@ -175,8 +176,8 @@ impl<'r> Minibatch<'r> {
     }
 }
 
-/// The minibatches of rollout step `step`: `epochs` passes over the rollouts, each shuffled anew and cut into
-/// `minibatches`. `sampled`: how many rollouts there were before some were skipped.
+/// The minibatches of rollout step `step`: `epochs` passes over the rollouts, each shuffled anew
+/// and cut into `minibatches`. `sampled`: how many rollouts there were before some were skipped.
 pub(crate) fn minibatches<'r>(
     ctx: &PhaseContext<'_>,
     rollouts: &'r [Rollout],

@@ -1,4 +1,5 @@
-//! A run: every phase of a recipe in order, each from its parent's checkpoint, with a report at the end.
+//! A run: every phase of a recipe in order, each from its parent's checkpoint, with a report at the
+//! end.
 //!
 //! ```text
 //! choose recipe → lock folder → check fingerprints
@@ -47,8 +48,8 @@ pub struct RunOptions<'a> {
     pub created: String,
 }
 
-/// Runs a recipe (`None`: that of the folder, or the embedded one). Returns its report, and writes it to
-/// `report.json` and `report.html` in the run's folder.
+/// Runs a recipe (`None`: that of the folder, or the embedded one). Returns its report, and writes
+/// it to `report.json` and `report.html` in the run's folder.
 pub fn run(
     recipe: Option<Recipe>,
     options: &RunOptions<'_>,

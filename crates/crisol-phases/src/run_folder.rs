@@ -51,8 +51,8 @@ pub(crate) fn choose_recipe(
     Ok(recorded)
 }
 
-/// Writes the recipe of a new run into its folder, unless the folder holds another run. The caller owns
-/// the folder.
+/// Writes the recipe of a new run into its folder, unless the folder holds another run. The caller
+/// owns the folder.
 pub(crate) fn write_recipe(recipe: Recipe, options: &RunOptions<'_>) -> Result<Recipe, PhaseError> {
     let out = options.out.to_path_buf();
     if options.resume {

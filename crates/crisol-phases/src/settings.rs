@@ -1,7 +1,7 @@
 //! The settings of a recipe: keys, meaning and constant defaults.
 //!
-//! How a recipe becomes settings is in `recipe.rs` (table at its top). Defaults that depend on model
-//! size are in `defaults.rs`, and stand here for a large model. Ranges are in `ranges.rs`.
+//! How a recipe becomes settings is in `recipe.rs` (table at its top). Defaults that depend on
+//! model size are in `defaults.rs`, and stand here for a large model. Ranges are in `ranges.rs`.
 //!
 //! No value is optional: "off" is a value (0, an empty list), so the recipe in a run's folder shows
 //! everything.
@@ -229,7 +229,8 @@ impl Default for PretrainSettings {
 /// Supervised fine-tuning on conversations (or prompt/completion pairs); also refusal SFT.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SftSettings {
-    /// JSONL files of `{"messages"}`, `{"prompt","completion"}`, or `{"text"}` (raw text as replay).
+    /// JSONL files of `{"messages"}`, `{"prompt","completion"}`, or `{"text"}` (raw text as
+    /// replay).
     pub data: Vec<String>,
     /// Held-out files of the same kind; may be empty.
     pub heldout: Vec<String>,

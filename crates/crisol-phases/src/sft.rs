@@ -31,7 +31,8 @@ pub(crate) fn stage<'s>(name: &'static str, settings: &'s SftSettings) -> NextTo
     NextToken { name, data, epochs: *epochs, batch_tokens: *batch_tokens, optimizer }
 }
 
-/// One supervised stage, of SFT or the cold start. Returns the model and the lengths of its examples.
+/// One supervised stage, of SFT or the cold start. Returns the model and the lengths of its
+/// examples.
 pub(crate) fn train_stage(
     ctx: &mut PhaseContext<'_>,
     name: &'static str,

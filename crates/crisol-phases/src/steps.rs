@@ -1,5 +1,5 @@
-//! The loop of a stage that trains one model on batches of data. For stages that sample their data, see
-//! `on_policy.rs`.
+//! The loop of a stage that trains one model on batches of data. For stages that sample their data,
+//! see `on_policy.rs`.
 
 use crisol_engine::OptimizerConfig;
 use crisol_train::{Step, Trainer};
@@ -29,8 +29,8 @@ impl StepResult {
     }
 }
 
-/// Makes the steps from `first` (from 0) to the last of `total`, and logs and saves them. The trainer's
-/// files are called `name`.
+/// Makes the steps from `first` (from 0) to the last of `total`, and logs and saves them. The
+/// trainer's files are called `name`.
 pub(crate) fn train(
     ctx: &mut PhaseContext<'_>,
     (name, trainer): (&'static str, &mut Trainer),

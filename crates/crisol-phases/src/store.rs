@@ -118,8 +118,8 @@ impl Examples {
         (0..self.len()).map(|i| self.get(i)).collect()
     }
 
-    /// Opens a file that [`Writer`] wrote with this key. `None` if it is missing, damaged or of another
-    /// key: the caller writes it again.
+    /// Opens a file that [`Writer`] wrote with this key. `None` if it is missing, damaged or of
+    /// another key: the caller writes it again.
     pub(crate) fn open(path: &Path, key: &str) -> Result<Option<(Examples, Metadata)>, PhaseError> {
         let file = match File::open(path) {
             Ok(file) => file,

@@ -1,5 +1,5 @@
-//! Next-token training on documents, for pre-training, SFT and the cold start of reasoning. They differ
-//! only in documents and loss masks.
+//! Next-token training on documents, for pre-training, SFT and the cold start of reasoning. They
+//! differ only in documents and loss masks.
 
 use crisol_cost::phases::{Phase, PhaseOptions};
 use crisol_engine::Params;
@@ -89,8 +89,8 @@ impl NextToken<'_> {
     }
 }
 
-/// Mean negative log-likelihood of the trained tokens of held-out documents in nats per token, and the
-/// number of tokens.
+/// Mean negative log-likelihood of the trained tokens of held-out documents in nats per token, and
+/// the number of tokens.
 pub(crate) fn heldout_loss(
     model: &Model,
     params: &Params,

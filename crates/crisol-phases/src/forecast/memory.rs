@@ -1,6 +1,6 @@
-//! Forecast of a phase's peak memory: the engine's formulas ([`crisol_cost::engine`]) applied to the
-//! recipe's settings, the model's shape and the sizes of the data files. Texts are not tokenised for
-//! it, so their lengths in tokens are estimates.
+//! Forecast of a phase's peak memory: the engine's formulas ([`crisol_cost::engine`]) applied to
+//! the recipe's settings, the model's shape and the sizes of the data files. Texts are not
+//! tokenised for it, so their lengths in tokens are estimates.
 
 use crisol_cost::ModelShape;
 use crisol_cost::engine::{EngineLimits, EngineOptions, GenerationBatch, before_updates, training};
@@ -60,8 +60,8 @@ pub fn memory(
     training(&config.cost_shape(), phase, &options)
 }
 
-/// Peak memory of a phase before its first update, if that update may never come: GRPO has nothing to
-/// train while rewards are equal within every group. `None` for all other phases.
+/// Peak memory of a phase before its first update, if that update may never come: GRPO has nothing
+/// to train while rewards are equal within every group. `None` for all other phases.
 pub fn memory_before_updates(
     settings: &PhaseSettings,
     run: &RunSettings,

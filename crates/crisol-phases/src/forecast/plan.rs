@@ -96,8 +96,8 @@ fn replayed(
     }
 }
 
-/// Answers sampled in `steps` steps. Their length is estimated as that of the answers that the model was
-/// trained on, if any, else as half the limit.
+/// Answers sampled in `steps` steps. Their length is estimated as that of the answers that the
+/// model was trained on, if any, else as half the limit.
 pub(crate) fn answers(
     settings: &RolloutSettings,
     steps: u64,

@@ -17,8 +17,8 @@ use crate::settings::{PhaseSettings, ReplaySettings, RolloutSettings};
 use crate::supervised::NextToken;
 use crate::{PhaseError, dpo, grpo, ppo, pretrain, reason, reward, sft};
 
-/// Tokenizer and template of the run's model. A new model's tokenizer is trained on the beginning of its
-/// text.
+/// Tokenizer and template of the run's model. A new model's tokenizer is trained on the beginning
+/// of its text.
 fn text_of(recipe: &Recipe, data: &DataSource) -> Result<TextSetup, PhaseError> {
     let mut text = match (recipe.run.base.as_str(), &recipe.phases[0].settings) {
         ("", PhaseSettings::Pretrain(settings)) => {
@@ -208,8 +208,8 @@ impl<'a> Sample<'a> {
         Ok(Forecasted::one(plan.name, steps, plan.work(shapes, &data)))
     }
 
-    /// A stage of rollouts. `learned` are answers that the model was trained on; `None`: the replayed
-    /// ones.
+    /// A stage of rollouts. `learned` are answers that the model was trained on; `None`: the
+    /// replayed ones.
     fn rollouts(
         &self,
         plan: &StagePlan<'_>,
