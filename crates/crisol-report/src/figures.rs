@@ -4,7 +4,7 @@
 /// What stands where there is no figure.
 pub(crate) const NONE: &str = "–";
 
-/// A fraction in per cent, with one decimal only where it says something.
+/// A fraction in per cent, with one decimal only if it is not zero.
 pub(crate) fn percent(share: f64) -> String {
     if !share.is_finite() {
         return NONE.to_owned();
@@ -47,8 +47,8 @@ pub(crate) fn plain(value: f64) -> String {
 
 fn thousands(digits: &str) -> String {
     let mut text = String::new();
-    for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);
