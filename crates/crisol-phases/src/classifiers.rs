@@ -41,7 +41,7 @@ pub fn complies(reply: &str, ended: bool, opening: &str) -> bool {
 /// `prompt` may end with a complete line (with or without line break) or within one (`…?\n4.`).
 pub fn continues_list(prompt: &str, continuation: &str) -> bool {
     let (whole, begun) = match prompt.rsplit_once('\n').unwrap_or(("", prompt)) {
-        // The last line is complete: what goes on must start a line of its own.
+        // The last line is complete, so the continuation must start a new one.
         (_, last) if last.trim_end().ends_with('?') && !continuation.starts_with('\n') => {
             return false;
         }

@@ -12,7 +12,9 @@
 
 use std::collections::VecDeque;
 
+use crate::on_policy::REWARD;
 use crate::ranges::short;
+use crate::steps::{GRAD_NORM, LOSS, LR};
 
 /// Values of the window.
 const WINDOW: usize = 50;
@@ -25,7 +27,7 @@ const DEVIATIONS: f64 = 8.0;
 /// Minimum noise of a window, as a share of its median.
 const MIN_NOISE: f64 = 0.05;
 /// Metric, its name in remarks, and the minimum factor of a climb.
-const SERIES: [(&str, &str, f64); 2] = [("loss", "loss", 1.3), ("grad_norm", "gradient norm", 3.0)];
+const SERIES: [(&str, &str, f64); 2] = [(LOSS, "loss", 1.3), (GRAD_NORM, "gradient norm", 3.0)];
 /// Standard deviation of a normal distribution over its median absolute deviation.
 const SIGMA_PER_MAD: f64 = 1.4826;
 
@@ -50,10 +52,10 @@ impl DivergenceMonitor {
         let find = |wanted: &str| {
             metrics.iter().find(|(name, _)| *name == wanted).map(|(_, value)| *value)
         };
-        if find("reward").is_some() {
+        if find(REWARD).is_some() {
             return Vec::new();
         }
-        let lr = find("lr").unwrap_or_default();
+        let lr = find(LR).unwrap_or_default();
         let mut remarks = Vec::new();
         for ((id, name, factor), series) in SERIES.into_iter().zip(&mut self.series) {
             let Some(value) = find(id) else { continue };
@@ -66,7 +68,7 @@ impl DivergenceMonitor {
                 ));
             }
         }
-        if let Some(loss) = find("loss") {
+        if let Some(loss) = find(LOSS) {
             self.losses.push(loss);
         }
         if step == total {
@@ -167,7 +169,7 @@ mod tests {
         let mut monitor = DivergenceMonitor::default();
         let step = |step: u64| {
             let [loss, grad_norm] = at(step);
-            let metrics = [("loss", loss), ("grad_norm", grad_norm), ("lr", f64::from(2e-5_f32))];
+            let metrics = [(LOSS, loss), (GRAD_NORM, grad_norm), (LR, f64::from(2e-5_f32))];
             monitor.step(step, total, &metrics, "optimizer")
         };
         (1..=total).flat_map(step).collect()
@@ -243,9 +245,7 @@ mod tests {
         let mut monitor = DivergenceMonitor::default();
         for step in 1..=40 {
             let loss = if step > 20 { 9.0 } else { 0.1 };
-            assert!(
-                monitor.step(step, 40, &[("reward", 0.1), ("loss", loss)], "optimizer").is_empty()
-            );
+            assert!(monitor.step(step, 40, &[(REWARD, 0.1), (LOSS, loss)], "optimizer").is_empty());
         }
     }
 }

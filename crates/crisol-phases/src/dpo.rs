@@ -129,8 +129,8 @@ fn answer_logprobs(
 ) -> Result<Vec<[f64; 2]>, PhaseError> {
     let all: Vec<usize> = (0..pairs.len()).collect();
     let mut answers = Vec::with_capacity(pairs.len());
-    for some in all.chunks(PAIRS_IN_MEMORY) {
-        let examples = pairs.get(some)?;
+    for chunk in all.chunks(PAIRS_IN_MEMORY) {
+        let examples = pairs.get(chunk)?;
         let tokens = logprobs(model, params, examples.as_flattened(), 1.0, shard_tokens)?;
         let sum = |tokens: &Vec<f32>| tokens.iter().map(|&logp| f64::from(logp)).sum();
         let (both, _) = tokens.as_chunks();

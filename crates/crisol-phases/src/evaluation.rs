@@ -201,14 +201,14 @@ pub(crate) fn mean_reward(
     ctx.note_encoding("Held out: ", &prompts.summary, context);
     let greedy = SamplingOptions::greedy(settings.max_new_tokens, text.stop_ids.clone());
     let mut sum = 0.0;
-    for some in prompts.examples.chunks(settings.prompts) {
-        let answers = generate(model, params, some, &greedy)?;
+    for chunk in prompts.examples.chunks(settings.prompts) {
+        let answers = generate(model, params, chunk, &greedy)?;
         let answered = |(prompt, answer): (&Vec<u32>, &Generated)| {
             let ids = [prompt.as_slice(), &answer.ids].concat();
             Example { trained: vec![true; ids.len()], ids }
         };
-        let whole: Vec<Example> = some.iter().zip(&answers).map(answered).collect();
-        let scores = scores(reward_model, reward_params, &whole, ctx.run.shard_tokens)?;
+        let examples: Vec<Example> = chunk.iter().zip(&answers).map(answered).collect();
+        let scores = scores(reward_model, reward_params, &examples, ctx.run.shard_tokens)?;
         sum += scores.into_iter().map(f64::from).sum::<f64>();
     }
     Ok(sum / prompts.examples.len() as f64)

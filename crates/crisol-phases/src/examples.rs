@@ -266,7 +266,7 @@ mod tests {
         let recipe = Recipe::parse("test.toml", RECIPE).unwrap();
         let data = DataSource::open(folder.to_str().unwrap());
         let fingerprint =
-            Fingerprint::of(&recipe, &recipe.phases[0], folder, &data, &mut Hashes::default())
+            Fingerprint::compute(&recipe, &recipe.phases[0], folder, &data, &mut Hashes::default())
                 .unwrap();
         let (device, mut notes) = (Device::cpu(Some(1)), Notes::default());
         let progress = folder.join("progress");

@@ -55,7 +55,7 @@ const EVALUATION: &str = "evaluation";
 
 impl Fingerprint {
     /// The current fingerprint of a phase.
-    pub(crate) fn of(
+    pub(crate) fn compute(
         recipe: &Recipe,
         phase: &Phase,
         out: &Path,
@@ -156,7 +156,7 @@ impl Fingerprint {
                     if paths.len() == 1 { String::new() } else { format!(", file {}", part + 1) };
                 // Standard input has no name, and can be read only once.
                 let content =
-                    if path.as_os_str() == "-" { Content::Pipe } else { hashes.of(path)? };
+                    if path.as_os_str() == "-" { Content::Pipe } else { hashes.hash(path)? };
                 let place = path.display().to_string();
                 self.inputs.insert(format!("{role} {which}{part}"), Input { place, content });
             }
@@ -185,7 +185,7 @@ impl Fingerprint {
             let name = file.file_name().unwrap_or_default().to_string_lossy();
             // A single file is identified by its role: it may be renamed.
             let key = if file == path { role.to_owned() } else { format!("{role}, {name}") };
-            let content = hashes.of(&file)?;
+            let content = hashes.hash(&file)?;
             self.inputs.insert(key, Input { place: file.display().to_string(), content });
         }
         Ok(())
@@ -233,8 +233,8 @@ impl Fingerprint {
         let names = recorded.settings.keys().chain(self.settings.keys());
         let names: std::collections::BTreeSet<&String> = names.collect();
         for name in names {
-            let value = |of: &Fingerprint| {
-                of.settings.get(name).cloned().unwrap_or_else(|| "not set".into())
+            let value = |fingerprint: &Fingerprint| {
+                fingerprint.settings.get(name).cloned().unwrap_or_else(|| "not set".into())
             };
             let (was, is) = (value(recorded), value(self));
             if was == is {
@@ -282,7 +282,7 @@ fn flatten(prefix: &str, table: &Table, into: &mut BTreeMap<String, Value>) {
 pub(crate) struct Hashes(BTreeMap<PathBuf, (u64, Option<SystemTime>, String)>);
 
 impl Hashes {
-    fn of(&mut self, path: &Path) -> Result<Content, PhaseError> {
+    fn hash(&mut self, path: &Path) -> Result<Content, PhaseError> {
         let failed = |e| PhaseError::io(path, e);
         let metadata = match std::fs::metadata(path) {
             Ok(metadata) => metadata,
@@ -311,7 +311,8 @@ mod tests {
     fn fingerprint(folder: &Path, recipe: &str) -> Fingerprint {
         let recipe = Recipe::parse("test.toml", recipe).unwrap();
         let data = DataSource::open(folder.to_str().unwrap());
-        Fingerprint::of(&recipe, &recipe.phases[0], folder, &data, &mut Hashes::default()).unwrap()
+        Fingerprint::compute(&recipe, &recipe.phases[0], folder, &data, &mut Hashes::default())
+            .unwrap()
     }
 
     const RECIPE: &str = "data = \".\"\nbase = \"BASE\"\nevaluate = \"none\"\n[[phases]]\nkind = \"sft\"\ndata = [\"a\", \"b\"]\n";

@@ -26,6 +26,10 @@ use crate::replay::Replay;
 use crate::rollouts::{Minibatch, Rollout, mean, minibatches};
 use crate::settings::{OptimizerSettings, RolloutSettings};
 use crate::state::SavedModel;
+use crate::steps::{GRAD_NORM, LOSS, LR};
+
+/// Name of the mean reward of a step. The divergence monitor recognises these stages by it.
+pub(crate) const REWARD: &str = "reward";
 
 /// An algorithm that trains on its own answers.
 pub(crate) trait OnPolicy {
@@ -87,7 +91,7 @@ impl Sampled {
     pub(crate) fn new(rollouts: Vec<Rollout>, metrics: &[(&'static str, f64)]) -> Sampled {
         let tokens = rollouts.iter().map(|Rollout { example, .. }| example.ids.len()).sum();
         let mut all = vec![
-            ("reward", mean(&rollouts, |rollout| f64::from(rollout.reward))),
+            (REWARD, mean(&rollouts, |rollout| f64::from(rollout.reward))),
             ("response_length", mean(&rollouts, |rollout| rollout.completion.len() as f64)),
             ("ended", mean(&rollouts, |rollout| f64::from(u8::from(rollout.ended)))),
         ];
@@ -227,9 +231,9 @@ pub(crate) fn train<A: OnPolicy>(
         let mut metrics: Vec<(&str, f64)> =
             state.metrics.iter().map(|(name, value)| (name.as_str(), *value)).collect();
         if made > 0.0 {
-            metrics.extend([("loss", state.loss / made), ("grad_norm", state.grad_norm / made)]);
+            metrics.extend([(LOSS, state.loss / made), (GRAD_NORM, state.grad_norm / made)]);
         }
-        metrics.push(("lr", f64::from(at(0).optimizer_config(optimizer).lr)));
+        metrics.push((LR, f64::from(at(0).optimizer_config(optimizer).lr)));
         metrics.extend(A::metrics(&state.stats, made));
         ctx.end_step(
             step + 1,

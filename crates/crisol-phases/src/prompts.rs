@@ -25,8 +25,8 @@ pub(crate) fn answer_before(
     let (data, evaluate) = (ctx.data, ctx.run.evaluate);
     if phase.settings.heldout().is_empty() && files(data, evaluate).is_empty() {
         ctx.note(
-            "No held-out data: what the phase did to data that it was not trained on is not measured; \
-             give some with `heldout` (--heldout FILE).",
+            "No held-out data: what the phase did to data that it was not trained on \
+             is not measured; give some with `heldout` (--heldout FILE).",
         );
     }
     let Some(start) = start else { return Ok(()) };

@@ -5,7 +5,7 @@
 //! | step | file | what it does |
 //! |---|---|---|
 //! | 1 | `recipe.rs` | parses the TOML ([`Recipe::parse`]) |
-//! | 2 | `reader.rs` | overlays what is given on the defaults; refuses unknown keys and wrong types |
+//! | 2 | `reader.rs` | overlays the given settings on the defaults; checks keys and types |
 //! | 3 | `ranges.rs` | has the range of every setting; step 2 checks each value against it |
 //! | 4 | `recipe.rs` | checks the model's shape and the phases together |
 //! | 5 | `defaults.rs` | fills in what depends on model size and data ([`Recipe::resolve`]) |
@@ -448,7 +448,7 @@ mod tests {
         else {
             panic!("phases are a list")
         };
-        assert_eq!(now.len(), published.len());
+        assert_eq!((now.len(), published.len()), (7, 7));
         for (now, published) in now.iter().zip(&published) {
             contains(
                 &published["name"].to_string(),

@@ -230,6 +230,7 @@ mod tests {
     }
 
     fn close(a: &[f32], b: &[f32]) -> bool {
+        assert!(!a.is_empty() && a.len() == b.len());
         a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-5)
     }
 

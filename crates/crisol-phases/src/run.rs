@@ -78,7 +78,7 @@ pub fn run(
             continue;
         }
         observer.phase_started(&phase.name, i + 1, recipe.phases.len());
-        let fingerprint = Fingerprint::of(&recipe, phase, options.out, &data, &mut hashes)?;
+        let fingerprint = Fingerprint::compute(&recipe, phase, options.out, &data, &mut hashes)?;
         run_phase(&recipe, phase, &data, fingerprint, options, observer)?;
         write_report(&recipe, options)?;
     }

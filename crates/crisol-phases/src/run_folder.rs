@@ -93,7 +93,7 @@ pub(crate) fn check_unchanged(
     let gone = !phase.from.is_empty()
         && starting_folder(recipe, phase, out).is_some_and(|from| !from.exists());
     let stage = if gone { PhaseStatus::Finished } else { stage };
-    Fingerprint::of(recipe, phase, out, data, hashes)?.check(&recorded, &phase.name, stage)?;
+    Fingerprint::compute(recipe, phase, out, data, hashes)?.check(&recorded, &phase.name, stage)?;
     Ok(())
 }
 

@@ -9,6 +9,11 @@ use crate::context::PhaseContext;
 use crate::settings::OptimizerSettings;
 use crate::state::SavedModel;
 
+/// Names of the metrics of every stage. The divergence monitor reads them.
+pub(crate) const LOSS: &str = "loss";
+pub(crate) const GRAD_NORM: &str = "grad_norm";
+pub(crate) const LR: &str = "lr";
+
 /// Metrics of a step.
 pub(crate) struct StepResult {
     pub(crate) loss: f64,
@@ -50,7 +55,7 @@ pub(crate) fn train(
             ctx.stop_before_update(error, &mut [SavedModel::Trainer(name, trainer)])
         })?;
         let mut metrics =
-            vec![("loss", made.loss), ("grad_norm", made.grad_norm), ("lr", f64::from(config.lr))];
+            vec![(LOSS, made.loss), (GRAD_NORM, made.grad_norm), (LR, f64::from(config.lr))];
         metrics.extend(made.metrics);
         let saved = &mut [SavedModel::Trainer(name, trainer)];
         ctx.end_step(number + 1, total, made.tokens as u64, &metrics, saved)?;

@@ -104,11 +104,11 @@ pub(crate) fn chart(title: &str, lines: &[Line<'_>], share: bool, across: XAxis)
         "<line class=\"axis\" x1=\"{left:.1}\" x2=\"{}\" y1=\"{floor}\" y2=\"{floor}\"/>",
         WIDTH - RIGHT
     );
-    let least = match across {
+    let min_step = match across {
         XAxis::Steps => 1.0,
         XAxis::LogFlops => 0.0,
     };
-    for tick in x.ticks(4, least) {
+    for tick in x.ticks(4, min_step) {
         let at = x.pixel(tick);
         let anchor = if at > WIDTH - RIGHT - 16.0 { " end" } else { "" };
         let _ = write!(
@@ -311,9 +311,9 @@ impl Axis {
     }
 
     /// About `count` round values within the range, in steps of 1, 2, 2.5 or 5 times a power of
-    /// ten, and of `least` at least.
-    fn ticks(&self, count: usize, least: f64) -> Vec<f64> {
-        let rough = ((self.high - self.low) / count as f64).max(least);
+    /// ten, and at least `min_step`.
+    fn ticks(&self, count: usize, min_step: f64) -> Vec<f64> {
+        let rough = ((self.high - self.low) / count as f64).max(min_step);
         let power = 10f64.powf(rough.log10().floor());
         let step = [1.0, 2.0, 2.5, 5.0, 10.0]
             .into_iter()
@@ -399,6 +399,7 @@ mod tests {
             5.0 + 1e-15,
             f64::MIN_POSITIVE,
         ];
+        let mut drawn = 0;
         for a in extremes {
             for b in extremes {
                 let svg = one(&[(0.0, a), (1.0, b), (2.0, a)]);
@@ -410,9 +411,11 @@ mod tests {
                         (TOP - 0.1..=HEIGHT - BOTTOM + 0.1).contains(&y),
                         "{a:e} {b:e}: {pair}"
                     );
+                    drawn += 1;
                 }
             }
         }
+        assert!(drawn > 100, "{drawn} points");
     }
 
     #[test]
@@ -431,6 +434,7 @@ mod tests {
     fn smoothing_keeps_a_straight_line_and_the_start() {
         let line: Vec<(f64, f64)> =
             (0..100).map(|step| (f64::from(step), f64::from(3 * step))).collect();
+        assert_eq!(smooth(&line).len(), line.len());
         for (raw, smooth) in line.iter().zip(smooth(&line)).take(95) {
             assert!((raw.1 - smooth.1).abs() < 1e-9);
         }

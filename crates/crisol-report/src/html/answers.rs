@@ -43,7 +43,7 @@ pub(crate) fn form(id: &str) -> &str {
     }
 }
 
-/// The measure that answers the question of a kind of prompt, over many prompts of that kind.
+/// The measure of a kind of prompt, over its held-out prompts.
 fn measured_by(kind: &str) -> Option<&'static str> {
     Some(match kind {
         "question-list" => "list_continued",

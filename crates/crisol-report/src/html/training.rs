@@ -43,7 +43,7 @@ pub(super) fn phases(report: &Report) -> String {
     body
 }
 
-/// What a phase began with, and what it took.
+/// A phase's starting point, time and compute.
 fn facts(body: &mut String, report: &Report, phase: &PhaseReport) {
     body.push_str("<p class=\"facts\">");
     if let Some(parent) = &phase.parent {
@@ -89,7 +89,7 @@ pub(super) fn reinforced_from(phase: &PhaseReport) -> Option<f64> {
     (phase.kind == "reason" && starts.any(|start| start < rewarded)).then_some(rewarded)
 }
 
-/// A phase's curves by stage, each with its heading; without headings where there is one stage.
+/// A phase's curves by stage, with headings if there are several stages.
 fn stages(phase: &PhaseReport) -> Vec<(String, Vec<Curve>)> {
     let Some(began) = reinforced_from(phase) else {
         return vec![(String::new(), phase.curves.clone())];

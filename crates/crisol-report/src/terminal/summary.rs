@@ -277,7 +277,7 @@ fn notes(page: &mut Page, report: &Report, lines_left: usize) {
     }
 }
 
-/// The next steps, each with a command on a line of its own where it needs the width.
+/// The next steps. Long commands get their own lines.
 fn next_steps(next: &[Next], layout: Layout) -> String {
     let mut page = Page::new(layout);
     if next.is_empty() {
@@ -305,7 +305,7 @@ fn flat(text: &str) -> String {
     words.split(['\n', ' ']).filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ")
 }
 
-/// The first lines of a wrapped text, with an ellipsis where there are more.
+/// The first `count` lines of a wrapped text, with an ellipsis if it is longer.
 fn first_lines(text: &str, width: usize, count: usize) -> Vec<String> {
     let mut lines = wrap(text, width);
     if lines.len() > count {
