@@ -1,25 +1,26 @@
-//! Which documents each step trains on. Every epoch is a new shuffle, cut in order into batches of about `batch_tokens`; a
-//! fraction of an epoch is the beginning of one. Only the epoch at hand is held, so a schedule takes no more memory for
-//! more epochs.
+//! The documents of each step.
+//!
+//! Every epoch is a new shuffle, cut in order into batches of about `batch_tokens`. A fraction of
+//! an epoch is its beginning. Only the current epoch is in memory.
 
 use crisol_text::pack;
 use crisol_train::permutation;
 
 /// Batches of documents, by the number of their step.
 pub(crate) struct Batches {
-    /// Of each document: tokens, or 1 where a batch is a number of documents.
+    /// Tokens of each document; 1 if a batch is a number of documents.
     lengths: Vec<usize>,
     batch_tokens: usize,
     seed: u64,
     purpose: String,
-    /// Steps up to the end of each epoch that was looked at.
+    /// Steps up to the end of each epoch drawn so far.
     ends: Vec<u64>,
-    /// The epoch at hand and its batches.
+    /// The current epoch and its batches.
     epoch: Option<(usize, Vec<Vec<usize>>)>,
 }
 
 impl Batches {
-    /// Batches without end.
+    /// Batches of any number of epochs.
     pub(crate) fn endless(
         lengths: Vec<usize>,
         batch_tokens: usize,
@@ -36,7 +37,7 @@ impl Batches {
         cut.into_iter().map(|batch| batch.into_iter().map(|i| order[i]).collect()).collect()
     }
 
-    /// Documents of a step; none where there are no documents.
+    /// Documents of a step; empty if there are no documents.
     pub(crate) fn batch(&mut self, step: u64) -> &[usize] {
         if self.lengths.is_empty() {
             return &[];
@@ -57,27 +58,27 @@ impl Batches {
     }
 }
 
-/// Batches of so many epochs.
-pub(crate) struct Plan {
+/// Batches of a fixed number of epochs.
+pub(crate) struct BatchPlan {
     batches: Batches,
-    /// Passes over all documents.
+    /// Complete passes over all documents.
     whole_epochs: u64,
-    /// Steps of the epoch after them.
-    further_steps: u64,
+    /// Steps of the partial epoch after them.
+    partial_steps: u64,
     total: u64,
 }
 
-impl Plan {
-    /// Draws every epoch once, to count its steps.
+impl BatchPlan {
+    /// Shuffles every epoch once, to count its steps.
     pub(crate) fn new(
         lengths: Vec<usize>,
         epochs: f64,
         batch_tokens: usize,
         seed: u64,
         purpose: String,
-    ) -> Plan {
+    ) -> BatchPlan {
         let mut batches = Batches::endless(lengths, batch_tokens, seed, purpose);
-        let (mut whole_epochs, mut further_steps, mut total) = (0, 0, 0);
+        let (mut whole_epochs, mut partial_steps, mut total) = (0, 0, 0);
         for epoch in 0..epochs.ceil() as u64 {
             let cut = batches.draw(epoch as usize);
             let share = (epochs - epoch as f64).min(1.0);
@@ -86,20 +87,20 @@ impl Plan {
             if steps == cut.len() as u64 {
                 whole_epochs += 1;
             } else {
-                further_steps = steps;
+                partial_steps = steps;
             }
             batches.ends.push(total + cut.len() as u64);
             total += steps;
         }
-        Plan { batches, whole_epochs, further_steps, total }
+        BatchPlan { batches, whole_epochs, partial_steps, total }
     }
 
-    /// How many documents there are.
+    /// Number of documents.
     pub(crate) fn documents(&self) -> usize {
         self.batches.lengths.len()
     }
 
-    /// How many steps there are.
+    /// Number of steps.
     pub(crate) fn total(&self) -> u64 {
         self.total
     }
@@ -109,11 +110,11 @@ impl Plan {
         self.batches.batch(step)
     }
 
-    /// How often all documents are met, and the documents that are met once more.
-    pub(crate) fn met(&mut self) -> (u64, Vec<usize>) {
-        let first = self.total - self.further_steps;
-        let further = (first..self.total).flat_map(|step| self.batch(step).to_vec()).collect();
-        (self.whole_epochs, further)
+    /// Visits of every document (the complete epochs), and documents of the partial epoch.
+    pub(crate) fn visits(&mut self) -> (u64, Vec<usize>) {
+        let first = self.total - self.partial_steps;
+        let partial = (first..self.total).flat_map(|step| self.batch(step).to_vec()).collect();
+        (self.whole_epochs, partial)
     }
 }
 
@@ -122,8 +123,8 @@ mod tests {
     use super::*;
     use crisol_train::derived_seed;
 
-    /// The schedule as a list of all its batches: the twin.
-    fn stored(
+    /// All batches as a list: the plain twin.
+    fn all_batches(
         lengths: &[usize],
         epochs: f64,
         batch_tokens: usize,
@@ -150,13 +151,14 @@ mod tests {
     }
 
     #[test]
-    fn computed_batches_are_the_stored_ones_in_any_order() {
+    fn batches_agree_with_the_list_in_any_order() {
         for number in [0, 1, 2, 37, 200] {
             let lengths = lengths(number);
             for epochs in [0.001, 0.5, 0.99, 1.0, 1.5, 2.0, 6.3] {
                 for batch_tokens in [1, 16, 64, 10_000] {
-                    let stored = stored(&lengths, epochs, batch_tokens, 3, "x");
-                    let mut plan = Plan::new(lengths.clone(), epochs, batch_tokens, 3, "x".into());
+                    let stored = all_batches(&lengths, epochs, batch_tokens, 3, "x");
+                    let mut plan =
+                        BatchPlan::new(lengths.clone(), epochs, batch_tokens, 3, "x".into());
                     assert_eq!(plan.total(), stored.len() as u64);
                     let forwards = 0..stored.len();
                     for step in forwards.clone().chain(forwards.rev()) {
@@ -166,16 +168,16 @@ mod tests {
                             "{number}, {epochs}, step {step}"
                         );
                     }
-                    let (whole, further) = plan.met();
-                    let mut met = vec![whole; number];
-                    for i in further {
-                        met[i] += 1;
+                    let (whole, partial) = plan.visits();
+                    let mut visits = vec![whole; number];
+                    for i in partial {
+                        visits[i] += 1;
                     }
                     let mut wanted = vec![0; number];
                     for &i in stored.iter().flatten() {
                         wanted[i] += 1;
                     }
-                    assert_eq!(met, wanted);
+                    assert_eq!(visits, wanted);
                 }
             }
         }
@@ -184,9 +186,9 @@ mod tests {
     #[test]
     fn endless_batches_begin_as_planned_ones_and_go_on() {
         let lengths = lengths(50);
-        let planned = stored(&lengths, 9.0, 64, 1, "x");
+        let planned = all_batches(&lengths, 9.0, 64, 1, "x");
         let mut endless = Batches::endless(lengths, 64, 1, "x".into());
-        // As after a resume: not from the beginning.
+        // The last step first, as after a resume.
         assert_eq!(endless.batch(planned.len() as u64 - 1), planned[planned.len() - 1]);
         for (step, batch) in planned.iter().enumerate() {
             assert_eq!(endless.batch(step as u64), batch);
@@ -201,7 +203,7 @@ mod tests {
 
     #[test]
     fn an_epoch_trains_every_document_once() {
-        let mut plan = Plan::new(lengths(100), 1.0, 64, 1, "x".into());
+        let mut plan = BatchPlan::new(lengths(100), 1.0, 64, 1, "x".into());
         let mut seen: Vec<usize> =
             (0..plan.total()).flat_map(|step| plan.batch(step).to_vec()).collect();
         seen.sort_unstable();

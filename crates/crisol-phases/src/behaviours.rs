@@ -1,8 +1,8 @@
-//! What a model does, measured on held-out prompts after every phase, and its answers to the report's prompts.
+//! Behaviours of a model on held-out prompts (facts, refusals, problems), after every phase, and
+//! its answers to the report's prompts.
 //!
-//! A measure is taken where its held-out file exists in the data, so the same code serves the embedded world and
-//! folders of the user's. A model that has not seen a conversation yet (after pre-training) gets every prompt as
-//! raw text, as the workshop does it.
+//! A measure is taken if its held-out file exists, in the embedded world or in the user's folder. A
+//! model before its first conversation (after pre-training) gets every prompt as raw text.
 
 use std::collections::BTreeMap;
 
@@ -17,12 +17,12 @@ use crate::context::PhaseContext;
 use crate::data::DataSource;
 use crate::recipe::Split;
 
-/// Most new tokens of a measured answer.
+/// Maximum new tokens of a measured answer.
 pub(crate) const ANSWER_TOKENS: usize = 96;
-/// New tokens where only the first line counts.
+/// Maximum new tokens if only the first line counts.
 const LINE_TOKENS: usize = 32;
 
-/// What the held-out files of each measure are called, before the split's name.
+/// Names of the held-out files, without the split.
 const CLOZE: &str = "cloze";
 const QUESTION_LISTS: &str = "question-lists";
 const FACTS: &str = "facts";
@@ -33,23 +33,24 @@ const MEASURES: [&str; 6] = [CLOZE, QUESTION_LISTS, FACTS, HARMFUL, LOOKALIKE, P
 /// The report's prompts.
 const DEMOS: &str = "demos.jsonl";
 
-/// What was measured.
+/// Behaviours of one model.
 #[derive(Debug, Default)]
-pub(crate) struct Measured {
+pub(crate) struct Behaviours {
     pub(crate) metrics: BTreeMap<String, f64>,
     /// The report's prompts with this model's answer under the phase's name.
     pub(crate) prompts: Vec<PromptReport>,
 }
 
-/// Measures everything there are held-out files for. `chat`: whether the model knows conversations.
+/// Measures every behaviour that has a held-out file. `chat`: whether prompts go through the chat
+/// template.
 pub(crate) fn measure(
     data: &DataSource,
     split: Split,
     phase: &str,
     checkpoint: &Checkpoint,
     chat: bool,
-) -> Result<Measured, PhaseError> {
-    let mut measured = Measured::default();
+) -> Result<Behaviours, PhaseError> {
+    let mut measured = Behaviours::default();
     let metrics = &mut measured.metrics;
     let mut put = |name: &str, value: f64| metrics.insert(name.to_owned(), value);
 
@@ -58,7 +59,7 @@ pub(crate) fn measure(
         put(
             "cloze_accuracy",
             share(&records, &replies, |r, reply| {
-                classifiers::begins_with_answer(&reply.text, answer(r))
+                classifiers::begins_with_answer(&reply.text, reference_answer(r))
             }),
         );
     }
@@ -112,7 +113,7 @@ pub(crate) fn measure(
             put(
                 "facts_accuracy",
                 share(&records, &replies, |r, reply| {
-                    classifiers::names_answer(&reply.text, answer(r))
+                    classifiers::names_answer(&reply.text, reference_answer(r))
                 }),
             );
             put(
@@ -138,8 +139,9 @@ pub(crate) fn measure(
     Ok(measured)
 }
 
-/// A model's answers to some prompts, under `name`. A record's `form` says whether it is a `text` to be continued or
-/// a message to be answered; a model without `chat` gets everything as text. An answer ends before the first of `stops`.
+/// A model's answers to prompts, under `name`. A record's `form` is `text` (to continue) or a
+/// message (to answer); without `chat`, all are text. An answer ends before the first of the stop
+/// strings.
 pub fn answers(
     checkpoint: &Checkpoint,
     name: &str,
@@ -166,7 +168,7 @@ pub fn answers(
     Ok(reports)
 }
 
-/// A record whose prompt is a message also where it is a string: its `form` says so.
+/// The record with a prompt that is a message, also if it was a string.
 fn as_message(record: &Record) -> Record {
     match &record.body {
         Body::Prompt { prompt: Turns::Plain(text) }
@@ -178,7 +180,7 @@ fn as_message(record: &Record) -> Record {
     }
 }
 
-/// The accuracy from which GRPO starts, for the report.
+/// Measures the accuracy at the start of GRPO, for the report.
 pub(crate) fn measure_cold_start(
     ctx: &mut PhaseContext<'_>,
     checkpoint: &Checkpoint,
@@ -191,7 +193,7 @@ pub(crate) fn measure_cold_start(
     Ok(())
 }
 
-/// The held-out files that there are.
+/// The held-out files that exist.
 pub(crate) fn held_out_files(data: &DataSource, split: Split) -> impl Iterator<Item = String> {
     MEASURES
         .into_iter()
@@ -204,7 +206,7 @@ pub(crate) fn files(data: &DataSource, split: Split) -> Vec<String> {
     held_out_files(data, split).chain(demos).collect()
 }
 
-/// Whether the report has prompts of the data's own.
+/// Whether the data has prompts for the report.
 pub(crate) fn has_demos(data: &DataSource, split: Split) -> bool {
     split != Split::None && data.has(DEMOS)
 }
@@ -236,7 +238,7 @@ pub(crate) fn prompt_text(record: &Record) -> String {
     }
 }
 
-fn answer(record: &Record) -> &str {
+fn reference_answer(record: &Record) -> &str {
     match &record.body {
         Body::Problem { answer, .. } => answer,
         _ => "",
@@ -252,7 +254,7 @@ fn share(records: &[Record], replies: &[Reply], holds: impl Fn(&Record, &Reply) 
     count as f64 / records.len() as f64
 }
 
-/// Judges answers to problems of a conversation, with what the template wrote of them.
+/// Verifies answers to problems, with the beginning that the template wrote.
 fn verdicts(
     checkpoint: &Checkpoint,
     records: &[Record],
@@ -261,19 +263,19 @@ fn verdicts(
     let Checkpoint { text, .. } = checkpoint;
     let prompts =
         records.iter().map(|record| text.prompt(record)).collect::<Result<Vec<_>, _>>()?;
-    let judged = records.iter().zip(&prompts).zip(replies).map(|((record, prompt), reply)| {
-        verify(&(opening(text, prompt, record) + &reply.text), answer(record))
+    let verdicts = records.iter().zip(&prompts).zip(replies).map(|((record, prompt), reply)| {
+        verify(&(opening(text, prompt, record) + &reply.text), reference_answer(record))
     });
-    Ok(judged.collect())
+    Ok(verdicts.collect())
 }
 
-/// What the template wrote of the answer to a prompt: a thought that its generation prompt opens.
+/// The beginning of the answer in a prompt: a thought that the template's generation prompt opens.
 pub(crate) fn opening(text: &TextSetup, prompt: &[u32], record: &Record) -> String {
     let prompt = text.tokenizer.decode(prompt, false);
-    // What the user says opens nothing, unless nothing follows it: then the prompt is raw text.
-    let said = prompt_text(record);
+    // Tags in the user's message open nothing. Without text after it, the prompt is raw text.
+    let message = prompt_text(record);
     let after = prompt
-        .rsplit_once(said.trim())
+        .rsplit_once(message.trim())
         .map(|(_, after)| after)
         .filter(|after| !after.trim().is_empty());
     left_open(after.unwrap_or(&prompt)).to_owned()

@@ -1,5 +1,5 @@
-//! Where data files come from: the embedded world, or the user's files, folders and patterns. Both go through the same
-//! readers.
+//! Sources of data files: the embedded world, or the user's files, folders and patterns. Both go
+//! through the same readers.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use crisol_world::DataFile;
 
 use crate::PhaseError;
 
-/// How much a data file holds.
+/// Size of a data file.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Size {
     pub(crate) bytes: usize,
@@ -22,19 +22,19 @@ pub(crate) struct Size {
 }
 
 impl Size {
-    fn of(lines: impl Iterator<Item = usize>) -> Size {
+    fn of_lines(lines: impl Iterator<Item = usize>) -> Size {
         lines.fold(Size::default(), |size, bytes| {
-            size.with(Size { bytes, records: 1, longest: bytes })
+            size.merge(Size { bytes, records: 1, longest: bytes })
         })
     }
 
-    /// Bytes of a record on average.
+    /// Mean bytes of a record.
     pub(crate) fn mean(self) -> usize {
         self.bytes / self.records.max(1)
     }
 
-    /// Of both files together.
-    pub(crate) fn with(self, other: Size) -> Size {
+    /// Size of both files together.
+    pub(crate) fn merge(self, other: Size) -> Size {
         Size {
             bytes: self.bytes + other.bytes,
             records: self.records + other.records,
@@ -43,79 +43,79 @@ impl Size {
     }
 }
 
-/// A place to look up data files by name.
+/// Data files by name.
 #[derive(Debug)]
 pub struct DataSource {
-    place: Place,
+    backend: Backend,
     options: ReadOptions,
-    /// What is worth saying about each file that was read.
-    findings: Mutex<BTreeMap<String, Findings>>,
+    /// What was ignored in each file read.
+    ignored: Mutex<BTreeMap<String, Ignored>>,
 }
 
 #[derive(Debug)]
-enum Place {
+enum Backend {
     /// The embedded data set.
-    World(Vec<DataFile>),
+    Embedded(Vec<DataFile>),
     /// A folder; absolute names are taken as they are.
     Folder(PathBuf),
 }
 
-/// What a data file's name stands for.
-pub(crate) enum Found<'d> {
-    /// A text of the embedded data set, if it has one of this name.
+/// The files that a name of a recipe stands for.
+pub(crate) enum DataFiles<'d> {
+    /// Text of a file of the embedded data set, if it has one of this name.
     Embedded(Option<&'d str>),
-    /// Files; of what cannot be found or has no name (a pipe), the name itself.
-    Files(Vec<PathBuf>),
+    /// Paths. A name that matches no file, or a pipe, is its own path.
+    Paths(Vec<PathBuf>),
 }
 
-/// What of a file is not trained on, and is no error.
+/// Parts of a file that are not trained on. None is an error.
 #[derive(Debug, Default)]
-struct Findings {
-    /// In how many records a field stands that nothing reads.
+struct Ignored {
+    /// Fields that nothing reads, with the number of their records.
     unused: BTreeMap<String, usize>,
-    /// Pairs whose two answers are the same, which were left out; and the first of them.
+    /// Pairs whose two answers are equal, and the location of the first.
     equal_pairs: usize,
     first_equal: String,
 }
 
-/// Today's name of a file of the embedded data set that version 0.1 called otherwise.
-fn renamed(file: &str) -> Option<String> {
+/// Current name of a file of the embedded data set that was renamed after version 0.1.
+fn current_name(file: &str) -> Option<String> {
     file.strip_prefix("votes.").map(|split| format!("preferences.{split}"))
 }
 
-/// A file of the embedded data set by its name of today or of version 0.1.
+/// A file of the embedded data set, by its current name or that of version 0.1.
 fn embedded<'d>(files: &'d [DataFile], file: &str) -> Option<&'d DataFile> {
-    let name = renamed(file);
+    let name = current_name(file);
     files.iter().find(|known| known.name == name.as_deref().unwrap_or(file))
 }
 
 impl DataSource {
     /// The source that a recipe's `data` names.
     pub fn open(name: &str) -> DataSource {
-        let place = match name {
-            "world" => Place::World(crisol_world::dataset()),
-            folder => Place::Folder(folder.into()),
+        let backend = match name {
+            "world" => Backend::Embedded(crisol_world::dataset()),
+            folder => Backend::Folder(folder.into()),
         };
-        DataSource { place, options: ReadOptions::default(), findings: Mutex::default() }
+        DataSource { backend, options: ReadOptions::default(), ignored: Mutex::default() }
     }
 
-    /// The source, with files read as these options say.
+    /// The source, with these options for reading files.
     #[must_use]
-    pub fn reading(self, options: ReadOptions) -> DataSource {
+    pub fn with_options(self, options: ReadOptions) -> DataSource {
         DataSource { options, ..self }
     }
 
-    /// Where a file is looked up. Data sets are on the hub whatever the recipe's folder is.
-    fn place(&self, file: &str) -> &Place {
-        static ANYWHERE: Place = Place::Folder(PathBuf::new());
-        if self.options.datasets.contains_key(file) { &ANYWHERE } else { &self.place }
+    /// Where a file is looked up. Data sets of the hub do not depend on the recipe's folder.
+    fn backend(&self, file: &str) -> &Backend {
+        static ANYWHERE: Backend = Backend::Folder(PathBuf::new());
+        if self.options.datasets.contains_key(file) { &ANYWHERE } else { &self.backend }
     }
 
-    /// Whether there is such a file, folder or pattern, that may be read more than once: a pipe is none.
+    /// Whether a file, folder or pattern exists and can be read twice. A pipe cannot.
     pub fn has(&self, file: &str) -> bool {
-        match self.place(file) {
-            Place::World(files) => embedded(files, file).is_some(),
-            Place::Folder(folder) => {
+        match self.backend(file) {
+            Backend::Embedded(files) => embedded(files, file).is_some(),
+            Backend::Folder(folder) => {
                 let files =
                     data_files(&self.source(folder, file), &self.options).unwrap_or_default();
                 !files.is_empty() && files.iter().all(|file| file.is_file())
@@ -123,93 +123,101 @@ impl DataSource {
         }
     }
 
-    /// The records of one file, folder or pattern. Pairs without a preference are left out, unless all are.
+    /// The records of one file, folder or pattern. Pairs of equal answers are left out; it is an
+    /// error if all are.
     pub fn records(&self, file: &str) -> Result<Vec<Record>, PhaseError> {
         self.read(&[file.to_owned()]).collect()
     }
 
-    /// The records of several files, in order, as they are read.
-    pub(crate) fn read(&self, files: &[String]) -> Reader<'_> {
-        Reader { data: self, files: files.to_vec().into(), current: None }
+    /// Streams the records of several files, in order.
+    pub(crate) fn read(&self, files: &[String]) -> RecordReader<'_> {
+        RecordReader { data: self, files: files.to_vec().into(), current: None }
     }
 
     /// Opens one file, folder or pattern.
-    fn lines(&self, file: &str) -> Result<Lines, PhaseError> {
-        Ok(match self.place(file) {
-            Place::World(files) => {
+    fn open_file(&self, file: &str) -> Result<RecordIter, PhaseError> {
+        Ok(match self.backend(file) {
+            Backend::Embedded(files) => {
                 let found = embedded(files, file).ok_or_else(|| PhaseError::NoSuchData {
                     file: file.into(),
                     known: files.iter().map(|f| f.name.as_str()).collect::<Vec<_>>().join(", "),
                 })?;
                 Box::new(parse_jsonl_lines(file, found.jsonl.as_bytes())?.into_iter())
             }
-            Place::Folder(folder) => Box::new(records(&self.source(folder, file), &self.options)?),
+            Backend::Folder(folder) => {
+                Box::new(records(&self.source(folder, file), &self.options)?)
+            }
         })
     }
 
-    /// The first record of a file, folder or pattern; none of a pipe, which can be read only once.
+    /// The first record of a file, folder or pattern; `None` for a pipe.
     pub(crate) fn first_record(&self, file: &str) -> Result<Option<Record>, PhaseError> {
         if !self.has(file) {
             return Ok(None);
         }
-        Ok(self.lines(file)?.next().transpose()?)
+        Ok(self.open_file(file)?.next().transpose()?)
     }
 
-    /// What is worth saying of these files once they were read: fields that nothing reads, pairs that were left out.
+    /// Notes on files that were read: fields that nothing reads, pairs left out, old names.
     pub fn notes(&self, files: &[String]) -> Vec<String> {
-        let all = self.findings.lock().unwrap_or_else(PoisonError::into_inner);
+        let all = self.ignored.lock().unwrap_or_else(PoisonError::into_inner);
         let mut notes = vec![];
-        for file in files.iter().filter(|file| matches!(self.place(file), Place::World(_))) {
-            if let Some(name) = renamed(file) {
+        for file in files.iter().filter(|file| matches!(self.backend(file), Backend::Embedded(_))) {
+            if let Some(name) = current_name(file) {
                 notes.push(format!("{file}: the embedded data set calls this file {name} now."));
             }
         }
-        for (file, found) in files.iter().filter_map(|file| all.get_key_value(file)) {
-            if !found.unused.is_empty() {
-                let fields: Vec<_> =
-                    found.unused.iter().map(|(name, count)| format!("{name} ({count})")).collect();
+        for (file, ignored) in files.iter().filter_map(|file| all.get_key_value(file)) {
+            if !ignored.unused.is_empty() {
+                let fields: Vec<_> = ignored
+                    .unused
+                    .iter()
+                    .map(|(name, count)| format!("{name} ({count})"))
+                    .collect();
                 notes.push(format!("{file}: nothing reads the fields {}.", fields.join(", ")));
             }
-            if found.equal_pairs > 0 {
+            if ignored.equal_pairs > 0 {
                 notes.push(format!(
                     "{file}: pairs with equal answers, left out: {} (the first: {}).",
-                    found.equal_pairs, found.first_equal
+                    ignored.equal_pairs, ignored.first_equal
                 ));
             }
         }
         notes
     }
 
-    /// How much one file holds, about; nothing if there is none, which is an error once it is needed, or if it is a pipe.
+    /// Estimated size of one file; zero for a pipe or a missing file.
     pub(crate) fn size(&self, file: &str) -> Size {
-        match self.place(file) {
-            Place::World(files) => embedded(files, file)
-                .map_or(Size::default(), |found| Size::of(found.jsonl.lines().map(str::len))),
-            Place::Folder(folder) => {
+        match self.backend(file) {
+            Backend::Embedded(files) => embedded(files, file)
+                .map_or(Size::default(), |found| Size::of_lines(found.jsonl.lines().map(str::len))),
+            Backend::Folder(folder) => {
                 let size = source_size(&self.source(folder, file), &self.options);
                 Size { bytes: size.bytes, records: size.records, longest: size.longest_record }
             }
         }
     }
 
-    /// What a name stands for.
-    pub(crate) fn find(&self, file: &str) -> Found<'_> {
-        match self.place(file) {
-            Place::World(files) => Found::Embedded(embedded(files, file).map(|f| f.jsonl.as_str())),
-            Place::Folder(folder) => {
+    /// The files that a name stands for.
+    pub(crate) fn locate(&self, file: &str) -> DataFiles<'_> {
+        match self.backend(file) {
+            Backend::Embedded(files) => {
+                DataFiles::Embedded(embedded(files, file).map(|f| f.jsonl.as_str()))
+            }
+            Backend::Folder(folder) => {
                 let source = self.source(folder, file);
                 let files = data_files(&source, &self.options).unwrap_or_default();
-                Found::Files(if files.is_empty() { vec![source.into()] } else { files })
+                DataFiles::Paths(if files.is_empty() { vec![source.into()] } else { files })
             }
         }
     }
 
-    /// Which rows of a data set a name stands for, where it is one.
+    /// Rows of a data set of the hub; `None` for other files.
     pub(crate) fn rows(&self, file: &str) -> Option<RowRange> {
         self.options.datasets.get(file).map(|set| set.rows)
     }
 
-    /// What a recipe's file names, as the readers take it.
+    /// A recipe's file name in the form that the readers take.
     fn source(&self, folder: &Path, file: &str) -> String {
         if file == "-" || self.options.datasets.contains_key(file) {
             return file.to_owned();
@@ -217,11 +225,11 @@ impl DataSource {
         folder.join(file).to_string_lossy().into_owned()
     }
 
-    /// Bytes of data that are in memory all the time.
-    pub(crate) fn held_bytes(&self) -> usize {
-        match &self.place {
-            Place::World(files) => files.iter().map(|file| file.jsonl.len()).sum(),
-            Place::Folder(_) => 0,
+    /// Bytes of data that stay in memory.
+    pub(crate) fn resident_bytes(&self) -> usize {
+        match &self.backend {
+            Backend::Embedded(files) => files.iter().map(|file| file.jsonl.len()).sum(),
+            Backend::Folder(_) => 0,
         }
     }
 
@@ -230,74 +238,74 @@ impl DataSource {
         self.read(files).collect()
     }
 
-    /// How files are read.
+    /// Options for reading files.
     pub(crate) fn options(&self) -> &ReadOptions {
         &self.options
     }
 }
 
-/// What the readers give for the rows of a file.
-type Lines = Box<dyn Iterator<Item = Result<Record, TextError>> + Send>;
+/// Records or errors of a file.
+type RecordIter = Box<dyn Iterator<Item = Result<Record, TextError>> + Send>;
 
-/// Records of files as they are read. What is worth saying of a file is kept at its end.
-pub(crate) struct Reader<'d> {
+/// Streams the records of files, and stores what it ignored at the end of each.
+pub(crate) struct RecordReader<'d> {
     data: &'d DataSource,
     files: VecDeque<String>,
-    current: Option<Current>,
+    current: Option<OpenFile>,
 }
 
-struct Current {
+struct OpenFile {
     file: String,
-    lines: Lines,
+    lines: RecordIter,
     records: usize,
-    findings: Findings,
+    ignored: Ignored,
 }
 
-impl Iterator for Reader<'_> {
+impl Iterator for RecordReader<'_> {
     type Item = Result<Record, PhaseError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
             let Some(current) = &mut self.current else {
                 let file = self.files.pop_front()?;
-                match self.data.lines(&file) {
+                match self.data.open_file(&file) {
                     Ok(lines) => {
-                        let findings = Findings::default();
-                        self.current = Some(Current { file, lines, records: 0, findings });
+                        let ignored = Ignored::default();
+                        self.current = Some(OpenFile { file, lines, records: 0, ignored });
                     }
                     Err(error) => return Some(Err(error)),
                 }
                 continue;
             };
-            let findings = &mut current.findings;
+            let ignored = &mut current.ignored;
             match current.lines.next() {
                 Some(Ok(record)) => {
                     current.records += 1;
                     for field in &record.unused {
-                        match findings.unused.get_mut(field) {
+                        match ignored.unused.get_mut(field) {
                             Some(count) => *count += 1,
-                            None => drop(findings.unused.insert(field.clone(), 1)),
+                            None => drop(ignored.unused.insert(field.clone(), 1)),
                         }
                     }
                     return Some(Ok(record));
                 }
                 Some(Err(TextError::EqualAnswers { location })) => {
-                    if findings.equal_pairs == 0 {
-                        findings.first_equal = location;
+                    if ignored.equal_pairs == 0 {
+                        ignored.first_equal = location;
                     }
-                    findings.equal_pairs += 1;
+                    ignored.equal_pairs += 1;
                 }
                 Some(Err(error)) => return Some(Err(error.into())),
                 None => {
-                    let Current { file, records, findings, .. } = self.current.take()?;
+                    let OpenFile { file, records, ignored, .. } = self.current.take()?;
                     if records == 0 {
-                        let pairs = findings.equal_pairs;
+                        let pairs = ignored.equal_pairs;
                         return Some(Err(TextError::OnlyEqualAnswers { file, pairs }.into()));
                     }
-                    if matches!(self.data.place, Place::Folder(_)) {
+                    if matches!(self.data.backend, Backend::Folder(_)) {
                         let mut all =
-                            self.data.findings.lock().unwrap_or_else(PoisonError::into_inner);
-                        all.insert(file, findings);
+                            self.data.ignored.lock().unwrap_or_else(PoisonError::into_inner);
+                        all.insert(file, ignored);
                     }
                 }
             }
@@ -309,7 +317,6 @@ impl Iterator for Reader<'_> {
 mod tests {
     use super::*;
 
-    /// A pair without a preference is no reason to refuse the others; what nothing reads is said once.
     #[test]
     fn equal_pairs_are_left_out_and_counted() {
         let folder = tempfile::tempdir().unwrap();
@@ -333,12 +340,12 @@ mod tests {
         assert!(error.contains("all.jsonl") && error.contains("all 2 pairs"), "{error}");
     }
 
-    /// The embedded data set is in shapes of this program's own.
     #[test]
-    fn the_embedded_data_set_is_read_without_a_word() {
+    fn the_embedded_data_set_has_no_unused_fields() {
         let data = DataSource::open("world");
-        let Place::World(files) = &data.place else { panic!("{data:?}") };
+        let Backend::Embedded(files) = &data.backend else { panic!("{data:?}") };
         let names: Vec<String> = files.iter().map(|file| file.name.clone()).collect();
+        assert!(!names.is_empty());
         for (name, file) in names.iter().zip(files) {
             let records = data.records(name).unwrap();
             assert_eq!(records.len(), file.jsonl.lines().count(), "{name}");
@@ -373,7 +380,7 @@ mod tests {
     }
 
     #[test]
-    fn files_of_the_embedded_set_are_read_under_their_older_names() {
+    fn files_of_the_embedded_set_are_found_by_their_older_names() {
         let data = DataSource::open("world");
         for (old, new) in [
             ("votes.train.jsonl", "preferences.train.jsonl"),

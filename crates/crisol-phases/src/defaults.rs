@@ -1,8 +1,8 @@
-//! Defaults that depend on the model: what is usual in the field for its number of parameters. `docs/settings.md` shows the
-//! table with its sources. Every other default is in `settings.rs`.
+//! Defaults that depend on model size and data: step 5 of a recipe's way (table in `recipe.rs`).
 //!
-//! A recipe is parsed before its base is known. [`Recipe::resolve`] settles what it left out; the recipe that a run writes
-//! shows every value.
+//! A recipe is parsed before its base is loaded. [`Recipe::resolve`] then fills in what it left
+//! out, and the recipe in a run's folder shows every value. `docs/settings.md` shows the table of
+//! this file with its sources. All other defaults are in `settings.rs`.
 
 use std::path::Path;
 
@@ -13,29 +13,29 @@ use toml::{Table, Value};
 use crate::PhaseError;
 use crate::data::DataSource;
 use crate::ranges::short;
-use crate::reader::put;
+use crate::reader::{get_dotted, set_dotted};
 use crate::recipe::{Phase, Recipe, settings_table};
 use crate::settings::PhaseSettings;
 
-/// What a phase starts from.
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Start {
-    /// Nothing: a new model.
-    New,
-    /// A model that there is.
-    Trained,
-    /// Either.
-    Any,
-}
-
-/// One default: a power law between two sizes, and constant beyond them.
-struct BySize {
+/// A default that depends on model size: a power law between two sizes, constant beyond them.
+struct SizeDefault {
     kind: &'static str,
     start: Start,
     name: &'static str,
-    /// Parameters and value.
+    /// Parameters, and the default at this size.
     small: (f64, f64),
     large: (f64, f64),
+}
+
+/// Starting model that a default is for.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Start {
+    /// A new model.
+    New,
+    /// A trained one.
+    Trained,
+    /// Either.
+    Any,
 }
 
 const fn row(
@@ -44,12 +44,12 @@ const fn row(
     name: &'static str,
     small: (f64, f64),
     large: (f64, f64),
-) -> BySize {
-    BySize { kind, start, name, small, large }
+) -> SizeDefault {
+    SizeDefault { kind, start, name, small, large }
 }
 
 /// Small models, such as the embedded run's, learn at rates that would destroy a large one.
-const TABLE: &[BySize] = &[
+const TABLE: &[SizeDefault] = &[
     // GPT-3's table 2.1 (arXiv:2005.14165: 6e-4 at 125 M, 2e-4 at 1.3 B), llm.c (6e-4 at 124 M).
     row("pretrain", Start::New, "optimizer.lr", (1e6, 3e-3), (1e9, 3e-4)),
     // A tenth: going on at the full rate forgets more (Ibrahim et al. 2024, arXiv:2403.08763).
@@ -65,59 +65,27 @@ const TABLE: &[BySize] = &[
     row("reason", Start::Any, "optimizer.lr", (1e6, 5e-4), (1e8, 1e-6)),
     // InstructGPT (arXiv:2203.02155): 9e-6.
     row("reward", Start::Any, "optimizer.lr", (1e6, 5e-4), (1e8, 1e-5)),
-    // Huang et al. 2024 (arXiv:2403.17031): 3e-6, Tülu 3: 3e-7; the value model as the reward model.
+    // Huang et al. 2024 (arXiv:2403.17031): 3e-6, Tülu 3: 3e-7; the value model as the reward
+    // model.
     row("ppo", Start::Any, "optimizer.lr", (1e6, 3e-4), (1e8, 1e-6)),
     row("ppo", Start::Any, "value_optimizer.lr", (1e6, 5e-4), (1e8, 1e-5)),
-    // Rafailov et al. 2023 (arXiv:2305.18290) and TRL: 1e-6; Zephyr (arXiv:2310.16944), Tülu 3: 5e-7.
+    // Rafailov et al. 2023 (arXiv:2305.18290) and TRL: 1e-6; Zephyr (arXiv:2310.16944), Tülu 3:
+    // 5e-7.
     row("dpo", Start::Any, "optimizer.lr", (1e6, 5e-5), (1e8, 1e-6)),
 ];
 
-/// The setting whose default follows the data and the context.
-const ANSWER_LENGTH: &str = "rollout.max_new_tokens";
-/// Answers may be this many times as long as those in the data.
-const LONGER: usize = 4;
-/// And at least so long, where the context allows it.
-const MIN_ANSWER: usize = 256;
-/// A learning rate that is more than so many times the default is remarked on.
-const FAR_OFF: f64 = 10.0;
-
-impl BySize {
-    fn is_of(&self, kind: &str, start: Start) -> bool {
-        self.kind == kind
-            && (self.start == Start::Any || start == Start::Any || self.start == start)
-    }
-
-    fn is_rate(&self) -> bool {
-        self.name.ends_with("lr")
-    }
-
-    /// The value for a model of this many parameters: rates to two digits, batches as powers of two.
-    fn at(&self, parameters: f64) -> f64 {
-        let share = (parameters / self.small.0).ln() / (self.large.0 / self.small.0).ln();
-        let value = self.small.1 * (self.large.1 / self.small.1).powf(share.clamp(0.0, 1.0));
-        if self.is_rate() {
-            // Parsed from its text, so that 2e-5 is 2e-5 to the last bit.
-            format!("{value:.1e}").parse().unwrap_or(value)
-        } else {
-            value.log2().round().exp2()
-        }
-    }
-}
-
-/// Names of the settings of a kind of phase whose defaults depend on the model.
-pub(crate) fn by_size(kind: &str) -> impl Iterator<Item = &'static str> {
-    let mut names: Vec<&str> =
-        TABLE.iter().filter(|row| row.is_of(kind, Start::Any)).map(|r| r.name).collect();
-    names.dedup();
-    names.extend(["reason", "ppo"].contains(&kind).then_some(ANSWER_LENGTH));
-    names.sort_unstable();
-    names.dedup();
-    names.into_iter()
-}
+/// The setting whose default depends on data and context.
+const MAX_NEW_TOKENS: &str = "rollout.max_new_tokens";
+/// Its default, in median answer lengths of the data.
+const MEDIAN_LENGTHS: usize = 4;
+/// Minimum of its default, where the context allows it.
+const MIN_NEW_TOKENS: usize = 256;
+/// A learning rate gives a warning above this many times its default.
+const LR_WARNING_FACTOR: f64 = 10.0;
 
 impl Recipe {
-    /// Settles what the recipe leaves to the defaults for its model's size and its data, and says in a line for each phase
-    /// what they are. Paths of the recipe must be those of its files.
+    /// Fills in the settings that the recipe left out, and returns a line for each phase that says
+    /// which. Paths of the recipe must be those of its files.
     pub fn resolve(&mut self) -> Result<Vec<String>, PhaseError> {
         if self.phases.iter().all(|phase| phase.left_out.is_empty()) {
             return Ok(Vec::new());
@@ -126,43 +94,42 @@ impl Recipe {
         let data = self.run.data_source();
         let mut lines = Vec::new();
         for phase in &mut self.phases {
-            let start = start(phase, &self.run.base);
+            let start = start_of(phase, &self.run.base);
+            let kind = phase.settings.kind();
             let mut table = settings_table(&phase.settings);
-            let mut said = Vec::new();
+            let mut filled_in = Vec::new();
             for name in std::mem::take(&mut phase.left_out) {
-                let value = match TABLE
-                    .iter()
-                    .find(|row| row.name == name && row.is_of(phase.settings.kind(), start))
-                {
+                let row = TABLE.iter().find(|row| row.name == name && row.applies(kind, start));
+                let value = match row {
                     Some(row) => row.at(parameters(&config)),
-                    None => answer_length(&phase.settings, &config, &data)? as f64,
+                    None => max_new_tokens(&phase.settings, &config, &data)? as f64,
                 };
-                if !idle(&phase.settings, name) {
-                    said.push(format!("{name} {}", short(value)));
+                if !is_unused(&phase.settings, name) {
+                    filled_in.push(format!("{name} {}", short(value)));
                 }
-                set(&mut table, name, value);
+                set_number(&mut table, name, value);
             }
-            phase.settings = PhaseSettings::from_table(phase.settings.kind(), table);
-            if !said.is_empty() {
+            phase.settings = PhaseSettings::from_table(kind, table);
+            if !filled_in.is_empty() {
                 lines.push(format!(
                     "{}: {} (defaults for {} of {})",
                     phase.name,
-                    said.join(", "),
-                    what(start),
-                    size(&config)
+                    filled_in.join(", "),
+                    describe(start),
+                    parameter_count(&config)
                 ));
             }
         }
         Ok(lines)
     }
 
-    /// The recipe with what it leaves out settled ([`Recipe::resolve`]).
+    /// As [`Recipe::resolve`], without the lines.
     pub(crate) fn resolved(mut self) -> Result<Recipe, PhaseError> {
         self.resolve()?;
         Ok(self)
     }
 
-    /// The shape that all phases' models have.
+    /// The configuration of all phases' models.
     pub(crate) fn model_config(&self) -> Result<Config, PhaseError> {
         Ok(match self.run.base.as_str() {
             "" => self.run.model.config(self.run.model.vocab_size)?,
@@ -177,25 +144,35 @@ impl Recipe {
     }
 }
 
-/// What is remarkable about a phase's learning rates: those far above the default for its model.
-pub(crate) fn far_off(phase: &Phase, base: &str, config: &Config) -> Vec<String> {
-    let start = start(phase, base);
+/// Names of a phase kind's settings whose defaults are in this file.
+pub(crate) fn resolved_names(kind: &str) -> impl Iterator<Item = &'static str> {
+    let rows = TABLE.iter().filter(|row| row.applies(kind, Start::Any));
+    let mut names: Vec<&str> = rows.map(|row| row.name).collect();
+    names.extend(["reason", "ppo"].contains(&kind).then_some(MAX_NEW_TOKENS));
+    names.sort_unstable();
+    names.dedup();
+    names.into_iter()
+}
+
+/// Warnings for a phase's learning rates far above their defaults.
+pub(crate) fn lr_warnings(phase: &Phase, base: &str, config: &Config) -> Vec<String> {
+    let start = start_of(phase, base);
     let table = settings_table(&phase.settings);
-    let rates = TABLE.iter().filter(|row| row.is_rate() && row.is_of(phase.settings.kind(), start));
+    let rates = TABLE.iter().filter(|row| row.is_lr() && row.applies(phase.settings.kind(), start));
     rates
-        .filter(|row| !idle(&phase.settings, row.name))
+        .filter(|row| !is_unused(&phase.settings, row.name))
         .filter_map(|row| {
-            let given = get(&table, row.name)?.as_float()?;
+            let lr = get_dotted(&table, row.name)?.as_float()?;
             let default = row.at(parameters(config));
-            (given > FAR_OFF * default).then(|| {
+            (lr > LR_WARNING_FACTOR * default).then(|| {
                 format!(
-                    "{} {} is {:.0} times the default for {} of {} ({}): what the model knows may be lost; lower it if \
-                     the loss rises",
+                    "{} {} is {:.0} times the default for {} of {} ({}): \
+                     what the model knows may be lost; lower it if the loss rises",
                     row.name,
-                    short(given),
-                    given / default,
-                    what(start),
-                    size(config),
+                    short(lr),
+                    lr / default,
+                    describe(start),
+                    parameter_count(config),
                     short(default)
                 )
             })
@@ -203,8 +180,31 @@ pub(crate) fn far_off(phase: &Phase, base: &str, config: &Config) -> Vec<String>
         .collect()
 }
 
-/// Whether a setting is of a stage that is left out.
-fn idle(settings: &PhaseSettings, name: &str) -> bool {
+impl SizeDefault {
+    fn applies(&self, kind: &str, start: Start) -> bool {
+        self.kind == kind
+            && (self.start == Start::Any || start == Start::Any || self.start == start)
+    }
+
+    fn is_lr(&self) -> bool {
+        self.name.ends_with("lr")
+    }
+
+    /// The default at this size: learning rates to two digits, batches as powers of two.
+    fn at(&self, parameters: f64) -> f64 {
+        let share = (parameters / self.small.0).ln() / (self.large.0 / self.small.0).ln();
+        let value = self.small.1 * (self.large.1 / self.small.1).powf(share.clamp(0.0, 1.0));
+        if self.is_lr() {
+            // Parsed from its text, so that 2e-5 is 2e-5 to the last bit.
+            format!("{value:.1e}").parse().unwrap_or(value)
+        } else {
+            value.log2().round().exp2()
+        }
+    }
+}
+
+/// Whether a setting belongs to a cold start that is off.
+fn is_unused(settings: &PhaseSettings, name: &str) -> bool {
     match settings {
         PhaseSettings::Reason(reason) => {
             name.starts_with("cold_start") && reason.cold_start.data.is_empty()
@@ -213,11 +213,11 @@ fn idle(settings: &PhaseSettings, name: &str) -> bool {
     }
 }
 
-fn start(phase: &Phase, base: &str) -> Start {
+fn start_of(phase: &Phase, base: &str) -> Start {
     if phase.from.is_empty() && base.is_empty() { Start::New } else { Start::Trained }
 }
 
-fn what(start: Start) -> &'static str {
+fn describe(start: Start) -> &'static str {
     match start {
         Start::New => "a new model",
         _ => "full fine-tuning",
@@ -229,7 +229,7 @@ fn parameters(config: &Config) -> f64 {
 }
 
 /// `135 M parameters`
-fn size(config: &Config) -> String {
+fn parameter_count(config: &Config) -> String {
     let count = parameters(config);
     let (unit, name) = match count {
         c if c >= 1e9 => (1e9, " B"),
@@ -241,33 +241,27 @@ fn size(config: &Config) -> String {
     format!("{:.digits$}{name} parameters", count / unit)
 }
 
-/// Tokens that a sampled answer may have: some times as many as the answers in the data, within half the context.
-fn answer_length(
+/// Default of `rollout.max_new_tokens`: 4 times the median answer of the data, within half the
+/// context.
+fn max_new_tokens(
     settings: &PhaseSettings,
     config: &Config,
     data: &DataSource,
 ) -> Result<usize, PhaseError> {
-    let (answers, shown) = match settings {
-        PhaseSettings::Reason(reason) => (&reason.data[..], &reason.cold_start.data),
-        PhaseSettings::Ppo(ppo) => (&[][..], &ppo.replay.data),
-        _ => (&[][..], &Vec::new()),
+    let files: [&[String]; 2] = match settings {
+        PhaseSettings::Reason(reason) => [&reason.cold_start.data, &reason.data],
+        PhaseSettings::Ppo(ppo) => [&ppo.replay.data, &[]],
+        _ => [&[], &[]],
     };
-    let mut lengths = answer_tokens(data, config, shown)?;
-    lengths.extend(answer_tokens(data, config, answers)?);
+    let mut lengths = answer_tokens(data, config, files[0])?;
+    lengths.extend(answer_tokens(data, config, files[1])?);
     lengths.sort_unstable();
     let median = lengths.get(lengths.len() / 2).copied().unwrap_or(0);
-    let wanted = median.saturating_mul(LONGER).max(MIN_ANSWER);
+    let wanted = median.saturating_mul(MEDIAN_LENGTHS).max(MIN_NEW_TOKENS);
     Ok(wanted.min(config.max_document_len() / 2).max(1))
 }
 
-/// Characters of English text that a token of a vocabulary stands for: 3.2 for the 2,176 tokens of the embedded run, 4.4 for the
-/// 128,256 of Llama 3, and as many more or less for every doubling.
-fn characters_per_token(vocab: usize) -> f64 {
-    let doublings = (vocab.max(2) as f64 / 2176.0).log2();
-    (3.2 + 0.2 * doublings).clamp(1.0, 6.0)
-}
-
-/// Tokens of each answer that some files hold: of problems, conversations and completions.
+/// Estimated tokens of each answer in files of problems, conversations and completions.
 fn answer_tokens(
     data: &DataSource,
     config: &Config,
@@ -295,20 +289,20 @@ fn answer_tokens(
     Ok(tokens)
 }
 
-fn get<'t>(table: &'t Table, name: &str) -> Option<&'t Value> {
-    match name.split_once('.') {
-        Some((first, rest)) => get(table.get(first)?.as_table()?, rest),
-        None => table.get(name),
-    }
+/// Characters of English text per token, linear in the logarithm of the vocabulary: 3.2 for the
+/// 2,176 tokens of the embedded run, 4.4 for the 128,256 of Llama 3.
+fn characters_per_token(vocab: usize) -> f64 {
+    let doublings = (vocab.max(2) as f64 / 2176.0).log2();
+    (3.2 + 0.2 * doublings).clamp(1.0, 6.0)
 }
 
-/// Sets a number, of the type that it has.
-fn set(table: &mut Table, name: &str, value: f64) {
-    let value = match get(table, name) {
+/// Sets a number and keeps its type, integer or float.
+fn set_number(table: &mut Table, name: &str, value: f64) {
+    let value = match get_dotted(table, name) {
         Some(Value::Integer(_)) => Value::Integer(value as i64),
         _ => Value::Float(value),
     };
-    put(table, name, value);
+    set_dotted(table, name, value);
 }
 
 #[cfg(test)]
@@ -316,12 +310,12 @@ mod tests {
     use super::*;
 
     fn rate(kind: &str, start: Start, parameters: f64) -> f64 {
-        let row = TABLE.iter().find(|row| row.is_of(kind, start) && row.is_rate()).unwrap();
+        let row = TABLE.iter().find(|row| row.applies(kind, start) && row.is_lr()).unwrap();
         row.at(parameters)
     }
 
     #[test]
-    fn rates_are_the_fields_for_models_of_its_sizes() {
+    fn learning_rates_follow_published_ones_at_published_sizes() {
         for parameters in [1.35e8, 1e9, 8e9] {
             assert_eq!(rate("sft", Start::Trained, parameters), 2e-5);
             assert_eq!(rate("dpo", Start::Trained, parameters), 1e-6);
@@ -345,7 +339,7 @@ mod tests {
         for row in TABLE {
             let table = settings_table(&PhaseSettings::default_of(row.kind).unwrap());
             let mut other = table.clone();
-            set(&mut other, row.name, 3.0);
+            set_number(&mut other, row.name, 3.0);
             assert_ne!(table, other, "{}: {}", row.kind, row.name);
         }
     }
@@ -357,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_out_follows_the_model_and_what_is_given_stays() {
+    fn settings_left_out_follow_the_model_and_given_ones_stay() {
         let small =
             "[[phases]]\nkind = \"pretrain\"\n[[phases]]\nkind = \"sft\"\nbatch_tokens = 7\n";
         let (recipe, lines) = resolved(small);
@@ -373,7 +367,7 @@ mod tests {
             "{lines:?}"
         );
         assert!(!lines[1].contains("batch_tokens"), "{lines:?}");
-        // Written out and read again, nothing is left to settle.
+        // Written out and read again, nothing is left to resolve.
         let (again, lines) = resolved(&recipe.to_toml());
         assert_eq!((again, lines.len()), (recipe, 0));
         let large = "[model]\nhidden_size = 768\nlayers = 12\nheads = 12\nkv_heads = 12\n\
@@ -384,24 +378,24 @@ mod tests {
     }
 
     #[test]
-    fn only_rates_far_above_the_default_are_remarked_on() {
-        let remarks = |lr: &str| {
+    fn only_learning_rates_far_above_the_default_give_a_warning() {
+        let warnings = |lr: &str| {
             let text = format!(
                 "[[phases]]\nkind = \"pretrain\"\n[[phases]]\nkind = \"sft\"\noptimizer.lr = {lr}\n"
             );
             let (recipe, _) = resolved(&text);
-            far_off(&recipe.phases[1], "", &recipe.model_config().unwrap())
+            lr_warnings(&recipe.phases[1], "", &recipe.model_config().unwrap())
         };
-        assert!(remarks("1e-3").is_empty() && remarks("1e-9").is_empty());
-        let said = remarks("0.02").concat();
+        assert!(warnings("1e-3").is_empty() && warnings("1e-9").is_empty());
+        let warning = warnings("0.02").concat();
         assert!(
-            said.contains("optimizer.lr 0.02 is 5") && said.contains("1.1 M parameters"),
-            "{said}"
+            warning.contains("optimizer.lr 0.02 is 5") && warning.contains("1.1 M parameters"),
+            "{warning}"
         );
         let embedded = Recipe::embedded();
         let config = embedded.model_config().unwrap();
         for phase in &embedded.phases {
-            assert_eq!(far_off(phase, "", &config), Vec::<String>::new(), "{}", phase.name);
+            assert_eq!(lr_warnings(phase, "", &config), Vec::<String>::new(), "{}", phase.name);
         }
     }
 

@@ -1,9 +1,14 @@
-//! Phase 4c: direct preference optimisation (Rafailov et al. 2023, arXiv:2305.18290). Preference pairs train the policy
-//! directly, without a reward model and without sampling.
+//! Phase 4c: direct preference optimisation (Rafailov et al. 2023, arXiv:2305.18290). Preference
+//! pairs train the policy directly, without a reward model and without sampling.
 //!
-//! 1. The reference is the policy at the start. Its log-probs of all answers are computed once; then it is freed.
-//! 2. Each step trains on a batch of pairs: `-log σ(β·[(log π(chosen) − log π_ref(chosen)) − (… rejected …)])`, or
-//!    another of the losses in `crisol-objectives/src/preference.rs`.
+//! 1. The reference is the policy at the start. Its log-probs of all answers are computed once,
+//!    then it is freed.
+//! 2. Each step trains on a batch of pairs, with the loss below or another of
+//!    `crisol-objectives/src/preference.rs`:
+//!
+//! ```text
+//! −log σ(β·[(log π(chosen) − log π_ref(chosen)) − (log π(rejected) − log π_ref(rejected))])
+//! ```
 
 use crisol_cost::phases::{Phase, PhaseOptions};
 use crisol_engine::Params;
@@ -15,7 +20,7 @@ use crisol_train::Trainer;
 
 use crate::PhaseError;
 use crate::batch::{Batch, Rows};
-use crate::context::{PhaseContext, Saved};
+use crate::context::PhaseContext;
 use crate::evaluation::PREFERENCE_ACCURACY;
 use crate::forecast::lengths::{Documents, Planned};
 use crate::forecast::plan::{Shapes, StageData, StagePlan};
@@ -23,7 +28,8 @@ use crate::pairs::Pairs;
 use crate::passes::{LOGPROBS, logprobs, statistics};
 use crate::replay::Replay;
 use crate::settings::DpoSettings;
-use crate::steps::{self, Made};
+use crate::state::SavedModel;
+use crate::steps::{self, StepResult};
 
 /// Pairs whose tokens are in memory at a time while the reference's log-probs are computed.
 const PAIRS_IN_MEMORY: usize = 1 << 14;
@@ -77,7 +83,7 @@ pub(crate) fn dpo(
         sft_weight: settings.sft_weight,
     };
     let mut policy = Trainer::new(model, params);
-    let first = ctx.begin_stage("dpo", total, &mut [Saved::Trainer("policy", &mut policy)])?;
+    let first = ctx.begin_stage("dpo", total, &mut [SavedModel::Trainer("policy", &mut policy)])?;
     if first == 0 {
         ctx.count_flops(pairs.examples.forward(&shape));
     }
@@ -94,7 +100,7 @@ pub(crate) fn dpo(
                 replay.step(ctx, policy, step, &batch, LOGPROBS, config, |shard, scores| {
                     preference::loss(scores, &reference[shard], &options, batch.size)
                 })?;
-            Ok(Made::new(&done, batch.tokens() + replayed, done.stats.means()))
+            Ok(StepResult::new(&done, batch.tokens() + replayed, done.stats.means()))
         },
     )?;
     let Trainer { model, params, .. } = policy;
@@ -123,8 +129,8 @@ fn answer_logprobs(
 ) -> Result<Vec<[f64; 2]>, PhaseError> {
     let all: Vec<usize> = (0..pairs.len()).collect();
     let mut answers = Vec::with_capacity(pairs.len());
-    for some in all.chunks(PAIRS_IN_MEMORY) {
-        let examples = pairs.get(some)?;
+    for chunk in all.chunks(PAIRS_IN_MEMORY) {
+        let examples = pairs.get(chunk)?;
         let tokens = logprobs(model, params, examples.as_flattened(), 1.0, shard_tokens)?;
         let sum = |tokens: &Vec<f32>| tokens.iter().map(|&logp| f64::from(logp)).sum();
         let (both, _) = tokens.as_chunks();
@@ -133,8 +139,8 @@ fn answer_logprobs(
     Ok(answers)
 }
 
-/// The share of pairs whose chosen answer is the more probable one. (The accuracy among the loss's statistics is that of
-/// the implied reward, which is relative to the reference.)
+/// Share of pairs whose chosen answer is more probable than the rejected one. (The accuracy in the
+/// loss's statistics is that of the implicit reward, relative to the reference.)
 fn share_preferred(logprobs: &[[f64; 2]]) -> f64 {
     let preferred = logprobs.iter().filter(|[chosen, rejected]| chosen > rejected).count();
     preferred as f64 / logprobs.len() as f64

@@ -1,8 +1,13 @@
-//! How good a model is on data of any shape: its loss on text and answers, the pairs it ranks right, the problems it solves.
+//! Evaluation on held-out data of any shape: loss of text and answers, ranking of pairs, accuracy
+//! on problems.
 //!
-//! Every measure is a ratio of two sums over records: nats over tokens, right answers over answers. Records are what was
-//! drawn, so that the standard error is that of a ratio of means, clustered by record (Cochran, Sampling Techniques, 1977,
-//! section 6.4): with r the ratio, its square is Σ(numerator − r·denominator)² · n/(n − 1) / (Σ denominator)².
+//! Every measure is a ratio of sums over records, as nats over tokens or right answers over
+//! answers. Its standard error is that of a ratio of means over records (Cochran, Sampling
+//! Techniques, 1977, section 6.4), with ratio r of numerators a and denominators b over n records:
+//!
+//! ```text
+//! SE² = Σ(a − r·b)² · n/(n − 1) / (Σ b)²
+//! ```
 
 use std::collections::BTreeMap;
 
@@ -21,93 +26,94 @@ use crate::data::DataSource;
 use crate::passes::{logprobs, scores, values};
 use crate::settings::RolloutSettings;
 
-/// Prompts that are answered at the same time.
-const PROMPTS_AT_A_TIME: usize = 16;
+/// Prompts that are answered in one batch.
+const PROMPT_BATCH: usize = 16;
 
-/// How a model is evaluated.
+/// Options of an evaluation.
 #[derive(Clone, Copy, Debug)]
 pub struct EvaluationOptions {
-    /// The first so many records only.
+    /// Maximum records, from the first; `None`: all.
     pub limit: Option<usize>,
-    /// Most new tokens of an answer to a problem.
+    /// Maximum new tokens of an answer to a problem.
     pub max_new_tokens: usize,
-    /// Tokens that are computed together.
+    /// Tokens per shard.
     pub shard_tokens: usize,
 }
 
-/// What was measured.
+/// Result of an evaluation.
 #[derive(Clone, Debug)]
 pub struct Evaluation {
-    /// The measures, by the shape of the records.
-    pub measures: Vec<Measured>,
-    /// What is worth saying of the data: what was cut, dropped, or not measured.
+    /// The measures, sorted by the shape of the records.
+    pub measures: Vec<Measure>,
+    /// Notes on the data: what was cut, dropped or not measured.
     pub notes: Vec<String>,
 }
 
 /// One measure.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Measured {
+pub struct Measure {
     /// The records' shape (`text`, `messages`, `prompt/completion`, …).
     pub shape: &'static str,
     /// The measure's id, as in reports.
     pub id: &'static str,
     /// Its value.
     pub value: f64,
-    /// Its standard error; nothing for a single record.
+    /// Its standard error; `None` for a single record.
     pub standard_error: Option<f64>,
-    /// Records that it was measured on.
+    /// Number of records.
     pub records: usize,
-    /// Trained tokens, answers, pairs, bytes: what the denominator counts.
-    pub of: u64,
+    /// The denominator: trained tokens, answers, pairs or bytes.
+    pub count: u64,
 }
 
-/// Sums of a ratio, record by record.
+/// Sums of a ratio over records.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Ratio {
     records: usize,
-    over: f64,
-    under: f64,
-    over_squared: f64,
-    under_squared: f64,
-    both: f64,
+    numerator: f64,
+    denominator: f64,
+    numerator_squared: f64,
+    denominator_squared: f64,
+    cross: f64,
 }
 
 impl Ratio {
     /// Adds a record.
-    pub(crate) fn add(&mut self, over: f64, under: f64) {
+    pub(crate) fn add(&mut self, numerator: f64, denominator: f64) {
         self.records += 1;
-        self.over += over;
-        self.under += under;
-        self.over_squared += over * over;
-        self.under_squared += under * under;
-        self.both += over * under;
+        self.numerator += numerator;
+        self.denominator += denominator;
+        self.numerator_squared += numerator * numerator;
+        self.denominator_squared += denominator * denominator;
+        self.cross += numerator * denominator;
     }
 
     pub(crate) fn value(&self) -> f64 {
-        self.over / self.under
+        self.numerator / self.denominator
     }
 
     pub(crate) fn standard_error(&self) -> Option<f64> {
         let n = self.records as f64;
         let r = self.value();
-        let squares = self.over_squared - 2.0 * r * self.both + r * r * self.under_squared;
-        (self.records > 1).then(|| (squares.max(0.0) * n / (n - 1.0)).sqrt() / self.under)
+        let squares =
+            self.numerator_squared - 2.0 * r * self.cross + r * r * self.denominator_squared;
+        (self.records > 1).then(|| (squares.max(0.0) * n / (n - 1.0)).sqrt() / self.denominator)
     }
 }
 
-/// Something of a record that is measured.
-enum Item {
-    /// Trained tokens, of a text of so many bytes.
+/// A part of a record that is measured.
+enum EvalItem {
+    /// Trained tokens; of raw text, its bytes too.
     Tokens(Example, Option<usize>),
     Pair(PreferenceExample),
-    /// A problem: its prompt, what of the answer the prompt begins, and the reference.
+    /// A problem: its prompt, the beginning of the answer in the prompt, and the reference answer.
     Problem {
         prompt: Vec<u32>,
         opening: String,
         answer: String,
     },
-    /// Nothing of this model's.
-    Nothing,
+    /// Nothing that this model is measured on.
+    Unmeasured,
 }
 
 /// Measures a model on the records of data files, as they are read.
@@ -130,7 +136,7 @@ pub fn evaluate(
             |shape, id, over, under| sums.entry((shape, id)).or_default().add(over, under);
         measure(model, options, records, &encoded, &mut add)?;
         for (item, &record) in encoded.examples.iter().zip(&encoded.records) {
-            if matches!(item, Item::Nothing) {
+            if matches!(item, EvalItem::Unmeasured) {
                 let record = &records[record];
                 let (count, _) = unmeasured
                     .entry(record.body.shape())
@@ -148,8 +154,9 @@ pub fn evaluate(
         let wanted = if scalar {
             "a reward model ranks pairs: {\"prompt\": …, \"chosen\": …, \"rejected\": …}"
         } else {
-            "an evaluation needs something to compare with: raw text, conversations or completions (loss), pairs \
-             (chosen/rejected), or problems with an answer"
+            "an evaluation needs something to compare with: \
+             raw text, conversations or completions (loss), pairs (chosen/rejected), \
+             or problems with an answer"
         };
         return Err(PhaseError::NothingToMeasure { place, shape, wanted });
     }
@@ -159,7 +166,7 @@ pub fn evaluate(
     })
 }
 
-/// The share of a phase's held-out problems that a model solves, where there are such.
+/// Accuracy on held-out problems; `None` without files.
 pub(crate) fn solved(
     ctx: &PhaseContext<'_>,
     model: &Checkpoint,
@@ -191,17 +198,17 @@ pub(crate) fn mean_reward(
     let context = model.config().max_document_len();
     let records = ctx.records(files)?;
     let prompts = encode_records(&records, |record| text.rollout_prompt(record, context))?;
-    ctx.note_data("Held out: ", &prompts.summary, context);
+    ctx.note_encoding("Held out: ", &prompts.summary, context);
     let greedy = SamplingOptions::greedy(settings.max_new_tokens, text.stop_ids.clone());
     let mut sum = 0.0;
-    for some in prompts.examples.chunks(settings.prompts) {
-        let answers = generate(model, params, some, &greedy)?;
+    for chunk in prompts.examples.chunks(settings.prompts) {
+        let answers = generate(model, params, chunk, &greedy)?;
         let answered = |(prompt, answer): (&Vec<u32>, &Generated)| {
             let ids = [prompt.as_slice(), &answer.ids].concat();
             Example { trained: vec![true; ids.len()], ids }
         };
-        let whole: Vec<Example> = some.iter().zip(&answers).map(answered).collect();
-        let scores = scores(reward_model, reward_params, &whole, ctx.run.shard_tokens)?;
+        let examples: Vec<Example> = chunk.iter().zip(&answers).map(answered).collect();
+        let scores = scores(reward_model, reward_params, &examples, ctx.run.shard_tokens)?;
         sum += scores.into_iter().map(f64::from).sum::<f64>();
     }
     Ok(sum / prompts.examples.len() as f64)
@@ -224,29 +231,31 @@ fn notes(
     notes
 }
 
-/// What of a record is measured.
+/// The parts of a record that are measured.
 fn items(
     text: &TextSetup,
     record: &Record,
     context: usize,
     scalar: bool,
-) -> Result<Encoded<Item>, TextError> {
+) -> Result<Encoded<EvalItem>, TextError> {
     let nothing = || Encoded {
-        examples: vec![Item::Nothing],
+        examples: vec![EvalItem::Unmeasured],
         records: vec![0],
         summary: EncodingSummary { records: 1, ..EncodingSummary::default() },
     };
     Ok(match &record.body {
-        Body::Preference { .. } => map(text.preference(record, context)?, Item::Pair),
+        Body::Preference { .. } => map(text.preference(record, context)?, EvalItem::Pair),
         _ if scalar => nothing(),
         Body::Text { text: written } => {
             let mut bytes = Some(written.len());
-            // All documents of a text are of one record; its bytes count once.
-            map(text.supervised(record, context)?, |example| Item::Tokens(example, bytes.take()))
+            // A text may become several documents; its bytes count once.
+            map(text.supervised(record, context)?, |example| {
+                EvalItem::Tokens(example, bytes.take())
+            })
         }
         Body::Problem { solution, .. } => {
             let problem = text.problem(record, context)?;
-            let mut items = map(problem, |problem| Item::Problem {
+            let mut items = map(problem, |problem| EvalItem::Problem {
                 opening: opening(text, &problem.prompt, record),
                 prompt: problem.prompt,
                 answer: problem.answer,
@@ -254,55 +263,55 @@ fn items(
             if solution.is_some() {
                 let worked = text.supervised(record, context)?;
                 items.records.extend(worked.examples.iter().map(|_| 0));
-                items
-                    .examples
-                    .extend(worked.examples.into_iter().map(|example| Item::Tokens(example, None)));
+                items.examples.extend(
+                    worked.examples.into_iter().map(|example| EvalItem::Tokens(example, None)),
+                );
             }
             items
         }
         Body::Prompt { .. } => nothing(),
         Body::Chat { .. } | Body::Completion { .. } | Body::Rated { .. } => {
-            map(text.supervised(record, context)?, |example| Item::Tokens(example, None))
+            map(text.supervised(record, context)?, |example| EvalItem::Tokens(example, None))
         }
     })
 }
 
-fn map<T>(encoded: Encoded<T>, f: impl FnMut(T) -> Item) -> Encoded<Item> {
+fn map<T>(encoded: Encoded<T>, f: impl FnMut(T) -> EvalItem) -> Encoded<EvalItem> {
     let Encoded { examples, records, summary } = encoded;
     Encoded { examples: examples.into_iter().map(f).collect(), records, summary }
 }
 
-/// Measures some records, each as one: `add(shape, id, numerator, denominator)`.
+/// Measures a chunk of records. Calls `add(shape, id, numerator, denominator)` for each record.
 fn measure(
     model: &Checkpoint,
     options: &EvaluationOptions,
     records: &[Record],
-    encoded: &Encoded<Item>,
+    encoded: &Encoded<EvalItem>,
     add: &mut impl FnMut(&'static str, &'static str, f64, f64),
 ) -> Result<(), PhaseError> {
     let shape = |record: usize| records[record].body.shape();
     let items = || encoded.examples.iter().zip(encoded.records.iter().copied());
-    let of = |example: &Example| example.trained_tokens() as f64;
+    let trained_tokens = |example: &Example| example.trained_tokens() as f64;
 
     let documents: Vec<&Example> = items()
         .filter_map(
-            |(item, _)| if let Item::Tokens(example, _) = item { Some(example) } else { None },
+            |(item, _)| if let EvalItem::Tokens(example, _) = item { Some(example) } else { None },
         )
         .collect();
     let scored = logprobs(&model.model, &model.params, documents, 1.0, options.shard_tokens)?;
     let mut scored =
         scored.iter().map(|logps| -logps.iter().map(|&logp| f64::from(logp)).sum::<f64>());
-    // The documents of a record stand together.
-    let mut of_record: BTreeMap<usize, (f64, f64, Option<usize>)> = BTreeMap::new();
+    // Sums over the documents of each record.
+    let mut by_record: BTreeMap<usize, (f64, f64, Option<usize>)> = BTreeMap::new();
     for (item, record) in items() {
-        if let Item::Tokens(example, bytes) = item {
-            let (nats, tokens, all_bytes) = of_record.entry(record).or_default();
+        if let EvalItem::Tokens(example, bytes) = item {
+            let (nats, tokens, all_bytes) = by_record.entry(record).or_default();
             *nats += scored.next().unwrap_or(f64::NAN);
-            *tokens += of(example);
+            *tokens += trained_tokens(example);
             *all_bytes = all_bytes.or(*bytes);
         }
     }
-    for (record, (nats, tokens, bytes)) in of_record {
+    for (record, (nats, tokens, bytes)) in by_record {
         add(shape(record), LOSS, nats, tokens);
         if let Some(bytes) = bytes {
             add(shape(record), BITS_PER_BYTE, nats / std::f64::consts::LN_2, bytes as f64);
@@ -311,7 +320,9 @@ fn measure(
 
     let pairs: Vec<(&PreferenceExample, usize)> = items()
         .filter_map(
-            |(item, record)| if let Item::Pair(pair) = item { Some((pair, record)) } else { None },
+            |(item, record)| {
+                if let EvalItem::Pair(pair) = item { Some((pair, record)) } else { None }
+            },
         )
         .collect();
     let sides = pairs.iter().flat_map(|(pair, _)| [&pair.chosen, &pair.rejected]);
@@ -331,18 +342,20 @@ fn measure(
 
     let problems: Vec<_> = items()
         .filter_map(|(item, record)| match item {
-            Item::Problem { prompt, opening, answer } => Some((prompt, opening, answer, record)),
+            EvalItem::Problem { prompt, opening, answer } => {
+                Some((prompt, opening, answer, record))
+            }
             _ => None,
         })
         .collect();
     let greedy = SamplingOptions::greedy(options.max_new_tokens, text.stop_ids.clone());
-    for problems in problems.chunks(PROMPTS_AT_A_TIME) {
+    for problems in problems.chunks(PROMPT_BATCH) {
         let prompts: Vec<Vec<u32>> =
             problems.iter().map(|(prompt, ..)| (*prompt).clone()).collect();
         let replies = replies(network, params, text, &prompts, &greedy, &[])?;
         for ((_, opening, answer, record), reply) in problems.iter().zip(replies) {
             let verdict = verify(&format!("{opening}{}", reply.text), answer);
-            // As in `reason`, an answer that was cut off is neither: its last number may be half a number.
+            // An answer that was cut off is neither: its last number may be incomplete.
             let ended = ended_by_itself(&reply);
             for (id, holds) in
                 [(ACCURACY, verdict.correct && ended), (FORMAT, verdict.format && ended)]
@@ -357,7 +370,7 @@ fn measure(
 const LOSS: &str = crate::context::HELD_OUT_LOSS;
 const PERPLEXITY: &str = "perplexity";
 const BITS_PER_BYTE: &str = "bits_per_byte";
-/// What `reason` and `ppo` measure on their held-out data.
+/// Measures of `reason` and `ppo` on their held-out data.
 pub(crate) const HELD_OUT_ACCURACY: &str = "heldout_accuracy";
 pub(crate) const HELD_OUT_REWARD: &str = "heldout_reward";
 pub(crate) const PREFERENCE_ACCURACY: &str = "preference_accuracy";
@@ -365,31 +378,31 @@ const REWARD_ACCURACY: &str = "reward_accuracy";
 const ACCURACY: &str = "problems_accuracy";
 const FORMAT: &str = "format_accuracy";
 
-fn measures(sums: &BTreeMap<(&'static str, &'static str), Ratio>) -> Vec<Measured> {
+fn measures(sums: &BTreeMap<(&'static str, &'static str), Ratio>) -> Vec<Measure> {
     let mut all = vec![];
     for (&(shape, id), ratio) in sums {
-        let measured = Measured {
+        let measured = Measure {
             shape,
             id,
             value: ratio.value(),
             standard_error: ratio.standard_error(),
             records: ratio.records,
-            of: ratio.under as u64,
+            count: ratio.denominator as u64,
         };
         if id == LOSS {
             // By the delta method.
             let value = measured.value.exp();
             let standard_error = measured.standard_error.map(|error| error * value);
-            all.push(Measured { id: PERPLEXITY, value, standard_error, ..measured.clone() });
+            all.push(Measure { id: PERPLEXITY, value, standard_error, ..measured.clone() });
         }
         all.push(measured);
     }
-    let place = |measured: &Measured| match measured.id {
+    let rank = |measured: &Measure| match measured.id {
         LOSS => 0,
         PERPLEXITY => 1,
         _ => 2,
     };
-    all.sort_by_key(|measured| (measured.shape, place(measured)));
+    all.sort_by_key(|measured| (measured.shape, rank(measured)));
     all
 }
 
@@ -415,7 +428,7 @@ mod tests {
         assert_eq!(self::ratio(&shares[..1]).standard_error(), None);
     }
 
-    /// The linearised standard error is about that of the ratio over samples drawn again from the records.
+    /// The linearised standard error against the bootstrap over records.
     #[test]
     fn a_ratio_of_sums_has_the_standard_error_of_the_bootstrap() {
         let mut state = 7_u64;

@@ -1,5 +1,8 @@
-//! Records of data files become the examples of a phase, chunk by chunk as they are read. Nothing of the text stays in
-//! memory, and the tokens only while they are few ([`crate::store`]).
+//! Encodes the records of data files as the examples of a phase, chunk by chunk as they are read.
+//!
+//! ```text
+//! data files → Record → Example { ids, trained } → token store (store.rs)
+//! ```
 
 use crisol_report::MaskPicture;
 use crisol_text::inspect::inspect_record;
@@ -12,11 +15,11 @@ use crate::PhaseError;
 use crate::context::PhaseContext;
 use crate::data::DataSource;
 use crate::pretrain::text_of;
-use crate::store::{About, Examples, MAX_IN_MEMORY, Writer};
+use crate::store::{Examples, MAX_IN_MEMORY, Metadata, Writer};
 
-/// What a phase makes of records.
+/// Encoding of a phase's records.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Kind {
+pub(crate) enum ExampleKind {
     /// Raw text, all of it trained.
     Text,
     /// Conversations and completions, of which the answers are trained, and raw text.
@@ -25,7 +28,7 @@ pub(crate) enum Kind {
     Preference,
 }
 
-impl Kind {
+impl ExampleKind {
     pub(crate) fn encode(
         self,
         text: &TextSetup,
@@ -33,8 +36,8 @@ impl Kind {
         context: usize,
     ) -> Result<Encoded<Example>, TextError> {
         match self {
-            Kind::Text | Kind::Supervised => text.supervised(record, context),
-            Kind::Preference => {
+            ExampleKind::Text | ExampleKind::Supervised => text.supervised(record, context),
+            ExampleKind::Preference => {
                 let Encoded { examples, records, summary } = text.preference(record, context)?;
                 let both = |pair: PreferenceExample| [pair.chosen, pair.rejected];
                 let records = records.into_iter().flat_map(|record| [record; 2]).collect();
@@ -47,9 +50,9 @@ impl Kind {
         }
     }
 
-    /// Records of this kind only.
+    /// Refuses records that this kind cannot encode.
     fn check(self, record: Record) -> Result<Record, PhaseError> {
-        if self == Kind::Text {
+        if self == ExampleKind::Text {
             text_of(&record)?;
         }
         Ok(record)
@@ -58,18 +61,18 @@ impl Kind {
 
 /// Data files of a phase.
 pub(crate) struct Source<'s> {
-    /// Their setting: `data`, `replay.data`, ….
+    /// The setting that names them: `data`, `replay.data`, ….
     pub(crate) role: &'s str,
-    /// What notes call them.
-    pub(crate) what: &'s str,
+    /// Begins notes on the data.
+    pub(crate) note_prefix: &'s str,
     pub(crate) files: &'s [String],
-    pub(crate) kind: Kind,
-    /// Of how many records the report shows which tokens are trained.
-    pub(crate) pictures: usize,
+    pub(crate) kind: ExampleKind,
+    /// Records whose loss mask goes into the report.
+    pub(crate) masks: usize,
 }
 
 impl Source<'_> {
-    /// Their examples of at most `context` tokens.
+    /// Encodes them as examples of at most `context` tokens.
     pub(crate) fn load(
         &self,
         ctx: &mut PhaseContext<'_>,
@@ -79,7 +82,7 @@ impl Source<'_> {
         self.load_within(ctx, text, context, None, MAX_IN_MEMORY)
     }
 
-    /// The same of records that were read already, because what they came from cannot be read twice.
+    /// As [`Self::load`], for records read before from a source that cannot be read twice (a pipe).
     pub(crate) fn load_from(
         &self,
         ctx: &mut PhaseContext<'_>,
@@ -96,14 +99,14 @@ impl Source<'_> {
         text: &TextSetup,
         context: usize,
         held: Option<Vec<Record>>,
-        most_in_memory: usize,
+        memory_limit: usize,
     ) -> Result<Examples, PhaseError> {
         let path = ctx.tokens_file(self.role);
         if path.exists()
             && let Some(key) = self.key(ctx, text, context)
-            && let Some((examples, about)) = Examples::open(&path, &key)?
+            && let Some((examples, metadata)) = Examples::open(&path, &key)?
         {
-            Self::tell(ctx, about.notes, about.masks);
+            Self::report(ctx, metadata.notes, metadata.masks);
             return Ok(examples);
         }
         let data = ctx.data;
@@ -112,14 +115,14 @@ impl Source<'_> {
             None => Box::new(data.read(self.files)),
         };
         let records = records.map(|record| self.kind.check(record?));
-        let mut writer = Writer::new(path, most_in_memory);
+        let mut writer = Writer::new(path, memory_limit);
         let mut masks = vec![];
-        let mut pictured = 0;
+        let mut masked_records = 0;
         let encode = |record: &Record| self.kind.encode(text, record, context);
         let summary = encode_chunks(records, encode, |records, encoded| {
             ctx.check_stop()?;
-            for record in records.iter().take(self.pictures.saturating_sub(pictured)) {
-                pictured += 1;
+            for record in records.iter().take(self.masks.saturating_sub(masked_records)) {
+                masked_records += 1;
                 for sequence in inspect_record(text, record, context).sequences {
                     let spans =
                         sequence.spans.into_iter().map(|span| (span.text, span.trained)).collect();
@@ -133,24 +136,31 @@ impl Source<'_> {
             encoded.examples.iter().try_for_each(|example| writer.push(example))
         })?;
         let mut notes = data.notes(self.files);
-        notes.extend(summary.notes(context).into_iter().map(|note| format!("{}{note}", self.what)));
-        Self::tell(ctx, notes.clone(), masks.clone());
+        notes.extend(
+            summary.notes(context).into_iter().map(|note| format!("{}{note}", self.note_prefix)),
+        );
+        Self::report(ctx, notes.clone(), masks.clone());
         let key = if writer.is_file() { self.key(ctx, text, context) } else { None };
-        writer.finish(About { key: key.unwrap_or_default(), notes, masks, ..About::default() })
+        writer.finish(Metadata {
+            key: key.unwrap_or_default(),
+            notes,
+            masks,
+            ..Metadata::default()
+        })
     }
 
-    fn tell(ctx: &mut PhaseContext<'_>, notes: Vec<String>, masks: Vec<MaskPicture>) {
+    fn report(ctx: &mut PhaseContext<'_>, notes: Vec<String>, masks: Vec<MaskPicture>) {
         for note in notes {
             ctx.note(note);
         }
         ctx.masks.extend(masks);
     }
 
-    /// Hash of all that the tokens depend on; `None` if some of it cannot be known again (a pipe).
+    /// Hash of the inputs of the encoding; `None` if one cannot be hashed (a pipe).
     fn key(&self, ctx: &PhaseContext<'_>, text: &TextSetup, context: usize) -> Option<String> {
         let contents = ctx.fingerprint().contents(self.role)?;
         let template = text.template.as_ref().map(crisol_text::ChatTemplate::sources);
-        let made = format!(
+        let inputs = format!(
             "{} {:?} {context} {contents:?} {:?} {:?} {template:?} {:?} {}",
             env!("CARGO_PKG_VERSION"),
             self.kind,
@@ -159,22 +169,22 @@ impl Source<'_> {
             text.stop_ids,
             text.tokenizer.to_json(),
         );
-        Some(blake3::hash(made.as_bytes()).to_string())
+        Some(blake3::hash(inputs.as_bytes()).to_string())
     }
 }
 
-/// What [`preprocess`] made.
+/// Result of [`preprocess`].
 #[derive(Clone, Copy, Debug)]
 pub struct Preprocessed {
     /// Records that were read.
     pub records: usize,
-    /// Examples that they became; a pair is two.
+    /// Examples that they were encoded as; a pair is two.
     pub examples: usize,
     /// Tokens of the examples.
     pub tokens: u64,
 }
 
-/// Reads data as a phase does that trains on it, keeps the tokens as the phase would, and drops them: to measure it.
+/// Reads and encodes data as a training phase does, then drops the tokens: a benchmark.
 pub fn preprocess(
     source: &str,
     options: &ReadOptions,
@@ -183,17 +193,17 @@ pub fn preprocess(
 ) -> Result<Preprocessed, PhaseError> {
     let path = std::env::temp_dir().join(format!("crisol-tokens-{}", std::process::id()));
     let mut writer = Writer::new(path.clone(), MAX_IN_MEMORY);
-    let data = DataSource::open("").reading(options.clone());
+    let data = DataSource::open("").with_options(options.clone());
     let encode = |record: &Record| match record.body {
-        Body::Preference { .. } => Kind::Preference.encode(text, record, context),
-        _ => Kind::Supervised.encode(text, record, context),
+        Body::Preference { .. } => ExampleKind::Preference.encode(text, record, context),
+        _ => ExampleKind::Supervised.encode(text, record, context),
     };
     let files = [source.to_owned()];
     let summary = encode_chunks(data.read(&files), encode, |_, encoded| {
         encoded.examples.iter().try_for_each(|example| writer.push(example))
     })?;
     let is_file = writer.is_file();
-    let examples = writer.finish(About::default())?;
+    let examples = writer.finish(Metadata::default())?;
     let tokens = examples.lengths().map(|length| length.tokens as u64).sum();
     let made = Preprocessed { records: summary.records, examples: examples.len(), tokens };
     drop(examples);
@@ -211,23 +221,24 @@ mod tests {
     use crisol_text::{EMBEDDED_TOKENS, Tokenizer, encode_records};
 
     use super::*;
-    use crate::context::{Observer, Saves};
     use crate::fingerprint::{Fingerprint, Hashes};
     use crate::forecast::StageForecast;
+    use crate::observer::Observer;
     use crate::recipe::Recipe;
+    use crate::state::SaveStats;
 
-    /// Keeps what is said.
+    /// Collects notes.
     #[derive(Default)]
-    struct Said(Vec<String>);
+    struct Notes(Vec<String>);
 
-    impl Observer for Said {
+    impl Observer for Notes {
         fn phase_started(&mut self, _: &str, _: usize, _: usize) {}
         fn stage_started(&mut self, _: &str, _: u64, _: u64) {}
         fn step(&mut self, _: u64, _: u64, _: &[(&str, f64)]) {}
         fn stage_forecast(&mut self, _: &StageForecast) {}
         fn measured(&mut self) {}
         fn memory_forecast(&mut self, _: f64, _: Option<f64>) {}
-        fn saved(&mut self, _: &Saves) {}
+        fn saved(&mut self, _: &SaveStats) {}
         fn note(&mut self, text: &str) {
             self.0.push(text.to_owned());
         }
@@ -246,18 +257,18 @@ mod tests {
 
     struct Loaded {
         examples: Vec<Example>,
-        said: Vec<String>,
+        notes: Vec<String>,
         masks: Vec<MaskPicture>,
     }
 
-    /// What a phase begins with that keeps so many tokens in memory.
-    fn load(folder: &Path, text: &TextSetup, context: usize, most_in_memory: usize) -> Loaded {
+    /// Loads the examples of a phase with this memory limit.
+    fn load(folder: &Path, text: &TextSetup, context: usize, memory_limit: usize) -> Loaded {
         let recipe = Recipe::parse("test.toml", RECIPE).unwrap();
         let data = DataSource::open(folder.to_str().unwrap());
         let fingerprint =
-            Fingerprint::of(&recipe, &recipe.phases[0], folder, &data, &mut Hashes::default())
+            Fingerprint::compute(&recipe, &recipe.phases[0], folder, &data, &mut Hashes::default())
                 .unwrap();
-        let (device, mut said) = (Device::cpu(Some(1)), Said::default());
+        let (device, mut notes) = (Device::cpu(Some(1)), Notes::default());
         let progress = folder.join("progress");
         let mut ctx = PhaseContext::open(
             &recipe.run,
@@ -268,19 +279,24 @@ mod tests {
             None,
             None,
             fingerprint,
-            &mut said,
+            &mut notes,
         )
         .unwrap();
         let files = ["a.jsonl", "b.jsonl"].map(str::to_owned);
-        let source =
-            Source { role: "data", what: "", files: &files, kind: Kind::Supervised, pictures: 3 };
-        let examples = source.load_within(&mut ctx, text, context, None, most_in_memory).unwrap();
+        let source = Source {
+            role: "data",
+            note_prefix: "",
+            files: &files,
+            kind: ExampleKind::Supervised,
+            masks: 3,
+        };
+        let examples = source.load_within(&mut ctx, text, context, None, memory_limit).unwrap();
         let (examples, masks) = (examples.all().unwrap(), std::mem::take(&mut ctx.masks));
         drop(ctx);
-        Loaded { examples, said: said.0, masks }
+        Loaded { examples, notes: notes.0, masks }
     }
 
-    /// More than two chunks of records; some longer than the context, one field that nothing reads.
+    /// More than two chunks of records; some longer than the context, one with an unknown field.
     fn write_files(folder: &Path) {
         let record = |i: usize| {
             let answer = "hello ".repeat(i % 30 + 1);
@@ -292,8 +308,8 @@ mod tests {
             .unwrap();
     }
 
-    /// The same examples as of all records at once, whether they are in memory, in a file, or in the file of an attempt
-    /// before; and the same is said.
+    /// Chunked encoding, in memory, in a file and from an earlier file, against encoding all
+    /// records at once. The notes agree too.
     #[test]
     fn examples_are_those_of_all_records_at_once() {
         let folder = tempfile::tempdir().unwrap();
@@ -311,51 +327,55 @@ mod tests {
         assert_eq!(std::fs::metadata(&tokens).unwrap().modified().unwrap(), written);
         assert!(in_memory.examples == all.examples);
         assert_eq!(in_memory.masks.len(), 3);
-        assert!(in_memory.said.iter().any(|note| note.contains("id (1)")), "{:?}", in_memory.said);
         assert!(
-            in_memory.said.iter().any(|note| note.contains("Of 2500 records")),
+            in_memory.notes.iter().any(|note| note.contains("id (1)")),
             "{:?}",
-            in_memory.said
+            in_memory.notes
+        );
+        assert!(
+            in_memory.notes.iter().any(|note| note.contains("Of 2500 records")),
+            "{:?}",
+            in_memory.notes
         );
         for loaded in [in_file, again] {
             assert!(loaded.examples == all.examples);
             assert_eq!(
-                (loaded.said, loaded.masks),
-                (in_memory.said.clone(), in_memory.masks.clone())
+                (loaded.notes, loaded.masks),
+                (in_memory.notes.clone(), in_memory.masks.clone())
             );
         }
     }
 
-    /// The file is made anew where anything differs that the tokens depend on, or it is damaged.
+    /// The file is written again if an input differs or it is damaged.
     #[test]
-    fn a_file_of_other_tokens_is_made_anew() {
+    fn a_file_of_other_inputs_is_written_again() {
         let folder = tempfile::tempdir().unwrap();
         write_files(folder.path());
         let text = setup();
         let path = folder.path().join("progress/tokens/data");
-        let right = |text: &TextSetup, context: usize| {
+        let check = |text: &TextSetup, context: usize| {
             let loaded = load(folder.path(), text, context, 1000).examples;
             let file = std::fs::read(&path).unwrap();
             std::fs::remove_file(&path).unwrap();
             assert!(loaded == load(folder.path(), text, context, usize::MAX).examples);
             std::fs::write(&path, file).unwrap();
         };
-        right(&text, CONTEXT);
-        right(&text, CONTEXT + 1);
+        check(&text, CONTEXT);
+        check(&text, CONTEXT + 1);
         let other = Tokenizer::train(["number hell"], 290, &EMBEDDED_TOKENS).unwrap();
-        right(&TextSetup::embedded(other).unwrap(), CONTEXT);
+        check(&TextSetup::embedded(other).unwrap(), CONTEXT);
         let options = crisol_text::TextOptions {
             strings: crisol_text::StringFormat::Message,
             ..crisol_text::TextOptions::default()
         };
         let mut chat = setup();
         chat.set_options(options);
-        right(&chat, CONTEXT);
+        check(&chat, CONTEXT);
         let mut file = std::fs::read(&path).unwrap();
         file[100] ^= 1;
         std::fs::write(&path, file).unwrap();
-        right(&chat, CONTEXT);
+        check(&chat, CONTEXT);
         std::fs::write(folder.path().join("b.jsonl"), "{\"text\": \"hello\"}\n").unwrap();
-        right(&chat, CONTEXT);
+        check(&chat, CONTEXT);
     }
 }

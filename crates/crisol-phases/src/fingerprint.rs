@@ -1,5 +1,6 @@
-//! What a phase's result depends on: its settings, its data, the model it starts from. A fingerprint is saved with a
-//! phase's state and with its result, and a resumed run must have the same.
+//! The fingerprint of a phase: its settings and hashes of its inputs (data and starting model).
+//!
+//! It is saved with a phase's state and with its result. A resumed run must have the same one.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -10,15 +11,15 @@ use toml::{Table, Value};
 
 use crate::PhaseError;
 use crate::behaviours;
-use crate::data::{DataSource, Found};
+use crate::data::{DataFiles, DataSource};
 use crate::recipe::{Phase, Recipe, Split, settings_table, table_of};
 use crate::run_folder::{phase_or_path, starting_folder};
 use crate::settings::PhaseSettings;
 
-/// See the module's text.
+/// Inputs and settings that decide a phase's result.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Fingerprint {
-    /// Files, by what the phase takes them for.
+    /// Files, by their role.
     inputs: BTreeMap<String, Input>,
     /// Settings that decide the result, by their names.
     settings: BTreeMap<String, String>,
@@ -26,7 +27,7 @@ pub(crate) struct Fingerprint {
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct Input {
-    /// Where it is, for messages; it may move.
+    /// Path, for messages; it may change.
     place: String,
     content: Content,
 }
@@ -35,26 +36,26 @@ struct Input {
 #[serde(rename_all = "lowercase")]
 enum Content {
     Blake3(String),
-    /// A pipe: what came out of it cannot be compared with anything.
+    /// A pipe, whose content cannot be read again.
     Pipe,
     Missing,
 }
 
-/// How a phase was found on a resume.
+/// Progress of a phase in a resumed run.
 #[derive(Clone, Copy, PartialEq)]
-pub(crate) enum Stage {
-    /// It goes on: it reads its inputs again, and the optimizer's settings may be edited.
+pub(crate) enum PhaseStatus {
+    /// It reads its inputs again, and settings of its optimizer may be edited.
     Unfinished,
-    /// It is complete: inputs that are gone are not missed.
+    /// Its inputs may be gone.
     Finished,
 }
 
-/// The role of files that the model is measured with after the phase.
+/// Role of the files that the trained model is evaluated on.
 const EVALUATION: &str = "evaluation";
 
 impl Fingerprint {
-    /// Of a phase as things are now.
-    pub(crate) fn of(
+    /// The current fingerprint of a phase.
+    pub(crate) fn compute(
         recipe: &Recipe,
         phase: &Phase,
         out: &Path,
@@ -108,7 +109,7 @@ impl Fingerprint {
         Ok(this)
     }
 
-    /// Hashes of the files of a role, with their names; `None` where one of them cannot be hashed (a pipe).
+    /// Names and hashes of the files of a role; `None` if one cannot be hashed (a pipe).
     pub(crate) fn contents(&self, role: &str) -> Option<Vec<(&str, &str)>> {
         let files = self.inputs.iter().filter(|(name, _)| {
             name.strip_prefix(role).is_some_and(|which| which.starts_with(' '))
@@ -129,16 +130,16 @@ impl Fingerprint {
         hashes: &mut Hashes,
     ) -> Result<(), PhaseError> {
         for (i, file) in files.iter().enumerate() {
-            // What is measured is told by its name; there may be more or fewer of it.
+            // Files of the evaluation are identified by name: their number may change.
             let which = if role == EVALUATION { file.clone() } else { (i + 1).to_string() };
             if let Some(rows) = data.rows(file) {
                 let end = rows.end.map(|end| end.to_string()).unwrap_or_default();
                 self.settings
                     .insert(format!("rows of {role} {which}"), format!("{}..{end}", rows.start));
             }
-            let paths = match data.find(file) {
-                Found::Files(paths) => paths,
-                Found::Embedded(text) => {
+            let paths = match data.locate(file) {
+                DataFiles::Paths(paths) => paths,
+                DataFiles::Embedded(text) => {
                     let hash =
                         |text: &str| Content::Blake3(blake3::hash(text.as_bytes()).to_string());
                     let place = format!(
@@ -155,7 +156,7 @@ impl Fingerprint {
                     if paths.len() == 1 { String::new() } else { format!(", file {}", part + 1) };
                 // Standard input has no name, and can be read only once.
                 let content =
-                    if path.as_os_str() == "-" { Content::Pipe } else { hashes.of(path)? };
+                    if path.as_os_str() == "-" { Content::Pipe } else { hashes.hash(path)? };
                 let place = path.display().to_string();
                 self.inputs.insert(format!("{role} {which}{part}"), Input { place, content });
             }
@@ -177,25 +178,26 @@ impl Fingerprint {
             files = entries
                 .map(|entry| Ok(entry.map_err(|e| PhaseError::io(&path, e))?.path()))
                 .collect::<Result<_, PhaseError>>()?;
-            files.retain(|file| is_of_model(file));
+            files.retain(|file| is_model_file(file));
         }
         files.retain(|file| file.is_file());
         for file in files {
             let name = file.file_name().unwrap_or_default().to_string_lossy();
-            // A single file is told by its role: it may have another name elsewhere.
+            // A single file is identified by its role: it may be renamed.
             let key = if file == path { role.to_owned() } else { format!("{role}, {name}") };
-            let content = hashes.of(&file)?;
+            let content = hashes.hash(&file)?;
             self.inputs.insert(key, Input { place: file.display().to_string(), content });
         }
         Ok(())
     }
 
-    /// Compares with what was recorded of the phase. The error says what changed; what may change is returned in words.
+    /// Compares with the recorded fingerprint. Returns the edits that are allowed, in words; the
+    /// error names one that is not.
     pub(crate) fn check(
         &self,
         recorded: &Fingerprint,
         phase: &str,
-        stage: Stage,
+        status: PhaseStatus,
     ) -> Result<Vec<String>, PhaseError> {
         let changed = |what: String| PhaseError::Changed { phase: phase.to_owned(), what };
         for (role, was) in &recorded.inputs {
@@ -204,7 +206,7 @@ impl Fingerprint {
             let what = match (&was.content, &is.content) {
                 (was, is) if was == is && *is != Content::Pipe => continue,
                 (_, Content::Missing | Content::Pipe) | (Content::Pipe, _)
-                    if stage == Stage::Finished =>
+                    if status == PhaseStatus::Finished =>
                 {
                     continue;
                 }
@@ -231,14 +233,14 @@ impl Fingerprint {
         let names = recorded.settings.keys().chain(self.settings.keys());
         let names: std::collections::BTreeSet<&String> = names.collect();
         for name in names {
-            let value = |of: &Fingerprint| {
-                of.settings.get(name).cloned().unwrap_or_else(|| "not set".into())
+            let value = |fingerprint: &Fingerprint| {
+                fingerprint.settings.get(name).cloned().unwrap_or_else(|| "not set".into())
             };
             let (was, is) = (value(recorded), value(self));
             if was == is {
                 continue;
             }
-            if stage == Stage::Finished || !may_be_edited(name) {
+            if status == PhaseStatus::Finished || !may_be_edited(name) {
                 return Err(changed(format!("its setting `{name}` was {was} and is now {is}")));
             }
             edited.push(format!("`{name}` was {was} and is now {is}"));
@@ -247,14 +249,16 @@ impl Fingerprint {
     }
 }
 
-/// Settings of the optimizer may be edited while a phase is under way, but for the rule, which decides what its moments are.
+/// Settings of an unfinished phase's optimizer may be edited, except the rule: its moments depend
+/// on it.
 fn may_be_edited(name: &str) -> bool {
     let mut parts = name.rsplit('.');
     parts.next() != Some("rule") && parts.next().is_some_and(|part| part.ends_with("optimizer"))
 }
 
-/// Whether a model is loaded from a file of this name. (Phases leave others beside, some with times in them.)
-fn is_of_model(file: &Path) -> bool {
+/// Whether a model is loaded from a file of this name. Phases write other files too, some with
+/// times.
+fn is_model_file(file: &Path) -> bool {
     let named = |name: &str| file.file_name().is_some_and(|n| n == name);
     let extensions = ["safetensors", "bin", "json", "model", "jinja", "txt"];
     !named("phase.json")
@@ -273,12 +277,12 @@ fn flatten(prefix: &str, table: &Table, into: &mut BTreeMap<String, Value>) {
     }
 }
 
-/// Hashes of files that were read already, while their size and time stay as they are.
+/// Cached hashes of files; one is invalidated when the size or time of its file changes.
 #[derive(Debug, Default)]
 pub(crate) struct Hashes(BTreeMap<PathBuf, (u64, Option<SystemTime>, String)>);
 
 impl Hashes {
-    fn of(&mut self, path: &Path) -> Result<Content, PhaseError> {
+    fn hash(&mut self, path: &Path) -> Result<Content, PhaseError> {
         let failed = |e| PhaseError::io(path, e);
         let metadata = match std::fs::metadata(path) {
             Ok(metadata) => metadata,
@@ -307,12 +311,13 @@ mod tests {
     fn fingerprint(folder: &Path, recipe: &str) -> Fingerprint {
         let recipe = Recipe::parse("test.toml", recipe).unwrap();
         let data = DataSource::open(folder.to_str().unwrap());
-        Fingerprint::of(&recipe, &recipe.phases[0], folder, &data, &mut Hashes::default()).unwrap()
+        Fingerprint::compute(&recipe, &recipe.phases[0], folder, &data, &mut Hashes::default())
+            .unwrap()
     }
 
     const RECIPE: &str = "data = \".\"\nbase = \"BASE\"\nevaluate = \"none\"\n[[phases]]\nkind = \"sft\"\ndata = [\"a\", \"b\"]\n";
 
-    /// Every kind of change to files, as a resumed phase sees it.
+    /// Every kind of change to input files.
     #[test]
     fn changed_inputs_are_named() {
         let dir = tempfile::tempdir().unwrap();
@@ -331,24 +336,24 @@ mod tests {
         }
         let recipe = RECIPE.replace("BASE", base.to_str().unwrap());
         let before = fingerprint(dir.path(), &recipe);
-        let found = |stage| fingerprint(dir.path(), &recipe).check(&before, "sft", stage);
+        let found = |status| fingerprint(dir.path(), &recipe).check(&before, "sft", status);
         write("base/README.md", "nothing that is loaded");
-        assert_eq!(found(Stage::Unfinished).unwrap(), Vec::<String>::new());
+        assert_eq!(found(PhaseStatus::Unfinished).unwrap(), Vec::<String>::new());
         for name in ["a", "b", "sft.test.jsonl", "base/config.json", "base/model.safetensors"] {
             write(name, "changed");
-            for stage in [Stage::Unfinished, Stage::Finished] {
-                let error = found(stage).unwrap_err().to_string();
+            for status in [PhaseStatus::Unfinished, PhaseStatus::Finished] {
+                let error = found(status).unwrap_err().to_string();
                 assert!(error.contains(name) && error.contains("sft"), "{error}");
             }
             std::fs::remove_file(dir.path().join(name)).unwrap();
-            let error = found(Stage::Unfinished).unwrap_err().to_string();
+            let error = found(PhaseStatus::Unfinished).unwrap_err().to_string();
             assert!(error.contains(name) && error.contains("is gone"), "{error}");
-            found(Stage::Finished).unwrap();
+            found(PhaseStatus::Finished).unwrap();
             write(name, name);
-            found(Stage::Unfinished).unwrap();
+            found(PhaseStatus::Unfinished).unwrap();
         }
         write("base/tokenizer.json", "new");
-        assert!(found(Stage::Unfinished).unwrap_err().to_string().contains("tokenizer.json"));
+        assert!(found(PhaseStatus::Unfinished).unwrap_err().to_string().contains("tokenizer.json"));
     }
 
     #[test]
@@ -360,7 +365,7 @@ mod tests {
             fingerprint(dir.path(), &format!("{recipe}{text}")).check(
                 &before,
                 "sft",
-                Stage::Unfinished,
+                PhaseStatus::Unfinished,
             )
         };
         let edited = with("optimizer.lr = 1e-5\n").unwrap();
@@ -374,11 +379,11 @@ mod tests {
             assert!(error.contains(name), "{error}");
         }
         let now = fingerprint(dir.path(), &format!("{recipe}optimizer.lr = 1e-5\n"));
-        assert!(now.check(&before, "sft", Stage::Finished).is_err());
+        assert!(now.check(&before, "sft", PhaseStatus::Finished).is_err());
         let seeded = fingerprint(dir.path(), &format!("seed = 2\n{recipe}"));
         assert!(
             seeded
-                .check(&before, "sft", Stage::Unfinished)
+                .check(&before, "sft", PhaseStatus::Unfinished)
                 .unwrap_err()
                 .to_string()
                 .contains("seed")

@@ -1,4 +1,4 @@
-//! What a finished phase leaves besides its weights (`phase.json`), and the report of a run that is made of it.
+//! What a finished phase leaves besides its weights (`phase.json`), and the report of a run.
 
 use std::path::Path;
 
@@ -6,15 +6,16 @@ use crisol_model::{Checkpoint, save_checkpoint};
 use crisol_report::{MaskPicture, ModelSummary, PhaseReport, PromptReport, Report, RolloutSample};
 use serde::{Deserialize, Serialize};
 
-use crate::context::{Record, Saves};
+use crate::context::PhaseRecord;
 use crate::fingerprint::Fingerprint;
 use crate::machine::peak_memory;
 use crate::owner::REPORTS;
 use crate::recipe::{Phase, Recipe};
 use crate::settings::PhaseSettings;
+use crate::state::SaveStats;
 use crate::{PhaseError, prompts};
 
-/// What is kept of a finished phase beside its weights, in `phase.json`.
+/// `phase.json`: what a finished phase leaves besides its weights.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct PhaseFile {
     pub(crate) report: PhaseReport,
@@ -24,11 +25,11 @@ pub(crate) struct PhaseFile {
     pub(crate) masks: Vec<MaskPicture>,
     pub(crate) evaluation_seconds: f64,
     pub(crate) peak_memory_bytes: u64,
-    /// Not in files of earlier versions.
+    /// Missing in files of earlier versions.
     #[serde(default)]
     pub(crate) fingerprint: Option<Fingerprint>,
     #[serde(default)]
-    pub(crate) saves: Saves,
+    pub(crate) saves: SaveStats,
 }
 
 impl PhaseFile {
@@ -36,7 +37,7 @@ impl PhaseFile {
         recipe: &Recipe,
         phase: &Phase,
         trained: &Checkpoint,
-        record: Record,
+        record: PhaseRecord,
     ) -> PhaseFile {
         let config = trained.model.config();
         PhaseFile {
@@ -139,7 +140,7 @@ pub fn assemble_report(recipe: &Recipe, out: &Path) -> Result<Report, PhaseError
         report.phases.push(file.report);
         report.rollouts.extend(file.rollouts);
         report.masks.extend(file.masks);
-        prompts::add(&mut report.prompts, file.prompts);
+        prompts::merge(&mut report.prompts, file.prompts);
     }
     Ok(report)
 }

@@ -44,7 +44,7 @@ impl PhaseForecast {
     }
 }
 
-/// A phase of more steps is taken for a mistake.
+/// Maximum steps of a phase; more are probably a mistake.
 const MAX_STEPS: f64 = 1e6;
 
 /// Refuses a run with a phase of more than a million steps or of more than `memory` bytes.
@@ -71,7 +71,7 @@ pub fn refuse_too_large(phases: &[PhaseForecast], memory: Option<u64>) -> Result
     Ok(())
 }
 
-/// Forecasts of every phase of a recipe whose defaults are settled ([`Recipe::resolve`]).
+/// Forecasts of every phase of a resolved recipe ([`Recipe::resolve`]).
 pub fn forecast(
     recipe: &Recipe,
     machine: Option<&Machine>,
@@ -81,7 +81,7 @@ pub fn forecast(
     let shape = config.cost_shape();
     let data = recipe.run.data_source();
     let sample = Sample::new(recipe, &data, config.max_document_len())?;
-    let of = |phase: &Phase| -> Result<PhaseForecast, PhaseError> {
+    let forecast_phase = |phase: &Phase| -> Result<PhaseForecast, PhaseError> {
         let Forecasted { steps, stages } = sample.forecast(&phase.settings, &shape)?;
         let stage = |(name, work)| StageForecast::new(name, &shape, &work, machine);
         let memory = memory::memory(&phase.settings, &recipe.run, &config, &data, threads);
@@ -92,7 +92,7 @@ pub fn forecast(
             memory: memory.total().0,
         })
     };
-    recipe.phases.iter().map(of).collect()
+    recipe.phases.iter().map(forecast_phase).collect()
 }
 
 #[cfg(test)]

@@ -1,12 +1,12 @@
 //! GRPO: group relative policy optimisation (Shao et al. 2024, arXiv:2402.03300). Each step:
 //!
 //! - samples a group of answers to each of some problems;
-//! - verifies them: a right answer and the right form are rewarded;
-//! - takes as advantage how much better than its group an answer did: `A = (r − mean r) / std r`;
+//! - verifies them and rewards a right answer and the right format;
+//! - computes advantages within each group: `A = (r − mean r) / std r`;
 //! - trains on the clipped policy loss, token by token.
 //!
-//! There is no value model and no reward model. Differences from the paper, by default: no KL penalty, and groups whose
-//! answers all earned the same are skipped (DAPO, arXiv:2503.14476).
+//! There is no value model and no reward model. Differences from the paper, by default: no KL
+//! penalty, and groups with equal rewards are skipped (DAPO, arXiv:2503.14476).
 
 use crisol_cost::phases::{Phase, PhaseOptions};
 use crisol_engine::Params;
@@ -19,15 +19,19 @@ use crisol_train::{Output, Trainer};
 
 use crate::PhaseError;
 use crate::behaviours::{opening, reply_text};
-use crate::context::{PhaseContext, Saved};
-use crate::forecast::lengths::Sampled as Lengths;
+use crate::context::PhaseContext;
+use crate::forecast::lengths::Lengths;
 use crate::forecast::plan::{Shapes, StagePlan};
-use crate::on_policy::{self, Moment, OnPolicy, Sampled, Updated};
+use crate::on_policy::{self, OnPolicy, Position, Sampled, Updated};
 use crate::replay::{Replay, WithReplay};
-use crate::rollouts::{Minibatch, Rollout, choose_prompts, examples, keep_samples, mean, sample};
+use crate::rollouts::{
+    Minibatch, Rollout, choose_prompts, examples, mean, report_rollouts, sample,
+};
 use crate::settings::ReasonSettings;
+use crate::state::SavedModel;
 
-/// Steps between KL measurements when KL is not part of the loss: each is a forward pass of the reference.
+/// Steps between KL measurements when KL is not part of the loss. Each is a forward pass of the
+/// reference.
 const REFERENCE_KL_INTERVAL: u64 = 8;
 
 /// The stage as data.
@@ -62,7 +66,7 @@ pub(crate) fn grpo(
     let context = model.config().max_document_len();
     let records = ctx.records(&settings.data)?;
     let encoded = encode_records(&records, |record| text.problem(record, context))?;
-    ctx.note_data("", &encoded.summary, context);
+    ctx.note_encoding("", &encoded.summary, context);
     let problems: Vec<ProblemExample> = encoded.examples;
     let replay = Replay::load(ctx, &settings.replay, &text, context)?;
 
@@ -101,7 +105,7 @@ struct Grpo<'a> {
     settings: &'a ReasonSettings,
     text: &'a TextSetup,
     problems: &'a [ProblemExample],
-    /// Those of the problems.
+    /// Records of the problems.
     records: Vec<&'a Record>,
     policy: Trainer,
     /// The policy's weights at the start.
@@ -115,14 +119,14 @@ impl OnPolicy for Grpo<'_> {
     type Stats = WithReplay<PolicyStats>;
     const MODELS: usize = 1;
 
-    fn saved(&mut self) -> Vec<Saved<'_>> {
+    fn saved_models(&mut self) -> Vec<SavedModel<'_>> {
         vec![
-            Saved::Trainer("policy", &mut self.policy),
-            Saved::Frozen("reference", &mut self.reference),
+            SavedModel::Trainer("policy", &mut self.policy),
+            SavedModel::Frozen("reference", &mut self.reference),
         ]
     }
 
-    fn sample(&mut self, ctx: &mut PhaseContext<'_>, at: Moment) -> Result<Sampled, PhaseError> {
+    fn sample(&mut self, ctx: &mut PhaseContext<'_>, at: Position) -> Result<Sampled, PhaseError> {
         let &mut Grpo { settings, text, problems, ref policy, logit_scale, .. } = self;
         let chosen = choose_prompts(ctx, problems.len(), settings.rollout.prompts, at.step);
         let prompts: Vec<&[u32]> = chosen.iter().map(|&i| problems[i].prompt.as_slice()).collect();
@@ -149,7 +153,7 @@ impl OnPolicy for Grpo<'_> {
             ctx.note(note);
         }
         let records: Vec<&Record> = chosen.iter().map(|&i| self.records[i]).collect();
-        keep_samples(ctx, (step, total), text, &records, &rollouts);
+        report_rollouts(ctx, (step, total), text, &records, &rollouts);
 
         let part = |i: usize| mean(&rollouts, |rollout| rollout.reward_parts[i].1);
         let metrics = [
@@ -162,7 +166,7 @@ impl OnPolicy for Grpo<'_> {
             let mut skip = skipped.iter().flat_map(|&skip| std::iter::repeat_n(skip, group));
             sampled.trained.retain(|_| skip.next() == Some(false));
         }
-        // Also without a penalty: how far the policy has moved is worth watching.
+        // Without a penalty, the KL is still measured at intervals.
         if settings.kl_coefficient > 0.0 || step.is_multiple_of(REFERENCE_KL_INTERVAL) {
             let reference = (&policy.model, &self.reference);
             let logprobs = ctx.logprobs(reference, &examples(&sampled.trained), logit_scale)?;
@@ -178,11 +182,11 @@ impl OnPolicy for Grpo<'_> {
         ctx: &mut PhaseContext<'_>,
         _: usize,
         minibatch: &Minibatch<'_>,
-        at: Moment,
+        at: Position,
     ) -> Result<Updated<Self::Stats>, PhaseError> {
         let Grpo { settings, policy, replay, logit_scale, options, .. } = self;
         let output = Output::TokenScores { logit_scale: *logit_scale, entropy: true };
-        let config = at.rule(&settings.optimizer);
+        let config = at.optimizer_config(&settings.optimizer);
         let batch = &minibatch.batch;
         let (done, replayed) =
             replay.step(ctx, policy, at.minibatch, batch, output, &config, |shard, scores| {
@@ -198,7 +202,8 @@ impl OnPolicy for Grpo<'_> {
 }
 
 impl Grpo<'_> {
-    /// An answer that was cut off is neither right nor in form: its last number may be half a number.
+    /// Verifies rollouts. One that was cut off is neither right nor in format: its last number may
+    /// be incomplete.
     fn verify(&self, chosen: &[usize], rollouts: &[Rollout]) -> Vec<Verdict> {
         let groups = chosen.iter().zip(rollouts.chunks(self.settings.rollout.group_size));
         let verify = |(&i, group): (&usize, &[Rollout])| {
@@ -215,12 +220,12 @@ impl Grpo<'_> {
     }
 }
 
-/// The form is rewarded by itself, so that it survives problems that are too hard. The answer is rewarded only in the
-/// right form, unless the form is worth nothing.
+/// Reward of the format and of the right answer. The format has its own reward, so that it survives
+/// problems that are too hard. An answer counts only in the format, unless that has no reward.
 fn reward(verdict: Verdict, settings: &ReasonSettings) -> f32 {
     let format = if verdict.format { settings.format_reward } else { 0.0 };
-    let in_form = verdict.format || settings.format_reward == 0.0;
-    let accuracy = if in_form && verdict.correct { settings.accuracy_reward } else { 0.0 };
+    let in_format = verdict.format || settings.format_reward == 0.0;
+    let accuracy = if in_format && verdict.correct { settings.accuracy_reward } else { 0.0 };
     (format + accuracy) as f32
 }
 
@@ -229,7 +234,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_form_is_asked_for_only_where_it_is_rewarded() {
+    fn the_format_is_required_only_if_it_is_rewarded() {
         let rewards = |format_reward: f64, format: bool, correct: bool| {
             let settings = ReasonSettings { format_reward, ..ReasonSettings::default() };
             reward(Verdict { format, correct }, &settings)

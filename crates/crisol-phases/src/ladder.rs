@@ -1,62 +1,65 @@
-//! A ladder of a recipe: its pre-training with smaller models up to its own, each on the same number of tokens for each parameter.
+//! A scaling ladder of a recipe: its pre-training with smaller models up to its own, at a constant
+//! ratio of tokens to parameters.
 //!
-//! What each rung takes is exact, because the tokenizer, the documents and the batches are those that its run will have.
+//! The work of each rung is exact: tokenizer, documents and batches are those of its run.
 
 use crisol_cost::ModelShape;
 use crisol_cost::machine::LocalWork;
 use thiserror::Error;
 
 use crate::PhaseError;
-use crate::batches::Plan;
+use crate::batches::BatchPlan;
 use crate::context::stage_purpose;
-use crate::forecast::lengths::{Length, Planned, Sampled};
+use crate::forecast::lengths::{Length, Lengths, Planned};
 use crate::forecast::plan::{Shapes, StageData};
 use crate::pretrain::{documents, stage, text_setup, texts};
 use crate::recipe::{Recipe, Split};
 use crate::settings::{ModelSettings, PhaseSettings, PretrainSettings};
 
-/// One run of a ladder that is to be made.
+/// One run of a ladder.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LadderRung {
-    /// What it does.
+    /// Its recipe.
     pub recipe: Recipe,
-    /// Its model.
+    /// Shape of its model.
     pub shape: ModelShape,
-    /// Tokens that it trains on, repeated ones as often as they are met.
+    /// Trained tokens, all epochs together.
     pub tokens: usize,
-    /// What training takes, and measuring the held-out text before and after.
+    /// Operations of training, and of measuring the held-out text before and after.
     pub work: LocalWork,
 }
 
 /// Why a recipe has no ladder.
 #[derive(Debug, Error)]
 pub enum LadderError {
-    /// The recipe begins with something else.
+    /// The first phase is not pre-training.
     #[error(
-        "the first phase is of kind {kind}; a ladder is of pre-training: put a phase of kind pretrain first"
+        "the first phase is of kind {kind}; a ladder is of pre-training: \
+         put a phase of kind pretrain first"
     )]
     NotPretraining {
         /// Kind of its first phase.
         kind: &'static str,
     },
-    /// The recipe trains a model that there is.
+    /// The recipe starts from a trained model.
     #[error("the recipe starts from {base}; the models of a ladder are new: leave `base` empty")]
     NotNew {
         /// The checkpoint.
         base: String,
     },
-    /// Nothing could be measured.
+    /// The pre-training has no held-out data.
     #[error(
-        "the phase {name} has no held-out text, whose loss a ladder is about: name files in `heldout`"
+        "the phase {name} has no held-out text, whose loss a ladder is about: \
+         name files in `heldout`"
     )]
     NothingHeldOut {
         /// The phase.
         name: String,
     },
-    /// Too few models between a tenth and the whole.
+    /// Too few models between a twelfth of the recipe's size and that size.
     #[error(
-        "only {found} models between a twelfth of the recipe's size and that size have its proportions, and {rungs} rungs were \
-         asked for; make model.hidden_size larger"
+        "only {found} models between a twelfth of the recipe's size and that size have its \
+         proportions, and {rungs} rungs were asked for; make model.hidden_size larger"
     )]
     TooFewSizes {
         /// Different sizes.
@@ -66,8 +69,9 @@ pub enum LadderError {
     },
     /// The smallest is not much smaller than the largest.
     #[error(
-        "compute would grow by a factor of {factor:.1} from the smallest rung to the largest, and a curve needs 8 or more; make \
-         model.hidden_size larger or the vocabulary smaller"
+        "compute would grow by a factor of {factor:.1} from the smallest rung to the largest, \
+         and a curve needs 8 or more; \
+         make model.hidden_size larger or the vocabulary smaller"
     )]
     TooNarrow {
         /// Largest over smallest.
@@ -78,19 +82,19 @@ pub enum LadderError {
     Phase(#[from] PhaseError),
 }
 
-/// Share of the recipe's model that the smallest should have, and the least that it may have.
-const SMALLEST: f64 = 0.1;
-const LEAST: f64 = 1.0 / 12.0;
-/// A curve through the losses needs as much (`crisol_cost::fit`).
+/// Target and minimum of the smallest model's size, as a share of the recipe's.
+const TARGET_SHARE: f64 = 0.1;
+const MIN_SHARE: f64 = 1.0 / 12.0;
+/// Minimum growth of compute over a ladder: a fit needs it (`crisol_cost::fit`).
 const MIN_FACTOR: f64 = 8.0;
 /// Layers of the smallest models.
 const MIN_LAYERS: usize = 2;
-/// How far the width of a head may be from the recipe's, as a factor.
-const HEAD_WIDTHS: f64 = 2.0;
+/// Maximum ratio of a head's width to the recipe's, or the other way round.
+const MAX_HEAD_WIDTH_FACTOR: f64 = 2.0;
 
-/// So many rungs of a recipe's first phase, the smallest first; the last is the recipe's own model.
+/// A ladder of a recipe's first phase, the smallest model first. The last is the recipe's own.
 pub fn ladder(base: &Recipe, rungs: usize) -> Result<Vec<LadderRung>, LadderError> {
-    // A recipe has a phase at least.
+    // A recipe has at least one phase.
     let phase = &base.phases[0];
     let PhaseSettings::Pretrain(settings) = &phase.settings else {
         return Err(LadderError::NotPretraining { kind: phase.settings.kind() });
@@ -120,28 +124,28 @@ pub fn ladder(base: &Recipe, rungs: usize) -> Result<Vec<LadderRung>, LadderErro
     let lengths: Vec<usize> = train.iter().map(|document| document.ids.len()).collect();
     let purpose = stage_purpose(&phase.name, "pretrain");
     let mut ladder = Vec::with_capacity(rungs);
-    for (place, (model, parameters)) in models.into_iter().enumerate() {
+    for (rung, (model, parameters)) in models.into_iter().enumerate() {
         let settings =
             PretrainSettings { epochs: settings.epochs * parameters / whole, ..settings.clone() };
         let shape = model.config(text.tokenizer.vocab_size())?.cost_shape();
         let PretrainSettings { epochs, batch_tokens, .. } = settings;
         let mut plan =
-            Plan::new(lengths.clone(), epochs, batch_tokens, base.run.seed, purpose.clone());
-        let (whole_epochs, further) = plan.met();
+            BatchPlan::new(lengths.clone(), epochs, batch_tokens, base.run.seed, purpose.clone());
+        let (whole_epochs, partial) = plan.visits();
         let once: usize = lengths.iter().sum();
         let tokens =
-            whole_epochs as usize * once + further.iter().map(|&i| lengths[i]).sum::<usize>();
+            whole_epochs as usize * once + partial.iter().map(|&i| lengths[i]).sum::<usize>();
         let data = StageData {
             all: &(),
             trained: &Planned::new(&mut plan, 1, |i| Length::of(&train[i])),
             heldout: &heldout.as_slice(),
-            replay: &Sampled::default(),
+            replay: &Lengths::default(),
             updates: plan.total() as usize,
         };
         let shapes = Shapes { policy: &shape, scalar: &shape };
         let work = stage(&settings).plan().work(shapes, &data);
         let mut recipe = base.clone();
-        recipe.run.title = format!("Rung {} of {rungs} of a ladder", place + 1);
+        recipe.run.title = format!("Rung {} of {rungs} of a ladder", rung + 1);
         recipe.run.model = model;
         recipe.run.evaluate = Split::None;
         recipe.phases.truncate(1);
@@ -155,7 +159,8 @@ pub fn ladder(base: &Recipe, rungs: usize) -> Result<Vec<LadderRung>, LadderErro
     Ok(ladder)
 }
 
-/// Models of a base's proportions with their sizes: as even a ladder from a tenth of the base's size up to the base as there is.
+/// Models of the base's proportions, with their parameters: as even a ladder as widths allow, from
+/// a tenth of the base's size up to the base.
 fn choose(
     base: &ModelSettings,
     rungs: usize,
@@ -163,13 +168,13 @@ fn choose(
 ) -> Result<Vec<(ModelSettings, f64)>, LadderError> {
     let whole = size(base)?;
     let mut found = 0;
-    // Widths that are whole registers are computed fastest; narrow models have too few of them.
+    // Multiples of the SIMD width are fastest, but a narrow base has few of them.
     for step in [8, 4, 2] {
         let mut models = Vec::new();
         for width in (step..base.hidden_size).step_by(step) {
             if let Some(model) = narrowed(base, width) {
                 let size = size(&model)?;
-                if (LEAST * whole..whole).contains(&size) {
+                if (MIN_SHARE * whole..whole).contains(&size) {
                     models.push((model, size));
                 }
             }
@@ -177,23 +182,26 @@ fn choose(
         models.push((base.clone(), whole));
         found = models.len();
         if found >= rungs {
-            return Ok(evenly(models, rungs));
+            return Ok(choose_evenly(models, rungs));
         }
     }
     Err(LadderError::TooFewSizes { found, rungs })
 }
 
-/// The base with another width, its layers, heads and feed-forward layer in proportion; none if no heads fit.
+/// The base scaled to another width, with layers, heads and feed-forward width in proportion.
+/// `None` if no number of heads fits.
 fn narrowed(base: &ModelSettings, width: usize) -> Option<ModelSettings> {
     let share = width as f64 / base.hidden_size as f64;
     let scaled = |count: usize| (count as f64 * share).round() as usize;
-    // As many query heads share a head of keys and values.
+    // Query heads per key/value head stay as they are.
     let queries = base.heads / base.kv_heads;
     let wanted = (base.hidden_size / base.heads) as f64;
     let far = |heads: usize| ((width / heads) as f64 / wanted).ln().abs();
     let heads = (queries..=base.heads)
         .step_by(queries)
-        .filter(|heads| width.is_multiple_of(2 * heads) && far(*heads) <= HEAD_WIDTHS.ln())
+        .filter(|heads| {
+            width.is_multiple_of(2 * heads) && far(*heads) <= MAX_HEAD_WIDTH_FACTOR.ln()
+        })
         .min_by(|a, b| far(*a).total_cmp(&far(*b)))?;
     Some(ModelSettings {
         hidden_size: width,
@@ -205,14 +213,15 @@ fn narrowed(base: &ModelSettings, width: usize) -> Option<ModelSettings> {
     })
 }
 
-/// So many of the models, which are ordered by size: from the top, each the nearest to its place on an even ladder.
-fn evenly(mut models: Vec<(ModelSettings, f64)>, rungs: usize) -> Vec<(ModelSettings, f64)> {
+/// Chooses `rungs` of the models, which are sorted by size: from the top, each the nearest to its
+/// target on a geometric ladder.
+fn choose_evenly(mut models: Vec<(ModelSettings, f64)>, rungs: usize) -> Vec<(ModelSettings, f64)> {
     let whole = models[models.len() - 1].1;
-    let smallest = models[0].1.max(SMALLEST * whole);
+    let smallest = models[0].1.max(TARGET_SHARE * whole);
     let mut chosen = Vec::with_capacity(rungs);
     for rung in (0..rungs).rev() {
         let target = smallest * (whole / smallest).powf(rung as f64 / (rungs - 1) as f64);
-        // Those below must be enough for the rungs below.
+        // Enough models must be left for the rungs below.
         let far = |at: &usize| (models[*at].1 / target).ln().abs();
         let at = (rung..models.len()).min_by(|a, b| far(a).total_cmp(&far(b)));
         let at = at.expect("there are as many models as rungs");
@@ -227,7 +236,7 @@ fn evenly(mut models: Vec<(ModelSettings, f64)>, rungs: usize) -> Vec<(ModelSett
 mod tests {
     use super::*;
 
-    /// Parameters but for norms, with 1,024 tokens.
+    /// Parameters without norms, with a vocabulary of 1,024.
     fn size(model: &ModelSettings) -> f64 {
         let (width, heads) = (model.hidden_size, model.heads + model.kv_heads);
         let attention = 2 * width * (width / model.heads) * heads;
@@ -268,9 +277,9 @@ mod tests {
                         model.kv_heads * base.heads,
                         "{model:?}"
                     );
-                    let fatness =
+                    let aspect =
                         |m: &ModelSettings| m.intermediate_size as f64 / m.hidden_size as f64;
-                    assert!((fatness(model) / fatness(&base) - 1.0).abs() < 0.05, "{model:?}");
+                    assert!((aspect(model) / aspect(&base) - 1.0).abs() < 0.05, "{model:?}");
                 }
                 assert!((0.08..0.15).contains(&(models[0].1 / models[rungs - 1].1)), "{models:?}");
             }
@@ -278,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_ladder_is_named() {
+    fn recipes_without_a_ladder_are_refused_with_the_cause() {
         let error = |text: &str| {
             ladder(&Recipe::parse("r.toml", text).unwrap(), 5).unwrap_err().to_string()
         };

@@ -1,4 +1,4 @@
-//! The phases of training a language model, one file each, and the run that strings them together.
+//! The phases of training a language model, one file each, and the run that executes them.
 //!
 //! | file | phase |
 //! |---|---|
@@ -9,9 +9,17 @@
 //! | `ppo.rs` | RLHF against the reward model |
 //! | `dpo.rs` | preference pairs, without a reward model |
 //!
-//! A phase is a function from a checkpoint to a checkpoint. Stages that train on data share the loop of `steps.rs`, those
-//! that sample their data (GRPO, PPO) that of `on_policy.rs`. [`Recipe`] describes a run, [`forecast`] estimates it,
-//! [`run`] runs it, and [`classifiers`] tell refusals and right answers apart.
+//! A phase is a function from a checkpoint to a checkpoint. Stages that train on data share the
+//! loop of `steps.rs`; stages that sample their data (GRPO, PPO) share that of `on_policy.rs`.
+//!
+//! | question | file |
+//! |---|---|
+//! | how does a recipe become settings? | `recipe.rs` |
+//! | what runs, in which order? | `run.rs` |
+//! | what does a phase log and when does it stop? | `context.rs` |
+//! | where is the resume state? | `state.rs` |
+//! | what would a run take? | `forecast.rs` |
+//! | what can the model do? | `behaviours.rs`, `evaluation.rs` |
 
 pub mod batch;
 mod batches;
@@ -20,6 +28,7 @@ pub mod classifiers;
 mod context;
 mod data;
 mod defaults;
+mod divergence;
 mod dpo;
 mod evaluation;
 mod examples;
@@ -29,6 +38,8 @@ pub mod forecast;
 mod grpo;
 mod ladder;
 mod machine;
+mod no_signal;
+mod observer;
 mod on_policy;
 mod owner;
 mod pairs;
@@ -47,23 +58,22 @@ mod run;
 mod run_folder;
 mod settings;
 mod sft;
+mod state;
 mod steps;
 mod store;
 mod supervised;
-mod unpaid;
-mod watch;
 
 use std::path::{Path, PathBuf};
 
 pub use behaviours::answers;
-pub use context::{Observer, Saves};
 pub use data::DataSource;
-pub use evaluation::{Evaluation, EvaluationOptions, Measured, evaluate};
+pub use evaluation::{Evaluation, EvaluationOptions, Measure, evaluate};
 pub use examples::{Preprocessed, preprocess};
 pub use finished::{assemble_report, save_report};
 pub use forecast::{PhaseForecast, StageForecast, forecast, refuse_too_large};
 pub use ladder::{LadderError, LadderRung, ladder};
 pub use machine::{available_memory, machine, peak_memory};
+pub use observer::Observer;
 pub use owner::Owner;
 pub use recipe::{Phase, Recipe, RecipeError, RunSettings, Split};
 pub use run::{RunOptions, run};
@@ -72,6 +82,7 @@ pub use settings::{
     DpoSettings, ModelSettings, OptimizerSettings, PhaseSettings, PpoSettings, PretrainSettings,
     ReasonSettings, RewardSettings, RolloutSettings, SftSettings, TextSettings,
 };
+pub use state::SaveStats;
 
 /// What can go wrong in a run.
 #[derive(Debug, thiserror::Error)]
@@ -95,7 +106,11 @@ pub enum PhaseError {
     #[error(transparent)]
     Report(#[from] crisol_report::ReportError),
     /// Reading or writing a file failed.
-    #[error("cannot use {}: {source}; check the path, its permissions and the space left on the disk", path.display())]
+    #[error(
+        "cannot use {}: {source}; \
+         check the path, its permissions and the space left on the disk",
+        path.display()
+    )]
     Io {
         /// The file.
         path: PathBuf,
@@ -120,7 +135,7 @@ pub enum PhaseError {
         /// What is needed.
         wanted: &'static str,
     },
-    /// Data without anything that a model can be measured on.
+    /// The data has nothing that a model can be measured on.
     #[error("{place}: it holds {shape}, of which nothing is measured; {wanted}")]
     NothingToMeasure {
         /// File and line of the first record.
@@ -132,7 +147,9 @@ pub enum PhaseError {
     },
     /// The reward model reads other tokens than the policy writes.
     #[error(
-        "the reward model in {} has another tokenizer than the policy; train one from the same base", folder.display()
+        "the reward model in {} has another tokenizer than the policy; \
+         train one from the same base",
+        folder.display()
     )]
     OtherTokenizer {
         /// The reward model's folder.
@@ -140,21 +157,23 @@ pub enum PhaseError {
     },
     /// The recipe's architecture does not exist.
     #[error(
-        "model.architecture is {name:?}; a new model can be LlamaForCausalLM, Olmo2ForCausalLM or Qwen3ForCausalLM"
+        "model.architecture is {name:?}; \
+         a new model can be LlamaForCausalLM, Olmo2ForCausalLM or Qwen3ForCausalLM"
     )]
     UnknownArchitecture {
         /// What the recipe says.
         name: String,
     },
-    /// The base's context cannot hold a token and the next.
+    /// The base's context is shorter than two tokens.
     #[error(
-        "the model in {base} has a context of 1 token, which leaves nothing to predict; start from another model"
+        "the model in {base} has a context of 1 token, which leaves nothing to predict; \
+         start from another model"
     )]
     NoContext {
         /// The base.
         base: String,
     },
-    /// A run would take more than this machine has, or than anybody waits for.
+    /// A run exceeds the memory of this machine, or a million steps.
     #[error("{forecast}; make the run smaller, or start it all the same with --force")]
     TooLarge {
         /// What was forecast, and the limit.
@@ -170,7 +189,9 @@ pub enum PhaseError {
     },
     /// The output folder is in use.
     #[error(
-        "{} already holds a run; continue it with --resume, or choose another folder with --out", out.display()
+        "{} already holds a run; \
+         continue it with --resume, or choose another folder with --out",
+        out.display()
     )]
     RunExists {
         /// The folder.
@@ -178,7 +199,8 @@ pub enum PhaseError {
     },
     /// The folder's run has an owner.
     #[error(
-        "{} is in use by another run of crisol ({owner}): wait until it ends, stop it, or choose another folder with --out",
+        "{} is in use by another run of crisol ({owner}): \
+         wait until it ends, stop it, or choose another folder with --out",
         out.display()
     )]
     InUse {
@@ -187,7 +209,7 @@ pub enum PhaseError {
         /// Process, machine and since when.
         owner: String,
     },
-    /// Something of the user's is in the way.
+    /// The run would replace a file that Crisol did not write.
     #[error(
         "{} was not written by Crisol, and the run would replace it; it is left as it is. \
          Choose another folder with --out, or move the file away", path.display()
@@ -198,16 +220,19 @@ pub enum PhaseError {
     },
     /// The recipe in the folder was edited, and the run has not begun.
     #[error(
-        "{} was edited and the run would replace it; it is left as it is. Run it as it is with --resume and without naming \
-         a recipe, or choose another folder with --out", path.display()
+        "{} was edited and the run would replace it; it is left as it is. \
+         Run it as it is with --resume and without naming a recipe, \
+         or choose another folder with --out",
+        path.display()
     )]
     RecipeEdited {
         /// The file.
         path: PathBuf,
     },
-    /// A phase would go on from other inputs than it began with.
+    /// The inputs of a phase have changed since it began.
     #[error(
-        "phase {phase} cannot be resumed: {what}. Restore what it was, or start a new run in another folder with --out \
+        "phase {phase} cannot be resumed: {what}. \
+         Restore what it was, or start a new run in another folder with --out \
          (of an unfinished phase, settings of its optimizer may be edited in recipe.toml)"
     )]
     Changed {
@@ -224,8 +249,9 @@ pub enum PhaseError {
     },
     /// The folder's run was made by another recipe.
     #[error(
-        "{} holds a run of another recipe (first difference: {difference}); resume without naming a recipe or seed, \
-         or choose another folder with --out", out.display()
+        "{} holds a run of another recipe (first difference: {difference}); \
+         resume without naming a recipe or seed, or choose another folder with --out",
+        out.display()
     )]
     OtherRecipe {
         /// The folder.
@@ -244,7 +270,7 @@ pub enum PhaseError {
 }
 
 impl PhaseError {
-    /// Whether this is no failure but the answer to a request to stop.
+    /// Whether this is a stop on request, not a failure.
     pub(crate) fn is_stop(&self) -> bool {
         match self {
             PhaseError::Train(error) => error.is_stop(),

@@ -1,6 +1,6 @@
-//! What is known about the machine a run is on, for the report.
+//! Description and memory of the machine, for the report.
 
-/// The processor in words and the number of cores.
+/// Name of the processor and number of cores.
 pub fn machine() -> String {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
@@ -11,7 +11,7 @@ pub fn machine() -> String {
     format!("{model}, {cores} {}", if cores == 1 { "core" } else { "cores" })
 }
 
-/// Largest resident memory of this process in bytes so far; 0 where the system does not say.
+/// Peak resident memory of this process so far, in bytes; 0 if unknown.
 pub fn peak_memory() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     status
@@ -22,7 +22,7 @@ pub fn peak_memory() -> u64 {
         .map_or(0, |kib| kib * 1024)
 }
 
-/// Bytes of memory that a new process can have without swapping; `None` where the system does not say.
+/// Memory available to a new process without swapping, in bytes; `None` if unknown.
 pub fn available_memory() -> Option<u64> {
     let info = std::fs::read_to_string("/proc/meminfo").ok()?;
     let free = info.lines().find_map(|line| {

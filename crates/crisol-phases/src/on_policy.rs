@@ -8,8 +8,8 @@
 //!             one optimizer step                                     OnPolicy::update
 //! ```
 //!
-//! A stop while answers are sampled gives the step up. A stop between two optimizer steps saves the rollouts with the
-//! weights ([`StepState`]), and a resumed stage goes on with the next one.
+//! A stop during sampling gives the step up. A stop between two optimizer steps saves the rollouts
+//! with the weights ([`StepState`]), and a resumed stage continues with the next one.
 
 use std::ops::AddAssign;
 
@@ -19,12 +19,17 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::PhaseError;
-use crate::context::{PhaseContext, Saved, update_rule};
-use crate::forecast::lengths::{Length, Sampled as Lengths};
+use crate::context::PhaseContext;
+use crate::forecast::lengths::{Length, Lengths};
 use crate::forecast::plan::{Shapes, StageData, StagePlan, answers, rollout_updates};
 use crate::replay::Replay;
 use crate::rollouts::{Minibatch, Rollout, mean, minibatches};
 use crate::settings::{OptimizerSettings, RolloutSettings};
+use crate::state::SavedModel;
+use crate::steps::{GRAD_NORM, LOSS, LR};
+
+/// Name of the mean reward of a step. The divergence monitor recognises these stages by it.
+pub(crate) const REWARD: &str = "reward";
 
 /// An algorithm that trains on its own answers.
 pub(crate) trait OnPolicy {
@@ -33,11 +38,11 @@ pub(crate) trait OnPolicy {
     /// Models that are trained: optimizer steps of each minibatch.
     const MODELS: usize;
 
-    /// What a save holds.
-    fn saved(&mut self) -> Vec<Saved<'_>>;
+    /// The models in the saved state.
+    fn saved_models(&mut self) -> Vec<SavedModel<'_>>;
 
     /// Samples answers and estimates their advantages.
-    fn sample(&mut self, ctx: &mut PhaseContext<'_>, at: Moment) -> Result<Sampled, PhaseError>;
+    fn sample(&mut self, ctx: &mut PhaseContext<'_>, at: Position) -> Result<Sampled, PhaseError>;
 
     /// One optimizer step of model number `model` on a minibatch.
     fn update(
@@ -45,16 +50,16 @@ pub(crate) trait OnPolicy {
         ctx: &mut PhaseContext<'_>,
         model: usize,
         minibatch: &Minibatch<'_>,
-        at: Moment,
+        at: Position,
     ) -> Result<Updated<Self::Stats>, PhaseError>;
 
     /// Metrics of a step, from the sums over its `minibatches`.
     fn metrics(sums: &Self::Stats, minibatches: f64) -> Vec<(&'static str, f64)>;
 }
 
-/// A step of a stage.
+/// Position of an update in its stage.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Moment {
+pub(crate) struct Position {
     /// From 0.
     pub(crate) step: u64,
     /// Steps of the stage.
@@ -63,10 +68,10 @@ pub(crate) struct Moment {
     pub(crate) minibatch: u64,
 }
 
-impl Moment {
+impl Position {
     /// The optimizer's settings at this step.
-    pub(crate) fn rule(&self, settings: &OptimizerSettings) -> OptimizerConfig {
-        update_rule(settings, self.step, self.total)
+    pub(crate) fn optimizer_config(&self, settings: &OptimizerSettings) -> OptimizerConfig {
+        settings.at_step(self.step, self.total)
     }
 }
 
@@ -86,7 +91,7 @@ impl Sampled {
     pub(crate) fn new(rollouts: Vec<Rollout>, metrics: &[(&'static str, f64)]) -> Sampled {
         let tokens = rollouts.iter().map(|Rollout { example, .. }| example.ids.len()).sum();
         let mut all = vec![
-            ("reward", mean(&rollouts, |rollout| f64::from(rollout.reward))),
+            (REWARD, mean(&rollouts, |rollout| f64::from(rollout.reward))),
             ("response_length", mean(&rollouts, |rollout| rollout.completion.len() as f64)),
             ("ended", mean(&rollouts, |rollout| f64::from(u8::from(rollout.ended)))),
         ];
@@ -101,7 +106,7 @@ pub(crate) struct Updated<S> {
     pub(crate) loss: f64,
     pub(crate) grad_norm: f64,
     pub(crate) stats: S,
-    /// Tokens of the minibatch with its replay, prompts included; 0 where they were counted for another model.
+    /// Tokens of the minibatch and its replay, prompts included; 0 if counted for another model.
     pub(crate) tokens: usize,
 }
 
@@ -119,7 +124,7 @@ impl<S> Updated<S> {
     }
 }
 
-/// A step while it updates weights: all that is needed to go on after a stop between two optimizer steps.
+/// A step in progress, saved if a stop comes between two of its optimizer steps.
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct StepState<S> {
     /// Rollouts that are trained on.
@@ -159,8 +164,8 @@ impl<S: Default + AddAssign> StepState<S> {
     }
 }
 
-/// Forecasts a stage of `steps` steps. `prompts`: tokens of all prompts; `learned`: answers that the model has learned
-/// from.
+/// Forecasts a stage of `steps` steps. `prompts` are the tokens of all prompts, `learned` the
+/// answers that the model was trained on.
 pub(crate) fn forecast(
     ctx: &mut PhaseContext<'_>,
     plan: &StagePlan<'_>,
@@ -192,15 +197,17 @@ pub(crate) fn train<A: OnPolicy>(
     optimizer: &OptimizerSettings,
     total: u64,
 ) -> Result<(), PhaseError> {
-    let first = ctx.begin_stage(stage, total, &mut algorithm.saved())?;
+    let first = ctx.begin_stage(stage, total, &mut algorithm.saved_models())?;
     let per_step = (settings.epochs * settings.minibatches) as u64;
     for step in first..total {
-        let at = |i: usize| Moment { step, total, minibatch: step * per_step + i as u64 };
-        let mut state: StepState<A::Stats> = match ctx.step_under_way()? {
+        let at = |i: usize| Position { step, total, minibatch: step * per_step + i as u64 };
+        let mut state: StepState<A::Stats> = match ctx.take_partial_step()? {
             Some(state) => state,
             None => match algorithm.sample(ctx, at(0)) {
                 Ok(sampled) => StepState::new(sampled),
-                Err(error) => return Err(ctx.stopped(error, &mut algorithm.saved())),
+                Err(error) => {
+                    return Err(ctx.stop_before_update(error, &mut algorithm.saved_models()));
+                }
             },
         };
         let rollouts = std::mem::take(&mut state.rollouts);
@@ -211,20 +218,30 @@ pub(crate) fn train<A: OnPolicy>(
                 Ok(updated) => state.add(updated),
                 Err(error) => {
                     state.rollouts.clone_from(&rollouts);
-                    return Err(ctx.stopped_within(error, &state, &mut algorithm.saved()));
+                    return Err(ctx.stop_between_updates(
+                        error,
+                        &state,
+                        &mut algorithm.saved_models(),
+                    ));
                 }
             }
-            ctx.updated();
+            ctx.mark_unsaved();
         }
         let made = (state.made / A::MODELS) as f64;
         let mut metrics: Vec<(&str, f64)> =
             state.metrics.iter().map(|(name, value)| (name.as_str(), *value)).collect();
         if made > 0.0 {
-            metrics.extend([("loss", state.loss / made), ("grad_norm", state.grad_norm / made)]);
+            metrics.extend([(LOSS, state.loss / made), (GRAD_NORM, state.grad_norm / made)]);
         }
-        metrics.push(("lr", f64::from(at(0).rule(optimizer).lr)));
+        metrics.push((LR, f64::from(at(0).optimizer_config(optimizer).lr)));
         metrics.extend(A::metrics(&state.stats, made));
-        ctx.end_step(step + 1, total, state.tokens as u64, &metrics, &mut algorithm.saved())?;
+        ctx.end_step(
+            step + 1,
+            total,
+            state.tokens as u64,
+            &metrics,
+            &mut algorithm.saved_models(),
+        )?;
     }
     Ok(())
 }

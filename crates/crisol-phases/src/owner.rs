@@ -1,9 +1,9 @@
-//! Who may write into a run's folder: one process at a time, and only where Crisol has written before or nothing is
-//! in the way.
+//! Ownership of a run's folder: one process at a time writes into it, and only where it replaces
+//! nothing of the user's.
 //!
-//! `run.lock` is locked while a process works on the run. The system releases the lock when the process ends, however it
-//! ends. The file stays: removing it would let a third process lock a new file beside a second one that waits for the old.
-//! It also marks the folder as a run's.
+//! A process locks `run.lock` while it works on the run. The system releases the lock when the
+//! process ends. The file stays and marks the folder as a run's: removing it would let two
+//! processes lock different files of the same name.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read as _, Write as _};
@@ -13,7 +13,7 @@ use crate::PhaseError;
 use crate::recipe::Recipe;
 
 const LOCK_FILE: &str = "run.lock";
-/// Begins the file. What follows is about the owner.
+/// First line of the file. The second names the owner.
 const HEADING: &str =
     "A run of Crisol. This file is locked while a process works on it; it may stay here.\n";
 pub(crate) const RECIPE_FILE: &str = "recipe.toml";
@@ -29,7 +29,8 @@ pub struct Owner {
 }
 
 impl Owner {
-    /// Takes the right, or says who has it. `since` is the time now, for whoever comes second. Creates the folder.
+    /// Creates the folder and locks it. The error names the owner. `since` is the current time, for
+    /// that error.
     pub fn take(out: &Path, since: &str) -> Result<Owner, PhaseError> {
         std::fs::create_dir_all(out).map_err(|e| PhaseError::io(out, e))?;
         let path = out.join(LOCK_FILE);
@@ -47,12 +48,12 @@ impl Owner {
             Err(TryLockError::WouldBlock) => {
                 return Err(PhaseError::InUse { out: out.to_path_buf(), owner: owner_in(file) });
             }
-            // A file system without locks is no reason not to train.
+            // On a file system without locks, train without one.
             Err(TryLockError::Error(e)) if e.kind() == std::io::ErrorKind::Unsupported => {}
             Err(TryLockError::Error(e)) => return Err(failed(e)),
         }
         let text = format!("{HEADING}process {} on {} since {since}\n", std::process::id(), host());
-        // In place and cut afterwards: a process that is killed in between leaves the heading.
+        // Overwritten, then truncated: a process killed in between leaves the heading intact.
         file.write_all(text.as_bytes())
             .and_then(|()| file.set_len(text.len() as u64))
             .map_err(failed)?;
@@ -62,7 +63,7 @@ impl Owner {
 
 fn owner_in(mut file: File) -> String {
     let mut text = String::new();
-    // Where locked files cannot be read, the owner stays unnamed.
+    // Windows cannot read locked files; the owner stays unnamed.
     let _ = file.read_to_string(&mut text);
     let owner = text.strip_prefix(HEADING).and_then(|rest| rest.lines().next());
     owner.unwrap_or("another process").to_owned()
@@ -82,8 +83,8 @@ pub(crate) fn is_run(out: &Path) -> bool {
         .is_ok_and(|text| text.is_empty() || text.starts_with(HEADING))
 }
 
-/// Refuses a folder that holds something of the user's under a name that the run would write. What a run that is `resumed`
-/// would write is its own, also where a version without locks began it.
+/// Refuses a folder that holds something of the user's under a name that the run would write. The
+/// files of a `resumed` run are its own, even without a lock file (earlier versions wrote none).
 pub(crate) fn check_replaceable(
     recipe: &Recipe,
     out: &Path,
@@ -106,12 +107,12 @@ pub(crate) fn check_replaceable(
     Ok(())
 }
 
-/// A recipe as it is written into a run's folder: under a line that says whether it was edited since.
+/// A recipe under a line with its checksum, which tells edited recipes from written ones.
 pub(crate) fn with_checksum(recipe: &str) -> String {
     format!("{CHECKSUM}{}\n{recipe}", blake3::hash(recipe.as_bytes()))
 }
 
-/// Whether a file is as [`with_checksum`] wrote it. One that was edited is the user's.
+/// Whether a recipe is as [`with_checksum`] wrote it. An edited one is the user's.
 pub(crate) fn is_unedited(text: &str) -> bool {
     let written = text.split_once('\n').map(|(_, recipe)| with_checksum(recipe));
     written.is_some_and(|written| written == text)

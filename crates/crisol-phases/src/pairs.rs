@@ -1,12 +1,12 @@
-//! Preference pairs, which the reward model and DPO train on: a prompt with a chosen and a rejected answer. Each is two
-//! examples, the chosen one first.
+//! Preference pairs, for the reward model and DPO: a prompt with a chosen and a rejected answer. A
+//! pair is two examples, the chosen one first.
 
 use crisol_text::{Example, TextSetup};
 
 use crate::PhaseError;
-use crate::batches::Plan;
+use crate::batches::BatchPlan;
 use crate::context::PhaseContext;
-use crate::examples::{Kind, Source};
+use crate::examples::{ExampleKind, Source};
 use crate::store::Examples;
 
 /// Pairs of data files.
@@ -16,32 +16,37 @@ pub(crate) struct Pairs {
 }
 
 impl Pairs {
-    /// The pairs of the files of a setting called `role`. Notes about them begin with `what`.
+    /// Loads the pairs of the setting `role`. Notes on them begin with `note_prefix`.
     pub(crate) fn load(
         ctx: &mut PhaseContext<'_>,
-        (role, what): (&str, &str),
+        (role, note_prefix): (&str, &str),
         files: &[String],
         text: &TextSetup,
         context: usize,
     ) -> Result<Pairs, PhaseError> {
-        let source = Source { role, what, files, kind: Kind::Preference, pictures: 0 };
+        let source = Source { role, note_prefix, files, kind: ExampleKind::Preference, masks: 0 };
         Ok(Pairs { examples: source.load(ctx, text, context)? })
     }
 
-    /// How many pairs there are.
+    /// Number of pairs.
     pub(crate) fn len(&self) -> usize {
         self.examples.len() / 2
     }
 
-    /// Whether there are none.
+    /// Whether there are no pairs.
     pub(crate) fn is_empty(&self) -> bool {
         self.examples.is_empty()
     }
 
     /// Batches of `batch_pairs` pairs.
-    pub(crate) fn plan(&self, ctx: &PhaseContext<'_>, epochs: f64, batch_pairs: usize) -> Plan {
+    pub(crate) fn plan(
+        &self,
+        ctx: &PhaseContext<'_>,
+        epochs: f64,
+        batch_pairs: usize,
+    ) -> BatchPlan {
         let purpose = ctx.purpose("order");
-        Plan::new(vec![1; self.len()], epochs, batch_pairs, ctx.run.seed, purpose)
+        BatchPlan::new(vec![1; self.len()], epochs, batch_pairs, ctx.run.seed, purpose)
     }
 
     /// Some pairs.

@@ -1,5 +1,6 @@
-//! Passes over documents: forward under frozen weights, and optimizer steps. Those of [`PhaseContext`] count their
-//! floating-point operations for the report.
+//! Passes over documents: forward passes and optimizer steps.
+//!
+//! The methods of [`PhaseContext`] also count their floating-point operations for the report.
 
 use crisol_cost::phases::TRAINING;
 use crisol_engine::{OptimizerConfig, Params};

@@ -1,5 +1,6 @@
-//! Phase 4b: reinforcement learning from human feedback (Ouyang et al. 2022, arXiv:2203.02155) with PPO (Schulman et al.
-//! 2017, arXiv:1707.06347). Details are those of Huang et al. 2024, arXiv:2403.17031. Each step:
+//! Phase 4b: reinforcement learning from human feedback (Ouyang et al. 2022, arXiv:2203.02155) with
+//! PPO (Schulman et al. 2017, arXiv:1707.06347), in the details of Huang et al. 2024
+//! (arXiv:2403.17031). Each step:
 //!
 //! - samples an answer to each of some prompts;
 //! - scores it with the reward model; each token pays a KL penalty for leaving the reference;
@@ -20,13 +21,14 @@ use crisol_train::{Output, Trainer};
 use serde::{Deserialize, Serialize};
 
 use crate::PhaseError;
-use crate::context::{PhaseContext, Saved};
+use crate::context::PhaseContext;
 use crate::evaluation::{HELD_OUT_REWARD, mean_reward};
 use crate::forecast::plan::{Shapes, StagePlan};
-use crate::on_policy::{self, Moment, OnPolicy, Sampled, Updated};
+use crate::on_policy::{self, OnPolicy, Position, Sampled, Updated};
 use crate::replay::{Replay, WithReplay};
-use crate::rollouts::{Minibatch, Rollout, choose_prompts, examples, keep_samples, sample};
+use crate::rollouts::{Minibatch, Rollout, choose_prompts, examples, report_rollouts, sample};
 use crate::settings::PpoSettings;
+use crate::state::SavedModel;
 
 /// The stage as data.
 pub(crate) fn plan(settings: &PpoSettings) -> StagePlan<'_> {
@@ -52,7 +54,7 @@ pub(crate) fn ppo(
     let context = model.config().max_document_len();
     let records = ctx.records(&settings.data)?;
     let encoded = encode_records(&records, |record| text.rollout_prompt(record, context))?;
-    ctx.note_data("", &encoded.summary, context);
+    ctx.note_encoding("", &encoded.summary, context);
     let prompts: Vec<Vec<u32>> = encoded.examples;
     let reward = Checkpoint::load(reward_model, ctx.device)?;
     if reward.text.tokenizer.to_json() != text.tokenizer.to_json() {
@@ -65,7 +67,7 @@ pub(crate) fn ppo(
         ctx.measure_before(HELD_OUT_REWARD, mean);
     }
     let replay = Replay::load(ctx, &settings.replay, &text, context)?;
-    // The value model starts from the reward model: it already knows what is worth what.
+    // The value model starts from the reward model.
     let (value_model, value_params) = reward.0.scalar_from(reward.1, 0);
 
     let (policy_shape, scalar) = (model.config().cost_shape(), value_model.config().cost_shape());
@@ -132,15 +134,15 @@ impl OnPolicy for Rlhf<'_> {
     /// The policy, then the value model.
     const MODELS: usize = 2;
 
-    fn saved(&mut self) -> Vec<Saved<'_>> {
+    fn saved_models(&mut self) -> Vec<SavedModel<'_>> {
         vec![
-            Saved::Trainer("policy", &mut self.policy),
-            Saved::Trainer("value", &mut self.value),
-            Saved::Frozen("reference", &mut self.reference),
+            SavedModel::Trainer("policy", &mut self.policy),
+            SavedModel::Trainer("value", &mut self.value),
+            SavedModel::Frozen("reference", &mut self.reference),
         ]
     }
 
-    fn sample(&mut self, ctx: &mut PhaseContext<'_>, at: Moment) -> Result<Sampled, PhaseError> {
+    fn sample(&mut self, ctx: &mut PhaseContext<'_>, at: Position) -> Result<Sampled, PhaseError> {
         let &mut Rlhf { settings, text, prompts, ref policy, ref value, logit_scale, .. } = self;
         let chosen = choose_prompts(ctx, prompts.len(), settings.rollout.prompts, at.step);
         let step_prompts: Vec<&[u32]> = chosen.iter().map(|&i| prompts[i].as_slice()).collect();
@@ -162,7 +164,7 @@ impl OnPolicy for Rlhf<'_> {
         }
         estimate_advantages(&mut rollouts, settings);
         let records: Vec<&Record> = chosen.iter().map(|&i| self.records[i]).collect();
-        keep_samples(ctx, (at.step, at.total), text, &records, &rollouts);
+        report_rollouts(ctx, (at.step, at.total), text, &records, &rollouts);
 
         Ok(Sampled::new(rollouts, &[]))
     }
@@ -172,7 +174,7 @@ impl OnPolicy for Rlhf<'_> {
         ctx: &mut PhaseContext<'_>,
         model: usize,
         minibatch: &Minibatch<'_>,
-        at: Moment,
+        at: Position,
     ) -> Result<Updated<Sums>, PhaseError> {
         let Rlhf { settings, policy, value, replay, logit_scale, .. } = self;
         let options = Options {
@@ -183,7 +185,7 @@ impl OnPolicy for Rlhf<'_> {
         let (batch, size) = (&minibatch.batch, minibatch.size);
         if model == 0 {
             let output = Output::TokenScores { logit_scale: *logit_scale, entropy: true };
-            let config = at.rule(&settings.optimizer);
+            let config = at.optimizer_config(&settings.optimizer);
             let (done, replayed) = replay.step(
                 ctx,
                 policy,
@@ -199,7 +201,7 @@ impl OnPolicy for Rlhf<'_> {
             let updated = Updated::new(done, batch.tokens() + replayed);
             return Ok(updated.map(|policy| Sums { policy, ..Sums::default() }));
         }
-        let config = at.rule(&settings.value_optimizer);
+        let config = at.optimizer_config(&settings.value_optimizer);
         let done = ctx.step(value, batch, Output::Scalar, &config, |shard, scores| {
             let old = minibatch.gather(shard, |rollout| &rollout.old_values);
             let returns = minibatch.gather(shard, |rollout| &rollout.returns);
@@ -217,7 +219,8 @@ impl OnPolicy for Rlhf<'_> {
     }
 }
 
-/// Token rewards (score at the end, KL penalty at each token), whitened; then advantages by GAE, whitened.
+/// Token rewards (score at the end, KL penalty at each token), whitened; then advantages by GAE,
+/// whitened.
 fn estimate_advantages(rollouts: &mut [Rollout], settings: &PpoSettings) {
     let reward_options = RewardOptions {
         kl_coefficient: settings.kl_coefficient,

@@ -1,5 +1,5 @@
-//! Phase 1: pre-training. The next token of raw text, every token a target; the one phase that may start from
-//! nothing, and the one in which what the model knows comes into it.
+//! Phase 1: pre-training. Next-token training on raw text, in which every token is a target. The
+//! only phase that may start from a new model.
 
 use crisol_model::{Checkpoint, Model};
 use crisol_text::{Body, EMBEDDED_TOKENS, Example, Record, TextError, TextSetup, Tokenizer};
@@ -7,7 +7,7 @@ use crisol_train::{Trainer, derived_seed};
 
 use crate::PhaseError;
 use crate::context::{HELD_OUT_LOSS, PhaseContext};
-use crate::examples::{Kind, Source};
+use crate::examples::{ExampleKind, Source};
 use crate::settings::{ModelSettings, PretrainSettings};
 use crate::supervised::{NextToken, heldout_loss};
 
@@ -18,7 +18,8 @@ pub(crate) fn pretrain(
     start: Option<Checkpoint>,
 ) -> Result<Checkpoint, PhaseError> {
     let data = ctx.data;
-    // A new model's tokenizer is trained on the text before it is encoded. What cannot be read twice is held.
+    // A new model's data is read twice: to train its tokenizer, then to encode it. The records of a
+    // pipe are therefore held in memory.
     let twice = start.is_none() && ctx.trained_tokenizer().is_none();
     let held = if twice && !settings.data.iter().all(|file| data.has(file)) {
         Some(data.all_records(&settings.data)?)
@@ -37,8 +38,13 @@ pub(crate) fn pretrain(
     };
     let Checkpoint { model, params, text } = start;
     let context = model.config().max_document_len();
-    let source =
-        Source { role: "data", what: "", files: &settings.data, kind: Kind::Text, pictures: 0 };
+    let source = Source {
+        role: "data",
+        note_prefix: "",
+        files: &settings.data,
+        kind: ExampleKind::Text,
+        masks: 0,
+    };
     let documents = match held {
         Some(records) => source.load_from(ctx, &text, context, records)?,
         None => source.load(ctx, &text, context)?,
@@ -52,7 +58,7 @@ pub(crate) fn pretrain(
         let bytes: usize = heldout_texts.iter().map(String::len).sum();
         let (loss, tokens) = heldout_loss(&model, &params, &heldout, ctx.run.shard_tokens)?;
         ctx.measure(HELD_OUT_LOSS, loss);
-        // The end-of-text token is predicted too but is no byte of the text: its cost is counted, not its length.
+        // The end-of-text token counts in nats, but has no bytes.
         ctx.measure("bits_per_byte", loss * tokens as f64 / std::f64::consts::LN_2 / bytes as f64);
     }
     Ok(Checkpoint { model, params, text })
@@ -64,7 +70,7 @@ pub(crate) fn stage(settings: &PretrainSettings) -> NextToken<'_> {
     NextToken { name: "pretrain", data, epochs: *epochs, batch_tokens: *batch_tokens, optimizer }
 }
 
-/// What records of raw text hold.
+/// The texts of records of raw text.
 pub(crate) fn texts(records: &[Record]) -> Result<Vec<String>, PhaseError> {
     records.iter().map(|record| Ok(text_of(record)?.to_owned())).collect()
 }
@@ -117,7 +123,7 @@ fn new_model(
             None => trained?,
         }
     };
-    ctx.keep_tokenizer(text.tokenizer.to_json());
+    ctx.set_trained_tokenizer(text.tokenizer.to_json());
     let vocab_size = text.tokenizer.vocab_size();
     if vocab_size < shape.vocab_size {
         ctx.note(format!(

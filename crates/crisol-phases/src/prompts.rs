@@ -1,5 +1,5 @@
-//! The first prompts of a phase's held-out data, answered by the model before the phase and after it: what a number cannot
-//! show. Data with prompts for every phase (`demos.jsonl`) has these instead.
+//! Answers to the first prompts of a phase's held-out data, before and after the phase, for the
+//! report. Data with `demos.jsonl` has its own prompts instead.
 
 use crisol_model::Checkpoint;
 use crisol_report::PromptReport;
@@ -11,12 +11,12 @@ use crate::context::PhaseContext;
 use crate::data::DataSource;
 use crate::recipe::{Phase, Split};
 
-/// So many are answered.
-const COUNT: usize = 4;
-/// Bytes of a text that are given to be continued, at most.
-const BEGINNING: usize = 100;
+/// Prompts that are answered.
+const MAX_PROMPTS: usize = 4;
+/// Maximum bytes of a text given as its beginning.
+const MAX_BEGINNING_BYTES: usize = 100;
 
-/// Keeps what the model that the phase starts from says. A phase without held-out data is told that it has none.
+/// Records the starting model's answers. Notes if the phase has no held-out data.
 pub(crate) fn answer_before(
     ctx: &mut PhaseContext<'_>,
     phase: &Phase,
@@ -25,13 +25,13 @@ pub(crate) fn answer_before(
     let (data, evaluate) = (ctx.data, ctx.run.evaluate);
     if phase.settings.heldout().is_empty() && files(data, evaluate).is_empty() {
         ctx.note(
-            "No held-out data: what the phase did to data that it was not trained on is not measured; give some with \
-             `heldout` (--heldout FILE).",
+            "No held-out data: what the phase did to data that it was not trained on \
+             is not measured; give some with `heldout` (--heldout FILE).",
         );
     }
     let Some(start) = start else { return Ok(()) };
     ctx.answer_before(|| {
-        let mut prompts = answers_of(data, evaluate, phase, start, &phase.from)?;
+        let mut prompts = heldout_answers(data, evaluate, phase, start, &phase.from)?;
         if phase.from.is_empty() {
             for prompt in &mut prompts {
                 prompt.before = std::mem::take(&mut prompt.outputs).into_values().next();
@@ -41,18 +41,18 @@ pub(crate) fn answer_before(
     })
 }
 
-/// What the model says that the phase made.
+/// The trained model's answers.
 pub(crate) fn answers_after(
     data: &DataSource,
     evaluate: Split,
     phase: &Phase,
     trained: &Checkpoint,
 ) -> Result<Vec<PromptReport>, PhaseError> {
-    answers_of(data, evaluate, phase, trained, &phase.name)
+    heldout_answers(data, evaluate, phase, trained, &phase.name)
 }
 
-/// Adds what a model said: to the prompts that are there, and as prompts of its own.
-pub(crate) fn add(prompts: &mut Vec<PromptReport>, answers: Vec<PromptReport>) {
+/// Merges the answers of a model into `prompts`, by prompt and form.
+pub(crate) fn merge(prompts: &mut Vec<PromptReport>, answers: Vec<PromptReport>) {
     for prompt in answers {
         let same = |known: &&mut PromptReport| {
             (&known.prompt, &known.form) == (&prompt.prompt, &prompt.form)
@@ -67,19 +67,20 @@ pub(crate) fn add(prompts: &mut Vec<PromptReport>, answers: Vec<PromptReport>) {
     }
 }
 
-/// What a model says to a phase's held-out prompts, under `name`.
-fn answers_of(
+/// A model's answers to a phase's held-out prompts, under `name`.
+fn heldout_answers(
     data: &DataSource,
     evaluate: Split,
     phase: &Phase,
     model: &Checkpoint,
     name: &str,
 ) -> Result<Vec<PromptReport>, PhaseError> {
-    if !phase.settings.speaks() || has_demos(data, evaluate) {
+    if !phase.settings.trains_language_model() || has_demos(data, evaluate) {
         return Ok(vec![]);
     }
     let prompts = first_prompts(data, &evaluate.files(phase.settings.heldout()), model)?;
-    let mut reports = answers(model, name, &prompts, phase.settings.chats(model), &[])?;
+    let mut reports =
+        answers(model, name, &prompts, phase.settings.uses_chat_template(model), &[])?;
     for report in &mut reports {
         if report.kind.is_empty() {
             "held-out".clone_into(&mut report.kind);
@@ -88,7 +89,8 @@ fn answers_of(
     Ok(reports)
 }
 
-/// The first prompts that the model has room to answer, each once. None of a pipe, which can be read only once.
+/// The first distinct prompts that are shorter than the context. Empty for a pipe, which can be
+/// read only once.
 fn first_prompts(
     data: &DataSource,
     files: &[String],
@@ -98,21 +100,22 @@ fn first_prompts(
     if !files.iter().all(|file| data.has(file)) {
         return Ok(prompts);
     }
-    let room = model.model.config().max_document_len();
+    let context = model.model.config().max_document_len();
     for record in data.read(files) {
         let Some(prompt) = without_answer(&record?, model.text.options().strings) else { continue };
         let new = prompts.iter().all(|known| known.body != prompt.body);
-        if new && model.text.prompt(&prompt)?.len() < room {
+        if new && model.text.prompt(&prompt)?.len() < context {
             prompts.push(prompt);
         }
-        if prompts.len() == COUNT {
+        if prompts.len() == MAX_PROMPTS {
             break;
         }
     }
     Ok(prompts)
 }
 
-/// What of a record is given to a model: a text's beginning, a conversation up to the assistant's last turn, the prompt.
+/// A record's prompt: the beginning of a text, a conversation up to the assistant's last turn, or
+/// the prompt itself.
 fn without_answer(record: &Record, strings: StringFormat) -> Option<Record> {
     let is_text = |turns: &Turns| matches!(turns, Turns::Plain(_)) && strings == StringFormat::Text;
     let prompt = match &record.body {
@@ -142,7 +145,7 @@ fn without_answer(record: &Record, strings: StringFormat) -> Option<Record> {
 
 /// The first words of a text, not more than half of it.
 fn beginning(text: &str) -> String {
-    let most = (text.trim_end().len() / 2).min(BEGINNING);
+    let most = (text.trim_end().len() / 2).min(MAX_BEGINNING_BYTES);
     let mut begun = 0;
     for word in text.split_inclusive(char::is_whitespace) {
         if begun + word.len() > most {
@@ -158,14 +161,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_text_begins_with_whole_words_and_leaves_half_to_say() {
+    fn the_beginning_of_a_text_is_whole_words_of_its_first_half() {
         assert_eq!(beginning("one two three four"), "one two");
         assert_eq!(beginning("one"), "");
         assert_eq!(beginning(&"ein Wörtchen ".repeat(50)).len(), "ein Wörtchen ".len() * 7 - 1);
     }
 
     #[test]
-    fn every_shape_gives_what_the_model_is_to_answer() {
+    fn every_shape_of_record_gives_a_prompt() {
         let given = |json: &str, strings| {
             let record =
                 crisol_text::parse_jsonl_lines("x", json.as_bytes()).unwrap().remove(0).unwrap();
@@ -175,10 +178,10 @@ mod tests {
                 match prompt {
                     Turns::Plain(text) => (form, text),
                     Turns::Chat(messages) => {
-                        let said = messages
+                        let turns = messages
                             .iter()
                             .map(|message| format!("{}: {}", message.role, message.content));
-                        (form, said.collect::<Vec<_>>().join("; "))
+                        (form, turns.collect::<Vec<_>>().join("; "))
                     }
                 }
             })
@@ -208,7 +211,7 @@ mod tests {
                 "{json}"
             );
         }
-        // As one message of the user's.
+        // As a user message.
         let message = given(r#"{"prompt": "p", "answer": "4"}"#, StringFormat::Message);
         assert_eq!(message, Some(("chat".to_owned(), "p".to_owned())));
         assert_eq!(given(r#"{"text": "one"}"#, StringFormat::Text), None);

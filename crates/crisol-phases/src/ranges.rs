@@ -1,44 +1,45 @@
-//! The range of every setting. A recipe and `--set` are checked against this table as they are parsed, so a count is
-//! bounded before anything grows with it. A test finds settings that have no range.
+//! The range of every setting: step 3 of a recipe's way (table in `recipe.rs`).
+//!
+//! Recipes and `--set` are checked against it as they are read, before any size is used.
 
 use std::fmt;
 
-/// The numbers that a setting may be.
+/// A range of numbers: from `min`, or above it, to `max`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Range {
-    least: f64,
-    most: f64,
-    /// Whether `least` itself is too small.
-    above: bool,
+    min: f64,
+    max: f64,
+    /// Whether `min` is excluded.
+    exclusive: bool,
 }
 
 impl Range {
-    const fn from(least: f64, most: f64) -> Range {
-        Range { least, most, above: false }
+    const fn from(min: f64, max: f64) -> Range {
+        Range { min, max, exclusive: false }
     }
 
-    const fn above(least: f64, most: f64) -> Range {
-        Range { least, most, above: true }
+    const fn above(min: f64, max: f64) -> Range {
+        Range { min, max, exclusive: true }
     }
 
     /// Whether the number is in the range; NaN never is.
     pub(crate) fn holds(self, number: f64) -> bool {
-        number <= self.most && if self.above { number > self.least } else { number >= self.least }
+        number <= self.max && if self.exclusive { number > self.min } else { number >= self.min }
     }
 }
 
 impl fmt::Display for Range {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (least, most) = (short(self.least), short(self.most));
-        if self.above {
-            write!(f, "a number above {least} and at most {most}")
+        let (min, max) = (short(self.min), short(self.max));
+        if self.exclusive {
+            write!(f, "a number above {min} and at most {max}")
         } else {
-            write!(f, "a number from {least} to {most}")
+            write!(f, "a number from {min} to {max}")
         }
     }
 }
 
-/// A number as a person writes it: `0.02`, `2e-5`, `1000`, `1e8`.
+/// A number in its short form: `0.02`, `2e-5`, `1000`, `1e8`.
 pub(crate) fn short(number: f64) -> String {
     match number.abs() {
         size if size == 0.0 || (1e-3..1e6).contains(&size) => number.to_string(),
@@ -46,26 +47,26 @@ pub(crate) fn short(number: f64) -> String {
     }
 }
 
-/// What a setting may be.
+/// The allowed values of a setting.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Allowed {
     Number(Range),
     /// At least one file.
     Files,
-    /// Keys of the user's own.
+    /// A table with any keys.
     Free,
     Table(Ranges),
 }
 
-/// The settings of a table that have a range.
+/// Allowed values of the settings of a table, by key.
 pub(crate) type Ranges = &'static [(&'static str, Allowed)];
 
-/// What `key` may be.
+/// The allowed values of `key`.
 pub(crate) fn allowed(ranges: Ranges, key: &str) -> Option<Allowed> {
     ranges.iter().find(|(name, _)| *name == key).map(|(_, allowed)| *allowed)
 }
 
-/// Ranges of a kind of phase.
+/// Ranges of a phase kind.
 pub(crate) fn of_kind(kind: &str) -> Ranges {
     match kind {
         "pretrain" | "sft" => SUPERVISED,
@@ -77,26 +78,26 @@ pub(crate) fn of_kind(kind: &str) -> Ranges {
     }
 }
 
-const fn number(least: f64, most: f64) -> Allowed {
-    Allowed::Number(Range::from(least, most))
+const fn number(min: f64, max: f64) -> Allowed {
+    Allowed::Number(Range::from(min, max))
 }
 
-const fn above(least: f64, most: f64) -> Allowed {
-    Allowed::Number(Range::above(least, most))
+const fn above(min: f64, max: f64) -> Allowed {
+    Allowed::Number(Range::above(min, max))
 }
 
 /// A share of something.
 const SHARE: Allowed = number(0.0, 1.0);
 /// A weight in a loss or a reward; 0 = off.
 const WEIGHT: Allowed = number(0.0, 1e6);
-/// Tokens of a batch. Llama 3's largest has 16 million.
+/// Tokens of a batch; 16 million as in Llama 3.
 const TOKENS: Allowed = number(1.0, 16_777_216.0);
-/// What is stored as f32 must not become 1 there.
+/// Decay of a moment. Below 1 also as f32.
 const MOMENT: Allowed = number(0.0, 0.999_999);
 
-/// Of the whole run.
+/// Ranges of a run.
 pub(crate) const RUN: Ranges = &[
-    // Whole numbers of TOML are signed.
+    // TOML integers are i64.
     ("seed", number(0.0, i64::MAX as f64)),
     ("shard_tokens", number(1.0, 1_048_576.0)),
     ("checkpoint_seconds", number(0.0, 1e9)),
@@ -136,12 +137,12 @@ const SUPERVISED: Ranges = &[
     ("optimizer", Allowed::Table(OPTIMIZER)),
 ];
 
-/// Passes over the data. The order of each is drawn before the first step, to know how many steps there are.
+/// Passes over the data. Bounded, because all are shuffled once to count the steps.
 const EPOCHS: Allowed = above(0.0, 10_000.0);
 const STEPS: Allowed = number(1.0, 1e8);
 const PAIRS: Allowed = number(1.0, 65_536.0);
 
-/// Supervised, but no data turns the cold start off.
+/// As [`SUPERVISED`], but `data` may be empty: no cold start.
 const COLD_START: Ranges =
     &[("epochs", EPOCHS), ("batch_tokens", TOKENS), ("optimizer", Allowed::Table(OPTIMIZER))];
 
@@ -200,7 +201,7 @@ const DPO: Ranges = &[
     ("epochs", EPOCHS),
     ("batch_pairs", PAIRS),
     ("beta", number(1e-6, 1000.0)),
-    // At 0.5 the votes say nothing, above it the opposite.
+    // From 0.5 on, labels carry no or the opposite preference.
     ("label_smoothing", number(0.0, 0.499_999)),
     ("sft_weight", WEIGHT),
     ("replay", Allowed::Table(REPLAY)),
@@ -231,38 +232,43 @@ mod tests {
         );
     }
 
-    /// Every number of a table without a range, and every range without a setting.
-    fn amiss(place: &str, table: &Table, ranges: Ranges, found: &mut Vec<String>) {
+    /// Adds numbers without a range and ranges without a setting to `errors`.
+    fn compare(place: &str, table: &Table, ranges: Ranges, errors: &mut Vec<String>) {
         for (key, value) in table {
             let name = format!("{place}{key}");
             match (value, allowed(ranges, key)) {
                 (Value::Table(inner), Some(Allowed::Table(ranges))) => {
-                    amiss(&format!("{name}."), inner, ranges, found);
+                    compare(&format!("{name}."), inner, ranges, errors);
                 }
                 (Value::Integer(_) | Value::Float(_), Some(Allowed::Number(_)))
                 | (Value::Array(_), Some(Allowed::Files))
                 | (Value::Table(_), Some(Allowed::Free)) => {}
                 (Value::Table(_) | Value::Integer(_) | Value::Float(_), _) | (_, Some(_)) => {
-                    found.push(name)
+                    errors.push(name)
                 }
                 _ => {}
             }
         }
-        let idle = ranges.iter().filter(|(key, _)| !table.contains_key(*key));
-        found.extend(idle.map(|(key, _)| format!("{place}{key} is no setting")));
+        let unused = ranges.iter().filter(|(key, _)| !table.contains_key(*key));
+        errors.extend(unused.map(|(key, _)| format!("{place}{key} is no setting")));
     }
 
     #[test]
     fn every_number_of_a_recipe_has_a_range() {
         let mut recipe: Table = Recipe::embedded().to_toml().parse().unwrap();
         let Some(Value::Array(phases)) = recipe.remove("phases") else { panic!("phases") };
-        let mut found = Vec::new();
-        amiss("", &recipe, RUN, &mut found);
+        let mut errors = Vec::new();
+        compare("", &recipe, RUN, &mut errors);
+        let mut kinds = Vec::new();
         for phase in phases {
             let Value::Table(mut table) = phase else { panic!("a phase is a table") };
             let kind = table.remove("kind").unwrap();
-            amiss(&format!("{kind}: "), &table, of_kind(kind.as_str().unwrap()), &mut found);
+            compare(&format!("{kind}: "), &table, of_kind(kind.as_str().unwrap()), &mut errors);
+            kinds.push(kind.as_str().unwrap().to_owned());
         }
-        assert_eq!(found, Vec::<String>::new());
+        assert_eq!(errors, Vec::<String>::new());
+        for kind in crate::PhaseSettings::KINDS {
+            assert!(kinds.iter().any(|known| known == kind), "the embedded run has no {kind}");
+        }
     }
 }

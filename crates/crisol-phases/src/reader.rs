@@ -1,4 +1,7 @@
-//! Reading a recipe's tables: what is given is laid over the defaults, each key and value checked where it stands.
+//! Reads the tables of a recipe: step 2 of its way (table in `recipe.rs`).
+//!
+//! What is given is overlaid on the defaults. The defaults say which keys exist and of which type
+//! their values are, so every error names the line of the offending key or value.
 
 use std::collections::BTreeSet;
 
@@ -12,30 +15,25 @@ use crate::ranges::{self, Allowed, Ranges};
 use crate::recipe::{Phase, RecipeError, table_of};
 use crate::settings::PhaseSettings;
 
-/// `; did you mean …?`, or nothing where nothing is near: at most one slip in three letters.
-pub(crate) fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> String {
-    known
-        .map(|k| (strsim::damerau_levenshtein(word, k), k))
-        .min_by_key(|(slips, _)| *slips)
-        .filter(|(slips, _)| *slips <= word.len().div_ceil(3))
-        .map_or(String::new(), |(_, k)| format!("; did you mean `{k}`?"))
-}
-
 /// Reads one recipe.
 pub(crate) struct Reader<'t> {
+    /// Its name, for errors.
     pub(crate) file: &'t str,
+    /// Its text, for line numbers.
     pub(crate) text: &'t str,
 }
 
-/// What was given: the name, value and place of each setting.
-type Given = Vec<(String, Value, usize)>;
+/// A setting that a recipe gives.
+struct Given {
+    /// Dotted name.
+    name: String,
+    value: Value,
+    /// Byte offset in the text.
+    offset: usize,
+}
 
 impl Reader<'_> {
-    pub(crate) fn entry(&self, at: usize, message: String) -> RecipeError {
-        let line = 1 + self.text[..at.min(self.text.len())].matches('\n').count();
-        RecipeError::Entry { file: self.file.into(), line, message }
-    }
-
+    /// Reads a table of `[[phases]]`. `previous` is the phase before it, the default of `from`.
     pub(crate) fn phase(
         &self,
         value: toml::Spanned<DeValue<'_>>,
@@ -67,119 +65,128 @@ impl Reader<'_> {
                 format!("there is no phase kind {kind:?}{hint} (kinds: {})", kinds.join(", ")),
             )
         })?;
-        let also = ["kind", "name", "from"];
+        let other_keys = ["kind", "name", "from"];
         let ranges = ranges::of_kind(&kind);
         let mut names = BTreeSet::new();
         let settings = match default {
             PhaseSettings::Pretrain(d) => {
-                PhaseSettings::Pretrain(self.overlay(&d, table, &also, ranges, &mut names)?)
+                PhaseSettings::Pretrain(self.overlay(&d, table, &other_keys, ranges, &mut names)?)
             }
             PhaseSettings::Sft(d) => {
-                PhaseSettings::Sft(self.overlay(&d, table, &also, ranges, &mut names)?)
+                PhaseSettings::Sft(self.overlay(&d, table, &other_keys, ranges, &mut names)?)
             }
             PhaseSettings::Reason(d) => {
-                PhaseSettings::Reason(self.overlay(&d, table, &also, ranges, &mut names)?)
+                PhaseSettings::Reason(self.overlay(&d, table, &other_keys, ranges, &mut names)?)
             }
             PhaseSettings::Reward(d) => {
-                PhaseSettings::Reward(self.overlay(&d, table, &also, ranges, &mut names)?)
+                PhaseSettings::Reward(self.overlay(&d, table, &other_keys, ranges, &mut names)?)
             }
             PhaseSettings::Ppo(d) => {
-                PhaseSettings::Ppo(self.overlay(&d, table, &also, ranges, &mut names)?)
+                PhaseSettings::Ppo(self.overlay(&d, table, &other_keys, ranges, &mut names)?)
             }
             PhaseSettings::Dpo(d) => {
-                PhaseSettings::Dpo(self.overlay(&d, table, &also, ranges, &mut names)?)
+                PhaseSettings::Dpo(self.overlay(&d, table, &other_keys, ranges, &mut names)?)
             }
         };
         Ok(Phase {
-            left_out: defaults::by_size(&kind).filter(|name| !names.contains(*name)).collect(),
+            left_out: defaults::resolved_names(&kind)
+                .filter(|name| !names.contains(*name))
+                .collect(),
             name: name.map_or(kind, |(_, n)| n),
             from: from.map_or(previous.unwrap_or_default().to_owned(), |(_, f)| f),
             settings,
         })
     }
 
-    /// Lays `given` over `default`, and adds the names of what is given to `names`. Keys must exist in the default (or in
-    /// `also`, which only helps suggestions); values must have its type and be in their range.
+    /// Overlays `given` on `default`, and adds the names of the given settings to `names`.
+    ///
+    /// Keys must exist in the default; `other_keys` exist too, and are handled elsewhere. Values
+    /// must have the default's type and be in their range.
     pub(crate) fn overlay<T: Serialize + DeserializeOwned>(
         &self,
         default: &T,
         given: DeTable<'_>,
-        also: &[&str],
+        other_keys: &[&str],
         ranges: Ranges,
         names: &mut BTreeSet<String>,
     ) -> Result<T, RecipeError> {
         let start = given.iter().map(|(key, _)| key.span().start).min().unwrap_or(0);
         let mut table = table_of(default);
-        let everything = flat_names(&table);
-        let mut found = Given::default();
-        self.merge(&mut table, given, "", also, ranges, &everything, &mut found)?;
-        names.extend(found.iter().map(|(name, ..)| name.clone()));
-        // What is left for serde to find are words that are not among an option's values, and lists of other things.
+        let all_names = dotted_names(&table);
+        let mut settings = Vec::new();
+        self.merge(&mut table, given, "", other_keys, ranges, &all_names, &mut settings)?;
+        names.extend(settings.iter().map(|given| given.name.clone()));
+        // Serde finds what the types of TOML cannot: unknown options, lists of something else.
         T::deserialize(Value::Table(table)).map_err(|e| {
-            let wrong = |(name, value, _): &&(String, Value, usize)| {
+            let fails_alone = |given: &&Given| {
                 let mut alone = table_of(default);
-                put(&mut alone, name, value.clone());
+                set_dotted(&mut alone, &given.name, given.value.clone());
                 T::deserialize(Value::Table(alone)).is_err()
             };
-            match found.iter().find(wrong) {
-                Some((name, _, at)) => self.entry(*at, format!("`{name}`: {}", e.message())),
+            match settings.iter().find(fails_alone) {
+                Some(Given { name, offset, .. }) => {
+                    self.entry(*offset, format!("`{name}`: {}", e.message()))
+                }
                 None => self.entry(start, e.message().to_owned()),
             }
         })
     }
 
+    /// Merges `given` into `table` and appends each setting to `settings`. `prefix` is the dotted
+    /// name of the table; `all_names` are those of the whole default, for suggestions.
     fn merge(
         &self,
-        base: &mut Table,
+        table: &mut Table,
         given: DeTable<'_>,
         prefix: &str,
-        also: &[&str],
+        other_keys: &[&str],
         ranges: Ranges,
-        everything: &[String],
-        found: &mut Given,
+        all_names: &[String],
+        settings: &mut Vec<Given>,
     ) -> Result<(), RecipeError> {
         for (key, value) in given {
-            let at = key.span().start;
+            let offset = key.span().start;
             let key = key.get_ref().to_string();
             let name = format!("{prefix}{key}");
-            let Some(slot) = base.get_mut(&key) else {
-                let list: Vec<&str> =
-                    base.keys().map(String::as_str).chain(also.iter().copied()).collect();
-                let hint = elsewhere(&key, everything)
-                    .unwrap_or_else(|| nearest(&key, list.iter().copied()));
+            let Some(slot) = table.get_mut(&key) else {
+                let known: Vec<&str> =
+                    table.keys().map(String::as_str).chain(other_keys.iter().copied()).collect();
+                let hint = in_other_table(&key, all_names)
+                    .unwrap_or_else(|| nearest(&key, known.iter().copied()));
                 return Err(self.entry(
-                    at,
+                    offset,
                     format!(
                         "there is no setting `{name}`{hint} (settings here: {})",
-                        list.join(", ")
+                        known.join(", ")
                     ),
                 ));
             };
             let allowed = ranges::allowed(ranges, &key);
             match (slot, value.into_inner()) {
-                (Value::Table(inner), DeValue::Table(table))
+                (Value::Table(inner), DeValue::Table(given))
                     if matches!(allowed, Some(Allowed::Free)) =>
                 {
-                    let Some(Value::Table(free)) = plain(DeValue::Table(table)) else {
-                        return Err(
-                            self.entry(at, format!("`{name}` holds a number that does not fit"))
-                        );
+                    let Some(Value::Table(free)) = without_spans(DeValue::Table(given)) else {
+                        let message = format!("`{name}` holds a number that does not fit");
+                        return Err(self.entry(offset, message));
                     };
                     *inner = free;
-                    found.push((name, Value::Table(inner.clone()), at));
+                    let value = Value::Table(inner.clone());
+                    settings.push(Given { name, value, offset });
                 }
-                (Value::Table(inner), DeValue::Table(table)) => {
+                (Value::Table(inner), DeValue::Table(given)) => {
                     let ranges =
                         if let Some(Allowed::Table(ranges)) = allowed { ranges } else { &[] };
-                    self.merge(inner, table, &format!("{name}."), &[], ranges, everything, found)?;
+                    let prefix = format!("{name}.");
+                    self.merge(inner, given, &prefix, &[], ranges, all_names, settings)?;
                 }
                 (slot, value) => {
                     let wanted = slot.type_str();
-                    let value = plain(value).ok_or_else(|| {
-                        self.entry(at, format!("`{name}` is not a number that fits"))
+                    let value = without_spans(value).ok_or_else(|| {
+                        self.entry(offset, format!("`{name}` is not a number that fits"))
                     })?;
                     *slot = match (&*slot, value) {
-                        // A whole number is fine where a number is wanted, one file where a list is.
+                        // An integer may stand for a float, and one file for a list.
                         (Value::Float(_), Value::Integer(i)) => Value::Float(i as f64),
                         (Value::Array(_), Value::String(s)) => Value::Array(vec![s.into()]),
                         (slot, value) if slot.same_type(&value) => value,
@@ -190,29 +197,35 @@ impl Reader<'_> {
                                 _ => String::new(),
                             };
                             return Err(self.entry(
-                                at,
+                                offset,
                                 format!("`{name}` must be of type {wanted}, not {given}{range}"),
                             ));
                         }
                     };
-                    if let Some(wrong) = allowed.and_then(|allowed| outside(slot, allowed)) {
-                        return Err(self.entry(at, format!("`{name}` {wrong}")));
+                    if let Some(cause) = allowed.and_then(|allowed| out_of_range(slot, allowed)) {
+                        return Err(self.entry(offset, format!("`{name}` {cause}")));
                     }
-                    found.push((name, slot.clone(), at));
+                    settings.push(Given { name, value: slot.clone(), offset });
                 }
             }
         }
         Ok(())
     }
+
+    /// An error at a byte offset of the text.
+    pub(crate) fn entry(&self, offset: usize, message: String) -> RecipeError {
+        let line = 1 + self.text[..offset.min(self.text.len())].matches('\n').count();
+        RecipeError::Entry { file: self.file.into(), line, message }
+    }
 }
 
-/// What is wrong with a value that is not what it may be.
-fn outside(value: &Value, allowed: Allowed) -> Option<String> {
+/// Why a value is not among the allowed ones.
+fn out_of_range(value: &Value, allowed: Allowed) -> Option<String> {
     let number = match (value, allowed) {
         (Value::Array(files), Allowed::Files) => {
             let named = |file: &Value| file.as_str().is_none_or(|name| !name.is_empty());
-            let some = !files.is_empty() && files.iter().all(named);
-            return (!some)
+            let valid = !files.is_empty() && files.iter().all(named);
+            return (!valid)
                 .then(|| "must name at least one file, or there is nothing to train on".into());
         }
         (Value::Integer(i), _) => *i as f64,
@@ -227,12 +240,46 @@ fn outside(value: &Value, allowed: Allowed) -> Option<String> {
     }
 }
 
-/// Sets what a dotted name stands for.
-pub(crate) fn put(table: &mut Table, name: &str, value: Value) {
+/// `; did you mean …?` for a setting of this name in another table: `lr` is `optimizer.lr`.
+fn in_other_table(key: &str, all_names: &[String]) -> Option<String> {
+    let named = all_names.iter().filter(|name| name.rsplit('.').next() == Some(key));
+    named.min_by_key(|name| name.len()).map(|name| format!("; did you mean `{name}`?"))
+}
+
+/// `; did you mean …?` for the nearest known word, at most one edit in three letters away.
+pub(crate) fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> String {
+    known
+        .map(|k| (strsim::damerau_levenshtein(word, k), k))
+        .min_by_key(|(edits, _)| *edits)
+        .filter(|(edits, _)| *edits <= word.len().div_ceil(3))
+        .map_or(String::new(), |(_, k)| format!("; did you mean `{k}`?"))
+}
+
+/// Dotted names of all settings of a table.
+fn dotted_names(table: &Table) -> Vec<String> {
+    let names = table.iter().flat_map(|(key, value)| match value {
+        Value::Table(inner) => {
+            dotted_names(inner).iter().map(|name| format!("{key}.{name}")).collect()
+        }
+        _ => vec![key.clone()],
+    });
+    names.collect()
+}
+
+/// The setting of a dotted name.
+pub(crate) fn get_dotted<'t>(table: &'t Table, name: &str) -> Option<&'t Value> {
+    match name.split_once('.') {
+        Some((first, rest)) => get_dotted(table.get(first)?.as_table()?, rest),
+        None => table.get(name),
+    }
+}
+
+/// Sets the setting of a dotted name.
+pub(crate) fn set_dotted(table: &mut Table, name: &str, value: Value) {
     match name.split_once('.') {
         Some((first, rest)) => {
             if let Some(Value::Table(inner)) = table.get_mut(first) {
-                put(inner, rest, value);
+                set_dotted(inner, rest, value);
             }
         }
         None => {
@@ -241,37 +288,21 @@ pub(crate) fn put(table: &mut Table, name: &str, value: Value) {
     }
 }
 
-/// Dotted names of all settings of a table.
-fn flat_names(table: &Table) -> Vec<String> {
-    let names = table.iter().flat_map(|(key, value)| match value {
-        Value::Table(inner) => {
-            flat_names(inner).iter().map(|name| format!("{key}.{name}")).collect()
-        }
-        _ => vec![key.clone()],
-    });
-    names.collect()
-}
-
-/// `; did you mean …?` for a setting of this name in another table: `lr` is `optimizer.lr`.
-fn elsewhere(key: &str, everything: &[String]) -> Option<String> {
-    let named = everything.iter().filter(|name| name.rsplit('.').next() == Some(key));
-    named.min_by_key(|name| name.len()).map(|name| format!("; did you mean `{name}`?"))
-}
-
-/// A parsed value without its spans; `None` for numbers out of range.
-fn plain(value: DeValue<'_>) -> Option<Value> {
+/// A parsed value without its spans; `None` if a number does not fit its type.
+fn without_spans(value: DeValue<'_>) -> Option<Value> {
     Some(match value {
         DeValue::String(s) => Value::String(s.into_owned()),
         DeValue::Integer(i) => Value::Integer(i64::from_str_radix(i.as_str(), i.radix()).ok()?),
         DeValue::Float(f) => Value::Float(f.as_str().parse().ok()?),
         DeValue::Boolean(b) => Value::Boolean(b),
         DeValue::Datetime(d) => Value::Datetime(d),
-        DeValue::Array(a) => {
-            Value::Array(a.into_iter().map(|v| plain(v.into_inner())).collect::<Option<Vec<_>>>()?)
-        }
+        DeValue::Array(a) => Value::Array(
+            a.into_iter().map(|v| without_spans(v.into_inner())).collect::<Option<Vec<_>>>()?,
+        ),
         DeValue::Table(t) => {
-            let entries =
-                t.into_iter().map(|(k, v)| Some((k.get_ref().to_string(), plain(v.into_inner())?)));
+            let entries = t
+                .into_iter()
+                .map(|(k, v)| Some((k.get_ref().to_string(), without_spans(v.into_inner())?)));
             Value::Table(entries.collect::<Option<Table>>()?)
         }
     })

@@ -1,7 +1,7 @@
 //! Phase 3: learning to think before answering.
 //!
-//! 1. *Cold start*: a short supervised training on worked solutions inside `<think>…</think>`, so that the form is there
-//!    to be sampled.
+//! 1. *Cold start*: a short supervised training on worked solutions in `<think>…</think>`, so that
+//!    GRPO samples answers in this format.
 //! 2. *GRPO* (`grpo.rs`): reinforcement learning on problems whose answers can be verified.
 
 use crisol_model::Checkpoint;
@@ -12,7 +12,7 @@ use crate::behaviours;
 use crate::context::PhaseContext;
 use crate::data::DataSource;
 use crate::evaluation::{HELD_OUT_ACCURACY, solved};
-use crate::forecast::lengths::Sampled;
+use crate::forecast::lengths::Lengths;
 use crate::grpo::grpo;
 use crate::settings::ReasonSettings;
 use crate::sft;
@@ -37,7 +37,7 @@ pub(crate) fn reason(
         start.text.set_options(options);
     }
     let (mut cold, learned) = if settings.cold_start.data.is_empty() {
-        (start, Sampled::default())
+        (start, Lengths::default())
     } else {
         let (cold, learned) = sft::train_stage(ctx, COLD_START, &settings.cold_start, start)?;
         if ctx.in_stage(COLD_START) {
@@ -68,7 +68,8 @@ fn note_strings(
     Ok(())
 }
 
-/// Where worked solutions are conversations, problems that are strings are taken for messages. Returns whether they are.
+/// If the worked solutions are conversations, reads problems that are strings as user messages.
+/// Returns whether it does.
 pub(crate) fn take_strings_for_messages(
     data: &DataSource,
     settings: &ReasonSettings,

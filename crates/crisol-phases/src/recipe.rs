@@ -1,7 +1,16 @@
-//! Recipes: short TOML files that say what a run does.
+//! Recipes: short TOML files that describe a run.
 //!
-//! A recipe is laid over the defaults of [`crate::settings`]; what it does not name keeps its default. Keys
-//! that do not exist and values of the wrong type are errors with their line and the nearest right key.
+//! A recipe travels one way:
+//!
+//! | step | file | what it does |
+//! |---|---|---|
+//! | 1 | `recipe.rs` | parses the TOML ([`Recipe::parse`]) |
+//! | 2 | `reader.rs` | overlays the given settings on the defaults; checks keys and types |
+//! | 3 | `ranges.rs` | has the range of every setting; step 2 checks each value against it |
+//! | 4 | `recipe.rs` | checks the model's shape and the phases together |
+//! | 5 | `defaults.rs` | fills in what depends on model size and data ([`Recipe::resolve`]) |
+//!
+//! The settings themselves, with meaning and constant defaults, are in `settings.rs`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -15,9 +24,9 @@ use toml::{Table, Value};
 use crate::data::DataSource;
 use crate::ranges;
 use crate::reader::{Reader, nearest};
-use crate::settings::{ModelSettings, PhaseSettings, TextSettings};
+use crate::settings::{ModelSettings, PhaseSettings, PpoSettings, TextSettings};
 
-/// What a run does.
+/// A run: its settings and its phases.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Recipe {
     /// Everything but the phases.
@@ -26,7 +35,7 @@ pub struct Recipe {
     pub phases: Vec<Phase>,
 }
 
-/// The part of a recipe that holds for all phases.
+/// Settings of all phases.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RunSettings {
     /// Title of the report.
@@ -37,13 +46,13 @@ pub struct RunSettings {
     pub data: String,
     /// Checkpoint folder that the first phase starts from; empty = train a new model.
     pub base: String,
-    /// Tokens per shard: a step's batch is cut into pieces of about this size, which are what
-    /// runs in parallel. Part of the recipe because it decides the order of sums.
+    /// Tokens per shard. The shards of a batch run in parallel. A setting of the recipe because it
+    /// decides the order of sums.
     pub shard_tokens: usize,
-    /// Least seconds between checkpoints of a running phase. Where they take long, more pass: see `context.rs`.
+    /// Minimum seconds between saves of a running phase. Slow saves are made less often.
     pub checkpoint_seconds: u64,
-    /// Which held-out files measure what the model does after each phase, where the data has them: those of the
-    /// `test` split, or of `dev` while settings are being chosen; `none` measures nothing.
+    /// Split of the held-out files that each phase is evaluated on: `test`, `dev` (for choosing
+    /// settings) or `none`.
     pub evaluate: Split,
     /// Also write TensorBoard event files.
     pub tensorboard: bool,
@@ -51,7 +60,8 @@ pub struct RunSettings {
     pub text: TextSettings,
     /// Shape of a new model.
     pub model: ModelSettings,
-    /// The files of data sets that phases name (`hf://…`), found before the run. Not part of the recipe's text.
+    /// Files of the data sets that phases name (`hf://…`), found before the run. Not written to
+    /// TOML.
     #[serde(skip)]
     pub datasets: BTreeMap<String, DatasetFiles>,
 }
@@ -75,9 +85,9 @@ impl Default for RunSettings {
 }
 
 impl RunSettings {
-    /// Where the data files are looked up, and how they are read.
+    /// The source of the data files.
     pub(crate) fn data_source(&self) -> DataSource {
-        DataSource::open(&self.data).reading(self.text.reading(&self.datasets))
+        DataSource::open(&self.data).with_options(self.text.read_options(&self.datasets))
     }
 }
 
@@ -94,13 +104,14 @@ pub enum Split {
 }
 
 impl Split {
-    /// The file that holds a measure's prompts, if there is to be one: `harmful` → `harmful.test.jsonl`.
+    /// The file of a measure's prompts: `harmful` → `harmful.test.jsonl`. `None` for
+    /// [`Split::None`].
     pub(crate) fn file(self, measure: &str) -> Option<String> {
         self.name().map(|split| format!("{measure}.{split}.jsonl"))
     }
 
-    /// The files that a phase's `heldout` names, in which `{split}` stands for this split. Where nothing is measured, a name
-    /// with it stands for no file.
+    /// The files of a phase's `heldout`, with this split for `{split}`. [`Split::None`] leaves out
+    /// the names that contain `{split}`.
     pub(crate) fn files(self, names: &[String]) -> Vec<String> {
         let named = |name: &String| match self.name() {
             Some(split) => Some(name.replace("{split}", split)),
@@ -125,15 +136,238 @@ pub struct Phase {
     pub name: String,
     /// The phase it starts from; empty = the base model.
     pub from: String,
-    /// What it does.
+    /// Its kind and settings.
     pub settings: PhaseSettings,
-    /// Settings that the recipe leaves to the defaults for its model's size, by dotted names. None once they are
-    /// settled ([`Recipe::resolve`]).
+    /// Dotted names of settings that the recipe leaves to size-dependent defaults. Empty after
+    /// [`Recipe::resolve`].
     pub(crate) left_out: Vec<&'static str>,
 }
 
-/// Answers of one step at most.
+/// Maximum answers of a rollout step.
 const MAX_ANSWERS: usize = 1_048_576;
+
+impl Recipe {
+    /// The embedded run: pretrain → sft → reason → {refuse, reward → ppo, dpo}.
+    pub fn embedded() -> Recipe {
+        const EMBEDDED: &str = include_str!("embedded.toml");
+        // A test parses it, so this cannot fail at run time.
+        Recipe::parse("embedded.toml", EMBEDDED).unwrap_or_else(|e| unreachable!("{e}"))
+    }
+
+    /// Reads a recipe file.
+    pub fn load(path: &Path) -> Result<Recipe, RecipeError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| RecipeError::Read { path: path.display().to_string(), source })?;
+        Recipe::parse(&path.display().to_string(), &text)
+    }
+
+    /// Parses a recipe; `file` is its name for messages.
+    pub fn parse(file: &str, text: &str) -> Result<Recipe, RecipeError> {
+        let document = DeTable::parse(text)
+            .map_err(|e| RecipeError::Syntax { file: file.into(), message: e.to_string() })?;
+        let reader = Reader { file, text };
+        let mut run = DeTable::new();
+        let mut phases = Vec::new();
+        for (key, value) in document.into_inner() {
+            if key.get_ref() == "phases" {
+                let at = value.span().start;
+                let DeValue::Array(list) = value.into_inner() else {
+                    return Err(reader
+                        .entry(at, "`phases` is a list: write each phase as [[phases]]".into()));
+                };
+                for phase in list {
+                    phases
+                        .push(reader.phase(phase, phases.last().map(|p: &Phase| p.name.as_str()))?);
+                }
+            } else {
+                run.insert(key, value);
+            }
+        }
+        let first_model_key = run.get("model").and_then(|model| match model.get_ref() {
+            DeValue::Table(table) => {
+                table.iter().next().map(|(key, _)| (key.span().start, key.get_ref().to_string()))
+            }
+            _ => None,
+        });
+        let default = RunSettings::default();
+        let run: RunSettings =
+            reader.overlay(&default, run, &["phases"], ranges::RUN, &mut BTreeSet::new())?;
+        if let (false, Some((at, key))) = (run.base.is_empty(), first_model_key) {
+            return Err(reader.entry(
+                at,
+                format!(
+                    "`model.{key}` shapes a new model, but this run starts from {}: leave it out",
+                    run.base
+                ),
+            ));
+        }
+        let recipe = Recipe { run, phases };
+        recipe.check().map_err(|message| RecipeError::Whole { file: file.into(), message })?;
+        Ok(recipe)
+    }
+
+    /// Checks what the ranges of single settings cannot: the model's shape, and the phases
+    /// together.
+    fn check(&self) -> Result<(), String> {
+        if self.phases.is_empty() {
+            return Err(
+                "a recipe needs at least one phase: add [[phases]] with kind = \"pretrain\"".into(),
+            );
+        }
+        check_shape(&self.run.model)?;
+        for (i, phase) in self.phases.iter().enumerate() {
+            self.check_links(phase, &self.phases[..i])
+                .and_then(|()| check_answers(&phase.settings))
+                .map_err(|cause| format!("phase {} ({}): {cause}", i + 1, phase.name))?;
+        }
+        Ok(())
+    }
+
+    /// Checks a phase's name, and the phases before it that it names.
+    fn check_links(&self, phase: &Phase, earlier: &[Phase]) -> Result<(), String> {
+        let Phase { name, from, settings, .. } = phase;
+        let valid = !name.is_empty()
+            && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_');
+        if !valid {
+            return Err(format!(
+                "the name {name:?} is also a folder name: use letters, digits, - and _"
+            ));
+        }
+        if earlier.iter().any(|phase| phase.name == *name) {
+            return Err("another phase has this name: give one of them `name = \"…\"`".into());
+        }
+        if !from.is_empty() && !earlier.iter().any(|phase| phase.name == *from) {
+            let hint = nearest(from, earlier.iter().map(|phase| phase.name.as_str()));
+            return Err(format!("`from = {from:?}` names no earlier phase{hint}"));
+        }
+        if from.is_empty() && self.run.base.is_empty() && settings.kind() != "pretrain" {
+            return Err(format!(
+                "{} needs a model to start from: \
+                 put a pretrain phase before it or set `base` to a checkpoint folder",
+                settings.kind()
+            ));
+        }
+        if let PhaseSettings::Ppo(PpoSettings { reward_model, .. }) = settings {
+            let usable = if self.phases.iter().any(|phase| phase.name == *reward_model) {
+                let named = earlier.iter().find(|phase| phase.name == *reward_model);
+                named.is_some_and(|phase| phase.settings.kind() == "reward")
+            } else {
+                Path::new(reward_model).join("config.json").is_file()
+            };
+            if !usable {
+                return Err(format!(
+                    "`reward_model = {reward_model:?}` is neither an earlier phase of kind reward \
+                     nor a checkpoint folder"
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// The recipe as TOML with every default written out. Parsing it gives the same recipe.
+    pub fn to_toml(&self) -> String {
+        let mut out = String::from("# Every setting of this run, defaults included.\n");
+        let mut run = table_of(&self.run);
+        if !self.run.base.is_empty() {
+            // The base has its own shape.
+            run.remove("model");
+        }
+        out += &to_toml_string(&run);
+        for phase in &self.phases {
+            let mut table = Table::new();
+            table.insert("kind".into(), phase.settings.kind().into());
+            table.insert("name".into(), phase.name.clone().into());
+            table.insert("from".into(), phase.from.clone().into());
+            table.extend(settings_table(&phase.settings));
+            // Nested, so that sub-tables of a phase get the heading [phases.x].
+            let nested =
+                Table::from_iter([("phases".to_owned(), Value::Array(vec![Value::Table(table)]))]);
+            let _ = write!(out, "\n{}", to_toml_string(&nested));
+        }
+        out
+    }
+
+    /// Folder name of a phase: its depth and its name, as `2-sft`.
+    pub fn folder(&self, name: &str) -> String {
+        format!("{}-{name}", self.depth(name))
+    }
+
+    /// Phases on the longest way from the base to this one, itself included. A phase is one deeper
+    /// than the phases of its starting model and its reward model.
+    fn depth(&self, name: &str) -> usize {
+        let mut depths = BTreeMap::new();
+        // A phase comes after those that it names, so their depths are known.
+        for phase in &self.phases {
+            let known = |name: &str| depths.get(name).copied().unwrap_or(0);
+            let reward_model = match &phase.settings {
+                PhaseSettings::Ppo(ppo) => known(&ppo.reward_model),
+                _ => 0,
+            };
+            depths.insert(phase.name.as_str(), 1 + known(&phase.from).max(reward_model));
+        }
+        depths.get(name).copied().unwrap_or(0)
+    }
+}
+
+/// Attention needs an even head width, and whole groups of query heads for each key/value head.
+fn check_shape(model: &ModelSettings) -> Result<(), String> {
+    let ModelSettings { hidden_size, heads, kv_heads, .. } = *model;
+    if heads == 0 || !hidden_size.is_multiple_of(heads) || !(hidden_size / heads).is_multiple_of(2)
+    {
+        return Err(format!(
+            "model.hidden_size ({hidden_size}) must be a multiple of 2 × model.heads ({heads})"
+        ));
+    }
+    if kv_heads == 0 || !heads.is_multiple_of(kv_heads) {
+        return Err(format!("model.kv_heads ({kv_heads}) must divide model.heads ({heads})"));
+    }
+    Ok(())
+}
+
+/// Limits the answers of a rollout step.
+fn check_answers(settings: &PhaseSettings) -> Result<(), String> {
+    let rollout = match settings {
+        PhaseSettings::Reason(reason) if reason.rollout.group_size < 2 => {
+            return Err("rollout.group_size must be at least 2: \
+                        an advantage is a comparison within the group"
+                .into());
+        }
+        PhaseSettings::Reason(reason) => &reason.rollout,
+        PhaseSettings::Ppo(ppo) => &ppo.rollout,
+        _ => return Ok(()),
+    };
+    let answers = rollout.prompts.saturating_mul(rollout.group_size);
+    if answers > MAX_ANSWERS {
+        return Err(format!(
+            "rollout.prompts × rollout.group_size are {answers} answers a step, \
+             more than {MAX_ANSWERS}; lower one of them"
+        ));
+    }
+    Ok(())
+}
+
+/// A phase's settings as a TOML table.
+pub(crate) fn settings_table(settings: &PhaseSettings) -> Table {
+    match settings {
+        PhaseSettings::Pretrain(s) => table_of(s),
+        PhaseSettings::Sft(s) => table_of(s),
+        PhaseSettings::Reason(s) => table_of(s),
+        PhaseSettings::Reward(s) => table_of(s),
+        PhaseSettings::Ppo(s) => table_of(s),
+        PhaseSettings::Dpo(s) => table_of(s),
+    }
+}
+
+/// Settings as a TOML table.
+pub(crate) fn table_of(value: &impl Serialize) -> Table {
+    Table::try_from(value)
+        .unwrap_or_else(|e| unreachable!("settings are plain numbers, strings and tables: {e}"))
+}
+
+fn to_toml_string(value: &impl Serialize) -> String {
+    toml::to_string(value)
+        .unwrap_or_else(|e| unreachable!("settings are plain numbers, strings and tables: {e}"))
+}
 
 /// Why a recipe cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -174,222 +408,6 @@ pub enum RecipeError {
     },
 }
 
-impl Recipe {
-    /// The embedded run: pretrain → sft → reason → {refuse, reward → ppo, dpo}.
-    pub fn embedded() -> Recipe {
-        const EMBEDDED: &str = include_str!("embedded.toml");
-        // A test parses it, so this cannot fail at run time.
-        Recipe::parse("embedded.toml", EMBEDDED).unwrap_or_else(|e| unreachable!("{e}"))
-    }
-
-    /// Reads a recipe file.
-    pub fn load(path: &Path) -> Result<Recipe, RecipeError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| RecipeError::Read { path: path.display().to_string(), source })?;
-        Recipe::parse(&path.display().to_string(), &text)
-    }
-
-    /// Parses a recipe; `file` is its name for messages.
-    pub fn parse(file: &str, text: &str) -> Result<Recipe, RecipeError> {
-        let document = DeTable::parse(text)
-            .map_err(|e| RecipeError::Syntax { file: file.into(), message: e.to_string() })?;
-        let reader = Reader { file, text };
-        let mut run = DeTable::new();
-        let mut phases = Vec::new();
-        for (key, value) in document.into_inner() {
-            if key.get_ref() == "phases" {
-                let at = value.span().start;
-                let DeValue::Array(list) = value.into_inner() else {
-                    return Err(reader
-                        .entry(at, "`phases` is a list: write each phase as [[phases]]".into()));
-                };
-                for phase in list {
-                    phases
-                        .push(reader.phase(phase, phases.last().map(|p: &Phase| p.name.as_str()))?);
-                }
-            } else {
-                run.insert(key, value);
-            }
-        }
-        let model = run.get("model").and_then(|model| match model.get_ref() {
-            DeValue::Table(table) => {
-                table.iter().next().map(|(key, _)| (key.span().start, key.get_ref().to_string()))
-            }
-            _ => None,
-        });
-        let default = RunSettings::default();
-        let run: RunSettings =
-            reader.overlay(&default, run, &["phases"], ranges::RUN, &mut BTreeSet::new())?;
-        if let (false, Some((at, key))) = (run.base.is_empty(), model) {
-            return Err(reader.entry(
-                at,
-                format!(
-                    "`model.{key}` shapes a new model, but this run starts from {}: leave it out",
-                    run.base
-                ),
-            ));
-        }
-        let recipe = Recipe { run, phases };
-        recipe.check().map_err(|message| RecipeError::Whole { file: file.into(), message })?;
-        Ok(recipe)
-    }
-
-    /// The recipe as TOML with every default written out. Parsing it gives the same recipe.
-    pub fn to_toml(&self) -> String {
-        let mut out = String::from("# Every setting of this run, defaults included.\n");
-        let mut run = table_of(&self.run);
-        if !self.run.base.is_empty() {
-            // The base has a shape of its own.
-            run.remove("model");
-        }
-        out += &to_toml_string(&run);
-        for phase in &self.phases {
-            let mut table = Table::new();
-            table.insert("kind".into(), phase.settings.kind().into());
-            table.insert("name".into(), phase.name.clone().into());
-            table.insert("from".into(), phase.from.clone().into());
-            table.extend(settings_table(&phase.settings));
-            // Sub-tables of a phase must be headed [phases.x]; nesting does that for us.
-            let nested =
-                Table::from_iter([("phases".to_owned(), Value::Array(vec![Value::Table(table)]))]);
-            let _ = write!(out, "\n{}", to_toml_string(&nested));
-        }
-        out
-    }
-
-    /// Folder name of a phase: its position and its name. Branches of one parent share a number.
-    pub fn folder(&self, name: &str) -> String {
-        format!("{}-{name}", self.depth(name))
-    }
-
-    /// How many phases lie on the way from the base to this one, itself included. A phase that needs a reward
-    /// model comes after it.
-    fn depth(&self, name: &str) -> usize {
-        let mut depths = BTreeMap::new();
-        // What a phase starts from comes before it.
-        for phase in &self.phases {
-            let of = |name: &str| depths.get(name).copied().unwrap_or(0);
-            let judge = match &phase.settings {
-                PhaseSettings::Ppo(ppo) => of(&ppo.reward_model),
-                _ => 0,
-            };
-            depths.insert(phase.name.as_str(), 1 + of(&phase.from).max(judge));
-        }
-        depths.get(name).copied().unwrap_or(0)
-    }
-
-    fn check(&self) -> Result<(), String> {
-        if self.phases.is_empty() {
-            return Err(
-                "a recipe needs at least one phase: add [[phases]] with kind = \"pretrain\"".into(),
-            );
-        }
-        let run = &self.run;
-        let model = &run.model;
-        if model.heads == 0
-            || !model.hidden_size.is_multiple_of(model.heads)
-            || !(model.hidden_size / model.heads).is_multiple_of(2)
-        {
-            return Err(format!(
-                "model.hidden_size ({}) must be a multiple of 2 × model.heads ({})",
-                model.hidden_size, model.heads
-            ));
-        }
-        if model.kv_heads == 0 || !model.heads.is_multiple_of(model.kv_heads) {
-            return Err(format!(
-                "model.kv_heads ({}) must divide model.heads ({})",
-                model.kv_heads, model.heads
-            ));
-        }
-        for (i, phase) in self.phases.iter().enumerate() {
-            let at = |message: String| format!("phase {} ({}): {message}", i + 1, phase.name);
-            let valid = !phase.name.is_empty()
-                && phase.name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_');
-            if !valid {
-                return Err(at(format!(
-                    "the name {:?} is also a folder name: use letters, digits, - and _",
-                    phase.name
-                )));
-            }
-            if self.phases[..i].iter().any(|p| p.name == phase.name) {
-                return Err(at(
-                    "another phase has this name: give one of them `name = \"…\"`".into()
-                ));
-            }
-            let known = |name: &str| self.phases[..i].iter().any(|p| p.name == name);
-            if !phase.from.is_empty() && !known(&phase.from) {
-                return Err(at(format!("`from = {:?}` names no earlier phase{}", phase.from, {
-                    nearest(&phase.from, self.phases[..i].iter().map(|p| p.name.as_str()))
-                })));
-            }
-            if phase.from.is_empty() && run.base.is_empty() && phase.settings.kind() != "pretrain" {
-                return Err(at(format!(
-                    "{} needs a model to start from: put a pretrain phase before it or set `base` to a checkpoint folder",
-                    phase.settings.kind()
-                )));
-            }
-            if let PhaseSettings::Ppo(ppo) = &phase.settings {
-                let judge = &ppo.reward_model;
-                let usable = match self.phases.iter().position(|p| p.name == *judge) {
-                    Some(at) => at < i && self.phases[at].settings.kind() == "reward",
-                    None => Path::new(judge).join("config.json").is_file(),
-                };
-                if !usable {
-                    return Err(at(format!(
-                        "`reward_model = {judge:?}` is neither an earlier phase of kind reward nor a checkpoint folder"
-                    )));
-                }
-            }
-            check_settings(&phase.settings).map_err(at)?;
-        }
-        Ok(())
-    }
-}
-
-/// What no range of one setting can say.
-fn check_settings(settings: &PhaseSettings) -> Result<(), String> {
-    let rollout = match settings {
-        PhaseSettings::Reason(reason) if reason.rollout.group_size < 2 => {
-            return Err(
-                "rollout.group_size must be at least 2: an advantage is a comparison within the group".into(),
-            );
-        }
-        PhaseSettings::Reason(reason) => &reason.rollout,
-        PhaseSettings::Ppo(ppo) => &ppo.rollout,
-        _ => return Ok(()),
-    };
-    let answers = rollout.prompts.saturating_mul(rollout.group_size);
-    if answers > MAX_ANSWERS {
-        return Err(format!(
-            "rollout.prompts × rollout.group_size are {answers} answers a step, more than {MAX_ANSWERS}; lower one of them"
-        ));
-    }
-    Ok(())
-}
-
-/// A phase's settings as a recipe has them.
-pub(crate) fn settings_table(settings: &PhaseSettings) -> Table {
-    match settings {
-        PhaseSettings::Pretrain(s) => table_of(s),
-        PhaseSettings::Sft(s) => table_of(s),
-        PhaseSettings::Reason(s) => table_of(s),
-        PhaseSettings::Reward(s) => table_of(s),
-        PhaseSettings::Ppo(s) => table_of(s),
-        PhaseSettings::Dpo(s) => table_of(s),
-    }
-}
-
-/// Settings as a recipe has them.
-pub(crate) fn table_of(value: &impl Serialize) -> Table {
-    Table::try_from(value)
-        .unwrap_or_else(|e| unreachable!("settings are plain numbers, strings and tables: {e}"))
-}
-
-fn to_toml_string(value: &impl Serialize) -> String {
-    toml::to_string(value)
-        .unwrap_or_else(|e| unreachable!("settings are plain numbers, strings and tables: {e}"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -409,9 +427,9 @@ mod tests {
         assert_eq!(Recipe::parse("again.toml", &recipe.to_toml()).unwrap(), recipe);
     }
 
-    /// What is laid over nothing must stay as it was: results of the embedded run are published.
+    /// Every setting is stated, so new defaults do not change the published results.
     #[test]
-    fn the_embedded_recipe_states_what_its_results_depend_on() {
+    fn the_embedded_recipe_states_every_setting_of_its_results() {
         fn contains(place: &str, all: &Table, some: &Table) {
             for (key, value) in some {
                 match (&all[key], value) {
@@ -430,7 +448,7 @@ mod tests {
         else {
             panic!("phases are a list")
         };
-        assert_eq!(now.len(), published.len());
+        assert_eq!((now.len(), published.len()), (7, 7));
         for (now, published) in now.iter().zip(&published) {
             contains(
                 &published["name"].to_string(),
@@ -478,7 +496,7 @@ mod tests {
     }
 
     #[test]
-    fn tables_of_the_users_own_names_are_taken_as_they_are() {
+    fn free_tables_take_any_key() {
         let text = "[text]\ntoo_long = \"skip\"\ncolumns = { prompt = \"question\" }\n\
                     arguments = { enable_thinking = false }\n[[phases]]\nkind = \"pretrain\"\n";
         let recipe = Recipe::parse("r.toml", text).unwrap();
@@ -496,7 +514,7 @@ mod tests {
     }
 
     #[test]
-    fn a_shape_beside_a_base_is_refused() {
+    fn a_model_shape_with_a_base_is_refused() {
         let message = error("base = \"b\"\n[model]\ncontext = 512\n[[phases]]\nkind = \"sft\"\n");
         assert!(
             message.contains("line 3") && message.contains("`model.context` shapes a new model"),
@@ -577,7 +595,7 @@ mod tests {
     }
 
     #[test]
-    fn many_phases_that_start_from_two_others_get_their_folders_at_once() {
+    fn folder_names_of_many_linked_phases_take_linear_time() {
         let mut text = String::from("[[phases]]\nkind = \"pretrain\"\nname = \"p0\"\n");
         for i in 1..=40 {
             let before = i - 1;

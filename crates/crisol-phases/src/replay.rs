@@ -1,6 +1,11 @@
-//! Replay: next-token training on other data beside each update of a phase, against forgetting. In RLHF it is the
-//! pre-training term of Ouyang et al. 2022 (arXiv:2203.02155, equation 2, "PPO-ptx"); GRPO and DPO take it the same
-//! way.
+//! Replay: next-token training on other data with each update of a phase, against forgetting.
+//!
+//! ```text
+//! loss = objective(own batch) + weight · next_token(replayed batch)
+//! ```
+//!
+//! In RLHF it is the pre-training term of Ouyang et al. 2022 (arXiv:2203.02155, equation 2,
+//! "PPO-ptx"). GRPO and DPO use the same term.
 
 use crisol_cost::phases::TRAINING;
 use crisol_engine::OptimizerConfig;
@@ -14,12 +19,12 @@ use crate::PhaseError;
 use crate::batch::Batch;
 use crate::batches::Batches;
 use crate::context::PhaseContext;
-use crate::examples::{Kind, Source};
-use crate::forecast::lengths::Sampled;
+use crate::examples::{ExampleKind, Source};
+use crate::forecast::lengths::Lengths;
 use crate::settings::ReplaySettings;
 use crate::store::Examples;
 
-/// What is replayed.
+/// Documents to replay, in the batches of the updates.
 pub(crate) struct Replay {
     examples: Examples,
     /// The documents of each update.
@@ -50,7 +55,7 @@ impl<S: Stats> Stats for WithReplay<S> {
 }
 
 impl Replay {
-    /// Replay beside the phase's updates; nothing if the settings name no data.
+    /// Loads the replay of a phase; empty if the settings name no data.
     pub(crate) fn load(
         ctx: &mut PhaseContext<'_>,
         settings: &ReplaySettings,
@@ -59,10 +64,10 @@ impl Replay {
     ) -> Result<Replay, PhaseError> {
         let source = Source {
             role: "replay.data",
-            what: "Replay: ",
+            note_prefix: "Replay: ",
             files: &settings.data,
-            kind: Kind::Supervised,
-            pictures: 0,
+            kind: ExampleKind::Supervised,
+            masks: 0,
         };
         let examples = source.load(ctx, text, context)?;
         let lengths: Vec<usize> = examples.lengths().map(|length| length.tokens).collect();
@@ -71,13 +76,13 @@ impl Replay {
         Ok(Replay { examples, batches, weight: settings.weight })
     }
 
-    /// Lengths of what is replayed.
-    pub(crate) fn lengths(&self) -> Sampled {
+    /// Lengths of the documents.
+    pub(crate) fn lengths(&self) -> Lengths {
         self.examples.lengths().collect()
     }
 
-    /// One optimizer step on the phase's own batch and the replay of update number `update`. Returns the step, whose
-    /// loss is the phase's own, and the tokens that were replayed.
+    /// One optimizer step on the phase's own batch and the replay of update number `update`.
+    /// Returns the step and the replayed tokens. The step's loss is the phase's own.
     pub(crate) fn step<S: Stats + Send>(
         &mut self,
         ctx: &mut PhaseContext<'_>,
@@ -114,7 +119,7 @@ impl Replay {
         let first = own.shards.len();
         let size = replayed.size;
         let all = [own.shards.as_slice(), &replayed.shards].concat();
-        // What is replayed is imitated, not sampled: at temperature 1, whatever the phase samples at.
+        // Replayed text is imitated, not sampled: its logits are not scaled by the temperature.
         let output = |shard| match output {
             Output::TokenScores { entropy, .. } if shard >= first => {
                 Output::TokenScores { logit_scale: 1.0, entropy }
@@ -185,7 +190,7 @@ mod tests {
         trainer.params.ids().flat_map(|id| trainer.params.read(id)).collect()
     }
 
-    /// One step with `scale` times the next-token objective as the phase's own, and the replay of `weight`.
+    /// One step on `scale` times the next-token objective and `weight` times the replay.
     fn step(scale: f64, weight: f64) -> (Vec<f32>, f64) {
         step_at(LOGPROBS, scale, weight)
     }
@@ -225,6 +230,7 @@ mod tests {
     }
 
     fn close(a: &[f32], b: &[f32]) -> bool {
+        assert!(!a.is_empty() && a.len() == b.len());
         a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-5)
     }
 
@@ -237,7 +243,7 @@ mod tests {
         assert!(close(&of_replay, &fine_tuned));
         assert!(close(&own_alone, &plain));
         assert!(!close(&fine_tuned, &plain));
-        // The loss that is reported is the phase's own.
+        // The reported loss is the phase's own.
         assert!(replay_loss.abs() < 1e-9 && (own_loss - plain_loss).abs() < 1e-9);
         assert!((step(1.0, 1.0).1 - plain_loss).abs() < 1e-9);
     }
@@ -250,11 +256,11 @@ mod tests {
         assert!(close(&step_at(cool, 0.0, 1.0).0, &fine_tuned));
         assert!(
             !close(&step_at(cool, 1.0, 0.0).0, &step(1.0, 0.0).0),
-            "the phase's own shards feel it"
+            "the phase's own shards are scaled"
         );
     }
 
-    /// Both together are the mean over all documents, if they weigh the same.
+    /// With equal weights, both together are the mean over all documents.
     #[test]
     fn gradients_add_up() {
         let both: Vec<Example> = documents(3).into_iter().chain(documents(20)).collect();

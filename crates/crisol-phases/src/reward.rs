@@ -1,6 +1,9 @@
-//! Phase 4a: the reward model. It reads a prompt with an answer and returns a scalar score. Preference pairs teach it to
-//! score the chosen answer higher: `-log σ(r(chosen) − r(rejected))` (Bradley-Terry; Ouyang et al. 2022,
-//! arXiv:2203.02155). PPO trains against its scores.
+//! Phase 4a: the reward model. It reads a prompt with an answer and returns a scalar score, which
+//! PPO maximises. Preference pairs train it (Bradley-Terry; Ouyang et al. 2022, arXiv:2203.02155):
+//!
+//! ```text
+//! loss = −log σ(r(chosen) − r(rejected))
+//! ```
 
 use std::collections::BTreeMap;
 
@@ -14,13 +17,14 @@ use crisol_train::{Output, Trainer, derived_seed};
 
 use crate::PhaseError;
 use crate::batch::{Batch, Rows};
-use crate::context::{PhaseContext, Saved};
-use crate::forecast::lengths::{Planned, Sampled};
+use crate::context::PhaseContext;
+use crate::forecast::lengths::{Lengths, Planned};
 use crate::forecast::plan::{Shapes, StageData, StagePlan};
 use crate::pairs::Pairs;
 use crate::passes::statistics;
 use crate::settings::RewardSettings;
-use crate::steps::{self, Made};
+use crate::state::SavedModel;
+use crate::steps::{self, StepResult};
 
 /// The stage as data. Held-out pairs are ranked before and after, all of them and by kind.
 pub(crate) fn plan(settings: &RewardSettings) -> StagePlan<'static> {
@@ -52,15 +56,16 @@ pub(crate) fn reward(
         all: &pairs.examples,
         trained: &Planned::new(&mut batches, 2, |i| pairs.examples.length(i)),
         heldout: &(),
-        replay: &Sampled::default(),
+        replay: &Lengths::default(),
         updates: total as usize,
     };
     let shape = model.config().cost_shape();
     ctx.forecast(&plan(settings), Shapes { policy: &shape, scalar: &shape }, &data);
     let mut trainer = Trainer::new(model, params);
-    let first = ctx.begin_stage("reward", total, &mut [Saved::Trainer("model", &mut trainer)])?;
+    let first =
+        ctx.begin_stage("reward", total, &mut [SavedModel::Trainer("model", &mut trainer)])?;
     if first == 0 {
-        // An untrained head's scores have no scale: only its accuracies are worth comparing with.
+        // The scores of an untrained head have no scale, so only accuracies are measured before.
         let (model, params) = (&trainer.model, &trainer.params);
         let measures = measure_heldout(ctx, settings, &heldout, (model, params), &text)?;
         for (name, value) in measures.iter().filter(|(name, _)| name.starts_with(ACCURACY)) {
@@ -80,7 +85,7 @@ pub(crate) fn reward(
             let done = ctx.step(trainer, &batch, Output::Scalar, config, |_, scores| {
                 bradley_terry::loss(scores, settings.centring, batch.size)
             })?;
-            Ok(Made::new(&done, batch.tokens(), done.stats.means()))
+            Ok(StepResult::new(&done, batch.tokens(), done.stats.means()))
         },
     )?;
     let Trainer { model, params, .. } = trainer;
@@ -90,10 +95,11 @@ pub(crate) fn reward(
     Ok(Checkpoint { model, params, text })
 }
 
-/// The share of pairs whose chosen answer scores higher; with `/KIND`, of one kind of pair.
+/// Share of pairs whose chosen answer scores higher. `reward_accuracy/KIND` is that of one kind of
+/// pair.
 const ACCURACY: &str = "reward_accuracy";
 
-/// Measures on held-out pairs: on all of them, and the accuracy on each kind where the pairs name kinds.
+/// Measures on all held-out pairs, and the accuracy on each kind that the pairs name.
 fn measure_heldout(
     ctx: &mut PhaseContext<'_>,
     settings: &RewardSettings,
@@ -107,7 +113,7 @@ fn measure_heldout(
     let context = model.config().max_document_len();
     let records = ctx.records(files)?;
     let pairs = encode_records(&records, |record| text.preference(record, context))?;
-    ctx.note_data("Held out: ", &pairs.summary, context);
+    ctx.note_encoding("Held out: ", &pairs.summary, context);
     let shard_tokens = ctx.run.shard_tokens;
     let rank = |pairs: &[&PreferenceExample]| -> Result<RewardStats, PhaseError> {
         let pairs: Vec<_> = pairs.iter().map(|pair| [&pair.chosen, &pair.rejected]).collect();

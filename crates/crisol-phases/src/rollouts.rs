@@ -1,5 +1,5 @@
-//! Rollouts: answers sampled from the policy in training, and the minibatches that are made of them. GRPO and PPO share
-//! this. They differ in where advantages come from.
+//! Rollouts: answers sampled from the policy in training, and their minibatches. GRPO and PPO share
+//! this file.
 
 use crisol_model::{Generated, SamplingOptions, StopReason, generate};
 use crisol_objectives::BatchSize;
@@ -14,7 +14,7 @@ use crate::behaviours::{prompt_text, reply_text};
 use crate::context::PhaseContext;
 use crate::settings::RolloutSettings;
 
-/// A sampled answer with what its update needs. Vectors have one entry for each token of the answer.
+/// A sampled answer and the inputs of its update. Vectors have one entry per token of the answer.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Rollout {
     /// Prompt and answer; the answer is trained.
@@ -32,7 +32,7 @@ pub(crate) struct Rollout {
     pub(crate) old_values: Vec<f32>,
     /// Returns (PPO).
     pub(crate) returns: Vec<f32>,
-    /// The reward of the answer, and parts of it for the report.
+    /// Reward of the answer, and its parts for the report.
     #[serde(skip)]
     pub(crate) reward: f32,
     #[serde(skip)]
@@ -61,8 +61,8 @@ pub(crate) fn examples(rollouts: &[Rollout]) -> Vec<&Example> {
 }
 
 /// A mean over rollouts.
-pub(crate) fn mean(rollouts: &[Rollout], of: impl Fn(&Rollout) -> f64) -> f64 {
-    rollouts.iter().map(of).sum::<f64>() / rollouts.len() as f64
+pub(crate) fn mean(rollouts: &[Rollout], value: impl Fn(&Rollout) -> f64) -> f64 {
+    rollouts.iter().map(value).sum::<f64>() / rollouts.len() as f64
 }
 
 /// The prompts of rollout step `step`: passes over all of them, each shuffled anew, cut in order.
@@ -104,28 +104,29 @@ pub(crate) fn sample(
         ..SamplingOptions::default()
     };
     let generated =
-        ctx.sampling(|| generate(&policy.model, &policy.params, &repeated, &options))?;
+        ctx.time_sampling(|| generate(&policy.model, &policy.params, &repeated, &options))?;
     let rollouts: Vec<Rollout> =
         repeated.into_iter().zip(generated).map(|(prompt, g)| Rollout::new(prompt, g)).collect();
     ctx.count_forward(&policy.model, &examples(&rollouts));
     Ok(rollouts)
 }
 
-/// Keeps the first two answers for the report at a few moments of a stage. `records`: of the chosen prompts.
-pub(crate) fn keep_samples(
+/// Adds the first two answers of some steps to the report. `records` are those of the chosen
+/// prompts.
+pub(crate) fn report_rollouts(
     ctx: &mut PhaseContext<'_>,
     (step, total): (u64, u64),
     text: &TextSetup,
     records: &[&Record],
     rollouts: &[Rollout],
 ) {
-    if !PhaseContext::wants_samples(step, total) {
+    if !PhaseContext::reports_rollouts(step, total) {
         return;
     }
     let group = rollouts.len() / records.len();
     for (i, rollout) in rollouts.iter().take(2).enumerate() {
         let parts = rollout.reward_parts.iter().map(|(name, value)| ((*name).to_owned(), *value));
-        ctx.sample(RolloutSample {
+        ctx.report_rollout(RolloutSample {
             prompt: prompt_text(records[i / group]),
             completion: reply_text(text, &rollout.completion),
             reward: f64::from(rollout.reward),
@@ -152,8 +153,8 @@ impl<'r> Minibatch<'r> {
     ) -> Minibatch<'r> {
         let examples = rollouts.iter().map(|rollout| &rollout.example);
         let batch = Batch::of_documents(examples, shard_tokens);
-        // A mean over answers counts those that were skipped too, which would add zeros: skipping must not make the
-        // steps larger. A mean over tokens is one over the tokens that are left, as in DAPO (arXiv:2503.14476).
+        // A mean over answers counts skipped ones as zeros, so that skipping does not enlarge the
+        // steps. A mean over tokens leaves them out, as in DAPO (arXiv:2503.14476).
         let sequences = batch.size.sequences as f64 * sampled as f64 / trained as f64;
         let size = BatchSize { sequences: sequences.round() as usize, ..batch.size };
         Minibatch { batch, size, rollouts }
@@ -175,8 +176,8 @@ impl<'r> Minibatch<'r> {
     }
 }
 
-/// The minibatches of rollout step `step`: `epochs` passes over the rollouts, each shuffled anew and cut into
-/// `minibatches`. `sampled`: how many rollouts there were before some were skipped.
+/// The minibatches of rollout step `step`: `epochs` passes over the rollouts, each shuffled anew
+/// and cut into `minibatches`. `sampled`: how many rollouts there were before some were skipped.
 pub(crate) fn minibatches<'r>(
     ctx: &PhaseContext<'_>,
     rollouts: &'r [Rollout],

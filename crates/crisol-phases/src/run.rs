@@ -1,7 +1,13 @@
-//! A run: every phase of a recipe in order, each from its parent's checkpoint, with a report at the end.
+//! A run: every phase of a recipe in order, each from its parent's checkpoint, with a report at the
+//! end.
 //!
-//! A phase's folder exists if and only if the phase is complete; what an unfinished one has so far lies under
-//! `progress/`. So a run can be stopped at any moment, by a key or by a power cut, and resumed.
+//! ```text
+//! choose recipe → lock folder → check fingerprints
+//! for each unfinished phase: load model → train → measure → save → report
+//! ```
+//!
+//! A phase's folder exists if and only if the phase is complete. An unfinished phase is under
+//! `progress/`. So a run can be stopped at any moment, by a key or a power cut, and resumed.
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -12,16 +18,17 @@ use crisol_engine::Device;
 use crisol_model::Checkpoint;
 use crisol_report::Report;
 
-use crate::context::{Observer, PhaseContext, Record};
+use crate::context::{PhaseContext, PhaseRecord};
 use crate::data::DataSource;
 use crate::fingerprint::{Fingerprint, Hashes};
 use crate::finished::{PHASE_FILE, PhaseFile, assemble_report, save_phase, save_report};
 use crate::forecast::memory;
 use crate::machine::machine;
+use crate::observer::Observer;
 use crate::owner::{self, Owner, PROGRESS, TENSORBOARD};
 use crate::recipe::{Phase, Recipe, Split};
 use crate::run_folder::{
-    check_unchanged, choose_recipe, clear_progress, phase_or_path, settle_recipe, starting_folder,
+    check_unchanged, choose_recipe, clear_progress, phase_or_path, starting_folder, write_recipe,
 };
 use crate::settings::PhaseSettings;
 use crate::{PhaseError, behaviours, defaults, dpo, ppo, pretrain, prompts, reason, reward, sft};
@@ -31,18 +38,18 @@ use crate::{PhaseError, behaviours, defaults, dpo, ppo, pretrain, prompts, reaso
 pub struct RunOptions<'a> {
     /// The run's folder.
     pub out: &'a Path,
-    /// Continue what is there.
+    /// Continue the run in the folder.
     pub resume: bool,
-    /// Where the work is done. Its request to stop is the run's.
+    /// Device of the run. Its stop request stops the run.
     pub device: &'a Device,
-    /// Its measured rates, if it was calibrated.
+    /// Calibrated rates of the device.
     pub machine: Option<&'a Machine>,
-    /// Date and time for the report, as it is to be shown.
+    /// Date and time, as text for the report.
     pub created: String,
 }
 
-/// Runs a recipe (`None`: the one that the folder holds, or the embedded one) and returns its report, which is also
-/// written to `report.json` and `report.html` in the run's folder.
+/// Runs a recipe (`None`: that of the folder, or the embedded one). Returns its report, and writes
+/// it to `report.json` and `report.html` in the run's folder.
 pub fn run(
     recipe: Option<Recipe>,
     options: &RunOptions<'_>,
@@ -50,9 +57,9 @@ pub fn run(
 ) -> Result<Report, PhaseError> {
     let recipe = choose_recipe(recipe, options)?;
     owner::check_replaceable(&recipe, options.out, options.resume)?;
-    // Until the run ends.
+    // Holds the lock until the run ends.
     let _owner = Owner::take(options.out, &options.created)?;
-    let recipe = settle_recipe(recipe, options)?;
+    let recipe = write_recipe(recipe, options)?;
     let data = recipe.run.data_source();
     for phase in &recipe.phases {
         // A run that was killed may have left a finished phase under its temporary name.
@@ -65,13 +72,13 @@ pub fn run(
     for (i, phase) in recipe.phases.iter().enumerate() {
         let folder = options.out.join(recipe.folder(&phase.name));
         if folder.join(PHASE_FILE).exists() {
-            // What it starts from may have been trained again just now.
+            // Its starting model may have been trained again in this run.
             check_unchanged(&recipe, phase, options.out, &data, &mut hashes)?;
             clear_progress(&recipe, phase, options.out);
             continue;
         }
         observer.phase_started(&phase.name, i + 1, recipe.phases.len());
-        let fingerprint = Fingerprint::of(&recipe, phase, options.out, &data, &mut hashes)?;
+        let fingerprint = Fingerprint::compute(&recipe, phase, options.out, &data, &mut hashes)?;
         run_phase(&recipe, phase, &data, fingerprint, options, observer)?;
         write_report(&recipe, options)?;
     }
@@ -105,14 +112,14 @@ fn run_phase(
         .map(|folder| Checkpoint::load(&folder, device))
         .transpose()?;
     if let Some(start) = &mut start {
-        start.text.set_options(recipe.run.text.encoding());
+        start.text.set_options(recipe.run.text.text_options());
     }
     let config = match &start {
         Some(checkpoint) => checkpoint.model.config().clone(),
         None => recipe.run.model.config(recipe.run.model.vocab_size)?,
     };
-    for remark in defaults::far_off(phase, &recipe.run.base, &config) {
-        ctx.note(remark);
+    for warning in defaults::lr_warnings(phase, &recipe.run.base, &config) {
+        ctx.note(warning);
     }
     let (settings, threads) = (&phase.settings, device.threads());
     let peak = memory::memory(settings, &recipe.run, &config, data, threads).total();
@@ -123,7 +130,7 @@ fn run_phase(
     let reward_model = |name: &str| phase_or_path(recipe, name, out);
     let trained = prompts::answer_before(&mut ctx, phase, start.as_ref())
         .and_then(|()| train(&mut ctx, settings, start, reward_model))
-        .map_err(|error| ctx.stopped(error, &mut []))?;
+        .map_err(|error| ctx.stop_before_update(error, &mut []))?;
     let metrics_file = ctx.metrics_file();
     let file = measure(recipe, phase, data, &trained, ctx.into_record()?, peak)?;
     save_phase(&out.join(&name), &trained, &file, &metrics_file)?;
@@ -141,7 +148,7 @@ fn train(
 ) -> Result<Checkpoint, PhaseError> {
     match (settings, start) {
         (PhaseSettings::Pretrain(settings), start) => pretrain::pretrain(ctx, settings, start),
-        // `Recipe::check` has made sure of it.
+        // `Recipe::check` refuses this.
         (_, None) => unreachable!("only pretrain may start from nothing"),
         (PhaseSettings::Sft(settings), Some(start)) => sft::sft(ctx, settings, start),
         (PhaseSettings::Reason(settings), Some(start)) => reason::reason(ctx, settings, start),
@@ -153,13 +160,13 @@ fn train(
     }
 }
 
-/// Measures the trained model. Returns all that the phase leaves besides its weights.
+/// Evaluates the trained model. Returns all that the phase leaves besides its weights.
 fn measure(
     recipe: &Recipe,
     phase: &Phase,
     data: &DataSource,
     trained: &Checkpoint,
-    mut record: Record,
+    mut record: PhaseRecord,
     memory_forecast: Bytes,
 ) -> Result<PhaseFile, PhaseError> {
     let began = Instant::now();
@@ -172,13 +179,13 @@ fn measure(
     };
     let evaluate = recipe.run.evaluate;
     let answers = prompts::answers_after(data, evaluate, phase, trained).map_err(stopped)?;
-    prompts::add(&mut record.prompts, answers);
-    if evaluate != Split::None && phase.settings.speaks() {
-        let chat = phase.settings.chats(trained);
+    prompts::merge(&mut record.prompts, answers);
+    if evaluate != Split::None && phase.settings.trains_language_model() {
+        let chat = phase.settings.uses_chat_template(trained);
         let measured =
             behaviours::measure(data, evaluate, &phase.name, trained, chat).map_err(stopped)?;
         record.metrics.extend(measured.metrics);
-        prompts::add(&mut record.prompts, measured.prompts);
+        prompts::merge(&mut record.prompts, measured.prompts);
     }
     let evaluation_seconds = began.elapsed().as_secs_f64();
     let mut file = PhaseFile::new(recipe, phase, trained, record);

@@ -1,4 +1,4 @@
-//! A run's folder: the recipe it holds, what is finished in it, and what an unfinished phase left.
+//! A run's folder: its recipe, finished phases and unfinished ones.
 //!
 //! ```text
 //! out/recipe.toml            the run's recipe, with a checksum that tells edited ones
@@ -10,15 +10,15 @@
 use std::path::{Path, PathBuf};
 
 use crate::PhaseError;
-use crate::context::saved_fingerprint;
 use crate::data::DataSource;
-use crate::fingerprint::{Fingerprint, Hashes, Stage};
+use crate::fingerprint::{Fingerprint, Hashes, PhaseStatus};
 use crate::finished::{PHASE_FILE, load_phase};
 use crate::owner::{self, PROGRESS, RECIPE_FILE};
 use crate::recipe::{Phase, Recipe};
 use crate::run::RunOptions;
+use crate::state::saved_fingerprint;
 
-/// The recipe to run, without writing anything: the one in the folder where a run is resumed.
+/// The recipe to run; that of the folder, if a run is resumed. Writes nothing.
 pub(crate) fn choose_recipe(
     given: Option<Recipe>,
     options: &RunOptions<'_>,
@@ -37,7 +37,7 @@ pub(crate) fn choose_recipe(
     }
     let mut recorded = Recipe::load(&file)?;
     if let Some(given) = &given {
-        // A recipe's file has their names alone.
+        // The file has only their names.
         recorded.run.datasets.clone_from(&given.run.datasets);
     }
     let recorded = recorded.resolved()?;
@@ -51,16 +51,14 @@ pub(crate) fn choose_recipe(
     Ok(recorded)
 }
 
-/// Writes the recipe of a new run into its folder, after making sure that the folder holds no other run. Only for its owner.
-pub(crate) fn settle_recipe(
-    recipe: Recipe,
-    options: &RunOptions<'_>,
-) -> Result<Recipe, PhaseError> {
+/// Writes the recipe of a new run into its folder, unless the folder holds another run. The caller
+/// owns the folder.
+pub(crate) fn write_recipe(recipe: Recipe, options: &RunOptions<'_>) -> Result<Recipe, PhaseError> {
     let out = options.out.to_path_buf();
     if options.resume {
         return Ok(recipe);
     }
-    // Once more, now that nobody else writes here. A run that failed before it saved anything is no reason to ask for another folder.
+    // Checked again under the lock. A failed run that saved nothing does not count.
     if holds_work(&out)? {
         return Err(PhaseError::RunExists { out });
     }
@@ -75,7 +73,7 @@ pub(crate) fn settle_recipe(
     Ok(recipe)
 }
 
-/// Refuses to go on where what a phase began with is not what it would go on with.
+/// Refuses to resume a phase whose inputs or settings have changed.
 pub(crate) fn check_unchanged(
     recipe: &Recipe,
     phase: &Phase,
@@ -86,16 +84,16 @@ pub(crate) fn check_unchanged(
     let folder = recipe.folder(&phase.name);
     let file = out.join(&folder).join(PHASE_FILE);
     let (recorded, stage) = if file.exists() {
-        (load_phase(&file)?.fingerprint, Stage::Finished)
+        (load_phase(&file)?.fingerprint, PhaseStatus::Finished)
     } else {
-        (saved_fingerprint(&out.join(PROGRESS).join(&folder))?, Stage::Unfinished)
+        (saved_fingerprint(&out.join(PROGRESS).join(&folder))?, PhaseStatus::Unfinished)
     };
     let Some(recorded) = recorded else { return Ok(()) };
-    // A phase that it starts from and that is gone is trained again first, and compared then.
+    // A missing parent is trained again first; the phase is checked again after that.
     let gone = !phase.from.is_empty()
         && starting_folder(recipe, phase, out).is_some_and(|from| !from.exists());
-    let stage = if gone { Stage::Finished } else { stage };
-    Fingerprint::of(recipe, phase, out, data, hashes)?.check(&recorded, &phase.name, stage)?;
+    let stage = if gone { PhaseStatus::Finished } else { stage };
+    Fingerprint::compute(recipe, phase, out, data, hashes)?.check(&recorded, &phase.name, stage)?;
     Ok(())
 }
 
@@ -117,14 +115,14 @@ pub fn holds_work(out: &Path) -> Result<bool, PhaseError> {
     Ok(false)
 }
 
-/// Once a phase is complete, what is left of its progress is clutter, and no error if it stays.
+/// Removes the progress folder of a complete phase. Failing to is no error.
 pub(crate) fn clear_progress(recipe: &Recipe, phase: &Phase, out: &Path) {
     let progress = out.join(PROGRESS);
     let _ = std::fs::remove_dir_all(progress.join(recipe.folder(&phase.name)));
     let _ = std::fs::remove_dir(progress);
 }
 
-/// The folder of the model that a phase starts from; `None` if it starts from nothing.
+/// Folder of a phase's starting model; `None` for a new model.
 pub(crate) fn starting_folder(recipe: &Recipe, phase: &Phase, out: &Path) -> Option<PathBuf> {
     if !phase.from.is_empty() {
         Some(out.join(recipe.folder(&phase.from)))
@@ -135,7 +133,7 @@ pub(crate) fn starting_folder(recipe: &Recipe, phase: &Phase, out: &Path) -> Opt
     }
 }
 
-/// A phase's folder where `name` is a phase, else a path.
+/// The folder of the phase `name`, or else the path `name`.
 pub(crate) fn phase_or_path(recipe: &Recipe, name: &str, out: &Path) -> PathBuf {
     if recipe.phases.iter().any(|p| p.name == name) {
         out.join(recipe.folder(name))

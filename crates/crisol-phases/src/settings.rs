@@ -1,14 +1,16 @@
-//! What can be set about a run: every key of a recipe, its meaning and its default.
+//! The settings of a recipe: keys, meaning and constant defaults.
 //!
-//! A recipe file changes what it names; what it does not name keeps its default. Defaults that depend on the model's size
-//! are in `defaults.rs`, and stand here for a large model; ranges are in `ranges.rs`. There are no optional values: "off" is
-//! a value (0, an empty list), so that the recipe written into a run's folder shows everything.
+//! How a recipe becomes settings is in `recipe.rs` (table at its top). Defaults that depend on
+//! model size are in `defaults.rs`, and stand here for a large model. Ranges are in `ranges.rs`.
+//!
+//! No value is optional: "off" is a value (0, an empty list), so the recipe in a run's folder shows
+//! everything.
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::str::FromStr;
 
-use crisol_engine::UpdateRule;
+use crisol_engine::{OptimizerConfig, UpdateRule};
 use crisol_model::{Architecture, Checkpoint, Config, Head};
 use crisol_objectives::grpo::AdvantageScaling;
 use crisol_objectives::kl::KlEstimator;
@@ -65,7 +67,7 @@ impl Default for ModelSettings {
 }
 
 impl ModelSettings {
-    /// The shape, with so many tokens, if there can be such a model.
+    /// The configuration with a vocabulary of this size, or why there is no such model.
     pub(crate) fn config(&self, vocab: usize) -> Result<Config, PhaseError> {
         let architecture = Architecture::from_causal_lm_class(&self.architecture)
             .ok_or_else(|| PhaseError::UnknownArchitecture { name: self.architecture.clone() })?;
@@ -81,22 +83,22 @@ impl ModelSettings {
         config.num_key_value_heads = self.kv_heads;
         config.rope_theta = self.rope_theta;
         config.max_position_embeddings = self.context;
-        // Before anything grows with these sizes.
+        // Before anything is allocated by these sizes.
         config.validate()?;
         Ok(config)
     }
 }
 
-/// How records are read and become tokens, in every phase.
+/// Reading and tokenising of records, in every phase.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct TextSettings {
-    /// What becomes of a record that is longer than the context.
+    /// What to do with a record longer than the context.
     pub too_long: OverlongPolicy,
-    /// What a string is where a prompt or an answer may be a list of messages.
+    /// Whether a prompt or answer that is a string is raw text or a message.
     pub strings: StringFormat,
-    /// What separates documents in a plain text file; empty = a file is one document.
+    /// Separator of documents in a plain text file; empty = a file is one document.
     pub text_separator: String,
-    /// Columns by the names that Crisol knows: `prompt = "question"`.
+    /// Column names of the data, by the names of Crisol: `prompt = "question"`.
     pub columns: BTreeMap<String, String>,
     /// Variables of the chat template: `enable_thinking = false`.
     pub arguments: Table,
@@ -104,7 +106,7 @@ pub struct TextSettings {
 
 impl TextSettings {
     /// How data files are read.
-    pub(crate) fn reading(&self, datasets: &BTreeMap<String, DatasetFiles>) -> ReadOptions {
+    pub(crate) fn read_options(&self, datasets: &BTreeMap<String, DatasetFiles>) -> ReadOptions {
         ReadOptions {
             columns: self.columns.clone(),
             text_separator: self.text_separator.clone(),
@@ -113,7 +115,7 @@ impl TextSettings {
     }
 
     /// How records become tokens.
-    pub(crate) fn encoding(&self) -> TextOptions {
+    pub(crate) fn text_options(&self) -> TextOptions {
         let json = |(name, value): (&String, &Value)| {
             let value = serde_json::to_value(value)
                 .unwrap_or_else(|e| unreachable!("TOML fits into JSON: {e}"));
@@ -135,12 +137,12 @@ enum RuleName {
 /// The optimizer and its schedule.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct OptimizerSettings {
-    /// What updates the matrices between hidden states: `adamw` or `muon`; the rest is AdamW's.
+    /// Optimizer of the hidden matrices: `adamw` or `muon`. All other weights use AdamW.
     #[serde(with = "RuleName")]
     pub rule: UpdateRule,
     /// Peak learning rate.
     pub lr: f64,
-    /// Embeddings and heads take this many times the learning rate.
+    /// Factor on the learning rate of embeddings and heads.
     pub table_factor: f64,
     /// Shape over the phase: `constant`, `wsd` or `cosine`.
     pub schedule: Schedule,
@@ -161,7 +163,23 @@ pub struct OptimizerSettings {
 }
 
 impl OptimizerSettings {
-    fn with(lr: f64, schedule: Schedule, warmup: f64) -> Self {
+    /// The optimizer's configuration at `step` (from 0) of `total`.
+    pub(crate) fn at_step(&self, step: u64, total: u64) -> OptimizerConfig {
+        let warmup = (self.warmup * total as f64).ceil() as u64;
+        let factor = self.schedule.factor(step, total, warmup, self.decay);
+        OptimizerConfig {
+            rule: self.rule,
+            lr: (self.lr * factor) as f32,
+            table_factor: self.table_factor as f32,
+            beta1: self.beta1 as f32,
+            beta2: self.beta2 as f32,
+            eps: self.eps as f32,
+            weight_decay: self.weight_decay as f32,
+            max_grad_norm: (self.max_grad_norm > 0.0).then_some(self.max_grad_norm as f32),
+        }
+    }
+
+    fn new(lr: f64, schedule: Schedule, warmup: f64) -> Self {
         OptimizerSettings {
             rule: UpdateRule::AdamW,
             lr,
@@ -202,7 +220,7 @@ impl Default for PretrainSettings {
             batch_tokens: 2048,
             optimizer: OptimizerSettings {
                 weight_decay: 0.1,
-                ..OptimizerSettings::with(3e-4, Schedule::Wsd, 0.05)
+                ..OptimizerSettings::new(3e-4, Schedule::Wsd, 0.05)
             },
         }
     }
@@ -211,7 +229,8 @@ impl Default for PretrainSettings {
 /// Supervised fine-tuning on conversations (or prompt/completion pairs); also refusal SFT.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SftSettings {
-    /// JSONL files of `{"messages"}`, `{"prompt","completion"}`, or `{"text"}` (raw text against forgetting).
+    /// JSONL files of `{"messages"}`, `{"prompt","completion"}`, or `{"text"}` (raw text as
+    /// replay).
     pub data: Vec<String>,
     /// Held-out files of the same kind; may be empty.
     pub heldout: Vec<String>,
@@ -234,12 +253,12 @@ impl Default for SftSettings {
             heldout: vec!["sft.test.jsonl".into()],
             epochs: 2.0,
             batch_tokens: 2048,
-            optimizer: OptimizerSettings::with(2e-5, Schedule::Cosine, 0.03),
+            optimizer: OptimizerSettings::new(2e-5, Schedule::Cosine, 0.03),
         }
     }
 }
 
-/// Sampling of completions that are then learned from.
+/// Rollouts: sampling of completions, and the updates on them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RolloutSettings {
     /// Different prompts per step.
@@ -256,14 +275,14 @@ pub struct RolloutSettings {
     pub minibatches: usize,
 }
 
-/// Next-token training on other data beside each update, against forgetting.
+/// Next-token training on other data with each update, against forgetting.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ReplaySettings {
     /// JSONL files as for `sft`; empty = no replay.
     pub data: Vec<String>,
     /// Tokens (prompts included) per optimizer step.
     pub tokens: usize,
-    /// Weight of the replayed tokens' mean loss beside the phase's own.
+    /// Weight of the replay's mean loss; the phase's own has weight 1.
     pub weight: f64,
 }
 
@@ -312,7 +331,7 @@ pub struct ReasonSettings {
     pub entropy_coefficient: f64,
     /// Leave out groups whose rewards are all equal (they carry no gradient).
     pub skip_zero_spread: bool,
-    /// What keeps the rest of the model's abilities.
+    /// Replay, against forgetting.
     pub replay: ReplaySettings,
     /// Optimizer and schedule of GRPO.
     pub optimizer: OptimizerSettings,
@@ -331,7 +350,7 @@ impl Default for ReasonSettings {
                 heldout: vec![],
                 epochs: 2.0,
                 batch_tokens: 2048,
-                optimizer: OptimizerSettings::with(2e-5, Schedule::Cosine, 0.03),
+                optimizer: OptimizerSettings::new(2e-5, Schedule::Cosine, 0.03),
             },
             data: vec!["problems.train.jsonl".into()],
             heldout: vec![],
@@ -356,7 +375,7 @@ impl Default for ReasonSettings {
             entropy_coefficient: 0.0,
             skip_zero_spread: true,
             replay: ReplaySettings::default(),
-            optimizer: OptimizerSettings::with(1e-6, Schedule::Constant, 0.1),
+            optimizer: OptimizerSettings::new(1e-6, Schedule::Constant, 0.1),
         }
     }
 }
@@ -366,7 +385,7 @@ impl Default for ReasonSettings {
 pub struct RewardSettings {
     /// JSONL files of `{"prompt","chosen","rejected"}`.
     pub data: Vec<String>,
-    /// Held-out preference pairs; may be empty. `{split}` stands for the split that `evaluate` names.
+    /// Held-out preference pairs; may be empty. `{split}` is replaced by the split of `evaluate`.
     pub heldout: Vec<String>,
     /// Passes over the data.
     pub epochs: f64,
@@ -386,7 +405,7 @@ impl Default for RewardSettings {
             epochs: 1.0,
             batch_pairs: 16,
             centring: 0.01,
-            optimizer: OptimizerSettings::with(1e-5, Schedule::Cosine, 0.1),
+            optimizer: OptimizerSettings::new(1e-5, Schedule::Cosine, 0.1),
         }
     }
 }
@@ -420,7 +439,7 @@ pub struct PpoSettings {
     pub missing_end_penalty: f64,
     /// Weight of the entropy bonus; 0 = off.
     pub entropy_coefficient: f64,
-    /// What keeps the rest of the model's abilities.
+    /// Replay, against forgetting.
     pub replay: ReplaySettings,
     /// Optimizer and schedule of the policy.
     pub optimizer: OptimizerSettings,
@@ -452,8 +471,8 @@ impl Default for PpoSettings {
             missing_end_penalty: 1.0,
             entropy_coefficient: 0.0,
             replay: ReplaySettings::default(),
-            optimizer: OptimizerSettings::with(1e-6, Schedule::Constant, 0.1),
-            value_optimizer: OptimizerSettings::with(1e-5, Schedule::Constant, 0.1),
+            optimizer: OptimizerSettings::new(1e-6, Schedule::Constant, 0.1),
+            value_optimizer: OptimizerSettings::new(1e-5, Schedule::Constant, 0.1),
         }
     }
 }
@@ -463,7 +482,7 @@ impl Default for PpoSettings {
 pub struct DpoSettings {
     /// JSONL files of `{"prompt","chosen","rejected"}`.
     pub data: Vec<String>,
-    /// Held-out preference pairs; may be empty. `{split}` stands for the split that `evaluate` names.
+    /// Held-out preference pairs; may be empty. `{split}` is replaced by the split of `evaluate`.
     pub heldout: Vec<String>,
     /// Passes over the data.
     pub epochs: f64,
@@ -472,13 +491,13 @@ pub struct DpoSettings {
     /// `sigmoid`, `ipo` or `hinge`.
     #[serde(serialize_with = "by_name", deserialize_with = "from_name")]
     pub loss: PreferenceLoss,
-    /// Strength of the tie to the reference.
+    /// Strength of the KL constraint to the reference.
     pub beta: f64,
     /// Share of pairs assumed to be wrong; 0 = off.
     pub label_smoothing: f64,
     /// Weight of a next-token term on the chosen completion; 0 = off.
     pub sft_weight: f64,
-    /// What keeps the rest of the model's abilities.
+    /// Replay, against forgetting.
     pub replay: ReplaySettings,
     /// Optimizer and schedule.
     pub optimizer: OptimizerSettings,
@@ -496,7 +515,7 @@ impl Default for DpoSettings {
             label_smoothing: 0.0,
             sft_weight: 0.0,
             replay: ReplaySettings::default(),
-            optimizer: OptimizerSettings::with(1e-6, Schedule::Cosine, 0.1),
+            optimizer: OptimizerSettings::new(1e-6, Schedule::Cosine, 0.1),
         }
     }
 }
@@ -519,7 +538,7 @@ pub enum PhaseSettings {
 }
 
 impl PhaseSettings {
-    /// The names of all data files, for what must be found before the run.
+    /// The names of all data files, so that data sets can be located before the run.
     pub fn data_names(&mut self) -> Vec<&mut String> {
         let lists: Vec<&mut Vec<String>> = match self {
             PhaseSettings::Pretrain(phase) => vec![&mut phase.data, &mut phase.heldout],
@@ -555,17 +574,17 @@ impl PhaseSettings {
         }
     }
 
-    /// Whether what it makes says something: a reward model does not.
-    pub(crate) fn speaks(&self) -> bool {
+    /// Whether the phase trains a language model, not a reward model.
+    pub(crate) fn trains_language_model(&self) -> bool {
         !matches!(self, PhaseSettings::Reward(_))
     }
 
-    /// Whether a model before or after it knows conversations.
-    pub(crate) fn chats(&self, model: &Checkpoint) -> bool {
+    /// Whether the models before and after the phase are prompted by the chat template.
+    pub(crate) fn uses_chat_template(&self, model: &Checkpoint) -> bool {
         model.text.template.is_some() && !matches!(self, PhaseSettings::Pretrain(_))
     }
 
-    /// The names that `kind` may have in a recipe.
+    /// Values of `kind` in a recipe.
     pub const KINDS: [&'static str; 6] = ["pretrain", "sft", "reason", "reward", "ppo", "dpo"];
 
     /// The default settings of a kind.
@@ -581,7 +600,7 @@ impl PhaseSettings {
         })
     }
 
-    /// Settings of a kind from a table of all of them.
+    /// Settings of a kind from a table of all its settings.
     pub(crate) fn from_table(kind: &str, table: Table) -> PhaseSettings {
         fn read<T: DeserializeOwned>(table: Table) -> T {
             let failed = |e| unreachable!("the table was made from such settings: {e}");
@@ -610,7 +629,7 @@ impl PhaseSettings {
     }
 }
 
-/// Options of the objectives are written by their names.
+/// Writes options of the objectives by their names.
 fn by_name<S: Serializer>(value: &impl Display, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(value)
 }

@@ -1,19 +1,20 @@
-//! Phase 2: instruction fine-tuning. The next token again, but of conversations, and only the assistant's tokens are
-//! targets. Refusal SFT, the first way to align a model, is this phase on other data.
+//! Phase 2: instruction fine-tuning. Next-token training on conversations, in which only the
+//! assistant's tokens are targets. Refusal SFT, the first way to align a model, is this phase on
+//! other data.
 
 use crisol_model::Checkpoint;
 use crisol_train::Trainer;
 
 use crate::PhaseError;
 use crate::context::{HELD_OUT_LOSS, PhaseContext};
-use crate::examples::{Kind, Source};
-use crate::forecast::lengths::Sampled;
+use crate::examples::{ExampleKind, Source};
+use crate::forecast::lengths::Lengths;
 use crate::reason::COLD_START;
 use crate::settings::SftSettings;
 use crate::supervised::{NextToken, heldout_loss};
 
 /// Records whose loss mask the report shows.
-const PICTURES: usize = 3;
+const MASKS: usize = 3;
 
 /// Fine-tunes `start` on conversations.
 pub(crate) fn sft(
@@ -30,25 +31,26 @@ pub(crate) fn stage<'s>(name: &'static str, settings: &'s SftSettings) -> NextTo
     NextToken { name, data, epochs: *epochs, batch_tokens: *batch_tokens, optimizer }
 }
 
-/// One supervised stage; also the cold start of reasoning. Returns the model and the lengths of its examples.
+/// One supervised stage, of SFT or the cold start. Returns the model and the lengths of its
+/// examples.
 pub(crate) fn train_stage(
     ctx: &mut PhaseContext<'_>,
     name: &'static str,
     settings: &SftSettings,
     start: Checkpoint,
-) -> Result<(Checkpoint, Sampled), PhaseError> {
+) -> Result<(Checkpoint, Lengths), PhaseError> {
     let Checkpoint { model, params, text } = start;
     let context = model.config().max_document_len();
     let setting = if name == COLD_START { "cold_start." } else { "" };
     let [data, held_out] = ["data", "heldout"].map(|role| format!("{setting}{role}"));
-    let supervised = |role, what, files, pictures| Source {
+    let supervised = |role, note_prefix, files, masks| Source {
         role,
-        what,
+        note_prefix,
         files,
-        kind: Kind::Supervised,
-        pictures,
+        kind: ExampleKind::Supervised,
+        masks,
     };
-    let examples = supervised(&data, "", &settings.data, PICTURES).load(ctx, &text, context)?;
+    let examples = supervised(&data, "", &settings.data, MASKS).load(ctx, &text, context)?;
     let heldout = supervised(&held_out, "Held out: ", &settings.heldout, 0)
         .load(ctx, &text, context)?
         .all()?;

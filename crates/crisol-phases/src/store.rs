@@ -1,16 +1,16 @@
-//! Tokens of all examples of a phase, back to back: in memory while they are few, else in a file beside the run.
+//! The token store: all examples of a phase back to back, in memory up to a limit, else in a file.
 //!
 //! ```text
-//! tokens   4 bytes each: the id, and bit 31 where it is trained
+//! tokens   4 bytes each: the id, and bit 31 if the token is trained
 //! ends     8 bytes for each example: tokens up to its end
 //! rows     4 bytes for each example: trained tokens
-//! about    JSON: what the tokens were made of, how many there are, what was said of the data
-//! 8 bytes  length of `about`
+//! metadata JSON: hash of the inputs, counts, notes on the data
+//! 8 bytes  length of the metadata
 //! 32 bytes BLAKE3 of all before
 //! ```
 //!
-//! Numbers are little-endian. Ends and rows are in memory: a phase plans its batches with them. Tokens are read when a
-//! batch needs them, by position, so that the file takes no memory of the process.
+//! Numbers are little-endian. Ends and rows are in memory, because a phase plans its batches with
+//! them. Tokens are read by position when a batch needs them.
 
 use std::fs::File;
 use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
@@ -23,12 +23,12 @@ use serde::{Deserialize, Serialize};
 use crate::PhaseError;
 use crate::forecast::lengths::Length;
 
-/// Tokens that are held in memory, 64 MiB of them.
+/// Maximum tokens in memory: 64 MiB.
 pub(crate) const MAX_IN_MEMORY: usize = 16 << 20;
 /// The bit of a trained token. Ids are below 2^24.
 const TRAINED: u32 = 1 << 31;
 const HASH_BYTES: usize = 32;
-/// Length of `about`, and the hash.
+/// Length of the metadata, and the hash.
 const TRAILER_BYTES: u64 = 8 + HASH_BYTES as u64;
 
 /// Examples of a phase.
@@ -47,14 +47,14 @@ enum Tokens {
     File(File, PathBuf),
 }
 
-/// What a file of tokens says of itself.
+/// Metadata of a token file.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub(crate) struct About {
-    /// Hash of all that the tokens depend on.
+pub(crate) struct Metadata {
+    /// Hash of the inputs.
     pub(crate) key: String,
-    /// What is said of the data at the start of the phase.
+    /// Notes on the data, for the start of the phase.
     pub(crate) notes: Vec<String>,
-    /// The first examples, as the report shows them.
+    /// Loss masks of the first examples, for the report.
     pub(crate) masks: Vec<MaskPicture>,
     pub(crate) tokens: u64,
     pub(crate) examples: u64,
@@ -68,20 +68,20 @@ impl Examples {
         for example in examples {
             writer.push(example).expect("nothing is written");
         }
-        writer.finish(About::default()).expect("nothing is written")
+        writer.finish(Metadata::default()).expect("nothing is written")
     }
 
-    /// How many there are.
+    /// Number of examples.
     pub(crate) fn len(&self) -> usize {
         self.ends.len()
     }
 
-    /// Whether there are none.
+    /// Whether there are no examples.
     pub(crate) fn is_empty(&self) -> bool {
         self.ends.is_empty()
     }
 
-    /// The tokens of an example, and the trained ones of them.
+    /// Tokens and trained tokens of an example.
     pub(crate) fn length(&self, i: usize) -> Length {
         Length { tokens: (self.ends[i] - self.start(i)) as usize, rows: self.rows[i] as usize }
     }
@@ -113,14 +113,14 @@ impl Examples {
         chosen.iter().map(|&i| self.get(i)).collect()
     }
 
-    /// All examples, for what is small.
+    /// All examples; for small data.
     pub(crate) fn all(&self) -> Result<Vec<Example>, PhaseError> {
         (0..self.len()).map(|i| self.get(i)).collect()
     }
 
-    /// The examples in a file that [`Writer`] wrote with this key. `None` if there is none, or of another key, or damaged:
-    /// such a file is of no use, and is made again.
-    pub(crate) fn open(path: &Path, key: &str) -> Result<Option<(Examples, About)>, PhaseError> {
+    /// Opens a file that [`Writer`] wrote with this key. `None` if it is missing, damaged or of
+    /// another key: the caller writes it again.
+    pub(crate) fn open(path: &Path, key: &str) -> Result<Option<(Examples, Metadata)>, PhaseError> {
         let file = match File::open(path) {
             Ok(file) => file,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
@@ -159,7 +159,7 @@ fn read_at(file: &File, mut bytes: &mut [u8], mut offset: u64) -> std::io::Resul
     Ok(())
 }
 
-fn read(mut file: File, path: &Path, key: &str) -> std::io::Result<Option<(Examples, About)>> {
+fn read(mut file: File, path: &Path, key: &str) -> std::io::Result<Option<(Examples, Metadata)>> {
     let Some(hashed) = file.metadata()?.len().checked_sub(HASH_BYTES as u64) else {
         return Ok(None);
     };
@@ -170,7 +170,7 @@ fn read(mut file: File, path: &Path, key: &str) -> std::io::Result<Option<(Examp
     if *hasher.finalize().as_bytes() != hash {
         return Ok(None);
     }
-    // What follows is as it was written.
+    // The hash holds, so the rest is as written.
     let Some(at) = hashed.checked_sub(8) else { return Ok(None) };
     let mut length = [0; 8];
     read_at(&file, &mut length, at)?;
@@ -178,42 +178,42 @@ fn read(mut file: File, path: &Path, key: &str) -> std::io::Result<Option<(Examp
     let Some(index_end) = at.checked_sub(length) else { return Ok(None) };
     let mut json = vec![0; length as usize];
     read_at(&file, &mut json, index_end)?;
-    let Ok(about) = serde_json::from_slice::<About>(&json) else { return Ok(None) };
-    if about.key != key
-        || about.tokens * 4 + about.examples * 12 + length + TRAILER_BYTES != hashed + 32
+    let Ok(metadata) = serde_json::from_slice::<Metadata>(&json) else { return Ok(None) };
+    if metadata.key != key
+        || metadata.tokens * 4 + metadata.examples * 12 + length + TRAILER_BYTES != hashed + 32
     {
         return Ok(None);
     }
-    let mut index = vec![0; about.examples as usize * 12];
-    read_at(&file, &mut index, about.tokens * 4)?;
-    let (ends, rows) = index.split_at(about.examples as usize * 8);
+    let mut index = vec![0; metadata.examples as usize * 12];
+    read_at(&file, &mut index, metadata.tokens * 4)?;
+    let (ends, rows) = index.split_at(metadata.examples as usize * 8);
     let (chunks, _) = ends.as_chunks();
     let ends = chunks.iter().map(|bytes| u64::from_le_bytes(*bytes)).collect();
     let rows = numbers(rows).collect();
-    Ok(Some((Examples { tokens: Tokens::File(file, path.to_owned()), ends, rows }, about)))
+    Ok(Some((Examples { tokens: Tokens::File(file, path.to_owned()), ends, rows }, metadata)))
 }
 
 /// Collects examples, in memory up to a limit.
 pub(crate) struct Writer {
-    /// Where the file is if there will be one.
+    /// Path of the file, if the tokens exceed `memory_limit`.
     path: PathBuf,
-    most_in_memory: usize,
+    memory_limit: usize,
     memory: Vec<u32>,
-    file: Option<Hashed>,
+    file: Option<HashingWriter>,
     ends: Vec<u64>,
     rows: Vec<u32>,
 }
 
 impl Writer {
-    /// Nothing yet; more than `most_in_memory` tokens go into a file.
-    pub(crate) fn new(path: PathBuf, most_in_memory: usize) -> Writer {
-        Writer { path, most_in_memory, memory: vec![], file: None, ends: vec![], rows: vec![] }
+    /// An empty store; more than `memory_limit` tokens go into a file.
+    pub(crate) fn new(path: PathBuf, memory_limit: usize) -> Writer {
+        Writer { path, memory_limit, memory: vec![], file: None, ends: vec![], rows: vec![] }
     }
 
     /// Adds an example.
     pub(crate) fn push(&mut self, example: &Example) -> Result<(), PhaseError> {
         let length = Length::of(example);
-        if self.file.is_none() && self.memory.len() + length.tokens > self.most_in_memory {
+        if self.file.is_none() && self.memory.len() + length.tokens > self.memory_limit {
             self.spill().map_err(|e| PhaseError::io(&self.path, e))?;
         }
         let mark = |(&id, &trained): (&u32, &bool)| if trained { id | TRAINED } else { id };
@@ -228,13 +228,13 @@ impl Writer {
             }
         }
         self.ends.push(self.ends.last().copied().unwrap_or(0) + length.tokens as u64);
-        // A document is a context long at most.
+        // A document is at most one context long.
         self.rows.push(length.rows as u32);
         Ok(())
     }
 
-    /// Where the file is until it is whole.
-    fn unfinished(&self) -> PathBuf {
+    /// Path of the file until it is complete.
+    fn partial_path(&self) -> PathBuf {
         self.path.with_added_extension("writing")
     }
 
@@ -247,9 +247,11 @@ impl Writer {
             .write(true)
             .create(true)
             .truncate(true)
-            .open(self.unfinished())?;
-        let mut file =
-            Hashed { file: BufWriter::with_capacity(1 << 20, file), hasher: blake3::Hasher::new() };
+            .open(self.partial_path())?;
+        let mut file = HashingWriter {
+            file: BufWriter::with_capacity(1 << 20, file),
+            hasher: blake3::Hasher::new(),
+        };
         for token in std::mem::take(&mut self.memory) {
             file.write_all(&token.to_le_bytes())?;
         }
@@ -262,12 +264,13 @@ impl Writer {
         self.file.is_some()
     }
 
-    /// The examples. Their file, if there is one, becomes whole in one step.
-    pub(crate) fn finish(mut self, about: About) -> Result<Examples, PhaseError> {
+    /// Returns the examples. A file gets its final name once it is complete.
+    pub(crate) fn finish(mut self, metadata: Metadata) -> Result<Examples, PhaseError> {
         let tokens = match self.file.take() {
             None => Tokens::Memory(std::mem::take(&mut self.memory)),
             Some(file) => {
-                let file = self.complete(file, about).map_err(|e| PhaseError::io(&self.path, e))?;
+                let file =
+                    self.complete(file, metadata).map_err(|e| PhaseError::io(&self.path, e))?;
                 Tokens::File(file, self.path.clone())
             }
         };
@@ -278,44 +281,44 @@ impl Writer {
         })
     }
 
-    fn complete(&self, mut file: Hashed, about: About) -> std::io::Result<File> {
+    fn complete(&self, mut file: HashingWriter, metadata: Metadata) -> std::io::Result<File> {
         let tokens = self.ends.last().copied().unwrap_or(0);
-        let about =
-            serde_json::to_vec(&About { tokens, examples: self.ends.len() as u64, ..about })?;
+        let json =
+            serde_json::to_vec(&Metadata { tokens, examples: self.ends.len() as u64, ..metadata })?;
         for end in &self.ends {
             file.write_all(&end.to_le_bytes())?;
         }
         for rows in &self.rows {
             file.write_all(&rows.to_le_bytes())?;
         }
-        file.write_all(&about)?;
-        file.write_all(&(about.len() as u64).to_le_bytes())?;
-        let Hashed { file: mut buffer, hasher } = file;
+        file.write_all(&json)?;
+        file.write_all(&(json.len() as u64).to_le_bytes())?;
+        let HashingWriter { file: mut buffer, hasher } = file;
         buffer.write_all(hasher.finalize().as_bytes())?;
         let mut file = buffer.into_inner().map_err(std::io::IntoInnerError::into_error)?;
         file.sync_all()?;
-        std::fs::rename(self.unfinished(), &self.path)?;
+        std::fs::rename(self.partial_path(), &self.path)?;
         file.seek(SeekFrom::Start(0))?;
         Ok(file)
     }
 }
 
 impl Drop for Writer {
-    /// What was given up is of no use to anybody.
+    /// Removes an incomplete file.
     fn drop(&mut self) {
         if self.file.take().is_some() {
-            let _ = std::fs::remove_file(self.unfinished());
+            let _ = std::fs::remove_file(self.partial_path());
         }
     }
 }
 
-/// A file and the hash of what was written into it.
-struct Hashed {
+/// A file, and the hash of what was written to it.
+struct HashingWriter {
     file: BufWriter<File>,
     hasher: blake3::Hasher,
 }
 
-impl Hashed {
+impl HashingWriter {
     fn write_all(&mut self, bytes: &[u8]) -> std::io::Result<()> {
         self.hasher.update(bytes);
         self.file.write_all(bytes)
@@ -330,7 +333,8 @@ mod tests {
         Example { ids: ids.to_vec(), trained: trained.to_vec() }
     }
 
-    /// Documents of 0 to 40 tokens without a pattern; the first token's mark, which trains nothing, is kept too.
+    /// Documents of 0 to 40 pseudo-random tokens. The first may be marked too, though it trains
+    /// nothing.
     fn examples() -> Vec<Example> {
         let number = |i: usize| (i as u32).wrapping_mul(2_654_435_761);
         (0..500)
@@ -349,7 +353,7 @@ mod tests {
             writer.push(&example).unwrap();
         }
         let notes = vec!["Of 500 records: 3 are odd".to_owned()];
-        writer.finish(About { key: key.into(), notes, ..About::default() }).unwrap()
+        writer.finish(Metadata { key: key.into(), notes, ..Metadata::default() }).unwrap()
     }
 
     fn check(stored: &Examples) {
@@ -370,13 +374,12 @@ mod tests {
             assert_eq!(path.exists(), limit < tokens, "{limit}");
             assert!(!path.with_added_extension("writing").exists());
         }
-        let (again, about) =
+        let (again, metadata) =
             Examples::open(&folder.path().join("tokens/1000"), "key").unwrap().unwrap();
         check(&again);
-        assert_eq!(about.notes, ["Of 500 records: 3 are odd"]);
+        assert_eq!(metadata.notes, ["Of 500 records: 3 are odd"]);
     }
 
-    /// A file that was made of something else, or is not as it was written, is not used.
     #[test]
     fn files_of_another_key_or_damaged_are_not_used() {
         let folder = tempfile::tempdir().unwrap();

@@ -1,5 +1,5 @@
-//! Next-token training on documents, which pre-training, SFT and the cold start of reasoning share. They differ in
-//! their documents and loss masks, nothing else.
+//! Next-token training on documents, for pre-training, SFT and the cold start of reasoning. They
+//! differ only in documents and loss masks.
 
 use crisol_cost::phases::{Phase, PhaseOptions};
 use crisol_engine::Params;
@@ -10,13 +10,14 @@ use crisol_train::{Trainer, evaluate};
 
 use crate::PhaseError;
 use crate::batch::Batch;
-use crate::batches::Plan;
-use crate::context::{HELD_OUT_LOSS, PhaseContext, Saved};
-use crate::forecast::lengths::{Planned, Sampled};
+use crate::batches::BatchPlan;
+use crate::context::{HELD_OUT_LOSS, PhaseContext};
+use crate::forecast::lengths::{Lengths, Planned};
 use crate::forecast::plan::{Shapes, StageData, StagePlan};
 use crate::passes::LOGPROBS;
 use crate::settings::OptimizerSettings;
-use crate::steps::{self, Made};
+use crate::state::SavedModel;
+use crate::steps::{self, StepResult};
 use crate::store::Examples;
 
 /// A stage of next-token training.
@@ -51,18 +52,20 @@ impl NextToken<'_> {
     ) -> Result<(), PhaseError> {
         let lengths: Vec<usize> = examples.lengths().map(|length| length.tokens).collect();
         let purpose = ctx.purpose(self.name);
-        let mut plan = Plan::new(lengths, self.epochs, self.batch_tokens, ctx.run.seed, purpose);
+        let mut plan =
+            BatchPlan::new(lengths, self.epochs, self.batch_tokens, ctx.run.seed, purpose);
         let total = plan.total();
         let data = StageData {
             all: examples,
             trained: &Planned::new(&mut plan, 1, |i| examples.length(i)),
             heldout: &heldout,
-            replay: &Sampled::default(),
+            replay: &Lengths::default(),
             updates: total as usize,
         };
         let shape = trainer.model.config().cost_shape();
         ctx.forecast(&self.plan(), Shapes { policy: &shape, scalar: &shape }, &data);
-        let first = ctx.begin_stage(self.name, total, &mut [Saved::Trainer("model", trainer)])?;
+        let first =
+            ctx.begin_stage(self.name, total, &mut [SavedModel::Trainer("model", trainer)])?;
         if first == 0 && !heldout.is_empty() {
             let (loss, _) =
                 heldout_loss(&trainer.model, &trainer.params, heldout, ctx.run.shard_tokens)?;
@@ -80,13 +83,14 @@ impl NextToken<'_> {
                 let done = ctx.step(trainer, &batch, LOGPROBS, config, |_, scores| {
                     next_token::loss(scores, batch.size)
                 })?;
-                Ok(Made::new(&done, batch.tokens(), vec![]))
+                Ok(StepResult::new(&done, batch.tokens(), vec![]))
             },
         )
     }
 }
 
-/// Mean negative log-likelihood of the trained tokens of held-out documents, in nats a token, and the number of tokens.
+/// Mean negative log-likelihood of the trained tokens of held-out documents in nats per token, and
+/// the number of tokens.
 pub(crate) fn heldout_loss(
     model: &Model,
     params: &Params,

@@ -13,29 +13,28 @@ pub(crate) struct Change {
     pub(crate) after: f64,
 }
 
-/// The least change that is told: five points of a share.
-const WORTH_TELLING: f64 = 0.05;
+/// Minimum change that is reported: five percentage points.
+const MIN_CHANGE: f64 = 0.05;
 
 impl Change {
-    /// How much there is to tell: the change, or the value where there is nothing to compare it
-    /// with.
+    /// Size of the change; without a value before, the value itself.
     fn size(&self) -> f64 {
         (self.after - self.before.unwrap_or(0.0)).abs()
     }
 
-    /// Whether it is worth telling: a change of five points. Where there is nothing to compare
-    /// with, a high value that is something to be glad of.
+    /// Whether it is reported: a change of five points. Without a value before, a high value of a
+    /// measure that should not be low.
     fn matters(&self) -> bool {
         match self.before {
-            Some(_) => self.size() >= WORTH_TELLING,
+            Some(_) => self.size() >= MIN_CHANGE,
             None => self.size() >= 0.5 && self.measure.better != Better::Lower,
         }
     }
 }
 
 /// A measure before a phase: as it was measured before the first step, else its last known value on
-/// the way from the first phase to this one. (A reward model answers nothing: what PPO changed
-/// shows against the model below it.)
+/// the way from the first phase to this one. A reward model has no behaviours, so PPO is compared
+/// with the model before it.
 pub(crate) fn before(report: &Report, phase: &PhaseReport, id: &str) -> Option<f64> {
     let finite = |metrics: &BTreeMap<String, f64>| {
         metrics.get(id).copied().filter(|value| value.is_finite())
@@ -76,8 +75,8 @@ pub(crate) fn largest(report: &Report, phase: &PhaseReport, count: usize) -> Vec
     changes
 }
 
-/// The phase that raised a measure most, with the value before and after it. None if no rise is
-/// worth telling.
+/// The phase that raised a measure most, with the value before and after it. `None` if no rise
+/// reaches the minimum.
 pub(crate) fn greatest_rise<'a>(
     report: &'a Report,
     id: &str,
@@ -86,7 +85,7 @@ pub(crate) fn greatest_rise<'a>(
         .phases
         .iter()
         .filter_map(|phase| Some((phase, before(report, phase, id)?, *phase.metrics.get(id)?)))
-        .filter(|(_, before, after)| after - before >= WORTH_TELLING)
+        .filter(|(_, before, after)| after - before >= MIN_CHANGE)
         .max_by(|a, b| (a.2 - a.1).total_cmp(&(b.2 - b.1)))
 }
 
@@ -157,7 +156,7 @@ mod tests {
         assert!(greatest_rise(&report, "list_continued").is_none());
         assert!(
             greatest_rise(&report, "harmful_complied").is_none(),
-            "two points are not worth telling"
+            "two points are below the minimum"
         );
         let (phase, value) = first_known(&report, "harmful_complied").unwrap();
         assert_eq!((phase.name.as_str(), value), ("a", 0.9));

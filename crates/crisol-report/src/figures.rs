@@ -1,10 +1,10 @@
-//! Numbers as people read them. A number that is not finite is written `–`. A no-break space joins
+//! Formatting of numbers. A number that is not finite is written `–`. A no-break space joins
 //! a number and its unit.
 
-/// What stands where there is no figure.
+/// Placeholder for a missing figure.
 pub(crate) const NONE: &str = "–";
 
-/// A fraction in per cent, with one decimal only where it says something.
+/// A fraction in per cent, with one decimal only if it is not zero.
 pub(crate) fn percent(share: f64) -> String {
     if !share.is_finite() {
         return NONE.to_owned();
@@ -47,8 +47,8 @@ pub(crate) fn plain(value: f64) -> String {
 
 fn thousands(digits: &str) -> String {
     let mut text = String::new();
-    for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);
@@ -96,7 +96,7 @@ pub(crate) fn duration(seconds: f64) -> String {
     }
 }
 
-/// `part` of `whole` as a fraction; NaN where there is no whole.
+/// `part` of `whole` as a fraction; NaN if `whole` is not positive.
 pub(crate) fn share(part: f64, whole: f64) -> f64 {
     if whole > 0.0 { part / whole } else { f64::NAN }
 }

@@ -43,7 +43,7 @@ pub struct MeasuredRung {
     pub flops: f64,
     /// Its loss on held-out text, in nats a token.
     pub loss: f64,
-    /// What the curve says at its compute.
+    /// The curve's value at its compute.
     pub fitted: f64,
 }
 

@@ -26,8 +26,8 @@ impl fmt::Display for Escaped<'_> {
     }
 }
 
-/// Replaces what a terminal would obey (escape sequences, carriage returns, bells): a model's text
-/// cannot write outside its place.
+/// Replaces control characters (escape sequences, carriage returns, bells), so that a model's text
+/// cannot move the cursor.
 pub(crate) fn without_controls(text: &str) -> String {
     text.chars()
         .map(|char| if char.is_control() && char != '\n' { '\u{fffd}' } else { char })
@@ -36,33 +36,33 @@ pub(crate) fn without_controls(text: &str) -> String {
 
 /// A piece of a model's text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Piece<'a> {
-    /// What is said.
-    Said(&'a str),
-    /// What stands inside `<think>`, and whether the thinking was closed.
-    Thought(&'a str, bool),
+pub(crate) enum Segment<'a> {
+    /// Text outside `<think>`.
+    Text(&'a str),
+    /// Text inside `<think>`, and whether `</think>` closed it.
+    Thinking(&'a str, bool),
 }
 
-/// Cuts a text at its think tags. Blank text between pieces is dropped.
-pub(crate) fn pieces(text: &str) -> Vec<Piece<'_>> {
+/// Cuts a text at its think tags. Blank segments are dropped.
+pub(crate) fn segments(text: &str) -> Vec<Segment<'_>> {
     const OPEN: &str = "<think>";
     const CLOSE: &str = "</think>";
-    let mut pieces = Vec::new();
+    let mut segments = Vec::new();
     let mut rest = text;
     while let Some(open) = rest.find(OPEN) {
-        pieces.push(Piece::Said(rest[..open].trim()));
+        segments.push(Segment::Text(rest[..open].trim()));
         let inside = &rest[open + OPEN.len()..];
         if let Some(close) = inside.find(CLOSE) {
-            pieces.push(Piece::Thought(inside[..close].trim(), true));
+            segments.push(Segment::Thinking(inside[..close].trim(), true));
             rest = &inside[close + CLOSE.len()..];
         } else {
-            pieces.push(Piece::Thought(inside.trim(), false));
+            segments.push(Segment::Thinking(inside.trim(), false));
             rest = "";
         }
     }
-    pieces.push(Piece::Said(rest.trim()));
-    pieces.retain(|piece| *piece != Piece::Said(""));
-    pieces
+    segments.push(Segment::Text(rest.trim()));
+    segments.retain(|segment| *segment != Segment::Text(""));
+    segments
 }
 
 #[cfg(test)]
@@ -87,12 +87,12 @@ mod tests {
 
     #[test]
     fn thoughts_are_cut_out() {
-        use Piece::{Said, Thought};
-        assert_eq!(pieces("plain"), [Said("plain")]);
-        assert_eq!(pieces("<think>\n2+2\n</think>\n4"), [Thought("2+2", true), Said("4")]);
-        assert_eq!(pieces("so <think>2+2"), [Said("so"), Thought("2+2", false)]);
-        assert_eq!(pieces("<think></think>"), [Thought("", true)]);
-        assert_eq!(pieces("a</think>b"), [Said("a</think>b")]);
-        assert_eq!(pieces(""), []);
+        use Segment::{Text, Thinking};
+        assert_eq!(segments("plain"), [Text("plain")]);
+        assert_eq!(segments("<think>\n2+2\n</think>\n4"), [Thinking("2+2", true), Text("4")]);
+        assert_eq!(segments("so <think>2+2"), [Text("so"), Thinking("2+2", false)]);
+        assert_eq!(segments("<think></think>"), [Thinking("", true)]);
+        assert_eq!(segments("a</think>b"), [Text("a</think>b")]);
+        assert_eq!(segments(""), []);
     }
 }

@@ -49,7 +49,7 @@ pub struct Demonstration {
     pub cell: usize,
     /// The model's role.
     pub role: String,
-    /// What the notebook says of its own model here.
+    /// The notebook's remark on its own model.
     pub shows: String,
     /// `text` (the model continues it) or `chat` (the user's message).
     pub form: String,
@@ -57,7 +57,7 @@ pub struct Demonstration {
     pub prompt: String,
     /// The text of the prompt's tokens, special ones included: what the model was really given.
     pub given: String,
-    /// What the model said.
+    /// The model's answer.
     pub answer: String,
     /// Whether the answer is a refusal, where the notebook speaks of refusing.
     pub refused: Option<bool>,

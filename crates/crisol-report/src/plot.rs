@@ -23,7 +23,7 @@ const BOTTOM: f64 = 28.0;
 const DRAWN: usize = 300;
 /// Steps that can be hovered.
 const HOVERED: usize = 48;
-/// Series of at most so many points are drawn as they are.
+/// Maximum points of a series that is drawn completely.
 const FEW: usize = 40;
 
 /// One line of a chart.
@@ -38,27 +38,27 @@ pub(crate) struct Line<'a> {
     pub(crate) dots: bool,
 }
 
-/// What a chart has across.
+/// Quantity of the x axis.
 #[derive(Clone, Copy)]
-pub(crate) enum Across {
+pub(crate) enum XAxis {
     /// Training steps.
     Steps,
     /// Logarithms (to the base of ten) of operations.
     LogFlops,
 }
 
-impl Across {
-    /// A place, in words.
-    fn place(self, x: f64) -> String {
+impl XAxis {
+    /// The position `x` in words.
+    fn describe(self, x: f64) -> String {
         match self {
-            Across::Steps => format!("step {}", figures::plain(x)),
-            Across::LogFlops => figures::prefixed(10f64.powf(x), "FLOP"),
+            XAxis::Steps => format!("step {}", figures::plain(x)),
+            XAxis::LogFlops => figures::prefixed(10f64.powf(x), "FLOP"),
         }
     }
 }
 
 /// Draws a chart. `share` writes values in per cent.
-pub(crate) fn chart(title: &str, lines: &[Line<'_>], share: bool, across: Across) -> String {
+pub(crate) fn chart(title: &str, lines: &[Line<'_>], share: bool, across: XAxis) -> String {
     let write_value =
         |value: f64| if share { figures::percent(value) } else { figures::plain(value) };
     let finite: Vec<Vec<(f64, f64)>> =
@@ -79,7 +79,7 @@ pub(crate) fn chart(title: &str, lines: &[Line<'_>], share: bool, across: Across
         y.high = y.high.min(1.0);
     }
     let ticks: Vec<(f64, String)> =
-        y.ticks(5, 0.0).into_iter().map(|tick| (y.place(tick), write_value(tick))).collect();
+        y.ticks(5, 0.0).into_iter().map(|tick| (y.pixel(tick), write_value(tick))).collect();
     let longest = ticks.iter().map(|(_, label)| label.chars().count()).max().unwrap_or(0);
     let left = (longest as f64 * CHARACTER + GAP + 2.0).max(30.0);
     let x = Axis::over(all().map(|(x, _)| x), left, WIDTH - RIGHT, false);
@@ -104,12 +104,12 @@ pub(crate) fn chart(title: &str, lines: &[Line<'_>], share: bool, across: Across
         "<line class=\"axis\" x1=\"{left:.1}\" x2=\"{}\" y1=\"{floor}\" y2=\"{floor}\"/>",
         WIDTH - RIGHT
     );
-    let least = match across {
-        Across::Steps => 1.0,
-        Across::LogFlops => 0.0,
+    let min_step = match across {
+        XAxis::Steps => 1.0,
+        XAxis::LogFlops => 0.0,
     };
-    for tick in x.ticks(4, least) {
-        let at = x.place(tick);
+    for tick in x.ticks(4, min_step) {
+        let at = x.pixel(tick);
         let anchor = if at > WIDTH - RIGHT - 16.0 { " end" } else { "" };
         let _ = write!(
             svg,
@@ -138,14 +138,14 @@ fn summary(
     lines: &[Line<'_>],
     finite: &[Vec<(f64, f64)>],
     write_value: impl Fn(f64) -> String,
-    across: Across,
+    across: XAxis,
 ) -> String {
     let mut text = title.to_owned();
     for (line, points) in lines.iter().zip(finite) {
         if let (Some(first), Some(last)) = (points.first(), points.last()) {
             let (from, to) = (write_value(first.1), write_value(last.1));
             let _ =
-                write!(text, "; {} from {from} to {to} at {}", line.label, across.place(last.0));
+                write!(text, "; {} from {from} to {to} at {}", line.label, across.describe(last.0));
         }
     }
     text
@@ -158,8 +158,8 @@ fn draw_line(svg: &mut String, line: &Line<'_>, finite: &[(f64, f64)], x: &Axis,
             let _ = write!(
                 svg,
                 "<circle class=\"dot l{class}\" cx=\"{:.1}\" cy=\"{:.1}\" r=\"3.5\"/>",
-                x.place(*at),
-                y.place(*value)
+                x.pixel(*at),
+                y.pixel(*value)
             );
         }
         return;
@@ -186,7 +186,7 @@ fn path(points: &[(f64, f64)], x: &Axis, y: &Axis) -> String {
     let mut put = |point: Option<(f64, f64)>| {
         if let Some((at, value)) = point {
             let command = if pen_down { 'L' } else { 'M' };
-            let _ = write!(data, "{command}{:.1} {:.1}", x.place(at), y.place(value));
+            let _ = write!(data, "{command}{:.1} {:.1}", x.pixel(at), y.pixel(value));
         }
         pen_down = point.is_some();
     };
@@ -221,11 +221,11 @@ fn is_noisy(points: &[(f64, f64)]) -> bool {
 /// start, where curves are steep, the window shrinks: the line starts where the values do. At the
 /// end it is cut off.
 fn smooth(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
-    let reach = (points.len() / 20).max(2);
-    let average = |place: usize| {
-        let reach = reach.min(place);
-        let window = &points[place - reach..=(place + reach).min(points.len() - 1)];
-        (points[place].0, window.iter().map(|point| point.1).sum::<f64>() / window.len() as f64)
+    let radius = (points.len() / 20).max(2);
+    let average = |index: usize| {
+        let radius = radius.min(index);
+        let window = &points[index - radius..=(index + radius).min(points.len() - 1)];
+        (points[index].0, window.iter().map(|point| point.1).sum::<f64>() / window.len() as f64)
     };
     (0..points.len()).map(average).collect()
 }
@@ -238,16 +238,16 @@ fn draw_hovers(
     x: &Axis,
     y: &Axis,
     write_value: impl Fn(f64) -> String,
-    across: Across,
+    across: XAxis,
 ) {
     let Some(longest) = finite.iter().max_by_key(|points| points.len()) else { return };
     let count = longest.len().min(HOVERED);
     let band = (x.to - x.from) / count as f64;
-    for place in 0..count {
+    for index in 0..count {
         let step =
-            longest[if count == 1 { 0 } else { place * (longest.len() - 1) / (count - 1) }].0;
-        let centre = x.place(step);
-        let mut title = across.place(step);
+            longest[if count == 1 { 0 } else { index * (longest.len() - 1) / (count - 1) }].0;
+        let centre = x.pixel(step);
+        let mut title = across.describe(step);
         let mut marks = String::new();
         for (line, points) in lines.iter().zip(finite) {
             let Some(near) =
@@ -256,7 +256,7 @@ fn draw_hovers(
                 continue;
             };
             // Of dots, the nearest may be far away.
-            if line.dots && (x.place(near.0) - centre).abs() > band {
+            if line.dots && (x.pixel(near.0) - centre).abs() > band {
                 continue;
             }
             let _ = write!(title, "\n{}: {}", line.label, write_value(near.1));
@@ -264,8 +264,8 @@ fn draw_hovers(
                 marks,
                 "<circle class=\"dot l{}\" cx=\"{:.1}\" cy=\"{:.1}\" r=\"3\"/>",
                 line.style,
-                x.place(near.0),
-                y.place(near.1)
+                x.pixel(near.0),
+                y.pixel(near.1)
             );
         }
         let left = (centre - band / 2.0).clamp(x.from, x.to);
@@ -305,15 +305,15 @@ impl Axis {
         Self { low, high, from, to }
     }
 
-    fn place(&self, value: f64) -> f64 {
+    fn pixel(&self, value: f64) -> f64 {
         let share = (value - self.low) / (self.high - self.low);
         self.from + (self.to - self.from) * share
     }
 
     /// About `count` round values within the range, in steps of 1, 2, 2.5 or 5 times a power of
-    /// ten, and of `least` at least.
-    fn ticks(&self, count: usize, least: f64) -> Vec<f64> {
-        let rough = ((self.high - self.low) / count as f64).max(least);
+    /// ten, and at least `min_step`.
+    fn ticks(&self, count: usize, min_step: f64) -> Vec<f64> {
+        let rough = ((self.high - self.low) / count as f64).max(min_step);
         let power = 10f64.powf(rough.log10().floor());
         let step = [1.0, 2.0, 2.5, 5.0, 10.0]
             .into_iter()
@@ -325,7 +325,7 @@ impl Axis {
         let first = (self.low / step).ceil();
         // Adding 0.0 turns a negative zero into zero.
         (0..=2 * count)
-            .map(|place| (first + place as f64) * step + 0.0)
+            .map(|index| (first + index as f64) * step + 0.0)
             .take_while(|tick| *tick <= self.high + step * 1e-9)
             .collect()
     }
@@ -340,7 +340,7 @@ mod tests {
             "loss",
             &[Line { label: "loss".into(), points, style: 0, dots: false }],
             false,
-            Across::Steps,
+            XAxis::Steps,
         )
     }
 
@@ -348,7 +348,7 @@ mod tests {
     fn nothing_to_draw() {
         assert!(one(&[]).contains("no data"));
         assert!(one(&[(1.0, f64::NAN), (f64::INFINITY, 2.0)]).contains("no data"));
-        assert!(chart("loss", &[], false, Across::Steps).contains("no data"));
+        assert!(chart("loss", &[], false, XAxis::Steps).contains("no data"));
     }
 
     #[test]
@@ -364,7 +364,7 @@ mod tests {
             "loss",
             &[Line { label: "measured".into(), points: &points, style: 3, dots: true }],
             false,
-            Across::LogFlops,
+            XAxis::LogFlops,
         );
         assert!(svg.contains("<circle class=\"dot l3\"") && !svg.contains("<path"), "{svg}");
         assert!(svg.contains("from 3 to 2 at 1\u{a0}TFLOP"), "{svg}");
@@ -399,6 +399,7 @@ mod tests {
             5.0 + 1e-15,
             f64::MIN_POSITIVE,
         ];
+        let mut drawn = 0;
         for a in extremes {
             for b in extremes {
                 let svg = one(&[(0.0, a), (1.0, b), (2.0, a)]);
@@ -410,9 +411,11 @@ mod tests {
                         (TOP - 0.1..=HEIGHT - BOTTOM + 0.1).contains(&y),
                         "{a:e} {b:e}: {pair}"
                     );
+                    drawn += 1;
                 }
             }
         }
+        assert!(drawn > 100, "{drawn} points");
     }
 
     #[test]
@@ -423,7 +426,7 @@ mod tests {
         let svg = one(&points);
         let raw = svg.split("raw\" d=\"").nth(1).unwrap().split('"').next().unwrap();
         assert!(raw.matches('L').count() <= DRAWN);
-        let top = Axis::over([1.0, 100.0].into_iter(), HEIGHT - BOTTOM, TOP, true).place(100.0);
+        let top = Axis::over([1.0, 100.0].into_iter(), HEIGHT - BOTTOM, TOP, true).pixel(100.0);
         assert!(raw.contains(&format!(" {top:.1}")), "the spike is gone");
     }
 
@@ -431,6 +434,7 @@ mod tests {
     fn smoothing_keeps_a_straight_line_and_the_start() {
         let line: Vec<(f64, f64)> =
             (0..100).map(|step| (f64::from(step), f64::from(3 * step))).collect();
+        assert_eq!(smooth(&line).len(), line.len());
         for (raw, smooth) in line.iter().zip(smooth(&line)).take(95) {
             assert!((raw.1 - smooth.1).abs() < 1e-9);
         }
@@ -483,7 +487,7 @@ mod tests {
                 "ended",
                 &[Line { label: "ended".into(), points, style: 0, dots: false }],
                 true,
-                Across::Steps,
+                XAxis::Steps,
             )
         };
         assert!(!share(&[(1.0, 1.0), (2.0, 1.0)]).contains(">110"));

@@ -138,8 +138,7 @@ pub struct PromptReport {
     /// `text` (the model continues a document) or `chat` (the prompt is the user's turn of a
     /// conversation).
     pub form: String,
-    /// What the model that the run began with said, before the first step of the phase that asked
-    /// it.
+    /// The answer of the run's starting model, measured before the first step.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub before: Option<String>,
     /// The model's text after each phase, by phase name (in a comparison, by model name).
@@ -189,7 +188,7 @@ pub enum ReportError {
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         cause: std::io::Error,
     },
     /// The file is not a report.
@@ -201,7 +200,7 @@ pub enum ReportError {
     Parse {
         /// The file.
         path: PathBuf,
-        /// What the JSON reader said.
+        /// The JSON parser's error.
         cause: serde_json::Error,
     },
 }

@@ -1,5 +1,5 @@
-//! The report for a terminal. [`summary`] fits on a screen. [`terminal`] prints everything: behaviours,
-//! held-out data, notes, the answers after every phase, the costs.
+//! The report for a terminal. [`summary`] fits on a screen. [`terminal`] prints everything:
+//! behaviours, held-out data, notes, the answers after every phase, the costs.
 //!
 //! Text from models and users is stripped of control characters first: it cannot move the cursor or
 //! change colours. Widths are those of the Unicode standard (wide characters take two columns).
@@ -13,7 +13,7 @@ use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
 use crate::figures::{NONE, duration, percent, plain, prefixed, share};
 use crate::html::{form, kind};
-use crate::markup::{Piece, pieces, without_controls};
+use crate::markup::{Segment, segments, without_controls};
 use crate::measures::{Better, MEASURES, Measure, Unit, label, value_text};
 use crate::{PhaseReport, PromptReport, Report};
 
@@ -54,20 +54,20 @@ pub fn terminal(report: &Report, layout: Layout) -> String {
 
 /// What was worth a line while the phases ran.
 fn notes(page: &mut Page, report: &Report) {
-    let said: Vec<String> = report
+    let notes: Vec<String> = report
         .phases
         .iter()
         .flat_map(|phase| phase.notes.iter().map(|note| format!("{}: {note}", phase.name)))
         .collect();
-    if !said.is_empty() {
+    if !notes.is_empty() {
         page.heading("Notes");
     }
-    for note in said {
+    for note in notes {
         page.paragraph("  ", &without_controls(&note), Style::new());
     }
 }
 
-/// Sets the answers of several models (`columns`, in this order) to the same prompts side by side.
+/// The answers of several models (`columns`) to the same prompts, side by side.
 pub fn comparison(columns: &[String], prompts: &[PromptReport], layout: Layout) -> String {
     let mut page = Page::new(layout);
     answers(&mut page, columns, prompts);
@@ -95,7 +95,7 @@ impl Page {
     }
 
     fn line(&mut self, line: &str) {
-        // No-break spaces have done their work once lines are cut; plain ones are easier to search for.
+        // After wrapping, plain spaces replace no-break ones: they are easier to search for.
         self.text.push_str(&line.trim_end().replace('\u{a0}', " "));
         self.text.push('\n');
     }
@@ -122,8 +122,8 @@ impl Page {
     }
 }
 
-/// The colour of a column: by its place, as in the HTML report.
-fn colour(place: usize) -> Style {
+/// The colour of a column by its index, as in the HTML report.
+fn colour(index: usize) -> Style {
     const COLOURS: [AnsiColors; 6] = [
         AnsiColors::Blue,
         AnsiColors::Cyan,
@@ -132,7 +132,7 @@ fn colour(place: usize) -> Style {
         AnsiColors::Green,
         AnsiColors::Red,
     ];
-    Style::new().color(COLOURS[place % COLOURS.len()]).bold()
+    Style::new().color(COLOURS[index % COLOURS.len()]).bold()
 }
 
 fn behaviours(page: &mut Page, report: &Report) {
@@ -150,8 +150,8 @@ fn behaviours(page: &mut Page, report: &Report) {
         .iter()
         .enumerate()
         .filter(|(_, phase)| rows.iter().any(|measure| phase.metrics.contains_key(measure.id)))
-        .map(|(place, phase)| {
-            (place, phase, clip(&without_controls(&phase.name).replace('\n', " "), 14))
+        .map(|(index, phase)| {
+            (index, phase, clip(&without_controls(&phase.name).replace('\n', " "), 14))
         })
         .collect();
     let cell = columns.iter().map(|(_, _, name)| name.width()).max().unwrap_or(0).max(7) + 1;
@@ -164,9 +164,9 @@ fn behaviours(page: &mut Page, report: &Report) {
             page.line("");
         }
         let mut head = " ".repeat(label);
-        for (place, _, name) in block {
+        for (index, _, name) in block {
             head += &" ".repeat(cell - name.width());
-            head += &page.paint(name, colour(*place));
+            head += &page.paint(name, colour(*index));
         }
         page.line(&head);
         for measure in &rows {
@@ -221,9 +221,9 @@ fn held_out(page: &mut Page, report: &Report) {
     let label =
         longest(|row| &row[0]).min(page.width.saturating_sub(name + before + after + 9).max(12));
     let mut last = None;
-    for ((place, _, [what, was, is]), phase) in rows.iter().zip(&names) {
-        let shown = if last.replace(*place) == Some(*place) { "" } else { phase };
-        let mut line = page.paint(shown, colour(*place));
+    for ((index, _, [what, was, is]), phase) in rows.iter().zip(&names) {
+        let shown = if last.replace(*index) == Some(*index) { "" } else { phase };
+        let mut line = page.paint(shown, colour(*index));
         line += &" ".repeat(name - shown.width() + 2);
         line += &pad(&clip(what, label), label + 2);
         line += &" ".repeat(before - was.width());
@@ -234,17 +234,17 @@ fn held_out(page: &mut Page, report: &Report) {
 
 /// A phase's measures on held-out data: what, before, after.
 pub(crate) fn before_and_after(
-    (place, phase): (usize, &PhaseReport),
+    (index, phase): (usize, &PhaseReport),
 ) -> impl Iterator<Item = (usize, &PhaseReport, [String; 3])> {
     let both = move |(id, before): (&String, &f64)| {
         let after = phase.metrics.get(id)?;
         let what = without_controls(&label(id)).replace('\n', " ");
-        Some((place, phase, [what, value_text(id, *before), value_text(id, *after)]))
+        Some((index, phase, [what, value_text(id, *before), value_text(id, *after)]))
     };
     phase.before.iter().filter_map(both)
 }
 
-/// The name of what the model said that a run began with.
+/// Name of the answers of the starting model.
 const BEFORE: &str = "before";
 
 /// Every prompt, and the answer of each column that has one.
@@ -269,11 +269,11 @@ fn answers(page: &mut Page, columns: &[String], prompts: &[PromptReport]) {
         page.paragraph("  │ ", &without_controls(prompt.prompt.trim_end()), Style::new());
         page.line("");
         let before = prompt.before.iter().map(|output| (BEFORE, Style::new().dimmed(), output));
-        let after = names.iter().enumerate().filter_map(|(place, name)| {
-            Some((name.as_str(), colour(place), prompt.outputs.get(&columns[place])?))
+        let after = names.iter().enumerate().filter_map(|(index, name)| {
+            Some((name.as_str(), colour(index), prompt.outputs.get(&columns[index])?))
         });
         for (name, style, output) in before.chain(after) {
-            let lines = said(page, output, page.width - indent.width());
+            let lines = model_text(page, output, page.width - indent.width());
             if beside {
                 let name = format!(
                     "{}{}",
@@ -294,14 +294,16 @@ fn answers(page: &mut Page, columns: &[String], prompts: &[PromptReport]) {
 }
 
 /// A model's text as painted lines, its thinking dimmed.
-fn said(page: &Page, output: &str, width: usize) -> Vec<String> {
+fn model_text(page: &Page, output: &str, width: usize) -> Vec<String> {
     let output = without_controls(output);
     let mut lines = Vec::new();
-    for piece in pieces(&output) {
-        let (text, style) = match piece {
-            Piece::Said(text) => (text.to_owned(), Style::new()),
-            Piece::Thought(text, true) => (format!("<think>{text}</think>"), Style::new().dimmed()),
-            Piece::Thought(text, false) => (format!("<think>{text}"), Style::new().dimmed()),
+    for segment in segments(&output) {
+        let (text, style) = match segment {
+            Segment::Text(text) => (text.to_owned(), Style::new()),
+            Segment::Thinking(text, true) => {
+                (format!("<think>{text}</think>"), Style::new().dimmed())
+            }
+            Segment::Thinking(text, false) => (format!("<think>{text}"), Style::new().dimmed()),
         };
         lines.extend(wrap(&text, width).iter().map(|line| page.paint(line, style)));
     }
@@ -323,10 +325,10 @@ fn cost(page: &mut Page, report: &Report) {
         .map(|phase| clip(&without_controls(&phase.name).replace('\n', " "), 14))
         .collect();
     let longest = names.iter().map(|name| name.width()).max().unwrap_or(0);
-    for (place, phase) in report.phases.iter().enumerate() {
+    for (index, phase) in report.phases.iter().enumerate() {
         let part = share(phase.flops, flops);
-        let mut line = page.paint(&names[place], colour(place));
-        line += &" ".repeat(longest - names[place].width());
+        let mut line = page.paint(&names[index], colour(index));
+        line += &" ".repeat(longest - names[index].width());
         let _ = write!(line, "{:>8}", percent(part));
         // Narrow terminals keep the share, which is the point, and lose the rest from the right.
         let columns = [
@@ -343,11 +345,11 @@ fn cost(page: &mut Page, report: &Report) {
             line += &text;
             used += width;
         }
-        let room = page.width.saturating_sub(used + 2).min(40);
-        if room >= 8 && part.is_finite() {
-            let bar = "█".repeat((part * room as f64).round() as usize);
+        let bar_width = page.width.saturating_sub(used + 2).min(40);
+        if bar_width >= 8 && part.is_finite() {
+            let bar = "█".repeat((part * bar_width as f64).round() as usize);
             line += "  ";
-            line += &page.paint(&bar, colour(place));
+            line += &page.paint(&bar, colour(index));
         }
         page.line(&line);
     }
@@ -360,7 +362,8 @@ fn cost(page: &mut Page, report: &Report) {
     let here = share(pretraining, flops);
     if here > 0.0 {
         let text = format!(
-            "Pre-training took {} of the compute here; in large runs it is about 95 % (workshop “LLM Training” \
+            "Pre-training took {} of the compute here; \
+             in large runs it is about 95 % (workshop “LLM Training” \
              by mkmenta).",
             percent(here)
         );
@@ -390,8 +393,8 @@ fn pad(text: &str, width: usize) -> String {
     format!("{text}{}", " ".repeat(width.saturating_sub(text.width())))
 }
 
-/// Cuts text into lines of at most `width` columns: at its own line ends, else between words, else within a
-/// word that is longer than a line.
+/// Cuts text into lines of at most `width` columns: at its own line ends, else between words, else
+/// within a word that is longer than a line.
 pub fn wrap(text: &str, width: usize) -> Vec<String> {
     let mut lines = Vec::new();
     for paragraph in text.split('\n') {

@@ -2,7 +2,7 @@
 
 use crate::PhaseReport;
 
-/// A phase (by its place in the report) and the phases that started from it.
+/// A phase (its index in the report) and the phases that started from it.
 pub(crate) struct Node {
     pub(crate) phase: usize,
     pub(crate) children: Vec<Node>,
@@ -11,11 +11,11 @@ pub(crate) struct Node {
 /// The roots of the tree. A phase whose parent is missing, or that is its own ancestor, is a root:
 /// a report that was edited by hand must still show every phase exactly once.
 pub(crate) fn tree(phases: &[PhaseReport]) -> Vec<Node> {
-    let parent = |place: usize| {
-        let name = phases[place].parent.as_ref()?;
+    let parent = |index: usize| {
+        let name = phases[index].parent.as_ref()?;
         // A phase starts from an earlier one, so only those can be parents, which also rules out
         // cycles.
-        phases[..place].iter().position(|phase| phase.name == *name)
+        phases[..index].iter().position(|phase| phase.name == *name)
     };
     below(None, &(0..phases.len()).map(parent).collect::<Vec<_>>())
 }

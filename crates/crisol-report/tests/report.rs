@@ -213,7 +213,10 @@ fn the_page_is_self_contained() {
         links,
         ["https://github.com/mkmenta/llm-workshop", "https://creativecommons.org/licenses/by/4.0/"]
     );
-    for anchor in page.split("href=\"#").skip(1).map(|rest| rest.split('"').next().unwrap()) {
+    let anchors: Vec<&str> =
+        page.split("href=\"#").skip(1).map(|rest| rest.split('"').next().unwrap()).collect();
+    assert!(anchors.len() >= 4, "{anchors:?}");
+    for anchor in anchors {
         assert!(page.contains(&format!("id=\"{anchor}\"")), "#{anchor} leads nowhere");
     }
 }
@@ -224,7 +227,10 @@ fn tags_are_balanced() {
     let mut open: Vec<String> = Vec::new();
     let void = ["meta", "input", "br", "!doctype", "line", "circle", "rect", "path"];
     // The style sheet holds no tags, so the pieces between `<` and `>` are the tags of the page.
-    for tag in page.split('<').skip(1).map(|piece| piece.split('>').next().unwrap()) {
+    let tags: Vec<&str> =
+        page.split('<').skip(1).map(|piece| piece.split('>').next().unwrap()).collect();
+    assert!(tags.len() > 100, "{tags:?}");
+    for tag in tags {
         let name = tag.split([' ', '\n', '/']).next().unwrap();
         if let Some(closed) = tag.strip_prefix('/') {
             assert_eq!(open.pop().as_deref(), Some(closed));
@@ -300,6 +306,7 @@ fn one_prompt_stands_first_and_the_rest_folds() {
     let order = ["id=\"top\"", "id=\"phases\"", "id=\"prompt\"", "<div class=\"cards", "<details"];
     assert!(order.map(at).is_sorted(), "{:?}", order.map(at));
     let first = &page[at("id=\"prompt\"")..at("<details")];
+    assert_eq!(report.phases.len(), 2);
     for phase in &report.phases {
         let name = format!("<span class=\"badge\">{}</span>", phase.name);
         assert!(first.contains(&name), "no answer of {}", phase.name);
@@ -494,6 +501,7 @@ proptest! {
         let layout = Layout { width, colour };
         let columns: Vec<String> = report.phases.iter().map(|phase| phase.name.clone()).collect();
         for text in [terminal(&report, layout), comparison(&columns, &report.prompts, layout)] {
+            prop_assert!(!plain(&text).trim().is_empty());
             for line in plain(&text).lines() {
                 prop_assert!(line.width() <= width.max(40), "{} > {width}: {line:?}", line.width());
             }

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::io::IsTerminal as _;
 use std::time::{Duration, Instant};
 
-use crisol_phases::{Observer, PhaseForecast, Saves, StageForecast};
+use crisol_phases::{Observer, PhaseForecast, SaveStats, StageForecast};
 use crisol_report::{PhaseReport, Report, largest_changes, prefixed};
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -26,7 +26,7 @@ pub(crate) struct Progress {
     phase: String,
     stage: Stage,
     whole: Whole,
-    saves: Saves,
+    saves: SaveStats,
     /// The phases that this process has finished, to say what the next one changed.
     finished: Report,
     shown: Instant,
@@ -110,7 +110,7 @@ impl Progress {
             phase: String::new(),
             stage,
             whole: Whole::of(phases),
-            saves: Saves::default(),
+            saves: SaveStats::default(),
             finished: Report::default(),
             shown: now,
         }
@@ -138,7 +138,7 @@ impl Progress {
 impl Observer for Progress {
     fn phase_started(&mut self, name: &str, position: usize, count: usize) {
         name.clone_into(&mut self.phase);
-        self.saves = Saves::default();
+        self.saves = SaveStats::default();
         if let Some(heading) = self.heading.take() {
             self.line(&heading);
         }
@@ -199,7 +199,7 @@ impl Observer for Progress {
         self.line(&format!("  memory: at most about {}{before}", memory(bytes)));
     }
 
-    fn saved(&mut self, saves: &Saves) {
+    fn saved(&mut self, saves: &SaveStats) {
         self.saves = *saves;
     }
 
@@ -253,12 +253,12 @@ fn figures(metrics: &[(&str, f64)]) -> Vec<String> {
 }
 
 /// What a phase took and changed most, in two lines.
-fn summary(finished: &Report, phase: &PhaseReport, saves: Saves) -> String {
+fn summary(finished: &Report, phase: &PhaseReport, saves: SaveStats) -> String {
     let expected = match phase.expected_seconds {
         0.0 => String::new(),
         seconds => format!(" (forecast {})", duration(seconds)),
     };
-    let Saves { count, bytes, .. } = saves;
+    let SaveStats { count, bytes, .. } = saves;
     let saved = match count {
         0 => String::new(),
         1 => format!(", a checkpoint of {}", memory(bytes as f64)),

@@ -4,7 +4,7 @@ use crisol_cost::ModelShape;
 use crisol_cost::units::Flops;
 use crisol_text::{Example, pack};
 
-use crate::batches::Plan;
+use crate::batches::BatchPlan;
 use crate::store::Examples;
 
 /// A document's tokens, and the rows of logits that are computed for it.
@@ -64,11 +64,11 @@ pub(crate) struct Planned<'e> {
 impl<'e> Planned<'e> {
     /// `length`: of the example with this number.
     pub(crate) fn new(
-        plan: &mut Plan,
+        plan: &mut BatchPlan,
         group: usize,
         length: impl Fn(usize) -> Length + 'e,
     ) -> Planned<'e> {
-        let (epochs, partial) = plan.met();
+        let (epochs, partial) = plan.visits();
         Planned { length: Box::new(length), count: plan.documents(), group, epochs, partial }
     }
 }
@@ -83,34 +83,34 @@ impl Documents for Planned<'_> {
 
 /// A sample of lengths. Each stands for `count` documents.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Sampled(Vec<(Length, f64)>);
+pub(crate) struct Lengths(Vec<(Length, f64)>);
 
-impl FromIterator<Length> for Sampled {
-    fn from_iter<I: IntoIterator<Item = Length>>(lengths: I) -> Sampled {
-        Sampled(lengths.into_iter().map(|length| (length, 1.0)).collect())
+impl FromIterator<Length> for Lengths {
+    fn from_iter<I: IntoIterator<Item = Length>>(lengths: I) -> Lengths {
+        Lengths(lengths.into_iter().map(|length| (length, 1.0)).collect())
     }
 }
 
-impl FromIterator<(Length, f64)> for Sampled {
-    fn from_iter<I: IntoIterator<Item = (Length, f64)>>(lengths: I) -> Sampled {
-        Sampled(lengths.into_iter().collect())
+impl FromIterator<(Length, f64)> for Lengths {
+    fn from_iter<I: IntoIterator<Item = (Length, f64)>>(lengths: I) -> Lengths {
+        Lengths(lengths.into_iter().collect())
     }
 }
 
-impl Documents for Sampled {
+impl Documents for Lengths {
     fn forward(&self, shape: &ModelShape) -> Flops {
         self.0.iter().map(|(length, count)| forward(shape, [*length]) * *count).sum()
     }
 }
 
-impl Sampled {
+impl Lengths {
     /// How many documents there are.
     pub(crate) fn count(&self) -> f64 {
         self.0.iter().map(|(_, count)| count).sum()
     }
 
     /// These documents `epochs` times.
-    pub(crate) fn repeated(&self, epochs: f64) -> Sampled {
+    pub(crate) fn repeated(&self, epochs: f64) -> Lengths {
         self.0.iter().map(|&(length, count)| (length, count * epochs)).collect()
     }
 
@@ -148,8 +148,8 @@ mod tests {
     fn a_sample_has_the_work_and_the_batches_of_all() {
         let shape = Config::new(Architecture::Llama, 50, 16, 2, 2, 24).cost_shape();
         let length = |i: usize| Length { tokens: 20 + i % 7, rows: 5 + i % 3 };
-        let all: Sampled = (0..2100).map(length).collect();
-        let some: Sampled = (0..2100).step_by(10).map(|i| (length(i), 10.0)).collect();
+        let all: Lengths = (0..2100).map(length).collect();
+        let some: Lengths = (0..2100).step_by(10).map(|i| (length(i), 10.0)).collect();
         let close = |a: f64, b: f64| assert!((a / b - 1.0).abs() < 0.01, "{a} {b}");
         close(all.forward(&shape).0, some.forward(&shape).0);
         close(all.batches(128), some.batches(128));
@@ -163,7 +163,7 @@ mod tests {
             |i: usize| Example { ids: vec![1; 2 + i % 9], trained: vec![true; 2 + i % 9] };
         let examples: Vec<Example> = (0..40).map(example).collect();
         for (group, epochs) in [(1, 0.3), (1, 2.0), (2, 1.7)] {
-            let mut plan = Plan::new(vec![1; 40 / group], epochs, 3, 1, "order".into());
+            let mut plan = BatchPlan::new(vec![1; 40 / group], epochs, 3, 1, "order".into());
             let mut counted = Flops(0.0);
             for step in 0..plan.total() {
                 for &item in plan.batch(step) {

@@ -1,5 +1,6 @@
-//! What memory a phase takes, before it runs: the engine's sums ([`crisol_cost::engine`]) with the recipe's settings, the
-//! model's shape and the sizes of the data files. Texts are not tokenised for it, so their lengths in tokens are rough.
+//! Forecast of a phase's peak memory: the engine's formulas ([`crisol_cost::engine`]) applied to
+//! the recipe's settings, the model's shape and the sizes of the data files. Texts are not
+//! tokenised for it, so their lengths in tokens are estimates.
 
 use crisol_cost::ModelShape;
 use crisol_cost::engine::{EngineLimits, EngineOptions, GenerationBatch, before_updates, training};
@@ -15,29 +16,28 @@ use crate::recipe::{RunSettings, Split};
 use crate::settings::{PhaseSettings, ReplaySettings, RolloutSettings};
 use crate::store::MAX_IN_MEMORY;
 
-/// Bytes of English a token, about; more in large vocabularies, fewer in very small ones.
+/// Bytes of English per token; larger vocabularies have more.
 const BYTES_PER_TOKEN: usize = 3;
 
-/// What follows is as measured on x86-64 Linux with glibc (`docs/cost.md`).
-///
-/// The program without a tokenizer or data.
+/// Memory of the program without a tokenizer or data. This and the constants below were measured on
+/// x86-64 Linux with glibc (`docs/cost.md`).
 pub const PROGRAM: Bytes = Bytes(12.5e6);
-/// What reading text adds to it: tokenizer, templates, threads that tokenise.
+/// Memory for reading text: tokenizer, templates, tokenising threads.
 const TEXT: f64 = 8e6;
-/// Bytes for each token of a vocabulary.
+/// Bytes per token of a vocabulary.
 const TOKENIZER: f64 = 1000.0;
-/// For each byte of a data file: its text, records and ids, not all of which are there to the end but whose memory stays.
+/// Bytes per byte of a data file: text, records and ids. Freed memory stays with the process.
 const PER_BYTE: f64 = 4.3;
-/// For each record that is more than raw text: fields, roles and flags of their own.
+/// Bytes per record that is more than raw text: fields, roles, flags.
 const PER_RECORD: f64 = 1200.0;
-/// Of files that become tokens as they are read, as much text and as many records are there at a time: two chunks.
-const TEXT_AT_A_TIME: usize = 4 << 20;
-const RECORDS_AT_A_TIME: usize = 2048;
-/// For each example of such a file: its end and its rows, and what a plan of batches keeps.
+/// Bytes and records of streamed files that are in memory: two chunks.
+const STREAMED_BYTES: usize = 4 << 20;
+const STREAMED_RECORDS: usize = 2048;
+/// Bytes per example of such a file: its end and rows, and its entry in the batches.
 const PER_EXAMPLE: usize = 36;
-/// What the tokenizer gives for a token, held for as many texts at a time.
+/// Bytes of the tokenizer's output per token, and texts whose output is in memory.
 const PER_ENCODED_TOKEN: usize = 120;
-const TEXTS_AT_A_TIME: usize = 2;
+const ENCODED_TEXTS: usize = 2;
 
 /// Limits of the engine that decide its memory.
 pub fn limits() -> EngineLimits {
@@ -60,8 +60,8 @@ pub fn memory(
     training(&config.cost_shape(), phase, &options)
 }
 
-/// Peak memory of a phase that may go on without an update: as long as all answers to each prompt earn the same, GRPO has
-/// nothing to train.
+/// Peak memory of a phase before its first update, if that update may never come: GRPO has nothing
+/// to train while rewards are equal within every group. `None` for all other phases.
 pub fn memory_before_updates(
     settings: &PhaseSettings,
     run: &RunSettings,
@@ -77,7 +77,7 @@ pub fn memory_before_updates(
     Some(before_updates(&config.cost_shape(), phase, options.sampling?, &options))
 }
 
-/// How a phase uses the engine.
+/// Workload of a phase, for the formulas of the engine.
 fn engine_options(
     settings: &PhaseSettings,
     run: &RunSettings,
@@ -98,7 +98,7 @@ fn engine_options(
     };
     let pairs = |phase, names: &[String], pairs: usize, replay| {
         let size = files.size(names);
-        // A prompt with one answer is two thirds of a line or so, and a pair is two of them.
+        // A prompt with one answer is about two thirds of a line, and a pair has two of them.
         let pair = |bytes: usize| 2 * files.tokens(bytes * 2 / 3);
         let document = pair(size.mean());
         Work { phase, size, document, longest: pair(size.longest), batch: pairs * document, replay }
@@ -125,14 +125,14 @@ fn engine_options(
         PhaseSettings::Reason(s) => {
             let cold_start = files.size(&s.cold_start.data);
             let work = rollouts(Phase::Grpo, &s.data, &s.rollout, replay(&s.replay));
-            Work { size: work.size.with(cold_start), ..work }
+            Work { size: work.size.merge(cold_start), ..work }
         }
     };
     let (replayed, replay_tokens) = work.replay;
     let longest = work.longest.max(files.tokens(replayed.longest));
     let batch = work.batch + if replayed.bytes > 0 { replay_tokens } else { 0 };
     let shard_tokens = longest.max(run.shard_tokens.min(batch));
-    let speaks = work.phase != Phase::Reward && run.evaluate != Split::None;
+    let generates = work.phase != Phase::Reward && run.evaluate != Split::None;
     let options = EngineOptions {
         limits: limits(),
         threads,
@@ -142,28 +142,28 @@ fn engine_options(
             .div_ceil(run.shard_tokens.saturating_sub(work.document / 2).max(work.document).max(1)),
         uneven: true,
         sampling,
-        measured: speaks.then(|| files.measured(run.evaluate, threads)).flatten(),
-        program: program(&shape, data, work.phase, work.size.with(replayed)),
+        measured: generates.then(|| files.heldout_generation(run.evaluate, threads)).flatten(),
+        program: program(&shape, data, work.phase, work.size.merge(replayed)),
     };
     (work.phase, options)
 }
 
-/// What a phase works on.
+/// Data and batches of a phase.
 struct Work {
     phase: Phase,
-    /// Of its data, without what is replayed.
+    /// Size of its data, without the replay.
     size: Size,
-    /// Tokens of a document, or of a pair, on average.
+    /// Mean tokens of a document, or of a pair.
     document: usize,
-    /// And of the longest.
+    /// Tokens of the longest.
     longest: usize,
     /// Tokens of a batch.
     batch: usize,
-    /// What is replayed, and tokens of it in each batch.
+    /// Size of the replayed data, and its tokens per batch.
     replay: (Size, usize),
 }
 
-/// Data files, as a model with this context sees them.
+/// Data files, with documents cut at a context.
 struct Files<'a> {
     data: &'a DataSource,
     context: usize,
@@ -171,7 +171,7 @@ struct Files<'a> {
 
 impl Files<'_> {
     fn size(&self, names: &[String]) -> Size {
-        names.iter().fold(Size::default(), |size, name| size.with(self.data.size(name)))
+        names.iter().fold(Size::default(), |size, name| size.merge(self.data.size(name)))
     }
 
     fn tokens(&self, bytes: usize) -> usize {
@@ -182,8 +182,8 @@ impl Files<'_> {
         (self.tokens(bytes) + new_tokens).min(self.context)
     }
 
-    /// What the largest of the held-out files makes the model say.
-    fn measured(&self, split: Split, threads: usize) -> Option<GenerationBatch> {
+    /// The generation of the largest held-out file.
+    fn heldout_generation(&self, split: Split, threads: usize) -> Option<GenerationBatch> {
         let sizes = held_out_files(self.data, split).map(|file| self.data.size(&file));
         let largest = sizes.max_by_key(|size| size.bytes)?;
         let longest = self.answered(largest.longest, ANSWER_TOKENS);
@@ -192,7 +192,7 @@ impl Files<'_> {
     }
 }
 
-/// So many answers, as many to each prompt as a group has.
+/// The generation of `answers` answers, `group` to each prompt.
 fn sequences(
     answers: usize,
     group: usize,
@@ -205,26 +205,26 @@ fn sequences(
     GenerationBatch { chunks, slots, prompt_tokens, length: longest }
 }
 
-/// The program, what it reads, and the tensor that it copies to save it with its moments.
+/// The program, its data, and the copies of the largest tensor that a save makes.
 fn program(shape: &ModelShape, data: &DataSource, phase: Phase, size: Size) -> Bytes {
-    let held = data.held_bytes();
-    // Prompts that are answered by sampling are all in memory.
+    let held = data.resident_bytes();
+    // Prompts of rollouts are all in memory.
     let whole = matches!(phase, Phase::Grpo | Phase::Ppo);
     let (bytes, records) = if whole {
         (size.bytes, size.records)
     } else {
-        (size.bytes.min(TEXT_AT_A_TIME), size.records.min(RECORDS_AT_A_TIME))
+        (size.bytes.min(STREAMED_BYTES), size.records.min(STREAMED_RECORDS))
     };
-    // What is read at a time counts the tokens of as much text; those of the rest are kept, up to a limit.
+    // The streamed part includes its tokens; those of the rest are stored, up to a limit.
     let rest = (size.bytes - bytes) / BYTES_PER_TOKEN;
-    let kept = 4 * rest.min(MAX_IN_MEMORY) + PER_EXAMPLE * (size.records - records);
+    let stored = 4 * rest.min(MAX_IN_MEMORY) + PER_EXAMPLE * (size.records - records);
     let records = if phase == Phase::Pretrain { 0 } else { records };
-    let encoded = size.longest * TEXTS_AT_A_TIME.min(size.records) / BYTES_PER_TOKEN;
+    let encoded = size.longest * ENCODED_TEXTS.min(size.records) / BYTES_PER_TOKEN;
     let text = TEXT
         + TOKENIZER * shape.vocab as f64
         + PER_BYTE * bytes as f64
         + PER_RECORD * records as f64
-        + (kept + encoded * PER_ENCODED_TOKEN + held) as f64;
+        + (stored + encoded * PER_ENCODED_TOKEN + held) as f64;
     let largest_tensor = 4.0 * (shape.vocab * shape.hidden) as f64;
     PROGRAM + Bytes(text + 2.0 * largest_tensor)
 }

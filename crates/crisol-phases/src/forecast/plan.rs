@@ -1,8 +1,8 @@
 //! A stage as data: which passes it makes, over which documents, how often.
 //!
-//! A phase describes its stage once, as a [`StagePlan`]; the passes themselves are the table of
-//! [`crisol_cost::phases`], which the cost planner reads too. The forecast before a run applies the plan to lengths of
-//! a sample of the data, the phase itself to the lengths of all of it.
+//! A phase describes its stage once, as a [`StagePlan`]. The passes are those of the table in
+//! [`crisol_cost::phases`], which the cost planner reads too. The forecast before a run applies the
+//! plan to the lengths of a sample of the data, the phase itself to those of all data.
 
 use crisol_cost::ModelShape;
 use crisol_cost::machine::{LocalWork, Machine};
@@ -10,7 +10,7 @@ use crisol_cost::phases::{Kind, Network, Phase, PhaseOptions, TRAINING};
 use crisol_cost::units::Flops;
 use crisol_engine::UpdateRule;
 
-use super::lengths::{Documents, Length, Sampled};
+use super::lengths::{Documents, Length, Lengths};
 use crate::settings::{ReplaySettings, RolloutSettings};
 
 /// What a stage does.
@@ -31,12 +31,12 @@ pub(crate) struct StagePlan<'s> {
 
 /// The documents of a stage.
 pub(crate) struct StageData<'a> {
-    /// Those that are sampled and passed forward: every document once.
+    /// Documents of sampling and of forward passes, each once.
     pub(crate) all: &'a dyn Documents,
-    /// Those that are trained on, as often as they are. PPO's and GRPO's epochs are in [`PhaseOptions`].
+    /// Trained documents, once per epoch. The epochs of PPO and GRPO are in [`PhaseOptions`].
     pub(crate) trained: &'a dyn Documents,
     pub(crate) heldout: &'a dyn Documents,
-    pub(crate) replay: &'a Sampled,
+    pub(crate) replay: &'a Lengths,
     /// Updates of the policy.
     pub(crate) updates: usize,
 }
@@ -83,11 +83,11 @@ impl StagePlan<'_> {
     }
 }
 
-/// Operations of the documents that are replayed beside `updates` updates.
+/// Operations of the replay in `updates` updates.
 fn replayed(
     shape: &ModelShape,
     settings: &ReplaySettings,
-    documents: &Sampled,
+    documents: &Lengths,
     updates: usize,
 ) -> Flops {
     match documents.batches(settings.tokens) {
@@ -96,14 +96,14 @@ fn replayed(
     }
 }
 
-/// Answers that will be sampled in `steps` steps. How long they will be is not known beforehand: as long as the answers
-/// that the model has learned from, if there are any, else half of the limit.
+/// Answers sampled in `steps` steps. Their length is estimated as that of the answers that the
+/// model was trained on, if any, else as half the limit.
 pub(crate) fn answers(
     settings: &RolloutSettings,
     steps: u64,
     prompt_tokens: usize,
-    learned: &Sampled,
-) -> Sampled {
+    learned: &Lengths,
+) -> Lengths {
     let limit = settings.max_new_tokens;
     let rows = learned.mean_answer().unwrap_or(limit / 2).clamp(1, limit);
     let count = steps as f64 * (settings.prompts * settings.group_size) as f64;
@@ -155,8 +155,8 @@ mod tests {
     #[test]
     fn answers_are_as_long_as_those_learned_from() {
         let settings = crate::ReasonSettings::default().rollout;
-        let rows = |learned: &Sampled| answers(&settings, 1, 7, learned).mean_answer().unwrap();
-        assert_eq!(rows(&Sampled::default()), settings.max_new_tokens / 2);
+        let rows = |learned: &Lengths| answers(&settings, 1, 7, learned).mean_answer().unwrap();
+        assert_eq!(rows(&Lengths::default()), settings.max_new_tokens / 2);
         let text = Length { tokens: 50, rows: 49 };
         let learned = [Length { tokens: 30, rows: 10 }, Length { tokens: 40, rows: 20 }, text];
         assert_eq!(rows(&learned.into_iter().collect()), 15);
@@ -168,13 +168,13 @@ mod tests {
     #[test]
     fn replay_is_as_many_batches_as_there_are_updates() {
         let settings = ReplaySettings { data: vec![], tokens: 100, weight: 1.0 };
-        let documents: Sampled = [Length { tokens: 30, rows: 30 }; 6].into_iter().collect();
+        let documents: Lengths = [Length { tokens: 30, rows: 30 }; 6].into_iter().collect();
         let once = documents.forward(&shape()) * TRAINING;
         assert_eq!(replayed(&shape(), &settings, &documents, 7), once * 3.5);
-        assert_eq!(replayed(&shape(), &settings, &Sampled::default(), 7), Flops(0.0));
+        assert_eq!(replayed(&shape(), &settings, &Lengths::default(), 7), Flops(0.0));
     }
 
-    /// DPO in units of a forward pass of all pairs: the reference 1, two epochs of training 6, three held-out passes.
+    /// DPO in forward passes of all pairs: reference 1, two epochs of training 6, held-out data 3.
     #[test]
     fn work_is_the_sum_of_the_passes() {
         let plan = StagePlan {
@@ -185,12 +185,12 @@ mod tests {
             heldout_passes: 3.0,
             replay: None,
         };
-        let pairs: Sampled = [Length { tokens: 30, rows: 9 }; 4].into_iter().collect();
+        let pairs: Lengths = [Length { tokens: 30, rows: 9 }; 4].into_iter().collect();
         let data = StageData {
             all: &pairs,
             trained: &pairs.repeated(2.0),
             heldout: &pairs,
-            replay: &Sampled::default(),
+            replay: &Lengths::default(),
             updates: 8,
         };
         let shape = shape();

@@ -1,4 +1,4 @@
-//! A sample of a run's data, encoded with the model's own tokenizer and chat template as its phases will encode it.
+//! A sample of a run's data, encoded with the tokenizer and chat template that its phases will use.
 
 use std::path::Path;
 
@@ -8,16 +8,17 @@ use crisol_model::load_text;
 use crisol_text::{Body, Encoded, Message, Record, TextError, TextSetup, Turns, encode_records};
 use crisol_train::derived_seed;
 
-use super::lengths::{Length, Sampled};
+use super::lengths::{Length, Lengths};
 use super::plan::{Shapes, StageData, StagePlan, answers, rollout_updates};
 use crate::data::DataSource;
-use crate::examples::Kind;
+use crate::examples::ExampleKind;
 use crate::recipe::{Recipe, Split};
 use crate::settings::{PhaseSettings, ReplaySettings, RolloutSettings};
 use crate::supervised::NextToken;
 use crate::{PhaseError, dpo, grpo, ppo, pretrain, reason, reward, sft};
 
-/// The tokenizer and template of the run's model. A new model's tokenizer is trained on the beginning of its text.
+/// Tokenizer and template of the run's model. A new model's tokenizer is trained on the beginning
+/// of its text.
 fn text_of(recipe: &Recipe, data: &DataSource) -> Result<TextSetup, PhaseError> {
     let mut text = match (recipe.run.base.as_str(), &recipe.phases[0].settings) {
         ("", PhaseSettings::Pretrain(settings)) => {
@@ -27,11 +28,11 @@ fn text_of(recipe: &Recipe, data: &DataSource) -> Result<TextSetup, PhaseError> 
             let mut read = 0;
             for record in data.read(&files) {
                 if let Body::Text { text } = record?.body {
-                    let text = beginning(text, LEARNED_FROM - read);
+                    let text = beginning(text, TOKENIZER_BYTES - read);
                     read += text.len();
                     texts.push(text);
                 }
-                if read >= LEARNED_FROM {
+                if read >= TOKENIZER_BYTES {
                     break;
                 }
             }
@@ -39,21 +40,22 @@ fn text_of(recipe: &Recipe, data: &DataSource) -> Result<TextSetup, PhaseError> 
         }
         (base, _) => load_text(Path::new(base))?.1,
     };
-    text.set_options(recipe.run.text.encoding());
+    text.set_options(recipe.run.text.text_options());
     Ok(text)
 }
 
 /// Bytes of text that a new model's tokenizer is trained on for the forecast.
-const LEARNED_FROM: usize = 1 << 20;
-/// About so many records of a file are encoded, drawn at random, and so many bytes of them; smaller files are encoded whole.
-const RECORDS: usize = 1000;
-const BYTES: usize = 1 << 20;
-/// Bytes of a record of raw text that are encoded: all of it is alike.
-const BYTES_OF_RECORD: usize = 1 << 18;
-/// Bytes of a file that are read for the forecast. The rest is taken to be like them.
-const READ: usize = 64 << 20;
+const TOKENIZER_BYTES: usize = 1 << 20;
+/// Records and bytes of a file that are encoded, about. They are drawn at random; smaller files are
+/// encoded completely.
+const SAMPLE_RECORDS: usize = 1000;
+const SAMPLE_BYTES: usize = 1 << 20;
+/// Maximum bytes of a record of raw text that are encoded.
+const MAX_RECORD_BYTES: usize = 1 << 18;
+/// Maximum bytes of a file that are read. They stand for the rest.
+const MAX_READ_BYTES: usize = 64 << 20;
 
-/// The text up to so many bytes.
+/// At most `bytes` bytes of the text.
 fn beginning(mut text: String, bytes: usize) -> String {
     text.truncate(text.floor_char_boundary(bytes));
     text
@@ -61,15 +63,15 @@ fn beginning(mut text: String, bytes: usize) -> String {
 
 /// Bytes of the text of a record.
 fn bytes(record: &Record) -> usize {
-    let said =
+    let content =
         |messages: &[Message]| messages.iter().map(|message| message.content.len()).sum::<usize>();
     let turns = |turns: &Turns| match turns {
         Turns::Plain(text) => text.len(),
-        Turns::Chat(messages) => said(messages),
+        Turns::Chat(messages) => content(messages),
     };
     match &record.body {
         Body::Text { text } => text.len(),
-        Body::Chat { messages } => said(messages),
+        Body::Chat { messages } => content(messages),
         Body::Completion { prompt, completion } | Body::Rated { prompt, completion, .. } => {
             turns(prompt) + turns(completion)
         }
@@ -80,7 +82,7 @@ fn bytes(record: &Record) -> usize {
     }
 }
 
-/// A run's data, a sample of which is encoded.
+/// Samples and encodes a run's data.
 pub(super) struct Sample<'a> {
     data: &'a DataSource,
     evaluate: Split,
@@ -109,43 +111,47 @@ impl<'a> Sample<'a> {
         Ok(Sample { data, evaluate: recipe.run.evaluate, text: text_of(recipe, data)?, context })
     }
 
-    /// The lengths of what `encode` makes of the records of some files.
+    /// Lengths of the documents that `encode` makes of a sample of files.
     fn documents<T: Send>(
         &self,
         files: &[String],
         encode: impl Fn(&Record) -> Result<Encoded<T>, TextError> + Sync,
         length: impl Fn(&T) -> Length,
-    ) -> Result<Sampled, PhaseError> {
+    ) -> Result<Lengths, PhaseError> {
         let (mut drawn, mut counts) = (Vec::new(), Vec::new());
-        // What is missing is an error once it is needed, and a pipe can be read only then.
+        // Missing files are an error of the phase, and a pipe can be read only there.
         for file in files.iter().filter(|file| self.data.has(file)) {
             let size = self.data.size(file);
             let one_of =
-                size.records.div_ceil(RECORDS).max(size.bytes.div_ceil(BYTES)).max(1) as u64;
+                size.records.div_ceil(SAMPLE_RECORDS).max(size.bytes.div_ceil(SAMPLE_BYTES)).max(1)
+                    as u64;
             let (first, mut records, mut all, mut encoded) = (drawn.len(), 0_u64, 0, 0);
             for record in self.data.read(std::slice::from_ref(file)) {
                 let mut record = record?;
                 all += bytes(&record);
                 if records == 0 || derived_seed(0, file, records).is_multiple_of(one_of) {
                     if let Body::Text { text } = &mut record.body {
-                        *text = beginning(std::mem::take(text), BYTES_OF_RECORD);
+                        *text = beginning(std::mem::take(text), MAX_RECORD_BYTES);
                     }
                     encoded += bytes(&record);
                     drawn.push(record);
                 }
                 records += 1;
-                if all >= READ {
+                if all >= MAX_READ_BYTES {
                     break;
                 }
             }
-            let beyond =
-                if all < READ { 1.0 } else { (size.records as f64 / records as f64).max(1.0) };
+            let beyond = if all < MAX_READ_BYTES {
+                1.0
+            } else {
+                (size.records as f64 / records as f64).max(1.0)
+            };
             let count = beyond * all.max(1) as f64 / encoded.max(1) as f64;
             counts.resize(drawn.len(), if first == drawn.len() { 1.0 } else { count });
         }
         let encoded = match encode_records(&drawn, encode) {
-            // Others may be left.
-            Err(TextError::NoExamplesLeft { .. }) => return Ok(Sampled::default()),
+            // The whole data may have examples.
+            Err(TextError::NoExamplesLeft { .. }) => return Ok(Lengths::default()),
             encoded => encoded?,
         };
         let counts = encoded.records.iter().map(|&record| counts[record]);
@@ -153,28 +159,28 @@ impl<'a> Sample<'a> {
     }
 
     /// Conversations, completions and raw text.
-    fn supervised(&self, files: &[String]) -> Result<Sampled, PhaseError> {
-        self.examples(Kind::Supervised, files)
+    fn supervised(&self, files: &[String]) -> Result<Lengths, PhaseError> {
+        self.examples(ExampleKind::Supervised, files)
     }
 
-    fn examples(&self, kind: Kind, files: &[String]) -> Result<Sampled, PhaseError> {
+    fn examples(&self, kind: ExampleKind, files: &[String]) -> Result<Lengths, PhaseError> {
         self.documents(files, |record| kind.encode(&self.text, record, self.context), Length::of)
     }
 
-    /// A supervised stage: its steps, its work, and what it learns from.
+    /// A supervised stage: its steps, its work and its documents.
     fn next_token(
         &self,
         stage: &NextToken<'_>,
         shape: &ModelShape,
         heldout: &[String],
-    ) -> Result<(f64, LocalWork, Sampled), PhaseError> {
+    ) -> Result<(f64, LocalWork, Lengths), PhaseError> {
         let documents = self.supervised(stage.data)?;
         let steps = documents.batches(stage.batch_tokens) * stage.epochs;
         let data = StageData {
             all: &documents,
             trained: &documents.repeated(stage.epochs),
             heldout: &self.supervised(heldout)?,
-            replay: &Sampled::default(),
+            replay: &Lengths::default(),
             updates: steps.ceil() as usize,
         };
         let work = stage.plan().work(Shapes { policy: shape, scalar: shape }, &data);
@@ -190,19 +196,20 @@ impl<'a> Sample<'a> {
         epochs: f64,
         batch_pairs: usize,
     ) -> Result<Forecasted, PhaseError> {
-        let pairs = self.examples(Kind::Preference, data)?;
+        let pairs = self.examples(ExampleKind::Preference, data)?;
         let steps = pairs.count() / 2.0 * epochs / batch_pairs as f64;
         let data = StageData {
             all: &pairs,
             trained: &pairs.repeated(epochs),
-            heldout: &self.examples(Kind::Preference, &self.evaluate.files(heldout))?,
+            heldout: &self.examples(ExampleKind::Preference, &self.evaluate.files(heldout))?,
             replay: &self.replay(plan.replay)?,
             updates: steps as usize,
         };
         Ok(Forecasted::one(plan.name, steps, plan.work(shapes, &data)))
     }
 
-    /// A stage that samples answers to prompts. `learned`: what the model learned to answer from; none: what is replayed.
+    /// A stage of rollouts. `learned` are answers that the model was trained on; `None`: the
+    /// replayed ones.
     fn rollouts(
         &self,
         plan: &StagePlan<'_>,
@@ -211,7 +218,7 @@ impl<'a> Sample<'a> {
         text: &TextSetup,
         settings: &RolloutSettings,
         steps: u64,
-        learned: Option<&Sampled>,
+        learned: Option<&Lengths>,
     ) -> Result<LocalWork, PhaseError> {
         let length = |prompt: &Vec<u32>| Length { tokens: prompt.len(), rows: 0 };
         let prompts =
@@ -228,8 +235,8 @@ impl<'a> Sample<'a> {
         Ok(plan.work(shapes, &data))
     }
 
-    fn replay(&self, settings: Option<&ReplaySettings>) -> Result<Sampled, PhaseError> {
-        settings.map_or(Ok(Sampled::default()), |settings| self.supervised(&settings.data))
+    fn replay(&self, settings: Option<&ReplaySettings>) -> Result<Lengths, PhaseError> {
+        settings.map_or(Ok(Lengths::default()), |settings| self.supervised(&settings.data))
     }
 
     /// The forecast of a phase.
@@ -291,7 +298,7 @@ mod tests {
     use super::super::lengths::Documents;
     use super::*;
 
-    /// Files whose records are of several kinds by turns, some of them books, and some long and few.
+    /// Files of mixed conversations, of two books, and of long texts.
     #[test]
     fn a_sample_of_a_large_file_stands_for_all_of_it() {
         let folder = tempfile::tempdir().unwrap();
@@ -322,9 +329,10 @@ mod tests {
         for file in ["chats.jsonl", "books.jsonl", "long.jsonl"] {
             let files = [file.to_owned()];
             let records = data.all_records(&files).unwrap();
-            let encode =
-                |record: &Record| Kind::Supervised.encode(&sample.text, record, sample.context);
-            let all: Sampled =
+            let encode = |record: &Record| {
+                ExampleKind::Supervised.encode(&sample.text, record, sample.context)
+            };
+            let all: Lengths =
                 encode_records(&records, encode).unwrap().examples.iter().map(Length::of).collect();
             let some = sample.supervised(&files).unwrap();
             let close = |a: f64, b: f64| (a / b - 1.0).abs() < 0.03;

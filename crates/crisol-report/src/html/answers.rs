@@ -1,14 +1,14 @@
-//! The central piece: the same prompts, answered after every phase.
+//! The central part: the same prompts, answered after every phase.
 //!
 //! One prompt is shown at the top of the page, the others fold. On a phone one answer is shown at a
 //! time: a reader picks the phase, and every prompt and the table of behaviours follow. That takes
-//! no script: the style sheet looks at which button is checked.
+//! no script: the style sheet shows the answers of the checked button.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use super::path::scorer;
-use crate::markup::{Escaped, Piece, pieces};
+use crate::markup::{Escaped, Segment, segments};
 use crate::measures::{MEASURES, measure, value_text};
 use crate::{PhaseReport, PromptReport, Report, changes};
 
@@ -43,7 +43,7 @@ pub(crate) fn form(id: &str) -> &str {
     }
 }
 
-/// The measure that answers the question of a kind of prompt, over many prompts of that kind.
+/// The measure of a kind of prompt, over its held-out prompts.
 fn measured_by(kind: &str) -> Option<&'static str> {
     Some(match kind {
         "question-list" => "list_continued",
@@ -99,12 +99,12 @@ pub(super) fn columns(report: &Report) -> Vec<Column> {
     let behaves = |phase: &PhaseReport| {
         MEASURES.iter().any(|row| row.behaviour && phase.metrics.contains_key(row.id))
     };
-    for (place, phase) in report.phases.iter().enumerate() {
+    for (index, phase) in report.phases.iter().enumerate() {
         if !answers(phase) && !behaves(phase) {
             continue;
         }
         let parent = phase.parent.as_ref();
-        let origin = match (parent, scorer(&report.phases, place)) {
+        let origin = match (parent, scorer(&report.phases, index)) {
             (Some(parent), Some(scorer)) => {
                 format!("from {parent}, scored by {}", report.phases[scorer].name)
             }
@@ -114,7 +114,7 @@ pub(super) fn columns(report: &Report) -> Vec<Column> {
         let from = columns.iter().position(|column| column.key.as_ref() == parent);
         columns.push(Column {
             key: Some(phase.name.clone()),
-            colour: super::colour(place),
+            colour: super::colour(index),
             name: phase.name.clone(),
             lead: "after ",
             origin,
@@ -124,7 +124,7 @@ pub(super) fn columns(report: &Report) -> Vec<Column> {
     columns
 }
 
-/// Up to so many columns need no picker: their answers stand one below the other.
+/// Maximum columns without a picker: their answers are stacked.
 const UNPICKED: usize = 2;
 
 /// The buttons with which a phone chooses the column that is shown.
@@ -290,7 +290,7 @@ fn measured(report: &Report, kind: &str) -> String {
 fn thinking(columns: &[Column], prompt: &PromptReport) -> String {
     let thinks = |column: &&Column| {
         let answer = column.answer(prompt).unwrap_or_default();
-        pieces(answer).iter().any(|piece| matches!(piece, Piece::Thought(..)))
+        segments(answer).iter().any(|segment| matches!(segment, Segment::Thinking(..)))
     };
     let names: Vec<String> = columns
         .iter()
@@ -313,7 +313,7 @@ pub(super) fn given(body: &mut String, form: &str, prompt: &str) {
     );
 }
 
-/// The answers to a prompt side by side. `remark`: what is said beside a column's name.
+/// The answers to a prompt side by side. `remark`: text after a column's name.
 pub(super) fn cards(
     body: &mut String,
     columns: &[Column],
@@ -324,7 +324,7 @@ pub(super) fn cards(
     let _ = writeln!(body, "<div class=\"cards n{answers}\">");
     for (i, column) in columns.iter().enumerate() {
         let Column { colour, name, lead, origin, .. } = column;
-        let (class, said) = match column.answer(prompt) {
+        let (class, text) = match column.answer(prompt) {
             Some(answer) => ("card", text(answer)),
             None if columns.len() > UNPICKED => {
                 ("card absent", "<p class=\"silence\">no answer to this prompt</p>".to_owned())
@@ -334,7 +334,7 @@ pub(super) fn cards(
         let _ = writeln!(
             body,
             "<div class=\"{class} of of-{i} {colour}\"><h4>{lead}<span class=\"badge\">{}</span>{} \
-             <small>{}</small></h4><div class=\"said\" tabindex=\"0\">{said}</div></div>",
+             <small>{}</small></h4><div class=\"output\" tabindex=\"0\">{text}</div></div>",
             Escaped(name),
             remark(column),
             Escaped(origin)
@@ -345,15 +345,15 @@ pub(super) fn cards(
 
 /// A model's text with its thinking set off.
 pub(super) fn text(output: &str) -> String {
-    let pieces = pieces(output);
-    if pieces.is_empty() {
+    let segments = segments(output);
+    if segments.is_empty() {
         return "<p class=\"silence\">(nothing)</p>".to_owned();
     }
     let mut html = String::new();
-    for piece in pieces {
-        let _ = match piece {
-            Piece::Said(text) => write!(html, "<p>{}</p>", Escaped(text)),
-            Piece::Thought(text, closed) => write!(
+    for segment in segments {
+        let _ = match segment {
+            Segment::Text(text) => write!(html, "<p>{}</p>", Escaped(text)),
+            Segment::Thinking(text, closed) => write!(
                 html,
                 "<p class=\"thought\"><small>{}</small>{}</p>",
                 if closed { "thinks" } else { "thinks, unfinished" },

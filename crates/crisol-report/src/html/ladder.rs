@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::{Page, Section};
 use crate::figures::prefixed;
 use crate::markup::Escaped;
-use crate::plot::{Across, Line, chart};
+use crate::plot::{Line, XAxis, chart};
 use crate::{LadderReport, PredictedLoss};
 
 /// Renders a fitted ladder as one self-contained HTML page.
@@ -84,9 +84,9 @@ fn plot(report: &LadderReport) -> String {
     format!(
         "<div class=\"charts wide c0\"><figure><figcaption><strong>held-out loss</strong> \
          <small>nats a token</small><span class=\"legend\">{}</span></figcaption>{}\
-         <p>Across: log10 of the operations of training (12 is a TFLOP).</p></figure></div>\n",
+         <p>XAxis: log10 of the operations of training (12 is a TFLOP).</p></figure></div>\n",
         legend.concat(),
-        chart("held-out loss", &lines, false, Across::LogFlops)
+        chart("held-out loss", &lines, false, XAxis::LogFlops)
     )
 }
 

@@ -144,7 +144,7 @@ struct Section {
 }
 
 /// The bar on top: where to go, whether everything is unfolded, and which colours. None of it needs
-/// a script: the style sheet looks at which button is checked.
+/// a script: the style sheet shows the answers of the checked button.
 fn bar(page: &mut String, sections: &[Section]) {
     page.push_str("<div class=\"bar\"><a class=\"brand\" href=\"#top\">");
     page.push_str(include_str!("mark.svg").trim_end());
@@ -195,14 +195,14 @@ fn role(phase: &PhaseReport) -> &'static str {
     }
 }
 
-/// The style sheet's colour of a phase, by its place in the run.
-fn colour(place: usize) -> String {
-    format!("c{}", place % 8)
+/// The style sheet's colour of a phase, by its index in the run.
+fn colour(index: usize) -> String {
+    format!("c{}", index % 8)
 }
 
 /// A phase's name with its colour.
-fn badge(place: usize, phase: &PhaseReport) -> String {
-    format!("<span class=\"badge {}\">{}</span>", colour(place), Escaped(&phase.name))
+fn badge(index: usize, phase: &PhaseReport) -> String {
+    format!("<span class=\"badge {}\">{}</span>", colour(index), Escaped(&phase.name))
 }
 
 fn recipe(report: &Report) -> String {

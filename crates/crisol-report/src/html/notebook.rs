@@ -61,13 +61,13 @@ pub fn notebook_html(report: &NotebookReport) -> String {
 
 /// The models, each after the one before it.
 fn columns(report: &NotebookReport) -> Vec<Column> {
-    let column = |(place, model): (usize, &NotebookModel)| Column {
+    let column = |(index, model): (usize, &NotebookModel)| Column {
         key: Some(model.role.clone()),
-        colour: colour(place),
+        colour: colour(index),
         name: model.role.clone(),
         lead: "",
         origin: String::new(),
-        from: place.checked_sub(1),
+        from: index.checked_sub(1),
     };
     report.models.iter().enumerate().map(column).collect()
 }
@@ -80,13 +80,13 @@ fn header(report: &NotebookReport, title: &str) -> String {
          token, at most {} of them.</p>\n<dl class=\"tiles\">\n",
         report.max_new_tokens
     );
-    for (place, model) in report.models.iter().enumerate() {
+    for (index, model) in report.models.iter().enumerate() {
         let _ = writeln!(
             header,
             "<div class=\"{}\"><dt>{}, after {}</dt><dd>{} parameters</dd>\
              <dd class=\"detail\">{}{}</dd></div>",
-            colour(place),
-            badge(place, model),
+            colour(index),
+            badge(index, model),
             Escaped(phase(&model.role)),
             prefixed(model.parameters as f64, ""),
             Escaped(&model.name),
@@ -107,8 +107,8 @@ fn phase(role: &str) -> &str {
 }
 
 /// A role's name with its colour.
-fn badge(place: usize, model: &NotebookModel) -> String {
-    format!("<span class=\"badge {}\">{}</span>", colour(place), Escaped(&model.role))
+fn badge(index: usize, model: &NotebookModel) -> String {
+    format!("<span class=\"badge {}\">{}</span>", colour(index), Escaped(&model.role))
 }
 
 fn form(prompt: &PromptReport) -> &'static str {
@@ -133,15 +133,15 @@ fn demonstrations(report: &NotebookReport) -> String {
         "<p class=\"about\">As the notebook has them. Prompts differ from phase to phase: these \
          answers show what each model does and cannot be compared with one another.</p>\n",
     );
-    for (place, model) in report.models.iter().enumerate() {
+    for (index, model) in report.models.iter().enumerate() {
         let own = report.demonstrations.iter().filter(|shown| shown.role == model.role);
         for demonstration in own {
             let summary = format!(
                 "{} <span class=\"snippet\">{}</span>",
-                badge(place, model),
+                badge(index, model),
                 Escaped(&demonstration.prompt)
             );
-            body += &fold("prompt", &summary, &inside(place, model, demonstration), false);
+            body += &fold("prompt", &summary, &inside(index, model, demonstration), false);
         }
     }
     body
@@ -149,7 +149,7 @@ fn demonstrations(report: &NotebookReport) -> String {
 
 /// A demonstration: what the notebook says of its own model, what was given, and what this model
 /// did.
-fn inside(place: usize, model: &NotebookModel, demonstration: &Demonstration) -> String {
+fn inside(index: usize, model: &NotebookModel, demonstration: &Demonstration) -> String {
     let mut body = format!(
         "<p class=\"about\">The notebook says of {}: {}{}</p>\n",
         Escaped(&model.notebook),
@@ -166,7 +166,7 @@ fn inside(place: usize, model: &NotebookModel, demonstration: &Demonstration) ->
         if demonstration.given.is_empty() { &demonstration.prompt } else { &demonstration.given },
     );
     body.push_str("<div class=\"cards n2\">\n");
-    let (head, said) = if demonstration.problem.is_empty() {
+    let (head, text) = if demonstration.problem.is_empty() {
         let (tokens, took) = (demonstration.tokens, duration(demonstration.seconds));
         (format!("{tokens} tokens in {took}"), text(&demonstration.answer))
     } else {
@@ -175,13 +175,13 @@ fn inside(place: usize, model: &NotebookModel, demonstration: &Demonstration) ->
     };
     let _ = writeln!(
         body,
-        "<div class=\"card {}\"><h4>{head}</h4><div class=\"said\">{said}</div></div>",
-        colour(place)
+        "<div class=\"card {}\"><h4>{head}</h4><div class=\"output\">{text}</div></div>",
+        colour(index)
     );
     if let Some(stored) = &demonstration.notebook {
         let _ = writeln!(
             body,
-            "<div class=\"card\"><h4>in the notebook: {}</h4><div class=\"said\">{}</div></div>",
+            "<div class=\"card\"><h4>in the notebook: {}</h4><div class=\"output\">{}</div></div>",
             Escaped(&stored.verdict()),
             marked(&stored.answer, stored.differs_at)
         );

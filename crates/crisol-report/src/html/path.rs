@@ -50,9 +50,9 @@ impl Picture {
         let beside: Vec<PhaseReport> = phases
             .iter()
             .enumerate()
-            .map(|(place, phase)| PhaseReport {
+            .map(|(index, phase)| PhaseReport {
                 name: phase.name.clone(),
-                parent: scorer(phases, place)
+                parent: scorer(phases, index)
                     .map(|scorer| phases[scorer].name.clone())
                     .or_else(|| phase.parent.clone()),
                 ..PhaseReport::default()
@@ -61,7 +61,7 @@ impl Picture {
         let mut cells = vec![Cell::default(); phases.len()];
         let mut rows = 0;
         for node in tree(&beside) {
-            rows = place(&node, Cell { row: rows, column: 0 }, &mut cells);
+            rows = place_node(&node, Cell { row: rows, column: 0 }, &mut cells);
         }
         // Every phase is right of the one that it starts from.
         for at in 0..phases.len() {
@@ -71,24 +71,24 @@ impl Picture {
             }
         }
         let columns = cells.iter().map(|cell| cell.column + 1).max().unwrap_or(0);
-        let room = (PAGE + COLUMN_GAP) / columns.max(1) as f64 - COLUMN_GAP;
-        Self { cells, rows, columns, box_width: room.clamp(NARROWEST_BOX, WIDEST_BOX) }
+        let width = (PAGE + COLUMN_GAP) / columns.max(1) as f64 - COLUMN_GAP;
+        Self { cells, rows, columns, box_width: width.clamp(NARROWEST_BOX, WIDEST_BOX) }
     }
 
-    fn left(&self, place: usize) -> f64 {
-        self.cells[place].column as f64 * (self.box_width + COLUMN_GAP)
+    fn left(&self, index: usize) -> f64 {
+        self.cells[index].column as f64 * (self.box_width + COLUMN_GAP)
     }
 
-    fn right(&self, place: usize) -> f64 {
-        self.left(place) + self.box_width
+    fn right(&self, index: usize) -> f64 {
+        self.left(index) + self.box_width
     }
 
-    fn top(&self, place: usize) -> f64 {
-        self.cells[place].row as f64 * (BOX_HEIGHT + ROW_GAP)
+    fn top(&self, index: usize) -> f64 {
+        self.cells[index].row as f64 * (BOX_HEIGHT + ROW_GAP)
     }
 
-    fn middle(&self, place: usize) -> f64 {
-        self.top(place) + BOX_HEIGHT / 2.0
+    fn middle(&self, index: usize) -> f64 {
+        self.top(index) + BOX_HEIGHT / 2.0
     }
 
     /// The arrow from a phase to one that starts from it.
@@ -124,28 +124,28 @@ fn head(x: f64, y: f64) -> String {
 }
 
 /// Gives a node and all below it their cells. Returns the first row that is free then.
-fn place(node: &Node, at: Cell, cells: &mut [Cell]) -> usize {
+fn place_node(node: &Node, at: Cell, cells: &mut [Cell]) -> usize {
     cells[node.phase] = at;
     let mut row = at.row;
     for child in &node.children {
-        row = place(child, Cell { row, column: at.column + 1 }, cells);
+        row = place_node(child, Cell { row, column: at.column + 1 }, cells);
     }
     row.max(at.row + 1)
 }
 
-/// The phase that `phases[place]` starts from.
-fn parent(phases: &[PhaseReport], place: usize) -> Option<usize> {
-    earlier(phases, place, phases[place].parent.as_ref())
+/// The phase that `phases[index]` starts from.
+fn parent(phases: &[PhaseReport], index: usize) -> Option<usize> {
+    earlier(phases, index, phases[index].parent.as_ref())
 }
 
-/// The phase whose reward model scored the answers of `phases[place]`.
-pub(super) fn scorer(phases: &[PhaseReport], place: usize) -> Option<usize> {
-    earlier(phases, place, phases[place].reward_model.as_ref())
+/// The phase whose reward model scored the answers of `phases[index]`.
+pub(super) fn scorer(phases: &[PhaseReport], index: usize) -> Option<usize> {
+    earlier(phases, index, phases[index].reward_model.as_ref())
 }
 
 /// An earlier phase by its name. Only those count: a report edited by hand may hold circles.
-fn earlier(phases: &[PhaseReport], place: usize, name: Option<&String>) -> Option<usize> {
-    phases[..place].iter().position(|phase| Some(&phase.name) == name)
+fn earlier(phases: &[PhaseReport], index: usize, name: Option<&String>) -> Option<usize> {
+    phases[..index].iter().position(|phase| Some(&phase.name) == name)
 }
 
 pub(super) fn section(report: &Report) -> String {
@@ -176,11 +176,11 @@ pub(super) fn section(report: &Report) -> String {
         }
     }
     body.push_str("</svg>\n");
-    for (place, phase) in report.phases.iter().enumerate() {
-        node(&mut body, report, place, phase, picture.cells[place]);
+    for (index, phase) in report.phases.iter().enumerate() {
+        node(&mut body, report, index, phase, picture.cells[index]);
     }
     body.push_str("</div></div>\n");
-    let scored = (0..report.phases.len()).any(|place| scorer(&report.phases, place).is_some());
+    let scored = (0..report.phases.len()).any(|index| scorer(&report.phases, index).is_some());
     let _ = writeln!(
         body,
         "<p class=\"about\">An arrow leads to the phase that starts from a checkpoint{}. In a box: \
@@ -190,18 +190,18 @@ pub(super) fn section(report: &Report) -> String {
     body
 }
 
-fn node(body: &mut String, report: &Report, place: usize, phase: &PhaseReport, cell: Cell) {
-    let (figures, what) = told(report, phase);
-    let scored = scorer(&report.phases, place)
+fn node(body: &mut String, report: &Report, index: usize, phase: &PhaseReport, cell: Cell) {
+    let (figures, what) = highlight(report, phase);
+    let scored = scorer(&report.phases, index)
         .map(|scorer| format!(", scored by {}", report.phases[scorer].name));
     let from = phase.parent.as_ref().map(|parent| format!("from {parent}"));
     let origin = from.unwrap_or_default() + &scored.unwrap_or_default();
     let _ = writeln!(
         body,
-        "<a class=\"node {}\" href=\"#phase-{place}\" style=\"grid-area:{}/{};--depth:{}\" \
+        "<a class=\"node {}\" href=\"#phase-{index}\" style=\"grid-area:{}/{};--depth:{}\" \
          title=\"{}\"><strong>{}</strong><small class=\"origin\">{}</small><b>{}</b>\
          <span>{}</span></a>",
-        colour(place),
+        colour(index),
         cell.row + 1,
         cell.column + 1,
         cell.column,
@@ -213,9 +213,8 @@ fn node(body: &mut String, report: &Report, place: usize, phase: &PhaseReport, c
     );
 }
 
-/// What is told of a phase in a box: figures, and what they are of. Its kind where nothing was
-/// measured.
-fn told(report: &Report, phase: &PhaseReport) -> (String, String) {
+/// Figures of a phase for its box, and what they measure; its kind if nothing was measured.
+fn highlight(report: &Report, phase: &PhaseReport) -> (String, String) {
     if let Some(change) = changes::largest(report, phase, 1).first() {
         let [before, after] = [change.before, Some(change.after)]
             .map(|value| value.map(|value| value_text(change.measure.id, value)));

@@ -42,9 +42,9 @@ pub(super) fn behaviours(report: &Report, columns: &[Column]) -> String {
     );
     body.push_str(if phases.len() == 1 { " narrow" } else { "" });
     body.push_str("\">\n<thead><tr><th scope=\"col\">measure</th>");
-    for (place, phase) in &phases {
+    for (index, phase) in &phases {
         let picked = picked(phase);
-        let _ = write!(body, "<th scope=\"col\" class=\"{picked}\">{}</th>", badge(*place, phase));
+        let _ = write!(body, "<th scope=\"col\" class=\"{picked}\">{}</th>", badge(*index, phase));
     }
     body.push_str("</tr></thead>\n<tbody>\n");
     for measure in rows {
@@ -65,7 +65,7 @@ pub(super) fn behaviours(report: &Report, columns: &[Column]) -> String {
     body
 }
 
-/// Up to so many rows of held-out measures stand open.
+/// Maximum rows of held-out measures that are not folded.
 const OPEN_ROWS: usize = 6;
 
 /// What was measured on held-out data before each phase and after it.
@@ -80,13 +80,13 @@ pub(super) fn held_out(report: &Report) -> String {
          <th scope=\"col\">phase</th><th scope=\"col\" class=\"words\">measure</th>\
          <th scope=\"col\">before</th><th scope=\"col\">after</th></tr></thead>\n<tbody>\n",
     );
-    for (place, phase, [what, before, after]) in rows {
+    for (index, phase, [what, before, after]) in rows {
         let _ = writeln!(
             body,
             "<tr class=\"{}\"><th scope=\"row\">{}</th><td class=\"words\">{}</td>\
              <td>{before}</td><td>{after}</td></tr>",
-            super::colour(place),
-            badge(place, phase),
+            super::colour(index),
+            badge(index, phase),
             Escaped(&what),
         );
     }
@@ -139,13 +139,13 @@ pub(super) fn cost(report: &Report) -> String {
          </thead>\n\
          <tbody>\n",
     );
-    for (place, phase) in report.phases.iter().enumerate() {
+    for (index, phase) in report.phases.iter().enumerate() {
         let _ = writeln!(
             body,
             "<tr class=\"{}\"><th scope=\"row\">{}</th>{}<td class=\"wide\">{}</td><td>{}</td>\
              <td>{}</td>{}</tr>",
-            super::colour(place),
-            badge(place, phase),
+            super::colour(index),
+            badge(index, phase),
             share_cell("share", share(phase.flops, flops)),
             prefixed(phase.flops, "FLOP"),
             prefixed(phase.tokens as f64, ""),

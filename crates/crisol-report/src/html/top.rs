@@ -1,4 +1,4 @@
-//! The top of the report: what was trained, and what came of it, in a few sentences.
+//! The top of the report: the model and the results of its training, in a few sentences.
 
 use std::fmt::Write as _;
 

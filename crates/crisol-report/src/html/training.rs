@@ -7,13 +7,13 @@ use super::{answers, badge, colour, fold, role};
 use crate::figures::{duration, percent, plain, prefixed, share};
 use crate::markup::Escaped;
 use crate::measures::{self, Better, MEASURES, Unit, measure, value_text};
-use crate::plot::{Across, Line, chart};
+use crate::plot::{Line, XAxis, chart};
 use crate::{Curve, MaskPicture, PhaseReport, Report, RolloutSample};
 
 pub(super) fn phases(report: &Report) -> String {
     let mut body = String::new();
-    for (place, phase) in report.phases.iter().enumerate() {
-        let mut inside = format!("<p class=\"about\" id=\"phase-{place}\">{}</p>\n", role(phase));
+    for (index, phase) in report.phases.iter().enumerate() {
+        let mut inside = format!("<p class=\"about\" id=\"phase-{index}\">{}</p>\n", role(phase));
         facts(&mut inside, report, phase);
         metrics(&mut inside, phase);
         for note in &phase.notes {
@@ -25,7 +25,7 @@ pub(super) fn phases(report: &Report) -> String {
             }
             charts(&mut inside, &curves);
         }
-        let mut summary = badge(place, phase);
+        let mut summary = badge(index, phase);
         let notes = match phase.notes.len() {
             0 => String::new(),
             1 => " · 1 note".to_owned(),
@@ -37,13 +37,13 @@ pub(super) fn phases(report: &Report) -> String {
             duration(phase.seconds),
             prefixed(phase.tokens as f64, "")
         );
-        let class = format!("phase {}", colour(place));
+        let class = format!("phase {}", colour(index));
         body.push_str(&fold(&class, &summary, &inside, report.phases.len() == 1));
     }
     body
 }
 
-/// What a phase began with, and what it took.
+/// A phase's starting point, time and compute.
 fn facts(body: &mut String, report: &Report, phase: &PhaseReport) {
     body.push_str("<p class=\"facts\">");
     if let Some(parent) = &phase.parent {
@@ -89,7 +89,7 @@ pub(super) fn reinforced_from(phase: &PhaseReport) -> Option<f64> {
     (phase.kind == "reason" && starts.any(|start| start < rewarded)).then_some(rewarded)
 }
 
-/// A phase's curves by stage, each with its heading; without headings where there is one stage.
+/// A phase's curves by stage, with headings if there are several stages.
 fn stages(phase: &PhaseReport) -> Vec<(String, Vec<Curve>)> {
     let Some(began) = reinforced_from(phase) else {
         return vec![(String::new(), phase.curves.clone())];
@@ -117,8 +117,8 @@ fn stages(phase: &PhaseReport) -> Vec<(String, Vec<Curve>)> {
 fn metrics(body: &mut String, phase: &PhaseReport) {
     // In the order of the table, then those that it does not know.
     let rank = |id: &str| {
-        let place = measure(id).map(|known| MEASURES.iter().position(|row| row.id == known.id));
-        (place.flatten().unwrap_or(MEASURES.len()), id.to_owned())
+        let index = measure(id).map(|known| MEASURES.iter().position(|row| row.id == known.id));
+        (index.flatten().unwrap_or(MEASURES.len()), id.to_owned())
     };
     let in_table = |id: &str| {
         phase.before.contains_key(id) || MEASURES.iter().any(|row| row.behaviour && row.id == id)
@@ -171,10 +171,10 @@ fn charts(body: &mut String, curves: &[Curve]) {
         let lines: Vec<Line<'_>> = members
             .iter()
             .enumerate()
-            .map(|(place, curve)| Line {
+            .map(|(index, curve)| Line {
                 label: if alone { title.clone() } else { measures::plot_and_line(&curve.name).1 },
                 points: &curve.points,
-                style: place % 4,
+                style: index % 4,
                 dots: false,
             })
             .collect();
@@ -191,7 +191,7 @@ fn charts(body: &mut String, curves: &[Curve]) {
             body.push_str("</span>");
         }
         let _ =
-            write!(body, "</figcaption>{}", chart(&title, &lines, unit == "share", Across::Steps));
+            write!(body, "</figcaption>{}", chart(&title, &lines, unit == "share", XAxis::Steps));
         let hint = match known {
             Some(known)
                 if known.better == Better::Higher && members.iter().all(|curve| is_zero(curve)) =>
@@ -231,8 +231,8 @@ pub(super) fn rollouts(report: &Report) -> String {
     // Phases ask for their samples one after the other, so equal names are neighbours.
     phases.dedup();
     for name in phases {
-        let place = report.phases.iter().position(|phase| phase.name == name);
-        let class = place.map_or(String::new(), colour);
+        let index = report.phases.iter().position(|phase| phase.name == name);
+        let class = index.map_or(String::new(), colour);
         let samples: Vec<&RolloutSample> =
             report.rollouts.iter().filter(|sample| sample.phase == name).collect();
         let mut inside = String::from("<div class=\"samples\">\n");
@@ -267,7 +267,7 @@ fn rollout(body: &mut String, sample: &RolloutSample) {
     }
     let _ = writeln!(
         body,
-        "</p><blockquote class=\"given\">{}</blockquote><div class=\"said\">{}</div></div>",
+        "</p><blockquote class=\"given\">{}</blockquote><div class=\"output\">{}</div></div>",
         Escaped(&sample.prompt),
         answers::text(&sample.completion)
     );
@@ -294,12 +294,12 @@ pub(super) fn masks(report: &Report) -> String {
 }
 
 fn mask(body: &mut String, report: &Report, mask: &MaskPicture) {
-    let place = report.phases.iter().position(|phase| phase.name == mask.phase);
+    let index = report.phases.iter().position(|phase| phase.name == mask.phase);
     let _ = write!(
         body,
         "<figure class=\"mask\"><figcaption><span class=\"badge {}\">{}</span> {}\
          </figcaption><pre>",
-        place.map_or(String::new(), colour),
+        index.map_or(String::new(), colour),
         Escaped(&mask.phase),
         Escaped(&mask.title)
     );

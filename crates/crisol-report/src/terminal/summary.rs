@@ -4,7 +4,7 @@
 //! title, size, time
 //! one row a phase: time, share of the compute, what changed most
 //! one prompt and its answer after every phase
-//! notes, as many as there is room for
+//! notes, as many as fit
 //! what to do next
 //! ```
 //!
@@ -17,17 +17,17 @@ use super::{BEFORE, Layout, Page, clip, colour, pad, wrap};
 use crate::changes::{Change, largest};
 use crate::figures::{duration, percent, prefixed, share};
 use crate::html::{form, kind, shown_first};
-use crate::markup::{Piece, pieces, without_controls};
+use crate::markup::{Segment, segments, without_controls};
 use crate::measures::{label, value_text};
 use crate::{PhaseReport, PromptReport, Report};
 
-/// Most lines of a summary.
-pub(super) const LINES: usize = 40;
-/// Of those, the most that the phases take.
-const PHASE_LINES: usize = 16;
-/// The most that the prompt takes, and its answers.
-const PROMPT_LINES: usize = 2;
-const ANSWER_LINES: usize = 8;
+/// Maximum lines of a summary.
+pub(super) const MAX_LINES: usize = 40;
+/// Maximum lines of the phases.
+const MAX_PHASE_LINES: usize = 16;
+/// Maximum lines of the prompt, and of its answers.
+const MAX_PROMPT_LINES: usize = 2;
+const MAX_ANSWER_LINES: usize = 8;
 /// Measures of a run of one phase, and of each phase of a longer run.
 const MEASURES_ALONE: usize = 8;
 const MEASURES_EACH: usize = 2;
@@ -58,8 +58,8 @@ pub fn summary(report: &Report, next: &[Next], layout: Layout) -> String {
         answers(&mut page, report, prompt);
     }
     let ahead = next_steps(next, layout);
-    let room = LINES.saturating_sub(page.text.lines().count() + ahead.lines().count());
-    notes(&mut page, report, room);
+    let lines_left = MAX_LINES.saturating_sub(page.text.lines().count() + ahead.lines().count());
+    notes(&mut page, report, lines_left);
     page.text + &ahead
 }
 
@@ -101,8 +101,8 @@ pub fn largest_changes(report: &Report, phase: &PhaseReport, count: usize) -> Ve
         // Parts of a measure (`reward_accuracy/fact`) are for the long form.
         let part = id.split_once('/').is_some_and(|(all, _)| phase.before.contains_key(all));
         let what = flat(&label(id));
-        let told = part || known.contains(&what);
-        (!told).then(|| [what, arrow(&value_text(id, *before), &value_text(id, *after))])
+        let redundant = part || known.contains(&what);
+        (!redundant).then(|| [what, arrow(&value_text(id, *before), &value_text(id, *after))])
     });
     rows.extend(held_out);
     rows.truncate(count);
@@ -129,7 +129,7 @@ fn one_phase(page: &mut Page, report: &Report, phase: &PhaseReport) {
     }
 }
 
-/// One row a phase, in at most [`PHASE_LINES`] lines.
+/// One row a phase, in at most [`MAX_PHASE_LINES`] lines.
 fn phases(page: &mut Page, report: &Report) {
     if report.phases.is_empty() {
         return;
@@ -140,16 +140,16 @@ fn phases(page: &mut Page, report: &Report) {
     page.line(&page.paint(&clip(&head, page.width), Style::new().dimmed()));
     let flops: f64 = report.phases.iter().map(|phase| phase.flops).sum();
     let rows = |measures: usize, lines: usize| -> Vec<String> {
-        let row = |(place, phase)| phase_row(page, report, place, phase, flops, measures, lines);
+        let row = |(index, phase)| phase_row(page, report, index, phase, flops, measures, lines);
         report.phases.iter().enumerate().flat_map(row).collect()
     };
     let mut lines = rows(MEASURES_EACH, usize::MAX);
-    if lines.len() > PHASE_LINES {
+    if lines.len() > MAX_PHASE_LINES {
         lines = rows(1, 1);
     }
-    let more = lines.len().saturating_sub(PHASE_LINES);
+    let more = lines.len().saturating_sub(MAX_PHASE_LINES);
     if more > 0 {
-        lines.truncate(PHASE_LINES - 1);
+        lines.truncate(MAX_PHASE_LINES - 1);
         lines.push(format!("… and {} more phases", more + 1));
     }
     for line in lines {
@@ -161,7 +161,7 @@ fn phases(page: &mut Page, report: &Report) {
 fn phase_row(
     page: &Page,
     report: &Report,
-    place: usize,
+    index: usize,
     phase: &PhaseReport,
     flops: f64,
     measures: usize,
@@ -186,7 +186,7 @@ fn phase_row(
     }
     let first = format!(
         "{}{}{facts}",
-        page.paint(&name, colour(place)),
+        page.paint(&name, colour(index)),
         " ".repeat(NAME - name.width().min(NAME))
     );
     let starts = std::iter::once(first).chain(std::iter::repeat(" ".repeat(indent)));
@@ -200,20 +200,20 @@ fn answers(page: &mut Page, report: &Report, prompt: &PromptReport) {
     let form = flat(form(&prompt.form));
     let given = flat(prompt.prompt.trim());
     let given = if form.is_empty() { given } else { format!("{form}: {given}") };
-    for line in first_lines(&given, page.width, PROMPT_LINES) {
+    for line in first_lines(&given, page.width, MAX_PROMPT_LINES) {
         page.line(&page.paint(&line, Style::new().dimmed()));
     }
     let before = prompt.before.iter().map(|output| (BEFORE.to_owned(), Style::new(), output));
-    let after = report.phases.iter().enumerate().filter_map(|(place, phase)| {
-        Some((flat(&phase.name), colour(place), prompt.outputs.get(&phase.name)?))
+    let after = report.phases.iter().enumerate().filter_map(|(index, phase)| {
+        Some((flat(&phase.name), colour(index), prompt.outputs.get(&phase.name)?))
     });
     let rows: Vec<_> = before.chain(after).collect();
-    let shown = if rows.len() > ANSWER_LINES { ANSWER_LINES - 1 } else { rows.len() };
+    let shown = if rows.len() > MAX_ANSWER_LINES { MAX_ANSWER_LINES - 1 } else { rows.len() };
     for (name, style, output) in &rows[..shown] {
         let name = clip(name, NAME);
-        let said = said(page, output, page.width - NAME - 1);
+        let text = model_text(page, output, page.width - NAME - 1);
         let gap = " ".repeat(NAME + 1 - name.width());
-        page.line(&format!("{}{gap}{said}", page.paint(&name, *style)));
+        page.line(&format!("{}{gap}{text}", page.paint(&name, *style)));
     }
     if rows.len() > shown {
         page.line(&format!("… and {} more", rows.len() - shown));
@@ -221,15 +221,17 @@ fn answers(page: &mut Page, report: &Report, prompt: &PromptReport) {
 }
 
 /// A model's text in one line, its thinking dimmed.
-fn said(page: &Page, output: &str, width: usize) -> String {
+fn model_text(page: &Page, output: &str, width: usize) -> String {
     let output = flat(output.trim());
     let mut line = String::new();
     let mut left = width;
-    for piece in pieces(&output) {
-        let (text, style) = match piece {
-            Piece::Said(text) => (text.to_owned(), Style::new()),
-            Piece::Thought(text, true) => (format!("<think>{text}</think>"), Style::new().dimmed()),
-            Piece::Thought(text, false) => (format!("<think>{text}"), Style::new().dimmed()),
+    for segment in segments(&output) {
+        let (text, style) = match segment {
+            Segment::Text(text) => (text.to_owned(), Style::new()),
+            Segment::Thinking(text, true) => {
+                (format!("<think>{text}</think>"), Style::new().dimmed())
+            }
+            Segment::Thinking(text, false) => (format!("<think>{text}"), Style::new().dimmed()),
         };
         if !line.is_empty() {
             line.push(' ');
@@ -245,25 +247,25 @@ fn said(page: &Page, output: &str, width: usize) -> String {
     if line.is_empty() { page.paint("(nothing)", Style::new().dimmed()) } else { line }
 }
 
-/// As many whole notes as fit into `room` lines.
-fn notes(page: &mut Page, report: &Report, room: usize) {
+/// As many whole notes as fit into `lines_left` lines.
+fn notes(page: &mut Page, report: &Report, lines_left: usize) {
     let notes: Vec<Vec<String>> = report
         .phases
         .iter()
         .flat_map(|phase| phase.notes.iter().map(|note| format!("{}: {note}", phase.name)))
         .map(|note| first_lines(&flat(&note), page.width - 2, 3))
         .collect();
-    // A blank line, the heading, and where not all fit a line that says so.
-    let room = room.saturating_sub(3);
+    // A blank line, the heading, and a line for the notes that do not fit.
+    let lines_left = lines_left.saturating_sub(3);
     let fits = notes
         .iter()
         .scan(0, |lines, note| {
             *lines += note.len();
             Some(*lines)
         })
-        .take_while(|lines| *lines <= room)
+        .take_while(|lines| *lines <= lines_left)
         .count();
-    if notes.is_empty() || room == 0 {
+    if notes.is_empty() || lines_left == 0 {
         return;
     }
     page.heading("Notes");
@@ -275,7 +277,7 @@ fn notes(page: &mut Page, report: &Report, room: usize) {
     }
 }
 
-/// The next steps, each with a command on a line of its own where it needs the width.
+/// The next steps. Long commands get their own lines.
 fn next_steps(next: &[Next], layout: Layout) -> String {
     let mut page = Page::new(layout);
     if next.is_empty() {
@@ -303,7 +305,7 @@ fn flat(text: &str) -> String {
     words.split(['\n', ' ']).filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ")
 }
 
-/// The first lines of a wrapped text, with an ellipsis where there are more.
+/// The first `count` lines of a wrapped text, with an ellipsis if it is longer.
 fn first_lines(text: &str, width: usize, count: usize) -> Vec<String> {
     let mut lines = wrap(text, width);
     if lines.len() > count {
@@ -328,9 +330,9 @@ fn clip_words(text: &str, width: usize) -> String {
 mod tests {
     use super::*;
 
-    fn phase(place: usize, text: &str) -> PhaseReport {
+    fn phase(index: usize, text: &str) -> PhaseReport {
         PhaseReport {
-            name: format!("phase-{place}"),
+            name: format!("phase-{index}"),
             flops: 1e12,
             seconds: 3723.0,
             metrics: [
@@ -350,10 +352,10 @@ mod tests {
         }
     }
 
-    /// A run of so many phases whose texts are as long as they may be.
+    /// A run of `count` phases with long texts.
     fn long(count: usize) -> Report {
         let text = "Lorem ipsum dolor sit amet, consectetur adipiscing elit. ".repeat(9);
-        let phases: Vec<PhaseReport> = (0..count).map(|place| phase(place, &text)).collect();
+        let phases: Vec<PhaseReport> = (0..count).map(|index| phase(index, &text)).collect();
         let outputs = phases.iter().map(|phase| (phase.name.clone(), text.clone())).collect();
         let prompt = PromptReport {
             prompt: text.clone(),
@@ -380,7 +382,11 @@ mod tests {
             for width in [40, 80, 100, 200] {
                 let text = summary(&long(count), &next(), Layout { width, colour: false });
                 let lines: Vec<&str> = text.lines().collect();
-                assert!(lines.len() <= LINES, "{count} phases, {width}: {}\n{text}", lines.len());
+                assert!(
+                    lines.len() <= MAX_LINES,
+                    "{count} phases, {width}: {}\n{text}",
+                    lines.len()
+                );
                 let wide = lines.iter().find(|line| line.width() > width);
                 assert!(wide.is_none(), "{count} phases, {width}: {wide:?}");
                 assert!(text.trim_end().ends_with("crisol report runs/x --full"), "{text}");

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use crisol_model::ModelFiles;
-use crisol_phases::{DataSource, Evaluation, EvaluationOptions, Measured, RunSettings, evaluate};
+use crisol_phases::{DataSource, Evaluation, EvaluationOptions, Measure, RunSettings, evaluate};
 use crisol_report::measures::{label, value_text};
 use crisol_report::wrap;
 use crisol_text::{StringFormat, TextOptions};
@@ -91,7 +91,7 @@ impl EvalArgs {
                 TextOptions { strings: StringFormat::Message, ..checkpoint.text.options().clone() };
             checkpoint.text.set_options(options);
         }
-        let data = DataSource::open("").reading(reading);
+        let data = DataSource::open("").with_options(reading);
         let options = EvaluationOptions {
             limit: self.limit,
             max_new_tokens: self.max_new_tokens,
@@ -119,14 +119,14 @@ impl EvalArgs {
 }
 
 fn json(model: &std::path::Path, files: &[String], evaluation: &Evaluation) -> Value {
-    let measured = |Measured { shape, id, value, standard_error, records, of }: &Measured| {
+    let measured = |Measure { shape, id, value, standard_error, records, count }: &Measure| {
         json!({
             "shape": shape,
             "id": id,
             "value": value,
             "standard_error": standard_error,
             "records": records,
-            "of": of,
+            "of": count,
         })
     };
     json!({
@@ -141,7 +141,7 @@ fn table(evaluation: &Evaluation) -> Result<(), CliError> {
     for note in &evaluation.notes {
         say_wrapped(note);
     }
-    let row = |measured: &Measured| {
+    let row = |measured: &Measure| {
         let value = value_text(measured.id, measured.value);
         let error = measured
             .standard_error

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crisol_engine::Device;
-use crisol_phases::{Observer, Recipe, RunOptions, Saves, StageForecast, forecast};
+use crisol_phases::{Observer, Recipe, RunOptions, SaveStats, StageForecast, forecast};
 use crisol_report::PhaseReport;
 
 use crate::fixture::{Bench, full_recipe};
@@ -26,7 +26,7 @@ impl Observer for Said {
     }
     fn measured(&mut self) {}
     fn memory_forecast(&mut self, _: f64, _: Option<f64>) {}
-    fn saved(&mut self, _: &Saves) {}
+    fn saved(&mut self, _: &SaveStats) {}
     fn note(&mut self, _: &str) {}
     fn phase_finished(&mut self, _: &PhaseReport) {}
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crisol_engine::{Device, Interrupt};
 use crisol_phases::{
-    Observer, Recipe, RunOptions, Saves, StageForecast, available_memory, forecast,
+    Observer, Recipe, RunOptions, SaveStats, StageForecast, available_memory, forecast,
     refuse_too_large,
 };
 use crisol_report::PhaseReport;
@@ -76,7 +76,7 @@ impl Observer for Brief {
     fn stage_forecast(&mut self, _: &StageForecast) {}
     fn measured(&mut self) {}
     fn memory_forecast(&mut self, _: f64, _: Option<f64>) {}
-    fn saved(&mut self, _: &Saves) {}
+    fn saved(&mut self, _: &SaveStats) {}
     fn note(&mut self, _: &str) {}
     fn phase_finished(&mut self, _: &PhaseReport) {}
 }

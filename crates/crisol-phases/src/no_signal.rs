@@ -1,5 +1,8 @@
-//! Groups that teach nothing, noticed early: where no answer of GRPO's first steps is right and every group earns the
-//! same, the rest of the phase seldom differs, and a setting is the reason more often than the model.
+//! Early warning of GRPO without a signal: no right answer in the first steps, and equal rewards
+//! within every group.
+//!
+//! Advantages are zero then, and seldom become anything else later in the phase. A setting is the
+//! usual cause, so the note names what the answers lack and the setting to change.
 
 use crisol_objectives::verifier::Verdict;
 use serde::{Deserialize, Serialize};
@@ -7,25 +10,29 @@ use serde::{Deserialize, Serialize};
 use crate::rollouts::Rollout;
 use crate::settings::ReasonSettings;
 
-/// Steps after which it is said.
+/// Steps that are examined.
 const STEPS: u64 = 3;
 
-/// What the answers of the first steps lacked. It is saved with the phase's state, so that a resumed phase says the same.
+/// What the answers of the first steps lacked. It is part of the phase's saved state.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct FirstSteps {
-    /// Steps that were looked at.
+    /// Steps examined so far.
     steps: u64,
     answers: usize,
-    /// Answers that were cut off, and those that ended without the form, or in it with a wrong answer.
+    /// Answers cut off at the token limit.
     cut: usize,
+    /// Ended answers without the format.
     formless: usize,
+    /// Ended answers in the format whose result is wrong.
     wrong: usize,
-    /// Whether an answer was right, or some group had answers that earned differently.
-    teaches: bool,
+    /// Whether an answer was right or a group had different rewards.
+    #[serde(rename = "teaches")]
+    has_signal: bool,
 }
 
 impl FirstSteps {
-    /// Looks at the answers of step `step` of `total`. After the last of the first steps: what to say about them.
+    /// Adds the answers of step `step` (from 0) of `total`. Returns a note after the last of the
+    /// first steps, if none of them had a signal.
     pub(crate) fn add(
         &mut self,
         step: u64,
@@ -41,20 +48,21 @@ impl FirstSteps {
         }
         self.steps += 1;
         self.answers += verdicts.len();
-        self.teaches |= zero_spread.contains(&false);
-        let asks_form = settings.format_reward != 0.0;
+        self.has_signal |= zero_spread.contains(&false);
+        let needs_format = settings.format_reward != 0.0;
         for (verdict, rollout) in verdicts.iter().zip(rollouts) {
             if !rollout.ended {
                 self.cut += 1;
-            } else if asks_form && !verdict.format {
+            } else if needs_format && !verdict.format {
                 self.formless += 1;
             } else if !verdict.correct {
                 self.wrong += 1;
             } else {
-                self.teaches = true;
+                self.has_signal = true;
             }
         }
-        (self.steps == first && !self.teaches).then(|| self.note(settings.rollout.max_new_tokens))
+        (self.steps == first && !self.has_signal)
+            .then(|| self.note(settings.rollout.max_new_tokens))
     }
 
     fn note(&self, limit: usize) -> String {
@@ -67,19 +75,21 @@ impl FirstSteps {
         let mut causes = Vec::new();
         if cut > 0 {
             causes.push(format!(
-                " {cut} were cut at {limit} tokens: raise rollout.max_new_tokens, or teach shorter answers in the cold start"
+                " {cut} were cut at {limit} tokens: raise rollout.max_new_tokens, \
+                 or teach shorter answers in the cold start"
             ));
         }
         if formless > 0 {
             causes.push(format!(
-                " {formless} lack the form `<think>…</think>` and an answer: a longer cold start \
-                 (cold_start.data, cold_start.epochs), or format_reward = 0, which pays answers without it"
+                " {formless} lack the form `<think>…</think>` and an answer: \
+                 a longer cold start (cold_start.data, cold_start.epochs), \
+                 or format_reward = 0, which pays answers without it"
             ));
         }
         if wrong > 0 {
             causes.push(format!(
-                " {wrong} end with a wrong answer: easier problems, or a longer cold start; `crisol data inspect` \
-                 shows which references are compared as text"
+                " {wrong} end with a wrong answer: easier problems, or a longer cold start; \
+                 `crisol data inspect` shows which references are compared as text"
             ));
         }
         text.push_str(&causes.join(";"));
@@ -107,11 +117,11 @@ mod tests {
         let (verdicts, rollouts) = step(kinds);
         let notes =
             (from..10).map(|step| first.add(step, 10, &verdicts, &rollouts, &[!spread], settings));
-        let said: Vec<(usize, String)> =
+        let notes: Vec<(usize, String)> =
             notes.enumerate().filter_map(|(i, note)| Some((i, note?))).collect();
-        assert!(said.len() <= 1);
-        said.into_iter().next().map(|(i, note)| {
-            assert_eq!(i, 2, "said after the third step");
+        assert!(notes.len() <= 1);
+        notes.into_iter().next().map(|(i, note)| {
+            assert_eq!(i, 2, "noted after the third step");
             note
         })
     }
@@ -122,7 +132,7 @@ mod tests {
     const RIGHT: (bool, bool, bool) = (true, true, true);
 
     #[test]
-    fn what_the_first_answers_lack_is_said_with_what_to_change() {
+    fn the_note_names_what_answers_lack_and_the_setting_to_change() {
         let mut settings = ReasonSettings::default();
         settings.rollout.max_new_tokens = 96;
         let text = note(0, &[CUT, CUT, FORMLESS, WRONG], false, &settings).expect("a note");
@@ -140,11 +150,11 @@ mod tests {
                 .expect("a note")
                 .contains("rollout.max_new_tokens")
         );
-        // Where something is learnt, or the phase goes on, nothing is said.
+        // No note if there is a signal, or in later steps.
         assert_eq!(note(0, &[CUT, RIGHT], false, &settings), None);
         assert_eq!(note(0, &[CUT, WRONG], true, &settings), None);
         assert_eq!(note(4, &[CUT; 4], false, &settings), None);
-        // Without a reward for the form, a right answer needs none.
+        // Without a format reward, a right answer needs no format.
         let answers_only = ReasonSettings { format_reward: 0.0, ..ReasonSettings::default() };
         assert_eq!(note(0, &[FORMLESS], false, &answers_only), None);
         assert!(
