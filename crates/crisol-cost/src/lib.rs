@@ -1,7 +1,8 @@
 //! The cost of training and running a language model, from its shape: parameters, FLOPs, memory,
 //! time, money, energy.
 //!
-//! Pure functions without I/O. `docs/cost-formulas.md` derives every formula and constant, with sources.
+//! Pure functions without I/O. `docs/cost-formulas.md` derives every formula and constant, with
+//! sources.
 
 pub mod engine;
 pub mod fit;

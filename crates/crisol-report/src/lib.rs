@@ -2,8 +2,8 @@
 //!
 //! [`Report`] is the content of `report.json`; [`html`] renders it to one self-contained page,
 //! [`terminal`] to text for a terminal, [`summary`] to a screen of it. [`comparison`] sets several
-//! models side by side in the same way. [`NotebookReport`] and [`notebook_html`] are for a replay of
-//! the workshop's notebook, [`LadderReport`] and [`ladder_html`] for a ladder of runs.
+//! models side by side in the same way. [`NotebookReport`] and [`notebook_html`] are for a replay
+//! of the workshop's notebook, [`LadderReport`] and [`ladder_html`] for a ladder of runs.
 
 mod changes;
 mod figures;

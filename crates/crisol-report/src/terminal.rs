@@ -1,5 +1,5 @@
-//! The report for a terminal. [`summary`] fits on a screen. [`terminal`] prints everything: behaviours,
-//! held-out data, notes, the answers after every phase, the costs.
+//! The report for a terminal. [`summary`] fits on a screen. [`terminal`] prints everything:
+//! behaviours, held-out data, notes, the answers after every phase, the costs.
 //!
 //! Text from models and users is stripped of control characters first: it cannot move the cursor or
 //! change colours. Widths are those of the Unicode standard (wide characters take two columns).
@@ -95,7 +95,8 @@ impl Page {
     }
 
     fn line(&mut self, line: &str) {
-        // No-break spaces have done their work once lines are cut; plain ones are easier to search for.
+        // No-break spaces have done their work once lines are cut; plain ones are easier to search
+        // for.
         self.text.push_str(&line.trim_end().replace('\u{a0}', " "));
         self.text.push('\n');
     }
@@ -390,8 +391,8 @@ fn pad(text: &str, width: usize) -> String {
     format!("{text}{}", " ".repeat(width.saturating_sub(text.width())))
 }
 
-/// Cuts text into lines of at most `width` columns: at its own line ends, else between words, else within a
-/// word that is longer than a line.
+/// Cuts text into lines of at most `width` columns: at its own line ends, else between words, else
+/// within a word that is longer than a line.
 pub fn wrap(text: &str, width: usize) -> Vec<String> {
     let mut lines = Vec::new();
     for paragraph in text.split('\n') {
