@@ -6,7 +6,7 @@
 use crisol_engine::Device;
 use crisol_fuzz::{checkpoint_folder, folder};
 use crisol_hub::GgmlType;
-use crisol_model::{Checkpoint, ModelFiles, SHARD_BYTES, skipped_tensors, load_model};
+use crisol_model::{Checkpoint, ModelFiles, SHARD_BYTES, load_model, skipped_tensors};
 use libfuzzer_sys::fuzz_target;
 
 // As in `tokenizer.rs`: a panic of the tokenizers crate that Crisol turns into an error is no find.

@@ -10,7 +10,7 @@
 //! | reward | train the reward model |
 //! | dpo | reference forward, train the policy |
 //! | grpo | sample, (old log-probs), (reference forward), train the policy |
-//! | ppo | sample, (old log-probs), reference, reward and value forward, train policy and value model |
+//! | ppo | sample, (old log-probs), reference, reward and value forward, train policy and values |
 
 use crate::{ModelShape, Parts};
 
