@@ -20,7 +20,7 @@ fuzz_target!(init: crisol_fuzz::quiet_panics(), |data: &[u8]| {
         let path = place.path().to_owned();
         (place, path)
     };
-    let _ = left_out(&path);
+    let _ = skipped_tensors(&path);
     let Ok(files) = ModelFiles::open(&path) else { return };
     let config = files.config();
     let (total, active) = files.parameters();
