@@ -6,7 +6,7 @@
 use crisol_engine::Device;
 use crisol_fuzz::{checkpoint_folder, folder};
 use crisol_hub::GgmlType;
-use crisol_model::{Checkpoint, ModelFiles, SHARD_BYTES, skipped_tensors, load_model};
+use crisol_model::{Checkpoint, ModelFiles, SHARD_BYTES, load_model, skipped_tensors};
 use libfuzzer_sys::fuzz_target;
 
 // As in `tokenizer.rs`: a panic of the tokenizers crate that Crisol turns into an error is no find.
@@ -20,7 +20,7 @@ fuzz_target!(init: crisol_fuzz::quiet_panics(), |data: &[u8]| {
         let path = place.path().to_owned();
         (place, path)
     };
-    let _ = left_out(&path);
+    let _ = skipped_tensors(&path);
     let Ok(files) = ModelFiles::open(&path) else { return };
     let config = files.config();
     let (total, active) = files.parameters();

@@ -28,7 +28,10 @@ fuzz_target!(|data: &[u8]| {
             assert_eq!(values.len(), shape.iter().product::<usize>());
         }
         if let Ok(Some(elements)) = tensors.mapped(name, shape) {
-            assert_eq!(tensors.dtype_and_bytes(name).map(|(_, bytes)| bytes), Some(elements.bytes.len()));
+            assert_eq!(
+                tensors.dtype_and_bytes(name).map(|(_, bytes)| bytes),
+                Some(elements.bytes.len())
+            );
         }
     }
 });

@@ -4,7 +4,7 @@
 #![no_main]
 
 use crisol_engine::Device;
-use crisol_phases::{StageForecast, Observer, RunOptions, Saves, run};
+use crisol_phases::{Observer, RunOptions, Saves, StageForecast, run};
 use crisol_report::PhaseReport;
 use crisol_train::{Checksums, write_checksums};
 use libfuzzer_sys::fuzz_target;

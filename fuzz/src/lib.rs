@@ -6,7 +6,9 @@ use std::sync::LazyLock;
 
 use crisol_engine::Params;
 use crisol_model::{Model, SamplingOptions, generate, scalars, score};
-use crisol_text::{EMBEDDED_TOKENS, Message, ReadOptions, TextSetup, Tokenizer, extent, records};
+use crisol_text::{
+    EMBEDDED_TOKENS, Message, ReadOptions, TextSetup, Tokenizer, records, source_size,
+};
 use tempfile::TempDir;
 
 /// A temporary folder with these files; a name may lie in a subfolder.
@@ -55,7 +57,7 @@ pub fn checkpoint_folder(data: &[u8]) -> Option<TempDir> {
 pub fn quiet_panics() {
     let hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
-        if !crisol_text::panic_becomes_error() {
+        if !crisol_text::panic_is_caught() {
             hook(panic);
         }
     }));
@@ -70,11 +72,11 @@ pub fn read_records(name: &str, data: &[u8]) {
     let records = records(path, &options).expect("a file that is there");
     for record in records {
         match record {
-            Ok(record) => assert!(record.place.starts_with(path), "{}", record.place),
+            Ok(record) => assert!(record.location.starts_with(path), "{}", record.location),
             Err(error) => assert!(error.to_string().contains(name), "{error}"),
         }
     }
-    let _ = extent(path, &options);
+    let _ = source_size(path, &options);
 }
 
 /// Lets a model of any numbers score and generate, which may be refused.

@@ -1,7 +1,8 @@
-//! The passes of each phase of training: which networks a token goes through, forward only or forward and backward.
+//! The passes of each phase of training: which networks a token goes through, forward only or
+//! forward and backward.
 //!
-//! This table is the one description of a phase's work. The cost planner, the forecast of a run and the memory estimate
-//! read it.
+//! This table is the one description of a phase's work. The cost planner, the forecast of a run and
+//! the memory estimate read it.
 //!
 //! | phase | passes over a token |
 //! |---|---|
@@ -9,7 +10,7 @@
 //! | reward | train the reward model |
 //! | dpo | reference forward, train the policy |
 //! | grpo | sample, (old log-probs), (reference forward), train the policy |
-//! | ppo | sample, (old log-probs), reference, reward and value forward, train policy and value model |
+//! | ppo | sample, (old log-probs), reference, reward and value forward, train policy and values |
 
 use crate::{ModelShape, Parts};
 
@@ -74,8 +75,8 @@ pub struct PhaseOptions {
     pub updates: u32,
     /// Forward passes of GRPO's reference over each sample: 1 with a KL penalty, 0 without.
     pub reference: f64,
-    /// Whether the log-probs of the sampling policy are computed again before training, as TRL and verl do. Crisol keeps
-    /// those of the sampler.
+    /// Whether the log-probs of the sampling policy are computed again before training, as TRL and
+    /// verl do. Crisol keeps those of the sampler.
     pub old_logprobs: bool,
 }
 
@@ -107,8 +108,8 @@ impl Phase {
         self != Phase::Pretrain
     }
 
-    /// What each of its tokens goes through (Shao et al. 2024, arXiv:2402.03300; Ouyang et al. 2022, arXiv:2203.02155; Rafailov et
-    /// al. 2023, arXiv:2305.18290).
+    /// What each of its tokens goes through (Shao et al. 2024, arXiv:2402.03300; Ouyang et al.
+    /// 2022, arXiv:2203.02155; Rafailov et al. 2023, arXiv:2305.18290).
     pub fn passes(self, options: PhaseOptions) -> Vec<Pass> {
         let pass = |name, network, kind| Pass { name, network, kind, times: 1.0 };
         let updates = f64::from(options.updates);
@@ -145,7 +146,8 @@ impl Phase {
     }
 }
 
-/// Operations of a token of training for one of its forward pass: backward multiplies twice as much.
+/// Operations of a token of training for one of its forward pass: backward multiplies twice as
+/// much.
 pub const TRAINING: f64 = 3.0;
 
 impl Pass {
@@ -157,9 +159,10 @@ impl Pass {
         }
     }
 
-    /// Operations of one of the phase's tokens in a document of `length` tokens, forward and backward, by part. With `adapters` frozen
-    /// matrices need no gradient of their own: backward multiplies once, not twice, but for attention, which has no weights; what the
-    /// adapters themselves take is left out. Recomputed activations do not count.
+    /// Operations of one of the phase's tokens in a document of `length` tokens, forward and
+    /// backward, by part. With `adapters` frozen matrices need no gradient of their own: backward
+    /// multiplies once, not twice, but for attention, which has no weights; what the adapters
+    /// themselves take is left out. Recomputed activations do not count.
     pub fn flops(&self, policy: &ModelShape, length: f64, adapters: bool) -> (Parts, Parts) {
         let forward = self.shape(policy).forward_flops(length).map(|flops| self.times * flops);
         if self.kind != Kind::Train {

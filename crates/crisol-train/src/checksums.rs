@@ -1,7 +1,8 @@
-//! Checksums of the files of a saved state, so that a damaged or exchanged file is found before anything is trained on it.
+//! Checksums of the files of a saved state, so that a damaged or exchanged file is found before
+//! anything is trained on it.
 //!
-//! A state folder holds a file `checksums`: one line for each file with its BLAKE3 checksum, its size and its name,
-//! and last the checksum of these lines. It is written last.
+//! A state folder holds a file `checksums`: one line for each file with its BLAKE3 checksum, its
+//! size and its name, and last the checksum of these lines. It is written last.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -40,7 +41,8 @@ impl Checksum {
 /// The checksums of a folder's files, by their names.
 pub type Checksums = BTreeMap<String, Checksum>;
 
-/// Writes the checksums of all files of a folder into it and returns them. `known` are those that need not be computed.
+/// Writes the checksums of all files of a folder into it and returns them. `known` are those that
+/// need not be computed.
 pub fn write_checksums(folder: &Path, known: &Checksums) -> Result<Checksums, TrainError> {
     let failed = |source| TrainError::Io { path: folder.to_path_buf(), source };
     let mut sums = Checksums::new();
@@ -64,7 +66,8 @@ pub fn write_checksums(folder: &Path, known: &Checksums) -> Result<Checksums, Tr
     Ok(sums)
 }
 
-/// Compares a folder's files with its checksums and returns them; the first file that differs is the error.
+/// Compares a folder's files with its checksums and returns them; the first file that differs is
+/// the error.
 pub fn check_checksums(folder: &Path) -> Result<Checksums, TrainError> {
     check(folder, None)
 }

@@ -1,5 +1,6 @@
-//! Training without knowing what is trained for: the step (forward, objective, backward, optimizer), schedules,
-//! state that can be saved and resumed to the bit, metrics, and the request to stop.
+//! Training without knowing what is trained for: the step (forward, objective, backward,
+//! optimizer), schedules, state that can be saved and resumed to the bit, metrics, and the request
+//! to stop.
 
 mod checksums;
 mod metrics;

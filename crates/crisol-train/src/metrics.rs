@@ -1,5 +1,5 @@
-//! Metrics of a phase while it trains: one JSON object per step in `metrics.jsonl`, and TensorBoard events
-//! on request.
+//! Metrics of a phase while it trains: one JSON object per step in `metrics.jsonl`, and TensorBoard
+//! events on request.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
@@ -22,8 +22,9 @@ pub struct MetricsWriter {
 }
 
 impl MetricsWriter {
-    /// Opens `path` for appending after the part whose checksum was `saved` with a state ([`Self::checksum`]); `None`: empty. What
-    /// comes after it is dropped: a run that was killed after its last save will write it again.
+    /// Opens `path` for appending after the part whose checksum was `saved` with a state
+    /// ([`Self::checksum`]); `None`: empty. What comes after it is dropped: a run that was killed
+    /// after its last save will write it again.
     pub fn open(
         path: &Path,
         saved: Option<&Checksum>,
@@ -57,7 +58,8 @@ impl MetricsWriter {
         Ok(MetricsWriter { path: path.to_path_buf(), file, hasher, events })
     }
 
-    /// Brings the file to the disk and returns the checksum of what it holds, to be saved with a state.
+    /// Brings the file to the disk and returns the checksum of what it holds, to be saved with a
+    /// state.
     pub fn checksum(&self) -> Result<Checksum, TrainError> {
         self.file
             .sync_data()
@@ -87,8 +89,8 @@ impl MetricsWriter {
     }
 }
 
-/// The metrics that a file holds, as `(step, name, value)` in order. A torn last line (the process was killed
-/// while writing) is ignored.
+/// The metrics that a file holds, as `(step, name, value)` in order. A torn last line (the process
+/// was killed while writing) is ignored.
 pub fn read_metrics(path: &Path) -> Result<Vec<(u64, String, f64)>, TrainError> {
     let mut all = Vec::new();
     for (step, line) in read_lines(path)? {

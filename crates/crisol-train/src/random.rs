@@ -1,5 +1,6 @@
-//! Random streams without state: every random choice of a run is a function of the run's seed, what it is
-//! for, and a step number. So a resumed run draws what the uninterrupted one would have drawn.
+//! Random streams without state: every random choice of a run is a function of the run's seed, what
+//! it is for, and a step number. So a resumed run draws what the uninterrupted one would have
+//! drawn.
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;

@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 pub enum Schedule {
     /// Warm-up, then constant.
     Constant,
-    /// Warm-up, stable, then linear decay to zero over the last `decay` share of the steps
-    /// (WSD; Hu et al. 2024, arXiv:2404.06395; linear form as in Hägele et al. 2024, arXiv:2405.18392).
+    /// Warm-up, stable, then linear decay to zero over the last `decay` share of the steps (WSD; Hu
+    /// et al. 2024, arXiv:2404.06395; linear form as in Hägele et al. 2024, arXiv:2405.18392).
     Wsd,
     /// Warm-up, then half a cosine down to a tenth of the peak (Loshchilov & Hutter 2017,
     /// arXiv:1608.03983; the floor as in Hoffmann et al. 2022, arXiv:2203.15556).
@@ -17,8 +17,8 @@ pub enum Schedule {
 }
 
 impl Schedule {
-    /// The factor on the peak learning rate at `step` (from 0) of `total`, with `warmup` steps of linear
-    /// warm-up and, for WSD, the last `decay` share of the steps decaying.
+    /// The factor on the peak learning rate at `step` (from 0) of `total`, with `warmup` steps of
+    /// linear warm-up and, for WSD, the last `decay` share of the steps decaying.
     pub fn factor(self, step: u64, total: u64, warmup: u64, decay: f64) -> f64 {
         if step < warmup {
             return (step + 1) as f64 / warmup as f64;

@@ -1,5 +1,5 @@
-//! Weights and optimizer moments on disk, bit for bit, as safetensors. Written inside a folder that is replaced
-//! atomically by the caller.
+//! Weights and optimizer moments on disk, bit for bit, as safetensors. Written inside a folder that
+//! is replaced atomically by the caller.
 
 use std::borrow::Cow;
 use std::path::Path;

@@ -52,10 +52,12 @@ impl Trainer {
         Trainer { model, params, optimizer, replicas }
     }
 
-    /// One step over a batch that is cut into `shards`. The objective gets a shard's index and scores; losses and
-    /// statistics add up over shards, so it must divide by the whole batch's normaliser.
+    /// One step over a batch that is cut into `shards`. The objective gets a shard's index and
+    /// scores; losses and statistics add up over shards, so it must divide by the whole batch's
+    /// normaliser.
     ///
-    /// When the device is asked to stop, the step is given up ([`TrainError::is_stop`]): it happens as a whole or not at all.
+    /// When the device is asked to stop, the step is given up ([`TrainError::is_stop`]): it happens
+    /// as a whole or not at all.
     pub fn step<S: Default + std::ops::AddAssign + Send>(
         &mut self,
         shards: &[Packed],
@@ -143,7 +145,8 @@ fn check_stop(params: &Params) -> Result<(), TrainError> {
     if params.device().interrupt().requested() { Err(TrainError::Stopped) } else { Ok(()) }
 }
 
-/// What a model says about a batch without training on it: `read(shard, scores)` for every shard, in order.
+/// What a model says about a batch without training on it: `read(shard, scores)` for every shard,
+/// in order.
 pub fn evaluate<T: Send>(
     model: &Model,
     params: &Params,

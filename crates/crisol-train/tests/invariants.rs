@@ -1,5 +1,6 @@
-//! The invariants of training, through the public interface: however a batch is cut, packed, spread over threads,
-//! or interrupted, the same training results; and a rollout's first update has importance ratios of 1.
+//! The invariants of training, through the public interface: however a batch is cut, packed, spread
+//! over threads, or interrupted, the same training results; and a rollout's first update has
+//! importance ratios of 1.
 
 use crisol_engine::{Device, OptimizerConfig, Params, UpdateRule};
 use crisol_model::{Architecture, Config, Model, SamplingOptions, generate};
@@ -135,7 +136,8 @@ fn a_saved_and_restored_trainer_goes_on_with_the_same_bits() {
     assert_eq!(weights(&straight.params), weights(&resumed.params));
 }
 
-/// A stop that comes at any shard of a step: the rest is not computed, and the step has not happened.
+/// A stop that comes at any shard of a step: the rest is not computed, and the step has not
+/// happened.
 #[test]
 fn a_stopped_step_is_given_up_and_changes_nothing() {
     let shards = shards(&documents(), 1);
@@ -268,7 +270,8 @@ fn a_batch_without_targets_is_an_error() {
     assert!(matches!(error, TrainError::NothingToTrain { step: 1 }), "{error}");
 }
 
-/// Products large enough to be shared: one shard, which all threads work on together, and a few; documents of all lengths.
+/// Products large enough to be shared: one shard, which all threads work on together, and a few;
+/// documents of all lengths.
 #[test]
 fn threads_that_share_a_shard_give_the_same_bits() {
     let vocab = 700;
