@@ -38,6 +38,10 @@ mod workspace;
 #[cfg(test)]
 mod steady_state;
 
+// `cpu/reference.rs` is compiled into the unit tests and into `tests/engine`.
+#[cfg(test)]
+extern crate self as crisol_engine;
+
 pub use device::{Cpu, Device, ThreadSpawnError};
 pub use interrupt::Interrupt;
 pub use kv_cache::KvCache;

@@ -63,7 +63,7 @@ impl Optimizer {
     pub fn step(&mut self, params: &mut Params, grads: &Grads, config: &OptimizerConfig) -> f64 {
         let device = self.layout.device.clone();
         let Device::Cpu(cpu) = &device;
-        cpu.profile.time(Part::OPTIMIZER, device.threads(), || self.update(params, grads, config))
+        cpu.profile.time(Part::Optimizer, device.threads(), || self.update(params, grads, config))
     }
 
     fn update(&mut self, params: &mut Params, grads: &Grads, config: &OptimizerConfig) -> f64 {

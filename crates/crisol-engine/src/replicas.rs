@@ -67,7 +67,7 @@ impl Replicas {
                    grads: &mut Grads,
                    results: &mut Vec<_>| {
             if shards.start == replica {
-                cpu.profile.time(Part::REPLICAS, device.threads_at(tasks), || grads.zero());
+                cpu.profile.time(Part::Replicas, device.threads_at(tasks), || grads.zero());
             }
             device.with_workspace(tasks, |workspace| {
                 for shard in shards.step_by(replicas) {
@@ -99,7 +99,7 @@ impl Replicas {
             .collect::<Result<Vec<T>, E>>()?;
         let (sum, others) =
             self.grads[..replicas].split_first_mut().expect("there is always one replica");
-        cpu.profile.time(Part::REPLICAS, device.threads(), || sum.add_all(others));
+        cpu.profile.time(Part::Replicas, device.threads(), || sum.add_all(others));
         Ok((sum, results))
     }
 }

@@ -233,7 +233,7 @@ impl<'a> Tape<'a> {
         let device = self.params.device();
         let Device::Cpu(cpu) = device;
         let threads = device.threads_at(self.workspace.tasks);
-        cpu.profile.time(Part::CACHED_ATTENTION, threads, || {
+        cpu.profile.time(Part::CachedAttention, threads, || {
             let vars = [q, k, v, out];
             cpu::attention_cached(
                 device,

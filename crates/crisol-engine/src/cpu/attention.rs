@@ -6,9 +6,10 @@
 
 use std::ops::Range;
 
+use super::gemm::gemm;
 use super::mat::{Mat, MatMut};
 use super::math::{LANES, dot, exp, fma, max, scale_all, sum_lanes, vectorised};
-use super::packed::{PackedBuffer, gemm};
+use super::packed::PackedBuffer;
 use crate::kv_cache::TILE;
 use crate::workspace::Pool;
 use crate::{Attention, Interrupt, KvCache};
@@ -559,7 +560,39 @@ fn weighted_sum<S: pulp::Simd>(weights: &[f32], rows: &[f32], stride: usize) -> 
 
 #[cfg(test)]
 mod tests {
+    use super::super::reference::{self, Matrix};
     use super::*;
+
+    /// Documents shorter and longer than a block of queries and of keys, grouped heads.
+    #[test]
+    fn forward_and_backward_equal_the_reference() {
+        let shape = Attention { heads: 4, kv_heads: 2, qk_dim: 6, v_dim: 5, scale: 0.4 };
+        let offsets = [0, 1, 4, 4 + QUERIES as u32 + 3, 7 + (2 * QUERIES + KEYS) as u32 + 8];
+        let n = offsets[4] as usize;
+        let number = |i: usize| ((i * 7919 + 13) % 101) as f32 / 50.0 - 1.0;
+        let [q, k, v, dout] = [(24, 0), (12, 1), (10, 2), (20, 3)]
+            .map(|(width, seed)| (0..n * width).map(|i| number(i + seed)).collect::<Vec<f32>>());
+        let (mut out, mut lse) = (vec![f32::NAN; n * 20], vec![f32::NAN; n * 4]);
+        let (stop, floats) = (Interrupt::default(), &mut Pool::default());
+        forward(&q, &k, &v, &shape, &offsets, &mut out, &mut lse, &stop, floats);
+        let mut dq = vec![f32::NAN; q.len()];
+        let [mut dk, mut dv] = [&k, &v].map(|x| vec![0.0; x.len()]);
+        let saved = Saved { q: &q, k: &k, v: &v, out: &out, lse: &lse };
+        backward(&saved, &shape, &offsets, &dout, &mut dq, &mut dk, &mut dv, &stop, floats);
+
+        let [q, k, v, dout] = [&q, &k, &v, &dout].map(|x| Matrix::from_f32(n, x.len() / n, x));
+        let expected = reference::attention(&q, &k, &v, shape, &offsets);
+        let [eq, ek, ev] = reference::attention_backward([&q, &k, &v], shape, &offsets, &dout);
+        for (name, result, expected) in
+            [("out", out, expected), ("dq", dq, eq), ("dk", dk, ek), ("dv", dv, ev)]
+        {
+            assert_eq!(result.len(), expected.data.len(), "{name}");
+            for (i, (x, expected)) in result.iter().zip(&expected.data).enumerate() {
+                let error = (f64::from(*x) - expected).abs();
+                assert!(error < 2e-5, "{name} {i}: {x} where the reference has {expected}");
+            }
+        }
+    }
 
     /// A stop is heard between blocks of queries, forward and backward.
     #[test]

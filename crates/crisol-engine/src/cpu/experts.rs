@@ -1,9 +1,10 @@
 //! Mixtures of experts: what a router makes of its logits, rows in groups that each have a weight of their own, rows scaled,
 //! and rows summed.
 
+use super::gemm::parallel_gemm;
 use super::mat::{Mat, MatMut};
 use super::math::{add_assign, dot, scale_all, vectorised};
-use super::packed::{PackedBuffer, parallel_gemm};
+use super::packed::PackedBuffer;
 use super::weights::Weight;
 use crate::params::Orientation;
 use crate::tape::{Experts, Router};

@@ -199,6 +199,7 @@ vectorised! {
 
 #[cfg(test)]
 mod tests {
+    use super::super::reference;
     use super::*;
 
     vectorised! {
@@ -237,6 +238,20 @@ mod tests {
             [0.0, 0.0, 0.0, 1.0, 1.0, f32::INFINITY, f32::INFINITY, f32::INFINITY]
         );
         assert!(values[8].is_nan());
+    }
+
+    #[test]
+    fn softmax_weights_equal_the_reference() {
+        for n in [1, 15, 16, 50] {
+            let logits: Vec<f32> = (0..n).map(|i| ((i * 37) % 11) as f32 - 5.0).collect();
+            let mut weights = vec![f32::NAN; n];
+            let (largest, sum) = softmax_weights(&logits, 0.7, &mut weights);
+            assert_eq!(largest, logits.iter().copied().fold(f32::NEG_INFINITY, f32::max));
+            let scaled: Vec<f64> = logits.iter().map(|&z| f64::from(z * 0.7)).collect();
+            for (weight, p) in weights.iter().zip(reference::softmax(&scaled)) {
+                assert!((f64::from(*weight) / sum - p).abs() < 1e-6, "{weight} of {sum}, {p}");
+            }
+        }
     }
 
     #[test]

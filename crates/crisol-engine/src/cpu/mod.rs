@@ -2,7 +2,7 @@
 //!
 //! Kernels are plain loops over slices which the compiler vectorises, once per instruction set (see [`math`]), around the
 //! matrix products of [`packed`]. Threads work on different shards where there are enough of them; where there are
-//! fewer, the threads share the products ([`packed::parallel_gemm`]) and heads of attention ([`parallel_attention`]) of a shard. What is
+//! fewer, the threads share the products ([`gemm::parallel_gemm`]) and heads of attention ([`parallel_attention`]) of a shard. What is
 //! left, a hundredth of the work, one thread does.
 
 // Kernels must inline into the function that is compiled for the instruction set.
@@ -12,6 +12,7 @@ mod attention;
 mod concat_heads;
 mod embedding;
 mod experts;
+mod gemm;
 mod mat;
 pub(crate) mod math;
 pub(crate) mod muon;
@@ -20,6 +21,8 @@ pub(crate) mod optimizer;
 pub(crate) mod packed;
 mod parallel_attention;
 mod quantised;
+#[cfg(test)]
+mod reference;
 mod rope;
 mod swiglu;
 mod token_scores;
@@ -27,12 +30,14 @@ mod weights;
 
 use std::mem::take;
 
-pub(crate) use self::packed::{gemm_rate, panel_width};
+pub(crate) use self::gemm::gemm_rate;
+pub(crate) use self::packed::panel_width;
 pub(crate) use self::quantised::dequantise;
 
+use self::gemm::parallel_gemm;
 pub(crate) use self::mat::Mat;
 use self::mat::MatMut;
-use self::packed::{PackedBuffer, parallel_gemm};
+use self::packed::PackedBuffer;
 use self::weights::Weight;
 use crate::op::{Op, Value};
 use crate::parallel::for_rows;

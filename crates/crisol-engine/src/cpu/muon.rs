@@ -1,8 +1,9 @@
 //! Muon's update of one matrix: its momentum, with all singular values brought close to one.
 
+use super::gemm::gemm;
 use super::mat::{Mat, MatMut};
 use super::math::{sum_of_squares, vectorised};
-use super::packed::{PackedOperand, gemm, pack, packed_len, panel_width};
+use super::packed::{PackedOperand, pack, packed_len, panel_width};
 use crate::workspace::Pool;
 
 /// Decay of the momentum (Jordan et al. 2024).

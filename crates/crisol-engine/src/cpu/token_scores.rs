@@ -2,9 +2,10 @@
 //! fused over blocks of rows and chunks of the vocabulary, so that logits need not exist whole. Where there are few, they
 //! may be kept for backward, block by block, which saves one matrix product in four.
 
+use super::gemm::parallel_gemm;
 use super::mat::{Mat, MatMut};
 use super::math::{LANES, exp, fma, max, sum_lanes, vectorised};
-use super::packed::{PackedOperand, packed_len, parallel_gemm, parallel_pack};
+use super::packed::{PackedOperand, packed_len, parallel_pack};
 use super::weights::Weight;
 use crate::Interrupt;
 use crate::parallel::for_rows;

@@ -6,8 +6,9 @@
 
 use std::ops::Range;
 
+use super::gemm::{gemm, parallel_gemm};
 use super::mat::{Mat, MatMut};
-use super::packed::{PackedOperand, gemm, pack, packed_len, panel_width, parallel_gemm};
+use super::packed::{PackedOperand, pack, packed_len, panel_width};
 use super::quantised::QuantisedView;
 use crate::params::Orientation;
 use crate::workspace::Pool;

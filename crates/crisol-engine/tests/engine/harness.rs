@@ -9,7 +9,7 @@ use rand::SeedableRng;
 use rand::rand_core::Rng;
 use rand_chacha::ChaCha8Rng;
 
-use crate::reference::Mat;
+use crate::reference::Matrix;
 
 /// Deterministic random shapes and numbers.
 pub(crate) struct Random(ChaCha8Rng);
@@ -78,7 +78,7 @@ pub(crate) fn check(
     specs: &[(&str, &[usize])],
     deviation: f32,
     engine: impl Fn(&mut Tape<'_>) -> Vec<Var>,
-    twin: impl Fn(&[Mat]) -> Vec<Mat>,
+    twin: impl Fn(&[Matrix]) -> Vec<Matrix>,
 ) {
     let device = Device::cpu(Some(1));
     let params = params(&device, specs, deviation, 42);
@@ -92,13 +92,12 @@ pub(crate) fn check(
     tape.backward(&seeds, &mut Grads::zeros_like(&params));
 
     let mut random = Random::new(7);
-    let mut inputs: Vec<Mat> = params
+    let mut inputs: Vec<Matrix> = params
         .ids()
         .map(|id| {
-            let shape = &params.spec(id).shape;
-            let cols = *shape.last().expect("no scalars here");
+            let cols = *params.spec(id).shape.last().expect("a vector or a matrix");
             let values = params.read(id);
-            Mat::from_fn(values.len() / cols, cols, |i, j| f64::from(values[i * cols + j]))
+            Matrix::from_f32(values.len() / cols, cols, &values)
         })
         .collect();
 
@@ -121,7 +120,7 @@ pub(crate) fn check(
     let mut grads = Grads::zeros_like(&params);
     tape.backward(&seeded, &mut grads);
 
-    let loss = |inputs: &[Mat]| -> f64 {
+    let loss = |inputs: &[Matrix]| -> f64 {
         let outputs = twin(inputs);
         let terms = outputs
             .iter()

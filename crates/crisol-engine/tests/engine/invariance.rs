@@ -7,6 +7,7 @@ use crisol_engine::{
 };
 
 use crate::harness::{Random, id, offsets};
+use crate::reference::log_softmax;
 use crate::transformer::{Cached, VOCAB, forward, new_cache, new_params};
 
 /// Log-probs of the documents' own next tokens (that of the last is the first), by the training path.
@@ -42,10 +43,9 @@ fn training_prefill_and_decode_give_the_same_log_probs() {
     let targets = random.ids(138, VOCAB);
     let trained = training_logps(&params, &mut workspace, &ids, &starts, &targets);
 
-    let log_softmax = |logits: &[f32], target: u32| {
-        let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        let sum: f32 = logits.iter().map(|z| (z - largest).exp()).sum();
-        logits[target as usize] - largest - sum.ln()
+    let log_prob = |logits: &[f32], target: u32| {
+        let logits: Vec<f64> = logits.iter().map(|&z| z.into()).collect();
+        log_softmax(&logits)[target as usize] as f32
     };
     let slots = [1, 2, 0];
     let mut run = |cache: &mut crisol_engine::KvCache,
@@ -60,7 +60,7 @@ fn training_prefill_and_decode_give_the_same_log_probs() {
         let logits = tape.read(logits);
         rows.iter()
             .zip(logits.chunks(VOCAB))
-            .map(|(&row, logits)| log_softmax(logits, targets[row]))
+            .map(|(&row, logits)| log_prob(logits, targets[row]))
             .collect()
     };
 

@@ -6,6 +6,7 @@ use crisol_engine::{
 };
 
 use crate::harness::{Random, params};
+use crate::reference::{Matrix, gemm};
 
 /// Large enough for several chunks of a pass, with odd sizes; vectors do not decay.
 const SPECS: [(&str, &[usize]); 4] = [("a", &[3, 7]), ("b", &[5]), ("c", &[301, 457]), ("d", &[9])];
@@ -172,31 +173,24 @@ fn restored_moments_continue_bit_by_bit() {
     }
 }
 
-/// Muon's definition in f64: Nesterov momentum, five steps of Newton and Schulz, scaled to AdamW's size.
+/// Muon's definition in f64: Nesterov momentum, five Newton-Schulz steps, scaled to AdamW's size.
 fn muon_direction(m: &[f64], g: &[f64], rows: usize, cols: usize) -> Vec<f64> {
-    let looked_ahead = |i: usize| 0.05 * g[i] + 0.95 * (0.95 * m[i] + 0.05 * g[i]);
-    let mut x: Vec<Vec<f64>> =
-        (0..rows).map(|r| (0..cols).map(|c| looked_ahead(r * cols + c)).collect()).collect();
-    let norm = x.iter().flatten().map(|x| x * x).sum::<f64>().sqrt();
-    x.iter_mut().flatten().for_each(|x| *x /= norm);
-    let product = |a: &[Vec<f64>], b: &[Vec<f64>]| -> Vec<Vec<f64>> {
-        let entry = |row: &[f64], c: usize| row.iter().zip(b).map(|(x, b)| x * b[c]).sum::<f64>();
-        a.iter().map(|row| (0..b[0].len()).map(|c| entry(row, c)).collect()).collect()
-    };
+    let momentum = Matrix::from_fn(rows, cols, |r, c| {
+        let (m, g) = (m[r * cols + c], g[r * cols + c]);
+        0.05 * g + 0.95 * (0.95 * m + 0.05 * g)
+    });
+    let norm = momentum.data.iter().map(|x| x * x).sum::<f64>().sqrt();
+    let mut x = momentum.map(|x| x / norm);
     for _ in 0..5 {
-        let transposed: Vec<Vec<f64>> =
-            (0..cols).map(|c| x.iter().map(|row| row[c]).collect()).collect();
-        let gram = product(&x, &transposed);
-        let once = product(&gram, &x);
-        let twice = product(&gram, &once);
-        for ((x, once), twice) in
-            x.iter_mut().flatten().zip(once.iter().flatten()).zip(twice.iter().flatten())
-        {
-            *x = 3.4445 * *x - 4.775 * once + 2.0315 * twice;
-        }
+        let gram = gemm(1.0, &x, &x.transposed());
+        let once = gemm(1.0, &gram, &x);
+        let twice = gemm(1.0, &gram, &once);
+        x = Matrix::from_fn(rows, cols, |r, c| {
+            3.4445 * x.at(r, c) - 4.775 * once.at(r, c) + 2.0315 * twice.at(r, c)
+        });
     }
     let scale = 0.2 * (rows.max(cols) as f64).sqrt();
-    x.into_iter().flatten().map(|x| x * scale).collect()
+    x.map(|x| x * scale).data
 }
 
 /// Tall and wide matrices by Muon, vectors by AdamW; every direction has singular values near one.

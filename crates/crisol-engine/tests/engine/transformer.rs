@@ -4,7 +4,7 @@
 use crisol_engine::{Attention, Device, KvCache, Params, Rope, RopeStyle, Tape, Var};
 
 use crate::harness::{Random, check, id, offsets, params};
-use crate::reference::{self, Mat};
+use crate::reference::{self, Matrix};
 
 pub(crate) const VOCAB: usize = 530;
 const DIM: usize = 20;
@@ -106,7 +106,7 @@ pub(crate) fn forward(
     tape.rms_norm(x, id(params, "norm"), EPS)
 }
 
-fn twin(inputs: &[Mat], ids: &[u32], offsets: &[u32]) -> Mat {
+fn twin(inputs: &[Matrix], ids: &[u32], offsets: &[u32]) -> Matrix {
     let positions = positions(offsets);
     let eps = f64::from(EPS);
     let mut x = reference::gather(&inputs[0], ids);
