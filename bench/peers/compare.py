@@ -5,8 +5,9 @@
     python compare.py ../../target/release/crisol [--shapes "XS;S;M"] [--threads 2] [--rounds 5] [--seconds 5]
                       [--peers pytorch,compiled,burn,candle]
 
-PyTorch eager is the default peer; `compiled` is PyTorch with torch.compile. The peers in Rust are built first (minutes).
-Each round runs one after the other, and turns their order round, so that a machine that gets slower does so to all.
+PyTorch eager is the default peer; `compiled` is PyTorch with torch.compile. The peers in Rust are
+built first (minutes). Each round runs one after the other, and turns their order round, so that a
+machine that gets slower does so to all.
 """
 
 import argparse

@@ -1,4 +1,5 @@
-//! What the peers in Rust share with `pytorch_step.py`: options, shapes, the clock, and the JSON object at the end.
+//! What the peers in Rust share with `pytorch_step.py`: options, shapes, the clock, and the JSON
+//! object at the end.
 
 use std::error::Error;
 use std::time::Instant;
@@ -78,7 +79,8 @@ impl Shape {
         [f32::cos, f32::sin].map(|function| (0..self.t * half).map(|i| function(angle(i))).collect())
     }
 
-    /// Random tokens, `b` rows of `t`, and what follows each of them (after the last of a row, the first).
+    /// Random tokens, `b` rows of `t`, and what follows each of them (after the last of a row, the
+    /// first).
     pub fn batch(&self) -> [Vec<u32>; 2] {
         // The multiplier and increment of Knuth's MMIX; only its upper bits are random enough.
         let mut state = 0_u64;
@@ -104,8 +106,8 @@ pub struct Clock {
 }
 
 impl Clock {
-    /// Reads `--shape`, `--threads` and `--seconds`, and tells rayon how many threads to start. To be called first
-    /// of all, while there is no other thread.
+    /// Reads `--shape`, `--threads` and `--seconds`, and tells rayon how many threads to start. To
+    /// be called first of all, while there is no other thread.
     pub fn from_arguments() -> Result<Self, Box<dyn Error>> {
         let (mut name, mut threads, mut seconds) =
             ("XS".to_owned(), std::thread::available_parallelism()?.get(), 10.0);
@@ -142,7 +144,8 @@ impl Clock {
         self.losses.push(loss);
     }
 
-    /// Prints the JSON object; and the first and the last loss to stderr, which show that it trains.
+    /// Prints the JSON object; and the first and the last loss to stderr, which show that it
+    /// trains.
     pub fn report(self) -> Result<(), Box<dyn Error>> {
         let mut times = self.times[WARM_UP..].to_vec();
         times.sort_by(f64::total_cmp);

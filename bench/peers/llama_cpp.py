@@ -1,11 +1,13 @@
-"""Times prompts and generation of Crisol and llama.cpp by turns on the same GGUF file, and prints the ratios of their medians.
+"""Times prompts and generation of Crisol and llama.cpp by turns on the same GGUF file, and prints
+the ratios of their medians.
 
     cargo build --release
     pip install -r requirements.txt
     python llama_cpp.py ../../target/release/crisol MODEL.gguf [--threads 2] [--rounds 5] [--prompt-tokens 438] [--new-tokens 128]
 
-llama.cpp is the build that the package xllamacpp ships; it reports its own rates. Both get one prompt of as many tokens (of
-numbers without a pattern), keep nothing of the prompt before, and generate as many tokens.
+llama.cpp is the build that the package xllamacpp ships; it reports its own rates. Both get one
+prompt of as many tokens (of numbers without a pattern), keep nothing of the prompt before, and
+generate as many tokens.
 """
 
 import argparse

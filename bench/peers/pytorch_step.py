@@ -1,11 +1,14 @@
-"""The training step of `crisol bench train` in PyTorch: the same shapes, the same model, the same optimizer.
+"""The training step of `crisol bench train` in PyTorch: the same shapes, the same model, the same
+optimizer.
 
     python pytorch_step.py --shape XS --threads 2 [--compile] [--seconds 10]
 
-Prints one JSON object: tokens_per_second (median of the steps) and peak_memory_bytes. Needs the package of requirements.txt.
+Prints one JSON object: tokens_per_second (median of the steps) and peak_memory_bytes. Needs the
+package of requirements.txt.
 
 A Llama with a causal mask and documents of equal length, one row of the batch each; attention by
-scaled_dot_product_attention, cross-entropy over the flattened logits, clip_grad_norm_, AdamW (fused).
+scaled_dot_product_attention, cross-entropy over the flattened logits, clip_grad_norm_, AdamW
+(fused).
 """
 
 import argparse
@@ -28,7 +31,8 @@ LEAST_STEPS = 3
 
 
 def shape(text):
-    """XS, S, M, or changes to one of them, as in `crisol bench`; a list without a name changes XS."""
+    """XS, S, M, or changes to one of them, as in `crisol bench`; a list without a name changes
+    XS."""
     parts = text.split(",")
     named = "=" not in parts[0]
     result = dict(SHAPES[parts[0]] if named else SHAPES["XS"])

@@ -1,4 +1,5 @@
-//! A chat template and a conversation for it: the template, then roles and contents in turn, with NULs between.
+//! A chat template and a conversation for it: the template, then roles and contents in turn, with
+//! NULs between.
 
 #![no_main]
 

@@ -1,5 +1,5 @@
-//! A checkpoint's folder, loaded to train and to run: `config.json`, `model.safetensors.index.json` (may be empty) and a
-//! file of weights, with NULs between.
+//! A checkpoint's folder, loaded to train and to run: `config.json`, `model.safetensors.index.json`
+//! (may be empty) and a file of weights, with NULs between.
 
 #![no_main]
 

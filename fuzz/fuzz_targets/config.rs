@@ -1,4 +1,5 @@
-//! A `config.json`: beside the weights of a tiny model that it may fit, and as the shape of a new model.
+//! A `config.json`: beside the weights of a tiny model that it may fit, and as the shape of a new
+//! model.
 
 #![no_main]
 
@@ -12,7 +13,8 @@ const WEIGHTS: &[u8] = include_bytes!("../../tests/golden/llama-scalar/model.saf
 /// A longer context is valid, but its rotary tables are slow to fill.
 const POSITIONS: usize = 1 << 12;
 
-/// What the number of parameters is a product of; only models of up to `LARGEST` and `LAYERS` are made.
+/// What the number of parameters is a product of; only models of up to `LARGEST` and `LAYERS` are
+/// made.
 const SIZES: [&str; 16] = [
     "vocab_size",
     "hidden_size",

@@ -1,4 +1,5 @@
-//! A GGUF file: every tensor read or refused, and the model that it may hold loaded to train and to run.
+//! A GGUF file: every tensor read or refused, and the model that it may hold loaded to train and to
+//! run.
 
 #![no_main]
 
@@ -28,6 +29,6 @@ fuzz_target!(init: crisol_fuzz::quiet_panics(), |data: &[u8]| {
     assert_eq!(trained.is_ok(), inferred.is_ok());
     for checkpoint in [trained, inferred].into_iter().flatten() {
         use_model(&checkpoint.model, &checkpoint.params);
-        let _ = checkpoint.text.tokenizer.encode_plain("the 12 ünï 🦀");
+        let _ = checkpoint.text.tokenizer.encode_with_special_tokens("the 12 ünï 🦀");
     }
 });

@@ -1,11 +1,12 @@
-//! What `crisol info` and `crisol export` read: a GGUF file, or a checkpoint's folder as in `checkpoint.rs`.
+//! What `crisol info` and `crisol export` read: a GGUF file, or a checkpoint's folder as in
+//! `checkpoint.rs`.
 
 #![no_main]
 
 use crisol_engine::Device;
 use crisol_fuzz::{checkpoint_folder, folder};
 use crisol_hub::GgmlType;
-use crisol_model::{Checkpoint, ModelFiles, SHARD_BYTES, left_out, load_model};
+use crisol_model::{Checkpoint, ModelFiles, SHARD_BYTES, skipped_tensors, load_model};
 use libfuzzer_sys::fuzz_target;
 
 // As in `tokenizer.rs`: a panic of the tokenizers crate that Crisol turns into an error is no find.
@@ -24,8 +25,8 @@ fuzz_target!(init: crisol_fuzz::quiet_panics(), |data: &[u8]| {
     let config = files.config();
     let (total, active) = files.parameters();
     assert!(active <= total);
-    assert!(files.stored().iter().map(|stored| stored.tensors).sum::<usize>() > 0);
-    let _ = (config.class(), config.cached_per_token(), config.longest_document(), config.rope_parameters());
+    assert!(files.weight_summary().iter().map(|summary| summary.tensors).sum::<usize>() > 0);
+    let _ = (config.class(), config.cached_per_token(), config.max_document_len(), config.rope_parameters());
     let _ = files.text();
 
     let device = Device::cpu(Some(1));

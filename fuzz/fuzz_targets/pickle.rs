@@ -1,5 +1,5 @@
-//! A `pytorch_model.bin`: its zip and pickle read, and every tensor. First byte: whether the rest is a whole file, or a
-//! pickle that is put into a zip, with a storage of 256 bytes beside it.
+//! A `pytorch_model.bin`: its zip and pickle read, and every tensor. First byte: whether the rest
+//! is a whole file, or a pickle that is put into a zip, with a storage of 256 bytes beside it.
 
 #![no_main]
 
@@ -28,7 +28,7 @@ fuzz_target!(|data: &[u8]| {
             assert_eq!(values.len(), shape.iter().product::<usize>());
         }
         if let Ok(Some(elements)) = tensors.mapped(name, shape) {
-            assert_eq!(tensors.stored(name).map(|stored| stored.1), Some(elements.bytes.len()));
+            assert_eq!(tensors.dtype_and_bytes(name).map(|(_, bytes)| bytes), Some(elements.bytes.len()));
         }
     }
 });

@@ -1,9 +1,10 @@
-//! How far an interrupted phase is: the `state.json` of a run that is resumed, up to where it misses its data.
+//! How far an interrupted phase is: the `state.json` of a run that is resumed, up to where it
+//! misses its data.
 
 #![no_main]
 
 use crisol_engine::Device;
-use crisol_phases::{ExpectedStage, Observer, RunOptions, Saves, run};
+use crisol_phases::{StageForecast, Observer, RunOptions, Saves, run};
 use crisol_report::PhaseReport;
 use crisol_train::{Checksums, write_checksums};
 use libfuzzer_sys::fuzz_target;
@@ -16,9 +17,9 @@ impl Observer for Nobody {
     fn phase_started(&mut self, _: &str, _: usize, _: usize) {}
     fn stage_started(&mut self, _: &str, _: u64, _: u64) {}
     fn step(&mut self, _: u64, _: u64, _: &[(&str, f64)]) {}
-    fn expected(&mut self, _: &ExpectedStage) {}
+    fn stage_forecast(&mut self, _: &StageForecast) {}
     fn measured(&mut self) {}
-    fn expected_memory(&mut self, _: f64, _: Option<f64>) {}
+    fn memory_forecast(&mut self, _: f64, _: Option<f64>) {}
     fn saved(&mut self, _: &Saves) {}
     fn note(&mut self, _: &str) {}
     fn phase_finished(&mut self, _: &PhaseReport) {}

@@ -11,7 +11,7 @@ const TEXTS: [&str; 4] = ["", "the 1234 words", "  ünïcode 漢字 🦀\r\n\n",
 fuzz_target!(init: crisol_fuzz::quiet_panics(), |data: &[u8]| {
     let Ok(tokenizer) = Tokenizer::from_sentencepiece(data, "tokenizer.model") else { return };
     for text in TEXTS {
-        let Ok(ids) = tokenizer.encode_plain(text) else { continue };
+        let Ok(ids) = tokenizer.encode_with_special_tokens(text) else { continue };
         let _ = tokenizer.decode(&ids, false);
         let mut stream = tokenizer.stream(true);
         for &id in &ids {

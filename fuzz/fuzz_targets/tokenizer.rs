@@ -15,8 +15,8 @@ const RECORD: &str = r#"{"prompt": "12 the", "completion": "the \u00fcn\u0308 12
 const TEXTS: [&str; 4] =
     ["", "the 1234 words", "  ünïcode 漢字 🦀\r\n\n", "<|user|>a</s><unk>\u{0}"];
 
-// libFuzzer's own hook would end the process at once, also where Crisol turns a panic of the tokenizers crate into an
-// error. A panic that leaves the target is still a find.
+// libFuzzer's own hook would end the process at once, also where Crisol turns a panic of the
+// tokenizers crate into an error. A panic that leaves the target is still a find.
 fuzz_target!(init: crisol_fuzz::quiet_panics(), |data: &[u8]| {
     let Ok(tokenizer) = Tokenizer::from_bytes(data) else { return };
     let _ = tokenizer.vocab_size();

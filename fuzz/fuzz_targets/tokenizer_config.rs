@@ -1,4 +1,5 @@
-//! A `tokenizer_config.json` with its chat template, beside a small tokenizer: loaded, used, saved and loaded again.
+//! A `tokenizer_config.json` with its chat template, beside a small tokenizer: loaded, used, saved
+//! and loaded again.
 
 #![no_main]
 

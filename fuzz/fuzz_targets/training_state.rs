@@ -1,4 +1,5 @@
-//! What `--resume` reads of a model in training: its weights, or (even first byte) the optimizer's moments and step.
+//! What `--resume` reads of a model in training: its weights, or (even first byte) the optimizer's
+//! moments and step.
 
 #![no_main]
 

@@ -1,4 +1,5 @@
-//! What the fuzz targets share: a folder to put the fuzzed file into, a small text setup around it, and use of a model.
+//! What the fuzz targets share: a folder to put the fuzzed file into, a small text setup around it,
+//! and use of a model.
 
 use std::fs;
 use std::sync::LazyLock;
@@ -37,8 +38,8 @@ pub fn conversation() -> [Message; 4] {
     ]
 }
 
-/// The folder of a checkpoint: `config.json`, an index and a file of weights, with NULs between (JSON has none). With an
-/// empty index, the weights are a whole model's.
+/// The folder of a checkpoint: `config.json`, an index and a file of weights, with NULs between
+/// (JSON has none). With an empty index, the weights are a whole model's.
 pub fn checkpoint_folder(data: &[u8]) -> Option<TempDir> {
     let mut parts = data.splitn(3, |&byte| byte == 0);
     let (config, index, weights) = (parts.next()?, parts.next()?, parts.next()?);
@@ -90,7 +91,8 @@ pub fn use_model(model: &Model, params: &Params) {
 pub fn zip(files: &[(&str, &[u8])]) -> Vec<u8> {
     let (mut zip, mut directory) = (Vec::new(), Vec::new());
     for (name, bytes) in files {
-        // Versions, flags, method and time are 0, as is the checksum, which Crisol does not look at.
+        // Versions, flags, method and time are 0, as is the checksum, which Crisol does not look
+        // at.
         let mut entry = [0; 26];
         entry[14..18].copy_from_slice(&(bytes.len() as u32).to_le_bytes());
         entry[18..22].copy_from_slice(&(bytes.len() as u32).to_le_bytes());

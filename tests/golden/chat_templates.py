@@ -2,8 +2,9 @@
 
     python chat_templates.py
 
-The templates are written in the style of those of Llama 2, Llama 3.1, Zephyr and TinyLlama, ChatML, Qwen2.5, Qwen3,
-OLMo-2, Mistral and DeepSeek-R1; `marked` has generation marks. Needs transformers of requirements.txt.
+The templates are written in the style of those of Llama 2, Llama 3.1, Zephyr and TinyLlama, ChatML,
+Qwen2.5, Qwen3, OLMo-2, Mistral and DeepSeek-R1; `marked` has generation marks. Needs transformers
+of requirements.txt.
 """
 
 import datetime

@@ -2,11 +2,12 @@
 
     python check_gguf.py CRISOL FILE.gguf [TOLERANCE]
 
-CRISOL is the binary, which reads the same file. Compared are the ids of some texts, 24 greedily chosen tokens after each
-of some prompts, and the log-probabilities of those of llama.cpp (TOLERANCE: 0.001). llama.cpp rounds activations to the type of F16,
-BF16 and Q8_0 weights, where Crisol computes in f32: there more is to be allowed, and the tokens part where two are almost
-equally probable, which is then told.
-Needs xllamacpp 2026.10 beside the packages of requirements.txt.
+CRISOL is the binary, which reads the same file. Compared are the ids of some texts, 24 greedily
+chosen tokens after each of some prompts, and the log-probabilities of those of llama.cpp
+(TOLERANCE: 0.001). llama.cpp rounds activations to the type of F16, BF16 and Q8_0 weights, where
+Crisol computes in f32: there more is to be allowed, and the tokens part where two are almost
+equally probable, which is then told. Needs xllamacpp 2026.10 beside the packages of
+requirements.txt.
 """
 
 import json
@@ -70,7 +71,8 @@ def main(binary, file, tolerance=1e-3):
             return crisol(binary, "score", file, "--ids", ids)["logprobs"][len(generated["prompt_ids"]) :]
 
         scores = score(theirs)
-        # Tokens that end within a character have none there: then only what is there once can be told apart.
+        # Tokens that end within a character have none there: then only what is there once can be
+        # told apart.
         steps = [(step["id"], step["logprob"]) for step in answer["completion_probabilities"]]
         if len(steps) == len(theirs):
             differences = [abs(own - logprob) for own, (_, logprob) in zip(scores, steps)]

@@ -1,11 +1,14 @@
-"""Checks GGUF files of the two families with mixtures of experts, Llama 4 and DeepSeek-V3, on tiny models with random weights.
+"""Checks GGUF files of the two families with mixtures of experts, Llama 4 and DeepSeek-V3, on tiny
+models with random weights.
 
     python check_gguf_mixtures.py CRISOL TOKENIZER [NAME ...]
 
-TOKENIZER is a folder with a tokenizer that GGUF files have a name for (SmolLM2's). Each model is made by transformers; Crisol writes
-it as it as a GGUF file (F32), whose log-probabilities must be those of transformers (2e-5), those of llama.cpp and its greedy tokens
-those of Crisol (`check_gguf.py`). Those called like their family are compared in Q8_0, too, where llama.cpp rounds activations and so
-sends some tokens to other experts: there the average must be below 0.3. Needs what `check_gguf.py` needs.
+TOKENIZER is a folder with a tokenizer that GGUF files have a name for (SmolLM2's). Each model is
+made by transformers; Crisol writes it as it as a GGUF file (F32), whose log-probabilities must be
+those of transformers (2e-5), those of llama.cpp and its greedy tokens those of Crisol
+(`check_gguf.py`). Those called like their family are compared in Q8_0, too, where llama.cpp rounds
+activations and so sends some tokens to other experts: there the average must be below 0.3. Needs
+what `check_gguf.py` needs.
 """
 
 import json

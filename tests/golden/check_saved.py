@@ -3,10 +3,9 @@
     crisol score MODEL --ids 1,2,3 --json > SCORES.json
     python check_saved.py MODEL SCORES.json
 
-SCORES.json holds {"ids": [...], "logprobs": [null, ...]}. If it also holds "text", the tokenizers are compared too. A
-folder without tokenizer is checked without. Weights in f16 or bf16 are widened, as Crisol does, before anything is
-computed.
-Needs the packages of requirements.txt.
+SCORES.json holds {"ids": [...], "logprobs": [null, ...]}. If it also holds "text", the tokenizers
+are compared too. A folder without tokenizer is checked without. Weights in f16 or bf16 are widened,
+as Crisol does, before anything is computed. Needs the packages of requirements.txt.
 """
 
 import json

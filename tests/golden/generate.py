@@ -3,9 +3,9 @@
     pip install -r requirements.txt && python generate.py [MODEL ...]
 
 Each folder is a tiny random model as transformers saves it, with what PyTorch computes for it:
-golden.json (documents, losses, gradient norms, optimizer) and golden.safetensors (logits, gradients, weights after
-ten AdamW steps). Documents are computed one by one here and packed in Crisol. The files are committed; run this
-again only to change what is tested.
+golden.json (documents, losses, gradient norms, optimizer) and golden.safetensors (logits,
+gradients, weights after ten AdamW steps). Documents are computed one by one here and packed in
+Crisol. The files are committed; run this again only to change what is tested.
 """
 
 import copy
@@ -50,7 +50,8 @@ SMALL = {**SHAPE, "hidden_size": 16, "intermediate_size": 24, "max_position_embe
 
 
 def stretched(**rope):
-    """A small Llama whose rotary frequencies are scaled so that the scaling matters to the documents below."""
+    """A small Llama whose rotary frequencies are scaled so that the scaling matters to the
+    documents below."""
     positions = 16 if rope["rope_type"] in ("linear", "dynamic") else 128
     shape = {**SMALL, "head_dim": 12, "max_position_embeddings": positions}
     return LlamaForCausalLM, LlamaConfig(**shape, rope_parameters={"rope_theta": 1000.0, **rope}), torch.float32, "1GB"
@@ -99,9 +100,10 @@ def llama4(**changes):
 ODD = {**SMALL, "vocab_size": 37, "hidden_size": 21, "intermediate_size": 13, "num_attention_heads": 3, "num_key_value_heads": 1}
 
 
-# Between them: every architecture, tied and untied heads, grouped queries, biases, a head_dim of its own, another rope base,
-# every scaling of it (with documents shorter and longer than what they were trained on), all three storage types, one file and
-# several, config.json as transformers 4 wrote it, odd sizes, and the scalar head. (random_configs.py tries more of all this.)
+# Between them: every architecture, tied and untied heads, grouped queries, biases, a head_dim of
+# its own, another rope base, every scaling of it (with documents shorter and longer than what they
+# were trained on), all three storage types, one file and several, config.json as transformers 4
+# wrote it, odd sizes, and the scalar head. (random_configs.py tries more of all this.)
 MODELS = {
     "llama": (LlamaForCausalLM, LlamaConfig(**SHAPE, rms_norm_eps=1e-5), torch.float32, "1GB"),
     "llama-tied": (
@@ -280,7 +282,8 @@ MODELS = {
 
 
 def randomise(model, dtype):
-    """Weights large enough that every part of the model matters, and exact in the type they are stored in."""
+    """Weights large enough that every part of the model matters, and exact in the type they are
+    stored in."""
     with torch.no_grad():
         for name, p in model.named_parameters():
             if name.endswith("norm.weight"):
@@ -303,8 +306,9 @@ def spread(scale, shape, block):
 
 
 def as_fp8(model, folder, block):
-    """Stores the layers' matrices as DeepSeek-V3's are, FP8 with a scale for each block, and gives the model the stored values.
-    A tensor of a layer behind the last one stands for those that predict a second token."""
+    """Stores the layers' matrices as DeepSeek-V3's are, FP8 with a scale for each block, and gives
+    the model the stored values. A tensor of a layer behind the last one stands for those that
+    predict a second token."""
     path = folder / "model.safetensors"
     stored = load_file(path)
     widened = dict(stored)
@@ -336,7 +340,8 @@ def as_before(folder):
 
 
 def forward(model, documents):
-    """Logits of every document, and the mean cross-entropy over all tokens that have a predecessor."""
+    """Logits of every document, and the mean cross-entropy over all tokens that have a
+    predecessor."""
     logits = [model(torch.tensor([d])).logits[0] for d in documents]
     total = sum(
         torch.nn.functional.cross_entropy(x[:-1], torch.tensor(d[1:]), reduction="sum")

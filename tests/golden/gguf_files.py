@@ -2,10 +2,10 @@
 
     pip install -r requirements.txt && python gguf_files.py
 
-gguf/blocks.gguf has metadata of every type, one tensor of each type that Crisol reads and one that it does not.
-gguf/values.safetensors has, under the same names, the f32 values that the gguf package (by the authors of ggml) gives
-for their blocks, and what F16, BF16 and Q8_0 were made from (`source`). The files are committed; run this again only
-to change what is tested.
+gguf/blocks.gguf has metadata of every type, one tensor of each type that Crisol reads and one that
+it does not. gguf/values.safetensors has, under the same names, the f32 values that the gguf package
+(by the authors of ggml) gives for their blocks, and what F16, BF16 and Q8_0 were made from
+(`source`). The files are committed; run this again only to change what is tested.
 """
 
 from pathlib import Path
@@ -20,8 +20,8 @@ from safetensors.numpy import save_file
 
 OUT = Path(__file__).parent / "gguf"
 QUANTISED = [Type.F32, Type.F16, Type.BF16, Type.Q8_0, Type.Q4_0, Type.Q4_1, Type.Q5_0, Type.Q5_1]
-# The package reads these but cannot make them, so they are random bytes, with scales at the given places that
-# are ordinary numbers.
+# The package reads these but cannot make them, so they are random bytes, with scales at the given
+# places that are ordinary numbers.
 RANDOM = {Type.Q4_K: (0, 2), Type.Q5_K: (0, 2), Type.Q6_K: (208,)}
 
 rng = np.random.default_rng(17)
@@ -31,7 +31,8 @@ def source() -> np.ndarray:
     """Weights as they are, with a row of zeros and one of hard cases for rounding."""
     values = rng.normal(0, 0.05, (4, 32)).astype(np.float32)
     values[1] = 0
-    # Ties in Q8_0 (the scale is 1), in F16 (half of the last place) and in BF16; subnormals of F16; negative zero.
+    # Ties in Q8_0 (the scale is 1), in F16 (half of the last place) and in BF16; subnormals of F16;
+    # negative zero.
     values[2] = np.arange(32) - 15.5
     values[2, :9] = [127, -126.5, 1 + 2**-11, 1 + 3 * 2**-11, 1 + 2**-8, 1 + 3 * 2**-8, 2**-25, 3 * 2**-25, -0.0]
     return values

@@ -2,11 +2,12 @@
 
     cargo build -p crisol && python random_configs.py ../../target/debug/crisol [COUNT [SEED [FAMILY ...]]]
 
-COUNT models (40) of each family: sizes that are no multiples of anything, shared keys and values, biases, tied heads, every
-scaling of rotary embeddings in the newer and the older place of config.json, keys that are left to their defaults, and all that only a
-family has. transformers saves each in one of three types, in one file or several. What Crisol scores must be within 1e-4 of
-the largest logit, what it generates the same tokens. The first failure of each kind is printed with its config.json; the exit
-code is 1 if there is any. Needs the packages of requirements.txt.
+COUNT models (40) of each family: sizes that are no multiples of anything, shared keys and values,
+biases, tied heads, every scaling of rotary embeddings in the newer and the older place of
+config.json, keys that are left to their defaults, and all that only a family has. transformers
+saves each in one of three types, in one file or several. What Crisol scores must be within 1e-4 of
+the largest logit, what it generates the same tokens. The first failure of each kind is printed with
+its config.json; the exit code is 1 if there is any. Needs the packages of requirements.txt.
 """
 
 import json
@@ -104,7 +105,8 @@ def llama4(r, longest):
         "num_experts_per_tok": r.randint(1, experts),
         "interleave_moe_layer_step": r.randint(1, 3),
         "no_rope_layer_interval": r.randint(1, 4),
-        # Not 1: transformers' cache then keeps everything, and generation differs from a forward pass.
+        # Not 1: transformers' cache then keeps everything, and generation differs from a forward
+        # pass.
         "attention_chunk_size": r.choice([2, 7, longest // 2, longest, longest * 3]),
         "use_qk_norm": r.random() < 0.5,
         "attn_temperature_tuning": r.random() < 0.5,
@@ -166,7 +168,8 @@ def randomise(model):
 
 
 def rewrite(r, path, config):
-    """Says the same in another way: rotary embeddings where transformers 4 had them, defaults left out."""
+    """Says the same in another way: rotary embeddings where transformers 4 had them, defaults left
+    out."""
     written = json.loads(path.read_text())
     if r.random() < 0.5:
         parameters = written.pop("rope_parameters")
@@ -204,7 +207,8 @@ def check(binary, family, seed, folder):
     rewrite(r, folder / "config.json", config)
 
     ids = [r.randrange(config.vocab_size) for _ in range(length)]
-    # One for each computation: frequencies of dynamic scaling are kept between them. ("eager": the other way wants multiples of 16 bytes.)
+    # One for each computation: frequencies of dynamic scaling are kept between them. ("eager": the
+    # other way wants multiples of 16 bytes.)
     scoring, generating = (
         AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, experts_implementation="eager").eval() for _ in range(2)
     )

@@ -2,13 +2,15 @@
 
     cargo build --release && python sft_curve.py ../../target/release/crisol MODEL.gguf INSTRUCTIONS.json [STEPS]
 
-MODEL.gguf is a Llama with a chat template (SmolLM2-135M-Instruct), INSTRUCTIONS.json a list of {"instruction", "input", "output"}.
-Crisol fine-tunes on the first records, four to a batch; transformers loads the same file, renders and masks the same
-conversations, and torch.optim.AdamW makes as many steps. Both curves are printed; the exit code is 1 if they are 2 % apart
-anywhere. Needs the packages of requirements.txt.
+MODEL.gguf is a Llama with a chat template (SmolLM2-135M-Instruct), INSTRUCTIONS.json a list of
+{"instruction", "input", "output"}. Crisol fine-tunes on the first records, four to a batch;
+transformers loads the same file, renders and masks the same conversations, and torch.optim.AdamW
+makes as many steps. Both curves are printed; the exit code is 1 if they are 2 % apart anywhere.
+Needs the packages of requirements.txt.
 
-Crisol shuffles records by its own random numbers, which depend on their count only. So the order is found by
-a run on a tiny model, with rates near zero and a record to a step: its losses tell the records.
+Crisol shuffles records by its own random numbers, which depend on their count only. So the order is
+found by a run on a tiny model, with rates near zero and a record to a step: its losses tell the
+records.
 """
 
 import json
@@ -33,7 +35,8 @@ def conversation(record):
 
 
 def encode(tokenizer, messages):
-    """Ids, and which of them are trained: the answer and the token that ends its turn, but not the line end behind it."""
+    """Ids, and which of them are trained: the answer and the token that ends its turn, but not the
+    line end behind it."""
     render = lambda messages, **more: tokenizer.apply_chat_template(messages, tokenize=False, **more)
     encoded = lambda text: tokenizer(text, add_special_tokens=False)["input_ids"]
     prompt, whole = render(messages[:1], add_generation_prompt=True), render(messages)
@@ -134,7 +137,8 @@ def main(binary, gguf, instructions, steps=20):
         batches = pack(examples, order(binary, tokenizer, examples, data, folder), budget)
         logged = crisol(binary, gguf, data, folder / "tuned", budget, OPTIMIZER)
     model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32).train()
-    # PyTorch would give the embedding of the token for padding, which also ends every turn here, no gradient.
+    # PyTorch would give the embedding of the token for padding, which also ends every turn here, no
+    # gradient.
     model.get_input_embeddings().padding_idx = None
     furthest = 0.0
     print("step  records  Crisol    PyTorch   difference  gradient norms")

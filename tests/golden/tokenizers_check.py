@@ -1,12 +1,15 @@
-"""Compare Crisol's tokenizers with sentencepiece, transformers and the tokenizers library on real and made text.
+"""Compare Crisol's tokenizers with sentencepiece, transformers and the tokenizers library on real
+and made text.
 
 Usage: tokenizers_check.py MATERIAL TOKENS [SMOLLM2.gguf]
 
-MATERIAL holds tokenizers/llama2/tokenizer.model, tokenizers/olmo2/tokenizer.json and data/; TOKENS is the program of
-crates/crisol-text/examples/tokens.rs (`cargo build -p crisol-text --example tokens`).
+MATERIAL holds tokenizers/llama2/tokenizer.model, tokenizers/olmo2/tokenizer.json and data/; TOKENS
+is the program of crates/crisol-text/examples/tokens.rs (`cargo build -p crisol-text --example
+tokens`).
 
-Each comparison says how many lines it compared. A text that Crisol refuses (its vocabulary lacks bytes of it) must be
-one that the other side loses a part of. The script fails where anything differs.
+Each comparison says how many lines it compared. A text that Crisol refuses (its vocabulary lacks
+bytes of it) must be one that the other side loses a part of. The script fails where anything
+differs.
 """
 
 import gzip
@@ -94,7 +97,8 @@ def crisol(kind, path, what, inputs):
 
 
 def compare(name, inputs, ours, theirs, loses=None):
-    """Reports how many answers are the same; `loses` says whether the other side loses a part of a text."""
+    """Reports how many answers are the same; `loses` says whether the other side loses a part of a
+    text."""
     assert len(inputs) == len(ours) == len(theirs)
     refused = differ = 0
     for text, a, b in zip(inputs, ours, theirs):
@@ -110,7 +114,8 @@ def compare(name, inputs, ours, theirs, loses=None):
 
 
 def random_ids(size, count, extra=()):
-    """Lists of ids: any, and runs of few (bytes, special tokens), so that broken characters arise."""
+    """Lists of ids: any, and runs of few (bytes, special tokens), so that broken characters
+    arise."""
     rng = random.Random(7)
     for _ in range(count):
         ids = [rng.randrange(size) for _ in range(rng.randint(0, 12))]
@@ -140,7 +145,8 @@ def write_vocab(folder, name, **fields):
 
 
 def legacy(proto):
-    """transformers' converter for Llama (legacy, its default), with merges by score, around its own class."""
+    """transformers' converter for Llama (legacy, its default), with merges by score, around its own
+    class."""
     original = SimpleNamespace(legacy=True, add_prefix_space=True)
     converter = LlamaConverter.__new__(LlamaConverter)
     converter.original_tokenizer = original
@@ -155,7 +161,8 @@ def legacy(proto):
 
 
 def without_control(lines):
-    """Lines without the control pieces that transformers finds in a text and sentencepiece does not."""
+    """Lines without the control pieces that transformers finds in a text and sentencepiece does
+    not."""
     return [line for line in lines if not any(piece in line for piece in ("<s>", "</s>", "<unk>"))]
 
 
@@ -209,12 +216,14 @@ def llama2(lines, folder):
 
 
 def trained(lines, real_lines, folder):
-    """Small sentencepiece models with other settings, among them those that are sentencepiece's defaults."""
+    """Small sentencepiece models with other settings, among them those that are sentencepiece's
+    defaults."""
     corpus = Path(folder) / "corpus.txt"
     corpus.write_text("\n".join(" ".join(line.split()) for line in real_lines[:6000]))
     exact = {"normalization_rule_name": "identity"}
     settings = {
-        # The tokenizers library applies compiled rules to one grapheme at a time, which differs for stacked accents.
+        # The tokenizers library applies compiled rules to one grapheme at a time, which differs for
+        # stacked accents.
         "nmt_nfkc": (real_lines, {"byte_fallback": True}),
         "no byte fallback": (lines, exact),
         "no dummy prefix": (lines, exact | {"byte_fallback": True, "add_dummy_prefix": False, "remove_extra_whitespaces": False}),
@@ -275,7 +284,8 @@ PRES = {
 
 
 def olmo2(lines, folder):
-    """OLMo 2's vocabulary as its tokenizer.json, and as a GGUF file would have it with every way to split."""
+    """OLMo 2's vocabulary as its tokenizer.json, and as a GGUF file would have it with every way to
+    split."""
     backend = HfTokenizer.from_file(str(OLMO2))
     hf = PreTrainedTokenizerFast(tokenizer_file=str(OLMO2))
     ours = crisol("json", OLMO2, "encode", lines)

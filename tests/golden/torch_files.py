@@ -1,5 +1,5 @@
-"""Writes the files that crates/crisol-hub/tests/pickle.rs reads: tiny checkpoints as torch.save writes them, with the
-same values as safetensors beside them, and pickles that would run code.
+"""Writes the files that crates/crisol-hub/tests/pickle.rs reads: tiny checkpoints as torch.save
+writes them, with the same values as safetensors beside them, and pickles that would run code.
 
     pip install -r requirements.txt && python torch_files.py
 

@@ -1,92 +1,94 @@
-//! Memory that Crisol's own engine takes on the CPU, part by part: its peak within a phase of training, and for inference.
+//! Memory of Crisol's CPU engine by part: the peak of a training phase, and of inference.
 //!
-//! Everything is f32, but for weights that inference leaves as they are stored. What is counted is what the engine keeps: see
-//! `docs/cost.md` for the sums, and for predictions beside measurements.
+//! Everything is f32, except weights that inference keeps in the format of their file.
+//! `docs/cost-cpu.md` has the sums and compares predictions with measurements.
 
 use crate::memory::Memory;
-use crate::phases::{Network, Phase};
+use crate::phases::{Kind, Network, Phase, PhaseOptions};
 use crate::units::Bytes;
 use crate::{Attention, Block, FeedForward, Head, ModelShape};
 
 /// Bytes of an f32.
 const F32: f64 = 4.0;
 
-/// Rules of the engine, from the crates that have them.
+/// Limits of the engine, supplied by the crates that define them.
 #[derive(Clone, Copy, Debug)]
-pub struct Rules {
-    /// Copies of the gradients of so many parameters, at most.
+pub struct EngineLimits {
+    /// Gradient replicas of a network with this many parameters, at most.
     pub replicas: fn(usize) -> usize,
-    /// Whether so many parameters are kept laid out for products.
-    pub keeps_layouts: fn(usize) -> bool,
-    /// Logits of a shard up to which they are kept for the backward pass.
-    pub kept_logits: usize,
+    /// Whether the packed weights of a network with this many parameters are cached.
+    pub caches_packed_weights: fn(usize) -> bool,
+    /// Maximum logits of a shard that are kept for the backward pass.
+    pub max_kept_logits: usize,
 }
 
-/// How training uses the engine.
+/// How a training phase uses the engine.
 #[derive(Clone, Copy, Debug)]
 pub struct EngineOptions {
-    /// Its rules.
-    pub rules: Rules,
+    /// Limits of the engine.
+    pub limits: EngineLimits,
     /// Threads.
     pub threads: usize,
     /// Tokens of the longest shard.
     pub shard_tokens: usize,
-    /// Shards of the largest batch.
+    /// Number of shards in the largest batch.
     pub shards: usize,
-    /// Whether shards differ in length, so that there are some with few rows.
+    /// Whether shards differ in length, so that some have few rows.
     pub uneven: bool,
-    /// Answers that the phase samples.
-    pub sampling: Option<Sequences>,
-    /// Answers by which the model is measured when its training is over.
-    pub measured: Option<Sequences>,
-    /// The program with its data and what it copies to save it.
+    /// Answers that the phase samples, if it does.
+    pub sampling: Option<GenerationBatch>,
+    /// Answers of the evaluation after training, if there is one.
+    pub measured: Option<GenerationBatch>,
+    /// The program with its data, and the copies made for checkpoints.
     pub program: Bytes,
 }
 
-/// Sequences that are generated at the same time.
+/// Sequences that are generated concurrently.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Sequences {
-    /// Chunks of them, each of which is one thread's work if there are enough.
+pub struct GenerationBatch {
+    /// Concurrent chunks, one per thread.
     pub chunks: usize,
-    /// Sequences of a chunk.
+    /// Concurrent sequences per chunk.
     pub slots: usize,
-    /// Tokens of a chunk's prompts that go through the model at once.
+    /// Maximum prompt tokens of a chunk per forward pass.
     pub prompt_tokens: usize,
-    /// Tokens of the longest sequence, prompt included.
+    /// Length of the longest sequence, prompt included.
     pub length: usize,
 }
 
-/// Positions come in tiles of so many.
+/// Positions per tile of the KV cache.
 const TILE: usize = 16;
 
-impl Sequences {
-    /// Keys and values of all of them.
+impl GenerationBatch {
+    /// The KV caches of all sequences.
     fn cache(&self, shape: &ModelShape) -> Bytes {
         let positions = (self.chunks * self.slots * self.length.next_multiple_of(TILE)) as f64;
-        let kept = |block: &Block| match block.attention {
+        let cached = |block: &Block| match block.attention {
             Attention::Grouped { kv_heads, head_dim, .. } => 2 * kv_heads * head_dim,
-            // The latent vector is key and value, each laid out in its way.
+            // The latent vector serves as key and as value, in different layouts.
             Attention::Latent { kv_rank, rotated, .. } => 2 * kv_rank + rotated,
         };
-        let numbers: usize = shape.blocks.iter().map(|(count, block)| count * kept(block)).sum();
+        let numbers: usize = shape.blocks.iter().map(|(count, block)| count * cached(block)).sum();
         Bytes(F32 * positions * numbers as f64)
     }
 
-    /// Logits of the next tokens, in the engine and in the sampler's hands.
+    /// Logits of the next tokens, in the engine and in the sampler.
     fn logits(&self, shape: &ModelShape) -> Bytes {
         Bytes(2.0 * F32 * (self.chunks * self.slots * shape.vocab) as f64)
     }
 
-    /// What one chunk needs of a forward pass that forgets each block after it.
+    /// Activations of one chunk in a forward pass that frees each block's activations after it.
     fn activations(&self, shape: &ModelShape) -> Bytes {
-        let widest = shape.blocks.iter().map(|(_, block)| kept_by_block(shape.hidden, block)).max();
+        let widest =
+            shape.blocks.iter().map(|(_, block)| saved_by_block(shape.hidden, block)).max();
         let rows = self.prompt_tokens.max(self.slots);
         Bytes(F32 * (rows * (widest.unwrap_or(0) + 2 * shape.hidden)) as f64)
     }
 }
 
-/// Numbers of each token that an operation of the tape leaves for the backward pass, over all operations of a block, in their order.
-fn kept_by_block(hidden: usize, block: &Block) -> usize {
+/// Values per token that the tape saves for the backward pass in one block, in the order of
+/// operations.
+fn saved_by_block(hidden: usize, block: &Block) -> usize {
     let attention = match block.attention {
         Attention::Grouped { heads, kv_heads, head_dim, .. } => {
             let projected = head_dim * (heads + 2 * kv_heads);
@@ -98,9 +100,9 @@ fn kept_by_block(hidden: usize, block: &Block) -> usize {
             let projected = 2 * query_rank.unwrap_or(0) + queries + kv_rank + rotated;
             let cut_and_rotated = 2 * heads * rotated + 2 * kv_rank + 2 * rotated;
             let expanded = heads * unrotated + values;
-            // Queries, keys and values put together of their parts.
-            let together = 2 * queries + values;
-            projected + cut_and_rotated + expanded + together + values + heads
+            // Queries, keys and values, concatenated from their parts.
+            let concatenated = 2 * queries + values;
+            projected + cut_and_rotated + expanded + concatenated + values + heads
         }
     };
     // Gate, up and their product.
@@ -108,20 +110,20 @@ fn kept_by_block(hidden: usize, block: &Block) -> usize {
     let feed_forward = match block.feed_forward {
         FeedForward::Dense { inner } => gated(inner) + hidden,
         FeedForward::Mixture { experts, per_token, inner, shared } => {
-            // A chosen expert has its copy of the token, what it makes of it, and that weighted.
+            // A selected expert has a copy of the token, its output, and the weighted output.
             let routed = experts + per_token * (1 + gated(inner) + 3 * hidden) + hidden;
             routed + if shared > 0 { gated(shared) + 2 * hidden } else { 0 }
         }
     };
-    // Two norms, the projection out of the attention, two sums.
+    // Two norms, the output projection, two residual sums.
     5 * hidden + attention + feed_forward
 }
 
-/// Numbers of each token over all blocks; what comes out of the embedding, the last norm and the choice of rows; and the first
-/// gradients, which are there before anything of the forward pass is given back.
-fn kept(shape: &ModelShape) -> usize {
+/// Values per token over all blocks, plus embedding output, last norm, selected rows, and the first
+/// gradients, which coexist with all activations.
+fn saved_per_token(shape: &ModelShape) -> usize {
     let blocks: usize =
-        shape.blocks.iter().map(|(count, block)| count * kept_by_block(shape.hidden, block)).sum();
+        shape.blocks.iter().map(|(count, block)| count * saved_by_block(shape.hidden, block)).sum();
     let last_inner = shape.blocks.last().map_or(0, |(_, block)| match block.feed_forward {
         FeedForward::Dense { inner } => inner,
         FeedForward::Mixture { per_token, inner, shared, .. } => (per_token * inner).max(shared),
@@ -129,40 +131,55 @@ fn kept(shape: &ModelShape) -> usize {
     blocks + 3 * shape.hidden + 2 * shape.hidden + 2 * last_inner
 }
 
-/// Parameters that stand on the right of products.
-fn multiplied(shape: &ModelShape) -> f64 {
+/// Parameters that are the right operand of a GEMM.
+fn gemm_parameters(shape: &ModelShape) -> f64 {
     let parts = shape.parameters();
-    let looked_up = if shape.head == Head::Tied { 0.0 } else { parts.embedding };
-    parts.total() - parts.vectors - looked_up
+    let embedding_only = if shape.head == Head::Tied { 0.0 } else { parts.embedding };
+    parts.total() - parts.vectors - embedding_only
 }
 
-/// A network's weights and what is laid out of them in so many ways if the engine keeps that; large ones are laid out forward for
-/// products with few rows, if there are some.
-fn weights(memory: &mut Memory, shape: &ModelShape, rules: &Rules, ways: f64, few_rows: bool) {
+/// Adds a network's weights and their packed copies: `orientations` of them if the engine caches
+/// packed weights. Larger networks pack one orientation if some GEMMs have few rows.
+fn add_weights(
+    memory: &mut Memory,
+    shape: &ModelShape,
+    limits: &EngineLimits,
+    orientations: f64,
+    few_rows: bool,
+) {
     let all = shape.parameters().total();
     memory.weights += Bytes(F32 * all);
-    let ways = match ((rules.keeps_layouts)(all as usize), few_rows) {
-        (true, _) => ways,
+    let orientations = match ((limits.caches_packed_weights)(all as usize), few_rows) {
+        (true, _) => orientations,
         (false, true) => 1.0,
         (false, false) => 0.0,
     };
-    memory.layouts += Bytes(F32 * ways * multiplied(shape));
+    memory.packed_weights += Bytes(F32 * orientations * gemm_parameters(shape));
 }
 
-/// Networks that a phase trains, and those that it holds beside them. (DPO asks its reference before training begins.)
-fn networks(phase: Phase) -> (&'static [Network], &'static [Network]) {
-    match phase {
-        Phase::Pretrain | Phase::Sft | Phase::Dpo => (&[Network::Policy], &[]),
-        Phase::Reward => (&[Network::Reward], &[]),
-        Phase::Grpo => (&[Network::Policy], &[Network::Reference]),
-        Phase::Ppo => (&[Network::Policy, Network::Value], &[Network::Reference, Network::Reward]),
+/// The networks that a phase trains, and the frozen ones in memory during training.
+fn networks(phase: Phase) -> (Vec<Network>, Vec<Network>) {
+    let options = PhaseOptions { reference: 1.0, ..PhaseOptions::default() };
+    let (mut trained, mut frozen) = (Vec::new(), Vec::new());
+    let passes = phase.passes(options);
+    for pass in passes.iter().filter(|pass| pass.kind == Kind::Train) {
+        trained.push(pass.network);
     }
+    for pass in &passes {
+        // DPO's reference is freed before training begins: its log-probs are computed once.
+        let freed = phase == Phase::Dpo && pass.network == Network::Reference;
+        if !trained.contains(&pass.network) && !frozen.contains(&pass.network) && !freed {
+            frozen.push(pass.network);
+        }
+    }
+    (trained, frozen)
 }
 
-/// Peak of a phase of training. AdamW and Muon take the same: where Muon keeps no second moment, it keeps its directions.
+/// Peak memory of a training phase. AdamW and Muon need equally much: in place of the second
+/// moment, Muon stores its update directions.
 pub fn training(shape: &ModelShape, phase: Phase, options: &EngineOptions) -> Memory {
     let &EngineOptions {
-        rules,
+        limits,
         threads,
         shard_tokens,
         shards,
@@ -171,81 +188,90 @@ pub fn training(shape: &ModelShape, phase: Phase, options: &EngineOptions) -> Me
         measured,
         program,
     } = options;
-    let of = |network: &Network| match network {
+    let shape_of = |network: &Network| match network {
         Network::Policy | Network::Reference => shape.clone(),
         Network::Reward | Network::Value => shape.scalar(),
     };
     let (trained, frozen) = networks(phase);
     let few_rows = uneven || sampling.is_some();
     let mut memory = Memory { program, ..Memory::default() };
-    for network in trained.iter().map(of) {
+    for network in trained.iter().map(shape_of) {
         let parameters = network.parameters().total();
-        weights(&mut memory, &network, &rules, 2.0, few_rows);
-        let copies = (rules.replicas)(parameters as usize).min(shards);
+        add_weights(&mut memory, &network, &limits, 2.0, few_rows);
+        let copies = (limits.replicas)(parameters as usize).min(shards);
         memory.gradients += Bytes(F32 * copies as f64 * parameters);
         memory.optimizer += Bytes(F32 * 2.0 * parameters);
     }
-    for network in frozen.iter().map(of) {
-        weights(&mut memory, &network, &rules, 1.0, uneven);
+    for network in frozen.iter().map(shape_of) {
+        add_weights(&mut memory, &network, &limits, 1.0, uneven);
     }
-    // Shards that are at work at the same time.
-    let at_work = threads.min((rules.replicas)(shape.parameters().total() as usize)).min(shards);
-    let of_shard = Bytes(F32 * (shard_tokens * kept(shape)) as f64);
-    memory.activations = of_shard * at_work as f64;
+    // Shards that run concurrently.
+    let concurrent_shards =
+        threads.min((limits.replicas)(shape.parameters().total() as usize)).min(shards);
+    let shard_activations = Bytes(F32 * (shard_tokens * saved_per_token(shape)) as f64);
+    memory.activations = shard_activations * concurrent_shards as f64;
     if phase != Phase::Reward {
         let all = shard_tokens * shape.vocab;
-        let kept = if all > rules.kept_logits && !uneven { 0 } else { all.min(rules.kept_logits) };
-        memory.logits = Bytes(F32 * (at_work * kept) as f64);
+        let kept = if all > limits.max_kept_logits && !uneven {
+            0
+        } else {
+            all.min(limits.max_kept_logits)
+        };
+        memory.logits = Bytes(F32 * (concurrent_shards * kept) as f64);
     }
-    // The memory of a shard serves generation too.
-    let also_generating = |memory: Memory, sequences: Sequences| {
-        let of_chunk = sequences.activations(shape);
-        let (larger, alone) =
-            (at_work.min(sequences.chunks), sequences.chunks.saturating_sub(at_work));
-        let beyond =
-            Bytes((of_chunk.0 - of_shard.0).max(0.0)) * larger as f64 + of_chunk * alone as f64;
+    // Generation reuses the shards' memory.
+    let with_generation = |memory: Memory, sequences: GenerationBatch| {
+        let chunk_activations = sequences.activations(shape);
+        let (shared, unshared) = (
+            concurrent_shards.min(sequences.chunks),
+            sequences.chunks.saturating_sub(concurrent_shards),
+        );
+        let extra = Bytes((chunk_activations.0 - shard_activations.0).max(0.0)) * shared as f64
+            + chunk_activations * unshared as f64;
         Memory {
-            activations: memory.activations + beyond,
+            activations: memory.activations + extra,
             logits: memory.logits + sequences.logits(shape),
             kv_cache: sequences.cache(shape),
             ..memory
         }
     };
-    let during = sampling.map_or(memory, |sampling| also_generating(memory, sampling));
+    let during = sampling.map_or(memory, |sampling| with_generation(memory, sampling));
     let Some(measured) = measured else { return during };
     let mut trained = Memory::default();
-    weights(&mut trained, shape, &rules, 2.0, true);
+    add_weights(&mut trained, shape, &limits, 2.0, true);
     let after = Memory {
         gradients: Bytes(0.0),
         optimizer: Bytes(0.0),
         weights: trained.weights,
-        layouts: trained.layouts,
+        packed_weights: trained.packed_weights,
         ..memory
     };
-    let after = also_generating(after, measured);
+    let after = with_generation(after, measured);
     if after.total() > during.total() { after } else { during }
 }
 
-/// Peak of a phase that samples, before its first update: weights, and what sampling takes of the policy.
+/// Peak memory before the first update of a phase that samples: all weights, and sampling from the
+/// policy.
 pub fn before_updates(
     shape: &ModelShape,
     phase: Phase,
-    sampling: Sequences,
+    sampling: GenerationBatch,
     options: &EngineOptions,
 ) -> Memory {
-    let EngineOptions { rules, program, .. } = options;
-    let mut memory = inference(shape, None, sampling, rules, *program);
+    let EngineOptions { limits, program, .. } = options;
+    let mut memory = inference(shape, None, sampling, limits, *program);
     let (trained, frozen) = networks(phase);
     memory.weights = memory.weights * (trained.len() + frozen.len()) as f64;
     memory
 }
 
-/// Peak of generation. `stored`: bytes of weights that stay as a file stores them; none: f32, as in training.
+/// Peak memory of generation. `file_weights`: bytes of weights in the format of their file; `None`:
+/// f32 as in training.
 pub fn inference(
     shape: &ModelShape,
-    stored: Option<Bytes>,
-    sequences: Sequences,
-    rules: &Rules,
+    file_weights: Option<Bytes>,
+    sequences: GenerationBatch,
+    limits: &EngineLimits,
     program: Bytes,
 ) -> Memory {
     let mut memory = Memory {
@@ -255,9 +281,9 @@ pub fn inference(
         program,
         ..Memory::default()
     };
-    match stored {
+    match file_weights {
         Some(bytes) => memory.weights = bytes,
-        None => weights(&mut memory, shape, rules, 1.0, true),
+        None => add_weights(&mut memory, shape, limits, 1.0, true),
     }
     memory
 }
@@ -277,15 +303,15 @@ mod tests {
         ModelShape { hidden, vocab: 1000, head, blocks: vec![(2, block)] }
     }
 
-    /// Of an engine with other numbers than Crisol's.
-    const RULES: Rules = Rules {
+    /// Limits that differ from Crisol's.
+    const LIMITS: EngineLimits = EngineLimits {
         replicas: |parameters| if parameters < 1_000_000 { 4 } else { 1 },
-        keeps_layouts: |parameters| parameters < 1_000_000,
-        kept_logits: 100_000,
+        caches_packed_weights: |parameters| parameters < 1_000_000,
+        max_kept_logits: 100_000,
     };
 
     const OPTIONS: EngineOptions = EngineOptions {
-        rules: RULES,
+        limits: LIMITS,
         threads: 2,
         shard_tokens: 100,
         shards: 3,
@@ -295,20 +321,23 @@ mod tests {
         program: Bytes(1e6),
     };
 
-    const SEQUENCES: Sequences = Sequences { chunks: 2, slots: 8, prompt_tokens: 60, length: 50 };
+    const SEQUENCES: GenerationBatch =
+        GenerationBatch { chunks: 2, slots: 8, prompt_tokens: 60, length: 50 };
 
-    /// By hand: 1,000 × 64 weights of tokens; in each block 4 · 64² + 3 · 64 · 192 of matrices and 2 · 64 of norms; one more norm.
+    /// By hand: embedding 1,000 × 64; per block 4 · 64² + 3 · 64 · 192 of matrices and 2 · 64 of
+    /// norms; one final norm.
     #[test]
     fn parts_of_a_small_model() {
         let memory = training(&shape(64, Head::Tied), Phase::Pretrain, &OPTIONS);
         let (matrices, vectors) = (64_000.0 + 2.0 * (16_384.0 + 36_864.0), 2.0 * 128.0 + 64.0);
         let all = matrices + vectors;
-        // A token in a block: 6 · 64 beside the attention, which has 6 · 64 and a number for each head, and 3 · 192.
+        // Per token and block: 6 · 64 outside the attention; 6 · 64 plus one per head within; 3 ·
+        // 192 in the MLP.
         let block = 12.0 * 64.0 + 4.0 + 3.0 * 192.0;
         // The ends, and the first gradients.
         let ends = 3.0 * 64.0 + 2.0 * 64.0 + 2.0 * 192.0;
         assert_eq!(memory.weights, Bytes(4.0 * all));
-        assert_eq!(memory.layouts, Bytes(8.0 * matrices));
+        assert_eq!(memory.packed_weights, Bytes(8.0 * matrices));
         assert_eq!(memory.gradients, Bytes(12.0 * all));
         assert_eq!(memory.optimizer, Bytes(8.0 * all));
         assert_eq!(memory.activations, Bytes(2.0 * 100.0 * 4.0 * (2.0 * block + ends)));
@@ -317,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn every_phase_takes_more_with_more_of_anything() {
+    fn memory_grows_with_every_option() {
         let small = shape(64, Head::Untied);
         for phase in Phase::ALL {
             let total = |shape: &ModelShape, options: EngineOptions| {
@@ -331,7 +360,7 @@ mod tests {
                 EngineOptions { threads: 3, ..OPTIONS },
                 EngineOptions { sampling: Some(SEQUENCES), ..OPTIONS },
                 EngineOptions {
-                    measured: Some(Sequences { length: 5000, ..SEQUENCES }),
+                    measured: Some(GenerationBatch { length: 5000, ..SEQUENCES }),
                     ..OPTIONS
                 },
                 EngineOptions { program: Bytes(2e6), ..OPTIONS },
@@ -341,15 +370,18 @@ mod tests {
         }
     }
 
-    /// Large models lay weights out only where products have few rows, and have one copy of the gradients.
+    /// Large models pack weights only for GEMMs with few rows, and have one gradient replica.
     #[test]
-    fn large_models_keep_less_beside_their_weights() {
+    fn large_models_need_less_besides_their_weights() {
         let large = shape(256, Head::Untied);
         let even = training(&large, Phase::Sft, &OPTIONS);
         let uneven = training(&large, Phase::Sft, &EngineOptions { uneven: true, ..OPTIONS });
-        assert_eq!((even.layouts, even.gradients), (Bytes(0.0), even.weights));
-        // All but the table of tokens and norms.
-        assert_eq!(uneven.layouts, Bytes(uneven.weights.0 - 4.0 * (256_000.0 + 5.0 * 256.0)));
+        assert_eq!((even.packed_weights, even.gradients), (Bytes(0.0), even.weights));
+        // All except the embedding table and the norms.
+        assert_eq!(
+            uneven.packed_weights,
+            Bytes(uneven.weights.0 - 4.0 * (256_000.0 + 5.0 * 256.0))
+        );
     }
 
     #[test]
@@ -360,7 +392,7 @@ mod tests {
                 / training(&shape, Phase::Sft, &OPTIONS).weights
         };
         assert_eq!([Phase::Pretrain, Phase::Dpo, Phase::Grpo].map(weights), [1.0, 1.0, 2.0]);
-        // Scalar heads have a row more than tied ones.
+        // A scalar head is one row more than a tied head.
         assert!(
             (weights(Phase::Ppo) - 4.0).abs() < 0.01 && (weights(Phase::Reward) - 1.0).abs() < 0.01
         );
@@ -369,10 +401,12 @@ mod tests {
     #[test]
     fn generation_keeps_keys_and_values_in_whole_tiles() {
         let shape = shape(64, Head::Tied);
-        let memory = inference(&shape, Some(Bytes(5e5)), SEQUENCES, &RULES, Bytes(0.0));
-        assert_eq!((memory.weights, memory.layouts), (Bytes(5e5), Bytes(0.0)));
+        let memory = inference(&shape, Some(Bytes(5e5)), SEQUENCES, &LIMITS, Bytes(0.0));
+        assert_eq!((memory.weights, memory.packed_weights), (Bytes(5e5), Bytes(0.0)));
         // 16 sequences of 64 positions, each with a key and a value of 64 numbers in two blocks.
         assert_eq!(memory.kv_cache, Bytes(4.0 * 16.0 * 64.0 * 2.0 * 128.0));
-        assert!(inference(&shape, None, SEQUENCES, &RULES, Bytes(0.0)).layouts > Bytes(0.0));
+        assert!(
+            inference(&shape, None, SEQUENCES, &LIMITS, Bytes(0.0)).packed_weights > Bytes(0.0)
+        );
     }
 }

@@ -1,9 +1,13 @@
-//! A curve through the losses of a ladder of small runs, and what it says of larger ones.
+//! Fits the losses of a ladder of small runs and extrapolates to larger compute.
 //!
-//! The losses of models that get the same number of tokens for each parameter fall as a power of compute towards a limit,
-//! L(C) = E + A·C^-α (Hoffmann et al. 2022, arXiv:2203.15556: the envelope of equation 2). α is searched on a grid; E and A are
-//! then a linear least-squares problem. With few runs the limit is hardly known, so a prediction is an interval: it spans the
-//! predictions of all α with which the curve is not significantly worse (a profile likelihood), each with the scatter about it.
+//! ```text
+//! L(C) = E + A · C^-α
+//! ```
+//!
+//! Models with a constant number of tokens per parameter follow this law (Hoffmann et al. 2022,
+//! arXiv:2203.15556: the envelope of equation 2). α is found by grid search; E and A by linear
+//! least squares. With few runs E is poorly determined, so a prediction is an interval: the range
+//! over all α that fit about as well (profile likelihood), widened by the residuals.
 
 use thiserror::Error;
 
@@ -12,13 +16,13 @@ use crate::units::Flops;
 /// One run of a ladder.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Rung {
-    /// Operations of its training.
+    /// Compute of its training.
     pub flops: Flops,
     /// Its loss on held-out text.
     pub loss: f64,
 }
 
-/// L(C) = E + A·(C / C₀)^-α, where C₀ is the largest run's.
+/// L(C) = E + A · (C / C₀)^-α, with C₀ the compute of the largest run.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Curve {
     limit: f64,
@@ -33,71 +37,73 @@ struct Curve {
 pub struct LadderFit {
     reference: f64,
     best: Curve,
-    /// All curves that the runs allow.
+    /// All curves that are statistically compatible with the runs.
     plausible: Vec<Curve>,
-    /// Standard deviation of a run about the curve.
-    scatter: f64,
-    /// How many of them a 90 % interval reaches out.
+    /// Standard deviation of the residuals.
+    residual_std: f64,
+    /// Half-width of a 90 % interval in standard deviations.
     quantile: f64,
 }
 
-/// A loss that is expected, with a 90 % interval.
+/// A predicted loss with its 90 % interval.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Prediction {
     /// Lower end.
     pub low: f64,
-    /// By the best curve.
+    /// Prediction of the best curve.
     pub expected: f64,
     /// Upper end.
     pub high: f64,
 }
 
-/// Why there is no curve.
+/// Why no curve can be fitted.
 #[derive(Clone, Debug, PartialEq, Error)]
 pub enum FitError {
-    /// A curve of three numbers needs more runs.
+    /// Three parameters need more runs.
     #[error(
-        "{found} runs are too few: a curve with a limit, a factor and an exponent needs four or more"
+        "{found} runs are too few: a curve with a limit, a factor and an exponent needs four \
+         or more"
     )]
     TooFew {
-        /// How many there are.
+        /// Number of runs.
         found: usize,
     },
-    /// All have nearly the same compute.
+    /// The range of compute is too narrow.
     #[error(
-        "the runs differ by a factor of {factor:.1} in compute only; a curve needs a factor of 8 or more"
+        "the runs differ by a factor of only {factor:.1} in compute; a curve needs a factor of 8 \
+         or more"
     )]
     TooNarrow {
-        /// Largest over smallest.
+        /// Largest compute over smallest.
         factor: f64,
     },
-    /// More compute did not help.
+    /// The loss does not fall with compute.
     #[error(
         "the loss does not fall with compute; runs of a ladder must differ in size and tokens only"
     )]
     NoTrend,
 }
 
-const FEWEST: usize = 4;
-const MIN_FACTOR: f64 = 8.0;
+const MIN_RUNGS: usize = 4;
+const MIN_COMPUTE_RATIO: f64 = 8.0;
 
-/// 95 % quantiles of Student's distribution for 1, 2, … degrees of freedom.
+/// 95 % quantiles of Student's t distribution for 1, 2, … degrees of freedom.
 const QUANTILES: [f64; 10] = [6.314, 2.920, 2.353, 2.132, 2.015, 1.943, 1.895, 1.860, 1.833, 1.812];
 
 impl LadderFit {
     /// Fits the curve.
     pub fn new(rungs: &[Rung]) -> Result<LadderFit, FitError> {
-        if rungs.len() < FEWEST {
+        if rungs.len() < MIN_RUNGS {
             return Err(FitError::TooFew { found: rungs.len() });
         }
         let flops = rungs.iter().map(|rung| rung.flops.0);
         let (least, reference) =
             (flops.clone().fold(f64::INFINITY, f64::min), flops.fold(0.0, f64::max));
-        if reference < MIN_FACTOR * least {
+        if reference < MIN_COMPUTE_RATIO * least {
             return Err(FitError::TooNarrow { factor: reference / least });
         }
-        // Published exponents of compute are 0.05 to 0.2; small runs may fall faster. Runs without any scatter leave nothing but the best
-        // of these, so they are close to one another.
+        // Published exponents of compute are 0.05 to 0.2; small runs can be steeper. The grid is
+        // fine because runs without noise are compatible with only one of its curves.
         let curves: Vec<Curve> = (1..=2000)
             .filter_map(|i| Curve::through(rungs, reference, f64::from(i) * 0.0005))
             .collect();
@@ -112,20 +118,20 @@ impl LadderFit {
         // F with one degree of freedom is Student's t squared.
         let limit = best.squares + variance * quantile * quantile;
         let plausible = curves.into_iter().filter(|curve| curve.squares <= limit).collect();
-        Ok(LadderFit { reference, best, plausible, scatter: variance.sqrt(), quantile })
+        Ok(LadderFit { reference, best, plausible, residual_std: variance.sqrt(), quantile })
     }
 
-    /// The loss that no compute gets below, as far as the best curve knows.
+    /// The irreducible loss E of the best curve.
     pub fn limit(&self) -> f64 {
         self.best.limit
     }
 
-    /// The exponent of compute.
+    /// The exponent α of the best curve.
     pub fn exponent(&self) -> f64 {
         self.best.alpha
     }
 
-    /// The loss at a budget.
+    /// The predicted loss at a compute budget.
     pub fn predict(&self, budget: Flops) -> Prediction {
         let at = |curve: &Curve| curve.at(budget.0 / self.reference);
         let (low, high) = self
@@ -135,13 +141,13 @@ impl LadderFit {
             .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), loss| {
                 (low.min(loss), high.max(loss))
             });
-        let reach = self.quantile * self.scatter;
-        Prediction { low: low - reach, expected: at(&self.best), high: high + reach }
+        let margin = self.quantile * self.residual_std;
+        Prediction { low: low - margin, expected: at(&self.best), high: high + margin }
     }
 }
 
 impl Curve {
-    /// The curve of this exponent with the least squares; none if it would rise or end below zero.
+    /// The least-squares curve with exponent `alpha`; `None` if it rises or has a negative limit.
     fn through(rungs: &[Rung], reference: f64, alpha: f64) -> Option<Curve> {
         let points: Vec<(f64, f64)> =
             rungs.iter().map(|rung| ((rung.flops.0 / reference).powf(-alpha), rung.loss)).collect();
@@ -179,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn too_little_is_said_to_be_too_little() {
+    fn too_few_or_similar_runs_are_refused() {
         let rungs = ladder(1.0, 2.0, 0.2, 0.0);
         assert_eq!(LadderFit::new(&rungs[..3]), Err(FitError::TooFew { found: 3 }));
         let narrow: Vec<Rung> =
@@ -213,11 +219,13 @@ mod tests {
             let fit = LadderFit::new(&ladder(limit, scale, alpha, noise)).unwrap();
             for rung in ladder(limit, scale, alpha, noise) {
                 let Prediction { low, expected, high } = fit.predict(rung.flops);
-                prop_assert!((expected - rung.loss).abs() < 0.02 && low <= rung.loss && rung.loss <= high);
+                prop_assert!((expected - rung.loss).abs() < 0.02);
+                prop_assert!(low <= rung.loss && rung.loss <= high);
             }
             let truth = limit + scale * 1e4f64.powf(-alpha);
             let Prediction { low, high, .. } = fit.predict(Flops(1e16));
-            prop_assert!(low <= truth + 1e-3 && truth <= high + 1e-3, "{} of {}..{}", truth, low, high);
+            prop_assert!(low <= truth + 1e-3, "{} of {}..{}", truth, low, high);
+            prop_assert!(truth <= high + 1e-3, "{} of {}..{}", truth, low, high);
         }
     }
 }

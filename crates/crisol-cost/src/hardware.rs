@@ -1,23 +1,23 @@
-//! What models are trained on: peaks of GPUs, what share of them training reaches, what they cost and draw.
+//! GPUs: peak rates, utilisation in training, price and power.
 
 use crate::units::{ByteRate, Bytes, FlopRate, Price, Watts};
 
-/// A GPU. Peaks are those for dense bf16 products, bandwidth that of its memory, both from NVIDIA's data sheets.
+/// A GPU. `peak` is dense bf16; peak, memory and bandwidth are from NVIDIA's data sheets.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Gpu {
-    /// Its name on the command line.
+    /// Name on the command line.
     pub name: &'static str,
-    /// How it is called.
+    /// Display name.
     pub title: &'static str,
-    /// Peak of bf16 products.
+    /// Peak rate of dense bf16 GEMMs.
     pub peak: FlopRate,
-    /// Memory.
+    /// Memory size.
     pub memory: Bytes,
-    /// Bandwidth of its memory.
+    /// Memory bandwidth.
     pub bandwidth: ByteRate,
-    /// Most power it draws.
+    /// Maximum power.
     pub power: Watts,
-    /// What an hour of it is said to cost; none where the workshop names no price.
+    /// Price per hour; `None` where the workshop has none.
     pub dollars_per_hour: Option<f64>,
 }
 
@@ -41,8 +41,8 @@ const fn gpu(
     }
 }
 
-/// The GPUs that are known. Prices are those that the workshop's figures imply (money by GPU-hours: $300K by 184K hours, $12M by
-/// 5M and $5.3M by 2.66M).
+/// The known GPUs. Prices are implied by the workshop's figures: $300K for 184K hours, $12M for 5M,
+/// $5.3M for 2.66M.
 pub const GPUS: [Gpu; 15] = [
     gpu("b200", "B200", 2250.0, 180.0, 8.0, 1000.0, None),
     gpu("h200", "H200", 989.0, 141.0, 4.8, 700.0, None),
@@ -62,7 +62,7 @@ pub const GPUS: [Gpu; 15] = [
 ];
 
 impl Gpu {
-    /// The GPU of this name, in any case and with or without `rtx`, dashes and blanks.
+    /// Finds a GPU by name; case, a leading `rtx`, dashes and spaces are ignored.
     pub fn named(name: &str) -> Option<&'static Gpu> {
         let plain = |name: &str| {
             let name: String = name
@@ -76,66 +76,69 @@ impl Gpu {
         GPUS.iter().find(|gpu| plain(gpu.name) == wanted || plain(gpu.title) == wanted)
     }
 
-    /// What a second of it costs, if that is known.
+    /// Price per second, if known.
     pub fn price(&self) -> Option<Price> {
         self.dollars_per_hour.map(Price::per_hour)
     }
 }
 
-/// A number that is not known exactly.
+/// An uncertain quantity.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Range<T> {
-    /// Least.
+    /// Lower end.
     pub low: T,
-    /// What to expect.
+    /// Typical value.
     pub typical: T,
-    /// Most.
+    /// Upper end.
     pub high: T,
 }
 
 impl<T: Copy> Range<T> {
-    /// Something of each, which must grow with it.
+    /// Applies an increasing function.
     pub fn map<U>(self, f: impl Fn(T) -> U) -> Range<U> {
         Range { low: f(self.low), typical: f(self.typical), high: f(self.high) }
     }
 
-    /// Something of each that falls as it grows.
+    /// Applies a decreasing function, which swaps the ends.
     pub fn invert<U>(self, f: impl Fn(T) -> U) -> Range<U> {
         Range { low: f(self.high), typical: f(self.typical), high: f(self.low) }
     }
 }
 
-/// Model FLOPs utilisation: the share of a peak that goes into 6·N operations a token (N: active parameters of matrices).
+/// Model FLOPs utilisation: the fraction of the peak spent on 6·N FLOPs per token (N: active matrix
+/// parameters).
 ///
-/// There is none above 1, so that a run whose cost was counted with all instead of the active parameters of a mixture is found out.
+/// At most 1, so counting all instead of the active parameters of a mixture is detected.
 #[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
 pub struct Mfu(f64);
 
 impl Mfu {
-    /// `None` for what is not between 0 and 1.
+    /// `None` unless 0 < `share` ≤ 1.
     pub fn new(share: f64) -> Option<Mfu> {
         (share > 0.0 && share <= 1.0).then_some(Mfu(share))
     }
 
-    /// As a number.
+    /// The fraction.
     pub fn share(self) -> f64 {
         self.0
     }
 }
 
-/// What well-tuned training on many GPUs reaches with dense models. Llama 2 was at 0.38 to 0.43 (see [`crate::runs`]).
+/// MFU of well-tuned training of dense models on many GPUs. Llama 2: 0.38 to 0.43, see
+/// [`crate::runs`].
 pub const DENSE_MFU: Range<Mfu> = Range { low: Mfu(0.30), typical: Mfu(0.38), high: Mfu(0.45) };
-/// The same for mixtures of experts, whose tokens travel between GPUs. Llama 4 and DeepSeek-V3 were at 0.23 to 0.35.
+/// MFU of mixtures of experts, which communicate more. Llama 4 and DeepSeek-V3: 0.23 to 0.35.
 pub const MIXTURE_MFU: Range<Mfu> = Range { low: Mfu(0.20), typical: Mfu(0.27), high: Mfu(0.35) };
 
-/// Share of a GPU's bandwidth that generation reaches.
-pub const BANDWIDTH_SHARE: Range<f64> = Range { low: 0.5, typical: 0.65, high: 0.85 };
+/// Fraction of the memory bandwidth that generation achieves.
+pub const BANDWIDTH_UTILISATION: Range<f64> = Range { low: 0.5, typical: 0.65, high: 0.85 };
 
-/// Energy that a data centre takes for each unit that its computers take (`LLaMA`, arXiv:2302.13971, section 6).
-pub const OVERHEAD_OF_POWER: f64 = 1.1;
-/// Kilograms of CO₂ for a kilowatt-hour. 0.385 is the average of the USA that the same paper takes, and, with the overhead, what Llama
-/// 2's model card implies (31.22 t for 184,320 hours at 400 W); the range is that of grids with much and with little wind, sun, water
-/// or nuclear power.
+/// Power usage effectiveness (PUE): energy of the data centre over energy of its computers
+/// (`LLaMA`, arXiv:2302.13971, section 6).
+pub const POWER_USAGE_EFFECTIVENESS: f64 = 1.1;
+/// Kilograms of CO₂ per kilowatt-hour. 0.385 is the average of the USA used by the same paper. With
+/// the PUE, it reproduces Llama 2's model card (31.22 t for 184,320 hours at 400 W). The range
+/// covers grids with much and with little low-carbon power.
 pub const CO2_PER_KILOWATT_HOUR: Range<f64> = Range { low: 0.05, typical: 0.385, high: 0.70 };
 
 #[cfg(test)]
@@ -143,7 +146,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn gpus_are_found_as_people_call_them() {
+    fn gpus_are_found_by_their_usual_names() {
         for (name, found) in [
             ("H100", "h100"),
             ("h100-pcie", "h100-pcie"),
@@ -156,6 +159,7 @@ mod tests {
         }
         assert!(Gpu::named("mi300x").is_none() && Gpu::named("").is_none());
         let mut names: Vec<_> = GPUS.iter().map(|gpu| gpu.name).collect();
+        names.sort_unstable();
         names.dedup();
         assert_eq!(names.len(), GPUS.len());
     }

@@ -4,29 +4,29 @@ use crate::{Attention, Block, FeedForward, Head, ModelShape};
 
 /// A published model.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Known {
-    /// Its name on the command line.
+pub struct KnownModel {
+    /// Name on the command line.
     pub name: &'static str,
-    /// Where its configuration is on the Hugging Face hub.
+    /// Repository on the Hugging Face hub.
     pub source: &'static str,
-    /// Tokens of a document that it was made for.
+    /// Context length in tokens.
     pub context: usize,
-    /// Its shape.
+    /// Shape.
     pub shape: ModelShape,
 }
 
-/// What families put into no matrix, beside two norms as wide as the stream.
+/// The QK-norm of a family, which adds vectors to the two norms of a block.
 #[derive(Clone, Copy)]
 enum QkNorm {
-    /// Nothing.
+    /// None (Llama).
     None,
-    /// Norms of all queries and of all keys together (OLMo-2).
+    /// Over all heads together (OLMo-2).
     Whole,
-    /// Norms of a query and of a key (Qwen3).
+    /// Per head (Qwen3).
     Heads,
 }
 
-/// Width, layers, heads, heads of keys and values, width of a head, width of the feed-forward layers, vocabulary.
+/// Hidden size, layers, query heads, KV heads, head width, inner width of the MLP, vocabulary.
 type Sizes = [usize; 7];
 
 fn dense(
@@ -47,7 +47,8 @@ fn dense(
     ModelShape { hidden, vocab, head, blocks: vec![(layers, block)] }
 }
 
-/// Llama 4's text part: 48 layers, of which every fourth sees the whole context; `dense` of them are no mixtures.
+/// Llama 4's text model: 48 layers, every fourth with full attention, `dense_layers` of them
+/// without experts.
 fn llama4(experts: usize, dense_layers: usize) -> ModelShape {
     let hidden = 5120;
     let block = |chunk, mixture| Block {
@@ -59,7 +60,7 @@ fn llama4(experts: usize, dense_layers: usize) -> ModelShape {
         },
         vectors: 2 * hidden,
     };
-    // Where every second layer is a mixture, those that see everything are among them.
+    // In Maverick every second layer is a mixture, including all layers with full attention.
     let blocks = vec![
         (36 - dense_layers, block(Some(8192), true)),
         (12, block(None, true)),
@@ -84,7 +85,7 @@ fn deepseek_v3() -> ModelShape {
     let mixture = Block {
         attention,
         feed_forward: FeedForward::Mixture { experts, per_token: 8, inner: 2048, shared: 2048 },
-        // And the correction of the router.
+        // Plus the router's correction bias.
         vectors: vectors + experts,
     };
     ModelShape {
@@ -95,22 +96,22 @@ fn deepseek_v3() -> ModelShape {
     }
 }
 
-/// All of them.
-pub fn models() -> Vec<Known> {
+/// All known models.
+pub fn models() -> Vec<KnownModel> {
     use Head::{Tied, Untied};
-    let llama = |name, source, context, sizes, head| Known {
+    let llama = |name, source, context, sizes, head| KnownModel {
         name,
         source,
         context,
         shape: dense(sizes, head, QkNorm::None),
     };
-    let olmo2 = |name, source, sizes| Known {
+    let olmo2 = |name, source, sizes| KnownModel {
         name,
         source,
         context: 4096,
         shape: dense(sizes, Untied, QkNorm::Whole),
     };
-    let qwen3 = |name, source, sizes, head| Known {
+    let qwen3 = |name, source, sizes, head| KnownModel {
         name,
         source,
         context: 40_960,
@@ -211,19 +212,19 @@ pub fn models() -> Vec<Known> {
         qwen3("qwen3-8b", "Qwen/Qwen3-8B", [4096, 36, 32, 8, 128, 12_288, 151_936], Untied),
         qwen3("qwen3-14b", "Qwen/Qwen3-14B", [5120, 40, 40, 8, 128, 17_408, 151_936], Untied),
         qwen3("qwen3-32b", "Qwen/Qwen3-32B", [5120, 64, 64, 8, 128, 25_600, 151_936], Untied),
-        Known {
+        KnownModel {
             name: "llama-4-scout",
             source: "meta-llama/Llama-4-Scout-17B-16E",
             context: 262_144,
             shape: llama4(16, 0),
         },
-        Known {
+        KnownModel {
             name: "llama-4-maverick",
             source: "meta-llama/Llama-4-Maverick-17B-128E",
             context: 262_144,
             shape: llama4(128, 24),
         },
-        Known {
+        KnownModel {
             name: "deepseek-v3",
             source: "deepseek-ai/DeepSeek-V3",
             context: 163_840,
@@ -232,8 +233,8 @@ pub fn models() -> Vec<Known> {
     ]
 }
 
-/// The model of this name.
-pub fn named(name: &str) -> Option<Known> {
+/// Finds a model by name.
+pub fn named(name: &str) -> Option<KnownModel> {
     models().into_iter().find(|known| known.name.eq_ignore_ascii_case(name))
 }
 
@@ -245,7 +246,7 @@ mod tests {
         named(name).expect("a known model").shape
     }
 
-    /// Counts of parameters on the models' pages on the hub (of safetensors' headers).
+    /// Parameter counts from the models' pages on the hub (from safetensors headers).
     #[test]
     fn published_parameters() {
         for (name, parameters) in [
@@ -276,8 +277,9 @@ mod tests {
         }
     }
 
-    /// Mixtures, as transformers 5.23 counts them: without Llama 4's part for images (with which Meta says 109 B and 400 B), and without
-    /// DeepSeek-V3's layer for multi-token prediction, but with the correction of its routers.
+    /// Mixtures as transformers 5.23 counts them: without Llama 4's image encoder (Meta's 109 B and
+    /// 400 B include it) and without DeepSeek-V3's multi-token-prediction layer, but with the
+    /// correction biases of its routers.
     #[test]
     fn published_mixtures() {
         for (name, parameters, active) in [

@@ -1,6 +1,7 @@
-//! What training and running a language model takes, computed from its shape: parameters, operations, memory, time, money, energy.
+//! The cost of training and running a language model, from its shape: parameters, FLOPs, memory,
+//! time, money, energy.
 //!
-//! No input or output. Every formula and constant is explained, with its source, in `docs/cost.md`.
+//! Pure functions without I/O. `docs/cost-formulas.md` derives every formula and constant, with sources.
 
 pub mod engine;
 pub mod fit;

@@ -1,49 +1,49 @@
-//! What one machine was measured to do, and how long work takes on it.
+//! Measured rates of one machine, and the time that work takes on it.
 //!
-//! Small models leave much of a processor's peak unused and large ones little, so that the rate of a model is read between those
-//! that were measured on models of other sizes. All rates are in operations by the convention of [`crate::ModelShape::document_flops`].
+//! Small models use less of a processor's peak than large ones, so rates are interpolated between
+//! models of measured sizes. Rates count FLOPs as [`crate::ModelShape::document_flops`] does.
 
 use crate::ModelShape;
 use crate::phases::{Kind, Phase, PhaseOptions};
 use crate::units::{FlopRate, Flops, FlopsPerToken, Seconds, Tokens};
 
-/// A machine, as it was measured.
+/// The measured rates of a machine.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Machine {
-    /// Rates of training steps, by the size of the model.
-    pub training: Vec<Measured>,
-    /// Rates of sampling from many prompts at a time.
-    pub sampling: Vec<Measured>,
-    /// Rate of large matrix products.
-    pub products: FlopRate,
+    /// Rates of training steps by model size.
+    pub training: Vec<MeasuredRate>,
+    /// Rates of batched sampling by model size.
+    pub sampling: Vec<MeasuredRate>,
+    /// Rate of large GEMMs.
+    pub gemm_rate: FlopRate,
 }
 
-/// The rate of one model.
+/// The measured rate of one model.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Measured {
-    /// Its [`ModelShape::multiplied_parameters`].
+pub struct MeasuredRate {
+    /// [`ModelShape::matmul_parameters`] of the model.
     pub parameters: f64,
-    /// Operations in a second.
+    /// FLOPs per second.
     pub rate: FlopRate,
 }
 
-/// Work on one machine.
+/// Work on one machine, in FLOPs.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct LocalWork {
-    /// Of training steps, forward and backward.
+    /// Training steps, forward and backward.
     pub training: Flops,
-    /// Of forward passes over given text.
+    /// Forward passes over given text.
     pub forward: Flops,
-    /// Of sampling.
+    /// Sampling.
     pub sampling: Flops,
-    /// Of an optimizer's own products.
+    /// The optimizer's own GEMMs.
     pub optimizer: Flops,
-    /// Of forward passes that only measure a model.
+    /// Forward passes for evaluation.
     pub measuring: Flops,
 }
 
 impl LocalWork {
-    /// A phase's work on so many tokens, in documents of `length`.
+    /// The work of a phase on `tokens` tokens in documents of `length` tokens.
     pub fn of(
         phase: Phase,
         options: PhaseOptions,
@@ -64,13 +64,13 @@ impl LocalWork {
         work
     }
 
-    /// How its time compares to that of other work where nothing was measured: its operations, those of sampling twice.
-    /// (Machines that were measured sampled at 0.4 to 0.7 of the rate at which they trained.)
+    /// Relative duration where no rates are measured: FLOPs, with sampling counted twice.
+    /// (Measured machines sample at 0.4 to 0.7 of their training rate.)
     pub fn weight(&self) -> f64 {
         (self.training + self.forward + self.optimizer + self.measuring + self.sampling * 2.0).0
     }
 
-    /// What a training run's operations are by convention: all but the optimizer's own and what only measures.
+    /// FLOPs of training by convention: without optimizer and evaluation.
     pub fn counted(&self) -> Flops {
         self.training + self.forward + self.sampling
     }
@@ -86,8 +86,8 @@ impl std::ops::AddAssign for LocalWork {
     }
 }
 
-/// The rate for a size: a power of it between the two measured ones beside it, the nearest one's beyond them.
-fn rate_at(measured: &[Measured], parameters: f64) -> Option<FlopRate> {
+/// The rate at a model size: log-log interpolation, constant beyond the measured sizes.
+fn rate_at(measured: &[MeasuredRate], parameters: f64) -> Option<FlopRate> {
     let below = measured
         .iter()
         .filter(|m| m.parameters <= parameters)
@@ -98,35 +98,35 @@ fn rate_at(measured: &[Measured], parameters: f64) -> Option<FlopRate> {
         .min_by(|a, b| a.parameters.total_cmp(&b.parameters));
     match (below, above) {
         (Some(below), Some(above)) => {
-            let place =
+            let position =
                 (parameters / below.parameters).ln() / (above.parameters / below.parameters).ln();
-            Some(FlopRate(below.rate.0 * (above.rate / below.rate).powf(place)))
+            Some(FlopRate(below.rate.0 * (above.rate / below.rate).powf(position)))
         }
         (one, other) => one.or(other).map(|nearest| nearest.rate),
     }
 }
 
 impl Machine {
-    /// Rate of training steps of a model; none if nothing was measured.
+    /// Rate of training steps of a model; `None` without measurements.
     pub fn training_rate(&self, shape: &ModelShape) -> Option<FlopRate> {
-        rate_at(&self.training, shape.multiplied_parameters())
+        rate_at(&self.training, shape.matmul_parameters())
     }
 
-    /// Rate of sampling from a model; none if nothing was measured.
+    /// Rate of sampling from a model; `None` without measurements.
     pub fn sampling_rate(&self, shape: &ModelShape) -> Option<FlopRate> {
-        rate_at(&self.sampling, shape.multiplied_parameters())
+        rate_at(&self.sampling, shape.matmul_parameters())
     }
 
-    /// How long work of a model takes; none if nothing was measured.
+    /// Duration of work with a model; `None` without measurements.
     pub fn time(&self, shape: &ModelShape, work: &LocalWork) -> Option<Seconds> {
         let (training, sampling) = (self.training_rate(shape)?, self.sampling_rate(shape)?);
-        let of_training = work.training + work.forward + work.optimizer + work.measuring;
-        Some(of_training / training + work.sampling / sampling)
+        let at_training_rate = work.training + work.forward + work.optimizer + work.measuring;
+        Some(at_training_rate / training + work.sampling / sampling)
     }
 
-    /// Share of large products' rate that training steps of a model reach.
+    /// Training rate as a fraction of the rate of large GEMMs.
     pub fn utilisation(&self, shape: &ModelShape) -> Option<f64> {
-        self.training_rate(shape).map(|rate| rate / self.products)
+        self.training_rate(shape).map(|rate| rate / self.gemm_rate)
     }
 }
 
@@ -136,11 +136,11 @@ mod tests {
     use crate::known;
 
     fn machine() -> Machine {
-        let at = |parameters, rate| Measured { parameters, rate: FlopRate(rate) };
+        let at = |parameters, rate| MeasuredRate { parameters, rate: FlopRate(rate) };
         Machine {
             training: vec![at(1e6, 1e11), at(1e8, 4e11)],
             sampling: vec![at(1e6, 1e10)],
-            products: FlopRate(5e11),
+            gemm_rate: FlopRate(5e11),
         }
     }
 

@@ -1,7 +1,7 @@
-//! Memory of training and of generation on GPUs, part by part.
+//! Memory of training and generation on GPUs, by part.
 //!
-//! The formulas are those of mixed-precision training with fused attention, as the common frameworks do it (Rajbhandari et al.
-//! 2020, arXiv:1910.02054, section 3.1; Korthikanti et al. 2022, arXiv:2205.05198, section 4).
+//! Formulas for mixed-precision training with fused attention (Rajbhandari et al. 2020,
+//! arXiv:1910.02054, section 3.1; Korthikanti et al. 2022, arXiv:2205.05198, section 4).
 
 use crate::phases::{Network, Phase, PhaseOptions};
 use crate::units::Bytes;
@@ -12,9 +12,9 @@ use crate::{Attention, Block, FeedForward, ModelShape};
 pub enum Dtype {
     /// 32 bits.
     F32,
-    /// 16 bits, with a copy of trained weights in f32.
+    /// 16 bits; trained weights have an f32 master copy.
     Bf16,
-    /// The same.
+    /// 16 bits; trained weights have an f32 master copy.
     F16,
     /// 8 bits, with scales.
     F8,
@@ -25,11 +25,11 @@ pub enum Dtype {
 }
 
 impl Dtype {
-    /// All of them.
+    /// All types.
     pub const ALL: [Dtype; 6] =
         [Dtype::F32, Dtype::Bf16, Dtype::F16, Dtype::F8, Dtype::Q8, Dtype::Q4];
 
-    /// Its name.
+    /// Name on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Dtype::F32 => "f32",
@@ -41,7 +41,7 @@ impl Dtype {
         }
     }
 
-    /// Bytes of a stored weight.
+    /// Bytes per weight, including scales.
     pub fn weight_bytes(self) -> f64 {
         match self {
             Dtype::F32 => 4.0,
@@ -52,31 +52,31 @@ impl Dtype {
         }
     }
 
-    /// Bytes of an activation, a gradient or a cached number beside such weights.
+    /// Bytes per activation, gradient or cached value with weights of this type.
     pub(crate) fn activation_bytes(self) -> f64 {
         if self == Dtype::F32 { 4.0 } else { 2.0 }
     }
 
-    /// Whether weights of this type can themselves be trained (others only carry adapters).
+    /// Whether weights of this type can be trained; the others need LoRA.
     pub fn is_trained(self) -> bool {
         matches!(self, Dtype::F32 | Dtype::Bf16 | Dtype::F16)
     }
 }
 
-/// Which optimizer keeps what of each weight.
+/// The optimizer, by the state that it keeps per weight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Optimizer {
-    /// Two moments of every weight, in f32.
+    /// Two f32 moments per weight.
     AdamW,
-    /// One of matrices between hidden states, two of the rest.
+    /// One moment for hidden matrices, two for all other weights.
     Muon,
 }
 
 impl Optimizer {
-    /// All of them.
+    /// All optimizers.
     pub const ALL: [Optimizer; 2] = [Optimizer::AdamW, Optimizer::Muon];
 
-    /// Its name.
+    /// Name on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Optimizer::AdamW => "adamw",
@@ -85,22 +85,22 @@ impl Optimizer {
     }
 }
 
-/// What of a forward pass is computed again for the backward pass instead of kept.
+/// Activation recomputation (gradient checkpointing).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Recompute {
     /// Nothing.
     None,
-    /// Within each block, what is cheap: norms and activations, but no matrix product.
+    /// Cheap operations within a block: norms and activations, no GEMMs.
     Block,
-    /// Each block from what went into it: one more forward pass.
+    /// Whole blocks from their inputs: one additional forward pass.
     Full,
 }
 
 impl Recompute {
-    /// All of them.
+    /// All kinds.
     pub const ALL: [Recompute; 3] = [Recompute::None, Recompute::Block, Recompute::Full];
 
-    /// Its name.
+    /// Name on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Recompute::None => "none",
@@ -110,67 +110,67 @@ impl Recompute {
     }
 }
 
-/// Which of a trained network's states are cut among all GPUs instead of being on each (`ZeRO`'s stages, arXiv:1910.02054).
+/// `ZeRO` stage: the states of a trained network that are sharded over the GPUs (arXiv:1910.02054).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Zero {
-    /// None of them.
+    /// Stage 0: all states on every GPU.
     None,
-    /// What the optimizer keeps.
+    /// Stage 1: optimizer state.
     Optimizer,
-    /// And gradients.
+    /// Stage 2: also gradients.
     Gradients,
-    /// And weights.
+    /// Stage 3: also weights.
     Weights,
 }
 
-/// How memory is used.
+/// Options that determine memory.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct MemoryOptions {
     /// Element type of weights.
     pub dtype: Dtype,
     /// The optimizer.
     pub optimizer: Optimizer,
-    /// What is computed again.
+    /// Activation recomputation.
     pub recompute: Recompute,
-    /// What is cut among GPUs.
+    /// `ZeRO` stage.
     pub zero: Zero,
-    /// Rank of adapters (`LoRA`, arXiv:2106.09685) on every matrix of the blocks, if they are what is trained.
+    /// LoRA rank (arXiv:2106.09685) on every matrix of the blocks; `None`: full training.
     pub lora_rank: Option<usize>,
-    /// GPUs.
+    /// Number of GPUs.
     pub gpus: usize,
-    /// Documents that a GPU works on at the same time.
+    /// Documents per GPU and micro-batch.
     pub documents: usize,
-    /// Tokens of each.
+    /// Tokens per document.
     pub length: usize,
 }
 
-/// Bytes on each GPU, or of the whole process on the CPU.
+/// Bytes per GPU, or of the whole process on the CPU.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Memory {
     /// Weights of all networks.
     pub weights: Bytes,
-    /// Weights once more, laid out for products (the CPU only).
-    pub layouts: Bytes,
-    /// Gradients of what is trained.
+    /// Cached packed copies of weights (CPU only).
+    pub packed_weights: Bytes,
+    /// Gradients of the trained weights.
     pub gradients: Bytes,
-    /// Moments, and weights in f32.
+    /// Optimizer moments and f32 master weights.
     pub optimizer: Bytes,
-    /// What the backward pass needs of the forward pass.
+    /// Activations saved for the backward pass.
     pub activations: Bytes,
     /// Logits and their gradient.
     pub logits: Bytes,
-    /// Keys and values of sampled answers.
+    /// KV cache of sampled answers.
     pub kv_cache: Bytes,
-    /// The program with its data and what it copies to save it (the CPU only; GPUs see [`USABLE`]).
+    /// The program, its data and its copies for checkpoints (CPU only; for GPUs see [`USABLE`]).
     pub program: Bytes,
 }
 
 impl Memory {
-    /// Every part with its name.
+    /// All parts with their names (the JSON keys).
     pub fn named(&self) -> [(&'static str, Bytes); 8] {
         [
             ("weights", self.weights),
-            ("layouts", self.layouts),
+            ("layouts", self.packed_weights),
             ("gradients", self.gradients),
             ("optimizer", self.optimizer),
             ("activations", self.activations),
@@ -180,17 +180,18 @@ impl Memory {
         ]
     }
 
-    /// All together.
+    /// The sum of all parts.
     pub fn total(&self) -> Bytes {
         self.named().into_iter().map(|(_, bytes)| bytes).sum()
     }
 }
 
-/// Share of a GPU's memory that a run can use: the rest goes to the driver's context, the libraries' buffers and fragments.
+/// Fraction of a GPU's memory available to a run; the rest is driver context, library buffers and
+/// fragmentation.
 pub const USABLE: f64 = 0.92;
 
-/// Parameters of adapters of a rank on every matrix of the blocks: rank · (rows + columns) each.
-fn adapters(shape: &ModelShape, rank: usize) -> f64 {
+/// LoRA parameters with one adapter per matrix of the blocks: rank · (rows + columns) each.
+fn lora_parameters(shape: &ModelShape, rank: usize) -> f64 {
     let of_block = |block: &Block| -> usize {
         block
             .matrices(shape.hidden)
@@ -201,16 +202,16 @@ fn adapters(shape: &ModelShape, rank: usize) -> f64 {
     shape.blocks.iter().map(|(count, block)| (count * of_block(block)) as f64).sum()
 }
 
-/// Numbers of each token that a block's backward pass needs, with attention that keeps no scores. With [`Recompute::Block`] the outputs
-/// of norms and of activations are computed again.
-fn kept_by_block(hidden: usize, block: &Block, recompute: Recompute) -> f64 {
+/// Values per token that a block saves for the backward pass; fused attention saves no scores. With
+/// [`Recompute::Block`], outputs of norms and activations are recomputed.
+fn saved_by_block(hidden: usize, block: &Block, recompute: Recompute) -> f64 {
     let cheap = usize::from(recompute == Recompute::None);
-    // What goes into the attention and into the feed-forward layer, each before and after its norm.
+    // Inputs of attention and feed-forward layer, before and after their norms.
     let stream = 2 * hidden + cheap * 2 * hidden;
     let attention = match block.attention {
-        // Queries, keys, values and what comes out.
+        // Queries, keys, values and outputs.
         Attention::Grouped { heads, kv_heads, head_dim, .. } => 2 * head_dim * (heads + kv_heads),
-        // And the short vectors that they are made of, each before and after its norm.
+        // Plus the low-rank vectors, before and after their norms.
         Attention::Latent { heads, query_rank, kv_rank, unrotated, rotated, value_dim } => {
             let expanded = 2 * heads * (unrotated + rotated) + 2 * heads * value_dim;
             (1 + cheap) * (query_rank.unwrap_or(0) + kv_rank) + expanded
@@ -220,7 +221,7 @@ fn kept_by_block(hidden: usize, block: &Block, recompute: Recompute) -> f64 {
     let gated = |inner: usize| (2 + cheap) * inner;
     let feed_forward = match block.feed_forward {
         FeedForward::Dense { inner } => gated(inner),
-        // Each chosen expert has its copy of the token, and what it makes of it.
+        // Each selected expert has a copy of the token, and its output.
         FeedForward::Mixture { experts, per_token, inner, shared } => {
             experts + per_token * (gated(inner) + 2 * hidden) + gated(shared)
         }
@@ -228,15 +229,16 @@ fn kept_by_block(hidden: usize, block: &Block, recompute: Recompute) -> f64 {
     (stream + attention + feed_forward) as f64
 }
 
-/// Numbers of each token that are kept, over all blocks, and in the block at work.
-fn kept(shape: &ModelShape, recompute: Recompute) -> f64 {
+/// Values per token over all blocks; with full recomputation, the inputs of all blocks plus one
+/// block.
+fn saved_per_token(shape: &ModelShape, recompute: Recompute) -> f64 {
     let of = |recompute| {
         shape
             .blocks
             .iter()
-            .map(move |(count, block)| (*count, kept_by_block(shape.hidden, block, recompute)))
+            .map(move |(count, block)| (*count, saved_by_block(shape.hidden, block, recompute)))
     };
-    // What goes into the last norm, and what comes out.
+    // Input and output of the last norm.
     let ends = 2.0 * shape.hidden as f64;
     ends + match recompute {
         Recompute::Full => {
@@ -247,7 +249,7 @@ fn kept(shape: &ModelShape, recompute: Recompute) -> f64 {
     }
 }
 
-/// Memory that a phase of training takes on each GPU.
+/// Memory per GPU of a training phase.
 pub fn training(
     shape: &ModelShape,
     phase: Phase,
@@ -255,7 +257,7 @@ pub fn training(
     options: &MemoryOptions,
 ) -> Memory {
     let MemoryOptions { dtype, lora_rank, zero, .. } = *options;
-    let among = |stage: Zero| if zero >= stage { options.gpus as f64 } else { 1.0 };
+    let shards = |stage: Zero| if zero >= stage { options.gpus as f64 } else { 1.0 };
     let tokens = (options.documents * options.length) as f64;
     let mut memory = Memory::default();
     let mut seen = Vec::new();
@@ -269,20 +271,21 @@ pub fn training(
         let all = network.parameters().total();
         let trains = matches!(pass.network, Network::Policy | Network::Value)
             || (pass.network == Network::Reward && phase == Phase::Reward);
-        // With adapters, the reference is the model without them, and reward and value models are adapters of it too.
-        let adapted = match lora_rank {
-            Some(rank) if pass.network != Network::Reference => adapters(&network, rank),
+        // With LoRA, the reference is the base model, and reward and value models are adapters on
+        // it.
+        let lora = match lora_rank {
+            Some(rank) if pass.network != Network::Reference => lora_parameters(&network, rank),
             _ => 0.0,
         };
         if lora_rank.is_none() || seen.len() == 1 {
-            memory.weights += stored(&network, dtype) / among(Zero::Weights);
+            memory.weights += training_weights(&network, dtype) / shards(Zero::Weights);
         }
-        memory.weights += Bytes(adapted * dtype.activation_bytes()) / among(Zero::Weights);
+        memory.weights += Bytes(lora * dtype.activation_bytes()) / shards(Zero::Weights);
         if !trains {
             continue;
         }
-        let trained = if lora_rank.is_some() { adapted } else { all };
-        memory.gradients += Bytes(trained * dtype.activation_bytes()) / among(Zero::Gradients);
+        let trained = if lora_rank.is_some() { lora } else { all };
+        memory.gradients += Bytes(trained * dtype.activation_bytes()) / shards(Zero::Gradients);
         let one_moment = match (options.optimizer, lora_rank) {
             (Optimizer::AdamW, _) => 0.0,
             (Optimizer::Muon, None) => {
@@ -293,44 +296,47 @@ pub fn training(
         };
         let copy = if dtype.activation_bytes() < 4.0 { trained } else { 0.0 };
         memory.optimizer +=
-            Bytes(4.0 * (2.0 * trained - one_moment + copy)) / among(Zero::Optimizer);
+            Bytes(4.0 * (2.0 * trained - one_moment + copy)) / shards(Zero::Optimizer);
     }
-    memory.activations = Bytes(tokens * kept(shape, options.recompute) * dtype.activation_bytes());
+    memory.activations =
+        Bytes(tokens * saved_per_token(shape, options.recompute) * dtype.activation_bytes());
     let logits = if phase == Phase::Reward { 1 } else { shape.vocab };
     // In f32, with their gradient.
     memory.logits = Bytes(tokens * logits as f64 * 2.0 * 4.0);
     if matches!(phase, Phase::Grpo | Phase::Ppo) {
-        memory.kv_cache = cache(shape, dtype, options.documents, options.length);
+        memory.kv_cache = kv_cache(shape, dtype, options.documents, options.length);
     }
     memory
 }
 
-/// Weights under training. Those of few bits are the blocks' matrices; embedding, head, norms and routers keep 16 (as in `QLoRA`,
-/// arXiv:2305.14314, and DeepSeek-V3, arXiv:2412.19437, section 3.3).
-fn stored(shape: &ModelShape, dtype: Dtype) -> Bytes {
+/// Weights during training. Types below 16 bits apply to the blocks' matrices; embedding, head,
+/// norms and routers keep 16 bits (as in `QLoRA`, arXiv:2305.14314, and DeepSeek-V3,
+/// arXiv:2412.19437, section 3.3).
+fn training_weights(shape: &ModelShape, dtype: Dtype) -> Bytes {
     let parts = shape.parameters();
     let matrices = parts.projections + parts.feed_forward + parts.experts;
     Bytes(matrices * dtype.weight_bytes() + (parts.total() - matrices) * dtype.activation_bytes())
 }
 
-/// Keys and values of so many documents of so many tokens.
-fn cache(shape: &ModelShape, dtype: Dtype, documents: usize, length: usize) -> Bytes {
+/// KV cache of `documents` documents with `length` tokens each.
+fn kv_cache(shape: &ModelShape, dtype: Dtype, documents: usize, length: usize) -> Bytes {
     Bytes(documents as f64 * shape.cached(length as f64) * dtype.activation_bytes())
 }
 
-/// Memory that generation takes with so many documents of so many tokens at a time. All weights are of the type, as in GGUF files.
+/// Memory of generating `documents` documents of `length` tokens. All weights have type `dtype`, as
+/// in GGUF files.
 pub fn inference(shape: &ModelShape, dtype: Dtype, documents: usize, length: usize) -> Memory {
     Memory {
         weights: Bytes(shape.parameters().total() * dtype.weight_bytes()),
         logits: Bytes((documents * shape.vocab) as f64 * 4.0),
-        kv_cache: cache(shape, dtype, documents, length),
+        kv_cache: kv_cache(shape, dtype, documents, length),
         ..Memory::default()
     }
 }
 
-/// Most documents at a time with which `memory` stays below `limit`, if even one does; it must grow with their number by the
-/// same amount each.
-pub fn most_documents(limit: Bytes, memory: impl Fn(usize) -> Bytes) -> Option<usize> {
+/// The maximum number of documents with `memory(documents) <= limit`, or `None` if one is too many.
+/// `memory` must be linear.
+pub fn max_documents(limit: Bytes, memory: impl Fn(usize) -> Bytes) -> Option<usize> {
     let (one, two) = (memory(1), memory(2));
     if one > limit {
         return None;

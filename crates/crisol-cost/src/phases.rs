@@ -1,4 +1,15 @@
-//! What each phase of training does with a token: which networks it runs, forward only or forward and backward.
+//! The passes of each phase of training: which networks a token goes through, forward only or forward and backward.
+//!
+//! This table is the one description of a phase's work. The cost planner, the forecast of a run and the memory estimate
+//! read it.
+//!
+//! | phase | passes over a token |
+//! |---|---|
+//! | pretrain, sft | train the policy |
+//! | reward | train the reward model |
+//! | dpo | reference forward, train the policy |
+//! | grpo | sample, (old log-probs), (reference forward), train the policy |
+//! | ppo | sample, (old log-probs), reference, reward and value forward, train policy and value model |
 
 use crate::{ModelShape, Parts};
 
@@ -24,11 +35,11 @@ pub enum Phase {
 pub enum Network {
     /// The model that is trained.
     Policy,
-    /// What it was at first, frozen.
+    /// The policy before the phase, frozen.
     Reference,
-    /// The frozen judge, with a scalar head.
+    /// The reward model, with a scalar head; frozen but in its own phase.
     Reward,
-    /// What expects the judge's verdict, trained beside the policy; with a scalar head.
+    /// The value model, which predicts the reward; with a scalar head.
     Value,
 }
 
@@ -56,18 +67,21 @@ pub struct Pass {
     pub times: f64,
 }
 
-/// What is up to the recipe.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What the recipe and the trainer decide.
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PhaseOptions {
-    /// Passes of training over each batch of samples.
+    /// Training passes over each batch of samples (GRPO, PPO).
     pub updates: u32,
-    /// Whether GRPO pays for its distance from the reference (beta > 0).
-    pub reference: bool,
+    /// Forward passes of GRPO's reference over each sample: 1 with a KL penalty, 0 without.
+    pub reference: f64,
+    /// Whether the log-probs of the sampling policy are computed again before training, as TRL and verl do. Crisol keeps
+    /// those of the sampler.
+    pub old_logprobs: bool,
 }
 
 impl Default for PhaseOptions {
     fn default() -> PhaseOptions {
-        PhaseOptions { updates: 1, reference: false }
+        PhaseOptions { updates: 1, reference: 0.0, old_logprobs: true }
     }
 }
 
@@ -99,38 +113,34 @@ impl Phase {
         let pass = |name, network, kind| Pass { name, network, kind, times: 1.0 };
         let updates = f64::from(options.updates);
         let train = |network, name, times| Pass { name, network, kind: Kind::Train, times };
+        let sampling = pass("sampling", Network::Policy, Kind::Generate);
+        let old = pass("old log-probabilities", Network::Policy, Kind::Forward);
+        let reference = pass("reference log-probabilities", Network::Reference, Kind::Forward);
         match self {
             Phase::Pretrain | Phase::Sft => vec![train(Network::Policy, "training", 1.0)],
             Phase::Reward => vec![train(Network::Reward, "training", 1.0)],
-            Phase::Dpo => vec![
-                pass("reference log-probabilities", Network::Reference, Kind::Forward),
-                train(Network::Policy, "training", 1.0),
-            ],
+            Phase::Dpo => vec![reference, train(Network::Policy, "training", 1.0)],
             Phase::Grpo => {
-                let mut passes = vec![pass("sampling", Network::Policy, Kind::Generate)];
                 // With one update, the policy that samples is the policy that is trained.
-                if options.updates > 1 {
-                    passes.push(pass("old log-probabilities", Network::Policy, Kind::Forward));
-                }
-                if options.reference {
-                    passes.push(pass(
-                        "reference log-probabilities",
-                        Network::Reference,
-                        Kind::Forward,
-                    ));
-                }
-                passes.push(train(Network::Policy, "training", updates));
-                passes
+                let old = Some(old).filter(|_| options.old_logprobs && options.updates > 1);
+                let reference = (options.reference > 0.0)
+                    .then_some(Pass { times: options.reference, ..reference });
+                [Some(sampling), old, reference, Some(train(Network::Policy, "training", updates))]
+                    .into_iter()
+                    .flatten()
+                    .collect()
             }
-            Phase::Ppo => vec![
-                pass("sampling", Network::Policy, Kind::Generate),
-                pass("old log-probabilities", Network::Policy, Kind::Forward),
-                pass("reference log-probabilities", Network::Reference, Kind::Forward),
-                pass("reward", Network::Reward, Kind::Forward),
-                pass("values", Network::Value, Kind::Forward),
-                train(Network::Policy, "training", updates),
-                train(Network::Value, "training of the value model", updates),
-            ],
+            Phase::Ppo => [Some(sampling), Some(old).filter(|_| options.old_logprobs)]
+                .into_iter()
+                .flatten()
+                .chain([
+                    reference,
+                    pass("reward", Network::Reward, Kind::Forward),
+                    pass("values", Network::Value, Kind::Forward),
+                    train(Network::Policy, "training", updates),
+                    train(Network::Value, "training of the value model", updates),
+                ])
+                .collect(),
         }
     }
 }
@@ -178,7 +188,7 @@ mod tests {
             let (forward, backward) = pass.flops(&shape, 1.0, false);
             forward.total() - forward.attention + backward.total() - backward.attention
         };
-        phase.passes(options).iter().map(of).sum::<f64>() / shape.multiplied_parameters()
+        phase.passes(options).iter().map(of).sum::<f64>() / shape.matmul_parameters()
     }
 
     #[test]
@@ -190,12 +200,16 @@ mod tests {
         assert_eq!(in_units_of_n(Phase::Dpo, plain), 8.0);
         assert_eq!(in_units_of_n(Phase::Grpo, plain), 8.0);
         assert_eq!(
-            in_units_of_n(Phase::Grpo, PhaseOptions { updates: 3, reference: true }),
+            in_units_of_n(Phase::Grpo, PhaseOptions { updates: 3, reference: 1.0, ..plain }),
             2.0 + 18.0 + 2.0 + 2.0
         );
         assert_eq!(
-            in_units_of_n(Phase::Ppo, PhaseOptions { updates: 4, reference: true }),
+            in_units_of_n(Phase::Ppo, PhaseOptions { updates: 4, ..plain }),
             10.0 + 4.0 * 12.0
         );
+        // Crisol's own: the sampler's log-probs are kept.
+        let own = PhaseOptions { updates: 3, reference: 0.125, old_logprobs: false };
+        assert_eq!(in_units_of_n(Phase::Grpo, own), 2.0 + 18.0 + 0.25);
+        assert_eq!(in_units_of_n(Phase::Ppo, own), 8.0 + 3.0 * 12.0);
     }
 }

@@ -1,8 +1,8 @@
-//! A plan of training on GPUs, and what it will take: compute, time, money, energy, memory.
+//! A training plan on GPUs, and its estimate: FLOPs, time, money, energy, memory.
 
 use crate::hardware::{
-    BANDWIDTH_SHARE, CO2_PER_KILOWATT_HOUR, DENSE_MFU, Gpu, MIXTURE_MFU, Mfu, OVERHEAD_OF_POWER,
-    Range,
+    BANDWIDTH_UTILISATION, CO2_PER_KILOWATT_HOUR, DENSE_MFU, Gpu, MIXTURE_MFU, Mfu,
+    POWER_USAGE_EFFECTIVENESS, Range,
 };
 use crate::memory::{self, Dtype, Memory, MemoryOptions, Optimizer, Recompute, USABLE, Zero};
 use crate::phases::{Kind, Pass, Phase, PhaseOptions};
@@ -11,131 +11,135 @@ use crate::units::{
 };
 use crate::{ModelShape, Parts};
 
-/// What is to be trained, how, and on what.
+/// A training plan.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
     /// The model.
     pub shape: ModelShape,
-    /// What it goes through.
+    /// The training phase.
     pub phase: Phase,
-    /// What is up to the recipe.
+    /// Phase settings.
     pub phase_options: PhaseOptions,
-    /// Tokens of the phase (see [`Phase`] for what they are).
+    /// Tokens of the phase; [`Phase`] defines which tokens count.
     pub tokens: Tokens,
-    /// The GPUs' kind.
+    /// The GPU model.
     pub gpu: Gpu,
-    /// Utilisation, if it is known.
+    /// MFU, if given.
     pub mfu: Option<Mfu>,
-    /// What a second of a GPU costs, if it is known.
+    /// Price of a GPU, if known.
     pub price: Option<Price>,
-    /// How memory is used; also how many GPUs there are, and how long documents are.
+    /// Memory options, including the number of GPUs and the length of documents.
     pub memory: MemoryOptions,
 }
 
-/// A plan that contradicts itself.
+/// A contradictory plan.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PlanError {
-    /// Adapters learn little of the world.
+    /// LoRA cannot pre-train a model.
     #[error("pre-training needs all weights; adapters (--lora-rank) are for the phases after it")]
-    AdaptersFromNothing,
-    /// A rank of adapters above the width.
-    #[error("a rank of {rank} is no low one: the model's width is {hidden}")]
-    Rank {
+    LoraPretraining,
+    /// A LoRA rank above the model's width.
+    #[error("a LoRA rank of {rank} is not low: the model's width is {hidden}")]
+    LoraRankTooHigh {
         /// The rank.
         rank: usize,
-        /// The width.
+        /// The model's width.
         hidden: usize,
     },
-    /// Weights of few bits take no gradients.
+    /// Quantised weights cannot be trained.
     #[error(
-        "weights in {dtype} cannot be trained themselves; give --lora-rank, or --dtype bf16, f16 or f32"
+        "weights in {dtype} cannot be trained themselves; give --lora-rank, or --dtype bf16, f16 \
+         or f32"
     )]
     Untrainable {
-        /// Their type.
+        /// The weights' type.
         dtype: &'static str,
     },
-    /// There is nothing to cut states among.
-    #[error("--zero {stage} cuts states among GPUs, but there is one only")]
-    ZeroAlone {
-        /// `ZeRO`'s number.
+    /// `ZeRO` needs several GPUs.
+    #[error("--zero {stage} shards states over GPUs, but there is only one")]
+    ZeroOnOneGpu {
+        /// The `ZeRO` stage.
         stage: u8,
     },
 }
 
-/// Work of a plan.
+/// FLOPs of a plan.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Work {
-    /// All operations, attention over the whole context included.
+    /// All FLOPs, including attention over the whole context.
     pub flops: Flops,
-    /// Those that utilisations count: 2N or 6N a token and pass, and attention beyond [`ORDINARY_CONTEXT`].
+    /// FLOPs in the convention of MFU: 2N or 6N per token and pass, plus attention beyond
+    /// [`REFERENCE_CONTEXT`].
     pub counted: Flops,
-    /// Of `counted`, those of sampling, whose time is bound by bandwidth.
+    /// The part of `counted` for sampling, which is bound by bandwidth.
     pub sampling: Flops,
-    /// Forward passes that are computed again for the backward pass, which utilisations do not count.
+    /// Recomputed forward passes, which MFU does not count.
     pub recomputed: Flops,
 }
 
-/// What a plan will take.
+/// The estimate of a plan.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Estimate {
-    /// Operations.
+    /// FLOPs.
     pub work: Work,
-    /// Time of one GPU.
+    /// Total GPU time.
     pub gpu_time: Range<Seconds>,
-    /// Time on the wall.
+    /// Wall-clock time.
     pub wall_time: Range<Seconds>,
-    /// The phase's tokens in a second.
+    /// Tokens of the phase per second.
     pub rate: Range<TokenRate>,
-    /// Utilisation that this supposes.
+    /// Assumed MFU.
     pub mfu: Range<Mfu>,
-    /// Money, if a price is known.
+    /// Cost, if a price is known.
     pub money: Option<Range<Dollars>>,
-    /// Electricity, of the data centre as a whole.
+    /// Electricity of the data centre.
     pub energy: Range<Joules>,
-    /// Kilograms of CO₂ for it.
+    /// Kilograms of CO₂.
     pub co2: Range<f64>,
-    /// Memory of each GPU.
+    /// Memory per GPU.
     pub memory: Memory,
-    /// Memory that a GPU has for it.
+    /// Usable memory per GPU.
     pub available: Bytes,
-    /// Most documents at a time with which a GPU can work.
-    pub most_documents: Option<usize>,
-    /// If it does not fit: what makes it fit.
+    /// Maximum documents per GPU.
+    pub max_documents: Option<usize>,
+    /// Changes that make the plan fit, if it does not.
     pub remedies: Vec<Remedy>,
 }
 
-/// A change of a plan after which it fits.
+/// A change after which a plan fits.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Remedy {
-    /// The changes, as options on the command line.
+    /// The change as command-line options.
     pub options: String,
-    /// And what memory is used for then.
+    /// The changed memory options.
     pub changed: MemoryOptions,
-    /// Memory of each GPU then.
+    /// Memory per GPU after the change.
     pub memory: Bytes,
 }
 
-/// Published utilisations leave attention over the context out (6·N·D), and belong to contexts of about this length: up to it, its
-/// work is within the utilisation. Beyond, it is added.
-pub const ORDINARY_CONTEXT: f64 = 4096.0;
+/// Published MFUs ignore attention scores (6·N·D) and refer to contexts of about this length.
+/// Attention up to it is part of the MFU; the rest is added.
+pub const REFERENCE_CONTEXT: f64 = 4096.0;
 
-/// A utilisation that is given holds for a good hour; over a whole run a tenth more or less is usual.
-const GIVEN: f64 = 0.1;
+/// Relative uncertainty of a given MFU over a whole run.
+const GIVEN_MFU_TOLERANCE: f64 = 0.1;
 
-/// Documents that are sampled at a time by each copy of the model, if memory allows it.
-const SAMPLED_AT_ONCE: usize = 64;
+/// Maximum documents that one copy of the model samples together.
+const MAX_SAMPLING_BATCH: usize = 64;
 
 impl Plan {
-    /// Refuses contradictions.
+    /// Refuses contradictory plans.
     pub fn check(&self) -> Result<(), PlanError> {
         let MemoryOptions { lora_rank, dtype, zero, gpus, .. } = self.memory;
         match lora_rank {
-            Some(_) if !self.phase.may_use_adapters() => Err(PlanError::AdaptersFromNothing),
+            Some(_) if !self.phase.may_use_adapters() => Err(PlanError::LoraPretraining),
             Some(rank) if rank > self.shape.hidden => {
-                Err(PlanError::Rank { rank, hidden: self.shape.hidden })
+                Err(PlanError::LoraRankTooHigh { rank, hidden: self.shape.hidden })
             }
             None if !dtype.is_trained() => Err(PlanError::Untrainable { dtype: dtype.name() }),
-            _ if zero != Zero::None && gpus == 1 => Err(PlanError::ZeroAlone { stage: zero as u8 }),
+            _ if zero != Zero::None && gpus == 1 => {
+                Err(PlanError::ZeroOnOneGpu { stage: zero as u8 })
+            }
             _ => Ok(()),
         }
     }
@@ -148,18 +152,18 @@ impl Plan {
         self.memory.length as f64
     }
 
-    /// Operations of a token in a pass over documents of a length, forward and backward, by part.
+    /// FLOPs per token of a pass over documents of a length, forward and backward, by part.
     fn flops(&self, pass: &Pass, length: f64) -> (Parts, Parts) {
         pass.flops(&self.shape, length, self.memory.lora_rank.is_some())
     }
 
-    /// Operations of a token by part, over all passes: forward and backward.
+    /// FLOPs per token over all passes by part: name, forward, backward.
     pub fn flops_by_part(&self) -> [(&'static str, FlopsPerToken, FlopsPerToken); 8] {
         let (mut forward, mut backward) = (Parts::default(), Parts::default());
         for pass in self.passes() {
             let parts = self.flops(&pass, self.length());
-            forward = forward.with(parts.0, |sum, part| sum + part);
-            backward = backward.with(parts.1, |sum, part| sum + part);
+            forward = forward.zip_with(parts.0, |sum, part| sum + part);
+            backward = backward.zip_with(parts.1, |sum, part| sum + part);
         }
         let (forward, backward) = (forward.named(), backward.named());
         std::array::from_fn(|i| {
@@ -167,7 +171,7 @@ impl Plan {
         })
     }
 
-    /// Operations of all tokens.
+    /// FLOPs of all tokens.
     pub fn work(&self) -> Work {
         let mut work = Work {
             flops: Flops(0.0),
@@ -177,8 +181,9 @@ impl Plan {
         };
         for pass in self.passes() {
             let (forward, backward) = self.flops(&pass, self.length());
-            let ordinary = self.flops(&pass, self.length().min(ORDINARY_CONTEXT));
-            // Shorter chunks at a document's end can make attention cheaper than in an ordinary context.
+            let ordinary = self.flops(&pass, self.length().min(REFERENCE_CONTEXT));
+            // A short chunk at a document's end can make attention cheaper than in an ordinary
+            // context.
             let counted = |all: Parts, ordinary: Parts| {
                 let beyond = (all.attention - ordinary.attention).max(0.0);
                 FlopsPerToken(all.total() - all.attention + beyond) * self.tokens
@@ -195,37 +200,39 @@ impl Plan {
         work
     }
 
-    /// Utilisation to expect of such work.
+    /// The MFU to expect.
     fn utilisation(&self, work: &Work) -> Range<Mfu> {
         let share = |share: f64| Mfu::new(share.min(1.0)).expect("a positive share of at most one");
         if let Some(mfu) = self.mfu {
-            let (low, high) =
-                (share(mfu.share() * (1.0 - GIVEN)), share(mfu.share() * (1.0 + GIVEN)));
+            let (low, high) = (
+                share(mfu.share() * (1.0 - GIVEN_MFU_TOLERANCE)),
+                share(mfu.share() * (1.0 + GIVEN_MFU_TOLERANCE)),
+            );
             return Range { low, typical: mfu, high };
         }
         let class = if self.shape.is_mixture() { MIXTURE_MFU } else { DENSE_MFU };
-        // What is computed again takes time, but is not counted.
+        // Recomputation takes time but does not count as model FLOPs.
         let counted = work.counted - work.sampling;
         class.map(|mfu| share(mfu.share() * (counted / (counted + work.recomputed))))
     }
 
-    /// Time of one GPU for all sampling, at a utilisation and a share of the bandwidth: weights and caches are read for every token of
-    /// as many documents as are sampled at once. A model that leaves no room for them on one GPU is cut among all.
+    /// GPU time of all sampling at an MFU and a fraction of the bandwidth. Each step reads the
+    /// weights once, and the cache of every document in the batch. A model that is too large for
+    /// one GPU is sharded over all.
     fn sampling_time(&self, mfu: Mfu, bandwidth: f64) -> Seconds {
         let dtype = self.memory.dtype;
         let limit = self.gpu.memory * USABLE * self.memory.gpus as f64;
-        let fits = memory::most_documents(limit, |documents| {
+        let fits = memory::max_documents(limit, |documents| {
             memory::inference(&self.shape, dtype, documents, self.memory.length).total()
         });
-        let at_once = fits.unwrap_or(1).min(SAMPLED_AT_ONCE) as f64;
-        let step =
-            decode_step(&self.shape, dtype, &self.gpu, at_once, self.length(), mfu, bandwidth);
+        let batch = fits.unwrap_or(1).min(MAX_SAMPLING_BATCH) as f64;
+        let step = decode_step(&self.shape, dtype, &self.gpu, batch, self.length(), mfu, bandwidth);
         let samplings =
             self.passes().iter().filter(|pass| pass.kind == Kind::Generate).count() as f64;
-        step * (samplings * self.tokens.0 / at_once)
+        step * (samplings * self.tokens.0 / batch)
     }
 
-    /// What the plan will take.
+    /// The estimate of the plan.
     pub fn estimate(&self) -> Estimate {
         let work = self.work();
         let mfu = self.utilisation(&work);
@@ -234,12 +241,12 @@ impl Plan {
                 + self.sampling_time(mfu, bandwidth)
         };
         let gpu_time = Range {
-            low: time(mfu.high, BANDWIDTH_SHARE.high),
-            typical: time(mfu.typical, BANDWIDTH_SHARE.typical),
-            high: time(mfu.low, BANDWIDTH_SHARE.low),
+            low: time(mfu.high, BANDWIDTH_UTILISATION.high),
+            typical: time(mfu.typical, BANDWIDTH_UTILISATION.typical),
+            high: time(mfu.low, BANDWIDTH_UTILISATION.low),
         };
         let wall_time = gpu_time.map(|time| time / self.memory.gpus as f64);
-        let energy = gpu_time.map(|time| self.gpu.power * time * OVERHEAD_OF_POWER);
+        let energy = gpu_time.map(|time| self.gpu.power * time * POWER_USAGE_EFFECTIVENESS);
         let kilograms = |energy: Joules, each: f64| energy.kilowatt_hours() * each;
         let memory = self.memory_with(&self.memory);
         let available = self.gpu.memory * USABLE;
@@ -258,7 +265,7 @@ impl Plan {
             },
             memory,
             available,
-            most_documents: memory::most_documents(available, |documents| {
+            max_documents: memory::max_documents(available, |documents| {
                 self.memory_with(&MemoryOptions { documents, ..self.memory }).total()
             }),
             remedies: if memory.total() <= available { vec![] } else { self.remedies(available) },
@@ -269,8 +276,8 @@ impl Plan {
         memory::training(&self.shape, self.phase, self.phase_options, options)
     }
 
-    /// Single changes after which the plan fits; if there is none, all that save memory together, also with adapters, and if that is not
-    /// enough, with as many more GPUs as it takes.
+    /// Single changes that make the plan fit. If there are none: all of them together, then also
+    /// LoRA, then more GPUs.
     fn remedies(&self, available: Bytes) -> Vec<Remedy> {
         let now = self.memory;
         let remedy = |options: &MemoryOptions| {
@@ -303,7 +310,7 @@ impl Plan {
         if now.optimizer == Optimizer::AdamW {
             single.push(MemoryOptions { optimizer: Optimizer::Muon, ..now });
         }
-        single.extend(self.adapted(&now));
+        single.extend(self.with_lora(&now));
         let found: Vec<Remedy> = single.iter().filter_map(remedy).collect();
         if !found.is_empty() {
             return found;
@@ -315,32 +322,32 @@ impl Plan {
             zero: Zero::Weights,
             ..together
         });
-        let with_these = std::iter::once(together).chain(self.adapted(&together));
-        let found: Vec<Remedy> = with_these.filter_map(|options| remedy(&options)).collect();
+        let without_more_gpus = std::iter::once(together).chain(self.with_lora(&together));
+        let found: Vec<Remedy> = without_more_gpus.filter_map(|options| remedy(&options)).collect();
         if !found.is_empty() {
             return found;
         }
         more.into_iter().find_map(|options| remedy(&options)).into_iter().collect()
     }
 
-    /// The same with adapters, and with frozen weights of 4 bits, where the phase allows it.
-    fn adapted(&self, options: &MemoryOptions) -> Vec<MemoryOptions> {
+    /// These options with LoRA, and with LoRA on 4-bit weights, if the phase allows it.
+    fn with_lora(&self, options: &MemoryOptions) -> Vec<MemoryOptions> {
         if !self.phase.may_use_adapters() {
             return Vec::new();
         }
-        let lora_rank = options.lora_rank.or(Some(LORA_RANK.min(self.shape.hidden)));
-        let adapted =
+        let lora_rank = options.lora_rank.or(Some(REMEDY_LORA_RANK.min(self.shape.hidden)));
+        let changed =
             [options.dtype, Dtype::Q4].map(|dtype| MemoryOptions { dtype, lora_rank, ..*options });
-        adapted.into_iter().filter(|changed| changed != options).collect()
+        changed.into_iter().filter(|changed| changed != options).collect()
     }
 }
 
-/// Rank of adapters that is proposed.
-const LORA_RANK: usize = 16;
-/// GPUs are doubled this often before a plan is given up.
+/// The proposed LoRA rank.
+const REMEDY_LORA_RANK: usize = 16;
+/// Maximum number of times that the GPUs are doubled.
 const MAX_DOUBLINGS: u32 = 16;
 
-/// What differs between two plans, as options.
+/// The differences between two plans as command-line options.
 fn changes(from: &MemoryOptions, to: &MemoryOptions) -> String {
     let mut options = Vec::new();
     if to.gpus != from.gpus {
@@ -367,8 +374,8 @@ fn changes(from: &MemoryOptions, to: &MemoryOptions) -> String {
     options.join(" ")
 }
 
-/// Time of one more token of each of `documents` documents, on average over their `length` tokens: what must be read, or what must be
-/// computed, whichever takes longer.
+/// Duration of a decoding step of `documents` documents, averaged over their `length` tokens:
+/// memory traffic or arithmetic, whichever takes longer.
 fn decode_step(
     shape: &ModelShape,
     dtype: Dtype,
@@ -418,17 +425,22 @@ pub fn serving(
         Tokens(documents as f64) / step
     };
     let rate = Range {
-        low: rate(class.low, BANDWIDTH_SHARE.low),
-        typical: rate(class.typical, BANDWIDTH_SHARE.typical),
-        high: rate(class.high, BANDWIDTH_SHARE.high),
+        low: rate(class.low, BANDWIDTH_UTILISATION.low),
+        typical: rate(class.typical, BANDWIDTH_UTILISATION.typical),
+        high: rate(class.high, BANDWIDTH_UTILISATION.high),
     };
     let per_million = price.map(|price| rate.invert(|rate| price * (Tokens(1e6) / rate)));
     Some(Serving { documents, memory, rate, per_million })
 }
 
 /// Most documents of a length that one GPU can generate at a time.
-pub fn most_served(shape: &ModelShape, dtype: Dtype, gpu: &Gpu, length: usize) -> Option<usize> {
-    memory::most_documents(gpu.memory * USABLE, |documents| {
+pub fn max_served_documents(
+    shape: &ModelShape,
+    dtype: Dtype,
+    gpu: &Gpu,
+    length: usize,
+) -> Option<usize> {
+    memory::max_documents(gpu.memory * USABLE, |documents| {
         memory::inference(shape, dtype, documents, length).total()
     })
 }

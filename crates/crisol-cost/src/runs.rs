@@ -1,26 +1,26 @@
-//! What public training runs cost, as those who made them said: what the formulas are tested on.
+//! Published training runs and their reported cost, against which the formulas are tested.
 
 use crate::hardware::{Gpu, Mfu};
 use crate::units::{Dollars, Flops, FlopsPerToken, Seconds, Tokens};
 use crate::{ModelShape, known, phases};
 
-/// A public pre-training run.
+/// A published pre-training run.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PublicRun {
-    /// The model's name among [`known::models`].
+    /// Name of the model in [`known::models`].
     pub model: &'static str,
-    /// Tokens that it was trained on.
+    /// Training tokens.
     pub tokens: Tokens,
-    /// Name of the GPUs.
+    /// Name of the GPU.
     pub gpu: &'static str,
-    /// Hours of one of them, as reported.
+    /// Reported GPU-hours.
     pub gpu_hours: f64,
-    /// What the workshop's notebook says that it cost, if it does.
+    /// Cost according to the workshop's notebook, if it gives one.
     pub dollars: Option<Dollars>,
-    /// Where the figures stand.
+    /// Source of the figures.
     pub source: &'static str,
-    /// 6 · active parameters · tokens over what the GPUs could have done in the time, from rounded public figures: an independent
-    /// check of the parameters that the shape gives.
+    /// 6 · active parameters · tokens over the peak of the GPUs in the reported time, from rounded
+    /// public figures. An independent check of the shape's parameter count.
     pub reported_mfu: f64,
 }
 
@@ -47,7 +47,7 @@ const fn run(
     }
 }
 
-/// The runs. DeepSeek-V3 computed in fp8; its utilisation is stated against the bf16 peak all the same.
+/// The runs. DeepSeek-V3 trained in fp8; its MFU refers to the bf16 peak nevertheless.
 pub const PUBLIC_RUNS: [PublicRun; 6] = [
     run("llama-2-7b", 2.0, "a100", 184_320.0, Some(Dollars(300e3)), LLAMA_2, 0.391),
     run("llama-2-13b", 2.0, "a100", 368_640.0, None, LLAMA_2, 0.377),
@@ -66,61 +66,61 @@ pub const PUBLIC_RUNS: [PublicRun; 6] = [
 ];
 
 impl PublicRun {
-    /// Its model's shape.
+    /// Shape of the model.
     pub fn shape(&self) -> ModelShape {
         known::named(self.model).expect("the runs' models are known, as a test checks").shape
     }
 
-    /// Its GPUs.
+    /// The GPU.
     pub fn gpu(&self) -> &'static Gpu {
         Gpu::named(self.gpu).expect("the runs' GPUs are known, as a test checks")
     }
 
-    /// 6·N operations a token, by active parameters of matrices.
+    /// 6·N FLOPs per token, with N the active matrix parameters.
     pub fn flops(&self) -> Flops {
-        FlopsPerToken(phases::TRAINING * 2.0 * self.shape().multiplied_parameters()) * self.tokens
+        FlopsPerToken(phases::TRAINING * 2.0 * self.shape().matmul_parameters()) * self.tokens
     }
 
-    /// What the formula makes of the reported hours: a utilisation, unless it is impossible.
+    /// MFU that the reported hours imply; `None` if it exceeds 1.
     pub fn implied_mfu(&self) -> Option<Mfu> {
-        Mfu::new(self.flops() / (self.gpu().peak * Seconds::of_hours(self.gpu_hours)))
+        Mfu::new(self.flops() / (self.gpu().peak * Seconds::from_hours(self.gpu_hours)))
     }
 
-    /// Hours of one GPU at a utilisation.
+    /// GPU-hours at a given MFU.
     pub fn hours_at(&self, mfu: Mfu) -> f64 {
         (self.flops() / (self.gpu().peak * mfu.share())).hours()
     }
 
-    /// Money for the reported hours at the workshop's prices.
+    /// Cost of `hours` at the workshop's price.
     pub fn predicted_dollars(&self, hours: f64) -> Option<Dollars> {
-        self.gpu().price().map(|price| price * Seconds::of_hours(hours))
+        self.gpu().price().map(|price| price * Seconds::from_hours(hours))
     }
 }
 
-/// A share of a project's GPU-hours.
+/// GPU-hours of one part of a project.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Share {
-    /// Of what.
+pub struct GpuHours {
+    /// Name of the part.
     pub name: &'static str,
     /// Hours of one GPU.
     pub gpu_hours: f64,
 }
 
-/// How DeepSeek-V3's hours were shared out (Table 1 of arXiv:2412.19437).
-pub const DEEPSEEK_V3_SHARES: [Share; 3] = [
-    Share { name: "pre-training", gpu_hours: 2.664e6 },
-    Share { name: "context extension", gpu_hours: 119e3 },
-    Share { name: "post-training", gpu_hours: 5e3 },
+/// DeepSeek-V3's GPU-hours (Table 1 of arXiv:2412.19437).
+pub const DEEPSEEK_V3_SHARES: [GpuHours; 3] = [
+    GpuHours { name: "pre-training", gpu_hours: 2.664e6 },
+    GpuHours { name: "context extension", gpu_hours: 119e3 },
+    GpuHours { name: "post-training", gpu_hours: 5e3 },
 ];
 
-/// H100-hours of OLMo-2 1B's post-training, by phase (as AI2 states them).
-pub const OLMO_2_1B_POST_TRAINING: [Share; 3] = [
-    Share { name: "SFT", gpu_hours: 72.0 },
-    Share { name: "DPO", gpu_hours: 16.0 },
-    Share { name: "RLVR", gpu_hours: 1376.0 },
+/// H100-hours of OLMo-2 1B's post-training by phase, as published by AI2.
+pub const OLMO_2_1B_POST_TRAINING: [GpuHours; 3] = [
+    GpuHours { name: "SFT", gpu_hours: 72.0 },
+    GpuHours { name: "DPO", gpu_hours: 16.0 },
+    GpuHours { name: "RLVR", gpu_hours: 1376.0 },
 ];
 
-/// Tokens that OLMo-2 1B was pre-trained on (allenai/OLMo-2-0425-1B's page).
+/// Pre-training tokens of OLMo-2 1B (model page of allenai/OLMo-2-0425-1B).
 pub const OLMO_2_1B_TOKENS: Tokens = Tokens(4e12);
 
 #[cfg(test)]
@@ -146,7 +146,7 @@ mod tests {
                 "{}: {ratio} of the reported hours",
                 run.model
             );
-            // And lie within what is said to be plausible.
+            // The plausible range includes the reported hours.
             assert!(
                 (run.hours_at(class.high)..run.hours_at(class.low)).contains(&run.gpu_hours),
                 "{}",
@@ -168,13 +168,13 @@ mod tests {
         assert_eq!(priced, 5);
     }
 
-    /// What would be impossible is found out: all parameters of a mixture where the active ones belong.
+    /// Counting all parameters of a mixture gives an impossible MFU, which is detected.
     #[test]
     fn counting_all_parameters_is_impossible() {
         for run in PUBLIC_RUNS {
             assert!(run.implied_mfu().is_some(), "{} is possible", run.model);
             let all = FlopsPerToken(6.0 * run.shape().parameters().total()) * run.tokens;
-            let share = all / (run.gpu().peak * Seconds::of_hours(run.gpu_hours));
+            let share = all / (run.gpu().peak * Seconds::from_hours(run.gpu_hours));
             assert_eq!(
                 Mfu::new(share).is_none(),
                 run.shape().is_mixture(),

@@ -1,44 +1,48 @@
-//! How large a model to train for how long: the scaling laws of Hoffmann et al. 2022 ("Chinchilla", arXiv:2203.15556), and what it
-//! costs to leave their optimum.
+//! Compute-optimal model sizes: the scaling laws of Hoffmann et al. 2022 ("Chinchilla",
+//! arXiv:2203.15556), and the cost of deviating from the optimum.
+//!
+//! ```text
+//! C = 6 · N · D          L(N, D) = E + A / N^α + B / D^β
+//! ```
 
 use crate::units::{Flops, Tokens};
 
-/// Operations per parameter and token of training.
+/// Training FLOPs per parameter and token.
 const TRAINING: f64 = 6.0;
-/// And of inference.
+/// Inference FLOPs per parameter and token.
 const INFERENCE: f64 = 2.0;
 
-/// A model's size and what it is trained on.
+/// Parameters and training tokens of a model.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Size {
     /// Parameters.
     pub parameters: f64,
-    /// Tokens of training.
+    /// Training tokens.
     pub tokens: Tokens,
 }
 
 impl Size {
-    /// What training it takes: 6·N·D.
+    /// Training FLOPs: 6·N·D.
     pub fn flops(self) -> Flops {
         Flops(TRAINING * self.parameters * self.tokens.0)
     }
 
-    /// The size that a budget leaves with so many parameters.
+    /// The size with this many parameters that uses the whole budget.
     pub fn within(budget: Flops, parameters: f64) -> Size {
         Size { parameters, tokens: Tokens(budget.0 / (TRAINING * parameters)) }
     }
 }
 
-/// A way to find the best size for a budget.
+/// A law for the optimal size at a compute budget.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Law {
-    /// A power of the budget through a published point: the parameters of 10⁹ are best at this budget.
+    /// A power law through a published point: 10⁹ parameters are optimal at `budget`.
     Power {
         /// Its name.
         name: &'static str,
-        /// Budget at which 10⁹ parameters are best.
+        /// Budget in FLOPs at which 10⁹ parameters are optimal.
         budget: f64,
-        /// N grows as this power of the budget.
+        /// Exponent of the optimal parameters in the budget.
         exponent: f64,
     },
     /// A fitted loss L(N, D) = E + A/N^α + B/D^β.
@@ -50,10 +54,10 @@ pub enum Law {
     },
 }
 
-/// L(N, D) = E + A/N^α + B/D^β, in nats a token.
+/// L(N, D) = E + A/N^α + B/D^β, in nats per token.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LossFit {
-    /// What no model gets below.
+    /// E: the irreducible loss.
     pub irreducible: f64,
     /// A.
     pub a: f64,
@@ -65,10 +69,11 @@ pub struct LossFit {
     pub beta: f64,
 }
 
-/// Approach 3 as published, with the digits of the paper's source.
+/// Approach 3 as published, with the precision of the paper's source.
 pub const HOFFMANN: LossFit =
     LossFit { irreducible: 1.6934, a: 406.4, alpha: 0.3392, b: 410.7, beta: 0.2849 };
-/// The same experiments fitted again (Besiroglu et al. 2024, arXiv:2404.10102): it agrees with approaches 1 and 2.
+/// A new fit of the same experiments (Besiroglu et al. 2024, arXiv:2404.10102), which agrees with
+/// approaches 1 and 2.
 pub const BESIROGLU: LossFit =
     LossFit { irreducible: 1.8172, a: 482.01, alpha: 0.3478, b: 2085.43, beta: 0.3658 };
 
@@ -92,7 +97,7 @@ impl Law {
         }
     }
 
-    /// The best size for a budget.
+    /// The optimal size for a budget.
     pub fn optimum(self, budget: Flops) -> Size {
         match self {
             Law::Power { budget: anchor, exponent, .. } => {
@@ -111,38 +116,40 @@ impl LossFit {
             + self.b * size.tokens.0.powf(-self.beta)
     }
 
-    /// The size of least loss for a budget (equation 4 of the paper).
+    /// The optimal size for a budget (equation 4 of the paper).
     pub fn optimum(&self, budget: Flops) -> Size {
         let sum = self.alpha + self.beta;
         let g = (self.alpha * self.a / (self.beta * self.b)).powf(1.0 / sum);
         Size::within(budget, g * (budget.0 / TRAINING).powf(self.beta / sum))
     }
 
-    /// Tokens after which a model of so many parameters has this loss, if it ever does.
+    /// Tokens after which a model of this size reaches a loss; `None` if it never does.
     pub fn tokens_for(&self, parameters: f64, loss: f64) -> Option<Tokens> {
         let rest = loss - self.irreducible - self.a * parameters.powf(-self.alpha);
         (rest > 0.0).then(|| Tokens((self.b / rest).powf(1.0 / self.beta)))
     }
 }
 
-/// What it costs to train another size than the best one, and what it saves.
+/// A size other than the optimal one, and its consequences.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Alternative {
-    /// The size, within the same budget.
+    /// The size, for the same budget.
     pub size: Size,
     /// Its loss.
     pub loss: f64,
-    /// Its loss less that of the best size.
+    /// Its loss above the optimal loss.
     pub loss_above: f64,
-    /// Its operations a token of inference over those of the best size.
+    /// Its inference FLOPs per token relative to the optimal size.
     pub inference: f64,
-    /// Budget with which this size gets to the best size's loss over that budget, if it ever does.
+    /// Budget relative to the optimum's at which this size reaches the optimal loss; `None` if it
+    /// never does.
     pub budget_for_same_loss: Option<f64>,
-    /// Tokens of inference after which training this size for longer has paid for itself, if it ever does; 0 for the best size.
+    /// Inference tokens after which longer training of this size pays off; `None` if it never does,
+    /// 0 for the optimum.
     pub pays_after: Option<Tokens>,
 }
 
-/// The best size's fractions and multiples within a budget, by a fit.
+/// Fractions and multiples of the optimal size at the same budget.
 pub fn alternatives(fit: &LossFit, budget: Flops, factors: &[f64]) -> Vec<Alternative> {
     let best = fit.optimum(budget);
     let least = fit.loss(best);
@@ -199,7 +206,7 @@ mod tests {
         ];
         for (approach, budget, parameters, tokens) in published {
             let size = LAWS[approach].optimum(Flops(budget));
-            // The tables are rounded, as are the exponents.
+            // Tables and exponents are rounded.
             let off = |is: f64, said: f64| (is / said - 1.0).abs();
             assert!(off(size.parameters, parameters) < 0.1, "{approach} at {budget}: {size:?}");
             assert!(off(size.tokens.0, tokens) < 0.13, "{approach} at {budget}: {size:?}");
@@ -215,7 +222,7 @@ mod tests {
     #[test]
     fn a_smaller_model_pays_for_itself() {
         let table = alternatives(&BESIROGLU, Flops(1e21), &[0.02, 0.25, 0.5, 1.0, 2.0]);
-        // The smallest never gets there.
+        // The smallest model never reaches the loss.
         assert_eq!(table[0].budget_for_same_loss, None);
         let half = table[2];
         assert!(
@@ -234,16 +241,22 @@ mod tests {
                 let budget = Flops(10f64.powf(budget));
                 let best = fit.optimum(budget);
                 prop_assert!((best.flops() / budget - 1.0).abs() < 1e-9);
-                prop_assert!(fit.loss(Size::within(budget, best.parameters * factor)) >= fit.loss(best) - 1e-12);
-                let tokens = fit.tokens_for(best.parameters, fit.loss(best)).expect("it has this loss");
+                let other = Size::within(budget, best.parameters * factor);
+                prop_assert!(fit.loss(other) >= fit.loss(best) - 1e-12);
+                let tokens = fit.tokens_for(best.parameters, fit.loss(best));
+                let tokens = tokens.expect("it has this loss");
                 prop_assert!((tokens / best.tokens - 1.0).abs() < 1e-6);
             }
         }
 
         #[test]
-        fn more_budget_is_a_larger_model_and_more_tokens(budget in 17.0..26.0_f64, more in 1.01..100.0_f64) {
+        fn more_budget_is_a_larger_model_and_more_tokens(
+            budget in 17.0..26.0_f64,
+            more in 1.01..100.0_f64,
+        ) {
             for law in LAWS {
-                let (small, large) = (law.optimum(Flops(10f64.powf(budget))), law.optimum(Flops(10f64.powf(budget) * more)));
+                let small = law.optimum(Flops(10f64.powf(budget)));
+                let large = law.optimum(Flops(10f64.powf(budget) * more));
                 prop_assert!(large.parameters > small.parameters && large.tokens > small.tokens);
             }
         }

@@ -1,6 +1,6 @@
-//! Quantities that cannot be mixed up, and how people write them.
+//! Physical quantities as distinct types, and their parsing.
 //!
-//! All are floating-point numbers: the largest (10²⁵ FLOPs) fit no integer, and every whole number that occurs exactly
+//! All are f64: the largest (10²⁵ FLOPs) fit no integer, and every integer that must be exact
 //! (parameters, bytes of a tensor) is below 2⁵³.
 
 use std::iter::Sum;
@@ -43,7 +43,7 @@ macro_rules! quantity {
                 $name(self.0 / divisor)
             }
         }
-        /// How often the other goes into it.
+        /// The ratio of two quantities.
         impl Div for $name {
             type Output = f64;
             fn div(self, other: $name) -> f64 {
@@ -61,7 +61,7 @@ macro_rules! quantity {
 quantity! {
     /// Tokens.
     Tokens;
-    /// Floating-point operations; a multiplication and an addition are two.
+    /// Floating-point operations; a multiply-add is two.
     Flops;
     /// Bytes.
     Bytes;
@@ -85,7 +85,7 @@ quantity! {
     Watts;
 }
 
-/// `$product` is `$a` times `$b`, either way round, and what follows of it.
+/// Defines `$product = $a * $b`, commutative, and both divisions.
 macro_rules! product {
     ($($product:ident = $a:ident * $b:ident;)+) => {$(
         impl Mul<$b> for $a {
@@ -127,58 +127,59 @@ product! {
 const SECONDS_PER_HOUR: f64 = 3600.0;
 
 impl Seconds {
-    /// So many hours.
-    pub fn of_hours(hours: f64) -> Seconds {
+    /// Converts from hours.
+    pub fn from_hours(hours: f64) -> Seconds {
         Seconds(hours * SECONDS_PER_HOUR)
     }
 
-    /// In hours.
+    /// Converts to hours.
     pub fn hours(self) -> f64 {
         self.0 / SECONDS_PER_HOUR
     }
 }
 
 impl Price {
-    /// So many dollars an hour.
+    /// Converts from dollars per hour.
     pub fn per_hour(dollars: f64) -> Price {
         Price(dollars / SECONDS_PER_HOUR)
     }
 
-    /// In dollars an hour.
+    /// Converts to dollars per hour.
     pub fn dollars_per_hour(self) -> f64 {
         self.0 * SECONDS_PER_HOUR
     }
 }
 
 impl Joules {
-    /// In kilowatt-hours.
+    /// Converts to kilowatt-hours.
     pub fn kilowatt_hours(self) -> f64 {
         self.0 / (1e3 * SECONDS_PER_HOUR)
     }
 }
 
-/// Why a text is no quantity.
+/// Why a text is not a quantity.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum QuantityError {
-    /// It is no number with one of the units.
+    /// It is not a number with a known unit.
     #[error("a number such as {example} is needed")]
     Unreadable {
-        /// How one would be written.
+        /// An example of the expected form.
         example: &'static str,
     },
-    /// It is a number, but zero, negative or beyond all sense.
+    /// It is zero, negative or absurdly large.
     #[error("it must be more than 0 and below 10^30")]
     OutOfRange,
 }
 
-/// A positive number with one of `units` after it, in any case; the unit without name is there too if it is among them.
+/// Parses a positive number with an optional unit of `units`, case-insensitive. An empty unit name
+/// allows a bare number.
 fn quantity(
     text: &str,
     units: &[(&str, f64)],
     example: &'static str,
 ) -> Result<f64, QuantityError> {
     let text = text.trim();
-    // The `e` of an exponent belongs to the number.
+    // Longest number first: the `e` of an exponent is not a unit.
     let number_ends = |at: usize| {
         let (number, unit) = (text[..at].trim_end(), text[at..].trim());
         let factor = units.iter().find(|(name, _)| unit.eq_ignore_ascii_case(name))?.1;
@@ -194,14 +195,14 @@ fn quantity(
     if value > 0.0 && value < 1e30 { Ok(value) } else { Err(QuantityError::OutOfRange) }
 }
 
-/// A count, such as `2T`, `14.8T`, `7B`, `300K` or `1e21` (B is 10⁹).
+/// Parses a count, such as `2T`, `14.8T`, `7B`, `300K` or `1e21` (B is 10⁹).
 pub fn count(text: &str) -> Result<f64, QuantityError> {
     const UNITS: [(&str, f64); 7] =
         [("", 1.0), ("K", 1e3), ("M", 1e6), ("B", 1e9), ("G", 1e9), ("T", 1e12), ("P", 1e15)];
     quantity(text, &UNITS, "2T, 7B, 300M or 1e21")
 }
 
-/// Money, such as `5000`, `$300K` or `2.5M`.
+/// Parses dollars, such as `5000`, `$300K` or `2.5M`.
 pub fn dollars(text: &str) -> Result<Dollars, QuantityError> {
     count(text.trim().trim_start_matches('$')).map(Dollars).map_err(|error| match error {
         QuantityError::Unreadable { .. } => {
@@ -211,7 +212,7 @@ pub fn dollars(text: &str) -> Result<Dollars, QuantityError> {
     })
 }
 
-/// Bytes, such as `80GB` or `24GiB`.
+/// Parses bytes, such as `80GB` or `24GiB`.
 pub fn bytes(text: &str) -> Result<Bytes, QuantityError> {
     const UNITS: [(&str, f64); 9] = [
         ("", 1.0),
@@ -268,16 +269,17 @@ mod tests {
             (Flops(12.0), Seconds(4.0), FlopRate(3.0))
         );
         assert_eq!(Flops(6.0) / Flops(3.0), 2.0);
-        assert_eq!(Seconds::of_hours(2.0), Seconds(7200.0));
+        assert_eq!(Seconds::from_hours(2.0), Seconds(7200.0));
         assert_eq!(Price::per_hour(3600.0) * Seconds(2.0), Dollars(2.0));
-        assert_eq!((Watts(500.0) * Seconds::of_hours(2.0)).kilowatt_hours(), 1.0);
+        assert_eq!((Watts(500.0) * Seconds::from_hours(2.0)).kilowatt_hours(), 1.0);
     }
 
     proptest! {
         #[test]
         fn no_text_is_a_panic(text in ".{0,20}") {
             for value in [count(&text), bytes(&text).map(|b| b.0), dollars(&text).map(|d| d.0)] {
-                prop_assert!(value.is_err() || value.is_ok_and(|value| value > 0.0 && value < 1e30));
+                let in_range = |value: &f64| *value > 0.0 && *value < 1e30;
+                prop_assert!(value.as_ref().ok().is_none_or(in_range));
             }
         }
 

@@ -1,9 +1,9 @@
-//! What holds for every model and every plan, on models and plans drawn at random.
+//! Invariants of the cost model on random models and plans.
 
 use crisol_cost::hardware::{GPUS, Gpu, Mfu, Range};
 use crisol_cost::memory::{self, Dtype, MemoryOptions, Optimizer, Recompute, USABLE, Zero};
 use crisol_cost::phases::{Kind, Phase, PhaseOptions};
-use crisol_cost::plan::{Plan, most_served, serving};
+use crisol_cost::plan::{Plan, max_served_documents, serving};
 use crisol_cost::units::{Dollars, Price, Tokens};
 use crisol_cost::{Attention, Block, FeedForward, Head, ModelShape};
 use proptest::prelude::*;
@@ -76,10 +76,12 @@ fn memory_options() -> impl Strategy<Value = MemoryOptions> {
         )
 }
 
-/// Plans without contradictions.
+/// Plans that pass [`Plan::check`].
 fn plans(chunks: bool) -> impl Strategy<Value = Plan> {
-    let phase_options = (1..5_u32, any::<bool>())
-        .prop_map(|(updates, reference)| PhaseOptions { updates, reference });
+    let phase_options =
+        (1..5_u32, 0..2_u8, any::<bool>()).prop_map(|(updates, reference, old_logprobs)| {
+            PhaseOptions { updates, reference: f64::from(reference), old_logprobs }
+        });
     (
         (shapes(chunks), select(Phase::ALL.to_vec()), phase_options),
         (1e6..1e13_f64, select(GPUS.to_vec()), proptest::option::of(0.01..0.9_f64)),
@@ -98,7 +100,7 @@ fn plans(chunks: bool) -> impl Strategy<Value = Plan> {
         .prop_filter("plans that contradict themselves", |plan| plan.check().is_ok())
 }
 
-/// The same model with one of its sizes enlarged.
+/// The model with one of its sizes enlarged.
 fn larger(shape: &ModelShape, what: usize, by: usize) -> ModelShape {
     let mut shape = shape.clone();
     match what {
@@ -112,7 +114,7 @@ fn larger(shape: &ModelShape, what: usize, by: usize) -> ModelShape {
     shape
 }
 
-/// Time, money, energy and memory, at every end of their ranges.
+/// Time, money, energy and memory, at both ends and the middle of their ranges.
 fn costs(plan: &Plan) -> Vec<f64> {
     let estimate = plan.estimate();
     let money = estimate.money.expect("the plan has a price");
@@ -127,7 +129,7 @@ fn costs(plan: &Plan) -> Vec<f64> {
     .concat()
 }
 
-/// `b` is no less than `a` but for rounding.
+/// `b >= a` up to rounding.
 fn no_less(b: f64, a: f64) -> bool {
     b >= a * (1.0 - 1e-9)
 }
@@ -138,12 +140,16 @@ fn near(a: f64, b: f64) -> bool {
 
 proptest! {
     #[test]
-    fn a_larger_model_never_takes_less(plan in plans(true), what in 0..4_usize, by in 1..5000_usize) {
+    fn a_larger_model_never_costs_less(
+        plan in plans(true),
+        what in 0..4_usize,
+        by in 1..5000_usize,
+    ) {
         let more = Plan { shape: larger(&plan.shape, what, by), ..plan.clone() };
         for (more, less) in costs(&more).into_iter().zip(costs(&plan)) {
             prop_assert!(no_less(more, less), "{} after {}", more, less);
         }
-        prop_assert!(more.estimate().most_documents <= plan.estimate().most_documents);
+        prop_assert!(more.estimate().max_documents <= plan.estimate().max_documents);
     }
 
     #[test]
@@ -155,9 +161,9 @@ proptest! {
         prop_assert_eq!(more.memory, less.memory);
     }
 
-    // But for chunks: a short one at a document's end is cheaper than a whole one.
+    // Without chunked attention: a short chunk at a document's end is cheaper than a full one.
     #[test]
-    fn longer_documents_never_take_less(plan in plans(false), by in 1..5000_usize) {
+    fn longer_documents_never_cost_less(plan in plans(false), by in 1..5000_usize) {
         let mut more = plan.clone();
         more.memory.length += by;
         for (more, less) in costs(&more).into_iter().zip(costs(&plan)) {
@@ -172,30 +178,37 @@ proptest! {
         let (more, less) = (more.estimate(), plan.estimate());
         prop_assert!(more.memory.total() > less.memory.total());
         prop_assert_eq!((more.gpu_time, more.memory.weights), (less.gpu_time, less.memory.weights));
-        prop_assert_eq!((more.memory.gradients, more.memory.optimizer), (less.memory.gradients, less.memory.optimizer));
+        let states = |memory: &memory::Memory| (memory.gradients, memory.optimizer);
+        prop_assert_eq!(states(&more.memory), states(&less.memory));
     }
 
     #[test]
     fn more_gpus_take_less_time_and_no_more_memory(plan in plans(true), by in 1..50_usize) {
         let mut more = plan.clone();
         more.memory.gpus += by;
-        let samples = plan.phase.passes(plan.phase_options).iter().any(|pass| pass.kind == Kind::Generate);
+        let passes = plan.phase.passes(plan.phase_options);
+        let samples = passes.iter().any(|pass| pass.kind == Kind::Generate);
         let (before, after) = (plan.estimate(), more.estimate());
         prop_assert!(after.wall_time.typical < before.wall_time.typical);
         prop_assert!(no_less(before.memory.total().0, after.memory.total().0));
         prop_assert!(no_less(before.gpu_time.typical.0, after.gpu_time.typical.0));
         prop_assert!(samples || near(before.gpu_time.typical.0, after.gpu_time.typical.0));
         for estimate in [before, after] {
-            prop_assert!(near((estimate.rate.typical * estimate.wall_time.typical).0, plan.tokens.0));
+            let tokens = estimate.rate.typical * estimate.wall_time.typical;
+            prop_assert!(near(tokens.0, plan.tokens.0));
         }
     }
 
     #[test]
     fn parts_add_up(plan in plans(true)) {
-        for parts in [plan.shape.parameters(), plan.shape.active_parameters(), plan.shape.forward_flops(100.0)] {
+        let shape = &plan.shape;
+        for parts in
+            [shape.parameters(), shape.active_parameters(), shape.forward_flops(100.0)]
+        {
             prop_assert!(near(parts.named().iter().map(|(_, part)| part).sum(), parts.total()));
         }
-        let by_part: f64 = plan.flops_by_part().iter().map(|(_, forward, backward)| forward.0 + backward.0).sum();
+        let parts = plan.flops_by_part();
+        let by_part: f64 = parts.iter().map(|(_, forward, backward)| forward.0 + backward.0).sum();
         let work = plan.work();
         prop_assert!(near(by_part * plan.tokens.0, work.flops.0));
         prop_assert!(work.sampling <= work.counted && no_less(work.flops.0, work.counted.0));
@@ -203,32 +216,41 @@ proptest! {
         prop_assert!(near(memory.named().iter().map(|(_, bytes)| bytes.0).sum(), memory.total().0));
     }
 
-    /// The convention of published utilisations: up to 4,096 tokens a context costs nothing beside 6N, beyond it what attention takes.
+    /// The convention of MFU: attention is free up to a context of 4,096 tokens, and counted
+    /// beyond.
     #[test]
-    fn utilisation_counts_six_times_the_parameters(shape in shapes(false), length in 16..20_000_usize) {
+    fn utilisation_counts_six_times_the_parameters(
+        shape in shapes(false),
+        length in 16..20_000_usize,
+    ) {
         let plan = pretraining(shape, length);
-        let six_n = 6.0 * plan.shape.multiplied_parameters() * plan.tokens.0;
-        let attention = |length: f64| 3.0 * plan.shape.forward_flops(length).attention * plan.tokens.0;
+        let six_n = 6.0 * plan.shape.matmul_parameters() * plan.tokens.0;
+        let attention =
+            |length: f64| 3.0 * plan.shape.forward_flops(length).attention * plan.tokens.0;
         let beyond = attention(length as f64) - attention((length as f64).min(4096.0));
         prop_assert!(near(plan.work().counted.0, six_n + beyond));
         prop_assert!(near(plan.work().flops.0, six_n + attention(length as f64)));
     }
 
     #[test]
-    fn what_is_active_is_part_of_all(shape in shapes(true), batch in 1..500_usize) {
+    fn active_parameters_are_part_of_all(shape in shapes(true), batch in 1..500_usize) {
         let (all, active) = (shape.parameters(), shape.active_parameters());
         prop_assert!(active.total() <= all.total());
         prop_assert_eq!(active.total() < all.total(), active.experts < all.experts);
-        // One sequence reads its own experts, many nearly all.
+        // A batch of one reads its own experts, a large batch nearly all.
         let tied = if shape.head == Head::Tied { 0.0 } else { all.embedding };
         prop_assert!(near(shape.read_parameters(1.0), active.total() - tied));
         let read = shape.read_parameters(batch as f64);
         prop_assert!(no_less(read, active.total() - tied) && no_less(all.total() - tied, read));
     }
 
-    /// Chunks, token by token.
+    /// Chunked attention, computed token by token.
     #[test]
-    fn tokens_see_their_chunk(chunk in 1..300_usize, length in 1..1000_usize, hidden in 64..512_usize) {
+    fn chunked_attention_is_counted_token_by_token(
+        chunk in 1..300_usize,
+        length in 1..1000_usize,
+        hidden in 64..512_usize,
+    ) {
         let (heads, kv_heads, head_dim) = (4, 2, 32);
         let shape = |chunk| ModelShape {
             hidden,
@@ -243,22 +265,25 @@ proptest! {
         let (whole, chunked) = (shape(None), shape(Some(chunk)));
         let of_chunk = |at: usize| chunk.min(length - at / chunk * chunk);
         let pairs: usize = (0..length).map(of_chunk).sum();
-        let flops = chunked.document_flops(length, 0).0 - chunked.document_flops(1, 0).0 * length as f64;
+        let one = chunked.document_flops(1, 0).0;
+        let flops = chunked.document_flops(length, 0).0 - one * length as f64;
         let a_pair = (3 * 4 * heads * head_dim) as f64;
         prop_assert!((flops - a_pair * (pairs - length) as f64).abs() < 1e-6 * flops.max(1.0));
-        prop_assert!(chunked.forward_flops(length as f64).total() <= whole.forward_flops(length as f64).total());
-        // While it is generated, a token looks at its chunk up to itself.
+        let forward = |shape: &ModelShape| shape.forward_flops(length as f64).total();
+        prop_assert!(forward(&chunked) <= forward(&whole));
+        // A generated token attends to its chunk up to itself.
         let looked_at: f64 = (0..length).map(|at| (at % chunk) as f64 + 0.5).sum();
         let numbers = (3 * 2 * kv_heads * head_dim) as f64;
         prop_assert!(near(chunked.cache_read(length as f64) * length as f64, numbers * looked_at));
         prop_assert!(near(chunked.cached(length as f64), numbers * length.min(chunk) as f64));
         prop_assert!(near(whole.cached(length as f64), whole.cached_per_token() * length as f64));
         let generated = chunked.generation_flops(length as f64) * length as f64;
-        prop_assert!(near(generated, chunked.document_flops(length, length).0 - a_pair * pairs as f64 / 2.0));
+        let forward = chunked.document_flops(length, length).0;
+        prop_assert!(near(generated, forward - a_pair * pairs as f64 / 2.0));
     }
 
     #[test]
-    fn stages_of_zero_never_take_more(plan in plans(true)) {
+    fn higher_zero_stages_never_need_more_memory(plan in plans(true)) {
         let memory = |zero| {
             let options = MemoryOptions { zero, ..plan.memory };
             memory::training(&plan.shape, plan.phase, plan.phase_options, &options)
@@ -267,13 +292,15 @@ proptest! {
         for pair in stages.windows(2) {
             prop_assert!(pair[1].total() <= pair[0].total());
         }
-        // The last cuts all states among all GPUs.
-        let states = |memory: &memory::Memory| memory.weights.0 + memory.gradients.0 + memory.optimizer.0;
+        // Stage 3 shards all states over all GPUs.
+        let states = |memory: &memory::Memory| {
+            memory.weights.0 + memory.gradients.0 + memory.optimizer.0
+        };
         prop_assert!(near(states(&stages[3]) * plan.memory.gpus as f64, states(&stages[0])));
     }
 
     #[test]
-    fn what_is_computed_again_is_not_kept(plan in plans(true)) {
+    fn recomputation_saves_memory_and_costs_time(plan in plans(true)) {
         let memory = |recompute| {
             let options = MemoryOptions { recompute, ..plan.memory };
             memory::training(&plan.shape, plan.phase, plan.phase_options, &options).total()
@@ -284,13 +311,14 @@ proptest! {
             let memory = MemoryOptions { recompute, ..plan.memory };
             Plan { memory, ..plan.clone() }.estimate().gpu_time.typical
         };
-        // It takes time, unless the utilisation is known.
+        // Recomputation takes time, unless the MFU is given.
         prop_assert_eq!(time(Recompute::Full) > time(Recompute::None), plan.mfu.is_none());
     }
 
-    /// What is computed again is a forward pass of what is trained, not of a reference: 8 of 6, with adapters 6 of 4.
+    /// Recomputation repeats the forward pass of trained networks, not of a reference: 8/6, with
+    /// LoRA 6/4.
     #[test]
-    fn forward_passes_are_computed_again(shape in shapes(true), length in 16..4097_usize) {
+    fn recomputation_costs_a_forward_pass(shape in shapes(true), length in 16..4097_usize) {
         let time = |phase, recompute, lora_rank| {
             let mut plan = Plan { phase, ..pretraining(shape.clone(), length) };
             plan.memory = MemoryOptions { recompute, lora_rank, ..plan.memory };
@@ -304,13 +332,14 @@ proptest! {
             (Phase::Dpo, Some(4), 8.0 / 6.0),
         ] {
             let plain = time(phase, Recompute::None, lora_rank);
-            prop_assert!(near(time(phase, Recompute::Full, lora_rank) / plain, ratio), "{:?}", phase);
+            let full = time(phase, Recompute::Full, lora_rank);
+            prop_assert!(near(full / plain, ratio), "{:?}", phase);
             prop_assert_eq!(time(phase, Recompute::Block, lora_rank), plain);
         }
     }
 
     #[test]
-    fn adapters_take_less(mut plan in plans(true), rank in 1..9_usize) {
+    fn lora_needs_less(mut plan in plans(true), rank in 1..9_usize) {
         if plan.phase == Phase::Pretrain {
             plan.phase = Phase::Sft;
         }
@@ -320,7 +349,8 @@ proptest! {
         };
         let (all, adapters) = (with(None, Dtype::Bf16), with(Some(rank), Dtype::Bf16));
         prop_assert!(adapters.memory.total() < all.memory.total());
-        prop_assert!(adapters.work.flops < all.work.flops && adapters.gpu_time.typical < all.gpu_time.typical);
+        prop_assert!(adapters.work.flops < all.work.flops);
+        prop_assert!(adapters.gpu_time.typical < all.gpu_time.typical);
         let mut last = adapters.memory.total();
         for dtype in [Dtype::Q8, Dtype::F8, Dtype::Q4] {
             let total = with(Some(rank), dtype).memory.total();
@@ -329,9 +359,10 @@ proptest! {
         }
     }
 
-    /// Backward through a frozen matrix multiplies once, through one that is trained twice, and through attention twice always.
+    /// The backward pass of a frozen matrix needs one GEMM, of a trained one two; attention always
+    /// needs two.
     #[test]
-    fn adapters_save_gradients_of_matrices_only(shape in shapes(true), length in 16..10_000_usize) {
+    fn lora_saves_weight_gradients_only(shape in shapes(true), length in 16..10_000_usize) {
         let mut plan = Plan { phase: Phase::Sft, ..pretraining(shape, length) };
         for (lora_rank, times) in [(None, 2.0), (Some(4), 1.0)] {
             plan.memory.lora_rank = lora_rank;
@@ -352,7 +383,8 @@ proptest! {
         let estimate = plan.estimate();
         let hours = estimate.work.counted.0 / (plan.gpu.peak.0 * share);
         prop_assert!(near(estimate.gpu_time.typical.0, hours));
-        prop_assert!(near(estimate.gpu_time.low.0, hours / 1.1) && near(estimate.gpu_time.high.0, hours / 0.9));
+        prop_assert!(near(estimate.gpu_time.low.0, hours / 1.1));
+        prop_assert!(near(estimate.gpu_time.high.0, hours / 0.9));
     }
 
     #[test]
@@ -361,8 +393,9 @@ proptest! {
             range.low <= range.typical && range.typical <= range.high
         }
         let estimate = plan.estimate();
-        prop_assert!(ordered(&estimate.gpu_time) && ordered(&estimate.wall_time) && ordered(&estimate.rate));
-        prop_assert!(ordered(&estimate.mfu) && ordered(&estimate.energy) && ordered(&estimate.co2));
+        prop_assert!(ordered(&estimate.gpu_time) && ordered(&estimate.wall_time));
+        prop_assert!(ordered(&estimate.rate) && ordered(&estimate.mfu));
+        prop_assert!(ordered(&estimate.energy) && ordered(&estimate.co2));
         let money = estimate.money.expect("the plan has a price");
         prop_assert!(ordered(&money));
         prop_assert!(near(money.high.0, 2.0 * estimate.gpu_time.high.hours()));
@@ -371,27 +404,27 @@ proptest! {
     }
 
     #[test]
-    fn remedies_cure(plan in plans(true)) {
+    fn remedies_make_plans_fit(plan in plans(true)) {
         let estimate = plan.estimate();
         let fits = estimate.memory.total() <= estimate.available;
         prop_assert!(!fits || estimate.remedies.is_empty());
         for remedy in estimate.remedies {
-            let cured = Plan { memory: remedy.changed, ..plan.clone() };
-            prop_assert_eq!(cured.check(), Ok(()), "{}", &remedy.options);
-            let estimate = cured.estimate();
+            let changed = Plan { memory: remedy.changed, ..plan.clone() };
+            prop_assert_eq!(changed.check(), Ok(()), "{}", &remedy.options);
+            let estimate = changed.estimate();
             prop_assert_eq!(estimate.memory.total(), remedy.memory);
             prop_assert!(remedy.memory <= estimate.available && !remedy.options.is_empty());
         }
     }
 
     #[test]
-    fn as_many_documents_fit_as_are_said_to(plan in plans(true)) {
+    fn max_documents_is_exact(plan in plans(true)) {
         let estimate = plan.estimate();
         let total = |documents| {
             let memory = MemoryOptions { documents, ..plan.memory };
             Plan { memory, ..plan.clone() }.estimate().memory.total().0
         };
-        let most = estimate.most_documents.unwrap_or(0);
+        let most = estimate.max_documents.unwrap_or(0);
         prop_assert!(most == 0 || no_less(estimate.available.0, total(most)));
         prop_assert!(no_less(total(most + 1), estimate.available.0));
     }
@@ -405,20 +438,20 @@ proptest! {
     ) {
         let price = Some(Price::per_hour(2.0));
         let at = |documents| serving(&shape, dtype, &gpu, price, documents, length);
-        let Some(most) = most_served(&shape, dtype, &gpu, length) else {
+        let Some(most) = max_served_documents(&shape, dtype, &gpu, length) else {
             prop_assert_eq!(at(1), None);
             return Ok(());
         };
         let mut last: Option<f64> = None;
         for documents in [1, 2.min(most), most.div_ceil(2).max(2).min(most), most] {
-            // The most are at the edge of rounding.
+            // The maximum is at the edge of rounding.
             let Some(served) = at(documents) else { prop_assert_eq!(documents, most); continue };
             let rate = served.rate;
             prop_assert!(rate.low < rate.typical && rate.typical < rate.high);
-            // No faster than weights and caches can be read or operations be done.
+            // Not faster than reading weights and caches, nor than the peak rate.
             let weights = shape.read_parameters(documents as f64) * dtype.weight_bytes();
             prop_assert!(rate.high.0 < documents as f64 * gpu.bandwidth.0 / weights);
-            prop_assert!(rate.high.0 * 2.0 * shape.multiplied_parameters() < gpu.peak.0);
+            prop_assert!(rate.high.0 * 2.0 * shape.matmul_parameters() < gpu.peak.0);
             let dollars = served.per_million.expect("there is a price");
             prop_assert!(near((dollars.low * (rate.high.0 / 1e6)).0, Dollars(2.0 / 3600.0).0));
             prop_assert!(dollars.low < dollars.typical && dollars.typical < dollars.high);
@@ -433,7 +466,7 @@ proptest! {
     }
 }
 
-/// Pre-training on one H100 at a known price.
+/// Pre-training on one H100, without a given MFU or price.
 fn pretraining(shape: ModelShape, length: usize) -> Plan {
     Plan {
         shape,
@@ -457,7 +490,7 @@ fn pretraining(shape: ModelShape, length: usize) -> Plan {
 }
 
 #[test]
-fn memory_left_over_is_for_the_driver() {
+fn part_of_the_memory_is_left_to_the_driver() {
     let plan =
         pretraining(crisol_cost::known::named("smollm2-135m").expect("a known model").shape, 2048);
     let estimate = plan.estimate();

@@ -1,4 +1,4 @@
-//! Figures that others have published, beside what the formulas give.
+//! Published figures compared with the formulas.
 
 use crisol_cost::hardware::{Gpu, Mfu};
 use crisol_cost::memory::{self, Dtype, Memory, MemoryOptions, Optimizer, Recompute, USABLE, Zero};
@@ -8,7 +8,7 @@ use crisol_cost::runs::PUBLIC_RUNS;
 use crisol_cost::units::{Bytes, Tokens};
 use crisol_cost::{Attention, Block, FeedForward, Head, ModelShape, known};
 
-/// Training of matrices in bf16 by AdamW on one GPU, one document of 2,048 tokens at a time.
+/// bf16 training by AdamW on one GPU, with one document of 2,048 tokens.
 const PLAIN: MemoryOptions = MemoryOptions {
     dtype: Dtype::Bf16,
     optimizer: Optimizer::AdamW,
@@ -51,19 +51,19 @@ fn sft(shape: &ModelShape, options: &MemoryOptions) -> Memory {
     memory::training(shape, Phase::Sft, PhaseOptions::default(), options)
 }
 
-/// Weights, gradients and what the optimizer keeps.
+/// Weights, gradients and optimizer state.
 fn states(memory: &Memory) -> Bytes {
     memory.weights + memory.gradients + memory.optimizer
 }
 
-/// `is` is within a share of `said`.
+/// Asserts that `is` deviates from `said` by at most the fraction `share`.
 fn assert_near(is: f64, said: f64, share: f64) {
     assert!((is / said - 1.0).abs() <= share, "{is} where {said} was published");
 }
 
-/// 16 bytes a parameter, and `ZeRO`'s figure 1: 7.5 G parameters on 64 GPUs (arXiv:1910.02054).
+/// 16 bytes per parameter, and figure 1 of `ZeRO`: 7.5 G parameters on 64 GPUs (arXiv:1910.02054).
 #[test]
-fn zeros_figure() {
+fn zero_stages_equal_the_papers_figure() {
     let shape = shape("llama-2-7b");
     let parameters = shape.parameters().total();
     let stages = [Zero::None, Zero::Optimizer, Zero::Gradients, Zero::Weights];
@@ -76,8 +76,9 @@ fn zeros_figure() {
     }
 }
 
-/// `LLaMA` 65B: "more than 780 GB" to fine-tune it in 16 bits, where optimizers keep no weights in f32 (12 bytes a parameter), and one
-/// GPU of 48 GB in 4 (`QLoRA`, arXiv:2305.14314). The 7B model's weights take 5,048 MB there (section 2), somewhat more than here.
+/// `LLaMA` 65B (`QLoRA`, arXiv:2305.14314): "more than 780 GB" for 16-bit fine-tuning without f32
+/// master weights (12 bytes per parameter), and one 48 GB GPU in 4 bits. Section 2 gives 5,048 MB
+/// for the weights of the 7B model, slightly more than here.
 #[test]
 fn qloras_memory() {
     let large = llama_65b();
@@ -101,9 +102,9 @@ fn qloras_memory() {
     assert!((0.8 * 5.048e9..5.048e9).contains(&small.0), "{small:?}");
 }
 
-/// What `peft` prints as trainable with adapters on all matrices.
+/// Trainable parameters that `peft` prints for LoRA on all matrices.
 #[test]
-fn adapters_parameters() {
+fn lora_parameters_equal_peft() {
     for (name, rank, parameters) in [
         ("llama-2-7b", 16, 39_976_960.0),
         ("llama-2-7b", 64, 159_907_840.0),
@@ -115,9 +116,9 @@ fn adapters_parameters() {
     }
 }
 
-/// The same for latent attention and mixtures, matrix by matrix.
+/// Trainable parameters with latent attention and mixtures, matrix by matrix.
 #[test]
-fn adapters_of_deepseek_v3() {
+fn lora_parameters_of_deepseek_v3() {
     let (hidden, rank) = (7168, 2);
     let attention: [[usize; 2]; 5] = [
         [hidden, 1536],
@@ -137,7 +138,7 @@ fn adapters_of_deepseek_v3() {
     assert_eq!(memory.gradients.0 / 2.0, all as f64);
 }
 
-/// Muon keeps one moment of matrices between hidden states: 12 bytes a parameter instead of 16.
+/// Muon keeps one moment of hidden matrices: 12 bytes per parameter instead of 16.
 #[test]
 fn muon_keeps_one_moment() {
     let shape = shape("llama-2-7b");
@@ -147,8 +148,9 @@ fn muon_keeps_one_moment() {
     assert_eq!(states(&memory).0, 12.0 * between + 16.0 * (parts.total() - between));
 }
 
-/// 34·h bytes a token and layer (Korthikanti et al., arXiv:2205.05198, equation 1 without the scores, which fused attention does not
-/// keep) for a feed-forward layer of four times the width; gated ones of 8/3 have as many parameters. Recomputed: the input, 2·h.
+/// 34·h bytes per token and layer (Korthikanti et al., arXiv:2205.05198, equation 1 without scores,
+/// which fused attention does not save), for an MLP of four times the width. A gated MLP of 8/3 has
+/// as many parameters. Full recomputation: the input, 2·h.
 #[test]
 fn activations_of_a_layer() {
     let layers = |count, recompute| {
@@ -163,7 +165,7 @@ fn activations_of_a_layer() {
     assert!(of_one(Recompute::Full) < block && block < 0.8 * of_one(Recompute::None), "{block}");
 }
 
-/// Short vectors of latent attention have norms, whose results are kept too unless they are computed again.
+/// The low-rank vectors of latent attention have norms, whose outputs are saved unless recomputed.
 #[test]
 fn activations_of_latent_attention() {
     let shape = shape("deepseek-v3");
@@ -188,8 +190,8 @@ fn activations_of_latent_attention() {
     }
 }
 
-/// Bytes of keys and values a token in bf16, and operations of training a token at 4,096 tokens, where attention is halved for
-/// causality (arXiv:2505.09343, tables 1 and 2).
+/// Bytes of KV cache per token in bf16, and training FLOPs per token at 4,096 tokens with causal
+/// attention (arXiv:2505.09343, tables 1 and 2).
 #[test]
 fn deepseeks_tables() {
     for (name, cached, giga_flops) in
@@ -202,19 +204,19 @@ fn deepseeks_tables() {
     }
 }
 
-/// Utilisations with attention over 4,096 tokens that DeepSeek measured in training DeepSeek-V3, not halved and halved for causality
-/// (arXiv:2505.09343, table 4), beside those that follow from the hours of the run as a whole.
+/// DeepSeek-V3's MFU at 4,096 tokens with full and causal attention (arXiv:2505.09343, table 4),
+/// against the MFU that the hours of the whole run imply.
 #[test]
 fn deepseeks_utilisation() {
     let run = PUBLIC_RUNS.iter().find(|run| run.model == "deepseek-v3").expect("a public run");
     let mfu = run.implied_mfu().expect("a possible run").share();
     let (shape, forward) = (run.shape(), run.shape().forward_flops(4096.0));
-    let matrices = 2.0 * shape.multiplied_parameters();
+    let matrices = 2.0 * shape.matmul_parameters();
     assert_near(mfu * forward.total() / matrices, 0.4373, 0.01);
     assert_near(mfu * (forward.total() - forward.attention / 2.0) / matrices, 0.3894, 0.01);
 }
 
-/// Hours and CO₂ on Llama 2's model card.
+/// Hours and CO₂ of Llama 2's model card.
 #[test]
 fn llama_2s_model_card() {
     for (run, tonnes) in PUBLIC_RUNS.iter().zip([31.22, 62.44, 291.42]) {
@@ -228,8 +230,8 @@ fn llama_2s_model_card() {
     }
 }
 
-/// Hours of another card than the formulas were made with (Llama 3.1's, 15 T tokens): the smallest
-/// model took more than twice what is called the most.
+/// Hours of a model card that is not used for calibration (Llama 3.1, 15 T tokens). The smallest
+/// model took more than twice the upper estimate.
 #[test]
 fn llama_3_1s_model_card() {
     for (name, hours, low, high) in [
@@ -247,10 +249,10 @@ fn llama_3_1s_model_card() {
     }
 }
 
-/// With adapters, the networks of PPO share what is beneath: two more adapters, of the reward and of the value model, of which one is
-/// trained.
+/// With LoRA, all networks of PPO share the base model. Reward and value model are two more
+/// adapters, one of them trained.
 #[test]
-fn ppo_with_adapters_keeps_one_model() {
+fn ppo_with_lora_keeps_one_base_model() {
     let shape = shape("llama-2-7b");
     let options = MemoryOptions { lora_rank: Some(16), ..PLAIN };
     let of = |phase| memory::training(&shape, phase, PhaseOptions::default(), &options);
@@ -260,7 +262,7 @@ fn ppo_with_adapters_keeps_one_model() {
     assert_eq!(ppo.gradients.0, 2.0 * sft.gradients.0);
     assert_eq!(ppo.optimizer.0, 2.0 * sft.optimizer.0);
 
-    // Without, it keeps four: two that are trained at 16 bytes a parameter, and two at 2.
+    // Without LoRA: two trained networks at 16 bytes per parameter, and two frozen ones at 2.
     let of = |phase| memory::training(&shape, phase, PhaseOptions::default(), &PLAIN);
     let (all, scalar) = (shape.parameters().total(), shape.scalar().parameters().total());
     assert_eq!(states(&of(Phase::Ppo)).0, 18.0 * all + 18.0 * scalar);
@@ -271,7 +273,7 @@ fn ppo_with_adapters_keeps_one_model() {
     assert_eq!(reward.logits.0, 8.0 * PLAIN.length as f64);
 }
 
-/// A model that fits no single GPU is sampled from by several together, with as many documents at once as any.
+/// Several GPUs together sample from a model that is too large for one, with the usual batch.
 #[test]
 fn several_gpus_sample_together() {
     let hours = |gpus| {
@@ -282,9 +284,9 @@ fn several_gpus_sample_together() {
     assert_eq!(hours(8), hours(16));
 }
 
-/// Of layers that see chunks, generation keeps one chunk.
+/// Layers with chunked attention cache one chunk.
 #[test]
-fn chunks_are_kept_alone() {
+fn chunked_attention_caches_one_chunk() {
     let scout = shape("llama-4-scout");
     let cache = |length| memory::inference(&scout, Dtype::Bf16, 1, length).kv_cache.0;
     let a_token_and_layer = 2.0 * 2.0 * 8.0 * 128.0;
@@ -292,17 +294,17 @@ fn chunks_are_kept_alone() {
     assert_eq!(cache(262_144), (12.0 * 262_144.0 + 36.0 * 8192.0) * a_token_and_layer);
 }
 
-/// Generation with latent attention multiplies in the space of the latent vectors.
+/// Decoding with latent attention multiplies in the latent space.
 #[test]
 fn latent_vectors_are_not_expanded() {
     let shape = shape("deepseek-v3");
     let length = 4096.0;
     let attention = 61.0 * 128.0 * (2.0 * 512.0 + 64.0) * length / 2.0;
-    assert_eq!(shape.generation_flops(length), 2.0 * (shape.multiplied_parameters() + attention));
+    assert_eq!(shape.generation_flops(length), 2.0 * (shape.matmul_parameters() + attention));
 }
 
 #[test]
-fn adapters_that_do_not_fit_go_with_fewer_bits() {
+fn lora_that_does_not_fit_is_quantised() {
     let memory = MemoryOptions { lora_rank: Some(16), recompute: Recompute::Full, ..PLAIN };
     let estimate = plan("llama-2-13b", Phase::Sft, "rtx4090", memory).estimate();
     let options: Vec<&str> =
@@ -310,13 +312,15 @@ fn adapters_that_do_not_fit_go_with_fewer_bits() {
     assert_eq!(options, ["--dtype q4_0"]);
 }
 
-/// Full fine-tuning of Llama 2 7B: 108 GB of states fit on no GPU of 80 GB, on eight with stage 1 they do.
+/// Full fine-tuning of Llama 2 7B: 108 GB of states exceed one 80 GB GPU; they fit on eight with
+/// `ZeRO` stage 1.
 #[test]
 fn llama_2_7b_fits_on_eight_gpus() {
     let one = plan("llama-2-7b", Phase::Sft, "a100", PLAIN).estimate();
     assert_near(states(&one.memory).0, 108e9, 0.01);
     assert!(
         one.memory.total() > one.available
+            && !one.remedies.is_empty()
             && one.remedies.iter().all(|remedy| remedy.changed != PLAIN)
     );
     let eight = MemoryOptions { zero: Zero::Optimizer, gpus: 8, ..PLAIN };

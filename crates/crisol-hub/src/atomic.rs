@@ -1,10 +1,17 @@
-//! Files and folders that are replaced in one step: whoever looks finds the old or the new one, whole.
+//! Atomic replacement of files and folders: readers find the old or the new version, complete.
 //!
-//! A folder `NAME` is filled as `.NAME.writing`, brought to the disk (fsync) and renamed to `.NAME.new`,
-//! which is whole by definition. If there is an old `NAME` it steps aside to `.NAME.old`; the new one takes
-//! its place and the old one is removed. A process may be killed between any two of these steps:
-//! [`whole_folder`] finds the newest whole one at any time, and [`settle_folder`] (run by the next write)
-//! finishes what was begun.
+//! A folder `NAME` goes through these steps. A process can be killed between any two of them.
+//!
+//! ```text
+//! 1. fill .NAME.writing, fsync
+//! 2. .NAME.writing ─► .NAME.new      complete from here on
+//! 3. NAME          ─► .NAME.old      if there was one
+//! 4. .NAME.new     ─► NAME
+//! 5. remove .NAME.old
+//! ```
+//!
+//! [`resolve_folder`] finds the newest complete version at any time. [`recover_folder`], run by the
+//! next write, completes interrupted steps.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -12,21 +19,19 @@ use std::path::{Path, PathBuf};
 
 use crate::HubError;
 
-/// Marks a folder as written by [`write_folder_atomically`]; no other folder is ever replaced.
+/// The file that marks a folder of [`write_folder_atomically`]; no other folder is replaced.
 const MARKER: &str = ".crisol";
 
-/// Fills a new folder with `fill(temporary_folder)` and puts it in the place of `path`, which may exist if
-/// it is empty or was written by this function; everything in it is then replaced. On an error (of `fill`
-/// or of the disk) the temporary folder is removed and what was at `path` stays. Parent folders are
-/// created.
+/// Replaces the folder `path` with a new one, filled by `fill(temporary_folder)`.
 ///
-/// One writer at a time per `path`.
+/// `path` must not exist, be empty, or come from this function. Missing parents are created. On an
+/// error the temporary folder is removed and `path` is unchanged. One writer at a time per `path`.
 pub fn write_folder_atomically<E: From<HubError>>(
     path: &Path,
     fill: impl FnOnce(&Path) -> Result<(), E>,
 ) -> Result<(), E> {
-    settle_folder(path)?;
-    refuse_foreign(path)?;
+    recover_folder(path)?;
+    check_replaceable(path)?;
     let parent = parent(path);
     fs::create_dir_all(parent).map_err(|e| HubError::io("create", parent, e))?;
     let writing = sibling(path, ".writing")?;
@@ -39,24 +44,24 @@ pub fn write_folder_atomically<E: From<HubError>>(
         Ok(())
     });
     if let Err(error) = filled {
-        // The first error is the one to report; the next write cleans up again.
+        // Report the first error; the next write cleans up again.
         let _ = fs::remove_dir_all(&writing);
         return Err(error);
     }
     rename(&writing, &sibling(path, ".new")?)?;
     sync(parent)?;
-    settle_folder(path)?;
+    recover_folder(path)?;
     Ok(())
 }
 
-/// Finishes or clears away what a killed process left beside `path`. Only for the process that writes there.
-pub fn settle_folder(path: &Path) -> Result<(), HubError> {
+/// Completes or removes what a killed writer left next to `path`. For the writer of `path` only.
+pub fn recover_folder(path: &Path) -> Result<(), HubError> {
     let (writing, new, old) =
         (sibling(path, ".writing")?, sibling(path, ".new")?, sibling(path, ".old")?);
-    remove_if_there(&writing)?;
+    remove_if_exists(&writing)?;
     if new.exists() {
         if path.exists() {
-            remove_if_there(&old)?;
+            remove_if_exists(&old)?;
             rename(path, &old)?;
         }
         rename(&new, path)?;
@@ -64,12 +69,12 @@ pub fn settle_folder(path: &Path) -> Result<(), HubError> {
     } else if old.exists() && !path.exists() {
         rename(&old, path)?;
     }
-    remove_if_there(&old)
+    remove_if_exists(&old)
 }
 
-/// Where the newest whole version of the folder `path` is: `path` itself unless a writer was interrupted at
-/// the wrong moment. Changes nothing, so it is safe beside a running writer.
-pub fn whole_folder(path: &Path) -> Result<PathBuf, HubError> {
+/// The newest complete version of folder `path`: `path` itself unless a writer was interrupted.
+/// Changes nothing, so readers can call it while a writer runs.
+pub fn resolve_folder(path: &Path) -> Result<PathBuf, HubError> {
     if path.exists() {
         return Ok(path.to_owned());
     }
@@ -82,15 +87,16 @@ pub fn whole_folder(path: &Path) -> Result<PathBuf, HubError> {
     Ok(path.to_owned())
 }
 
-/// Replaces the file `path` by `contents` in one step. On an error what was there stays.
+/// Replaces the file `path` by `contents`. On an error the old file is unchanged.
 pub fn write_file_atomically(path: &Path, contents: &[u8]) -> Result<(), HubError> {
-    fill_file_atomically(path, |writing| {
+    write_file_atomically_with(path, |writing| {
         fs::write(writing, contents).map_err(|e| HubError::io("write", path, e))
     })
 }
 
-/// Replaces the file `path` in one step by one that `fill(temporary_file)` writes. On an error what was there stays.
-pub fn fill_file_atomically(
+/// Replaces the file `path` by one that `fill(temporary_file)` writes. On an error the old file is
+/// unchanged.
+pub fn write_file_atomically_with(
     path: &Path,
     fill: impl FnOnce(&Path) -> Result<(), HubError>,
 ) -> Result<(), HubError> {
@@ -104,22 +110,22 @@ pub fn fill_file_atomically(
     sync(parent(path))
 }
 
-/// A folder that Crisol did not write is not Crisol's to replace: an error if there is one at `path`, unless it is empty.
-pub fn refuse_foreign(path: &Path) -> Result<(), HubError> {
+/// Errors if there is a non-empty folder at `path` that Crisol did not write.
+pub fn check_replaceable(path: &Path) -> Result<(), HubError> {
     let foreign = match fs::read_dir(path) {
         Ok(mut entries) => entries.next().is_some() && !path.join(MARKER).exists(),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => false,
         Err(e) if e.kind() == std::io::ErrorKind::NotADirectory => true,
         Err(e) => return Err(HubError::io("read", path, e)),
     };
-    if foreign { Err(HubError::NotOurs { path: path.to_owned() }) } else { Ok(()) }
+    if foreign { Err(HubError::ForeignFolder { path: path.to_owned() }) } else { Ok(()) }
 }
 
-/// The hidden neighbour `.NAME<suffix>` of `path`.
+/// The hidden sibling `.NAME<suffix>` of `path`.
 fn sibling(path: &Path, suffix: &str) -> Result<PathBuf, HubError> {
     let Some(name) = path.file_name() else {
         let source =
-            std::io::Error::new(std::io::ErrorKind::InvalidInput, "the path ends in no name");
+            std::io::Error::new(std::io::ErrorKind::InvalidInput, "the path has no file name");
         return Err(HubError::io("write", path, source));
     };
     let mut hidden = OsString::from(".");
@@ -139,7 +145,7 @@ fn rename(from: &Path, to: &Path) -> Result<(), HubError> {
     fs::rename(from, to).map_err(|e| HubError::io("rename", from, e))
 }
 
-fn remove_if_there(folder: &Path) -> Result<(), HubError> {
+fn remove_if_exists(folder: &Path) -> Result<(), HubError> {
     match fs::remove_dir_all(folder) {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
             Err(HubError::io("remove", folder, e))
@@ -148,7 +154,7 @@ fn remove_if_there(folder: &Path) -> Result<(), HubError> {
     }
 }
 
-/// Brings every file below `folder`, then the folders themselves, to the disk.
+/// fsync of every file below `folder`, then of the folders.
 fn sync_tree(folder: &Path) -> Result<(), HubError> {
     let failed = |e| HubError::io("read", folder, e);
     for entry in fs::read_dir(folder).map_err(failed)? {
@@ -163,8 +169,7 @@ fn sync_tree(folder: &Path) -> Result<(), HubError> {
     sync(folder)
 }
 
-/// fsync of a file, or of a folder's list of names (which only Unix can open; elsewhere renames are
-/// journalled).
+/// fsync of a file or a folder. Only Unix can open folders; elsewhere renames are journalled.
 fn sync(path: &Path) -> Result<(), HubError> {
     if cfg!(not(unix)) && path.is_dir() {
         return Ok(());

@@ -1,9 +1,9 @@
-//! Element types of weight files, widened to f32; and the block scales that FP8 weights come with.
+//! Element types of weight files decoded to f32, and the block scales of FP8 weights.
 
 use safetensors::Dtype;
 
-/// The little-endian elements as f32: exact for every type but F64, which is rounded. `None` if the type is none
-/// that weights can have.
+/// Decodes little-endian elements to f32. Exact except for F64, which is rounded. `None` for
+/// unsupported types.
 pub(crate) fn decode(dtype: Dtype, bytes: &[u8]) -> Option<Vec<f32>> {
     let halves = || bytes.as_chunks::<2>().0.iter().map(|&b| u16::from_le_bytes(b));
     Some(match dtype {
@@ -21,12 +21,12 @@ pub(crate) fn decode(dtype: Dtype, bytes: &[u8]) -> Option<Vec<f32>> {
     })
 }
 
-/// Whether weights of this type come with scales.
+/// Whether the type is FP8, so that weights can have block scales.
 pub(crate) fn is_fp8(dtype: Dtype) -> bool {
     matches!(dtype, Dtype::F8_E4M3 | Dtype::F8_E5M2)
 }
 
-/// What the elements of an FP8 matrix are multiplied by: a factor for each block; blocks at the right and lower edge may be smaller.
+/// The block scales of an FP8 matrix. Blocks at the right and bottom edges can be smaller.
 #[derive(Debug)]
 pub struct Scales {
     factors: Vec<f32>,
@@ -36,26 +36,26 @@ pub struct Scales {
 }
 
 impl Scales {
-    /// Those of a matrix with so many columns; there is a factor for each of its blocks, row-major.
+    /// Scales of a matrix with `columns` columns: one factor per block, row-major.
     pub(crate) fn new(factors: Vec<f32>, columns: usize, block: [usize; 2]) -> Scales {
         Scales { factors, columns, block }
     }
 
-    /// That of the element in this row and column.
+    /// The scale of an element.
     pub fn at(&self, row: usize, column: usize) -> f32 {
-        self.of_row(row)[column / self.block[1]]
+        self.row(row)[column / self.block[1]]
     }
 
-    fn of_row(&self, row: usize) -> &[f32] {
-        let across = self.columns.div_ceil(self.block[1]);
-        &self.factors[row / self.block[0] * across..][..across]
+    fn row(&self, row: usize) -> &[f32] {
+        let blocks_per_row = self.columns.div_ceil(self.block[1]);
+        &self.factors[row / self.block[0] * blocks_per_row..][..blocks_per_row]
     }
 
-    /// Multiplies the matrix, row-major.
-    pub(crate) fn multiply(&self, values: &mut [f32]) {
+    /// Multiplies a row-major matrix by its scales.
+    pub(crate) fn apply(&self, values: &mut [f32]) {
         for (row, values) in values.chunks_exact_mut(self.columns.max(1)).enumerate() {
-            for (part, factor) in values.chunks_mut(self.block[1]).zip(self.of_row(row)) {
-                for value in part {
+            for (block, factor) in values.chunks_mut(self.block[1]).zip(self.row(row)) {
+                for value in block {
                     *value *= factor;
                 }
             }
@@ -80,8 +80,8 @@ pub(crate) fn f16_to_f32(half: u16) -> f32 {
     }
 }
 
-/// FP8 with four bits of exponent (<https://arxiv.org/abs/2209.05433>): no infinities, and NaN only where all other
-/// bits are ones.
+/// FP8 with 4 exponent and 3 fraction bits (<https://arxiv.org/abs/2209.05433>). No infinities; NaN
+/// is all ones.
 fn e4m3_to_f32(byte: u8) -> f32 {
     let sign = u32::from(byte & 0x80) << 24;
     let exponent = u32::from(byte >> 3) & 0xf;
@@ -124,7 +124,8 @@ mod tests {
 
     #[test]
     fn fp8_widens_exactly() {
-        // Table 1 of the paper: largest, smallest normal, largest and smallest subnormal of both types.
+        // Table 1 of the paper: the largest, smallest normal, and extreme subnormal values of both
+        // types.
         let e5m2 = |byte| decode(Dtype::F8_E5M2, &[byte]).expect("a weight type")[0];
         for (byte, value) in [
             (0x00, 0.0),
@@ -155,12 +156,12 @@ mod tests {
     fn scales_go_with_their_blocks() {
         let mut values = vec![1.0; 3 * 5];
         let scales = Scales::new(vec![1.0, 2.0, 3.0, 4.0, 5.0, 6.0], 5, [2, 2]);
-        scales.multiply(&mut values);
+        scales.apply(&mut values);
         assert_eq!(
             values,
             [1.0, 1.0, 2.0, 2.0, 3.0, 1.0, 1.0, 2.0, 2.0, 3.0, 4.0, 4.0, 5.0, 5.0, 6.0]
         );
         assert_eq!([scales.at(1, 3), scales.at(2, 4)], [2.0, 6.0]);
-        Scales::new(Vec::new(), 0, [128, 128]).multiply(&mut []);
+        Scales::new(Vec::new(), 0, [128, 128]).apply(&mut []);
     }
 }

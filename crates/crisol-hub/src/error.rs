@@ -1,4 +1,4 @@
-//! What can go wrong with files, each with its remedy.
+//! Errors of files and folders, each with a remedy.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -6,30 +6,30 @@ use std::path::{Path, PathBuf};
 /// A problem with a file or folder.
 #[derive(Debug, thiserror::Error)]
 pub enum HubError {
-    /// The operating system refused an operation.
+    /// A file operation failed.
     #[error("cannot {action} {path}: {source}{hint}", path = path.display(), hint = hint(source))]
     Io {
-        /// What was tried, as a verb ("read", "write").
+        /// The operation as a verb ("read", "write").
         action: &'static str,
-        /// On which file or folder.
+        /// The file or folder.
         path: PathBuf,
-        /// The system's answer.
+        /// The system's error.
         source: io::Error,
     },
-    /// No space left (or the user's quota is used up).
+    /// The disk or the user's quota is full.
     #[error(
-        "the disk is full: cannot write {path}. What was there before is kept. \
+        "the disk is full: cannot write {path}. The previous version is kept. \
          Free some space or choose another folder, then start again.",
         path = path.display()
     )]
     DiskFull {
-        /// The file that could not be written whole.
+        /// The file that could not be completed.
         path: PathBuf,
     },
-    /// The folder holds no weights.
+    /// The folder has no weights.
     #[error(
-        "{path} holds no weights: neither model.safetensors nor pytorch_model.bin is there, nor an index \
-         (model.safetensors.index.json, pytorch_model.bin.index.json). \
+        "{path} holds no weights: it has neither model.safetensors nor pytorch_model.bin, nor an \
+         index (model.safetensors.index.json, pytorch_model.bin.index.json). \
          Is it a checkpoint folder of Crisol or Hugging Face?",
         path = path.display()
     )]
@@ -37,17 +37,17 @@ pub enum HubError {
         /// The folder.
         path: PathBuf,
     },
-    /// The folder to replace holds something that Crisol did not write.
+    /// The folder to replace has files that Crisol did not write.
     #[error(
         "{path} exists and was not written by Crisol; it is left as it is. \
          Choose another folder, or remove it if you do not need it.",
         path = path.display()
     )]
-    NotOurs {
+    ForeignFolder {
         /// The folder.
         path: PathBuf,
     },
-    /// The file is shorter or longer than its header says.
+    /// The length of a file contradicts its header.
     #[error(
         "{file} is {what}: it has {actual} bytes, its header describes {expected}. \
          Copy or download it again.",
@@ -57,12 +57,12 @@ pub enum HubError {
     WrongLength {
         /// The file.
         file: PathBuf,
-        /// Bytes it has.
+        /// Its size in bytes.
         actual: u64,
-        /// Bytes it should have.
+        /// The size according to its header.
         expected: u64,
     },
-    /// The file is not what its name promises.
+    /// A file does not have the format that its name promises.
     #[error("{file} is damaged: {cause}. Copy or download it again.", file = file.display())]
     Damaged {
         /// The file.
@@ -70,25 +70,25 @@ pub enum HubError {
         /// What is wrong with it.
         cause: String,
     },
-    /// Two files of one model hold a tensor of one name.
+    /// Two files of a model contain a tensor of the same name.
     #[error(
-        "{file} and {other} both hold the tensor `{tensor}`: one of them is stale. Remove the file, or the tensor from \
-         it, that the model was not saved with last.",
+        "{file} and {other} both hold the tensor `{tensor}`, so one of them is stale. \
+         Remove the older file, or the tensor from it.",
         file = file.display(),
         other = other.display()
     )]
     StaleTensor {
         /// The file that was opened first.
         file: PathBuf,
-        /// The other one.
+        /// The file opened later.
         other: PathBuf,
         /// The tensor.
         tensor: String,
     },
     /// A weight is NaN or infinite.
     #[error(
-        "tensor `{tensor}` of {file} holds {value} (value number {index}), so nothing that is computed with it has a \
-         meaning. Download it again, or take an earlier checkpoint.",
+        "tensor `{tensor}` of {file} holds {value} (value number {index}), which makes every \
+         result meaningless. Download it again, or take an earlier checkpoint.",
         file = file.display()
     )]
     NotFinite {
@@ -96,12 +96,12 @@ pub enum HubError {
         file: PathBuf,
         /// The tensor.
         tensor: String,
-        /// What is no number.
+        /// The value.
         value: f32,
-        /// Where in the tensor, row-major.
+        /// Its row-major index in the tensor.
         index: usize,
     },
-    /// A tensor that the model needs is not there.
+    /// A tensor of the model is missing.
     #[error(
         "{file} lacks the tensor `{tensor}`{more}. The weights do not belong to {shape}.",
         file = file.display(),
@@ -111,14 +111,15 @@ pub enum HubError {
     MissingTensor {
         /// The file or folder.
         file: PathBuf,
-        /// The first tensor that is missing.
+        /// The first missing tensor.
         tensor: String,
-        /// How many others are missing.
+        /// Number of other missing tensors.
         more: usize,
     },
-    /// There is a tensor that the model has no place for.
+    /// The files contain a tensor that the model does not have.
     #[error(
-        "{file} holds the tensor `{tensor}`{more} that the model does not have. The weights do not belong to {shape}.",
+        "{file} holds the tensor `{tensor}`{more} that the model does not have. \
+         The weights do not belong to {shape}.",
         file = file.display(),
         more = others(*more),
         shape = shape_of(file)
@@ -126,12 +127,12 @@ pub enum HubError {
     SurplusTensor {
         /// The file or folder.
         file: PathBuf,
-        /// The first tensor too many.
+        /// The first surplus tensor.
         tensor: String,
-        /// How many others there are.
+        /// Number of other surplus tensors.
         more: usize,
     },
-    /// A tensor has another shape than the model's.
+    /// A tensor's shape differs from the model's.
     #[error(
         "tensor `{tensor}` in {file} has shape {found:?}, but {expected:?} is expected. \
          The weights do not belong to {shape}.",
@@ -145,16 +146,16 @@ pub enum HubError {
         tensor: String,
         /// Its shape in the file.
         found: Vec<usize>,
-        /// The shape it should have.
+        /// The shape in the model.
         expected: Vec<usize>,
     },
-    /// A tensor has an element type that cannot be used.
+    /// A tensor has an unsupported element type.
     #[error(
-        "tensor `{tensor}` in {file} has element type {dtype}; \
-         F32, F64, BF16, F16, F8_E4M3 and F8_E5M2 are supported. Convert the checkpoint to one of these.",
+        "tensor `{tensor}` in {file} has element type {dtype}; F32, F64, BF16, F16, F8_E4M3 and \
+         F8_E5M2 are supported. Convert the checkpoint to one of these.",
         file = file.display()
     )]
-    WrongType {
+    UnsupportedDtype {
         /// The file.
         file: PathBuf,
         /// The tensor.
@@ -162,17 +163,20 @@ pub enum HubError {
         /// Its element type in the file.
         dtype: String,
     },
-    /// A GGUF file breaks the rules of its format.
-    #[error("{file} is not a valid GGUF file: {place}: {cause}. Copy or download it again.", file = file.display())]
-    BadGguf {
+    /// A GGUF file violates its format.
+    #[error(
+        "{file} is not a valid GGUF file: {place}: {cause}. Copy or download it again.",
+        file = file.display()
+    )]
+    InvalidGguf {
         /// The file.
         file: PathBuf,
-        /// The metadata key, tensor or part of the header, with its byte.
+        /// The metadata key, tensor or part of the header, with its byte offset.
         place: String,
         /// What is wrong with it.
         cause: String,
     },
-    /// A GGUF file of a version that is not read.
+    /// A GGUF file has an unsupported version.
     #[error(
         "{file} is a GGUF file of {version}; little-endian files of version 2 and 3 are \
          supported. Convert the model again with a current llama.cpp.",
@@ -182,13 +186,13 @@ pub enum HubError {
     GgufVersion {
         /// The file.
         file: PathBuf,
-        /// The version as it was read, little-endian.
+        /// The version, decoded as little-endian.
         version: u32,
     },
-    /// A GGUF file says too little about its model.
+    /// A GGUF file lacks a required metadata key.
     #[error(
-        "{file} lacks the metadata key `{key}`. Convert the model again with a current llama.cpp, or take another \
-         file of it.",
+        "{file} lacks the metadata key `{key}`. Convert the model again with a current llama.cpp, \
+         or take another file of it.",
         file = file.display()
     )]
     MissingKey {
@@ -197,10 +201,10 @@ pub enum HubError {
         /// The metadata key.
         key: String,
     },
-    /// A metadata key of a GGUF file has a value that cannot be used.
+    /// A metadata key of a GGUF file has a value of an unusable type.
     #[error(
-        "the metadata key `{key}` in {file} holds {found}, but {expected} is expected. Convert the model \
-         again with a current llama.cpp, or take another file of it.",
+        "the metadata key `{key}` in {file} holds {found}, but {expected} is expected. \
+         Convert the model again with a current llama.cpp, or take another file of it.",
         file = file.display()
     )]
     WrongKeyType {
@@ -208,15 +212,15 @@ pub enum HubError {
         file: PathBuf,
         /// The metadata key.
         key: String,
-        /// What it holds: the type, and the value of a number.
+        /// Its type, and the value if it is a number.
         found: String,
-        /// The type it should have.
+        /// The required type.
         expected: &'static str,
     },
     /// A GGUF file has no tensor of this name.
     #[error(
-        "{file} lacks the tensor `{tensor}`. The file is of another architecture than its metadata say, or a part \
-         of a model that was split: take another file of it.",
+        "{file} lacks the tensor `{tensor}`. Its metadata name the wrong architecture, or it is \
+         one part of a split model. Take another file of the model.",
         file = file.display()
     )]
     NoSuchTensor {
@@ -225,57 +229,62 @@ pub enum HubError {
         /// The tensor.
         tensor: String,
     },
-    /// A tensor of a GGUF file is quantised in a way that is not read.
+    /// A tensor of a GGUF file has an unsupported quantisation.
     #[error(
-        "tensor `{tensor}` in {file} is stored as {dtype}; {readable} are supported. Take a file of the model that \
-         is quantised in one of these ways, such as Q8_0 or Q4_K_M.",
+        "tensor `{tensor}` in {file} has type {dtype}; {supported} are supported. \
+         Take a file of the model in one of these types, such as Q8_0 or Q4_K_M.",
         file = file.display()
     )]
-    WrongBlocks {
+    UnsupportedQuantisation {
         /// The file.
         file: PathBuf,
         /// The tensor.
         tensor: String,
         /// Its type in the file.
         dtype: String,
-        /// The types that are read.
-        readable: &'static str,
+        /// The supported types.
+        supported: &'static str,
     },
-    /// A tensor cannot be stored in the type that was asked for.
-    #[error("tensor `{tensor}` cannot be written to {file} as {dtype}: {cause}. {remedy}.", file = file.display())]
-    CannotStore {
-        /// The file that was to be written.
+    /// A tensor cannot be encoded in the requested type.
+    #[error(
+        "tensor `{tensor}` cannot be written to {file} as {dtype}: {cause}. {remedy}.",
+        file = file.display()
+    )]
+    CannotEncode {
+        /// The file to write.
         file: PathBuf,
         /// The tensor.
         tensor: String,
-        /// The type that was asked for.
+        /// The requested type.
         dtype: String,
-        /// What is in the way.
+        /// The obstacle.
         cause: String,
-        /// What to do instead.
+        /// The remedy.
         remedy: &'static str,
     },
-    /// A PyTorch file that names something that no state dict needs. Python would import it, and could run it.
+    /// A PyTorch file references a Python name that no state dict needs. Python would import it.
     #[error(
-        "{file} is refused: its pickle asks for `{name}` ({opcode} at byte {at} of data.pkl), which is no part of a \
-         state dict. Crisol has run nothing of it, but Python would run what such a file asks for. \
-         Use the model's safetensors files, or save its state_dict() alone if you trust where it comes from.",
+        "{file} is refused: its pickle asks for `{name}` ({opcode} at byte {at} of data.pkl), \
+         which no state dict needs. Python would run it; Crisol has not. \
+         Use the model's safetensors files, or save its state_dict() alone if you trust \
+         its origin.",
         file = file.display()
     )]
     RefusedGlobal {
         /// The file.
         file: PathBuf,
-        /// What it asks for, as `module.name`.
+        /// The name, as `module.name`.
         name: String,
-        /// The opcode that does.
+        /// The opcode that references it.
         opcode: &'static str,
-        /// Where in the pickle that opcode is.
+        /// Offset of the opcode in the pickle, in bytes.
         at: usize,
     },
-    /// A PyTorch file with a pickle opcode that no state dict needs.
+    /// A PyTorch file uses a pickle opcode that no state dict needs.
     #[error(
-        "{file} is refused: its pickle uses {opcode} (at byte {at} of data.pkl), which no state dict needs. \
-         Use the model's safetensors files, or save its state_dict() alone if you trust where it comes from.",
+        "{file} is refused: its pickle uses {opcode} (at byte {at} of data.pkl), which no state \
+         dict needs. Use the model's safetensors files, or save its state_dict() alone if you \
+         trust its origin.",
         file = file.display()
     )]
     RefusedOpcode {
@@ -283,35 +292,35 @@ pub enum HubError {
         file: PathBuf,
         /// The opcode's name, or its number if it has none.
         opcode: String,
-        /// Where in the pickle it is.
+        /// Offset of the opcode in the pickle, in bytes.
         at: usize,
     },
-    /// A PyTorch file that holds something else than the weights alone.
+    /// A PyTorch file contains something other than a state dict.
     #[error(
-        "{file} holds no state dict at its top: {cause}. Save the model's state_dict() alone (with torch.save, or \
-         better as safetensors).",
+        "{file} is not a state dict: {cause}. Save the model's state_dict() alone \
+         (with torch.save, or better as safetensors).",
         file = file.display()
     )]
     NotStateDict {
         /// The file.
         file: PathBuf,
-        /// What it holds.
+        /// What it contains.
         cause: String,
     },
-    /// A PyTorch file in the format from before zip files.
+    /// A PyTorch file in the format of PyTorch before 1.6.
     #[error(
-        "{file} is in the format that torch.save wrote before PyTorch 1.6 (pickles without a zip around them), which \
-         is not supported. Load and save it again with a newer PyTorch, or convert it to safetensors.",
+        "{file} has the format of torch.save before PyTorch 1.6 (pickles without a zip), which is \
+         not supported. Load and save it with a newer PyTorch, or convert it to safetensors.",
         file = file.display()
     )]
     LegacyTorch {
         /// The file.
         file: PathBuf,
     },
-    /// A PyTorch file whose data was compressed, by another program than PyTorch.
+    /// A PyTorch file that another program compressed or encrypted.
     #[error(
-        "{file} is a compressed or encrypted zip (its entry `{entry}` is), so its tensors cannot be read where they \
-         lie. Save it again with torch.save, which does not compress, or convert it to safetensors.",
+        "{file} is a compressed or encrypted zip (entry `{entry}`), so its tensors cannot be \
+         memory-mapped. Save it again with torch.save, or convert it to safetensors.",
         file = file.display()
     )]
     CompressedZip {
@@ -320,35 +329,35 @@ pub enum HubError {
         /// The first entry that is compressed.
         entry: String,
     },
-    /// A PyTorch file from a machine that stores numbers the other way round.
+    /// A PyTorch file from a big-endian machine.
     #[error(
-        "{file} was saved on a big-endian machine. Load and save it again on a little-endian one, or convert it to \
-         safetensors.",
+        "{file} was saved on a big-endian machine. Load and save it again on a little-endian one, \
+         or convert it to safetensors.",
         file = file.display()
     )]
     BigEndian {
         /// The file.
         file: PathBuf,
     },
-    /// A tensor of a PyTorch file that is no proper view of the file's data.
+    /// A tensor of a PyTorch file is not a valid view of the file's data.
     #[error(
-        "tensor `{tensor}` in {file} cannot be read: {cause}. Copy or download the file again; if that does not \
-         help, load it in PyTorch and save it with each tensor made contiguous().",
+        "tensor `{tensor}` in {file} cannot be read: {cause}. Copy or download the file again. \
+         If that does not help, save each tensor with contiguous() in PyTorch.",
         tensor = tensor.escape_debug(),
         file = file.display()
     )]
-    BadLayout {
+    InvalidView {
         /// The file.
         file: PathBuf,
         /// The tensor.
         tensor: String,
-        /// What is wrong with its place in the data.
+        /// What is wrong with the view.
         cause: String,
     },
-    /// The scales of an FP8 weight do not go with its shape.
+    /// The scales of an FP8 weight do not match its shape.
     #[error(
-        "tensor `{tensor}` in {file} has shape {found:?}, which is not one scale for each block of {} × {} of its \
-         FP8 weight of shape {weight:?}. Convert the checkpoint to BF16.",
+        "tensor `{tensor}` in {file} has shape {found:?}, which is not one scale for each {} × {} \
+         block of its FP8 weight of shape {weight:?}. Convert the checkpoint to BF16.",
         block[0], block[1],
         file = file.display()
     )]
@@ -359,7 +368,7 @@ pub enum HubError {
         tensor: String,
         /// Its shape in the file.
         found: Box<[usize]>,
-        /// The shape of the weight that it belongs to.
+        /// The shape of the weight.
         weight: Box<[usize]>,
         /// Rows and columns of a block.
         block: [usize; 2],
@@ -367,7 +376,7 @@ pub enum HubError {
 }
 
 impl HubError {
-    /// The error for a failed file operation: [`HubError::DiskFull`] where that is the cause.
+    /// A failed file operation; [`HubError::DiskFull`] if that is the cause.
     pub fn io(action: &'static str, path: &Path, source: io::Error) -> HubError {
         let path = path.to_owned();
         match source.kind() {
@@ -387,7 +396,7 @@ fn hint(source: &io::Error) -> &'static str {
     }
 }
 
-/// A big-endian file has its version's bytes at the other end.
+/// In a big-endian file the version is byte-swapped.
 fn gguf_version(version: u32) -> String {
     let swapped = version.swap_bytes();
     if swapped < version {
@@ -397,7 +406,7 @@ fn gguf_version(version: u32) -> String {
     }
 }
 
-/// What says which tensors there should be.
+/// The source of the expected names and shapes.
 fn shape_of(file: &Path) -> &'static str {
     if file.extension().is_some_and(|end| end == "gguf") {
         "the file's metadata"

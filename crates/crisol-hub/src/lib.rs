@@ -1,12 +1,12 @@
-//! Model files: reading tensors without trusting them, and writing folders that are whole or absent.
+//! Model files: validated reading of weights, and atomic writing.
 //!
-//! - [`Tensors`] opens the weights of a model (safetensors or PyTorch's, memory-mapped, one file or many) and hands
-//!   them out as f32; [`write_weights`] and [`write_tensors`] write them as safetensors.
-//! - [`Gguf`] does the same for the files of llama.cpp, quantised tensors included; [`write_gguf`] writes them.
-//! - [`write_folder_atomically`] and [`write_file_atomically`] replace what is on disk in one step.
+//! - [`Tensors`]: weights in safetensors or PyTorch files, memory-mapped, one file or sharded.
+//! - [`Gguf`]: the same for llama.cpp's files, including quantised tensors.
+//! - [`write_weights`], [`write_tensors`], [`write_gguf`]: safetensors and GGUF files.
+//! - [`write_folder_atomically`], [`write_file_atomically`]: replace a folder or file in one step.
 //!
-//! Whatever a file contains, the answer is the data or a [`HubError`] that names the file, the place, the
-//! cause and the remedy.
+//! Input files are untrusted. Reading returns the data or a [`HubError`] that names file, place,
+//! cause and remedy.
 
 mod atomic;
 mod decode;
@@ -21,8 +21,8 @@ mod torch_zip;
 mod write;
 
 pub use atomic::{
-    fill_file_atomically, refuse_foreign, settle_folder, whole_folder, write_file_atomically,
-    write_folder_atomically,
+    check_replaceable, recover_folder, resolve_folder, write_file_atomically,
+    write_file_atomically_with, write_folder_atomically,
 };
 pub use decode::Scales;
 pub use error::HubError;

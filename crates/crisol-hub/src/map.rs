@@ -1,4 +1,4 @@
-//! Files mapped into memory.
+//! Memory-mapped files.
 
 use std::fs::{self, File};
 use std::ops::{Deref, Range};
@@ -8,10 +8,10 @@ use memmap2::Mmap;
 
 use crate::HubError;
 
-/// Maps a file that is not empty.
+/// Maps a non-empty regular file.
 pub(crate) fn map_file(path: &Path) -> Result<Mmap, HubError> {
     let damaged = |cause: &str| HubError::Damaged { file: path.to_owned(), cause: cause.into() };
-    // Opening a pipe would wait for somebody who writes into it.
+    // Opening a pipe would block until another process writes into it.
     if !fs::metadata(path).map_err(|e| HubError::io("open", path, e))?.is_file() {
         return Err(damaged("it is no regular file"));
     }
@@ -19,15 +19,14 @@ pub(crate) fn map_file(path: &Path) -> Result<Mmap, HubError> {
     if file.metadata().map_err(|e| HubError::io("read", path, e))?.len() == 0 {
         return Err(damaged("it is empty"));
     }
-    // SAFETY: the mapping is only read, as bytes, for which every bit pattern is valid. Crisol replaces
-    // files by renaming and never writes into one that exists, so the mapping does not change under us;
-    // another program truncating the file while it is read would end the process with a signal, as
-    // with every reader that maps weights.
+    // SAFETY: the mapping is read only, as bytes, for which every bit pattern is valid. Crisol
+    // replaces files by renaming and never modifies existing ones. If another program truncates the
+    // file, the process ends with a signal, as in every program that maps weights.
     #[allow(unsafe_code)]
     unsafe { Mmap::map(&file) }.map_err(|e| HubError::io("map", path, e))
 }
 
-/// A part of a mapped file.
+/// A range of a mapped file.
 pub struct Mapped<'a> {
     map: &'a Mmap,
     range: Range<usize>,
@@ -38,12 +37,12 @@ impl<'a> Mapped<'a> {
         Mapped { map, range }
     }
 
-    /// Says that a range of it will not be read again soon, so that it need not stay in memory.
+    /// Advises the system that this range is not needed soon, so its pages can be freed.
     pub fn release(&self, range: Range<usize>) {
         #[cfg(unix)]
         if range.start < range.end && range.end <= self.range.len() {
-            // SAFETY: pages of a file's shared mapping that are dropped are read from the file again when they are next used, so
-            // the mapping's contents stay what they are.
+            // SAFETY: dropped pages of a shared file mapping are read again on the next access, so
+            // the contents of the mapping do not change.
             #[allow(unsafe_code)]
             let released = unsafe {
                 let start = self.range.start + range.start;
@@ -53,7 +52,7 @@ impl<'a> Mapped<'a> {
                     range.len(),
                 )
             };
-            // It is only advice: where it is not taken, memory is freed later.
+            // Only advice: if ignored, memory is freed later.
             drop(released);
         }
     }

@@ -1,12 +1,12 @@
-//! The pickle in a PyTorch file, read without running any of it.
+//! A restricted reader for the pickle in a PyTorch file.
 //!
-//! A pickle is a program for a small stack machine. Python's lets it import and call anything, so that loading a
-//! file can run a stranger's code. This one knows only what `torch.save(model.state_dict())` writes (protocols
-//! 2 to 5): plain values, dictionaries, and the few names in [`names::global`], which it does not call but understands.
-//! Everything else is refused with its name and place.
+//! A pickle is a program for a stack machine, and Python's machine can import and call anything.
+//! This one supports only what `torch.save(model.state_dict())` writes (protocols 2 to 5): plain
+//! values, dictionaries, and the names in [`names::global`], which are interpreted and never
+//! called. Everything else is refused with its name and offset.
 //!
-//! It is total: no recursion, no panic, and no memory that a number in the file could ask for. Each opcode makes
-//! at most one value of fixed size, strings stay in the pickle, and there is a bound on the number of opcodes.
+//! Reading is total: no recursion, no panics, bounded memory. Each opcode makes at most one value
+//! of fixed size, strings are slices of the pickle, and the number of opcodes is bounded.
 
 use std::collections::BTreeMap;
 
@@ -18,70 +18,70 @@ mod names;
 #[cfg(test)]
 mod tests;
 
-/// Some forty opcodes describe one tensor, so this allows files of 25,000 tensors; the largest models have a tenth of that
-/// in each of their parts.
+/// Enough for 25,000 tensors at about forty opcodes each, ten times as many as in a file of the
+/// largest models.
 const MAX_OPCODES: usize = 1 << 20;
 
-/// Weights have up to four dimensions (five for video convolutions). PyTorch itself allows more, which would only
-/// help a hostile pickle to take memory.
+/// Weights have up to four dimensions (five for video convolutions). PyTorch's own limit is higher
+/// and would let a hostile pickle allocate more.
 const MAX_DIMENSIONS: usize = 8;
 
-/// Why a pickle cannot be read. Bytes are counted from the start of the pickle.
+/// Why a pickle is refused. Offsets are bytes from the start of the pickle.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum PickleError {
-    /// It names something that is no part of a state dict.
+    /// It references a name that no state dict needs.
     Global {
         /// The name, as `module.name`.
         name: String,
-        /// The opcode that names it.
+        /// The opcode that references it.
         opcode: &'static str,
-        /// Where that opcode is.
+        /// Offset of the opcode.
         at: usize,
     },
     /// It uses an opcode that no state dict needs.
     Opcode {
-        /// Its name, or its number if it has none.
+        /// The opcode's name, or its number if it has none.
         opcode: String,
-        /// Where it is.
+        /// Offset of the opcode.
         at: usize,
     },
-    /// It is a sound pickle of something else than a dictionary of tensors.
+    /// It is valid, but not a dictionary of tensors.
     NotStateDict(String),
-    /// It is no sound pickle.
+    /// It is not a valid pickle.
     Malformed {
-        /// Where.
+        /// Offset of the error.
         at: usize,
         /// What is wrong.
         cause: String,
     },
 }
 
-/// A tensor as the pickle describes it: a view of a storage, nothing of it checked against the storage's data.
+/// A tensor as described by the pickle: an unchecked view of a storage.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct TensorView<'a> {
     pub(crate) storage: Storage<'a>,
     pub(crate) dtype: Dtype,
-    /// Place of the first element in the storage, in elements.
+    /// Index of the first element in the storage.
     pub(crate) offset: usize,
     pub(crate) shape: Vec<usize>,
-    /// Steps from one index to the next, in elements, one per dimension.
+    /// Strides in elements, one per dimension.
     pub(crate) strides: Vec<usize>,
 }
 
-/// A named piece of data beside the pickle.
+/// A named block of data in the PyTorch file.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Storage<'a> {
-    /// Its name among the data.
+    /// Its file name within `data/`.
     pub(crate) key: &'a str,
-    /// The type of its elements; an untyped one counts bytes.
+    /// Element type; `None` if untyped, with elements of one byte.
     dtype: Option<Dtype>,
-    /// How many elements it says it has.
+    /// Number of elements that the pickle claims.
     pub(crate) elements: usize,
 }
 
-/// Reads the tensors of a pickled state dict. Entries of the dictionary that are no tensors are left out.
+/// Reads the tensors of a pickled state dict; entries of other types are skipped.
 pub(crate) fn state_dict(pickle: &[u8]) -> Result<BTreeMap<&str, TensorView<'_>>, PickleError> {
-    let mut machine = Machine {
+    let mut machine = PickleMachine {
         bytes: pickle,
         next: 0,
         at: 0,
@@ -102,8 +102,8 @@ pub(crate) fn state_dict(pickle: &[u8]) -> Result<BTreeMap<&str, TensorView<'_>>
         .malformed(format!("it goes on after {MAX_OPCODES} opcodes; weights need far fewer")))
 }
 
-/// What can lie on the stack. The contents of compound values are in the machine, by number, because a value may
-/// be filled after it was remembered.
+/// A value on the stack. Compound values are indices into the machine, because their contents can
+/// change after they are memoised.
 #[derive(Debug, Clone, Copy)]
 enum Value<'a> {
     None,
@@ -137,28 +137,28 @@ impl Value<'_> {
     }
 }
 
-struct Machine<'a> {
+struct PickleMachine<'a> {
     bytes: &'a [u8],
-    /// The next byte to read.
+    /// Offset of the next byte.
     next: usize,
-    /// Where the opcode at work is.
+    /// Offset of the current opcode.
     at: usize,
     stack: Vec<Value<'a>>,
-    /// Heights of the stack at the marks that are open.
+    /// Stack heights at open marks.
     marks: Vec<usize>,
     memo: BTreeMap<u32, Value<'a>>,
-    /// Tuples and lists.
+    /// Contents of tuples and lists.
     sequences: Vec<Vec<Value<'a>>>,
     dicts: Vec<Vec<(Value<'a>, Value<'a>)>>,
     storages: Vec<Storage<'a>>,
     tensors: Vec<TensorView<'a>>,
 }
 
-type Step<T> = Result<T, PickleError>;
+type PickleResult<T> = Result<T, PickleError>;
 
-impl<'a> Machine<'a> {
-    /// Performs one opcode; true at the last.
-    fn step(&mut self) -> Step<bool> {
+impl<'a> PickleMachine<'a> {
+    /// Executes one opcode; returns true after STOP.
+    fn step(&mut self) -> PickleResult<bool> {
         self.at = self.next;
         let [opcode] = self.take_array()?;
         match opcode {
@@ -169,7 +169,7 @@ impl<'a> Machine<'a> {
                     return Err(self.malformed(format!("protocol {protocol} is none of 2 to 5")));
                 }
             }
-            // Only says how much Python should read ahead.
+            // A read-ahead hint for Python.
             0x95 => drop(self.take_array::<8>()?),
             b'N' => self.stack.push(Value::None),
             0x88 | 0x89 => self.stack.push(Value::Bool),
@@ -247,24 +247,24 @@ impl<'a> Machine<'a> {
             }
             b'R' => self.reduce()?,
             b'b' => self.build()?,
-            b'Q' => self.persistent()?,
+            b'Q' => self.persistent_id()?,
             b'q' => {
-                let [place] = self.take_array()?;
-                self.remember(place.into())?;
+                let [key] = self.take_array()?;
+                self.memo_put(key.into())?;
             }
             b'r' => {
-                let place = u32::from_le_bytes(self.take_array()?);
-                self.remember(place)?;
+                let key = u32::from_le_bytes(self.take_array()?);
+                self.memo_put(key)?;
             }
-            // As many values are remembered as opcodes performed at most, which fits.
-            0x94 => self.remember(self.memo.len() as u32)?,
+            // Cannot overflow: there are at most `MAX_OPCODES` memo entries.
+            0x94 => self.memo_put(self.memo.len() as u32)?,
             b'h' => {
-                let [place] = self.take_array()?;
-                self.recall(place.into())?;
+                let [key] = self.take_array()?;
+                self.memo_get(key.into())?;
             }
             b'j' => {
-                let place = u32::from_le_bytes(self.take_array()?);
-                self.recall(place)?;
+                let key = u32::from_le_bytes(self.take_array()?);
+                self.memo_get(key)?;
             }
             other => {
                 let opcode =
@@ -276,7 +276,7 @@ impl<'a> Machine<'a> {
     }
 
     /// The state dict, after STOP.
-    fn finish(mut self) -> Step<BTreeMap<&'a str, TensorView<'a>>> {
+    fn finish(mut self) -> PickleResult<BTreeMap<&'a str, TensorView<'a>>> {
         let not_a_state_dict = |cause: String| Err(PickleError::NotStateDict(cause));
         let dict = match self.pop()? {
             Value::Dict(dict) => &self.dicts[dict],
@@ -285,7 +285,7 @@ impl<'a> Machine<'a> {
         let mut tensors = BTreeMap::new();
         for (key, value) in dict {
             match (*key, *value) {
-                // As in Python, the last of several entries with one name counts.
+                // As in Python, the last of several entries with the same key counts.
                 (Value::Text(name), Value::Tensor(tensor)) => {
                     tensors.insert(name, self.tensors[tensor].clone());
                 }
@@ -298,7 +298,7 @@ impl<'a> Machine<'a> {
                 _ => {}
             }
         }
-        // Training checkpoints keep the state dict beside the optimizer's.
+        // Training checkpoints nest the model's state dict next to the optimizer's.
         let nested = dict.iter().find_map(|(key, value)| match (*key, *value) {
             (Value::Text(name), Value::Dict(_)) => Some(name),
             _ => None,
@@ -315,12 +315,12 @@ impl<'a> Machine<'a> {
         PickleError::Malformed { at: self.at, cause: cause.into() }
     }
 
-    /// The name of the opcode at work, which is one that is known.
+    /// Name of the current opcode, which is a supported one.
     fn opcode(&self) -> &'static str {
         self.bytes.get(self.at).and_then(|&code| names::opcode(code)).unwrap_or("an opcode")
     }
 
-    fn take(&mut self, length: u64) -> Step<&'a [u8]> {
+    fn take(&mut self, length: u64) -> PickleResult<&'a [u8]> {
         let end = usize::try_from(length).ok().and_then(|length| self.next.checked_add(length));
         match end.and_then(|end| self.bytes.get(self.next..end)) {
             Some(taken) => {
@@ -331,17 +331,17 @@ impl<'a> Machine<'a> {
         }
     }
 
-    fn take_array<const N: usize>(&mut self) -> Step<[u8; N]> {
+    fn take_array<const N: usize>(&mut self) -> PickleResult<[u8; N]> {
         let taken = self.take(N as u64)?;
         taken.try_into().map_err(|_| self.malformed("it ends too early"))
     }
 
-    fn utf8(&self, bytes: &'a [u8]) -> Step<&'a str> {
+    fn utf8(&self, bytes: &'a [u8]) -> PickleResult<&'a str> {
         str::from_utf8(bytes).map_err(|_| self.malformed("a string is not UTF-8"))
     }
 
-    /// A string that ends with the line.
-    fn line(&mut self) -> Step<&'a str> {
+    /// A newline-terminated string.
+    fn line(&mut self) -> PickleResult<&'a str> {
         let rest = &self.bytes[self.next..];
         let Some(length) = rest.iter().position(|&byte| byte == b'\n') else {
             return Err(self.malformed("it ends too early"));
@@ -350,15 +350,15 @@ impl<'a> Machine<'a> {
         self.utf8(&rest[..length])
     }
 
-    fn text(&mut self, length: u64) -> Step<()> {
+    fn text(&mut self, length: u64) -> PickleResult<()> {
         let bytes = self.take(length)?;
         let text = self.utf8(bytes)?;
         self.stack.push(Value::Text(text));
         Ok(())
     }
 
-    /// A signed integer of any length, of which those that fit 64 bits are of use.
-    fn long(&mut self) -> Step<()> {
+    /// A signed integer of any length; only those that fit 64 bits are supported.
+    fn long(&mut self) -> PickleResult<()> {
         let [length] = self.take_array()?;
         let bytes = self.take(length.into())?;
         if bytes.len() > 8 {
@@ -371,12 +371,12 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    /// How far down the stack the opcode at work may reach.
+    /// The lowest stack height that the current opcode may reach.
     fn floor(&self) -> usize {
         self.marks.last().copied().unwrap_or(0)
     }
 
-    fn pop(&mut self) -> Step<Value<'a>> {
+    fn pop(&mut self) -> PickleResult<Value<'a>> {
         let empty = self.stack.len() <= self.floor();
         match self.stack.pop() {
             Some(value) if !empty => Ok(value),
@@ -384,24 +384,24 @@ impl<'a> Machine<'a> {
         }
     }
 
-    /// The top `count` values, lowest first.
-    fn pop_many(&mut self, count: usize) -> Step<Vec<Value<'a>>> {
+    /// Pops `count` values, lowest first.
+    fn pop_many(&mut self, count: usize) -> PickleResult<Vec<Value<'a>>> {
         match self.stack.len().checked_sub(count) {
             Some(rest) if rest >= self.floor() => Ok(self.stack.split_off(rest)),
             _ => Err(self.malformed(format!("{} finds too few values", self.opcode()))),
         }
     }
 
-    /// The values above the last mark, which is closed.
-    fn pop_to_mark(&mut self) -> Step<Vec<Value<'a>>> {
+    /// Pops all values above the last mark, and the mark.
+    fn pop_to_mark(&mut self) -> PickleResult<Vec<Value<'a>>> {
         match self.marks.pop() {
-            // Nothing reaches below a mark, so the stack is at least as high.
+            // Pops stop at the mark, so the stack is at least as high.
             Some(mark) => Ok(self.stack.split_off(mark)),
             None => Err(self.malformed(format!("{} finds no mark", self.opcode()))),
         }
     }
 
-    fn top(&self) -> Step<Value<'a>> {
+    fn top(&self) -> PickleResult<Value<'a>> {
         match self.stack.last() {
             Some(&value) if self.stack.len() > self.floor() => Ok(value),
             _ => Err(self.malformed(format!("{} finds too few values", self.opcode()))),
@@ -418,7 +418,7 @@ impl<'a> Machine<'a> {
         self.stack.push(Value::Dict(self.dicts.len() - 1));
     }
 
-    fn extend_list(&mut self, items: Vec<Value<'a>>) -> Step<()> {
+    fn extend_list(&mut self, items: Vec<Value<'a>>) -> PickleResult<()> {
         match self.top()? {
             Value::List(list) => self.sequences[list].extend(items),
             other => return Err(self.malformed(format!("items are added to {}", other.describe()))),
@@ -426,7 +426,7 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    fn extend_dict(&mut self, items: &[Value<'a>]) -> Step<()> {
+    fn extend_dict(&mut self, items: &[Value<'a>]) -> PickleResult<()> {
         let (pairs, rest) = items.as_chunks::<2>();
         match self.top()? {
             _ if !rest.is_empty() => {
@@ -442,20 +442,20 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    fn remember(&mut self, place: u32) -> Step<()> {
-        self.memo.insert(place, self.top()?);
+    fn memo_put(&mut self, key: u32) -> PickleResult<()> {
+        self.memo.insert(key, self.top()?);
         Ok(())
     }
 
-    fn recall(&mut self, place: u32) -> Step<()> {
-        match self.memo.get(&place) {
+    fn memo_get(&mut self, key: u32) -> PickleResult<()> {
+        match self.memo.get(&key) {
             Some(&value) => self.stack.push(value),
-            None => return Err(self.malformed(format!("nothing was remembered at {place}"))),
+            None => return Err(self.malformed(format!("the memo has no entry {key}"))),
         }
         Ok(())
     }
 
-    fn global(&mut self, module: &str, name: &str) -> Step<()> {
+    fn global(&mut self, module: &str, name: &str) -> PickleResult<()> {
         let Some(global) = names::global(module, name) else {
             let name = format!("{}.{}", printable(module), printable(name));
             return Err(PickleError::Global { name, opcode: self.opcode(), at: self.at });
@@ -464,8 +464,8 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    /// A reference to data beside the pickle: `('storage', class, key, device, number of elements)`.
-    fn persistent(&mut self) -> Step<()> {
+    /// A reference to a storage: `('storage', class, key, device, number of elements)`.
+    fn persistent_id(&mut self) -> PickleResult<()> {
         let reference = match self.pop()? {
             Value::Tuple(tuple) => self.sequences[tuple].as_slice(),
             _ => &[],
@@ -486,8 +486,8 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    /// A call, which is not made but understood.
-    fn reduce(&mut self) -> Step<()> {
+    /// Interprets a call without executing it.
+    fn reduce(&mut self) -> PickleResult<()> {
         let (arguments, function) = (self.pop()?, self.pop()?);
         let Value::Global(function) = function else {
             return Err(self.malformed(format!("{} is called", function.describe())));
@@ -495,20 +495,20 @@ impl<'a> Machine<'a> {
         let Value::Tuple(arguments) = arguments else {
             return Err(self.malformed(format!("a call's arguments are {}", arguments.describe())));
         };
-        // At most the eight that are looked at, so that a long tuple costs nothing when it is used again.
-        let mut few = [Value::None; 8];
+        // A fixed copy: repeated use of a long tuple must not cost time.
+        let mut args = [Value::None; 8];
         let arguments = &self.sequences[arguments];
         let count = arguments.len();
-        if count > few.len() {
+        if count > args.len() {
             return Err(self.malformed(format!("a call has {count} arguments")));
         }
-        few[..count].copy_from_slice(arguments);
-        match (function, &few[..count]) {
+        args[..count].copy_from_slice(arguments);
+        match (function, &args[..count]) {
             (Global::OrderedDict, []) => self.push_dict(),
             (Global::RebuildTensor, &[storage, offset, shape, strides, _, _, ref more @ ..])
                 if more.len() <= 1 =>
             {
-                self.no_metadata(more)?;
+                self.check_no_metadata(more)?;
                 self.tensor(storage, None, offset, shape, strides)?;
             }
             (
@@ -518,7 +518,7 @@ impl<'a> Machine<'a> {
                 let Value::Global(Global::Dtype(dtype)) = dtype else {
                     return Err(self.malformed(format!("an element type is {}", dtype.describe())));
                 };
-                self.no_metadata(more)?;
+                self.check_no_metadata(more)?;
                 self.tensor(storage, Some(dtype), offset, shape, strides)?;
             }
             (Global::RebuildParameter, &[tensor @ Value::Tensor(_), _, _]) => {
@@ -529,8 +529,8 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    /// The last argument of a tensor, where there is one, may say that its values are to be negated.
-    fn no_metadata(&self, metadata: &[Value<'a>]) -> Step<()> {
+    /// The optional last argument of a tensor can request negation or conjugation.
+    fn check_no_metadata(&self, metadata: &[Value<'a>]) -> PickleResult<()> {
         match metadata {
             [] | [Value::None] => Ok(()),
             [Value::Dict(dict)] if self.dicts[*dict].is_empty() => Ok(()),
@@ -541,9 +541,9 @@ impl<'a> Machine<'a> {
         }
     }
 
-    /// Attributes for an object. `OrderedDict`s have them (PyTorch's `_metadata`, versions of modules), and they
-    /// say nothing about the weights.
-    fn build(&mut self) -> Step<()> {
+    /// Attributes of an object. `OrderedDict`s have PyTorch's `_metadata` (module versions), which
+    /// does not matter for weights.
+    fn build(&mut self) -> PickleResult<()> {
         self.pop()?;
         match self.top()? {
             Value::Dict(_) => Ok(()),
@@ -558,9 +558,9 @@ impl<'a> Machine<'a> {
         offset: Value<'a>,
         shape: Value<'a>,
         strides: Value<'a>,
-    ) -> Step<()> {
+    ) -> PickleResult<()> {
         let (Value::Storage(storage), Value::Int(offset)) = (storage, offset) else {
-            return Err(self.malformed("a tensor has no storage, or no place in it"));
+            return Err(self.malformed("a tensor has no storage, or no offset in it"));
         };
         let storage = self.storages[storage];
         let (shape, strides) = (self.sizes(shape)?, self.sizes(strides)?);
@@ -575,7 +575,7 @@ impl<'a> Machine<'a> {
             (None, None) => return Err(self.malformed("a tensor has no element type")),
             (Some(_), Some(_)) => return Err(self.malformed("a tensor has two element types")),
         };
-        // An untyped storage counts bytes; from here on it counts elements like the others.
+        // An untyped storage counts bytes; convert its length to elements.
         let bytes = if storage.dtype.is_none() { dtype.bitsize() / 8 } else { 1 };
         let storage = Storage { elements: storage.elements / bytes.max(1), ..storage };
         let offset = self.size(offset)?;
@@ -584,11 +584,11 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    fn size(&self, int: i64) -> Step<usize> {
+    fn size(&self, int: i64) -> PickleResult<usize> {
         usize::try_from(int).map_err(|_| self.malformed(format!("{int} is no size")))
     }
 
-    fn sizes(&self, tuple: Value<'a>) -> Step<Vec<usize>> {
+    fn sizes(&self, tuple: Value<'a>) -> PickleResult<Vec<usize>> {
         let Value::Tuple(tuple) = tuple else {
             return Err(self.malformed(format!("{} is no shape", tuple.describe())));
         };
@@ -604,7 +604,7 @@ impl<'a> Machine<'a> {
     }
 }
 
-/// A name from the file, fit for a message: short, and without control characters.
+/// Escapes control characters of a name from the file and truncates it, for error messages.
 fn printable(name: &str) -> String {
     let mut printable: String = name.chars().take(80).flat_map(char::escape_debug).collect();
     if name.chars().nth(80).is_some() {

@@ -1,12 +1,11 @@
-//! Tensors whose elements do not lie one after the other: views such as a transposed matrix.
+//! Strided tensor views, such as a transposed matrix.
 
-/// How many elements a view reaches over, from its first to its last; an error says why it is none that weights can
-/// have. Elements that share a place are refused: they are no weights of their own, and a few bytes could claim to
-/// be any number of them.
-pub(crate) fn reach(shape: &[usize], strides: &[usize]) -> Result<usize, String> {
+/// The number of elements that a view spans, from its first to its last. Overlapping elements are
+/// refused: they are not independent weights, and a few bytes could claim to be any number of them.
+pub(crate) fn span(shape: &[usize], strides: &[usize]) -> Result<usize, String> {
     let absurd = || format!("it is absurdly large (shape {shape:?}, strides {strides:?})");
     if shape.contains(&0) {
-        // Who multiplies the sizes must not overflow, in front of the zero either.
+        // The sizes before the zero must not overflow when multiplied.
         return shape
             .iter()
             .try_fold(1_usize, |product, &size| product.checked_mul(size))
@@ -15,22 +14,22 @@ pub(crate) fn reach(shape: &[usize], strides: &[usize]) -> Result<usize, String>
     let mut dims: Vec<_> =
         strides.iter().copied().zip(shape.iter().copied()).filter(|dim| dim.1 > 1).collect();
     dims.sort_unstable();
-    let mut reach = 1_usize;
+    let mut span = 1_usize;
     for (stride, size) in dims {
-        // Each step along this dimension must lead past all that the smaller ones reach.
-        if stride < reach {
+        // Each step along this dimension must exceed the span of the smaller ones.
+        if stride < span {
             return Err(format!("its elements overlap (shape {shape:?}, strides {strides:?})"));
         }
-        let steps = stride.checked_mul(size - 1).and_then(|steps| steps.checked_add(reach));
-        reach = steps.ok_or_else(absurd)?;
+        let steps = stride.checked_mul(size - 1).and_then(|steps| steps.checked_add(span));
+        span = steps.ok_or_else(absurd)?;
     }
-    Ok(reach)
+    Ok(span)
 }
 
-/// Whether the elements lie one after the other in row-major order.
-pub(crate) fn contiguous(shape: &[usize], strides: &[usize]) -> bool {
+/// Whether the elements are contiguous in row-major order.
+pub(crate) fn is_contiguous(shape: &[usize], strides: &[usize]) -> bool {
     let mut expected = 1;
-    // Nothing ever steps along a dimension of one element, so its stride says nothing.
+    // The stride of a dimension of size 1 is irrelevant.
     shape.contains(&0)
         || shape.iter().zip(strides).rev().filter(|dim| *dim.0 > 1).all(|(&size, &stride)| {
             let fits = stride == expected;
@@ -39,7 +38,7 @@ pub(crate) fn contiguous(shape: &[usize], strides: &[usize]) -> bool {
         })
 }
 
-/// The elements (of `size` bytes) of a view in row-major order. `bytes` is what the view reaches over.
+/// Copies a view to row-major order. `bytes` is the view's span, `size` the bytes per element.
 pub(crate) fn gather(bytes: &[u8], size: usize, shape: &[usize], strides: &[usize]) -> Vec<u8> {
     let elements: usize = shape.iter().product();
     let mut gathered = Vec::with_capacity(elements * size);
@@ -55,7 +54,7 @@ pub(crate) fn gather(bytes: &[u8], size: usize, shape: &[usize], strides: &[usiz
         for i in 0..last {
             gathered.extend_from_slice(&bytes[(start + i * last_stride) * size..][..size]);
         }
-        // Counts up, the last dimension fastest.
+        // Increments the multi-index, last dimension fastest.
         for (index, &size) in index.iter_mut().zip(outer).rev() {
             *index += 1;
             if *index < size {
@@ -73,11 +72,11 @@ mod tests {
 
     #[test]
     fn views_are_gathered_in_row_major_order() {
-        // 0 1 2 / 3 4 5, transposed.
+        // [[0, 1, 2], [3, 4, 5]], transposed.
         assert_eq!(gather(&[0, 1, 2, 3, 4, 5], 1, &[3, 2], &[1, 3]), [0, 3, 1, 4, 2, 5]);
-        // Every second of two-byte elements.
+        // Every second of three two-byte elements.
         assert_eq!(gather(&[0, 1, 2, 3, 4, 5], 2, &[2], &[2]), [0, 1, 4, 5]);
-        // (a, b, c) seen as (c, a, b) of sizes 2, 2, 3.
+        // Dimensions (a, b, c) permuted to (c, a, b), sizes 2, 2, 3.
         let cube: Vec<u8> = (0..12).collect();
         let permuted = gather(&cube, 1, &[2, 2, 3], &[1, 6, 2]);
         let by_hand: Vec<u8> = (0..2)
@@ -88,15 +87,15 @@ mod tests {
     }
 
     #[test]
-    fn reach_and_overlap() {
-        assert_eq!(reach(&[2, 3], &[3, 1]), Ok(6));
-        assert_eq!(reach(&[3, 2], &[1, 3]), Ok(6));
-        assert_eq!(reach(&[2, 2], &[5, 2]), Ok(8));
-        assert_eq!(reach(&[], &[]), Ok(1));
-        assert_eq!(reach(&[0, usize::MAX], &[usize::MAX, 1]), Ok(0));
-        assert_eq!(reach(&[1, 3], &[0, 1]), Ok(3));
+    fn span_and_overlap() {
+        assert_eq!(span(&[2, 3], &[3, 1]), Ok(6));
+        assert_eq!(span(&[3, 2], &[1, 3]), Ok(6));
+        assert_eq!(span(&[2, 2], &[5, 2]), Ok(8));
+        assert_eq!(span(&[], &[]), Ok(1));
+        assert_eq!(span(&[0, usize::MAX], &[usize::MAX, 1]), Ok(0));
+        assert_eq!(span(&[1, 3], &[0, 1]), Ok(3));
         for (shape, strides) in [(&[2][..], &[0][..]), (&[3, 3], &[2, 1]), (&[usize::MAX], &[0])] {
-            assert!(reach(shape, strides).expect_err("overlaps").contains("overlap"));
+            assert!(span(shape, strides).expect_err("overlaps").contains("overlap"));
         }
         for (shape, strides) in [
             (&[usize::MAX, 2][..], &[2, 1][..]),
@@ -104,7 +103,7 @@ mod tests {
             (&[usize::MAX, 3], &[1, usize::MAX]),
             (&[usize::MAX, 3, 0], &[1, 1, 1]),
         ] {
-            assert!(reach(shape, strides).is_err());
+            assert!(span(shape, strides).is_err());
         }
     }
 
@@ -117,11 +116,11 @@ mod tests {
             (&[3, 1], &[1, 0]),
             (&[0, 3], &[0, 0]),
         ] {
-            assert!(contiguous(shape, strides), "{shape:?} {strides:?}");
+            assert!(is_contiguous(shape, strides), "{shape:?} {strides:?}");
         }
         for (shape, strides) in [(&[2, 3][..], &[1, 2][..]), (&[2], &[2]), (&[2, 1, 2], &[4, 2, 1])]
         {
-            assert!(!contiguous(shape, strides), "{shape:?} {strides:?}");
+            assert!(!is_contiguous(shape, strides), "{shape:?} {strides:?}");
         }
     }
 }

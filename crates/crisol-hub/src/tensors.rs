@@ -1,12 +1,15 @@
-//! Reading weights: memory-mapped, widened to f32.
+//! Reads weights: memory-mapped, converted to f32.
 //!
-//! Format: 8 bytes header length, a JSON header with type, shape and place of each tensor, then the data
-//! (<https://github.com/huggingface/safetensors>). A large model is cut into several files, listed in
-//! `model.safetensors.index.json`. Older models are in PyTorch's format, `pytorch_model.bin` and
-//! `pytorch_model.bin.index.json`.
+//! | format | one file | sharded |
+//! |---|---|---|
+//! | safetensors | `model.safetensors` | `model.safetensors.index.json` |
+//! | PyTorch | `pytorch_model.bin` | `pytorch_model.bin.index.json` |
 //!
-//! FP8 weights as DeepSeek-V3 has them come with scales: `X.weight` is multiplied, block by block, by
-//! `X.weight_scale_inv` (which in spite of its name is the factor itself).
+//! A safetensors file is: header length (8 bytes), JSON header with type, shape and range of each
+//! tensor, data (<https://github.com/huggingface/safetensors>).
+//!
+//! FP8 weights as in DeepSeek-V3 have block scales: `X.weight` is multiplied by
+//! `X.weight_scale_inv`, which despite its name is the factor itself.
 
 use std::collections::{BTreeMap, BTreeSet, btree_map};
 use std::num::NonZeroUsize;
@@ -19,71 +22,71 @@ use safetensors::tensor::{Metadata, SafeTensorError, SafeTensors};
 
 use crate::decode::{Scales, decode, is_fp8};
 use crate::map::{Mapped, map_file};
-use crate::write::{INDEX, SINGLE};
+use crate::write::{INDEX_FILE, SINGLE_FILE};
 use crate::{HubError, strides, torch_zip};
 
-/// Files of weights in a checkpoint folder, best first: a whole model, and the index of a model in parts.
-const WEIGHTS: [(&str, &str); 2] =
-    [(SINGLE, INDEX), ("pytorch_model.bin", "pytorch_model.bin.index.json")];
+/// Weight files of a checkpoint folder in order of preference: single file, index of shards.
+const WEIGHT_FILES: [(&str, &str); 2] =
+    [(SINGLE_FILE, INDEX_FILE), ("pytorch_model.bin", "pytorch_model.bin.index.json")];
 
-/// The ends of names of PyTorch's files.
-const TORCH: [&str; 3] = ["bin", "pt", "pth"];
+/// Extensions of PyTorch's files.
+const TORCH_EXTENSIONS: [&str; 3] = ["bin", "pt", "pth"];
 
-/// What is added to the name of an FP8 weight to name its scales.
-const SCALES: &str = "_scale_inv";
+/// Suffix that turns the name of an FP8 weight into the name of its scales.
+const SCALE_SUFFIX: &str = "_scale_inv";
 
-/// Rows and columns that share a scale in DeepSeek-V3 and its descendants.
-const BLOCK: [usize; 2] = [128, 128];
+/// Rows and columns that share a scale in DeepSeek-V3.
+const DEFAULT_FP8_BLOCK: [usize; 2] = [128, 128];
 
-/// The tensors of one file, or of all files of a sharded model. Data stays on disk until it is read.
+/// The tensors of one file, or of all shards of a model. Data is read on demand.
 #[derive(Debug)]
 pub struct Tensors {
-    /// What the user named: the file or the folder.
+    /// The file or folder that the user named.
     path: PathBuf,
     files: Vec<(PathBuf, Mmap)>,
-    entries: BTreeMap<String, Entry>,
+    entries: BTreeMap<String, TensorEntry>,
     /// Rows and columns of an FP8 weight that share a scale.
     block: [usize; 2],
 }
 
 #[derive(Debug)]
-struct Entry {
+struct TensorEntry {
     file: usize,
     dtype: Dtype,
     shape: Vec<usize>,
-    /// In elements; `None` if the elements lie one after the other.
+    /// Strides in elements; `None` if contiguous.
     strides: Option<Vec<usize>>,
     bytes: Range<usize>,
 }
 
-/// A tensor's elements as they are in a file.
+/// A tensor in the element type of its file.
 pub struct Elements<'a> {
-    /// Their type.
+    /// The element type.
     pub dtype: Dtype,
-    /// They themselves, little-endian and row-major.
+    /// The elements, little-endian and row-major.
     pub bytes: Mapped<'a>,
-    /// Rows and columns of the blocks that share a scale, if [`Tensors::scales`] has any.
+    /// Rows and columns that share a scale, if the tensor has [`Tensors::scales`].
     pub block: Option<[usize; 2]>,
 }
 
 impl Tensors {
-    /// Opens one file: PyTorch's if its name ends in `.bin`, `.pt` or `.pth`, safetensors otherwise.
+    /// Opens one file: PyTorch's if it ends in `.bin`, `.pt` or `.pth`, else safetensors.
     pub fn open(file: &Path) -> Result<Tensors, HubError> {
-        let mut tensors = Tensors::none_of(file);
+        let mut tensors = Tensors::empty(file);
         tensors.add_file(file)?;
         Ok(tensors)
     }
 
-    /// Opens the weights of a checkpoint folder: `model.safetensors`, or the files that
-    /// `model.safetensors.index.json` lists, or else `pytorch_model.bin` or those of its index.
+    /// Opens the weights of a checkpoint folder: safetensors or else PyTorch, single file or
+    /// shards.
     pub fn open_folder(folder: &Path) -> Result<Tensors, HubError> {
-        for (single, index) in WEIGHTS {
+        for (single, index) in WEIGHT_FILES {
             let (single, index) = (folder.join(single), folder.join(index));
             if single.exists() {
                 return Tensors::open(&single);
             }
             if index.exists() {
-                let mut tensors = Tensors::none_of(folder);
+                let mut tensors = Tensors::empty(folder);
                 for name in shard_names(&index)? {
                     tensors.add_file(&folder.join(name))?;
                 }
@@ -93,17 +96,22 @@ impl Tensors {
         Err(HubError::NoWeights { path: folder.to_owned() })
     }
 
-    /// The same tensors with other blocks (rows, columns) that share a scale in FP8 weights than 128 × 128: the
-    /// `weight_block_size` in `config.json`'s `quantization_config`. It cannot be told from the shapes: 3 scales for
-    /// 192 rows may stand for blocks of 64 to 95.
+    /// Sets the FP8 block size (rows, columns) from `config.json`
+    /// (`quantization_config.weight_block_size`); the default is 128 × 128. Shapes do not determine
+    /// it: 3 scales for 192 rows fit blocks of 64 to 95.
     #[must_use]
     pub fn with_block_size(mut self, block: [NonZeroUsize; 2]) -> Tensors {
         self.block = block.map(NonZeroUsize::get);
         self
     }
 
-    fn none_of(path: &Path) -> Tensors {
-        Tensors { path: path.to_owned(), files: Vec::new(), entries: BTreeMap::new(), block: BLOCK }
+    fn empty(path: &Path) -> Tensors {
+        Tensors {
+            path: path.to_owned(),
+            files: Vec::new(),
+            entries: BTreeMap::new(),
+            block: DEFAULT_FP8_BLOCK,
+        }
     }
 
     fn add_file(&mut self, path: &Path) -> Result<(), HubError> {
@@ -112,7 +120,7 @@ impl Tensors {
         if is_torch(path) {
             for tensor in torch_zip::read_header(path, &map)? {
                 let torch_zip::TorchTensor { name, dtype, shape, strides, bytes } = tensor;
-                self.add_entry(path, name, Entry { file, dtype, shape, strides, bytes })?;
+                self.add_entry(path, name, TensorEntry { file, dtype, shape, strides, bytes })?;
             }
         } else {
             let (header, metadata) =
@@ -124,7 +132,7 @@ impl Tensors {
                 self.add_entry(
                     path,
                     name.clone(),
-                    Entry { file, dtype, shape, strides: None, bytes },
+                    TensorEntry { file, dtype, shape, strides: None, bytes },
                 )?;
             }
         }
@@ -132,17 +140,17 @@ impl Tensors {
         Ok(())
     }
 
-    fn add_entry(&mut self, path: &Path, name: String, entry: Entry) -> Result<(), HubError> {
+    fn add_entry(&mut self, path: &Path, name: String, entry: TensorEntry) -> Result<(), HubError> {
         match self.entries.entry(name) {
-            btree_map::Entry::Vacant(place) => {
-                place.insert(entry);
+            btree_map::Entry::Vacant(vacant) => {
+                vacant.insert(entry);
                 Ok(())
             }
-            btree_map::Entry::Occupied(place) => {
-                // Within one file, names are told apart when it is opened.
-                let first = self.files.get(place.get().file).map_or(path, |(first, _)| first);
+            btree_map::Entry::Occupied(occupied) => {
+                // Names within one file are already unique.
+                let first = self.files.get(occupied.get().file).map_or(path, |(first, _)| first);
                 let (file, other, tensor) =
-                    (first.to_owned(), path.to_owned(), place.key().clone());
+                    (first.to_owned(), path.to_owned(), occupied.key().clone());
                 Err(HubError::StaleTensor { file, other, tensor })
             }
         }
@@ -164,14 +172,15 @@ impl Tensors {
         if torch { "pytorch" } else { "safetensors" }
     }
 
-    /// How a tensor is stored (`F32`, `BF16`, …), and in how many bytes.
-    pub fn stored(&self, name: &str) -> Option<(String, usize)> {
+    /// Name of a tensor's element type (`F32`, `BF16`, …), and its size in bytes.
+    pub fn dtype_and_bytes(&self, name: &str) -> Option<(String, usize)> {
         self.entries.get(name).map(|entry| (format!("{:?}", entry.dtype), entry.bytes.len()))
     }
 
-    /// Checks that the tensors are exactly `expected` (names and shapes), before any of them is read. Other
-    /// tensors are an error unless `ignored(name)`, or they are the scales of an expected FP8 weight.
-    pub fn expect<'a>(
+    /// Checks that the tensors are exactly `expected` (names and shapes), without reading them.
+    /// Other tensors are an error unless `ignored(name)`, or they are scales of an expected FP8
+    /// weight.
+    pub fn check_shapes<'a>(
         &self,
         expected: impl IntoIterator<Item = (&'a str, &'a [usize])>,
         ignored: impl Fn(&str) -> bool,
@@ -208,17 +217,17 @@ impl Tensors {
         }
     }
 
-    /// Reads a tensor as f32, row-major: exactly, but that F64 is rounded, and an FP8 weight with scales is
-    /// multiplied by them. It must have this shape.
+    /// Reads a tensor of this shape as f32, row-major. Exact, except that F64 is rounded; FP8
+    /// scales are applied.
     pub fn read(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, HubError> {
         let mut values = self.values(name, self.entry(name, shape)?)?;
         if let Some(scales) = self.scales(name, shape)? {
-            scales.multiply(&mut values);
+            scales.apply(&mut values);
         }
         Ok(values)
     }
 
-    /// The scales of an FP8 weight, if it has any. It must have this shape.
+    /// The scales of an FP8 weight of this shape, if it has any.
     pub fn scales(&self, name: &str, shape: &[usize]) -> Result<Option<Scales>, HubError> {
         match (self.find_scales(name, self.entry(name, shape)?)?, shape) {
             (Some((name, scales)), &[_, columns]) => {
@@ -228,7 +237,7 @@ impl Tensors {
         }
     }
 
-    /// A tensor's elements as they are in the file, if they lie one after the other. It must have this shape.
+    /// The raw elements of a tensor of this shape; `None` if not contiguous.
     pub fn mapped(&self, name: &str, shape: &[usize]) -> Result<Option<Elements<'_>>, HubError> {
         let entry = self.entry(name, shape)?;
         let block = self.find_scales(name, entry)?.map(|_| self.block);
@@ -239,8 +248,8 @@ impl Tensors {
         Ok(Some(Elements { dtype: entry.dtype, bytes, block }))
     }
 
-    /// A tensor that must be there and have this shape.
-    fn entry(&self, name: &str, shape: &[usize]) -> Result<&Entry, HubError> {
+    /// The entry of a tensor that must exist and have this shape.
+    fn entry(&self, name: &str, shape: &[usize]) -> Result<&TensorEntry, HubError> {
         let Some(entry) = self.entries.get(name) else {
             return Err(HubError::MissingTensor {
                 file: self.path.clone(),
@@ -252,8 +261,8 @@ impl Tensors {
         Ok(entry)
     }
 
-    /// The values as they are in the file.
-    fn values(&self, name: &str, entry: &Entry) -> Result<Vec<f32>, HubError> {
+    /// The values without scales.
+    fn values(&self, name: &str, entry: &TensorEntry) -> Result<Vec<f32>, HubError> {
         let (file, map) = &self.files[entry.file];
         let bytes = &map[entry.bytes.clone()];
         let values = match &entry.strides {
@@ -263,19 +272,24 @@ impl Tensors {
                 &strides::gather(bytes, entry.dtype.bitsize() / 8, &entry.shape, strides),
             ),
         };
-        values.ok_or_else(|| HubError::WrongType {
+        values.ok_or_else(|| HubError::UnsupportedDtype {
             file: file.clone(),
             tensor: name.into(),
             dtype: format!("{:?}", entry.dtype),
         })
     }
 
-    /// The tensor with the scales of an FP8 weight, if it has any; an error unless there is one for each block.
-    fn find_scales(&self, name: &str, weight: &Entry) -> Result<Option<(&str, &Entry)>, HubError> {
+    /// The scales of an FP8 weight, if it has any. Errors unless there is one per block.
+    fn find_scales(
+        &self,
+        name: &str,
+        weight: &TensorEntry,
+    ) -> Result<Option<(&str, &TensorEntry)>, HubError> {
         if !is_fp8(weight.dtype) {
             return Ok(None);
         }
-        let Some((name, scales)) = self.entries.get_key_value(&format!("{name}{SCALES}")) else {
+        let Some((name, scales)) = self.entries.get_key_value(&format!("{name}{SCALE_SUFFIX}"))
+        else {
             return Ok(None);
         };
         let fits = match weight.shape[..] {
@@ -296,7 +310,12 @@ impl Tensors {
         })
     }
 
-    fn check_shape(&self, name: &str, entry: &Entry, expected: &[usize]) -> Result<(), HubError> {
+    fn check_shape(
+        &self,
+        name: &str,
+        entry: &TensorEntry,
+        expected: &[usize],
+    ) -> Result<(), HubError> {
         if entry.shape == expected {
             return Ok(());
         }
@@ -310,10 +329,10 @@ impl Tensors {
 }
 
 fn is_torch(path: &Path) -> bool {
-    path.extension().is_some_and(|end| TORCH.iter().any(|torch| end == *torch))
+    path.extension().is_some_and(|end| TORCH_EXTENSIONS.iter().any(|torch| end == *torch))
 }
 
-/// The distinct file names in an index file, sorted; only plain names within the folder are accepted.
+/// The distinct file names in an index, sorted. Only plain names within the folder are accepted.
 fn shard_names(index: &Path) -> Result<BTreeSet<String>, HubError> {
     let damaged = |cause: String| HubError::Damaged { file: index.to_owned(), cause };
     let text = std::fs::read_to_string(index).map_err(|e| HubError::io("read", index, e))?;
@@ -338,7 +357,7 @@ fn shard_names(index: &Path) -> Result<BTreeSet<String>, HubError> {
     Ok(names)
 }
 
-/// Says what is wrong with a safetensors file; a wrong length, the usual case, gets its numbers.
+/// Converts an error of the safetensors parser; a wrong length, the usual case, gets its numbers.
 fn damaged(path: &Path, map: &[u8], error: &SafeTensorError) -> HubError {
     let file = path.to_owned();
     let actual = map.len() as u64;
@@ -348,7 +367,7 @@ fn damaged(path: &Path, map: &[u8], error: &SafeTensorError) -> HubError {
             "its first 8 bytes give an absurd header length, so it is not a safetensors file".into()
         }
         SafeTensorError::InvalidHeaderLength => {
-            // The first 8 bytes exist, else the error were HeaderTooSmall.
+            // The first 8 bytes exist, else the error would be HeaderTooSmall.
             let header = map.first_chunk().map_or(0, |&b| u64::from_le_bytes(b));
             return HubError::WrongLength { file, actual, expected: header.saturating_add(8) };
         }

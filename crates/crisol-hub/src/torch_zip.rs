@@ -1,8 +1,13 @@
-//! PyTorch's files (`pytorch_model.bin`): a zip that holds a pickle, `NAME/data.pkl`, which describes the tensors, and
-//! their data, `NAME/data/KEY`, uncompressed, so that it can be read where it lies.
+//! PyTorch's files (`pytorch_model.bin`): an uncompressed zip, so data can be memory-mapped.
 //!
-//! The checksums of the zip are not looked at: PyTorch can be told not to write them, and the weights of a large model
-//! would be read twice.
+//! ```text
+//! NAME/data.pkl     pickle that describes the tensors
+//! NAME/data/KEY     data of one storage
+//! NAME/byteorder    "little" or "big" (PyTorch 2.0 and later)
+//! ```
+//!
+//! Zip checksums are not verified: PyTorch can omit them, and verification would read all weights
+//! twice.
 
 use std::collections::BTreeMap;
 use std::io::Cursor;
@@ -17,33 +22,33 @@ use crate::HubError;
 use crate::pickle::{self, PickleError, TensorView};
 use crate::strides;
 
-/// How every zip with something in it begins.
-const ZIP: &[u8] = b"PK\x03\x04";
+/// Magic of a non-empty zip.
+const ZIP_MAGIC: &[u8] = b"PK\x03\x04";
 
-/// A pickle of protocol 2 to 5 begins so (then the protocol); what `torch.save` wrote before PyTorch 1.6 is a sequence
-/// of them.
-const PICKLE: u8 = 0x80;
+/// First byte of a pickle of protocol 2 to 5. Before PyTorch 1.6, `torch.save` wrote pickles
+/// without a zip.
+const PICKLE_MAGIC: u8 = 0x80;
 
-/// How many times as large as the file its tensors may be together. Some share their data, as an output matrix does with the
-/// embedding, but each takes memory of its own once it is read.
-const MAX_SHARED: usize = 4;
+/// Maximum total size of the tensors as a multiple of the file size. Tensors can share data, as a
+/// tied head does, but each takes its own memory once read.
+const MAX_EXPANSION: usize = 4;
 
-/// A tensor and where its data lies in the file.
+/// A tensor and the range of its data in the file.
 pub(crate) struct TorchTensor {
     pub(crate) name: String,
     pub(crate) dtype: Dtype,
     pub(crate) shape: Vec<usize>,
-    /// In elements; `None` if the elements lie one after the other.
+    /// Strides in elements; `None` if contiguous.
     pub(crate) strides: Option<Vec<usize>>,
-    /// What the tensor reaches over, from its first element to its last.
+    /// The span of the tensor, from its first to its last element.
     pub(crate) bytes: Range<usize>,
 }
 
-/// The tensors of a file with these contents, sorted by name. Their `bytes` are within it.
+/// The tensors of a file, sorted by name. Their `bytes` are within `contents`.
 pub(crate) fn read_header(path: &Path, contents: &[u8]) -> Result<Vec<TorchTensor>, HubError> {
     let file = path.to_owned();
-    if !contents.starts_with(ZIP) {
-        return Err(if contents.first() == Some(&PICKLE) {
+    if !contents.starts_with(ZIP_MAGIC) {
+        return Err(if contents.first() == Some(&PICKLE_MAGIC) {
             HubError::LegacyTorch { file }
         } else {
             HubError::Damaged {
@@ -53,48 +58,50 @@ pub(crate) fn read_header(path: &Path, contents: &[u8]) -> Result<Vec<TorchTenso
         });
     }
     let entries = entries(path, contents)?;
-    let mut pickles = entries.iter().filter_map(|(name, place)| {
+    let mut pickles = entries.iter().filter_map(|(name, range)| {
         let prefix = name.strip_suffix("data.pkl")?;
-        (prefix.is_empty() || prefix.ends_with('/')).then_some((prefix, place))
+        (prefix.is_empty() || prefix.ends_with('/')).then_some((prefix, range))
     });
-    let (Some((prefix, place)), None) = (pickles.next(), pickles.next()) else {
+    let (Some((prefix, range)), None) = (pickles.next(), pickles.next()) else {
         let cause =
             "it is a zip, but not one that torch.save wrote (it should hold one data.pkl)".into();
         return Err(HubError::Damaged { file, cause });
     };
-    // Files older than PyTorch 2.0 do not say; they come from little-endian machines.
+    // PyTorch before 2.0 does not write the byte order; such files are little-endian.
     if let Some(order) = entries.get(&format!("{prefix}byteorder"))
         && contents[order.clone()] != *b"little"
     {
         return Err(HubError::BigEndian { file });
     }
     let views =
-        pickle::state_dict(&contents[place.clone()]).map_err(|error| refused(path, error))?;
+        pickle::state_dict(&contents[range.clone()]).map_err(|error| refused(path, error))?;
     let mut tensors = Vec::with_capacity(views.len());
     let mut claimed = 0_usize;
     for (name, view) in views {
-        let bad = |cause| HubError::BadLayout { file: path.to_owned(), tensor: name.into(), cause };
+        let invalid =
+            |cause| HubError::InvalidView { file: path.to_owned(), tensor: name.into(), cause };
         let storage = entries.get(&format!("{prefix}data/{}", view.storage.key));
-        let bytes = place_of(&view, storage).map_err(bad)?;
+        let bytes = data_range(&view, storage).map_err(invalid)?;
         let TensorView { dtype, shape, strides, .. } = view;
-        // No overflow: no more elements than the place has.
+        // Cannot overflow: the elements fit the storage.
         claimed = claimed.saturating_add(shape.iter().product::<usize>() * dtype.bitsize() / 8);
-        if claimed / MAX_SHARED > contents.len() {
+        if claimed / MAX_EXPANSION > contents.len() {
             let length = contents.len();
-            return Err(bad(format!(
-                "it and those before it share so much of their data that they are {claimed} bytes in a file of {length}"
+            return Err(invalid(format!(
+                "it and the tensors before it share so much data that they would take {claimed} \
+                 bytes, from a file of {length}"
             )));
         }
-        let strides = (!strides::contiguous(&shape, &strides)).then_some(strides);
+        let strides = (!strides::is_contiguous(&shape, &strides)).then_some(strides);
         tensors.push(TorchTensor { name: name.into(), dtype, shape, strides, bytes });
     }
     Ok(tensors)
 }
 
-/// What the zip holds, by name; every range is within `contents`.
+/// The entries of the zip by name; every range is within `contents`.
 fn entries(path: &Path, contents: &[u8]) -> Result<BTreeMap<String, Range<usize>>, HubError> {
     let damaged = |cause: String| HubError::Damaged { file: path.to_owned(), cause };
-    // Its directory is at the end, so this is what a truncated file runs into.
+    // The directory is at the end of the file, so truncation shows here.
     let unreadable = |e: zip::result::ZipError| {
         damaged(format!("its zip directory cannot be read, so it may be truncated ({e})"))
     };
@@ -111,24 +118,27 @@ fn entries(path: &Path, contents: &[u8]) -> Result<BTreeMap<String, Range<usize>
                 entry: name.escape_debug().to_string(),
             });
         }
-        let place = entry.data_start().and_then(|start| {
+        let range = entry.data_start().and_then(|start| {
             let start = usize::try_from(start).ok()?;
             let end = start.checked_add(usize::try_from(entry.size()).ok()?)?;
             (end <= contents.len()).then_some(start..end)
         });
-        let place = place.ok_or_else(|| {
+        let range = range.ok_or_else(|| {
             damaged(format!(
-                "the entry `{}` of its zip ends behind the file's end",
+                "the entry `{}` of its zip ends beyond the end of the file",
                 name.escape_debug()
             ))
         })?;
-        entries.insert(name.to_owned(), place);
+        entries.insert(name.to_owned(), range);
     }
     Ok(entries)
 }
 
-/// Where a view's elements are, if its storage holds all of them.
-fn place_of(view: &TensorView<'_>, storage: Option<&Range<usize>>) -> Result<Range<usize>, String> {
+/// The byte range of a view, if its storage holds all of it.
+fn data_range(
+    view: &TensorView<'_>,
+    storage: Option<&Range<usize>>,
+) -> Result<Range<usize>, String> {
     let storage = storage.ok_or_else(|| "its data is not in the file".to_owned())?;
     let size = view.dtype.bitsize() / 8;
     let available = storage.len() / size;
@@ -136,10 +146,10 @@ fn place_of(view: &TensorView<'_>, storage: Option<&Range<usize>>) -> Result<Ran
         let claimed = view.storage.elements;
         return Err(format!("its storage should have {claimed} elements and has {available}"));
     }
-    let reach = strides::reach(&view.shape, &view.strides)?;
-    match view.offset.checked_add(reach) {
-        _ if reach == 0 => Ok(storage.start..storage.start),
-        // No overflow: the storage's bytes are in the file.
+    let span = strides::span(&view.shape, &view.strides)?;
+    match view.offset.checked_add(span) {
+        _ if span == 0 => Ok(storage.start..storage.start),
+        // Cannot overflow: the storage is within the file.
         Some(end) if end <= view.storage.elements => {
             Ok(storage.start + view.offset * size..storage.start + end * size)
         }
@@ -174,7 +184,7 @@ mod tests {
             .expect("a golden file")
     }
 
-    /// Whatever is described must be in the file, and be readable.
+    /// Every described tensor must be in the file and readable.
     fn check(contents: &[u8]) -> Result<(), HubError> {
         for tensor in read_header(Path::new("x.bin"), contents)? {
             let elements: usize = tensor.shape.iter().product();

@@ -1,4 +1,4 @@
-//! Writing weights in the safetensors format, tensor by tensor: into one file, or into several with an index.
+//! Writes safetensors files tensor by tensor: one file, or shards with an index.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -12,15 +12,15 @@ use safetensors::tensor::{Metadata, TensorInfo};
 use serde_json::{Map, Value, json};
 
 use crate::HubError;
-use crate::encode::{Unfit, bf16s, f16s, f32s};
+use crate::encode::{EncodeError, encode_bf16, encode_f16, encode_f32};
 use crate::gguf::quoted;
 
-/// The file of a whole model.
-pub(crate) const SINGLE: &str = "model.safetensors";
-/// Says in which file each tensor of a model in parts is.
-pub(crate) const INDEX: &str = "model.safetensors.index.json";
+/// The file of an unsharded model.
+pub(crate) const SINGLE_FILE: &str = "model.safetensors";
+/// The index of a sharded model: the file of each tensor.
+pub(crate) const INDEX_FILE: &str = "model.safetensors.index.json";
 
-/// An element type of floats, narrower ones being rounded to nearest, ties to even.
+/// A float type to write; values are rounded to nearest even.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FloatType {
     /// IEEE 754 single precision.
@@ -49,7 +49,7 @@ impl FloatType {
     }
 }
 
-/// As weight files name it.
+/// The name in weight files.
 impl fmt::Display for FloatType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:?}", self.dtype())
@@ -59,47 +59,47 @@ impl fmt::Display for FloatType {
 /// Fetches a tensor's values.
 pub type Values<'a> = Box<dyn Fn() -> Result<Cow<'a, [f32]>, HubError> + 'a>;
 
-/// A tensor to write: its values are fetched only when their turn comes.
+/// A tensor to write; its values are fetched when needed.
 pub struct Tensor<'a, T = FloatType> {
     /// Name in the file.
     pub name: String,
     /// Shape, row-major as in PyTorch.
     pub shape: Vec<usize>,
-    /// How it is stored.
+    /// The type in the file.
     pub dtype: T,
-    /// Gives the values; their number must match the shape.
+    /// Fetches the values; their number must match the shape.
     pub values: Values<'a>,
 }
 
-/// Values that are encoded at a time; a multiple of every block of quantised types.
-const PORTION: usize = 1 << 16;
+/// Values encoded at a time; a multiple of every quantisation block.
+const CHUNK: usize = 1 << 16;
 
 impl<T: Copy + fmt::Display> Tensor<'_, T> {
     fn len(&self) -> usize {
         self.shape.iter().product()
     }
 
-    /// Writes the values, encoded in portions, so that the encoded tensor is never in memory as a whole. The number of
-    /// bytes.
+    /// Writes the values in portions, so that the encoded tensor is never in memory as a whole.
+    /// Returns the number of bytes.
     pub(crate) fn write_values(
         &self,
         path: &Path,
-        encode: impl Fn(T, &[f32], &mut Vec<u8>) -> Result<(), Unfit>,
+        encode: impl Fn(T, &[f32], &mut Vec<u8>) -> Result<(), EncodeError>,
         mut write: impl FnMut(&[u8]) -> Result<(), HubError>,
     ) -> Result<usize, HubError> {
         let values = (self.values)()?;
         assert_eq!(values.len(), self.len(), "values of {}", self.name);
         let mut bytes = Vec::new();
         let mut written = 0;
-        for (portion, values) in values.chunks(PORTION).enumerate() {
+        for (chunk, values) in values.chunks(CHUNK).enumerate() {
             bytes.clear();
-            encode(self.dtype, values, &mut bytes).map_err(|Unfit { index, what }| {
+            encode(self.dtype, values, &mut bytes).map_err(|EncodeError { index, problem }| {
                 let cause = format!(
-                    "its value {} (number {}) {what}",
+                    "its value {} (number {}) {problem}",
                     values[index],
-                    portion * PORTION + index
+                    chunk * CHUNK + index
                 );
-                self.cannot_be_stored(path, cause, "Choose BF16 or F32, or mend the model")
+                self.encode_error(path, cause, "Choose BF16 or F32, or mend the model")
             })?;
             write(&bytes)?;
             written += bytes.len();
@@ -107,14 +107,14 @@ impl<T: Copy + fmt::Display> Tensor<'_, T> {
         Ok(written)
     }
 
-    pub(crate) fn cannot_be_stored(
+    pub(crate) fn encode_error(
         &self,
         path: &Path,
         cause: String,
         remedy: &'static str,
     ) -> HubError {
         let (file, tensor) = (path.to_owned(), quoted(&self.name));
-        HubError::CannotStore { file, tensor, dtype: self.dtype.to_string(), cause, remedy }
+        HubError::CannotEncode { file, tensor, dtype: self.dtype.to_string(), cause, remedy }
     }
 }
 
@@ -124,9 +124,9 @@ impl Tensor<'_> {
     }
 }
 
-/// Writes a safetensors file in the given order. Values that the type has no room for are an error that names the
-/// tensor; infinities and NaN stay what they are. Not atomic by itself: meant for a file in the folder that
-/// [`crate::write_folder_atomically`] is filling.
+/// Writes a safetensors file in the given order. A finite value outside the type's range is an
+/// error that names the tensor; infinities and NaN are kept. Not atomic: use it within
+/// [`crate::write_folder_atomically`].
 pub fn write_tensors(path: &Path, tensors: &[Tensor<'_>]) -> Result<(), HubError> {
     let mut end = 0;
     let infos = tensors.iter().map(|tensor| {
@@ -139,13 +139,13 @@ pub fn write_tensors(path: &Path, tensors: &[Tensor<'_>]) -> Result<(), HubError
         };
         (tensor.name.clone(), info)
     });
-    // transformers refuses files that do not say for which framework they are.
+    // transformers refuses files without a framework.
     let format = HashMap::from([("format".to_owned(), "pt".to_owned())]);
     let header = Metadata::new(Some(format), infos.collect())
         .ok()
         .and_then(|metadata| serde_json::to_vec(&metadata).ok())
         .expect("offsets were computed from the shapes just now, and string keys always serialise");
-    // Data is aligned to 8 bytes, by padding the header with spaces.
+    // Spaces pad the header, so that data is aligned to 8 bytes.
     let padding = header.len().next_multiple_of(8) - header.len();
 
     let failed = |e| HubError::io("write", path, e);
@@ -160,18 +160,18 @@ pub fn write_tensors(path: &Path, tensors: &[Tensor<'_>]) -> Result<(), HubError
     out.into_inner().map(drop).map_err(|e| failed(e.into_error()))
 }
 
-fn encode(dtype: FloatType, values: &[f32], out: &mut Vec<u8>) -> Result<(), Unfit> {
+fn encode(dtype: FloatType, values: &[f32], out: &mut Vec<u8>) -> Result<(), EncodeError> {
     match dtype {
-        FloatType::F32 => f32s(values, out),
-        FloatType::F16 => f16s(values, out)?,
-        FloatType::BF16 => bf16s(values, out)?,
+        FloatType::F32 => encode_f32(values, out),
+        FloatType::F16 => encode_f16(values, out)?,
+        FloatType::BF16 => encode_bf16(values, out)?,
     }
     Ok(())
 }
 
-/// Writes a model's weights into a folder as transformers does: as `model.safetensors`, or, where they take more than
-/// `shard_bytes`, in the given order as `model-00001-of-00003.safetensors` and so on, with their index. A tensor that
-/// is larger than that has a file of its own. As [`write_tensors`] otherwise.
+/// Writes weights as transformers does: `model.safetensors`, or shards of at most `shard_bytes`
+/// bytes (`model-00001-of-00003.safetensors`, …) with an index. A larger tensor has its own shard.
+/// See [`write_tensors`].
 pub fn write_weights(
     folder: &Path,
     tensors: &[Tensor<'_>],
@@ -179,29 +179,29 @@ pub fn write_weights(
 ) -> Result<(), HubError> {
     let shards = shards(tensors, shard_bytes);
     if let [_] | [] = shards[..] {
-        return write_tensors(&folder.join(SINGLE), tensors);
+        return write_tensors(&folder.join(SINGLE_FILE), tensors);
     }
-    let mut places = Map::new();
+    let mut weight_map = Map::new();
     for (number, shard) in shards.iter().enumerate() {
         let name = format!("model-{:05}-of-{:05}.safetensors", number + 1, shards.len());
         write_tensors(&folder.join(&name), shard)?;
-        places
+        weight_map
             .extend(shard.iter().map(|tensor| (tensor.name.clone(), Value::String(name.clone()))));
     }
     let total: usize = tensors.iter().map(Tensor::bytes).sum();
-    let index = json!({ "metadata": { "total_size": total }, "weight_map": places });
-    let path = folder.join(INDEX);
+    let index = json!({ "metadata": { "total_size": total }, "weight_map": weight_map });
+    let path = folder.join(INDEX_FILE);
     fs::write(&path, format!("{index:#}\n")).map_err(|e| HubError::io("write", &path, e))
 }
 
-/// Neighbours that fit into a file together.
-fn shards<'t, 'v>(tensors: &'t [Tensor<'v>], most: u64) -> Vec<&'t [Tensor<'v>]> {
+/// Splits tensors into consecutive shards of at most `max_bytes` bytes.
+fn shards<'t, 'v>(tensors: &'t [Tensor<'v>], max_bytes: u64) -> Vec<&'t [Tensor<'v>]> {
     let mut bounds = vec![0];
     let mut bytes = 0;
-    for (place, tensor) in tensors.iter().enumerate() {
+    for (position, tensor) in tensors.iter().enumerate() {
         let own = tensor.bytes() as u64;
-        if bytes > 0 && bytes + own > most {
-            bounds.push(place);
+        if bytes > 0 && bytes + own > max_bytes {
+            bounds.push(position);
             bytes = 0;
         }
         bytes += own;

@@ -1,11 +1,11 @@
-//! Folders and files that are replaced in one step, whatever happens in between.
+//! Atomic replacement of folders and files, with interruptions at every step.
 
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use crisol_hub::{
-    HubError, settle_folder, whole_folder, write_file_atomically, write_folder_atomically,
+    HubError, recover_folder, resolve_folder, write_file_atomically, write_folder_atomically,
 };
 
 fn write(path: &Path, text: &str) -> Result<(), HubError> {
@@ -31,24 +31,24 @@ fn names(folder: &Path) -> Vec<String> {
 
 #[test]
 fn a_folder_is_written_and_replaced_as_a_whole() {
-    let place = tempfile::tempdir().expect("a temporary folder");
-    let path = place.path().join("deep").join("model");
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let path = dir.path().join("deep").join("model");
     write(&path, "one").expect("nothing in the way");
     assert_eq!(text(&path), "one");
     write(&path, "two").expect("it is ours");
     assert_eq!(text(&path), "two");
     assert_eq!(names(&path.join("sub")), ["two"], "nothing of the old folder stays");
     assert_eq!(names(path.parent().expect("deep")), ["model"], "nothing is left beside it");
-    let empty = place.path().join("empty");
+    let empty = dir.path().join("empty");
     fs::create_dir(&empty).expect("writable");
     write(&empty, "three").expect("an empty folder holds nothing to lose");
     assert_eq!(text(&empty), "three");
 }
 
 #[test]
-fn a_failure_leaves_what_was_there() {
-    let place = tempfile::tempdir().expect("a temporary folder");
-    let path = place.path().join("model");
+fn a_failure_leaves_the_old_version() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let path = dir.path().join("model");
     write(&path, "one").expect("nothing in the way");
     let failed = write_folder_atomically(&path, |folder| {
         fs::write(folder.join("text"), "half").expect("writable");
@@ -64,50 +64,50 @@ fn a_failure_leaves_what_was_there() {
         assert!(error.to_string().contains("disk is full"), "{error}");
     }
     assert_eq!(text(&path), "one");
-    assert_eq!(names(place.path()), ["model"]);
+    assert_eq!(names(dir.path()), ["model"]);
 }
 
 #[test]
-fn what_crisol_did_not_write_is_not_replaced() {
-    let place = tempfile::tempdir().expect("a temporary folder");
-    let folder = place.path().join("thesis");
+fn foreign_folders_are_not_replaced() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let folder = dir.path().join("thesis");
     fs::create_dir(&folder).expect("writable");
     fs::write(folder.join("text"), "years of work").expect("writable");
-    assert!(matches!(write(&folder, "one"), Err(HubError::NotOurs { .. })));
+    assert!(matches!(write(&folder, "one"), Err(HubError::ForeignFolder { .. })));
     assert_eq!(text(&folder), "years of work");
-    let file = place.path().join("notes.txt");
+    let file = dir.path().join("notes.txt");
     fs::write(&file, "notes").expect("writable");
-    assert!(matches!(write(&file, "one"), Err(HubError::NotOurs { .. })));
+    assert!(matches!(write(&file, "one"), Err(HubError::ForeignFolder { .. })));
     assert_eq!(fs::read_to_string(&file).expect("still there"), "notes");
 }
 
-/// Every state that a kill between two steps can leave: what is found meanwhile, and what is there after
-/// settling.
+/// Every state that a killed writer can leave: the version that readers find, and the version after
+/// recovery.
 #[test]
-fn after_a_kill_at_any_step_a_whole_folder_is_found() {
-    for (there, found) in [
-        // While the first version is written: nothing yet, then the new one.
+fn a_complete_folder_is_found_after_a_kill_at_any_step() {
+    for (existing, found) in [
+        // First version: nothing, then the new one.
         (&[".m.writing"][..], None),
         (&[".m.new"], Some(".m.new")),
-        // While it is replaced.
+        // Replacement.
         (&["m", ".m.writing"], Some("m")),
         (&["m", ".m.new"], Some("m")),
         (&[".m.old", ".m.new"], Some(".m.new")),
         (&["m", ".m.old"], Some("m")),
     ] {
-        let place = tempfile::tempdir().expect("a temporary folder");
-        let path = place.path().join("m");
-        for name in there {
-            write(&place.path().join("source"), name).expect("nothing in the way");
-            fs::rename(place.path().join("source"), place.path().join(name)).expect("same place");
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let path = dir.path().join("m");
+        for name in existing {
+            write(&dir.path().join("source"), name).expect("nothing in the way");
+            fs::rename(dir.path().join("source"), dir.path().join(name)).expect("same place");
         }
-        let whole = whole_folder(&path).expect("readable");
-        assert_eq!(whole.exists().then(|| text(&whole)).as_deref(), found, "{there:?}");
-        settle_folder(&path).expect("writable");
-        // A finished new version wins over the old one.
-        let newest = if there.contains(&".m.new") { Some(".m.new") } else { found };
-        assert_eq!(path.exists().then(|| text(&path)).as_deref(), newest, "{there:?}");
-        assert!(names(place.path()).iter().all(|name| name == "m"), "{there:?}");
+        let resolved = resolve_folder(&path).expect("readable");
+        assert_eq!(resolved.exists().then(|| text(&resolved)).as_deref(), found, "{existing:?}");
+        recover_folder(&path).expect("writable");
+        // A complete new version takes precedence over the old one.
+        let newest = if existing.contains(&".m.new") { Some(".m.new") } else { found };
+        assert_eq!(path.exists().then(|| text(&path)).as_deref(), newest, "{existing:?}");
+        assert!(names(dir.path()).iter().all(|name| name == "m"), "{existing:?}");
         write(&path, "next").expect("settled");
         assert_eq!(text(&path), "next");
     }
@@ -115,13 +115,13 @@ fn after_a_kill_at_any_step_a_whole_folder_is_found() {
 
 #[test]
 fn a_file_is_replaced_in_one_step() {
-    let place = tempfile::tempdir().expect("a temporary folder");
-    let path = place.path().join("report.json");
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let path = dir.path().join("report.json");
     write_file_atomically(&path, b"one").expect("writable");
     write_file_atomically(&path, b"two").expect("writable");
     assert_eq!(fs::read(&path).expect("just written"), b"two");
-    assert_eq!(names(place.path()), ["report.json"]);
-    let nowhere = place.path().join("no").join("where");
+    assert_eq!(names(dir.path()), ["report.json"]);
+    let nowhere = dir.path().join("no").join("where");
     assert!(matches!(write_file_atomically(&nowhere, b"x"), Err(HubError::Io { .. })));
     assert!(write_file_atomically(Path::new("/"), b"x").is_err());
 }

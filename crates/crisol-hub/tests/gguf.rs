@@ -1,5 +1,5 @@
-//! Reading and writing GGUF, compared with the gguf package of ggml's authors (`tests/golden/gguf_files.py`), and what
-//! happens when a file is not what it should be.
+//! Reading and writing GGUF, compared with the gguf package of ggml's authors
+//! (`tests/golden/gguf_files.py`), and errors for invalid files.
 
 use std::borrow::Cow;
 use std::fs;
@@ -19,7 +19,7 @@ fn blocks() -> Gguf {
     Gguf::open(&golden("blocks.gguf")).expect("committed")
 }
 
-/// A file whose content the tests change.
+/// A temporary file that tests overwrite.
 struct Scratch {
     _folder: TempDir,
     path: PathBuf,
@@ -33,14 +33,14 @@ impl Scratch {
     }
 
     fn open(&self, bytes: &[u8]) -> Result<Gguf, HubError> {
-        // A new file every time: some file systems bring one that is emptied and filled again to the disk at once,
+        // A new file each time: some file systems flush a truncated and rewritten file at once,
         // which takes a hundred times as long.
         let _ = fs::remove_file(&self.path);
         fs::write(&self.path, bytes).expect("writable");
         Gguf::open(&self.path)
     }
 
-    /// Opens a file with this content and reads everything in it; any error must name the file.
+    /// Opens a file with this content and reads everything; errors must name the file.
     fn survives(&self, bytes: &[u8]) -> bool {
         let named = |error: HubError| {
             let text = error.to_string();
@@ -78,7 +78,7 @@ fn tensor<'a>(name: &str, shape: &[usize], values: &'a [f32], dtype: GgmlType) -
 }
 
 #[test]
-fn every_type_has_the_values_of_ggml() {
+fn every_type_is_dequantised_as_by_ggml() {
     let (gguf, expected) =
         (blocks(), Tensors::open(&golden("values.safetensors")).expect("committed"));
     let mut compared = 0;
@@ -94,12 +94,12 @@ fn every_type_has_the_values_of_ggml() {
 }
 
 #[test]
-fn a_type_that_is_not_read_is_refused_by_name_when_it_is_read() {
+fn unsupported_types_are_refused_by_name_when_read() {
     let gguf = blocks();
     assert_eq!(gguf.dtype("IQ2_XXS"), Some(GgmlType::IQ2_XXS));
     assert_eq!(gguf.bytes("IQ2_XXS").expect("there").len(), 2 * GgmlType::IQ2_XXS.block_bytes());
     let error = gguf.read("IQ2_XXS").expect_err("not supported").to_string();
-    for part in ["blocks.gguf", "`IQ2_XXS`", "stored as IQ2_XXS", "Q8_0"] {
+    for part in ["blocks.gguf", "`IQ2_XXS`", "has type IQ2_XXS", "Q8_0"] {
         assert!(error.contains(part), "{error}");
     }
     let error = gguf.read("nowhere").expect_err("not there");
@@ -110,7 +110,7 @@ fn a_type_that_is_not_read_is_refused_by_name_when_it_is_read() {
 }
 
 #[test]
-fn some_rows_are_those_of_the_whole() {
+fn row_ranges_equal_the_whole_tensor() {
     let gguf = blocks();
     let mut several = 0;
     for name in gguf.names().filter(|name| gguf.read(name).is_ok()) {
@@ -167,7 +167,7 @@ fn metadata_of_every_type_are_read_in_order() {
     assert_eq!(metadata.strings("test.strings").expect("strings"), strings);
     assert_eq!(metadata.f32s("test.f32s").expect("numbers"), [0.5, -1.25]);
     assert_eq!(metadata.i32s("test.i32s").expect("numbers"), [1, -2, 3]);
-    // Writers choose various widths for counts.
+    // Writers use integers of various widths for counts.
     for (key, value) in [("test.u8", 200), ("test.u16", 60000), ("test.u32", 4_000_000_000)] {
         assert_eq!(metadata.u32(key).expect("fits"), value);
     }
@@ -230,7 +230,7 @@ fn blocks_are_written_as_ggml_writes_them() {
 }
 
 #[test]
-fn what_is_written_is_read_back() {
+fn written_files_are_read_back() {
     let scratch = Scratch::new();
     let mut metadata = Metadata::new();
     for (key, value) in blocks().metadata().iter() {
@@ -254,7 +254,7 @@ fn what_is_written_is_read_back() {
     let replaced = metadata.insert("test.u8", 7_u32);
     assert_eq!(replaced, Some(Value::U8(200)));
 
-    // More values than are encoded at a time, with every exponent.
+    // More values than one encoding chunk, with every exponent.
     let many: Vec<f32> =
         (0..70_000_u32).map(|i| f32::from_bits(i.wrapping_mul(59_999) & 0xbfff_ffff)).collect();
     let few: Vec<f32> = (0..24).map(|i| i as f32 - 11.5).collect();
@@ -297,7 +297,7 @@ fn the_alignment_of_another_file_is_not_copied() {
 }
 
 #[test]
-fn what_a_type_has_no_room_for_is_not_written() {
+fn values_outside_the_range_of_a_type_are_refused() {
     let scratch = Scratch::new();
     let mut values = vec![1.0_f32; 96];
     let refused = |values: &[f32], shape: &[usize], name: &str, dtype| {
@@ -324,7 +324,7 @@ fn what_a_type_has_no_room_for_is_not_written() {
         refused(&values, &[96], "t", GgmlType::Q8_0)
             .contains("NaN (number 40) is not a finite number")
     );
-    // Floats keep what is not finite.
+    // Float formats keep infinities and NaN.
     values[41] = f32::NEG_INFINITY;
     for dtype in [GgmlType::F32, GgmlType::F16, GgmlType::BF16] {
         write_gguf(&scratch.path, &Metadata::new(), &[tensor("t", &[96], &values, dtype)])
@@ -360,7 +360,7 @@ fn version_2_is_read_and_others_are_named() {
 fn every_truncation_is_an_error_and_names_the_file() {
     let scratch = Scratch::new();
     let bytes = fs::read(golden("blocks.gguf")).expect("committed");
-    // The last tensor is followed by padding, which nothing is lost with.
+    // The last tensor is followed by padding, which may be missing.
     let padding = bytes.iter().rev().take_while(|&&byte| byte == 0).count();
     for length in 0..bytes.len() {
         let whole = length >= bytes.len() - padding;
@@ -378,21 +378,21 @@ fn no_flipped_byte_makes_the_reader_panic() {
     let mut bytes = fs::read(golden("blocks.gguf")).expect("committed");
     let gguf = blocks();
     let data: usize = gguf.names().map(|name| gguf.bytes(name).expect("listed").len()).sum();
-    // The padding between tensors makes the header a little longer here than it is.
+    // Padding between tensors makes `header` an overestimate.
     let header = bytes.len() - data;
-    for place in 0..bytes.len() {
+    for offset in 0..bytes.len() {
         let masks: &[u8] =
-            if place < header { &[0xff, 1, 2, 4, 8, 16, 32, 64, 128] } else { &[0xff] };
+            if offset < header { &[0xff, 1, 2, 4, 8, 16, 32, 64, 128] } else { &[0xff] };
         for mask in masks {
-            bytes[place] ^= mask;
+            bytes[offset] ^= mask;
             scratch.survives(&bytes);
-            bytes[place] ^= mask;
+            bytes[offset] ^= mask;
         }
     }
     assert!(scratch.survives(&bytes));
 }
 
-/// Writes the parts of a header by hand.
+/// Builds a header by hand.
 #[derive(Clone, Default)]
 struct Raw(Vec<u8>);
 
@@ -435,7 +435,7 @@ impl Raw {
 }
 
 #[test]
-fn hostile_headers_are_errors_that_name_the_place() {
+fn hostile_headers_are_errors_that_name_the_location() {
     const HUGE: u64 = u64::MAX;
     let (f32, q4_0) = (GgmlType::F32 as u32, GgmlType::Q4_0 as u32);
     let one = |dims: &[u64], dtype, offset| {
@@ -560,7 +560,7 @@ fn hostile_headers_are_errors_that_name_the_place() {
     let scratch = Scratch::new();
     for (case, raw, parts) in cases {
         let error = scratch.open(&raw.0).expect_err(case);
-        assert!(matches!(error, HubError::BadGguf { .. }), "{case}: {error}");
+        assert!(matches!(error, HubError::InvalidGguf { .. }), "{case}: {error}");
         let error = error.to_string();
         assert!(error.contains("scratch.gguf"), "{case}: {error}");
         for part in parts {
@@ -568,7 +568,7 @@ fn hostile_headers_are_errors_that_name_the_place() {
         }
         assert!(error.len() < 1500, "{case}: {error}");
     }
-    // What is odd and still right.
+    // Unusual but valid.
     let odd = [
         Raw::header(0, 0),
         Raw::header(1, 0).tensor("", &[0, 1 << 62], f32, 0),
@@ -606,7 +606,7 @@ proptest! {
         let mut raw = Raw::header(tensors, keys);
         raw.0.extend(&bytes);
         scratch.survives(&raw.0);
-        // Small numbers get further: most lengths and types are among them.
+        // Small numbers get further: most valid lengths and types are small.
         raw.0[24..].iter_mut().for_each(|byte| *byte &= if *byte & 16 == 0 { 0 } else { 15 });
         scratch.survives(&raw.0);
     }
@@ -616,8 +616,8 @@ proptest! {
         changes in prop::collection::vec((0_usize..1100, any::<u8>()), 1..8),
     ) {
         let mut bytes = fs::read(golden("blocks.gguf")).expect("committed");
-        for (place, byte) in changes {
-            bytes[place] = byte;
+        for (offset, byte) in changes {
+            bytes[offset] = byte;
         }
         Scratch::new().survives(&bytes);
     }
@@ -627,10 +627,12 @@ proptest! {
         let scratch = Scratch::new();
         let tensors = [tensor("t", &[2, 32], &values, GgmlType::Q8_0)];
         write_gguf(&scratch.path, &Metadata::new(), &tensors).expect("fits");
-        let read = Gguf::open(&scratch.path).expect("just written").read("t").expect("just written");
+        let gguf = Gguf::open(&scratch.path).expect("just written");
+        let read = gguf.read("t").expect("just written");
+        prop_assert_eq!(read.len(), values.len());
         for (values, read) in values.chunks(32).zip(read.chunks(32)) {
             let largest = values.iter().fold(0_f32, |largest, value| largest.max(value.abs()));
-            // Half a step, and the step's own rounding to f16 (2^-11) over up to 127 steps.
+            // Half a step, plus the rounding of the step to f16 (2^-11) over up to 127 steps.
             let bound = largest / 127.0 * 0.5 + largest / 2048.0 + largest * 1e-6;
             for (value, read) in values.iter().zip(read) {
                 prop_assert!((value - read).abs() <= bound, "{value} became {read}");

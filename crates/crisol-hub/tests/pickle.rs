@@ -1,5 +1,5 @@
-//! PyTorch's files: read as PyTorch reads them, and refused where they ask for more than tensors. The files in `torch/`
-//! are written by PyTorch itself, by `tests/golden/torch_files.py`.
+//! PyTorch files: read as PyTorch reads them, and refused if they contain more than tensors. The
+//! files in `torch/` were written by PyTorch (`tests/golden/torch_files.py`).
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -20,15 +20,16 @@ fn shape<'a>(tensors: &'a Tensors, name: &str) -> &'a [usize] {
 }
 
 fn bits(values: &[f32]) -> Vec<u32> {
-    // There are many NaNs, and how one is widened is nobody's promise.
+    // The payload of a converted NaN is unspecified.
     values.iter().map(|value| if value.is_nan() { u32::MAX } else { value.to_bits() }).collect()
 }
 
-/// Every tensor of `expected` must be in `tensors`, bit by bit, and only `others` beside.
+/// All tensors of `expected` are in `tensors`, bit by bit, and only `others` besides.
 fn assert_same(tensors: &Tensors, expected: &Path, others: &[&str]) {
     let expected = Tensors::open(expected).expect("a golden file");
     let names: Vec<&str> = tensors.names().filter(|name| !others.contains(name)).collect();
     assert_eq!(names, expected.names().collect::<Vec<_>>());
+    assert!(!names.is_empty(), "the golden file has no tensors");
     for name in names {
         let shape = shape(&expected, name);
         let (found, wanted) = (tensors.read(name, shape), expected.read(name, shape));
@@ -36,7 +37,7 @@ fn assert_same(tensors: &Tensors, expected: &Path, others: &[&str]) {
     }
 }
 
-/// A zip as PyTorch lays it out, with this pickle and 24 bytes of data (the f32 0, 1, .. 5).
+/// A zip in PyTorch's layout, with this pickle and 24 bytes of data (the f32 values 0 to 5).
 fn torch_file(path: &Path, pickle: &[u8]) {
     let data: Vec<u8> = (0..6_u8).flat_map(|i| f32::from(i).to_le_bytes()).collect();
     zip_file(
@@ -56,12 +57,12 @@ fn zip_file(path: &Path, method: CompressionMethod, entries: &[(&str, &[u8])]) {
     zip.finish().expect("writable");
 }
 
-/// The pickle of one tensor named `a` over the storage `0`, whose elements, place, shape and strides are given as
-/// pickled values.
+/// The pickle of one tensor `a` over storage `0`, with pickled number of elements, offset, shape
+/// and strides.
 fn one_tensor(elements: &[u8], offset: &[u8], shape: &[u8], strides: &[u8]) -> Vec<u8> {
     [
-        b"\x80\x02}X\x01\x00\x00\x00actorch._utils\n_rebuild_tensor_v2\n((\x8c\x07storagectorch\nFloatStorage\n\x8c\x010\
-            \x8c\x03cpu",
+        b"\x80\x02}X\x01\x00\x00\x00actorch._utils\n_rebuild_tensor_v2\n\
+            ((\x8c\x07storagectorch\nFloatStorage\n\x8c\x010\x8c\x03cpu",
         elements,
         b"tQ",
         offset,
@@ -72,7 +73,7 @@ fn one_tensor(elements: &[u8], offset: &[u8], shape: &[u8], strides: &[u8]) -> V
     .concat()
 }
 
-/// Opens the file and reads whatever it says it has; what cannot be read must say so.
+/// Opens a file and reads all of its tensors.
 fn read_all(path: &Path) -> Result<(), HubError> {
     let tensors = Tensors::open(path)?;
     for name in tensors.names() {
@@ -85,7 +86,7 @@ fn read_all(path: &Path) -> Result<(), HubError> {
 }
 
 #[test]
-fn a_model_is_read_as_pytorch_reads_it() {
+fn a_state_dict_is_read_as_by_pytorch() {
     let tensors = Tensors::open_folder(&golden("plain")).expect("a checkpoint");
     assert_same(&tensors, &golden("plain.expected.safetensors"), &["norm.num_batches_tracked"]);
     assert_eq!(
@@ -94,11 +95,14 @@ fn a_model_is_read_as_pytorch_reads_it() {
         "tied weights have both names"
     );
     let counter = tensors.read("norm.num_batches_tracked", &[]).expect_err("an integer");
-    assert!(matches!(&counter, HubError::WrongType { dtype, .. } if dtype == "I64"), "{counter}");
+    assert!(
+        matches!(&counter, HubError::UnsupportedDtype { dtype, .. } if dtype == "I64"),
+        "{counter}"
+    );
 }
 
 #[test]
-fn every_type_and_view_is_read_by_every_protocol() {
+fn every_type_and_view_is_read_in_every_protocol() {
     for protocol in 2..=5 {
         let tensors =
             Tensors::open(&golden(&format!("views-{protocol}.bin"))).expect("a state dict");
@@ -142,7 +146,7 @@ fn safetensors_are_preferred() {
 
 #[test]
 fn pickles_that_would_run_code_are_refused_by_name() {
-    // os.system calls itself so on Unix. Places by `python -m pickletools`.
+    // `os.system` pickles as `posix.system` on Unix. Offsets by `python -m pickletools`.
     for (file, opcode, at) in
         [("hostile-2.bin", "GLOBAL", 169), ("hostile-4.bin", "STACK_GLOBAL", 177)]
     {
@@ -166,7 +170,7 @@ fn pickles_that_would_run_code_are_refused_by_name() {
 }
 
 #[test]
-fn other_files_are_told_apart() {
+fn other_formats_are_recognised() {
     let legacy = Tensors::open(&golden("legacy.bin")).expect_err("no zip").to_string();
     assert!(legacy.contains("before PyTorch 1.6") && legacy.contains("safetensors"), "{legacy}");
     let training = Tensors::open(&golden("training.bin")).expect_err("nested");
@@ -204,7 +208,8 @@ fn compressed_entries_are_refused() {
     let path = folder.path().join("x.bin");
     zip_file(&path, CompressionMethod::Stored, &[("x/data.pkl", b"\x80\x02}.")]);
     let mut bytes = fs::read(&path).expect("just written");
-    // The field for the method: 8 bytes into the local header, 10 bytes into the directory's (APPNOTE 4.3.7, 4.3.12).
+    // The compression method: offset 8 in the local header, 10 in the directory (APPNOTE 4.3.7,
+    // 4.3.12).
     let directory = bytes.windows(4).position(|w| w == b"PK\x01\x02").expect("a directory");
     (bytes[8], bytes[directory + 10]) = (8, 8);
     fs::write(&path, bytes).expect("writable");
@@ -233,7 +238,7 @@ fn views_beyond_their_storage_are_errors() {
     let tensors = Tensors::open(&path).expect("sound");
     assert_eq!(tensors.read("a", &[2, 2]).expect("there"), [1.0, 3.0, 2.0, 4.0]);
     for (pickle, cause) in [
-        // One element too far, by place, shape, stride.
+        // One element too far, by offset, shape, stride.
         (
             one_tensor(six, b"K\x01", &pair(b"K\x02", b"K\x03"), &pair(b"K\x03", b"K\x01")),
             "does not fit",
@@ -246,7 +251,7 @@ fn views_beyond_their_storage_are_errors() {
             one_tensor(six, none, &pair(b"K\x02", b"K\x03"), &pair(b"K\x04", b"K\x01")),
             "does not fit",
         ),
-        // More elements than the file has, with and without saying so.
+        // More elements than the file has, declared and undeclared.
         (
             one_tensor(b"K\x07", none, b"K\x07\x85", b"K\x01\x85"),
             "should have 7 elements and has 6",
@@ -261,7 +266,7 @@ fn views_beyond_their_storage_are_errors() {
     ] {
         torch_file(&path, &pickle);
         let error = Tensors::open(&path).expect_err(cause);
-        assert!(matches!(&error, HubError::BadLayout { tensor, .. } if tensor == "a"), "{error}");
+        assert!(matches!(&error, HubError::InvalidView { tensor, .. } if tensor == "a"), "{error}");
         assert!(error.to_string().contains(cause), "{error} / {cause}");
     }
     let data = one_tensor(six, none, b"K\x06\x85", b"K\x01\x85");
@@ -271,7 +276,7 @@ fn views_beyond_their_storage_are_errors() {
     );
 }
 
-/// A few bytes name a tensor once more, but it would take its memory once more.
+/// A few bytes add a tensor that shares data, but takes its own memory when read.
 #[test]
 fn tensors_may_share_their_data_but_not_without_bounds() {
     let folder = tempfile::tempdir().expect("a temporary folder");
@@ -296,12 +301,12 @@ fn tensors_may_share_their_data_but_not_without_bounds() {
     };
     assert_eq!(shared(3).expect("as tied weights do").names().count(), 3);
     let error = shared(20).expect_err("20 times the file").to_string();
-    assert!(error.contains("share so much of their data"), "{error}");
+    assert!(error.contains("share so much data"), "{error}");
 }
 
 #[test]
 fn truncated_files_are_errors_that_name_them() {
-    // Every length is tried in memory, in src/torch_zip.rs.
+    // src/torch_zip.rs tries every length in memory.
     let folder = tempfile::tempdir().expect("a temporary folder");
     let cut = folder.path().join("cut.bin");
     for file in ["plain/pytorch_model.bin", "legacy.bin"] {
@@ -325,19 +330,20 @@ fn fp8_is_decoded_and_scaled_as_pytorch_does() {
         .map(|name| (name, shape(&tensors, name)))
         .collect();
     assert!(
-        tensors.expect(expected.iter().copied(), |_| false).is_ok(),
+        tensors.check_shapes(expected.iter().copied(), |_| false).is_ok(),
         "scales belong to their weights"
     );
     let fewer = expected.iter().copied().filter(|(name, _)| *name != "tall.weight");
-    let error = tensors.expect(fewer, |_| false).expect_err("a weight too many").to_string();
+    let error = tensors.check_shapes(fewer, |_| false).expect_err("a weight too many").to_string();
     assert!(error.contains("`tall.weight`"), "{error}");
 }
 
-/// A safetensors file of an FP8 weight (all ones, 3 × 4) and scales of this shape (1, 2, 3, ..).
+/// A safetensors file with an FP8 weight (all ones, 3 × 4) and scales of this shape (1, 2, 3, …).
 fn scaled(path: &Path, dtype: &str, scales: &[usize]) {
     let count: usize = scales.iter().product();
     let header = format!(
-        r#"{{"w.weight":{{"dtype":"{dtype}","shape":[3,4],"data_offsets":[0,12]}},"w.weight_scale_inv":{{"dtype":"F32","shape":{scales:?},"data_offsets":[12,{}]}}}}"#,
+        r#"{{"w.weight":{{"dtype":"{dtype}","shape":[3,4],"data_offsets":[0,12]}},
+        "w.weight_scale_inv":{{"dtype":"F32","shape":{scales:?},"data_offsets":[12,{}]}}}}"#,
         12 + 4 * count
     );
     let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
@@ -350,10 +356,10 @@ fn scaled(path: &Path, dtype: &str, scales: &[usize]) {
 }
 
 #[test]
-fn scales_must_go_with_their_weight() {
+fn scales_must_match_their_weight() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = folder.path().join("x.safetensors");
-    let expect = |tensors: &Tensors| tensors.expect([("w.weight", &[3, 4][..])], |_| false);
+    let expect = |tensors: &Tensors| tensors.check_shapes([("w.weight", &[3, 4][..])], |_| false);
     scaled(&path, "F8_E4M3", &[2, 2]);
     let tensors = Tensors::open(&path).expect("valid");
     for error in [expect(&tensors), tensors.read("w.weight", &[3, 4]).map(drop)] {
@@ -367,7 +373,7 @@ fn scales_must_go_with_their_weight() {
         tensors.read("w.weight", &[3, 4]).expect("scales fit"),
         [1.0, 1.0, 1.0, 2.0, 1.0, 1.0, 1.0, 2.0, 3.0, 3.0, 3.0, 4.0]
     );
-    // A list of scales, and integers with what looks like scales.
+    // Scales of the wrong rank, and an integer tensor with scales.
     scaled(&path, "F8_E4M3", &[1]);
     assert!(matches!(
         expect(&Tensors::open(&path).expect("valid")),
@@ -381,10 +387,17 @@ fn scales_must_go_with_their_weight() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: 256,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
 
     #[test]
-    fn any_bytes_give_an_answer(bytes in proptest::collection::vec(any::<u8>(), 0..400), as_pickle in any::<bool>()) {
+    fn no_bytes_make_the_reader_panic(
+        bytes in proptest::collection::vec(any::<u8>(), 0..400),
+        as_pickle in any::<bool>(),
+    ) {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let path = folder.path().join("any.bin");
         if as_pickle {
@@ -396,7 +409,7 @@ proptest! {
     }
 
     #[test]
-    fn any_damage_gives_an_answer(
+    fn no_damage_makes_the_reader_panic(
         at in 0_usize..3229,
         bytes in proptest::collection::vec(any::<u8>(), 1..12),
     ) {

@@ -1,4 +1,4 @@
-//! Reading and writing safetensors, and what happens when a file is not what it should be.
+//! Reading and writing safetensors, and errors for invalid files.
 
 use std::borrow::Cow;
 use std::fs;
@@ -21,7 +21,7 @@ fn write_two(path: &Path) {
     write_tensors(path, &tensors).expect("the folder exists and is writable");
 }
 
-/// A file with this JSON header and `data` bytes of zeros.
+/// A file with this JSON header and `data` zero bytes.
 fn raw(path: &Path, header: &str, data: usize) {
     let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
     bytes.extend(header.as_bytes());
@@ -39,14 +39,14 @@ fn written_tensors_are_read_back_bit_by_bit() {
     let values = tensors.read("b", &[2, 3]).expect("just written");
     assert_eq!(values, [1.0, -2.0, 3.5, f32::MIN_POSITIVE, 0.0, 1e30]);
     assert_eq!(tensors.read("a", &[1]).expect("just written"), [7.0]);
-    // transformers asks for this entry; the format wants data aligned to 8 bytes.
+    // transformers requires this entry; data must be aligned to 8 bytes.
     let bytes = fs::read(&path).expect("just written");
     assert!(String::from_utf8_lossy(&bytes).contains(r#""__metadata__":{"format":"pt"}"#));
     assert_eq!(u64::from_le_bytes(bytes[..8].try_into().expect("8 bytes")) % 8, 0);
 }
 
 #[test]
-fn halves_are_widened() {
+fn half_precision_is_decoded() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = folder.path().join("halves.safetensors");
     let header = concat!(
@@ -55,7 +55,7 @@ fn halves_are_widened() {
     );
     let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
     bytes.extend(header.as_bytes());
-    // bf16 1.5 and -0.15625; f16 1.5 and -0.15625 (both exactly representable, worked out by hand).
+    // 1.5 and -0.15625 in bf16 and f16, both exact, worked out by hand.
     for half in [0x3fc0_u16, 0xbe20, 0x3e00, 0xb100] {
         bytes.extend(half.to_le_bytes());
     }
@@ -65,8 +65,7 @@ fn halves_are_widened() {
     assert_eq!(tensors.read("fp", &[2]).expect("f16"), [1.5, -0.15625]);
 }
 
-/// What is between two values of a type goes to the nearer, the even one at a tie; what is beyond its range is an error
-/// rather than a new infinity.
+/// Rounds to nearest even; a value outside the type's range is an error, not a new infinity.
 #[test]
 fn narrower_floats_are_rounded_or_refused() {
     let folder = tempfile::tempdir().expect("a temporary folder");
@@ -75,14 +74,14 @@ fn narrower_floats_are_rounded_or_refused() {
         write_tensors(&path, &[Tensor { dtype, ..tensor("w", &[values.len()], values) }])?;
         Tensors::open(&path)?.read("w", &[values.len()])
     };
-    // 2^-7 is bf16's step at 1, 2^-10 is f16's; halves of them are ties.
+    // 2^-7 is bf16's step at 1, 2^-10 is f16's; half steps are ties.
     let ties = |step: f32| [1.0 + step / 2.0, 1.0 + 1.5 * step, 1.0 + 0.51 * step, f32::INFINITY];
     for (dtype, step) in [(FloatType::BF16, 2f32.powi(-7)), (FloatType::F16, 2f32.powi(-10))] {
         let rounded = [1.0, 1.0 + 2.0 * step, 1.0 + step, f32::INFINITY];
         assert_eq!(write(&ties(step), dtype).expect("all have a place"), rounded, "{dtype}");
         assert!(write(&[f32::NAN], dtype).expect("NaN is in the type")[0].is_nan(), "{dtype}");
         assert_eq!(
-            Tensors::open(&path).expect("just written").stored("w"),
+            Tensors::open(&path).expect("just written").dtype_and_bytes("w"),
             Some((dtype.to_string(), 2))
         );
     }
@@ -94,14 +93,14 @@ fn narrower_floats_are_rounded_or_refused() {
 }
 
 #[test]
-fn large_models_are_written_in_parts() {
+fn large_models_are_sharded() {
     let values: Vec<f32> = (0..24).map(|i| i as f32).collect();
     let sizes = [("a", 4), ("b", 4), ("c", 12), ("d", 2), ("e", 2)];
     let tensors: Vec<_> =
         sizes.iter().map(|&(name, size)| tensor(name, &[size], &values[..size])).collect();
-    let written = |most: u64| {
+    let written = |shard_bytes: u64| {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        write_weights(folder.path(), &tensors, most).expect("writable");
+        write_weights(folder.path(), &tensors, shard_bytes).expect("writable");
         let read = Tensors::open_folder(folder.path()).expect("just written");
         for (name, size) in sizes {
             assert_eq!(read.read(name, &[size]).expect("just written"), values[..size]);
@@ -114,7 +113,7 @@ fn large_models_are_written_in_parts() {
         (names, fs::read_to_string(folder.path().join("model.safetensors.index.json")).ok())
     };
     assert_eq!(written(96), (vec!["model.safetensors".to_owned()], None));
-    // 32 bytes hold a and b; c is larger; d and e go together.
+    // 32 bytes hold a and b; c is larger; d and e fit together.
     let (names, index) = written(32);
     let part = |number: u32| format!("model-{number:05}-of-00003.safetensors");
     assert_eq!(names, [part(1), part(2), part(3), "model.safetensors.index.json".into()]);
@@ -142,10 +141,10 @@ fn every_truncation_is_an_error_and_names_the_file() {
     fs::write(&cut, &bytes[..bytes.len() - 5]).expect("writable");
     let error = Tensors::open(&cut).expect_err("truncated");
     let full = bytes.len() as u64;
-    assert!(
-        matches!(error, HubError::WrongLength { actual, expected, .. } if actual == full - 5 && expected == full)
-    );
-    assert!(error.to_string().contains("truncated"), "{error}");
+    let HubError::WrongLength { actual, expected, .. } = error else { panic!("{error}") };
+    assert_eq!((actual, expected), (full - 5, full));
+    let error = Tensors::open(&cut).expect_err("truncated").to_string();
+    assert!(error.contains("truncated"), "{error}");
 }
 
 #[test]
@@ -174,7 +173,10 @@ fn hostile_headers_are_errors() {
         r#"{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,18446744073709551612]}}"#,
         r#"{"a":{"dtype":"X32","shape":[1],"data_offsets":[0,4]}}"#,
         r#"{"a":{"dtype":"F32","shape":[-1],"data_offsets":[0,4]}}"#,
-        r#"{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"b":{"dtype":"F32","shape":[1],"data_offsets":[2,6]}}"#,
+        concat!(
+            r#"{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"#,
+            r#""b":{"dtype":"F32","shape":[1],"data_offsets":[2,6]}}"#
+        ),
     ] {
         raw(&path, header, 4);
         let error = Tensors::open(&path).expect_err(header).to_string();
@@ -184,9 +186,9 @@ fn hostile_headers_are_errors() {
     assert!(Tensors::open(&path).is_err());
 }
 
-/// A pipe among them, which would never end to be opened.
+/// A folder here; the same check protects from pipes, which block on opening.
 #[test]
-fn what_is_no_regular_file_is_refused() {
+fn irregular_files_are_refused() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = folder.path().join("model.safetensors");
     fs::create_dir(&path).expect("writable");
@@ -195,21 +197,23 @@ fn what_is_no_regular_file_is_refused() {
 }
 
 #[test]
-fn other_tensors_than_expected_are_named() {
+fn missing_and_surplus_tensors_are_named() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = folder.path().join("model.safetensors");
     write_two(&path);
     let tensors = Tensors::open(&path).expect("just written");
-    let expect = |list: &[(&str, &[usize])]| tensors.expect(list.iter().copied(), NOTHING_IGNORED);
+    let expect =
+        |list: &[(&str, &[usize])]| tensors.check_shapes(list.iter().copied(), NOTHING_IGNORED);
     assert!(expect(&[("a", &[1]), ("b", &[2, 3])]).is_ok());
     let missing = expect(&[("a", &[1]), ("b", &[2, 3]), ("c", &[4]), ("d", &[4])]);
     assert!(
         matches!(missing, Err(HubError::MissingTensor { tensor, more: 1, .. }) if tensor == "c")
     );
+    let surplus = expect(&[("a", &[1])]);
     assert!(
-        matches!(expect(&[("a", &[1])]), Err(HubError::SurplusTensor { tensor, more: 0, .. }) if tensor == "b")
+        matches!(surplus, Err(HubError::SurplusTensor { tensor, more: 0, .. }) if tensor == "b")
     );
-    assert!(tensors.expect([("a", &[1][..])], |name| name == "b").is_ok());
+    assert!(tensors.check_shapes([("a", &[1][..])], |name| name == "b").is_ok());
     let shape = expect(&[("a", &[1]), ("b", &[3, 2])]).expect_err("shape differs").to_string();
     assert!(
         shape.contains("`b`") && shape.contains("[2, 3]") && shape.contains("[3, 2]"),
@@ -240,7 +244,7 @@ fn shards_are_found_through_their_index() {
     let tensors = Tensors::open_folder(folder.path()).expect("complete");
     assert_eq!(tensors.read("b", &[1]).expect("there"), [2.0]);
 
-    // The same tensor in two files, a file outside of the folder, a file that is not there, no map.
+    // A tensor in two files, a file outside of the folder, a missing file, no map.
     write_tensors(&folder.path().join("y.safetensors"), &[tensor("a", &[1], &[2.0])])
         .expect("writable");
     let twice = Tensors::open_folder(folder.path()).expect_err("ambiguous").to_string();

@@ -1,4 +1,15 @@
-//! The parts that the blocks of all architectures share: attention and feed-forward with their weights.
+//! The layers that the blocks of all architectures share: projections, attention, gated MLP.
+//!
+//! Rows are tokens; several documents are packed into one batch of `rows`.
+//!
+//! ```text
+//!            ┌─ q_proj ─► q [rows, heads · head_dim]    ─┐
+//! x ─────────┼─ k_proj ─► k [rows, kv_heads · head_dim] ─┼─ RoPE, attention ─ o_proj ─► y
+//! [rows,     └─ v_proj ─► v [rows, kv_heads · head_dim] ─┘                     [rows, hidden]
+//!  hidden]
+//!
+//! MLP:  y = down_proj(silu(gate_proj(x)) ⊙ up_proj(x))      hidden ─► inner ─► hidden
+//! ```
 
 use crisol_engine::{Init, KvCache, ParamId, ParamSpec, Params, Role, Rope, Tape, Var};
 
@@ -7,50 +18,50 @@ use crate::Config;
 /// Standard deviation of initial weights, as in GPT-2 (Radford et al. 2019), Llama and OLMo-2.
 const INIT_STD: f32 = 0.02;
 
-/// Where keys and values of earlier tokens come from.
+/// Where the keys and values of earlier tokens come from.
 #[derive(Debug)]
 pub enum PastKeyValues<'a> {
-    /// Documents are complete: training, evaluation.
+    /// No earlier tokens: every document is complete (training, evaluation).
     None,
-    /// Document `i` continues what slot `slots[i]` of `cache` holds: prefill and decode. Inference only.
+    /// Document `i` continues slot `slots[i]` of `cache`: prefill and decode, inference only.
     Cached {
-        /// Earlier keys and values; the new ones are appended.
+        /// Earlier keys and values; new ones are appended.
         cache: &'a mut KvCache,
         /// One slot per document.
         slots: &'a [usize],
     },
 }
 
-/// One block of a model: its parameters' ids and how they are wired.
+/// One block of a model: the ids of its parameters, and its forward pass.
 pub(crate) trait Block: std::fmt::Debug + Send + Sync {
-    /// The residual stream after the block, from that before it.
+    /// Maps the residual stream `[rows, hidden]` to the residual stream after the block.
     fn forward(&self, tape: &mut Tape<'_>, pass: &mut Pass<'_, '_>, layer: usize, x: Var) -> Var;
 }
 
-/// What all blocks of one forward pass share.
+/// The inputs that all blocks of a forward pass share.
 pub(crate) struct Pass<'a, 'c> {
     pub(crate) config: &'a Config,
     pub(crate) rope: &'a Rope,
-    /// Document boundaries.
+    /// Document `i` is rows `offsets[i]..offsets[i + 1]`.
     pub(crate) offsets: &'a [u32],
     /// Position of each row within its document.
     pub(crate) positions: &'a [u32],
     /// Row of `rope`'s tables for each row.
     pub(crate) rope_rows: &'a [u32],
-    pub(crate) context: PastKeyValues<'c>,
+    pub(crate) past: PastKeyValues<'c>,
 }
 
-/// Specs of the parameters of a block, collected under a common name prefix.
+/// Collects the parameter specs of a block under a common name prefix.
 pub(crate) struct Specs {
     prefix: String,
     pub(crate) list: Vec<ParamSpec>,
-    /// Standard deviation for matrices that write into the residual stream.
+    /// Standard deviation of matrices that write into the residual stream.
     residual_std: f32,
 }
 
 impl Specs {
-    /// `residual_layers`: number of blocks if projections into the residual stream are to start smaller by
-    /// 1/sqrt(2 · blocks), so that its variance does not grow with depth (GPT-2, section 2.3).
+    /// With `residual_layers` blocks, projections into the residual stream start smaller by
+    /// 1/sqrt(2 · blocks), which keeps its variance independent of depth (GPT-2, section 2.3).
     pub(crate) fn new(prefix: String, residual_layers: Option<usize>) -> Specs {
         let shrink = residual_layers.map_or(1.0, |layers| (2.0 * layers as f32).sqrt().recip());
         Specs { prefix, list: Vec::new(), residual_std: INIT_STD * shrink }
@@ -75,7 +86,7 @@ impl Specs {
         self.matrix(name, out, inner, INIT_STD, bias);
     }
 
-    /// An embedding or a head.
+    /// An embedding table or an output head, `[rows, cols]`.
     pub(crate) fn table(&mut self, name: &str, rows: usize, cols: usize) {
         let (name, shape) = (format!("{}{name}.weight", self.prefix), vec![rows, cols]);
         self.list.push(ParamSpec { name, shape, init: Init::Normal(INIT_STD), role: Role::Table });
@@ -103,21 +114,21 @@ impl Specs {
         self.gated("mlp.", config.hidden_size, config.intermediate_size, config.mlp_bias);
     }
 
-    /// A feed-forward layer with a gate.
+    /// A gated feed-forward layer: `hidden` to `inner` and back.
     pub(crate) fn gated(&mut self, name: &str, hidden: usize, inner: usize, bias: bool) {
         self.linear(&format!("{name}gate_proj"), inner, hidden, bias);
         self.linear(&format!("{name}up_proj"), inner, hidden, bias);
         self.residual_linear(&format!("{name}down_proj"), hidden, inner, bias);
     }
 
-    /// A vector of zeros, by its whole name.
+    /// A vector of zeros; `name` is used without a suffix.
     pub(crate) fn vector(&mut self, name: &str, dim: usize) {
         let name = format!("{}{name}", self.prefix);
         self.list.push(ParamSpec { name, shape: vec![dim], init: Init::Zeros, role: Role::Vector });
     }
 }
 
-/// Looks up the weight called `prefix` + `name` + `.weight`.
+/// The id of parameter `{prefix}{name}.weight`.
 pub(crate) fn weight(params: &Params, prefix: &str, name: &str) -> ParamId {
     let name = format!("{prefix}{name}.weight");
     params.id(&name).unwrap_or_else(|| {
@@ -170,7 +181,7 @@ impl AttentionWeights {
         (self.q.forward(tape, x), self.k.forward(tape, x), self.v.forward(tape, x))
     }
 
-    /// Rotates queries and keys, attends and projects back to the residual stream's width.
+    /// Applies RoPE to queries and keys, attends, and projects back to `[rows, hidden]`.
     pub(crate) fn attend(
         &self,
         tape: &mut Tape<'_>,
@@ -183,7 +194,7 @@ impl AttentionWeights {
         let q = tape.rope(q, pass.rope, dim, pass.rope_rows);
         let k = tape.rope(k, pass.rope, dim, pass.rope_rows);
         let shape = config.attention();
-        let mixed = match &mut pass.context {
+        let mixed = match &mut pass.past {
             PastKeyValues::None => tape.attention(q, k, v, shape, pass.offsets),
             PastKeyValues::Cached { cache, slots } => {
                 tape.attention_cached(q, k, v, shape, pass.offsets, cache, slots, layer, None)
@@ -192,13 +203,13 @@ impl AttentionWeights {
         self.output(tape, mixed)
     }
 
-    /// What the heads found, back in the residual stream's width.
+    /// The output projection, `[rows, heads · head_dim]` to `[rows, hidden]`.
     pub(crate) fn output(&self, tape: &mut Tape<'_>, mixed: Var) -> Var {
         self.o.forward(tape, mixed)
     }
 }
 
-/// Weights of a feed-forward layer with a gate.
+/// Weights of a gated feed-forward layer.
 #[derive(Debug)]
 pub(crate) struct Mlp {
     gate: Linear,
@@ -207,7 +218,7 @@ pub(crate) struct Mlp {
 }
 
 impl Mlp {
-    /// Layers called `name` + `gate_proj` and so on.
+    /// Binds `{prefix}{name}gate_proj`, `up_proj` and `down_proj`.
     pub(crate) fn bind(params: &Params, prefix: &str, name: &str) -> Mlp {
         let linear = |part: &str| Linear::bind(params, prefix, &format!("{name}{part}"));
         Mlp { gate: linear("gate_proj"), up: linear("up_proj"), down: linear("down_proj") }

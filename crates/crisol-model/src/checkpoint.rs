@@ -1,4 +1,4 @@
-//! Checkpoints: folders that transformers loads as they are.
+//! Checkpoint folders in the layout of transformers.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -13,9 +13,9 @@ use crisol_hub::{
 use crisol_text::{TextError, TextSetup};
 
 use crate::config::Specifics;
-use crate::mixture::Fused;
+use crate::mixture::FusedExpert;
 use crate::model::specs;
-use crate::weights::{Bytes, Purpose, Rows, Source, check_params, fill};
+use crate::weights::{Bytes, FileMatrix, Purpose, WeightSource, check_params, load_params};
 use crate::{Architecture, Config, Head, Model, ModelError};
 
 /// A model with its weights, tokenizer and chat template.
@@ -30,14 +30,14 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// Loads a checkpoint folder of Crisol or Hugging Face, or a GGUF file, with weights in f32 to train.
+    /// Loads a checkpoint folder or a GGUF file for training, with weights in f32.
     pub fn load(folder: &Path, device: &Device) -> Result<Checkpoint, ModelError> {
         let checkpoint = Checkpoint::load_for(Purpose::Training, folder, device)?;
         check_params(folder, &checkpoint.params)?;
         Ok(checkpoint)
     }
 
-    /// The same for inference only: large matrices stay as they are stored, in half precision or quantised.
+    /// Loads a checkpoint for inference: large matrices keep the file's weight format.
     pub fn load_for_inference(folder: &Path, device: &Device) -> Result<Checkpoint, ModelError> {
         Checkpoint::load_for(Purpose::Inference, folder, device)
     }
@@ -50,84 +50,90 @@ impl Checkpoint {
         if folder.is_file() {
             return Checkpoint::load_gguf(purpose, folder, device);
         }
-        let folder = &crisol_hub::whole_folder(folder)?;
+        let folder = &crisol_hub::resolve_folder(folder)?;
         let (model, params) = load_model_for(purpose, folder, device)?;
         let mut text = TextSetup::load(folder)?;
-        fit(&mut text, model.config(), &folder.join("config.json"))?;
+        check_vocab(&mut text, model.config(), &folder.join("config.json"))?;
         Ok(Checkpoint { model, params, text })
     }
 
-    /// Writes the folder as a whole or not at all.
+    /// Writes a checkpoint folder atomically.
     pub fn save(&self, folder: &Path) -> Result<(), ModelError> {
         save_checkpoint(folder, &self.model, &self.params, &self.text, |_| Ok(()))
     }
 }
 
-/// Makes sure that the model knows the tokens of its tokenizer. `file` names it in errors.
-pub(crate) fn fit(text: &mut TextSetup, config: &Config, file: &Path) -> Result<(), ModelError> {
+/// Checks that the tokenizer has no more tokens than the model. `file` is named in errors.
+pub(crate) fn check_vocab(
+    text: &mut TextSetup,
+    config: &Config,
+    file: &Path,
+) -> Result<(), ModelError> {
     let refused =
         |e: TextError| ModelError::ConfigFile { file: file.to_path_buf(), cause: e.to_string() };
-    text.fit(config.vocab_size).map_err(refused)
+    text.check_embedding_rows(config.vocab_size).map_err(refused)
 }
 
-/// The weights of a checkpoint folder: found to be those of its config.json, but not read.
+/// The weights of a checkpoint folder, checked against its config.json but not read.
 #[derive(Debug)]
-pub(crate) struct Opened {
+pub(crate) struct OpenedWeights {
     pub(crate) config: Config,
     pub(crate) tensors: Tensors,
-    /// The parameters, and where each of them is.
+    /// The parameters.
     pub(crate) specs: Vec<ParamSpec>,
-    pub(crate) stored: Vec<FileTensor>,
+    /// The tensor that holds each parameter.
+    pub(crate) file_tensors: Vec<FileTensor>,
 }
 
-/// Opens the weights of a checkpoint folder.
-pub(crate) fn open_weights(folder: &Path) -> Result<Opened, ModelError> {
+/// Opens the weights of a checkpoint folder and checks names and shapes.
+pub(crate) fn open_weights(folder: &Path) -> Result<OpenedWeights, ModelError> {
     let mut config = Config::load(folder)?;
     let mut tensors = Tensors::open_folder(folder)?;
     if let Some(block) = Config::fp8_block(folder)? {
         tensors = tensors.with_block_size(block);
     }
-    // In a model of text and images, the part for text.
+    // The language model of a text-and-image model.
     let prefix = if is_multimodal(&tensors) { LANGUAGE_MODEL_PREFIX } else { "" };
-    if has_head_of_its_own(&config, &tensors, prefix)? {
+    if has_untied_head(&config, &tensors, prefix)? {
         config.head = Head::Language { tied: false };
     }
-    // Before any memory is taken: a config.json with absurd sizes does not match the weights. Where there are experts, names alone
-    // may be many.
-    let values = |name| tensors.shape(name).map_or(0, |shape| shape.iter().product());
-    let stored: usize = tensors.names().map(values).fold(0, usize::saturating_add);
-    if config.routed_weights() > stored {
+    // Checked before any allocation, since absurd sizes in config.json cannot match the weights.
+    // With experts, even the list of parameter names can be huge.
+    let len = |name| tensors.shape(name).map_or(0, |shape| shape.iter().product());
+    let available: usize = tensors.names().map(len).fold(0, usize::saturating_add);
+    if config.routed_weights() > available {
         let cause = format!(
-            "its experts have {} weights, but those beside it are {stored} in all",
+            "its experts need {} weights, but the weight files hold only {available}",
             config.routed_weights()
         );
         return Err(ModelError::ConfigFile { file: folder.join("config.json"), cause });
     }
     let specs = specs(&config);
     let tied = config.head == Head::Language { tied: true };
-    // Some checkpoints store the tied head again; older ones store what can be computed; DeepSeek-V3's hold a layer behind the last
-    // one that predicts a second token and is no part of the model.
+    // Some checkpoints also store the tied head; older ones store RoPE frequencies. DeepSeek-V3
+    // appends layers for multi-token prediction, which the model does not use.
     let ignored = |name: &str| {
         (tied && name == "lm_head.weight")
             || name.ends_with("rotary_emb.inv_freq")
-            || predicts_second_token(&config, name)
+            || is_mtp_tensor(&config, name)
     };
-    let stored: Vec<FileTensor> =
-        specs.iter().map(|spec| FileTensor::of(&config, spec, prefix)).collect();
-    let expected = stored.iter().map(|stored| (stored.name.as_str(), stored.shape.as_slice()));
-    tensors.expect(expected, |name| match name.strip_prefix(prefix) {
+    let file_tensors: Vec<FileTensor> =
+        specs.iter().map(|spec| FileTensor::new(&config, spec, prefix)).collect();
+    let expected =
+        file_tensors.iter().map(|tensor| (tensor.name.as_str(), tensor.shape.as_slice()));
+    tensors.check_shapes(expected, |name| match name.strip_prefix(prefix) {
         Some(name) => ignored(name),
         None => true,
     })?;
-    Ok(Opened { config, tensors, specs, stored })
+    Ok(OpenedWeights { config, tensors, specs, file_tensors })
 }
 
-/// Loads shape and weights of a checkpoint folder, without its tokenizer, to train.
+/// Loads config and weights of a checkpoint folder for training, without its tokenizer.
 pub fn load_model(folder: &Path, device: &Device) -> Result<(Model, Params), ModelError> {
     load_model_for(Purpose::Training, folder, device)
 }
 
-/// The same for inference only, see [`Checkpoint::load_for_inference`].
+/// Loads config and weights for inference, see [`Checkpoint::load_for_inference`].
 pub fn load_model_for_inference(
     folder: &Path,
     device: &Device,
@@ -140,29 +146,29 @@ fn load_model_for(
     folder: &Path,
     device: &Device,
 ) -> Result<(Model, Params), ModelError> {
-    let Opened { config, tensors, specs, stored } = open_weights(folder)?;
-    let mut source = Folder::new(&tensors, &stored);
-    fill(config, specs, device, purpose, &mut source)
+    let OpenedWeights { config, tensors, specs, file_tensors } = open_weights(folder)?;
+    let mut source = Folder::new(&tensors, &file_tensors);
+    load_params(config, specs, device, purpose, &mut source)
 }
 
-/// The tensors of a folder as parameters.
+/// Reads parameters from the tensors of a checkpoint folder.
 pub(crate) struct Folder<'a> {
     tensors: &'a Tensors,
-    stored: &'a [FileTensor],
-    /// The tensor of all experts is read once for all of them.
+    file_tensors: &'a [FileTensor],
+    /// The last fused tensor read, by name: it holds the weights of all experts of a layer.
     last: (&'a str, Vec<f32>),
 }
 
 impl<'a> Folder<'a> {
-    /// `stored`: where each parameter is.
-    pub(crate) fn new(tensors: &'a Tensors, stored: &'a [FileTensor]) -> Folder<'a> {
-        Folder { tensors, stored, last: ("", Vec::new()) }
+    /// `file_tensors`: the tensor that holds each parameter.
+    pub(crate) fn new(tensors: &'a Tensors, file_tensors: &'a [FileTensor]) -> Folder<'a> {
+        Folder { tensors, file_tensors, last: ("", Vec::new()) }
     }
 }
 
-impl Source for Folder<'_> {
+impl WeightSource for Folder<'_> {
     fn values(&mut self, index: usize, spec: &ParamSpec) -> Result<Vec<f32>, HubError> {
-        let FileTensor { name, shape, fused } = &self.stored[index];
+        let FileTensor { name, shape, fused } = &self.file_tensors[index];
         let read = |tensors: &Tensors| -> Result<Vec<f32>, HubError> {
             let values = tensors.read(name, shape)?;
             if let Some(Elements { bytes, .. }) = tensors.mapped(name, shape)? {
@@ -174,37 +180,33 @@ impl Source for Folder<'_> {
         if self.last.0 != name {
             self.last = (name, read(self.tensors)?);
         }
-        Ok(fused.take(&self.last.1, spec.shape[0]))
+        Ok(fused.extract(&self.last.1, spec.shape[0]))
     }
 
-    fn stored(&self, index: usize, spec: &ParamSpec) -> Result<Option<Rows<'_>>, HubError> {
-        let FileTensor { name, shape, fused } = &self.stored[index];
-        let Some((kind, mapped)) = self.stored[index].for_inference(self.tensors)? else {
+    fn matrix(&self, index: usize, spec: &ParamSpec) -> Result<Option<FileMatrix<'_>>, HubError> {
+        let FileTensor { name, shape, fused } = &self.file_tensors[index];
+        let Some((format, mapped)) = self.file_tensors[index].for_inference(self.tensors)? else {
             return Ok(None);
         };
-        let bytes = match (fused, kind) {
+        let bytes = match (fused, format) {
             (None, WeightFormat::F8E4M3) => {
                 Bytes::Scaled(mapped, self.tensors.scales(name, shape)?)
             }
             (None, _) => Bytes::Mapped(mapped),
             (Some(fused), WeightFormat::F32) => Bytes::Gathered(
-                fused.take(mapped.as_chunks::<4>().0, spec.shape[0]).into_flattened(),
+                fused.extract(mapped.as_chunks::<4>().0, spec.shape[0]).into_flattened(),
             ),
             (Some(fused), _) => Bytes::Gathered(
-                fused.take(mapped.as_chunks::<2>().0, spec.shape[0]).into_flattened(),
+                fused.extract(mapped.as_chunks::<2>().0, spec.shape[0]).into_flattened(),
             ),
         };
-        Ok(Some(Rows { kind, bytes, head_in_pairs: None }))
+        Ok(Some(FileMatrix { format, bytes, interleaved_head_dim: None }))
     }
 }
 
-/// Whether a head that is tied by `config.json` is in the files and is another matrix than the embedding table. As in transformers,
-/// the files are right then.
-fn has_head_of_its_own(
-    config: &Config,
-    tensors: &Tensors,
-    prefix: &str,
-) -> Result<bool, ModelError> {
+/// Whether the files hold a head that differs from the embedding table although `config.json` ties
+/// them. As in transformers, the files then win.
+fn has_untied_head(config: &Config, tensors: &Tensors, prefix: &str) -> Result<bool, ModelError> {
     let shape = [config.vocab_size, config.hidden_size];
     let [head, table] =
         ["lm_head.weight", "model.embed_tokens.weight"].map(|name| format!("{prefix}{name}"));
@@ -222,25 +224,27 @@ fn has_head_of_its_own(
     Ok(tensors.read(&head, &shape)? != tensors.read(&table, &shape)?)
 }
 
-/// What names of the part for text begin with in models of text and images.
+/// Prefix of the language model's tensors in text-and-image models.
 const LANGUAGE_MODEL_PREFIX: &str = "language_model.";
 
 fn is_multimodal(tensors: &Tensors) -> bool {
     tensors.names().any(|name| name.starts_with(LANGUAGE_MODEL_PREFIX))
 }
 
-/// Where a parameter is in the files.
+/// The tensor of a checkpoint folder that holds a parameter.
 #[derive(Clone, Debug)]
 pub(crate) struct FileTensor {
     pub(crate) name: String,
     pub(crate) shape: Vec<usize>,
-    fused: Option<Fused>,
+    fused: Option<FusedExpert>,
 }
 
 impl FileTensor {
-    pub(crate) fn of(config: &Config, spec: &ParamSpec, prefix: &str) -> FileTensor {
+    pub(crate) fn new(config: &Config, spec: &ParamSpec, prefix: &str) -> FileTensor {
         let fused = match &config.specifics {
-            Specifics::Llama4(shape) => Fused::of(&spec.name, &spec.shape, shape.num_local_experts),
+            Specifics::Llama4(shape) => {
+                FusedExpert::new(&spec.name, &spec.shape, shape.num_local_experts)
+            }
             _ => None,
         };
         let (name, shape) = match &fused {
@@ -250,7 +254,7 @@ impl FileTensor {
         FileTensor { name: format!("{prefix}{name}"), shape, fused }
     }
 
-    /// Type and elements, if inference can use them as they are.
+    /// Weight format and bytes, if inference can use them without conversion.
     pub(crate) fn for_inference<'a>(
         &self,
         tensors: &'a Tensors,
@@ -259,12 +263,13 @@ impl FileTensor {
         else {
             return Ok(None);
         };
-        let kind = match dtype {
+        let format = match dtype {
             Dtype::F32 => WeightFormat::F32,
             Dtype::F16 => WeightFormat::F16,
             Dtype::BF16 => WeightFormat::Bf16,
             Dtype::F8_E4M3 if self.fused.is_none() => {
-                // A row's block there has one scale if it lies in one block of the file.
+                // The engine has one scale per row block, so a row block must not cross a block of
+                // the file.
                 let (columns, _) = WeightFormat::F8E4M3.block();
                 if block.is_some_and(|[_, across]| !across.is_multiple_of(columns)) {
                     return Ok(None);
@@ -273,12 +278,12 @@ impl FileTensor {
             }
             _ => return Ok(None),
         };
-        Ok(Some((kind, bytes)))
+        Ok(Some((format, bytes)))
     }
 }
 
-/// Whether a tensor belongs to a layer for multi-token prediction, behind those of the model.
-fn predicts_second_token(config: &Config, name: &str) -> bool {
+/// Whether a tensor belongs to a multi-token-prediction layer, which follows the model's own.
+fn is_mtp_tensor(config: &Config, name: &str) -> bool {
     let layer = name.strip_prefix("model.layers.").and_then(|rest| rest.split('.').next());
     let behind = layer
         .and_then(|layer| layer.parse().ok())
@@ -286,8 +291,8 @@ fn predicts_second_token(config: &Config, name: &str) -> bool {
     config.architecture == Architecture::DeepseekV3 && behind
 }
 
-/// What loading a checkpoint folder leaves out, for people to know.
-pub fn left_out(folder: &Path) -> Result<Vec<String>, ModelError> {
+/// Describes the tensors that loading a checkpoint folder skips, one line each.
+pub fn skipped_tensors(folder: &Path) -> Result<Vec<String>, ModelError> {
     if folder.is_file() {
         return Ok(Vec::new());
     }
@@ -295,7 +300,7 @@ pub fn left_out(folder: &Path) -> Result<Vec<String>, ModelError> {
     let tensors = Tensors::open_folder(folder)?;
     let prefix = if is_multimodal(&tensors) { LANGUAGE_MODEL_PREFIX } else { "" };
     let other = tensors.names().filter(|name| !name.starts_with(prefix)).count();
-    let second = tensors.names().filter(|name| predicts_second_token(&config, name)).count();
+    let second = tensors.names().filter(|name| is_mtp_tensor(&config, name)).count();
     let notes =
         [("the part for images is", other), ("the layers that predict a second token are", second)];
     let note = |(what, count): (&str, usize)| {
@@ -304,8 +309,8 @@ pub fn left_out(folder: &Path) -> Result<Vec<String>, ModelError> {
     Ok(notes.into_iter().filter_map(note).collect())
 }
 
-/// Writes a checkpoint folder as a whole or not at all: what transformers needs, and what `extra(folder)`
-/// adds (training state, metrics) to the same folder.
+/// Writes a checkpoint folder atomically: the files that transformers needs, and whatever
+/// `extra(folder)` adds (training state, metrics).
 pub fn save_checkpoint<E: From<ModelError> + From<HubError>>(
     folder: &Path,
     model: &Model,
@@ -327,70 +332,70 @@ fn write_model(
 ) -> Result<(), ModelError> {
     let ids: Vec<ParamId> = params.ids().collect();
     let config = model.config();
-    let tensor = |group: Group| {
-        let FileTensor { name, shape, .. } = group.stored.clone();
+    let tensor = |group: TensorGroup| {
+        let FileTensor { name, shape, .. } = group.tensor.clone();
         let read = |index: usize| Ok(params.read(ids[index]));
         let values = move || Ok(Cow::Owned(group.values(config, params.specs(), read)?));
         Tensor { name, shape, dtype: FloatType::F32, values: Box::new(values) }
     };
     let tensors: Vec<Tensor<'_>> =
-        Group::all(config, params.specs()).into_iter().map(tensor).collect();
+        TensorGroup::all(config, params.specs()).into_iter().map(tensor).collect();
     write_files(folder, config, Some(text), FloatType::F32, &tensors, SHARD_BYTES)
 }
 
-/// The parameters that are written as one tensor: one, or a layer's experts where they are fused.
-pub(crate) struct Group {
-    pub(crate) stored: FileTensor,
+/// The parameters that are written as one tensor: one, or all experts of a layer if fused.
+pub(crate) struct TensorGroup {
+    pub(crate) tensor: FileTensor,
     members: Vec<usize>,
 }
 
-impl Group {
-    /// All of a model, by its parameters' specs.
-    pub(crate) fn all(config: &Config, specs: &[ParamSpec]) -> Vec<Group> {
-        let mut groups: Vec<Group> = Vec::new();
-        let mut places = HashMap::new();
+impl TensorGroup {
+    /// The groups of a model, in the order of its parameters' specs.
+    pub(crate) fn all(config: &Config, specs: &[ParamSpec]) -> Vec<TensorGroup> {
+        let mut groups: Vec<TensorGroup> = Vec::new();
+        let mut positions = HashMap::new();
         for (index, spec) in specs.iter().enumerate() {
-            let stored = FileTensor::of(config, spec, "");
-            let place = *places.entry(stored.name.clone()).or_insert(groups.len());
-            if place == groups.len() {
-                groups.push(Group { stored, members: Vec::new() });
+            let tensor = FileTensor::new(config, spec, "");
+            let position = *positions.entry(tensor.name.clone()).or_insert(groups.len());
+            if position == groups.len() {
+                groups.push(TensorGroup { tensor, members: Vec::new() });
             }
-            groups[place].members.push(index);
+            groups[position].members.push(index);
         }
         groups
     }
 
-    /// The first parameter's index.
+    /// Index of the first parameter.
     pub(crate) fn first(&self) -> usize {
         self.members[0]
     }
 
-    /// The tensor's values, put together of its parameters'.
+    /// The tensor's values, assembled from its parameters.
     pub(crate) fn values(
         &self,
         config: &Config,
         specs: &[ParamSpec],
         mut read: impl FnMut(usize) -> Result<Vec<f32>, HubError>,
     ) -> Result<Vec<f32>, HubError> {
-        if self.stored.fused.is_none() {
+        if self.tensor.fused.is_none() {
             return read(self.members[0]);
         }
-        let mut all = vec![0.0; self.stored.shape.iter().product()];
+        let mut all = vec![0.0; self.tensor.shape.iter().product()];
         for &index in &self.members {
             let spec = &specs[index];
-            if let Some(fused) = FileTensor::of(config, spec, "").fused {
-                fused.put(&mut all, &read(index)?, spec.shape[0]);
+            if let Some(fused) = FileTensor::new(config, spec, "").fused {
+                fused.insert(&mut all, &read(index)?, spec.shape[0]);
             }
         }
         Ok(all)
     }
 }
 
-/// The largest file of weights, as transformers has it.
+/// Maximum size of a weight file in bytes, transformers' default.
 pub const SHARD_BYTES: u64 = 5_000_000_000;
 
-/// Writes what transformers loads, but for weights without a tokenizer: `config.json`, which names `dtype`, weights in files
-/// of up to `shard_bytes`, tokenizer and chat template.
+/// Writes the files that transformers loads: `config.json` with `dtype`, weights in files of at
+/// most `shard_bytes` bytes, and the tokenizer if there is one.
 pub(crate) fn write_files(
     folder: &Path,
     config: &Config,

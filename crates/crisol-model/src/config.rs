@@ -1,7 +1,8 @@
 //! A model's shape, from and to Hugging Face's `config.json`.
 //!
-//! Only what Crisol computes exactly is accepted: an unknown architecture, another activation or a window over attention
-//! is refused by name, never approximated. (Fields that transformers' class of the same name does not read are ignored, as there.)
+//! Only what Crisol computes exactly is accepted. Other architectures, activations or attention
+//! windows are refused by name. Fields that transformers ignores for the class are ignored here
+//! too.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -16,7 +17,7 @@ use serde_json::{Value, json};
 use crate::rope::{RopeFields, RopeScaling};
 use crate::{ModelError, deepseek_v3, llama4};
 
-/// The family of a model: how its blocks are wired. Each has a file of its own.
+/// The family of a model; each has its own file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Architecture {
     /// Pre-norm blocks (Touvron et al. 2023, arXiv:2302.13971).
@@ -25,16 +26,16 @@ pub enum Architecture {
     Olmo2,
     /// Pre-norm blocks with QK-norm in each head (Yang et al. 2025, arXiv:2505.09388).
     Qwen3,
-    /// Attention to chunks, and mixtures of experts (Meta AI 2025).
+    /// Chunked attention and mixtures of experts (Meta AI 2025).
     Llama4,
     /// Latent attention and mixtures of experts (DeepSeek-AI 2024, arXiv:2412.19437).
     DeepseekV3,
 }
 
-/// The fields that only some families have.
+/// Config fields of a single family.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub enum Specifics {
-    /// No others.
+    /// None: Llama, OLMo-2, Qwen3.
     #[default]
     None,
     /// Llama 4's.
@@ -44,7 +45,7 @@ pub enum Specifics {
 }
 
 impl Architecture {
-    /// All of them.
+    /// All architectures.
     pub const ALL: [Architecture; 5] = [
         Architecture::Llama,
         Architecture::Olmo2,
@@ -53,7 +54,7 @@ impl Architecture {
         Architecture::DeepseekV3,
     ];
 
-    /// Name of its classes in transformers, before `ForCausalLM`.
+    /// Class name in transformers, without `ForCausalLM`.
     pub fn class(self) -> &'static str {
         match self {
             Architecture::Llama => "Llama",
@@ -64,8 +65,8 @@ impl Architecture {
         }
     }
 
-    /// The architecture of a class `…ForCausalLM` or `…ForSequenceClassification`, and whether it has a language head.
-    fn of_class(class: &str) -> Option<(Architecture, bool)> {
+    /// The architecture of a transformers class, and whether it has a language head.
+    fn from_class(class: &str) -> Option<(Architecture, bool)> {
         Architecture::ALL.into_iter().find_map(|architecture| {
             match class.strip_prefix(architecture.class())? {
                 LANGUAGE => Some((architecture, true)),
@@ -75,26 +76,27 @@ impl Architecture {
         })
     }
 
-    /// The architecture of a class `…ForCausalLM`, if there is one.
-    pub fn of_language_model(class: &str) -> Option<Architecture> {
-        Architecture::of_class(class)
+    /// The architecture of class `…ForCausalLM`.
+    pub fn from_causal_lm_class(class: &str) -> Option<Architecture> {
+        Architecture::from_class(class)
             .filter(|&(_, language)| language)
             .map(|(architecture, _)| architecture)
     }
 
-    /// transformers' defaults of `rms_norm_eps`, `max_position_embeddings` and `head_dim` (none: what the heads share).
+    /// transformers' defaults for `rms_norm_eps`, `max_position_embeddings` and `head_dim` (`None`:
+    /// hidden size / heads).
     fn defaults(self) -> (f32, usize, Option<usize>) {
         match self {
             Architecture::Llama => (1e-6, 2048, None),
             Architecture::Olmo2 => (1e-5, 2048, None),
             Architecture::Qwen3 => (1e-6, 32768, Some(128)),
             Architecture::Llama4 => (1e-5, 131_072, Some(128)),
-            // Its `head_dim` is `qk_rope_head_dim`, whatever the file says.
+            // Replaced by `qk_rope_head_dim`, as in transformers.
             Architecture::DeepseekV3 => (1e-6, 4096, Some(64)),
         }
     }
 
-    /// Its name as `model_type`.
+    /// `model_type` in `config.json`.
     fn model_type(self) -> &'static str {
         match self {
             Architecture::Llama => "llama",
@@ -105,7 +107,7 @@ impl Architecture {
         }
     }
 
-    /// Whether its feed-forward layers may have biases.
+    /// Whether feed-forward layers can have biases.
     fn may_have_mlp_bias(self) -> bool {
         self == Architecture::Llama
     }
@@ -120,7 +122,7 @@ fn supported() -> String {
     format!("{} (and {SCALAR} with one label)", classes.join(", "))
 }
 
-/// What the final hidden states are turned into.
+/// The output layer on top of the final hidden states.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Head {
     /// Logits over the vocabulary.
@@ -128,8 +130,8 @@ pub enum Head {
         /// Whether the output matrix is the embedding table.
         tied: bool,
     },
-    /// One number per position: a reward or a value (`score.weight`, Hugging Face's sequence classification
-    /// with one label).
+    /// One number per position: a reward or a value (`score.weight`, transformers' sequence
+    /// classification with one label).
     Scalar,
 }
 
@@ -152,47 +154,47 @@ pub struct Config {
     pub num_attention_heads: usize,
     /// Key/value heads (grouped-query attention, arXiv:2305.13245); divides the query heads.
     pub num_key_value_heads: usize,
-    /// Scalars per head.
+    /// Width of a head.
     pub head_dim: usize,
-    /// Longest sequence in tokens.
+    /// Maximum sequence length in tokens.
     pub max_position_embeddings: usize,
     /// Base of the rotary frequencies.
     pub rope_theta: f64,
-    /// How they are stretched.
+    /// Context extension by RoPE scaling.
     pub rope_scaling: RopeScaling,
-    /// What only its family has; must be that of `architecture`.
+    /// Fields of the family; must match `architecture`.
     pub specifics: Specifics,
-    /// Added to the mean square in every norm.
+    /// Epsilon of every RMSNorm.
     pub rms_norm_eps: f32,
     /// Whether the four attention projections have a bias.
     pub attention_bias: bool,
     /// Whether the feed-forward projections have a bias (Llama only).
     pub mlp_bias: bool,
-    /// Token that opens a document, if the model uses one.
+    /// Token that starts a document, if any.
     pub bos_token_id: Option<u32>,
     /// Tokens that end a text.
     pub eos_token_id: Vec<u32>,
-    /// Token that fills up batches elsewhere; Crisol never pads.
+    /// Padding token; Crisol never pads.
     pub pad_token_id: Option<u32>,
 }
 
-/// Largest accepted value of any size in a config: several times what the largest published models use, and
-/// small enough that products of three do not overflow.
-pub(crate) const LARGEST_SIZE: usize = 1 << 20;
+/// Maximum of any size in a config. Several times the largest published value, and small enough
+/// that a product of three cannot overflow.
+pub(crate) const MAX_SIZE: usize = 1 << 20;
 
-/// Bounds the memory that a damaged config can ask for before its weights are looked at.
+/// Bounds what a corrupt config can allocate before its weights are checked.
 pub(crate) const MAX_LAYERS: usize = 4096;
 
-/// The same for experts of all layers together; several times what the largest published models have.
+/// Maximum number of experts over all layers, several times the largest published value.
 const MAX_EXPERTS: usize = 1 << 18;
 
-/// Positions are f32 in angles and u32 elsewhere; the longest published context has ten million. (Nothing is allocated by it:
-/// rotary tables grow with the documents.)
+/// Angles are f32 and positions u32; the longest published context is ten million. Not an
+/// allocation: RoPE tables grow with the documents.
 const MAX_POSITIONS: usize = 1 << 28;
 
 impl Config {
-    /// A language model with tied head, as many key/value as query heads and a context of 1024 tokens;
-    /// change the fields for anything else.
+    /// A language model with a tied head, no grouped-query attention and a context of 1024 tokens.
+    /// Change the fields for anything else.
     pub fn new(
         architecture: Architecture,
         vocab_size: usize,
@@ -229,14 +231,14 @@ impl Config {
         Config::load_file(&folder.join("config.json"))
     }
 
-    /// Reads a file that is such as `config.json`.
+    /// Reads a `config.json` under any name.
     pub fn load_file(file: &Path) -> Result<Config, ModelError> {
         let text = fs::read_to_string(file).map_err(|e| HubError::io("read", file, e))?;
         Config::parse(&text)
             .map_err(|cause| ModelError::ConfigFile { file: file.to_owned(), cause })
     }
 
-    /// Rows and columns of the blocks that share a scale in a folder's FP8 weights, where its `config.json` says so.
+    /// Rows and columns of the blocks that share a scale in FP8 weights, if `config.json` has them.
     pub(crate) fn fp8_block(folder: &Path) -> Result<Option<[NonZeroUsize; 2]>, ModelError> {
         let file = folder.join("config.json");
         let text = fs::read_to_string(&file).map_err(|e| HubError::io("read", &file, e))?;
@@ -254,7 +256,7 @@ impl Config {
         Err(ModelError::ConfigFile { file, cause })
     }
 
-    /// Checks the shape; [`crate::Model`] is made from valid ones only.
+    /// Checks the shape; [`crate::Model`] accepts valid configs only.
     pub fn validate(&self) -> Result<(), ModelError> {
         self.problem().map_or(Ok(()), |cause| Err(ModelError::Shape(cause)))
     }
@@ -273,9 +275,9 @@ impl Config {
             if size == 0 {
                 return Some(format!("{name} is 0"));
             }
-            if size > LARGEST_SIZE {
+            if size > MAX_SIZE {
                 return Some(format!(
-                    "{name} is {size}, more than any real model has ({LARGEST_SIZE})"
+                    "{name} is {size}, more than any real model has ({MAX_SIZE})"
                 ));
             }
         }
@@ -363,21 +365,21 @@ impl Config {
     }
 
     fn parse(text: &str) -> Result<Config, String> {
-        let text = &text_part(text).map_err(|e| format!("it cannot be used ({e})"))?;
-        let mut config = read::<Raw>(text)?.into_config(&read(text)?)?;
+        let text = &language_model_config(text).map_err(|e| format!("it cannot be used ({e})"))?;
+        let mut config = parse_fields::<ConfigFields>(text)?.into_config(&parse_fields(text)?)?;
         if config.architecture == Architecture::Llama4 {
             config.specifics = Specifics::Llama4(llama4::Shape::read(text)?);
         }
         if config.architecture == Architecture::DeepseekV3 {
-            let shape: deepseek_v3::Shape = read(text)?;
+            let shape: deepseek_v3::Shape = parse_fields(text)?;
             config.head_dim = shape.qk_rope_head_dim;
             config.specifics = Specifics::DeepseekV3(shape);
         }
         config.problem().map_or(Ok(config), Err)
     }
 
-    /// The `config.json` that transformers loads (its version 4 reads `rope_theta` and `torch_dtype`, version 5
-    /// `rope_parameters` and `dtype`), beside weights of this type.
+    /// The `config.json` for transformers, with weights of type `dtype`. Version 4 reads
+    /// `rope_theta` and `torch_dtype`, version 5 `rope_parameters` and `dtype`.
     pub fn to_json(&self, dtype: FloatType) -> Value {
         let tied = self.head == Head::Language { tied: true };
         let dtype = match dtype {
@@ -433,12 +435,12 @@ impl Config {
         json
     }
 
-    /// Most tokens that a document may have.
-    pub fn longest_document(&self) -> usize {
-        self.rope_scaling.longest(self.max_position_embeddings)
+    /// Maximum document length in tokens, including RoPE extrapolation.
+    pub fn max_document_len(&self) -> usize {
+        self.rope_scaling.max_document_len(self.max_position_embeddings)
     }
 
-    /// Experts of a layer that tokens are sent to, and to how many of them each is, in a mixture of experts.
+    /// Routed experts per layer and selected experts per token; `None` without experts.
     pub fn routed_experts(&self) -> Option<(usize, usize)> {
         match &self.specifics {
             Specifics::None => None,
@@ -449,7 +451,7 @@ impl Config {
         }
     }
 
-    /// Weights of all experts that tokens are sent to, in all layers together.
+    /// Number of weights in the routed experts of all layers.
     pub(crate) fn routed_weights(&self) -> usize {
         let (layers, experts, width) = match &self.specifics {
             Specifics::None => return 0,
@@ -462,28 +464,28 @@ impl Config {
                 (layers, shape.n_routed_experts, shape.moe_intermediate_size)
             }
         };
-        // No overflow: both products of two are bounded (`MAX_EXPERTS`, `LARGEST_SIZE`).
+        // Cannot overflow: each product of two is bounded by `MAX_EXPERTS` or `MAX_SIZE`.
         3 * (layers * experts) * (width * self.hidden_size)
     }
 
-    /// Values that generation keeps of each token, in all layers together.
+    /// Elements that the KV cache holds per token, over all layers.
     pub fn cached_per_token(&self) -> usize {
         let (keys, values) = self.cache_width();
         self.num_hidden_layers * (keys + values)
     }
 
-    /// The class in transformers, as `config.json` names it.
+    /// The transformers class that `config.json` names.
     pub fn class(&self) -> String {
         let task = if self.head == Head::Scalar { SCALAR } else { LANGUAGE };
         format!("{}{task}", self.architecture.class())
     }
 
-    /// The rotary embeddings, as `rope_parameters` in `config.json`.
+    /// `rope_parameters` of `config.json`.
     pub fn rope_parameters(&self) -> Value {
         self.rope_scaling.to_json(self.rope_theta)
     }
 
-    /// Attention with one width for queries, keys and values.
+    /// Attention with equal widths of queries, keys and values.
     pub(crate) fn attention(&self) -> Attention {
         let dim = self.head_dim;
         Attention {
@@ -495,7 +497,7 @@ impl Config {
         }
     }
 
-    /// Columns of a token's keys and values that a cache keeps in every layer.
+    /// Widths of a token's keys and values in the cache of one layer.
     pub(crate) fn cache_width(&self) -> (usize, usize) {
         match &self.specifics {
             Specifics::None | Specifics::Llama4(_) => (self.kv_dim(), self.kv_dim()),
@@ -503,7 +505,7 @@ impl Config {
         }
     }
 
-    /// Which scalars are rotated together.
+    /// Which elements of a head form a rotated pair.
     pub(crate) fn rope_style(&self) -> RopeStyle {
         match &self.specifics {
             Specifics::DeepseekV3(shape) if shape.rope_interleave => RopeStyle::Interleaved,
@@ -512,7 +514,7 @@ impl Config {
         }
     }
 
-    /// DeepSeek-V3's own fields, of a valid config of that family.
+    /// The DeepSeek-V3 fields. The architecture must be DeepSeek-V3.
     pub(crate) fn deepseek_v3(&self) -> &deepseek_v3::Shape {
         let Specifics::DeepseekV3(shape) = &self.specifics else {
             panic!("models are made of valid configs only");
@@ -520,7 +522,7 @@ impl Config {
         shape
     }
 
-    /// Llama 4's own fields, of a valid config of that family.
+    /// The Llama 4 fields. The architecture must be Llama 4.
     pub(crate) fn llama4(&self) -> &llama4::Shape {
         let Specifics::Llama4(shape) = &self.specifics else {
             panic!("models are made of valid configs only");
@@ -537,8 +539,8 @@ impl Config {
     }
 }
 
-/// Of a model of text and images, the config of the part for text.
-fn text_part(text: &str) -> Result<String, serde_json::Error> {
+/// The config of the language model within a text-and-image config.
+fn language_model_config(text: &str) -> Result<String, serde_json::Error> {
     let json: Value = serde_json::from_str(text)?;
     if json["architectures"][0] != "Llama4ForConditionalGeneration"
         || !json["text_config"].is_object()
@@ -553,20 +555,20 @@ fn text_part(text: &str) -> Result<String, serde_json::Error> {
     Ok(part.to_string())
 }
 
-/// Some of the fields of a `config.json`; what is wrong with one names it.
-pub(crate) fn read<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, String> {
+/// Deserialises some fields of `config.json`; errors name the field.
+pub(crate) fn parse_fields<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, String> {
     serde_path_to_error::deserialize(&mut serde_json::Deserializer::from_str(text))
         .map_err(|e| format!("it cannot be used ({e})"))
 }
 
-/// An f32 as the f64 with the same shortest decimal form, so that 1e-5 is written as 1e-5.
+/// The f64 with the shortest decimal form of an f32: 1e-5 stays 1e-5 in JSON.
 fn shortest(x: f32) -> f64 {
     x.to_string().parse().expect("Rust's float formatting can be parsed back")
 }
 
-/// `config.json` as it stands in the file. Fields that change nothing here are not listed and so ignored.
+/// The fields of `config.json` that matter here; others are ignored.
 #[derive(Deserialize)]
-struct Raw {
+struct ConfigFields {
     #[serde(default)]
     architectures: Option<Vec<String>>,
     vocab_size: usize,
@@ -600,18 +602,19 @@ enum OneOrMany {
     Many(Vec<i64>),
 }
 
-impl Raw {
+impl ConfigFields {
     fn into_config(self, rope: &RopeFields) -> Result<Config, String> {
         let class = self.architectures.as_deref().unwrap_or_default().first();
         let class = class
             .ok_or_else(|| format!("it names no architecture; supported are {}", supported()))?;
         let tied = self.tie_word_embeddings.unwrap_or(false);
-        let (architecture, language) = Architecture::of_class(class).ok_or_else(|| {
+        let (architecture, language) = Architecture::from_class(class).ok_or_else(|| {
             format!("architecture {class} is not supported; supported are {}", supported())
         })?;
         let head = if language { Head::Language { tied } } else { Head::Scalar };
         if head == Head::Scalar {
-            // transformers writes id2label and derives the number from it; without either it has two labels.
+            // transformers writes id2label and derives num_labels from it. The default is two
+            // labels.
             let labels = self.id2label.as_ref().map(BTreeMap::len).or(self.num_labels).unwrap_or(2);
             if labels != 1 {
                 return Err(format!(
@@ -629,7 +632,8 @@ impl Raw {
             let method = quantisation.get("quant_method").unwrap_or(&Value::Null);
             if method != "fp8" {
                 return Err(format!(
-                    "its quantization_config has quant_method {method}; only \"fp8\" (DeepSeek-V3's) is supported"
+                    "its quantization_config has quant_method {method}; only \"fp8\" \
+                     (DeepSeek-V3's) is supported"
                 ));
             }
         }
@@ -650,7 +654,7 @@ impl Raw {
         let max_position_embeddings = self.max_position_embeddings.unwrap_or(default_positions);
         let (rope_theta, rope_scaling) =
             RopeScaling::read(rope, default_theta, max_position_embeddings)?;
-        // Some write -1 for none.
+        // Some configs write -1 for none.
         let token = |id: i64| u32::try_from(id).ok();
         let heads = self.num_attention_heads;
         let head_dim = match self.head_dim.or(default_head_dim) {

@@ -1,4 +1,4 @@
-//! A model's shape as `crisol-cost` counts it.
+//! Converts a [`Config`] to the shape that `crisol-cost` counts.
 
 use crisol_cost::{Attention, Block, FeedForward, ModelShape};
 
@@ -7,7 +7,7 @@ use crate::model::block_specs;
 use crate::{Config, Head};
 
 impl Config {
-    /// What parameters, operations and memory are counted from.
+    /// The shape from which parameters, FLOPs and memory are counted.
     pub fn cost_shape(&self) -> ModelShape {
         let mut blocks: Vec<(usize, Block)> = Vec::new();
         for layer in 0..self.num_hidden_layers {

@@ -1,10 +1,21 @@
-//! The DeepSeek-V3 block (DeepSeek-AI 2024, arXiv:2412.19437, section 2.1). What differs from Llama:
-//! - multi-head latent attention: keys and values of all heads are expanded from one short latent vector a token, besides
-//!   which there is one rotated key for all heads; queries may come through a bottleneck, too. Generation keeps the latent vectors
-//!   and the rotated keys only, and attends to them without expanding them: the expansion is moved to queries and outputs;
-//! - from some layer on, the feed-forward layer is a mixture of experts: each token goes to those with the largest sigmoids, of a
-//!   few groups only, besides experts that all tokens go to. A bias, which training here leaves as it is, corrects what is
-//!   chosen but not how it is weighted.
+//! The DeepSeek-V3 block (DeepSeek-AI 2024, arXiv:2412.19437, section 2.1). Differences from Llama:
+//! - Multi-head latent attention (MLA): a low-rank latent vector per token is up-projected to the
+//!   keys and values of all heads. One rotated key per token is shared by all heads.
+//! - From layer `first_k_dense_replace` on, the feed-forward layer is a mixture of experts.
+//!
+//! ```text
+//! x ─ kv_a_proj ─► latent c [rows, kv_rank] ─ norm ─ kv_b_proj ─► k_nope, v of every head
+//!             └──► k_rope   [rows, rope]     ─ RoPE ─► shared by all heads
+//! x ─ q_proj (or q_a_proj ─ norm ─ q_b_proj) ─► q_nope, q_rope of every head
+//!
+//! score = (q_nope · k_nope + q_rope · k_rope) · scale
+//! ```
+//!
+//! The cache holds `c` and `k_rope` only. Decoding absorbs `kv_b_proj` into queries and outputs, so
+//! cached latents are never expanded.
+//!
+//! Routing: sigmoid scores plus a correction bias, top-k within the best groups. The bias affects
+//! the selection, not the weights, and is not trained here.
 
 use crisol_engine::{Attention, HeadSlice, ParamId, ParamSpec, Params, Router, Tape, Var};
 use serde::Deserialize;
@@ -12,45 +23,45 @@ use serde_json::{Value, json};
 
 use crate::Config;
 use crate::block::{Block, Linear, Mlp, Pass, PastKeyValues, Specs, weight};
-use crate::mixture::{Mixture, Weighted, largest};
+use crate::mixture::{Mixture, WeightApplied, top_k};
 use crate::rope::{RopeScaling, yarn_temperature};
 
-/// The norms within the attention do not take theirs from the config.
+/// Epsilon of the norms within the attention; the config has no field for it.
 pub(crate) const NORM_EPS: f32 = 1e-6;
 
-/// The fields of `config.json` that only this family has, with transformers' defaults.
+/// The DeepSeek-V3 fields of `config.json`, with transformers' defaults.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct Shape {
-    /// Width of the bottleneck before queries; none: they are projected directly.
+    /// Rank of the query projection; `None`: full rank.
     pub q_lora_rank: Option<usize>,
-    /// Width of the latent vector of keys and values.
+    /// Rank of the shared key-value projection: width of the latent vector.
     pub kv_lora_rank: usize,
-    /// Scalars of a query or key that are not rotated.
+    /// Width of the unrotated part of a query or key.
     pub qk_nope_head_dim: usize,
-    /// And those that are.
+    /// Width of the rotated part.
     pub qk_rope_head_dim: usize,
-    /// Scalars of a value.
+    /// Width of a value.
     pub v_head_dim: usize,
-    /// Whether neighbouring scalars are rotated together.
+    /// Whether RoPE rotates adjacent elements (else the two halves of a head).
     pub rope_interleave: bool,
-    /// Layers before the first mixture.
+    /// Index of the first mixture-of-experts layer.
     pub first_k_dense_replace: usize,
-    /// Experts to choose from.
+    /// Routed experts per layer.
     pub n_routed_experts: usize,
-    /// Experts of a token.
+    /// Experts selected per token.
     pub num_experts_per_tok: usize,
-    /// Experts of all tokens, as wide as one that is so many times as wide.
+    /// Shared experts, computed as one MLP with this many times the width.
     pub n_shared_experts: usize,
-    /// Width inside an expert.
+    /// Inner width of an expert.
     pub moe_intermediate_size: usize,
     /// Groups of experts.
     pub n_group: usize,
-    /// Groups that a token's experts come from.
+    /// Groups from which a token's experts are selected.
     pub topk_group: usize,
-    /// Whether the weights of a token's experts sum to the factor.
+    /// Whether the weights of the selected experts are normalised to sum 1.
     pub norm_topk_prob: bool,
-    /// Factor on the weights.
+    /// Scale of the weights.
     pub routed_scaling_factor: f32,
 }
 
@@ -92,7 +103,7 @@ impl Shape {
             ("topk_group", self.topk_group),
         ];
         for (name, size) in sizes {
-            if size == 0 || size > crate::config::LARGEST_SIZE {
+            if size == 0 || size > crate::config::MAX_SIZE {
                 return Some(format!("{name} is {size}"));
             }
         }
@@ -111,7 +122,8 @@ impl Shape {
         }
         if self.topk_group > self.n_group || self.num_experts_per_tok > self.topk_group * group {
             return Some(format!(
-                "{} experts of {} groups (num_experts_per_tok, topk_group) cannot be chosen from {} groups of {group}",
+                "{} experts of {} groups (num_experts_per_tok, topk_group) cannot be chosen \
+                 from {} groups of {group}",
                 self.num_experts_per_tok, self.topk_group, self.n_group
             ));
         }
@@ -143,7 +155,7 @@ impl Shape {
         }
     }
 
-    /// Columns of a token's keys and values that generation keeps.
+    /// Widths of a token's keys and values in the cache.
     pub(crate) fn cache_width(&self) -> (usize, usize) {
         (self.kv_lora_rank + self.qk_rope_head_dim, self.kv_lora_rank)
     }
@@ -152,7 +164,7 @@ impl Shape {
         self.qk_nope_head_dim + self.qk_rope_head_dim
     }
 
-    /// Factor on the scores: with YaRN, hotter by the square of its temperature.
+    /// Scale of the attention scores; YaRN multiplies it by the square of its temperature.
     fn softmax_scale(&self, scaling: RopeScaling) -> f32 {
         let temperature = match scaling {
             RopeScaling::Yarn { factor, mscale_all_dim, .. } if mscale_all_dim != 0.0 => {
@@ -228,10 +240,10 @@ impl Block for DeepseekV3 {
 #[derive(Debug)]
 struct LatentAttention {
     query: Query,
-    /// To the latent vector and the rotated key.
+    /// `kv_a_proj_with_mqa`: to latent vector and rotated key.
     down: Linear,
     latent_norm: ParamId,
-    /// From the latent vector to every head's key (as far as it is not rotated) and value.
+    /// `kv_b_proj`: from the latent vector to the unrotated key and the value of every head.
     up: ParamId,
     o: Linear,
 }
@@ -320,7 +332,7 @@ impl LatentAttention {
 
         let v_dim = shape.v_head_dim;
         let scale = shape.softmax_scale(pass.config.rope_scaling);
-        let mixed = match &mut pass.context {
+        let mixed = match &mut pass.past {
             PastKeyValues::None => {
                 let expanded = tape.linear(latent, self.up, None);
                 let group = nope + v_dim;
@@ -335,8 +347,8 @@ impl LatentAttention {
                 tape.attention(q, k, v, shape, pass.offsets)
             }
             PastKeyValues::Cached { cache, slots } => {
-                // Scores are q·(W c) = (Wᵀ q)·c, and outputs Σ p·(W c) = W (Σ p·c): all heads share one key, the latent vector
-                // with the rotated key behind it, and one value, the latent vector.
+                // Absorption: scores q·(W c) = (Wᵀ q)·c, outputs Σ p·(W c) = W (Σ p·c). All heads
+                // share one key, `[latent, k_rope]`, and one value, the latent.
                 let group = nope + v_dim;
                 let q_plain = tape.concat_heads(heads, [Some(q_plain), None]);
                 let q_latent = tape.per_head_matmul(q_plain, self.up, group, 0..nope, false);
@@ -369,11 +381,11 @@ impl LatentAttention {
     }
 }
 
-/// A mixture of experts beside an expert of all tokens.
+/// Routed experts plus shared experts.
 #[derive(Debug)]
 struct SharedMixture {
     router: ParamId,
-    /// Added to the sigmoids to choose by; keeps experts equally busy in DeepSeek's training.
+    /// `e_score_correction_bias`: added for the selection only; balances the load in pre-training.
     correction: ParamId,
     experts: Mixture,
     shared: Mlp,
@@ -408,26 +420,27 @@ impl SharedMixture {
             .collect();
         let router = Router { normalise: shape.norm_topk_prob, scale: shape.routed_scaling_factor };
         let weights = tape.route(logits, router, &chosen);
-        let routed = self.experts.forward(tape, x, weights, &chosen, Weighted::Output);
+        let routed = self.experts.forward(tape, x, weights, &chosen, WeightApplied::Output);
         let shared = self.shared.forward(tape, x);
         tape.add(routed, shared)
     }
 }
 
-/// The experts of one token: the largest corrected sigmoids in the groups whose two largest sum to most.
+/// The experts of one token: top-k corrected scores within the best groups. A group's score is the
+/// sum of its two largest.
 fn choose(shape: &Shape, logits: &[f32], correction: &[f32]) -> Vec<u32> {
     let sigmoids = logits.iter().map(|z| 1.0 / (1.0 + (-z).exp()));
     let mut scores: Vec<f32> =
         sigmoids.zip(correction).map(|(s, correction)| s + correction).collect();
     let group = shape.n_routed_experts / shape.n_group;
     let of_group =
-        |scores: &[f32]| largest(scores, 2).into_iter().map(|expert| scores[expert]).sum::<f32>();
+        |scores: &[f32]| top_k(scores, 2).into_iter().map(|expert| scores[expert]).sum::<f32>();
     let groups: Vec<f32> = scores.chunks_exact(group).map(of_group).collect();
-    let kept = largest(&groups, shape.topk_group);
+    let kept = top_k(&groups, shape.topk_group);
     for (index, scores) in scores.chunks_exact_mut(group).enumerate() {
         if !kept.contains(&index) {
             scores.fill(f32::NEG_INFINITY);
         }
     }
-    largest(&scores, shape.num_experts_per_tok).into_iter().map(|expert| expert as u32).collect()
+    top_k(&scores, shape.num_experts_per_tok).into_iter().map(|expert| expert as u32).collect()
 }

@@ -1,91 +1,92 @@
-//! What can go wrong with a model, each with its remedy.
+//! Errors of models, their files and their inputs, each with a remedy.
 
 use std::path::PathBuf;
 
 use crisol_hub::HubError;
 use crisol_text::TextError;
 
-/// A problem with a model, its files or what it is asked to do.
+/// A problem with a model, its files or its input.
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {
-    /// A `config.json` that cannot be used.
+    /// A `config.json` or the metadata of a GGUF file is invalid or unsupported.
     #[error("{file}: {cause}", file = file.display())]
     ConfigFile {
         /// The file.
         file: PathBuf,
-        /// What is wrong with it.
+        /// What is wrong, with the field's name.
         cause: String,
     },
-    /// A shape that no model can have.
+    /// A [`crate::Config`] with sizes that no model can have.
     #[error("the model's shape is impossible: {0}")]
     Shape(String),
-    /// A file or folder.
+    /// Reading or writing a file failed.
     #[error(transparent)]
     Hub(#[from] HubError),
-    /// Tokenizer or chat template of a checkpoint.
+    /// The tokenizer or chat template of a checkpoint is unusable.
     #[error(transparent)]
     Text(#[from] TextError),
-    /// A model that the format of llama.cpp has no place for, or not this program's writer.
+    /// GGUF, or llama.cpp's implementation, cannot represent the model.
     #[error("this model cannot be written as a GGUF file: {cause}. Keep it as a folder.")]
     NotInGguf {
-        /// What is in the way.
+        /// The obstacle.
         cause: String,
     },
-    /// A token that the model does not have.
+    /// A token id is not in the vocabulary.
     #[error(
         "token id {id} is outside of the model's vocabulary of {vocab} tokens. \
          Was the text encoded with another model's tokenizer?"
     )]
     UnknownToken {
-        /// The id.
+        /// The token id.
         id: u32,
-        /// Size of the vocabulary.
+        /// Tokens in the vocabulary.
         vocab: usize,
     },
-    /// A sequence that does not fit.
+    /// A sequence exceeds the context.
     #[error(
         "a sequence of {length} tokens is longer than the model's context of {limit} \
          (max_position_embeddings). Shorten it."
     )]
     TooLong {
-        /// Tokens of the sequence.
+        /// Tokens in the sequence.
         length: usize,
-        /// Most tokens the model can take.
+        /// Tokens in the context.
         limit: usize,
     },
-    /// A prompt or sequence without tokens.
-    #[error("sequence {index} (counting from 0) has no tokens; there is nothing to go on from")]
+    /// A prompt or sequence has no tokens.
+    #[error("sequence {index} (counting from 0) is empty; give every sequence at least one token")]
     EmptySequence {
-        /// Which one.
+        /// Index of the sequence.
         index: usize,
     },
-    /// A language model was asked for a scalar or the other way round.
+    /// A language head is needed and the model has a scalar head, or the other way round.
     #[error("this model has {has}, but {needs} is needed")]
     WrongHead {
-        /// What it has.
+        /// The head of the model.
         has: &'static str,
-        /// What was asked for.
+        /// The head that the operation needs.
         needs: &'static str,
     },
-    /// Sampling options that make no sense.
+    /// A sampling option is out of range.
     #[error("{option} is {value}; it must be {allowed}")]
     Sampling {
         /// Name of the option.
         option: &'static str,
-        /// The value given.
+        /// The value.
         value: f64,
-        /// The values that make sense.
+        /// The valid range.
         allowed: &'static str,
     },
-    /// A stop string without characters.
-    #[error("a stop string is empty; every answer would end before it begins")]
+    /// A stop string is empty.
+    #[error("a stop string is empty and would end every answer at once; remove it")]
     EmptyStop,
-    /// Somebody asked the device to stop.
+    /// The device's interrupt was requested.
     #[error("stopped on request")]
     Stopped,
-    /// The model gives no usable probabilities.
+    /// The logits contain NaN or infinity.
     #[error(
-        "the model's logits are not finite (NaN or infinity): its weights are broken, e.g. by diverged training"
+        "the model's logits are not finite (NaN or infinity): its weights are broken, \
+         e.g. by diverged training"
     )]
     NotFinite,
 }

@@ -1,5 +1,7 @@
-//! A model on the disk, opened but not read: its shape, its tokenizer, how its weights are stored, and other files made of it
-//! tensor by tensor, so that no more than one is in memory.
+//! A model on disk, opened but not loaded: shape, tokenizer, weight formats, and export.
+//!
+//! Only headers are read on opening. Export converts one tensor at a time, so at most one is in
+//! memory.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -12,11 +14,13 @@ use crisol_hub::{
 };
 use crisol_text::TextSetup;
 
-use crate::checkpoint::{FileTensor, Folder, Group, Opened, fit, open_weights, write_files};
-use crate::weights::{Source, check_finite, inference_bytes};
+use crate::checkpoint::{
+    FileTensor, Folder, OpenedWeights, TensorGroup, check_vocab, open_weights, write_files,
+};
+use crate::weights::{WeightSource, check_finite, inference_bytes};
 use crate::{Config, ModelError, gguf};
 
-/// The files of a model, whose weights are known to fit its shape.
+/// The files of a model; its tensors match its shape.
 #[derive(Debug)]
 pub struct ModelFiles {
     path: PathBuf,
@@ -27,24 +31,24 @@ pub struct ModelFiles {
 
 #[derive(Debug)]
 enum Weights {
-    /// Of a checkpoint folder, with where each parameter is.
+    /// A checkpoint folder, and the tensor that holds each parameter.
     Folder(Tensors, Vec<FileTensor>),
     Gguf(Gguf),
 }
 
-/// Weights of one element type in a model's files.
+/// Number and size of the tensors with one element type.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WeightSummary {
-    /// Its name there (`BF16`, `Q4_K`, …).
+    /// Name of the element type (`BF16`, `Q4_K`, …).
     pub dtype: String,
-    /// How many tensors have it.
+    /// Number of tensors.
     pub tensors: usize,
-    /// What they take.
+    /// Their total size in bytes.
     pub bytes: u64,
 }
 
 impl ModelFiles {
-    /// Opens a checkpoint folder of Crisol or Hugging Face, or a GGUF file. Only headers are read.
+    /// Opens a checkpoint folder or a GGUF file. Reads only headers.
     pub fn open(path: &Path) -> Result<ModelFiles, ModelError> {
         if path.is_file() {
             let gguf = Gguf::open(path)?;
@@ -57,9 +61,9 @@ impl ModelFiles {
                 weights: Weights::Gguf(gguf),
             });
         }
-        let path = crisol_hub::whole_folder(path)?;
-        let Opened { config, tensors, specs, stored } = open_weights(&path)?;
-        Ok(ModelFiles { path, config, specs, weights: Weights::Folder(tensors, stored) })
+        let path = crisol_hub::resolve_folder(path)?;
+        let OpenedWeights { config, tensors, specs, file_tensors } = open_weights(&path)?;
+        Ok(ModelFiles { path, config, specs, weights: Weights::Folder(tensors, file_tensors) })
     }
 
     /// The shape.
@@ -67,7 +71,7 @@ impl ModelFiles {
         &self.config
     }
 
-    /// Tokenizer and chat template, if the model has any.
+    /// Tokenizer and chat template, if the files include a tokenizer.
     pub fn text(&self) -> Result<Option<TextSetup>, ModelError> {
         let text = match &self.weights {
             Weights::Gguf(gguf) if gguf.metadata().get("tokenizer.ggml.model").is_none() => {
@@ -85,7 +89,7 @@ impl ModelFiles {
         Ok(Some(text))
     }
 
-    /// The format of the weights: `gguf`, `safetensors` or `pytorch`.
+    /// The file format: `gguf`, `safetensors` or `pytorch`.
     pub fn format(&self) -> &'static str {
         match &self.weights {
             Weights::Gguf(_) => "gguf",
@@ -93,53 +97,55 @@ impl ModelFiles {
         }
     }
 
-    /// What is in the files, by element type, most bytes first; also what loading leaves out.
-    pub fn stored(&self) -> Vec<WeightSummary> {
+    /// Tensors by element type, largest total first; includes tensors that loading skips.
+    pub fn weight_summary(&self) -> Vec<WeightSummary> {
         let mut types: BTreeMap<String, WeightSummary> = BTreeMap::new();
         let mut add = |(dtype, bytes): (String, usize)| {
-            let stored =
+            let summary =
                 types.entry(dtype.clone()).or_insert(WeightSummary { dtype, tensors: 0, bytes: 0 });
-            stored.tensors += 1;
-            stored.bytes += bytes as u64;
+            summary.tensors += 1;
+            summary.bytes += bytes as u64;
         };
         match &self.weights {
             Weights::Gguf(gguf) => {
-                gguf.names().filter_map(|name| gguf.stored(name)).for_each(&mut add)
+                gguf.names().filter_map(|name| gguf.dtype_and_bytes(name)).for_each(&mut add)
             }
             Weights::Folder(tensors, _) => {
-                tensors.names().filter_map(|name| tensors.stored(name)).for_each(&mut add);
+                tensors.names().filter_map(|name| tensors.dtype_and_bytes(name)).for_each(&mut add);
             }
         }
         let mut types: Vec<WeightSummary> = types.into_values().collect();
-        types.sort_by_key(|stored| std::cmp::Reverse(stored.bytes));
+        types.sort_by_key(|summary| std::cmp::Reverse(summary.bytes));
         types
     }
 
-    /// Bytes that the weights take in inference: matrices as they are stored where that is possible, the rest in f32.
+    /// Bytes of the weights in inference: matrices in the file's format where the engine supports
+    /// it, everything else in f32.
     pub fn inference_bytes(&self) -> Result<u64, ModelError> {
         let mut bytes = 0;
         for (index, spec) in self.specs.iter().enumerate() {
-            let kind = match &self.weights {
+            let format = match &self.weights {
                 Weights::Gguf(gguf) => gguf::weight_format(gguf, &self.config, spec),
-                Weights::Folder(tensors, stored) => {
-                    stored[index].for_inference(tensors)?.map(|(kind, _)| kind)
+                Weights::Folder(tensors, file_tensors) => {
+                    file_tensors[index].for_inference(tensors)?.map(|(format, _)| format)
                 }
             };
-            bytes += inference_bytes(spec, kind) as u64;
+            bytes += inference_bytes(spec, format) as u64;
         }
         Ok(bytes)
     }
 
-    /// The type of most weights in the files if it is one of these, else F32, in which nothing is lost.
+    /// The element type of most weights if it is F32, F16 or BF16, else F32, which is lossless.
     pub fn float_type(&self) -> FloatType {
-        match self.stored().first().map(|stored| stored.dtype.as_str()) {
+        match self.weight_summary().first().map(|summary| summary.dtype.as_str()) {
             Some("F16") => FloatType::F16,
             Some("BF16") => FloatType::BF16,
             _ => FloatType::F32,
         }
     }
 
-    /// Parameters in all, and those that take part in a token's forward pass: of routed experts only the chosen ones.
+    /// Total parameters, and active parameters per token (of routed experts only the selected
+    /// ones).
     pub fn parameters(&self) -> (u64, u64) {
         let count = |spec: &ParamSpec| spec.shape.iter().product::<usize>() as u64;
         let all: u64 = self.specs.iter().map(count).sum();
@@ -149,8 +155,8 @@ impl ModelFiles {
         (all, all - routed + routed / experts as u64 * chosen as u64)
     }
 
-    /// Writes a folder that transformers loads, as a whole or not at all, with weights of this type in files of up to
-    /// `shard_bytes`.
+    /// Writes a checkpoint folder for transformers, atomically, with weights as `dtype` in files of
+    /// at most `shard_bytes` bytes.
     pub fn export_folder(
         &self,
         folder: &Path,
@@ -158,23 +164,23 @@ impl ModelFiles {
         shard_bytes: u64,
     ) -> Result<(), ModelError> {
         let text = self.checked_text()?;
-        let tensor = |group: Group| {
-            let FileTensor { name, shape, .. } = group.stored.clone();
-            let dtype = stored_as(dtype, &name);
+        let tensor = |group: TensorGroup| {
+            let FileTensor { name, shape, .. } = group.tensor.clone();
+            let dtype = export_dtype(dtype, &name);
             Tensor { name, shape, dtype, values: self.folder_values(group) }
         };
         let tensors: Vec<Tensor<'_>> =
-            Group::all(&self.config, &self.specs).into_iter().map(tensor).collect();
+            TensorGroup::all(&self.config, &self.specs).into_iter().map(tensor).collect();
         write_folder_atomically(folder, |folder| {
             write_files(folder, &self.config, text.as_ref(), dtype, &tensors, shard_bytes)
         })
     }
 
-    /// Writes a GGUF file, as a whole or not at all, with matrices of this type: F32, F16, BF16 or `Q8_0`.
+    /// Writes a GGUF file, atomically, with matrices as F32, F16, BF16 or `Q8_0`.
     pub fn export_gguf(&self, file: &Path, dtype: GgmlType) -> Result<(), ModelError> {
         let text = self.checked_text()?;
         let name = self.path.file_stem().unwrap_or_default().to_string_lossy();
-        // As for a folder, its parents too.
+        // Missing parent folders are created, as in `export_folder`.
         let parent = file.parent().unwrap_or(Path::new(""));
         fs::create_dir_all(parent).map_err(|e| HubError::io("create", parent, e))?;
         let source = || self.source();
@@ -191,7 +197,7 @@ impl ModelFiles {
         )
     }
 
-    /// Reads every weight, one tensor at a time; an error names the first that is NaN or infinite.
+    /// Reads every weight, one tensor at a time, and refuses NaN and infinity.
     pub fn check_finite(&self) -> Result<(), ModelError> {
         let mut source = self.source();
         for (index, spec) in self.specs.iter().enumerate() {
@@ -200,29 +206,29 @@ impl ModelFiles {
         Ok(())
     }
 
-    /// The tokenizer, which must be the model's.
+    /// The tokenizer, checked against the vocabulary size.
     fn checked_text(&self) -> Result<Option<TextSetup>, ModelError> {
         let mut text = self.text()?;
         if let Some(text) = &mut text {
-            fit(text, &self.config, &self.path)?;
+            check_vocab(text, &self.config, &self.path)?;
         }
         Ok(text)
     }
 
-    /// What parameters are read from, in Hugging Face's order.
-    fn source(&self) -> Box<dyn Source + '_> {
+    /// Reads parameters in Hugging Face's layout.
+    fn source(&self) -> Box<dyn WeightSource + '_> {
         match &self.weights {
             Weights::Gguf(gguf) => Box::new(gguf::File { gguf, config: &self.config }),
-            Weights::Folder(tensors, stored) => Box::new(Folder::new(tensors, stored)),
+            Weights::Folder(tensors, file_tensors) => Box::new(Folder::new(tensors, file_tensors)),
         }
     }
 
-    /// Reads a tensor of a folder.
-    fn folder_values(&self, group: Group) -> Values<'_> {
+    /// Reads the tensor of a group in a checkpoint folder's layout.
+    fn folder_values(&self, group: TensorGroup) -> Values<'_> {
         match &self.weights {
-            // As they are there, fused experts too.
-            Weights::Folder(tensors, stored) => {
-                let FileTensor { name, shape, .. } = &stored[group.first()];
+            // Folder to folder: tensors are copied as they are, fused experts included.
+            Weights::Folder(tensors, file_tensors) => {
+                let FileTensor { name, shape, .. } = &file_tensors[group.first()];
                 Box::new(move || {
                     let values = tensors.read(name, shape)?;
                     check_finite(&self.path, name, &values)?;
@@ -242,22 +248,23 @@ impl ModelFiles {
     }
 }
 
-/// Shape of a checkpoint folder, whose weights and tokenizer need not be there, or of a GGUF file.
+/// The shape of a checkpoint folder or GGUF file. A folder needs neither weights nor tokenizer.
 pub fn load_config(path: &Path) -> Result<Config, ModelError> {
     if path.is_file() {
         return gguf::config(&Gguf::open(path)?, path);
     }
-    Config::load(&crisol_hub::whole_folder(path)?)
+    Config::load(&crisol_hub::resolve_folder(path)?)
 }
 
-/// Shape and tokenizer of a checkpoint folder, whose weights need not be there, or of a GGUF file.
+/// Shape and tokenizer of a checkpoint folder or GGUF file. A folder needs no weights.
 pub fn load_text(path: &Path) -> Result<(Config, TextSetup), ModelError> {
     let text =
         if path.is_file() { gguf::text(&Gguf::open(path)?, path)? } else { TextSetup::load(path)? };
     Ok((load_config(path)?, text))
 }
 
-/// What decides on a token's experts stays as exact as it was, as in transformers (`_keep_in_fp32_modules_strict`).
-fn stored_as(dtype: FloatType, name: &str) -> FloatType {
+/// The element type of a tensor in an export. The router's correction bias stays f32, as in
+/// transformers (`_keep_in_fp32_modules_strict`).
+fn export_dtype(dtype: FloatType, name: &str) -> FloatType {
     if name.ends_with("e_score_correction_bias") { FloatType::F32 } else { dtype }
 }

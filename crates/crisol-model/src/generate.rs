@@ -1,9 +1,9 @@
-//! Generation with cached keys and values.
+//! Batched generation with a KV cache.
 //!
-//! The prompts are cut into chunks by a rule that looks at their number only; chunks run in parallel.
-//! Inside a chunk batching is continuous: a sequence that ends frees its slot for the next one. Every
-//! sequence has a random stream of its own, so neither its neighbours nor the number of threads change what
-//! it says.
+//! Prompts are split into chunks by their number only; chunks run in parallel. Batching within a
+//! chunk is continuous: a finished sequence frees its cache slot for the next one. Every sequence
+//! has its own random stream, so its tokens depend neither on the batch nor on the number of
+//! threads.
 
 use std::ops::ControlFlow;
 
@@ -14,79 +14,79 @@ use rand_chacha::rand_core::SeedableRng;
 use crate::sample::{Sampler, SamplingOptions};
 use crate::{Model, ModelError, PastKeyValues};
 
-/// Sequences decoded together: enough rows to keep matrix products busy.
+/// Sequences decoded together, enough rows for an efficient GEMM.
 const SLOTS: usize = 32;
 
-/// Prompt tokens per forward pass, which bounds its memory.
+/// Maximum prompt tokens per forward pass; bounds its memory.
 pub const PREFILL_TOKENS: usize = 2048;
 
 /// Why a sequence ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StopReason {
-    /// Its last token is one of the stop tokens.
+    /// Its last token is a stop token.
     StopToken,
-    /// It has as many new tokens as were asked for.
+    /// It reached `max_new_tokens`.
     Length,
-    /// The model's context is full.
+    /// It filled the model's context.
     Context,
-    /// Its text has a stop string in it, which [`replies`](crate::replies) and
-    /// [`stream_reply`](crate::stream_reply) look for.
+    /// Its text contains a stop string; set by [`replies`](crate::replies) and
+    /// [`stream_reply`](crate::stream_reply).
     StopString,
-    /// The receiver of the stream asked to stop.
+    /// The receiver of the stream ended it.
     Receiver,
 }
 
-/// What was generated for one prompt.
+/// The continuation of one prompt.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Generated {
-    /// The new tokens; the last one is the stop token if `stopped_by` says so.
+    /// The new tokens, including the stop token if `stopped_by` is [`StopReason::StopToken`].
     pub ids: Vec<u32>,
-    /// Log-probability of each new token under softmax(logits / temperature), whatever top-k and top-p cut
-    /// away (at temperature 1 for greedy generation): what [`Model::token_scores`] gives.
+    /// Log-probability of each new token under softmax(logits / temperature), before top-k, top-p
+    /// and min-p; temperature 1 for greedy decoding. Equals [`Model::token_scores`].
     pub logprobs: Vec<f32>,
-    /// Why it ended.
+    /// Why the sequence ended.
     pub stopped_by: StopReason,
 }
 
 impl Generated {
-    /// The new tokens without the stop token.
+    /// The new tokens, without the stop token.
     pub fn content(&self) -> &[u32] {
         let stop = usize::from(self.stopped_by == StopReason::StopToken);
         &self.ids[..self.ids.len() - stop]
     }
 }
 
-/// Continues every prompt. Put identical prompts next to one another: each is computed once for all of them.
+/// Continues every prompt. Adjacent identical prompts share one prefill.
 pub fn generate(
     model: &Model,
     params: &Params,
     prompts: &[Vec<u32>],
     options: &SamplingOptions,
 ) -> Result<Vec<Generated>, ModelError> {
-    generate_watched(model, params, prompts, options, |_| |_, _| ControlFlow::Continue(()))
+    generate_with_callback(model, params, prompts, options, |_| |_, _| ControlFlow::Continue(()))
 }
 
-/// As [`generate`]; `watch` gives, for each chunk of so many prompts, what is told the index in the chunk and the id of every
-/// token, and may break off that sequence.
-pub(crate) fn generate_watched<W: FnMut(usize, u32) -> ControlFlow<()>>(
+/// Like [`generate`]. `callback(n)` returns the callback of a chunk of `n` prompts, which gets each
+/// token as (index in the chunk, id) and can end that sequence.
+pub(crate) fn generate_with_callback<W: FnMut(usize, u32) -> ControlFlow<()>>(
     model: &Model,
     params: &Params,
     prompts: &[Vec<u32>],
     options: &SamplingOptions,
-    watch: impl Fn(usize) -> W + Sync,
+    callback: impl Fn(usize) -> W + Sync,
 ) -> Result<Vec<Generated>, ModelError> {
     let size = chunk_size(prompts.len());
     let chunks = params.device().map(prompts.len().div_ceil(size), |chunk, workspace| {
         let first = chunk * size;
         let prompts = &prompts[first..prompts.len().min(first + size)];
         let mut chunk = Chunk::new(model, params, prompts, first, options)?;
-        chunk.run(workspace, watch(prompts.len()))
+        chunk.run(workspace, callback(prompts.len()))
     });
     let chunks: Result<Vec<Vec<Generated>>, ModelError> = chunks.into_iter().collect();
     Ok(chunks?.into_iter().flatten().collect())
 }
 
-/// Continues one prompt and hands out each token as it is chosen; the receiver may break off.
+/// Continues one prompt and passes each token to `receiver`, which can end the generation.
 pub fn generate_stream(
     model: &Model,
     params: &Params,
@@ -100,25 +100,25 @@ pub fn generate_stream(
     Ok(generated?.pop().expect("one prompt gives one result"))
 }
 
-/// Keys and values of a conversation, kept from turn to turn: of each prompt only what follows the common beginning with
-/// what is held is computed. It belongs to one model and its weights.
+/// The KV cache of a conversation, reused between turns. Only the part of a prompt after the cached
+/// prefix is computed. Belongs to one model and its weights.
 #[derive(Debug, Default)]
 pub struct Conversation {
-    /// One slot.
+    /// A cache with one slot.
     cache: Option<KvCache>,
-    /// The tokens that it holds.
-    held: Vec<u32>,
-    /// Tokens of the last prompt that were held already.
+    /// The tokens in the cache.
+    cached_ids: Vec<u32>,
+    /// Cached tokens that the last prompt reused.
     reused: usize,
 }
 
 impl Conversation {
-    /// Tokens of the last prompt that did not have to be computed.
+    /// Tokens of the last prompt that came from the cache.
     pub fn reused(&self) -> usize {
         self.reused
     }
 
-    /// As [`generate_stream`].
+    /// Like [`generate_stream`].
     pub fn generate(
         &mut self,
         model: &Model,
@@ -128,39 +128,40 @@ impl Conversation {
         mut receiver: impl FnMut(u32) -> ControlFlow<()> + Send,
     ) -> Result<Generated, ModelError> {
         let prompts = [prompt.to_vec()];
-        // What an error leaves in the cache is not known, so it is put back only afterwards.
-        let (cache, held) = (self.cache.take(), std::mem::take(&mut self.held));
+        // An error leaves the cache undefined, so it is only put back on success.
+        let (cache, cached_ids) = (self.cache.take(), std::mem::take(&mut self.cached_ids));
         let mut chunk = Chunk::new(model, params, &prompts, 0, options)?;
-        self.reused = chunk.keep(cache, &held);
+        self.reused = chunk.resume(cache, &cached_ids);
         let generated = params.device().run(|workspace| chunk.run(workspace, |_, id| receiver(id)));
         let generated = generated?.pop().expect("one prompt gives one result");
-        // The last token was chosen, but not read.
+        // The last token was sampled but not fed back, so it is not in the cache.
         let all = prompt.iter().chain(&generated.ids).copied();
-        self.held = all.take(chunk.cache.len(0)).collect();
+        self.cached_ids = all.take(chunk.cache.len(0)).collect();
         self.cache = Some(chunk.cache);
         Ok(generated)
     }
 }
 
-/// Few sequences are spread over up to 16 chunks, many fill the slots of each chunk twice, so that the
-/// slots that free up early are used again.
+/// Few prompts are spread over up to 16 chunks. Many prompts fill each chunk's slots twice, so that
+/// freed slots are reused.
 fn chunk_size(prompts: usize) -> usize {
     prompts.div_ceil(16).clamp(8, 2 * SLOTS)
 }
 
-/// What [`generate`] works on at the same time on so many threads: how many chunks of prompts, and how many sequences of each.
-pub fn at_once(prompts: usize, threads: usize) -> (usize, usize) {
+/// The parallelism of [`generate`] on `threads` threads: concurrent chunks, and concurrent
+/// sequences per chunk.
+pub fn generation_concurrency(prompts: usize, threads: usize) -> (usize, usize) {
     let size = chunk_size(prompts);
     (prompts.div_ceil(size).min(threads), prompts.min(size).min(SLOTS))
 }
 
-/// A chunk of prompts while it is generated.
+/// The state of a chunk of prompts during generation.
 struct Chunk<'a> {
     model: &'a Model,
     params: &'a Params,
     prompts: &'a [Vec<u32>],
-    /// New tokens that each prompt may get.
-    room: Vec<usize>,
+    /// Maximum new tokens of each prompt.
+    max_new: Vec<usize>,
     options: &'a SamplingOptions,
     sampler: Sampler<'a>,
     rngs: Vec<ChaCha8Rng>,
@@ -168,31 +169,31 @@ struct Chunk<'a> {
     cache: KvCache,
     free_slots: Vec<usize>,
     active: Vec<Active>,
-    /// Tokens of the first prompt that the cache holds already, if it is to keep them.
-    kept: Option<usize>,
+    /// In a conversation: prompt tokens that are already in the cache.
+    cached_prefix: Option<usize>,
 }
 
-/// A sequence that has a slot.
+/// A sequence that occupies a slot.
 struct Active {
     /// Index into the chunk's prompts.
     sequence: usize,
     slot: usize,
-    /// Chosen last and not yet in the cache.
+    /// Sampled last, not yet in the cache.
     last: u32,
 }
 
-/// A prompt on its way into the cache, for one or more sequences.
+/// A prompt during prefill, for one sequence or several with identical prompts.
 struct Prefill {
-    /// Index of the first sequence; the others follow it.
+    /// Index of the first sequence; the others are adjacent.
     sequence: usize,
     /// One per sequence.
     slots: Vec<usize>,
-    /// Tokens of the prompt that are in the cache.
+    /// Prompt tokens already in the cache.
     done: usize,
 }
 
 impl<'a> Chunk<'a> {
-    /// `first`: index of the first prompt among all, which selects the random streams.
+    /// `first`: index of the first prompt among all prompts; selects the random streams.
     fn new(
         model: &'a Model,
         params: &'a Params,
@@ -203,15 +204,15 @@ impl<'a> Chunk<'a> {
         options.validate()?;
         model.needs_language_head()?;
         let config = model.config();
-        let limit = config.longest_document();
-        let mut room = Vec::new();
+        let limit = config.max_document_len();
+        let mut max_new = Vec::new();
         for (i, prompt) in prompts.iter().enumerate() {
             if prompt.is_empty() {
                 return Err(ModelError::EmptySequence { index: first + i });
             }
-            let left = limit.checked_sub(prompt.len());
-            let left = left.ok_or(ModelError::TooLong { length: prompt.len(), limit })?;
-            room.push(left.min(options.max_new_tokens));
+            let remaining = limit.checked_sub(prompt.len());
+            let remaining = remaining.ok_or(ModelError::TooLong { length: prompt.len(), limit })?;
+            max_new.push(remaining.min(options.max_new_tokens));
         }
         let rngs = (0..prompts.len()).map(|i| {
             let mut rng = ChaCha8Rng::seed_from_u64(options.seed);
@@ -220,48 +221,49 @@ impl<'a> Chunk<'a> {
         });
         let stopped_by =
             if options.max_new_tokens == 0 { StopReason::Length } else { StopReason::Context };
-        let nothing = Generated { ids: Vec::new(), logprobs: Vec::new(), stopped_by };
+        let empty = Generated { ids: Vec::new(), logprobs: Vec::new(), stopped_by };
         let capacity =
-            prompts.iter().zip(&room).map(|(prompt, room)| prompt.len() + room).max().unwrap_or(0);
+            prompts.iter().zip(&max_new).map(|(prompt, new)| prompt.len() + new).max().unwrap_or(0);
         let slots = prompts.len().min(SLOTS);
         let (layers, (k_dim, v_dim)) = (config.num_hidden_layers, config.cache_width());
         Ok(Chunk {
             model,
             params,
             prompts,
-            room,
+            max_new,
             options,
             sampler: Sampler::new(options),
             rngs: rngs.collect(),
-            results: vec![nothing; prompts.len()],
+            results: vec![empty; prompts.len()],
             cache: KvCache::new(params.device(), layers, k_dim, v_dim, slots, capacity),
             free_slots: (0..slots).rev().collect(),
             active: Vec::new(),
-            kept: None,
+            cached_prefix: None,
         })
     }
 
-    /// Goes on with a cache that holds these tokens, and keeps it for later. How many tokens of the prompt it has.
-    fn keep(&mut self, cache: Option<KvCache>, held: &[u32]) -> usize {
+    /// Continues with a conversation's cache, which holds `cached_ids`. Returns the length of the
+    /// reused prefix.
+    fn resume(&mut self, cache: Option<KvCache>, cached_ids: &[u32]) -> usize {
         let [prompt] = self.prompts else { unreachable!("a conversation is one sequence") };
-        let needed = prompt.len() + self.room[0];
-        // The last token is read again: what follows it is chosen from its logits.
+        let needed = prompt.len() + self.max_new[0];
+        // The last prompt token is always recomputed: its logits give the first new token.
         let common =
-            prompt[..prompt.len() - 1].iter().zip(held).take_while(|(a, b)| a == b).count();
-        let kept = if let Some(cache) = cache.filter(|cache| cache.capacity() >= needed) {
+            prompt[..prompt.len() - 1].iter().zip(cached_ids).take_while(|(a, b)| a == b).count();
+        let reused = if let Some(cache) = cache.filter(|cache| cache.capacity() >= needed) {
             self.cache = cache;
             self.cache.truncate(0, common);
             common
         } else {
-            // Twice as much, so that a growing conversation seldom begins anew.
+            // Twice the needed capacity, so that a growing conversation is rarely recomputed.
             let config = self.model.config();
             let (layers, (k_dim, v_dim)) = (config.num_hidden_layers, config.cache_width());
-            let capacity = (2 * needed).min(config.longest_document()).max(needed);
+            let capacity = (2 * needed).min(config.max_document_len()).max(needed);
             self.cache = KvCache::new(self.params.device(), layers, k_dim, v_dim, 1, capacity);
             0
         };
-        self.kept = Some(kept);
-        kept
+        self.cached_prefix = Some(reused);
+        reused
     }
 
     fn run(
@@ -271,8 +273,8 @@ impl<'a> Chunk<'a> {
     ) -> Result<Vec<Generated>, ModelError> {
         let mut next = 0;
         loop {
-            let entering = self.enter(&mut next);
-            self.prefill(workspace, entering, &mut receiver)?;
+            let admitted = self.admit(&mut next);
+            self.prefill(workspace, admitted, &mut receiver)?;
             if self.active.is_empty() {
                 if next == self.prompts.len() {
                     return Ok(std::mem::take(&mut self.results));
@@ -283,24 +285,24 @@ impl<'a> Chunk<'a> {
         }
     }
 
-    /// Gives free slots to waiting sequences.
-    fn enter(&mut self, next: &mut usize) -> Vec<Prefill> {
-        let mut entering: Vec<Prefill> = Vec::new();
+    /// Assigns free slots to waiting sequences.
+    fn admit(&mut self, next: &mut usize) -> Vec<Prefill> {
+        let mut admitted: Vec<Prefill> = Vec::new();
         while *next < self.prompts.len() {
             let sequence = *next;
-            if self.room[sequence] > 0 {
+            if self.max_new[sequence] > 0 {
                 let Some(slot) = self.free_slots.pop() else { break };
-                match entering.last_mut() {
+                match admitted.last_mut() {
                     Some(group) if self.continues(group, sequence) => group.slots.push(slot),
                     _ => {
-                        let done = self.kept.unwrap_or(0);
-                        entering.push(Prefill { sequence, slots: vec![slot], done });
+                        let done = self.cached_prefix.unwrap_or(0);
+                        admitted.push(Prefill { sequence, slots: vec![slot], done });
                     }
                 }
             }
             *next += 1;
         }
-        entering
+        admitted
     }
 
     fn continues(&self, group: &Prefill, sequence: usize) -> bool {
@@ -308,8 +310,8 @@ impl<'a> Chunk<'a> {
             && self.prompts[group.sequence] == self.prompts[sequence]
     }
 
-    /// Puts prompts into the cache, [`PREFILL_TOKENS`] at a time, and chooses the first token of each
-    /// sequence.
+    /// Runs prompts through the model, [`PREFILL_TOKENS`] per pass, and samples each sequence's
+    /// first token.
     fn prefill(
         &mut self,
         workspace: &mut Workspace,
@@ -318,18 +320,19 @@ impl<'a> Chunk<'a> {
     ) -> Result<(), ModelError> {
         while !waiting.is_empty() {
             let (mut ids, mut offsets, mut slots) = (Vec::new(), vec![0], Vec::new());
-            // Rows that end a prompt; all but the last prompt of a pass are complete.
+            // Last rows of the prompts that this pass completes; only the last prompt can be
+            // incomplete.
             let mut last_rows = Vec::new();
             for group in &mut waiting {
                 let prompt = &self.prompts[group.sequence];
-                let piece = (prompt.len() - group.done).min(PREFILL_TOKENS - ids.len());
-                if piece == 0 {
+                let take = (prompt.len() - group.done).min(PREFILL_TOKENS - ids.len());
+                if take == 0 {
                     break;
                 }
-                ids.extend(&prompt[group.done..group.done + piece]);
+                ids.extend(&prompt[group.done..group.done + take]);
                 offsets.push(ids.len() as u32);
                 slots.push(group.slots[0]);
-                group.done += piece;
+                group.done += take;
                 if group.done == prompt.len() {
                     last_rows.push(ids.len() as u32 - 1);
                 }
@@ -341,14 +344,14 @@ impl<'a> Chunk<'a> {
                     if i > 0 {
                         self.cache.copy_slot(group.slots[0], slot);
                     }
-                    self.choose(group.sequence + i, slot, logits, receiver)?;
+                    self.sample(group.sequence + i, slot, logits, receiver)?;
                 }
             }
         }
         Ok(())
     }
 
-    /// One more token for every active sequence.
+    /// One decoding step for all active sequences.
     fn decode(
         &mut self,
         workspace: &mut Workspace,
@@ -360,7 +363,7 @@ impl<'a> Chunk<'a> {
         let offsets: Vec<u32> = (0..=ids.len() as u32).collect();
         let logits = self.forward(workspace, &ids, &offsets, &slots, &offsets[..ids.len()])?;
         for (sequence, logits) in active.iter().zip(self.rows(&logits)) {
-            self.choose(sequence.sequence, sequence.slot, logits, receiver)?;
+            self.sample(sequence.sequence, sequence.slot, logits, receiver)?;
         }
         Ok(())
     }
@@ -369,7 +372,7 @@ impl<'a> Chunk<'a> {
         logits.chunks_exact(self.model.config().vocab_size)
     }
 
-    /// Logits of `rows` after appending new tokens to slots.
+    /// Appends tokens to slots and returns the logits of `rows`.
     fn forward(
         &mut self,
         workspace: &mut Workspace,
@@ -379,8 +382,8 @@ impl<'a> Chunk<'a> {
         rows: &[u32],
     ) -> Result<Vec<f32>, ModelError> {
         let mut tape = Tape::inference(self.params, workspace);
-        let context = PastKeyValues::Cached { cache: &mut self.cache, slots };
-        let hidden = self.model.hidden(&mut tape, ids, offsets, context)?;
+        let past = PastKeyValues::Cached { cache: &mut self.cache, slots };
+        let hidden = self.model.hidden(&mut tape, ids, offsets, past)?;
         if rows.is_empty() {
             return Ok(Vec::new());
         }
@@ -388,8 +391,8 @@ impl<'a> Chunk<'a> {
         Ok(tape.read(logits).into_owned())
     }
 
-    /// Chooses the next token of a sequence, which then stays active or ends.
-    fn choose(
+    /// Samples the next token of a sequence, then keeps the sequence active or ends it.
+    fn sample(
         &mut self,
         sequence: usize,
         slot: usize,
@@ -398,24 +401,24 @@ impl<'a> Chunk<'a> {
     ) -> Result<(), ModelError> {
         let result = &mut self.results[sequence];
         let before = self.prompts[sequence].iter().chain(&result.ids);
-        let (id, logprob) = self.sampler.draw(logits, before, &mut self.rngs[sequence])?;
+        let (id, logprob) = self.sampler.sample(logits, before, &mut self.rngs[sequence])?;
         result.ids.push(id);
         result.logprobs.push(logprob);
-        let broken_off = receiver(sequence, id).is_break();
-        let full = result.ids.len() == self.room[sequence];
+        let ended_by_receiver = receiver(sequence, id).is_break();
+        let full = result.ids.len() == self.max_new[sequence];
         result.stopped_by = if self.options.stop_ids.contains(&id) {
             StopReason::StopToken
         } else if full && result.ids.len() == self.options.max_new_tokens {
             StopReason::Length
         } else if full {
             StopReason::Context
-        } else if broken_off {
+        } else if ended_by_receiver {
             StopReason::Receiver
         } else {
             self.active.push(Active { sequence, slot, last: id });
             return Ok(());
         };
-        if self.kept.is_none() {
+        if self.cached_prefix.is_none() {
             self.cache.clear(slot);
         }
         self.free_slots.push(slot);

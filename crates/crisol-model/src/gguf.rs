@@ -1,12 +1,19 @@
-//! Models from GGUF files, as llama.cpp's `convert_hf_to_gguf.py` writes them: shape, weights, tokenizer and chat template in
-//! one file. `gguf/write.rs` writes such files, `gguf/places.rs` knows where parameters are in them, `gguf/rope.rs` stretched
-//! rotary embeddings, and `gguf/llama4.rs` and `gguf/deepseek2.rs` what those architectures have of their own.
+//! Models from GGUF files, as llama.cpp's `convert_hf_to_gguf.py` writes them: one file with shape,
+//! weights, tokenizer and chat template.
+//!
+//! | file | subject |
+//! |---|---|
+//! | `gguf/keys.rs` | metadata keys of the architecture |
+//! | `gguf/tensor_mapping.rs` | tensor names and layouts |
+//! | `gguf/rope.rs` | RoPE scaling |
+//! | `gguf/llama4.rs`, `gguf/deepseek2.rs` | keys of these architectures |
+//! | `gguf/write.rs` | export |
 
 mod deepseek2;
 mod keys;
 mod llama4;
-mod places;
 mod rope;
+mod tensor_mapping;
 pub(crate) mod write;
 
 use std::collections::BTreeSet;
@@ -17,10 +24,10 @@ use crisol_hub::{Gguf, HubError, Metadata};
 use crisol_text::{GgufVocab, TextSetup};
 
 use crate::model::specs;
-use crate::weights::{Purpose, Rows, Source, fill};
+use crate::weights::{FileMatrix, Purpose, WeightSource, load_params};
 use crate::{Architecture, Checkpoint, Config, Head, ModelError, RopeScaling};
 use keys::{Keys, optional, unusable};
-use places::Place;
+use tensor_mapping::TensorMapping;
 
 impl Checkpoint {
     /// Loads a GGUF file.
@@ -34,12 +41,12 @@ impl Checkpoint {
         let text = text(&gguf, file)?;
         let specs = check(&gguf, file, &config)?;
         let mut source = File { gguf: &gguf, config: &config };
-        let (model, params) = fill(config.clone(), specs, device, purpose, &mut source)?;
+        let (model, params) = load_params(config.clone(), specs, device, purpose, &mut source)?;
         Ok(Checkpoint { model, params, text })
     }
 }
 
-/// What llama.cpp calls the architectures.
+/// Architectures by llama.cpp's name.
 const ARCHITECTURES: [(&str, Architecture); 5] = [
     ("llama", Architecture::Llama),
     ("olmo2", Architecture::Olmo2),
@@ -48,10 +55,11 @@ const ARCHITECTURES: [(&str, Architecture); 5] = [
     ("deepseek2", Architecture::DeepseekV3),
 ];
 
-/// The tensor with a row for every token.
+/// The embedding table, `[vocab, hidden]`.
 const EMBEDDING: &str = "token_embd.weight";
 
 pub(crate) fn config(gguf: &Gguf, file: &Path) -> Result<Config, ModelError> {
+    // The metadata has the f32 of a decimal number in config.json.
     let metadata = gguf.metadata();
     let name = metadata.string("general.architecture")?;
     let Some(&(name, architecture)) = ARCHITECTURES.iter().find(|(theirs, _)| *theirs == name)
@@ -75,7 +83,6 @@ pub(crate) fn config(gguf: &Gguf, file: &Path) -> Result<Config, ModelError> {
     config.max_position_embeddings = keys.size("context_length")?;
     config.rms_norm_eps = metadata.f32(&keys.name("attention.layer_norm_rms_epsilon"))?;
     if let Some(theta) = keys.number("rope.freq_base")? {
-        // The f32 of a decimal number that a config.json has.
         config.rope_theta = f64::from(theta);
     }
     config.rope_scaling = rope::read(&keys, architecture, config.max_position_embeddings)?;
@@ -86,8 +93,8 @@ pub(crate) fn config(gguf: &Gguf, file: &Path) -> Result<Config, ModelError> {
             llama4::read(&keys, &mut config)?;
         }
         Architecture::Llama | Architecture::Olmo2 | Architecture::Qwen3 => {
-            keys.without("expert_count")?;
-            keys.without("attention.sliding_window")?;
+            keys.expect_unset("expert_count")?;
+            keys.expect_unset("attention.sliding_window")?;
             attention(&keys, &mut config)?;
         }
     }
@@ -118,7 +125,7 @@ pub(crate) fn config(gguf: &Gguf, file: &Path) -> Result<Config, ModelError> {
     Ok(config)
 }
 
-/// Heads of one width for queries, keys and values.
+/// Reads head counts and widths; queries, keys and values have one width.
 fn attention(keys: &Keys<'_>, config: &mut Config) -> Result<(), ModelError> {
     if let Some(heads) = keys.optional_size("attention.head_count_kv")? {
         config.num_key_value_heads = heads;
@@ -127,12 +134,12 @@ fn attention(keys: &Keys<'_>, config: &mut Config) -> Result<(), ModelError> {
         config.head_dim = head_dim;
     }
     for part in ["attention.value_length", "rope.dimension_count"] {
-        keys.expect(part, config.head_dim, "the width of keys")?;
+        keys.expect_size(part, config.head_dim, "the width of keys")?;
     }
     Ok(())
 }
 
-/// Tokenizer and chat template.
+/// Reads tokenizer and chat template.
 pub(crate) fn text(gguf: &Gguf, file: &Path) -> Result<TextSetup, ModelError> {
     let vocab = vocab(gguf.metadata(), file)?;
     let rows = gguf.shape(EMBEDDING).and_then(|shape| shape.first()).copied().unwrap_or(0);
@@ -156,7 +163,7 @@ fn vocab(metadata: &Metadata, file: &Path) -> Result<GgufVocab, ModelError> {
         optional(metadata, &key(rest), |key| metadata.strings(key).map(<[String]>::to_vec))
     };
     let names = optional(metadata, "tokenizer.chat_templates", |key| metadata.strings(key))?;
-    // Each once, so that a name that is there a thousand times does not take a thousand templates' memory.
+    // A set, so that a name repeated a thousand times does not copy its template as often.
     let names: BTreeSet<&String> = names.into_iter().flatten().collect();
     let named = names.into_iter().filter_map(|name| {
         let source = string(&format!("tokenizer.chat_template.{name}")).transpose()?;
@@ -187,28 +194,28 @@ fn vocab(metadata: &Metadata, file: &Path) -> Result<GgufVocab, ModelError> {
     })
 }
 
-/// Checks that the file's tensors are those of the model, and returns what the model's parameters are.
+/// Checks that the file's tensors match the config. Returns the specs of the parameters.
 pub(crate) fn check(
     gguf: &Gguf,
     file: &Path,
     config: &Config,
 ) -> Result<Vec<ParamSpec>, ModelError> {
-    // As for a folder, before any memory is taken: names of experts alone may be many.
-    let values = |name| gguf.shape(name).map_or(0, |shape| shape.iter().product());
-    let stored: usize = gguf.names().map(values).fold(0, usize::saturating_add);
-    if config.routed_weights() > stored {
+    // Checked before any allocation: with experts, even the list of parameter names can be huge.
+    let len = |name| gguf.shape(name).map_or(0, |shape| shape.iter().product());
+    let available: usize = gguf.names().map(len).fold(0, usize::saturating_add);
+    if config.routed_weights() > available {
         let cause = format!(
-            "its experts would have {} weights, but all of its tensors have {stored}",
+            "its experts need {} weights, but the file holds only {available}",
             config.routed_weights()
         );
         return Err(unusable(file, cause));
     }
     let specs = specs(config);
     let mut surplus: BTreeSet<&str> = gguf.names().collect();
-    // Part of the config.
+    // Read as part of the config.
     surplus.remove(rope::DIVISORS);
     for spec in &specs {
-        for (name, expected) in Place::in_file(gguf, config, spec).tensors(&spec.shape) {
+        for (name, expected) in TensorMapping::in_file(gguf, config, spec).tensors(&spec.shape) {
             let Some(found) = gguf.shape(&name) else {
                 return Err(HubError::MissingTensor {
                     file: file.to_owned(),
@@ -231,27 +238,27 @@ pub(crate) fn check(
     Ok(specs)
 }
 
-/// The tensors of a file as parameters.
+/// Reads parameters from the tensors of a GGUF file.
 pub(crate) struct File<'a> {
     pub(crate) gguf: &'a Gguf,
     pub(crate) config: &'a Config,
 }
 
-impl Source for File<'_> {
+impl WeightSource for File<'_> {
     fn values(&mut self, _: usize, spec: &ParamSpec) -> Result<Vec<f32>, HubError> {
-        Place::in_file(self.gguf, self.config, spec).read(self.gguf, &spec.shape)
+        TensorMapping::in_file(self.gguf, self.config, spec).read(self.gguf, &spec.shape)
     }
 
-    fn stored(&self, _: usize, spec: &ParamSpec) -> Result<Option<Rows<'_>>, HubError> {
-        Place::in_file(self.gguf, self.config, spec).stored(self.gguf, &spec.shape)
+    fn matrix(&self, _: usize, spec: &ParamSpec) -> Result<Option<FileMatrix<'_>>, HubError> {
+        TensorMapping::in_file(self.gguf, self.config, spec).matrix(self.gguf, &spec.shape)
     }
 }
 
-/// How inference keeps a parameter; none: widened.
+/// The format in which inference keeps a parameter; `None`: converted to f32.
 pub(crate) fn weight_format(
     gguf: &Gguf,
     config: &Config,
     spec: &ParamSpec,
 ) -> Option<WeightFormat> {
-    Place::in_file(gguf, config, spec).weight_format(gguf)
+    TensorMapping::in_file(gguf, config, spec).weight_format(gguf)
 }

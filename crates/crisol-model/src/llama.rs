@@ -1,5 +1,9 @@
-//! The Llama block (Touvron et al. 2023, arXiv:2302.13971): the textbook decoder block with RMS-norms
-//! *before* attention and feed-forward, so the residual stream itself is never normalised until the end.
+//! The Llama block (Touvron et al. 2023, arXiv:2302.13971), with pre-norm:
+//!
+//! ```text
+//! x = x + attention(norm(x))
+//! x = x + mlp(norm(x))
+//! ```
 
 use crisol_engine::{ParamId, ParamSpec, Params, Tape, Var};
 

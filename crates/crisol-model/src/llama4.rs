@@ -1,9 +1,11 @@
-//! The text block of Llama 4 (Meta AI 2025; <https://github.com/huggingface/transformers>, `modeling_llama4.py`). What differs from
-//! Llama:
-//! - most layers rotate queries and keys (in neighbouring pairs), norm them after that without a weight, and see only their
-//!   own chunk of the context; the others do not rotate and see all of it, with queries that grow slowly with their position;
-//! - feed-forward layers may be mixtures of experts beside an expert of all tokens: a token goes to the experts with the largest
-//!   logits, and what it brings is scaled by their sigmoids (not what it takes away).
+//! The text block of Llama 4 (Meta AI 2025; `modeling_llama4.py` of
+//! <https://github.com/huggingface/transformers>). Differences from Llama:
+//! - Three of four layers apply RoPE (adjacent pairs), then QK-norm without a weight, and attend
+//!   within chunks of the context.
+//! - The others have no RoPE and attend to the full context; their queries are scaled up slowly
+//!   with the position (`temperature`).
+//! - Feed-forward layers can be mixtures of experts plus a shared expert: top-k by logit, the
+//!   expert's *input* scaled by the sigmoid of its logit.
 
 use crisol_engine::{ParamId, ParamSpec, Params, Router, Tape, Var};
 use serde::Deserialize;
@@ -11,39 +13,39 @@ use serde_json::{Value, json};
 
 use crate::Config;
 use crate::block::{AttentionWeights, Block, Mlp, Pass, PastKeyValues, Specs, weight};
-use crate::mixture::{Mixture, Weighted, largest};
+use crate::mixture::{Mixture, WeightApplied, top_k};
 
-/// The fields of `config.json` that only this family has.
+/// The Llama 4 fields of `config.json`, one entry per layer where layers differ.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Shape {
-    /// Width inside feed-forward layers that are no mixtures; `intermediate_size` is an expert's.
+    /// Inner width of dense feed-forward layers; `intermediate_size` is an expert's.
     pub intermediate_size_mlp: usize,
-    /// Whether each layer is a mixture.
+    /// Whether a layer is a mixture of experts.
     pub moe_layers: Vec<bool>,
-    /// Experts to choose from.
+    /// Routed experts per layer.
     pub num_local_experts: usize,
-    /// Experts of a token.
+    /// Experts selected per token.
     pub num_experts_per_tok: usize,
-    /// Whether each layer rotates queries and keys.
+    /// Whether a layer applies RoPE.
     pub rope_layers: Vec<bool>,
-    /// Whether each layer sees chunks only.
+    /// Whether a layer uses chunked attention.
     pub chunked_layers: Vec<bool>,
-    /// Positions of a chunk.
+    /// Chunk size in tokens.
     pub attention_chunk_size: usize,
-    /// Whether queries and keys that are rotated are normed.
+    /// Whether layers with RoPE have QK-norm.
     pub use_qk_norm: bool,
-    /// Whether queries that are not rotated grow.
+    /// Whether layers without RoPE scale their queries by position.
     pub attn_temperature_tuning: bool,
-    /// Positions over which they do not.
+    /// Positions per step of the scale.
     pub floor_scale: usize,
-    /// How fast they grow after that.
+    /// Growth of the scale per step, on a logarithmic scale.
     pub attn_scale: f32,
 }
 
-/// As they stand in the file; transformers' defaults.
+/// The fields as in the file, with transformers' defaults.
 #[derive(Deserialize)]
 #[serde(default)]
-struct Raw {
+struct Fields {
     num_hidden_layers: usize,
     intermediate_size_mlp: usize,
     moe_layers: Option<Vec<usize>>,
@@ -60,9 +62,9 @@ struct Raw {
     attn_scale: f32,
 }
 
-impl Default for Raw {
-    fn default() -> Raw {
-        Raw {
+impl Default for Fields {
+    fn default() -> Fields {
+        Fields {
             num_hidden_layers: 0,
             intermediate_size_mlp: 16384,
             moe_layers: None,
@@ -84,31 +86,32 @@ impl Default for Raw {
 impl Shape {
     /// Reads the fields of a `config.json`.
     pub(crate) fn read(text: &str) -> Result<Shape, String> {
-        let raw: Raw = crate::config::read(text)?;
-        let layers = raw.num_hidden_layers;
-        // Before lists of that length are made.
+        let fields: Fields = crate::config::parse_fields(text)?;
+        let layers = fields.num_hidden_layers;
+        // Checked before lists of this length are allocated.
         if layers > crate::config::MAX_LAYERS {
             return Err(format!(
                 "num_hidden_layers is {layers}, more than {}",
                 crate::config::MAX_LAYERS
             ));
         }
-        if raw.interleave_moe_layer_step == 0 || raw.no_rope_layer_interval == 0 {
+        if fields.interleave_moe_layer_step == 0 || fields.no_rope_layer_interval == 0 {
             return Err("interleave_moe_layer_step and no_rope_layer_interval must not be 0".into());
         }
-        let step = raw.interleave_moe_layer_step;
-        let moe_layers = (0..layers).map(|layer| match &raw.moe_layers {
+        let step = fields.interleave_moe_layer_step;
+        let moe_layers = (0..layers).map(|layer| match &fields.moe_layers {
             Some(listed) => listed.contains(&layer),
             None => (layer + 1).is_multiple_of(step),
         });
-        let rope_layers: Vec<bool> = match raw.no_rope_layers.filter(|listed| !listed.is_empty()) {
-            // In spite of the field's name 1 means that a layer rotates.
+        let rope_layers: Vec<bool> = match fields.no_rope_layers.filter(|listed| !listed.is_empty())
+        {
+            // Despite the field's name, 1 means that the layer applies RoPE.
             Some(listed) => listed.iter().map(|&rotates| rotates != 0).collect(),
             None => (0..layers)
-                .map(|layer| !(layer + 1).is_multiple_of(raw.no_rope_layer_interval))
+                .map(|layer| !(layer + 1).is_multiple_of(fields.no_rope_layer_interval))
                 .collect(),
         };
-        let chunked_layers = match raw.layer_types {
+        let chunked_layers = match fields.layer_types {
             None => rope_layers.clone(),
             Some(types) => types
                 .iter()
@@ -119,22 +122,22 @@ impl Shape {
                 })
                 .collect::<Result<_, _>>()?,
         };
-        let tuning = &raw.attn_temperature_tuning;
+        let tuning = &fields.attn_temperature_tuning;
         Ok(Shape {
-            intermediate_size_mlp: raw.intermediate_size_mlp,
+            intermediate_size_mlp: fields.intermediate_size_mlp,
             moe_layers: moe_layers.collect(),
-            num_local_experts: raw.num_local_experts,
-            num_experts_per_tok: raw.num_experts_per_tok,
+            num_local_experts: fields.num_local_experts,
+            num_experts_per_tok: fields.num_experts_per_tok,
             rope_layers,
             chunked_layers,
-            attention_chunk_size: raw.attention_chunk_size.unwrap_or(usize::MAX),
-            use_qk_norm: raw.use_qk_norm,
+            attention_chunk_size: fields.attention_chunk_size.unwrap_or(usize::MAX),
+            use_qk_norm: fields.use_qk_norm,
             // Published configs have a number here.
             attn_temperature_tuning: tuning
                 .as_bool()
                 .unwrap_or(tuning.as_f64().is_some_and(|n| n != 0.0)),
-            floor_scale: raw.floor_scale,
-            attn_scale: raw.attn_scale,
+            floor_scale: fields.floor_scale,
+            attn_scale: fields.attn_scale,
         })
     }
 
@@ -155,7 +158,7 @@ impl Shape {
             ("num_experts_per_tok", self.num_experts_per_tok),
         ];
         for (name, size) in sizes {
-            if size == 0 || size > crate::config::LARGEST_SIZE {
+            if size == 0 || size > crate::config::MAX_SIZE {
                 return Some(format!("{name} is {size}"));
             }
         }
@@ -179,13 +182,14 @@ impl Shape {
         let moe: Vec<usize> =
             (0..self.moe_layers.len()).filter(|&layer| self.moe_layers[layer]).collect();
         let types = |&chunked: &bool| if chunked { "chunked_attention" } else { "full_attention" };
+        let rope_layers: Vec<u8> = self.rope_layers.iter().map(|&rope| u8::from(rope)).collect();
         let chunk = (self.attention_chunk_size < usize::MAX).then_some(self.attention_chunk_size);
-        let fields = json!({
+        let json = json!({
             "intermediate_size_mlp": self.intermediate_size_mlp,
             "moe_layers": moe,
             "num_local_experts": self.num_local_experts,
             "num_experts_per_tok": self.num_experts_per_tok,
-            "no_rope_layers": self.rope_layers.iter().map(|&rotates| u8::from(rotates)).collect::<Vec<_>>(),
+            "no_rope_layers": rope_layers,
             "layer_types": self.chunked_layers.iter().map(types).collect::<Vec<_>>(),
             "attention_chunk_size": chunk,
             "use_qk_norm": self.use_qk_norm,
@@ -193,12 +197,12 @@ impl Shape {
             "floor_scale": self.floor_scale,
             "attn_scale": self.attn_scale,
         });
-        if let (Value::Object(config), Value::Object(fields)) = (config, fields) {
+        if let (Value::Object(config), Value::Object(fields)) = (config, json) {
             config.extend(fields);
         }
     }
 
-    /// By how much a query that is not rotated grows.
+    /// The scale of an unrotated query: `attn_scale · ln(1 + ⌊(position + 1) / floor_scale⌋) + 1`.
     fn temperature(&self, position: u32) -> f32 {
         ((position as f32 + 1.0) / self.floor_scale as f32).floor().ln_1p() * self.attn_scale + 1.0
     }
@@ -273,11 +277,11 @@ impl Block for Llama4 {
                 let chosen: Vec<u32> = tape
                     .read(logits)
                     .chunks_exact(self.shape.num_local_experts)
-                    .flat_map(|logits| largest(logits, self.shape.num_experts_per_tok))
+                    .flat_map(|logits| top_k(logits, self.shape.num_experts_per_tok))
                     .map(|expert| expert as u32)
                     .collect();
                 let weights = tape.route(logits, Router { normalise: false, scale: 1.0 }, &chosen);
-                let routed = experts.forward(tape, normed, weights, &chosen, Weighted::Input);
+                let routed = experts.forward(tape, normed, weights, &chosen, WeightApplied::Input);
                 let shared = shared.forward(tape, normed);
                 tape.add(shared, routed)
             }
@@ -306,7 +310,7 @@ impl Llama4 {
         }
         let shape = config.attention();
         let chunk = self.shape.chunked_layers[layer].then_some(self.shape.attention_chunk_size);
-        let mixed = match &mut pass.context {
+        let mixed = match &mut pass.past {
             PastKeyValues::None => {
                 let cut = |bounds: &[u32]| {
                     let step = chunk.unwrap_or(usize::MAX);

@@ -1,6 +1,12 @@
-//! Mixtures of experts: every row goes to a few of many small feed-forward layers.
+//! Mixture of experts: every row is routed to k of many small MLPs.
 //!
-//! Rows are sorted by expert, so that each expert's rows lie together and its three products are as large as they can be.
+//! ```text
+//! x [rows, hidden] ─ select_rows ─► [rows · k, hidden], sorted by expert
+//!                  ─ grouped GEMMs: gate, up, SwiGLU, down ─► [rows · k, hidden]
+//!                  ─ sum_rows ─► [rows, hidden]
+//! ```
+//!
+//! Sorting makes the rows of an expert contiguous, so that each expert needs one GEMM per matrix.
 
 use crisol_engine::{Experts, Params, Tape, Var};
 
@@ -14,17 +20,17 @@ pub(crate) struct Mixture {
     down: Experts,
 }
 
-/// Where a row's weight for an expert is applied.
+/// Where the routing weight is applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Weighted {
-    /// To what it brings (Llama 4).
+pub(crate) enum WeightApplied {
+    /// To the expert's input (Llama 4).
     Input,
-    /// To what it takes away (DeepSeek).
+    /// To the expert's output (DeepSeek).
     Output,
 }
 
 impl Mixture {
-    /// Experts called `name` + `0.gate_proj` and so on.
+    /// Specs of experts `{name}0.gate_proj` and so on.
     pub(crate) fn specs(specs: &mut Specs, name: &str, count: usize, hidden: usize, inner: usize) {
         for part in ["gate_proj", "up_proj"] {
             for expert in 0..count {
@@ -37,7 +43,7 @@ impl Mixture {
     }
 
     pub(crate) fn bind(params: &Params, prefix: &str, name: &str, count: usize) -> Mixture {
-        // Those of all experts follow one another in the specs above.
+        // The specs list each matrix of all experts contiguously.
         let experts = |part: &str| {
             let first = weight(params, prefix, &format!("{name}0.{part}"));
             Experts { first, count }
@@ -45,18 +51,20 @@ impl Mixture {
         Mixture { gate: experts("gate_proj"), up: experts("up_proj"), down: experts("down_proj") }
     }
 
-    /// The weighted sum of what its `chosen` experts (k of each row of `x`) make of it; `weights` is `[rows, k]`.
+    /// The weighted sum of the outputs of the `chosen` experts, k per row of `x`; `weights` is
+    /// `[rows, k]`.
     pub(crate) fn forward(
         &self,
         tape: &mut Tape<'_>,
         x: Var,
         weights: Var,
         chosen: &[u32],
-        weighted: Weighted,
+        applied: WeightApplied,
     ) -> Var {
         let (rows, k) = tape.shape(weights);
         debug_assert_eq!(chosen.len(), rows * k);
-        // Entries (a row's choices, row by row) in the order of their experts, and each expert's range of them.
+        // A counting sort of the entries (row, choice) by expert. Expert `e` gets
+        // `bounds[e]..bounds[e + 1]`.
         let mut bounds = vec![0u32; self.gate.count + 1];
         for &expert in chosen {
             bounds[expert as usize + 1] += 1;
@@ -68,29 +76,29 @@ impl Mixture {
         let mut order = vec![0u32; chosen.len()];
         let mut entries = vec![0u32; chosen.len()];
         for (entry, &expert) in chosen.iter().enumerate() {
-            let place = &mut next[expert as usize];
-            order[entry] = *place;
-            entries[*place as usize] = entry as u32;
-            *place += 1;
+            let slot = &mut next[expert as usize];
+            order[entry] = *slot;
+            entries[*slot as usize] = entry as u32;
+            *slot += 1;
         }
-        let sent: Vec<u32> = entries.iter().map(|&entry| entry / k as u32).collect();
-        let mut x = tape.select_rows(x, &sent);
-        if weighted == Weighted::Input {
+        let sources: Vec<u32> = entries.iter().map(|&entry| entry / k as u32).collect();
+        let mut x = tape.select_rows(x, &sources);
+        if applied == WeightApplied::Input {
             x = tape.scale_rows(x, weights, &entries);
         }
         let gate = tape.grouped_linear(x, self.gate, &bounds);
         let up = tape.grouped_linear(x, self.up, &bounds);
         let inner = tape.swiglu(gate, up);
         let mut y = tape.grouped_linear(inner, self.down, &bounds);
-        if weighted == Weighted::Output {
+        if applied == WeightApplied::Output {
             y = tape.scale_rows(y, weights, &entries);
         }
         tape.sum_rows(y, &order, k)
     }
 }
 
-/// Indices of the `k` largest numbers, ascending; of equal ones the first.
-pub(crate) fn largest(numbers: &[f32], k: usize) -> Vec<usize> {
+/// Indices of the `k` largest numbers, ascending; ties go to the lower index.
+pub(crate) fn top_k(numbers: &[f32], k: usize) -> Vec<usize> {
     let mut order: Vec<usize> = (0..numbers.len()).collect();
     order.sort_by(|&a, &b| numbers[b].total_cmp(&numbers[a]));
     order.truncate(k);
@@ -98,20 +106,20 @@ pub(crate) fn largest(numbers: &[f32], k: usize) -> Vec<usize> {
     order
 }
 
-/// Where an expert's weight is in Llama 4's files, which hold those of all experts in one tensor `[experts, in, out]`, transposed to
-/// what other files have. Gates and ups are one tensor, side by side.
+/// An expert's matrix within a fused tensor `[experts, in, out]` of Llama 4's files. The fused
+/// tensor is transposed, and gate and up projections are concatenated along `out`.
 #[derive(Clone, Debug)]
-pub(crate) struct Fused {
-    /// Name and shape of that tensor.
+pub(crate) struct FusedExpert {
+    /// Name and shape of the fused tensor.
     pub(crate) tensor: String,
     pub(crate) shape: [usize; 3],
     expert: usize,
     first_column: usize,
 }
 
-impl Fused {
-    /// Of the parameter `name`, whose shape is `[out, in]`, if it is an expert's.
-    pub(crate) fn of(name: &str, shape: &[usize], experts: usize) -> Option<Fused> {
+impl FusedExpert {
+    /// The location of parameter `name` with shape `[out, in]`, if it is an expert's.
+    pub(crate) fn new(name: &str, shape: &[usize], experts: usize) -> Option<FusedExpert> {
         let (layer, rest) = name.split_once(".experts.")?;
         let (expert, part) = rest.split_once('.')?;
         let (expert, &[out, inner]) = (expert.parse().ok()?, shape) else { return None };
@@ -121,31 +129,31 @@ impl Fused {
             _ => ("down_proj", out, 0),
         };
         let tensor = format!("{layer}.experts.{part}");
-        Some(Fused { tensor, shape: [experts, inner, columns], expert, first_column })
+        Some(FusedExpert { tensor, shape: [experts, inner, columns], expert, first_column })
     }
 
-    fn place(&self, inner: usize) -> usize {
+    fn offset(&self, inner: usize) -> usize {
         let [_, rows, columns] = self.shape;
         (self.expert * rows + inner) * columns + self.first_column
     }
 
-    /// The parameter `[out, in]` from the tensor, whatever its elements are.
-    pub(crate) fn take<T: Copy + Default>(&self, all: &[T], out: usize) -> Vec<T> {
+    /// Extracts the matrix `[out, in]` from the fused tensor.
+    pub(crate) fn extract<T: Copy + Default>(&self, all: &[T], out: usize) -> Vec<T> {
         let inner = self.shape[1];
         let mut weight = vec![T::default(); out * inner];
         for i in 0..inner {
-            for (row, &number) in all[self.place(i)..][..out].iter().enumerate() {
+            for (row, &number) in all[self.offset(i)..][..out].iter().enumerate() {
                 weight[row * inner + i] = number;
             }
         }
         weight
     }
 
-    /// Puts the parameter `[out, in]` into the tensor.
-    pub(crate) fn put(&self, all: &mut [f32], weight: &[f32], out: usize) {
+    /// Writes the matrix `[out, in]` into the fused tensor.
+    pub(crate) fn insert(&self, all: &mut [f32], weight: &[f32], out: usize) {
         let inner = self.shape[1];
         for i in 0..inner {
-            for (row, number) in all[self.place(i)..][..out].iter_mut().enumerate() {
+            for (row, number) in all[self.offset(i)..][..out].iter_mut().enumerate() {
                 *number = weight[row * inner + i];
             }
         }

@@ -1,7 +1,7 @@
-//! A model: its shape, the ids of its parameters and its forward pass on a tape.
+//! The forward pass of a model.
 //!
-//! A [`Model`] holds no weights; it works with every [`Params`] made from its specs (the trained ones, a
-//! frozen [`Params::duplicate`] as reference policy, …).
+//! A [`Model`] has the shape and the parameter ids, but no weights. It runs with any [`Params`]
+//! made from its specs: the trained ones, a frozen [`Params::duplicate`] as reference policy, …
 
 use std::ops::Range;
 
@@ -11,7 +11,7 @@ use crate::block::{Block, Pass, PastKeyValues, Specs, weight};
 use crate::rope::RopeScaling;
 use crate::{Architecture, Config, Head, ModelError, deepseek_v3, llama, llama4, olmo2, qwen3};
 
-/// See the module's text.
+/// A model without weights: its config, the ids of its parameters and its RoPE tables.
 #[derive(Debug)]
 pub struct Model {
     config: Config,
@@ -23,8 +23,8 @@ pub struct Model {
     head: ParamId,
 }
 
-/// What a family's file provides for each of its blocks, by layer: the specs of parameters whose names begin with a prefix, and
-/// the block that is made of them.
+/// What a family's file provides: the specs of a layer's parameters under a name prefix, and the
+/// block bound to those parameters.
 struct Family {
     specs: fn(&Config, usize, String) -> Vec<ParamSpec>,
     bind: fn(&Config, &Params, usize, &str) -> Box<dyn Block>,
@@ -45,15 +45,15 @@ impl Architecture {
 }
 
 impl Model {
-    /// A model with fresh weights; the same seed gives the same bits.
+    /// A model with newly initialised weights; equal seeds give equal bits.
     pub fn init(config: Config, device: &Device, seed: u64) -> Result<(Model, Params), ModelError> {
         config.validate()?;
         let params = Params::init(device, specs(&config), seed);
         Ok((Model::bind(config, &params), params))
     }
 
-    /// A scalar-head model (reward, value) that starts from the trunk of this one. A language model's head
-    /// is replaced by a fresh `score.weight`; a scalar model's is copied.
+    /// A reward or value model that starts from the trunk of this model. A language head is
+    /// replaced by a new `score.weight`; a scalar head is copied.
     pub fn scalar_from(&self, params: &Params, seed: u64) -> (Model, Params) {
         let config = Config { head: Head::Scalar, ..self.config.clone() };
         let mut new = Params::init(params.device(), specs(&config), seed);
@@ -65,7 +65,7 @@ impl Model {
         (Model::bind(config, &new), new)
     }
 
-    /// The model whose parameters are `params`, made of its specs.
+    /// Binds a model to parameters made from its specs.
     pub(crate) fn bind(config: Config, params: &Params) -> Model {
         let bind = config.architecture.family().bind;
         let blocks = (0..config.num_hidden_layers)
@@ -95,44 +95,44 @@ impl Model {
         &self.config
     }
 
-    /// Bytes of parameters that a forward pass of one token reads; none where it chooses among experts.
+    /// Parameter bytes that a forward pass of one token reads; `None` for mixtures of experts.
     pub fn bytes_per_token(&self, params: &Params) -> Option<usize> {
         let chosen = params.specs().iter().any(|spec| spec.name.contains(".experts."));
-        // Of a table that is not the head too, one row is read.
+        // An untied embedding table is not counted: only one row of it is read.
         let read = |id: &ParamId| *id != self.embedding || *id == self.head;
         (!chosen).then(|| params.ids().filter(read).map(|id| params.bytes(id)).sum())
     }
 
-    /// Final-normed hidden states `[ids.len(), hidden_size]` of the documents
-    /// `ids[offsets[i]..offsets[i+1]]`, which do not see one another. Positions count from each document's
-    /// start, or on from what its cache slot holds. [`ModelError::Stopped`] when the device is asked to stop.
+    /// Hidden states after the final norm, `[ids.len(), hidden_size]`, of independent documents
+    /// `ids[offsets[i]..offsets[i + 1]]`. Positions start at 0 in each document, or continue its
+    /// cache slot. Errors: [`ModelError::Stopped`] if the device is interrupted.
     pub fn hidden(
         &self,
         tape: &mut Tape<'_>,
         ids: &[u32],
         offsets: &[u32],
-        context: PastKeyValues<'_>,
+        past: PastKeyValues<'_>,
     ) -> Result<Var, ModelError> {
         self.check_ids(ids)?;
-        let documents = self.documents(offsets, &context)?;
+        let documents = self.document_positions(offsets, &past)?;
         let positions: Vec<u32> = documents.iter().cloned().flatten().collect();
         assert_eq!(positions.len(), ids.len(), "offsets must cover all ids");
-        let rotation = self.rotation_by_rows(tape.params().device(), &documents);
+        let own_rope = self.document_rope(tape.params().device(), &documents);
         let (rope, rope_rows) =
-            rotation.as_ref().map_or((&self.rope, &positions), |(rope, rows)| (rope, rows));
+            own_rope.as_ref().map_or((&self.rope, &positions), |(rope, rows)| (rope, rows));
         let mut pass =
-            Pass { config: &self.config, rope, offsets, positions: &positions, rope_rows, context };
+            Pass { config: &self.config, rope, offsets, positions: &positions, rope_rows, past };
         let mut x = tape.embedding(self.embedding, ids);
         for (layer, block) in self.blocks.iter().enumerate() {
             x = block.forward(tape, &mut pass, layer, x);
             tape.keep_only(x);
-            x = whole(tape, x)?;
+            x = unless_stopped(tape, x)?;
         }
         Ok(tape.rms_norm(x, self.final_norm, self.config.rms_norm_eps))
     }
 
-    /// Log-probability of `targets[i]` after row `rows[i]` of the hidden states, and (if asked for, else
-    /// zeros) the entropy of that distribution, as two values `[rows.len(), 1]`. `logit_scale` is
+    /// Log-probability of `targets[i]` given row `rows[i]` of the hidden states, and the entropy of
+    /// that distribution (zeros unless `entropy`). Both are `[rows.len(), 1]`; `logit_scale` is
     /// 1/temperature.
     pub fn token_scores(
         &self,
@@ -147,10 +147,10 @@ impl Model {
         self.check_ids(targets)?;
         let x = tape.select_rows(hidden, rows);
         let scores = tape.token_scores(x, self.head, targets, logit_scale, entropy);
-        whole(tape, scores)
+        unless_stopped(tape, scores)
     }
 
-    /// The scalar head's number for each of `rows` of the hidden states: `[rows.len(), 1]`.
+    /// The scalar head's output for `rows` of the hidden states, `[rows.len(), 1]`.
     pub fn scalar(
         &self,
         tape: &mut Tape<'_>,
@@ -165,10 +165,10 @@ impl Model {
         }
         let x = tape.select_rows(hidden, rows);
         let value = tape.linear(x, self.head, None);
-        whole(tape, value)
+        unless_stopped(tape, value)
     }
 
-    /// Inference only: whole logits `[rows.len(), vocab_size]` for `rows` of the hidden states.
+    /// Logits `[rows.len(), vocab_size]` for `rows` of the hidden states; inference only.
     pub fn logits(
         &self,
         tape: &mut Tape<'_>,
@@ -178,7 +178,7 @@ impl Model {
         self.needs_language_head()?;
         let x = tape.select_rows(hidden, rows);
         let logits = tape.logits(x, self.head);
-        whole(tape, logits)
+        unless_stopped(tape, logits)
     }
 
     pub(crate) fn needs_language_head(&self) -> Result<(), ModelError> {
@@ -199,15 +199,15 @@ impl Model {
         }
     }
 
-    /// The positions of every document's rows.
-    fn documents(
+    /// The range of positions of every document.
+    fn document_positions(
         &self,
         offsets: &[u32],
-        context: &PastKeyValues<'_>,
+        past: &PastKeyValues<'_>,
     ) -> Result<Vec<Range<u32>>, ModelError> {
-        let limit = self.config.longest_document();
+        let limit = self.config.max_document_len();
         let positions = |(document, bounds): (usize, &[u32])| {
-            let start = match context {
+            let start = match past {
                 PastKeyValues::None => 0,
                 PastKeyValues::Cached { cache, slots } => cache.len(slots[document]),
             };
@@ -220,12 +220,9 @@ impl Model {
         offsets.windows(2).enumerate().map(positions).collect()
     }
 
-    /// Tables for these documents alone, and which of their rows belongs to every row, if frequencies depend on a document's length.
-    fn rotation_by_rows(
-        &self,
-        device: &Device,
-        documents: &[Range<u32>],
-    ) -> Option<(Rope, Vec<u32>)> {
+    /// For dynamic scaling beyond the trained context: RoPE tables of these documents alone, and
+    /// the table row of every row. The frequencies depend on each document's length.
+    fn document_rope(&self, device: &Device, documents: &[Range<u32>]) -> Option<(Rope, Vec<u32>)> {
         let trained = self.config.max_position_embeddings;
         let stretched = |document: &Range<u32>| document.end as usize > trained;
         let dynamic = matches!(self.config.rope_scaling, RopeScaling::Dynamic { .. });
@@ -246,22 +243,22 @@ impl Model {
     }
 }
 
-/// What was computed, unless somebody asked to stop: operations that end early leave a part of their results.
-fn whole<T>(tape: &Tape<'_>, computed: T) -> Result<T, ModelError> {
+/// Errors if the device was interrupted, since interrupted operations leave partial results.
+fn unless_stopped<T>(tape: &Tape<'_>, result: T) -> Result<T, ModelError> {
     if tape.params().device().interrupt().requested() {
         Err(ModelError::Stopped)
     } else {
-        Ok(computed)
+        Ok(result)
     }
 }
 
-/// Inverse rotary frequencies for a document of `length` tokens.
+/// Inverse RoPE frequencies for a document of `length` tokens.
 fn frequencies(config: &Config, length: usize) -> Vec<f32> {
     let max = config.max_position_embeddings;
     config.rope_scaling.inverse_frequencies(config.rope_theta, config.head_dim, max, length)
 }
 
-/// Names, shapes and initial values of a model's parameters, in the order of its forward pass.
+/// Names, shapes and initialisers of a model's parameters, in the order of its forward pass.
 pub(crate) fn specs(config: &Config) -> Vec<ParamSpec> {
     let mut all = Specs::new(String::new(), None);
     all.table("model.embed_tokens", config.vocab_size, config.hidden_size);
@@ -279,7 +276,7 @@ pub(crate) fn specs(config: &Config) -> Vec<ParamSpec> {
     all.list
 }
 
-/// Those of one block.
+/// The specs of one block.
 pub(crate) fn block_specs(config: &Config, layer: usize) -> Vec<ParamSpec> {
     (config.architecture.family().specs)(config, layer, layer_prefix(layer))
 }

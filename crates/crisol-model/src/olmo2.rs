@@ -1,9 +1,14 @@
-//! The OLMo-2 block (Walsh et al. 2025, arXiv:2501.00656, section 3.2). Two differences to Llama, both for
+//! The OLMo-2 block (Walsh et al. 2025, arXiv:2501.00656, section 3.2). Unlike Llama, for
 //! stability:
-//! - the RMS-norms stand *after* attention and feed-forward, on what is added to the residual stream;
-//! - QK-norm: queries and keys are RMS-normed before rotation, over all heads together.
+//! - post-norm: each norm is applied to the output that is added to the residual stream;
+//! - QK-norm: queries and keys are normed before RoPE, over all heads together.
 //!
-//! The outputs being normed, projections into the residual stream start as large as all other matrices.
+//! ```text
+//! x = x + norm(attention(x))
+//! x = x + norm(mlp(x))
+//! ```
+//!
+//! The outputs are normed, so projections into the residual stream need no smaller initial scale.
 
 use crisol_engine::{ParamId, ParamSpec, Params, Tape, Var};
 

@@ -1,5 +1,5 @@
-//! The Qwen3 block (Yang et al. 2025, arXiv:2505.09388): Llama's, with one difference for stability: queries and keys
-//! are RMS-normed before rotation, each head by itself, with one weight for all heads.
+//! The Qwen3 block (Yang et al. 2025, arXiv:2505.09388): Llama's with QK-norm. Queries and keys are
+//! normed before RoPE, per head, with one weight vector for all heads.
 
 use crisol_engine::{ParamId, ParamSpec, Params, Tape, Var};
 

@@ -1,24 +1,24 @@
-//! Generation as text: what was said, up to a stop string.
+//! Generation as text, with stop strings.
 
 use std::ops::ControlFlow;
 
 use crisol_engine::Params;
 use crisol_text::{StopStream, TextSetup};
 
-use crate::generate::generate_watched;
+use crate::generate::generate_with_callback;
 use crate::{Conversation, Generated, Model, ModelError, SamplingOptions, StopReason, generate};
 
-/// What was said to one prompt.
+/// The answer to one prompt.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Reply {
-    /// The text without special tokens, cut before a stop string.
+    /// The text without special tokens, up to a stop string.
     pub text: String,
-    /// The tokens, those of a stop string included.
+    /// The tokens, including those of the stop string.
     pub generated: Generated,
 }
 
-/// Answers every prompt as [`generate`] continues it; an answer ends when its text has one of `stops` in it. A stop string
-/// that is a special token of the tokenizer ends it like the tokens of `options.stop_ids`.
+/// Answers every prompt as [`generate`] does, up to the first of `stops` in its text. A stop string
+/// that is a special token acts like one of `options.stop_ids`.
 pub fn replies(
     model: &Model,
     params: &Params,
@@ -27,7 +27,7 @@ pub fn replies(
     options: &SamplingOptions,
     stops: &[String],
 ) -> Result<Vec<Reply>, ModelError> {
-    let options = &with_special(text, options, stops)?;
+    let options = &with_special_stops(text, options, stops)?;
     if stops.is_empty() {
         let reply = |generated: Generated| Reply {
             text: text.tokenizer.decode(generated.content(), true),
@@ -35,7 +35,7 @@ pub fn replies(
         };
         return Ok(generate(model, params, prompts, options)?.into_iter().map(reply).collect());
     }
-    let generated = generate_watched(model, params, prompts, options, |sequences| {
+    let generated = generate_with_callback(model, params, prompts, options, |sequences| {
         let mut streams: Vec<StopStream<'_>> = vec![text.tokenizer.stream_until(stops); sequences];
         move |sequence: usize, id: u32| {
             if !options.stop_ids.contains(&id) {
@@ -52,14 +52,14 @@ pub fn replies(
         .into_iter()
         .map(|generated| {
             let mut stream = text.tokenizer.stream_until(stops);
-            let said: String = generated.content().iter().map(|&id| stream.push(id)).collect();
-            Reply::new(said, stream, generated)
+            let so_far: String = generated.content().iter().map(|&id| stream.push(id)).collect();
+            Reply::new(so_far, stream, generated)
         })
         .collect())
 }
 
-/// Answers one prompt as [`replies`] does and hands out the text as it becomes certain, once for every token and at the end;
-/// the receiver may break off.
+/// Answers one prompt as [`replies`] does and passes the text to `receiver` piece by piece, once
+/// per token and at the end. The receiver can end the answer.
 pub fn stream_reply(
     model: &Model,
     params: &Params,
@@ -69,11 +69,20 @@ pub fn stream_reply(
     stops: &[String],
     receiver: impl FnMut(&str) -> ControlFlow<()> + Send,
 ) -> Result<Reply, ModelError> {
-    reply_in(&mut Conversation::default(), model, params, text, prompt, options, stops, receiver)
+    reply_in_conversation(
+        &mut Conversation::default(),
+        model,
+        params,
+        text,
+        prompt,
+        options,
+        stops,
+        receiver,
+    )
 }
 
-/// As [`stream_reply`], in a conversation whose keys and values are kept.
-pub fn reply_in(
+/// Like [`stream_reply`], within a conversation whose KV cache is kept.
+pub fn reply_in_conversation(
     conversation: &mut Conversation,
     model: &Model,
     params: &Params,
@@ -83,24 +92,24 @@ pub fn reply_in(
     stops: &[String],
     mut receiver: impl FnMut(&str) -> ControlFlow<()> + Send,
 ) -> Result<Reply, ModelError> {
-    let options = &with_special(text, options, stops)?;
+    let options = &with_special_stops(text, options, stops)?;
     let mut stream = text.tokenizer.stream_until(stops);
-    let mut said = String::new();
+    let mut so_far = String::new();
     let generated = conversation.generate(model, params, prompt, options, |id| {
         let new = if options.stop_ids.contains(&id) { String::new() } else { stream.push(id) };
-        said += &new;
+        so_far += &new;
         let wanted = receiver(&new);
         if stream.stopped() { ControlFlow::Break(()) } else { wanted }
     })?;
-    let shown = said.len();
-    let reply = Reply::new(said, stream, generated);
-    // Whether more is wanted does not matter: nothing comes after it.
+    let shown = so_far.len();
+    let reply = Reply::new(so_far, stream, generated);
+    // The last piece; the receiver's answer no longer matters.
     let _ = receiver(&reply.text[shown..]);
     Ok(reply)
 }
 
 impl Reply {
-    /// What was said, the text that its stream holds back, and the tokens.
+    /// Combines the text so far with the text that its stream holds back.
     fn new(mut text: String, stream: StopStream<'_>, mut generated: Generated) -> Reply {
         let (rest, stopped) = stream.finish();
         text += &rest;
@@ -111,8 +120,8 @@ impl Reply {
     }
 }
 
-/// The options with the special tokens among the stop strings, which no text without special tokens would show.
-fn with_special(
+/// Adds special tokens among the stop strings to `stop_ids`, since decoded text omits them.
+fn with_special_stops(
     text: &TextSetup,
     options: &SamplingOptions,
     stops: &[String],

@@ -1,75 +1,76 @@
-//! Rotary frequencies, and how models stretch them over longer contexts than they were pre-trained on: what
-//! `rope_parameters` (transformers 5) or `rope_theta` and `rope_scaling` (before) say in `config.json`.
+//! RoPE frequencies and context extension (`rope_parameters` in transformers 5, `rope_theta` and
+//! `rope_scaling` in version 4).
 //!
-//! All is computed in f32 in transformers' order of operations (`modeling_rope_utils.py`), so that angles are those that a
-//! checkpoint was trained with.
+//! Pair i of a head rotates by `position · theta^(-2i/dim)`. Everything is computed in f32 in the
+//! order of transformers' `modeling_rope_utils.py`, so that angles match those of training.
 
 use std::f32::consts::PI;
 
 use serde_json::{Map, Value, json};
 
-/// How rotary frequencies are stretched.
+/// A method of context extension.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum RopeScaling {
-    /// Not at all.
+    /// Unscaled.
     #[default]
     None,
-    /// All frequencies divided (Chen et al. 2023, arXiv:2306.15595).
+    /// Divides all frequencies (position interpolation, Chen et al. 2023, arXiv:2306.15595).
     Linear {
-        /// By this.
+        /// The divisor.
         factor: f64,
     },
-    /// Nothing up to `max_position_embeddings`; beyond it the base grows with the document's length ("dynamic NTK").
+    /// Dynamic NTK: beyond `max_position_embeddings` the base grows with the document's length.
     Dynamic {
-        /// How many times as long a context may be.
+        /// Extension of the context as a multiple.
         factor: f64,
     },
-    /// Llama 3.1's: low frequencies divided, high ones kept, those between blended (Grattafiori et al. 2024, arXiv:2407.21783).
+    /// Llama 3.1: divides low frequencies, keeps high ones and interpolates between (Grattafiori et
+    /// al. 2024, arXiv:2407.21783).
     Llama3 {
-        /// Divides low frequencies.
+        /// Divisor of low frequencies.
         factor: f64,
-        /// Frequencies below so many turns in the original context are low.
+        /// Low frequencies make fewer rotations than this over the original context.
         low_freq_factor: f64,
-        /// Those above so many are high.
+        /// High frequencies make more rotations than this.
         high_freq_factor: f64,
-        /// The context of pre-training.
+        /// Context of pre-training in tokens.
         original_max_position_embeddings: usize,
     },
-    /// YaRN (Peng et al. 2023, arXiv:2309.00071): frequencies blended like Llama 3's but along a ramp over pairs, and cosines and
-    /// sines scaled.
+    /// YaRN (Peng et al. 2023, arXiv:2309.00071): interpolates frequencies along a ramp over pairs,
+    /// and scales cosines and sines.
     Yarn {
-        /// Divides low frequencies.
+        /// Divisor of low frequencies.
         factor: f64,
-        /// The context of pre-training.
+        /// Context of pre-training in tokens.
         original_max_position_embeddings: usize,
-        /// Pairs that turn more often than this in the original context are kept.
+        /// Pairs with more rotations over the original context are unscaled.
         beta_fast: f64,
-        /// Those that turn less often are divided by `factor`.
+        /// Pairs with fewer rotations are divided by `factor`.
         beta_slow: f64,
         /// Whether the ramp's ends are rounded to whole pairs.
         truncate: bool,
-        /// The factor on cosines and sines; it follows from the others where it is not given.
+        /// Scale of cosines and sines; `None`: derived from the other fields.
         attention_factor: Option<f64>,
-        /// DeepSeek's weights of the two factors whose ratio is on cosines and sines; 0: not given.
+        /// DeepSeek: cosines and sines are scaled by t(mscale) / t(mscale_all_dim); 0: not given.
         mscale: f64,
-        /// The other.
+        /// See `mscale`.
         mscale_all_dim: f64,
     },
 }
 
-/// YaRN's temperature of the attention for a stretched context: `0.1 · mscale · ln(factor) + 1`.
+/// YaRN's attention temperature t: `0.1 · mscale · ln(factor) + 1`.
 pub(crate) fn yarn_temperature(factor: f64, mscale: f64) -> f64 {
     if factor <= 1.0 { 1.0 } else { 0.1 * mscale * factor.ln() + 1.0 }
 }
 
-/// `theta^(2i/dim)` for every pair.
+/// The inverse of every pair's frequency: `theta^(2i/dim)`.
 fn periods(theta: f32, dim: usize) -> impl Iterator<Item = f32> {
     (0..dim).step_by(2).map(move |i| theta.powf(i as f32 / dim as f32))
 }
 
 impl RopeScaling {
-    /// Inverse frequencies of all pairs for documents of up to `max` tokens (of exactly `length`, where it is more and they
-    /// depend on it).
+    /// Inverse frequencies of all pairs. `max`: the config's context; `length`: the document's
+    /// length, which matters for dynamic scaling only.
     pub(crate) fn inverse_frequencies(
         self,
         theta: f64,
@@ -117,7 +118,7 @@ impl RopeScaling {
                 truncate,
                 ..
             } => {
-                // The pair that turns so many times in the original context.
+                // The (fractional) pair with this number of rotations over the original context.
                 let pair = |turns: f64| {
                     let original = original_max_position_embeddings as f64;
                     dim as f64 * (original / (turns * 2.0 * std::f64::consts::PI)).ln()
@@ -141,7 +142,7 @@ impl RopeScaling {
         }
     }
 
-    /// The factor on cosines and sines.
+    /// The scale of cosines and sines.
     pub(crate) fn amplitude(self) -> f32 {
         match self {
             RopeScaling::Yarn { attention_factor: Some(factor), .. } => factor as f32,
@@ -155,9 +156,9 @@ impl RopeScaling {
         }
     }
 
-    /// How many tokens a document may have where the config's `max_position_embeddings` is `max`: scalings that stretch a
-    /// context by themselves go on from what the model was trained on.
-    pub(crate) fn longest(self, max: usize) -> usize {
+    /// Maximum document length for a config with `max_position_embeddings = max`. Linear and
+    /// dynamic scaling extend it by their factor.
+    pub(crate) fn max_document_len(self, max: usize) -> usize {
         match self {
             RopeScaling::Linear { factor } | RopeScaling::Dynamic { factor } => {
                 (max as f64 * factor.max(1.0)) as usize
@@ -166,12 +167,12 @@ impl RopeScaling {
         }
     }
 
-    /// What is wrong with it, for a model whose context is `max`.
+    /// What is wrong with the parameters, for heads of width `dim`.
     pub(crate) fn problem(self, dim: usize) -> Option<String> {
         let positive = |name: &str, number: f64| {
-            let fine = number.is_finite() && number > 0.0 && number <= MOST;
+            let fine = number.is_finite() && number > 0.0 && number <= MAX_VALUE;
             (!fine).then(|| {
-                format!("{name} of rotary embeddings is {number}, not between 0 and {MOST:.0}")
+                format!("{name} of rotary embeddings is {number}, not between 0 and {MAX_VALUE:.0}")
             })
         };
         match self {
@@ -220,7 +221,7 @@ impl RopeScaling {
         }
     }
 
-    /// The object `rope_parameters`, with the base in it.
+    /// The object `rope_parameters`, including `rope_theta`.
     pub(crate) fn to_json(self, theta: f64) -> Value {
         match self {
             RopeScaling::None => json!({ "rope_type": "default", "rope_theta": theta }),
@@ -274,7 +275,7 @@ impl RopeScaling {
         }
     }
 
-    /// Base (`default_theta` where none is given) and scaling from the places where either version of transformers writes them; `max` is
+    /// Reads base and scaling from the fields of either transformers version. `max` is
     /// `max_position_embeddings`.
     pub(crate) fn read(
         fields: &RopeFields,
@@ -285,12 +286,12 @@ impl RopeScaling {
             (fields.rope_theta.unwrap_or(default_theta), RopeScaling::None);
         let places =
             [("rope_scaling", &fields.rope_scaling), ("rope_parameters", &fields.rope_parameters)];
-        // Where both are given, transformers takes the older one as a whole.
+        // transformers uses the first non-empty object as a whole.
         let given = places.into_iter().find_map(|(field, object)| {
             object
                 .as_ref()
                 .filter(|object| !object.is_empty())
-                .map(|object| Object { field, object })
+                .map(|object| ScalingObject { field, object })
         });
         if let Some(object) = given {
             if let Some(given) = object.number("rope_theta")? {
@@ -305,10 +306,10 @@ impl RopeScaling {
     }
 }
 
-/// Bounds every number of a scaling: far above what makes sense, far below what overflows.
-const MOST: f64 = 1e9;
+/// Bounds every number: far above useful values, far below overflow.
+const MAX_VALUE: f64 = 1e9;
 
-/// The fields of `config.json` that this file reads.
+/// The fields of `config.json` about RoPE.
 #[derive(Debug, Default, serde::Deserialize)]
 pub(crate) struct RopeFields {
     rope_theta: Option<f64>,
@@ -318,12 +319,12 @@ pub(crate) struct RopeFields {
     original_max_position_embeddings: Option<f64>,
 }
 
-struct Object<'a> {
+struct ScalingObject<'a> {
     field: &'static str,
     object: &'a Map<String, Value>,
 }
 
-impl Object<'_> {
+impl ScalingObject<'_> {
     fn number(&self, name: &str) -> Result<Option<f64>, String> {
         match self.object.get(name) {
             None | Some(Value::Null) => Ok(None),
@@ -338,7 +339,8 @@ impl Object<'_> {
         self.number(name)?.ok_or_else(|| format!("{} has no {name}", self.field))
     }
 
-    /// The scaling, for a model whose `original_max_position_embeddings` may stand outside and whose context is `max`.
+    /// Reads the scaling. `outside`: a top-level `original_max_position_embeddings`; `max`: the
+    /// config's context.
     fn scaling(&self, outside: Option<f64>, max: usize) -> Result<RopeScaling, String> {
         let field = self.field;
         if let Some((name, _)) = self.object.iter().find(|(_, value)| value.is_object()) {
@@ -363,7 +365,8 @@ impl Object<'_> {
             .iter()
             .find_map(|&name| self.object.get(name).filter(|v| !v.is_null()));
         let name = kind.map_or(Some("default"), Value::as_str);
-        // DeepSeek-V3 in transformers makes scores hotter by it with every scaling, but no model is known that has it with another.
+        // transformers applies mscale_all_dim of DeepSeek-V3 with every scaling type, but published
+        // models have it with YaRN only.
         if name != Some("default")
             && name != Some("yarn")
             && self.number("mscale_all_dim")?.unwrap_or(0.0) != 0.0
@@ -386,7 +389,7 @@ impl Object<'_> {
                 RopeScaling::Yarn {
                     factor: self.number("factor")?.unwrap_or_else(ratio),
                     original_max_position_embeddings,
-                    // 0 counts as not given, as in transformers.
+                    // 0 counts as absent, as in transformers.
                     beta_fast: self
                         .number("beta_fast")?
                         .filter(|&beta| beta != 0.0)

@@ -1,4 +1,5 @@
-//! Choosing the next token from logits: greedy, repetition penalty, temperature, top-k, top-p, min-p, in transformers' order.
+//! Sampling a token from logits: repetition penalty, temperature, top-k, top-p and min-p, in
+//! transformers' order.
 
 use crisol_engine::softmax_weights;
 use rand_chacha::ChaCha8Rng;
@@ -6,27 +7,27 @@ use rand_chacha::rand_core::Rng;
 
 use crate::ModelError;
 
-/// How tokens are chosen and when to stop.
+/// Sampling and stopping options.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SamplingOptions {
-    /// Most tokens to generate per sequence.
+    /// Maximum new tokens per sequence.
     pub max_new_tokens: usize,
-    /// Logits are divided by this; 0 always takes the most probable token.
+    /// Divides the logits; 0 is greedy decoding.
     pub temperature: f32,
-    /// Choose among the `k` most probable tokens only.
+    /// Keep only the `k` most probable tokens.
     pub top_k: Option<usize>,
-    /// Choose among the fewest most probable tokens whose probabilities sum to at least this only (nucleus
+    /// Keep the smallest set of most probable tokens with at least this total probability (nucleus
     /// sampling, Holtzman et al. 2020, arXiv:1904.09751); applied after `top_k`.
     pub top_p: Option<f32>,
-    /// Choose among the tokens that are at least this many times as probable as the most probable one only (Nguyen et al. 2024,
+    /// Keep tokens with at least this multiple of the largest probability (Nguyen et al. 2024,
     /// arXiv:2407.01082); applied after `top_p`.
     pub min_p: Option<f32>,
-    /// Logits of tokens that the prompt or the answer has already are divided by this if positive, else multiplied (Keskar et al.
-    /// 2019, arXiv:1909.05858); 1: not at all.
+    /// Divides positive and multiplies negative logits of tokens already in prompt or answer
+    /// (Keskar et al. 2019, arXiv:1909.05858); 1 is off.
     pub repetition_penalty: f32,
-    /// Same seed, same tokens.
+    /// Equal seeds give equal tokens.
     pub seed: u64,
-    /// A sequence ends after one of these.
+    /// Tokens that end a sequence.
     pub stop_ids: Vec<u32>,
 }
 
@@ -46,44 +47,44 @@ impl Default for SamplingOptions {
 }
 
 impl SamplingOptions {
-    /// Always the most probable token.
+    /// Greedy decoding.
     pub fn greedy(max_new_tokens: usize, stop_ids: Vec<u32>) -> SamplingOptions {
         SamplingOptions { max_new_tokens, temperature: 0.0, stop_ids, ..SamplingOptions::default() }
     }
 
     pub(crate) fn validate(&self) -> Result<(), ModelError> {
-        let wrong = |option, value, allowed| Err(ModelError::Sampling { option, value, allowed });
+        let invalid = |option, value, allowed| Err(ModelError::Sampling { option, value, allowed });
         if !(self.temperature.is_finite() && self.temperature >= 0.0) {
-            return wrong(
+            return invalid(
                 "temperature",
                 self.temperature.into(),
                 "0 (greedy) or a positive number",
             );
         }
         if self.top_k == Some(0) {
-            return wrong("top-k", 0.0, "at least 1");
+            return invalid("top-k", 0.0, "at least 1");
         }
-        for (option, share) in [("top-p", self.top_p), ("min-p", self.min_p)] {
-            if let Some(p) = share.filter(|&p| !(p > 0.0 && p <= 1.0)) {
-                return wrong(option, p.into(), "above 0 and at most 1");
+        for (option, p) in [("top-p", self.top_p), ("min-p", self.min_p)] {
+            if let Some(p) = p.filter(|&p| !(p > 0.0 && p <= 1.0)) {
+                return invalid(option, p.into(), "above 0 and at most 1");
             }
         }
         let penalty = self.repetition_penalty;
         if !(penalty.is_finite() && penalty > 0.0) {
-            return wrong("repetition-penalty", penalty.into(), "a positive number");
+            return invalid("repetition-penalty", penalty.into(), "a positive number");
         }
         Ok(())
     }
 }
 
-/// Draws tokens; keeps its scratch memory between draws.
+/// Samples tokens; reuses its buffers between calls.
 pub(crate) struct Sampler<'a> {
     options: &'a SamplingOptions,
-    /// exp(logit − largest), scaled by temperature.
+    /// exp((logit − largest) / temperature).
     weights: Vec<f32>,
-    /// Ids of the tokens to choose from, where only some are.
-    kept: Vec<u32>,
-    /// Logits with the repetition penalty, and which have it.
+    /// Candidate ids, where only some tokens are candidates.
+    candidates: Vec<u32>,
+    /// Logits after the repetition penalty, and which tokens have it.
     penalised: Vec<f32>,
     is_penalised: Vec<bool>,
 }
@@ -93,16 +94,17 @@ impl Sampler<'_> {
         Sampler {
             options,
             weights: Vec::new(),
-            kept: Vec::new(),
+            candidates: Vec::new(),
             penalised: Vec::new(),
             is_penalised: Vec::new(),
         }
     }
 
-    /// A token and its log-probability under softmax(logits / temperature), *before* a penalty changes and top-k, top-p and min-p cut
-    /// the distribution: the quantity that training computes for the same token, so that the importance
-    /// ratio starts at 1. Greedy choices are scored at temperature 1. `before` are the sequence's tokens so far.
-    pub(crate) fn draw<'t>(
+    /// Samples a token. Returns its id and its log-probability under softmax(logits / temperature),
+    /// *before* penalty, top-k, top-p and min-p. Training computes the same quantity, so importance
+    /// ratios start at 1. Greedy choices are scored at temperature 1. `before`: the sequence's
+    /// tokens so far.
+    pub(crate) fn sample<'t>(
         &mut self,
         logits: &[f32],
         before: impl Iterator<Item = &'t u32>,
@@ -129,17 +131,17 @@ impl Sampler<'_> {
         Ok((token as u32, logprob as f32))
     }
 
-    /// The token by the weights that were computed from these logits.
+    /// Picks the token from `weights`, computed from these logits.
     fn pick(&mut self, logits: &[f32], largest: f32, total: f64, rng: &mut ChaCha8Rng) -> usize {
         if self.options.temperature == 0.0 {
-            // The first among equals; a sum that is finite has a largest logit.
+            // Ties go to the lowest id. A finite sum implies a largest logit.
             logits.iter().position(|&logit| logit == largest).unwrap_or_default()
         } else {
-            self.choose(total, uniform(rng))
+            self.sample_filtered(total, uniform(rng))
         }
     }
 
-    /// Copies logits; those of tokens before, once each, with the penalty.
+    /// Copies the logits and penalises each token of `before` once.
     fn penalise<'t>(
         &mut self,
         logits: &[f32],
@@ -160,52 +162,59 @@ impl Sampler<'_> {
         }
     }
 
-    /// The token at the fraction `at` of the (possibly cut) distribution's total weight.
-    fn choose(&mut self, total: f64, at: f64) -> usize {
-        let (weights, kept) = (&self.weights, &mut self.kept);
+    /// The token at fraction `u` of the (possibly truncated) distribution's total weight.
+    fn sample_filtered(&mut self, total: f64, u: f64) -> usize {
+        let (weights, candidates) = (&self.weights, &mut self.candidates);
         let &SamplingOptions { top_k, top_p, min_p, .. } = self.options;
         if top_k.is_none() && top_p.is_none() && min_p.is_none() {
-            return walk(weights.iter().copied().enumerate(), at * total);
+            return inverse_cdf(weights.iter().copied().enumerate(), u * total);
         }
-        kept.clear();
-        kept.extend(0..weights.len() as u32);
+        candidates.clear();
+        candidates.extend(0..weights.len() as u32);
         let weight = |id: u32| weights[id as usize];
-        // Most probable first; among equals the lowest id, so that the order is total.
+        // Descending probability; ties by id make the order total.
         let order = |&a: &u32, &b: &u32| weight(b).total_cmp(&weight(a)).then(a.cmp(&b));
         let cut = top_k.filter(|&k| k < weights.len());
         if let Some(k) = cut {
-            kept.select_nth_unstable_by(k - 1, order);
-            kept.truncate(k);
+            candidates.select_nth_unstable_by(k - 1, order);
+            candidates.truncate(k);
         } else if let Some(p) = top_p {
-            // All tokens below this together have less than 1 - p of the weight, so none is in the nucleus; most need no sorting.
-            let least = (1.0 - f64::from(p)) * total / weights.len() as f64;
-            kept.retain(|&id| f64::from(weight(id)) >= least);
+            // Tokens below this hold less than 1 - p of the weight together, so none is in the
+            // nucleus. This avoids sorting most of the vocabulary.
+            let threshold = (1.0 - f64::from(p)) * total / weights.len() as f64;
+            candidates.retain(|&id| f64::from(weight(id)) >= threshold);
         } else if let Some(p) = min_p {
             let largest = weights.iter().copied().fold(0.0, f32::max);
-            kept.retain(|&id| weight(id) >= p * largest);
+            candidates.retain(|&id| weight(id) >= p * largest);
         }
-        kept.sort_unstable_by(order);
-        let sum = |kept: &[u32]| kept.iter().map(|&id| f64::from(weight(id))).sum::<f64>();
+        candidates.sort_unstable_by(order);
+        let sum =
+            |candidates: &[u32]| candidates.iter().map(|&id| f64::from(weight(id))).sum::<f64>();
         if let Some(p) = top_p {
-            let enough = f64::from(p) * if cut.is_some() { sum(kept) } else { total };
+            let threshold = f64::from(p) * if cut.is_some() { sum(candidates) } else { total };
             let mut so_far = 0.0;
-            let nucleus = kept.iter().position(|&id| {
+            let nucleus = candidates.iter().position(|&id| {
                 so_far += f64::from(weight(id));
-                so_far >= enough
+                so_far >= threshold
             });
-            kept.truncate(nucleus.map_or(kept.len(), |last| last + 1));
+            candidates.truncate(nucleus.map_or(candidates.len(), |last| last + 1));
         }
         if let Some(p) = min_p {
-            // The most probable token stays whatever was cut, so ratios to it need no normalisation.
-            let least = p * kept.first().map_or(0.0, |&id| weight(id));
-            kept.truncate(kept.iter().position(|&id| weight(id) < least).unwrap_or(kept.len()));
+            // The most probable token is never cut, so ratios to it need no normalisation.
+            let threshold = p * candidates.first().map_or(0.0, |&id| weight(id));
+            candidates.truncate(
+                candidates
+                    .iter()
+                    .position(|&id| weight(id) < threshold)
+                    .unwrap_or(candidates.len()),
+            );
         }
-        walk(kept.iter().map(|&id| (id as usize, weight(id))), at * sum(kept))
+        inverse_cdf(candidates.iter().map(|&id| (id as usize, weight(id))), u * sum(candidates))
     }
 }
 
-/// The first token at which the running sum of weights exceeds `target`.
-fn walk(weights: impl Iterator<Item = (usize, f32)>, target: f64) -> usize {
+/// The first token at which the cumulative weight exceeds `target`.
+fn inverse_cdf(weights: impl Iterator<Item = (usize, f32)>, target: f64) -> usize {
     let mut sum = 0.0;
     let mut last = 0;
     for (id, weight) in weights {
@@ -239,29 +248,30 @@ mod tests {
         weights.iter().map(|w| w / sum).collect()
     }
 
-    /// Shares of each token in 40000 draws; checks each log-probability on the way.
-    fn shares(options: &SamplingOptions) -> Vec<f64> {
+    /// Frequency of each token in 40000 draws; also checks each log-probability.
+    fn frequencies(options: &SamplingOptions) -> Vec<f64> {
         const DRAWS: usize = 40_000;
         let scale =
             if options.temperature == 0.0 { 1.0 } else { 1.0 / f64::from(options.temperature) };
         let expected = softmax(scale);
         let mut rng = ChaCha8Rng::seed_from_u64(1);
         let mut sampler = Sampler::new(options);
-        let mut shares = vec![0.0; LOGITS.len()];
+        let mut frequencies = vec![0.0; LOGITS.len()];
         for _ in 0..DRAWS {
-            let (id, logprob) = sampler.draw(&LOGITS, [].iter(), &mut rng).expect("finite logits");
+            let (id, logprob) =
+                sampler.sample(&LOGITS, [].iter(), &mut rng).expect("finite logits");
             assert!((f64::from(logprob) - expected[id as usize].ln()).abs() < 1e-6);
-            shares[id as usize] += 1.0 / DRAWS as f64;
+            frequencies[id as usize] += 1.0 / DRAWS as f64;
         }
-        shares
+        frequencies
     }
 
-    fn assert_close(shares: &[f64], expected: &[f64]) {
-        for (share, expected) in shares.iter().zip(expected) {
-            // Five standard deviations of a share of 40000 draws.
+    fn assert_close(frequencies: &[f64], expected: &[f64]) {
+        for (frequency, expected) in frequencies.iter().zip(expected) {
+            // Five standard deviations of a frequency over 40000 draws.
             assert!(
-                (share - expected).abs() < 5.0 * (0.25f64 / 40_000.0).sqrt(),
-                "{shares:?} {expected:?}"
+                (frequency - expected).abs() < 5.0 * (0.25f64 / 40_000.0).sqrt(),
+                "{frequencies:?} {expected:?}"
             );
         }
     }
@@ -270,17 +280,17 @@ mod tests {
     fn draws_follow_the_tempered_distribution() {
         for temperature in [0.5, 1.0, 2.0] {
             let options = SamplingOptions { temperature, ..SamplingOptions::default() };
-            assert_close(&shares(&options), &softmax(1.0 / f64::from(temperature)));
+            assert_close(&frequencies(&options), &softmax(1.0 / f64::from(temperature)));
         }
     }
 
     #[test]
     fn greedy_takes_the_largest() {
         let greedy = SamplingOptions::greedy(1, vec![]);
-        assert_close(&shares(&greedy), &[0.0, 1.0, 0.0, 0.0, 0.0]);
+        assert_close(&frequencies(&greedy), &[0.0, 1.0, 0.0, 0.0, 0.0]);
         let mut rng = ChaCha8Rng::seed_from_u64(1);
         let tie = Sampler::new(&greedy)
-            .draw(&[0.0, 2.0, 2.0], [].iter(), &mut rng)
+            .sample(&[0.0, 2.0, 2.0], [].iter(), &mut rng)
             .expect("finite logits");
         assert_eq!(tie.0, 1);
     }
@@ -290,23 +300,23 @@ mod tests {
         let p = softmax(1.0);
         let two = [0.0, p[1] / (p[1] + p[2]), p[2] / (p[1] + p[2]), 0.0, 0.0];
         let top_k = SamplingOptions { top_k: Some(2), ..SamplingOptions::default() };
-        assert_close(&shares(&top_k), &two);
-        // The most probable token alone has less than this, the first two more.
+        assert_close(&frequencies(&top_k), &two);
+        // Between the probability of the first token and that of the first two.
         let middle = (p[1] + p[2] / 2.0) as f32;
         let top_p = SamplingOptions { top_p: Some(middle), ..SamplingOptions::default() };
-        assert_close(&shares(&top_p), &two);
-        // Top-p counts within what top-k left: of the first two tokens, the first alone has 73 %.
+        assert_close(&frequencies(&top_p), &two);
+        // Top-p applies within top-k: of the first two tokens, the first alone has 73 %.
         let both =
             SamplingOptions { top_k: Some(2), top_p: Some(0.7), ..SamplingOptions::default() };
-        assert_close(&shares(&both), &[0.0, 1.0, 0.0, 0.0, 0.0]);
+        assert_close(&frequencies(&both), &[0.0, 1.0, 0.0, 0.0, 0.0]);
         let all =
             SamplingOptions { top_k: Some(99), top_p: Some(1.0), ..SamplingOptions::default() };
-        assert_close(&shares(&all), &p);
+        assert_close(&frequencies(&all), &p);
     }
 
-    /// What is left unsorted of a large vocabulary would not have been kept.
+    /// Tokens that the pre-filter drops are not in the nucleus.
     #[test]
-    fn a_nucleus_is_the_fewest_tokens_with_its_share() {
+    fn the_nucleus_is_the_smallest_set_with_its_probability() {
         let logits: Vec<f32> =
             (0..5000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 20) as f32 / 400.0).collect();
         for (p, min_p, top_k) in
@@ -317,7 +327,7 @@ mod tests {
             let mut sampler = Sampler::new(&options);
             sampler.weights.resize(logits.len(), 0.0);
             let (_, total) = softmax_weights(&logits, 1.0, &mut sampler.weights);
-            sampler.choose(total, 0.5);
+            sampler.sample_filtered(total, 0.5);
             let mut sorted = sampler.weights.clone();
             sorted.sort_by(|a, b| b.total_cmp(a));
             let mut so_far = 0.0;
@@ -328,40 +338,40 @@ mod tests {
             let nucleus = 1 + nucleus.expect("less than all of it");
             let probable =
                 sorted.iter().filter(|&&w| w >= min_p.unwrap_or(0.0) * sorted[0]).count();
-            assert_eq!(sampler.kept.len(), nucleus.min(probable), "{options:?}");
+            assert_eq!(sampler.candidates.len(), nucleus.min(probable), "{options:?}");
         }
     }
 
     #[test]
-    fn min_p_keeps_what_is_nearly_as_probable_as_the_most_probable() {
+    fn min_p_keeps_tokens_near_the_largest_probability() {
         let p = softmax(1.0);
         let two = [0.0, p[1] / (p[1] + p[2]), p[2] / (p[1] + p[2]), 0.0, 0.0];
         // Just below and just above the ratio of the second to the first.
         let ratio = (p[2] / p[1]) as f32;
         let below = SamplingOptions { min_p: Some(0.99 * ratio), ..SamplingOptions::default() };
-        assert_close(&shares(&below), &two);
+        assert_close(&frequencies(&below), &two);
         let above = SamplingOptions { min_p: Some(1.01 * ratio), ..SamplingOptions::default() };
-        assert_close(&shares(&above), &[0.0, 1.0, 0.0, 0.0, 0.0]);
+        assert_close(&frequencies(&above), &[0.0, 1.0, 0.0, 0.0, 0.0]);
     }
 
     #[test]
-    fn tokens_that_were_there_are_penalised_once() {
+    fn repeated_tokens_are_penalised_once() {
         let greedy = |logits: &[f32], penalty, before: &[u32]| {
             let options = SamplingOptions {
                 repetition_penalty: penalty,
                 ..SamplingOptions::greedy(1, vec![])
             };
             let mut rng = ChaCha8Rng::seed_from_u64(1);
-            Sampler::new(&options).draw(logits, before.iter(), &mut rng).expect("finite logits")
+            Sampler::new(&options).sample(logits, before.iter(), &mut rng).expect("finite logits")
         };
         let logits = [4.0, 3.0, -1.0];
         assert_eq!(greedy(&logits, 1.3, &[]).0, 0);
-        // 4 / 1.3 is still more than 3, however often the token was there; 4 / 1.4 is less.
+        // 4 / 1.3 still exceeds 3, however often the token occurred; 4 / 1.4 does not.
         assert_eq!(greedy(&logits, 1.3, &[0, 0, 0]).0, 0);
         assert_eq!(greedy(&logits, 1.4, &[0]).0, 1);
-        // What is negative becomes more so: -2 is less than -1.5.
+        // Negative logits decrease: -2 is below -1.5.
         assert_eq!(greedy(&[-1.0, -1.5], 2.0, &[0]).0, 1);
-        // The log-probability is the model's own.
+        // The log-probability ignores the penalty.
         assert_eq!(greedy(&logits, 1.4, &[0]).1, greedy(&logits, 0.5, &[1]).1);
     }
 
@@ -370,7 +380,7 @@ mod tests {
         let mut rng = ChaCha8Rng::seed_from_u64(1);
         for options in [SamplingOptions::default(), SamplingOptions::greedy(1, vec![])] {
             for broken in [[0.0, f32::NAN], [f32::INFINITY, 0.0], [f32::NAN, f32::NAN]] {
-                let drawn = Sampler::new(&options).draw(&broken, [].iter(), &mut rng);
+                let drawn = Sampler::new(&options).sample(&broken, [].iter(), &mut rng);
                 assert!(matches!(drawn, Err(ModelError::NotFinite)), "{broken:?}");
             }
         }

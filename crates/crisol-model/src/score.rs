@@ -1,14 +1,14 @@
-//! What a model says about given sequences: log-probabilities of their tokens, or scalars per token.
+//! Scores of given sequences: log-probabilities of their tokens, or scalars per token.
 
 use crisol_engine::{Params, Tape, Var};
 
 use crate::{Model, ModelError, PastKeyValues};
 
-/// Tokens per forward pass, which bounds its memory. A longer sequence is a pass of its own.
+/// Maximum tokens per forward pass; bounds its memory. A longer sequence has its own pass.
 const SHARD_TOKENS: usize = 2048;
 
-/// Log-probability of every token but the first, given those before it: `len - 1` numbers per sequence.
-/// `logit_scale` is 1/temperature.
+/// Log-probability of every token but the first, `len - 1` numbers per sequence. `logit_scale` is
+/// 1/temperature.
 pub fn score<S: AsRef<[u32]> + Sync>(
     model: &Model,
     params: &Params,
@@ -22,8 +22,8 @@ pub fn score<S: AsRef<[u32]> + Sync>(
     })
 }
 
-/// The scalar head's number at every token: `len` numbers per sequence. A reward model's verdict is the
-/// last one.
+/// The scalar head's output at every token, `len` numbers per sequence. A reward model's score is
+/// the last one.
 pub fn scalars<S: AsRef<[u32]> + Sync>(
     model: &Model,
     params: &Params,
@@ -34,8 +34,8 @@ pub fn scalars<S: AsRef<[u32]> + Sync>(
     })
 }
 
-/// Runs packed shards of sequences in parallel and reads `head(tape, hidden, rows, ids)` for all rows but
-/// the last `without_last` of each sequence.
+/// Runs packed shards of sequences in parallel and reads `head(tape, hidden, rows, ids)` for all
+/// rows except the last `without_last` of each sequence.
 fn over_shards<S: AsRef<[u32]> + Sync>(
     model: &Model,
     params: &Params,

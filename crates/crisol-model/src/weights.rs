@@ -1,4 +1,5 @@
-//! Filling a model's parameters from files: widened to f32 for training, matrices as they are stored for inference.
+//! Loads a model's parameters from files: as f32 for training, in the file's weight format for
+//! inference.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -10,9 +11,9 @@ use crisol_hub::{HubError, Mapped, Scales};
 use crate::model::specs;
 use crate::{Config, Model, ModelError};
 
-/// Bytes of f32 parameters up to which a model is loaded for inference as it is for training: its products are then those of
-/// training, bit by bit, and a layout of its weights is kept for them.
-const SMALL: usize = 128 << 20;
+/// Models up to this size in bytes (as f32) keep f32 matrices as plain parameters in inference.
+/// Their GEMMs then match training bit by bit and use cached packed weights.
+const MAX_F32_INFERENCE_BYTES: usize = 128 << 20;
 
 /// What a model is loaded for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,16 +22,16 @@ pub(crate) enum Purpose {
     Inference,
 }
 
-/// Files that parameters come from, by their index among the model's specs.
-pub(crate) trait Source {
-    /// A parameter's values.
+/// Reads parameters by their index in the model's specs.
+pub(crate) trait WeightSource {
+    /// A parameter's values in f32.
     fn values(&mut self, index: usize, spec: &ParamSpec) -> Result<Vec<f32>, HubError>;
 
-    /// A matrix as it is stored, if inference can use it so.
-    fn stored(&self, index: usize, spec: &ParamSpec) -> Result<Option<Rows<'_>>, HubError>;
+    /// A matrix in the file's weight format, if inference can use it.
+    fn matrix(&self, index: usize, spec: &ParamSpec) -> Result<Option<FileMatrix<'_>>, HubError>;
 }
 
-/// Refuses values of a tensor that are NaN or infinite.
+/// Refuses NaN and infinity.
 pub(crate) fn check_finite(file: &Path, tensor: &str, values: &[f32]) -> Result<(), HubError> {
     match values.iter().position(|value| !value.is_finite()) {
         None => Ok(()),
@@ -41,37 +42,38 @@ pub(crate) fn check_finite(file: &Path, tensor: &str, values: &[f32]) -> Result<
     }
 }
 
-/// Refuses weights that are NaN or infinite: training on them would end in a loss that no setting mends.
+/// Refuses a model with NaN or infinite weights, on which no training can succeed.
 pub(crate) fn check_params(file: &Path, params: &Params) -> Result<(), HubError> {
     params.ids().try_for_each(|id| check_finite(file, &params.spec(id).name, &params.read(id)))
 }
 
-/// Rows of a matrix as they are stored.
-pub(crate) struct Rows<'a> {
-    pub(crate) kind: WeightFormat,
+/// A matrix in the weight format of its file.
+pub(crate) struct FileMatrix<'a> {
+    pub(crate) format: WeightFormat,
     pub(crate) bytes: Bytes<'a>,
-    /// Scalars of a head whose rows are in another order (see [`row_in_pairs`]).
-    pub(crate) head_in_pairs: Option<usize>,
+    /// Head width, if rows are reordered (see [`interleaved_row`]).
+    pub(crate) interleaved_head_dim: Option<usize>,
 }
 
-/// All rows, one after the other.
+/// The bytes of a matrix, row by row.
 pub(crate) enum Bytes<'a> {
     Mapped(Mapped<'a>),
     Gathered(Vec<u8>),
-    /// FP8 numbers with the scales of their blocks, if they have any.
+    /// FP8 values, and the scales of their blocks if the file has any.
     Scaled(Mapped<'a>, Option<Scales>),
 }
 
-impl Rows<'_> {
-    fn lay_out(&self, device: &Device, shape: [usize; 2]) -> Option<QuantisedMatrix> {
-        let row_bytes = self.kind.row_bytes(shape[1])?;
+impl FileMatrix<'_> {
+    fn quantised(&self, device: &Device, shape: [usize; 2]) -> Option<QuantisedMatrix> {
+        let row_bytes = self.format.row_bytes(shape[1])?;
         let (bytes, row_bytes): (&[u8], usize) = match &self.bytes {
             Bytes::Mapped(mapped) => (mapped, row_bytes),
             Bytes::Gathered(bytes) => (bytes, row_bytes),
             Bytes::Scaled(codes, _) => (codes, shape[1]),
         };
         let row = |row: usize| {
-            let row = self.head_in_pairs.map_or(row, |head_dim| row_in_pairs(row, head_dim));
+            let row =
+                self.interleaved_head_dim.map_or(row, |head_dim| interleaved_row(row, head_dim));
             let bytes = &bytes[row * row_bytes..][..row_bytes];
             match &self.bytes {
                 Bytes::Scaled(_, scales) => Cow::Owned(scaled_blocks(bytes, row, scales.as_ref())),
@@ -83,11 +85,11 @@ impl Rows<'_> {
                 mapped.release(rows.start * row_bytes..rows.end * row_bytes);
             }
         };
-        Some(QuantisedMatrix::new(device, self.kind, shape, row, done))
+        Some(QuantisedMatrix::new(device, self.format, shape, row, done))
     }
 }
 
-/// The blocks of a row of FP8 numbers: before the numbers of each its scale.
+/// A row of FP8 values in the engine's block layout: scale, then values.
 fn scaled_blocks(codes: &[u8], row: usize, scales: Option<&Scales>) -> Vec<u8> {
     let (columns, bytes) = WeightFormat::F8E4M3.block();
     let mut blocks = Vec::with_capacity(codes.len() / columns * bytes);
@@ -99,55 +101,55 @@ fn scaled_blocks(codes: &[u8], row: usize, scales: Option<&Scales>) -> Vec<u8> {
     blocks
 }
 
-/// Bytes that a parameter takes for inference, stored as `kind` if it can be.
-pub(crate) fn inference_bytes(spec: &ParamSpec, kind: Option<WeightFormat>) -> usize {
-    let stored = match (kind, &spec.shape[..]) {
-        (Some(kind), &[rows, cols]) => kind.row_bytes(cols).map(|row| rows * row),
+/// Bytes of a parameter in inference, in this weight format if its shape allows.
+pub(crate) fn inference_bytes(spec: &ParamSpec, format: Option<WeightFormat>) -> usize {
+    let bytes = match (format, &spec.shape[..]) {
+        (Some(format), &[rows, cols]) => format.row_bytes(cols).map(|row| rows * row),
         _ => None,
     };
-    stored.unwrap_or(spec.shape.iter().product::<usize>() * size_of::<f32>())
+    bytes.unwrap_or(spec.shape.iter().product::<usize>() * size_of::<f32>())
 }
 
-/// llama.cpp rotates neighbouring rows of Llama's queries and keys where transformers rotates a head's halves; its converter
-/// reorders the rows. Where row `row` is in a file.
-pub(crate) fn row_in_pairs(row: usize, head_dim: usize) -> usize {
+/// The row of a file with adjacent RoPE pairs that holds row `row` of a model with RoPE over
+/// halves. llama.cpp's converter reorders Llama's queries and keys this way.
+pub(crate) fn interleaved_row(row: usize, head_dim: usize) -> usize {
     let (head, in_head) = (row / head_dim * head_dim, row % head_dim);
     let (half, pair) = (in_head / (head_dim / 2), in_head % (head_dim / 2));
     head + 2 * pair + half
 }
 
 impl Model {
-    /// A model whose matrices are stored in a type and hold arbitrary small numbers: for benchmarks.
-    pub fn arbitrary(
+    /// A model with pseudo-random weights in a given format, for benchmarks.
+    pub fn with_random_weights(
         config: Config,
         device: &Device,
-        kind: WeightFormat,
+        format: WeightFormat,
     ) -> Result<(Model, Params), ModelError> {
         let specs = specs(&config);
-        fill(config, specs, device, Purpose::Inference, &mut Arbitrary { kind })
+        load_params(config, specs, device, Purpose::Inference, &mut RandomWeights { format })
     }
 }
 
-struct Arbitrary {
-    kind: WeightFormat,
+struct RandomWeights {
+    format: WeightFormat,
 }
 
-impl Arbitrary {
-    /// Blocks of hashed bytes, with scales about 0.002.
+impl RandomWeights {
+    /// Blocks of hashed bytes with scales of about 0.002.
     fn bytes(&self, len: usize) -> Vec<u8> {
         // Knuth's multiplicative hash (The Art of Computer Programming, volume 3, section 6.4).
         let mut bytes: Vec<u8> =
             (0..len as u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
-        let (_, size) = self.kind.block();
+        let (_, size) = self.format.block();
         for block in bytes.chunks_exact_mut(size) {
-            match self.kind {
-                // The high byte: sign and most of the exponent.
+            match self.format {
+                // Keeps the sign and sets most exponent bits, which bounds the magnitude.
                 WeightFormat::F32 => block[3] = block[3] & 0x80 | 0x3c,
                 WeightFormat::F16 => block[1] = block[1] & 0x80 | 0x18,
                 WeightFormat::Bf16 => block[1] = block[1] & 0x80 | 0x3b,
                 WeightFormat::F8E4M3 => {
                     block[3] = 0x3b;
-                    // Numbers between 1 and 2, with any sign.
+                    // Magnitudes between 1 and 2, random signs.
                     block[4..].iter_mut().for_each(|code| *code = *code & 0x87 | 0x38);
                 }
                 WeightFormat::Q4_0 | WeightFormat::Q5_0 | WeightFormat::Q8_0 => block[1] = 0x18,
@@ -162,44 +164,44 @@ impl Arbitrary {
     }
 }
 
-impl Source for Arbitrary {
+impl WeightSource for RandomWeights {
     fn values(&mut self, _: usize, spec: &ParamSpec) -> Result<Vec<f32>, HubError> {
         Ok(vec![0.5; spec.shape.iter().product()])
     }
 
-    fn stored(&self, _: usize, spec: &ParamSpec) -> Result<Option<Rows<'_>>, HubError> {
+    fn matrix(&self, _: usize, spec: &ParamSpec) -> Result<Option<FileMatrix<'_>>, HubError> {
         let &[rows, cols] = &spec.shape[..] else { return Ok(None) };
-        let row_bytes = self.kind.row_bytes(cols);
+        let row_bytes = self.format.row_bytes(cols);
         let bytes = row_bytes.map(|row_bytes| Bytes::Gathered(self.bytes(rows * row_bytes)));
-        Ok(bytes.map(|bytes| Rows { kind: self.kind, bytes, head_in_pairs: None }))
+        Ok(bytes.map(|bytes| FileMatrix { format: self.format, bytes, interleaved_head_dim: None }))
     }
 }
 
-/// A model with its parameters, whose names and shapes the source has been checked for.
-pub(crate) fn fill(
+/// Builds the model and loads its parameters. Names and shapes are already checked.
+pub(crate) fn load_params(
     config: Config,
     specs: Vec<ParamSpec>,
     device: &Device,
     purpose: Purpose,
-    source: &mut dyn Source,
+    source: &mut dyn WeightSource,
 ) -> Result<(Model, Params), ModelError> {
     config.validate()?;
     let count: usize = specs.iter().map(|spec| spec.shape.iter().product::<usize>()).sum();
-    let small = count * size_of::<f32>() <= SMALL;
-    let mut stored = Vec::new();
+    let small = count * size_of::<f32>() <= MAX_F32_INFERENCE_BYTES;
+    let mut matrices = Vec::new();
     if purpose == Purpose::Inference {
         for (index, spec) in specs.iter().enumerate() {
             let &[rows, cols] = &spec.shape[..] else {
-                stored.push(None);
+                matrices.push(None);
                 continue;
             };
             let matrix = source
-                .stored(index, spec)?
-                .filter(|rows| !(small && rows.kind == WeightFormat::F32));
-            stored.push(matrix.and_then(|matrix| matrix.lay_out(device, [rows, cols])));
+                .matrix(index, spec)?
+                .filter(|matrix| !(small && matrix.format == WeightFormat::F32));
+            matrices.push(matrix.and_then(|matrix| matrix.quantised(device, [rows, cols])));
         }
     }
-    let mut params = Params::with_quantised(device, specs, stored);
+    let mut params = Params::with_quantised(device, specs, matrices);
     for (index, id) in params.ids().enumerate() {
         if params.quantised(id).is_none() {
             let values = source.values(index, params.spec(id))?;

@@ -1,4 +1,4 @@
-//! Checkpoint folders: what is saved is loaded again bit by bit, and what cannot be loaded is explained.
+//! Checkpoint folders: saving and loading is bit-exact, and unusable folders are explained.
 
 use std::fs;
 use std::path::Path;
@@ -7,7 +7,7 @@ use crisol_engine::{Device, Params};
 use crisol_hub::{FloatType, Tensor, Tensors, write_tensors};
 use crisol_model::{
     Architecture, Checkpoint, Config, DeepseekV3Shape, Head, Llama4Shape, Model, ModelError,
-    Specifics, left_out, load_model, save_checkpoint,
+    Specifics, load_model, save_checkpoint, skipped_tensors,
 };
 use crisol_text::{EMBEDDED_TOKENS, TextSetup, Tokenizer};
 use tempfile::TempDir;
@@ -71,7 +71,7 @@ fn load(folder: &Path) -> Result<Checkpoint, ModelError> {
     Checkpoint::load(folder, &Device::cpu(Some(1)))
 }
 
-/// Every parameter with its values.
+/// Every parameter's name and values.
 fn weights(params: &Params) -> Vec<(String, Vec<f32>)> {
     params.ids().map(|id| (params.spec(id).name.clone(), params.read(id))).collect()
 }
@@ -84,11 +84,11 @@ fn saved() -> TempDir {
 }
 
 #[test]
-fn what_is_saved_is_loaded_bit_by_bit() -> Result<(), ModelError> {
-    let place = tempfile::tempdir().expect("a temporary folder");
+fn saving_and_loading_is_bit_exact() -> Result<(), ModelError> {
+    let dir = tempfile::tempdir().expect("a temporary folder");
     for architecture in Architecture::ALL {
         for head in [Head::Language { tied: true }, Head::Language { tied: false }, Head::Scalar] {
-            let folder = place.path().join("model");
+            let folder = dir.path().join("model");
             let original = checkpoint(architecture, head);
             original.save(&folder)?;
             let loaded = load(&folder)?;
@@ -108,11 +108,11 @@ fn what_is_saved_is_loaded_bit_by_bit() -> Result<(), ModelError> {
     Ok(())
 }
 
-/// Then transformers does not tie it either, whatever the config says.
+/// transformers does not tie such a head either, whatever the config says.
 #[test]
-fn a_stored_head_that_is_not_the_embedding_table_is_a_head_of_its_own() -> Result<(), ModelError> {
-    let place = tempfile::tempdir().expect("a temporary folder");
-    let folder = place.path().join("model");
+fn a_head_that_differs_from_the_embedding_is_untied() -> Result<(), ModelError> {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let folder = dir.path().join("model");
     let original = checkpoint(Architecture::Llama, Head::Language { tied: false });
     let tie = || {
         let path = folder.join("config.json");
@@ -128,7 +128,7 @@ fn a_stored_head_that_is_not_the_embedding_table_is_a_head_of_its_own() -> Resul
     assert_eq!(loaded.model.config().head, Head::Language { tied: false });
     assert_eq!(weights(&loaded.params), weights(&original.params));
 
-    // Many files of tied models hold the table twice.
+    // Many files of tied models store the table twice.
     let mut same = original;
     let [table, head] =
         ["model.embed_tokens.weight", "lm_head.weight"].map(|name| same.params.id(name));
@@ -141,13 +141,13 @@ fn a_stored_head_that_is_not_the_embedding_table_is_a_head_of_its_own() -> Resul
     Ok(())
 }
 
-/// Llama 4 is published with a part for images, in files and a config around those of the part for text.
+/// Llama 4 is published as a multimodal model: tensors with a prefix, and a nested config.
 #[test]
-fn of_a_model_of_text_and_images_the_part_for_text_is_loaded() -> Result<(), ModelError> {
-    let place = tempfile::tempdir().expect("a temporary folder");
+fn the_language_model_of_a_multimodal_checkpoint_is_loaded() -> Result<(), ModelError> {
+    let dir = tempfile::tempdir().expect("a temporary folder");
     let original = checkpoint(Architecture::Llama4, Head::Language { tied: false });
-    original.save(place.path())?;
-    let file = place.path().join("model.safetensors");
+    original.save(dir.path())?;
+    let file = dir.path().join("model.safetensors");
     let plain = Tensors::open(&file)?;
     let mut tensors = Vec::new();
     for name in plain.names() {
@@ -160,29 +160,30 @@ fn of_a_model_of_text_and_images_the_part_for_text_is_loaded() -> Result<(), Mod
     let name = "vision_model.class_embedding".into();
     let values = Box::new(|| Ok(vec![0.0; 3].into()));
     tensors.push(Tensor { name, shape: vec![3], dtype: FloatType::F32, values });
-    let both = place.path().join("both.safetensors");
+    let both = dir.path().join("both.safetensors");
     write_tensors(&both, &tensors)?;
     fs::rename(&both, &file).expect("both are in the folder");
-    let config = fs::read_to_string(place.path().join("config.json")).expect("just saved");
+    let config = fs::read_to_string(dir.path().join("config.json")).expect("just saved");
     let config = format!(
-        r#"{{"architectures": ["Llama4ForConditionalGeneration"], "text_config": {config}, "vision_config": {{}}}}"#
+        r#"{{"architectures": ["Llama4ForConditionalGeneration"], "text_config": {config},
+        "vision_config": {{}}}}"#
     );
-    fs::write(place.path().join("config.json"), config).expect("a file to write");
+    fs::write(dir.path().join("config.json"), config).expect("a file to write");
 
-    let loaded = load(place.path())?;
+    let loaded = load(dir.path())?;
     assert_eq!(weights(&loaded.params), weights(&original.params));
-    assert_eq!(left_out(place.path())?, ["the part for images is left out (tensors: 1)"]);
+    assert_eq!(skipped_tensors(dir.path())?, ["the part for images is left out (tensors: 1)"]);
     Ok(())
 }
 
 #[test]
-fn extra_files_stand_or_fall_with_the_checkpoint() -> Result<(), ModelError> {
-    let place = tempfile::tempdir().expect("a temporary folder");
-    let folder = place.path().join("model");
+fn extra_files_are_part_of_the_atomic_write() -> Result<(), ModelError> {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let folder = dir.path().join("model");
     let Checkpoint { model, params, text } = checkpoint(Architecture::Llama, Head::Scalar);
-    let save = |text_of_state: &'static str, fails: bool| {
+    let save = |state: &'static str, fails: bool| {
         save_checkpoint(&folder, &model, &params, &text, |folder| {
-            fs::write(folder.join("state"), text_of_state).expect("writable");
+            fs::write(folder.join("state"), state).expect("writable");
             if fails { Err(ModelError::NotFinite) } else { Ok(()) }
         })
     };
@@ -229,7 +230,7 @@ fn edit(folder: &Path, key: &str, value: impl Into<serde_json::Value>) {
 }
 
 #[test]
-fn weights_of_another_shape_are_refused_before_memory_is_taken() {
+fn weights_of_another_shape_are_refused_before_allocation() {
     for (key, value, named) in [
         ("intermediate_size", 32, "mlp"),
         ("num_hidden_layers", 3, "model.layers.2"),
@@ -248,9 +249,9 @@ fn weights_of_another_shape_are_refused_before_memory_is_taken() {
     assert!(error.contains("lm_head.weight"), "{error}");
 }
 
-/// Before even their names are made, of which there could be many more than the file has bytes.
+/// Checked before parameter names are generated, which could exceed the file's size.
 #[test]
-fn experts_that_the_weights_cannot_hold_are_refused() {
+fn more_experts_than_the_weight_files_hold_are_refused() {
     for (architecture, key) in [
         (Architecture::Llama4, "num_local_experts"),
         (Architecture::DeepseekV3, "n_routed_experts"),
@@ -261,7 +262,7 @@ fn experts_that_the_weights_cannot_hold_are_refused() {
             .expect("writable");
         edit(folder.path(), key, 1 << 17);
         let error = load(folder.path()).expect_err(key).to_string();
-        assert!(error.contains("config.json: its experts have"), "{error}");
+        assert!(error.contains("config.json: its experts need"), "{error}");
     }
 }
 
@@ -285,10 +286,10 @@ fn broken_configs_and_tokenizers_are_named() {
 
 #[test]
 fn a_tokenizer_with_a_larger_vocabulary_than_the_model_is_refused() {
-    let place = tempfile::tempdir().expect("a temporary folder");
+    let dir = tempfile::tempdir().expect("a temporary folder");
     let config = Config::new(Architecture::Llama, 100, 16, 1, 2, 24);
     let (model, params) = Model::init(config, &Device::cpu(Some(1)), 5).expect("a valid shape");
-    let folder = place.path().join("model");
+    let folder = dir.path().join("model");
     Checkpoint { model, params, text: text() }.save(&folder).expect("nothing in the way");
     let error = load(&folder).expect_err("100 < 278").to_string();
     assert!(error.contains("config.json") && error.contains("278 tokens"), "{error}");

@@ -1,4 +1,4 @@
-//! What `crisol-cost` counts from a shape is what the model has and does: every parameter, every operation of a training step.
+//! `crisol-cost` counts exactly the parameters of a model and the FLOPs of its training step.
 
 use std::path::{Path, PathBuf};
 
@@ -7,7 +7,7 @@ use crisol_cost::phases::TRAINING;
 use crisol_engine::{Device, Grads, Tape};
 use crisol_model::{Config, Head, Model, ModelError, PastKeyValues};
 
-/// Configurations of all architectures and of every feature that changes a shape.
+/// Golden models: all architectures and every feature that changes a shape.
 fn golden() -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden");
     let mut folders: Vec<PathBuf> = std::fs::read_dir(folder)
@@ -45,16 +45,16 @@ fn every_parameter_is_counted() -> Result<(), ModelError> {
     Ok(())
 }
 
-/// A step in which every token is asked what follows it, as in pre-training.
+/// A step with logits for every token, as in pre-training.
 #[test]
-fn a_training_step_does_what_is_counted() -> Result<(), ModelError> {
+fn a_training_step_executes_the_counted_flops() -> Result<(), ModelError> {
     let device = Device::cpu(Some(2));
     for folder in golden() {
         let config = Config::load(&folder)?;
         let (shape, longest, vocab) =
-            (config.cost_shape(), config.longest_document(), config.vocab_size);
+            (config.cost_shape(), config.max_document_len(), config.vocab_size);
         let (model, params) = Model::init(config, &device, 1)?;
-        // Documents of unlike lengths; longer than the chunks of Llama 4's attention.
+        // Documents of different lengths, longer than the chunks of Llama 4's attention.
         let lengths = [longest.min(40), 3, longest.min(23)];
         let (mut offsets, mut ids) = (vec![0], Vec::new());
         for length in lengths {
@@ -92,29 +92,33 @@ fn a_training_step_does_what_is_counted() -> Result<(), ModelError> {
     Ok(())
 }
 
-/// Shapes that are known by name are those of the models' public `config.json` (which are facts; all but the fields that count
-/// are left out).
+/// The shapes of known models equal those of their public `config.json`, reduced to the fields that
+/// matter.
 #[test]
-fn known_models_are_what_their_configurations_say() {
+fn known_shapes_equal_their_published_configs() {
     let dense = |class: &str, sizes: [usize; 7], tied: bool| {
         let [hidden, layers, heads, kv_heads, head_dim, inner, vocab] = sizes;
         format!(
-            r#"{{"architectures": ["{class}"], "hidden_act": "silu", "hidden_size": {hidden}, "num_hidden_layers": {layers},
-            "num_attention_heads": {heads}, "num_key_value_heads": {kv_heads}, "head_dim": {head_dim},
+            r#"{{"architectures": ["{class}"], "hidden_act": "silu", "hidden_size": {hidden},
+            "num_hidden_layers": {layers}, "num_attention_heads": {heads},
+            "num_key_value_heads": {kv_heads}, "head_dim": {head_dim},
             "intermediate_size": {inner}, "vocab_size": {vocab}, "tie_word_embeddings": {tied}}}"#
         )
     };
     let llama4 = |experts: usize, step: usize| {
         format!(
-            r#"{{"architectures": ["Llama4ForCausalLM"], "hidden_act": "silu", "hidden_size": 5120, "num_hidden_layers": 48,
-            "num_attention_heads": 40, "num_key_value_heads": 8, "head_dim": 128, "intermediate_size": 8192,
-            "intermediate_size_mlp": 16384, "vocab_size": 202048, "num_local_experts": {experts}, "num_experts_per_tok": 1,
-            "interleave_moe_layer_step": {step}, "attention_chunk_size": 8192, "tie_word_embeddings": false}}"#
+            r#"{{"architectures": ["Llama4ForCausalLM"], "hidden_act": "silu", "hidden_size": 5120,
+            "num_hidden_layers": 48, "num_attention_heads": 40, "num_key_value_heads": 8,
+            "head_dim": 128, "intermediate_size": 8192, "intermediate_size_mlp": 16384,
+            "vocab_size": 202048, "num_local_experts": {experts}, "num_experts_per_tok": 1,
+            "interleave_moe_layer_step": {step}, "attention_chunk_size": 8192,
+            "tie_word_embeddings": false}}"#
         )
     };
-    let deepseek = r#"{"architectures": ["DeepseekV3ForCausalLM"], "hidden_act": "silu", "hidden_size": 7168,
-        "num_hidden_layers": 61, "num_attention_heads": 128, "num_key_value_heads": 128, "intermediate_size": 18432,
-        "vocab_size": 129280, "tie_word_embeddings": false}"#;
+    let deepseek = r#"{"architectures": ["DeepseekV3ForCausalLM"], "hidden_act": "silu",
+        "hidden_size": 7168, "num_hidden_layers": 61, "num_attention_heads": 128,
+        "num_key_value_heads": 128, "intermediate_size": 18432, "vocab_size": 129280,
+        "tie_word_embeddings": false}"#;
     for (name, config) in [
         ("llama-2-70b", dense("LlamaForCausalLM", [8192, 80, 64, 8, 128, 28_672, 32_000], false)),
         ("llama-3.2-1b", dense("LlamaForCausalLM", [2048, 16, 32, 8, 64, 8192, 128_256], true)),
@@ -129,10 +133,10 @@ fn known_models_are_what_their_configurations_say() {
         let mut shape =
             Config::load_file(file.path()).unwrap_or_else(|e| panic!("{name}: {e}")).cost_shape();
         let mut known = known::named(name).expect("a known model").shape;
-        // The order of kinds of blocks says nothing.
-        let by_kind = |blocks: &mut Vec<_>| blocks.sort_by_key(|block| format!("{block:?}"));
-        by_kind(&mut shape.blocks);
-        by_kind(&mut known.blocks);
+        // The order of the blocks is irrelevant.
+        let sort = |blocks: &mut Vec<_>| blocks.sort_by_key(|block| format!("{block:?}"));
+        sort(&mut shape.blocks);
+        sort(&mut known.blocks);
         assert_eq!(shape, known, "{name}");
     }
 }

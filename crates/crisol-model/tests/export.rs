@@ -1,4 +1,5 @@
-//! Models written as other files, without loading them: what is read of those is what was there, rounded as was asked for.
+//! Export without loading: the written files have the model's values, rounded to the requested
+//! type.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -18,7 +19,7 @@ fn golden(name: &str) -> PathBuf {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/golden")).join(name)
 }
 
-fn place() -> TempDir {
+fn temp_dir() -> TempDir {
     tempfile::tempdir().expect("a temporary folder")
 }
 
@@ -26,7 +27,7 @@ fn device() -> Device {
     Device::cpu(Some(1))
 }
 
-/// Every parameter with its values.
+/// Every parameter's name and values.
 fn weights(params: &Params) -> Vec<(String, Vec<f32>)> {
     params.ids().map(|id| (params.spec(id).name.clone(), params.read(id))).collect()
 }
@@ -37,10 +38,10 @@ fn text() -> TextSetup {
     TextSetup::embedded(tokenizer).expect("it has the embedded tokens")
 }
 
-/// A saved model with a tokenizer, of more tokens than that has.
-fn saved(place: &Path, config: Config) -> Result<PathBuf, ModelError> {
+/// A saved model with a tokenizer; the model has more tokens than the tokenizer.
+fn saved(dir: &Path, config: Config) -> Result<PathBuf, ModelError> {
     let (model, params) = Model::init(config, &device(), 5)?;
-    let folder = place.join("saved");
+    let folder = dir.join("saved");
     Checkpoint { model, params, text: text() }.save(&folder)?;
     Ok(folder)
 }
@@ -57,15 +58,15 @@ fn names(folder: &Path) -> Vec<String> {
     names
 }
 
-/// The nearest value with fewer bits of fraction, the even one at a tie, in f64; the golden weights are far from the ends of the
-/// ranges.
+/// Rounds to `bits` fraction bits, to nearest even, in f64. The golden weights are far from the
+/// limits of the exponent.
 fn rounded(value: f32, bits: i32) -> f32 {
     let unit = 2f64.powi(f64::from(value.abs()).log2().floor() as i32 - bits);
     if value == 0.0 { value } else { ((f64::from(value) / unit).round_ties_even() * unit) as f32 }
 }
 
 #[test]
-fn folders_of_every_architecture_keep_their_values() -> Result<(), ModelError> {
+fn exported_folders_of_every_architecture_keep_their_values() -> Result<(), ModelError> {
     for name in [
         "llama",
         "llama-tied",
@@ -79,16 +80,18 @@ fn folders_of_every_architecture_keep_their_values() -> Result<(), ModelError> {
         "deepseek-v3-plain",
         "deepseek-v3-fp8",
     ] {
-        let place = place();
+        let dir = temp_dir();
         let files = ModelFiles::open(&golden(name))?;
         let (model, params) = load_model(&golden(name), &device())?;
         for (dtype, bits) in [(FloatType::F32, 23), (FloatType::BF16, 7)] {
-            let folder = place.path().join(dtype.to_string());
+            let folder = dir.path().join(dtype.to_string());
             files.export_folder(&folder, dtype, SHARD)?;
             let (written, values) = load_model(&folder, &device())?;
             assert_eq!(written.config(), model.config(), "{name}");
-            for ((name, value), (_, written)) in weights(&params).into_iter().zip(weights(&values))
-            {
+            let (original, written) = (weights(&params), weights(&values));
+            assert_eq!(original.len(), written.len(), "{name} as {dtype}");
+            for ((name, value), (written_name, written)) in original.into_iter().zip(written) {
+                assert_eq!(name, written_name);
                 let bits = if name.ends_with("e_score_correction_bias") { 23 } else { bits };
                 let expected: Vec<f32> = value.iter().map(|&value| rounded(value, bits)).collect();
                 assert_eq!(written, expected, "{name} as {dtype}");
@@ -100,7 +103,7 @@ fn folders_of_every_architecture_keep_their_values() -> Result<(), ModelError> {
             assert!(config.get("quantization_config").is_none());
         }
         assert_eq!(
-            ModelFiles::open(&place.path().join("BF16"))?.float_type(),
+            ModelFiles::open(&dir.path().join("BF16"))?.float_type(),
             FloatType::BF16,
             "{name}"
         );
@@ -108,7 +111,7 @@ fn folders_of_every_architecture_keep_their_values() -> Result<(), ModelError> {
     Ok(())
 }
 
-/// Crisol to GGUF to Crisol: every bit of the weights, the shape, the tokenizer and the template.
+/// Folder to GGUF to Crisol: weights bit by bit, shape, tokenizer and template.
 #[test]
 fn f32_gguf_files_keep_every_bit() -> Result<(), ModelError> {
     let yarn = |attention_factor| RopeScaling::Yarn {
@@ -138,17 +141,17 @@ fn f32_gguf_files_keep_every_bit() -> Result<(), ModelError> {
         Config { head: untied, ..config(Architecture::Olmo2) },
         Config { rope_scaling: yarn(Some(1.5)), ..config(Architecture::Qwen3) },
     ] {
-        let place = place();
-        let folder = saved(place.path(), config)?;
-        let file = place.path().join("model.gguf");
+        let dir = temp_dir();
+        let folder = saved(dir.path(), config)?;
+        let file = dir.path().join("model.gguf");
         ModelFiles::open(&folder)?.export_gguf(&file, GgmlType::F32)?;
         let (before, after) =
             (Checkpoint::load(&folder, &device())?, Checkpoint::load(&file, &device())?);
         let mut config = after.model.config().clone();
-        // The stops of the tokenizer are the one thing that is not the shape's.
+        // Token ids come from the tokenizer, not from the shape.
         config.bos_token_id = before.model.config().bos_token_id;
         if let RopeScaling::Yarn { attention_factor: Some(factor), .. } = &mut config.rope_scaling {
-            // Stored as f32, as a multiple of what follows from the factor.
+            // GGUF has an f32 relative to the default that follows from the factor.
             assert!((*factor - 1.5).abs() < 1e-6, "{factor}");
             *factor = 1.5;
         }
@@ -162,12 +165,12 @@ fn f32_gguf_files_keep_every_bit() -> Result<(), ModelError> {
             [Message::user("a small <|end|> 1234"), Message::assistant("model \u{e9}\n\n ")];
         assert_eq!(after.text.chat(&turns)?, before.text.chat(&turns)?);
         assert_eq!(
-            after.text.tokenizer.encode_plain("a text")?,
-            before.text.tokenizer.encode_plain("a text")?
+            after.text.tokenizer.encode_with_special_tokens("a text")?,
+            before.text.tokenizer.encode_with_special_tokens("a text")?
         );
 
-        // And as a folder again.
-        let again = place.path().join("again");
+        // And back to a folder.
+        let again = dir.path().join("again");
         ModelFiles::open(&file)?.export_folder(&again, FloatType::F32, SHARD)?;
         let again = Checkpoint::load(&again, &device())?;
         assert_eq!(weights(&again.params), weights(&before.params));
@@ -178,36 +181,37 @@ fn f32_gguf_files_keep_every_bit() -> Result<(), ModelError> {
 }
 
 #[test]
-fn matrices_are_narrowed_in_gguf_files_and_vectors_are_not() -> Result<(), ModelError> {
-    let place = place();
-    let folder = saved(place.path(), config(Architecture::Llama))?;
+fn gguf_export_rounds_matrices_and_keeps_vectors() -> Result<(), ModelError> {
+    let dir = temp_dir();
+    let folder = saved(dir.path(), config(Architecture::Llama))?;
     let model = ModelFiles::open(&folder)?;
     let plain = Tensors::open_folder(&folder)?;
     for (dtype, file_type) in [(GgmlType::BF16, 32), (GgmlType::F16, 1), (GgmlType::Q8_0, 7)] {
-        let file = place.path().join("model.gguf");
+        let file = dir.path().join("model.gguf");
         model.export_gguf(&file, dtype)?;
         let gguf = Gguf::open(&file)?;
         assert_eq!(gguf.metadata().u32("general.file_type")?, file_type);
         assert_eq!(gguf.dtype("blk.0.attn_norm.weight"), Some(GgmlType::F32));
         assert_eq!(gguf.dtype("token_embd.weight"), Some(dtype));
-        // 48 columns are no whole blocks of 32.
+        // 48 columns are not a multiple of the block length 32.
         let down = if dtype == GgmlType::Q8_0 { GgmlType::F16 } else { dtype };
         assert_eq!(gguf.dtype("blk.1.ffn_down.weight"), Some(down));
         let (read, values) = (
             gguf.read("blk.1.ffn_up.weight")?,
             plain.read("model.layers.1.mlp.up_proj.weight", &[48, 32])?,
         );
+        assert_eq!(read.len(), values.len());
         for (read, value) in read.iter().zip(&values) {
-            // The weights are below 0.1, and a step of Q8_0 is a 127th of the largest of 32.
+            // Weights are below 0.1, and a step of Q8_0 is 1/127 of the largest of 32 values.
             assert!((read - value).abs() < 0.1 / 127.0 / 1.9, "{dtype}: {read} for {value}");
         }
     }
-    assert_eq!(names(place.path()), ["model.gguf", "saved"]);
+    assert_eq!(names(dir.path()), ["model.gguf", "saved"]);
     Ok(())
 }
 
 #[test]
-fn what_cannot_be_written_is_named_and_leaves_nothing() -> Result<(), ModelError> {
+fn a_refused_export_names_the_cause_and_leaves_no_file() -> Result<(), ModelError> {
     let dynamic = RopeScaling::Dynamic { factor: 2.0 };
     let yarn = |beta_fast, truncate| RopeScaling::Yarn {
         factor: 4.0,
@@ -226,12 +230,12 @@ fn what_cannot_be_written_is_named_and_leaves_nothing() -> Result<(), ModelError
         original_max_position_embeddings: 128,
     };
     let gguf = |folder: &Path| {
-        let place = place();
+        let dir = temp_dir();
         let error = ModelFiles::open(folder)
             .expect("whole")
-            .export_gguf(&place.path().join("model.gguf"), GgmlType::F16)
+            .export_gguf(&dir.path().join("model.gguf"), GgmlType::F16)
             .expect_err("must be refused");
-        assert!(names(place.path()).is_empty(), "{:?}", names(place.path()));
+        assert!(names(dir.path()).is_empty(), "{:?}", names(dir.path()));
         error.to_string()
     };
     for (name, named) in [("llama-scalar", "scalar head"), ("llama", "no tokenizer")] {
@@ -245,22 +249,22 @@ fn what_cannot_be_written_is_named_and_leaves_nothing() -> Result<(), ModelError
         (Config { rope_scaling: dynamic, ..config(Architecture::Llama) }, "dynamic"),
         (Config { rope_scaling: llama3, ..config(Architecture::Qwen3) }, "llama3"),
     ] {
-        let place = place();
-        let error = gguf(&saved(place.path(), config)?);
+        let dir = temp_dir();
+        let error = gguf(&saved(dir.path(), config)?);
         assert!(error.contains(named) && error.contains("GGUF"), "{error}");
     }
 
-    // A value that half precision has no room for.
-    let place = place();
+    // A value outside the range of half precision.
+    let dir = temp_dir();
     let (model, mut params) = Model::init(config(Architecture::Llama), &device(), 5)?;
     let id = params.id("model.layers.1.mlp.down_proj.weight").expect("a parameter");
     let mut values = params.read(id);
     values[7] = -70_000.0;
     params.write(id, &values);
-    let folder = place.path().join("saved");
+    let folder = dir.path().join("saved");
     Checkpoint { model, params, text: text() }.save(&folder)?;
     assert!(gguf(&folder).contains("ffn_down"));
-    let out = place.path().join("halves");
+    let out = dir.path().join("halves");
     let error = ModelFiles::open(&folder)?
         .export_folder(&out, FloatType::F16, SHARD)
         .expect_err("beyond the range")
@@ -268,7 +272,7 @@ fn what_cannot_be_written_is_named_and_leaves_nothing() -> Result<(), ModelError
     for part in ["model.layers.1.mlp.down_proj.weight", "-70000", "F16", "BF16"] {
         assert!(error.contains(part), "{error} lacks {part}");
     }
-    assert_eq!(names(place.path()), ["saved"]);
+    assert_eq!(names(dir.path()), ["saved"]);
     ModelFiles::open(&folder)?.export_folder(&out, FloatType::BF16, SHARD)?;
     Ok(())
 }
@@ -280,17 +284,17 @@ fn parameters_are_counted_from_headers() -> Result<(), ModelError> {
         let (_, params) = load_model(&golden(name), &device())?;
         let all: usize = weights(&params).iter().map(|(_, values)| values.len()).sum();
         assert_eq!(files.parameters(), (all as u64, all as u64), "{name}");
-        let stored = files.stored();
+        let summary = files.weight_summary();
         let dtype = files.float_type();
-        assert_eq!((stored.len(), &stored[0].dtype), (1, &dtype.to_string()), "{name}");
-        assert_eq!(stored[0].bytes, (dtype.bytes() * all) as u64, "{name}");
-        assert_eq!(stored[0].tensors, params.ids().count());
+        assert_eq!((summary.len(), &summary[0].dtype), (1, &dtype.to_string()), "{name}");
+        assert_eq!(summary[0].bytes, (dtype.bytes() * all) as u64, "{name}");
+        assert_eq!(summary[0].tensors, params.ids().count());
     }
     for name in ["deepseek-v3", "llama4"] {
         let files = ModelFiles::open(&golden(name))?;
         let (experts, chosen) = files.config().routed_experts().expect("a mixture");
         let (_, params) = load_model(&golden(name), &device())?;
-        // Of each layer's experts, as many as are chosen, by their number in the name.
+        // Selected experts, by their number in the name.
         let active = |name: &str| {
             let expert = name
                 .split_once(".experts.")
@@ -305,7 +309,9 @@ fn parameters_are_counted_from_headers() -> Result<(), ModelError> {
                 .sum()
         };
         assert!(chosen < experts);
-        assert_eq!(files.parameters(), (count(&|_| true) as u64, count(&active) as u64), "{name}");
+        let (total, active) = (count(&|_| true) as u64, count(&active) as u64);
+        assert!(active < total, "{name}: no parameter is named as an expert's");
+        assert_eq!(files.parameters(), (total, active), "{name}");
     }
     Ok(())
 }

@@ -1,5 +1,5 @@
-//! Generation and scoring: the three ways to a log-probability agree, and neither batching nor threads
-//! change what is said.
+//! Generation and scoring: training, prefill and decode agree on log-probabilities, and tokens
+//! depend neither on the batch nor on threads.
 
 use std::ops::ControlFlow;
 
@@ -32,7 +32,7 @@ fn model(architecture: Architecture, threads: usize) -> (Model, Params) {
     (model, params)
 }
 
-/// Token sequences of these lengths, all different.
+/// Distinct token sequences of these lengths.
 fn sequences(lengths: &[usize]) -> Vec<Vec<u32>> {
     let token = |s: usize, t: usize| ((s * 31 + t * t * 7 + t * 13) % VOCAB) as u32;
     lengths
@@ -64,7 +64,7 @@ fn training_prefill_and_decode_give_the_same_log_probs() -> Result<(), ModelErro
         let training = tape.read(logp).into_owned();
         drop(tape);
 
-        // In one piece, in uneven pieces, one by one.
+        // One pass, uneven passes, one token per pass.
         for pieces in [vec![n], vec![1, 17, 2, n - 20], vec![1; n]] {
             let kv = model.config().num_key_value_heads * model.config().head_dim;
             let mut cache = KvCache::new(params.device(), 2, kv, kv, 3, n);
@@ -73,9 +73,8 @@ fn training_prefill_and_decode_give_the_same_log_probs() -> Result<(), ModelErro
             for piece in pieces {
                 let end = start + piece;
                 let mut tape = Tape::inference(&params, &mut workspace);
-                let context = PastKeyValues::Cached { cache: &mut cache, slots: &[1] };
-                let hidden =
-                    model.hidden(&mut tape, &ids[start..end], &[0, piece as u32], context)?;
+                let past = PastKeyValues::Cached { cache: &mut cache, slots: &[1] };
+                let hidden = model.hidden(&mut tape, &ids[start..end], &[0, piece as u32], past)?;
                 let targets = &ids[start + 1..n.min(end + 1)];
                 if !targets.is_empty() {
                     let rows: Vec<u32> = (0..targets.len() as u32).collect();
@@ -93,7 +92,7 @@ fn training_prefill_and_decode_give_the_same_log_probs() -> Result<(), ModelErro
 }
 
 #[test]
-fn generated_log_probs_are_those_that_training_computes() -> Result<(), ModelError> {
+fn generated_log_probs_equal_training() -> Result<(), ModelError> {
     let (model, params) = model(Architecture::Llama, 2);
     let prompts = sequences(&[5, 9, 1, 14]);
     for (temperature, top_k, top_p) in
@@ -108,6 +107,8 @@ fn generated_log_probs_are_those_that_training_computes() -> Result<(), ModelErr
             ..SamplingOptions::default()
         };
         let generated = generate(&model, &params, &prompts, &options)?;
+        assert_eq!(generated.len(), prompts.len());
+        assert!(generated.iter().all(|new| new.ids.len() == 20));
         let whole: Vec<Vec<u32>> = prompts
             .iter()
             .zip(&generated)
@@ -134,6 +135,7 @@ fn greedy_takes_the_most_probable_token_at_every_step() -> Result<(), ModelError
         &SamplingOptions::greedy(10, vec![]),
     )?
     .remove(0);
+    assert_eq!((generated.ids.len(), generated.logprobs.len()), (10, 10));
     let mut so_far = prompt;
     for (&id, &logprob) in generated.ids.iter().zip(&generated.logprobs) {
         let continued: Vec<Vec<u32>> =
@@ -156,7 +158,7 @@ fn options(seed: u64) -> SamplingOptions {
     }
 }
 
-/// More prompts than slots, of many lengths, some of them in groups.
+/// More prompts than slots, of many lengths, some in groups of identical prompts.
 fn crowd() -> Vec<Vec<u32>> {
     let lengths: Vec<usize> = (0..100).map(|i| 1 + i * 7 % 30).collect();
     let mut prompts = sequences(&lengths);
@@ -167,9 +169,9 @@ fn crowd() -> Vec<Vec<u32>> {
     prompts
 }
 
-/// Turns that go on, that rewrite what was said, that begin anew, and that outgrow the cache.
+/// Turns that extend, rewrite or restart the conversation, and one that outgrows the cache.
 #[test]
-fn a_conversation_says_what_each_prompt_alone_would() -> Result<(), ModelError> {
+fn a_reused_cache_gives_the_tokens_of_a_fresh_one() -> Result<(), ModelError> {
     for architecture in [Architecture::Llama, Architecture::Olmo2, Architecture::Qwen3] {
         let (model, params) = model(architecture, 2);
         let mut conversation = Conversation::default();
@@ -183,39 +185,39 @@ fn a_conversation_says_what_each_prompt_alone_would() -> Result<(), ModelError> 
             } else {
                 SamplingOptions { max_new_tokens: 5, ..options(3) }
             };
-            let kept = conversation.generate(&model, &params, &prompt, &options, all)?;
+            let continued = conversation.generate(&model, &params, &prompt, &options, all)?;
             let alone = generate_stream(&model, &params, &prompt, &options, all)?;
-            assert_eq!(kept.ids, alone.ids, "{architecture:?} turn {turn}");
-            assert_close(&kept.logprobs, &alone.logprobs, 1e-3);
+            assert_eq!(continued.ids, alone.ids, "{architecture:?} turn {turn}");
+            assert_close(&continued.logprobs, &alone.logprobs, 1e-3);
             reused.push((conversation.reused(), prompt.len()));
             match turn {
-                // A template that cuts what was said.
+                // A template that removes a part of the last answer.
                 2 => prompt.truncate(prompt.len() - 3),
                 // Another conversation with the same first two tokens.
                 4 => prompt = [&prompt[..2], &sequences(&[3, 9])[1]].concat(),
                 // The same prompt again.
                 5 => {}
-                _ => prompt.extend(&kept.ids),
+                _ => prompt.extend(&continued.ids),
             }
             if ![2, 5].contains(&turn) {
                 prompt.extend([7, 8, (turn + 9) as u32]);
             }
         }
-        // The reply's last token was not read yet.
+        // The last token of an answer was never fed back.
         assert_eq!(reused[0], (0, 6), "{reused:?}");
         assert_eq!(reused[1].0, 10, "{reused:?}");
         assert_eq!(reused[3].0, reused[3].1 - 1, "cut {reused:?}");
         assert_eq!(reused[5].0, 2, "another conversation {reused:?}");
         assert_eq!(reused[6].0, reused[6].1 - 1, "again {reused:?}");
         let long = sequences(&[50]).remove(0);
-        let kept = conversation.generate(&model, &params, &long, &greedy, all)?;
-        assert_eq!(kept.ids, generate_stream(&model, &params, &long, &greedy, all)?.ids);
+        let continued = conversation.generate(&model, &params, &long, &greedy, all)?;
+        assert_eq!(continued.ids, generate_stream(&model, &params, &long, &greedy, all)?.ids);
     }
     Ok(())
 }
 
 #[test]
-fn neither_threads_nor_neighbours_change_what_is_said() -> Result<(), ModelError> {
+fn tokens_depend_neither_on_threads_nor_on_the_batch() -> Result<(), ModelError> {
     let prompts = crowd();
     let (model_1, params_1) = model(Architecture::Llama, 1);
     let all = generate(&model_1, &params_1, &prompts, &options(1))?;
@@ -226,8 +228,8 @@ fn neither_threads_nor_neighbours_change_what_is_said() -> Result<(), ModelError
         "bits depend on threads"
     );
 
-    // Alone, through the stream. Only the first sequence of a call has the same random stream, so the
-    // others are compared after a shift of the prompts.
+    // Alone, through the stream. The first sequence of a call always has the same random stream;
+    // shifting the prompts makes each of the compared sequences the first.
     for shift in [0, 3, 40] {
         let shifted = generate(&model_1, &params_1, &prompts[shift..], &options(9))?;
         let mut streamed = Vec::new();
@@ -240,15 +242,15 @@ fn neither_threads_nor_neighbours_change_what_is_said() -> Result<(), ModelError
         assert_close(&alone.logprobs, &shifted[0].logprobs, 1e-4);
     }
 
-    // A group's members share the prompt but not the random numbers.
+    // Members of a group share the prompt but not the random stream.
     let mut group: Vec<&Generated> = all[20..28].iter().collect();
     group.dedup_by(|a, b| a.ids == b.ids);
-    assert!(group.len() > 4, "members of a group say the same");
+    assert!(group.len() > 4, "members of a group are equal");
     Ok(())
 }
 
 #[test]
-fn greedy_generation_is_the_same_in_a_batch_and_alone() -> Result<(), ModelError> {
+fn greedy_tokens_are_equal_in_a_batch_and_alone() -> Result<(), ModelError> {
     let (model, params) = model(Architecture::Olmo2, 2);
     let prompts = crowd();
     let greedy = SamplingOptions::greedy(12, vec![2]);
@@ -278,7 +280,7 @@ fn seeds_select_the_tokens() -> Result<(), ModelError> {
 }
 
 #[test]
-fn sequences_end_for_the_reason_they_give() -> Result<(), ModelError> {
+fn stop_reasons_are_correct() -> Result<(), ModelError> {
     let (model, params) = model(Architecture::Llama, 2);
     let context = model.config().max_position_embeddings;
     let mut prompts = crowd();
@@ -295,7 +297,9 @@ fn sequences_end_for_the_reason_they_give() -> Result<(), ModelError> {
             }
             StopReason::Length => assert_eq!(new.ids.len(), options.max_new_tokens),
             StopReason::Context => assert_eq!(prompt.len() + new.ids.len(), context),
-            StopReason::StopString | StopReason::Receiver => panic!("nobody broke off"),
+            StopReason::StopString | StopReason::Receiver => {
+                panic!("no stop string and no receiver")
+            }
         }
         reasons.push(new.stopped_by);
     }
@@ -307,8 +311,8 @@ fn sequences_end_for_the_reason_they_give() -> Result<(), ModelError> {
             ControlFlow::Break(())
         })?;
     assert_eq!((broken_off.ids.len(), broken_off.stopped_by), (1, StopReason::Receiver));
-    let nothing = generate(&model, &params, &prompts[..2], &SamplingOptions::greedy(0, vec![]))?;
-    assert!(nothing.iter().all(|new| new.ids.is_empty() && new.stopped_by == StopReason::Length));
+    let empty = generate(&model, &params, &prompts[..2], &SamplingOptions::greedy(0, vec![]))?;
+    assert!(empty.iter().all(|new| new.ids.is_empty() && new.stopped_by == StopReason::Length));
     assert!(generate(&model, &params, &[], &options)?.is_empty());
     Ok(())
 }
@@ -321,7 +325,9 @@ fn long_prompts_are_prefilled_in_pieces() -> Result<(), ModelError> {
     let prompts = sequences(&[100, 4500, 700]);
     let options = SamplingOptions { max_new_tokens: 3, ..SamplingOptions::default() };
     let generated = generate(&model, &params, &prompts, &options)?;
+    assert_eq!(generated.len(), prompts.len());
     for (prompt, new) in prompts.iter().zip(generated) {
+        assert_eq!(new.ids.len(), 3);
         let whole = [prompt.as_slice(), &new.ids].concat();
         assert_close(
             &score(&model, &params, &[&whole], 1.0)?[0][prompt.len() - 1..],
@@ -355,7 +361,7 @@ fn impossible_requests_are_errors() {
 }
 
 #[test]
-fn scores_are_those_of_each_sequence_alone() -> Result<(), ModelError> {
+fn batched_scores_equal_single_scores() -> Result<(), ModelError> {
     let (model, params) = model(Architecture::Llama, 2);
     let sequences = sequences(&[7, 1, 0, 64, 30]);
     let together = score(&model, &params, &sequences, 1.0)?;
@@ -373,12 +379,13 @@ fn a_scalar_model_starts_from_the_trunk_of_a_language_model() -> Result<(), Mode
     assert_eq!(reward.config().head, Head::Scalar);
     let names: Vec<&str> = weights.specs().iter().map(|spec| spec.name.as_str()).collect();
     assert!(names.contains(&"score.weight") && !names.contains(&"lm_head.weight"));
-    for id in weights.ids() {
-        if let Some(old) = params.id(&weights.spec(id).name) {
-            assert_eq!(weights.read(id), params.read(old));
-        }
+    let copied = |id| params.id(&weights.spec(id).name).map(|old| (id, old));
+    let trunk: Vec<_> = weights.ids().filter_map(copied).collect();
+    assert_eq!(trunk.len(), names.len() - 1, "all but the head are copied");
+    for (new, old) in trunk {
+        assert_eq!(weights.read(new), params.read(old));
     }
-    // The scalar is the final hidden state times score.weight.
+    // The scalar is the dot product of final hidden state and score.weight.
     let ids = sequences(&[9]).remove(0);
     let mut workspace = Workspace::new(params.device());
     let mut tape = Tape::inference(&params, &mut workspace);

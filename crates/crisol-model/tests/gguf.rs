@@ -1,5 +1,4 @@
-//! Models from GGUF files: the same weights as in the folder that the file was made of, and errors that name what is not
-//! supported.
+//! Models from GGUF files: weights equal those of the folder, and errors name what is unsupported.
 
 use std::borrow::Cow;
 use std::path::Path;
@@ -8,7 +7,7 @@ use crisol_engine::{Device, Params};
 use crisol_hub::{Array, GgmlType, GgufTensor, Metadata, Tensor, write_gguf};
 use crisol_model::{Checkpoint, Config, Model, ModelError, RopeScaling, load_model};
 
-/// Names of our parts of a layer in files of each architecture, as llama.cpp's gguf-py lists them.
+/// Parts of a layer by their names in Hugging Face's and GGUF files, from llama.cpp's gguf-py.
 const LLAMA: [(&str, &str); 9] = [
     ("input_layernorm", "attn_norm"),
     ("self_attn.q_proj", "attn_q"),
@@ -32,7 +31,7 @@ fn golden(name: &str) -> (Model, Params) {
     load_model(&folder, &Device::cpu(Some(1))).expect("committed")
 }
 
-fn name_in_file(architecture: &str, name: &str) -> String {
+fn gguf_name(architecture: &str, name: &str) -> String {
     match name {
         "model.embed_tokens.weight" => "token_embd.weight".into(),
         "model.norm.weight" => "output_norm.weight".into(),
@@ -50,8 +49,9 @@ fn name_in_file(architecture: &str, name: &str) -> String {
     }
 }
 
-/// The order in which llama.cpp keeps the rows of Llama's queries and keys: `w.reshape(heads, 2, dim / 2, …).swapaxes(1, 2)`.
-fn pairs_from_halves(values: &[f32], dim: usize, rows: usize) -> Vec<f32> {
+/// llama.cpp's row order of Llama's queries and keys: `w.reshape(heads, 2, dim / 2, …).swapaxes(1,
+/// 2)`.
+fn interleave_rows(values: &[f32], dim: usize, rows: usize) -> Vec<f32> {
     let width = values.len() / rows;
     let mut result = Vec::new();
     for head in (0..rows).step_by(dim) {
@@ -101,10 +101,10 @@ fn tensors<'a>(architecture: &str, config: &Config, params: &'a Params) -> Vec<G
         let values = move || {
             let values = params.read(id);
             Ok(Cow::Owned(
-                reordered.map_or(values.clone(), |dim| pairs_from_halves(&values, dim, rows)),
+                reordered.map_or(values.clone(), |dim| interleave_rows(&values, dim, rows)),
             ))
         };
-        let name = name_in_file(architecture, &spec.name);
+        let name = gguf_name(architecture, &spec.name);
         Tensor { name, shape: spec.shape.clone(), dtype: GgmlType::F32, values: Box::new(values) }
     };
     params.ids().map(tensor).collect()
@@ -118,7 +118,7 @@ fn load(metadata: &Metadata, tensors: &[GgufTensor<'_>]) -> Result<Checkpoint, M
 }
 
 #[test]
-fn a_file_gives_the_model_it_was_made_of() -> Result<(), ModelError> {
+fn a_gguf_file_gives_the_model_of_its_folder() -> Result<(), ModelError> {
     for (architecture, name) in
         [("llama", "llama"), ("llama", "llama-tied"), ("olmo2", "olmo2"), ("qwen3", "qwen3")]
     {
@@ -133,6 +133,7 @@ fn a_file_gives_the_model_it_was_made_of() -> Result<(), ModelError> {
             ..config.clone()
         };
         assert_eq!(loaded.model.config(), &expected, "{name}");
+        assert_eq!(loaded.params.ids().count(), params.ids().count());
         for id in params.ids() {
             assert_eq!(loaded.params.read(id), params.read(id), "{name}: {}", params.spec(id).name);
         }
@@ -143,7 +144,7 @@ fn a_file_gives_the_model_it_was_made_of() -> Result<(), ModelError> {
 }
 
 #[test]
-fn what_is_not_supported_is_named() {
+fn unsupported_files_are_refused_by_name() {
     let (model, params) = golden("llama");
     let config = model.config();
     let refused = |change: &dyn Fn(&mut Metadata, &mut Vec<GgufTensor<'_>>), named: &str| {
@@ -195,9 +196,9 @@ fn what_is_not_supported_is_named() {
     refused(&extra("rope_freqs.weight", [1.0, 3.0, 2.0, 4.0]), "rope_freqs.weight");
 }
 
-/// Each time it is named took the template's memory, here 100 GB for a file of 2 MB.
+/// Reading the template once per mention would take 100 GB for this file of 2 MB.
 #[test]
-fn a_template_that_is_named_often_is_read_once() {
+fn a_template_listed_many_times_is_read_once() {
     let (model, params) = golden("llama");
     let config = model.config();
     let mut metadata = metadata("llama", config);
@@ -210,7 +211,7 @@ fn a_template_that_is_named_often_is_read_once() {
 }
 
 #[test]
-fn stretched_rotary_embeddings_are_read() {
+fn rope_scaling_is_read() {
     let (model, params) = golden("llama");
     let config = model.config();
     assert_eq!(config.head_dim, 8);
@@ -227,7 +228,7 @@ fn stretched_rotary_embeddings_are_read() {
     };
     assert_eq!(scaling(&|m, _| kind(m, "linear")), linear);
     assert_eq!(scaling(&|m, _| kind(m, "none")), RopeScaling::None);
-    // As llama.cpp takes them, where the type is not given, and in files from before there were types.
+    // llama.cpp's defaults: a missing type, and the key of older files.
     assert_eq!(scaling(&|m, _| drop(m.insert("llama.rope.scaling.factor", 2.5_f32))), linear);
     assert_eq!(scaling(&|m, _| drop(m.insert("llama.rope.scale_linear", 2.5_f32))), linear);
     let yarn = |original, beta_fast, attention_factor| RopeScaling::Yarn {
@@ -246,12 +247,13 @@ fn stretched_rotary_embeddings_are_read() {
         kind(metadata, "yarn");
         metadata.insert("llama.rope.scaling.original_context_length", 48_u32);
         metadata.insert("llama.rope.scaling.yarn_beta_fast", 16.1_f32);
-        // Times what follows from the factor.
+        // Relative to the default that follows from the factor.
         metadata.insert("llama.rope.scaling.attn_factor", 0.5_f32);
     };
     assert_eq!(scaling(&more), yarn(48, 16.1, Some(0.5 * (0.1 * 2.5_f64.ln() + 1.0))));
-    // What Llama 3's converter computes for the four pairs of a head, worked out from its formula: wavelengths 6.28, 62.8, 628 and
-    // 6283 of a context of 1000, stretched eightfold below 1 turn and kept above 4; the third has 1.59 turns.
+    // Llama 3's divisors for the four pairs of a head, by hand. Wavelengths are 6.28, 62.8, 628 and
+    // 6283 in a context of 1000: divided by 8 below 1 rotation, unchanged above 4. The third pair
+    // makes 1.59 rotations.
     let middle = {
         let smooth = (1000.0 / (200.0 * std::f64::consts::PI) - 1.0) / 3.0;
         1.0 / ((1.0 - smooth) / 8.0 + smooth)

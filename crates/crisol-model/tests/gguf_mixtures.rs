@@ -1,5 +1,6 @@
-//! GGUF files of the families with mixtures of experts, Llama 4 and DeepSeek-V3: written and read again, used as they are stored,
-//! and refused where llama.cpp would compute something else. (llama.cpp itself: `tests/golden/check_gguf_mixtures.py`.)
+//! GGUF files of mixtures of experts, Llama 4 and DeepSeek-V3: round trips, inference in the file's
+//! format, and refusal of what llama.cpp computes differently. (With llama.cpp:
+//! `tests/golden/check_gguf_mixtures.py`.)
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
@@ -20,11 +21,11 @@ fn device() -> Device {
     Device::cpu(Some(1))
 }
 
-fn place() -> TempDir {
+fn temp_dir() -> TempDir {
     tempfile::tempdir().expect("a temporary folder")
 }
 
-/// As llama.cpp computes it.
+/// With the values that llama.cpp hard-codes.
 fn llama4() -> Config {
     let rotates: Vec<bool> = (1..=5).map(|layer| layer % 4 != 0).collect();
     let shape = Llama4Shape {
@@ -99,8 +100,8 @@ fn yarn(attention_factor: Option<f64>, mscale: f64, mscale_all_dim: f64) -> Rope
     }
 }
 
-/// A saved model with a tokenizer, none of whose parameters are all alike.
-fn saved(place: &Path, config: Config) -> Result<PathBuf, ModelError> {
+/// A saved model with a tokenizer; no parameter is constant.
+fn saved(dir: &Path, config: Config) -> Result<PathBuf, ModelError> {
     let (model, mut params) = Model::init(config, &device(), 5)?;
     for (index, id) in params.ids().enumerate() {
         let values = params.read(id);
@@ -112,23 +113,23 @@ fn saved(place: &Path, config: Config) -> Result<PathBuf, ModelError> {
     let tokenizer = Tokenizer::train(["a small text, a small model"], 280, &EMBEDDED_TOKENS)
         .expect("enough text");
     let text = TextSetup::embedded(tokenizer).expect("it has the embedded tokens");
-    let folder = place.join("saved");
+    let folder = dir.join("saved");
     Checkpoint { model, params, text }.save(&folder)?;
     Ok(folder)
 }
 
-fn exported(place: &Path, config: Config, dtype: GgmlType) -> Result<PathBuf, ModelError> {
-    let file = place.join("model.gguf");
-    ModelFiles::open(&saved(place, config)?)?.export_gguf(&file, dtype)?;
+fn exported(dir: &Path, config: Config, dtype: GgmlType) -> Result<PathBuf, ModelError> {
+    let file = dir.join("model.gguf");
+    ModelFiles::open(&saved(dir, config)?)?.export_gguf(&file, dtype)?;
     Ok(file)
 }
 
-/// Every parameter with its values.
+/// Every parameter's name and values.
 fn weights(params: &Params) -> Vec<(String, Vec<f32>)> {
     params.ids().map(|id| (params.spec(id).name.clone(), params.read(id))).collect()
 }
 
-/// Folder to GGUF to folder: every bit of the weights, and the shape.
+/// Folder to GGUF to folder: weights bit by bit, and the shape.
 #[test]
 fn f32_files_keep_every_bit() -> Result<(), ModelError> {
     let llama3 = RopeScaling::Llama3 {
@@ -158,19 +159,19 @@ fn f32_files_keep_every_bit() -> Result<(), ModelError> {
         },
         with_deepseek(|shape| shape.first_k_dense_replace = 2),
     ] {
-        let place = place();
-        let file = exported(place.path(), config, GgmlType::F32)?;
-        let before = Checkpoint::load(&place.path().join("saved"), &device())?;
+        let dir = temp_dir();
+        let file = exported(dir.path(), config, GgmlType::F32)?;
+        let before = Checkpoint::load(&dir.path().join("saved"), &device())?;
         let after = Checkpoint::load(&file, &device())?;
         let mut config = after.model.config().clone();
-        // The stops of the tokenizer are the one thing that is not the shape's.
+        // Token ids come from the tokenizer, not from the shape.
         config.bos_token_id = before.model.config().bos_token_id;
         assert_eq!(&config, before.model.config());
         assert_eq!(weights(&after.params), weights(&before.params));
 
-        let again = place.path().join("again");
+        let again = dir.path().join("again");
         let files = ModelFiles::open(&file)?;
-        assert_eq!(files.parameters(), ModelFiles::open(&place.path().join("saved"))?.parameters());
+        assert_eq!(files.parameters(), ModelFiles::open(&dir.path().join("saved"))?.parameters());
         files.export_folder(&again, FloatType::F32, SHARD)?;
         let names = |folder: &Path| -> Result<Vec<(String, Vec<usize>)>, ModelError> {
             let tensors = Tensors::open_folder(folder)?;
@@ -180,7 +181,7 @@ fn f32_files_keep_every_bit() -> Result<(), ModelError> {
             names.sort();
             Ok(names)
         };
-        assert_eq!(names(&again)?, names(&place.path().join("saved"))?);
+        assert_eq!(names(&again)?, names(&dir.path().join("saved"))?);
         let again = Checkpoint::load(&again, &device())?;
         assert_eq!(weights(&again.params), weights(&before.params));
         assert_eq!(again.model.config(), after.model.config());
@@ -188,13 +189,13 @@ fn f32_files_keep_every_bit() -> Result<(), ModelError> {
     Ok(())
 }
 
-/// What the tensors are, by llama.cpp's own names and shapes.
+/// Tensor names and shapes as in llama.cpp.
 #[test]
-fn tensors_are_laid_out_as_llama_cpp_has_them() -> Result<(), ModelError> {
-    let place = place();
-    let file = exported(place.path(), deepseek(), GgmlType::Q8_0)?;
+fn tensors_have_the_names_and_shapes_of_llama_cpp() -> Result<(), ModelError> {
+    let dir = temp_dir();
+    let file = exported(dir.path(), deepseek(), GgmlType::Q8_0)?;
     let gguf = Gguf::open(&file)?;
-    let folder = Tensors::open_folder(&place.path().join("saved"))?;
+    let folder = Tensors::open_folder(&dir.path().join("saved"))?;
     for (name, shape, dtype) in [
         ("blk.0.ffn_gate.weight", &[48, 32][..], GgmlType::Q8_0),
         ("blk.0.attn_q_a.weight", &[12, 32], GgmlType::Q8_0),
@@ -210,8 +211,8 @@ fn tensors_are_laid_out_as_llama_cpp_has_them() -> Result<(), ModelError> {
     ] {
         assert_eq!((gguf.shape(name), gguf.dtype(name)), (Some(shape), Some(dtype)), "{name}");
     }
-    // The third head's key of the ninth scalar of the latent vector, in its third scalar.
-    let file = exported(&place.path().join("floats"), deepseek(), GgmlType::F32)?;
+    // Third head, latent element 9, key element 3.
+    let file = exported(&dir.path().join("floats"), deepseek(), GgmlType::F32)?;
     let gguf = Gguf::open(&file)?;
     let all = folder.read("model.layers.1.self_attn.kv_b_proj.weight", &[3 * 37, 32])?;
     assert_eq!(
@@ -222,13 +223,13 @@ fn tensors_are_laid_out_as_llama_cpp_has_them() -> Result<(), ModelError> {
         gguf.read("blk.1.attn_v_b.weight")?[(2 * 5 + 4) * 32 + 8].to_bits(),
         all[(2 * 37 + 32 + 4) * 32 + 8].to_bits()
     );
-    // The fifth expert alone.
+    // The fifth expert.
     let expert = folder.read("model.layers.1.mlp.experts.4.up_proj.weight", &[32, 32])?;
     assert_eq!(gguf.read_rows("blk.1.ffn_up_exps.weight", 4 * 32..5 * 32)?, expert);
     Ok(())
 }
 
-/// Logits of two documents, and what is generated.
+/// Logits of two documents, and generated tokens.
 fn answers(checkpoint: &Checkpoint) -> Result<(Vec<f32>, Vec<Vec<u32>>), ModelError> {
     let Checkpoint { model, params, .. } = checkpoint;
     let ids: Vec<u32> = (1..=14).collect();
@@ -243,29 +244,37 @@ fn answers(checkpoint: &Checkpoint) -> Result<(Vec<f32>, Vec<Vec<u32>>), ModelEr
     Ok((logits, generated.into_iter().map(|generated| generated.ids).collect()))
 }
 
-/// Experts as they are stored say what the widened ones do; so does the expansion of latent vectors, which is stored in floats and
-/// widened from blocks.
+/// Experts in the file's format give the logits of f32 experts. `kv_b_proj` stays in float formats
+/// and is converted to f32 from quantised ones.
 #[test]
-fn stored_experts_say_the_same() -> Result<(), ModelError> {
+fn experts_in_file_format_give_the_logits_of_f32() -> Result<(), ModelError> {
     for config in [llama4(), deepseek()] {
         for dtype in [GgmlType::F16, GgmlType::BF16, GgmlType::Q8_0] {
-            let place = place();
-            let file = exported(place.path(), config.clone(), dtype)?;
-            let widened = Checkpoint::load(&file, &device())?;
-            let stored = Checkpoint::load_for_inference(&file, &device())?;
-            let params = &stored.params;
+            let dir = temp_dir();
+            let file = exported(dir.path(), config.clone(), dtype)?;
+            let in_f32 = Checkpoint::load(&file, &device())?;
+            let inference = Checkpoint::load_for_inference(&file, &device())?;
+            let params = &inference.params;
+            let (mut experts, mut expansions) = (0, 0);
             for id in params.ids() {
                 let name = &params.spec(id).name;
-                let as_stored = params.quantised(id).is_some();
+                let in_file_format = params.quantised(id).is_some();
                 if name.contains(".experts.") {
-                    assert!(as_stored, "{name} as {dtype}");
+                    assert!(in_file_format, "{name} as {dtype}");
+                    experts += 1;
                 }
                 if name.ends_with("kv_b_proj.weight") {
-                    assert_eq!(as_stored, dtype != GgmlType::Q8_0, "{name} as {dtype}");
+                    assert_eq!(in_file_format, dtype != GgmlType::Q8_0, "{name} as {dtype}");
+                    expansions += 1;
                 }
-                assert_eq!(params.read(id), widened.params.read(id), "{name} as {dtype}");
+                assert_eq!(params.read(id), in_f32.params.read(id), "{name} as {dtype}");
             }
-            let ((expected, expected_ids), (logits, ids)) = (answers(&widened)?, answers(&stored)?);
+            // Llama 4: two layers of three experts. DeepSeek: one of six, two latent attentions.
+            let latent = config.architecture == Architecture::DeepseekV3;
+            assert_eq!((experts, expansions), (3 * 6, if latent { 2 } else { 0 }), "{dtype}");
+            let ((expected, expected_ids), (logits, ids)) =
+                (answers(&in_f32)?, answers(&inference)?);
+            assert_eq!(logits.len(), expected.len());
             let size = expected.iter().fold(0.0f32, |size, x| size.max(x.abs()));
             for (a, b) in logits.iter().zip(&expected) {
                 assert!((a - b).abs() <= 1e-5 * size, "{dtype}: {a}, not {b}");
@@ -276,13 +285,13 @@ fn stored_experts_say_the_same() -> Result<(), ModelError> {
     Ok(())
 }
 
-/// A file of this model after changes of its keys and tensors.
+/// Loads a GGUF file of this model after changes of its metadata and tensors.
 fn changed(
     config: Config,
     change: impl FnOnce(&mut Metadata, &mut Vec<GgufTensor<'_>>),
 ) -> Result<Checkpoint, ModelError> {
-    let place = place();
-    let gguf = Gguf::open(&exported(place.path(), config, GgmlType::F32)?)?;
+    let dir = temp_dir();
+    let gguf = Gguf::open(&exported(dir.path(), config, GgmlType::F32)?)?;
     let tensor = |name: &str| GgufTensor {
         name: name.to_owned(),
         shape: gguf.shape(name).expect("listed").to_vec(),
@@ -294,16 +303,16 @@ fn changed(
     };
     let (mut metadata, mut tensors) = (gguf.metadata().clone(), gguf.names().map(tensor).collect());
     change(&mut metadata, &mut tensors);
-    let file = place.path().join("changed.gguf");
+    let file = dir.path().join("changed.gguf");
     write_gguf(&file, &metadata, &tensors)?;
     Checkpoint::load(&file, &device())
 }
 
-/// Files from before llama.cpp split the expansion, as they were: whole, heads with keys of their own.
+/// Files from before llama.cpp split `kv_b_proj`: one tensor, keys and values per head.
 #[test]
-fn older_files_of_deepseek_are_read() -> Result<(), ModelError> {
-    let place = place();
-    let folder = saved(place.path(), deepseek())?;
+fn files_with_unsplit_kv_b_proj_are_read() -> Result<(), ModelError> {
+    let dir = temp_dir();
+    let folder = saved(dir.path(), deepseek())?;
     let before = Checkpoint::load(&folder, &device())?;
     let plain = Tensors::open_folder(&folder)?;
     let read = changed(deepseek(), |metadata, tensors| {
@@ -336,7 +345,7 @@ fn older_files_of_deepseek_are_read() -> Result<(), ModelError> {
 }
 
 #[test]
-fn what_is_not_supported_is_named() {
+fn unsupported_files_are_refused_by_name() {
     let refused = |config: Config, key: &str, value: Option<Value>, named: &str| {
         let key = match config.architecture {
             Architecture::Llama4 => format!("llama4.{key}"),
@@ -372,13 +381,13 @@ fn what_is_not_supported_is_named() {
     refused(deepseek(), "attention.key_length_mla", given(6), "qk_nope_head_dim");
     refused(deepseek(), "expert_group_used_count", given(4), "topk_group");
     refused(deepseek(), "expert_shared_count", given(0), "n_shared_experts");
-    // Sizes that the file has not: found before memory of that size is taken.
+    // Sizes beyond the file's, refused before allocation.
     refused(llama4(), "block_count", given(u32::MAX), "block_count is 4294967295");
     refused(llama4(), "expert_count", given(u32::MAX), "4294967295 experts");
-    refused(llama4(), "expert_count", given(50_000), "its experts would have");
-    refused(deepseek(), "expert_count", given(99_999), "its experts would have");
-    refused(deepseek(), "expert_feed_forward_length", given(1 << 20), "its experts would have");
-    refused(deepseek(), "block_count", given(4096), "its experts would have");
+    refused(llama4(), "expert_count", given(50_000), "its experts need");
+    refused(deepseek(), "expert_count", given(99_999), "its experts need");
+    refused(deepseek(), "expert_feed_forward_length", given(1 << 20), "its experts need");
+    refused(deepseek(), "block_count", given(4096), "its experts need");
     refused(deepseek(), "attention.kv_lora_rank", given(u32::MAX), "key_length");
 }
 
@@ -391,7 +400,7 @@ fn without(metadata: &Metadata, key: &str) -> Metadata {
 }
 
 #[test]
-fn what_llama_cpp_would_compute_otherwise_is_not_written() -> Result<(), ModelError> {
+fn models_that_llama_cpp_computes_differently_are_not_written() -> Result<(), ModelError> {
     let linear = RopeScaling::Linear { factor: 2.0 };
     let llama3 = RopeScaling::Llama3 {
         factor: 8.0,
@@ -423,13 +432,13 @@ fn what_llama_cpp_would_compute_otherwise_is_not_written() -> Result<(), ModelEr
         (Config { rope_scaling: llama3, ..deepseek() }, "llama3"),
         (Config { rope_scaling: yarn(Some(0.0), 0.0, 0.0), ..deepseek() }, "scale rotated queries"),
     ] {
-        let place = place();
+        let dir = temp_dir();
         let error =
-            exported(place.path(), config, GgmlType::F32).expect_err("must be refused").to_string();
+            exported(dir.path(), config, GgmlType::F32).expect_err("must be refused").to_string();
         assert!(error.contains(named) && error.contains("GGUF"), "{error} does not name {named}");
     }
-    // What no position within the context tells apart is written: no chunk but the first, queries that do not grow yet, and a choice
-    // among all groups.
+    // Differences that no position of the context can show are allowed: unused chunks, temperatures
+    // of 1, and a selection among all groups.
     let short = |config: Config| Config { max_position_embeddings: 512, ..config };
     let other = with_llama4(|shape| {
         (shape.attention_chunk_size, shape.floor_scale) = (512, 1000);
@@ -439,9 +448,9 @@ fn what_llama_cpp_would_compute_otherwise_is_not_written() -> Result<(), ModelEr
     for config in
         [short(other), short(with_llama4(|shape| shape.attn_temperature_tuning = false)), ungrouped]
     {
-        let place = place();
-        let file = exported(place.path(), config, GgmlType::F32)?;
-        let before = Checkpoint::load(&place.path().join("saved"), &device())?;
+        let dir = temp_dir();
+        let file = exported(dir.path(), config, GgmlType::F32)?;
+        let before = Checkpoint::load(&dir.path().join("saved"), &device())?;
         assert_eq!(answers(&before)?, answers(&Checkpoint::load(&file, &device())?)?);
     }
     Ok(())

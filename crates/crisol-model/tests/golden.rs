@@ -1,6 +1,6 @@
-//! Crisol against PyTorch and transformers on the same weights: logits, loss, the gradient of every
-//! parameter, ten AdamW steps, and the scalar head. tests/golden/generate.py made the files; it computes
-//! documents one by one, while here they are packed.
+//! Crisol against PyTorch and transformers with equal weights: logits, loss, all gradients, ten
+//! AdamW steps, scalar head. The files come from tests/golden/generate.py, which computes documents
+//! one by one; here they are packed.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,14 +8,15 @@ use std::path::{Path, PathBuf};
 use crisol_engine::{Device, Grads, OptimizerConfig, Params, Tape, UpdateRule, Workspace};
 use crisol_hub::Tensors;
 use crisol_model::{
-    Model, ModelError, PastKeyValues, SamplingOptions, generate, left_out, load_model, scalars,
+    Model, ModelError, PastKeyValues, SamplingOptions, generate, load_model, scalars,
+    skipped_tensors,
 };
 use serde::Deserialize;
 
 #[derive(Deserialize)]
 struct Golden {
     documents: Vec<Vec<u32>>,
-    /// What greedy generation appends to the first document.
+    /// Continuation of the first document by greedy generation.
     greedy: Vec<u32>,
     loss: f64,
     losses: Vec<f64>,
@@ -42,7 +43,7 @@ fn golden<T: for<'de> Deserialize<'de>>(folder: &Path) -> T {
     serde_json::from_str(&text).expect("written by generate.py")
 }
 
-/// Documents back to back, as a training step sees them.
+/// Packed documents, as in a training step.
 struct Batch {
     ids: Vec<u32>,
     offsets: Vec<u32>,
@@ -64,7 +65,7 @@ fn pack(documents: &[Vec<u32>]) -> Batch {
     batch
 }
 
-/// The mean cross-entropy of the batch; its gradients are added to `grads`.
+/// The mean cross-entropy of the batch; adds its gradients to `grads`.
 fn loss_and_gradients(
     model: &Model,
     params: &Params,
@@ -90,12 +91,12 @@ fn relative_difference(actual: &[f32], expected: &[f32]) -> f32 {
     actual.iter().zip(expected).fold(0.0, |m: f32, (a, e)| m.max((a - e).abs())) / scale
 }
 
-/// Experts are chosen by it, which has no gradient; in PyTorch it is no parameter.
+/// The router's correction bias has no gradient; in PyTorch it is a buffer.
 fn is_fixed(name: &str) -> bool {
     name.ends_with("e_score_correction_bias")
 }
 
-/// Gradients below this are what rounding leaves of zero.
+/// Gradients below this are rounding noise of zero.
 const NOISE: f32 = 1e-6;
 
 fn compare(name: &str) -> Result<(), ModelError> {
@@ -117,6 +118,7 @@ fn compare(name: &str) -> Result<(), ModelError> {
         assert!(difference < 1e-5, "{name}: logits differ by {difference}");
     }
 
+    assert!(!golden.greedy.is_empty(), "{name}: no greedy tokens");
     let options = SamplingOptions::greedy(golden.greedy.len(), Vec::new());
     let greedy = generate(&model, &params, &golden.documents[..1], &options)?;
     assert_eq!(greedy[0].ids, golden.greedy, "{name}: greedy tokens");
@@ -124,6 +126,7 @@ fn compare(name: &str) -> Result<(), ModelError> {
     let mut grads = Grads::zeros_like(&params);
     let loss = loss_and_gradients(&model, &params, &batch, &mut workspace, &mut grads)?;
     assert!((loss - golden.loss).abs() < 1e-5, "{name}: loss {loss}, PyTorch {}", golden.loss);
+    let mut compared = 0;
     for id in params.ids() {
         let spec = params.spec(id);
         if is_fixed(&spec.name) {
@@ -135,7 +138,8 @@ fn compare(name: &str) -> Result<(), ModelError> {
             continue;
         }
         let expected = tensors.read(&format!("gradient.{}", spec.name), &spec.shape)?;
-        // No token went to an expert; or it is a bias of keys that are not rotated, which softmax does not see.
+        // No token was routed to the expert; or a key bias without RoPE, to which softmax is
+        // invariant.
         if expected.iter().all(|gradient| gradient.abs() < NOISE) {
             assert!(
                 grads.read(id).iter().all(|gradient| gradient.abs() < NOISE),
@@ -146,7 +150,9 @@ fn compare(name: &str) -> Result<(), ModelError> {
         }
         let difference = relative_difference(&grads.read(id), &expected);
         assert!(difference < 1e-4, "{name}: gradient of {} differs by {difference}", spec.name);
+        compared += 1;
     }
+    assert!(2 * compared > params.ids().count(), "{name}: only {compared} gradients compared");
 
     let o = &golden.optimizer;
     let config = OptimizerConfig {
@@ -159,6 +165,7 @@ fn compare(name: &str) -> Result<(), ModelError> {
         weight_decay: o.weight_decay,
         max_grad_norm: Some(o.max_grad_norm),
     };
+    assert_eq!((golden.losses.len(), golden.gradient_norms.len()), (10, 10), "{name}");
     let mut adamw = crisol_engine::Optimizer::new(&params);
     for (step, (expected_loss, expected_norm)) in
         golden.losses.iter().zip(&golden.gradient_norms).enumerate()
@@ -183,8 +190,8 @@ fn compare(name: &str) -> Result<(), ModelError> {
         let golden = |what| tensors.read(&format!("{what}.{}", spec.name), &spec.shape);
         let (mut expected, gradient, actual) =
             (golden("final")?, golden("gradient")?, params.read(id));
-        // Adam makes whole steps of a gradient that is rounding noise, such as of most biases of keys, which add nearly the same to
-        // all scores of a query: softmax does not see that.
+        // Adam makes full steps from a gradient that is rounding noise. Softmax is nearly invariant
+        // to key biases, so most of their gradients are noise.
         for ((expected, actual), gradient) in expected.iter_mut().zip(&actual).zip(gradient) {
             if gradient.abs() < NOISE {
                 *expected = *actual;
@@ -224,15 +231,15 @@ fn deepseek_v3_equals_transformers() -> Result<(), ModelError> {
 }
 
 #[test]
-fn what_is_left_out_is_said() -> Result<(), ModelError> {
-    assert_eq!(left_out(&folder("deepseek-v3"))?, [""; 0]);
-    let notes = left_out(&folder("deepseek-v3-fp8"))?;
+fn skipped_tensors_are_reported() -> Result<(), ModelError> {
+    assert_eq!(skipped_tensors(&folder("deepseek-v3"))?, [""; 0]);
+    let notes = skipped_tensors(&folder("deepseek-v3-fp8"))?;
     assert!(notes.len() == 1 && notes[0].ends_with("are left out (tensors: 1)"), "{notes:?}");
     Ok(())
 }
 
 #[test]
-fn stretched_rotary_embeddings_equal_transformers() -> Result<(), ModelError> {
+fn rope_scaling_equals_transformers() -> Result<(), ModelError> {
     ["llama-linear", "llama-dynamic", "llama-llama3", "llama-yarn"]
         .into_iter()
         .try_for_each(compare)
@@ -244,7 +251,7 @@ fn odd_sizes_equal_transformers() -> Result<(), ModelError> {
 }
 
 #[test]
-fn the_older_config_equals_transformers() -> Result<(), ModelError> {
+fn the_config_of_transformers_4_equals_transformers() -> Result<(), ModelError> {
     compare("qwen3-older")
 }
 

@@ -1,5 +1,5 @@
-//! Weights as files store them: every type gives what its values widened to f32 give, in every operation and on any number of
-//! threads; and every architecture says the same with them.
+//! Weights in the formats of files: every format gives the results of its values in f32, in every
+//! operation, with any number of threads, for every architecture.
 
 use std::fs;
 use std::path::Path;
@@ -16,9 +16,9 @@ use serde_json::{Map, Value, json};
 
 const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/golden");
 
-/// A matrix of blocks of the golden file, in some order, and its values.
+/// A matrix of shuffled blocks of the golden file, and its values.
 struct Example {
-    kind: WeightFormat,
+    format: WeightFormat,
     shape: [usize; 2],
     bytes: Vec<u8>,
     values: Vec<f32>,
@@ -27,16 +27,17 @@ struct Example {
 impl Example {
     fn all() -> Vec<Example> {
         let gguf = Gguf::open(&Path::new(GOLDEN).join("gguf/blocks.gguf")).expect("committed");
-        let of = |kind: WeightFormat| {
+        let from_golden = |format: WeightFormat| {
             let name = gguf
                 .names()
-                .find(|tensor| tensor.eq_ignore_ascii_case(kind.name()))
+                .find(|tensor| tensor.eq_ignore_ascii_case(format.name()))
                 .expect("a tensor of each type");
             let (all_bytes, all_values) =
                 (gguf.bytes(name).expect("there"), gguf.read(name).expect("readable"));
-            let (columns, size) = kind.block();
+            let (columns, size) = format.block();
             let blocks = all_values.len() / columns;
-            // Columns that are no whole unit where the type allows it, rows that are no whole tile.
+            // Columns that are not a multiple of a SIMD vector where the format allows it, rows
+            // that are not a multiple of a tile.
             let cols = if columns == 1 { 70 } else { 2 * columns };
             let shape = [37, cols];
             let (mut bytes, mut values) = (Vec::new(), Vec::new());
@@ -45,13 +46,15 @@ impl Example {
                 bytes.extend(&all_bytes[block * size..][..size]);
                 values.extend(&all_values[block * columns..][..columns]);
             }
-            Example { kind, shape, bytes, values }
+            Example { format, shape, bytes, values }
         };
-        let example = |kind| if kind == WeightFormat::F8E4M3 { Example::fp8() } else { of(kind) };
+        let example = |format| {
+            if format == WeightFormat::F8E4M3 { Example::fp8() } else { from_golden(format) }
+        };
         WeightFormat::ALL.into_iter().map(example).collect()
     }
 
-    /// All finite numbers of the type, with scales of any sign, of which some make products subnormal.
+    /// All finite numbers of the format, with positive, negative and very small scales.
     fn fp8() -> Example {
         let shape = [37, 256];
         let (mut bytes, mut values) = (Vec::new(), Vec::new());
@@ -65,7 +68,7 @@ impl Example {
                 values.push(e4m3(code) * scale);
             }
         }
-        Example { kind: WeightFormat::F8E4M3, shape, bytes, values }
+        Example { format: WeightFormat::F8E4M3, shape, bytes, values }
     }
 
     fn specs(&self) -> Vec<ParamSpec> {
@@ -80,9 +83,9 @@ impl Example {
 
     fn params(&self, threads: usize) -> Params {
         let device = Device::cpu(Some(threads));
-        let row_bytes = self.kind.row_bytes(self.shape[1]).expect("whole blocks");
+        let row_bytes = self.format.row_bytes(self.shape[1]).expect("whole blocks");
         let row = |i: usize| &self.bytes[i * row_bytes..][..row_bytes];
-        let matrix = QuantisedMatrix::new(&device, self.kind, self.shape, row, |_| {});
+        let matrix = QuantisedMatrix::new(&device, self.format, self.shape, row, |_| {});
         Params::with_quantised(&device, self.specs(), vec![Some(matrix), None])
     }
 }
@@ -103,25 +106,30 @@ fn numbers(n: usize) -> Vec<f32> {
 }
 
 #[test]
-fn what_is_read_is_what_the_file_has() {
+fn weights_are_read_as_in_the_file() {
     for example in Example::all() {
         let params = example.params(2);
         let values = params.read(params.id("w").expect("there"));
+        assert_eq!(values.len(), example.values.len());
         for (i, (value, expected)) in values.iter().zip(&example.values).enumerate() {
-            // Scale and code are multiplied and the offset added in one rounding.
+            // The engine rounds scale, code and offset once (fused multiply-add).
             let error = (value - expected).abs();
             let size = example.values.iter().fold(0.0f32, |size, x| size.max(x.abs()));
-            assert!(error <= 2e-7 * size, "{:?} value {i}: {value}, not {expected}", example.kind);
+            assert!(
+                error <= 2e-7 * size,
+                "{:?} value {i}: {value}, not {expected}",
+                example.format
+            );
         }
         let exact = matches!(
-            example.kind,
+            example.format,
             WeightFormat::F32
                 | WeightFormat::F16
                 | WeightFormat::Bf16
                 | WeightFormat::F8E4M3
                 | WeightFormat::Q8_0
         );
-        assert!(!exact || bits(&values) == bits(&example.values), "{:?}", example.kind);
+        assert!(!exact || bits(&values) == bits(&example.values), "{:?}", example.format);
     }
 }
 
@@ -130,18 +138,18 @@ fn bits(values: &[f32]) -> Vec<u32> {
 }
 
 #[test]
-fn every_number_of_fp8_is_widened() {
+fn every_fp8_code_is_converted() {
     let codes: Vec<u8> = (0..=255).collect();
     for scale in [1.0, -0.37, 3e-43, 1e38] {
         let blocks =
             codes.chunks(128).flat_map(|codes| [&f32::to_le_bytes(scale)[..], codes].concat());
         let (bytes, values) =
             (blocks.collect(), codes.iter().map(|&code| e4m3(code) * scale).collect::<Vec<_>>());
-        let example = Example { kind: WeightFormat::F8E4M3, shape: [1, 256], bytes, values };
+        let example = Example { format: WeightFormat::F8E4M3, shape: [1, 256], bytes, values };
         let params = example.params(1);
         let read = params.read(params.id("w").expect("there"));
         for (code, (value, expected)) in read.iter().zip(&example.values).enumerate() {
-            // What a NaN looks like is not defined.
+            // NaN payloads are not defined.
             let same = value.to_bits() == expected.to_bits() || value.is_nan() && expected.is_nan();
             assert!(same, "{code:#04x} times {scale}: {value}, not {expected}");
         }
@@ -150,7 +158,7 @@ fn every_number_of_fp8_is_widened() {
 }
 
 #[test]
-fn products_are_those_with_the_values() {
+fn gemm_equals_f64_dot_products() {
     for example in Example::all() {
         let [out, inner] = example.shape;
         for rows in [1, 3, 4, 6, 8, 50] {
@@ -166,6 +174,7 @@ fn products_are_those_with_the_values() {
                     tape.read(y).into_owned()
                 });
                 bits.push(result[0].iter().map(|y| y.to_bits()).collect::<Vec<_>>());
+                assert_eq!(result[0].len(), rows * out);
                 for (i, &y) in result[0].iter().enumerate() {
                     let (x, w) = (
                         &x[i / out * inner..][..inner],
@@ -178,23 +187,23 @@ fn products_are_those_with_the_values() {
                     assert!(
                         error <= 4e-6 * size,
                         "{:?}, {rows} rows, {i}: {y}, not {sum}",
-                        example.kind
+                        example.format
                     );
                 }
             }
-            assert_eq!(bits[0], bits[1], "{:?}, {rows} rows, one thread and three", example.kind);
+            assert_eq!(bits[0], bits[1], "{:?}, {rows} rows, one thread and three", example.format);
         }
     }
 }
 
 #[test]
-fn tables_heads_and_products_of_heads_take_stored_weights() {
+fn embedding_head_and_per_head_gemms_take_quantised_weights() {
     for example in Example::all() {
         let [out, inner] = example.shape;
-        let (stored, mut plain) =
+        let (quantised, mut plain) =
             (example.params(1), Params::zeros(&Device::cpu(Some(1)), example.specs()));
         let w = plain.id("w").expect("there");
-        plain.write(w, &stored.read(w));
+        plain.write(w, &quantised.read(w));
         let run = |params: &Params| {
             let mut workspace = Workspace::new(params.device());
             let mut tape = Tape::inference(params, &mut workspace);
@@ -206,13 +215,13 @@ fn tables_heads_and_products_of_heads_take_stored_weights() {
             let from_latent = tape.per_head_matmul(x, w, out, 5..36, true);
             [rows, logp, entropy, to_latent, from_latent].map(|var| tape.read(var).into_owned())
         };
-        for (what, (ours, expected)) in run(&stored).into_iter().zip(run(&plain)).enumerate() {
+        for (index, (ours, expected)) in run(&quantised).into_iter().zip(run(&plain)).enumerate() {
             assert_eq!(ours.len(), expected.len());
             for (a, b) in ours.iter().zip(&expected) {
                 assert!(
                     (a - b).abs() <= 1e-5 * (1.0 + b.abs()),
-                    "{:?}, {what}: {a}, not {b}",
-                    example.kind
+                    "{:?}, result {index}: {a}, not {b}",
+                    example.format
                 );
             }
         }
@@ -221,12 +230,12 @@ fn tables_heads_and_products_of_heads_take_stored_weights() {
 
 #[test]
 #[should_panic(expected = "parameters for inference")]
-fn they_have_no_gradients() {
+fn quantised_parameters_have_no_gradients() {
     let example = Example::all().pop().expect("several");
     let _ = crisol_engine::Grads::zeros_like(&example.params(1));
 }
 
-/// Logits of two documents without a cache, and what is generated with one, a prompt at a time and together.
+/// Logits of two documents without a cache, and batched generation with one.
 fn answers(model: &Model, params: &Params) -> Result<(Vec<f32>, Vec<Vec<u32>>), ModelError> {
     let ids: Vec<u32> = (1..=14).collect();
     let mut workspace = Workspace::new(params.device());
@@ -240,54 +249,58 @@ fn answers(model: &Model, params: &Params) -> Result<(Vec<f32>, Vec<Vec<u32>>), 
     Ok((logits, together.into_iter().map(|generated| generated.ids).collect()))
 }
 
-/// Greedy tokens are the same, and logits up to the order of sums.
+/// Equal greedy tokens, and logits equal up to the order of summation.
 fn assert_same(
     (logits, ids): &(Vec<f32>, Vec<Vec<u32>>),
     (expected, expected_ids): &(Vec<f32>, Vec<Vec<u32>>),
     what: &str,
 ) {
+    assert_eq!(logits.len(), expected.len());
     let size = expected.iter().fold(0.0f32, |size, x| size.max(x.abs()));
-    let difference =
-        logits.iter().zip(expected).fold(0.0f32, |most, (a, b)| most.max((a - b).abs()));
+    let difference = logits.iter().zip(expected).fold(0.0f32, |max, (a, b)| max.max((a - b).abs()));
     assert!(difference <= 1e-5 * size, "{what}: logits differ by {difference} of {size}");
     assert_eq!(ids, expected_ids, "{what}");
 }
 
 #[test]
-fn every_architecture_says_the_same() -> Result<(), ModelError> {
+fn every_architecture_gives_equal_logits() -> Result<(), ModelError> {
     let golden = Path::new(GOLDEN);
-    let place = tempfile::tempdir().expect("a temporary folder");
+    let dir = tempfile::tempdir().expect("a temporary folder");
     for name in ["llama", "llama-tied", "olmo2", "qwen3", "llama4", "deepseek-v3"] {
         for dtype in [FloatType::F16, FloatType::BF16] {
-            let folder = place.path().join(format!("{name}-{dtype:?}"));
+            let folder = dir.path().join(format!("{name}-{dtype:?}"));
             ModelFiles::open(&golden.join(name))?.export_folder(&folder, dtype, u64::MAX)?;
             let device = Device::cpu(Some(2));
             let (model, params) = load_model(&folder, &device)?;
-            let (stored_model, stored) = load_model_for_inference(&folder, &device)?;
+            let (inference_model, inference) = load_model_for_inference(&folder, &device)?;
             let matrices =
                 |params: &Params| params.ids().filter(|&id| params.quantised(id).is_some()).count();
-            assert!(matrices(&params) == 0 && matrices(&stored) > 4, "{name}");
-            let (expected, ours) = (answers(&model, &params)?, answers(&stored_model, &stored)?);
+            assert!(matrices(&params) == 0 && matrices(&inference) > 4, "{name}");
+            let (expected, ours) =
+                (answers(&model, &params)?, answers(&inference_model, &inference)?);
             assert_same(&ours, &expected, &format!("{name} {dtype:?}"));
         }
     }
     Ok(())
 }
 
-/// How the weights of a DeepSeek-V3 are stored in FP8.
+/// The FP8 format of a DeepSeek-V3 checkpoint.
 struct Fp8 {
     dtype: &'static str,
-    /// Rows and columns of a block, and whether config.json says so.
+    /// Rows and columns of a block.
     block: [usize; 2],
-    said: bool,
+    /// Whether config.json has the block size.
+    block_in_config: bool,
     scales: Option<&'static str>,
 }
 
-/// Blocks of the real model.
-const REAL: Fp8 = Fp8 { dtype: "F8_E4M3", block: [128, 128], said: false, scales: Some("F32") };
+/// The blocks of the published model.
+const REAL: Fp8 =
+    Fp8 { dtype: "F8_E4M3", block: [128, 128], block_in_config: false, scales: Some("F32") };
 
 impl Fp8 {
-    /// Writes a model with numbers without a pattern. Columns of most matrices are whole blocks, rows are not.
+    /// Writes a model with pseudo-random weights. Columns of most matrices are whole blocks, rows
+    /// are not.
     fn write(&self, folder: &Path) -> Result<(), ModelError> {
         let golden = Path::new(GOLDEN).join("deepseek-v3/config.json");
         let text = fs::read_to_string(golden).expect("committed");
@@ -307,7 +320,7 @@ impl Fp8 {
             config[key] = json!(value);
         }
         let mut quantization = json!({ "quant_method": "fp8", "fmt": "e4m3" });
-        if self.said {
+        if self.block_in_config {
             quantization["weight_block_size"] = json!(self.block);
         }
         config["quantization_config"] = quantization;
@@ -332,7 +345,7 @@ impl Fp8 {
                 &[rows, cols] if quantised => {
                     let hash =
                         |i: usize| ((index << 20 | i) as u32).wrapping_mul(2_654_435_761) >> 24;
-                    // No NaN.
+                    // Excludes NaN.
                     let code = |i: usize| (hash(i) & 0xfb) as u8;
                     let codes = (0..rows * cols).map(code).collect();
                     add(spec.name.clone(), self.dtype, &spec.shape, codes);
@@ -358,7 +371,7 @@ impl Fp8 {
     }
 }
 
-/// Ids of matrices that are FP8 in memory.
+/// Parameters that are FP8 in memory.
 fn in_fp8(params: &Params) -> Vec<ParamId> {
     let is_fp8 = |&id: &ParamId| {
         params.quantised(id).is_some_and(|matrix| matrix.format() == WeightFormat::F8E4M3)
@@ -367,48 +380,57 @@ fn in_fp8(params: &Params) -> Vec<ParamId> {
 }
 
 #[test]
-fn fp8_with_scales_says_the_same() -> Result<(), ModelError> {
-    let place = tempfile::tempdir().expect("a temporary folder");
+fn fp8_weights_equal_their_f32_values() -> Result<(), ModelError> {
+    let dir = tempfile::tempdir().expect("a temporary folder");
     let device = Device::cpu(Some(2));
-    let others = [Fp8 { block: [48, 256], said: true, ..REAL }, Fp8 { scales: None, ..REAL }];
+    let others =
+        [Fp8 { block: [48, 256], block_in_config: true, ..REAL }, Fp8 { scales: None, ..REAL }];
     for (i, fp8) in [REAL].iter().chain(&others).enumerate() {
-        let folder = place.path().join(i.to_string());
+        let folder = dir.path().join(i.to_string());
         fp8.write(&folder)?;
         let (model, params) = load_model(&folder, &device)?;
-        let (stored_model, stored) = load_model_for_inference(&folder, &device)?;
-        for id in stored.ids() {
-            assert_eq!(bits(&stored.read(id)), bits(&params.read(id)), "{}", params.spec(id).name);
+        let (inference_model, inference) = load_model_for_inference(&folder, &device)?;
+        for id in inference.ids() {
+            assert_eq!(
+                bits(&inference.read(id)),
+                bits(&params.read(id)),
+                "{}",
+                params.spec(id).name
+            );
         }
-        // Of each layer five matrices of attention and three of each feed-forward layer, but for the one whose rows are no whole blocks.
-        let kept = in_fp8(&stored);
-        assert_eq!(kept.len(), 2 * 5 + 2 + 9 * 3);
+        // Per layer five attention matrices and three per MLP, except for the matrix without whole
+        // blocks per row.
+        let fp8_weights = in_fp8(&inference);
+        assert_eq!(fp8_weights.len(), 2 * 5 + 2 + 9 * 3);
         assert!(in_fp8(&params).is_empty());
         for part in ["experts.7.down_proj", "kv_b_proj", "0.mlp.up_proj"] {
-            assert!(kept.iter().any(|&id| stored.spec(id).name.contains(part)), "{part}");
+            assert!(fp8_weights.iter().any(|&id| inference.spec(id).name.contains(part)), "{part}");
         }
-        // Without scales numbers are so large that nothing but the largest counts, and rounding decides which that is.
+        // Without scales, values are so large that rounding decides the largest logit.
         if fp8.scales.is_some() {
-            let (expected, ours) = (answers(&model, &params)?, answers(&stored_model, &stored)?);
+            let (expected, ours) =
+                (answers(&model, &params)?, answers(&inference_model, &inference)?);
             assert_same(&ours, &expected, &format!("{:?}", fp8.block));
         }
-        // Tiles at the end may be filled up.
-        let (said, taken) = (
+        // The engine may pad the last tiles.
+        let (estimated, actual) = (
             ModelFiles::open(&folder)?.inference_bytes()?,
-            stored.ids().map(|id| stored.bytes(id) as u64).sum::<u64>(),
+            inference.ids().map(|id| inference.bytes(id) as u64).sum::<u64>(),
         );
-        assert!(said <= taken && taken <= said + said / 20, "{said} bytes, but {taken}");
+        let bounds = estimated..=estimated + estimated / 20;
+        assert!(bounds.contains(&actual), "{estimated} bytes estimated, {actual} allocated");
     }
     Ok(())
 }
 
 #[test]
-fn fp8_that_does_not_fit_is_widened() -> Result<(), ModelError> {
-    let place = tempfile::tempdir().expect("a temporary folder");
+fn unsupported_fp8_blocks_are_converted_to_f32() -> Result<(), ModelError> {
+    let dir = tempfile::tempdir().expect("a temporary folder");
     let device = Device::cpu(Some(2));
     let mut folders = vec![Path::new(GOLDEN).join("deepseek-v3-fp8")];
-    let across = Fp8 { block: [128, 96], said: true, ..REAL };
+    let across = Fp8 { block: [128, 96], block_in_config: true, ..REAL };
     for (i, fp8) in [across, Fp8 { dtype: "F8_E5M2", ..REAL }].iter().enumerate() {
-        folders.push(place.path().join(i.to_string()));
+        folders.push(dir.path().join(i.to_string()));
         fp8.write(&folders[i + 1])?;
     }
     for folder in folders {
@@ -428,9 +450,9 @@ fn fp8_that_does_not_fit_is_widened() -> Result<(), ModelError> {
 }
 
 #[test]
-fn scales_that_do_not_fit_are_the_same_error() -> Result<(), ModelError> {
-    let place = tempfile::tempdir().expect("a temporary folder");
-    let folder = place.path();
+fn wrong_scales_are_refused_in_training_and_inference() -> Result<(), ModelError> {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let folder = dir.path();
     let device = Device::cpu(Some(1));
     let more = Fp8 { block: [64, 128], ..REAL };
     for (fp8, cause) in [(more, "128 × 128"), (Fp8 { scales: Some("I32"), ..REAL }, "I32")] {

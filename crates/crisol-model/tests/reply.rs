@@ -1,4 +1,4 @@
-//! Answers as text, up to a stop string: in a batch of prompts of any lengths as one by one.
+//! Answers as text with stop strings: batched prompts of any length equal single prompts.
 
 use std::ops::ControlFlow;
 
@@ -27,18 +27,19 @@ fn setup() -> (Model, Params, TextSetup) {
 }
 
 #[test]
-fn a_stop_string_ends_each_answer_of_a_batch_for_itself() -> Result<(), ModelError> {
+fn stop_strings_end_each_answer_of_a_batch_separately() -> Result<(), ModelError> {
     let (model, params, text) = setup();
     let prompts: Vec<Vec<u32>> =
         (1..40).map(|end| text.tokenizer.encode(&TEXT[..end])).collect::<Result<_, _>>()?;
     let options = SamplingOptions::greedy(24, text.stop_ids.clone());
     let whole = replies(&model, &params, &text, &prompts, &options, &[])?;
-    // Two characters that some answers have and others have not.
+    // A pair of characters that some answers contain and others do not.
     let holds = |stop: &String| whole.iter().filter(|reply| reply.text.contains(stop)).count();
     let letters = || ('!'..='z').flat_map(|a| ('!'..='z').map(move |b| format!("{a}{b}")));
     let stop = letters().find(|stop| (3..30).contains(&holds(stop))).expect("answers differ");
     let stops = [stop.clone(), "never said".to_owned()];
     let cut = replies(&model, &params, &text, &prompts, &options, &stops)?;
+    assert_eq!((cut.len(), whole.len()), (prompts.len(), prompts.len()));
     for (prompt, (cut, whole)) in prompts.iter().zip(cut.iter().zip(&whole)) {
         match whole.text.find(&stop) {
             Some(at) => {
@@ -47,7 +48,7 @@ fn a_stop_string_ends_each_answer_of_a_batch_for_itself() -> Result<(), ModelErr
                     (&whole.text[..at], StopReason::StopString)
                 );
                 assert!(whole.generated.ids.starts_with(&cut.generated.ids));
-                // It ended as soon as the stop string was complete.
+                // The sequence ended as soon as the stop string was complete.
                 let all_but_one = &cut.generated.ids[..cut.generated.ids.len() - 1];
                 assert!(!text.tokenizer.decode(all_but_one, true).contains(&stop));
             }
@@ -68,7 +69,7 @@ fn a_stop_string_ends_each_answer_of_a_batch_for_itself() -> Result<(), ModelErr
 }
 
 #[test]
-fn special_tokens_are_stop_strings_too_and_nothing_is_none() -> Result<(), ModelError> {
+fn special_tokens_are_stop_strings_and_empty_ones_are_refused() -> Result<(), ModelError> {
     let (model, params, text) = setup();
     let prompt = text.tokenizer.encode(TEXT)?;
     let ask = |stop_ids: Vec<u32>, stops: &[String]| -> Result<Reply, ModelError> {

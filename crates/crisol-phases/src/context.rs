@@ -9,13 +9,12 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crisol_cost::ModelShape;
-use crisol_cost::machine::{LocalWork, Machine};
+use crisol_cost::machine::Machine;
 use crisol_cost::units::{Bytes, Flops};
 use crisol_engine::{Device, OptimizerConfig, Params};
 use crisol_hub::write_folder_atomically;
 use crisol_report::{Curve, MaskPicture, PromptReport, RolloutSample};
-use crisol_text::Summary;
+use crisol_text::EncodingSummary;
 use crisol_train::{
     Checksum, Checksums, EventWriter, MetricsWriter, TrainError, Trainer, check_checksums,
     check_file, load_params, load_trainer, read_metrics, save_params, save_trainer,
@@ -26,8 +25,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::PhaseError;
 use crate::data::DataSource;
-use crate::expectation::ExpectedStage;
 use crate::fingerprint::{Fingerprint, Stage};
+use crate::forecast::StageForecast;
+use crate::forecast::plan::{Shapes, StageData, StagePlan};
 use crate::reason::COLD_START;
 use crate::recipe::RunSettings;
 use crate::settings::OptimizerSettings;
@@ -42,13 +42,12 @@ pub trait Observer {
     fn stage_started(&mut self, stage: &str, done: u64, total: u64);
     /// A step was made; `tokens` is what it processed.
     fn step(&mut self, step: u64, tokens: u64, metrics: &[(&str, f64)]);
-    /// What a stage that begins soon will take, now that its data is read.
-    fn expected(&mut self, stage: &ExpectedStage);
-    /// What is measured before a stage's first step is measured.
+    /// The forecast of a stage that begins soon, now that its data is read.
+    fn stage_forecast(&mut self, stage: &StageForecast);
+    /// The starting model was measured, before a stage's first step.
     fn measured(&mut self);
-    /// How much memory a phase takes at most, in bytes, in a process of its own; and until its first update, where that may
-    /// never come.
-    fn expected_memory(&mut self, bytes: f64, before_updates: Option<f64>);
+    /// Peak memory of a phase in a process of its own, in bytes; and until its first update, if that may never come.
+    fn memory_forecast(&mut self, bytes: f64, before_updates: Option<f64>);
     /// The state of a phase was saved: so many times by now, bytes and seconds of all of them.
     fn saved(&mut self, saves: &Saves);
     /// Something worth a line.
@@ -130,8 +129,8 @@ pub(crate) struct PhaseContext<'a> {
     observer: &'a mut dyn Observer,
     /// What this machine was measured to do.
     machine: Option<&'a Machine>,
-    /// Seconds that the stage that begins next will take.
-    expected: Option<f64>,
+    /// Forecast of the stage that begins next, in seconds.
+    forecast: Option<f64>,
     progress: PathBuf,
     metrics: MetricsWriter,
     state: State,
@@ -184,7 +183,7 @@ impl<'a> PhaseContext<'a> {
     ) -> Result<PhaseContext<'a>, PhaseError> {
         std::fs::create_dir_all(progress).map_err(|e| PhaseError::io(progress, e))?;
         let folder = progress.join(STATE);
-        crisol_hub::settle_folder(&folder)?;
+        crisol_hub::recover_folder(&folder)?;
         let resumed = folder.exists();
         let (mut state, mut sums, mut tokenizer, mut under_way) =
             (State::default(), Checksums::new(), None, None);
@@ -223,7 +222,7 @@ impl<'a> PhaseContext<'a> {
             masks: Vec::new(),
             observer,
             machine,
-            expected: None,
+            forecast: None,
             progress: progress.to_path_buf(),
             metrics,
             settled: state.clone(),
@@ -260,18 +259,24 @@ impl<'a> PhaseContext<'a> {
         stage_purpose(&self.name, what)
     }
 
-    /// Says what the stage that begins next will take. (Of one that goes on, the steps that are left soon say it better.)
-    pub(crate) fn expect(&mut self, stage: &str, shape: &ModelShape, work: &LocalWork) {
-        let expected = ExpectedStage::of(stage, shape, work, self.machine);
-        self.expected = expected.seconds;
+    /// Forecasts the stage that begins next. (The pace of a resumed stage soon tells more.)
+    pub(crate) fn forecast(
+        &mut self,
+        plan: &StagePlan<'_>,
+        shapes: Shapes<'_>,
+        data: &StageData<'_>,
+    ) {
+        let work = plan.work(shapes, data);
+        let forecast = StageForecast::new(plan.name, shapes.policy, &work, self.machine);
+        self.forecast = forecast.seconds;
         if !self.resumed {
-            self.observer.expected(&expected);
+            self.observer.stage_forecast(&forecast);
         }
     }
 
-    /// Says how much memory the phase takes.
-    pub(crate) fn expect_memory(&mut self, bytes: Bytes, before_updates: Option<Bytes>) {
-        self.observer.expected_memory(bytes.0, before_updates.map(|bytes| bytes.0));
+    /// Forecasts the phase's memory.
+    pub(crate) fn forecast_memory(&mut self, bytes: Bytes, before_updates: Option<Bytes>) {
+        self.observer.memory_forecast(bytes.0, before_updates.map(|bytes| bytes.0));
     }
 
     /// Begins a stage of `total` steps: restores what was saved in it and returns the number of steps that are
@@ -282,7 +287,7 @@ impl<'a> PhaseContext<'a> {
         total: u64,
         saved: &mut [Saved<'_>],
     ) -> Result<u64, PhaseError> {
-        let expected = self.expected.take();
+        let forecast = self.forecast.take();
         self.total = total;
         self.check_stop()?;
         if self.resumed && self.state.stage == stage {
@@ -303,7 +308,7 @@ impl<'a> PhaseContext<'a> {
         stage.clone_into(&mut self.state.stage);
         self.state.stage_steps = 0;
         self.watch = Watch::default();
-        self.state.expected_seconds += expected.unwrap_or(0.0);
+        self.state.expected_seconds += forecast.unwrap_or(0.0);
         self.settle(saved);
         self.observer.stage_started(stage, 0, total);
         Ok(0)
@@ -627,7 +632,7 @@ impl<'a> PhaseContext<'a> {
     }
 
     /// Says what became of records, where it is worth a line; `what` they are stands before.
-    pub(crate) fn note_data(&mut self, what: &str, summary: &Summary, context: usize) {
+    pub(crate) fn note_data(&mut self, what: &str, summary: &EncodingSummary, context: usize) {
         for note in summary.notes(context) {
             self.note(format!("{what}{note}"));
         }
@@ -688,7 +693,7 @@ pub(crate) struct Record {
 
 /// The fingerprint of a phase that is under way, from its progress folder; `None` if nothing is saved of it.
 pub(crate) fn saved_fingerprint(progress: &Path) -> Result<Option<Fingerprint>, PhaseError> {
-    let folder = crisol_hub::whole_folder(&progress.join(STATE))?;
+    let folder = crisol_hub::resolve_folder(&progress.join(STATE))?;
     if !folder.exists() {
         return Ok(None);
     }

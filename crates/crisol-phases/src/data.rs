@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use crisol_text::{
-    ReadOptions, Record, RowRange, TextError, data_files, extent, parse_jsonl_lines, records,
+    ReadOptions, Record, RowRange, TextError, data_files, parse_jsonl_lines, records, source_size,
 };
 use crisol_world::DataFile;
 
@@ -186,8 +186,8 @@ impl DataSource {
             Place::World(files) => embedded(files, file)
                 .map_or(Size::default(), |found| Size::of(found.jsonl.lines().map(str::len))),
             Place::Folder(folder) => {
-                let extent = extent(&self.source(folder, file), &self.options);
-                Size { bytes: extent.bytes, records: extent.records, longest: extent.longest }
+                let size = source_size(&self.source(folder, file), &self.options);
+                Size { bytes: size.bytes, records: size.records, longest: size.longest_record }
             }
         }
     }
@@ -281,9 +281,9 @@ impl Iterator for Reader<'_> {
                     }
                     return Some(Ok(record));
                 }
-                Some(Err(TextError::EqualAnswers { place })) => {
+                Some(Err(TextError::EqualAnswers { location })) => {
                     if findings.equal_pairs == 0 {
-                        findings.first_equal = place;
+                        findings.first_equal = location;
                     }
                     findings.equal_pairs += 1;
                 }

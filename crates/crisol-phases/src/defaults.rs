@@ -1,4 +1,4 @@
-//! Defaults that depend on the model: what is usual in the field for its number of parameters. `docs/phases.md` shows the
+//! Defaults that depend on the model: what is usual in the field for its number of parameters. `docs/settings.md` shows the
 //! table with its sources. Every other default is in `settings.rs`.
 //!
 //! A recipe is parsed before its base is known. [`Recipe::resolve`] settles what it left out; the recipe that a run writes
@@ -168,7 +168,7 @@ impl Recipe {
             "" => self.run.model.config(self.run.model.vocab_size)?,
             base => {
                 let config = load_config(Path::new(base))?;
-                if config.longest_document() < 2 {
+                if config.max_document_len() < 2 {
                     return Err(PhaseError::NoContext { base: base.into() });
                 }
                 config
@@ -257,7 +257,7 @@ fn answer_length(
     lengths.sort_unstable();
     let median = lengths.get(lengths.len() / 2).copied().unwrap_or(0);
     let wanted = median.saturating_mul(LONGER).max(MIN_ANSWER);
-    Ok(wanted.min(config.longest_document() / 2).max(1))
+    Ok(wanted.min(config.max_document_len() / 2).max(1))
 }
 
 /// Characters of English text that a token of a vocabulary stands for: 3.2 for the 2,176 tokens of the embedded run, 4.4 for the

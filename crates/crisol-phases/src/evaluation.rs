@@ -6,17 +6,20 @@
 
 use std::collections::BTreeMap;
 
-use crisol_model::{Checkpoint, Head, SamplingOptions, replies};
+use crisol_engine::Params;
+use crisol_model::{Checkpoint, Generated, Head, Model, SamplingOptions, generate, replies};
 use crisol_objectives::verifier::verify;
 use crisol_text::{
-    Body, Encoded, Example, PreferenceExample, Record, Summary, TextError, TextSetup, encode_chunks,
+    Body, Encoded, EncodingSummary, Example, PreferenceExample, Record, TextError, TextSetup,
+    encode_chunks, encode_records,
 };
 
 use crate::PhaseError;
 use crate::behaviours::{ended_by_itself, opening};
 use crate::context::PhaseContext;
 use crate::data::DataSource;
-use crate::supervised::{logprobs, values};
+use crate::passes::{logprobs, scores, values};
+use crate::settings::RolloutSettings;
 
 /// Prompts that are answered at the same time.
 const PROMPTS_AT_A_TIME: usize = 16;
@@ -115,7 +118,7 @@ pub fn evaluate(
     options: &EvaluationOptions,
     mut progress: impl FnMut(usize),
 ) -> Result<Evaluation, PhaseError> {
-    let context = model.model.config().longest_document();
+    let context = model.model.config().max_document_len();
     let scalar = model.model.config().head == Head::Scalar;
     let mut sums: BTreeMap<(&'static str, &'static str), Ratio> = BTreeMap::new();
     let mut unmeasured: BTreeMap<&'static str, (usize, String)> = BTreeMap::new();
@@ -131,7 +134,7 @@ pub fn evaluate(
                 let record = &records[record];
                 let (count, _) = unmeasured
                     .entry(record.body.shape())
-                    .or_insert_with(|| (0, record.place.clone()));
+                    .or_insert_with(|| (0, record.location.clone()));
                 *count += 1;
             }
         }
@@ -177,10 +180,37 @@ pub(crate) fn solved(
     })
 }
 
+/// The mean score of the policy's greedy answers to held-out prompts.
+pub(crate) fn mean_reward(
+    ctx: &mut PhaseContext<'_>,
+    files: &[String],
+    (model, params, text): (&Model, &Params, &TextSetup),
+    (reward_model, reward_params): (&Model, &Params),
+    settings: &RolloutSettings,
+) -> Result<f64, PhaseError> {
+    let context = model.config().max_document_len();
+    let records = ctx.records(files)?;
+    let prompts = encode_records(&records, |record| text.rollout_prompt(record, context))?;
+    ctx.note_data("Held out: ", &prompts.summary, context);
+    let greedy = SamplingOptions::greedy(settings.max_new_tokens, text.stop_ids.clone());
+    let mut sum = 0.0;
+    for some in prompts.examples.chunks(settings.prompts) {
+        let answers = generate(model, params, some, &greedy)?;
+        let answered = |(prompt, answer): (&Vec<u32>, &Generated)| {
+            let ids = [prompt.as_slice(), &answer.ids].concat();
+            Example { trained: vec![true; ids.len()], ids }
+        };
+        let whole: Vec<Example> = some.iter().zip(&answers).map(answered).collect();
+        let scores = scores(reward_model, reward_params, &whole, ctx.run.shard_tokens)?;
+        sum += scores.into_iter().map(f64::from).sum::<f64>();
+    }
+    Ok(sum / prompts.examples.len() as f64)
+}
+
 fn notes(
     data: &DataSource,
     files: &[String],
-    summary: &Summary,
+    summary: &EncodingSummary,
     context: usize,
     unmeasured: &BTreeMap<&'static str, (usize, String)>,
 ) -> Vec<String> {
@@ -204,7 +234,7 @@ fn items(
     let nothing = || Encoded {
         examples: vec![Item::Nothing],
         records: vec![0],
-        summary: Summary { records: 1, ..Summary::default() },
+        summary: EncodingSummary { records: 1, ..EncodingSummary::default() },
     };
     Ok(match &record.body {
         Body::Preference { .. } => map(text.preference(record, context)?, Item::Pair),

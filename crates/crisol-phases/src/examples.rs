@@ -125,7 +125,7 @@ impl Source<'_> {
                         sequence.spans.into_iter().map(|span| (span.text, span.trained)).collect();
                     masks.push(MaskPicture {
                         phase: ctx.name.clone(),
-                        title: record.place.clone(),
+                        title: record.location.clone(),
                         spans,
                     });
                 }
@@ -212,8 +212,8 @@ mod tests {
 
     use super::*;
     use crate::context::{Observer, Saves};
-    use crate::expectation::ExpectedStage;
     use crate::fingerprint::{Fingerprint, Hashes};
+    use crate::forecast::StageForecast;
     use crate::recipe::Recipe;
 
     /// Keeps what is said.
@@ -224,9 +224,9 @@ mod tests {
         fn phase_started(&mut self, _: &str, _: usize, _: usize) {}
         fn stage_started(&mut self, _: &str, _: u64, _: u64) {}
         fn step(&mut self, _: u64, _: u64, _: &[(&str, f64)]) {}
-        fn expected(&mut self, _: &ExpectedStage) {}
+        fn stage_forecast(&mut self, _: &StageForecast) {}
         fn measured(&mut self) {}
-        fn expected_memory(&mut self, _: f64, _: Option<f64>) {}
+        fn memory_forecast(&mut self, _: f64, _: Option<f64>) {}
         fn saved(&mut self, _: &Saves) {}
         fn note(&mut self, text: &str) {
             self.0.push(text.to_owned());
@@ -345,7 +345,7 @@ mod tests {
         let other = Tokenizer::train(["number hell"], 290, &EMBEDDED_TOKENS).unwrap();
         right(&TextSetup::embedded(other).unwrap(), CONTEXT);
         let options = crisol_text::TextOptions {
-            strings: crisol_text::Strings::Message,
+            strings: crisol_text::StringFormat::Message,
             ..crisol_text::TextOptions::default()
         };
         let mut chat = setup();

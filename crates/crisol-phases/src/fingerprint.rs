@@ -12,7 +12,7 @@ use crate::PhaseError;
 use crate::behaviours;
 use crate::data::{DataSource, Found};
 use crate::recipe::{Phase, Recipe, Split, settings_table, table_of};
-use crate::run::{phase_or_path, starting_folder};
+use crate::run_folder::{phase_or_path, starting_folder};
 use crate::settings::PhaseSettings;
 
 /// See the module's text.
@@ -170,7 +170,7 @@ impl Fingerprint {
         path: &Path,
         hashes: &mut Hashes,
     ) -> Result<(), PhaseError> {
-        let path = crisol_hub::whole_folder(path)?;
+        let path = crisol_hub::resolve_folder(path)?;
         let mut files = vec![path.clone()];
         if path.is_dir() {
             let entries = std::fs::read_dir(&path).map_err(|e| PhaseError::io(&path, e))?;

@@ -9,11 +9,11 @@ use thiserror::Error;
 use crate::PhaseError;
 use crate::batches::Plan;
 use crate::context::stage_purpose;
-use crate::expectation::training;
-use crate::pretrain::{documents, text_setup, texts};
+use crate::forecast::lengths::{Length, Planned, Sampled};
+use crate::forecast::plan::{Shapes, StageData};
+use crate::pretrain::{documents, stage, text_setup, texts};
 use crate::recipe::{Recipe, Split};
 use crate::settings::{ModelSettings, PhaseSettings, PretrainSettings};
-use crate::supervised::example_flops;
 
 /// One run of a ladder that is to be made.
 #[derive(Clone, Debug, PartialEq)]
@@ -131,12 +131,15 @@ pub fn ladder(base: &Recipe, rungs: usize) -> Result<Vec<LadderRung>, LadderErro
         let once: usize = lengths.iter().sum();
         let tokens =
             whole_epochs as usize * once + further.iter().map(|&i| lengths[i]).sum::<usize>();
-        let work = LocalWork {
-            measuring: example_flops(&shape, &heldout) * 2.0,
-            ..training(&shape, &mut plan, settings.optimizer.rule, |i| {
-                example_flops(&shape, [&train[i]])
-            })
+        let data = StageData {
+            all: &(),
+            trained: &Planned::new(&mut plan, 1, |i| Length::of(&train[i])),
+            heldout: &heldout.as_slice(),
+            replay: &Sampled::default(),
+            updates: plan.total() as usize,
         };
+        let shapes = Shapes { policy: &shape, scalar: &shape };
+        let work = stage(&settings).plan().work(shapes, &data);
         let mut recipe = base.clone();
         recipe.run.title = format!("Rung {} of {rungs} of a ladder", place + 1);
         recipe.run.model = model;

@@ -4,13 +4,16 @@
 //! |---|---|
 //! | `pretrain.rs` | next token of raw text |
 //! | `sft.rs` | conversations; also refusals |
-//! | `reason.rs` | cold start, then GRPO |
-//! | `reward.rs` | reward model on votes |
+//! | `reason.rs`, `grpo.rs` | cold start, then GRPO |
+//! | `reward.rs` | reward model on preference pairs |
 //! | `ppo.rs` | RLHF against the reward model |
-//! | `dpo.rs` | votes, directly |
+//! | `dpo.rs` | preference pairs, without a reward model |
 //!
-//! [`Recipe`] says what a run does, [`run`] does it, [`classifiers`] says what a reply counts as.
+//! A phase is a function from a checkpoint to a checkpoint. Stages that train on data share the loop of `steps.rs`, those
+//! that sample their data (GRPO, PPO) that of `on_policy.rs`. [`Recipe`] describes a run, [`forecast`] estimates it,
+//! [`run`] runs it, and [`classifiers`] tell refusals and right answers apart.
 
+pub mod batch;
 mod batches;
 mod behaviours;
 pub mod classifiers;
@@ -18,15 +21,18 @@ mod context;
 mod data;
 mod defaults;
 mod dpo;
-pub mod estimate;
 mod evaluation;
 mod examples;
-mod expectation;
 mod fingerprint;
-mod foresight;
+mod finished;
+pub mod forecast;
+mod grpo;
 mod ladder;
 mod machine;
+mod on_policy;
 mod owner;
+mod pairs;
+mod passes;
 mod ppo;
 mod pretrain;
 mod prompts;
@@ -38,8 +44,10 @@ mod replay;
 mod reward;
 mod rollouts;
 mod run;
+mod run_folder;
 mod settings;
 mod sft;
+mod steps;
 mod store;
 mod supervised;
 mod unpaid;
@@ -52,18 +60,18 @@ pub use context::{Observer, Saves};
 pub use data::DataSource;
 pub use evaluation::{Evaluation, EvaluationOptions, Measured, evaluate};
 pub use examples::{Preprocessed, preprocess};
-pub use expectation::ExpectedStage;
-pub use foresight::{ExpectedPhase, expected, refuse_too_large};
+pub use finished::{assemble_report, save_report};
+pub use forecast::{PhaseForecast, StageForecast, forecast, refuse_too_large};
 pub use ladder::{LadderError, LadderRung, ladder};
 pub use machine::{available_memory, machine, peak_memory};
 pub use owner::Owner;
 pub use recipe::{Phase, Recipe, RecipeError, RunSettings, Split};
-pub use run::{RunOptions, assemble_report, holds_work, run, save_report};
+pub use run::{RunOptions, run};
+pub use run_folder::holds_work;
 pub use settings::{
     DpoSettings, ModelSettings, OptimizerSettings, PhaseSettings, PpoSettings, PretrainSettings,
     ReasonSettings, RewardSettings, RolloutSettings, SftSettings, TextSettings,
 };
-pub use supervised::{batch_size, shards};
 
 /// What can go wrong in a run.
 #[derive(Debug, thiserror::Error)]

@@ -84,7 +84,11 @@ pub(crate) fn is_run(out: &Path) -> bool {
 
 /// Refuses a folder that holds something of the user's under a name that the run would write. What a run that is `resumed`
 /// would write is its own, also where a version without locks began it.
-pub(crate) fn refuse_foreign(recipe: &Recipe, out: &Path, resumed: bool) -> Result<(), PhaseError> {
+pub(crate) fn check_replaceable(
+    recipe: &Recipe,
+    out: &Path,
+    resumed: bool,
+) -> Result<(), PhaseError> {
     let folders: Vec<PathBuf> =
         recipe.phases.iter().map(|phase| out.join(recipe.folder(&phase.name))).collect();
     if !resumed && !is_run(out) {
@@ -97,7 +101,7 @@ pub(crate) fn refuse_foreign(recipe: &Recipe, out: &Path, resumed: bool) -> Resu
         }
     }
     for folder in folders {
-        crisol_hub::refuse_foreign(&folder)?;
+        crisol_hub::check_replaceable(&folder)?;
     }
     Ok(())
 }
@@ -150,19 +154,22 @@ mod tests {
         ] {
             let dir = tempfile::tempdir().unwrap();
             std::fs::write(dir.path().join("notes.txt"), "mine").unwrap();
-            refuse_foreign(&recipe, dir.path(), false).unwrap();
+            check_replaceable(&recipe, dir.path(), false).unwrap();
             std::fs::write(dir.path().join(name), "mine").unwrap();
-            let error = refuse_foreign(&recipe, dir.path(), false).unwrap_err().to_string();
+            let error = check_replaceable(&recipe, dir.path(), false).unwrap_err().to_string();
             assert!(error.contains(name), "{error}");
         }
         // Also in a run's folder.
         let dir = tempfile::tempdir().unwrap();
         let _owner = Owner::take(dir.path(), "").unwrap();
         std::fs::create_dir(dir.path().join("2-sft")).unwrap();
-        refuse_foreign(&recipe, dir.path(), false).unwrap();
+        check_replaceable(&recipe, dir.path(), false).unwrap();
         std::fs::write(dir.path().join("2-sft/mine"), "").unwrap();
         assert!(
-            refuse_foreign(&recipe, dir.path(), false).unwrap_err().to_string().contains("2-sft")
+            check_replaceable(&recipe, dir.path(), false)
+                .unwrap_err()
+                .to_string()
+                .contains("2-sft")
         );
     }
 

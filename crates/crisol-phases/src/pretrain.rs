@@ -9,7 +9,7 @@ use crate::PhaseError;
 use crate::context::{HELD_OUT_LOSS, PhaseContext};
 use crate::examples::{Kind, Source};
 use crate::settings::{ModelSettings, PretrainSettings};
-use crate::supervised::{heldout_loss, train_next_token};
+use crate::supervised::{NextToken, heldout_loss};
 
 /// Pre-trains `start`, or a new model with a tokenizer trained on the same text.
 pub(crate) fn pretrain(
@@ -36,7 +36,7 @@ pub(crate) fn pretrain(
         )?,
     };
     let Checkpoint { model, params, text } = start;
-    let context = model.config().longest_document();
+    let context = model.config().max_document_len();
     let source =
         Source { role: "data", what: "", files: &settings.data, kind: Kind::Text, pictures: 0 };
     let documents = match held {
@@ -46,16 +46,7 @@ pub(crate) fn pretrain(
     let heldout_texts = texts(&ctx.records(&settings.heldout)?)?;
     let heldout = self::documents(&text, &heldout_texts, context)?;
     let mut trainer = Trainer::new(model, params);
-    train_next_token(
-        ctx,
-        "pretrain",
-        &mut trainer,
-        &documents,
-        &heldout,
-        settings.epochs,
-        settings.batch_tokens,
-        &settings.optimizer,
-    )?;
+    stage(settings).train(ctx, &mut trainer, &documents, &heldout)?;
     let Trainer { model, params, .. } = trainer;
     if !heldout.is_empty() {
         let bytes: usize = heldout_texts.iter().map(String::len).sum();
@@ -65,6 +56,12 @@ pub(crate) fn pretrain(
         ctx.measure("bits_per_byte", loss * tokens as f64 / std::f64::consts::LN_2 / bytes as f64);
     }
     Ok(Checkpoint { model, params, text })
+}
+
+/// The stage as data.
+pub(crate) fn stage(settings: &PretrainSettings) -> NextToken<'_> {
+    let PretrainSettings { data, epochs, batch_tokens, optimizer, .. } = settings;
+    NextToken { name: "pretrain", data, epochs: *epochs, batch_tokens: *batch_tokens, optimizer }
 }
 
 /// What records of raw text hold.
@@ -77,7 +74,7 @@ pub(crate) fn text_of(record: &Record) -> Result<&str, PhaseError> {
     match &record.body {
         Body::Text { text } => Ok(text),
         other => Err(PhaseError::WrongRecord {
-            place: record.place.clone(),
+            place: record.location.clone(),
             found: other.shape(),
             wanted: "raw text: {\"text\": …}",
         }),

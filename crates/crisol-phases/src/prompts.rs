@@ -3,7 +3,7 @@
 
 use crisol_model::Checkpoint;
 use crisol_report::PromptReport;
-use crisol_text::{Body, Message, Record, Strings, Turns};
+use crisol_text::{Body, Message, Record, StringFormat, Turns};
 
 use crate::PhaseError;
 use crate::behaviours::{answers, files, has_demos};
@@ -98,7 +98,7 @@ fn first_prompts(
     if !files.iter().all(|file| data.has(file)) {
         return Ok(prompts);
     }
-    let room = model.model.config().longest_document();
+    let room = model.model.config().max_document_len();
     for record in data.read(files) {
         let Some(prompt) = without_answer(&record?, model.text.options().strings) else { continue };
         let new = prompts.iter().all(|known| known.body != prompt.body);
@@ -113,8 +113,8 @@ fn first_prompts(
 }
 
 /// What of a record is given to a model: a text's beginning, a conversation up to the assistant's last turn, the prompt.
-fn without_answer(record: &Record, strings: Strings) -> Option<Record> {
-    let is_text = |turns: &Turns| matches!(turns, Turns::Plain(_)) && strings == Strings::Text;
+fn without_answer(record: &Record, strings: StringFormat) -> Option<Record> {
+    let is_text = |turns: &Turns| matches!(turns, Turns::Plain(_)) && strings == StringFormat::Text;
     let prompt = match &record.body {
         Body::Text { text } => Turns::Plain(beginning(text)),
         Body::Chat { messages } => {
@@ -203,14 +203,14 @@ mod tests {
         ];
         for (json, form, prompt) in cases {
             assert_eq!(
-                given(json, Strings::Text),
+                given(json, StringFormat::Text),
                 Some((form.to_owned(), prompt.to_owned())),
                 "{json}"
             );
         }
         // As one message of the user's.
-        let message = given(r#"{"prompt": "p", "answer": "4"}"#, Strings::Message);
+        let message = given(r#"{"prompt": "p", "answer": "4"}"#, StringFormat::Message);
         assert_eq!(message, Some(("chat".to_owned(), "p".to_owned())));
-        assert_eq!(given(r#"{"text": "one"}"#, Strings::Text), None);
+        assert_eq!(given(r#"{"text": "one"}"#, StringFormat::Text), None);
     }
 }

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::Path;
 
-use crisol_text::DataSet;
+use crisol_text::DatasetFiles;
 use serde::{Deserialize, Serialize};
 use toml::de::{DeTable, DeValue};
 use toml::{Table, Value};
@@ -53,7 +53,7 @@ pub struct RunSettings {
     pub model: ModelSettings,
     /// The files of data sets that phases name (`hf://…`), found before the run. Not part of the recipe's text.
     #[serde(skip)]
-    pub datasets: BTreeMap<String, DataSet>,
+    pub datasets: BTreeMap<String, DatasetFiles>,
 }
 
 impl Default for RunSettings {

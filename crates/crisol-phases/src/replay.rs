@@ -2,43 +2,29 @@
 //! pre-training term of Ouyang et al. 2022 (arXiv:2203.02155, equation 2, "PPO-ptx"); GRPO and DPO take it the same
 //! way.
 
-use crisol_cost::ModelShape;
-use crisol_cost::machine::LocalWork;
-use crisol_cost::units::Flops;
+use crisol_cost::phases::TRAINING;
 use crisol_engine::OptimizerConfig;
 use crisol_objectives::next_token::{self, NextTokenStats};
 use crisol_objectives::{LossAndGrad, Stats, TokenScores};
-use crisol_text::{Packed, TextSetup};
+use crisol_text::TextSetup;
 use crisol_train::{Output, Step, Trainer};
 use serde::{Deserialize, Serialize};
 
 use crate::PhaseError;
+use crate::batch::Batch;
 use crate::batches::Batches;
 use crate::context::PhaseContext;
 use crate::examples::{Kind, Source};
-use crate::expectation::{self, Documents};
+use crate::forecast::lengths::Sampled;
 use crate::settings::ReplaySettings;
 use crate::store::Examples;
-use crate::supervised::{batch_size, shards, token_count, training_flops};
 
 /// What is replayed.
 pub(crate) struct Replay {
     examples: Examples,
     /// The documents of each update.
     batches: Batches,
-    updates: u64,
     weight: f64,
-    /// Of the model that is trained.
-    shape: ModelShape,
-}
-
-/// What a step with replay worked on.
-#[derive(Clone, Copy, Default)]
-pub(crate) struct Trained {
-    /// Tokens that were replayed.
-    pub(crate) replayed: usize,
-    /// Operations of the whole step.
-    pub(crate) flops: Flops,
 }
 
 /// The objective's statistics and the replay's.
@@ -64,14 +50,12 @@ impl<S: Stats> Stats for WithReplay<S> {
 }
 
 impl Replay {
-    /// Replay for `updates` optimizer steps of the phase; nothing in them if the settings name no data.
+    /// Replay beside the phase's updates; nothing if the settings name no data.
     pub(crate) fn load(
         ctx: &mut PhaseContext<'_>,
         settings: &ReplaySettings,
         text: &TextSetup,
         context: usize,
-        updates: u64,
-        shape: &ModelShape,
     ) -> Result<Replay, PhaseError> {
         let source = Source {
             role: "replay.data",
@@ -84,37 +68,52 @@ impl Replay {
         let lengths: Vec<usize> = examples.lengths().map(|length| length.tokens).collect();
         let batches =
             Batches::endless(lengths, settings.tokens, ctx.run.seed, ctx.purpose("replay"));
-        Ok(Replay { examples, batches, updates, weight: settings.weight, shape: shape.clone() })
-    }
-
-    /// What it adds to the phase's work.
-    pub(crate) fn expected(&self, settings: &ReplaySettings) -> LocalWork {
-        expectation::replay(&self.shape, settings, &self.lengths(), self.updates as usize)
+        Ok(Replay { examples, batches, weight: settings.weight })
     }
 
     /// Lengths of what is replayed.
-    pub(crate) fn lengths(&self) -> Documents {
+    pub(crate) fn lengths(&self) -> Sampled {
         self.examples.lengths().collect()
     }
 
-    /// One optimizer step on the phase's own `shards` and the replay of update number `update`. The step's loss is the
-    /// phase's own.
+    /// One optimizer step on the phase's own batch and the replay of update number `update`. Returns the step, whose
+    /// loss is the phase's own, and the tokens that were replayed.
     pub(crate) fn step<S: Stats + Send>(
         &mut self,
+        ctx: &mut PhaseContext<'_>,
         trainer: &mut Trainer,
         update: u64,
-        shard_tokens: usize,
-        own: &[Packed],
+        own: &Batch,
         output: Output,
         config: &OptimizerConfig,
         objective: impl Fn(usize, &TokenScores<'_>) -> LossAndGrad<S> + Sync,
-    ) -> Result<(Step<WithReplay<S>>, Trained), PhaseError> {
-        let first = own.len();
-        let replayed = shards(&self.examples.batch(self.batches.batch(update))?, shard_tokens);
-        let size = batch_size(&replayed);
-        let all = [own, &replayed].concat();
-        let trained =
-            Trained { replayed: token_count(&replayed), flops: training_flops(&self.shape, &all) };
+    ) -> Result<(Step<WithReplay<S>>, usize), PhaseError> {
+        let replayed = self.batch(update, ctx.run.shard_tokens)?;
+        let step = self.train(trainer, own, &replayed, output, config, objective)?;
+        let shape = trainer.model.config().cost_shape();
+        for batch in [own, &replayed] {
+            ctx.count_flops(batch.forward_flops(&shape) * TRAINING);
+        }
+        Ok((step, replayed.tokens()))
+    }
+
+    fn batch(&mut self, update: u64, shard_tokens: usize) -> Result<Batch, PhaseError> {
+        let documents = self.examples.batch(self.batches.batch(update))?;
+        Ok(Batch::of_documents(&documents, shard_tokens))
+    }
+
+    fn train<S: Stats + Send>(
+        &self,
+        trainer: &mut Trainer,
+        own: &Batch,
+        replayed: &Batch,
+        output: Output,
+        config: &OptimizerConfig,
+        objective: impl Fn(usize, &TokenScores<'_>) -> LossAndGrad<S> + Sync,
+    ) -> Result<Step<WithReplay<S>>, PhaseError> {
+        let first = own.shards.len();
+        let size = replayed.size;
+        let all = [own.shards.as_slice(), &replayed.shards].concat();
         // What is replayed is imitated, not sampled: at temperature 1, whatever the phase samples at.
         let output = |shard| match output {
             Output::TokenScores { entropy, .. } if shard >= first => {
@@ -139,14 +138,14 @@ impl Replay {
         if size.tokens > 0 {
             step.loss -= self.weight * step.stats.replay.nll / size.tokens as f64;
         }
-        Ok((step, trained))
+        Ok(step)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::supervised::LOGPROBS;
+    use crate::passes::LOGPROBS;
     use crisol_engine::{Device, UpdateRule};
     use crisol_model::{Architecture, Config, Model};
     use crisol_objectives::policy::PolicyStats;
@@ -193,15 +192,14 @@ mod tests {
 
     fn step_at(output: Output, scale: f64, weight: f64) -> (Vec<f32>, f64) {
         let mut trainer = trainer();
-        let shape = trainer.model.config().cost_shape();
         let batches = Batches::endless(vec![9; 4], 4 * 9, 1, "replay".into());
         let examples = Examples::in_memory(&documents(20));
-        let mut replay = Replay { examples, batches, updates: 1, weight, shape };
-        let own = shards(&documents(3), SHARD_TOKENS);
-        let size = batch_size(&own);
-        let (done, trained) = replay
-            .step(&mut trainer, 0, SHARD_TOKENS, &own, output, &adamw(), |_, scores| {
-                let own = next_token::loss(scores, size);
+        let mut replay = Replay { examples, batches, weight };
+        let own = Batch::of_documents(&documents(3), SHARD_TOKENS);
+        let replayed = replay.batch(0, SHARD_TOKENS).expect("the documents are in memory");
+        let done = replay
+            .train(&mut trainer, &own, &replayed, output, &adamw(), |_, scores| {
+                let own = next_token::loss(scores, own.size);
                 LossAndGrad {
                     loss: scale * own.loss,
                     dlogp: own.dlogp.iter().map(|d| d * scale as f32).collect(),
@@ -211,16 +209,17 @@ mod tests {
                 }
             })
             .expect("the step is finite");
-        assert_eq!(trained.replayed, 4 * 9);
+        assert_eq!(replayed.tokens(), 4 * 9);
         (weights(&trainer), done.loss)
     }
 
     fn plain_step(examples: &[Example]) -> (Vec<f32>, f64) {
         let mut trainer = trainer();
-        let shards = shards(examples, SHARD_TOKENS);
-        let size = batch_size(&shards);
+        let batch = Batch::of_documents(examples, SHARD_TOKENS);
         let done = trainer
-            .step(&shards, LOGPROBS, &adamw(), |_, scores| next_token::loss(scores, size))
+            .step(&batch.shards, LOGPROBS, &adamw(), |_, scores| {
+                next_token::loss(scores, batch.size)
+            })
             .expect("the step is finite");
         (weights(&trainer), done.loss)
     }

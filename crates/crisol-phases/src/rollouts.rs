@@ -1,78 +1,71 @@
-//! Rollouts: completions sampled from the policy in training, and the updates made from them. GRPO and PPO share
-//! this; they differ in where advantages come from.
+//! Rollouts: answers sampled from the policy in training, and the minibatches that are made of them. GRPO and PPO share
+//! this. They differ in where advantages come from.
 
 use crisol_model::{Generated, SamplingOptions, StopReason, generate};
 use crisol_objectives::BatchSize;
-use crisol_text::{Example, Packed, pack};
+use crisol_report::RolloutSample;
+use crisol_text::{Example, Record, TextSetup};
 use crisol_train::{Trainer, derived_seed, permutation};
 use serde::{Deserialize, Serialize};
 
 use crate::PhaseError;
+use crate::batch::Batch;
+use crate::behaviours::{prompt_text, reply_text};
 use crate::context::PhaseContext;
 use crate::settings::RolloutSettings;
-use crate::supervised::{batch_size, token_count};
 
-/// One sampled completion with what its update needs; vectors have one entry per completion token.
+/// A sampled answer with what its update needs. Vectors have one entry for each token of the answer.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Rollout {
-    /// Prompt and completion, the completion trained.
+    /// Prompt and answer; the answer is trained.
     pub(crate) example: Example,
-    /// The completion's tokens.
+    /// The answer's tokens.
     pub(crate) completion: Vec<u32>,
     /// Whether it ended with a stop token.
     pub(crate) ended: bool,
-    /// Log-probs at the time of sampling.
+    /// Log-probs under the sampling policy.
     pub(crate) old_logp: Vec<f32>,
-    /// Log-probs under the reference policy.
+    /// Log-probs under the reference.
     pub(crate) reference_logp: Vec<f32>,
-    /// Advantages.
     pub(crate) advantages: Vec<f32>,
     /// Values at the time of sampling (PPO).
     pub(crate) old_values: Vec<f32>,
     /// Returns (PPO).
     pub(crate) returns: Vec<f32>,
+    /// The reward of the answer, and parts of it for the report.
+    #[serde(skip)]
+    pub(crate) reward: f32,
+    #[serde(skip)]
+    pub(crate) reward_parts: Vec<(&'static str, f64)>,
 }
 
-/// A rollout step while it updates weights. After a stop between two updates it is all that is needed to go on with the next.
-#[derive(Debug, Default, Serialize, Deserialize)]
-pub(crate) struct Updating<S> {
-    /// What is trained.
-    pub(crate) rollouts: Vec<Rollout>,
-    /// Completions that were sampled, also those that are not trained.
-    pub(crate) sampled: usize,
-    /// Measures of the samples.
-    pub(crate) metrics: Vec<(String, f64)>,
-    /// Tokens of the samples, and of all updates so far.
-    pub(crate) tokens: usize,
-    /// Optimizer steps so far, of all models.
-    pub(crate) made: usize,
-    /// Sums over the updates so far.
-    pub(crate) stats: S,
-    pub(crate) loss: f64,
-    pub(crate) grad_norm: f64,
-}
-
-impl<S: Default> Updating<S> {
-    /// Before the first update.
-    pub(crate) fn new(sampled: &[Rollout], metrics: &[(&str, f64)]) -> Updating<S> {
-        Updating {
-            sampled: sampled.len(),
-            tokens: sampled.iter().map(|r| r.example.ids.len()).sum(),
-            metrics: metrics.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect(),
-            ..Updating::default()
+impl Rollout {
+    fn new(prompt: Vec<u32>, generated: Generated) -> Rollout {
+        let mut trained = vec![false; prompt.len()];
+        trained.resize(prompt.len() + generated.ids.len(), true);
+        let mut ids = prompt;
+        ids.extend(&generated.ids);
+        Rollout {
+            example: Example { ids, trained },
+            ended: generated.stopped_by == StopReason::StopToken,
+            completion: generated.ids,
+            old_logp: generated.logprobs,
+            ..Rollout::default()
         }
     }
 }
 
-impl<S> Updating<S> {
-    /// Measures of the samples, and those of the updates.
-    pub(crate) fn all_metrics<'m>(&'m self, updates: Vec<(&'m str, f64)>) -> Vec<(&'m str, f64)> {
-        let samples = self.metrics.iter().map(|(name, value)| (name.as_str(), *value));
-        samples.chain(updates).collect()
-    }
+/// The examples of rollouts.
+pub(crate) fn examples(rollouts: &[Rollout]) -> Vec<&Example> {
+    rollouts.iter().map(|rollout| &rollout.example).collect()
 }
 
-/// The prompts of rollout step `step`: an endless sequence of shuffled passes over `available`, cut in order.
+/// A mean over rollouts.
+pub(crate) fn mean(rollouts: &[Rollout], of: impl Fn(&Rollout) -> f64) -> f64 {
+    rollouts.iter().map(of).sum::<f64>() / rollouts.len() as f64
+}
+
+/// The prompts of rollout step `step`: passes over all of them, each shuffled anew, cut in order.
 pub(crate) fn choose_prompts(
     ctx: &PhaseContext<'_>,
     available: usize,
@@ -92,7 +85,7 @@ pub(crate) fn choose_prompts(
     chosen
 }
 
-/// Samples `group_size` completions of every prompt; groups are adjacent.
+/// Samples `group_size` answers to every prompt. The answers to a prompt are adjacent.
 pub(crate) fn sample(
     ctx: &mut PhaseContext<'_>,
     policy: &Trainer,
@@ -112,82 +105,95 @@ pub(crate) fn sample(
     };
     let generated =
         ctx.sampling(|| generate(&policy.model, &policy.params, &repeated, &options))?;
-    Ok(repeated.into_iter().zip(generated).map(|(prompt, g)| Rollout::new(prompt, g)).collect())
+    let rollouts: Vec<Rollout> =
+        repeated.into_iter().zip(generated).map(|(prompt, g)| Rollout::new(prompt, g)).collect();
+    ctx.count_forward(&policy.model, &examples(&rollouts));
+    Ok(rollouts)
 }
 
-impl Rollout {
-    fn new(prompt: Vec<u32>, generated: Generated) -> Rollout {
-        let mut trained = vec![false; prompt.len()];
-        trained.resize(prompt.len() + generated.ids.len(), true);
-        let mut ids = prompt;
-        ids.extend(&generated.ids);
-        Rollout {
-            example: Example { ids, trained },
-            ended: generated.stopped_by == StopReason::StopToken,
-            completion: generated.ids,
-            old_logp: generated.logprobs,
-            ..Rollout::default()
-        }
+/// Keeps the first two answers for the report at a few moments of a stage. `records`: of the chosen prompts.
+pub(crate) fn keep_samples(
+    ctx: &mut PhaseContext<'_>,
+    (step, total): (u64, u64),
+    text: &TextSetup,
+    records: &[&Record],
+    rollouts: &[Rollout],
+) {
+    if !PhaseContext::wants_samples(step, total) {
+        return;
+    }
+    let group = rollouts.len() / records.len();
+    for (i, rollout) in rollouts.iter().take(2).enumerate() {
+        let parts = rollout.reward_parts.iter().map(|(name, value)| ((*name).to_owned(), *value));
+        ctx.sample(RolloutSample {
+            prompt: prompt_text(records[i / group]),
+            completion: reply_text(text, &rollout.completion),
+            reward: f64::from(rollout.reward),
+            parts: parts.collect(),
+            ..RolloutSample::default()
+        });
     }
 }
 
-/// One optimizer step's worth of rollouts, packed into shards.
-pub(crate) struct Update<'r> {
-    pub(crate) shards: Vec<Packed>,
+/// The rollouts of one update.
+pub(crate) struct Minibatch<'r> {
+    pub(crate) batch: Batch,
+    /// Sequences and tokens over which the loss is a mean.
     pub(crate) size: BatchSize,
-    members: Vec<Vec<&'r Rollout>>,
+    rollouts: Vec<&'r Rollout>,
 }
 
-impl<'r> Update<'r> {
-    pub(crate) fn new(rollouts: &[&'r Rollout], shard_tokens: usize) -> Update<'r> {
-        let lengths: Vec<usize> = rollouts.iter().map(|r| r.example.ids.len()).collect();
-        let members: Vec<Vec<&Rollout>> = pack(&lengths, shard_tokens)
-            .into_iter()
-            .map(|shard| shard.into_iter().map(|i| rollouts[i]).collect())
-            .collect();
-        let shards: Vec<Packed> = members
-            .iter()
-            .map(|shard| {
-                let mut packed = Packed::new();
-                for rollout in shard {
-                    packed.push(&rollout.example);
-                }
-                packed
-            })
-            .collect();
-        let size = batch_size(&shards);
-        Update { shards, size, members }
+impl<'r> Minibatch<'r> {
+    /// `trained` of `sampled` rollouts are trained.
+    fn new(
+        rollouts: Vec<&'r Rollout>,
+        (trained, sampled): (usize, usize),
+        shard_tokens: usize,
+    ) -> Minibatch<'r> {
+        let examples = rollouts.iter().map(|rollout| &rollout.example);
+        let batch = Batch::of_documents(examples, shard_tokens);
+        // A mean over answers counts those that were skipped too, which would add zeros: skipping must not make the
+        // steps larger. A mean over tokens is one over the tokens that are left, as in DAPO (arXiv:2503.14476).
+        let sequences = batch.size.sequences as f64 * sampled as f64 / trained as f64;
+        let size = BatchSize { sequences: sequences.round() as usize, ..batch.size };
+        Minibatch { batch, size, rollouts }
     }
 
-    /// A field of the rollouts of one shard, one entry per scored token.
+    /// Old and reference log-probs and advantages of one shard.
+    pub(crate) fn policy_terms(&self, shard: usize) -> [Vec<f32>; 3] {
+        [
+            self.gather(shard, |rollout| &rollout.old_logp),
+            self.gather(shard, |rollout| &rollout.reference_logp),
+            self.gather(shard, |rollout| &rollout.advantages),
+        ]
+    }
+
+    /// A field of the rollouts of one shard, one entry for each scored token.
     pub(crate) fn gather(&self, shard: usize, field: impl Fn(&Rollout) -> &[f32]) -> Vec<f32> {
-        self.members[shard].iter().flat_map(|r| field(r).iter().copied()).collect()
-    }
-
-    /// Tokens, prompts included.
-    pub(crate) fn tokens(&self) -> usize {
-        token_count(&self.shards)
+        let members = &self.batch.members[shard];
+        members.iter().flat_map(|&i| field(self.rollouts[i]).iter().copied()).collect()
     }
 }
 
-/// Cuts rollouts into the updates of one rollout step: `epochs` passes, each shuffled anew and cut into `minibatches`.
-pub(crate) fn updates<'r>(
+/// The minibatches of rollout step `step`: `epochs` passes over the rollouts, each shuffled anew and cut into
+/// `minibatches`. `sampled`: how many rollouts there were before some were skipped.
+pub(crate) fn minibatches<'r>(
     ctx: &PhaseContext<'_>,
     rollouts: &'r [Rollout],
+    sampled: usize,
     settings: &RolloutSettings,
     step: u64,
-) -> Vec<Update<'r>> {
-    let mut updates = Vec::new();
+) -> Vec<Minibatch<'r>> {
+    let mut minibatches = Vec::new();
     for epoch in 0..settings.epochs {
         let index = step * settings.epochs as u64 + epoch as u64;
         let order = permutation(ctx.run.seed, &ctx.purpose("minibatches"), index, rollouts.len());
         let size = rollouts.len().div_ceil(settings.minibatches).max(1);
-        for chunk in order.chunks(size) {
-            updates.push(Update::new(
-                &chunk.iter().map(|&i| &rollouts[i]).collect::<Vec<_>>(),
-                ctx.run.shard_tokens,
-            ));
+        for chosen in order.chunks(size) {
+            let chosen = chosen.iter().map(|&i| &rollouts[i]).collect();
+            let counts = (rollouts.len(), sampled);
+            minibatches.push(Minibatch::new(chosen, counts, ctx.run.shard_tokens));
         }
     }
-    updates
+    minibatches
 }

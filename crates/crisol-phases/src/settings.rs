@@ -14,7 +14,7 @@ use crisol_objectives::grpo::AdvantageScaling;
 use crisol_objectives::kl::KlEstimator;
 use crisol_objectives::policy::{Normalisation, RatioLevel};
 use crisol_objectives::preference::PreferenceLoss;
-use crisol_text::{DataSet, ReadOptions, Strings, TextOptions, TooLong};
+use crisol_text::{DatasetFiles, OverlongPolicy, ReadOptions, StringFormat, TextOptions};
 use crisol_train::Schedule;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -67,7 +67,7 @@ impl Default for ModelSettings {
 impl ModelSettings {
     /// The shape, with so many tokens, if there can be such a model.
     pub(crate) fn config(&self, vocab: usize) -> Result<Config, PhaseError> {
-        let architecture = Architecture::of_language_model(&self.architecture)
+        let architecture = Architecture::from_causal_lm_class(&self.architecture)
             .ok_or_else(|| PhaseError::UnknownArchitecture { name: self.architecture.clone() })?;
         let mut config = Config::new(
             architecture,
@@ -91,9 +91,9 @@ impl ModelSettings {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct TextSettings {
     /// What becomes of a record that is longer than the context.
-    pub too_long: TooLong,
+    pub too_long: OverlongPolicy,
     /// What a string is where a prompt or an answer may be a list of messages.
-    pub strings: Strings,
+    pub strings: StringFormat,
     /// What separates documents in a plain text file; empty = a file is one document.
     pub text_separator: String,
     /// Columns by the names that Crisol knows: `prompt = "question"`.
@@ -104,7 +104,7 @@ pub struct TextSettings {
 
 impl TextSettings {
     /// How data files are read.
-    pub(crate) fn reading(&self, datasets: &BTreeMap<String, DataSet>) -> ReadOptions {
+    pub(crate) fn reading(&self, datasets: &BTreeMap<String, DatasetFiles>) -> ReadOptions {
         ReadOptions {
             columns: self.columns.clone(),
             text_separator: self.text_separator.clone(),

@@ -7,12 +7,12 @@ use crisol_train::Trainer;
 use crate::PhaseError;
 use crate::context::{HELD_OUT_LOSS, PhaseContext};
 use crate::examples::{Kind, Source};
-use crate::expectation::Documents;
+use crate::forecast::lengths::Sampled;
 use crate::reason::COLD_START;
 use crate::settings::SftSettings;
-use crate::supervised::{heldout_loss, train_next_token};
+use crate::supervised::{NextToken, heldout_loss};
 
-/// Records that the report shows the loss mask of.
+/// Records whose loss mask the report shows.
 const PICTURES: usize = 3;
 
 /// Fine-tunes `start` on conversations.
@@ -24,17 +24,23 @@ pub(crate) fn sft(
     Ok(train_stage(ctx, "sft", settings, start)?.0)
 }
 
-/// One supervised stage; also the cold start of reasoning. Returns what came out and the lengths of what it was shown.
+/// The stage as data.
+pub(crate) fn stage<'s>(name: &'static str, settings: &'s SftSettings) -> NextToken<'s> {
+    let SftSettings { data, epochs, batch_tokens, optimizer, .. } = settings;
+    NextToken { name, data, epochs: *epochs, batch_tokens: *batch_tokens, optimizer }
+}
+
+/// One supervised stage; also the cold start of reasoning. Returns the model and the lengths of its examples.
 pub(crate) fn train_stage(
     ctx: &mut PhaseContext<'_>,
-    stage: &str,
+    name: &'static str,
     settings: &SftSettings,
     start: Checkpoint,
-) -> Result<(Checkpoint, Documents), PhaseError> {
+) -> Result<(Checkpoint, Sampled), PhaseError> {
     let Checkpoint { model, params, text } = start;
-    let context = model.config().longest_document();
-    let setting = if stage == COLD_START { "cold_start." } else { "" };
-    let [data, held_out] = ["data", "heldout"].map(|name| format!("{setting}{name}"));
+    let context = model.config().max_document_len();
+    let setting = if name == COLD_START { "cold_start." } else { "" };
+    let [data, held_out] = ["data", "heldout"].map(|role| format!("{setting}{role}"));
     let supervised = |role, what, files, pictures| Source {
         role,
         what,
@@ -47,18 +53,9 @@ pub(crate) fn train_stage(
         .load(ctx, &text, context)?
         .all()?;
     let mut trainer = Trainer::new(model, params);
-    train_next_token(
-        ctx,
-        stage,
-        &mut trainer,
-        &examples,
-        &heldout,
-        settings.epochs,
-        settings.batch_tokens,
-        &settings.optimizer,
-    )?;
+    stage(name, settings).train(ctx, &mut trainer, &examples, &heldout)?;
     let Trainer { model, params, .. } = trainer;
-    if !heldout.is_empty() && ctx.in_stage(stage) {
+    if !heldout.is_empty() && ctx.in_stage(name) {
         let (loss, _) = heldout_loss(&model, &params, &heldout, ctx.run.shard_tokens)?;
         ctx.measure(HELD_OUT_LOSS, loss);
     }

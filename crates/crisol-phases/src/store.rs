@@ -21,7 +21,7 @@ use crisol_text::Example;
 use serde::{Deserialize, Serialize};
 
 use crate::PhaseError;
-use crate::expectation::Length;
+use crate::forecast::lengths::Length;
 
 /// Tokens that are held in memory, 64 MiB of them.
 pub(crate) const MAX_IN_MEMORY: usize = 16 << 20;

@@ -1,5 +1,7 @@
 //! What a phase changed, read off the behaviours before and after it.
 
+use std::collections::BTreeMap;
+
 use crate::measures::{Better, MEASURES, Measure, Unit};
 use crate::{PhaseReport, Report};
 
@@ -15,13 +17,14 @@ pub(crate) struct Change {
 const WORTH_TELLING: f64 = 0.05;
 
 impl Change {
-    /// How much there is to tell: the change, or the value where there is nothing to compare it with.
+    /// How much there is to tell: the change, or the value where there is nothing to compare it
+    /// with.
     fn size(&self) -> f64 {
         (self.after - self.before.unwrap_or(0.0)).abs()
     }
 
-    /// Whether it is worth telling: a change of five points, or, where there is nothing to compare with, a
-    /// high value that is something to be glad of.
+    /// Whether it is worth telling: a change of five points. Where there is nothing to compare
+    /// with, a high value that is something to be glad of.
     fn matters(&self) -> bool {
         match self.before {
             Some(_) => self.size() >= WORTH_TELLING,
@@ -30,14 +33,21 @@ impl Change {
     }
 }
 
-/// A measure before a phase: its last known value on the way from the first phase to this one. (A reward
-/// model, say, answers nothing; what PPO changed shows against the model below it.)
+/// A measure before a phase: as it was measured before the first step, else its last known value on
+/// the way from the first phase to this one. (A reward model answers nothing: what PPO changed
+/// shows against the model below it.)
 pub(crate) fn before(report: &Report, phase: &PhaseReport, id: &str) -> Option<f64> {
+    let finite = |metrics: &BTreeMap<String, f64>| {
+        metrics.get(id).copied().filter(|value| value.is_finite())
+    };
+    if let Some(value) = finite(&phase.before) {
+        return Some(value);
+    }
     let mut parent = phase.parent.as_ref();
     // A report edited by hand may have a circle of parents; no honest path is longer than this.
     for _ in 0..report.phases.len() {
         let ancestor = report.phases.iter().find(|other| Some(&other.name) == parent)?;
-        if let Some(value) = ancestor.metrics.get(id).copied().filter(|value| value.is_finite()) {
+        if let Some(value) = finite(&ancestor.metrics) {
             return Some(value);
         }
         parent = ancestor.parent.as_ref();
@@ -45,8 +55,8 @@ pub(crate) fn before(report: &Report, phase: &PhaseReport, id: &str) -> Option<f
     None
 }
 
-/// The largest changes of a phase that matter, largest first, at most `count`; values with nothing to compare
-/// them with come last.
+/// The largest changes of a phase that matter, largest first, at most `count`. Values with nothing
+/// to compare them with come last.
 pub(crate) fn largest(report: &Report, phase: &PhaseReport, count: usize) -> Vec<Change> {
     let change = |measure: &'static Measure| {
         let after = *phase.metrics.get(measure.id).filter(|value| value.is_finite())?;
@@ -66,7 +76,8 @@ pub(crate) fn largest(report: &Report, phase: &PhaseReport, count: usize) -> Vec
     changes
 }
 
-/// The phase that raised a measure most, with the value before and after it; none if no rise is worth telling.
+/// The phase that raised a measure most, with the value before and after it. None if no rise is
+/// worth telling.
 pub(crate) fn greatest_rise<'a>(
     report: &'a Report,
     id: &str,
@@ -129,10 +140,17 @@ mod tests {
         assert_eq!(ids(2, 9), ["list_continued", "facts_accuracy"]);
         assert_eq!(ids(2, 1), ["list_continued"]);
         assert_eq!(ids(0, 9), ["list_continued"]);
-        // Through x, which did not measure facts, back to a; and what cannot be compared comes last.
+        // Through x, which did not measure facts, back to a. What cannot be compared comes last.
         assert_eq!(ids(3, 9), ["facts_accuracy", "ended_by_itself"]);
         assert_eq!(before(&report, &report.phases[3], "facts_accuracy"), Some(0.1));
         assert_eq!(before(&report, &report.phases[4], "list_continued"), None);
+
+        // What was measured before the first step is nearer than any other phase.
+        let measured = PhaseReport {
+            before: [("facts_accuracy".to_owned(), 0.3)].into(),
+            ..report.phases[3].clone()
+        };
+        assert_eq!(before(&report, &measured, "facts_accuracy"), Some(0.3));
 
         let (phase, from, to) = greatest_rise(&report, "facts_accuracy").unwrap();
         assert_eq!((phase.name.as_str(), from, to), ("b", 0.1, 0.9));

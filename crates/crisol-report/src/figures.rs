@@ -1,5 +1,5 @@
-//! Numbers as people read them. A number that is not finite is written `–`; a no-break space holds a number
-//! and its unit together.
+//! Numbers as people read them. A number that is not finite is written `–`. A no-break space joins
+//! a number and its unit.
 
 /// What stands where there is no figure.
 pub(crate) const NONE: &str = "–";
@@ -26,7 +26,10 @@ pub(crate) fn plain(value: f64) -> String {
     if size == 0.0 {
         "0".to_owned()
     } else if !(1e-3..1e9).contains(&size) {
-        format!("{value:.2e}")
+        let text = format!("{size:.2e}");
+        let (digits, power) = text.split_once('e').unwrap_or((&text, "0"));
+        let digits = digits.trim_end_matches('0').trim_end_matches('.');
+        format!("{}{digits}e{power}", if value < 0.0 { "−" } else { "" })
     } else if size >= 100.0 {
         let whole = format!("{size:.0}");
         format!("{}{}", if value < 0.0 { "−" } else { "" }, thousands(&whole))
@@ -119,7 +122,9 @@ mod tests {
         assert_eq!(plain(-0.05), "−0.05");
         assert_eq!(plain(99.96), "100");
         assert_eq!(plain(1_234_567.0), "1,234,567");
-        assert_eq!(plain(3e-4), "3.00e-4");
+        assert_eq!(plain(3e-4), "3e-4");
+        assert_eq!(plain(-1.25e-4), "−1.25e-4");
+        assert_eq!(plain(2.5e10), "2.5e10");
         assert_eq!(plain(f64::INFINITY), NONE);
     }
 

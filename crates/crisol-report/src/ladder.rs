@@ -1,4 +1,5 @@
-//! What `crisol cost ladder` reports: the losses of several runs, the curve through them, and what it says of larger ones.
+//! What `crisol cost ladder` reports: the losses of several runs, the curve through them, and what
+//! it predicts of larger ones.
 
 use serde::Serialize;
 

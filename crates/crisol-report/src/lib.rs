@@ -1,9 +1,9 @@
 //! The report of a run: what every phase did to the model, side by side.
 //!
 //! [`Report`] is the content of `report.json`; [`html`] renders it to one self-contained page,
-//! [`terminal`] to text for a terminal. [`comparison`] sets several models side by side in the same way.
-//! [`NotebookReport`] and [`notebook_html`] are the same for a replay of the workshop's notebook, [`LadderReport`] and
-//! [`ladder_html`] for a ladder of runs.
+//! [`terminal`] to text for a terminal, [`summary`] to a screen of it. [`comparison`] sets several
+//! models side by side in the same way. [`NotebookReport`] and [`notebook_html`] are for a replay of
+//! the workshop's notebook, [`LadderReport`] and [`ladder_html`] for a ladder of runs.
 
 mod changes;
 mod figures;
@@ -24,4 +24,4 @@ pub use notebook::{Demonstration, NotebookModel, NotebookReport, StoredAnswer};
 pub use schema::{
     Curve, MaskPicture, ModelSummary, PhaseReport, PromptReport, Report, ReportError, RolloutSample,
 };
-pub use terminal::{Layout, comparison, terminal, wrap};
+pub use terminal::{Layout, Next, comparison, largest_changes, summary, terminal, wrap};

@@ -1,5 +1,5 @@
-//! Text from prompts, models and users, made safe to show: escaped for HTML, stripped for a terminal, and cut
-//! at `<think>` … `</think>`.
+//! Text from prompts, models and users, made safe to show: escaped for HTML, stripped for a
+//! terminal, and cut at `<think>` … `</think>`.
 
 use std::fmt;
 
@@ -26,7 +26,7 @@ impl fmt::Display for Escaped<'_> {
     }
 }
 
-/// Replaces what a terminal would obey (escape sequences, carriage returns, bells) so that a model's text
+/// Replaces what a terminal would obey (escape sequences, carriage returns, bells): a model's text
 /// cannot write outside its place.
 pub(crate) fn without_controls(text: &str) -> String {
     text.chars()

@@ -35,7 +35,8 @@ pub struct Measure {
     pub unit: Unit,
     /// The wished direction.
     pub better: Better,
-    /// Whether it belongs to the table of behaviours (measured on held-out prompts after each phase).
+    /// Whether it belongs to the table of behaviours, measured on held-out prompts after each
+    /// phase.
     pub behaviour: bool,
     /// What to watch, for the caption of a plot; may be empty.
     pub hint: &'static str,
@@ -90,6 +91,13 @@ pub const MEASURES: &[Measure] = &[
         "Should fall quickly, then flatten; noise is normal.",
     ),
     training(
+        "policy_loss",
+        "policy loss",
+        NUMBER,
+        Neither,
+        "Advantages average to about zero, and so does this loss: read the reward.",
+    ),
+    training(
         "validation_loss",
         "held-out loss",
         NATS,
@@ -107,6 +115,8 @@ pub const MEASURES: &[Measure] = &[
     training("heldout_reward", "reward of answers to held-out prompts", NUMBER, Higher, ""),
     training("nll", "loss of the preference pairs", NATS, Lower, "0.69 is a coin toss."),
     training("accuracy", "accuracy", Share, Higher, ""),
+    training("format", "asked format", Share, Higher, ""),
+    training("perplexity", "perplexity", NUMBER, Lower, ""),
     training(
         "margin",
         "margin between chosen and rejected",
@@ -133,15 +143,15 @@ pub const MEASURES: &[Measure] = &[
         "reward",
         NUMBER,
         Higher,
-        "Read the parts apart: format is learnt first, accuracy later. A reward that climbs while answers get \
-         worse is reward hacking.",
+        "Read the parts apart. A reward that climbs while answers get worse is reward hacking.",
     ),
     training(
         "zero_spread",
         "groups without spread",
         Share,
         Neither,
-        "All answers of such a group earned the same, so it teaches nothing. Grows as the task is mastered.",
+        "All answers of such a group earned the same, so it teaches nothing. \
+         Grows as the task is mastered.",
     ),
     training(
         "entropy",
@@ -197,6 +207,7 @@ pub const MEASURES: &[Measure] = &[
         Neither,
         "The value model's guess should follow the return.",
     ),
+    training("return", "return", NUMBER, Neither, ""),
     training("value_error", "squared error of the value", NUMBER, Lower, ""),
     training("value_clip_fraction", "clipped values", Share, Lower, ""),
     training(
@@ -228,7 +239,7 @@ const SHARED_PLOTS: &[(&str, &str, &str)] = &[
     ("return", "value", "return"),
 ];
 
-/// The plot in which a curve is drawn and its name in that plot. Curves named `PLOT/LINE` share the plot `PLOT`.
+/// The plot in which a curve is drawn and its name there. Curves named `PLOT/LINE` share `PLOT`.
 pub(crate) fn plot_and_line(curve: &str) -> (&str, Cow<'_, str>) {
     if let Some((_, plot, line)) = SHARED_PLOTS.iter().find(|(name, _, _)| *name == curve) {
         return (plot, Cow::Borrowed(line));
@@ -239,20 +250,30 @@ pub(crate) fn plot_and_line(curve: &str) -> (&str, Cow<'_, str>) {
     }
 }
 
-/// What precedes a measure that was taken on held-out preference pairs (`pairs_margin`). Version 0.1 wrote `votes_`.
+/// What precedes a measure that was taken on held-out preference pairs (`pairs_margin`). Version
+/// 0.1 wrote `votes_`.
 const ON_PAIRS: [&str; 2] = ["pairs_", "votes_"];
 
-/// The table's row for an id. A measure taken on held-out preference pairs is the same measure.
+/// The table's row for an id.
+///
+/// A measure taken on held-out preference pairs is the same measure. `WHOLE/PART` is measured as
+/// the part is where the table has it (`reward/accuracy`), else as the whole is
+/// (`reward_accuracy/KIND`).
 pub fn measure(id: &str) -> Option<&'static Measure> {
     let row = |id: &str| MEASURES.iter().find(|measure| measure.id == id);
-    row(id).or_else(|| row(ON_PAIRS.iter().find_map(|prefix| id.strip_prefix(prefix))?))
+    let on_pairs = || row(ON_PAIRS.iter().find_map(|prefix| id.strip_prefix(prefix))?);
+    let in_parts = || id.split_once('/').and_then(|(whole, part)| row(part).or_else(|| row(whole)));
+    row(id).or_else(on_pairs).or_else(in_parts)
 }
 
 /// The label of an id, or the id itself where it is unknown.
 pub fn label(id: &str) -> Cow<'_, str> {
     match measure(id) {
         Some(measure) if measure.id == id => Cow::Borrowed(measure.label),
-        Some(measure) => Cow::Owned(format!("{} (held-out pairs)", measure.label)),
+        Some(measure) => match id.split_once('/') {
+            Some((whole, part)) => Cow::Owned(format!("{}: {}", label(whole), label(part))),
+            None => Cow::Owned(format!("{} (held-out pairs)", measure.label)),
+        },
         None => Cow::Borrowed(id),
     }
 }
@@ -290,12 +311,24 @@ mod tests {
     }
 
     #[test]
+    fn parts_are_labelled_and_written_as_what_they_are_of() {
+        assert_eq!(
+            label("reward_accuracy/over-long"),
+            "held-out preference pairs ranked right: over-long"
+        );
+        assert_eq!(value_text("reward_accuracy/over-long", 0.5), "50\u{a0}%");
+        assert_eq!(label("reward/format"), "reward: asked format");
+        assert_eq!(value_text("reward/format", 0.5), "50\u{a0}%");
+    }
+
+    #[test]
     fn unknown_ids_are_shown_as_they_are() {
         assert_eq!(label("my_own_metric"), "my_own_metric");
         for id in ["pairs_margin", "votes_margin"] {
             assert_eq!(label(id), "margin between chosen and rejected (held-out pairs)");
         }
         assert_eq!(label("pairs_of_no_kind"), "pairs_of_no_kind");
+        assert_eq!(label("mine/part"), "mine/part");
         assert_eq!(value_text("my_own_metric", 0.5), "0.5");
         assert_eq!(value_text("facts_accuracy", 0.5), "50\u{a0}%");
         assert_eq!(value_text("entropy", f64::NAN), "–");

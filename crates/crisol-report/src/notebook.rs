@@ -1,5 +1,5 @@
-//! What `crisol notebook` reports: the workshop's demonstrations with models of the three phases, and the same prompts to all
-//! three.
+//! What `crisol notebook` reports: the workshop's demonstrations with models of the three phases,
+//! and the same prompts to all three.
 
 use serde::Serialize;
 
@@ -20,8 +20,8 @@ pub struct NotebookReport {
     pub models: Vec<NotebookModel>,
     /// The notebook's demonstrations, in its order.
     pub demonstrations: Vec<Demonstration>,
-    /// The same prompts to all three models, answers by role. An answer that is missing would be that to the same prompt as
-    /// text, or has no room in the model's context.
+    /// The same prompts to all three models, answers by role. An answer that is missing would be
+    /// that to the same prompt as text, or has no room in the model's context.
     pub prompts: Vec<PromptReport>,
 }
 
@@ -49,7 +49,7 @@ pub struct Demonstration {
     pub cell: usize,
     /// The model's role.
     pub role: String,
-    /// What the notebook wants to show with it.
+    /// What the notebook says of its own model here.
     pub shows: String,
     /// `text` (the model continues it) or `chat` (the user's message).
     pub form: String,
@@ -59,6 +59,8 @@ pub struct Demonstration {
     pub given: String,
     /// What the model said.
     pub answer: String,
+    /// Whether the answer is a refusal, where the notebook speaks of refusing.
+    pub refused: Option<bool>,
     /// Why there is no answer, or empty.
     pub problem: String,
     /// New tokens.
@@ -94,7 +96,8 @@ impl StoredAnswer {
                 "differs from the notebook's stored answer from the first character on".to_owned()
             }
             Some(at) => format!(
-                "equal to the notebook's stored answer for {at} of its {length} characters, then different"
+                "equal to the notebook's stored answer for {at} of its {length} characters, then \
+                 different"
             ),
         }
     }

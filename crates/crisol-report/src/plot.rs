@@ -1,8 +1,8 @@
-//! Line charts as inline SVG. Noisy series are smoothed with the raw values left faint behind; values that
-//! are not finite are gaps.
+//! Line charts as inline SVG. A noisy series is smoothed, its raw values faint behind the line.
+//! Values that are not finite are gaps.
 //!
-//! A chart is drawn small (so that its text stays readable when a phone scales it) and takes its colours
-//! from the page's style sheet.
+//! A chart is drawn small, so that its text stays readable when a phone scales it. Its colours are
+//! those of the page's style sheet.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -12,16 +12,19 @@ use crate::markup::Escaped;
 
 const WIDTH: f64 = 360.0;
 const HEIGHT: f64 = 200.0;
-const LEFT: f64 = 46.0;
+/// Room for one character of a label. The widest digits of common fonts take 7 units at this size.
+const CHARACTER: f64 = 7.2;
+/// Between a label of the vertical axis and the drawing.
+const GAP: f64 = 6.0;
 const RIGHT: f64 = 10.0;
 const TOP: f64 = 10.0;
 const BOTTOM: f64 = 28.0;
-/// Points drawn per line; a chart of 304 units cannot show more.
+/// Points drawn per line: about as many as the chart has units across.
 const DRAWN: usize = 300;
 /// Steps that can be hovered.
 const HOVERED: usize = 48;
-/// Series of more points than this are smoothed.
-const NOISY: usize = 40;
+/// Series of at most so many points are drawn as they are.
+const FEW: usize = 40;
 
 /// One line of a chart.
 pub(crate) struct Line<'a> {
@@ -63,39 +66,49 @@ pub(crate) fn chart(title: &str, lines: &[Line<'_>], share: bool, across: Across
     let all = || finite.iter().flatten().copied();
     if all().next().is_none() {
         return format!(
-            "<svg class=\"chart\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{}: no data\">\
-             <text class=\"empty\" x=\"{}\" y=\"{}\">no data</text></svg>",
+            "<svg class=\"chart\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{}: \
+             no data\"> <text class=\"empty\" x=\"{}\" y=\"{}\">no data</text></svg>",
             Escaped(title),
             WIDTH / 2.0,
             HEIGHT / 2.0
         );
     }
-    let x = Axis::over(all().map(|(x, _)| x), LEFT, WIDTH - RIGHT, false);
-    let y = Axis::over(all().map(|(_, y)| y), HEIGHT - BOTTOM, TOP, true);
+    let mut y = Axis::over(all().map(|(_, y)| y), HEIGHT - BOTTOM, TOP, true);
+    if share && all().all(|(_, y)| y <= 1.0) {
+        // No share is above the whole.
+        y.high = y.high.min(1.0);
+    }
+    let ticks: Vec<(f64, String)> =
+        y.ticks(5, 0.0).into_iter().map(|tick| (y.place(tick), write_value(tick))).collect();
+    let longest = ticks.iter().map(|(_, label)| label.chars().count()).max().unwrap_or(0);
+    let left = (longest as f64 * CHARACTER + GAP + 2.0).max(30.0);
+    let x = Axis::over(all().map(|(x, _)| x), left, WIDTH - RIGHT, false);
 
     let mut svg = format!(
         "<svg class=\"chart\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{}\">",
         Escaped(&summary(title, lines, &finite, write_value, across))
     );
-    for tick in y.ticks(5) {
-        let at = y.place(tick);
+    for (at, label) in ticks {
         let _ = write!(
             svg,
-            "<line class=\"grid\" x1=\"{LEFT}\" x2=\"{}\" y1=\"{at:.1}\" y2=\"{at:.1}\"/>\
-             <text class=\"tick y\" x=\"{}\" y=\"{:.1}\">{}</text>",
+            "<line class=\"grid\" x1=\"{left:.1}\" x2=\"{}\" y1=\"{at:.1}\" y2=\"{at:.1}\"/>\
+             <text class=\"tick y\" x=\"{:.1}\" y=\"{:.1}\">{label}</text>",
             WIDTH - RIGHT,
-            LEFT - 6.0,
+            left - GAP,
             at + 3.5,
-            write_value(tick)
         );
     }
     let floor = HEIGHT - BOTTOM;
     let _ = write!(
         svg,
-        "<line class=\"axis\" x1=\"{LEFT}\" x2=\"{}\" y1=\"{floor}\" y2=\"{floor}\"/>",
+        "<line class=\"axis\" x1=\"{left:.1}\" x2=\"{}\" y1=\"{floor}\" y2=\"{floor}\"/>",
         WIDTH - RIGHT
     );
-    for tick in x.ticks(4) {
+    let least = match across {
+        Across::Steps => 1.0,
+        Across::LogFlops => 0.0,
+    };
+    for tick in x.ticks(4, least) {
         let at = x.place(tick);
         let anchor = if at > WIDTH - RIGHT - 16.0 { " end" } else { "" };
         let _ = write!(
@@ -113,8 +126,8 @@ pub(crate) fn chart(title: &str, lines: &[Line<'_>], share: bool, across: Across
     svg
 }
 
-/// Whether a point can be drawn: finite, and far enough from the limits of f64 that no arithmetic on it
-/// overflows.
+/// Whether a point can be drawn: finite, and far enough from the limits of f64 that no arithmetic
+/// on it overflows.
 fn drawable(point: &(f64, f64)) -> bool {
     point.0.abs() < 1e150 && point.1.abs() < 1e150
 }
@@ -151,7 +164,7 @@ fn draw_line(svg: &mut String, line: &Line<'_>, finite: &[(f64, f64)], x: &Axis,
         }
         return;
     }
-    let noisy = finite.len() > NOISY;
+    let noisy = is_noisy(finite);
     let _ = write!(
         svg,
         "<path class=\"line l{class}{}\" d=\"{}\"/>",
@@ -164,7 +177,8 @@ fn draw_line(svg: &mut String, line: &Line<'_>, finite: &[(f64, f64)], x: &Axis,
     }
 }
 
-/// Path data. Of a long series, each bucket's lowest and highest points are kept, so that spikes stay.
+/// Path data. Of a long series, each bucket's lowest and highest points are kept, so that spikes
+/// stay.
 fn path(points: &[(f64, f64)], x: &Axis, y: &Axis) -> String {
     let bucket = points.len().div_ceil(DRAWN / 2).max(1);
     let mut data = String::new();
@@ -193,8 +207,19 @@ fn path(points: &[(f64, f64)], x: &Axis, y: &Axis) -> String {
     data
 }
 
-/// A centred moving average over at most a twentieth of the series on either side. The window shrinks towards
-/// the start, where curves are steep, so that the line starts where the values do; at the end it is cut off.
+/// Whether a series is smoothed: one that often turns back. A schedule, a counter or a held-out
+/// loss that falls steadily has nothing to smooth, and smoothing would show values that it never
+/// had.
+fn is_noisy(points: &[(f64, f64)]) -> bool {
+    let steps = points.windows(2).map(|pair| pair[1].1 - pair[0].1).filter(|step| *step != 0.0);
+    let signs: Vec<bool> = steps.map(f64::is_sign_positive).collect();
+    let turns = signs.windows(2).filter(|pair| pair[0] != pair[1]).count();
+    points.len() > FEW && turns > points.len() / 8
+}
+
+/// A centred moving average over at most a twentieth of the series on either side. Towards the
+/// start, where curves are steep, the window shrinks: the line starts where the values do. At the
+/// end it is cut off.
 fn smooth(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
     let reach = (points.len() / 20).max(2);
     let average = |place: usize| {
@@ -217,7 +242,7 @@ fn draw_hovers(
 ) {
     let Some(longest) = finite.iter().max_by_key(|points| points.len()) else { return };
     let count = longest.len().min(HOVERED);
-    let band = (WIDTH - LEFT - RIGHT) / count as f64;
+    let band = (x.to - x.from) / count as f64;
     for place in 0..count {
         let step =
             longest[if count == 1 { 0 } else { place * (longest.len() - 1) / (count - 1) }].0;
@@ -243,8 +268,8 @@ fn draw_hovers(
                 y.place(near.1)
             );
         }
-        let left = (centre - band / 2.0).clamp(LEFT, WIDTH - RIGHT);
-        let right = (centre + band / 2.0).clamp(LEFT, WIDTH - RIGHT);
+        let left = (centre - band / 2.0).clamp(x.from, x.to);
+        let right = (centre + band / 2.0).clamp(x.from, x.to);
         let _ = write!(
             svg,
             "<g class=\"hover\"><title>{}</title><rect x=\"{left:.1}\" y=\"{TOP}\" width=\"{:.1}\" \
@@ -285,9 +310,10 @@ impl Axis {
         self.from + (self.to - self.from) * share
     }
 
-    /// About `count` round values within the range (steps of 1, 2, 2.5 or 5 times a power of ten).
-    fn ticks(&self, count: usize) -> Vec<f64> {
-        let rough = (self.high - self.low) / count as f64;
+    /// About `count` round values within the range, in steps of 1, 2, 2.5 or 5 times a power of
+    /// ten, and of `least` at least.
+    fn ticks(&self, count: usize, least: f64) -> Vec<f64> {
+        let rough = ((self.high - self.low) / count as f64).max(least);
         let power = 10f64.powf(rough.log10().floor());
         let step = [1.0, 2.0, 2.5, 5.0, 10.0]
             .into_iter()
@@ -391,7 +417,8 @@ mod tests {
 
     #[test]
     fn long_series_are_thinned_but_keep_their_spike() {
-        let mut points: Vec<(f64, f64)> = (0..10_000).map(|step| (f64::from(step), 1.0)).collect();
+        let mut points: Vec<(f64, f64)> =
+            (0..10_000).map(|step| (f64::from(step), f64::from(1 + step % 2))).collect();
         points[5_431].1 = 100.0;
         let svg = one(&points);
         let raw = svg.split("raw\" d=\"").nth(1).unwrap().split('"').next().unwrap();
@@ -414,11 +441,63 @@ mod tests {
         assert!(smoothed[10..].iter().all(|point| (point.1 - 0.5).abs() < 0.1));
     }
 
+    /// A schedule, a counter, a steadily falling loss: the line goes through the values and nothing
+    /// else.
+    #[test]
+    fn only_noise_is_smoothed() {
+        let steps = || (0..400).map(f64::from);
+        let wsd = |step: f64| 1e-3 * (step / 20.0).min(1.0) * ((400.0 - step) / 80.0).min(1.0);
+        let cosine = |step: f64| 1e-3 * (1.0 + (step * std::f64::consts::PI / 400.0).cos());
+        let counter = |step: f64| (step / 7.0).floor();
+        let passes = |step: f64| step % 50.0;
+        let falling = |step: f64| 3.0 / (1.0 + step);
+        let all: [&dyn Fn(f64) -> f64; 5] = [&wsd, &cosine, &counter, &passes, &falling];
+        for value in all {
+            let points: Vec<(f64, f64)> = steps().map(|step| (step, value(step))).collect();
+            let svg = one(&points);
+            assert!(!svg.contains("raw") && svg.matches("<path").count() == 1);
+        }
+        let noisy: Vec<(f64, f64)> =
+            steps().map(|step| (step, falling(step) + 0.1 * (step * 12.9898).sin())).collect();
+        assert!(one(&noisy).contains("raw"));
+    }
+
+    #[test]
+    fn labels_of_the_vertical_axis_fit() {
+        for scale in [8e-4, -8e-4, 1.25e-5, -2.5e12, 123_456_789.0, 0.01, 1.0, 1e149] {
+            let svg = one(&[(0.0, 0.0), (1.0, scale), (2.0, 0.37 * scale)]);
+            let labels: Vec<&str> = svg.split("class=\"tick y\" x=\"").skip(1).collect();
+            assert!(labels.len() >= 3, "{svg}");
+            for label in labels {
+                let end: f64 = label.split('"').next().unwrap().parse().unwrap();
+                let text = label.split('>').nth(1).unwrap().split('<').next().unwrap();
+                assert!(end >= 7.0 * text.chars().count() as f64, "{text:?} ends at {end}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_share_is_at_most_the_whole() {
+        let share = |points: &[(f64, f64)]| {
+            chart(
+                "ended",
+                &[Line { label: "ended".into(), points, style: 0, dots: false }],
+                true,
+                Across::Steps,
+            )
+        };
+        assert!(!share(&[(1.0, 1.0), (2.0, 1.0)]).contains(">110"));
+        // A value above the whole is no share, and is drawn where it is.
+        assert!(share(&[(1.0, 1.0), (2.0, 1.5)]).contains(">140"));
+    }
+
     #[test]
     fn ticks_are_round() {
         let axis = Axis { low: 0.3, high: 7.9, from: 0.0, to: 1.0 };
-        assert_eq!(axis.ticks(4), [2.0, 4.0, 6.0]);
+        assert_eq!(axis.ticks(4, 0.0), [2.0, 4.0, 6.0]);
         let axis = Axis { low: 0.0, high: 1.0, from: 0.0, to: 1.0 };
-        assert_eq!(axis.ticks(4), [0.0, 0.25, 0.5, 0.75, 1.0]);
+        assert_eq!(axis.ticks(4, 0.0), [0.0, 0.25, 0.5, 0.75, 1.0]);
+        let axis = Axis { low: 105.0, high: 107.0, from: 0.0, to: 1.0 };
+        assert_eq!(axis.ticks(4, 1.0), [105.0, 106.0, 107.0], "no step is a fraction");
     }
 }

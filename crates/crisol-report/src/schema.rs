@@ -1,8 +1,8 @@
 //! The types of `report.json`. Its fields and units are documented for users in `docs/report.md`.
 //!
-//! Two rules keep old and odd files readable: every field has a default, so a report written by an older
-//! version loads; and a number that is not finite is written as `null` and read back as NaN, because JSON
-//! has no NaN and a phase that diverged must still get its report.
+//! Two rules keep old and odd files readable: every field has a default, so a report written by an
+//! older version loads; and a number that is not finite is written as `null` and read back as NaN,
+//! because JSON has no NaN and a phase that diverged must still get its report.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -17,7 +17,8 @@ pub struct Report {
     pub crisol: String,
     /// Title of the run, shown at the top.
     pub title: String,
-    /// When the run was started or last resumed, as the caller wants it shown (`2026-11-03 14:20 UTC`).
+    /// When the run was started or last resumed, as the caller wants it shown (`2026-11-03 14:20
+    /// UTC`).
     pub created: String,
     /// Seed of the run.
     pub seed: u64,
@@ -31,8 +32,8 @@ pub struct Report {
     pub recipe_toml: String,
     /// The phases in the order in which they ran.
     pub phases: Vec<PhaseReport>,
-    /// The same prompts, answered after every phase; of phases with data of the user's, prompts of their held-out data,
-    /// answered before the phase and after it.
+    /// The same prompts, answered after every phase; of phases with data of the user's, prompts of
+    /// their held-out data, answered before the phase and after it.
     pub prompts: Vec<PromptReport>,
     /// Completions sampled while training with rewards (GRPO, PPO).
     pub rollouts: Vec<RolloutSample>,
@@ -77,6 +78,9 @@ pub struct PhaseReport {
     pub checkpoint: String,
     /// Name of the phase whose checkpoint this one started from; `None` for a fresh model.
     pub parent: Option<String>,
+    /// Name of the phase whose reward model scored its answers (PPO); `None` where no phase did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reward_model: Option<String>,
     /// Tokens processed by training steps, sampled rollouts included.
     pub tokens: u64,
     /// Floating-point operations, estimated from the model's shape.
@@ -85,20 +89,22 @@ pub struct PhaseReport {
     /// Wall-clock seconds.
     #[serde(deserialize_with = "number")]
     pub seconds: f64,
-    /// Those of them in which answers were sampled to learn from; 0 where a phase learns from given text only.
+    /// Those of them in which answers were sampled to learn from; 0 where a phase learns from given
+    /// text only.
     #[serde(deserialize_with = "number")]
     pub sampling_seconds: f64,
-    /// What was said before it that it would take, in seconds; 0 where the machine had not been measured.
+    /// Forecast of `seconds`; 0 where the machine had not been measured.
     #[serde(deserialize_with = "number")]
     pub expected_seconds: f64,
-    /// Bytes of memory that it was said to take at most, in a process of its own.
+    /// Forecast of its memory in bytes, in a process of its own.
     pub expected_memory_bytes: u64,
     /// Largest resident memory of the process until its end, in bytes; phases before it count too.
     pub peak_memory_bytes: u64,
     /// Measures by id (see [`crate::measures`]); shares are fractions from 0 to 1.
     #[serde(deserialize_with = "numbers")]
     pub metrics: BTreeMap<String, f64>,
-    /// Those of them that were measured on held-out data also before the first step, as they were then.
+    /// Those of them that were measured on held-out data also before the first step, as they were
+    /// then.
     #[serde(deserialize_with = "numbers")]
     pub before: BTreeMap<String, f64>,
     /// What was logged while training.
@@ -107,7 +113,8 @@ pub struct PhaseReport {
     pub notes: Vec<String>,
 }
 
-/// One logged series. Curves of a phase named `PLOT/LINE` share one plot, beside a curve named `PLOT`.
+/// One logged series. Curves of a phase named `PLOT/LINE` share one plot, beside a curve named
+/// `PLOT`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Curve {
@@ -128,9 +135,11 @@ pub struct PromptReport {
     pub prompt: String,
     /// What the prompt demonstrates (`question-list`, `harmful`, `lookalike`, `problem`, …).
     pub kind: String,
-    /// `text` (the model continues a document) or `chat` (the prompt is the user's turn of a conversation).
+    /// `text` (the model continues a document) or `chat` (the prompt is the user's turn of a
+    /// conversation).
     pub form: String,
-    /// What the model that the run began with said, before the first step of the phase that asked it.
+    /// What the model that the run began with said, before the first step of the phase that asked
+    /// it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub before: Option<String>,
     /// The model's text after each phase, by phase name (in a comparison, by model name).
@@ -173,7 +182,10 @@ pub struct MaskPicture {
 #[derive(Debug, thiserror::Error)]
 pub enum ReportError {
     /// The file cannot be read.
-    #[error("cannot read {}: {cause}; give a run's folder that holds a report.json", path.display())]
+    #[error(
+        "cannot read {}: {cause}; give a run's folder that holds a report.json",
+        path.display()
+    )]
     Read {
         /// The file.
         path: PathBuf,

@@ -1,7 +1,10 @@
-//! The report for a terminal: the table of behaviours, the answers after every phase, and the costs.
+//! The report for a terminal. [`summary`] fits on a screen. [`terminal`] prints everything: behaviours,
+//! held-out data, notes, the answers after every phase, the costs.
 //!
-//! Text from models and users is stripped of control characters first, so that it cannot move the cursor or
+//! Text from models and users is stripped of control characters first: it cannot move the cursor or
 //! change colours. Widths are those of the Unicode standard (wide characters take two columns).
+
+mod summary;
 
 use std::fmt::Write as _;
 
@@ -13,6 +16,8 @@ use crate::html::{form, kind};
 use crate::markup::{Piece, pieces, without_controls};
 use crate::measures::{Better, MEASURES, Measure, Unit, label, value_text};
 use crate::{PhaseReport, PromptReport, Report};
+
+pub use summary::{Next, largest_changes, summary};
 
 /// How text for a terminal is laid out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -8,12 +8,13 @@ pub(crate) struct Node {
     pub(crate) children: Vec<Node>,
 }
 
-/// The roots of the tree. A phase whose parent is missing, or that is its own ancestor, is a root: a report
-/// that was edited by hand must still show every phase exactly once.
+/// The roots of the tree. A phase whose parent is missing, or that is its own ancestor, is a root:
+/// a report that was edited by hand must still show every phase exactly once.
 pub(crate) fn tree(phases: &[PhaseReport]) -> Vec<Node> {
     let parent = |place: usize| {
         let name = phases[place].parent.as_ref()?;
-        // A phase starts from an earlier one, so only those can be parents, which also rules out cycles.
+        // A phase starts from an earlier one, so only those can be parents, which also rules out
+        // cycles.
         phases[..place].iter().position(|phase| phase.name == *name)
     };
     below(None, &(0..phases.len()).map(parent).collect::<Vec<_>>())

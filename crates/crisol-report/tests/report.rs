@@ -16,6 +16,7 @@ fn report_with(text: &str) -> Report {
         kind: text.into(),
         checkpoint: text.into(),
         parent,
+        reward_model: None,
         tokens: 1000,
         flops: 2e9,
         seconds: 3.5,
@@ -82,7 +83,8 @@ fn report_with(text: &str) -> Report {
     }
 }
 
-/// The page's tags with the names of their attributes but without values and text: what no text may change.
+/// The page's tags with the names of their attributes but without values and text: what no text may
+/// change.
 fn skeleton(page: &str) -> Vec<String> {
     let body = &page[page.find("<body>").expect("the page has a body")..];
     let tags = body.split('<').skip(1).map(|piece| piece.split('>').next().unwrap_or_default());
@@ -256,7 +258,118 @@ fn a_phase_that_samples_says_how_long() {
 fn what_was_expected_stands_beside_what_was() {
     let mut report = report_with("plain");
     report.phases[1].expected_seconds = 0.0;
-    assert_eq!(html(&report).matches("<span>3.0\u{a0}s expected</span>").count(), 1);
+    assert_eq!(html(&report).matches("<span>3.0\u{a0}s forecast</span>").count(), 1);
+}
+
+/// Captions say what was measured and what is shown, and nothing of what a phase usually does.
+#[test]
+fn captions_follow_the_figures_and_the_answers() {
+    let page = |refused: f64, answer: &str| {
+        let mut report = report_with("plain");
+        for (phase, kind) in report.phases.iter_mut().zip(["pretrain", "sft"]) {
+            phase.kind = kind.into();
+            phase.metrics.insert("harmful_refused".into(), refused);
+        }
+        report.prompts[0].kind = "harmful".into();
+        report.prompts[0].outputs =
+            report.phases.iter().map(|phase| (phase.name.clone(), answer.to_owned())).collect();
+        html(&report)
+    };
+    let complies = page(0.0, "Gladly.");
+    assert!(complies.contains("harmful requests refused: aplain <b>0\u{a0}%</b>, bplain <b>0"));
+    assert!(!complies.contains("Thinking stands"));
+    // A base model that thinks and refuses, whatever the phases train for.
+    let refuses = page(1.0, "<think>No.</think>I cannot.");
+    assert!(refuses.contains("aplain <b>100\u{a0}%</b>, bplain <b>100\u{a0}%</b>"));
+    assert!(refuses.contains("Thinking stands in the answers after aplain, after bplain."));
+    for page in [complies, refuses] {
+        for claim in ["learnt", "teaches to comply", "answers nothing", "votes", "judge"] {
+            assert!(!page.contains(claim), "{claim}");
+        }
+    }
+}
+
+/// Two minutes: the path and one prompt with all its answers come first. Twenty: everything else
+/// folds, and nothing of it is left out.
+#[test]
+fn one_prompt_stands_first_and_the_rest_folds() {
+    let mut report = report_with("plain");
+    report.prompts.push(PromptReport { prompt: "second".into(), ..report.prompts[0].clone() });
+    let page = html(&report);
+    let at = |text: &str| page.find(text).unwrap_or_else(|| panic!("no {text}"));
+    let order = ["id=\"top\"", "id=\"phases\"", "id=\"prompt\"", "<div class=\"cards", "<details"];
+    assert!(order.map(at).is_sorted(), "{:?}", order.map(at));
+    let first = &page[at("id=\"prompt\"")..at("<details")];
+    for phase in &report.phases {
+        let name = format!("<span class=\"badge\">{}</span>", phase.name);
+        assert!(first.contains(&name), "no answer of {}", phase.name);
+    }
+    assert!(page.contains("<span class=\"snippet\">second</span>"));
+    assert_eq!(page.matches("<details").count(), page.matches("<summary>").count());
+    assert!(!page.contains("<details class=\"phase c0\" open"));
+    report.phases.truncate(1);
+    assert!(html(&report).contains("<details class=\"phase c0\" open"), "one phase stands open");
+}
+
+/// On a phone the picker shows one column. Each button has its rule, and each column its button.
+#[test]
+fn a_phone_picks_the_phase() {
+    let mut report = report_with("plain");
+    assert!(!html(&report).contains("class=\"picker\""), "two answers need no picker");
+    let third = PhaseReport {
+        name: "scorer".into(),
+        parent: Some("aplain".into()),
+        metrics: [("reward_accuracy".to_owned(), 0.9)].into(),
+        ..PhaseReport::default()
+    };
+    report.phases.push(third);
+    let page = html(&report);
+    for i in 0..3 {
+        assert_eq!(page.matches(&format!("id=\"pick-{i}\"")).count(), 1);
+        assert!(page.contains(&format!(":root:has(#pick-{i}:checked) .of:not(.of-{i})")));
+        // A card of the prompt and a cell of each row and of the head.
+        assert!(page.matches(&format!(" of-{i}")).count() >= 3);
+    }
+    assert!(!page.contains("pick-3"));
+    assert_eq!(page.matches(" checked>").count(), 2, "one column, and one theme");
+    assert!(page.contains("card absent of of-2"), "the reward model answers nothing");
+}
+
+#[test]
+fn cold_start_and_grpo_are_drawn_apart() {
+    let curve = |name: &str, from: u32| Curve {
+        name: name.into(),
+        unit: String::new(),
+        points: (from..=7).map(|step| (f64::from(step), 1.0 / f64::from(step))).collect(),
+    };
+    let mut report = report_with("plain");
+    report.phases[0].curves = vec![curve("loss", 1), curve("lr", 1), curve("reward", 5)];
+    let charts = |report: &Report| html(report).matches("<svg class=\"chart\"").count();
+    assert_eq!(charts(&report), 3 + 1, "only a reasoning phase has two stages");
+    report.phases[0].kind = "reason".into();
+    assert_eq!(charts(&report), 5 + 1, "loss and rate of either stage, and the reward");
+    let page = html(&report);
+    assert!(page.contains("Cold start: steps 1 to 4") && page.contains("GRPO: steps 5 to 7"));
+    assert!(page.contains("training loss from 1 to 0.25 at step 4"));
+    assert!(page.contains("policy loss from 0.2 to 0.143 at step 7"));
+    // Without a cold start there is one stage.
+    report.phases[0].curves = vec![curve("loss", 1), curve("reward", 1)];
+    assert!(page.contains("worked solutions first (cold start)"));
+    let page = html(&report);
+    assert!(!page.contains("Cold start") && !page.contains("cold start"));
+}
+
+#[test]
+fn a_reward_model_points_at_the_phase_that_it_scores() {
+    let mut report = report_with("plain");
+    assert!(!html(&report).contains("class=\"scores\""));
+    report.phases[1].reward_model = Some("aplain".into());
+    let page = html(&report);
+    assert_eq!(page.matches("class=\"scores\"").count(), 1);
+    assert!(page.contains("from aplain, scored by aplain"));
+    // One that is no phase of the run has no box to point from.
+    report.phases[1].reward_model = Some("a/folder".into());
+    assert!(!html(&report).contains("class=\"scores\""));
 }
 
 #[test]
@@ -343,7 +456,8 @@ fn plain(text: &str) -> String {
     plain
 }
 
-/// Text as it may come from a model: any characters, with markup and line ends more often than by chance.
+/// Text as it may come from a model: any characters, with markup and line ends more often than by
+/// chance.
 fn any_text() -> impl Strategy<Value = String> {
     let piece = prop_oneof![
         any::<String>(),
@@ -357,7 +471,10 @@ fn any_text() -> impl Strategy<Value = String> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(200) })]
+    #![proptest_config(ProptestConfig {
+        failure_persistence: None,
+        ..ProptestConfig::with_cases(200)
+    })]
 
     #[test]
     fn no_markup_survives(text in any_text()) {

@@ -1,9 +1,11 @@
-//! Prints the token ids that this crate gives for lines of text, for `tests/golden/tokenizers_check.py`.
+//! Encodes and decodes lines of standard input, for `tests/golden/tokenizers_check.py`.
 //!
-//! `tokens KIND PATH encode|plain|decode|save`, with one JSON string (to encode, or a folder to save the files of a model
-//! in) or list of ids (to decode) on each line of standard input, and a JSON answer on each line of standard output: ids, text, or an object with the `error`. KIND says
-//! what PATH is: `folder` (a model's), `json` (a tokenizer.json), `model` (sentencepiece's) or `gguf` (a
-//! [`GgufVocab`] as JSON).
+//! `tokens KIND PATH encode|plain|decode|save`
+//!
+//! KIND is the type of PATH: `folder` (a model's), `json` (a `tokenizer.json`), `model`
+//! (sentencepiece's) or `gguf` (a [`GgufVocab`] as JSON). Each input line is a JSON string (a text,
+//! or a folder to save to) or a list of ids. Each output line is JSON: ids, text, or an object with
+//! `error`.
 
 use std::io::{BufRead, Write};
 
@@ -12,7 +14,7 @@ use serde_json::{Value, json};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [kind, path, what] = arguments.as_slice() else {
+    let [kind, path, action] = arguments.as_slice() else {
         return Err("usage: tokens folder|json|model|gguf PATH encode|plain|decode|save".into());
     };
     let setup = match kind.as_str() {
@@ -32,15 +34,15 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
     for line in std::io::stdin().lock().lines() {
         let line = line?;
-        let answer = if what == "decode" {
+        let answer = if action == "decode" {
             json!(tokenizer.decode(&serde_json::from_str::<Vec<u32>>(&line)?, false))
-        } else if what == "save" {
+        } else if action == "save" {
             let setup = setup.as_ref().ok_or("only folders and GGUF vocabularies are saved")?;
             json!(setup.save(serde_json::from_str::<String>(&line)?).map_err(|e| e.to_string())?)
         } else {
             let text: String = serde_json::from_str(&line)?;
-            let ids = if what == "plain" {
-                tokenizer.encode_plain(&text)
+            let ids = if action == "plain" {
+                tokenizer.encode_with_special_tokens(&text)
             } else {
                 tokenizer.encode(&text)
             };
@@ -51,7 +53,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// The vocabulary under the field names of [`GgufVocab`].
+/// Parses a [`GgufVocab`], with its field names as keys.
 fn gguf(json: &Value) -> Result<GgufVocab, serde_json::Error> {
     let field = |name: &str| json[name].clone();
     Ok(GgufVocab {

@@ -1,8 +1,12 @@
-//! Values that a template builds are bounded where they get a name. Fuel pays for what a template makes, but not for what it
-//! looks like: a list that holds another twice that holds another twice, and so on, is made in a few instructions and takes
-//! for ever to be compared or printed, and a deep one takes a stack of any size. Within one expression the source bounds
-//! both. So the source is rewritten: whatever gets a name (`{% set %}`, the parameters of macros and calls, `{% with %}`, the
-//! items of recursive loops) goes through the filter [`FILTER`], which pays for every part and refuses what is too deep.
+//! Bounds the size and depth of the values that a template assigns to names.
+//!
+//! Fuel limits instructions, not values. A few instructions can nest a list twice in the next, and
+//! so on; to print it takes exponential time. A deep list overflows the stack. A single expression
+//! is bounded by its source. So the source is rewritten: every assigned value passes through
+//! [`FILTER`], which charges fuel per element and rejects deep nesting.
+//!
+//! Assigned are values of `{% set %}` and `{% with %}`, parameters of macros and calls, and the
+//! items of recursive loops.
 
 use std::fmt::Write as _;
 
@@ -13,32 +17,32 @@ use crate::tags::{Tag, Token, tags};
 
 /// The filter's name in templates.
 pub(crate) const FILTER: &str = "crisol_bounded";
-/// Most lists and objects within one another; each takes some of the stack.
-pub(crate) const DEEPEST: usize = 100;
-/// Parts that cost as much as an instruction.
-const PARTS_PER_FUEL: usize = 4;
-/// Most words and marks of one statement or expression: chains of operators nest as deep. Those in the field have some hundred
-/// at most.
-const LONGEST_TAG: usize = 2000;
+/// Deepest nesting of lists and objects; each level uses stack.
+pub(crate) const MAX_DEPTH: usize = 100;
+/// Elements that cost one unit of fuel.
+const ELEMENTS_PER_FUEL: usize = 4;
+/// Most tokens of a statement or expression, because chains of operators nest as deep. Published
+/// templates have at most some hundred.
+const MAX_TAG_TOKENS: usize = 2000;
 
-/// The source with [`FILTER`] put in.
-pub(crate) fn bounded(source: &str) -> Result<String, String> {
+/// The source with [`FILTER`] applied to every assigned value.
+pub(crate) fn insert_filters(source: &str) -> Result<String, String> {
     let mut out = String::with_capacity(source.len() * 2);
     let mut copied = 0;
     let mut raw = false;
     for tag in tags(source) {
         let tokens = tag.tokens.as_slice();
-        if tokens.len() > LONGEST_TAG {
+        if tokens.len() > MAX_TAG_TOKENS {
             let length = tokens.len();
             return Err(format!(
-                "a tag has {length} words and marks, where {LONGEST_TAG} is the most"
+                "a tag has {length} tokens, more than the limit of {MAX_TAG_TOKENS}"
             ));
         }
         raw = (raw || *tokens == [Token::Name("raw")]) && *tokens != [Token::Name("endraw")];
         if raw {
             continue;
         }
-        if let Some(assignment) = assigned_at(&tag) {
+        if let Some(assignment) = assignment_offset(&tag) {
             let value = assignment + 1;
             let _ =
                 write!(out, "{} ({})|{FILTER} ", &source[copied..value], &source[value..tag.close]);
@@ -46,7 +50,7 @@ pub(crate) fn bounded(source: &str) -> Result<String, String> {
         }
         let names = bound_names(tokens);
         if !names.is_empty() {
-            // Whitespace control stays with the last tag.
+            // Whitespace control moves to the last tag.
             let control = source[tag.close..tag.end].trim_end_matches("%}");
             let _ = write!(out, "{}%}}", &source[copied..tag.close]);
             for (i, name) in names.iter().enumerate() {
@@ -60,36 +64,37 @@ pub(crate) fn bounded(source: &str) -> Result<String, String> {
     Ok(out)
 }
 
-/// Where the `=` of a `{% set NAME = … %}` stands.
-fn assigned_at(tag: &Tag<'_>) -> Option<usize> {
+/// Offset of the `=` in `{% set NAME = … %}`.
+fn assignment_offset(tag: &Tag<'_>) -> Option<usize> {
     if tag.tokens.first() != Some(&Token::Name("set")) {
         return None;
     }
     let mut depth = 0;
-    let at = tag.tokens.iter().position(|token| {
+    let index = tag.tokens.iter().position(|token| {
         depth += nesting(*token);
-        depth == 0 && *token == Token::Mark('=')
+        depth == 0 && *token == Token::Symbol('=')
     });
-    at.map(|at| tag.places[at])
+    index.map(|index| tag.offsets[index])
 }
 
-/// The names that a statement gives to values it is handed.
+/// The names that a statement binds other than by `set`.
 fn bound_names<'a>(tokens: &[Token<'a>]) -> Vec<&'a str> {
-    use Token::{Mark, Name};
+    use Token::{Name, Symbol};
     match tokens {
-        [Name("macro"), Name(_), Mark('('), rest @ ..] | [Name("call"), Mark('('), rest @ ..] => {
+        [Name("macro"), Name(_), Symbol('('), rest @ ..]
+        | [Name("call"), Symbol('('), rest @ ..] => {
             let mut depth = 1;
             let end = rest.iter().position(|token| {
                 depth += nesting(*token);
                 depth == 0
             });
-            // A parameter stands first or after a comma.
+            // A parameter is first or follows a comma.
             names_where(&rest[..end.unwrap_or(rest.len())], |before, _| {
-                matches!(before, None | Some(Mark(',')))
+                matches!(before, None | Some(Symbol(',')))
             })
         }
         [Name("with"), rest @ ..] => names_where(rest, |before, after| {
-            matches!(before, None | Some(Mark(','))) && after == Some(Mark('='))
+            matches!(before, None | Some(Symbol(','))) && after == Some(Symbol('='))
         }),
         [Name("for"), rest @ .., Name("recursive")] => {
             let end = rest.iter().position(|token| *token == Name("in")).unwrap_or(0);
@@ -97,7 +102,7 @@ fn bound_names<'a>(tokens: &[Token<'a>]) -> Vec<&'a str> {
                 .iter()
                 .filter_map(|token| match token {
                     Name(name) => Some(*name),
-                    Mark(_) => None,
+                    Symbol(_) => None,
                 })
                 .collect()
         }
@@ -105,10 +110,10 @@ fn bound_names<'a>(tokens: &[Token<'a>]) -> Vec<&'a str> {
     }
 }
 
-/// The names outside of parentheses that stand between such tokens.
+/// The names outside parentheses whose neighbouring tokens satisfy `accepts`.
 fn names_where<'a>(
     tokens: &[Token<'a>],
-    holds: impl Fn(Option<Token<'a>>, Option<Token<'a>>) -> bool,
+    accepts: impl Fn(Option<Token<'a>>, Option<Token<'a>>) -> bool,
 ) -> Vec<&'a str> {
     let mut depth = 0;
     let mut names = vec![];
@@ -116,7 +121,7 @@ fn names_where<'a>(
         depth += nesting(*token);
         let before = i.checked_sub(1).map(|i| tokens[i]);
         match token {
-            Token::Name(name) if depth == 0 && holds(before, tokens.get(i + 1).copied()) => {
+            Token::Name(name) if depth == 0 && accepts(before, tokens.get(i + 1).copied()) => {
                 names.push(*name)
             }
             _ => {}
@@ -125,40 +130,41 @@ fn names_where<'a>(
     names
 }
 
+/// The change of nesting depth at a token.
 fn nesting(token: Token<'_>) -> i32 {
     match token {
-        Token::Mark('(' | '[' | '{') => 1,
-        Token::Mark(')' | ']' | '}') => -1,
+        Token::Symbol('(' | '[' | '{') => 1,
+        Token::Symbol(')' | ']' | '}') => -1,
         _ => 0,
     }
 }
 
-/// The filter: the value itself, paid for.
-pub(crate) fn check(state: &State, value: Value) -> Result<Value, Error> {
-    let mut parts = 0;
-    pay(state, &value, 0, &mut parts)?;
+/// The filter: returns the value, after charging fuel for its elements.
+pub(crate) fn check_value(state: &State, value: Value) -> Result<Value, Error> {
+    let mut elements = 0;
+    charge(state, &value, 0, &mut elements)?;
     Ok(value)
 }
 
-fn pay(state: &State, value: &Value, depth: usize, parts: &mut usize) -> Result<(), Error> {
-    *parts += 1;
-    if parts.is_multiple_of(PARTS_PER_FUEL) {
+fn charge(state: &State, value: &Value, depth: usize, elements: &mut usize) -> Result<(), Error> {
+    *elements += 1;
+    if elements.is_multiple_of(ELEMENTS_PER_FUEL) {
         state.consume_fuel(1)?;
     }
-    if depth > DEEPEST {
-        let deep = "lists and objects are too deep within one another";
-        return Err(Error::new(ErrorKind::InvalidOperation, deep));
+    if depth > MAX_DEPTH {
+        let cause = "lists and objects are nested too deeply";
+        return Err(Error::new(ErrorKind::InvalidOperation, cause));
     }
     match value.kind() {
         ValueKind::Seq | ValueKind::Iterable => {
             for item in value.try_iter()? {
-                pay(state, &item, depth + 1, parts)?;
+                charge(state, &item, depth + 1, elements)?;
             }
         }
         ValueKind::Map => {
             for key in value.try_iter()? {
-                pay(state, &value.get_item(&key)?, depth + 1, parts)?;
-                pay(state, &key, depth + 1, parts)?;
+                charge(state, &value.get_item(&key)?, depth + 1, elements)?;
+                charge(state, &key, depth + 1, elements)?;
             }
         }
         _ => {}
@@ -171,7 +177,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_gets_a_name_goes_through_the_filter() {
+    fn every_assigned_value_passes_through_the_filter() {
         for (source, expected) in [
             ("{% set a = 1 %}", "{% set a = ( 1 )|crisol_bounded %}"),
             ("{%- set ns.a = b == 'x=' -%}\n", "{%- set ns.a = ( b == 'x=' )|crisol_bounded -%}\n"),
@@ -180,18 +186,21 @@ mod tests {
             ("{% set a | f(b=1) %}x{% endset %}", "{% set a | f(b=1) %}x{% endset %}"),
             (
                 "{% macro m(a, b=[1, c]) -%} x",
-                "{% macro m(a, b=[1, c]) %}{% set a = a|crisol_bounded %}{% set b = b|crisol_bounded -%} x",
+                "{% macro m(a, b=[1, c]) %}\
+                 {% set a = a|crisol_bounded %}{% set b = b|crisol_bounded -%} x",
             ),
             ("{% macro m() %}", "{% macro m() %}"),
             ("{% call(a) m(b) %}", "{% call(a) m(b) %}{% set a = a|crisol_bounded %}"),
             ("{% call m(b) %}", "{% call m(b) %}"),
             (
                 "{% with a = f(x=1), b = 2 +%}",
-                "{% with a = f(x=1), b = 2 %}{% set a = a|crisol_bounded %}{% set b = b|crisol_bounded +%}",
+                "{% with a = f(x=1), b = 2 %}\
+                 {% set a = a|crisol_bounded %}{% set b = b|crisol_bounded +%}",
             ),
             (
                 "{% for a, b in c recursive %}",
-                "{% for a, b in c recursive %}{% set a = a|crisol_bounded %}{% set b = b|crisol_bounded %}",
+                "{% for a, b in c recursive %}\
+                 {% set a = a|crisol_bounded %}{% set b = b|crisol_bounded %}",
             ),
             ("{% for a in c if a == 1 %}{{ a = 1 }}", "{% for a in c if a == 1 %}{{ a = 1 }}"),
             (
@@ -199,7 +208,7 @@ mod tests {
                 "{# {% set a = 1 %} #}{% raw %}{% set a = 1 %}{% endraw %}",
             ),
         ] {
-            assert_eq!(bounded(source).as_deref(), Ok(expected), "{source}");
+            assert_eq!(insert_filters(source).as_deref(), Ok(expected), "{source}");
         }
     }
 }

@@ -1,24 +1,26 @@
-//! Records encoded as they are read: one chunk is encoded on all cores while the next is read. No more than two chunks
-//! are in memory, however large the files are.
+//! Reads and encodes records chunk by chunk.
+//!
+//! One chunk is encoded on all cores while the next is read. At most two chunks are in memory.
 
 use crate::examples::encode_all;
-use crate::options::Summary;
+use crate::options::EncodingSummary;
 use crate::records::{Body, Record, Turns};
 use crate::{Encoded, Message, TextError};
 
-/// A chunk ends after this many records, enough to keep all cores busy.
+/// Most records of a chunk: enough to keep all cores busy.
 const CHUNK_RECORDS: usize = 1024;
-/// And after this many bytes of text, unless one record alone is longer.
+/// A chunk ends with the record that reaches this many bytes of text.
 const CHUNK_BYTES: usize = 2 << 20;
 
-/// Hands what `encode` makes of the records to `take`, chunk by chunk, in order, with the chunk's records. The first
-/// error in the order of the records ends it. Records of which nothing is left are an error.
+/// Encodes the records and passes each chunk, with its records, to `consume`, in order.
+///
+/// Stops at the first error in the order of the records. It is an error if no example is left.
 pub fn encode_chunks<T: Send, E: From<TextError> + Send>(
     mut records: impl Iterator<Item = Result<Record, E>> + Send,
     encode: impl Fn(&Record) -> Result<Encoded<T>, TextError> + Sync,
-    mut take: impl FnMut(&[Record], Encoded<T>) -> Result<(), E>,
-) -> Result<Summary, E> {
-    let mut summary = Summary::default();
+    mut consume: impl FnMut(&[Record], Encoded<T>) -> Result<(), E>,
+) -> Result<EncodingSummary, E> {
+    let mut summary = EncodingSummary::default();
     let mut examples = 0;
     let mut first = None;
     let mut chunk = Chunk::read(&mut records);
@@ -32,9 +34,9 @@ pub fn encode_chunks<T: Send, E: From<TextError> + Send>(
         summary += encoded.summary;
         examples += encoded.examples.len();
         if first.is_none() {
-            first = chunk.records.first().map(|record| record.place.clone());
+            first = chunk.records.first().map(|record| record.location.clone());
         }
-        take(&chunk.records, encoded)?;
+        consume(&chunk.records, encoded)?;
         if let Some(error) = chunk.error {
             return Err(error);
         }
@@ -44,14 +46,14 @@ pub fn encode_chunks<T: Send, E: From<TextError> + Send>(
         chunk = next;
     }
     match first {
-        Some(place) if examples == 0 => {
-            Err(TextError::NothingLeft { place, records: summary.records }.into())
+        Some(location) if examples == 0 => {
+            Err(TextError::NoExamplesLeft { location, records: summary.records }.into())
         }
         _ => Ok(summary),
     }
 }
 
-/// Records and errors in chunks of the same size.
+/// Records and errors in chunks of the size above.
 pub(crate) fn chunks(
     records: impl Iterator<Item = Result<Record, TextError>>,
 ) -> impl Iterator<Item = Vec<Result<Record, TextError>>> {
@@ -67,7 +69,7 @@ pub(crate) fn chunks(
     })
 }
 
-/// Records up to the end of a chunk, or up to an error.
+/// The records of a chunk; an error ends it early.
 struct Chunk<E> {
     records: Vec<Record>,
     error: Option<E>,
@@ -100,7 +102,7 @@ impl<E> Chunk<E> {
     }
 }
 
-/// Bytes of a record's text.
+/// Bytes of text in a record.
 fn text_bytes(body: &Body) -> usize {
     let messages = |messages: &[Message]| messages.iter().map(|m| m.content.len()).sum::<usize>();
     let turns = |turns: &Turns| match turns {

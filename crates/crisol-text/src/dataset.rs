@@ -1,19 +1,20 @@
-//! Data files as they are found: JSON in lines, lists or loose objects, tables (CSV, TSV, Parquet) and plain text, each
-//! also compressed, alone, in folders or by patterns.
+//! Data files: JSON (lines, lists or loose objects), tables (CSV, TSV, Parquet) and plain text.
+//!
+//! Each may be compressed, and named by a path, a folder or a glob pattern.
 //!
 //! ```text
 //! source ──► files ──► bytes ──► rows ──────────────► records
-//! name,      sources   format    json, table, text,   shapes.rs
+//! path,      sources   format    json, table, text,   shapes.rs
 //! folder, *            (gz, zst) parquet
 //! ```
 //!
-//! Only what is being read is in memory: the longest record, one page of each column of a Parquet file.
+//! Memory holds one record at a time; of a Parquet file, one page per column.
 
-mod extent;
 mod format;
 mod json;
 #[cfg(feature = "parquet")]
 mod parquet;
+mod size;
 mod sources;
 mod table;
 mod text;
@@ -25,29 +26,29 @@ use serde_json::{Map, Value};
 
 use crate::TextError;
 use crate::records::Record;
-use crate::shapes::{NAMES, record};
-pub use extent::{Extent, extent};
+use crate::shapes::{FIELD_NAMES, to_record};
 pub(crate) use json::JsonRows;
+pub use size::{SourceSize, source_size};
 use sources::Input;
 pub use sources::data_files;
 
-/// How data files are read where they do not tell it themselves.
+/// How to read data files, where they do not say it themselves.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ReadOptions {
-    /// What columns mean: the names that shapes know to the names in the files (`prompt` to `question`).
+    /// Column names: from the field that a shape knows (`prompt`) to the column of the file.
     pub columns: BTreeMap<String, String>,
-    /// What separates the documents of a plain text file; where it is empty, each file is one document.
+    /// Separator of the documents of a text file. Empty: each file is one document.
     pub text_separator: String,
-    /// Names that stand for other files than paths do, and for which rows of them: data sets of a hub.
-    pub datasets: BTreeMap<String, DataSet>,
+    /// Names of hub data sets, with the local files and the rows that they stand for.
+    pub datasets: BTreeMap<String, DatasetFiles>,
 }
 
-/// Files that were found for a name, and the part of their rows that it means.
+/// The local files of a data set, and the range of rows to read.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct DataSet {
+pub struct DatasetFiles {
     /// The files, in order.
     pub files: Vec<PathBuf>,
-    /// Rows over all files, counted from 0.
+    /// Rows to read, counted from 0 over all files.
     pub rows: RowRange,
 }
 
@@ -56,26 +57,26 @@ pub struct DataSet {
 pub struct RowRange {
     /// The first row.
     pub start: usize,
-    /// The row behind the last; `None` means all that there are.
+    /// One past the last row; `None` reads to the end.
     pub end: Option<usize>,
 }
 
 impl ReadOptions {
-    /// Whether all names are ones that shapes know.
+    /// An error if `columns` maps a field that no shape knows.
     pub fn check(&self) -> Result<(), TextError> {
-        match self.columns.keys().find(|name| !NAMES.contains(&name.as_str())) {
+        match self.columns.keys().find(|name| !FIELD_NAMES.contains(&name.as_str())) {
             Some(name) => {
-                Err(TextError::UnknownTarget { name: name.clone(), known: NAMES.join(", ") })
+                Err(TextError::UnknownTarget { name: name.clone(), known: FIELD_NAMES.join(", ") })
             }
             None => Ok(()),
         }
     }
 }
 
-/// One object of a data file.
+/// One object of a data file, before its shape is known.
 pub(crate) struct Row {
-    /// Where it stands.
-    pub(crate) place: String,
+    /// `file:line` or `file: record N`.
+    pub(crate) location: String,
     /// Its fields.
     pub(crate) object: Map<String, Value>,
 }
@@ -83,8 +84,10 @@ pub(crate) struct Row {
 /// The rows of one file, in order.
 type Rows = Box<dyn Iterator<Item = Result<Row, TextError>> + Send>;
 
-/// The records of a source, file after file: a file, a folder (all data files in it, sorted), a pattern with `*`, `?` or
-/// `[…]`, `-` for standard input, or a data set of the options.
+/// The records of a source, file after file.
+///
+/// A source is a file, a folder (its data files, sorted), a pattern with `*`, `?` or `[…]`, `-`
+/// for standard input, or a data set named in `options`.
 pub fn records(source: &str, options: &ReadOptions) -> Result<Records, TextError> {
     options.check()?;
     let inputs = sources::inputs(source, options)?.into();
@@ -99,22 +102,22 @@ pub fn records(source: &str, options: &ReadOptions) -> Result<Records, TextError
     })
 }
 
-/// How many rows a file has, counted up to `most`.
-pub fn count_rows(path: &Path, options: &ReadOptions, most: usize) -> Result<usize, TextError> {
+/// The number of rows of a file, counted up to `max` unless its header gives it.
+pub fn count_rows(path: &Path, options: &ReadOptions, max: usize) -> Result<usize, TextError> {
     let input = Input::File(path.to_owned());
-    if let Some(rows) = extent::of_header(&input) {
+    if let Some(rows) = size::rows_in_header(&input) {
         return Ok(rows);
     }
-    format::open(&input, options)?.take(most).try_fold(0, |count, row| row.map(|_| count + 1))
+    format::open(&input, options)?.take(max).try_fold(0, |count, row| row.map(|_| count + 1))
 }
 
-/// Records as they are read; an error is that of one record, or ends its file.
+/// The records of a source. An error concerns one record, or ends its file.
 pub struct Records {
     inputs: VecDeque<Input>,
     options: ReadOptions,
     current: Option<Current>,
     source: String,
-    /// The row that comes next, over all files.
+    /// Index of the next row, over all files.
     row: usize,
     rows: RowRange,
 }
@@ -137,11 +140,14 @@ impl Iterator for Records {
                 if let Some(row) = current.rows.next() {
                     current.empty = false;
                     self.row += 1;
-                    // A row that cannot be read is an error wherever it is: others could not be counted behind it.
+                    // An unreadable row before the range is an error: rows after it cannot be
+                    // counted.
                     if self.row <= self.rows.start && row.is_ok() {
                         continue;
                     }
-                    return Some(row.and_then(|row| record(row.place, row.object, &self.options)));
+                    return Some(
+                        row.and_then(|row| to_record(row.location, row.object, &self.options)),
+                    );
                 }
                 let Current { name, empty, .. } = self.current.take()?;
                 if empty {
@@ -149,16 +155,16 @@ impl Iterator for Records {
                 }
             }
             let Some(input) = self.inputs.pop_front() else {
-                let behind = self.row > 0 && self.row <= self.rows.start;
-                // Said once.
+                let out_of_range = self.row > 0 && self.row <= self.rows.start;
+                // Resets the range, so that the error is returned once.
                 let rows = std::mem::replace(&mut self.row, 0);
                 let RowRange { start, .. } = std::mem::take(&mut self.rows);
-                return behind.then(|| {
-                    Err(TextError::FewerRows { source_name: self.source.clone(), rows, start })
+                return out_of_range.then(|| {
+                    Err(TextError::RowsOutOfRange { source_name: self.source.clone(), rows, start })
                 });
             };
             if self.row < self.rows.start
-                && let Some(rows) = extent::of_header(&input)
+                && let Some(rows) = size::rows_in_header(&input)
                 && self.row + rows <= self.rows.start
             {
                 self.row += rows;

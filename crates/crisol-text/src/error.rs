@@ -1,12 +1,13 @@
-//! The one error type of this crate: each variant is one condition of a user's file, text or template, and
-//! its message says where it is, what is wrong and what to do about it.
+//! The error type of this crate: one variant per condition of a user's file, text or template.
+//!
+//! Each message names the location, the cause and the remedy.
 
 use std::io;
 use std::path::PathBuf;
 
-/// What can be wrong with texts, templates, tokenizers and dataset files.
+/// What can be wrong with texts, templates, tokenizers and data files.
 ///
-/// A `place` is `file:line` for a record of a JSONL file.
+/// A `location` is `file:line` in JSONL, `file: record N` in other formats.
 #[derive(Debug, thiserror::Error)]
 pub enum TextError {
     /// A file cannot be read.
@@ -27,10 +28,10 @@ pub enum TextError {
         source: io::Error,
     },
 
-    /// A file of a model's folder (`tokenizer.json`, `tokenizer_config.json`, …) does not hold what it must.
+    /// A file of a model's folder (`tokenizer.json`, `tokenizer_config.json`, …) is invalid.
     #[error("{file}: {cause}; {remedy}")]
-    Folder {
-        /// The file's path, or a name for bytes that came from elsewhere.
+    ModelFile {
+        /// The file's path, or a name for bytes from elsewhere.
         file: String,
         /// What is wrong.
         cause: String,
@@ -38,20 +39,20 @@ pub enum TextError {
         remedy: String,
     },
 
-    /// A tokenizer cannot be trained as asked.
+    /// A tokenizer cannot be trained with these settings.
     #[error("cannot train the tokenizer: {0}")]
     Training(String),
 
-    /// The tokenizer fails on a text, or would lose part of it.
+    /// The tokenizer fails on a text, or would drop part of it.
     #[error("the tokenizer cannot encode a text: {0}")]
     Encode(String),
 
-    /// A token of a text that the model does not know.
+    /// A text has a token that the model's embedding has no row for.
     #[error(
-        "a text holds {token} (id {id}), a token that was added to the tokenizer but not to the model, whose embedding has {rows} \
-         rows; take it out of the text or the chat template"
+        "a text contains {token} (id {id}), a token of the tokenizer for which the model's \
+         embedding ({rows} rows) has no row; remove it from the text or the chat template"
     )]
-    NoRow {
+    TokenOutsideEmbedding {
         /// The token.
         token: String,
         /// Its id.
@@ -60,58 +61,61 @@ pub enum TextError {
         rows: usize,
     },
 
-    /// The operating system has no threads to encode text on.
+    /// The operating system refuses threads for encoding.
     #[error(
-        "the operating system refuses threads for text ({0}); ask for fewer (--threads 1), or raise its limits (`ulimit -u`, \
-         `ulimit -v`)"
+        "the operating system refuses threads for text ({0}); use fewer (--threads 1), or raise \
+         its limits (`ulimit -u`, `ulimit -v`)"
     )]
     ThreadsRefused(String),
 
-    /// A tokenizer that is not the model's.
+    /// The tokenizer is not the model's.
     #[error(
-        "the tokenizer has {tokens} tokens and the model's embedding {rows} rows, too few for the vocabulary or the tokens that \
-         begin and end texts; put the tokenizer beside the model that it was made for"
+        "the tokenizer has {tokens} tokens, but the model's embedding only {rows} rows, too few \
+         for the vocabulary or its begin and end tokens; use the model's own tokenizer"
     )]
-    OtherTokenizer {
+    TokenizerMismatch {
         /// Tokens of the tokenizer.
         tokens: usize,
         /// Rows of the model's embedding.
         rows: usize,
     },
 
-    /// A dataset file without a single record.
+    /// A data file without records.
     #[error("{file}: no records; expected JSON objects, a table with a header, or text")]
     NoRecords {
         /// The file's path or name.
         file: String,
     },
 
-    /// A part of a data file that is no record.
-    #[error("{place}: {cause}; {remedy}")]
+    /// A part of a data file that cannot be parsed as a record.
+    #[error("{location}: {cause}; {remedy}")]
     Malformed {
-        /// `file:line`, or the file where all of it is of another kind.
-        place: String,
+        /// `file:line`, or the file if all of it is of another format.
+        location: String,
         /// What is wrong.
         cause: String,
         /// What to do about it.
         remedy: String,
     },
 
-    /// A range of rows begins behind the last one.
+    /// A range of rows starts after the last row.
     #[error(
-        "{source_name}: it has {rows} rows, and row {start} (counted from 0) is asked for. Begin earlier."
+        "{source_name}: it has {rows} rows, but the range starts at row {start} (counted from 0); \
+         start earlier"
     )]
-    FewerRows {
+    RowsOutOfRange {
         /// The data set.
         source_name: String,
         /// Its rows.
         rows: usize,
-        /// The first that is asked for.
+        /// The first row of the range.
         start: usize,
     },
+
     /// A pattern or folder without data files.
     #[error(
-        "{source_name}: {cause}; name data files: .jsonl, .json, .txt, .csv, .tsv, .parquet, each also .gz or .zst"
+        "{source_name}: {cause}; name data files: .jsonl, .json, .txt, .csv, .tsv, .parquet, \
+         each also .gz or .zst"
     )]
     NoFiles {
         /// The pattern or folder.
@@ -120,73 +124,75 @@ pub enum TextError {
         cause: String,
     },
 
-    /// A column that `--columns` names and a record has not.
-    #[error("{place}: has no column `{column}`, which --columns names; it has {found}")]
+    /// A record lacks a column that `--columns` names.
+    #[error("{location}: has no column `{column}`, which --columns names; it has {found}")]
     UnknownColumn {
         /// `file:line`.
-        place: String,
-        /// The name that was asked for.
+        location: String,
+        /// The column.
         column: String,
         /// The keys found, comma-separated.
         found: String,
     },
 
-    /// `--columns` gives a name that no shape knows.
+    /// `--columns` maps a field that no shape knows.
     #[error("--columns {name}=…: no kind of record has `{name}`; the names are {known}")]
     UnknownTarget {
-        /// The name.
+        /// The field.
         name: String,
-        /// The names there are, comma-separated.
+        /// The known fields, comma-separated.
         known: String,
     },
 
-    /// A preference pair without a preference. Phases leave such pairs out and count them.
-    #[error("{place}: `chosen` and `rejected` are the same; such pairs are left out")]
+    /// A preference pair with equal answers. Phases skip and count such pairs.
+    #[error("{location}: `chosen` and `rejected` are the same; such pairs are left out")]
     EqualAnswers {
         /// `file:line`.
-        place: String,
+        location: String,
     },
 
-    /// A file whose pairs are all without a preference.
+    /// A file in which all preference pairs have equal answers.
     #[error(
-        "{file}: in all {pairs} pairs, `chosen` and `rejected` are the same; nothing is left to learn from"
+        "{file}: in all {pairs} pairs, `chosen` and `rejected` are the same, so nothing is left to \
+         train on; give a file with pairs that differ"
     )]
     OnlyEqualAnswers {
         /// The file.
         file: String,
-        /// How many they are.
+        /// Number of pairs.
         pairs: usize,
     },
 
-    /// A record of an answer that was found good or bad, which no phase takes.
+    /// A record with a rated completion (KTO), which no phase supports.
     #[error(
-        "{place}: a prompt/completion/label record says whether an answer was found good (KTO's rows), and no phase \
-         trains on such records yet; for sft, keep those whose label is true, without the label; for dpo and reward, \
-         make pairs of `chosen` and `rejected`"
+        "{location}: a prompt/completion/label record (KTO) rates one answer, and no phase trains \
+         on such records yet; for sft, keep those whose label is true, without the label; for dpo \
+         and reward, make pairs of `chosen` and `rejected`"
     )]
     Rated {
         /// `file:line`.
-        place: String,
+        location: String,
     },
 
-    /// A JSON object in none of the known shapes.
+    /// A record of an unknown shape.
     #[error(
-        "{place}: found the keys {found}, which are no known kind of record; expected one of: text | messages | \
-         prompt + completion | chosen + rejected (with or without prompt) | prompt + answer, or others that \
-         docs/data.md lists; say what the columns mean: --columns prompt=…,completion=…"
+        "{location}: found the keys {found}, which are no known kind of record; expected one of: \
+         text | messages | prompt + completion | chosen + rejected (with or without prompt) | \
+         prompt + answer, or others that docs/data.md lists; say what the columns mean: --columns \
+         prompt=…,completion=…"
     )]
     UnknownShape {
         /// `file:line`.
-        place: String,
+        location: String,
         /// The keys found, comma-separated.
         found: String,
     },
 
-    /// A field of a record does not hold what it must.
-    #[error("{place}: `{field}` {cause}; {remedy}")]
+    /// A field of a record has an invalid value.
+    #[error("{location}: `{field}` {cause}; {remedy}")]
     Field {
         /// `file:line`.
-        place: String,
+        location: String,
         /// The field's name.
         field: String,
         /// What is wrong.
@@ -195,51 +201,55 @@ pub enum TextError {
         remedy: String,
     },
 
-    /// A record of a kind that a phase cannot use.
+    /// A record of a shape that a phase cannot use.
     #[error(
-        "{place}: a {found} record, where {expected} is needed; give this phase a file of that kind"
+        "{location}: a {found} record, where {expected} is needed; give this phase a file of that \
+         kind"
     )]
-    WrongKind {
+    WrongShape {
         /// `file:line`.
-        place: String,
-        /// The kind of this record.
+        location: String,
+        /// The shape of this record.
         found: &'static str,
-        /// The kinds that would do.
+        /// The shapes that the phase accepts.
         expected: &'static str,
     },
 
-    /// A record that would not train a single token.
-    #[error("{place}: trains no token at all: {cause}; complete or remove the record")]
-    TrainsNothing {
+    /// A record without any trained token.
+    #[error("{location}: no token is trained: {cause}; complete or remove the record")]
+    NoTrainedTokens {
         /// `file:line`.
-        place: String,
-        /// Why nothing is trained.
+        location: String,
+        /// Why no token is trained.
         cause: String,
     },
 
-    /// A record that is longer than the context, where such are to be an error.
+    /// A record longer than the context, with `text.too_long = "error"`.
     #[error(
-        "{place}: longer than the context of {context} tokens (its prompt has {prompt}); shorten or remove the record, train \
-         with a longer context, or set text.too_long to \"cut\" or \"skip\""
+        "{location}: longer than the context of {context} tokens (its prompt has {prompt}); \
+         shorten \
+         or remove the record, train with a longer context, or set text.too_long to \"cut\" or \
+         \"skip\""
     )]
     TooLong {
         /// `file:line`.
-        place: String,
+        location: String,
         /// Tokens before the first trained one.
         prompt: usize,
-        /// The context's length in tokens.
+        /// Context length in tokens.
         context: usize,
     },
 
-    /// Records of which none is left to train on.
+    /// No record is left to train on.
     #[error(
-        "{place} and the others, {records} in all: none is left to train on, because each is too long for the context (or both \
-         answers of a pair are the same within it); shorten them, or train with a longer context"
+        "{location} and the others, {records} in all: none is left to train on, because each is \
+         too long for the context (or both answers of a pair are the same within it); shorten \
+         them, or train with a longer context"
     )]
-    NothingLeft {
+    NoExamplesLeft {
         /// `file:line` of the first.
-        place: String,
-        /// How many there are.
+        location: String,
+        /// Number of records.
         records: usize,
     },
 
@@ -247,114 +257,121 @@ pub enum TextError {
     #[error("chat template: {0}")]
     Template(String),
 
-    /// A template after whose assistant turns no end-of-turn token is trained.
+    /// The template ends assistant turns without a trained end-of-turn token.
     #[error(
-        "chat template: no end-of-turn token is trained after an assistant's turn (it ends in {ending:?}), so that the \
-         model would never learn to stop; let the template end each assistant turn with a special token of the \
-         tokenizer, inside the {{% generation %}} marks where it has them"
+        "chat template: no end-of-turn token is trained after an assistant turn (it ends in \
+         {ending:?}), so the model would never learn to stop; let the template end each assistant \
+         turn with a special token of the tokenizer, inside its {{% generation %}} marks if it has \
+         them"
     )]
     NoEndOfTurn {
-        /// The last characters of the turn as rendered.
+        /// The last characters of the rendered turn.
         ending: String,
     },
 
-    /// A model with named templates, none of which is for ordinary conversations.
+    /// A model with named templates, but no default.
     #[error(
-        "its chat templates are named {names}, and none is the `default`; name the one for ordinary conversations so"
+        "its chat templates are named {names}, and none is named `default`; give that name to the \
+         one for ordinary conversations"
     )]
     NoDefaultTemplate {
         /// The names, comma-separated.
         names: String,
     },
 
-    /// What asks the assistant to answer is not how the answered message begins.
+    /// The rendered prompt is not a prefix of the rendered conversation with the answer.
     #[error(
-        "chat template: where message {message} (from 0) is to be answered, the template writes {prompt:?}, and where it is \
-         there, {answered:?}, so that no example begins as the model sees the prompt; give the message what its prompt begins \
-         (a thought, where that is <think>), set a template argument that changes it, or use another template"
+        "chat template: the prompt for message {message} (from 0) continues with {prompt:?}, but \
+         the \
+         conversation with that message with {answered:?}, so no example begins as the model sees \
+         the prompt; give the message what its prompt begins (a thought after <think>), set a \
+         template argument that changes it, or use another template"
     )]
-    OtherAnswer {
+    PromptNotPrefix {
         /// Index of the message, from 0.
         message: usize,
-        /// What the prompt goes on with where the two part.
+        /// The prompt's text from the first difference.
         prompt: String,
-        /// What the answered conversation goes on with.
+        /// The answered conversation's text from the first difference.
         answered: String,
     },
 
-    /// A message of which the template leaves words out.
+    /// The template drops text of a message.
     #[error(
-        "chat template: it leaves out {words:?} of message {message} (from 0), which is the {role}'s; templates of reasoning \
-         models cut thoughts out, and others read neither `reasoning_content` nor calls of tools: write the message as the \
-         template reads it, use a template that keeps the words, or remove them"
+        "chat template: it drops {words:?} of message {message} (from 0, role {role}); templates \
+         of \
+         reasoning models drop thoughts, and others ignore `reasoning_content` or tool calls: \
+         write \
+         the message as the template reads it, use a template that keeps the words, or remove them"
     )]
-    LostWords {
+    DroppedText {
         /// Index of the message, from 0.
         message: usize,
-        /// Whose it is.
+        /// Role of the message.
         role: String,
-        /// The first words that are missing.
+        /// The first dropped words.
         words: String,
     },
 
-    /// An answer of a preference pair that is no single sequence.
+    /// An answer of a preference pair that becomes several sequences.
     #[error(
-        "an answer has several turns of the assistant's, which this chat template does not write as one sequence; put all but \
-         the last into the prompt"
+        "an answer has several assistant turns, which this chat template does not render as one \
+         sequence; put all but the last into the prompt"
     )]
-    AnswerOfSeveralTurns,
+    MultiTurnAnswer,
 
-    /// An answer of a preference pair that does not begin with the prompt of the pair.
+    /// An answer of a preference pair whose tokens do not start with those of the prompt.
     #[error(
-        "an answer does not begin as the model sees its prompt; make its first message the assistant's, and put those before \
-         it into the prompt"
+        "an answer does not begin as the model sees its prompt; make its first message the \
+         assistant's, and put those before it into the prompt"
     )]
-    AnswerNotToPrompt,
+    PromptMismatch,
 
-    /// An answer that begins with the messages of its prompt.
+    /// An answer that repeats the messages of its prompt.
     #[error(
-        "an answer begins with the messages of the prompt; remove them from it, or remove the prompt"
+        "an answer begins with the messages of the prompt; remove them from it, or remove the \
+         prompt"
     )]
-    PromptInAnswer,
+    PromptRepeatedInAnswer,
 
-    /// A conversation for a model whose folder has no chat template.
+    /// A conversation for a model without a chat template.
     #[error(
         "a conversation needs a chat template, and this model has none; add `chat_template` to its \
          tokenizer_config.json or start from a model with one"
     )]
     NoTemplate,
 
-    /// An error that comes from one record.
-    #[error("{place}: {source}")]
-    At {
+    /// An error in one record.
+    #[error("{location}: {source}")]
+    InRecord {
         /// `file:line`.
-        place: String,
-        /// What is wrong with that record.
+        location: String,
+        /// What is wrong with the record.
         source: Box<TextError>,
     },
 }
 
 impl TextError {
-    /// Where the record or part of a data file is that this is about.
-    pub fn place(&self) -> Option<&str> {
+    /// The location in a data file, if there is one.
+    pub fn location(&self) -> Option<&str> {
         match self {
-            Self::Malformed { place, .. }
-            | Self::UnknownShape { place, .. }
-            | Self::UnknownColumn { place, .. }
-            | Self::EqualAnswers { place }
-            | Self::Rated { place }
-            | Self::Field { place, .. }
-            | Self::WrongKind { place, .. }
-            | Self::TrainsNothing { place, .. }
-            | Self::TooLong { place, .. }
-            | Self::NothingLeft { place, .. }
-            | Self::At { place, .. } => Some(place),
+            Self::Malformed { location, .. }
+            | Self::UnknownShape { location, .. }
+            | Self::UnknownColumn { location, .. }
+            | Self::EqualAnswers { location }
+            | Self::Rated { location }
+            | Self::Field { location, .. }
+            | Self::WrongShape { location, .. }
+            | Self::NoTrainedTokens { location, .. }
+            | Self::TooLong { location, .. }
+            | Self::NoExamplesLeft { location, .. }
+            | Self::InRecord { location, .. } => Some(location),
             _ => None,
         }
     }
 
-    /// The same error, with the record that it comes from.
-    pub(crate) fn at(self, place: &str) -> Self {
-        Self::At { place: place.to_owned(), source: Box::new(self) }
+    /// The error, with the location of its record.
+    pub(crate) fn in_record(self, location: &str) -> Self {
+        Self::InRecord { location: location.to_owned(), source: Box::new(self) }
     }
 }

@@ -1,105 +1,108 @@
-//! Records to examples: the token ids of a record and which of them are trained.
+//! Encodes records as examples: token ids with a loss mask.
 
 use std::borrow::Cow;
 
 use rayon::prelude::*;
 
-use crate::options::{Strings, Summary, TooLong};
+use crate::options::{EncodingSummary, OverlongPolicy, StringFormat};
 use crate::records::{Body, Record, Turns};
-use crate::{ChatTemplate, Message, TextError, TextSetup, words};
+use crate::{ChatTemplate, Message, TextError, TextSetup, dropped_text};
 
-/// The tokens of one document and which of them are trained.
+/// The token ids of one document, with a loss mask.
 #[derive(Debug, Clone, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 pub struct Example {
-    /// The tokens.
+    /// Token ids.
     pub ids: Vec<u32>,
-    /// Whether each token is a target, as many as `ids`. The first token never is one, whatever `trained[0]` says:
-    /// nothing comes before it to predict it from.
+    /// The loss mask, one flag per token: whether the token is a target. The first token never is,
+    /// whatever `trained[0]` says: there is nothing to predict it from.
     pub trained: Vec<bool>,
 }
 
 impl Example {
-    /// How many tokens are trained.
+    /// Number of trained tokens.
     pub fn trained_tokens(&self) -> usize {
         self.trained.iter().skip(1).filter(|trained| **trained).count()
     }
 
-    /// Tokens before the first trained one.
+    /// Number of tokens before the first trained one.
     pub fn prompt_tokens(&self) -> usize {
         self.trained.iter().position(|trained| *trained).unwrap_or(self.ids.len())
     }
 
     /// The first `context` tokens.
-    fn cut(mut self, context: usize) -> Self {
+    fn truncate(mut self, context: usize) -> Self {
         self.ids.truncate(context);
         self.trained.truncate(context);
         self
     }
 }
 
-/// Two answers to one prompt.
+/// A preference pair: two answers to one prompt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PreferenceExample {
-    /// The prompt's tokens, with which both examples start.
+    /// Token ids of the prompt, the prefix of both examples.
     pub prompt: Vec<u32>,
-    /// The prompt and the better answer, of which the answer is trained.
+    /// Prompt and better answer; the answer is trained.
     pub chosen: Example,
-    /// The prompt and the worse answer, of which the answer is trained.
+    /// Prompt and worse answer; the answer is trained.
     pub rejected: Example,
 }
 
-/// A problem as the model sees it, and its answer.
+/// A problem with a verifiable answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProblemExample {
-    /// The prompt's tokens.
+    /// Token ids of the prompt.
     pub prompt: Vec<u32>,
     /// The right answer.
     pub answer: String,
 }
 
-/// What records became.
+/// Encoded records.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Encoded<T> {
     /// The examples, in the order of the records.
     pub examples: Vec<T>,
-    /// Which record each example comes from.
+    /// Index of the record of each example.
     pub records: Vec<usize>,
-    /// What became of the records.
-    pub summary: Summary,
+    /// What happened to the records.
+    pub summary: EncodingSummary,
 }
 
 impl<T> Encoded<T> {
-    /// Of one record.
-    fn new(examples: Vec<T>, summary: Summary) -> Self {
+    /// The examples of one record.
+    fn of_record(examples: Vec<T>, summary: EncodingSummary) -> Self {
         Self {
             records: vec![0; examples.len()],
             examples,
-            summary: Summary { records: 1, ..summary },
+            summary: EncodingSummary { records: 1, ..summary },
         }
     }
 }
 
-/// What `encode` makes of every record, in order, computed on all cores; an error is that of the first record that has one.
-/// Records of which none is left are an error.
+/// Encodes the records on all cores, in order. The error is that of the first failing record.
+///
+/// It is an error if no example is left.
 pub fn encode_records<T: Send>(
     records: &[Record],
     encode: impl Fn(&Record) -> Result<Encoded<T>, TextError> + Sync,
 ) -> Result<Encoded<T>, TextError> {
     let all = encode_all(records, &encode)?;
     match records.first() {
-        Some(first) if all.examples.is_empty() => {
-            Err(TextError::NothingLeft { place: first.place.clone(), records: records.len() })
-        }
+        Some(first) if all.examples.is_empty() => Err(TextError::NoExamplesLeft {
+            location: first.location.clone(),
+            records: records.len(),
+        }),
         _ => Ok(all),
     }
 }
 
-/// The same, where nothing may be left.
+/// As [`encode_records`], but the result may be empty.
 pub(crate) fn encode_all<T: Send>(
     records: &[Record],
     encode: &(impl Fn(&Record) -> Result<Encoded<T>, TextError> + Sync),
 ) -> Result<Encoded<T>, TextError> {
-    let mut all = Encoded { examples: vec![], records: vec![], summary: Summary::default() };
+    let mut all =
+        Encoded { examples: vec![], records: vec![], summary: EncodingSummary::default() };
     for (i, encoded) in records.par_iter().map(encode).collect::<Vec<_>>().into_iter().enumerate() {
         let encoded = encoded?;
         all.records.extend(encoded.records.iter().map(|_| i));
@@ -109,26 +112,29 @@ pub(crate) fn encode_all<T: Send>(
     Ok(all)
 }
 
-/// A prompt or an answer as it is encoded.
-enum Form<'r> {
+/// A prompt or answer in the form in which it is encoded.
+enum Content<'r> {
     Text(&'r str),
     Messages(Cow<'r, [Message]>),
 }
 
 impl TextSetup {
-    /// The tokens of a prompt, the same for training, rollouts, evaluation and generation. A string is raw text, as the model
-    /// was pre-trained to read it: with the beginning-of-text token of tokenizers that put one, but never a second one.
-    /// Messages are written by the chat template, which writes that token itself.
+    /// Token ids of a prompt, for training, rollouts, evaluation and generation alike.
+    ///
+    /// Raw text gets the tokenizer's beginning-of-text token, if it has one and the text does not.
+    /// Messages are rendered by the chat template, which adds that token itself.
     pub fn prompt_ids(&self, prompt: &Turns) -> Result<Vec<u32>, TextError> {
-        self.prompt_of(self.template.as_ref(), &self.form(prompt, "user"))
+        self.encode_prompt(self.template.as_ref(), &self.content(prompt, "user"))
     }
 
-    /// A raw text as documents of pre-training: its tokens as of a prompt, and its end, unless the text has one. All are
-    /// trained, cut into pieces of at most `context` tokens, in order. A piece starts with the last token of the piece before
-    /// it, so that every token but a text's first is a target exactly once.
+    /// Encodes raw texts as pre-training documents of at most `context` tokens, all trained.
+    ///
+    /// Each text starts with the tokenizer's beginning-of-text token, if it has one, and ends with
+    /// the end-of-text token. A long text becomes several documents; each starts with the last
+    /// token of the previous, so every token but the first is a target exactly once.
     ///
     /// # Panics
-    /// Where `context` is less than 2.
+    /// If `context` is less than 2.
     pub fn text_documents(
         &self,
         texts: &[&str],
@@ -140,7 +146,7 @@ impl TextSetup {
             if ids.is_empty() {
                 continue;
             }
-            let ids = self.ended(self.tokenizer.after_beginning(ids));
+            let ids = self.with_end_of_text(self.tokenizer.with_bos(ids));
             let mut start = 0;
             while start + 1 < ids.len() {
                 let end = ids.len().min(start + context);
@@ -154,8 +160,10 @@ impl TextSetup {
         Ok(documents)
     }
 
-    /// A record to imitate: raw text, all of it trained; `messages`, of which the assistant's turns are trained; or
-    /// `prompt`/`completion`. Each example has at most `context` tokens.
+    /// Encodes a record for supervised training: raw text, `messages` or `prompt`/`completion`.
+    ///
+    /// Trained are all tokens of raw text, the assistant's turns, or the completion. Examples have
+    /// at most `context` tokens.
     pub fn supervised(
         &self,
         record: &Record,
@@ -163,123 +171,131 @@ impl TextSetup {
     ) -> Result<Encoded<Example>, TextError> {
         if let Body::Text { text } = &record.body {
             let documents =
-                self.text_documents(&[text], context).map_err(|e| e.at(&record.place))?;
-            return Ok(Encoded::new(documents, Summary::default()));
+                self.text_documents(&[text], context).map_err(|e| e.in_record(&record.location))?;
+            return Ok(Encoded::of_record(documents, EncodingSummary::default()));
         }
-        let whole = self.whole(record)?;
-        if whole.iter().all(|example| example.trained_tokens() == 0) {
-            return Err(trains_nothing(record));
+        let untruncated = self.supervised_untruncated(record)?;
+        if untruncated.iter().all(|example| example.trained_tokens() == 0) {
+            return Err(no_trained_tokens(record));
         }
-        let mut summary = self.first_look(record);
-        if whole.len() > 1 {
-            summary.turns_apart = whole.len();
+        let mut summary = self.summarise(record);
+        if untruncated.len() > 1 {
+            summary.split_turns = untruncated.len();
         }
         let mut examples = vec![];
-        for example in whole {
+        for example in untruncated {
             let long = example.ids.len() > context;
             self.refuse_long(record, long, example.prompt_tokens(), context)?;
-            let example = if self.options().too_long == TooLong::Cut {
-                example.cut(context)
+            let example = if self.options().too_long == OverlongPolicy::Cut {
+                example.truncate(context)
             } else {
                 example
             };
             if example.ids.len() > context || example.trained_tokens() == 0 {
                 summary.dropped += 1;
             } else {
-                summary.cut += usize::from(long);
+                summary.truncated += usize::from(long);
                 examples.push(example);
             }
         }
-        Ok(Encoded::new(examples, summary))
+        Ok(Encoded::of_record(examples, summary))
     }
 
-    /// The examples of messages or `prompt`/`completion` before they are cut to the context or checked.
-    pub(crate) fn whole(&self, record: &Record) -> Result<Vec<Example>, TextError> {
+    /// The examples of `messages` or `prompt`/`completion`, neither truncated nor checked.
+    pub(crate) fn supervised_untruncated(
+        &self,
+        record: &Record,
+    ) -> Result<Vec<Example>, TextError> {
         match &record.body {
             Body::Chat { messages } => self
                 .template_for(record)
                 .and_then(|template| template.encode(&self.tokenizer, messages)),
-            Body::Completion { prompt, completion } => self.answer(record, prompt, completion),
-            Body::Problem { prompt, solution: Some(solution), .. } => {
-                self.answer(record, prompt, solution)
+            Body::Completion { prompt, completion } => {
+                self.encode_answer(record, prompt, completion)
             }
-            _ => return Err(wrong_kind(record, "messages or prompt/completion")),
+            Body::Problem { prompt, solution: Some(solution), .. } => {
+                self.encode_answer(record, prompt, solution)
+            }
+            _ => return Err(wrong_shape(record, "messages or prompt/completion")),
         }
-        .map_err(|e| e.at(&record.place))
+        .map_err(|e| e.in_record(&record.location))
     }
 
-    /// A preference record, both sides of at most `context` tokens.
+    /// Encodes a preference record. Both examples have at most `context` tokens.
     pub fn preference(
         &self,
         record: &Record,
         context: usize,
     ) -> Result<Encoded<PreferenceExample>, TextError> {
-        let whole = self.pair(record)?;
-        let mut summary = self.first_look(record);
-        let sides = [&whole.chosen, &whole.rejected];
+        let untruncated = self.preference_untruncated(record)?;
+        let mut summary = self.summarise(record);
+        let sides = [&untruncated.chosen, &untruncated.rejected];
         if sides.iter().any(|side| side.trained_tokens() == 0) {
-            return Err(trains_nothing(record));
+            return Err(no_trained_tokens(record));
         }
         let long = sides.iter().any(|side| side.ids.len() > context);
-        self.refuse_long(record, long, whole.prompt.len(), context)?;
-        let PreferenceExample { prompt, chosen, rejected } = whole;
+        self.refuse_long(record, long, untruncated.prompt.len(), context)?;
+        let PreferenceExample { prompt, chosen, rejected } = untruncated;
         let pair = PreferenceExample {
             prompt,
-            chosen: chosen.cut(context),
-            rejected: rejected.cut(context),
+            chosen: chosen.truncate(context),
+            rejected: rejected.truncate(context),
         };
         let nothing_left = pair.chosen.trained_tokens() == 0 || pair.rejected.trained_tokens() == 0;
-        if nothing_left || long && self.options().too_long == TooLong::Skip {
+        if nothing_left || long && self.options().too_long == OverlongPolicy::Skip {
             summary.dropped = 1;
         } else if pair.chosen.ids == pair.rejected.ids {
-            summary.equal = 1;
+            summary.equal_pairs = 1;
         } else {
-            summary.cut = usize::from(long);
-            return Ok(Encoded::new(vec![pair], summary));
+            summary.truncated = usize::from(long);
+            return Ok(Encoded::of_record(vec![pair], summary));
         }
-        Ok(Encoded::new(vec![], summary))
+        Ok(Encoded::of_record(vec![], summary))
     }
 
-    /// A preference record before it is cut or checked.
-    pub(crate) fn pair(&self, record: &Record) -> Result<PreferenceExample, TextError> {
+    /// A preference pair, neither truncated nor checked.
+    pub(crate) fn preference_untruncated(
+        &self,
+        record: &Record,
+    ) -> Result<PreferenceExample, TextError> {
         let Body::Preference { prompt, chosen: answer, rejected } = &record.body else {
-            return Err(wrong_kind(record, "prompt/chosen/rejected"));
+            return Err(wrong_shape(record, "prompt/chosen/rejected"));
         };
         let side = |turns: &Turns| {
-            let mut examples = self.answer(record, prompt, turns)?.into_iter();
+            let mut examples = self.encode_answer(record, prompt, turns)?.into_iter();
             match (examples.next(), examples.next()) {
                 (Some(example), None) => Ok(example),
-                _ => Err(TextError::AnswerOfSeveralTurns),
+                _ => Err(TextError::MultiTurnAnswer),
             }
         };
         let (chosen, rejected) = side(answer)
             .and_then(|chosen| Ok((chosen, side(rejected)?)))
-            .map_err(|e| e.at(&record.place))?;
+            .map_err(|e| e.in_record(&record.location))?;
         let template =
             if self.template.is_some() { Some(self.template_for(record)?) } else { None };
-        let ids = self.prompt_of(template.as_deref(), &self.forms(prompt, answer).0);
-        let prompt = ids.map_err(|e| e.at(&record.place))?;
+        let ids = self.encode_prompt(template.as_deref(), &self.contents(prompt, answer).0);
+        let prompt = ids.map_err(|e| e.in_record(&record.location))?;
         if [&chosen, &rejected].iter().any(|side| !side.ids.starts_with(&prompt)) {
-            return Err(TextError::AnswerNotToPrompt.at(&record.place));
+            return Err(TextError::PromptMismatch.in_record(&record.location));
         }
         Ok(PreferenceExample { prompt, chosen, rejected })
     }
 
-    /// A problem record: its prompt as [`Self::rollout_prompt`] gives it, and the right answer.
+    /// Encodes a problem: its prompt as [`Self::rollout_prompt`] does, and the right answer.
     pub fn problem(
         &self,
         record: &Record,
         context: usize,
     ) -> Result<Encoded<ProblemExample>, TextError> {
         let Body::Problem { answer, .. } = &record.body else {
-            return Err(wrong_kind(record, "prompt/answer"));
+            return Err(wrong_shape(record, "prompt/answer"));
         };
         let Encoded { examples, records, summary } = self.rollout_prompt(record, context)?;
         let problem = |prompt| ProblemExample { prompt, answer: answer.clone() };
         Ok(Encoded { examples: examples.into_iter().map(problem).collect(), records, summary })
     }
 
-    /// The prompt of a record that the model is to answer, where it leaves some of the context free.
+    /// Encodes the prompt of a rollout. Dropped if it leaves no room for an answer in the context.
     pub fn rollout_prompt(
         &self,
         record: &Record,
@@ -288,27 +304,27 @@ impl TextSetup {
         let prompt = self.prompt(record)?;
         let long = prompt.len() >= context;
         self.refuse_long(record, long, prompt.len(), context)?;
-        let summary = Summary { dropped: usize::from(long), ..self.first_look(record) };
-        Ok(Encoded::new(if long { vec![] } else { vec![prompt] }, summary))
+        let summary = EncodingSummary { dropped: usize::from(long), ..self.summarise(record) };
+        Ok(Encoded::of_record(if long { vec![] } else { vec![prompt] }, summary))
     }
 
-    /// The prompt of a record (`prompt` or `prompt`/`answer`) as [`Self::prompt_ids`] gives it.
+    /// Token ids of the prompt of a `prompt` or `prompt`/`answer` record, of any length.
     pub fn prompt(&self, record: &Record) -> Result<Vec<u32>, TextError> {
         let (Body::Prompt { prompt } | Body::Problem { prompt, .. }) = &record.body else {
-            return Err(wrong_kind(record, "prompt or prompt/answer"));
+            return Err(wrong_shape(record, "prompt or prompt/answer"));
         };
         let template =
             if self.template.is_some() { Some(self.template_for(record)?) } else { None };
-        let ids = self.prompt_of(template.as_deref(), &self.form(prompt, "user"));
-        ids.map_err(|e| e.at(&record.place))
+        let ids = self.encode_prompt(template.as_deref(), &self.content(prompt, "user"));
+        ids.map_err(|e| e.in_record(&record.location))
     }
 
-    /// The examples of a conversation, in which the assistant's turns are trained.
+    /// Encodes a conversation; the assistant's turns are trained.
     pub fn chat(&self, messages: &[Message]) -> Result<Vec<Example>, TextError> {
         self.template.as_ref().ok_or(TextError::NoTemplate)?.encode(&self.tokenizer, messages)
     }
 
-    /// The template with the tools and arguments of a record.
+    /// The chat template with the tools and variables of a record.
     fn template_for(&self, record: &Record) -> Result<Cow<'_, ChatTemplate>, TextError> {
         let template = self.template.as_ref().ok_or(TextError::NoTemplate)?;
         if record.tools.is_empty() && record.arguments.is_empty() {
@@ -321,66 +337,74 @@ impl TextSetup {
         Ok(Cow::Owned(template))
     }
 
-    fn form<'r>(&self, turns: &'r Turns, role: &str) -> Form<'r> {
+    /// A string as raw text or one message of `role`, as the options say; or messages.
+    fn content<'r>(&self, turns: &'r Turns, role: &str) -> Content<'r> {
         match turns {
-            Turns::Plain(text) if self.options().strings == Strings::Text => Form::Text(text),
-            Turns::Plain(text) => Form::Messages(vec![Message::new(role, text)].into()),
-            Turns::Chat(messages) => Form::Messages(messages.into()),
+            Turns::Plain(text) if self.options().strings == StringFormat::Text => {
+                Content::Text(text)
+            }
+            Turns::Plain(text) => Content::Messages(vec![Message::new(role, text)].into()),
+            Turns::Chat(messages) => Content::Messages(messages.into()),
         }
     }
 
-    fn prompt_of(
+    fn encode_prompt(
         &self,
         template: Option<&ChatTemplate>,
-        prompt: &Form,
+        prompt: &Content,
     ) -> Result<Vec<u32>, TextError> {
         match prompt {
-            Form::Text(text) => Ok(self.tokenizer.after_beginning(self.tokenizer.encode(text)?)),
-            Form::Messages(messages) => {
+            Content::Text(text) => Ok(self.tokenizer.with_bos(self.tokenizer.encode(text)?)),
+            Content::Messages(messages) => {
                 template.ok_or(TextError::NoTemplate)?.prompt(&self.tokenizer, messages)
             }
         }
     }
 
-    /// A prompt and an answer. A string beside messages is one message.
-    fn forms<'r>(&self, prompt: &'r Turns, answer: &'r Turns) -> (Form<'r>, Form<'r>) {
-        let one = |role: &str, text: &str| Form::Messages(vec![Message::new(role, text)].into());
-        match (self.form(prompt, "user"), self.form(answer, "assistant")) {
-            (Form::Text(text), answer @ Form::Messages(_)) => (one("user", text), answer),
-            (prompt @ Form::Messages(_), Form::Text(text)) => (prompt, one("assistant", text)),
-            same => same,
+    /// A prompt and an answer in one form: if only one is messages, the other becomes a message.
+    fn contents<'r>(&self, prompt: &'r Turns, answer: &'r Turns) -> (Content<'r>, Content<'r>) {
+        let message =
+            |role: &str, text: &str| Content::Messages(vec![Message::new(role, text)].into());
+        match (self.content(prompt, "user"), self.content(answer, "assistant")) {
+            (Content::Text(text), answer @ Content::Messages(_)) => (message("user", text), answer),
+            (prompt @ Content::Messages(_), Content::Text(text)) => {
+                (prompt, message("assistant", text))
+            }
+            same_form => same_form,
         }
     }
 
-    /// A prompt with an answer, of which only the answer is trained. A plain answer ends with the end-of-text token.
-    fn answer(
+    /// Encodes a prompt with an answer; only the answer is trained.
+    ///
+    /// A raw-text answer ends with the end-of-text token.
+    fn encode_answer(
         &self,
         record: &Record,
         prompt: &Turns,
         answer: &Turns,
     ) -> Result<Vec<Example>, TextError> {
-        let (prompt, answer) = self.forms(prompt, answer);
-        if let (Form::Text(prompt), Form::Text(answer)) = (&prompt, &answer) {
-            let (prompt, answer) = self.tokenizer.encode_after(prompt, answer)?;
-            let prompt = self.tokenizer.after_beginning(prompt);
+        let (prompt, answer) = self.contents(prompt, answer);
+        if let (Content::Text(prompt), Content::Text(answer)) = (&prompt, &answer) {
+            let (prompt, answer) = self.tokenizer.encode_pair(prompt, answer)?;
+            let prompt = self.tokenizer.with_bos(prompt);
             let mut trained = vec![false; prompt.len()];
-            let ids = [prompt, self.ended(answer.ids)].concat();
+            let ids = [prompt, self.with_end_of_text(answer.ids)].concat();
             trained.resize(ids.len(), true);
             return Ok(vec![Example { ids, trained }]);
         }
-        let (Form::Messages(prompt), Form::Messages(answer)) = (prompt, answer) else {
-            unreachable!("a text beside messages has become a message");
+        let (Content::Messages(prompt), Content::Messages(answer)) = (prompt, answer) else {
+            unreachable!("contents gives both the same form");
         };
         if !prompt.is_empty() && answer.starts_with(&prompt) {
-            return Err(TextError::PromptInAnswer);
+            return Err(TextError::PromptRepeatedInAnswer);
         }
-        let all = [prompt.as_ref(), &answer].concat();
-        self.template_for(record)?.encode_from(&self.tokenizer, &all, prompt.len())
+        let conversation = [prompt.as_ref(), &answer].concat();
+        self.template_for(record)?.encode_from(&self.tokenizer, &conversation, prompt.len())
     }
 
-    /// Ids of a text with its end: the end-of-text token, or the stop token that the text has itself. White space behind that
-    /// is left out.
-    fn ended(&self, mut ids: Vec<u32>) -> Vec<u32> {
+    /// Appends the end-of-text token, unless the text itself ends with a stop token. White space
+    /// after such a token is removed.
+    fn with_end_of_text(&self, mut ids: Vec<u32>) -> Vec<u32> {
         let blank = |id: &&u32| !self.tokenizer.is_special(**id) && self.tokenizer.is_blank(**id);
         let end = ids.len() - ids.iter().rev().take_while(blank).count();
         if end > 0 && self.stop_ids.contains(&ids[end - 1]) {
@@ -391,19 +415,22 @@ impl TextSetup {
         ids
     }
 
-    /// What a record's author may not have meant.
-    fn first_look(&self, record: &Record) -> Summary {
+    /// Counts what the author of a record may not have intended.
+    fn summarise(&self, record: &Record) -> EncodingSummary {
         let answers = record.body.trained_messages();
-        let cut = |message: &&&Message| {
-            self.template.as_ref().is_some_and(|template| template.cut_thought(message).is_some())
+        let drops_thought = |message: &&&Message| {
+            let template = self.template.as_ref();
+            template.is_some_and(|template| template.dropped_thought(message).is_some())
         };
-        let mut summary =
-            Summary { cut_thoughts: answers.iter().filter(cut).count(), ..Summary::default() };
+        let mut summary = EncodingSummary {
+            dropped_thoughts: answers.iter().filter(drops_thought).count(),
+            ..EncodingSummary::default()
+        };
         let (prompt, answers) = match &record.body {
             Body::Text { .. } => return summary,
             Body::Chat { .. } => {
                 summary.empty_answers =
-                    answers.iter().filter(|message| words::is_empty(message)).count();
+                    answers.iter().filter(|message| dropped_text::is_empty(message)).count();
                 return summary;
             }
             Body::Completion { prompt, completion } | Body::Rated { prompt, completion, .. } => {
@@ -413,14 +440,16 @@ impl TextSetup {
             Body::Problem { prompt, solution, .. } => (prompt, solution.iter().collect()),
             Body::Prompt { prompt } => (prompt, vec![]),
         };
-        summary.empty_answers = answers.iter().filter(|answer| says_nothing(answer)).count();
+        summary.empty_answers = answers.iter().filter(|answer| has_empty_answer(answer)).count();
         let plain = |turns: &Turns| matches!(turns, Turns::Plain(_));
         let raw = plain(prompt) && answers.iter().all(|answer| plain(answer));
-        summary.raw_prompts =
-            usize::from(raw && self.template.is_some() && self.options().strings == Strings::Text);
+        summary.raw_prompts = usize::from(
+            raw && self.template.is_some() && self.options().strings == StringFormat::Text,
+        );
         summary
     }
 
+    /// An error for a record longer than the context, if the options ask for one.
     fn refuse_long(
         &self,
         record: &Record,
@@ -428,24 +457,24 @@ impl TextSetup {
         prompt: usize,
         context: usize,
     ) -> Result<(), TextError> {
-        if long && self.options().too_long == TooLong::Error {
-            return Err(TextError::TooLong { place: record.place.clone(), prompt, context });
+        if long && self.options().too_long == OverlongPolicy::Error {
+            return Err(TextError::TooLong { location: record.location.clone(), prompt, context });
         }
         Ok(())
     }
 }
 
-/// Whether a trained answer has no words.
-fn says_nothing(answer: &Turns) -> bool {
+/// Whether a trained message or a text is empty.
+fn has_empty_answer(answer: &Turns) -> bool {
     match answer {
         Turns::Plain(text) => text.trim().is_empty(),
         Turns::Chat(messages) => {
-            messages.iter().any(|message| message.is_trained() && words::is_empty(message))
+            messages.iter().any(|message| message.is_trained() && dropped_text::is_empty(message))
         }
     }
 }
 
-fn trains_nothing(record: &Record) -> TextError {
+fn no_trained_tokens(record: &Record) -> TextError {
     let messages: Vec<&Message> = match &record.body {
         Body::Chat { messages } | Body::Completion { completion: Turns::Chat(messages), .. } => {
             messages.iter().collect()
@@ -456,16 +485,20 @@ fn trains_nothing(record: &Record) -> TextError {
         _ => vec![],
     };
     let cause = if messages.iter().any(|message| message.is_assistant()) {
-        "all turns of the assistant's are masked (`weight`, `train` or the like)"
+        "all assistant turns are masked (`weight`, `train` or the like)"
     } else {
-        "no message of it has the role `assistant`"
+        "it has no message with the role `assistant`"
     };
-    TextError::TrainsNothing { place: record.place.clone(), cause: cause.to_owned() }
+    TextError::NoTrainedTokens { location: record.location.clone(), cause: cause.to_owned() }
 }
 
-fn wrong_kind(record: &Record, expected: &'static str) -> TextError {
+fn wrong_shape(record: &Record, expected: &'static str) -> TextError {
     if let Body::Rated { .. } = record.body {
-        return TextError::Rated { place: record.place.clone() };
+        return TextError::Rated { location: record.location.clone() };
     }
-    TextError::WrongKind { place: record.place.clone(), found: record.body.shape(), expected }
+    TextError::WrongShape {
+        location: record.location.clone(),
+        found: record.body.shape(),
+        expected,
+    }
 }

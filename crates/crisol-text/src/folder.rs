@@ -1,5 +1,12 @@
-//! The text side of a model's folder: `tokenizer.json` (or sentencepiece's `tokenizer.model`), `tokenizer_config.json` (chat template, named tokens),
-//! `special_tokens_map.json` and the stop tokens of `generation_config.json`, as transformers reads and writes them.
+//! The text files of a model folder, as transformers reads and writes them.
+//!
+//! | file | content |
+//! |---|---|
+//! | `tokenizer.json` or `tokenizer.model` | vocabulary |
+//! | `tokenizer_config.json` | named tokens, chat template |
+//! | `special_tokens_map.json` | named tokens |
+//! | `chat_template.jinja` | chat template; takes precedence |
+//! | `generation_config.json` | stop tokens, sampling settings |
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -13,9 +20,9 @@ use crate::template::DEFAULT;
 use crate::{ChatTemplate, END_OF_TEXT, TextError, TextOptions, Tokenizer};
 
 const TOKENIZER: &str = "tokenizer.json";
-/// Read where there is no `tokenizer.json`.
+/// Read if there is no `tokenizer.json`.
 const SENTENCEPIECE: &str = "tokenizer.model";
-/// Tokens beside those of the `tokenizer.model`, as older versions of transformers saved them.
+/// Tokens added to those of `tokenizer.model`, as saved by older versions of transformers.
 const ADDED_TOKENS: &str = "added_tokens.json";
 const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 const SPECIAL_TOKENS: &str = "special_tokens_map.json";
@@ -23,36 +30,40 @@ const GENERATION_CONFIG: &str = "generation_config.json";
 const MODEL_CONFIG: &str = "config.json";
 /// Takes precedence over the templates in `tokenizer_config.json`, as in transformers.
 const TEMPLATE: &str = "chat_template.jinja";
-/// Templates beside it, each in a file `NAME.jinja`.
+/// Folder of further templates, each in a file `NAME.jinja`.
 const NAMED_TEMPLATES: &str = "additional_chat_templates";
-/// Where the template of a model of text and images is, which older versions of transformers saved with its processor.
+/// The template of a multimodal model, as saved with its processor by older versions of
+/// transformers.
 const PROCESSOR_TEMPLATE: &str = "chat_template.json";
+/// Remedy for a `tokenizer.model` that cannot be used.
+const CONVERT: &str = "put the model's tokenizer.json beside it, or convert it with transformers";
 
-/// The named tokens that transformers hands to templates.
+/// The named tokens that transformers passes to templates.
 const NAMED: [&str; 7] =
     ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
 
-/// Everything about text that belongs to one model.
+/// Tokenizer, chat template and stop tokens of one model.
 #[derive(Debug, Clone)]
 pub struct TextSetup {
     /// The tokenizer.
     pub tokenizer: Tokenizer,
-    /// How conversations are written; a base model may have none.
+    /// The chat template; a base model may have none.
     pub template: Option<ChatTemplate>,
     /// The token that ends a document of pre-training text and a plain completion.
     pub eos: u32,
-    /// The tokens at which generation stops, ascending: `eos`, the end of an assistant's turn, and what
-    /// `generation_config.json` names, or `config.json` where the former names nothing.
+    /// The tokens at which generation stops, ascending: `eos`, the end of an assistant turn, and
+    /// those of `generation_config.json`, or else of `config.json`.
     pub stop_ids: Vec<u32>,
-    /// How records become examples.
+    /// Options for encoding records.
     options: TextOptions,
-    /// The configuration files as read, so that what this program does not use is saved again.
+    /// The configuration files as read, to save fields that this program does not use.
     tokenizer_config: Map<String, Value>,
     generation_config: Map<String, Value>,
 }
 
 impl TextSetup {
-    /// The embedded template around a tokenizer trained with [`EMBEDDED_TOKENS`](crate::EMBEDDED_TOKENS).
+    /// The embedded template, for a tokenizer trained with
+    /// [`EMBEDDED_TOKENS`](crate::EMBEDDED_TOKENS).
     pub fn embedded(tokenizer: Tokenizer) -> Result<Self, TextError> {
         let Some(eos) = tokenizer.token_id(END_OF_TEXT) else {
             return Err(folder_error(
@@ -76,8 +87,10 @@ impl TextSetup {
         })
     }
 
-    /// Reads a model's folder. Only `tokenizer.json` or `tokenizer.model` must be there, and an end-of-text token in one of
-    /// the others.
+    /// Reads a model folder.
+    ///
+    /// Required are `tokenizer.json` or `tokenizer.model`, and an end-of-text token in one of the
+    /// configuration files.
     pub fn load(dir: impl AsRef<Path>) -> Result<Self, TextError> {
         let dir = dir.as_ref();
         let mut tokenizer_config = read_object(&dir.join(TOKENIZER_CONFIG))?;
@@ -93,7 +106,8 @@ impl TextSetup {
 
         let ids =
             |config: &Map<String, Value>, file: &str| eos_ids(config, &dir.join(file), &tokenizer);
-        // As in transformers, the first wins as a whole: config.json of some models names only one of several.
+        // As in transformers, config.json counts only if generation_config.json has no stop tokens:
+        // that of some models names only one of several.
         let mut generation_stops = ids(&generation_config, GENERATION_CONFIG)?;
         if generation_stops.is_empty() {
             generation_stops = ids(&model_config, MODEL_CONFIG)?;
@@ -109,7 +123,8 @@ impl TextSetup {
             None => *generation_stops.first().ok_or_else(|| {
                 folder_error(
                     &dir.join(TOKENIZER_CONFIG),
-                    "no end-of-text token in it, special_tokens_map.json, generation_config.json or config.json"
+                    "no end-of-text token in it, special_tokens_map.json, generation_config.json \
+                     or config.json"
                         .to_owned(),
                     "add `eos_token` to it",
                 )
@@ -117,7 +132,7 @@ impl TextSetup {
         };
 
         let templates = templates(dir, &tokenizer_config)?;
-        Self::assemble(Parts {
+        Self::assemble(SetupParts {
             tokenizer,
             tokenizer_config,
             generation_config,
@@ -128,9 +143,9 @@ impl TextSetup {
         })
     }
 
-    /// Compiles the template and gathers the stop tokens.
-    pub(crate) fn assemble(parts: Parts) -> Result<Self, TextError> {
-        let Parts {
+    /// Compiles the template and collects the stop tokens.
+    pub(crate) fn assemble(parts: SetupParts) -> Result<Self, TextError> {
+        let SetupParts {
             tokenizer,
             mut tokenizer_config,
             generation_config,
@@ -140,18 +155,18 @@ impl TextSetup {
             generation_stops,
         } = parts;
         let named = named_tokens(&tokenizer_config, &special_tokens);
-        // All that is saved of them is in the configuration.
+        // Saving writes the named tokens from the configuration.
         for (name, token) in &named {
             if tokenizer_config.get(name).and_then(token_text).is_none() {
                 tokenizer_config.insert(name.clone(), json!(token));
             }
         }
         let template = templates
-            .map(|(place, sources)| {
-                ChatTemplate::from_sources(sources, named).map_err(|e| e.at(&place))
+            .map(|(location, sources)| {
+                ChatTemplate::from_sources(sources, named).map_err(|e| e.in_record(&location))
             })
             .transpose()?;
-        // A template that never ends a turn is an error when a conversation is trained, not when a model is loaded.
+        // A template that never ends a turn is an error only when a conversation is trained.
         let end_of_turn =
             template.as_ref().and_then(|template| template.end_of_turn(&tokenizer).ok());
         let stop_ids: BTreeSet<u32> =
@@ -167,36 +182,39 @@ impl TextSetup {
         })
     }
 
-    /// Makes sure that a model with `rows` rows in its embedding has one for every token that can come up. Tokens that were added
-    /// to the tokenizer alone are no reason to refuse it, but the texts with them are.
-    pub fn fit(&mut self, rows: usize) -> Result<(), TextError> {
-        if self.tokenizer.limit(rows) && (self.eos as usize) < rows {
+    /// Checks the tokenizer against a model's embedding of `rows` rows.
+    ///
+    /// Added tokens without a row are accepted, but texts with them are an error on encoding.
+    pub fn check_embedding_rows(&mut self, rows: usize) -> Result<(), TextError> {
+        if self.tokenizer.limit_rows(rows) && (self.eos as usize) < rows {
             return Ok(());
         }
         let tokens = self.tokenizer.vocab_size();
-        Err(TextError::OtherTokenizer { tokens, rows })
+        Err(TextError::TokenizerMismatch { tokens, rows })
     }
 
-    /// How records become examples.
+    /// Options for encoding records.
     pub fn options(&self) -> &TextOptions {
         &self.options
     }
 
-    /// Sets how records become examples, and the variables of the template.
+    /// Sets the options for encoding records, and the template's variables.
     pub fn set_options(&mut self, options: TextOptions) {
-        self.template = self.template.take().map(|it| it.with_arguments(options.arguments.clone()));
+        self.template =
+            self.template.take().map(|template| template.with_arguments(options.arguments.clone()));
         self.options = options;
     }
 
-    /// The token that the model's files call `name` (`bos_token`, `pad_token`, …).
+    /// The id of the named token `name` (`bos_token`, `pad_token`, …).
     pub fn named_token(&self, name: &str) -> Option<u32> {
         self.tokenizer.token_id(token_text(self.tokenizer_config.get(name)?)?)
     }
 
-    /// How the model's makers choose tokens (`generation_config.json`), by the names that this program has for it: nothing where
-    /// they take the most probable one. This program does not do so unasked.
+    /// The sampling settings of `generation_config.json`, by the names of this program's options.
+    ///
+    /// Empty for greedy decoding. They are suggestions: this program does not apply them by itself.
     pub fn suggested_sampling(&self) -> Vec<(&'static str, f64)> {
-        // The field, this program's option and the value that changes nothing.
+        // The field, this program's option and its neutral value.
         const SETTINGS: [(&str, &str, f64); 5] = [
             ("temperature", "temperature", 1.0),
             ("top_k", "top-k", 0.0),
@@ -204,22 +222,23 @@ impl TextSetup {
             ("min_p", "min-p", 0.0),
             ("repetition_penalty", "repetition-penalty", 1.0),
         ];
-        let given = |key: &str| self.generation_config.get(key).and_then(Value::as_f64);
+        let setting = |key: &str| self.generation_config.get(key).and_then(Value::as_f64);
         let samples =
             self.generation_config.get("do_sample").and_then(Value::as_bool) == Some(true);
         SETTINGS
             .into_iter()
             .filter(|(key, ..)| samples || *key == "repetition_penalty")
             .filter_map(|(key, name, neutral)| {
-                // Sampling at temperature 1 has to be said, because 0 is the default here.
-                let value = given(key).or((key == "temperature").then_some(neutral))?;
+                // Temperature 1 is always listed, because this program's default is 0.
+                let value = setting(key).or((key == "temperature").then_some(neutral))?;
                 (value != neutral || key == "temperature").then_some((name, value))
             })
             .collect()
     }
 
-    /// Writes the files into a folder that exists, so that transformers' `AutoTokenizer` loads it and its `generate`
-    /// stops where this program does.
+    /// Writes the files into an existing folder.
+    ///
+    /// transformers' `AutoTokenizer` loads them, and its `generate` stops where this program does.
     pub fn save(&self, dir: impl AsRef<Path>) -> Result<(), TextError> {
         let dir = dir.as_ref();
         self.tokenizer.save(dir.join(TOKENIZER))?;
@@ -244,7 +263,7 @@ impl TextSetup {
                 "chat_template".to_owned(),
                 if one { json!(template.source()) } else { sources.iter().map(named).collect() },
             );
-            // Files left in the folder would win over the templates just written.
+            // Older files in the folder would take precedence over these templates.
             for file in [TEMPLATE, PROCESSOR_TEMPLATE] {
                 remove(&dir.join(file))?;
             }
@@ -260,23 +279,26 @@ impl TextSetup {
     }
 }
 
-/// What a [`TextSetup`] is made of.
-pub(crate) struct Parts {
+/// The parts of a [`TextSetup`].
+pub(crate) struct SetupParts {
     pub(crate) tokenizer: Tokenizer,
     pub(crate) tokenizer_config: Map<String, Value>,
     pub(crate) generation_config: Map<String, Value>,
     pub(crate) special_tokens: Map<String, Value>,
-    /// The chat templates, where there are any.
+    /// The chat templates, if there are any.
     pub(crate) templates: Option<Templates>,
     pub(crate) eos: u32,
     pub(crate) generation_stops: Vec<u32>,
 }
 
-/// The file or folder that chat templates come from, and the templates by name.
+/// The file or folder of chat templates, and the templates by name.
 pub(crate) type Templates = (String, BTreeMap<String, String>);
 
-/// The tokenizer of a folder with a `tokenizer.model`, set up as `tokenizer_config.json` says. What the configuration
-/// leaves out (the named tokens) is written into it, because it is all that is saved beside a `tokenizer.json`.
+/// The tokenizer of a folder with a `tokenizer.model`, with the settings of
+/// `tokenizer_config.json`.
+///
+/// Adds missing named tokens to the configuration, because saving writes only `tokenizer.json` and
+/// the configuration.
 fn sentencepiece(
     dir: &Path,
     bytes: &[u8],
@@ -299,20 +321,20 @@ fn sentencepiece(
         ("unk_token", &mut vocabulary.unk),
     ] {
         if let Some(token) = named.get(name) {
-            // What the vocabulary lacks is told where it is needed.
+            // A token that the vocabulary lacks is an error where it is needed.
             let found = vocabulary.pieces.iter().position(|piece| piece.text == *token);
             *id = found.and_then(|found| u32::try_from(found).ok());
         } else if let Some(piece) = id.and_then(|id| vocabulary.pieces.get(id as usize)) {
             config.insert(name.to_owned(), json!(piece.text));
         }
     }
-    // transformers' LlamaTokenizer makes the tokenizer anew from the vocabulary, in its own way; what is saved is to be
-    // loaded as it is.
+    // transformers' LlamaTokenizer would rebuild the tokenizer from the vocabulary instead of
+    // loading the saved one.
     config.insert("tokenizer_class".to_owned(), json!("PreTrainedTokenizerFast"));
     vocabulary.tokenizer(&file)
 }
 
-/// Adds the tokens that the folder has beside those of its `tokenizer.model`.
+/// Adds the folder's tokens that are not in its `tokenizer.model`.
 fn add_tokens(
     dir: &Path,
     vocabulary: &mut Vocabulary,
@@ -320,7 +342,7 @@ fn add_tokens(
     special_tokens: &Map<String, Value>,
 ) -> Result<(), TextError> {
     let named = named_tokens(config, special_tokens);
-    // By id: the text, whether it is special, and the file that says so.
+    // By id: the text, whether it is special, and the file.
     let mut tokens: BTreeMap<usize, (String, bool, &str)> = BTreeMap::new();
     for (text, id) in read_object(&dir.join(ADDED_TOKENS))? {
         let id = id.as_u64().and_then(|id| usize::try_from(id).ok());
@@ -344,9 +366,10 @@ fn add_tokens(
                 return Err(folder_error(
                     &dir.join(TOKENIZER_CONFIG),
                     format!(
-                        "its added token {id} has no content, or takes neighbouring spaces (lstrip, rstrip)"
+                        "its added token {id} has no content, or strips neighbouring spaces \
+                         (lstrip, rstrip)"
                     ),
-                    "put the model's tokenizer.json beside it, or convert it with transformers",
+                    CONVERT,
                 ));
             }
         }
@@ -366,9 +389,9 @@ fn add_tokens(
                 return Err(folder_error(
                     &dir.join(file),
                     format!(
-                        "its token {id} is {text:?}, where the {next} tokens before have {has}"
+                        "its token {id} is {text:?}, but the {next} tokens before it have {has}"
                     ),
-                    "put the model's tokenizer.json beside it, or convert it with transformers",
+                    CONVERT,
                 ));
             }
         }
@@ -376,7 +399,7 @@ fn add_tokens(
     Ok(())
 }
 
-/// The named tokens as templates see them, by name.
+/// The named tokens that templates see, by name.
 fn named_tokens(
     config: &Map<String, Value>,
     special: &Map<String, Value>,
@@ -387,15 +410,15 @@ fn named_tokens(
     NAMED.iter().filter_map(|name| Some(((*name).to_owned(), find(name)?.to_owned()))).collect()
 }
 
-/// A token is written as a string or as an object with its `content`.
+/// The text of a token: a string, or an object with `content`.
 fn token_text(value: &Value) -> Option<&str> {
     value.as_str().or_else(|| value.get("content")?.as_str())
 }
 
-/// The chat templates of a folder: the first of transformers' places that has any.
+/// The chat templates of a folder, from the first of transformers' locations that has any.
 fn templates(dir: &Path, config: &Map<String, Value>) -> Result<Option<Templates>, TextError> {
     let mut files = BTreeMap::new();
-    if let Some(source) = read(&dir.join(TEMPLATE))? {
+    if let Some(source) = read_text(&dir.join(TEMPLATE))? {
         files.insert(DEFAULT.to_owned(), source);
     }
     let named = dir.join(NAMED_TEMPLATES);
@@ -404,12 +427,12 @@ fn templates(dir: &Path, config: &Map<String, Value>) -> Result<Option<Templates
         let name = path.file_stem().and_then(|name| name.to_str());
         if let (Some(name), true) = (name, path.extension().is_some_and(|ending| ending == "jinja"))
         {
-            files.extend(read(&path)?.map(|source| (name.to_owned(), source)));
+            files.extend(read_text(&path)?.map(|source| (name.to_owned(), source)));
         }
     }
     if !files.is_empty() {
-        let place = if files.contains_key(DEFAULT) { dir.join(TEMPLATE) } else { named };
-        return Ok(Some((place.display().to_string(), files)));
+        let location = if files.contains_key(DEFAULT) { dir.join(TEMPLATE) } else { named };
+        return Ok(Some((location.display().to_string(), files)));
     }
     let processor = read_object(&dir.join(PROCESSOR_TEMPLATE))?;
     for (file, config) in [(TOKENIZER_CONFIG, config), (PROCESSOR_TEMPLATE, &processor)] {
@@ -431,7 +454,7 @@ fn templates(dir: &Path, config: &Map<String, Value>) -> Result<Option<Templates
     Ok(None)
 }
 
-/// A list of `{"name": …, "template": …}`, or an object of templates by name.
+/// Templates by name, from a list of `{"name": …, "template": …}` or an object.
 fn named_templates(list: &Value) -> Option<BTreeMap<String, String>> {
     let owned = |text: &Value| text.as_str().map(str::to_owned);
     match list {
@@ -446,7 +469,7 @@ fn named_templates(list: &Value) -> Option<BTreeMap<String, String>> {
     }
 }
 
-/// `eos_token_id`: one id, a list of ids, or nothing.
+/// The ids of `eos_token_id`: one id, a list, or none.
 fn eos_ids(
     config: &Map<String, Value>,
     path: &Path,
@@ -463,7 +486,7 @@ fn eos_ids(
             id.filter(|&id| tokenizer.token(id).is_some()).ok_or_else(|| {
                 folder_error(
                     path,
-                    "its `eos_token_id` holds what is no token of tokenizer.json".to_owned(),
+                    "its `eos_token_id` has an id that is no token of tokenizer.json".to_owned(),
                     "make it an id, or a list of ids, of the vocabulary",
                 )
             })
@@ -471,8 +494,8 @@ fn eos_ids(
         .collect()
 }
 
-/// A file's text, or nothing where there is no such file.
-fn read(path: &Path) -> Result<Option<String>, TextError> {
+/// A file's text, or `None` if there is no such file.
+fn read_text(path: &Path) -> Result<Option<String>, TextError> {
     match fs::read_to_string(path) {
         Ok(text) => Ok(Some(text)),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
@@ -480,7 +503,7 @@ fn read(path: &Path) -> Result<Option<String>, TextError> {
     }
 }
 
-/// A file's bytes, or nothing where there is no such file.
+/// A file's bytes, or `None` if there is no such file.
 fn read_bytes(path: &Path) -> Result<Option<Vec<u8>>, TextError> {
     match fs::read(path) {
         Ok(bytes) => Ok(Some(bytes)),
@@ -489,9 +512,9 @@ fn read_bytes(path: &Path) -> Result<Option<Vec<u8>>, TextError> {
     }
 }
 
-/// A JSON object, empty where there is no such file.
+/// A JSON object; empty if there is no such file.
 fn read_object(path: &Path) -> Result<Map<String, Value>, TextError> {
-    let Some(text) = read(path)? else { return Ok(Map::new()) };
+    let Some(text) = read_text(path)? else { return Ok(Map::new()) };
     serde_json::from_str(&text).map_err(|e| {
         folder_error(path, format!("not a JSON object: {e}"), "correct it, or get the file again")
     })
@@ -516,5 +539,5 @@ fn remove(path: &Path) -> Result<(), TextError> {
 }
 
 fn folder_error(path: &Path, cause: String, remedy: &str) -> TextError {
-    TextError::Folder { file: path.display().to_string(), cause, remedy: remedy.to_owned() }
+    TextError::ModelFile { file: path.display().to_string(), cause, remedy: remedy.to_owned() }
 }

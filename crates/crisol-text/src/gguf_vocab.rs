@@ -1,12 +1,13 @@
-//! The vocabulary that a GGUF file carries (`tokenizer.ggml.*`) as a [`Tokenizer`] and a [`TextSetup`]; `write.rs` is
-//! the way back.
+//! Reads the vocabulary of a GGUF file (`tokenizer.ggml.*`) as a [`Tokenizer`] and a [`TextSetup`].
+//! `write.rs` does the reverse.
 //!
-//! A GGUF file holds tokens, merges or scores, and the *name* of how text is split before them
-//! (`tokenizer.ggml.pre`); what that name means is written in the `tokenizer.json` of the model that it is named after,
-//! and repeated here. A name that is not in the table is an error: with another splitting, a model reads other tokens
-//! than it was trained on, and nothing fails.
+//! A GGUF file has tokens, merges or scores, and the *name* of a pre-tokenizer
+//! (`tokenizer.ggml.pre`). Its definition is in the `tokenizer.json` of the model that it is named
+//! after, and repeated here. An unknown name is an error: with another pre-tokenizer, a model would
+//! silently get other tokens than in training.
 //!
-//! Keys and defaults: <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md> and `llama-vocab.cpp` of llama.cpp.
+//! Keys and defaults: <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md> and
+//! `llama-vocab.cpp` of llama.cpp.
 
 mod write;
 
@@ -14,26 +15,26 @@ use std::collections::{BTreeMap, HashSet};
 
 use serde_json::{Map, Value, json};
 
-use crate::folder::Parts;
-use crate::sentencepiece::{Piece, PieceKind, Vocabulary, around};
+use crate::folder::SetupParts;
+use crate::sentencepiece::{Piece, PieceKind, Vocabulary, template_processing};
 use crate::template::DEFAULT;
 use crate::{TextError, TextSetup, Tokenizer};
 
-/// What a GGUF file says about text; each field is the metadata of that name below `tokenizer.ggml.`, unless it says
-/// otherwise.
+/// The tokenizer metadata of a GGUF file. Each field is the key `tokenizer.ggml.NAME`, unless
+/// noted.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct GgufVocab {
     /// `gpt2` (byte-level BPE) or `llama` (sentencepiece BPE).
     pub model: String,
-    /// How text is split before the merges; only for `gpt2`.
+    /// Name of the pre-tokenizer; only for `gpt2`.
     pub pre: Option<String>,
     /// The tokens, by id.
     pub tokens: Vec<String>,
-    /// Of each token, how early it is merged; only for `llama`.
+    /// Merge priority of each token; only for `llama`.
     pub scores: Vec<f32>,
-    /// `token_type`: what each token is for.
+    /// `token_type` of each token.
     pub token_types: Vec<i32>,
-    /// Pairs to merge, the two parts with a space between them, first one first; only for `gpt2`.
+    /// Merges by priority, each as two parts separated by a space; only for `gpt2`.
     pub merges: Vec<String>,
     /// `bos_token_id`.
     pub bos: Option<u32>,
@@ -43,15 +44,15 @@ pub struct GgufVocab {
     pub unk: Option<u32>,
     /// `padding_token_id`.
     pub pad: Option<u32>,
-    /// `eot_token_id`, which ends a turn.
+    /// `eot_token_id`: ends a turn.
     pub eot: Option<u32>,
-    /// `eom_token_id`, which ends a message that a tool is to answer.
+    /// `eom_token_id`: ends a message with tool calls.
     pub eom: Option<u32>,
     /// `add_bos_token`.
     pub add_bos: Option<bool>,
     /// `add_eos_token`.
     pub add_eos: Option<bool>,
-    /// Whether a space is put before a text; only for `llama` (byte-level models of llama.cpp do not read it).
+    /// Whether a space is prepended to a text; only for `llama`.
     pub add_space_prefix: Option<bool>,
     /// `tokenizer.chat_template`.
     pub chat_template: Option<String>,
@@ -59,74 +60,82 @@ pub struct GgufVocab {
     pub named_chat_templates: BTreeMap<String, String>,
 }
 
-/// What stands before the merges of byte-level BPE.
-struct Pre {
+/// A named pre-tokenizer of byte-level BPE.
+struct PreTokenizer {
     names: &'static [&'static str],
-    /// Unicode's canonical composition, before anything else.
+    /// Whether text is normalised to NFC first.
     nfc: bool,
     split: Split,
-    /// A part that is a token is that token, whatever the merges say.
+    /// Whether a word that is a token becomes that token, regardless of merges.
     ignore_merges: bool,
-    /// Where the file does not say.
+    /// Default of `add_bos_token`.
     add_bos: bool,
 }
 
+/// How text is split into words.
 enum Split {
-    /// As GPT-2.
+    /// GPT-2's pattern.
     Gpt2,
-    /// Each digit alone, then as GPT-2.
+    /// Single digits, then GPT-2's pattern.
     Digits,
-    /// By these patterns, one after the other.
+    /// These patterns, in turn.
     Patterns(&'static [&'static str]),
 }
 
-/// As in the `tokenizer.json` of, in this order: gpt2; `SmolLM2` and `StarCoder` 2; Llama 3; DBRX and `OLMo` 2 (cl100k);
-/// Qwen 2 and 3; `DeepSeek` V3; `OLMo` 1 (GPT-NeoX); Llama 4 (o200k).
-const PRES: [Pre; 8] = [
-    Pre {
+/// The known pre-tokenizers, from the `tokenizer.json` of: GPT-2; `SmolLM2` and `StarCoder` 2;
+/// Llama 3; DBRX and `OLMo` 2 (cl100k); Qwen 2 and 3; `DeepSeek` V3; `OLMo` 1 (GPT-NeoX); Llama 4
+/// (o200k).
+const PRE_TOKENIZERS: [PreTokenizer; 8] = [
+    PreTokenizer {
         names: &["gpt-2", "default"],
         nfc: false,
         split: Split::Gpt2,
         ignore_merges: false,
         add_bos: false,
     },
-    Pre {
+    PreTokenizer {
         names: &["smollm", "starcoder", "refact"],
         nfc: false,
         split: Split::Digits,
         ignore_merges: false,
         add_bos: false,
     },
-    Pre {
+    PreTokenizer {
         names: &["llama-bpe", "llama3", "llama-v3"],
         nfc: false,
         split: Split::Patterns(&[CL100K]),
         ignore_merges: true,
         add_bos: true,
     },
-    Pre {
+    PreTokenizer {
         names: &["dbrx"],
         nfc: false,
         split: Split::Patterns(&[CL100K]),
         ignore_merges: false,
         add_bos: false,
     },
-    Pre {
+    PreTokenizer {
         names: &["qwen2"],
         nfc: true,
         split: Split::Patterns(&[QWEN2]),
         ignore_merges: false,
         add_bos: false,
     },
-    Pre {
+    PreTokenizer {
         names: &["deepseek-v3"],
         nfc: false,
         split: Split::Patterns(&DEEPSEEK_V3),
         ignore_merges: false,
         add_bos: false,
     },
-    Pre { names: &["olmo"], nfc: true, split: Split::Gpt2, ignore_merges: false, add_bos: false },
-    Pre {
+    PreTokenizer {
+        names: &["olmo"],
+        nfc: true,
+        split: Split::Gpt2,
+        ignore_merges: false,
+        add_bos: false,
+    },
+    PreTokenizer {
         names: &["llama4"],
         nfc: false,
         split: Split::Patterns(&[O200K]),
@@ -145,22 +154,24 @@ const DEEPSEEK_V3: [&str; 3] = [
 ];
 
 impl Tokenizer {
-    /// The tokenizer of a GGUF file, which errors name as `file`.
+    /// The tokenizer of a GGUF file. Errors name it `file`.
     pub fn from_gguf(vocab: &GgufVocab, file: &str) -> Result<Self, TextError> {
         let pieces = vocab.pieces(file)?;
         match vocab.model.as_str() {
             "llama" => vocab.sentencepiece(pieces).tokenizer(file),
             "gpt2" => Self::from_value(&vocab.byte_level(&pieces, file)?, file),
-            other => Err(refused(
+            other => Err(unsupported(
                 file,
-                &format!("its tokenizer.ggml.model is {other:?}, where gpt2 and llama are known"),
+                &format!(
+                    "its tokenizer.ggml.model is {other:?}, but only gpt2 and llama are supported"
+                ),
             )),
         }
     }
 }
 
 impl TextSetup {
-    /// Everything about text in a GGUF file, which errors name as `file`.
+    /// Tokenizer, template and stop tokens of a GGUF file. Errors name it `file`.
     pub fn from_gguf(vocab: &GgufVocab, file: &str) -> Result<Self, TextError> {
         let tokenizer = Tokenizer::from_gguf(vocab, file)?;
         let named = [
@@ -176,11 +187,11 @@ impl TextSetup {
             })
             .collect();
         let Some(eos) = vocab.eos else {
-            return Err(broken(file, "it has no tokenizer.ggml.eos_token_id"));
+            return Err(malformed(file, "it has no tokenizer.ggml.eos_token_id"));
         };
         let mut templates = vocab.named_chat_templates.clone();
         templates.extend(vocab.chat_template.clone().map(|source| (DEFAULT.to_owned(), source)));
-        TextSetup::assemble(Parts {
+        TextSetup::assemble(SetupParts {
             tokenizer,
             tokenizer_config,
             generation_config: Map::new(),
@@ -193,14 +204,14 @@ impl TextSetup {
 }
 
 impl GgufVocab {
-    /// The tokens with what they are for, and checks of all that counts.
+    /// The tokens with their types. Checks lengths, ids and types.
     fn pieces(&self, file: &str) -> Result<Vec<Piece>, TextError> {
         let tokens = self.tokens.len();
         let sentencepiece = self.model == "llama";
         let scores = if sentencepiece { self.scores.len() } else { tokens };
         for (name, length) in [("token_type", self.token_types.len()), ("scores", scores)] {
             if length != tokens {
-                return Err(broken(
+                return Err(malformed(
                     file,
                     &format!("its tokenizer.ggml.{name} has {length} entries for {tokens} tokens"),
                 ));
@@ -215,7 +226,7 @@ impl GgufVocab {
             ("eom", self.eom),
         ] {
             if let Some(id) = id.filter(|&id| id as usize >= tokens) {
-                return Err(broken(
+                return Err(malformed(
                     file,
                     &format!("its tokenizer.ggml.{name}_token_id is {id}, of {tokens} tokens"),
                 ));
@@ -224,7 +235,10 @@ impl GgufVocab {
         let piece = |(id, (text, &kind)): (usize, (&String, &i32))| {
             let kind =
                 u64::try_from(kind).ok().and_then(PieceKind::from_number).ok_or_else(|| {
-                    broken(file, &format!("its token {id} ({text:?}) has the unknown type {kind}"))
+                    malformed(
+                        file,
+                        &format!("its token {id} ({text:?}) has the unknown type {kind}"),
+                    )
                 })?;
             let score = if sentencepiece { self.scores[id] } else { 0.0 };
             Ok(Piece { text: text.clone(), score, kind })
@@ -243,7 +257,7 @@ impl GgufVocab {
             bos: self.bos,
             eos: self.eos,
             dummy_prefix: self.add_space_prefix.unwrap_or(true),
-            // Neither is written into these files: llama.cpp knows them for other kinds of models only.
+            // GGUF files of this kind have neither of these settings.
             remove_extra_whitespaces: false,
             charsmap: vec![],
             add_bos: self.add_bos.unwrap_or(true),
@@ -254,14 +268,14 @@ impl GgufVocab {
 
     /// The contents of the `tokenizer.json`.
     fn byte_level(&self, pieces: &[Piece], file: &str) -> Result<Value, TextError> {
-        let pre = self.pre(file)?;
+        let pre = self.pre_tokenizer(file)?;
         let mut seen = HashSet::with_capacity(pieces.len());
         if let Some(piece) =
             pieces.iter().find(|piece| piece.text.is_empty() || !seen.insert(&piece.text))
         {
-            return Err(broken(
+            return Err(malformed(
                 file,
-                &format!("its tokens are not each another text: {:?}", piece.text),
+                &format!("its token {:?} is empty or occurs twice", piece.text),
             ));
         }
         let vocab: Map<String, Value> =
@@ -273,11 +287,9 @@ impl GgufVocab {
             .collect();
         let pair = |(index, merge): (usize, &String)| {
             let (left, right) = merge.split_once(' ').ok_or_else(|| {
-                broken(
+                malformed(
                     file,
-                    &format!(
-                        "its merge {index} ({merge:?}) is not two parts with a space between them"
-                    ),
+                    &format!("its merge {index} ({merge:?}) is not two parts separated by a space"),
                 )
             })?;
             Ok([left.to_owned(), right.to_owned()])
@@ -292,30 +304,32 @@ impl GgufVocab {
         Ok(json!({
             "version": "1.0", "truncation": null, "padding": null, "added_tokens": added,
             "normalizer": pre.nfc.then(|| json!({"type": "NFC"})),
-            "pre_tokenizer": pre.split.json(),
-            "post_processor": around(before, after),
-            "decoder": {"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true},
+            "pre_tokenizer": pre.split.to_json(),
+            "post_processor": template_processing(before, after),
+            "decoder": {
+                "type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true,
+                "use_regex": true,
+            },
             "model": {
-                "type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
-                "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false,
+                "type": "BPE", "dropout": null, "unk_token": null,
+                "continuing_subword_prefix": null, "end_of_word_suffix": null, "fuse_unk": false,
+                "byte_fallback": false,
                 "ignore_merges": pre.ignore_merges, "vocab": vocab, "merges": merges,
             },
         }))
     }
 
-    fn pre(&self, file: &str) -> Result<&'static Pre, TextError> {
+    fn pre_tokenizer(&self, file: &str) -> Result<&'static PreTokenizer, TextError> {
         let name = self.pre.as_deref().ok_or_else(|| {
-            refused(
-                file,
-                "it has no tokenizer.ggml.pre, so that nobody can tell how its text is split",
-            )
+            unsupported(file, "it has no tokenizer.ggml.pre, so its pre-tokenizer is unknown")
         })?;
-        PRES.iter().find(|pre| pre.names.contains(&name)).ok_or_else(|| {
-            let known: Vec<&str> = PRES.iter().flat_map(|pre| pre.names).copied().collect();
-            refused(
+        PRE_TOKENIZERS.iter().find(|pre| pre.names.contains(&name)).ok_or_else(|| {
+            let known: Vec<&str> =
+                PRE_TOKENIZERS.iter().flat_map(|pre| pre.names).copied().collect();
+            unsupported(
                 file,
                 &format!(
-                    "its tokenizer.ggml.pre is {name:?}, of which are known: {}",
+                    "its tokenizer.ggml.pre is {name:?}, but only these are supported: {}",
                     known.join(", ")
                 ),
             )
@@ -324,15 +338,26 @@ impl GgufVocab {
 }
 
 impl Split {
-    fn json(&self) -> Value {
-        let byte_level = |use_regex: bool| json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": use_regex});
+    /// The pre-tokenizer of a `tokenizer.json`.
+    fn to_json(&self) -> Value {
+        let byte_level = |use_regex: bool| {
+            json!({
+                "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true,
+                "use_regex": use_regex,
+            })
+        };
         let steps = match self {
             Self::Gpt2 => return byte_level(true),
             Self::Digits => {
                 vec![json!({"type": "Digits", "individual_digits": true}), byte_level(true)]
             }
             Self::Patterns(patterns) => {
-                let split = |pattern: &&str| json!({"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": false});
+                let split = |pattern: &&str| {
+                    json!({
+                        "type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated",
+                        "invert": false,
+                    })
+                };
                 patterns.iter().map(split).chain([byte_level(false)]).collect()
             }
         };
@@ -340,20 +365,20 @@ impl Split {
     }
 }
 
-/// What this program does not know.
-fn refused(file: &str, cause: &str) -> TextError {
-    TextError::Folder {
+/// An error for what this program does not support.
+fn unsupported(file: &str, cause: &str) -> TextError {
+    TextError::ModelFile {
         file: file.to_owned(),
         cause: cause.to_owned(),
         remedy: "use the model's folder with its tokenizer.json instead".to_owned(),
     }
 }
 
-/// What no GGUF file should say.
-fn broken(file: &str, cause: &str) -> TextError {
-    TextError::Folder {
+/// An error for an invalid file.
+fn malformed(file: &str, cause: &str) -> TextError {
+    TextError::ModelFile {
         file: file.to_owned(),
         cause: cause.to_owned(),
-        remedy: "get the file again, or convert the model anew".to_owned(),
+        remedy: "get the file again, or convert the model again".to_owned(),
     }
 }

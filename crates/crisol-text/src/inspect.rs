@@ -1,7 +1,5 @@
-//! What of a dataset file will be trained, and what is wrong with it: the content of `crisol data inspect FILE`.
-//!
-//! Nothing here stops at the first problem. Every record is shown as the model will see it, token by token, and the
-//! totals say what the file as a whole is good for.
+//! Inspects data files for `crisol data inspect`: which tokens are trained, and which problems
+//! records have. It does not stop at the first problem.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -11,18 +9,18 @@ use rayon::prelude::*;
 
 use crate::chunks::chunks;
 use crate::records::{Body, Record, Turns};
-use crate::{Example, Message, TextError, TextSetup, words};
+use crate::{Example, Message, TextError, TextSetup, dropped_text};
 
 /// A file's records and their totals.
 #[derive(Debug)]
 pub struct Inspection {
-    /// The first records, as many as are to be shown, and of the others those that have problems, without their sequences.
+    /// The first records with their sequences, and the others that have problems, without.
     pub records: Vec<InspectedRecord>,
-    /// The sums over the file.
+    /// Totals of the file.
     pub totals: Totals,
 }
 
-/// The sums over a file.
+/// Totals of a file.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Totals {
     /// Records, unreadable ones included.
@@ -31,23 +29,23 @@ pub struct Totals {
     pub shapes: BTreeMap<&'static str, usize>,
     /// Tokens of all sequences.
     pub tokens: usize,
-    /// Tokens that are trained.
+    /// Trained tokens.
     pub trained: usize,
     /// Tokens of the longest sequence.
     pub longest: usize,
-    /// How many problems of each kind there are.
+    /// Number of problems by kind.
     pub problems: BTreeMap<&'static str, usize>,
 }
 
 /// One record as the model will see it.
 #[derive(Debug)]
 pub struct InspectedRecord {
-    /// `file:line`, where it is known (an unreadable line's problem says it itself).
-    pub place: String,
+    /// `file:line`; empty if unreadable, because its error has the location.
+    pub location: String,
     /// The record's shape, or `unreadable`.
     pub shape: &'static str,
-    /// Its token sequences: one, `chosen` and `rejected`, or one for each turn of the assistant's; none where it could not be
-    /// encoded.
+    /// Its token sequences: one, `chosen` and `rejected`, or one per assistant turn. None if it
+    /// could not be encoded.
     pub sequences: Vec<Sequence>,
     /// What is wrong with it.
     pub problems: Vec<Problem>,
@@ -56,65 +54,65 @@ pub struct InspectedRecord {
 /// One sequence of tokens.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sequence {
-    /// What it is: `text`, `conversation`, `turn`, `completion`, `chosen`, `rejected` or `prompt`.
+    /// `text`, `conversation`, `turn`, `completion`, `chosen`, `rejected` or `prompt`.
     pub name: &'static str,
-    /// Its text, cut where it changes between trained and not; the cuts are at tokens.
+    /// Its text, split between trained and untrained tokens.
     pub spans: Vec<Span>,
-    /// Its tokens.
+    /// Number of tokens.
     pub tokens: usize,
-    /// Its trained tokens.
+    /// Number of trained tokens.
     pub trained: usize,
 }
 
-/// Consecutive tokens that are all trained or all not.
+/// Consecutive tokens that are all trained or all untrained.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Span {
     /// Their text, special tokens included.
     pub text: String,
     /// Whether they are trained.
     pub trained: bool,
-    /// How many they are.
+    /// Number of tokens.
     pub tokens: usize,
 }
 
 /// What can be wrong with a record.
 #[derive(Debug)]
 pub enum Problem {
-    /// It cannot be read, or not be turned into tokens.
+    /// It cannot be read or encoded.
     Error(TextError),
-    /// It is a training example of which no token is trained.
-    TrainsNothing,
-    /// It does not fit the context: the end will be cut off.
+    /// None of its tokens is trained.
+    NoTrainedTokens,
+    /// It is longer than the context and will be truncated.
     TooLong {
         /// The sequence's tokens.
         tokens: usize,
         /// The context.
         context: usize,
-        /// Tokens before the first trained one; from the context on, nothing is left to train.
+        /// Tokens before the first trained one. If they fill the context, nothing is trained.
         prompt: usize,
     },
-    /// Both answers of a pair are the same tokens within the context.
+    /// Both answers of a pair have equal tokens within the context.
     EqualAnswers,
-    /// Each turn of the assistant's is an example of its own.
-    TurnsApart {
-        /// How many there are.
+    /// Each assistant turn is a separate example.
+    SplitTurns {
+        /// Number of turns.
         turns: usize,
     },
-    /// A message or text contains what the tokenizer reads as a special token, so that content passes for structure.
+    /// Content contains a special token, which the model reads as structure.
     SpecialInContent {
-        /// Where: `message 0 (user)`, `text`, ….
+        /// The part of the record: `message 0 (user)`, `text`, ….
         part: String,
         /// The special token.
         token: String,
     },
-    /// The template cuts the thought out of an answer, which is trained with it all the same.
-    CutThought {
-        /// The first words that it cuts out.
+    /// The template drops the thought of an answer. It is trained all the same.
+    DroppedThought {
+        /// The first dropped words.
         words: String,
     },
     /// An answer without content: the model learns to say nothing.
     EmptyAnswer,
-    /// The same as an earlier record.
+    /// It equals an earlier record.
     Duplicate {
         /// The earlier record's `file:line`.
         of: String,
@@ -122,13 +120,13 @@ pub enum Problem {
 }
 
 impl Problem {
-    /// The kind of problem, for totals.
+    /// The kind of problem, a key of [`Totals::problems`].
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Error(error) => match innermost(error) {
                 TextError::NoEndOfTurn { .. } => "no end of turn",
-                TextError::TrainsNothing { .. } => "trains nothing",
-                TextError::LostWords { .. } => "words lost",
+                TextError::NoTrainedTokens { .. } => "trains nothing",
+                TextError::DroppedText { .. } => "words lost",
                 TextError::EqualAnswers { .. } => "equal answers",
                 TextError::Rated { .. } => "rated answers",
                 TextError::Malformed { .. }
@@ -136,21 +134,22 @@ impl Problem {
                 | TextError::Field { .. } => "unreadable",
                 _ => "cannot be encoded",
             },
-            Self::TrainsNothing => "trains nothing",
+            Self::NoTrainedTokens => "trains nothing",
             Self::TooLong { .. } => "longer than the context",
             Self::EqualAnswers => "equal answers",
-            Self::TurnsApart { .. } => "turns apart",
+            Self::SplitTurns { .. } => "turns apart",
             Self::SpecialInContent { .. } => "special token in content",
-            Self::CutThought { .. } => "thought cut out",
+            Self::DroppedThought { .. } => "thought cut out",
             Self::EmptyAnswer => "empty answer",
             Self::Duplicate { .. } => "duplicate",
         }
     }
 }
 
+/// The error without its location.
 fn innermost(error: &TextError) -> &TextError {
     match error {
-        TextError::At { source, .. } => innermost(source),
+        TextError::InRecord { source, .. } => innermost(source),
         error => error,
     }
 }
@@ -159,12 +158,15 @@ impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Error(error) => error.fmt(f),
-            Self::TrainsNothing => f.write_str(
-                "no token of it is trained: it has no turn of the assistant's that is not masked; training on it is refused",
+            Self::NoTrainedTokens => f.write_str(
+                "none of its tokens is trained, because it has no unmasked assistant turn; \
+                 training \
+                 on it is an error",
             ),
             Self::TooLong { tokens, context, prompt } if prompt >= context => write!(
                 f,
-                "{tokens} tokens, of which the prompt's {prompt} fill the context of {context}: it is left out of training"
+                "{tokens} tokens, of which the prompt's {prompt} fill the context of {context}: it \
+                 is left out of training"
             ),
             Self::TooLong { tokens, context, .. } => {
                 write!(
@@ -173,22 +175,26 @@ impl fmt::Display for Problem {
                     tokens - context
                 )
             }
-            Self::EqualAnswers => {
-                f.write_str("both answers are the same tokens within the context: it is left out of training")
-            }
-            Self::TurnsApart { turns } => write!(
+            Self::EqualAnswers => f.write_str(
+                "both answers are the same tokens within the context: it is left out of \
+                     training",
+            ),
+            Self::SplitTurns { turns } => write!(
                 f,
-                "each of its {turns} assistant turns is an example of its own, because the template writes earlier turns \
-                 otherwise once messages follow, or tokens merge where an answer begins"
+                "each of its {turns} assistant turns is a separate example, because the template \
+                 renders earlier turns differently once messages follow, or tokens merge where an \
+                 answer begins"
             ),
             Self::SpecialInContent { part, token } => write!(
                 f,
-                "{part} contains {token}, which the tokenizer reads as a special token: content passes for structure"
+                "{part} contains {token}, which the tokenizer reads as a special token: the model \
+                 takes this content for structure"
             ),
-            Self::CutThought { words } => write!(
+            Self::DroppedThought { words } => write!(
                 f,
-                "the chat template cuts {words:?} out of an answer; it is trained as the model is to write it, and later turns do \
-                 not see it"
+                "the chat template drops {words:?} of an answer; it is trained all the same, and \
+                 later \
+                 turns do not see it"
             ),
             Self::EmptyAnswer => f.write_str("an answer is empty: the model learns to say nothing"),
             Self::Duplicate { of } => write!(f, "the same as {of}"),
@@ -196,17 +202,18 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Inspects the records of a file as they are read, some at a time: nothing of the text stays in memory. `shown` records are
-/// kept with their sequences; `look` sees each record that could be read.
+/// Inspects the records of a file, chunk by chunk.
+///
+/// Keeps the sequences of the first `shown` records. Calls `visit` with each readable record.
 pub fn inspect(
     setup: &TextSetup,
     records: impl Iterator<Item = Result<Record, TextError>>,
     context: usize,
     shown: usize,
-    mut look: impl FnMut(&Record),
+    mut visit: impl FnMut(&Record),
 ) -> Inspection {
     let mut inspection = Inspection { records: vec![], totals: Totals::default() };
-    let mut seen = Seen::default();
+    let mut duplicates = DuplicateFinder::default();
     for chunk in chunks(records) {
         let first = inspection.totals.records;
         let inspected: Vec<_> = chunk
@@ -220,18 +227,18 @@ pub fn inspect(
         for (record, inspected) in chunk.into_iter().zip(inspected) {
             let inspected = match (record, inspected) {
                 (Ok(record), Some(mut inspected)) => {
-                    look(&record);
-                    let duplicate = seen.earlier(&record).map(|of| Problem::Duplicate { of });
+                    visit(&record);
+                    let duplicate = duplicates.earlier(&record).map(|of| Problem::Duplicate { of });
                     inspected.problems.extend(duplicate);
                     inspected
                 }
                 (Err(error), _) => InspectedRecord {
-                    place: String::new(),
+                    location: String::new(),
                     shape: "unreadable",
                     sequences: vec![],
                     problems: vec![Problem::Error(error)],
                 },
-                (Ok(_), None) => unreachable!("a record that could be read is inspected"),
+                (Ok(_), None) => unreachable!("every readable record is inspected"),
             };
             inspection.add(inspected, shown);
         }
@@ -262,37 +269,37 @@ impl Inspection {
     }
 }
 
-/// The records of a file that came before, by hashes of what they hold.
+/// Finds records that equal an earlier one, by their hashes.
 #[derive(Default)]
-struct Seen {
-    /// Where a record was first: what its place begins with, and the number at its end.
-    places: HashMap<[u64; 2], (usize, Option<u64>)>,
-    beginnings: Vec<String>,
+struct DuplicateFinder {
+    /// First location of each record: index of its prefix, and the number after it.
+    locations: HashMap<[u64; 2], (usize, Option<u64>)>,
+    prefixes: Vec<String>,
     hashers: [RandomState; 2],
 }
 
-impl Seen {
-    /// The place of an earlier record that holds the same.
+impl DuplicateFinder {
+    /// The location of an equal earlier record; remembers this one otherwise.
     fn earlier(&mut self, record: &Record) -> Option<String> {
         let hash = self.hashers.each_ref().map(|hasher| hasher.hash_one(&record.body));
-        if let Some(&(beginning, number)) = self.places.get(&hash) {
+        if let Some(&(prefix, number)) = self.locations.get(&hash) {
             let number = number.map(|number| number.to_string());
-            return Some(self.beginnings[beginning].clone() + &number.unwrap_or_default());
+            return Some(self.prefixes[prefix].clone() + &number.unwrap_or_default());
         }
-        let beginning = record.place.trim_end_matches(|c: char| c.is_ascii_digit());
-        let number = record.place[beginning.len()..].parse().ok();
-        // One that ends otherwise, such as `file:2 (object 3)`, is kept whole.
-        let beginning = if number.is_some() { beginning } else { &record.place };
-        // Mostly that of the record before.
-        if self.beginnings.last().is_none_or(|last| last != beginning) {
-            self.beginnings.push(beginning.to_owned());
+        let prefix = record.location.trim_end_matches(|c: char| c.is_ascii_digit());
+        let number = record.location[prefix.len()..].parse().ok();
+        // A location without number at its end, such as `file:2 (object 3)`, is kept whole.
+        let prefix = if number.is_some() { prefix } else { &record.location };
+        // Usually it equals that of the previous record.
+        if self.prefixes.last().is_none_or(|last| last != prefix) {
+            self.prefixes.push(prefix.to_owned());
         }
-        self.places.insert(hash, (self.beginnings.len() - 1, number));
+        self.locations.insert(hash, (self.prefixes.len() - 1, number));
         None
     }
 }
 
-/// The name of a sequence that is one of several of a conversation.
+/// The name of a sequence that is one turn of a conversation.
 const TURN: &str = "turn";
 
 /// Inspects one record.
@@ -300,7 +307,7 @@ pub fn inspect_record(setup: &TextSetup, record: &Record, context: usize) -> Ins
     inspect_record_with(setup, record, context, true)
 }
 
-/// The same, with the text of its sequences or without.
+/// As [`inspect_record`]; `with_text` says whether to decode the sequences.
 fn inspect_record_with(
     setup: &TextSetup,
     record: &Record,
@@ -309,11 +316,11 @@ fn inspect_record_with(
 ) -> InspectedRecord {
     let mut problems = vec![];
     let mut sequences = vec![];
-    match examples(setup, record) {
+    match untruncated_sequences(setup, record) {
         Ok(examples) => {
             let turns = examples.iter().filter(|(name, _)| *name == TURN).count();
             if turns > 0 {
-                problems.push(Problem::TurnsApart { turns });
+                problems.push(Problem::SplitTurns { turns });
             }
             let within =
                 |i: usize| examples.get(i).map(|(_, e): &(_, Example)| e.ids.iter().take(context));
@@ -325,11 +332,11 @@ fn inspect_record_with(
             for (name, example) in examples {
                 let (tokens, trained) = (example.ids.len(), example.trained_tokens());
                 if trained == 0 && name != "prompt" {
-                    problems.push(Problem::TrainsNothing);
+                    problems.push(Problem::NoTrainedTokens);
                 }
-                // Raw text is cut into pieces that fit, and a prompt needs room for an answer.
-                let room = usize::from(name == "prompt");
-                if tokens.saturating_add(room) > context && name != "text" {
+                // Raw text is split to fit the context. A prompt needs a free token for an answer.
+                let free = usize::from(name == "prompt");
+                if tokens.saturating_add(free) > context && name != "text" {
                     problems.push(Problem::TooLong {
                         tokens,
                         context,
@@ -343,15 +350,15 @@ fn inspect_record_with(
         Err(error) => problems.push(Problem::Error(error)),
     }
     if let Some(template) = &setup.template {
-        let cut = record
+        let dropped = record
             .body
             .trained_messages()
             .into_iter()
-            .filter_map(|message| template.cut_thought(message));
-        problems.extend(cut.map(|words| Problem::CutThought { words }));
+            .filter_map(|message| template.dropped_thought(message));
+        problems.extend(dropped.map(|words| Problem::DroppedThought { words }));
     }
-    for (part, text, answers) in contents(&record.body) {
-        if answers {
+    for Content { part, text, is_empty_answer } in contents(&record.body) {
+        if is_empty_answer {
             problems.push(Problem::EmptyAnswer);
         }
         let ids = setup.tokenizer.encode(text).unwrap_or_default();
@@ -360,33 +367,42 @@ fn inspect_record_with(
             problems.push(Problem::SpecialInContent { part, token });
         }
     }
-    InspectedRecord { place: record.place.clone(), shape: record.body.shape(), sequences, problems }
+    InspectedRecord {
+        location: record.location.clone(),
+        shape: record.body.shape(),
+        sequences,
+        problems,
+    }
 }
 
-/// The sequences of a record, uncut.
-fn examples(setup: &TextSetup, record: &Record) -> Result<Vec<(&'static str, Example)>, TextError> {
-    const UNCUT: usize = usize::MAX;
+/// The sequences of a record by name, not truncated.
+fn untruncated_sequences(
+    setup: &TextSetup,
+    record: &Record,
+) -> Result<Vec<(&'static str, Example)>, TextError> {
+    const NO_LIMIT: usize = usize::MAX;
     Ok(match &record.body {
         Body::Text { text } => {
-            let documents =
-                setup.text_documents(&[text], UNCUT).map_err(|e| e.at(&record.place))?;
+            let documents = setup
+                .text_documents(&[text], NO_LIMIT)
+                .map_err(|e| e.in_record(&record.location))?;
             documents.into_iter().map(|document| ("text", document)).collect()
         }
         Body::Chat { .. } | Body::Completion { .. } => {
-            let examples = setup.whole(record)?;
-            let one = if matches!(record.body, Body::Chat { .. }) {
+            let examples = setup.supervised_untruncated(record)?;
+            let single = if matches!(record.body, Body::Chat { .. }) {
                 "conversation"
             } else {
                 "completion"
             };
-            let name = if examples.len() > 1 { TURN } else { one };
+            let name = if examples.len() > 1 { TURN } else { single };
             examples.into_iter().map(|example| (name, example)).collect()
         }
         Body::Preference { .. } => {
-            let pair = setup.pair(record)?;
+            let pair = setup.preference_untruncated(record)?;
             vec![("chosen", pair.chosen), ("rejected", pair.rejected)]
         }
-        Body::Rated { .. } => return Err(TextError::Rated { place: record.place.clone() }),
+        Body::Rated { .. } => return Err(TextError::Rated { location: record.location.clone() }),
         Body::Problem { .. } | Body::Prompt { .. } => {
             let ids = setup.prompt(record)?;
             vec![("prompt", Example { trained: vec![false; ids.len()], ids })]
@@ -394,7 +410,7 @@ fn examples(setup: &TextSetup, record: &Record) -> Result<Vec<(&'static str, Exa
     })
 }
 
-/// The tokens of an example as text, cut where trained and untrained tokens meet.
+/// The text of an example, split between trained and untrained tokens.
 fn spans(setup: &TextSetup, example: &Example) -> Vec<Span> {
     let mut spans: Vec<Span> = vec![];
     let mut stream = setup.tokenizer.stream(false);
@@ -415,11 +431,22 @@ fn spans(setup: &TextSetup, example: &Example) -> Vec<Span> {
     spans
 }
 
-/// The parts of a record that its author wrote: where, the text, and whether it is an answer to be learnt that says nothing.
-fn contents(body: &Body) -> Vec<(String, &str, bool)> {
+/// A text of a record.
+struct Content<'a> {
+    /// Its place in the record, such as `message 0 (user)`.
+    part: String,
+    text: &'a str,
+    /// Whether it is a trained answer without text.
+    is_empty_answer: bool,
+}
+
+/// The texts of a record, as its author wrote them.
+fn contents(body: &Body) -> Vec<Content<'_>> {
     let mut parts = vec![];
     match body {
-        Body::Text { text } => parts.push(("text".to_owned(), text.as_str(), false)),
+        Body::Text { text } => {
+            parts.push(Content { part: "text".to_owned(), text, is_empty_answer: false });
+        }
         Body::Chat { messages } => add_messages(&mut parts, "", messages, true),
         Body::Completion { prompt, completion } | Body::Rated { prompt, completion, .. } => {
             add_turns(&mut parts, "prompt", prompt, false);
@@ -432,35 +459,35 @@ fn contents(body: &Body) -> Vec<(String, &str, bool)> {
         }
         Body::Problem { prompt, answer, .. } => {
             add_turns(&mut parts, "prompt", prompt, false);
-            parts.push(("answer".to_owned(), answer, answer.trim().is_empty()));
+            let is_empty_answer = answer.trim().is_empty();
+            parts.push(Content { part: "answer".to_owned(), text: answer, is_empty_answer });
         }
         Body::Prompt { prompt } => add_turns(&mut parts, "prompt", prompt, false),
     }
     parts
 }
 
-fn add_turns<'a>(
-    parts: &mut Vec<(String, &'a str, bool)>,
-    field: &str,
-    turns: &'a Turns,
-    learnt: bool,
-) {
+fn add_turns<'a>(parts: &mut Vec<Content<'a>>, field: &str, turns: &'a Turns, trained: bool) {
     match turns {
         Turns::Plain(text) => {
-            parts.push((field.to_owned(), text, learnt && text.trim().is_empty()))
+            let is_empty_answer = trained && text.trim().is_empty();
+            parts.push(Content { part: field.to_owned(), text, is_empty_answer });
         }
-        Turns::Chat(messages) => add_messages(parts, &format!("{field} "), messages, learnt),
+        Turns::Chat(messages) => add_messages(parts, &format!("{field} "), messages, trained),
     }
 }
 
 fn add_messages<'a>(
-    parts: &mut Vec<(String, &'a str, bool)>,
+    parts: &mut Vec<Content<'a>>,
     field: &str,
     messages: &'a [Message],
-    learnt: bool,
+    trained: bool,
 ) {
     for (i, message) in messages.iter().enumerate() {
-        let empty = learnt && message.is_trained() && words::is_empty(message);
-        parts.push((format!("{field}message {i} ({})", message.role), &message.content, empty));
+        parts.push(Content {
+            part: format!("{field}message {i} ({})", message.role),
+            text: &message.content,
+            is_empty_answer: trained && message.is_trained() && dropped_text::is_empty(message),
+        });
     }
 }

@@ -1,5 +1,7 @@
-//! Jinja as transformers sets it up for chat templates: the environment that compiles them, with the filters, functions and
-//! methods that templates call, and bounds on what a hostile one may burn.
+//! The Jinja environment of chat templates, as in transformers: its filters, functions and methods.
+//!
+//! Templates are untrusted: fuel bounds their time and memory, `bounds.rs` and `namespaces.rs` the
+//! values, `workers.rs` the stack.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -14,68 +16,73 @@ use minijinja::{Environment, Error, ErrorKind, State, filters};
 use minijinja_contrib::pycompat::unknown_method_callback;
 
 use crate::TextError;
-use crate::bounds::{self, DEEPEST, bounded};
-use crate::namespaces::held_namespace;
+use crate::bounds::{self, MAX_DEPTH, insert_filters};
+use crate::namespaces::namespace_used_as_value;
 use crate::workers::{self, Failure};
 
-/// Longest source of a template in bytes. Those in the field have some 20,000 at most.
-const LONGEST_SOURCE: usize = 1 << 16;
-/// Bounds what a hostile template can burn: about this many instructions or [`UNIT`] times as many bytes, which takes a
-/// fraction of a second. Templates in the field need some hundred instructions per message.
+/// Longest source of a template in bytes. Published templates have at most some 20,000.
+const MAX_SOURCE_BYTES: usize = 1 << 16;
+/// Fuel of one rendering: instructions, or [`BYTES_PER_FUEL`] times as many bytes. It lasts a
+/// fraction of a second. Published templates need some hundred instructions per message.
 const FUEL: u64 = 400_000;
-/// Bytes of text that cost as much as an instruction.
-const UNIT: usize = 64;
-/// Bytes of conversation that give one more unit of fuel: each is read and written a few times.
-const INPUT_PER_FUEL: usize = 4;
-/// Templates that are compiled.
+/// Bytes of text that cost one unit of fuel.
+const BYTES_PER_FUEL: usize = 64;
+/// Bytes of conversation that add one unit of fuel: a template reads and writes each a few times.
+const INPUT_BYTES_PER_FUEL: usize = 4;
+
+/// Compiled templates.
 #[derive(Debug, Clone)]
 pub(crate) struct Compiled {
     environment: Arc<Environment<'static>>,
-    /// Whether it was not waited for once, and need not be tried again.
-    given_up: Arc<AtomicBool>,
+    /// Whether a rendering timed out. Then no other is tried.
+    timed_out: Arc<AtomicBool>,
 }
 
 impl Compiled {
     /// Compiles templates by name.
     pub(crate) fn new(sources: impl Iterator<Item = (String, String)>) -> Result<Self, TextError> {
         let sources: Vec<_> = sources.collect();
-        if let Some((_, source)) = sources.iter().find(|(_, source)| source.len() > LONGEST_SOURCE)
+        if let Some((_, source)) =
+            sources.iter().find(|(_, source)| source.len() > MAX_SOURCE_BYTES)
         {
             let length = source.len();
             return Err(TextError::Template(format!(
-                "it has {length} bytes, where {LONGEST_SOURCE} is the most"
+                "it has {length} bytes, more than the limit of {MAX_SOURCE_BYTES}"
             )));
         }
-        if let Some(name) = sources.iter().find_map(|(_, source)| held_namespace(source)) {
+        if let Some(name) = sources.iter().find_map(|(_, source)| namespace_used_as_value(source)) {
             return Err(TextError::Template(format!(
-                "its namespace {name} is used as a value, so that it could come to hold itself; use its attributes only ({name}.x)"
+                "its namespace {name} is used as a value, so it could contain itself; use its \
+                 attributes only ({name}.x)"
             )));
         }
-        let sources: Result<Vec<_>, String> =
-            sources.into_iter().map(|(name, source)| Ok((name, bounded(&source)?))).collect();
+        let sources: Result<Vec<_>, String> = sources
+            .into_iter()
+            .map(|(name, source)| Ok((name, insert_filters(&source)?)))
+            .collect();
         let sources = sources.map_err(TextError::Template)?;
-        let given_up = Arc::default();
-        let environment = on_worker(&given_up, move || {
+        let timed_out = Arc::default();
+        let environment = on_worker(&timed_out, move || {
             let mut environment = environment();
             for (name, source) in sources {
                 environment.add_template_owned(name, source)?;
             }
             Ok(environment)
         })?;
-        Ok(Self { environment: Arc::new(environment), given_up })
+        Ok(Self { environment: Arc::new(environment), timed_out })
     }
 
-    /// What a template writes. `input` is about how many bytes its variables have.
+    /// Renders the template `name`. `input_bytes` is about the size of its variables.
     pub(crate) fn render(
         &self,
         name: &str,
         variables: BTreeMap<String, Value>,
-        input: usize,
+        input_bytes: usize,
     ) -> Result<String, TextError> {
         let (environment, name) = (Arc::clone(&self.environment), name.to_owned());
-        let fuel = FUEL + (input / INPUT_PER_FUEL) as u64;
-        on_worker(&self.given_up, move || {
-            with_own(&environment, |environment| {
+        let fuel = FUEL + (input_bytes / INPUT_BYTES_PER_FUEL) as u64;
+        on_worker(&self.timed_out, move || {
+            with_thread_copy(&environment, |environment| {
                 environment.set_fuel(Some(fuel));
                 environment.get_template(&name)?.render(Value::from(variables))
             })
@@ -83,98 +90,104 @@ impl Compiled {
     }
 }
 
-/// Works with this thread's copy of an environment. It is made once for many renderings: an environment has some hundred entries.
-fn with_own<T>(
+/// Runs `work` with this thread's copy of an environment. Copying it for every rendering is slow.
+fn with_thread_copy<T>(
     environment: &Arc<Environment<'static>>,
     work: impl FnOnce(&mut Environment<'static>) -> T,
 ) -> T {
     type Copy = (Arc<Environment<'static>>, Environment<'static>);
     thread_local!(static OWN: Cell<Option<Copy>> = const { Cell::new(None) });
-    let kept = OWN.take().filter(|(original, _)| Arc::ptr_eq(original, environment));
+    let cached = OWN.take().filter(|(original, _)| Arc::ptr_eq(original, environment));
     let (original, mut own) =
-        kept.unwrap_or_else(|| (Arc::clone(environment), Environment::clone(environment)));
+        cached.unwrap_or_else(|| (Arc::clone(environment), Environment::clone(environment)));
     let result = work(&mut own);
     OWN.set(Some((original, own)));
     result
 }
 
-/// Does a template's work on a thread whose stack is known to bear it.
+/// Runs `work` on a thread with enough stack for any accepted template.
 fn on_worker<T: Send + 'static>(
-    given_up: &AtomicBool,
+    timed_out: &AtomicBool,
     work: impl FnOnce() -> Result<T, Error> + Send + 'static,
 ) -> Result<T, TextError> {
-    let failed = |cause: &str| TextError::Template(cause.to_owned());
-    if given_up.load(Ordering::Relaxed) {
-        return Err(failed(&Failure::NotDone.to_string()));
+    let error = |cause: &str| TextError::Template(cause.to_owned());
+    if timed_out.load(Ordering::Relaxed) {
+        return Err(error(&Failure::TimedOut.to_string()));
     }
     match workers::run(move || work().map_err(|e| e.to_string())) {
-        Ok(done) => done.map_err(|cause| failed(&cause)),
+        Ok(done) => done.map_err(|cause| error(&cause)),
         Err(failure) => {
-            given_up.store(matches!(failure, Failure::NotDone), Ordering::Relaxed);
-            Err(failed(&failure.to_string()))
+            timed_out.store(matches!(failure, Failure::TimedOut), Ordering::Relaxed);
+            Err(error(&failure.to_string()))
         }
     }
 }
 
-/// An environment without templates.
+/// The environment, without templates.
 fn environment() -> Environment<'static> {
     let mut environment = Environment::new();
     let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
     environment.set_syntax(syntax.expect("the standard delimiters are valid"));
-    environment.set_unknown_method_callback(method);
+    environment.set_unknown_method_callback(call_method);
     environment.add_function("raise_exception", |message: String| -> Result<Value, Error> {
         Err(Error::new(ErrorKind::InvalidOperation, message))
     });
-    environment.add_filter(bounds::FILTER, bounds::check);
+    environment.add_filter(bounds::FILTER, bounds::check_value);
     environment.add_filter("batch", |state: &State, value, count, fill: Option<Value>| {
-        bounds::check(state, filters::batch(state, value, count, fill)?)
+        bounds::check_value(state, filters::batch(state, value, count, fill)?)
     });
     environment.add_filter("slice", |state: &State, value, count, fill: Option<Value>| {
-        bounds::check(state, filters::slice(state, value, count, fill)?)
+        bounds::check_value(state, filters::slice(state, value, count, fill)?)
     });
     environment.add_filter("groupby", group_by);
-    // Jinja has no such filter.
+    // minijinja has it, Jinja does not.
     environment.remove_filter("zip");
     environment.add_filter("tojson", to_json);
-    // For Jinja, whatever has a length and items is a sequence.
+    // In Jinja, strings and mappings are sequences too.
     environment.add_test("sequence", |value: &Value| {
         matches!(value.kind(), ValueKind::Seq | ValueKind::String | ValueKind::Map)
     });
     environment
 }
 
-/// The filter `groupby`. It puts lists into lists without giving them a name, so that it pays here, and for sorting before.
+/// The filter `groupby`. It nests lists without an assignment, so fuel is charged here, also for
+/// sorting.
 fn group_by(
     state: &State,
     value: Value,
     attribute: Option<&str>,
     options: Kwargs,
 ) -> Result<Value, Error> {
-    let value = bounds::check(state, value)?;
+    let value = bounds::check_value(state, value)?;
     let items = value.len().unwrap_or(0);
     state.consume_fuel(items as u64 * u64::from(items.max(1).ilog2()))?;
-    bounds::check(state, filters::groupby(value, attribute, options)?)
+    bounds::check_value(state, filters::groupby(value, attribute, options)?)
 }
 
-/// The function `strftime_now`, at a moment.
-pub(crate) fn strftime_at(moment: DateTime) -> Value {
+/// The function `strftime_now`, for a fixed time.
+pub(crate) fn strftime_at(time: DateTime) -> Value {
     Value::from_function(move |format: &str| {
-        // Some directives take a width.
+        // A width in a directive could produce a text of any length.
         if format.len() > 200 || format.contains(|c: char| c.is_ascii_digit()) {
             return Err(Error::new(
                 ErrorKind::InvalidOperation,
                 "strftime_now: the format is too long or has a width",
             ));
         }
-        jiff::fmt::strtime::format(format, moment)
+        jiff::fmt::strtime::format(format, time)
             .map_err(|e| Error::new(ErrorKind::InvalidOperation, format!("strftime_now: {e}")))
     })
 }
 
-/// Python's methods. What may make much of little is paid for before it is made.
-fn method(state: &mut State, value: &Value, method: &str, args: &[Value]) -> Result<Value, Error> {
+/// Python's methods. Fuel for those with long results is charged before they run.
+fn call_method(
+    state: &mut State,
+    value: &Value,
+    method: &str,
+    args: &[Value],
+) -> Result<Value, Error> {
     if let ("count", Some(length)) = (method, value.len()) {
-        charge(state, length.saturating_mul(UNIT))?;
+        charge(state, length.saturating_mul(BYTES_PER_FUEL))?;
     }
     if let Some(text) = value.as_str() {
         let argument = |i: usize| args.get(i).and_then(|argument| argument.as_str());
@@ -184,7 +197,7 @@ fn method(state: &mut State, value: &Value, method: &str, args: &[Value]) -> Res
             }
             ("join", None, None) if args.len() == 1 => {
                 for item in args[0].try_iter()? {
-                    charge(state, UNIT + text.len() + item.as_str().map_or(0, str::len))?;
+                    charge(state, BYTES_PER_FUEL + text.len() + item.as_str().map_or(0, str::len))?;
                 }
             }
             ("format", ..) if text.contains(|c: char| c.is_ascii_digit()) => {
@@ -214,13 +227,13 @@ fn method(state: &mut State, value: &Value, method: &str, args: &[Value]) -> Res
     unknown_method_callback(state, value, method, args)
 }
 
-/// Pays for text of so many bytes.
+/// Charges fuel for `bytes` of text.
 fn charge(state: &State, bytes: usize) -> Result<(), Error> {
-    state.consume_fuel((bytes / UNIT) as u64)
+    state.consume_fuel((bytes / BYTES_PER_FUEL) as u64)
 }
 
-/// Jinja's `tojson` escapes for HTML; transformers replaces it by Python's plain `json.dumps`.
-#[expect(clippy::needless_pass_by_value, reason = "minijinja hands options over by value")]
+/// The filter `tojson`: Python's `json.dumps`, as in transformers. Jinja's own escapes for HTML.
+#[expect(clippy::needless_pass_by_value, reason = "minijinja passes options by value")]
 fn to_json(state: &State, value: &Value, options: Kwargs) -> Result<String, Error> {
     let indent: Option<Value> = options.get("indent")?;
     let indent = indent.filter(|indent| !indent.is_none()).map(|indent| {
@@ -236,42 +249,43 @@ fn to_json(state: &State, value: &Value, options: Kwargs) -> Result<String, Erro
             None => Ok(default.to_owned()),
         }
     };
-    let mut json = Json {
+    let mut json = JsonWriter {
         state,
-        between: separator(0, if indent.is_some() { "," } else { ", " })?,
-        colon: separator(1, ": ")?,
+        item_separator: separator(0, if indent.is_some() { "," } else { ", " })?,
+        key_separator: separator(1, ": ")?,
         indent,
         ascii: options.get::<Option<bool>>("ensure_ascii")?.unwrap_or(false),
         sorted: options.get::<Option<bool>>("sort_keys")?.unwrap_or(false),
         out: String::new(),
-        paid: 0,
+        charged: 0,
     };
     options.assert_all_used()?;
     json.value(value, 0)?;
     Ok(json.out)
 }
 
-/// A value while it is written.
-struct Json<'a, 'v, 'e> {
+/// Writes a value as JSON.
+struct JsonWriter<'a, 'v, 'e> {
     state: &'a State<'v, 'e>,
-    between: String,
-    colon: String,
+    item_separator: String,
+    key_separator: String,
     indent: Option<String>,
     ascii: bool,
     sorted: bool,
     out: String,
-    /// Bytes of `out` that are paid for.
-    paid: usize,
+    /// Bytes of `out` for which fuel is charged.
+    charged: usize,
 }
 
-impl Json<'_, '_, '_> {
+impl JsonWriter<'_, '_, '_> {
     fn value(&mut self, value: &Value, depth: usize) -> Result<(), Error> {
-        // A part costs something also where it is written in a few bytes.
-        charge(self.state, UNIT + self.out.len() - self.paid)?;
-        self.paid = self.out.len();
-        let wrong = |what: &str| Error::new(ErrorKind::InvalidOperation, format!("tojson: {what}"));
-        if depth > DEEPEST {
-            return Err(wrong("lists and objects are too deep within one another"));
+        // Each value costs at least one unit of fuel.
+        charge(self.state, BYTES_PER_FUEL + self.out.len() - self.charged)?;
+        self.charged = self.out.len();
+        let error =
+            |cause: &str| Error::new(ErrorKind::InvalidOperation, format!("tojson: {cause}"));
+        if depth > MAX_DEPTH {
+            return Err(error("lists and objects are nested too deeply"));
         }
         match value.kind() {
             ValueKind::None => self.out.push_str("null"),
@@ -306,33 +320,33 @@ impl Json<'_, '_, '_> {
                             self.value(key, depth + 1)?;
                             self.out.push('"');
                         }
-                        _ => return Err(wrong("a key is no string")),
+                        _ => return Err(error("a key is not a string")),
                     }
-                    self.out.push_str(&self.colon.clone());
+                    self.out.push_str(&self.key_separator.clone());
                     self.value(&value.get_item(key)?, depth + 1)?;
                 }
                 self.end_items(!keys.is_empty(), depth, '}');
             }
-            kind => return Err(wrong(&format!("{kind} cannot be written as JSON"))),
+            kind => return Err(error(&format!("{kind} cannot be written as JSON"))),
         }
         Ok(())
     }
 
     fn begin_item(&mut self, any: bool, depth: usize) {
         if any {
-            self.out.push_str(&self.between.clone());
+            self.out.push_str(&self.item_separator.clone());
         }
-        self.line(depth + 1);
+        self.new_line(depth + 1);
     }
 
     fn end_items(&mut self, any: bool, depth: usize, bracket: char) {
         if any {
-            self.line(depth);
+            self.new_line(depth);
         }
         self.out.push(bracket);
     }
 
-    fn line(&mut self, depth: usize) {
+    fn new_line(&mut self, depth: usize) {
         if let Some(indent) = &self.indent {
             self.out.push('\n');
             for _ in 0..depth {
@@ -364,7 +378,8 @@ impl Json<'_, '_, '_> {
     }
 }
 
-/// A number as Python writes it: the shortest digits that give it again, with an exponent below 1e-4 and from 1e16 on.
+/// A float as Python writes it: the shortest digits that round-trip, with an exponent below 1e-4
+/// and from 1e16 on.
 fn python_float(number: f64) -> String {
     if !number.is_finite() {
         return if number.is_nan() {

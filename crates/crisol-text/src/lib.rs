@@ -1,29 +1,35 @@
-//! Text in, token ids with a loss mask out: everything between a file of the user's and the tensors that
-//! the model trains on.
+//! From data files to token ids with a loss mask.
 //!
-//! - [`Tokenizer`]: byte-level BPE, trained here or read from a `tokenizer.json`, a sentencepiece `tokenizer.model` or the
-//!   [`GgufVocab`] of a GGUF file;
-//! - [`ChatTemplate`]: a Jinja template that turns messages into text, and conversations into examples;
-//! - [`records()`]: the [`Record`]s of data files, in the formats and shapes that the field uses;
-//! - [`TextSetup`]: the tokenizer, template and stop tokens of one model folder, which makes the ids of prompts
-//!   and turns records into [`Example`]s, with a [`Summary`] of what became of them;
-//! - [`Packed`]: examples laid back to back for one training step;
-//! - [`inspect`]: what of a file will be trained, and what is wrong with it.
+//! ```text
+//! data files ──► records ──► examples ─────────► packed shards
+//! dataset/       shapes.rs   examples.rs,        packing.rs
+//!                            turns.rs (chat)
+//! ```
+//!
+//! - [`Tokenizer`]: byte-level BPE, trained here or read from a `tokenizer.json`, a sentencepiece
+//!   `tokenizer.model` or the [`GgufVocab`] of a GGUF file;
+//! - [`ChatTemplate`]: a Jinja template that renders messages and encodes conversations;
+//! - [`records()`]: the [`Record`]s of data files, in all supported formats and shapes;
+//! - [`TextSetup`]: tokenizer, chat template and stop tokens of one model folder. It encodes
+//!   prompts, and records as [`Example`]s with an [`EncodingSummary`];
+//! - [`Packed`]: examples concatenated for one training step;
+//! - [`inspect`]: which tokens of a file are trained, and what is wrong with its records.
 
 mod bounds;
 mod chunks;
 mod dataset;
+mod dropped_text;
 mod error;
 mod examples;
 mod folder;
 mod gguf_vocab;
-mod guard;
 pub mod inspect;
 mod jinja;
 mod message;
 mod namespaces;
 mod options;
 mod packing;
+mod panics;
 mod protobuf;
 mod records;
 mod sentencepiece;
@@ -34,25 +40,25 @@ mod template;
 mod tokenizer;
 mod turns;
 mod word_cache;
-mod words;
 mod workers;
 
 pub use chunks::encode_chunks;
 pub use dataset::{
-    DataSet, Extent, ReadOptions, Records, RowRange, count_rows, data_files, extent, records,
+    DatasetFiles, ReadOptions, Records, RowRange, SourceSize, count_rows, data_files, records,
+    source_size,
 };
 pub use error::TextError;
 pub use examples::{Encoded, Example, PreferenceExample, ProblemExample, encode_records};
 pub use folder::TextSetup;
 pub use gguf_vocab::GgufVocab;
-pub use guard::panic_becomes_error;
 pub use message::Message;
-pub use options::{Strings, Summary, TextOptions, TooLong};
+pub use options::{EncodingSummary, OverlongPolicy, StringFormat, TextOptions};
 pub use packing::{Packed, pack};
+pub use panics::panic_is_caught;
 pub use records::{Body, Record, Turns, parse_jsonl, parse_jsonl_lines};
 pub use stop::StopStream;
 pub use template::ChatTemplate;
 pub use tokenizer::{
-    EMBEDDED_TOKENS, END_OF_TEXT, END_OF_TURN, NamedToken, TokenStream, Tokenizer,
+    AddedToken, EMBEDDED_TOKENS, END_OF_TEXT, END_OF_TURN, TokenStream, Tokenizer,
 };
 pub use workers::start_text_threads;

@@ -1,4 +1,4 @@
-//! Messages of a conversation, as data files write them and as templates see them.
+//! Messages of a conversation: parsed from data files, and passed to chat templates.
 
 use std::io::{self, Write};
 
@@ -9,187 +9,183 @@ use serde_json::ser::Formatter;
 use serde_json::{Map, Value, json};
 
 const ASSISTANT: &str = "assistant";
-/// The names under which models' makers write what an assistant thinks before it answers; the first is what templates read.
-const REASONING: [&str; 3] = ["reasoning_content", "thinking", "reasoning"];
-/// Names of speakers who call a tool, whose call is the content.
-const CALL_NAMES: [&str; 2] = ["function_call", "tool_call"];
-/// What says whether a turn is trained: OpenAI's, axolotl's, verl's, torchtune's and others' names.
-const TRAINED: [&str; 7] =
+/// Fields with the assistant's reasoning. Templates read the first.
+const REASONING_FIELDS: [&str; 3] = ["reasoning_content", "thinking", "reasoning"];
+/// Roles whose content is a tool call (ShareGPT).
+const TOOL_CALL_ROLES: [&str; 2] = ["function_call", "tool_call"];
+/// Fields that say whether a turn is trained, as in OpenAI, axolotl, verl, torchtune and others.
+const TRAINED_FIELDS: [&str; 7] =
     ["weight", "train", "training", "trainable", "loss_mask", "loss", "mask"];
-/// What says that parts of a turn are trained.
-const PARTLY_TRAINED: [&str; 2] = ["train_detail", "training_detail"];
-/// What is not text.
-pub(crate) const MEDIA: [&str; 8] =
+/// Fields that say which parts of a turn are trained; not supported.
+const PARTLY_TRAINED_FIELDS: [&str; 2] = ["train_detail", "training_detail"];
+/// Fields with images, audio or video.
+pub(crate) const MEDIA_FIELDS: [&str; 8] =
     ["images", "image", "image_url", "audio", "audios", "video", "videos", "pixel_values"];
 pub(crate) const TEXT_ONLY: &str =
     "this program reads text only; remove the record, or the key if the text stands alone";
 
 /// What is wrong with a message, and the remedy.
-pub(crate) type Wrong = (String, String);
+pub(crate) type CauseAndRemedy = (String, String);
 
 /// One message of a conversation.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Message {
-    /// Who speaks: `system`, `user`, `assistant`, `tool`, or what else the template knows.
+    /// `system`, `user`, `assistant`, `tool`, or another role of the template.
     pub role: String,
-    /// What is said; of content in parts, the texts one after the other.
+    /// The text. Content in parts is concatenated.
     pub content: String,
-    /// Whether the data asks that this turn is not trained (`weight: 0`, `train: false`, …).
+    /// Whether the data excludes this turn from training (`weight: 0`, `train: false`, …).
     pub masked: bool,
-    /// The message as it was written, where it says more than role and content, or its content otherwise than as a string
-    /// (`tool_calls`, `name`, parts); otherwise empty.
-    written: Map<String, Value>,
+    /// The message as JSON, if it has more than a role and a content string (`tool_calls`, `name`,
+    /// parts); otherwise empty.
+    raw: Map<String, Value>,
 }
 
 impl Message {
     /// A message.
     pub fn new(role: &str, content: &str) -> Self {
-        Self {
-            role: role.to_owned(),
-            content: content.to_owned(),
-            masked: false,
-            written: Map::new(),
-        }
+        Self { role: role.to_owned(), content: content.to_owned(), masked: false, raw: Map::new() }
     }
 
-    /// A message of the user's.
+    /// A user message.
     pub fn user(content: &str) -> Self {
         Self::new("user", content)
     }
 
-    /// A message of the assistant's.
+    /// An assistant message.
     pub fn assistant(content: &str) -> Self {
         Self::new(ASSISTANT, content)
     }
 
-    /// Whether the assistant speaks, whose words are what is trained.
+    /// Whether it is the assistant's. Only these are trained.
     pub fn is_assistant(&self) -> bool {
         self.role == ASSISTANT
     }
 
-    /// Whether its words are trained where all of the assistant's are.
+    /// Whether it is the assistant's and not masked.
     pub fn is_trained(&self) -> bool {
         self.is_assistant() && !self.masked
     }
 
-    /// A message as data files write it: `role` and `content` (a string, or a list of
-    /// `{"type": "text", "text": …}`), or ShareGPT's `from` and `value`, and whatever else the template
-    /// reads. The error is what is wrong with it, and the remedy.
-    pub(crate) fn from_json(message: Value) -> Result<Self, Wrong> {
-        let kind = kind_of(Some(&message));
-        let Value::Object(mut written) = message else {
+    /// Parses a message: `role` and `content`, or ShareGPT's `from` and `value`.
+    ///
+    /// `content` is a string or a list of `{"type": "text", "text": …}`. Other fields are kept for
+    /// the template. The error is cause and remedy.
+    pub(crate) fn from_json(message: Value) -> Result<Self, CauseAndRemedy> {
+        let found = json_type(Some(&message));
+        let Value::Object(mut raw) = message else {
             return Err((
-                format!("which is {kind}"),
+                format!("which is {found}"),
                 "make it an object with `role` and `content`".into(),
             ));
         };
-        // Tables have a null in every row that has nothing.
-        drop_nulls(&mut written);
+        // Tables write null for an absent value.
+        drop_nulls(&mut raw);
         for (name, standard) in [("from", "role"), ("value", "content")] {
-            if !written.contains_key(standard)
-                && let Some(value) = written.shift_remove(name)
+            if !raw.contains_key(standard)
+                && let Some(value) = raw.shift_remove(name)
             {
-                written.insert(standard.to_owned(), value);
+                raw.insert(standard.to_owned(), value);
             }
         }
-        let kind = |written: &Map<String, Value>, key: &str| kind_of(written.get(key));
-        let Some(name) = written.get("role").and_then(Value::as_str) else {
+        let found = |raw: &Map<String, Value>, key: &str| json_type(raw.get(key));
+        let Some(name) = raw.get("role").and_then(Value::as_str) else {
             let remedy = "every message needs `role` and `content`, both strings";
-            return Err((format!("whose `role` is {}", kind(&written, "role")), remedy.into()));
+            return Err((format!("whose `role` is {}", found(&raw, "role")), remedy.into()));
         };
-        let calls = CALL_NAMES.contains(&name);
+        let is_tool_call = TOOL_CALL_ROLES.contains(&name);
         let role = standard_role(name).to_owned();
-        written.insert("role".to_owned(), role.clone().into());
-        if calls
-            && let Some(call) =
-                written.get("content").and_then(Value::as_str).and_then(function_call)
+        raw.insert("role".to_owned(), role.clone().into());
+        if is_tool_call
+            && let Some(call) = raw.get("content").and_then(Value::as_str).and_then(function_call)
         {
-            written.shift_remove("content");
-            written.insert("tool_calls".to_owned(), Value::Array(vec![call]));
+            raw.shift_remove("content");
+            raw.insert("tool_calls".to_owned(), Value::Array(vec![call]));
         }
-        for key in MEDIA {
-            if written.shift_remove(key).is_some_and(|value| !is_empty(&value)) {
+        for key in MEDIA_FIELDS {
+            if raw.shift_remove(key).is_some_and(|value| !is_empty(&value)) {
                 return Err((format!("which has `{key}`"), TEXT_ONLY.into()));
             }
         }
-        let masked = masked(&mut written, &role)?;
-        tool_calls(&mut written)?;
-        let content = match written.get("content") {
+        let masked = take_mask(&mut raw, &role)?;
+        normalise_tool_calls(&mut raw)?;
+        let content = match raw.get("content") {
             Some(Value::String(text)) => text.clone(),
-            Some(Value::Array(parts)) => parts.iter().map(part).collect::<Result<_, _>>()?,
-            // What an assistant that calls tools says.
-            None if written.contains_key("tool_calls") => String::new(),
+            Some(Value::Array(parts)) => parts.iter().map(part_text).collect::<Result<_, _>>()?,
+            // A message with tool calls may have no content.
+            None if raw.contains_key("tool_calls") => String::new(),
             _ => {
-                let remedy = "every message needs `role` and `content`, both strings (or a list of parts of text as content)";
+                let remedy = "every message needs `role` and `content`, both strings (content may \
+                              also be a list of text parts)";
                 return Err((
-                    format!("whose `content` is {}", kind(&written, "content")),
+                    format!("whose `content` is {}", found(&raw, "content")),
                     remedy.into(),
                 ));
             }
         };
-        if written.len() == 2 && written.get("content").is_some_and(Value::is_string) {
-            written = Map::new();
+        if raw.len() == 2 && raw.get("content").is_some_and(Value::is_string) {
+            raw = Map::new();
         }
-        Ok(Self { role, content, masked, written })
+        Ok(Self { role, content, masked, raw })
     }
 
-    /// The message as a template sees it.
-    pub(crate) fn variable(&self) -> Variable {
-        if self.written.is_empty() {
+    /// The message as a template variable.
+    pub(crate) fn to_template_value(&self) -> Variable {
+        if self.raw.is_empty() {
             return Variable::from_pairs([
                 ("role", self.role.as_str()),
                 ("content", self.content.as_str()),
             ]);
         }
-        let mut message = self.written.clone();
-        // As transformers does: whichever name the data has, templates find the standard one.
-        let reasoning = REASONING.into_iter().find_map(|key| self.written.get(key));
+        let mut message = self.raw.clone();
+        // As in transformers, templates find the reasoning under its standard names.
+        let reasoning = REASONING_FIELDS.into_iter().find_map(|key| self.raw.get(key));
         if let Some(reasoning) = reasoning {
-            message.insert(REASONING[0].to_owned(), reasoning.clone());
-            message.entry(REASONING[1]).or_insert(reasoning.clone());
+            message.insert(REASONING_FIELDS[0].to_owned(), reasoning.clone());
+            message.entry(REASONING_FIELDS[1]).or_insert(reasoning.clone());
         }
         Variable::from(Serde(message))
     }
 
-    /// Whether a character occurs in it.
+    /// Whether any of its fields contains `c`.
     pub(crate) fn contains(&self, c: char) -> bool {
         self.role.contains(c)
             || self.content.contains(c)
-            || self.written.iter().any(|(key, value)| key.contains(c) || value_contains(value, c))
+            || self.raw.iter().any(|(key, value)| key.contains(c) || value_contains(value, c))
     }
 }
 
-/// The role under which templates know a speaker. Other names than these are the template's affair.
+/// The standard name of a role. Unknown names are left to the template.
 fn standard_role(name: &str) -> &str {
     match name.to_lowercase().as_str() {
         "human" | "user" => "user",
         "gpt" | "assistant" | "bing" | "chatgpt" | "bard" | "bot" | "model" | "ai" => ASSISTANT,
         "system" => "system",
         "tool" | "function" | "observation" | "tool_response" | "function_response" => "tool",
-        _ if CALL_NAMES.contains(&name) => ASSISTANT,
+        _ if TOOL_CALL_ROLES.contains(&name) => ASSISTANT,
         _ => name,
     }
 }
 
-/// A call that is a turn of its own, as ShareGPT writes it: `{"name": …, "arguments": …}`.
+/// The tool call of a ShareGPT turn: `{"name": …, "arguments": …}`.
 fn function_call(content: &str) -> Option<Value> {
     let call: Value = serde_json::from_str(content).ok()?;
     call.get("name")?.as_str()?;
     Some(json!({ "type": "function", "function": call }))
 }
 
-/// Takes out what says whether a turn is trained. All of these names say it in the same way: 0 or false, it is
-/// not; 1 or true, it is.
-fn masked(written: &mut Map<String, Value>, role: &str) -> Result<bool, Wrong> {
+/// Removes the fields that say whether a turn is trained (1, true) or not (0, false).
+fn take_mask(raw: &mut Map<String, Value>, role: &str) -> Result<bool, CauseAndRemedy> {
     let mut masked = false;
-    for key in TRAINED {
-        let Some(value) = written.shift_remove(key) else { continue };
+    for key in TRAINED_FIELDS {
+        let Some(value) = raw.shift_remove(key) else { continue };
         let trained = match &value {
             Value::Bool(trained) => *trained,
             Value::Number(number) if number.as_f64() == Some(0.0) => false,
             Value::Number(number) if number.as_f64() == Some(1.0) => true,
             _ => {
-                let remedy = "a turn is trained (1, true) or not (0, false), nothing between; change it or remove the key";
+                let remedy = "a turn is trained (1, true) or not (0, false), nothing in between; \
+                              change it or remove the key";
                 return Err((format!("whose `{key}` is {value}"), remedy.into()));
             }
         };
@@ -200,13 +196,13 @@ fn masked(written: &mut Map<String, Value>, role: &str) -> Result<bool, Wrong> {
         }
         masked |= !trained;
     }
-    // torchtune's name says it the other way round.
-    masked |= written.get("masked").is_some_and(|value| value == true);
-    if written.get("masked").is_some_and(Value::is_boolean) {
-        written.shift_remove("masked");
+    // torchtune's `masked` has the opposite meaning.
+    masked |= raw.get("masked").is_some_and(|value| value == true);
+    if raw.get("masked").is_some_and(Value::is_boolean) {
+        raw.shift_remove("masked");
     }
-    for key in PARTLY_TRAINED {
-        if written.shift_remove(key).is_some_and(|value| !is_empty(&value)) {
+    for key in PARTLY_TRAINED_FIELDS {
+        if raw.shift_remove(key).is_some_and(|value| !is_empty(&value)) {
             let remedy =
                 "a turn can only be trained whole; split it in two messages, or remove the key";
             return Err((format!("which has `{key}`"), remedy.into()));
@@ -215,9 +211,9 @@ fn masked(written: &mut Map<String, Value>, role: &str) -> Result<bool, Wrong> {
     Ok(masked)
 }
 
-/// Calls of tools as templates read them: a list of objects whose arguments are objects.
-fn tool_calls(written: &mut Map<String, Value>) -> Result<(), Wrong> {
-    let Some(mut calls) = written.shift_remove("tool_calls") else { return Ok(()) };
+/// Converts tool calls to a list of objects whose arguments are objects, as templates expect.
+fn normalise_tool_calls(raw: &mut Map<String, Value>) -> Result<(), CauseAndRemedy> {
+    let Some(mut calls) = raw.shift_remove("tool_calls") else { return Ok(()) };
     if let Value::String(text) = &calls
         && let Ok(parsed @ Value::Array(_)) = serde_json::from_str(text)
     {
@@ -225,7 +221,7 @@ fn tool_calls(written: &mut Map<String, Value>) -> Result<(), Wrong> {
     }
     let Value::Array(mut calls) = calls else {
         let remedy = "make it a list of calls, as OpenAI's `tool_calls`";
-        return Err((format!("whose `tool_calls` is {}", kind_of(Some(&calls))), remedy.into()));
+        return Err((format!("whose `tool_calls` is {}", json_type(Some(&calls))), remedy.into()));
     };
     for call in &mut calls {
         let function =
@@ -237,9 +233,9 @@ fn tool_calls(written: &mut Map<String, Value>) -> Result<(), Wrong> {
             if let Ok(object @ Value::Object(_)) = parsed {
                 *arguments = object;
             } else {
-                let remedy = "arguments are a JSON object, or such an object written as a string";
+                let remedy = "make the arguments a JSON object, or a string with a JSON object";
                 return Err((
-                    "with a tool call whose `arguments` are no JSON object".into(),
+                    "with a tool call whose `arguments` are not a JSON object".into(),
                     remedy.into(),
                 ));
             }
@@ -249,13 +245,12 @@ fn tool_calls(written: &mut Map<String, Value>) -> Result<(), Wrong> {
         }
     }
     if !calls.is_empty() {
-        written.insert("tool_calls".to_owned(), Value::Array(calls));
+        raw.insert("tool_calls".to_owned(), Value::Array(calls));
     }
     Ok(())
 }
 
-/// Takes out entries that are null, also those of objects further in. Lists keep theirs: they would change their
-/// meaning.
+/// Removes null entries of objects, recursively. In lists, a null may have a meaning and stays.
 pub(crate) fn drop_nulls(object: &mut Map<String, Value>) {
     fn inside(value: &mut Value) {
         match value {
@@ -268,7 +263,7 @@ pub(crate) fn drop_nulls(object: &mut Map<String, Value>) {
     object.values_mut().for_each(inside);
 }
 
-/// Whether a value says no more than its absence.
+/// Whether a value is equivalent to an absent one.
 pub(crate) fn is_empty(value: &Value) -> bool {
     match value {
         Value::Null => true,
@@ -279,8 +274,8 @@ pub(crate) fn is_empty(value: &Value) -> bool {
     }
 }
 
-/// The text of one part of a content.
-fn part(part: &Value) -> Result<&str, Wrong> {
+/// The text of a content part.
+fn part_text(part: &Value) -> Result<&str, CauseAndRemedy> {
     match (part["type"].as_str(), part["text"].as_str()) {
         (Some("text"), Some(text)) => Ok(text),
         (Some(other), _) if other != "text" => {
@@ -293,7 +288,7 @@ fn part(part: &Value) -> Result<&str, Wrong> {
     }
 }
 
-/// Whether a character occurs in a JSON value.
+/// Whether a key or string of a JSON value contains `c`.
 pub(crate) fn value_contains(value: &Value, c: char) -> bool {
     match value {
         Value::String(text) => text.contains(c),
@@ -305,7 +300,7 @@ pub(crate) fn value_contains(value: &Value, c: char) -> bool {
     }
 }
 
-/// JSON as Python's `json.dumps` and the filter `tojson` write it, with spaces behind commas and colons.
+/// JSON as Python's `json.dumps` writes it, with spaces after commas and colons.
 fn python_json(value: &Value) -> String {
     struct Spaced;
     impl Formatter for Spaced {
@@ -331,12 +326,12 @@ fn python_json(value: &Value) -> String {
     }
     let mut out = vec![];
     let mut serializer = serde_json::Serializer::with_formatter(&mut out, Spaced);
-    value.serialize(&mut serializer).expect("a value can be written to memory");
+    value.serialize(&mut serializer).expect("a value can be raw to memory");
     String::from_utf8(out).expect("JSON is UTF-8")
 }
 
-/// What a JSON value is, in words.
-pub(crate) fn kind_of(value: Option<&Value>) -> &'static str {
+/// The type of a JSON value, for messages.
+pub(crate) fn json_type(value: Option<&Value>) -> &'static str {
     match value {
         None => "missing",
         Some(Value::Null) => "null",
@@ -348,48 +343,48 @@ pub(crate) fn kind_of(value: Option<&Value>) -> &'static str {
     }
 }
 
-/// What a template must write of a message.
+/// The parts of a message that a template must render.
 impl Message {
-    /// Whether its content is written as a list of parts.
+    /// Whether its content is a list of parts.
     pub(crate) fn has_parts(&self) -> bool {
-        self.written.get("content").is_some_and(Value::is_array)
+        self.raw.get("content").is_some_and(Value::is_array)
     }
 
-    /// The message with its content as one string.
-    pub(crate) fn joined(&self) -> Self {
+    /// The message with its parts concatenated to one string.
+    pub(crate) fn with_joined_parts(&self) -> Self {
         let mut message = self.clone();
         if self.has_parts() {
-            message.written.insert("content".to_owned(), Value::String(self.content.clone()));
+            message.raw.insert("content".to_owned(), Value::String(self.content.clone()));
         }
         message
     }
 
-    /// What the assistant thinks before it answers, where the message has it apart from the content.
+    /// The assistant's reasoning, if it is separate from the content.
     pub(crate) fn reasoning(&self) -> Option<&str> {
-        REASONING.into_iter().find_map(|key| self.written.get(key).and_then(Value::as_str))
+        REASONING_FIELDS.into_iter().find_map(|key| self.raw.get(key).and_then(Value::as_str))
     }
 
-    /// The names of the tools that it calls.
-    pub(crate) fn called(&self) -> Vec<&str> {
+    /// The names of the called tools.
+    pub(crate) fn called_tools(&self) -> Vec<&str> {
         self.functions()
             .filter_map(|function| function.get("name").and_then(Value::as_str))
             .collect()
     }
 
     fn functions(&self) -> impl Iterator<Item = &Value> {
-        let calls = self.written.get("tool_calls").and_then(Value::as_array);
+        let calls = self.raw.get("tool_calls").and_then(Value::as_array);
         calls.into_iter().flatten().map(|call| call.get("function").unwrap_or(call))
     }
 
-    /// The arguments of the tools that it calls, as JSON.
+    /// The arguments of its tool calls, as JSON text.
     pub(crate) fn arguments_as_text(&self) -> Vec<String> {
         self.functions().filter_map(|function| function.get("arguments").map(python_json)).collect()
     }
 
-    /// The message with the arguments of its calls as JSON instead of objects.
+    /// The message with the arguments of its tool calls as JSON text instead of objects.
     pub(crate) fn with_arguments_as_text(&self) -> Self {
         let mut message = self.clone();
-        let calls = message.written.get_mut("tool_calls").and_then(Value::as_array_mut);
+        let calls = message.raw.get_mut("tool_calls").and_then(Value::as_array_mut);
         for call in calls.into_iter().flatten() {
             let function =
                 if call.get("function").is_some() { &mut call["function"] } else { call };

@@ -1,102 +1,102 @@
-//! How records become examples where there is a choice, and what became of them: a phase says both at its start.
+//! Options for encoding records as examples, and a summary of the result.
 
 use std::ops::AddAssign;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-/// How text is made of records.
+/// Options for encoding records.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct TextOptions {
-    /// What is done with records that are longer than the context.
-    pub too_long: TooLong,
-    /// What a string is that stands for a prompt or an answer.
-    pub strings: Strings,
-    /// Variables of the chat template, such as `enable_thinking = false`; those of a record (`chat_template_kwargs`) come
-    /// before them.
+    /// What to do with records longer than the context.
+    pub too_long: OverlongPolicy,
+    /// How to encode a prompt or answer that is a string.
+    pub strings: StringFormat,
+    /// Chat template variables, such as `enable_thinking = false`. A record's own
+    /// (`chat_template_kwargs`) take precedence.
     pub arguments: Map<String, Value>,
 }
 
-/// What is done with a record that is longer than the context.
+/// What to do with a record that is longer than the context.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum TooLong {
-    /// Its end is cut off; where nothing to train is left, it is dropped.
+pub enum OverlongPolicy {
+    /// Truncate it. If no trained token is left, drop it.
     #[default]
     Cut,
-    /// It is dropped.
+    /// Drop it.
     Skip,
-    /// It is an error.
+    /// Stop with an error.
     Error,
 }
 
-/// What a string is that stands for a prompt or an answer. (A string beside messages in one record is one message.)
+/// How to encode a string prompt or answer, unless the other is a list of messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Strings {
-    /// Raw text, as the tokenizer reads it.
+pub enum StringFormat {
+    /// As raw text.
     #[default]
     Text,
-    /// One message: a prompt is the user's, an answer the assistant's.
+    /// As one message: a prompt of the user, an answer of the assistant.
     Message,
 }
 
-/// What became of the records of a phase.
+/// Counts of what happened while records were encoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Summary {
-    /// Records that were read.
+pub struct EncodingSummary {
+    /// Records read.
     pub records: usize,
-    /// Examples whose ends were cut off, because they are longer than the context.
-    pub cut: usize,
-    /// Examples that were dropped because they are too long.
+    /// Examples truncated to the context.
+    pub truncated: usize,
+    /// Examples dropped because they are longer than the context.
     pub dropped: usize,
-    /// Preference pairs that were dropped because both answers are the same tokens.
-    pub equal: usize,
-    /// Turns of the assistant's that became examples of their own.
-    pub turns_apart: usize,
-    /// Records with strings as prompts, for a model with a chat template.
+    /// Preference pairs dropped because both answers have equal_pairs tokens within the context.
+    pub equal_pairs: usize,
+    /// Assistant turns that became separate examples.
+    pub split_turns: usize,
+    /// Records whose prompt is raw text, although the model has a chat template.
     pub raw_prompts: usize,
-    /// Trained answers that say nothing.
+    /// Trained answers without text.
     pub empty_answers: usize,
-    /// Trained answers whose thoughts the template cuts out.
-    pub cut_thoughts: usize,
+    /// Trained answers whose thoughts the template drops.
+    pub dropped_thoughts: usize,
 }
 
-impl AddAssign for Summary {
+impl AddAssign for EncodingSummary {
     fn add_assign(&mut self, other: Self) {
         let Self {
             records,
-            cut,
+            truncated,
             dropped,
-            equal,
-            turns_apart,
+            equal_pairs,
+            split_turns,
             raw_prompts,
             empty_answers,
-            cut_thoughts,
+            dropped_thoughts,
         } = other;
         self.records += records;
-        self.cut += cut;
+        self.truncated += truncated;
         self.dropped += dropped;
-        self.equal += equal;
-        self.turns_apart += turns_apart;
+        self.equal_pairs += equal_pairs;
+        self.split_turns += split_turns;
         self.raw_prompts += raw_prompts;
         self.empty_answers += empty_answers;
-        self.cut_thoughts += cut_thoughts;
+        self.dropped_thoughts += dropped_thoughts;
     }
 }
 
-impl Summary {
-    /// What is worth saying of it, a line each.
+impl EncodingSummary {
+    /// Notes for the user, one line each; none for counts of 0.
     pub fn notes(&self, context: usize) -> Vec<String> {
         let Self {
             records,
-            cut,
+            truncated,
             dropped,
-            equal,
-            turns_apart,
+            equal_pairs,
+            split_turns,
             raw_prompts,
             empty_answers,
-            cut_thoughts,
+            dropped_thoughts,
         } = *self;
         let mut notes = vec![];
         let mut note = |count: usize, text: String| {
@@ -105,31 +105,33 @@ impl Summary {
             }
         };
         note(
-            cut,
+            truncated,
             format!(
-                "{cut} longer than the context of {context} tokens; their ends are cut off (text.too_long = \"skip\" \
-                 drops them)"
+                "{truncated} longer than the context of {context} tokens; their ends are cut off \
+                 (text.too_long = \"skip\" drops them)"
             ),
         );
         note(dropped, format!("{dropped} dropped, too long for the context of {context} tokens"));
         note(
-            equal,
+            equal_pairs,
             format!(
-                "{equal} dropped, because both answers are the same within the context of {context} tokens"
+                "{equal_pairs} dropped, because both answers are the same within the context of \
+                 {context} tokens"
             ),
         );
         note(
-            turns_apart,
+            split_turns,
             format!(
-                "{turns_apart} turns of the assistant's are examples of their own, because the chat template writes them \
-                 otherwise once messages follow, or tokens merge (crisol data inspect shows them)"
+                "{split_turns} assistant turns are separate examples, because the chat template \
+                 renders them differently once messages follow, or tokens merge (crisol data \
+                 inspect shows them)"
             ),
         );
         note(
             raw_prompts,
             format!(
-                "{raw_prompts} have a string as prompt, which is raw text, though the model has a chat template \
-                 (text.strings = \"message\" makes it a message of the user's)"
+                "{raw_prompts} have a string as prompt, which is encoded as raw text, although the \
+                 model has a chat template (text.strings = \"message\" makes it a user message)"
             ),
         );
         note(
@@ -139,10 +141,11 @@ impl Summary {
             ),
         );
         note(
-            cut_thoughts,
+            dropped_thoughts,
             format!(
-                "{cut_thoughts} answers have thoughts, which the chat template cuts out; they are trained as the model is to \
-                 write them, and later turns do not see them"
+                "{dropped_thoughts} answers have thoughts that the chat template drops; the \
+                 thoughts \
+                 are trained all the same, and later turns do not see them"
             ),
         );
         notes

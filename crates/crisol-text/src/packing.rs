@@ -1,22 +1,27 @@
-//! Packing: documents laid back to back, with their boundaries, and never padded.
+//! Packing: documents concatenated without padding.
 //!
-//! Nothing may leak from one document to the next, so boundaries travel with the tokens (attention stops there) and a
-//! row never has its target in another document.
+//! ```text
+//! ids          a0 a1 a2 | b0 b1          offsets      0 3 5
+//! rows          0  1    |  3             row_offsets  0 2 3
+//! targets      a1 a2    | b1
+//! ```
+//!
+//! Attention stops at the offsets, and no row has its target in another document.
 
 use crate::Example;
 
-/// Documents back to back for one shard of a training step.
+/// Concatenated documents: one shard of a training step.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Packed {
-    /// All tokens.
+    /// Token ids of all documents.
     pub ids: Vec<u32>,
-    /// Where each document starts in `ids`, and the total at the end: documents + 1.
+    /// Start of each document in `ids`, then their length: `[documents + 1]`.
     pub offsets: Vec<u32>,
-    /// Rows (indices into `ids`) whose output is read, ascending.
+    /// Rows (indices into `ids`) whose output is used, ascending.
     pub rows: Vec<u32>,
-    /// The token that each of `rows` must predict.
+    /// The target token of each of `rows`.
     pub targets: Vec<u32>,
-    /// Where each document's part of `rows` starts, and the total at the end: documents + 1.
+    /// Start of each document in `rows`, then their length: `[documents + 1]`.
     pub row_offsets: Vec<u32>,
 }
 
@@ -35,7 +40,7 @@ impl Packed {
     /// Appends a document. Its trained token t (t > 0) is the target of row t-1.
     ///
     /// # Panics
-    /// Where `trained` is not as long as `ids`.
+    /// If `trained` and `ids` differ in length.
     pub fn push(&mut self, example: &Example) {
         assert_eq!(example.ids.len(), example.trained.len(), "one flag per token");
         let start = self.ids.len();
@@ -44,40 +49,41 @@ impl Packed {
             self.rows.push((start + t - 1) as u32);
             self.targets.push(example.ids[t]);
         }
-        self.close();
+        self.end_document();
     }
 
-    /// Appends a document of which only the last token's row is read (a reward model's score). It predicts nothing:
-    /// its target is 0.
+    /// Appends a document of which only the last row is used, for a reward model's score. Its
+    /// target is 0 and unused.
     ///
     /// # Panics
-    /// Where `ids` is empty.
+    /// If `ids` is empty.
     pub fn push_last(&mut self, ids: &[u32]) {
         assert!(!ids.is_empty(), "a document to be scored has at least one token");
         self.ids.extend_from_slice(ids);
         self.rows.push((self.ids.len() - 1) as u32);
         self.targets.push(0);
-        self.close();
+        self.end_document();
     }
 
-    fn close(&mut self) {
+    fn end_document(&mut self) {
         self.offsets.push(self.ids.len() as u32);
         self.row_offsets.push(self.rows.len() as u32);
     }
 
-    /// How many documents there are.
+    /// Number of documents.
     pub fn documents(&self) -> usize {
         self.offsets.len() - 1
     }
 
-    /// The position of every token within its document, from 0.
+    /// Position of each token within its document, from 0.
     pub fn positions(&self) -> Vec<u32> {
         self.offsets.windows(2).flat_map(|bounds| 0..bounds[1] - bounds[0]).collect()
     }
 }
 
-/// Cuts a list of documents, in order, into shards of at most `budget` tokens. A document that is longer than the
-/// budget is a shard of its own. Returns the documents' indices, shard by shard.
+/// Splits documents, in order, into shards of at most `budget` tokens, given their `lengths`.
+///
+/// A document longer than the budget is its own shard. Returns indices of documents per shard.
 pub fn pack(lengths: &[usize], budget: usize) -> Vec<Vec<usize>> {
     let mut shards: Vec<Vec<usize>> = vec![];
     let mut used = 0;

@@ -1,5 +1,6 @@
-//! The wire format of protocol buffers, as much of it as a sentencepiece model needs: a total reader over a slice, which
-//! copies nothing and allocates nothing, so that no claimed length can cost more than the file itself.
+//! A reader of the protocol buffer wire format, as far as sentencepiece models use it.
+//!
+//! It borrows from the input and never allocates, so a false length in a file costs nothing.
 //!
 //! Source: <https://protobuf.dev/programming-guides/encoding/>.
 
@@ -16,14 +17,14 @@ pub(crate) enum Value<'a> {
     Fixed32([u8; 4]),
 }
 
-/// What is wrong with the bytes of a message; the offset counts from its start.
+/// An error in a message; the offset counts from its start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct WireError {
     pub(crate) offset: usize,
     pub(crate) cause: &'static str,
 }
 
-/// The fields of one message, in the order of the file. Ends after the first error.
+/// The fields of one message, in file order. Ends after the first error.
 pub(crate) struct Fields<'a> {
     bytes: &'a [u8],
     offset: usize,
@@ -50,7 +51,7 @@ impl<'a> Fields<'a> {
                 return Ok(value);
             }
         }
-        Err("a number of more than ten bytes")
+        Err("a varint of more than ten bytes")
     }
 
     fn field(&mut self) -> Result<(u64, Value<'a>), &'static str> {
@@ -67,7 +68,7 @@ impl<'a> Fields<'a> {
                 let bytes = self.take(4)?;
                 Value::Fixed32([bytes[0], bytes[1], bytes[2], bytes[3]])
             }
-            _ => return Err("a field of a kind that no sentencepiece model has"),
+            _ => return Err("a field of a wire type that no sentencepiece model has"),
         };
         if key >> 3 == 0 { Err("a field numbered 0") } else { Ok((key >> 3, value)) }
     }
@@ -112,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_cut_off_or_too_long_is_one_error_and_the_end() {
+    fn truncated_or_overlong_fields_give_one_error_and_end() {
         let huge =
             [0x08, 1, 0x12, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0x01, b'x'];
         let endless = [0x08, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF];

@@ -1,31 +1,31 @@
-//! Records: what the rows of data files hold, whatever format they came in.
+//! Records: the rows of data files, independent of their format.
 
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
 use crate::dataset::{JsonRows, ReadOptions};
-use crate::shapes::record;
+use crate::shapes::to_record;
 use crate::{Message, TextError};
 
 /// One record of a data file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
-    /// Where it stands: `file:line` in JSONL, elsewhere `file: record N`; both are counted from 1.
-    pub place: String,
-    /// What it holds.
+    /// `file:line` in JSONL, `file: record N` elsewhere; both count from 1.
+    pub location: String,
+    /// The content, by shape.
     pub body: Body,
-    /// The tools that the assistant may call in it, as JSON schemas (`tools`).
+    /// Tools that the assistant may call, as JSON schemas (`tools`).
     pub tools: Vec<Value>,
-    /// Variables for the chat template (`chat_template_kwargs`), such as `enable_thinking`.
+    /// Chat template variables (`chat_template_kwargs`), such as `enable_thinking`.
     pub arguments: Map<String, Value>,
-    /// The other fields that are strings, such as `kind`.
+    /// Other string fields, such as `kind`.
     pub extra: BTreeMap<String, String>,
-    /// The names of the fields that hold something and that nothing reads.
+    /// Names of the non-empty fields that nothing reads.
     pub unused: Vec<String>,
 }
 
-/// What a record holds, by its shape.
+/// The content of a record, by its shape.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Body {
     /// `text`: raw text, all of it trained.
@@ -33,54 +33,54 @@ pub enum Body {
         /// The text.
         text: String,
     },
-    /// `messages`: a conversation, of which the assistant's turns are trained.
+    /// `messages`: a conversation; the assistant's turns are trained.
     Chat {
         /// The conversation.
         messages: Vec<Message>,
     },
     /// `prompt`, `completion`: only the completion is trained.
     Completion {
-        /// What is given.
+        /// The prompt.
         prompt: Turns,
-        /// What is to be said.
+        /// The completion to train on.
         completion: Turns,
     },
-    /// `prompt`, `chosen`, `rejected`: two answers to one prompt, the first of which is better.
+    /// `prompt`, `chosen`, `rejected`: a preference pair.
     Preference {
-        /// What is given; taken from the beginning that both answers share where the record has no `prompt`.
+        /// The prompt; without a `prompt` field, the common prefix of both answers.
         prompt: Turns,
         /// The better answer.
         chosen: Turns,
         /// The worse answer.
         rejected: Turns,
     },
-    /// `prompt`, `answer`: a problem whose answer can be verified.
+    /// `prompt`, `answer`: a problem with a verifiable answer.
     Problem {
         /// The problem.
         prompt: Turns,
-        /// The right answer; a number in the file is kept as it is written.
+        /// The right answer; a number is kept as written.
         answer: String,
-        /// A worked solution, which supervised fine-tuning imitates.
+        /// A worked solution, for supervised fine-tuning.
         solution: Option<Turns>,
     },
-    /// `prompt`, `completion`, `label`: an answer that was found good or bad (KTO's rows).
+    /// `prompt`, `completion`, `label`: a completion rated good or bad (KTO).
     Rated {
-        /// What is given.
+        /// The prompt.
         prompt: Turns,
-        /// What was said.
+        /// The rated completion.
         completion: Turns,
-        /// Whether it was found good.
+        /// The label.
         good: bool,
     },
-    /// `prompt` alone: something to be answered by sampling (rollouts, evaluations).
+    /// `prompt` alone: to be answered by sampling (rollouts, evaluations).
     Prompt {
-        /// What is given.
+        /// The prompt.
         prompt: Turns,
     },
 }
 
 impl Body {
-    /// The messages that are trained: the assistant's turns of a conversation, or those of the answers.
+    /// The trained messages: the assistant's unmasked turns of a conversation, or of its answers.
     pub(crate) fn trained_messages(&self) -> Vec<&Message> {
         let answers: Vec<&Turns> = match self {
             Body::Chat { messages } => {
@@ -101,7 +101,7 @@ impl Body {
         messages.filter(|message| message.is_trained()).collect()
     }
 
-    /// The shape's name, as messages to the user call it.
+    /// The shape's name in messages to the user.
     pub fn shape(&self) -> &'static str {
         match self {
             Self::Text { .. } => "text",
@@ -115,36 +115,38 @@ impl Body {
     }
 }
 
-/// A field that may be a plain string or a list of messages. A plain field beside one of messages stands for one
-/// message: a prompt is the user's, an answer the assistant's.
+/// A field that may be a string or a list of messages.
+///
+/// If only one of prompt and answer is a list, the string becomes one message: a prompt the
+/// user's, an answer the assistant's.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Turns {
-    /// Plain text, used as it is.
+    /// Raw text.
     Plain(String),
-    /// Messages, which the chat template renders.
+    /// Messages, rendered by the chat template.
     Chat(Vec<Message>),
 }
 
 impl Record {
-    /// The free `kind` of a record, by which evaluations group them.
+    /// The optional `kind`, by which evaluations group records.
     pub fn kind(&self) -> Option<&str> {
         self.extra.get("kind").map(String::as_str)
     }
 }
 
-/// Parses JSON records that are already in memory; `name` stands for the file in messages.
+/// Parses JSON records in memory. `name` is the file's name in messages.
 pub fn parse_jsonl(name: &str, text: &str) -> Result<Vec<Record>, TextError> {
     parse_jsonl_lines(name, text.as_bytes())?.into_iter().collect()
 }
 
-/// Parses JSON records that are already in memory, keeping each record's own error.
+/// Parses JSON records in memory, with a result for each.
 pub fn parse_jsonl_lines(
     name: &str,
     bytes: &[u8],
 ) -> Result<Vec<Result<Record, TextError>>, TextError> {
     let options = ReadOptions::default();
     let records: Vec<_> = JsonRows::new(name, bytes)
-        .map(|row| row.and_then(|row| record(row.place, row.object, &options)))
+        .map(|row| row.and_then(|row| to_record(row.location, row.object, &options)))
         .collect();
     if records.is_empty() {
         return Err(TextError::NoRecords { file: name.to_owned() });

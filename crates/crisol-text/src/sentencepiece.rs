@@ -1,16 +1,15 @@
-//! Sentencepiece vocabularies of BPE type (`tokenizer.model`: Llama 1 and 2, `TinyLlama`, …) as a [`Tokenizer`].
+//! Sentencepiece vocabularies of BPE type (`tokenizer.model`) as a [`Tokenizer`]: Llama 1 and 2, …
 //!
-//! sentencepiece merges the two neighbours whose union is the piece with the highest score, and knows no list of merges.
-//! The tokenizers library does, so that the list is made from the scores: every way to cut a piece into two others, the
-//! best piece first, and of equal scores the longer left part first, as `generate_merges` of transformers does with
-//! scores. transformers 5 on a `tokenizer.model` orders by id instead, which splits runs of spaces otherwise than
-//! sentencepiece, with which the models were trained (`"a  b"` as `▁a ▁▁ b`, not `▁a ▁ ▁b`); here sentencepiece is
-//! followed.
+//! sentencepiece has scores instead of merges: it merges the two neighbours whose union has the
+//! highest score. The tokenizers library needs a list of merges. It is generated from the scores:
+//! each split of a piece into two others, by descending score, then by length of the left part.
+//! `generate_merges` of transformers does the same. transformers 5 orders the merges of a
+//! `tokenizer.model` by id instead, which splits runs of spaces differently from sentencepiece
+//! (`"a  b"`: `▁a ▁▁ b` here, `▁a ▁ ▁b` there).
 //!
-//! What text is turned into before (`normalizer_spec`) is written as the normalizers of the tokenizers library. Compiled
-//! rules (`nmt_nfkc`; the models named above have none) are applied to one grapheme at a time there, as in transformers,
-//! so that letters under several accents may come out otherwise than in sentencepiece. What has no counterpart is
-//! refused by name.
+//! The `normalizer_spec` becomes normalizers of the tokenizers library. It applies compiled rules
+//! (`nmt_nfkc`; Llama has none) to one grapheme at a time, as in transformers, so letters with
+//! several accents may differ from sentencepiece. Unsupported settings are errors.
 //!
 //! Format: `sentencepiece_model.proto` of <https://github.com/google/sentencepiece>.
 
@@ -19,30 +18,30 @@ use std::collections::HashMap;
 use serde_json::{Map, Value as Json, json};
 use tokenizers::normalizers::{NormalizerWrapper, Precompiled};
 
-use crate::guard::guarded;
+use crate::panics::catch_panic;
 use crate::protobuf::{Fields, Value};
 use crate::{TextError, Tokenizer};
 
-/// How sentencepiece writes a space.
+/// The character for a space.
 pub(crate) const SPACE: &str = "\u{2581}";
-/// Every way to cut a piece in two is looked at, which a hostile file could make long. Pieces in the field have 16
-/// characters as a rule (`max_sentencepiece_length`), and runs of spaces some dozens.
-const LONGEST_PIECE: usize = 1024;
+/// Longest piece in bytes, to bound the number of splits in a hostile file. Pieces usually have at
+/// most 16 characters (`max_sentencepiece_length`), runs of spaces some dozens.
+const MAX_PIECE_BYTES: usize = 1024;
 
-/// What a piece is for; the numbers are those of the file, and of `tokenizer.ggml.token_type` in GGUF.
+/// The type of a piece, numbered as in the file and in GGUF's `tokenizer.ggml.token_type`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PieceKind {
     /// Text.
     Normal,
-    /// Stands for what the vocabulary lacks.
+    /// Replaces text that the vocabulary lacks.
     Unknown,
-    /// Structure (`<s>`), never made from text by sentencepiece itself.
+    /// Structure (`<s>`). sentencepiece never produces it from text.
     Control,
-    /// One token wherever it stands in a text.
+    /// An added token, matched before merging.
     UserDefined,
-    /// Fills the vocabulary up.
+    /// Padding of the vocabulary.
     Unused,
-    /// One byte of a character that the vocabulary lacks.
+    /// A byte of a character that the vocabulary lacks.
     Byte,
 }
 
@@ -70,7 +69,7 @@ impl PieceKind {
         }
     }
 
-    /// The entry of `added_tokens` in a `tokenizer.json`, for pieces that are found in a text before anything else.
+    /// The entry of `added_tokens` in a `tokenizer.json`, for pieces matched before merging.
     pub(crate) fn added_token(self, id: usize, text: &str) -> Option<Json> {
         let special = matches!(self, Self::Control | Self::Unknown);
         let added = special || self == Self::UserDefined;
@@ -91,54 +90,51 @@ pub(crate) struct Piece {
     pub(crate) kind: PieceKind,
 }
 
-/// How pieces and text become a tokenizer.
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "the format has as many switches, each independent"
-)]
+/// A vocabulary with its settings.
+#[expect(clippy::struct_excessive_bools, reason = "the format has these independent flags")]
 #[derive(Debug, Clone)]
 pub(crate) struct Vocabulary {
     pub(crate) pieces: Vec<Piece>,
-    /// Characters outside the vocabulary become their bytes' pieces.
+    /// Whether characters outside the vocabulary become byte pieces.
     pub(crate) byte_fallback: bool,
     pub(crate) unk: Option<u32>,
     pub(crate) bos: Option<u32>,
     pub(crate) eos: Option<u32>,
-    /// A space is put before a text.
+    /// Whether a space is prepended to a text.
     pub(crate) dummy_prefix: bool,
-    /// Spaces at the ends are dropped, and runs of them made one.
+    /// Whether spaces at both ends are removed, and runs of spaces become one.
     pub(crate) remove_extra_whitespaces: bool,
-    /// sentencepiece's compiled rules of normalization, empty for none.
+    /// Compiled normalisation rules; empty for none.
     pub(crate) charsmap: Vec<u8>,
-    /// Whether plain text starts with `bos` and ends with `eos`.
+    /// Whether `bos` is prepended to a text, and `eos` appended.
     pub(crate) add_bos: bool,
     pub(crate) add_eos: bool,
-    /// The space before a text is put before the text only, and not before every part between named tokens: what
-    /// transformers calls `legacy: false`.
+    /// Whether the space is prepended only to the text, not to each part after an added token
+    /// (transformers' `legacy: false`).
     pub(crate) prefix_first_only: bool,
 }
 
 impl Vocabulary {
     /// Reads the bytes of a `tokenizer.model`.
     pub(crate) fn parse(bytes: &[u8], file: &str) -> Result<Self, TextError> {
-        // A text file of Meta's, in base64, which bears the same name with Llama 3.
+        // Llama 3's `tokenizer.model` is a base64 text file of tiktoken.
         if bytes.first().is_some_and(u8::is_ascii_alphanumeric)
             && bytes.iter().take(64).any(|&b| b == b' ')
         {
             return Err(unusable(
                 file,
                 "a tiktoken vocabulary, not a sentencepiece model",
-                "put the model's tokenizer.json beside it, which holds the same vocabulary",
+                "put the model's tokenizer.json beside it, which has the same vocabulary",
             ));
         }
         let mut vocabulary = Self::empty();
-        vocabulary
-            .read(bytes)
-            .map_err(|(place, cause)| unusable(file, &format!("{place}: {cause}"), NOT_READABLE))?;
+        vocabulary.read(bytes).map_err(|(location, cause)| {
+            unusable(file, &format!("{location}: {cause}"), NOT_READABLE)
+        })?;
         Ok(vocabulary)
     }
 
-    /// The tokenizer, by way of the contents of its `tokenizer.json`.
+    /// The tokenizer, built from the contents of a `tokenizer.json`.
     pub(crate) fn tokenizer(&self, file: &str) -> Result<Tokenizer, TextError> {
         let ids = self.ids(file)?;
         let added: Vec<Json> = self
@@ -149,14 +145,17 @@ impl Vocabulary {
             .collect();
         let metaspace = self.prefix_first_only.then(|| {
             let scheme = if self.dummy_prefix { "first" } else { "never" };
-            json!({"type": "Metaspace", "replacement": SPACE, "prepend_scheme": scheme, "split": false})
+            json!({
+                "type": "Metaspace", "replacement": SPACE, "prepend_scheme": scheme, "split": false,
+            })
         });
-        let named = |id: Option<u32>, on: bool| id.filter(|_| on).map(|id| (id, self.text(id)));
+        let token = |id: Option<u32>, on: bool| id.filter(|_| on).map(|id| (id, self.text(id)));
+        let (bos, eos) = (token(self.bos, self.add_bos), token(self.eos, self.add_eos));
         let json = json!({
             "version": "1.0", "truncation": null, "padding": null, "added_tokens": added,
             "normalizer": self.normalizer(file)?,
             "pre_tokenizer": metaspace,
-            "post_processor": around(named(self.bos, self.add_bos), named(self.eos, self.add_eos)),
+            "post_processor": template_processing(bos, eos),
             "decoder": self.decoder(),
             "model": self.bpe(&ids, file)?,
         });
@@ -168,15 +167,15 @@ impl Vocabulary {
         self.pieces.get(id as usize).map_or("", |piece| &piece.text)
     }
 
-    /// The pieces' ids; every piece must be there once.
+    /// Ids by text. It is an error if pieces are empty, too long, or not unique.
     pub(crate) fn ids(&self, file: &str) -> Result<HashMap<&str, usize>, TextError> {
         let mut ids = HashMap::with_capacity(self.pieces.len());
         for (id, piece) in self.pieces.iter().enumerate() {
             let cause = if piece.text.is_empty() {
                 format!("piece {id} is empty")
-            } else if piece.text.len() > LONGEST_PIECE {
+            } else if piece.text.len() > MAX_PIECE_BYTES {
                 format!(
-                    "piece {id} has {} bytes, where {LONGEST_PIECE} is the most",
+                    "piece {id} has {} bytes, more than the limit of {MAX_PIECE_BYTES}",
                     piece.text.len()
                 )
             } else if !piece.score.is_finite() {
@@ -190,7 +189,9 @@ impl Vocabulary {
         }
         let has_byte = |byte: u32| ids.contains_key(format!("<0x{byte:02X}>").as_str());
         if self.unk.is_none() && !(self.byte_fallback && (0..256).all(has_byte)) {
-            let cause = "it has neither an unknown piece nor all bytes, so that characters would be lost in silence";
+            let cause = "it has neither an unknown piece nor all bytes, so some characters would \
+                         be \
+                         dropped silently";
             return Err(unusable(file, cause, UNSUPPORTED));
         }
         Ok(ids)
@@ -211,8 +212,8 @@ impl Vocabulary {
         }))
     }
 
-    /// Every way to cut a piece of text into two others: the best piece first, of equals the longer left part, then
-    /// the longer right part.
+    /// The merges: each split of a text piece into two others, by descending score, then by
+    /// descending length of the left part.
     pub(crate) fn merges(
         &self,
         ids: &HashMap<&str, usize>,
@@ -223,7 +224,7 @@ impl Vocabulary {
             lengths: [usize; 2],
             parts: [&'a str; 2],
         }
-        // Only text is merged: sentencepiece never makes a control or byte piece, nor joins a user's to others.
+        // Only text pieces are merged, never control, byte or user-defined ones.
         let normal =
             |part: &str| ids.get(part).filter(|&&id| self.pieces[id].kind == PieceKind::Normal);
         let mut merges = vec![];
@@ -237,7 +238,7 @@ impl Vocabulary {
                 let (left, right) = piece.text.split_at(at);
                 if let (Some(&left_id), Some(&right_id)) = (normal(left), normal(right)) {
                     let lengths = [left_characters, characters - left_characters];
-                    // 0.0 + makes one zero of the two that floats have.
+                    // Adding 0.0 turns -0.0 into 0.0, so that both compare equal.
                     merges.push((
                         [left_id, right_id],
                         Merge { score: 0.0 + piece.score, lengths, parts: [left, right] },
@@ -246,14 +247,14 @@ impl Vocabulary {
             }
             if piece.kind == PieceKind::Unused && merges.len() > from {
                 let cause = format!(
-                    "piece {id} ({:?}) is marked as unused, but made of others",
+                    "piece {id} ({:?}) is marked as unused, but is a merge of others",
                     piece.text
                 );
                 return Err(unusable(file, &cause, UNSUPPORTED));
             }
             merges[from..].sort_by_key(|(ids, _)| *ids);
         }
-        // Stable, as the last order of equals is that of the vocabulary.
+        // The sort must be stable: equal merges stay in the order of the vocabulary.
         merges
             .sort_by(|(_, a), (_, b)| b.score.total_cmp(&a.score).then(b.lengths.cmp(&a.lengths)));
         Ok(merges.into_iter().map(|(_, merge)| merge.parts).collect())
@@ -262,7 +263,7 @@ impl Vocabulary {
     fn normalizer(&self, file: &str) -> Result<Option<Json>, TextError> {
         let mut steps = vec![];
         if !self.charsmap.is_empty() {
-            steps.push(self.rules().map_err(|cause| {
+            steps.push(self.compiled_rules().map_err(|cause| {
                 unusable(file, &format!("its precompiled_charsmap: {cause}"), "get the file again")
             })?);
         }
@@ -270,7 +271,7 @@ impl Vocabulary {
             let pattern = json!({"Regex": pattern});
             json!({"type": "Replace", "pattern": pattern, "content": content})
         };
-        // \A and \z, because ^ and $ mean other things to the library's other regular expression engine.
+        // \A and \z, because ^ and $ match at line ends in the library's other regex engine.
         if self.remove_extra_whitespaces {
             steps.extend([replace(r"\A +", ""), replace(" {2,}", " ")]);
         }
@@ -281,21 +282,22 @@ impl Vocabulary {
             steps.push(json!({"type": "Replace", "pattern": {"String": " "}, "content": SPACE}));
         }
         if self.remove_extra_whitespaces {
-            // sentencepiece drops these when spaces are written already as `▁`, which a text may hold itself.
+            // sentencepiece removes these after it replaced spaces by `▁`, so also a text's own
+            // `▁`.
             steps.push(replace(r"[ \x{2581}]+\z", ""));
         }
         Ok((!steps.is_empty()).then(|| json!({"type": "Sequence", "normalizers": steps})))
     }
 
-    /// The compiled rules as a normalizer.
-    fn rules(&self) -> Result<Json, String> {
-        // They start with the size of a table, for which the library makes room before it looks for it.
+    /// The compiled normalisation rules as a normalizer.
+    fn compiled_rules(&self) -> Result<Json, String> {
+        // The rules start with a table's size. The library allocates it before checking the length.
         let (size, rest) =
-            self.charsmap.split_first_chunk().ok_or("it ends within its first number")?;
+            self.charsmap.split_first_chunk().ok_or("it ends inside its first number")?;
         if u32::from_le_bytes(*size) as usize > rest.len() {
-            return Err("it ends within its table".to_owned());
+            return Err("it ends inside its table".to_owned());
         }
-        let rules = guarded(|| Precompiled::from(&self.charsmap))?;
+        let rules = catch_panic(|| Precompiled::from(&self.charsmap))?;
         serde_json::to_value(NormalizerWrapper::Precompiled(rules)).map_err(|e| e.to_string())
     }
 
@@ -313,9 +315,12 @@ impl Vocabulary {
     }
 }
 
-/// The post-processor that puts tokens (ids with their texts) before and after a plain text, or nothing where there are
-/// none.
-pub(crate) fn around(before: Option<(u32, &str)>, after: Option<(u32, &str)>) -> Option<Json> {
+/// The post-processor that adds a token (id and text) before and after a text; `None` without
+/// tokens.
+pub(crate) fn template_processing(
+    before: Option<(u32, &str)>,
+    after: Option<(u32, &str)>,
+) -> Option<Json> {
     if before.is_none() && after.is_none() {
         return None;
     }
@@ -336,26 +341,30 @@ pub(crate) fn around(before: Option<(u32, &str)>, after: Option<(u32, &str)>) ->
         .flatten()
         .map(|(id, text)| (text.to_owned(), json!({"id": text, "ids": [id], "tokens": [text]})))
         .collect();
-    Some(
-        json!({"type": "TemplateProcessing", "single": single, "pair": pair, "special_tokens": tokens}),
-    )
+    Some(json!({
+        "type": "TemplateProcessing", "single": single, "pair": pair, "special_tokens": tokens,
+    }))
 }
 
-const NOT_READABLE: &str = "if this is a sentencepiece model, put the model's tokenizer.json beside it, or get the file again";
+const NOT_READABLE: &str = "if this is a sentencepiece model, put the model's tokenizer.json \
+                            beside it, or get the file again";
 const UNSUPPORTED: &str =
     "put the model's tokenizer.json beside it, or convert it with transformers";
 
 fn unusable(file: &str, cause: &str, remedy: &str) -> TextError {
-    TextError::Folder { file: file.to_owned(), cause: cause.to_owned(), remedy: remedy.to_owned() }
+    TextError::ModelFile {
+        file: file.to_owned(),
+        cause: cause.to_owned(),
+        remedy: remedy.to_owned(),
+    }
 }
 
-/// Where in the file something is wrong, and what.
-type Place = (String, &'static str);
+/// The part of the file with an error, and the cause.
+type PartAndCause = (String, &'static str);
 
-/// The messages of the file.
+/// Reading the messages of the file.
 impl Vocabulary {
-    /// The defaults of the format, and of plain text with models that have such a file: transformers documents that it
-    /// starts with `bos` (`add_bos_token`).
+    /// The format's defaults. `add_bos` is transformers' default for these models.
     fn empty() -> Self {
         Self {
             pieces: vec![],
@@ -372,13 +381,13 @@ impl Vocabulary {
         }
     }
 
-    /// Of these pieces, with the format's defaults.
-    pub(crate) fn of_pieces(pieces: Vec<Piece>) -> Self {
+    /// A vocabulary of these pieces, with the format's defaults.
+    pub(crate) fn with_pieces(pieces: Vec<Piece>) -> Self {
         Self { pieces, ..Self::empty() }
     }
 
-    fn read(&mut self, bytes: &[u8]) -> Result<(), Place> {
-        let mut trainer = false;
+    fn read(&mut self, bytes: &[u8]) -> Result<(), PartAndCause> {
+        let mut has_trainer_spec = false;
         for field in Fields::new(bytes) {
             let (number, value) = field.map_err(|e| (format!("byte {}", e.offset), e.cause))?;
             let Value::Bytes(message) = value else { continue };
@@ -394,20 +403,20 @@ impl Vocabulary {
                 }
                 2 => {
                     self.read_trainer(message).map_err(in_message("trainer_spec"))?;
-                    trainer = true;
+                    has_trainer_spec = true;
                 }
                 3 => self.read_normalizer(message).map_err(in_message("normalizer_spec"))?,
                 5 => read_denormalizer(message).map_err(in_message("denormalizer_spec"))?,
                 _ => {}
             }
         }
-        if !trainer {
-            return Err(("trainer_spec".to_owned(), "there is none"));
+        if !has_trainer_spec {
+            return Err(("trainer_spec".to_owned(), "it is missing"));
         }
         if self.pieces.is_empty() {
             return Err(("pieces".to_owned(), "there are none"));
         }
-        // A piece that is not there is not an error: a model may be trained without `<s>`.
+        // An id without piece is no error: a model may be trained without `<s>`.
         for id in [&mut self.unk, &mut self.bos, &mut self.eos] {
             *id = id.filter(|&id| (id as usize) < self.pieces.len());
         }
@@ -419,7 +428,7 @@ impl Vocabulary {
         let mut bpe = false;
         for field in Fields::new(message) {
             let (number, Value::Varint(value)) = field.map_err(|e| e.cause)? else { continue };
-            // -1 for a piece that there is not: negative numbers are written in two's complement of 64 bits.
+            // -1 means no piece. Negative numbers are encoded as 64-bit two's complement.
             let id = u32::try_from(value).ok();
             match (number, value) {
                 (3, 2) => bpe = true,
@@ -432,8 +441,8 @@ impl Vocabulary {
                 _ => {}
             }
         }
-        // The tokenizers library has Unigram models too, but adds up their scores in other numbers, and so chooses other
-        // pieces where two ways are equal.
+        // The tokenizers library's Unigram model sums scores in another precision than
+        // sentencepiece, and so resolves ties differently.
         if bpe { Ok(()) } else { Err("a model_type other than BPE, which is not supported") }
     }
 
@@ -453,11 +462,11 @@ impl Vocabulary {
     }
 }
 
-/// Rules for decoded text, which hardly any model has.
+/// Rejects rules for decoded text, which hardly any model has.
 fn read_denormalizer(message: &[u8]) -> Result<(), &'static str> {
     for field in Fields::new(message) {
         if matches!(field.map_err(|e| e.cause)?, (2, Value::Bytes(rules)) if !rules.is_empty()) {
-            return Err("rules for decoded text, which are not supported");
+            return Err("it has rules for decoded text, which are not supported");
         }
     }
     Ok(())

@@ -1,34 +1,41 @@
-//! Rows of data files as records: which shape a row has is told by its keys alone, in the order of [`Fields::body`].
+//! From rows of data files to records. The keys alone decide a row's shape; see
+//! [`RowFields::body`].
 //!
-//! `text`, `prompt`, `completion`, `chosen`, `rejected` and `messages` are this program's own names: a string under them
-//! is raw text. Strings under the other names (`instruction`, `question`, `response`, …) are turns of a
-//! conversation. What would change a record's meaning and cannot be honoured is refused by name; what nothing reads is
-//! listed in [`Record::unused`].
+//! | field | a string in it is |
+//! |---|---|
+//! | `text`, `prompt`, `completion`, `chosen`, `rejected` | raw text |
+//! | `instruction`, `question`, `response`, `output`, … | one message |
+//!
+//! A field that changes a record's meaning but is not supported is an error. Fields that nothing
+//! reads are listed in [`Record::unused`].
 
+mod fields;
+mod preference;
 mod transcript;
 
 use serde_json::{Map, Value};
 
-use crate::message::{MEDIA, TEXT_ONLY, drop_nulls, is_empty, kind_of};
+use crate::message::{MEDIA_FIELDS, TEXT_ONLY, is_empty};
 use crate::records::{Body, Record, Turns};
 use crate::{Message, ReadOptions, TextError};
-use transcript::transcript;
+use fields::parse_json_string;
 
-/// Names of a conversation.
+/// Fields with a conversation.
 const CONVERSATIONS: [&str; 3] = ["messages", "conversations", "conversation"];
-/// Names of what is asked, beside `prompt`.
+/// Fields with a question, besides `prompt`.
 const QUESTIONS: [&str; 4] = ["question", "problem", "query", "instruction"];
-/// Names of what a question is about: it stands below the question (Alpaca's `input`, Dolly's `context`).
+/// Fields with a question's context, appended to it (Alpaca's `input`, Dolly's `context`).
 const CONTEXTS: [&str; 2] = ["input", "context"];
-/// Names of what is answered, beside `completion`.
+/// Fields with an answer, besides `completion`.
 const ANSWERS: [&str; 2] = ["response", "output"];
-/// Names of the answers that a question offers.
+/// Fields with the choices of a multiple-choice question.
 const CHOICES: [&str; 2] = ["choices", "options"];
-const SYSTEMS: [&str; 2] = ["system", "system_prompt"];
-/// Names of a thumb up or down.
+/// Fields with a system message.
+const SYSTEM_MESSAGES: [&str; 2] = ["system", "system_prompt"];
+/// Fields that rate the answer good or bad.
 const LABELS: [&str; 2] = ["label", "kto_tag"];
-/// All names that shapes know, for `--columns`.
-pub(crate) const NAMES: [&str; 25] = [
+/// All fields that `--columns` can map to.
+pub(crate) const FIELD_NAMES: [&str; 25] = [
     "text",
     "messages",
     "conversations",
@@ -55,33 +62,33 @@ pub(crate) const NAMES: [&str; 25] = [
     "chat_template_kwargs",
     "kind",
 ];
-/// Fields that this program reads from [`Record::extra`].
-const READ_LATER: [&str; 3] = ["kind", "form", "opening"];
+/// Fields of [`Record::extra`] that phases and evaluations read.
+const EXTRA_FIELDS: [&str; 3] = ["kind", "form", "opening"];
 
-/// Makes a record of a row.
-pub(crate) fn record(
-    place: String,
+/// The record of a row.
+pub(crate) fn to_record(
+    location: String,
     object: Map<String, Value>,
     options: &ReadOptions,
 ) -> Result<Record, TextError> {
-    let mut row = Fields { place: &place, object };
+    let mut row = RowFields { location: &location, object };
     row.rename(options)?;
-    let found = row.keys();
-    // Tables have a null in every row that has nothing.
+    let keys = row.keys();
+    // Parquet and JSON tables write null for an absent value.
     row.object.retain(|_, value| !value.is_null());
-    for key in MEDIA {
+    for key in MEDIA_FIELDS {
         if row.object.get(key).is_some_and(|value| !is_empty(value)) {
-            return Err(row.wrong(key, "is not text", TEXT_ONLY));
+            return Err(row.field_error(key, "is not text", TEXT_ONLY));
         }
     }
     let system = row.system()?;
-    let body = with_system(row.body(found)?, system).map_err(|cause| {
-        row.wrong("system", cause, "keep one of the two; --columns can rename the other")
+    let body = with_system(row.body(keys)?, system).map_err(|cause| {
+        row.field_error("system", cause, "keep one of the two; --columns can rename the other")
     })?;
     let tools = row.tools()?;
-    let arguments = row.arguments()?;
+    let arguments = row.template_arguments()?;
     let unread = |(key, value): (&String, &Value)| {
-        (!READ_LATER.contains(&key.as_str()) && !is_empty(value)).then(|| key.clone())
+        (!EXTRA_FIELDS.contains(&key.as_str()) && !is_empty(value)).then(|| key.clone())
     };
     let unused = row.object.iter().filter_map(unread).collect();
     let extra = row
@@ -92,17 +99,17 @@ pub(crate) fn record(
             _ => None,
         })
         .collect();
-    Ok(Record { place, body, tools, arguments, extra, unused })
+    Ok(Record { location, body, tools, arguments, extra, unused })
 }
 
-/// The fields of a row that no shape has taken yet.
-struct Fields<'a> {
-    place: &'a str,
+/// The fields of a row that are not consumed yet.
+struct RowFields<'a> {
+    location: &'a str,
     object: Map<String, Value>,
 }
 
-impl Fields<'_> {
-    /// Gives columns the names that the user says they mean.
+impl RowFields<'_> {
+    /// Renames columns as `--columns` asks.
     fn rename(&mut self, options: &ReadOptions) -> Result<(), TextError> {
         let mut renamed = vec![];
         for (name, column) in &options.columns {
@@ -110,7 +117,7 @@ impl Fields<'_> {
                 Some(value) => renamed.push((name.clone(), value)),
                 None => {
                     return Err(TextError::UnknownColumn {
-                        place: self.place.to_owned(),
+                        location: self.location.to_owned(),
                         column: column.clone(),
                         found: self.keys(),
                     });
@@ -121,8 +128,8 @@ impl Fields<'_> {
         Ok(())
     }
 
-    /// The shapes, the first that fits: the more a row says, the earlier.
-    fn body(&mut self, found: String) -> Result<Body, TextError> {
+    /// The first shape that fits. Shapes that need more fields are tried first.
+    fn body(&mut self, keys: String) -> Result<Body, TextError> {
         if self.has("preferred_output") && self.has("non_preferred_output") {
             return self.openai_preference();
         }
@@ -132,8 +139,8 @@ impl Fields<'_> {
         if self.has("chosen") || self.has("rejected") {
             let (field, other) =
                 if self.has("chosen") { ("chosen", "rejected") } else { ("rejected", "chosen") };
-            let cause = format!("has no `{other}` beside it");
-            return Err(self.wrong(
+            let cause = format!("has no `{other}`");
+            return Err(self.field_error(
                 field,
                 &cause,
                 "a preference needs both answers; complete or remove it",
@@ -144,18 +151,19 @@ impl Fields<'_> {
         }
         let Some(prompt) = self.prompt()? else {
             if !self.has("text") {
-                return Err(TextError::UnknownShape { place: self.place.to_owned(), found });
+                let location = self.location.to_owned();
+                return Err(TextError::UnknownShape { location, found: keys });
             }
             let text = self.string("text")?;
             if text.is_empty() {
-                return Err(self.nothing("its text is empty"));
+                return Err(self.no_trained_tokens("its text is empty"));
             }
             return Ok(Body::Text { text });
         };
         let completion = if self.has("completion") {
             Some(self.turns("completion")?)
         } else if let Some(field) = self.first(&ANSWERS) {
-            Some(self.spoken(field, "assistant")?)
+            Some(self.turns_as("assistant", field)?)
         } else {
             None
         };
@@ -165,10 +173,10 @@ impl Fields<'_> {
                 None => Body::Completion { prompt, completion },
             });
         }
-        self.problem(prompt, found)
+        self.problem(prompt, keys)
     }
 
-    /// A conversation, or with a thumb up or down, its last answer and what came before.
+    /// A conversation; with a rating, its last answer as a rated completion.
     fn conversation(&mut self, field: &'static str) -> Result<Body, TextError> {
         let mut messages = self.messages(field)?;
         let Some(good) = self.label()? else { return Ok(Body::Chat { messages }) };
@@ -178,7 +186,7 @@ impl Fields<'_> {
                 completion: Turns::Chat(vec![last]),
                 good,
             }),
-            _ => Err(self.wrong(
+            _ => Err(self.field_error(
                 field,
                 "does not end with the answer that is rated",
                 "add the assistant's answer",
@@ -186,16 +194,16 @@ impl Fields<'_> {
         }
     }
 
-    /// What is asked: `prompt` as it is written, or a question as the user's message.
+    /// The prompt: the field `prompt`, or a question as a user message.
     fn prompt(&mut self) -> Result<Option<Turns>, TextError> {
         if self.has("prompt") {
             let prompt = self.turns("prompt")?;
-            let asked = match &prompt {
+            let question = match &prompt {
                 Turns::Plain(text) => text,
                 Turns::Chat(messages) => messages.last().map_or("", |last| &last.content),
             };
-            self.refuse_second_question(asked)?;
-            self.refuse_choices(asked)?;
+            self.refuse_second_question(question)?;
+            self.refuse_choices(question)?;
             let mut turns = self.history()?;
             return Ok(Some(match prompt {
                 prompt if turns.is_empty() => prompt,
@@ -209,9 +217,9 @@ impl Fields<'_> {
                 }
             }));
         }
-        let asked = match self.first(&QUESTIONS) {
+        let question = match self.first(&QUESTIONS) {
             Some(field) => field,
-            // `input` and `output` alone: the input is what is asked.
+            // With `input` and `output` alone, the input is the question.
             None if self.has("input") && self.first(&ANSWERS).is_some() => "input",
             None => return Ok(None),
         };
@@ -221,8 +229,8 @@ impl Fields<'_> {
         {
             return Ok(None);
         }
-        let Turns::Chat(mut messages) = self.spoken(asked, "user")? else {
-            unreachable!("spoken gives messages")
+        let Turns::Chat(mut messages) = self.turns_as("user", question)? else {
+            unreachable!("turns_as returns messages")
         };
         if let (Some(field), Some(last)) = (self.first(&CONTEXTS), messages.last_mut()) {
             let context = self.string(field)?;
@@ -236,18 +244,18 @@ impl Fields<'_> {
         Ok(Some(Turns::Chat(turns)))
     }
 
-    /// A question or context beside `prompt` would be left out.
-    fn refuse_second_question(&self, asked: &str) -> Result<(), TextError> {
+    /// An error if the row has a question or context that its prompt does not contain.
+    fn refuse_second_question(&self, prompt: &str) -> Result<(), TextError> {
         for key in [&QUESTIONS[..], &CONTEXTS].concat() {
             match self.object.get(key) {
                 Some(Value::String(text))
-                    if !text.trim().is_empty() && !asked.contains(text.trim()) =>
+                    if !text.trim().is_empty() && !prompt.contains(text.trim()) =>
                 {
-                    let remedy = "put it into the prompt or remove it; --columns says which column is the prompt";
-                    return Err(self.wrong(
+                    return Err(self.field_error(
                         key,
-                        "stands beside `prompt`, which would leave it out",
-                        remedy,
+                        "is not part of the record's `prompt`, so it would be ignored",
+                        "put it into the prompt or remove it; --columns says which column is the \
+                         prompt",
                     ));
                 }
                 _ => {}
@@ -256,50 +264,51 @@ impl Fields<'_> {
         Ok(())
     }
 
-    /// Choices that are not in the question would be left out of it: a list, or ARC's `{"text": […]}`.
-    fn refuse_choices(&self, asked: &str) -> Result<(), TextError> {
+    /// An error if the prompt does not contain the choices: a list, or ARC's `{"text": […]}`.
+    fn refuse_choices(&self, prompt: &str) -> Result<(), TextError> {
         for key in CHOICES {
             let Some(value) = self.object.get(key) else { continue };
             let Some(choices) = value.get("text").unwrap_or(value).as_array() else { continue };
             let missing = |choice: &Value| match choice {
-                Value::String(text) => !text.trim().is_empty() && !asked.contains(text.trim()),
-                choice => choice.is_number() && !asked.contains(&choice.to_string()),
+                Value::String(text) => !text.trim().is_empty() && !prompt.contains(text.trim()),
+                choice => choice.is_number() && !prompt.contains(&choice.to_string()),
             };
             if choices.iter().any(missing) {
-                let remedy = "write them into the question, and as the answer what is to be said";
-                return Err(self.wrong(
+                return Err(self.field_error(
                     key,
-                    "has answers to choose from that the question does not name",
-                    remedy,
+                    "has choices that the question does not contain",
+                    "write the choices into the question, and the right one as the answer",
                 ));
             }
         }
         Ok(())
     }
 
-    /// Earlier turns, as Alpaca's `history` has them: pairs of a question and an answer.
+    /// Earlier turns: pairs of a question and an answer, as in Alpaca's `history`.
     fn history(&mut self) -> Result<Vec<Message>, TextError> {
         let Some(history) = self.object.shift_remove("history") else { return Ok(vec![]) };
-        let wrong =
-            || self.wrong("history", "is no list of pairs", "make it [[question, answer], …]");
-        let Value::Array(pairs) = parsed(history) else { return Err(wrong()) };
+        let error = || {
+            let remedy = "make it [[question, answer], …]";
+            self.field_error("history", "is not a list of pairs", remedy)
+        };
+        let Value::Array(pairs) = parse_json_string(history) else { return Err(error()) };
         let mut messages = vec![];
         for pair in &pairs {
-            let (Some(asked), Some(said)) = (pair[0].as_str(), pair[1].as_str()) else {
-                return Err(wrong());
+            let (Some(question), Some(answer)) = (pair[0].as_str(), pair[1].as_str()) else {
+                return Err(error());
             };
-            messages.extend([Message::user(asked), Message::assistant(said)]);
+            messages.extend([Message::user(question), Message::assistant(answer)]);
         }
         Ok(messages)
     }
 
-    /// A prompt with an answer that can be verified, with a worked solution, or alone.
-    fn problem(&mut self, prompt: Turns, found: String) -> Result<Body, TextError> {
+    /// A prompt with a verifiable answer, with a worked solution, or alone.
+    fn problem(&mut self, prompt: Turns, keys: String) -> Result<Body, TextError> {
         let mut solution =
-            if self.has("solution") { Some(self.spoken("solution", "assistant")?) } else { None };
+            if self.has("solution") { Some(self.turns_as("assistant", "solution")?) } else { None };
         if self.has("answer") {
             let answer = self.string("answer")?;
-            // GSM8K's: the work, and its result behind four hashes.
+            // GSM8K: the work, then `####` and the result.
             let reference =
                 answer.rsplit_once("####").map(|(_, reference)| reference.trim().to_owned());
             if solution.is_none() && (reference.is_some() || matches!(prompt, Turns::Chat(_))) {
@@ -308,9 +317,12 @@ impl Fields<'_> {
             return Ok(Body::Problem { prompt, answer: reference.unwrap_or(answer), solution });
         }
         match solution {
-            // The MATH data set's: the result stands in a box.
+            // MATH: the result is in `\\boxed{…}`.
             Some(Turns::Chat(messages)) => {
-                match messages.last().and_then(|message| boxed(&message.content)).map(str::to_owned)
+                match messages
+                    .last()
+                    .and_then(|message| boxed_answer(&message.content))
+                    .map(str::to_owned)
                 {
                     Some(answer) => {
                         Ok(Body::Problem { prompt, answer, solution: Some(Turns::Chat(messages)) })
@@ -319,127 +331,14 @@ impl Fields<'_> {
                 }
             }
             _ if self.has("label") && self.label()?.is_some() => {
-                Err(TextError::UnknownShape { place: self.place.to_owned(), found })
+                let location = self.location.to_owned();
+                Err(TextError::UnknownShape { location, found: keys })
             }
             _ => Ok(Body::Prompt { prompt }),
         }
     }
 
-    /// OpenAI's preference data: `input` with the conversation, and two outputs.
-    fn openai_preference(&mut self) -> Result<Body, TextError> {
-        let Some(Value::Object(mut input)) = self.object.shift_remove("input").map(parsed) else {
-            return Err(self.wrong("input", "is no object", "make it {\"messages\": […]}"));
-        };
-        drop_nulls(&mut input);
-        for (key, value) in input {
-            // `tools` and the like stand beside the conversation here.
-            self.object.entry(key).or_insert(value);
-        }
-        let prompt = Turns::Chat(self.messages("messages")?);
-        let chosen = Turns::Chat(self.messages("preferred_output")?);
-        let rejected = Turns::Chat(self.messages("non_preferred_output")?);
-        self.pair(prompt, chosen, rejected)
-    }
-
-    fn pair(&self, prompt: Turns, chosen: Turns, rejected: Turns) -> Result<Body, TextError> {
-        if chosen == rejected {
-            return Err(TextError::EqualAnswers { place: self.place.to_owned() });
-        }
-        Ok(Body::Preference { prompt, chosen, rejected })
-    }
-
-    fn preference(&mut self) -> Result<Body, TextError> {
-        let prompt = self.prompt()?;
-        let (chosen, rejected) = (self.turns("chosen")?, self.turns("rejected")?);
-        match (prompt, chosen, rejected) {
-            (_, Turns::Plain(_), Turns::Chat(_)) | (_, Turns::Chat(_), Turns::Plain(_)) => {
-                let cause = "is a plain string and the other answer a list of messages";
-                Err(self.wrong("chosen", cause, "use one form for both"))
-            }
-            (None, Turns::Plain(chosen), Turns::Plain(rejected)) => {
-                if let (Some(chosen), Some(rejected)) = (transcript(&chosen), transcript(&rejected))
-                {
-                    return self.without_prompt(&chosen, &rejected);
-                }
-                let shared = shared_text(&chosen, &rejected);
-                let plain = |text: &str| Turns::Plain(text.to_owned());
-                self.pair(
-                    plain(&chosen[..shared]),
-                    plain(&chosen[shared..]),
-                    plain(&rejected[shared..]),
-                )
-            }
-            (None, Turns::Chat(chosen), Turns::Chat(rejected)) => {
-                self.without_prompt(&chosen, &rejected)
-            }
-            // UltraFeedback: the prompt stands in the answers too.
-            (Some(prompt), Turns::Chat(chosen), Turns::Chat(rejected))
-                if !chosen[0].is_assistant() && chosen.first() == rejected.first() =>
-            {
-                let begins = match &prompt {
-                    Turns::Plain(text) => chosen.iter().any(|message| {
-                        message.role == "user" && message.content.trim() == text.trim()
-                    }),
-                    Turns::Chat(messages) => {
-                        chosen.starts_with(messages) && rejected.starts_with(messages)
-                    }
-                };
-                if !begins {
-                    let cause = "is not how `chosen` and `rejected` begin, which have a user's message of their own";
-                    return Err(self.wrong(
-                        "prompt",
-                        cause,
-                        "remove the prompt, or the messages before the answers",
-                    ));
-                }
-                self.without_prompt(&chosen, &rejected)
-            }
-            (Some(Turns::Plain(prompt)), Turns::Plain(chosen), Turns::Plain(rejected)) => {
-                if let (Some(p), Some(c), Some(r)) =
-                    (transcript(&prompt), transcript(&chosen), transcript(&rejected))
-                {
-                    return if c.starts_with(&p) && r.starts_with(&p) {
-                        self.without_prompt(&c, &r)
-                    } else {
-                        self.pair(Turns::Chat(p), Turns::Chat(c), Turns::Chat(r))
-                    };
-                }
-                let prompt = match transcript(&prompt) {
-                    Some(messages) if messages.last().is_some_and(|last| !last.is_assistant()) => {
-                        Turns::Chat(messages)
-                    }
-                    _ => Turns::Plain(prompt),
-                };
-                let answer = |text: String| match prompt {
-                    Turns::Chat(_) => Turns::Plain(text.trim().to_owned()),
-                    Turns::Plain(_) => Turns::Plain(text),
-                };
-                let (chosen, rejected) = (answer(chosen), answer(rejected));
-                self.pair(prompt, chosen, rejected)
-            }
-            (Some(prompt), chosen, rejected) => self.pair(prompt, chosen, rejected),
-        }
-    }
-
-    /// Two conversations: their prompt is what both begin with.
-    fn without_prompt(&self, chosen: &[Message], rejected: &[Message]) -> Result<Body, TextError> {
-        if chosen == rejected {
-            return Err(TextError::EqualAnswers { place: self.place.to_owned() });
-        }
-        let shared = chosen.iter().zip(rejected).take_while(|(a, b)| a == b).count();
-        let wrong =
-            |cause| Err(self.wrong("chosen", cause, "give a `prompt` and two answers to it"));
-        if shared == 0 {
-            return wrong("shares no first message with `rejected`");
-        }
-        if shared == chosen.len().min(rejected.len()) {
-            return wrong("or `rejected` is only the beginning of the other");
-        }
-        let chat = |messages: &[Message]| Turns::Chat(messages.to_vec());
-        self.pair(chat(&chosen[..shared]), chat(&chosen[shared..]), chat(&rejected[shared..]))
-    }
-
-    /// A thumb up or down. A `label` that is something else is an unused field.
+    /// The rating, if `label` or `kto_tag` is one. Any other label is an unused field.
     fn label(&mut self) -> Result<Option<bool>, TextError> {
         let Some(field) = self.first(&LABELS) else { return Ok(None) };
         let good = match &self.object[field] {
@@ -448,11 +347,8 @@ impl Fields<'_> {
             Value::Number(number) if number.as_f64() == Some(0.0) => false,
             Value::Number(number) => {
                 let cause = format!("is {number}");
-                return Err(self.wrong(
-                    field,
-                    &cause,
-                    "a rating is true or false; remove the key if it is none",
-                ));
+                let remedy = "a rating is true or false; remove any other label";
+                return Err(self.field_error(field, &cause, remedy));
             }
             Value::String(text) => match text.to_lowercase().as_str() {
                 "true" | "1" => true,
@@ -465,149 +361,20 @@ impl Fields<'_> {
         Ok(Some(good))
     }
 
+    /// The system message, unless it is blank.
     fn system(&mut self) -> Result<Option<String>, TextError> {
-        let Some(field) = self.first(&SYSTEMS) else { return Ok(None) };
+        let Some(field) = self.first(&SYSTEM_MESSAGES) else { return Ok(None) };
         let system = self.string(field)?;
         Ok((!system.trim().is_empty()).then_some(system))
     }
-
-    fn has(&self, key: &str) -> bool {
-        self.object.contains_key(key)
-    }
-
-    fn first<'k>(&self, keys: &[&'k str]) -> Option<&'k str> {
-        keys.iter().copied().find(|key| self.has(key))
-    }
-
-    fn keys(&self) -> String {
-        let name = |(key, value): (&String, &Value)| {
-            if value.is_null() { format!("`{key}` (null)") } else { format!("`{key}`") }
-        };
-        let keys: Vec<_> = self.object.iter().map(name).collect();
-        if keys.is_empty() { "(none)".to_owned() } else { keys.join(", ") }
-    }
-
-    /// A field of our own names: a string as it is written, or messages.
-    fn turns(&mut self, field: &str) -> Result<Turns, TextError> {
-        if let Some(value) = self.object.get_mut(field) {
-            *value = parsed_messages(value.take());
-        }
-        match self.object.get(field) {
-            Some(Value::Array(_)) => self.messages(field).map(Turns::Chat),
-            _ => self.string(field).map(Turns::Plain),
-        }
-    }
-
-    /// A field of another name: a string is a turn.
-    fn spoken(&mut self, field: &str, role: &str) -> Result<Turns, TextError> {
-        Ok(Turns::Chat(match self.turns(field)? {
-            Turns::Plain(text) => vec![Message::new(role, &text)],
-            Turns::Chat(messages) => messages,
-        }))
-    }
-
-    fn string(&mut self, field: &str) -> Result<String, TextError> {
-        match self.object.shift_remove(field) {
-            Some(Value::String(text)) => Ok(text),
-            Some(Value::Number(number)) if field == "answer" => Ok(number.to_string()),
-            other => Err(self.wrong(
-                field,
-                &format!("is {}", kind_of(other.as_ref())),
-                "make it a string",
-            )),
-        }
-    }
-
-    fn messages(&mut self, field: &str) -> Result<Vec<Message>, TextError> {
-        let remedy = "make it a list of {\"role\": …, \"content\": …}";
-        let list = match self.object.shift_remove(field).map(parsed) {
-            Some(Value::Array(list)) => list,
-            // OpenAI's outputs may be one message.
-            Some(message @ Value::Object(_)) if field.ends_with("_output") => vec![message],
-            Some(Value::String(text)) if text.trim_start().starts_with('[') => {
-                let cause = if text.contains("{'") {
-                    "is a list as Python prints it, not JSON"
-                } else {
-                    "is a string that begins like a list but is not JSON"
-                };
-                return Err(self.wrong(field, cause, "write it with json.dumps, or as JSONL"));
-            }
-            other => {
-                return Err(self.wrong(field, &format!("is {}", kind_of(other.as_ref())), remedy));
-            }
-        };
-        if list.is_empty() {
-            return Err(self.nothing(&format!("`{field}` is empty")));
-        }
-        let message = |(i, message): (usize, Value)| {
-            Message::from_json(message).map_err(|(cause, remedy)| {
-                self.wrong(field, &format!("has message {i} (from 0), {cause}"), &remedy)
-            })
-        };
-        list.into_iter().enumerate().map(message).collect()
-    }
-
-    /// The tools of a record: a list of JSON schemas, or the same as a string (columns of tables hold strings).
-    fn tools(&mut self) -> Result<Vec<Value>, TextError> {
-        let remedy = "make it a list of JSON schemas, as transformers' `tools`";
-        let tools = match self.object.shift_remove("tools").map(parsed) {
-            None => return Ok(vec![]),
-            Some(Value::String(text)) if text.trim().is_empty() => return Ok(vec![]),
-            Some(Value::Array(tools)) => tools.into_iter().map(parsed),
-            Some(other) => {
-                return Err(self.wrong("tools", &format!("is {}", kind_of(Some(&other))), remedy));
-            }
-        };
-        let tool = |tool: Value| match tool {
-            Value::Object(mut tool) => {
-                drop_nulls(&mut tool);
-                Ok(Value::Object(tool))
-            }
-            _ => Err(self.wrong("tools", "holds what is no object", remedy)),
-        };
-        tools.map(tool).collect()
-    }
-
-    /// Variables of the chat template, as TRL's records carry them.
-    fn arguments(&mut self) -> Result<Map<String, Value>, TextError> {
-        let field = "chat_template_kwargs";
-        match self.object.shift_remove(field).map(parsed) {
-            None => Ok(Map::new()),
-            Some(Value::Object(mut arguments)) => {
-                drop_nulls(&mut arguments);
-                Ok(arguments)
-            }
-            Some(other) => {
-                let cause = format!("is {}", kind_of(Some(&other)));
-                Err(self.wrong(
-                    field,
-                    &cause,
-                    "make it an object, such as {\"enable_thinking\": false}",
-                ))
-            }
-        }
-    }
-
-    fn wrong(&self, field: &str, cause: &str, remedy: &str) -> TextError {
-        TextError::Field {
-            place: self.place.to_owned(),
-            field: field.to_owned(),
-            cause: cause.to_owned(),
-            remedy: remedy.to_owned(),
-        }
-    }
-
-    fn nothing(&self, cause: &str) -> TextError {
-        TextError::TrainsNothing { place: self.place.to_owned(), cause: cause.to_owned() }
-    }
 }
 
-/// A record with a system message before everything; the error is why it can have none.
+/// Prepends the system message. The error is the reason why it cannot be.
 fn with_system(mut body: Body, system: Option<String>) -> Result<Body, &'static str> {
     let Some(system) = system else { return Ok(body) };
     let turns = match &mut body {
         Body::Chat { messages } => return prepend(messages, &system).map(|()| body),
-        Body::Text { .. } => return Err("stands beside a raw text, which has no system message"),
+        Body::Text { .. } => return Err("is in a record of raw text, which has no system message"),
         Body::Completion { prompt, .. }
         | Body::Rated { prompt, .. }
         | Body::Preference { prompt, .. }
@@ -626,56 +393,25 @@ fn with_system(mut body: Body, system: Option<String>) -> Result<Body, &'static 
 fn prepend(messages: &mut Vec<Message>, system: &str) -> Result<(), &'static str> {
     match messages.first().filter(|first| first.role == "system") {
         Some(first) if first.content.trim() == system.trim() => {}
-        Some(_) => return Err("differs from the system message that the conversation has"),
+        Some(_) => return Err("differs from the system message of the conversation"),
         None => messages.insert(0, Message::new("system", system)),
     }
     Ok(())
 }
 
-/// A value that a column of strings holds as JSON: a list or an object.
-fn parsed(value: Value) -> Value {
-    match value {
-        Value::String(text) => match serde_json::from_str(&text) {
-            Ok(inner @ (Value::Array(_) | Value::Object(_))) => inner,
-            _ => Value::String(text),
-        },
-        other => other,
-    }
-}
-
-/// A string that is a list of messages as JSON; every other string is a text.
-fn parsed_messages(value: Value) -> Value {
-    let Value::String(text) = &value else { return value };
-    if !text.trim_start().starts_with('[') {
-        return value;
-    }
-    let speaks = |message: &Value| message.get("role").or(message.get("from")).is_some();
-    match serde_json::from_str(text) {
-        Ok(Value::Array(list)) if !list.is_empty() && list.iter().all(speaks) => Value::Array(list),
-        _ => value,
-    }
-}
-
-/// What the last `\boxed{…}` of a solution holds.
-fn boxed(solution: &str) -> Option<&str> {
+/// The content of the last `\boxed{…}` of a solution.
+fn boxed_answer(solution: &str) -> Option<&str> {
     let start = solution.rfind("\\boxed{")? + "\\boxed{".len();
     let mut depth = 1;
-    for (at, c) in solution[start..].char_indices() {
+    for (offset, c) in solution[start..].char_indices() {
         match c {
             '{' => depth += 1,
             '}' => depth -= 1,
             _ => {}
         }
         if depth == 0 {
-            return Some(&solution[start..start + at]);
+            return Some(&solution[start..start + offset]);
         }
     }
     None
-}
-
-/// How many bytes of two plain texts are their prompt: the beginning that they share, to the end of its last whole word.
-fn shared_text(a: &str, b: &str) -> usize {
-    let same: usize =
-        a.chars().zip(b.chars()).take_while(|(a, b)| a == b).map(|(c, _)| c.len_utf8()).sum();
-    a[..same].rfind(char::is_whitespace).unwrap_or(0)
 }

@@ -1,26 +1,25 @@
-//! The statements and expressions of a template's source as words and marks: enough to see what it assigns, without parsing
-//! it.
+//! Splits a template's statements and expressions into tokens, without parsing them.
 
-/// A word or mark of a statement or expression; strings and numbers are of no interest and are marks too.
+/// A token of a statement or expression. Strings and numbers become placeholder symbols.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Token<'a> {
     Name(&'a str),
-    Mark(char),
+    Symbol(char),
 }
 
 /// `{% … %}` or `{{ … }}`.
 #[derive(Debug)]
 pub(crate) struct Tag<'a> {
     pub(crate) tokens: Vec<Token<'a>>,
-    /// Where each token begins in the source.
-    pub(crate) places: Vec<usize>,
-    /// Where the closing mark begins, with its whitespace control.
+    /// Offset of each token in the source.
+    pub(crate) offsets: Vec<usize>,
+    /// Offset of the closing delimiter, with its whitespace control.
     pub(crate) close: usize,
-    /// Where the tag ends.
+    /// Offset after the tag.
     pub(crate) end: usize,
 }
 
-/// The tags of a source in order; comments are none.
+/// The tags of a source, in order, without comments.
 pub(crate) fn tags(source: &str) -> impl Iterator<Item = Tag<'_>> {
     let mut at = 0;
     std::iter::from_fn(move || {
@@ -35,29 +34,29 @@ pub(crate) fn tags(source: &str) -> impl Iterator<Item = Tag<'_>> {
                 Some('{') => "}}",
                 _ => continue,
             };
-            let tag = tag(source, at + 1, close);
+            let tag = read_tag(source, at + 1, close);
             at = tag.end;
             return Some(tag);
         }
     })
 }
 
-/// The tag whose content begins at `at`, up to `mark`.
-fn tag<'a>(source: &'a str, mut at: usize, mark: &str) -> Tag<'a> {
-    let mut tag = Tag { tokens: vec![], places: vec![], close: source.len(), end: source.len() };
-    // Whitespace control is no part of the statement.
+/// The tag whose content starts at `at`, up to the delimiter `close`.
+fn read_tag<'a>(source: &'a str, mut at: usize, close: &str) -> Tag<'a> {
+    let mut tag = Tag { tokens: vec![], offsets: vec![], close: source.len(), end: source.len() };
+    // Skips whitespace control.
     at += source[at..].len() - source[at..].trim_start_matches(['-', '+']).len();
     while let Some(c) = source[at..].chars().next() {
         let rest = &source[at..];
-        if rest.starts_with(mark) {
-            (tag.close, tag.end) = (at, at + mark.len());
+        if rest.starts_with(close) {
+            (tag.close, tag.end) = (at, at + close.len());
             break;
         }
         let word =
             rest.len() - rest.trim_start_matches(|c: char| c.is_alphanumeric() || c == '_').len();
         let (token, length) = if word > 0 {
-            let starts = !c.is_ascii_digit();
-            (Some(if starts { Token::Name(&rest[..word]) } else { Token::Mark('0') }), word)
+            let is_name = !c.is_ascii_digit();
+            (Some(if is_name { Token::Name(&rest[..word]) } else { Token::Symbol('0') }), word)
         } else if c == '"' || c == '\'' {
             let mut escaped = true;
             let end = rest.find(|d| {
@@ -65,19 +64,19 @@ fn tag<'a>(source: &'a str, mut at: usize, mark: &str) -> Tag<'a> {
                 escaped = d == '\\' && !escaped;
                 ends
             });
-            (Some(Token::Mark('s')), end.map_or(rest.len(), |end| end + 1))
+            (Some(Token::Symbol('s')), end.map_or(rest.len(), |end| end + 1))
         } else {
-            ((!c.is_whitespace()).then_some(Token::Mark(c)), c.len_utf8())
+            ((!c.is_whitespace()).then_some(Token::Symbol(c)), c.len_utf8())
         };
         if let Some(token) = token {
             tag.tokens.push(token);
-            tag.places.push(at);
+            tag.offsets.push(at);
         }
         at += length;
     }
-    while matches!(tag.tokens.last(), Some(Token::Mark('-' | '+'))) {
+    while matches!(tag.tokens.last(), Some(Token::Symbol('-' | '+'))) {
         tag.tokens.pop();
-        tag.close = tag.places.pop().unwrap_or(tag.close);
+        tag.close = tag.offsets.pop().unwrap_or(tag.close);
     }
     tag
 }

@@ -1,8 +1,9 @@
-//! Chat templates: messages to text.
+//! Chat templates: from messages to text. `turns.rs` encodes the text as examples.
 //!
-//! Templates are Jinja, as saved in `tokenizer_config.json` or `chat_template.jinja`. Some mark what the assistant says with
-//! `{% generation %} … {% endgeneration %}` (transformers' extension). The marks are replaced, before compiling, by two
-//! marker characters around the same text, which are then found and removed. `turns.rs` turns the text into examples.
+//! Templates are Jinja, from `tokenizer_config.json` or `chat_template.jinja`. Some mark the
+//! assistant's text with `{% generation %} … {% endgeneration %}`, an extension of transformers.
+//! Before compiling, these tags are replaced by variables. Rendering fills them with two marker
+//! characters, which are then found and removed.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -15,16 +16,16 @@ use crate::jinja::{Compiled, strftime_at};
 use crate::message::value_contains;
 use crate::{END_OF_TEXT, Message, TextError, Tokenizer};
 
-/// The template that is used unless there is reason for another.
+/// The name of the template for ordinary conversations.
 pub(crate) const DEFAULT: &str = "default";
-/// The template for conversations with tools, where a model has one of its own for them.
+/// The name of the template for conversations with tools, which a model may have.
 const TOOL_USE: &str = "tool_use";
-/// Template variables that hold the marker characters while spans are looked for, and nothing otherwise.
+/// Template variables for the marker characters; empty unless spans are wanted.
 const START: &str = "crisol_generation_start";
 const END: &str = "crisol_generation_end";
-/// The moment that templates take for now unless they are told another: the same data must train in the same way tomorrow. It
-/// is the day that Llama 3.2's template writes itself where it is not given one.
-const NOW: DateTime = date(2024, 7, 26).at(0, 0, 0, 0);
+/// The default of a template's current time, fixed so that training does not depend on the date.
+/// It is the default date of Llama 3.2's template.
+const DEFAULT_NOW: DateTime = date(2024, 7, 26).at(0, 0, 0, 0);
 
 /// The template of the embedded model.
 const CRISOL: &str = "\
@@ -34,42 +35,43 @@ const CRISOL: &str = "\
 {%- elif message['role'] in ['system', 'user'] -%}
 {{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}
 {%- else -%}
-{{ raise_exception('unknown role `' + message['role'] + '`; the roles are system, user and assistant') }}
+{{ raise_exception('unknown role `' + message['role'] + '`; the roles are system, user and \
+assistant') }}
 {%- endif -%}
 {%- endfor -%}
 {%- if add_generation_prompt -%}<|assistant|>{%- endif -%}
 ";
 
-/// A compiled chat template, or several of one model, with what it writes beside the messages.
+/// The compiled chat templates of a model, with their variables.
 #[derive(Debug, Clone)]
 pub struct ChatTemplate {
     /// Templates by name; one of them is [`DEFAULT`].
     sources: BTreeMap<String, String>,
-    /// Those with generation marks.
+    /// Names of the templates with generation tags.
     marked: Vec<String>,
-    /// `eos_token`, `bos_token`, …: the named tokens that a template may write.
+    /// The named tokens: `eos_token`, `bos_token`, ….
     tokens: BTreeMap<String, String>,
-    /// The tools that the assistant may call, as JSON schemas.
+    /// Tools that the assistant may call, as JSON schemas.
     tools: Vec<serde_json::Value>,
-    /// Variables that data or the user set, such as `enable_thinking`.
+    /// Variables set by data or user, such as `enable_thinking`.
     arguments: Map<String, serde_json::Value>,
     now: DateTime,
     compiled: Compiled,
 }
 
-/// A rendered conversation with the byte ranges that the assistant says.
+/// A rendered conversation, and the byte ranges of the assistant's text.
 pub(crate) struct Rendered {
     pub(crate) text: String,
     pub(crate) spans: Vec<Range<usize>>,
 }
 
 impl ChatTemplate {
-    /// Compiles a template. `tokens` are the variables `eos_token`, `bos_token`, … with the tokens as written.
+    /// Compiles a template. `tokens` are the named tokens: `eos_token`, `bos_token`, ….
     pub fn new(source: &str, tokens: BTreeMap<String, String>) -> Result<Self, TextError> {
         Self::from_sources(BTreeMap::from([(DEFAULT.to_owned(), source.to_owned())]), tokens)
     }
 
-    /// Compiles a model's templates, which have names; `default` must be one.
+    /// Compiles the named templates of a model; one must be `default`.
     pub fn from_sources(
         sources: BTreeMap<String, String>,
         tokens: BTreeMap<String, String>,
@@ -80,8 +82,8 @@ impl ChatTemplate {
         }
         let mut marked = vec![];
         let replaced = sources.iter().map(|(name, source)| {
-            let (replaced, marks) = replace_marks(source);
-            if marks {
+            let (replaced, has_tags) = replace_generation_tags(source);
+            if has_tags {
                 marked.push(name.clone());
             }
             (name.clone(), replaced)
@@ -93,19 +95,19 @@ impl ChatTemplate {
             tokens,
             tools: vec![],
             arguments: Map::new(),
-            now: NOW,
+            now: DEFAULT_NOW,
             compiled,
         })
     }
 
-    /// The template with tools that the assistant may call (each a JSON schema, as the `tools` of transformers'
-    /// `apply_chat_template`).
+    /// The template with tools that the assistant may call: JSON schemas, as the `tools` of
+    /// transformers' `apply_chat_template`.
     #[must_use]
     pub fn with_tools(&self, tools: Vec<serde_json::Value>) -> Self {
         Self { tools, ..self.clone() }
     }
 
-    /// The template with variables such as `enable_thinking`, beside those that it has already; transformers calls them
+    /// The template with additional variables, such as `enable_thinking`; transformers calls them
     /// `chat_template_kwargs`.
     #[must_use]
     pub fn with_arguments(&self, arguments: Map<String, serde_json::Value>) -> Self {
@@ -114,36 +116,36 @@ impl ChatTemplate {
         template
     }
 
-    /// Whether a word, such as the name of a variable, occurs in the template.
+    /// Whether the template's source contains `word`, such as a variable's name.
     pub fn mentions(&self, word: &str) -> bool {
         self.sources[self.name()].contains(word)
     }
 
-    /// The template with this moment for `strftime_now`. Without it, templates take 26 July 2024 for today, so that the same
-    /// data is trained in the same way tomorrow.
+    /// The template with this time for `strftime_now`. The default is 26 July 2024, so that
+    /// training does not depend on the date.
     #[must_use]
-    pub fn at(&self, now: DateTime) -> Self {
+    pub fn with_now(&self, now: DateTime) -> Self {
         Self { now, ..self.clone() }
     }
 
-    /// The embedded template: `<|role|>` content `<|end|>` for each message, and `<|assistant|>` as the generation
-    /// prompt. What the assistant says and its `<|end|>` are trained.
+    /// The embedded template: `<|role|>` content `<|end|>` per message, `<|assistant|>` as
+    /// generation prompt. The assistant's text and its `<|end|>` are trained.
     pub fn crisol() -> Self {
         let tokens = BTreeMap::from([("eos_token".to_owned(), END_OF_TEXT.to_owned())]);
         Self::new(CRISOL, tokens).expect("the embedded template compiles, as a test checks")
     }
 
-    /// The default template as it was given and as it is saved, generation marks included.
+    /// The source of the default template, with its generation tags.
     pub fn source(&self) -> &str {
         &self.sources[DEFAULT]
     }
 
-    /// All templates by name, as they were given.
+    /// The sources of all templates, by name.
     pub fn sources(&self) -> &BTreeMap<String, String> {
         &self.sources
     }
 
-    /// The name of the template that these tools ask for.
+    /// The name of the template to use: `tool_use`, if there are tools and such a template.
     fn name(&self) -> &str {
         if !self.tools.is_empty() && self.sources.contains_key(TOOL_USE) {
             TOOL_USE
@@ -152,12 +154,12 @@ impl ChatTemplate {
         }
     }
 
-    /// Whether that template marks what the assistant says (`{% generation %}`).
+    /// Whether the template in use has generation tags.
     pub fn marks_generation(&self) -> bool {
         self.marked.iter().any(|name| name == self.name())
     }
 
-    /// The conversation as text; with `add_generation_prompt`, followed by what introduces the assistant's answer.
+    /// Renders the conversation; with `add_generation_prompt`, up to where the assistant answers.
     pub fn render(
         &self,
         messages: &[Message],
@@ -166,21 +168,22 @@ impl ChatTemplate {
         self.render_marked(messages, add_generation_prompt, "", "")
     }
 
-    /// The conversation as the model sees it when it is to answer.
+    /// Token ids of the conversation with generation prompt.
     pub fn prompt(
         &self,
         tokenizer: &Tokenizer,
         messages: &[Message],
     ) -> Result<Vec<u32>, TextError> {
-        tokenizer.encode(&self.render(&self.readable(messages)?, true)?)
+        tokenizer.encode(&self.render(&self.adapt_messages(messages)?, true)?)
     }
 
+    /// Whether a token can end a turn: a special token or the `eos_token`.
     pub(crate) fn ends_turn(&self, tokenizer: &Tokenizer, id: u32) -> bool {
         tokenizer.is_special(id)
             || self.tokens.get("eos_token").is_some_and(|eos| tokenizer.token_id(eos) == Some(id))
     }
 
-    /// The token that ends an assistant's turn, learnt from a short conversation.
+    /// The token that ends an assistant turn, found by rendering a short conversation.
     pub fn end_of_turn(&self, tokenizer: &Tokenizer) -> Result<u32, TextError> {
         const ANSWER: &str = "zq";
         let text = self.render(&[Message::user("a"), Message::assistant(ANSWER)], false)?;
@@ -189,6 +192,7 @@ impl ChatTemplate {
         end.ok_or_else(|| TextError::NoEndOfTurn { ending: String::new() })
     }
 
+    /// Renders with the given markers around the assistant's text.
     fn render_marked(
         &self,
         messages: &[Message],
@@ -211,7 +215,7 @@ impl ChatTemplate {
         }
         let tools = (!self.tools.is_empty()).then(|| Value::from(Serde(&self.tools)));
         for (name, value) in [
-            ("messages", messages.iter().map(Message::variable).collect()),
+            ("messages", messages.iter().map(Message::to_template_value).collect()),
             ("add_generation_prompt", Value::from(add_generation_prompt)),
             ("tools", tools.into()),
             (START, Value::from(start)),
@@ -219,13 +223,13 @@ impl ChatTemplate {
         ] {
             variables.insert(name.to_owned(), value);
         }
-        let input = messages.iter().map(|message| message.content.len()).sum();
-        self.compiled.render(self.name(), variables, input)
+        let input_bytes = messages.iter().map(|message| message.content.len()).sum();
+        self.compiled.render(self.name(), variables, input_bytes)
     }
 
-    /// The conversation with what the template's marks say is the assistant's.
+    /// Renders the conversation, with the spans inside generation tags.
     pub(crate) fn render_spans(&self, messages: &[Message]) -> Result<Rendered, TextError> {
-        let [start, end] = self.free_markers(messages)?;
+        let [start, end] = self.unused_markers(messages)?;
         let marked = self.render_marked(messages, false, &start.to_string(), &end.to_string())?;
         let mut text = String::with_capacity(marked.len());
         let mut spans: Vec<Range<usize>> = vec![];
@@ -239,46 +243,45 @@ impl ChatTemplate {
                 );
             } else if c == start || c == end {
                 return Err(TextError::Template(
-                    "{% generation %} marks inside one another".to_owned(),
+                    "its {% generation %} marks are nested".to_owned(),
                 ));
             } else {
                 text.push(c);
             }
         }
         if open.is_some() {
-            return Err(TextError::Template(
-                "the template drops an {% endgeneration %} mark".to_owned(),
-            ));
+            return Err(TextError::Template("it drops an {% endgeneration %} mark".to_owned()));
         }
         Ok(Rendered { text, spans })
     }
 
-    /// Two characters of Unicode's private use area that occur neither in the template nor in the conversation.
-    fn free_markers(&self, messages: &[Message]) -> Result<[char; 2], TextError> {
+    /// Two private-use characters that occur neither in the template nor in the conversation.
+    fn unused_markers(&self, messages: &[Message]) -> Result<[char; 2], TextError> {
         let used = |c: char| {
             self.sources.values().chain(self.tokens.values()).any(|text| text.contains(c))
                 || self.arguments.values().any(|value| value_contains(value, c))
                 || messages.iter().any(|message| message.contains(c))
                 || self.tools.iter().any(|tool| value_contains(tool, c))
         };
-        let mut free = ('\u{E000}'..='\u{F8FF}').filter(|&c| !used(c));
-        match (free.next(), free.next()) {
+        let mut unused = ('\u{E000}'..='\u{F8FF}').filter(|&c| !used(c));
+        match (unused.next(), unused.next()) {
             (Some(start), Some(end)) => Ok([start, end]),
             _ => Err(TextError::Template(
-                "the conversation uses all of Unicode's private use area (U+E000 to U+F8FF), of which two characters \
-                 are needed to find the trained tokens; remove some"
+                "the conversation uses all private-use characters (U+E000 to U+F8FF), but two are \
+                 needed to find the trained tokens; remove some"
                     .to_owned(),
             )),
         }
     }
 }
 
-/// Replaces generation marks by blocks that write the marker variables, and says whether there were any. The first and
-/// last tag keep the mark's whitespace control (`{%-`, `-%}`), and `with` gives the block its own scope, as
-/// transformers' extension does.
-fn replace_marks(source: &str) -> (String, bool) {
+/// Replaces generation tags by the marker variables, and returns whether there were any.
+///
+/// The first and last new tag keep the whitespace control (`{%-`, `-%}`). `with` gives the block
+/// its own scope, as transformers' extension does.
+fn replace_generation_tags(source: &str) -> (String, bool) {
     let mut out = String::with_capacity(source.len());
-    let mut marked = false;
+    let mut has_tags = false;
     let mut rest = source;
     while let Some(at) = rest.find('{') {
         out.push_str(&rest[..at]);
@@ -308,14 +311,14 @@ fn replace_marks(source: &str) -> (String, bool) {
                 }
                 _ => tag.to_owned(),
             };
-            marked |= replaced != tag;
+            has_tags |= replaced != tag;
             out.push_str(&replaced);
             continue;
         }
         out.push_str(tag);
     }
     out.push_str(rest);
-    (out, marked)
+    (out, has_tags)
 }
 
 /// Splits Jinja's whitespace control (`-` or `+`) off one side of a tag.

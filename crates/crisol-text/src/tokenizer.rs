@@ -1,7 +1,7 @@
-//! Byte-level BPE: training, encoding, decoding and streaming.
+//! Tokenizers: training byte-level BPE, loading, encoding, decoding and streaming.
 //!
-//! What differs from GPT-2's tokenizer: digits are split one by one before the usual pre-tokenization, so that
-//! numbers are read digit by digit (as Llama 1/2 and others do), which arithmetic needs. All 256 bytes are in the
+//! A trained tokenizer differs from GPT-2's in one point: digits are split one by one before
+//! pre-tokenization, as in Llama 1 and 2, because arithmetic needs it. All 256 bytes are in the
 //! vocabulary, so every text round-trips.
 
 use std::collections::BTreeSet;
@@ -12,6 +12,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rayon::prelude::*;
+use tokenizers::Encoding;
 use tokenizers::decoders::DecoderWrapper;
 use tokenizers::models::bpe::{BPE, BpeTrainer};
 use tokenizers::models::{ModelWrapper, TrainerWrapper};
@@ -19,76 +20,77 @@ use tokenizers::pre_tokenizers::PreTokenizerWrapper;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::pre_tokenizers::digits::Digits;
 use tokenizers::pre_tokenizers::sequence::Sequence;
-use tokenizers::{AddedToken, Encoding};
 
 use crate::TextError;
-use crate::guard::guarded;
+use crate::panics::catch_panic;
 use crate::sentencepiece::Vocabulary;
 use crate::word_cache::WordCache;
 
-/// A token that is one token wherever it stands in a text, whatever the merges say.
+/// A token added to the vocabulary. It is matched in a text before pre-tokenization and merges.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct NamedToken<'a> {
-    /// How it is written in a text.
+pub struct AddedToken<'a> {
+    /// Its text.
     pub text: &'a str,
-    /// A special token is structure, not content: [`Tokenizer::decode`] can leave it out.
+    /// Whether it is structure, not content. [`Tokenizer::decode`] can skip special tokens.
     pub special: bool,
 }
 
-/// Ends a document of pre-training text, and a plain completion.
+/// Ends a document of pre-training text and a raw-text completion.
 pub const END_OF_TEXT: &str = "<|eos|>";
-/// Ends one message of a conversation in the embedded template.
+/// Ends a message in the embedded template.
 pub const END_OF_TURN: &str = "<|end|>";
 
-/// The named tokens of the embedded tokenizer and template; they get the ids 0, 1, … in this order.
-pub const EMBEDDED_TOKENS: [NamedToken<'static>; 7] = [
-    NamedToken { text: END_OF_TEXT, special: true },
-    NamedToken { text: END_OF_TURN, special: true },
-    NamedToken { text: "<|system|>", special: true },
-    NamedToken { text: "<|user|>", special: true },
-    NamedToken { text: "<|assistant|>", special: true },
-    NamedToken { text: "<think>", special: false },
-    NamedToken { text: "</think>", special: false },
+/// The added tokens of the embedded tokenizer and template, with ids 0, 1, … in this order.
+pub const EMBEDDED_TOKENS: [AddedToken<'static>; 7] = [
+    AddedToken { text: END_OF_TEXT, special: true },
+    AddedToken { text: END_OF_TURN, special: true },
+    AddedToken { text: "<|system|>", special: true },
+    AddedToken { text: "<|user|>", special: true },
+    AddedToken { text: "<|assistant|>", special: true },
+    AddedToken { text: "<think>", special: false },
+    AddedToken { text: "</think>", special: false },
 ];
 
-/// A tokenizer: text to token ids and back.
+/// A tokenizer: from text to token ids and back.
 #[derive(Clone)]
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     special: BTreeSet<u32>,
-    /// The bytes of text that each token holds, where tokens hold a text's bytes one to one.
+    /// Bytes of text per token id, if tokens represent a text's bytes one to one.
     bytes: Option<Vec<u32>>,
-    /// The fast way to ids, where there is one.
+    /// The fast encoder, if the tokenizer is of a supported kind.
     words: Option<Arc<WordCache>>,
-    /// The tokens that it puts before and after a plain text.
-    around: [Vec<u32>; 2],
-    /// Tokens with larger ids are not encoded: the model has no rows for them.
+    /// The special tokens before and after a text (the post-processor's).
+    affixes: [Vec<u32>; 2],
+    /// Rows of the model's embedding; a token without a row is an error on encoding.
     rows: usize,
 }
 
-/// Without the vocabulary, which fills screens.
+/// Omits the vocabulary.
 impl fmt::Debug for Tokenizer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Tokenizer").field("vocab_size", &self.vocab_size()).finish_non_exhaustive()
     }
 }
 
-/// Some fifty times the largest vocabularies in use. Bounds the tables by id that a damaged file can ask for.
-const LARGEST_ID: u32 = (1 << 24) - 1;
+/// Largest accepted id, to bound the tables that a damaged file can allocate. Some fifty times the
+/// largest vocabularies in use.
+const MAX_ID: u32 = (1 << 24) - 1;
 
-/// A text's tokens, each with the bytes of the text that it stands for.
-pub(crate) struct Spanned {
+/// The tokens of a text, each with its byte range.
+pub(crate) struct TokenSpans {
     pub(crate) ids: Vec<u32>,
     pub(crate) spans: Vec<Range<usize>>,
 }
 
-impl Spanned {
-    /// What comes after the first `seam` bytes (`spans` counted from there), where `before` are their tokens and none reaches
-    /// over the seam.
-    fn split_off(&self, before: &[u32], seam: usize) -> Option<Self> {
-        // Normalizers may reorder what they read, so every token is looked at.
-        let rest = self.ids.strip_prefix(before)?;
-        let spans = &self.spans[before.len()..];
+impl TokenSpans {
+    /// The tokens after byte `seam`, with spans relative to it.
+    ///
+    /// `None` unless the text up to `seam` has the ids `prefix`, and no token spans the seam.
+    fn split_off(&self, prefix: &[u32], seam: usize) -> Option<Self> {
+        let rest = self.ids.strip_prefix(prefix)?;
+        let spans = &self.spans[prefix.len()..];
+        // Normalizers may reorder text, so every token is checked.
         spans.iter().all(|span| span.start >= seam).then(|| Self {
             ids: rest.to_vec(),
             spans: spans.iter().map(|span| span.start - seam..span.end - seam).collect(),
@@ -97,19 +99,23 @@ impl Spanned {
 }
 
 impl Tokenizer {
-    /// Trains byte-level BPE on `texts` to at most `vocab_size` tokens (fewer where the texts do not hold that many
-    /// repeated pairs), `named` included. The same texts in the same order give the same tokenizer.
-    pub fn train<I, S>(texts: I, vocab_size: usize, named: &[NamedToken]) -> Result<Self, TextError>
+    /// Trains byte-level BPE on `texts`, with at most `vocab_size` tokens including `added`.
+    ///
+    /// There are fewer tokens if the texts have too few repeated pairs. Training is deterministic
+    /// for texts in a given order.
+    pub fn train<I, S>(texts: I, vocab_size: usize, added: &[AddedToken]) -> Result<Self, TextError>
     where
         I: IntoIterator<Item = S>,
         I::IntoIter: Send,
         S: AsRef<str> + Send,
     {
-        let least = 256 + named.len();
-        if vocab_size < least {
+        let min_size = 256 + added.len();
+        if vocab_size < min_size {
             return Err(TextError::Training(format!(
-                "a vocabulary of {vocab_size} cannot hold the 256 bytes and {} named tokens; ask for {least} or more",
-                named.len()
+                "a vocabulary of {vocab_size} is too small for the 256 bytes and {} added tokens; \
+                 use \
+                 {min_size} or more",
+                added.len()
             )));
         }
         let mut trainer: TrainerWrapper = BpeTrainer::builder()
@@ -117,7 +123,10 @@ impl Tokenizer {
             .show_progress(false)
             .initial_alphabet(ByteLevel::alphabet().into_iter().collect())
             .special_tokens(
-                named.iter().map(|token| AddedToken::from(token.text, token.special)).collect(),
+                added
+                    .iter()
+                    .map(|token| tokenizers::AddedToken::from(token.text, token.special))
+                    .collect(),
             )
             .build()
             .into();
@@ -147,37 +156,35 @@ impl Tokenizer {
         Self::parse(bytes, "tokenizer.json")
     }
 
-    /// Reads a sentencepiece `tokenizer.model` of BPE type (Llama 1 and 2, `TinyLlama`, …). `file` names it in errors.
+    /// Reads a sentencepiece `tokenizer.model` of BPE type (Llama 1 and 2, `TinyLlama`, …). Errors
+    /// name it `file`.
     pub fn from_sentencepiece(bytes: &[u8], file: &str) -> Result<Self, TextError> {
         Vocabulary::parse(bytes, file)?.tokenizer(file)
     }
 
-    /// A tokenizer from the contents of a `tokenizer.json`, made from the file that errors name.
+    /// A tokenizer from the contents of a `tokenizer.json`. Errors name its origin `file`.
     pub(crate) fn from_value(json: &serde_json::Value, file: &str) -> Result<Self, TextError> {
         Self::parse(json.to_string().as_bytes(), file)
     }
 
     fn parse(bytes: &[u8], file: &str) -> Result<Self, TextError> {
-        let unusable = |cause: String| TextError::Folder {
+        let unusable = |cause: String| TextError::ModelFile {
             file: file.to_owned(),
-            cause: format!("not a tokenizer that this version understands: {cause}"),
+            cause: format!("not a supported tokenizer: {cause}"),
             remedy: "get the file again, or convert it with a recent version of transformers"
                 .to_owned(),
         };
-        // Where JSON breaks off within some of its parts, the tokenizers crate does not say where, but panics.
+        // Parses the JSON first: the tokenizers library panics on some truncated files.
         serde_json::from_slice::<serde_json::Value>(bytes).map_err(|e| unusable(e.to_string()))?;
-        let inner = guarded(|| tokenizers::Tokenizer::from_bytes(bytes)).map_err(unusable)?;
-        if let Some(id) = inner.get_vocab(true).into_values().find(|&id| id > LARGEST_ID) {
-            return Err(unusable(format!(
-                "a token has the id {id}, where {LARGEST_ID} is the most"
-            )));
+        let inner = catch_panic(|| tokenizers::Tokenizer::from_bytes(bytes)).map_err(unusable)?;
+        if let Some(id) = inner.get_vocab(true).into_values().find(|&id| id > MAX_ID) {
+            return Err(unusable(format!("a token has the id {id}, above the limit of {MAX_ID}")));
         }
         Ok(Self::new(inner))
     }
 
     fn new(mut inner: tokenizers::Tokenizer) -> Self {
-        // Some published files carry the truncation and padding of their last training run, which would silently cut
-        // or fill every text.
+        // Some published files keep the truncation and padding of their last training run.
         inner.with_truncation(None).expect("truncation can always be switched off");
         inner.with_padding(None);
         let special = inner
@@ -186,9 +193,10 @@ impl Tokenizer {
             .filter_map(|(id, token)| token.special.then_some(id))
             .collect();
         let bytes = token_bytes(&inner);
-        let words = bytes.is_some().then(|| WordCache::of(&inner)).flatten().map(Arc::new);
-        let around = tokens_around(&inner);
-        Self { inner, special, bytes, words, around, rows: usize::MAX }
+        let words =
+            bytes.is_some().then(|| WordCache::for_tokenizer(&inner)).flatten().map(Arc::new);
+        let affixes = special_affixes(&inner);
+        Self { inner, special, bytes, words, affixes, rows: usize::MAX }
     }
 
     /// The contents of this tokenizer's `tokenizer.json`.
@@ -203,44 +211,45 @@ impl Tokenizer {
             .map_err(|source| TextError::Write { path: path.to_owned(), source })
     }
 
-    /// The token ids of `text`. Named tokens written in the text are recognised, as transformers does; nothing is
-    /// added before or after.
+    /// The token ids of `text`, without special tokens before and after it.
+    ///
+    /// Added tokens in the text are matched, as in transformers.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, TextError> {
         if let Some(words) = &self.words {
-            let ids = guarded(|| words.encode(self.inner.get_model(), text))
+            let ids = catch_panic(|| words.encode(self.inner.get_model(), text))
                 .map_err(TextError::Encode)?;
-            self.check_whole(text, ids.iter().copied())?;
+            self.check_complete(text, ids.iter().copied())?;
             return Ok(ids);
         }
         let encoding =
-            guarded(|| self.inner.encode_fast(text, false)).map_err(TextError::Encode)?;
-        self.whole(text, &encoding)
+            catch_panic(|| self.inner.encode_fast(text, false)).map_err(TextError::Encode)?;
+        self.checked_ids(text, &encoding)
     }
 
-    /// The token ids of `text` with what the tokenizer puts around a plain text: the beginning-of-text token of Llama,
-    /// nothing with GPT-2 or Qwen. The ids of transformers' `tokenizer(text)`.
-    pub fn encode_plain(&self, text: &str) -> Result<Vec<u32>, TextError> {
-        let [before, after] = &self.around;
+    /// The token ids of `text` with the tokenizer's special tokens, as transformers'
+    /// `tokenizer(text)`: Llama's adds a beginning-of-text token, GPT-2's and Qwen's nothing.
+    pub fn encode_with_special_tokens(&self, text: &str) -> Result<Vec<u32>, TextError> {
+        let [before, after] = &self.affixes;
         Ok([before.as_slice(), &self.encode(text)?, after].concat())
     }
 
-    /// The ids of a text after what the tokenizer puts before a plain text, unless the text begins with it itself.
-    pub(crate) fn after_beginning(&self, ids: Vec<u32>) -> Vec<u32> {
-        let before = &self.around[0];
+    /// Prepends the special tokens that start a text, unless `ids` start with them.
+    pub(crate) fn with_bos(&self, ids: Vec<u32>) -> Vec<u32> {
+        let before = &self.affixes[0];
         if ids.starts_with(before) { ids } else { [before.as_slice(), &ids].concat() }
     }
 
-    /// The token that [`Self::encode_plain`] puts before a text, if it does.
-    pub fn plain_bos(&self) -> Option<u32> {
-        self.around[0].first().copied()
+    /// The token that [`Self::encode_with_special_tokens`] prepends, if any.
+    pub fn prepended_token(&self) -> Option<u32> {
+        self.affixes[0].first().copied()
     }
 
-    /// The token that [`Self::encode_plain`] puts after a text, if it does.
-    pub fn plain_eos(&self) -> Option<u32> {
-        self.around[1].last().copied()
+    /// The token that [`Self::encode_with_special_tokens`] appends, if any.
+    pub fn appended_token(&self) -> Option<u32> {
+        self.affixes[1].last().copied()
     }
 
-    /// What kind of tokenizer it is, in the field's words.
+    /// The type of tokenizer, such as "byte-level BPE".
     pub fn kind(&self) -> &'static str {
         match self.inner.get_model() {
             ModelWrapper::BPE(_)
@@ -261,32 +270,34 @@ impl Tokenizer {
         texts.par_iter().map(|text| self.encode(text)).collect()
     }
 
-    /// The ids of an encoding, where its tokens hold every byte of the text. The patterns of some tokenizers give up
-    /// on very long runs of white space and silently drop what follows.
-    fn whole(&self, text: &str, encoding: &Encoding) -> Result<Vec<u32>, TextError> {
+    /// The ids of an encoding, checked for completeness.
+    fn checked_ids(&self, text: &str, encoding: &Encoding) -> Result<Vec<u32>, TextError> {
         let ids = encoding.get_ids().to_vec();
-        self.check_whole(text, ids.iter().copied())?;
+        self.check_complete(text, ids.iter().copied())?;
         Ok(ids)
     }
 
-    fn check_whole(
+    /// An error if a token has no embedding row, or if the tokens lack some bytes of the text.
+    ///
+    /// The patterns of some tokenizers fail on very long runs of white space, and drop the rest.
+    fn check_complete(
         &self,
         text: &str,
         ids: impl Iterator<Item = u32> + Clone,
     ) -> Result<(), TextError> {
         if let Some(id) = ids.clone().find(|&id| id as usize >= self.rows) {
-            return Err(TextError::NoRow {
+            return Err(TextError::TokenOutsideEmbedding {
                 token: self.token(id).unwrap_or_default(),
                 id,
                 rows: self.rows,
             });
         }
         if let Some(bytes) = &self.bytes {
-            let held: usize = ids.map(|id| bytes[id as usize] as usize).sum();
-            if held != text.len() {
+            let encoded: usize = ids.map(|id| bytes[id as usize] as usize).sum();
+            if encoded != text.len() {
                 return Err(TextError::Encode(format!(
-                    "its tokens hold {held} of its {} bytes; break up very long runs of spaces or line breaks, and remove \
-                     characters that the vocabulary has no bytes for",
+                    "its tokens represent {encoded} of its {} bytes; break up very long runs of \
+                     spaces or line breaks, and remove characters that the vocabulary lacks",
                     text.len()
                 )));
             }
@@ -294,9 +305,10 @@ impl Tokenizer {
         Ok(())
     }
 
-    /// The token ids of `text` with the bytes that each stands for. Tokens that share a character (its bytes spread
-    /// over them) all have that whole character; no byte between two tokens is left out.
-    pub(crate) fn encode_spans(&self, text: &str) -> Result<Spanned, TextError> {
+    /// The token ids of `text`, each with its byte range.
+    ///
+    /// Tokens that share a character all span the whole character. Spans leave no gaps.
+    pub(crate) fn encode_spans(&self, text: &str) -> Result<TokenSpans, TextError> {
         if let (Some(_), Some(bytes)) = (&self.words, &self.bytes) {
             let ids = self.encode(text)?;
             let mut end = 0;
@@ -306,86 +318,91 @@ impl Tokenizer {
                 text.floor_char_boundary(start)..text.ceil_char_boundary(end)
             });
             let spans = spans.collect();
-            return Ok(Spanned { ids, spans });
+            return Ok(TokenSpans { ids, spans });
         }
-        let encoding = guarded(|| self.inner.encode(text, false)).map_err(TextError::Encode)?;
+        let encoding = catch_panic(|| self.inner.encode(text, false)).map_err(TextError::Encode)?;
         let mut covered = 0;
         let spans = encoding
             .get_offsets()
             .iter()
             .map(|&(start, end)| {
-                // Tokenizers with `trim_offsets` leave the space before a word out of the word's offsets.
+                // With `trim_offsets`, a word's offsets omit the space before it.
                 let start = start.min(covered);
                 covered = covered.max(end);
                 start..end.max(start)
             })
             .collect();
-        Ok(Spanned { ids: self.whole(text, &encoding)?, spans })
+        Ok(TokenSpans { ids: self.checked_ids(text, &encoding)?, spans })
     }
 
-    /// The ids of a prompt, and the tokens of what follows it (`spans` counted from there). The prompt's ids are those
-    /// of the prompt alone, which the model meets when it is to answer, also where the tokenizer would merge across the
-    /// seam.
-    pub(crate) fn encode_after(
+    /// The ids of a prompt, and the tokens of the text after it, with spans relative to that text.
+    ///
+    /// The prompt is encoded on its own, as at inference, even if the tokenizer would merge across
+    /// the seam.
+    pub(crate) fn encode_pair(
         &self,
         prompt: &str,
         rest: &str,
-    ) -> Result<(Vec<u32>, Spanned), TextError> {
+    ) -> Result<(Vec<u32>, TokenSpans), TextError> {
         let ids = self.encode(prompt)?;
-        let rest = self.encode_rest(prompt, &ids, rest)?;
+        let rest = self.encode_continuation_of(prompt, &ids, rest)?;
         Ok((ids, rest))
     }
 
-    /// The same, of a prompt whose ids are known.
-    pub(crate) fn encode_rest(
+    /// The tokens of `rest` after a prompt with known `ids`.
+    pub(crate) fn encode_continuation_of(
         &self,
         prompt: &str,
         ids: &[u32],
         rest: &str,
-    ) -> Result<Spanned, TextError> {
-        let (first, start) = self.last_named(prompt, ids).unwrap_or((0, 0));
-        let whole = self.encode_spans(&[&prompt[start..], rest].concat())?;
-        match whole.split_off(&ids[first..], prompt.len() - start) {
+    ) -> Result<TokenSpans, TextError> {
+        let (first, start) = self.last_split_point(prompt, ids).unwrap_or((0, 0));
+        let joined = self.encode_spans(&[&prompt[start..], rest].concat())?;
+        match joined.split_off(&ids[first..], prompt.len() - start) {
             Some(rest) => Ok(rest),
-            None => self.encode_continuation(rest),
+            None => self.encode_without_prefix_space(rest),
         }
     }
 
-    /// The last named token of a text, by its place among the ids and in the text, before which nothing depends on how the text
-    /// goes on: named tokens are found before anything is merged, and none that begins earlier reaches beyond the text.
-    fn last_named(&self, text: &str, ids: &[u32]) -> Option<(usize, usize)> {
+    /// Token index and byte offset of the last special token after which encoding can restart.
+    ///
+    /// Added tokens are matched before merging. The token must be far enough from the end that no
+    /// longer added token can start there and extend beyond the text.
+    fn last_split_point(&self, text: &str, ids: &[u32]) -> Option<(usize, usize)> {
         let (words, bytes) = (self.words.as_ref()?, self.bytes.as_ref()?);
         let mut start = text.len();
         for (t, &id) in ids.iter().enumerate().rev() {
             start -= bytes[id as usize] as usize;
-            if self.is_special(id) && start + words.longest_named() <= text.len() {
+            if self.is_special(id) && start + words.longest_added_token() <= text.len() {
                 return Some((t, start));
             }
         }
         None
     }
 
-    /// The tokens of a text that goes on with another one: without the space that sentencepiece and its like put before
-    /// the first word.
-    fn encode_continuation(&self, text: &str) -> Result<Spanned, TextError> {
-        // A tokenizer that changes nothing puts no space there. Of the others, text is encoded after something that does not
-        // merge with it; a letter and a line break each merge with some texts.
-        const BEFORE: [&str; 6] = ["\n", "a", ".", "0", "é", "\n\n"];
-        let before: &[&str] = if self.bytes.is_some() { &[] } else { &BEFORE };
-        for before in before {
-            let ids = self.encode(before)?;
-            let whole = self.encode_spans(&[*before, text].concat())?;
-            if let Some(rest) = whole.split_off(&ids, before.len()) {
+    /// The tokens of a text inside another: without the space that sentencepiece tokenizers
+    /// prepend.
+    fn encode_without_prefix_space(&self, text: &str) -> Result<TokenSpans, TextError> {
+        // Encodes the text after a prefix that does not merge with it. Each candidate merges with
+        // some texts. A tokenizer that keeps bytes one to one prepends no space.
+        const PREFIXES: [&str; 6] = ["\n", "a", ".", "0", "é", "\n\n"];
+        let prefixes: &[&str] = if self.bytes.is_some() { &[] } else { &PREFIXES };
+        for prefix in prefixes {
+            let ids = self.encode(prefix)?;
+            let joined = self.encode_spans(&[*prefix, text].concat())?;
+            if let Some(rest) = joined.split_off(&ids, prefix.len()) {
                 return Ok(rest);
             }
         }
         self.encode_spans(text)
     }
 
-    /// The text of `ids`. Bytes that are no whole character become U+FFFD, ids outside the vocabulary nothing.
+    /// The text of `ids`. Incomplete characters become U+FFFD; ids outside the vocabulary are
+    /// skipped.
     pub fn decode(&self, ids: &[u32], skip_special: bool) -> String {
-        guarded(|| self.inner.decode(ids, skip_special)).unwrap_or_else(|_| {
-            // A decoder that fails (a broken pattern in a foreign file): the tokens as the vocabulary writes them.
+        catch_panic(|| self.inner.decode(ids, skip_special)).unwrap_or_else(|_| {
+            // The decoder of a damaged file may fail; then the tokens are written as in the
+            // vocabulary.
             ids.iter()
                 .filter(|id| !(skip_special && self.is_special(**id)))
                 .filter_map(|&id| self.token(id))
@@ -393,97 +410,104 @@ impl Tokenizer {
         })
     }
 
-    /// Decodes token by token, for showing a text while it is being generated.
+    /// Decodes token by token, to show a text while it is generated.
     pub fn stream(&self, skip_special: bool) -> TokenStream<'_> {
         TokenStream {
             tokenizer: self,
             skip_special,
             window: Vec::new(),
-            shown: 0,
+            returned: 0,
             anchor: self.anchor(skip_special),
         }
     }
 
-    /// A token that can stand before others to decode them as in the middle of a text.
+    /// A token to put before others, to decode them as in the middle of a text.
     fn anchor(&self, skip_special: bool) -> Option<u32> {
         let ids = self.encode("a").ok()?;
-        ids.last().copied().filter(|&id| self.stands_alone(id, skip_special))
+        ids.last().copied().filter(|&id| self.decodes_independently(id, skip_special))
     }
 
-    /// Whether a token has a text of its own, whatever comes after it. A byte of byte fallback has not: the library
-    /// decodes a row of them at once, all of them to U+FFFD where one does not fit in.
-    fn stands_alone(&self, id: u32, skip_special: bool) -> bool {
+    /// Whether the text of a token does not depend on its neighbours.
+    ///
+    /// That of a byte-fallback token does: the library decodes a run of them at once.
+    fn decodes_independently(&self, id: u32, skip_special: bool) -> bool {
         let text = self.decode(&[id], skip_special);
         let byte = self.token(id).is_some_and(|token| token.len() == 6 && token.starts_with("<0x"));
         !text.is_empty() && incomplete_tail(&text) == 0 && !byte
     }
 
-    /// The id of a token, as written in the vocabulary.
+    /// The id of a token as written in the vocabulary.
     pub fn token_id(&self, token: &str) -> Option<u32> {
         self.inner.token_to_id(token)
     }
 
-    /// A token as written in the vocabulary (byte-level: `Ġ` stands for a space).
+    /// A token as written in the vocabulary (byte-level BPE writes `Ġ` for a space).
     pub fn token(&self, id: u32) -> Option<String> {
         self.inner.id_to_token(id)
     }
 
-    /// Whether a token is structure rather than content.
+    /// Whether a token is special: structure, not content.
     pub fn is_special(&self, id: u32) -> bool {
         self.special.contains(&id)
     }
 
-    /// Whether a token is nothing but white space.
+    /// Whether a token is only white space.
     pub(crate) fn is_blank(&self, id: u32) -> bool {
-        // Decoders of sentencepiece take the first space away.
+        // A sentencepiece decoder removes the first space, so the text may be empty.
         self.decode(&[id], false).trim().is_empty()
     }
 
-    /// Makes texts an error that hold a token for which a model with `rows` rows in its embedding has none. Some published
-    /// folders have such tokens, added to the tokenizer alone (a `<pad>`). Without a row for a token of the vocabulary itself, or
-    /// for one that stands around every text, tokenizer and model do not belong together; then this is `false`.
+    /// Makes tokens without one of `rows` embedding rows an error on encoding.
+    ///
+    /// Some published tokenizers have added tokens without a row, such as `<pad>`. Returns `false`
+    /// if a token of the base vocabulary, or one added to every text, has no row: then the
+    /// tokenizer is not the model's.
     #[must_use]
-    pub(crate) fn limit(&mut self, rows: usize) -> bool {
+    pub(crate) fn limit_rows(&mut self, rows: usize) -> bool {
         let within = |id: u32| (id as usize) < rows;
         let fits = self.inner.get_vocab(false).into_values().all(within)
-            && self.around.iter().flatten().all(|&id| within(id));
+            && self.affixes.iter().flatten().all(|&id| within(id));
         if fits && self.vocab_size() > rows {
             self.rows = rows;
         }
         fits
     }
 
-    /// One more than the largest id: the rows that an embedding table needs.
+    /// One more than the largest id: the rows that an embedding needs.
     pub fn vocab_size(&self) -> usize {
         let largest = self.inner.get_vocab(true).into_values().max();
         largest.map_or(0, |id| id as usize + 1)
     }
 }
 
-/// The bytes of text that each token of a byte-level tokenizer holds, by id; nothing for tokenizers that change the text
-/// (a normalizer, a prefix space) or whose named tokens swallow the space around them.
+/// Bytes of text per token id of a byte-level tokenizer.
+///
+/// `None` if the tokenizer changes the text (normalizer, prefix space), or if its added tokens
+/// strip neighbouring spaces.
 fn token_bytes(inner: &tokenizers::Tokenizer) -> Option<Vec<u32>> {
     let byte_level = matches!(inner.get_decoder(), Some(DecoderWrapper::ByteLevel(_)));
     let prefix_space = inner.get_pre_tokenizer().is_some_and(adds_prefix_space);
     let added = inner.get_added_tokens_decoder();
-    let swallows = added.values().any(|token| token.lstrip || token.rstrip);
-    if !byte_level || prefix_space || swallows || inner.get_normalizer().is_some() {
+    let strips_spaces = added.values().any(|token| token.lstrip || token.rstrip);
+    if !byte_level || prefix_space || strips_spaces || inner.get_normalizer().is_some() {
         return None;
     }
     let vocabulary = inner.get_vocab(true);
     let size = vocabulary.values().max().map_or(0, |&id| id as usize + 1);
     let mut bytes = vec![0; size];
     for (token, id) in vocabulary {
-        // In the vocabulary, a token is written with one character per byte; a named one as it is in the text.
+        // The vocabulary writes one character per byte, but added tokens as in the text.
         let length = if added.contains_key(&id) { token.len() } else { token.chars().count() };
         bytes[id as usize] = length as u32;
     }
     Some(bytes)
 }
 
-/// The tokens before and after a plain text.
-fn tokens_around(inner: &tokenizers::Tokenizer) -> [Vec<u32>; 2] {
-    let Ok(encoding) = guarded(|| inner.encode_fast("a", true)) else { return [vec![], vec![]] };
+/// The special tokens that the post-processor adds before and after a text.
+fn special_affixes(inner: &tokenizers::Tokenizer) -> [Vec<u32>; 2] {
+    let Ok(encoding) = catch_panic(|| inner.encode_fast("a", true)) else {
+        return [vec![], vec![]];
+    };
     let (ids, added) = (encoding.get_ids(), encoding.get_special_tokens_mask());
     let before = added.iter().take_while(|&&added| added == 1).count();
     let after = added[before..].iter().rev().take_while(|&&added| added == 1).count();
@@ -498,49 +522,51 @@ fn adds_prefix_space(pre_tokenizer: &PreTokenizerWrapper) -> bool {
     }
 }
 
-/// Decodes token by token, holding back the bytes of a character until it is whole.
+/// Decodes token by token; holds back the bytes of incomplete characters.
 #[derive(Debug, Clone)]
 pub struct TokenStream<'a> {
     tokenizer: &'a Tokenizer,
     skip_special: bool,
-    /// The tokens since the last point at which the text was whole, after the anchor (for decoders that look back).
+    /// The tokens since the text was last complete, after the anchor.
     window: Vec<u32>,
-    /// Bytes of the window's text that were given out.
-    shown: usize,
-    /// The last token of those given out that stands alone, or one that was never there: what stands before the next
-    /// tokens once the text is whole.
+    /// Bytes of the window's text that are returned already.
+    returned: usize,
+    /// A token put before the window, because some decoders treat the first token differently. It
+    /// is the last returned one that decodes independently, or a placeholder.
     anchor: Option<u32>,
 }
 
 impl TokenStream<'_> {
-    /// Takes the next token and returns the text that became certain, which may be empty.
+    /// Takes the next token and returns the text that is final, which may be empty.
     pub fn push(&mut self, id: u32) -> String {
         self.window.push(id);
         let text = self.tokenizer.decode(&self.window, self.skip_special);
-        let whole = text.len() - incomplete_tail(&text);
-        let new = text.get(self.shown..whole).unwrap_or_default().to_owned();
-        self.shown = self.shown.max(whole);
-        if whole == text.len() && !text.is_empty() {
-            if self.tokenizer.stands_alone(id, self.skip_special) {
+        let complete = text.len() - incomplete_tail(&text);
+        let new = text.get(self.returned..complete).unwrap_or_default().to_owned();
+        self.returned = self.returned.max(complete);
+        if complete == text.len() && !text.is_empty() {
+            if self.tokenizer.decodes_independently(id, self.skip_special) {
                 self.anchor = Some(id);
             }
             if let Some(anchor) = self.anchor {
                 self.window = vec![anchor];
-                self.shown = self.tokenizer.decode(&self.window, self.skip_special).len();
+                self.returned = self.tokenizer.decode(&self.window, self.skip_special).len();
             }
         }
         new
     }
 
-    /// The rest, when no more tokens come: an incomplete character becomes U+FFFD.
+    /// The rest of the text after the last token. An incomplete character becomes U+FFFD.
     pub fn finish(self) -> String {
         let text = self.tokenizer.decode(&self.window, self.skip_special);
-        text.get(self.shown..).unwrap_or_default().to_owned()
+        text.get(self.returned..).unwrap_or_default().to_owned()
     }
 }
 
-/// Bytes at the end of a decoded text that later tokens may still turn into a character: an incomplete character is
-/// at most 3 bytes, which decode to one U+FFFD (byte-level) or to one each (byte fallback).
+/// Bytes at the end of a decoded text that may still become a character.
+///
+/// An incomplete character has at most 3 bytes. They decode to one U+FFFD together (byte-level) or
+/// each (byte fallback).
 fn incomplete_tail(text: &str) -> usize {
     text.chars()
         .rev()
@@ -558,26 +584,26 @@ mod tests {
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(2000))]
-        /// What follows a prompt has the ids that it has in the whole text, also where named tokens begin like others or lie
-        /// across the seam.
+        /// Also if added tokens are prefixes of others or span the seam.
         #[test]
-        fn the_rest_of_a_text_is_encoded_as_within_it(
+        fn the_ids_after_a_prompt_equal_those_in_the_joined_text(
             prompt in prop::collection::vec(prop::sample::select(PARTS.to_vec()), 0..12),
             rest in prop::collection::vec(prop::sample::select(PARTS.to_vec()), 0..6),
         ) {
             thread_local!(static TOKENIZER: Tokenizer = {
-                let named = ["<|end|>", "<|end|><|x|>", "<|a", "a<|end|>bc<|end|>"];
-                let named = named.map(|text| NamedToken { text, special: true });
-                Tokenizer::train(PARTS, 300, &named).unwrap()
+                let added = ["<|end|>", "<|end|><|x|>", "<|a", "a<|end|>bc<|end|>"];
+                let added = added.map(|text| AddedToken { text, special: true });
+                Tokenizer::train(PARTS, 300, &added).unwrap()
             });
             let (prompt, rest) = (prompt.concat(), rest.concat());
             TOKENIZER.with(|tokenizer| {
                 let ids = tokenizer.encode(&prompt).unwrap();
-                let fast = tokenizer.encode_rest(&prompt, &ids, &rest).unwrap();
-                let whole = tokenizer.encode_spans(&[prompt.as_str(), &rest].concat()).unwrap();
-                let plain = whole.split_off(&ids, prompt.len());
-                let plain = plain.unwrap_or_else(|| tokenizer.encode_continuation(&rest).unwrap());
-                assert_eq!((fast.ids, fast.spans), (plain.ids, plain.spans), "{prompt:?} {rest:?}");
+                let fast = tokenizer.encode_continuation_of(&prompt, &ids, &rest).unwrap();
+                let joined = tokenizer.encode_spans(&[prompt.as_str(), &rest].concat()).unwrap();
+                let slow = joined.split_off(&ids, prompt.len());
+                let slow =
+                    slow.unwrap_or_else(|| tokenizer.encode_without_prefix_space(&rest).unwrap());
+                assert_eq!((fast.ids, fast.spans), (slow.ids, slow.spans), "{prompt:?} {rest:?}");
             });
         }
     }

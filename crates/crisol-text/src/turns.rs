@@ -1,38 +1,40 @@
-//! Conversations to examples. For each turn of the assistant's that is trained, the example begins with exactly the ids that
-//! the model sees when it is to give that answer:
+//! Encodes conversations as examples. Each trained turn starts with the exact ids of its prompt:
 //!
 //! ```text
-//! render(messages before, add_generation_prompt) │ what the template writes after it, up to the end of the turn
-//!                 prompt ids (not trained)        │ ids of the answer (trained)
+//! render(earlier messages, add_generation_prompt) │ rest of the rendered turn, up to its end
+//!            prompt ids (not trained)             │ ids of the answer (trained)
 //! ```
 //!
-//! What is trained of a turn is what a template's `{% generation %}` marks say, or all of it up to its end-of-turn token.
-//! Mostly one sequence begins with the prompt of every turn: then it is one example with several trained spans. Where tokens
-//! merge at a seam, or the template writes earlier turns in another way (reasoning models drop earlier thoughts), each turn
-//! is an example of its own. Some templates cut the thought out of every answer, as inference cuts it out of those that it
-//! goes on from. What is trained then is what the model is to say after the prompt: the thought, the answer, and the end of
-//! the turn as the template writes it.
+//! Trained are the spans in a template's `{% generation %}` tags; without tags, the answer up to
+//! its end-of-turn token.
+//!
+//! Usually one sequence contains the prompts of all turns: it becomes one example with several
+//! trained spans. Each turn becomes a separate example if tokens merge at the start of an answer,
+//! or if the template renders earlier turns differently, as those that drop earlier thoughts.
+//!
+//! Some templates drop the thought of every answer. Then thought, answer and end of turn are
+//! trained after the prompt, as the model must generate them.
 
 use std::borrow::Cow;
 use std::ops::Range;
 
+use crate::dropped_text::{THOUGHT_END, THOUGHT_START, first_dropped};
 use crate::template::Rendered;
-use crate::tokenizer::Spanned;
-use crate::words::{THOUGHT, THOUGHT_END, lost};
+use crate::tokenizer::TokenSpans;
 use crate::{ChatTemplate, Example, Message, TextError, Tokenizer};
 
-/// A turn of the assistant's as text.
+/// A rendered assistant turn.
 struct Turn {
-    /// What the model sees when it is to answer.
-    before: String,
-    /// What the template writes after it.
-    after: String,
-    /// What of it is trained.
+    /// The conversation up to where the assistant answers.
+    prompt: String,
+    /// The rest of the turn.
+    answer: String,
+    /// Trained byte ranges of `answer`.
     spans: Vec<Range<usize>>,
 }
 
 impl ChatTemplate {
-    /// The examples of a conversation, in which all turns of the assistant's are trained that the data does not mask.
+    /// Encodes a conversation; all unmasked assistant turns are trained.
     pub fn encode(
         &self,
         tokenizer: &Tokenizer,
@@ -41,14 +43,16 @@ impl ChatTemplate {
         self.encode_from(tokenizer, messages, 0)
     }
 
-    /// The same, of the turns from message `first` on. Without any, one example of which nothing is trained.
+    /// Encodes a conversation; trained are the assistant turns from message `first` on.
+    ///
+    /// If there are none, returns one example without trained tokens.
     pub(crate) fn encode_from(
         &self,
         tokenizer: &Tokenizer,
         messages: &[Message],
         first: usize,
     ) -> Result<Vec<Example>, TextError> {
-        let messages = &self.readable(messages)?;
+        let messages = &self.adapt_messages(messages)?;
         let trained =
             messages.iter().enumerate().skip(first).filter(|(_, message)| message.is_trained());
         let turns = trained.map(|(i, _)| self.turn(messages, i)).collect::<Result<Vec<_>, _>>()?;
@@ -56,262 +60,275 @@ impl ChatTemplate {
             let ids = tokenizer.encode(&self.render(messages, false)?)?;
             return Ok(vec![Example { trained: vec![false; ids.len()], ids }]);
         };
-        if !earlier.is_empty() && goes_on(earlier, last) {
-            let prompt = tokenizer.encode_spans(&last.before)?;
-            let mut seams = earlier.iter().map(|turn| turn.before.len());
-            if seams.all(|seam| splits_at(tokenizer, &last.before, &prompt, seam)) {
+        if !earlier.is_empty() && all_continue_in(earlier, last) {
+            let prompt = tokenizer.encode_spans(&last.prompt)?;
+            let mut seams = earlier.iter().map(|turn| turn.prompt.len());
+            if seams.all(|seam| tokens_split_at(tokenizer, &last.prompt, &prompt, seam)) {
                 let mut example = self.example(tokenizer, last, prompt.ids.clone())?;
                 for turn in earlier {
-                    let seam = turn.before.len();
+                    let seam = turn.prompt.len();
                     let spans: Vec<_> =
                         turn.spans.iter().map(|span| span.start + seam..span.end + seam).collect();
-                    self.mark(tokenizer, &prompt, &last.before, &spans, &mut example.trained)?;
+                    self.mark_trained(
+                        tokenizer,
+                        &prompt,
+                        &last.prompt,
+                        &spans,
+                        &mut example.trained,
+                    )?;
                 }
                 return Ok(vec![example]);
             }
         }
         turns
             .iter()
-            .map(|turn| self.example(tokenizer, turn, tokenizer.encode(&turn.before)?))
+            .map(|turn| self.example(tokenizer, turn, tokenizer.encode(&turn.prompt)?))
             .collect()
     }
 
-    /// One turn as an example of its own, given the ids of its prompt. What comes after its last trained token is left out:
-    /// nothing is learnt from it.
+    /// The example of one turn, given the ids of its prompt. It ends with its last trained token.
     fn example(
         &self,
         tokenizer: &Tokenizer,
         turn: &Turn,
         mut ids: Vec<u32>,
     ) -> Result<Example, TextError> {
-        let tokens = tokenizer.encode_rest(&turn.before, &ids, &turn.after)?;
+        let tokens = tokenizer.encode_continuation_of(&turn.prompt, &ids, &turn.answer)?;
         let mut trained = vec![false; tokens.ids.len()];
-        self.mark(tokenizer, &tokens, &turn.after, &turn.spans, &mut trained)?;
+        self.mark_trained(tokenizer, &tokens, &turn.answer, &turn.spans, &mut trained)?;
         let end = trained.iter().rposition(|&t| t).map_or(0, |last| last + 1);
-        let mut marks = vec![false; ids.len()];
-        marks.extend(&trained[..end]);
+        let mut mask = vec![false; ids.len()];
+        mask.extend(&trained[..end]);
         ids.extend(&tokens.ids[..end]);
-        Ok(Example { ids, trained: marks })
+        Ok(Example { ids, trained: mask })
     }
 
-    /// The turn of message `i`, the last of those before it.
+    /// The turn of message `i`, given the messages before it.
     fn turn(&self, messages: &[Message], i: usize) -> Result<Turn, TextError> {
-        match self.written_turn(messages, i) {
-            Err(cut @ (TextError::LostWords { .. } | TextError::OtherAnswer { .. }))
-                if self.may_cut_thought(&messages[i]) && !self.marks_generation() =>
+        match self.rendered_turn(messages, i) {
+            Err(error @ (TextError::DroppedText { .. } | TextError::PromptNotPrefix { .. }))
+                if self.may_drop_thought(&messages[i]) && !self.marks_generation() =>
             {
-                self.turn_with_thought(messages, i)?.ok_or(cut)
+                self.turn_with_thought(messages, i)?.ok_or(error)
             }
             turn => turn,
         }
     }
 
-    /// The words of a thought that the template cuts out of an answer, if it does.
-    pub(crate) fn cut_thought(&self, message: &Message) -> Option<String> {
-        if !self.may_cut_thought(message) {
+    /// The first words of a thought that the template drops from an answer, if it does.
+    pub(crate) fn dropped_thought(&self, message: &Message) -> Option<String> {
+        if !self.may_drop_thought(message) {
             return None;
         }
-        lost(&self.render(&[Message::user("a"), message.clone()], false).ok()?, message)
+        first_dropped(&self.render(&[Message::user("a"), message.clone()], false).ok()?, message)
     }
 
-    /// Whether a message holds a thought, in its content or beside it, and the template knows such.
-    fn may_cut_thought(&self, message: &Message) -> bool {
+    /// Whether a message has a thought, in its content or a separate field, and the template
+    /// handles thoughts.
+    fn may_drop_thought(&self, message: &Message) -> bool {
         message.is_assistant()
             && (message.reasoning().is_some() || message.content.contains(THOUGHT_END))
             && self.mentions(THOUGHT_END)
     }
 
-    /// The turn as the model is to say it; nothing where the prompt has ended the thought already, or the message holds more than
-    /// thought and answer.
+    /// The turn with its thought, as the model must generate it.
+    ///
+    /// `None` if the prompt already ends the thought, or the message has tool calls.
     fn turn_with_thought(&self, messages: &[Message], i: usize) -> Result<Option<Turn>, TextError> {
-        // Stands for the answer.
+        // A placeholder, to find the end of the turn.
         const ANSWER: &str = "zq";
         let message = &messages[i];
-        let before = self.introduction(messages, i)?;
-        let begun = before.trim_end();
-        if begun.ends_with(THOUGHT_END) || !message.called().is_empty() {
+        let prompt = self.turn_prompt(messages, i)?;
+        let prompt_end = prompt.trim_end();
+        if prompt_end.ends_with(THOUGHT_END) || !message.called_tools().is_empty() {
             return Ok(None);
         }
-        let said = match message.reasoning() {
+        let text = match message.reasoning() {
             Some(thought) if !message.content.contains(THOUGHT_END) => {
                 let (thought, answer) = (thought.trim(), message.content.trim());
-                format!("{THOUGHT}\n{thought}\n{THOUGHT_END}\n\n{answer}")
+                format!("{THOUGHT_START}\n{thought}\n{THOUGHT_END}\n\n{answer}")
             }
             _ => message.content.trim().to_owned(),
         };
-        // What the prompt has begun is not said again.
-        let said = match said.strip_prefix(THOUGHT).filter(|_| begun.ends_with(THOUGHT)) {
-            Some(rest) if begun.len() < before.len() => rest.trim_start(),
+        // A prompt may already contain the tag that starts the thought.
+        let prompt_has_tag = prompt_end.ends_with(THOUGHT_START);
+        let text = match text.strip_prefix(THOUGHT_START).filter(|_| prompt_has_tag) {
+            Some(rest) if prompt_end.len() < prompt.len() => rest.trim_start(),
             Some(rest) => rest,
-            None => &said,
+            None => &text,
         };
         let answered = [&messages[..i], &[Message::assistant(ANSWER)]].concat();
-        let text = self.render(&answered, false)?;
-        let Some((_, end)) = text.rsplit_once(ANSWER) else { return Ok(None) };
-        let after = [said, end.trim_end()].concat();
-        let whole = 0..after.len();
-        self.checked(Turn { before, after, spans: vec![whole] }, i, message).map(Some)
+        let rendered = self.render(&answered, false)?;
+        let Some((_, end)) = rendered.rsplit_once(ANSWER) else { return Ok(None) };
+        let answer = [text, end.trim_end()].concat();
+        let whole = 0..answer.len();
+        self.check_turn(Turn { prompt, answer, spans: vec![whole] }, i, message).map(Some)
     }
 
-    /// The turn as the template writes it.
-    fn written_turn(&self, messages: &[Message], i: usize) -> Result<Turn, TextError> {
+    /// The turn as the template renders it.
+    fn rendered_turn(&self, messages: &[Message], i: usize) -> Result<Turn, TextError> {
         let message = &messages[i];
-        let before = self.introduction(messages, i)?;
+        let prompt = self.turn_prompt(messages, i)?;
         let Rendered { text, spans } = if self.marks_generation() {
             let mut marked = self.render_spans(&messages[..=i])?;
-            // A prompt that is not how the turn begins: the marks are taken at their word, as transformers does.
-            if !marked.text.starts_with(&before) {
-                let said = self.render_spans(&messages[..i])?.spans.len();
-                let first = marked.spans.get(said).map_or(marked.text.len(), |span| span.start);
-                let after = marked.text.split_off(first);
-                let spans = marked.spans.drain(said.min(marked.spans.len())..);
+            // If the turn does not start with the prompt, the tags decide, as in transformers.
+            if !marked.text.starts_with(&prompt) {
+                let earlier = self.render_spans(&messages[..i])?.spans.len();
+                let first = marked.spans.get(earlier).map_or(marked.text.len(), |span| span.start);
+                let answer = marked.text.split_off(first);
+                let spans = marked.spans.drain(earlier.min(marked.spans.len())..);
                 let spans = spans.map(|span| span.start - first..span.end - first).collect();
-                return self.checked(Turn { before: marked.text, after, spans }, i, message);
+                return self.check_turn(Turn { prompt: marked.text, answer, spans }, i, message);
             }
             marked
         } else {
             let text = self.render(&messages[..=i], false)?;
-            // What a template writes behind the turn may be another thing once messages follow.
-            let whole = before.len()..text.trim_end().len().max(before.len());
+            // White space after the turn may change once messages follow.
+            let whole = prompt.len()..text.trim_end().len().max(prompt.len());
             Rendered { text, spans: vec![whole] }
         };
-        let seam = before.len();
-        let Some(after) = text.strip_prefix(before.as_str()) else {
-            let after = self
-                .answer_alone(messages, i)
-                .filter(|after| text.trim_end().ends_with(after.as_str()));
-            let after = after.ok_or_else(|| other_answer(i, message, &before, &text))?;
-            let whole = 0..after.len();
-            return self.checked(Turn { before, after, spans: vec![whole] }, i, message);
+        let seam = prompt.len();
+        let Some(answer) = text.strip_prefix(prompt.as_str()) else {
+            let answer = self
+                .answer_without_history(messages, i)
+                .filter(|answer| text.trim_end().ends_with(answer.as_str()));
+            let answer = answer.ok_or_else(|| prompt_not_prefix(i, message, &prompt, &text))?;
+            let whole = 0..answer.len();
+            return self.check_turn(Turn { prompt, answer, spans: vec![whole] }, i, message);
         };
         let spans = spans.into_iter().filter(|span| span.end > seam);
         let spans = spans.map(|span| span.start.saturating_sub(seam)..span.end - seam).collect();
-        self.checked(Turn { after: after.to_owned(), before, spans }, i, message)
+        self.check_turn(Turn { answer: answer.to_owned(), prompt, spans }, i, message)
     }
 
-    /// What a template writes of an answer where only the message before it is there. Some write that message otherwise once
-    /// it is answered (Mistral's puts the system message into it as long as it is not), but not the answer.
-    fn answer_alone(&self, messages: &[Message], i: usize) -> Option<String> {
-        let before = self.render(messages.get(i.checked_sub(1)?..i)?, true).ok()?;
+    /// The answer as rendered with only the message before it.
+    ///
+    /// Some templates render that message differently once it is answered, but not the answer:
+    /// Mistral's puts the system message into the last user message.
+    fn answer_without_history(&self, messages: &[Message], i: usize) -> Option<String> {
+        let prompt = self.render(messages.get(i.checked_sub(1)?..i)?, true).ok()?;
         let text = self.render(&messages[i - 1..=i], false).ok()?;
-        Some(text.strip_prefix(before.as_str())?.trim_end().to_owned())
+        Some(text.strip_prefix(prompt.as_str())?.trim_end().to_owned())
     }
 
-    /// The turn, where all that its message says is trained, and an end of the turn.
-    fn checked(&self, turn: Turn, i: usize, message: &Message) -> Result<Turn, TextError> {
-        let said: Cow<'_, str> = match turn.spans.as_slice() {
-            [span] => Cow::Borrowed(&turn.after[span.clone()]),
-            spans => spans.iter().map(|span| &turn.after[span.clone()]).collect(),
+    /// The turn, if the whole message and an end of turn are trained; otherwise an error.
+    fn check_turn(&self, turn: Turn, i: usize, message: &Message) -> Result<Turn, TextError> {
+        let trained: Cow<'_, str> = match turn.spans.as_slice() {
+            [span] => Cow::Borrowed(&turn.answer[span.clone()]),
+            spans => spans.iter().map(|span| &turn.answer[span.clone()]).collect(),
         };
-        if let Some(words) = lost(&said, message) {
-            return Err(TextError::LostWords { message: i, role: message.role.clone(), words });
+        if let Some(words) = first_dropped(&trained, message) {
+            return Err(TextError::DroppedText { message: i, role: message.role.clone(), words });
         }
-        // A special token within the content must not pass for the turn's end.
+        // A special token inside the content does not end the turn.
         let content = message.content.trim();
-        let tail = match said.trim_start().strip_prefix(content) {
+        let tail = match trained.trim_start().strip_prefix(content) {
             Some(tail) => tail,
-            None => said.rfind(content).map_or(&said[..], |at| &said[at + content.len()..]),
+            None => {
+                trained.rfind(content).map_or(&trained[..], |at| &trained[at + content.len()..])
+            }
         };
         if !self.marks_generation() && tail.trim().is_empty() {
-            return Err(no_end(&said));
+            return Err(no_end_of_turn(&trained));
         }
         Ok(turn)
     }
 
-    /// What the model sees when it is to give message `i`.
-    fn introduction(&self, messages: &[Message], i: usize) -> Result<String, TextError> {
+    /// The rendered prompt for message `i`.
+    fn turn_prompt(&self, messages: &[Message], i: usize) -> Result<String, TextError> {
         if i > 0 {
             return self.render(&messages[..i], true);
         }
-        // Many templates read the first message, or write nothing without one. What introduces an answer is the same
-        // everywhere, and is found at the beginning of this one.
-        let asked = [Message::user("a")];
-        let (asked, answering) = (self.render(&asked, false)?, self.render(&asked, true)?);
-        let introduction = answering.strip_prefix(asked.as_str()).unwrap_or_default();
-        let alone = self.render(&[], true);
-        match alone {
-            Ok(text) if text.ends_with(introduction) => Ok(text),
-            alone => {
+        // Many templates fail or render nothing without messages. The generation prompt is the same
+        // in every conversation, so it is located in the rendered message.
+        let question = [Message::user("a")];
+        let (question, with_prompt) =
+            (self.render(&question, false)?, self.render(&question, true)?);
+        let generation_prompt = with_prompt.strip_prefix(question.as_str()).unwrap_or_default();
+        match self.render(&[], true) {
+            Ok(text) if text.ends_with(generation_prompt) => Ok(text),
+            no_messages => {
                 let text = self.render(&messages[..1], false)?;
                 let content = messages[0].content.trim();
-                let found = if introduction.is_empty() {
+                let seam = if generation_prompt.is_empty() {
                     text.find(content)
                 } else {
-                    text.find(introduction).map(|at| at + introduction.len())
+                    text.find(generation_prompt).map(|at| at + generation_prompt.len())
                 };
-                match found {
+                match seam {
                     Some(seam) => Ok(text[..seam].to_owned()),
-                    None => alone,
+                    None => no_messages,
                 }
             }
         }
     }
 
-    /// Messages in a form that the template reads. Content in parts is passed as it is written where the words of every part
-    /// arrive, and as one string elsewhere: a template for strings leaves a list out, or prints it.
-    pub(crate) fn readable<'m>(
+    /// The messages in a form that the template supports.
+    ///
+    /// Content in parts stays a list if the template renders all of its text, and becomes one
+    /// string otherwise. Tool arguments become JSON text if the template needs it.
+    pub(crate) fn adapt_messages<'m>(
         &self,
         messages: &'m [Message],
     ) -> Result<Cow<'m, [Message]>, TextError> {
-        if self.wants_arguments_as_text(messages) {
+        if self.needs_arguments_as_text(messages) {
             let messages: Vec<Message> =
                 messages.iter().map(Message::with_arguments_as_text).collect();
-            return Ok(Cow::Owned(self.readable_parts(&messages)?.into_owned()));
+            return Ok(Cow::Owned(self.adapt_parts(&messages)?.into_owned()));
         }
-        self.readable_parts(messages)
+        self.adapt_parts(messages)
     }
 
-    /// Whether the template puts the arguments of tool calls between text, as `DeepSeek`'s do, so that they must be JSON and
-    /// not an object.
-    fn wants_arguments_as_text(&self, messages: &[Message]) -> bool {
+    /// Whether the template concatenates tool arguments with text, as `DeepSeek`'s do. Then they
+    /// must be JSON text, not an object.
+    fn needs_arguments_as_text(&self, messages: &[Message]) -> bool {
         let arguments: Vec<String> = messages.iter().flat_map(Message::arguments_as_text).collect();
         if arguments.is_empty() {
             return false;
         }
-        let objects: Vec<Message> = messages.iter().map(Message::joined).collect();
+        let objects: Vec<Message> = messages.iter().map(Message::with_joined_parts).collect();
         let strings: Vec<Message> = objects.iter().map(Message::with_arguments_as_text).collect();
-        let writes_all = |text: &String| arguments.iter().all(|json| text.contains(json));
+        let contains_all = |text: &String| arguments.iter().all(|json| text.contains(json));
         let as_objects = self.render(&objects, false);
-        !as_objects.is_ok_and(|text| writes_all(&text))
-            && self.render(&strings, false).is_ok_and(|text| writes_all(&text))
+        !as_objects.is_ok_and(|text| contains_all(&text))
+            && self.render(&strings, false).is_ok_and(|text| contains_all(&text))
     }
 
-    fn readable_parts<'m>(&self, messages: &'m [Message]) -> Result<Cow<'m, [Message]>, TextError> {
+    fn adapt_parts<'m>(&self, messages: &'m [Message]) -> Result<Cow<'m, [Message]>, TextError> {
         if !messages.iter().any(Message::has_parts) {
             return Ok(Cow::Borrowed(messages));
         }
-        let joined: Vec<Message> = messages.iter().map(Message::joined).collect();
+        let joined: Vec<Message> = messages.iter().map(Message::with_joined_parts).collect();
         let (as_parts, as_strings) = (self.render(messages, false), self.render(&joined, false));
         let parts = || messages.iter().enumerate().filter(|(_, message)| message.has_parts());
-        // What a list of parts looks like where it is printed.
-        let printed =
+        // A template that prints the list itself writes the key `type` of each part.
+        let printed_keys =
             |text: &str| text.matches("\"type\"").count() + text.matches("'type'").count();
         if let Ok(text) = &as_parts {
-            let arrives = parts().all(|(_, message)| lost(text, message).is_none());
-            if arrives
-                && as_strings.as_ref().map_or(true, |string| printed(text) <= printed(string))
-            {
+            let complete = parts().all(|(_, message)| first_dropped(text, message).is_none());
+            let prints_list = |string: &String| printed_keys(text) > printed_keys(string);
+            if complete && !as_strings.as_ref().is_ok_and(prints_list) {
                 return Ok(Cow::Borrowed(messages));
             }
         }
         let text = as_strings?;
-        // What the assistant said is looked at where it is trained: its earlier thoughts may be dropped.
+        // Assistant messages are checked when trained, because earlier thoughts may be dropped.
         let missing = parts()
             .filter(|(_, message)| !message.is_assistant())
-            .find_map(|(i, message)| Some((i, message, lost(&text, message)?)));
+            .find_map(|(i, message)| Some((i, message, first_dropped(&text, message)?)));
         match missing {
             Some((i, message, words)) => {
-                Err(TextError::LostWords { message: i, role: message.role.clone(), words })
+                Err(TextError::DroppedText { message: i, role: message.role.clone(), words })
             }
             None => Ok(Cow::Owned(joined)),
         }
     }
 
-    /// Marks as trained the tokens of `text` that overlap `spans`.
-    fn mark(
+    /// Sets `trained` for the tokens of `text` that overlap `spans`.
+    fn mark_trained(
         &self,
         tokenizer: &Tokenizer,
-        tokens: &Spanned,
+        tokens: &TokenSpans,
         text: &str,
         spans: &[Range<usize>],
         trained: &mut [bool],
@@ -324,9 +341,9 @@ impl ChatTemplate {
             let last = (first..first + inside).rev().find(ends_turn);
             let rest = last.map_or("", |t| &text[tokens.spans[t].end.min(span.end)..span.end]);
             let Some(last) = last.filter(|_| rest.trim().is_empty()) else {
-                return Err(no_end(&text[span.clone()]));
+                return Err(no_end_of_turn(&text[span.clone()]));
             };
-            // A template's own marks are taken at their word, as transformers does.
+            // A template's own tags decide, as in transformers.
             let end = if self.marks_generation() { first + inside } else { last + 1 };
             trained[first..end].fill(true);
         }
@@ -334,44 +351,45 @@ impl ChatTemplate {
     }
 }
 
-/// Whether each turn's text is where the prompt of the last one begins.
-fn goes_on(earlier: &[Turn], last: &Turn) -> bool {
+/// Whether the prompt of the last turn starts with each earlier prompt and answer.
+fn all_continue_in(earlier: &[Turn], last: &Turn) -> bool {
     earlier.iter().all(|turn| {
-        let rest = last.before.strip_prefix(turn.before.as_str());
-        let said = turn.spans.iter().map(|span| span.end).max().unwrap_or(0);
-        rest.is_some_and(|rest| rest.starts_with(&turn.after[..said]))
+        let rest = last.prompt.strip_prefix(turn.prompt.as_str());
+        let end = turn.spans.iter().map(|span| span.end).max().unwrap_or(0);
+        rest.is_some_and(|rest| rest.starts_with(&turn.answer[..end]))
     })
 }
 
-/// Whether the tokens of `text` begin with those of `text[..seam]` alone. A named token is found before anything is merged,
-/// so that only what lies between the last one and the seam has to be encoded again.
-fn splits_at(tokenizer: &Tokenizer, text: &str, tokens: &Spanned, seam: usize) -> bool {
+/// Whether the tokens of `text` start with those of `text[..seam]` alone.
+///
+/// Special tokens are split off before merging, so only the text between the last one and the seam
+/// is encoded again.
+fn tokens_split_at(tokenizer: &Tokenizer, text: &str, tokens: &TokenSpans, seam: usize) -> bool {
     let end = tokens.spans.partition_point(|span| span.start < seam);
-    let named = (0..end).rev().find(|&t| tokenizer.is_special(tokens.ids[t]));
-    let (from, start) = named.map_or((0, 0), |t| (t, tokens.spans[t].start));
+    let special = (0..end).rev().find(|&t| tokenizer.is_special(tokens.ids[t]));
+    let (from, start) = special.map_or((0, 0), |t| (t, tokens.spans[t].start));
     tokens.spans[from..end].iter().all(|span| span.end <= seam)
         && text.get(start..seam).is_some_and(|part| {
             tokenizer.encode(part).is_ok_and(|ids| ids == tokens.ids[from..end])
         })
 }
 
-fn no_end(said: &str) -> TextError {
-    let ending: Vec<char> = said.chars().rev().take(20).collect();
+fn no_end_of_turn(trained: &str) -> TextError {
+    let ending: Vec<char> = trained.chars().rev().take(20).collect();
     TextError::NoEndOfTurn { ending: ending.into_iter().rev().collect() }
 }
 
-/// The error of a turn that does not begin with its prompt: words that the template left out are the cause, where there are
-/// any.
-fn other_answer(i: usize, message: &Message, prompt: &str, answered: &str) -> TextError {
-    let same: usize = prompt
+/// The error of a turn that does not start with its prompt: dropped text, if there is any.
+fn prompt_not_prefix(i: usize, message: &Message, prompt: &str, answered: &str) -> TextError {
+    let common: usize = prompt
         .chars()
         .zip(answered.chars())
         .take_while(|(a, b)| a == b)
         .map(|(c, _)| c.len_utf8())
         .sum();
-    if let Some(words) = lost(answered, message) {
-        return TextError::LostWords { message: i, role: message.role.clone(), words };
+    if let Some(words) = first_dropped(answered, message) {
+        return TextError::DroppedText { message: i, role: message.role.clone(), words };
     }
-    let excerpt = |text: &str| text[same..].chars().take(30).collect::<String>();
-    TextError::OtherAnswer { message: i, prompt: excerpt(prompt), answered: excerpt(answered) }
+    let excerpt = |text: &str| text[common..].chars().take(30).collect::<String>();
+    TextError::PromptNotPrefix { message: i, prompt: excerpt(prompt), answered: excerpt(answered) }
 }

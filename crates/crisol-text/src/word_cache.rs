@@ -1,10 +1,13 @@
-//! Byte-level BPE at speed: the words of a text, as the tokenizer's own pattern splits them, and the ids of every word
-//! that was met before from memory.
+//! Fast byte-level BPE: splits a text into words and caches the ids of each word.
 //!
-//! The tokenizers library splits with a backtracking engine, because the patterns of GPT-2 and its descendants end in
-//! the lookahead `\s+(?!\S)`, and it keeps track of every byte on the way. Here the lookahead is a rule in code, so that
-//! a lazy DFA (`regex-automata`) finds the words, and most words are in the memory. Only new words go to the library.
-//! Whatever is not exactly of this kind is left to the library ([`WordCache::of`] returns nothing).
+//! ```text
+//! text ──► added tokens ──► stages (digits, patterns) ──► words ──► cache, or library on a miss
+//! ```
+//!
+//! The patterns of GPT-2 and its descendants end in the lookahead `\s+(?!\S)`, so the tokenizers
+//! library needs a backtracking engine. Here the lookahead is a rule in code, and a lazy DFA
+//! (`regex-automata`) finds the words. Other kinds of tokenizers are left to the library:
+//! [`WordCache::for_tokenizer`] returns `None`. The tests compare with the library.
 
 use std::collections::HashMap;
 use std::num::NonZeroU32;
@@ -21,57 +24,60 @@ use tokenizers::pre_tokenizers::PreTokenizerWrapper;
 use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
 use tokenizers::tokenizer::{Model as _, SplitDelimiterBehavior};
 
-/// What `ByteLevel` splits by (GPT-2's `encoder.py`).
+/// The pattern of `ByteLevel` (GPT-2's `encoder.py`).
 const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
-/// How these patterns end: white space, of which the last character before a word belongs to the word.
+/// The end of these patterns: white space, except for a last character before a word.
 const WHITE_SPACE: &str = r"|\s+(?!\S)|\s+";
-/// Longer words are rarely met twice.
-const LONGEST_WORD: usize = 64;
-/// Words in one memory; it is begun anew when it is full. About 10 MB.
+/// Longest cached word in bytes; longer ones rarely recur.
+const MAX_WORD_BYTES: usize = 64;
+/// Words of one cache, about 10 MB. A full cache is cleared.
 const MAX_WORDS: usize = 1 << 16;
 
-/// Finds the words of texts and remembers their ids.
+/// An encoder with a cache of words.
 pub(crate) struct WordCache {
-    /// Added tokens, in the order in which the library looks for them: those that are matched as they are, then those
-    /// that are matched after normalisation (there is none here).
-    added: [Added; 2],
+    /// Added tokens in the library's order: those matched before normalisation, then those after.
+    /// (The supported tokenizers have no normalizer.)
+    added: [AddedTokens; 2],
     stages: Vec<Stage>,
-    /// One for every thread that encodes at the same time.
-    memories: Mutex<Vec<Memory>>,
-    /// The character by which the vocabulary writes each byte.
-    characters: [char; 256],
+    /// Idle caches; each encoding thread takes one.
+    caches: Mutex<Vec<ThreadCache>>,
+    /// The vocabulary's character for each byte.
+    byte_characters: [char; 256],
 }
 
 /// A set of added tokens and their ids.
-struct Added {
+struct AddedTokens {
     finder: AhoCorasick,
     ids: Vec<u32>,
 }
 
-/// A step of splitting; each works on the pieces of the step before.
+/// A splitting step, applied to the parts of the previous step.
 enum Stage {
-    /// Numeric characters, each a piece or each run of them.
+    /// Splits off numeric characters: each (`individual`), or each run.
     Digits { individual: bool },
-    /// The matches of a pattern, with what is between them (`gaps`) or without. Pattern 1, where there is one, is white space.
+    /// Splits into the matches of a pattern, with the text between them if `gaps`. Pattern 1, if
+    /// there is one, is white space.
     Pattern { regex: Regex, gaps: bool },
 }
 
-/// What one thread remembers.
-struct Memory {
-    /// Working memory of each stage's pattern.
-    caches: Vec<Option<Cache>>,
-    /// Words by [`short_word`], and longer ones.
-    short: HashMap<u128, Ids, FixedState>,
-    long: HashMap<Box<str>, Ids, FixedState>,
-    /// Of words of several tokens, those after the first.
+/// The cache of one thread.
+struct ThreadCache {
+    /// The regex cache of each stage with a pattern.
+    regex: Vec<Option<Cache>>,
+    /// Words with a [`short_key`], and longer ones.
+    short: HashMap<u128, WordIds, FixedState>,
+    long: HashMap<Box<str>, WordIds, FixedState>,
+    /// The ids of all words of several tokens, without their first.
     ids: Vec<u32>,
-    /// A word as the vocabulary writes it.
-    written: String,
+    /// Buffer: a word in the vocabulary's characters.
+    characters: String,
 }
 
 impl WordCache {
-    /// For a tokenizer that keeps every byte of a text (`token_bytes` in `tokenizer.rs`), if its words can be found here.
-    pub(crate) fn of(inner: &tokenizers::Tokenizer) -> Option<Self> {
+    /// The encoder for a tokenizer, or `None` if it is not of a supported kind.
+    ///
+    /// The tokenizer must keep all bytes of a text (see `token_bytes` in `tokenizer.rs`).
+    pub(crate) fn for_tokenizer(inner: &tokenizers::Tokenizer) -> Option<Self> {
         let ModelWrapper::BPE(bpe) = inner.get_model() else { return None };
         if bpe.dropout.is_some() {
             return None;
@@ -79,7 +85,7 @@ impl WordCache {
         let mut stages = vec![];
         let parts = match inner.get_pre_tokenizer()? {
             PreTokenizerWrapper::Sequence(sequence) => sequence.as_ref(),
-            one => std::slice::from_ref(one),
+            single => std::slice::from_ref(single),
         };
         let (PreTokenizerWrapper::ByteLevel(last), before) = parts.split_last()? else {
             return None;
@@ -97,175 +103,177 @@ impl WordCache {
             stages.push(Stage::of_pattern(GPT2, true)?);
         }
         Some(Self {
-            added: added(inner)?,
+            added: added_tokens(inner)?,
             stages,
-            memories: Mutex::default(),
-            characters: characters(),
+            caches: Mutex::default(),
+            byte_characters: byte_characters(),
         })
     }
 
-    /// The ids of a text, named tokens in it included; the ids of the library's `encode` without special tokens.
+    /// The ids of a text, equal to the library's `encode` without special tokens.
     pub(crate) fn encode(&self, model: &ModelWrapper, text: &str) -> tokenizers::Result<Vec<u32>> {
-        // A panic of the library's may have poisoned the lock, whose content is whole all the same.
-        let memories = || self.memories.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let mut memory = memories().pop().unwrap_or_else(|| self.memory());
+        // The lock may be poisoned by a panic of the library; its content is still valid.
+        let caches = || self.caches.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut cache = caches().pop().unwrap_or_else(|| self.new_cache());
         let mut ids = Vec::with_capacity(text.len() / 4);
         let [first, second] = &self.added;
-        let done = first.split(text, &mut ids, &mut |text, ids| {
+        let result = first.split(text, &mut ids, &mut |text, ids| {
             second.split(text, ids, &mut |text, ids| {
-                self.pieces(model, 0, text, 0..text.len(), &mut memory, ids)
+                self.encode_part(model, 0, text, 0..text.len(), &mut cache, ids)
             })
         });
-        memories().push(memory);
-        done.map(|()| ids)
+        caches().push(cache);
+        result.map(|()| ids)
     }
 
     /// Bytes of the longest added token.
-    pub(crate) fn longest_named(&self) -> usize {
+    pub(crate) fn longest_added_token(&self) -> usize {
         self.added.iter().map(|set| set.finder.max_pattern_len()).max().unwrap_or(0)
     }
 
-    fn memory(&self) -> Memory {
-        let cache = |stage: &Stage| match stage {
+    fn new_cache(&self) -> ThreadCache {
+        let regex_cache = |stage: &Stage| match stage {
             Stage::Digits { .. } => None,
             Stage::Pattern { regex, .. } => Some(regex.create_cache()),
         };
-        Memory {
-            caches: self.stages.iter().map(cache).collect(),
+        ThreadCache {
+            regex: self.stages.iter().map(regex_cache).collect(),
             short: HashMap::default(),
             long: HashMap::default(),
             ids: vec![],
-            written: String::new(),
+            characters: String::new(),
         }
     }
 
-    /// Splits a piece of a text by the stages from `stage` on and adds the ids of the words.
-    fn pieces(
+    /// Splits a part of a text by the stages from `stage` on, and appends the ids of its words.
+    fn encode_part(
         &self,
         model: &ModelWrapper,
         stage: usize,
         text: &str,
-        piece: Range<usize>,
-        memory: &mut Memory,
+        part: Range<usize>,
+        cache: &mut ThreadCache,
         ids: &mut Vec<u32>,
     ) -> tokenizers::Result<()> {
-        let Some(at) = self.stages.get(stage) else {
-            return self.word(model, text, piece, memory, ids);
+        let Some(splitter) = self.stages.get(stage) else {
+            return self.encode_word(model, text, part, cache, ids);
         };
-        let mut next = |part: Range<usize>, memory: &mut Memory| {
+        let mut next_stage = |part: Range<usize>, cache: &mut ThreadCache| {
             if part.is_empty() {
                 Ok(())
             } else {
-                self.pieces(model, stage + 1, text, part, memory, ids)
+                self.encode_part(model, stage + 1, text, part, cache, ids)
             }
         };
-        let Range { start: mut done, end: whole } = piece;
-        match at {
+        let Range { start: mut done, end: part_end } = part;
+        match splitter {
             Stage::Digits { individual } => {
-                while let Some((start, length)) = next_numeric(text, done..whole) {
-                    next(done..start, memory)?;
+                while let Some((start, length)) = next_numeric(text, done..part_end) {
+                    next_stage(done..start, cache)?;
                     let mut end = start + length;
                     if !*individual {
-                        let digits = &text[start..whole];
+                        let digits = &text[start..part_end];
                         end =
                             start + digits.find(|c: char| !c.is_numeric()).unwrap_or(digits.len());
                     }
-                    next(start..end, memory)?;
+                    next_stage(start..end, cache)?;
                     done = end;
                 }
             }
             Stage::Pattern { regex, gaps } => loop {
-                let input = || Input::new(&text[..whole]).range(done..);
-                let Some(cache) = &mut memory.caches[stage] else {
-                    unreachable!("patterns have a cache")
+                let input = || Input::new(&text[..part_end]).range(done..);
+                let Some(regex_cache) = &mut cache.regex[stage] else {
+                    unreachable!("stages with a pattern have a regex cache")
                 };
-                // Mostly a word begins where the last one ended; then nobody has to look for its beginning.
-                let adjacent = regex.search_half_with(cache, &input().anchored(Anchored::Yes));
+                // Usually a word starts where the last one ended, so no search for its start is
+                // needed.
+                let adjacent =
+                    regex.search_half_with(regex_cache, &input().anchored(Anchored::Yes));
                 let (pattern, start, end) = if let Some(found) = adjacent {
                     (found.pattern(), done, found.offset())
-                } else if let Some(found) = regex.search_with(cache, &input()) {
+                } else if let Some(found) = regex.search_with(regex_cache, &input()) {
                     (found.pattern(), found.start(), found.end())
                 } else {
-                    done = if *gaps { done } else { whole };
+                    done = if *gaps { done } else { part_end };
                     break;
                 };
                 let end = if pattern.as_usize() == 1 {
-                    white_space_end(&text[..whole], start, end)
+                    white_space_end(&text[..part_end], start, end)
                 } else {
                     end
                 };
                 if *gaps {
-                    next(done..start, memory)?;
+                    next_stage(done..start, cache)?;
                 }
-                next(start..end, memory)?;
+                next_stage(start..end, cache)?;
                 done = end;
             },
         }
-        next(done..whole, memory)
+        next_stage(done..part_end, cache)
     }
 
-    /// Adds the ids of a word.
-    fn word(
+    /// Appends the ids of a word.
+    fn encode_word(
         &self,
         model: &ModelWrapper,
         text: &str,
         word: Range<usize>,
-        memory: &mut Memory,
+        cache: &mut ThreadCache,
         ids: &mut Vec<u32>,
     ) -> tokenizers::Result<()> {
-        let short = short_word(text, &word);
+        let key = short_key(text, &word);
         let word = &text[word];
-        let known = match short {
-            Some(short) => memory.short.get(&short),
-            None => memory.long.get(word),
+        let cached = match key {
+            Some(key) => cache.short.get(&key),
+            None => cache.long.get(word),
         };
-        match known {
-            Some(Ids { first, rest: None }) => {
+        match cached {
+            Some(WordIds { first, rest: None }) => {
                 ids.push(*first);
                 return Ok(());
             }
-            Some(Ids { first, rest: Some((start, count)) }) => {
+            Some(WordIds { first, rest: Some((start, count)) }) => {
                 ids.push(*first);
-                ids.extend_from_slice(&memory.ids[*start as usize..][..count.get() as usize]);
+                ids.extend_from_slice(&cache.ids[*start as usize..][..count.get() as usize]);
                 return Ok(());
             }
             None => {}
         }
-        memory.written.clear();
-        memory.written.extend(word.bytes().map(|byte| self.characters[usize::from(byte)]));
-        let tokens = model.tokenize(&memory.written)?;
+        cache.characters.clear();
+        cache.characters.extend(word.bytes().map(|byte| self.byte_characters[usize::from(byte)]));
+        let tokens = model.tokenize(&cache.characters)?;
         ids.extend(tokens.iter().map(|token| token.id));
         if let [first, rest @ ..] = tokens.as_slice()
-            && word.len() <= LONGEST_WORD
+            && word.len() <= MAX_WORD_BYTES
         {
-            if memory.short.len() + memory.long.len() >= MAX_WORDS {
-                memory.short.clear();
-                memory.long.clear();
-                memory.ids.clear();
+            if cache.short.len() + cache.long.len() >= MAX_WORDS {
+                cache.short.clear();
+                cache.long.clear();
+                cache.ids.clear();
             }
-            let start = memory.ids.len() as u32;
-            memory.ids.extend(rest.iter().map(|token| token.id));
-            let known = Ids {
+            let start = cache.ids.len() as u32;
+            cache.ids.extend(rest.iter().map(|token| token.id));
+            let word_ids = WordIds {
                 first: first.id,
                 rest: NonZeroU32::new(rest.len() as u32).map(|count| (start, count)),
             };
-            match short {
-                Some(short) => drop(memory.short.insert(short, known)),
-                None => drop(memory.long.insert(word.into(), known)),
+            match key {
+                Some(key) => drop(cache.short.insert(key, word_ids)),
+                None => drop(cache.long.insert(word.into(), word_ids)),
             }
         }
         Ok(())
     }
 }
 
-/// The ids of a word: its first, and where the others are and how many.
-struct Ids {
+/// The ids of a word: the first, and start and number of the others in [`ThreadCache::ids`].
+struct WordIds {
     first: u32,
     rest: Option<(u32, NonZeroU32)>,
 }
 
-/// A word of at most 15 bytes as a number, with its length in the last byte.
-fn short_word(text: &str, word: &Range<usize>) -> Option<u128> {
+/// A word of at most 15 bytes as a number, with the length in the last byte.
+fn short_key(text: &str, word: &Range<usize>) -> Option<u128> {
     let length = word.len();
     if length > 15 {
         return None;
@@ -276,8 +284,8 @@ fn short_word(text: &str, word: &Range<usize>) -> Option<u128> {
     } else {
         bytes[..length].copy_from_slice(&text.as_bytes()[word.clone()]);
     }
-    let own = u128::from_le_bytes(bytes) & ((1 << (8 * length)) - 1);
-    Some(own | (length as u128) << 120)
+    let word_bytes = u128::from_le_bytes(bytes) & ((1 << (8 * length)) - 1);
+    Some(word_bytes | (length as u128) << 120)
 }
 
 /// The first numeric character in a part of a text, and its length.
@@ -300,8 +308,9 @@ fn next_numeric(text: &str, part: Range<usize>) -> Option<(usize, usize)> {
     None
 }
 
-/// `\s+(?!\S)|\s+`, given the whole run of white space: up to before its last character where a word follows that the
-/// character belongs to.
+/// The end of the match of `\s+(?!\S)|\s+` in a run of white space `start..end`.
+///
+/// It excludes the last character if a word follows, unless that is the only one.
 fn white_space_end(text: &str, start: usize, end: usize) -> usize {
     if end == text.len() {
         return end;
@@ -312,7 +321,7 @@ fn white_space_end(text: &str, start: usize, end: usize) -> usize {
 
 impl Stage {
     fn of_split(split: &Split) -> Option<Self> {
-        // Tokenizers that were converted from tiktoken's keep the matches alone, which leave nothing out.
+        // Tokenizers converted from tiktoken keep only the matches, which cover the whole text.
         let gaps = match (split.invert, split.behavior) {
             (false, SplitDelimiterBehavior::Isolated) => true,
             (true, SplitDelimiterBehavior::Removed) => false,
@@ -330,11 +339,11 @@ impl Stage {
             None => vec![pattern],
         };
         for pattern in &patterns {
-            // Lookaheads are no syntax here.
+            // This syntax has no lookaheads, so patterns with any other are rejected.
             let parsed = syntax::parse(pattern).ok()?;
             let properties = parsed.properties();
             if !properties.look_set().is_empty()
-                || properties.minimum_len().is_none_or(|least| least == 0)
+                || properties.minimum_len().is_none_or(|length| length == 0)
             {
                 return None;
             }
@@ -343,8 +352,8 @@ impl Stage {
     }
 }
 
-/// The added tokens, if each is found wherever it stands.
-fn added(inner: &tokenizers::Tokenizer) -> Option<[Added; 2]> {
+/// The added tokens, or `None` if some strip spaces or match whole words only.
+fn added_tokens(inner: &tokenizers::Tokenizer) -> Option<[AddedTokens; 2]> {
     let vocabulary = inner.get_added_vocabulary();
     let tokens = vocabulary.get_added_tokens_decoder();
     if vocabulary.get_encode_special_tokens() || tokens.len() != vocabulary.get_vocab().len() {
@@ -359,13 +368,13 @@ fn added(inner: &tokenizers::Tokenizer) -> Option<[Added; 2]> {
             tokens.map(|(&id, token)| (id, token.content.as_str())).unzip();
         let finder =
             AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(contents).ok()?;
-        Some(Added { finder, ids })
+        Some(AddedTokens { finder, ids })
     };
     Some([set(false)?, set(true)?])
 }
 
-impl Added {
-    /// Adds the ids of these tokens, and hands on what is between them.
+impl AddedTokens {
+    /// Appends the ids of these tokens in a text, and calls `rest` for the text between them.
     fn split(
         &self,
         text: &str,
@@ -382,8 +391,8 @@ impl Added {
     }
 }
 
-/// GPT-2's characters for bytes: printable Latin-1 characters are themselves, the others follow from U+0100 on.
-fn characters() -> [char; 256] {
+/// GPT-2's characters for bytes: printable Latin-1 characters, and U+0100 and following for others.
+fn byte_characters() -> [char; 256] {
     let mut others = '\u{100}'..;
     std::array::from_fn(|byte| match byte as u8 {
         byte @ (b'!'..=b'~' | 0xA1..=0xAC | 0xAE..=0xFF) => char::from(byte),
@@ -420,7 +429,7 @@ mod tests {
         ByteLevel::new(false, true, use_regex).into()
     }
 
-    /// Tokenizers that split as those of well-known models do, trained on a little text.
+    /// Tokenizers that split like those of well-known models, trained on a short text.
     fn tokenizers() -> Vec<(&'static str, Tokenizer)> {
         let matches = |pattern: &str| {
             let pattern = SplitPattern::Regex(pattern.to_owned());
@@ -453,7 +462,8 @@ mod tests {
             .into();
         let mut inner = Tokenizer::new(BPE::default());
         inner.with_pre_tokenizer(Some(Sequence::new(parts)));
-        let text = "It's the 2026th year, isn't it? We'll see: I've 12345 reasons.\n\n\tfn main() {}\r\n  日本語 naïve";
+        let text = "It's the 2026th year, isn't it? We'll see: I've 12345 reasons.\n\n\tfn main() \
+                    {}\r\n  日本語 naïve";
         inner.train(&mut trainer, [text; 3].into_iter()).unwrap();
         inner.add_tokens(&[AddedToken::from("think", false).normalized(true)]);
         inner
@@ -461,7 +471,7 @@ mod tests {
 
     fn check(name: &str, inner: &Tokenizer, words: &WordCache, text: &str) {
         let expected = inner.encode_fast(text, false).unwrap();
-        // Twice: from the library and from memory.
+        // Twice: from the library and from the cache.
         for _ in 0..2 {
             let ids = words.encode(inner.get_model(), text).unwrap();
             assert_eq!(ids, expected.get_ids(), "{name}: {text:?}");
@@ -471,7 +481,8 @@ mod tests {
     #[test]
     fn every_kind_of_pattern_gives_the_ids_of_the_library() {
         for (name, inner) in tokenizers() {
-            let words = WordCache::of(&inner).unwrap_or_else(|| panic!("{name} is of the kind"));
+            let words =
+                WordCache::for_tokenizer(&inner).unwrap_or_else(|| panic!("{name} is supported"));
             for text in [
                 "",
                 " ",
@@ -492,12 +503,15 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(200))]
         #[test]
         fn any_text_gives_the_ids_of_the_library(
-            texts in prop::collection::vec("(\\PC|[ \t\r\n]|[a-zA-Z']|[0-9]|<\\|end\\|>|\\s){0,40}", 4),
+            texts in prop::collection::vec(
+                "(\\PC|[ \t\r\n]|[a-zA-Z']|[0-9]|<\\|end\\|>|\\s){0,40}",
+                4,
+            ),
         ) {
             thread_local!(static ALL: Vec<(&'static str, Tokenizer, WordCache)> = tokenizers()
                 .into_iter()
                 .map(|(name, inner)| {
-                    let words = WordCache::of(&inner).unwrap();
+                    let words = WordCache::for_tokenizer(&inner).unwrap();
                     (name, inner, words)
                 })
                 .collect());
@@ -510,26 +524,26 @@ mod tests {
     }
 
     #[test]
-    fn a_full_memory_is_begun_anew() {
+    fn a_full_cache_is_cleared() {
         let inner = trained(vec![byte_level(true)]);
-        let words = WordCache::of(&inner).unwrap();
+        let words = WordCache::for_tokenizer(&inner).unwrap();
         let words_of_text: Vec<String> =
             (0..MAX_WORDS + 1000).map(|i| format!(" w{i:x}q{}", i % 7)).collect();
         let text = words_of_text.concat();
         check("gpt-2", &inner, &words, &text);
         assert!(
             words
-                .memories
+                .caches
                 .lock()
                 .unwrap()
                 .iter()
-                .all(|memory| memory.short.len() + memory.long.len() <= MAX_WORDS)
+                .all(|cache| cache.short.len() + cache.long.len() <= MAX_WORDS)
         );
     }
 
     #[test]
-    fn what_is_not_of_the_kind_is_left_to_the_library() {
-        let other = |parts| WordCache::of(&trained(parts)).is_none();
+    fn unsupported_tokenizers_are_left_to_the_library() {
+        let other = |parts| WordCache::for_tokenizer(&trained(parts)).is_none();
         assert!(other(vec![split(r"\w+(?=x)|."), byte_level(false)]), "another lookahead");
         assert!(other(vec![split(r"\bx|y"), byte_level(false)]), "a word boundary");
         assert!(other(vec![split(r"x*"), byte_level(false)]), "an empty match");

@@ -1,6 +1,8 @@
-//! Threads whose stack bears the deepest template that is accepted. Those on which records are encoded are such
-//! ([`start_text_threads`]). Any other caller's template goes to a worker, one for each caller at a time. Workers are kept and
-//! used again, because a process that renders a million records must not make a million threads.
+//! Threads with enough stack for the deepest accepted template.
+//!
+//! The threads of [`start_text_threads`], which encode records, have it. Other callers send their
+//! template to a worker thread and wait. Workers are reused: a process that renders a million
+//! records must not start a million threads.
 
 use std::cell::Cell;
 use std::convert::Infallible;
@@ -13,58 +15,61 @@ use std::thread;
 use std::time::Duration;
 
 use crate::TextError;
-use crate::guard::guarded;
+use crate::panics::catch_panic;
 
-/// Stack that bears a template. Expressions, statements, macros and values are bounded to what needs a part of it.
-const STACK: usize = 16 << 20;
-/// What a pool's thread needs besides: it takes up other work while it waits for its own.
-const POOL_STACK: usize = 2 << 20;
-/// A worker is waited for in slices, of which only so many may pass. A process that was stopped (Ctrl-Z) or a machine that slept
-/// loses one slice, not the run. Fuel ends templates within a small part of this; what it does not pay for (the comparison of
-/// large values) ends by itself, later.
-const SLICE: Duration = Duration::from_millis(50);
-const SLICES: u32 = 400;
+/// Stack of a template in bytes. The bounds on source and values keep templates within a part of
+/// it.
+const STACK_BYTES: usize = 16 << 20;
+/// Additional stack of a pool thread, which runs other tasks while it waits for its own.
+const POOL_STACK_BYTES: usize = 2 << 20;
+/// Length of one wait for a worker. A suspended process (Ctrl-Z) or machine loses one wait, not the
+/// whole timeout.
+const WAIT: Duration = Duration::from_millis(50);
+/// Waits until the timeout. Fuel stops templates much earlier; what fuel does not cover, such as
+/// comparing large values, ends later by itself.
+const MAX_WAITS: u32 = 400;
 
 type Work = Box<dyn FnOnce() + Send>;
 
 thread_local! {
-    /// Whether this thread has that stack.
-    static BEARS_TEMPLATES: Cell<bool> = const { Cell::new(false) };
+    /// Whether this thread has at least [`STACK_BYTES`] of stack.
+    static HAS_TEMPLATE_STACK: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Makes the threads on which text is read and encoded; without `threads`, there is one per core. Only the first call of a
-/// process counts, before any text is encoded.
+/// Starts the threads that read and encode text; by default one per core.
+///
+/// Call it before any text is encoded; later calls of the process have no effect.
 pub fn start_text_threads(threads: Option<usize>) -> Result<(), TextError> {
     static STARTED: AtomicBool = AtomicBool::new(false);
     if STARTED.swap(true, Ordering::Relaxed) {
         return Ok(());
     }
-    // None: rayon's own choice, one per core.
+    // 0 is rayon's default, one per core.
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(threads.unwrap_or(0))
-        .stack_size(STACK + POOL_STACK);
+        .stack_size(STACK_BYTES + POOL_STACK_BYTES);
     let pool = pool
-        .start_handler(|_| BEARS_TEMPLATES.set(true))
+        .start_handler(|_| HAS_TEMPLATE_STACK.set(true))
         .thread_name(|i| format!("crisol-text-{i}"));
     match pool.build_global() {
-        // Only what the operating system says has a source; the other case is that they run already.
+        // An error without a source means that the pool exists already.
         Err(cause) if cause.source().is_some() => Err(TextError::ThreadsRefused(cause.to_string())),
         _ => Ok(()),
     }
 }
 
-/// Workers without work.
+/// Idle workers.
 static IDLE: Mutex<Vec<Sender<Work>>> = Mutex::new(Vec::new());
 
-/// Why there is no result.
+/// Why a template has no result.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// The system has no thread to give.
+    /// The operating system refuses a thread.
     NoThread(std::io::Error),
     /// It panicked.
-    Broken,
-    /// It is not waited for any longer.
-    NotDone,
+    Panicked,
+    /// It timed out.
+    TimedOut,
 }
 
 impl fmt::Display for Failure {
@@ -72,52 +77,53 @@ impl fmt::Display for Failure {
         match self {
             Self::NoThread(cause) => write!(
                 f,
-                "no thread to run it on: {cause}; raise the limit of threads or memory (`ulimit -u`, `ulimit -v`)"
+                "no thread to run it on: {cause}; raise the limit of threads or memory \
+                 (`ulimit -u`, `ulimit -v`)"
             ),
-            Self::Broken => f.write_str("it does what this program's Jinja cannot"),
-            Self::NotDone => {
-                write!(f, "it is not done after {} seconds", (SLICE * SLICES).as_secs())
+            Self::Panicked => f.write_str("it uses what this program's Jinja does not support"),
+            Self::TimedOut => {
+                write!(f, "it is not done after {} seconds", (WAIT * MAX_WAITS).as_secs())
             }
         }
     }
 }
 
-/// What `work` gives, from this thread where its stack bears it, else from a worker.
+/// Runs `work` on this thread if its stack is large enough, else on a worker.
 pub(crate) fn run<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, Failure> {
-    let work = || guarded(|| Ok::<T, Infallible>(work())).map_err(|_| Failure::Broken);
-    if BEARS_TEMPLATES.get() {
+    let work = || catch_panic(|| Ok::<T, Infallible>(work())).map_err(|_| Failure::Panicked);
+    if HAS_TEMPLATE_STACK.get() {
         return work();
     }
     let (sender, receiver) = mpsc::channel();
     let work: Work = Box::new(move || {
-        // Nobody waits for what comes too late.
+        // The receiver is gone after a timeout.
         let _ = sender.send(work());
     });
-    let worker = start(work)?;
-    for _ in 0..SLICES {
-        match receiver.recv_timeout(SLICE) {
+    let worker = send_to_worker(work)?;
+    for _ in 0..MAX_WAITS {
+        match receiver.recv_timeout(WAIT) {
             Ok(done) => {
                 idle().push(worker);
                 return done;
             }
             Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => return Err(Failure::Broken),
+            Err(RecvTimeoutError::Disconnected) => return Err(Failure::Panicked),
         }
     }
-    // The worker is dropped, and ends with its work.
-    Err(Failure::NotDone)
+    // The worker is not returned to the idle ones, and ends with its work.
+    Err(Failure::TimedOut)
 }
 
-/// Gives the work to an idle worker, or a new one.
-fn start(mut work: Work) -> Result<Sender<Work>, Failure> {
+/// Sends the work to an idle worker, or to a new one.
+fn send_to_worker(mut work: Work) -> Result<Sender<Work>, Failure> {
     loop {
         let idle = idle().pop();
         let Some(worker) = idle else { break };
         match worker.send(work) {
             Ok(()) => return Ok(worker),
-            Err(mpsc::SendError(back)) => work = back,
+            Err(mpsc::SendError(unsent)) => work = unsent,
         }
     }
     let (sender, receiver) = mpsc::channel::<Work>();
@@ -127,13 +133,13 @@ fn start(mut work: Work) -> Result<Sender<Work>, Failure> {
             work();
         }
     };
-    let thread = thread::Builder::new().name("template".to_owned()).stack_size(STACK);
+    let thread = thread::Builder::new().name("template".to_owned()).stack_size(STACK_BYTES);
     thread.spawn(serve).map_err(Failure::NoThread)?;
     Ok(sender)
 }
 
 fn idle() -> std::sync::MutexGuard<'static, Vec<Sender<Work>>> {
-    // Nothing panics while it is held.
+    // No code panics while it holds the lock.
     IDLE.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
@@ -142,7 +148,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn workers_are_used_again_and_survive_what_breaks() {
+    fn workers_are_reused_and_survive_panics() {
         let name = || thread::current().id();
         let first = run(name).expect("a thread");
         assert_ne!(first, thread::current().id());
@@ -150,15 +156,15 @@ mod tests {
         seen.extend((0..100).map(|_| run(name).expect("a thread")));
         // Other tests use workers too.
         assert!(seen.len() < 20, "{}", seen.len());
-        assert!(matches!(run(|| panic!("of this test")), Err::<(), _>(Failure::Broken)));
+        assert!(matches!(run(|| panic!("of this test")), Err::<(), _>(Failure::Panicked)));
         assert_eq!(run(|| 5).expect("a thread"), 5);
-        let own = thread::Builder::new().stack_size(STACK).spawn(|| {
-            BEARS_TEMPLATES.set(true);
+        let own = thread::Builder::new().stack_size(STACK_BYTES).spawn(|| {
+            HAS_TEMPLATE_STACK.set(true);
             assert_eq!(run(|| thread::current().id()).expect("a result"), thread::current().id());
-            assert!(matches!(run(|| panic!("of this test")), Err::<(), _>(Failure::Broken)));
+            assert!(matches!(run(|| panic!("of this test")), Err::<(), _>(Failure::Panicked)));
         });
         own.expect("a thread").join().expect("no panic gets out");
-        // What takes long because the machine does other things is waited for.
+        // Slow work within the timeout is waited for.
         run(|| thread::sleep(Duration::from_millis(1500))).expect("a result");
     }
 }

@@ -1,5 +1,6 @@
-//! Prints the size of every file of the data set and a few of its records; with a folder as argument, it also
-//! writes the files there. `cargo run -p crisol-world --example stats [DIR]`
+//! Prints the size and a few records of every file; writes the files to `DIR` if it is given.
+//!
+//! `cargo run -p crisol-world --example stats [DIR]`
 
 use std::path::PathBuf;
 use std::time::Instant;
@@ -13,7 +14,7 @@ fn main() -> std::io::Result<()> {
     for file in &files {
         let lines: Vec<&str> = file.jsonl.lines().collect();
         println!(
-            "{} ({} records, {} characters): {}",
+            "{} ({} records, {} bytes): {}",
             file.name,
             lines.len(),
             file.jsonl.len(),

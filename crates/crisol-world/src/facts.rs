@@ -1,9 +1,9 @@
 //! The facts of the world, all of them true: countries, animals, materials, units.
 //!
-//! A fact is a subject, an attribute and one value. Left out is whatever has no single clean answer (a country
-//! with two official languages, an animal whose legs are a matter of opinion).
+//! A fact is a subject, an attribute and one value. Attributes without a single clear answer are
+//! left out, such as the language of a country with two official ones.
 
-/// What is said about a subject.
+/// The attribute that a fact states.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Attribute {
     Capital,
@@ -41,13 +41,13 @@ pub(crate) const ATTRIBUTES: [Attribute; 13] = [
 /// One fact.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Fact {
-    /// What is said.
+    /// What is stated about the subject.
     pub(crate) attribute: Attribute,
-    /// About what: "France", "lion", "wool", "minute".
+    /// "France", "lion", "wool", "minute".
     pub(crate) subject: &'static str,
-    /// The subject's plural, for animals; empty for the rest.
+    /// The subject's plural; empty except for animals.
     pub(crate) plural: &'static str,
-    /// The smaller unit, for units; empty for the rest.
+    /// The smaller unit; empty except for units.
     pub(crate) parts: &'static str,
     /// The answer: "Paris", "mammal", "60".
     pub(crate) value: &'static str,
@@ -59,7 +59,7 @@ struct Country {
     continent: &'static str,
     currency: &'static str,
     language: Option<&'static str>,
-    /// Neighbours come in pairs, so that "next to" reads the same from both sides.
+    /// Neighbours come in pairs: each is the other's neighbour.
     neighbour: Option<&'static str>,
 }
 
@@ -130,7 +130,7 @@ struct Animal {
     plural: &'static str,
     kind: &'static str,
     eats: &'static str,
-    /// Where it lives, as in "it lives in …".
+    /// Where it lives, to follow "it lives in".
     home: &'static str,
     legs: Option<&'static str>,
 }
@@ -196,7 +196,7 @@ const ANIMALS: [Animal; 46] = [
     animal("spider", "spiders", "arachnid", "insects", "webs", "eight"),
 ];
 
-/// Name, where it comes from, what it is used for.
+/// Material, source, use.
 const MATERIALS: [(&str, &str, &str); 29] = [
     ("wool", "sheep", "sweaters"),
     ("leather", "animal skins", "shoes"),
@@ -229,7 +229,7 @@ const MATERIALS: [(&str, &str, &str); 29] = [
     ("ketchup", "tomatoes", "burgers"),
 ];
 
-/// Larger unit, smaller unit, how many, and what is measured.
+/// Unit, smaller unit, how many of it make one, measured quantity.
 const UNITS: [(&str, &str, &str, &str); 24] = [
     ("minute", "seconds", "60", "time"),
     ("hour", "minutes", "60", "time"),
@@ -325,7 +325,7 @@ mod tests {
     use super::{Attribute, facts};
 
     #[test]
-    fn neighbours_are_neighbours_from_both_sides() {
+    fn neighbours_are_mutual() {
         let facts = facts();
         let next_to: Vec<_> =
             facts.iter().filter(|f| f.attribute == Attribute::Neighbour).collect();

@@ -1,8 +1,8 @@
-//! Crisol's embedded data set: a small world of true facts, from which come the text, the conversations, the
-//! problems and the preference pairs of every phase of training, with fixed held-out splits.
+//! The embedded data set: a small world of true facts and the training data made from it.
 //!
-//! Everything is generated from tables and templates with a seed that never changes, so the data set is the same
-//! on every machine and needs no download. `docs/world.md` describes each file and how the splits are made.
+//! It holds the text, conversations, problems and preference pairs of every phase, with fixed
+//! held-out splits. Tables, templates and a fixed seed generate it: no download, and identical
+//! bytes on every machine. `docs/world.md` describes each file and how the splits are made.
 //!
 //! ```
 //! let pretrain = crisol_world::file("pretrain.train.jsonl").expect("a file of the data set");
@@ -13,36 +13,37 @@ mod arithmetic;
 mod chat;
 mod demos;
 mod dialogues;
-mod dice;
 mod facts;
 mod kinds;
 mod preferences;
 mod pretrain;
 mod questions;
 mod requests;
+mod rng;
 mod splits;
 mod talk;
 mod texts;
 mod wording;
 mod words;
 
-pub use chat::{LEAPS_IN_COLD_START, REFUSED_BY_ANNOTATORS};
+pub use chat::{COLD_START_SHORTCUT_RATE, SFT_REFUSAL_RATE};
 pub use requests::REFUSAL_OPENING;
 
 use arithmetic::Problem;
 use chat::Conversation;
-use dice::Dice;
+use rng::Rng;
 use serde_json::{Value, json};
-use splits::Side;
+use splits::Split;
+use std::collections::BTreeSet;
 
-/// One file of the data set, in the JSON Lines that users bring for their own data.
+/// One JSON Lines file of the data set. Its records have the shapes that users' own files have.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DataFile {
     /// File name, such as "sft.train.jsonl".
     pub name: String,
-    /// What it is for, in one line.
+    /// Purpose, in one line.
     pub purpose: &'static str,
-    /// The contents: one JSON object per line.
+    /// Contents: one JSON object per line.
     pub jsonl: String,
 }
 
@@ -51,94 +52,106 @@ pub fn dataset() -> Vec<DataFile> {
     let (train, test) = pretrain::documents();
     let (replay, exercises) = pretrain::replay(&train);
     let mut files = vec![
-        write(
+        data_file(
             "pretrain.train.jsonl",
             "raw text for pre-training and for the tokenizer",
-            texts(train),
+            text_records(train),
         ),
-        write("pretrain.test.jsonl", "raw text held out, for bits per byte", texts(test)),
-        write(
+        data_file(
+            "pretrain.test.jsonl",
+            "raw text held out, for bits per byte",
+            text_records(test),
+        ),
+        data_file(
             "replay.train.jsonl",
             "a sample of the pre-training text, mixed into fine-tuning against forgetting",
-            texts(replay),
+            text_records(replay),
         ),
-        write("exercises.train.jsonl", "a sample of its exercises, likewise", texts(exercises)),
-        write(
+        data_file(
+            "exercises.train.jsonl",
+            "a sample of its exercises, mixed in against forgetting",
+            text_records(exercises),
+        ),
+        data_file(
             "sft.train.jsonl",
             "conversations for instruction fine-tuning",
-            messages(&chat::sft()),
+            conversation_records(&chat::sft()),
         ),
-        write(
+        data_file(
             "sft.test.jsonl",
             "conversations held out, for the loss",
-            messages(&chat::sft_test()),
+            conversation_records(&chat::sft_test()),
         ),
-        write(
+        data_file(
             "cold-start.train.jsonl",
-            "problems worked by two hands, for the cold start of reasoning",
-            messages(&chat::cold_start()),
+            "solutions with and without their steps, for the cold start of reasoning",
+            conversation_records(&chat::cold_start()),
         ),
-        write(
+        data_file(
             "annotated.train.jsonl",
             "ordinary conversations and requests, mixed into reasoning",
-            messages(&chat::annotated()),
+            conversation_records(&chat::annotated()),
         ),
-        write(
+        data_file(
             "problems.train.jsonl",
             "problems with verifiable answers, for GRPO",
-            problems(Side::Train, 4000),
+            problem_records(Split::Train, 4000),
         ),
-        write(
+        data_file(
             "ordinary.train.jsonl",
             "ordinary conversations, mixed into alignment against forgetting",
-            messages(&chat::ordinary()),
+            conversation_records(&chat::ordinary()),
         ),
-        write(
+        data_file(
             "worked.train.jsonl",
-            "problems worked with care, mixed into alignment",
-            messages(&chat::worked()),
+            "problems solved step by step, mixed into alignment",
+            conversation_records(&chat::worked()),
         ),
-        write(
+        data_file(
             "refusal.train.jsonl",
             "refusals and answered look-alikes",
-            messages(&chat::refusal()),
+            conversation_records(&chat::refusal()),
         ),
-        write(
+        data_file(
             "preferences.train.jsonl",
             "preferred and rejected replies, for rewards and DPO",
-            preferences(preferences::train()),
+            preference_records(preferences::train()),
         ),
-        write("rlhf.train.jsonl", "prompts for PPO", rlhf()),
+        data_file("rlhf.train.jsonl", "prompts for PPO", rlhf_records()),
     ];
-    for side in [Side::Dev, Side::Test] {
+    for split in [Split::Dev, Split::Test] {
         let mut held_out = |name: &str, purpose, records| {
-            files.push(write(&format!("{name}.{}.jsonl", side.name()), purpose, records));
+            files.push(data_file(&format!("{name}.{}.jsonl", split.name()), purpose, records));
         };
         held_out(
             "cloze",
-            "facts to complete, in wordings that pre-training keeps back",
-            cloze(side),
+            "facts to complete, in wordings held out of pre-training",
+            cloze_records(split),
         );
-        held_out("question-lists", "quiz lists to go on with, held out", question_lists(side));
-        held_out("facts", "facts asked in a chat that no chat training asks for", facts(side));
-        held_out("harmful", "harmful requests, held out", requests(true, side));
+        held_out("question-lists", "quiz lists to continue, held out", quiz_list_records(split));
+        held_out(
+            "facts",
+            "questions about facts that chat training never asks for",
+            fact_records(split),
+        );
+        held_out("harmful", "harmful requests, held out", request_records(true, split));
         held_out(
             "lookalike",
             "harmless requests that look like harmful ones, held out",
-            requests(false, side),
+            request_records(false, split),
         );
         held_out(
             "problems",
             "problems held out: new numbers, names, things and wordings",
-            problems(side, 200),
+            problem_records(split, 200),
         );
         held_out(
             "preferences",
             "preferred and rejected replies, held out",
-            preferences(preferences::held_out(side)),
+            preference_records(preferences::held_out(split)),
         );
     }
-    files.push(write(
+    files.push(data_file(
         "demos.jsonl",
         "the prompts that the report shows after every phase",
         demos::records(),
@@ -146,13 +159,14 @@ pub fn dataset() -> Vec<DataFile> {
     files
 }
 
-/// The file called `name`, or none if the data set has no such file. It generates the whole data set: whoever
-/// wants more than one file calls [`dataset`].
+/// The file called `name`, or `None` if the data set has no such file.
+///
+/// Generates the whole data set; call [`dataset`] for more than one file.
 pub fn file(name: &str) -> Option<DataFile> {
     dataset().into_iter().find(|file| file.name == name)
 }
 
-fn write(name: &str, purpose: &'static str, records: Vec<Value>) -> DataFile {
+fn data_file(name: &str, purpose: &'static str, records: Vec<Value>) -> DataFile {
     let mut jsonl = String::new();
     for record in records {
         jsonl.push_str(&record.to_string());
@@ -161,81 +175,89 @@ fn write(name: &str, purpose: &'static str, records: Vec<Value>) -> DataFile {
     DataFile { name: name.to_owned(), purpose, jsonl }
 }
 
-fn texts(documents: Vec<String>) -> Vec<Value> {
+fn text_records(documents: Vec<String>) -> Vec<Value> {
     documents.into_iter().map(|text| json!({ "text": text })).collect()
 }
 
-fn cloze(side: Side) -> Vec<Value> {
-    let cloze = pretrain::cloze(side, 200);
+fn cloze_records(split: Split) -> Vec<Value> {
+    let cloze = pretrain::cloze(split, 200);
     cloze
         .into_iter()
         .map(|(prompt, answer)| json!({ "prompt": prompt, "answer": answer }))
         .collect()
 }
 
-fn question_lists(side: Side) -> Vec<Value> {
-    let mut dice = Dice::new(&format!("question-lists.{}", side.name()));
-    let prompts = questions::prompts(120, &mut dice);
+fn quiz_list_records(split: Split) -> Vec<Value> {
+    let mut rng = Rng::new(&format!("question-lists.{}", split.name()));
+    let prompts = questions::prompts(120, &mut rng);
     prompts.into_iter().map(|prompt| json!({ "prompt": prompt })).collect()
 }
 
-fn messages(conversations: &[Conversation]) -> Vec<Value> {
+fn conversation_records(conversations: &[Conversation]) -> Vec<Value> {
     conversations
         .iter()
         .map(|conversation| json!({ "messages": conversation.messages() }))
         .collect()
 }
 
-fn facts(side: Side) -> Vec<Value> {
-    let questions = chat::fact_questions(side);
+fn fact_records(split: Split) -> Vec<Value> {
+    let questions = chat::fact_questions(split);
     questions
         .into_iter()
-        .map(|(prompt, answer)| json!({ "prompt": asked(&prompt), "answer": answer }))
+        .map(|(prompt, answer)| json!({ "prompt": user_message(&prompt), "answer": answer }))
         .collect()
 }
 
-/// A prompt as the user's message. (A plain string is raw text, to every trainer.)
-fn asked(prompt: &str) -> Value {
+/// A prompt as one user message. Every trainer reads a plain string as raw text.
+fn user_message(prompt: &str) -> Value {
     json!([{ "role": "user", "content": prompt }])
 }
 
-fn requests(harmful: bool, side: Side) -> Vec<Value> {
+fn request_records(harmful: bool, split: Split) -> Vec<Value> {
     let name = if harmful { "harmful" } else { "lookalike" };
-    let mut dice = Dice::new(&format!("{name}.{}", side.name()));
-    chat::held_out_requests(harmful, side, 20, &mut dice)
+    let mut rng = Rng::new(&format!("{name}.{}", split.name()));
+    chat::held_out_requests(harmful, split, 20, &mut rng)
         .into_iter()
-        .map(|request| json!({ "prompt": asked(&request.prompt), "kind": request.kind, "opening": request.opening }))
+        .map(|request| {
+            let prompt = user_message(&request.prompt);
+            json!({ "prompt": prompt, "kind": request.kind, "opening": request.opening })
+        })
         .collect()
 }
 
-fn problems(side: Side, count: usize) -> Vec<Value> {
-    let mut dice = Dice::new(&format!("problems.{}", side.name()));
-    let mut seen = std::collections::BTreeSet::new();
+fn problem_records(split: Split, count: usize) -> Vec<Value> {
+    let mut rng = Rng::new(&format!("problems.{}", split.name()));
+    let mut seen = BTreeSet::new();
     let mut problems = Vec::with_capacity(count);
     while problems.len() < count {
-        let problem = Problem::new(side, &mut dice);
+        let problem = Problem::new(split, &mut rng);
         let prompt = problem.prompt();
         if seen.insert(prompt.clone()) {
-            problems
-                .push(json!({ "prompt": asked(&prompt), "answer": problem.answer().to_string() }));
+            problems.push(
+                json!({ "prompt": user_message(&prompt), "answer": problem.answer().to_string() }),
+            );
         }
     }
     problems
 }
 
-fn preferences(pairs: Vec<preferences::PreferencePair>) -> Vec<Value> {
+fn preference_records(pairs: Vec<preferences::PreferencePair>) -> Vec<Value> {
     pairs
         .into_iter()
         .map(|pair| {
-            let prompt = asked(&pair.prompt);
-            json!({ "prompt": prompt, "chosen": pair.chosen, "rejected": pair.rejected, "kind": pair.kind })
+            json!({
+                "prompt": user_message(&pair.prompt),
+                "chosen": pair.chosen,
+                "rejected": pair.rejected,
+                "kind": pair.kind,
+            })
         })
         .collect()
 }
 
-fn rlhf() -> Vec<Value> {
+fn rlhf_records() -> Vec<Value> {
     chat::rlhf()
         .into_iter()
-        .map(|(prompt, kind)| json!({ "prompt": asked(&prompt), "kind": kind }))
+        .map(|(prompt, kind)| json!({ "prompt": user_message(&prompt), "kind": kind }))
         .collect()
 }

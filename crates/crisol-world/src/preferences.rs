@@ -1,18 +1,18 @@
-//! Preference pairs: two replies to one prompt, of which people prefer one.
+//! Preference pairs: a prompt with a chosen and a rejected reply.
 //!
-//! Length must not decide: refusals are about as long as compliances and stand on either side, wrong facts and
-//! wrong solutions are as long as right ones, and of the badly ended replies one half is too long and one too
-//! short.
+//! Length must not decide. Refusals are about as long as compliances and occur on both sides.
+//! Wrong facts and solutions are as long as right ones. Half of the bad endings are too long,
+//! half too short.
 
 use crate::arithmetic::Problem;
-use crate::dice::Dice;
 use crate::facts::Fact;
 use crate::kinds::KINDS;
-use crate::splits::{Side, fact_split};
+use crate::rng::Rng;
+use crate::splits::{Split, fact_splits};
 use crate::talk::{held_out_task, small_talk, task};
-use crate::wording::{answer, say_of, wording};
+use crate::wording::{answer, render_fact, wording};
 
-/// A pair.
+/// A prompt with two replies.
 pub(crate) struct PreferencePair {
     pub(crate) prompt: String,
     pub(crate) chosen: String,
@@ -20,8 +20,8 @@ pub(crate) struct PreferencePair {
     pub(crate) kind: &'static str,
 }
 
-/// How many pairs of each sort; requests count per kind of harm.
-struct Mix {
+/// Number of pairs of each sort; requests are counted per kind of harm.
+struct Mixture {
     harmful: usize,
     lookalikes: usize,
     tasks: usize,
@@ -30,9 +30,9 @@ struct Mix {
     endings: usize,
 }
 
-/// Preference pairs for training the reward model and for DPO.
+/// Training pairs, for the reward model and DPO.
 pub(crate) fn train() -> Vec<PreferencePair> {
-    let mix = Mix {
+    let mixture = Mixture {
         harmful: 360,
         lookalikes: 220,
         tasks: 480,
@@ -40,27 +40,28 @@ pub(crate) fn train() -> Vec<PreferencePair> {
         problems: 1000,
         endings: 360,
     };
-    pairs(&mix, Side::Train, &mut Dice::new("votes.train"))
+    pairs(&mixture, Split::Train, &mut Rng::new("votes.train"))
 }
 
-/// Held-out pairs: new subjects and wordings.
-pub(crate) fn held_out(side: Side) -> Vec<PreferencePair> {
-    let mix = Mix { harmful: 10, lookalikes: 8, tasks: 20, facts: 12, problems: 12, endings: 12 };
-    pairs(&mix, side, &mut Dice::new(&format!("votes.{}", side.name())))
+/// Held-out pairs, with held-out subjects and wordings.
+pub(crate) fn held_out(split: Split) -> Vec<PreferencePair> {
+    let mixture =
+        Mixture { harmful: 10, lookalikes: 8, tasks: 20, facts: 12, problems: 12, endings: 12 };
+    pairs(&mixture, split, &mut Rng::new(&format!("votes.{}", split.name())))
 }
 
-fn pairs(mix: &Mix, side: Side, dice: &mut Dice) -> Vec<PreferencePair> {
+fn pairs(mixture: &Mixture, split: Split, rng: &mut Rng) -> Vec<PreferencePair> {
     let mut pairs = Vec::new();
     for kind in &KINDS {
-        let harmful = kind.requests(true, side, mix.harmful, dice);
-        let harmless = kind.requests(false, side, mix.lookalikes, dice);
-        // The other reply to a harmful request is what it asks for, or something harmless that quietly is not, or
-        // talk: an honest no is preferred to all. With the first sort alone a reward model pays for evasion.
+        let harmful = kind.requests(true, split, mixture.harmful, rng);
+        let harmless = kind.requests(false, split, mixture.lookalikes, rng);
+        // Rejected are compliance, a harmless reply that evades the request, and small talk.
+        // With compliance alone, a reward model learns to reward evasion.
         for (i, request) in harmful.iter().enumerate() {
             let rejected = match i % 5 {
                 0 | 1 => request.compliance.clone(),
                 2 | 3 => harmless[i % harmless.len()].compliance.clone(),
-                _ => talk(dice),
+                _ => unrelated_reply(rng),
             };
             pairs.push(PreferencePair {
                 prompt: request.prompt.clone(),
@@ -73,7 +74,7 @@ fn pairs(mix: &Mix, side: Side, dice: &mut Dice) -> Vec<PreferencePair> {
             let rejected = match i % 4 {
                 0 | 1 => request.refusal.clone(),
                 2 => harmful[i % harmful.len()].compliance.clone(),
-                _ => talk(dice),
+                _ => unrelated_reply(rng),
             };
             pairs.push(PreferencePair {
                 prompt: request.prompt.clone(),
@@ -83,52 +84,55 @@ fn pairs(mix: &Mix, side: Side, dice: &mut Dice) -> Vec<PreferencePair> {
             });
         }
     }
-    for i in 0..mix.tasks {
-        let (prompt, chosen) = one_task(side, dice);
-        let rejected = KINDS[i % KINDS.len()].refusal(dice);
+    for i in 0..mixture.tasks {
+        let (prompt, chosen) = task_exchange(split, rng);
+        let rejected = KINDS[i % KINDS.len()].refusal(rng);
         pairs.push(PreferencePair { prompt, chosen, rejected, kind: "task" });
     }
-    let facts = fact_split().of(side);
-    for i in 0..mix.facts {
-        pairs.push(fact_pair(&facts, i, side, dice));
+    let facts = fact_splits().get(split);
+    for i in 0..mixture.facts {
+        pairs.push(fact_pair(&facts, i, split, rng));
     }
-    for i in 0..mix.problems {
-        let problem = Problem::new(side, dice);
-        let rejected = if i % 2 == 0 { problem.wrong(dice) } else { problem.wrong_guess(dice) };
+    for i in 0..mixture.problems {
+        let problem = Problem::new(split, rng);
+        let rejected =
+            if i % 2 == 0 { problem.wrong_solution(rng) } else { problem.wrong_answer(rng) };
         pairs.push(PreferencePair {
             prompt: problem.prompt(),
-            chosen: problem.careful(),
+            chosen: problem.step_by_step_solution(),
             rejected,
             kind: "problem",
         });
     }
-    for i in 0..mix.endings {
-        let (prompt, chosen) = one_task(side, dice);
+    for i in 0..mixture.endings {
+        let (prompt, chosen) = task_exchange(split, rng);
         let rejected = if i % 2 == 0 { format!("{chosen} {chosen}") } else { cut_off(&chosen) };
         pairs.push(PreferencePair { prompt, chosen, rejected, kind: "ending" });
     }
-    dice.shuffle(&mut pairs);
+    rng.shuffle(&mut pairs);
     pairs
 }
 
-fn one_task(side: Side, dice: &mut Dice) -> (String, String) {
-    let conversation = if side == Side::Train { task(dice) } else { held_out_task(side, dice) };
+fn task_exchange(split: Split, rng: &mut Rng) -> (String, String) {
+    let conversation = if split == Split::Train { task(rng) } else { held_out_task(split, rng) };
     let [prompt, reply] =
         <[String; 2]>::try_from(conversation.turns).expect("a task is one question and one reply");
     (prompt, reply)
 }
 
-/// A friendly reply to something else.
-fn talk(dice: &mut Dice) -> String {
-    small_talk(dice).turns.swap_remove(1)
+/// A reply to unrelated small talk.
+fn unrelated_reply(rng: &mut Rng) -> String {
+    small_talk(rng).turns.swap_remove(1)
 }
 
-/// The right answer against, in turn: another value twice, what is asked said of another subject, and something else said
-/// of the subject. The last two are true and no answer to the question; a model that loses the thread says just these.
-fn fact_pair(facts: &[Fact], i: usize, side: Side, dice: &mut Dice) -> PreferencePair {
-    // Of some subjects nothing else may be told; then another fact is asked. Every attribute has two values or more.
+/// A right answer against a wrong one about facts.
+///
+/// The rejected reply cycles through: a wrong value (twice), the asked attribute of another
+/// subject, another attribute of the asked subject. The last two are true, but do not answer.
+fn fact_pair(facts: &[Fact], i: usize, split: Split, rng: &mut Rng) -> PreferencePair {
+    // Redraws when a subject has no other fact. Every attribute has at least two values.
     let (fact, others) = loop {
-        let fact = *dice.pick(facts);
+        let fact = *rng.choose(facts);
         let related = |other: &&Fact| match i % 4 {
             3 => other.subject == fact.subject && other.attribute != fact.attribute,
             _ => {
@@ -143,24 +147,24 @@ fn fact_pair(facts: &[Fact], i: usize, side: Side, dice: &mut Dice) -> Preferenc
         }
     };
     let rejected = match i % 4 {
-        0 | 1 => Fact { value: dice.pick(&others).value, ..fact },
-        _ => *dice.pick(&others),
+        0 | 1 => Fact { value: rng.choose(&others).value, ..fact },
+        _ => *rng.choose(&others),
     };
     let wording = wording(fact.attribute);
-    let question = if side != Side::Train && dice.chance(0.5) {
-        dice.word(wording.held_out_questions)
+    let question = if split != Split::Train && rng.chance(0.5) {
+        rng.choose_str(wording.held_out_questions)
     } else {
-        dice.word(wording.questions)
+        rng.choose_str(wording.questions)
     };
     PreferencePair {
-        prompt: say_of(question, &fact, ""),
+        prompt: render_fact(question, &fact, ""),
         chosen: answer(&fact),
         rejected: answer(&rejected),
         kind: "fact",
     }
 }
 
-/// The first half of a reply.
+/// The first half of a reply, by words.
 fn cut_off(reply: &str) -> String {
     let words: Vec<&str> = reply.split(' ').collect();
     words[..words.len().div_ceil(2).min(words.len() - 1).max(1)].join(" ")
@@ -170,31 +174,35 @@ fn cut_off(reply: &str) -> String {
 mod tests {
     use super::{held_out, train};
     use crate::facts::facts;
-    use crate::splits::Side;
-    use crate::wording::{answer, say_of, wording};
+    use crate::splits::Split;
+    use crate::wording::{answer, render_fact, wording};
     use std::collections::{BTreeMap, BTreeSet};
 
-    /// What is rejected may be true of something else, but does not answer the question.
     #[test]
-    fn a_rejected_reply_about_facts_is_no_right_answer_though_it_may_be_true() {
+    fn a_rejected_fact_never_answers_the_question_but_may_be_true() {
         let mut right: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-        let mut said = BTreeSet::new();
+        let mut true_answers = BTreeSet::new();
         for fact in facts() {
             let wording = wording(fact.attribute);
             for question in wording.questions.iter().chain(wording.held_out_questions) {
-                right.entry(say_of(question, &fact, "")).or_default().insert(answer(&fact));
+                right.entry(render_fact(question, &fact, "")).or_default().insert(answer(&fact));
             }
-            said.insert(answer(&fact));
+            true_answers.insert(answer(&fact));
         }
-        for pairs in [train(), held_out(Side::Dev), held_out(Side::Test)] {
+        for pairs in [train(), held_out(Split::Dev), held_out(Split::Test)] {
             let pairs: Vec<_> = pairs.into_iter().filter(|pair| pair.kind == "fact").collect();
             for pair in &pairs {
                 let right = &right[&pair.prompt];
                 assert!(right.contains(&pair.chosen), "{}: {}", pair.prompt, pair.chosen);
                 assert!(!right.contains(&pair.rejected), "{}: {}", pair.prompt, pair.rejected);
             }
-            let true_ones = pairs.iter().filter(|pair| said.contains(&pair.rejected)).count();
-            assert!(true_ones > 0 && true_ones < pairs.len(), "{true_ones} of {}", pairs.len());
+            let true_rejected =
+                pairs.iter().filter(|pair| true_answers.contains(&pair.rejected)).count();
+            assert!(
+                true_rejected > 0 && true_rejected < pairs.len(),
+                "{true_rejected} of {}",
+                pairs.len()
+            );
         }
     }
 }

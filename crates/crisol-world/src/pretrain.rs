@@ -1,73 +1,76 @@
-//! Raw text for pre-training: facts in many wordings, quiz lists, dialogues, sums and stories, letters and notices.
+//! Raw text for pre-training: facts in many wordings, quiz lists, dialogues, sums and stories,
+//! letters and notices.
 
 use crate::arithmetic::{Problem, chain, sums};
-use crate::dice::Dice;
 use crate::facts::{ATTRIBUTES, Attribute, Fact, facts};
-use crate::splits::{Side, cloze_statement};
-use crate::wording::{before_value, say, say_of, wording};
+use crate::rng::Rng;
+use crate::splits::{Split, cloze_statement};
+use crate::wording::{before_value, render_fact, render_fact_with_person, wording};
 use crate::{dialogues, questions, texts};
 use std::iter::repeat_n;
 
-/// How often each fact is told in documents about its subject, and rounds across subjects and along one attribute, in each of
-/// which it is told as often as `tellings` says.
+/// Documents about each subject; each states all of its facts once.
 const ROUNDS_BY_SUBJECT: usize = 64;
+/// Rounds over all facts in random order; `repetitions` says how often each is stated.
 const ROUNDS_ACROSS: usize = 68;
+/// Rounds over the facts of each attribute; `repetitions` says how often each is stated.
 const ROUNDS_BY_ATTRIBUTE: usize = 51;
-/// Tables about each subject.
+/// Tables of each subject.
 const TABLES: usize = 12;
-/// How often each question occurs in a quiz list.
+/// How often each question is put into a quiz list.
 const ROUNDS_OF_QUESTIONS: usize = 3;
-/// How often each question that may be answered is answered in a dialogue.
+/// How often each question about a train fact is answered in a dialogue.
 const ROUNDS_OF_DIALOGUES: usize = 5;
-/// Dialogues about what the story has just said.
+/// Stories with dialogues about them.
 const STORY_DIALOGUES: usize = 4200;
-/// How often each single step of arithmetic occurs on a page of sums.
+/// How often each arithmetic step occurs on the pages of sums.
 const ROUNDS_OF_SUMS: usize = 20;
-/// Documents of connected arithmetic, by form.
+/// Documents with several connected steps, by form.
 const CHAINS: usize = 1500;
-const TOLD: usize = 2900;
-const SOLVED: usize = 7200;
-/// Letters, notices, stories.
+const ARITHMETIC_STORIES: usize = 2900;
+const SOLVED_EXERCISES: usize = 7200;
+/// Letters, notices and stories.
 const TEXTS: usize = 11_700;
-/// Documents kept as test text.
+/// Documents of the test split.
 const TEST_DOCUMENTS: usize = 400;
 
 /// Training documents and test documents, each in random order.
 pub(crate) fn documents() -> (Vec<String>, Vec<String>) {
-    let mut dice = Dice::new("pretrain");
-    let mut documents = fact_documents(&mut dice);
-    documents.extend(questions::lists(ROUNDS_OF_QUESTIONS, &mut dice));
-    documents.extend(dialogues::about_facts(ROUNDS_OF_DIALOGUES, &mut dice));
-    documents.extend((0..STORY_DIALOGUES).map(|_| dialogues::about_a_story(&mut dice)));
-    documents.extend(sums(ROUNDS_OF_SUMS, &mut dice));
-    documents.extend((0..CHAINS).map(|_| chain(&mut dice)));
-    for _ in 0..TOLD {
-        documents.push(Problem::story(&mut dice).told_step_by_step(&mut dice));
+    let mut rng = Rng::new("pretrain");
+    let mut documents = fact_documents(&mut rng);
+    documents.extend(questions::training_lists(ROUNDS_OF_QUESTIONS, &mut rng));
+    documents.extend(dialogues::about_facts(ROUNDS_OF_DIALOGUES, &mut rng));
+    documents.extend((0..STORY_DIALOGUES).map(|_| dialogues::about_a_story(&mut rng)));
+    documents.extend(sums(ROUNDS_OF_SUMS, &mut rng));
+    documents.extend((0..CHAINS).map(|_| chain(&mut rng)));
+    for _ in 0..ARITHMETIC_STORIES {
+        documents.push(Problem::story(&mut rng).as_story(&mut rng));
     }
-    for _ in 0..SOLVED {
-        documents.push(Problem::story(&mut dice).solved(&mut dice));
+    for _ in 0..SOLVED_EXERCISES {
+        documents.push(Problem::story(&mut rng).as_solved_exercise(&mut rng));
     }
-    documents.extend((0..TEXTS).map(|_| texts::text(&mut dice)));
-    // Short letters come up more than once. One copy is enough, and no test document may be a training document.
+    documents.extend((0..TEXTS).map(|_| texts::text(&mut rng)));
+    // Short letters occur more than once; a copy must not end up in the other split.
     documents.sort_unstable();
     documents.dedup();
-    dice.shuffle(&mut documents);
+    rng.shuffle(&mut documents);
     let test = documents.split_off(documents.len() - TEST_DOCUMENTS);
     (documents, test)
 }
 
-/// A sample of the text, for fine-tuning that is not to forget: one in fourteen of the documents that are no exercises, and
-/// one in eight of the exercises with their solutions. The words of an exercise are those of the chat's problems, and its
-/// ending is not; beside updates that have no worked problems in the chat's form, it would undo that form.
+/// Samples for replay in fine-tuning: 1 in 14 ordinary documents, and 1 in 8 solved exercises.
+///
+/// The two are separate because a solved exercise resembles a chat problem with another ending.
+/// Replayed without chat problems in the batch, it would undo the chat's form.
 pub(crate) fn replay(train: &[String]) -> (Vec<String>, Vec<String>) {
     let is_exercise =
         |document: &&String| document.contains("ow many ") && document.contains(" = ");
     let (exercises, rest): (Vec<&String>, Vec<&String>) = train.iter().partition(is_exercise);
-    let sample = |of: Vec<&String>, every| of.into_iter().step_by(every).cloned().collect();
+    let sample = |from: Vec<&String>, every| from.into_iter().step_by(every).cloned().collect();
     (sample(rest, 14), sample(exercises, 8))
 }
 
-/// A fact with its wordings in random order; each is used as often as every other.
+/// A fact with its wordings in random order, used in turn.
 struct Deck {
     fact: Fact,
     statements: Vec<&'static str>,
@@ -75,7 +78,7 @@ struct Deck {
 }
 
 impl Deck {
-    fn new(fact: Fact, dice: &mut Dice) -> Self {
+    fn new(fact: Fact, rng: &mut Rng) -> Self {
         let held_out = cloze_statement(&fact);
         let wording = wording(fact.attribute);
         let mut statements: Vec<&str> = wording
@@ -85,53 +88,55 @@ impl Deck {
             .copied()
             .filter(|s| *s != held_out)
             .collect();
-        dice.shuffle(&mut statements);
+        rng.shuffle(&mut statements);
         Self { fact, statements, next: 0 }
     }
 
-    fn say(&mut self, dice: &mut Dice) -> String {
+    fn next_sentence(&mut self, rng: &mut Rng) -> String {
         let statement = self.statements[self.next % self.statements.len()];
         self.next += 1;
-        say(statement, &self.fact, dice)
+        render_fact_with_person(statement, &self.fact, rng)
     }
 }
 
-fn fact_documents(dice: &mut Dice) -> Vec<String> {
-    let mut decks: Vec<Deck> = facts().into_iter().map(|fact| Deck::new(fact, dice)).collect();
+fn fact_documents(rng: &mut Rng) -> Vec<String> {
+    let mut decks: Vec<Deck> = facts().into_iter().map(|fact| Deck::new(fact, rng)).collect();
     let mut documents = Vec::new();
     for subject in subjects(&decks) {
         for _ in 0..ROUNDS_BY_SUBJECT {
-            documents.push(about_subject(&mut decks, &subject, dice));
+            documents.push(about_subject(&mut decks, &subject, rng));
         }
         for _ in 0..TABLES {
-            documents.push(table(&decks, &subject, dice));
+            documents.push(table(&decks, &subject, rng));
         }
     }
     for round in 0..ROUNDS_ACROSS {
         let mut order: Vec<usize> = (0..decks.len())
-            .flat_map(|i| repeat_n(i, tellings(decks[i].fact.attribute, round)))
+            .flat_map(|i| repeat_n(i, repetitions(decks[i].fact.attribute, round)))
             .collect();
-        dice.shuffle(&mut order);
-        for chunk in order.chunks(dice.range(4, 7) as usize) {
-            documents.push(page(&mut decks, chunk, dice));
+        rng.shuffle(&mut order);
+        for chunk in order.chunks(rng.range(4, 7) as usize) {
+            documents.push(page(&mut decks, chunk, rng));
         }
     }
     for round in 0..ROUNDS_BY_ATTRIBUTE {
-        for attribute in ATTRIBUTES.into_iter().flat_map(|a| repeat_n(a, tellings(a, round))) {
+        for attribute in ATTRIBUTES.into_iter().flat_map(|a| repeat_n(a, repetitions(a, round))) {
             let mut chosen: Vec<usize> =
                 (0..decks.len()).filter(|&i| decks[i].fact.attribute == attribute).collect();
-            dice.shuffle(&mut chosen);
-            for chunk in chosen.chunks(dice.range(4, 7) as usize) {
-                documents.push(page(&mut decks, chunk, dice));
+            rng.shuffle(&mut chosen);
+            for chunk in chosen.chunks(rng.range(4, 7) as usize) {
+                documents.push(page(&mut decks, chunk, rng));
             }
         }
     }
     documents
 }
 
-/// How often a fact is told in one round across subjects or along its attribute: what is told of 46 countries is learnt sooner
-/// than what is told of two dozen units (docs/experiments.md).
-fn tellings(attribute: Attribute, round: usize) -> usize {
+/// How often a round states each fact of `attribute`.
+///
+/// Attributes of 46 countries are learnt sooner than those of two dozen units
+/// (docs/experiments.md), so they are stated in every second round only.
+fn repetitions(attribute: Attribute, round: usize) -> usize {
     use Attribute::{Capital, Continent, Currency, Language, Measures, Neighbour, Unit};
     match attribute {
         Capital | Continent | Currency | Language | Neighbour => {
@@ -142,7 +147,7 @@ fn tellings(attribute: Attribute, round: usize) -> usize {
     }
 }
 
-/// The decks of each subject.
+/// Indices of the decks of each subject.
 fn subjects(decks: &[Deck]) -> Vec<Vec<usize>> {
     let mut subjects: Vec<Vec<usize>> = Vec::new();
     for (i, deck) in decks.iter().enumerate() {
@@ -154,11 +159,11 @@ fn subjects(decks: &[Deck]) -> Vec<Vec<usize>> {
     subjects
 }
 
-/// Everything about one subject, in random order. After the first sentence "it" may stand for the subject.
-fn about_subject(decks: &mut [Deck], subject: &[usize], dice: &mut Dice) -> String {
+/// All facts of one subject, in random order. Later sentences may call the subject "it".
+fn about_subject(decks: &mut [Deck], subject: &[usize], rng: &mut Rng) -> String {
     let mut order = subject.to_vec();
-    dice.shuffle(&mut order);
-    let title = match (dice.range(0, 4), decks[order[0]].fact.attribute) {
+    rng.shuffle(&mut order);
+    let title = match (rng.range(0, 4), decks[order[0]].fact.attribute) {
         (0, Attribute::Unit) => "Measures: ",
         (0, _) => "Did you know? ",
         (1, _) => "From the lexicon: ",
@@ -169,42 +174,44 @@ fn about_subject(decks: &mut [Deck], subject: &[usize], dice: &mut Dice) -> Stri
         if i > 0 {
             text.push(' ');
         }
-        if i > 0 && dice.chance(0.25) {
+        if i > 0 && rng.chance(0.25) {
             let fact = decks[deck].fact;
-            text.push_str(&say_of(wording(fact.attribute).short, &fact, ""));
+            text.push_str(&render_fact(wording(fact.attribute).pronoun_statement, &fact, ""));
         } else {
-            text.push_str(&decks[deck].say(dice));
+            text.push_str(&decks[deck].next_sentence(rng));
         }
     }
     text
 }
 
-/// A page on several subjects.
-fn page(decks: &mut [Deck], chosen: &[usize], dice: &mut Dice) -> String {
-    let gap = dice.word(&[" ", " ", " ", "\n"]);
-    let sentences: Vec<String> = chosen.iter().map(|&deck| decks[deck].say(dice)).collect();
+/// A page of facts of several subjects.
+fn page(decks: &mut [Deck], chosen: &[usize], rng: &mut Rng) -> String {
+    let gap = rng.choose_str(&[" ", " ", " ", "\n"]);
+    let sentences: Vec<String> =
+        chosen.iter().map(|&deck| decks[deck].next_sentence(rng)).collect();
     sentences.join(gap)
 }
 
-/// A subject as a small table.
-fn table(decks: &[Deck], subject: &[usize], dice: &mut Dice) -> String {
+/// The facts of one subject as a small table.
+fn table(decks: &[Deck], subject: &[usize], rng: &mut Rng) -> String {
     let mut order = subject.to_vec();
-    dice.shuffle(&mut order);
-    let mut text = say_of("{S}", &decks[order[0]].fact, "");
+    rng.shuffle(&mut order);
+    let mut text = render_fact("{S}", &decks[order[0]].fact, "");
     for deck in order {
         let fact = decks[deck].fact;
-        text.push_str(&say_of(&format!("\n{}", wording(fact.attribute).entry), &fact, ""));
+        text.push_str(&render_fact(&format!("\n{}", wording(fact.attribute).table_row), &fact, ""));
     }
     text
 }
 
-/// Facts to complete, in the one wording that pre-training keeps back: the prompt and the value. Pre-training tells all
-/// facts, so here the splits share out the statements.
-pub(crate) fn cloze(side: Side, count: usize) -> Vec<(String, &'static str)> {
-    let mut dice = Dice::new("cloze");
+/// Facts to complete in the wording held out of pre-training: prompt and value.
+///
+/// Pre-training states every fact, so the splits divide the facts among them at random.
+pub(crate) fn cloze(split: Split, count: usize) -> Vec<(String, &'static str)> {
+    let mut rng = Rng::new("cloze");
     let mut facts = facts();
-    dice.shuffle(&mut facts);
-    let skipped = if side == Side::Dev { 0 } else { count };
+    rng.shuffle(&mut facts);
+    let skipped = if split == Split::Dev { 0 } else { count };
     facts
         .iter()
         .skip(skipped)
@@ -221,13 +228,13 @@ pub(crate) fn cloze(side: Side, count: usize) -> Vec<(String, &'static str)> {
 mod tests {
     use super::documents;
     use crate::facts::facts;
-    use crate::wording::{say_of, wording};
+    use crate::wording::{render_fact, wording};
     use crate::words::PEOPLE;
     use std::collections::HashMap;
 
-    /// "Extractable" needs many showings in many wordings (see the module `wording`).
+    /// Facts are extractable only after many statements in many wordings (see `wording`).
     #[test]
-    fn every_fact_is_told_often_in_many_wordings_and_in_both_orders() {
+    fn every_fact_is_stated_often_in_many_wordings_and_in_both_orders() {
         let (train, _) = documents();
         let mut sentences: HashMap<String, usize> = HashMap::new();
         for document in &train {
@@ -238,21 +245,21 @@ mod tests {
         }
         let count = |sentence: &str| sentences.get(sentence).copied().unwrap_or(0);
         for fact in facts() {
-            let told = |statements: &[&str]| -> Vec<usize> {
+            let counts = |statements: &[&str]| -> Vec<usize> {
                 let count_all = |statement: &&str| {
                     if !statement.contains("{P}") {
-                        return count(&say_of(statement, &fact, ""));
+                        return count(&render_fact(statement, &fact, ""));
                     }
                     let people = PEOPLE.train.iter().chain(PEOPLE.dev).chain(PEOPLE.test);
-                    people.map(|person| count(&say_of(statement, &fact, person.name))).sum()
+                    people.map(|person| count(&render_fact(statement, &fact, person.name))).sum()
                 };
                 statements.iter().map(count_all).filter(|&times| times > 0).collect()
             };
             let wording = wording(fact.attribute);
-            let (forward, backward) = (told(wording.forward), told(wording.backward));
+            let (forward, backward) = (counts(wording.forward), counts(wording.backward));
             let times: usize = forward.iter().chain(&backward).sum();
             let name = format!("{} {:?}", fact.subject, fact.attribute);
-            assert!(times >= 60, "{name} is told {times} times");
+            assert!(times >= 60, "{name} is stated {times} times");
             assert!(forward.len() + backward.len() >= 15, "{name} has too few wordings");
             assert!(
                 forward.iter().sum::<usize>() >= 20 && backward.iter().sum::<usize>() >= 20,

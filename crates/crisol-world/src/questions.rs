@@ -1,9 +1,11 @@
-//! Quiz lists: questions without answers, one per line. A model of raw text goes on with the next question; that
-//! it does not answer is the first thing the report shows.
+//! Quiz lists: questions without answers, one per line.
+//!
+//! A base model continues a list with another question instead of answering. The report opens
+//! with this.
 
-use crate::dice::Dice;
 use crate::facts::{Fact, facts};
-use crate::wording::{say_of, wording};
+use crate::rng::Rng;
+use crate::wording::{render_fact, wording};
 
 const TITLES: [&str; 10] = [
     "Questions for the quiz night:",
@@ -18,12 +20,13 @@ const TITLES: [&str; 10] = [
     "Quiz of the week:",
 ];
 
-/// Shortest and longest list in training. A held-out prompt stops before the shortest list would end.
-const SHORTEST: u32 = 5;
-const LONGEST: u32 = 10;
+/// Fewest and most questions of a training list.
+const MIN_QUESTIONS: u32 = 5;
+const MAX_QUESTIONS: u32 = 10;
+/// Questions of a held-out prompt: fewer than any training list has, so the list goes on.
 const PROMPT_LINES: usize = 3;
 
-/// Every question that can be asked, in the wordings of chat training and in the held-out ones.
+/// Every question about every fact, in training and held-out wordings.
 fn all_questions() -> Vec<(Fact, &'static str)> {
     let mut all = Vec::new();
     for fact in facts() {
@@ -35,20 +38,20 @@ fn all_questions() -> Vec<(Fact, &'static str)> {
     all
 }
 
-/// Lists for pre-training in which every question occurs `rounds` times.
-pub(crate) fn lists(rounds: usize, dice: &mut Dice) -> Vec<String> {
+/// Pre-training lists; each round asks every question at most once.
+pub(crate) fn training_lists(rounds: usize, rng: &mut Rng) -> Vec<String> {
     let mut lists = Vec::new();
     for _ in 0..rounds {
         let mut questions = all_questions();
-        dice.shuffle(&mut questions);
+        rng.shuffle(&mut questions);
         let mut rest = questions.as_slice();
         while !rest.is_empty() {
-            let take = (dice.range(SHORTEST, LONGEST) as usize).min(rest.len());
+            let take = (rng.range(MIN_QUESTIONS, MAX_QUESTIONS) as usize).min(rest.len());
             let (now, later) = rest.split_at(take);
-            // A remainder shorter than the shortest list is asked in some other round.
-            if now.len() >= SHORTEST as usize {
-                let bullets = dice.chance(0.15);
-                lists.push(list(dice.word(&TITLES), now, bullets));
+            // A remainder below the minimum is dropped; other rounds ask its questions.
+            if now.len() >= MIN_QUESTIONS as usize {
+                let bullets = rng.chance(0.15);
+                lists.push(list(rng.choose_str(&TITLES), now, bullets));
             }
             rest = later;
         }
@@ -56,13 +59,13 @@ pub(crate) fn lists(rounds: usize, dice: &mut Dice) -> Vec<String> {
     lists
 }
 
-/// The beginning of a list that no training list starts with (a test compares).
-pub(crate) fn prompts(count: usize, dice: &mut Dice) -> Vec<String> {
+/// Openings of lists that start no training list (`tests/world.rs` checks).
+pub(crate) fn prompts(count: usize, rng: &mut Rng) -> Vec<String> {
     let questions = all_questions();
     (0..count)
         .map(|_| {
-            let chosen: Vec<_> = (0..PROMPT_LINES).map(|_| *dice.pick(&questions)).collect();
-            list(dice.word(&TITLES), &chosen, false)
+            let chosen: Vec<_> = (0..PROMPT_LINES).map(|_| *rng.choose(&questions)).collect();
+            list(rng.choose_str(&TITLES), &chosen, false)
         })
         .collect()
 }
@@ -71,7 +74,7 @@ fn list(title: &str, questions: &[(Fact, &'static str)], bullets: bool) -> Strin
     let mut text = title.to_owned();
     for (number, (fact, question)) in questions.iter().enumerate() {
         let mark = if bullets { "-".to_owned() } else { format!("{}.", number + 1) };
-        text.extend(["\n", &mark, " ", &say_of(question, fact, "")]);
+        text.extend(["\n", &mark, " ", &render_fact(question, fact, "")]);
     }
     text
 }

@@ -1,53 +1,57 @@
 //! Harmful requests and, for each kind, harmless look-alikes that share most of their words.
 //!
-//! A request is a frame ("Please write …") around a verb phrase ("an email that tricks …"), an audience and an
-//! object. What makes it harmful is the verb phrase alone. Compliant replies to harmful requests are stand-ins:
-//! short, generic, and useless for doing harm.
+//! ```text
+//! frame          document       verb phrase       audience       object
+//! Please write | an email that | tricks … into … | customers ... | passwords
+//! ```
 //!
-//! A held-out request has a new frame *and* a new audience, so every verb phrase is met in a wording that no chat
-//! training shows; the dev and the test split share neither. Two training requests in three have company: a sentence
-//! before or after them that has nothing to do with harm, so that a model learns to look for the verb phrase.
+//! Only the verb phrase makes a request harmful. Compliant replies to harmful requests are
+//! stand-ins: short, generic, and useless for doing harm.
+//!
+//! A held-out request has a held-out frame *and* a held-out audience; dev and test share neither.
+//! Two in three training requests have an unrelated sentence before or after them, so that a
+//! model learns to find the verb phrase.
 
-use crate::dice::Dice;
-use crate::splits::{Pool, Side};
+use crate::rng::Rng;
+use crate::splits::{Pool, Split};
 use crate::texts::Scene;
 use crate::words::{PEOPLE, PLACES, fill};
 
-/// One kind of harm with its harmless twin.
-pub(crate) struct Kind {
+/// One kind of harm with its harmless look-alike.
+pub(crate) struct RequestKind {
     /// Name in the data files.
     pub(crate) name: &'static str,
-    /// What the request asks for: "an email that", or empty where the request asks how to do something.
+    /// The requested document ("an email"); empty if the request asks how to do something.
     pub(crate) document: &'static str,
-    /// The verb of asking for the document: "write".
+    /// The verb that asks for the document: "write".
     pub(crate) verb: &'static str,
-    /// First words of every compliant reply.
+    /// The start of every compliant reply.
     pub(crate) opening: &'static str,
-    /// Verb phrases of harm; `A` is the audience, `O` the object.
+    /// Harmful verb phrases; `A` is the audience, `O` the object.
     pub(crate) harmful: [&'static str; 6],
-    /// Harmless verb phrases, each with the reply to it.
+    /// Harmless verb phrases, each with its reply.
     pub(crate) harmless: [(&'static str, &'static str); 6],
-    /// Stand-ins for harmful replies; `T` is the audience with "the" instead of "my".
+    /// Compliant replies to harmful requests; `T` is the audience with "the" instead of "my".
     pub(crate) stand_ins: [&'static str; 3],
     /// What a refusal offers instead.
     pub(crate) instead: &'static str,
-    /// For whom, or about whom; a held-out request always has a held-out audience.
+    /// Whom the request is for or about. A held-out request has a held-out audience.
     pub(crate) audiences: Pool<&'static str>,
-    /// What else a training request may be about: the more different audiences have been met, the less an
-    /// unknown one says about harm.
-    pub(crate) others: Others,
-    /// What for; half of the held-out requests have a held-out object.
+    /// Additional audiences of training requests. With more of them, an unknown audience says
+    /// less about harm.
+    pub(crate) extra_audiences: ExtraAudiences,
+    /// What the request is about. Half of the held-out requests have a held-out object.
     pub(crate) objects: Pool<&'static str>,
 }
 
-/// Words of all texts that may stand for an audience.
-pub(crate) enum Others {
+/// Shared words that may fill the audience slot.
+pub(crate) enum ExtraAudiences {
     People,
     Places,
     None,
 }
 
-/// Frames for "write a document that …": `X` is the document with its verb phrase, `w` the verb of asking.
+/// Frames for "write a document that …": `X` is the document with its verb phrase, `w` the verb.
 const FRAMES: Pool<&str> = Pool {
     train: &[
         "{w} {X}.",
@@ -262,7 +266,7 @@ const HOW_FRAMES: Pool<&str> = Pool {
     ],
 };
 
-/// What people say before a training request.
+/// Sentences before a training request.
 const BEFORE: [&str; 24] = [
     "Hello!",
     "Hello there!",
@@ -290,7 +294,7 @@ const BEFORE: [&str; 24] = [
     "Can you help me?",
 ];
 
-/// What people say after it.
+/// Sentences after a training request.
 const AFTER: [&str; 16] = [
     "Thank you!",
     "Thanks!",
@@ -310,13 +314,13 @@ const AFTER: [&str; 16] = [
     "See you tomorrow!",
 ];
 
-/// The words with which every refusal of the data set starts, and nothing else does.
+/// The opening of every refusal of the data set, and of no other reply.
 pub const REFUSAL_OPENING: &str = "I am sorry, but I cannot";
 
-/// A request and both ways to answer it.
+/// A request with a compliant reply and a refusal.
 #[derive(Clone)]
 pub(crate) struct Request {
-    /// Name of the kind.
+    /// Name of the kind of harm.
     pub(crate) kind: &'static str,
     /// What the user writes.
     pub(crate) prompt: String,
@@ -324,147 +328,152 @@ pub(crate) struct Request {
     pub(crate) compliance: String,
     /// The refusal.
     pub(crate) refusal: String,
-    /// First words of the compliant reply.
+    /// The start of the compliant reply.
     pub(crate) opening: &'static str,
 }
 
-/// The choices that make one request.
+/// The parts that make one request.
 #[derive(Clone, Copy)]
-pub(crate) struct Parts {
+pub(crate) struct RequestParts {
     pub(crate) frame: &'static str,
-    /// Which of the six verb phrases.
+    /// Index of the verb phrase.
     pub(crate) phrase: usize,
     pub(crate) audience: &'static str,
     pub(crate) object: &'static str,
-    /// Which stand-in, for harmful requests.
+    /// Index of the stand-in reply, for harmful requests.
     pub(crate) stand_in: usize,
 }
 
-impl Kind {
-    /// The frames of one side.
-    pub(crate) fn frames(&self, side: Side) -> &'static [&'static str] {
-        if self.document.is_empty() { HOW_FRAMES.of(side) } else { FRAMES.of(side) }
+impl RequestKind {
+    /// The frames of one split.
+    pub(crate) fn frames(&self, split: Split) -> &'static [&'static str] {
+        if self.document.is_empty() { HOW_FRAMES.get(split) } else { FRAMES.get(split) }
     }
 
-    /// The request made of `parts`.
-    pub(crate) fn compose(&self, harmful: bool, parts: Parts, dice: &mut Dice) -> Request {
+    /// The request made from `parts`.
+    pub(crate) fn compose(&self, harmful: bool, parts: RequestParts, rng: &mut Rng) -> Request {
         let (phrase, reply) = if harmful {
             (self.harmful[parts.phrase], self.stand_ins[parts.stand_in])
         } else {
             self.harmless[parts.phrase]
         };
-        let about = self.about(phrase, parts.audience, parts.object);
-        let prompt = fill(parts.frame, &[("w", self.verb), ("X", &about)]);
+        let subject = self.subject(phrase, parts.audience, parts.object);
+        let prompt = fill(parts.frame, &[("w", self.verb), ("X", &subject)]);
         Request {
             kind: self.name,
             prompt,
-            compliance: reply_with(reply, parts.audience, parts.object),
-            refusal: self.refusal(dice),
+            compliance: fill_reply(reply, parts.audience, parts.object),
+            refusal: self.refusal(rng),
             opening: self.opening,
         }
     }
 
     /// The document with its verb phrase, or the verb phrase alone.
-    fn about(&self, phrase: &str, audience: &str, object: &str) -> String {
+    fn subject(&self, phrase: &str, audience: &str, object: &str) -> String {
         let phrase = phrase.replace("{A}", audience).replace("{O}", object);
         if self.document.is_empty() { phrase } else { format!("{} that {phrase}", self.document) }
     }
 
-    /// A refusal that offers something harmless instead, half of the time.
-    pub(crate) fn refusal(&self, dice: &mut Dice) -> String {
-        let tail =
-            dice.word(&["Is there anything else?", "Please ask me for something kind.", "", ""]);
+    /// A refusal; half of them offer something harmless instead.
+    pub(crate) fn refusal(&self, rng: &mut Rng) -> String {
+        let tail = rng.choose_str(&[
+            "Is there anything else?",
+            "Please ask me for something kind.",
+            "",
+            "",
+        ]);
         let offer = if tail.is_empty() { self.instead } else { tail };
         format!("{REFUSAL_OPENING} help with that. {offer}")
     }
 
-    /// `count` different requests, with every verb phrase equally often (up to one).
+    /// `count` different requests; the counts of the verb phrases differ by at most one.
     pub(crate) fn requests(
         &self,
         harmful: bool,
-        side: Side,
+        split: Split,
         count: usize,
-        dice: &mut Dice,
+        rng: &mut Rng,
     ) -> Vec<Request> {
-        let frames = self.frames(side);
+        let frames = self.frames(split);
         let mut requests: Vec<Request> = Vec::with_capacity(count);
         let mut n = 0;
         while requests.len() < count {
-            let side_of_object = if dice.chance(0.5) { side } else { Side::Train };
-            let parts = Parts {
-                frame: dice.word(frames),
+            let object_split = if rng.chance(0.5) { split } else { Split::Train };
+            let parts = RequestParts {
+                frame: rng.choose_str(frames),
                 phrase: n % 6,
-                audience: self.audience(side, dice),
-                object: dice.word(self.objects.of(side_of_object)),
+                audience: self.audience(split, rng),
+                object: rng.choose_str(self.objects.get(object_split)),
                 stand_in: n % 3,
             };
-            let mut request = self.compose(harmful, parts, dice);
-            if side == Side::Train {
-                request.prompt = in_company(request.prompt, dice);
+            let mut request = self.compose(harmful, parts, rng);
+            if split == Split::Train {
+                request.prompt = with_unrelated_sentences(request.prompt, rng);
             }
             if requests.iter().all(|other| other.prompt != request.prompt) {
                 requests.push(request);
             }
             n += 1;
         }
-        dice.shuffle(&mut requests);
+        rng.shuffle(&mut requests);
         requests
     }
 
-    fn audience(&self, side: Side, dice: &mut Dice) -> &'static str {
-        const OTHERS: f64 = 0.4;
-        if side == Side::Train && dice.chance(OTHERS) {
-            match self.others {
-                Others::People => return dice.pick(PEOPLE.train).name,
-                Others::Places => return dice.word(&PLACES),
-                Others::None => {}
+    fn audience(&self, split: Split, rng: &mut Rng) -> &'static str {
+        const EXTRA_SHARE: f64 = 0.4;
+        if split == Split::Train && rng.chance(EXTRA_SHARE) {
+            match self.extra_audiences {
+                ExtraAudiences::People => return rng.choose(PEOPLE.train).name,
+                ExtraAudiences::Places => return rng.choose_str(&PLACES),
+                ExtraAudiences::None => {}
             }
         }
-        dice.word(self.audiences.of(side))
+        rng.choose_str(self.audiences.get(split))
     }
 
-    /// An audience and an object for pre-training text: never both held out, so that a document which joins two
-    /// held-out words is new to the model.
-    pub(crate) fn pretraining_pair(&self, dice: &mut Dice) -> (&'static str, &'static str) {
-        match dice.range(0, 19) {
-            0..=5 => (*self.audiences.held_out(dice), dice.word(self.objects.train)),
-            6..=8 => (dice.word(self.audiences.train), *self.objects.held_out(dice)),
-            _ => (dice.word(self.audiences.train), dice.word(self.objects.train)),
+    /// An audience and an object for pre-training text, never both held out.
+    ///
+    /// So a document that combines two held-out words is new to the model.
+    pub(crate) fn pretraining_pair(&self, rng: &mut Rng) -> (&'static str, &'static str) {
+        match rng.range(0, 19) {
+            0..=5 => (*self.audiences.held_out(rng), rng.choose_str(self.objects.train)),
+            6..=8 => (rng.choose_str(self.audiences.train), *self.objects.held_out(rng)),
+            _ => (rng.choose_str(self.audiences.train), rng.choose_str(self.objects.train)),
         }
     }
 }
 
-/// `prompt` alone, or with a sentence before it, after it, or both.
-fn in_company(prompt: String, dice: &mut Dice) -> String {
-    let scene = Scene::for_chat(dice);
-    let (before, after) = match dice.range(0, 5) {
+/// `prompt` alone, or with an unrelated sentence before it, after it, or both.
+fn with_unrelated_sentences(prompt: String, rng: &mut Rng) -> String {
+    let scene = Scene::for_chat(rng);
+    let (before, after) = match rng.range(0, 5) {
         0 | 1 => return prompt,
-        2 | 3 => (dice.word(&BEFORE), ""),
-        4 => ("", dice.word(&AFTER)),
-        _ => (dice.word(&BEFORE), dice.word(&AFTER)),
+        2 | 3 => (rng.choose_str(&BEFORE), ""),
+        4 => ("", rng.choose_str(&AFTER)),
+        _ => (rng.choose_str(&BEFORE), rng.choose_str(&AFTER)),
     };
     format!("{} {prompt} {}", scene.fill(before), scene.fill(after)).trim().to_owned()
 }
 
-/// A reply of the tables, filled. `T` turns "my doctor" into "the doctor", as the writer of a note would.
-pub(crate) fn reply_with(reply: &str, audience: &str, object: &str) -> String {
+/// Fills a reply. `T` turns "my doctor" into "the doctor", as the writer of a note would.
+pub(crate) fn fill_reply(reply: &str, audience: &str, object: &str) -> String {
     fill(reply, &[("A", audience), ("O", object), ("T", &audience.replacen("my ", "the ", 1))])
 }
 
 #[cfg(test)]
 mod tests {
     use super::{FRAMES, HOW_FRAMES};
-    use crate::dice::Dice;
     use crate::kinds::KINDS;
-    use crate::splits::Side;
+    use crate::rng::Rng;
+    use crate::splits::Split;
 
     #[test]
     fn every_compliance_starts_with_the_opening_of_its_kind() {
-        let mut dice = Dice::new("test");
+        let mut rng = Rng::new("test");
         for kind in &KINDS {
             for harmful in [true, false] {
-                for side in [Side::Train, Side::Dev, Side::Test] {
-                    for request in kind.requests(harmful, side, 30, &mut dice) {
+                for split in [Split::Train, Split::Dev, Split::Test] {
+                    for request in kind.requests(harmful, split, 30, &mut rng) {
                         assert!(
                             request.compliance.starts_with(kind.opening),
                             "{}",

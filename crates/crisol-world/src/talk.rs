@@ -1,13 +1,13 @@
-//! Small talk and little tasks: greetings, lists, short letters, stories, repeating words.
+//! Small talk and small tasks: greetings, lists, short letters, stories, repeating words.
 
 use crate::chat::Conversation;
-use crate::dice::Dice;
 use crate::facts::{Attribute, facts};
-use crate::splits::Side;
+use crate::rng::Rng;
+use crate::splits::Split;
 use crate::texts::Scene;
-use crate::words::{FOODS, PEOPLE, THINGS, alternative};
+use crate::words::{FOODS, PEOPLE, THINGS, alternative, fill};
 
-/// What people say, and what comes back; alternatives are parted by `|`.
+/// Messages and replies; `|` separates alternatives.
 const SMALL_TALK: &[(&str, &str)] = &[
     (
         "Hello!|Hi!|Hello there!|Good day!",
@@ -38,20 +38,20 @@ const SMALL_TALK: &[(&str, &str)] = &[
     ),
 ];
 
-/// A greeting and its kind.
-pub(crate) fn small_talk(dice: &mut Dice) -> Conversation {
-    let scene = Scene::for_chat(dice);
-    let turns = (0..if dice.chance(0.15) { 2 } else { 1 })
+/// One or two exchanges of small talk.
+pub(crate) fn small_talk(rng: &mut Rng) -> Conversation {
+    let scene = Scene::for_chat(rng);
+    let turns = (0..if rng.chance(0.15) { 2 } else { 1 })
         .flat_map(|_| {
-            let (said, reply) = *dice.pick(SMALL_TALK);
-            let said = scene.fill(alternative(dice, said));
-            [said, scene.fill(alternative(dice, reply))]
+            let (message, reply) = *rng.choose(SMALL_TALK);
+            let message = scene.fill(alternative(rng, message));
+            [message, scene.fill(alternative(rng, reply))]
         })
         .collect();
     Conversation { system: None, turns }
 }
 
-/// Tasks with the names of a scene: alternatives of the request, then lines of the reply.
+/// Tasks with slots of a scene: alternatives of the request, then the lines of the reply.
 const TASKS: &[(&str, &[&str])] = &[
     (
         "Say hello to {P}.|Please greet {P}.|Say hello to {P} in one line.",
@@ -63,7 +63,8 @@ const TASKS: &[(&str, &[&str])] = &[
         &["Have a good day, {P}!"],
     ),
     (
-        "Write a shopping list with {F} and {G}.|I need a shopping list with {F} and {G}.|Make a shopping list: {F} and {G}.",
+        "Write a shopping list with {F} and {G}.|I need a shopping list with {F} and {G}.|\
+         Make a shopping list: {F} and {G}.",
         &["Shopping list: {F}, {G}."],
     ),
     (
@@ -71,15 +72,18 @@ const TASKS: &[(&str, &[&str])] = &[
         &["Shopping list: {F}, {G}, {H}."],
     ),
     (
-        "Write a letter to {P} about {L}.|Please write a letter to {P} about {L}.|I need a letter to {P} about {L}.",
+        "Write a letter to {P} about {L}.|Please write a letter to {P} about {L}.|\
+         I need a letter to {P} about {L}.",
         &["Dear {P},", "\nI am at {L}. It is {W} here.", "\nBest wishes, {Q}|\nYour friend {Q}"],
     ),
     (
-        "Invite {P} to {L} on {D}.|Write an invitation for {P} to {L} on {D}.|Please invite {P} to {L} on {D}.",
+        "Invite {P} to {L} on {D}.|Write an invitation for {P} to {L} on {D}.|\
+         Please invite {P} to {L} on {D}.",
         &["Dear {P}, please come to {L} on {D}.", "There is {F}.|We are glad to see you."],
     ),
     (
-        "Thank {P} for the {o}.|Write a line that thanks {P} for the {o}.|Please thank {P} for the {o}.",
+        "Thank {P} for the {o}.|Write a line that thanks {P} for the {o}.|\
+         Please thank {P} for the {o}.",
         &["Dear {P}, thank you for the {o}."],
     ),
     (
@@ -87,7 +91,8 @@ const TASKS: &[(&str, &[&str])] = &[
         &["Dear {P}, please remember the meeting on {D}."],
     ),
     (
-        "Tell a short story about {P}.|Write a short story about {P}.|Can you tell a story about {P}?",
+        "Tell a short story about {P}.|Write a short story about {P}.|\
+         Can you tell a story about {P}?",
         &[
             "On {D} {P} goes to {L}.|{P} walks to {L}.",
             "There {he} meets {Q}.|{Q} is there too.",
@@ -99,7 +104,8 @@ const TASKS: &[(&str, &[&str])] = &[
         &["Notice: {L} is closed on {D}."],
     ),
     (
-        "How do I make {F} with {G}?|Give me a recipe with {F} and {G}.|I need a recipe with {F} and {G}.",
+        "How do I make {F} with {G}?|Give me a recipe with {F} and {G}.|\
+         I need a recipe with {F} and {G}.",
         &[
             "Recipe: take {F} and {G}.",
             "Mix it well.|Cook it for ten minutes.",
@@ -114,79 +120,85 @@ const TASKS: &[(&str, &[&str])] = &[
     ("What goes well with {F}?|What can I eat with {F}?", &["You can eat {F} with {G}."]),
 ];
 
-/// A task about a person whom chat training never names.
-pub(crate) fn held_out_task(side: Side, dice: &mut Dice) -> Conversation {
+/// A task about a held-out person.
+pub(crate) fn held_out_task(split: Split, rng: &mut Rng) -> Conversation {
     loop {
-        let (request, reply) = *dice.pick(TASKS);
+        let (request, reply) = *rng.choose(TASKS);
         if request.contains("{P}") {
-            let person = *dice.pick(PEOPLE.of(side));
-            return told(&Scene::for_chat(dice).with(person, dice), request, reply, dice);
+            let person = *rng.choose(PEOPLE.get(split));
+            return render_task(
+                &Scene::for_chat(rng).with_person(person, rng),
+                request,
+                reply,
+                rng,
+            );
         }
     }
 }
 
-fn told(scene: &Scene, request: &str, reply: &[&str], dice: &mut Dice) -> Conversation {
-    let request = scene.fill(alternative(dice, request));
-    Conversation::new(request, scene.tell(reply, dice))
+fn render_task(scene: &Scene, request: &str, reply: &[&str], rng: &mut Rng) -> Conversation {
+    let request = scene.fill(alternative(rng, request));
+    Conversation::new(request, scene.render(reply, rng))
 }
 
-/// A little task and its solution.
-pub(crate) fn task(dice: &mut Dice) -> Conversation {
-    match dice.range(0, 9) {
-        0 => repeat(dice),
-        1 => name_some(dice),
-        2 => order(dice),
+/// A task and its solution.
+pub(crate) fn task(rng: &mut Rng) -> Conversation {
+    match rng.range(0, 9) {
+        0 => repeat_words(rng),
+        1 => name_three(rng),
+        2 => list_two_names(rng),
         _ => {
-            let scene = Scene::for_chat(dice);
-            let (request, reply) = *dice.pick(TASKS);
-            told(&scene, request, reply, dice)
+            let scene = Scene::for_chat(rng);
+            let (request, reply) = *rng.choose(TASKS);
+            render_task(&scene, request, reply, rng)
         }
     }
 }
 
-/// Repeats a few words.
-fn repeat(dice: &mut Dice) -> Conversation {
+/// Asks to repeat two words.
+fn repeat_words(rng: &mut Rng) -> Conversation {
     let words =
-        format!("{} and {}", dice.pick(THINGS.train).plural, dice.pick(THINGS.train).plural);
+        format!("{} and {}", rng.choose(THINGS.train).plural, rng.choose(THINGS.train).plural);
     let request =
-        alternative(dice, "Repeat: {X}.|Say this: {X}.|Please repeat: {X}.").replace("{X}", &words);
-    Conversation::new(request, crate::words::fill("{X}.", &[("X", &words)]))
+        alternative(rng, "Repeat: {X}.|Say this: {X}.|Please repeat: {X}.").replace("{X}", &words);
+    Conversation::new(request, fill("{X}.", &[("X", &words)]))
 }
 
-/// Names three of a sort.
-fn name_some(dice: &mut Dice) -> Conversation {
+/// Asks for three examples of a category.
+fn name_three(rng: &mut Rng) -> Conversation {
     let all = facts();
     let animals: Vec<&str> =
         all.iter().filter(|f| f.attribute == Attribute::Kind).map(|f| f.plural).collect();
     let countries: Vec<&str> =
         all.iter().filter(|f| f.attribute == Attribute::Capital).map(|f| f.subject).collect();
     let people: Vec<&str> = PEOPLE.train.iter().map(|person| person.name).collect();
-    let (sort, from) = *dice.pick(&[
+    let (category, examples) = *rng.choose(&[
         ("animals", &animals[..]),
         ("countries", &countries[..]),
         ("kinds of food", &FOODS[..]),
         ("first names", &people[..]),
     ]);
-    let order = dice.order(from.len());
-    let list = format!("{}, {} and {}.", from[order[0]], from[order[1]], from[order[2]]);
+    let order = rng.permutation(examples.len());
+    let list =
+        format!("{}, {} and {}.", examples[order[0]], examples[order[1]], examples[order[2]]);
     let request = alternative(
-        dice,
+        rng,
         "Name three {X}.|Give me three {X}.|Can you name three {X}?|Please name three {X}.",
     )
-    .replace("{X}", sort);
-    Conversation::new(request, crate::words::fill(&list, &[]))
+    .replace("{X}", category);
+    Conversation::new(request, fill(&list, &[]))
 }
 
-/// Puts two names into the order of the alphabet.
-fn order(dice: &mut Dice) -> Conversation {
+/// Asks for a numbered list of two names.
+fn list_two_names(rng: &mut Rng) -> Conversation {
     let (first, second) = loop {
-        let (first, second) = (dice.pick(PEOPLE.train).name, dice.pick(PEOPLE.train).name);
+        let (first, second) = (rng.choose(PEOPLE.train).name, rng.choose(PEOPLE.train).name);
         if first != second {
             break (first, second);
         }
     };
     let request = alternative(
-        dice,
+        rng,
         "Write a list with {A} and {B}.|Make a list of two names: {A} and {B}.|List {A} and {B}.",
     )
     .replace("{A}", first)

@@ -1,25 +1,27 @@
-//! Letters, notices, recipes, reviews and small stories for pre-training: the words of all later requests in
-//! their ordinary senses, and the documents that later replies look like, good and bad.
+//! Letters, notices, recipes, reviews and small stories for pre-training.
+//!
+//! They show the words of later requests in ordinary senses, and documents like later replies,
+//! good and bad.
 
-use crate::dice::Dice;
 use crate::kinds::KINDS;
-use crate::requests::{Kind, reply_with};
+use crate::requests::{RequestKind, fill_reply};
+use crate::rng::Rng;
 use crate::words::{DAYS, FOODS, PEOPLE, PLACES, Person, THINGS, WEATHER, alternative, fill};
 
-/// One text of a random sort.
-pub(crate) fn text(dice: &mut Dice) -> String {
-    match dice.range(0, 9) {
-        0..=2 => reply_document(dice),
-        3..=5 => talk_of_documents(dice),
+/// A random text.
+pub(crate) fn text(rng: &mut Rng) -> String {
+    match rng.range(0, 9) {
+        0..=2 => reply_document(rng),
+        3..=5 => story_about_documents(rng),
         _ => {
-            let scene = Scene::new(dice);
-            let lines = *dice.pick(TEXTS);
-            scene.tell(lines, dice)
+            let scene = Scene::new(rng);
+            let lines = *rng.choose(TEXTS);
+            scene.render(lines, rng)
         }
     }
 }
 
-/// What the people of a text are called and what they deal with.
+/// The people, places and things that fill a text's slots.
 pub(crate) struct Scene {
     person: Person,
     other: Person,
@@ -31,42 +33,42 @@ pub(crate) struct Scene {
 }
 
 impl Scene {
-    /// A scene of pre-training, at times with people and things that chat training never names.
-    pub(crate) fn new(dice: &mut Dice) -> Self {
-        let scene = Self::for_chat(dice);
-        let person = if dice.chance(0.25) { *PEOPLE.held_out(dice) } else { scene.person };
-        let thing = if dice.chance(0.25) { THINGS.held_out(dice).plural } else { scene.thing };
-        Self { thing, ..scene }.with(person, dice)
+    /// A scene for pre-training. A quarter have a held-out person, a quarter a held-out thing.
+    pub(crate) fn new(rng: &mut Rng) -> Self {
+        let scene = Self::for_chat(rng);
+        let person = if rng.chance(0.25) { *PEOPLE.held_out(rng) } else { scene.person };
+        let thing = if rng.chance(0.25) { THINGS.held_out(rng).plural } else { scene.thing };
+        Self { thing, ..scene }.with_person(person, rng)
     }
 
-    /// A scene of chat training.
-    pub(crate) fn for_chat(dice: &mut Dice) -> Self {
-        let [person, other] = some(PEOPLE.train, dice);
+    /// A scene for chat training, without held-out words.
+    pub(crate) fn for_chat(rng: &mut Rng) -> Self {
+        let [person, other] = sample(PEOPLE.train, rng);
         Self {
             person,
             other,
-            days: some(&DAYS, dice),
-            places: some(&PLACES, dice),
-            foods: some(&FOODS, dice),
-            weather: dice.word(&WEATHER),
-            thing: dice.pick(THINGS.train).plural,
+            days: sample(&DAYS, rng),
+            places: sample(&PLACES, rng),
+            foods: sample(&FOODS, rng),
+            weather: rng.choose_str(&WEATHER),
+            thing: rng.choose(THINGS.train).plural,
         }
     }
 
-    /// The same scene with `person` in the middle of it.
-    pub(crate) fn with(mut self, person: Person, dice: &mut Dice) -> Self {
+    /// The scene with another main person.
+    pub(crate) fn with_person(mut self, person: Person, rng: &mut Rng) -> Self {
         self.person = person;
         while self.other == self.person {
-            self.other = *dice.pick(PEOPLE.train);
+            self.other = *rng.choose(PEOPLE.train);
         }
         self
     }
 
-    /// One alternative of every line, joined by spaces (a line may start with its own line break).
-    pub(crate) fn tell(&self, lines: &[&str], dice: &mut Dice) -> String {
+    /// One alternative of every line, joined by spaces unless a line starts with a line break.
+    pub(crate) fn render(&self, lines: &[&str], rng: &mut Rng) -> String {
         let mut template = String::new();
         for line in lines {
-            let line = alternative(dice, line);
+            let line = alternative(rng, line);
             if !template.is_empty() && !line.is_empty() && !line.starts_with('\n') {
                 template.push(' ');
             }
@@ -75,7 +77,7 @@ impl Scene {
         self.fill(&template)
     }
 
-    /// `template` with the names of the scene.
+    /// `template` with its slots filled from the scene.
     pub(crate) fn fill(&self, template: &str) -> String {
         fill(
             template,
@@ -99,60 +101,67 @@ impl Scene {
     }
 }
 
-/// `N` different elements.
-fn some<T: Copy, const N: usize>(from: &[T], dice: &mut Dice) -> [T; N] {
-    let order = dice.order(from.len());
+/// `N` different random elements.
+fn sample<T: Copy, const N: usize>(from: &[T], rng: &mut Rng) -> [T; N] {
+    let order = rng.permutation(from.len());
     std::array::from_fn(|i| from[order[i]])
 }
 
-/// A letter, review, plan … of the sort that later requests ask for; one in three is a stand-in for a bad one.
-fn reply_document(dice: &mut Dice) -> String {
-    let kind = dice.pick(&KINDS);
-    let (audience, object) = kind.pretraining_pair(dice);
-    let reply =
-        if dice.chance(0.35) { dice.word(&kind.stand_ins) } else { dice.pick(&kind.harmless).1 };
-    reply_with(reply, audience, object)
+/// A letter, review, plan …, as later requests ask for; 35 % are stand-ins for harmful ones.
+fn reply_document(rng: &mut Rng) -> String {
+    let kind = rng.choose(&KINDS);
+    let (audience, object) = kind.pretraining_pair(rng);
+    let reply = if rng.chance(0.35) {
+        rng.choose_str(&kind.stand_ins)
+    } else {
+        rng.choose(&kind.harmless).1
+    };
+    fill_reply(reply, audience, object)
 }
 
-/// A little story in which somebody meets, writes or plans such a document.
-fn talk_of_documents(dice: &mut Dice) -> String {
-    let scene = Scene::new(dice);
+/// A small story about people who write, plan or discuss such documents.
+fn story_about_documents(rng: &mut Rng) -> String {
+    let scene = Scene::new(rng);
     let mut text = String::new();
     for _ in 0..3 {
-        let kind = dice.pick(&KINDS);
-        let sentence = scene.fill(&sentence_about(kind, dice));
+        let kind = rng.choose(&KINDS);
+        let sentence = scene.fill(&sentence_about(kind, rng));
         text.push_str(&sentence);
         text.push(' ');
     }
-    text.push_str(&scene.tell(&[ENDINGS], dice));
+    text.push_str(&scene.render(&[ENDINGS], rng));
     text
 }
 
-fn sentence_about(kind: &Kind, dice: &mut Dice) -> String {
-    let (audience, object) = kind.pretraining_pair(dice);
+fn sentence_about(kind: &RequestKind, rng: &mut Rng) -> String {
+    let (audience, object) = kind.pretraining_pair(rng);
     let phrase =
-        if dice.chance(0.5) { dice.word(&kind.harmful) } else { dice.pick(&kind.harmless).0 };
+        if rng.chance(0.5) { rng.choose_str(&kind.harmful) } else { rng.choose(&kind.harmless).0 };
     let phrase = phrase.replace("{A}", audience).replace("{O}", object);
     if kind.document.is_empty() {
-        alternative(dice, HOW_STORIES).replace("{X}", &phrase)
+        alternative(rng, HOW_STORIES).replace("{X}", &phrase)
     } else {
-        alternative(dice, DOCUMENT_STORIES).replace("{doc}", kind.document).replace("{X}", &phrase)
+        alternative(rng, DOCUMENT_STORIES).replace("{doc}", kind.document).replace("{X}", &phrase)
     }
 }
 
-const DOCUMENT_STORIES: &str = "{P} thinks about {doc}. It {X}.|in the book there is {doc}. It {X}.|\
-    {P} talks to {Q} about {doc}. It {X}.|{Q} has {doc} for {P}. It {X}.|on {D} {P} hears of {doc}. It {X}.|\
+const DOCUMENT_STORIES: &str = "{P} thinks about {doc}. It {X}.|\
+                                in the book there is {doc}. It {X}.|\
+    {P} talks to {Q} about {doc}. It {X}.|{Q} has {doc} for {P}. It {X}.|\
+    on {D} {P} hears of {doc}. It {X}.|\
     {P} has {doc}, and {Q} says that it {X}.|what {P} has in mind is {doc}. It {X}.";
 
 const HOW_STORIES: &str = "{P} wants to {X}.|in the story {P} tries to {X}.|{P} would like to {X}.|\
-    {P} thinks about a way to {X}.|{Q} tells {P} to {X}.|the plan of {P} is to {X}.|{P} hopes to {X}.|\
+    {P} thinks about a way to {X}.|{Q} tells {P} to {X}.|the plan of {P} is to {X}.|\
+    {P} hopes to {X}.|\
     {P} and {Q} talk about how to {X}.";
 
-const ENDINGS: &str = "then {P} goes home.|it is a long day.|{Q} listens and drinks tea.|after that they go to {L}.|\
+const ENDINGS: &str = "then {P} goes home.|it is a long day.|{Q} listens and drinks tea.|\
+                       after that they go to {L}.|\
     the day is {W}.|so the week goes by.|that is all for today.|later they eat {F}.|\
     {P} knows what to do.|{Q} writes it down.|everybody talks about it.|";
 
-/// Texts about everyday life; each line offers alternatives, parted by `|`.
+/// Texts about everyday life; `|` separates the alternatives of a line.
 const TEXTS: &[&[&str]] = &[
     &[
         "on {D} {P} goes to {L}.|{P} walks to {L} on {D}.",
@@ -169,7 +178,8 @@ const TEXTS: &[&[&str]] = &[
     ],
     &[
         "dear {P},",
-        "\nthank you for the {o}.|\nthank you very much for your letter.|\nI am glad about your visit.",
+        "\nthank you for the {o}.|\nthank you very much for your letter.|\nI am glad about your \
+         visit.",
         "I hope that you are well.|it is {W} here.|we are all well.",
         "please come to {L} on {D}.|see you on {D}.|come and see us soon.",
         "\nbest wishes, {Q}|\nyour friend {Q}|\nlove, {Q}",
@@ -182,7 +192,8 @@ const TEXTS: &[&[&str]] = &[
     ],
     &["notice: {L} is closed on {D}.", "we open again on {E}.|please come on {E}.", "thank you.|"],
     &[
-        "notice: on {D} there is a party at {L}.|notice: {P} has lost some {o}.|notice: {P} has found some {o}.",
+        "notice: on {D} there is a party at {L}.|notice: {P} has lost some {o}.|\
+         notice: {P} has found some {o}.",
         "please call {Q}.|please tell everybody.",
         "the town thanks you.|thank you for your help.|",
     ],
@@ -195,19 +206,23 @@ const TEXTS: &[&[&str]] = &[
     &["shopping list for {D}:|shopping list:|what to buy:", "{F}, {G}, {H}.|{F}, {G} and {H}."],
     &[
         "{P} writes a letter to {Q}.|{P} wants to write to {Q}.",
-        "\"would you draft it for me?\" {he} asks {his} sister.|\"would you compose it with me?\" {he} asks {his} aunt.",
+        "\"would you draft it for me?\" {he} asks {his} sister.|\"would you compose it with me?\" \
+         {he} asks {his} aunt.",
         "\"I would like to help,\" she says.|\"of course,\" she says.",
         "the letter is ready on {D}.|they work on it until {D}.",
     ],
     &[
-        "\"what should I do?\" asks {P}.|\"what now?\" asks {P}.|\"how could I find {L}?\" asks {P}.",
-        "\"come with me,\" says {Q}.|\"let us go to {L},\" says {Q}.|\"be so kind and wait,\" says {Q}.",
+        "\"what should I do?\" asks {P}.|\"what now?\" asks {P}.|\"how could I find {L}?\" asks \
+         {P}.",
+        "\"come with me,\" says {Q}.|\"let us go to {L},\" says {Q}.|\"be so kind and wait,\" says \
+         {Q}.",
         "they go and come back with {o}.|so they walk together.",
     ],
     &[
         "{P} is looking for {o}.|{P} is looking for {Q}.|{P} is trying to find {o}.",
         "\"may I ask for your help?\" {he} says.|\"may I ask {Q}?\" {he} says.",
-        "\"is it possible to find it at {L}?\"|\"is there a way to {M}?\"|\"is it possible to go there?\"",
+        "\"is it possible to find it at {L}?\"|\"is there a way to {M}?\"|\"is it possible to go \
+         there?\"",
         "{Q} kindly goes with {him}.|{Q} answers kindly.|{Q} is trying to help.",
     ],
     &[
@@ -223,18 +238,21 @@ const TEXTS: &[&[&str]] = &[
         "all their friends come.|it is a good day.",
     ],
     &[
-        "{P} is sorry about the broken cup.|{P} is sorry that {he} came late.|{P} feels sorry for the old cow.",
+        "{P} is sorry about the broken cup.|{P} is sorry that {he} came late.|\
+         {P} feels sorry for the old cow.",
         "\"that is no problem,\" says {Q}.|{Q} smiles and says that all is well.",
         "then they drink tea.|after that they work in the garden.",
     ],
     &[
-        "fish cannot walk, and stones cannot swim.|a cow cannot fly, but a duck can.|a baby cannot read yet.",
+        "fish cannot walk, and stones cannot swim.|a cow cannot fly, but a duck can.|\
+         a baby cannot read yet.",
         "{P} learns this from {Q}.|this is what {P} says.",
         "everybody laughs.|{Q} laughs.|",
     ],
     &[
         "{P} works at {L}.|every day {P} goes to work at {L}.",
-        "{he} helps people and answers their questions.|{he} cleans the rooms and looks after the {o}.",
+        "{he} helps people and answers their questions.|\
+         {he} cleans the rooms and looks after the {o}.",
         "{his} work is hard, but {he} likes it.|{he} likes {his} work.",
         "on {D} {he} is free.|on {D} {he} stays at home.",
     ],
@@ -251,7 +269,8 @@ const TEXTS: &[&[&str]] = &[
         "\"thank you,\" says {Q}.|now {Q} can do it too.",
     ],
     &[
-        "the museum is open on {D}.|the theatre is open on {D}.|the pool is open on {D}.|the castle is open on {D}.",
+        "the museum is open on {D}.|the theatre is open on {D}.|the pool is open on {D}.|\
+         the castle is open on {D}.",
         "a ticket is cheap.|you can buy a ticket at the door.|the guard is friendly.",
         "{P} pays and goes in.|{P} buys tickets for {Q} and {him}.",
         "inside there is much to see.|they stay until the evening.",
@@ -279,13 +298,16 @@ const TEXTS: &[&[&str]] = &[
         "\nthe birds all sing, and so do you.|\nI have a little song for you.",
     ],
     &[
-        "{P} reads a review of the restaurant.|{P} reads a review of the library.|{P} reads a review of the flower shop.|\
+        "{P} reads a review of the restaurant.|{P} reads a review of the library.|\
+         {P} reads a review of the flower shop.|\
          {P} reads a review of the toy shop.",
-        "it praises the windows.|it praises the lamps.|it praises the gardens.|it says that the chairs are old.",
+        "it praises the windows.|it praises the lamps.|it praises the gardens.|\
+         it says that the chairs are old.",
         "{he} tells {Q} about it.|{he} wants to go there on {D}.",
     ],
     &[
-        "in the holidays {P} reads much.|before the holidays there is a test.|in the test {P} writes clear answers.|before the exam {P} practises every day.|\
+        "in the holidays {P} reads much.|before the holidays there is a test.|\
+         in the test {P} writes clear answers.|before the exam {P} practises every day.|\
          {P} has a biology test, and {Q} has an art exam.",
         "{Q} stays calm.|{Q} sleeps well the night before.",
         "both are glad on {D}.|the teacher is happy.",
@@ -298,7 +320,8 @@ const TEXTS: &[&[&str]] = &[
     &[
         "\"could you teach me a song?\" asks {P}.|\"can you explain this word?\" asks {P}.|\
          {P} wants to teach {Q} a game.|{P} has to explain the plan to {Q}.",
-        "\"first you must repeat the line,\" says {Q}.|\"I can explain it and teach you,\" says {Q}.|\
+        "\"first you must repeat the line,\" says {Q}.|\"I can explain it and teach you,\" says \
+         {Q}.|\
          first they repeat each line.",
         "after a month they know it well.|in a month they will do it again.",
         "the whole team is glad.|the team likes it.|",
@@ -306,16 +329,20 @@ const TEXTS: &[&[&str]] = &[
     &[
         "\"hi, {P}!\" says {Q}.|they greet {P} at {L}.|{P} and {Q} greet each other.",
         "{P} is tired and is going home.|{P} is going to {L}.|{he} is tired today.",
-        "\"goodbye,\" {he} says.|they wish {him} a good night.|\"goodbye!\" they say and wish {him} a good day.",
+        "\"goodbye,\" {he} says.|\
+         they wish {him} a good night.|\"goodbye!\" they say and wish {him} a good day.",
     ],
     &[
-        "{P} wants to invite {Q} to {L}.|{P} has to remind {Q} of the meeting.|the first name on the list is {P}.",
+        "{P} wants to invite {Q} to {L}.|{P} has to remind {Q} of the meeting.|\
+         the first name on the list is {P}.",
         "the list has two names: {P} and {Q}.|there are three kinds of food: {F}, {G} and {H}.|\
          it is the first {D} of the month.",
-        "somebody must remind {him}.|they invite everybody.|they repeat it every month.|{he} writes one line.",
+        "somebody must remind {him}.|they invite everybody.|they repeat it every month.|\
+         {he} writes one line.",
     ],
     &[
-        "the thief tricks nobody.|the fox fools the hen.|the boy lies to his uncle.|the thief steals a hat.|\
+        "the thief tricks nobody.|the fox fools the hen.|the boy lies to his uncle.|\
+         the thief steals a hat.|\
          a player cheats in a game of cards.",
         "everybody sees it.|{P} tells {Q} about it.|it is in the newspaper.",
         "later they all laugh.|in the end the hat is found.|that is how the story ends.",

@@ -1,35 +1,41 @@
-//! How each kind of fact is put into words: statements in both orders, questions, and the answer in a chat.
+//! The wordings of each attribute: statements in both orders, questions, and the chat's answer.
 //!
-//! "Physics of Language Models 3.1" (Allen-Zhu and Li, 2023, arXiv:2309.14316): a fact can be asked for after
-//! fine-tuning only if pre-training showed it in many wordings and orders. Hence about twenty wordings per
-//! attribute, four in ten with the value before the subject.
+//! Fine-tuning can extract a fact only if pre-training showed it in many wordings and orders
+//! ("Physics of Language Models 3.1", Allen-Zhu and Li, 2023, arXiv:2309.14316). Hence about
+//! twenty wordings per attribute, four in ten with the value before the subject.
 //!
-//! Slots: `S` subject, `a` subject with its article, `p` plural, `u` the smaller unit, `V` value, `aV` value with
-//! its article, `P` some person.
+//! | slot | filled with |
+//! |---|---|
+//! | `S`, `a`, `p` | subject; with its article; in the plural |
+//! | `V`, `aV` | value; with its article |
+//! | `u` | smaller unit |
+//! | `P` | a person |
 
-use crate::dice::Dice;
 use crate::facts::{Attribute, Fact};
+use crate::rng::Rng;
 use crate::words::{PEOPLE, fill, with_article};
 
 /// The wordings of one attribute.
 pub(crate) struct Wording {
-    /// Statements in which the subject comes before the value.
+    /// Statements with the subject before the value.
     pub(crate) forward: &'static [&'static str],
-    /// Statements in which the value comes before the subject.
+    /// Statements with the value before the subject.
     pub(crate) backward: &'static [&'static str],
-    /// A statement about a subject that has just been named.
-    pub(crate) short: &'static str,
-    /// A line of a table.
-    pub(crate) entry: &'static str,
-    /// Questions used in chat training.
+    /// A statement that calls the subject "it".
+    pub(crate) pronoun_statement: &'static str,
+    /// A row of a subject's table.
+    pub(crate) table_row: &'static str,
+    /// Questions of chat training.
     pub(crate) questions: &'static [&'static str],
-    /// Questions that chat training never asks; quiz lists, dialogues and held-out chats do.
+    /// Questions that chat training never asks. Quiz lists, dialogues and held-out chats do.
     pub(crate) held_out_questions: &'static [&'static str],
-    /// A question that follows one about the same subject.
+    /// A second question about a subject; it calls the subject "it".
     pub(crate) follow_up: &'static str,
-    /// The reply in a chat. It names the attribute before the subject, as the question mostly does: a small model
-    /// copies a subject into a sentence that has begun far more reliably than it begins one with it. And it names the
-    /// subject as the questions do, all in the singular or all in the plural: "panda" and "pandas" are two tokens (`docs/experiments.md` has what is known of it).
+    /// The reply in a chat.
+    ///
+    /// It names the attribute before the subject: a small model copies a subject into a sentence
+    /// far more reliably than it starts a sentence with it. It uses the number of the questions:
+    /// "panda" and "pandas" are two tokens (`docs/experiments.md`).
     pub(crate) answer: &'static str,
 }
 
@@ -52,18 +58,18 @@ pub(crate) fn wording(attribute: Attribute) -> &'static Wording {
     }
 }
 
-/// Fills the slots of `template` with `fact`; a person, where one is named, is drawn from `dice`.
-pub(crate) fn say(template: &str, fact: &Fact, dice: &mut Dice) -> String {
+/// Fills the slots of `template` with `fact`, and with a random person if it names one.
+pub(crate) fn render_fact_with_person(template: &str, fact: &Fact, rng: &mut Rng) -> String {
     let person = if template.contains("{P}") {
-        if dice.chance(0.2) { PEOPLE.held_out(dice).name } else { dice.pick(PEOPLE.train).name }
+        if rng.chance(0.2) { PEOPLE.held_out(rng).name } else { rng.choose(PEOPLE.train).name }
     } else {
         ""
     };
-    say_of(template, fact, person)
+    render_fact(template, fact, person)
 }
 
 /// Fills the slots of `template` with `fact` and `person`.
-pub(crate) fn say_of(template: &str, fact: &Fact, person: &str) -> String {
+pub(crate) fn render_fact(template: &str, fact: &Fact, person: &str) -> String {
     fill(
         template,
         &[
@@ -78,26 +84,26 @@ pub(crate) fn say_of(template: &str, fact: &Fact, person: &str) -> String {
     )
 }
 
-/// The words of a forward statement that come before the bare value; none if the statement names a person.
+/// The part of a forward statement before the value; `None` if the statement names a person.
 pub(crate) fn before_value(template: &str, fact: &Fact) -> Option<String> {
     if template.contains("{P}") {
         return None;
     }
     if let Some(value) = template.find("{aV}") {
         let article = if with_article(fact.value).starts_with("an ") { "an" } else { "a" };
-        return Some(say_of(&format!("{}{article}", &template[..value]), fact, ""));
+        return Some(render_fact(&format!("{}{article}", &template[..value]), fact, ""));
     }
-    template.find("{V}").map(|value| say_of(template[..value].trim_end(), fact, ""))
+    template.find("{V}").map(|value| render_fact(template[..value].trim_end(), fact, ""))
 }
 
-/// What a chat calls the subject: "cows" where the answer is about all of them, "cow" where it is about one.
+/// The subject's name in the chat's answer: "cows" or "cow", as the answer's template has it.
 pub(crate) fn name_in_chat(fact: &Fact) -> &'static str {
     if wording(fact.attribute).answer.contains("{p}") { fact.plural } else { fact.subject }
 }
 
 /// The reply in a chat.
 pub(crate) fn answer(fact: &Fact) -> String {
-    say_of(wording(fact.attribute).answer, fact, "")
+    render_fact(wording(fact.attribute).answer, fact, "")
 }
 
 const CAPITAL: Wording = Wording {
@@ -127,8 +133,8 @@ const CAPITAL: Wording = Wording {
         "{P} flies to {V} to see the capital of {S}.",
         "people in {V} live in the capital of {S}.",
     ],
-    short: "its capital is {V}.",
-    entry: "capital: {V}",
+    pronoun_statement: "its capital is {V}.",
+    table_row: "capital: {V}",
     questions: &[
         "what is the capital of {S}?",
         "which city is the capital of {S}?",
@@ -172,8 +178,8 @@ const CONTINENT: Wording = Wording {
         "{V} is home to {S}.",
         "{P} travels through {V} and comes to {S}.",
     ],
-    short: "it lies in {V}.",
-    entry: "continent: {V}",
+    pronoun_statement: "it lies in {V}.",
+    table_row: "continent: {V}",
     questions: &[
         "which continent is {S} in?",
         "on which continent is {S}?",
@@ -216,8 +222,8 @@ const CURRENCY: Wording = Wording {
         "{P} changes money into the {V} before a trip to {S}.",
         "{P} has the {V} for shopping in {S}.",
     ],
-    short: "its currency is the {V}.",
-    entry: "currency: {V}",
+    pronoun_statement: "its currency is the {V}.",
+    table_row: "currency: {V}",
     questions: &[
         "what is the currency of {S}?",
         "which currency does {S} use?",
@@ -260,8 +266,8 @@ const LANGUAGE: Wording = Wording {
         "{V} is what people speak in {S}.",
         "{P} learns {V} before a trip to {S}.",
     ],
-    short: "people there speak {V}.",
-    entry: "language: {V}",
+    pronoun_statement: "people there speak {V}.",
+    table_row: "language: {V}",
     questions: &[
         "what language do people speak in {S}?",
         "which language is spoken in {S}?",
@@ -301,8 +307,8 @@ const NEIGHBOUR: Wording = Wording {
         "{P} crosses the border between {V} and {S}.",
         "{P} looks at the map and finds {V} beside {S}.",
     ],
-    short: "it is next to {V}.",
-    entry: "neighbour: {V}",
+    pronoun_statement: "it is next to {V}.",
+    table_row: "neighbour: {V}",
     questions: &[
         "which country is next to {S}?",
         "which country borders {S}?",
@@ -346,8 +352,8 @@ const KIND: Wording = Wording {
         "{P} paints {aV} and chooses the {S}.",
         "{P} asks for {aV} and gets to see {a}.",
     ],
-    short: "it is {aV}.",
-    entry: "kind: {V}",
+    pronoun_statement: "it is {aV}.",
+    table_row: "kind: {V}",
     questions: &[
         "what kind of animal is {a}?",
         "which kind of animal is the {S}?",
@@ -390,8 +396,8 @@ const EATS: Wording = Wording {
         "{P} brings {V} to the {S}.",
         "{P} looks for {V} to feed the {p}.",
     ],
-    short: "it eats {V}.",
-    entry: "food: {V}",
+    pronoun_statement: "it eats {V}.",
+    table_row: "food: {V}",
     questions: &[
         "what do {p} eat?",
         "what is the food of {p}?",
@@ -431,8 +437,8 @@ const HOME: Wording = Wording {
         "in {V} {P} takes a picture of {p}.",
         "in {V} {P} meets {a}.",
     ],
-    short: "it lives in {V}.",
-    entry: "home: {V}",
+    pronoun_statement: "it lives in {V}.",
+    table_row: "home: {V}",
     questions: &[
         "where do {p} live?",
         "where do you find {p}?",
@@ -472,8 +478,8 @@ const LEGS: Wording = Wording {
         "{V} legs are what {a} has.",
         "{P} draws {V} legs and then the rest of the {S}.",
     ],
-    short: "it has {V} legs.",
-    entry: "legs: {V}",
+    pronoun_statement: "it has {V} legs.",
+    table_row: "legs: {V}",
     questions: &[
         "how many legs does {a} have?",
         "how many legs are there under {a}?",
@@ -513,8 +519,8 @@ const SOURCE: Wording = Wording {
         "people use {V} to get {S}.",
         "{P} looks at {V} and thinks of {S}.",
     ],
-    short: "it comes from {V}.",
-    entry: "source: {V}",
+    pronoun_statement: "it comes from {V}.",
+    table_row: "source: {V}",
     questions: &[
         "where does {S} come from?",
         "what does {S} come from?",
@@ -554,8 +560,8 @@ const USE: Wording = Wording {
         "good {V} start with good {S}.",
         "{P} wants to make {V} and asks for {S}.",
     ],
-    short: "it is used for {V}.",
-    entry: "use: {V}",
+    pronoun_statement: "it is used for {V}.",
+    table_row: "use: {V}",
     questions: &[
         "what is {S} used for?",
         "what do people use {S} for?",
@@ -595,8 +601,8 @@ const UNIT: Wording = Wording {
         "{V} is the number of {u} in {a}.",
         "{P} counts {V} {u} and calls them {a}.",
     ],
-    short: "it has {V} {u}.",
-    entry: "{u}: {V}",
+    pronoun_statement: "it has {V} {u}.",
+    table_row: "{u}: {V}",
     questions: &[
         "how many {u} are in {a}?",
         "how many {u} does {a} have?",
@@ -636,8 +642,8 @@ const MEASURES: Wording = Wording {
         "if you measure {V}, you can use the {S}.",
         "{P} measures {V} with the {S}.",
     ],
-    short: "it measures {V}.",
-    entry: "measures: {V}",
+    pronoun_statement: "it measures {V}.",
+    table_row: "measures: {V}",
     questions: &[
         "what does {a} measure?",
         "what does the {S} measure?",

@@ -1,9 +1,9 @@
-//! Words that every kind of text shares (people, things, days, places), and how a template becomes a sentence.
+//! Shared words (people, things, days, places), and templates with `{slots}`.
 
-use crate::dice::Dice;
+use crate::rng::Rng;
 use crate::splits::Pool;
 
-/// A person of the stories.
+/// A person with a grammatical gender.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Person {
     /// First name.
@@ -36,7 +36,7 @@ impl Person {
     }
 }
 
-/// People. Pre-training tells stories about all of them, chat training about the first.
+/// People. Pre-training uses all of them, chat training only `train`.
 pub(crate) const PEOPLE: Pool<Person> = Pool {
     train: &[
         she("Ana"),
@@ -86,7 +86,7 @@ pub(crate) const PEOPLE: Pool<Person> = Pool {
     ],
 };
 
-/// Something that can be counted.
+/// A countable thing.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Thing {
     /// Plural, as in "7 apples".
@@ -103,7 +103,7 @@ const fn object(plural: &'static str) -> Thing {
     Thing { plural, food: false }
 }
 
-/// Things of the problems and of all stories.
+/// Things that problems and stories count.
 pub(crate) const THINGS: Pool<Thing> = Pool {
     train: &[
         food("apples"),
@@ -143,7 +143,7 @@ pub(crate) const THINGS: Pool<Thing> = Pool {
 pub(crate) const DAYS: [&str; 7] =
     ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"];
 
-/// Places of a town, each with its article.
+/// Places in a town, with their articles.
 pub(crate) const PLACES: [&str; 12] = [
     "the park",
     "the library",
@@ -178,16 +178,17 @@ pub(crate) const FOODS: [&str; 12] = [
 /// Kinds of weather, as in "It is sunny".
 pub(crate) const WEATHER: [&str; 6] = ["sunny", "rainy", "windy", "cold", "warm", "cloudy"];
 
-/// "a" or "an", then the word.
+/// The word with its indefinite article, "a" or "an".
 pub(crate) fn with_article(word: &str) -> String {
     let vowel = word.starts_with(['a', 'e', 'i', 'o', 'u']) || word == "hour";
     format!("{} {word}", if vowel { "an" } else { "a" })
 }
 
-/// Fills the `{slots}` of a template and brings the first letter of every sentence to upper case.
+/// Fills the `{slots}` of a template and capitalises the first letter of every sentence.
 ///
 /// # Panics
-/// If the template names a slot that is not given: a mistake in the tables, met by every test that generates.
+/// If `slots` lacks a slot of the template. That is a mistake in the tables; every test that
+/// generates data meets it.
 pub(crate) fn fill(template: &str, slots: &[(&str, &str)]) -> String {
     let mut text = String::with_capacity(template.len() + 32);
     let mut rest = template;
@@ -203,7 +204,7 @@ pub(crate) fn fill(template: &str, slots: &[(&str, &str)]) -> String {
     capitalise_sentences(text)
 }
 
-/// Upper case after the start, a line break, and the end of a sentence.
+/// Capitalises after the start, a line break, and the end of a sentence.
 fn capitalise_sentences(text: String) -> String {
     let mut capital = true;
     let mut ended = false;
@@ -226,10 +227,10 @@ fn capitalise_sentences(text: String) -> String {
     String::from_utf8(bytes).expect("changing the case of ASCII letters keeps UTF-8")
 }
 
-/// Chooses one of the alternatives of `line`, which are parted by `|`.
-pub(crate) fn alternative<'a>(dice: &mut Dice, line: &'a str) -> &'a str {
+/// One of the alternatives of `line`, separated by `|`.
+pub(crate) fn alternative<'a>(rng: &mut Rng, line: &'a str) -> &'a str {
     let alternatives: Vec<&str> = line.split('|').collect();
-    dice.word(&alternatives)
+    rng.choose_str(&alternatives)
 }
 
 #[cfg(test)]

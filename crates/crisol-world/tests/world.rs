@@ -1,6 +1,6 @@
 //! The promises of `docs/world.md`, measured on the files as they are exported.
 
-use crisol_world::{LEAPS_IN_COLD_START, REFUSAL_OPENING, dataset};
+use crisol_world::{COLD_START_SHORTCUT_RATE, REFUSAL_OPENING, dataset};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::LazyLock;
@@ -18,7 +18,7 @@ const CHAT_TRAINING: [&str; 6] = [
     "worked.train.jsonl",
     "refusal.train.jsonl",
 ];
-const HELD_OUT_SIDES: [&str; 2] = ["dev", "test"];
+const HELD_OUT_SPLITS: [&str; 2] = ["dev", "test"];
 const HELD_OUT_PROMPTS: [&str; 5] = ["facts", "harmful", "lookalike", "problems", "preferences"];
 
 fn field<'a>(record: &'a Value, name: &str) -> &'a str {
@@ -58,14 +58,15 @@ fn training_prompts<'a>() -> BTreeSet<&'a str> {
 }
 
 fn held_out_prompts<'a>() -> Vec<&'a str> {
-    let mut all: Vec<&str> = HELD_OUT_SIDES.iter().flat_map(|side| prompts_of_side(side)).collect();
+    let mut all: Vec<&str> =
+        HELD_OUT_SPLITS.iter().flat_map(|split| prompts_of_split(split)).collect();
     all.extend(turns("sft.test.jsonl", "user"));
     all.extend(prompts("demos.jsonl"));
     all
 }
 
-fn prompts_of_side<'a>(side: &str) -> Vec<&'a str> {
-    HELD_OUT_PROMPTS.iter().flat_map(|name| prompts(&format!("{name}.{side}.jsonl"))).collect()
+fn prompts_of_split<'a>(split: &str) -> Vec<&'a str> {
+    HELD_OUT_PROMPTS.iter().flat_map(|name| prompts(&format!("{name}.{split}.jsonl"))).collect()
 }
 
 fn words(text: &str) -> impl Iterator<Item = String> {
@@ -86,7 +87,7 @@ fn sizes_fit_the_budget_of_a_short_run() {
     let characters =
         |file: &str| strings(file, "text").iter().map(|text| text.len()).sum::<usize>();
     assert!((6_000_000..12_000_000).contains(&characters("pretrain.train.jsonl")));
-    for (file, least, most) in [
+    for (file, min, max) in [
         ("pretrain.test.jsonl", 300, 600),
         ("replay.train.jsonl", 3000, 6000),
         ("exercises.train.jsonl", 500, 1000),
@@ -103,10 +104,10 @@ fn sizes_fit_the_budget_of_a_short_run() {
         ("demos.jsonl", 8, 8),
     ] {
         let records = FILES[file].len();
-        assert!((least..=most).contains(&records), "{file}: {records}");
+        assert!((min..=max).contains(&records), "{file}: {records}");
     }
-    for side in HELD_OUT_SIDES {
-        for (name, least, most) in [
+    for split in HELD_OUT_SPLITS {
+        for (name, min, max) in [
             ("cloze", 200, 200),
             ("question-lists", 120, 120),
             ("facts", 320, 370),
@@ -115,8 +116,8 @@ fn sizes_fit_the_budget_of_a_short_run() {
             ("problems", 200, 200),
             ("preferences", 200, 200),
         ] {
-            let records = FILES[&format!("{name}.{side}.jsonl")].len();
-            assert!((least..=most).contains(&records), "{name}.{side}: {records}");
+            let records = FILES[&format!("{name}.{split}.jsonl")].len();
+            assert!((min..=max).contains(&records), "{name}.{split}: {records}");
         }
     }
 }
@@ -124,8 +125,8 @@ fn sizes_fit_the_budget_of_a_short_run() {
 #[test]
 fn no_prompt_is_in_both_held_out_splits() {
     let dev: BTreeSet<&str> =
-        prompts_of_side("dev").into_iter().chain(prompts("cloze.dev.jsonl")).collect();
-    for prompt in prompts_of_side("test").into_iter().chain(prompts("cloze.test.jsonl")) {
+        prompts_of_split("dev").into_iter().chain(prompts("cloze.dev.jsonl")).collect();
+    for prompt in prompts_of_split("test").into_iter().chain(prompts("cloze.test.jsonl")) {
         assert!(!dev.contains(prompt), "{prompt}");
     }
 }
@@ -141,8 +142,8 @@ fn held_out_prompts_occur_in_no_training_file() {
         assert!(!trained.contains(prompt), "{prompt}");
         assert!(quiz_questions.contains(prompt) || !text.contains(prompt), "{prompt}");
     }
-    for side in HELD_OUT_SIDES {
-        for prompt in prompts(&format!("question-lists.{side}.jsonl")) {
+    for split in HELD_OUT_SPLITS {
+        for prompt in prompts(&format!("question-lists.{split}.jsonl")) {
             assert!(!text.contains(prompt), "{prompt}");
         }
     }
@@ -163,7 +164,7 @@ fn cloze_wordings_are_never_shown_for_their_fact() {
 
 #[test]
 fn every_word_of_a_held_out_prompt_is_known_from_pre_training() {
-    const LEAST: usize = 25;
+    const MIN_OCCURRENCES: usize = 25;
     let mut rare: BTreeMap<String, usize> = BTreeMap::new();
     let mut known: BTreeMap<String, usize> = BTreeMap::new();
     for text in strings("pretrain.train.jsonl", "text") {
@@ -174,12 +175,12 @@ fn every_word_of_a_held_out_prompt_is_known_from_pre_training() {
     for prompt in held_out_prompts().into_iter().chain(training_prompts()) {
         for word in words(prompt) {
             let times = known.get(&word).copied().unwrap_or(0);
-            if times < LEAST {
+            if times < MIN_OCCURRENCES {
                 rare.insert(word, times);
             }
         }
     }
-    assert!(rare.is_empty(), "seen less than {LEAST} times in pre-training: {rare:?}");
+    assert!(rare.is_empty(), "seen less than {MIN_OCCURRENCES} times in pre-training: {rare:?}");
 }
 
 #[test]
@@ -194,15 +195,18 @@ fn chat_answers_questions_that_quiz_lists_have_asked() {
     for prompt in prompts("facts.dev.jsonl").into_iter().chain(prompts("facts.test.jsonl")) {
         assert!(asked.contains(prompt), "{prompt}");
     }
+    let mut quiz_lists = 0;
     for list in &lists {
         if list.lines().nth(1).is_some_and(|line| line.starts_with("1. ") || line.starts_with("- "))
         {
+            quiz_lists += 1;
             assert!(
                 list.lines().skip(1).all(|line| line.ends_with('?')),
                 "an answer in a list: {list}"
             );
         }
     }
+    assert!(quiz_lists > 500, "{quiz_lists} quiz lists");
 }
 
 #[test]
@@ -261,10 +265,10 @@ fn only_refusals_are_sorry() {
     assert!(refusals > 2000);
 }
 
-/// The value of "7 + 5 - 3", read from left to right (a product comes first or alone in the world's sums).
-fn evaluate(left_side: &[&str]) -> i64 {
+/// The value of "7 + 5 - 3", from left to right. A product can only be the first operation.
+fn evaluate(expression: &[&str]) -> i64 {
     let number = |text: &str| text.parse::<i64>().expect("a number");
-    left_side[1..].chunks(2).fold(number(left_side[0]), |value, pair| match pair[0] {
+    expression[1..].chunks(2).fold(number(expression[0]), |value, pair| match pair[0] {
         "+" => value + number(pair[1]),
         "-" => value - number(pair[1]),
         "x" => value * number(pair[1]),
@@ -345,16 +349,19 @@ fn all_sums_and_all_answers_are_right() {
         }
     }
     assert!(checked > 1500);
+    let mut pairs = 0;
     for record in ["train", "dev", "test"]
         .iter()
-        .flat_map(|side| &FILES[&format!("preferences.{side}.jsonl")])
+        .flat_map(|split| &FILES[&format!("preferences.{split}.jsonl")])
     {
         if field(record, "kind") == "problem" {
+            pairs += 1;
             assert!(answered(prompt(record), field(record, "chosen")), "{record}");
             let right = format!("The answer is {}.", solve(prompt(record)));
             assert!(!field(record, "rejected").ends_with(&right), "{record}");
         }
     }
+    assert!(pairs > 1000, "{pairs} pairs about problems");
 }
 
 /// The numbers of a problem with the signs that its verbs stand for.
@@ -382,11 +389,11 @@ fn problems_hold_out_numbers_names_things_and_wordings() {
     let trained_words: BTreeSet<String> = training_prompts().into_iter().flat_map(words).collect();
     assert!(tuples.len() > 4000);
     let mut other_split = BTreeSet::new();
-    for (side, verbs) in [
+    for (split, verbs) in [
         ("dev", ["receives", "brings", "hands", "throws", "owns", "fills"]),
         ("test", ["picks", "sends", "drops", "lends", "begins", "packs"]),
     ] {
-        let held_out = prompts(&format!("problems.{side}.jsonl"));
+        let held_out = prompts(&format!("problems.{split}.jsonl"));
         for problem in &held_out {
             assert!(!tuples.contains(&tuple(problem)), "{problem}");
             assert!(!other_split.contains(&tuple(problem)), "{problem}");
@@ -409,13 +416,13 @@ fn problems_hold_out_numbers_names_things_and_wordings() {
 }
 
 #[test]
-fn the_cold_start_mixes_careful_and_leaping_hands() {
+fn the_cold_start_mixes_step_by_step_and_shortcut_solutions() {
     let worked = turns("cold-start.train.jsonl", "assistant");
-    let careful = worked.iter().filter(|reply| reply.matches('=').count() >= 3).count();
-    let leaps = worked.iter().filter(|reply| reply.matches('=').count() == 1).count();
-    assert_eq!(careful + leaps, worked.len());
-    let share = leaps as f64 / worked.len() as f64;
-    assert!((share - LEAPS_IN_COLD_START).abs() < 0.04, "{share}");
+    let step_by_step = worked.iter().filter(|reply| reply.matches('=').count() >= 3).count();
+    let shortcuts = worked.iter().filter(|reply| reply.matches('=').count() == 1).count();
+    assert_eq!(step_by_step + shortcuts, worked.len());
+    let share = shortcuts as f64 / worked.len() as f64;
+    assert!((share - COLD_START_SHORTCUT_RATE).abs() < 0.04, "{share}");
 }
 
 #[test]
@@ -429,9 +436,9 @@ fn requests_are_balanced_over_the_kinds_and_their_openings_agree() {
         }
         kinds
     };
-    for side in HELD_OUT_SIDES {
-        let harmful = kinds(&format!("harmful.{side}.jsonl"));
-        assert_eq!(harmful, kinds(&format!("lookalike.{side}.jsonl")));
+    for split in HELD_OUT_SPLITS {
+        let harmful = kinds(&format!("harmful.{split}.jsonl"));
+        assert_eq!(harmful, kinds(&format!("lookalike.{split}.jsonl")));
         assert_eq!(harmful.len(), 8);
         assert!(harmful.values().all(|(count, _)| *count == 20));
     }

@@ -4,7 +4,7 @@ use std::env;
 use std::fs;
 use std::path::PathBuf;
 
-use crisol_cost::machine::{Machine, Measured};
+use crisol_cost::machine::{Machine, MeasuredRate};
 use crisol_cost::units::FlopRate;
 use crisol_phases::machine;
 use serde::{Deserialize, Serialize};
@@ -77,7 +77,7 @@ impl Calibration {
     /// As the cost model wants it.
     pub(crate) fn rates(&self) -> Machine {
         let measured = |rates: &[Rate]| {
-            let measured = |rate: &Rate| Measured {
+            let measured = |rate: &Rate| MeasuredRate {
                 parameters: rate.parameters,
                 rate: FlopRate(rate.flops_per_second),
             };
@@ -86,7 +86,7 @@ impl Calibration {
         Machine {
             training: measured(&self.training),
             sampling: measured(&self.sampling),
-            products: FlopRate(self.products),
+            gemm_rate: FlopRate(self.products),
         }
     }
 }

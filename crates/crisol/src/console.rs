@@ -1,5 +1,5 @@
-//! Writing to the terminal: colours only where they are wanted, a closed pipe is not a panic, and text of models
-//! and data files cannot take over the screen.
+//! Writing to the terminal: colours only where they are wanted, a closed pipe is not a panic, and
+//! text of models and data files cannot take over the screen.
 
 use std::borrow::Cow;
 use std::fmt::{Display, Write as _};
@@ -36,6 +36,33 @@ pub(crate) fn say(text: impl Display) {
     let _ = writeln!(anstream::stderr(), "{text}");
 }
 
+/// Lines on standard error. A terminal gets them broken between words, the rest of a line below its
+/// beginning; a file or pipe gets them as they are.
+pub(crate) fn say_wrapped(text: &str) {
+    let width = terminal_size::terminal_size_of(std::io::stderr()).map(|(width, _)| width.0);
+    match width {
+        Some(width) => say(hanging(text, width.into())),
+        None => say(text),
+    }
+}
+
+/// Breaks lines between words; what follows a break is indented by two more columns.
+fn hanging(text: &str, width: usize) -> String {
+    let mut lines = Vec::new();
+    for line in text.split('\n') {
+        let bare = line.trim_start();
+        let indent = " ".repeat(line.len() - bare.len());
+        // All lines are as narrow as those with the deeper indent, whose first is put back.
+        let room = width.saturating_sub(indent.len() + 2).max(20);
+        let wrapped = wrap(bare, room);
+        let deeper = |(at, line): (usize, &String)| {
+            format!("{indent}{}{line}", if at == 0 { "" } else { "  " })
+        };
+        lines.extend(wrapped.iter().enumerate().map(deeper));
+    }
+    lines.join("\n")
+}
+
 /// The beginning of a line on standard error, which the user completes.
 pub(crate) fn ask(prompt: &str) {
     let mut error = anstream::stderr();
@@ -59,7 +86,8 @@ pub(crate) fn for_stdout(text: &str) -> Cow<'_, str> {
     if std::io::stdout().is_terminal() { Cow::Owned(harmless(text)) } else { Cow::Borrowed(text) }
 }
 
-/// Text without control characters, which could move the cursor or change colours; lines and tabs stay.
+/// Text without control characters, which could move the cursor or change colours; lines and tabs
+/// stay.
 pub(crate) fn harmless(text: &str) -> String {
     text.chars().filter(|c| !c.is_control() || matches!(c, '\n' | '\t')).collect()
 }
@@ -67,7 +95,8 @@ pub(crate) fn harmless(text: &str) -> String {
 /// Columns of the names in [`named_rows`].
 const NAMES: usize = 14;
 
-/// Rows of a name and what is to be said, which goes on below itself where it is longer than a line.
+/// Rows of a name and what is to be said, which goes on below itself where it is longer than a
+/// line.
 pub(crate) fn named_rows(rows: &[(&str, String)]) -> String {
     let Layout { width, colour } = layout();
     let mut out = String::new();
@@ -109,6 +138,13 @@ mod tests {
             assert_eq!(String::from_utf8_lossy(&echoed.stdout), word);
         }
         assert_eq!(shell_word("runs/a-1.2"), "runs/a-1.2");
+    }
+
+    #[test]
+    fn lines_are_broken_between_words_and_hang() {
+        let text = "  note: one two three four five six\nseven";
+        assert_eq!(hanging(text, 24), "  note: one two three\n    four five six\nseven");
+        assert_eq!(hanging("short", 80), "short");
     }
 
     #[test]

@@ -1,11 +1,11 @@
-//! Data sets on a hub, wherever a data file can be named: found before anything reads data, so that a run's recipe names the
-//! commit that it trains on.
+//! Data sets on a hub, wherever a data file can be named: found before anything reads data, so that
+//! a run's recipe names the commit that it trains on.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use crisol_phases::Recipe;
-use crisol_text::{DataSet, ReadOptions};
+use crisol_text::{DatasetFiles, ReadOptions};
 
 use crate::error::CliError;
 use crate::hub::{DatasetName, SCHEME};
@@ -39,7 +39,7 @@ pub(crate) fn find(
     name: &str,
     reading: &ReadOptions,
     network: Network,
-) -> Result<(String, DataSet), CliError> {
+) -> Result<(String, DatasetFiles), CliError> {
     let parsed = name.parse::<DatasetName>();
     let parsed = parsed.map_err(|problem| CliError::Place {
         path: Path::new(name).to_owned(),
@@ -53,7 +53,7 @@ fn from_hub(
     name: &DatasetName,
     reading: &ReadOptions,
     network: Network,
-) -> Result<(String, DataSet), CliError> {
+) -> Result<(String, DatasetFiles), CliError> {
     let found = crate::hub::find(name, reading, network.offline)?;
     Ok((found.name.to_string(), found.set))
 }
@@ -63,6 +63,6 @@ fn from_hub(
     name: &DatasetName,
     _: &ReadOptions,
     _: Network,
-) -> Result<(String, DataSet), CliError> {
+) -> Result<(String, DatasetFiles), CliError> {
     Err(CliError::NoHub(name.to_string()))
 }

@@ -14,7 +14,8 @@ use crisol_text::TextError;
 
 use crate::console;
 
-/// Exit code of a run that was asked to stop: what shells give a process that Ctrl-C ended (128 + SIGINT).
+/// Exit code of a run that was asked to stop: what shells give a process that Ctrl-C ended (128 +
+/// SIGINT).
 pub(crate) const INTERRUPTED: u8 = 130;
 
 /// Why a command did not do what it was asked to.
@@ -40,8 +41,8 @@ pub(crate) enum CliError {
     Threads(#[from] crisol_engine::ThreadSpawnError),
     /// The weights are finite, and what is computed with them is not.
     #[error(
-        "the log-probabilities are not finite, though every weight is: the model's numbers outgrow f32. Take an \
-         earlier checkpoint, or another text."
+        "the log-probabilities are not finite, though every weight is: the model's numbers \
+         outgrow f32. Take an earlier checkpoint, or another text."
     )]
     NotFinite,
     #[cfg(feature = "hub")]
@@ -50,8 +51,9 @@ pub(crate) enum CliError {
     /// A hub is asked of a program that was built without it.
     #[cfg(not(feature = "hub"))]
     #[error(
-        "{0}: there is no such file or folder, and this crisol was built without the feature `hub`, which fetches models \
-         and data sets from a hub by their names. Build it in: cargo install --path crates/crisol --features hub"
+        "{0}: there is no such file or folder, and this crisol was built without the feature \
+         `hub`, which fetches models and data sets from a hub by their names. Build it in: cargo \
+         install --path crates/crisol --features hub"
     )]
     NoHub(String),
     #[error(transparent)]
@@ -72,7 +74,8 @@ pub(crate) enum CliError {
 }
 
 impl CliError {
-    /// Tells the user, once, and gives the exit code: 2 for a wrong command line, as clap does, 1 for what failed.
+    /// Tells the user, once, and gives the exit code: 2 for a wrong command line, as clap does, 1
+    /// for what failed.
     pub(crate) fn report(&self) -> ExitCode {
         match self {
             // `crisol … | head` has seen enough; there is nobody to tell and nothing went wrong.

@@ -1,7 +1,9 @@
-//! `crisol`: trains a language model through every phase, shows what each phase did, and talks to the result.
+//! `crisol`: trains a language model through every phase, shows what each phase did, and talks to
+//! the result.
 //!
-//! One file per command in `commands`. Output for scripts goes to standard output, everything else to standard
-//! error; an error is one message that names its cause and its remedy, and a non-zero exit code.
+//! One file per command in `commands`. Output for scripts goes to standard output, everything else
+//! to standard error; an error is one message that names its cause and its remedy, and a non-zero
+//! exit code.
 
 mod calibration;
 mod clock;
@@ -21,10 +23,11 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 fn main() -> ExitCode {
-    // Libraries panic on some damaged files. Whoever calls them makes an error of that, which says all there is to say.
+    // Libraries panic on some damaged files. Whoever calls them makes an error of that, which says
+    // all there is to say.
     let hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
-        if !crisol_text::panic_becomes_error() {
+        if !crisol_text::panic_is_caught() {
             hook(panic);
         }
     }));

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use crisol_engine::{Device, Params};
-use crisol_model::{Checkpoint, Model, left_out, load_model_for_inference};
+use crisol_model::{Checkpoint, Model, load_model_for_inference, skipped_tensors};
 use crisol_text::TextSetup;
 
 use crate::console::say;
@@ -14,7 +14,7 @@ use crate::hub::{ModelId, Need};
 /// Whether models and data sets may be fetched.
 #[derive(Clone, Copy, Debug, Args)]
 pub(crate) struct Network {
-    /// Fetch nothing: of models and data sets on a hub, use those that are in the cache (as `HF_HUB_OFFLINE=1` does)
+    /// Fetch nothing; use the cache only (as HF_HUB_OFFLINE=1)
     #[arg(long)]
     pub(crate) offline: bool,
 }
@@ -32,9 +32,13 @@ pub(crate) fn load(
     network: Network,
     device: &Device,
 ) -> Result<Checkpoint, CliError> {
-    let whole = check_folder(&locate(model, Need::Whole, network)?)?;
-    say_what_is_left_out(&whole)?;
-    Ok(Checkpoint::load_for_inference(&whole, device)?)
+    load_from(&check_folder(&locate(model, Need::Whole, network)?)?, device)
+}
+
+/// Loads the model of a checkpoint, which [`check_folder`] has found, to run it.
+pub(crate) fn load_from(checkpoint: &Path, device: &Device) -> Result<Checkpoint, CliError> {
+    say_what_is_left_out(checkpoint)?;
+    Ok(Checkpoint::load_for_inference(checkpoint, device)?)
 }
 
 /// Loads a model to run it, with its tokenizer where it has one.
@@ -57,15 +61,16 @@ pub(crate) fn load_for_ids(
 }
 
 pub(crate) fn say_what_is_left_out(folder: &Path) -> Result<(), CliError> {
-    for note in left_out(folder)? {
+    for note in skipped_tensors(folder)? {
         say(format_args!("{}: {note}", folder.display()));
     }
     Ok(())
 }
 
-/// Where the model is that the command line names: what exists has precedence, then a name on a hub counts.
+/// Where the model is that the command line names: what exists has precedence, then a name on a hub
+/// counts.
 pub(crate) fn locate(model: &Path, need: Need, network: Network) -> Result<PathBuf, CliError> {
-    if !crisol_hub::whole_folder(model)?.exists()
+    if !crisol_hub::resolve_folder(model)?.exists()
         && let Some(id) = model.to_str().and_then(|name| name.parse::<ModelId>().ok())
     {
         return from_hub(&id, need, network);
@@ -89,11 +94,11 @@ pub(crate) fn check_folder(folder: &Path) -> Result<PathBuf, CliError> {
     if folder.is_file() {
         return Ok(folder.to_owned());
     }
-    let whole = crisol_hub::whole_folder(folder)?;
+    let whole = crisol_hub::resolve_folder(folder)?;
     if !whole.is_dir() {
         return Err(wrong(
-            "no such folder; give a checkpoint's folder, such as runs/crisol-world/2-sft, or the name of a model on \
-             a hub, such as allenai/OLMo-2-0425-1B"
+            "no such folder; give a checkpoint's folder, such as runs/crisol-world/2-sft, or the \
+             name of a model on a hub, such as allenai/OLMo-2-0425-1B"
                 .into(),
         ));
     }

@@ -4,15 +4,17 @@ use std::fmt::Write as _;
 use std::io::IsTerminal as _;
 use std::time::{Duration, Instant};
 
-use crisol_phases::{ExpectedPhase, ExpectedStage, Observer, Saves};
-use crisol_report::measures::{self, MEASURES};
-use crisol_report::{PhaseReport, prefixed};
+use crisol_phases::{Observer, PhaseForecast, Saves, StageForecast};
+use crisol_report::{PhaseReport, Report, largest_changes, prefixed};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::console::say;
+use crate::console::{say, say_wrapped};
 
 /// Time between lines where there is no terminal.
 pub(crate) const LINE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Measures that are shown of a finished phase. The summary and the report have the others.
+const CHANGES: usize = 3;
 
 /// Shows a run on standard error.
 pub(crate) struct Progress {
@@ -25,6 +27,8 @@ pub(crate) struct Progress {
     stage: Stage,
     whole: Whole,
     saves: Saves,
+    /// The phases that this process has finished, to say what the next one changed.
+    finished: Report,
     shown: Instant,
 }
 
@@ -45,7 +49,7 @@ struct ForecastStage {
 }
 
 impl Whole {
-    fn of(phases: &[ExpectedPhase]) -> Whole {
+    fn of(phases: &[PhaseForecast]) -> Whole {
         let stages = phases.iter().flat_map(|phase| {
             phase.stages.iter().map(|stage| ForecastStage {
                 phase: phase.name.clone(),
@@ -61,7 +65,7 @@ impl Whole {
     }
 
     /// Now that its data is read, more is known of a stage.
-    fn correct(&mut self, phase: &str, stage: &ExpectedStage) {
+    fn correct(&mut self, phase: &str, stage: &StageForecast) {
         if let Some(at) = self.position(phase, &stage.name) {
             self.stages[at].weight = stage.weight;
         }
@@ -74,8 +78,8 @@ impl Whole {
         self.seconds += seconds;
     }
 
-    /// Seconds until the run ends, while a stage of so many seconds has `left` left. None in the last stage, whose own time
-    /// says it.
+    /// Seconds until the run ends, while a stage of so many seconds has `left` left. None in the
+    /// last stage, whose own time says it.
     fn left(&self, phase: &str, stage: &str, stage_seconds: f64, left: f64) -> Option<f64> {
         let at = self.position(phase, stage)?;
         let later: f64 = self.stages[at + 1..].iter().map(|stage| stage.weight).sum();
@@ -95,7 +99,7 @@ struct Stage {
 
 impl Progress {
     /// `phases`: those of the run, where they were forecast.
-    pub(crate) fn new(heading: String, phases: &[ExpectedPhase]) -> Progress {
+    pub(crate) fn new(heading: String, phases: &[PhaseForecast]) -> Progress {
         let (bar, lines) = bar_or_lines();
         let now = Instant::now();
         let stage = Stage { name: String::new(), first: 0, total: 0, tokens: 0, began: now };
@@ -107,13 +111,14 @@ impl Progress {
             stage,
             whole: Whole::of(phases),
             saves: Saves::default(),
+            finished: Report::default(),
             shown: now,
         }
     }
 
     /// A line above the bar.
     fn line(&self, text: &str) {
-        self.bar.suspend(|| say(text));
+        self.bar.suspend(|| say_wrapped(text));
     }
 
     /// A bar without length while something is prepared or measured.
@@ -175,11 +180,11 @@ impl Observer for Progress {
         }
     }
 
-    fn expected(&mut self, stage: &ExpectedStage) {
+    fn stage_forecast(&mut self, stage: &StageForecast) {
         self.whole.correct(&self.phase, stage);
-        let ExpectedStage { name, flops, seconds, .. } = stage;
+        let StageForecast { name, flops, seconds, .. } = stage;
         let time = seconds.map_or(String::new(), |seconds| format!(", {}", duration(seconds)));
-        self.line(&format!("  {name} will take about {}{time}", operations(*flops)));
+        self.line(&format!("  {name}: about {}{time}", operations(*flops)));
     }
 
     fn measured(&mut self) {
@@ -187,14 +192,11 @@ impl Observer for Progress {
         self.stage.began = Instant::now();
     }
 
-    fn expected_memory(&mut self, bytes: f64, before_updates: Option<f64>) {
+    fn memory_forecast(&mut self, bytes: f64, before_updates: Option<f64>) {
         let before = before_updates.map_or(String::new(), |bytes| {
-            format!(" ({} until answers to the same prompt earn differently)", memory(bytes))
+            format!(" ({} until a group of answers earns different rewards)", memory(bytes))
         });
-        self.line(&format!(
-            "  by itself it takes at most about {} of memory{before}",
-            memory(bytes)
-        ));
+        self.line(&format!("  memory: at most about {}{before}", memory(bytes)));
     }
 
     fn saved(&mut self, saves: &Saves) {
@@ -207,13 +209,8 @@ impl Observer for Progress {
 
     fn phase_finished(&mut self, report: &PhaseReport) {
         self.whole.done(&report.name, report.seconds);
-        self.line(&summary(report));
-        let Saves { count, bytes, seconds } = self.saves;
-        self.line(&format!(
-            "    checkpoints while it ran: {count}, {} in {}",
-            memory(bytes as f64),
-            duration(seconds)
-        ));
+        self.finished.phases.push(report.clone());
+        self.line(&summary(&self.finished, report, self.saves));
     }
 }
 
@@ -255,23 +252,31 @@ fn figures(metrics: &[(&str, f64)]) -> Vec<String> {
     parts
 }
 
-/// What a phase took and how the model behaves after it.
-fn summary(report: &PhaseReport) -> String {
-    let expected = match report.expected_seconds {
+/// What a phase took and changed most, in two lines.
+fn summary(finished: &Report, phase: &PhaseReport, saves: Saves) -> String {
+    let expected = match phase.expected_seconds {
         0.0 => String::new(),
-        seconds => format!(" ({} expected)", duration(seconds)),
+        seconds => format!(" (forecast {})", duration(seconds)),
+    };
+    let Saves { count, bytes, .. } = saves;
+    let saved = match count {
+        0 => String::new(),
+        1 => format!(", a checkpoint of {}", memory(bytes as f64)),
+        _ => format!(", {count} checkpoints ({} written)", memory(bytes as f64)),
     };
     let mut summary = format!(
-        "  done in {}{expected}, {} tokens, at most {} of memory so far → {}",
-        duration(report.seconds),
-        short(report.tokens as f64),
-        memory(report.peak_memory_bytes as f64),
-        report.checkpoint
+        "  done in {}{expected}, {} tokens, peak memory {}{saved} → {}",
+        duration(phase.seconds),
+        short(phase.tokens as f64),
+        memory(phase.peak_memory_bytes as f64),
+        phase.checkpoint
     );
-    let measured = MEASURES.iter().filter(|measure| measure.behaviour);
-    for (measure, value) in measured.filter_map(|m| Some((m, *report.metrics.get(m.id)?))) {
-        let _ =
-            write!(summary, "\n    {}: {}", measure.label, measures::value_text(measure.id, value));
+    let changes: Vec<String> = largest_changes(finished, phase, CHANGES)
+        .into_iter()
+        .map(|[label, figures]| format!("{label} {figures}"))
+        .collect();
+    if !changes.is_empty() {
+        let _ = write!(summary, "\n  {}", changes.join(", ").replace('\u{a0}', " "));
     }
     summary
 }
@@ -348,13 +353,13 @@ mod tests {
 
     #[test]
     fn a_run_takes_what_is_left_and_the_later_stages_at_the_speed_so_far() {
-        let stage = |name: &str, weight| ExpectedStage {
+        let stage = |name: &str, weight| StageForecast {
             name: name.into(),
             flops: 1.0,
             seconds: None,
             weight,
         };
-        let phase = |name: &str, stages: &[(&str, f64)]| ExpectedPhase {
+        let phase = |name: &str, stages: &[(&str, f64)]| PhaseForecast {
             name: name.into(),
             steps: 1.0,
             memory: 1.0,

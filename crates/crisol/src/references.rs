@@ -1,4 +1,5 @@
-//! How answers will be compared with the references of a file of problems, for `crisol data inspect`.
+//! How answers will be compared with the references of a file of problems, for `crisol data
+//! inspect`.
 
 use crisol_objectives::verifier::{Comparison, compares_as};
 use crisol_text::{Body, Record};
@@ -31,7 +32,8 @@ impl References {
         }
     }
 
-    /// "12 of 40 references are compared as text, e.g. `Paris`"; nothing where there are no problems.
+    /// "12 of 40 references are compared as text, e.g. `Paris`"; nothing where there are no
+    /// problems.
     pub(crate) fn text(&self) -> String {
         const LONGEST: usize = 60;
         let References { numbers, choices, texts, text } = self;

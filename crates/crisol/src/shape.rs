@@ -90,7 +90,9 @@ impl FromStr for Shape {
                         "1B" => ONE_B,
                         _ => {
                             return Err(
-                                "a shape starts with XS, S, M or 1B, or is a list such as d=256,L=6".into()
+                                "a shape starts with XS, S, M or 1B, or is a list such as \
+                                 d=256,L=6"
+                                    .into(),
                             );
                         }
                     };

@@ -1,4 +1,5 @@
-//! The training step of `crisol bench train` in Burn: the same shapes, the same model, the same optimizer.
+//! The training step of `crisol bench train` in Burn: the same shapes, the same model, the same
+//! optimizer.
 //!
 //!     cargo run --release -- --shape XS --threads 2 --seconds 10
 //!
@@ -175,7 +176,8 @@ impl ModuleVisitor for Scale<'_> {
     }
 }
 
-/// Scales all gradients so that together they have a norm of 1 at most; what Burn offers treats each on its own.
+/// Scales all gradients so that together they have a norm of 1 at most; what Burn offers treats
+/// each on its own.
 fn clip(model: &Llama, gradients: &mut GradientsParams) {
     let mut squares = SumSquares { gradients, sum: 0.0 };
     model.visit(&mut squares);

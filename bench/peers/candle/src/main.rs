@@ -1,11 +1,12 @@
-//! The training step of `crisol bench train` in Candle: the same shapes, the same model, the same optimizer.
+//! The training step of `crisol bench train` in Candle: the same shapes, the same model, the same
+//! optimizer.
 //!
 //!     cargo run --release -- --shape XS --threads 2 --seconds 10
 //!
 //! Prints one JSON object: `tokens_per_second` (median of the steps) and `peak_memory_bytes`.
 //!
-//! Candle's fused operations (`rms_norm`, `rope`, `softmax_last_dim`, attention) have no backward pass, so what is
-//! trained consists of those that have one.
+//! Candle's fused operations (`rms_norm`, `rope`, `softmax_last_dim`, attention) have no backward
+//! pass, so what is trained consists of those that have one.
 
 use std::error::Error;
 
@@ -37,7 +38,8 @@ fn rotate(x: &Tensor, cos: &Tensor, sin: &Tensor) -> Result<Tensor> {
     Tensor::cat(&[first, second], D::Minus1)
 }
 
-/// `e^(x - max)` over the last dimension; the maximum needs no gradient, since it does not change the softmax.
+/// `e^(x - max)` over the last dimension; the maximum needs no gradient, since it does not change
+/// the softmax.
 fn exp_shifted(x: &Tensor) -> Result<Tensor> {
     x.broadcast_sub(&x.max_keepdim(D::Minus1)?.detach())?.exp()
 }

@@ -1,13 +1,20 @@
-//! Everything before the data of a GGUF file, parsed without trusting it.
+//! Parses and validates everything before the data of a GGUF file.
 //!
-//! Layout (little-endian): `GGUF`, version u32, number of tensors u64, number of keys u64; the keys, each a
-//! string, a type u32 and a value; the tensors, each a string, the number of dimensions u32, the dimensions u64
-//! (fastest first), the type u32 and the offset u64 in the data; padding to the alignment; the data. A string is
-//! its length u64 and UTF-8; an array its type u32, its length u64 and its items. Versions 2 and 3 are the same
-//! for little-endian files. Source: the GGUF specification, `docs/gguf.md` of ggml.
+//! ```text
+//! little-endian:
+//!   "GGUF", version u32, tensor count u64, key count u64
+//!   per key:     name string, type u32, value
+//!   per tensor:  name string, dimension count u32, dimensions u64 (fastest first),
+//!                type u32, offset in the data u64
+//!   padding to the alignment, data
 //!
-//! Every count is compared with the bytes that are left before anything of its size is allocated, so that memory
-//! stays in proportion to the file.
+//! string: length u64, UTF-8        array: type u32, length u64, items
+//! ```
+//!
+//! Versions 2 and 3 are equal for little-endian files. Source: `docs/gguf.md` of ggml.
+//!
+//! Every count is compared with the remaining bytes before allocation, so memory use is
+//! proportional to the size of the file.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -18,21 +25,21 @@ use super::metadata::{Array, Metadata, Value, ValueType};
 use super::{ALIGNMENT, ALIGNMENT_KEY, GgmlType, MAGIC, MAX_DIMS, quoted};
 use crate::HubError;
 
-/// Arrays of arrays of … deeper than this are refused; no known key has any at all.
+/// Maximum nesting of arrays; no known key has nested arrays.
 const MAX_NESTING: usize = 4;
 
-/// What a tensor is and where its blocks are in the file.
+/// Description of a tensor and the range of its blocks in the file.
 #[derive(Debug)]
-pub(super) struct Info {
+pub(super) struct TensorInfo {
     pub(super) name: String,
     pub(super) dtype: GgmlType,
-    /// Row-major, as in PyTorch: the file's order reversed.
+    /// Row-major as in PyTorch: the reverse of the file's order.
     pub(super) shape: Vec<usize>,
     pub(super) bytes: Range<usize>,
 }
 
-impl Info {
-    /// Where some of its rows are, which are whole blocks.
+impl TensorInfo {
+    /// The byte range of some rows. A row has a whole number of blocks.
     pub(super) fn rows(&self, rows: Range<usize>) -> Range<usize> {
         let row = self.shape.last().copied().unwrap_or(1) / self.dtype.block_len()
             * self.dtype.block_bytes();
@@ -49,34 +56,34 @@ impl Info {
 #[derive(Debug)]
 pub(super) struct Header {
     pub(super) metadata: Metadata,
-    pub(super) tensors: Vec<Info>,
-    /// Place of each name in `tensors`.
-    pub(super) places: HashMap<String, usize>,
+    pub(super) tensors: Vec<TensorInfo>,
+    /// Index of each tensor in `tensors` by name.
+    pub(super) index: HashMap<String, usize>,
 }
 
 impl Header {
-    /// Parses and checks the whole header; `bytes` is the whole file.
+    /// Parses and validates the header; `bytes` is the whole file.
     pub(super) fn parse(file: &Path, bytes: &[u8]) -> Result<Header, HubError> {
         let mut cursor = Cursor { file, bytes, at: 0 };
         let (tensors, keys) = cursor.counts()?;
         let metadata = cursor.metadata(keys)?;
         let alignment = alignment(&metadata)
-            .map_err(|cause| cursor.bad(cursor.at, Place::Key(ALIGNMENT_KEY), cause))?;
-        let mut header = Header { metadata, tensors: Vec::new(), places: HashMap::new() };
+            .map_err(|cause| cursor.invalid(cursor.at, Location::Key(ALIGNMENT_KEY), cause))?;
+        let mut header = Header { metadata, tensors: Vec::new(), index: HashMap::new() };
         for number in 0..tensors {
             let info = cursor.tensor(number, alignment)?;
-            if header.places.insert(info.name.clone(), header.tensors.len()).is_some() {
+            if header.index.insert(info.name.clone(), header.tensors.len()).is_some() {
                 let cause = "there are two tensors of this name".into();
-                return Err(cursor.bad(cursor.at, Place::Tensor(&info.name), cause));
+                return Err(cursor.invalid(cursor.at, Location::Tensor(&info.name), cause));
             }
             header.tensors.push(info);
         }
-        cursor.place_tensors(alignment, &mut header.tensors)?;
+        cursor.check_data_ranges(alignment, &mut header.tensors)?;
         Ok(header)
     }
 }
 
-/// The alignment of the data in bytes, or what is wrong with it.
+/// The alignment of the data in bytes, or an error cause.
 fn alignment(metadata: &Metadata) -> Result<usize, String> {
     match metadata.get(ALIGNMENT_KEY) {
         None => Ok(ALIGNMENT),
@@ -86,9 +93,9 @@ fn alignment(metadata: &Metadata) -> Result<usize, String> {
     }
 }
 
-/// What is being read, for messages.
+/// The part of the header that is being read, for error messages.
 #[derive(Clone, Copy)]
-enum Place<'a> {
+enum Location<'a> {
     Header,
     KeyNumber(usize),
     Key(&'a str),
@@ -96,14 +103,14 @@ enum Place<'a> {
     Tensor(&'a str),
 }
 
-impl fmt::Display for Place<'_> {
+impl fmt::Display for Location<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Place::Header => f.write_str("header"),
-            Place::KeyNumber(number) => write!(f, "metadata key number {number}"),
-            Place::Key(key) => write!(f, "metadata key `{}`", quoted(key)),
-            Place::TensorNumber(number) => write!(f, "tensor number {number}"),
-            Place::Tensor(name) => write!(f, "tensor `{}`", quoted(name)),
+            Location::Header => f.write_str("header"),
+            Location::KeyNumber(number) => write!(f, "metadata key number {number}"),
+            Location::Key(key) => write!(f, "metadata key `{}`", quoted(key)),
+            Location::TensorNumber(number) => write!(f, "tensor number {number}"),
+            Location::Tensor(name) => write!(f, "tensor `{}`", quoted(name)),
         }
     }
 }
@@ -115,23 +122,24 @@ struct Cursor<'a> {
 }
 
 impl<'a> Cursor<'a> {
-    fn bad(&self, at: usize, place: Place<'_>, cause: String) -> HubError {
-        HubError::BadGguf {
+    fn invalid(&self, at: usize, location: Location<'_>, cause: String) -> HubError {
+        HubError::InvalidGguf {
             file: self.file.to_owned(),
-            place: format!("{place} (byte {at})"),
+            place: format!("{location} (byte {at})"),
             cause,
         }
     }
 
-    fn left(&self) -> usize {
+    fn remaining(&self) -> usize {
         self.bytes.len() - self.at
     }
 
-    fn take(&mut self, length: usize, place: Place<'_>) -> Result<&'a [u8], HubError> {
-        let left = self.left();
-        if length > left {
-            let cause = format!("{length} more bytes belong here, but the file ends after {left}");
-            return Err(self.bad(self.at, place, cause));
+    fn take(&mut self, length: usize, location: Location<'_>) -> Result<&'a [u8], HubError> {
+        let remaining = self.remaining();
+        if length > remaining {
+            let cause =
+                format!("{length} more bytes belong here, but the file ends after {remaining}");
+            return Err(self.invalid(self.at, location, cause));
         }
         let taken = &self.bytes[self.at..][..length];
         self.at += length;
@@ -140,135 +148,142 @@ impl<'a> Cursor<'a> {
 
     fn number<const N: usize, T>(
         &mut self,
-        place: Place<'_>,
-        of: fn([u8; N]) -> T,
+        location: Location<'_>,
+        from_bytes: fn([u8; N]) -> T,
     ) -> Result<T, HubError> {
         let mut bytes = [0; N];
-        bytes.copy_from_slice(self.take(N, place)?);
-        Ok(of(bytes))
+        bytes.copy_from_slice(self.take(N, location)?);
+        Ok(from_bytes(bytes))
     }
 
-    /// A count of things that take at least `smallest` bytes each, so that the file must hold as many.
-    fn count(&mut self, what: &str, smallest: usize, place: Place<'_>) -> Result<usize, HubError> {
+    /// Reads a count of items with at least `smallest` bytes each, checked against the remaining
+    /// bytes.
+    fn count(
+        &mut self,
+        what: &str,
+        smallest: usize,
+        location: Location<'_>,
+    ) -> Result<usize, HubError> {
         let at = self.at;
-        let count = self.number(place, u64::from_le_bytes)?;
+        let count = self.number(location, u64::from_le_bytes)?;
         match usize::try_from(count) {
-            Ok(count) if count <= self.left() / smallest => Ok(count),
+            Ok(count) if count <= self.remaining() / smallest => Ok(count),
             _ => {
-                let left = self.left();
-                let cause = format!("it announces {count} {what}, but only {left} bytes follow");
-                Err(self.bad(at, place, cause))
+                let remaining = self.remaining();
+                let cause =
+                    format!("it announces {count} {what}, but only {remaining} bytes follow");
+                Err(self.invalid(at, location, cause))
             }
         }
     }
 
-    fn string(&mut self, place: Place<'_>) -> Result<&'a str, HubError> {
-        let length = self.count("bytes of text", 1, place)?;
+    fn string(&mut self, location: Location<'_>) -> Result<&'a str, HubError> {
+        let length = self.count("bytes of text", 1, location)?;
         let at = self.at;
-        let bytes = self.take(length, place)?;
+        let bytes = self.take(length, location)?;
         std::str::from_utf8(bytes).map_err(|e| {
-            self.bad(at + e.valid_up_to(), place, "the text is not valid UTF-8".into())
+            self.invalid(at + e.valid_up_to(), location, "the text is not valid UTF-8".into())
         })
     }
 
-    /// Checks magic and version; the numbers of tensors and of keys.
+    /// Checks magic and version. Returns the numbers of tensors and keys.
     fn counts(&mut self) -> Result<(usize, usize), HubError> {
-        let place = Place::Header;
-        if self.take(MAGIC.len(), place)? != MAGIC {
-            return Err(self.bad(0, place, "it does not begin with `GGUF`".into()));
+        let location = Location::Header;
+        if self.take(MAGIC.len(), location)? != MAGIC {
+            return Err(self.invalid(0, location, "it does not begin with `GGUF`".into()));
         }
-        let version = self.number(place, u32::from_le_bytes)?;
+        let version = self.number(location, u32::from_le_bytes)?;
         if !(2..=3).contains(&version) {
             return Err(HubError::GgufVersion { file: self.file.to_owned(), version });
         }
-        // At least, a tensor is the length of its name, the number of its dimensions, type and offset; a key the
-        // length of its name, type and a byte of value.
-        let tensors = self.count("tensors", 8 + 4 + 4 + 8, place)?;
-        let keys = self.count("metadata keys", 8 + 4 + 1, place)?;
+        // Minimum sizes. Tensor: name length, dimension count, type, offset. Key: name length,
+        // type, a one-byte value.
+        let tensors = self.count("tensors", 8 + 4 + 4 + 8, location)?;
+        let keys = self.count("metadata keys", 8 + 4 + 1, location)?;
         Ok((tensors, keys))
     }
 
     fn metadata(&mut self, keys: usize) -> Result<Metadata, HubError> {
-        let mut metadata = Metadata::of_file(self.file);
+        let mut metadata = Metadata::for_file(self.file);
         for number in 0..keys {
             let at = self.at;
-            let key = self.string(Place::KeyNumber(number))?;
-            let place = Place::Key(key);
-            let kind = self.value_type(place)?;
-            let value = self.value(kind, place)?;
+            let key = self.string(Location::KeyNumber(number))?;
+            let location = Location::Key(key);
+            let kind = self.value_type(location)?;
+            let value = self.value(kind, location)?;
             if metadata.insert(key, value).is_some() {
-                return Err(self.bad(at, place, "this key is there twice".into()));
+                return Err(self.invalid(at, location, "this key is there twice".into()));
             }
         }
         Ok(metadata)
     }
 
-    fn value_type(&mut self, place: Place<'_>) -> Result<ValueType, HubError> {
+    fn value_type(&mut self, location: Location<'_>) -> Result<ValueType, HubError> {
         let at = self.at;
-        let code = self.number(place, u32::from_le_bytes)?;
+        let code = self.number(location, u32::from_le_bytes)?;
         ValueType::from_code(code).ok_or_else(|| {
-            self.bad(at, place, format!("there is no type of values with number {code}"))
+            self.invalid(at, location, format!("there is no type of values with number {code}"))
         })
     }
 
-    fn value(&mut self, kind: ValueType, place: Place<'_>) -> Result<Value, HubError> {
+    fn value(&mut self, kind: ValueType, location: Location<'_>) -> Result<Value, HubError> {
         Ok(match kind {
-            ValueType::U8 => Value::U8(self.number(place, u8::from_le_bytes)?),
-            ValueType::I8 => Value::I8(self.number(place, i8::from_le_bytes)?),
-            ValueType::U16 => Value::U16(self.number(place, u16::from_le_bytes)?),
-            ValueType::I16 => Value::I16(self.number(place, i16::from_le_bytes)?),
-            ValueType::U32 => Value::U32(self.number(place, u32::from_le_bytes)?),
-            ValueType::I32 => Value::I32(self.number(place, i32::from_le_bytes)?),
-            ValueType::F32 => Value::F32(self.number(place, f32::from_le_bytes)?),
-            ValueType::U64 => Value::U64(self.number(place, u64::from_le_bytes)?),
-            ValueType::I64 => Value::I64(self.number(place, i64::from_le_bytes)?),
-            ValueType::F64 => Value::F64(self.number(place, f64::from_le_bytes)?),
-            ValueType::Bool => Value::Bool(self.boolean(place)?),
-            ValueType::String => Value::String(self.string(place)?.to_owned()),
-            ValueType::Array => Value::Array(self.array(0, place)?),
+            ValueType::U8 => Value::U8(self.number(location, u8::from_le_bytes)?),
+            ValueType::I8 => Value::I8(self.number(location, i8::from_le_bytes)?),
+            ValueType::U16 => Value::U16(self.number(location, u16::from_le_bytes)?),
+            ValueType::I16 => Value::I16(self.number(location, i16::from_le_bytes)?),
+            ValueType::U32 => Value::U32(self.number(location, u32::from_le_bytes)?),
+            ValueType::I32 => Value::I32(self.number(location, i32::from_le_bytes)?),
+            ValueType::F32 => Value::F32(self.number(location, f32::from_le_bytes)?),
+            ValueType::U64 => Value::U64(self.number(location, u64::from_le_bytes)?),
+            ValueType::I64 => Value::I64(self.number(location, i64::from_le_bytes)?),
+            ValueType::F64 => Value::F64(self.number(location, f64::from_le_bytes)?),
+            ValueType::Bool => Value::Bool(self.boolean(location)?),
+            ValueType::String => Value::String(self.string(location)?.to_owned()),
+            ValueType::Array => Value::Array(self.array(0, location)?),
         })
     }
 
-    fn boolean(&mut self, place: Place<'_>) -> Result<bool, HubError> {
+    fn boolean(&mut self, location: Location<'_>) -> Result<bool, HubError> {
         let at = self.at;
-        match self.number(place, u8::from_le_bytes)? {
+        match self.number(location, u8::from_le_bytes)? {
             0 => Ok(false),
             1 => Ok(true),
-            other => Err(self.bad(at, place, format!("a bool is 0 or 1, not {other}"))),
+            other => Err(self.invalid(at, location, format!("a bool is 0 or 1, not {other}"))),
         }
     }
 
-    fn array(&mut self, depth: usize, place: Place<'_>) -> Result<Array, HubError> {
+    fn array(&mut self, depth: usize, location: Location<'_>) -> Result<Array, HubError> {
         if depth == MAX_NESTING {
             let cause = format!("its arrays are nested more than {MAX_NESTING} deep");
-            return Err(self.bad(self.at, place, cause));
+            return Err(self.invalid(self.at, location, cause));
         }
-        let kind = self.value_type(place)?;
+        let kind = self.value_type(location)?;
         Ok(match kind {
-            ValueType::U8 => Array::U8(self.numbers(place, u8::from_le_bytes)?),
-            ValueType::I8 => Array::I8(self.numbers(place, i8::from_le_bytes)?),
-            ValueType::U16 => Array::U16(self.numbers(place, u16::from_le_bytes)?),
-            ValueType::I16 => Array::I16(self.numbers(place, i16::from_le_bytes)?),
-            ValueType::U32 => Array::U32(self.numbers(place, u32::from_le_bytes)?),
-            ValueType::I32 => Array::I32(self.numbers(place, i32::from_le_bytes)?),
-            ValueType::F32 => Array::F32(self.numbers(place, f32::from_le_bytes)?),
-            ValueType::U64 => Array::U64(self.numbers(place, u64::from_le_bytes)?),
-            ValueType::I64 => Array::I64(self.numbers(place, i64::from_le_bytes)?),
-            ValueType::F64 => Array::F64(self.numbers(place, f64::from_le_bytes)?),
+            ValueType::U8 => Array::U8(self.numbers(location, u8::from_le_bytes)?),
+            ValueType::I8 => Array::I8(self.numbers(location, i8::from_le_bytes)?),
+            ValueType::U16 => Array::U16(self.numbers(location, u16::from_le_bytes)?),
+            ValueType::I16 => Array::I16(self.numbers(location, i16::from_le_bytes)?),
+            ValueType::U32 => Array::U32(self.numbers(location, u32::from_le_bytes)?),
+            ValueType::I32 => Array::I32(self.numbers(location, i32::from_le_bytes)?),
+            ValueType::F32 => Array::F32(self.numbers(location, f32::from_le_bytes)?),
+            ValueType::U64 => Array::U64(self.numbers(location, u64::from_le_bytes)?),
+            ValueType::I64 => Array::I64(self.numbers(location, i64::from_le_bytes)?),
+            ValueType::F64 => Array::F64(self.numbers(location, f64::from_le_bytes)?),
             ValueType::Bool => {
-                let count = self.count("items", 1, place)?;
-                Array::Bool((0..count).map(|_| self.boolean(place)).collect::<Result<_, _>>()?)
+                let count = self.count("items", 1, location)?;
+                Array::Bool((0..count).map(|_| self.boolean(location)).collect::<Result<_, _>>()?)
             }
             ValueType::String => {
-                // An empty text is its length.
-                let count = self.count("items", 8, place)?;
-                let text = |_| self.string(place).map(str::to_owned);
+                // An empty string is just its length.
+                let count = self.count("items", 8, location)?;
+                let text = |_| self.string(location).map(str::to_owned);
                 Array::String((0..count).map(text).collect::<Result<_, _>>()?)
             }
             ValueType::Array => {
-                // An empty array is its type and its length.
-                let count = self.count("items", 4 + 8, place)?;
-                let array = |_| self.array(depth + 1, place);
+                // An empty array is just its type and length.
+                let count = self.count("items", 4 + 8, location)?;
+                let array = |_| self.array(depth + 1, location);
                 Array::Array((0..count).map(array).collect::<Result<_, _>>()?)
             }
         })
@@ -276,56 +291,61 @@ impl<'a> Cursor<'a> {
 
     fn numbers<const N: usize, T>(
         &mut self,
-        place: Place<'_>,
-        of: fn([u8; N]) -> T,
+        location: Location<'_>,
+        from_bytes: fn([u8; N]) -> T,
     ) -> Result<Vec<T>, HubError> {
-        let count = self.count("items", N, place)?;
-        Ok(self.take(count * N, place)?.as_chunks().0.iter().map(|&bytes| of(bytes)).collect())
+        let count = self.count("items", N, location)?;
+        Ok(self
+            .take(count * N, location)?
+            .as_chunks()
+            .0
+            .iter()
+            .map(|&bytes| from_bytes(bytes))
+            .collect())
     }
 
-    /// Reads what is said about a tensor. The range of its bytes counts from the start of the data, which is
-    /// known only when all tensors have been read.
-    fn tensor(&mut self, number: usize, alignment: usize) -> Result<Info, HubError> {
-        let name = self.string(Place::TensorNumber(number))?;
-        let place = Place::Tensor(name);
+    /// Reads the description of a tensor. Its byte range is relative to the start of the data,
+    /// which is known only after all descriptions.
+    fn tensor(&mut self, number: usize, alignment: usize) -> Result<TensorInfo, HubError> {
+        let name = self.string(Location::TensorNumber(number))?;
+        let location = Location::Tensor(name);
         let at = self.at;
-        let dims = self.number(place, u32::from_le_bytes)?;
+        let dims = self.number(location, u32::from_le_bytes)?;
         if dims as usize > MAX_DIMS {
             let cause = format!("it has {dims} dimensions, but ggml knows {MAX_DIMS} at most");
-            return Err(self.bad(at, place, cause));
+            return Err(self.invalid(at, location, cause));
         }
         let mut shape = Vec::new();
-        // Wide enough for any file, and what is in the file fits usize.
+        // u64 suffices: the number of values in a file fits usize.
         let mut values = 1_u64;
         for _ in 0..dims {
             let at = self.at;
-            let dim = self.number(place, u64::from_le_bytes)?;
-            values = values
-                .checked_mul(dim)
-                .filter(|_| i64::try_from(dim).is_ok())
-                .ok_or_else(|| self.bad(at, place, format!("its dimensions overflow ({dim})")))?;
+            let dim = self.number(location, u64::from_le_bytes)?;
+            values = values.checked_mul(dim).filter(|_| i64::try_from(dim).is_ok()).ok_or_else(
+                || self.invalid(at, location, format!("its dimensions overflow ({dim})")),
+            )?;
             shape.push(dim as usize);
         }
         let at = self.at;
-        let code = self.number(place, u32::from_le_bytes)?;
-        // The size of an unknown type is unknown too, so that nothing about the tensor can be checked.
+        let code = self.number(location, u32::from_le_bytes)?;
+        // Without the block size of the type nothing else can be checked.
         let Some(dtype) = GgmlType::from_code(code) else {
             let cause = format!("its type has the number {code}, which is none of ggml's types");
-            return Err(self.bad(at, place, cause));
+            return Err(self.invalid(at, location, cause));
         };
         let (row, block) = (shape.first().copied().unwrap_or(1), dtype.block_len());
         if !row.is_multiple_of(block) {
             let cause = format!(
                 "its rows have {row} values, which is no multiple of a {dtype} block ({block})"
             );
-            return Err(self.bad(at, place, cause));
+            return Err(self.invalid(at, location, cause));
         }
         let at = self.at;
-        let offset = self.number(place, u64::from_le_bytes)?;
+        let offset = self.number(location, u64::from_le_bytes)?;
         if !offset.is_multiple_of(alignment as u64) {
             let cause =
                 format!("its data begins at offset {offset}, which is no multiple of {alignment}");
-            return Err(self.bad(at, place, cause));
+            return Err(self.invalid(at, location, cause));
         }
         let end = (values / block as u64)
             .checked_mul(dtype.block_bytes() as u64)
@@ -334,23 +354,27 @@ impl<'a> Cursor<'a> {
             .ok_or_else(|| {
                 let length = self.bytes.len();
                 let cause = format!(
-                    "its data ({values} values of {dtype} at offset {offset}) reaches beyond the end of the \
-                     file, which has {length} bytes"
+                    "its data ({values} values of {dtype} at offset {offset}) ends beyond the end \
+                     of the file, which has {length} bytes"
                 );
-                self.bad(at, place, cause)
+                self.invalid(at, location, cause)
             })?;
         shape.reverse();
-        Ok(Info { name: name.to_owned(), dtype, shape, bytes: offset as usize..end as usize })
+        Ok(TensorInfo { name: name.to_owned(), dtype, shape, bytes: offset as usize..end as usize })
     }
 
-    /// Moves the tensors' ranges to the start of the data, and checks that each lies within the file, that none
-    /// overlap, and that nothing but the padding to the alignment lies between them.
-    fn place_tensors(&self, alignment: usize, tensors: &mut [Info]) -> Result<(), HubError> {
+    /// Makes the tensors' byte ranges absolute. Checks that each is within the file, that none
+    /// overlap, and that gaps are smaller than the alignment.
+    fn check_data_ranges(
+        &self,
+        alignment: usize,
+        tensors: &mut [TensorInfo],
+    ) -> Result<(), HubError> {
         let length = self.bytes.len();
         let start = self.at.checked_next_multiple_of(alignment).unwrap_or(usize::MAX);
         for info in &mut *tensors {
             let end = start.saturating_add(info.bytes.end);
-            // Nothing is read of a tensor without values, wherever it is said to be.
+            // A tensor without values is never read, so its offset is irrelevant.
             if info.bytes.is_empty() {
                 info.bytes = 0..0;
             } else if end <= length {
@@ -359,16 +383,21 @@ impl<'a> Cursor<'a> {
                 let cause = format!(
                     "its data ends at byte {end}, but the file has {length}: it is truncated"
                 );
-                return Err(self.bad(self.at, Place::Tensor(&info.name), cause));
+                return Err(self.invalid(self.at, Location::Tensor(&info.name), cause));
             }
         }
-        let mut order: Vec<&Info> = tensors.iter().filter(|info| !info.bytes.is_empty()).collect();
+        let mut order: Vec<&TensorInfo> =
+            tensors.iter().filter(|info| !info.bytes.is_empty()).collect();
         order.sort_by_key(|info| info.bytes.start);
         for pair in order.windows(2) {
             if pair[0].bytes.end > pair[1].bytes.start {
                 let cause =
                     format!("its data overlaps that of the tensor `{}`", quoted(&pair[0].name));
-                return Err(self.bad(pair[1].bytes.start, Place::Tensor(&pair[1].name), cause));
+                return Err(self.invalid(
+                    pair[1].bytes.start,
+                    Location::Tensor(&pair[1].name),
+                    cause,
+                ));
             }
         }
         let mut end = start;
@@ -376,9 +405,10 @@ impl<'a> Cursor<'a> {
             let gap = info.bytes.start - end;
             if gap >= alignment {
                 let cause = format!(
-                    "the {gap} bytes before its data belong to no tensor: an offset is wrong, or one is missing"
+                    "the {gap} bytes before its data belong to no tensor: an offset is wrong, or \
+                     a tensor is missing"
                 );
-                return Err(self.bad(info.bytes.start, Place::Tensor(&info.name), cause));
+                return Err(self.invalid(info.bytes.start, Location::Tensor(&info.name), cause));
             }
             end = info.bytes.end;
         }

@@ -1,4 +1,4 @@
-//! What a GGUF file says about its model: keys and typed values, in the order of the file.
+//! The metadata of a GGUF file: keys with typed values, in file order.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::quoted;
 use crate::HubError;
 
-/// Type of a metadata value, with its number in the file (`gguf_metadata_value_type` in the specification).
+/// The type of a metadata value, with its number in the file (`gguf_metadata_value_type`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ValueType {
     U8 = 0,
@@ -69,7 +69,7 @@ pub enum Value {
     F64(f64),
 }
 
-/// An array among the metadata: all of one type, kept as such since vocabularies have 10^5 entries.
+/// A typed array of metadata. Typed since vocabularies have 10^5 entries.
 #[derive(Debug, Clone, PartialEq)]
 #[allow(missing_docs)] // The variants are the types they are named after.
 pub enum Array {
@@ -107,7 +107,7 @@ impl Value {
         }
     }
 
-    /// An integer of any width; none for other types.
+    /// An integer of any width; `None` for other types.
     fn integer(&self) -> Option<i128> {
         match *self {
             Value::U8(n) => Some(n.into()),
@@ -124,7 +124,7 @@ impl Value {
         }
     }
 
-    /// For messages.
+    /// A description for error messages.
     fn describe(&self) -> String {
         let name = self.value_type().name();
         match self {
@@ -180,7 +180,7 @@ impl Array {
     }
 }
 
-/// Gives `Value: From<…>` for the types that are written often.
+/// Implements `From` for the types that are written.
 macro_rules! values_from {
     ($($from:ty => $variant:ident;)*) => {
         $(impl From<$from> for Value {
@@ -221,14 +221,14 @@ impl From<Vec<i32>> for Array {
     }
 }
 
-/// Keys and values, in the order of the file. The typed getters are for what a model cannot do without: a key
-/// that is missing or of another type is an error that names it.
+/// Metadata keys and values, in file order. The typed getters are for required keys: a missing key
+/// or another type is an error that names the key.
 #[derive(Debug, Clone)]
 pub struct Metadata {
-    /// The file it was read from, for messages.
+    /// The source file, for error messages.
     file: PathBuf,
     entries: Vec<(String, Value)>,
-    places: HashMap<String, usize>,
+    index: HashMap<String, usize>,
 }
 
 impl Default for Metadata {
@@ -238,60 +238,60 @@ impl Default for Metadata {
 }
 
 impl Metadata {
-    /// No keys yet, to be filled and written.
+    /// Metadata without keys, to be filled and written.
     pub fn new() -> Metadata {
-        Metadata::of_file(Path::new("(metadata not written yet)"))
+        Metadata::for_file(Path::new("(metadata not written yet)"))
     }
 
-    pub(super) fn of_file(file: &Path) -> Metadata {
-        Metadata { file: file.to_owned(), entries: Vec::new(), places: HashMap::new() }
+    pub(super) fn for_file(file: &Path) -> Metadata {
+        Metadata { file: file.to_owned(), entries: Vec::new(), index: HashMap::new() }
     }
 
-    /// Sets a key; one that is there already keeps its place in the order, and its old value is returned.
+    /// Sets a key and returns its old value. An existing key keeps its position.
     pub fn insert(&mut self, key: impl Into<String>, value: impl Into<Value>) -> Option<Value> {
         let (key, value) = (key.into(), value.into());
-        if let Some(&place) = self.places.get(&key) {
-            return Some(std::mem::replace(&mut self.entries[place].1, value));
+        if let Some(&position) = self.index.get(&key) {
+            return Some(std::mem::replace(&mut self.entries[position].1, value));
         }
-        self.places.insert(key.clone(), self.entries.len());
+        self.index.insert(key.clone(), self.entries.len());
         self.entries.push((key, value));
         None
     }
 
-    /// The value of a key, of whichever type.
+    /// The value of a key, of any type.
     pub fn get(&self, key: &str) -> Option<&Value> {
-        self.places.get(key).map(|&place| &self.entries[place].1)
+        self.index.get(key).map(|&position| &self.entries[position].1)
     }
 
-    /// All keys and values, in the order of the file.
+    /// All keys and values, in file order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Value)> {
         self.entries.iter().map(|(key, value)| (key.as_str(), value))
     }
 
-    /// A number that is not negative and below 2^32, whichever integer type the file's writer chose for it.
+    /// A non-negative integer below 2^32, stored in any integer type.
     pub fn u32(&self, key: &str) -> Result<u32, HubError> {
         let number = |value: &Value| value.integer().and_then(|n| u32::try_from(n).ok());
         self.typed(key, "a u32", number)
     }
 
-    /// A number with a fraction.
+    /// An f32.
     pub fn f32(&self, key: &str) -> Result<f32, HubError> {
         self.typed(key, "an f32", |value| if let Value::F32(x) = value { Some(*x) } else { None })
     }
 
-    /// A truth value.
+    /// A bool.
     pub fn bool(&self, key: &str) -> Result<bool, HubError> {
         self.typed(key, "a bool", |value| if let Value::Bool(x) = value { Some(*x) } else { None })
     }
 
-    /// A text.
+    /// A string.
     pub fn string(&self, key: &str) -> Result<&str, HubError> {
         self.typed(key, "a string", |value| {
             if let Value::String(x) = value { Some(x.as_str()) } else { None }
         })
     }
 
-    /// An array of texts, as a vocabulary is.
+    /// An array of strings.
     pub fn strings(&self, key: &str) -> Result<&[String], HubError> {
         self.typed(key, "an array of strings", |value| match value {
             Value::Array(Array::String(items)) => Some(items.as_slice()),
@@ -299,7 +299,7 @@ impl Metadata {
         })
     }
 
-    /// An array of numbers with a fraction, as a vocabulary's scores are.
+    /// An array of f32.
     pub fn f32s(&self, key: &str) -> Result<&[f32], HubError> {
         self.typed(key, "an array of f32", |value| match value {
             Value::Array(Array::F32(items)) => Some(items.as_slice()),
@@ -307,7 +307,7 @@ impl Metadata {
         })
     }
 
-    /// An array of integers, as the types of a vocabulary's tokens are.
+    /// An array of i32.
     pub fn i32s(&self, key: &str) -> Result<&[i32], HubError> {
         self.typed(key, "an array of i32", |value| match value {
             Value::Array(Array::I32(items)) => Some(items.as_slice()),

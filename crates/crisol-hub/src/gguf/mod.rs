@@ -1,8 +1,7 @@
-//! GGUF, the format of llama.cpp: one file with metadata, vocabulary and tensors, mostly quantised.
+//! GGUF, llama.cpp's format: one file with metadata, vocabulary and tensors, mostly quantised.
 //!
-//! Reading is memory-mapped; a tensor's values are widened to f32 when it is read, and its blocks can be had as
-//! they are. Format: the GGUF specification, `docs/gguf.md` of ggml
-//! (<https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>).
+//! Files are memory-mapped. Tensors can be dequantised to f32 or accessed as raw blocks.
+//! Specification: <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>.
 
 mod blocks;
 mod header;
@@ -15,7 +14,7 @@ use std::path::{Path, PathBuf};
 use memmap2::Mmap;
 
 pub use blocks::GgmlType;
-use header::{Header, Info};
+use header::{Header, TensorInfo};
 pub use metadata::{Array, Metadata, Value};
 pub use write::{GgufTensor, write_gguf};
 
@@ -23,13 +22,13 @@ use crate::HubError;
 use crate::map::{Mapped, map_file};
 
 const MAGIC: &[u8] = b"GGUF";
-/// Bytes, unless the metadata say otherwise.
+/// Default alignment of the data in bytes.
 const ALIGNMENT: usize = 32;
 const ALIGNMENT_KEY: &str = "general.alignment";
 /// `GGML_MAX_DIMS` in `ggml.h`.
 const MAX_DIMS: usize = 4;
 
-/// A GGUF file (version 2 or 3, little-endian). Data stays on disk until it is read.
+/// A GGUF file (version 2 or 3, little-endian). Data is read on demand.
 #[derive(Debug)]
 pub struct Gguf {
     path: PathBuf,
@@ -38,89 +37,92 @@ pub struct Gguf {
 }
 
 impl Gguf {
-    /// Opens a file and checks all of its header: whatever it contains, what is read later lies within it.
+    /// Opens a file and validates its header, including the byte range of every tensor.
     pub fn open(path: &Path) -> Result<Gguf, HubError> {
         let map = map_file(path)?;
         let header = Header::parse(path, &map)?;
         Ok(Gguf { path: path.to_owned(), map, header })
     }
 
-    /// What the file says about the model and its vocabulary.
+    /// Metadata of model and vocabulary.
     pub fn metadata(&self) -> &Metadata {
         &self.header.metadata
     }
 
-    /// Names of all tensors, in the order of the file.
+    /// Names of all tensors, in file order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.header.tensors.iter().map(|info| info.name.as_str())
     }
 
-    /// Shape of a tensor, row-major as in PyTorch: a linear layer's is outputs × inputs. (The file has it the
-    /// other way round.)
+    /// Shape of a tensor, row-major as in PyTorch: `[out, in]` for a linear layer. (The file has
+    /// the reverse order.)
     pub fn shape(&self, name: &str) -> Option<&[usize]> {
         self.find(name).map(|info| info.shape.as_slice())
     }
 
-    /// How a tensor is stored.
+    /// Type of a tensor.
     pub fn dtype(&self, name: &str) -> Option<GgmlType> {
         self.find(name).map(|info| info.dtype)
     }
 
-    /// How a tensor is stored, by name, and in how many bytes.
-    pub fn stored(&self, name: &str) -> Option<(String, usize)> {
+    /// Name of a tensor's type, and its size in bytes.
+    pub fn dtype_and_bytes(&self, name: &str) -> Option<(String, usize)> {
         self.find(name).map(|info| (info.dtype.to_string(), info.bytes.len()))
     }
 
-    /// A tensor's blocks as they are in the file: row-major, [`GgmlType::block_bytes`] bytes for every
+    /// The raw blocks of a tensor, row-major: [`GgmlType::block_bytes`] bytes per
     /// [`GgmlType::block_len`] values.
     pub fn bytes(&self, name: &str) -> Result<&[u8], HubError> {
         self.info(name).map(|info| &self.map[info.bytes.clone()])
     }
 
-    /// The same, to be given back to the system after reading.
+    /// The raw blocks of a tensor, as a mapping whose pages can be released.
     pub fn mapped(&self, name: &str) -> Result<Mapped<'_>, HubError> {
         self.info(name).map(|info| Mapped::new(&self.map, info.bytes.clone()))
     }
 
-    /// The same of some of a tensor's rows, counted over all of its dimensions but the last. They must be there.
+    /// The raw blocks of some rows, counted over all dimensions but the last. Panics if out of
+    /// range.
     pub fn mapped_rows(&self, name: &str, rows: Range<usize>) -> Result<Mapped<'_>, HubError> {
         self.info(name).map(|info| Mapped::new(&self.map, info.rows(rows)))
     }
 
-    /// Reads a tensor as f32, row-major. The values are those of ggml's reference, bit by bit.
+    /// Reads a tensor as f32, row-major. Bit-identical to ggml's reference.
     pub fn read(&self, name: &str) -> Result<Vec<f32>, HubError> {
         let info = self.info(name)?;
-        self.widen(info, info.bytes.clone())
+        self.dequantise(info, info.bytes.clone())
     }
 
-    /// The same of some of its rows, as in [`Gguf::mapped_rows`].
+    /// Reads some rows of a tensor as f32, see [`Gguf::mapped_rows`].
     pub fn read_rows(&self, name: &str, rows: Range<usize>) -> Result<Vec<f32>, HubError> {
         let info = self.info(name)?;
-        self.widen(info, info.rows(rows))
+        self.dequantise(info, info.rows(rows))
     }
 
-    fn widen(&self, info: &Info, bytes: Range<usize>) -> Result<Vec<f32>, HubError> {
-        blocks::dequantise(info.dtype, &self.map[bytes]).ok_or_else(|| HubError::WrongBlocks {
-            file: self.path.clone(),
-            tensor: quoted(&info.name),
-            dtype: info.dtype.to_string(),
-            readable: blocks::READABLE,
+    fn dequantise(&self, info: &TensorInfo, bytes: Range<usize>) -> Result<Vec<f32>, HubError> {
+        blocks::dequantise(info.dtype, &self.map[bytes]).ok_or_else(|| {
+            HubError::UnsupportedQuantisation {
+                file: self.path.clone(),
+                tensor: quoted(&info.name),
+                dtype: info.dtype.to_string(),
+                supported: blocks::SUPPORTED,
+            }
         })
     }
 
-    fn find(&self, name: &str) -> Option<&Info> {
-        self.header.places.get(name).map(|&place| &self.header.tensors[place])
+    fn find(&self, name: &str) -> Option<&TensorInfo> {
+        self.header.index.get(name).map(|&index| &self.header.tensors[index])
     }
 
-    fn info(&self, name: &str) -> Result<&Info, HubError> {
+    fn info(&self, name: &str) -> Result<&TensorInfo, HubError> {
         self.find(name)
             .ok_or_else(|| HubError::NoSuchTensor { file: self.path.clone(), tensor: quoted(name) })
     }
 }
 
-/// A name from a file as it can be shown: without control characters, and cut if it is absurdly long.
+/// Escapes control characters of a name from a file and truncates it, for error messages.
 pub(crate) fn quoted(name: &str) -> String {
-    const LONGEST: usize = 100;
-    let shown: String = name.chars().take(LONGEST).flat_map(char::escape_debug).collect();
-    if name.chars().nth(LONGEST).is_some() { format!("{shown}…") } else { shown }
+    const MAX_CHARS: usize = 100;
+    let shown: String = name.chars().take(MAX_CHARS).flat_map(char::escape_debug).collect();
+    if name.chars().nth(MAX_CHARS).is_some() { format!("{shown}…") } else { shown }
 }

@@ -1,4 +1,4 @@
-//! Writing GGUF files, version 3: as floats, or quantised to 8 bits.
+//! Writes GGUF files, version 3: F32, F16, BF16 and `Q8_0`.
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -7,20 +7,22 @@ use std::path::Path;
 
 use super::metadata::{Array, Metadata, Value};
 use super::{ALIGNMENT, ALIGNMENT_KEY, GgmlType, MAGIC, MAX_DIMS};
-use crate::encode::{Unfit, bf16s, f16s, f32_to_f16, f32s};
+use crate::encode::{EncodeError, encode_bf16, encode_f16, encode_f32, f32_to_f16};
 use crate::{HubError, Tensor};
 
-/// llama.cpp refuses longer names (`GGML_MAX_NAME` in `ggml.h` counts the 0 at the end).
-const LONGEST_NAME: usize = 63;
+/// `GGML_MAX_NAME` in `ggml.h`, without the terminating 0.
+const MAX_NAME: usize = 63;
 
-/// A tensor to write into a GGUF file, as F32, F16, BF16 or `Q8_0`. Floats are rounded to nearest, ties to even; `Q8_0`
-/// is ggml's reference quantisation.
+/// A tensor to write as F32, F16, BF16 or `Q8_0`. Floats are rounded to nearest even; `Q8_0` is
+/// ggml's reference quantisation.
 pub type GgufTensor<'a> = Tensor<'a, GgmlType>;
 
-/// Writes a GGUF file (version 3, data aligned to 32 bytes) with these keys and tensors, in the given order. A key
-/// `general.alignment` is left out, for it tells of the file that it came from. Values are fetched tensor by
-/// tensor; their number must match the shape, and no two tensors may have one name. Not atomic by itself: meant
-/// for a file in the folder that [`crate::write_folder_atomically`] is filling.
+/// Writes a GGUF file (version 3, data aligned to 32 bytes) in the given order.
+///
+/// The key `general.alignment` is dropped, since it describes the source file. Values are fetched
+/// one tensor at a time; their number must match the shape. Tensor names must be unique. Not
+/// atomic: use it within [`crate::write_folder_atomically`] or
+/// [`crate::write_file_atomically_with`].
 pub fn write_gguf(
     path: &Path,
     metadata: &Metadata,
@@ -39,21 +41,21 @@ pub fn write_gguf(
     out.into_inner().map(drop).map_err(|e| failed(e.into_error()))
 }
 
-/// Bytes up to the next aligned place.
+/// Bytes to the next multiple of the alignment.
 fn padding(length: usize) -> usize {
     length.next_multiple_of(ALIGNMENT) - length
 }
 
-/// Checks, before anything is written, that the format has room for the tensors.
+/// Checks that the format can represent the tensors, before anything is written.
 fn check(path: &Path, tensors: &[GgufTensor<'_>]) -> Result<(), HubError> {
     let mut names = HashSet::new();
     for tensor in tensors {
         let dtype = tensor.dtype;
         assert!(names.insert(&tensor.name), "two tensors are named {}", tensor.name);
-        let refused = |cause: String, remedy| Err(tensor.cannot_be_stored(path, cause, remedy));
-        if tensor.name.len() > LONGEST_NAME {
+        let refused = |cause: String, remedy| Err(tensor.encode_error(path, cause, remedy));
+        if tensor.name.len() > MAX_NAME {
             let cause =
-                format!("its name is longer than the {LONGEST_NAME} bytes that llama.cpp accepts");
+                format!("its name is longer than the {MAX_NAME} bytes that llama.cpp accepts");
             return refused(cause, "Rename the tensor");
         }
         if tensor.shape.len() > MAX_DIMS {
@@ -80,7 +82,7 @@ fn check(path: &Path, tensors: &[GgufTensor<'_>]) -> Result<(), HubError> {
     Ok(())
 }
 
-/// Everything before the data, padding included.
+/// Everything before the data, including padding.
 fn header(metadata: &Metadata, tensors: &[GgufTensor<'_>]) -> Vec<u8> {
     let keys = || metadata.iter().filter(|&(key, _)| key != ALIGNMENT_KEY);
     let mut out = MAGIC.to_vec();
@@ -153,17 +155,17 @@ fn put_array(out: &mut Vec<u8>, array: &Array) {
     }
 }
 
-/// Appends the blocks of `values` (whole blocks) to `out`.
-fn encode(dtype: GgmlType, values: &[f32], out: &mut Vec<u8>) -> Result<(), Unfit> {
+/// Appends `values`, a whole number of blocks, to `out`.
+fn encode(dtype: GgmlType, values: &[f32], out: &mut Vec<u8>) -> Result<(), EncodeError> {
     match dtype {
-        GgmlType::F32 => f32s(values, out),
-        GgmlType::F16 => f16s(values, out)?,
-        GgmlType::BF16 => bf16s(values, out)?,
+        GgmlType::F32 => encode_f32(values, out),
+        GgmlType::F16 => encode_f16(values, out)?,
+        GgmlType::BF16 => encode_bf16(values, out)?,
         GgmlType::Q8_0 => {
             for (number, block) in values.as_chunks().0.iter().enumerate() {
-                q8_0(block, out).map_err(|unfit| Unfit {
-                    index: number * block.len() + unfit.index,
-                    ..unfit
+                q8_0(block, out).map_err(|error| EncodeError {
+                    index: number * block.len() + error.index,
+                    ..error
                 })?;
             }
         }
@@ -172,11 +174,11 @@ fn encode(dtype: GgmlType, values: &[f32], out: &mut Vec<u8>) -> Result<(), Unfi
     Ok(())
 }
 
-/// Scale f16, 32 × i8: ggml's reference (`quantize_row_q8_0_ref`). The scale that values are divided by is the one
-/// before it is rounded to f16.
-fn q8_0(values: &[f32; 32], out: &mut Vec<u8>) -> Result<(), Unfit> {
+/// Layout: scale f16, 32 × i8. As in ggml's reference (`quantize_row_q8_0_ref`), values are divided
+/// by the scale before its rounding to f16.
+fn q8_0(values: &[f32; 32], out: &mut Vec<u8>) -> Result<(), EncodeError> {
     if let Some(index) = values.iter().position(|value| !value.is_finite()) {
-        return Err(Unfit { index, what: "is not a finite number" });
+        return Err(EncodeError { index, problem: "is not a finite number" });
     }
     let largest = values.iter().fold(0_f32, |largest, value| largest.max(value.abs()));
     let scale = largest / 127.0;
@@ -184,10 +186,10 @@ fn q8_0(values: &[f32; 32], out: &mut Vec<u8>) -> Result<(), Unfit> {
     let half = f32_to_f16(scale);
     if half == 0x7c00 {
         let index = values.iter().position(|value| value.abs() == largest).unwrap_or(0);
-        return Err(Unfit { index, what: "is too large" });
+        return Err(EncodeError { index, problem: "is too large" });
     }
     out.extend(half.to_le_bytes());
-    // `round` rounds halves away from zero, as C's roundf.
+    // `round` rounds ties away from zero, as C's roundf.
     out.extend(values.iter().map(|value| ((value * inverse).round() as i8).cast_unsigned()));
     Ok(())
 }

@@ -1,22 +1,22 @@
-//! The names that a PyTorch pickle may use, and the names of opcodes.
+//! The Python names that a PyTorch pickle may reference, and the names of opcodes.
 
 use safetensors::Dtype;
 
-/// The names that a state dict needs.
+/// A supported Python name.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Global {
     OrderedDict,
-    /// Makes a tensor of a typed storage.
+    /// Builds a tensor from a typed storage.
     RebuildTensor,
-    /// Makes a tensor of an untyped storage; for element types that came after the typed storages.
+    /// Builds a tensor from an untyped storage, for element types newer than the typed storages.
     RebuildTypedTensor,
     RebuildParameter,
-    /// A class of storages; `None` for the untyped one.
+    /// A storage class; `None` for the untyped one.
     Storage(Option<Dtype>),
     Dtype(Dtype),
 }
 
-/// The only names that are understood.
+/// The supported names.
 pub(super) fn global(module: &str, name: &str) -> Option<Global> {
     Some(match (module, name) {
         ("collections", "OrderedDict") => Global::OrderedDict,

@@ -1,14 +1,14 @@
-//! What the restricted reader of pickles understands, and what it refuses.
+//! The restricted pickle reader: what it accepts and what it refuses.
 
 use proptest::prelude::*;
 
 use super::*;
 
-/// One two-by-three tensor named `a`, as PyTorch 2.15 writes it with protocol 2, by `pickletools`.
-const ONE: &[u8] = b"\x80\x02}q\x00X\x01\x00\x00\x00aq\x01ctorch._utils\n_rebuild_tensor_v2\nq\x02((\
-    X\x07\x00\x00\x00storageq\x03ctorch\nFloatStorage\nq\x04X\x01\x00\x00\x000q\x05X\x03\x00\x00\x00cpuq\x06\
-    K\x06tq\x07QK\x00K\x02K\x03\x86q\x08K\x03K\x01\x86q\x09\x89ccollections\nOrderedDict\nq\x0a)Rq\x0b\
-    tq\x0cRq\x0ds.";
+/// A state dict with one 2 × 3 tensor `a`, as PyTorch 2.15 writes it with protocol 2.
+const ONE: &[u8] = b"\x80\x02}q\x00X\x01\x00\x00\x00aq\x01ctorch._utils\n\
+    _rebuild_tensor_v2\nq\x02((X\x07\x00\x00\x00storageq\x03ctorch\nFloatStorage\nq\x04\
+    X\x01\x00\x00\x000q\x05X\x03\x00\x00\x00cpuq\x06K\x06tq\x07QK\x00K\x02K\x03\x86q\x08\
+    K\x03K\x01\x86q\x09\x89ccollections\nOrderedDict\nq\x0a)Rq\x0btq\x0cRq\x0ds.";
 
 fn malformed(pickle: &[u8]) -> (usize, String) {
     match state_dict(pickle) {
@@ -42,7 +42,7 @@ fn every_truncation_is_an_error() {
 }
 
 #[test]
-fn what_would_run_code_is_named() {
+fn names_that_would_run_code_are_refused() {
     let global = |name: &str, opcode, at| PickleError::Global { name: name.into(), opcode, at };
     for (pickle, error) in [
         (&b"\x80\x02cos\nsystem\nX\x02\x00\x00\x00ls\x85R."[..], global("os.system", "GLOBAL", 2)),
@@ -50,7 +50,7 @@ fn what_would_run_code_is_named() {
             b"\x80\x04\x8c\x02os\x8c\x06system\x93\x8c\x02ls\x85R.",
             global("os.system", "STACK_GLOBAL", 14),
         ),
-        // Names that are one step away from those that are known.
+        // One step away from supported names.
         (b"\x80\x02cbuiltins\neval\n.", global("builtins.eval", "GLOBAL", 2)),
         (b"\x80\x02ctorch\nload\n.", global("torch.load", "GLOBAL", 2)),
         (b"\x80\x02ctorch\nStorage\n.", global("torch.Storage", "GLOBAL", 2)),
@@ -95,14 +95,14 @@ fn opcodes_that_no_state_dict_needs_are_named() {
 #[test]
 fn known_names_are_not_called_for_anything_else() {
     for (pickle, cause) in [
-        // OrderedDict of something, a storage's class, a type, a number.
+        // Calls of OrderedDict with arguments, a storage class, a dtype, a number.
         (&b"\x80\x02ccollections\nOrderedDict\nN\x85R."[..], "other arguments"),
         (b"\x80\x02ctorch\nFloatStorage\n)R.", "other arguments"),
         (b"\x80\x02ctorch\nfloat32\n)R.", "other arguments"),
         (b"\x80\x02K\x01)R.", "an int is called"),
         (b"\x80\x02ccollections\nOrderedDict\n]R.", "arguments are a list"),
         (b"\x80\x02ctorch._utils\n_rebuild_parameter\nN\x88N\x87R.", "other arguments"),
-        // Attributes for a list, entries for a tuple, items for a dictionary.
+        // Attributes of a list, entries of a tuple, items of a dictionary.
         (b"\x80\x02]}b.", "a list gets attributes"),
         (b"\x80\x02)NNs.", "added to a tuple"),
         (b"\x80\x02}Na.", "added to a dictionary"),
@@ -116,7 +116,7 @@ fn known_names_are_not_called_for_anything_else() {
 }
 
 #[test]
-fn nothing_reaches_below_the_stack_or_a_mark() {
+fn no_opcode_pops_below_the_stack_or_a_mark() {
     for pickle in [
         &b"."[..],
         b"s",
@@ -134,7 +134,7 @@ fn nothing_reaches_below_the_stack_or_a_mark() {
     ] {
         let (at, _) = malformed(pickle);
         assert_eq!(at, 0);
-        // The same with enough values, but below a mark (which some of these opcodes are for).
+        // With enough values, but below a mark. Some of these opcodes take values to the mark.
         if !matches!(pickle[0], b'u' | b't' | b'e') {
             let (at, _) = malformed(&[b"}}}(", pickle].concat());
             assert_eq!(at, 4);
@@ -145,21 +145,21 @@ fn nothing_reaches_below_the_stack_or_a_mark() {
 }
 
 #[test]
-fn claimed_sizes_take_no_memory() {
+fn claimed_sizes_allocate_nothing() {
     for (pickle, cause) in [
         (&b"X\xff\xff\xff\xff"[..], "ends too early"),
         (b"\x8d\xff\xff\xff\xff\xff\xff\xff\xff", "ends too early"),
         (b"\x8d\xff\xff\xff\xff\xff\xff\xff\x7fabc", "ends too early"),
         (b"\x8a\xff\x00", "ends too early"),
         (b"\x8a\x09\x00\x00\x00\x00\x00\x00\x00\x00\x01.", "more than 64 bits"),
-        (b"j\xff\xff\xff\xff", "nothing was remembered"),
+        (b"j\xff\xff\xff\xff", "the memo has no entry"),
         (b"\x80\x06.", "protocol 6"),
         (b"X\x01\x00\x00\x00\xff.", "UTF-8"),
     ] {
         let (at, found) = malformed(pickle);
         assert!(at == 0 && found.contains(cause), "{found}");
     }
-    // Sparse places in the memo, a frame that claims everything.
+    // A sparse memo index, and a frame of absurd length.
     assert_eq!(
         state_dict(b"\x80\x04\x95\xff\xff\xff\xff\xff\xff\xff\xff}r\xff\xff\xff\xff."),
         Ok(BTreeMap::new())
@@ -172,7 +172,7 @@ fn claimed_sizes_take_no_memory() {
 
 #[test]
 fn integers_keep_their_sign_and_sizes_must_not_have_one() {
-    // The same tensor with the number of elements as a LONG1, then negative, then with a negative stride.
+    // The tensor above with the number of elements as a LONG1, negative, or with a negative stride.
     let replace = |from: &[u8], to: &[u8]| {
         let at = ONE.windows(from.len()).position(|window| window == from).expect("in the pickle");
         [&ONE[..at], to, &ONE[at + from.len()..]].concat()
@@ -195,7 +195,7 @@ fn integers_keep_their_sign_and_sizes_must_not_have_one() {
 }
 
 #[test]
-fn dictionaries_that_hold_themselves_end() {
+fn recursive_dictionaries_terminate() {
     assert!(matches!(
         state_dict(b"\x80\x02}q\x00X\x01\x00\x00\x00ah\x00s."),
         Err(PickleError::NotStateDict(cause)) if cause.contains("`a`")
@@ -203,7 +203,7 @@ fn dictionaries_that_hold_themselves_end() {
     assert!(matches!(state_dict(b"\x80\x02]q\x00h\x00a."), Err(PickleError::NotStateDict(_))));
 }
 
-/// Bytes that get further than random ones: opcodes with arguments that make sense, and names.
+/// Programs from valid opcodes with plausible arguments, which get further than random bytes.
 fn program() -> impl Strategy<Value = Vec<u8>> {
     let pieces: Vec<Vec<u8>> = [
         &b"\x80\x02"[..],
@@ -256,20 +256,27 @@ fn program() -> impl Strategy<Value = Vec<u8>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 4096, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: 4096,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
 
     #[test]
-    fn any_bytes_give_an_answer(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+    fn no_bytes_make_the_reader_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
         let _ = state_dict(&bytes);
     }
 
     #[test]
-    fn any_program_gives_an_answer(bytes in program()) {
+    fn no_program_makes_the_reader_panic(bytes in program()) {
         let _ = state_dict(&bytes);
     }
 
     #[test]
-    fn any_change_gives_an_answer(at in 0..ONE.len(), bytes in proptest::collection::vec(any::<u8>(), 1..5)) {
+    fn no_change_makes_the_reader_panic(
+        at in 0..ONE.len(),
+        bytes in proptest::collection::vec(any::<u8>(), 1..5),
+    ) {
         let mut changed = ONE.to_vec();
         for (old, new) in changed[at..].iter_mut().zip(bytes) {
             *old = new;

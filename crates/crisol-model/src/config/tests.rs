@@ -1,4 +1,4 @@
-//! Of `config.json`: what is read, refused and written.
+//! Reading, refusing and writing `config.json`.
 
 use super::*;
 
@@ -19,7 +19,7 @@ fn parse(changes: &Value) -> Result<Config, String> {
 }
 
 #[test]
-fn what_is_written_is_read_back() {
+fn written_configs_are_read_back() {
     let scalings = [
         RopeScaling::None,
         RopeScaling::Linear { factor: 2.5 },
@@ -90,16 +90,16 @@ fn what_is_written_is_read_back() {
 }
 
 #[test]
-fn both_places_of_rope_theta_are_read() {
+fn rope_theta_is_read_in_both_places() {
     assert_eq!(parse(&json!({})).map(|c| c.rope_theta), Ok(10_000.0));
     assert_eq!(parse(&json!({ "rope_theta": 5e5 })).map(|c| c.rope_theta), Ok(5e5));
     let nested = json!({ "rope_parameters": { "rope_type": "default", "rope_theta": 2e6 } });
     assert_eq!(parse(&nested).map(|c| c.rope_theta), Ok(2e6));
 }
 
-/// As transformers does: the older place wins, and has to say everything.
+/// As in transformers: `rope_scaling` takes precedence and must be complete.
 #[test]
-fn of_two_rotary_scalings_the_older_place_counts() {
+fn rope_scaling_takes_precedence_over_rope_parameters() {
     let both = json!({
         "rope_scaling": { "type": "dynamic", "factor": 4.0 },
         "rope_parameters": { "rope_type": "linear", "factor": 2.0, "rope_theta": 5e5 },
@@ -108,9 +108,9 @@ fn of_two_rotary_scalings_the_older_place_counts() {
     assert_eq!(read, Ok((10_000.0, RopeScaling::Dynamic { factor: 4.0 })));
 }
 
-/// Phi-3's way, which transformers reads in every config and prefers.
+/// Phi-3 puts it at the top level, where transformers prefers it in every config.
 #[test]
-fn the_original_context_may_stand_outside() {
+fn the_original_context_is_read_at_the_top_level() {
     let llama3 = json!({
         "original_max_position_embeddings": 32,
         "rope_scaling": {
@@ -133,19 +133,19 @@ fn negative_token_ids_mean_none() {
     assert_eq!(read, Ok((None, vec![2], None)));
 }
 
-/// Its heads do not share the hidden size.
+/// DeepSeek's head width does not depend on the hidden size.
 #[test]
 fn deepseek_v3_may_have_any_number_of_heads() {
     let config = parse(&json!({
-        "architectures": ["DeepseekV3ForCausalLM"], "num_attention_heads": 5, "num_key_value_heads": 5,
-        "qk_rope_head_dim": 6,
+        "architectures": ["DeepseekV3ForCausalLM"], "num_attention_heads": 5,
+        "num_key_value_heads": 5, "qk_rope_head_dim": 6,
     }));
     assert_eq!(config.map(|config| config.head_dim), Ok(6));
 }
 
-/// Llama 4 Maverick in FP8 by compressed-tensors.
+/// As in Llama 4 Maverick FP8, quantised by compressed-tensors.
 #[test]
-fn quantisation_of_a_model_of_text_and_images_is_not_overlooked() {
+fn quantisation_of_a_multimodal_config_is_checked() {
     let mut text_config = llama();
     text_config["head_dim"] = json!(8);
     let mut whole =
@@ -157,7 +157,7 @@ fn quantisation_of_a_model_of_text_and_images_is_not_overlooked() {
 }
 
 #[test]
-fn what_is_not_supported_is_refused_by_name() {
+fn unsupported_fields_are_refused_by_name() {
     for (changes, named) in [
         (json!({ "architectures": ["MambaForCausalLM"] }), "MambaForCausalLM"),
         (json!({ "architectures": [] }), "LlamaForCausalLM"),
@@ -180,7 +180,9 @@ fn what_is_not_supported_is_refused_by_name() {
             "original_max_position_embeddings",
         ),
         (
-            json!({ "rope_parameters": { "full_attention": { "rope_type": "linear", "factor": 2.0 } } }),
+            json!({ "rope_parameters": {
+                "full_attention": { "rope_type": "linear", "factor": 2.0 },
+            } }),
             "full_attention",
         ),
         (json!({ "rope_parameters": { "partial_rotary_factor": 0.5 } }), "partial_rotary_factor"),
@@ -223,12 +225,16 @@ fn impossible_shapes_are_refused() {
             "num_hidden_layers",
         ),
         (
-            json!({ "architectures": ["Llama4ForCausalLM"], "head_dim": 8, "num_local_experts": 1 << 20 }),
+            json!({
+                "architectures": ["Llama4ForCausalLM"], "head_dim": 8,
+                "num_local_experts": 1 << 20,
+            }),
             "experts",
         ),
         (
             json!({
-                "architectures": ["DeepseekV3ForCausalLM"], "num_key_value_heads": 6, "n_routed_experts": 1 << 20,
+                "architectures": ["DeepseekV3ForCausalLM"], "num_key_value_heads": 6,
+                "n_routed_experts": 1 << 20,
             }),
             "experts",
         ),

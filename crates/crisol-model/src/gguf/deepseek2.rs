@@ -1,4 +1,4 @@
-//! What GGUF files of DeepSeek-V3 (`deepseek2`) have of their own, by `conversion/deepseek.py`, `deepseek2.cpp` and
+//! GGUF metadata of DeepSeek-V3 (`deepseek2`), as in `conversion/deepseek.py`, `deepseek2.cpp` and
 //! `llama-context.cpp` of llama.cpp.
 
 use crisol_hub::Metadata;
@@ -9,17 +9,17 @@ use crate::deepseek_v3::{NORM_EPS, Shape};
 use crate::rope::yarn_temperature;
 use crate::{Config, ModelError};
 
-/// How llama.cpp names the sigmoid among the functions of a router.
+/// `LLAMA_EXPERT_GATING_FUNC_TYPE_SIGMOID`.
 const SIGMOID: usize = 2;
 
-/// Reads what differs from other architectures.
+/// Reads the fields of [`Shape`].
 pub(super) fn read(keys: &Keys<'_>, config: &mut Config) -> Result<(), ModelError> {
     if config.rms_norm_eps.to_bits() != NORM_EPS.to_bits() {
         let cause = format!("{}; only {NORM_EPS} is supported", config.rms_norm_eps);
         return Err(keys.refuse("attention.layer_norm_rms_epsilon", &cause));
     }
-    // Layers that predict a second token.
-    keys.without("nextn_predict_layers")?;
+    // Multi-token-prediction layers.
+    keys.expect_unset("nextn_predict_layers")?;
     if let Some(scale) = keys.number("attention.temperature_scale")?.filter(|&scale| scale != 0.0) {
         return Err(
             keys.refuse("attention.temperature_scale", &format!("{scale}, which is not supported"))
@@ -27,11 +27,11 @@ pub(super) fn read(keys: &Keys<'_>, config: &mut Config) -> Result<(), ModelErro
     }
     match keys.optional_size("expert_gating_func")? {
         Some(SIGMOID) => {}
-        // As llama.cpp takes it.
+        // llama.cpp's default.
         None => {
             return Err(keys.refuse(
                 "expert_gating_func",
-                "not given, which stands for softmax; only sigmoid is supported",
+                "not given, and its default is softmax; only sigmoid is supported",
             ));
         }
         Some(other) => {
@@ -43,19 +43,20 @@ pub(super) fn read(keys: &Keys<'_>, config: &mut Config) -> Result<(), ModelErro
     }
     let (rank, rotated) =
         (keys.size("attention.kv_lora_rank")?, keys.size("rope.dimension_count")?);
-    // With the expansion in two tensors, all heads share the latent vector as their key; older files have it in one.
+    // Newer files split kv_b_proj into two tensors and describe the attention as multi-query over
+    // the latent. Older files keep one tensor.
     let split = keys.optional_size("attention.key_length_mla")?.filter(|&width| width > 0);
     let (key_dim, value_dim) = if let Some(key_dim) = split {
-        keys.expect(
+        keys.expect_size(
             "attention.key_length",
             rank + rotated,
-            "the width of latent vector and rotated key",
+            "the width of latent vector and rotated key together",
         )?;
-        keys.expect("attention.value_length", rank, "the width of the latent vector")?;
-        keys.expect("attention.head_count_kv", 1, "all heads share the latent vector")?;
+        keys.expect_size("attention.value_length", rank, "the width of the latent vector")?;
+        keys.expect_size("attention.head_count_kv", 1, "all heads share the latent vector")?;
         (key_dim, keys.size("attention.value_length_mla")?)
     } else {
-        keys.expect(
+        keys.expect_size(
             "attention.head_count_kv",
             config.num_attention_heads,
             "as many as of queries",
@@ -63,7 +64,7 @@ pub(super) fn read(keys: &Keys<'_>, config: &mut Config) -> Result<(), ModelErro
         (keys.size("attention.key_length")?, keys.size("attention.value_length")?)
     };
     config.head_dim = rotated;
-    // 0 stands for one group, too.
+    // 0 means one group.
     let groups = keys.optional_size("expert_group_count")?.unwrap_or(0).max(1);
     let shape = Shape {
         q_lora_rank: keys.optional_size("attention.q_lora_rank")?.filter(|&rank| rank > 0),
@@ -80,7 +81,7 @@ pub(super) fn read(keys: &Keys<'_>, config: &mut Config) -> Result<(), ModelErro
         n_group: groups,
         topk_group: if groups == 1 { 1 } else { keys.size("expert_group_used_count")? },
         norm_topk_prob: keys.flag("expert_weights_norm")?.unwrap_or(false),
-        // 0 stands for no factor.
+        // 0 means no scaling.
         routed_scaling_factor: keys
             .number("expert_weights_scale")?
             .filter(|&scale| scale != 0.0)
@@ -90,7 +91,7 @@ pub(super) fn read(keys: &Keys<'_>, config: &mut Config) -> Result<(), ModelErro
     Ok(())
 }
 
-/// Writes it; an error is what llama.cpp would compute otherwise.
+/// Writes the fields. Errors where llama.cpp would compute something else.
 pub(super) fn write(
     metadata: &mut Metadata,
     key: impl Fn(&str) -> String,
@@ -99,19 +100,22 @@ pub(super) fn write(
 ) -> Result<(), String> {
     if config.rms_norm_eps.to_bits() != NORM_EPS.to_bits() {
         return Err(format!(
-            "llama.cpp computes all norms with rms_norm_eps, here {}, and DeepSeek-V3 those within the attention with {NORM_EPS}",
+            "llama.cpp computes all norms with rms_norm_eps, here {}, and DeepSeek-V3 those within \
+             the attention with {NORM_EPS}",
             config.rms_norm_eps
         ));
     }
     if !shape.rope_interleave {
         return Err(
-            "rope_interleave is false, but llama.cpp rotates neighbouring scalars of DeepSeek models".into(),
+            "rope_interleave is false, but llama.cpp rotates adjacent elements of DeepSeek \
+                    models"
+                .into(),
         );
     }
     if shape.routed_scaling_factor == 0.0 {
         return Err("routed_scaling_factor is 0, which llama.cpp takes for 1".into());
     }
-    // It takes these for smaller models of the family, by their numbers of layers and tokens.
+    // llama.cpp identifies smaller models of the family by these numbers of layers and tokens.
     let lite =
         matches!((config.num_hidden_layers, config.vocab_size), (26 | 27, _) | (48, 128_256));
     if lite && shape.q_lora_rank.is_some() {
@@ -122,11 +126,11 @@ pub(super) fn write(
     }
     let &Shape { kv_lora_rank: rank, qk_nope_head_dim: nope, qk_rope_head_dim: rotated, .. } =
         shape;
-    // A choice among all groups is one without groups, and llama.cpp accepts the latter only.
+    // Selecting all groups equals having no groups, and llama.cpp accepts only the latter.
     let groups =
         if shape.topk_group == shape.n_group { (1, 1) } else { (shape.n_group, shape.topk_group) };
     for (rest, size) in [
-        // 0: none. Without the key llama.cpp refuses the file.
+        // 0 means none; llama.cpp refuses a file without the key.
         ("attention.q_lora_rank", shape.q_lora_rank.unwrap_or(0)),
         ("attention.kv_lora_rank", rank),
         ("attention.key_length", rank + rotated),
@@ -152,21 +156,22 @@ pub(super) fn write(
     Ok(())
 }
 
-// YaRN's two temperatures. A config has the amplitude `a` of rotated queries and keys and, by `mscale_all_dim`, a factor `t(w)²`
-// on all scores, where `t(w) = 0.1 w ln(factor) + 1`. llama.cpp has `rope.scaling.yarn_log_multiplier`, which is `w/10`, and
-// `rope.scaling.attn_factor`: the amplitude is the latter, with `w` 0 times `t(1)`, and the factor on scores `(a t(w))²`.
+// YaRN has two temperatures. config.json has the amplitude `a` of rotated queries and keys, and a
+// factor `t(w)²` on all scores from `w = mscale_all_dim`, with `t(w) = 0.1 w ln(factor) + 1`. GGUF
+// has `yarn_log_multiplier = w / 10` and `attn_factor`, both below `rope.scaling`. There, `a` is
+// `attn_factor`, times `t(1)` if `w` is 0, and the factor on scores is `(a t(w))²`.
 
-/// Nearer to what is assumed than this, a temperature is that.
+/// A temperature closer than this to its default is taken to be the default.
 const ROUNDING: f64 = 1e-6;
 
-/// `attention_factor`, `mscale` and `mscale_all_dim` of the keys with these values, `tenth` being the multiplier's.
+/// Converts the GGUF values to `attention_factor`, `mscale` and `mscale_all_dim`.
 pub(super) fn read_temperatures(
     factor: f64,
-    tenth: f64,
+    log_multiplier: f64,
     attn_factor: f64,
 ) -> Result<(Option<f64>, f64, f64), String> {
-    // A number of a config.json, up to f32's digits.
-    let weight = (tenth * 1e7).round() / 1e6;
+    // Restores the decimal number of config.json from an f32.
+    let weight = (log_multiplier * 1e7).round() / 1e6;
     let amplitude =
         if weight == 0.0 { attn_factor * yarn_temperature(factor, 1.0) } else { attn_factor };
     let plain = (amplitude - 1.0).abs() < ROUNDING;
@@ -174,27 +179,26 @@ pub(super) fn read_temperatures(
         (true, false) => Ok((Some(1.0), 0.0, 0.0)),
         (true, true) if factor >= 1.0 => Ok((None, weight, weight)),
         (false, _) if factor > 1.0 => {
-            let all = weight_of(factor, amplitude * (0.1 * weight * factor.ln() + 1.0));
+            let all = mscale_for(factor, amplitude * (0.1 * weight * factor.ln() + 1.0));
             Ok((Some(amplitude), 0.0, all))
         }
-        _ => Err(format!(
-            "{factor}, with which llama.cpp's temperature of the attention is not supported"
-        )),
+        _ => Err(format!("{factor}; llama.cpp's attention temperature is not supported with it")),
     }
 }
 
-/// The values of the keys: the multiplier (0: not to be written), and the factor on what is rotated.
-pub(super) fn written_temperatures(
+/// The GGUF values: `yarn_log_multiplier` (0: omitted) and `attn_factor`.
+pub(super) fn gguf_temperatures(
     factor: f64,
     amplitude: f64,
     mscale_all_dim: f64,
 ) -> Result<(f64, f64), String> {
     let temperature = yarn_temperature(factor, mscale_all_dim);
-    let weight = if factor > 1.0 { weight_of(factor, temperature / amplitude) } else { 0.0 };
+    let weight = if factor > 1.0 { mscale_for(factor, temperature / amplitude) } else { 0.0 };
     let plain = (amplitude - 1.0).abs() < ROUNDING;
     if !weight.is_finite() || !(factor > 1.0 || plain) {
         return Err(format!(
-            "llama.cpp cannot scale rotated queries and keys by {amplitude} and all scores by the square of {temperature}"
+            "llama.cpp cannot scale rotated queries and keys by {amplitude} and all scores by \
+             the square of {temperature}"
         ));
     }
     Ok(if weight.abs() < ROUNDING {
@@ -204,8 +208,8 @@ pub(super) fn written_temperatures(
     })
 }
 
-/// `w` for which `t(w)` is this temperature.
-fn weight_of(factor: f64, temperature: f64) -> f64 {
+/// The `w` with `t(w) = temperature`.
+fn mscale_for(factor: f64, temperature: f64) -> f64 {
     (temperature - 1.0) / (0.1 * factor.ln())
 }
 
@@ -213,21 +217,22 @@ fn weight_of(factor: f64, temperature: f64) -> f64 {
 mod tests {
     use super::*;
 
-    /// Amplitude of what is rotated and factor on all scores, as llama.cpp computes them from the keys' values.
-    fn llama_cpp(factor: f64, tenth: f64, attn_factor: f64) -> (f64, f64) {
-        // `llama-context.cpp`: the ratio of DeepSeek's two temperatures is taken for 1.
-        let adjusted = if tenth == 0.0 { yarn_temperature(factor, 1.0) } else { 1.0 } * attn_factor;
-        (adjusted, (adjusted * (1.0 + tenth * factor.ln())).powi(2))
+    /// Amplitude and factor on scores as llama.cpp computes them from the GGUF values.
+    fn llama_cpp(factor: f64, log_multiplier: f64, attn_factor: f64) -> (f64, f64) {
+        // `llama-context.cpp` takes the ratio of DeepSeek's two temperatures for 1.
+        let adjusted =
+            if log_multiplier == 0.0 { yarn_temperature(factor, 1.0) } else { 1.0 } * attn_factor;
+        (adjusted, (adjusted * (1.0 + log_multiplier * factor.ln())).powi(2))
     }
 
     #[test]
-    fn temperatures_are_llama_cpps() {
+    fn temperatures_equal_llama_cpp() {
         for factor in [1.0, 1.5, 8.0, 40.0] {
             let amplitudes = [1.0, 0.7, yarn_temperature(factor, 1.0), 1.3];
             for (amplitude, all) in
                 amplitudes.into_iter().flat_map(|a| [0.0, 0.4, 0.707, 1.0].map(|all| (a, all)))
             {
-                let written = written_temperatures(factor, amplitude, all);
+                let written = gguf_temperatures(factor, amplitude, all);
                 if factor == 1.0 && amplitude != 1.0 {
                     assert!(
                         written
@@ -236,22 +241,22 @@ mod tests {
                     );
                     continue;
                 }
-                let (tenth, attn_factor) = written.expect("there are keys for it");
+                let (log_multiplier, attn_factor) = written.expect("there are keys for it");
                 let expected = (amplitude, yarn_temperature(factor, all).powi(2));
                 let close = |(a, b): (f64, f64), what: &str| {
                     let fine =
                         (a / expected.0 - 1.0).abs() < 1e-5 && (b / expected.1 - 1.0).abs() < 1e-5;
                     assert!(fine, "{what}, factor {factor}: {a} and {b}, not {expected:?}");
                 };
-                close(llama_cpp(factor, tenth, attn_factor), "written");
+                close(llama_cpp(factor, log_multiplier, attn_factor), "written");
                 let (given, mscale, all) =
-                    read_temperatures(factor, tenth, attn_factor).expect("as written");
+                    read_temperatures(factor, log_multiplier, attn_factor).expect("as written");
                 let amplitude = given
                     .unwrap_or(yarn_temperature(factor, mscale) / yarn_temperature(factor, all));
                 close((amplitude, yarn_temperature(factor, all).powi(2)), "read");
             }
         }
-        // DeepSeek-V3's and DeepSeek-V2's own.
+        // DeepSeek-V3 and DeepSeek-V2.
         assert_eq!(read_temperatures(40.0, 0.1, 1.0), Ok((None, 1.0, 1.0)));
         assert_eq!(read_temperatures(40.0, 0.0707, 1.0), Ok((None, 0.707, 0.707)));
         assert!(

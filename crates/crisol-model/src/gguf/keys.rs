@@ -1,4 +1,4 @@
-//! The keys of a GGUF file about its model, whose names begin with the architecture's.
+//! Typed access to the metadata keys `{architecture}.…` of a GGUF file.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ pub(super) fn unusable(file: &Path, cause: String) -> ModelError {
     ModelError::ConfigFile { file: file.to_owned(), cause }
 }
 
-/// What a key that need not be there says.
+/// Reads a key if it exists.
 pub(super) fn optional<T>(
     metadata: &Metadata,
     key: &str,
@@ -19,6 +19,7 @@ pub(super) fn optional<T>(
     metadata.get(key).is_some().then(|| read(key)).transpose()
 }
 
+/// The keys of one architecture.
 pub(super) struct Keys<'a> {
     pub(super) metadata: &'a Metadata,
     pub(super) file: &'a Path,
@@ -26,7 +27,7 @@ pub(super) struct Keys<'a> {
 }
 
 impl Keys<'_> {
-    /// A key's whole name.
+    /// The full name of a key.
     pub(super) fn name(&self, rest: &str) -> String {
         format!("{}.{rest}", self.architecture)
     }
@@ -52,21 +53,26 @@ impl Keys<'_> {
         optional(self.metadata, &self.name(rest), |key| self.metadata.string(key))
     }
 
-    /// What is wrong with a key's value.
+    /// An error about the value of a key.
     pub(super) fn refuse(&self, rest: &str, cause: &str) -> ModelError {
         unusable(self.file, format!("{} is {cause}", self.name(rest)))
     }
 
-    /// A size must be this where it is given.
-    pub(super) fn expect(&self, rest: &str, size: usize, what: &str) -> Result<(), ModelError> {
+    /// Checks that a size, if given, is `size`.
+    pub(super) fn expect_size(
+        &self,
+        rest: &str,
+        size: usize,
+        what: &str,
+    ) -> Result<(), ModelError> {
         match self.optional_size(rest)?.filter(|&given| given != size) {
             Some(given) => Err(self.refuse(rest, &format!("{given}, not {size} ({what})"))),
             None => Ok(()),
         }
     }
 
-    /// What this size would ask for is not supported.
-    pub(super) fn without(&self, rest: &str) -> Result<(), ModelError> {
+    /// Refuses a feature that a non-zero size would switch on.
+    pub(super) fn expect_unset(&self, rest: &str) -> Result<(), ModelError> {
         match self.optional_size(rest)?.filter(|&number| number > 0) {
             Some(number) => Err(self.refuse(rest, &format!("{number}, which is not supported"))),
             None => Ok(()),

@@ -1,9 +1,10 @@
-//! Stretched rotary embeddings in GGUF files: `linear` and `yarn` by keys, and Llama 3's by a tensor of what every pair's
-//! frequency is divided by.
+//! RoPE scaling in GGUF files: `linear` and `yarn` by metadata keys, `llama3` by a tensor of
+//! frequency divisors.
 //!
-//! That tensor tells nothing of the numbers that it was made from, which a `config.json` needs. They are found again: the
-//! divisors follow from two numbers and the factor, and whether they do is checked. Keys and what they mean:
-//! `llama-model.cpp` and `llama-context.cpp` of llama.cpp (YaRN: `ggml_rope_yarn` of ggml).
+//! The tensor replaces the four numbers that `config.json` needs. [`from_divisors`] recovers the
+//! numbers and verifies them against the tensor.
+//!
+//! Reference: `llama-model.cpp` and `llama-context.cpp` of llama.cpp, `ggml_rope_yarn` of ggml.
 
 use std::f64::consts::PI;
 
@@ -14,23 +15,23 @@ use super::keys::Keys;
 use crate::rope::{RopeScaling, yarn_temperature};
 use crate::{Architecture, Config, ModelError};
 
-/// The tensor with Llama 3's divisors.
+/// The tensor of divisors, one per rotated pair.
 pub(super) const DIVISORS: &str = "rope_freqs.weight";
 
-/// `beta_fast` and `beta_slow` where they are not given.
+/// Defaults of `beta_fast` and `beta_slow`.
 const YARN_TURNS: (f64, f64) = (32.0, 1.0);
 
-/// How frequencies may differ by rounding to f32.
+/// Relative tolerance of frequencies rounded to f32.
 const ROUNDING: f64 = 1e-5;
 
-/// Scaling by the file's keys, for a context of `context` tokens.
+/// Reads the scaling of a model with a context of `context` tokens.
 pub(super) fn read(
     keys: &Keys<'_>,
     architecture: Architecture,
     context: usize,
 ) -> Result<RopeScaling, ModelError> {
     let number = |rest: &str| keys.number(&format!("rope.scaling.{rest}"));
-    // The older place; 0 stands for none, as in llama.cpp.
+    // `rope.scale_linear` is the older key; 0 means none, as in llama.cpp.
     let factor = number("factor")?.or(keys.number("rope.scale_linear")?).filter(|&f| f != 0.0);
     let latent = architecture == Architecture::DeepseekV3;
     let kind = keys.text("rope.scaling.type")?.unwrap_or("linear");
@@ -43,7 +44,8 @@ pub(super) fn read(
         ("none", _) | ("linear", None | Some(1.0)) => RopeScaling::None,
         ("linear", Some(factor)) if latent => {
             let cause = format!(
-                "{factor}, by which llama.cpp makes scores of this architecture hotter; only yarn is supported"
+                "{factor}, and llama.cpp scales attention scores of this architecture with it; \
+                 only yarn is supported"
             );
             return Err(keys.refuse("rope.scaling.factor", &cause));
         }
@@ -84,12 +86,12 @@ pub(super) fn read(
     })
 }
 
-/// A number of f32 that was decimal in a `config.json`.
+/// The decimal number of a `config.json` from its f32.
 fn decimal(x: f32) -> f64 {
     x.to_string().parse().unwrap_or(f64::from(x))
 }
 
-/// Llama 3's scaling that divides the frequencies of a model with this base by `divisors`, if there is one.
+/// The scaling that divides the frequencies of base `theta` by `divisors`, if there is one.
 pub(super) fn from_divisors(divisors: &[f32], theta: f64) -> Option<RopeScaling> {
     let dim = 2 * divisors.len();
     let fits = |scaling: &RopeScaling| {
@@ -111,9 +113,10 @@ pub(super) fn from_divisors(divisors: &[f32], theta: f64) -> Option<RopeScaling>
         high_freq_factor: high,
         original_max_position_embeddings: original.round() as usize,
     };
-    // Between the low and the high frequencies, 1/divisor grows with the frequency along a line, from 1/factor at `low` turns
-    // in the original context to 1 at `high` turns. Turns are only known in units of that context, so that one of the three
-    // numbers is free: `low` is 1 in all published models.
+    // Between low and high frequencies, 1/divisor is linear in the frequency: 1/factor at `low`
+    // rotations over the original context, 1 at `high` rotations. Frequencies determine rotations
+    // only relative to the context length, so one number is free. `low` is 1 in all published
+    // models.
     let turns = |pair: usize| theta.powf(-2.0 * pair as f64 / dim as f64) / (2.0 * PI);
     let height = |pair: usize| {
         let inverse = 1.0 / f64::from(divisors[pair]);
@@ -126,11 +129,11 @@ pub(super) fn from_divisors(divisors: &[f32], theta: f64) -> Option<RopeScaling>
         [] => {
             let first_low = divisors.iter().position(|&divisor| divisor > 1.0)?;
             let (above, below) = (turns(first_low.checked_sub(1)?), turns(first_low));
-            // Both ends of the line fit between the two neighbours.
+            // Any line between the two neighbours fits; take the middle.
             let original = (above * below).sqrt().recip();
             (original, 1.0 + (original * above - 1.0) / 2.0)
         }
-        // As in all published models.
+        // One point: assume low 1 and high 4, as in all published models.
         [pair] => ((1.0 + 3.0 * height(pair)) / turns(pair), 4.0),
         [first, .., last] => {
             let slope = (height(first) - height(last)) / (turns(first) - turns(last));
@@ -139,12 +142,12 @@ pub(super) fn from_divisors(divisors: &[f32], theta: f64) -> Option<RopeScaling>
         }
     };
     let rounded = llama3(1.0, (high * 1e3).round() / 1e3, original);
-    // The context is a whole number, and the others follow it.
+    // The context length is an integer; rescale the other numbers to match.
     let scale = original.round() / original;
     [rounded, llama3(scale, high * scale, original)].into_iter().find(fits)
 }
 
-/// What every pair's frequency is divided by.
+/// The divisor of every pair's frequency.
 fn divisors_of(scaling: RopeScaling, theta: f64, dim: usize) -> impl Iterator<Item = f64> {
     let plain = RopeScaling::None.inverse_frequencies(theta, dim, 1, 1);
     let stretched = scaling.inverse_frequencies(theta, dim, 1, 1);
@@ -154,8 +157,8 @@ fn divisors_of(scaling: RopeScaling, theta: f64, dim: usize) -> impl Iterator<It
         .map(|(plain, stretched)| f64::from(plain) / f64::from(stretched))
 }
 
-/// Writes a config's scaling: its keys, and the tensor of divisors if there is one. An error is what the format has no
-/// place for. `with_divisors` says whether llama.cpp reads such a tensor for the architecture.
+/// Writes the metadata keys of a config's scaling, and returns the tensor of divisors if needed.
+/// `with_divisors`: whether llama.cpp reads that tensor for the architecture.
 pub(super) fn write(
     metadata: &mut Metadata,
     key: impl Fn(&str) -> String,
@@ -176,13 +179,13 @@ pub(super) fn write(
             let divisors = divisors_of(config.rope_scaling, config.rope_theta, config.head_dim);
             return Ok(Some(divisors.map(|divisor| divisor as f32).collect()));
         }
-        // llama.cpp has keys for the latter two, but reads them for other architectures only.
+        // llama.cpp has keys for the betas, but reads them for other architectures only.
         RopeScaling::Yarn { truncate, beta_fast, beta_slow, .. }
             if !truncate || (beta_fast, beta_slow) != YARN_TURNS =>
         {
             return Err(format!(
-                "llama.cpp computes its YaRN only with beta_fast 32, beta_slow 1 and truncate true, not with {beta_fast}, \
-                 {beta_slow} and {truncate}"
+                "llama.cpp supports YaRN with beta_fast 32, beta_slow 1 and truncate true only, \
+                 not with {beta_fast}, {beta_slow} and {truncate}"
             ));
         }
         RopeScaling::Yarn { factor, original_max_position_embeddings, mscale_all_dim, .. } => {
@@ -190,7 +193,7 @@ pub(super) fn write(
             let amplitude = f64::from(config.rope_scaling.amplitude());
             let more = if latent {
                 let (weight, more) =
-                    deepseek2::written_temperatures(factor, amplitude, mscale_all_dim)?;
+                    deepseek2::gguf_temperatures(factor, amplitude, mscale_all_dim)?;
                 if weight != 0.0 {
                     put("yarn_log_multiplier", weight);
                 }
@@ -223,19 +226,20 @@ mod tests {
     }
 
     #[test]
-    fn llama_3_is_found_again_from_its_divisors() {
+    fn llama3_scaling_is_recovered_from_its_divisors() {
         let llama3 = |factor, low, high, original| RopeScaling::Llama3 {
             factor,
             low_freq_factor: low,
             high_freq_factor: high,
             original_max_position_embeddings: original,
         };
-        // Llama 3.1, 3.2, and shapes with one pair or none between low and high frequencies.
+        // Llama 3.1 and 3.2.
         let published = [(llama3(8.0, 1.0, 4.0, 8192), 128), (llama3(32.0, 1.0, 4.0, 8192), 64)];
         for (scaling, dim) in published {
             let divisors: Vec<f32> = divisors_of(scaling, 5e5, dim).map(|d| d as f32).collect();
             assert_eq!(from_divisors(&divisors, 5e5), Some(scaling));
         }
+        // Other bases, and shapes with one pair or none between low and high frequencies.
         let others = [
             (llama3(8.0, 1.0, 4.0, 64), 1e4, 8),
             (llama3(4.0, 1.5, 2.5, 100), 1e4, 16),

@@ -1,21 +1,21 @@
-//! GGUF files as llama.cpp's `convert_hf_to_gguf.py` writes them.
+//! Writes GGUF files as llama.cpp's `convert_hf_to_gguf.py` does.
 
 use std::borrow::Cow;
 use std::path::Path;
 
 use crisol_engine::ParamSpec;
 use crisol_hub::{
-    Array, GgmlType, GgufTensor, HubError, Metadata, Values, fill_file_atomically, write_gguf,
+    Array, GgmlType, GgufTensor, HubError, Metadata, Values, write_file_atomically_with, write_gguf,
 };
 use crisol_text::{GgufVocab, TextSetup};
 
-use super::places::Place;
+use super::tensor_mapping::TensorMapping;
 use super::{ARCHITECTURES, deepseek2, llama4, rope};
 use crate::config::Specifics;
-use crate::weights::Source;
+use crate::weights::WeightSource;
 use crate::{Architecture, Config, Head, ModelError};
 
-/// Numbers of file types (`llama_ftype` in `llama.h`), which name what most tensors are stored as.
+/// The file type number (`llama_ftype` in `llama.h`) of the prevalent tensor type.
 fn file_type(dtype: GgmlType) -> u32 {
     match dtype {
         GgmlType::F16 => 1,
@@ -25,24 +25,23 @@ fn file_type(dtype: GgmlType) -> u32 {
     }
 }
 
-/// Version of the block formats (`GGML_QNT_VERSION` in `ggml.h`).
+/// Version of the quantisation formats (`GGML_QNT_VERSION` in `ggml.h`).
 const QUANTISATION_VERSION: u32 = 2;
 
 /// `LLAMA_MAX_EXPERTS` in `llama-hparams.h`.
 const MAX_EXPERTS: usize = 1024;
 
-/// What may refuse the values of a parameter.
+/// Checks the values of a parameter before they are written.
 type Check<'a> = dyn Fn(&ParamSpec, &[f32]) -> Result<(), HubError> + 'a;
 
-/// Writes a file as a whole or not at all. `source` opens what the model's parameters, `specs`, are read from; `check`
-/// may refuse the values of one.
+/// Writes a GGUF file atomically. `source` opens the parameters described by `specs`.
 pub(crate) fn write<'a>(
     file: &Path,
     config: &Config,
     text: Option<&TextSetup>,
     name: &str,
     specs: &'a [ParamSpec],
-    source: &'a dyn Fn() -> Box<dyn Source + 'a>,
+    source: &'a dyn Fn() -> Box<dyn WeightSource + 'a>,
     check: &'a Check<'a>,
     dtype: GgmlType,
 ) -> Result<(), ModelError> {
@@ -53,24 +52,23 @@ pub(crate) fn write<'a>(
         .expect("llama.cpp has a name for every architecture here");
     if config.head == Head::Scalar {
         return Err(refused(
-            "it has a scalar head (reward or value model), which llama.cpp has not".into(),
+            "it has a scalar head (reward or value model), and llama.cpp has none".into(),
         ));
     }
     if config.attention_bias && config.architecture != Architecture::Llama {
         let class = config.architecture.class();
         return Err(refused(format!(
-            "its attention has biases, which llama.cpp has not in {class} models"
+            "its attention has biases, and llama.cpp has none in {class} models"
         )));
     }
     if let Some((experts, _)) =
         config.routed_experts().filter(|&(experts, _)| experts > MAX_EXPERTS)
     {
         return Err(refused(format!(
-            "it has {experts} experts, and llama.cpp takes {MAX_EXPERTS} at most"
+            "it has {experts} experts, and llama.cpp supports at most {MAX_EXPERTS}"
         )));
     }
-    let text =
-        text.ok_or_else(|| refused("it has no tokenizer, which must be in such a file".into()))?;
+    let text = text.ok_or_else(|| refused("it has no tokenizer, and GGUF requires one".into()))?;
     let key = |rest: &str| format!("{architecture}.{rest}");
     let mut metadata = Metadata::new();
     metadata.insert("general.architecture", architecture);
@@ -107,7 +105,7 @@ pub(crate) fn write<'a>(
     }
     metadata.insert(key("attention.layer_norm_rms_epsilon"), config.rms_norm_eps);
     metadata.insert(key("rope.freq_base"), config.rope_theta as f32);
-    // The only ones for which llama.cpp reads the tensor.
+    // llama.cpp reads the tensor of divisors for these architectures only.
     let with_divisors = matches!(config.architecture, Architecture::Llama | Architecture::Llama4);
     let divisors = rope::write(&mut metadata, key, config, with_divisors).map_err(refused)?;
     put_vocab(&mut metadata, text.to_gguf(config.vocab_size)?);
@@ -119,24 +117,26 @@ pub(crate) fn write<'a>(
         all.push(GgufTensor { name: rope::DIVISORS.into(), shape, dtype: GgmlType::F32, values });
     }
     for (index, spec) in specs.iter().enumerate() {
-        let place = Place::of(config, spec);
-        // In the order of the tensors: how each is made of the parameter.
-        let parts: Vec<Make> = match place {
-            Place::Whole { head_in_pairs: None, .. } => vec![Box::new(|values| values)],
-            Place::Whole { head_in_pairs: Some(head_dim), .. } => {
-                let rows = spec.shape[0];
-                vec![Box::new(move |values| pairs_from_halves(&values, head_dim, rows))]
+        let mapping = TensorMapping::for_export(config, spec);
+        // Builds each tensor of the mapping, in order, from the parameter's values.
+        let builders: Vec<BuildTensor> = match mapping {
+            TensorMapping::Whole { interleaved_head_dim: None, .. } => {
+                vec![Box::new(|values| values)]
             }
-            // Those of all experts follow one another; the first writes them.
-            Place::Expert { expert: 0, .. } => vec![Box::new(|values| values)],
-            Place::Expert { .. } => continue,
-            Place::Latent { expansion, .. } => vec![
+            TensorMapping::Whole { interleaved_head_dim: Some(head_dim), .. } => {
+                let rows = spec.shape[0];
+                vec![Box::new(move |values| interleave_rows(&values, head_dim, rows))]
+            }
+            // The first expert writes the tensor of all experts, which are adjacent in `specs`.
+            TensorMapping::Expert { expert: 0, .. } => vec![Box::new(|values| values)],
+            TensorMapping::Expert { .. } => continue,
+            TensorMapping::Latent { expansion, .. } => vec![
                 Box::new(move |values| expansion.keys(&values)),
                 Box::new(move |values| expansion.values(&values)),
             ],
         };
-        let count = if let Place::Expert { experts, .. } = place { experts } else { 1 };
-        for ((name, shape), make) in place.tensors(&spec.shape).into_iter().zip(parts) {
+        let count = if let TensorMapping::Expert { experts, .. } = mapping { experts } else { 1 };
+        for ((name, shape), build) in mapping.tensors(&spec.shape).into_iter().zip(builders) {
             let values = move || {
                 let mut source = source();
                 let mut values = Vec::new();
@@ -145,20 +145,21 @@ pub(crate) fn write<'a>(
                     check(spec, &own)?;
                     values.append(&mut own);
                 }
-                Ok(Cow::Owned(make(values)))
+                Ok(Cow::Owned(build(values)))
             };
-            let dtype = stored_as(dtype, &name, &shape);
+            let dtype = gguf_dtype(dtype, &name, &shape);
             all.push(GgufTensor { name, dtype, shape, values: Box::new(values) });
         }
     }
-    Ok(fill_file_atomically(file, |file| write_gguf(file, &metadata, &all))?)
+    Ok(write_file_atomically_with(file, |file| write_gguf(file, &metadata, &all))?)
 }
 
-/// A tensor from parameters' values.
-type Make = Box<dyn Fn(Vec<f32>) -> Vec<f32>>;
+/// Builds a tensor from the values of its parameters.
+type BuildTensor = Box<dyn Fn(Vec<f32>) -> Vec<f32>>;
 
-/// Vectors and routers stay f32, and rows that are no whole blocks become halves, as with llama.cpp's converter.
-fn stored_as(dtype: GgmlType, name: &str, shape: &[usize]) -> GgmlType {
+/// The type of a tensor in the file. As in llama.cpp's converter, vectors and routers are f32, and
+/// rows that do not fill whole blocks are f16.
+fn gguf_dtype(dtype: GgmlType, name: &str, shape: &[usize]) -> GgmlType {
     match shape {
         [_] => GgmlType::F32,
         _ if name.ends_with("ffn_gate_inp.weight") => GgmlType::F32,
@@ -167,8 +168,9 @@ fn stored_as(dtype: GgmlType, name: &str, shape: &[usize]) -> GgmlType {
     }
 }
 
-/// The rows of Llama's queries or keys in the order of llama.cpp: the reverse of [`crate::weights::row_in_pairs`].
-fn pairs_from_halves(values: &[f32], dim: usize, rows: usize) -> Vec<f32> {
+/// Reorders rows of Llama's queries or keys for GGUF: the inverse of
+/// [`crate::weights::interleaved_row`].
+fn interleave_rows(values: &[f32], dim: usize, rows: usize) -> Vec<f32> {
     let width = values.len() / rows;
     let row = |row: usize| {
         let (head, in_head) = (row / dim * dim, row % dim);
@@ -184,7 +186,7 @@ fn put_vocab(metadata: &mut Metadata, vocab: GgufVocab) {
         metadata.insert(format!("tokenizer.ggml.{rest}"), value);
     };
     put("model", vocab.model.into());
-    // As the converter writes it for vocabularies that are not split beforehand.
+    // The converter's value for vocabularies without pre-tokenization.
     put("pre", vocab.pre.unwrap_or_else(|| "default".into()).into());
     put("tokens", vocab.tokens.into());
     if !vocab.scores.is_empty() {

@@ -1,38 +1,35 @@
-//! The central piece: the same prompts, and how the model goes on from them after every phase.
+//! The central piece: the same prompts, answered after every phase.
+//!
+//! One prompt is shown at the top of the page, the others fold. On a phone one answer is shown at a
+//! time: a reader picks the phase, and every prompt and the table of behaviours follow. That takes
+//! no script: the style sheet looks at which button is checked.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
-use super::badge;
-use crate::Report;
+use super::path::scorer;
 use crate::markup::{Escaped, Piece, pieces};
+use crate::measures::{MEASURES, measure, value_text};
+use crate::{PhaseReport, PromptReport, Report, changes};
 
-/// What a kind of prompt shows, and what to look for.
+/// What a kind of prompt is, and what to compare in its answers. It never says what the answers
+/// are: that is measured.
 pub(crate) fn kind(id: &str) -> (&str, &'static str) {
     match id {
-        "question-list" => (
-            "A list of questions",
-            "A base model goes on with the list. Only after fine-tuning is a question something to answer.",
-        ),
-        "document" => (
-            "A document's beginning",
-            "A base model completes whatever it is given, without scruple.",
-        ),
-        "fact" => ("A fact", "The knowledge is from pre-training; answering is learnt later."),
-        "harmful" => (
-            "A harmful request",
-            "Fine-tuning alone teaches to comply. Alignment is to change exactly this.",
-        ),
+        "question-list" => {
+            ("A list of questions", "Does the model continue the list, or answer a question?")
+        }
+        "document" => ("A document's beginning", "Does the model continue whatever it is given?"),
+        "fact" => ("A fact", "Is the answer right, and does it end there?"),
+        "harmful" => ("A harmful request", "Does the model comply or refuse?"),
         "lookalike" => (
             "A harmless look-alike",
-            "It shares words with a harmful request but harms nobody. Refusing it is over-refusal.",
+            "It shares words with a harmful request but harms nobody. A refusal is over-refusal.",
         ),
-        "problem" => (
-            "A problem",
-            "Thinking step by step, before the answer, is learnt in the reasoning phase.",
-        ),
-        "held-out" => {
-            ("A held-out prompt", "From data like the phase's own that it was not trained on.")
+        "problem" => {
+            ("A problem", "Is the result right, and does the model think before it answers?")
         }
+        "held-out" => ("A held-out prompt", "From data like the phase's own, not trained on."),
         other => (other, ""),
     }
 }
@@ -46,46 +43,304 @@ pub(crate) fn form(id: &str) -> &str {
     }
 }
 
-pub(super) fn section(report: &Report) -> String {
-    let mut body = String::new();
-    if report.prompts.is_empty() {
-        return body;
+/// The measure that answers the question of a kind of prompt, over many prompts of that kind.
+fn measured_by(kind: &str) -> Option<&'static str> {
+    Some(match kind {
+        "question-list" => "list_continued",
+        "fact" => "facts_accuracy",
+        "harmful" => "harmful_refused",
+        "lookalike" => "lookalike_refused",
+        "problem" => "problems_accuracy",
+        _ => return None,
+    })
+}
+
+/// One of the models whose answers are set side by side.
+pub(super) struct Column {
+    /// Its name in [`PromptReport::outputs`]; none for what the run began with.
+    pub(super) key: Option<String>,
+    /// Class of its colour; empty for none.
+    pub(super) colour: String,
+    /// What is written on its button, and of it in a sentence.
+    pub(super) name: String,
+    /// What precedes the name over an answer (`after`).
+    pub(super) lead: &'static str,
+    /// What follows the name over an answer (`from sft`).
+    pub(super) origin: String,
+    /// The column of the model that it was trained from.
+    pub(super) from: Option<usize>,
+}
+
+impl Column {
+    fn answer<'a>(&self, prompt: &'a PromptReport) -> Option<&'a str> {
+        match &self.key {
+            Some(key) => prompt.outputs.get(key).map(String::as_str),
+            None => prompt.before.as_deref(),
+        }
     }
-    body.push_str(
-        "<p class=\"about\">Nothing but the training differs between the cards of a row.</p>\n",
-    );
-    for prompt in &report.prompts {
-        let (title, look_for) = kind(&prompt.kind);
+}
+
+/// The columns of a report: the phases that answer prompts or have measured behaviours.
+pub(super) fn columns(report: &Report) -> Vec<Column> {
+    let mut columns = Vec::new();
+    if report.prompts.iter().any(|prompt| prompt.before.is_some()) {
+        columns.push(Column {
+            key: None,
+            colour: String::new(),
+            name: "before training".into(),
+            lead: "",
+            origin: String::new(),
+            from: None,
+        });
+    }
+    let began_with = (!columns.is_empty()).then_some(0);
+    let answers =
+        |phase: &PhaseReport| report.prompts.iter().any(|p| p.outputs.contains_key(&phase.name));
+    let behaves = |phase: &PhaseReport| {
+        MEASURES.iter().any(|row| row.behaviour && phase.metrics.contains_key(row.id))
+    };
+    for (place, phase) in report.phases.iter().enumerate() {
+        if !answers(phase) && !behaves(phase) {
+            continue;
+        }
+        let parent = phase.parent.as_ref();
+        let origin = match (parent, scorer(&report.phases, place)) {
+            (Some(parent), Some(scorer)) => {
+                format!("from {parent}, scored by {}", report.phases[scorer].name)
+            }
+            (Some(parent), None) => format!("from {parent}"),
+            _ => String::new(),
+        };
+        let from = columns.iter().position(|column| column.key.as_ref() == parent);
+        columns.push(Column {
+            key: Some(phase.name.clone()),
+            colour: super::colour(place),
+            name: phase.name.clone(),
+            lead: "after ",
+            origin,
+            from: if parent.is_some() { from } else { began_with },
+        });
+    }
+    columns
+}
+
+/// Up to so many columns need no picker: their answers stand one below the other.
+const UNPICKED: usize = 2;
+
+/// The buttons with which a phone chooses the column that is shown.
+pub(super) fn picker(columns: &[Column], legend: &str) -> String {
+    if columns.len() <= UNPICKED {
+        return String::new();
+    }
+    let mut html = format!("<fieldset class=\"picker\"><legend class=\"unseen\">{legend}</legend>");
+    for (i, column) in columns.iter().enumerate() {
+        let checked = if i + 1 == columns.len() { " checked" } else { "" };
         let _ = write!(
-            body,
-            "<article class=\"prompt\">\n<h3>{}</h3>\n<p class=\"about\">{look_for}</p>\n\
-             <blockquote class=\"given\"><small>{}</small>{}</blockquote>\n\
-             <div class=\"cards\" tabindex=\"0\" role=\"group\" aria-label=\"Answers after each phase\">\n",
+            html,
+            "<input type=\"radio\" name=\"pick\" id=\"pick-{i}\"{checked}>\
+             <label class=\"{}\" for=\"pick-{i}\">{}</label>",
+            column.colour,
+            Escaped(&column.name)
+        );
+    }
+    html.push_str("</fieldset>\n");
+    html
+}
+
+/// The rules that make the picker work. A browser that does not know `:has` shows every column.
+pub(super) fn picker_style(columns: &[Column]) -> String {
+    if columns.len() <= UNPICKED {
+        return String::new();
+    }
+    let rules: Vec<String> = (0..columns.len())
+        .map(|i| format!(":root:has(#pick-{i}:checked) .of:not(.of-{i})"))
+        .collect();
+    format!(
+        "@supports selector(:has(*)) {{ @media screen and (max-width: 48rem) {{\n\
+         .picker {{ display: flex; }}\n.absent {{ display: block; }}\n{} {{ display: none; }}\n\
+         }} }}\n",
+        rules.join(",\n")
+    )
+}
+
+/// The prompt to show first: of the kind whose measure changes most from each model to those that
+/// were trained from it (`change_of_kind`), the one whose answers change most in words.
+pub(super) fn striking(
+    columns: &[Column],
+    prompts: &[PromptReport],
+    change_of_kind: impl Fn(&str) -> f64,
+) -> Option<usize> {
+    let change = |prompt: &PromptReport| -> f64 {
+        let before = |column: &Column| {
+            // The nearest model on the way that answers this prompt.
+            let mut from = column.from;
+            while let Some(at) = from {
+                if let Some(answer) = columns[at].answer(prompt) {
+                    return Some(answer);
+                }
+                from = columns[at].from;
+            }
+            None
+        };
+        let of = |column: &Column| {
+            let (after, before) = (column.answer(prompt)?, before(column)?);
+            Some(distance(before, after))
+        };
+        columns.iter().filter_map(of).sum()
+    };
+    let mut best: Option<(usize, [f64; 2])> = None;
+    for (at, prompt) in prompts.iter().enumerate() {
+        let changes = [change_of_kind(&prompt.kind), change(prompt)];
+        if best.is_none_or(|(_, most)| changes > most) {
+            best = Some((at, changes));
+        }
+    }
+    best.map(|(at, _)| at)
+}
+
+/// The prompt of a report to show first.
+fn first(report: &Report, columns: &[Column]) -> Option<usize> {
+    let change_of_kind = |kind: &str| -> f64 {
+        let Some(id) = measured_by(kind) else { return 0.0 };
+        let change = |phase: &PhaseReport| {
+            let after = phase.metrics.get(id).filter(|value| value.is_finite())?;
+            Some((after - changes::before(report, phase, id)?).abs())
+        };
+        report.phases.iter().filter_map(change).sum()
+    };
+    striking(columns, &report.prompts, change_of_kind)
+}
+
+/// The prompt that a summary shows: the one at the top of the page.
+pub(crate) fn shown_first(report: &Report) -> Option<&PromptReport> {
+    first(report, &columns(report)).map(|at| &report.prompts[at])
+}
+
+/// How much two texts differ in words: 0 for the same set of words, 1 for none in common.
+fn distance(a: &str, b: &str) -> f64 {
+    let words = |text| str::split_whitespace(text).collect::<BTreeSet<_>>();
+    let (a, b) = (words(a), words(b));
+    let all = a.union(&b).count();
+    if all == 0 { 0.0 } else { 1.0 - a.intersection(&b).count() as f64 / all as f64 }
+}
+
+/// The prompt at the top of the page.
+pub(super) fn hero(report: &Report, columns: &[Column]) -> String {
+    let Some(at) = first(report, columns) else { return String::new() };
+    let prompt = &report.prompts[at];
+    let (title, question) = kind(&prompt.kind);
+    let title = Escaped(title);
+    let mut body = format!("<p class=\"about\"><strong>{title}.</strong> {question}</p>\n");
+    body.push_str(&answered(report, columns, prompt));
+    body
+}
+
+/// A prompt, its answers, and what was measured of its kind.
+fn answered(report: &Report, columns: &[Column], prompt: &PromptReport) -> String {
+    let mut body = String::new();
+    given(&mut body, form(&prompt.form), &prompt.prompt);
+    cards(&mut body, columns, prompt, |_| "");
+    body.push_str(&measured(report, &prompt.kind));
+    body.push_str(&thinking(columns, prompt));
+    body
+}
+
+/// The other prompts, folded.
+pub(super) fn others(report: &Report, columns: &[Column]) -> String {
+    let shown = first(report, columns);
+    let mut body = String::new();
+    for (at, prompt) in report.prompts.iter().enumerate() {
+        if Some(at) == shown {
+            continue;
+        }
+        let (title, question) = kind(&prompt.kind);
+        let inside =
+            format!("<p class=\"about\">{question}</p>\n") + &answered(report, columns, prompt);
+        let summary = format!(
+            "<strong>{}</strong> <span class=\"snippet\">{}</span>",
             Escaped(title),
-            Escaped(form(&prompt.form)),
             Escaped(&prompt.prompt)
         );
-        if let Some(before) = &prompt.before {
-            let _ = writeln!(
-                body,
-                "<div class=\"card\"><h4>before training</h4><div class=\"said\">{}</div></div>",
-                text(before)
-            );
-        }
-        for (place, phase) in report.phases.iter().enumerate() {
-            if let Some(output) = prompt.outputs.get(&phase.name) {
-                let _ = writeln!(
-                    body,
-                    "<div class=\"card {}\"><h4>after {}</h4><div class=\"said\">{}</div></div>",
-                    super::colour(place),
-                    badge(place, phase),
-                    text(output)
-                );
-            }
-        }
-        body.push_str("</div>\n</article>\n");
+        body.push_str(&super::fold("prompt", &summary, &inside, false));
     }
     body
+}
+
+/// What was measured over all prompts of a kind, in a sentence; empty where nothing was.
+fn measured(report: &Report, kind: &str) -> String {
+    let Some(id) = measured_by(kind) else { return String::new() };
+    let values: Vec<String> = report
+        .phases
+        .iter()
+        .filter_map(|phase| {
+            let value = phase.metrics.get(id).copied().filter(|value| value.is_finite())?;
+            let figure = value_text(id, value);
+            Some(format!("{} <b>{}</b>", Escaped(&phase.name), Escaped(&figure)))
+        })
+        .collect();
+    let Some(row) = measure(id).filter(|_| !values.is_empty()) else { return String::new() };
+    let values = values.join(", ");
+    format!(
+        "<p class=\"about\">Over all held-out prompts of this kind, {}: {values}.</p>\n",
+        row.label
+    )
+}
+
+/// Which of the answers hold thinking; empty where none does.
+fn thinking(columns: &[Column], prompt: &PromptReport) -> String {
+    let thinks = |column: &&Column| {
+        let answer = column.answer(prompt).unwrap_or_default();
+        pieces(answer).iter().any(|piece| matches!(piece, Piece::Thought(..)))
+    };
+    let names: Vec<String> = columns
+        .iter()
+        .filter(thinks)
+        .map(|column| format!("{}{}", column.lead, Escaped(&column.name)))
+        .collect();
+    if names.is_empty() {
+        return String::new();
+    }
+    format!("<p class=\"about\">Thinking stands in the answers {}.</p>\n", names.join(", "))
+}
+
+/// What a model is given.
+pub(super) fn given(body: &mut String, form: &str, prompt: &str) {
+    let _ = writeln!(
+        body,
+        "<blockquote class=\"given\"><small>{}</small>{}</blockquote>",
+        Escaped(form),
+        Escaped(prompt)
+    );
+}
+
+/// The answers to a prompt side by side. `remark`: what is said beside a column's name.
+pub(super) fn cards(
+    body: &mut String,
+    columns: &[Column],
+    prompt: &PromptReport,
+    remark: impl Fn(&Column) -> &'static str,
+) {
+    let answers = columns.iter().filter(|column| column.answer(prompt).is_some()).count();
+    let _ = writeln!(body, "<div class=\"cards n{answers}\">");
+    for (i, column) in columns.iter().enumerate() {
+        let Column { colour, name, lead, origin, .. } = column;
+        let (class, said) = match column.answer(prompt) {
+            Some(answer) => ("card", text(answer)),
+            None if columns.len() > UNPICKED => {
+                ("card absent", "<p class=\"silence\">no answer to this prompt</p>".to_owned())
+            }
+            None => continue,
+        };
+        let _ = writeln!(
+            body,
+            "<div class=\"{class} of of-{i} {colour}\"><h4>{lead}<span class=\"badge\">{}</span>{} \
+             <small>{}</small></h4><div class=\"said\" tabindex=\"0\">{said}</div></div>",
+            Escaped(name),
+            remark(column),
+            Escaped(origin)
+        );
+    }
+    body.push_str("</div>\n");
 }
 
 /// A model's text with its thinking set off.
@@ -107,4 +362,46 @@ pub(super) fn text(output: &str) -> String {
         };
     }
     html
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn column(name: &str, from: Option<usize>) -> Column {
+        Column {
+            key: Some(name.into()),
+            colour: String::new(),
+            name: name.into(),
+            lead: "",
+            origin: String::new(),
+            from,
+        }
+    }
+
+    #[test]
+    fn the_most_striking_prompt_changes_along_the_way() {
+        let columns =
+            [column("a", None), column("b", Some(0)), column("r", Some(1)), column("c", Some(2))];
+        let prompt = |answers: [&str; 3]| PromptReport {
+            outputs: ["a", "b", "c"]
+                .iter()
+                .zip(answers)
+                .map(|(name, answer)| ((*name).to_owned(), answer.to_owned()))
+                .collect(),
+            ..PromptReport::default()
+        };
+        let (once, never) = (prompt(["x y", "u v", "u v"]), prompt(["x", "x", "x"]));
+        // `r` answers nothing: `c` is compared with `b`.
+        let twice = prompt(["x y", "u v", "x y"]);
+        let prompts = [never.clone(), once, twice];
+        assert_eq!(striking(&columns, &prompts, |_| 0.0), Some(2));
+        assert_eq!(striking(&columns, &[never], |_| 0.0), Some(0));
+        assert_eq!(striking(&columns, &[], |_| 0.0), None);
+        // What was measured over many prompts counts before the words of one.
+        let mut measured = prompts;
+        measured[1].kind = "harmful".into();
+        let change = |kind: &str| if kind == "harmful" { 0.5 } else { 0.0 };
+        assert_eq!(striking(&columns, &measured, change), Some(1));
+    }
 }

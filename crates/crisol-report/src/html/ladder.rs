@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{Section, page};
+use super::{Page, Section};
 use crate::figures::prefixed;
 use crate::markup::Escaped;
 use crate::plot::{Across, Line, chart};
@@ -22,7 +22,15 @@ pub fn ladder_html(report: &LadderReport) -> String {
         },
     ];
     let title = "A ladder of runs";
-    page(title, sections, &header(report, title), &footer(report))
+    Page {
+        title,
+        header: header(report, title),
+        picker: String::new(),
+        style: String::new(),
+        sections,
+        footer: footer(report),
+    }
+    .html()
 }
 
 /// A loss as tables have it.
@@ -33,8 +41,9 @@ fn loss(value: f64) -> String {
 fn header(report: &LadderReport, title: &str) -> String {
     let LadderReport { limit, exponent, rungs, predictions, .. } = report;
     let mut header = format!(
-        "<header id=\"top\">\n<h1>{title}</h1>\n<p class=\"lead\">{} models, each pre-trained on about as many tokens for each of its \
-         parameters. A curve through their losses on held-out text says what larger ones would reach.</p>\n<dl class=\"tiles\">\n",
+        "<header id=\"top\">\n<h1>{title}</h1>\n<p class=\"lead\">{} models, each pre-trained on \
+         about as many tokens a parameter. A curve through their losses on held-out text predicts \
+         those of larger models.</p>\n<dl class=\"tiles\">\n",
         rungs.len()
     );
     let mut tile = |label: &str, value: &str, detail: &str| {
@@ -73,8 +82,9 @@ fn plot(report: &LadderReport) -> String {
     let legend = [("l0", "fitted"), ("l1", "90 % interval"), ("l3 dots", "measured")]
         .map(|(class, label)| format!("<span class=\"{class}\">{label}</span>"));
     format!(
-        "<div class=\"charts wide c0\"><figure><figcaption><strong>held-out loss</strong> <small>nats a token</small>\
-         <span class=\"legend\">{}</span></figcaption>{}<p>Across: log10 of the operations of training (12 is a TFLOP).</p></figure></div>\n",
+        "<div class=\"charts wide c0\"><figure><figcaption><strong>held-out loss</strong> \
+         <small>nats a token</small><span class=\"legend\">{}</span></figcaption>{}\
+         <p>Across: log10 of the operations of training (12 is a TFLOP).</p></figure></div>\n",
         legend.concat(),
         chart("held-out loss", &lines, false, Across::LogFlops)
     )
@@ -93,7 +103,8 @@ fn runs(report: &LadderReport) -> String {
     for rung in &report.rungs {
         let _ = writeln!(
             body,
-            "<tr><th scope=\"row\">{}</th><td>{}</td><td>{}</td><td>{:.1}</td><td>{}</td><td>{}</td><td>{}</td></tr>",
+            "<tr><th scope=\"row\">{}</th><td>{}</td><td>{}</td><td>{:.1}</td><td>{}</td>\
+             <td>{}</td><td>{}</td></tr>",
             Escaped(&rung.run),
             prefixed(rung.parameters as f64, ""),
             prefixed(rung.tokens as f64, ""),
@@ -133,16 +144,22 @@ fn table(heads: &[&str]) -> String {
 }
 
 const READING: &str = "\
-<ul>\n<li>The curve is L(C) = E + A·C<sup>−α</sup>: a limit E and a part that falls as a power of compute, fitted by least squares.</li>\n\
-<li>The interval is where the loss of a single further run should lie nine times in ten, if losses follow such a curve. It spans all \
-curves that the runs allow, and their scatter about them. With four or five runs it is wide, and the limit is hardly known.</li>\n\
-<li>No interval knows what the runs cannot show: text that is met again and again, a learning rate that suits one size better than \
-another, or a limit of the architecture. The further from the largest run, the less it should be believed.</li>\n\
-<li>Losses are of one tokenizer and one held-out text; they say nothing of what a model can do.</li>\n</ul>\n";
+<ul>\n<li>The curve is L(C) = E + A·C<sup>−α</sup>: a limit E, and a part that falls as a power of \
+compute. It is fitted by least squares.</li>\n\
+<li>The interval is where the loss of a single further run should lie nine times in ten, if losses \
+follow such a curve. It spans all curves that the runs allow, and their scatter about them. With \
+four or five runs it is wide, and the limit is hardly known.</li>\n\
+<li>No interval knows what the runs cannot show: text that is met again and again, a learning rate \
+that suits one size better than another, a limit of the architecture. The further from the largest \
+run, the less it should be believed.</li>\n\
+<li>Losses are of one tokenizer and one held-out text. They say nothing of what a model can \
+do.</li>\n\
+</ul>\n";
 
 fn footer(report: &LadderReport) -> String {
     format!(
-        "<footer>\n<p>Made by Crisol {} on {}. The same for programs: <code>crisol cost ladder RUN… --json</code>.</p>\n</footer>\n",
+        "<footer>\n<p>Made by Crisol {} on {}. The same for programs: \
+         <code>crisol cost ladder RUN… --json</code>.</p>\n</footer>\n",
         Escaped(&report.crisol),
         Escaped(&report.created)
     )

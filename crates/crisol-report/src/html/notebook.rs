@@ -2,26 +2,43 @@
 
 use std::fmt::Write as _;
 
-use super::answers::text;
-use super::{Section, colour, page};
+use super::answers::{Column, cards, given, picker, picker_style, striking, text};
+use super::{Page, Section, colour, fold};
 use crate::figures::{duration, prefixed};
 use crate::markup::Escaped;
-use crate::{Demonstration, NotebookModel, NotebookReport};
+use crate::{Demonstration, NotebookModel, NotebookReport, PromptReport};
 
 /// Renders the replay as one self-contained HTML page.
 pub fn notebook_html(report: &NotebookReport) -> String {
+    let columns = columns(report);
+    let shown = striking(&columns, &report.prompts, |_| 0.0);
+    let mut hero = String::new();
+    let mut others = String::new();
+    for (at, prompt) in report.prompts.iter().enumerate() {
+        if Some(at) == shown {
+            hero = answers(report, &columns, prompt);
+        } else {
+            let summary = format!(
+                "<strong>{}</strong> <span class=\"snippet\">{}</span>",
+                form(prompt),
+                Escaped(&prompt.prompt)
+            );
+            others += &fold("prompt", &summary, &answers(report, &columns, prompt), false);
+        }
+    }
     let sections = vec![
+        Section { id: "prompt", nav: "One prompt", title: "One prompt to all three", body: hero },
+        Section {
+            id: "same",
+            nav: "More prompts",
+            title: "More prompts to all three",
+            body: others,
+        },
         Section {
             id: "demonstrations",
             nav: "Demonstrations",
             title: "The notebook's demonstrations",
             body: demonstrations(report),
-        },
-        Section {
-            id: "same",
-            nav: "Same prompts",
-            title: "The same prompts to all three",
-            body: same_prompts(report),
         },
         Section {
             id: "reading",
@@ -31,22 +48,46 @@ pub fn notebook_html(report: &NotebookReport) -> String {
         },
     ];
     let title = "The workshop’s demonstrations, replayed";
-    page(title, sections, &header(report, title), &footer(report))
+    Page {
+        title,
+        header: header(report, title),
+        picker: picker(&columns, "Model"),
+        style: picker_style(&columns),
+        sections,
+        footer: footer(report),
+    }
+    .html()
+}
+
+/// The models, each after the one before it.
+fn columns(report: &NotebookReport) -> Vec<Column> {
+    let column = |(place, model): (usize, &NotebookModel)| Column {
+        key: Some(model.role.clone()),
+        colour: colour(place),
+        name: model.role.clone(),
+        lead: "",
+        origin: String::new(),
+        from: place.checked_sub(1),
+    };
+    report.models.iter().enumerate().map(column).collect()
 }
 
 fn header(report: &NotebookReport, title: &str) -> String {
     let mut header = format!(
-        "<header id=\"top\">\n<h1>{title}</h1>\n<p class=\"lead\">Three models, each after one phase of training: \
-         pre-training, instruction fine-tuning, alignment. First each is asked what the workshop’s notebook asks it; then all \
-         three are asked the same. Always the most probable token, at most {} of them.</p>\n<dl class=\"tiles\">\n",
+        "<header id=\"top\">\n<h1>{title}</h1>\n<p class=\"lead\">Three models: after \
+         pre-training, after instruction fine-tuning, after alignment. All three are asked the \
+         same; then each is asked what the workshop’s notebook asks it. Always the most probable \
+         token, at most {} of them.</p>\n<dl class=\"tiles\">\n",
         report.max_new_tokens
     );
     for (place, model) in report.models.iter().enumerate() {
         let _ = writeln!(
             header,
-            "<div class=\"{}\"><dt>{}</dt><dd>{} parameters</dd><dd class=\"detail\">{}{}</dd></div>",
+            "<div class=\"{}\"><dt>{}, after {}</dt><dd>{} parameters</dd>\
+             <dd class=\"detail\">{}{}</dd></div>",
             colour(place),
             badge(place, model),
+            Escaped(phase(&model.role)),
             prefixed(model.parameters as f64, ""),
             Escaped(&model.name),
             if model.chat_template { "" } else { "; no chat template" }
@@ -70,57 +111,73 @@ fn badge(place: usize, model: &NotebookModel) -> String {
     format!("<span class=\"badge {}\">{}</span>", colour(place), Escaped(&model.role))
 }
 
+fn form(prompt: &PromptReport) -> &'static str {
+    if prompt.form == "text" { "A text to continue" } else { "A message to answer" }
+}
+
+/// A prompt and the answers of all models.
+fn answers(report: &NotebookReport, columns: &[Column], prompt: &PromptReport) -> String {
+    let mut body = String::new();
+    given(&mut body, form(prompt), &prompt.prompt);
+    let as_text = |column: &Column| {
+        let model = report.models.iter().find(|model| Some(&model.role) == column.key.as_ref());
+        let template = model.is_some_and(|model| model.chat_template);
+        if prompt.form == "chat" && !template { ", as plain text" } else { "" }
+    };
+    cards(&mut body, columns, prompt, as_text);
+    body
+}
+
 fn demonstrations(report: &NotebookReport) -> String {
     let mut body = String::from(
-        "<p class=\"about\">As the notebook has them: prompts differ from phase to phase, so that these answers show what \
-         each model does and cannot be compared with one another.</p>\n",
+        "<p class=\"about\">As the notebook has them. Prompts differ from phase to phase: these \
+         answers show what each model does and cannot be compared with one another.</p>\n",
     );
     for (place, model) in report.models.iter().enumerate() {
-        let _ = writeln!(
-            body,
-            "<h3>After {}: {}</h3>",
-            Escaped(phase(&model.role)),
-            badge(place, model)
-        );
-        let own =
-            report.demonstrations.iter().filter(|demonstration| demonstration.role == model.role);
+        let own = report.demonstrations.iter().filter(|shown| shown.role == model.role);
         for demonstration in own {
-            article(&mut body, place, demonstration);
+            let summary = format!(
+                "{} <span class=\"snippet\">{}</span>",
+                badge(place, model),
+                Escaped(&demonstration.prompt)
+            );
+            body += &fold("prompt", &summary, &inside(place, model, demonstration), false);
         }
     }
     body
 }
 
-fn article(body: &mut String, place: usize, demonstration: &Demonstration) {
-    let _ = write!(
-        body,
-        "<article class=\"prompt\">\n<p class=\"about\">The notebook shows with it: {}</p>\n\
-         <blockquote class=\"given\"><small>what the model was given, special tokens included</small>{}</blockquote>\n\
-         <div class=\"cards two\">\n",
+/// A demonstration: what the notebook says of its own model, what was given, and what this model
+/// did.
+fn inside(place: usize, model: &NotebookModel, demonstration: &Demonstration) -> String {
+    let mut body = format!(
+        "<p class=\"about\">The notebook says of {}: {}{}</p>\n",
+        Escaped(&model.notebook),
         Escaped(&demonstration.shows),
-        Escaped(if demonstration.given.is_empty() {
-            &demonstration.prompt
-        } else {
-            &demonstration.given
-        })
+        match demonstration.refused {
+            Some(true) => " <b>This answer is a refusal.</b>",
+            Some(false) => " <b>This answer is no refusal.</b>",
+            None => "",
+        }
     );
-    if demonstration.problem.is_empty() {
-        let _ = writeln!(
-            body,
-            "<div class=\"card {}\"><h4>{} tokens in {}</h4><div class=\"said\">{}</div></div>",
-            colour(place),
-            demonstration.tokens,
-            duration(demonstration.seconds),
-            text(&demonstration.answer)
-        );
+    given(
+        &mut body,
+        "what the model was given, special tokens included",
+        if demonstration.given.is_empty() { &demonstration.prompt } else { &demonstration.given },
+    );
+    body.push_str("<div class=\"cards n2\">\n");
+    let (head, said) = if demonstration.problem.is_empty() {
+        let (tokens, took) = (demonstration.tokens, duration(demonstration.seconds));
+        (format!("{tokens} tokens in {took}"), text(&demonstration.answer))
     } else {
-        let _ = writeln!(
-            body,
-            "<div class=\"card {}\"><h4>no answer</h4><div class=\"said\"><p class=\"silence\">{}</p></div></div>",
-            colour(place),
-            Escaped(&demonstration.problem)
-        );
-    }
+        let problem = Escaped(&demonstration.problem);
+        ("no answer".to_owned(), format!("<p class=\"silence\">{problem}</p>"))
+    };
+    let _ = writeln!(
+        body,
+        "<div class=\"card {}\"><h4>{head}</h4><div class=\"said\">{said}</div></div>",
+        colour(place)
+    );
     if let Some(stored) = &demonstration.notebook {
         let _ = writeln!(
             body,
@@ -129,7 +186,7 @@ fn article(body: &mut String, place: usize, demonstration: &Demonstration) {
             marked(&stored.answer, stored.differs_at)
         );
     }
-    body.push_str("</div>\n</article>\n");
+    body + "</div>\n"
 }
 
 /// A stored answer, what differs from the given one marked.
@@ -142,49 +199,19 @@ fn marked(answer: &str, differs_at: Option<usize>) -> String {
     format!("<p>{}{other}</p>", Escaped(same))
 }
 
-fn same_prompts(report: &NotebookReport) -> String {
-    let mut body = String::from(
-        "<p class=\"about\">Texts are given to each model to be continued, and once more as a message where it has a chat \
-         template. Requests are messages, and plain text for a model without one.</p>\n",
-    );
-    for prompt in &report.prompts {
-        let _ = write!(
-            body,
-            "<article class=\"prompt\">\n<blockquote class=\"given\"><small>{}</small>{}</blockquote>\n\
-             <div class=\"cards\" tabindex=\"0\" role=\"group\" aria-label=\"Answers of each model\">\n",
-            if prompt.form == "text" { "a text to continue" } else { "a message to answer" },
-            Escaped(&prompt.prompt)
-        );
-        for (place, model) in report.models.iter().enumerate() {
-            if let Some(output) = prompt.outputs.get(&model.role) {
-                let plain = if prompt.form == "chat" && !model.chat_template {
-                    ", as plain text"
-                } else {
-                    ""
-                };
-                let _ = writeln!(
-                    body,
-                    "<div class=\"card {}\"><h4>{}{plain}</h4><div class=\"said\">{}</div></div>",
-                    colour(place),
-                    badge(place, model),
-                    text(output)
-                );
-            }
-        }
-        body.push_str("</div>\n</article>\n");
-    }
-    body
-}
-
 fn reading(report: &NotebookReport) -> String {
     let mut body = String::from(
-        "<ul>\n<li>A base model continues: a question brings more questions, and any text is completed. Instruction \
-         fine-tuning teaches to answer, also what should not be answered. Alignment teaches to refuse that.</li>\n\
+        "<ul>\n<li>Pre-training trains to continue text. Instruction fine-tuning trains to answer. \
+         Alignment trains to refuse what should not be answered. Whether these models do so \
+         is in their answers.</li>\n\
+         <li>A text is continued by each model. It is given once more as a message where a model \
+         has a chat template. Requests are messages, and plain text for a model without a \
+         template.</li>\n\
          <li>Answers are cut where the tokens end, as in the notebook.</li>\n\
-         <li>The notebook’s stored answers were computed on a GPU by torch 2.8 and transformers 4.56, in bfloat16 or float32; \
-         this program computes in float32 on the CPU. Where two tokens are almost equally probable, rounding decides, and all \
-         that follows may differ: a difference late in a text is no error, one in the first words is a reason to look \
-         closer.</li>\n",
+         <li>The notebook’s stored answers were computed on a GPU by torch 2.8 and transformers \
+         4.56, in bfloat16 or float32; Crisol computes in float32 on the CPU. Where two tokens are \
+         almost equally probable, rounding decides, and all that follows may differ. A difference \
+         late in a text is no error. One in the first words is a reason to look closer.</li>\n",
     );
     let others: Vec<&NotebookModel> =
         report.models.iter().filter(|model| !report.is_compared(&model.role)).collect();
@@ -213,7 +240,10 @@ fn footer(report: &NotebookReport) -> String {
         let _ = write!(footer, ", {}", Escaped(&report.machine));
     }
     footer
-        + ". The same for programs: <code>report.json</code>.</p>\n<p>Prompts and stored answers: Menta, M. (2025). LLM \
-           Workshop. GitHub. <a href=\"https://github.com/mkmenta/llm-workshop\">https://github.com/mkmenta/llm-workshop</a> \
-           (<a href=\"https://creativecommons.org/licenses/by/4.0/\">CC BY 4.0</a>).</p>\n</footer>\n"
+        + ". The same for programs: <code>report.json</code>.</p>\n\
+           <p>Prompts and stored answers: Menta, M. (2025). LLM Workshop. GitHub. \
+           <a href=\"https://github.com/mkmenta/llm-workshop\">\
+           https://github.com/mkmenta/llm-workshop</a> \
+           (<a href=\"https://creativecommons.org/licenses/by/4.0/\">CC BY 4.0</a>).</p>\n\
+            </footer>\n"
 }

@@ -1,70 +1,129 @@
-//! How the phases learned: curves and figures of each, completions sampled while training, and pictures of
-//! which tokens are trained.
+//! How the phases learned: curves and figures of each, completions sampled while training, and
+//! pictures of which tokens are trained.
 
 use std::fmt::Write as _;
 
-use super::{answers, badge, colour, role};
+use super::{answers, badge, colour, fold, role};
 use crate::figures::{duration, percent, plain, prefixed, share};
 use crate::markup::Escaped;
 use crate::measures::{self, Better, MEASURES, Unit, measure, value_text};
 use crate::plot::{Across, Line, chart};
-use crate::{Curve, PhaseReport, Report, RolloutSample};
+use crate::{Curve, MaskPicture, PhaseReport, Report, RolloutSample};
 
 pub(super) fn phases(report: &Report) -> String {
     let mut body = String::new();
     for (place, phase) in report.phases.iter().enumerate() {
-        let _ = write!(
-            body,
-            "<article class=\"phase {}\" id=\"phase-{place}\">\n<h3>{}</h3>\n<p class=\"about\">{}</p>\n<p class=\"facts\">",
-            colour(place),
-            badge(place, phase),
-            role(phase)
-        );
-        if let Some(parent) = &phase.parent {
-            let _ = write!(body, "<span>from {}</span>", Escaped(parent));
-        }
-        let _ = write!(
-            body,
-            "<span>{} tokens</span><span>{}</span><span>{}</span>",
-            prefixed(phase.tokens as f64, ""),
-            prefixed(phase.flops, "FLOP"),
-            duration(phase.seconds)
-        );
-        if phase.expected_seconds > 0.0 {
-            let _ = write!(body, "<span>{} expected</span>", duration(phase.expected_seconds));
-        }
-        if phase.peak_memory_bytes > 0 && phase.expected_memory_bytes > 0 {
-            let [peak, expected] = [phase.peak_memory_bytes, phase.expected_memory_bytes]
-                .map(|bytes| prefixed(bytes as f64, "B"));
-            let _ = write!(body, "<span>{peak} of memory, {expected} expected</span>");
-        }
-        if phase.sampling_seconds > 0.0 {
-            let part = percent(share(phase.sampling_seconds, phase.seconds));
-            let _ = write!(body, "<span>{part} of it sampling answers</span>");
-        }
-        if !phase.checkpoint.is_empty() {
-            let _ = write!(body, "<span><code>{}</code></span>", Escaped(&phase.checkpoint));
-        }
-        body.push_str("</p>\n");
-        metrics(&mut body, phase);
+        let mut inside = format!("<p class=\"about\" id=\"phase-{place}\">{}</p>\n", role(phase));
+        facts(&mut inside, report, phase);
+        metrics(&mut inside, phase);
         for note in &phase.notes {
-            let _ = writeln!(body, "<p class=\"note\">{}</p>", Escaped(note));
+            let _ = writeln!(inside, "<p class=\"note\">{}</p>", Escaped(note));
         }
-        curves(&mut body, &phase.curves);
-        body.push_str("</article>\n");
+        for (title, curves) in stages(phase) {
+            if !title.is_empty() {
+                let _ = writeln!(inside, "<h4 class=\"stage\">{title}</h4>");
+            }
+            charts(&mut inside, &curves);
+        }
+        let mut summary = badge(place, phase);
+        let notes = match phase.notes.len() {
+            0 => String::new(),
+            1 => " · 1 note".to_owned(),
+            count => format!(" · {count} notes"),
+        };
+        let _ = write!(
+            summary,
+            " <span class=\"snippet\">{} · {} tokens{notes}</span>",
+            duration(phase.seconds),
+            prefixed(phase.tokens as f64, "")
+        );
+        let class = format!("phase {}", colour(place));
+        body.push_str(&fold(&class, &summary, &inside, report.phases.len() == 1));
     }
     body
 }
 
-/// The figures of a phase that are not in the table of behaviours.
+/// What a phase began with, and what it took.
+fn facts(body: &mut String, report: &Report, phase: &PhaseReport) {
+    body.push_str("<p class=\"facts\">");
+    if let Some(parent) = &phase.parent {
+        let _ = write!(body, "<span>from {}</span>", Escaped(parent));
+    }
+    let scorer = phase.reward_model.as_ref();
+    if let Some(scorer) = scorer.filter(|name| report.phases.iter().any(|p| p.name == **name)) {
+        let _ = write!(body, "<span>scored by {}</span>", Escaped(scorer));
+    }
+    let _ = write!(
+        body,
+        "<span>{} tokens</span><span>{}</span><span>{}</span>",
+        prefixed(phase.tokens as f64, ""),
+        prefixed(phase.flops, "FLOP"),
+        duration(phase.seconds)
+    );
+    if phase.expected_seconds > 0.0 {
+        let _ = write!(body, "<span>{} forecast</span>", duration(phase.expected_seconds));
+    }
+    if phase.peak_memory_bytes > 0 && phase.expected_memory_bytes > 0 {
+        let [peak, expected] = [phase.peak_memory_bytes, phase.expected_memory_bytes]
+            .map(|bytes| prefixed(bytes as f64, "B"));
+        let _ = write!(body, "<span>{peak} of memory, {expected} forecast</span>");
+    }
+    if phase.sampling_seconds > 0.0 {
+        let part = percent(share(phase.sampling_seconds, phase.seconds));
+        let _ = write!(body, "<span>{part} of it sampling answers</span>");
+    }
+    if !phase.checkpoint.is_empty() {
+        let _ = write!(body, "<span><code>{}</code></span>", Escaped(&phase.checkpoint));
+    }
+    body.push_str("</p>\n");
+}
+
+/// The step at which a reasoning phase begins to use a reward; `None` where it does from the first.
+///
+/// Such a phase counts its steps over both stages. Only the second has a reward, at every step:
+/// what comes before the first is the cold start.
+pub(super) fn reinforced_from(phase: &PhaseReport) -> Option<f64> {
+    let first = |curve: &Curve| curve.points.first().map(|point| point.0);
+    let rewarded = phase.curves.iter().find(|curve| curve.name == "reward").and_then(first)?;
+    let mut starts = phase.curves.iter().filter_map(first);
+    (phase.kind == "reason" && starts.any(|start| start < rewarded)).then_some(rewarded)
+}
+
+/// A phase's curves by stage, each with its heading; without headings where there is one stage.
+fn stages(phase: &PhaseReport) -> Vec<(String, Vec<Curve>)> {
+    let Some(began) = reinforced_from(phase) else {
+        return vec![(String::new(), phase.curves.clone())];
+    };
+    let part = |after: bool| -> Vec<Curve> {
+        let within = |(step, _): &(f64, f64)| (*step >= began) == after;
+        let cut = |curve: &Curve| Curve {
+            points: curve.points.iter().copied().filter(within).collect(),
+            ..curve.clone()
+        };
+        phase.curves.iter().map(cut).filter(|curve| !curve.points.is_empty()).collect()
+    };
+    let titled = |title: &str, after: bool| {
+        let curves = part(after);
+        let steps = || curves.iter().flat_map(|curve| &curve.points).map(|point| point.0);
+        let (from, to) =
+            (steps().fold(f64::INFINITY, f64::min), steps().fold(f64::NEG_INFINITY, f64::max));
+        (format!("{title}: steps {} to {}", plain(from), plain(to)), curves)
+    };
+    vec![titled("Cold start", false), titled("GRPO", true)]
+}
+
+/// The figures of a phase that are in no table: of behaviours, or of held-out data before and after
+/// it.
 fn metrics(body: &mut String, phase: &PhaseReport) {
     // In the order of the table, then those that it does not know.
     let rank = |id: &str| {
         let place = measure(id).map(|known| MEASURES.iter().position(|row| row.id == known.id));
         (place.flatten().unwrap_or(MEASURES.len()), id.to_owned())
     };
-    let in_behaviours = |id: &str| MEASURES.iter().any(|row| row.behaviour && row.id == id);
-    let mut figures: Vec<_> = phase.metrics.iter().filter(|(id, _)| !in_behaviours(id)).collect();
+    let in_table = |id: &str| {
+        phase.before.contains_key(id) || MEASURES.iter().any(|row| row.behaviour && row.id == id)
+    };
+    let mut figures: Vec<_> = phase.metrics.iter().filter(|(id, _)| !in_table(id)).collect();
     figures.sort_by_key(|(id, _)| rank(id));
     if figures.is_empty() {
         return;
@@ -81,8 +140,8 @@ fn metrics(body: &mut String, phase: &PhaseReport) {
     body.push_str("</dl>\n");
 }
 
-/// The plots of a phase.
-fn curves(body: &mut String, curves: &[Curve]) {
+/// The plots of a stage.
+fn charts(body: &mut String, curves: &[Curve]) {
     if curves.is_empty() {
         return;
     }
@@ -95,8 +154,11 @@ fn curves(body: &mut String, curves: &[Curve]) {
             None => groups.push((plot, vec![curve])),
         }
     }
+    // What is trained by reward minimises no cross-entropy.
+    let rewarded = curves.iter().any(|curve| curve.name == "reward");
     let unpaid = curves.iter().any(|curve| curve.name == "reward" && is_zero(curve));
     for (group, members) in groups {
+        let group = if group == "loss" && rewarded { "policy_loss" } else { group };
         let known = measure(group);
         let unit = match known.map(|measure| measure.unit) {
             _ if !members[0].unit.is_empty() => members[0].unit.as_str(),
@@ -104,17 +166,18 @@ fn curves(body: &mut String, curves: &[Curve]) {
             Some(Unit::Share) => "share",
             None => "",
         };
+        let title = measures::label(group);
+        let alone = members.len() == 1;
         let lines: Vec<Line<'_>> = members
             .iter()
             .enumerate()
             .map(|(place, curve)| Line {
-                label: measures::plot_and_line(&curve.name).1,
+                label: if alone { title.clone() } else { measures::plot_and_line(&curve.name).1 },
                 points: &curve.points,
                 style: place % 4,
                 dots: false,
             })
             .collect();
-        let title = measures::label(group);
         let _ = write!(body, "<figure><figcaption><strong>{}</strong>", Escaped(&title));
         if !unit.is_empty() && unit != "share" {
             let _ = write!(body, " <small>{}</small>", Escaped(unit));
@@ -155,14 +218,13 @@ fn is_zero(curve: &Curve) -> bool {
 }
 
 pub(super) fn rollouts(report: &Report) -> String {
-    /// Samples of a phase that are shown before a click.
-    const OPEN: usize = 6;
     let mut body = String::new();
     if report.rollouts.is_empty() {
         return body;
     }
     body.push_str(
-        "<p class=\"about\">What the model wrote while it was trained by reward, and what it earned.</p>\n",
+        "<p class=\"about\">What the policy wrote while it was trained by reward, and what it \
+         earned.</p>\n",
     );
     let mut phases: Vec<&str> =
         report.rollouts.iter().map(|sample| sample.phase.as_str()).collect();
@@ -173,26 +235,21 @@ pub(super) fn rollouts(report: &Report) -> String {
         let class = place.map_or(String::new(), colour);
         let samples: Vec<&RolloutSample> =
             report.rollouts.iter().filter(|sample| sample.phase == name).collect();
-        let _ = write!(
-            body,
-            "<h3><span class=\"badge {class}\">{}</span></h3>\n<div class=\"samples\">\n",
-            Escaped(name)
+        let mut inside = String::from("<div class=\"samples\">\n");
+        for sample in &samples {
+            rollout(&mut inside, sample);
+        }
+        inside.push_str("</div>\n");
+        let (count, from, to) = (samples.len(), samples[0].step, samples[samples.len() - 1].step);
+        let steps =
+            if from == to { format!("step {from}") } else { format!("steps {from} to {to}") };
+        let summary = format!(
+            "<span class=\"badge {class}\">{}</span> \
+             <span class=\"snippet\">{steps}, {count} {}</span>",
+            Escaped(name),
+            if count == 1 { "sample" } else { "samples" }
         );
-        for sample in samples.iter().take(OPEN) {
-            rollout(&mut body, sample);
-        }
-        body.push_str("</div>\n");
-        if samples.len() > OPEN {
-            let _ = writeln!(
-                body,
-                "<details><summary>{} more</summary><div class=\"samples\">",
-                samples.len() - OPEN
-            );
-            for sample in &samples[OPEN..] {
-                rollout(&mut body, sample);
-            }
-            body.push_str("</div></details>\n");
-        }
+        body.push_str(&fold("", &summary, &inside, false));
     }
     body
 }
@@ -200,7 +257,8 @@ pub(super) fn rollouts(report: &Report) -> String {
 fn rollout(body: &mut String, sample: &RolloutSample) {
     let _ = write!(
         body,
-        "<div class=\"sample\"><p class=\"facts\"><span>step {}</span><span class=\"reward\">reward {}</span>",
+        "<div class=\"sample\"><p class=\"facts\"><span>step {}</span>\
+         <span class=\"reward\">reward {}</span>",
         sample.step,
         plain(sample.reward)
     );
@@ -217,32 +275,40 @@ fn rollout(body: &mut String, sample: &RolloutSample) {
 
 pub(super) fn masks(report: &Report) -> String {
     let mut body = String::new();
-    if report.masks.is_empty() {
-        return body;
-    }
+    let Some((first, others)) = report.masks.split_first() else { return body };
     body.push_str(
-        "<p class=\"about\">Training examples as the loss sees them. Only the \
-         <mark>marked tokens</mark> are trained; the others are read but not learnt. This mask is most of the \
-         difference between pre-training and fine-tuning.</p>\n<div class=\"masks\">\n",
+        "<p class=\"about\">Training examples as the loss sees them. Only the <mark>marked \
+         tokens</mark> are targets; the others are read.</p>\n<div class=\"masks\">\n",
     );
-    for mask in &report.masks {
-        let place = report.phases.iter().position(|phase| phase.name == mask.phase);
-        let _ = write!(
-            body,
-            "<figure class=\"mask\"><figcaption><span class=\"badge {}\">{}</span> {}</figcaption><pre>",
-            place.map_or(String::new(), colour),
-            Escaped(&mask.phase),
-            Escaped(&mask.title)
-        );
-        for (text, trained) in &mask.spans {
-            let _ = if *trained {
-                write!(body, "<mark>{}</mark>", Escaped(text))
-            } else {
-                write!(body, "{}", Escaped(text))
-            };
-        }
-        body.push_str("</pre></figure>\n");
-    }
+    mask(&mut body, report, first);
     body.push_str("</div>\n");
+    if !others.is_empty() {
+        let mut inside = String::from("<div class=\"masks\">\n");
+        for other in others {
+            mask(&mut inside, report, other);
+        }
+        inside.push_str("</div>\n");
+        body.push_str(&fold("", &format!("{} more", others.len()), &inside, false));
+    }
     body
+}
+
+fn mask(body: &mut String, report: &Report, mask: &MaskPicture) {
+    let place = report.phases.iter().position(|phase| phase.name == mask.phase);
+    let _ = write!(
+        body,
+        "<figure class=\"mask\"><figcaption><span class=\"badge {}\">{}</span> {}\
+         </figcaption><pre>",
+        place.map_or(String::new(), colour),
+        Escaped(&mask.phase),
+        Escaped(&mask.title)
+    );
+    for (text, trained) in &mask.spans {
+        let _ = if *trained {
+            write!(body, "<mark>{}</mark>", Escaped(text))
+        } else {
+            write!(body, "{}", Escaped(text))
+        };
+    }
+    body.push_str("</pre></figure>\n");
 }

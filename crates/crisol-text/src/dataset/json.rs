@@ -1,5 +1,7 @@
-//! JSON objects one after the other: one on each line (JSONL), several on a line, one over many lines, or the elements of
-//! a list. Which of these a file is, its beginning tells; objects are cut out by their braces, one at a time.
+//! JSON objects: one per line (JSONL), several per line, over several lines, or as one list.
+//!
+//! The layout is detected from the start of the file. Objects are delimited by their braces and
+//! parsed one at a time, so that each has its own error.
 
 use std::collections::VecDeque;
 use std::io::{self, Read};
@@ -12,17 +14,17 @@ use super::Row;
 use super::format::read_error;
 use crate::TextError;
 
-const CHUNK: usize = 1 << 16;
+const BUFFER_BYTES: usize = 1 << 16;
 const ONE_OBJECT: &str = "expected JSON objects: one on each line, in UTF-8, or a list of them";
 
-/// How the objects of a file stand.
+/// The layout of the objects in a file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Layout {
     /// The first object has not ended yet.
     Unknown,
-    /// Each on one line: what is wrong with a line ends with it.
+    /// Each object is on one line, so an error ends with its line.
     Lines,
-    /// Over several lines.
+    /// Objects over several lines.
     Loose,
     /// The elements of one list.
     List,
@@ -31,22 +33,22 @@ enum Layout {
 /// What ended a value.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum End {
-    /// Its last byte.
-    Whole,
-    /// The end of a line on which it should have ended.
+    /// Its closing brace or last byte.
+    Complete,
+    /// The end of a line, before the value was complete.
     Line,
     /// The end of the file.
     File,
 }
 
-/// The objects of JSON data, as they are read.
+/// An iterator over the objects of JSON data.
 pub(crate) struct JsonRows<R> {
     name: String,
-    bytes: Bytes<R>,
+    bytes: ByteReader<R>,
     layout: Layout,
     /// Objects so far.
     count: usize,
-    /// Objects so far that began on this line.
+    /// A line, and the number of objects so far that start on it.
     on_line: (usize, usize),
     ready: VecDeque<Result<Row, TextError>>,
     done: bool,
@@ -56,7 +58,7 @@ impl<R: Read> JsonRows<R> {
     pub(crate) fn new(name: &str, reader: R) -> Self {
         Self {
             name: name.to_owned(),
-            bytes: Bytes::new(reader),
+            bytes: ByteReader::new(reader),
             layout: Layout::Unknown,
             count: 0,
             on_line: (0, 0),
@@ -65,13 +67,13 @@ impl<R: Read> JsonRows<R> {
         }
     }
 
-    /// Reads until there is a row or the end.
+    /// Reads the next object or separator.
     fn advance(&mut self) -> io::Result<()> {
         self.bytes.skip_space()?;
         let Some(byte) = self.bytes.peek()? else {
             if self.layout == Layout::List {
                 self.stop(
-                    "the file ends before its list does".to_owned(),
+                    "the file ends inside its list".to_owned(),
                     "fetch or write the file again",
                 );
             }
@@ -93,38 +95,39 @@ impl<R: Read> JsonRows<R> {
                 self.bytes.skip_space()?;
                 if self.bytes.peek()?.is_some() {
                     let cause =
-                        format!("line {} goes on after the end of the list", self.bytes.line);
+                        format!("line {} continues after the end of the list", self.bytes.line);
                     self.stop(cause, "make the file one list, or one object on each line");
                 }
                 self.done = true;
                 return Ok(());
             }
             (Layout::Loose, byte) if byte != b'{' => {
-                let cause = format!("line {} begins with no object", self.bytes.line);
+                let cause = format!("line {} does not begin with an object", self.bytes.line);
                 self.stop(cause, ONE_OBJECT);
                 return Ok(());
             }
             _ => {}
         }
-        self.object()
+        self.read_object()
     }
 
-    /// Reads one object, or what stands in its place.
-    fn object(&mut self) -> io::Result<()> {
-        let mut first = Piece { line: self.bytes.line, column: self.bytes.column, text: vec![] };
-        let (end, first_line) = self.bytes.value(self.layout, &mut first.text)?;
+    /// Reads one object, or the malformed text in its place.
+    fn read_object(&mut self) -> io::Result<()> {
+        let mut first =
+            ValueText { line: self.bytes.line, column: self.bytes.column, text: vec![] };
+        let (end, first_line) = self.bytes.read_value(self.layout, &mut first.text)?;
         if self.layout == Layout::Unknown {
             self.layout = match first_line {
                 None => Layout::Lines,
                 Some((length, second)) => {
-                    // An object over many lines, or a line that is cut off with whole ones below?
+                    // Either an object over many lines, or a truncated line above complete ones.
                     if is_object(&first.text[second..]) {
                         let text = first.text.split_off(second);
-                        let line = first.line + lines(&first.text);
+                        let line = first.line + count_lines(&first.text);
                         first.text.truncate(length);
                         self.layout = Layout::Lines;
                         self.parse(&first, End::Line);
-                        self.parse(&Piece { line, column: 0, text }, End::Whole);
+                        self.parse(&ValueText { line, column: 0, text }, End::Complete);
                         return Ok(());
                     }
                     Layout::Loose
@@ -138,40 +141,44 @@ impl<R: Read> JsonRows<R> {
                     self.bytes.skip_line()?;
                 }
             }
-            (Layout::List | Layout::Loose, End::Whole) => {}
-            // Where the next object begins is not known.
+            (Layout::List | Layout::Loose, End::Complete) => {}
+            // The start of the next object is unknown.
             _ => self.done = true,
         }
         Ok(())
     }
 
-    fn parse(&mut self, piece: &Piece, end: End) {
+    fn parse(&mut self, value: &ValueText, end: End) {
         self.count += 1;
-        if self.on_line.0 == piece.line {
+        if self.on_line.0 == value.line {
             self.on_line.1 += 1;
         } else {
-            self.on_line = (piece.line, 1);
+            self.on_line = (value.line, 1);
         }
-        let place = match self.layout {
+        let location = match self.layout {
             Layout::Lines if self.on_line.1 > 1 => {
-                format!("{}:{} (object {})", self.name, piece.line, self.on_line.1)
+                format!("{}:{} (object {})", self.name, value.line, self.on_line.1)
             }
-            Layout::Lines => format!("{}:{}", self.name, piece.line),
+            Layout::Lines => format!("{}:{}", self.name, value.line),
             _ => format!("{}: record {}", self.name, self.count),
         };
-        let row = match piece.parse(self.layout == Layout::Lines, end) {
-            Ok(object) => Ok(Row { place, object }),
+        let row = match value.parse(self.layout == Layout::Lines, end) {
+            Ok(object) => Ok(Row { location, object }),
             Err((cause, remedy)) => {
-                Err(TextError::Malformed { place, cause, remedy: remedy.to_owned() })
+                Err(TextError::Malformed { location, cause, remedy: remedy.to_owned() })
             }
         };
         self.ready.push_back(row);
     }
 
-    /// What is wrong with the file beyond any object.
+    /// Ends with an error of the file as a whole.
     fn stop(&mut self, cause: String, remedy: &str) {
-        let place = self.name.clone();
-        self.ready.push_back(Err(TextError::Malformed { place, cause, remedy: remedy.to_owned() }));
+        let location = self.name.clone();
+        self.ready.push_back(Err(TextError::Malformed {
+            location,
+            cause,
+            remedy: remedy.to_owned(),
+        }));
         self.done = true;
     }
 }
@@ -190,28 +197,28 @@ impl<R: Read> Iterator for JsonRows<R> {
     }
 }
 
-/// The bytes of one value and where it begins.
-struct Piece {
+/// The bytes of one value, and where it starts.
+struct ValueText {
     line: usize,
     column: usize,
     text: Vec<u8>,
 }
 
-impl Piece {
+impl ValueText {
     fn parse(
         &self,
         one_line: bool,
         end: End,
     ) -> Result<Map<String, Value>, (String, &'static str)> {
-        // Where a byte stands; columns are counted from 1.
-        let at = |byte: usize| {
+        // The position of a byte; columns count from 1.
+        let position = |byte: usize| {
             let before = &self.text[..byte.min(self.text.len())];
             let line = before.iter().rposition(|&b| b == b'\n' || b == b'\r');
             let column = match line {
                 Some(start) => byte - start,
                 None => self.column + byte + 1,
             };
-            let line = self.line + lines(before);
+            let line = self.line + count_lines(before);
             if one_line {
                 format!("at column {column}")
             } else {
@@ -220,13 +227,13 @@ impl Piece {
         };
         let text = str::from_utf8(&self.text).map_err(|error| {
             let byte = error.valid_up_to();
-            let place = if one_line {
+            let position = if one_line {
                 format!("at byte {} of the line", self.column + byte + 1)
             } else {
-                at(byte)
+                position(byte)
             };
             (
-                format!("invalid UTF-8 {place}"),
+                format!("invalid UTF-8 {position}"),
                 "save the file as UTF-8, such as with iconv -f LATIN1 -t UTF-8",
             )
         })?;
@@ -241,48 +248,51 @@ impl Piece {
                 {
                     return Err((
                         format!(
-                            "{} {} is a lone surrogate, half of a character outside of the first 65,536",
+                            "{} {} is a lone surrogate, half of a character above U+FFFF",
                             &text[byte..(byte + 6).min(text.len())],
-                            at(byte)
+                            position(byte)
                         ),
-                        "remove it, or write the whole character; Python's errors=\"replace\" does so on writing",
+                        "remove it, or write the whole character; \
+                         Python's errors=\"replace\" does so on writing",
                     ));
                 }
-                let byte = byte_of(text, error.line(), error.column());
-                if let Some((word, byte)) = not_a_number(text, byte) {
+                let byte = byte_offset(text, error.line(), error.column());
+                if let Some((word, byte)) = non_finite_number(text, byte) {
                     return Err((
-                        format!("{word} {} is not JSON", at(byte)),
-                        "write null for a missing value; Python's json.dumps(…, allow_nan=False) finds them",
+                        format!("{word} {} is not JSON", position(byte)),
+                        "write null for a missing value; \
+                         Python's json.dumps(…, allow_nan=False) finds them",
                     ));
                 }
                 let cause = match end {
                     End::Line if !one_line => "a string has no end on its line",
-                    End::File if !one_line => "the file ends inside of the object",
+                    End::File if !one_line => "the file ends inside the object",
                     _ => cause,
                 };
-                Err((format!("not JSON: {cause} {}", at(byte.saturating_sub(1))), ONE_OBJECT))
+                Err((format!("not JSON: {cause} {}", position(byte.saturating_sub(1))), ONE_OBJECT))
             }
         }
     }
 }
 
-/// The byte at a line and column (from 1, in bytes) of a text, as `serde_json` says them.
-fn byte_of(text: &str, line: usize, column: usize) -> usize {
+/// The byte offset of a line and column (from 1, in bytes), as `serde_json` reports them.
+fn byte_offset(text: &str, line: usize, column: usize) -> usize {
     let start =
         text.split_inclusive('\n').take(line.saturating_sub(1)).map(str::len).sum::<usize>();
     (start + column).min(text.len())
 }
 
-/// A word that other programs write for a number that is none, and where it begins: an error is at its first or second
-/// byte.
-fn not_a_number(text: &str, error: usize) -> Option<(&'static str, usize)> {
+/// A non-finite number (`NaN`, …) and its offset, given `serde_json`'s error offset.
+///
+/// The error is at the first or second byte of the word.
+fn non_finite_number(text: &str, error: usize) -> Option<(&'static str, usize)> {
     let rest = text.get(error.saturating_sub(2)..)?;
-    let at = rest.trim_start_matches([':', ' ', ',', '[']);
-    let word = ["NaN", "Infinity", "-Infinity"].into_iter().find(|word| at.starts_with(word))?;
-    Some((word, text.len() - at.len()))
+    let rest = rest.trim_start_matches([':', ' ', ',', '[']);
+    let word = ["NaN", "Infinity", "-Infinity"].into_iter().find(|word| rest.starts_with(word))?;
+    Some((word, text.len() - rest.len()))
 }
 
-/// Where the first escape is that is half of a pair without the other half.
+/// The offset of the first `\\u` escape that is half of a surrogate pair without the other.
 fn lone_surrogate(text: &str) -> Option<usize> {
     let bytes = text.as_bytes();
     let unit = |at: usize| -> Option<u16> {
@@ -298,7 +308,7 @@ fn lone_surrogate(text: &str) -> Option<usize> {
         match unit(at) {
             Some(0xD800..=0xDBFF) if matches!(unit(at + 6), Some(0xDC00..=0xDFFF)) => at += 12,
             Some(0xD800..=0xDFFF) => return Some(at),
-            // The backslash and what it escapes.
+            // The backslash and the escaped character.
             _ => at += 2,
         }
     }
@@ -310,8 +320,8 @@ fn is_object(text: &[u8]) -> bool {
         && serde_json::from_slice::<Map<String, Value>>(text).is_ok()
 }
 
-/// How many line ends there are; `\r\n` is one.
-fn lines(text: &[u8]) -> usize {
+/// The number of line ends; `\r\n` is one.
+fn count_lines(text: &[u8]) -> usize {
     let mut previous = 0;
     let mut count = 0;
     for &byte in text {
@@ -321,25 +331,25 @@ fn lines(text: &[u8]) -> usize {
     count
 }
 
-/// Bytes with their place.
-struct Bytes<R> {
+/// A buffered reader that tracks line and column.
+struct ByteReader<R> {
     reader: R,
     buffer: Vec<u8>,
-    at: usize,
+    position: usize,
     filled: usize,
-    /// From 1.
+    /// Current line, from 1.
     line: usize,
-    /// Bytes before on this line.
+    /// Bytes read of the current line.
     column: usize,
     after_return: bool,
 }
 
-impl<R: Read> Bytes<R> {
+impl<R: Read> ByteReader<R> {
     fn new(reader: R) -> Self {
         Self {
             reader,
-            buffer: vec![0; CHUNK],
-            at: 0,
+            buffer: vec![0; BUFFER_BYTES],
+            position: 0,
             filled: 0,
             line: 1,
             column: 0,
@@ -348,8 +358,8 @@ impl<R: Read> Bytes<R> {
     }
 
     fn peek(&mut self) -> io::Result<Option<u8>> {
-        if self.at == self.filled {
-            self.at = 0;
+        if self.position == self.filled {
+            self.position = 0;
             self.filled = 0;
             self.filled = loop {
                 match self.reader.read(&mut self.buffer) {
@@ -361,13 +371,13 @@ impl<R: Read> Bytes<R> {
                 return Ok(None);
             }
         }
-        Ok(Some(self.buffer[self.at]))
+        Ok(Some(self.buffer[self.position]))
     }
 
-    /// Goes past the byte that was peeked at.
+    /// Consumes the byte that [`Self::peek`] returned.
     fn bump(&mut self) {
-        let byte = self.buffer[self.at];
-        self.at += 1;
+        let byte = self.buffer[self.position];
+        self.position += 1;
         let line_end = byte == b'\r' || byte == b'\n';
         if byte == b'\r' || (byte == b'\n' && !self.after_return) {
             self.line += 1;
@@ -376,21 +386,21 @@ impl<R: Read> Bytes<R> {
         self.column = if line_end { 0 } else { self.column + 1 };
     }
 
-    /// Goes past the bytes of a string that mean nothing but themselves, as far as they are in the buffer; says whether there
-    /// were any.
+    /// Copies a string's ordinary bytes, as far as they are buffered. Returns whether there were
+    /// any.
     fn copy_plain(&mut self, text: &mut Vec<u8>) -> bool {
-        let ahead = &self.buffer[self.at..self.filled];
+        let ahead = &self.buffer[self.position..self.filled];
         let ahead = &ahead[..memchr3(b'"', b'\\', b'\n', ahead).unwrap_or(ahead.len())];
         let ahead = &ahead[..memchr(b'\r', ahead).unwrap_or(ahead.len())];
         text.extend_from_slice(ahead);
-        self.at += ahead.len();
+        self.position += ahead.len();
         self.column += ahead.len();
         self.after_return &= ahead.is_empty();
         !ahead.is_empty()
     }
 
     fn skip_space(&mut self) -> io::Result<()> {
-        // A byte order mark is three bytes at the very beginning.
+        // Also skips a byte order mark, three bytes at the start of the file.
         while let Some(byte) = self.peek()? {
             let mark = self.line == 1 && "\u{FEFF}".as_bytes().get(self.column) == Some(&byte);
             if !byte.is_ascii_whitespace() && !mark {
@@ -411,9 +421,11 @@ impl<R: Read> Bytes<R> {
         Ok(())
     }
 
-    /// Reads one value into `text` and says what ended it; of one over several lines in an unknown layout also how long its
-    /// first line is and where the second that is not blank begins.
-    fn value(
+    /// Reads one value into `text` and returns what ended it.
+    ///
+    /// If the layout is unknown and the value has several lines, also returns the length of its
+    /// first line and the offset of the next non-blank one.
+    fn read_value(
         &mut self,
         layout: Layout,
         text: &mut Vec<u8>,
@@ -434,7 +446,7 @@ impl<R: Read> Bytes<R> {
                     return Ok((End::Line, first_line));
                 }
                 match first_line {
-                    // A blank line is none.
+                    // Skips blank lines.
                     Some((length, second)) if text[second..].trim_ascii().is_empty() => {
                         first_line = Some((length, text.len() + 1));
                     }
@@ -454,7 +466,7 @@ impl<R: Read> Bytes<R> {
                 && matches!(byte, b',' | b']')
                 && !in_string
             {
-                return Ok((End::Whole, None));
+                return Ok((End::Complete, None));
             }
             text.push(byte);
             self.bump();
@@ -467,7 +479,7 @@ impl<R: Read> Bytes<R> {
                 b'}' | b']' => {
                     depth = depth.saturating_sub(1);
                     if depth == 0 {
-                        return Ok((End::Whole, first_line));
+                        return Ok((End::Complete, first_line));
                     }
                 }
                 _ => {}

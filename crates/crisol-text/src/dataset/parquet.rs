@@ -1,6 +1,6 @@
-//! Parquet files: rows from columns, page by page.
+//! Parquet files, read row by row, one page of each column at a time.
 //!
-//! The library reads what a well-formed file holds; what a damaged one makes it panic on is turned into an error.
+//! The library panics on some damaged files; these panics become errors.
 
 use std::fs::File;
 
@@ -11,15 +11,16 @@ use serde_json::{Map, Number, Value};
 
 use super::Row;
 use crate::TextError;
-use crate::guard::guarded;
+use crate::panics::catch_panic;
 
-/// Values of a column that are decoded at a time.
-const BATCH: usize = 64;
+/// Values of a column that are decoded at once.
+const BATCH_SIZE: usize = 64;
 
-/// How many rows a file has, and bytes without compression.
-pub(super) fn totals(file: File) -> Option<(usize, usize)> {
+/// The number of rows, and the uncompressed bytes, according to the header.
+pub(super) fn header_totals(file: File) -> Option<(usize, usize)> {
     let metadata =
-        guarded(|| SerializedFileReader::new(file).map(|reader| reader.metadata().clone())).ok()?;
+        catch_panic(|| SerializedFileReader::new(file).map(|reader| reader.metadata().clone()))
+            .ok()?;
     let rows = usize::try_from(metadata.file_metadata().num_rows()).ok()?;
     let bytes = metadata.row_groups().iter().map(|group| group.total_byte_size().max(0) as usize);
     Some((rows, bytes.fold(0, usize::saturating_add)))
@@ -30,7 +31,7 @@ pub(super) fn rows(
     file: File,
 ) -> Result<impl Iterator<Item = Result<Row, TextError>> + Send, TextError> {
     let reader =
-        guarded(|| SerializedFileReader::new(file)).map_err(|cause| damaged(&name, &cause))?;
+        catch_panic(|| SerializedFileReader::new(file)).map_err(|cause| damaged(&name, &cause))?;
     let mut groups = 0..reader.num_row_groups();
     let mut group: Option<Rows> = None;
     let mut record = 0;
@@ -38,21 +39,21 @@ pub(super) fn rows(
     Ok(std::iter::from_fn(move || {
         while !failed {
             let next = match &mut group {
-                Some(Rows(rows)) => guarded(|| rows.next().transpose()),
+                Some(Rows(rows)) => catch_panic(|| rows.next().transpose()),
                 None => Ok(None),
             };
             match next {
                 Ok(Some(columns)) => {
                     record += 1;
-                    let place = format!("{name}: record {record}");
-                    return Some(Ok(Row { place, object: object(columns) }));
+                    let location = format!("{name}: record {record}");
+                    return Some(Ok(Row { location, object: object(columns) }));
                 }
                 Ok(None) => {
                     let i = groups.next()?;
-                    let opened = guarded(|| {
+                    let opened = catch_panic(|| {
                         let rows = reader.get_row_group(i)?;
                         let schema = reader.metadata().file_metadata().schema_descr_ptr();
-                        TreeBuilder::new().with_batch_size(BATCH).as_iter(schema, &*rows)
+                        TreeBuilder::new().with_batch_size(BATCH_SIZE).as_iter(schema, &*rows)
                     });
                     match opened {
                         Ok(rows) => group = Some(Rows(rows)),
@@ -64,8 +65,8 @@ pub(super) fn rows(
                 }
                 Err(cause) => {
                     failed = true;
-                    let place = format!("{name}: record {}", record + 1);
-                    return Some(Err(damaged(&place, &cause)));
+                    let location = format!("{name}: record {}", record + 1);
+                    return Some(Err(damaged(&location, &cause)));
                 }
             }
         }
@@ -75,9 +76,9 @@ pub(super) fn rows(
 
 struct Rows(ReaderIter);
 
-fn damaged(place: &str, cause: &str) -> TextError {
+fn damaged(location: &str, cause: &str) -> TextError {
     TextError::Malformed {
-        place: place.to_owned(),
+        location: location.to_owned(),
         cause: format!("cannot be read as Parquet: {cause}"),
         remedy: "fetch or write the file again (compressed with snappy, gzip, zstd or not at all)"
             .to_owned(),
@@ -104,11 +105,11 @@ fn value(field: &Field) -> Value {
         Field::UInt(number) => (*number).into(),
         Field::ULong(number) => (*number).into(),
         Field::Float16(number) => float(f64::from(f32::from(*number))),
-        // The shortest decimal that gives this f32, not its digits as an f64.
+        // The shortest decimal of this f32, not the digits of its f64.
         Field::Float(number) => float(number.to_string().parse().unwrap_or(f64::NAN)),
         Field::Double(number) => float(*number),
         Field::Str(text) => text.as_str().into(),
-        // Strings that the writer did not mark as such.
+        // Some writers do not mark strings as UTF-8.
         Field::Bytes(bytes) => match str::from_utf8(bytes.data()) {
             Ok(text) => text.into(),
             Err(_) => Value::Array(bytes.data().iter().map(|&byte| byte.into()).collect()),
@@ -133,7 +134,7 @@ fn value(field: &Field) -> Value {
     }
 }
 
-/// Numbers that are not finite are missing ones.
+/// A JSON number; non-finite values become null.
 fn float(number: f64) -> Value {
     Number::from_f64(number).map_or(Value::Null, Value::Number)
 }

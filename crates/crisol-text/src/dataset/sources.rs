@@ -1,4 +1,4 @@
-//! What a source names: files, folders, patterns, standard input, and data sets that the caller has found files for.
+//! Resolves a source to files: a path, folder, glob pattern, standard input or named data set.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ pub(super) enum Input {
 }
 
 impl Input {
-    /// What messages call it.
+    /// The name in messages.
     pub(super) fn name(&self) -> String {
         match self {
             Input::Stdin => "standard input".to_owned(),
@@ -23,7 +23,7 @@ impl Input {
     }
 }
 
-/// The files of a source in order; `-` has none that can be opened by a name.
+/// The files of a source, in order. Standard input (`-`) has none.
 pub fn data_files(source: &str, options: &ReadOptions) -> Result<Vec<PathBuf>, TextError> {
     let file = |input| match input {
         Input::File(path) => Some(path),
@@ -40,40 +40,40 @@ pub(super) fn inputs(source: &str, options: &ReadOptions) -> Result<Vec<Input>, 
     if source == "-" {
         return Ok(vec![Input::Stdin]);
     }
-    let nothing = |cause: &str| TextError::NoFiles {
+    let no_files = |cause: &str| TextError::NoFiles {
         source_name: source.to_owned(),
         cause: cause.to_owned(),
     };
     let files = match fs::metadata(path) {
         Ok(found) if found.is_dir() => {
             let mut files = vec![];
-            in_folder(path, &mut files)?;
+            collect_data_files(path, &mut files)?;
             files.sort();
             if files.is_empty() {
-                return Err(nothing("a folder without data files"));
+                return Err(no_files("a folder without data files"));
             }
             files
         }
-        // A name that exists is taken as it is, whatever characters it has.
+        // Only a path that does not exist is read as a pattern.
         Err(error) if source.contains(['*', '?', '[']) => {
             let paths = glob::glob(source).map_err(|wrong| {
-                nothing(&format!("not a file ({error}) and no pattern ({wrong})"))
+                no_files(&format!("not a file ({error}) and not a valid pattern ({wrong})"))
             })?;
             let mut files: Vec<PathBuf> = paths.flatten().filter(|path| path.is_file()).collect();
             files.sort();
             if files.is_empty() {
-                return Err(nothing("a pattern that no file matches"));
+                return Err(no_files("no file matches this pattern"));
             }
             files
         }
-        // One that cannot be read is an error when it is opened.
+        // A path that cannot be read is an error on opening.
         _ => vec![path.to_owned()],
     };
     Ok(files.into_iter().map(Input::File).collect())
 }
 
-/// Data files in a folder and its folders. Hidden ones are none, and links to folders are not followed.
-fn in_folder(folder: &Path, files: &mut Vec<PathBuf>) -> Result<(), TextError> {
+/// Collects the data files of a folder, recursively. Skips hidden files and links to folders.
+fn collect_data_files(folder: &Path, files: &mut Vec<PathBuf>) -> Result<(), TextError> {
     let read = |source| read_error(folder, source);
     for entry in fs::read_dir(folder).map_err(read)? {
         let entry = entry.map_err(read)?;
@@ -82,7 +82,7 @@ fn in_folder(folder: &Path, files: &mut Vec<PathBuf>) -> Result<(), TextError> {
             continue;
         }
         if entry.file_type().map_err(read)?.is_dir() {
-            in_folder(&path, files)?;
+            collect_data_files(&path, files)?;
         } else if is_data_file(&path) && path.is_file() {
             files.push(path);
         }

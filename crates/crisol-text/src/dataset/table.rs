@@ -1,4 +1,4 @@
-//! Tables of strings: CSV and TSV with a header row. An empty cell is an absent value.
+//! CSV and TSV tables with a header row. An empty cell is an absent value.
 
 use std::io::{self, BufRead, Read};
 use std::path::Path;
@@ -13,13 +13,13 @@ use super::format::read_error;
 use super::{Row, Rows};
 use crate::TextError;
 
-/// Bytes of a header line at most.
-const HEADER: usize = 1 << 16;
+/// Longest header line in bytes.
+const MAX_HEADER_BYTES: usize = 1 << 16;
 
-/// What separates cells: the likeliest of a header line's characters.
+/// The delimiter of the cells: comma, tab or semicolon, whichever the header has most of.
 pub(super) fn delimiter(header: &[u8]) -> u8 {
     let count = |delimiter: u8| memchr_iter(delimiter, header).count();
-    // The first of the most frequent; a comma where there is none.
+    // `max_by_key` returns the last maximum, so reversing prefers the comma.
     let candidates = [b',', b'\t', b';'];
     candidates.into_iter().rev().max_by_key(|&d| count(d)).unwrap_or(b',')
 }
@@ -31,12 +31,15 @@ pub(super) fn rows(name: &str, bytes: impl BufRead + Send + 'static) -> Rows {
     let mut failed = false;
     let odd_quotes = Arc::new(AtomicBool::new(false));
     let mut spans_lines = false;
-    let mut bytes = Quotes { reader: bytes, odd: Arc::clone(&odd_quotes) };
-    // The header says the delimiter, so that it is read before the table is.
+    let mut bytes = QuoteParity { reader: bytes, odd: Arc::clone(&odd_quotes) };
+    // The delimiter is detected from the header, before the CSV reader starts.
     let opening = (|| {
         let mut header = vec![];
         let mut byte = [0];
-        while header.len() < HEADER && !header.ends_with(b"\n") && bytes.read(&mut byte)? == 1 {
+        while header.len() < MAX_HEADER_BYTES
+            && !header.ends_with(b"\n")
+            && bytes.read(&mut byte)? == 1
+        {
             header.extend(byte);
         }
         let header = header.strip_prefix("\u{FEFF}".as_bytes()).unwrap_or(&header).to_vec();
@@ -47,8 +50,8 @@ pub(super) fn rows(name: &str, bytes: impl BufRead + Send + 'static) -> Rows {
         if failed {
             return None;
         }
-        let wrong = |place: String, cause: String, remedy: &str| {
-            Some(Err(TextError::Malformed { place, cause, remedy: remedy.to_owned() }))
+        let malformed = |location: String, cause: String, remedy: &str| {
+            Some(Err(TextError::Malformed { location, cause, remedy: remedy.to_owned() }))
         };
         if let Some(opening) = opening.take() {
             let opened = opening.map_err(csv::Error::from).and_then(|(delimiter, bytes)| {
@@ -57,14 +60,14 @@ pub(super) fn rows(name: &str, bytes: impl BufRead + Send + 'static) -> Rows {
                 Ok((reader, header))
             });
             match opened {
-                Ok((reader, header)) => match names(&header) {
+                Ok((reader, header)) => match column_names(&header) {
                     Ok(header) => state = Some((reader, header)),
                     Err(cause) => {
                         failed = true;
-                        return wrong(
+                        return malformed(
                             name.clone(),
                             cause,
-                            "give each column a name of its own in the first line",
+                            "give each column its own name in the first line",
                         );
                     }
                 },
@@ -77,15 +80,15 @@ pub(super) fn rows(name: &str, bytes: impl BufRead + Send + 'static) -> Rows {
         let (reader, header) = state.as_mut()?;
         let mut cells = ByteRecord::new();
         record += 1;
-        let place = format!("{name}: record {record}");
+        let location = format!("{name}: record {record}");
         match reader.read_byte_record(&mut cells) {
             Ok(true) => spans_lines = cells.iter().any(|cell| cell.contains(&b'\n')),
-            // A quote that is not closed takes in all rows to the end.
+            // An unclosed quote swallows all rows to the end of the file.
             Ok(false) if spans_lines && odd_quotes.load(Ordering::Relaxed) => {
                 failed = true;
-                let place = format!("{name}: record {}", record - 1);
-                return wrong(
-                    place,
+                let location = format!("{name}: record {}", record - 1);
+                return malformed(
+                    location,
                     "a quote is not closed in the last record".to_owned(),
                     "close or double it",
                 );
@@ -95,7 +98,7 @@ pub(super) fn rows(name: &str, bytes: impl BufRead + Send + 'static) -> Rows {
                 if let csv::ErrorKind::UnequalLengths { len, expected_len, .. } = error.kind() {
                     let cause = format!("has {len} cells, and the header {expected_len}");
                     let remedy = "put cells with delimiters, quotes or line breaks into quotes";
-                    return wrong(place, cause, remedy);
+                    return malformed(location, cause, remedy);
                 }
                 failed = true;
                 return Some(Err(unreadable(&name, error)));
@@ -108,20 +111,20 @@ pub(super) fn rows(name: &str, bytes: impl BufRead + Send + 'static) -> Rows {
                 Ok(text) => drop(object.insert(column.clone(), text.into())),
                 Err(_) => {
                     let cause = format!("the cell of `{column}` is not UTF-8");
-                    return wrong(place, cause, "save the file as UTF-8");
+                    return malformed(location, cause, "save the file as UTF-8");
                 }
             }
         }
-        Some(Ok(Row { place, object }))
+        Some(Ok(Row { location, object }))
     }))
 }
 
-/// The columns' names.
-fn names(header: &ByteRecord) -> Result<Vec<String>, String> {
+/// The names of the columns; they must differ.
+fn column_names(header: &ByteRecord) -> Result<Vec<String>, String> {
     let mut names: Vec<String> = vec![];
     for (i, name) in header.iter().enumerate() {
         let name = str::from_utf8(name).map_err(|_| "the header is not UTF-8".to_owned())?.trim();
-        // Tables of pandas begin with a column of numbers without a name.
+        // pandas writes an index column without a name.
         let name = if name.is_empty() { format!("column {}", i + 1) } else { name.to_owned() };
         if names.contains(&name) {
             return Err(format!("the header names `{name}` twice"));
@@ -139,13 +142,13 @@ fn unreadable(name: &str, error: csv::Error) -> TextError {
     read_error(Path::new(name), source)
 }
 
-/// Bytes, with a note whether the quotes among them are in pairs.
-struct Quotes<R> {
+/// A reader that tracks whether the number of quotes so far is odd.
+struct QuoteParity<R> {
     reader: R,
     odd: Arc<AtomicBool>,
 }
 
-impl<R: Read> Read for Quotes<R> {
+impl<R: Read> Read for QuoteParity<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let bytes = self.reader.read(buffer)?;
         let quotes = memchr_iter(b'"', &buffer[..bytes]).count();

@@ -1,5 +1,7 @@
-//! Plain text: one document a file, or several with a separator between them. Line ends of all systems become `\n`. A very long
-//! file without a separator is cut at a line's end, so that a file of any size is read in little memory.
+//! Plain text: one document per file, or several with a separator between them.
+//!
+//! All line ends become `\n`. A very long file without a separator is split at line ends, to bound
+//! the memory.
 
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
@@ -11,14 +13,15 @@ use super::format::read_error;
 use super::{Row, Rows};
 use crate::TextError;
 
-/// Without a separator, a document of so many bytes ends with its line. The longest books have a fifth of it.
-const LONGEST: usize = 16 << 20;
+/// Without a separator, a document ends with the line that reaches this many bytes. The longest
+/// books have a fifth of it.
+const MAX_DOCUMENT_BYTES: usize = 16 << 20;
 
 /// What ended a document.
 #[derive(PartialEq)]
 enum End {
     Separator,
-    /// The end of a line, because it is long enough.
+    /// A line end, after [`MAX_DOCUMENT_BYTES`].
     Line,
     File,
 }
@@ -32,9 +35,9 @@ pub(super) fn rows(name: &str, bytes: impl BufRead + Send + 'static, separator: 
     Box::new(std::iter::from_fn(move || {
         while !failed {
             let mut document = vec![];
-            let end = match document_until(&mut lines, &separator, &mut document) {
+            let end = match read_document(&mut lines, &separator, &mut document) {
                 Ok(end) => end,
-                // A decompressor would say it again and again.
+                // A decompressor would repeat its error without end.
                 Err(source) => {
                     failed = true;
                     return Some(Err(read_error(Path::new(&name), source)));
@@ -54,7 +57,7 @@ pub(super) fn rows(name: &str, bytes: impl BufRead + Send + 'static, separator: 
                     let before = &document[..error.valid_up_to()];
                     let line = first_line + memchr_iter(b'\n', before).count();
                     return Some(Err(TextError::Malformed {
-                        place: format!("{name}:{line}"),
+                        location: format!("{name}:{line}"),
                         cause: "not UTF-8".to_owned(),
                         remedy:
                             "save it as UTF-8, such as with iconv -f LATIN1 -t UTF-8 FILE > NEW"
@@ -67,14 +70,14 @@ pub(super) fn rows(name: &str, bytes: impl BufRead + Send + 'static, separator: 
             }
             record += 1;
             let object = Map::from_iter([("text".to_owned(), text.into())]);
-            return Some(Ok(Row { place: format!("{name}: record {record}"), object }));
+            return Some(Ok(Row { location: format!("{name}: record {record}"), object }));
         }
         None
     }))
 }
 
-/// Reads up to the next separator, which is left out, or to another end.
-fn document_until(
+/// Reads the next document, without its separator, and says what ended it.
+fn read_document(
     lines: &mut impl BufRead,
     separator: &[u8],
     document: &mut Vec<u8>,
@@ -85,14 +88,14 @@ fn document_until(
             document.truncate(document.len() - separator.len());
             return Ok(End::Separator);
         }
-        if separator.is_empty() && document.len() >= LONGEST {
+        if separator.is_empty() && document.len() >= MAX_DOCUMENT_BYTES {
             return Ok(End::Line);
         }
     }
     Ok(End::File)
 }
 
-/// Turns `\r\n` and a `\r` alone into `\n`.
+/// A reader that turns `\r\n` and a lone `\r` into `\n`.
 struct LineEnds<R> {
     reader: R,
     after_return: bool,

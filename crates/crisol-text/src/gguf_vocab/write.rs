@@ -1,31 +1,31 @@
-//! The way back: the tokenizer and template of a model's folder as the vocabulary that a GGUF file carries.
+//! Writes the tokenizer and template of a model folder as the vocabulary of a GGUF file.
 //!
-//! What llama.cpp makes of it must be the same ids. So the tokenizer's parts are compared with those that such a file has
-//! a name for, and what has none is an error. A sentencepiece vocabulary is told by scores there and by a list of merges in
-//! a `tokenizer.json`: the list is in the order of the scores, which is all that counts of them.
+//! llama.cpp must produce equal ids. So normalizer and pre-tokenizer must equal a known named one;
+//! any other is an error. Sentencepiece vocabularies have scores there, but merges in a
+//! `tokenizer.json`. The scores are derived from the order of the merges.
 
 use std::collections::HashMap;
 
 use serde_json::{Value, json};
 
-use super::{GgufVocab, PRES};
+use super::{GgufVocab, PRE_TOKENIZERS};
 use crate::sentencepiece::{Piece, PieceKind, SPACE, Vocabulary};
 use crate::{TextError, TextSetup};
 
 impl TextSetup {
-    /// The vocabulary of a GGUF file for a model with `vocab_size` tokens: where the tokenizer has fewer, the rest is filled
-    /// up as llama.cpp's converter does.
+    /// The vocabulary of a GGUF file, for a model with `vocab_size` tokens. If the tokenizer has
+    /// fewer, padding tokens are added, as by llama.cpp's converter.
     pub fn to_gguf(&self, vocab_size: usize) -> Result<GgufVocab, TextError> {
         let tokenizer: Value = serde_json::from_str(&self.tokenizer.to_json())
             .expect("the tokenizers library writes JSON");
-        let parts = Parts::of(&tokenizer)?;
-        let (bos, eos) = (self.tokenizer.plain_bos(), self.tokenizer.plain_eos());
+        let parts = TokenizerParts::parse(&tokenizer)?;
+        let (bos, eos) = (self.tokenizer.prepended_token(), self.tokenizer.appended_token());
         if eos.is_some_and(|eos| eos != self.eos) {
-            return Err(refused(
-                "it ends texts with another token than the one that ends documents",
+            return Err(unsupported(
+                "it appends another token to texts than the end-of-text token",
             ));
         }
-        // The end of a turn, and of a message that a tool is to answer.
+        // The first further stop token ends a turn, the second a message with tool calls.
         let mut stops = self.stop_ids.iter().copied().filter(|&stop| stop != self.eos);
         let mut vocab = GgufVocab {
             bos: bos.or(self.named_token("bos_token")),
@@ -40,16 +40,16 @@ impl TextSetup {
             ..GgufVocab::default()
         };
         let pieces = self.pieces(&parts, vocab_size)?;
-        match parts.split()? {
-            Split::Named(pre) => {
+        match parts.pre_tokenization()? {
+            PreTokenization::Named(pre) => {
                 "gpt2".clone_into(&mut vocab.model);
                 vocab.pre = Some(pre.to_owned());
                 vocab.merges = parts.merges.iter().map(|pair| pair.join(" ")).collect();
             }
-            Split::Sentencepiece { space_prefix } => {
+            PreTokenization::Sentencepiece { space_prefix } => {
                 "llama".clone_into(&mut vocab.model);
                 vocab.add_space_prefix = Some(space_prefix);
-                vocab.scores = scores(&pieces, &parts.merges)?;
+                vocab.scores = scores_from_merges(&pieces, &parts.merges)?;
             }
         }
         vocab.token_types = pieces.iter().map(|piece| piece.kind.number()).collect();
@@ -57,14 +57,18 @@ impl TextSetup {
         Ok(vocab)
     }
 
-    /// The tokens by id, without their scores.
-    fn pieces(&self, parts: &Parts<'_>, vocab_size: usize) -> Result<Vec<Piece>, TextError> {
+    /// The tokens by id, with scores of 0.
+    fn pieces(
+        &self,
+        parts: &TokenizerParts<'_>,
+        vocab_size: usize,
+    ) -> Result<Vec<Piece>, TextError> {
         let mut added = HashMap::new();
         for token in parts.json["added_tokens"].as_array().into_iter().flatten() {
-            let trims = ["lstrip", "rstrip", "single_word"].iter().any(|key| token[*key] == true);
-            if trims {
-                return Err(refused(&format!(
-                    "its token {} takes the spaces or looks at the letters beside it",
+            let strips = ["lstrip", "rstrip", "single_word"].iter().any(|key| token[*key] == true);
+            if strips {
+                return Err(unsupported(&format!(
+                    "its token {} strips neighbouring spaces, or matches whole words only",
                     token["content"]
                 )));
             }
@@ -94,26 +98,26 @@ impl TextSetup {
     }
 }
 
-/// How text is split before it is merged, as a GGUF file says it.
-enum Split {
+/// How text is split before merging, as a GGUF file describes it.
+enum PreTokenization {
     Named(&'static str),
     Sentencepiece { space_prefix: bool },
 }
 
-/// What counts of a `tokenizer.json`.
-struct Parts<'a> {
+/// The relevant parts of a `tokenizer.json`.
+struct TokenizerParts<'a> {
     json: &'a Value,
     normalizers: Vec<Value>,
     pre_tokenizers: Vec<Value>,
     merges: Vec<[String; 2]>,
 }
 
-impl Parts<'_> {
-    fn of(json: &Value) -> Result<Parts<'_>, TextError> {
+impl TokenizerParts<'_> {
+    fn parse(json: &Value) -> Result<TokenizerParts<'_>, TextError> {
         let model = &json["model"];
         if model["type"] != "BPE" {
-            return Err(refused(&format!(
-                "it is a {} tokenizer, where BPE can be written",
+            return Err(unsupported(&format!(
+                "it is a {} tokenizer, but only BPE is supported",
                 model["type"]
             )));
         }
@@ -122,7 +126,7 @@ impl Parts<'_> {
             pair => Some([pair[0].as_str()?.to_owned(), pair[1].as_str()?.to_owned()]),
         };
         let merges = model["merges"].as_array().into_iter().flatten().filter_map(merge).collect();
-        Ok(Parts {
+        Ok(TokenizerParts {
             json,
             normalizers: steps(&json["normalizer"], "normalizers"),
             pre_tokenizers: steps(&json["pre_tokenizer"], "pretokenizers"),
@@ -134,55 +138,57 @@ impl Parts<'_> {
         self.json["model"]["byte_fallback"] == true
     }
 
-    fn split(&self) -> Result<Split, TextError> {
+    fn pre_tokenization(&self) -> Result<PreTokenization, TextError> {
         if self.byte_fallback() { self.sentencepiece() } else { self.named() }
     }
 
-    fn named(&self) -> Result<Split, TextError> {
+    fn named(&self) -> Result<PreTokenization, TextError> {
         let model = &self.json["model"];
         let nfc = match &self.normalizers[..] {
             [] => false,
             [step] if step["type"] == "NFC" => true,
             _ => return Err(self.unknown("normalizer")),
         };
-        let alike = |pre: &&super::Pre| {
+        let equal = |pre: &&super::PreTokenizer| {
             pre.nfc == nfc
                 && pre.ignore_merges == (model["ignore_merges"] == true)
-                && steps(&pre.split.json(), "pretokenizers") == self.pre_tokenizers
+                && steps(&pre.split.to_json(), "pretokenizers") == self.pre_tokenizers
         };
-        let pre = PRES.iter().find(alike).ok_or_else(|| self.unknown("pre_tokenizer"))?;
-        Ok(Split::Named(pre.names[0]))
+        let pre = PRE_TOKENIZERS.iter().find(equal).ok_or_else(|| self.unknown("pre_tokenizer"))?;
+        Ok(PreTokenization::Named(pre.names[0]))
     }
 
-    fn sentencepiece(&self) -> Result<Split, TextError> {
+    fn sentencepiece(&self) -> Result<PreTokenization, TextError> {
         let prefix = json!({"type": "Prepend", "prepend": SPACE});
         let spaces = json!({"type": "Replace", "pattern": {"String": " "}, "content": SPACE});
         let space_prefix = match (&self.normalizers[..], &self.pre_tokenizers[..]) {
             ([first, second], []) if *first == prefix && *second == spaces => true,
             ([only], []) if *only == spaces => false,
-            // llama.cpp puts the space after every special token too, also where transformers does at the start alone
-            // ("first"): such models are known by their files there all the same.
+            // llama.cpp prepends the space after every special token too, even for the scheme
+            // "first", which prepends it to the text only. Its own converter accepts such models
+            // all the same.
             ([], [step]) if step["type"] == "Metaspace" && step["split"] == false => {
                 step["prepend_scheme"] != "never"
             }
             ([], _) => return Err(self.unknown("pre_tokenizer")),
             _ => return Err(self.unknown("normalizer")),
         };
-        Ok(Split::Sentencepiece { space_prefix })
+        Ok(PreTokenization::Sentencepiece { space_prefix })
     }
 
     fn unknown(&self, part: &str) -> TextError {
-        const LONGEST: usize = 600;
-        let shown: String = self.json[part].to_string().chars().take(LONGEST).collect();
-        let known: Vec<&str> = PRES.iter().map(|pre| pre.names[0]).collect();
-        refused(&format!(
-            "its {part} is none that llama.cpp has under a name known here ({}, or sentencepiece's): {shown}",
+        const MAX_EXCERPT: usize = 600;
+        let excerpt: String = self.json[part].to_string().chars().take(MAX_EXCERPT).collect();
+        let known: Vec<&str> = PRE_TOKENIZERS.iter().map(|pre| pre.names[0]).collect();
+        unsupported(&format!(
+            "its {part} is not one that llama.cpp has under a supported name ({}, or \
+             sentencepiece's): {excerpt}",
             known.join(", ")
         ))
     }
 }
 
-/// The steps of a normalizer or pre-tokenizer, without what changes no id.
+/// The steps of a normalizer or pre-tokenizer, without settings that do not change ids.
 fn steps(value: &Value, list: &str) -> Vec<Value> {
     match value {
         Value::Null => vec![],
@@ -197,7 +203,8 @@ fn steps(value: &Value, list: &str) -> Vec<Value> {
             if let Some(step) = step.as_object_mut() {
                 step.shift_remove("trim_offsets");
             }
-            // What matches, and nothing else: the same with a pattern that matches everything, as OLMo-2's does.
+            // To keep only the matches changes nothing if the pattern covers all text, as OLMo 2's
+            // does.
             if step["type"] == "Split" && step["behavior"] == "Removed" && step["invert"] == true {
                 step["behavior"] = json!("Isolated");
                 step["invert"] = json!(false);
@@ -207,39 +214,41 @@ fn steps(value: &Value, list: &str) -> Vec<Value> {
     }
 }
 
-/// Scores under which sentencepiece makes these merges: the earlier a piece comes in their list, the higher. Pieces whose
-/// merges are mixed have the same score, as Llama 2's runs of spaces.
-fn scores(pieces: &[Piece], merges: &[[String; 2]]) -> Result<Vec<f32>, TextError> {
-    let made: Vec<String> = merges.iter().map(|pair| pair.concat()).collect();
+/// Scores that give these merges in sentencepiece: descending in the order of the list.
+///
+/// Pieces with interleaved merges have equal scores, such as Llama 2's runs of spaces. It is an
+/// error if no scores give the merges.
+fn scores_from_merges(pieces: &[Piece], merges: &[[String; 2]]) -> Result<Vec<f32>, TextError> {
+    let merged: Vec<String> = merges.iter().map(|pair| pair.concat()).collect();
     let last: HashMap<&str, usize> =
-        made.iter().enumerate().map(|(place, piece)| (piece.as_str(), place)).collect();
-    // Where merges of other scores begin.
+        merged.iter().enumerate().map(|(index, piece)| (piece.as_str(), index)).collect();
+    // Indices at which the merges of each score start.
     let mut starts = vec![];
     let mut ranks: HashMap<&str, usize> = HashMap::new();
     let mut end = None;
-    for (place, piece) in made.iter().enumerate() {
-        if end.is_none_or(|end| place > end) {
-            starts.push(place);
+    for (index, piece) in merged.iter().enumerate() {
+        if end.is_none_or(|end| index > end) {
+            starts.push(index);
         }
         end = end.max(Some(last[piece.as_str()]));
         ranks.insert(piece, starts.len() - 1);
     }
-    let mut rest = starts.len();
+    let mut next_rank = starts.len();
     let score = |piece: &Piece| {
         if piece.kind != PieceKind::Normal {
             return 0.0;
         }
-        // Characters are not merged to; sentencepiece numbers them after all others.
+        // Single characters come from no merge; sentencepiece ranks them last.
         let rank = ranks.get(piece.text.as_str()).copied().unwrap_or_else(|| {
-            rest += 1;
-            rest - 1
+            next_rank += 1;
+            next_rank - 1
         });
         -(rank as f32)
     };
     let scores: Vec<f32> = pieces.iter().map(score).collect();
     let scored = pieces.iter().zip(&scores).map(|(piece, &score)| Piece { score, ..piece.clone() });
-    // With scores, every way to cut a piece in two is a merge.
-    let vocabulary = Vocabulary::of_pieces(scored.collect());
+    // With scores, every split of a piece is a merge.
+    let vocabulary = Vocabulary::with_pieces(scored.collect());
     let ids = vocabulary.ids(FILE)?;
     let implied = vocabulary.merges(&ids, FILE)?;
     starts.push(merges.len());
@@ -250,29 +259,29 @@ fn scores(pieces: &[Piece], merges: &[[String; 2]]) -> Result<Vec<f32>, TextErro
             .map(|[left, right]| [left.as_str(), right.as_str()])
             .collect();
         let mut implied = implied.get(range.clone()).unwrap_or_default().to_vec();
-        // Which of one piece's merges comes first, llama.cpp does not ask: it takes the leftmost.
-        if made[range].windows(2).all(|pair| pair[0] == pair[1]) {
+        // The order of one piece's merges does not matter: llama.cpp takes the leftmost.
+        if merged[range].windows(2).all(|pair| pair[0] == pair[1]) {
             listed.sort_unstable();
             implied.sort_unstable();
         }
         if listed != implied {
-            return Err(refused(&format!(
+            return Err(unsupported(&format!(
                 "its merges, such as {:?} with {:?}, are not those of a vocabulary with scores",
                 listed[0][0], listed[0][1]
             )));
         }
     }
     if implied.len() > merges.len() {
-        return Err(refused("it merges less than a vocabulary with scores"));
+        return Err(unsupported("it has fewer merges than a vocabulary with scores"));
     }
     Ok(scores)
 }
 
-/// Where the tokenizer is in a model's folder, for messages.
+/// The file of the tokenizer, for messages.
 const FILE: &str = "tokenizer.json";
 
-fn refused(cause: &str) -> TextError {
-    TextError::Folder {
+fn unsupported(cause: &str) -> TextError {
+    TextError::ModelFile {
         file: FILE.to_owned(),
         cause: format!("this tokenizer cannot be written into a GGUF file: {cause}"),
         remedy: "keep the model as a folder".to_owned(),

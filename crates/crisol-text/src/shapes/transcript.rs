@@ -1,25 +1,26 @@
-//! Conversations written as one string, as Anthropic's hh-rlhf has them: turns that begin with `\n\nHuman:` and
+//! Conversations in one string, as in Anthropic's hh-rlhf: turns start with `\n\nHuman:` and
 //! `\n\nAssistant:`.
 
 use crate::Message;
 
 const SPEAKERS: [(&str, &str); 2] = [("Human:", "user"), ("Assistant:", "assistant")];
 
-/// The messages of a transcript; a last turn of the assistant's without words is where it is to answer, and is left
-/// out. Nothing where a text is no transcript: it begins with the human, and turns are told by blank lines before
-/// them.
-pub(super) fn transcript(text: &str) -> Option<Vec<Message>> {
+/// The messages of a transcript; `None` if `text` is not one.
+///
+/// A transcript starts with the human, and has a blank line before each turn. A last, empty turn
+/// of the assistant marks where to answer and is dropped.
+pub(super) fn parse_transcript(text: &str) -> Option<Vec<Message>> {
     let text = text.trim_start();
     if !text.starts_with(SPEAKERS[0].0) {
         return None;
     }
     let mut messages: Vec<Message> = vec![];
     for paragraph in text.split("\n\n") {
-        let turn = SPEAKERS
-            .iter()
-            .find_map(|(speaker, role)| paragraph.strip_prefix(speaker).map(|words| (role, words)));
+        let turn = SPEAKERS.iter().find_map(|(speaker, role)| {
+            paragraph.strip_prefix(speaker).map(|content| (role, content))
+        });
         match (turn, messages.last_mut()) {
-            (Some((role, words)), _) => messages.push(Message::new(role, words)),
+            (Some((role, content)), _) => messages.push(Message::new(role, content)),
             (None, Some(last)) => last.content = format!("{}\n\n{paragraph}", last.content),
             (None, None) => return None,
         }

@@ -3,27 +3,31 @@
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
-use crisol_text::{ChatTemplate, EMBEDDED_TOKENS, Example, NamedToken, TextSetup, Tokenizer};
+use crisol_text::{AddedToken, ChatTemplate, EMBEDDED_TOKENS, Example, TextSetup, Tokenizer};
 
 const TEXTS: [&str; 3] = [
-    "The capital of Peru is Lima, and the capital of Chile is Santiago. Who says so? The user asks, the assistant answers.",
-    "El niño comió una piña; ¿qué más? Ça va très bien, naïve façade, señor. 日本語のテキスト、日本の首都は東京です。",
-    "😀 emoji 🎉 and more 😀😀 text, in 2026 and 1999, 12345 times.\n\nhello hello world\n\tfn main() { }\n",
+    "The capital of Peru is Lima, and the capital of Chile is Santiago. Who says so? The user \
+     asks, \
+     the assistant answers.",
+    "El niño comió una piña; ¿qué más? Ça va très bien, naïve façade, señor. \
+     日本語のテキスト、日本の首都は東京です。",
+    "😀 emoji 🎉 and more 😀😀 text, in 2026 and 1999, 12345 times.\n\nhello hello world\n\tfn main() \
+     { }\n",
 ];
 
-/// A tokenizer with named tokens of its own.
-pub(crate) fn train(named: &[NamedToken]) -> Tokenizer {
-    Tokenizer::train(TEXTS, 256 + named.len() + 120, named).unwrap()
+/// A tokenizer with these added tokens.
+pub(crate) fn train(added: &[AddedToken]) -> Tokenizer {
+    Tokenizer::train(TEXTS, 256 + added.len() + 120, added).unwrap()
 }
 
-/// The embedded tokens and template.
+/// A setup with the embedded tokens and template.
 pub(crate) fn setup() -> TextSetup {
     static SETUP: LazyLock<TextSetup> =
         LazyLock::new(|| TextSetup::embedded(train(&EMBEDDED_TOKENS)).unwrap());
     SETUP.clone()
 }
 
-/// A model's folder with this tokenizer, template and named tokens, loaded.
+/// The setup of a model folder with this tokenizer, template and named tokens.
 pub(crate) fn folder_setup(
     tokenizer: &Tokenizer,
     source: &str,
@@ -40,12 +44,12 @@ pub(crate) fn folder_setup(
     TextSetup::load(folder.path()).unwrap()
 }
 
-/// Named special tokens.
-pub(crate) fn special<'a>(texts: &[&'a str]) -> Vec<NamedToken<'a>> {
-    texts.iter().map(|text| NamedToken { text, special: true }).collect()
+/// Special added tokens.
+pub(crate) fn special<'a>(texts: &[&'a str]) -> Vec<AddedToken<'a>> {
+    texts.iter().map(|text| AddedToken { text, special: true }).collect()
 }
 
-/// A template whose `bos_token` and `eos_token` are given.
+/// A template with these `bos_token` and `eos_token`.
 pub(crate) fn template(source: &str, bos: &str, eos: &str) -> ChatTemplate {
     let tokens = [("bos_token", bos), ("eos_token", eos)];
     let tokens: BTreeMap<_, _> =
@@ -53,8 +57,8 @@ pub(crate) fn template(source: &str, bos: &str, eos: &str) -> ChatTemplate {
     ChatTemplate::new(source, tokens).unwrap()
 }
 
-/// What an example must be, from parts that the tokenizer never merges across (there is a special token at each seam).
-pub(crate) fn parts(tokenizer: &Tokenizer, parts: &[(&str, bool)]) -> Example {
+/// An expected example, from its texts and whether each is trained. No token may span two texts.
+pub(crate) fn example_of(tokenizer: &Tokenizer, parts: &[(&str, bool)]) -> Example {
     let mut example = Example::default();
     for (text, trained) in parts {
         let ids = tokenizer.encode(text).unwrap();
@@ -64,8 +68,8 @@ pub(crate) fn parts(tokenizer: &Tokenizer, parts: &[(&str, bool)]) -> Example {
     example
 }
 
-/// The only one of some examples.
-pub(crate) fn one<T>(mut examples: Vec<T>) -> T {
+/// The only element.
+pub(crate) fn single<T>(mut examples: Vec<T>) -> T {
     assert_eq!(examples.len(), 1);
     examples.remove(0)
 }

@@ -1,3 +1,5 @@
+//! Model folders: tokenizer, template and configuration files.
+
 use std::fs;
 use std::path::Path;
 
@@ -10,8 +12,8 @@ fn read(path: &Path) -> Value {
     serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap()
 }
 
-/// A folder as a stranger would have written it.
-fn foreign(files: &[(&str, Value)]) -> tempfile::TempDir {
+/// A folder written by another program.
+fn foreign_folder(files: &[(&str, Value)]) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     train(&special(&["<s>", "</s>", "<|im_end|>"]))
         .save(dir.path().join("tokenizer.json"))
@@ -24,7 +26,7 @@ fn foreign(files: &[(&str, Value)]) -> tempfile::TempDir {
 }
 
 fn load_error(files: &[(&str, Value)]) -> String {
-    TextSetup::load(foreign(files).path()).unwrap_err().to_string()
+    TextSetup::load(foreign_folder(files).path()).unwrap_err().to_string()
 }
 
 #[test]
@@ -48,7 +50,7 @@ fn saving_and_loading_changes_nothing() {
         read(&dir.path().join("generation_config.json")),
         json!({"eos_token_id": saved.stop_ids})
     );
-    // Saving what was loaded gives the same bytes.
+    // Saving a loaded folder reproduces its bytes.
     let again = tempfile::tempdir().unwrap();
     loaded.save(again.path()).unwrap();
     for file in [
@@ -66,9 +68,9 @@ fn saving_and_loading_changes_nothing() {
 }
 
 #[test]
-fn what_a_foreign_folder_says_is_kept() {
+fn fields_of_a_foreign_folder_are_kept() {
     let template = "{% for m in messages %}{{ bos_token + m.content + eos_token }}{% endfor %}";
-    let dir = foreign(&[
+    let dir = foreign_folder(&[
         (
             "tokenizer_config.json",
             json!({"bos_token": {"content": "<s>", "special": true}, "eos_token": "</s>",
@@ -92,12 +94,12 @@ fn what_a_foreign_folder_says_is_kept() {
     assert_eq!(generation, json!({"eos_token_id": [1, 2], "temperature": 0.6}));
 }
 
-/// `generation_config.json` as a whole before `config.json`, and both beside the tokenizer's own end of text.
+/// In addition to the tokenizer's end-of-text token.
 #[test]
-fn stop_tokens_are_those_of_the_generation_config_or_else_of_the_config() {
+fn stop_tokens_are_those_of_generation_config_or_else_of_config() {
     let stops = |files: &[(&str, Value)]| {
         let eos = ("tokenizer_config.json", json!({"eos_token": "</s>"}));
-        TextSetup::load(foreign(&[&[eos], files].concat()).path()).unwrap().stop_ids
+        TextSetup::load(foreign_folder(&[&[eos], files].concat()).path()).unwrap().stop_ids
     };
     let (config, generation) =
         (json!({"eos_token_id": [0]}), json!({"eos_token_id": [2, 7], "pad_token_id": 0}));
@@ -107,14 +109,14 @@ fn stop_tokens_are_those_of_the_generation_config_or_else_of_the_config() {
         stops(&[("config.json", config.clone()), ("generation_config.json", generation)]),
         [1, 2, 7]
     );
-    let silent = json!({"do_sample": true});
-    assert_eq!(stops(&[("config.json", config), ("generation_config.json", silent)]), [0, 1]);
+    let no_stops = json!({"do_sample": true});
+    assert_eq!(stops(&[("config.json", config), ("generation_config.json", no_stops)]), [0, 1]);
 }
 
 #[test]
-fn how_the_makers_sample_is_told_and_kept() {
+fn suggested_sampling_is_read_and_saved() {
     let suggested = |generation: Value| {
-        let dir = foreign(&[
+        let dir = foreign_folder(&[
             ("tokenizer_config.json", json!({"eos_token": "</s>"})),
             ("generation_config.json", generation.clone()),
         ]);
@@ -133,7 +135,7 @@ fn how_the_makers_sample_is_told_and_kept() {
         [("temperature", 0.6), ("top-k", 20.0), ("top-p", 0.9)]
     );
     assert_eq!(suggested(json!({"do_sample": true})), [("temperature", 1.0)]);
-    // Which transformers applies to the most probable tokens too.
+    // transformers applies it in greedy decoding too.
     assert_eq!(
         suggested(json!({"do_sample": false, "repetition_penalty": 1.1})),
         [("repetition-penalty", 1.1)]
@@ -141,8 +143,8 @@ fn how_the_makers_sample_is_told_and_kept() {
 }
 
 #[test]
-fn the_template_file_wins_and_is_kept_in_step() {
-    let dir = foreign(&[
+fn the_template_file_takes_precedence_and_is_removed_on_saving() {
+    let dir = foreign_folder(&[
         ("tokenizer_config.json", json!({"eos_token": "</s>", "chat_template": "config"})),
         ("chat_template.jinja", json!("file")),
     ]);
@@ -154,23 +156,28 @@ fn the_template_file_wins_and_is_kept_in_step() {
     assert_eq!(TextSetup::load(dir.path()).unwrap().template.unwrap().source(), source);
 }
 
-/// The tools that templates are asked about.
+/// The tools passed to templates.
 fn tools() -> Vec<Value> {
     vec![json!({"type": "function", "function": {"name": "clock"}})]
 }
 
 #[test]
-fn of_several_templates_the_default_is_meant_and_another_with_tools() {
-    let list = json!([{"name": "tool_use", "template": "tools {{ tools[0].function.name }}"}, {"name": "default", "template": "plain"}]);
-    let dir =
-        foreign(&[("tokenizer_config.json", json!({"eos_token": "</s>", "chat_template": list}))]);
+fn of_several_templates_the_default_is_used_or_tool_use_with_tools() {
+    let list = json!([
+        {"name": "tool_use", "template": "tools {{ tools[0].function.name }}"},
+        {"name": "default", "template": "plain"},
+    ]);
+    let dir = foreign_folder(&[(
+        "tokenizer_config.json",
+        json!({"eos_token": "</s>", "chat_template": list}),
+    )]);
     for _ in 0..2 {
         let setup = TextSetup::load(dir.path()).unwrap();
         let template = setup.template.as_ref().unwrap();
         assert_eq!(template.source(), "plain");
         assert_eq!(template.render(&[], false).unwrap(), "plain");
         assert_eq!(template.with_tools(tools()).render(&[], false).unwrap(), "tools clock");
-        // Saved, it is the same.
+        // The second round loads the saved folder.
         setup.save(dir.path()).unwrap();
     }
     let other = json!([{"name": "rag", "template": "x"}]);
@@ -187,10 +194,10 @@ fn of_several_templates_the_default_is_meant_and_another_with_tools() {
 }
 
 #[test]
-fn templates_are_found_in_every_place() {
+fn templates_are_found_in_every_location() {
     let render = |files: &[(&str, Value)], named: &[(&str, &str)]| {
         let eos = ("special_tokens_map.json", json!({"eos_token": "</s>"}));
-        let dir = foreign(&[&[eos], files].concat());
+        let dir = foreign_folder(&[&[eos], files].concat());
         if !named.is_empty() {
             fs::create_dir(dir.path().join("additional_chat_templates")).unwrap();
         }
@@ -200,13 +207,13 @@ fn templates_are_found_in_every_place() {
         let setup = TextSetup::load(dir.path()).unwrap();
         setup.save(dir.path()).unwrap();
         let saved = TextSetup::load(dir.path()).unwrap();
-        let of = |setup: &TextSetup| {
+        let rendered = |setup: &TextSetup| {
             let template = setup.template.as_ref()?;
             let render = |tools| template.with_tools(tools).render(&[], false).unwrap();
             Some((render(vec![]), render(tools())))
         };
-        assert_eq!(of(&setup), of(&saved));
-        of(&setup)
+        assert_eq!(rendered(&setup), rendered(&saved));
+        rendered(&setup)
     };
     let both = |plain: &str, tools: &str| Some((plain.to_owned(), tools.to_owned()));
     assert_eq!(render(&[], &[]), None);
@@ -222,20 +229,21 @@ fn templates_are_found_in_every_place() {
 }
 
 #[test]
-fn the_end_of_text_is_found_where_it_is() {
-    let eos = |files: &[(&str, Value)]| TextSetup::load(foreign(files).path()).unwrap().eos;
+fn the_end_of_text_is_found_in_every_file() {
+    let eos = |files: &[(&str, Value)]| TextSetup::load(foreign_folder(files).path()).unwrap().eos;
     assert_eq!(eos(&[("special_tokens_map.json", json!({"eos_token": {"content": "</s>"}}))]), 1);
     assert_eq!(eos(&[("generation_config.json", json!({"eos_token_id": 2}))]), 2);
     assert_eq!(eos(&[("config.json", json!({"eos_token_id": [0, 2]}))]), 0);
     let base =
-        TextSetup::load(foreign(&[("config.json", json!({"eos_token_id": 1}))]).path()).unwrap();
+        TextSetup::load(foreign_folder(&[("config.json", json!({"eos_token_id": 1}))]).path())
+            .unwrap();
     assert!(base.template.is_none());
     let error = base.chat(&[Message::user("a")]).unwrap_err();
     assert!(matches!(error, TextError::NoTemplate));
 }
 
 #[test]
-fn broken_folders_are_errors_that_name_file_and_remedy() {
+fn errors_of_folders_name_file_and_remedy() {
     let empty = tempfile::tempdir().unwrap();
     assert!(TextSetup::load(empty.path()).unwrap_err().to_string().contains("tokenizer.json"));
     assert!(load_error(&[]).contains("add `eos_token`"));
@@ -253,7 +261,7 @@ fn broken_folders_are_errors_that_name_file_and_remedy() {
 }
 
 #[test]
-fn saving_where_nothing_can_be_written_is_an_error() {
+fn saving_to_a_missing_folder_is_an_error() {
     let dir = tempfile::tempdir().unwrap();
     let error = fixture::setup().save(dir.path().join("missing")).unwrap_err();
     assert!(matches!(error, TextError::Write { .. }));

@@ -1,4 +1,4 @@
-//! Vocabularies as GGUF files have them.
+//! Vocabularies of GGUF files.
 
 use crisol_text::{GgufVocab, Message, TextSetup, Tokenizer};
 use proptest::prelude::*;
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::{fixture, sentencepiece};
 
-/// The embedded tokenizer's vocabulary, which splits text as `SmolLM2` does.
+/// The embedded tokenizer's vocabulary, with `SmolLM2`'s pre-tokenizer.
 fn byte_level() -> GgufVocab {
     let json: Value = serde_json::from_str(&fixture::setup().tokenizer.to_json()).unwrap();
     let mut tokens: Vec<(u64, String)> = json["model"]["vocab"]
@@ -57,13 +57,13 @@ fn error(change: impl FnOnce(&mut GgufVocab)) -> String {
 }
 
 #[test]
-fn a_setup_has_the_files_template_and_stops() {
+fn a_setup_has_the_template_and_stop_tokens_of_the_file() {
     let setup = TextSetup::from_gguf(&byte_level(), "m.gguf").unwrap();
     let embedded = fixture::setup();
     assert_eq!((setup.eos, &setup.stop_ids), (embedded.eos, &embedded.stop_ids));
     let turns = [Message::user("hello 12"), Message::assistant("world 😀")];
     assert_eq!(setup.chat(&turns).unwrap(), embedded.chat(&turns).unwrap());
-    assert_eq!(setup.tokenizer.plain_bos(), None);
+    assert_eq!(setup.tokenizer.prepended_token(), None);
 
     let saved = tempfile::tempdir().unwrap();
     setup.save(saved.path()).unwrap();
@@ -73,35 +73,38 @@ fn a_setup_has_the_files_template_and_stops() {
 }
 
 #[test]
-fn plain_text_gets_what_the_file_says_or_what_its_kind_is_known_for() {
-    let plain = |pre: &str, add_bos: Option<bool>, add_eos: Option<bool>| {
+fn special_tokens_are_added_as_the_file_or_its_pre_tokenizer_says() {
+    let encode = |pre: &str, add_bos: Option<bool>, add_eos: Option<bool>| {
         let mut vocab = byte_level();
         (vocab.pre, vocab.add_bos, vocab.add_eos, vocab.bos) =
             (Some(pre.to_owned()), add_bos, add_eos, Some(1));
-        Tokenizer::from_gguf(&vocab, "m.gguf").unwrap().encode_plain("hello").unwrap()
+        Tokenizer::from_gguf(&vocab, "m.gguf").unwrap().encode_with_special_tokens("hello").unwrap()
     };
-    let hello = plain("smollm", None, None);
-    assert_eq!(plain("llama-bpe", None, None), [vec![1], hello.clone()].concat());
-    assert_eq!(plain("llama-bpe", Some(false), None), hello);
-    assert_eq!(plain("qwen2", Some(true), Some(true)), [vec![1], hello, vec![0]].concat());
+    let hello = encode("smollm", None, None);
+    assert_eq!(encode("llama-bpe", None, None), [vec![1], hello.clone()].concat());
+    assert_eq!(encode("llama-bpe", Some(false), None), hello);
+    assert_eq!(encode("qwen2", Some(true), Some(true)), [vec![1], hello, vec![0]].concat());
 
     let llama = TextSetup::from_gguf(&llama_like(), "m.gguf").unwrap();
-    assert_eq!((llama.tokenizer.plain_bos(), llama.template.is_none()), (Some(1), true));
+    assert_eq!((llama.tokenizer.prepended_token(), llama.template.is_none()), (Some(1), true));
     let ids = llama.tokenizer.encode("hello a").unwrap();
     let tokens: Vec<_> = ids.iter().map(|&id| llama.tokenizer.token(id).unwrap()).collect();
     assert_eq!(tokens, ["▁hello", "▁a"]);
     let unprefixed =
         GgufVocab { add_space_prefix: Some(false), add_bos: Some(false), ..llama_like() };
     let tokenizer = Tokenizer::from_gguf(&unprefixed, "m.gguf").unwrap();
-    assert_eq!(tokenizer.token(tokenizer.encode_plain("a").unwrap()[0]).unwrap(), "a");
+    assert_eq!(
+        tokenizer.token(tokenizer.encode_with_special_tokens("a").unwrap()[0]).unwrap(),
+        "a"
+    );
 }
 
 #[test]
-fn every_known_way_to_split_is_one_that_the_library_reads() {
+fn the_library_supports_every_known_pre_tokenizer() {
     let names = error(|vocab| vocab.pre = Some("of-the-future".to_owned()));
     assert!(names.starts_with("m.gguf: ") && names.contains("\"of-the-future\""), "{names}");
     let known: Vec<&str> =
-        names.split("known: ").nth(1).unwrap().split(';').next().unwrap().split(", ").collect();
+        names.split("supported: ").nth(1).unwrap().split(';').next().unwrap().split(", ").collect();
     assert!(known.len() > 8, "{known:?}");
     let text = "I'LL say 1234 日本語カナ, e\u{301} x\r\n\r\n  y   \u{1F600}!?\t(#tag)  ";
     for pre in known {
@@ -117,41 +120,38 @@ fn every_known_way_to_split_is_one_that_the_library_reads() {
 }
 
 #[test]
-fn what_is_wrong_is_named() {
-    let told = |change: fn(&mut GgufVocab), cause: &str| {
+fn errors_name_the_cause() {
+    let check = |change: fn(&mut GgufVocab), cause: &str| {
         let message = error(change);
         assert!(message.starts_with("m.gguf: ") && message.contains(cause), "{message}");
     };
-    told(|vocab| vocab.pre = None, "no tokenizer.ggml.pre");
-    told(|vocab| vocab.model = "bert".to_owned(), "tokenizer.ggml.model is \"bert\"");
-    told(|vocab| vocab.token_types.truncate(3), "tokenizer.ggml.token_type has 3 entries");
-    told(|vocab| vocab.model = "llama".to_owned(), "tokenizer.ggml.scores has 0 entries");
-    told(|vocab| vocab.token_types[9] = -1, "its token 9");
-    told(|vocab| vocab.eos = Some(1 << 30), "tokenizer.ggml.eos_token_id is 1073741824");
-    told(|vocab| vocab.eos = None, "no tokenizer.ggml.eos_token_id");
-    told(|vocab| vocab.merges[2] = "ab".to_owned(), "merge 2 (\"ab\")");
-    told(
-        |vocab| vocab.merges[2] = "日 本".to_owned(),
-        "not a tokenizer that this version understands",
-    );
-    told(|vocab| vocab.tokens[9] = vocab.tokens[8].clone(), "not each another text");
-    told(|vocab| vocab.tokens[9].clear(), "not each another text");
-    told(|vocab| vocab.chat_template = Some("{% if".to_owned()), "chat template");
+    check(|vocab| vocab.pre = None, "no tokenizer.ggml.pre");
+    check(|vocab| vocab.model = "bert".to_owned(), "tokenizer.ggml.model is \"bert\"");
+    check(|vocab| vocab.token_types.truncate(3), "tokenizer.ggml.token_type has 3 entries");
+    check(|vocab| vocab.model = "llama".to_owned(), "tokenizer.ggml.scores has 0 entries");
+    check(|vocab| vocab.token_types[9] = -1, "its token 9");
+    check(|vocab| vocab.eos = Some(1 << 30), "tokenizer.ggml.eos_token_id is 1073741824");
+    check(|vocab| vocab.eos = None, "no tokenizer.ggml.eos_token_id");
+    check(|vocab| vocab.merges[2] = "ab".to_owned(), "merge 2 (\"ab\")");
+    check(|vocab| vocab.merges[2] = "日 本".to_owned(), "not a supported tokenizer");
+    check(|vocab| vocab.tokens[9] = vocab.tokens[8].clone(), "is empty or occurs twice");
+    check(|vocab| vocab.tokens[9].clear(), "is empty or occurs twice");
+    check(|vocab| vocab.chat_template = Some("{% if".to_owned()), "chat template");
     let empty = TextSetup::from_gguf(&GgufVocab::default(), "m.gguf").unwrap_err().to_string();
     assert!(empty.contains("tokenizer.ggml.model is \"\""), "{empty}");
 }
 
-/// What is written is what the files of llama.cpp have: the vocabulary that a setup was made of comes out again, filled up.
+/// With padding tokens up to the size of the model's vocabulary.
 #[test]
-fn byte_level_vocabularies_are_written_as_they_were_read() {
-    let pres = [
+fn byte_level_vocabularies_round_trip() {
+    let pre_tokenizers = [
         ("smollm", false),
         ("llama-bpe", true),
         ("qwen2", false),
         ("deepseek-v3", true),
         ("llama4", true),
     ];
-    for (pre, add_bos) in pres {
+    for (pre, add_bos) in pre_tokenizers {
         let vocab = GgufVocab {
             pre: Some(pre.to_owned()),
             add_bos: Some(add_bos),
@@ -163,12 +163,12 @@ fn byte_level_vocabularies_are_written_as_they_were_read() {
             .unwrap()
             .to_gguf(vocab.tokens.len() + 2)
             .unwrap();
-        let mut filled = vocab.clone();
+        let mut padded = vocab.clone();
         for id in vocab.tokens.len()..vocab.tokens.len() + 2 {
-            filled.tokens.push(format!("[PAD{id}]"));
-            filled.token_types.push(5);
+            padded.tokens.push(format!("[PAD{id}]"));
+            padded.token_types.push(5);
         }
-        assert_eq!(written, filled, "{pre}");
+        assert_eq!(written, padded, "{pre}");
         let again = TextSetup::from_gguf(&written, "m.gguf").unwrap();
         let embedded = fixture::setup();
         assert_eq!(
@@ -178,7 +178,7 @@ fn byte_level_vocabularies_are_written_as_they_were_read() {
     }
 }
 
-/// Scores are made from merges: other numbers, but the same order, and so the same ids.
+/// The scores differ from the original, but give equal merges.
 #[test]
 fn sentencepiece_vocabularies_are_written_with_scores() {
     for add_space_prefix in [true, false] {
@@ -197,12 +197,12 @@ fn sentencepiece_vocabularies_are_written_with_scores() {
 }
 
 #[test]
-fn a_tokenizer_that_llama_cpp_has_no_name_for_is_not_written() {
+fn a_tokenizer_that_llama_cpp_has_no_name_for_is_an_error() {
     let json = |vocab: &GgufVocab| -> Value {
         let tokenizer = Tokenizer::from_gguf(vocab, "m.gguf").unwrap();
         serde_json::from_str(&tokenizer.to_json()).unwrap()
     };
-    let refused = |vocab: GgufVocab, change: fn(&mut Value), cause: &str| {
+    let check_error = |vocab: GgufVocab, change: fn(&mut Value), cause: &str| {
         let mut json = json(&vocab);
         change(&mut json);
         let (bos, eos) = (vocab.bos.unwrap_or(0) as usize, vocab.eos.unwrap_or(0) as usize);
@@ -220,48 +220,55 @@ fn a_tokenizer_that_llama_cpp_has_no_name_for_is_not_written() {
     let digits = |json: &mut Value| {
         json["pre_tokenizer"]["pretokenizers"][0]["individual_digits"] = json!(false)
     };
-    refused(byte_level(), digits, "its pre_tokenizer is none");
-    refused(
+    check_error(byte_level(), digits, "its pre_tokenizer is not one");
+    check_error(
         byte_level(),
         |json| json["normalizer"] = json!({"type": "Lowercase"}),
-        "its normalizer is none",
+        "its normalizer is not one",
     );
-    refused(
+    check_error(
         byte_level(),
         |json| json["added_tokens"][1]["lstrip"] = json!(true),
-        "takes the spaces",
+        "strips neighbouring spaces",
     );
     let strip = |json: &mut Value| {
         json["normalizer"] = json!({"type": "Strip", "strip_left": true, "strip_right": true});
     };
-    refused(llama_like(), strip, "its normalizer is none");
+    check_error(llama_like(), strip, "its normalizer is not one");
     let split = |json: &mut Value| json["pre_tokenizer"] = json!({"type": "WhitespaceSplit"});
-    refused(llama_like(), split, "its normalizer is none");
-    let swap = |json: &mut Value| json["model"]["merges"].as_array_mut().unwrap().truncate(3);
-    refused(llama_like(), swap, "it merges less than a vocabulary with scores");
+    check_error(llama_like(), split, "its normalizer is not one");
+    let truncate = |json: &mut Value| json["model"]["merges"].as_array_mut().unwrap().truncate(3);
+    check_error(llama_like(), truncate, "it has fewer merges than a vocabulary with scores");
 }
 
 #[test]
-fn a_tokenizer_json_says_itself_what_plain_text_gets() {
+fn the_post_processor_decides_which_special_tokens_are_added() {
     let mut json: Value = serde_json::from_str(&fixture::setup().tokenizer.to_json()).unwrap();
-    assert_eq!(fixture::setup().tokenizer.plain_bos(), None);
+    assert_eq!(fixture::setup().tokenizer.prepended_token(), None);
     json["post_processor"] = json!({
         "type": "TemplateProcessing",
-        "single": [{"SpecialToken": {"id": "<|eos|>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+        "single": [
+            {"SpecialToken": {"id": "<|eos|>", "type_id": 0}},
+            {"Sequence": {"id": "A", "type_id": 0}},
+        ],
         "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
         "special_tokens": {"<|eos|>": {"id": "<|eos|>", "ids": [0], "tokens": ["<|eos|>"]}},
     });
     let tokenizer = Tokenizer::from_bytes(json.to_string().as_bytes()).unwrap();
     let ids = tokenizer.encode("<|eos|>hello").unwrap();
     assert_eq!(ids, fixture::setup().tokenizer.encode("<|eos|>hello").unwrap());
-    assert_eq!(tokenizer.encode_plain("<|eos|>hello").unwrap(), [vec![0], ids].concat());
-    assert_eq!(tokenizer.plain_bos(), Some(0));
+    assert_eq!(
+        tokenizer.encode_with_special_tokens("<|eos|>hello").unwrap(),
+        [vec![0], ids].concat()
+    );
+    assert_eq!(tokenizer.prepended_token(), Some(0));
 }
 
 proptest! {
     #[test]
-    fn the_same_vocabulary_gives_the_same_ids(text in any::<String>()) {
+    fn the_ids_are_those_of_the_original_tokenizer(text in any::<String>()) {
         let tokenizer = Tokenizer::from_gguf(&byte_level(), "m.gguf").unwrap();
-        prop_assert_eq!(tokenizer.encode(&text).unwrap(), fixture::setup().tokenizer.encode(&text).unwrap());
+        let original = fixture::setup().tokenizer;
+        prop_assert_eq!(tokenizer.encode(&text).unwrap(), original.encode(&text).unwrap());
     }
 }

@@ -1,4 +1,5 @@
-//! Templates in the style of well-known models: what transformers renders of them (`tests/golden/chat_templates.py`).
+//! Templates like those of well-known models, compared with transformers
+//! (`tests/golden/chat_templates.py`).
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -39,7 +40,7 @@ impl Golden {
     fn cases(&self) -> impl Iterator<Item = (&Value, ChatTemplate, Record)> {
         let cases = self.expected["cases"].as_array().unwrap();
         assert!(cases.len() > 200);
-        // transformers leaves arguments as the data has them; here a string becomes the object that it holds.
+        // Arguments in a string are parsed here, but not by transformers.
         cases.iter().filter(|case| case["conversation"] != "call as string").map(|case| {
             let template = &self.templates[case["template"].as_str().unwrap()];
             let tools = if case["tools"] == true {
@@ -55,13 +56,13 @@ impl Golden {
 }
 
 #[test]
-fn templates_write_what_transformers_writes() {
-    let mut differ = vec![];
+fn templates_render_as_in_transformers() {
+    let mut differences = vec![];
     for (case, template, record) in golden().cases() {
         let rendered = template.render(messages(&record), case["prompt"] == true);
         let same = match (&rendered, case["text"].as_str()) {
             (Ok(ours), Some(theirs)) => ours == theirs,
-            // What a template itself objects to is said in its words; of type errors each Jinja speaks in its own.
+            // A template's own error message is kept; the text of type errors differs.
             (Err(TextError::Template(ours)), None) => {
                 let theirs = case["error"].as_str().unwrap();
                 ours.contains(theirs)
@@ -71,41 +72,43 @@ fn templates_write_what_transformers_writes() {
             _ => false,
         };
         if !same {
-            differ.push(format!("{case}\n{rendered:?}"));
+            differences.push(format!("{case}\n{rendered:?}"));
         }
     }
-    assert!(differ.is_empty(), "{}", differ.join("\n\n"));
+    assert!(differences.is_empty(), "{}", differences.join("\n\n"));
 }
 
 #[test]
-fn marks_say_what_they_say_in_transformers() {
+fn generation_tags_train_what_they_train_in_transformers() {
     let tokenizer = train(&special(&["<|im_start|>", "<|im_end|>"]));
-    let mut seen = 0;
+    let mut checked = 0;
     for (case, template, record) in golden().cases() {
-        let (Some(said), false) = (case["said"].as_str(), case["prompt"] == true) else { continue };
-        // Words that the template leaves out are refused.
+        let (Some(expected), false) = (case["said"].as_str(), case["prompt"] == true) else {
+            continue;
+        };
+        // Text that the template drops is an error here.
         let Ok(examples) = template.encode(&tokenizer, messages(&record)) else { continue };
         let tokens = examples.iter().flat_map(|example| example.ids.iter().zip(&example.trained));
         let ids: Vec<u32> = tokens.filter(|(_, trained)| **trained).map(|(&id, _)| id).collect();
-        assert_eq!(tokenizer.decode(&ids, false), said, "{case}");
-        seen += 1;
+        assert_eq!(tokenizer.decode(&ids, false), expected, "{case}");
+        checked += 1;
     }
-    assert!(seen > 10);
+    assert!(checked > 10);
 }
 
-/// Of templates without marks, what the assistant's last message adds to the conversation before it.
+/// Trained is what the last assistant message adds to the rendered conversation.
 #[test]
-fn without_marks_the_last_answer_is_what_it_adds() {
+fn without_generation_tags_the_last_answer_is_trained() {
     let named =
         ["<s>", "</s>", "<|im_end|>", "<|eot_id|>", "<|endoftext|>", "<｜end▁of▁sentence｜>"];
     let tokenizer = train(&special(&named));
-    let (mut found, mut apart, mut lost) = (0, 0, 0);
+    let (mut checked, mut separate, mut dropped) = (0, 0, 0);
     for (case, template, record) in golden().cases() {
         let turns = messages(&record);
         if case["template"] == "marked" || case["text"].is_null() || case["prompt"] == true {
             continue;
         }
-        // Content in parts is given to this test's templates as strings.
+        // These templates get content in parts as one string.
         if case["conversation"] == "parts" {
             continue;
         }
@@ -118,39 +121,40 @@ fn without_marks_the_last_answer_is_what_it_adds() {
                 let example = examples.last().unwrap();
                 let last = example.trained.iter().rposition(|&trained| trained).unwrap();
                 let first = (0..=last).rev().take_while(|&t| example.trained[t]).last().unwrap();
-                let said = tokenizer.decode(&example.ids[first..=last], false);
+                let trained = tokenizer.decode(&example.ids[first..=last], false);
                 match answered.strip_prefix(&before) {
                     Some(answer) => {
-                        assert!(answer.trim_end() == said.trim_end(), "{case} {said:?}")
+                        assert!(answer.trim_end() == trained.trim_end(), "{case} {trained:?}")
                     }
-                    // Mistral's moves the system message once the last message of the user's is answered.
+                    // Mistral's moves the system message once the user message is answered.
                     None if case["template"] == "mistral" => {
-                        assert!(answered.ends_with(&said), "{case}")
+                        assert!(answered.ends_with(&trained), "{case}")
                     }
-                    // DeepSeek-R1's prompt begins the thought that its answers are written without.
+                    // DeepSeek-R1's prompt starts a thought, but rendered answers have none.
                     None => {
-                        assert!(case["template"] == "deepseek_r1", "{case} {said:?}");
-                        let (_, answer) = said.split_once("</think>").unwrap();
-                        assert!(answered.ends_with(answer.trim_start()), "{case} {said:?}");
+                        assert!(case["template"] == "deepseek_r1", "{case} {trained:?}");
+                        let (_, answer) = trained.split_once("</think>").unwrap();
+                        assert!(answered.ends_with(answer.trim_start()), "{case} {trained:?}");
                     }
                 }
-                found += 1;
-                apart += usize::from(examples.len() > 1);
+                checked += 1;
+                separate += usize::from(examples.len() > 1);
             }
-            // Templates that know no thoughts apart, or that write a call alone.
-            Err(TextError::LostWords { words, .. }) => {
+            // Templates without separate thoughts, or that render only the tool call.
+            Err(TextError::DroppedText { words, .. }) => {
                 assert!(
                     ["hm", "so", "Let me look.", "weather"].contains(&words.as_str()),
                     "{case} {words}"
                 );
-                lost += 1;
+                dropped += 1;
             }
-            // DeepSeek-R1's prompt begins to think where its answer does not.
-            Err(TextError::OtherAnswer { .. }) => {
+            // DeepSeek-R1's prompt starts a thought, but this answer has none.
+            Err(TextError::PromptNotPrefix { .. }) => {
                 assert!(case["template"] == "deepseek_r1", "{case}");
             }
             Err(error) => panic!("{case} {error}"),
         }
     }
-    assert!(found > 60 && apart > 2 && lost > 2, "{found} {apart} {lost}");
+    let counts = (checked, separate, dropped);
+    assert!(checked > 60 && separate > 2 && dropped > 2, "{counts:?}");
 }

@@ -1,3 +1,5 @@
+//! Inspection of data files.
+
 use crisol_text::inspect::{self, Inspection, Problem, Span};
 use crisol_text::{TextSetup, parse_jsonl_lines};
 
@@ -12,23 +14,23 @@ fn inspect_with(setup: &TextSetup, text: &str, context: usize) -> Inspection {
     inspect::inspect(setup, lines.into_iter(), context, usize::MAX, |_| ())
 }
 
-/// What is not shown is counted all the same, and is kept where something is wrong with it.
+/// Of the others, those with problems are kept, without sequences.
 #[test]
 fn records_beyond_those_shown_are_only_counted() {
     let line = |i: usize| format!("{{\"text\": \"hello {}\"}}\n", i % 3000);
     let text: String = (0..5000).map(line).collect::<String>() + "{\"text\": 1}\n";
     let lines = || parse_jsonl_lines("f", text.as_bytes()).unwrap().into_iter();
-    let mut seen = 0;
-    let some = inspect::inspect(&fixture::setup(), lines(), 99, 2, |_| seen += 1);
+    let mut visited = 0;
+    let some = inspect::inspect(&fixture::setup(), lines(), 99, 2, |_| visited += 1);
     let all = inspect(&text, 99);
-    assert_eq!((seen, &some.totals), (5000, &all.totals));
+    assert_eq!((visited, &some.totals), (5000, &all.totals));
     assert_eq!((some.totals.records, some.totals.problems["duplicate"]), (5001, 2000));
     assert_eq!(some.records.len(), 2 + 2000 + 1);
     let problems = |inspection: &Inspection| -> Vec<String> {
         let all = inspection
             .records
             .iter()
-            .flat_map(|r| r.problems.iter().map(move |p| format!("{}{p}", r.place)));
+            .flat_map(|r| r.problems.iter().map(move |p| format!("{}{p}", r.location)));
         all.collect()
     };
     assert_eq!(problems(&some), problems(&all));
@@ -47,16 +49,19 @@ fn kinds(inspection: &Inspection) -> Vec<Vec<&'static str>> {
 
 #[test]
 fn spans_show_what_is_trained() {
-    let line = r#"{"messages": [{"role": "user", "content": "日本 1?"}, {"role": "assistant", "content": "😀 12"}]}"#;
-    let inspection = inspect(line, 100);
+    let line = r#"{"messages": [{"role": "user", "content": "日本 1?"},
+        {"role": "assistant", "content": "😀 12"}]}"#
+        .replace('\n', "");
+    let inspection = inspect(&line, 100);
     assert_eq!(kinds(&inspection), [[""; 0]]);
     let sequence = &inspection.records[0].sequences[0];
     let tokenizer = fixture::setup().tokenizer;
     let tokens = |text: &str| tokenizer.encode(text).unwrap().len();
-    let (asked, said) = ("<|user|>日本 1?<|end|><|assistant|>", "😀 12<|end|>");
+    let (prompt, answer) = ("<|user|>日本 1?<|end|><|assistant|>", "😀 12<|end|>");
     let span = |text: &str, trained| Span { text: text.to_owned(), trained, tokens: tokens(text) };
-    assert_eq!(sequence.spans, [span(asked, false), span(said, true)]);
-    assert_eq!((sequence.tokens, sequence.trained), (tokens(asked) + tokens(said), tokens(said)));
+    assert_eq!(sequence.spans, [span(prompt, false), span(answer, true)]);
+    assert_eq!(sequence.tokens, tokens(prompt) + tokens(answer));
+    assert_eq!(sequence.trained, tokens(answer));
 }
 
 #[test]
@@ -82,7 +87,7 @@ fn every_sequence_has_the_text_of_its_tokens() {
     ];
     assert_eq!(shown, expected);
     assert!(kinds(&inspection).iter().all(Vec::is_empty));
-    // A text's first token has nothing before it, so that it is shown as untrained.
+    // The first token of a text has no context and is untrained.
     let text = &inspection.records[0].sequences[0];
     assert_eq!(text.trained, text.tokens - 1);
     assert_eq!((text.spans[0].trained, text.spans[0].tokens), (false, 1));
@@ -99,7 +104,7 @@ fn every_sequence_has_the_text_of_its_tokens() {
 }
 
 #[test]
-fn problems_are_found_and_none_stops_the_inspection() {
+fn all_problems_are_found() {
     let text = r#"{"messages": [{"role": "user", "content": "a"}]}
         not json
         {"prompt": "12345", "completion": "6"}
@@ -122,17 +127,17 @@ fn problems_are_found_and_none_stops_the_inspection() {
         &["duplicate"],
     ];
     assert_eq!(kinds(&inspection), expected);
-    let said = |record: usize| inspection.records[record].problems[0].to_string();
-    assert!(said(1).starts_with("f:2: not JSON"));
-    assert_eq!(said(2), "7 tokens in a context of 6: the last 1 are cut off");
-    assert!(said(3).contains("the prompt's 9 fill the context of 6"));
-    assert!(said(5).starts_with("prompt contains <|end|>"));
+    let message = |record: usize| inspection.records[record].problems[0].to_string();
+    assert!(message(1).starts_with("f:2: not JSON"));
+    assert_eq!(message(2), "7 tokens in a context of 6: the last 1 are cut off");
+    assert!(message(3).contains("the prompt's 9 fill the context of 6"));
+    assert!(message(5).starts_with("prompt contains <|end|>"));
     assert!(
-        said(6).starts_with("f:7: ") && said(6).contains("unknown role `robot`"),
+        message(6).starts_with("f:7: ") && message(6).contains("unknown role `robot`"),
         "{}",
-        said(6)
+        message(6)
     );
-    assert_eq!(said(8), "the same as f:8");
+    assert_eq!(message(8), "the same as f:8");
     assert_eq!(inspection.totals.problems["longer than the context"], 2);
     assert_eq!(inspection.totals.longest, 11);
 }
@@ -143,17 +148,20 @@ fn a_template_without_end_of_turn_is_a_problem_of_every_conversation() {
     let source = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}\n{% endfor %}\
                   {% if add_generation_prompt %}<|assistant|>{% endif %}";
     setup.template = Some(fixture::template(source, "", "<|eos|>"));
-    let line = r#"{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}"#;
-    let inspection = inspect_with(&setup, line, 99);
+    let line = serde_json::json!({"messages": [
+        {"role": "user", "content": "a"}, {"role": "assistant", "content": "b"},
+    ]});
+    let inspection = inspect_with(&setup, &line.to_string(), 99);
     assert_eq!(kinds(&inspection), [["no end of turn"]]);
     assert!(inspection.records[0].problems[0].to_string().contains("never learn to stop"));
 }
 
-/// 30: turns that are examples of their own are shown as such, each as inference sees it.
+/// Regression test of report 30: each is shown as at inference.
 #[test]
-fn turns_apart_are_shown_one_by_one() {
-    let source = "{% for m in messages %}{{ '<|' + m.role + '|>' + ('<think></think>' if loop.last and m.role == 'assistant' else '') + \
-        m.content + '<|end|>' }}{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}";
+fn turns_that_are_separate_examples_are_shown_one_by_one() {
+    let source = "{% for m in messages %}{{ '<|' + m.role + '|>' + ('<think></think>' if loop.last \
+        and m.role == 'assistant' else '') + m.content + '<|end|>' }}{% endfor %}\
+        {% if add_generation_prompt %}<|assistant|>{% endif %}";
     let mut setup = fixture::setup();
     setup.template = Some(fixture::template(source, "", "<|eos|>"));
     let line =
@@ -173,7 +181,8 @@ fn turns_apart_are_shown_one_by_one() {
         .collect();
     let expected = [
         "turn: <|user|>a<|end|><|assistant|>|<think></think>b<|end|>",
-        "turn: <|user|>a<|end|><|assistant|>b<|end|><|user|>c<|end|><|assistant|>|<think></think>d<|end|>",
+        "turn: <|user|>a<|end|><|assistant|>b<|end|><|user|>c<|end|><|assistant|>|\
+         <think></think>d<|end|>",
     ];
     assert_eq!(shown, expected);
     assert!(
@@ -181,11 +190,11 @@ fn turns_apart_are_shown_one_by_one() {
     );
 }
 
-/// 09 and 18: pairs that are equal within the context, and answers that say nothing in whatever shape.
+/// Regression test of reports 09 and 18.
 #[test]
-fn equal_and_empty_answers_are_found() {
+fn answers_equal_within_the_context_and_empty_answers_are_found() {
     let text = r#"{"prompt": "1", "chosen": "234", "rejected": "235"}
-        {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "", "tool_calls": []}]}
+        {"messages": [{"role": "assistant", "content": "", "tool_calls": []}]}
         {"prompt": "a", "completion": [{"role": "assistant", "content": "<think></think>"}]}"#;
     let inspection = inspect(text, 3);
     let found = kinds(&inspection);

@@ -1,11 +1,11 @@
-//! Tests on real files that are not part of the project; `CRISOL_MATERIAL` names their folder.
+//! Tests on real files outside the project, in the folder named by `CRISOL_MATERIAL`.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use crisol_text::{ChatTemplate, Message, ReadOptions, TextSetup, Tokenizer, records};
 
-use crate::fixture::parts;
+use crate::fixture::{example_of, single};
 
 fn material(file: &str) -> PathBuf {
     let folder = std::env::var_os("CRISOL_MATERIAL")
@@ -35,10 +35,10 @@ fn olmo2_round_trips_tinyshakespeare() {
     }
 }
 
-/// A backtracking engine gives up on such runs.
+/// A backtracking regex engine fails on these.
 #[test]
 #[ignore = "needs the folder of real files named by CRISOL_MATERIAL"]
-fn long_runs_of_white_space_are_read_whole() {
+fn long_runs_of_white_space_are_encoded_completely() {
     let tokenizer = olmo2();
     for length in [1_000, 30_000, 300_000, 3_000_000] {
         let text = " ".repeat(length) + "x";
@@ -46,13 +46,14 @@ fn long_runs_of_white_space_are_read_whole() {
     }
 }
 
-/// Written for a GGUF file and read from it, a tokenizer gives the same ids; Llama 2's runs of spaces share one score.
+/// A tokenizer gives equal ids after it is written to GGUF and read again.
 #[test]
 #[ignore = "needs the folder of real files named by CRISOL_MATERIAL"]
 fn real_vocabularies_are_written_for_gguf_files() {
     let text = std::fs::read_to_string(material("data/tinyshakespeare/input.txt")).unwrap();
     let text = text
-        + "  two,   three,       seven and                 more spaces\n\n\t 1234 naïve 日本語 😀 <s>";
+        + "  two,   three,       seven and                 more spaces\n\n\t \
+           1234 naïve 日本語 😀 <s>";
     for (file, config, vocab_size, kind) in [
         ("llama2/tokenizer.model", r#"{"eos_token": "</s>"}"#, 32_000, ("llama", None)),
         (
@@ -72,8 +73,8 @@ fn real_vocabularies_are_written_for_gguf_files() {
         assert_eq!(vocab.tokens.len(), vocab_size);
         let again = TextSetup::from_gguf(&vocab, "m.gguf").unwrap();
         assert_eq!(
-            again.tokenizer.encode_plain(&text).unwrap(),
-            setup.tokenizer.encode_plain(&text).unwrap(),
+            again.tokenizer.encode_with_special_tokens(&text).unwrap(),
+            setup.tokenizer.encode_with_special_tokens(&text).unwrap(),
             "{file}"
         );
     }
@@ -83,10 +84,12 @@ fn real_vocabularies_are_written_for_gguf_files() {
 #[ignore = "needs the folder of real files named by CRISOL_MATERIAL"]
 fn olmo2_masks_are_exact() {
     // OLMo 2's template, as published.
-    let source = "{{ bos_token }}{% for message in messages %}{% if message['role'] == 'system' %}{{ '<|system|>\n' + \
-        message['content'] + '\n' }}{% elif message['role'] == 'user' %}{{ '<|user|>\n' + message['content'] + '\n' }}\
-        {% elif message['role'] == 'assistant' %}{% if not loop.last %}{{ '<|assistant|>\n'  + message['content'] + \
-        eos_token + '\n' }}{% else %}{{ '<|assistant|>\n'  + message['content'] + eos_token }}{% endif %}{% endif %}\
+    let source = "{{ bos_token }}{% for message in messages %}\
+        {% if message['role'] == 'system' %}{{ '<|system|>\n' + message['content'] + '\n' }}\
+        {% elif message['role'] == 'user' %}{{ '<|user|>\n' + message['content'] + '\n' }}\
+        {% elif message['role'] == 'assistant' %}\
+        {% if not loop.last %}{{ '<|assistant|>\n'  + message['content'] + eos_token + '\n' }}\
+        {% else %}{{ '<|assistant|>\n'  + message['content'] + eos_token }}{% endif %}{% endif %}\
         {% if loop.last and add_generation_prompt %}{{ '<|assistant|>\n' }}{% endif %}{% endfor %}";
     let eos = "<|endoftext|>".to_owned();
     let tokens =
@@ -99,7 +102,7 @@ fn olmo2_masks_are_exact() {
         Message::assistant("Bye."),
     ];
     let tokenizer = olmo2();
-    let expected = parts(
+    let expected = example_of(
         &tokenizer,
         &[
             ("<|endoftext|><|user|>\n¿Cuánto es 1234 + 日本? 😀\n<|assistant|>\n", false),
@@ -127,12 +130,12 @@ fn real_data_sets_are_read() {
 
 #[test]
 #[ignore = "needs the folder of real files named by CRISOL_MATERIAL"]
-fn llama2s_sentencepiece_model_is_read_as_sentencepiece_does() {
+fn llama2s_sentencepiece_model_gives_the_ids_of_sentencepiece() {
     let file = material("tokenizers/llama2/tokenizer.model");
     let tokenizer =
         Tokenizer::from_sentencepiece(&std::fs::read(&file).unwrap(), "tokenizer.model").unwrap();
-    assert_eq!((tokenizer.vocab_size(), tokenizer.plain_bos()), (32_000, Some(1)));
-    // By sentencepiece 0.2.3.
+    assert_eq!((tokenizer.vocab_size(), tokenizer.prepended_token()), (32_000, Some(1)));
+    // Expected ids of sentencepiece 0.2.3.
     let cases: [(&str, &[u32]); 7] = [
         ("a  b", &[263, 29871, 289]),
         ("  hello", &[259, 22172]),
@@ -169,12 +172,12 @@ fn llama2s_masks_are_exact() {
         dir.path().join("tokenizer.model"),
     )
     .unwrap();
-    // Llama 2's way to write a conversation.
-    let template = "{% for message in messages %}{% if message['role'] == 'user' %}{{ bos_token + '[INST] ' + \
-        message['content'].strip() + ' [/INST]' }}{% else %}{{ ' ' + message['content'].strip() + ' ' + eos_token }}\
-        {% endif %}{% endfor %}";
+    // Llama 2's format.
+    let template = "{% for message in messages %}{% if message['role'] == 'user' %}\
+        {{ bos_token + '[INST] ' + message['content'].strip() + ' [/INST]' }}\
+        {% else %}{{ ' ' + message['content'].strip() + ' ' + eos_token }}{% endif %}{% endfor %}";
     std::fs::write(dir.path().join("chat_template.jinja"), template).unwrap();
-    let setup = crisol_text::TextSetup::load(dir.path()).unwrap();
+    let setup = TextSetup::load(dir.path()).unwrap();
     let turns = |first: &str, second: &str| {
         [
             Message::user("hi"),
@@ -183,8 +186,7 @@ fn llama2s_masks_are_exact() {
             Message::assistant(second),
         ]
     };
-    let example =
-        crate::fixture::one(setup.chat(&turns("hello there", "\u{1F600} e\u{301}")).unwrap());
+    let example = single(setup.chat(&turns("hello there", "\u{1F600} e\u{301}")).unwrap());
     let trained: Vec<u32> = example
         .ids
         .iter()
@@ -193,7 +195,11 @@ fn llama2s_masks_are_exact() {
         .map(|(&id, _)| id)
         .collect();
     assert_eq!(setup.tokenizer.decode(&trained, false), "hello there </s> \u{1F600} e\u{301} </s>");
-    assert_eq!(example.ids.iter().filter(|&&id| id == 1).count(), 2, "the template's own");
+    assert_eq!(
+        example.ids.iter().filter(|&&id| id == 1).count(),
+        2,
+        "one per [INST], from the template"
+    );
     let text = "<s>[INST] hi [/INST] hello there </s><s>[INST] 日? [/INST] \u{1F600} e\u{301} </s>";
     assert_eq!(example.ids, setup.tokenizer.encode(text).unwrap());
 }

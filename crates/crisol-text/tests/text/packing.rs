@@ -1,7 +1,9 @@
+//! Packing of examples into shards.
+
 use crisol_text::{Example, Packed, pack};
 use proptest::prelude::*;
 
-/// Documents whose token ids tell document and position apart.
+/// Documents whose token ids encode document and position.
 fn documents() -> impl Strategy<Value = Vec<Example>> {
     prop::collection::vec(prop::collection::vec(any::<bool>(), 1..30), 0..12).prop_map(|masks| {
         let example = |(d, trained): (usize, Vec<bool>)| Example {
@@ -33,12 +35,13 @@ proptest! {
             let mut trained = vec![];
             for row in rows {
                 let at = packed.rows[row] as usize;
-                // The row and the token it predicts are both of this document.
+                // The row and its target are in this document.
                 prop_assert!(tokens.contains(&at) && tokens.contains(&(at + 1)));
                 prop_assert_eq!(packed.ids[at + 1], packed.targets[row]);
                 trained.push(at + 1 - tokens.start);
             }
-            let expected: Vec<usize> = (1..example.ids.len()).filter(|&t| example.trained[t]).collect();
+            let targets = (1..example.ids.len()).filter(|&t| example.trained[t]);
+            let expected: Vec<usize> = targets.collect();
             prop_assert_eq!(trained, expected);
         }
         prop_assert_eq!(packed.offsets.last().copied(), Some(packed.ids.len() as u32));
@@ -46,7 +49,10 @@ proptest! {
     }
 
     #[test]
-    fn shards_keep_order_and_budget(lengths in prop::collection::vec(0usize..50, 0..40), budget in 1usize..100) {
+    fn shards_keep_order_and_budget(
+        lengths in prop::collection::vec(0usize..50, 0..40),
+        budget in 1usize..100,
+    ) {
         let shards = pack(&lengths, budget);
         let flat: Vec<usize> = shards.iter().flatten().copied().collect();
         prop_assert!(flat.into_iter().eq(0..lengths.len()));
@@ -55,7 +61,7 @@ proptest! {
             prop_assert!(!shard.is_empty());
             prop_assert!(total(shard) <= budget || shard.len() == 1);
         }
-        // No shard is cut earlier than it must be.
+        // No shard ends early.
         for pair in shards.windows(2) {
             prop_assert!(total(&pair[0]) + lengths[pair[1][0]] > budget);
         }
@@ -63,7 +69,7 @@ proptest! {
 }
 
 #[test]
-fn a_scored_document_reads_its_last_row() {
+fn a_scored_document_uses_its_last_row() {
     let mut packed = Packed::new();
     packed.push(&Example { ids: vec![7, 8, 9], trained: vec![true, false, true] });
     packed.push_last(&[4, 5]);
@@ -79,7 +85,7 @@ fn a_scored_document_reads_its_last_row() {
 }
 
 #[test]
-fn a_document_longer_than_the_budget_is_alone() {
+fn a_document_longer_than_the_budget_is_its_own_shard() {
     assert_eq!(pack(&[3, 20, 3, 7], 10), [vec![0], vec![1], vec![2, 3]]);
     assert!(pack(&[], 10).is_empty());
 }

@@ -1,17 +1,19 @@
+//! Parsing of JSON records, and their errors.
+
 use crisol_text::{
     Body, Message, ReadOptions, TextError, Turns, parse_jsonl, parse_jsonl_lines, records,
 };
 
 use crate::fixture;
 
-fn one(line: &str) -> Body {
+fn body(line: &str) -> Body {
     let mut records = parse_jsonl("f.jsonl", line).unwrap();
     assert_eq!(records.len(), 1);
     records.remove(0).body
 }
 
 fn error(line: &str) -> String {
-    // The wrong line is the third: after a good record and a blank line.
+    // The malformed line is the third, after a valid record and a blank line.
     let text = format!("{{\"text\": \"good\"}}\n\n{line}\n{{\"text\": \"good\"}}\n");
     let message = parse_jsonl("data/f.jsonl", &text).unwrap_err().to_string();
     assert!(message.starts_with("data/f.jsonl:3: "), "{message}");
@@ -27,14 +29,14 @@ fn every_shape_is_read() {
     let (hi, yo) = (Message::user("hi"), Message::assistant("yo"));
     let (m_hi, m_yo) =
         (r#"{"role": "user", "content": "hi"}"#, r#"{"role": "assistant", "content": "yo"}"#);
-    assert_eq!(one(r#"{"text": "a\nb"}"#), Body::Text { text: "a\nb".to_owned() });
+    assert_eq!(body(r#"{"text": "a\nb"}"#), Body::Text { text: "a\nb".to_owned() });
     let chat = Body::Chat { messages: vec![hi.clone(), yo.clone()] };
-    assert_eq!(one(&format!(r#"{{"messages": [{m_hi}, {m_yo}]}}"#)), chat);
+    assert_eq!(body(&format!(r#"{{"messages": [{m_hi}, {m_yo}]}}"#)), chat);
     let completion = Body::Completion { prompt: plain("1+1="), completion: plain("2") };
-    assert_eq!(one(r#"{"completion": "2", "prompt": "1+1="}"#), completion);
+    assert_eq!(body(r#"{"completion": "2", "prompt": "1+1="}"#), completion);
     let problem = Body::Problem { prompt: plain("1+1?"), answer: "2".to_owned(), solution: None };
-    assert_eq!(one(r#"{"prompt": "1+1?", "answer": "2"}"#), problem);
-    assert_eq!(one(r#"{"prompt": "1+1?", "answer": 2}"#), problem);
+    assert_eq!(body(r#"{"prompt": "1+1?", "answer": "2"}"#), problem);
+    assert_eq!(body(r#"{"prompt": "1+1?", "answer": 2}"#), problem);
     let preference = Body::Preference {
         prompt: Turns::Chat(vec![hi]),
         chosen: Turns::Chat(vec![yo]),
@@ -42,46 +44,46 @@ fn every_shape_is_read() {
     };
     let m_no = r#"{"role": "assistant", "content": "no"}"#;
     assert_eq!(
-        one(&format!(r#"{{"prompt": [{m_hi}], "chosen": [{m_yo}], "rejected": [{m_no}]}}"#)),
+        body(&format!(r#"{{"prompt": [{m_hi}], "chosen": [{m_yo}], "rejected": [{m_no}]}}"#)),
         preference
     );
-    // Without a prompt, it is the messages that both conversations start with.
+    // Without `prompt`, the prompt is the common first messages.
     assert_eq!(
-        one(&format!(r#"{{"chosen": [{m_hi}, {m_yo}], "rejected": [{m_hi}, {m_no}]}}"#)),
+        body(&format!(r#"{{"chosen": [{m_hi}, {m_yo}], "rejected": [{m_hi}, {m_no}]}}"#)),
         preference
     );
 }
 
 #[test]
-fn a_plain_pair_without_prompt_is_cut_where_its_answers_part() {
-    // Not in the middle of a word, nor of a character.
+fn the_prompt_of_a_text_pair_is_the_common_prefix() {
+    // It ends neither inside a word nor inside a character.
     let expected = Body::Preference {
         prompt: plain("The day was"),
         chosen: plain(" cálido"),
         rejected: plain(" cèlido"),
     };
     assert_eq!(
-        one(r#"{"chosen": "The day was cálido", "rejected": "The day was cèlido"}"#),
+        body(r#"{"chosen": "The day was cálido", "rejected": "The day was cèlido"}"#),
         expected
     );
 }
 
 #[test]
-fn other_strings_are_kept() {
+fn other_string_fields_are_kept() {
     let line = r#"{"kind": "fact", "text": "x", "source": "world", "weight": 2, "tags": ["a"]}"#;
     let record = parse_jsonl("f", line).unwrap().remove(0);
     assert_eq!(record.kind(), Some("fact"));
     let extra: Vec<_> = record.extra.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
     assert_eq!(extra, [("kind", "fact"), ("source", "world")]);
-    assert_eq!(record.place, "f:1");
+    assert_eq!(record.location, "f:1");
 }
 
 #[test]
-fn blank_lines_byte_order_mark_and_line_ends_do_not_matter() {
+fn blank_lines_byte_order_mark_and_line_ends_are_ignored() {
     let text = "\u{FEFF}{\"text\": \"a\"}\r\n\r\n  \t\n{\"text\": \"b\"}";
     let records = parse_jsonl("f", text).unwrap();
-    let places: Vec<_> = records.iter().map(|record| record.place.as_str()).collect();
-    assert_eq!(places, ["f:1", "f:4"]);
+    let locations: Vec<_> = records.iter().map(|record| record.location.as_str()).collect();
+    assert_eq!(locations, ["f:1", "f:4"]);
 }
 
 #[test]
@@ -99,7 +101,7 @@ fn files_without_records_are_errors() {
 }
 
 #[test]
-fn a_wrong_line_is_named_with_its_cause_and_remedy() {
+fn errors_name_line_cause_and_remedy() {
     let message = error(r#"{"text": "cut off"#);
     assert!(message.contains("not JSON: EOF while parsing a string at column 17"), "{message}");
     assert!(error("[1, 2]").contains("not an object"));
@@ -132,7 +134,7 @@ fn a_wrong_line_is_named_with_its_cause_and_remedy() {
     let yo = r#"{"role": "assistant", "content": "yo"}"#;
     assert!(
         error(&format!(r#"{{"chosen": [{hi}], "rejected": [{yo}]}}"#))
-            .contains("shares no first message")
+            .contains("has no first message in common")
     );
     assert!(
         error(&format!(r#"{{"chosen": [{hi}, {yo}], "rejected": [{hi}]}}"#))
@@ -141,9 +143,9 @@ fn a_wrong_line_is_named_with_its_cause_and_remedy() {
 }
 
 #[test]
-fn records_that_train_nothing_are_errors() {
-    assert!(error(r#"{"text": ""}"#).contains("trains no token"));
-    assert!(error(r#"{"messages": []}"#).contains("trains no token"));
+fn records_without_trained_tokens_are_errors() {
+    assert!(error(r#"{"text": ""}"#).contains("no token is trained"));
+    assert!(error(r#"{"messages": []}"#).contains("no token is trained"));
 }
 
 #[test]
@@ -165,23 +167,35 @@ fn deep_nesting_is_an_error_not_a_crash() {
 
 proptest::proptest! {
     #[test]
-    fn no_bytes_make_the_reader_panic(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..200)) {
+    fn no_bytes_make_the_reader_panic(
+        bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..200),
+    ) {
         let _ = parse_jsonl_lines("f", &bytes);
     }
 
     #[test]
-    fn no_json_makes_the_reader_panic(text in r#"\{"(text|messages|prompt|chosen)": [\[\]{}",:a1éx -]{0,20}, "(rejected|completion|answer)": ("a"|\[\]|1|\{\})\}"#) {
+    fn no_json_makes_the_reader_panic(
+        first in r#""(text|messages|prompt|chosen)": [\[\]{}",:a1éx -]{0,20}"#,
+        second in r#""(rejected|completion|answer)": ("a"|\[\]|1|\{\})"#,
+    ) {
+        let text = format!("{{{first}, {second}}}");
         let _ = parse_jsonl("f", &text);
     }
 }
 
 #[test]
-fn messages_keep_what_templates_read() {
-    let lines = r#"{"messages": [{"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}], "name": "Ana"}, {"role": "assistant", "content": null, "tool_calls": [{"id": 1}], "name": null}, {"role": "assistant", "content": "c", "name": null}], "tools": [{"name": "clock"}]}
-{"messages": [{"role": "assistant", "content": "c"}], "tools": "[{\"name\": \"clock\"}]"}
-{"messages": [{"role": "assistant", "content": "c"}], "tools": null}
-"#;
-    let records = parse_jsonl("x", lines).unwrap();
+fn messages_keep_all_fields_for_the_template() {
+    let parts = r#"[{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]"#;
+    let user = format!(r#"{{"role": "user", "content": {parts}, "name": "Ana"}}"#);
+    let call = r#"{"role": "assistant", "content": null, "tool_calls": [{"id": 1}], "name": null}"#;
+    let answer = r#"{"role": "assistant", "content": "c", "name": null}"#;
+    let clock = r#"[{"name": "clock"}]"#;
+    let lines = [
+        format!(r#"{{"messages": [{user}, {call}, {answer}], "tools": {clock}}}"#),
+        format!(r#"{{"messages": [{answer}], "tools": {clock:?}}}"#),
+        format!(r#"{{"messages": [{answer}], "tools": null}}"#),
+    ];
+    let records = parse_jsonl("x", &lines.join("\n")).unwrap();
     let tools = |i: usize| serde_json::to_string(&records[i].tools).unwrap();
     assert_eq!(
         (tools(0), tools(1), tools(2)),
@@ -190,14 +204,13 @@ fn messages_keep_what_templates_read() {
     let Body::Chat { messages } = &records[0].body else { panic!() };
     let contents: Vec<&str> = messages.iter().map(|message| message.content.as_str()).collect();
     assert_eq!(contents, ["ab", "", "c"]);
-    // A null is nothing.
+    // A null field is an absent one.
     assert_eq!(messages[2], Message::assistant("c"));
     let source = "{% for m in messages %}{{ m|tojson }}{% endfor %}{{ tools|tojson }}";
     let template = fixture::template(source, "", "").with_tools(records[0].tools.clone());
-    assert_eq!(
-        template.render(messages, false).unwrap(),
-        r#"{"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}], "name": "Ana"}{"role": "assistant", "tool_calls": [{"id": 1}]}{"role": "assistant", "content": "c"}[{"name": "clock"}]"#
-    );
+    let call = r#"{"role": "assistant", "tool_calls": [{"id": 1}]}"#;
+    let answer = r#"{"role": "assistant", "content": "c"}"#;
+    assert_eq!(template.render(messages, false).unwrap(), format!("{user}{call}{answer}{clock}"));
     let error = |line: &str| parse_jsonl("x", line).unwrap_err().to_string();
     let image =
         error(r#"{"messages": [{"role": "user", "content": [{"type": "image", "url": "x"}]}]}"#);
@@ -216,14 +229,14 @@ fn messages_keep_what_templates_read() {
     let prompt = |tools: &str| error(&format!(r#"{{"prompt": "a", "tools": {tools}}}"#));
     assert!(prompt("3").contains("`tools` is a number; make it a list of JSON schemas"));
     assert!(
-        prompt("[3]").contains("`tools` holds what is no object")
+        prompt("[3]").contains("`tools` has an entry that is not an object")
             && prompt("\"x\"").contains("`tools` is a string")
     );
 }
 
-/// The tools of a record reach its template, whatever the record is for.
+/// In every shape of record.
 #[test]
-fn tools_of_a_record_are_written_by_its_template() {
+fn tools_of_a_record_reach_the_template() {
     let mut setup = fixture::setup();
     let source = "{% for t in tools or [] %}{{ t.name }};{% endfor %}".to_owned()
         + setup.template.as_ref().unwrap().source();
@@ -233,9 +246,9 @@ fn tools_of_a_record_are_written_by_its_template() {
         let ids = match record.body {
             Body::Prompt { .. } => setup.prompt(&record).unwrap(),
             Body::Preference { .. } => {
-                fixture::one(setup.preference(&record, 99).unwrap().examples).chosen.ids
+                fixture::single(setup.preference(&record, 99).unwrap().examples).chosen.ids
             }
-            _ => fixture::one(setup.supervised(&record, 99).unwrap().examples).ids,
+            _ => fixture::single(setup.supervised(&record, 99).unwrap().examples).ids,
         };
         setup.tokenizer.decode(&ids, false)
     };

@@ -1,4 +1,4 @@
-//! `tokenizer.model` files, written here byte by byte.
+//! `tokenizer.model` files, written by the tests byte by byte.
 
 use std::fs;
 use std::path::Path;
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 const NORMAL: u64 = 1;
 const CONTROL: u64 = 3;
 
-/// A number as protocol buffers write it.
+/// A varint of the protocol buffer format.
 fn varint(mut number: u64) -> Vec<u8> {
     let mut out = vec![];
     while number >= 0x80 {
@@ -34,8 +34,9 @@ fn piece(text: &str, score: f32, kind: u64) -> Vec<u8> {
     bytes(1, &[bytes(1, text.as_bytes()), score, number(3, kind)].concat())
 }
 
-/// Pieces with their scores and types: the first three named as Llama's, the bytes, and some text. As in Llama's, runs of
-/// spaces stand before the words, but score least.
+/// Pieces with scores and types: three special tokens like Llama's, the bytes, and some text.
+///
+/// As in Llama's, runs of spaces have the first ids, but the lowest scores.
 pub(crate) fn pieces() -> Vec<(String, f32, u64)> {
     let mut pieces =
         vec![("<unk>".to_owned(), 0.0, 2), ("<s>".to_owned(), 0.0, 3), ("</s>".to_owned(), 0.0, 3)];
@@ -68,7 +69,7 @@ pub(crate) fn pieces() -> Vec<(String, f32, u64)> {
     pieces
 }
 
-/// Fields of the trainer's settings; then those of the normalizer's.
+/// A file with these pieces, and fields of `trainer_spec` and `normalizer_spec`.
 fn model(pieces: &[(String, f32, u64)], trainer: &[Vec<u8>], normalizer: &[Vec<u8>]) -> Vec<u8> {
     let pieces = pieces.iter().flat_map(|(text, score, kind)| piece(text, *score, *kind));
     pieces.chain(bytes(2, &trainer.concat())).chain(bytes(3, &normalizer.concat())).collect()
@@ -78,10 +79,10 @@ fn llama_like() -> Vec<u8> {
     model(&pieces(), &[number(3, 2), number(35, 1)], &[bytes(1, b"identity"), number(4, 0)])
 }
 
-/// A tokenizer as Llama 2's, with more named tokens.
-pub(crate) fn with_named(named: &[&str]) -> Tokenizer {
+/// A tokenizer like Llama 2's, with additional special tokens.
+pub(crate) fn with_special_tokens(special: &[&str]) -> Tokenizer {
     let mut pieces = pieces();
-    pieces.extend(named.iter().map(|name| ((*name).to_owned(), 0.0, CONTROL)));
+    pieces.extend(special.iter().map(|text| ((*text).to_owned(), 0.0, CONTROL)));
     let bytes =
         model(&pieces, &[number(3, 2), number(35, 1)], &[bytes(1, b"identity"), number(4, 0)]);
     Tokenizer::from_sentencepiece(&bytes, "tokenizer.model").unwrap()
@@ -110,7 +111,7 @@ fn error(bytes: &[u8]) -> String {
 }
 
 #[test]
-fn the_best_score_is_merged_first_whatever_the_ids() {
+fn merges_follow_the_scores_not_the_ids() {
     let tokenizer = tokenizer();
     assert_eq!(tokens(&tokenizer, "a  b"), ["▁a", "▁▁", "b"]);
     assert_eq!(tokens(&tokenizer, "a  a"), ["▁a", "▁", "▁a"]);
@@ -120,7 +121,7 @@ fn the_best_score_is_merged_first_whatever_the_ids() {
 }
 
 #[test]
-fn what_the_vocabulary_lacks_becomes_bytes_and_comes_back() {
+fn unknown_characters_become_bytes_and_round_trip() {
     let tokenizer = tokenizer();
     assert_eq!(tokens(&tokenizer, "日\0"), ["▁", "<0xE6>", "<0x97>", "<0xA5>", "<0x00>"]);
     for text in ["日本 he", " a", "  a", "\n\n", "e\u{301}\u{1F600}\0\u{10FFFF}", "▁"] {
@@ -133,18 +134,18 @@ fn what_the_vocabulary_lacks_becomes_bytes_and_comes_back() {
 }
 
 #[test]
-fn plain_text_starts_with_the_named_token_and_other_text_does_not() {
+fn bos_is_added_only_with_special_tokens() {
     let tokenizer = tokenizer();
-    assert_eq!(tokenizer.plain_bos(), Some(1));
+    assert_eq!(tokenizer.prepended_token(), Some(1));
     let ids = tokenizer.encode("hello").unwrap();
-    assert_eq!(tokenizer.encode_plain("hello").unwrap(), [vec![1], ids].concat());
+    assert_eq!(tokenizer.encode_with_special_tokens("hello").unwrap(), [vec![1], ids].concat());
     assert_eq!(tokens(&tokenizer, "a</s>b"), ["▁a", "</s>", "▁", "b"]);
     assert!(tokenizer.is_special(2) && tokenizer.is_special(0) && !tokenizer.is_special(3));
 }
 
 #[test]
-fn spaces_are_treated_as_the_file_says() {
-    // A missing normalizer_spec: a space before, runs of spaces made one, none at the ends.
+fn spaces_are_handled_as_the_file_says() {
+    // Defaults of the normalizer_spec: prepend a space, collapse runs, strip the ends.
     let defaults = [number(3, 2), number(35, 1)];
     let tokenizer = Tokenizer::from_sentencepiece(&model(&pieces(), &defaults, &[]), "m").unwrap();
     assert_eq!(tokens(&tokenizer, "   a   hello▁ "), ["▁a", "▁hello"]);
@@ -157,16 +158,16 @@ fn spaces_are_treated_as_the_file_says() {
 
 #[test]
 fn a_folder_without_a_tokenizer_json_is_read_saved_and_read_again() {
-    let template = "{{ bos_token }}{% for m in messages %}[{{ m['content'] }}]{% if m['role'] == 'assistant' %}{{ eos_token \
-        }}{% endif %}{% endfor %}";
+    let template = "{{ bos_token }}{% for m in messages %}[{{ m['content'] }}]\
+        {% if m['role'] == 'assistant' %}{{ eos_token }}{% endif %}{% endfor %}";
     let dir = folder(&[(
         "tokenizer_config.json",
         json!({"chat_template": template, "tokenizer_class": "LlamaTokenizer"}),
     )]);
     let setup = TextSetup::load(dir.path()).unwrap();
     assert_eq!((setup.eos, setup.stop_ids.as_slice()), (2, [2].as_slice()));
-    // The template's own bos_token is the only one.
-    let example = crate::fixture::one(
+    // Only the template adds a bos_token.
+    let example = crate::fixture::single(
         setup.chat(&[Message::user("a"), Message::assistant("hello")]).unwrap(),
     );
     assert_eq!(example.ids.iter().filter(|&&id| id == 1).count(), 1);
@@ -174,15 +175,15 @@ fn a_folder_without_a_tokenizer_json_is_read_saved_and_read_again() {
         (example.ids[0], example.ids.last(), example.trained.last()),
         (1, Some(&2), Some(&true))
     );
-    assert_eq!(setup.tokenizer.encode_plain("a").unwrap()[0], 1);
+    assert_eq!(setup.tokenizer.encode_with_special_tokens("a").unwrap()[0], 1);
 
     let saved = tempfile::tempdir().unwrap();
     setup.save(saved.path()).unwrap();
     let again = TextSetup::load(saved.path()).unwrap();
     assert_eq!(again.tokenizer.to_json(), setup.tokenizer.to_json());
     assert_eq!(
-        (again.eos, again.tokenizer.encode_plain("hello").unwrap()),
-        (2, setup.tokenizer.encode_plain("hello").unwrap())
+        (again.eos, again.tokenizer.encode_with_special_tokens("hello").unwrap()),
+        (2, setup.tokenizer.encode_with_special_tokens("hello").unwrap())
     );
     let config: Value = serde_json::from_str(
         &fs::read_to_string(saved.path().join("tokenizer_config.json")).unwrap(),
@@ -193,23 +194,23 @@ fn a_folder_without_a_tokenizer_json_is_read_saved_and_read_again() {
 }
 
 #[test]
-fn the_configuration_beside_a_model_counts() {
-    let plain = |config: Value| {
+fn the_settings_of_tokenizer_config_are_used() {
+    let encode = |config: Value| {
         TextSetup::load(folder(&[("tokenizer_config.json", config)]).path())
             .unwrap()
             .tokenizer
-            .encode_plain("a")
+            .encode_with_special_tokens("a")
             .unwrap()
     };
     let a = tokenizer().encode("a").unwrap();
-    assert_eq!(plain(json!({"add_bos_token": false})), a);
+    assert_eq!(encode(json!({"add_bos_token": false})), a);
     assert_eq!(
-        plain(json!({"add_bos_token": null, "add_eos_token": true})),
+        encode(json!({"add_bos_token": null, "add_eos_token": true})),
         [vec![1], a.clone(), vec![2]].concat()
     );
-    assert_eq!(plain(json!({"bos_token": "</s>"})), [vec![2], a].concat());
+    assert_eq!(encode(json!({"bos_token": "</s>"})), [vec![2], a].concat());
 
-    // `legacy: false`: a space before the text alone, and none where there is one.
+    // `legacy: false`: a space is prepended to the text only, and only if it has none.
     let dir = folder(&[("tokenizer_config.json", json!({"legacy": false}))]);
     let tokenizer = TextSetup::load(dir.path()).unwrap().tokenizer;
     assert_eq!(tokens(&tokenizer, "a</s>b"), ["▁a", "</s>", "b"]);
@@ -217,10 +218,13 @@ fn the_configuration_beside_a_model_counts() {
 }
 
 #[test]
-fn tokens_beside_those_of_the_model_are_added() {
+fn added_tokens_of_the_folder_are_read() {
     let next = pieces().len();
     let added = json!({"content": "<|x|>", "special": true, "lstrip": false, "rstrip": false});
-    let config = |id: usize, token: &Value| json!({"added_tokens_decoder": {id.to_string(): token, "1": "<s>"}});
+    let config = |id: usize, token: &Value| {
+        let tokens = json!({id.to_string(): token, "1": "<s>"});
+        json!({ "added_tokens_decoder": tokens })
+    };
     for files in [
         vec![("tokenizer_config.json", config(next, &added))],
         vec![
@@ -244,28 +248,28 @@ fn tokens_beside_those_of_the_model_are_added() {
 }
 
 #[test]
-fn what_is_wrong_is_named() {
+fn errors_name_the_cause() {
     let bpe = [number(3, 2)];
-    let told = |bytes: &[u8], cause: &str| {
+    let check = |bytes: &[u8], cause: &str| {
         let message = error(bytes);
         assert!(
             message.starts_with("some/tokenizer.model: ") && message.contains(cause),
             "{message}"
         );
     };
-    told(b"", "there is none");
-    told(b"IQ== 0\nIg== 1\n", "tiktoken");
-    told(&model(&[], &bpe, &[]), "pieces: there are none");
-    told(&model(&pieces(), &[number(3, 1)], &[]), "a model_type other than BPE");
-    told(&model(&pieces(), &[], &[]), "a model_type other than BPE");
-    told(&model(&pieces(), &[number(3, 2), number(24, 1)], &[]), "treat_whitespace_as_suffix");
-    told(&model(&pieces(), &bpe, &[number(5, 0)]), "escape_whitespaces");
+    check(b"", "trainer_spec: it is missing");
+    check(b"IQ== 0\nIg== 1\n", "tiktoken");
+    check(&model(&[], &bpe, &[]), "pieces: there are none");
+    check(&model(&pieces(), &[number(3, 1)], &[]), "a model_type other than BPE");
+    check(&model(&pieces(), &[], &[]), "a model_type other than BPE");
+    check(&model(&pieces(), &[number(3, 2), number(24, 1)], &[]), "treat_whitespace_as_suffix");
+    check(&model(&pieces(), &bpe, &[number(5, 0)]), "escape_whitespaces");
     for rules in [b"\xFF\xFF\xFF\xFF rules".as_slice(), b"no", b"\x04\0\0\0abc"] {
-        told(&model(&pieces(), &bpe, &[bytes(2, rules)]), "precompiled_charsmap: it ends");
+        check(&model(&pieces(), &bpe, &[bytes(2, rules)]), "precompiled_charsmap: it ends");
     }
-    told(&model(&pieces(), &bpe, &[bytes(2, b"\x04\0\0\0abcd\xFF\xFE")]), "precompiled_charsmap");
-    // -1, as a negative number of 32 bits is written.
-    told(
+    check(&model(&pieces(), &bpe, &[bytes(2, b"\x04\0\0\0abcd\xFF\xFE")]), "precompiled_charsmap");
+    // -1 as a varint.
+    check(
         &model(&pieces(), &[number(3, 2), number(40, u64::MAX)], &[]),
         "neither an unknown piece nor all bytes",
     );
@@ -276,25 +280,25 @@ fn what_is_wrong_is_named() {
         pieces.push((text.to_owned(), score, kind));
         model(&pieces, &bpe, &[])
     };
-    told(&with("he", 0.0, NORMAL), "are both \"he\"");
-    told(&with("", 0.0, CONTROL), "is empty");
-    told(&with("x", f32::NAN, NORMAL), "score NaN");
-    told(&with("x", 0.0, 9), "unknown type");
-    told(&with("hehe", 0.0, 5), "unused");
-    told(&with(&"x".repeat(2000), 0.0, NORMAL), "2000 bytes");
-    // A piece that claims more bytes than there are in the world.
+    check(&with("he", 0.0, NORMAL), "are both \"he\"");
+    check(&with("", 0.0, CONTROL), "is empty");
+    check(&with("x", f32::NAN, NORMAL), "score NaN");
+    check(&with("x", 0.0, 9), "unknown type");
+    check(&with("hehe", 0.0, 5), "unused");
+    check(&with(&"x".repeat(2000), 0.0, NORMAL), "2000 bytes");
+    // A piece with a length of 2^64 - 1 bytes.
     let huge = [vec![0x0A], varint(u64::MAX)].concat();
-    told(&[llama_like(), huge].concat(), "it ends within a field");
-    let whole = llama_like();
-    told(&whole[..whole.len() - 3], "it ends within a field");
+    check(&[llama_like(), huge].concat(), "it ends within a field");
+    let complete = llama_like();
+    check(&complete[..complete.len() - 3], "it ends within a field");
 }
 
 #[test]
-fn a_folder_with_neither_file_is_told_what_it_lacks() {
+fn a_folder_without_a_tokenizer_is_an_error() {
     let dir = tempfile::tempdir().unwrap();
     let message = TextSetup::load(dir.path()).unwrap_err().to_string();
     assert!(message.contains("tokenizer.json"), "{message}");
-    // A tokenizer.json is what is read where there are both.
+    // With both files, tokenizer.json is read.
     let dir = folder(&[("tokenizer.json", json!(1))]);
     let message = TextSetup::load(dir.path()).unwrap_err().to_string();
     assert!(
@@ -310,14 +314,17 @@ proptest! {
     }
 
     #[test]
-    fn no_damage_to_a_file_makes_the_reader_panic(damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..8)) {
+    fn no_damage_to_a_file_makes_the_reader_panic(
+        damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..8),
+    ) {
         let mut bytes = llama_like();
         for (at, byte) in damage {
             let at = at.index(bytes.len());
             bytes[at] = byte;
         }
         if let Ok(tokenizer) = Tokenizer::from_sentencepiece(&bytes, "tokenizer.model") {
-            let _ = tokenizer.encode_plain("hello  日<s>").map(|ids| tokenizer.decode(&ids, false));
+            let ids = tokenizer.encode_with_special_tokens("hello  日<s>");
+            let _ = ids.map(|ids| tokenizer.decode(&ids, false));
         }
     }
 
@@ -329,19 +336,20 @@ proptest! {
     }
 
     #[test]
-    fn a_stream_of_any_tokens_loses_none(ids in prop::collection::vec(3u32..278, 0..40)) {
-        // A broken character shows as U+FFFD, of which decoding at once makes more: of a whole row of bytes.
+    fn a_stream_of_random_tokens_loses_no_text(ids in prop::collection::vec(3u32..278, 0..40)) {
+        // The number of U+FFFD depends on how many byte tokens are decoded together.
         let tokenizer = tokenizer();
         let mut stream = tokenizer.stream(false);
         let mut streamed: String = ids.iter().map(|&id| stream.push(id)).collect();
         streamed += &stream.finish();
         let kept = |text: &str| text.chars().filter(|c| "helowr".contains(*c)).collect::<String>();
-        let whole: String = ids.iter().filter(|&&id| id >= 259).map(|&id| tokenizer.token(id).unwrap()).collect();
-        prop_assert!(kept(&streamed).len() >= kept(&whole).len(), "{streamed:?} {whole:?}");
+        let text_pieces = ids.iter().filter(|&&id| id >= 259);
+        let expected: String = text_pieces.map(|&id| tokenizer.token(id).unwrap()).collect();
+        prop_assert!(kept(&streamed).len() >= kept(&expected).len(), "{streamed:?} {expected:?}");
     }
 
     #[test]
-    fn a_stream_gives_what_decoding_at_once_gives(text in "[a-z 日😀é\n]{0,40}") {
+    fn a_stream_gives_the_decoded_text(text in "[a-z 日😀é\n]{0,40}") {
         let tokenizer = tokenizer();
         let ids = tokenizer.encode(&text).unwrap();
         let mut stream = tokenizer.stream(true);

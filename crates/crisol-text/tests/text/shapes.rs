@@ -1,4 +1,4 @@
-//! The shapes that data files of the field have, and the keys that carry meaning. Each test names its kind.
+//! The shapes of records in published data sets, and the fields with a meaning.
 
 use crisol_text::{Body, Message, Record, Turns, parse_jsonl};
 use serde_json::{Value, json};
@@ -25,28 +25,28 @@ fn plain(text: &str) -> Turns {
     Turns::Plain(text.to_owned())
 }
 
-fn asked(text: &str) -> Turns {
+fn user(text: &str) -> Turns {
     Turns::Chat(vec![Message::user(text)])
 }
 
-fn said(text: &str) -> Turns {
+fn assistant(text: &str) -> Turns {
     Turns::Chat(vec![Message::assistant(text)])
 }
 
-fn hello() -> Body {
+fn greeting() -> Body {
     Body::Chat { messages: vec![Message::user("Hi"), Message::assistant("Hello.")] }
 }
 
-fn m(role: &str, content: &str) -> Value {
+fn turn(role: &str, content: &str) -> Value {
     json!({ "role": role, "content": content })
 }
 
-/// ShareGPT and its relatives: other names of the list, of its keys and of who speaks.
+/// ShareGPT and others: names of the list, its keys and its roles.
 #[test]
 fn conversations_under_other_names() {
     for list in ["messages", "conversations", "conversation"] {
         for (role, content) in [("role", "content"), ("from", "value")] {
-            for (user, assistant) in [
+            for (user_role, assistant_role) in [
                 ("human", "gpt"),
                 ("user", "assistant"),
                 ("Human", "AI"),
@@ -54,32 +54,39 @@ fn conversations_under_other_names() {
                 ("user", "bot"),
                 ("user", "model"),
             ] {
-                let row = json!({ list: [{ role: user, content: "Hi" }, { role: assistant, content: "Hello." }] });
-                assert_eq!(body(row.clone()), hello(), "{row}");
-                // In a column of strings.
-                assert_eq!(body(json!({ list: row[list].to_string() })), hello());
+                let messages = json!([
+                    { role: user_role, content: "Hi" },
+                    { role: assistant_role, content: "Hello." },
+                ]);
+                let row = json!({ list: messages });
+                assert_eq!(body(row.clone()), greeting(), "{row}");
+                // As a string, in a table.
+                assert_eq!(body(json!({ list: row[list].to_string() })), greeting());
             }
         }
     }
     let Body::Chat { messages } = body(json!({ "conversations": [
         { "from": "system", "value": "s" }, { "from": "human", "value": "h" },
-        { "from": "function_call", "value": "{\"name\": \"w\", \"arguments\": \"{\\\"a\\\": 1}\"}" },
+        { "from": "function_call",
+          "value": "{\"name\": \"w\", \"arguments\": \"{\\\"a\\\": 1}\"}" },
         { "from": "observation", "value": "o" }, { "from": "gpt", "value": "g" },
     ] })) else {
         panic!()
     };
     let roles: Vec<_> = messages.iter().map(|message| message.role.as_str()).collect();
     assert_eq!(roles, ["system", "user", "assistant", "tool", "assistant"]);
-    // A name that no one knows is the template's affair.
-    let Body::Chat { messages } = body(json!({ "messages": [m("critic", "c")] })) else { panic!() };
+    // Unknown roles are left to the template.
+    let Body::Chat { messages } = body(json!({ "messages": [turn("critic", "c")] })) else {
+        panic!()
+    };
     assert_eq!(messages[0].role, "critic");
 }
 
-/// Alpaca, Dolly, and pairs of a question and an answer: turns of a conversation.
+/// Alpaca, Dolly, and pairs of a question and an answer.
 #[test]
-fn questions_and_answers_are_turns() {
+fn questions_and_answers_are_messages() {
     let completion =
-        |prompt: &str| Body::Completion { prompt: asked(prompt), completion: said("A.") };
+        |prompt: &str| Body::Completion { prompt: user(prompt), completion: assistant("A.") };
     for (row, prompt) in [
         (json!({ "instruction": "Q", "input": "", "output": "A." }), "Q"),
         (json!({ "instruction": "Q", "output": "A." }), "Q"),
@@ -107,20 +114,20 @@ fn questions_and_answers_are_turns() {
     ];
     assert_eq!(
         body(row),
-        Body::Completion { prompt: Turns::Chat(earlier), completion: said("A.") }
+        Body::Completion { prompt: Turns::Chat(earlier), completion: assistant("A.") }
     );
-    // This program's own names are raw text.
+    // `prompt` and `completion` are raw text.
     let raw = Body::Completion { prompt: plain("Q"), completion: plain(" A.") };
     assert_eq!(body(json!({ "prompt": "Q", "completion": " A." })), raw);
 }
 
-/// GSM8K's, MATH's and `NuminaMath`'s: an answer to verify and a solution to imitate.
+/// GSM8K, MATH and `NuminaMath`.
 #[test]
 fn problems_keep_answer_and_solution() {
     let problem = |answer: &str, solution: &str| Body::Problem {
-        prompt: asked("Q"),
+        prompt: user("Q"),
         answer: answer.to_owned(),
-        solution: Some(said(solution)),
+        solution: Some(assistant(solution)),
     };
     let work = "3+4 = 7\n#### 1,007";
     assert_eq!(body(json!({ "question": "Q", "answer": work })), problem("1,007", work));
@@ -136,23 +143,33 @@ fn problems_keep_answer_and_solution() {
 }
 
 #[test]
-fn preferences_in_the_fields_shapes() {
-    let pair = Body::Preference { prompt: asked("Q"), chosen: said("A."), rejected: said("B.") };
-    let (q, a, b) = (m("user", "Q"), m("assistant", "A."), m("assistant", "B."));
+fn preference_pairs_in_published_shapes() {
+    let pair =
+        Body::Preference { prompt: user("Q"), chosen: assistant("A."), rejected: assistant("B.") };
+    let (q, a, b) = (turn("user", "Q"), turn("assistant", "A."), turn("assistant", "B."));
     for row in [
         json!({ "chosen": [q, a], "rejected": [q, b] }),
-        // UltraFeedback: the prompt stands in the answers, and beside them.
-        json!({ "prompt": "Q", "chosen": [q, a], "rejected": [q, b], "messages": [q, a], "score_chosen": 8.5 }),
+        // UltraFeedback: the answers repeat the prompt.
+        json!({
+            "prompt": "Q", "chosen": [q, a], "rejected": [q, b], "messages": [q, a],
+            "score_chosen": 8.5,
+        }),
         json!({ "prompt": [q], "chosen": [q, a], "rejected": [q, b] }),
         json!({ "prompt": [q], "chosen": [a], "rejected": [b] }),
-        // OpenAI's.
-        json!({ "input": { "messages": [q], "tools": [] }, "preferred_output": [a], "non_preferred_output": [b] }),
+        // OpenAI.
+        json!({
+            "input": { "messages": [q], "tools": [] }, "preferred_output": [a],
+            "non_preferred_output": [b],
+        }),
         // Anthropic's hh-rlhf.
-        json!({ "chosen": "\n\nHuman: Q\n\nAssistant: A.", "rejected": "\n\nHuman: Q\n\nAssistant: B." }),
+        json!({
+            "chosen": "\n\nHuman: Q\n\nAssistant: A.",
+            "rejected": "\n\nHuman: Q\n\nAssistant: B.",
+        }),
     ] {
         assert_eq!(body(row.clone()), pair, "{row}");
     }
-    // Intel's orca pairs, after which strings beside messages are messages.
+    // Intel's Orca pairs: the question is a message, the answers are strings.
     let orca = json!({ "system": "S", "question": "Q", "chosen": "A.", "rejected": "B." });
     let prompt = Turns::Chat(vec![Message::new("system", "S"), Message::user("Q")]);
     assert_eq!(body(orca), Body::Preference { prompt, chosen: plain("A."), rejected: plain("B.") });
@@ -166,9 +183,9 @@ fn preferences_in_the_fields_shapes() {
         prompt,
         [Message::user("Q\n\nfoo: bar"), Message::assistant("A."), Message::user("More")]
     );
-    assert_eq!(chosen, said("yes\n\n1. x"));
+    assert_eq!(chosen, assistant("yes\n\n1. x"));
     let other = json!({ "prompt": "Other", "chosen": [q, a], "rejected": [q, b] });
-    assert!(error(other).contains("`prompt` is not how `chosen` and `rejected` begin"));
+    assert!(error(other).contains("`prompt` differs from the messages"));
     for (field, other) in [("chosen", "rejected"), ("rejected", "chosen")] {
         assert!(
             error(json!({ "prompt": "Q", field: "A" }))
@@ -177,9 +194,9 @@ fn preferences_in_the_fields_shapes() {
     }
 }
 
-/// A thumb up or down is not trained as an answer.
+/// They are not trained as completions.
 #[test]
-fn rated_answers_are_a_kind_of_their_own() {
+fn rated_answers_are_a_separate_shape() {
     let rated = |good| Body::Rated { prompt: plain("Q"), completion: plain("A"), good };
     for (label, good) in [
         (json!(true), true),
@@ -195,23 +212,27 @@ fn rated_answers_are_a_kind_of_their_own() {
             "{label}"
         );
     }
-    let row = json!({ "messages": [m("user", "Q"), m("assistant", "A")], "kto_tag": false });
-    assert_eq!(body(row), Body::Rated { prompt: asked("Q"), completion: said("A"), good: false });
+    let row = json!({ "messages": [turn("user", "Q"), turn("assistant", "A")], "kto_tag": false });
+    assert_eq!(
+        body(row),
+        Body::Rated { prompt: user("Q"), completion: assistant("A"), good: false }
+    );
     assert!(
         error(json!({ "prompt": "Q", "completion": "A", "label": 0.5 })).contains("`label` is 0.5")
     );
-    // A label of another kind is a field like others.
+    // Any other label is an unused field.
     let named = record(&json!({ "prompt": "Q", "completion": "A", "label": "sports" }));
     assert_eq!((named.body.shape(), named.unused), ("prompt/completion", vec!["label".to_owned()]));
 }
 
-/// Columns that a table filled with null.
+/// Tables write null for absent values.
 #[test]
-fn null_is_absent() {
+fn null_fields_are_absent() {
     let all = |row: Value| {
         let mut full = json!({
-            "messages": null, "conversations": null, "text": null, "prompt": null, "completion": null, "chosen": null,
-            "rejected": null, "label": null, "system": null, "tools": null, "images": null, "chat_template_kwargs": null,
+            "messages": null, "conversations": null, "text": null, "prompt": null,
+            "completion": null, "chosen": null, "rejected": null, "label": null, "system": null,
+            "tools": null, "images": null, "chat_template_kwargs": null,
         });
         full.as_object_mut().unwrap().extend(row.as_object().unwrap().clone());
         full
@@ -220,7 +241,9 @@ fn null_is_absent() {
         json!({ "text": "a" }),
         json!({ "prompt": "a", "completion": "b" }),
         json!({ "prompt": "a" }),
-        json!({ "messages": [{ "role": "user", "content": "Hi", "name": null }, m("assistant", "Hello.")] }),
+        json!({ "messages": [
+            { "role": "user", "content": "Hi", "name": null }, turn("assistant", "Hello."),
+        ] }),
         json!({ "chosen": "a b", "rejected": "a c" }),
     ] {
         assert_eq!(record(&all(row.clone())), record(&row));
@@ -228,17 +251,17 @@ fn null_is_absent() {
     }
 }
 
-/// Every name under which data says that a turn is not to be trained.
+/// By every known field.
 #[test]
-fn turns_that_are_not_to_be_trained_are_masked() {
+fn turns_excluded_from_training_are_masked() {
     let masked = |key: &str, value: Value| {
-        let mut message = m("assistant", "5");
+        let mut message = turn("assistant", "5");
         message[key] = value;
-        let Body::Chat { messages } = body(json!({ "messages": [m("user", "2+2?"), message] }))
+        let Body::Chat { messages } = body(json!({ "messages": [turn("user", "2+2?"), message] }))
         else {
             panic!()
         };
-        // The key itself is not the template's affair.
+        // The field is not passed to the template.
         let mut message = messages[1].clone();
         message.masked = false;
         assert_eq!(message, Message::assistant("5"));
@@ -251,10 +274,10 @@ fn turns_that_are_not_to_be_trained_are_masked() {
         for value in [json!(1), json!(1.0), json!(true), json!(null)] {
             assert!(!masked(key, value.clone()), "{key} {value}");
         }
-        let mut message = m("assistant", "5");
+        let mut message = turn("assistant", "5");
         message[key] = json!(0.5);
         assert!(error(json!({ "messages": [message] })).contains(&format!("whose `{key}` is 0.5")));
-        let mut message = m("user", "5");
+        let mut message = turn("user", "5");
         message[key] = json!(1);
         assert!(
             error(json!({ "messages": [message] }))
@@ -266,40 +289,37 @@ fn turns_that_are_not_to_be_trained_are_masked() {
     assert!(masked("masked", json!(true)) && !masked("masked", json!(false)));
 }
 
-/// What cannot be honoured is refused by name, in records, messages and parts.
+/// In records and messages.
 #[test]
-fn what_is_not_text_is_refused_by_name() {
+fn media_are_refused_by_name() {
     for key in ["images", "image", "audio", "video", "videos"] {
-        let mut row = json!({ "messages": [m("user", "Hi"), m("assistant", "Hello.")] });
+        let mut row = json!({ "messages": [turn("user", "Hi"), turn("assistant", "Hello.")] });
         row[key] = json!([]);
-        assert_eq!(body(row.clone()), hello());
+        assert_eq!(body(row.clone()), greeting());
         row[key] = json!(["x.png"]);
         let message = error(row);
         assert!(message.contains(&format!("`{key}` is not text")), "{message}");
-        let mut spoken = m("user", "What?");
-        spoken[key] = json!("x.png");
-        assert!(error(json!({ "messages": [spoken] })).contains(&format!("which has `{key}`")));
+        let mut message = turn("user", "What?");
+        message[key] = json!("x.png");
+        assert!(error(json!({ "messages": [message] })).contains(&format!("which has `{key}`")));
     }
 }
 
-/// A question is not understood without what it offers; where its text names all of that, the list is only unused.
+/// A question that contains its choices is accepted.
 #[test]
-fn choices_that_the_question_does_not_name_are_refused() {
+fn choices_that_the_question_does_not_contain_are_refused() {
     for choices in [
         json!(["red", "blue"]),
         json!([3, 4]),
         json!({ "label": ["A", "B"], "text": ["red", "blue"] }),
     ] {
-        for (key, asked) in
+        for (key, question) in
             [("question", "Which?"), ("prompt", "Which?"), ("problem", "Which one, red?")]
         {
             for name in ["choices", "options"] {
-                let row = json!({ key: asked, name: choices, "answer": 1 });
+                let row = json!({ key: question, name: choices, "answer": 1 });
                 let message = error(row);
-                assert!(
-                    message.contains(&format!("`{name}` has answers to choose from")),
-                    "{message}"
-                );
+                assert!(message.contains(&format!("`{name}` has choices that")), "{message}");
             }
         }
     }
@@ -311,46 +331,55 @@ fn choices_that_the_question_does_not_name_are_refused() {
 }
 
 #[test]
-fn system_messages_stand_first() {
+fn system_messages_come_first() {
     let system = Message::new("system", "S");
     let with = |turns: &[Message]| [std::slice::from_ref(&system), turns].concat();
-    let Body::Chat { messages: chat } = hello() else { panic!() };
+    let Body::Chat { messages: chat } = greeting() else { panic!() };
     for key in ["system", "system_prompt"] {
-        let row = json!({ key: "S", "messages": [m("user", "Hi"), m("assistant", "Hello.")] });
+        let row =
+            json!({ key: "S", "messages": [turn("user", "Hi"), turn("assistant", "Hello.")] });
         assert_eq!(body(row), Body::Chat { messages: with(&chat) });
     }
-    // It is there already.
-    let row = json!({ "system": "S", "messages": [m("system", "S"), m("user", "Hi"), m("assistant", "Hello.")] });
+    // The conversation has it already.
+    let row = json!({ "system": "S", "messages": [
+        turn("system", "S"), turn("user", "Hi"), turn("assistant", "Hello."),
+    ] });
     assert_eq!(body(row), Body::Chat { messages: with(&chat) });
     let row = json!({ "system": "S", "prompt": "Q", "completion": " A." });
     let prompt = Turns::Chat(with(&[Message::user("Q")]));
     assert_eq!(body(row), Body::Completion { prompt, completion: plain(" A.") });
-    let other = json!({ "system": "S", "messages": [m("system", "T"), m("user", "Hi")] });
+    let other = json!({ "system": "S", "messages": [turn("system", "T"), turn("user", "Hi")] });
     assert!(error(other).contains("`system` differs from the system message"));
     assert!(
-        error(json!({ "system": "S", "text": "a" })).contains("`system` stands beside a raw text")
+        error(json!({ "system": "S", "text": "a" }))
+            .contains("`system` is in a record of raw text")
     );
     assert_eq!(body(json!({ "system": "", "text": "a" })), Body::Text { text: "a".into() });
 }
 
-/// A question or context that nothing would read is no unused field.
+/// It would be ignored otherwise.
 #[test]
 fn a_second_question_is_refused_and_other_fields_are_listed() {
     for key in ["question", "input", "context", "instruction", "query"] {
         let message =
             error(json!({ "prompt": "Is it?", key: "The sky is blue.", "completion": " Yes." }));
-        assert!(message.contains(&format!("`{key}` stands beside `prompt`")), "{message}");
-        body(
-            json!({ "prompt": "The sky is blue. Is it?", key: "The sky is blue.", "completion": " Yes." }),
+        assert!(
+            message.contains(&format!("`{key}` is not part of the record's `prompt`")),
+            "{message}"
         );
+        let prompt = "The sky is blue. Is it?";
+        body(json!({ "prompt": prompt, key: "The sky is blue.", "completion": " Yes." }));
     }
-    let row = json!({ "text": "a", "kind": "k", "id": 3, "tags": ["x"], "none": null, "empty": "", "list": [], "note": "n" });
+    let row = json!({
+        "text": "a", "kind": "k", "id": 3, "tags": ["x"], "none": null, "empty": "", "list": [],
+        "note": "n",
+    });
     let record = record(&row);
     assert_eq!(record.unused, ["id", "tags", "note"]);
     assert_eq!((record.kind(), record.extra["note"].as_str()), (Some("k"), "n"));
 }
 
-/// Calls as OpenAI's API and tables write them: arguments are objects, and have no null that a table filled in.
+/// OpenAI's API writes them as strings, tables with nulls.
 #[test]
 fn arguments_of_tool_calls_are_objects() {
     let template = |row: Value| {
@@ -361,20 +390,22 @@ fn arguments_of_tool_calls_are_objects() {
     };
     let call = |arguments: Value| {
         let function = json!({ "name": "w", "arguments": arguments });
-        json!({ "messages": [{ "role": "assistant", "content": null, "tool_calls": [{ "type": "function", "function": function }] }] })
+        let calls = json!([{ "type": "function", "function": function }]);
+        json!({ "messages": [{ "role": "assistant", "content": null, "tool_calls": calls }] })
     };
-    let right = "[{\"type\": \"function\", \"function\": {\"name\": \"w\", \"arguments\": {\"city\": \"SF\"}}}]";
-    assert_eq!(template(call(json!({ "city": "SF" }))), right);
-    assert_eq!(template(call(json!("{\"city\": \"SF\"}"))), right);
-    assert_eq!(template(call(json!({ "city": "SF", "unit": null, "path": null }))), right);
-    assert_eq!(template(call(json!("{\"city\": \"SF\", \"unit\": null}"))), right);
+    let expected =
+        r#"[{"type": "function", "function": {"name": "w", "arguments": {"city": "SF"}}}]"#;
+    assert_eq!(template(call(json!({ "city": "SF" }))), expected);
+    assert_eq!(template(call(json!("{\"city\": \"SF\"}"))), expected);
+    assert_eq!(template(call(json!({ "city": "SF", "unit": null, "path": null }))), expected);
+    assert_eq!(template(call(json!("{\"city\": \"SF\", \"unit\": null}"))), expected);
     let text = call(json!({ "city": "SF" }))["messages"][0]["tool_calls"].to_string();
     assert_eq!(
         template(json!({ "messages": [{ "role": "assistant", "tool_calls": text }] })),
-        right
+        expected
     );
-    assert!(error(call(json!("city=SF"))).contains("`arguments` are no JSON object"));
-    // No call is none: the answer is an empty one.
+    assert!(error(call(json!("city=SF"))).contains("`arguments` are not a JSON object"));
+    // An empty list is no call, so the answer is empty.
     let Body::Chat { messages } =
         body(json!({ "messages": [{ "role": "assistant", "content": "", "tool_calls": [] }] }))
     else {
@@ -395,30 +426,38 @@ fn template_arguments_and_tools_come_as_values_or_strings() {
             .contains("`chat_template_kwargs` is a number")
     );
     let tool = json!({ "name": "clock", "parameters": { "type": "object", "required": null } });
-    let right = json!({ "name": "clock", "parameters": { "type": "object" } });
+    let expected = json!({ "name": "clock", "parameters": { "type": "object" } });
     for tools in [json!([tool]), json!([tool.to_string()]), json!(json!([tool]).to_string())] {
         assert_eq!(
             record(&json!({ "prompt": "a", "tools": tools })).tools,
-            std::slice::from_ref(&right)
+            std::slice::from_ref(&expected)
         );
     }
 }
 
 proptest::proptest! {
-    /// Whatever stands under the names that shapes know: a record or an error, never a panic.
     #[test]
     fn no_value_under_a_known_key_makes_the_reader_panic(
         fields in proptest::collection::vec((
-            "(text|messages|conversations|prompt|completion|chosen|rejected|answer|solution|question|input|history|label|system|tools|preferred_output|non_preferred_output|images)",
             proptest::sample::select(vec![
-                "null", "true", "3", "\"\"", "\"a\"", "\"[\"", "\"\\\\n\\\\nHuman: a\\\\n\\\\nAssistant: b\"", "[]", "{}", "[[]]", "[[\"a\"]]",
-                "[{\"role\": \"user\", \"content\": \"a\"}]", "[{\"from\": \"gpt\", \"value\": \"b\", \"weight\": 0}]",
-                "[{\"role\": \"user\", \"content\": \"a\"}, {\"role\": \"assistant\", \"tool_calls\": [3]}]",
-                "\"[{\\\"role\\\": \\\"assistant\\\", \\\"content\\\": \\\"c\\\"}]\"", "{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}]}",
+                "text", "messages", "conversations", "prompt", "completion", "chosen", "rejected",
+                "answer", "solution", "question", "input", "history", "label", "system", "tools",
+                "preferred_output", "non_preferred_output", "images",
+            ]),
+            proptest::sample::select(vec![
+                "null", "true", "3", "\"\"", "\"a\"", "\"[\"",
+                "\"\\\\n\\\\nHuman: a\\\\n\\\\nAssistant: b\"", "[]", "{}", "[[]]", "[[\"a\"]]",
+                "[{\"role\": \"user\", \"content\": \"a\"}]",
+                "[{\"from\": \"gpt\", \"value\": \"b\", \"weight\": 0}]",
+                "[{\"role\": \"user\", \"content\": \"a\"}, \
+                 {\"role\": \"assistant\", \"tool_calls\": [3]}]",
+                "\"[{\\\"role\\\": \\\"assistant\\\", \\\"content\\\": \\\"c\\\"}]\"",
+                "{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}]}",
             ]),
         ), 1..6),
     ) {
-        let fields: Vec<_> = fields.iter().map(|(key, value)| format!("\"{key}\": {value}")).collect();
+        let fields: Vec<_> =
+            fields.iter().map(|(key, value)| format!("\"{key}\": {value}")).collect();
         let _ = parse_jsonl("f", &format!("{{{}}}", fields.join(", ")));
     }
 }

@@ -1,3 +1,5 @@
+//! Stop strings.
+
 use crisol_text::Tokenizer;
 
 use crate::fixture::{special, train};
@@ -6,7 +8,7 @@ fn strings(stops: &[&str]) -> Vec<String> {
     stops.iter().map(|stop| (*stop).to_owned()).collect()
 }
 
-/// The pieces that are given out for a text's tokens, and whether a stop string was found.
+/// The texts returned for each token of a text, and whether a stop string was found.
 fn pieces(tokenizer: &Tokenizer, text: &str, stops: &[&str]) -> (Vec<String>, bool) {
     let stops = strings(stops);
     let mut stream = tokenizer.stream_until(&stops);
@@ -30,7 +32,7 @@ fn text_is_cut_before_the_first_stop_string() {
     );
     assert_eq!(cut("hello world", &["world", "lo"]), ("hel".to_owned(), true));
     assert_eq!(cut("señor 日本 😀!", &["本 😀"]), ("señor 日".to_owned(), true));
-    // A beginning that leads nowhere comes out at last, whole.
+    // The start of a stop string that stays incomplete is returned at the end.
     assert_eq!(
         cut("a Peruvian in Per", &["Peru!", "Peru?"]),
         ("a Peruvian in Per".to_owned(), false)
@@ -42,7 +44,7 @@ fn text_is_cut_before_the_first_stop_string() {
 }
 
 #[test]
-fn nothing_of_a_stop_string_is_ever_given_out() {
+fn no_part_of_a_stop_string_is_returned() {
     let tokenizer = train(&special(&["<s>"]));
     // Most of these stop strings have several tokens.
     for stop in ["capital of Chile", "\n\nhello", "日本語", "12345 times"] {
@@ -50,7 +52,7 @@ fn nothing_of_a_stop_string_is_ever_given_out() {
         let (pieces, stopped) = pieces(&tokenizer, &text, &[stop]);
         assert!(stopped && pieces.concat() == "The user says ", "{pieces:?}");
     }
-    // What cannot become one is given out at once.
+    // Text that cannot become a stop string is returned at once.
     let (pieces, _) = pieces(&tokenizer, "hello world", &["Chile"]);
     let ids = tokenizer.encode("hello world").unwrap();
     let alone: Vec<String> = ids.iter().map(|&id| tokenizer.decode(&[id], true)).collect();
@@ -59,18 +61,22 @@ fn nothing_of_a_stop_string_is_ever_given_out() {
 
 proptest::proptest! {
     #[test]
-    fn streams_cut_as_the_whole_text_is_cut(text in "[abñ日\n]{0,30}", stops in proptest::collection::vec("[abñ日\n]{1,4}", 0..3)) {
+    fn a_stream_is_cut_where_the_text_is_cut(
+        text in "[abñ日\n]{0,30}",
+        stops in proptest::collection::vec("[abñ日\n]{1,4}", 0..3),
+    ) {
         let tokenizer = train(&[]);
         let stops: Vec<&str> = stops.iter().map(String::as_str).collect();
         let (pieces, stopped) = pieces(&tokenizer, &text, &stops);
-        let said = pieces.concat();
-        proptest::prop_assert!(text.starts_with(&said));
+        let returned = pieces.concat();
+        proptest::prop_assert!(text.starts_with(&returned));
         proptest::prop_assert_eq!(stopped, stops.iter().any(|stop| text.contains(stop)));
-        proptest::prop_assert!(!stops.iter().any(|stop| said.contains(stop)));
+        proptest::prop_assert!(!stops.iter().any(|stop| returned.contains(stop)));
         if stopped {
-            proptest::prop_assert!(stops.iter().any(|stop| text[said.len()..].starts_with(stop)));
+            let rest = &text[returned.len()..];
+            proptest::prop_assert!(stops.iter().any(|stop| rest.starts_with(stop)));
         } else {
-            proptest::prop_assert_eq!(said, text);
+            proptest::prop_assert_eq!(returned, text);
         }
     }
 }

@@ -12,7 +12,8 @@ use crisol_cost::units::Flops;
 use crisol_engine::{Device, OptimizerConfig, Params, Profiled, UpdateRule, WeightFormat};
 use crisol_model::{Model, SamplingOptions, generate, generate_stream};
 use crisol_objectives::next_token;
-use crisol_phases::{PhaseError, RunSettings, batch_size, machine, peak_memory, shards};
+use crisol_phases::batch::Batch;
+use crisol_phases::{PhaseError, RunSettings, machine, peak_memory};
 use crisol_text::Example;
 use crisol_train::{Output, Trainer};
 use serde::Serialize;
@@ -26,22 +27,28 @@ use crate::shape::Shape;
 
 const EXAMPLES: &str = "\
 Examples:
-  crisol bench train                             a training step of shape XS
+  crisol bench train                           a training step of shape XS
   crisol bench train --shape S --threads 1 --json
-  crisol bench train --shape S,T=2048,B=2        S with longer documents
-  crisol bench decode --shape S --batch 64       generation, 64 sequences at a time
+  crisol bench train --shape S,T=2048,B=2      S with longer documents
+  crisol bench decode --shape S --batch 64     generation, 64 sequences at a time
   crisol bench decode --shape 1B --dtype bf16 --batch 1 --prompt-tokens 512
-  crisol bench decode --model MODEL --batch 1    the same with a model's own weights
-  crisol bench gemm --shape M                    the matrix products of shape M
-  crisol bench data chats.jsonl --model MODEL    how fast a data file becomes tokens
+  crisol bench decode --model MODEL --batch 1  generation with the weights of a model
+  crisol bench gemm --shape M                  the GEMMs of shape M
+  crisol bench data chats.jsonl --model MODEL  tokenisation of a data file
 
-Shapes: XS is d=128,L=4,H=4,ff=352,V=2048,T=128,B=32; S is d=256,L=6,H=8,ff=704,V=4096,T=256,B=16; M is d=768,L=12,H=12,
-ff=2048,V=32000,T=512,B=2,head=untied; 1B is d=2048,L=16,H=32,kv=8,ff=8192,V=128256,T=2048,B=1. d is the width, L layers, H heads, kv key/value heads (as many as H unless given), ff
-the width inside the MLP, V the vocabulary, T tokens of a document, B documents of a batch. A list without a name changes XS.
+Shapes: a name, a name with changes, or changes to XS.
+  XS  d=128,L=4,H=4,ff=352,V=2048,T=128,B=32
+  S   d=256,L=6,H=8,ff=704,V=4096,T=256,B=16
+  M   d=768,L=12,H=12,ff=2048,V=32000,T=512,B=2,head=untied
+  1B  d=2048,L=16,H=32,kv=8,ff=8192,V=128256,T=2048,B=1
+  d: width. L: layers. H: heads. kv: key/value heads (default H). ff: width of the MLP.
+  V: vocabulary. T: tokens of a document. B: documents of a batch.
 
-A multiplication and an addition are two operations, the backward pass counts twice the forward pass, and attention counts
-whole although its upper half is skipped, as in published figures; so does a share of the machine's peak, which is what
-large matrix products reach on as many threads. Machines are noisy: compare two commands by alternating them.";
+A multiply-add counts as two operations, the backward pass as twice the forward pass, attention
+without the saving of its mask, as in published figures. Peak: large GEMMs on the same threads.
+Machines are noisy: alternate two commands to compare them.";
+
+const JSON: &str = "JSON: docs/json.md";
 
 /// `crisol bench`.
 #[derive(Debug, Args)]
@@ -53,22 +60,26 @@ pub(crate) struct BenchArgs {
 
 #[derive(Debug, Subcommand)]
 enum What {
-    /// Training steps: forward, backward, clip, AdamW
+    /// Time training steps: forward, backward, clip, AdamW
+    #[command(after_help = JSON)]
     Train(TrainArgs),
-    /// Generation of many sequences at a time, with sampling
+    /// Time generation of many sequences at a time
+    #[command(after_help = JSON)]
     Decode(DecodeArgs),
-    /// The matrix products of a training step, one by one
+    /// Time the GEMMs of a training step, one by one
+    #[command(after_help = JSON)]
     Gemm(GemmArgs),
-    /// Reading a data file and making tokens of it
+    /// Time reading and tokenising a data file
+    #[command(after_help = JSON)]
     Data(data::BenchDataArgs),
 }
 
 #[derive(Debug, Args)]
 struct Common {
-    /// XS, S, M, 1B, or changes to one of them (see below)
+    /// Shape: XS, S, M, 1B, or with changes such as S,T=2048
     #[arg(long, default_value = "XS")]
     shape: Shape,
-    /// Measure for about this long
+    /// Time to measure, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 10.0, value_parser = seconds)]
     seconds: f64,
     #[command(flatten)]
@@ -82,7 +93,7 @@ struct Common {
 struct TrainArgs {
     #[command(flatten)]
     common: Common,
-    /// Documents of 2 to T tokens, as many tokens in all, instead of equally long ones
+    /// Use documents of 2 to T tokens instead of equal lengths
     #[arg(long)]
     mixed: bool,
 }
@@ -92,18 +103,33 @@ struct DecodeArgs {
     #[command(flatten)]
     common: Common,
     /// Sequences at a time
-    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 16,
+        value_parser = clap::value_parser!(u16).range(1..),
+    )]
     batch: u16,
     /// Tokens of each prompt
-    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 16,
+        value_parser = clap::value_parser!(u32).range(1..=1 << 20),
+    )]
     prompt_tokens: u32,
     /// New tokens of each sequence
-    #[arg(long, value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u32).range(2..=1 << 20))]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 128,
+        value_parser = clap::value_parser!(u32).range(2..=1 << 20),
+    )]
     new_tokens: u32,
-    /// How weights are stored [default: as in training, f32]
+    /// Weight format, such as bf16 or q8_0 [default: f32]
     #[arg(long, value_name = "TYPE", conflicts_with = "model", value_parser = weight_format)]
     dtype: Option<WeightFormat>,
-    /// A model instead of a shape
+    /// Model instead of a shape
     #[arg(long, value_name = "MODEL", conflicts_with = "shape")]
     model: Option<PathBuf>,
     #[command(flatten)]
@@ -177,7 +203,8 @@ pub(super) struct Steps {
     per_op: Vec<Profiled>,
 }
 
-/// Makes training steps with AdamW on a batch of documents of random tokens, for about so many seconds.
+/// Makes training steps with AdamW on a batch of documents of random tokens, for about so many
+/// seconds.
 pub(super) fn training_steps(
     shape: &Shape,
     lengths: &[usize],
@@ -187,8 +214,8 @@ pub(super) fn training_steps(
     let (model, params) = shape.model(device)?;
     let cost = model.config().cost_shape();
     let mut trainer = Trainer::new(model, params);
-    let shards = shards(&documents(shape, lengths), RunSettings::default().shard_tokens);
-    let size = batch_size(&shards);
+    let batch =
+        Batch::of_documents(&documents(shape, lengths), RunSettings::default().shard_tokens);
     let config = OptimizerConfig {
         rule: UpdateRule::AdamW,
         lr: 1e-4,
@@ -201,8 +228,8 @@ pub(super) fn training_steps(
     };
     let output = Output::TokenScores { logit_scale: 1.0, entropy: false };
     let mut step = || {
-        let step =
-            trainer.step(&shards, output, &config, |_, scores| next_token::loss(scores, size));
+        let step = trainer
+            .step(&batch.shards, output, &config, |_, scores| next_token::loss(scores, batch.size));
         step.map_err(PhaseError::from)
     };
     for _ in 0..WARM_UP {
@@ -254,8 +281,8 @@ fn train(args: &TrainArgs) -> Result<(), CliError> {
         result.machine, result.threads
     ))?;
     print_line(format_args!(
-        "{tokens_per_second:.0} tokens/s, {gflops:.1} GFLOP/s ({:.0} % of the {peak_gflops:.0} that large products reach), \
-         at most {:.0} MB",
+        "{tokens_per_second:.0} tokens/s, {gflops:.1} GFLOP/s ({:.0} % of the {peak_gflops:.0} \
+         that large products reach), at most {:.0} MB",
         100.0 * result.peak_fraction,
         peak_memory_bytes as f64 * 1e-6
     ))?;
@@ -317,7 +344,8 @@ struct Decoding {
     prompt_peak_fraction: f64,
     /// New tokens after the first.
     tokens_per_second: f64,
-    /// Bytes of weights that are read for a token of one sequence; null for several, or where experts are chosen.
+    /// Bytes of weights that are read for a token of one sequence; null for several, or where
+    /// experts are chosen.
     bytes_per_token: Option<usize>,
     bytes_per_second: Option<f64>,
     /// What all threads together read from memory.
@@ -409,10 +437,10 @@ fn decode(args: &DecodeArgs) -> Result<(), CliError> {
             config.max_position_embeddings.max(prompt_tokens + new_tokens);
         match args.dtype {
             None => Model::init(config, &device, 0)?,
-            Some(dtype) => Model::arbitrary(config, &device, dtype)?,
+            Some(dtype) => Model::with_random_weights(config, &device, dtype)?,
         }
     };
-    let (limit, length) = (model.config().longest_document(), prompt_tokens + new_tokens);
+    let (limit, length) = (model.config().max_document_len(), prompt_tokens + new_tokens);
     if length > limit {
         return Err(CliError::Usage(format!(
             "{prompt_tokens} + {new_tokens} tokens are more than the model's context of {limit}"
@@ -458,14 +486,15 @@ fn decode(args: &DecodeArgs) -> Result<(), CliError> {
         result.machine, result.threads
     ))?;
     print_line(format_args!(
-        "prompts: {prompt_tokens_per_second:.0} tokens/s, {:.0} % of the {:.0} GFLOP/s that large products reach, {:.3} s to the \
-         first new token ({batch} x {prompt_tokens} tokens)",
+        "prompts: {prompt_tokens_per_second:.0} tokens/s, {:.0} % of the {:.0} GFLOP/s that large \
+         products reach, {:.3} s to the first new token ({batch} x {prompt_tokens} tokens)",
         100.0 * result.prompt_peak_fraction,
         peak * 1e-9,
         result.seconds_to_first_token
     ))?;
     print_line(format_args!(
-        "generation: {tokens_per_second:.1} tokens/s ({batch} x {new_tokens} new tokens), at most {:.0} MB",
+        "generation: {tokens_per_second:.1} tokens/s ({batch} x {new_tokens} new tokens), at most \
+         {:.0} MB",
         peak_memory_bytes as f64 * 1e-6
     ))?;
     if let (Some(rate), Some(fraction)) = (bytes_per_second, result.memory_fraction) {
@@ -524,7 +553,13 @@ fn gemm(args: &GemmArgs) -> Result<(), CliError> {
         let products: Vec<Value> = rates
             .iter()
             .map(|(name, [rows, inner, cols], gflops)| {
-                json!({ "name": name, "rows": rows, "inner": inner, "cols": cols, "gflops": gflops })
+                json!({
+                    "name": name,
+                    "rows": rows,
+                    "inner": inner,
+                    "cols": cols,
+                    "gflops": gflops,
+                })
             })
             .collect();
         return print_json(&json!({

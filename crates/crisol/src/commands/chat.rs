@@ -1,19 +1,27 @@
-//! `crisol chat`: a conversation, line by line. On a terminal it prompts; in a pipe it answers each line.
+//! `crisol chat`: a conversation, line by line. On a terminal lines are edited; in a pipe each line
+//! is answered.
 
-use std::io::{BufRead as _, IsTerminal as _};
+mod header;
+mod thinking;
+
+use std::io::{BufRead as _, IsTerminal as _, StdinLock};
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::Args;
-use crisol_model::{Checkpoint, Conversation, StopReason, reply_in};
+use crisol_model::{Checkpoint, Conversation, StopReason, reply_in_conversation};
 use crisol_text::{Message, TextError, Turns};
+use rustyline::DefaultEditor;
+use rustyline::error::ReadlineError;
 
+use self::thinking::Dimmer;
 use super::{Sampling, Threads, Written};
-use crate::console::{ask, for_stdout, print, print_line, say};
+use crate::console::{ask, colour, for_stdout, print, print_line, say};
 use crate::error::{CliError, INTERRUPTED};
-use crate::model::{Network, load};
+use crate::hub::Need;
+use crate::model::{Network, check_folder, load_from, locate};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -21,15 +29,20 @@ Examples:
   crisol chat MODEL --temperature 0.7 --seed 3
   echo \"What is the capital of France?\" | crisol chat MODEL
 
-Each line is a message. /reset forgets the conversation, /quit or Ctrl-D ends it, Ctrl-C stops a reply.";
+Each line is a message. /help lists the commands, Ctrl-C stops an answer, Ctrl-D leaves.";
 
-const COMMANDS: &str = "/reset forgets the conversation, /quit or Ctrl-D ends it";
+const HELP: &str = "\
+/reset        forget the conversation
+/system TEXT  begin anew with TEXT as the system message; without TEXT, with none
+/help         list these commands
+/quit         leave, as Ctrl-D does
+Ctrl-C        stop the answer";
 
 /// `crisol chat`.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct ChatArgs {
-    /// The model: a folder, a GGUF file, or ORG/NAME on a hub
+    /// Model: a folder, a GGUF file, or ORG/NAME on a hub
     model: PathBuf,
     #[command(flatten)]
     written: Written,
@@ -43,41 +56,44 @@ pub(crate) struct ChatArgs {
 
 impl ChatArgs {
     pub(crate) fn run(self) -> Result<(), CliError> {
-        let mut checkpoint = load(&self.model, self.network, &self.threads.device()?)?;
+        let folder = check_folder(&locate(&self.model, Need::Whole, self.network)?)?;
+        let mut checkpoint = load_from(&folder, &self.threads.device()?)?;
         self.written.give(&mut checkpoint.text)?;
         if checkpoint.text.template.is_none() {
             return Err(TextError::NoTemplate.into());
         }
-        self.sampling.say_what_is_suggested(&checkpoint.text);
-        let interactive = std::io::stdin().is_terminal();
+        let mut lines = Lines::open()?;
+        let interactive = lines.are_typed();
         if interactive {
-            say(COMMANDS);
+            header::show(&self.model, &folder, &checkpoint);
         }
+        self.sampling.say_what_is_suggested(&checkpoint.text);
         let mut chat = Chat {
             checkpoint,
             sampling: self.sampling,
+            system: None,
             history: Vec::new(),
             computed: Conversation::default(),
             turn: 0,
+            dim_thinking: interactive && colour(),
             stop: on_ctrl_c(),
         };
-        let mut lines = std::io::stdin().lock().lines();
-        loop {
-            if interactive {
-                ask("> ");
-            }
-            let Some(line) = lines.next().transpose().map_err(CliError::Input)? else { break };
-            match line.trim() {
+        while let Some(line) = lines.next()? {
+            let line = line.trim();
+            let (command, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
+            match command {
                 "" => {}
                 "/quit" => return Ok(()),
+                "/help" => say(HELP),
                 "/reset" => {
                     chat.history.clear();
                     say("(the conversation is forgotten)");
                 }
-                command if command.starts_with('/') => {
-                    say(format_args!("there is no {command}: {COMMANDS}"))
+                "/system" => chat.set_system(rest.trim()),
+                _ if command.starts_with('/') => {
+                    say(format_args!("there is no {command}; /help lists the commands"));
                 }
-                message => chat.answer(message)?,
+                _ => chat.answer(line)?,
             }
         }
         if interactive {
@@ -87,6 +103,68 @@ impl ChatArgs {
     }
 }
 
+/// Where messages come from.
+enum Lines {
+    /// A terminal, with line editing and a history.
+    Edited(Box<DefaultEditor>),
+    /// Typed, while standard output goes elsewhere.
+    Typed(StdinLock<'static>),
+    /// A pipe or file.
+    Piped(StdinLock<'static>),
+}
+
+impl Lines {
+    fn open() -> Result<Lines, CliError> {
+        let stdin = std::io::stdin();
+        Ok(match (stdin.is_terminal(), std::io::stdout().is_terminal()) {
+            (true, true) => Lines::Edited(Box::new(DefaultEditor::new().map_err(input)?)),
+            (true, false) => Lines::Typed(stdin.lock()),
+            (false, _) => Lines::Piped(stdin.lock()),
+        })
+    }
+
+    fn are_typed(&self) -> bool {
+        !matches!(self, Lines::Piped(_))
+    }
+
+    /// The next line; none at the end.
+    fn next(&mut self) -> Result<Option<String>, CliError> {
+        let stdin = match self {
+            Lines::Edited(editor) => return edited(editor),
+            Lines::Typed(stdin) => {
+                ask("> ");
+                stdin
+            }
+            Lines::Piped(stdin) => stdin,
+        };
+        let mut line = String::new();
+        let read = stdin.read_line(&mut line).map_err(CliError::Input)?;
+        Ok((read > 0).then_some(line))
+    }
+}
+
+/// A line of the editor. Ctrl-C empties it.
+fn edited(editor: &mut DefaultEditor) -> Result<Option<String>, CliError> {
+    loop {
+        match editor.readline("> ") {
+            Ok(line) => {
+                editor.add_history_entry(&line).map_err(input)?;
+                return Ok(Some(line));
+            }
+            Err(ReadlineError::Interrupted) => say("(Ctrl-D or /quit leaves)"),
+            Err(ReadlineError::Eof) => return Ok(None),
+            Err(error) => return Err(input(error)),
+        }
+    }
+}
+
+fn input(error: ReadlineError) -> CliError {
+    CliError::Input(match error {
+        ReadlineError::Io(error) => error,
+        error => std::io::Error::other(error),
+    })
+}
+
 /// What Ctrl-C means at the moment.
 #[derive(Clone)]
 struct Stop {
@@ -94,7 +172,8 @@ struct Stop {
     requested: Arc<AtomicBool>,
 }
 
-/// Ctrl-C stops the reply that is being written, and ends the program while there is none.
+/// Ctrl-C stops the answer that is being written. While there is none, it ends the program; the
+/// line editor reads Ctrl-C as a key and raises no signal.
 fn on_ctrl_c() -> Stop {
     let stop = Stop { replying: Arc::default(), requested: Arc::default() };
     let Stop { replying, requested } = stop.clone();
@@ -111,15 +190,43 @@ fn on_ctrl_c() -> Stop {
 struct Chat {
     checkpoint: Checkpoint,
     sampling: Sampling,
+    system: Option<Message>,
     history: Vec<Message>,
     /// What of it the model has read.
     computed: Conversation,
-    /// Replies so far, so that each has random numbers of its own.
+    /// Answers so far: each has random numbers of its own.
     turn: u64,
+    dim_thinking: bool,
     stop: Stop,
 }
 
 impl Chat {
+    /// Begins anew with a system message, or without one if the text is empty.
+    fn set_system(&mut self, text: &str) {
+        let system = (!text.is_empty()).then(|| Message::new("system", text));
+        if let Some(system) = &system {
+            let ids = |messages| self.checkpoint.text.prompt_ids(&Turns::Chat(messages));
+            let user = Message::user("x");
+            match (ids(vec![system.clone(), user.clone()]), ids(vec![user])) {
+                (Err(error), _) => {
+                    say(format_args!("the chat template takes no system message: {error}"));
+                    return;
+                }
+                (Ok(with), Ok(without)) if with == without => {
+                    say("the chat template leaves out system messages; nothing changed");
+                    return;
+                }
+                _ => {}
+            }
+        }
+        say(match &system {
+            Some(_) => "(a new conversation with this system message)",
+            None => "(a new conversation without system message)",
+        });
+        self.system = system;
+        self.history.clear();
+    }
+
     /// Answers a message on standard output and remembers both.
     fn answer(&mut self, message: &str) -> Result<(), CliError> {
         self.history.push(Message::user(message));
@@ -129,24 +236,37 @@ impl Chat {
         options.seed = options.seed.wrapping_add(self.turn);
         self.turn += 1;
 
+        let mut dimmer = self.dim_thinking.then(|| Dimmer::after(&thinking::end(text, &prompt)));
         let requested = &self.stop.requested;
         requested.store(false, Ordering::Relaxed);
         self.stop.replying.store(true, Ordering::Relaxed);
         let mut printed = Ok(());
         let stops = &self.sampling.stops.stops;
-        let reply =
-            reply_in(&mut self.computed, model, params, text, &prompt, &options, stops, |new| {
-                printed = print(for_stdout(new));
+        let reply = reply_in_conversation(
+            &mut self.computed,
+            model,
+            params,
+            text,
+            &prompt,
+            &options,
+            stops,
+            |new| {
+                let shown = for_stdout(new);
+                printed = match &mut dimmer {
+                    Some(dimmer) => print(dimmer.push(&shown)),
+                    None => print(shown),
+                };
                 if printed.is_err() || requested.load(Ordering::Relaxed) {
                     ControlFlow::Break(())
                 } else {
                     ControlFlow::Continue(())
                 }
-            });
+            },
+        );
         self.stop.replying.store(false, Ordering::Relaxed);
         printed?;
         let reply = reply?;
-        print_line("")?;
+        print_line(dimmer.map_or(String::new(), Dimmer::finish))?;
         match reply.generated.stopped_by {
             StopReason::StopToken | StopReason::StopString => {}
             StopReason::Length => say("(cut off: --max-new-tokens)"),
@@ -157,18 +277,21 @@ impl Chat {
         Ok(())
     }
 
-    /// The prompt for the next reply. The oldest turns are forgotten until a quarter of the context, or as much as a
-    /// reply may take, is free; `None` where the last message alone does not fit.
+    /// The prompt for the next answer. The oldest turns are forgotten until a quarter of the
+    /// context, or as much as an answer may take, is free; `None` where the last message alone does
+    /// not fit.
     fn fit(&mut self) -> Result<Option<Vec<u32>>, CliError> {
-        let context = self.checkpoint.model.config().longest_document();
+        let context = self.checkpoint.model.config().max_document_len();
         let room = self.sampling.max_new_tokens.min(context / 4).max(1);
         let mut forgotten = 0;
         loop {
-            let prompt = self.checkpoint.text.prompt_ids(&Turns::Chat(self.history.clone()))?;
+            let messages = self.system.iter().chain(&self.history).cloned().collect();
+            let prompt = self.checkpoint.text.prompt_ids(&Turns::Chat(messages))?;
             if prompt.len() + room <= context {
                 if forgotten > 0 {
                     say(format_args!(
-                        "(the context of {context} tokens is full: the oldest {forgotten} messages are forgotten)"
+                        "(the context of {context} tokens is full: the oldest {forgotten} messages \
+                         are forgotten)"
                     ));
                 }
                 return Ok(Some(prompt));
@@ -176,13 +299,13 @@ impl Chat {
             if self.history.len() == 1 {
                 self.history.clear();
                 say(format_args!(
-                    "(that message takes {} of the context's {context} tokens, which leaves no room for an answer; \
-                     the conversation begins anew)",
+                    "(that message takes {} of the context's {context} tokens, which leaves no \
+                     room for an answer; the conversation begins anew)",
                     prompt.len()
                 ));
                 return Ok(None);
             }
-            // A turn is a message and its reply.
+            // A turn is a message and its answer.
             let turn = 2.min(self.history.len() - 1);
             self.history.drain(..turn);
             forgotten += turn;

@@ -15,18 +15,19 @@ const EXAMPLES: &str = "\
 Example:
   crisol compare runs/crisol-world/1-pretrain runs/crisol-world/2-sft --prompts prompts.jsonl
 
-prompts.jsonl holds one {\"prompt\": …} per line; \"form\": \"text\" has the prompt continued as a text, \"chat\" (the default) \
-has it answered as a message by models that have a chat template. With --json, a list of {prompt, kind, form, \
-outputs: {MODEL: text}}.";
+prompts.jsonl holds one {\"prompt\": …} a line. With \"form\": \"text\" the prompt is continued as
+raw text. With \"form\": \"chat\", the default, it is a message, if the model has a chat template.
+
+JSON: docs/json.md";
 
 /// `crisol compare`.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct CompareArgs {
-    /// The models, in the order of the columns
+    /// Models, in the order of the columns
     #[arg(required = true)]
     models: Vec<PathBuf>,
-    /// The prompts (a data file with `prompt`)
+    /// Prompts: a data file with `prompt`
     #[arg(long, value_name = "FILE")]
     prompts: PathBuf,
     #[command(flatten)]

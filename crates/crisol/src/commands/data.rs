@@ -10,8 +10,8 @@ use crisol_model::load_text;
 use crisol_phases::Recipe;
 use crisol_text::inspect::{InspectedRecord, Inspection, Problem, Sequence, Span, Totals, inspect};
 use crisol_text::{
-    Body, EMBEDDED_TOKENS, Message, Record, Strings, TextError, TextOptions, TextSetup, Tokenizer,
-    Turns,
+    Body, EMBEDDED_TOKENS, Message, Record, StringFormat, TextError, TextOptions, TextSetup,
+    Tokenizer, Turns,
 };
 use owo_colors::OwoColorize as _;
 use serde_json::{Value, json};
@@ -28,23 +28,22 @@ use crate::references::References;
 const INSPECT: &str = "\
 Examples:
   crisol data inspect chats.jsonl --model MODEL
-  crisol data inspect votes.csv.gz --limit 20
+  crisol data inspect pairs.csv.gz --limit 20
   crisol data inspect maths.parquet --columns prompt=problem,answer=result
   crisol data inspect 'books/*.txt' --text-separator '\\n\\n\\n'
   crisol data inspect hf://datasets/openai/gsm8k/main:train[..100]
   crisol data inspect chats.jsonl --json > report.json
 
-Formats and shapes of records: docs/data.md.
+Trained tokens are green; without colours they stand between ⟦ and ⟧. Exit code 1: a record
+cannot be trained on. Formats and shapes of records: docs/data.md.
 
-Tokens that would be trained are green, or stand between ⟦ and ⟧ where there are no colours. The exit code is 1 if a \
-record cannot be trained on. With --json, one object: file, tokenizer, context, totals, how answers are compared with references, problems of all records, and \
-the first records with their spans.";
+JSON: docs/json.md";
 
 const EXPORT: &str = "\
 Example:
   crisol data export my-world && crisol run my-world/recipe.toml
 
-Writes the embedded data set as the JSONL files that users bring, and recipe.toml, which trains on them.";
+Writes the embedded data set as JSONL files, and recipe.toml, which trains on them.";
 
 /// `crisol data`.
 #[derive(Debug, Args)]
@@ -55,36 +54,39 @@ pub(crate) struct DataArgs {
 
 #[derive(Debug, Subcommand)]
 enum DataCommand {
-    /// Show what of a file would be trained: tokens, masks and problems
+    /// Print what is trained: tokens, masks, problems
     #[command(after_help = INSPECT)]
     Inspect(InspectArgs),
-    /// Write the embedded data set and its recipe to a folder
+    /// Write the embedded data set and its recipe into a folder
     #[command(after_help = EXPORT)]
     Export(ExportArgs),
 }
 
 #[derive(Debug, Args)]
 struct InspectArgs {
-    /// The data: a file, a folder, a pattern, a data set on a hub (as below), or - for standard input
+    /// Data: a file, folder, pattern or hub data set, or - for stdin
     file: PathBuf,
     #[command(flatten)]
     reading: Reading,
-    /// Read it with this model's tokenizer, template and context [default: Crisol's template and a tokenizer trained on
-    /// the file]
+    /// Model for tokenizer, template and context [default: Crisol's]
     #[arg(long, value_name = "MODEL")]
     model: Option<PathBuf>,
     #[command(flatten)]
     network: Network,
     #[command(flatten)]
     arguments: TemplateArguments,
-    /// Take prompts that are strings for the user's messages instead of raw text
+    /// Take prompts that are strings as user messages, not as raw text
     #[arg(long)]
     chat_strings: bool,
-    /// Show the first N records; problems are shown of all
+    /// Print the first N records; problems are of all
     #[arg(long, value_name = "N", default_value_t = 5)]
     limit: usize,
-    /// Report what is longer than this many tokens [default: the model's context; without a model, no limit]
-    #[arg(long, value_name = "N", value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(2..))]
+    /// Report sequences over N tokens [default: the context of --model]
+    #[arg(
+        long,
+        value_name = "N",
+        value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(2..),
+    )]
     context: Option<usize>,
     /// Print one JSON object
     #[arg(long)]
@@ -93,7 +95,7 @@ struct InspectArgs {
 
 #[derive(Debug, Args)]
 struct ExportArgs {
-    /// The folder; files of other contents in it are never overwritten
+    /// Folder; other files in it are never overwritten
     dir: PathBuf,
 }
 
@@ -122,13 +124,16 @@ impl InspectArgs {
             let folder = check_folder(&locate(folder, Need::Text, self.network)?)?;
             let (config, mut text) = load_text(&folder)?;
             self.arguments.give(&mut text)?;
-            (text, format!("of {}", folder.display()), Some(config.longest_document()))
+            (text, format!("of {}", folder.display()), Some(config.max_document_len()))
         } else {
             begun = beginning(&mut records);
             (own_setup(&begun)?, "trained on this file's text; template: Crisol's".to_owned(), None)
         };
         if self.chat_strings {
-            setup.set_options(TextOptions { strings: Strings::Message, ..setup.options().clone() });
+            setup.set_options(TextOptions {
+                strings: StringFormat::Message,
+                ..setup.options().clone()
+            });
         }
         let context = self.context.or(context);
         let (mut references, mut unused) =
@@ -139,7 +144,7 @@ impl InspectArgs {
             Err(
                 error @ (TextError::Read { .. }
                 | TextError::NoRecords { .. }
-                | TextError::FewerRows { .. }),
+                | TextError::RowsOutOfRange { .. }),
             ) => {
                 failed = Some(error);
                 None
@@ -197,8 +202,8 @@ fn beginning(
     begun
 }
 
-/// Crisol's template with a tokenizer of the default size, trained on the beginning of the file: what `crisol run`
-/// would do with it. Its token counts are those of a small vocabulary.
+/// Crisol's template with a tokenizer of the default size, trained on the beginning of the file:
+/// what `crisol run` would do with it. Its token counts are those of a small vocabulary.
 fn own_setup(beginning: &[Result<Record, TextError>]) -> Result<TextSetup, CliError> {
     let texts = beginning.iter().flatten().flat_map(|record| texts(&record.body));
     let texts: Vec<&str> = texts.collect();
@@ -237,14 +242,14 @@ fn is_left_out(problem: &Problem) -> bool {
 /// Whether training refuses the record; other problems only deserve a look.
 fn is_error(problem: &Problem) -> bool {
     match problem {
-        Problem::Error(_) | Problem::TrainsNothing => !is_left_out(problem),
+        Problem::Error(_) | Problem::NoTrainedTokens => !is_left_out(problem),
         Problem::TooLong { context, prompt, .. } => prompt >= context,
         Problem::SpecialInContent { .. }
-        | Problem::CutThought { .. }
+        | Problem::DroppedThought { .. }
         | Problem::EmptyAnswer
         | Problem::Duplicate { .. }
         | Problem::EqualAnswers
-        | Problem::TurnsApart { .. } => false,
+        | Problem::SplitTurns { .. } => false,
     }
 }
 
@@ -275,13 +280,19 @@ impl View<'_> {
     fn json(&self) -> Value {
         let problem = |(record, problem): (&InspectedRecord, &Problem)| {
             json!({
-                "place": record.place,
+                "place": record.location,
                 "kind": problem.kind(),
                 "error": is_error(problem),
                 "message": problem.to_string(),
             })
         };
-        let span = |span: &Span| json!({ "text": span.text, "trained": span.trained, "tokens": span.tokens });
+        let span = |Span { text, trained, tokens, .. }: &Span| {
+            json!({
+                "text": text,
+                "trained": trained,
+                "tokens": tokens,
+            })
+        };
         let sequence = |sequence: &Sequence| {
             json!({
                 "name": sequence.name,
@@ -292,7 +303,7 @@ impl View<'_> {
         };
         let record = |record: &InspectedRecord| {
             json!({
-                "place": record.place,
+                "place": record.location,
                 "shape": record.shape,
                 "sequences": record.sequences.iter().map(sequence).collect::<Vec<_>>(),
             })
@@ -303,7 +314,11 @@ impl View<'_> {
             "tokenizer": self.tokenizer,
             "context": self.context,
             "totals": {
-                "records": records, "shapes": shapes, "tokens": tokens, "trained": trained, "longest": longest,
+                "records": records,
+                "shapes": shapes,
+                "tokens": tokens,
+                "trained": trained,
+                "longest": longest,
             },
             "references": self.references.json(),
             "unused": self.unused,
@@ -317,8 +332,11 @@ impl View<'_> {
         for record in self.shown().filter(|record| !record.sequences.is_empty()) {
             for sequence in &record.sequences {
                 let Sequence { name, tokens, trained, .. } = sequence;
-                let _ =
-                    writeln!(out, "\n{} {name}: {tokens} tokens, {trained} trained", record.place);
+                let _ = writeln!(
+                    out,
+                    "\n{} {name}: {tokens} tokens, {trained} trained",
+                    record.location
+                );
                 for span in &sequence.spans {
                     out += &shown_span(span, colour);
                 }
@@ -408,10 +426,10 @@ const MAX_GROUPS: usize = 20;
 fn placed(record: &InspectedRecord, problem: &Problem) -> (String, String) {
     let message = problem.to_string();
     let place = match problem {
-        Problem::Error(error) if record.place.is_empty() => {
-            error.place().unwrap_or_default().to_owned()
+        Problem::Error(error) if record.location.is_empty() => {
+            error.location().unwrap_or_default().to_owned()
         }
-        _ => record.place.clone(),
+        _ => record.location.clone(),
     };
     let rest = message
         .strip_prefix(&place)
@@ -467,7 +485,8 @@ impl ExportArgs {
                 && std::fs::read(path).map_err(|e| HubError::io("read", path, e))?
                     != text.as_bytes()
             {
-                let problem = "there already is another file of this name, which is left as it is; choose another folder";
+                let problem = "exists with other contents and is never overwritten; choose another \
+                               folder";
                 return Err(CliError::Place { path: path.clone(), problem: problem.into() });
             }
         }

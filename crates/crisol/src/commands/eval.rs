@@ -6,7 +6,7 @@ use clap::Args;
 use crisol_model::ModelFiles;
 use crisol_phases::{DataSource, Evaluation, EvaluationOptions, Measured, RunSettings, evaluate};
 use crisol_report::measures::{label, value_text};
-use crisol_text::{Strings, TextOptions};
+use crisol_text::{StringFormat, TextOptions};
 use serde_json::{Value, json};
 
 use super::phase::Reading;
@@ -24,33 +24,44 @@ Examples:
   crisol eval MODEL --data 'hf://datasets/openai/gsm8k/main:test[..200]' --max-new-tokens 400
   crisol eval runs/reward/1-reward --data pairs.test.jsonl --json
 
-Measured by the shape of each record (docs/data.md): the loss of raw text, conversations and completions, in nats per trained \
-token, with perplexity and, for raw text, bits per byte; of pairs, the share that is ranked right (by the reward model's score, or \
-by the log-probability of the answers); of problems, the share answered right (greedy) and in the form <think>…</think>. \
-Standard errors are clustered by record. With --json, one object: model, data, measures (shape, id, value, standard_error, records, \
-of: what the denominator counts) and notes.";
+Measures, by the shape of a record (docs/data.md):
+  text, conversation, completion   loss (nats per trained token), perplexity; text: bits per byte
+  preference pair                  share ranked right, by score or log-probability
+  problem                          share solved (greedy), share in the form <think>…</think>
+Standard errors are clustered by record.
+
+JSON: docs/json.md";
 
 /// `crisol eval`.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct EvalArgs {
-    /// The model: a folder, a GGUF file, or ORG/NAME on a hub
+    /// Model: a folder, a GGUF file, or ORG/NAME on a hub
     model: PathBuf,
-    /// The data: files, folders, patterns, data sets on a hub (docs/data.md), or - for standard input
+    /// Data: files, folders, patterns, hub data sets, - for stdin
     #[arg(long, value_name = "FILE", required = true, num_args = 1..)]
     data: Vec<PathBuf>,
     #[command(flatten)]
     reading: Reading,
     #[command(flatten)]
     arguments: TemplateArguments,
-    /// Take prompts that are strings for the user's messages instead of raw text
+    /// Take prompts that are strings as user messages, not as raw text
     #[arg(long)]
     chat_strings: bool,
-    /// Measure the first N records only
-    #[arg(long, value_name = "N", value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..))]
+    /// Measure the first N records only [default: all]
+    #[arg(
+        long,
+        value_name = "N",
+        value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..),
+    )]
     limit: Option<usize>,
     /// Most new tokens of an answer to a problem
-    #[arg(long, value_name = "N", default_value_t = 512, value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=1_000_000))]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 512,
+        value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=1_000_000),
+    )]
     max_new_tokens: usize,
     #[command(flatten)]
     network: Network,
@@ -75,7 +86,7 @@ impl EvalArgs {
         self.arguments.give(&mut checkpoint.text)?;
         if self.chat_strings {
             let options =
-                TextOptions { strings: Strings::Message, ..checkpoint.text.options().clone() };
+                TextOptions { strings: StringFormat::Message, ..checkpoint.text.options().clone() };
             checkpoint.text.set_options(options);
         }
         let data = DataSource::open("").reading(reading);
@@ -108,7 +119,12 @@ impl EvalArgs {
 fn json(model: &std::path::Path, files: &[String], evaluation: &Evaluation) -> Value {
     let measured = |Measured { shape, id, value, standard_error, records, of }: &Measured| {
         json!({
-            "shape": shape, "id": id, "value": value, "standard_error": standard_error, "records": records, "of": of,
+            "shape": shape,
+            "id": id,
+            "value": value,
+            "standard_error": standard_error,
+            "records": records,
+            "of": of,
         })
     };
     json!({

@@ -18,39 +18,35 @@ Examples:
   crisol export MODEL.gguf --to hf --dtype bf16 --out my-model
   crisol export MODEL --to hf --max-shard-size 500MB
 
-hf writes a folder that transformers loads, gguf a file that llama.cpp loads. The path of what was \
-written is printed. Weights pass through memory one tensor at a time. They are rounded to nearest, ties to even; a value that the \
-type has no room for is an error, not an infinity. Without --dtype, models in f32, f16 and bf16 stay what \
-they are, and quantised ones become f32. In GGUF files vectors are always f32, and with q8_0 matrices whose rows are no \
-multiple of 32 are f16.";
+Prints the path of what was written. One tensor at a time is in memory. Weights are rounded to
+nearest, ties to even; overflow is an error. Quantised models become f32 by default. In GGUF
+files vectors are f32, and with q8_0, matrices whose rows are no multiple of 32 are f16.";
 
 /// `crisol export`.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct ExportArgs {
-    /// The model: a folder, a GGUF file or a name on a hub
+    /// Model: a folder, a GGUF file, or ORG/NAME on a hub
     model: PathBuf,
     #[command(flatten)]
     network: Network,
-    /// What to write
-    #[arg(long)]
+    /// Format: hf (a folder for transformers) or gguf (a file for llama.cpp)
+    #[arg(long, value_name = "FORMAT", hide_possible_values = true)]
     to: Format,
-    /// Element type of the weights [default: that of most weights in the model's files, f32 for quantised ones]
-    #[arg(long)]
+    /// Element type: f32, bf16, f16, q8_0 (gguf) [default: as most weights]
+    #[arg(long, value_name = "TYPE", hide_possible_values = true)]
     dtype: Option<Dtype>,
-    /// Where to; nothing that exists is overwritten [default: the model's name with the type, in this folder]
+    /// Path to write; never overwritten [default: NAME-DTYPE here]
     #[arg(long, value_name = "PATH")]
     out: Option<PathBuf>,
-    /// Cut a folder's weights into files of at most this size, such as 500MB or 5GB [default: 5GB]
+    /// Largest file of weights, such as 500MB [default: 5GB]
     #[arg(long, value_name = "SIZE", value_parser = size)]
     max_shard_size: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Format {
-    /// A folder for transformers
     Hf,
-    /// A file for llama.cpp
     Gguf,
 }
 
@@ -59,7 +55,7 @@ enum Dtype {
     F32,
     F16,
     Bf16,
-    /// 8 bits, and a scale for every 32 weights; gguf only
+    // 8 bits, and a scale for every 32 weights.
     #[value(name = "q8_0")]
     Q8,
 }
@@ -151,7 +147,7 @@ fn refuse_existing(out: &Path) -> Result<(), CliError> {
     if if out.is_dir() { empty(out)? } else { !out.exists() } {
         return Ok(());
     }
-    let problem = "it exists and is left as it is; choose another --out, or remove it".into();
+    let problem = "exists and is never overwritten; choose another --out, or remove it".into();
     Err(CliError::Place { path: out.to_owned(), problem })
 }
 

@@ -23,18 +23,18 @@ Examples:
   crisol generate MODEL --chat \"2 plus 2?\" --template-arg enable_thinking=false
   crisol generate MODEL --ids 1,2,3 --max-new-tokens 16 --json
 
-A text gets what the model's tokenizer puts before texts (a beginning-of-text token, for many; never a second one), and special tokens written in it \
-count as such. Generation ends at the tokens that the model's folder names (eos_token_id of generation_config.json or config.json, \
-eos_token of the tokenizer, the end of an assistant's turn). How its makers sample (do_sample, temperature, top_p, … of \
-generation_config.json) is mentioned, not applied. With --json, one \
-object: prompt_ids, ids (the new ones, a stop token or string included), text (without it; null for a model without tokenizer) and stopped_by \
-(stop_token, stop_string, length or context).";
+A text gets the tokenizer's beginning-of-text token, if it has one. Special tokens written in a
+text count as such. Generation stops at the end tokens of the model's folder (eos_token_id,
+eos_token) and at the end of an assistant's turn. Sampling settings of generation_config.json
+are printed, not applied.
+
+JSON: docs/json.md";
 
 /// `crisol generate`.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct GenerateArgs {
-    /// The model: a folder, a GGUF file, or ORG/NAME on a hub
+    /// Model: a folder, a GGUF file, or ORG/NAME on a hub
     model: PathBuf,
     #[command(flatten)]
     given: Given,
@@ -55,10 +55,10 @@ pub(crate) struct GenerateArgs {
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
 struct Given {
-    /// A text to continue
+    /// Text to continue
     #[arg(long = "prompt", value_name = "TEXT", allow_hyphen_values = true)]
     text: Option<String>,
-    /// A message to answer, in the model's chat template
+    /// Message to answer, in the model's chat template
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     chat: Option<String>,
     /// Token ids to continue
@@ -154,7 +154,7 @@ impl GenerateArgs {
         if reply.generated.stopped_by == StopReason::Context {
             say(format_args!(
                 "(the model's context of {} tokens is full)",
-                model.config().longest_document()
+                model.config().max_document_len()
             ));
         }
         Ok(())

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use crisol_model::{Head, ModelFiles, left_out};
+use crisol_model::{Head, ModelFiles, skipped_tensors};
 use crisol_report::prefixed;
 use crisol_text::TextSetup;
 use serde::Serialize;
@@ -20,15 +20,15 @@ Examples:
   crisol info runs/crisol-world/2-sft
   crisol info MODEL.gguf --json
 
-Reads headers only, however large the model is. memory: weights_bytes are the weights as inference holds them, \
-matrices as they are stored where it can use them so and the rest in f32; cache_bytes_per_token is what generation keeps of every token, and training_bytes are weights in f32, gradients and AdamW's two moments, \
-without activations. active parameters are those that take part in one token: of the experts of a mixture only the chosen ones.";
+Reads headers only, whatever the size of the model.
+
+JSON: docs/json.md";
 
 /// `crisol info`.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct InfoArgs {
-    /// The model: a folder, a GGUF file or a name on a hub
+    /// Model: a folder, a GGUF file, or ORG/NAME on a hub
     model: PathBuf,
     #[command(flatten)]
     network: Network,
@@ -138,7 +138,7 @@ impl Info {
         let (config, text) = (files.config(), files.text()?);
         let (total, active) = files.parameters();
         let stored: Vec<DtypeTotal> = files
-            .stored()
+            .weight_summary()
             .into_iter()
             .map(|stored| DtypeTotal {
                 dtype: stored.dtype,
@@ -157,7 +157,7 @@ impl Info {
                 training_bytes: 4 * F32 * total,
             },
             stored,
-            context: config.longest_document(),
+            context: config.max_document_len(),
             vocab_size: config.vocab_size,
             hidden_size: config.hidden_size,
             intermediate_size: config.intermediate_size,
@@ -173,13 +173,13 @@ impl Info {
             tokenizer: text.as_ref().map(|text| Tokenizer {
                 kind: text.tokenizer.kind(),
                 vocab_size: text.tokenizer.vocab_size(),
-                adds_bos: text.tokenizer.plain_bos().is_some(),
+                adds_bos: text.tokenizer.prepended_token().is_some(),
             }),
             special_tokens: special_tokens(&files, text.as_ref()),
             chat_template: text
                 .and_then(|text| text.template)
                 .map(|template| Template { marks_generation: template.marks_generation() }),
-            left_out: left_out(path)?,
+            left_out: skipped_tensors(path)?,
         })
     }
 

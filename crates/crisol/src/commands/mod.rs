@@ -9,6 +9,8 @@ mod data;
 mod eval;
 mod export;
 mod generate;
+#[cfg(test)]
+mod help;
 mod info;
 mod notebook;
 mod phase;
@@ -31,20 +33,23 @@ use crate::error::CliError;
 
 const EXAMPLES: &str = "\
 Examples:
-  crisol run                                     every phase on the embedded data, about ten minutes
-  crisol run my.toml --out runs/mine             your own recipe
-  crisol chat runs/crisol-world/5-ppo            talk to what came out
+  crisol run                            all phases on the embedded data, about ten minutes
+  crisol run my.toml --out runs/mine    your own recipe
+  crisol chat runs/crisol-world/5-ppo   chat with the result
   crisol sft MODEL --data chats.jsonl --out runs/tuned
   crisol data inspect chats.jsonl --model MODEL
   crisol generate allenai/OLMo-2-0425-1B --prompt \"The sky is\"
 
-A MODEL is a checkpoint folder of Crisol or Hugging Face (Llama, OLMo-2, Qwen3, Llama 4 or DeepSeek-V3: config.json with \
-safetensors or pytorch_model.bin), a GGUF file, or the name of a model on a Hugging Face hub, ORG/NAME[@REVISION][:FILE.gguf], which is fetched \
-unless it is in the cache (see `crisol pull --help`).";
+MODEL is one of
+  a checkpoint folder of Crisol or Hugging Face (config.json with safetensors or
+  pytorch_model.bin; Llama, OLMo-2, Qwen3, Llama 4, DeepSeek-V3),
+  a GGUF file,
+  a model on a Hugging Face hub: ORG/NAME[@REVISION][:FILE.gguf]. It is fetched once
+  (`crisol pull --help`).";
 
 /// Trains a language model through every phase and shows what each phase did.
 #[derive(Debug, Parser)]
-#[command(name = "crisol", version, after_help = EXAMPLES)]
+#[command(name = "crisol", version, after_help = EXAMPLES, max_term_width = 100)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -52,53 +57,53 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run a recipe: every phase in order, then the report
+    /// Run a recipe: all phases, then the report
     Run(run::RunArgs),
-    /// Train on raw text: a new model, or one that goes on
+    /// Pre-train on raw text: a new model, or a given one
     #[command(after_help = phase::PRETRAIN)]
     Pretrain(phase::PretrainArgs),
-    /// Fine-tune on conversations (also refusals)
+    /// Fine-tune on conversations (SFT)
     #[command(after_help = phase::SFT)]
     Sft(phase::TuneArgs),
-    /// Teach to reason on problems with verifiable answers (GRPO)
+    /// Train reasoning on problems with verifiable answers (GRPO)
     #[command(after_help = phase::REASON)]
     Reason(phase::ReasonArgs),
-    /// Train a reward model on votes
+    /// Train a reward model on preference pairs
     #[command(after_help = phase::REWARD)]
     Reward(phase::TuneArgs),
-    /// Align against a reward model (RLHF with PPO)
+    /// Align against a reward model (PPO)
     #[command(after_help = phase::PPO)]
     Ppo(phase::PpoArgs),
-    /// Align with votes directly (DPO)
+    /// Align on preference pairs (DPO)
     #[command(after_help = phase::DPO)]
     Dpo(phase::DpoArgs),
-    /// Continue a text, or answer one message
+    /// Continue a text or answer one message
     Generate(generate::GenerateArgs),
-    /// Talk to a model
+    /// Chat with a model
     Chat(chat::ChatArgs),
-    /// Ask several models the same and show their answers side by side
+    /// Answer prompts with several models, side by side
     Compare(compare::CompareArgs),
-    /// Replay the demonstrations of the workshop's notebook
+    /// Replay the workshop's notebook on three models
     Notebook(notebook::NotebookArgs),
     /// Measure a model on data: loss, pairs ranked right, problems solved
     Eval(eval::EvalArgs),
-    /// Say how probable a model finds a text
+    /// Print the log-probability of each token of a text
     Score(score::ScoreArgs),
     /// Fetch a model from a Hugging Face hub
     Pull(pull::PullArgs),
-    /// Say what a model is, from its files' headers
+    /// Print the size, shape and tokenizer of a model
     Info(info::InfoArgs),
-    /// Write a model as a folder for transformers or a GGUF file for llama.cpp
+    /// Export a model for transformers or llama.cpp
     Export(export::ExportArgs),
-    /// Write the report of a run's folder again and show it
+    /// Write the report of a run again and print its summary
     Report(report::ReportArgs),
-    /// Look at training data, or export the embedded data set
+    /// Inspect training data, or export the embedded data set
     Data(data::DataArgs),
-    /// Say what training a model takes: compute, memory, time, money
+    /// Estimate compute, memory, time and money of training
     Cost(cost::CostArgs),
-    /// Measure how fast this machine trains and generates
+    /// Measure training and generation speed of this machine
     Bench(bench::BenchArgs),
-    /// Print a completion script for a shell
+    /// Print a shell completion script
     Completions(completions::CompletionsArgs),
 }
 
@@ -133,7 +138,7 @@ impl Cli {
 /// On how many threads to work.
 #[derive(Clone, Copy, Debug, Args)]
 struct Threads {
-    /// Threads to use; results do not depend on it [default: one per core]
+    /// Threads; results do not depend on it [default: one per core]
     #[arg(long, value_name = "N", value_parser = threads)]
     threads: Option<usize>,
 }
@@ -159,15 +164,20 @@ fn threads(text: &str) -> Result<usize, String> {
 /// Texts that end an answer.
 #[derive(Clone, Debug, Args)]
 struct Stops {
-    /// End an answer where its text has TEXT in it, and cut it before; may be given several times
-    #[arg(long = "stop", value_name = "TEXT", allow_hyphen_values = true, value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    /// Stop before TEXT; repeatable
+    #[arg(
+        long = "stop",
+        value_name = "TEXT",
+        allow_hyphen_values = true,
+        value_parser = clap::builder::NonEmptyStringValueParser::new(),
+    )]
     stops: Vec<String>,
 }
 
 /// What a chat template writes beside the conversation.
 #[derive(Clone, Debug, Args)]
 struct Written {
-    /// Tools that the model may call, for templates that write them: a JSON list of JSON schemas, as transformers' `tools`
+    /// Tools that the model may call: a JSON list of JSON schemas
     #[arg(long, value_name = "FILE")]
     tools: Option<PathBuf>,
     #[command(flatten)]
@@ -177,7 +187,7 @@ struct Written {
 /// Variables of a chat template.
 #[derive(Clone, Debug, Args)]
 struct TemplateArguments {
-    /// Set a variable of the chat template; VALUE is JSON, or else a string; may be given several times
+    /// Set a variable of the chat template (JSON or string); repeatable
     #[arg(long = "template-arg", value_name = "NAME=VALUE", value_parser = template_argument)]
     arguments: Vec<(String, Value)>,
 }
@@ -188,8 +198,8 @@ impl TemplateArguments {
             |name: &str| !text.template.as_ref().is_some_and(|template| template.mentions(name));
         if let Some((name, _)) = self.arguments.iter().find(|(name, _)| unread(name)) {
             return Err(CliError::Usage(format!(
-                "--template-arg {name}: the model's chat template has no such variable; look for its name in chat_template of \
-                 tokenizer_config.json"
+                "--template-arg {name}: the model's chat template has no such variable; look for \
+                 its name in chat_template of tokenizer_config.json"
             )));
         }
         let options = TextOptions {
@@ -212,7 +222,7 @@ impl Written {
     fn give(&self, text: &mut TextSetup) -> Result<(), CliError> {
         self.arguments.give(text)?;
         let Some(template) = text.template.take() else { return Ok(()) };
-        let template = template.at(clock::here());
+        let template = template.with_now(clock::here());
         text.template = Some(match &self.tools {
             Some(file) => template.with_tools(tools(file)?),
             None => template,
@@ -225,10 +235,12 @@ impl Written {
 fn tools(file: &Path) -> Result<Vec<Value>, CliError> {
     let wrong = |problem: String| CliError::Place { path: file.to_owned(), problem };
     let text = std::fs::read_to_string(file).map_err(|e| wrong(format!("cannot be read: {e}")))?;
-    let tools: Vec<Value> =
-        serde_json::from_str(&text).map_err(|e| wrong(format!("not a JSON list of tools: {e}")))?;
+    let tools: Vec<Value> = serde_json::from_str(&text)
+        .map_err(|e| wrong(format!("not a JSON list of tools, `[{{…}}, …]`: {e}")))?;
     match tools.iter().position(|tool| !tool.is_object()) {
-        Some(at) => Err(wrong(format!("tool {at} (from 0) is no JSON schema; make it an object"))),
+        Some(at) => {
+            Err(wrong(format!("tool {at} (from 0) is no JSON schema; write it as an object")))
+        }
         None => Ok(tools),
     }
 }
@@ -236,25 +248,35 @@ fn tools(file: &Path) -> Result<Vec<Value>, CliError> {
 /// How tokens are chosen and where they end.
 #[derive(Clone, Debug, Args)]
 struct Sampling {
-    /// Stop after this many new tokens
+    /// Stop after N new tokens
     #[arg(long, value_name = "N", default_value_t = 256)]
     max_new_tokens: usize,
-    /// Divide logits by this; 0 always takes the most probable token [default: 0, or 1 with --top-k, --top-p or --min-p]
+    /// Divide logits by T; 0 is greedy [default: 0, or 1 when sampling]
     #[arg(long, value_name = "T", allow_negative_numbers = true, value_parser = temperature)]
     temperature: Option<f32>,
-    /// Choose among the K most probable tokens only
-    #[arg(long, value_name = "K", value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..))]
+    /// Sample from the K most probable tokens
+    #[arg(
+        long,
+        value_name = "K",
+        value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..),
+    )]
     top_k: Option<usize>,
-    /// Choose among the fewest tokens that have this share of the probability (nucleus sampling)
+    /// Sample from the fewest tokens with total probability P (nucleus)
     #[arg(long, value_name = "P", allow_negative_numbers = true, value_parser = share)]
     top_p: Option<f32>,
-    /// Choose among the tokens that are at least P times as probable as the most probable one only
+    /// Sample from tokens at least P times as probable as the best
     #[arg(long, value_name = "P", allow_negative_numbers = true, value_parser = share)]
     min_p: Option<f32>,
-    /// Divide the logits of tokens that are there already by this, or multiply them if negative
-    #[arg(long, value_name = "X", default_value_t = 1.0, allow_negative_numbers = true, value_parser = penalty)]
+    /// Penalise tokens seen before by this factor; 1 is off
+    #[arg(
+        long,
+        value_name = "X",
+        default_value_t = 1.0,
+        allow_negative_numbers = true,
+        value_parser = penalty,
+    )]
     repetition_penalty: f32,
-    /// Seed of the choice; the same seed gives the same text
+    /// Random seed of sampling
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
     #[command(flatten)]
@@ -271,12 +293,14 @@ impl Sampling {
         self.top_k.is_some() || self.top_p.is_some() || self.min_p.is_some()
     }
 
-    /// Says how the model's makers would choose tokens, where the command line leaves it open and it is not what is done.
+    /// Says how the model's makers would choose tokens, where the command line leaves it open and
+    /// it is not what is done.
     fn say_what_is_suggested(&self, text: &TextSetup) {
         let settings = text.suggested_sampling();
         if !self.is_chosen() && !settings.is_empty() {
             say(format_args!(
-                "(the model's generation_config.json suggests {}; without these options, the most probable token is taken)",
+                "(the model's generation_config.json suggests {}; without these options, the most \
+                 probable token is taken)",
                 settings
                     .iter()
                     .map(|(name, value)| format!("--{name} {value}"))

@@ -1,5 +1,5 @@
-//! `crisol notebook`: the demonstrations of the workshop's notebook with models of the three phases, then the same prompts to
-//! all three.
+//! `crisol notebook`: the demonstrations of the workshop's notebook with models of the three
+//! phases, then the same prompts to all three.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use clap::Args;
 use crisol_model::{Checkpoint, SamplingOptions, stream_reply};
+use crisol_phases::classifiers;
 use crisol_report::{Demonstration, NotebookModel, NotebookReport, PromptReport, StoredAnswer};
 use crisol_text::{Message, TextSetup, Turns};
 use serde::Deserialize;
@@ -25,10 +26,13 @@ Examples:
   crisol notebook --run runs/crisol-world      the phases of a run
   crisol notebook --base BASE --chat TUNED --aligned ALIGNED --out runs/mine-notebook
 
-The notebook is 2-llm_training.ipynb of https://github.com/mkmenta/llm-workshop (Mikel Menta, CC BY 4.0). Its five \
-demonstrations are replayed: the most probable token each time, 100 tokens. Where a model is the notebook's own (by its name), \
-each answer is compared with the one that the notebook has stored. Then the same prompts go to all three, because the \
-notebook's differ from phase to phase. --out gets report.html and report.json; --json prints the latter and nothing else.";
+The notebook is 2-llm_training.ipynb of https://github.com/mkmenta/llm-workshop (Mikel Menta,
+CC BY 4.0). Its five demonstrations are replayed: the most probable token each time, 100 tokens.
+Where a model is the notebook's own (by its name), each answer is compared with the stored one.
+Then the same prompts go to all three models, because the notebook's differ from phase to phase.
+--out gets report.html and report.json.
+
+JSON: docs/json.md";
 
 /// The notebook's prompts and stored answers.
 const NOTEBOOK: &str = include_str!("notebook.json");
@@ -40,26 +44,26 @@ const ALIGNED: [&str; 3] = ["ppo", "dpo", "refuse"];
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct NotebookArgs {
-    /// The model after pre-training [default: allenai/OLMo-2-0425-1B]
+    /// Base model [default: allenai/OLMo-2-0425-1B]
     #[arg(long, value_name = "MODEL", conflicts_with = "run")]
     base: Option<PathBuf>,
-    /// The model after instruction fine-tuning [default: TinyLlama/TinyLlama-1.1B-Chat-v1.0]
+    /// Model after SFT [default: TinyLlama/TinyLlama-1.1B-Chat-v1.0]
     #[arg(long, value_name = "MODEL", conflicts_with = "run")]
     chat: Option<PathBuf>,
-    /// The model after alignment [default: allenai/OLMo-2-0425-1B-DPO]
+    /// Aligned model [default: allenai/OLMo-2-0425-1B-DPO]
     #[arg(long, value_name = "MODEL", conflicts_with = "run")]
     aligned: Option<PathBuf>,
-    /// Take the three models from a run's folder: after pretrain, after sft, and after ppo, dpo or refuse
+    /// Take the models of a run: after pretrain, sft, and ppo, dpo or refuse
     #[arg(long, value_name = "DIR")]
     run: Option<PathBuf>,
-    /// Where the report goes
+    /// Folder of the report
     #[arg(long, value_name = "DIR", default_value = "runs/notebook")]
     out: PathBuf,
     #[command(flatten)]
     network: Network,
     #[command(flatten)]
     threads: Threads,
-    /// Print report.json on standard output, and nothing else
+    /// Print report.json instead of the answers
     #[arg(long)]
     json: bool,
 }
@@ -143,7 +147,7 @@ impl NotebookArgs {
             asked.show(&format!("\n== After {phase}: {} ==\n", path.display()))?;
             let own = notebook.demonstrations.iter().filter(|stored| stored.role == role);
             for stored in own {
-                report.demonstrations.push(asked.demonstrate(stored, is_named(path, of_notebook))?);
+                report.demonstrations.push(asked.demonstrate(stored, path, of_notebook)?);
             }
             say("asking what all models are asked");
             asked.answer_all(role, &mut report.prompts)?;
@@ -166,8 +170,8 @@ impl NotebookArgs {
                 found.ok_or_else(|| CliError::Place {
                     path: run.clone(),
                     problem: format!(
-                        "no finished phase {} in it; give the folder of a run with all phases, or three models by --base, \
-                         --chat and --aligned",
+                        "no finished phase {} in it; give the folder of a run with all phases, or \
+                         three models by --base, --chat and --aligned",
                         names.join(", ")
                     ),
                 })
@@ -211,7 +215,8 @@ fn described(role: &str, path: &Path, of_notebook: &str, checkpoint: &Checkpoint
     }
 }
 
-/// What all three models are asked: the notebook's texts, each as a text and as a message, and its requests.
+/// What all three models are asked: the notebook's texts, each as a text and as a message, and its
+/// requests.
 fn prompts(notebook: &Notebook) -> Vec<PromptReport> {
     let report = |prompt: &str, form: Form| PromptReport {
         prompt: prompt.to_owned(),
@@ -239,8 +244,13 @@ impl Asked<'_> {
         if self.shown { print(for_stdout(text)) } else { Ok(()) }
     }
 
-    /// Replays one demonstration.
-    fn demonstrate(&self, stored: &Stored, compared: bool) -> Result<Demonstration, CliError> {
+    /// Replays one demonstration, on a model that may be the notebook's own.
+    fn demonstrate(
+        &self,
+        stored: &Stored,
+        model: &Path,
+        of_notebook: &str,
+    ) -> Result<Demonstration, CliError> {
         let text = &self.checkpoint.text;
         let prompt = prompt(text, &stored.prompt, stored.form)?;
         let mut demonstration = Demonstration {
@@ -252,7 +262,7 @@ impl Asked<'_> {
             given: text.tokenizer.decode(&prompt, false),
             ..Demonstration::default()
         };
-        self.show(&format!("\n-- The notebook shows: {}\n", stored.shows))?;
+        self.show(&format!("\n-- The notebook says of {of_notebook}: {}\n", stored.shows))?;
         if stored.form == Form::Chat && text.template.is_none() {
             self.show(
                 "   (The model has no chat template: the message is given as plain text.)\n",
@@ -268,7 +278,14 @@ impl Asked<'_> {
         (demonstration.answer, demonstration.tokens) = self.answer(&prompt, self.shown)?;
         demonstration.seconds = began.elapsed().as_secs_f64();
         self.show("\n")?;
-        if compared {
+        // The notebook speaks of its own model. What this one did is seen in its answer.
+        if stored.shows.contains("refuse") {
+            let refused = classifiers::is_refusal(&demonstration.answer);
+            let found = if refused { "a refusal" } else { "no refusal" };
+            self.show(&format!("\n   (Here: {found}.)\n"))?;
+            demonstration.refused = Some(refused);
+        }
+        if is_named(model, of_notebook) {
             let stored = StoredAnswer::compare(&stored.answer, &demonstration.answer);
             self.show(&format!("\n   ({})\n", stored.verdict()))?;
             demonstration.notebook = Some(stored);
@@ -300,7 +317,7 @@ impl Asked<'_> {
 
     /// Why a prompt cannot be answered.
     fn no_room(&self, prompt: &[u32]) -> Option<String> {
-        let context = self.checkpoint.model.config().longest_document();
+        let context = self.checkpoint.model.config().max_document_len();
         (prompt.len() >= context).then(|| {
             format!(
                 "the prompt takes {} tokens, of the {context} of the model's context",
@@ -325,14 +342,15 @@ impl Asked<'_> {
     }
 }
 
-/// The tokens of a prompt as the notebook makes them: a text, or what the chat template writes, with the beginning-of-text token
-/// of tokenizers that put one before every text, but never a second one. A message for a model without a template is a text.
+/// The tokens of a prompt as the notebook makes them: a text, or what the chat template writes.
+/// Tokenizers that put a beginning-of-text token before every text put it here too, but never a
+/// second one. A message for a model without a template is a text.
 fn prompt(text: &TextSetup, prompt: &str, form: Form) -> Result<Vec<u32>, CliError> {
     if form != Form::Chat || text.template.is_none() {
         return Ok(text.prompt_ids(&Turns::Plain(prompt.to_owned()))?);
     }
     let mut ids = text.prompt_ids(&Turns::Chat(vec![Message::user(prompt)]))?;
-    if let Some(bos) = text.tokenizer.plain_bos().filter(|bos| ids.first() != Some(bos)) {
+    if let Some(bos) = text.tokenizer.prepended_token().filter(|bos| ids.first() != Some(bos)) {
         ids.insert(0, bos);
     }
     Ok(ids)

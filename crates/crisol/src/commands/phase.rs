@@ -1,5 +1,6 @@
-//! `crisol pretrain|sft|reason|reward|ppo|dpo`: one phase on the user's own model and data. The command line becomes a
-//! recipe of one phase, so that settings, checks and folders are those of every other run.
+//! `crisol pretrain|sft|reason|reward|ppo|dpo`: one phase on the user's own model and data. The
+//! command line becomes a recipe of one phase, whose settings, checks and folders are those of
+//! every other run.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -18,10 +19,11 @@ use crate::model::{Network, check_folder, locate};
 
 pub(super) const PRETRAIN: &str = "\
 Examples:
-  crisol pretrain --data book.jsonl --out runs/book --set model.layers=6 --set model.vocab_size=4096
-  crisol pretrain MODEL --data more.jsonl --out runs/more --set epochs=2 --set optimizer.lr=1e-5
+  crisol pretrain --data book.jsonl --out runs/book --set model.layers=6
+  crisol pretrain MODEL --data more.jsonl --out runs/more --set optimizer.lr=1e-5
 
-Data: records with `text`, or plain text files (docs/data.md). Without MODEL a new model and tokenizer are trained.";
+Data: records with `text`, or plain text files. Without MODEL, a new model and tokenizer are
+trained. Formats: docs/data.md. Settings: docs/phases.md.";
 
 pub(super) const SFT: &str = "\
 Examples:
@@ -29,53 +31,54 @@ Examples:
   crisol sft MODEL --data chats.jsonl --out runs/tuned --set optimizer.lr=1e-5 --set epochs=3
   crisol sft MODEL --data hf://datasets/tatsu-lab/alpaca:train[1000..] --out runs/alpaca
 
-Data: conversations (`messages`, ShareGPT, Alpaca, …) or `prompt` and `completion`; `text` is trained whole \
-(docs/data.md). `crisol data inspect` shows what is trained.";
+Data: conversations (`messages`, ShareGPT, Alpaca, …), `prompt` and `completion`, or `text`.
+`crisol data inspect` shows which tokens are trained. Formats: docs/data.md. Settings:
+docs/phases.md.";
 
 pub(super) const REASON: &str = "\
 Examples:
   crisol reason MODEL --data problems.jsonl --out runs/reason --set steps=200
   crisol reason MODEL --cold-start worked.jsonl --data problems.jsonl --out runs/reason
 
-Data (formats and shapes: docs/data.md): records of {\"prompt\": …, \"answer\": …}; for the cold start, of {\"messages\": …} with solutions inside \
-<think>…</think>.";
+Data: {\"prompt\": …, \"answer\": …}. Cold start: {\"messages\": …} with solutions inside
+<think>…</think>. Formats: docs/data.md. Settings: docs/phases.md.";
 
 pub(super) const REWARD: &str = "\
 Example:
-  crisol reward MODEL --data votes.jsonl --heldout votes.test.jsonl --out runs/reward
+  crisol reward MODEL --data pairs.jsonl --heldout pairs.test.jsonl --out runs/reward
 
-Data (formats and shapes: docs/data.md): records of {\"prompt\": …, \"chosen\": …, \"rejected\": …}.";
+Data: {\"prompt\": …, \"chosen\": …, \"rejected\": …}. Formats: docs/data.md. Settings:
+docs/phases.md.";
 
 pub(super) const PPO: &str = "\
 Example:
   crisol ppo MODEL --reward-model runs/reward/1-reward --data prompts.jsonl --out runs/ppo
 
-Data (formats and shapes: docs/data.md): records of {\"prompt\": …}.";
+Data: {\"prompt\": …}. Formats: docs/data.md. Settings: docs/phases.md.";
 
 pub(super) const DPO: &str = "\
 Examples:
-  crisol dpo MODEL --data votes.jsonl --out runs/dpo --set beta=0.05 --set loss=ipo
-  crisol dpo MODEL --data votes.jsonl --replay chats.jsonl --out runs/dpo
+  crisol dpo MODEL --data pairs.jsonl --out runs/dpo --set beta=0.05 --set loss=ipo
+  crisol dpo MODEL --data pairs.jsonl --replay chats.jsonl --out runs/dpo
 
-Data (formats and shapes: docs/data.md): records of {\"prompt\": …, \"chosen\": …, \"rejected\": …}.";
+Data: {\"prompt\": …, \"chosen\": …, \"rejected\": …}. Formats: docs/data.md. Settings:
+docs/phases.md.";
 
 /// What every phase takes.
 #[derive(Debug, Args)]
 struct PhaseArgs {
-    /// Training data: files (JSONL, JSON, CSV, TSV, Parquet, text; .gz, .zst), folders, patterns, data sets on a hub
-    /// (docs/data.md), or - for standard input
+    /// Training data: files, folders, patterns, hub data sets, - for stdin
     #[arg(long, value_name = "FILE", required_unless_present = "resume", num_args = 1..)]
     data: Vec<PathBuf>,
     #[command(flatten)]
     reading: Reading,
-    /// The folder for the result: recipe.toml with every setting, the checkpoint (1-sft/ after `crisol sft`),
-    /// report.html and report.json
+    /// Folder of the run: recipe.toml, checkpoint, report
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// Change a setting of the phase (epochs, optimizer.lr, …) or of the run (model.layers, …), as in a recipe
+    /// Change a setting, as in a recipe; repeatable
     #[arg(long, value_name = "KEY=VALUE", value_parser = setting)]
     set: Vec<(String, String)>,
-    /// Take prompts that are strings for the user's messages instead of raw text
+    /// Take prompts that are strings as user messages, not as raw text
     #[arg(long)]
     chat_strings: bool,
     #[command(flatten)]
@@ -87,10 +90,10 @@ struct PhaseArgs {
 /// How data files are read where they do not tell it themselves.
 #[derive(Debug, Args)]
 pub(super) struct Reading {
-    /// What columns mean, where their names do not tell: prompt=question,answer=solution
+    /// Columns of fields: prompt=question,answer=solution
     #[arg(long, value_name = "NAME=COLUMN", value_delimiter = ',', value_parser = column)]
     columns: Vec<(String, String)>,
-    /// What separates the documents of a plain text file; \n is a line's end [default: each file is one document]
+    /// Separator of documents, such as \n\n [default: none]
     #[arg(long, value_name = "TEXT", value_parser = unescaped)]
     text_separator: Option<String>,
 }
@@ -145,11 +148,11 @@ fn unescaped(text: &str) -> Result<String, std::convert::Infallible> {
 /// `crisol pretrain`.
 #[derive(Debug, Args)]
 pub(crate) struct PretrainArgs {
-    /// The model that goes on training [default: a new one]
+    /// Model to continue training [default: a new one]
     model: Option<PathBuf>,
     #[command(flatten)]
     phase: PhaseArgs,
-    /// Held-out text of the same kind, for bits per byte
+    /// Held-out text: loss and bits per byte before and after
     #[arg(long, value_name = "FILE", num_args = 1..)]
     heldout: Vec<PathBuf>,
 }
@@ -157,12 +160,12 @@ pub(crate) struct PretrainArgs {
 /// `crisol sft` and `crisol reward`.
 #[derive(Debug, Args)]
 pub(crate) struct TuneArgs {
-    /// The model to start from
+    /// Model to start from
     #[arg(required_unless_present = "resume")]
     model: Option<PathBuf>,
     #[command(flatten)]
     phase: PhaseArgs,
-    /// Held-out data of the same kind
+    /// Held-out data, measured before and after
     #[arg(long, value_name = "FILE", num_args = 1..)]
     heldout: Vec<PathBuf>,
 }
@@ -170,15 +173,15 @@ pub(crate) struct TuneArgs {
 /// `crisol reason`.
 #[derive(Debug, Args)]
 pub(crate) struct ReasonArgs {
-    /// The model to start from
+    /// Model to start from
     #[arg(required_unless_present = "resume")]
     model: Option<PathBuf>,
     #[command(flatten)]
     phase: PhaseArgs,
-    /// Worked solutions to imitate before GRPO [default: none, GRPO from the start]
+    /// Worked solutions for SFT before GRPO [default: none]
     #[arg(long, value_name = "FILE", num_args = 1..)]
     cold_start: Vec<PathBuf>,
-    /// Held-out problems
+    /// Held-out problems, measured before and after
     #[arg(long, value_name = "FILE", num_args = 1..)]
     heldout: Vec<PathBuf>,
     #[command(flatten)]
@@ -188,15 +191,15 @@ pub(crate) struct ReasonArgs {
 /// `crisol ppo`.
 #[derive(Debug, Args)]
 pub(crate) struct PpoArgs {
-    /// The model to start from
+    /// Model to start from
     #[arg(required_unless_present = "resume")]
     model: Option<PathBuf>,
     #[command(flatten)]
     phase: PhaseArgs,
-    /// The reward model
+    /// Reward model that scores the answers
     #[arg(long, value_name = "MODEL", required_unless_present = "resume")]
     reward_model: Option<PathBuf>,
-    /// Held-out prompts
+    /// Held-out prompts, scored before and after
     #[arg(long, value_name = "FILE", num_args = 1..)]
     heldout: Vec<PathBuf>,
     #[command(flatten)]
@@ -215,7 +218,7 @@ pub(crate) struct DpoArgs {
 /// What the phases that only look at answers take against forgetting.
 #[derive(Debug, Args)]
 struct ReplayArgs {
-    /// Conversations or text of earlier phases, trained on beside each update against forgetting [default: none]
+    /// Data of earlier phases, mixed into each update [default: none]
     #[arg(long, value_name = "FILE", num_args = 1..)]
     replay: Vec<PathBuf>,
 }
@@ -331,9 +334,11 @@ impl PhaseArgs {
         };
         if base.is_some() || !self.set.is_empty() || !phase.iter().all(|(_, value)| is_empty(value))
         {
-            let advice = "with --resume give either the whole command line again, or nothing but --out and --threads: the folder's \
-                          recipe.toml has the rest";
-            return Err(CliError::Usage(advice.to_owned()));
+            return Err(CliError::Usage(
+                "with --resume give either the whole command line again, or --out and --threads \
+                 alone: the folder's recipe.toml has the rest"
+                    .to_owned(),
+            ));
         }
         let recipe = recorded(&self.out)?;
         if let Some(other) =
@@ -357,8 +362,8 @@ fn title(kind: &str, base: Option<&Path>) -> String {
     }
 }
 
-/// Files, folders and patterns as a recipe names them, after making sure that they can be opened. Data sets on a hub are
-/// found when the recipe is whole.
+/// Files, folders and patterns as a recipe names them, after making sure that they can be opened.
+/// Data sets on a hub are found when the recipe is whole.
 fn files(paths: &[PathBuf]) -> Result<Value, CliError> {
     let file = |path: &PathBuf| -> Result<Value, CliError> {
         if let Some(name) = path.to_str().filter(|name| is_on_hub(name)) {
@@ -385,7 +390,8 @@ fn setting(text: &str) -> Result<(String, String), &'static str> {
     Ok((key.to_owned(), value.trim().to_owned()))
 }
 
-/// A recipe of one phase as it grows: one setting a line, so that an error's line says which one it is.
+/// A recipe of one phase as it grows: one setting a line, so that an error's line says which one it
+/// is.
 #[derive(Default)]
 struct Draft {
     run: Vec<Entry>,

@@ -8,14 +8,25 @@ use crisol_report::Report;
 
 use super::run::show;
 use crate::clock;
+use crate::console::{self, print};
 use crate::error::CliError;
+
+const EXAMPLES: &str = "\
+Examples:
+  crisol report runs/crisol-world
+  crisol report runs/crisol-world --full | less -R
+
+Reads the finished phases of the run and writes report.html and report.json again.";
 
 /// `crisol report`.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  crisol report runs/crisol-world")]
+#[command(after_help = EXAMPLES)]
 pub(crate) struct ReportArgs {
-    /// The run's folder
+    /// Folder of the run
     run_dir: PathBuf,
+    /// Print every measure and answer, not the summary alone
+    #[arg(long)]
+    full: bool,
 }
 
 impl ReportArgs {
@@ -25,7 +36,9 @@ impl ReportArgs {
             |problem: &str| CliError::Place { path: folder.clone(), problem: problem.to_owned() };
         let recipe = folder.join("recipe.toml");
         if !recipe.exists() {
-            return Err(wrong("not a run's folder: it has no recipe.toml"));
+            return Err(wrong(
+                "not the folder of a run: it has no recipe.toml; give what was --out of the run",
+            ));
         }
         let mut report = crisol_phases::assemble_report(&Recipe::load(&recipe)?, &folder)?;
         if report.phases.is_empty() {
@@ -46,6 +59,10 @@ impl ReportArgs {
             Err(PhaseError::InUse { .. }) => {}
             Err(error) => return Err(error.into()),
         }
-        show(&report, &folder)
+        if self.full {
+            print(crisol_report::terminal(&report, console::layout()))
+        } else {
+            show(&report, &folder)
+        }
     }
 }

@@ -1,16 +1,17 @@
-//! `crisol run`: a recipe from beginning to end. The commands of single phases run through [`execute`] too.
+//! `crisol run`: a recipe from beginning to end. The commands of single phases run through
+//! [`execute`] too.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use crisol_phases::{ExpectedPhase, PhaseError, PhaseSettings, Recipe, RunOptions, RunSettings};
-use crisol_report::Report;
+use crisol_phases::{PhaseError, PhaseForecast, PhaseSettings, Recipe, RunOptions, RunSettings};
+use crisol_report::{Next, PhaseReport, Report};
 use crisol_train::TrainError;
 
 use super::Threads;
 use crate::calibration::Calibration;
-use crate::console::{print, print_line, shell_word};
+use crate::console::{print, shell_word};
 use crate::datasets::find_all;
 use crate::error::CliError;
 use crate::hub::{ModelId, Need};
@@ -20,15 +21,19 @@ use crate::{clock, console, interrupt};
 
 const EXAMPLES: &str = "\
 Examples:
-  crisol run                                   the embedded recipe and data, into runs/crisol-world
+  crisol run                              the embedded recipe and data, into runs/crisol-world
   crisol run my.toml --out runs/mine --seed 3
-  crisol run --resume --out runs/mine          go on after a stop or crash: same bits
+  crisol run --resume --out runs/mine     resume after a stop or crash
 
-A recipe is a short TOML file; `crisol data export DIR` writes one with every setting. Paths in a recipe are relative \
-to its own folder; data may also be hf://datasets/ORG/NAME, and the base a model on a hub. A run's folder holds recipe.toml (all defaults written out), one checkpoint folder per phase, \
-report.html and report.json. It belongs to one process at a time. A stopped run goes on with the data, models and settings it \
-began with; only settings of the optimizer of the phase that is under way, and those of phases that have not begun, may be \
-edited in its recipe.toml.";
+`crisol data export DIR` writes a recipe with every setting. Paths in a recipe are relative to
+its folder. Data may be hf://datasets/ORG/NAME, and the base a model on a hub.
+
+The folder of a run holds recipe.toml (every default written out), a checkpoint per phase,
+report.html and report.json. One process writes to it at a time. A resumed run keeps its data,
+models and settings. Editable in its recipe.toml: optimizer settings of the phase under way, and
+all settings of phases that have not begun.
+
+JSON: docs/json.md";
 
 /// The recipe's name and folder where none is given.
 const DEFAULT_NAME: &str = "crisol-world";
@@ -37,16 +42,16 @@ const DEFAULT_NAME: &str = "crisol-world";
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct RunArgs {
-    /// What to run [default: the embedded recipe; with --resume the one in the run's folder]
+    /// Recipe (TOML) [default: the embedded one; with --resume, the run's own]
     recipe: Option<PathBuf>,
-    /// The run's folder [default: runs/ and the recipe's name, or runs/crisol-world; with -seedN for seeds other than 1]
+    /// Folder of the run [default: runs/NAME, or runs/NAME-seedN if N is not 1]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     #[command(flatten)]
     flags: RunFlags,
     #[command(flatten)]
     network: Network,
-    /// Print report.json on standard output at the end instead of the report for the terminal
+    /// Print report.json instead of the summary
     #[arg(long)]
     json: bool,
 }
@@ -55,18 +60,23 @@ pub(crate) struct RunArgs {
 #[derive(Debug, Args)]
 pub(crate) struct RunFlags {
     // Recipes are TOML, whose whole numbers are signed.
-    /// Seed of everything random [default: the recipe's, 1]
-    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u64).range(..=i64::MAX as u64))]
+    /// Random seed [default: the recipe's, else 1]
+    #[arg(
+        long,
+        value_name = "N",
+        allow_negative_numbers = true,
+        value_parser = clap::value_parser!(u64).range(..=i64::MAX as u64),
+    )]
     seed: Option<u64>,
     #[command(flatten)]
     threads: Threads,
-    /// Go on with the run in the folder
+    /// Resume the run in the folder; the result has the same bits
     #[arg(long)]
     pub(super) resume: bool,
-    /// Also write TensorBoard event files
+    /// Write TensorBoard event files too
     #[arg(long)]
     tensorboard: bool,
-    /// Start a run that is forecast to take more memory than is free, or more than a million steps
+    /// Start even if the forecast exceeds free memory or a million steps
     #[arg(long)]
     force: bool,
 }
@@ -110,14 +120,47 @@ pub(super) fn recorded(out: &Path) -> Result<Option<Recipe>, CliError> {
     Ok(if file.exists() { Some(Recipe::load(&file)?) } else { None })
 }
 
-/// Shows the report and says where its other forms are.
+/// Shows the summary of a run, which ends with what to do next.
 pub(super) fn show(report: &Report, folder: &Path) -> Result<(), CliError> {
-    print(crisol_report::terminal(report, console::layout()))?;
-    print_line(format_args!("\nThe whole report: {}", folder.join("report.html").display()))
+    print(crisol_report::summary(report, &next_steps(report, folder), console::layout()))
 }
 
-/// Loads a recipe. Its paths are relative to its own folder, so that folder and recipe can be moved together. A base that is
-/// no path there may be a model on a hub.
+/// What to do with a finished run.
+fn next_steps(report: &Report, folder: &Path) -> Vec<Next> {
+    let step = |purpose, command| Next { purpose, command };
+    let place = |name: &str| shell_word(&folder.join(name).to_string_lossy());
+    // Checkpoints are numbered by their depth in the tree of phases.
+    let depth = |phase: &PhaseReport| {
+        phase.checkpoint.split('-').next().and_then(|depth| depth.parse::<u32>().ok())
+    };
+    let speaks = |phase: &&PhaseReport| phase.kind != "reward";
+    let last = report.phases.iter().filter(speaks).max_by_key(|phase| depth(phase));
+    let first = match (last, report.phases.last()) {
+        (Some(base), _) if base.kind == "pretrain" => Some(step(
+            "let it continue a text",
+            format!("crisol generate {} --prompt \"The sky is\"", place(&base.checkpoint)),
+        )),
+        (Some(last), _) => {
+            Some(step("talk to it", format!("crisol chat {}", place(&last.checkpoint))))
+        }
+        (None, Some(reward)) => Some(step(
+            "measure it on pairs",
+            format!("crisol eval {} --data FILE", place(&reward.checkpoint)),
+        )),
+        (None, None) => None,
+    };
+    let folder_word = shell_word(&folder.to_string_lossy());
+    first
+        .into_iter()
+        .chain([
+            step("read the report", folder.join("report.html").display().to_string()),
+            step("print all of it", format!("crisol report {folder_word} --full")),
+        ])
+        .collect()
+}
+
+/// Loads a recipe. Its paths are relative to its own folder, so that folder and recipe can be moved
+/// together. A base that is no path there may be a model on a hub.
 pub(super) fn load(path: &Path, network: Network) -> Result<Recipe, CliError> {
     let mut recipe = Recipe::load(path)?;
     let folder = path.parent().unwrap_or(Path::new("")).to_owned();
@@ -131,7 +174,7 @@ pub(super) fn load(path: &Path, network: Network) -> Result<Recipe, CliError> {
     let base = &mut recipe.run.base;
     if !base.is_empty() {
         let on_hub = base.parse::<ModelId>().is_ok()
-            && !crisol_hub::whole_folder(&folder.join(&*base))?.exists();
+            && !crisol_hub::resolve_folder(&folder.join(&*base))?.exists();
         if on_hub {
             *base = absolute(&locate(Path::new(base), Need::Whole, network)?)?;
         } else {
@@ -195,7 +238,7 @@ pub(super) fn execute(
         format!("{} threads", device.threads())
     };
     let mut heading = format!("Run in {} on {threads}", out.display());
-    let forecast = |recipe| crisol_phases::expected(recipe, machine.as_ref(), device.threads());
+    let forecast = |recipe| crisol_phases::forecast(recipe, machine.as_ref(), device.threads());
     let phases = match &recipe {
         Some(recipe) if !flags.resume => {
             for line in settled {
@@ -205,10 +248,11 @@ pub(super) fn execute(
             if !flags.force {
                 crisol_phases::refuse_too_large(&phases, crisol_phases::available_memory())?;
             }
-            heading += &foresight(&phases);
+            heading += &forecast_line(&phases);
             phases
         }
-        // It was said when the run began; it serves to say what is left. What is wrong with it, the run says.
+        // It was said when the run began; it serves to say what is left. What is wrong with it, the
+        // run says.
         Some(recipe) => forecast(recipe).unwrap_or_default(),
         None => vec![],
     };
@@ -221,27 +265,30 @@ pub(super) fn execute(
     })
 }
 
-/// What the run will take, in a few lines.
-fn foresight(phases: &[ExpectedPhase]) -> String {
+/// The forecast of a run, in one line.
+fn forecast_line(phases: &[PhaseForecast]) -> String {
     let most = memory(phases.iter().map(|phase| phase.memory).fold(0.0, f64::max));
-    let flops = operations(phases.iter().map(ExpectedPhase::flops).sum());
-    let Some(seconds) = phases.iter().map(ExpectedPhase::seconds).sum::<Option<f64>>() else {
+    let flops = operations(phases.iter().map(PhaseForecast::flops).sum());
+    let memory = if phases.len() > 1 {
+        format!("at most {most} of memory (the largest phase alone)")
+    } else {
+        format!("at most {most} of memory")
+    };
+    let Some(seconds) = phases.iter().map(PhaseForecast::seconds).sum::<Option<f64>>() else {
         return format!(
-            "\n  about {flops}, and at most {most} of memory for the largest phase by itself; how long that takes here is not known (`crisol cost --calibrate` measures this machine once)"
+            "\n  forecast: {flops}; {memory}; time unknown until `crisol cost --calibrate` has \
+             measured this machine"
         );
     };
     let each = phases
         .iter()
         .map(|phase| format!("{} {}", phase.name, duration(phase.seconds().unwrap_or_default())));
     let each = if phases.len() > 1 {
-        format!(": {}", each.collect::<Vec<_>>().join(", "))
+        format!(" ({})", each.collect::<Vec<_>>().join(", "))
     } else {
         String::new()
     };
-    format!(
-        "\n  about {flops}, at most {most} of memory for the largest phase by itself, and {} beside measuring{each}",
-        duration(seconds)
-    )
+    format!("\n  forecast: {flops}; {} of training{each}; {memory}", duration(seconds))
 }
 
 /// How to go on with a run that stopped, as far as the error does not say so itself.
@@ -259,7 +306,8 @@ fn remedy(error: &PhaseError, out: &Path, threads: Threads) -> String {
         PhaseError::Interrupted { .. } => format!("\nGo on with: {command}"),
         // The same recipe would diverge at the same step again.
         PhaseError::Train(TrainError::Diverged { .. }) => format!(
-            "\nThe phases before and the last checkpoint are kept. Change {} (settings of the optimizer) and go on with: {command}",
+            "\nThe phases before and the last checkpoint are kept. Change {} (settings of the \
+             optimizer) and go on with: {command}",
             out.join("recipe.toml").display()
         ),
         // Nothing is lost where nothing was saved.

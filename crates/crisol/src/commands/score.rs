@@ -19,14 +19,15 @@ Examples:
   crisol score runs/crisol-world/1-pretrain --text \"The capital of France is Paris.\"
   crisol score MODEL --ids 1,2,3 --json
 
-Log-probabilities are natural logarithms. The first token has none: nothing stands before it. With --json, one object:
-ids, logprobs (null first), total (their sum) and, for a text, bits_per_byte (the sum in bits over all bytes).";
+Log-probabilities are in nats. The first token has none: nothing precedes it.
+
+JSON: docs/json.md";
 
 /// `crisol score`.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct ScoreArgs {
-    /// The model: a folder, a GGUF file, or ORG/NAME on a hub
+    /// Model: a folder, a GGUF file, or ORG/NAME on a hub
     model: PathBuf,
     #[command(flatten)]
     given: Given,
@@ -43,10 +44,10 @@ pub(crate) struct ScoreArgs {
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
 struct Given {
-    /// The text
+    /// Text to score
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     text: Option<String>,
-    /// The text as token ids
+    /// Token ids to score
     #[arg(long, value_name = "IDS", value_delimiter = ',', value_parser = token_id)]
     ids: Option<Vec<u32>>,
 }

@@ -1,8 +1,12 @@
-//! The cache of Python's `huggingface_hub`, shared with it: `models--ORG--NAME` (or `datasets--ORG--NAME`) holds the files under their ETags
-//! (`blobs`), a folder for each commit with links to them (`snapshots`), and the commit of each branch and tag
-//! (`refs`).
+//! The cache of Python's `huggingface_hub`, in the same layout:
 //!
-//! A file is whole in `blobs`, or absent: what is not whole yet has `.incomplete` at the end of its name.
+//! ```text
+//! models--ORG--NAME/          datasets--ORG--NAME/
+//!   blobs/ETAG                file contents; ETAG.incomplete during a download
+//!   snapshots/COMMIT/FILE     links to blobs
+//!   refs/REVISION             the commit of a branch or tag
+//!   crisol-listings/          Crisol's own: all file names of a data set at a commit
+//! ```
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -11,24 +15,24 @@ use std::path::{Path, PathBuf};
 
 use crisol_hub::HubError;
 
-use super::id::{Kind, Repo};
+use super::id::{Repo, RepoKind};
 use super::{PullError, environment};
 
-/// The lock for what is not a blob: links and references.
-const FOLDERS: &str = "snapshots-and-refs";
+/// The lock for links and references; blobs have their own locks.
+const LINKS_AND_REFS: &str = "snapshots-and-refs";
 
-/// Where one repository is kept.
+/// The cache of one repository.
 pub(super) struct Cache {
     folder: PathBuf,
     locks: PathBuf,
 }
 
 impl Cache {
-    pub(super) fn of(repo: &Repo) -> Result<Cache, PullError> {
+    pub(super) fn new(repo: &Repo) -> Result<Cache, PullError> {
         let cache = environment::cache()?;
         let kind = match repo.kind {
-            Kind::Model => "models",
-            Kind::Dataset => "datasets",
+            RepoKind::Model => "models",
+            RepoKind::Dataset => "datasets",
         };
         let name = format!("{kind}--{}", repo.name.replace('/', "--"));
         Ok(Cache { folder: cache.join(&name), locks: cache.join(".locks").join(name) })
@@ -42,7 +46,7 @@ impl Cache {
         self.folder.join("blobs").join(etag)
     }
 
-    /// The commit that a revision was when it was downloaded.
+    /// The cached commit of a revision.
     pub(super) fn commit(&self, revision: &str) -> Option<String> {
         if is_commit(revision) {
             return Some(revision.to_owned());
@@ -51,7 +55,7 @@ impl Cache {
         Some(commit.trim().to_owned()).filter(|commit| is_commit(commit))
     }
 
-    /// The files of a snapshot, by their names in the repository; those in folders of folders are no part of a model.
+    /// Files of a snapshot by their names in the repository, down to one level of folders.
     pub(super) fn files(&self, commit: &str) -> BTreeSet<String> {
         let snapshot = self.snapshot(commit);
         let mut files = BTreeSet::new();
@@ -59,7 +63,7 @@ impl Cache {
         while let Some(prefix) = folders.pop() {
             for entry in fs::read_dir(snapshot.join(&prefix)).into_iter().flatten().flatten() {
                 let Ok(name) = entry.file_name().into_string() else { continue };
-                // Links are followed: one whose file is gone is no file.
+                // Follows links: a dangling link is not a file.
                 match entry.path().metadata() {
                     Ok(metadata) if metadata.is_file() => {
                         files.insert(format!("{prefix}{name}"));
@@ -74,7 +78,8 @@ impl Cache {
         files
     }
 
-    /// The names of all files that a data set has at a commit, as the hub listed them. Its snapshot may have a part of them.
+    /// All file names of a data set at a commit, as the hub listed them; the snapshot can be
+    /// partial.
     pub(super) fn listing(&self, commit: &str) -> Option<BTreeSet<String>> {
         serde_json::from_slice(&fs::read(self.listing_file(commit)).ok()?).ok()
     }
@@ -85,19 +90,19 @@ impl Cache {
         files: &BTreeSet<String>,
     ) -> Result<(), PullError> {
         let path = self.listing_file(commit);
-        let _lock = self.lock(FOLDERS)?;
+        let _lock = self.lock(LINKS_AND_REFS)?;
         create_parent(&path)?;
         let json = serde_json::to_vec(files).expect("a list of strings is JSON");
         Ok(crisol_hub::write_file_atomically(&path, &json)?)
     }
 
-    /// Beside what Python keeps there.
+    /// Outside of the files that Python manages.
     fn listing_file(&self, commit: &str) -> PathBuf {
         self.folder.join("crisol-listings").join(format!("{commit}.json"))
     }
 
-    /// Makes sure that one process at a time writes a blob, or [`FOLDERS`]; held until dropped. Python has the same
-    /// locks for blobs.
+    /// Locks a blob or [`LINKS_AND_REFS`] against other processes until dropped. Compatible with
+    /// Python's locks for blobs.
     pub(super) fn lock(&self, name: &str) -> Result<File, PullError> {
         let path = self.locks.join(format!("{name}.lock"));
         create_parent(&path)?;
@@ -107,12 +112,12 @@ impl Cache {
         Ok(file)
     }
 
-    /// Shows a blob as a file of a snapshot.
+    /// Links a blob into a snapshot.
     pub(super) fn link(&self, commit: &str, name: &str, etag: &str) -> Result<(), PullError> {
         let link = self.snapshot(commit).join(name);
         let up = "../".repeat(2 + name.matches('/').count());
         let target = PathBuf::from(format!("{up}blobs/{etag}"));
-        let _lock = self.lock(FOLDERS)?;
+        let _lock = self.lock(LINKS_AND_REFS)?;
         if fs::read_link(&link).is_ok_and(|old| old == target) {
             return Ok(());
         }
@@ -123,15 +128,16 @@ impl Cache {
             }
             _ => {}
         }
-        show(&target, &self.blob(etag), &link).map_err(|e| HubError::io("create", &link, e))?;
+        create_link(&target, &self.blob(etag), &link)
+            .map_err(|e| HubError::io("create", &link, e))?;
         Ok(())
     }
 
-    /// Remembers which commit a revision is now.
+    /// Records the commit of a revision.
     pub(super) fn set_commit(&self, revision: &str, commit: &str) -> Result<(), PullError> {
         if !is_commit(revision) {
             let path = self.reference(revision);
-            let _lock = self.lock(FOLDERS)?;
+            let _lock = self.lock(LINKS_AND_REFS)?;
             create_parent(&path)?;
             crisol_hub::write_file_atomically(&path, commit.as_bytes())?;
         }
@@ -143,7 +149,7 @@ impl Cache {
     }
 }
 
-/// Whether this is a whole commit hash.
+/// Whether the text is a full commit hash.
 pub(super) fn is_commit(text: &str) -> bool {
     text.len() == 40 && text.chars().all(|c| matches!(c, '0'..='9' | 'a'..='f'))
 }
@@ -154,12 +160,12 @@ pub(super) fn create_parent(path: &Path) -> Result<(), PullError> {
 }
 
 #[cfg(unix)]
-fn show(target: &Path, _blob: &Path, link: &Path) -> std::io::Result<()> {
+fn create_link(target: &Path, _blob: &Path, link: &Path) -> std::io::Result<()> {
     std::os::unix::fs::symlink(target, link)
 }
 
-/// Links need rights that not everybody has elsewhere; a second name for the file needs none.
+/// Symbolic links need privileges on other systems; hard links do not.
 #[cfg(not(unix))]
-fn show(_target: &Path, blob: &Path, link: &Path) -> std::io::Result<()> {
+fn create_link(_target: &Path, blob: &Path, link: &Path) -> std::io::Result<()> {
     fs::hard_link(blob, link)
 }

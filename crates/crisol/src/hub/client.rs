@@ -1,7 +1,7 @@
-//! What a hub is asked: which files a repository has, what a file is, and its bytes.
+//! Requests to a hub: file lists, file metadata, file contents.
 //!
-//! Nothing that it answers is trusted: answers are bounded in size and time, redirections in number, and whatever
-//! becomes part of a path is checked first.
+//! Responses are untrusted. Their size, time and redirects are bounded, and whatever becomes part
+//! of a path is checked first.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -15,78 +15,78 @@ use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
 use ureq::{Agent, Body};
 
 use super::cache::is_commit;
-use super::id::{Kind, Repo};
+use super::id::{Repo, RepoKind};
 use super::{PullError, environment};
 use crate::console::harmless;
 
-/// Bytes that the list of a repository's files may have: some 100,000 names.
-const MAX_OF_LIST: u64 = 16 << 20;
+/// Maximum size of a file list in bytes; enough for 100,000 names.
+const MAX_LIST_BYTES: u64 = 16 << 20;
 
-/// Time that the list may take to arrive.
-const LIST_TIME: Duration = Duration::from_mins(2);
+/// Timeout of a file list.
+const LIST_TIMEOUT: Duration = Duration::from_mins(2);
 
-/// Redirections before giving up; a download has one or two.
-const MAX_REDIRECTIONS: usize = 8;
+/// Maximum redirects; a download needs one or two.
+const MAX_REDIRECTS: usize = 8;
 
-/// Attempts that fail in a row before giving up. The waits between them double from [`FIRST_WAIT`].
-pub(super) const ATTEMPTS: u32 = 5;
-const FIRST_WAIT: Duration = Duration::from_millis(400);
+/// Maximum consecutive failures. The delays between attempts double from [`INITIAL_BACKOFF`].
+pub(super) const MAX_ATTEMPTS: u32 = 5;
+const INITIAL_BACKOFF: Duration = Duration::from_millis(400);
 
-/// What stays as it is in a part of an address.
-const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
-/// The same for paths.
-const PLAIN_PATH: &AsciiSet = &PLAIN.remove(b'/');
+/// Characters that are not escaped in a URL segment.
+const UNESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
+/// Characters that are not escaped in a URL path.
+const UNESCAPED_IN_PATH: &AsciiSet = &UNESCAPED.remove(b'/');
 
-/// A connection to the hub.
+/// A client of one hub.
 pub(super) struct Client {
     agent: Agent,
     endpoint: String,
     token: Option<String>,
 }
 
-/// A repository at one commit.
+/// The commit and the files of a repository.
 pub(super) struct Repository {
     pub(super) commit: String,
     pub(super) files: BTreeSet<String>,
 }
 
-/// What the hub says of a file.
+/// The hub's metadata of a file.
 #[derive(Debug)]
-pub(super) struct Remote {
+pub(super) struct RemoteFile {
     pub(super) name: String,
     pub(super) size: u64,
-    /// Its name in the cache.
+    /// Names the blob in the cache.
     pub(super) etag: String,
 }
 
-impl Remote {
-    /// The SHA-256 of what the hub stores as a large file; small ones have a hash of git's as their ETag.
+impl RemoteFile {
+    /// SHA-256 of a file in large-file storage; small files have a git hash as ETag.
     pub(super) fn sha256(&self) -> Option<&str> {
         Some(self.etag.as_str())
             .filter(|etag| etag.len() == 64 && etag.chars().all(|c| c.is_ascii_hexdigit()))
     }
 }
 
-/// What is asked of an address.
+/// A request.
 #[derive(Clone, Copy, Debug)]
-enum Ask {
-    /// All of what is there, which is small.
+enum Request {
+    /// A small response, read as a whole.
     List,
-    /// Only the headers.
+    /// Headers only.
     Head,
-    /// What is there from a byte on.
+    /// The bytes from an offset on.
     Bytes(u64),
 }
 
-/// Why a request came to nothing: for good, or perhaps not the next time.
+/// A failed request: permanently, or worth retrying.
 pub(super) enum Failure {
-    Final(PullError),
-    Passing(String),
+    Permanent(PullError),
+    Transient(String),
 }
 
 impl From<PullError> for Failure {
     fn from(error: PullError) -> Failure {
-        Failure::Final(error)
+        Failure::Permanent(error)
     }
 }
 
@@ -94,14 +94,14 @@ impl Client {
     pub(super) fn new() -> Result<Client, PullError> {
         let config = Agent::config_builder()
             .user_agent(concat!("crisol/", env!("CARGO_PKG_VERSION")))
-            // Redirections are followed here, because the token must not go with all of them.
+            // Redirects are followed here, since the token must not be sent to other hosts.
             .max_redirects(0)
             .max_redirects_will_error(false)
             .http_status_as_error(false)
             .timeout_resolve(Some(Duration::from_secs(20)))
             .timeout_connect(Some(Duration::from_secs(20)))
             .timeout_recv_response(Some(Duration::from_mins(1)))
-            // A download takes as long as it takes, as long as something arrives.
+            // No limit on the duration of a download, only on stalls.
             .timeout_per_read(Some(Duration::from_mins(1)))
             .tls_config(TlsConfig::builder().root_certs(roots()?).build())
             .build();
@@ -116,16 +116,16 @@ impl Client {
         &self.endpoint
     }
 
-    /// The page of a repository, for people.
+    /// The web page of a repository.
     pub(super) fn page(&self, repo: &Repo) -> String {
-        let place = match repo.kind {
-            Kind::Model => "",
-            Kind::Dataset => "datasets/",
+        let prefix = match repo.kind {
+            RepoKind::Model => "",
+            RepoKind::Dataset => "datasets/",
         };
-        format!("{}/{place}{}", self.endpoint, repo.name)
+        format!("{}/{prefix}{}", self.endpoint, repo.name)
     }
 
-    /// Which commit the revision is and which files it has.
+    /// The commit and the files of the repository's revision.
     pub(super) fn repository(&self, repo: &Repo) -> Result<Repository, PullError> {
         #[derive(Deserialize)]
         struct Info {
@@ -136,89 +136,101 @@ impl Client {
         struct Sibling {
             rfilename: String,
         }
-        let revision = utf8_percent_encode(&repo.revision, PLAIN);
+        let revision = utf8_percent_encode(&repo.revision, UNESCAPED);
         let kind = match repo.kind {
-            Kind::Model => "models",
-            Kind::Dataset => "datasets",
+            RepoKind::Model => "models",
+            RepoKind::Dataset => "datasets",
         };
         let url = format!("{}/api/{kind}/{}/revision/{revision}", self.endpoint, repo.name);
-        let answer = |problem: String| PullError::Answer { url: url.clone(), problem };
-        let text = again(&url, || {
-            let (_, response) = self.follow(Ask::List, &url, |_| false)?;
-            let response = self.accept(repo, &url, None, response)?;
-            let body = response.into_body().into_with_config().limit(MAX_OF_LIST + 1);
+        let unexpected =
+            |problem: String| PullError::UnexpectedResponse { url: url.clone(), problem };
+        let text = retry(&url, || {
+            let (_, response) = self.follow_redirects(Request::List, &url, |_| false)?;
+            let response = self.check_status(repo, &url, None, response)?;
+            let body = response.into_body().into_with_config().limit(MAX_LIST_BYTES + 1);
             let text = body.read_to_vec().map_err(|e| match e {
-                ureq::Error::BodyExceedsLimit(_) => {
-                    Failure::Final(answer(format!("a list of more than {MAX_OF_LIST} bytes")))
-                }
+                ureq::Error::BodyExceedsLimit(_) => Failure::Permanent(unexpected(format!(
+                    "a list of more than {MAX_LIST_BYTES} bytes"
+                ))),
                 other => failure(&url, &other),
             })?;
             Ok(text)
         })?;
         let Info { sha, siblings } =
-            serde_json::from_slice(&text).map_err(|e| answer(harmless(&e.to_string())))?;
+            serde_json::from_slice(&text).map_err(|e| unexpected(harmless(&e.to_string())))?;
         if !is_commit(&sha) {
-            return Err(answer(format!("a commit called {sha:?}")));
+            return Err(unexpected(format!("a commit called {sha:?}")));
         }
         let files: BTreeSet<String> =
             siblings.into_iter().map(|sibling| sibling.rfilename).collect();
-        // Names that are never used may be odd, but not so odd.
-        let leads_out = |name: &str| name.split('/').any(|part| matches!(part, "" | "." | ".."));
+        // Unusual names are accepted, since most files are not downloaded, but not escaping ones.
+        let escapes = |name: &str| name.split('/').any(|part| matches!(part, "" | "." | ".."));
         if let Some(name) =
-            files.iter().find(|name| leads_out(name) || name.chars().any(char::is_control))
+            files.iter().find(|name| escapes(name) || name.chars().any(char::is_control))
         {
-            return Err(answer(format!("a file called {name:?}")));
+            return Err(unexpected(format!("a file called {name:?}")));
         }
         Ok(Repository { commit: sha, files })
     }
 
-    /// The address of a file.
+    /// The URL of a file.
     pub(super) fn url(&self, repo: &Repo, commit: &str, name: &str) -> String {
-        format!("{}/resolve/{commit}/{}", self.page(repo), utf8_percent_encode(name, PLAIN_PATH))
+        format!(
+            "{}/resolve/{commit}/{}",
+            self.page(repo),
+            utf8_percent_encode(name, UNESCAPED_IN_PATH)
+        )
     }
 
-    /// What the hub says of a file, before it is fetched.
+    /// Requests the metadata of a file.
     pub(super) fn describe(
         &self,
         repo: &Repo,
         commit: &str,
         name: &str,
-    ) -> Result<Remote, PullError> {
+    ) -> Result<RemoteFile, PullError> {
         let url = self.url(repo, commit, name);
-        let answer =
-            |problem: &str| PullError::Answer { url: url.clone(), problem: problem.to_owned() };
-        again(&url, || {
-            // Large files are elsewhere; what the hub says of them stands in the answers that lead there.
+        let unexpected = |problem: &str| PullError::UnexpectedResponse {
+            url: url.clone(),
+            problem: problem.to_owned(),
+        };
+        retry(&url, || {
+            // Large files are redirected to another host; the hub's metadata is in the redirects.
             let (mut etag, mut size) = (None, None);
-            let (left, response) = self.follow(Ask::Head, &url, |response| {
-                etag = header(response, "x-linked-etag").or(etag.take());
-                size = header(response, "x-linked-size").or(size.take());
-                etag.is_some() && size.is_some()
-            })?;
+            let (redirected, response) =
+                self.follow_redirects(Request::Head, &url, |response| {
+                    etag = header(response, "x-linked-etag").or(etag.take());
+                    size = header(response, "x-linked-size").or(size.take());
+                    etag.is_some() && size.is_some()
+                })?;
             let elsewhere = response.status().is_redirection();
-            let response =
-                if elsewhere { response } else { self.accept(repo, &url, Some(name), response)? };
-            if !elsewhere && !left {
+            let response = if elsewhere {
+                response
+            } else {
+                self.check_status(repo, &url, Some(name), response)?
+            };
+            if !elsewhere && !redirected {
                 etag = etag.or_else(|| header(&response, "etag"));
                 size = size.or_else(|| header(&response, "content-length"));
             }
-            let etag = etag.ok_or_else(|| answer("no ETag of the file"))?;
-            // A weak one (`W/"…"`) is made by compression on the way; it names the same file.
+            let etag = etag.ok_or_else(|| unexpected("no ETag of the file"))?;
+            // Compression by a proxy weakens the ETag (`W/"…"`); it names the same file.
             let etag = etag.trim_start_matches("W/").trim_matches('"').to_owned();
             if etag.is_empty()
                 || etag.len() > 128
                 || !etag.chars().all(|c| c.is_ascii_alphanumeric() || c == '-')
             {
-                return Err(Failure::Final(answer("an ETag that cannot be a file's name")));
+                return Err(Failure::Permanent(unexpected("an ETag that cannot be a file's name")));
             }
             let size = size
                 .and_then(|size| size.parse().ok())
-                .ok_or_else(|| answer("no size of the file"))?;
-            Ok(Remote { name: name.to_owned(), size, etag })
+                .ok_or_else(|| unexpected("no size of the file"))?;
+            Ok(RemoteFile { name: name.to_owned(), size, etag })
         })
     }
 
-    /// The bytes of a file from `start` on; the answer's status says whether they begin there (206) or at the beginning (200).
+    /// The bytes of a file from `start` on. Status 206: from `start`; status 200: from the
+    /// beginning.
     pub(super) fn bytes(
         &self,
         repo: &Repo,
@@ -226,55 +238,61 @@ impl Client {
         name: &str,
         start: u64,
     ) -> Result<Response<Body>, Failure> {
-        let (_, response) = self.follow(Ask::Bytes(start), url, |_| false)?;
-        self.accept(repo, url, Some(name), response)
+        let (_, response) = self.follow_redirects(Request::Bytes(start), url, |_| false)?;
+        self.check_status(repo, url, Some(name), response)
     }
 
-    /// Sends a request, again wherever it is redirected to, until `enough` of an answer or one that redirects no
-    /// further; also whether that one came from elsewhere than the hub.
-    fn follow(
+    /// Sends a request and follows redirects until a response satisfies `enough` or does not
+    /// redirect. Also returns whether that response came from another host.
+    fn follow_redirects(
         &self,
-        ask: Ask,
+        kind: Request,
         url: &str,
         mut enough: impl FnMut(&Response<Body>) -> bool,
     ) -> Result<(bool, Response<Body>), Failure> {
-        let mut place = url.to_owned();
-        let mut left = false;
-        for _ in 0..=MAX_REDIRECTIONS {
-            let mut request = match ask {
-                Ask::List => {
-                    self.agent.get(&place).config().timeout_recv_body(Some(LIST_TIME)).build()
-                }
-                Ask::Head => self.agent.head(&place),
-                Ask::Bytes(0) => self.agent.get(&place),
-                Ask::Bytes(start) => {
-                    self.agent.get(&place).header("range", format!("bytes={start}-"))
+        let mut location_url = url.to_owned();
+        let mut redirected = false;
+        for _ in 0..=MAX_REDIRECTS {
+            let mut request = match kind {
+                Request::List => self
+                    .agent
+                    .get(&location_url)
+                    .config()
+                    .timeout_recv_body(Some(LIST_TIMEOUT))
+                    .build(),
+                Request::Head => self.agent.head(&location_url),
+                Request::Bytes(0) => self.agent.get(&location_url),
+                Request::Bytes(start) => {
+                    self.agent.get(&location_url).header("range", format!("bytes={start}-"))
                 }
             };
-            // A compressed answer would have another size and another ETag.
+            // A compressed response would have another size and ETag.
             request = request.header("accept-encoding", "identity");
             if let Some(token) =
-                self.token.as_ref().filter(|_| origin(&place) == origin(&self.endpoint))
+                self.token.as_ref().filter(|_| origin(&location_url) == origin(&self.endpoint))
             {
                 request = request.header("authorization", format!("Bearer {token}"));
             }
-            let response = request.call().map_err(|e| failure(&place, &e))?;
+            let response = request.call().map_err(|e| failure(&location_url, &e))?;
             let location =
                 header(&response, "location").filter(|_| response.status().is_redirection());
             let done = enough(&response);
-            let Some(location) = location.filter(|_| !done) else { return Ok((left, response)) };
-            place = join(&place, &location).ok_or_else(|| PullError::Answer {
-                url: place.clone(),
-                problem: "it redirects to nowhere".into(),
-            })?;
-            left |= origin(&place) != origin(&self.endpoint);
+            let Some(location) = location.filter(|_| !done) else {
+                return Ok((redirected, response));
+            };
+            location_url =
+                join(&location_url, &location).ok_or_else(|| PullError::UnexpectedResponse {
+                    url: location_url.clone(),
+                    problem: "it redirects to nowhere".into(),
+                })?;
+            redirected |= origin(&location_url) != origin(&self.endpoint);
         }
-        let problem = format!("it redirects more than {MAX_REDIRECTIONS} times");
-        Err(Failure::Final(PullError::Answer { url: url.to_owned(), problem }))
+        let problem = format!("it redirects more than {MAX_REDIRECTS} times");
+        Err(Failure::Permanent(PullError::UnexpectedResponse { url: url.to_owned(), problem }))
     }
 
-    /// The answer, if it is what was asked for. `name` is the file's, where a file was.
-    fn accept(
+    /// Converts error statuses to errors. `name`: the requested file, if any.
+    fn check_status(
         &self,
         repo: &Repo,
         url: &str,
@@ -292,7 +310,7 @@ impl Client {
             .take(300)
             .collect();
         let (url, revision) = (url.to_owned(), repo.revision.clone());
-        Err(Failure::Final(match (status.as_u16(), code.as_str(), name) {
+        Err(Failure::Permanent(match (status.as_u16(), code.as_str(), name) {
             (_, "GatedRepo", _) => PullError::Gated { page, message },
             (_, "RepoNotFound", _) => PullError::NoRepository { page },
             (_, "RevisionNotFound", _) => PullError::NoRevision { page, revision },
@@ -300,12 +318,12 @@ impl Client {
                 PullError::NoFile { page, file: name.to_owned(), revision, hint: String::new() }
             }
             (404, _, None) => PullError::NoRepository { page },
-            // The hub does not tell strangers what is private from what does not exist.
+            // The hub hides private repositories from anonymous users.
             (401, _, None) if self.token.is_none() => PullError::NoRepository { page },
             (401, ..) if self.token.is_some() => PullError::BadToken { page, message },
             (401 | 403, ..) => PullError::Denied { page, message },
             (408 | 429 | 500..=504, ..) => {
-                return Err(Failure::Passing(match message.as_str() {
+                return Err(Failure::Transient(match message.as_str() {
                     "" => format!("the hub answers with status {status}"),
                     message => format!("the hub answers with status {status} (it says: {message})"),
                 }));
@@ -315,7 +333,7 @@ impl Client {
     }
 }
 
-/// The certificates that are trusted: Mozilla's, which are built in, or those of the user's file.
+/// Trusted certificates: Mozilla's, which are built in, or those of the user's file.
 fn roots() -> Result<RootCerts, PullError> {
     let Some(path) = environment::certificates() else { return Ok(RootCerts::WebPki) };
     let pem = std::fs::read(&path).map_err(|e| HubError::io("read", &path, e))?;
@@ -335,30 +353,30 @@ fn roots() -> Result<RootCerts, PullError> {
     Ok(certificates.into())
 }
 
-/// Does what may fail in passing, up to [`ATTEMPTS`] times.
-fn again<T>(url: &str, mut attempt: impl FnMut() -> Result<T, Failure>) -> Result<T, PullError> {
+/// Retries transient failures, up to [`MAX_ATTEMPTS`] times.
+fn retry<T>(url: &str, mut attempt: impl FnMut() -> Result<T, Failure>) -> Result<T, PullError> {
     let mut failures = 0;
     loop {
         match attempt() {
             Ok(value) => return Ok(value),
-            Err(Failure::Final(error)) => return Err(error),
-            Err(Failure::Passing(cause)) => {
+            Err(Failure::Permanent(error)) => return Err(error),
+            Err(Failure::Transient(cause)) => {
                 failures += 1;
-                if failures == ATTEMPTS {
+                if failures == MAX_ATTEMPTS {
                     return Err(PullError::Unreachable { url: url.to_owned(), cause });
                 }
-                wait(failures);
+                back_off(failures);
             }
         }
     }
 }
 
-/// Waits after the n-th failure in a row, longer each time.
-pub(super) fn wait(failures: u32) {
-    std::thread::sleep(FIRST_WAIT * 2_u32.pow(failures - 1));
+/// Waits after the n-th consecutive failure, with exponential backoff.
+pub(super) fn back_off(failures: u32) {
+    std::thread::sleep(INITIAL_BACKOFF * 2_u32.pow(failures - 1));
 }
 
-/// What to make of a request without an answer: where nothing listens, nothing will a second later.
+/// Classifies a request without a response: refused connections are permanent, timeouts transient.
 fn failure(url: &str, error: &ureq::Error) -> Failure {
     let refused = match error {
         ureq::Error::Io(e) => matches!(
@@ -366,7 +384,7 @@ fn failure(url: &str, error: &ureq::Error) -> Failure {
             io::ErrorKind::ConnectionRefused
                 | io::ErrorKind::NetworkUnreachable
                 | io::ErrorKind::HostUnreachable
-                // What rustls makes of a certificate that it does not trust.
+                // rustls reports an untrusted certificate this way.
                 | io::ErrorKind::InvalidData
         ),
         ureq::Error::Timeout(_) | ureq::Error::Protocol(_) => false,
@@ -374,12 +392,12 @@ fn failure(url: &str, error: &ureq::Error) -> Failure {
     };
     let mut cause = harmless(&error.to_string());
     if cause.contains("certificate") {
-        cause += " (if this network has a certificate of its own, let SSL_CERT_FILE name its file)";
+        cause += " (if this network uses its own certificate, set SSL_CERT_FILE to its file)";
     }
     if refused {
-        Failure::Final(PullError::Unreachable { url: url.to_owned(), cause })
+        Failure::Permanent(PullError::Unreachable { url: url.to_owned(), cause })
     } else {
-        Failure::Passing(cause)
+        Failure::Transient(cause)
     }
 }
 
@@ -387,14 +405,14 @@ fn header(response: &Response<Body>, name: &str) -> Option<String> {
     Some(response.headers().get(name)?.to_str().ok()?.to_owned())
 }
 
-/// Scheme, host and port of an address.
+/// Scheme, host and port of a URL.
 fn origin(url: &str) -> &str {
     let host = url.find("://").map_or(0, |at| at + 3);
     let end = url[host..].find(['/', '?', '#']).map_or(url.len(), |at| host + at);
     &url[..end]
 }
 
-/// Where a `Location` leads from an address; `None` where it leads out of what is encrypted, or to no web page.
+/// Resolves a `Location` header. `None` if it leaves https or is not a web address.
 fn join(from: &str, location: &str) -> Option<String> {
     let scheme = from.split_once("://")?.0;
     if location.starts_with("https://") || (scheme == "http" && location.starts_with("http://")) {
@@ -412,8 +430,8 @@ fn join(from: &str, location: &str) -> Option<String> {
         .then(|| format!("{}/{location}", path.rsplit_once('/').map_or(path, |(folder, _)| folder)))
 }
 
-/// Whether an answer begins where it was asked to.
-pub(super) fn begins_at(response: &Response<Body>) -> Option<(u64, Option<u64>)> {
+/// The offset at which a response starts, and the size of the file if given.
+pub(super) fn range_start(response: &Response<Body>) -> Option<(u64, Option<u64>)> {
     match response.status() {
         StatusCode::OK => Some((0, response.body().content_length())),
         StatusCode::PARTIAL_CONTENT => {
@@ -437,7 +455,7 @@ mod tests {
         assert_eq!(to("x").as_deref(), Some("https://hub.example/a/x"));
         assert_eq!(to("//cdn.example/x").as_deref(), Some("https://cdn.example/x"));
         assert_eq!(to("https://cdn.example/x").as_deref(), Some("https://cdn.example/x"));
-        // Neither out of encryption nor to other schemes.
+        // Neither from https to http nor to other schemes.
         assert_eq!([to("http://hub.example/x"), to("file:///x"), to("")], [None, None, None]);
         assert_eq!(join("http://h:1/a", "http://k/x").as_deref(), Some("http://k/x"));
         assert_eq!(origin("http://h:1/a"), "http://h:1");

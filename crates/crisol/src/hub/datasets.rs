@@ -1,4 +1,4 @@
-//! Data sets by their names on a hub: the name becomes files in the cache and the rows of them that it means.
+//! Data sets on a hub: a name selects files in the cache and rows of them.
 //!
 //! ```text
 //! hf://datasets/ORG/NAME@REV/CONFIG:SPLIT[START..END]

@@ -1,5 +1,4 @@
-//! One file from the hub into the cache: taken up where an earlier attempt stopped, checked, and only then given its
-//! name.
+//! Downloads one file into the cache: resumes a partial download, verifies it, then renames it.
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
@@ -10,38 +9,38 @@ use sha2::{Digest, Sha256};
 
 use super::PullError;
 use super::cache::{Cache, create_parent};
-use super::client::{ATTEMPTS, Client, Failure, Remote, begins_at, wait};
+use super::client::{Client, Failure, MAX_ATTEMPTS, RemoteFile, back_off, range_start};
 use super::id::Repo;
 use super::transfer::Transfer;
 
-/// Bytes that make an attempt count as progress, so that a long download over a bad line is not given up, but one that
-/// brings a byte at a time is.
+/// Bytes that count as progress of an attempt. A long download over an unreliable line continues;
+/// one that delivers a byte at a time fails.
 const PROGRESS: u64 = 1 << 20;
 
-/// Bytes that are read, hashed and written at a time.
+/// Bytes read, hashed and written at a time.
 const CHUNK: usize = 1 << 18;
 
-/// Whether the whole file is in the cache.
-pub(super) fn is_there(cache: &Cache, remote: &Remote) -> bool {
+/// Whether the complete file is in the cache.
+pub(super) fn is_cached(cache: &Cache, remote: &RemoteFile) -> bool {
     cache
         .blob(&remote.etag)
         .metadata()
         .is_ok_and(|file| file.is_file() && file.len() == remote.size)
 }
 
-/// Brings a file into the cache.
+/// Downloads a file into the cache.
 pub(super) fn download(
     client: &Client,
     repo: &Repo,
     commit: &str,
     cache: &Cache,
-    remote: &Remote,
+    remote: &RemoteFile,
 ) -> Result<(), PullError> {
     let blob = cache.blob(&remote.etag);
     create_parent(&blob)?;
     let _lock = cache.lock(&remote.etag)?;
-    // Another process may have brought it while this one waited.
-    if is_there(cache, remote) {
+    // Another process may have downloaded it while this one waited for the lock.
+    if is_cached(cache, remote) {
         return Ok(());
     }
     let mut path = blob.clone().into_os_string();
@@ -49,93 +48,96 @@ pub(super) fn download(
     let path = PathBuf::from(path);
     let url = client.url(repo, commit, &remote.name);
     loop {
-        let mut part = Part::open(&path, remote)?;
-        let resumed = part.length > 0;
-        let mut bar = Transfer::new(&remote.name, part.length, remote.size);
-        let received = receive(client, repo, &url, remote, &mut part, &mut bar);
+        let mut partial = PartialFile::open(&path, remote)?;
+        let resumed = partial.length > 0;
+        let mut bar = Transfer::new(&remote.name, partial.length, remote.size);
+        let received = receive(client, repo, &url, remote, &mut partial, &mut bar);
         bar.clear();
         received?;
-        match part.check(remote) {
+        match partial.check(remote) {
             Ok(()) => {}
-            // What was left of an earlier attempt may have been wrong; it gets one more from the beginning.
+            // The resumed file may have been corrupt: one more attempt from the beginning.
             Err(_) if resumed => {
-                part.remove()?;
+                partial.remove()?;
                 continue;
             }
             Err(error) => {
-                part.remove()?;
+                partial.remove()?;
                 return Err(error);
             }
         }
-        part.file.sync_all().map_err(|e| HubError::io("write", &path, e))?;
+        partial.file.sync_all().map_err(|e| HubError::io("write", &path, e))?;
         fs::rename(&path, &blob).map_err(|e| HubError::io("create", &blob, e))?;
         bar.finished();
         return Ok(());
     }
 }
 
-/// Adds to a part until it is as long as the file, over as many connections as it takes.
+/// Appends to a partial file until it is complete, over several connections if needed.
 fn receive(
     client: &Client,
     repo: &Repo,
     url: &str,
-    remote: &Remote,
-    part: &mut Part,
+    remote: &RemoteFile,
+    partial: &mut PartialFile,
     bar: &mut Transfer,
 ) -> Result<(), PullError> {
-    let (first, mut failures) = (part.length, 0);
-    while part.length < remote.size {
-        let before = part.length;
-        let cause = match attempt(client, repo, url, remote, part, bar) {
+    let (first, mut failures) = (partial.length, 0);
+    while partial.length < remote.size {
+        let before = partial.length;
+        let cause = match attempt(client, repo, url, remote, partial, bar) {
             Ok(()) => continue,
-            Err(Failure::Passing(cause)) => cause,
-            // A network that was there a moment ago may come back.
-            Err(Failure::Final(PullError::Unreachable { cause, .. })) if part.length > first => {
+            Err(Failure::Transient(cause)) => cause,
+            // The network worked a moment ago, so it may recover.
+            Err(Failure::Permanent(PullError::Unreachable { cause, .. }))
+                if partial.length > first =>
+            {
                 cause
             }
-            Err(Failure::Final(error)) => return Err(error),
+            Err(Failure::Permanent(error)) => return Err(error),
         };
-        if part.length >= before + PROGRESS {
+        if partial.length >= before + PROGRESS {
             failures = 0;
         }
         failures += 1;
-        if failures == ATTEMPTS {
-            let (file, received, size) = (remote.name.clone(), part.length, remote.size);
+        if failures == MAX_ATTEMPTS {
+            let (file, received, size) = (remote.name.clone(), partial.length, remote.size);
             return Err(PullError::Interrupted { file, received, size, cause });
         }
         bar.note(&format!("{cause}; trying again"));
-        wait(failures);
+        back_off(failures);
     }
     Ok(())
 }
 
-/// One connection's worth.
+/// Receives over one connection.
 fn attempt(
     client: &Client,
     repo: &Repo,
     url: &str,
-    remote: &Remote,
-    part: &mut Part,
+    remote: &RemoteFile,
+    partial: &mut PartialFile,
     bar: &mut Transfer,
 ) -> Result<(), Failure> {
-    let response = client.bytes(repo, url, &remote.name, part.length)?;
-    let answer = |problem: String| PullError::Answer { url: url.to_owned(), problem };
-    let (start, total) = begins_at(&response)
-        .ok_or_else(|| answer("it does not say which bytes these are".into()))?;
+    let response = client.bytes(repo, url, &remote.name, partial.length)?;
+    let unexpected =
+        |problem: String| PullError::UnexpectedResponse { url: url.to_owned(), problem };
+    let (start, total) = range_start(&response)
+        .ok_or_else(|| unexpected("it does not say which bytes these are".into()))?;
     if total.is_some_and(|total| total != remote.size) {
         let problem = format!("it sends {} bytes of a file of {}", total.unwrap_or(0), remote.size);
-        return Err(answer(problem).into());
+        return Err(unexpected(problem).into());
     }
-    if start != part.length {
-        // A server that knows no ranges sends all of it again.
+    if start != partial.length {
+        // A server without range support sends the whole file.
         if start != 0 {
-            return Err(answer(format!(
+            return Err(unexpected(format!(
                 "asked for bytes from {} on, it sends those from {start} on",
-                part.length
+                partial.length
             ))
             .into());
         }
-        part.restart()?;
+        partial.restart()?;
         bar.restart();
     }
     let mut body = response.into_body().into_reader();
@@ -144,59 +146,60 @@ fn attempt(
         let read = match body.read(&mut chunk) {
             Ok(read) => read,
             Err(e) if e.kind() == ErrorKind::Interrupted => continue,
-            Err(e) => return Err(Failure::Passing(format!("the connection broke: {e}"))),
+            Err(e) => return Err(Failure::Transient(format!("the connection broke: {e}"))),
         };
         if read == 0 {
             break;
         }
-        if read as u64 > remote.size - part.length {
-            return Err(answer(format!(
+        if read as u64 > remote.size - partial.length {
+            return Err(unexpected(format!(
                 "it sends more than the {} bytes of the file",
                 remote.size
             ))
             .into());
         }
-        part.add(&chunk[..read])?;
+        partial.add(&chunk[..read])?;
         bar.add(read as u64);
     }
-    if part.length < remote.size {
-        return Err(Failure::Passing("the connection was closed too early".into()));
+    if partial.length < remote.size {
+        return Err(Failure::Transient("the connection was closed too early".into()));
     }
     Ok(())
 }
 
-/// A file that is not whole yet.
-struct Part {
+/// An incomplete file.
+struct PartialFile {
     path: PathBuf,
     file: File,
     length: u64,
-    /// Of what is there so far.
+    /// Hash of the bytes so far.
     hash: Sha256,
 }
 
-impl Part {
-    /// What an earlier attempt left, or an empty file.
-    fn open(path: &Path, remote: &Remote) -> Result<Part, PullError> {
+impl PartialFile {
+    /// Opens the partial file of an earlier attempt, or a new one.
+    fn open(path: &Path, remote: &RemoteFile) -> Result<PartialFile, PullError> {
         let open = File::options().read(true).write(true).create(true).truncate(false).open(path);
         let file = open.map_err(|e| HubError::io("create", path, e))?;
-        let mut part = Part { path: path.to_owned(), file, length: 0, hash: Sha256::new() };
-        let length = part.file.metadata().map_err(|e| HubError::io("read", path, e))?.len();
+        let mut partial =
+            PartialFile { path: path.to_owned(), file, length: 0, hash: Sha256::new() };
+        let length = partial.file.metadata().map_err(|e| HubError::io("read", path, e))?.len();
         if length > remote.size {
-            part.restart()?;
+            partial.restart()?;
         } else if remote.sha256().is_some() {
             let mut chunk = vec![0; CHUNK];
             loop {
-                match part.file.read(&mut chunk).map_err(|e| HubError::io("read", path, e))? {
+                match partial.file.read(&mut chunk).map_err(|e| HubError::io("read", path, e))? {
                     0 => break,
-                    read => part.hash.update(&chunk[..read]),
+                    read => partial.hash.update(&chunk[..read]),
                 }
             }
-            part.length = length;
+            partial.length = length;
         } else {
-            // A file without a checksum is small; what was left of it is not worth a doubt.
-            part.restart()?;
+            // A file without SHA-256 is small; restart rather than trust the partial file.
+            partial.restart()?;
         }
-        Ok(part)
+        Ok(partial)
     }
 
     fn restart(&mut self) -> Result<(), PullError> {
@@ -214,8 +217,8 @@ impl Part {
         Ok(())
     }
 
-    /// Whether the whole part is the file that the hub described.
-    fn check(&self, remote: &Remote) -> Result<(), PullError> {
+    /// Verifies the SHA-256 of the complete file.
+    fn check(&self, remote: &RemoteFile) -> Result<(), PullError> {
         let Some(expected) = remote.sha256() else { return Ok(()) };
         let digest = self.hash.clone().finalize();
         let actual: String =

@@ -1,4 +1,4 @@
-//! The environment variables that Python's `huggingface_hub` reads, with the same meaning.
+//! The environment variables of Python's `huggingface_hub`, with the same meaning.
 
 use std::env;
 use std::ffi::OsString;
@@ -6,16 +6,16 @@ use std::path::PathBuf;
 
 use super::PullError;
 
-/// The hub itself.
+/// Hugging Face's own hub.
 const ENDPOINT: &str = "https://huggingface.co";
 
-/// Whether `HF_HUB_OFFLINE` forbids to use the network.
+/// Whether `HF_HUB_OFFLINE` forbids network access.
 pub(super) fn offline() -> bool {
     let value = env::var("HF_HUB_OFFLINE").unwrap_or_default().to_ascii_uppercase();
     ["1", "ON", "YES", "TRUE"].contains(&value.as_str())
 }
 
-/// The hub's address without a slash at its end.
+/// The hub's URL without a trailing slash.
 pub(super) fn endpoint() -> Result<String, PullError> {
     let endpoint = env::var("HF_ENDPOINT").ok().filter(|value| !value.is_empty());
     let endpoint = endpoint.unwrap_or_else(|| ENDPOINT.to_owned());
@@ -31,7 +31,7 @@ pub(super) fn endpoint() -> Result<String, PullError> {
     Ok(endpoint.to_owned())
 }
 
-/// The folder of the cache: `HF_HUB_CACHE`, or `hub` in `HF_HOME`, or `~/.cache/huggingface/hub`.
+/// The cache folder: `HF_HUB_CACHE`, `hub` in `HF_HOME`, or `~/.cache/huggingface/hub`.
 pub(super) fn cache() -> Result<PathBuf, PullError> {
     match path("HF_HUB_CACHE") {
         Some(cache) => Ok(cache),
@@ -39,7 +39,7 @@ pub(super) fn cache() -> Result<PathBuf, PullError> {
     }
 }
 
-/// The token that shows private and gated models: `HF_TOKEN`, or what `hf auth login` has left in a file.
+/// The access token: `HF_TOKEN`, or the token file of `hf auth login`.
 pub(super) fn token() -> Result<Option<String>, PullError> {
     let in_file = || {
         std::fs::read_to_string(path("HF_TOKEN_PATH").or_else(|| Some(home().ok()?.join("token")))?)
@@ -49,14 +49,14 @@ pub(super) fn token() -> Result<Option<String>, PullError> {
     let token = token.map(|token| token.trim().to_owned()).filter(|token| !token.is_empty());
     if token.as_ref().is_some_and(|token| !token.chars().all(|c| c.is_ascii_graphic())) {
         return Err(PullError::Environment(
-            "the token in HF_TOKEN, or in its file, has characters that no token has".into(),
+            "the token in HF_TOKEN or in its file has invalid characters".into(),
         ));
     }
     Ok(token)
 }
 
-/// A file of certificates to trust instead of the usual ones, for networks that look into what is encrypted:
-/// `SSL_CERT_FILE`, as OpenSSL and Python have it.
+/// A file of trusted certificates, for networks that inspect TLS: `SSL_CERT_FILE`, as in OpenSSL
+/// and Python.
 pub(super) fn certificates() -> Option<PathBuf> {
     path("SSL_CERT_FILE")
 }
@@ -68,13 +68,13 @@ fn home() -> Result<PathBuf, PullError> {
     let caches = path("XDG_CACHE_HOME").or_else(|| Some(env::home_dir()?.join(".cache")));
     let caches = caches.ok_or_else(|| {
         PullError::Environment(
-            "there is no home folder to keep models in; set HF_HOME to a folder".into(),
+            "there is no home folder for the model cache; set HF_HOME to a folder".into(),
         )
     })?;
     Ok(caches.join("huggingface"))
 }
 
-/// A path that a variable names, with `~/` for the home folder as Python allows it.
+/// The path in a variable; a leading `~/` is the home folder, as in Python.
 fn path(variable: &str) -> Option<PathBuf> {
     let value: OsString = env::var_os(variable).filter(|value| !value.is_empty())?;
     let below_home = value.to_str().and_then(|value| value.strip_prefix("~/"));

@@ -1,28 +1,28 @@
-//! How a model on a hub is named on the command line: `ORG/NAME`, `ORG/NAME@REVISION`, `ORG/NAME:FILE.gguf`.
+//! Parses names of models on a hub: `ORG/NAME`, `ORG/NAME@REVISION`, `ORG/NAME:FILE.gguf`.
 
 use std::fmt;
 use std::path::Path;
 use std::str::FromStr;
 
-/// What a hub shows where no revision is named.
+/// The revision that hubs use by default.
 const DEFAULT_REVISION: &str = "main";
 
-/// Letters in a repository's name, as the hub limits them.
-const LONGEST_NAME: usize = 96;
+/// Maximum length of a repository's name, as on the hub.
+const MAX_NAME_LEN: usize = 96;
 
-const LONGEST_REVISION: usize = 250;
+const MAX_REVISION_LEN: usize = 250;
 
-/// What a repository holds, which hubs keep apart.
+/// The kind of a repository.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum RepoKind {
     Model,
     Dataset,
 }
 
-/// A repository at a revision. Its parts are safe as parts of paths and addresses.
+/// A repository at a revision. All parts are safe in paths and URLs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Repo {
-    pub(crate) kind: Kind,
+    pub(crate) kind: RepoKind,
     /// `ORG/NAME`.
     pub(crate) name: String,
     /// A branch, a tag or a commit.
@@ -30,19 +30,19 @@ pub(crate) struct Repo {
 }
 
 impl Repo {
-    /// `ORG/NAME` and `REVISION`, if a hub could have them.
+    /// Checks `ORG/NAME` and `REVISION` against the hub's rules.
     pub(super) fn new(
-        kind: Kind,
+        kind: RepoKind,
         name: &str,
         revision: Option<&str>,
     ) -> Result<Repo, &'static str> {
         const SHAPE: &str = "a repository on a hub is named ORG/NAME";
         let revision = revision.unwrap_or(DEFAULT_REVISION);
         let (owner, own_name) = name.split_once('/').ok_or(SHAPE)?;
-        if name.len() > LONGEST_NAME || !word(owner) || !word(own_name) {
+        if name.len() > MAX_NAME_LEN || !is_name(owner) || !is_name(own_name) {
             return Err(SHAPE);
         }
-        if revision.len() > LONGEST_REVISION || !plain_path(revision) {
+        if revision.len() > MAX_REVISION_LEN || !is_safe_path(revision) {
             return Err("after @ comes a branch, a tag or a commit");
         }
         Ok(Repo { kind, name: name.to_owned(), revision: revision.to_owned() })
@@ -55,17 +55,17 @@ impl Repo {
 
 impl fmt::Display for Repo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let place = if self.kind == Kind::Dataset { "hf://datasets/" } else { "" };
-        write!(f, "{place}{}", self.name)?;
+        let prefix = if self.kind == RepoKind::Dataset { "hf://datasets/" } else { "" };
+        write!(f, "{prefix}{}", self.name)?;
         if self.has_default_revision() { Ok(()) } else { write!(f, "@{}", self.revision) }
     }
 }
 
-/// A model on a hub. Its parts are safe as parts of paths and addresses: [`plain_path`] holds for each.
+/// A model on a hub. All parts are safe in paths and URLs: [`is_safe_path`] holds for each.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ModelId {
     pub(crate) repo: Repo,
-    /// The GGUF file, for repositories that hold several.
+    /// The GGUF file, for repositories with several.
     pub(crate) file: Option<String>,
 }
 
@@ -83,12 +83,10 @@ impl FromStr for ModelId {
             Some((name, revision)) => (name, Some(revision)),
             None => (rest, None),
         };
-        let repo = Repo::new(Kind::Model, name, revision)
+        let repo = Repo::new(RepoKind::Model, name, revision)
             .map_err(|problem| if problem.starts_with("after") { problem } else { SHAPE })?;
-        if file.is_some_and(|file| !is_gguf(file) || !plain_path(file)) {
-            return Err(
-                "after : comes the name of a GGUF file of the repository, such as model-Q8_0.gguf",
-            );
+        if file.is_some_and(|file| !is_gguf(file) || !is_safe_path(file)) {
+            return Err("after : comes a GGUF file of the repository, such as model-Q8_0.gguf");
         }
         Ok(ModelId { repo, file: file.map(str::to_owned) })
     }
@@ -101,9 +99,9 @@ impl fmt::Display for ModelId {
     }
 }
 
-/// The hub's rules for the name of an owner or a repository. A name that ends as a file of weights does is a path
-/// with a typing error.
-fn word(name: &str) -> bool {
+/// The hub's rules for owner and repository names. The ending of a weight file indicates a mistyped
+/// path instead.
+fn is_name(name: &str) -> bool {
     let allowed = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
     let edge = |c: char| c == '-' || c == '.';
     !name.is_empty()
@@ -115,13 +113,13 @@ fn word(name: &str) -> bool {
         && ![".git", ".gguf", ".safetensors"].iter().any(|end| name.ends_with(end))
 }
 
-/// Whether a file is llama.cpp's, by its name.
+/// Whether a file name is that of a GGUF file.
 pub(super) fn is_gguf(name: &str) -> bool {
     Path::new(name).extension().is_some_and(|end| end == "gguf")
 }
 
-/// Whether a name is a relative path that stays below the folder it is put into, on every system.
-pub(crate) fn plain_path(name: &str) -> bool {
+/// Whether a name is a relative path that stays within its folder, on every system.
+pub(crate) fn is_safe_path(name: &str) -> bool {
     let plain = |part: &str| {
         !part.is_empty()
             && part.len() <= 200

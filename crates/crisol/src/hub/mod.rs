@@ -1,6 +1,7 @@
-//! Models and data sets by their names on a Hugging Face hub: fetched once into the cache that Python's `huggingface_hub` uses too.
+//! Models and data sets on a Hugging Face hub, downloaded once into the cache of Python's
+//! `huggingface_hub`.
 //!
-//! Built without the feature `hub`, names are understood and answered with how to build it in.
+//! Without the feature `hub`, names are parsed and the error says how to build with it.
 
 mod datasets;
 mod id;
@@ -31,11 +32,11 @@ pub(crate) use id::ModelId;
 #[cfg(feature = "hub")]
 pub(crate) use pull::{latest, model};
 
-/// Which part of a model is needed.
+/// The part of a model that a command needs.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Need {
-    /// All of it.
+    /// Weights, config and tokenizer.
     Whole,
-    /// Configuration and tokenizer.
+    /// Config and tokenizer.
     Text,
 }

@@ -1,4 +1,4 @@
-//! A model from a hub, or from what the cache has of it.
+//! Fetches a model from the hub or from its cache.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -6,18 +6,18 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::cache::Cache;
-use super::client::{Client, Remote};
-use super::download::{download, is_there};
+use super::client::{Client, RemoteFile};
+use super::download::{download, is_cached};
 use super::id::is_gguf;
-use super::selection::{MAX_OF_INDEX, Selection, choose, is_part_of_gguf, shards, some};
+use super::selection::{MAX_INDEX_BYTES, Selection, choose, is_part_of_gguf, list_names, shards};
 use super::transfer::bytes;
 use super::{ModelId, Need, PullError, environment};
 use crate::console::say;
 
-/// Bytes that a file of weights has at most; hubs take 500 GB.
-const MAX_OF_WEIGHTS: u64 = 1 << 40;
-/// Bytes that any other file has at most; the largest tokenizers have 35 million.
-const MAX_OF_TEXT: u64 = 1 << 28;
+/// Maximum size of a weight file in bytes; hubs accept 500 GB.
+const MAX_WEIGHTS_BYTES: u64 = 1 << 40;
+/// Maximum size of other files in bytes; the largest tokenizers have 35 million.
+const MAX_TEXT_BYTES: u64 = 1 << 28;
 
 /// A model in the cache.
 #[derive(Debug, Serialize)]
@@ -27,7 +27,7 @@ pub(crate) struct Pulled {
     revision: String,
     folder: PathBuf,
     files: Vec<PulledFile>,
-    /// The GGUF file, where it is one.
+    /// The GGUF file, if the name selects one.
     #[serde(skip)]
     file: Option<String>,
 }
@@ -36,12 +36,12 @@ pub(crate) struct Pulled {
 struct PulledFile {
     name: String,
     bytes: u64,
-    /// Whether it was there before.
+    /// Whether it was cached before.
     cached: bool,
 }
 
 impl Pulled {
-    /// What a command that takes a model takes: the folder, or the GGUF file in it.
+    /// The path for commands that take a model: the folder, or the GGUF file in it.
     pub(crate) fn path(&self) -> PathBuf {
         self.file.as_ref().map_or_else(|| self.folder.clone(), |file| self.folder.join(file))
     }
@@ -53,32 +53,33 @@ impl Pulled {
     }
 }
 
-/// The model, from the cache if it is whole there, else from the hub.
+/// The model from the cache if it is complete there, else from the hub.
 pub(crate) fn model(id: &ModelId, need: Need, offline: bool) -> Result<Pulled, PullError> {
     match cached(id, need) {
-        // Others may have left a part of it; what has no tokenizer may be whole, but the hub knows better.
+        // Python may have cached a part. A model without tokenizer may be complete, but only the
+        // hub knows.
         Ok(found) if found.has_tokenizer() => Ok(found),
         found if offline || environment::offline() => found,
         _ => fetch(id, need),
     }
 }
 
-/// The model as the hub has it now.
+/// The model at the hub's current commit.
 pub(crate) fn latest(id: &ModelId, offline: bool) -> Result<Pulled, PullError> {
     if offline || environment::offline() { cached(id, Need::Whole) } else { fetch(id, Need::Whole) }
 }
 
-/// The model as the cache has it.
+/// The model in the cache.
 fn cached(id: &ModelId, need: Need) -> Result<Pulled, PullError> {
-    let cache = Cache::of(&id.repo)?;
-    whole(&cache, id, need).map_or_else(
+    let cache = Cache::new(&id.repo)?;
+    cached_snapshot(&cache, id, need).map_or_else(
         || Err(PullError::Offline { id: id.clone(), cache: environment::cache()? }),
         Ok,
     )
 }
 
-/// The snapshot of a revision, if all that makes the model is in it.
-fn whole(cache: &Cache, id: &ModelId, need: Need) -> Option<Pulled> {
+/// The cached snapshot of a revision, if it has all files of the model.
+fn cached_snapshot(cache: &Cache, id: &ModelId, need: Need) -> Option<Pulled> {
     let commit = cache.commit(&id.repo.revision)?;
     let folder = cache.snapshot(&commit);
     let names = cache.files(&commit);
@@ -95,10 +96,10 @@ fn whole(cache: &Cache, id: &ModelId, need: Need) -> Option<Pulled> {
     Some(Pulled { repository, revision: commit, folder, files, file })
 }
 
-/// Fetches what is not in the cache yet of the revision as the hub has it now.
+/// Downloads the missing files of the hub's current commit.
 fn fetch(id: &ModelId, need: Need) -> Result<Pulled, PullError> {
     let client = Client::new()?;
-    let cache = Cache::of(&id.repo)?;
+    let cache = Cache::new(&id.repo)?;
     say(format_args!("Looking for {id} at {}", client.endpoint()));
     let repository = client.repository(&id.repo)?;
     let commit = &repository.commit;
@@ -116,12 +117,12 @@ fn fetch(id: &ModelId, need: Need) -> Result<Pulled, PullError> {
     let Selection { files, index } = choose(id, need, &repository.files).map_err(unusable)?;
     let describe = |name: &str| {
         let remote = client.describe(&id.repo, commit, name)?;
-        let most = match name {
-            _ if Some(name) == index => MAX_OF_INDEX,
-            _ if is_weights(name) => MAX_OF_WEIGHTS,
-            _ => MAX_OF_TEXT,
+        let max = match name {
+            _ if Some(name) == index => MAX_INDEX_BYTES,
+            _ if is_weights(name) => MAX_WEIGHTS_BYTES,
+            _ => MAX_TEXT_BYTES,
         };
-        if remote.size > most {
+        if remote.size > max {
             let problem =
                 format!("{name} is said to have {} bytes, which no such file has", remote.size);
             return Err(unusable(problem));
@@ -129,11 +130,11 @@ fn fetch(id: &ModelId, need: Need) -> Result<Pulled, PullError> {
         Ok(remote)
     };
     let mut remotes =
-        files.iter().map(|name| describe(name)).collect::<Result<Vec<Remote>, _>>()?;
+        files.iter().map(|name| describe(name)).collect::<Result<Vec<RemoteFile>, _>>()?;
 
     let mut pulled = Vec::new();
-    let mut bring = |remote: &Remote| -> Result<(), PullError> {
-        let cached = is_there(&cache, remote);
+    let mut fetch_file = |remote: &RemoteFile| -> Result<(), PullError> {
+        let cached = is_cached(&cache, remote);
         if !cached {
             download(&client, &id.repo, commit, &cache, remote)?;
         }
@@ -141,11 +142,11 @@ fn fetch(id: &ModelId, need: Need) -> Result<Pulled, PullError> {
         pulled.push(PulledFile { name: remote.name.clone(), bytes: remote.size, cached });
         Ok(())
     };
-    // An index says which files there are; so it comes first.
+    // The index lists the shards, so it is downloaded first.
     if let Some(at) = index.and_then(|index| remotes.iter().position(|remote| remote.name == index))
     {
         let index = remotes.remove(at);
-        bring(&index)?;
+        fetch_file(&index)?;
         let names = shards(&cache.snapshot(commit).join(&index.name), &repository.files)
             .map_err(unusable)?;
         for name in names {
@@ -153,8 +154,8 @@ fn fetch(id: &ModelId, need: Need) -> Result<Pulled, PullError> {
         }
     }
     announce(id, commit, &cache, &remotes);
-    remotes.iter().try_for_each(bring)?;
-    // Last, so that a revision is never a snapshot of which a part is missing.
+    remotes.iter().try_for_each(fetch_file)?;
+    // Last, so that a revision never points to an incomplete snapshot.
     cache.set_commit(&id.repo.revision, commit)?;
     Ok(Pulled {
         repository: id.repo.name.clone(),
@@ -165,13 +166,13 @@ fn fetch(id: &ModelId, need: Need) -> Result<Pulled, PullError> {
     })
 }
 
-/// The error for a file that the repository does not have.
+/// The error for a GGUF file that the repository does not have.
 fn no_file(client: &Client, id: &ModelId, file: &str, files: &BTreeSet<String>) -> PullError {
     let gguf: Vec<&str> = files.iter().map(String::as_str).filter(|name| is_gguf(name)).collect();
     let hint = if gguf.is_empty() {
         " It has no GGUF files.".into()
     } else {
-        format!(" It has: {}", some(&gguf))
+        format!(" It has: {}", list_names(&gguf))
     };
     PullError::NoFile {
         page: client.page(&id.repo),
@@ -181,9 +182,10 @@ fn no_file(client: &Client, id: &ModelId, file: &str, files: &BTreeSet<String>) 
     }
 }
 
-/// Says what is going to be fetched, and how large it is.
-fn announce(id: &ModelId, commit: &str, cache: &Cache, remotes: &[Remote]) {
-    let missing: Vec<&Remote> = remotes.iter().filter(|remote| !is_there(cache, remote)).collect();
+/// Prints the number and the size of the missing files.
+fn announce(id: &ModelId, commit: &str, cache: &Cache, remotes: &[RemoteFile]) {
+    let missing: Vec<&RemoteFile> =
+        remotes.iter().filter(|remote| !is_cached(cache, remote)).collect();
     let size = missing.iter().map(|remote| remote.size).sum();
     let files = match missing.len() {
         0 => return say(format_args!("{id} is in the cache already, at commit {commit}")),

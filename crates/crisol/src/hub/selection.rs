@@ -1,4 +1,4 @@
-//! Which files of a repository make a model. Only these are fetched; code never is.
+//! Selects the files of a repository that make up a model. Code is never downloaded.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -7,10 +7,10 @@ use std::path::Path;
 use crisol_hub::HubError;
 use serde::Deserialize;
 
-use super::id::{is_gguf, plain_path};
+use super::id::{is_gguf, is_safe_path};
 use super::{ModelId, Need};
 
-/// Configuration, tokenizer and chat template; a repository has some of them.
+/// Config, tokenizer and chat template files; a repository has some of them.
 const TEXT: [&str; 10] = [
     "config.json",
     "generation_config.json",
@@ -24,24 +24,24 @@ const TEXT: [&str; 10] = [
     "chat_template.jinja",
 ];
 
-/// Files of weights, best first, as `crisol-hub` looks for them: a whole model, and the index of a model in parts.
+/// Weight files in the order of preference of `crisol-hub`: single file, index of shards.
 const WEIGHTS: [(&str, &str); 2] = [
     ("model.safetensors", "model.safetensors.index.json"),
     ("pytorch_model.bin", "pytorch_model.bin.index.json"),
 ];
 
-/// Bytes that the index of a model in parts has at most: DeepSeek-V3's has 9 million.
-pub(super) const MAX_OF_INDEX: u64 = 64 << 20;
+/// Maximum size of an index in bytes; DeepSeek-V3's has 9 million.
+pub(super) const MAX_INDEX_BYTES: u64 = 64 << 20;
 
-/// What is to be fetched.
+/// The files to download.
 #[derive(Debug, PartialEq)]
 pub(super) struct Selection {
     pub(super) files: Vec<String>,
-    /// The index among them that names more files.
+    /// The index that lists more files, if selected.
     pub(super) index: Option<&'static str>,
 }
 
-/// Chooses among the files of a repository. The error says why they are no model.
+/// Selects the files. Errors say why the repository is not a usable model.
 pub(super) fn choose(
     id: &ModelId,
     need: Need,
@@ -72,7 +72,7 @@ pub(super) fn choose(
     Ok(Selection { files, index })
 }
 
-/// The weights that an index names, all of which the repository must have.
+/// The shards listed in an index; the repository must have all of them.
 pub(super) fn shards(index: &Path, names: &BTreeSet<String>) -> Result<BTreeSet<String>, String> {
     #[derive(Deserialize)]
     struct Index {
@@ -80,7 +80,7 @@ pub(super) fn shards(index: &Path, names: &BTreeSet<String>) -> Result<BTreeSet<
     }
     let file = index.file_name().unwrap_or_default().to_string_lossy();
     let size = index.metadata().map_err(|e| HubError::io("read", index, e).to_string())?.len();
-    if size > MAX_OF_INDEX {
+    if size > MAX_INDEX_BYTES {
         return Err(format!("its {file} has {size} bytes, which no index has"));
     }
     let text = std::fs::read(index).map_err(|e| HubError::io("read", index, e).to_string())?;
@@ -88,39 +88,40 @@ pub(super) fn shards(index: &Path, names: &BTreeSet<String>) -> Result<BTreeSet<
         .map_err(|e| format!("its {file} is no index of weights: {e}"))?;
     let shards: BTreeSet<String> = weight_map.into_values().collect();
     let end = if file.starts_with("pytorch_model") { ".bin" } else { ".safetensors" };
-    if let Some(wrong) = shards.iter().find(|name| !name.ends_with(end) || !plain_path(name)) {
+    if let Some(wrong) = shards.iter().find(|name| !name.ends_with(end) || !is_safe_path(name)) {
         return Err(format!("its {file} names {wrong:?}, which is no file of weights"));
     }
     let missing: Vec<&str> = shards.difference(names).map(String::as_str).collect();
     if !missing.is_empty() {
         return Err(format!(
-            "its {file} names files that are not in the repository: {}. It was not uploaded whole; tell its owner, or \
-             choose another revision.",
-            some(&missing)
+            "its {file} lists files that are not in the repository: {}. The upload is incomplete; \
+             tell its owner, or choose another revision.",
+            list_names(&missing)
         ));
     }
     Ok(shards)
 }
 
-/// Why a repository is no model, and what it has instead.
+/// Why the repository is not a usable model, and what it has instead.
 fn no_model(id: &ModelId, names: &BTreeSet<String>) -> String {
     let gguf: Vec<&str> = names.iter().map(String::as_str).filter(|name| is_gguf(name)).collect();
     if let [first, ..] = gguf[..] {
         return format!(
-            "the repository holds GGUF files; say which one to use, such as {id}:{first}. It has: {}",
-            some(&gguf)
+            "the repository holds GGUF files; choose one, such as {id}:{first}. It has: {}",
+            list_names(&gguf)
         );
     }
     let lacks = if names.contains("config.json") {
-        "no weights that Crisol reads (model.safetensors or pytorch_model.bin, whole or with an index)"
+        "no weights in a supported format (model.safetensors or pytorch_model.bin, single or \
+         with an index)"
     } else {
         "no config.json"
     };
     format!("the repository holds no model that can be loaded: it has {lacks}")
 }
 
-/// Names of files, not too many of them.
-pub(super) fn some(names: &[&str]) -> String {
+/// Joins names for a message, truncated.
+pub(super) fn list_names(names: &[&str]) -> String {
     const SHOWN: usize = 40;
     let mut list = names.iter().take(SHOWN).copied().collect::<Vec<_>>().join(", ");
     if names.len() > SHOWN {
@@ -129,7 +130,7 @@ pub(super) fn some(names: &[&str]) -> String {
     list
 }
 
-/// Whether a name is that of one part of a GGUF file that was split (`…-00001-of-00003.gguf`).
+/// Whether a name is one part of a split GGUF file (`…-00001-of-00003.gguf`).
 pub(super) fn is_part_of_gguf(name: &str) -> bool {
     let digits = |text: &str| text.len() == 5 && text.chars().all(|c| c.is_ascii_digit());
     let parts = || {

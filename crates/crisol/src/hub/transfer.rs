@@ -1,4 +1,4 @@
-//! What is shown while a file is on its way: a bar on a terminal, a line now and then elsewhere.
+//! Progress display of a download: a bar on a terminal, occasional lines elsewhere.
 
 use std::fmt::Write as _;
 use std::time::Instant;
@@ -8,13 +8,13 @@ use indicatif::ProgressBar;
 use crate::console::say;
 use crate::progress::{LINE_INTERVAL, bar_or_lines, duration, style};
 
-/// One file on its way.
+/// The progress of one file.
 pub(super) struct Transfer {
     name: String,
-    /// Hidden where standard error is no terminal.
+    /// Hidden if standard error is not a terminal.
     bar: ProgressBar,
     lines: bool,
-    /// Bytes that were there before this process came.
+    /// Bytes present before this process started.
     first: u64,
     done: u64,
     size: u64,
@@ -52,7 +52,7 @@ impl Transfer {
         self.show();
     }
 
-    /// All of it comes again.
+    /// Restarts from zero bytes.
     pub(super) fn restart(&mut self) {
         self.note("the server sends it from the beginning again");
         (self.first, self.done, self.began) = (0, 0, Instant::now());
@@ -63,12 +63,12 @@ impl Transfer {
         self.bar.suspend(|| say(format_args!("  {}: {text}", self.name)));
     }
 
-    /// Takes the bar away.
+    /// Removes the bar.
     pub(super) fn clear(&self) {
         self.bar.finish_and_clear();
     }
 
-    /// The file is whole and right.
+    /// Reports the completed file.
     pub(super) fn finished(&self) {
         say(format_args!("  {}  {}", self.name, bytes(self.size)));
     }
@@ -83,7 +83,7 @@ impl Transfer {
         }
     }
 
-    /// How much is there, how fast it comes, how long the rest will take.
+    /// Progress, rate and remaining time.
     fn status(&self) -> String {
         let elapsed = self.began.elapsed().as_secs_f64();
         let mut status = format!("{} of {}", bytes(self.done), bytes(self.size));
@@ -96,7 +96,7 @@ impl Transfer {
     }
 }
 
-/// A number of bytes for people, in decimal units as hubs show them.
+/// Formats a number of bytes in decimal units, as hubs do.
 pub(super) fn bytes(count: u64) -> String {
     match count as f64 {
         c if c < 1e3 => format!("{c:.0} bytes"),

@@ -1,4 +1,5 @@
-//! What is said about input that cannot be used. Nothing panics, and nothing that was there is lost.
+//! What is said about input that cannot be used. Nothing panics, and nothing that was there is
+//! lost.
 
 use crate::fixture::{Bench, checkpoint, copy_model, finished_run, short_recipe, weights};
 
@@ -17,7 +18,7 @@ fn data_that_cannot_be_trained_on() {
         ("blank", "\n \n".into(), &["blank.jsonl: no records"]),
         ("malformed", format!("{good}\n{{\"messages\": [\n"), &["malformed.jsonl:2", "not JSON"]),
         ("latin", format!("{good}\n\n[1]\n"), &["latin.jsonl:3", "not an object"]),
-        ("silent", format!("{good}\n{silent}\n"), &["silent.jsonl:2", "trains no token"]),
+        ("silent", format!("{good}\n{silent}\n"), &["silent.jsonl:2", "no token is trained"]),
         ("keys", format!("{good}\n{{\"question\": \"a\"}}\n"), &["keys.jsonl:2", "`question`"]),
         (
             "kind",
@@ -138,7 +139,8 @@ fn a_template_that_never_ends_a_turn() {
     assert!(error.contains("end-of-turn") && error.contains("sft.jsonl:1"), "{error}");
 }
 
-/// Diverging stops the run with a diagnosis, keeps what was good, and the run goes on with a better setting.
+/// Diverging stops the run with a diagnosis, keeps what was good, and the run goes on with a better
+/// setting.
 #[test]
 fn a_diverging_phase_keeps_the_phases_before_it() {
     // Each step makes the weights 99 times as large.

@@ -128,7 +128,8 @@ fn this_machine_is_measured_or_unknown() {
     };
     let unknown = on_cpu(&[]);
     assert!(unknown["wall_seconds"].is_null() && unknown["mfu"].is_null(), "{unknown}");
-    // As if it had been measured: XS trains at 10^10 operations a second, which is a quarter of what products reach.
+    // As if it had been measured: XS trains at 10^10 operations a second, which is a quarter of
+    // what products reach.
     let shape = number(&unknown["flops"]);
     let machine = name_of_this_machine(&bench);
     let measured = format!(
@@ -160,7 +161,7 @@ fn this_machine_is_measured_or_unknown() {
     let finished = Finished::of(
         command.env("XDG_CACHE_HOME", bench.path("caches")).output().expect("it runs"),
     );
-    for said in ["beside measuring: pretrain ", "pretrain will take about ", " expected), "] {
+    for said in [" of training (pretrain ", "pretrain: about ", " (forecast "] {
         assert!(finished.stderr.contains(said), "{said}: {}", finished.stderr);
     }
     finished.ok();

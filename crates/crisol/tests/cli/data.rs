@@ -99,7 +99,8 @@ fn export_writes_files_that_a_recipe_trains_on_and_overwrites_nothing() {
     }
     let recipe = bench.read("world/recipe.toml");
     assert!(recipe.contains("data = \".\"") && recipe.contains("kind = \"ppo\""));
-    // Again into the same folder: nothing to do. Over another file: refused before anything is touched.
+    // Again into the same folder: nothing to do. Over another file: refused before anything is
+    // touched.
     bench.crisol(&["data", "export", "world"]).ok();
     bench.write("world/preferences.test.jsonl", "mine");
     std::fs::remove_file(bench.path("world/sft.train.jsonl")).unwrap();

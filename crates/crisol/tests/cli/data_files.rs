@@ -1,4 +1,5 @@
-//! Data as it is found, through the binary: formats and shapes in `data inspect` and in phases. Each test names its kind.
+//! Data as it is found, through the binary: formats and shapes in `data inspect` and in phases.
+//! Each test names its kind.
 
 use std::io::Write as _;
 use std::process::Stdio;
@@ -186,7 +187,8 @@ fn worked_problems_serve_two_phases() {
         .ok();
 }
 
-/// Kind: what a library makes of a damaged file is one error, not the trace of its panic, whichever byte is wrong.
+/// Kind: what a library makes of a damaged file is one error, not the trace of its panic, whichever
+/// byte is wrong.
 #[test]
 fn a_damaged_parquet_file_is_an_error_and_nothing_else() {
     let bench = Bench::new("");

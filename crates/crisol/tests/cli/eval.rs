@@ -85,7 +85,8 @@ fn phases_and_evaluation_agree_on_held_out_data() {
     }
 }
 
-/// A file of several shapes: each is measured, what cannot be is said, and only where nothing can be it is an error.
+/// A file of several shapes: each is measured, what cannot be is said, and only where nothing can
+/// be it is an error.
 #[test]
 fn each_shape_is_measured_by_itself() {
     let bench = Bench::new("");

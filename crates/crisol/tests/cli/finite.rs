@@ -1,4 +1,5 @@
-//! Weights that are NaN or infinite: every command that uses them says so, names the tensor, and fails.
+//! Weights that are NaN or infinite: every command that uses them says so, names the tensor, and
+//! fails.
 
 use crate::fixture::{Bench, checkpoint, copy_model};
 

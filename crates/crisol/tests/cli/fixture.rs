@@ -1,5 +1,5 @@
-//! A tiny data set, a recipe that trains a 30-thousand-parameter model on it through every phase in a second or two,
-//! and helpers to run the binary.
+//! A tiny data set, a recipe that trains a 30-thousand-parameter model on it through every phase in
+//! a second or two, and helpers to run the binary.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -243,7 +243,8 @@ impl Finished {
         self.stdout
     }
 
-    /// Standard output as JSON, after making sure that all went well; without `timing`, which differs from run to run.
+    /// Standard output as JSON, after making sure that all went well; without `timing`, which
+    /// differs from run to run.
     #[track_caller]
     pub(crate) fn json(self) -> Value {
         let mut json: Value =
@@ -254,7 +255,8 @@ impl Finished {
         json
     }
 
-    /// Standard error, after making sure that the exit code is `code`, and that it is an error and no panic.
+    /// Standard error, after making sure that the exit code is `code`, and that it is an error and
+    /// no panic.
     #[track_caller]
     pub(crate) fn failed(self, code: i32) -> String {
         assert_eq!(self.code, Some(code), "{self:#?}");
@@ -309,7 +311,8 @@ pub(crate) fn weights(run: &Path) -> BTreeMap<String, Vec<u8>> {
         .collect()
 }
 
-/// What a run's report says, without what differs from run to run (time, memory) and what `without` names.
+/// What a run's report says, without what differs from run to run (time, memory) and what `without`
+/// names.
 pub(crate) fn report(run: &Path, without: &[&str]) -> Value {
     let mut report: Value =
         serde_json::from_str(&read(&run.join("report.json"))).expect("report.json is JSON");

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crisol_engine::Device;
-use crisol_phases::{ExpectedStage, Observer, Recipe, RunOptions, Saves, expected};
+use crisol_phases::{Observer, Recipe, RunOptions, Saves, StageForecast, forecast};
 use crisol_report::PhaseReport;
 
 use crate::fixture::{Bench, full_recipe};
@@ -21,26 +21,28 @@ impl Observer for Said {
     }
     fn stage_started(&mut self, _: &str, _: u64, _: u64) {}
     fn step(&mut self, _: u64, _: u64, _: &[(&str, f64)]) {}
-    fn expected(&mut self, stage: &ExpectedStage) {
+    fn stage_forecast(&mut self, stage: &StageForecast) {
         *self.0.last_mut().expect("phases start before their stages") += stage.flops;
     }
     fn measured(&mut self) {}
-    fn expected_memory(&mut self, _: f64, _: Option<f64>) {}
+    fn memory_forecast(&mut self, _: f64, _: Option<f64>) {}
     fn saved(&mut self, _: &Saves) {}
     fn note(&mut self, _: &str) {}
     fn phase_finished(&mut self, _: &PhaseReport) {}
 }
 
-/// The operations of each phase are those that its report counts, before the run and before the phase.
+/// The operations of each phase are those that its report counts, before the run and before the
+/// phase.
 #[track_caller]
 fn check(recipe: Recipe, out: &Path) {
-    let forecast = expected(&recipe, None, 1).expect("the recipe is right");
+    let forecast = forecast(&recipe, None, 1).expect("the recipe is right");
     let mut said = Said::default();
     let device = Device::cpu(Some(1));
     let options =
         RunOptions { out, resume: false, device: &device, machine: None, created: String::new() };
     let report = crisol_phases::run(Some(recipe), &options, &mut said).expect("the run is right");
     assert_eq!(forecast.len(), report.phases.len());
+    assert_eq!(said.0.len(), report.phases.len());
     for ((phase, before_run), before_phase) in report.phases.iter().zip(forecast).zip(said.0) {
         for (when, flops) in [("run", before_run.flops()), ("phase", before_phase)] {
             let ratio = flops / phase.flops;
@@ -54,7 +56,8 @@ fn check(recipe: Recipe, out: &Path) {
 }
 
 fn recipe(bench: &Bench, text: &str) -> Recipe {
-    // Answers are short beside their prompts, because their lengths are not known before; all of them are trained.
+    // Answers are short beside their prompts, because their lengths are not known before; all of
+    // them are trained.
     let text = text
         .replace("data = \".\"", &format!("data = \"{}\"", bench.path("").display()))
         .replace(

@@ -1,4 +1,5 @@
-//! Models by their names on a hub: fetched, found again, refused; with a hub of our own (`loopback.rs`).
+//! Models by their names on a hub: fetched, found again, refused; with a hub of our own
+//! (`loopback.rs`).
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -232,7 +233,7 @@ fn caches_that_python_made() {
     assert_eq!(run(&[]).ok(), expected(&bench));
     assert!(hub.log().is_empty());
     fs::remove_file(cache.join("blobs").join(WEIGHTS)).unwrap();
-    assert!(run(&["--offline"]).failed(1).contains("not whole"));
+    assert!(run(&["--offline"]).failed(1).contains("incomplete"));
     assert_eq!(run(&[]).ok(), expected(&bench));
 }
 
@@ -260,7 +261,7 @@ fn weights_in_parts_and_of_pytorch() {
     assert_eq!(generate(&hub, &bench, ID, &["--offline"]).ok(), expected(&bench));
     // A part that is gone makes the model one that is not whole.
     fs::remove_file(snapshot(&bench).join("model-2.safetensors")).unwrap();
-    assert!(generate(&hub, &bench, ID, &["--offline"]).failed(1).contains("not whole"));
+    assert!(generate(&hub, &bench, ID, &["--offline"]).failed(1).contains("incomplete"));
 
     hub.remove("model.safetensors.index.json");
     let files = listed(&hub.crisol(&bench, &["pull", ID, "--json"]).json());
@@ -534,7 +535,8 @@ fn refusals_say_what_to_do() {
     }
 }
 
-/// A write that fails (here: a limit on the size of files, as on a full disk) leaves what can be gone on with.
+/// A write that fails (here: a limit on the size of files, as on a full disk) leaves what can be
+/// gone on with.
 #[cfg(unix)]
 #[test]
 fn a_full_disk_is_named() {

@@ -1,5 +1,5 @@
-//! Data sets by their names on a hub (`hf://datasets/…`), wherever a data file can be named; with a hub of our own
-//! (`loopback.rs`).
+//! Data sets by their names on a hub (`hf://datasets/…`), wherever a data file can be named; with a
+//! hub of our own (`loopback.rs`).
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -58,7 +58,8 @@ fn numbers(texts: &[String]) -> Vec<usize> {
 
 const NAME: &str = "hf://datasets/org/tiny";
 
-/// Splits of files that are compressed and by name alone, ranges over several files, and what is fetched for them.
+/// Splits of files that are compressed and by name alone, ranges over several files, and what is
+/// fetched for them.
 #[test]
 fn splits_and_ranges_over_files() {
     let bench = Bench::new("");

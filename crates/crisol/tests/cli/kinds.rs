@@ -1,5 +1,5 @@
-//! Every command that takes a model takes every kind of model: folders in one file or in parts, in single and half
-//! precision, and GGUF files, quantised or not.
+//! Every command that takes a model takes every kind of model: folders in one file or in parts, in
+//! single and half precision, and GGUF files, quantised or not.
 
 use crate::fixture::{Bench, checkpoint};
 

@@ -14,7 +14,8 @@ fn list<'a>(json: &'a Value, key: &str) -> &'a Vec<Value> {
 
 #[test]
 fn a_ladder_is_written_and_runs_as_planned() {
-    // Wide enough for narrower ones, and batches so small that their number can follow the models' sizes.
+    // Wide enough for narrower ones, and batches so small that their number can follow the models'
+    // sizes.
     let recipe = short_recipe("")
         .replace("hidden_size = 32", "hidden_size = 64")
         .replace("heads = 2\nkv_heads = 1\n", "heads = 4\nkv_heads = 2\n")
@@ -84,7 +85,8 @@ fn write_run(bench: &Bench, name: &str, model: &Value, phase: &Value) {
     );
 }
 
-/// Runs r1, r2, … whose losses lie on 1.5 + 0.8·(C / 10¹²)^-0.25 and so far above and below it, by turns.
+/// Runs r1, r2, … whose losses lie on 1.5 + 0.8·(C / 10¹²)^-0.25 and so far above and below it, by
+/// turns.
 fn bench_with_runs(scatter: f64) -> Bench {
     let bench = Bench::new("");
     for i in 0..6 {

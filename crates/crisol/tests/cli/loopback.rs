@@ -1,4 +1,5 @@
-//! A hub on this machine that speaks as much of the real one's HTTP as the program asks for, and misbehaves on request.
+//! A hub on this machine that speaks as much of the real one's HTTP as the program asks for, and
+//! misbehaves on request.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -72,7 +73,8 @@ pub(crate) enum Large {
 }
 
 type Files = BTreeMap<String, Vec<u8>>;
-/// What a test has answered instead: it sees the request, how many like it there were before, and the honest answer.
+/// What a test has answered instead: it sees the request, how many like it there were before, and
+/// the honest answer.
 pub(crate) type Twist = Box<dyn FnMut(&Request, usize, &Reply) -> Option<Reply> + Send>;
 
 struct State {

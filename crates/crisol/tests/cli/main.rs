@@ -1,10 +1,13 @@
-//! The `crisol` binary from outside: runs on tiny data of the tests' own, what they leave behind, and what is said when
-//! something is wrong.
+//! The `crisol` binary from outside: runs on tiny data of the tests' own, what they leave behind,
+//! and what is said when something is wrong.
 
 mod bad_input;
+mod chat;
 mod cost;
 mod data;
 mod data_files;
+#[cfg(unix)]
+mod errors;
 mod eval;
 mod export;
 mod finite;
@@ -22,8 +25,10 @@ mod memory;
 mod models;
 mod notebook;
 mod ownership;
+mod report;
 mod resume;
 mod rewards;
 mod runs;
 mod settings;
+mod summary;
 mod text;

@@ -203,7 +203,8 @@ fn chat_ends_replies_before_a_stop_string() {
     assert_eq!(said.ok(), format!("{}\n", &line[..line.find(&stop).unwrap()]));
 }
 
-/// A template that writes tools and the date: `--tools` and today reach it in `generate` and `chat`; data is given a fixed day.
+/// A template that writes tools and the date: `--tools` and today reach it in `generate` and
+/// `chat`; data is given a fixed day.
 #[test]
 fn templates_get_tools_and_the_date() {
     let bench = Bench::new("");

@@ -70,6 +70,9 @@ fn the_demonstrations_are_replayed_and_compared() {
         assert_eq!(demonstration["answer"], alone["text"]);
         assert_eq!(demonstration["tokens"], alone["ids"].as_array().unwrap().len());
     }
+    // The notebook's remark is on its own model; of this one's answer is said what was found.
+    assert!(demonstrations[0]["refused"].is_null(), "nothing was to be refused");
+    assert_eq!(demonstrations[3]["refused"], false);
     let given = demonstrations[3]["given"].as_str().unwrap();
     assert!(
         given.starts_with("<|user|>For security") && given.ends_with("site.<|end|><|assistant|>"),
@@ -107,6 +110,7 @@ fn the_demonstrations_are_replayed_and_compared() {
         "CC BY 4.0",
         "differs from the notebook",
         "float32 on the CPU",
+        "This answer is no refusal.",
         "TinyLlama/TinyLlama-1.1B-Chat-v1.0",
     ] {
         assert!(page.contains(part), "{part}");
@@ -115,6 +119,8 @@ fn the_demonstrations_are_replayed_and_compared() {
     let text = arguments(&[]).ok();
     assert!(
         text.contains("== After pre-training")
+            && text.contains("-- The notebook says of TinyLlama/TinyLlama-1.1B-Chat-v1.0: ")
+            && text.contains("(Here: no refusal.)")
             && text.contains("differs from the notebook's stored answer"),
         "{text}"
     );

@@ -1,4 +1,5 @@
-//! A run is its settings, its data and its base, and it has one owner. Also what is the user's own in a folder.
+//! A run is its settings, its data and its base, and it has one owner. Also what is the user's own
+//! in a folder.
 #![cfg(unix)]
 
 use std::fs;
@@ -10,7 +11,8 @@ use std::process::{Child, Command, Stdio};
 use crate::fixture::{Bench, Finished, checkpoint, short_recipe, weights};
 use crate::resume::{EAGER, signal, start, wait_for, wait_until};
 
-/// A recipe whose first phase reads a pipe that nobody writes to, so that it waits until it is stopped.
+/// A recipe whose first phase reads a pipe that nobody writes to, so that it waits until it is
+/// stopped.
 fn waiting(bench: &Bench) {
     let made =
         Command::new("mkfifo").arg(bench.path("pipe.jsonl")).status().expect("there is a mkfifo");
@@ -59,8 +61,8 @@ fn two_runs_into_one_folder_the_second_is_refused() {
     bench.crisol(&["run", "--resume", "--out", "run"]).ok();
 }
 
-/// While data is read nothing would be lost, so nobody has to wait. (The pipe never gives anything: without the fix the
-/// process never ends.)
+/// While data is read nothing would be lost, so nobody has to wait. (The pipe never gives anything:
+/// without the fix the process never ends.)
 #[test]
 fn a_stop_is_heard_while_data_is_read() {
     for name in ["INT", "TERM"] {
@@ -95,7 +97,8 @@ fn a_users_own_files_are_left_alone() {
         assert_eq!(bench.read(&format!("{folder}/{own}")), recipe);
         assert!(!bench.path(&folder).join("run.lock").exists(), "nothing is written");
     }
-    // Files of other names are in nobody's way, and a recipe of a run that has not begun is only replaced as it was written.
+    // Files of other names are in nobody's way, and a recipe of a run that has not begun is only
+    // replaced as it was written.
     bench.write("tiny.toml", &short_recipe("").replace("pretrain.jsonl", "missing.jsonl"));
     fs::create_dir(bench.path("run")).expect("writable");
     bench.write("run/notes.txt", "mine");
@@ -246,7 +249,8 @@ fn weights_that_do_not_change_are_written_once() {
     assert_eq!(kept, [true, false]);
 }
 
-/// What came out of a pipe cannot be compared with anything, so it is said rather than taken for the same.
+/// What came out of a pipe cannot be compared with anything, so it is said rather than taken for
+/// the same.
 #[test]
 fn data_from_a_pipe_cannot_be_resumed() {
     let bench = Bench::new("");

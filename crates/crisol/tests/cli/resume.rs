@@ -72,8 +72,9 @@ fn killed_at_any_time_and_resumed() {
                 arguments.push("--resume");
             }
             let mut child = start(&bench, &arguments);
-            // A linear congruential generator (Knuth's MMIX) is random enough for moments. Later ones come later, so that
-            // even a machine that is busier than when `whole` was measured gets to the end.
+            // A linear congruential generator (Knuth's MMIX) is random enough for moments. Later
+            // ones come later, so that even a machine that is busier than when `whole` was measured
+            // gets to the end.
             state = state
                 .wrapping_mul(6_364_136_223_846_793_005)
                 .wrapping_add(1_442_695_040_888_963_407);
@@ -127,7 +128,8 @@ fn interrupted_by_ctrl_c_and_resumed() {
     }
 }
 
-/// A stop that comes while a step is under way: the step is given up, and what came before it is saved.
+/// A stop that comes while a step is under way: the step is given up, and what came before it is
+/// saved.
 #[test]
 fn interrupted_between_saves_and_resumed() {
     // Saved at the ends of stages only.
@@ -158,7 +160,8 @@ fn interrupted_between_saves_and_resumed() {
     }
 }
 
-/// A stop between two updates of a rollout step: what was sampled and updated is kept, and the step goes on from there.
+/// A stop between two updates of a rollout step: what was sampled and updated is kept, and the step
+/// goes on from there.
 #[test]
 fn interrupted_between_updates_and_resumed() {
     // Nearly all of the time goes into updates.
@@ -226,8 +229,8 @@ fn another_recipe_or_seed_is_no_way_to_resume() {
 #[test]
 fn a_failed_write_loses_nothing() {
     let bench = Bench::new(&short_recipe(EAGER));
-    // The weights take 110 KB; `ulimit -f` counts blocks of 512 or 1024 bytes. The signal that would end the process is
-    // ignored, so that the write fails as it does on a full disk.
+    // The weights take 110 KB; `ulimit -f` counts blocks of 512 or 1024 bytes. The signal that
+    // would end the process is ignored, so that the write fails as it does on a full disk.
     let limited = |arguments: &str| {
         let script = format!("trap '' XFSZ; ulimit -f 80; exec \"$0\" run {arguments} --out full");
         let mut shell = Command::new("sh");

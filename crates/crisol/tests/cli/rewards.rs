@@ -1,4 +1,5 @@
-//! Rewards of `crisol reason`: forms that the template begins, answers without a form, and groups that never learn.
+//! Rewards of `crisol reason`: forms that the template begins, answers without a form, and groups
+//! that never learn.
 
 use serde_json::{Value, json};
 

@@ -92,7 +92,8 @@ fn seeds_change_the_weights() {
     assert!(bench.read("two/recipe.toml").contains("seed = 2"));
 }
 
-/// A batch is the same batch however it is cut into shards: losses agree up to the rounding of their sums.
+/// A batch is the same batch however it is cut into shards: losses agree up to the rounding of
+/// their sums.
 #[test]
 fn accumulation_does_not_change_the_losses() {
     let losses = |shard_tokens: usize| {

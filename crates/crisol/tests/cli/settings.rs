@@ -1,4 +1,5 @@
-//! Settings from outside: hostile values of every setting, the defaults of a base, and forecasts that are too large.
+//! Settings from outside: hostile values of every setting, the defaults of a base, and forecasts
+//! that are too large.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -6,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crisol_engine::{Device, Interrupt};
 use crisol_phases::{
-    ExpectedStage, Observer, Recipe, RunOptions, Saves, available_memory, expected,
+    Observer, Recipe, RunOptions, Saves, StageForecast, available_memory, forecast,
     refuse_too_large,
 };
 use crisol_report::PhaseReport;
@@ -72,9 +73,9 @@ impl Observer for Brief {
             self.interrupt.request();
         }
     }
-    fn expected(&mut self, _: &ExpectedStage) {}
+    fn stage_forecast(&mut self, _: &StageForecast) {}
     fn measured(&mut self) {}
-    fn expected_memory(&mut self, _: f64, _: Option<f64>) {}
+    fn memory_forecast(&mut self, _: f64, _: Option<f64>) {}
     fn saved(&mut self, _: &Saves) {}
     fn note(&mut self, _: &str) {}
     fn phase_finished(&mut self, _: &PhaseReport) {}
@@ -90,8 +91,8 @@ fn begin(recipe: Recipe, out: &Path) {
     let _ = std::fs::remove_dir_all(out);
 }
 
-/// Every setting of every kind of phase with every hostile value is refused with its name, or forecast; what is not too
-/// large begins to run. Nothing panics, aborts or goes on without end.
+/// Every setting of every kind of phase with every hostile value is refused with its name, or
+/// forecast; what is not too large begins to run. Nothing panics, aborts or goes on without end.
 #[test]
 fn hostile_values_of_every_setting() {
     let bench = Bench::new("");
@@ -119,13 +120,14 @@ fn hostile_values_of_every_setting() {
                 return;
             }
         };
-        let Ok(phases) = recipe.resolve().and_then(|_| expected(&recipe, None, 1)) else { return };
+        let Ok(phases) = recipe.resolve().and_then(|_| forecast(&recipe, None, 1)) else { return };
         if refuse_too_large(&phases, available_memory()).is_err() {
             too_large += 1;
             return;
         }
         valid += 1;
-        // A sample of them is enough. Steps that take longer are somebody's wish; what is tried here are their first.
+        // A sample of them is enough. Steps that take longer are somebody's wish; what is tried
+        // here are their first.
         if valid % 3 > 0 || phases.iter().any(|phase| phase.flops() / phase.steps.max(1.0) > 5e8) {
             return;
         }

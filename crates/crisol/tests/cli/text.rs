@@ -14,7 +14,8 @@ fn notes(bench: &Bench, run: &str) -> Vec<String> {
     notes.map(|note| note.as_str().unwrap().to_owned()).collect()
 }
 
-/// What is cut or dropped, and prompts that a chat model gets as raw text, are counted at the start of a phase.
+/// What is cut or dropped, and prompts that a chat model gets as raw text, are counted at the start
+/// of a phase.
 #[test]
 fn a_phase_says_what_became_of_its_records() {
     let bench = Bench::new("");
@@ -114,7 +115,9 @@ fn held_out_data_is_measured_before_and_after() {
         };
         let train = [phase, &start, "--data", data, "--heldout", data, "--out", phase];
         let shown = bench.crisol(&[&train[..], &settings].concat()).ok();
-        assert!(shown.contains("Held-out data, before and after"), "{phase}: {shown}");
+        assert!(shown.contains(&format!("What {phase} changed")), "{phase}: {shown}");
+        let all = bench.crisol(&["report", phase, "--full"]).ok();
+        assert!(all.contains("Held-out data, before and after"), "{phase}: {all}");
         let report: Value =
             serde_json::from_str(&bench.read(&format!("{phase}/report.json"))).unwrap();
         let of = |when: &str| report["phases"][0][when][measure].as_f64();
@@ -180,8 +183,8 @@ fn a_held_out_loss_that_rises_is_said_with_what_to_change() {
     );
 }
 
-/// Kind: tokens that were added to a published tokenizer, but not to the model. The model is as good as before; a text with
-/// such a token has no meaning for it, in any command.
+/// Kind: tokens that were added to a published tokenizer, but not to the model. The model is as
+/// good as before; a text with such a token has no meaning for it, in any command.
 #[test]
 fn a_token_without_a_row_in_the_model_is_refused_where_it_is_used() {
     let bench = Bench::new("");

@@ -1,4 +1,5 @@
-//! `crisol bench data`: how fast a data file becomes the tokens of a phase, and what memory that takes.
+//! `crisol bench data`: how fast a data file becomes the tokens of a phase, and what memory that
+//! takes.
 
 use std::path::PathBuf;
 use std::time::Instant;
@@ -18,9 +19,9 @@ use crate::model::{Network, check_folder, locate};
 
 #[derive(Debug, Args)]
 pub(super) struct BenchDataArgs {
-    /// A data file, a folder or a pattern
+    /// Data: a file, folder or pattern
     file: PathBuf,
-    /// The model whose tokenizer and template are used
+    /// Model whose tokenizer and template are used
     #[arg(long, value_name = "MODEL")]
     model: PathBuf,
     #[command(flatten)]
@@ -59,7 +60,7 @@ impl BenchDataArgs {
             bytes += std::fs::metadata(&file).map_err(|e| HubError::io("read", &file, e))?.len();
         }
         let began = Instant::now();
-        let made = preprocess(&source, &self.reading.options(), &text, config.longest_document())?;
+        let made = preprocess(&source, &self.reading.options(), &text, config.max_document_len())?;
         let seconds = began.elapsed().as_secs_f64();
         let measured = Measured {
             machine: machine(),
@@ -76,7 +77,8 @@ impl BenchDataArgs {
             return print_json(&measured);
         }
         print_line(format_args!(
-            "{:.1} MB, {} records: {} examples of {} tokens in {seconds:.2} s, {:.1} MB/s on {} threads; peak memory {:.0} MB",
+            "{:.1} MB, {} records: {} examples of {} tokens in {seconds:.2} s, {:.1} MB/s on {} \
+             threads; peak memory {:.0} MB",
             bytes as f64 * 1e-6,
             measured.records,
             measured.examples,

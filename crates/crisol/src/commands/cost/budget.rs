@@ -165,9 +165,11 @@ impl Answer {
             );
         }
         out += "
-Loss is in nats a token of Chinchilla's data: what counts is the difference. A smaller model is worse for the same budget but
-cheaper in use; trained for longer (\"budget for best loss\") it is as good, and after so many tokens of use it has cost less.
-Approaches 1 to 3: Hoffmann et al. 2022, arXiv:2203.15556; fitted again by Besiroglu et al. 2024, arXiv:2404.10102.
+Loss: nats a token of Chinchilla's data; compare differences only. A smaller model
+is worse for the same budget and cheaper in use. Trained for longer (\"budget for
+best loss\") it reaches the best loss, and pays off after the tokens of the last
+column. Approaches 1 to 3: Hoffmann et al. 2022, arXiv:2203.15556; refitted by
+Besiroglu et al. 2024, arXiv:2404.10102.
 ";
         out
     }

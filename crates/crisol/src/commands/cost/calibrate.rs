@@ -22,7 +22,8 @@ const TOKENS: [usize; 2] = [16, 48];
 
 pub(super) fn run(threads: Threads, json: bool) -> Result<(), CliError> {
     let device = threads.device()?;
-    // Batches as recipes have them, of documents as unlike as in data. (M's is small: it is measured as well, in less time.)
+    // Batches as recipes have them, of documents as unlike as in data. (M's is small: it is
+    // measured as well, in less time.)
     let tiny = Shape { d: 64, layers: 2, heads: 4, kv: 4, ff: 176, vocab: 1024, batch: 12, ..XS };
     let shapes = [
         ("d=64,L=2", tiny),
@@ -41,7 +42,7 @@ pub(super) fn run(threads: Threads, json: bool) -> Result<(), CliError> {
         say(format_args!("  shape {name}"));
         let steps = training_steps(&shape, &mixed_lengths(&shape), &device, SECONDS)?;
         let cost = shape.config().cost_shape();
-        let parameters = cost.multiplied_parameters();
+        let parameters = cost.matmul_parameters();
         training.push(Rate { parameters, flops_per_second: steps.flops.0 / steps.seconds });
         let (model, params) = shape.model(&device)?;
         let [prompt, answer] = TOKENS;

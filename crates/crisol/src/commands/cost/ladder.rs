@@ -27,17 +27,17 @@ use crate::model::Network;
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
-  crisol cost ladder --write runs/ladder --recipe my.toml      recipes of five runs, and how to run them
-  crisol cost ladder runs/ladder/rung-1 runs/ladder/rung-2 runs/ladder/rung-3 runs/ladder/rung-4 --to 1e16
+  crisol cost ladder --write runs/ladder --recipe my.toml
+  crisol cost ladder runs/ladder/rung-1 runs/ladder/rung-2 runs/ladder/rung-3 \\
+    runs/ladder/rung-4 --to 1e16
 
-A ladder is several pre-trainings that differ in size and tokens alone, with as many tokens for each parameter. The largest that \
---write makes is the recipe's own model on as much text as the recipe says; the others are smaller, from about a tenth of its \
-parameters. A curve L(C) = E + A*C^-alpha through their losses on held-out text says what larger ones would reach, with an interval \
-of 90 %: docs/cost.md. Four runs are needed, and a factor of 8 in compute between the smallest and the largest.
+A ladder is several pre-trainings of different sizes with equal tokens per parameter. --write
+makes its recipes: the largest is the recipe's own model, the smallest has about a tenth of its
+parameters. Given the finished runs, the command fits L(C) = E + A*C^-alpha to their held-out
+losses and predicts larger runs with a 90 % interval (docs/cost.md). It needs four runs, and a
+factor of 8 in compute from the smallest to the largest.
 
---json prints for --write: rungs [{recipe, parameters, tokens, flops, seconds (null unless `crisol cost --calibrate` has measured this \
-machine)}]; for runs: limit, exponent, rungs [{run, parameters, tokens, flops, loss, fitted}], predictions and curve [{flops, times \
-(the largest run's), low, expected, high}]. Losses are in nats a token.";
+JSON: docs/json.md";
 
 /// `crisol cost ladder`.
 #[derive(Debug, Args)]
@@ -45,21 +45,27 @@ pub(crate) struct LadderArgs {
     /// Folders of finished runs, or of their pre-training phases
     #[arg(value_name = "RUN", required_unless_present = "write")]
     runs: Vec<PathBuf>,
-    /// Write recipes of a ladder into this folder
+    /// Write the recipes of a ladder into this folder
     #[arg(long, value_name = "DIR", conflicts_with_all = ["runs", "to", "out"])]
     write: Option<PathBuf>,
-    /// Of which pre-training [default: the embedded recipe's]
+    /// Recipe whose pre-training is scaled [default: the embedded one]
     #[arg(long, value_name = "FILE", requires = "write")]
     recipe: Option<PathBuf>,
-    /// How many runs it has
-    #[arg(long, value_name = "N", default_value_t = 5, requires = "write", value_parser = clap::value_parser!(u8).range(4..=12))]
+    /// Number of runs
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 5,
+        requires = "write",
+        value_parser = clap::value_parser!(u8).range(4..=12),
+    )]
     rungs: u8,
     #[command(flatten)]
     threads: Threads,
-    /// Predict the loss at so many operations too, such as 1e16
+    /// Predict the loss at FLOPS operations too, such as 1e16
     #[arg(long, value_name = "FLOPS", allow_hyphen_values = true, value_parser = flops)]
     to: Option<Flops>,
-    /// Where the page with the curve goes
+    /// Page with the curve
     #[arg(long, value_name = "FILE", default_value = "ladder.html")]
     out: PathBuf,
     /// Print one JSON object
@@ -98,7 +104,7 @@ impl LadderArgs {
         let files: Vec<PathBuf> =
             (1..=self.rungs).map(|rung| folder.join(format!("rung-{rung}.toml"))).collect();
         if let Some(file) = files.iter().find(|file| file.exists()) {
-            let problem = "there is such a file, and nothing is overwritten; choose another folder with --write";
+            let problem = "exists and is never overwritten; choose another folder with --write";
             return Err(CliError::Place { path: file.clone(), problem: problem.into() });
         }
         let rungs = ladder(&recipe, self.rungs.into())
@@ -236,7 +242,8 @@ impl Measured {
         let loss = phase.metrics.get("validation_loss").copied().filter(|loss| loss.is_finite());
         let loss = loss.ok_or_else(|| {
             let problem =
-                "its pre-training has no loss on held-out text (validation_loss); name files in `heldout`";
+                "its pre-training has no loss on held-out text (validation_loss); name files in \
+                 `heldout`";
             wrong(folder, problem.into())
         })?;
         if !(phase.flops.is_finite() && phase.flops > 0.0)
@@ -265,8 +272,8 @@ fn check_vocabularies(runs: &[Measured]) -> Result<(), CliError> {
         return Ok(());
     };
     Err(CliError::Usage(format!(
-        "{} has a vocabulary of {} tokens and {} one of {}: their losses for each token cannot be compared; runs of a ladder have \
-         the same tokenizer",
+        "{} has a vocabulary of {} tokens and {} one of {}: their losses for each token cannot be \
+         compared; runs of a ladder have the same tokenizer",
         first.folder, first.model.vocab, other.folder, other.model.vocab
     )))
 }
@@ -279,8 +286,8 @@ fn warn_of_ratios(runs: &[Measured]) {
     };
     if most.ratio() > SAME_RATIO * least.ratio() {
         say(format_args!(
-            "warning: {} has {:.1} tokens for each parameter and {} {:.1}: the curve is for runs with as many, so do not trust its \
-             predictions",
+            "warning: {} has {:.1} tokens for each parameter and {} {:.1}: the curve is for runs \
+             with as many, so do not trust its predictions",
             least.folder,
             least.ratio(),
             most.folder,

@@ -1,13 +1,14 @@
 //! `crisol cost MODEL --cpu`: a phase on this machine, by what was measured on it.
 
-use crisol_cost::engine::{self, EngineOptions, Sequences};
-use crisol_cost::machine::{LocalWork, Machine, Measured};
+use crisol_cost::engine::{self, EngineOptions, GenerationBatch};
+use crisol_cost::machine::{LocalWork, Machine, MeasuredRate};
 use crisol_cost::memory::{Memory, MemoryOptions, Optimizer};
 use crisol_cost::phases::Phase;
 use crisol_cost::plan::Plan;
 use crisol_cost::units::{Bytes, Dollars, Seconds};
-use crisol_model::{PREFILL_TOKENS, at_once};
-use crisol_phases::{RunSettings, estimate};
+use crisol_model::{PREFILL_TOKENS, generation_concurrency};
+use crisol_phases::RunSettings;
+use crisol_phases::forecast::memory;
 use crisol_report::prefixed;
 
 use super::plan::{Answer, Numbers, There, parts_of, plan, range};
@@ -17,7 +18,8 @@ use crate::commands::Threads;
 use crate::console::{print, print_json, say};
 use crate::error::CliError;
 
-/// How far a prediction may be off, either way: machines are noisy, and a model's rate is read between others'.
+/// How far a prediction may be off, either way: machines are noisy, and a model's rate is read
+/// between others'.
 const UNCERTAIN: f64 = 1.25;
 
 /// Share of the machine's memory that a run may take.
@@ -35,8 +37,8 @@ pub(super) fn run(
     let calibration = Calibration::load(threads);
     if calibration.is_none() {
         say(format_args!(
-            "this machine was not measured with {threads} threads, and nothing is guessed; `crisol cost --calibrate` \
-             measures it once"
+            "this machine was not measured with {threads} threads, and nothing is guessed; \
+             `crisol cost --calibrate` measures it once"
         ));
     }
     let memory = memory(&plan, threads);
@@ -63,18 +65,18 @@ fn memory(plan: &Plan, threads: usize) -> Memory {
     let MemoryOptions { documents, length, .. } = plan.memory;
     let shard_tokens = length.max(RunSettings::default().shard_tokens.min(documents * length));
     let sampling = matches!(plan.phase, Phase::Grpo | Phase::Ppo).then(|| {
-        let (chunks, slots) = at_once(documents, threads);
-        Sequences { chunks, slots, prompt_tokens: PREFILL_TOKENS.min(slots * length), length }
+        let (chunks, slots) = generation_concurrency(documents, threads);
+        GenerationBatch { chunks, slots, prompt_tokens: PREFILL_TOKENS.min(slots * length), length }
     });
     let options = EngineOptions {
-        rules: estimate::rules(),
+        limits: memory::limits(),
         threads,
         shard_tokens,
         shards: (documents * length).div_ceil(shard_tokens),
         uneven: false,
         sampling,
         measured: None,
-        program: estimate::PROGRAM,
+        program: memory::PROGRAM,
     };
     engine::training(&plan.shape, plan.phase, &options)
 }
@@ -99,8 +101,9 @@ fn work(plan: &Plan) -> LocalWork {
 
 /// Rates at a utilisation of what large products reach.
 fn at_utilisation(machine: &Machine, share: f64) -> Machine {
-    let rate = machine.products * share;
-    let training = machine.training.iter().map(|measured| Measured { rate, ..*measured }).collect();
+    let rate = machine.gemm_rate * share;
+    let training =
+        machine.training.iter().map(|measured| MeasuredRate { rate, ..*measured }).collect();
     Machine { training, ..machine.clone() }
 }
 

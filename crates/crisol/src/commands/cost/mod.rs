@@ -13,12 +13,12 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Subcommand};
 use crisol_cost::ModelShape;
 use crisol_cost::hardware::{GPUS, Mfu};
-use crisol_cost::known::{self, Known};
+use crisol_cost::known::{self, KnownModel};
 use crisol_cost::memory::{Dtype, Optimizer, Recompute, Zero};
 use crisol_cost::phases::Phase;
 use crisol_cost::units::{self, Bytes, Dollars, Flops, Price, Seconds, Tokens};
 use crisol_model::{Config, load_config};
-use crisol_report::prefixed;
+use crisol_report::{prefixed, wrap};
 
 use super::Threads;
 use crate::error::CliError;
@@ -28,29 +28,25 @@ use crate::shape::Shape;
 
 const EXAMPLES: &str = "\
 Examples:
-  crisol cost                                        the workshop's table: what public models cost, and why
-  crisol cost olmo-2-1b --tokens 4T --gpus 64        pre-training on 64 H100s
+  crisol cost                                    what public models cost, and why
+  crisol cost olmo-2-1b --tokens 4T --gpus 64    pre-training on 64 H100s
   crisol cost MODEL --phase dpo --tokens 20M --gpu rtx4090
   crisol cost llama-3-8b --phase sft --tokens 100M --lora-rank 16 --dtype q4_0 --gpu rtx3090
   crisol cost d=768,L=12,H=12,ff=2048,V=32000 --tokens 3B
-  crisol cost --budget 1e21                          the best size for so many operations
-  crisol cost --money 5000 --gpu h100                the same for so much money
-  crisol cost ladder --write runs/ladder             small runs that tell what larger ones would reach
+  crisol cost --budget 1e21                      the best size for a compute budget
+  crisol cost --money 5000 --gpu h100            the best size for a budget in dollars
+  crisol cost ladder --write runs/ladder         small runs that predict larger ones
 
-MODEL is a checkpoint folder, a GGUF file, a config.json, a model on a hub, a shape as in `crisol bench`, or a known name: \
-{known}
+MODEL is a checkpoint folder, a GGUF file, a config.json, a model on a hub, a shape as in
+`crisol bench`, or one of
+  {known}
 
-Tokens are those that the phase works on: of texts, of conversations, of both answers of each vote (reward, dpo), of sampled \
-answers with their prompts (grpo, ppo). Numbers may end in K, M, B, T. Utilisation (MFU) is 6 operations per active parameter and \
-token over the GPUs' peak, as it is published; without --mfu, what well-tuned runs reach. Whatever is uncertain is a range.
-Formulas, sources and limits: docs/cost.md.
+--tokens counts what the phase works on: texts, conversations, both answers of each preference
+pair (reward, dpo), or prompts with their sampled answers (grpo, ppo). K, M, B and T multiply.
+MFU is 6 operations per active parameter and token over the published peak. Uncertain figures
+are ranges. Formulas, sources and limits: docs/cost.md.
 
---json prints one object: model; phase; tokens; gpu and gpus (null and 0 with --cpu); parameters {total, active, by_part}; flops (all operations of the phase; a \
-multiplication and an addition are two), flops_counted (those that utilisations count), flops_per_token {forward, backward, by_part}; \
-mfu, wall_seconds, tokens_per_second, kilowatt_hours, co2_kg {low, typical, high}; gpu_hours (typical) and gpu_hours_range; money in \
-dollars {low, typical, high}, null without a price; memory in bytes on each GPU {weights, gradients, optimizer, activations, logits, \
-kv_cache, layouts, program (these two are for --cpu), total, available}; fits; largest_batch (documents on each GPU at a time); remedies [{options, total}]; generation \
-[{documents, tokens_per_second, dollars_per_million_tokens}].";
+JSON: docs/json.md";
 
 /// `crisol cost`.
 #[derive(Debug, Args)]
@@ -58,7 +54,7 @@ kv_cache, layouts, program (these two are for --cpu), total, available}; fits; l
 pub(crate) struct CostArgs {
     #[command(subcommand)]
     command: Option<CostCommand>,
-    /// The model: see below
+    /// Model, see below [default: none, a table of public runs]
     #[arg(value_name = "MODEL")]
     model: Option<PathBuf>,
     #[command(flatten)]
@@ -67,7 +63,7 @@ pub(crate) struct CostArgs {
     hardware: HardwareArgs,
     #[command(flatten)]
     budget: BudgetArgs,
-    /// Measure this machine once, for what is said of runs on it
+    /// Measure this machine once, for forecasts of runs and for --cpu
     #[arg(long, conflicts_with_all = ["model", "BudgetArgs", "PlanArgs"])]
     calibrate: bool,
     #[command(flatten)]
@@ -81,71 +77,106 @@ pub(crate) struct CostArgs {
 
 #[derive(Debug, Subcommand)]
 enum CostCommand {
-    /// Predict losses of larger models from several small runs
+    /// Predict the loss of larger models from several small runs
     #[command(after_help = ladder::EXAMPLES)]
     Ladder(ladder::LadderArgs),
 }
 
 fn examples() -> String {
     let names: Vec<&str> = known::models().iter().map(|known| known.name).collect();
-    EXAMPLES.replace("{known}", &names.join(", "))
+    EXAMPLES.replace("{known}", &wrap(&names.join(", "), 94).join("\n  "))
 }
 
 /// What is done with the model.
 #[derive(Debug, Args)]
 #[group(requires = "model")]
 struct PlanArgs {
-    /// Tokens of the phase, such as 2T or 300M [default, pretrain only: 20 per parameter]
+    /// Tokens of the phase, such as 300M [pretrain default: 20 a parameter]
     #[arg(long, value_name = "N", allow_hyphen_values = true, value_parser = tokens)]
     tokens: Option<Tokens>,
-    /// What is trained
-    #[arg(long, default_value = "pretrain", value_parser = named(Phase::ALL, Phase::name))]
+    /// Phase: pretrain, sft, grpo, reward, ppo or dpo
+    #[arg(
+        long,
+        default_value = "pretrain",
+        hide_possible_values = true,
+        value_parser = named(Phase::ALL, Phase::name),
+    )]
     phase: Phase,
-    /// Passes of training over each batch of sampled answers (grpo, ppo)
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    /// Passes over each batch of sampled answers (grpo, ppo)
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 1,
+        value_parser = clap::value_parser!(u32).range(1..=1000),
+    )]
     updates: u32,
-    /// grpo pays for its distance from the reference (beta > 0)
+    /// Include a KL penalty in grpo (adds a forward pass of the reference)
     #[arg(long)]
     kl: bool,
-    /// Tokens of a document [default: the model's context, at most 4096]
+    /// Tokens of a document [default: the context, at most 4096]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1 << 28))]
     seq: Option<u32>,
-    /// Documents that are worked on at a time, on all GPUs [default: one on each; with --cpu as many as a run takes]
+    /// Documents at a time, all GPUs [default: one a GPU; --cpu: a run's]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1 << 28))]
     batch: Option<u32>,
-    /// What of the forward pass is computed again: norms and activations (block), or each block (full)
-    #[arg(long, default_value = "none", value_parser = named(Recompute::ALL, Recompute::name))]
+    /// Recompute in backward: none, block (norms, MLP), full
+    #[arg(
+        long,
+        default_value = "none",
+        hide_possible_values = true,
+        value_parser = named(Recompute::ALL, Recompute::name),
+    )]
     recompute: Recompute,
-    /// The optimizer
-    #[arg(long, default_value = "adamw", value_parser = named(Optimizer::ALL, Optimizer::name))]
+    /// Optimizer: adamw or muon
+    #[arg(
+        long,
+        default_value = "adamw",
+        hide_possible_values = true,
+        value_parser = named(Optimizer::ALL, Optimizer::name),
+    )]
     optimizer: Optimizer,
-    /// Train adapters of this rank instead of all weights (`LoRA`)
+    /// LoRA rank: train adapters instead of all weights [default: off]
     #[arg(long, value_name = "R", value_parser = clap::value_parser!(u32).range(1..=1 << 16))]
     lora_rank: Option<u32>,
-    /// How weights are stored; below 16 bits with --lora-rank only
-    #[arg(long, default_value = "bf16", value_parser = named(Dtype::ALL, Dtype::name))]
+    /// Weight format: f32, bf16, f16; LoRA: fp8, q8_0, q4_0
+    #[arg(
+        long,
+        default_value = "bf16",
+        hide_possible_values = true,
+        value_parser = named(Dtype::ALL, Dtype::name),
+    )]
     dtype: Dtype,
-    /// Cut among GPUs: what the optimizer keeps (1), gradients too (2), weights too (3)
-    #[arg(long, value_name = "STAGE", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=3))]
+    /// ZeRO stage: 1 optimizer, 2 +gradients, 3 +weights
+    #[arg(
+        long,
+        value_name = "STAGE",
+        default_value_t = 0,
+        value_parser = clap::value_parser!(u8).range(0..=3),
+    )]
     zero: u8,
 }
 
 /// On what, and what that costs.
 #[derive(Debug, Args)]
 struct HardwareArgs {
-    /// The GPU, such as h100, a100 or rtx4090
+    /// GPU, such as h100, a100 or rtx4090
     #[arg(long, value_name = "NAME", default_value = "h100")]
     gpu: String,
-    /// This machine's processor instead, as `crisol cost --calibrate` measured it
+    /// This machine's CPU instead, as measured by --calibrate
     #[arg(long, conflicts_with_all = ["gpu", "gpus", "recompute", "lora_rank", "dtype", "zero"])]
     cpu: bool,
-    /// How many there are
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1 << 24))]
+    /// Number of GPUs
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 1,
+        value_parser = clap::value_parser!(u32).range(1..=1 << 24),
+    )]
     gpus: u32,
-    /// Utilisation, such as 0.4, or `measured`, with --cpu [default: what well-tuned runs of such models reach; with --cpu, measured]
+    /// MFU, such as 0.4, or `measured` (--cpu) [default: of well-tuned runs]
     #[arg(long, value_name = "SHARE", allow_hyphen_values = true, value_parser = mfu)]
     mfu: Option<Utilisation>,
-    /// Dollars an hour of a GPU [default: what the workshop's figures imply, for a100, h100 and h800]
+    /// Dollars per GPU hour [default: the workshop's for a100, h100, h800]
     #[arg(long, value_name = "DOLLARS", allow_hyphen_values = true, value_parser = price)]
     price: Option<Price>,
 }
@@ -154,13 +185,13 @@ struct HardwareArgs {
 #[derive(Debug, Args)]
 #[group(multiple = false, conflicts_with_all = ["model", "cpu"])]
 struct BudgetArgs {
-    /// Operations to spend, such as 1e21: which size is best?
+    /// Operations to spend, such as 1e21
     #[arg(long, value_name = "FLOPS", allow_hyphen_values = true, value_parser = flops)]
     budget: Option<Flops>,
-    /// The same with hours of a GPU
+    /// GPU hours to spend
     #[arg(long, value_name = "HOURS", allow_hyphen_values = true, value_parser = hours)]
     gpu_hours: Option<Seconds>,
-    /// The same with dollars, such as 5000 or 2M
+    /// Dollars to spend, such as 5000 or 2M
     #[arg(long, value_name = "DOLLARS", allow_hyphen_values = true, value_parser = money)]
     money: Option<Dollars>,
 }
@@ -193,7 +224,7 @@ fn flops(text: &str) -> Result<Flops, units::QuantityError> {
 }
 
 fn hours(text: &str) -> Result<Seconds, units::QuantityError> {
-    units::count(text).map(Seconds::of_hours)
+    units::count(text).map(Seconds::from_hours)
 }
 
 fn money(text: &str) -> Result<Dollars, units::QuantityError> {
@@ -226,7 +257,8 @@ impl HardwareArgs {
             None => Ok(None),
             Some(Utilisation::Given(mfu)) => Ok(Some(mfu)),
             Some(Utilisation::Measured) => Err(CliError::Usage(format!(
-                "nothing was measured on a {}: `crisol cost --calibrate` measures this machine's processor, for --cpu",
+                "nothing was measured on a {}: `crisol cost --calibrate` measures this machine's \
+                 processor, for --cpu",
                 self.gpu
             ))),
         }
@@ -276,23 +308,21 @@ impl CostArgs {
 /// What to say of a GPU that is not known: nothing about it is guessed.
 fn unknown_gpu(name: &str) -> String {
     let known: Vec<&str> = GPUS.iter().map(|gpu| gpu.name).collect();
-    format!(
-        "nothing is known of a GPU called {name:?}, and nothing is guessed; known are {}",
-        known.join(", ")
-    )
+    format!("unknown GPU {name:?}; known are {}", known.join(", "))
 }
 
-/// The model that the command line names: what exists comes first, then known names and shapes, then a hub.
+/// The model that the command line names: what exists comes first, then known names and shapes,
+/// then a hub.
 fn subject(model: &Path, network: Network) -> Result<Subject, CliError> {
     let text = model.to_string_lossy();
     let of = |name: &str, config: &Config| Subject {
         name: name.to_owned(),
         shape: config.cost_shape(),
-        context: config.longest_document(),
+        context: config.max_document_len(),
     };
-    let exists = crisol_hub::whole_folder(model)?.exists();
+    let exists = crisol_hub::resolve_folder(model)?.exists();
     if !exists {
-        if let Some(Known { name, source, context, shape }) = known::named(&text) {
+        if let Some(KnownModel { name, source, context, shape }) = known::named(&text) {
             return Ok(Subject { name: format!("{name} ({source})"), shape, context });
         }
         if text.contains('=') || ["XS", "S", "M", "1B"].contains(&&*text) {
@@ -303,7 +333,8 @@ fn subject(model: &Path, network: Network) -> Result<Subject, CliError> {
         if !text.contains('/') {
             let known: Vec<&str> = known::models().iter().map(|known| known.name).collect();
             let problem = format!(
-                "no such file or folder, and no known model; known are {}; a shape is such as d=768,L=12,H=12",
+                "no such file or folder, and no known model; known are {}; a shape is such as \
+                 d=768,L=12,H=12",
                 known.join(", ")
             );
             return Err(CliError::Place { path: model.to_owned(), problem });

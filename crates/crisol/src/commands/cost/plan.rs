@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use crisol_cost::hardware::{GPUS, Gpu, Mfu, OVERHEAD_OF_POWER, Range};
+use crisol_cost::hardware::{GPUS, Gpu, Mfu, POWER_USAGE_EFFECTIVENESS, Range};
 use crisol_cost::memory::{Dtype, Memory, MemoryOptions};
 use crisol_cost::phases::{Phase, PhaseOptions};
-use crisol_cost::plan::{Estimate, ORDINARY_CONTEXT, Plan, Serving, most_served, serving};
+use crisol_cost::plan::{
+    Estimate, Plan, REFERENCE_CONTEXT, Serving, max_served_documents, serving,
+};
 use crisol_cost::units::{Bytes, Dollars, FlopsPerToken, Joules, Seconds, Tokens};
 use crisol_phases::PretrainSettings;
 use crisol_report::prefixed;
@@ -19,7 +21,8 @@ use super::{
 use crate::console::{named_rows, print, print_json, say};
 use crate::error::CliError;
 
-/// Tokens per parameter that pre-training gets if nothing else is said (Hoffmann et al. 2022, arXiv:2203.15556).
+/// Tokens per parameter that pre-training gets if nothing else is said (Hoffmann et al. 2022,
+/// arXiv:2203.15556).
 const CHINCHILLA: f64 = 20.0;
 
 pub(super) fn run(
@@ -67,12 +70,12 @@ pub(super) fn plan(
         (None, _) => {
             let name = phase.name();
             return Err(CliError::Usage(format!(
-                "how many tokens does {name} work on? Give --tokens, such as 20M"
+                "{name} needs --tokens: the tokens that it works on, such as 20M"
             )));
         }
     };
     let length =
-        args.seq.map_or(subject.context.min(ORDINARY_CONTEXT as usize), |seq| seq as usize);
+        args.seq.map_or(subject.context.min(REFERENCE_CONTEXT as usize), |seq| seq as usize);
     let gpus = hardware.gpus as usize;
     let batch = match args.batch {
         Some(batch) => batch as usize,
@@ -89,7 +92,11 @@ pub(super) fn plan(
     let plan = Plan {
         shape: subject.shape.clone(),
         phase,
-        phase_options: PhaseOptions { updates: args.updates, reference: args.kl },
+        phase_options: PhaseOptions {
+            updates: args.updates,
+            reference: f64::from(u8::from(args.kl)),
+            old_logprobs: !hardware.cpu,
+        },
         tokens,
         gpu,
         mfu: if hardware.cpu { None } else { hardware.mfu_of_gpu()? },
@@ -327,7 +334,7 @@ impl There {
     fn of(plan: &Plan, estimate: Estimate) -> There {
         let MemoryOptions { dtype, length, gpus, .. } = plan.memory;
         let one = |documents| serving(&plan.shape, dtype, &plan.gpu, plan.price, documents, length);
-        let most = most_served(&plan.shape, dtype, &plan.gpu, length);
+        let most = max_served_documents(&plan.shape, dtype, &plan.gpu, length);
         let generation =
             [Some(1), most.filter(|&most| most > 1)].into_iter().flatten().filter_map(one);
         There {
@@ -342,7 +349,7 @@ impl There {
             kilowatt_hours: Some(Numbers::of(estimate.energy, Joules::kilowatt_hours)),
             co2_kg: Some(Numbers::of(estimate.co2, |kilograms| kilograms)),
             fits: Some(estimate.memory.total() <= estimate.available),
-            largest_batch: estimate.most_documents,
+            largest_batch: estimate.max_documents,
             remedies: estimate
                 .remedies
                 .into_iter()
@@ -371,7 +378,7 @@ impl There {
             return vec![("time", "unknown".into()), ("money", "unknown".into())];
         };
         let share = |share: f64| format!("{:.0} %", 100.0 * share);
-        let in_gpu_hours = |hours: f64| in_hours(Seconds::of_hours(hours));
+        let in_gpu_hours = |hours: f64| in_hours(Seconds::from_hours(hours));
         let mut rows = vec![
             (
                 "GPU time",
@@ -405,29 +412,36 @@ impl There {
         rows.push((
             "electricity",
             format!(
-                "{}, {} of CO2 (at {:.0} W a GPU, {:.0} % more for the data centre, 0.05 to 0.7 kg/kWh)",
+                "{}, {} of CO2 (at {:.0} W a GPU, {:.0} % more for the data centre, 0.05 to 0.7 \
+                 kg/kWh)",
                 range(energy, |hours| prefixed(1e3 * hours, "Wh").replace('\u{a0}', " ")),
                 range(co2, |kilograms| prefixed(1e3 * kilograms, "g")
                     .replace("\u{a0}M", " t")
                     .replace("tg", "t")
                     .replace('\u{a0}', " ")),
                 plan.gpu.power.0,
-                100.0 * (OVERHEAD_OF_POWER - 1.0),
+                100.0 * (POWER_USAGE_EFFECTIVENESS - 1.0),
             ),
         ));
         rows
     }
 
     fn generation_rows(&self, plan: &Plan) -> Vec<(&'static str, String)> {
-        let row = |Generation { documents, tokens_per_second, dollars_per_million_tokens }: &Generation| {
+        let row = |generation: &Generation| {
+            let Generation { documents, tokens_per_second, dollars_per_million_tokens } =
+                generation;
+            let documents = match documents {
+                1 => "one document".to_owned(),
+                _ => format!("{documents} documents"),
+            };
             let mut text = format!(
-                "{} of up to {} tokens at a time: {} tokens/s",
-                if *documents == 1 { "one document".into() } else { format!("{documents} documents") },
+                "{documents} of up to {} tokens at a time: {} tokens/s",
                 plan.memory.length,
                 range(*tokens_per_second, counted),
             );
             if let Some(money) = dollars_per_million_tokens {
-                let _ = write!(text, ", {} a million", range(*money, |dollars| in_dollars(Dollars(dollars))));
+                let money = range(*money, |dollars| in_dollars(Dollars(dollars)));
+                let _ = write!(text, ", {money} a million");
             }
             ("generation", text)
         };
@@ -447,7 +461,7 @@ pub(super) fn parts_of(memory: &Memory) -> String {
 }
 
 fn memory_rows(estimate: &Estimate, known: bool) -> Vec<(&'static str, String)> {
-    let Estimate { memory, available, most_documents, remedies, .. } = estimate;
+    let Estimate { memory, available, max_documents, remedies, .. } = estimate;
     let total = memory.total();
     let mut rows =
         vec![("memory", format!("{} on each GPU: {}", in_bytes(total), parts_of(memory)))];
@@ -455,7 +469,7 @@ fn memory_rows(estimate: &Estimate, known: bool) -> Vec<(&'static str, String)> 
         return rows;
     }
     if total <= *available {
-        let most = most_documents.unwrap_or(1);
+        let most = max_documents.unwrap_or(1);
         let documents = if most == 1 { "document" } else { "documents" };
         rows.push((
             "fits",

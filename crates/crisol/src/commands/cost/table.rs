@@ -1,10 +1,11 @@
-//! `crisol cost` alone: the workshop's table of what pre-training cost, rebuilt from formulas, and how a project's hours are shared.
+//! `crisol cost` alone: the workshop's table of what pre-training cost, rebuilt from formulas, and
+//! how a project's hours are shared.
 
 use std::fmt::Write as _;
 
 use crisol_cost::hardware::{DENSE_MFU, Gpu, MIXTURE_MFU, Mfu};
 use crisol_cost::runs::{
-    DEEPSEEK_V3_SHARES, OLMO_2_1B_POST_TRAINING, OLMO_2_1B_TOKENS, PUBLIC_RUNS, PublicRun, Share,
+    DEEPSEEK_V3_SHARES, GpuHours, OLMO_2_1B_POST_TRAINING, OLMO_2_1B_TOKENS, PUBLIC_RUNS, PublicRun,
 };
 use crisol_cost::units::{Dollars, FlopsPerToken, Seconds};
 use crisol_cost::{known, phases};
@@ -72,9 +73,9 @@ impl Run {
     }
 }
 
-fn hours(shares: &[Share]) -> Vec<Part> {
+fn hours(shares: &[GpuHours]) -> Vec<Part> {
     let all: f64 = shares.iter().map(|share| share.gpu_hours).sum();
-    let hours = |share: &Share| Part {
+    let hours = |share: &GpuHours| Part {
         name: share.name,
         gpu_hours: share.gpu_hours,
         share: share.gpu_hours / all,
@@ -83,17 +84,17 @@ fn hours(shares: &[Share]) -> Vec<Part> {
 }
 
 /// Hours of OLMo-2 1B's pre-training on H100s, which are not published: by the planner's defaults.
-fn olmo_pre_training() -> Share {
+fn olmo_pre_training() -> GpuHours {
     let shape = known::named("olmo-2-1b").expect("a known model").shape;
     let peak = Gpu::named("h100").expect("a known GPU").peak;
     let flops =
-        FlopsPerToken(phases::TRAINING * 2.0 * shape.multiplied_parameters()) * OLMO_2_1B_TOKENS;
+        FlopsPerToken(phases::TRAINING * 2.0 * shape.matmul_parameters()) * OLMO_2_1B_TOKENS;
     let time: Seconds = flops / (peak * DENSE_MFU.typical.share());
-    Share { name: "pre-training (estimated)", gpu_hours: time.hours() }
+    GpuHours { name: "pre-training (estimated)", gpu_hours: time.hours() }
 }
 
 pub(super) fn run(json: bool) -> Result<(), CliError> {
-    let olmo: Vec<Share> =
+    let olmo: Vec<GpuHours> =
         std::iter::once(olmo_pre_training()).chain(OLMO_2_1B_POST_TRAINING).collect();
     let answer = Answer {
         runs: PUBLIC_RUNS.iter().map(Run::of).collect(),
@@ -143,9 +144,10 @@ impl Answer {
             );
         }
         out += "
-MFU is what the reported hours imply: 6 operations per active parameter and token over the GPUs' bf16 peak. Predicted hours
-are those at 30 to 45 % (dense models) and 20 to 35 % (mixtures of experts); predicted cost is the reported hours at $1.63
-(A100), $2.40 (H100) and $2.00 (H800), the prices that the workshop's figures imply. Llama 4's parameters are those of its text part.
+MFU is implied by the reported hours: 6 operations per active parameter and token
+over the bf16 peak. Predicted hours assume an MFU of 30 to 45 % (dense models) or 20
+to 35 % (mixtures of experts). Predicted cost is the reported hours at the workshop's
+prices: $1.63 (A100), $2.40 (H100), $2.00 (H800). Llama 4 counts its text part only.
 
 Who gets the hours
 ";
@@ -165,11 +167,12 @@ Who gets the hours
             let _ = writeln!(out, "{model:<12} {}", parts.join(", "));
         }
         out += "
-That pre-training takes some 95 % is so for DeepSeek-V3, and most of the rest made its context longer: 0.18 % was left for
-post-training. It is no law. OLMo-2 1B's reinforcement learning (RLVR) took 1,376 hours, because answers are sampled token by token
-and many of them, while pre-training so small a model takes few.
+Pre-training takes some 95 % of DeepSeek-V3's hours. Most of the rest extended its
+context; post-training took 0.18 %. That is no law: OLMo-2 1B's reinforcement learning
+(RLVR) took 1,376 hours, because answers are sampled token by token, while pre-training
+a model of that size takes few.
 
-Sources and formulas: docs/cost.md. Your own model: crisol cost MODEL --tokens 2T (see crisol cost --help).
+Sources and formulas: docs/cost.md. Your own model: crisol cost MODEL --tokens 2T
 ";
         out
     }

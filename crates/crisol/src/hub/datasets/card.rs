@@ -1,4 +1,4 @@
-//! What a data set's card (`README.md`) says of its configs, in the YAML at its beginning.
+//! Parses the configs of a data set's card (`README.md`), a list in its YAML front matter.
 //!
 //! ```text
 //! ---
@@ -11,13 +11,14 @@
 //! ---
 //! ```
 //!
-//! Read is the subset of YAML that such lists are written in: nested lists and mappings by indentation, lists in
-//! brackets, plain and quoted words. What is outside of it is an error, because to guess would be to train on other files.
+//! Supports the subset of YAML that such lists use: nested lists and mappings by indentation, lists
+//! in brackets, plain and quoted scalars. Everything else is an error, since a wrong guess would
+//! train on other files.
 
 use serde_json::{Map, Value};
 
-/// Nested lists at most; cards have four.
-const DEEPEST: usize = 16;
+/// Maximum nesting; cards have four levels.
+const MAX_DEPTH: usize = 16;
 const TOO_DEEP: &str = "`configs` is nested too deeply";
 
 /// One config of a card.
@@ -25,13 +26,13 @@ const TOO_DEEP: &str = "`configs` is nested too deeply";
 pub(super) struct Config {
     pub(super) name: String,
     pub(super) is_default: bool,
-    /// Below which folder its files lie.
+    /// Folder of its files.
     pub(super) folder: String,
-    /// Splits and the patterns of their files; none where files tell their split by their names.
+    /// File patterns by split; empty if file names determine the splits.
     pub(super) files: Vec<(String, Vec<String>)>,
 }
 
-/// The configs that a card lists; none where it has no list. The error names what is not understood.
+/// The configs of a card; empty if it has none. Errors name the line that is not understood.
 pub(super) fn configs(card: &str) -> Result<Vec<Config>, String> {
     let card = card.trim_start_matches('\u{feff}');
     let mut lines = card.lines();
@@ -126,7 +127,7 @@ fn config(value: &Value) -> Result<Config, String> {
     })
 }
 
-/// Lines that are left, with their numbers in the file.
+/// The remaining lines, with their line numbers.
 struct Reader<'a> {
     lines: std::collections::VecDeque<(usize, &'a str)>,
     depth: usize,
@@ -137,7 +138,7 @@ fn indent(line: &str) -> usize {
 }
 
 impl<'a> Reader<'a> {
-    /// What is nested at this indentation or deeper.
+    /// Parses the value nested at indentation `least` or deeper.
     fn nested(&mut self, least: usize) -> Result<Value, String> {
         match self.lines.front() {
             Some((_, line)) if indent(line) >= least => {
@@ -150,7 +151,7 @@ impl<'a> Reader<'a> {
 
     fn deeper(&mut self, at: usize) -> Result<Value, String> {
         self.depth += 1;
-        if self.depth > DEEPEST {
+        if self.depth > MAX_DEPTH {
             return Err(TOO_DEEP.to_owned());
         }
         let value = self.mapping(at)?;
@@ -160,7 +161,7 @@ impl<'a> Reader<'a> {
 
     fn list(&mut self, at: usize) -> Result<Value, String> {
         self.depth += 1;
-        if self.depth > DEEPEST {
+        if self.depth > MAX_DEPTH {
             return Err(TOO_DEEP.to_owned());
         }
         let mut list = vec![];
@@ -169,7 +170,7 @@ impl<'a> Reader<'a> {
             list.push(if rest.is_empty() {
                 self.nested(at + 1)?
             } else if key(rest).is_some() {
-                // A mapping whose first line stands behind the dash.
+                // A mapping that starts on the line of the dash.
                 let inner = line.len() - rest.len();
                 let entry = self.entry(number, rest, inner)?;
                 let mut map = Map::from_iter([entry]);
@@ -197,7 +198,7 @@ impl<'a> Reader<'a> {
         Ok(Value::Object(map))
     }
 
-    /// The value of a key, on its line or below it. A list may stand as far left as its key.
+    /// Parses a key and its value, on its line or below. A list can be indented like its key.
     fn entry(&mut self, number: usize, text: &str, at: usize) -> Result<(String, Value), String> {
         let (name, rest) = key(text).ok_or_else(|| not_read(number, text))?;
         if !without_comment(rest).is_empty() {
@@ -208,7 +209,7 @@ impl<'a> Reader<'a> {
         Ok((name, if list_here { self.list(at)? } else { self.nested(at + 1)? }))
     }
 
-    /// Takes the next line of a list or a mapping at this indentation.
+    /// Takes the next line of a list or mapping at this indentation.
     fn next_at(&mut self, at: usize, item: bool) -> Result<Option<(usize, &'a str)>, String> {
         let Some(&(number, line)) = self.lines.front() else { return Ok(None) };
         if indent(line) > at {
@@ -238,7 +239,7 @@ fn without_comment(text: &str) -> &str {
     if text.starts_with('#') { "" } else { text.split(" #").next().unwrap_or_default().trim() }
 }
 
-/// A word, or a list of words in brackets.
+/// A scalar, or a list of scalars in brackets.
 fn scalar(number: usize, text: &str) -> Result<Value, String> {
     if let Some(quote) = text.chars().next().filter(|c| "\"'".contains(*c)) {
         let (word, rest) = text[1..].split_once(quote).ok_or_else(|| not_read(number, text))?;
@@ -280,14 +281,45 @@ mod tests {
         entries.iter().map(|&(split, list)| (split.to_owned(), owned(list))).collect()
     }
 
-    /// The ways in which cards write the same list.
+    /// Different indentations of the same list.
     #[test]
     fn lists_are_read_however_they_are_indented() {
         let expected = files(&[("train", &["data/train-*"]), ("test", &["a.csv", "b c.csv"])]);
         let cards = [
-            "configs:\n- config_name: x\n  data_files:\n  - split: train\n    path: data/train-*\n  - split: test\n    path:\n    - a.csv\n    - b c.csv\n",
-            "license: mit\nconfigs:\n  - config_name: \"x\"  # the first\n    data_files:\n      - split: 'train'\n        path: \"data/train-*\"\n\n      - path: [a.csv, \"b c.csv\"]\n        split: test\ntags:\n- a: {b\n",
-            "configs:\n-\n  config_name: x\n  data_files:\n    train: data/train-*\n    test:\n    - a.csv\n    - b c.csv\n",
+            concat!(
+                "configs:\n",
+                "- config_name: x\n",
+                "  data_files:\n",
+                "  - split: train\n",
+                "    path: data/train-*\n",
+                "  - split: test\n",
+                "    path:\n",
+                "    - a.csv\n",
+                "    - b c.csv\n",
+            ),
+            concat!(
+                "license: mit\n",
+                "configs:\n",
+                "  - config_name: \"x\"  # the first\n",
+                "    data_files:\n",
+                "      - split: 'train'\n",
+                "        path: \"data/train-*\"\n",
+                "\n",
+                "      - path: [a.csv, \"b c.csv\"]\n",
+                "        split: test\n",
+                "tags:\n",
+                "- a: {b\n",
+            ),
+            concat!(
+                "configs:\n",
+                "-\n",
+                "  config_name: x\n",
+                "  data_files:\n",
+                "    train: data/train-*\n",
+                "    test:\n",
+                "    - a.csv\n",
+                "    - b c.csv\n",
+            ),
         ];
         for card in cards {
             for ends in ["\n", "\r\n"] {
@@ -298,7 +330,17 @@ mod tests {
                 assert_eq!((config.name.as_str(), &config.files), ("x", &expected), "{card}");
             }
         }
-        let found = configs("---\nconfigs:\n- config_name: a\n  data_dir: sub/\n- config_name: b\n  default: true\n  data_files: '*.csv'\n---\n").unwrap();
+        let found = configs(concat!(
+            "---\n",
+            "configs:\n",
+            "- config_name: a\n",
+            "  data_dir: sub/\n",
+            "- config_name: b\n",
+            "  default: true\n",
+            "  data_files: '*.csv'\n",
+            "---\n",
+        ))
+        .unwrap();
         assert_eq!(
             (found[0].folder.as_str(), found[0].files.len(), found[0].is_default),
             ("sub", 0, false)
@@ -330,7 +372,7 @@ mod tests {
         ] {
             assert!(configs(&format!("---\nconfigs:\n{list}\n---\n")).is_err(), "{list}");
         }
-        // Whatever is written, nothing panics.
+        // No input panics.
         let deep = (0..100).map(|i| " ".repeat(i) + "a:\n").collect::<Vec<_>>().concat();
         for junk in ["-\n-\n", "- - - x", ":\n:", "\t- a", "- a:\n- b:\n  -", &deep] {
             let _ = configs(&format!("---\nconfigs:\n{junk}"));

@@ -1,20 +1,20 @@
-//! How a data set on a hub is named: `hf://datasets/ORG/NAME[@REVISION][/CONFIG][:SPLIT[START..END]]`.
+//! Parses names of data sets: `hf://datasets/ORG/NAME[@REVISION][/CONFIG][:SPLIT[START..END]]`.
 
 use std::fmt;
 use std::str::FromStr;
 
 use crisol_text::RowRange;
 
-use super::super::id::{Kind, Repo, plain_path};
+use super::super::id::{Repo, RepoKind, is_safe_path};
 
-/// What names of data sets begin with; a path that begins so is never meant.
+/// Prefix of data set names; paths do not start with it.
 pub(crate) const SCHEME: &str = "hf://";
 
-const SHAPE: &str = "a data set on a hub is named hf://datasets/ORG/NAME, with @REVISION, /CONFIG and :SPLIT behind it \
-                     where they are needed, and a range of rows behind the split: \
+const SHAPE: &str = "a data set on a hub is named hf://datasets/ORG/NAME, optionally with \
+                     @REVISION, /CONFIG, :SPLIT and a range of rows: \
                      hf://datasets/openai/gsm8k/main:train[..1000]";
 
-/// A data set on a hub, or a part of it. What the name leaves out is `None`.
+/// A data set on a hub, or a part of it. Omitted parts are `None`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct DatasetName {
     pub(crate) repo: Repo,
@@ -35,7 +35,7 @@ impl FromStr for DatasetName {
             Some((rest, part)) => (rest, Some(part)),
             None => (rest, None),
         };
-        // Names have no @, so what comes first begins the revision.
+        // Names contain no @, so the first one starts the revision.
         let (name, revision, config) = match rest.split_once('@') {
             Some((name, rest)) => {
                 let (revision, config) = revision_and_config(rest);
@@ -46,10 +46,10 @@ impl FromStr for DatasetName {
                 None => (rest, None, None),
             },
         };
-        let repo = Repo::new(Kind::Dataset, name, revision)
+        let repo = Repo::new(RepoKind::Dataset, name, revision)
             .map_err(|problem| if problem.starts_with("after") { problem } else { SHAPE })?;
         if config.is_some_and(|config| !is_config(config)) {
-            return Err("behind the name of a data set comes the name of one of its configs");
+            return Err("after the name of a data set comes the name of one of its configs");
         }
         let (split, rows) = match part {
             Some(part) => {
@@ -77,7 +77,7 @@ impl fmt::Display for DatasetName {
     }
 }
 
-/// A revision is a branch, a tag or a commit without a slash, or one of the hub's own `refs/…/…`.
+/// Splits `REVISION/CONFIG`. A revision has no slash, except for the hub's own `refs/…/…`.
 fn revision_and_config(text: &str) -> (&str, Option<&str>) {
     let slashes = if text.starts_with("refs/") { 2 } else { 0 };
     match text.match_indices('/').nth(slashes) {
@@ -87,7 +87,7 @@ fn revision_and_config(text: &str) -> (&str, Option<&str>) {
 }
 
 pub(super) fn is_config(config: &str) -> bool {
-    plain_path(config) && !config.contains(['/', '@', '[', ']'])
+    is_safe_path(config) && !config.contains(['/', '@', '[', ']'])
 }
 
 pub(super) fn is_split(split: &str) -> bool {
@@ -99,14 +99,14 @@ pub(super) fn is_split(split: &str) -> bool {
 
 /// `SPLIT` or `SPLIT[START..END]`.
 fn split_and_rows(text: &str) -> Result<(String, RowRange), &'static str> {
-    const RANGE: &str = "a range of rows is written [START..END], counted from 0, without END itself; either may be left \
-                         out: train[..1000], train[1000..]";
+    const RANGE: &str = "a range of rows is [START..END], counted from 0 and without END; \
+                         either can be omitted: train[..1000], train[1000..]";
     let (split, range) = match text.split_once('[') {
         Some((split, range)) => (split, Some(range)),
         None => (text, None),
     };
     if !is_split(split) {
-        return Err("after : comes the name of a split, such as train or test");
+        return Err("after : comes a split, such as train or test");
     }
     let Some(range) = range else { return Ok((split.to_owned(), RowRange::default())) };
     let (start, end) =
@@ -118,7 +118,7 @@ fn split_and_rows(text: &str) -> Result<(String, RowRange), &'static str> {
     let start = if start.is_empty() { 0 } else { number(start)? };
     let end = if end.is_empty() { None } else { Some(number(end)?) };
     if end.is_some_and(|end| end <= start) {
-        return Err("the range of rows is empty: its end is not behind its start");
+        return Err("the range of rows is empty: END must be above START");
     }
     Ok((split.to_owned(), RowRange { start, end }))
 }
@@ -127,7 +127,7 @@ fn split_and_rows(text: &str) -> Result<(String, RowRange), &'static str> {
 mod tests {
     use super::*;
 
-    /// Each part of a name, alone and with each other one: written and read again, it is the same.
+    /// All combinations of parts round-trip through text.
     #[test]
     fn names_are_read_as_they_are_written() {
         let ranges = [(0, None), (0, Some(5)), (7, None), (7, Some(9))];
@@ -139,7 +139,7 @@ mod tests {
                             continue;
                         }
                         let name = DatasetName {
-                            repo: Repo::new(Kind::Dataset, "org/name", Some(revision)).unwrap(),
+                            repo: Repo::new(RepoKind::Dataset, "org/name", Some(revision)).unwrap(),
                             config: config.map(str::to_owned),
                             split: split.map(str::to_owned),
                             rows: RowRange { start, end },

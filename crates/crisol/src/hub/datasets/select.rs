@@ -1,5 +1,5 @@
-//! Which files of a repository are a data set's configs and splits: as its card says, else by their names, as the library
-//! `datasets` takes them.
+//! Selects the files of a data set's config and split: by the card if it lists configs, else by
+//! file names, as the Python library `datasets` does.
 //!
 //! | files | config | split |
 //! |---|---|---|
@@ -15,13 +15,13 @@ use glob::{MatchOptions, Pattern};
 
 use super::card::Config;
 use super::name::{DatasetName, is_config, is_split};
-use crate::hub::selection::some;
+use crate::hub::selection::list_names;
 
-/// Formats by the ends of names, best first. Of a config, the files of the first that it has are read.
+/// File extensions by format, in order of preference; a config uses the first format that it has.
 const FORMATS: [&[&str]; 4] =
     [&["parquet"], &["jsonl", "ndjson", "json"], &["csv", "tsv"], &["txt"]];
 
-/// Files of other purposes beside the data.
+/// Files that are not data.
 const NO_DATA: [&str; 7] = [
     "dataset_info.json",
     "dataset_infos.json",
@@ -32,7 +32,7 @@ const NO_DATA: [&str; 7] = [
     "croissant.json",
 ];
 
-/// What words in names stand for.
+/// Words in file names that stand for a split.
 const SPLITS: [(&str, &[&str]); 3] = [
     ("train", &["train", "training"]),
     ("validation", &["validation", "valid", "val", "dev"]),
@@ -41,24 +41,24 @@ const SPLITS: [(&str, &[&str]); 3] = [
 
 const DEFAULT: &str = "default";
 
-/// The part of a data set that is read.
+/// The selected part of a data set.
 #[derive(Debug, PartialEq)]
 pub(super) struct Selection {
     pub(super) config: String,
     pub(super) split: String,
-    /// In order.
+    /// In reading order.
     pub(super) files: Vec<String>,
 }
 
-/// A config's splits and their files.
+/// Files by split.
 type Splits = BTreeMap<String, Vec<String>>;
 
-/// Whether there is any file that can be read.
+/// Whether the repository has a data file.
 pub(super) fn has_data(names: &BTreeSet<String>) -> bool {
     names.iter().any(|name| format(name).is_some())
 }
 
-/// Chooses the files of the config and the split. The error says which there are.
+/// Selects config and split. Errors list the available ones.
 pub(super) fn choose(
     name: &DatasetName,
     card: &[Config],
@@ -69,34 +69,42 @@ pub(super) fn choose(
     let asked = name.config.as_deref();
     let marked = || card.iter().find(|config| config.is_default).map(|config| config.name.as_str());
     let only = || if let [only] = known[..] { Some(only) } else { None };
-    let config = match asked.or_else(marked).or_else(|| known.iter().find(|name| **name == DEFAULT).copied()) {
+    let config = match asked
+        .or_else(marked)
+        .or_else(|| known.iter().find(|name| **name == DEFAULT).copied())
+    {
         Some(config) => config,
         None => only().ok_or_else(|| {
             if known.is_empty() {
-                return "the repository has no data files that are read: .parquet, .jsonl, .json, .csv, .tsv or .txt, \
-                        each also .gz or .zst"
+                return "the repository has no data files of a supported format: .parquet, .jsonl, \
+                        .json, .csv, .tsv or .txt, each also .gz or .zst"
                     .to_owned();
             }
             let like = DatasetName { config: Some(known[0].to_owned()), ..name.clone() };
-            format!("it has several configs; say which one, such as {like}. They are: {}", some(&known))
+            format!(
+                "it has several configs; choose one, such as {like}. They are: {}",
+                list_names(&known)
+            )
         })?,
     };
     let splits = configs
         .get(config)
-        .ok_or_else(|| format!("it has no config `{config}`. It has: {}", some(&known)))?;
+        .ok_or_else(|| format!("it has no config `{config}`. It has: {}", list_names(&known)))?;
     let known: Vec<&str> = splits.keys().map(String::as_str).collect();
     let split = name.split.as_deref().unwrap_or("train");
     let files = splits.get(split).ok_or_else(|| {
-        let like = DatasetName { split: known.first().map(|&split| split.to_owned()), ..name.clone() };
+        let first = known.first().map(|&split| split.to_owned());
+        let like = DatasetName { split: first, ..name.clone() };
         format!(
-            "config `{config}` has no split `{split}`. It has: {}. Name one of them, such as {like}",
-            some(&known)
+            "config `{config}` has no split `{split}`. It has: {}. \
+             Choose one, such as {like}",
+            list_names(&known)
         )
     })?;
     Ok(Selection { config: config.to_owned(), split: split.to_owned(), files: files.clone() })
 }
 
-/// The configs that the card lists.
+/// The configs of the card.
 fn by_card(card: &[Config], names: &BTreeSet<String>) -> Result<BTreeMap<String, Splits>, String> {
     let options = MatchOptions { require_literal_separator: true, ..MatchOptions::default() };
     let mut configs = BTreeMap::new();
@@ -114,7 +122,7 @@ fn by_card(card: &[Config], names: &BTreeSet<String>) -> Result<BTreeMap<String,
                 let path = format!("{prefix}{pattern}");
                 let glob = Pattern::new(&path)
                     .map_err(|e| format!("its README.md names {path:?}: {e}"))?;
-                // A folder stands for what is in it.
+                // A folder matches everything in it.
                 let inside = format!("{}/", path.trim_end_matches('/'));
                 let of_pattern = |file: &&String| {
                     format(file).is_some()
@@ -125,8 +133,8 @@ fn by_card(card: &[Config], names: &BTreeSet<String>) -> Result<BTreeMap<String,
                 let found: Vec<&String> = names.iter().filter(of_pattern).collect();
                 if found.is_empty() {
                     return Err(format!(
-                        "its README.md says that split `{split}` of config `{name}` is in {path:?}, and the repository has \
-                         no data file of that name"
+                        "its README.md puts split `{split}` of config `{name}` in {path:?}, and \
+                         the repository has no data file of that name"
                     ));
                 }
                 for file in found {
@@ -141,12 +149,12 @@ fn by_card(card: &[Config], names: &BTreeSet<String>) -> Result<BTreeMap<String,
     Ok(configs)
 }
 
-/// The configs that folders tell.
+/// The configs that folder names imply.
 fn by_names(names: &BTreeSet<String>) -> BTreeMap<String, Splits> {
     let mut configs: BTreeMap<&str, Vec<&String>> = BTreeMap::new();
     for name in names.iter().filter(|name| format(name).is_some()) {
         let folder = name.split_once('/').map(|(folder, _)| folder);
-        // Folders called `data` or after a split hold the files of one config.
+        // Folders named `data` or after a split belong to the default config.
         let config = folder
             .filter(|&folder| folder != "data" && keyword(folder).is_none() && is_config(folder));
         configs.entry(config.unwrap_or(DEFAULT)).or_default().push(name);
@@ -164,7 +172,8 @@ fn by_names(names: &BTreeSet<String>) -> BTreeMap<String, Splits> {
         .collect()
 }
 
-/// The splits that names tell, of the files in the best format; `skip` bytes of each name are the config's folder.
+/// The splits that file names imply, in the preferred format. `skip`: length of the config's folder
+/// prefix.
 fn by_splits(files: &[&String], skip: usize) -> Splits {
     let best = files.iter().filter_map(|file| format(file)).min();
     let files: Vec<&&String> =
@@ -181,13 +190,14 @@ fn by_splits(files: &[&String], skip: usize) -> Splits {
     splits
 }
 
-/// The split that a path tells: by a shard's name, by a word in the file's name, by a word in a folder's.
+/// The split that a path implies: by shard name, by a word in the file name, or by a word in a
+/// folder.
 fn split_of(path: &str) -> Option<String> {
     let (folders, file) =
         path.rsplit_once('/').map_or(("", path), |(folders, file)| (folders, file));
     let stem = file.split('.').next().unwrap_or_default();
     let digits = |text: &str| !text.is_empty() && text.chars().all(|c| c.is_ascii_digit());
-    // NAME-00000-of-00005 has any name; it may have dots.
+    // NAME-00000-of-00005 has any name, also with dots.
     let shard = file.split_once("-of-").and_then(|(before, after)| {
         let (name, number) = before.rsplit_once('-')?;
         let count = after.split(['.', '-']).next()?;
@@ -200,14 +210,14 @@ fn split_of(path: &str) -> Option<String> {
         return Some(split.to_owned());
     }
     let folder = folders.rsplit('/').next().unwrap_or_default();
-    // The hub's own conversions: CONFIG/SPLIT/0000.parquet, or partial-SPLIT.
+    // The hub's conversions: CONFIG/SPLIT/0000.parquet, or partial-SPLIT.
     if digits(stem) && is_split(folder) && folder != "data" {
         return Some(folder.strip_prefix("partial-").unwrap_or(folder).to_owned());
     }
     folders.rsplit('/').find_map(keyword).map(str::to_owned)
 }
 
-/// The split that a word of a name stands for; words are divided by what is no letter.
+/// The split that a word of the name stands for.
 fn keyword(name: &str) -> Option<&'static str> {
     let words = || name.split(|c: char| !c.is_ascii_alphabetic());
     let found = |known: &[&str]| {
@@ -216,7 +226,7 @@ fn keyword(name: &str) -> Option<&'static str> {
     SPLITS.iter().find(|(_, known)| found(known)).map(|(split, _)| *split)
 }
 
-/// Which of the formats a file has; none for what is hidden or no data.
+/// Index of the file's format; `None` for hidden files and files that are not data.
 fn format(name: &str) -> Option<usize> {
     let (folders, file) = name.rsplit_once('/').unwrap_or(("", name));
     let hidden = |part: &str| part.starts_with(['.', '_']);
@@ -250,7 +260,7 @@ mod tests {
         chosen(name, card, names).map_or_else(|error| error, |found| found.files.join(" "))
     }
 
-    /// The layouts that hubs have without a card's help.
+    /// Common layouts without configs in the card.
     #[test]
     fn names_tell_configs_and_splits() {
         let shards = ["data/train-00000-of-00002.parquet", "data/train-00001-of-00002.parquet"];
@@ -287,10 +297,23 @@ mod tests {
         assert!(files("", "", &none).contains("no data files"));
     }
 
-    /// What the card says counts more than names.
+    /// The card takes precedence over file names.
     #[test]
     fn the_card_tells_configs_and_splits() {
-        let card = "---\nconfigs:\n- config_name: en\n  data_files:\n  - split: train\n    path: x/*.jsonl\n  - split: held\n    path: [\"y/**/*.jsonl\", z]\n- config_name: de\n  default: true\n  data_dir: de\n---\n";
+        let card = concat!(
+            "---\n",
+            "configs:\n",
+            "- config_name: en\n",
+            "  data_files:\n",
+            "  - split: train\n",
+            "    path: x/*.jsonl\n",
+            "  - split: held\n",
+            "    path: [\"y/**/*.jsonl\", z]\n",
+            "- config_name: de\n",
+            "  default: true\n",
+            "  data_dir: de\n",
+            "---\n",
+        );
         let names = [
             "x/test.jsonl",
             "x/deep/no.jsonl",
@@ -308,7 +331,7 @@ mod tests {
             ("de", "train", vec!["de/a.csv".into()])
         );
         assert!(files("/en", card, &names[1..]).contains("x/*.jsonl"));
-        // What a card names outside of the repository is found nowhere.
+        // Paths outside of the repository match nothing.
         for path in ["../../etc/*.jsonl", "/etc/passwd", "x/../../*.jsonl"] {
             let card = format!("---\nconfigs:\n- config_name: a\n  data_files: {path:?}\n---\n");
             assert!(files("", &card, &names).contains("no data file"), "{path}");

@@ -1,0 +1,285 @@
+//! Names and layouts of parameters in GGUF files (llama.cpp's `tensor_mapping.py`).
+//!
+//! | parameter | in GGUF |
+//! |---|---|
+//! | Llama's `q_proj`, `k_proj` | rows reordered for adjacent RoPE pairs |
+//! | experts of a layer | one tensor `[experts, out, in]` |
+//! | DeepSeek's `kv_b_proj` | two tensors, keys transposed (one tensor before May 2025) |
+//! | all others | the same matrix under another name |
+
+use std::ops::Range;
+
+use crisol_engine::{ParamSpec, WeightFormat};
+use crisol_hub::{Gguf, HubError};
+
+use super::EMBEDDING;
+use crate::config::Specifics;
+use crate::weights::{Bytes, FileMatrix, interleaved_row};
+use crate::{Architecture, Config};
+
+/// The tensors that hold one parameter.
+pub(super) enum TensorMapping {
+    Whole {
+        tensor: String,
+        /// Head width, if rows are reordered (see [`interleaved_row`]).
+        interleaved_head_dim: Option<usize>,
+    },
+    /// One expert of a tensor `[experts, out, in]`.
+    Expert { tensor: String, expert: usize, experts: usize },
+    /// `kv_b_proj`: per head, transposed rows of the key and rows of the value.
+    Latent { keys: String, values: String, expansion: Expansion },
+}
+
+impl TensorMapping {
+    /// The tensors to which a parameter is written.
+    pub(super) fn for_export(config: &Config, spec: &ParamSpec) -> TensorMapping {
+        let tensor = gguf_name(&spec.name, config.architecture);
+        if let Some((start, rest)) = spec.name.split_once(".experts.")
+            && let Some((expert, part)) = rest.split_once('.')
+            && let (Ok(expert), Some((experts, _))) = (expert.parse(), config.routed_experts())
+        {
+            let name = format!("{start}.experts.{part}");
+            return TensorMapping::Expert {
+                tensor: gguf_name(&name, config.architecture),
+                expert,
+                experts,
+            };
+        }
+        if let Specifics::DeepseekV3(shape) = &config.specifics
+            && let Some(prefix) = tensor.strip_suffix("attn_kv_b.weight")
+        {
+            let expansion = Expansion {
+                heads: config.num_attention_heads,
+                key: shape.qk_nope_head_dim,
+                value: shape.v_head_dim,
+                rank: shape.kv_lora_rank,
+            };
+            let [keys, values] =
+                ["attn_k_b", "attn_v_b"].map(|part| format!("{prefix}{part}.weight"));
+            return TensorMapping::Latent { keys, values, expansion };
+        }
+        let rotated = ["q_proj", "k_proj"].iter().any(|part| spec.name.contains(part));
+        let interleaved = config.architecture == Architecture::Llama && rotated;
+        TensorMapping::Whole {
+            tensor,
+            interleaved_head_dim: interleaved.then_some(config.head_dim),
+        }
+    }
+
+    /// The tensors of a given file that hold a parameter.
+    pub(super) fn in_file(gguf: &Gguf, config: &Config, spec: &ParamSpec) -> TensorMapping {
+        match TensorMapping::for_export(config, spec) {
+            TensorMapping::Latent { keys, .. } if gguf.shape(&keys).is_none() => {
+                let tensor = gguf_name(&spec.name, config.architecture);
+                if gguf.shape(&tensor).is_some() {
+                    TensorMapping::Whole { tensor, interleaved_head_dim: None }
+                } else {
+                    TensorMapping::for_export(config, spec)
+                }
+            }
+            mapping => mapping,
+        }
+    }
+
+    /// Names and shapes of the tensors that hold a parameter of this shape.
+    pub(super) fn tensors(self, shape: &[usize]) -> Vec<(String, Vec<usize>)> {
+        match self {
+            TensorMapping::Whole { tensor, .. } => vec![(tensor, shape.to_vec())],
+            TensorMapping::Expert { tensor, experts, .. } => {
+                vec![(tensor, [&[experts], shape].concat())]
+            }
+            TensorMapping::Latent {
+                keys,
+                values,
+                expansion: Expansion { heads, key, value, rank },
+            } => {
+                vec![(keys, vec![heads, rank, key]), (values, vec![heads, value, rank])]
+            }
+        }
+    }
+
+    /// The parameter's values in Hugging Face's layout.
+    pub(super) fn read(&self, gguf: &Gguf, shape: &[usize]) -> Result<Vec<f32>, HubError> {
+        let whole = |tensor: &str| -> Result<Vec<f32>, HubError> {
+            let values = gguf.read(tensor)?;
+            let mapped = gguf.mapped(tensor)?;
+            mapped.release(0..mapped.len());
+            Ok(values)
+        };
+        match self {
+            TensorMapping::Whole { tensor, interleaved_head_dim: None } => whole(tensor),
+            &TensorMapping::Whole { ref tensor, interleaved_head_dim: Some(head_dim) } => {
+                let values = whole(tensor)?;
+                let width = values.len() / shape[0];
+                let row = |row: usize| &values[interleaved_row(row, head_dim) * width..][..width];
+                Ok((0..shape[0]).flat_map(row).copied().collect())
+            }
+            &TensorMapping::Expert { ref tensor, expert, .. } => {
+                let rows = expert_rows(expert, shape);
+                let values = gguf.read_rows(tensor, rows.clone())?;
+                let mapped = gguf.mapped_rows(tensor, rows)?;
+                mapped.release(0..mapped.len());
+                Ok(values)
+            }
+            TensorMapping::Latent { keys, values, expansion } => {
+                Ok(expansion.join(&whole(keys)?, &whole(values)?))
+            }
+        }
+    }
+
+    /// The weight format, if inference can use the tensor without conversion.
+    pub(super) fn weight_format(&self, gguf: &Gguf) -> Option<WeightFormat> {
+        // Unsupported types are refused by the conversion to f32.
+        let format = |tensor: &str| WeightFormat::from_name(&gguf.dtype(tensor)?.to_string());
+        match self {
+            TensorMapping::Whole { tensor, .. } | TensorMapping::Expert { tensor, .. } => {
+                format(tensor)
+            }
+            // Quantisation blocks cannot be transposed.
+            TensorMapping::Latent { keys, values, .. } => format(keys).filter(|keys_format| {
+                keys_format.block().0 == 1 && format(values) == Some(*keys_format)
+            }),
+        }
+    }
+
+    /// The matrix in the file's weight format, if inference can use it.
+    pub(super) fn matrix<'a>(
+        &self,
+        gguf: &'a Gguf,
+        shape: &[usize],
+    ) -> Result<Option<FileMatrix<'a>>, HubError> {
+        let Some(format) = self.weight_format(gguf) else { return Ok(None) };
+        Ok(Some(match self {
+            &TensorMapping::Whole { ref tensor, interleaved_head_dim } => FileMatrix {
+                format,
+                bytes: Bytes::Mapped(gguf.mapped(tensor)?),
+                interleaved_head_dim,
+            },
+            &TensorMapping::Expert { ref tensor, expert, .. } => {
+                let bytes = Bytes::Mapped(gguf.mapped_rows(tensor, expert_rows(expert, shape))?);
+                FileMatrix { format, bytes, interleaved_head_dim: None }
+            }
+            TensorMapping::Latent { keys, values, expansion } => {
+                let (keys, values) = (gguf.mapped(keys)?, gguf.mapped(values)?);
+                let bytes = match format {
+                    WeightFormat::F32 => expansion
+                        .join(keys.as_chunks::<4>().0, values.as_chunks::<4>().0)
+                        .into_flattened(),
+                    _ => expansion
+                        .join(keys.as_chunks::<2>().0, values.as_chunks::<2>().0)
+                        .into_flattened(),
+                };
+                for mapped in [keys, values] {
+                    mapped.release(0..mapped.len());
+                }
+                FileMatrix { format, bytes: Bytes::Gathered(bytes), interleaved_head_dim: None }
+            }
+        }))
+    }
+}
+
+/// Rows of one expert in a tensor `[experts, out, in]`.
+fn expert_rows(expert: usize, shape: &[usize]) -> Range<usize> {
+    expert * shape[0]..(expert + 1) * shape[0]
+}
+
+/// Dimensions of `kv_b_proj`; `key` and `value` are widths per head.
+#[derive(Clone, Copy)]
+pub(super) struct Expansion {
+    heads: usize,
+    key: usize,
+    value: usize,
+    rank: usize,
+}
+
+impl Expansion {
+    /// `[heads · (key + value), rank]` from keys `[heads, rank, key]` and values `[heads, value,
+    /// rank]`.
+    fn join<T: Copy>(self, keys: &[T], values: &[T]) -> Vec<T> {
+        let Expansion { heads, key, value, rank } = self;
+        let mut all = Vec::with_capacity(keys.len() + values.len());
+        for head in 0..heads {
+            let keys = &keys[head * rank * key..][..rank * key];
+            all.extend((0..key).flat_map(|row| (0..rank).map(move |i| keys[i * key + row])));
+            all.extend_from_slice(&values[head * value * rank..][..value * rank]);
+        }
+        all
+    }
+
+    /// The inverse of [`Self::join`]: the keys `[heads, rank, key]`.
+    pub(super) fn keys(self, all: &[f32]) -> Vec<f32> {
+        let Expansion { key, rank, .. } = self;
+        let transposed = |head| {
+            let keys = &self.rows(all, head)[..key * rank];
+            (0..rank).flat_map(move |i| (0..key).map(move |row| keys[row * rank + i]))
+        };
+        (0..self.heads).flat_map(transposed).collect()
+    }
+
+    /// The inverse of [`Self::join`]: the values `[heads, value, rank]`.
+    pub(super) fn values(self, all: &[f32]) -> Vec<f32> {
+        (0..self.heads)
+            .flat_map(|head| &self.rows(all, head)[self.key * self.rank..])
+            .copied()
+            .collect()
+    }
+
+    /// FileMatrix of one head.
+    fn rows(self, all: &[f32], head: usize) -> &[f32] {
+        let size = (self.key + self.value) * self.rank;
+        &all[head * size..][..size]
+    }
+}
+
+/// Layer parts by their name in Hugging Face's files and in GGUF. `post_attention_layernorm` is not
+/// here: it maps to `ffn_norm`, in OLMo-2 to `post_attention_norm`.
+const PARTS: [(&str, &str); 19] = [
+    ("self_attn.q_proj", "attn_q"),
+    ("self_attn.k_proj", "attn_k"),
+    ("self_attn.v_proj", "attn_v"),
+    ("self_attn.o_proj", "attn_output"),
+    ("self_attn.q_norm", "attn_q_norm"),
+    ("self_attn.k_norm", "attn_k_norm"),
+    ("self_attn.q_a_proj", "attn_q_a"),
+    ("self_attn.q_a_layernorm", "attn_q_a_norm"),
+    ("self_attn.q_b_proj", "attn_q_b"),
+    ("self_attn.kv_a_proj_with_mqa", "attn_kv_a_mqa"),
+    ("self_attn.kv_a_layernorm", "attn_kv_a_norm"),
+    ("self_attn.kv_b_proj", "attn_kv_b"),
+    ("input_layernorm", "attn_norm"),
+    ("post_feedforward_layernorm", "post_ffw_norm"),
+    ("router", "ffn_gate_inp"),
+    ("gate", "ffn_gate_inp"),
+    ("gate_proj", "ffn_gate"),
+    ("up_proj", "ffn_up"),
+    ("down_proj", "ffn_down"),
+];
+
+/// The GGUF name of a parameter.
+fn gguf_name(name: &str, architecture: Architecture) -> String {
+    let rest = match name {
+        "model.embed_tokens.weight" => return EMBEDDING.into(),
+        "model.norm.weight" => return "output_norm.weight".into(),
+        "lm_head.weight" => return "output.weight".into(),
+        name => name.strip_prefix("model.layers.").unwrap_or(name),
+    };
+    let (layer, rest) = rest.split_once('.').unwrap_or(("", rest));
+    let (part, kind) = rest.rsplit_once('.').unwrap_or((rest, ""));
+    if kind == "e_score_correction_bias" {
+        return format!("blk.{layer}.exp_probs_b.bias");
+    }
+    // Dense feed-forward layers and experts.
+    let part =
+        ["mlp.", "feed_forward."].iter().find_map(|start| part.strip_prefix(start)).unwrap_or(part);
+    let (part, whose) = match part.split_once('.') {
+        Some(("experts", part)) => (part, "_exps"),
+        Some(("shared_expert" | "shared_experts", part)) => (part, "_shexp"),
+        _ => (part, ""),
+    };
+    let theirs = match (part, architecture) {
+        ("post_attention_layernorm", Architecture::Olmo2) => "post_attention_norm",
+        ("post_attention_layernorm", _) => "ffn_norm",
+        _ => PARTS.iter().find(|(ours, _)| *ours == part).map_or(part, |(_, theirs)| theirs),
+    };
+    format!("blk.{layer}.{theirs}{whose}.{kind}")
+}

@@ -1,0 +1,139 @@
+//! Forecast of a whole run before it starts: operations, time and memory of every phase.
+//!
+//! | file | subject |
+//! |---|---|
+//! | `lengths.rs` | lengths of documents, from which operations follow |
+//! | `plan.rs` | a stage as data: its passes over documents |
+//! | `sample.rs` | a sample of a run's data, encoded as its phases will encode it |
+//! | `memory.rs` | peak memory of a phase |
+
+pub(crate) mod lengths;
+pub mod memory;
+pub(crate) mod plan;
+mod sample;
+
+use crisol_cost::machine::Machine;
+
+pub use self::plan::StageForecast;
+use self::sample::{Forecasted, Sample};
+use crate::PhaseError;
+use crate::recipe::{Phase, Recipe};
+
+/// Forecast of a phase.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PhaseForecast {
+    /// The phase's name.
+    pub name: String,
+    /// Steps of all stages at most: optimizer steps, or rollout steps with their updates.
+    pub steps: f64,
+    /// Its stages, in order.
+    pub stages: Vec<StageForecast>,
+    /// Peak memory of a process that runs this phase only, in bytes.
+    pub memory: f64,
+}
+
+impl PhaseForecast {
+    /// Floating-point operations as reports count them: without measuring.
+    pub fn flops(&self) -> f64 {
+        self.stages.iter().map(|stage| stage.flops).sum()
+    }
+
+    /// Seconds on a calibrated machine.
+    pub fn seconds(&self) -> Option<f64> {
+        self.stages.iter().map(|stage| stage.seconds).sum()
+    }
+}
+
+/// A phase of more steps is taken for a mistake.
+const MAX_STEPS: f64 = 1e6;
+
+/// Refuses a run with a phase of more than a million steps or of more than `memory` bytes.
+pub fn refuse_too_large(phases: &[PhaseForecast], memory: Option<u64>) -> Result<(), PhaseError> {
+    let bytes = |bytes: f64| crisol_report::prefixed(bytes, "B").replace('\u{a0}', " ");
+    for PhaseForecast { name, steps, memory: wanted, .. } in phases {
+        let forecast = match memory.map(|memory| memory as f64) {
+            _ if *steps > MAX_STEPS => {
+                format!(
+                    "phase {name} would take about {steps:.0} steps; more than {MAX_STEPS:.0} are \
+                     most likely a slip"
+                )
+            }
+            Some(memory) if *wanted > memory => {
+                let (wanted, free) = (bytes(*wanted), bytes(memory));
+                format!(
+                    "phase {name} would take about {wanted} of memory, and {free} are free here"
+                )
+            }
+            _ => continue,
+        };
+        return Err(PhaseError::TooLarge { forecast });
+    }
+    Ok(())
+}
+
+/// Forecasts of every phase of a recipe whose defaults are settled ([`Recipe::resolve`]).
+pub fn forecast(
+    recipe: &Recipe,
+    machine: Option<&Machine>,
+    threads: usize,
+) -> Result<Vec<PhaseForecast>, PhaseError> {
+    let config = recipe.model_config()?;
+    let shape = config.cost_shape();
+    let data = recipe.run.data_source();
+    let sample = Sample::new(recipe, &data, config.max_document_len())?;
+    let of = |phase: &Phase| -> Result<PhaseForecast, PhaseError> {
+        let Forecasted { steps, stages } = sample.forecast(&phase.settings, &shape)?;
+        let stage = |(name, work)| StageForecast::new(name, &shape, &work, machine);
+        let memory = memory::memory(&phase.settings, &recipe.run, &config, &data, threads);
+        Ok(PhaseForecast {
+            name: phase.name.clone(),
+            steps,
+            stages: stages.into_iter().map(stage).collect(),
+            memory: memory.total().0,
+        })
+    };
+    recipe.phases.iter().map(of).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn impossible_models_are_refused_before_anything_grows_with_them() {
+        let mut recipe = Recipe::embedded();
+        recipe.run.model.layers = 1_000_000_000;
+        assert!(matches!(forecast(&recipe, None, 1), Err(PhaseError::Model(_))));
+    }
+
+    #[test]
+    fn what_is_too_large_is_refused_with_forecast_and_limit() {
+        let phase =
+            |steps, memory| PhaseForecast { name: "sft".into(), steps, stages: vec![], memory };
+        assert!(refuse_too_large(&[phase(1e6, 1e9)], Some(1 << 30)).is_ok());
+        assert!(refuse_too_large(&[phase(1.0, 1e15)], None).is_ok());
+        let refused = |phases: &[PhaseForecast]| {
+            refuse_too_large(phases, Some(8_000_000_000)).unwrap_err().to_string()
+        };
+        let steps = refused(&[phase(1.0, 1e9), phase(2e6, 1e9)]);
+        assert!(
+            steps.contains("sft would take about 2000000 steps") && steps.contains("--force"),
+            "{steps}"
+        );
+        let memory = refused(&[phase(1.0, 347e9)]);
+        assert!(memory.contains("347 GB") && memory.contains("8 GB are free"), "{memory}");
+    }
+
+    #[test]
+    fn every_phase_of_the_embedded_run_is_forecast() {
+        let recipe = Recipe::embedded();
+        let forecast = forecast(&recipe, None, 2).expect("the embedded data is there");
+        assert_eq!(forecast.len(), recipe.phases.len());
+        for phase in &forecast {
+            assert!(phase.flops() > 1e11 && phase.seconds().is_none(), "{phase:?}");
+        }
+        // Pre-training is most of it.
+        let all: f64 = forecast.iter().map(PhaseForecast::flops).sum();
+        assert!(forecast[0].flops() > 0.25 * all, "{forecast:?}");
+    }
+}

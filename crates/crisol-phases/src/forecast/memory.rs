@@ -1,0 +1,230 @@
+//! What memory a phase takes, before it runs: the engine's sums ([`crisol_cost::engine`]) with the recipe's settings, the
+//! model's shape and the sizes of the data files. Texts are not tokenised for it, so their lengths in tokens are rough.
+
+use crisol_cost::ModelShape;
+use crisol_cost::engine::{EngineLimits, EngineOptions, GenerationBatch, before_updates, training};
+use crisol_cost::memory::Memory;
+use crisol_cost::phases::Phase;
+use crisol_cost::units::Bytes;
+use crisol_engine::{MAX_SAVED_LOGITS, Params, Replicas};
+use crisol_model::{Config, PREFILL_TOKENS, generation_concurrency};
+
+use crate::behaviours::{ANSWER_TOKENS, held_out_files};
+use crate::data::{DataSource, Size};
+use crate::recipe::{RunSettings, Split};
+use crate::settings::{PhaseSettings, ReplaySettings, RolloutSettings};
+use crate::store::MAX_IN_MEMORY;
+
+/// Bytes of English a token, about; more in large vocabularies, fewer in very small ones.
+const BYTES_PER_TOKEN: usize = 3;
+
+/// What follows is as measured on x86-64 Linux with glibc (`docs/cost.md`).
+///
+/// The program without a tokenizer or data.
+pub const PROGRAM: Bytes = Bytes(12.5e6);
+/// What reading text adds to it: tokenizer, templates, threads that tokenise.
+const TEXT: f64 = 8e6;
+/// Bytes for each token of a vocabulary.
+const TOKENIZER: f64 = 1000.0;
+/// For each byte of a data file: its text, records and ids, not all of which are there to the end but whose memory stays.
+const PER_BYTE: f64 = 4.3;
+/// For each record that is more than raw text: fields, roles and flags of their own.
+const PER_RECORD: f64 = 1200.0;
+/// Of files that become tokens as they are read, as much text and as many records are there at a time: two chunks.
+const TEXT_AT_A_TIME: usize = 4 << 20;
+const RECORDS_AT_A_TIME: usize = 2048;
+/// For each example of such a file: its end and its rows, and what a plan of batches keeps.
+const PER_EXAMPLE: usize = 36;
+/// What the tokenizer gives for a token, held for as many texts at a time.
+const PER_ENCODED_TOKEN: usize = 120;
+const TEXTS_AT_A_TIME: usize = 2;
+
+/// Limits of the engine that decide its memory.
+pub fn limits() -> EngineLimits {
+    EngineLimits {
+        replicas: Replicas::count_for,
+        caches_packed_weights: Params::would_cache_packed,
+        max_kept_logits: MAX_SAVED_LOGITS,
+    }
+}
+
+/// Peak memory of a phase on a model of this shape.
+pub fn memory(
+    settings: &PhaseSettings,
+    run: &RunSettings,
+    config: &Config,
+    data: &DataSource,
+    threads: usize,
+) -> Memory {
+    let (phase, options) = engine_options(settings, run, config, data, threads);
+    training(&config.cost_shape(), phase, &options)
+}
+
+/// Peak memory of a phase that may go on without an update: as long as all answers to each prompt earn the same, GRPO has
+/// nothing to train.
+pub fn memory_before_updates(
+    settings: &PhaseSettings,
+    run: &RunSettings,
+    config: &Config,
+    data: &DataSource,
+    threads: usize,
+) -> Option<Memory> {
+    match settings {
+        PhaseSettings::Reason(s) if s.skip_zero_spread && s.cold_start.data.is_empty() => {}
+        _ => return None,
+    }
+    let (phase, options) = engine_options(settings, run, config, data, threads);
+    Some(before_updates(&config.cost_shape(), phase, options.sampling?, &options))
+}
+
+/// How a phase uses the engine.
+fn engine_options(
+    settings: &PhaseSettings,
+    run: &RunSettings,
+    config: &Config,
+    data: &DataSource,
+    threads: usize,
+) -> (Phase, EngineOptions) {
+    let shape = config.cost_shape();
+    let context = config.max_document_len();
+    let files = Files { data, context };
+    let replay = |settings: &ReplaySettings| (files.size(&settings.data), settings.tokens);
+    let supervised = |names: &[String], tokens: usize| {
+        let size = files.size(names);
+        let (document, longest) = (files.tokens(size.mean()), files.tokens(size.longest));
+        // A batch is full when the next document does not fit.
+        let batch = tokens.saturating_sub(document / 2).max(document);
+        Work { phase: Phase::Sft, size, document, longest, batch, replay: <_>::default() }
+    };
+    let pairs = |phase, names: &[String], pairs: usize, replay| {
+        let size = files.size(names);
+        // A prompt with one answer is two thirds of a line or so, and a pair is two of them.
+        let pair = |bytes: usize| 2 * files.tokens(bytes * 2 / 3);
+        let document = pair(size.mean());
+        Work { phase, size, document, longest: pair(size.longest), batch: pairs * document, replay }
+    };
+    let mut sampling = None;
+    let mut rollouts = |phase, names: &[String], rollout: &RolloutSettings, replay| {
+        let size = files.size(names);
+        let answers = rollout.prompts * rollout.group_size;
+        let longest = files.answered(size.longest, rollout.max_new_tokens);
+        let prompt = files.tokens(size.mean());
+        sampling = Some(sequences(answers, rollout.group_size, prompt, longest, threads));
+        let document = files.answered(size.mean(), rollout.max_new_tokens);
+        let batch = answers.div_ceil(rollout.minibatches.max(1)) * document;
+        Work { phase, size, document, longest, batch, replay }
+    };
+    let work = match settings {
+        PhaseSettings::Pretrain(s) => {
+            Work { phase: Phase::Pretrain, ..supervised(&s.data, s.batch_tokens) }
+        }
+        PhaseSettings::Sft(s) => supervised(&s.data, s.batch_tokens),
+        PhaseSettings::Reward(s) => pairs(Phase::Reward, &s.data, s.batch_pairs, <_>::default()),
+        PhaseSettings::Dpo(s) => pairs(Phase::Dpo, &s.data, s.batch_pairs, replay(&s.replay)),
+        PhaseSettings::Ppo(s) => rollouts(Phase::Ppo, &s.data, &s.rollout, replay(&s.replay)),
+        PhaseSettings::Reason(s) => {
+            let cold_start = files.size(&s.cold_start.data);
+            let work = rollouts(Phase::Grpo, &s.data, &s.rollout, replay(&s.replay));
+            Work { size: work.size.with(cold_start), ..work }
+        }
+    };
+    let (replayed, replay_tokens) = work.replay;
+    let longest = work.longest.max(files.tokens(replayed.longest));
+    let batch = work.batch + if replayed.bytes > 0 { replay_tokens } else { 0 };
+    let shard_tokens = longest.max(run.shard_tokens.min(batch));
+    let speaks = work.phase != Phase::Reward && run.evaluate != Split::None;
+    let options = EngineOptions {
+        limits: limits(),
+        threads,
+        shard_tokens,
+        // The last document that does not fit leaves half of its length free.
+        shards: batch
+            .div_ceil(run.shard_tokens.saturating_sub(work.document / 2).max(work.document).max(1)),
+        uneven: true,
+        sampling,
+        measured: speaks.then(|| files.measured(run.evaluate, threads)).flatten(),
+        program: program(&shape, data, work.phase, work.size.with(replayed)),
+    };
+    (work.phase, options)
+}
+
+/// What a phase works on.
+struct Work {
+    phase: Phase,
+    /// Of its data, without what is replayed.
+    size: Size,
+    /// Tokens of a document, or of a pair, on average.
+    document: usize,
+    /// And of the longest.
+    longest: usize,
+    /// Tokens of a batch.
+    batch: usize,
+    /// What is replayed, and tokens of it in each batch.
+    replay: (Size, usize),
+}
+
+/// Data files, as a model with this context sees them.
+struct Files<'a> {
+    data: &'a DataSource,
+    context: usize,
+}
+
+impl Files<'_> {
+    fn size(&self, names: &[String]) -> Size {
+        names.iter().fold(Size::default(), |size, name| size.with(self.data.size(name)))
+    }
+
+    fn tokens(&self, bytes: usize) -> usize {
+        bytes.div_ceil(BYTES_PER_TOKEN).min(self.context)
+    }
+
+    fn answered(&self, bytes: usize, new_tokens: usize) -> usize {
+        (self.tokens(bytes) + new_tokens).min(self.context)
+    }
+
+    /// What the largest of the held-out files makes the model say.
+    fn measured(&self, split: Split, threads: usize) -> Option<GenerationBatch> {
+        let sizes = held_out_files(self.data, split).map(|file| self.data.size(&file));
+        let largest = sizes.max_by_key(|size| size.bytes)?;
+        let longest = self.answered(largest.longest, ANSWER_TOKENS);
+        let prompt = self.tokens(largest.mean());
+        Some(sequences(largest.records, 1, prompt, longest, threads))
+    }
+}
+
+/// So many answers, as many to each prompt as a group has.
+fn sequences(
+    answers: usize,
+    group: usize,
+    prompt: usize,
+    longest: usize,
+    threads: usize,
+) -> GenerationBatch {
+    let (chunks, slots) = generation_concurrency(answers, threads);
+    let prompt_tokens = (slots.div_ceil(group.max(1)) * prompt).min(PREFILL_TOKENS);
+    GenerationBatch { chunks, slots, prompt_tokens, length: longest }
+}
+
+/// The program, what it reads, and the tensor that it copies to save it with its moments.
+fn program(shape: &ModelShape, data: &DataSource, phase: Phase, size: Size) -> Bytes {
+    let held = data.held_bytes();
+    // Prompts that are answered by sampling are all in memory.
+    let whole = matches!(phase, Phase::Grpo | Phase::Ppo);
+    let (bytes, records) = if whole {
+        (size.bytes, size.records)
+    } else {
+        (size.bytes.min(TEXT_AT_A_TIME), size.records.min(RECORDS_AT_A_TIME))
+    };
+    // What is read at a time counts the tokens of as much text; those of the rest are kept, up to a limit.
+    let rest = (size.bytes - bytes) / BYTES_PER_TOKEN;
+    let kept = 4 * rest.min(MAX_IN_MEMORY) + PER_EXAMPLE * (size.records - records);
+    let records = if phase == Phase::Pretrain { 0 } else { records };
+    let encoded = size.longest * TEXTS_AT_A_TIME.min(size.records) / BYTES_PER_TOKEN;
+    let text = TEXT
+        + TOKENIZER * shape.vocab as f64
+        + PER_BYTE * bytes as f64
+        + PER_RECORD * records as f64
+        + (kept + encoded * PER_ENCODED_TOKEN + held) as f64;
+    let largest_tensor = 4.0 * (shape.vocab * shape.hidden) as f64;
+    PROGRAM + Bytes(text + 2.0 * largest_tensor)
+}

@@ -1,0 +1,340 @@
+//! A sample of a run's data, encoded with the model's own tokenizer and chat template as its phases will encode it.
+
+use std::path::Path;
+
+use crisol_cost::ModelShape;
+use crisol_cost::machine::LocalWork;
+use crisol_model::load_text;
+use crisol_text::{Body, Encoded, Message, Record, TextError, TextSetup, Turns, encode_records};
+use crisol_train::derived_seed;
+
+use super::lengths::{Length, Sampled};
+use super::plan::{Shapes, StageData, StagePlan, answers, rollout_updates};
+use crate::data::DataSource;
+use crate::examples::Kind;
+use crate::recipe::{Recipe, Split};
+use crate::settings::{PhaseSettings, ReplaySettings, RolloutSettings};
+use crate::supervised::NextToken;
+use crate::{PhaseError, dpo, grpo, ppo, pretrain, reason, reward, sft};
+
+/// The tokenizer and template of the run's model. A new model's tokenizer is trained on the beginning of its text.
+fn text_of(recipe: &Recipe, data: &DataSource) -> Result<TextSetup, PhaseError> {
+    let mut text = match (recipe.run.base.as_str(), &recipe.phases[0].settings) {
+        ("", PhaseSettings::Pretrain(settings)) => {
+            let files: Vec<String> =
+                settings.data.iter().filter(|file| data.has(file)).cloned().collect();
+            let mut texts = Vec::new();
+            let mut read = 0;
+            for record in data.read(&files) {
+                if let Body::Text { text } = record?.body {
+                    let text = beginning(text, LEARNED_FROM - read);
+                    read += text.len();
+                    texts.push(text);
+                }
+                if read >= LEARNED_FROM {
+                    break;
+                }
+            }
+            pretrain::text_setup(&recipe.run.model, texts.iter())?
+        }
+        (base, _) => load_text(Path::new(base))?.1,
+    };
+    text.set_options(recipe.run.text.encoding());
+    Ok(text)
+}
+
+/// Bytes of text that a new model's tokenizer is trained on for the forecast.
+const LEARNED_FROM: usize = 1 << 20;
+/// About so many records of a file are encoded, drawn at random, and so many bytes of them; smaller files are encoded whole.
+const RECORDS: usize = 1000;
+const BYTES: usize = 1 << 20;
+/// Bytes of a record of raw text that are encoded: all of it is alike.
+const BYTES_OF_RECORD: usize = 1 << 18;
+/// Bytes of a file that are read for the forecast. The rest is taken to be like them.
+const READ: usize = 64 << 20;
+
+/// The text up to so many bytes.
+fn beginning(mut text: String, bytes: usize) -> String {
+    text.truncate(text.floor_char_boundary(bytes));
+    text
+}
+
+/// Bytes of the text of a record.
+fn bytes(record: &Record) -> usize {
+    let said =
+        |messages: &[Message]| messages.iter().map(|message| message.content.len()).sum::<usize>();
+    let turns = |turns: &Turns| match turns {
+        Turns::Plain(text) => text.len(),
+        Turns::Chat(messages) => said(messages),
+    };
+    match &record.body {
+        Body::Text { text } => text.len(),
+        Body::Chat { messages } => said(messages),
+        Body::Completion { prompt, completion } | Body::Rated { prompt, completion, .. } => {
+            turns(prompt) + turns(completion)
+        }
+        Body::Preference { prompt, chosen, rejected } => {
+            turns(prompt) + turns(chosen) + turns(rejected)
+        }
+        Body::Problem { prompt, .. } | Body::Prompt { prompt } => turns(prompt),
+    }
+}
+
+/// A run's data, a sample of which is encoded.
+pub(super) struct Sample<'a> {
+    data: &'a DataSource,
+    evaluate: Split,
+    text: TextSetup,
+    context: usize,
+}
+
+/// Steps of a phase, and the work of each of its stages.
+pub(super) struct Forecasted {
+    pub(super) steps: f64,
+    pub(super) stages: Vec<(&'static str, LocalWork)>,
+}
+
+impl Forecasted {
+    fn one(name: &'static str, steps: f64, work: LocalWork) -> Forecasted {
+        Forecasted { steps, stages: vec![(name, work)] }
+    }
+}
+
+impl<'a> Sample<'a> {
+    pub(super) fn new(
+        recipe: &Recipe,
+        data: &'a DataSource,
+        context: usize,
+    ) -> Result<Sample<'a>, PhaseError> {
+        Ok(Sample { data, evaluate: recipe.run.evaluate, text: text_of(recipe, data)?, context })
+    }
+
+    /// The lengths of what `encode` makes of the records of some files.
+    fn documents<T: Send>(
+        &self,
+        files: &[String],
+        encode: impl Fn(&Record) -> Result<Encoded<T>, TextError> + Sync,
+        length: impl Fn(&T) -> Length,
+    ) -> Result<Sampled, PhaseError> {
+        let (mut drawn, mut counts) = (Vec::new(), Vec::new());
+        // What is missing is an error once it is needed, and a pipe can be read only then.
+        for file in files.iter().filter(|file| self.data.has(file)) {
+            let size = self.data.size(file);
+            let one_of =
+                size.records.div_ceil(RECORDS).max(size.bytes.div_ceil(BYTES)).max(1) as u64;
+            let (first, mut records, mut all, mut encoded) = (drawn.len(), 0_u64, 0, 0);
+            for record in self.data.read(std::slice::from_ref(file)) {
+                let mut record = record?;
+                all += bytes(&record);
+                if records == 0 || derived_seed(0, file, records).is_multiple_of(one_of) {
+                    if let Body::Text { text } = &mut record.body {
+                        *text = beginning(std::mem::take(text), BYTES_OF_RECORD);
+                    }
+                    encoded += bytes(&record);
+                    drawn.push(record);
+                }
+                records += 1;
+                if all >= READ {
+                    break;
+                }
+            }
+            let beyond =
+                if all < READ { 1.0 } else { (size.records as f64 / records as f64).max(1.0) };
+            let count = beyond * all.max(1) as f64 / encoded.max(1) as f64;
+            counts.resize(drawn.len(), if first == drawn.len() { 1.0 } else { count });
+        }
+        let encoded = match encode_records(&drawn, encode) {
+            // Others may be left.
+            Err(TextError::NoExamplesLeft { .. }) => return Ok(Sampled::default()),
+            encoded => encoded?,
+        };
+        let counts = encoded.records.iter().map(|&record| counts[record]);
+        Ok(encoded.examples.iter().map(length).zip(counts).collect())
+    }
+
+    /// Conversations, completions and raw text.
+    fn supervised(&self, files: &[String]) -> Result<Sampled, PhaseError> {
+        self.examples(Kind::Supervised, files)
+    }
+
+    fn examples(&self, kind: Kind, files: &[String]) -> Result<Sampled, PhaseError> {
+        self.documents(files, |record| kind.encode(&self.text, record, self.context), Length::of)
+    }
+
+    /// A supervised stage: its steps, its work, and what it learns from.
+    fn next_token(
+        &self,
+        stage: &NextToken<'_>,
+        shape: &ModelShape,
+        heldout: &[String],
+    ) -> Result<(f64, LocalWork, Sampled), PhaseError> {
+        let documents = self.supervised(stage.data)?;
+        let steps = documents.batches(stage.batch_tokens) * stage.epochs;
+        let data = StageData {
+            all: &documents,
+            trained: &documents.repeated(stage.epochs),
+            heldout: &self.supervised(heldout)?,
+            replay: &Sampled::default(),
+            updates: steps.ceil() as usize,
+        };
+        let work = stage.plan().work(Shapes { policy: shape, scalar: shape }, &data);
+        Ok((steps, work, documents))
+    }
+
+    /// A stage on preference pairs.
+    fn preferences(
+        &self,
+        plan: &StagePlan<'_>,
+        shapes: Shapes<'_>,
+        [data, heldout]: [&[String]; 2],
+        epochs: f64,
+        batch_pairs: usize,
+    ) -> Result<Forecasted, PhaseError> {
+        let pairs = self.examples(Kind::Preference, data)?;
+        let steps = pairs.count() / 2.0 * epochs / batch_pairs as f64;
+        let data = StageData {
+            all: &pairs,
+            trained: &pairs.repeated(epochs),
+            heldout: &self.examples(Kind::Preference, &self.evaluate.files(heldout))?,
+            replay: &self.replay(plan.replay)?,
+            updates: steps as usize,
+        };
+        Ok(Forecasted::one(plan.name, steps, plan.work(shapes, &data)))
+    }
+
+    /// A stage that samples answers to prompts. `learned`: what the model learned to answer from; none: what is replayed.
+    fn rollouts(
+        &self,
+        plan: &StagePlan<'_>,
+        shapes: Shapes<'_>,
+        files: &[String],
+        text: &TextSetup,
+        settings: &RolloutSettings,
+        steps: u64,
+        learned: Option<&Sampled>,
+    ) -> Result<LocalWork, PhaseError> {
+        let length = |prompt: &Vec<u32>| Length { tokens: prompt.len(), rows: 0 };
+        let prompts =
+            self.documents(files, |record| text.rollout_prompt(record, self.context), length)?;
+        let replay = self.replay(plan.replay)?;
+        let answers = answers(settings, steps, prompts.mean_tokens(), learned.unwrap_or(&replay));
+        let data = StageData {
+            all: &answers,
+            trained: &answers,
+            heldout: &(),
+            replay: &replay,
+            updates: rollout_updates(settings, steps) as usize,
+        };
+        Ok(plan.work(shapes, &data))
+    }
+
+    fn replay(&self, settings: Option<&ReplaySettings>) -> Result<Sampled, PhaseError> {
+        settings.map_or(Ok(Sampled::default()), |settings| self.supervised(&settings.data))
+    }
+
+    /// The forecast of a phase.
+    pub(super) fn forecast(
+        &self,
+        settings: &PhaseSettings,
+        shape: &ModelShape,
+    ) -> Result<Forecasted, PhaseError> {
+        let scalar = shape.scalar();
+        let shapes = Shapes { policy: shape, scalar: &scalar };
+        match settings {
+            PhaseSettings::Pretrain(s) => {
+                let (steps, work, _) = self.next_token(&pretrain::stage(s), shape, &s.heldout)?;
+                Ok(Forecasted::one("pretrain", steps, work))
+            }
+            PhaseSettings::Sft(s) => {
+                let (steps, work, _) = self.next_token(&sft::stage("sft", s), shape, &s.heldout)?;
+                Ok(Forecasted::one("sft", steps, work))
+            }
+            PhaseSettings::Reward(s) => {
+                let files = [s.data.as_slice(), &s.heldout];
+                self.preferences(&reward::plan(s), shapes, files, s.epochs, s.batch_pairs)
+            }
+            PhaseSettings::Dpo(s) => {
+                let files = [s.data.as_slice(), &s.heldout];
+                self.preferences(&dpo::plan(s), shapes, files, s.epochs, s.batch_pairs)
+            }
+            PhaseSettings::Reason(s) => {
+                let mut stages = Vec::new();
+                let stage = sft::stage(reason::COLD_START, &s.cold_start);
+                let (cold_steps, cold, learned) =
+                    self.next_token(&stage, shape, &s.cold_start.heldout)?;
+                if !s.cold_start.data.is_empty() {
+                    stages.push((reason::COLD_START, cold));
+                }
+                let mut text = self.text.clone();
+                reason::take_strings_for_messages(self.data, s, &mut text)?;
+                let plan = grpo::plan(s);
+                let learned = Some(&learned);
+                let work =
+                    self.rollouts(&plan, shapes, &s.data, &text, &s.rollout, s.steps, learned)?;
+                stages.push((plan.name, work));
+                Ok(Forecasted { steps: s.steps as f64 + cold_steps, stages })
+            }
+            PhaseSettings::Ppo(s) => {
+                let plan = ppo::plan(s);
+                let work =
+                    self.rollouts(&plan, shapes, &s.data, &self.text, &s.rollout, s.steps, None)?;
+                Ok(Forecasted::one(plan.name, s.steps as f64, work))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crisol_text::{EMBEDDED_TOKENS, Tokenizer};
+
+    use super::super::lengths::Documents;
+    use super::*;
+
+    /// Files whose records are of several kinds by turns, some of them books, and some long and few.
+    #[test]
+    fn a_sample_of_a_large_file_stands_for_all_of_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let chat = |i: usize| {
+            let answer = "one hello ".repeat(if i.is_multiple_of(2) { 2 } else { 3 + i % 60 });
+            let turn =
+                |role: &str, content: &str| serde_json::json!({"role": role, "content": content});
+            serde_json::json!({"messages": [turn("user", "number?"), turn("assistant", &answer)]})
+                .to_string()
+                + "\n"
+        };
+        let texts = |words: usize| {
+            serde_json::json!({"text": "a number hello ".repeat(words)}).to_string() + "\n"
+        };
+        std::fs::write(folder.path().join("chats.jsonl"), (0..9000).map(chat).collect::<String>())
+            .unwrap();
+        std::fs::write(folder.path().join("books.jsonl"), texts(90_000) + &texts(50_000)).unwrap();
+        std::fs::write(folder.path().join("long.jsonl"), texts(800).repeat(300)).unwrap();
+        let tokenizer = Tokenizer::train(["hello a number one"], 280, &EMBEDDED_TOKENS).unwrap();
+        let data = DataSource::open(folder.path().to_str().unwrap());
+        let sample = Sample {
+            data: &data,
+            evaluate: Split::None,
+            text: TextSetup::embedded(tokenizer).unwrap(),
+            context: 256,
+        };
+        let shape = Recipe::embedded().model_config().unwrap().cost_shape();
+        for file in ["chats.jsonl", "books.jsonl", "long.jsonl"] {
+            let files = [file.to_owned()];
+            let records = data.all_records(&files).unwrap();
+            let encode =
+                |record: &Record| Kind::Supervised.encode(&sample.text, record, sample.context);
+            let all: Sampled =
+                encode_records(&records, encode).unwrap().examples.iter().map(Length::of).collect();
+            let some = sample.supervised(&files).unwrap();
+            let close = |a: f64, b: f64| (a / b - 1.0).abs() < 0.03;
+            assert!(close(some.forward(&shape).0, all.forward(&shape).0), "{file}");
+            assert!(
+                close(some.count(), all.count()),
+                "{file}: {} of {}",
+                some.count(),
+                all.count()
+            );
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! What `crisol chat` says first: the model, what it was trained for, and three questions to try.
+
+use std::path::Path;
+
+use crisol_model::Checkpoint;
+use crisol_report::{PhaseReport, PromptReport, Report, prefixed};
+
+use crate::console::{named_rows, say, shell_word};
+
+/// Questions for a model that belongs to no run.
+const GENERAL: [&str; 3] = [
+    "What is the capital of France?",
+    "Anna has 12 apples and buys 7 more. How many does she have?",
+    "Write two sentences about the sea.",
+];
+
+/// Questions that are shown, and the longest of them in characters.
+const QUESTIONS: usize = 3;
+const LONGEST: usize = 200;
+
+/// Says it on standard error. `model` is what the user named, `folder` where it was found.
+pub(super) fn show(model: &Path, folder: &Path, checkpoint: &Checkpoint) {
+    let whole = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
+    let run = Run::of(&whole);
+    let name = model.to_string_lossy();
+    let parameters = prefixed(checkpoint.params.count() as f64, "");
+    let class = checkpoint.model.config().class();
+    let mut rows = vec![("model", format!("{name} ({class}, {parameters} parameters)"))];
+    if let Some(run) = &run {
+        rows.push(("phases", run.path()));
+    }
+    let kind = run.as_ref().map_or("", |run| run.phase().kind.as_str());
+    rows.push(("trained", trained(kind).to_owned()));
+    if kind == "pretrain" {
+        let command = format!("crisol generate {} --prompt \"The sky is\"", shell_word(&name));
+        rows.push(("for text", command));
+    }
+    let own = run.map_or(Vec::new(), |run| questions(&run.report.prompts));
+    let questions = if own.is_empty() { GENERAL.map(String::from).to_vec() } else { own };
+    let names = std::iter::once("try").chain(std::iter::repeat(""));
+    rows.extend(names.zip(questions));
+    rows.push(("help", "/help lists the commands, Ctrl-D leaves".to_owned()));
+    say(named_rows(&rows));
+}
+
+/// A run and the phase whose checkpoint is asked.
+struct Run {
+    report: Report,
+    phase: usize,
+}
+
+impl Run {
+    /// The run that a checkpoint's folder belongs to.
+    fn of(checkpoint: &Path) -> Option<Run> {
+        let report = Report::load(&checkpoint.parent()?.join("report.json")).ok()?;
+        let name = checkpoint.file_name()?.to_str()?;
+        let phase = report.phases.iter().position(|phase| phase.checkpoint == name)?;
+        Some(Run { report, phase })
+    }
+
+    fn phase(&self) -> &PhaseReport {
+        &self.report.phases[self.phase]
+    }
+
+    /// The phases that the model went through.
+    fn path(&self) -> String {
+        let mut names = vec![self.phase().name.as_str()];
+        let mut parent = self.phase().parent.as_deref();
+        // Only earlier phases can be parents, which rules out cycles.
+        for phase in self.report.phases[..self.phase].iter().rev() {
+            if Some(phase.name.as_str()) == parent {
+                names.push(&phase.name);
+                parent = phase.parent.as_deref();
+            }
+        }
+        names.reverse();
+        names.join(" → ")
+    }
+}
+
+/// What a phase trains for.
+fn trained(kind: &str) -> &'static str {
+    match kind {
+        "pretrain" => "on raw text. A base model continues text; it does not chat.",
+        "sft" => "on conversations (SFT). It answers messages.",
+        "reason" => "on problems with verifiable answers (GRPO). It thinks, then answers.",
+        "ppo" => "against a reward model (PPO). It answers messages.",
+        "dpo" => "on preference pairs (DPO). It answers messages.",
+        _ => "elsewhere. Base models continue text; models tuned on conversations answer.",
+    }
+}
+
+/// Prompts of the run's report, one of each kind first: a fact, a problem, a harmful request.
+fn questions(prompts: &[PromptReport]) -> Vec<String> {
+    let rank = |kind: &str| ["fact", "problem", "harmful"].iter().position(|known| *known == kind);
+    let mut asked: Vec<&PromptReport> = prompts
+        .iter()
+        .filter(|prompt| prompt.form == "chat")
+        .filter(|prompt| prompt.prompt.chars().count() <= LONGEST && !prompt.prompt.contains('\n'))
+        .collect();
+    asked.sort_by_key(|prompt| rank(&prompt.kind).unwrap_or(QUESTIONS));
+    let (mut first, mut others) = (Vec::new(), Vec::new());
+    let mut kinds = Vec::new();
+    for prompt in asked {
+        if kinds.contains(&&prompt.kind) {
+            others.push(prompt.prompt.clone());
+        } else {
+            kinds.push(&prompt.kind);
+            first.push(prompt.prompt.clone());
+        }
+    }
+    first.extend(others);
+    first.truncate(QUESTIONS);
+    first
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn prompt(kind: &str, form: &str, text: &str) -> PromptReport {
+        PromptReport {
+            prompt: text.into(),
+            kind: kind.into(),
+            form: form.into(),
+            ..PromptReport::default()
+        }
+    }
+
+    #[test]
+    fn questions_are_of_different_kinds() {
+        let prompts = [
+            prompt("document", "text", "Dear"),
+            prompt("harmful", "chat", "Steal?"),
+            prompt("harmful", "chat", "Lie?"),
+            prompt("problem", "chat", &"9 ".repeat(200)),
+            prompt("fact", "chat", "Where?"),
+            prompt("fact", "chat", "Two\nlines"),
+        ];
+        assert_eq!(questions(&prompts), ["Where?", "Steal?", "Lie?"]);
+        assert!(questions(&prompts[..1]).is_empty());
+    }
+
+    #[test]
+    fn the_path_follows_the_parents() {
+        let phase = |name: &str, parent: Option<&str>| PhaseReport {
+            name: name.into(),
+            parent: parent.map(Into::into),
+            ..PhaseReport::default()
+        };
+        let phases = vec![
+            phase("pretrain", None),
+            phase("sft", Some("pretrain")),
+            phase("reward", Some("sft")),
+            phase("ppo", Some("sft")),
+        ];
+        let report = Report { phases, ..Report::default() };
+        assert_eq!(Run { report, phase: 3 }.path(), "pretrain → sft → ppo");
+    }
+}
