@@ -57,8 +57,8 @@ impl fmt::Display for ThreadSpawnError {
         let ThreadSpawnError { threads, cause } = self;
         write!(
             f,
-            "the operating system refuses to start {threads} threads ({cause}); ask for fewer (--threads 1), or raise its \
-             limits (`ulimit -u`, `ulimit -v`)"
+            "the operating system refuses to start {threads} threads ({cause}); \
+             ask for fewer (--threads 1), or raise its limits (`ulimit -u`, `ulimit -v`)"
         )
     }
 }
@@ -186,8 +186,8 @@ impl Device {
 
     /// Number of tasks to split each of `items` items into: 1 if there are enough items, else more
     /// than there are threads, which balances the load.
-    pub(crate) fn tasks_per_item(&self, pieces: usize) -> usize {
-        if pieces < self.threads() { TASKS_PER_THREAD * self.threads() } else { 1 }
+    pub(crate) fn tasks_per_item(&self, items: usize) -> usize {
+        if items < self.threads() { TASKS_PER_THREAD * self.threads() } else { 1 }
     }
 
     /// Threads that work on an operation of `tasks` tasks.

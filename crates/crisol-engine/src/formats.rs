@@ -10,8 +10,9 @@
 //!                      lane 0 … L-1 of the second:  rows L … 2L-1
 //! ```
 //!
-//! A unit is loaded, shifted and masked for all rows at once. Rows `r` and `r + L` may share a word.
-//! An element is `scale · code + offset`; scale and offset belong to a row's unit or half unit.
+//! A unit is loaded, shifted and masked for all rows at once. Rows `r` and `r + L` may share a
+//! word. An element is `scale · code + offset`; scale and offset belong to a row's unit or half
+//! unit.
 //!
 //! Block layouts in files: `ggml-common.h` and `ggml-quants.c` of ggml.
 
@@ -81,11 +82,14 @@ pub(crate) trait BlockFormat {
 
 /// Evaluates an expression with the [`BlockFormat`] of a [`crate::WeightFormat`].
 macro_rules! with_blocks {
-    ($kind:expr, $blocks:ident => $body:expr) => {
-        with_blocks!(@ $kind, $blocks, $body, F32 F16 Bf16 F8E4M3 Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 Q4K Q5K Q6K)
+    ($format:expr, $blocks:ident => $body:expr) => {
+        with_blocks!(
+            @ $format, $blocks, $body,
+            F32 F16 Bf16 F8E4M3 Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 Q4K Q5K Q6K
+        )
     };
-    (@ $kind:expr, $blocks:ident, $body:expr, $($name:ident)*) => {
-        match $kind {
+    (@ $format:expr, $blocks:ident, $body:expr, $($name:ident)*) => {
+        match $format {
             $($crate::WeightFormat::$name => {
                 type $blocks = $crate::formats::$name;
                 $body

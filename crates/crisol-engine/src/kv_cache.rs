@@ -130,7 +130,8 @@ impl KvCache {
         self.lens[slot] += rows;
     }
 
-    /// Tiled keys `[capacity / TILE, k_dim, TILE]` and values `[capacity, v_dim]` of one slot in one layer.
+    /// Tiled keys `[capacity / TILE, k_dim, TILE]` and values `[capacity, v_dim]` of one slot in
+    /// one layer.
     pub(crate) fn slot(&self, layer: usize, slot: usize) -> (&[f32], &[f32]) {
         let rows = slot * self.capacity..(slot + 1) * self.capacity;
         (

@@ -19,12 +19,13 @@
 //! Backward visits the same blocks and recomputes `P = exp(S - lse)`:
 //!
 //! ```text
-//! dP = dO Vᵀ    dS = P ⊙ (dP - rowsum(dO ⊙ O))    dV += Pᵀ dO    dK += scale · dSᵀ Q    dQ += scale · dS K
+//! dP  = dO Vᵀ         dS  = P ⊙ (dP - rowsum(dO ⊙ O))
+//! dV += Pᵀ dO         dK += scale · dSᵀ Q         dQ += scale · dS K
 //! ```
 //!
 //! Keys and values are packed once per head and document. Decoding one token reads the cache once;
-//! it is bound by memory and has a loop of its own ([`decode`]). The plain twins are `attention` and
-//! `attention_backward` in [`reference`](super::reference).
+//! it is bound by memory bandwidth and has a loop of its own ([`decode`]). The plain twins are
+//! `attention` and `attention_backward` in [`reference`](super::reference).
 
 use std::ops::Range;
 
@@ -43,14 +44,14 @@ const KEYS: usize = 256;
 /// Documents with fewer new rows than this are decoded row by row.
 const PREFILL: usize = 8;
 
-/// Row stride of a block of scores: whole [`LANES`], and an odd number of cache lines, which spreads
-/// a column over the cache's sets.
+/// Row stride of a block of scores: whole [`LANES`], and an odd number of cache lines, to spread a
+/// column over the cache's sets.
 fn row_width(cols: usize) -> usize {
     cols.next_multiple_of(LANES) | LANES
 }
 
-/// Forward over all documents. Writes `out` and `lse`, the log-sum-exp of each row and head. Returns
-/// early, with part of them unwritten, once `stop` is requested.
+/// Forward over all documents. Writes `out` and `lse`, the log-sum-exp of each row and head.
+/// Returns early, with part of them unwritten, once `stop` is requested.
 pub(crate) fn forward(
     q: &[f32],
     k: &[f32],
@@ -340,8 +341,8 @@ vectorised! {
         }
     }
 
-    /// In place, with row stride [`row_width`]: scores become `p = exp(score - lse)`, and `dp` becomes
-    /// `ds = p · (dp - delta)`. `lse` and `delta` have stride `heads`.
+    /// In place, with row stride [`row_width`]: scores become `p = exp(score - lse)`, and `dp`
+    /// becomes `ds = p · (dp - delta)`. `lse` and `delta` have stride `heads`.
     fn softmax_backward<'a, S>(
         p: &'a mut [f32],
         dp: &'a mut [f32],
@@ -352,12 +353,14 @@ vectorised! {
         heads: usize,
     ) {
         let width = row_width(cols);
-        for (row, (p, dp)) in p.chunks_exact_mut(width).zip(dp.chunks_exact_mut(width)).enumerate() {
+        let rows = p.chunks_exact_mut(width).zip(dp.chunks_exact_mut(width));
+        for (row, (p, dp)) in rows.enumerate() {
             let whole = cols.next_multiple_of(LANES);
             let (p, dp) = (&mut p[..whole], &mut dp[..whole]);
             let (lse, delta) = (lse[row * heads], delta[row * heads]);
             mask(p, diagonal.visible(row).min(cols));
-            for (p, dp) in p.as_chunks_mut::<LANES>().0.iter_mut().zip(dp.as_chunks_mut::<LANES>().0) {
+            let (p, dp) = (p.as_chunks_mut::<LANES>().0, dp.as_chunks_mut::<LANES>().0);
+            for (p, dp) in p.iter_mut().zip(dp) {
                 for lane in 0..LANES {
                     p[lane] = exp::<S>(p[lane] - lse);
                     dp[lane] = p[lane] * (dp[lane] - delta);
@@ -488,7 +491,8 @@ vectorised! {
         for (start, tile) in keys.skip(hidden_tiles) {
             for (head, q) in q.chunks_exact(qk_dim).enumerate() {
                 let sums = weighted_sum::<S>(q, &tile[kv_head(head) * qk_dim * TILE..], TILE);
-                scores[head * padded + start..][..TILE].copy_from_slice(&sums.map(|sum| scale * sum));
+                let sums = sums.map(|sum| scale * sum);
+                scores[head * padded + start..][..TILE].copy_from_slice(&sums);
             }
         }
         for scores in scores.chunks_exact_mut(padded).take(out.len() / v_dim) {

@@ -24,7 +24,8 @@ impl Router {
     }
 }
 
-/// Weights of the chosen experts of every row: `chosen` and `weights` are `[rows, k]`, `logits` `[rows, experts]`.
+/// Weights of the chosen experts of every row: `chosen` and `weights` are `[rows, k]`, `logits`
+/// `[rows, experts]`.
 pub(crate) fn route(
     router: Router,
     logits: &[f32],

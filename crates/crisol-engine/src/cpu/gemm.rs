@@ -60,8 +60,8 @@ const UNROLL: usize = 4;
 /// Multiply-adds below which a second thread does not pay: about ten microseconds.
 const MIN_PARALLEL_MACS: usize = if cfg!(miri) { 1 << 10 } else { 1 << 20 };
 
-/// [`gemm`] in `tasks` tasks. Each computes whole rows of `dst`, or whole panels of a single row, so
-/// the number of tasks changes no bit.
+/// [`gemm`] in `tasks` tasks. Each computes whole rows of `dst`, or whole panels of a single row,
+/// so the number of tasks changes no bit.
 pub(crate) fn parallel_gemm(
     tasks: usize,
     dst: MatMut<'_>,
@@ -93,8 +93,8 @@ pub(crate) fn parallel_gemm(
     );
 }
 
-/// `dst = factor · a · b`, or `dst += factor · a · b` if `accumulate`. Shapes `[m, k]`, `[k, n]` and
-/// `[m, n]`; `a` is row-major or column-major.
+/// `dst = factor · a · b`, or `dst += factor · a · b` if `accumulate`. Shapes `[m, k]`, `[k, n]`
+/// and `[m, n]`; `a` is row-major or column-major.
 pub(crate) fn gemm(
     dst: MatMut<'_>,
     accumulate: bool,
@@ -198,7 +198,8 @@ impl Gemm<'_> {
         LeftPanel { data: scratch, row_stride: 1, col_stride: MR, tile_stride }
     }
 
-    /// Computes the rows `block` of `C` over the inner range `depth`; `left` starts at the first row.
+    /// Computes the rows `block` of `C` over the inner range `depth`; `left` starts at the first
+    /// row.
     #[inline(always)]
     fn row_block<S: Simd, const MR: usize>(
         &mut self,
@@ -413,8 +414,8 @@ fn prefetch(number: &f32) {
     let _ = number;
 }
 
-/// Floating-point operations per second of `[rows, inner] · [inner, cols]` on one thread, measured for
-/// `duration`.
+/// Floating-point operations per second of `[rows, inner] · [inner, cols]` on one thread, measured
+/// for `duration`.
 pub(crate) fn gemm_rate(rows: usize, inner: usize, cols: usize, duration: Duration) -> f64 {
     let (a, b, mut c) =
         (vec![1.0; rows * inner], vec![1.0; packed_len(inner, cols)], vec![0.0; rows * cols]);

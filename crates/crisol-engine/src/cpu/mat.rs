@@ -159,9 +159,9 @@ impl<'a> MatMut<'a> {
             row < self.rows && columns.start <= columns.end && columns.end <= self.cols,
             "row {row}, columns {columns:?}"
         );
-        // SAFETY: element `(row, column)` is at `row · row_stride + column`, within the borrowed slice
-        // for `row < rows` and `column < cols`: checked by `strided`, kept by every split. No other
-        // `MatMut` owns it.
+        // SAFETY: element `(row, column)` is at `row · row_stride + column`, within the borrowed
+        // slice for `row < rows` and `column < cols`: checked by `strided`, kept by every split. No
+        // other `MatMut` owns it.
         #[allow(unsafe_code)]
         unsafe {
             std::slice::from_raw_parts_mut(

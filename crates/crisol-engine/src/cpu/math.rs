@@ -149,8 +149,8 @@ vectorised! {
         }
     }
 
-    /// `weights = e^(scale · (logits - largest))`; returns the largest logit and the sum of weights.
-    /// The sum is not finite if a logit is NaN or infinite, or all are.
+    /// `weights = e^(scale · (logits - largest))`; returns the largest logit and the sum of
+    /// weights. The sum is not finite if a logit is NaN or infinite, or all are.
     pub(crate) fn softmax_weights<'a, S>(
         logits: &'a [f32],
         scale: f32,

@@ -1,9 +1,9 @@
 //! The operations on the CPU. This file dispatches; each kernel has a file of its own.
 //!
 //! Kernels are loops over slices, vectorised by the compiler once per instruction set ([`math`]),
-//! around the GEMM of [`gemm`]. With enough shards each thread works on its own. With fewer, threads
-//! share a shard's GEMMs ([`gemm::parallel_gemm`]) and heads ([`parallel_attention`]); the rest of a
-//! shard, about 1 % of the work, runs on one thread.
+//! around the GEMM of [`gemm`]. With enough shards each thread works on its own. With fewer,
+//! threads share a shard's GEMMs ([`gemm::parallel_gemm`]) and heads ([`parallel_attention`]); the
+//! rest of a shard, about 1 % of the work, runs on one thread.
 //!
 //! The definition of every operation as plain loops is in `reference.rs`, which the tests compare
 //! with.
@@ -508,7 +508,8 @@ pub(crate) fn per_head_matmul(
     let heads = out_dim / group;
     let (from, to) = (stride / heads, y.len() / n.max(1) / heads);
     let quantised = params.quantised(weight);
-    // Rows of a packed operand are the inner dimension and can be cut anywhere, columns at panels only.
+    // Rows of a packed operand are the inner dimension and can be cut anywhere, columns at panels
+    // only.
     let cached =
         (!transposed && quantised.is_none()).then(|| params.packed(weight, Orientation::Normal));
     let mut dequantised = floats.take(if quantised.is_some() { rows.len() * in_dim } else { 0 });

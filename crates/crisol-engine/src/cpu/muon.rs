@@ -13,7 +13,8 @@ const MOMENTUM: f32 = 0.95;
 const NEWTON_SCHULZ_STEPS: usize = 5;
 const QUINTIC: [f32; 3] = [3.4445, -4.775, 2.0315];
 /// RMS of an update, that of AdamW, so both take the same learning rates: an orthogonal matrix is
-/// scaled by this times the root of its longer side (Liu et al. 2025, arXiv:2502.16982, section 2.2).
+/// scaled by this times the root of its longer side (Liu et al. 2025, arXiv:2502.16982, section
+/// 2.2).
 const UPDATE_RMS: f32 = 0.2;
 
 /// Writes the direction of a step, which is subtracted times the learning rate, from gradient `g`
@@ -86,8 +87,8 @@ enum Structure {
     Symmetric,
 }
 
-/// [`gemm`] where `dst` and `a · b` are symmetric: blocks on and above the diagonal are computed and
-/// mirrored. The bits are those of the full GEMM.
+/// [`gemm`] where `dst` and `a · b` are symmetric: blocks on and above the diagonal are computed
+/// and mirrored. The bits are those of the full GEMM.
 fn symmetric_gemm(
     dst: &mut [f32],
     accumulate: bool,

@@ -1,7 +1,8 @@
 //! Attention on several threads: a task is one key/value head of one document with its query heads.
 //!
-//! A task's columns are gathered from the rows of all heads, run through [`attention`] with a single
-//! key/value head, and scattered back. The operations are those of one thread, so the bits are, too.
+//! A task's columns are gathered from the rows of all heads, run through [`attention`] with a
+//! single key/value head, and scattered back. The operations are those of one thread, so the bits
+//! are, too.
 
 use std::ops::Range;
 

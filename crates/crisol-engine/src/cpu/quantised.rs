@@ -4,6 +4,7 @@
 //! computed as `scale · Σ code · x`. Many rows: parts of the matrix are dequantised into the panels
 //! of [`super::packed`] and used from cache ([`super::weights`]).
 
+use std::marker::PhantomData;
 use std::ops::Range;
 
 use pulp::Simd;
@@ -51,7 +52,7 @@ impl<'a> QuantisedView<'a> {
 
     /// Dequantises into panels, as [`super::packed::pack`] writes them.
     pub(crate) fn pack(self, panels: &mut [f32]) {
-        assert_eq!(panels.len(), packed_len(self.row_count(), self.len), "room for panels");
+        assert_eq!(panels.len(), packed_len(self.row_count(), self.len), "panels of the matrix");
         let panel = (self.row_count() * panel_width()).max(1);
         for (tile, panel) in self.matrix.tiles(self.first).zip(panels.chunks_exact_mut(panel)) {
             dequantise_tile(self.matrix, tile, panel);
@@ -116,7 +117,7 @@ fn gemm_in_tasks<F: BlockFormat>(
             factor,
             left,
             right,
-            blocks: std::marker::PhantomData,
+            blocks: PhantomData,
         });
         return;
     }
@@ -132,7 +133,7 @@ struct QuantisedGemm<'a, F> {
     factor: f32,
     left: PaddedLeft<'a>,
     right: QuantisedView<'a>,
-    blocks: std::marker::PhantomData<F>,
+    blocks: PhantomData<F>,
 }
 
 impl<F: BlockFormat> pulp::WithSimd for QuantisedGemm<'_, F> {
@@ -273,7 +274,7 @@ fn accumulate_scaled<F: BlockFormat, S: Simd, const N: usize>(
 struct Dequantise<'a, F> {
     tile: &'a [u32],
     panel: &'a mut [f32],
-    blocks: std::marker::PhantomData<F>,
+    blocks: PhantomData<F>,
 }
 
 impl<F: BlockFormat> pulp::WithSimd for Dequantise<'_, F> {
@@ -322,7 +323,7 @@ fn dequantise_half<F: BlockFormat, S: Simd, const HALF: usize>(
 
 fn dequantise_tile(matrix: &QuantisedMatrix, tile: &[u32], panel: &mut [f32]) {
     with_blocks!(matrix.format, F => {
-        pulp::Arch::new().dispatch(Dequantise::<F> { tile, panel, blocks: std::marker::PhantomData });
+        pulp::Arch::new().dispatch(Dequantise::<F> { tile, panel, blocks: PhantomData });
     });
 }
 

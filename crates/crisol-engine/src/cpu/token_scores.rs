@@ -60,14 +60,14 @@ enum LogitBlocks<'a> {
 }
 
 impl<'a> LogitBlocks<'a> {
-    fn new(kept: &'a mut [f32], rows: usize, vocab: usize, floats: &mut Pool<f32>) -> Self {
-        if kept.is_empty() {
+    fn new(saved_logits: &'a mut [f32], rows: usize, vocab: usize, floats: &mut Pool<f32>) -> Self {
+        if saved_logits.is_empty() {
             return LogitBlocks::Scratch(
                 floats.take(BLOCK_ROWS.min(rows) * VOCAB_CHUNK.min(vocab)),
             );
         }
-        assert_eq!(kept.len(), rows * vocab, "room for all logits");
-        LogitBlocks::Saved(kept)
+        assert_eq!(saved_logits.len(), rows * vocab, "one logit per row and token");
+        LogitBlocks::Saved(saved_logits)
     }
 
     /// The next block, of `len` logits.
@@ -87,8 +87,8 @@ impl<'a> LogitBlocks<'a> {
     }
 }
 
-/// Log-probability of each row's target, entropy if requested, and log-sum-exp of the scaled logits.
-/// `head` is `[dim, vocab]`. Returns early once `stop` is requested.
+/// Log-probability of each row's target, entropy if requested, and log-sum-exp of the scaled
+/// logits. `head` is `[dim, vocab]`. Returns early once `stop` is requested.
 pub(crate) fn forward(
     x: &[f32],
     head: Weight<'_>,
@@ -338,7 +338,7 @@ mod tests {
             let targets: Vec<u32> = (0..rows).map(|row| (row * 31 % vocab) as u32).collect();
             let seed: Vec<f32> = (0..rows).map(number).collect();
             for with_entropy in [false, true] {
-                let run = |kept: usize| {
+                let run = |saved_logits: usize| {
                     let weights = Mat::new(&weights, vocab, dim);
                     let [mut head, mut transposed] = [(vocab, dim), (dim, vocab)]
                         .map(|(rows, cols)| vec![0.0; packed_len(rows, cols)]);
@@ -350,13 +350,13 @@ mod tests {
                     );
                     let [head, transposed] = [head, transposed].map(Weight::Cached);
                     let mut floats = Pool::default();
-                    let mut kept = vec![0.0; kept];
+                    let mut saved_logits = vec![0.0; saved_logits];
                     let [mut logp, mut entropy, mut lse] = [(); 3].map(|()| vec![0.0; rows]);
                     let scores = Outputs {
                         logp: &mut logp,
                         entropy: &mut entropy,
                         lse: &mut lse,
-                        saved_logits: &mut kept,
+                        saved_logits: &mut saved_logits,
                         with_entropy,
                     };
                     let stop = Interrupt::default();
@@ -365,7 +365,7 @@ mod tests {
                     let saved = Saved {
                         x: &x,
                         head,
-                        transposed_head: kept.is_empty().then_some(transposed),
+                        transposed_head: saved_logits.is_empty().then_some(transposed),
                         targets: &targets,
                         scale: 0.7,
                         lse: &lse,
@@ -375,7 +375,7 @@ mod tests {
                     let (dx_of, dhead_of) = (&mut dx, &mut dhead);
                     backward(
                         &saved,
-                        &mut kept,
+                        &mut saved_logits,
                         &seed,
                         dentropy,
                         dx_of,

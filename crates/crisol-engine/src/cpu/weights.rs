@@ -2,7 +2,7 @@
 //!
 //! | operand | when | cost |
 //! |---|---|---|
-//! | [`Weight::Cached`] | small models; few rows | the packed copy takes as much memory as the weight |
+//! | [`Weight::Cached`] | small models; few rows | as much memory again as the weight |
 //! | [`Weight::OnTheFly`] | many rows; quantised weights | packs or dequantises for every GEMM |
 //!
 //! On the fly, columns are packed part by part. All rows use a part while it is in the L2 cache, so

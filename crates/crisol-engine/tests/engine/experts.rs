@@ -1,4 +1,4 @@
-//! Values and gradients of the operations that mixtures of experts and multi-head latent attention are made of.
+//! Values and gradients of the operations of mixtures of experts and multi-head latent attention.
 
 use crisol_engine::{Device, Experts, HeadSlice, Router, Tape, Workspace};
 
@@ -47,7 +47,7 @@ fn columns_of_heads_own_and_shared() {
                 };
                 let (x, y) = (input(tape, "a"), input(tape, "b"));
                 let (x, y) = (part(x, heads, a), part(y, b_heads, b));
-                // A value that is used twice adds both gradients up.
+                // The gradients of both uses add up.
                 vec![
                     tape.concat_heads(heads, [Some(x), Some(y)]),
                     tape.concat_heads(heads, [Some(x), None]),
@@ -86,7 +86,7 @@ fn weights_of_chosen_experts() {
     }
 }
 
-/// Experts with no, one and many rows; many is above and below what is packed for the product.
+/// Experts with no, one and many rows, below and above the rows that are packed for.
 #[test]
 fn rows_of_experts() {
     for (counts, i, o) in [(vec![3, 0, 1, 5], 7, 11), (vec![0, 150, 2], 20, 9), (vec![0, 0], 3, 4)]
@@ -115,7 +115,7 @@ fn rows_of_experts() {
     }
 }
 
-/// A row that goes to several experts, is scaled there, and comes back as a sum.
+/// A row is sent to several experts, scaled, and summed.
 #[test]
 fn rows_scaled_and_summed() {
     for seed in 0..6 {

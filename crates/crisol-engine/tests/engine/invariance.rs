@@ -1,4 +1,4 @@
-//! What must not change a result: caching, packing, the number of threads, the history of a workspace.
+//! What must not change a result: caching, packing, threads, the history of a workspace.
 
 use std::convert::Infallible;
 
@@ -10,7 +10,7 @@ use crate::harness::{Random, id, offsets};
 use crate::reference::log_softmax;
 use crate::transformer::{Cached, VOCAB, forward, new_cache, new_params};
 
-/// Log-probs of the documents' own next tokens (that of the last is the first), by the training path.
+/// Log-probabilities of `targets` by the training path.
 fn training_logps(
     params: &Params,
     workspace: &mut Workspace,
@@ -79,7 +79,7 @@ fn training_prefill_and_decode_give_the_same_log_probs() {
         close(&decoded, &expected, 1e-5);
     }
 
-    // A prompt that was prefilled once and copied goes on like the original.
+    // A copied prompt continues like the original.
     let mut cache = new_cache(&device, 2, 90);
     run(&mut cache, &[0], &all[48..98], &[0, 50]);
     cache.copy_slot(0, 1);
@@ -118,7 +118,7 @@ fn packed_documents_equal_documents_one_by_one() {
     }
 }
 
-/// Parameters, losses and norms after a few steps of many shards, as bits.
+/// Bits of parameters, losses and norms after a few steps of many shards.
 fn train(threads: usize) -> (Vec<u32>, Vec<u64>) {
     let device = Device::cpu(Some(threads));
     let mut params = new_params(&device);
@@ -168,7 +168,7 @@ fn any_number_of_threads_gives_the_same_bits() {
     }
 }
 
-/// More shards than replicas, added up in two calls, equal one call over all of them.
+/// More shards than replicas: the sum equals a loop over all shards.
 #[test]
 fn replicas_equal_a_plain_loop_over_shards() {
     let device = Device::cpu(Some(2));

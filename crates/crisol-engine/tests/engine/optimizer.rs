@@ -22,7 +22,7 @@ const CONFIG: OptimizerConfig = OptimizerConfig {
     max_grad_norm: None,
 };
 
-/// Gradients with the given numbers: those of a linear function of the parameters' rows.
+/// Gradients with the given values: those of a linear function of the parameters' rows.
 fn grads(params: &Params, numbers: &mut impl FnMut() -> f32) -> Grads {
     let mut grads = Grads::zeros_like(params);
     let mut workspace = Workspace::new(params.device());
@@ -96,7 +96,7 @@ fn equals_the_definition() {
     }
 }
 
-/// A table and a matrix that start from zeros, so that nothing decays in the first step.
+/// A table and a matrix start from zeros, so that nothing decays in the first step.
 #[test]
 fn only_tables_take_the_factor_of_tables() {
     let device = Device::cpu(Some(1));
@@ -117,7 +117,7 @@ fn only_tables_take_the_factor_of_tables() {
             ["a", "c"].map(|name| params.read(params.id(name).expect("a parameter of the test")))
         };
         let ([table, hidden], [fast_table, same_hidden]) = (moved(1.0), moved(8.0));
-        // A factor of two's powers is exact.
+        // A power of two scales exactly.
         assert_eq!(fast_table, table.iter().map(|x| 8.0 * x).collect::<Vec<_>>());
         assert_eq!(same_hidden, hidden);
         assert!(table.iter().chain(&hidden).all(|x| *x != 0.0));
@@ -193,7 +193,7 @@ fn muon_direction(m: &[f64], g: &[f64], rows: usize, cols: usize) -> Vec<f64> {
     x.map(|x| x * scale).data
 }
 
-/// Tall and wide matrices by Muon, vectors by AdamW; every direction has singular values near one.
+/// Tall and wide matrices by Muon, vectors by AdamW; singular values come close to one.
 #[test]
 fn muon_equals_the_definition() {
     const SPECS: [(&str, &[usize]); 3] = [("a", &[11, 40]), ("b", &[5]), ("c", &[37, 19])];
@@ -202,6 +202,7 @@ fn muon_equals_the_definition() {
     let mut params = params(&device, &SPECS, 1.0, 5);
     let mut optimizer = Optimizer::new(&params);
     let mut random = Random::new(1);
+    let mut matrices = 0;
     let mut momenta: Vec<Vec<f64>> =
         params.ids().map(|id| vec![0.0; params.read(id).len()]).collect();
     for _ in 0..3 {
@@ -215,9 +216,10 @@ fn muon_equals_the_definition() {
             }
             let g: Vec<f64> =
                 grads.read(id).iter().map(|&g| f64::from(g) / (norm + 1e-6)).collect();
+            matrices += 1;
             let (rows, cols) = (spec.shape[0], spec.shape[1]);
             let direction = muon_direction(momentum, &g, rows, cols);
-            // The energy of a matrix with singular values within (0.6, 1.3).
+            // The energy of a matrix with singular values in (0.6, 1.3).
             let energy =
                 direction.iter().map(|d| d * d).sum::<f64>() / (0.04 * rows.max(cols) as f64);
             let rank = rows.min(cols) as f64;
@@ -237,6 +239,7 @@ fn muon_equals_the_definition() {
             }
         }
     }
+    assert_eq!(matrices, 2 * 3, "two matrices in three steps");
 }
 
 #[test]

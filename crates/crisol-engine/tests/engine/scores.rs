@@ -5,7 +5,7 @@ use crisol_engine::{Device, Grads, Tape, Workspace};
 use crate::harness::{Random, check, id, input, params};
 use crate::reference;
 
-/// Which outputs get a gradient.
+/// The outputs that get a gradient.
 #[derive(Clone, Copy, PartialEq)]
 enum Seeded {
     LogProbs,
@@ -59,7 +59,7 @@ fn over_several_blocks_and_chunks() {
     }
 }
 
-/// Logits of hundreds: entropies near zero, and every chunk may bring a new maximum.
+/// Logits in the hundreds: entropies near zero, and any chunk may have a new maximum.
 #[test]
 fn of_large_logits() {
     check_scores(20, 30, 1300, 1.5, 3.0, Seeded::Both);

@@ -1,5 +1,5 @@
-//! A small transformer from the engine's operations (two layers, grouped queries, per-head norms, tied head), and
-//! its plain twin.
+//! A small transformer from the engine's operations (two layers, grouped queries, per-head norms,
+//! tied head), and its plain reference.
 
 use crisol_engine::{Attention, Device, KvCache, Params, Rope, RopeStyle, Tape, Var};
 
@@ -61,7 +61,7 @@ pub(crate) fn new_cache(device: &Device, slots: usize, capacity: usize) -> KvCac
     KvCache::new(device, LAYERS, 2 * HEAD_DIM, 2 * HEAD_DIM, slots, capacity)
 }
 
-/// Final hidden states of documents, or of their next tokens if there is a cache.
+/// Final hidden states of documents, or of their next tokens with a cache.
 pub(crate) fn forward(
     tape: &mut Tape<'_>,
     ids: &[u32],
