@@ -49,7 +49,7 @@ unsafe impl GlobalAlloc for CountingAllocator {
 const DIM: usize = 24;
 const SHAPE: Attention = Attention { heads: 4, kv_heads: 2, qk_dim: 6, v_dim: 6, scale: 0.4 };
 
-/// One layer with every operation.
+/// One dense layer.
 struct Layer {
     params: Params,
     rope: Rope,

@@ -41,7 +41,7 @@ fn the_form_is_one_closed_thought_and_then_an_answer() {
 }
 
 #[test]
-fn form_and_correctness_are_judged_apart() {
+fn format_and_correctness_are_separate() {
     assert_eq!(verify("<think>2 + 2</think>4", "4"), Verdict { format: true, correct: true });
     assert_eq!(verify("<think>2 + 2</think>5", "4"), Verdict { format: true, correct: false });
     assert_eq!(verify("The answer is 4", "4"), Verdict { format: false, correct: true });

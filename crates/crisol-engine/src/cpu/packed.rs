@@ -24,7 +24,7 @@ pub(super) const MAX_NR: usize = 32;
 /// Scalars below which packing on a second thread costs more than it saves.
 const MIN_PARALLEL_SCALARS: usize = if cfg!(miri) { 1 << 6 } else { 1 << 16 };
 
-/// `NR`: columns of a panel on this machine, 8 (SSE, NEON), 16 (AVX2) or 32 (AVX-512).
+/// `NR`: columns of a panel, two vector registers: 32 with AVX-512, 16 with AVX2, 8 with NEON.
 pub(crate) fn panel_width() -> usize {
     struct Width;
     impl pulp::WithSimd for Width {
