@@ -88,7 +88,7 @@ fn with_a_head_that_is_the_embedding() {
 }
 
 #[test]
-fn entropies_that_were_not_asked_for_are_zero_and_change_nothing() {
+fn entropies_that_were_not_requested_are_zero_and_change_nothing() {
     let device = Device::cpu(Some(1));
     let params = params(&device, &[("x", &[9, 5]), ("head", &[700, 5])], 1.0, 0);
     let mut workspace = Workspace::new(&device);
@@ -107,8 +107,8 @@ fn entropies_that_were_not_asked_for_are_zero_and_change_nothing() {
 }
 
 #[test]
-#[should_panic(expected = "not asked for")]
-fn a_gradient_of_an_entropy_that_was_not_asked_for_panics() {
+#[should_panic(expected = "not requested")]
+fn a_gradient_of_an_entropy_that_was_not_requested_panics() {
     let device = Device::cpu(Some(1));
     let params = params(&device, &[("x", &[1, 5]), ("head", &[7, 5])], 1.0, 0);
     let mut workspace = Workspace::new(&device);
