@@ -1,4 +1,4 @@
-//! Where memory and threads live.
+//! The device: its threads, its workspaces and its profile.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,43 +10,42 @@ use crate::cpu::math::sum;
 use crate::profile::{Profile, Profiled};
 use crate::{Interrupt, Workspace, parallel};
 
-/// Tasks for each thread that an operation is cut into.
+/// Tasks per thread that an operation is split into.
 const TASKS_PER_THREAD: usize = 2;
 
-/// Numbers that all threads together read to measure how fast memory is: 1 GiB, more than caches hold.
+/// Floats read to measure the memory bandwidth: 1 GiB, more than any cache.
 const BANDWIDTH_FLOATS: usize = 256 << 20;
 
-/// Fruitless polls for work, some microseconds, before a thread that stays awake offers its core to others.
+/// Unsuccessful polls for work, a few microseconds, before a helper yields its core.
 const SPIN_POLLS: usize = 1000;
-/// Fruitless polls, some milliseconds, before it sleeps between polls: the piece of work waits for something else than the
-/// processor, such as a reader of what it writes.
+/// Unsuccessful polls, a few milliseconds, before a helper sleeps between polls: the caller waits
+/// for something other than the processor.
 const YIELD_POLLS: usize = 20_000;
-/// How long it sleeps between polls.
+/// Sleep between polls.
 const POLL_INTERVAL: Duration = Duration::from_millis(1);
 
-/// A device is a value that is passed around, not a type parameter that leaks into models and phases.
+/// The device of parameters and operations: a value, not a type parameter of models and phases.
 /// Cloning is cheap and gives the same device.
 #[derive(Clone, Debug)]
 pub enum Device {
-    /// The processor, with a thread pool of its own.
+    /// The CPU, with a thread pool of its own.
     Cpu(Arc<Cpu>),
 }
 
-/// State of the CPU device: its threads and the workspaces they take turns to use.
+/// State of the CPU device.
 #[derive(Debug)]
 pub struct Cpu {
-    /// `None` where everything runs on the calling thread.
+    /// `None`: everything runs on the calling thread.
     pool: Option<rayon::ThreadPool>,
-    /// One per piece of work that runs at the same time, so at most one per thread.
+    /// At most one per thread.
     idle_workspaces: Mutex<Vec<Workspace>>,
-    /// The same for parts of one operation. They need little, and a workspace keeps what it has grown to: if they shared the others,
-    /// one more than pieces of work would come to have room for a whole piece.
+    /// A separate pool, so that tasks within an operation do not pin an extra full-size workspace.
     idle_task_workspaces: Mutex<Vec<Workspace>>,
     pub(crate) profile: Profile,
     interrupt: Interrupt,
 }
 
-/// The operating system has no threads to give.
+/// The operating system refused to start threads.
 #[derive(Clone, Debug)]
 pub struct ThreadSpawnError {
     threads: usize,
@@ -58,8 +57,8 @@ impl fmt::Display for ThreadSpawnError {
         let ThreadSpawnError { threads, cause } = self;
         write!(
             f,
-            "the operating system refuses to start {threads} threads ({cause}); ask for fewer (--threads 1), or raise its \
-             limits (`ulimit -u`, `ulimit -v`)"
+            "the operating system refuses to start {threads} threads ({cause}); \
+             ask for fewer (--threads 1), or raise its limits (`ulimit -u`, `ulimit -v`)"
         )
     }
 }
@@ -74,12 +73,12 @@ impl Device {
     /// The CPU with `threads` threads (`None`: one per available core).
     ///
     /// # Panics
-    /// Where the operating system refuses threads; [`Device::start_cpu`] says so instead.
+    /// If the operating system refuses threads; [`Device::start_cpu`] returns the error.
     pub fn cpu(threads: Option<usize>) -> Device {
         Device::start_cpu(threads).expect("the operating system has threads for the device")
     }
 
-    /// As [`Device::cpu`]; an error where the operating system refuses threads.
+    /// As [`Device::cpu`]. Fails if the operating system refuses threads.
     pub fn start_cpu(threads: Option<usize>) -> Result<Device, ThreadSpawnError> {
         let threads = threads.unwrap_or_else(available_threads);
         let pool = (threads > 1).then(|| {
@@ -98,8 +97,8 @@ impl Device {
         })))
     }
 
-    /// The request to stop what the device computes. After one, losses, gradients and hidden states of work that was under way are
-    /// unspecified, so whoever asked for them polls at it too.
+    /// The flag that stops this device's computations. Once it is set, results of running work are
+    /// unspecified; check it before using them.
     pub fn interrupt(&self) -> &Interrupt {
         let Device::Cpu(cpu) = self;
         &cpu.interrupt
@@ -111,8 +110,9 @@ impl Device {
         cpu.pool.as_ref().map_or(1, rayon::ThreadPool::current_num_threads)
     }
 
-    /// Runs `f(i, workspace)` for every `i` in `0..n` in parallel and returns the results in order.
-    /// For inference and evaluation: each call is one fixed piece of work. If there are fewer than threads, threads share it.
+    /// Runs `f(i, workspace)` for every `i` in `0..n` in parallel and returns the results in order,
+    /// for inference and evaluation. If `n` is less than the number of threads, threads share each
+    /// call.
     pub fn map<T: Send>(&self, n: usize, f: impl Fn(usize, &mut Workspace) -> T + Sync) -> Vec<T> {
         let mut results: Vec<Option<T>> = (0..n).map(|_| None).collect();
         let tasks = self.tasks_per_item(n);
@@ -122,8 +122,8 @@ impl Device {
         results.into_iter().map(|result| result.expect("every item was run")).collect()
     }
 
-    /// Runs one piece of work, which all threads share. The others stay awake for its operations, most of which take less time than
-    /// waking a thread.
+    /// Runs `f` with its operations shared by all threads. The others poll for tasks meanwhile:
+    /// most operations take less time than waking a thread.
     pub fn run<T: Send>(&self, f: impl FnOnce(&mut Workspace) -> T + Send) -> T {
         let tasks = self.tasks_per_item(1);
         self.install(|parallel| {
@@ -134,7 +134,7 @@ impl Device {
                 (rayon::current_thread_index(), HelperLoop(AtomicBool::new(true)));
             rayon::scope(|scope| {
                 scope.spawn_broadcast(|_, context| {
-                    // The caller may come here while it waits for another thread.
+                    // The caller may run this while it waits for another thread.
                     if Some(context.index()) != caller {
                         awake.help();
                     }
@@ -145,25 +145,25 @@ impl Device {
         })
     }
 
-    /// Counts the time of every operation from now on, for benchmarks.
+    /// Starts counting the time of every operation, for benchmarks.
     pub fn start_profile(&self) {
         let Device::Cpu(cpu) = self;
         cpu.profile.start();
     }
 
-    /// Ends what [`Device::start_profile`] began: what each kind of operation took.
+    /// Stops the profile and returns the time and FLOPs of each kind of operation.
     pub fn stop_profile(&self) -> Vec<Profiled> {
         let Device::Cpu(cpu) = self;
         cpu.profile.stop()
     }
 
-    /// Operations per second of a product `[rows, inner] · [inner, cols]` that every thread computes for itself over and over
-    /// for `duration`, two per multiplication and addition. What large ones reach is what this machine can do.
+    /// FLOPs per second of the GEMM `[rows, inner] · [inner, cols]`, run by every thread by itself
+    /// for `duration`. Large shapes give the machine's practical peak.
     pub fn gemm_rate(&self, [rows, inner, cols]: [usize; 3], duration: Duration) -> f64 {
         self.map(self.threads(), |_, _| gemm_rate(rows, inner, cols, duration)).iter().sum()
     }
 
-    /// Bytes per second that all threads together read from memory, measured for about `duration`.
+    /// Memory bandwidth in bytes per second: all threads read for about `duration`.
     pub fn read_bandwidth(&self, duration: Duration) -> f64 {
         let memory = vec![1.0; BANDWIDTH_FLOATS];
         let parts: Vec<&[f32]> = memory.chunks(BANDWIDTH_FLOATS.div_ceil(self.threads())).collect();
@@ -175,7 +175,7 @@ impl Device {
         (times * memory.len() * size_of::<f32>()) as f64 / start.elapsed().as_secs_f64()
     }
 
-    /// Runs `f` within the device's threads; tells it whether there is more than one.
+    /// Runs `f(parallel)` in the thread pool; `parallel` is whether there is more than one thread.
     pub(crate) fn install<T: Send>(&self, f: impl FnOnce(bool) -> T + Send) -> T {
         let Device::Cpu(cpu) = self;
         match &cpu.pool {
@@ -184,25 +184,25 @@ impl Device {
         }
     }
 
-    /// Into how many tasks each of `pieces` pieces of work is to be cut: one, or a few for each thread if some would be
-    /// idle otherwise; more tasks than threads, so that a thread which is held up is helped.
-    pub(crate) fn tasks_per_item(&self, pieces: usize) -> usize {
-        if pieces < self.threads() { TASKS_PER_THREAD * self.threads() } else { 1 }
+    /// Number of tasks to split each of `items` items into: 1 if there are enough items, else more
+    /// than there are threads, which balances the load.
+    pub(crate) fn tasks_per_item(&self, items: usize) -> usize {
+        if items < self.threads() { TASKS_PER_THREAD * self.threads() } else { 1 }
     }
 
-    /// Threads that work on an operation which is cut into so many tasks.
+    /// Threads that work on an operation of `tasks` tasks.
     pub(crate) fn threads_at(&self, tasks: usize) -> usize {
         if tasks > 1 { self.threads() } else { 1 }
     }
 
-    /// Lends an idle workspace to a piece of work that is to be cut into so many tasks. Which one it gets, and how many tasks,
-    /// never changes its results.
+    /// Lends an idle workspace whose operations split into `tasks` tasks. Neither the choice of
+    /// workspace nor `tasks` changes a bit of the result.
     pub(crate) fn with_workspace<T>(&self, tasks: usize, f: impl FnOnce(&mut Workspace) -> T) -> T {
         let Device::Cpu(cpu) = self;
         self.lend(&cpu.idle_workspaces, tasks, f)
     }
 
-    /// The same to a part of an operation.
+    /// Lends a workspace to a task within an operation.
     pub(crate) fn with_task_workspace<T>(&self, f: impl FnOnce(&mut Workspace) -> T) -> T {
         let Device::Cpu(cpu) = self;
         self.lend(&cpu.idle_task_workspaces, 1, f)
@@ -223,13 +223,13 @@ impl Device {
     }
 }
 
-/// Whether threads are to stay awake.
+/// Whether helper threads keep polling.
 struct HelperLoop(AtomicBool);
 
 impl HelperLoop {
-    /// Takes over tasks of other threads until it is no longer set.
+    /// Runs tasks of other threads until the flag is cleared.
     ///
-    /// How often it looked for one.
+    /// Returns the number of polls.
     fn help(&self) -> usize {
         let (mut polls, mut idle) = (0, 0);
         while self.0.load(Ordering::Acquire) {
@@ -248,7 +248,7 @@ impl HelperLoop {
     }
 }
 
-/// Lets them sleep when it is dropped, also by a panic.
+/// Ends the helper loops when dropped, also by a panic.
 struct StopOnDrop<'a>(&'a HelperLoop);
 
 impl Drop for StopOnDrop<'_> {
@@ -261,7 +261,7 @@ impl Drop for StopOnDrop<'_> {
 mod tests {
     use super::*;
 
-    /// A reader that does not read must not cost a core.
+    /// Helpers of a stalled caller must not cost a core.
     #[test]
     fn threads_without_work_go_to_sleep() {
         let awake = HelperLoop(AtomicBool::new(true));

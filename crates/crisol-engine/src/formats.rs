@@ -1,26 +1,35 @@
-//! How each element type lies in the tiles of a [`crate::QuantisedMatrix`], and how it is widened.
+//! Element types: their layout in the tiles of a [`crate::QuantisedMatrix`] and their
+//! dequantisation.
 //!
-//! A tile has as many rows as two registers have lanes of 32 bits. It is a row of blocks, a block an optional header and units of
-//! [`UNIT_COLUMNS`] columns, and all of it whole registers, so that a unit is loaded, shifted and masked for all rows at once: a
-//! row's word is in its lane of the first or of the second register of a pair, and two rows that are a register apart may
-//! share a word. A number is `scale · code + offset`, where scale and offset are those of its row in the unit, or in half of it.
+//! ```text
+//!  tile:   rows 0 … 2L-1 of the matrix, L = 32-bit lanes of a register
+//!          ┌─────────┬─────────┬───   block: header and units of 32 columns, all whole registers
+//!          │ block 0 │ block 1 │
+//!          └─────────┴─────────┴───
+//!  pair of registers:  lane 0 … L-1 of the first:   rows 0 … L-1
+//!                      lane 0 … L-1 of the second:  rows L … 2L-1
+//! ```
 //!
-//! BlockFormat of files: `ggml-common.h` and `ggml-quants.c` of ggml.
+//! A unit is loaded, shifted and masked for all rows at once. Rows `r` and `r + L` may share a
+//! word. An element is `scale · code + offset`; scale and offset belong to a row's unit or half
+//! unit.
+//!
+//! Block layouts in files: `ggml-common.h` and `ggml-quants.c` of ggml.
 
-// All of this must inline into the kernels that are compiled for an instruction set.
+// Everything here must inline into kernels compiled for an instruction set.
 #![allow(clippy::inline_always)]
 
 use pulp::Simd;
 
-/// Columns of a unit, of which each half may have scales of its own.
+/// Columns of a unit; each half may have its own scale and offset.
 pub(crate) const UNIT_COLUMNS: usize = 32;
 
-/// A number of each row of a tile.
+/// One float for each row of a tile: a pair of registers.
 pub(crate) type Lanes<S> = [<S as Simd>::f32s; 2];
 
-/// An element type.
+/// Layout of an element type in files and tiles.
 pub(crate) trait BlockFormat {
-    /// Bytes that a row has in a file for a block here.
+    /// Bytes of a row's block in a file.
     const FILE_BYTES: usize;
     /// Registers before the units of a block.
     const HEADER: usize = 0;
@@ -28,22 +37,22 @@ pub(crate) trait BlockFormat {
     const UNITS: usize = 1;
     /// Registers of a unit.
     const UNIT: usize;
-    /// Whether halves of a unit have scales of their own.
+    /// Whether the halves of a unit have scales of their own.
     const SCALES_PER_HALF: bool = false;
-    /// Whether there are scales.
+    /// Whether elements have scales.
     const SCALED: bool = true;
-    /// Whether there are offsets.
+    /// Whether elements have offsets.
     const OFFSET: bool = true;
 
     /// Registers of a block.
     const BLOCK: usize = Self::HEADER + Self::UNITS * Self::UNIT;
 
-    /// Registers of a tile of so many columns.
+    /// Registers of a tile of `cols` columns.
     fn registers(cols: usize) -> usize {
         cols.div_ceil(Self::UNITS * UNIT_COLUMNS) * Self::BLOCK
     }
 
-    /// Puts a block of a row's bytes (the last one may be short where there are no scales).
+    /// Packs the bytes of a row's block. The last block may be short if there are no scales.
     fn pack(bytes: &[u8], row: &mut TileRow<'_>);
 
     /// The header's scales.
@@ -73,11 +82,14 @@ pub(crate) trait BlockFormat {
 
 /// Evaluates an expression with the [`BlockFormat`] of a [`crate::WeightFormat`].
 macro_rules! with_blocks {
-    ($kind:expr, $blocks:ident => $body:expr) => {
-        with_blocks!(@ $kind, $blocks, $body, F32 F16 Bf16 F8E4M3 Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 Q4K Q5K Q6K)
+    ($format:expr, $blocks:ident => $body:expr) => {
+        with_blocks!(
+            @ $format, $blocks, $body,
+            F32 F16 Bf16 F8E4M3 Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 Q4K Q5K Q6K
+        )
     };
-    (@ $kind:expr, $blocks:ident, $body:expr, $($name:ident)*) => {
-        match $kind {
+    (@ $format:expr, $blocks:ident, $body:expr, $($name:ident)*) => {
+        match $format {
             $($crate::WeightFormat::$name => {
                 type $blocks = $crate::formats::$name;
                 $body
@@ -87,18 +99,18 @@ macro_rules! with_blocks {
 }
 pub(crate) use with_blocks;
 
-/// Where a row's words go in a block of a tile.
+/// A row's words within a block of a tile.
 pub(crate) struct TileRow<'a> {
     pub(crate) block: &'a mut [u32],
     /// Lanes of a register.
     pub(crate) lanes: usize,
-    /// The row's lane, in the first register of a pair or in the second.
+    /// The row's lane, in the first (0) or second (1) register of a pair.
     pub(crate) lane: usize,
     pub(crate) second: usize,
 }
 
 impl TileRow<'_> {
-    /// Words, one for each pair of registers from `register` on.
+    /// Writes one word to each pair of registers from `register` on.
     fn put_words(&mut self, register: usize, words: impl IntoIterator<Item = u32>) {
         let first = (register + self.second) * self.lanes + self.lane;
         let places = self.block[first..].iter_mut().step_by(2 * self.lanes);
@@ -107,14 +119,14 @@ impl TileRow<'_> {
         }
     }
 
-    /// The same from their bytes, of which some may be missing at the end.
+    /// Writes words from bytes, of which the last word may lack some.
     fn put_bytes(&mut self, register: usize, bytes: &[u8]) {
         let (whole, rest) = bytes.as_chunks::<4>();
         let words = whole.iter().map(|&bytes| u32::from_le_bytes(bytes));
         self.put_words(register, words.chain((!rest.is_empty()).then(|| word(rest))));
     }
 
-    /// Half a word in a register that both rows of a pair share.
+    /// Writes half a word of a register that both rows of a pair share.
     fn put_half(&mut self, register: usize, half: u32) {
         let shift = 16 * self.second;
         let place = &mut self.block[register * self.lanes + self.lane];
@@ -122,22 +134,22 @@ impl TileRow<'_> {
     }
 }
 
-/// Up to four little-endian bytes.
+/// A word from up to four little-endian bytes.
 fn word(bytes: &[u8]) -> u32 {
     bytes.iter().rev().fold(0, |word, &byte| word << 8 | u32::from(byte))
 }
 
-/// Codes of 32 columns as bytes, of which column `k` is the low half of byte `k` or the high half of byte `k - 16`.
+/// 4-bit codes of 32 columns: column `k` is the low half of byte `k` or the high half of `k - 16`.
 fn pack_nibbles(code: impl Fn(usize) -> u8) -> [u8; 16] {
     std::array::from_fn(|i| code(i) & 15 | code(i + 16) << 4)
 }
 
-/// What turns signed bytes into unsigned ones that are 128 more.
+/// Flips the sign bits: signed bytes become unsigned ones that are 128 larger.
 const SIGN_BITS: u32 = 0x8080_8080;
-/// 2²³: a whole number below it is in the low bits of the sum.
+/// 2²³: adding it puts an integer below it into the low mantissa bits.
 const TWO_POW_23: f32 = 8_388_608.0;
 
-/// `(word >> shift) & mask` (below 2²³) minus `bias`, which is a whole number.
+/// `(word >> shift) & mask` (below 2²³) as a float, minus the integer `bias`.
 #[inline(always)]
 fn bit_field<S: Simd>(simd: S, word: S::u32s, shift: usize, mask: u32, bias: f32) -> S::f32s {
     let bits = simd.and_u32s(shifted(simd, word, shift), simd.splat_u32s(mask));
@@ -149,14 +161,14 @@ fn shifted<S: Simd>(simd: S, word: S::u32s, shift: usize) -> S::u32s {
     simd.wrapping_dyn_shr_u32s(word, simd.splat_u32s(shift as u32))
 }
 
-/// Bits below 2²³ as a number, minus a whole number.
+/// An integer below 2²³ as a float, minus the integer `bias`.
 #[inline(always)]
 fn to_float<S: Simd>(simd: S, bits: S::u32s, bias: f32) -> S::f32s {
     let above = simd.or_u32s(bits, simd.splat_u32s(TWO_POW_23.to_bits()));
     simd.sub_f32s(simd.transmute_f32s_u32s(above), simd.splat_f32s(TWO_POW_23 + bias))
 }
 
-/// `low & low_mask | high & high_mask` (below 2²³).
+/// `low & low_mask | high & high_mask` (below 2²³) as a float.
 #[inline(always)]
 fn two_bit_fields<S: Simd>(
     simd: S,
@@ -170,22 +182,23 @@ fn two_bit_fields<S: Simd>(
     to_float(simd, simd.or_u32s(low, high), 0.0)
 }
 
-/// The half-precision number in the low or high half of each word.
+/// The half-precision float in the low or high half of each word.
 #[inline(always)]
 fn half<S: Simd>(simd: S, word: S::u32s, high: usize) -> S::f32s {
     let bits = if high == 1 { word } else { simd.wrapping_dyn_shl_u32s(word, simd.splat_u32s(16)) };
     widen_small_float(simd, bits, 0x7fff_0000, 5, 0x7c00_0000)
 }
 
-/// The E4M3 number in a byte of each word: it has no infinities, and NaN only where all bits but the sign are ones.
+/// The E4M3 float in a byte of each word. E4M3 has no infinities; NaN has all bits but the sign
+/// set.
 #[inline(always)]
 fn e4m3<S: Simd>(simd: S, word: S::u32s, byte: usize) -> S::f32s {
     let bits = simd.wrapping_dyn_shl_u32s(word, simd.splat_u32s(24 - 8 * byte as u32));
     widen_small_float(simd, bits, 0x7f00_0000, 4, 0x7f00_0000)
 }
 
-/// The number in the highest bits of each word: a sign and a magnitude, of which `exponent` bits are the exponent, and which is
-/// no finite number from `special` on.
+/// Widens the float in the highest bits of each word: a sign, `exponent` bits of exponent, a
+/// mantissa. From `special` on, a magnitude is infinite or NaN.
 #[inline(always)]
 fn widen_small_float<S: Simd>(
     simd: S,
@@ -195,7 +208,8 @@ fn widen_small_float<S: Simd>(
     special: u32,
 ) -> S::f32s {
     let sign = simd.and_u32s(bits, simd.splat_u32s(0x8000_0000));
-    // To the place of an f32's exponent, whose bias is larger; as a product, that also turns subnormal numbers into normal ones.
+    // Move the exponent into place, then multiply to fix its bias. The product also normalises
+    // subnormals.
     let shift = 8 - exponent;
     let bits = shifted(simd, simd.and_u32s(bits, simd.splat_u32s(magnitude)), shift as usize);
     let bias = 128 - (1 << (exponent - 1));
@@ -206,13 +220,13 @@ fn widen_small_float<S: Simd>(
     simd.transmute_f32s_u32s(simd.or_u32s(simd.or_u32s(finite, exponent), sign))
 }
 
-/// Of a register that pairs share: the half-precision number of each row.
+/// The half-precision floats of both rows that share a register.
 #[inline(always)]
 fn shared_halves<S: Simd>(simd: S, word: S::u32s) -> Lanes<S> {
     [half(simd, word, 0), half(simd, word, 1)]
 }
 
-/// Of a pair of registers: the two half-precision numbers of each row.
+/// The two half-precision floats of each row in a pair of registers.
 #[inline(always)]
 fn two_halves<S: Simd>(simd: S, pair: &[S::u32s]) -> [Lanes<S>; 2] {
     [
@@ -231,8 +245,8 @@ fn mul_scalar<S: Simd>(simd: S, a: Lanes<S>, factor: f32) -> Lanes<S> {
     mul(simd, a, [simd.splat_f32s(factor); 2])
 }
 
-/// Four columns: what an expression gives for each and for both registers of a pair. (A macro, because closures of some length are
-/// calls within the kernels.)
+/// Evaluates an expression for four columns and both registers of a pair. A macro, because long
+/// closures are not inlined into the kernels.
 macro_rules! four_columns {
     ($simd:expr, |$i:ident, $second:ident| $number:expr) => {{
         let mut four = [[$simd.splat_f32s(0.0); 2]; 4];
@@ -245,7 +259,7 @@ macro_rules! four_columns {
     }};
 }
 
-/// Codes of four bits that [`pack_nibbles`] has packed.
+/// 4-bit codes packed by [`pack_nibbles`].
 #[inline(always)]
 fn nibbles<S: Simd, const HALF: usize>(
     simd: S,
@@ -261,7 +275,7 @@ fn nibbles<S: Simd, const HALF: usize>(
     ))
 }
 
-/// The same with fifth bits, of which a row has those of 32 columns in a word.
+/// 5-bit codes: [`nibbles`] with the fifth bits of 32 columns in one word.
 #[inline(always)]
 fn five_bits<S: Simd, const HALF: usize>(
     simd: S,
@@ -521,9 +535,9 @@ impl BlockFormat for Q5_1 {
     }
 }
 
-/// Scales and minima of the eight units of a `Q4_K` or `Q5_K` block from its 12 bytes: bytes 0 to 3 hold the first four scales and
-/// 4 to 7 the first four minima, in their low six bits; bytes 8 to 11 hold the low four bits of the others, whose upper two are
-/// those left over above.
+/// Scale and minimum of unit `unit` of a `Q4_K` or `Q5_K` block, from its 12 bytes. Bytes 0 to 3
+/// hold the first four scales, bytes 4 to 7 the first four minima, in their low six bits. Bytes 8
+/// to 11 hold the low four bits of the others, whose upper two bits fill the first eight bytes.
 fn scale_and_minimum(packed: &[u8], unit: usize) -> [u8; 2] {
     if unit < 4 {
         return [packed[unit] & 63, packed[unit + 4] & 63];
@@ -532,7 +546,7 @@ fn scale_and_minimum(packed: &[u8], unit: usize) -> [u8; 2] {
     [low & 15 | packed[unit - 4] >> 6 << 4, low >> 4 | packed[unit] >> 6 << 4]
 }
 
-/// Scale and offset of rows whose scale and minimum are two bytes each of a register that pairs share, times those of the header.
+/// Scale and offset from two bytes per row of a shared register, times those of the header.
 #[inline(always)]
 fn scales_of_bytes<S: Simd>(simd: S, header: &[Lanes<S>; 2], shared: S::u32s) -> [Lanes<S>; 2] {
     let mut bytes = [[simd.splat_f32s(0.0); 2]; 2];
@@ -644,8 +658,9 @@ impl BlockFormat for Q6K {
         row.put_half(0, word(&bytes[208..]));
         for i in 0..Self::UNITS {
             let unit = Self::HEADER + i * Self::UNIT;
-            // Each half of a block, of four units, has 64 bytes of low four bits, whose low halves are units 0 and 1 and high
-            // halves units 2 and 3, 32 bytes of upper two bits, and eight scales.
+            // Each half of a block has four units: 64 bytes of low four bits (units 0 and 1 in the
+            // low, 2 and 3 in the high halves of bytes), 32 bytes of upper two bits, and eight
+            // scales.
             let (half, i) = (i / 4, i % 4);
             let (low, upper) = (&bytes[half * 64 + i % 2 * 32..], &bytes[128 + half * 32..]);
             let upper = |k: usize| u32::from(upper[k] >> (2 * i) & 3);

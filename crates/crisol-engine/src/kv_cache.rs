@@ -1,16 +1,16 @@
-//! Keys and values of earlier tokens, kept per sequence for generation.
+//! Key/value cache: keys and values of earlier tokens, per sequence.
 //!
-//! Decoding one token reads everything a slot holds, so the layout is made for that: keys lie in tiles of
-//! [`TILE`] tokens, each tile `[k_dim, TILE]`, so that the scores of a tile are one running vector without
-//! sums across it; values lie row by row.
+//! Decoding reads all of a slot for every token. Keys are stored in tiles of [`TILE`] tokens, each
+//! `[k_dim, TILE]`: the scores of a tile accumulate in one vector, without horizontal sums. Values
+//! are row-major.
 
 use crate::Device;
 use crate::workspace::Buffer;
 
-/// Tokens whose keys are interleaved: one vector of the widest instruction set.
+/// Tokens per tile: one vector of the widest instruction set.
 pub(crate) const TILE: usize = 16;
 
-/// A cache with a fixed number of slots (one sequence each) of fixed capacity in tokens.
+/// A cache with a fixed number of slots, one per sequence, of fixed capacity in tokens.
 #[derive(Debug)]
 pub struct KvCache {
     /// Per layer `[slots, capacity / TILE, k_dim, TILE]`.
@@ -25,8 +25,8 @@ pub struct KvCache {
 }
 
 impl KvCache {
-    /// `slots` sequences of up to `capacity` tokens, for `layers` layers with rows of `k_dim` and `v_dim`
-    /// scalars (`kv_heads * head_dim`).
+    /// A cache of `slots` sequences of up to `capacity` tokens, for `layers` layers with rows of
+    /// `k_dim` and `v_dim` scalars (`kv_heads * head_dim`).
     pub fn new(
         device: &Device,
         layers: usize,
@@ -47,17 +47,17 @@ impl KvCache {
         }
     }
 
-    /// Tokens that slot `slot` holds (the same for every layer between forward passes).
+    /// Tokens held by `slot`, equal for all layers between forward passes.
     pub fn len(&self, slot: usize) -> usize {
         self.lens[slot]
     }
 
-    /// Whether a slot holds nothing.
+    /// Whether a slot is empty.
     pub fn is_empty(&self, slot: usize) -> bool {
         self.len(slot) == 0
     }
 
-    /// Most tokens a slot can hold (what was asked for, rounded up).
+    /// Capacity of a slot in tokens: as requested, rounded up to a tile.
     pub fn capacity(&self) -> usize {
         self.capacity
     }
@@ -67,17 +67,17 @@ impl KvCache {
         self.lens.len()
     }
 
-    /// Empties a slot so that another sequence can use it.
+    /// Empties a slot for another sequence.
     pub fn clear(&mut self, slot: usize) {
         self.lens[slot] = 0;
     }
 
-    /// Makes a slot forget all but its first `len` tokens.
+    /// Keeps the first `len` tokens of a slot.
     pub fn truncate(&mut self, slot: usize, len: usize) {
         self.lens[slot] = self.lens[slot].min(len);
     }
 
-    /// Makes slot `to` hold what slot `from` holds (a prompt shared by a group is prefilled once).
+    /// Copies slot `from` to slot `to`, e.g. a prompt that a group shares.
     pub fn copy_slot(&mut self, from: usize, to: usize) {
         let len = self.lens[from];
         let tiled = len.next_multiple_of(TILE);
@@ -104,7 +104,7 @@ impl KvCache {
         self.v_dim
     }
 
-    /// Writes keys and values of new tokens behind what the slot holds, in one layer; the length stays.
+    /// Appends keys and values of new tokens in one layer, without changing the slot's length.
     pub(crate) fn write(&mut self, layer: usize, slot: usize, k: &[f32], v: &[f32]) {
         let rows = k.len() / self.k_dim;
         let start = self.lens[slot];
@@ -125,12 +125,13 @@ impl KvCache {
         values[..v.len()].copy_from_slice(v);
     }
 
-    /// Counts tokens written to every layer.
+    /// Adds `rows` to a slot's length, once every layer has them.
     pub(crate) fn grow(&mut self, slot: usize, rows: usize) {
         self.lens[slot] += rows;
     }
 
-    /// Tiled keys `[capacity / TILE, k_dim, TILE]` and values `[capacity, v_dim]` of one slot in one layer.
+    /// Tiled keys `[capacity / TILE, k_dim, TILE]` and values `[capacity, v_dim]` of one slot in
+    /// one layer.
     pub(crate) fn slot(&self, layer: usize, slot: usize) -> (&[f32], &[f32]) {
         let rows = slot * self.capacity..(slot + 1) * self.capacity;
         (
@@ -151,7 +152,7 @@ mod tests {
         assert_eq!((cache.capacity(), cache.slots()), (48, 3));
         let k: Vec<f32> = (0..20 * k_dim).map(|i| i as f32).collect();
         let v: Vec<f32> = (0..20 * v_dim).map(|i| -(i as f32)).collect();
-        // In two pieces, the second crossing a tile's border.
+        // Two writes, the second across a tile's edge.
         for rows in [0..7, 7..20] {
             for layer in 0..layers {
                 let k = &k[rows.start * k_dim..rows.end * k_dim];

@@ -1,6 +1,6 @@
-//! The operations a tape records: what went in, what came out, and what backward needs besides.
+//! The operations of a tape: inputs, outputs, and what backward needs in addition.
 //!
-//! They know no device; a device module computes them.
+//! They are independent of the device; a device module computes them.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::{Attention, Experts, HeadSlice, ParamId, Params, Router, Var};
 pub(crate) struct Value {
     pub(crate) rows: usize,
     pub(crate) cols: usize,
-    /// Empty once given back.
+    /// Empty once freed.
     pub(crate) data: Buffer<f32>,
 }
 
@@ -40,10 +40,10 @@ pub(crate) enum Op {
         x: Var,
         /// None: all ones.
         weight: Option<ParamId>,
-        /// Columns that are normed together.
+        /// Columns normalised together.
         group: usize,
         eps: f32,
-        /// Reciprocal root mean square of each group of columns.
+        /// `1 / sqrt(mean(x²) + eps)` of each group of columns.
         rstd: Buffer<f32>,
         out: Var,
     },
@@ -96,13 +96,13 @@ pub(crate) enum Op {
     ScaleRows {
         x: Var,
         weights: Var,
-        /// Which weight each row has.
+        /// Index of each row's weight.
         entries: Buffer<u32>,
         out: Var,
     },
     SumRows {
         x: Var,
-        /// `[rows of the output, k]`
+        /// `[output rows, k]`
         order: Buffer<u32>,
         k: usize,
         out: Var,
@@ -115,7 +115,7 @@ pub(crate) enum Op {
         with_entropy: bool,
         /// Log-sum-exp of the scaled logits, per row.
         lse: Buffer<f32>,
-        /// The scaled logits, if they are few enough to be kept; else empty.
+        /// The scaled logits, if few enough to be saved; else empty.
         logits: Buffer<f32>,
         logp: Var,
         entropy: Var,
@@ -123,7 +123,7 @@ pub(crate) enum Op {
 }
 
 impl Op {
-    /// Gives the memory of an operation back.
+    /// Returns the memory of an operation.
     pub(crate) fn recycle(self, floats: &mut Pool<f32>, indices: &mut Pool<u32>) {
         match self {
             Op::Linear { .. } | Op::Add { .. } | Op::SwiGlu { .. } | Op::ConcatHeads { .. } => {}
@@ -147,7 +147,7 @@ impl Op {
         }
     }
 
-    /// Floating-point operations of its matrix products, forward (see [`crate::Profiled`]); those of backward are twice as many.
+    /// FLOPs of its GEMMs, forward (see [`crate::Profiled`]); backward has twice as many.
     pub(crate) fn flops(&self, values: &[Value], params: &Params) -> u64 {
         let rows = |var: Var| values[var.0 as usize].rows;
         let weights = |id: ParamId| params.spec(id).shape.iter().product::<usize>();
@@ -174,7 +174,7 @@ impl Op {
         2 * multiplied as u64
     }
 
-    /// The values it produced (the second only of operations with two).
+    /// Its output values.
     pub(crate) fn outputs(&self) -> [Option<Var>; 2] {
         match *self {
             Op::Embedding { out, .. }

@@ -1,6 +1,6 @@
-//! One optimizer step: AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101) in one pass over parameters, gradients and
-//! moments; or Muon (Jordan et al. 2024, <https://kellerjordan.github.io/posts/muon/>) for the matrices between hidden
-//! states, with AdamW for the rest.
+//! One optimizer step: AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101) in one pass over
+//! parameters, gradients and moments. Or Muon (Jordan et al. 2024,
+//! <https://kellerjordan.github.io/posts/muon/>) for hidden matrices and AdamW for the rest.
 
 use std::sync::Arc;
 
@@ -9,23 +9,24 @@ use crate::profile::Part;
 use crate::workspace::Buffer;
 use crate::{Device, Grads, ParamId, Params, Role, cpu, parallel};
 
-/// What updates the matrices between hidden states; all else is AdamW's.
+/// Update rule of the hidden matrices; everything else uses AdamW.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UpdateRule {
     /// AdamW.
     AdamW,
-    /// Momentum, orthogonalised. It takes AdamW's learning rates, and costs a few products of matrices a step.
+    /// Orthogonalised momentum. Takes AdamW's learning rates; costs a few GEMMs per matrix and
+    /// step.
     Muon,
 }
 
 /// Hyper-parameters of one step.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct OptimizerConfig {
-    /// What updates hidden matrices.
+    /// Update rule of hidden matrices.
     pub rule: UpdateRule,
     /// Learning rate of this step.
     pub lr: f32,
-    /// Embeddings and heads take this many times the learning rate; their weight decay does not.
+    /// Factor on the learning rate of embeddings and heads, not on their weight decay.
     pub table_factor: f32,
     /// Decay of AdamW's first moment.
     pub beta1: f32,
@@ -35,7 +36,7 @@ pub struct OptimizerConfig {
     pub eps: f32,
     /// Decoupled weight decay, on matrices.
     pub weight_decay: f32,
-    /// Clip gradients to this global norm first.
+    /// Gradients are first clipped to this global norm.
     pub max_grad_norm: Option<f32>,
 }
 
@@ -45,7 +46,7 @@ pub struct Optimizer {
     layout: Arc<Layout>,
     first: Buffer<f32>,
     second: Buffer<f32>,
-    /// Directions of the hidden matrices' steps, from the first step of Muon on.
+    /// Step directions of the hidden matrices, allocated by Muon's first step.
     directions: Vec<(ParamId, Buffer<f32>)>,
     steps: u64,
 }
@@ -58,12 +59,12 @@ impl Optimizer {
         Optimizer { layout, first, second, directions: Vec::new(), steps: 0 }
     }
 
-    /// One step; AdamW's has PyTorch's semantics (`torch.optim.AdamW` after `clip_grad_norm_`). Returns the gradient
-    /// norm before clipping. If the norm is not finite nothing is changed, and it is returned for the caller to act on.
+    /// One step with PyTorch's semantics (`torch.optim.AdamW` after `clip_grad_norm_`). Returns the
+    /// gradient norm before clipping. A norm that is not finite is returned and nothing changes.
     pub fn step(&mut self, params: &mut Params, grads: &Grads, config: &OptimizerConfig) -> f64 {
         let device = self.layout.device.clone();
         let Device::Cpu(cpu) = &device;
-        cpu.profile.time(Part::OPTIMIZER, device.threads(), || self.update(params, grads, config))
+        cpu.profile.time(Part::Optimizer, device.threads(), || self.update(params, grads, config))
     }
 
     fn update(&mut self, params: &mut Params, grads: &Grads, config: &OptimizerConfig) -> f64 {
@@ -74,7 +75,7 @@ impl Optimizer {
             return norm;
         }
         self.steps += 1;
-        // 1e-6 as in clip_grad_norm_.
+        // 1e-6 as in `clip_grad_norm_`.
         let clip =
             config.max_grad_norm.map_or(1.0, |most| (f64::from(most) / (norm + 1e-6)).min(1.0))
                 as f32;
@@ -124,7 +125,7 @@ impl Optimizer {
         norm
     }
 
-    /// Each matrix is one piece of work.
+    /// One task per matrix.
     fn find_directions(&mut self, grads: &Grads, clip: f32) {
         let Optimizer { layout, first, directions, .. } = self;
         if directions.is_empty() {

@@ -1,16 +1,16 @@
-//! Fixed cuts of work over a device's threads.
+//! Splitting of work over a device's threads.
 //!
-//! Work is halved until it is one item or one chunk; the cuts depend on its length only, so every
-//! result and every sum is the same on any number of threads. Nothing here allocates.
+//! Work is halved down to one item or chunk. The splits depend on its length only, so every result
+//! and every sum has the same bits on any number of threads. Nothing here allocates.
 
 use std::ops::Range;
 
 use crate::Device;
 
-/// Scalars per piece of a pass over parameters: large enough to hide the cost of a task, small enough
-/// for the second-level cache.
+/// Scalars per chunk of a pass over parameters: large enough to hide the cost of a task, small
+/// enough for the L2 cache.
 const CHUNK: usize = 64 * 1024;
-/// Scalars of a pass over rows that are not worth a task.
+/// Scalars below which a second task does not pay.
 const MIN_ROWS: usize = 8 * 1024;
 
 /// Runs `f(i, &mut items[i])` for every item.
@@ -43,8 +43,8 @@ fn halve_items<T: Send>(
     }
 }
 
-/// Runs `f(range, parts)` over chunks of `0..len`, where `parts` are the same range of the given slices
-/// of length `len`, and returns the sum of its results in a fixed order.
+/// Runs `f(range, parts)` over chunks of `0..len` and returns the sum of its results in a fixed
+/// order. `parts` are that range of the given slices of length `len`.
 pub(crate) fn sum_chunks<const N: usize>(
     device: &Device,
     len: usize,
@@ -76,8 +76,8 @@ fn halve_chunks<const N: usize>(
     a + b
 }
 
-/// Runs `f(rows, parts)` over parts of `rows` in so many tasks; `slices` start with the first row and have so many `columns`
-/// a row. For work on rows that do not depend on each other.
+/// Runs `f(rows, parts)` over ranges of `rows` in `tasks` tasks. `slices` start with the first row
+/// and have `columns` columns. The rows must not depend on each other.
 pub(crate) fn for_rows<const N: usize>(
     tasks: usize,
     rows: Range<usize>,
@@ -98,7 +98,7 @@ pub(crate) fn for_rows<const N: usize>(
     );
 }
 
-/// Cuts every slice in two at its place.
+/// Splits every slice at its place.
 pub(crate) fn split<const N: usize>(
     slices: [&mut [f32]; N],
     places: [usize; N],
@@ -112,7 +112,7 @@ pub(crate) fn split<const N: usize>(
     (firsts, seconds)
 }
 
-/// Both, on two threads if `parallel`.
+/// Runs both, on two threads if `parallel`.
 pub(crate) fn join<A: Send, B: Send>(
     parallel: bool,
     a: impl FnOnce() -> A + Send,

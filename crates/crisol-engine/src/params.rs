@@ -1,7 +1,8 @@
 //! Parameters of a model and their gradients, each one flat f32 allocation on the device.
 //!
-//! One allocation makes AdamW, the global norm, reduction over replicas and checkpoints single passes. Parameters for inference
-//! may hold matrices outside of it, each as a model file stores it; they have no gradients.
+//! A flat allocation makes AdamW, the global norm, the sum over replicas and checkpoints single
+//! passes. Parameters for inference may also hold quantised matrices outside of it; these have no
+//! gradients.
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -16,11 +17,11 @@ use crate::{Device, QuantisedMatrix, cpu, parallel};
 
 /// Parameters start at multiples of this many scalars (a cache line).
 const ALIGNMENT: usize = 16;
-/// Bytes of parameters up to which their matrices are kept packed, which takes as much again for each way round. Larger ones are packed
-/// for each product with many rows, which costs little beside it.
+/// Parameters of up to this many bytes cache their packed matrices, which takes the same memory
+/// again for each orientation. Larger models pack for each GEMM with many rows, at a few percent.
 const MAX_CACHED_PACKED_BYTES: usize = 128 << 20;
 
-/// How a parameter starts.
+/// Initial values of a parameter.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Init {
     /// All zeros.
@@ -31,10 +32,10 @@ pub enum Init {
     Normal(f32),
 }
 
-/// What a parameter is to the optimizer.
+/// How the optimizer treats a parameter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// A matrix from hidden states to hidden states: decays, and is what Muon is for.
+    /// A matrix between hidden states: decays, and is updated by Muon if chosen.
     Hidden,
     /// A matrix with a row per token or class (embedding, head): decays.
     Table,
@@ -45,7 +46,7 @@ pub enum Role {
 /// Name, shape and treatment of one parameter.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ParamSpec {
-    /// Name in the checkpoint (Hugging Face's).
+    /// Name in the checkpoint, as in Hugging Face's.
     pub name: String,
     /// Shape, row-major, `[out, in]` for matrices.
     pub shape: Vec<usize>,
@@ -66,7 +67,7 @@ impl ParamSpec {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ParamId(pub(crate) u32);
 
-/// Where each parameter lies within a flat allocation; shared by parameters, gradients and moments.
+/// Ranges of the parameters in the flat allocation; shared by parameters, gradients and moments.
 #[derive(Debug)]
 pub(crate) struct Layout {
     pub(crate) device: Device,
@@ -78,7 +79,7 @@ pub(crate) struct Layout {
 }
 
 impl Layout {
-    /// A place for each parameter, but for those that are stored elsewhere.
+    /// Ranges for all parameters; empty for those that are `elsewhere`.
     fn new(device: &Device, specs: Vec<ParamSpec>, elsewhere: impl Fn(usize) -> bool) -> Layout {
         let mut len = 0;
         let ranges = specs
@@ -98,7 +99,7 @@ impl Layout {
         self.ranges[id.0 as usize].clone()
     }
 
-    /// The parts of parameters within `chunk` of the flat allocation.
+    /// The segments of parameters within `chunk` of the flat allocation.
     pub(crate) fn segments(
         &self,
         chunk: Range<usize>,
@@ -117,25 +118,25 @@ pub struct Params {
     pub(crate) layout: Arc<Layout>,
     data: Buffer<f32>,
     packed: PackedCache,
-    /// By parameter: those that are stored outside of `data`. Empty if none is.
+    /// By parameter: quantised matrices outside of `data`. Empty if there are none.
     quantised: Vec<Option<QuantisedMatrix>>,
 }
 
 /// The orientation of a weight as the right operand of a GEMM.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Orientation {
-    /// `[in, out]`, for outputs from inputs.
+    /// `[in, out]`: outputs from inputs.
     Transposed = 0,
-    /// `[out, in]`, for gradients of inputs from those of outputs.
+    /// `[out, in]`: gradients of inputs from those of outputs.
     Normal = 1,
 }
 
-/// Weights laid out for products, each when it is first asked for, until parameters change.
+/// Packed weights: cached, lazily packed, invalidated when parameters change.
 #[derive(Debug)]
 struct PackedCache {
     /// By parameter and [`Orientation`].
     cells: Vec<[OnceLock<Buffer<f32>>; 2]>,
-    /// Memory of those that were forgotten.
+    /// Memory of invalidated ones.
     spare: Mutex<Pool<f32>>,
 }
 
@@ -165,13 +166,13 @@ impl PackedCache {
 }
 
 impl Params {
-    /// Zero-filled parameters for `specs`. `ParamId`s are given in the order of `specs`.
+    /// Zeros for `specs`, whose order gives the `ParamId`s.
     pub fn zeros(device: &Device, specs: Vec<ParamSpec>) -> Params {
         Params::with_quantised(device, specs, Vec::new())
     }
 
-    /// Parameters for inference: those that `stored` has (one entry for each of `specs`, or none at all) are as it has them, the
-    /// others zero.
+    /// Parameters for inference: quantised where `stored` has a matrix, else zeros. `stored` is
+    /// empty or has one entry for each of `specs`.
     pub fn with_quantised(
         device: &Device,
         specs: Vec<ParamSpec>,
@@ -197,12 +198,12 @@ impl Params {
         Params { layout, data, packed, quantised: Vec::new() }
     }
 
-    /// The matrix that a parameter is stored as, outside of the flat allocation.
+    /// The quantised matrix of a parameter, if it is one.
     pub fn quantised(&self, id: ParamId) -> Option<&QuantisedMatrix> {
         self.quantised.get(id.0 as usize)?.as_ref()
     }
 
-    /// Makes sure that all parameters are in the flat allocation, as whatever changes or differentiates them needs it.
+    /// Panics if a parameter is quantised.
     fn assert_trainable(&self) {
         assert!(
             self.quantised.iter().all(Option::is_none),
@@ -210,8 +211,8 @@ impl Params {
         );
     }
 
-    /// Parameters initialised as their specs say; the same seed gives the same bits. Each parameter has
-    /// its own random stream, so adding a parameter at the end does not change the others.
+    /// Parameters initialised by their specs; a seed determines every bit. Each parameter has its
+    /// own random stream, so appending a parameter does not change the others.
     pub fn init(device: &Device, specs: Vec<ParamSpec>, seed: u64) -> Params {
         let mut params = Params::zeros(device, specs);
         let layout = Arc::clone(&params.layout);
@@ -231,12 +232,12 @@ impl Params {
         params
     }
 
-    /// The device they are on.
+    /// The device.
     pub fn device(&self) -> &Device {
         &self.layout.device
     }
 
-    /// The specs, indexed by `ParamId` order.
+    /// The specs in the order of `ParamId`s.
     pub fn specs(&self) -> &[ParamSpec] {
         &self.layout.specs
     }
@@ -246,7 +247,7 @@ impl Params {
         (0..self.layout.specs.len() as u32).map(ParamId)
     }
 
-    /// The id of the parameter called `name`.
+    /// The id of the parameter named `name`.
     pub fn id(&self, name: &str) -> Option<ParamId> {
         self.ids().find(|&id| self.spec(id).name == name)
     }
@@ -256,17 +257,17 @@ impl Params {
         &self.layout.specs[id.0 as usize]
     }
 
-    /// Bytes that one parameter takes (without what is kept of it in other layouts).
+    /// Bytes of one parameter, without packed copies.
     pub fn bytes(&self, id: ParamId) -> usize {
         self.quantised(id).map_or(self.spec(id).len() * size_of::<f32>(), QuantisedMatrix::bytes)
     }
 
-    /// Number of scalars over all parameters.
+    /// Number of scalars of all parameters.
     pub fn count(&self) -> usize {
         self.layout.specs.iter().map(ParamSpec::len).sum()
     }
 
-    /// Copies one parameter to the host, widened if it is stored in another type.
+    /// Copies one parameter to the host, dequantised to f32.
     pub fn read(&self, id: ParamId) -> Vec<f32> {
         match self.quantised(id) {
             None => self.slice(id).to_vec(),
@@ -278,13 +279,13 @@ impl Params {
         }
     }
 
-    /// Overwrites one parameter from the host; `values.len()` must be the parameter's size.
+    /// Overwrites one parameter from the host; `values.len()` must be its size.
     pub fn write(&mut self, id: ParamId, values: &[f32]) {
         let range = self.layout.range(id);
         self.data_mut()[range].copy_from_slice(values);
     }
 
-    /// A copy on the same device (e.g. a frozen reference policy).
+    /// A copy on the same device, e.g. a frozen reference policy.
     #[must_use]
     pub fn duplicate(&self) -> Params {
         self.assert_trainable();
@@ -293,29 +294,29 @@ impl Params {
         Params::from_data(Arc::clone(&self.layout), data)
     }
 
-    /// Overwrites all parameters by those of `other`, which must have the same shapes.
+    /// Copies all parameters from `other`, which must have equal shapes.
     pub fn copy_from(&mut self, other: &Params) {
         assert_eq!(self.layout.ranges, other.layout.ranges, "parameters of different shapes");
         self.data_mut().copy_from_slice(&other.data);
     }
 
-    /// All parameters, to be changed.
+    /// All parameters, mutable; invalidates the packed cache.
     pub(crate) fn data_mut(&mut self) -> &mut [f32] {
         self.packed.invalidate();
         &mut self.data
     }
 
-    /// Whether weights are packed once for all their products, or those with many rows pack them for themselves.
+    /// Whether packed weights are cached for all GEMMs; else only for those with few rows.
     pub(crate) fn caches_packed(&self) -> bool {
         Params::would_cache_packed(self.layout.len)
     }
 
-    /// The same of a model with so many parameters.
+    /// [`Self::caches_packed`] of a model with this many parameters.
     pub fn would_cache_packed(parameters: usize) -> bool {
         parameters * size_of::<f32>() <= MAX_CACHED_PACKED_BYTES
     }
 
-    /// A weight as the right side of a product, to be packed.
+    /// A weight as the right operand of a GEMM, unpacked.
     pub(crate) fn right_operand(&self, id: ParamId, orientation: Orientation) -> Mat<'_> {
         let (out_dim, in_dim) = self.matrix_shape(id);
         let weight = Mat::new(self.slice(id), out_dim, in_dim);
@@ -325,7 +326,7 @@ impl Params {
         }
     }
 
-    /// The same, packed until parameters change.
+    /// [`Self::right_operand`], packed and cached.
     pub(crate) fn packed(&self, id: ParamId, orientation: Orientation) -> PackedOperand<'_> {
         let mat = self.right_operand(id, orientation);
         PackedOperand::new(self.packed.get(id, orientation, mat), mat.row_count(), mat.col_count())
@@ -346,11 +347,11 @@ impl Params {
     }
 }
 
-/// Fills from a normal distribution by the method of Box and Muller (1958).
+/// Draws from a normal distribution (Box & Muller 1958).
 fn fill_normal(values: &mut [f32], deviation: f32, seed: u64, stream: u64) {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     rng.set_stream(stream);
-    // 53 random bits: all a f64 between 0 and 1 can hold.
+    // 53 random bits: the mantissa of an f64.
     let mut uniform = || (rng.next_u64() >> 11) as f64 / (1u64 << 53) as f64;
     for pair in values.chunks_mut(2) {
         // 1 - u is in (0, 1], where the logarithm is finite.
@@ -370,13 +371,13 @@ pub struct Grads {
 }
 
 impl Grads {
-    /// Zero gradients shaped like `params`.
+    /// Zeros in the shapes of `params`.
     pub fn zeros_like(params: &Params) -> Grads {
         params.assert_trainable();
         Grads { layout: Arc::clone(&params.layout), data: Buffer::zeros(params.layout.len) }
     }
 
-    /// Sets every gradient to zero.
+    /// Zeroes every gradient.
     pub fn zero(&mut self) {
         parallel::sum_chunks(
             &self.layout.device,
@@ -394,7 +395,7 @@ impl Grads {
         self.data[self.layout.range(id)].to_vec()
     }
 
-    /// Euclidean norm over all gradients, summed in f64 in a fixed order.
+    /// Euclidean norm of all gradients, summed in f64 in a fixed order.
     pub fn norm(&self) -> f64 {
         parallel::sum_chunks(&self.layout.device, self.layout.len, [], &|range, []| {
             cpu::math::sum_of_squares(&self.data[range])
@@ -402,12 +403,12 @@ impl Grads {
         .sqrt()
     }
 
-    /// Adds `other` to self (gradient accumulation).
+    /// Adds `other` (gradient accumulation).
     pub fn add(&mut self, other: &Grads) {
         self.add_all(std::slice::from_ref(other));
     }
 
-    /// Adds `others` to self in order, in one pass.
+    /// Adds `others` in order, in one pass.
     pub(crate) fn add_all(&mut self, others: &[Grads]) {
         for other in others {
             assert_eq!(self.layout.ranges, other.layout.ranges, "gradients of different shapes");

@@ -1,108 +1,134 @@
-//! Where the time of a step goes, and its work: seconds and floating-point operations per kind of operation, summed over threads.
+//! Where the time of a step goes: seconds and FLOPs per kind of operation, summed over threads.
 //!
-//! Switched off, as it is at first, it costs two loads of a flag per operation.
+//! Off by default; then it costs two loads of a flag per operation.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 use crate::op::Op;
 
-/// What time is counted under.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Part(usize);
+/// Defines [`Part`] and its names from one table: work outside the tape, and operations of the tape
+/// with a forward and a backward part each.
+macro_rules! parts {
+    (
+        other { $($(#[$meta:meta])* $other:ident = $other_name:literal,)* }
+        operations { $($operation:ident = $name:literal: $($op:ident)|+,)* }
+    ) => {
+        /// What time is counted under.
+        #[derive(Clone, Copy, Debug)]
+        pub(crate) enum Part {
+            $($(#[$meta])* $other,)*
+            /// Forward of an operation.
+            Forward(Operation),
+            /// Backward of an operation.
+            Backward(Operation),
+        }
+
+        /// Kinds of operations that are counted apart.
+        #[derive(Clone, Copy, Debug)]
+        pub(crate) enum Operation { $($operation,)* }
+
+        /// Work outside the tape.
+        #[derive(Clone, Copy)]
+        enum Other { $($other,)* }
+
+        /// Names of all parts, by [`Part::index`].
+        const NAMES: &[&str] = &[
+            $($other_name,)*
+            $(concat!($name, " forward"), concat!($name, " backward"),)*
+        ];
+        const OTHERS: usize = [$($other_name),*].len();
+
+        impl Operation {
+            fn of(op: &Op) -> Operation {
+                match op { $($(Op::$op { .. })|+ => Operation::$operation,)* }
+            }
+        }
+
+        impl Part {
+            fn index(self) -> usize {
+                match self {
+                    $(Part::$other => Other::$other as usize,)*
+                    Part::Forward(operation) => OTHERS + 2 * operation as usize,
+                    Part::Backward(operation) => OTHERS + 2 * operation as usize + 1,
+                }
+            }
+        }
+    };
+}
+
+parts! {
+    other {
+        /// Gradient copies: zeroed before a step and summed after it.
+        Replicas = "gradients zeroed and summed",
+        /// The optimizer's step.
+        Optimizer = "optimizer",
+        /// Attention over a cache.
+        CachedAttention = "cached attention",
+    }
+    operations {
+        Embedding = "embedding": Embedding,
+        Linear = "linear": Linear,
+        Residual = "residual": Add,
+        Norm = "norm": RmsNorm,
+        Rope = "rope": Rope,
+        Attention = "attention": Attention,
+        SwiGlu = "swiglu": SwiGlu,
+        SelectRows = "rows": SelectRows,
+        TokenScores = "head and loss": TokenScores,
+        Experts = "experts": Router | GroupedLinear | ScaleRows | SumRows,
+        ConcatHeads = "columns": ConcatHeads,
+    }
+}
 
 impl Part {
-    /// Gradient copies: zeroed before a step and summed after it.
-    pub(crate) const REPLICAS: Part = Part(0);
-    /// The optimizer's step.
-    pub(crate) const OPTIMIZER: Part = Part(1);
-
-    /// Attention over a cache.
-    pub(crate) const CACHED_ATTENTION: Part = Part(2 + 2 * 11);
-
     pub(crate) fn forward(op: &Op) -> Part {
-        Part(2 + 2 * kind(op))
+        Part::Forward(Operation::of(op))
     }
 
     pub(crate) fn backward(op: &Op) -> Part {
-        Part(3 + 2 * kind(op))
+        Part::Backward(Operation::of(op))
     }
 }
 
-fn kind(op: &Op) -> usize {
-    match op {
-        Op::Embedding { .. } => 0,
-        Op::Linear { .. } => 1,
-        Op::Add { .. } => 2,
-        Op::RmsNorm { .. } => 3,
-        Op::Rope { .. } => 4,
-        Op::Attention { .. } => 5,
-        Op::SwiGlu { .. } => 6,
-        Op::SelectRows { .. } => 7,
-        Op::TokenScores { .. } => 8,
-        Op::Router { .. }
-        | Op::GroupedLinear { .. }
-        | Op::ScaleRows { .. }
-        | Op::SumRows { .. } => 9,
-        Op::ConcatHeads { .. } => 10,
-    }
-}
-
-/// Names of the parts, by number.
-const NAMES: [&str; 25] = [
-    "gradients zeroed and summed",
-    "optimizer",
-    "embedding forward",
-    "embedding backward",
-    "linear forward",
-    "linear backward",
-    "residual forward",
-    "residual backward",
-    "norm forward",
-    "norm backward",
-    "rope forward",
-    "rope backward",
-    "attention forward",
-    "attention backward",
-    "swiglu forward",
-    "swiglu backward",
-    "rows forward",
-    "rows backward",
-    "head and loss forward",
-    "head and loss backward",
-    "experts forward",
-    "experts backward",
-    "columns forward",
-    "columns backward",
-    "cached attention",
-];
-
-/// What one kind of operation took.
+/// Time and work of one part.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Profiled {
-    /// The kind, and whether forward or backward.
+    /// The operation, and whether forward or backward.
     pub name: &'static str,
     /// Seconds, summed over threads.
     pub seconds: f64,
-    /// Floating-point operations of its matrix products, by the convention of published figures: a multiplication and an addition are
-    /// two, attention counts whole although what comes after a token is skipped, and what is computed again for backward does not
-    /// count.
+    /// FLOPs of its GEMMs as papers count them: two per multiply-add, attention without the causal
+    /// mask's savings, nothing for recomputation in backward.
     pub flops: f64,
 }
 
 /// Time and work by part.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Profile {
     on: AtomicBool,
-    nanoseconds: [AtomicU64; NAMES.len()],
-    flops: [AtomicU64; NAMES.len()],
+    counters: [Counter; NAMES.len()],
+}
+
+impl Default for Profile {
+    fn default() -> Profile {
+        let counters = std::array::from_fn(|_| Counter::default());
+        Profile { on: AtomicBool::new(false), counters }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Counter {
+    nanoseconds: AtomicU64,
+    flops: AtomicU64,
 }
 
 impl Profile {
-    /// Forgets what was counted, and counts from now on.
+    /// Resets all counters and counts from now on.
     pub(crate) fn start(&self) {
-        for count in self.nanoseconds.iter().chain(&self.flops) {
-            count.store(0, Ordering::Relaxed);
+        for counter in &self.counters {
+            counter.nanoseconds.store(0, Ordering::Relaxed);
+            counter.flops.store(0, Ordering::Relaxed);
         }
         self.on.store(true, Ordering::Relaxed);
     }
@@ -111,23 +137,22 @@ impl Profile {
     pub(crate) fn stop(&self) -> Vec<Profiled> {
         self.on.store(false, Ordering::Relaxed);
         let load = |count: &AtomicU64| count.load(Ordering::Relaxed) as f64;
-        let parts = NAMES.into_iter().zip(&self.nanoseconds).zip(&self.flops);
-        let parts = parts.map(|((name, time), flops)| Profiled {
+        let parts = NAMES.iter().zip(&self.counters).map(|(&name, counter)| Profiled {
             name,
-            seconds: load(time) * 1e-9,
-            flops: load(flops),
+            seconds: load(&counter.nanoseconds) * 1e-9,
+            flops: load(&counter.flops),
         });
         parts.filter(|part| part.seconds > 0.0).collect()
     }
 
-    /// Counts work under `part`.
+    /// Adds FLOPs to `part`.
     pub(crate) fn work(&self, part: Part, flops: impl FnOnce() -> u64) {
         if self.on.load(Ordering::Relaxed) {
-            self.flops[part.0].fetch_add(flops(), Ordering::Relaxed);
+            self.counters[part.index()].flops.fetch_add(flops(), Ordering::Relaxed);
         }
     }
 
-    /// Runs `f`, which keeps `threads` threads busy, and counts its time under `part`.
+    /// Runs `f`, which occupies `threads` threads, and adds its time to `part`.
     pub(crate) fn time<T>(&self, part: Part, threads: usize, f: impl FnOnce() -> T) -> T {
         if !self.on.load(Ordering::Relaxed) {
             return f();
@@ -135,7 +160,7 @@ impl Profile {
         let start = Instant::now();
         let result = f();
         let elapsed = start.elapsed().as_nanos() as u64 * threads as u64;
-        self.nanoseconds[part.0].fetch_add(elapsed, Ordering::Relaxed);
+        self.counters[part.index()].nanoseconds.fetch_add(elapsed, Ordering::Relaxed);
         result
     }
 }
@@ -149,8 +174,8 @@ mod tests {
     fn counts_between_start_and_stop_only() {
         let profile = Profile::default();
         let work = || {
-            profile.work(Part::OPTIMIZER, || 7);
-            profile.time(Part::OPTIMIZER, 2, || std::thread::sleep(Duration::from_millis(2)));
+            profile.work(Part::Optimizer, || 7);
+            profile.time(Part::Optimizer, 2, || std::thread::sleep(Duration::from_millis(2)));
         };
         work();
         assert_eq!(profile.stop(), []);
@@ -162,5 +187,18 @@ mod tests {
         assert!(name == "optimizer" && seconds >= 0.004 && flops == 7.0, "{parts:?}");
         work();
         assert_eq!(profile.stop(), parts);
+    }
+
+    #[test]
+    fn the_first_and_last_part_have_their_names() {
+        for (part, name) in [
+            (Part::Replicas, "gradients zeroed and summed"),
+            (Part::CachedAttention, "cached attention"),
+            (Part::Forward(Operation::Embedding), "embedding forward"),
+            (Part::Backward(Operation::ConcatHeads), "columns backward"),
+        ] {
+            assert_eq!(NAMES[part.index()], name);
+        }
+        assert_eq!(Part::Backward(Operation::ConcatHeads).index() + 1, NAMES.len());
     }
 }

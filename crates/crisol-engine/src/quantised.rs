@@ -1,9 +1,12 @@
-//! Matrices as model files store them, in half precision or quantised: what inference reads them from.
+//! Matrices in half precision or quantised, as model files store them, for inference.
 //!
-//! Rows are laid out by tiles, as many as two vector registers have lanes, so that a register holds the same columns of as many
-//! rows, and a product with few rows reads the matrix once, in one stream, and widens it in registers. It takes the bytes that
-//! it takes in the file (a tile at the end may be filled up; `Q4_K` and `Q5_K` take a fortieth more, because their scales of
-//! six bits become bytes, and `F8_E4M3` a thirty-second, because every row has the scales that a file has once for many rows).
+//! Rows are packed into tiles of as many rows as two vector registers have lanes. A register holds
+//! one column of as many rows, so a GEMM with few rows reads the matrix once, in one stream, and
+//! dequantises in registers.
+//!
+//! Tiles take the file's bytes, but for: a padded last tile; `Q4_K` and `Q5_K` 2.5 % more (6-bit
+//! scales become bytes); `F8_E4M3` 3 % more (a scale per row and block instead of one per many
+//! rows).
 
 use std::ops::Range;
 
@@ -12,11 +15,11 @@ use crate::formats::{BlockFormat, TileRow, with_blocks};
 use crate::workspace::Buffer;
 use crate::{Device, parallel};
 
-/// Bytes that are laid out at a time.
+/// Bytes packed between two calls of `done`.
 const PACK_CHUNK_BYTES: usize = 16 << 20;
 
-/// Element types that matrices are stored in; the quantised ones are ggml's. A block of `F8_E4M3` is a scale in f32 and the numbers of
-/// a row that are multiplied by it.
+/// Element types of matrices; the quantised ones are ggml's. A block of `F8_E4M3` is an f32 scale
+/// and the elements of a row that it multiplies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[allow(missing_docs)]
 pub enum WeightFormat {
@@ -51,7 +54,7 @@ impl WeightFormat {
         WeightFormat::Q6K,
     ];
 
-    /// Its name, as in ggml or safetensors.
+    /// Its name in ggml or safetensors.
     pub fn name(self) -> &'static str {
         match self {
             WeightFormat::F32 => "F32",
@@ -69,12 +72,12 @@ impl WeightFormat {
         }
     }
 
-    /// The type of this name, in capital or small letters.
+    /// The format named `name`, ignoring case.
     pub fn from_name(name: &str) -> Option<WeightFormat> {
         WeightFormat::ALL.into_iter().find(|format| format.name().eq_ignore_ascii_case(name))
     }
 
-    /// Columns that share a block in a file, and the bytes of it.
+    /// Columns and bytes of a block in a file.
     pub fn block(self) -> (usize, usize) {
         match self {
             WeightFormat::F32 => (1, 4),
@@ -91,14 +94,14 @@ impl WeightFormat {
         }
     }
 
-    /// Bytes of a row of so many columns in a file; none if they are no whole number of blocks.
+    /// Bytes of a row of `cols` columns in a file; `None` if they are not whole blocks.
     pub fn row_bytes(self, cols: usize) -> Option<usize> {
         let (columns, bytes) = self.block();
         cols.is_multiple_of(columns).then(|| cols / columns * bytes)
     }
 }
 
-/// See the module's text.
+/// A matrix packed into tiles for inference.
 #[derive(Debug)]
 pub struct QuantisedMatrix {
     pub(crate) format: WeightFormat,
@@ -109,8 +112,8 @@ pub struct QuantisedMatrix {
 }
 
 impl QuantisedMatrix {
-    /// Lays out a matrix whose row `i` is, byte for byte as in a little-endian file, `row(i)`. Rows are read from first to last, some
-    /// megabytes at a time; `done(rows)` hears of those that are no longer needed.
+    /// Packs a matrix whose row `i` has the little-endian bytes `row(i)`. Rows are read in order,
+    /// some megabytes at a time; `done(rows)` reports rows that are no longer needed.
     pub fn new<R: AsRef<[u8]>>(
         device: &Device,
         format: WeightFormat,
@@ -145,17 +148,17 @@ impl QuantisedMatrix {
         QuantisedMatrix { format, rows, cols, data }
     }
 
-    /// How its elements are stored.
+    /// Format of its elements.
     pub fn format(&self) -> WeightFormat {
         self.format
     }
 
-    /// Bytes it takes.
+    /// Bytes of memory.
     pub fn bytes(&self) -> usize {
         self.data.len() * size_of::<u32>()
     }
 
-    /// Tile after tile from row `first`, a multiple of a tile's, on.
+    /// Tiles from row `first` on, a multiple of a tile's rows.
     pub(crate) fn tiles(&self, first: usize) -> std::slice::ChunksExact<'_, u32> {
         debug_assert!(first.is_multiple_of(panel_width()));
         let words = tile_words(self.format, self.cols).max(1);
@@ -168,7 +171,7 @@ fn tile_words(format: WeightFormat, cols: usize) -> usize {
     with_blocks!(format, F => F::registers(cols)) * panel_width() / 2
 }
 
-/// Puts a row in its place of a tile.
+/// Packs a row into a tile.
 fn put_row<F: BlockFormat>(row: &[u8], tile: &mut [u32], index: usize) {
     let lanes = panel_width() / 2;
     let (lane, second) = (index % lanes, index / lanes);

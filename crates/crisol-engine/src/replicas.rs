@@ -1,18 +1,19 @@
-//! Data-parallel training on one device: a step's batch is cut into shards, shards are dealt to a fixed
-//! number of replicas, and every replica adds its shards' gradients into its own copy, in order.
+//! Data-parallel training on one device. A batch is split into shards; shard `i` goes to replica `i
+//! mod replicas`, which adds gradients to its own copy, in order.
 //!
-//! The number of replicas depends on the size of the parameters only (bounded memory), never on the number
-//! of threads; the reduction over replicas has a fixed order. So 1 thread and 16 give the same bits.
+//! The number of replicas depends on the size of the parameters only, which bounds the memory, and
+//! never on the number of threads. Replicas are summed in a fixed order, so 1 thread and 16 give
+//! the same bits.
 
 use std::ops::Range;
 
 use crate::profile::Part;
 use crate::{Device, Grads, Params, Workspace, parallel};
 
-/// More replicas than this cost more in zeroing and summing gradient copies than they win.
+/// More replicas cost more in zeroing and summing gradients than they gain.
 const MAX_REPLICAS: usize = 8;
-/// Copies of the gradients together stay below this many bytes, except that there is always one. With fewer copies than
-/// threads, threads share the work of a shard.
+/// Limit on the bytes of all gradient copies; there is always one. With fewer copies than threads,
+/// threads share the work of a shard.
 const MAX_BYTES: usize = 128 << 20;
 
 /// Gradient copies for data-parallel steps.
@@ -28,10 +29,10 @@ impl Replicas {
         Replicas { grads: (0..replicas).map(|_| Grads::zeros_like(params)).collect() }
     }
 
-    /// Number of replicas for so many parameters.
+    /// Number of replicas of a model with `parameters` parameters.
     pub fn count_for(parameters: usize) -> usize {
         let bytes = parameters.max(1) * size_of::<f32>();
-        // A power of two, so that shards are spread evenly over replicas and replicas over threads.
+        // A power of two spreads shards evenly over replicas, and replicas over threads.
         1 << (MAX_BYTES / bytes).clamp(1, MAX_REPLICAS).ilog2()
     }
 
@@ -40,9 +41,9 @@ impl Replicas {
         self.grads.len()
     }
 
-    /// Zeroes all replicas, runs `f(shard, workspace, grads)` for every shard in `0..shards` (in parallel over replicas
-    /// or, what is left over, within a shard; in order within a replica) and returns the summed gradients and the results in shard order.
-    /// The first error in shard order is returned if any shard fails.
+    /// Zeroes all replicas, runs `f(shard, workspace, grads)` for every shard in `0..shards`, and
+    /// returns the summed gradients and the results in shard order. Replicas run in parallel; the
+    /// shards of a replica run in order. Returns the first error in shard order.
     pub fn run<T: Send, E: Send>(
         &mut self,
         shards: usize,
@@ -53,8 +54,9 @@ impl Replicas {
         let Device::Cpu(cpu) = &device;
         let mut work: Vec<(&mut Grads, Vec<Result<T, E>>)> =
             self.grads[..replicas].iter_mut().map(|grads| (grads, Vec::new())).collect();
-        // Whole rounds of shards go to as many replicas at once as keep every thread busy. The rest comes after them, one
-        // shard after the other, which all threads share: each replica still adds its shards in order.
+        // Whole rounds of shards run on as many replicas at once as keep every thread busy. The
+        // remaining shards run one by one, shared by all threads. Each replica still adds its
+        // shards in order.
         let at_once = if replicas < device.threads() {
             replicas
         } else {
@@ -67,7 +69,7 @@ impl Replicas {
                    grads: &mut Grads,
                    results: &mut Vec<_>| {
             if shards.start == replica {
-                cpu.profile.time(Part::REPLICAS, device.threads_at(tasks), || grads.zero());
+                cpu.profile.time(Part::Replicas, device.threads_at(tasks), || grads.zero());
             }
             device.with_workspace(tasks, |workspace| {
                 for shard in shards.step_by(replicas) {
@@ -93,13 +95,13 @@ impl Replicas {
         });
         let mut results: Vec<_> =
             work.into_iter().map(|(_, results)| results.into_iter()).collect();
-        // A replica that stopped early has its error before its first missing result.
+        // A replica that stopped has its error before its first missing result.
         let results = (0..shards)
             .map(|shard| results[shard % replicas].next().expect("replicas stop only at an error"))
             .collect::<Result<Vec<T>, E>>()?;
         let (sum, others) =
             self.grads[..replicas].split_first_mut().expect("there is always one replica");
-        cpu.profile.time(Part::REPLICAS, device.threads(), || sum.add_all(others));
+        cpu.profile.time(Part::Replicas, device.threads(), || sum.add_all(others));
         Ok((sum, results))
     }
 }
@@ -141,7 +143,7 @@ mod tests {
             let params = params(threads);
             let mut replicas = Replicas::new(&params);
             let result = replicas.run(30, |shard, _, _| match shard {
-                // Shard 13 fails in another replica, long before shard 12 is reached.
+                // Shard 13 fails in another replica, long before shard 12 runs.
                 12 | 13 | 28 => Err(shard),
                 _ => Ok(()),
             });

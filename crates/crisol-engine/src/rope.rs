@@ -13,17 +13,17 @@ pub enum RopeStyle {
     Interleaved,
 }
 
-/// Cosines and sines by position, computed as far as they are asked for. Cloning is cheap.
+/// Cosines and sines by position, computed up to the largest position requested. Cloning is cheap.
 #[derive(Clone, Debug)]
 pub struct Rope {
     inverse_frequencies: Arc<[f32]>,
     amplitude: f32,
     style: RopeStyle,
-    /// For the positions from 0 to some power of two; the positions that were given, of [`Rope::from_rows`].
+    /// For positions below a power of two; for [`Rope::from_rows`], the given rows.
     tables: Arc<Mutex<Arc<RopeTables>>>,
 }
 
-/// What a [`Rope`] shares with the tapes that used it.
+/// The tables that a [`Rope`] shares with tapes.
 #[derive(Debug)]
 pub(crate) struct RopeTables {
     /// `[rows, pairs]`.
@@ -34,13 +34,13 @@ pub(crate) struct RopeTables {
     pub(crate) style: RopeStyle,
 }
 
-/// Fewest positions of a table.
+/// Positions of the smallest table.
 const MIN_POSITIONS: usize = 64;
 
 impl Rope {
-    /// From inverse frequencies (one per pair: `theta^(-2i/dim)`, already scaled where the model says so) and a factor on
-    /// all cosines and sines, which is 1 but for YaRN. Heads wider than two scalars per frequency keep the rest of their
-    /// columns as it is.
+    /// Tables from inverse frequencies, one per pair: `theta^(-2i/dim)` after the model's scaling.
+    /// `amplitude` multiplies cosines and sines; it is 1 except for YaRN. Columns beyond two per
+    /// frequency are not rotated.
     pub fn new(
         device: &Device,
         inverse_frequencies: &[f32],
@@ -54,8 +54,8 @@ impl Rope {
         Rope { inverse_frequencies: inverse_frequencies.into(), amplitude, style, tables }
     }
 
-    /// Tables for rows whose frequencies differ: what [`crate::Tape::rope`] then takes as positions are indices into `rows`, each
-    /// the row's position and its inverse frequencies.
+    /// Tables of given rows, each a position and its inverse frequencies. The positions of
+    /// [`crate::Tape::rope`] are then indices into `rows`.
     pub fn from_rows<'a>(
         device: &Device,
         rows: impl Iterator<Item = (u32, &'a [f32])>,
@@ -69,9 +69,9 @@ impl Rope {
         Rope { inverse_frequencies: [].into(), amplitude, style, tables }
     }
 
-    /// Tables of at least so many rows.
+    /// Tables of at least `rows` rows.
     pub(crate) fn tables(&self, rows: usize) -> Arc<RopeTables> {
-        // A thread that panicked while it held the lock left whole tables.
+        // A thread that panicked with the lock left complete tables.
         let mut shared = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
         if shared.rows() < rows {
             let frequencies = &*self.inverse_frequencies;
@@ -96,7 +96,7 @@ fn tables<'a>(
     amplitude: f32,
     style: RopeStyle,
 ) -> RopeTables {
-    // The angle is rounded to f32, as in transformers: at position 100,000 that is what a checkpoint was trained with.
+    // Angles are rounded to f32, as in transformers: checkpoints were trained with that.
     let angles = rows.flat_map(|(position, frequencies)| {
         assert_eq!(frequencies.len(), pairs, "frequencies of a row");
         frequencies.iter().map(move |f| f64::from(position as f32 * f))

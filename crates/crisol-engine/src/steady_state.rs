@@ -1,4 +1,4 @@
-//! The promise that a steady state allocates nothing, held by a counting allocator in the unit tests.
+//! The engine's operations allocate nothing in steady state, checked by a counting allocator.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -21,8 +21,8 @@ fn count() {
     ALLOCATIONS.set(ALLOCATIONS.get() + 1);
 }
 
-// SAFETY: every call is passed on to the system's allocator unchanged; counting does not allocate, because the
-// thread-local cells are constant-initialised and need no destructor.
+// SAFETY: forwards every call to the system allocator; counting does not allocate, because the
+// thread-local cell is const-initialised and has no destructor.
 #[allow(unsafe_code)]
 unsafe impl GlobalAlloc for CountingAllocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
@@ -49,7 +49,7 @@ unsafe impl GlobalAlloc for CountingAllocator {
 const DIM: usize = 24;
 const SHAPE: Attention = Attention { heads: 4, kv_heads: 2, qk_dim: 6, v_dim: 6, scale: 0.4 };
 
-/// One layer with every operation.
+/// One dense layer.
 struct Layer {
     params: Params,
     rope: Rope,
@@ -112,7 +112,7 @@ impl Layer {
     }
 }
 
-/// Allocations of this thread while `f` runs.
+/// Allocations of this thread during `f`.
 fn allocations(f: impl FnOnce()) -> u64 {
     let before = ALLOCATIONS.get();
     f();

@@ -1,7 +1,7 @@
-//! A tape records the forward operations of one shard and plays their backward in reverse.
+//! A tape records the forward operations of one shard and runs their backward in reverse order.
 //!
-//! It borrows the parameters for one pass and its memory from a [`Workspace`], which gets everything back when
-//! the tape is dropped. A tape made with [`Tape::inference`] records nothing and cannot go backward.
+//! It borrows the parameters and a [`Workspace`], to which it returns all memory when dropped. A
+//! tape of [`Tape::inference`] records nothing and has no backward.
 
 use std::borrow::Cow;
 
@@ -9,8 +9,8 @@ use crate::op::{Op, Value};
 use crate::profile::Part;
 use crate::{Device, Grads, KvCache, ParamId, Params, Rope, Workspace, cpu};
 
-/// Up to this many logits a shard are kept for backward (64 MiB), which saves one product with the head in four; no more
-/// shards are at work than there are threads.
+/// Logits per shard (64 MiB) up to which forward saves them. Skips recomputing the logits: three
+/// head GEMMs instead of four.
 pub const MAX_SAVED_LOGITS: usize = 16 << 20;
 
 /// Handle of a value on a tape: a matrix `[rows, cols]`.
@@ -32,29 +32,29 @@ pub struct Attention {
     pub scale: f32,
 }
 
-/// Columns of the heads of a value, see [`Tape::concat_heads`].
+/// Columns `first..first + width` of every head of a value, see [`Tape::concat_heads`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HeadSlice {
     /// The value.
     pub x: Var,
-    /// Its heads; with 1, every head of the result has the same columns.
+    /// Its heads; the columns of a single head go to every head of the result.
     pub heads: usize,
     /// Columns of each of its heads.
     pub head_dim: usize,
     /// First column within a head.
     pub first: usize,
-    /// And how many.
+    /// Number of columns.
     pub width: usize,
 }
 
 impl HeadSlice {
-    /// Where the columns start that head `head` of a result has.
+    /// First column of the slice for head `head` of the result.
     pub(crate) fn column(self, head: usize) -> usize {
         (if self.heads == 1 { 0 } else { head }) * self.head_dim + self.first
     }
 }
 
-/// The weights of experts, all of one shape: parameters whose specs follow one another.
+/// Weights of experts: consecutive parameters of equal shape.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Experts {
     /// The first expert's.
@@ -69,8 +69,8 @@ impl Experts {
     }
 }
 
-/// How a router's logits become weights of the chosen experts: `scale · sigmoid(logit)`, over their sum if `normalise` (DeepSeek-AI
-/// 2024, arXiv:2412.19437, equations 13 to 15).
+/// Router of a mixture of experts: weights of the chosen experts are `scale · sigmoid(logit)`,
+/// divided by their sum if `normalise` (DeepSeek-AI 2024, arXiv:2412.19437, equations 13 to 15).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Router {
     /// Whether the weights of a row sum to `scale`.
@@ -79,7 +79,7 @@ pub struct Router {
     pub scale: f32,
 }
 
-/// See the module's text.
+/// Records operations on values and runs their backward.
 #[derive(Debug)]
 pub struct Tape<'a> {
     params: &'a Params,
@@ -88,7 +88,7 @@ pub struct Tape<'a> {
 }
 
 impl<'a> Tape<'a> {
-    /// A tape that can go backward.
+    /// A tape with a backward pass.
     pub fn training(params: &'a Params, workspace: &'a mut Workspace) -> Tape<'a> {
         Tape::new(params, workspace, true)
     }
@@ -99,7 +99,7 @@ impl<'a> Tape<'a> {
     }
 
     fn new(params: &'a Params, workspace: &'a mut Workspace, training: bool) -> Tape<'a> {
-        // A tape that was leaked instead of dropped left its values here.
+        // A leaked tape left its values here.
         workspace.recycle();
         Tape { params, workspace, training }
     }
@@ -115,7 +115,8 @@ impl<'a> Tape<'a> {
         (value.rows, value.cols)
     }
 
-    /// Rows `ids` of the table `[vocab, dim]` → `[ids.len(), dim]`. Ids must be below vocab (checked by the model).
+    /// Rows `ids` of the table `[vocab, dim]` → `[ids.len(), dim]`. The model checks that ids are
+    /// below vocab.
     pub fn embedding(&mut self, table: ParamId, ids: &[u32]) -> Var {
         let (_, dim) = self.params.matrix_shape(table);
         let ids = self.workspace.indices.take_copy(ids);
@@ -151,14 +152,14 @@ impl<'a> Tape<'a> {
         out
     }
 
-    /// Root-mean-square norm over each group of `weight.len()` columns (Zhang & Sennrich 2019, arXiv:1910.07467):
-    /// the whole row for a layer norm, each head for a per-head QK-norm. Computed as transformers does.
+    /// RMSNorm over each group of `weight.len()` columns (Zhang & Sennrich 2019, arXiv:1910.07467):
+    /// the whole row for a layer norm, each head for QK-norm. Rounds as transformers does.
     pub fn rms_norm(&mut self, x: Var, weight: ParamId, eps: f32) -> Var {
         let group = self.params.slice(weight).len();
         self.norm(x, Some(weight), group, eps)
     }
 
-    /// The same over each group of so many columns, without a weight (Llama 4's QK-norm).
+    /// [`Self::rms_norm`] over groups of `group` columns without a weight (Llama 4's QK-norm).
     pub fn unit_norm(&mut self, x: Var, group: usize, eps: f32) -> Var {
         self.norm(x, None, group, eps)
     }
@@ -172,7 +173,7 @@ impl<'a> Tape<'a> {
         out
     }
 
-    /// Rotates every head of `head_dim` columns of row `r` by `positions[r]`.
+    /// Rotary embedding: rotates every head of `head_dim` columns of row `r` by `positions[r]`.
     pub fn rope(&mut self, x: Var, rope: &Rope, head_dim: usize, positions: &[u32]) -> Var {
         let (rows, cols) = self.shape(x);
         let most = positions.iter().max().map_or(0, |&p| p as usize + 1);
@@ -193,9 +194,9 @@ impl<'a> Tape<'a> {
         out
     }
 
-    /// Causal attention within each document; documents are the row ranges `offsets[i]..offsets[i+1]`.
-    /// q `[n, heads·qk_dim]`, k `[n, kv_heads·qk_dim]`, v `[n, kv_heads·v_dim]` → `[n, heads·v_dim]`.
-    /// Never materialises the T×T scores (Dao et al. 2022, arXiv:2205.14135).
+    /// Causal attention within documents, the row ranges `offsets[i]..offsets[i+1]`. q `[n,
+    /// heads·qk_dim]`, k `[n, kv_heads·qk_dim]`, v `[n, kv_heads·v_dim]` → `[n, heads·v_dim]`.
+    /// Memory is linear in the length of documents (Dao et al. 2022, arXiv:2205.14135).
     pub fn attention(&mut self, q: Var, k: Var, v: Var, shape: Attention, offsets: &[u32]) -> Var {
         let rows = self.check_attention(q, k, v, shape, offsets);
         let offsets = self.workspace.indices.take_copy(offsets);
@@ -205,10 +206,9 @@ impl<'a> Tape<'a> {
         out
     }
 
-    /// Inference only: appends the new rows of k and v of document `i` to slot `slots[i]` of `layer` and lets its
-    /// new queries attend to everything the slot then holds. One operation for prefill and for decode.
-    /// The slot's length counts from the last layer of the forward pass on (`layer == layers - 1`). With a `chunk`, a token sees those
-    /// of its own chunk of so many positions only (what [`Tape::attention`] does if documents are cut there).
+    /// Inference only, for prefill and decode: appends the rows of k and v of document `i` to slot
+    /// `slots[i]` of `layer`, and attends to all tokens of the slot. The slot's length grows with
+    /// the last layer. With a `chunk`, a token attends to its own chunk of positions only.
     pub fn attention_cached(
         &mut self,
         q: Var,
@@ -233,7 +233,7 @@ impl<'a> Tape<'a> {
         let device = self.params.device();
         let Device::Cpu(cpu) = device;
         let threads = device.threads_at(self.workspace.tasks);
-        cpu.profile.time(Part::CACHED_ATTENTION, threads, || {
+        cpu.profile.time(Part::CachedAttention, threads, || {
             let vars = [q, k, v, out];
             cpu::attention_cached(
                 device,
@@ -250,7 +250,7 @@ impl<'a> Tape<'a> {
         out
     }
 
-    /// Checks the shapes of an attention operation and returns its number of rows.
+    /// Checks the shapes of attention; returns the number of rows.
     fn check_attention(&self, q: Var, k: Var, v: Var, shape: Attention, offsets: &[u32]) -> usize {
         let (rows, _) = self.shape(q);
         assert!(shape.kv_heads > 0 && shape.heads.is_multiple_of(shape.kv_heads), "{shape:?}");
@@ -276,7 +276,7 @@ impl<'a> Tape<'a> {
         out
     }
 
-    /// The given rows of `x`, in this order → `[rows.len(), cols]`.
+    /// Rows `rows` of `x`, in this order → `[rows.len(), cols]`.
     pub fn select_rows(&mut self, x: Var, rows: &[u32]) -> Var {
         let (_, cols) = self.shape(x);
         let rows = self.workspace.indices.take_copy(rows);
@@ -285,8 +285,8 @@ impl<'a> Tape<'a> {
         out
     }
 
-    /// Heads that are put together of columns of the heads of one or two values: the parts of a wider projection (one part), or
-    /// queries and keys that are rotated in part (two) → `[n, heads · (width + width)]`.
+    /// Concatenates slices of the heads of one or two values per head → `[n, heads · Σ width]`. For
+    /// parts of a wider projection, and for queries and keys that are rotated in part.
     pub fn concat_heads(&mut self, heads: usize, parts: [Option<HeadSlice>; 2]) -> Var {
         let mut rows = None;
         let mut width = 0;
@@ -303,8 +303,8 @@ impl<'a> Tape<'a> {
         out
     }
 
-    /// Weights `[n, k]` of the experts `chosen` (k a row, all different) by a router's logits `[n, experts]`. Which are chosen is not
-    /// differentiable: it is the caller's to say.
+    /// Weights `[n, k]` of the experts `chosen` (k distinct ones a row) from a router's logits `[n,
+    /// experts]`. The choice itself is the caller's and has no gradient.
     pub fn route(&mut self, logits: Var, router: Router, chosen: &[u32]) -> Var {
         let (rows, experts) = self.shape(logits);
         assert!(
@@ -322,7 +322,7 @@ impl<'a> Tape<'a> {
         out
     }
 
-    /// `x · W_eᵀ` for the rows `bounds[e]..bounds[e + 1]` of every expert `e`: `[n, in]` → `[n, out]`.
+    /// `x · W_eᵀ` for rows `bounds[e]..bounds[e + 1]` of expert `e`: `[n, in]` → `[n, out]`.
     pub fn grouped_linear(&mut self, x: Var, experts: Experts, bounds: &[u32]) -> Var {
         let (rows, cols) = self.shape(x);
         let (out_dim, in_dim) = self.params.matrix_shape(experts.first);
@@ -340,7 +340,7 @@ impl<'a> Tape<'a> {
         out
     }
 
-    /// Row `i` of `x` times number `entries[i]` of `weights`, counted row by row.
+    /// Row `i` of `x` times element `entries[i]` of `weights`, in row-major order.
     pub fn scale_rows(&mut self, x: Var, weights: Var, entries: &[u32]) -> Var {
         let (rows, cols) = self.shape(x);
         let (weight_rows, weight_cols) = self.shape(weights);
@@ -353,7 +353,8 @@ impl<'a> Tape<'a> {
         out
     }
 
-    /// Row `i` is the sum of the `k` rows `order[i·k..(i + 1)·k]` of `x`, in this order → `[order.len() / k, cols]`.
+    /// Row `i` is the sum of the `k` rows `order[i·k..(i + 1)·k]` of `x`, in this order →
+    /// `[order.len() / k, cols]`.
     pub fn sum_rows(&mut self, x: Var, order: &[u32], k: usize) -> Var {
         let (rows, cols) = self.shape(x);
         assert!(k > 0 && order.len().is_multiple_of(k), "{} rows in sums of {k}", order.len());
@@ -364,10 +365,10 @@ impl<'a> Tape<'a> {
         out
     }
 
-    /// Inference only: every head of `x` (of which there are as many as groups of `group` rows in the weight) times its own rows
-    /// `rows` of the weight's group: `[n, heads · rows]` → `[n, heads · in]`, or times their transpose: `[n, heads · in]` →
-    /// `[n, heads · rows]`. Multi-head latent attention decodes with keys and values that are not expanded (DeepSeek-AI 2024,
-    /// arXiv:2405.04434, section 2.1.2).
+    /// Inference only: multiplies every head of `x` by rows `rows` of its own group of `group` rows
+    /// of the weight, `[n, heads · rows]` → `[n, heads · in]`; or by their transpose, `[n, heads ·
+    /// in]` → `[n, heads · rows]`. Multi-head latent attention decodes without expanding keys and
+    /// values (DeepSeek-AI 2024, arXiv:2405.04434, section 2.1.2).
     pub fn per_head_matmul(
         &mut self,
         x: Var,
@@ -392,7 +393,7 @@ impl<'a> Tape<'a> {
         out
     }
 
-    /// A value that is given, and has no gradient.
+    /// A constant, without a gradient.
     pub fn constant(&mut self, rows: usize, cols: usize, numbers: &[f32]) -> Var {
         assert_eq!(numbers.len(), rows * cols, "numbers of {rows}×{cols}");
         let var = self.value(rows, cols);
@@ -400,10 +401,12 @@ impl<'a> Tape<'a> {
         var
     }
 
-    /// Log-probability of `targets[r]` under `softmax(scale · x[r]·Wᵀ)`, and the entropy of that distribution,
-    /// as two values `[n, 1]`. Fused over vocabulary chunks in forward and backward: of large vocabularies logits are
-    /// never stored whole, of small ones (up to 64 MiB a shard) backward reads them instead of computing them again.
-    /// `logit_scale` is 1/temperature. Entropy is computed (and differentiable) only if asked for, else zeros.
+    /// Log-probability of `targets[r]` under `softmax(logit_scale · x[r]·Wᵀ)` and the entropy of
+    /// that distribution, `[n, 1]` each. `logit_scale` is 1/temperature. Entropies are zeros unless
+    /// requested.
+    ///
+    /// Head, softmax and gather are fused over chunks of the vocabulary. At most
+    /// [`MAX_SAVED_LOGITS`] logits are saved for backward; more are recomputed.
     pub fn token_scores(
         &mut self,
         x: Var,
@@ -437,13 +440,13 @@ impl<'a> Tape<'a> {
         (logp, entropies)
     }
 
-    /// Inference only: whole logits `[n, vocab]`, for the few rows that are sampled from.
+    /// Inference only: logits `[n, vocab]` to sample from.
     pub fn logits(&mut self, x: Var, head: ParamId) -> Var {
         assert!(!self.training, "whole logits are for sampling; train with `token_scores`");
         self.linear(x, head, None)
     }
 
-    /// The value's numbers on the host, row-major (borrowed where the device is the host).
+    /// The value on the host, row-major (borrowed if the device is the host).
     pub fn read(&self, x: Var) -> Cow<'_, [f32]> {
         let value = &self.workspace.values[x.0 as usize];
         assert_eq!(
@@ -454,7 +457,8 @@ impl<'a> Tape<'a> {
         Cow::Borrowed(&value.data)
     }
 
-    /// Inference only: gives back the memory of every value but `keep` (between layers). No-op while training.
+    /// Inference only: frees the memory of every value but `keep`, between layers. Does nothing on
+    /// a training tape.
     pub fn keep_only(&mut self, keep: Var) {
         if self.training {
             return;
@@ -466,9 +470,12 @@ impl<'a> Tape<'a> {
         }
     }
 
-    /// Plays the tape backward from the given seeds `(value, dL/dvalue)` and adds every parameter's gradient to
-    /// `grads`. Panics on an inference tape: a dropped gradient must not go unnoticed. Ends early, with unspecified gradients,
-    /// when the device is asked to stop.
+    /// Runs backward from the seeds `(value, dL/dvalue)` and adds every parameter's gradient to
+    /// `grads`. Returns early, with unspecified gradients, once the device is asked to stop.
+    ///
+    /// # Panics
+    ///
+    /// On an inference tape, where a gradient would be lost.
     pub fn backward(self, seeds: &[(Var, &[f32])], grads: &mut Grads) {
         assert!(self.training, "an inference tape records nothing and cannot go backward");
         assert!(
@@ -506,7 +513,7 @@ impl<'a> Tape<'a> {
                     cpu::backward(&mut op, self.params, grads, workspace);
                 });
             }
-            // Whatever used these values comes later on the tape and is done.
+            // All users of these values come later on the tape and are done.
             for var in outputs.into_iter().flatten() {
                 let index = var.0 as usize;
                 workspace.floats.give(std::mem::take(&mut workspace.values[index].data));
@@ -524,7 +531,7 @@ impl<'a> Tape<'a> {
         var
     }
 
-    /// Computes an operation, and keeps it if the tape can go backward.
+    /// Computes an operation, and records it on a training tape.
     fn record(&mut self, mut op: Op) {
         let Device::Cpu(cpu) = self.params.device();
         let threads = self.params.device().threads_at(self.workspace.tasks);

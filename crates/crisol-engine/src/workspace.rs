@@ -1,28 +1,28 @@
-//! Recycled memory: buffers by size class, so that after the first step of a shape nothing is allocated.
+//! Recycled memory: buffers by size class. After the first step of a shape nothing is allocated.
 //!
-//! Fresh pages from the operating system cost more than the arithmetic on them: candle and burn run
-//! twice as fast on a training step when their allocator is told to keep its memory.
+//! Fresh pages from the operating system cost more than the arithmetic on them: candle and burn
+//! train twice as fast once their allocator keeps its memory.
 
 use std::ops::{Deref, DerefMut};
 
 use crate::Device;
 use crate::op::{Op, Value};
 
-/// Buffers start on a cache line, for the sake of wide vector loads.
+/// Buffers start on a cache line, for aligned vector loads.
 const ALIGNMENT: usize = 64;
-/// Size of the smallest class, in scalars.
+/// Capacity of the smallest size class, in scalars.
 const MIN_CAPACITY: usize = 64;
 
-/// Recycled memory for one tape at a time: after the first step of a shape nothing is allocated.
+/// Recycled memory of one tape at a time.
 #[derive(Debug)]
 pub struct Workspace {
-    /// Tasks that operations on it are cut into, for the device's threads to share: 1 where there are enough pieces of work.
+    /// Tasks per operation; 1 where shards keep every thread busy.
     pub(crate) tasks: usize,
     pub(crate) floats: Pool<f32>,
     pub(crate) indices: Pool<u32>,
-    /// The values of the tape in progress.
+    /// Values of the current tape.
     pub(crate) values: Vec<Value>,
-    /// Their gradients (empty: none yet), while going backward.
+    /// Their gradients during backward; empty: none yet.
     pub(crate) value_grads: Vec<Buffer<f32>>,
     /// Its operations, in order.
     pub(crate) ops: Vec<Op>,
@@ -56,7 +56,7 @@ impl Workspace {
     }
 }
 
-/// A cache-line-aligned slice that can be given back to a [`Pool`]. The default is empty and free.
+/// A cache-line-aligned slice from a [`Pool`]. The default is empty.
 #[derive(Debug)]
 pub(crate) struct Buffer<T> {
     storage: Vec<T>,
@@ -71,11 +71,11 @@ impl<T> Default for Buffer<T> {
 }
 
 impl<T: Copy + Default> Buffer<T> {
-    /// `len` zeros with room for `capacity`.
+    /// `len` zeros with the given capacity.
     fn with_capacity(len: usize, capacity: usize) -> Buffer<T> {
         let scalars_per_line = ALIGNMENT / size_of::<T>();
         let storage = vec![T::default(); capacity + scalars_per_line];
-        // The vector is never resized, so its start stays where it is.
+        // The vector is never resized, so its start does not move.
         let start = storage.as_ptr().align_offset(ALIGNMENT).min(scalars_per_line);
         Buffer { storage, start, len }
     }
@@ -103,14 +103,15 @@ impl<T> DerefMut for Buffer<T> {
     }
 }
 
-/// How many classes a buffer may be larger than what it is taken for (four times as large), or smaller than one that takes its place.
+/// A request takes a buffer up to this many classes larger (four times its size), or replaces one
+/// up to this many classes smaller.
 const MAX_CLASS_GAP: usize = 4;
 
 /// Free buffers by size class: powers of two and one and a half times powers of two.
 ///
-/// Shards differ in length, and with them the classes of what a tape takes. So a request is content with a larger buffer, and
-/// where there is none a new one takes the place of a smaller one: a pool grows to what the largest shapes need, not
-/// to the sum of all shapes.
+/// Shards differ in length, and so do their buffers' classes. A request accepts a larger buffer; if
+/// there is none, a new one replaces a smaller one. So a pool grows to the needs of the largest
+/// shape, not to the sum of all shapes.
 #[derive(Debug)]
 pub(crate) struct Pool<T> {
     free: Vec<Vec<Buffer<T>>>,
@@ -149,7 +150,7 @@ impl<T: Copy + Default> Pool<T> {
         buffer
     }
 
-    /// Takes a buffer back.
+    /// Returns a buffer to the pool.
     pub(crate) fn give(&mut self, buffer: Buffer<T>) {
         if buffer.storage.is_empty() {
             return;
@@ -163,7 +164,7 @@ impl<T: Copy + Default> Pool<T> {
     }
 }
 
-/// Index and capacity of the smallest class with room for `len`.
+/// Index and capacity of the smallest class of at least `len`.
 fn size_class(len: usize) -> (usize, usize) {
     let whole = len.max(MIN_CAPACITY).next_power_of_two();
     let log2 = whole.trailing_zeros() as usize;
@@ -185,7 +186,7 @@ mod tests {
             let (class, capacity) = size_class(len);
             assert!(capacity >= len);
             assert!(len <= MIN_CAPACITY || capacity * 2 <= len * 3, "{len} in {capacity}");
-            // A class has one capacity: a recycled buffer always has room.
+            // One capacity per class, so a recycled buffer always fits.
             assert_eq!(size_class(capacity), (class, capacity));
         }
     }
@@ -204,7 +205,7 @@ mod tests {
     #[test]
     fn buffers_of_one_shape_serve_another() {
         let mut pool = Pool::<f32>::default();
-        // Three buffers at a time, of lengths that rise and fall.
+        // Three buffers at a time, of rising and falling lengths.
         for length in [300, 200, 500, 150, 400, 512] {
             let taken: Vec<_> = (0..3).map(|_| pool.take(10 * length)).collect();
             for buffer in taken {

@@ -1,18 +1,18 @@
-//! The reward model: a scalar per answer such that the chosen one of a pair scores higher.
+//! The reward model: a scalar per answer; the chosen answer of a pair scores higher.
 //!
 //! ```text
 //! L = mean over pairs of  -log σ(r_w - r_l) + c · (r_w + r_l)²
 //! ```
 //!
-//! The first term is the likelihood of the votes under Bradley & Terry (1952), as in Ouyang et al. 2022,
-//! arXiv:2203.02155. It fixes only differences of rewards; the second, optional one (Eisenstein et al.
-//! 2023, arXiv:2312.09244; TRL suggests c = 0.01) pins their mean at zero, so that rewards of different models
-//! and of different moments of training can be compared.
+//! The first term is the negative log-likelihood of the preferences (Bradley & Terry 1952), as in
+//! Ouyang et al. 2022, arXiv:2203.02155. It determines only differences of rewards. The optional
+//! second term (Eisenstein et al. 2023, arXiv:2312.09244; TRL suggests c = 0.01) centres them at
+//! zero, which makes rewards of different models comparable.
 
 use crate::{BatchSize, LossAndGrad, Stats, TokenScores, sigmoid, softplus, sums};
 
 sums! {
-    /// Sums over the pairs a reward model is trained or tested on.
+    /// Sums over the pairs of a reward model.
     pub struct RewardStats {
         /// Pairs.
         pub pairs: usize,
@@ -45,8 +45,8 @@ impl Stats for RewardStats {
 
 /// The Bradley-Terry loss of a shard; uses `value`, of which every sequence has exactly one.
 ///
-/// Sequence `2i` is the chosen and `2i + 1` the rejected answer of pair `i`. `centring` is the penalty's
-/// coefficient `c`; 0 leaves it out.
+/// Sequence `2i` is the chosen and `2i + 1` the rejected answer of pair `i`. `centring` is the
+/// coefficient `c`; 0 disables the penalty.
 pub fn loss(scores: &TokenScores, centring: f64, batch: BatchSize) -> LossAndGrad<RewardStats> {
     let size = scores.size();
     assert_eq!(size.tokens, size.sequences, "one scored row per sequence");

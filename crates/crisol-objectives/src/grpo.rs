@@ -1,23 +1,24 @@
-//! Group-relative policy optimization: the other answers to the same prompt are the baseline.
+//! GRPO, group-relative policy optimization: the baseline is the mean of other answers to the
+//! prompt.
 //!
 //! For a prompt the policy draws a group of G answers with rewards `R_1..R_G` (Shao et al. 2024,
 //! "`DeepSeekMath`", arXiv:2402.03300, section 4.1.2):
 //!
 //! ```text
 //! A_i = (R_i - mean(R)) / std(R)          scaling `group`, the paper's
-//! A_i =  R_i - mean(R)                    scaling `none`: Dr. GRPO, Liu et al. 2025, arXiv:2503.20783
+//! A_i =  R_i - mean(R)                    scaling `none`: Dr. GRPO, arXiv:2503.20783
 //! ```
 //!
 //! Every token of answer `i` gets `A_i`; the rest is the clipped policy loss with its KL term
-//! ([`crate::policy::loss`]). Dividing by the spread makes prompts that are nearly always or nearly never solved
-//! weigh more than those solved half the time, the bias that Dr. GRPO removes. A group without spread (all
-//! right or all wrong) teaches nothing: its advantages are zero, and it is flagged so that the phase can
-//! leave it out (DAPO's dynamic sampling, arXiv:2503.14476, section 3.2) and count it.
+//! ([`crate::policy::loss`]). Dividing by the standard deviation gives more weight to prompts that
+//! are almost always or almost never solved, a bias that Dr. GRPO removes. A group of equal rewards
+//! has zero advantages and is flagged, so that the phase can drop it (DAPO's dynamic sampling,
+//! arXiv:2503.14476, section 3.2).
 
 use crate::named;
 
 named! {
-    /// What a group's centred rewards are divided by.
+    /// Divisor of a group's centred rewards.
     pub enum AdvantageScaling ("advantage scaling") {
         /// The group's standard deviation.
         Group = "group",
@@ -26,16 +27,16 @@ named! {
     }
 }
 
-/// Advantages of the answers of some groups.
+/// Advantages of the answers of all groups.
 #[derive(Clone, Debug, PartialEq)]
 pub struct GroupAdvantages {
     /// One per answer, in the order of the rewards.
     pub advantages: Vec<f32>,
-    /// One per group: whether all its rewards are equal (its advantages are then all 0).
+    /// One per group: whether its rewards are equal, and its advantages 0.
     pub zero_spread: Vec<bool>,
 }
 
-/// Keeps rewards that differ only by rounding from becoming advantages of ±1; the value TRL uses.
+/// Keeps rounding differences of rewards from becoming advantages of ±1; TRL's value.
 const SPREAD_FLOOR: f64 = 1e-4;
 
 /// Advantages within groups of `group_size` consecutive answers.

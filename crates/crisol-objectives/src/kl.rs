@@ -1,27 +1,34 @@
-//! How far the policy π has moved from the reference: estimators of KL(policy‖reference) from single tokens.
+//! Estimators of KL(policy‖reference) from single tokens.
 //!
-//! With `δ = log π(x) - log π_ref(x)` at a token `x` that the policy itself drew (J. Schulman, "Approximating
-//! KL Divergence", 2020, <http://joschu.net/blog/kl-approx.html>):
+//! With `δ = log π(x) - log π_ref(x)` at a token `x` drawn from the policy (J. Schulman,
+//! "Approximating KL Divergence", 2020, <http://joschu.net/blog/kl-approx.html>):
 //!
-//! | name | value | value's mean | derivative w.r.t. log π(x) | gradient's mean, as a loss |
+//! | name | value `k` | mean of `k` | `k'` by log π(x) | mean gradient as a loss |
 //! |---|---|---|---|---|
-//! | `plain_kl` | δ | KL, exactly; high variance, may be negative | 1 | **0**: only noise |
-//! | `squared_kl` | δ²/2 | KL up to third order in δ | δ | **that of the KL, exactly** |
-//! | `low_variance_kl` | e^(-δ) - 1 + δ | KL, exactly; never negative | 1 - e^(-δ) | gradient of the KL from the reference to the policy, the *other* direction |
+//! | `plain_kl` | δ | KL; high variance, may be negative | 1 | **0**: only noise |
+//! | `squared_kl` | δ²/2 | KL to third order in δ | δ | **of the KL** |
+//! | `low_variance_kl` | e^(-δ) - 1 + δ | KL; never negative | 1 - e^(-δ) | of the *reversed* KL |
 //!
-//! A good estimate of a value is not a good loss: differentiating a sample ignores that the samples
-//! themselves move with π. An estimator `k` used as a loss has the mean gradient `E[k'(δ) ∇log π]`, and
-//! since the KL's own is `E[δ ∇log π]`, only `k' = δ` gives it. This is why `squared_kl` is the one to
-//! *train* with inside a loss, `low_variance_kl` (the GRPO paper's, arXiv:2402.03300 eq. 4) is the one to
-//! *read*, and `plain_kl` belongs into the reward, where the policy gradient multiplies it by ∇log π (what
-//! PPO does here). See Tang & Munos 2025, "On a few pitfalls in KL divergence gradient estimation for RL",
-//! arXiv:2506.09477, and Zhang et al. 2025, "On the design of KL-regularized policy gradient algorithms for
-//! LLM reasoning", arXiv:2505.17508. The tests of this crate check the table by exact enumeration.
+//! The reversed KL is that from the reference to the policy.
 //!
-//! Two limits hold for every estimator inside a loss. The table is for tokens drawn from the present
-//! policy; after some updates on the same rollout it is only as right as the importance ratio is near 1.
-//! And a sum of per-token terms leaves out that an early token changes which later states are reached; a
-//! KL in the reward does not, through the return.
+//! A good estimate of the value is not a good loss: differentiating a sample ignores that the
+//! samples move with π. An estimator `k` as a loss has the mean gradient `E[k'(δ) ∇log π]`. The
+//! KL's own is `E[δ ∇log π]`, so only `k' = δ` gives it. Hence:
+//!
+//! - `squared_kl` to train with, inside the loss;
+//!
+//! - `low_variance_kl` to measure with (the GRPO paper's, arXiv:2402.03300 eq. 4);
+//!
+//! - `plain_kl` inside the reward, where the policy gradient multiplies it by ∇log π (PPO here).
+//!
+//! See Tang & Munos 2025, "On a few pitfalls in KL divergence gradient estimation for RL",
+//! arXiv:2506.09477, and Zhang et al. 2025, "On the design of KL-regularized policy gradient
+//! algorithms for LLM reasoning", arXiv:2505.17508. The tests check the table by exact enumeration.
+//!
+//! Two limits hold for every estimator inside a loss. The table assumes tokens drawn from the
+//! current policy; after several updates on one rollout it holds only while the importance ratio is
+//! near 1. And a sum of per-token terms ignores that an early token changes the later states; a KL
+//! in the reward does not, through the return.
 
 use crate::named;
 

@@ -1,7 +1,7 @@
-//! The objectives of every phase as pure functions: from the scores of tokens to a loss and its gradient.
+//! The objectives of every phase as pure functions from token scores to a loss and its gradient.
 //!
-//! No function here knows a model, a tokenizer or a device. Every gradient is tested by finite
-//! differences, every KL estimator against exact enumeration over a tiny vocabulary.
+//! No function here knows a model, a tokenizer or a device. Finite differences test every gradient;
+//! exact enumeration over a tiny vocabulary tests every KL estimator.
 //!
 //! | file | objective | phases |
 //! |---|---|---|
@@ -14,12 +14,12 @@
 //! | [`kl`] | named estimators of KL to the reference | reason, ppo |
 //! | [`verifier`] | rewards that need no model | reason |
 //!
-//! A loss is computed **per shard** (the documents one tape holds) and is **additive over shards**: the
-//! counts of the whole optimizer batch come in as a [`BatchSize`], so that the sum of the shards' losses
-//! and gradients is the batch's, however it was cut. Log-probs come in and gradients go out as `f32`, the
-//! engine's type; everything in between is `f64`.
+//! A loss is computed **per shard** (the documents of one tape) and is **additive over shards**: it
+//! is normalised by the [`BatchSize`] of the whole optimizer batch. So losses and gradients of the
+//! shards add up to those of the batch, however it is split. Log-probabilities and gradients are
+//! `f32`, the engine's type; the arithmetic is `f64`.
 //!
-//! Slices whose lengths contradict one another are a bug of the caller and panic with both lengths.
+//! Slices of inconsistent lengths are a bug of the caller and panic with both lengths.
 
 pub mod bradley_terry;
 pub mod grpo;
@@ -32,9 +32,9 @@ pub mod verifier;
 
 use std::ops::{AddAssign, Range};
 
-/// What the model says about the scored tokens of one shard.
+/// Model outputs for the scored tokens of one shard.
 ///
-/// Only scored tokens appear (prompt tokens, for example, do not), so no mask is needed anywhere. A slice
+/// There are only scored tokens (no prompt tokens, for example), so no mask is needed. A slice that
 /// an objective does not use may be empty.
 #[derive(Clone, Copy, Debug)]
 pub struct TokenScores<'a> {
@@ -42,14 +42,14 @@ pub struct TokenScores<'a> {
     pub logp: &'a [f32],
     /// Entropy in nats of the distribution each scored token was predicted from, `[tokens]`.
     pub entropy: &'a [f32],
-    /// Scalar head at the position each scored token was predicted from, `[tokens]`.
+    /// Scalar head's output at the position each scored token was predicted from, `[tokens]`.
     pub value: &'a [f32],
     /// Sequence `i` owns the scored tokens `offsets[i]..offsets[i + 1]`; `[sequences + 1]`.
     pub offsets: &'a [u32],
 }
 
 impl TokenScores<'_> {
-    /// How many sequences and scored tokens this shard holds.
+    /// Numbers of sequences and scored tokens of this shard.
     pub fn size(&self) -> BatchSize {
         BatchSize::of(self.offsets)
     }
@@ -60,7 +60,7 @@ pub(crate) fn sequences(offsets: &[u32]) -> impl Iterator<Item = Range<usize>> +
     offsets.windows(2).map(|w| w[0] as usize..w[1] as usize)
 }
 
-/// What the whole optimizer batch holds, all its shards together: the normalisers of every loss.
+/// Size of the whole optimizer batch: the normalisers of every loss.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct BatchSize {
     /// Sequences (documents); a preference pair is two.
@@ -70,7 +70,7 @@ pub struct BatchSize {
 }
 
 impl BatchSize {
-    /// The size of a shard with these sequence boundaries; add up the shards to get the batch.
+    /// The size of a shard with these sequence boundaries. The shards' sizes add up to the batch's.
     pub fn of(offsets: &[u32]) -> Self {
         let (first, last) =
             (offsets.first().copied().unwrap_or(0), offsets.last().copied().unwrap_or(0));
@@ -105,19 +105,21 @@ pub struct LossAndGrad<S> {
     pub dentropy: Vec<f32>,
     /// dL/dvalue, `[tokens]`; empty if the objective does not use it.
     pub dvalue: Vec<f32>,
-    /// Sums over the shard of what is worth watching.
+    /// Sums over the shard for the metrics.
     pub stats: S,
 }
 
 /// Sums over a shard that add up to the batch's, and the means to log.
 pub trait Stats: Clone + Default + AddAssign {
-    /// Named means of the sums, in a fixed order; nothing if nothing was counted.
+    /// Named means in a fixed order; empty if nothing was counted.
     fn means(&self) -> Vec<(&'static str, f64)>;
 }
 
-/// A struct of sums: its fields start at zero and add up one by one.
+/// Defines a struct of sums: fields start at zero and add up one by one.
 macro_rules! sums {
-    ($(#[$meta:meta])* pub struct $name:ident { $($(#[$field_meta:meta])* pub $field:ident: $type:ty,)* }) => {
+    ($(#[$meta:meta])* pub struct $name:ident {
+        $($(#[$field_meta:meta])* pub $field:ident: $type:ty,)*
+    }) => {
         $(#[$meta])*
         #[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
         pub struct $name { $($(#[$field_meta])* pub $field: $type,)* }
@@ -131,7 +133,7 @@ macro_rules! sums {
 }
 pub(crate) use sums;
 
-/// An option was given a name that it does not have.
+/// An unknown name of an option.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("unknown {what} \"{given}\"; use one of: {known}")]
 pub struct UnknownName {
@@ -143,7 +145,7 @@ pub struct UnknownName {
     pub known: String,
 }
 
-/// An enum whose variants have the names by which recipes and command lines choose them.
+/// Defines an enum whose variants have the names used in recipes and on the command line.
 macro_rules! named {
     ($(#[$meta:meta])* pub enum $type:ident ($what:literal) {
         $($(#[$variant_meta:meta])* $variant:ident = $name:literal,)*
@@ -156,7 +158,7 @@ macro_rules! named {
             /// Every choice.
             pub const ALL: &[Self] = &[$(Self::$variant,)*];
 
-            /// The name by which recipes and command lines choose it.
+            /// The name in recipes and on the command line.
             pub fn name(self) -> &'static str {
                 match self { $(Self::$variant => $name,)* }
             }

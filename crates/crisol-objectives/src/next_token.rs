@@ -1,13 +1,12 @@
-//! Next-token prediction: the cross-entropy of the trained tokens, for pre-training and fine-tuning alike.
+//! Next-token prediction: cross-entropy of the trained tokens, in pre-training and fine-tuning.
 //!
 //! ```text
 //! L = -1/N · Σ_t log π(x_t | x_<t)        N: trained tokens of the whole batch
 //! ```
 //!
-//! What pre-training and fine-tuning differ in, which tokens are trained, was decided when the documents
-//! were packed: every scored token counts, and every token counts the same, whichever document it is in. (A
-//! mean of per-document or per-micro-batch means would weigh tokens of short documents more and change the
-//! loss with the cut into micro-batches.)
+//! The two differ in which tokens are trained, which packing has decided. Every scored token has
+//! the same weight. (A mean of per-document or per-micro-batch means would give tokens of short
+//! documents more weight, and would depend on the split into micro-batches.)
 
 use crate::{BatchSize, LossAndGrad, Stats, TokenScores, sums};
 

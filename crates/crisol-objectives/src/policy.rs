@@ -1,33 +1,36 @@
 //! The clipped policy loss that GRPO and PPO share.
 //!
-//! With the importance ratio `r_t = π(x_t) / π_old(x_t)` to the policy that made the rollout and an
-//! advantage `A_t` (PPO, Schulman et al. 2017, arXiv:1707.06347, eq. 7, clip bounds apart as in DAPO, Yu et
-//! al. 2025, arXiv:2503.14476, eq. 8):
+//! With the importance ratio `r_t = π(x_t) / π_old(x_t)` to the policy of the rollout and an
+//! advantage `A_t` (PPO, Schulman et al. 2017, arXiv:1707.06347, eq. 7; separate clip bounds as in
+//! DAPO, Yu et al. 2025, arXiv:2503.14476, eq. 8):
 //!
 //! ```text
 //! L = Σ_t w_t · ( -min(r_t A_t, clip(r_t, 1-ε_low, 1+ε_high) A_t) + c_kl KL_t - c_ent H_t )
 //! ```
 //!
-//! The minimum makes clipping one-sided: a ratio above `1+ε_high` loses its gradient only where the
-//! advantage is positive, one below `1-ε_low` only where it is negative. At the first update of a rollout
-//! `r = 1`, nothing is clipped, and the gradient is the plain policy gradient `-w_t A_t`.
+//! The minimum makes clipping one-sided: a ratio above `1+ε_high` loses its gradient only if the
+//! advantage is positive, one below `1-ε_low` only if it is negative. At the first update of a
+//! rollout `r = 1`, nothing is clipped, and the gradient is the policy gradient `-w_t A_t`.
 //!
-//! The ratio may be each token's, or the whole sequence's, `exp(mean_t log r_t)`, shared by its tokens (GSPO,
-//! Zheng et al. 2025, arXiv:2507.18071, eq. 7). The weights `w_t` say what is averaged:
+//! The ratio is each token's, or the sequence's, `exp(mean_t log r_t)`, shared by its tokens (GSPO,
+//! Zheng et al. 2025, arXiv:2507.18071, eq. 7). The weights `w_t` define the mean:
 //!
 //! | normalisation | w_t | from |
 //! |---|---|---|
-//! | `token` | 1 / tokens of the batch | DAPO: every token counts the same |
-//! | `sequence` | 1 / (sequences · \|y_i\|) | GRPO: every answer counts the same, so long wrong answers are punished less per token |
-//! | `constant` | 1 / (sequences · longest answer allowed) | Dr. GRPO, Liu et al. 2025, arXiv:2503.20783: no bias by length |
+//! | `token` | 1 / tokens of the batch | DAPO: equal weight per token |
+//! | `sequence` | 1 / (sequences · \|y_i\|) | GRPO: equal weight per answer |
+//! | `constant` | 1 / (sequences · longest answer allowed) | Dr. GRPO: no length bias |
+//!
+//! `sequence` gives tokens of long answers less weight, so long wrong answers are penalised less
+//! per token; `constant` (Liu et al. 2025, arXiv:2503.20783) removes that.
 
 use crate::kl::KlEstimator;
 use crate::{BatchSize, LossAndGrad, Stats, TokenScores, named, sequences, sums};
 
 named! {
-    /// What one importance ratio is about.
+    /// Scope of an importance ratio.
     pub enum RatioLevel ("ratio level") {
-        /// Every token has its ratio.
+        /// Every token has its own ratio.
         Token = "token",
         /// A sequence's tokens share the geometric mean of their ratios.
         Sequence = "sequence",
@@ -139,9 +142,9 @@ impl Stats for PolicyStats {
 
 /// The clipped policy loss of a shard; uses `logp`, and `entropy` where it is given.
 ///
-/// `old_logp` (of the policy that made the rollout), `advantages`: `[tokens]`. `reference_logp`: `[tokens]`, or
-/// empty; with a KL penalty it must be there, without one its KL is only measured. With
-/// [`RatioLevel::Sequence`] the tokens of a sequence must share one advantage.
+/// `old_logp` (of the rollout's policy), `advantages`: `[tokens]`. `reference_logp`: `[tokens]`, or
+/// empty without a KL penalty; given without one, its KL is only measured. With
+/// [`RatioLevel::Sequence`] the tokens of a sequence share one advantage.
 pub fn loss(
     scores: &TokenScores,
     old_logp: &[f32],
@@ -184,8 +187,8 @@ pub fn loss(
         for t in range.clone() {
             let token_log_ratio = diff(scores.logp, old_logp, t);
             let advantage = f64::from(advantages[t]);
-            // Where the ratio is the sequence's, each of its n tokens adds 1/n of its derivative to the
-            // gradient of all n. As they share one advantage, that sum is again this token's own derivative.
+            // A sequence ratio has 1/n of each token's derivative for all its n tokens. They share
+            // one advantage, so the sum is again the token's own derivative.
             let ratio = match options.ratio_level {
                 RatioLevel::Token => token_log_ratio,
                 RatioLevel::Sequence => mean_log_ratio,
@@ -222,7 +225,7 @@ pub fn loss(
             stats.ratio += ratio;
             stats.clipped_low += usize::from(clipped_low);
             stats.clipped_high += usize::from(clipped_high);
-            // The rollout's samples are the old policy's, so its log-ratio to the new one comes first.
+            // The old policy drew the samples, so the estimator's log-ratio is old over new.
             stats.kl_old += KlEstimator::LowVariance.value(-token_log_ratio);
         }
     }

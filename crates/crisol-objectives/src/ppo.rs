@@ -1,15 +1,15 @@
-//! Proximal policy optimization for language models: token rewards, advantages, policy and value losses.
+//! PPO, proximal policy optimization: token rewards, advantages, policy loss and value loss.
 //!
 //! One update of RLHF (Ouyang et al. 2022, arXiv:2203.02155), in the order the phase calls it:
 //!
-//! 1. [`token_rewards`]: the reward model's score, given at an answer's last token, less a penalty on the
+//! 1. [`token_rewards`]: the reward model's score at an answer's last token, minus a penalty on the
 //!    log-ratio to the reference at every token.
 //! 2. [`whiten`] the rewards (their scale only), so that the value model has a scale to learn.
 //! 3. [`advantages`]: generalised advantage estimation (Schulman et al. 2016, arXiv:1506.02438).
 //! 4. [`whiten`] the advantages.
-//! 5. [`policy_loss`] and [`value_loss`] (PPO, Schulman et al. 2017, arXiv:1707.06347), several times over.
+//! 5. [`policy_loss`] and [`value_loss`] (PPO, Schulman et al. 2017, arXiv:1707.06347), repeated.
 //!
-//! The details that the papers leave open are those of Huang et al. 2024, "The N+ Implementation Details of
+//! Details that the papers leave open follow Huang et al. 2024, "The N+ Implementation Details of
 //! RLHF with PPO", arXiv:2403.17031.
 
 use crate::policy::{self, Normalisation, PolicyStats, RatioLevel};
@@ -33,29 +33,29 @@ impl Default for Options {
     }
 }
 
-/// What an answer earns, besides its score.
+/// Terms of an answer's reward besides its score.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct RewardOptions {
     /// Weight of the log-ratio to the reference in every token's reward.
     pub kl_coefficient: f64,
-    /// Subtracted from the score of an answer that was cut off instead of ending by itself.
+    /// Subtracted from the score of an answer that was cut off.
     pub missing_end_penalty: f64,
 }
 
 impl Default for RewardOptions {
-    /// The KL coefficient of arXiv:2403.17031, and a penalty of 1. (There an answer that was cut off gets the
-    /// score -1; subtracting leaves better unfinished answers better.)
+    /// The KL coefficient of arXiv:2403.17031, and a penalty of 1. (There a cut-off answer gets the
+    /// score -1; subtracting keeps the order of cut-off answers.)
     fn default() -> Self {
         Self { kl_coefficient: 0.05, missing_end_penalty: 1.0 }
     }
 }
 
-/// The reward of every token, `[tokens]`: `-kl_coefficient · (logp - reference_logp)`, plus at the last
-/// token of each sequence its score, less the penalty if it did not end by itself.
+/// The reward of every token, `[tokens]`: `-kl_coefficient · (logp - reference_logp)`, plus the
+/// sequence's score at its last token, minus the penalty if the sequence was cut off.
 ///
-/// `scores`, `ended`: `[sequences]`; `logp` (of the policy that made the rollout), `reference_logp`:
-/// `[tokens]`. The KL is the plain log-ratio: in a reward it is the one whose policy gradient is that of the
-/// KL ([`crate::kl`]).
+/// `scores`, `ended`: `[sequences]`; `logp` (of the rollout's policy), `reference_logp`:
+/// `[tokens]`. The KL is the plain log-ratio, whose policy gradient as a reward is that of the KL
+/// ([`crate::kl`]).
 pub fn token_rewards(
     scores: &[f32],
     ended: &[bool],
@@ -85,11 +85,10 @@ pub fn token_rewards(
     rewards.into_iter().map(|r| r as f32).collect()
 }
 
-/// Scales a rollout's numbers to unit variance (the sample's, divided by n - 1) and, with `centre`, to zero
-/// mean; without it they keep their mean, as rewards must: subtracting a constant from every token's reward
-/// would pay or punish length.
+/// Scales values to unit variance (of the sample, divided by n - 1) and, with `centre`, to zero
+/// mean. Rewards keep their mean: subtracting a constant from every token would reward length.
 ///
-/// Whiten the whole rollout, not a shard of it. Only scored tokens are in it, so there is nothing to mask.
+/// Whiten the whole rollout, not a shard. All values are scored tokens, so there is no mask.
 pub fn whiten(values: &mut [f32], centre: bool) {
     if values.len() < 2 {
         return;
@@ -104,12 +103,12 @@ pub fn whiten(values: &mut [f32], centre: bool) {
     }
 }
 
-/// What [`advantages`] gives, each `[tokens]`.
+/// Result of [`advantages`], `[tokens]` each.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Advantages {
-    /// How much better each token was than expected.
+    /// Advantage of each token.
     pub advantages: Vec<f32>,
-    /// What the value model should have said: `advantage + value`.
+    /// Target of the value model: `advantage + value`.
     pub returns: Vec<f32>,
 }
 
@@ -119,9 +118,9 @@ pub struct Advantages {
 /// δ_t = r_t + γ V_{t+1} - V_t         A_t = δ_t + γ λ A_{t+1}
 /// ```
 ///
-/// `rewards`, `values`: `[tokens]`, where `values[t]` is the value of the state in which token `t` is chosen.
-/// An answer's end is terminal, also where it was cut off: V and A after the last token are 0 (a cut-off
-/// answer is punished by [`RewardOptions::missing_end_penalty`], not continued in thought).
+/// `rewards`, `values`: `[tokens]`; `values[t]` is the value of the state in which token `t` is
+/// chosen. The end of an answer is terminal, also of a cut-off one: V and A after the last token
+/// are 0. [`RewardOptions::missing_end_penalty`] penalises the cut.
 pub fn advantages(
     rewards: &[f32],
     values: &[f32],
@@ -147,11 +146,11 @@ pub fn advantages(
     out
 }
 
-/// PPO's clipped policy loss of a shard, a mean over the tokens of the batch; uses `logp`, and `entropy`
-/// where it is given.
+/// PPO's clipped policy loss of a shard, a mean over the tokens of the batch. Uses `logp`, and
+/// `entropy` if given.
 ///
-/// `old_logp`, `advantages`: `[tokens]`. `reference_logp` (`[tokens]` or empty) is only measured: the KL
-/// penalty is in the rewards.
+/// `old_logp`, `advantages`: `[tokens]`. `reference_logp` (`[tokens]` or empty) is only measured;
+/// the KL penalty is in the rewards.
 pub fn policy_loss(
     scores: &TokenScores,
     old_logp: &[f32],
@@ -187,7 +186,7 @@ sums! {
         pub returns_squared: f64,
         /// Return less value.
         pub error: f64,
-        /// The same, squared.
+        /// Squared return less value.
         pub error_squared: f64,
     }
 }
@@ -241,7 +240,7 @@ pub fn value_loss(
         let (value, old, target) = (f64::from(value), f64::from(old), f64::from(target));
         let clipped_value = value.clamp(old - options.value_clip, old + options.value_clip);
         let (free, held) = ((value - target).powi(2), (clipped_value - target).powi(2));
-        // The held value is a constant once it is held, so where it decides there is no gradient.
+        // A clipped value is constant, so it has no gradient.
         let clipped = held > free;
         loss += weight * 0.5 * free.max(held);
         dvalue.push(if clipped { 0.0 } else { (weight * (value - target)) as f32 });

@@ -1,27 +1,28 @@
 //! Direct alignment on preference pairs: DPO and its kin.
 //!
-//! All of them see a pair only through how much more the policy than the reference prefers the chosen
-//! answer `y_w` to the rejected `y_l` (log-probs of whole answers, summed over their tokens):
+//! All of them see a pair only through `h`, how much more the policy prefers the chosen answer
+//! `y_w` to the rejected `y_l` than the reference does. Log-probabilities are summed over an
+//! answer's tokens.
 //!
 //! ```text
 //! h = [log π(y_w|x) - log π_ref(y_w|x)] - [log π(y_l|x) - log π_ref(y_l|x)]
 //!
 //! sigmoid   ℓ(h) = -log σ(β h)           DPO, Rafailov et al. 2023, arXiv:2305.18290, eq. 7
-//! ipo       ℓ(h) = (h - 1/(2β))²         IPO, Azar et al. 2023, arXiv:2310.12036, eq. 17 (their τ is β)
+//! ipo       ℓ(h) = (h - 1/(2β))²         IPO, Azar et al. 2023, arXiv:2310.12036, eq. 17 (τ is β)
 //! hinge     ℓ(h) = max(0, 1 - β h)       SLiC-HF, Zhao et al. 2023, arXiv:2305.10425, in the
-//!                                        reference-normalised form of RSO, Liu et al. 2023, arXiv:2309.06657
+//!                                        form of RSO, Liu et al. 2023, arXiv:2309.06657
 //!
 //! L = mean over pairs of  (1-ε) ℓ(h) + ε ℓ(-h) + α · -log π(y_w|x) / |y_w|
 //! ```
 //!
-//! `ε` says that a label is wrong with that probability (conservative DPO: Mitchell 2023, "A note on DPO
-//! with noisy preferences & relationship to IPO"). It is applied to every `ℓ`: with IPO it moves the
-//! optimum to `h = (1-2ε)/(2β) = (p - 1/2)/β`, the paper's optimum for a preference probability `p = 1-ε`.
-//! `α` adds the likelihood of the chosen answer per token (Pang et al. 2024, arXiv:2404.19733), against the
-//! known habit of DPO to lower both log-probs.
+//! `ε` is the probability of a wrong label (conservative DPO: Mitchell 2023, "A note on DPO with
+//! noisy preferences & relationship to IPO"), applied to every `ℓ`. With IPO it moves the optimum
+//! to `h = (1-2ε)/(2β) = (p - 1/2)/β`, the paper's for a preference probability `p = 1-ε`. `α` adds
+//! the negative log-likelihood of the chosen answer per token (Pang et al. 2024, arXiv:2404.19733),
+//! because DPO tends to lower both log-probabilities.
 //!
-//! IPO here is the paper's, on *sums* of log-probs. TRL averages over each answer's tokens instead; its
-//! `β` therefore aims at a gap of `1/(2β)` per token and is not comparable.
+//! IPO is the paper's, on *sums* of log-probabilities. TRL averages over an answer's tokens, so its
+//! `β` aims at a gap of `1/(2β)` per token and is not comparable.
 
 use crate::{
     BatchSize, LossAndGrad, Stats, TokenScores, named, sequences, sigmoid, softplus, sums,

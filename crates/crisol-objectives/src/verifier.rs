@@ -1,12 +1,12 @@
 //! Rewards that need no model: is the answer in the agreed form, and is it right?
 //!
-//! A reasoning answer is `<think>` some work `</think>` and then the answer itself. Form and correctness are
-//! judged apart, because a model that is right without the form, or keeps the form and is wrong, needs
-//! different help (the rule-based accuracy and format rewards of DeepSeek-R1, arXiv:2501.12948, section
-//! 2.2.2). How the two become one reward is the phase's business.
+//! A reasoning answer is `<think>` work `</think>` answer. Format and correctness are scored
+//! separately, because a model that is right without the format, or wrong within it, needs a
+//! different signal (the rule-based accuracy and format rewards of DeepSeek-R1, arXiv:2501.12948,
+//! section 2.2.2).
 //!
-//! The reference decides how answers are compared ([`compares_as`]): numbers by their exact value, choices by
-//! their letter, and everything else as text.
+//! The reference decides how answers are compared ([`compares_as`]): numbers by their exact value,
+//! choices by their letter, and everything else as text.
 
 mod choice;
 mod notation;
@@ -40,8 +40,8 @@ pub enum Comparison {
     Text,
 }
 
-/// How answers are compared with `reference`. Of a reference with its working, as in GSM8K (arXiv:2110.14168), what
-/// follows the last `####` counts; of one with a `\boxed{}`, what stands in the last box.
+/// How answers are compared with `reference`. Of a reference with its working, as in GSM8K
+/// (arXiv:2110.14168), the answer after `####` counts.
 pub fn compares_as(reference: &str) -> Comparison {
     let reference = plain(final_part(reference));
     if whole(&reference).is_some() {
@@ -53,21 +53,22 @@ pub fn compares_as(reference: &str) -> Comparison {
     }
 }
 
-/// Judges a completion (the text after the prompt, without special tokens) against the reference answer.
+/// Checks a completion (the text after the prompt, without special tokens) against the reference.
 ///
-/// The answer is what follows the last `</think>`, or everything where there are no think tags; thinking that was
-/// never closed has no answer. In it, the first of these that there is counts: the last `\boxed{}`, what follows the
-/// last `####`, what follows the last "answer is" (or "answer:"). Without them a number is the last one, a choice
-/// the answer's letter, and a text all of the answer.
+/// The answer is the text after the last `</think>`, or all of it without think tags; unclosed
+/// thinking has no answer. In it the first of these counts: the last `\boxed{}`, the text after the
+/// last `####`, the text after the last "answer is" (or "answer:"). Without them a number is the
+/// last one, a choice the answer's letter, and a text the whole answer.
 ///
-/// Where the prompt already opened the thought, `completion` must begin with what [`left_open`] gives.
+/// If the prompt already opened the thought, `completion` must begin with the tag that
+/// [`left_open`] returns.
 pub fn verify(completion: &str, reference: &str) -> Verdict {
     let correct = answer_part(completion).is_some_and(|answer| is_correct(answer, reference));
     Verdict { format: has_format(completion), correct }
 }
 
-/// What `prompt` leaves open for the completion to close: a `<think>` that the template writes when it introduces the
-/// assistant, and what follows it. Empty where nothing is open.
+/// The unclosed `<think>` of `prompt` (which a template may write when it opens the assistant's
+/// turn) and the text after it. Empty if there is none.
 pub fn left_open(prompt: &str) -> &str {
     match prompt.rfind(OPEN) {
         Some(at) if !prompt[at..].contains(CLOSE) => &prompt[at..],
@@ -195,8 +196,8 @@ fn only_number(text: &str) -> Option<Quantity> {
         .then(|| quantity.clone())
 }
 
-/// The number that is said first, or what a calculation that begins with it comes to ("3 + 4 = 7"). Of several
-/// ("3 or 4") none was said.
+/// The first number, or the result of a calculation that begins with it ("3 + 4 = 7"). `None` for
+/// alternatives ("3 or 4").
 fn first_result(text: &str, found: &[Quantity]) -> Option<Quantity> {
     let mut result = &found[0];
     for next in &found[1..] {

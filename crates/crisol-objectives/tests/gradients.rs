@@ -1,5 +1,5 @@
-//! Every objective's gradient against finite differences, with all options; and every objective as a sum
-//! over shards.
+//! Every objective's gradient against finite differences, with all options; and every objective as
+//! a sum over shards.
 
 mod common;
 
@@ -14,11 +14,11 @@ use crisol_objectives::{
 /// One of the three inputs of an objective.
 type Field = fn(&mut Scores) -> &mut Vec<f32>;
 
-/// Checks the gradient with respect to every log-prob, entropy and value against central differences; an empty
-/// gradient stands for zero. Returns the stats, so that a test can check that it reached what it meant to.
+/// Checks the gradient by every log-probability, entropy and value against central differences. An
+/// empty gradient is zero. Returns the stats, so that a test can check which cases it reached.
 ///
-/// The loss is computed in f64 from f32 inputs, so the step that was really taken is known exactly and the
-/// difference is good to about h².
+/// The loss is computed in f64 from f32 inputs, so the actual step is known exactly and the error
+/// of the difference is about h².
 fn check_gradient<S: Stats>(
     what: &str,
     scores: &Scores,
@@ -59,7 +59,7 @@ fn check_gradient<S: Stats>(
     at.stats
 }
 
-/// Checks that two shards give together what the whole gives.
+/// Checks that two shards add up to the whole.
 fn check_additive<S: Stats + PartialEq + std::fmt::Debug>(
     what: &str,
     scores: &Scores,
@@ -87,12 +87,15 @@ fn check_additive<S: Stats + PartialEq + std::fmt::Debug>(
     assert_eq!([a.dvalue, b.dvalue].concat(), whole.dvalue, "{what}: dvalue");
     let mut sum = a.stats;
     sum += b.stats;
-    for ((name, sum), (_, whole)) in sum.means().into_iter().zip(whole.stats.means()) {
+    let (sums, wholes) = (sum.means(), whole.stats.means());
+    assert!(!sums.is_empty() && sums.len() == wholes.len(), "{what}: {sums:?} and {wholes:?}");
+    for ((name, sum), (whole_name, whole)) in sums.into_iter().zip(wholes) {
+        assert_eq!(name, whole_name, "{what}");
         assert!((sum - whole).abs() < 1e-12 * whole.abs().max(1.0), "{what}: {name}");
     }
 }
 
-/// Normalisers of a batch larger than the shard, as with several shards.
+/// Normalisers of a batch of several shards.
 const BATCH: BatchSize = BatchSize { sequences: 10, tokens: 40 };
 
 #[test]
@@ -136,11 +139,12 @@ fn bradley_terry_gradient() {
     }
 }
 
-/// Scores, old and reference log-probs such that token and sequence ratios leave the clip range both ways.
+/// Scores, old and reference log-probabilities whose token and sequence ratios leave the clip range
+/// on both sides.
 fn rollout() -> (Scores, Vec<f32>, Vec<f32>) {
     let scores = Scores::new(&[3, 1, 4, 2, 5, 2, 3, 1], 4);
     let mut old = near(&scores.logp, 0.3, 5);
-    // Whole sequences that moved: 0 and 1 up, 2 and 3 down, 4 and on little.
+    // Sequences 0 and 1 moved up, 2 and 3 down, the others little.
     for (sequence, by) in [-0.5, -0.5, 0.5, 0.5].into_iter().enumerate() {
         let range = scores.offsets[sequence] as usize..scores.offsets[sequence + 1] as usize;
         old[range].iter_mut().for_each(|x| *x += by);

@@ -1,4 +1,4 @@
-//! What must hold of each objective by its own theory.
+//! Identities that each objective satisfies by its theory.
 
 mod common;
 
@@ -75,7 +75,7 @@ fn label_smoothing_moves_every_optimum_to_the_believed_preference() {
                     &preference::Options { loss, beta, label_smoothing: e, sft_weight: 0.0 },
                 )
             };
-            // cDPO: the policy's preference probability σ(β h) becomes 1 - ε. IPO: h = (p - 1/2) / β.
+            // cDPO: the preference probability σ(β h) becomes 1 - ε. IPO: h = (p - 1/2) / β.
             let sigmoid = ((1.0 - e) / e).ln() / beta;
             let ipo = (0.5 - e) / beta;
             assert_close(f64::from(at(PreferenceLoss::Sigmoid, sigmoid).dlogp[0]), 0.0, 1e-7);
@@ -126,11 +126,13 @@ fn losses_of_extreme_gaps_stay_finite() {
     for h in [-1e5, 1e5] {
         for &loss in PreferenceLoss::ALL {
             let out = preference_at(h, &preference::Options { loss, ..Default::default() });
+            assert_eq!(out.dlogp.len(), 2);
             assert!(out.loss.is_finite() && out.dlogp.iter().all(|d| d.is_finite()));
         }
         let value = [h as f32, -h as f32];
         let scores = TokenScores { logp: &[], entropy: &[], value: &value, offsets: &[0, 1, 2] };
         let out = bradley_terry::loss(&scores, 0.01, scores.size());
+        assert_eq!(out.dvalue.len(), 2);
         assert!(out.loss.is_finite() && out.dvalue.iter().all(|d| d.is_finite()));
     }
 }
@@ -183,6 +185,7 @@ fn at_ratio_one_the_gradient_is_the_plain_policy_gradient() {
         &ppo::Options::default(),
         scores.view().size(),
     );
+    assert_eq!(out.dlogp.len(), per_token.len());
     for (d, &a) in out.dlogp.iter().zip(&per_token) {
         assert_close(f64::from(*d), -f64::from(a) / 7.0, 1e-8);
     }
@@ -283,6 +286,7 @@ fn group_advantages_are_centred_scaled_and_flagged() {
     // The reward's scale does not matter when it is divided out, and does when it is not.
     let tenfold: Vec<f32> = rewards.iter().map(|r| 10.0 * r).collect();
     let tenfold = group_advantages(&tenfold, 4, AdvantageScaling::Group).advantages;
+    assert_eq!(tenfold.len(), scaled.advantages.len());
     for (a, b) in tenfold.iter().zip(&scaled.advantages) {
         assert_close(f64::from(*a), f64::from(*b), 1e-3);
     }
@@ -408,8 +412,7 @@ fn explained_variance_is_one_for_perfect_and_zero_for_constant_values() {
     assert_close(explained(&scores), 0.0, 1e-12);
 }
 
-/// A diverged model must show: the step stops at a loss that is not a number, which a `min`, `max` or
-/// comparison along the way could swallow.
+/// A diverged model must be detected: no `min`, `max` or comparison may swallow a NaN loss.
 #[test]
 fn a_score_that_is_not_a_number_makes_the_loss_not_a_number() {
     let mut scores = Scores::new(&[1; 4], 17);

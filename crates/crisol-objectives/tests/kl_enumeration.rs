@@ -1,5 +1,5 @@
-//! The KL estimators' values and gradients against exact enumeration: every token (or every sequence) that a
-//! tiny policy can draw, weighted by its probability, instead of samples. Through the public losses.
+//! Values and gradients of the KL estimators against exact enumeration: every token or sequence of
+//! a tiny policy, weighted by its probability. Through the public losses.
 
 use crisol_objectives::kl::KlEstimator;
 use crisol_objectives::policy::{self, KlPenalty, Options};
@@ -43,7 +43,7 @@ fn assert_close(what: &str, a: &[f64], b: &[f64]) {
 const LOGITS: [f64; 5] = [0.3, -1.1, 0.9, 0.0, -0.4];
 const REFERENCE: [f64; 5] = [-0.5, 0.2, 0.6, 0.7, -1.5];
 
-/// E over tokens drawn from the policy of the gradient of a policy loss that consists of its KL term alone.
+/// Mean over tokens of the policy of the gradient of a policy loss with only its KL term.
 fn mean_gradient_of_kl_loss(estimator: KlEstimator) -> Vec<f64> {
     let (policy, reference) = (softmax(&LOGITS), softmax(&REFERENCE));
     let (logp, n) = (logs(&policy), policy.len());
@@ -66,7 +66,7 @@ fn mean_gradient_of_kl_loss(estimator: KlEstimator) -> Vec<f64> {
 #[test]
 fn values_of_plain_and_low_variance_are_unbiased_and_squared_is_to_third_order() {
     let policy = softmax(&LOGITS);
-    // A reference at some distance along a lopsided direction (along a balanced one the bias may cancel).
+    // A reference at a distance along one logit: along symmetric directions the bias may cancel.
     let at = |distance: f64, estimator: KlEstimator| {
         let mut logits = LOGITS;
         logits[0] += distance;
@@ -133,15 +133,15 @@ fn measured_kls_are_those_of_the_distribution_that_drew_the_tokens() {
         let (old, reference) = (&old_logp[x..=x], &reference_logp[x..=x]);
         policy::loss(&scores, old, reference, &[0.0], &Options::default(), scores.size()).stats
     };
-    // A rollout's tokens are the old policy's; for KL(policy‖reference) take them as the policy's own.
+    // The old policy draws a rollout's tokens. For KL(policy‖reference) the policy itself does.
     let kl_old: f64 = (0..5).map(|x| old[x] * stats(x).kl_old).sum();
     let kl_reference: f64 = (0..5).map(|x| new[x] * stats(x).kl_reference).sum();
     assert_close("kl_old", &[kl_old], &[kl(&old, &new)]);
     assert_close("kl_reference", &[kl_reference], &[kl(&new, &reference)]);
 }
 
-/// A policy over sequences of two tokens from three: logits of the first token, then, for each first token,
-/// of the second.
+/// A policy over sequences of two tokens of three: logits of the first token, then of the second
+/// for each first token.
 const V: usize = 3;
 const TREE: [f64; V + V * V] = [0.2, -0.6, 0.5, 1.0, 0.1, -0.9, -0.3, 0.4, 0.8, 0.0, -1.2, 0.7];
 const TREE_REFERENCE: [f64; V + V * V] =
@@ -163,8 +163,8 @@ fn sequence_kl(tree: &[f64]) -> f64 {
     kl(&all(tree), &all(&TREE_REFERENCE))
 }
 
-/// E over sequences of the sum over tokens of `dlogp[t]` times ∇log π of the token, where `dlogp` gives the derivatives of the nine
-/// sequences' 18 tokens from their log-probs under the policy and the reference.
+/// Mean over the nine sequences of `Σ_t dlogp[t] ∇log π(x_t)`. `dlogp` returns the derivatives of
+/// the 18 tokens from their log-probabilities under the policy and the reference.
 fn mean_tree_gradient(dlogp: impl Fn(&[f32], &[f32], &[u32]) -> Vec<f32>) -> Vec<f64> {
     let tokens = |tree: &[f64]| -> Vec<f32> {
         (0..V * V)
@@ -194,7 +194,7 @@ const ONE: BatchSize = BatchSize { sequences: 1, tokens: 1 };
 fn kl_in_ppos_rewards_gives_the_gradient_of_the_sequences_kl() {
     let coefficient = 0.7;
     let exact = gradient(&TREE, |tree| coefficient * sequence_kl(tree));
-    // With λ = 1 any values are a baseline, which moves no mean; so none and arbitrary ones must agree.
+    // With λ = 1 values are a baseline and change no mean: zeros and arbitrary ones must agree.
     for values in [[0.0; 4], [0.8, -1.5, 0.3, 2.0]] {
         let mean = mean_tree_gradient(|logp, reference, offsets| {
             let options =

@@ -41,7 +41,7 @@ fn the_form_is_one_closed_thought_and_then_an_answer() {
 }
 
 #[test]
-fn form_and_correctness_are_judged_apart() {
+fn format_and_correctness_are_separate() {
     assert_eq!(verify("<think>2 + 2</think>4", "4"), Verdict { format: true, correct: true });
     assert_eq!(verify("<think>2 + 2</think>5", "4"), Verdict { format: true, correct: false });
     assert_eq!(verify("The answer is 4", "4"), Verdict { format: false, correct: true });
@@ -482,12 +482,16 @@ proptest! {
     #[test]
     fn no_text_makes_it_panic(completion in tricky_text(), reference in tricky_text()) {
         let verdict = verify(&completion, &reference);
-        let (opened, closed) = (completion.matches("<think>").count(), completion.matches("</think>").count());
+        let [opened, closed] =
+            ["<think>", "</think>"].map(|tag| completion.matches(tag).count());
         prop_assert!(!verdict.format || (opened, closed) == (1, 1));
     }
 
     #[test]
-    fn what_is_built_in_the_form_has_it(thought in "[a-z0-9 +=.]{0,20}[a-z]", answer in -1_000_000i64..1_000_000) {
+    fn what_is_built_in_the_form_has_it(
+        thought in "[a-z0-9 +=.]{0,20}[a-z]",
+        answer in -1_000_000i64..1_000_000,
+    ) {
         let completion = format!("<think>{thought}</think>\nThe answer is {answer}.");
         let expected = Verdict { format: true, correct: true };
         prop_assert_eq!(verify(&completion, &answer.to_string()), expected);

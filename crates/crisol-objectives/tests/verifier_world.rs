@@ -1,9 +1,9 @@
-//! The verdicts on the embedded data are those of the rule it was made with: the last number of the answer. So what
-//! the verifier learnt since does not change the embedded run.
+//! On the embedded data the verifier equals its first rule, "the last number of the answer". So
+//! later rules do not change the embedded run.
 
 use crisol_objectives::verifier::verify;
 
-/// The first rule: whole and decimal numbers, thousands commas, the last one counts.
+/// The first rule: the last integer of the answer.
 fn last_number(text: &str) -> Option<String> {
     let answer = text.rsplit_once("</think>").map_or(text, |(_, answer)| answer);
     let mut words = answer.split(|c: char| !c.is_ascii_digit());
@@ -28,12 +28,14 @@ fn verdicts_on_the_embedded_problems_are_those_of_the_last_number() {
                 messages.last()?["content"].as_str().map(str::to_owned)
             })
             .collect();
+    assert!(solutions.len() > 1000, "{} solutions in the data", solutions.len());
     let (mut right, mut wrong) = (0, 0);
     let mut check = |reply: &str, reference: &str| {
         let expected = last_number(reply).as_deref() == Some(reference);
         assert_eq!(verify(reply, reference).correct, expected, "{reply:?} for {reference:?}");
         *(if expected { &mut right } else { &mut wrong }) += 1;
     };
+    let mut from_data = 0;
     for (i, problem) in records("problems.train.jsonl").iter().enumerate() {
         let reference = problem["answer"].as_str().expect("an answer");
         let n: u32 = reference.parse().expect("answers are whole numbers");
@@ -50,10 +52,12 @@ fn verdicts_on_the_embedded_problems_are_those_of_the_last_number() {
                 check(&reply, reference);
             }
         }
-        // What the data itself says, right or not.
+        // Replies from the data, right or wrong.
         for reply in solutions.iter().skip(i % 997).step_by(997) {
             check(reply, reference);
+            from_data += 1;
         }
     }
+    assert!(from_data > 1000, "{from_data} replies from the data");
     assert!(right > 10_000 && wrong > 50_000, "{right} right, {wrong} wrong");
 }

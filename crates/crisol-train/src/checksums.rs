@@ -1,8 +1,8 @@
-//! Checksums of the files of a saved state, so that a damaged or exchanged file is found before
-//! anything is trained on it.
+//! Checksums of the files of a saved state, to find damaged or exchanged files before training on
+//! them.
 //!
-//! A state folder holds a file `checksums`: one line for each file with its BLAKE3 checksum, its
-//! size and its name, and last the checksum of these lines. It is written last.
+//! A state folder has a file `checksums`, written last: one line per file with BLAKE3 checksum,
+//! size and name; the last line is the checksum of the lines above.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -18,14 +18,14 @@ const FILE: &str = "checksums";
 /// Size and checksum of a file, or of its first bytes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Checksum {
-    /// Its bytes.
+    /// Size in bytes.
     pub bytes: u64,
     /// BLAKE3, in hexadecimal.
     pub blake3: String,
 }
 
 impl Checksum {
-    /// Of a whole file.
+    /// The checksum of a whole file.
     pub fn of_file(path: &Path) -> Result<Checksum, TrainError> {
         let failed = |source| TrainError::Io { path: path.to_path_buf(), source };
         let mut hasher = blake3::Hasher::new();
@@ -38,11 +38,11 @@ impl Checksum {
     }
 }
 
-/// The checksums of a folder's files, by their names.
+/// Checksums of a folder's files by name.
 pub type Checksums = BTreeMap<String, Checksum>;
 
-/// Writes the checksums of all files of a folder into it and returns them. `known` are those that
-/// need not be computed.
+/// Computes the checksums of all files of a folder, writes them into it and returns them. `known`
+/// ones are not recomputed.
 pub fn write_checksums(folder: &Path, known: &Checksums) -> Result<Checksums, TrainError> {
     let failed = |source| TrainError::Io { path: folder.to_path_buf(), source };
     let mut sums = Checksums::new();
@@ -66,13 +66,13 @@ pub fn write_checksums(folder: &Path, known: &Checksums) -> Result<Checksums, Tr
     Ok(sums)
 }
 
-/// Compares a folder's files with its checksums and returns them; the first file that differs is
-/// the error.
+/// Checks a folder's files against its checksums and returns these; fails at the first file that
+/// differs.
 pub fn check_checksums(folder: &Path) -> Result<Checksums, TrainError> {
     check(folder, None)
 }
 
-/// The same for one file of the folder.
+/// [`check_checksums`] for one file of the folder.
 pub fn check_file(folder: &Path, name: &str) -> Result<(), TrainError> {
     check(folder, Some(name)).map(drop)
 }
@@ -120,7 +120,7 @@ fn parse(text: &[u8]) -> Option<Checksums> {
 mod tests {
     use super::*;
 
-    /// Every bit counts: of each file, and of the list itself.
+    /// A flipped bit in any file, and in the list, is found.
     #[test]
     fn any_changed_byte_and_any_missing_file_is_found() {
         let dir = tempfile::tempdir().unwrap();

@@ -1,6 +1,5 @@
-//! Training without knowing what is trained for: the step (forward, objective, backward,
-//! optimizer), schedules, state that can be saved and resumed to the bit, metrics, and the request
-//! to stop.
+//! Training, whatever the objective: the step (forward, objective, backward, optimizer), schedules,
+//! state that resumes bit for bit, metrics, and stopping on request.
 
 mod checksums;
 mod metrics;
@@ -21,11 +20,14 @@ pub use state::{load_params, load_trainer, save_params, save_trainer};
 pub use tensorboard::EventWriter;
 pub use trainer::{Output, Step, Trainer, evaluate};
 
-/// What can go wrong while training.
+/// Errors of training.
 #[derive(Debug, thiserror::Error)]
 pub enum TrainError {
     /// A file could not be read or written.
-    #[error("cannot use {}: {source}; check the path, its permissions and the space left on the disk", path.display())]
+    #[error(
+        "cannot use {}: {source}; check the path, its permissions and the space left on the disk",
+        path.display()
+    )]
     Io {
         /// The file.
         path: PathBuf,
@@ -35,13 +37,15 @@ pub enum TrainError {
     /// A checkpoint could not be read or written.
     #[error(transparent)]
     Hub(#[from] crisol_hub::HubError),
-    /// The model refused its input.
+    /// The model rejected its input.
     #[error(transparent)]
     Model(#[from] crisol_model::ModelError),
-    /// The loss or the gradient stopped being a number.
+    /// The loss or the gradient is not finite.
     #[error(
-        "training diverged at step {step}: the loss is {loss} and the gradient norm {grad_norm} (learning rate {lr:.1e}). \
-         The weights are as they were before this step. {diagnosis} Remedies: lower `optimizer.lr`, more `warmup`, \
+        "training diverged at step {step}: the loss is {loss} and the gradient norm {grad_norm} \
+         (learning rate {lr:.1e}). \
+         The weights are as they were before this step. {diagnosis} \
+         Remedies: lower `optimizer.lr`, more `warmup`, \
          `max_grad_norm = 1`, or look for broken records in the data"
     )]
     Diverged {
@@ -53,26 +57,28 @@ pub enum TrainError {
         grad_norm: f64,
         /// Learning rate of the step.
         lr: f64,
-        /// What was found to be the cause.
+        /// The cause, as far as it is known.
         diagnosis: String,
     },
-    /// The saved state of a phase is not what was saved.
+    /// A file of a saved state is damaged.
     #[error(
         "{}, part of the saved state of an interrupted phase, is damaged: {cause}. \
-         Restore it, or delete the phase's folder under progress/ to start the phase again", file.display()
+         Restore it, or delete the phase's folder under progress/ to start the phase again",
+        file.display()
     )]
     DamagedState {
         /// The file.
         file: PathBuf,
-        /// What is wrong with it.
+        /// How it is damaged.
         cause: String,
     },
-    /// Somebody asked to stop. The weights are as they were before the step.
+    /// A stop was requested. The weights are as before the step.
     #[error("stopped on request")]
     Stopped,
-    /// Nothing to train on.
+    /// The batch has no trained token.
     #[error(
-        "step {step} would train zero tokens: every token of its documents is masked or is the first of its document"
+        "step {step} would train zero tokens: every token of its documents is masked or is the \
+         first of its document"
     )]
     NothingToTrain {
         /// Optimizer step, from 1.
@@ -81,7 +87,7 @@ pub enum TrainError {
 }
 
 impl TrainError {
-    /// Whether this is no failure but the answer to a request to stop.
+    /// Whether this is the response to a requested stop, not a failure.
     pub fn is_stop(&self) -> bool {
         matches!(self, TrainError::Stopped | TrainError::Model(crisol_model::ModelError::Stopped))
     }

@@ -1,5 +1,5 @@
-//! Metrics of a phase while it trains: one JSON object per step in `metrics.jsonl`, and TensorBoard
-//! events on request.
+//! Metrics of a training phase: one JSON object per step in `metrics.jsonl`, and TensorBoard events
+//! on request.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
@@ -11,20 +11,19 @@ use crate::TrainError;
 use crate::checksums::Checksum;
 use crate::tensorboard::EventWriter;
 
-/// Writes metrics as they come; every line is whole when the call returns.
+/// Appends metrics; every line is complete when the call returns.
 #[derive(Debug)]
 pub struct MetricsWriter {
     path: PathBuf,
     file: File,
-    /// Of what the file holds.
+    /// Checksum of the file so far.
     hasher: blake3::Hasher,
     events: Option<EventWriter>,
 }
 
 impl MetricsWriter {
-    /// Opens `path` for appending after the part whose checksum was `saved` with a state
-    /// ([`Self::checksum`]); `None`: empty. What comes after it is dropped: a run that was killed
-    /// after its last save will write it again.
+    /// Opens `path` for appending after the part with checksum `saved` ([`Self::checksum`]), or
+    /// empty if `None`. Later lines are dropped: the resumed run writes them again.
     pub fn open(
         path: &Path,
         saved: Option<&Checksum>,
@@ -58,8 +57,7 @@ impl MetricsWriter {
         Ok(MetricsWriter { path: path.to_path_buf(), file, hasher, events })
     }
 
-    /// Brings the file to the disk and returns the checksum of what it holds, to be saved with a
-    /// state.
+    /// Syncs the file to disk and returns its checksum, to be saved with a state.
     pub fn checksum(&self) -> Result<Checksum, TrainError> {
         self.file
             .sync_data()
@@ -67,7 +65,7 @@ impl MetricsWriter {
         Ok(Checksum::of(&self.hasher))
     }
 
-    /// Writes the metrics of `step`. Numbers that are not finite become `null`.
+    /// Writes the metrics of `step`. Values that are not finite become `null`.
     pub fn log(&mut self, step: u64, metrics: &[(&str, f64)]) -> Result<(), TrainError> {
         let mut object = Map::new();
         object.insert("step".into(), step.into());
@@ -89,8 +87,8 @@ impl MetricsWriter {
     }
 }
 
-/// The metrics that a file holds, as `(step, name, value)` in order. A torn last line (the process
-/// was killed while writing) is ignored.
+/// The metrics of a file as `(step, name, value)`, in order. Ignores a torn last line of a killed
+/// process.
 pub fn read_metrics(path: &Path) -> Result<Vec<(u64, String, f64)>, TrainError> {
     let mut all = Vec::new();
     for (step, line) in read_lines(path)? {

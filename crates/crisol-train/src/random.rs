@@ -1,6 +1,5 @@
-//! Random streams without state: every random choice of a run is a function of the run's seed, what
-//! it is for, and a step number. So a resumed run draws what the uninterrupted one would have
-//! drawn.
+//! Stateless random streams: every random choice is a function of the run's seed, its purpose and a
+//! step number. So a resumed run draws what the uninterrupted one would have drawn.
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
@@ -12,7 +11,7 @@ pub fn random_stream(seed: u64, purpose: &str, index: u64) -> ChaCha8Rng {
     rng
 }
 
-/// A seed derived from the run's seed for code that takes one of its own.
+/// A seed derived from the run's, for code that takes its own.
 pub fn derived_seed(seed: u64, purpose: &str, index: u64) -> u64 {
     use rand::Rng;
     random_stream(seed, purpose, index).next_u64()

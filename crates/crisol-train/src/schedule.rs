@@ -1,29 +1,29 @@
-//! Learning-rate schedules: how the rate moves over the steps of a phase.
+//! Learning-rate schedules: constant, WSD and cosine, each after a linear warm-up.
 
 use serde::{Deserialize, Serialize};
 
-/// Shape of the learning rate over a phase, as a factor on the peak rate.
+/// Learning rate over the steps of a phase, as a factor on the peak rate.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Schedule {
     /// Warm-up, then constant.
     Constant,
     /// Warm-up, stable, then linear decay to zero over the last `decay` share of the steps (WSD; Hu
-    /// et al. 2024, arXiv:2404.06395; linear form as in Hägele et al. 2024, arXiv:2405.18392).
+    /// et al. 2024, arXiv:2404.06395; linear form of Hägele et al. 2024, arXiv:2405.18392).
     Wsd,
     /// Warm-up, then half a cosine down to a tenth of the peak (Loshchilov & Hutter 2017,
-    /// arXiv:1608.03983; the floor as in Hoffmann et al. 2022, arXiv:2203.15556).
+    /// arXiv:1608.03983; floor of Hoffmann et al. 2022, arXiv:2203.15556).
     Cosine,
 }
 
 impl Schedule {
     /// The factor on the peak learning rate at `step` (from 0) of `total`, with `warmup` steps of
-    /// linear warm-up and, for WSD, the last `decay` share of the steps decaying.
+    /// linear warm-up. WSD decays over the last `decay` share of the steps.
     pub fn factor(self, step: u64, total: u64, warmup: u64, decay: f64) -> f64 {
         if step < warmup {
             return (step + 1) as f64 / warmup as f64;
         }
-        // The last step still learns: progress is measured so that it ends one step before zero.
+        // The last step still learns: the schedule would reach zero one step later.
         let left = total.saturating_sub(step) as f64;
         match self {
             Schedule::Constant => 1.0,

@@ -1,5 +1,5 @@
-//! Weights and optimizer moments on disk, bit for bit, as safetensors. Written inside a folder that
-//! is replaced atomically by the caller.
+//! Weights and optimizer moments on disk, bit for bit, as safetensors. The caller replaces the
+//! folder atomically.
 
 use std::borrow::Cow;
 use std::path::Path;
@@ -23,7 +23,7 @@ pub fn save_params(folder: &Path, name: &str, params: &Params) -> Result<(), Tra
     Ok(write_tensors(&file(folder, name), &tensors)?)
 }
 
-/// Restores what [`save_params`] wrote.
+/// Restores the weights of [`save_params`].
 pub fn load_params(folder: &Path, name: &str, params: &mut Params) -> Result<(), TrainError> {
     let tensors = Tensors::open(&file(folder, name))?;
     for id in params.ids() {
@@ -33,7 +33,7 @@ pub fn load_params(folder: &Path, name: &str, params: &mut Params) -> Result<(),
     Ok(())
 }
 
-/// Writes a trainer's weights and moments. The number of steps goes with the moments.
+/// Writes a trainer's weights, moments and number of steps.
 pub fn save_trainer(folder: &Path, name: &str, trainer: &Trainer) -> Result<(), TrainError> {
     save_params(folder, name, &trainer.params)?;
     let (params, optimizer) = (&trainer.params, &trainer.optimizer);
@@ -53,7 +53,7 @@ pub fn save_trainer(folder: &Path, name: &str, trainer: &Trainer) -> Result<(), 
             values: Box::new(move || Ok(Cow::Owned(optimizer.read(id).1))),
         });
     }
-    // Two 24-bit halves are exact in f32, so the count needs no other file.
+    // Two 24-bit halves are exact in f32.
     let steps = optimizer.steps();
     tensors.push(Tensor {
         name: STEPS.into(),
@@ -66,7 +66,7 @@ pub fn save_trainer(folder: &Path, name: &str, trainer: &Trainer) -> Result<(), 
     Ok(write_tensors(&file(folder, &moments(name)), &tensors)?)
 }
 
-/// Restores what [`save_trainer`] wrote.
+/// Restores the state of [`save_trainer`].
 pub fn load_trainer(folder: &Path, name: &str, trainer: &mut Trainer) -> Result<(), TrainError> {
     load_params(folder, name, &mut trainer.params)?;
     let tensors = Tensors::open(&file(folder, &moments(name)))?;
@@ -92,7 +92,7 @@ pub fn load_trainer(folder: &Path, name: &str, trainer: &mut Trainer) -> Result<
 const FIRST: &str = ".first_moment";
 const SECOND: &str = ".second_moment";
 const STEPS: &str = "optimizer.steps";
-/// Whole numbers below 2^24 are exact in f32.
+/// Integers below 2^24 are exact in f32.
 const HALF: f32 = 16_777_216.0;
 
 fn file(folder: &Path, name: &str) -> std::path::PathBuf {

@@ -1,5 +1,5 @@
-//! `TensorBoard` event files, written directly: a `TFRecord` stream of `tensorflow.Event` messages,
-//! of which scalars need four fields (tensorflow/core/util/event.proto,
+//! `TensorBoard` event files, written directly: a `TFRecord` stream of `tensorflow.Event` messages.
+//! Scalars need four fields (tensorflow/core/util/event.proto,
 //! tensorflow/core/framework/summary.proto).
 
 use std::fs::File;
@@ -17,8 +17,8 @@ pub struct EventWriter {
 }
 
 impl EventWriter {
-    /// A new event file in `dir` (made if absent). `TensorBoard` merges the files of one folder, so
-    /// a resumed phase simply starts another.
+    /// A new event file in `dir`, which is created if absent. `TensorBoard` merges the files of a
+    /// folder, so a resumed phase starts another one.
     pub fn create(dir: &Path) -> Result<EventWriter, TrainError> {
         let fail = |path: &Path, source| TrainError::Io { path: path.to_path_buf(), source };
         std::fs::create_dir_all(dir).map_err(|e| fail(dir, e))?;

@@ -1,4 +1,4 @@
-//! One optimizer step over a batch of packed documents, whatever the objective is.
+//! One optimizer step over a batch of packed documents, for any objective.
 
 use crisol_engine::{Optimizer, OptimizerConfig, Params, Replicas, Tape, Var};
 use crisol_model::{Model, PastKeyValues};
@@ -7,24 +7,24 @@ use crisol_text::Packed;
 
 use crate::TrainError;
 
-/// What the objective looks at.
+/// Model output that the objective reads.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Output {
     /// Log-probabilities of the targets.
     TokenScores {
         /// 1 / temperature.
         logit_scale: f32,
-        /// Whether entropies are wanted too.
+        /// Whether to compute entropies.
         entropy: bool,
     },
-    /// The scalar head's value at every row.
+    /// The scalar head's value at every trained row.
     Scalar,
 }
 
-/// What a step did.
+/// Result of a step.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Step<S> {
-    /// Loss over the whole batch.
+    /// Loss of the whole batch.
     pub loss: f64,
     /// Norm of the gradient before clipping.
     pub grad_norm: f64,
@@ -32,7 +32,7 @@ pub struct Step<S> {
     pub stats: S,
 }
 
-/// A model with what it takes to train it.
+/// A model, its weights and its optimizer.
 #[derive(Debug)]
 pub struct Trainer {
     /// The architecture.
@@ -45,19 +45,19 @@ pub struct Trainer {
 }
 
 impl Trainer {
-    /// A trainer that starts from these weights with a fresh optimizer.
+    /// A trainer of these weights with a fresh optimizer.
     pub fn new(model: Model, params: Params) -> Trainer {
         let optimizer = Optimizer::new(&params);
         let replicas = Replicas::new(&params);
         Trainer { model, params, optimizer, replicas }
     }
 
-    /// One step over a batch that is cut into `shards`. The objective gets a shard's index and
-    /// scores; losses and statistics add up over shards, so it must divide by the whole batch's
-    /// normaliser.
+    /// One step over a batch that is split into `shards`. `objective(shard index, scores)` returns
+    /// the shard's loss and gradient. Losses and statistics add up over shards, so it must divide
+    /// by the normaliser of the whole batch.
     ///
-    /// When the device is asked to stop, the step is given up ([`TrainError::is_stop`]): it happens
-    /// as a whole or not at all.
+    /// A stop request aborts the step with [`TrainError::Stopped`]; nothing has changed then.
+    ///
     pub fn step<S: Default + std::ops::AddAssign + Send>(
         &mut self,
         shards: &[Packed],
@@ -68,7 +68,7 @@ impl Trainer {
         self.step_with(shards, |_| output, config, objective)
     }
 
-    /// As [`Self::step`], with an output for each shard by its index.
+    /// As [`Self::step`], with an output chosen by shard index.
     pub fn step_with<S: Default + std::ops::AddAssign + Send>(
         &mut self,
         shards: &[Packed],
@@ -98,7 +98,7 @@ impl Trainer {
                     }
                     Outputs::Scalar(value) => tape.backward(&[(value, &result.dvalue)], grads),
                 }
-                // A backward pass that ended early has left half a gradient.
+                // A backward pass that returned early left half a gradient.
                 check_stop(weights)?;
                 Ok((result.loss, result.stats))
             })?;
@@ -121,7 +121,8 @@ impl Trainer {
         };
         if let Some(i) = broken {
             let diagnosis = format!(
-                "The first of the batch's {} shards with such a loss is number {} ({} documents, {} tokens).",
+                "The first of the batch's {} shards with such a loss is number {} \
+                 ({} documents, {} tokens).",
                 shards.len(),
                 i + 1,
                 shards[i].offsets.len() - 1,
@@ -140,13 +141,12 @@ impl Trainer {
     }
 }
 
-/// An error if somebody asked the device to stop.
+/// Fails if a stop was requested.
 fn check_stop(params: &Params) -> Result<(), TrainError> {
     if params.device().interrupt().requested() { Err(TrainError::Stopped) } else { Ok(()) }
 }
 
-/// What a model says about a batch without training on it: `read(shard, scores)` for every shard,
-/// in order.
+/// Evaluates a batch without training: `read(shard, scores)` for every shard, in order.
 pub fn evaluate<T: Send>(
     model: &Model,
     params: &Params,
@@ -159,7 +159,7 @@ pub fn evaluate<T: Send>(
         let outputs = forward(model, &mut tape, &shards[i], output)?;
         Ok(with_scores(&tape, outputs, &shards[i], |scores| read(i, scores)))
     });
-    // What a stop cut short is no measure of the model.
+    // After a stop the scores are incomplete.
     check_stop(params)?;
     parts.into_iter().collect()
 }

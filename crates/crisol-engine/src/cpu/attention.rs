@@ -1,33 +1,57 @@
-//! Causal attention over packed documents, in blocks of queries and keys with a running softmax (Dao et al.
-//! 2022, arXiv:2205.14135), and attention over a key/value cache.
+//! Causal attention over packed documents (FlashAttention, Dao et al. 2022, arXiv:2205.14135), and
+//! attention over a key/value cache.
 //!
-//! Training and prefill are small matrix products per head; decoding one token reads the whole cache once,
-//! which is memory-bound vector work with a loop of its own.
+//! ```text
+//!   scores of one head of one document          out = softmax(scale · Q Kᵀ) V, block by block:
+//!
+//!              KEYS     KEYS
+//!            ┌────────┬────────┐                for 32 queries (QUERIES rows):
+//!    QUERIES │▒▒      │        │                  for 256 keys (KEYS columns) up to the diagonal:
+//!            ├────────┤        │                    S  = scale · Q Kᵀ          GEMM
+//!            │▒▒▒▒    │ never  │                    S  = -∞ above the diagonal
+//!            ├────────┤computed│                    m' = max(m, rowmax(S))
+//!            │▒▒▒▒▒▒▒▒│        │                    P  = exp(S - m')
+//!            ├────────┼────────┤                    l  = l · exp(m - m') + rowsum(P)
+//!            │▒▒▒▒▒▒▒▒│▒▒      │                    O  = O · exp(m - m') + P V GEMM
+//!            └────────┴────────┘                  out = O / l,   lse = m + ln l
+//! ```
+//!
+//! Backward visits the same blocks and recomputes `P = exp(S - lse)`:
+//!
+//! ```text
+//! dP  = dO Vᵀ         dS  = P ⊙ (dP - rowsum(dO ⊙ O))
+//! dV += Pᵀ dO         dK += scale · dSᵀ Q         dQ += scale · dS K
+//! ```
+//!
+//! Keys and values are packed once per head and document. Decoding one token reads the cache once;
+//! it is bound by memory bandwidth and has a loop of its own ([`decode`]). The plain twins are
+//! `attention` and `attention_backward` in [`reference`](super::reference).
 
 use std::ops::Range;
 
+use super::gemm::gemm;
 use super::mat::{Mat, MatMut};
 use super::math::{LANES, dot, exp, fma, max, scale_all, sum_lanes, vectorised};
-use super::packed::{PackedBuffer, gemm};
+use super::packed::PackedBuffer;
 use crate::kv_cache::TILE;
 use crate::workspace::Pool;
 use crate::{Attention, Interrupt, KvCache};
 
-/// Queries per block: few, so that little is computed above the diagonal.
+/// Queries per block: few, to compute little above the diagonal.
 const QUERIES: usize = 32;
 /// Keys per block.
 const KEYS: usize = 256;
-/// Fewer new rows than this in a document are decoded one by one.
+/// Documents with fewer new rows than this are decoded row by row.
 const PREFILL: usize = 8;
 
-/// Distance of rows of so many scores: whole [`LANES`], and an odd number of cache lines, so that a column's numbers lie in
-/// different sets of the cache.
+/// Row stride of a block of scores: whole [`LANES`], and an odd number of cache lines, to spread a
+/// column over the cache's sets.
 fn row_width(cols: usize) -> usize {
     cols.next_multiple_of(LANES) | LANES
 }
 
-/// Forward over all documents. Writes `out` and the log-sum-exp of every row and head, or a part of them once `stop` is
-/// requested.
+/// Forward over all documents. Writes `out` and `lse`, the log-sum-exp of each row and head.
+/// Returns early, with part of them unwritten, once `stop` is requested.
 pub(crate) fn forward(
     q: &[f32],
     k: &[f32],
@@ -56,7 +80,7 @@ pub(crate) fn forward(
     }
 }
 
-/// Columns of a row of each matrix.
+/// Row strides of q, k, v and the output.
 #[derive(Clone, Copy)]
 struct Heads<'s> {
     shape: &'s Attention,
@@ -88,7 +112,7 @@ impl<'s> Heads<'s> {
     }
 }
 
-/// Rows of one head within wider rows.
+/// Columns of one head within the rows of all heads.
 #[derive(Clone, Copy)]
 struct Rows<'a> {
     data: &'a [f32],
@@ -105,25 +129,25 @@ impl<'a> Rows<'a> {
     }
 }
 
-/// Where a block lies to the diagonal.
+/// Position of a block of scores relative to the diagonal.
 #[derive(Clone, Copy)]
 struct Diagonal {
-    /// Position in the document of the block's first query.
+    /// Position of the block's first query in the document.
     position: usize,
-    /// And of its first key.
+    /// Position of its first key.
     first_key: usize,
 }
 
 impl Diagonal {
-    /// Keys of the block, from the first, that query `row` of the block may see.
+    /// Number of the block's keys that query `row` of the block may attend to.
     #[inline(always)]
     fn visible(self, row: usize) -> usize {
         (self.position + row + 1).saturating_sub(self.first_key)
     }
 }
 
-/// One head of one document: queries are its rows `past..past + n` where keys are `0..past + n`. `q` and `out`
-/// are whole rows, `k` and `v` start at their head's first column.
+/// One head of one document. Queries are rows `past..past + n`, keys `0..past + n`. `q` and `out`
+/// hold the rows of all heads; `k` and `v` start at their head's first column.
 fn flash_forward(
     q: &[f32],
     k: Rows<'_>,
@@ -180,8 +204,8 @@ fn flash_forward(
 }
 
 vectorised! {
-    /// Turns a block of scores, in rows of [`row_width`], into `e^(score - max)` (0 above the diagonal), with running
-    /// maximum and sum per row. Where the maximum grows, the sum and the output so far, if any, are scaled down.
+    /// Turns a block of scores, with row stride [`row_width`], into `exp(score - max)`, 0 above the
+    /// diagonal. Updates each row's maximum and sum, and rescales its sum and output so far.
     fn running_softmax<'a, S>(
         scores: &'a mut [f32],
         cols: usize,
@@ -207,7 +231,7 @@ vectorised! {
         }
     }
 
-    /// Divides rows, `stride` apart, by their sums.
+    /// Divides each row, `stride` apart, by its sum.
     fn divide_rows<'a, S>(rows: &'a mut [f32], stride: usize, dim: usize, sums: &'a [f32]) {
         for (row, sum) in sums.iter().enumerate() {
             let factor = 1.0 / sum;
@@ -216,7 +240,7 @@ vectorised! {
     }
 }
 
-/// What backward needs from forward.
+/// Inputs and results of forward that backward reads.
 pub(crate) struct Saved<'a> {
     pub(crate) q: &'a [f32],
     pub(crate) k: &'a [f32],
@@ -225,7 +249,8 @@ pub(crate) struct Saved<'a> {
     pub(crate) lse: &'a [f32],
 }
 
-/// Backward over all documents. Writes `dq`, adds to `dk` and `dv`; a part of them once `stop` is requested.
+/// Backward over all documents. Writes `dq`; adds to `dk` and `dv`. Returns early once `stop` is
+/// requested.
 pub(crate) fn backward(
     saved: &Saved<'_>,
     shape: &Attention,
@@ -241,7 +266,7 @@ pub(crate) fn backward(
     let strides = Heads::new(shape);
     let mut p = floats.take(QUERIES * row_width(KEYS));
     let mut dp = floats.take(QUERIES * row_width(KEYS));
-    // Σ dout·out per row: what softmax's backward subtracts.
+    // rowsum(dO ⊙ O) = rowsum(P ⊙ dP), as in FlashAttention.
     let mut delta = floats.take(saved.lse.len());
     row_dots(dout, saved.out, v_dim, &mut delta);
     for document in offsets.windows(2) {
@@ -309,15 +334,15 @@ pub(crate) fn backward(
 }
 
 vectorised! {
-    /// Dot products of corresponding groups of `dim` columns.
+    /// Dot products of groups of `dim` columns.
     fn row_dots<'a, S>(x: &'a [f32], y: &'a [f32], dim: usize, out: &'a mut [f32]) {
         for ((x, y), out) in x.chunks_exact(dim).zip(y.chunks_exact(dim)).zip(out) {
             *out = dot::<S>(x, y);
         }
     }
 
-    /// Turns scores, in rows of [`row_width`], into probabilities and their gradients `dp` into the scores'
-    /// `p·(dp - delta)`, both in place; `lse` and `delta` have a row every `heads`.
+    /// In place, with row stride [`row_width`]: scores become `p = exp(score - lse)`, and `dp`
+    /// becomes `ds = p · (dp - delta)`. `lse` and `delta` have stride `heads`.
     fn softmax_backward<'a, S>(
         p: &'a mut [f32],
         dp: &'a mut [f32],
@@ -328,12 +353,14 @@ vectorised! {
         heads: usize,
     ) {
         let width = row_width(cols);
-        for (row, (p, dp)) in p.chunks_exact_mut(width).zip(dp.chunks_exact_mut(width)).enumerate() {
+        let rows = p.chunks_exact_mut(width).zip(dp.chunks_exact_mut(width));
+        for (row, (p, dp)) in rows.enumerate() {
             let whole = cols.next_multiple_of(LANES);
             let (p, dp) = (&mut p[..whole], &mut dp[..whole]);
             let (lse, delta) = (lse[row * heads], delta[row * heads]);
             mask(p, diagonal.visible(row).min(cols));
-            for (p, dp) in p.as_chunks_mut::<LANES>().0.iter_mut().zip(dp.as_chunks_mut::<LANES>().0) {
+            let (p, dp) = (p.as_chunks_mut::<LANES>().0, dp.as_chunks_mut::<LANES>().0);
+            for (p, dp) in p.iter_mut().zip(dp) {
                 for lane in 0..LANES {
                     p[lane] = exp::<S>(p[lane] - lse);
                     dp[lane] = p[lane] * (dp[lane] - delta);
@@ -343,7 +370,7 @@ vectorised! {
     }
 }
 
-/// New queries of documents, whose keys and values are in their slots' caches behind what was there.
+/// Attention of new queries over a cache, which already holds their keys and values.
 #[derive(Clone, Copy)]
 pub(crate) struct Cached<'a> {
     pub(crate) q: &'a [f32],
@@ -352,14 +379,14 @@ pub(crate) struct Cached<'a> {
     pub(crate) cache: &'a KvCache,
     pub(crate) slots: &'a [usize],
     pub(crate) layer: usize,
-    /// Positions of a chunk, of which a query sees its own only.
+    /// Chunked attention: a query attends to its own chunk of this many positions.
     pub(crate) chunk: Option<usize>,
     pub(crate) stop: &'a Interrupt,
 }
 
 impl Cached<'_> {
-    /// Multiplications of all heads, about.
-    pub(crate) fn work(&self) -> usize {
+    /// Multiply-adds of all heads, approximately.
+    pub(crate) fn macs(&self) -> usize {
         let keys = |(document, &slot): (&[u32], &usize)| {
             let rows = (document[1] - document[0]) as usize;
             rows * (self.cache.len(slot) + rows)
@@ -368,7 +395,7 @@ impl Cached<'_> {
         pairs * self.shape.heads * (self.shape.qk_dim + self.shape.v_dim)
     }
 
-    /// What the queries of one document see, for the heads of some key/value heads, whose queries `q` and results `out` are.
+    /// Attention of one document for the query heads of `kv_heads`; `q` and `out` hold these heads.
     pub(crate) fn attend(
         &self,
         document: usize,
@@ -413,7 +440,7 @@ impl Cached<'_> {
         let values = &values[kv_heads.start * shape.v_dim..];
         let mut position = past;
         while position < keys {
-            // Rows of one chunk, and its keys.
+            // The rows of one chunk and its keys.
             let first = first_visible(position);
             let rows =
                 position - past..self.chunk.map_or(keys, |chunk| keys.min(first + chunk)) - past;
@@ -430,7 +457,7 @@ impl Cached<'_> {
         floats.give(unpacked);
     }
 
-    /// [`Cached::attend`] for all documents and heads, one after the other.
+    /// [`Cached::attend`] for all documents and heads, in order.
     pub(crate) fn attend_all(&self, out: &mut [f32], floats: &mut Pool<f32>) {
         let heads = Heads::new(self.shape);
         for (index, document) in self.offsets.windows(2).enumerate() {
@@ -443,8 +470,8 @@ impl Cached<'_> {
 }
 
 vectorised! {
-    /// One query row of the heads of `out`, from those of key/value head `first` on, against the visible tokens of a slot. Heads
-    /// take turns within a tile of tokens, so that the cache is read from beginning to end.
+    /// One query row against the visible tokens of a slot, for the query heads of key/value heads
+    /// `first..`. Heads alternate within a tile of tokens: the cache is read once, in order.
     fn decode<'a, S>(
         q: &'a [f32],
         tiles: &'a [f32],
@@ -464,7 +491,8 @@ vectorised! {
         for (start, tile) in keys.skip(hidden_tiles) {
             for (head, q) in q.chunks_exact(qk_dim).enumerate() {
                 let sums = weighted_sum::<S>(q, &tile[kv_head(head) * qk_dim * TILE..], TILE);
-                scores[head * padded + start..][..TILE].copy_from_slice(&sums.map(|sum| scale * sum));
+                let sums = sums.map(|sum| scale * sum);
+                scores[head * padded + start..][..TILE].copy_from_slice(&sums);
             }
         }
         for scores in scores.chunks_exact_mut(padded).take(out.len() / v_dim) {
@@ -499,8 +527,8 @@ vectorised! {
     }
 }
 
-/// What comes after the visible scores will have no weight. Only whole chunks are faster than a loop over what is visible,
-/// whose last numbers would go one by one.
+/// Sets the scores from `visible` on to -∞. Working on whole vectors beats a loop over the visible
+/// scores with a scalar tail.
 #[inline(always)]
 fn mask(scores: &mut [f32], visible: usize) {
     let first = visible / LANES;
@@ -513,7 +541,7 @@ fn mask(scores: &mut [f32], visible: usize) {
     }
 }
 
-/// Turns scores into `e^(score - largest)` and returns their sum.
+/// Turns scores into `exp(score - largest)` and returns their sum.
 #[inline(always)]
 fn exponentials<S: pulp::Simd>(scores: &mut [f32], largest: f32) -> f32 {
     let (chunks, rest) = scores.as_chunks_mut::<LANES>();
@@ -531,8 +559,8 @@ fn exponentials<S: pulp::Simd>(scores: &mut [f32], largest: f32) -> f32 {
     sum_lanes(lanes)
 }
 
-/// `Σ weights[i] · rows[i]` over rows of [`LANES`] columns, `stride` apart; four rows at a time, to wait for the
-/// running sum only once for them.
+/// `Σ weights[i] · rows[i]` over rows of [`LANES`] columns, `stride` apart. Four rows at a time
+/// shorten the dependency chain of the sum.
 #[inline(always)]
 fn weighted_sum<S: pulp::Simd>(weights: &[f32], rows: &[f32], stride: usize) -> [f32; LANES] {
     let row = |index: usize| -> &[f32; LANES] {
@@ -559,9 +587,41 @@ fn weighted_sum<S: pulp::Simd>(weights: &[f32], rows: &[f32], stride: usize) -> 
 
 #[cfg(test)]
 mod tests {
+    use super::super::reference::{self, Matrix};
     use super::*;
 
-    /// A stop is heard between blocks of queries, forward and backward.
+    /// Documents shorter and longer than a block of queries and of keys, grouped heads.
+    #[test]
+    fn forward_and_backward_equal_the_reference() {
+        let shape = Attention { heads: 4, kv_heads: 2, qk_dim: 6, v_dim: 5, scale: 0.4 };
+        let offsets = [0, 1, 4, 4 + QUERIES as u32 + 3, 7 + (2 * QUERIES + KEYS) as u32 + 8];
+        let n = offsets[4] as usize;
+        let number = |i: usize| ((i * 7919 + 13) % 101) as f32 / 50.0 - 1.0;
+        let [q, k, v, dout] = [(24, 0), (12, 1), (10, 2), (20, 3)]
+            .map(|(width, seed)| (0..n * width).map(|i| number(i + seed)).collect::<Vec<f32>>());
+        let (mut out, mut lse) = (vec![f32::NAN; n * 20], vec![f32::NAN; n * 4]);
+        let (stop, floats) = (Interrupt::default(), &mut Pool::default());
+        forward(&q, &k, &v, &shape, &offsets, &mut out, &mut lse, &stop, floats);
+        let mut dq = vec![f32::NAN; q.len()];
+        let [mut dk, mut dv] = [&k, &v].map(|x| vec![0.0; x.len()]);
+        let saved = Saved { q: &q, k: &k, v: &v, out: &out, lse: &lse };
+        backward(&saved, &shape, &offsets, &dout, &mut dq, &mut dk, &mut dv, &stop, floats);
+
+        let [q, k, v, dout] = [&q, &k, &v, &dout].map(|x| Matrix::from_f32(n, x.len() / n, x));
+        let expected = reference::attention(&q, &k, &v, shape, &offsets);
+        let [eq, ek, ev] = reference::attention_backward([&q, &k, &v], shape, &offsets, &dout);
+        for (name, result, expected) in
+            [("out", out, expected), ("dq", dq, eq), ("dk", dk, ek), ("dv", dv, ev)]
+        {
+            assert_eq!(result.len(), expected.data.len(), "{name}");
+            for (i, (x, expected)) in result.iter().zip(&expected.data).enumerate() {
+                let error = (f64::from(*x) - expected).abs();
+                assert!(error < 2e-5, "{name} {i}: {x} where the reference has {expected}");
+            }
+        }
+    }
+
+    /// Forward and backward check for a stop before every block of queries.
     #[test]
     fn nothing_is_computed_once_a_stop_is_requested() {
         let shape = Attention { heads: 2, kv_heads: 1, qk_dim: 8, v_dim: 8, scale: 1.0 };

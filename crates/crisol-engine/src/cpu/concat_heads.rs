@@ -1,9 +1,10 @@
-//! Columns of heads, cut out of their rows and put beside one another.
+//! Slices of the columns of heads, concatenated per head (multi-head latent attention).
 
 use super::math::add_assign;
 use crate::tape::HeadSlice;
 
-/// Copies a part into its place in every head: `out` has `heads` heads a row, and the part starts at column `first` of each.
+/// Copies a slice into columns `first..` of every head of `out`, which has `heads` heads of
+/// `out_width` columns.
 pub(crate) fn copy(
     part: HeadSlice,
     x: &[f32],
@@ -21,7 +22,7 @@ pub(crate) fn copy(
     }
 }
 
-/// Adds the gradient of a part to that of what it was cut out of.
+/// Adds a slice's gradient to that of its source.
 pub(crate) fn add_back(
     part: HeadSlice,
     dout: &[f32],

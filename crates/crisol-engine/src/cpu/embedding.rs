@@ -1,4 +1,4 @@
-//! Rows of a table: gathered in forward, added back in backward.
+//! Rows of a table: gathered in forward, scattered and added in backward.
 
 use super::math::add_assign;
 

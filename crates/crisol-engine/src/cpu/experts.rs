@@ -1,16 +1,16 @@
-//! Mixtures of experts: what a router makes of its logits, rows in groups that each have a weight of their own, rows scaled,
-//! and rows summed.
+//! Mixture of experts: the router's weights, grouped linear layers, scaling and summing of rows.
 
+use super::gemm::parallel_gemm;
 use super::mat::{Mat, MatMut};
 use super::math::{add_assign, dot, scale_all, vectorised};
-use super::packed::{PackedBuffer, parallel_gemm};
+use super::packed::PackedBuffer;
 use super::weights::Weight;
 use crate::params::Orientation;
 use crate::tape::{Experts, Router};
 use crate::workspace::Pool;
 use crate::{Grads, Params};
 
-/// Keeps a sum of sigmoids, all of which may vanish, from being zero (as in DeepSeek-V3's own code).
+/// Keeps the sum of sigmoids away from zero, as DeepSeek-V3's code does.
 const MIN_SUM: f32 = 1e-20;
 
 fn sigmoid(z: f32) -> f32 {
@@ -18,13 +18,14 @@ fn sigmoid(z: f32) -> f32 {
 }
 
 impl Router {
-    /// The factor from sigmoids to weights, in one row.
+    /// The factor from sigmoids to weights in a row.
     fn factor(self, sum: f32) -> f32 {
         if self.normalise { self.scale / (sum + MIN_SUM) } else { self.scale }
     }
 }
 
-/// Weights of the chosen experts of every row: `chosen` and `weights` are `[rows, k]`, `logits` `[rows, experts]`.
+/// Weights of the chosen experts of every row: `chosen` and `weights` are `[rows, k]`, `logits`
+/// `[rows, experts]`.
 pub(crate) fn route(
     router: Router,
     logits: &[f32],
@@ -45,7 +46,7 @@ pub(crate) fn route(
     }
 }
 
-/// Adds to the logits' gradients: with `w = c·s / Σs`, `dw/ds_i` of all weights is `c/Σs · (δ - s/Σs)`.
+/// Adds to the logits' gradients. With `w = c·s / Σs`: `∂w_j/∂s_i = c/Σs · (δ_ij - s_j/Σs)`.
 pub(crate) fn route_backward(
     router: Router,
     logits: &[f32],
@@ -75,7 +76,7 @@ pub(crate) fn route_backward(
     }
 }
 
-/// Groups of rows, each with its expert's weight.
+/// The experts that have rows, with their row ranges.
 fn groups(
     experts: Experts,
     bounds: &[u32],
@@ -105,7 +106,7 @@ pub(crate) fn forward(
     }
 }
 
-/// Gradients of rows (written, or added to if `accumulate`) and of every expert's weight (added to).
+/// Writes `dx`, or adds to it if `accumulate`; adds to the gradient of every expert's weight.
 pub(crate) fn backward(
     params: &Params,
     experts: Experts,
@@ -136,7 +137,13 @@ pub(crate) fn backward(
 
 vectorised! {
     /// `out[i] = weights[entries[i]] · x[i]` for rows of `dim` columns.
-    pub(crate) fn scale_rows<'a, S>(x: &'a [f32], weights: &'a [f32], entries: &'a [u32], out: &'a mut [f32], dim: usize) {
+    pub(crate) fn scale_rows<'a, S>(
+        x: &'a [f32],
+        weights: &'a [f32],
+        entries: &'a [u32],
+        out: &'a mut [f32],
+        dim: usize,
+    ) {
         for ((x, out), &entry) in x.chunks_exact(dim).zip(out.chunks_exact_mut(dim)).zip(entries) {
             let weight = weights[entry as usize];
             for (out, x) in out.iter_mut().zip(x) {
@@ -145,7 +152,7 @@ vectorised! {
         }
     }
 
-    /// Adds to the gradients of rows and weights.
+    /// Adds to `dx` and `dweights`.
     pub(crate) fn scale_rows_backward<'a, S>(
         x: &'a [f32],
         weights: &'a [f32],
@@ -166,7 +173,7 @@ vectorised! {
     }
 }
 
-/// `out[i]` = the sum of the rows `order[i·k..(i + 1)·k]` of `x`, in this order.
+/// `out[i] = Σ x[order[i·k..(i + 1)·k]]`, summed in this order.
 pub(crate) fn sum_rows(x: &[f32], order: &[u32], k: usize, out: &mut [f32], dim: usize) {
     for (out, order) in out.chunks_exact_mut(dim).zip(order.chunks_exact(k)) {
         let (&first, others) = order.split_first().expect("at least one row is summed");

@@ -1,9 +1,9 @@
-//! Matrices within slices, of any strides.
+//! Strided views of matrices within slices.
 
 use std::marker::PhantomData;
 use std::ops::Range;
 
-/// A matrix within a slice.
+/// A matrix view with any strides.
 #[derive(Clone, Copy)]
 pub(crate) struct Mat<'a> {
     data: &'a [f32],
@@ -35,14 +35,14 @@ impl<'a> Mat<'a> {
         }
     }
 
-    /// Some of the rows.
+    /// The rows in `range`.
     pub(crate) fn rows(self, range: Range<usize>) -> Mat<'a> {
         assert!(range.end <= self.rows, "rows {range:?} of {}", self.rows);
         let start = (range.start * self.row_stride).min(self.data.len());
         Mat { data: &self.data[start..], rows: range.len(), ..self }
     }
 
-    /// Some of the columns.
+    /// The columns in `range`.
     pub(crate) fn cols(self, range: Range<usize>) -> Mat<'a> {
         self.t().rows(range).t()
     }
@@ -55,12 +55,12 @@ impl<'a> Mat<'a> {
         self.cols
     }
 
-    /// Distance of neighbours in a column and in a row.
+    /// `(row_stride, col_stride)`.
     pub(crate) fn strides(self) -> (usize, usize) {
         (self.row_stride, self.col_stride)
     }
 
-    /// The slice that starts with element `(row, depth.start)` and is known to hold `rows` rows of `depth`.
+    /// The slice from element `(row, depth.start)` to the last one of `rows` rows of `depth`.
     #[inline(always)]
     pub(crate) fn tile(self, row: usize, rows: usize, depth: Range<usize>) -> &'a [f32] {
         assert!(
@@ -75,8 +75,8 @@ impl<'a> Mat<'a> {
     }
 }
 
-/// A row-major matrix to write to. Tasks may hold different columns of the same rows, so it is a pointer, and only whole
-/// runs of its own columns are handed out.
+/// A mutable row-major matrix view. Tasks may own different columns of one row, so it is a pointer
+/// and hands out runs of its own columns only.
 pub(crate) struct MatMut<'a> {
     data: *mut f32,
     rows: usize,
@@ -85,7 +85,7 @@ pub(crate) struct MatMut<'a> {
     borrowed: PhantomData<&'a mut [f32]>,
 }
 
-// SAFETY: a `MatMut` is an exclusive borrow of its elements, as a `&mut [f32]` is, which may go to another thread.
+// SAFETY: a `MatMut` borrows its elements exclusively, as `&mut [f32]` does, which is `Send`.
 #[allow(unsafe_code)]
 unsafe impl Send for MatMut<'_> {}
 
@@ -102,32 +102,32 @@ impl<'a> MatMut<'a> {
         cols: usize,
         row_stride: usize,
     ) -> MatMut<'a> {
-        assert!(cols <= row_stride, "{cols} columns in rows {row_stride} apart");
+        assert!(cols <= row_stride, "{cols} columns with row stride {row_stride}");
         let needed = if rows == 0 { 0 } else { (rows - 1) * row_stride + cols };
         assert!(
             needed <= data.len(),
-            "{rows}×{cols}, {row_stride} apart, in {} numbers",
+            "{rows}×{cols} with row stride {row_stride} in {} floats",
             data.len()
         );
         MatMut { data: data.as_mut_ptr(), rows, cols, row_stride, borrowed: PhantomData }
     }
 
-    /// The rows before `row`, and the others.
+    /// Splits before `row`.
     pub(crate) fn split_rows(self, row: usize) -> (MatMut<'a>, MatMut<'a>) {
         assert!(row <= self.rows, "row {row} of {}", self.rows);
-        // No element, and so no pointer that must be within the borrow, where no rows are left.
+        // `wrapping_add`, because without rows left the pointer may lie outside of the borrow.
         let rest = self.data.wrapping_add(row * self.row_stride);
         (MatMut { rows: row, ..self }, MatMut { data: rest, rows: self.rows - row, ..self })
     }
 
-    /// The columns before `column`, and the others.
+    /// Splits before `column`.
     pub(crate) fn split_cols(self, column: usize) -> (MatMut<'a>, MatMut<'a>) {
         assert!(column <= self.cols, "column {column} of {}", self.cols);
         let rest = self.data.wrapping_add(column);
         (MatMut { cols: column, ..self }, MatMut { data: rest, cols: self.cols - column, ..self })
     }
 
-    /// Some of the columns, for a while.
+    /// The columns in `range`, reborrowed.
     pub(crate) fn cols(&mut self, range: Range<usize>) -> MatMut<'_> {
         assert!(
             range.start <= range.end && range.end <= self.cols,
@@ -152,15 +152,16 @@ impl<'a> MatMut<'a> {
         self.cols
     }
 
-    /// Some columns of one row.
+    /// The given columns of one row.
     #[inline(always)]
     pub(crate) fn row_mut(&mut self, row: usize, columns: Range<usize>) -> &mut [f32] {
         assert!(
             row < self.rows && columns.start <= columns.end && columns.end <= self.cols,
             "row {row}, columns {columns:?}"
         );
-        // SAFETY: the elements `(row, column)` with `row < rows` and `column < cols` lie at `row · row_stride + column` within
-        // the slice that is borrowed (checked when it was, and kept by every cut), and no other `MatMut` has them.
+        // SAFETY: element `(row, column)` is at `row · row_stride + column`, within the borrowed
+        // slice for `row < rows` and `column < cols`: checked by `strided`, kept by every split. No
+        // other `MatMut` owns it.
         #[allow(unsafe_code)]
         unsafe {
             std::slice::from_raw_parts_mut(

@@ -1,19 +1,21 @@
-//! Vectorised loops: how they are compiled, the exponential, and the passes that every kernel shares.
+//! Vectorised loops: how they are compiled, the exponential, and passes that kernels share.
 //!
-//! [`vectorised`] compiles a function once per instruction set and picks one at run time. Within it, sums run
-//! in [`LANES`] independent lanes, because the compiler must not reorder a sum of floats by itself.
+//! [`vectorised`] compiles a function once per instruction set and dispatches at run time. Sums run
+//! in [`LANES`] independent lanes, because the compiler may not reorder a sum of floats.
 
 use pulp::Simd;
 
-/// Independent partial sums: one AVX-512 register, two AVX2 or four NEON ones.
+/// SIMD lanes of a partial sum: one AVX-512 register, two of AVX2 or four of NEON.
 pub(crate) const LANES: usize = 16;
 
-/// Defines a function whose body is compiled for every supported instruction set. The type parameter stands
-/// for the set in use; pass it on to helpers such as [`exp`].
+/// Defines a function that is compiled for every supported instruction set. The type parameter is
+/// the set in use; pass it on to helpers such as [`exp`].
 macro_rules! vectorised {
     ($(
         $(#[$meta:meta])*
-        $visibility:vis fn $name:ident<$lifetime:lifetime, $simd:ident>($($arg:ident: $type:ty),* $(,)?) $(-> $output:ty)? $body:block
+        $visibility:vis fn $name:ident<$lifetime:lifetime, $simd:ident>(
+            $($arg:ident: $type:ty),* $(,)?
+        ) $(-> $output:ty)? $body:block
     )*) => {$(
         $(#[$meta])*
         #[allow(unused_parens, clippy::needless_lifetimes, clippy::type_complexity)]
@@ -33,19 +35,20 @@ macro_rules! vectorised {
 }
 pub(crate) use vectorised;
 
-/// `a · b + c`, fused where the instruction set has it (elsewhere a fused one would be a slow library call).
+/// `a · b + c`, fused where the instruction set has it. Elsewhere fusing would be a library call.
 #[inline(always)]
 pub(crate) fn fma<S: Simd>(a: f32, b: f32, c: f32) -> f32 {
     if S::IS_SCALAR { a * b + c } else { a.mul_add(b, c) }
 }
 
-/// Sum over lanes, by halves.
+/// Sum over lanes, as a binary tree.
 #[inline(always)]
 pub(crate) fn sum_lanes(lanes: [f32; LANES]) -> f32 {
     fold_lanes(lanes, |a, b| a + b)
 }
 
-/// Combines lanes by halves, so that nothing waits for all before it. (A loop: without link-time optimisation what `from_fn` calls is not inlined.)
+/// Combines lanes as a binary tree, for a short dependency chain. A loop, because the closure of
+/// `from_fn` is not inlined without link-time optimisation.
 #[inline(always)]
 fn fold_lanes(mut lanes: [f32; LANES], combine: impl Fn(f32, f32) -> f32) -> f32 {
     let mut half = LANES / 2;
@@ -58,7 +61,7 @@ fn fold_lanes(mut lanes: [f32; LANES], combine: impl Fn(f32, f32) -> f32) -> f32
     lanes[0]
 }
 
-/// Sum of products.
+/// Dot product.
 #[inline(always)]
 pub(crate) fn dot<S: Simd>(a: &[f32], b: &[f32]) -> f32 {
     let (a, a_rest) = a.as_chunks::<LANES>();
@@ -75,7 +78,7 @@ pub(crate) fn dot<S: Simd>(a: &[f32], b: &[f32]) -> f32 {
     sum_lanes(lanes)
 }
 
-/// All numbers times a factor.
+/// Scales all values.
 #[inline(always)]
 pub(crate) fn scale_all(values: &mut [f32], factor: f32) {
     for x in values {
@@ -83,7 +86,7 @@ pub(crate) fn scale_all(values: &mut [f32], factor: f32) {
     }
 }
 
-/// Largest element, not looking at NaN; minus infinity for none.
+/// Largest element, ignoring NaN; -∞ if there is none.
 #[inline(always)]
 pub(crate) fn max(values: &[f32]) -> f32 {
     let larger = |a: f32, b: f32| if b > a { b } else { a };
@@ -100,15 +103,15 @@ pub(crate) fn max(values: &[f32]) -> f32 {
     fold_lanes(lanes, larger)
 }
 
-/// `e^x` without branches. Relative error below 2e-7; 0 below -87.3 (where f32 becomes subnormal), infinity
-/// above 88.3, NaN for NaN.
+/// `e^x` without branches. Relative error below 2e-7; 0 below -87.3, where f32 becomes subnormal;
+/// infinity above 88.3; NaN for NaN.
 ///
 /// Cody and Waite's reduction and the minimax polynomial of Cephes' `expf` (Moshier 1989).
 #[inline(always)]
 pub(crate) fn exp<S: Simd>(x: f32) -> f32 {
     /// Adding 1.5·2²³ leaves the nearest integer in the low bits of the mantissa.
     const ROUND: f32 = 12_582_912.0;
-    /// ln 2 in two parts; multiples of the first by small integers are exact.
+    /// ln 2 in two parts; small integer multiples of the first are exact.
     const LN2_HIGH: f32 = 0.693_359_4;
     const LN2_LOW: f32 = -2.121_944_4e-4;
     let rounded = fma::<S>(x, std::f32::consts::LOG2_E, ROUND);
@@ -119,7 +122,7 @@ pub(crate) fn exp<S: Simd>(x: f32) -> f32 {
         p = fma::<S>(p, r, coefficient);
     }
     let p = fma::<S>(p * r, r, r) + 1.0;
-    // 2ⁿ from its exponent bits. A product (not a sum of bits) keeps NaN.
+    // 2ⁿ from its exponent bits. A multiplication, unlike adding exponents, propagates NaN.
     let power = f32::from_bits(rounded.to_bits().wrapping_add(127) << 23);
     let y = p * power;
     if x < -87.3 {
@@ -146,9 +149,13 @@ vectorised! {
         }
     }
 
-    /// `weights = e^(scale · (logits - largest))`; returns the largest logit and the sum of the weights. Logits among which is
-    /// no number make a sum that is none.
-    pub(crate) fn softmax_weights<'a, S>(logits: &'a [f32], scale: f32, weights: &'a mut [f32]) -> (f32, f64) {
+    /// `weights = e^(scale · (logits - largest))`; returns the largest logit and the sum of
+    /// weights. The sum is not finite if a logit is NaN or infinite, or all are.
+    pub(crate) fn softmax_weights<'a, S>(
+        logits: &'a [f32],
+        scale: f32,
+        weights: &'a mut [f32],
+    ) -> (f32, f64) {
         let largest = max(logits);
         let (chunks, rest) = logits.as_chunks::<LANES>();
         let (weight_chunks, weight_rest) = weights.as_chunks_mut::<LANES>();
@@ -166,7 +173,7 @@ vectorised! {
         (largest, lanes.into_iter().sum())
     }
 
-    /// Sum of all numbers, as fast as they can be read.
+    /// Sum of all values with enough accumulators to be bound by memory bandwidth.
     pub(crate) fn sum<'a, S>(values: &'a [f32]) -> f32 {
         let (chunks, rest) = values.as_chunks::<{ 4 * LANES }>();
         let mut lanes = [[0.0; LANES]; 4];
@@ -199,6 +206,7 @@ vectorised! {
 
 #[cfg(test)]
 mod tests {
+    use super::super::reference;
     use super::*;
 
     vectorised! {
@@ -237,6 +245,20 @@ mod tests {
             [0.0, 0.0, 0.0, 1.0, 1.0, f32::INFINITY, f32::INFINITY, f32::INFINITY]
         );
         assert!(values[8].is_nan());
+    }
+
+    #[test]
+    fn softmax_weights_equal_the_reference() {
+        for n in [1, 15, 16, 50] {
+            let logits: Vec<f32> = (0..n).map(|i| ((i * 37) % 11) as f32 - 5.0).collect();
+            let mut weights = vec![f32::NAN; n];
+            let (largest, sum) = softmax_weights(&logits, 0.7, &mut weights);
+            assert_eq!(largest, logits.iter().copied().fold(f32::NEG_INFINITY, f32::max));
+            let scaled: Vec<f64> = logits.iter().map(|&z| f64::from(z * 0.7)).collect();
+            for (weight, p) in weights.iter().zip(reference::softmax(&scaled)) {
+                assert!((f64::from(*weight) / sum - p).abs() < 1e-6, "{weight} of {sum}, {p}");
+            }
+        }
     }
 
     #[test]

@@ -1,9 +1,12 @@
-//! The operations on the CPU: this file moves values in and out, each kernel has a file of its own.
+//! The operations on the CPU. This file dispatches; each kernel has a file of its own.
 //!
-//! Kernels are plain loops over slices which the compiler vectorises, once per instruction set (see [`math`]), around the
-//! matrix products of [`packed`]. Threads work on different shards where there are enough of them; where there are
-//! fewer, the threads share the products ([`packed::parallel_gemm`]) and heads of attention ([`parallel_attention`]) of a shard. What is
-//! left, a hundredth of the work, one thread does.
+//! Kernels are loops over slices, vectorised by the compiler once per instruction set ([`math`]),
+//! around the GEMM of [`gemm`]. With enough shards each thread works on its own. With fewer,
+//! threads share a shard's GEMMs ([`gemm::parallel_gemm`]) and heads ([`parallel_attention`]); the
+//! rest of a shard, about 1 % of the work, runs on one thread.
+//!
+//! The definition of every operation as plain loops is in `reference.rs`, which the tests compare
+//! with.
 
 // Kernels must inline into the function that is compiled for the instruction set.
 #![allow(clippy::inline_always)]
@@ -12,6 +15,7 @@ mod attention;
 mod concat_heads;
 mod embedding;
 mod experts;
+mod gemm;
 mod mat;
 pub(crate) mod math;
 pub(crate) mod muon;
@@ -20,6 +24,8 @@ pub(crate) mod optimizer;
 pub(crate) mod packed;
 mod parallel_attention;
 mod quantised;
+#[cfg(test)]
+mod reference;
 mod rope;
 mod swiglu;
 mod token_scores;
@@ -27,12 +33,14 @@ mod weights;
 
 use std::mem::take;
 
-pub(crate) use self::packed::{gemm_rate, panel_width};
+pub(crate) use self::gemm::gemm_rate;
+pub(crate) use self::packed::panel_width;
 pub(crate) use self::quantised::dequantise;
 
+use self::gemm::parallel_gemm;
 pub(crate) use self::mat::Mat;
 use self::mat::MatMut;
-use self::packed::{PackedBuffer, parallel_gemm};
+use self::packed::PackedBuffer;
 use self::weights::Weight;
 use crate::op::{Op, Value};
 use crate::parallel::for_rows;
@@ -74,7 +82,7 @@ pub(crate) fn forward(op: &mut Op, params: &Params, workspace: &mut Workspace) {
             }
             put_data(values, *out, y);
         }
-        // Products take most of the time. Once a stop is requested, nobody uses what this one would have given.
+        // GEMMs take most of the time. Nobody reads the result once a stop is requested.
         Op::Linear { .. } if params.device().interrupt().requested() => {}
         Op::Linear { x, weight, bias, out } => {
             let mut y = take_data(values, *out);
@@ -215,14 +223,14 @@ pub(crate) fn forward(op: &mut Op, params: &Params, workspace: &mut Workspace) {
     }
 }
 
-/// So many ones, or nothing where there is a weight.
+/// `n` ones in place of a missing weight; empty if there is one.
 fn ones_unless(weighted: bool, n: usize, floats: &mut Pool<f32>) -> Buffer<f32> {
     let mut ones = floats.take(if weighted { 0 } else { n });
     ones.fill(1.0);
     ones
 }
 
-/// Rotates rows, which positions belong to, in so many tasks.
+/// Rotates rows by their positions, in `tasks` tasks.
 fn rotate(
     x: &mut [f32],
     tables: &RopeTables,
@@ -253,8 +261,8 @@ pub(crate) fn add_grad(
     }
 }
 
-/// The gradient of a value, to accumulate into, and whether something is there already (else its contents
-/// are unspecified).
+/// The gradient buffer of a value, and whether it already holds a gradient to accumulate into. If
+/// not, its contents are unspecified.
 fn take_grad(
     grads: &mut [Buffer<f32>],
     values: &[Value],
@@ -271,7 +279,7 @@ fn take_grad(
     }
 }
 
-/// The gradient of a value, to add to.
+/// The gradient of a value, zeroed if it had none.
 fn take_zeroed_grad(
     grads: &mut [Buffer<f32>],
     values: &[Value],
@@ -285,7 +293,7 @@ fn take_zeroed_grad(
     grad
 }
 
-/// Parts of a head, each with its first column.
+/// The slices of a head with their first columns in the result.
 fn with_offsets(parts: [Option<HeadSlice>; 2]) -> impl Iterator<Item = (HeadSlice, usize)> {
     let after = parts[0].map_or(0, |part| part.width);
     parts.into_iter().zip([0, after]).filter_map(|(part, first)| Some((part?, first)))
@@ -332,7 +340,7 @@ pub(crate) fn backward(op: &mut Op, params: &Params, grads: &mut Grads, workspac
             let dy = take(&mut value_grads[out.0 as usize]);
             let (mut dx, accumulate) = take_grad(value_grads, values, *x, floats);
             let ones = ones_unless(weight.is_some(), *group, floats);
-            // The gradient of ones that are no parameter goes nowhere.
+            // Without a weight, its gradient is computed and dropped.
             let mut unused = ones_unless(weight.is_some(), *group, floats);
             let dw = weight.map_or(&mut *unused, |weight| grads.slice_mut(weight));
             let w = weight.map_or(&*ones, |weight| params.slice(weight));
@@ -378,7 +386,7 @@ pub(crate) fn backward(op: &mut Op, params: &Params, grads: &mut Grads, workspac
             floats.give(dout);
         }
         Op::SwiGlu { gate, up, out } => {
-            // The gradient of `up` takes the place of the output's.
+            // The gradient of `up` overwrites the output's.
             let mut dup = take(&mut value_grads[out.0 as usize]);
             let mut dgate = floats.take(dup.len());
             let (gate_data, up_data) = (data(values, *gate), data(values, *up));
@@ -455,7 +463,7 @@ pub(crate) fn backward(op: &mut Op, params: &Params, grads: &mut Grads, workspac
             let dentropy = take(&mut value_grads[entropy.0 as usize]);
             assert!(
                 *with_entropy || dentropy.is_empty(),
-                "a gradient of an entropy that was not asked for would be lost"
+                "a gradient of an entropy that was not requested would be lost"
             );
             let (mut dx, accumulate) = take_grad(value_grads, values, *x, floats);
             let rows = targets.len();
@@ -500,7 +508,8 @@ pub(crate) fn per_head_matmul(
     let heads = out_dim / group;
     let (from, to) = (stride / heads, y.len() / n.max(1) / heads);
     let quantised = params.quantised(weight);
-    // The rows of a packed weight are the inner dimension, so any of them will do; columns are cut at panels only.
+    // Rows of a packed operand are the inner dimension and can be cut anywhere, columns at panels
+    // only.
     let cached =
         (!transposed && quantised.is_none()).then(|| params.packed(weight, Orientation::Normal));
     let mut dequantised = floats.take(if quantised.is_some() { rows.len() * in_dim } else { 0 });
@@ -527,10 +536,10 @@ pub(crate) fn per_head_matmul(
     put_data(values, out, y);
 }
 
-/// Multiplications of attention over a cache that are not worth a second thread.
+/// Multiply-adds of attention over a cache below which a second thread does not pay.
 const MIN_PARALLEL_ATTENTION: usize = 1 << 16;
 
-/// Attention over a cache, see [`crate::Tape::attention_cached`]. `vars` are q, k, v and the output.
+/// See [`crate::Tape::attention_cached`]. `vars` are q, k, v and the output.
 pub(crate) fn attention_cached(
     device: &Device,
     vars: [Var; 4],
@@ -563,7 +572,7 @@ pub(crate) fn attention_cached(
         chunk,
         stop: device.interrupt(),
     };
-    if *tasks > 1 && cached.work() >= MIN_PARALLEL_ATTENTION {
+    if *tasks > 1 && cached.macs() >= MIN_PARALLEL_ATTENTION {
         parallel_attention::cached(device, &cached, &mut y, floats);
     } else {
         cached.attend_all(&mut y, floats);

@@ -1,22 +1,24 @@
-//! Muon's update of one matrix: its momentum, with all singular values brought close to one.
+//! Muon's update of one matrix: the momentum, orthogonalised by Newton-Schulz iterations.
 
+use super::gemm::gemm;
 use super::mat::{Mat, MatMut};
 use super::math::{sum_of_squares, vectorised};
-use super::packed::{PackedOperand, gemm, pack, packed_len, panel_width};
+use super::packed::{PackedOperand, pack, packed_len, panel_width};
 use crate::workspace::Pool;
 
 /// Decay of the momentum (Jordan et al. 2024).
 const MOMENTUM: f32 = 0.95;
-/// Newton-Schulz steps, and the quintic of each: it pushes singular values in (0, 1] into about 0.7 to 1.2, the small ones
-/// as fast as can be (Jordan et al. 2024).
+/// Newton-Schulz steps, and the quintic of each. It maps singular values in (0, 1] to about 0.7 to
+/// 1.2, small ones as fast as possible (Jordan et al. 2024).
 const NEWTON_SCHULZ_STEPS: usize = 5;
 const QUINTIC: [f32; 3] = [3.4445, -4.775, 2.0315];
-/// An orthogonal matrix multiply this multiply the root of its longer side moves weights as far as AdamW does, so that both
-/// take the same learning rate (Liu et al. 2025, arXiv:2502.16982, section 2.2).
+/// RMS of an update, that of AdamW, so both take the same learning rates: an orthogonal matrix is
+/// scaled by this times the root of its longer side (Liu et al. 2025, arXiv:2502.16982, section
+/// 2.2).
 const UPDATE_RMS: f32 = 0.2;
 
-/// Writes the direction of a step from momentum `m` and gradient `g`, to be subtracted multiply the learning rate. `m` is
-/// the momentum before this step.
+/// Writes the direction of a step, which is subtracted times the learning rate, from gradient `g`
+/// and the momentum `m` before this step.
 pub(crate) fn direction(
     m: &[f32],
     g: &[f32],
@@ -27,7 +29,7 @@ pub(crate) fn direction(
     floats: &mut Pool<f32>,
 ) {
     nesterov(m, g, clip, out);
-    // The Gram matrix of the shorter side is the smaller one.
+    // Iterate on the orientation with the smaller Gram matrix.
     let (short, long) = (rows.min(cols), rows.max(cols));
     let mut x = floats.take(short * long);
     if rows <= cols {
@@ -79,14 +81,14 @@ pub(crate) fn direction(
     }
 }
 
-/// What is known of a product beforehand.
+/// Structure of a GEMM's result.
 enum Structure {
     General,
     Symmetric,
 }
 
-/// `dst = factor · a · b`, or `dst += factor · a · b`, where both `dst` and the product are symmetric: the half above the
-/// diagonal, and some of the blocks on it, are computed and the rest is copied. The same bits as in full.
+/// [`gemm`] where `dst` and `a · b` are symmetric: blocks on and above the diagonal are computed
+/// and mirrored. The bits are those of the full GEMM.
 fn symmetric_gemm(
     dst: &mut [f32],
     accumulate: bool,
@@ -95,7 +97,7 @@ fn symmetric_gemm(
     b: PackedOperand<'_>,
 ) {
     let n = a.row_count();
-    // Whole panels, and whole tiles of rows.
+    // Whole panels and whole tiles of rows.
     let step = 3 * panel_width();
     for start in (0..n).step_by(step) {
         let end = (start + step).min(n);
@@ -118,7 +120,7 @@ fn transpose(from: &[f32], rows: usize, cols: usize, to: &mut [f32]) {
 }
 
 vectorised! {
-    /// The gradient as momentum will see it next time: Nesterov's look ahead.
+    /// Nesterov momentum: the gradient blended with the updated momentum.
     fn nesterov<'a, S>(m: &'a [f32], g: &'a [f32], clip: f32, out: &'a mut [f32]) {
         for ((m, g), out) in m.iter().zip(g).zip(out) {
             let g = g * clip;
@@ -133,7 +135,7 @@ vectorised! {
         }
     }
 
-    /// Updates parameters and momentum; `keep` is the factor of weight decay on the parameters.
+    /// Updates parameters and momentum; `keep` is `1 - lr · weight_decay`.
     pub(crate) fn update<'a, S>(
         p: &'a mut [f32],
         m: &'a mut [f32],

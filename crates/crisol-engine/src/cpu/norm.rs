@@ -1,10 +1,17 @@
-//! Root-mean-square norm over groups of columns.
+//! RMSNorm over groups of columns.
 
 use super::math::{LANES, dot, fma, sum_lanes, vectorised};
 
 vectorised! {
-    /// `out = x / sqrt(mean(x²) + eps) · weight` in groups of `weight.len()`; saves `1 / sqrt(…)` per group.
-    pub(crate) fn forward<'a, S>(x: &'a [f32], weight: &'a [f32], eps: f32, out: &'a mut [f32], rstd: &'a mut [f32]) {
+    /// `out = x / sqrt(mean(x²) + eps) · weight` in groups of `weight.len()`; saves `1 / sqrt(…)`
+    /// per group.
+    pub(crate) fn forward<'a, S>(
+        x: &'a [f32],
+        weight: &'a [f32],
+        eps: f32,
+        out: &'a mut [f32],
+        rstd: &'a mut [f32],
+    ) {
         let n = weight.len();
         for ((x, out), rstd) in x.chunks_exact(n).zip(out.chunks_exact_mut(n)).zip(rstd) {
             *rstd = 1.0 / (dot::<S>(x, x) / n as f32 + eps).sqrt();
@@ -25,7 +32,8 @@ vectorised! {
         dweight: &'a mut [f32],
     ) {
         let n = weight.len();
-        let groups = x.chunks_exact(n).zip(dy.chunks_exact(n)).zip(dx.chunks_exact_mut(n)).zip(rstd);
+        let inputs = x.chunks_exact(n).zip(dy.chunks_exact(n));
+        let groups = inputs.zip(dx.chunks_exact_mut(n)).zip(rstd);
         for (((x, dy), dx), &rstd) in groups {
             let mean = dot3(x, dy, weight) / n as f32;
             let slope = rstd * rstd * rstd * mean;

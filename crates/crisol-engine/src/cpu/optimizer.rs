@@ -1,8 +1,8 @@
-//! One AdamW update over a run of parameters.
+//! One AdamW update over a slice of parameters.
 
 use super::math::vectorised;
 
-/// Factors of an update that are the same for all parameters.
+/// Factors of an update that all parameters share.
 #[derive(Clone, Copy)]
 pub(crate) struct AdamWStep {
     /// Factor on the gradient.
@@ -17,7 +17,7 @@ pub(crate) struct AdamWStep {
 }
 
 vectorised! {
-    /// Updates parameters and moments; `keep` is the factor of weight decay on the parameters.
+    /// Updates parameters and moments; `keep` is `1 - lr · weight_decay`.
     pub(crate) fn adamw<'a, S>(
         p: &'a mut [f32],
         m: &'a mut [f32],

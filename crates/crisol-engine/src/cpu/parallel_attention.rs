@@ -1,7 +1,8 @@
-//! Attention on several threads: one head of keys and values of one document, with its queries, is a task of work.
+//! Attention on several threads: a task is one key/value head of one document with its query heads.
 //!
-//! A task is copied out of the rows of all heads and its results are copied back, which costs little beside the work, and
-//! is then computed as attention with a single head of keys and values: the same operations, so the same bits.
+//! A task's columns are gathered from the rows of all heads, run through [`attention`] with a
+//! single key/value head, and scattered back. The operations are those of one thread, so the bits
+//! are, too.
 
 use std::ops::Range;
 
@@ -9,44 +10,44 @@ use super::attention::{self, Cached, Saved};
 use crate::workspace::{Buffer, Pool};
 use crate::{Attention, Device, parallel};
 
-/// Documents and their heads, task after task.
+/// All tasks: documents × key/value heads, in this order.
 struct HeadTasks<'a> {
     shape: &'a Attention,
     offsets: &'a [u32],
-    /// Attention of one task.
-    task: Attention,
+    /// Shape of one task's attention.
+    shape_of_task: Attention,
 }
 
 impl<'a> HeadTasks<'a> {
     fn new(shape: &'a Attention, offsets: &'a [u32]) -> HeadTasks<'a> {
         let task = Attention { heads: shape.heads / shape.kv_heads, kv_heads: 1, ..*shape };
-        HeadTasks { shape, offsets, task }
+        HeadTasks { shape, offsets, shape_of_task: task }
     }
 
     fn all(&self) -> Range<usize> {
         0..(self.offsets.len() - 1) * self.shape.kv_heads
     }
 
-    /// Rows of a task's document, and its head.
-    fn of(&self, task: usize) -> (Range<usize>, usize) {
+    /// The rows of a task's document, and its key/value head.
+    fn rows_and_head(&self, task: usize) -> (Range<usize>, usize) {
         let document = task / self.shape.kv_heads;
         let rows = self.offsets[document] as usize..self.offsets[document + 1] as usize;
         (rows, task % self.shape.kv_heads)
     }
 
-    /// Where a task starts among results that lie task after task, with `width` columns a head.
+    /// Index of a task's first result in a buffer ordered by task, with `width` columns a head.
     fn start(&self, task: usize, width: usize) -> usize {
         let (rows, head) = match task {
             end if end == self.all().end => (self.offsets[self.offsets.len() - 1] as usize..0, 0),
-            task => self.of(task),
+            task => self.rows_and_head(task),
         };
         let length = rows.end.saturating_sub(rows.start);
         (rows.start * self.shape.kv_heads + length * head) * width
     }
 
-    /// A task's columns of `x`, which has `width` of them a head.
+    /// A task's columns of `x`, which has `width` columns a head.
     fn gather(&self, task: usize, x: &[f32], width: usize, floats: &mut Pool<f32>) -> Buffer<f32> {
-        let (rows, head) = self.of(task);
+        let (rows, head) = self.rows_and_head(task);
         let stride = self.shape.kv_heads * width;
         let mut columns = floats.take(rows.len() * width);
         let rows = x[rows.start * stride..rows.end * stride].chunks_exact(stride);
@@ -56,11 +57,11 @@ impl<'a> HeadTasks<'a> {
         columns
     }
 
-    /// Puts the results of all tasks, which lie task after task, into their columns.
+    /// Scatters results ordered by task into their columns of `to`.
     fn scatter(&self, results: &[f32], width: usize, to: &mut [f32]) {
         let stride = self.shape.kv_heads * width;
         for task in self.all() {
-            let (rows, head) = self.of(task);
+            let (rows, head) = self.rows_and_head(task);
             let results = &results[self.start(task, width)..self.start(task + 1, width)];
             let rows = to[rows.start * stride..rows.end * stride].chunks_exact_mut(stride);
             for (from, row) in results.chunks_exact(width).zip(rows) {
@@ -69,8 +70,8 @@ impl<'a> HeadTasks<'a> {
         }
     }
 
-    /// Runs `f(task, its parts of results)` for some tasks; `results` start with the first of them and have so many columns
-    /// a head (`widths`).
+    /// Runs `f(task, results)` for `tasks`; `results` start at the first of them and have `widths`
+    /// columns a head.
     fn run<const N: usize>(
         &self,
         tasks: Range<usize>,
@@ -85,8 +86,8 @@ impl<'a> HeadTasks<'a> {
             return;
         }
         let middle = tasks.start + tasks.len() / 2;
-        let places = widths.map(|width| self.start(middle, width) - self.start(tasks.start, width));
-        let (left, right) = parallel::split(results, places);
+        let cuts = widths.map(|width| self.start(middle, width) - self.start(tasks.start, width));
+        let (left, right) = parallel::split(results, cuts);
         rayon::join(
             || self.run(tasks.start..middle, widths, left, f),
             || self.run(middle..tasks.end, widths, right, f),
@@ -105,7 +106,7 @@ pub(crate) fn forward(
     floats: &mut Pool<f32>,
 ) {
     let tasks = HeadTasks::new(shape, offsets);
-    let &Attention { heads, qk_dim, v_dim, .. } = &tasks.task;
+    let &Attention { heads, qk_dim, v_dim, .. } = &tasks.shape_of_task;
     let (mut results, mut sums) = (floats.take(out.len()), floats.take(lse.len()));
     tasks.run(
         tasks.all(),
@@ -117,12 +118,12 @@ pub(crate) fn forward(
                 let inputs = [(q, heads * qk_dim), (k, qk_dim), (v, v_dim)];
                 let inputs = inputs.map(|(x, width)| tasks.gather(task, x, width, floats));
                 let [q, k, v] = &inputs;
-                let offsets = [0, tasks.of(task).0.len() as u32];
+                let offsets = [0, tasks.rows_and_head(task).0.len() as u32];
                 attention::forward(
                     q,
                     k,
                     v,
-                    &tasks.task,
+                    &tasks.shape_of_task,
                     &offsets,
                     out,
                     lse,
@@ -149,13 +150,13 @@ pub(crate) fn cached(
     floats: &mut Pool<f32>,
 ) {
     let tasks = HeadTasks::new(cached.shape, cached.offsets);
-    let &Attention { heads, qk_dim, v_dim, .. } = &tasks.task;
+    let &Attention { heads, qk_dim, v_dim, .. } = &tasks.shape_of_task;
     let mut results = floats.take(out.len());
     tasks.run(tasks.all(), [heads * v_dim], [&mut results], &|task, [out]| {
         device.with_task_workspace(|workspace| {
             let floats = &mut workspace.floats;
             let q = tasks.gather(task, cached.q, heads * qk_dim, floats);
-            let (document, head) = (task / cached.shape.kv_heads, tasks.of(task).1);
+            let (document, head) = (task / cached.shape.kv_heads, tasks.rows_and_head(task).1);
             cached.attend(document, head..head + 1, &q, out, floats);
             floats.give(q);
         });
@@ -164,7 +165,7 @@ pub(crate) fn cached(
     floats.give(results);
 }
 
-/// [`attention::backward`] on the device's threads; `grads` of q, k and v are written.
+/// [`attention::backward`] on the device's threads; writes the `grads` of q, k and v.
 pub(crate) fn backward(
     device: &Device,
     saved: &Saved<'_>,
@@ -175,7 +176,7 @@ pub(crate) fn backward(
     floats: &mut Pool<f32>,
 ) {
     let tasks = HeadTasks::new(shape, offsets);
-    let &Attention { heads, qk_dim, v_dim, .. } = &tasks.task;
+    let &Attention { heads, qk_dim, v_dim, .. } = &tasks.shape_of_task;
     let widths = [heads * qk_dim, qk_dim, v_dim];
     let mut results: [_; 3] = std::array::from_fn(|i| floats.take(grads[i].len()));
     let [dq, dk, dv] = &mut results;
@@ -193,12 +194,12 @@ pub(crate) fn backward(
             let inputs = inputs.map(|(x, width)| tasks.gather(task, x, width, floats));
             let [q, k, v, out, lse, dout] = &inputs;
             let saved = Saved { q, k, v, out, lse };
-            let offsets = [0, tasks.of(task).0.len() as u32];
+            let offsets = [0, tasks.rows_and_head(task).0.len() as u32];
             dk.fill(0.0);
             dv.fill(0.0);
             attention::backward(
                 &saved,
-                &tasks.task,
+                &tasks.shape_of_task,
                 &offsets,
                 dout,
                 dq,

@@ -1,8 +1,10 @@
-//! Products with matrices that are stored in half precision or quantised.
+//! GEMM with matrices in half precision or quantised.
 //!
-//! A few rows: each tile is read once and widened in registers, `Σ scale · code · x` as `scale · Σ code · x`. Many rows: parts of the
-//! matrix are widened into the layout of [`super::packed`] and used while they are in a cache ([`super::weights`]).
+//! Few rows: each tile is read once and dequantised in registers, with `Σ scale · code · x`
+//! computed as `scale · Σ code · x`. Many rows: parts of the matrix are dequantised into the panels
+//! of [`super::packed`] and used from cache ([`super::weights`]).
 
+use std::marker::PhantomData;
 use std::ops::Range;
 
 use pulp::Simd;
@@ -13,14 +15,14 @@ use crate::formats::{BlockFormat, Lanes, UNIT_COLUMNS, with_blocks};
 use crate::quantised::QuantisedMatrix;
 use crate::workspace::Pool;
 
-/// Columns of half a unit, whose sum offsets are multiplied by.
+/// Columns of half a unit, which share a scale and an offset.
 const HALF_UNIT: usize = UNIT_COLUMNS / 2;
-/// Rows that share the widening of a tile.
+/// Rows of `A` that share the dequantisation of a tile.
 const ROWS_PER_PASS: usize = 4;
-/// Weights that are not worth a second thread.
+/// Weights below which a second thread does not pay.
 const MIN_PARALLEL_WEIGHTS: usize = 32 * 1024;
 
-/// Some rows of a stored matrix, transposed: the right side of a product.
+/// Some rows of a quantised matrix, transposed: the right operand of a GEMM.
 #[derive(Clone, Copy)]
 pub(crate) struct QuantisedView<'a> {
     matrix: &'a QuantisedMatrix,
@@ -41,23 +43,23 @@ impl<'a> QuantisedView<'a> {
         self.len
     }
 
-    /// Some of the columns, from the start of a tile.
+    /// The columns in `range`, which starts at a tile.
     pub(crate) fn cols(self, range: Range<usize>) -> QuantisedView<'a> {
         assert!(range.end <= self.len, "columns {range:?} of {}", self.len);
         assert!(range.start.is_multiple_of(panel_width()), "columns {range:?} in tiles");
         QuantisedView { first: self.first + range.start, len: range.len(), ..self }
     }
 
-    /// Lays it out as [`super::packed::pack`] does.
+    /// Dequantises into panels, as [`super::packed::pack`] writes them.
     pub(crate) fn pack(self, panels: &mut [f32]) {
-        assert_eq!(panels.len(), packed_len(self.row_count(), self.len), "room for panels");
+        assert_eq!(panels.len(), packed_len(self.row_count(), self.len), "panels of the matrix");
         let panel = (self.row_count() * panel_width()).max(1);
         for (tile, panel) in self.matrix.tiles(self.first).zip(panels.chunks_exact_mut(panel)) {
             dequantise_tile(self.matrix, tile, panel);
         }
     }
 
-    /// `dst = factor · a · self` for few rows, in so many tasks.
+    /// `dst = factor · a · self` for few rows, in `tasks` tasks.
     pub(crate) fn gemm(
         self,
         tasks: usize,
@@ -73,7 +75,7 @@ impl<'a> QuantisedView<'a> {
             self.row_count(),
             self.len
         );
-        // Filled up to whole units, with the sums of short stretches behind.
+        // Rows padded to whole units, followed by their sums over half units.
         let padded = cols.next_multiple_of(UNIT_COLUMNS);
         let stride = padded + padded / HALF_UNIT;
         let mut x = floats.take_zeros(rows * stride);
@@ -90,7 +92,7 @@ impl<'a> QuantisedView<'a> {
     }
 }
 
-/// The left side: rows filled up to whole units, and sums of short stretches of each.
+/// `A`: rows padded to whole units, each followed by its sums over half units.
 #[derive(Clone, Copy)]
 struct PaddedLeft<'a> {
     x: &'a [f32],
@@ -98,7 +100,7 @@ struct PaddedLeft<'a> {
     stride: usize,
 }
 
-/// Every task computes some of the columns.
+/// Every task computes its own columns.
 fn gemm_in_tasks<F: BlockFormat>(
     tasks: usize,
     dst: MatMut<'_>,
@@ -115,7 +117,7 @@ fn gemm_in_tasks<F: BlockFormat>(
             factor,
             left,
             right,
-            blocks: std::marker::PhantomData,
+            blocks: PhantomData,
         });
         return;
     }
@@ -131,7 +133,7 @@ struct QuantisedGemm<'a, F> {
     factor: f32,
     left: PaddedLeft<'a>,
     right: QuantisedView<'a>,
-    blocks: std::marker::PhantomData<F>,
+    blocks: PhantomData<F>,
 }
 
 impl<F: BlockFormat> pulp::WithSimd for QuantisedGemm<'_, F> {
@@ -177,7 +179,7 @@ impl<F> QuantisedGemm<'_, F> {
     }
 }
 
-/// The products of `N` rows of the left side, `stride` apart, with the rows of a tile.
+/// `N` rows of `A`, `stride` apart, times a tile.
 #[inline(always)]
 fn tile_gemm<F: BlockFormat, S: Simd, const N: usize>(
     simd: S,
@@ -193,7 +195,7 @@ fn tile_gemm<F: BlockFormat, S: Simd, const N: usize>(
         let (header, units) = block.split_at(F::HEADER);
         let header = F::header(simd, header);
         for unit in units.chunks_exact(F::UNIT) {
-            // Each row's numbers of this unit, and their sums.
+            // Each row's values of this unit, and their sums.
             let (mut numbers, mut row_sums) = ([&[0.0; UNIT_COLUMNS]; N], [&[0.0; 2]; N]);
             for (n, (numbers, row_sums)) in numbers.iter_mut().zip(&mut row_sums).enumerate() {
                 let row = &x[n * stride..];
@@ -220,7 +222,7 @@ fn tile_gemm<F: BlockFormat, S: Simd, const N: usize>(
     total
 }
 
-/// Adds the products of the codes of half of a unit and each row's numbers.
+/// Adds half a unit's codes times each row's values.
 #[inline(always)]
 fn accumulate_half<F: BlockFormat, S: Simd, const N: usize, const HALF: usize>(
     simd: S,
@@ -241,7 +243,7 @@ fn accumulate_half<F: BlockFormat, S: Simd, const N: usize, const HALF: usize>(
     }
 }
 
-/// Adds `scale · sums` and `offset ·` the sum of each row's numbers, to which half of the unit's sums are given.
+/// Adds `scale · sums + offset · row_sums` of half a unit.
 #[inline(always)]
 fn accumulate_scaled<F: BlockFormat, S: Simd, const N: usize>(
     simd: S,
@@ -268,11 +270,11 @@ fn accumulate_scaled<F: BlockFormat, S: Simd, const N: usize>(
     }
 }
 
-/// Widens a tile into a panel (see [`super::packed`]).
+/// Dequantises a tile into a panel (see [`super::packed`]).
 struct Dequantise<'a, F> {
     tile: &'a [u32],
     panel: &'a mut [f32],
-    blocks: std::marker::PhantomData<F>,
+    blocks: PhantomData<F>,
 }
 
 impl<F: BlockFormat> pulp::WithSimd for Dequantise<'_, F> {
@@ -293,7 +295,7 @@ impl<F: BlockFormat> pulp::WithSimd for Dequantise<'_, F> {
     }
 }
 
-/// Widens half of a unit into the next rows of a panel, of which the last unit may have fewer.
+/// Dequantises half a unit into the panel's next rows; the last unit may have fewer.
 #[inline(always)]
 fn dequantise_half<F: BlockFormat, S: Simd, const HALF: usize>(
     simd: S,
@@ -321,11 +323,11 @@ fn dequantise_half<F: BlockFormat, S: Simd, const HALF: usize>(
 
 fn dequantise_tile(matrix: &QuantisedMatrix, tile: &[u32], panel: &mut [f32]) {
     with_blocks!(matrix.format, F => {
-        pulp::Arch::new().dispatch(Dequantise::<F> { tile, panel, blocks: std::marker::PhantomData });
+        pulp::Arch::new().dispatch(Dequantise::<F> { tile, panel, blocks: PhantomData });
     });
 }
 
-/// Widens rows `rows` of a matrix, row-major.
+/// Dequantises rows `rows` of a matrix, row-major.
 pub(crate) fn dequantise(
     matrix: &QuantisedMatrix,
     rows: Range<usize>,

@@ -1,4 +1,4 @@
-//! Rotation of pairs of columns by a row's position.
+//! Rotary position embedding: rotates pairs of columns by angles of the row's position.
 
 use super::math::vectorised;
 use crate::RopeStyle;

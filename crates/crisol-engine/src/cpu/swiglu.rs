@@ -10,8 +10,13 @@ vectorised! {
         }
     }
 
-    /// Turns the output's gradient into `up`'s in place, and writes `gate`'s.
-    pub(crate) fn backward<'a, S>(gate: &'a [f32], up: &'a [f32], dout: &'a mut [f32], dgate: &'a mut [f32]) {
+    /// Overwrites `dout` with the gradient of `up`; writes that of `gate`.
+    pub(crate) fn backward<'a, S>(
+        gate: &'a [f32],
+        up: &'a [f32],
+        dout: &'a mut [f32],
+        dgate: &'a mut [f32],
+    ) {
         for (((dout, dgate), g), u) in dout.iter_mut().zip(dgate).zip(gate).zip(up) {
             let sigmoid = 1.0 / (1.0 + exp::<S>(-g));
             let silu = g * sigmoid;

@@ -1,35 +1,46 @@
-//! Log-probabilities and entropies of tokens, straight from hidden states: linear layer, softmax and gather
-//! fused over blocks of rows and chunks of the vocabulary, so that logits need not exist whole. Where there are few, they
-//! may be kept for backward, block by block, which saves one matrix product in four.
+//! Log-probabilities and entropies of tokens from hidden states: head, softmax and gather fused.
+//!
+//! ```text
+//!                 VOCAB_CHUNK
+//!               ┌──────┬──────┬───┐
+//!    BLOCK_ROWS │ z    │      │   │   z = scale · x[rows] · head[:, chunk]        GEMM
+//!               ├──────┼──────┼───┤   running max and Σ e^z, as in attention
+//!               │      │      │   │   logp = z[target] - lse     H = -Σ p log p
+//!               └──────┴──────┴───┘
+//! ```
+//!
+//! The logits of one block exist at a time. Where all of them are few, forward saves them block by
+//! block, which skips recomputing them in backward: three head GEMMs instead of four.
 
+use super::gemm::parallel_gemm;
 use super::mat::{Mat, MatMut};
 use super::math::{LANES, exp, fma, max, sum_lanes, vectorised};
-use super::packed::{PackedOperand, packed_len, parallel_gemm, parallel_pack};
+use super::packed::{PackedOperand, packed_len, parallel_pack};
 use super::weights::Weight;
 use crate::Interrupt;
 use crate::parallel::for_rows;
 use crate::workspace::{Buffer, Pool};
 
-/// Rows and vocabulary entries whose logits exist at a time: half a megabyte, a part of the second-level cache.
+/// Rows and vocabulary entries of a block of logits: half a megabyte, which fits the L2 cache.
 const BLOCK_ROWS: usize = 256;
 const VOCAB_CHUNK: usize = 512;
 
-/// What forward writes, one per row.
+/// Results of forward, `[rows]` each but the logits.
 pub(crate) struct Outputs<'a> {
     pub(crate) logp: &'a mut [f32],
     pub(crate) entropy: &'a mut [f32],
     pub(crate) lse: &'a mut [f32],
-    /// All scaled logits, block by block; empty: not to be kept.
+    /// All scaled logits, block by block; empty if they are not saved.
     pub(crate) saved_logits: &'a mut [f32],
     pub(crate) with_entropy: bool,
 }
 
-/// What backward needs.
+/// Inputs and results of forward that backward reads.
 pub(crate) struct Saved<'a> {
     pub(crate) x: &'a [f32],
     /// `[vocab, dim]`.
     pub(crate) head: Weight<'a>,
-    /// `[dim, vocab]`, where logits were not kept.
+    /// `[dim, vocab]`, to recompute logits that were not saved.
     pub(crate) transposed_head: Option<Weight<'a>>,
     pub(crate) targets: &'a [u32],
     pub(crate) scale: f32,
@@ -42,22 +53,21 @@ fn blocks(n: usize, step: usize) -> impl Iterator<Item = std::ops::Range<usize>>
     (0..n).step_by(step).map(move |start| start..(start + step).min(n))
 }
 
-/// Where the logits of one block after the other go: each to its place among those that are kept, or all to the same
-/// scratch.
+/// Memory of the blocks of logits, in order: saved side by side, or one scratch block reused.
 enum LogitBlocks<'a> {
     Saved(&'a mut [f32]),
     Scratch(Buffer<f32>),
 }
 
 impl<'a> LogitBlocks<'a> {
-    fn new(kept: &'a mut [f32], rows: usize, vocab: usize, floats: &mut Pool<f32>) -> Self {
-        if kept.is_empty() {
+    fn new(saved_logits: &'a mut [f32], rows: usize, vocab: usize, floats: &mut Pool<f32>) -> Self {
+        if saved_logits.is_empty() {
             return LogitBlocks::Scratch(
                 floats.take(BLOCK_ROWS.min(rows) * VOCAB_CHUNK.min(vocab)),
             );
         }
-        assert_eq!(kept.len(), rows * vocab, "room for all logits");
-        LogitBlocks::Saved(kept)
+        assert_eq!(saved_logits.len(), rows * vocab, "one logit per row and token");
+        LogitBlocks::Saved(saved_logits)
     }
 
     /// The next block, of `len` logits.
@@ -77,8 +87,8 @@ impl<'a> LogitBlocks<'a> {
     }
 }
 
-/// Log-probability of each row's target, entropy if asked for, and log-sum-exp of the scaled logits; of a part
-/// of the rows once `stop` is requested. `head` is `[dim, vocab]`.
+/// Log-probability of each row's target, entropy if requested, and log-sum-exp of the scaled
+/// logits. `head` is `[dim, vocab]`. Returns early once `stop` is requested.
 pub(crate) fn forward(
     x: &[f32],
     head: Weight<'_>,
@@ -95,7 +105,7 @@ pub(crate) fn forward(
     let mut logit_blocks = LogitBlocks::new(saved_logits, targets.len(), vocab, floats);
     let mut largest = floats.take(BLOCK_ROWS);
     for rows in blocks(targets.len(), BLOCK_ROWS).take_while(|_| !stop.requested()) {
-        // Running sums of e^(z - max) and e^(z - max)·(z - max); `lse` and `entropy` hold them meanwhile.
+        // `lse` and `entropy` hold the running Σ e^(z - max) and Σ e^(z - max)·(z - max).
         let (sums, weighted) = (&mut lse[rows.clone()], &mut entropy[rows.clone()]);
         let largest = &mut largest[..rows.len()];
         largest.fill(f32::NEG_INFINITY);
@@ -136,7 +146,7 @@ pub(crate) fn forward(
                 // H = -Σ p·(z - max - log_sum)
                 entropy[row] = log_sum - entropy[row] / lse[row];
             }
-            // In this order no digits are lost where the logits are large.
+            // In this order large logits lose no digits.
             logp[row] = logp[row] - largest - log_sum;
             lse[row] = largest + log_sum;
         }
@@ -145,9 +155,9 @@ pub(crate) fn forward(
     floats.give(largest);
 }
 
-/// Gradients of the hidden states (written, or added to if `accumulate`) and of the head (added to), from those
-/// of log-probs and entropies (empty: none). `saved_logits` are those of forward, and overwritten; if it is empty they are
-/// computed again. Once `stop` is requested, a part of them.
+/// Writes the gradient of the hidden states, or adds to it if `accumulate`, and adds to the head's.
+/// `dlogp` and `dentropy` may be empty. Overwrites `saved_logits`; if empty, logits are recomputed.
+/// Returns early once `stop` is requested.
 pub(crate) fn backward(
     saved: &Saved<'_>,
     saved_logits: &mut [f32],
@@ -223,7 +233,12 @@ pub(crate) fn backward(
 
 vectorised! {
     /// Adds a chunk of logits to each row's running maximum and sum of exponentials.
-    fn accumulate<'a, S>(logits: &'a [f32], cols: usize, largest: &'a mut [f32], sums: &'a mut [f32]) {
+    fn accumulate<'a, S>(
+        logits: &'a [f32],
+        cols: usize,
+        largest: &'a mut [f32],
+        sums: &'a mut [f32],
+    ) {
         for ((z, largest), sum) in logits.chunks_exact(cols).zip(largest).zip(sums) {
             let new = max(z).max(*largest);
             let (chunks, rest) = z.as_chunks::<LANES>();
@@ -241,7 +256,7 @@ vectorised! {
         }
     }
 
-    /// The same, and to the sum of `e^(z - max)·(z - max)`.
+    /// As [`accumulate`], with the sum of `e^(z - max)·(z - max)` in `weighted`.
     fn accumulate_with_entropy<'a, S>(
         logits: &'a [f32],
         cols: usize,
@@ -249,7 +264,8 @@ vectorised! {
         sums: &'a mut [f32],
         weighted: &'a mut [f32],
     ) {
-        for (((z, largest), sum), weighted) in logits.chunks_exact(cols).zip(largest).zip(sums).zip(weighted) {
+        let rows = logits.chunks_exact(cols).zip(largest).zip(sums).zip(weighted);
+        for (((z, largest), sum), weighted) in rows {
             let new = max(z).max(*largest);
             let (chunks, rest) = z.as_chunks::<LANES>();
             let (mut lanes, mut weighted_lanes) = ([0.0; LANES], [0.0; LANES]);
@@ -265,7 +281,7 @@ vectorised! {
                 *lane += e;
                 *weighted = fma::<S>(e, z - new, *weighted);
             }
-            // The first chunk has nothing to rescale, and -inf times 0 would be NaN.
+            // The first chunk has nothing to rescale; -inf · 0 would be NaN.
             if *sum > 0.0 {
                 let factor = exp::<S>(*largest - new);
                 *weighted = factor * fma::<S>(*sum, *largest - new, *weighted);
@@ -311,9 +327,9 @@ mod tests {
     use super::super::packed::pack;
     use super::*;
 
-    /// Over edges of blocks and chunks, with and without entropy.
+    /// Across edges of blocks and chunks, with and without entropy.
     #[test]
-    fn kept_logits_change_no_bit() {
+    fn saved_logits_change_no_bit() {
         let number = |i: usize| ((i * 7919 + 13) % 1009) as f32 / 500.0 - 1.0;
         let (dim, vocab) = (8, VOCAB_CHUNK + 37);
         for rows in [1, BLOCK_ROWS + 5] {
@@ -322,7 +338,7 @@ mod tests {
             let targets: Vec<u32> = (0..rows).map(|row| (row * 31 % vocab) as u32).collect();
             let seed: Vec<f32> = (0..rows).map(number).collect();
             for with_entropy in [false, true] {
-                let run = |kept: usize| {
+                let run = |saved_logits: usize| {
                     let weights = Mat::new(&weights, vocab, dim);
                     let [mut head, mut transposed] = [(vocab, dim), (dim, vocab)]
                         .map(|(rows, cols)| vec![0.0; packed_len(rows, cols)]);
@@ -334,13 +350,13 @@ mod tests {
                     );
                     let [head, transposed] = [head, transposed].map(Weight::Cached);
                     let mut floats = Pool::default();
-                    let mut kept = vec![0.0; kept];
+                    let mut saved_logits = vec![0.0; saved_logits];
                     let [mut logp, mut entropy, mut lse] = [(); 3].map(|()| vec![0.0; rows]);
                     let scores = Outputs {
                         logp: &mut logp,
                         entropy: &mut entropy,
                         lse: &mut lse,
-                        saved_logits: &mut kept,
+                        saved_logits: &mut saved_logits,
                         with_entropy,
                     };
                     let stop = Interrupt::default();
@@ -349,7 +365,7 @@ mod tests {
                     let saved = Saved {
                         x: &x,
                         head,
-                        transposed_head: kept.is_empty().then_some(transposed),
+                        transposed_head: saved_logits.is_empty().then_some(transposed),
                         targets: &targets,
                         scale: 0.7,
                         lse: &lse,
@@ -359,7 +375,7 @@ mod tests {
                     let (dx_of, dhead_of) = (&mut dx, &mut dhead);
                     backward(
                         &saved,
-                        &mut kept,
+                        &mut saved_logits,
                         &seed,
                         dentropy,
                         dx_of,
@@ -377,7 +393,7 @@ mod tests {
         }
     }
 
-    /// A stop is heard between blocks of rows.
+    /// Forward checks for a stop before every block of rows.
     #[test]
     fn nothing_is_computed_once_a_stop_is_requested() {
         let (dim, vocab, targets) = (4, 6, [1; BLOCK_ROWS + 3]);

@@ -1,33 +1,39 @@
-//! Weights as right sides of products: laid out beforehand and kept, laid out by source right before use, or as they are quantised.
+//! Weights as right operands of GEMMs: packed once and cached, or packed on the fly.
 //!
-//! A layout that is kept takes as much memory as the weight. Where that is too much, a part of the columns is laid out and used
-//! by all rows while it is in the second-level cache, so that memory only sees the weight itself. Tasks then work on different
-//! columns, each laying out its own.
+//! | operand | when | cost |
+//! |---|---|---|
+//! | [`Weight::Cached`] | small models; few rows | as much memory again as the weight |
+//! | [`Weight::OnTheFly`] | many rows; quantised weights | packs or dequantises for every GEMM |
+//!
+//! On the fly, columns are packed part by part. All rows use a part while it is in the L2 cache, so
+//! main memory is read once. Tasks share the columns.
 
 use std::ops::Range;
 
+use super::gemm::{gemm, parallel_gemm};
 use super::mat::{Mat, MatMut};
-use super::packed::{PackedOperand, gemm, pack, packed_len, panel_width, parallel_gemm};
+use super::packed::{PackedOperand, pack, packed_len, panel_width};
 use super::quantised::QuantisedView;
 use crate::params::Orientation;
 use crate::workspace::Pool;
 use crate::{ParamId, Params};
 
-/// With so many rows, laying a weight out anew is a few hundredths of a product with it.
+/// From this many rows on, packing costs a few percent of the GEMM.
 const MIN_ROWS_TO_REPACK: usize = 128;
-/// With fewer rows than this a quantised matrix is better widened anew for every four of them.
+/// From this many rows on, quantised weights are dequantised into panels. Below, the kernel of
+/// [`super::quantised`] dequantises in registers, once for every four rows.
 const MIN_ROWS_TO_DEQUANTISE: usize = 8;
-/// Numbers of a part: what a second-level cache holds beside the left side that passes by.
+/// Floats of a part: what the L2 cache holds beside the rows of `A`.
 const L2_FLOATS: usize = 64 * 1024;
 
-/// See the module's text.
+/// A weight as the right operand of a GEMM.
 #[derive(Clone, Copy)]
 pub(crate) enum Weight<'a> {
     Cached(PackedOperand<'a>),
     OnTheFly(Source<'a>),
 }
 
-/// What source are laid out of.
+/// A weight before packing.
 #[derive(Clone, Copy)]
 pub(crate) enum Source<'a> {
     Dense(Mat<'a>),
@@ -65,7 +71,7 @@ impl<'a> Source<'a> {
 }
 
 impl<'a> Weight<'a> {
-    /// For products with `rows` rows on the left.
+    /// The operand for GEMMs with `rows` rows.
     pub(crate) fn new(
         params: &'a Params,
         id: ParamId,
@@ -75,13 +81,13 @@ impl<'a> Weight<'a> {
         if let Some(matrix) = params.quantised(id) {
             assert!(
                 matches!(orientation, Orientation::Transposed),
-                "a weight for inference has no backward"
+                "a quantised weight has no backward"
             );
             Weight::OnTheFly(Source::Quantised(QuantisedView::new(matrix)))
         } else if params.caches_packed()
             || (rows < MIN_ROWS_TO_REPACK && matches!(orientation, Orientation::Transposed))
         {
-            // Of large models what decodes with a few rows again and again; going backward a weight is used about once a step.
+            // Large models cache what decoding reuses; backward uses a weight about once a step.
             Weight::Cached(params.packed(id, orientation))
         } else {
             Weight::OnTheFly(Source::Dense(params.right_operand(id, orientation)))
@@ -102,7 +108,7 @@ impl<'a> Weight<'a> {
         }
     }
 
-    /// Some of the rows.
+    /// The rows in `range`.
     pub(crate) fn rows(self, range: Range<usize>) -> Weight<'a> {
         match self {
             Weight::Cached(packed) => Weight::Cached(packed.rows(range)),
@@ -110,12 +116,12 @@ impl<'a> Weight<'a> {
                 Weight::OnTheFly(Source::Dense(mat.rows(range)))
             }
             Weight::OnTheFly(Source::Quantised(_)) => {
-                panic!("rows of a quantised weight's transpose")
+                panic!("a quantised weight has no row ranges")
             }
         }
     }
 
-    /// Some of the columns, from the start of a panel.
+    /// The columns in `range`, which starts at a panel.
     pub(crate) fn cols(self, range: Range<usize>) -> Weight<'a> {
         match self {
             Weight::Cached(packed) => Weight::Cached(packed.cols(range)),
@@ -123,7 +129,7 @@ impl<'a> Weight<'a> {
         }
     }
 
-    /// `dst = factor · a · self`, or `dst += …`, in so many tasks, whose number changes no bit.
+    /// `dst = factor · a · self`, or `dst += …`, in `tasks` tasks. Their number changes no bit.
     pub(crate) fn gemm(
         self,
         tasks: usize,
@@ -138,7 +144,7 @@ impl<'a> Weight<'a> {
             Weight::OnTheFly(Source::Quantised(quantised))
                 if a.row_count() < MIN_ROWS_TO_DEQUANTISE =>
             {
-                assert!(!accumulate, "products with quantised weights are not added to anything");
+                assert!(!accumulate, "GEMMs with quantised weights do not accumulate");
                 quantised.gemm(tasks, dst, factor, a, floats);
             }
             Weight::OnTheFly(b) => {
@@ -154,7 +160,7 @@ impl<'a> Weight<'a> {
     }
 }
 
-/// Every task computes some of the columns, `part` at a time.
+/// Every task computes its own columns, `part` at a time.
 fn gemm_on_the_fly(
     tasks: usize,
     mut dst: MatMut<'_>,

@@ -29,6 +29,7 @@ fn check_attention(shape: Attention, lengths: &[usize], deviation: f32) {
 
 #[test]
 fn of_random_shapes_and_documents() {
+    let mut checked = 0;
     for seed in 0..12 {
         let mut random = Random::new(seed);
         let kv_heads = random.between(1, 3);
@@ -39,8 +40,10 @@ fn of_random_shapes_and_documents() {
             (0..random.between(1, 4)).map(|_| random.between(0, 40)).collect();
         if lengths.iter().sum::<usize>() > 0 {
             check_attention(shape, &lengths, 1.0);
+            checked += 1;
         }
     }
+    assert!(checked > 8, "{checked} of 12 cases have a row");
 }
 
 #[test]
@@ -48,13 +51,13 @@ fn of_documents_longer_than_a_block_of_keys() {
     check_attention(shape(2, 1, 4, 3), &[3, 300, 20], 1.0);
 }
 
-/// Scores of hundreds: the running maximum matters.
+/// Scores in the hundreds, where the running maximum matters.
 #[test]
 fn of_large_scores() {
     check_attention(shape(1, 1, 8, 2), &[270], 4.0);
 }
 
-/// The same value as query, key and value: three gradients for one input.
+/// One value as query, key and value: its three gradients add up.
 #[test]
 fn of_a_value_with_itself() {
     let shape = shape(2, 2, 5, 5);
@@ -69,8 +72,8 @@ fn of_a_value_with_itself() {
     );
 }
 
-/// Any cut of documents into prefills and single tokens gives what attention over whole documents gives, with chunks what
-/// attention over documents gives that are cut into chunks.
+/// Any split of documents into prefills and single tokens equals attention over whole documents;
+/// with chunks, attention over documents that are split into chunks.
 #[test]
 fn over_a_cache_equals_whole_documents() {
     for seed in 0..12 {
@@ -110,7 +113,7 @@ fn over_a_cache_equals_whole_documents() {
         let slots = [3, 0, 4];
         let mut done = [0; 3];
         while done != lengths[..] {
-            // Every document advances by one token, a few, many, or not at all.
+            // Every document advances by no token, one, a few, or many.
             let steps: Vec<usize> = (0..3)
                 .map(|i| {
                     [0, 1, 1, random.between(2, 12), 200][random.between(0, 4)]
@@ -129,6 +132,7 @@ fn over_a_cache_equals_whole_documents() {
                 let out = tape
                     .attention_cached(q, k, v, shape, &offsets, &mut cache, &slots, layer, chunk);
                 let width = heads * shape.v_dim;
+                assert_eq!(tape.shape(out), (rows.len(), width));
                 for (row, out) in rows.iter().zip(tape.read(out).chunks(width)) {
                     let expected = &whole[*row as usize * width..][..width];
                     for (a, b) in out.iter().zip(expected) {

@@ -1,4 +1,4 @@
-//! Values and gradients of the operations that mixtures of experts and multi-head latent attention are made of.
+//! Values and gradients of the operations of mixtures of experts and multi-head latent attention.
 
 use crisol_engine::{Device, Experts, HeadSlice, Router, Tape, Workspace};
 
@@ -16,7 +16,7 @@ fn unit_norm_of_heads() {
                 vec![tape.unit_norm(x, dim, 1e-3)]
             },
             |inputs| {
-                let ones = reference::Mat::from_fn(1, dim, |_, _| 1.0);
+                let ones = reference::Matrix::from_fn(1, dim, |_, _| 1.0);
                 vec![reference::rms_norm(&inputs[0], &ones, 1e-3)]
             },
         );
@@ -47,7 +47,7 @@ fn columns_of_heads_own_and_shared() {
                 };
                 let (x, y) = (input(tape, "a"), input(tape, "b"));
                 let (x, y) = (part(x, heads, a), part(y, b_heads, b));
-                // A value that is used twice adds both gradients up.
+                // The gradients of both uses add up.
                 vec![
                     tape.concat_heads(heads, [Some(x), Some(y)]),
                     tape.concat_heads(heads, [Some(x), None]),
@@ -86,7 +86,7 @@ fn weights_of_chosen_experts() {
     }
 }
 
-/// Experts with no, one and many rows; many is above and below what is packed for the product.
+/// Experts with no, one and many rows, below and above the rows that are packed for.
 #[test]
 fn rows_of_experts() {
     for (counts, i, o) in [(vec![3, 0, 1, 5], 7, 11), (vec![0, 150, 2], 20, 9), (vec![0, 0], 3, 4)]
@@ -110,19 +110,12 @@ fn rows_of_experts() {
                 let experts = Experts { first: id(tape.params(), "w0"), count };
                 vec![tape.grouped_linear(x, experts, &bounds)]
             },
-            |inputs| {
-                let y = reference::Mat::from_fn(n, o, |row, column| {
-                    let expert = bounds[1..].iter().position(|&end| row < end as usize).unwrap();
-                    let w = &inputs[1 + expert];
-                    (0..i).map(|l| inputs[0].at(row, l) * w.at(column, l)).sum()
-                });
-                vec![y]
-            },
+            |inputs| vec![reference::grouped_linear(&inputs[0], &inputs[1..], &bounds)],
         );
     }
 }
 
-/// A row that goes to several experts, is scaled there, and comes back as a sum.
+/// A row is sent to several experts, scaled, and summed.
 #[test]
 fn rows_scaled_and_summed() {
     for seed in 0..6 {
@@ -149,9 +142,8 @@ fn rows_scaled_and_summed() {
     }
 }
 
-/// Both ways, against the product written out.
 #[test]
-fn products_of_heads() {
+fn per_head_matmul_in_both_orientations() {
     let (n, heads, group, inner) = (3, 4, 7, 5);
     let rows = 2..5;
     for transposed in [false, true] {
@@ -160,21 +152,17 @@ fn products_of_heads() {
         let specs: [(&str, &[usize]); 2] =
             [("x", &[n, heads * from]), ("w", &[heads * group, inner])];
         let params = params(&device, &specs, 1.0, 3);
-        let [x, w] = ["x", "w"].map(|name| params.read(id(&params, name)));
+        let [x, w] = specs.map(|(name, shape)| {
+            reference::Matrix::from_f32(shape[0], shape[1], &params.read(id(&params, name)))
+        });
+        let expected = reference::per_head_matmul(&x, &w, group, rows.clone(), transposed);
         let mut workspace = Workspace::new(&device);
         let mut tape = Tape::inference(&params, &mut workspace);
         let input = input(&mut tape, "x");
         let y = tape.per_head_matmul(input, id(&params, "w"), group, rows.clone(), transposed);
-        let to = if transposed { rows.len() } else { inner };
-        assert_eq!(tape.shape(y), (n, heads * to));
-        for (i, y) in tape.read(y).iter().enumerate() {
-            let (row, head, column) = (i / (heads * to), i % (heads * to) / to, i % to);
-            let weight = |l: usize| {
-                let (r, c) = if transposed { (column, l) } else { (l, column) };
-                w[(head * group + rows.start + r) * inner + c]
-            };
-            let sum: f32 = (0..from).map(|l| x[(row * heads + head) * from + l] * weight(l)).sum();
-            assert!((y - sum).abs() < 1e-5, "{transposed} {i}: {y} {sum}");
+        assert_eq!(tape.shape(y), (expected.rows, expected.cols));
+        for (i, (y, expected)) in tape.read(y).iter().zip(&expected.data).enumerate() {
+            assert!((f64::from(*y) - expected).abs() < 1e-5, "{transposed} {i}: {y} {expected}");
         }
     }
 }

@@ -45,7 +45,7 @@ fn linear_with_and_without_bias() {
     }
 }
 
-/// The gradients of a value and of a weight that are used several times add up.
+/// Gradients of values and weights that are used several times add up.
 #[test]
 fn shared_values_and_weights_accumulate() {
     let (n, d) = (13, 19);
@@ -63,7 +63,7 @@ fn shared_values_and_weights_accumulate() {
             let sum = tape.add(sum, d);
             let sum = tape.add(sum, sum);
             let gated = tape.swiglu(sum, sum);
-            // Intermediate values are outputs, too, and one of them twice.
+            // Outputs include intermediate values, one of them twice.
             vec![gated, a, a, x]
         },
         |inputs| {
@@ -162,7 +162,7 @@ fn select_rows_leaves_the_rest_without_gradient() {
             },
             |inputs| vec![reference::gather(&inputs[0], &rows)],
         );
-        // Beside another use of the same value, before and after it on the tape.
+        // With other uses of `x` before and after it on the tape.
         check(
             &[("x", &[10, 7])],
             1.0,

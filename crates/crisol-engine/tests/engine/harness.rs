@@ -1,15 +1,15 @@
-//! Checks an expression of operations: its values against a plain twin in f64, its gradients against central
-//! differences of the twin.
+//! Checks an expression of operations: values against the f64 reference, gradients against central
+//! differences of the reference.
 //!
-//! Inputs are parameters that an embedding reads row by row, so everything goes through the public interface and
-//! gradients of inputs are gradients of parameters.
+//! Inputs are parameters, read row by row through an embedding: everything goes through the public
+//! interface, and gradients of inputs are gradients of parameters.
 
 use crisol_engine::{Device, Grads, Init, ParamId, ParamSpec, Params, Role, Tape, Var, Workspace};
 use rand::SeedableRng;
 use rand::rand_core::Rng;
 use rand_chacha::ChaCha8Rng;
 
-use crate::reference::Mat;
+use crate::reference::Matrix;
 
 /// Deterministic random shapes and numbers.
 pub(crate) struct Random(ChaCha8Rng);
@@ -19,7 +19,7 @@ impl Random {
         Random(ChaCha8Rng::seed_from_u64(seed))
     }
 
-    /// A whole number from `least..=most`.
+    /// An integer in `least..=most`.
     pub(crate) fn between(&mut self, least: usize, most: usize) -> usize {
         least + (self.0.next_u64() % (most - least + 1) as u64) as usize
     }
@@ -70,20 +70,20 @@ pub(crate) fn id(params: &Params, name: &str) -> ParamId {
     params.id(name).expect("a parameter of the test")
 }
 
-/// Most derivatives checked by finite differences per parameter.
+/// Derivatives checked by finite differences per parameter, at most.
 const MAX_DERIVATIVES: usize = 40;
 
-/// `engine` computes outputs from parameters, `twin` the same from the parameters' values in order.
+/// Compares `engine`'s outputs with those of `twin`, which gets the parameters' values in order.
 pub(crate) fn check(
     specs: &[(&str, &[usize])],
     deviation: f32,
     engine: impl Fn(&mut Tape<'_>) -> Vec<Var>,
-    twin: impl Fn(&[Mat]) -> Vec<Mat>,
+    twin: impl Fn(&[Matrix]) -> Vec<Matrix>,
 ) {
     let device = Device::cpu(Some(1));
     let params = params(&device, specs, deviation, 42);
     let mut workspace = Workspace::new(&device);
-    // A first tape leaves its numbers in the workspace: nothing may depend on buffers being zero.
+    // A first tape leaves values in the workspace: nothing may depend on zeroed buffers.
     let mut tape = Tape::training(&params, &mut workspace);
     let outputs = engine(&mut tape);
     let ones: Vec<(Var, Vec<f32>)> =
@@ -92,13 +92,12 @@ pub(crate) fn check(
     tape.backward(&seeds, &mut Grads::zeros_like(&params));
 
     let mut random = Random::new(7);
-    let mut inputs: Vec<Mat> = params
+    let mut inputs: Vec<Matrix> = params
         .ids()
         .map(|id| {
-            let shape = &params.spec(id).shape;
-            let cols = *shape.last().expect("no scalars here");
+            let cols = *params.spec(id).shape.last().expect("a vector or a matrix");
             let values = params.read(id);
-            Mat::from_fn(values.len() / cols, cols, |i, j| f64::from(values[i * cols + j]))
+            Matrix::from_f32(values.len() / cols, cols, &values)
         })
         .collect();
 
@@ -121,7 +120,7 @@ pub(crate) fn check(
     let mut grads = Grads::zeros_like(&params);
     tape.backward(&seeded, &mut grads);
 
-    let loss = |inputs: &[Mat]| -> f64 {
+    let loss = |inputs: &[Matrix]| -> f64 {
         let outputs = twin(inputs);
         let terms = outputs
             .iter()
@@ -136,7 +135,7 @@ pub(crate) fn check(
         let checked: Vec<usize> = if n <= MAX_DERIVATIVES {
             (0..n).collect()
         } else {
-            // The last ones too: edges of blocks are where mistakes are.
+            // Include the last ones: mistakes are at the edges of blocks.
             (0..MAX_DERIVATIVES)
                 .map(|i| if i < 8 { n - 1 - i } else { random.between(0, n - 1) })
                 .collect()

@@ -1,4 +1,4 @@
-//! What must not change a result: caching, packing, the number of threads, the history of a workspace.
+//! What must not change a result: caching, packing, threads, the history of a workspace.
 
 use std::convert::Infallible;
 
@@ -7,9 +7,10 @@ use crisol_engine::{
 };
 
 use crate::harness::{Random, id, offsets};
+use crate::reference::log_softmax;
 use crate::transformer::{Cached, VOCAB, forward, new_cache, new_params};
 
-/// Log-probs of the documents' own next tokens (that of the last is the first), by the training path.
+/// Log-probabilities of `targets` by the training path.
 fn training_logps(
     params: &Params,
     workspace: &mut Workspace,
@@ -42,10 +43,9 @@ fn training_prefill_and_decode_give_the_same_log_probs() {
     let targets = random.ids(138, VOCAB);
     let trained = training_logps(&params, &mut workspace, &ids, &starts, &targets);
 
-    let log_softmax = |logits: &[f32], target: u32| {
-        let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        let sum: f32 = logits.iter().map(|z| (z - largest).exp()).sum();
-        logits[target as usize] - largest - sum.ln()
+    let log_prob = |logits: &[f32], target: u32| {
+        let logits: Vec<f64> = logits.iter().map(|&z| z.into()).collect();
+        log_softmax(&logits)[target as usize] as f32
     };
     let slots = [1, 2, 0];
     let mut run = |cache: &mut crisol_engine::KvCache,
@@ -60,7 +60,7 @@ fn training_prefill_and_decode_give_the_same_log_probs() {
         let logits = tape.read(logits);
         rows.iter()
             .zip(logits.chunks(VOCAB))
-            .map(|(&row, logits)| log_softmax(logits, targets[row]))
+            .map(|(&row, logits)| log_prob(logits, targets[row]))
             .collect()
     };
 
@@ -79,7 +79,7 @@ fn training_prefill_and_decode_give_the_same_log_probs() {
         close(&decoded, &expected, 1e-5);
     }
 
-    // A prompt that was prefilled once and copied goes on like the original.
+    // A copied prompt continues like the original.
     let mut cache = new_cache(&device, 2, 90);
     run(&mut cache, &[0], &all[48..98], &[0, 50]);
     cache.copy_slot(0, 1);
@@ -118,7 +118,7 @@ fn packed_documents_equal_documents_one_by_one() {
     }
 }
 
-/// Parameters, losses and norms after a few steps of many shards, as bits.
+/// Bits of parameters, losses and norms after a few steps of many shards.
 fn train(threads: usize) -> (Vec<u32>, Vec<u64>) {
     let device = Device::cpu(Some(threads));
     let mut params = new_params(&device);
@@ -168,7 +168,7 @@ fn any_number_of_threads_gives_the_same_bits() {
     }
 }
 
-/// More shards than replicas, added up in two calls, equal one call over all of them.
+/// More shards than replicas: the sum equals a loop over all shards.
 #[test]
 fn replicas_equal_a_plain_loop_over_shards() {
     let device = Device::cpu(Some(2));

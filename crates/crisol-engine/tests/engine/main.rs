@@ -1,5 +1,5 @@
-//! The engine through its public interface: operations against plain twins and finite differences, invariances,
-//! optimizer.
+//! The engine through its public interface: operations against the plain reference
+//! (`src/cpu/reference.rs`) and finite differences, invariances, optimizer.
 
 mod attention;
 mod experts;
@@ -7,6 +7,7 @@ mod gradients;
 mod harness;
 mod invariance;
 mod optimizer;
+#[path = "../../src/cpu/reference.rs"]
 mod reference;
 mod scores;
 mod transformer;

@@ -6,6 +6,7 @@ use crisol_engine::{
 };
 
 use crate::harness::{Random, params};
+use crate::reference::{Matrix, gemm};
 
 /// Large enough for several chunks of a pass, with odd sizes; vectors do not decay.
 const SPECS: [(&str, &[usize]); 4] = [("a", &[3, 7]), ("b", &[5]), ("c", &[301, 457]), ("d", &[9])];
@@ -21,7 +22,7 @@ const CONFIG: OptimizerConfig = OptimizerConfig {
     max_grad_norm: None,
 };
 
-/// Gradients with the given numbers: those of a linear function of the parameters' rows.
+/// Gradients with the given values: those of a linear function of the parameters' rows.
 fn grads(params: &Params, numbers: &mut impl FnMut() -> f32) -> Grads {
     let mut grads = Grads::zeros_like(params);
     let mut workspace = Workspace::new(params.device());
@@ -95,7 +96,7 @@ fn equals_the_definition() {
     }
 }
 
-/// A table and a matrix that start from zeros, so that nothing decays in the first step.
+/// A table and a matrix start from zeros, so that nothing decays in the first step.
 #[test]
 fn only_tables_take_the_factor_of_tables() {
     let device = Device::cpu(Some(1));
@@ -116,7 +117,7 @@ fn only_tables_take_the_factor_of_tables() {
             ["a", "c"].map(|name| params.read(params.id(name).expect("a parameter of the test")))
         };
         let ([table, hidden], [fast_table, same_hidden]) = (moved(1.0), moved(8.0));
-        // A factor of two's powers is exact.
+        // A power of two scales exactly.
         assert_eq!(fast_table, table.iter().map(|x| 8.0 * x).collect::<Vec<_>>());
         assert_eq!(same_hidden, hidden);
         assert!(table.iter().chain(&hidden).all(|x| *x != 0.0));
@@ -172,34 +173,27 @@ fn restored_moments_continue_bit_by_bit() {
     }
 }
 
-/// Muon's definition in f64: Nesterov momentum, five steps of Newton and Schulz, scaled to AdamW's size.
+/// Muon's definition in f64: Nesterov momentum, five Newton-Schulz steps, scaled to AdamW's size.
 fn muon_direction(m: &[f64], g: &[f64], rows: usize, cols: usize) -> Vec<f64> {
-    let looked_ahead = |i: usize| 0.05 * g[i] + 0.95 * (0.95 * m[i] + 0.05 * g[i]);
-    let mut x: Vec<Vec<f64>> =
-        (0..rows).map(|r| (0..cols).map(|c| looked_ahead(r * cols + c)).collect()).collect();
-    let norm = x.iter().flatten().map(|x| x * x).sum::<f64>().sqrt();
-    x.iter_mut().flatten().for_each(|x| *x /= norm);
-    let product = |a: &[Vec<f64>], b: &[Vec<f64>]| -> Vec<Vec<f64>> {
-        let entry = |row: &[f64], c: usize| row.iter().zip(b).map(|(x, b)| x * b[c]).sum::<f64>();
-        a.iter().map(|row| (0..b[0].len()).map(|c| entry(row, c)).collect()).collect()
-    };
+    let momentum = Matrix::from_fn(rows, cols, |r, c| {
+        let (m, g) = (m[r * cols + c], g[r * cols + c]);
+        0.05 * g + 0.95 * (0.95 * m + 0.05 * g)
+    });
+    let norm = momentum.data.iter().map(|x| x * x).sum::<f64>().sqrt();
+    let mut x = momentum.map(|x| x / norm);
     for _ in 0..5 {
-        let transposed: Vec<Vec<f64>> =
-            (0..cols).map(|c| x.iter().map(|row| row[c]).collect()).collect();
-        let gram = product(&x, &transposed);
-        let once = product(&gram, &x);
-        let twice = product(&gram, &once);
-        for ((x, once), twice) in
-            x.iter_mut().flatten().zip(once.iter().flatten()).zip(twice.iter().flatten())
-        {
-            *x = 3.4445 * *x - 4.775 * once + 2.0315 * twice;
-        }
+        let gram = gemm(1.0, &x, &x.transposed());
+        let once = gemm(1.0, &gram, &x);
+        let twice = gemm(1.0, &gram, &once);
+        x = Matrix::from_fn(rows, cols, |r, c| {
+            3.4445 * x.at(r, c) - 4.775 * once.at(r, c) + 2.0315 * twice.at(r, c)
+        });
     }
     let scale = 0.2 * (rows.max(cols) as f64).sqrt();
-    x.into_iter().flatten().map(|x| x * scale).collect()
+    x.map(|x| x * scale).data
 }
 
-/// Tall and wide matrices by Muon, vectors by AdamW; every direction has singular values near one.
+/// Tall and wide matrices by Muon, vectors by AdamW; singular values come close to one.
 #[test]
 fn muon_equals_the_definition() {
     const SPECS: [(&str, &[usize]); 3] = [("a", &[11, 40]), ("b", &[5]), ("c", &[37, 19])];
@@ -208,6 +202,7 @@ fn muon_equals_the_definition() {
     let mut params = params(&device, &SPECS, 1.0, 5);
     let mut optimizer = Optimizer::new(&params);
     let mut random = Random::new(1);
+    let mut matrices = 0;
     let mut momenta: Vec<Vec<f64>> =
         params.ids().map(|id| vec![0.0; params.read(id).len()]).collect();
     for _ in 0..3 {
@@ -221,9 +216,10 @@ fn muon_equals_the_definition() {
             }
             let g: Vec<f64> =
                 grads.read(id).iter().map(|&g| f64::from(g) / (norm + 1e-6)).collect();
+            matrices += 1;
             let (rows, cols) = (spec.shape[0], spec.shape[1]);
             let direction = muon_direction(momentum, &g, rows, cols);
-            // The energy of a matrix with singular values within (0.6, 1.3).
+            // The energy of a matrix with singular values in (0.6, 1.3).
             let energy =
                 direction.iter().map(|d| d * d).sum::<f64>() / (0.04 * rows.max(cols) as f64);
             let rank = rows.min(cols) as f64;
@@ -243,6 +239,7 @@ fn muon_equals_the_definition() {
             }
         }
     }
+    assert_eq!(matrices, 2 * 3, "two matrices in three steps");
 }
 
 #[test]

@@ -5,7 +5,7 @@ use crisol_engine::{Device, Grads, Tape, Workspace};
 use crate::harness::{Random, check, id, input, params};
 use crate::reference;
 
-/// Which outputs get a gradient.
+/// The outputs that get a gradient.
 #[derive(Clone, Copy, PartialEq)]
 enum Seeded {
     LogProbs,
@@ -59,7 +59,7 @@ fn over_several_blocks_and_chunks() {
     }
 }
 
-/// Logits of hundreds: entropies near zero, and every chunk may bring a new maximum.
+/// Logits in the hundreds: entropies near zero, and any chunk may have a new maximum.
 #[test]
 fn of_large_logits() {
     check_scores(20, 30, 1300, 1.5, 3.0, Seeded::Both);
@@ -88,7 +88,7 @@ fn with_a_head_that_is_the_embedding() {
 }
 
 #[test]
-fn entropies_that_were_not_asked_for_are_zero_and_change_nothing() {
+fn entropies_that_were_not_requested_are_zero_and_change_nothing() {
     let device = Device::cpu(Some(1));
     let params = params(&device, &[("x", &[9, 5]), ("head", &[700, 5])], 1.0, 0);
     let mut workspace = Workspace::new(&device);
@@ -107,8 +107,8 @@ fn entropies_that_were_not_asked_for_are_zero_and_change_nothing() {
 }
 
 #[test]
-#[should_panic(expected = "not asked for")]
-fn a_gradient_of_an_entropy_that_was_not_asked_for_panics() {
+#[should_panic(expected = "not requested")]
+fn a_gradient_of_an_entropy_that_was_not_requested_panics() {
     let device = Device::cpu(Some(1));
     let params = params(&device, &[("x", &[1, 5]), ("head", &[7, 5])], 1.0, 0);
     let mut workspace = Workspace::new(&device);

@@ -1,10 +1,10 @@
-//! A small transformer from the engine's operations (two layers, grouped queries, per-head norms, tied head), and
-//! its plain twin.
+//! A small transformer from the engine's operations (two layers, grouped queries, per-head norms,
+//! tied head), and its plain reference.
 
 use crisol_engine::{Attention, Device, KvCache, Params, Rope, RopeStyle, Tape, Var};
 
 use crate::harness::{Random, check, id, offsets, params};
-use crate::reference::{self, Mat};
+use crate::reference::{self, Matrix};
 
 pub(crate) const VOCAB: usize = 530;
 const DIM: usize = 20;
@@ -61,7 +61,7 @@ pub(crate) fn new_cache(device: &Device, slots: usize, capacity: usize) -> KvCac
     KvCache::new(device, LAYERS, 2 * HEAD_DIM, 2 * HEAD_DIM, slots, capacity)
 }
 
-/// Final hidden states of documents, or of their next tokens if there is a cache.
+/// Final hidden states of documents, or of their next tokens with a cache.
 pub(crate) fn forward(
     tape: &mut Tape<'_>,
     ids: &[u32],
@@ -106,7 +106,7 @@ pub(crate) fn forward(
     tape.rms_norm(x, id(params, "norm"), EPS)
 }
 
-fn twin(inputs: &[Mat], ids: &[u32], offsets: &[u32]) -> Mat {
+fn twin(inputs: &[Matrix], ids: &[u32], offsets: &[u32]) -> Matrix {
     let positions = positions(offsets);
     let eps = f64::from(EPS);
     let mut x = reference::gather(&inputs[0], ids);

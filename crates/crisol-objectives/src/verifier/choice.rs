@@ -1,4 +1,5 @@
-//! Choices: a reference that is one letter from A to J, and the letter that an answer chooses.
+//! Multiple choice: a reference that is one letter from A to J, and the letter that an answer
+//! chooses.
 
 use super::Explicit;
 use super::notation::plain;
@@ -27,8 +28,8 @@ pub(super) fn of_answer(answer: &str, explicit: Option<Explicit<'_>>) -> Option<
     }
 }
 
-/// The letter that a text begins with and chooses; nothing where it goes on to another one. After "the answer is"
-/// (`marked`) it may go on as it likes.
+/// The letter that a text begins with and chooses; `None` if it goes on to another one. After "the
+/// answer is" (`marked`), any text may follow.
 fn chosen(text: &str, marked: bool) -> Option<char> {
     let mut text = text.trim();
     for word in ["option", "choice", "answer"] {
@@ -56,13 +57,13 @@ fn chosen(text: &str, marked: bool) -> Option<char> {
     ((ends || labels || goes_on) && !is_word && !hedged).then_some(letter)
 }
 
-/// Words after a letter that was chosen.
+/// Whether a word follows that continues after a chosen letter.
 fn follows_a_choice(rest: &str) -> bool {
     let word = rest.split_whitespace().next().unwrap_or("");
     ["because", "since", "as", "is"].contains(&word.trim_end_matches(','))
 }
 
-/// The one letter that stands in parentheses or after "option" anywhere in a text.
+/// The only letter in parentheses or after "option" anywhere in a text.
 fn named(text: &str) -> Option<char> {
     let mut letters = Vec::new();
     let chars: Vec<char> = text.chars().collect();
@@ -84,7 +85,7 @@ fn named(text: &str) -> Option<char> {
     }
 }
 
-/// The letter that a text begins with, marks around it passed over, and what follows it.
+/// The letter that a text begins with, without marks around it, and the rest.
 fn leading_letter(text: &str) -> Option<(char, &str)> {
     let text = text.trim_start_matches(['(', '[', '{', '*', '"', ' ']);
     let letter = text.chars().next().filter(|c| is_letter(*c))?;

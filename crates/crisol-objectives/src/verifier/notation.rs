@@ -1,6 +1,6 @@
-//! LaTeX and typographic spellings, rewritten as the plain text that the verifier reads.
+//! LaTeX and typographic spellings, rewritten as plain text for the verifier.
 
-/// Commands that stand for a character or for nothing. Longer names come before those they begin with.
+/// Commands that stand for a character or for nothing. A longer name precedes its prefixes.
 const COMMANDS: &[(&str, &str)] = &[
     ("\\dfrac", "\\frac"),
     ("\\tfrac", "\\frac"),
@@ -36,13 +36,13 @@ const COMMANDS: &[(&str, &str)] = &[
     ("\\ ", " "),
     ("{,}", ","),
 ];
-/// Commands whose argument is text or the same thing in another font.
+/// Commands whose argument is text, or the same in another font.
 const FONTS: &[&str] =
     &["text", "textbf", "textit", "textrm", "mathrm", "mathbf", "mathit", "mbox", "operatorname"];
-/// Most characters between braces, so that a hostile text is not searched to its end from each of its braces.
+/// Maximum characters between braces, which bounds the search in a hostile text.
 pub(super) const LONGEST_ARGUMENT: usize = 4096;
 
-/// The text without LaTeX that only changes how it looks.
+/// The text without LaTeX markup that only changes its appearance.
 pub(super) fn plain(text: &str) -> String {
     let text = without_fonts(&without_math_marks(text));
     let mut out = String::with_capacity(text.len());
@@ -68,8 +68,8 @@ pub(super) fn plain(text: &str) -> String {
     out
 }
 
-/// Without the dollars around formulas. As in Pandoc, one that closes has no space before it and no digit after it: so
-/// "$5 or $6" are amounts.
+/// Removes the dollars around formulas. As in Pandoc, a closing one has no space before it and no
+/// digit after it, so "$5 or $6" are amounts.
 fn without_math_marks(text: &str) -> String {
     let chars: Vec<char> = text.replace("$$", " ").chars().collect();
     let is_mark = |i: usize| chars[i] == '$' && (i == 0 || chars[i - 1] != '\\');
@@ -110,7 +110,7 @@ fn without_fonts(text: &str) -> String {
     out
 }
 
-/// What a text holds between the brace it begins with and the one that closes it, and what follows.
+/// The text between the opening brace it starts with and its closing one, and the rest.
 pub(super) fn braced(text: &str) -> Option<(&str, &str)> {
     let inner = text.trim_start().strip_prefix('{')?;
     let mut open = 1_i32;
@@ -121,7 +121,7 @@ pub(super) fn braced(text: &str) -> Option<(&str, &str)> {
     close.map(|(at, _)| (&inner[..at], &inner[at + 1..]))
 }
 
-/// What stands in the last `\boxed{}` of a text that is closed.
+/// The content of the last closed `\boxed{}`.
 pub(super) fn last_boxed(text: &str) -> Option<&str> {
     let last = |name: &str| {
         let starts = text.rmatch_indices(name);
@@ -131,7 +131,7 @@ pub(super) fn last_boxed(text: &str) -> Option<&str> {
     boxes.into_iter().flatten().max_by_key(|(at, _)| *at).map(|(_, inner)| inner)
 }
 
-/// A text to be compared as text: one case, single spaces and none beside punctuation, nothing around it.
+/// Normalises a text for comparison: lower case, single spaces, none next to punctuation, trimmed.
 pub(super) fn normal(text: &str) -> String {
     let text = plain(text).replace(['$', '"', '“', '”', '`'], "").replace("**", "");
     let text = text.split_whitespace().collect::<Vec<_>>().join(" ").to_lowercase();

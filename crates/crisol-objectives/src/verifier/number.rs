@@ -1,12 +1,11 @@
-//! Exact numbers: fractions of natural numbers of a bounded size, so that equality has no rounding and no
-//! answer can cost more than a moment.
+//! Exact rational numbers of bounded size: equality has no rounding, and no answer is expensive.
 
 /// Base of a digit: nine decimal digits.
 const BASE: u64 = 1_000_000_000;
-/// Most decimal digits of a natural number. What is longer is no number for the verifier.
+/// Maximum decimal digits of a natural number. Longer ones are not numbers to the verifier.
 const MAX_DIGITS: usize = 1000;
 
-/// A natural number: digits of [`BASE`], the least first, none of the last zero.
+/// A natural number: digits in base [`BASE`], least significant first, without leading zeros.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Natural(Vec<u32>);
 
@@ -65,7 +64,7 @@ impl Natural {
         Natural(digits)
     }
 
-    /// `self`, if it is not too long.
+    /// `self`, unless it is too long.
     fn bounded(self) -> Option<Self> {
         (9 * self.0.len() <= MAX_DIGITS + 9).then_some(self)
     }
@@ -74,7 +73,7 @@ impl Natural {
         if self.0.is_empty() || self.0 == [1] {
             return Some(if exponent == 0 { Self::one() } else { self.clone() });
         }
-        // A base of two or more outgrows the bound within 4 steps for each decimal digit.
+        // A base of at least two exceeds the bound within four steps per decimal digit.
         let mut power = Self::one();
         for _ in 0..exponent {
             power = power.times(self).bounded()?;
@@ -83,7 +82,7 @@ impl Natural {
     }
 }
 
-/// A rational number. Equal numbers are equal however they were written.
+/// A rational number, not reduced; equality compares values.
 #[derive(Clone, Debug)]
 pub(super) struct Number {
     negative: bool,
@@ -101,7 +100,7 @@ impl PartialEq for Number {
 }
 
 impl Number {
-    /// A decimal number from the digits before and after its point.
+    /// A decimal number from the digits before and after the point.
     pub(super) fn decimal(whole: &str, fraction: &str) -> Option<Self> {
         let numerator = Natural::parse(&format!("{whole}{fraction}"))?;
         let denominator = ten_to(u32::try_from(fraction.len()).ok()?)?;
@@ -143,7 +142,7 @@ impl Number {
         })
     }
 
-    /// A power with an integer exponent, if it is not too long to be written out.
+    /// A power with an integer exponent, unless it is too long.
     pub(super) fn power(&self, exponent: i32) -> Option<Self> {
         let size = exponent.unsigned_abs();
         if exponent < 0 {
@@ -162,7 +161,7 @@ impl Number {
         self.divided_by(&Number::decimal("100", "")?)
     }
 
-    /// Whether it is less than one: a fraction after a whole number adds to it.
+    /// Whether it is less than one, as the fraction of a mixed number is.
     pub(super) fn is_proper(&self) -> bool {
         let (n, d) = (&self.numerator.0, &self.denominator.0);
         (n.len(), n.iter().rev().collect::<Vec<_>>()) < (d.len(), d.iter().rev().collect())

@@ -1,10 +1,10 @@
-//! Numbers in a text, as people and models write them, each with what stands beside it: a percent sign or a unit.
+//! Numbers in a text as people and models write them, each with its percent sign or unit.
 
 use super::notation::{LONGEST_ARGUMENT, braced};
 use super::number::Number;
 use super::units::{is_unit, leading_unit};
 
-/// Fractions that are one character.
+/// Fractions of one character.
 const VULGAR: &[(char, &str, &str)] = &[
     ('½', "1", "2"),
     ('⅓', "1", "3"),
@@ -16,30 +16,31 @@ const VULGAR: &[(char, &str, &str)] = &[
 ];
 const SUPERSCRIPTS: &str = "⁰¹²³⁴⁵⁶⁷⁸⁹";
 const CURRENCIES: &str = "$€£¥";
-/// Words that multiply the number before them, by a power of ten.
+/// Words that multiply the number before them by a power of ten.
 const SCALES: &[(&str, i32)] =
     &[("hundred", 2), ("thousand", 3), ("million", 6), ("billion", 9), ("trillion", 12)];
-/// Letters after a number that make it a term of algebra. The others are units ("5m") or end ordinals ("5th").
+/// Letters that turn a number into an algebraic term. Others are units ("5m") or end ordinals
+/// ("5th").
 const VARIABLES: &str = "abcijknpqrwxyzπ√";
 
 /// A number of a text.
 #[derive(Clone, Debug)]
 pub(super) struct Quantity {
-    /// What it is worth before a percent sign; nothing if it is no number that can be compared, such as "2x".
+    /// The value without a percent sign; `None` if it cannot be compared, such as "2x".
     value: Option<Number>,
     percent: bool,
-    /// Its unit, if that is in the table.
+    /// Its unit, if it is in the table.
     unit: Option<String>,
-    /// Where it stands, sign and currency included, in characters.
+    /// Start, with sign and currency, in characters.
     pub(super) start: usize,
-    /// Where it ends, percent sign included and unit not.
+    /// End, with the percent sign and without the unit.
     pub(super) end: usize,
 }
 
 impl Quantity {
-    /// Whether an answer gives what the reference asks for. Values are compared exactly. A percentage equals what it
-    /// is worth and what it is called (50% is 0.5 and 50), because references leave the sign out as often as answers.
-    /// Units of two kinds are two things; a unit that one side leaves out is not missed.
+    /// Whether an answer equals the reference. Values are compared exactly. A percentage equals
+    /// both its value and its number (50% is 0.5 and 50), because references omit the sign as often
+    /// as answers. Different units differ; a unit that one side omits is ignored.
     pub(super) fn answers(&self, reference: &Quantity) -> bool {
         let (Some(value), Some(wanted)) = (&self.value, &reference.value) else { return false };
         if let (Some(unit), Some(other)) = (&self.unit, &reference.unit)
@@ -61,17 +62,17 @@ impl Quantity {
     }
 }
 
-/// The one quantity that a whole text is, with its unit: of references, and of what stands in a box.
+/// The only quantity of a text, with its unit: for references and the contents of a box.
 pub(super) fn whole(text: &str) -> Option<Quantity> {
     let text = text.trim().trim_end_matches(['.', ',', ';', ':', '!', ' ']);
-    // An equation gives its right side.
+    // Of an equation, the right side.
     let text = text.rsplit_once(['=', '≈']).map_or(text, |(_, right)| right).trim();
     let text = text.replace("**", "");
     let mut text = text.trim();
     while let Some(inner) = enclosed(text) {
         text = inner.trim();
     }
-    // A sign may stand apart.
+    // A sign may be separated.
     let (sign, magnitude) = match text.chars().next() {
         Some(sign @ ('+' | '-')) => (sign.to_string(), text[1..].trim_start()),
         _ => (String::new(), text),
@@ -85,12 +86,12 @@ pub(super) fn whole(text: &str) -> Option<Quantity> {
     let after = after.trim_end();
     let stands_alone = before.iter().all(|c| "+ ".contains(*c) || CURRENCIES.contains(*c));
     let complete = after.is_empty() || CURRENCIES.contains(after.trim()) || is_unit(after);
-    // A glued letter of a reference may be a variable: "5m" beside "5 m".
+    // A letter right after a reference may be a variable: "5m", unlike "5 m".
     let glued = after.chars().count() == 1 && after.chars().all(char::is_alphabetic);
     (quantity.value.is_some() && stands_alone && complete && !glued).then(|| quantity.clone())
 }
 
-/// What stands in the parentheses or braces around a whole text.
+/// The text within parentheses or braces around a whole text.
 fn enclosed(text: &str) -> Option<&str> {
     if let Some((inner, "")) = braced(text) {
         return Some(inner);
@@ -124,7 +125,7 @@ impl Text {
         self.0.get(i).copied()
     }
 
-    /// How many ASCII digits follow one another from `at` on.
+    /// Number of consecutive ASCII digits from `at` on.
     fn digits(&self, at: usize) -> usize {
         self.0.iter().skip(at).take_while(|c| c.is_ascii_digit()).count()
     }
@@ -145,7 +146,7 @@ impl Text {
     fn quantity(&self, at: usize) -> Option<Quantity> {
         let before = at.checked_sub(1).map(|i| self.0[i]);
         let letter = before.is_some_and(char::is_alphabetic);
-        // The 2 of "m2", "cm^2", "x_1", and "x^{10}" is no number of its own.
+        // The 2 of "m2", "cm^2", "x_1" and "x^{10}" is not a number of its own.
         let raised = self.belongs_to_name(at);
         let is_fraction = self.starts_with(at, "\\frac");
         if raised || letter && !is_fraction {
@@ -153,7 +154,7 @@ impl Text {
         }
         let (mut value, mut end) =
             if is_fraction { self.fraction(at) } else { self.magnitude(at)? };
-        // A root, a symbol, or a command before it: the number is part of a term.
+        // After a root, a symbol or a command the number is part of a term.
         let mut left = &self.0[..at];
         let mut of_command = false;
         while let [rest @ .., bracket @ ('{' | '(' | '[' | ' ')] = left {
@@ -163,7 +164,7 @@ impl Text {
         }
         let of_term = of_command
             || left.last().is_some_and(|c| "√π".contains(*c))
-            || matches!(left, [.., symbol, '/'] if symbol.is_alphabetic() || *symbol == ')' || *symbol == '}')
+            || matches!(left, [.., symbol, '/'] if symbol.is_alphabetic() || ")}".contains(*symbol))
             || letter;
         if of_term || self.is_term(end) {
             value = None;
@@ -217,8 +218,8 @@ impl Text {
             || glued.is_some_and(|c| VARIABLES.contains(c)) && !next_is_letter
     }
 
-    /// Where the sign or currency before the number at `at` begins, and whether the sign is a minus that is not
-    /// between two operands.
+    /// Start of the sign or currency before the number at `at`, and whether the sign is a minus
+    /// that is not between two operands.
     fn sign(&self, at: usize) -> (usize, bool) {
         let currency = |i: usize| i > 0 && CURRENCIES.contains(self.0[i - 1]);
         let mut start = at;
@@ -233,7 +234,7 @@ impl Text {
         (start, false)
     }
 
-    /// `\frac{a}{b}` and `\frac12`; without a value where they are no numbers.
+    /// `\frac{a}{b}` and `\frac12`; without a value if the parts are not numbers.
     fn fraction(&self, at: usize) -> (Option<Number>, usize) {
         let mut end = at + "\\frac".len();
         let mut parts = Vec::new();
@@ -242,7 +243,7 @@ impl Text {
             let longest = self.0.len().min(end + LONGEST_ARGUMENT);
             let rest = self.string(end, longest);
             if let Some((inner, after)) = braced(&rest) {
-                // A fraction within a fraction is compared as text.
+                // Nested fractions are compared as text.
                 let part = if inner.contains("\\frac") { None } else { whole(inner) };
                 parts.push(part.filter(|part| !part.percent).and_then(|part| part.value));
                 end = longest - after.chars().count();
@@ -260,7 +261,7 @@ impl Text {
         (value, end)
     }
 
-    /// The number without its sign that starts at `at`, and where it ends.
+    /// The unsigned number at `at`, and its end.
     fn magnitude(&self, at: usize) -> Option<(Option<Number>, usize)> {
         if let Some(value) = self.vulgar(at) {
             return Some((Some(value), at + 1));
@@ -278,7 +279,8 @@ impl Text {
         Some(self.exponents(value, end))
     }
 
-    /// The digits before and after the point. Thousands are groups of exactly three after one to three digits.
+    /// The digits before and after the point. Groups of thousands are exactly three digits after
+    /// one to three.
     fn decimal(&self, at: usize) -> Option<(String, String, usize)> {
         let mut end = at + self.digits(at);
         let mut whole = self.string(at, end);
@@ -286,7 +288,7 @@ impl Text {
             && let Some(separator) = self.at(end).filter(|c| ",_ ".contains(*c))
         {
             while self.at(end) == Some(separator) && self.digits(end + 1) == 3 {
-                // "1 000/3" is a mixed number at most.
+                // "1 000/3" is at most a mixed number.
                 if separator == ' ' && self.at(end + 4) == Some('/') {
                     break;
                 }
@@ -308,7 +310,8 @@ impl Text {
         Number::decimal(a, "")?.divided_by(&Number::decimal(b, "")?)
     }
 
-    /// The fraction of a mixed number, after its whole part that ended at `end`: "1 1/2", "1½", `1\frac{1}{2}`.
+    /// The fraction of a mixed number whose whole part ends at `end`: "1 1/2", "1½",
+    /// `1\frac{1}{2}`.
     fn proper_part(&self, end: usize) -> Option<(Option<Number>, usize)> {
         let at = self.after_spaces(end);
         let (value, last) = if let Some(value) = self.vulgar(at) {
@@ -324,8 +327,8 @@ impl Text {
         value.as_ref().is_none_or(Number::is_proper).then_some((value, last))
     }
 
-    /// What a number that ended at `end` is if a slash and another number follow. A third one makes it a date, and
-    /// no number.
+    /// The fraction of a number that ends at `end` and of one after a slash. A second slash makes
+    /// it a date, without a value.
     fn slash(&self, numerator: Option<&Number>, end: usize) -> Option<(Option<Number>, usize)> {
         let slash = self.after_spaces(end);
         let spaced = slash > end;
@@ -396,7 +399,7 @@ impl Text {
         Some((exponent, end + usize::from(close.is_some())))
     }
 
-    /// A signed integer; without a value if it is beyond any exponent.
+    /// A signed integer; without a value if it is too large for an exponent.
     fn integer(&self, at: usize) -> Option<(Option<i32>, usize)> {
         let first = at + usize::from(matches!(self.at(at), Some('-' | '+')));
         let end = first + self.digits(first);
@@ -406,7 +409,7 @@ impl Text {
         (end > first).then_some((signed, end))
     }
 
-    /// A word after a number that multiplies it: the power of ten, and where the word ends.
+    /// The power of ten of a word after a number, and the word's end.
     fn scale(&self, end: usize) -> Option<(i32, usize)> {
         let at = self.after_spaces(end);
         let letters = self.0.iter().skip(at).take_while(|c| c.is_alphabetic()).count();

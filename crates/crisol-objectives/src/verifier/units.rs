@@ -1,7 +1,7 @@
-//! Units that stand beside numbers. Two different units of this table make two different answers; a unit that is
-//! missing, or not in it ("42 apples"), makes none.
+//! Units after numbers. Two different units of this table make two answers differ; a unit that is
+//! missing or not in it ("42 apples") is ignored.
 
-/// Names of units; the first of a row stands for all.
+/// Names of units; the first of a row is canonical.
 const UNITS: &[&[&str]] = &[
     &["mm", "millimeter", "millimetre"],
     &["cm", "centimeter", "centimetre"],
@@ -38,10 +38,10 @@ const UNITS: &[&[&str]] = &[
     &["¥", "yen"],
     &["¢", "cent"],
 ];
-/// Units of two words or with another inside, written as others.
+/// Compound units under other names.
 const COMPOUND: &[(&str, &str)] =
     &[("mph", "mi/h"), ("kph", "km/h"), ("kmh", "km/h"), ("degrees celsius", "°c")];
-/// Words that continue a number or a sentence, and name no unit.
+/// Words that continue a number or a sentence, not units.
 const NOT_UNITS: &[&str] = &[
     "and",
     "but",
@@ -82,10 +82,10 @@ const NOT_UNITS: &[&str] = &[
     "divided",
     "factorial",
 ];
-/// Longest name in words: "meters per second squared".
+/// Maximum words of a name: "meters per second squared".
 const MAX_WORDS: usize = 4;
 
-/// The unit that a text begins with, in its one name, if it is in the table.
+/// The canonical unit that a text begins with, if it is in the table.
 pub(super) fn leading_unit(text: &str) -> Option<String> {
     let text: String = text.chars().take(60).collect();
     let end = text.find([',', ';', ':', '!', '?', '\n', '(', '=']).unwrap_or(text.len());
@@ -93,7 +93,7 @@ pub(super) fn leading_unit(text: &str) -> Option<String> {
     (1..=words.len()).rev().find_map(|n| canonical(&words[..n].join(" ")))
 }
 
-/// Whether a text that follows a number is its unit: one of the table, or what is counted ("red apples").
+/// Whether a text after a number is its unit: one of the table, or what is counted ("red apples").
 pub(super) fn is_unit(text: &str) -> bool {
     if canonical(text).is_some() {
         return true;
@@ -109,7 +109,7 @@ pub(super) fn is_unit(text: &str) -> bool {
         && words.iter().all(names_thing)
 }
 
-/// The one name of a unit of the table: "square centimetres", "cm^2", and "cm²" are all "cm2".
+/// The canonical name of a unit: "square centimetres", "cm^2" and "cm²" are "cm2".
 fn canonical(text: &str) -> Option<String> {
     let text = text.trim().trim_end_matches('.').to_lowercase();
     let text: String = text.chars().filter(|c| !"^{}*".contains(*c)).collect();
@@ -123,7 +123,7 @@ fn canonical(text: &str) -> Option<String> {
     parts.map(|parts| parts.join("/"))
 }
 
-/// The one name of a unit without "per".
+/// The canonical name of a unit without "per".
 fn simple(text: &str) -> Option<String> {
     let words: Vec<&str> = text.split_whitespace().collect();
     let (word, power) = match words.as_slice() {
