@@ -194,7 +194,7 @@ impl Plan {
             match pass.kind {
                 Kind::Generate => work.sampling += counted_forward,
                 Kind::Train if self.memory.recompute == Recompute::Full => {
-                    work.recomputed += counted_forward
+                    work.recomputed += counted_forward;
                 }
                 Kind::Forward | Kind::Train => {}
             }

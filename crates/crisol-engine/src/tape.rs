@@ -152,7 +152,7 @@ impl<'a> Tape<'a> {
         out
     }
 
-    /// RMSNorm over each group of `weight.len()` columns (Zhang & Sennrich 2019, arXiv:1910.07467):
+    /// `RMSNorm` over each group of `weight.len()` columns (Zhang & Sennrich 2019, arXiv:1910.07467):
     /// the whole row for a layer norm, each head for QK-norm. Rounds as transformers does.
     pub fn rms_norm(&mut self, x: Var, weight: ParamId, eps: f32) -> Var {
         let group = self.params.slice(weight).len();
@@ -537,7 +537,7 @@ impl<'a> Tape<'a> {
         let threads = self.params.device().threads_at(self.workspace.tasks);
         cpu.profile.work(Part::forward(&op), || op.flops(&self.workspace.values, self.params));
         cpu.profile.time(Part::forward(&op), threads, || {
-            cpu::forward(&mut op, self.params, self.workspace)
+            cpu::forward(&mut op, self.params, self.workspace);
         });
         if self.training {
             self.workspace.ops.push(op);

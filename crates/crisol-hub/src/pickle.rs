@@ -433,7 +433,7 @@ impl<'a> PickleMachine<'a> {
                 return Err(self.malformed("a key of a dictionary has no value"));
             }
             Value::Dict(dict) => {
-                self.dicts[dict].extend(pairs.iter().map(|&[key, value]| (key, value)))
+                self.dicts[dict].extend(pairs.iter().map(|&[key, value]| (key, value)));
             }
             other => {
                 return Err(self.malformed(format!("entries are added to {}", other.describe())));
@@ -522,7 +522,7 @@ impl<'a> PickleMachine<'a> {
                 self.tensor(storage, Some(dtype), offset, shape, strides)?;
             }
             (Global::RebuildParameter, &[tensor @ Value::Tensor(_), _, _]) => {
-                self.stack.push(tensor)
+                self.stack.push(tensor);
             }
             _ => return Err(self.malformed("a call has other arguments than PyTorch gives it")),
         }

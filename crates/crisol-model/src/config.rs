@@ -164,7 +164,7 @@ pub struct Config {
     pub rope_scaling: RopeScaling,
     /// Fields of the family; must match `architecture`.
     pub specifics: Specifics,
-    /// Epsilon of every RMSNorm.
+    /// Epsilon of every `RMSNorm`.
     pub rms_norm_eps: f32,
     /// Whether the four attention projections have a bias.
     pub attention_bias: bool,

@@ -108,7 +108,7 @@ impl ModelFiles {
         };
         match &self.weights {
             Weights::Gguf(gguf) => {
-                gguf.names().filter_map(|name| gguf.dtype_and_bytes(name)).for_each(&mut add)
+                gguf.names().filter_map(|name| gguf.dtype_and_bytes(name)).for_each(&mut add);
             }
             Weights::Folder(tensors, _) => {
                 tensors.names().filter_map(|name| tensors.dtype_and_bytes(name)).for_each(&mut add);

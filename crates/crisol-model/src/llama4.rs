@@ -91,7 +91,7 @@ impl Shape {
         let layers = fields.num_hidden_layers;
         // Checked before lists of this length are allocated.
         if layers > MAX_LAYERS {
-            return Err(format!("num_hidden_layers is {layers}, more than {}", MAX_LAYERS));
+            return Err(format!("num_hidden_layers is {layers}, more than {MAX_LAYERS}"));
         }
         if fields.interleave_moe_layer_step == 0 || fields.no_rope_layer_interval == 0 {
             return Err("interleave_moe_layer_step and no_rope_layer_interval must not be 0".into());

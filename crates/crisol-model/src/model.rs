@@ -269,7 +269,7 @@ pub(crate) fn specs(config: &Config) -> Vec<ParamSpec> {
     match config.head {
         Head::Language { tied: true } => {}
         Head::Language { tied: false } => {
-            all.table("lm_head", config.vocab_size, config.hidden_size)
+            all.table("lm_head", config.vocab_size, config.hidden_size);
         }
         Head::Scalar => all.table("score", 1, config.hidden_size),
     }

@@ -51,7 +51,7 @@ pub enum RopeScaling {
         truncate: bool,
         /// Scale of cosines and sines; `None`: derived from the other fields.
         attention_factor: Option<f64>,
-        /// DeepSeek: cosines and sines are scaled by t(mscale) / t(mscale_all_dim); 0: not given.
+        /// DeepSeek: cosines and sines are scaled by t(mscale) / `t(mscale_all_dim)`; 0: not given.
         mscale: f64,
         /// See `mscale`.
         mscale_all_dim: f64,

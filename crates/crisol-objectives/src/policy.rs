@@ -15,10 +15,10 @@
 //! The ratio is each token's, or the sequence's, `exp(mean_t log r_t)`, shared by its tokens (GSPO,
 //! Zheng et al. 2025, arXiv:2507.18071, eq. 7). The weights `w_t` define the mean:
 //!
-//! | normalisation | w_t | from |
+//! | normalisation | `w_t` | from |
 //! |---|---|---|
 //! | `token` | 1 / tokens of the batch | DAPO: equal weight per token |
-//! | `sequence` | 1 / (sequences · \|y_i\|) | GRPO: equal weight per answer |
+//! | `sequence` | 1 / (sequences · \|`y_i`\|) | GRPO: equal weight per answer |
 //! | `constant` | 1 / (sequences · longest answer allowed) | Dr. GRPO: no length bias |
 //!
 //! `sequence` gives tokens of long answers less weight, so long wrong answers are penalised less

@@ -96,10 +96,10 @@ impl Fingerprint {
         this.settings.insert("kind".into(), phase.settings.kind().into());
         match base {
             Some(folder) if phase.from.is_empty() => {
-                this.add_model("base model", &folder, hashes)?
+                this.add_model("base model", &folder, hashes)?;
             }
             Some(folder) => {
-                this.add_model(&format!("model of phase {}", phase.from), &folder, hashes)?
+                this.add_model(&format!("model of phase {}", phase.from), &folder, hashes)?;
             }
             None => {}
         }

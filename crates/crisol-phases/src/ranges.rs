@@ -244,7 +244,7 @@ mod tests {
                 | (Value::Array(_), Some(Allowed::Files))
                 | (Value::Table(_), Some(Allowed::Free)) => {}
                 (Value::Table(_) | Value::Integer(_) | Value::Float(_), _) | (_, Some(_)) => {
-                    errors.push(name)
+                    errors.push(name);
                 }
                 _ => {}
             }

@@ -434,7 +434,7 @@ mod tests {
             for (key, value) in some {
                 match (&all[key], value) {
                     (Value::Table(all), Value::Table(some)) => {
-                        contains(&format!("{place}.{key}"), all, some)
+                        contains(&format!("{place}.{key}"), all, some);
                     }
                     (found, wanted) => assert_eq!(found, wanted, "{place}.{key}"),
                 }

@@ -182,7 +182,7 @@ fn an_impossible_number_of_steps_is_an_error_that_names_the_file() {
         match loaded {
             Ok(()) => assert!(possible && trainer.optimizer.steps() == steps),
             Err(error) => {
-                assert!(!possible && error.to_string().contains("model.optimizer.safetensors"))
+                assert!(!possible && error.to_string().contains("model.optimizer.safetensors"));
             }
         }
     }

@@ -1,4 +1,4 @@
-//! Causal attention over packed documents (FlashAttention, Dao et al. 2022, arXiv:2205.14135), and
+//! Causal attention over packed documents (`FlashAttention`, Dao et al. 2022, arXiv:2205.14135), and
 //! attention over a key/value cache.
 //!
 //! ```text

@@ -51,7 +51,7 @@ pub(crate) fn direction(
             let right = PackedOperand::new(panels, inner, cols);
             match structure {
                 Structure::General => {
-                    gemm(MatMut::new(dst, rows, cols), accumulate, factor, left, right)
+                    gemm(MatMut::new(dst, rows, cols), accumulate, factor, left, right);
                 }
                 Structure::Symmetric => symmetric_gemm(dst, accumulate, factor, left, right),
             }

@@ -1,4 +1,4 @@
-//! RMSNorm over groups of columns.
+//! `RMSNorm` over groups of columns.
 
 use super::math::{LANES, dot, fma, sum_lanes, vectorised};
 

@@ -197,7 +197,7 @@ fn gemm_on_the_fly(
                 b.cols(0..middle),
                 part,
                 left_scratch,
-            )
+            );
         },
         || {
             gemm_on_the_fly(
@@ -209,7 +209,7 @@ fn gemm_on_the_fly(
                 b.cols(middle..cols),
                 part,
                 right_scratch,
-            )
+            );
         },
     );
 }

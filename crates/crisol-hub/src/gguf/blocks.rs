@@ -107,7 +107,7 @@ pub(super) fn dequantise(dtype: GgmlType, bytes: &[u8]) -> Option<Vec<f32>> {
     let out = values.as_mut_slice();
     match dtype {
         GgmlType::F32 => {
-            for_each_block(bytes, out, |block, out| *out = [f32::from_le_bytes(*block)])
+            for_each_block(bytes, out, |block, out| *out = [f32::from_le_bytes(*block)]);
         }
         GgmlType::F16 => for_each_block(bytes, out, |block, out| *out = [half::<2>(block, 0)]),
         GgmlType::BF16 => for_each_block(bytes, out, |&block, out| {

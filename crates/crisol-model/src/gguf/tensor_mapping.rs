@@ -224,7 +224,7 @@ impl Expansion {
             .collect()
     }
 
-    /// FileMatrix of one head.
+    /// `FileMatrix` of one head.
     fn rows(self, all: &[f32], head: usize) -> &[f32] {
         let size = (self.key + self.value) * self.rank;
         &all[head * size..][..size]

@@ -97,7 +97,7 @@ pub(crate) fn write<'a>(
             ("rope.dimension_count", config.head_dim),
         ]),
         Specifics::Llama4(shape) => {
-            llama4::write(&mut metadata, key, config, shape).map_err(refused)?
+            llama4::write(&mut metadata, key, config, shape).map_err(refused)?;
         }
         Specifics::DeepseekV3(shape) => {
             deepseek2::write(&mut metadata, key, config, shape).map_err(refused)?;

@@ -173,9 +173,9 @@ fn every_command_that_takes_a_model_takes_a_name() {
             hub.crisol(&bench, &[&train[..], more.as_ref().map_or(&[], |more| &more[..])].concat());
         // The name is no reward model; that it is said means that it was found.
         if phase == "ppo" {
-            assert!(finished.failed(1).contains("scalar head"))
+            assert!(finished.failed(1).contains("scalar head"));
         } else {
-            drop(finished.ok())
+            drop(finished.ok());
         }
     }
     assert!(hub.log().is_empty());
