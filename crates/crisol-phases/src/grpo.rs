@@ -133,7 +133,7 @@ impl OnPolicy for Grpo<'_> {
         let mut rollouts =
             sample(ctx, policy, &prompts, &settings.rollout, &text.stop_ids, at.step)?;
 
-        let verdicts = self.verify(&chosen, &rollouts);
+        let verdicts = self.verdicts(&chosen, &rollouts);
         for (rollout, verdict) in rollouts.iter_mut().zip(&verdicts) {
             rollout.reward = reward(*verdict, settings);
             let parts = [("accuracy", verdict.correct), ("format", verdict.format)];
@@ -146,10 +146,12 @@ impl OnPolicy for Grpo<'_> {
         for (rollout, &advantage) in rollouts.iter_mut().zip(&groups.advantages) {
             rollout.advantages = vec![advantage; rollout.completion.len()];
         }
-        let skipped = groups.zero_spread;
+        let zero_spread = groups.zero_spread;
         let (step, total) = (at.step, at.total);
         let first_steps = ctx.first_steps();
-        if let Some(note) = first_steps.add(step, total, &verdicts, &rollouts, &skipped, settings) {
+        if let Some(note) =
+            first_steps.add(step, total, &verdicts, &rollouts, &zero_spread, settings)
+        {
             ctx.note(note);
         }
         let records: Vec<&Record> = chosen.iter().map(|&i| self.records[i]).collect();
@@ -159,11 +161,14 @@ impl OnPolicy for Grpo<'_> {
         let metrics = [
             ("reward/accuracy", part(0)),
             ("reward/format", part(1)),
-            ("zero_spread", skipped.iter().filter(|z| **z).count() as f64 / chosen.len() as f64),
+            (
+                "zero_spread",
+                zero_spread.iter().filter(|z| **z).count() as f64 / chosen.len() as f64,
+            ),
         ];
         let mut sampled = Sampled::new(rollouts, &metrics);
         if settings.skip_zero_spread {
-            let mut skip = skipped.iter().flat_map(|&skip| std::iter::repeat_n(skip, group));
+            let mut skip = zero_spread.iter().flat_map(|&skip| std::iter::repeat_n(skip, group));
             sampled.trained.retain(|_| skip.next() == Some(false));
         }
         // Without a penalty, the KL is still measured at intervals.
@@ -204,19 +209,19 @@ impl OnPolicy for Grpo<'_> {
 impl Grpo<'_> {
     /// Verifies rollouts. One that was cut off is neither right nor in format: its last number may
     /// be incomplete.
-    fn verify(&self, chosen: &[usize], rollouts: &[Rollout]) -> Vec<Verdict> {
+    fn verdicts(&self, chosen: &[usize], rollouts: &[Rollout]) -> Vec<Verdict> {
         let groups = chosen.iter().zip(rollouts.chunks(self.settings.rollout.group_size));
-        let verify = |(&i, group): (&usize, &[Rollout])| {
+        let verify_group = |(&i, group): (&usize, &[Rollout])| {
             let ProblemExample { prompt, answer, .. } = &self.problems[i];
             let opening = opening(self.text, prompt, self.records[i]);
-            let verify = |rollout: &Rollout| {
+            let verify_one = |rollout: &Rollout| {
                 let turn = format!("{opening}{}", reply_text(self.text, &rollout.completion));
                 let Verdict { format, correct } = verify(&turn, answer);
                 Verdict { format: format && rollout.ended, correct: correct && rollout.ended }
             };
-            group.iter().map(verify).collect::<Vec<_>>()
+            group.iter().map(verify_one).collect::<Vec<_>>()
         };
-        groups.flat_map(verify).collect()
+        groups.flat_map(verify_group).collect()
     }
 }
 

@@ -5,9 +5,9 @@ mod checksums;
 mod metrics;
 mod random;
 mod schedule;
-mod state;
 mod tensorboard;
 mod trainer;
+mod trainer_state;
 
 use std::path::PathBuf;
 
@@ -16,9 +16,9 @@ pub use crisol_engine::Interrupt;
 pub use metrics::{MetricsWriter, read_metrics};
 pub use random::{derived_seed, permutation, random_stream};
 pub use schedule::Schedule;
-pub use state::{load_params, load_trainer, save_params, save_trainer};
 pub use tensorboard::EventWriter;
 pub use trainer::{Output, Step, Trainer, evaluate};
+pub use trainer_state::{load_params, load_trainer, save_params, save_trainer};
 
 /// Errors of training.
 #[derive(Debug, thiserror::Error)]

@@ -5,6 +5,9 @@
 //! to standard error; an error is one message that names its cause and its remedy, and a non-zero
 //! exit code.
 
+// Doc comments of options are help texts: no markup.
+#![allow(clippy::doc_markdown)]
+
 mod calibration;
 mod clock;
 mod commands;

@@ -14,7 +14,7 @@ use crate::hub::{ModelId, Need};
 /// Whether models and data sets may be fetched.
 #[derive(Clone, Copy, Debug, Args)]
 pub(crate) struct Network {
-    /// Fetch nothing; use the cache only (as `HF_HUB_OFFLINE=1`)
+    /// Fetch nothing; use the cache only (as HF_HUB_OFFLINE=1)
     #[arg(long)]
     pub(crate) offline: bool,
 }

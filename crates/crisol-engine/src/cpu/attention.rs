@@ -1,5 +1,5 @@
-//! Causal attention over packed documents (`FlashAttention`, Dao et al. 2022, arXiv:2205.14135), and
-//! attention over a key/value cache.
+//! Causal attention over packed documents (`FlashAttention`, Dao et al. 2022, arXiv:2205.14135),
+//! and attention over a key/value cache.
 //!
 //! ```text
 //!   scores of one head of one document          out = softmax(scale · Q Kᵀ) V, block by block:

@@ -24,7 +24,7 @@ use crate::{PhaseReport, PromptReport, Report};
 /// Maximum lines of a summary.
 pub(super) const MAX_LINES: usize = 40;
 /// Maximum lines of the phases.
-const MAX_PHASE_LINES: usize = 16;
+const MAX_PHASE_LINES: usize = 15;
 /// Maximum lines of the prompt, and of its answers.
 const MAX_PROMPT_LINES: usize = 2;
 const MAX_ANSWER_LINES: usize = 8;

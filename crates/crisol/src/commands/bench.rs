@@ -126,7 +126,7 @@ struct DecodeArgs {
         value_parser = clap::value_parser!(u32).range(2..=1 << 20),
     )]
     new_tokens: u32,
-    /// Weight format, such as bf16 or `q8_0` [default: f32]
+    /// Weight format, such as bf16 or q8_0 [default: f32]
     #[arg(long, value_name = "TYPE", conflicts_with = "model", value_parser = weight_format)]
     dtype: Option<WeightFormat>,
     /// Model instead of a shape

@@ -33,7 +33,7 @@ use crate::error::CliError;
 
 const EXAMPLES: &str = "\
 Examples:
-  crisol run                            all phases on the embedded data, about ten minutes
+  crisol run                            all phases on the embedded data, about eight minutes
   crisol run my.toml --out runs/mine    your own recipe
   crisol chat runs/crisol-world/5-ppo   chat with the result
   crisol sft MODEL --data chats.jsonl --out runs/tuned

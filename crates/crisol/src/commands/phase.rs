@@ -23,7 +23,7 @@ Examples:
   crisol pretrain MODEL --data more.jsonl --out runs/more --set optimizer.lr=1e-5
 
 Data: records with `text`, or plain text files. Without MODEL, a new model and tokenizer are
-trained. Formats: docs/data.md. Settings: docs/phases.md.";
+trained. Formats: docs/data.md. Settings: docs/settings.md.";
 
 pub(super) const SFT: &str = "\
 Examples:
@@ -41,7 +41,7 @@ Examples:
   crisol reason MODEL --cold-start worked.jsonl --data problems.jsonl --out runs/reason
 
 Data: {\"prompt\": …, \"answer\": …}. Cold start: {\"messages\": …} with solutions inside
-<think>…</think>. Formats: docs/data.md. Settings: docs/phases.md.";
+<think>…</think>. Formats: docs/data.md. Settings: docs/settings.md.";
 
 pub(super) const REWARD: &str = "\
 Example:
@@ -54,7 +54,7 @@ pub(super) const PPO: &str = "\
 Example:
   crisol ppo MODEL --reward-model runs/reward/1-reward --data prompts.jsonl --out runs/ppo
 
-Data: {\"prompt\": …}. Formats: docs/data.md. Settings: docs/phases.md.";
+Data: {\"prompt\": …}. Formats: docs/data.md. Settings: docs/settings.md.";
 
 pub(super) const DPO: &str = "\
 Examples:

@@ -138,7 +138,7 @@ struct PlanArgs {
     /// LoRA rank: train adapters instead of all weights [default: off]
     #[arg(long, value_name = "R", value_parser = clap::value_parser!(u32).range(1..=1 << 16))]
     lora_rank: Option<u32>,
-    /// Weight format: f32, bf16, f16; LoRA: fp8, `q8_0`, `q4_0`
+    /// Weight format: f32, bf16, f16; LoRA: fp8, q8_0, q4_0
     #[arg(
         long,
         default_value = "bf16",
@@ -146,7 +146,7 @@ struct PlanArgs {
         value_parser = named(Dtype::ALL, Dtype::name),
     )]
     dtype: Dtype,
-    /// `ZeRO` stage: 1 optimizer, 2 +gradients, 3 +weights
+    /// ZeRO stage: 1 optimizer, 2 +gradients, 3 +weights
     #[arg(
         long,
         value_name = "STAGE",
