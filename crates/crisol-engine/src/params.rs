@@ -311,7 +311,7 @@ impl Params {
         Params::would_cache_packed(self.layout.len)
     }
 
-    /// [`Self::caches_packed`] of a model with this many parameters.
+    /// Whether a model with this many parameters caches its packed weights.
     pub fn would_cache_packed(parameters: usize) -> bool {
         parameters * size_of::<f32>() <= MAX_CACHED_PACKED_BYTES
     }

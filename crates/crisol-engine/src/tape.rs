@@ -153,7 +153,8 @@ impl<'a> Tape<'a> {
     }
 
     /// `RMSNorm` over each group of `weight.len()` columns (Zhang & Sennrich 2019,
-    /// arXiv:1910.07467): the whole row for a layer norm, each head for QK-norm. Rounds as transformers does.
+    /// arXiv:1910.07467): the whole row for a layer norm, each head for QK-norm. Rounds as
+    /// transformers does.
     pub fn rms_norm(&mut self, x: Var, weight: ParamId, eps: f32) -> Var {
         let group = self.params.slice(weight).len();
         self.norm(x, Some(weight), group, eps)

@@ -6,7 +6,7 @@
 //! exit code.
 
 // Doc comments of options are help texts: no markup.
-#![allow(clippy::doc_markdown)]
+#![allow(clippy::doc_markdown, rustdoc::broken_intra_doc_links)]
 
 mod calibration;
 mod clock;
