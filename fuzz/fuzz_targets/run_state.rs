@@ -4,7 +4,7 @@
 #![no_main]
 
 use crisol_engine::Device;
-use crisol_phases::{Observer, RunOptions, Saves, StageForecast, run};
+use crisol_phases::{Observer, RunOptions, SaveStats, StageForecast, run};
 use crisol_report::PhaseReport;
 use crisol_train::{Checksums, write_checksums};
 use libfuzzer_sys::fuzz_target;
@@ -20,7 +20,7 @@ impl Observer for Nobody {
     fn stage_forecast(&mut self, _: &StageForecast) {}
     fn measured(&mut self) {}
     fn memory_forecast(&mut self, _: f64, _: Option<f64>) {}
-    fn saved(&mut self, _: &Saves) {}
+    fn saved(&mut self, _: &SaveStats) {}
     fn note(&mut self, _: &str) {}
     fn phase_finished(&mut self, _: &PhaseReport) {}
 }
