@@ -16,6 +16,7 @@ use crate::classifiers;
 use crate::context::PhaseContext;
 use crate::data::DataSource;
 use crate::recipe::Split;
+use crate::verdicts;
 
 /// Maximum new tokens of a measured answer.
 pub(crate) const ANSWER_TOKENS: usize = 96;
@@ -125,8 +126,8 @@ pub(crate) fn measure(
             let replies = ask(&records)?;
             count_ends(&replies);
             let verdicts = verdicts(checkpoint, &records, &replies)?;
-            put("problems_accuracy", share_of(&verdicts, |verdict| verdict.correct));
-            put("format_accuracy", share_of(&verdicts, |verdict| verdict.format));
+            put("problems_accuracy", verdicts::share(&verdicts, |verdict| verdict.correct));
+            put("format_accuracy", verdicts::share(&verdicts, |verdict| verdict.format));
         }
         if asked > 0 {
             put("ended_by_itself", f64::from(ended as u32) / f64::from(asked as u32));
@@ -188,7 +189,7 @@ pub(crate) fn measure_cold_start(
     if let Some(records) = held_out(ctx.data, ctx.run.evaluate, PROBLEMS)? {
         let replies = answer_chat(checkpoint, &records, ANSWER_TOKENS, &[])?;
         let verdicts = verdicts(checkpoint, &records, &replies)?;
-        ctx.measure("cold_start_accuracy", share_of(&verdicts, |verdict| verdict.correct));
+        ctx.measure("cold_start_accuracy", verdicts::share(&verdicts, |verdict| verdict.correct));
     }
     Ok(())
 }
@@ -279,10 +280,6 @@ pub(crate) fn opening(text: &TextSetup, prompt: &[u32], record: &Record) -> Stri
         .map(|(_, after)| after)
         .filter(|after| !after.trim().is_empty());
     left_open(after.unwrap_or(&prompt)).to_owned()
-}
-
-fn share_of(verdicts: &[Verdict], holds: impl Fn(&Verdict) -> bool) -> f64 {
-    verdicts.iter().filter(|verdict| holds(verdict)).count() as f64 / verdicts.len() as f64
 }
 
 fn answer_chat(

@@ -17,7 +17,7 @@ use crisol_cost::machine::Machine;
 use crisol_cost::units::{Bytes, Flops};
 use crisol_engine::Device;
 use crisol_report::{Curve, MaskPicture, PromptReport, RolloutSample};
-use crisol_text::{EncodingSummary, Record};
+use crisol_text::{Encoded, EncodingSummary, Record, TextError, encode_records};
 use crisol_train::{EventWriter, MetricsWriter, read_metrics};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -419,6 +419,21 @@ impl<'a> PhaseContext<'a> {
             self.note(note);
         }
         Ok(records)
+    }
+
+    /// Encodes the records of files; returns the record of each example too. `data` names the data
+    /// in notes.
+    pub(crate) fn encode<T: Send>(
+        &mut self,
+        data: &str,
+        files: &[String],
+        context: usize,
+        encode: impl Fn(&Record) -> Result<Encoded<T>, TextError> + Sync,
+    ) -> Result<(Vec<T>, Vec<Record>), PhaseError> {
+        let records = self.records(files)?;
+        let Encoded { examples, records: indices, summary } = encode_records(&records, encode)?;
+        self.note_encoding(data, &summary, context);
+        Ok((examples, indices.into_iter().map(|i| records[i].clone()).collect()))
     }
 
     /// The tokenizer that an interrupted attempt trained, as JSON.

@@ -11,12 +11,11 @@
 
 use std::collections::BTreeMap;
 
-use crisol_engine::Params;
-use crisol_model::{Checkpoint, Generated, Head, Model, SamplingOptions, generate, replies};
+use crisol_model::{Checkpoint, Generated, Head, SamplingOptions, generate, replies};
 use crisol_objectives::verifier::verify;
 use crisol_text::{
     Body, Encoded, EncodingSummary, Example, PreferenceExample, Record, TextError, TextSetup,
-    encode_chunks, encode_records,
+    encode_chunks,
 };
 
 use crate::PhaseError;
@@ -191,27 +190,27 @@ pub(crate) fn solved(
 pub(crate) fn mean_reward(
     ctx: &mut PhaseContext<'_>,
     files: &[String],
-    (model, params, text): (&Model, &Params, &TextSetup),
-    (reward_model, reward_params): (&Model, &Params),
+    policy: &Checkpoint,
+    reward: &Checkpoint,
     settings: &RolloutSettings,
 ) -> Result<f64, PhaseError> {
+    let Checkpoint { model, params, text } = policy;
     let context = model.config().max_document_len();
-    let records = ctx.records(files)?;
-    let prompts = encode_records(&records, |record| text.rollout_prompt(record, context))?;
-    ctx.note_encoding("Held out: ", &prompts.summary, context);
+    let encode = |record: &_| text.rollout_prompt(record, context);
+    let (prompts, _) = ctx.encode("Held out: ", files, context, encode)?;
     let greedy = SamplingOptions::greedy(settings.max_new_tokens, text.stop_ids.clone());
     let mut sum = 0.0;
-    for chunk in prompts.examples.chunks(settings.prompts) {
+    for chunk in prompts.chunks(settings.prompts) {
         let answers = generate(model, params, chunk, &greedy)?;
         let answered = |(prompt, answer): (&Vec<u32>, &Generated)| {
             let ids = [prompt.as_slice(), &answer.ids].concat();
             Example { trained: vec![true; ids.len()], ids }
         };
         let examples: Vec<Example> = chunk.iter().zip(&answers).map(answered).collect();
-        let scores = scores(reward_model, reward_params, &examples, ctx.run.shard_tokens)?;
+        let scores = scores(&reward.model, &reward.params, &examples, ctx.run.shard_tokens)?;
         sum += scores.into_iter().map(f64::from).sum::<f64>();
     }
-    Ok(sum / prompts.examples.len() as f64)
+    Ok(sum / prompts.len() as f64)
 }
 
 fn notes(

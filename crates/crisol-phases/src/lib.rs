@@ -62,6 +62,7 @@ mod state;
 mod steps;
 mod store;
 mod supervised;
+mod verdicts;
 
 use std::path::{Path, PathBuf};
 

@@ -1,11 +1,12 @@
-//! The loop of a stage that samples its data: GRPO and PPO.
+//! Reinforcement learning on the policy's own answers: what GRPO and PPO share.
 //!
 //! ```text
 //! for each step:
-//!     sample answers to some prompts, estimate their advantages      OnPolicy::sample
-//!     for each minibatch of epochs x minibatches:
-//!         for each model that is trained:
-//!             one optimizer step                                     OnPolicy::update
+//!     sample answers to some prompts
+//!     reward them, estimate the advantage of each token     Algorithm::estimate_advantages
+//!     for each minibatch of epochs × minibatches:
+//!         one optimizer step of the policy                  Algorithm::policy_loss
+//!         one of the value model, if there is one           Algorithm::update_value
 //! ```
 //!
 //! A stop during sampling gives the step up. A stop between two optimizer steps saves the rollouts
@@ -13,48 +14,61 @@
 
 use std::ops::AddAssign;
 
-use crisol_engine::OptimizerConfig;
-use crisol_train::Step;
-use serde::de::DeserializeOwned;
+use crisol_cost::ModelShape;
+use crisol_engine::Params;
+use crisol_model::Checkpoint;
+use crisol_objectives::policy::PolicyStats;
+use crisol_objectives::ppo::ValueStats;
+use crisol_objectives::{BatchSize, LossAndGrad, Stats, TokenScores};
+use crisol_text::{Record, TextSetup};
+use crisol_train::{Output, Trainer};
 use serde::{Deserialize, Serialize};
 
 use crate::PhaseError;
 use crate::context::PhaseContext;
 use crate::forecast::lengths::{Length, Lengths};
 use crate::forecast::plan::{Shapes, StageData, StagePlan, answers, rollout_updates};
-use crate::replay::Replay;
-use crate::rollouts::{Minibatch, Rollout, mean, minibatches};
-use crate::settings::{OptimizerSettings, RolloutSettings};
+use crate::replay::{Replay, WithReplay};
+use crate::rollouts::{self, Minibatch, PolicyTerms, Rollout, choose_prompts, mean, minibatches};
+use crate::settings::{OptimizerSettings, ReplaySettings, RolloutSettings};
 use crate::state::SavedModel;
 use crate::steps::{GRAD_NORM, LOSS, LR};
 
 /// Name of the mean reward of a step. The divergence monitor recognises these stages by it.
 pub(crate) const REWARD: &str = "reward";
 
-/// An algorithm that trains on its own answers.
-pub(crate) trait OnPolicy {
-    /// Statistics of updates, summed over a step.
-    type Stats: Default + AddAssign + Serialize + DeserializeOwned;
-    /// Models that are trained: optimizer steps of each minibatch.
-    const MODELS: usize;
-
-    /// The models in the saved state.
-    fn saved_models(&mut self) -> Vec<SavedModel<'_>>;
-
-    /// Samples answers and estimates their advantages.
-    fn sample(&mut self, ctx: &mut PhaseContext<'_>, at: Position) -> Result<Sampled, PhaseError>;
-
-    /// One optimizer step of model number `model` on a minibatch.
-    fn update(
+/// What an algorithm adds to the loop.
+pub(crate) trait Algorithm: Sync {
+    /// Rewards the sampled answers and estimates the advantages of their tokens.
+    fn estimate_advantages(
         &mut self,
         ctx: &mut PhaseContext<'_>,
-        model: usize,
-        minibatch: &Minibatch<'_>,
-        at: Position,
-    ) -> Result<Updated<Self::Stats>, PhaseError>;
+        stage: &Stage<'_>,
+        sampled: &mut Sampled,
+    ) -> Result<(), PhaseError>;
 
-    /// Metrics of a step, from the sums over its `minibatches`.
-    fn metrics(sums: &Self::Stats, minibatches: f64) -> Vec<(&'static str, f64)>;
+    /// The policy's loss on a shard of a minibatch.
+    fn policy_loss(
+        &self,
+        scores: &TokenScores<'_>,
+        terms: &PolicyTerms,
+        size: BatchSize,
+    ) -> LossAndGrad<PolicyStats>;
+
+    /// The value model. Its saved files are called `value`.
+    fn value_model(&mut self) -> Option<&mut Trainer> {
+        None
+    }
+
+    /// One optimizer step of the value model on a minibatch.
+    fn update_value(
+        &mut self,
+        _ctx: &mut PhaseContext<'_>,
+        _minibatch: &Minibatch<'_>,
+        _at: Position,
+    ) -> Result<Updates, PhaseError> {
+        Ok(Updates::default())
+    }
 }
 
 /// Position of an update in its stage.
@@ -65,183 +79,284 @@ pub(crate) struct Position {
     /// Steps of the stage.
     pub(crate) total: u64,
     /// Number of the minibatch within the stage, from 0.
-    pub(crate) minibatch: u64,
-}
-
-impl Position {
-    /// The optimizer's settings at this step.
-    pub(crate) fn optimizer_config(&self, settings: &OptimizerSettings) -> OptimizerConfig {
-        settings.at_step(self.step, self.total)
-    }
+    minibatch: u64,
 }
 
 /// What was sampled in a step.
 pub(crate) struct Sampled {
-    /// Rollouts that are trained on.
-    pub(crate) trained: Vec<Rollout>,
-    /// All sampled rollouts and their tokens, prompts included.
-    pub(crate) count: usize,
-    pub(crate) tokens: usize,
-    /// Metrics of the samples.
+    pub(crate) step: u64,
+    pub(crate) total: u64,
+    /// Numbers of the step's prompts.
+    pub(crate) prompts: Vec<usize>,
+    /// Their answers; those to a prompt are adjacent.
+    pub(crate) rollouts: Vec<Rollout>,
+    /// The algorithm's own metrics.
     pub(crate) metrics: Vec<(&'static str, f64)>,
 }
 
-impl Sampled {
-    /// All rollouts are trained on. `metrics` come after those that every algorithm has.
-    pub(crate) fn new(rollouts: Vec<Rollout>, metrics: &[(&'static str, f64)]) -> Sampled {
-        let tokens = rollouts.iter().map(|Rollout { example, .. }| example.ids.len()).sum();
-        let mut all = vec![
-            (REWARD, mean(&rollouts, |rollout| f64::from(rollout.reward))),
-            ("response_length", mean(&rollouts, |rollout| rollout.completion.len() as f64)),
-            ("ended", mean(&rollouts, |rollout| f64::from(u8::from(rollout.ended)))),
-        ];
-        all.extend(metrics);
-        Sampled { count: rollouts.len(), tokens, trained: rollouts, metrics: all }
-    }
-}
-
-/// What an optimizer step did.
-pub(crate) struct Updated<S> {
-    /// Loss and gradient norm of the policy; 0 for another model.
+/// Sums over updates.
+#[derive(Default, Serialize, Deserialize)]
+pub(crate) struct Updates {
+    /// Of the policy.
     pub(crate) loss: f64,
     pub(crate) grad_norm: f64,
-    pub(crate) stats: S,
-    /// Tokens of the minibatch and its replay, prompts included; 0 if counted for another model.
+    pub(crate) policy: WithReplay<PolicyStats>,
+    pub(crate) value_loss: f64,
+    pub(crate) value: ValueStats,
+    /// Tokens of minibatches and replay, prompts included.
     pub(crate) tokens: usize,
 }
 
-impl<S> Updated<S> {
-    /// A step of the policy.
-    pub(crate) fn new(step: Step<S>, tokens: usize) -> Updated<S> {
-        let Step { loss, grad_norm, stats } = step;
-        Updated { loss, grad_norm, stats, tokens }
-    }
-
-    /// With other statistics.
-    pub(crate) fn map<T>(self, f: impl FnOnce(S) -> T) -> Updated<T> {
-        let Updated { loss, grad_norm, stats, tokens } = self;
-        Updated { loss, grad_norm, stats: f(stats), tokens }
+impl AddAssign for Updates {
+    fn add_assign(&mut self, other: Updates) {
+        let Updates { loss, grad_norm, policy, value_loss, value, tokens } = other;
+        self.loss += loss;
+        self.grad_norm += grad_norm;
+        self.policy += policy;
+        self.value_loss += value_loss;
+        self.value += value;
+        self.tokens += tokens;
     }
 }
 
 /// A step in progress, saved if a stop comes between two of its optimizer steps.
-#[derive(Debug, Default, Serialize, Deserialize)]
-struct StepState<S> {
+#[derive(Default, Serialize, Deserialize)]
+struct StepState {
     /// Rollouts that are trained on.
     rollouts: Vec<Rollout>,
-    /// Number of rollouts that were sampled.
+    /// All sampled rollouts and their tokens, prompts included.
     sampled: usize,
+    sampled_tokens: usize,
     /// Metrics of the samples.
     metrics: Vec<(String, f64)>,
-    /// Tokens of the samples, and of all updates so far.
-    tokens: usize,
-    /// Optimizer steps so far, of all models.
+    /// Optimizer steps so far, of all models, and the sums over them.
     made: usize,
-    /// Sums over the updates so far.
-    stats: S,
-    loss: f64,
-    grad_norm: f64,
+    updates: Updates,
 }
 
-impl<S: Default + AddAssign> StepState<S> {
-    fn new(sampled: Sampled) -> StepState<S> {
-        let metrics = sampled.metrics.into_iter();
-        StepState {
-            rollouts: sampled.trained,
-            sampled: sampled.count,
-            tokens: sampled.tokens,
-            metrics: metrics.map(|(name, value)| (name.to_owned(), value)).collect(),
-            ..StepState::default()
-        }
-    }
-
-    fn add(&mut self, updated: Updated<S>) {
-        self.made += 1;
-        self.loss += updated.loss;
-        self.grad_norm += updated.grad_norm;
-        self.stats += updated.stats;
-        self.tokens += updated.tokens;
+impl StepState {
+    /// The state before the first update.
+    fn new(sampled: Sampled) -> StepState {
+        let Sampled { mut rollouts, metrics: own, .. } = sampled;
+        let mut metrics = vec![
+            (REWARD, mean(&rollouts, |rollout| f64::from(rollout.reward))),
+            ("response_length", mean(&rollouts, |rollout| rollout.completion.len() as f64)),
+            ("ended", mean(&rollouts, |rollout| f64::from(u8::from(rollout.ended)))),
+        ];
+        metrics.extend(own);
+        let sampled = rollouts.len();
+        let sampled_tokens = rollouts.iter().map(|rollout| rollout.example.ids.len()).sum();
+        rollouts.retain(|rollout| !rollout.skipped);
+        let metrics = metrics.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        StepState { rollouts, sampled, sampled_tokens, metrics, ..StepState::default() }
     }
 }
 
-/// Forecasts a stage of `steps` steps. `prompts` are the tokens of all prompts, `learned` the
-/// answers that the model was trained on.
-pub(crate) fn forecast(
-    ctx: &mut PhaseContext<'_>,
-    plan: &StagePlan<'_>,
-    shapes: Shapes<'_>,
-    settings: &RolloutSettings,
-    steps: u64,
-    prompts: impl Iterator<Item = usize>,
-    learned: &Lengths,
-    replay: &Replay,
-) {
-    let prompts: Lengths = prompts.map(|tokens| Length { tokens, rows: 0 }).collect();
-    let answers = answers(settings, steps, prompts.mean_tokens(), learned);
-    let data = StageData {
-        all: &answers,
-        trained: &answers,
-        heldout: &(),
-        replay: &replay.lengths(),
-        updates: rollout_updates(settings, steps) as usize,
-    };
-    ctx.forecast(plan, shapes, &data);
+/// Settings of a stage.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct StageSettings<'s> {
+    pub(crate) rollout: &'s RolloutSettings,
+    /// The policy's.
+    pub(crate) optimizer: &'s OptimizerSettings,
+    pub(crate) replay: &'s ReplaySettings,
+    pub(crate) steps: u64,
 }
 
-/// Trains in `total` steps. `optimizer` is the policy's.
-pub(crate) fn train<A: OnPolicy>(
-    ctx: &mut PhaseContext<'_>,
-    stage: &str,
-    algorithm: &mut A,
-    settings: &RolloutSettings,
-    optimizer: &OptimizerSettings,
-    total: u64,
-) -> Result<(), PhaseError> {
-    let first = ctx.begin_stage(stage, total, &mut algorithm.saved_models())?;
-    let per_step = (settings.epochs * settings.minibatches) as u64;
-    for step in first..total {
-        let at = |i: usize| Position { step, total, minibatch: step * per_step + i as u64 };
-        let mut state: StepState<A::Stats> = match ctx.take_partial_step()? {
-            Some(state) => state,
-            None => match algorithm.sample(ctx, at(0)) {
-                Ok(sampled) => StepState::new(sampled),
-                Err(error) => {
-                    return Err(ctx.stop_before_update(error, &mut algorithm.saved_models()));
-                }
-            },
+/// A stage that trains a policy on its own answers to prompts.
+pub(crate) struct Stage<'s> {
+    pub(crate) text: TextSetup,
+    /// Token ids of the prompts.
+    pub(crate) prompts: Vec<Vec<u32>>,
+    /// The record of each prompt.
+    pub(crate) records: Vec<Record>,
+    policy: Trainer,
+    /// The policy's weights at the start.
+    reference: Params,
+    replay: Replay,
+    settings: StageSettings<'s>,
+}
+
+impl<'s> Stage<'s> {
+    /// A stage that trains `start` on prompts and their records.
+    pub(crate) fn new(
+        ctx: &mut PhaseContext<'_>,
+        start: Checkpoint,
+        prompts: Vec<Vec<u32>>,
+        records: Vec<Record>,
+        settings: StageSettings<'s>,
+    ) -> Result<Stage<'s>, PhaseError> {
+        let Checkpoint { model, params, text } = start;
+        let context = model.config().max_document_len();
+        let replay = Replay::load(ctx, settings.replay, &text, context)?;
+        let reference = params.duplicate();
+        let policy = Trainer::new(model, params);
+        Ok(Stage { text, prompts, records, policy, reference, replay, settings })
+    }
+
+    /// Lengths of the replayed documents.
+    pub(crate) fn replay_lengths(&self) -> Lengths {
+        self.replay.lengths()
+    }
+
+    /// Forecasts the stage. `learned`: lengths of answers that the model was trained on. `scalar`:
+    /// shape of the reward and the value model.
+    pub(crate) fn forecast(
+        &self,
+        ctx: &mut PhaseContext<'_>,
+        plan: &StagePlan<'_>,
+        learned: &Lengths,
+        scalar: Option<&ModelShape>,
+    ) {
+        let StageSettings { rollout, steps, .. } = self.settings;
+        let policy = self.policy.model.config().cost_shape();
+        let tokens = self.prompts.iter().map(Vec::len);
+        let prompts: Lengths = tokens.map(|tokens| Length { tokens, rows: 0 }).collect();
+        let answers = answers(rollout, steps, prompts.mean_tokens(), learned);
+        let data = StageData {
+            all: &answers,
+            trained: &answers,
+            heldout: &(),
+            replay: &self.replay_lengths(),
+            updates: rollout_updates(rollout, steps) as usize,
         };
-        let rollouts = std::mem::take(&mut state.rollouts);
-        let minibatches = minibatches(ctx, &rollouts, state.sampled, settings, step);
-        for update in state.made..minibatches.len() * A::MODELS {
-            let (i, model) = (update / A::MODELS, update % A::MODELS);
-            match algorithm.update(ctx, model, &minibatches[i], at(i)) {
-                Ok(updated) => state.add(updated),
-                Err(error) => {
-                    state.rollouts.clone_from(&rollouts);
-                    return Err(ctx.stop_between_updates(
-                        error,
-                        &state,
-                        &mut algorithm.saved_models(),
-                    ));
-                }
-            }
-            ctx.mark_unsaved();
-        }
-        let made = (state.made / A::MODELS) as f64;
-        let mut metrics: Vec<(&str, f64)> =
-            state.metrics.iter().map(|(name, value)| (name.as_str(), *value)).collect();
-        if made > 0.0 {
-            metrics.extend([(LOSS, state.loss / made), (GRAD_NORM, state.grad_norm / made)]);
-        }
-        metrics.push((LR, f64::from(at(0).optimizer_config(optimizer).lr)));
-        metrics.extend(A::metrics(&state.stats, made));
-        ctx.end_step(
-            step + 1,
-            total,
-            state.tokens as u64,
-            &metrics,
-            &mut algorithm.saved_models(),
-        )?;
+        ctx.forecast(plan, Shapes { policy: &policy, scalar: scalar.unwrap_or(&policy) }, &data);
     }
-    Ok(())
+
+    /// Trains the policy and returns it.
+    pub(crate) fn train(
+        mut self,
+        ctx: &mut PhaseContext<'_>,
+        name: &str,
+        algorithm: &mut impl Algorithm,
+    ) -> Result<Checkpoint, PhaseError> {
+        let StageSettings { rollout: settings, optimizer, steps: total, .. } = self.settings;
+        let first = ctx.begin_stage(name, total, &mut self.saved_models(algorithm))?;
+        let per_step = (settings.epochs * settings.minibatches) as u64;
+        // The policy and the value model take turns.
+        let models = 1 + usize::from(algorithm.value_model().is_some());
+        for step in first..total {
+            let mut state: StepState = match ctx.take_partial_step()? {
+                Some(state) => state,
+                None => match self.sample(ctx, algorithm, step, total) {
+                    Ok(sampled) => StepState::new(sampled),
+                    Err(error) => {
+                        return Err(
+                            ctx.stop_before_update(error, &mut self.saved_models(algorithm))
+                        );
+                    }
+                },
+            };
+            let rollouts = std::mem::take(&mut state.rollouts);
+            let minibatches = minibatches(ctx, &rollouts, state.sampled, settings, step);
+            for update in state.made..minibatches.len() * models {
+                let (i, model) = (update / models, update % models);
+                let at = Position { step, total, minibatch: step * per_step + i as u64 };
+                let updated = match model {
+                    0 => self.update_policy(ctx, algorithm, &minibatches[i], at),
+                    _ => algorithm.update_value(ctx, &minibatches[i], at),
+                };
+                match updated {
+                    Ok(updates) => state.updates += updates,
+                    Err(error) => {
+                        state.rollouts.clone_from(&rollouts);
+                        let models = &mut self.saved_models(algorithm);
+                        return Err(ctx.stop_between_updates(error, &state, models));
+                    }
+                }
+                state.made += 1;
+                ctx.mark_unsaved();
+            }
+            let StepState { sampled_tokens, metrics, made, updates, .. } = &state;
+            let made = (made / models) as f64;
+            let mut metrics: Vec<(&str, f64)> =
+                metrics.iter().map(|(name, value)| (name.as_str(), *value)).collect();
+            if made > 0.0 {
+                metrics
+                    .extend([(LOSS, updates.loss / made), (GRAD_NORM, updates.grad_norm / made)]);
+            }
+            metrics.push((LR, f64::from(optimizer.at_step(step, total).lr)));
+            if models > 1 {
+                metrics.push(("value_loss", updates.value_loss / made));
+            }
+            metrics.extend(updates.policy.means());
+            if models > 1 {
+                metrics.extend(updates.value.means());
+            }
+            let tokens = (sampled_tokens + updates.tokens) as u64;
+            ctx.end_step(step + 1, total, tokens, &metrics, &mut self.saved_models(algorithm))?;
+        }
+        let Trainer { model, params, .. } = self.policy;
+        Ok(Checkpoint { model, params, text: self.text })
+    }
+
+    /// Samples answers and estimates their advantages.
+    fn sample(
+        &mut self,
+        ctx: &mut PhaseContext<'_>,
+        algorithm: &mut impl Algorithm,
+        step: u64,
+        total: u64,
+    ) -> Result<Sampled, PhaseError> {
+        let Stage { text, policy, settings: StageSettings { rollout, .. }, .. } = self;
+        let chosen = choose_prompts(ctx, self.prompts.len(), rollout.prompts, step);
+        let prompts: Vec<&[u32]> = chosen.iter().map(|&i| self.prompts[i].as_slice()).collect();
+        let rollouts = rollouts::sample(ctx, policy, &prompts, rollout, &text.stop_ids, step)?;
+        let mut sampled = Sampled { step, total, prompts: chosen, rollouts, metrics: Vec::new() };
+        algorithm.estimate_advantages(ctx, self, &mut sampled)?;
+        let records: Vec<&Record> = sampled.prompts.iter().map(|&i| &self.records[i]).collect();
+        rollouts::report(ctx, (step, total), &self.text, &records, &sampled.rollouts);
+        Ok(sampled)
+    }
+
+    /// Fills in the log-probs of answers under the reference.
+    pub(crate) fn score_by_reference<'r>(
+        &self,
+        ctx: &mut PhaseContext<'_>,
+        rollouts: impl Iterator<Item = &'r mut Rollout>,
+    ) -> Result<(), PhaseError> {
+        let rollouts: Vec<&mut Rollout> = rollouts.collect();
+        let examples: Vec<_> = rollouts.iter().map(|rollout| &rollout.example).collect();
+        let reference = (&self.policy.model, &self.reference);
+        let logprobs = ctx.logprobs(reference, &examples, self.logit_scale())?;
+        for (rollout, logprobs) in rollouts.into_iter().zip(logprobs) {
+            rollout.reference_logp = logprobs;
+        }
+        Ok(())
+    }
+
+    fn update_policy(
+        &mut self,
+        ctx: &mut PhaseContext<'_>,
+        algorithm: &impl Algorithm,
+        minibatch: &Minibatch<'_>,
+        at: Position,
+    ) -> Result<Updates, PhaseError> {
+        let output = Output::TokenScores { logit_scale: self.logit_scale(), entropy: true };
+        let config = self.settings.optimizer.at_step(at.step, at.total);
+        let (batch, size) = (&minibatch.batch, minibatch.size);
+        let Stage { policy, replay, .. } = self;
+        let (done, replayed) =
+            replay.step(ctx, policy, at.minibatch, batch, output, &config, |shard, scores| {
+                algorithm.policy_loss(scores, &minibatch.policy_terms(shard), size)
+            })?;
+        Ok(Updates {
+            loss: done.loss,
+            grad_norm: done.grad_norm,
+            policy: done.stats,
+            tokens: batch.tokens() + replayed,
+            ..Updates::default()
+        })
+    }
+
+    /// Log-probs are those at the temperature of sampling.
+    fn logit_scale(&self) -> f32 {
+        (1.0 / self.settings.rollout.temperature) as f32
+    }
+
+    fn saved_models<'m>(&'m mut self, algorithm: &'m mut impl Algorithm) -> Vec<SavedModel<'m>> {
+        let mut models = vec![SavedModel::Trainer("policy", &mut self.policy)];
+        models.extend(algorithm.value_model().map(|value| SavedModel::Trainer("value", value)));
+        models.push(SavedModel::Frozen("reference", &mut self.reference));
+        models
+    }
 }

@@ -288,6 +288,20 @@ pub(crate) fn set_dotted(table: &mut Table, name: &str, value: Value) {
     }
 }
 
+/// Removes the setting of a dotted name.
+pub(crate) fn remove_dotted(table: &mut Table, name: &str) {
+    match name.split_once('.') {
+        Some((first, rest)) => {
+            if let Some(Value::Table(inner)) = table.get_mut(first) {
+                remove_dotted(inner, rest);
+            }
+        }
+        None => {
+            table.remove(name);
+        }
+    }
+}
+
 /// A parsed value without its spans; `None` if a number does not fit its type.
 fn without_spans(value: DeValue<'_>) -> Option<Value> {
     Some(match value {

@@ -23,7 +23,7 @@ use toml::{Table, Value};
 
 use crate::data::DataSource;
 use crate::ranges;
-use crate::reader::{Reader, nearest};
+use crate::reader::{Reader, nearest, remove_dotted};
 use crate::settings::{ModelSettings, PhaseSettings, PpoSettings, TextSettings};
 
 /// A run: its settings and its phases.
@@ -264,7 +264,9 @@ impl Recipe {
         Ok(())
     }
 
-    /// The recipe as TOML with every default written out. Parsing it gives the same recipe.
+    /// The recipe as TOML. Parsing it gives the same recipe.
+    ///
+    /// Defaults are written out, except those that [`Recipe::resolve`] has yet to find.
     pub fn to_toml(&self) -> String {
         let mut out = String::from("# Every setting of this run, defaults included.\n");
         let mut run = table_of(&self.run);
@@ -279,6 +281,9 @@ impl Recipe {
             table.insert("name".into(), phase.name.clone().into());
             table.insert("from".into(), phase.from.clone().into());
             table.extend(settings_table(&phase.settings));
+            for name in &phase.left_out {
+                remove_dotted(&mut table, name);
+            }
             // Nested, so that sub-tables of a phase get the heading [phases.x].
             let nested =
                 Table::from_iter([("phases".to_owned(), Value::Array(vec![Value::Table(table)]))]);
@@ -523,6 +528,16 @@ mod tests {
         // What a run writes can be read.
         let recipe = Recipe::parse("r.toml", "base = \"b\"\n[[phases]]\nkind = \"sft\"\n").unwrap();
         assert!(Recipe::parse("again.toml", &recipe.to_toml()).is_ok());
+    }
+
+    #[test]
+    fn what_is_left_out_stays_left_out_when_written() {
+        for kind in PhaseSettings::KINDS {
+            let text = format!("base = \"b\"\n[[phases]]\nkind = \"{kind}\"\n");
+            let recipe = Recipe::parse("r.toml", &text).unwrap();
+            assert!(!recipe.phases[0].left_out.is_empty(), "{kind}");
+            assert_eq!(Recipe::parse("again.toml", &recipe.to_toml()).unwrap(), recipe, "{kind}");
+        }
     }
 
     #[test]

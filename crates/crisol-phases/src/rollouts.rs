@@ -32,6 +32,9 @@ pub(crate) struct Rollout {
     pub(crate) old_values: Vec<f32>,
     /// Returns (PPO).
     pub(crate) returns: Vec<f32>,
+    /// Whether it is not trained on (GRPO: all rewards of its group are equal).
+    #[serde(skip)]
+    pub(crate) skipped: bool,
     /// Reward of the answer, and its parts for the report.
     #[serde(skip)]
     pub(crate) reward: f32,
@@ -113,7 +116,7 @@ pub(crate) fn sample(
 
 /// Adds the first two answers of some steps to the report. `records` are those of the chosen
 /// prompts.
-pub(crate) fn report_rollouts(
+pub(crate) fn report(
     ctx: &mut PhaseContext<'_>,
     (step, total): (u64, u64),
     text: &TextSetup,
@@ -144,6 +147,15 @@ pub(crate) struct Minibatch<'r> {
     rollouts: Vec<&'r Rollout>,
 }
 
+/// Inputs of the policy's loss, one entry for each trained token.
+pub(crate) struct PolicyTerms {
+    /// Log-probs under the sampling policy.
+    pub(crate) old: Vec<f32>,
+    /// Log-probs under the reference; empty if they were not computed.
+    pub(crate) reference: Vec<f32>,
+    pub(crate) advantages: Vec<f32>,
+}
+
 impl<'r> Minibatch<'r> {
     /// `trained` of `sampled` rollouts are trained.
     fn new(
@@ -160,13 +172,13 @@ impl<'r> Minibatch<'r> {
         Minibatch { batch, size, rollouts }
     }
 
-    /// Old and reference log-probs and advantages of one shard.
-    pub(crate) fn policy_terms(&self, shard: usize) -> [Vec<f32>; 3] {
-        [
-            self.gather(shard, |rollout| &rollout.old_logp),
-            self.gather(shard, |rollout| &rollout.reference_logp),
-            self.gather(shard, |rollout| &rollout.advantages),
-        ]
+    /// The inputs of the policy's loss on one shard.
+    pub(crate) fn policy_terms(&self, shard: usize) -> PolicyTerms {
+        PolicyTerms {
+            old: self.gather(shard, |rollout| &rollout.old_logp),
+            reference: self.gather(shard, |rollout| &rollout.reference_logp),
+            advantages: self.gather(shard, |rollout| &rollout.advantages),
+        }
     }
 
     /// A field of the rollouts of one shard, one entry for each scored token.
