@@ -1,7 +1,14 @@
-//! A tape records the forward operations of one shard and runs their backward in reverse order.
+//! The tape: reverse-mode automatic differentiation over the operations of one shard.
 //!
-//! It borrows the parameters and a [`Workspace`], to which it returns all memory when dropped. A
-//! tape of [`Tape::inference`] records nothing and has no backward.
+//! ```text
+//! let y = tape.linear(x, weight, None);      computes y at once, and records the operation
+//! tape.backward(&[(loss, &[1.0])], grads);   pops the operations, from the last to the first
+//! ```
+//!
+//! Each method of [`Tape`] checks shapes, takes memory for its result and passes an [`Op`] to
+//! `Tape::apply`. The kernels of an operation are in `cpu/`. Values and recorded operations live
+//! in a [`Workspace`], so that the next tape reuses their memory. A tape of [`Tape::inference`]
+//! computes only.
 
 use std::borrow::Cow;
 
@@ -9,8 +16,8 @@ use crate::op::{Op, Value};
 use crate::profile::Part;
 use crate::{Device, Grads, KvCache, ParamId, Params, Rope, Workspace, cpu};
 
-/// Logits per shard (64 MiB) up to which forward saves them. Skips recomputing the logits: three
-/// head GEMMs instead of four.
+/// Forward saves the logits of a shard up to this number (64 MiB). Backward then needs three GEMMs
+/// with the head instead of four, because it does not compute the logits again.
 pub const MAX_SAVED_LOGITS: usize = 16 << 20;
 
 /// Handle of a value on a tape: a matrix `[rows, cols]`.
@@ -32,12 +39,13 @@ pub struct Attention {
     pub scale: f32,
 }
 
-/// Columns `first..first + width` of every head of a value, see [`Tape::concat_heads`].
+/// Columns `first..first + width` of each head of a value `[n, heads · head_dim]`. A part of
+/// [`Tape::concat_heads`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HeadSlice {
     /// The value.
     pub x: Var,
-    /// Its heads; the columns of a single head go to every head of the result.
+    /// Its heads: as many as the result has, or one, which every head of the result gets.
     pub heads: usize,
     /// Columns of each of its heads.
     pub head_dim: usize,
@@ -93,7 +101,7 @@ impl<'a> Tape<'a> {
         Tape::new(params, workspace, true)
     }
 
-    /// A tape for generation and evaluation.
+    /// A tape that computes only, for generation and evaluation.
     pub fn inference(params: &'a Params, workspace: &'a mut Workspace) -> Tape<'a> {
         Tape::new(params, workspace, false)
     }
@@ -121,7 +129,7 @@ impl<'a> Tape<'a> {
         let (_, dim) = self.params.matrix_shape(table);
         let ids = self.workspace.indices.take_copy(ids);
         let out = self.value(ids.len(), dim);
-        self.record(Op::Embedding { table, ids, out });
+        self.apply(Op::Embedding { table, ids, out });
         out
     }
 
@@ -139,7 +147,7 @@ impl<'a> Tape<'a> {
             );
         }
         let out = self.value(rows, out_dim);
-        self.record(Op::Linear { x, weight, bias, out });
+        self.apply(Op::Linear { x, weight, bias, out });
         out
     }
 
@@ -148,7 +156,7 @@ impl<'a> Tape<'a> {
         let (rows, cols) = self.shape(x);
         assert_eq!((rows, cols), self.shape(y), "terms of a sum");
         let out = self.value(rows, cols);
-        self.record(Op::Add { x, y, out });
+        self.apply(Op::Add { x, y, out });
         out
     }
 
@@ -170,7 +178,7 @@ impl<'a> Tape<'a> {
         assert!(group > 0 && cols.is_multiple_of(group), "{cols} columns in groups of {group}");
         let rstd = self.workspace.floats.take(rows * (cols / group));
         let out = self.value(rows, cols);
-        self.record(Op::RmsNorm { x, weight, group, eps, rstd, out });
+        self.apply(Op::RmsNorm { x, weight, group, eps, rstd, out });
         out
     }
 
@@ -191,7 +199,7 @@ impl<'a> Tape<'a> {
         assert_eq!(positions.len(), rows, "positions of rows");
         let positions = self.workspace.indices.take_copy(positions);
         let out = self.value(rows, cols);
-        self.record(Op::Rope { x, tables, head_dim, positions, out });
+        self.apply(Op::Rope { x, tables, head_dim, positions, out });
         out
     }
 
@@ -203,13 +211,17 @@ impl<'a> Tape<'a> {
         let offsets = self.workspace.indices.take_copy(offsets);
         let lse = self.workspace.floats.take(rows * shape.heads);
         let out = self.value(rows, shape.heads * shape.v_dim);
-        self.record(Op::Attention { q, k, v, shape, offsets, lse, out });
+        self.apply(Op::Attention { q, k, v, shape, offsets, lse, out });
         out
     }
 
-    /// Inference only, for prefill and decode: appends the rows of k and v of document `i` to slot
-    /// `slots[i]` of `layer`, and attends to all tokens of the slot. The slot's length grows with
-    /// the last layer. With a `chunk`, a token attends to its own chunk of positions only.
+    /// Inference only, for prefill and decode: as [`Tape::attention`], with the earlier tokens of
+    /// each document in `cache`.
+    ///
+    /// A slot of the cache holds one document. The new rows of k and v of document `i` are appended
+    /// to slot `slots[i]` of `layer`; then its queries attend to the whole slot. The slot is longer
+    /// by its new tokens once the last layer has appended them. With a `chunk`, a token attends
+    /// only to positions of its own chunk (Llama 4).
     pub fn attention_cached(
         &mut self,
         q: Var,
@@ -273,7 +285,7 @@ impl<'a> Tape<'a> {
         let (rows, cols) = self.shape(gate);
         assert_eq!((rows, cols), self.shape(up), "gate and up");
         let out = self.value(rows, cols);
-        self.record(Op::SwiGlu { gate, up, out });
+        self.apply(Op::SwiGlu { gate, up, out });
         out
     }
 
@@ -282,12 +294,19 @@ impl<'a> Tape<'a> {
         let (_, cols) = self.shape(x);
         let rows = self.workspace.indices.take_copy(rows);
         let out = self.value(rows.len(), cols);
-        self.record(Op::SelectRows { x, rows, out });
+        self.apply(Op::SelectRows { x, rows, out });
         out
     }
 
-    /// Concatenates slices of the heads of one or two values per head → `[n, heads · Σ width]`. For
-    /// parts of a wider projection, and for queries and keys that are rotated in part.
+    /// Concatenates one or two slices head by head → `[n, heads · Σ width]`:
+    ///
+    /// ```text
+    /// part 0   [ a0 | a1 | a2 ]     part 1   [ b0 | b1 | b2 ]       three heads each
+    /// result   [ a0 b0 | a1 b1 | a2 b2 ]
+    /// ```
+    ///
+    /// With one part, it cuts columns out of every head of a wider projection. With two, it joins
+    /// the rotated and the unrotated columns of queries or keys.
     pub fn concat_heads(&mut self, heads: usize, parts: [Option<HeadSlice>; 2]) -> Var {
         let mut rows = None;
         let mut width = 0;
@@ -300,7 +319,7 @@ impl<'a> Tape<'a> {
             width += part.width;
         }
         let out = self.value(rows.expect("at least one part"), heads * width);
-        self.record(Op::ConcatHeads { parts, heads, out });
+        self.apply(Op::ConcatHeads { parts, heads, out });
         out
     }
 
@@ -319,7 +338,7 @@ impl<'a> Tape<'a> {
         );
         let chosen = self.workspace.indices.take_copy(chosen);
         let out = self.value(rows, chosen.len() / rows.max(1));
-        self.record(Op::Router { logits, router, chosen, out });
+        self.apply(Op::Router { logits, router, chosen, out });
         out
     }
 
@@ -337,11 +356,12 @@ impl<'a> Tape<'a> {
         assert_eq!(bounds[experts.count] as usize, rows, "the last expert ends at the last row");
         let bounds = self.workspace.indices.take_copy(bounds);
         let out = self.value(rows, out_dim);
-        self.record(Op::GroupedLinear { x, experts, bounds, out });
+        self.apply(Op::GroupedLinear { x, experts, bounds, out });
         out
     }
 
-    /// Row `i` of `x` times element `entries[i]` of `weights`, in row-major order.
+    /// Row `i` is `w[entries[i]] · x[i]`, where `w` are the elements of `weights`, row by row. A
+    /// token's row for one of its experts is scaled by the weight of that expert.
     pub fn scale_rows(&mut self, x: Var, weights: Var, entries: &[u32]) -> Var {
         let (rows, cols) = self.shape(x);
         let (weight_rows, weight_cols) = self.shape(weights);
@@ -350,7 +370,7 @@ impl<'a> Tape<'a> {
         assert!(entries.iter().all(|&entry| (entry as usize) < count), "entries below {count}");
         let entries = self.workspace.indices.take_copy(entries);
         let out = self.value(rows, cols);
-        self.record(Op::ScaleRows { x, weights, entries, out });
+        self.apply(Op::ScaleRows { x, weights, entries, out });
         out
     }
 
@@ -362,14 +382,21 @@ impl<'a> Tape<'a> {
         assert!(order.iter().all(|&row| (row as usize) < rows), "rows below {rows}");
         let order = self.workspace.indices.take_copy(order);
         let out = self.value(order.len() / k, cols);
-        self.record(Op::SumRows { x, order, k, out });
+        self.apply(Op::SumRows { x, order, k, out });
         out
     }
 
-    /// Inference only: multiplies every head of `x` by rows `rows` of its own group of `group` rows
-    /// of the weight, `[n, heads · rows]` → `[n, heads · in]`; or by their transpose, `[n, heads ·
-    /// in]` → `[n, heads · rows]`. Multi-head latent attention decodes without expanding keys and
-    /// values (DeepSeek-AI 2024, arXiv:2405.04434, section 2.1.2).
+    /// Inference only: multiplies every head `x_h` of `x` by its own part of a weight
+    /// `[heads · group, in]`.
+    ///
+    /// ```text
+    /// W_h = rows h·group + rows of the weight          [rows.len(), in]
+    /// out_h = x_h · W_h        [n, rows.len()] → [n, in]
+    /// out_h = x_h · W_hᵀ       [n, in] → [n, rows.len()]      if `transposed`
+    /// ```
+    ///
+    /// With it, multi-head latent attention decodes without expanding keys and values
+    /// (DeepSeek-AI 2024, arXiv:2405.04434, section 2.1.2).
     pub fn per_head_matmul(
         &mut self,
         x: Var,
@@ -427,7 +454,7 @@ impl<'a> Tape<'a> {
         let logits = self.workspace.floats.take(if keep { rows * vocab } else { 0 });
         let logp = self.value(rows, 1);
         let entropies = self.value(rows, 1);
-        self.record(Op::TokenScores {
+        self.apply(Op::TokenScores {
             x,
             head,
             targets,
@@ -453,13 +480,13 @@ impl<'a> Tape<'a> {
         assert_eq!(
             value.data.len(),
             value.rows * value.cols,
-            "the value was given back by `keep_only`"
+            "the value's memory was freed by `keep_only`"
         );
         Cow::Borrowed(&value.data)
     }
 
-    /// Inference only: frees the memory of every value but `keep`, between layers. Does nothing on
-    /// a training tape.
+    /// Frees the memory of every value but `keep`; the others must not be used again. For inference
+    /// between layers: a training tape keeps all values for its backward.
     pub fn keep_only(&mut self, keep: Var) {
         if self.training {
             return;
@@ -476,7 +503,7 @@ impl<'a> Tape<'a> {
     ///
     /// # Panics
     ///
-    /// On an inference tape, where a gradient would be lost.
+    /// On an inference tape: it has no operations, so all gradients would silently be zero.
     pub fn backward(self, seeds: &[(Var, &[f32])], grads: &mut Grads) {
         assert!(self.training, "an inference tape records nothing and cannot go backward");
         assert!(
@@ -514,7 +541,7 @@ impl<'a> Tape<'a> {
                     cpu::backward(&mut op, self.params, grads, workspace);
                 });
             }
-            // All users of these values come later on the tape and are done.
+            // Operations that read these values come later on the tape, so their backward is done.
             for var in outputs.into_iter().flatten() {
                 let index = var.0 as usize;
                 workspace.floats.give(std::mem::take(&mut workspace.values[index].data));
@@ -532,8 +559,8 @@ impl<'a> Tape<'a> {
         var
     }
 
-    /// Computes an operation, and records it on a training tape.
-    fn record(&mut self, mut op: Op) {
+    /// Computes an operation. A training tape records it for backward.
+    fn apply(&mut self, mut op: Op) {
         let Device::Cpu(cpu) = self.params.device();
         let threads = self.params.device().threads_at(self.workspace.tasks);
         cpu.profile.work(Part::forward(&op), || op.flops(&self.workspace.values, self.params));

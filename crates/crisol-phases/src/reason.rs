@@ -3,6 +3,8 @@
 //! 1. *Cold start*: a short supervised training on worked solutions in `<think>…</think>`, so that
 //!    GRPO samples answers in this format.
 //! 2. *GRPO* (`grpo.rs`): reinforcement learning on problems whose answers can be verified.
+//!
+//! The accuracy on held-out problems is measured before the first stage and after the last.
 
 use crisol_model::Checkpoint;
 use crisol_text::{Body, StringFormat, TextOptions, TextSetup, Turns};
@@ -30,22 +32,24 @@ pub(crate) fn reason(
     let limit = settings.rollout.max_new_tokens;
     if !ctx.measured_before(HELD_OUT_ACCURACY) {
         let options = start.text.options().clone();
-        note_strings(ctx, settings, &mut start)?;
+        read_problems_as_messages(ctx, settings, &mut start)?;
         if let Some(accuracy) = solved(ctx, &start, &heldout, limit)? {
             ctx.measure_before(HELD_OUT_ACCURACY, accuracy);
         }
+        // The cold start reads its own data with the options of the recipe.
         start.text.set_options(options);
     }
     let (mut cold, learned) = if settings.cold_start.data.is_empty() {
         (start, Lengths::default())
     } else {
         let (cold, learned) = sft::train_stage(ctx, COLD_START, &settings.cold_start, start)?;
+        // A phase that resumes in GRPO has passed over the cold start, whose weights are gone.
         if ctx.in_stage(COLD_START) {
             behaviours::measure_cold_start(ctx, &cold)?;
         }
         (cold, learned)
     };
-    note_strings(ctx, settings, &mut cold)?;
+    read_problems_as_messages(ctx, settings, &mut cold)?;
     let trained = grpo(ctx, settings, cold, &learned)?;
     if let Some(accuracy) = solved(ctx, &trained, &heldout, limit)? {
         ctx.measure(HELD_OUT_ACCURACY, accuracy);
@@ -53,8 +57,8 @@ pub(crate) fn reason(
     Ok(trained)
 }
 
-/// As [`take_strings_for_messages`], with a note.
-fn note_strings(
+/// [`take_strings_for_messages`], with a note where it applies.
+fn read_problems_as_messages(
     ctx: &mut PhaseContext<'_>,
     settings: &ReasonSettings,
     model: &mut Checkpoint,
@@ -68,8 +72,11 @@ fn note_strings(
     Ok(())
 }
 
-/// If the worked solutions are conversations, reads problems that are strings as user messages.
-/// Returns whether it does.
+/// Sets `text` to read a problem that is a plain string as a user's message, if the worked
+/// solutions are conversations. Otherwise GRPO would put the problems to the model without the
+/// chat template that it has learnt. Returns whether it did.
+///
+/// The first record of each file decides: a file has one shape.
 pub(crate) fn take_strings_for_messages(
     data: &DataSource,
     settings: &ReasonSettings,

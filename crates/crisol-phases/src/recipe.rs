@@ -132,7 +132,7 @@ impl Split {
 /// One phase of a recipe.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Phase {
-    /// Name, also of its folder (`2-sft` is the folder of the second phase, `sft`).
+    /// Name. Its folder is called after its depth and its name: `2-sft` ([`Recipe::folder`]).
     pub name: String,
     /// The phase it starts from; empty = the base model.
     pub from: String,
@@ -183,16 +183,17 @@ impl Recipe {
                 run.insert(key, value);
             }
         }
-        let first_model_key = run.get("model").and_then(|model| match model.get_ref() {
-            DeValue::Table(table) => {
-                table.iter().next().map(|(key, _)| (key.span().start, key.get_ref().to_string()))
-            }
-            _ => None,
+        let shape_setting = run.get("model").and_then(|model| {
+            let (key, _) = model.get_ref().as_table()?.iter().next()?;
+            Some((key.span().start, key.get_ref().to_string()))
         });
+        // All defaults of a run are constant, so the names of the given settings are not needed.
+        let mut given = BTreeSet::new();
         let default = RunSettings::default();
-        let run: RunSettings =
-            reader.overlay(&default, run, &["phases"], ranges::RUN, &mut BTreeSet::new())?;
-        if let (false, Some((at, key))) = (run.base.is_empty(), first_model_key) {
+        let run = reader.overlay(&default, run, &["phases"], ranges::RUN, &mut given)?;
+        if !run.base.is_empty()
+            && let Some((at, key)) = shape_setting
+        {
             return Err(reader.entry(
                 at,
                 format!(
@@ -292,13 +293,14 @@ impl Recipe {
         out
     }
 
-    /// Folder name of a phase: its depth and its name, as `2-sft`.
+    /// Folder name of a phase: its depth and its name, as `2-sft`. Branches from one phase have the
+    /// same depth: `4-refuse`, `4-dpo`.
     pub fn folder(&self, name: &str) -> String {
         format!("{}-{name}", self.depth(name))
     }
 
-    /// Phases on the longest way from the base to this one, itself included. A phase is one deeper
-    /// than the phases of its starting model and its reward model.
+    /// Depth of a phase: 1 for a phase that starts from the base or from nothing, else one more
+    /// than the deepest phase that it needs (its starting model, its reward model).
     fn depth(&self, name: &str) -> usize {
         let mut depths = BTreeMap::new();
         // A phase comes after those that it names, so their depths are known.
