@@ -8,13 +8,14 @@ use std::path::Path;
 
 use crisol_model::{Config, load_config};
 use crisol_text::{Body, Message, Record, Turns};
+use serde::Deserialize;
 use toml::{Table, Value};
 
 use crate::PhaseError;
 use crate::data::DataSource;
 use crate::ranges::short;
 use crate::reader::{get_dotted, set_dotted};
-use crate::recipe::{Phase, Recipe, settings_table};
+use crate::recipe::{Phase, Recipe, table_of};
 use crate::settings::PhaseSettings;
 
 /// A default that depends on model size: a power law between two sizes, constant beyond them.
@@ -96,7 +97,7 @@ impl Recipe {
         for phase in &mut self.phases {
             let start = start_of(phase, &self.run.base);
             let kind = phase.settings.kind();
-            let mut table = settings_table(&phase.settings);
+            let mut table = table_of(&phase.settings);
             let mut filled_in = Vec::new();
             for name in std::mem::take(&mut phase.left_out) {
                 let row = TABLE.iter().find(|row| row.name == name && row.applies(kind, start));
@@ -109,7 +110,8 @@ impl Recipe {
                 }
                 set_number(&mut table, name, value);
             }
-            phase.settings = PhaseSettings::from_table(kind, table);
+            phase.settings = PhaseSettings::deserialize(Value::Table(table))
+                .unwrap_or_else(|e| unreachable!("the table was made from such settings: {e}"));
             if !filled_in.is_empty() {
                 lines.push(format!(
                     "{}: {} (defaults for {} of {})",
@@ -157,7 +159,7 @@ pub(crate) fn resolved_names(kind: &str) -> impl Iterator<Item = &'static str> {
 /// Warnings for a phase's learning rates far above their defaults.
 pub(crate) fn lr_warnings(phase: &Phase, base: &str, config: &Config) -> Vec<String> {
     let start = start_of(phase, base);
-    let table = settings_table(&phase.settings);
+    let table = table_of(&phase.settings);
     let rates = TABLE.iter().filter(|row| row.is_lr() && row.applies(phase.settings.kind(), start));
     rates
         .filter(|row| !is_unused(&phase.settings, row.name))
@@ -337,7 +339,7 @@ mod tests {
     #[test]
     fn every_row_names_a_number() {
         for row in TABLE {
-            let table = settings_table(&PhaseSettings::default_of(row.kind).unwrap());
+            let table = table_of(&PhaseSettings::default_of(row.kind).unwrap());
             let mut other = table.clone();
             set_number(&mut other, row.name, 3.0);
             assert_ne!(table, other, "{}: {}", row.kind, row.name);

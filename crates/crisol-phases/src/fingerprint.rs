@@ -12,7 +12,7 @@ use toml::{Table, Value};
 use crate::PhaseError;
 use crate::behaviours;
 use crate::data::{DataFiles, DataSource};
-use crate::recipe::{Phase, Recipe, Split, settings_table, table_of};
+use crate::recipe::{Phase, Recipe, Split, table_of};
 use crate::run_folder::{phase_or_path, starting_folder};
 use crate::settings::PhaseSettings;
 
@@ -65,7 +65,7 @@ impl Fingerprint {
         let run = &recipe.run;
         let mut this = Fingerprint::default();
         let mut settings = BTreeMap::new();
-        flatten("", &settings_table(&phase.settings), &mut settings);
+        flatten("", &table_of(&phase.settings), &mut settings);
         for (key, value) in settings {
             match key.rsplit('.').next().unwrap_or_default() {
                 "data" | "heldout" => {
@@ -93,6 +93,7 @@ impl Fingerprint {
                 this.settings.insert(key, value.to_string());
             }
         }
+        // Unlike other strings, it has no quotes: saved states have it so.
         this.settings.insert("kind".into(), phase.settings.kind().into());
         match base {
             Some(folder) if phase.from.is_empty() => {

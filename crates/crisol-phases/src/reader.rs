@@ -65,32 +65,11 @@ impl Reader<'_> {
                 format!("there is no phase kind {kind:?}{hint} (kinds: {})", kinds.join(", ")),
             )
         })?;
-        let other_keys = ["kind", "name", "from"];
-        let ranges = ranges::of_kind(&kind);
-        let mut names = BTreeSet::new();
-        let settings = match default {
-            PhaseSettings::Pretrain(d) => {
-                PhaseSettings::Pretrain(self.overlay(&d, table, &other_keys, ranges, &mut names)?)
-            }
-            PhaseSettings::Sft(d) => {
-                PhaseSettings::Sft(self.overlay(&d, table, &other_keys, ranges, &mut names)?)
-            }
-            PhaseSettings::Reason(d) => {
-                PhaseSettings::Reason(self.overlay(&d, table, &other_keys, ranges, &mut names)?)
-            }
-            PhaseSettings::Reward(d) => {
-                PhaseSettings::Reward(self.overlay(&d, table, &other_keys, ranges, &mut names)?)
-            }
-            PhaseSettings::Ppo(d) => {
-                PhaseSettings::Ppo(self.overlay(&d, table, &other_keys, ranges, &mut names)?)
-            }
-            PhaseSettings::Dpo(d) => {
-                PhaseSettings::Dpo(self.overlay(&d, table, &other_keys, ranges, &mut names)?)
-            }
-        };
+        let (settings, given) =
+            self.overlay(&default, table, &["name", "from"], ranges::of_kind(&kind))?;
         Ok(Phase {
             left_out: defaults::resolved_names(&kind)
-                .filter(|name| !names.contains(*name))
+                .filter(|name| !given.contains(*name))
                 .collect(),
             name: name.map_or(kind, |(_, n)| n),
             from: from.map_or(previous.unwrap_or_default().to_owned(), |(_, f)| f),
@@ -98,7 +77,7 @@ impl Reader<'_> {
         })
     }
 
-    /// Overlays `given` on `default`, and adds the names of the given settings to `names`.
+    /// Overlays `given` on `default`. Returns the names of the given settings too.
     ///
     /// Keys must exist in the default; `other_keys` exist too, and are handled elsewhere. Values
     /// must have the default's type and be in their range.
@@ -108,16 +87,14 @@ impl Reader<'_> {
         given: DeTable<'_>,
         other_keys: &[&str],
         ranges: Ranges,
-        names: &mut BTreeSet<String>,
-    ) -> Result<T, RecipeError> {
+    ) -> Result<(T, BTreeSet<String>), RecipeError> {
         let start = given.iter().map(|(key, _)| key.span().start).min().unwrap_or(0);
         let mut table = table_of(default);
         let all_names = dotted_names(&table);
         let mut settings = Vec::new();
         self.merge(&mut table, given, "", other_keys, ranges, &all_names, &mut settings)?;
-        names.extend(settings.iter().map(|given| given.name.clone()));
         // Serde finds what the types of TOML cannot: unknown options, lists of something else.
-        T::deserialize(Value::Table(table)).map_err(|e| {
+        let overlaid = T::deserialize(Value::Table(table)).map_err(|e| {
             let fails_alone = |given: &&Given| {
                 let mut alone = table_of(default);
                 set_dotted(&mut alone, &given.name, given.value.clone());
@@ -129,7 +106,8 @@ impl Reader<'_> {
                 }
                 None => self.entry(start, e.message().to_owned()),
             }
-        })
+        })?;
+        Ok((overlaid, settings.into_iter().map(|given| given.name).collect()))
     }
 
     /// Merges `given` into `table` and appends each setting to `settings`. `prefix` is the dotted

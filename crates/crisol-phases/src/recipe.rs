@@ -12,7 +12,7 @@
 //!
 //! The settings themselves, with meaning and constant defaults, are in `settings.rs`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
 
@@ -187,10 +187,8 @@ impl Recipe {
             let (key, _) = model.get_ref().as_table()?.iter().next()?;
             Some((key.span().start, key.get_ref().to_string()))
         });
-        // All defaults of a run are constant, so the names of the given settings are not needed.
-        let mut given = BTreeSet::new();
         let default = RunSettings::default();
-        let run = reader.overlay(&default, run, &["phases"], ranges::RUN, &mut given)?;
+        let (run, _) = reader.overlay(&default, run, &["phases"], ranges::RUN)?;
         if !run.base.is_empty()
             && let Some((at, key)) = shape_setting
         {
@@ -277,11 +275,12 @@ impl Recipe {
         }
         out += &to_toml_string(&run);
         for phase in &self.phases {
+            let mut settings = table_of(&phase.settings);
             let mut table = Table::new();
-            table.insert("kind".into(), phase.settings.kind().into());
+            table.extend(settings.remove_entry("kind"));
             table.insert("name".into(), phase.name.clone().into());
             table.insert("from".into(), phase.from.clone().into());
-            table.extend(settings_table(&phase.settings));
+            table.extend(settings);
             for name in &phase.left_out {
                 remove_dotted(&mut table, name);
             }
@@ -351,18 +350,6 @@ fn check_answers(settings: &PhaseSettings) -> Result<(), String> {
         ));
     }
     Ok(())
-}
-
-/// A phase's settings as a TOML table.
-pub(crate) fn settings_table(settings: &PhaseSettings) -> Table {
-    match settings {
-        PhaseSettings::Pretrain(s) => table_of(s),
-        PhaseSettings::Sft(s) => table_of(s),
-        PhaseSettings::Reason(s) => table_of(s),
-        PhaseSettings::Reward(s) => table_of(s),
-        PhaseSettings::Ppo(s) => table_of(s),
-        PhaseSettings::Dpo(s) => table_of(s),
-    }
 }
 
 /// Settings as a TOML table.

@@ -18,7 +18,6 @@ use crisol_objectives::policy::{Normalisation, RatioLevel};
 use crisol_objectives::preference::PreferenceLoss;
 use crisol_text::{DatasetFiles, OverlongPolicy, ReadOptions, StringFormat, TextOptions};
 use crisol_train::Schedule;
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use toml::{Table, Value};
 
@@ -520,8 +519,9 @@ impl Default for DpoSettings {
     }
 }
 
-/// What a phase does.
-#[derive(Clone, Debug, PartialEq)]
+/// What a phase does. In a recipe, `kind` names the variant.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
 pub enum PhaseSettings {
     /// Next token on raw text.
     Pretrain(PretrainSettings),
@@ -598,22 +598,6 @@ impl PhaseSettings {
             "dpo" => PhaseSettings::Dpo(DpoSettings::default()),
             _ => return None,
         })
-    }
-
-    /// Settings of a kind from a table of all its settings.
-    pub(crate) fn from_table(kind: &str, table: Table) -> PhaseSettings {
-        fn read<T: DeserializeOwned>(table: Table) -> T {
-            let failed = |e| unreachable!("the table was made from such settings: {e}");
-            T::deserialize(Value::Table(table)).unwrap_or_else(failed)
-        }
-        match kind {
-            "pretrain" => PhaseSettings::Pretrain(read(table)),
-            "sft" => PhaseSettings::Sft(read(table)),
-            "reason" => PhaseSettings::Reason(read(table)),
-            "reward" => PhaseSettings::Reward(read(table)),
-            "ppo" => PhaseSettings::Ppo(read(table)),
-            _ => PhaseSettings::Dpo(read(table)),
-        }
     }
 
     /// The name of the kind in a recipe.

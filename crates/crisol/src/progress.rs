@@ -196,7 +196,7 @@ impl Observer for Progress {
         let before = before_updates.map_or(String::new(), |bytes| {
             format!(" ({} until a group of answers earns different rewards)", memory(bytes))
         });
-        self.line(&format!("  memory: at most about {}{before}", memory(bytes)));
+        self.line(&format!("  memory: about {}{before}", memory(bytes)));
     }
 
     fn saved(&mut self, saves: &SaveStats) {

@@ -270,9 +270,9 @@ fn forecast_line(phases: &[PhaseForecast]) -> String {
     let most = memory(phases.iter().map(|phase| phase.memory).fold(0.0, f64::max));
     let flops = operations(phases.iter().map(PhaseForecast::flops).sum());
     let memory = if phases.len() > 1 {
-        format!("at most {most} of memory (the largest phase alone)")
+        format!("about {most} of memory for the largest phase, if it ran alone")
     } else {
-        format!("at most {most} of memory")
+        format!("about {most} of memory")
     };
     let Some(seconds) = phases.iter().map(PhaseForecast::seconds).sum::<Option<f64>>() else {
         return format!(
