@@ -1,32 +1,38 @@
-//! GEMM on the CPU: `C = factor · A · B` or `C += factor · A · B`, with `B` packed.
+//! GEMM on the CPU: `C = factor · A · B` or `C += factor · A · B`, with `B` packed ahead of time
+//! ([`super::packed`]).
 //!
-//! The loops are those of BLIS (Van Zee & van de Geijn 2015), with `B` packed ahead of time
-//! ([`super::packed`]). Names in brackets are the constants and parameters below.
+//! The loops are those of BLIS (Van Zee & van de Geijn 2015) with the roles of `A` and `B`
+//! exchanged: a block of `B` (kc × nc) stays in L2, and mr rows of `A` (mr × kc) stay in L1 while
+//! the panels of that block pass.
 //!
 //! ```text
 //!             k                     n                            n
-//!        ┌────[KC]────┐      ┌──┬──┬──┬──┬──┐              ┌──┬──┬──┬──┬──┐
-//!        │            │   [KC]  │  │  │  │  │              │  │  │  │  │  │
-//!   [MC] ├────────────┤  ×   │NR│NR│  │  │  │   =     [MR] ├──┼──┤  │  │  │
-//!        │  MR rows   │      │  │  │  │  │  │              │  │▓▓│  │  │  │ ← one MR × NR tile
+//!        ┌─────kc─────┐      ┌──┬──┬──┬──┬──┐              ┌──┬──┬──┬──┬──┐
+//!        │            │    kc│  │  │  │  │  │              │  │  │  │  │  │
+//!      mc├────────────┤  ×   │nr│nr│  │  │  │   =        mr├──┼──┤  │  │  │
+//!        │  mr rows   │      │  │  │  │  │  │              │  │▓▓│  │  │  │ ← one mr × nr tile
 //!        ├────────────┤      │  │  │  │  │  │              ├──┼──┤  │  │  │   in registers
 //!        │            │      │  │  │  │  │  │              │  │  │  │  │  │
 //!        └────────────┘      └──┴──┴──┴──┴──┘              └──┴──┴──┴──┴──┘
 //!           A (m × k)           B (k × n)                     C (m × n)
-//!        rows in place,       panels of NR columns,
-//!        or packed MR wide    KC × NR of one in L1,
-//!                             KC × part of all in L2
+//!        in place or packed     packed in panels              row-major
 //!
-//!   for depth in k by KC                 Gemm::run
-//!     for block in m by MC               Gemm::run         (packs A if it is column-major)
-//!       for part in n by L2_FLOATS / KC  Gemm::row_block   (panels that stay in L2)
-//!         for row in block by MR         Gemm::row_block   (prefetches the next MR rows of A)
-//!           for panel in part by NR      Gemm::row_block
-//!             for l in depth             MicroKernel::run  C tile += A[rows, l] ⊗ B[l, panel]
+//!   for k_block in k by kc          Gemm::run
+//!     for m_block in m by mc        Gemm::run              packs A where it pays
+//!       for n_block in n by nc      Gemm::multiply_block   block of B in L2
+//!  ┌      for i in m_block by mr    Gemm::multiply_block   rows of A in L1, prefetches the next mr
+//!  │        for j in n_block by nr  Gemm::multiply_block   one panel of B
+//!  │          for l in k_block      MicroKernel::run       tile of C += A[i.., l] ⊗ B[l, j..]
+//!  └ macro-kernel
 //! ```
 //!
-//! With 16 registers of 8 floats (AVX2), `MR × NR` is 6 × 16: two loads and six broadcasts feed
-//! twelve fused multiply-adds. With 32 registers (AVX-512, NEON), `MR` is 12.
+//! | size | value |
+//! |---|---|
+//! | mr | 6 with 16 vector registers (AVX2), 12 with 32 (AVX-512, NEON) |
+//! | nr | two vectors: 16 floats with AVX2, 32 with AVX-512, 8 with NEON |
+//! | kc | at most [`KC`] |
+//! | nc | [`L2_FLOATS`] / kc, in whole panels |
+//! | mc | [`MC`] if `A` is packed, else m |
 //!
 //! Each element is summed over `l` in ascending order, whatever tile or task it falls into. The
 //! number of threads changes no bit. The plain twin is `gemm` in [`reference`](super::reference).
@@ -40,22 +46,34 @@ use super::mat::{Mat, MatMut};
 use super::math::fma;
 use super::packed::{MAX_NR, PackedOperand, packed_len, panel_width};
 
-/// Longest block of the inner dimension: `KC × NR` of a panel fill most of the L1 cache.
+/// Largest kc. With AVX2, a panel of `B` (24 KiB) and mr rows of `A` (9 KiB) then fill a 32 KiB L1.
 const KC: usize = 384;
-/// Floats of `B` that are reused while rows of `A` pass: half of an L2 cache.
+/// Floats of the block of `B` that stays in L2 while rows of `A` pass: half of an L2 cache.
 const L2_FLOATS: usize = 64 * 1024;
-/// Rows of a column-major `A` that are packed at once: whole cache lines and whole tiles.
+/// mc of a packed `A`: three cache lines of each column, and whole tiles for both mr.
 const MC: usize = 48;
-/// A multiple of `MR` on every processor.
-const MR_MULTIPLE: usize = 12;
-/// An `A` of at most this many floats stays in the L1 cache in either order, so it is not packed.
+/// Least common multiple of every mr (6 and 12): a cut here splits no tile on any processor.
+const MR_LCM: usize = 12;
+/// An `A` that spans at most this many floats, half of an L1 cache, stays there and is not packed.
 const L1_FLOATS: usize = 4 * 1024;
-/// Most columns of a column-major `A` that are read in place.
+/// Largest k at which a column-major `A` may be read in place: the number of sets of an L1 cache.
+///
+/// A tile reads a cache line of each column, and the rows below read the same lines again. They are
+/// still in L1 if every column falls into a set of its own. Line `x` falls into set `x mod 64`:
+///
+/// ```text
+///   column stride    sets of columns 0, 1, 2, …
+///   64 lines         0, 0, 0, 0, …     one set of 8 or 12 lines: columns evict each other
+///   65 lines         0, 1, 2, 3, …     64 sets for 64 columns, as with every odd stride
+/// ```
+///
+/// With more columns or an even stride, `A` is packed, unless all of it fits ([`L1_FLOATS`]).
 const MAX_COLUMNS_IN_PLACE: usize = 64;
 /// Floats in a cache line.
 const CACHE_LINE: usize = 16;
-/// Unrolling of the inner loop with `MR = 6`, where its end test would cost issue slots. `MR = 12`
-/// hides the test; unrolled, the compiler spills accumulators to the stack.
+/// Steps over `l` per test for the end of the loop, for mr = 6: a test at every step would take
+/// issue slots from the multiply-adds. The longer steps of mr = 12 hide the test, and unrolling
+/// them makes the compiler spill accumulators to the stack.
 const UNROLL: usize = 4;
 /// Multiply-adds below which a second thread does not pay: about ten microseconds.
 const MIN_PARALLEL_MACS: usize = if cfg!(miri) { 1 << 10 } else { 1 << 20 };
@@ -71,10 +89,11 @@ pub(crate) fn parallel_gemm(
     b: PackedOperand<'_>,
 ) {
     let (rows, cols) = (dst.row_count(), dst.col_count());
-    let first = tasks.div_ceil(2);
-    let (length, step) = if rows == 1 { (cols, panel_width()) } else { (rows, MR_MULTIPLE) };
-    // Round to the nearest tile: rounding up 512 rows for two tasks would cost an eighth.
-    let middle = (length * first / tasks + step / 2) / step * step;
+    let first_tasks = tasks.div_ceil(2);
+    let (length, unit) = if rows == 1 { (cols, panel_width()) } else { (rows, MR_LCM) };
+    // Cut at the nearest multiple of `unit`: 30 rows become 12 + 18. Rounded up, they would become
+    // 24 + 6, and the second task would wait for the first.
+    let middle = (length * first_tasks / tasks + unit / 2) / unit * unit;
     if tasks == 1
         || rows * cols * a.col_count() < MIN_PARALLEL_MACS
         || middle == 0
@@ -88,8 +107,8 @@ pub(crate) fn parallel_gemm(
         (dst.split_rows(middle), (a.rows(0..middle), a.rows(middle..rows)), (b, b))
     };
     rayon::join(
-        || parallel_gemm(first, dst, accumulate, factor, a, b),
-        || parallel_gemm(tasks - first, other_dst, accumulate, factor, other_a, other_b),
+        || parallel_gemm(first_tasks, dst, accumulate, factor, a, b),
+        || parallel_gemm(tasks - first_tasks, other_dst, accumulate, factor, other_a, other_b),
     );
 }
 
@@ -127,7 +146,7 @@ impl pulp::WithSimd for Gemm<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        // MR × 2 accumulators, one broadcast and two loads must fit into the registers.
+        // Accumulators, a row of the panel and a broadcast: 24 + 2 + 1 or 12 + 2 + 1 registers.
         if S::REGISTER_COUNT >= 32 { self.run::<S, 12>(simd) } else { self.run::<S, 6>(simd) }
     }
 }
@@ -135,151 +154,158 @@ impl pulp::WithSimd for Gemm<'_> {
 impl Gemm<'_> {
     #[inline(always)]
     fn run<S: Simd, const MR: usize>(mut self, simd: S) {
-        let (rows, inner) = (self.a.row_count(), self.a.col_count());
-        if inner == 0 {
+        let (m, k) = (self.a.row_count(), self.a.col_count());
+        if k == 0 {
             if !self.accumulate {
-                (0..rows).for_each(|row| self.dst.row_mut(row, 0..self.b.col_count()).fill(0.0));
+                (0..m).for_each(|row| self.dst.row_mut(row, 0..self.b.col_count()).fill(0.0));
             }
             return;
         }
-        // Blocks of equal length, so that none is short.
-        let kc = inner.div_ceil(inner.div_ceil(KC));
-        let k_blocks = (0..inner).step_by(kc).map(|start| start..(start + kc).min(inner));
+        // Equal blocks (400 = 200 + 200, not 384 + 16): each reads and writes all of `C`.
+        let kc = k.div_ceil(k.div_ceil(KC));
+        let k_blocks = (0..k).step_by(kc).map(|start| start..(start + kc).min(k));
         let (row_stride, col_stride) = self.a.strides();
-        // An odd distance in cache lines spreads the columns over the sets of the L1 cache.
-        let in_place = inner <= MAX_COLUMNS_IN_PLACE && col_stride / CACHE_LINE % 2 == 1;
-        if col_stride == 1 || in_place || self.a.tile(0, rows, 0..inner).len() <= L1_FLOATS {
-            for depth in k_blocks {
-                let left = LeftPanel {
-                    data: self.a.tile(0, rows, depth.clone()),
+        let distinct_sets = k <= MAX_COLUMNS_IN_PLACE && col_stride / CACHE_LINE % 2 == 1;
+        if col_stride == 1 || distinct_sets || self.a.tile(0, m, 0..k).len() <= L1_FLOATS {
+            for k_block in k_blocks {
+                let a_block = ABlock {
+                    data: self.a.tile(0, m, k_block.clone()),
                     row_stride,
                     col_stride,
                     tile_stride: MR * row_stride,
                 };
-                self.row_block::<S, MR>(simd, left, 0..rows, depth);
+                self.multiply_block::<S, MR>(simd, a_block, 0..m, k_block);
             }
         } else {
             // 72 KiB of a thread's stack, which has at least 2 MiB.
             #[allow(clippy::large_stack_arrays)]
             let mut scratch = [0.0; MC * KC];
-            for depth in k_blocks {
-                for top in (0..rows).step_by(MC) {
-                    let block = top..(top + MC).min(rows);
-                    let left = self.pack_left::<MR>(block.clone(), depth.clone(), &mut scratch);
-                    self.row_block::<S, MR>(simd, left, block, depth.clone());
+            for k_block in k_blocks {
+                for top in (0..m).step_by(MC) {
+                    let m_block = top..(top + MC).min(m);
+                    let a_block = self.pack_a::<MR>(m_block.clone(), k_block.clone(), &mut scratch);
+                    self.multiply_block::<S, MR>(simd, a_block, m_block, k_block.clone());
                 }
             }
         }
     }
 
-    /// Packs rows of a column-major `A`, `MR` rows wide: a tile then reads one stream. In place its
-    /// columns are at least a cache line apart, often in the same few cache sets.
+    /// Packs a block of a column-major `A`: the micro-kernel then reads its mr rows as one stream,
+    /// free of the set conflicts that [`MAX_COLUMNS_IN_PLACE`] describes.
+    ///
+    /// ```text
+    ///   mr = 6    ┌──────────── tile_stride = mr · kc ───────────┐
+    ///   scratch:  │ rows 0…5, l=0 │ rows 0…5, l=1 │ … │ … l=kc-1 │ rows 6…11, l=0 │ …
+    ///             └col_stride = mr┘
+    /// ```
     #[inline(always)]
-    fn pack_left<'r, const MR: usize>(
+    fn pack_a<'r, const MR: usize>(
         &self,
-        block: Range<usize>,
-        depth: Range<usize>,
+        m_block: Range<usize>,
+        k_block: Range<usize>,
         scratch: &'r mut [f32],
-    ) -> LeftPanel<'r> {
+    ) -> ABlock<'r> {
         let (row_stride, col_stride) = self.a.strides();
         assert_eq!(row_stride, 1, "`A` is neither row-major nor column-major");
-        let columns = self.a.tile(block.start, block.len(), depth.clone());
-        let tile_stride = MR * depth.len();
-        for l in 0..depth.len() {
-            let column = &columns[l * col_stride..][..block.len()];
+        let columns = self.a.tile(m_block.start, m_block.len(), k_block.clone());
+        let tile_stride = MR * k_block.len();
+        for l in 0..k_block.len() {
+            let column = &columns[l * col_stride..][..m_block.len()];
             let (tiles, rest) = column.as_chunks::<MR>();
             for (tile, numbers) in tiles.iter().enumerate() {
                 scratch[tile * tile_stride + l * MR..][..MR].copy_from_slice(numbers);
             }
+            // The last tile may have fewer rows. What lies beyond them is never read.
             if !rest.is_empty() {
                 scratch[tiles.len() * tile_stride + l * MR..][..rest.len()].copy_from_slice(rest);
             }
         }
-        LeftPanel { data: scratch, row_stride: 1, col_stride: MR, tile_stride }
+        ABlock { data: scratch, row_stride: 1, col_stride: MR, tile_stride }
     }
 
-    /// Computes the rows `block` of `C` over the inner range `depth`; `left` starts at the first
-    /// row.
+    /// `C[m_block, ..] += factor · A[m_block, k_block] · B[k_block, ..]`: the macro-kernel on each
+    /// block of nc columns. The first `k_block` overwrites `C` unless `accumulate`.
     #[inline(always)]
-    fn row_block<S: Simd, const MR: usize>(
+    fn multiply_block<S: Simd, const MR: usize>(
         &mut self,
         simd: S,
-        left: LeftPanel<'_>,
-        block: Range<usize>,
-        depth: Range<usize>,
+        a_block: ABlock<'_>,
+        m_block: Range<usize>,
+        k_block: Range<usize>,
     ) {
-        let cols = self.b.col_count();
+        let n = self.b.col_count();
         let nr = 2 * S::F32_LANES;
-        let part = (L2_FLOATS / depth.len() / nr).max(1) * nr;
-        for start in (0..cols).step_by(part) {
-            let part = start..(start + part).min(cols);
-            let mut row = 0;
-            while row < block.len() {
-                let rows = match block.len() - row {
+        let nc = (L2_FLOATS / k_block.len() / nr).max(1) * nr;
+        for start in (0..n).step_by(nc) {
+            let n_block = start..(start + nc).min(n);
+            let mut i = 0;
+            while i < m_block.len() {
+                // Fewer than mr rows at the end: tiles of 4, 2 and 1 rows.
+                let tile_rows = match m_block.len() - i {
                     rest if rest >= MR => MR,
                     4.. => 4,
                     2.. => 2,
                     _ => 1,
                 };
-                // Prefetch the next tile's rows of `A`, a few with every panel.
-                let fetched = if left.col_stride == 1 { row + rows + MR } else { 0 };
-                let mut fetched = row + rows..fetched.min(block.len());
-                let rows_per_panel = MR.div_ceil(part.len().div_ceil(nr));
-                let at = &left.data[left.offset::<MR>(row)..];
-                for first in part.clone().step_by(nr) {
-                    for row in fetched.by_ref().take(rows_per_panel) {
-                        let next = &left.data[left.offset::<MR>(row)..];
-                        for line in next[..depth.len().min(next.len())].chunks(CACHE_LINE) {
+                // Rows of the next tile if `A` is row-major, prefetched a few before each panel.
+                let next_end = if a_block.col_stride == 1 { i + tile_rows + MR } else { 0 };
+                let mut next_rows = i + tile_rows..next_end.min(m_block.len());
+                let rows_per_panel = MR.div_ceil(n_block.len().div_ceil(nr));
+                let a = &a_block.data[a_block.offset::<MR>(i)..];
+                for j in n_block.clone().step_by(nr) {
+                    for next_row in next_rows.by_ref().take(rows_per_panel) {
+                        let next = &a_block.data[a_block.offset::<MR>(next_row)..];
+                        for line in next[..k_block.len().min(next.len())].chunks(CACHE_LINE) {
                             prefetch(&line[0]);
                         }
                     }
-                    let columns = first..(first + nr).min(cols);
+                    let columns = j..(j + nr).min(n);
                     let kernel = MicroKernel {
-                        left: at,
-                        row_stride: left.row_stride,
-                        col_stride: left.col_stride,
-                        panel: self.b.panel(first, depth.clone(), nr),
-                        accumulate: self.accumulate || depth.start > 0,
+                        a,
+                        row_stride: a_block.row_stride,
+                        col_stride: a_block.col_stride,
+                        panel: self.b.panel(j, k_block.clone(), nr),
+                        accumulate: self.accumulate || k_block.start > 0,
                         factor: self.factor,
                     };
-                    let row = block.start + row;
-                    if rows == MR {
-                        kernel.run::<S, MR>(simd, &mut self.dst, row, columns);
+                    let top = m_block.start + i;
+                    if tile_rows == MR {
+                        kernel.run::<S, MR>(simd, &mut self.dst, top, columns);
                     } else {
-                        match rows {
-                            4 => kernel.run::<S, 4>(simd, &mut self.dst, row, columns),
-                            2 => kernel.run::<S, 2>(simd, &mut self.dst, row, columns),
-                            _ => kernel.run::<S, 1>(simd, &mut self.dst, row, columns),
+                        match tile_rows {
+                            4 => kernel.run::<S, 4>(simd, &mut self.dst, top, columns),
+                            2 => kernel.run::<S, 2>(simd, &mut self.dst, top, columns),
+                            _ => kernel.run::<S, 1>(simd, &mut self.dst, top, columns),
                         }
                     }
                 }
-                row += rows;
+                i += tile_rows;
             }
         }
     }
 }
 
-/// Rows of `A` over one block of the inner dimension, in place or packed.
+/// A block of `A`, in place or packed.
 #[derive(Clone, Copy)]
-struct LeftPanel<'a> {
+struct ABlock<'a> {
     data: &'a [f32],
     row_stride: usize,
     col_stride: usize,
-    /// Distance of tiles of `MR` rows.
+    /// Floats from the first row of a tile to that of the next.
     tile_stride: usize,
 }
 
-impl LeftPanel<'_> {
-    /// Index of a row's first element.
+impl ABlock<'_> {
+    /// Index of the first element of row `i` of the block.
     #[inline(always)]
-    fn offset<const MR: usize>(&self, row: usize) -> usize {
-        row / MR * self.tile_stride + row % MR * self.row_stride
+    fn offset<const MR: usize>(&self, i: usize) -> usize {
+        i / MR * self.tile_stride + i % MR * self.row_stride
     }
 }
 
 /// The micro-kernel: one tile of `C` in registers, from `MR` rows of `A` and one panel of `B`.
 struct MicroKernel<'a> {
-    left: &'a [f32],
+    a: &'a [f32],
     row_stride: usize,
     col_stride: usize,
     panel: &'a [f32],
@@ -288,45 +314,47 @@ struct MicroKernel<'a> {
 }
 
 impl MicroKernel<'_> {
-    /// Computes rows `top..top + MR` of `columns`, of which there are at most `NR`.
+    /// Computes rows `top..top + MR` of `columns`: nr of them, or fewer in the last panel.
     #[inline(always)]
     fn run<S: Simd, const MR: usize>(
         self,
         simd: S,
-        out: &mut MatMut<'_>,
+        dst: &mut MatMut<'_>,
         top: usize,
         columns: Range<usize>,
     ) {
-        let MicroKernel { left, row_stride, col_stride, panel, accumulate, factor } = self;
-        let (pairs, _) = S::as_simd_f32s(panel);
-        let depth = pairs.len() / 2;
+        let MicroKernel { a, row_stride, col_stride, panel, accumulate, factor } = self;
+        let (panel, _) = S::as_simd_f32s(panel);
+        let kc = panel.len() / 2;
         assert!(
-            (MR - 1) * row_stride + (depth - 1) * col_stride < left.len(),
+            (MR - 1) * row_stride + (kc - 1) * col_stride < a.len(),
             "rows of the tile within `A`"
         );
+        // The loop over `l` hides the latency: `C` is needed only after it.
         for i in 0..MR {
-            prefetch(&out.row_mut(top + i, columns.clone())[0]);
+            prefetch(&dst.row_mut(top + i, columns.clone())[0]);
         }
         let mut sums = [[simd.splat_f32s(0.0); 2]; MR];
+        // Two instances of the loop, each with one stride as the constant 1.
         if col_stride == 1 {
             // SAFETY: asserted above.
             #[allow(unsafe_code)]
             unsafe {
-                multiply_panels::<S, MR>(simd, left, |i, l| i * row_stride + l, pairs, &mut sums);
+                multiply_panel::<S, MR>(simd, a, |i, l| i * row_stride + l, panel, &mut sums);
             }
         } else {
             assert_eq!(row_stride, 1, "`A` is neither row-major nor column-major");
             // SAFETY: asserted above.
             #[allow(unsafe_code)]
             unsafe {
-                multiply_panels::<S, MR>(simd, left, |i, l| i + l * col_stride, pairs, &mut sums);
+                multiply_panel::<S, MR>(simd, a, |i, l| i + l * col_stride, panel, &mut sums);
             }
         }
         if columns.len() == 2 * S::F32_LANES {
             let factor = simd.splat_f32s(factor);
-            for (i, sums) in sums.into_iter().enumerate() {
-                let (line, _) = S::as_mut_simd_f32s(out.row_mut(top + i, columns.clone()));
-                for (out, sum) in line.iter_mut().zip(sums) {
+            for (i, row_sums) in sums.into_iter().enumerate() {
+                let (row, _) = S::as_mut_simd_f32s(dst.row_mut(top + i, columns.clone()));
+                for (out, sum) in row.iter_mut().zip(row_sums) {
                     *out = if accumulate {
                         simd.mul_add_e_f32s(factor, sum, *out)
                     } else {
@@ -335,11 +363,12 @@ impl MicroKernel<'_> {
                 }
             }
         } else {
-            // Through the stack: masked stores take dozens of cycles on AMD processors.
-            for (i, sums) in sums.into_iter().enumerate() {
-                let mut line = [0.0; MAX_NR];
-                S::as_mut_simd_f32s(&mut line).0[..2].copy_from_slice(&sums);
-                for (out, sum) in out.row_mut(top + i, columns.clone()).iter_mut().zip(line) {
+            // Fewer than nr columns go through a buffer on the stack: masked stores take dozens of
+            // cycles on AMD processors.
+            for (i, row_sums) in sums.into_iter().enumerate() {
+                let mut buffer = [0.0; MAX_NR];
+                S::as_mut_simd_f32s(&mut buffer).0[..2].copy_from_slice(&row_sums);
+                for (out, sum) in dst.row_mut(top + i, columns.clone()).iter_mut().zip(buffer) {
                     *out = if accumulate { fma::<S>(factor, sum, *out) } else { factor * sum };
                 }
             }
@@ -347,56 +376,69 @@ impl MicroKernel<'_> {
     }
 }
 
-/// `sums[row] += left[at(row, l)] · pairs[l]` for every `l` in ascending order.
+/// `sums[i] += a[at(i, l)] · panel[l]` for every `l` in ascending order. A row of `panel` is two
+/// vectors.
 ///
 /// # Safety
-/// `at(row, l)` must be an index of `left` for `row < MR` and `l < pairs.len() / 2`.
+/// `at(i, l)` must be an index of `a` for `i < MR` and `l < panel.len() / 2`.
 #[allow(unsafe_code)]
 #[inline(always)]
-unsafe fn multiply_panels<S: Simd, const MR: usize>(
+unsafe fn multiply_panel<S: Simd, const MR: usize>(
     simd: S,
-    left: &[f32],
+    a: &[f32],
     at: impl Fn(usize, usize) -> usize,
-    pairs: &[S::f32s],
+    panel: &[S::f32s],
     sums: &mut [[S::f32s; 2]; MR],
 ) {
-    let (whole, rest) = if S::REGISTER_COUNT >= 32 {
-        (&[][..], pairs)
+    let (unrolled, rest) = if S::REGISTER_COUNT >= 32 {
+        (&[][..], panel)
     } else {
-        pairs.as_chunks::<{ 2 * UNROLL }>()
+        panel.as_chunks::<{ 2 * UNROLL }>()
     };
-    for (block, pairs) in whole.iter().enumerate() {
-        for (l, pair) in pairs.chunks_exact(2).enumerate() {
-            let l = block * UNROLL + l;
+    for (group, panel_rows) in unrolled.iter().enumerate() {
+        for (l, panel_row) in panel_rows.chunks_exact(2).enumerate() {
+            let l = group * UNROLL + l;
             // SAFETY: guaranteed by the caller.
-            unsafe { rank_one_update::<S, MR>(simd, left, |i| at(i, l), pair, sums) };
+            unsafe { rank_one_update::<S, MR>(simd, a, |i| at(i, l), panel_row, sums) };
         }
     }
-    for (l, pair) in rest.chunks_exact(2).enumerate() {
-        let l = whole.len() * UNROLL + l;
+    for (l, panel_row) in rest.chunks_exact(2).enumerate() {
+        let l = unrolled.len() * UNROLL + l;
         // SAFETY: guaranteed by the caller.
-        unsafe { rank_one_update::<S, MR>(simd, left, |i| at(i, l), pair, sums) };
+        unsafe { rank_one_update::<S, MR>(simd, a, |i| at(i, l), panel_row, sums) };
     }
 }
 
-/// One step of [`multiply_panels`]: the outer product of a column of `A` and a row of the panel.
+/// One step of [`multiply_panel`]: the outer product of a column of `A` and a row of the panel.
+///
+/// With AVX2 (8 SIMD lanes, mr = 6), 2 loads and 6 broadcasts feed 12 fused multiply-adds:
+///
+/// ```text
+///                        panel_row[0]   panel_row[1]
+///   lane                 0  …  7        0  …  7
+///                        b0 …  b7       b8 … b15         row l of the panel
+///   A[0, l] broadcast  × sums[0][0]     sums[0][1]   ┐
+///   A[1, l] broadcast  × sums[1][0]     sums[1][1]   │   sums[i][v] += A[i, l] · panel_row[v]
+///          ⋮                 ⋮              ⋮        │
+///   A[5, l] broadcast  × sums[5][0]     sums[5][1]   ┘
+/// ```
 ///
 /// # Safety
-/// `at(row)` must be an index of `left` for `row < MR`.
+/// `at(i)` must be an index of `a` for `i < MR`.
 #[allow(unsafe_code)]
 #[inline(always)]
 unsafe fn rank_one_update<S: Simd, const MR: usize>(
     simd: S,
-    left: &[f32],
+    a: &[f32],
     at: impl Fn(usize) -> usize,
-    pair: &[S::f32s],
+    panel_row: &[S::f32s],
     sums: &mut [[S::f32s; 2]; MR],
 ) {
-    for (i, sums) in sums.iter_mut().enumerate() {
+    for (i, row_sums) in sums.iter_mut().enumerate() {
         // SAFETY: guaranteed by the caller.
-        let x = simd.splat_f32s(unsafe { *left.get_unchecked(at(i)) });
-        sums[0] = simd.mul_add_e_f32s(x, pair[0], sums[0]);
-        sums[1] = simd.mul_add_e_f32s(x, pair[1], sums[1]);
+        let x = simd.splat_f32s(unsafe { *a.get_unchecked(at(i)) });
+        row_sums[0] = simd.mul_add_e_f32s(x, panel_row[0], row_sums[0]);
+        row_sums[1] = simd.mul_add_e_f32s(x, panel_row[1], row_sums[1]);
     }
 }
 

@@ -1,15 +1,16 @@
 //! Packed operands: the layout in which [`super::gemm`] reads its right operand `B`.
 //!
-//! `B` `[k, n]` is cut into panels of `NR` columns, two vector registers wide. Each panel is stored
-//! row after row, so the micro-kernel reads it as one stream. The last panel is padded with zeros.
+//! `B` `[k, n]` is cut into panels of nr columns, two vectors wide (micro-panels in BLIS). A panel
+//! is stored row after row, so the micro-kernel reads it as one stream. The last panel is padded
+//! with zeros.
 //!
 //! ```text
-//!          n = 40, NR = 16                      memory
-//!        ┌ panel 0 ┬ panel 1 ┬ 2  ┐
-//!   row 0│ b0 … b15│         │  00│    panel 0: row 0 (16), row 1 (16), … row k-1
-//!   row 1│         │         │  00│    panel 1: row 0 (16), …
-//!    ⋮   │         │         │  00│    panel 2: row 0 (8 and 8 zeros), …
-//!        └─────────┴─────────┴────┘
+//!            B: n = 40, nr = 16                    memory
+//!          ┌─ panel 0 ─┬─ panel 1 ─┬─ panel 2 ─┐
+//!   row 0  │  b0 … b15 │ b16 … b31 │ b32…b39 0 │   panel 0: row 0, row 1, …, of 16 floats
+//!   row 1  │           │           │         0 │   panel 1: row 0, row 1, …
+//!     ⋮    │           │           │         0 │   panel 2: …, of 8 floats and 8 zeros
+//!          └───────────┴───────────┴───────────┘
 //! ```
 
 use std::ops::Range;
@@ -19,12 +20,13 @@ use pulp::Simd;
 use super::mat::Mat;
 use crate::workspace::{Buffer, Pool};
 
-/// Columns of the widest panel (`NR` with AVX-512).
+/// Largest nr: that of AVX-512.
 pub(super) const MAX_NR: usize = 32;
-/// Scalars below which packing on a second thread costs more than it saves.
+/// Scalars below which a second thread does not pay: a sixteenth of the GEMM's `MIN_PARALLEL_MACS`,
+/// as moving a scalar through memory counts as 16 multiply-adds.
 const MIN_PARALLEL_SCALARS: usize = if cfg!(miri) { 1 << 6 } else { 1 << 16 };
 
-/// `NR`: columns of a panel, two vector registers: 32 with AVX-512, 16 with AVX2, 8 with NEON.
+/// nr, the columns of a panel: 32 with AVX-512, 16 with AVX2, 8 with NEON.
 pub(crate) fn panel_width() -> usize {
     struct Width;
     impl pulp::WithSimd for Width {
@@ -37,7 +39,7 @@ pub(crate) fn panel_width() -> usize {
     pulp::Arch::new().dispatch(Width)
 }
 
-/// Scalars that a matrix takes when packed.
+/// Length of a packed `rows × cols` matrix, with padding.
 pub(crate) fn packed_len(rows: usize, cols: usize) -> usize {
     rows * cols.next_multiple_of(panel_width())
 }
@@ -69,33 +71,34 @@ impl pulp::WithSimd for Pack<'_> {
         if col_stride == 1 {
             let all = mat.tile(0, rows, 0..cols);
             for row in 0..rows {
-                let line = &all[row * row_stride..][..cols];
-                for (panel, numbers) in line.chunks(nr).enumerate() {
-                    let slots = &mut panels[(panel * rows + row) * nr..][..nr];
-                    if let ([first, second], _) = S::as_simd_f32s(numbers) {
-                        S::as_mut_simd_f32s(slots).0.copy_from_slice(&[*first, *second]);
+                let numbers = &all[row * row_stride..][..cols];
+                for (panel, from) in numbers.chunks(nr).enumerate() {
+                    let to = &mut panels[(panel * rows + row) * nr..][..nr];
+                    if let ([first, second], _) = S::as_simd_f32s(from) {
+                        S::as_mut_simd_f32s(to).0.copy_from_slice(&[*first, *second]);
                     } else {
-                        slots[..numbers.len()].copy_from_slice(numbers);
-                        slots[numbers.len()..].fill(0.0);
+                        // The last panel, padded.
+                        to[..from.len()].copy_from_slice(from);
+                        to[from.len()..].fill(0.0);
                     }
                 }
             }
         } else {
             assert_eq!(row_stride, 1, "the operand is neither row-major nor column-major");
-            // The transpose of a row-major matrix: its rows become columns.
-            let lines = mat.t().tile(0, cols, 0..rows);
-            for (panel, first) in panels.chunks_exact_mut(rows * nr).zip((0..cols).step_by(nr)) {
-                let used = nr.min(cols - first);
+            // Column-major, but panels are row-major: transpose block by block.
+            let all = mat.t().tile(0, cols, 0..rows);
+            for (panel, j) in panels.chunks_exact_mut(rows * nr).zip((0..cols).step_by(nr)) {
+                let used = nr.min(cols - j);
                 if used < nr {
                     panel.fill(0.0);
                 }
-                let lines = &lines[first * col_stride..];
-                for column in (0..used).step_by(BLOCK) {
-                    let columns = BLOCK.min(used - column);
+                let columns = &all[j * col_stride..];
+                for col in (0..used).step_by(BLOCK) {
+                    let block_cols = BLOCK.min(used - col);
                     for row in (0..rows).step_by(BLOCK) {
                         let (from, to) =
-                            (&lines[column * col_stride + row..], &mut panel[row * nr + column..]);
-                        transpose(from, col_stride, to, nr, columns, BLOCK.min(rows - row));
+                            (&columns[col * col_stride + row..], &mut panel[row * nr + col..]);
+                        transpose(from, col_stride, to, nr, block_cols, BLOCK.min(rows - row));
                     }
                 }
             }
@@ -106,12 +109,12 @@ impl pulp::WithSimd for Pack<'_> {
 /// Rows and columns of a block that is transposed in registers.
 const BLOCK: usize = 8;
 
-/// Transposes a block: `lines` rows of `len` scalars at `from`, `stride` apart, become columns of
-/// rows at `to` that are `nr` apart. At most [`BLOCK`] of each.
+/// Copies a block of at most [`BLOCK`] rows and columns: column-major at `from`, with `stride` from
+/// column to column; row-major at `to`, with `nr` from row to row.
 #[inline(always)]
-fn transpose(from: &[f32], stride: usize, to: &mut [f32], nr: usize, lines: usize, len: usize) {
+fn transpose(from: &[f32], stride: usize, to: &mut [f32], nr: usize, cols: usize, rows: usize) {
     #[cfg(target_arch = "x86_64")]
-    if lines == BLOCK && len == BLOCK && std::arch::is_x86_feature_detected!("avx") {
+    if cols == BLOCK && rows == BLOCK && std::arch::is_x86_feature_detected!("avx") {
         assert!(
             7 * stride + BLOCK <= from.len() && 7 * nr + BLOCK <= to.len(),
             "blocks within both slices"
@@ -123,19 +126,26 @@ fn transpose(from: &[f32], stride: usize, to: &mut [f32], nr: usize, lines: usiz
         }
         return;
     }
-    for line in 0..lines {
-        for i in 0..len {
-            to[i * nr + line] = from[line * stride + i];
+    for col in 0..cols {
+        for row in 0..rows {
+            to[row * nr + col] = from[col * stride + row];
         }
     }
 }
 
-/// [`transpose`] of an 8 × 8 block: interleave pairs, then pairs of pairs, then exchange halves of
-/// registers.
+/// [`transpose`] of an 8 × 8 block with columns a to h. The path of row 0 through the two halves of
+/// a register:
+///
+/// ```text
+///   load      a0 a1 a2 a3 │ a4 a5 a6 a7     column a
+///   unpack    a0 b0 a1 b1 │ a4 b4 a5 b5     of a and b
+///   shuffle   a0 b0 c0 d0 │ a4 b4 c4 d4     of ab and cd
+///   permute   a0 b0 c0 d0 │ e0 f0 g0 h0     of abcd and efgh
+/// ```
 ///
 /// # Safety
-/// `from` must hold eight readable runs of eight scalars, `stride` apart; `to` eight writable ones,
-/// `nr` apart.
+/// Eight scalars must be readable at each of eight columns `stride` apart from `from`, and writable
+/// at each of eight rows `nr` apart from `to`.
 #[cfg(target_arch = "x86_64")]
 #[allow(unsafe_code)]
 #[target_feature(enable = "avx")]
@@ -146,29 +156,32 @@ unsafe fn transpose_square(from: *const f32, stride: usize, to: *mut f32, nr: us
         _mm256_storeu_ps, _mm256_unpackhi_ps, _mm256_unpacklo_ps,
     };
     // Loops, because closures are not inlined here without link-time optimisation.
-    let mut lines = [_mm256_setzero_ps(); BLOCK];
-    for (i, line) in lines.iter_mut().enumerate() {
+    let mut registers = [_mm256_setzero_ps(); BLOCK];
+    for (col, register) in registers.iter_mut().enumerate() {
         // SAFETY: guaranteed by the caller.
-        *line = unsafe { _mm256_loadu_ps(from.add(i * stride)) };
+        *register = unsafe { _mm256_loadu_ps(from.add(col * stride)) };
     }
+    // Columns a to d, then e to h, which take the names a to d.
     for half in 0..2 {
-        let four = 4 * half;
-        // Rows 0 and 1, 2 and 3: elements 0, 1, 4, 5 of both, and 2, 3, 6, 7.
-        let [a, b, c, d] = [lines[four], lines[four + 1], lines[four + 2], lines[four + 3]];
+        let first = 4 * half;
+        let [a, b, c, d] =
+            [registers[first], registers[first + 1], registers[first + 2], registers[first + 3]];
+        // Rows 0, 1 │ 4, 5 of two columns.
         let (ab, cd) = (_mm256_unpacklo_ps(a, b), _mm256_unpacklo_ps(c, d));
+        // Rows 2, 3 │ 6, 7 of two columns.
         let (ab_high, cd_high) = (_mm256_unpackhi_ps(a, b), _mm256_unpackhi_ps(c, d));
-        // All four rows: elements 0 and 4, 1 and 5, 2 and 6, 3 and 7.
-        lines[four] = _mm256_shuffle_ps::<0b01_00_01_00>(ab, cd);
-        lines[four + 1] = _mm256_shuffle_ps::<0b11_10_11_10>(ab, cd);
-        lines[four + 2] = _mm256_shuffle_ps::<0b01_00_01_00>(ab_high, cd_high);
-        lines[four + 3] = _mm256_shuffle_ps::<0b11_10_11_10>(ab_high, cd_high);
+        // Rows 0 │ 4, then 1 │ 5, 2 │ 6 and 3 │ 7 of four columns.
+        registers[first] = _mm256_shuffle_ps::<0b01_00_01_00>(ab, cd);
+        registers[first + 1] = _mm256_shuffle_ps::<0b11_10_11_10>(ab, cd);
+        registers[first + 2] = _mm256_shuffle_ps::<0b01_00_01_00>(ab_high, cd_high);
+        registers[first + 3] = _mm256_shuffle_ps::<0b11_10_11_10>(ab_high, cd_high);
     }
-    for i in 0..4 {
-        let (upper, lower) = (lines[i], lines[i + 4]);
+    for row in 0..4 {
+        let (abcd, efgh) = (registers[row], registers[row + 4]);
         // SAFETY: guaranteed by the caller.
         unsafe {
-            _mm256_storeu_ps(to.add(i * nr), _mm256_permute2f128_ps::<0x20>(upper, lower));
-            _mm256_storeu_ps(to.add((i + 4) * nr), _mm256_permute2f128_ps::<0x31>(upper, lower));
+            _mm256_storeu_ps(to.add(row * nr), _mm256_permute2f128_ps::<0x20>(abcd, efgh));
+            _mm256_storeu_ps(to.add((row + 4) * nr), _mm256_permute2f128_ps::<0x31>(abcd, efgh));
         }
     }
 }
@@ -177,7 +190,7 @@ unsafe fn transpose_square(from: *const f32, stride: usize, to: *mut f32, nr: us
 #[derive(Clone, Copy)]
 pub(crate) struct PackedOperand<'a> {
     panels: &'a [f32],
-    /// Rows of the whole matrix: the distance of panels in rows.
+    /// Rows of the whole packed matrix: its panels are `all_rows · nr` floats apart.
     all_rows: usize,
     first_row: usize,
     rows: usize,
@@ -205,14 +218,15 @@ impl<'a> PackedOperand<'a> {
         PackedOperand { first_row: self.first_row + range.start, rows: range.len(), ..self }
     }
 
-    /// Rows `depth` of the panel that starts at column `first`; `nr` is [`panel_width`].
+    /// Rows `k_block` of the panel that starts at column `j`; `nr` is [`panel_width`].
     #[inline(always)]
-    pub(super) fn panel(self, first: usize, depth: Range<usize>, nr: usize) -> &'a [f32] {
-        let start = first * self.all_rows + (self.first_row + depth.start) * nr;
-        &self.panels[start..start + depth.len() * nr]
+    pub(super) fn panel(self, j: usize, k_block: Range<usize>, nr: usize) -> &'a [f32] {
+        // The panels before this one hold `j` columns of `all_rows`.
+        let start = j * self.all_rows + (self.first_row + k_block.start) * nr;
+        &self.panels[start..start + k_block.len() * nr]
     }
 
-    /// The columns in `range`, which starts at a panel.
+    /// The columns in `range`, which starts with a panel.
     pub(crate) fn cols(self, range: Range<usize>) -> PackedOperand<'a> {
         assert!(range.end <= self.cols, "columns {range:?} of {}", self.cols);
         let nr = panel_width();
@@ -252,14 +266,14 @@ impl PackedBuffer {
 pub(crate) fn parallel_pack(tasks: usize, mat: Mat<'_>, panels: &mut [f32]) {
     let (rows, cols) = (mat.row_count(), mat.col_count());
     let nr = panel_width();
-    let first = tasks.div_ceil(2);
-    let middle = (cols * first / tasks).next_multiple_of(nr);
+    let first_tasks = tasks.div_ceil(2);
+    let middle = (cols * first_tasks / tasks).next_multiple_of(nr);
     if tasks == 1 || rows * cols < MIN_PARALLEL_SCALARS || middle >= cols {
         return pack(mat, panels);
     }
     let (left, right) = panels.split_at_mut(rows * middle);
     rayon::join(
-        || parallel_pack(first, mat.cols(0..middle), left),
-        || parallel_pack(tasks - first, mat.cols(middle..cols), right),
+        || parallel_pack(first_tasks, mat.cols(0..middle), left),
+        || parallel_pack(tasks - first_tasks, mat.cols(middle..cols), right),
     );
 }
