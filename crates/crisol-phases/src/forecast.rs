@@ -3,7 +3,7 @@
 //! | file | subject |
 //! |---|---|
 //! | `lengths.rs` | lengths of documents, from which operations follow |
-//! | `plan.rs` | a stage as data: its passes over documents |
+//! | `plan.rs` | the plan of a stage: its passes over documents |
 //! | `sample.rs` | a sample of a run's data, encoded as its phases will encode it |
 //! | `memory.rs` | peak memory of a phase |
 

@@ -18,6 +18,7 @@
 //! | what runs, in which order? | `run.rs` |
 //! | what does a phase log and when does it stop? | `context.rs` |
 //! | where is the resume state? | `state.rs` |
+//! | which answers of GRPO are rewarded? | `verdicts.rs` |
 //! | what would a run take? | `forecast.rs` |
 //! | what can the model do? | `behaviours.rs`, `evaluation.rs` |
 

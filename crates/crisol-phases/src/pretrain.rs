@@ -64,7 +64,7 @@ pub(crate) fn pretrain(
     Ok(Checkpoint { model, params, text })
 }
 
-/// The stage as data.
+/// Describes the stage, for forecasts.
 pub(crate) fn stage(settings: &PretrainSettings) -> NextToken<'_> {
     let PretrainSettings { data, epochs, batch_tokens, optimizer, .. } = settings;
     NextToken { name: "pretrain", data, epochs: *epochs, batch_tokens: *batch_tokens, optimizer }

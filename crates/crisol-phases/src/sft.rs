@@ -25,7 +25,7 @@ pub(crate) fn sft(
     Ok(train_stage(ctx, "sft", settings, start)?.0)
 }
 
-/// The stage as data.
+/// Describes the stage, for forecasts.
 pub(crate) fn stage<'s>(name: &'static str, settings: &'s SftSettings) -> NextToken<'s> {
     let SftSettings { data, epochs, batch_tokens, optimizer, .. } = settings;
     NextToken { name, data, epochs: *epochs, batch_tokens: *batch_tokens, optimizer }

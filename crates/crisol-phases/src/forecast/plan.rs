@@ -1,4 +1,4 @@
-//! A stage as data: which passes it makes, over which documents, how often.
+//! The plan of a stage: which passes it makes, over which documents, how often.
 //!
 //! A phase describes its stage once, as a [`StagePlan`]. The passes are those of the table in
 //! [`crisol_cost::phases`], which the cost planner reads too. The forecast before a run applies the
