@@ -70,7 +70,8 @@ pub(super) fn plan(
         (None, _) => {
             let name = phase.name();
             return Err(CliError::Usage(format!(
-                "{name} needs --tokens: the tokens that it works on, such as 20M"
+                "--phase {name} needs --tokens; give the number of tokens that the phase works \
+                 on, such as --tokens 20M"
             )));
         }
     };
