@@ -33,7 +33,7 @@ pub(super) fn run(
 ) -> Result<(), CliError> {
     let known = Gpu::named(&hardware.gpu);
     if known.is_none() {
-        say(unknown_gpu(&hardware.gpu));
+        say(format_args!("{} (what depends on the GPU is left out)", unknown_gpu(&hardware.gpu)));
     }
     let plan = plan(subject, args, hardware)?;
     let estimate = plan.estimate();
