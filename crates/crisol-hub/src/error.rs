@@ -30,7 +30,7 @@ pub enum HubError {
     #[error(
         "{path} holds no weights: it has neither model.safetensors nor pytorch_model.bin, nor an \
          index (model.safetensors.index.json, pytorch_model.bin.index.json). \
-         Is it a checkpoint folder of Crisol or Hugging Face?",
+         Give a checkpoint folder of Crisol or Hugging Face.",
         path = path.display()
     )]
     NoWeights {
@@ -175,6 +175,22 @@ pub enum HubError {
         place: String,
         /// What is wrong with it.
         cause: String,
+    },
+    /// A GGUF file ends within its header.
+    #[error(
+        "{file} is truncated: it has {actual} bytes, but its {place} needs at least {expected}. \
+         Copy or download it again.",
+        file = file.display()
+    )]
+    TruncatedGguf {
+        /// The file.
+        file: PathBuf,
+        /// The metadata key, tensor or part of the header, with its byte offset.
+        place: String,
+        /// Its size in bytes.
+        actual: u64,
+        /// The least size in bytes with what is read at this place.
+        expected: u64,
     },
     /// A GGUF file has an unsupported version.
     #[error(
@@ -409,9 +425,9 @@ fn gguf_version(version: u32) -> String {
 /// The source of the expected names and shapes.
 fn shape_source(file: &Path) -> &'static str {
     if file.extension().is_some_and(|end| end == "gguf") {
-        "the file's metadata"
+        "the file's metadata; take another file of the model"
     } else {
-        "this config.json"
+        "this config.json; take both from the same model"
     }
 }
 

@@ -13,6 +13,7 @@ mod decode;
 mod encode;
 mod error;
 mod gguf;
+mod json_error;
 mod map;
 mod pickle;
 mod strides;
@@ -27,6 +28,7 @@ pub use atomic::{
 pub use decode::Scales;
 pub use error::HubError;
 pub use gguf::{Array, GgmlType, Gguf, GgufTensor, Metadata, Value, write_gguf};
+pub use json_error::json_error;
 pub use map::Mapped;
 pub use safetensors::Dtype;
 pub use tensors::{Elements, Tensors};

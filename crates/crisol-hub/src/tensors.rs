@@ -21,6 +21,7 @@ use safetensors::Dtype;
 use safetensors::tensor::{Metadata, SafeTensorError, SafeTensors};
 
 use crate::decode::{Scales, decode, is_fp8};
+use crate::json_error::json_error;
 use crate::map::{Mapped, map_file};
 use crate::write::{INDEX_FILE, SINGLE_FILE};
 use crate::{HubError, strides, torch_zip};
@@ -337,7 +338,7 @@ fn shard_names(index: &Path) -> Result<BTreeSet<String>, HubError> {
     let damaged = |cause: String| HubError::Damaged { file: index.to_owned(), cause };
     let text = std::fs::read_to_string(index).map_err(|e| HubError::io("read", index, e))?;
     let json: serde_json::Value =
-        serde_json::from_str(&text).map_err(|e| damaged(format!("it is not valid JSON ({e})")))?;
+        serde_json::from_str(&text).map_err(|e| damaged(json_error(&e)))?;
     let map = json.get("weight_map").and_then(serde_json::Value::as_object);
     let map = map.ok_or_else(|| damaged("it has no `weight_map`".into()))?;
     let mut names = BTreeSet::new();

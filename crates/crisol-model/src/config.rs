@@ -10,7 +10,7 @@ use std::num::NonZeroUsize;
 use std::path::Path;
 
 use crisol_engine::{Attention, RopeStyle};
-use crisol_hub::{FloatType, HubError};
+use crisol_hub::{FloatType, HubError, json_error};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -119,7 +119,7 @@ const SCALAR: &str = "ForSequenceClassification";
 fn supported() -> String {
     let classes =
         Architecture::ALL.map(|architecture| format!("{}{LANGUAGE}", architecture.class()));
-    format!("{} (and {SCALAR} with one label)", classes.join(", "))
+    format!("{} (reward models: …{SCALAR} with one label)", classes.join(", "))
 }
 
 /// The output layer on top of the final hidden states.
@@ -363,7 +363,7 @@ impl Config {
     }
 
     fn parse(text: &str) -> Result<Config, String> {
-        let text = &language_model_config(text).map_err(|e| format!("it cannot be used ({e})"))?;
+        let text = &language_model_config(text).map_err(|e| json_error(&e))?;
         let mut config = parse_fields::<ConfigFields>(text)?.into_config(&parse_fields(text)?)?;
         if config.architecture == Architecture::Llama4 {
             config.specifics = Specifics::Llama4(llama4::Shape::read(text)?);
@@ -555,8 +555,14 @@ fn language_model_config(text: &str) -> Result<String, serde_json::Error> {
 
 /// Deserialises some fields of `config.json`; errors name the field.
 pub(crate) fn parse_fields<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, String> {
-    serde_path_to_error::deserialize(&mut serde_json::Deserializer::from_str(text))
-        .map_err(|e| format!("it cannot be used ({e})"))
+    serde_path_to_error::deserialize(&mut serde_json::Deserializer::from_str(text)).map_err(|e| {
+        let cause = json_error(e.inner());
+        match e.path().to_string().as_str() {
+            // The whole text.
+            "." => cause,
+            field => format!("`{field}`: {cause}"),
+        }
+    })
 }
 
 /// The f64 with the shortest decimal form of an f32: 1e-5 stays 1e-5 in JSON.

@@ -9,7 +9,7 @@ use crisol_text::TextError;
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {
     /// A `config.json` or the metadata of a GGUF file is invalid or unsupported.
-    #[error("{file}: {cause}", file = file.display())]
+    #[error("{file}: {cause}. Use a supported model, or correct the file.", file = file.display())]
     ConfigFile {
         /// The file.
         file: PathBuf,
@@ -34,7 +34,7 @@ pub enum ModelError {
     /// A token id is not in the vocabulary.
     #[error(
         "token id {id} is outside of the model's vocabulary of {vocab} tokens. \
-         Was the text encoded with another model's tokenizer?"
+         Encode the text with this model's own tokenizer."
     )]
     UnknownToken {
         /// The token id.
@@ -60,7 +60,7 @@ pub enum ModelError {
         index: usize,
     },
     /// A language head is needed and the model has a scalar head, or the other way round.
-    #[error("this model has {has}, but {needs} is needed")]
+    #[error("this model has {has}, but {needs} is needed; use a model with one")]
     WrongHead {
         /// The head of the model.
         has: &'static str,
@@ -86,7 +86,7 @@ pub enum ModelError {
     /// The logits contain NaN or infinity.
     #[error(
         "the model's logits are not finite (NaN or infinity): its weights are broken, \
-         e.g. by diverged training"
+         e.g. by diverged training. Take an earlier checkpoint."
     )]
     NotFinite,
 }

@@ -87,7 +87,7 @@ pub(crate) const PHASE_FILE: &str = "phase.json";
 pub(crate) fn load_phase(path: &Path) -> Result<PhaseFile, PhaseError> {
     let text = std::fs::read_to_string(path).map_err(|e| PhaseError::io(path, e))?;
     serde_json::from_str(&text)
-        .map_err(|source| PhaseError::BrokenState { file: path.to_path_buf(), source })
+        .map_err(|cause| PhaseError::BrokenState { file: path.to_path_buf(), cause })
 }
 
 /// Writes a finished phase's folder: checkpoint, `phase.json` and metrics.
@@ -100,7 +100,7 @@ pub(crate) fn save_phase(
     let Checkpoint { model, params, text } = trained;
     save_checkpoint(folder, model, params, text, |dir| -> Result<(), PhaseError> {
         let json = serde_json::to_string(file)
-            .map_err(|source| PhaseError::BrokenState { file: dir.join(PHASE_FILE), source })?;
+            .map_err(|cause| PhaseError::BrokenState { file: dir.join(PHASE_FILE), cause })?;
         std::fs::write(dir.join(PHASE_FILE), json).map_err(|e| PhaseError::io(dir, e))?;
         std::fs::copy(metrics_file, dir.join("metrics.jsonl"))
             .map_err(|e| PhaseError::io(metrics_file, e))?;

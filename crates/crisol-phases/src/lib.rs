@@ -128,7 +128,10 @@ pub enum PhaseError {
         known: String,
     },
     /// A record has the wrong shape for its phase.
-    #[error("{place}: this record holds {found}, but the phase needs {wanted}")]
+    #[error(
+        "{place}: this record holds {found}, but the phase needs {wanted}; convert or remove the \
+         record"
+    )]
     WrongRecord {
         /// File and line.
         place: String,
@@ -182,12 +185,16 @@ pub enum PhaseError {
         forecast: String,
     },
     /// The state of an interrupted phase cannot be read.
-    #[error("{} is damaged ({source}); delete its folder to start the phase again", file.display())]
+    #[error(
+        "{} is damaged ({}); delete its folder to start the phase again",
+        file.display(),
+        crisol_hub::json_error(cause)
+    )]
     BrokenState {
         /// The file.
         file: PathBuf,
         /// Why.
-        source: serde_json::Error,
+        cause: serde_json::Error,
     },
     /// The output folder is in use.
     #[error(

@@ -48,7 +48,7 @@ impl Reader<'_> {
             let at = value.span().start;
             match value.into_inner() {
                 DeValue::String(s) => Ok(Some((at, s.into_owned()))),
-                _ => Err(self.entry(at, format!("`{key}` must be a string"))),
+                _ => Err(self.entry(at, format!("`{key}` must be a string: put it into quotes"))),
             }
         };
         let name = take("name")?;
@@ -102,9 +102,9 @@ impl Reader<'_> {
             };
             match settings.iter().find(fails_alone) {
                 Some(Given { name, offset, .. }) => {
-                    self.entry(*offset, format!("`{name}`: {}", e.message()))
+                    self.entry(*offset, format!("`{name}`: {}", in_words(e.message())))
                 }
-                None => self.entry(start, e.message().to_owned()),
+                None => self.entry(start, in_words(e.message())),
             }
         })?;
         Ok((overlaid, settings.into_iter().map(|given| given.name).collect()))
@@ -145,7 +145,8 @@ impl Reader<'_> {
                     if matches!(allowed, Some(Allowed::Free)) =>
                 {
                     let Some(Value::Table(free)) = without_spans(DeValue::Table(given)) else {
-                        let message = format!("`{name}` holds a number that does not fit");
+                        let message =
+                            format!("`{name}` holds a number that does not fit into 64 bits");
                         return Err(self.entry(offset, message));
                     };
                     *inner = free;
@@ -161,7 +162,10 @@ impl Reader<'_> {
                 (slot, value) => {
                     let wanted = slot.type_str();
                     let value = without_spans(value).ok_or_else(|| {
-                        self.entry(offset, format!("`{name}` is not a number that fits"))
+                        self.entry(
+                            offset,
+                            format!("`{name}` is a number that does not fit into 64 bits"),
+                        )
                     })?;
                     *slot = match (&*slot, value) {
                         // An integer may stand for a float, and one file for a list.
@@ -194,6 +198,20 @@ impl Reader<'_> {
     pub(crate) fn entry(&self, offset: usize, message: String) -> RecipeError {
         let line = 1 + self.text[..offset.min(self.text.len())].matches('\n').count();
         RecipeError::Entry { file: self.file.into(), line, message }
+    }
+}
+
+/// An error of serde without its terms: `` unknown variant `a`, expected `b` or `c` ``.
+fn in_words(message: &str) -> String {
+    if let Some((given, known)) =
+        message.strip_prefix("unknown variant ").and_then(|rest| rest.split_once(", expected "))
+    {
+        let known = known.strip_prefix("one of ").unwrap_or(known);
+        return format!("{given} is no option; use one of: {known}");
+    }
+    match message.strip_prefix("invalid type: ").and_then(|rest| rest.split_once(", expected ")) {
+        Some((given, wanted)) => format!("found {given}, expected {wanted}"),
+        None => message.to_owned(),
     }
 }
 

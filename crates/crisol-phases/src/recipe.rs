@@ -163,8 +163,7 @@ impl Recipe {
 
     /// Parses a recipe; `file` is its name for messages.
     pub fn parse(file: &str, text: &str) -> Result<Recipe, RecipeError> {
-        let document = DeTable::parse(text)
-            .map_err(|e| RecipeError::Syntax { file: file.into(), message: e.to_string() })?;
+        let document = DeTable::parse(text).map_err(|e| syntax_error(file, text, &e))?;
         let reader = Reader { file, text };
         let mut run = DeTable::new();
         let mut phases = Vec::new();
@@ -237,7 +236,9 @@ impl Recipe {
         }
         if !from.is_empty() && !earlier.iter().any(|phase| phase.name == *from) {
             let hint = nearest(from, earlier.iter().map(|phase| phase.name.as_str()));
-            return Err(format!("`from = {from:?}` names no earlier phase{hint}"));
+            return Err(format!(
+                "`from = {from:?}` names no earlier phase{hint}; phases start from one above them"
+            ));
         }
         if from.is_empty() && self.run.base.is_empty() && settings.kind() != "pretrain" {
             return Err(format!(
@@ -358,6 +359,25 @@ pub(crate) fn table_of(value: &impl Serialize) -> Table {
         .unwrap_or_else(|e| unreachable!("settings are plain numbers, strings and tables: {e}"))
 }
 
+/// An error of the TOML parser, with the line that it is about.
+fn syntax_error(file: &str, text: &str, error: &toml::de::Error) -> RecipeError {
+    const MAX_CHARS: usize = 60;
+    let at = error.span().map_or(0, |span| span.start.min(text.len()));
+    let before = text.get(..at).unwrap_or_default();
+    let line = before.matches('\n').count();
+    let mut shown = text.lines().nth(line).unwrap_or_default().trim().to_owned();
+    if let Some((end, _)) = shown.char_indices().nth(MAX_CHARS) {
+        shown.truncate(end);
+        shown.push('…');
+    }
+    let message = match (shown.as_str(), error.message()) {
+        // The end of the file.
+        ("", cause) => format!("not valid TOML: {cause}"),
+        (shown, cause) => format!("`{shown}` is not valid TOML: {cause}"),
+    };
+    RecipeError::Entry { file: file.into(), line: line + 1, message }
+}
+
 fn to_toml_string(value: &impl Serialize) -> String {
     toml::to_string(value)
         .unwrap_or_else(|e| unreachable!("settings are plain numbers, strings and tables: {e}"))
@@ -367,22 +387,17 @@ fn to_toml_string(value: &impl Serialize) -> String {
 #[derive(Debug, thiserror::Error)]
 pub enum RecipeError {
     /// The file could not be read.
-    #[error("cannot read the recipe {path}: {source}")]
+    #[error(
+        "cannot read the recipe {path}: {source}; check the path, or write a recipe with `crisol \
+         data export DIR`"
+    )]
     Read {
         /// The file.
         path: String,
         /// Why.
         source: std::io::Error,
     },
-    /// Not TOML.
-    #[error("{file} is not valid TOML: {message}")]
-    Syntax {
-        /// The file.
-        file: String,
-        /// The parser's words, with the place.
-        message: String,
-    },
-    /// A key or a value is wrong.
+    /// A line is not TOML, or a key or a value is wrong.
     #[error("{file}, line {line}: {message}")]
     Entry {
         /// The file.

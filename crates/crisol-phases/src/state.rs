@@ -229,7 +229,7 @@ impl StateFolder {
                 write(STEP_FILE, step)?;
             }
             let json = serde_json::to_string_pretty(state)
-                .map_err(|e| PhaseError::BrokenState { file: dir.join(STATE_FILE), source: e })?;
+                .map_err(|cause| PhaseError::BrokenState { file: dir.join(STATE_FILE), cause })?;
             write(STATE_FILE, &json)?;
             sums = write_checksums(dir, &linked)?;
             let written = sums.iter().filter(|(name, _)| !linked.contains_key(*name));
@@ -248,7 +248,7 @@ impl StateFolder {
 
     /// Adds a step that was stopped between two of its updates to what is saved.
     pub(crate) fn set_partial_step(&mut self, step: &impl Serialize) -> Result<(), PhaseError> {
-        let json = serde_json::to_string(step).map_err(|source| self.broken(STEP_FILE, source))?;
+        let json = serde_json::to_string(step).map_err(|cause| self.broken(STEP_FILE, cause))?;
         self.partial_step = Some(json);
         Ok(())
     }
@@ -258,7 +258,7 @@ impl StateFolder {
         &mut self,
     ) -> Result<Option<S>, PhaseError> {
         let Some(json) = self.partial_step.take() else { return Ok(None) };
-        serde_json::from_str(&json).map(Some).map_err(|source| self.broken(STEP_FILE, source))
+        serde_json::from_str(&json).map(Some).map_err(|cause| self.broken(STEP_FILE, cause))
     }
 
     /// Whether a step was stopped between two of its updates.
@@ -266,8 +266,8 @@ impl StateFolder {
         self.partial_step.is_some()
     }
 
-    fn broken(&self, file: &str, source: serde_json::Error) -> PhaseError {
-        PhaseError::BrokenState { file: self.path.join(file), source }
+    fn broken(&self, file: &str, cause: serde_json::Error) -> PhaseError {
+        PhaseError::BrokenState { file: self.path.join(file), cause }
     }
 }
 
@@ -298,7 +298,7 @@ pub(crate) fn saved_fingerprint(progress: &Path) -> Result<Option<Fingerprint>, 
 fn read_state(folder: &Path) -> Result<State, PhaseError> {
     let file = folder.join(STATE_FILE);
     let text = std::fs::read_to_string(&file).map_err(|e| PhaseError::io(&file, e))?;
-    serde_json::from_str(&text).map_err(|source| PhaseError::BrokenState { file, source })
+    serde_json::from_str(&text).map_err(|cause| PhaseError::BrokenState { file, cause })
 }
 
 #[cfg(test)]

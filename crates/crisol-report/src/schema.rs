@@ -193,9 +193,10 @@ pub enum ReportError {
     },
     /// The file is not a report.
     #[error(
-        "{}, line {}, column {}: not a Crisol report: {cause}; \
+        "{}, line {}, column {}: not a Crisol report ({}); \
          write it again with `crisol report RUN_DIR`",
-        path.display(), cause.line(), cause.column()
+        path.display(), cause.line(), cause.column(),
+        cause.to_string().split(" at line ").next().unwrap_or_default()
     )]
     Parse {
         /// The file.

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 pub enum TextError {
     /// A file cannot be read.
-    #[error("{}: cannot be read: {source}", path.display())]
+    #[error("{}: cannot be read: {source}{}", path.display(), hint(source))]
     Read {
         /// The file.
         path: PathBuf,
@@ -20,7 +20,7 @@ pub enum TextError {
     },
 
     /// A file cannot be written.
-    #[error("{}: cannot be written: {source}", path.display())]
+    #[error("{}: cannot be written: {source}{}", path.display(), hint(source))]
     Write {
         /// The file.
         path: PathBuf,
@@ -81,7 +81,7 @@ pub enum TextError {
     },
 
     /// A data file without records.
-    #[error("{file}: no records; expected JSON objects, a table with a header, or text")]
+    #[error("{file}: no records; fill it with JSON objects, a table with a header, or text")]
     NoRecords {
         /// The file's path or name.
         file: String,
@@ -125,7 +125,7 @@ pub enum TextError {
     },
 
     /// A record lacks a column that `--columns` names.
-    #[error("{location}: has no column `{column}`, which --columns names; it has {found}")]
+    #[error("{location}: has no column `{column}`, which --columns names; use one of: {found}")]
     UnknownColumn {
         /// `file:line`.
         location: String,
@@ -136,7 +136,7 @@ pub enum TextError {
     },
 
     /// `--columns` maps a field that no shape knows.
-    #[error("--columns {name}=…: no kind of record has `{name}`; the names are {known}")]
+    #[error("--columns {name}=…: no kind of record has `{name}`; use one of: {known}")]
     UnknownTarget {
         /// The field.
         name: String,
@@ -176,10 +176,9 @@ pub enum TextError {
 
     /// A record of an unknown shape.
     #[error(
-        "{location}: found the keys {found}, which are no known kind of record; expected one of: \
-         text | messages | prompt + completion | chosen + rejected (with or without prompt) | \
-         prompt + answer, or others that docs/data.md lists; say what the columns mean: --columns \
-         prompt=…,completion=…"
+        "{location}: found the keys {found}; a record needs text, messages, prompt + completion, \
+         prompt + answer, or chosen + rejected (more in docs/data.md); rename columns with \
+         --columns prompt=COLUMN"
     )]
     UnknownShape {
         /// `file:line`.
@@ -227,9 +226,8 @@ pub enum TextError {
     /// A record longer than the context, with `text.too_long = "error"`.
     #[error(
         "{location}: longer than the context of {context} tokens (its prompt has {prompt}); \
-         shorten \
-         or remove the record, train with a longer context, or set text.too_long to \"cut\" or \
-         \"skip\""
+         shorten or remove the record, train with a longer context, or set text.too_long to \
+         \"cut\" or \"skip\""
     )]
     TooLong {
         /// `file:line`.
@@ -282,9 +280,8 @@ pub enum TextError {
     /// The rendered prompt is not a prefix of the rendered conversation with the answer.
     #[error(
         "chat template: the prompt for message {message} (from 0) continues with {prompt:?}, but \
-         the \
-         conversation with that message with {answered:?}, so no example begins as the model sees \
-         the prompt; give the message what its prompt begins (a thought after <think>), set a \
+         the conversation with that message with {answered:?}, so no example begins as the model \
+         sees the prompt; give the message what its prompt begins (a thought after <think>), set a \
          template argument that changes it, or use another template"
     )]
     PromptNotPrefix {
@@ -299,10 +296,9 @@ pub enum TextError {
     /// The template drops text of a message.
     #[error(
         "chat template: it drops {words:?} of message {message} (from 0, role {role}); templates \
-         of \
-         reasoning models drop thoughts, and others ignore `reasoning_content` or tool calls: \
-         write \
-         the message as the template reads it, use a template that keeps the words, or remove them"
+         of reasoning models drop thoughts, and others ignore `reasoning_content` or tool calls: \
+         write the message as the template reads it, use a template that keeps the words, or \
+         remove them"
     )]
     DroppedText {
         /// Index of the message, from 0.
@@ -349,6 +345,15 @@ pub enum TextError {
         /// What is wrong with the record.
         source: Box<TextError>,
     },
+}
+
+/// What to do about an error of the operating system.
+fn hint(source: &io::Error) -> &'static str {
+    match source.kind() {
+        io::ErrorKind::NotFound => "; check the path",
+        io::ErrorKind::PermissionDenied => "; check who owns it and its permissions",
+        _ => "",
+    }
 }
 
 impl TextError {

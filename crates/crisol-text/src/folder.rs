@@ -15,6 +15,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
+use crate::message::json_type;
 use crate::sentencepiece::{Piece, PieceKind, Vocabulary};
 use crate::template::DEFAULT;
 use crate::{ChatTemplate, END_OF_TEXT, TextError, TextOptions, Tokenizer};
@@ -515,9 +516,12 @@ fn read_bytes(path: &Path) -> Result<Option<Vec<u8>>, TextError> {
 /// A JSON object; empty if there is no such file.
 fn read_object(path: &Path) -> Result<Map<String, Value>, TextError> {
     let Some(text) = read_text(path)? else { return Ok(Map::new()) };
-    serde_json::from_str(&text).map_err(|e| {
-        folder_error(path, format!("not a JSON object: {e}"), "correct it, or get the file again")
-    })
+    let cause = match serde_json::from_str(&text) {
+        Ok(Value::Object(object)) => return Ok(object),
+        Ok(other) => format!("not a JSON object but {}", json_type(Some(&other))),
+        Err(e) => format!("not a JSON object: {e}"),
+    };
+    Err(folder_error(path, cause, "correct it, or get the file again"))
 }
 
 fn write_object(path: &Path, object: &Map<String, Value>) -> Result<(), TextError> {

@@ -47,7 +47,7 @@ impl Compiled {
         {
             let length = source.len();
             return Err(TextError::Template(format!(
-                "it has {length} bytes, more than the limit of {MAX_SOURCE_BYTES}"
+                "it has {length} bytes, more than the limit of {MAX_SOURCE_BYTES}; shorten it"
             )));
         }
         if let Some(name) = sources.iter().find_map(|(_, source)| namespace_used_as_value(source)) {

@@ -243,14 +243,16 @@ impl ChatTemplate {
                 );
             } else if c == start || c == end {
                 return Err(TextError::Template(
-                    "its {% generation %} marks are nested".to_owned(),
+                    "its {% generation %} marks are nested; close each before the next".to_owned(),
                 ));
             } else {
                 text.push(c);
             }
         }
         if open.is_some() {
-            return Err(TextError::Template("it drops an {% endgeneration %} mark".to_owned()));
+            return Err(TextError::Template(
+                "it drops an {% endgeneration %} mark; close each {% generation %} mark".to_owned(),
+            ));
         }
         Ok(Rendered { text, spans })
     }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use crisol_cost::machine::{Machine, MeasuredRate};
 use crisol_cost::units::FlopRate;
+use crisol_hub::HubError;
 use crisol_phases::machine;
 use serde::{Deserialize, Serialize};
 
@@ -64,11 +65,8 @@ impl Calibration {
     /// Keeps it for later runs.
     pub(crate) fn save(&self) -> Result<PathBuf, CliError> {
         let file = Calibration::file()?;
-        let place = |problem: std::io::Error| CliError::Place {
-            path: file.clone(),
-            problem: problem.to_string(),
-        };
-        fs::create_dir_all(file.parent().expect("it lies in a folder")).map_err(place)?;
+        let folder = file.parent().expect("it lies in a folder");
+        fs::create_dir_all(folder).map_err(|e| HubError::io("create", folder, e))?;
         let json = serde_json::to_string_pretty(self).expect("plain data always serialises");
         crisol_hub::write_file_atomically(&file, json.as_bytes())?;
         Ok(file)

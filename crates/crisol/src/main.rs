@@ -23,8 +23,6 @@ mod shape;
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
-
 fn main() -> ExitCode {
     // Libraries panic on some damaged files. Whoever calls them makes an error of that, which says
     // all there is to say.
@@ -34,7 +32,7 @@ fn main() -> ExitCode {
             hook(panic);
         }
     }));
-    match commands::Cli::parse().run() {
+    match commands::Cli::from_command_line().run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => error.report(),
     }

@@ -118,7 +118,7 @@ pub(crate) fn check_folder(folder: &Path) -> Result<PathBuf, CliError> {
     if !whole.join("config.json").exists() {
         let checkpoints = checkpoints_below(&whole);
         return Err(wrong(if checkpoints.is_empty() {
-            "not a checkpoint: it has no config.json".into()
+            "not a checkpoint: it has no config.json; give the folder of a model".into()
         } else {
             format!("not a checkpoint itself; give one of those in it: {}", checkpoints.join(", "))
         }));

@@ -118,7 +118,7 @@ impl FromStr for Shape {
                         }
                     }
                 }
-                _ => return Err(format!("{part:?} is no KEY=VALUE")),
+                _ => return Err(format!("{part:?} is not KEY=VALUE, such as d=256")),
             }
         }
         shape.heads = heads.unwrap_or(shape.heads);
@@ -127,7 +127,10 @@ impl FromStr for Shape {
             return Err("a batch needs a document of two tokens".into());
         }
         if shape.heads == 0 || !shape.d.is_multiple_of(shape.heads) {
-            return Err(format!("{} heads cannot share a width of {}", shape.heads, shape.d));
+            return Err(format!(
+                "{} heads cannot share a width of {}; make d a multiple of H",
+                shape.heads, shape.d
+            ));
         }
         shape.config().validate().map_err(|error| error.to_string())?;
         Ok(shape)

@@ -135,11 +135,13 @@ impl<'a> Cursor<'a> {
     }
 
     fn take(&mut self, length: usize, location: Location<'_>) -> Result<&'a [u8], HubError> {
-        let remaining = self.remaining();
-        if length > remaining {
-            let cause =
-                format!("{length} more bytes belong here, but the file ends after {remaining}");
-            return Err(self.invalid(self.at, location, cause));
+        if length > self.remaining() {
+            return Err(HubError::TruncatedGguf {
+                file: self.file.to_owned(),
+                place: format!("{location} (byte {})", self.at),
+                actual: self.bytes.len() as u64,
+                expected: self.at.saturating_add(length) as u64,
+            });
         }
         let taken = &self.bytes[self.at..][..length];
         self.at += length;

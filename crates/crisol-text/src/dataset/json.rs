@@ -15,7 +15,7 @@ use super::format::read_error;
 use crate::TextError;
 
 const BUFFER_BYTES: usize = 1 << 16;
-const ONE_OBJECT: &str = "expected JSON objects: one on each line, in UTF-8, or a list of them";
+const ONE_OBJECT: &str = "write one JSON object a line, in UTF-8, or a JSON list of objects";
 
 /// The layout of the objects in a file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -109,7 +109,7 @@ fn errors_name_line_cause_and_remedy() {
     assert!(error("[").contains("not JSON: EOF while parsing a list"));
     let message = error(r#"{"query": "q", "reply": 3, "tags": null}"#);
     assert!(message.contains("`query`, `reply`, `tags` (null)"), "{message}");
-    assert!(message.contains("messages | prompt + completion"), "{message}");
+    assert!(message.contains("text, messages, prompt + completion"), "{message}");
     assert!(error("{}").contains("(none)"));
     assert!(error(r#"{"text": null}"#).contains("`text` (null)"));
     assert!(error(r#"{"text": 3}"#).contains("`text` is a number; make it a string"));

@@ -44,8 +44,9 @@ Shapes: a name, a name with changes, or changes to XS.
   d: width. L: layers. H: heads. kv: key/value heads (default H). ff: width of the MLP.
   V: vocabulary. T: tokens of a document. B: documents of a batch.
 
-A multiply-add counts as two operations, the backward pass as twice the forward pass, attention
-without the saving of its mask, as in published figures. Peak: large GEMMs on the same threads.
+Operations are counted as in published figures: two for each multiply-add, twice as many in the
+backward pass as in the forward pass. Attention counts all T*T pairs of tokens, although the causal
+mask skips half of them. Peak: the speed of large GEMMs on the same threads.
 Machines are noisy: alternate two commands to compare them.";
 
 const JSON: &str = "JSON: docs/json.md";
@@ -443,7 +444,8 @@ fn decode(args: &DecodeArgs) -> Result<(), CliError> {
     let (limit, length) = (model.config().max_document_len(), prompt_tokens + new_tokens);
     if length > limit {
         return Err(CliError::Usage(format!(
-            "{prompt_tokens} + {new_tokens} tokens are more than the model's context of {limit}"
+            "{prompt_tokens} + {new_tokens} tokens are more than the model's context of {limit}; \
+             lower --prompt-tokens or --new-tokens"
         )));
     }
     let Generation { seconds_to_first_token, rest, runs, per_op } =

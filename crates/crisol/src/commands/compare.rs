@@ -51,7 +51,7 @@ impl CompareArgs {
         if let Some(twice) =
             names.iter().enumerate().find_map(|(i, name)| names[..i].contains(name).then_some(name))
         {
-            return Err(CliError::Usage(format!("{twice} is given twice")));
+            return Err(CliError::Usage(format!("{twice} is given twice; leave one out")));
         }
         let device = self.threads.device()?;
         let mut prompts: Vec<PromptReport> = Vec::new();

@@ -78,7 +78,7 @@ struct InspectArgs {
     /// Take prompts that are strings as user messages, not as raw text
     #[arg(long)]
     chat_strings: bool,
-    /// Print the first N records; problems are of all
+    /// Print the first N records; all records are checked
     #[arg(long, value_name = "N", default_value_t = 5)]
     limit: usize,
     /// Report sequences over N tokens [default: the context of --model]

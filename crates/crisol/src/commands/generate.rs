@@ -128,8 +128,7 @@ impl GenerateArgs {
             }
             if !stops.is_empty() {
                 return Err(CliError::Usage(
-                    "the model has no tokenizer.json, so that no --stop can be found in its text"
-                        .into(),
+                    "the model has no tokenizer.json, which --stop needs; leave --stop out".into(),
                 ));
             }
             let generated = generate_stream(model, params, &prompt, &options, |_| {

@@ -21,9 +21,12 @@ mod score;
 
 use std::path::{Path, PathBuf};
 
+use clap::error::{ContextKind, ContextValue};
 use clap::{Args, Parser, Subcommand};
 use crisol_engine::Device;
+use crisol_hub::{HubError, json_error};
 use crisol_model::SamplingOptions;
+use crisol_phases::PhaseSettings;
 use crisol_text::{TextOptions, TextSetup, start_text_threads};
 use serde_json::Value;
 
@@ -60,22 +63,25 @@ enum Command {
     /// Run a recipe: all phases, then the report
     Run(run::RunArgs),
     /// Pre-train on raw text: a new model, or a given one
-    #[command(after_help = phase::PRETRAIN)]
+    #[command(after_help = phase::PRETRAIN, override_usage = phase::usage("pretrain", "[MODEL]"))]
     Pretrain(phase::PretrainArgs),
     /// Fine-tune on conversations (SFT)
-    #[command(after_help = phase::SFT)]
+    #[command(after_help = phase::SFT, override_usage = phase::usage("sft", "<MODEL>"))]
     Sft(phase::TuneArgs),
     /// Train reasoning on problems with verifiable answers (GRPO)
-    #[command(after_help = phase::REASON)]
+    #[command(after_help = phase::REASON, override_usage = phase::usage("reason", "<MODEL>"))]
     Reason(phase::ReasonArgs),
     /// Train a reward model on preference pairs
-    #[command(after_help = phase::REWARD)]
+    #[command(after_help = phase::REWARD, override_usage = phase::usage("reward", "<MODEL>"))]
     Reward(phase::TuneArgs),
     /// Align against a reward model (PPO)
-    #[command(after_help = phase::PPO)]
+    #[command(
+        after_help = phase::PPO,
+        override_usage = phase::usage("ppo", "<MODEL> --reward-model <MODEL>"),
+    )]
     Ppo(phase::PpoArgs),
     /// Align on preference pairs (DPO)
-    #[command(after_help = phase::DPO)]
+    #[command(after_help = phase::DPO, override_usage = phase::usage("dpo", "<MODEL>"))]
     Dpo(phase::DpoArgs),
     /// Continue a text or answer one message
     Generate(generate::GenerateArgs),
@@ -108,6 +114,14 @@ enum Command {
 }
 
 impl Cli {
+    /// Reads the command line, and exits with a message if it is wrong.
+    pub(crate) fn from_command_line() -> Cli {
+        Cli::try_parse().unwrap_or_else(|mut error| {
+            name_commands(&mut error);
+            error.exit()
+        })
+    }
+
     pub(crate) fn run(self) -> Result<(), CliError> {
         match self.command {
             Command::Run(args) => args.run(),
@@ -133,6 +147,26 @@ impl Cli {
             Command::Completions(args) => args.run(),
         }
     }
+}
+
+/// Adds the phases to the error about an unknown command, and drops far-fetched suggestions: clap
+/// finds `reason` similar to `trian`.
+fn name_commands(error: &mut clap::Error) {
+    let first = std::env::args_os().nth(1).unwrap_or_default();
+    let given = match error.get(ContextKind::InvalidSubcommand) {
+        Some(ContextValue::String(given)) if **given == *first => given.clone(),
+        // An unknown command of a command, such as `crisol data`.
+        _ => return,
+    };
+    if let Some(ContextValue::Strings(mut names)) = error.remove(ContextKind::SuggestedSubcommand) {
+        names.retain(|name| name.contains(&given) || name.chars().next() == given.chars().next());
+        if !names.is_empty() {
+            error.insert(ContextKind::SuggestedSubcommand, ContextValue::Strings(names));
+        }
+    }
+    let phases = PhaseSettings::KINDS.join(", ");
+    let tip = format!("the phases are {phases}; 'crisol --help' lists all commands");
+    error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
 }
 
 /// On how many threads to work.
@@ -234,13 +268,16 @@ impl Written {
 /// Reads a file of tools.
 fn tools(file: &Path) -> Result<Vec<Value>, CliError> {
     let wrong = |problem: String| CliError::Place { path: file.to_owned(), problem };
-    let text = std::fs::read_to_string(file).map_err(|e| wrong(format!("cannot be read: {e}")))?;
-    let tools: Vec<Value> = serde_json::from_str(&text)
-        .map_err(|e| wrong(format!("not a JSON list of tools, `[{{…}}, …]`: {e}")))?;
+    let text = std::fs::read_to_string(file).map_err(|e| HubError::io("read", file, e))?;
+    let tools: Vec<Value> = serde_json::from_str(&text).map_err(|e| {
+        wrong(format!("{}; write the tools as a JSON list of objects, [{{…}}, …]", json_error(&e)))
+    })?;
     match tools.iter().position(|tool| !tool.is_object()) {
-        Some(at) => {
-            Err(wrong(format!("tool {at} (from 0) is no JSON schema; write it as an object")))
-        }
+        Some(at) => Err(wrong(format!(
+            "tool {} of {} is not a JSON object; write each tool as one",
+            at + 1,
+            tools.len()
+        ))),
         None => Ok(tools),
     }
 }

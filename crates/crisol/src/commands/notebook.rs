@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use clap::Args;
+use crisol_hub::HubError;
 use crisol_model::{Checkpoint, SamplingOptions, stream_reply};
 use crisol_phases::classifiers;
 use crisol_report::{Demonstration, NotebookModel, NotebookReport, PromptReport, StoredAnswer};
@@ -357,11 +358,7 @@ fn prompt(text: &TextSetup, prompt: &str, form: Form) -> Result<Vec<u32>, CliErr
 }
 
 fn save(report: &NotebookReport, out: &Path) -> Result<(), CliError> {
-    let wrong = |e: std::io::Error| CliError::Place {
-        path: out.to_owned(),
-        problem: format!("cannot be made: {e}"),
-    };
-    std::fs::create_dir_all(out).map_err(wrong)?;
+    std::fs::create_dir_all(out).map_err(|e| HubError::io("create", out, e))?;
     crisol_hub::write_file_atomically(&out.join("report.json"), report.to_json().as_bytes())?;
     crisol_hub::write_file_atomically(
         &out.join("report.html"),

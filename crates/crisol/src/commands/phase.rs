@@ -64,8 +64,17 @@ Examples:
 Data: {\"prompt\": …, \"chosen\": …, \"rejected\": …}. Formats: docs/data.md. Settings:
 docs/phases.md.";
 
+/// The usage of a phase's command. A resumed run has its model, data and settings already.
+pub(super) fn usage(kind: &str, model: &str) -> String {
+    format!(
+        "crisol {kind} [OPTIONS] {model} --data <FILE>... --out <DIR>\n       \
+         crisol {kind} --resume --out <DIR>"
+    )
+}
+
 /// What every phase takes.
 #[derive(Debug, Args)]
+#[command(mut_arg("seed", |seed| seed.help("Random seed [default: 1]")))]
 struct PhaseArgs {
     /// Training data: files, folders, patterns, hub data sets, - for stdin
     #[arg(long, value_name = "FILE", required_unless_present = "resume", num_args = 1..)]
@@ -160,7 +169,7 @@ pub(crate) struct PretrainArgs {
 /// `crisol sft` and `crisol reward`.
 #[derive(Debug, Args)]
 pub(crate) struct TuneArgs {
-    /// Model to start from
+    /// Model to start from; left out with --resume
     #[arg(required_unless_present = "resume")]
     model: Option<PathBuf>,
     #[command(flatten)]
@@ -173,7 +182,7 @@ pub(crate) struct TuneArgs {
 /// `crisol reason`.
 #[derive(Debug, Args)]
 pub(crate) struct ReasonArgs {
-    /// Model to start from
+    /// Model to start from; left out with --resume
     #[arg(required_unless_present = "resume")]
     model: Option<PathBuf>,
     #[command(flatten)]
@@ -191,7 +200,7 @@ pub(crate) struct ReasonArgs {
 /// `crisol ppo`.
 #[derive(Debug, Args)]
 pub(crate) struct PpoArgs {
-    /// Model to start from
+    /// Model to start from; left out with --resume
     #[arg(required_unless_present = "resume")]
     model: Option<PathBuf>,
     #[command(flatten)]
@@ -289,7 +298,9 @@ impl PhaseArgs {
             return self.resume(kind, base, &phase);
         }
         if base.is_none() && kind != "pretrain" {
-            return Err(CliError::Usage(format!("crisol {kind} with --data needs MODEL too")));
+            return Err(CliError::Usage(format!(
+                "crisol {kind} --data needs a model to start from: crisol {kind} MODEL --data …"
+            )));
         }
         let mut draft = Draft::default();
         // Files are named by their whole paths, but the default would be the embedded data set.
@@ -416,7 +427,7 @@ impl Draft {
         let option = format!("--set {key}={value}");
         if self.keys.contains(key) {
             return Err(CliError::Usage(format!(
-                "{option}: `{key}` is given twice on the command line"
+                "{option}: `{key}` is given twice on the command line; leave one out"
             )));
         }
         self.push(key, &parse_value(value), Some(option));

@@ -37,12 +37,14 @@ impl ReportArgs {
         let recipe = folder.join("recipe.toml");
         if !recipe.exists() {
             return Err(wrong(
-                "not the folder of a run: it has no recipe.toml; give what was --out of the run",
+                "not the folder of a run: it has no recipe.toml; give the run's --out folder",
             ));
         }
         let mut report = crisol_phases::assemble_report(&Recipe::load(&recipe)?, &folder)?;
         if report.phases.is_empty() {
-            return Err(wrong("no phase of this run is finished yet; there is nothing to report"));
+            return Err(wrong(
+                "no phase of this run is finished yet; go on with `crisol run --resume --out DIR`",
+            ));
         }
         // What the phases do not know is what the run wrote itself.
         if let Ok(before) = Report::load(&folder.join("report.json")) {

@@ -60,7 +60,7 @@ pub(crate) struct RunArgs {
 #[derive(Debug, Args)]
 pub(crate) struct RunFlags {
     // Recipes are TOML, whose whole numbers are signed.
-    /// Random seed [default: the recipe's, else 1]
+    /// Random seed [default: `seed` of the recipe, else 1]
     #[arg(
         long,
         value_name = "N",
@@ -198,7 +198,7 @@ pub(super) fn absolute(path: &Path) -> Result<String, CliError> {
     let absolute = std::path::absolute(path).map_err(|e| wrong(e.to_string()))?;
     let text = absolute
         .to_str()
-        .ok_or_else(|| wrong("a recipe cannot hold a path that is not UTF-8".into()))?;
+        .ok_or_else(|| wrong("a recipe cannot hold a path that is not UTF-8; rename it".into()))?;
     Ok(text.to_owned())
 }
 

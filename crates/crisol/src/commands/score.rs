@@ -74,7 +74,9 @@ impl ScoreArgs {
             (None, ids, _) => ids.unwrap_or_default(),
         };
         if ids.is_empty() {
-            return Err(CliError::Usage("there is no token to score: the text is empty".into()));
+            return Err(CliError::Usage(
+                "there is no token to score: the text is empty; give a longer one".into(),
+            ));
         }
         let scores = crisol_model::score(&loaded.model, &loaded.params, &[&ids], 1.0)?;
         if scores.iter().flatten().any(|logprob| !logprob.is_finite()) {

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::io;
 use std::time::Duration;
 
-use crisol_hub::HubError;
+use crisol_hub::{HubError, json_error};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 use ureq::http::{Response, StatusCode};
@@ -157,7 +157,7 @@ impl Client {
             Ok(text)
         })?;
         let Info { sha, siblings } =
-            serde_json::from_slice(&text).map_err(|e| unexpected(harmless(&e.to_string())))?;
+            serde_json::from_slice(&text).map_err(|e| unexpected(harmless(&json_error(&e))))?;
         if !is_commit(&sha) {
             return Err(unexpected(format!("a commit called {sha:?}")));
         }

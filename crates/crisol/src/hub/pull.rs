@@ -110,7 +110,8 @@ fn fetch(id: &ModelId, need: Need) -> Result<Pulled, PullError> {
         }
         if is_part_of_gguf(file) {
             return Err(unusable(format!(
-                "{file} is one part of a split GGUF file, which Crisol does not read"
+                "{file} is one part of a split GGUF file, which Crisol does not read; name a \
+                 GGUF file that is whole"
             )));
         }
     }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::Path;
 
-use crisol_hub::HubError;
+use crisol_hub::{HubError, json_error};
 use serde::Deserialize;
 
 use super::id::{is_gguf, is_safe_path};
@@ -85,7 +85,7 @@ pub(super) fn shards(index: &Path, names: &BTreeSet<String>) -> Result<BTreeSet<
     }
     let text = std::fs::read(index).map_err(|e| HubError::io("read", index, e).to_string())?;
     let Index { weight_map } = serde_json::from_slice(&text)
-        .map_err(|e| format!("its {file} is not an index of weights: {e}"))?;
+        .map_err(|e| format!("its {file} is not an index of weights: {}", json_error(&e)))?;
     let shards: BTreeSet<String> = weight_map.into_values().collect();
     let end = if file.starts_with("pytorch_model") { ".bin" } else { ".safetensors" };
     if let Some(wrong) = shards.iter().find(|name| !name.ends_with(end) || !is_safe_path(name)) {

@@ -52,6 +52,7 @@ fn of_the_command_line() {
     let model = checkpoint("2-sft");
     snapshot("unknown-option", &bench, &["run", "--sede", "3"], 2);
     snapshot("unknown-command", &bench, &["chatt"], 2);
+    snapshot("unknown-phase", &bench, &["trian"], 2);
     snapshot("option-out-of-range", &bench, &["run", "--threads", "0"], 2);
     snapshot(
         "setting-out-of-range",

@@ -587,7 +587,7 @@ fn hostile_hubs() {
         ),
         (Box::new(list(r#"{"sha": "../../../evil", "siblings": []}"#)), "a commit called"),
         (Box::new(list("<html>")), "not what a hub answers"),
-        (Box::new(list("{}")), "missing field"),
+        (Box::new(list("{}")), "is missing"),
         (Box::new(move |_, _, _| Some(endless.clone())), "more than 16777216 bytes"),
         (Box::new(head("etag", "\"../../../evil\"")), "an ETag"),
         (Box::new(head("x-linked-etag", "\"../../../evil\"")), "an ETag"),

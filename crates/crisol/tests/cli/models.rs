@@ -235,7 +235,7 @@ fn templates_get_tools_and_the_date() {
     assert!(inspected.contains("2024Ana has"), "{inspected}");
 
     for (contents, problem) in
-        [("{}", "not a JSON list of tools"), ("[1]", "tool 0 (from 0) is no JSON schema")]
+        [("{}", "found an object, expected a list"), ("[1]", "tool 1 of 1 is not a JSON object")]
     {
         bench.write("tools.json", contents);
         let error = bench.crisol(&["chat", "dated", "--tools", "tools.json"]).failed(1);

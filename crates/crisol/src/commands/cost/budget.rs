@@ -65,7 +65,8 @@ pub(super) fn run(
             let price = price.ok_or_else(|| {
                 let title = gpu.title;
                 CliError::Usage(format!(
-                    "what does an hour of a {title} cost? Give --price, such as 2.5"
+                    "no price of a {title} is known. Give --price in dollars per GPU hour, such as \
+                     --price 2.5"
                 ))
             })?;
             money / price

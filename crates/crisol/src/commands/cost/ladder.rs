@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use crisol_cost::fit::{LadderFit, Prediction, Rung};
 use crisol_cost::units::{Flops, Seconds};
+use crisol_hub::{HubError, json_error};
 use crisol_phases::{LadderRung, Recipe, ladder};
 use crisol_report::{
     LadderReport, MeasuredRung, ModelSummary, PhaseReport, PredictedLoss, Report, ladder_html,
@@ -109,11 +110,7 @@ impl LadderArgs {
         }
         let rungs = ladder(&recipe, self.rungs.into())
             .map_err(|source| CliError::Ladder { recipe: name, source: Box::new(source) })?;
-        let wrong = |e: std::io::Error| CliError::Place {
-            path: folder.to_owned(),
-            problem: format!("cannot be made: {e}"),
-        };
-        fs::create_dir_all(folder).map_err(wrong)?;
+        fs::create_dir_all(folder).map_err(|e| HubError::io("create", folder, e))?;
         for (file, rung) in files.iter().zip(&rungs) {
             crisol_hub::write_file_atomically(file, rung.recipe.to_toml().as_bytes())?;
         }
@@ -224,10 +221,16 @@ impl Measured {
             |path: &Path, problem: String| CliError::Place { path: path.to_owned(), problem };
         let file = folder.join("phase.json");
         let (model, phases) = if file.exists() {
-            let text = fs::read_to_string(&file)
-                .map_err(|e| wrong(&file, format!("cannot be read: {e}")))?;
-            let PhaseFile { report, model } = serde_json::from_str(&text)
-                .map_err(|e| wrong(&file, format!("not what a phase leaves behind: {e}")))?;
+            let text = fs::read_to_string(&file).map_err(|e| HubError::io("read", &file, e))?;
+            let PhaseFile { report, model } = serde_json::from_str(&text).map_err(|e| {
+                wrong(
+                    &file,
+                    format!(
+                        "not the record of a finished phase: {}; give the folder of a finished run",
+                        json_error(&e)
+                    ),
+                )
+            })?;
             (model, vec![report])
         } else {
             let Report { model, phases, .. } = Report::load(&folder.join("report.json"))?;

@@ -41,10 +41,14 @@ MODEL is a checkpoint folder, a GGUF file, a config.json, a model on a hub, a sh
 `crisol bench`, or one of
   {known}
 
+GPUs:
+  {gpus}
+
 --tokens counts what the phase works on: texts, conversations, both answers of each preference
 pair (reward, dpo), or prompts with their sampled answers (grpo, ppo). K, M, B and T multiply.
-MFU is 6 operations per active parameter and token over the published peak. Uncertain figures
-are ranges. Formulas, sources and limits: docs/cost.md.
+MFU (model FLOPs utilisation) = 6 * active parameters * tokens per second and GPU / peak, where peak
+is the published bf16 FLOP/s of the GPU. Uncertain figures are ranges. Formulas, sources and limits:
+docs/cost.md.
 
 JSON: docs/json.md";
 
@@ -84,7 +88,9 @@ enum CostCommand {
 
 fn examples() -> String {
     let names: Vec<&str> = known::models().iter().map(|known| known.name).collect();
-    EXAMPLES.replace("{known}", &wrap(&names.join(", "), 94).join("\n  "))
+    let gpus: Vec<&str> = GPUS.iter().map(|gpu| gpu.name).collect();
+    let list = |names: &[&str]| wrap(&names.join(", "), 94).join("\n  ");
+    EXAMPLES.replace("{known}", &list(&names)).replace("{gpus}", &list(&gpus))
 }
 
 /// What is done with the model.
@@ -308,7 +314,7 @@ impl CostArgs {
 /// What to say of a GPU that is not known: nothing about it is guessed.
 fn unknown_gpu(name: &str) -> String {
     let known: Vec<&str> = GPUS.iter().map(|gpu| gpu.name).collect();
-    format!("unknown GPU {name:?}; known are {}", known.join(", "))
+    format!("unknown GPU {name:?}; use one of: {}", known.join(", "))
 }
 
 /// The model that the command line names: what exists comes first, then known names and shapes,
@@ -333,7 +339,7 @@ fn subject(model: &Path, network: Network) -> Result<Subject, CliError> {
         if !text.contains('/') {
             let known: Vec<&str> = known::models().iter().map(|known| known.name).collect();
             let problem = format!(
-                "no such file or folder, and no known model; known are {}; a shape is such as \
+                "no such file or folder, and no known model; use one of: {}, or a shape, such as \
                  d=768,L=12,H=12",
                 known.join(", ")
             );

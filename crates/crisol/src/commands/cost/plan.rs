@@ -33,7 +33,7 @@ pub(super) fn run(
 ) -> Result<(), CliError> {
     let known = Gpu::named(&hardware.gpu);
     if known.is_none() {
-        say(unknown_gpu(&hardware.gpu));
+        say(format_args!("{} (what depends on the GPU is left out)", unknown_gpu(&hardware.gpu)));
     }
     let plan = plan(subject, args, hardware)?;
     let estimate = plan.estimate();
@@ -70,7 +70,8 @@ pub(super) fn plan(
         (None, _) => {
             let name = phase.name();
             return Err(CliError::Usage(format!(
-                "{name} needs --tokens: the tokens that it works on, such as 20M"
+                "--phase {name} needs --tokens; give the number of tokens that the phase works \
+                 on, such as --tokens 20M"
             )));
         }
     };
