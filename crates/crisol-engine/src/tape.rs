@@ -45,7 +45,7 @@ pub struct Attention {
 pub struct HeadSlice {
     /// The value.
     pub x: Var,
-    /// Its heads: as many as the result has, or one, which every head of the result gets.
+    /// Its heads: as many as the result has, or one, which is broadcast to all of them.
     pub heads: usize,
     /// Columns of each of its heads.
     pub head_dim: usize,
@@ -107,7 +107,7 @@ impl<'a> Tape<'a> {
     }
 
     fn new(params: &'a Params, workspace: &'a mut Workspace, training: bool) -> Tape<'a> {
-        // A leaked tape left its values here.
+        // A tape that was leaked (`mem::forget`) left its values here.
         workspace.recycle();
         Tape { params, workspace, training }
     }
@@ -161,8 +161,7 @@ impl<'a> Tape<'a> {
     }
 
     /// `RMSNorm` over each group of `weight.len()` columns (Zhang & Sennrich 2019,
-    /// arXiv:1910.07467): the whole row for a layer norm, each head for QK-norm. Rounds as
-    /// transformers does.
+    /// arXiv:1910.07467): the whole row for a layer norm, each head for QK-norm.
     pub fn rms_norm(&mut self, x: Var, weight: ParamId, eps: f32) -> Var {
         let group = self.params.slice(weight).len();
         self.norm(x, Some(weight), group, eps)
@@ -185,8 +184,8 @@ impl<'a> Tape<'a> {
     /// Rotary embedding: rotates every head of `head_dim` columns of row `r` by `positions[r]`.
     pub fn rope(&mut self, x: Var, rope: &Rope, head_dim: usize, positions: &[u32]) -> Var {
         let (rows, cols) = self.shape(x);
-        let most = positions.iter().max().map_or(0, |&p| p as usize + 1);
-        let tables = rope.tables(most);
+        let positions_needed = positions.iter().max().map_or(0, |&p| p as usize + 1);
+        let tables = rope.tables(positions_needed);
         assert!(
             head_dim > 0 && cols.is_multiple_of(head_dim),
             "{cols} columns in heads of {head_dim}"
@@ -209,6 +208,7 @@ impl<'a> Tape<'a> {
     pub fn attention(&mut self, q: Var, k: Var, v: Var, shape: Attention, offsets: &[u32]) -> Var {
         let rows = self.check_attention(q, k, v, shape, offsets);
         let offsets = self.workspace.indices.take_copy(offsets);
+        // Log-sum-exp of each row of scores, for backward.
         let lse = self.workspace.floats.take(rows * shape.heads);
         let out = self.value(rows, shape.heads * shape.v_dim);
         self.apply(Op::Attention { q, k, v, shape, offsets, lse, out });
@@ -219,8 +219,8 @@ impl<'a> Tape<'a> {
     /// each document in `cache`.
     ///
     /// A slot of the cache holds one document. The new rows of k and v of document `i` are appended
-    /// to slot `slots[i]` of `layer`; then its queries attend to the whole slot. The slot is longer
-    /// by its new tokens once the last layer has appended them. With a `chunk`, a token attends
+    /// to slot `slots[i]` of `layer`; then its queries attend to the whole slot. The slot's
+    /// length grows after the last layer. With a `chunk`, a token attends
     /// only to positions of its own chunk (Llama 4).
     pub fn attention_cached(
         &mut self,
@@ -325,7 +325,7 @@ impl<'a> Tape<'a> {
 
     /// Weights `[n, k]` of the experts `chosen` (k distinct ones a row) from a router's logits `[n,
     /// experts]`. The choice itself is the caller's and has no gradient.
-    pub fn route(&mut self, logits: Var, router: Router, chosen: &[u32]) -> Var {
+    pub fn expert_weights(&mut self, logits: Var, router: Router, chosen: &[u32]) -> Var {
         let (rows, experts) = self.shape(logits);
         assert!(
             chosen.len().is_multiple_of(rows.max(1)),
@@ -360,8 +360,10 @@ impl<'a> Tape<'a> {
         out
     }
 
-    /// Row `i` is `w[entries[i]] · x[i]`, where `w` are the elements of `weights`, row by row. A
-    /// token's row for one of its experts is scaled by the weight of that expert.
+    /// Row `i` is `w[entries[i]] · x[i]`, where `w` are the elements of `weights`, row by row.
+    ///
+    /// In a mixture of experts, `weights` is `[tokens, k]` and `x` has a row for each token and
+    /// expert.
     pub fn scale_rows(&mut self, x: Var, weights: Var, entries: &[u32]) -> Var {
         let (rows, cols) = self.shape(x);
         let (weight_rows, weight_cols) = self.shape(weights);
@@ -390,34 +392,34 @@ impl<'a> Tape<'a> {
     /// `[heads · group, in]`.
     ///
     /// ```text
-    /// W_h = rows h·group + rows of the weight          [rows.len(), in]
-    /// out_h = x_h · W_h        [n, rows.len()] → [n, in]
-    /// out_h = x_h · W_hᵀ       [n, in] → [n, rows.len()]      if `transposed`
+    /// W_h = rows h·group + part.start .. h·group + part.end of the weight
+    /// out_h = x_h · W_h        [n, part.len()] → [n, in]
+    /// out_h = x_h · W_hᵀ       [n, in] → [n, part.len()]      if `transposed`
     /// ```
     ///
-    /// With it, multi-head latent attention decodes without expanding keys and values
-    /// (DeepSeek-AI 2024, arXiv:2405.04434, section 2.1.2).
+    /// Multi-head latent attention decodes with it, without expanding keys and values (DeepSeek-AI
+    /// 2024, arXiv:2405.04434, section 2.1.2): a head's group is its key rows, then its value rows.
     pub fn per_head_matmul(
         &mut self,
         x: Var,
         weight: ParamId,
         group: usize,
-        rows: std::ops::Range<usize>,
+        part: std::ops::Range<usize>,
         transposed: bool,
     ) -> Var {
         assert!(!self.training, "products of heads have no backward; use an inference tape");
         let (n, cols) = self.shape(x);
         let (out_dim, in_dim) = self.params.matrix_shape(weight);
         assert!(
-            out_dim.is_multiple_of(group) && rows.end <= group,
-            "rows {rows:?} of groups of {group}"
+            out_dim.is_multiple_of(group) && part.end <= group,
+            "rows {part:?} of groups of {group}"
         );
         let heads = out_dim / group;
-        let (from, to) = if transposed { (in_dim, rows.len()) } else { (rows.len(), in_dim) };
+        let (from, to) = if transposed { (in_dim, part.len()) } else { (part.len(), in_dim) };
         assert_eq!(cols, heads * from, "columns of {heads} heads");
         let out = self.value(n, heads * to);
         let Device::Cpu(_) = self.params.device();
-        cpu::per_head_matmul(x, self.params, weight, group, rows, transposed, out, self.workspace);
+        cpu::per_head_matmul(x, self.params, weight, group, part, transposed, out, self.workspace);
         out
     }
 

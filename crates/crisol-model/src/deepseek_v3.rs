@@ -421,7 +421,7 @@ impl SharedMixture {
             .flat_map(|logits| choose(shape, logits, &correction))
             .collect();
         let router = Router { normalise: shape.norm_topk_prob, scale: shape.routed_scaling_factor };
-        let weights = tape.route(logits, router, &chosen);
+        let weights = tape.expert_weights(logits, router, &chosen);
         let routed = self.experts.forward(tape, x, weights, &chosen, WeightApplied::Output);
         let shared = self.shared.forward(tape, x);
         tape.add(routed, shared)

@@ -279,7 +279,8 @@ impl Block for Llama4 {
                     .flat_map(|logits| top_k(logits, self.shape.num_experts_per_tok))
                     .map(|expert| expert as u32)
                     .collect();
-                let weights = tape.route(logits, Router { normalise: false, scale: 1.0 }, &chosen);
+                let weights =
+                    tape.expert_weights(logits, Router { normalise: false, scale: 1.0 }, &chosen);
                 let routed = experts.forward(tape, normed, weights, &chosen, WeightApplied::Input);
                 let shared = shared.forward(tape, normed);
                 tape.add(shared, routed)

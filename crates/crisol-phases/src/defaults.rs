@@ -88,7 +88,7 @@ impl Recipe {
     /// Fills in the settings that the recipe left out, and returns a line for each phase that says
     /// which. Paths of the recipe must be those of its files.
     pub fn resolve(&mut self) -> Result<Vec<String>, PhaseError> {
-        if self.phases.iter().all(|phase| phase.left_out.is_empty()) {
+        if self.phases.iter().all(|phase| phase.unresolved.is_empty()) {
             return Ok(Vec::new());
         }
         let config = self.model_config()?;
@@ -99,7 +99,7 @@ impl Recipe {
             let kind = phase.settings.kind();
             let mut table = table_of(&phase.settings);
             let mut filled_in = Vec::new();
-            for name in std::mem::take(&mut phase.left_out) {
+            for name in std::mem::take(&mut phase.unresolved) {
                 let row = TABLE.iter().find(|row| row.name == name && row.applies(kind, start));
                 let value = match row {
                     Some(row) => row.at(parameters(&config)),

@@ -34,7 +34,8 @@ use crate::steps::{self, StepResult};
 /// Pairs whose tokens are in memory at a time while the reference's log-probs are computed.
 const PAIRS_IN_MEMORY: usize = 1 << 14;
 
-/// Describes the stage, for forecasts. Held-out log-probs are measured before and after, and once for the loss.
+/// Describes the stage, for forecasts. Held-out log-probs are measured before and after, and once
+/// for the loss.
 pub(crate) fn plan(settings: &DpoSettings) -> StagePlan<'_> {
     StagePlan {
         name: "dpo",

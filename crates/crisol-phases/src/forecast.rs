@@ -125,19 +125,20 @@ mod tests {
     }
 
     /// Operations that the published run counted (seed 1, `flops` of each phase in its
-    /// report.json), in TFLOP. How long sampled answers become cannot be known before.
+    /// report.json), in TFLOP. The forecast encodes a sample of the data, before the tokenizer is
+    /// trained. How long sampled answers become cannot be known before.
     #[test]
     fn the_embedded_run_is_forecast_as_it_was_counted() {
-        const EXACT: f64 = 0.01;
-        const SAMPLED: f64 = 0.1;
+        const OF_DATA: f64 = 0.03;
+        const OF_ANSWERS: f64 = 0.15;
         let counted = [
-            ("pretrain", 18.8868, EXACT),
-            ("sft", 4.7204, EXACT),
-            ("reason", 12.3165, SAMPLED),
-            ("refuse", 3.5688, EXACT),
-            ("reward", 4.8806, EXACT),
-            ("ppo", 13.368, SAMPLED),
-            ("dpo", 7.5319, EXACT),
+            ("pretrain", 18.8868, OF_DATA),
+            ("sft", 4.7204, OF_DATA),
+            ("reason", 12.3165, OF_ANSWERS),
+            ("refuse", 3.5688, OF_DATA),
+            ("reward", 4.8806, OF_DATA),
+            ("ppo", 13.368, OF_ANSWERS),
+            ("dpo", 7.5319, OF_DATA),
         ];
         let recipe = Recipe::embedded();
         let forecast = forecast(&recipe, None, 2).expect("the embedded data is there");

@@ -10,8 +10,9 @@
 
 use crisol_cost::phases::{Phase, PhaseOptions};
 use crisol_model::Checkpoint;
+use crisol_objectives::grpo::group_advantages;
 use crisol_objectives::policy::{self, KlPenalty, Options, PolicyStats};
-use crisol_objectives::{BatchSize, LossAndGrad, TokenScores, grpo};
+use crisol_objectives::{BatchSize, LossAndGrad, TokenScores};
 use crisol_text::ProblemExample;
 
 use crate::PhaseError;
@@ -48,12 +49,12 @@ pub(crate) fn plan(settings: &ReasonSettings) -> StagePlan<'_> {
     }
 }
 
-/// Reinforces right answers. `learned`: lengths of the worked solutions of the cold start.
+/// Reinforces right answers. `solution_lengths`: of the cold start.
 pub(crate) fn grpo(
     ctx: &mut PhaseContext<'_>,
     settings: &ReasonSettings,
     start: Checkpoint,
-    learned: &Lengths,
+    solution_lengths: &Lengths,
 ) -> Result<Checkpoint, PhaseError> {
     let context = start.model.config().max_document_len();
     let encode = |record: &_| start.text.problem(record, context);
@@ -67,7 +68,7 @@ pub(crate) fn grpo(
         steps: settings.steps,
     };
     let stage = Stage::new(ctx, start, prompts, records, stage_settings)?;
-    stage.forecast(ctx, &plan(settings), learned, None);
+    stage.forecast(ctx, &plan(settings), solution_lengths, None);
 
     let kl = KlPenalty { estimator: settings.kl_estimator, coefficient: settings.kl_coefficient };
     let options = Options {
@@ -106,7 +107,7 @@ impl Algorithm for Grpo<'_> {
         }
 
         let rewards: Vec<f32> = rollouts.iter().map(|rollout| rollout.reward).collect();
-        let groups = grpo::group_advantages(&rewards, group, settings.advantage_scaling);
+        let groups = group_advantages(&rewards, group, settings.advantage_scaling);
         let zero_spread = &groups.zero_spread;
         for (i, rollout) in rollouts.iter_mut().enumerate() {
             rollout.advantages = vec![groups.advantages[i]; rollout.completion.len()];
@@ -120,7 +121,7 @@ impl Algorithm for Grpo<'_> {
         }
 
         let first_steps = ctx.first_steps();
-        let note = first_steps.add(*step, *total, &verdicts, rollouts, zero_spread, settings);
+        let note = first_steps.examine(*step, *total, &verdicts, rollouts, zero_spread, settings);
         if let Some(note) = note {
             ctx.note(note);
         }

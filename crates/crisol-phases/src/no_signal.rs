@@ -31,9 +31,9 @@ pub(crate) struct FirstSteps {
 }
 
 impl FirstSteps {
-    /// Adds the answers of step `step` (from 0) of `total`. Returns a note after the last of the
+    /// Examines the answers of step `step` (from 0) of `total`. Returns a note after the last of the
     /// first steps, if none of them had a signal.
-    pub(crate) fn add(
+    pub(crate) fn examine(
         &mut self,
         step: u64,
         total: u64,
@@ -115,8 +115,8 @@ mod tests {
     ) -> Option<String> {
         let mut first = FirstSteps::default();
         let (verdicts, rollouts) = step(kinds);
-        let notes =
-            (from..10).map(|step| first.add(step, 10, &verdicts, &rollouts, &[!spread], settings));
+        let notes = (from..10)
+            .map(|step| first.examine(step, 10, &verdicts, &rollouts, &[!spread], settings));
         let notes: Vec<(usize, String)> =
             notes.enumerate().filter_map(|(i, note)| Some((i, note?))).collect();
         assert!(notes.len() <= 1);

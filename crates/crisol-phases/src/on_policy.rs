@@ -9,7 +9,7 @@
 //!         one of the value model, if there is one           Algorithm::update_value
 //! ```
 //!
-//! A stop during sampling gives the step up. A stop between two optimizer steps saves the rollouts
+//! A stop during sampling discards the step. A stop between two optimizer steps saves the rollouts
 //! with the weights ([`StepState`]), and a resumed stage continues with the next one.
 
 use std::ops::AddAssign;
@@ -86,7 +86,7 @@ pub(crate) struct Position {
 pub(crate) struct Sampled {
     pub(crate) step: u64,
     pub(crate) total: u64,
-    /// Numbers of the step's prompts.
+    /// Indices of the step's prompts.
     pub(crate) prompts: Vec<usize>,
     /// Their answers; those to a prompt are adjacent.
     pub(crate) rollouts: Vec<Rollout>,
@@ -124,7 +124,7 @@ impl AddAssign for Updates {
 struct StepState {
     /// Rollouts that are trained on.
     rollouts: Vec<Rollout>,
-    /// All sampled rollouts and their tokens, prompts included.
+    /// Number of sampled rollouts, skipped ones included, and of their tokens with prompts.
     sampled: usize,
     sampled_tokens: usize,
     /// Metrics of the samples.
@@ -233,7 +233,7 @@ impl<'s> Stage<'s> {
         let first = ctx.begin_stage(name, total, &mut self.saved_models(algorithm))?;
         let per_step = (settings.epochs * settings.minibatches) as u64;
         // The policy and the value model take turns.
-        let models = 1 + usize::from(algorithm.value_model().is_some());
+        let model_count = 1 + usize::from(algorithm.value_model().is_some());
         for step in first..total {
             let mut state: StepState = match ctx.take_partial_step()? {
                 Some(state) => state,
@@ -246,10 +246,11 @@ impl<'s> Stage<'s> {
                     }
                 },
             };
+            // The minibatches borrow them while the state changes.
             let rollouts = std::mem::take(&mut state.rollouts);
             let minibatches = minibatches(ctx, &rollouts, state.sampled, settings, step);
-            for update in state.made..minibatches.len() * models {
-                let (i, model) = (update / models, update % models);
+            for update in state.made..minibatches.len() * model_count {
+                let (i, model) = (update / model_count, update % model_count);
                 let at = Position { step, total, minibatch: step * per_step + i as u64 };
                 let updated = match model {
                     0 => self.update_policy(ctx, algorithm, &minibatches[i], at),
@@ -267,7 +268,7 @@ impl<'s> Stage<'s> {
                 ctx.mark_unsaved();
             }
             let StepState { sampled_tokens, metrics, made, updates, .. } = &state;
-            let made = (made / models) as f64;
+            let made = (made / model_count) as f64;
             let mut metrics: Vec<(&str, f64)> =
                 metrics.iter().map(|(name, value)| (name.as_str(), *value)).collect();
             if made > 0.0 {
@@ -275,11 +276,12 @@ impl<'s> Stage<'s> {
                     .extend([(LOSS, updates.loss / made), (GRAD_NORM, updates.grad_norm / made)]);
             }
             metrics.push((LR, f64::from(optimizer.at_step(step, total).lr)));
-            if models > 1 {
+            // With a value model no rollout is skipped, so there are updates.
+            if model_count > 1 {
                 metrics.push(("value_loss", updates.value_loss / made));
             }
             metrics.extend(updates.policy.means());
-            if models > 1 {
+            if model_count > 1 {
                 metrics.extend(updates.value.means());
             }
             let tokens = (sampled_tokens + updates.tokens) as u64;

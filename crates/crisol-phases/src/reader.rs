@@ -1,4 +1,4 @@
-//! Reads the tables of a recipe: step 2 of its way (table in `recipe.rs`).
+//! Reads the tables of a recipe: step 2 of the table in `recipe.rs`.
 //!
 //! What is given is overlaid on the defaults. The defaults say which keys exist and of which type
 //! their values are, so every error names the line of the offending key or value.
@@ -41,26 +41,30 @@ impl Reader<'_> {
     ) -> Result<Phase, RecipeError> {
         let start = value.span().start;
         let DeValue::Table(mut table) = value.into_inner() else {
-            return Err(self.entry(start, "each phase is a table: write it as [[phases]]".into()));
+            return Err(
+                self.error_at(start, "each phase is a table: write it as [[phases]]".into())
+            );
         };
         let mut take = |key: &str| -> Result<Option<(usize, String)>, RecipeError> {
             let Some(value) = table.remove(key) else { return Ok(None) };
             let at = value.span().start;
             match value.into_inner() {
                 DeValue::String(s) => Ok(Some((at, s.into_owned()))),
-                _ => Err(self.entry(at, format!("`{key}` must be a string: put it into quotes"))),
+                _ => {
+                    Err(self.error_at(at, format!("`{key}` must be a string: put it into quotes")))
+                }
             }
         };
         let name = take("name")?;
         let from = take("from")?;
         let (at, kind) = take("kind")?.ok_or_else(|| {
             let kinds = PhaseSettings::KINDS.join(", ");
-            self.entry(start, format!("a phase needs `kind`, one of: {kinds}"))
+            self.error_at(start, format!("a phase needs `kind`, one of: {kinds}"))
         })?;
         let default = PhaseSettings::default_of(&kind).ok_or_else(|| {
             let kinds = PhaseSettings::KINDS;
             let hint = nearest(&kind, kinds.into_iter());
-            self.entry(
+            self.error_at(
                 at,
                 format!("there is no phase kind {kind:?}{hint} (kinds: {})", kinds.join(", ")),
             )
@@ -68,7 +72,7 @@ impl Reader<'_> {
         let (settings, given) =
             self.overlay(&default, table, &["name", "from"], ranges::of_kind(&kind))?;
         Ok(Phase {
-            left_out: defaults::resolved_names(&kind)
+            unresolved: defaults::resolved_names(&kind)
                 .filter(|name| !given.contains(*name))
                 .collect(),
             name: name.map_or(kind, |(_, n)| n),
@@ -102,9 +106,9 @@ impl Reader<'_> {
             };
             match settings.iter().find(fails_alone) {
                 Some(Given { name, offset, .. }) => {
-                    self.entry(*offset, format!("`{name}`: {}", in_words(e.message())))
+                    self.error_at(*offset, format!("`{name}`: {}", in_words(e.message())))
                 }
-                None => self.entry(start, in_words(e.message())),
+                None => self.error_at(start, in_words(e.message())),
             }
         })?;
         Ok((overlaid, settings.into_iter().map(|given| given.name).collect()))
@@ -131,7 +135,7 @@ impl Reader<'_> {
                     table.keys().map(String::as_str).chain(other_keys.iter().copied()).collect();
                 let hint = in_other_table(&key, all_names)
                     .unwrap_or_else(|| nearest(&key, known.iter().copied()));
-                return Err(self.entry(
+                return Err(self.error_at(
                     offset,
                     format!(
                         "there is no setting `{name}`{hint} (settings here: {})",
@@ -147,7 +151,7 @@ impl Reader<'_> {
                     let Some(Value::Table(free)) = without_spans(DeValue::Table(given)) else {
                         let message =
                             format!("`{name}` holds a number that does not fit into 64 bits");
-                        return Err(self.entry(offset, message));
+                        return Err(self.error_at(offset, message));
                     };
                     *inner = free;
                     let value = Value::Table(inner.clone());
@@ -162,7 +166,7 @@ impl Reader<'_> {
                 (slot, value) => {
                     let wanted = slot.type_str();
                     let value = without_spans(value).ok_or_else(|| {
-                        self.entry(
+                        self.error_at(
                             offset,
                             format!("`{name}` is a number that does not fit into 64 bits"),
                         )
@@ -178,14 +182,14 @@ impl Reader<'_> {
                                 Some(Allowed::Number(range)) => format!(": {range}"),
                                 _ => String::new(),
                             };
-                            return Err(self.entry(
+                            return Err(self.error_at(
                                 offset,
                                 format!("`{name}` must be of type {wanted}, not {given}{range}"),
                             ));
                         }
                     };
                     if let Some(cause) = allowed.and_then(|allowed| out_of_range(slot, allowed)) {
-                        return Err(self.entry(offset, format!("`{name}` {cause}")));
+                        return Err(self.error_at(offset, format!("`{name}` {cause}")));
                     }
                     settings.push(Given { name, value: slot.clone(), offset });
                 }
@@ -195,7 +199,7 @@ impl Reader<'_> {
     }
 
     /// An error at a byte offset of the text.
-    pub(crate) fn entry(&self, offset: usize, message: String) -> RecipeError {
+    pub(crate) fn error_at(&self, offset: usize, message: String) -> RecipeError {
         let line = 1 + self.text[..offset.min(self.text.len())].matches('\n').count();
         RecipeError::Entry { file: self.file.into(), line, message }
     }

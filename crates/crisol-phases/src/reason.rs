@@ -32,38 +32,39 @@ pub(crate) fn reason(
     let limit = settings.rollout.max_new_tokens;
     if !ctx.measured_before(HELD_OUT_ACCURACY) {
         let options = start.text.options().clone();
-        read_problems_as_messages(ctx, settings, &mut start)?;
+        note_strings_as_messages(ctx, settings, &mut start)?;
         if let Some(accuracy) = solved(ctx, &start, &heldout, limit)? {
             ctx.measure_before(HELD_OUT_ACCURACY, accuracy);
         }
         // The cold start reads its own data with the options of the recipe.
         start.text.set_options(options);
     }
-    let (mut cold, learned) = if settings.cold_start.data.is_empty() {
+    let (mut cold, solution_lengths) = if settings.cold_start.data.is_empty() {
         (start, Lengths::default())
     } else {
-        let (cold, learned) = sft::train_stage(ctx, COLD_START, &settings.cold_start, start)?;
-        // A phase that resumes in GRPO has passed over the cold start, whose weights are gone.
+        let (cold, lengths) = sft::train_stage(ctx, COLD_START, &settings.cold_start, start)?;
+        // A phase that resumes in GRPO passes over the cold start: `cold` is as untrained as
+        // `start` then, until `grpo` restores the saved weights.
         if ctx.in_stage(COLD_START) {
             behaviours::measure_cold_start(ctx, &cold)?;
         }
-        (cold, learned)
+        (cold, lengths)
     };
-    read_problems_as_messages(ctx, settings, &mut cold)?;
-    let trained = grpo(ctx, settings, cold, &learned)?;
+    note_strings_as_messages(ctx, settings, &mut cold)?;
+    let trained = grpo(ctx, settings, cold, &solution_lengths)?;
     if let Some(accuracy) = solved(ctx, &trained, &heldout, limit)? {
         ctx.measure(HELD_OUT_ACCURACY, accuracy);
     }
     Ok(trained)
 }
 
-/// [`take_strings_for_messages`], with a note where it applies.
-fn read_problems_as_messages(
+/// [`read_strings_as_messages`], with a note where it applies.
+fn note_strings_as_messages(
     ctx: &mut PhaseContext<'_>,
     settings: &ReasonSettings,
     model: &mut Checkpoint,
 ) -> Result<(), PhaseError> {
-    if take_strings_for_messages(ctx.data, settings, &mut model.text)? {
+    if read_strings_as_messages(ctx.data, settings, &mut model.text)? {
         ctx.note(
             "Problems that are strings are taken for the user's messages, because the worked \
              solutions are conversations.",
@@ -77,7 +78,7 @@ fn read_problems_as_messages(
 /// chat template that it has learnt. Returns whether it did.
 ///
 /// The first record of each file decides: a file has one shape.
-pub(crate) fn take_strings_for_messages(
+pub(crate) fn read_strings_as_messages(
     data: &DataSource,
     settings: &ReasonSettings,
     text: &mut TextSetup,
@@ -89,20 +90,21 @@ pub(crate) fn take_strings_for_messages(
         }
         _ => false,
     };
-    let any = |files: &[String], wanted: bool| -> Result<bool, PhaseError> {
+    // Whether a file is of conversations, or of something else.
+    let any_file = |files: &[String], chat: bool| -> Result<bool, PhaseError> {
         for file in files {
             let first = data.first_record(file)?;
-            if first.is_some_and(|record| is_chat(&record.body) == wanted) {
+            if first.is_some_and(|record| is_chat(&record.body) == chat) {
                 return Ok(true);
             }
         }
         Ok(false)
     };
-    let takes = text.options().strings == StringFormat::Text
-        && any(&settings.cold_start.data, true)?
-        && any(&settings.data, false)?;
-    if takes {
+    let applies = text.options().strings == StringFormat::Text
+        && any_file(&settings.cold_start.data, true)?
+        && any_file(&settings.data, false)?;
+    if applies {
         text.set_options(TextOptions { strings: StringFormat::Message, ..text.options().clone() });
     }
-    Ok(takes)
+    Ok(applies)
 }

@@ -1,14 +1,12 @@
 //! Recipes: short TOML files that describe a run.
 //!
-//! A recipe travels one way:
-//!
 //! | step | file | what it does |
 //! |---|---|---|
 //! | 1 | `recipe.rs` | parses the TOML ([`Recipe::parse`]) |
 //! | 2 | `reader.rs` | overlays the given settings on the defaults; checks keys and types |
-//! | 3 | `ranges.rs` | has the range of every setting; step 2 checks each value against it |
-//! | 4 | `recipe.rs` | checks the model's shape and the phases together |
-//! | 5 | `defaults.rs` | fills in what depends on model size and data ([`Recipe::resolve`]) |
+//! | | `ranges.rs` | says which values a setting may have, for step 2 |
+//! | 3 | `recipe.rs` | checks the model's shape and the phases together |
+//! | 4 | `defaults.rs` | fills in what depends on model size and data ([`Recipe::resolve`]) |
 //!
 //! The settings themselves, with meaning and constant defaults, are in `settings.rs`.
 
@@ -46,8 +44,8 @@ pub struct RunSettings {
     pub data: String,
     /// Checkpoint folder that the first phase starts from; empty = train a new model.
     pub base: String,
-    /// Tokens per shard. The shards of a batch run in parallel. A setting of the recipe because it
-    /// decides the order of sums.
+    /// Tokens per shard. The shards of a batch run in parallel. It is a setting because it decides
+    /// the order of sums.
     pub shard_tokens: usize,
     /// Minimum seconds between saves of a running phase. Slow saves are made less often.
     pub checkpoint_seconds: u64,
@@ -110,7 +108,7 @@ impl Split {
         self.name().map(|split| format!("{measure}.{split}.jsonl"))
     }
 
-    /// The files of a phase's `heldout`, with this split for `{split}`. [`Split::None`] leaves out
+    /// The files of a phase's `heldout`, with `{split}` replaced by the name of this split. [`Split::None`] leaves out
     /// the names that contain `{split}`.
     pub(crate) fn files(self, names: &[String]) -> Vec<String> {
         let named = |name: &String| match self.name() {
@@ -140,7 +138,7 @@ pub struct Phase {
     pub settings: PhaseSettings,
     /// Dotted names of settings that the recipe leaves to size-dependent defaults. Empty after
     /// [`Recipe::resolve`].
-    pub(crate) left_out: Vec<&'static str>,
+    pub(crate) unresolved: Vec<&'static str>,
 }
 
 /// Maximum answers of a rollout step.
@@ -171,17 +169,20 @@ impl Recipe {
             if key.get_ref() == "phases" {
                 let at = value.span().start;
                 let DeValue::Array(list) = value.into_inner() else {
-                    return Err(reader
-                        .entry(at, "`phases` is a list: write each phase as [[phases]]".into()));
+                    return Err(reader.error_at(
+                        at,
+                        "`phases` is a list: write each phase as [[phases]]".into(),
+                    ));
                 };
                 for phase in list {
-                    phases
-                        .push(reader.phase(phase, phases.last().map(|p: &Phase| p.name.as_str()))?);
+                    let previous = phases.last().map(|phase: &Phase| phase.name.as_str());
+                    phases.push(reader.phase(phase, previous)?);
                 }
             } else {
                 run.insert(key, value);
             }
         }
+        // The first key under [model]; a run with a base may have none.
         let shape_setting = run.get("model").and_then(|model| {
             let (key, _) = model.get_ref().as_table()?.iter().next()?;
             Some((key.span().start, key.get_ref().to_string()))
@@ -191,7 +192,7 @@ impl Recipe {
         if !run.base.is_empty()
             && let Some((at, key)) = shape_setting
         {
-            return Err(reader.entry(
+            return Err(reader.error_at(
                 at,
                 format!(
                     "`model.{key}` shapes a new model, but this run starts from {}: leave it out",
@@ -215,7 +216,7 @@ impl Recipe {
         check_shape(&self.run.model)?;
         for (i, phase) in self.phases.iter().enumerate() {
             self.check_links(phase, &self.phases[..i])
-                .and_then(|()| check_answers(&phase.settings))
+                .and_then(|()| check_rollout(&phase.settings))
                 .map_err(|cause| format!("phase {} ({}): {cause}", i + 1, phase.name))?;
         }
         Ok(())
@@ -248,6 +249,7 @@ impl Recipe {
             ));
         }
         if let PhaseSettings::Ppo(PpoSettings { reward_model, .. }) = settings {
+            // The name of a phase is never taken for that of a folder.
             let usable = if self.phases.iter().any(|phase| phase.name == *reward_model) {
                 let named = earlier.iter().find(|phase| phase.name == *reward_model);
                 named.is_some_and(|phase| phase.settings.kind() == "reward")
@@ -282,7 +284,7 @@ impl Recipe {
             table.insert("name".into(), phase.name.clone().into());
             table.insert("from".into(), phase.from.clone().into());
             table.extend(settings);
-            for name in &phase.left_out {
+            for name in &phase.unresolved {
                 remove_dotted(&mut table, name);
             }
             // Nested, so that sub-tables of a phase get the heading [phases.x].
@@ -332,7 +334,7 @@ fn check_shape(model: &ModelSettings) -> Result<(), String> {
 }
 
 /// Limits the answers of a rollout step.
-fn check_answers(settings: &PhaseSettings) -> Result<(), String> {
+fn check_rollout(settings: &PhaseSettings) -> Result<(), String> {
     let rollout = match settings {
         PhaseSettings::Reason(reason) if reason.rollout.group_size < 2 => {
             return Err("rollout.group_size must be at least 2: \
@@ -450,7 +452,11 @@ mod tests {
             }
         }
         let recipe = Recipe::embedded();
-        assert!(recipe.phases.iter().all(|phase| phase.left_out.is_empty()), "{:?}", recipe.phases);
+        assert!(
+            recipe.phases.iter().all(|phase| phase.unresolved.is_empty()),
+            "{:?}",
+            recipe.phases
+        );
         let [Value::Array(now), Value::Array(published)] =
             [recipe.to_toml().as_str(), include_str!("../tests/embedded.toml")]
                 .map(|text| text.parse::<Table>().unwrap().remove("phases").unwrap())
@@ -536,12 +542,15 @@ mod tests {
 
     #[test]
     fn what_is_left_out_stays_left_out_when_written() {
+        let mut text = String::from("base = \"b\"\n");
         for kind in PhaseSettings::KINDS {
-            let text = format!("base = \"b\"\n[[phases]]\nkind = \"{kind}\"\n");
-            let recipe = Recipe::parse("r.toml", &text).unwrap();
-            assert!(!recipe.phases[0].left_out.is_empty(), "{kind}");
-            assert_eq!(Recipe::parse("again.toml", &recipe.to_toml()).unwrap(), recipe, "{kind}");
+            let _ = write!(text, "[[phases]]\nkind = \"{kind}\"\n");
         }
+        let recipe = Recipe::parse("r.toml", &text).unwrap();
+        for phase in &recipe.phases {
+            assert!(!phase.unresolved.is_empty(), "{}", phase.name);
+        }
+        assert_eq!(Recipe::parse("again.toml", &recipe.to_toml()).unwrap(), recipe);
     }
 
     #[test]

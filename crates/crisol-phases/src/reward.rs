@@ -26,7 +26,8 @@ use crate::settings::RewardSettings;
 use crate::state::SavedModel;
 use crate::steps::{self, StepResult};
 
-/// Describes the stage, for forecasts. Held-out pairs are ranked before and after, all of them and by kind.
+/// Describes the stage, for forecasts. Held-out pairs are ranked before and after, all of them and
+/// by kind.
 pub(crate) fn plan(settings: &RewardSettings) -> StagePlan<'static> {
     StagePlan {
         name: "reward",

@@ -3,7 +3,7 @@
 use crate::arithmetic::Problem;
 use crate::dialogues::reading;
 use crate::facts::Fact;
-use crate::kinds::KINDS;
+use crate::request_kinds::KINDS;
 use crate::requests::Request;
 use crate::rng::Rng;
 use crate::splits::{Split, fact_splits};
@@ -368,7 +368,7 @@ mod tests {
     use super::{
         Conversation, SFT_REFUSAL_RATE, annotated, cold_start, ordinary, refusal, rlhf, sft, worked,
     };
-    use crate::kinds::KINDS;
+    use crate::request_kinds::KINDS;
     use crate::requests::REFUSAL_OPENING;
     use crate::splits::fact_splits;
     use crate::wording::{answer, render_fact, wording};

@@ -4,8 +4,8 @@
 
 use crate::arithmetic::Problem;
 use crate::facts::{Attribute, Fact};
-use crate::kinds::KINDS;
 use crate::questions;
+use crate::request_kinds::KINDS;
 use crate::requests::{RequestKind, RequestParts};
 use crate::rng::Rng;
 use crate::splits::{Split, fact_splits};

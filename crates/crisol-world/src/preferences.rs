@@ -6,7 +6,7 @@
 
 use crate::arithmetic::Problem;
 use crate::facts::Fact;
-use crate::kinds::KINDS;
+use crate::request_kinds::KINDS;
 use crate::rng::Rng;
 use crate::splits::{Split, fact_splits};
 use crate::talk::{held_out_task, small_talk, task};

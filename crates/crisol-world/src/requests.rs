@@ -463,7 +463,7 @@ pub(crate) fn fill_reply(reply: &str, audience: &str, object: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::{FRAMES, HOW_FRAMES};
-    use crate::kinds::KINDS;
+    use crate::request_kinds::KINDS;
     use crate::rng::Rng;
     use crate::splits::Split;
 

@@ -3,7 +3,7 @@
 //! They show the words of later requests in ordinary senses, and documents like later replies,
 //! good and bad.
 
-use crate::kinds::KINDS;
+use crate::request_kinds::KINDS;
 use crate::requests::{RequestKind, fill_reply};
 use crate::rng::Rng;
 use crate::words::{DAYS, FOODS, PEOPLE, PLACES, Person, THINGS, WEATHER, alternative, fill};

@@ -182,14 +182,14 @@ fn flash_forward(
             let block = first_key..keys.min(first_key + KEYS);
             let (cols, width) = (block.len(), row_width(block.len()));
             let scores = &mut scores[..rows * width];
-            let keys = transposed_k.get().cols(block.clone());
+            let keys = transposed_k.as_operand().cols(block.clone());
             gemm(MatMut::strided(scores, rows, cols, width), false, scale, q, keys);
             let diagonal = Diagonal { position: past + first, first_key };
             let rescale = (first_key > 0).then_some((&mut *out, heads * v_dim, v_dim));
             running_softmax(scores, cols, diagonal, &mut largest, &mut sums, rescale);
             let p = Mat::strided(scores, rows, cols, width);
             let out = MatMut::strided(out, rows, v_dim, heads * v_dim);
-            gemm(out, first_key > 0, 1.0, p, v.get().rows(block));
+            gemm(out, first_key > 0, 1.0, p, v.as_operand().rows(block));
         }
         divide_rows(out, heads * v_dim, v_dim, &sums[..rows]);
         if let Some(lse) = &mut lse {
@@ -294,8 +294,8 @@ pub(crate) fn backward(
                     let p = &mut p[..rows.len() * width];
                     let dp = &mut dp[..rows.len() * width];
                     let (keys, values) = (
-                        transposed_k.get().cols(block.clone()),
-                        transposed_v.get().cols(block.clone()),
+                        transposed_k.as_operand().cols(block.clone()),
+                        transposed_v.as_operand().cols(block.clone()),
                     );
                     gemm(MatMut::strided(p, rows.len(), cols, width), false, scale, q, keys);
                     gemm(MatMut::strided(dp, rows.len(), cols, width), false, 1.0, dout, values);
@@ -313,12 +313,12 @@ pub(crate) fn backward(
                     let ds = Mat::strided(dp, rows.len(), cols, width);
                     let dv = &mut dv[v_at + first_key * strides.v_stride..];
                     let dv = MatMut::strided(dv, cols, v_dim, strides.v_stride);
-                    gemm(dv, true, 1.0, p.t(), packed_dout.get());
+                    gemm(dv, true, 1.0, p.t(), packed_dout.as_operand());
                     let dk = &mut dk[k_at + first_key * strides.k_stride..];
                     let dk = MatMut::strided(dk, cols, qk_dim, strides.k_stride);
-                    gemm(dk, true, scale, ds.t(), packed_q.get());
+                    gemm(dk, true, scale, ds.t(), packed_q.as_operand());
                     let dq = MatMut::strided(&mut dq[q_at..], rows.len(), qk_dim, strides.q_stride);
-                    gemm(dq, first_key > 0, scale, ds, k.get().rows(block));
+                    gemm(dq, first_key > 0, scale, ds, k.as_operand().rows(block));
                 }
                 packed_q.recycle(floats);
                 packed_dout.recycle(floats);

@@ -130,7 +130,7 @@ pub(crate) fn backward(
         let panels = PackedBuffer::new(tasks, x, floats);
         let dw = MatMut::new(grads.slice_mut(id), out_dim, in_dim);
         weight.gemm(tasks, dx, accumulate, 1.0, dy, floats);
-        parallel_gemm(tasks, dw, true, 1.0, dy.t(), panels.get());
+        parallel_gemm(tasks, dw, true, 1.0, dy.t(), panels.as_operand());
         panels.recycle(floats);
     }
 }

@@ -50,7 +50,7 @@ use super::packed::{MAX_NR, PackedOperand, packed_len, panel_width};
 const KC: usize = 384;
 /// Floats of the block of `B` that stays in L2 while rows of `A` pass: half of an L2 cache.
 const L2_FLOATS: usize = 64 * 1024;
-/// mc of a packed `A`: three cache lines of each column, and whole tiles for both mr.
+/// mc of a packed `A`: three cache lines (3 · 16 floats), and a multiple of both mr (6 and 12).
 const MC: usize = 48;
 /// Least common multiple of every mr (6 and 12): a cut here splits no tile on any processor.
 const MR_LCM: usize = 12;
@@ -161,12 +161,15 @@ impl Gemm<'_> {
             }
             return;
         }
-        // Equal blocks (400 = 200 + 200, not 384 + 16): each reads and writes all of `C`.
+        // As few blocks as possible, because each reads and writes all of `C`; and equal ones:
+        // 400 = 200 + 200, not 384 + 16.
         let kc = k.div_ceil(k.div_ceil(KC));
         let k_blocks = (0..k).step_by(kc).map(|start| start..(start + kc).min(k));
         let (row_stride, col_stride) = self.a.strides();
-        let distinct_sets = k <= MAX_COLUMNS_IN_PLACE && col_stride / CACHE_LINE % 2 == 1;
-        if col_stride == 1 || distinct_sets || self.a.tile(0, m, 0..k).len() <= L1_FLOATS {
+        if col_stride == 1
+            || columns_in_distinct_sets(k, col_stride)
+            || self.a.tile(0, m, 0..k).len() <= L1_FLOATS
+        {
             for k_block in k_blocks {
                 let a_block = ABlock {
                     data: self.a.tile(0, m, k_block.clone()),
@@ -247,10 +250,13 @@ impl Gemm<'_> {
                     2.. => 2,
                     _ => 1,
                 };
-                // Rows of the next tile if `A` is row-major, prefetched a few before each panel.
-                let next_end = if a_block.col_stride == 1 { i + tile_rows + MR } else { 0 };
-                let mut next_rows = i + tile_rows..next_end.min(m_block.len());
-                let rows_per_panel = MR.div_ceil(n_block.len().div_ceil(nr));
+                // The rows of the next tile are prefetched while this one is computed: some before
+                // each panel. A column-major `A` is left to the hardware's prefetcher.
+                let next_tile_rows = if a_block.col_stride == 1 { MR } else { 0 };
+                let first_next = i + tile_rows;
+                let mut next_rows = first_next..(first_next + next_tile_rows).min(m_block.len());
+                let panels = n_block.len().div_ceil(nr);
+                let rows_per_panel = MR.div_ceil(panels);
                 let a = &a_block.data[a_block.offset::<MR>(i)..];
                 for j in n_block.clone().step_by(nr) {
                     for next_row in next_rows.by_ref().take(rows_per_panel) {
@@ -283,6 +289,12 @@ impl Gemm<'_> {
             }
         }
     }
+}
+
+/// Whether the `k` columns of a column-major `A` fall into L1 sets of their own
+/// ([`MAX_COLUMNS_IN_PLACE`]): an odd number of cache lines from column to column.
+fn columns_in_distinct_sets(k: usize, col_stride: usize) -> bool {
+    k <= MAX_COLUMNS_IN_PLACE && (col_stride / CACHE_LINE) % 2 == 1
 }
 
 /// A block of `A`, in place or packed.
@@ -588,7 +600,7 @@ mod tests {
                     true,
                     0.5,
                     left,
-                    panels.get(),
+                    panels.as_operand(),
                 );
                 result.into_iter().map(f32::to_bits).collect::<Vec<_>>()
             };

@@ -51,7 +51,7 @@ use crate::{Attention, Device, Grads, HeadSlice, KvCache, ParamId, Params, Var, 
 
 fn data(values: &[Value], var: Var) -> &[f32] {
     let value = &values[var.0 as usize];
-    assert_eq!(value.data.len(), value.rows * value.cols, "a value that was given back is used");
+    assert_eq!(value.data.len(), value.rows * value.cols, "a value whose memory was freed is used");
     &value.data
 }
 
@@ -319,7 +319,7 @@ pub(crate) fn backward(op: &mut Op, params: &Params, grads: &mut Grads, workspac
             let dx_mat = MatMut::new(&mut dx, rows, in_dim);
             let dw = MatMut::new(grads.slice_mut(*weight), out_dim, in_dim);
             w.gemm(tasks, dx_mat, accumulate, 1.0, dy_mat, floats);
-            parallel_gemm(tasks, dw, true, 1.0, dy_mat.t(), panels.get());
+            parallel_gemm(tasks, dw, true, 1.0, dy_mat.t(), panels.as_operand());
             panels.recycle(floats);
             value_grads[x.0 as usize] = dx;
             if let Some(bias) = bias {
@@ -529,7 +529,7 @@ pub(crate) fn per_head_matmul(
             params.right_operand(weight, Orientation::Normal).rows(rows)
         };
         let panels = PackedBuffer::new(*tasks, if transposed { right.t() } else { right }, floats);
-        parallel_gemm(*tasks, result, false, 1.0, left, panels.get());
+        parallel_gemm(*tasks, result, false, 1.0, left, panels.as_operand());
         panels.recycle(floats);
     }
     floats.give(dequantised);

@@ -22,8 +22,7 @@ use crate::workspace::{Buffer, Pool};
 
 /// Largest nr: that of AVX-512.
 pub(super) const MAX_NR: usize = 32;
-/// Scalars below which a second thread does not pay: a sixteenth of the GEMM's `MIN_PARALLEL_MACS`,
-/// as moving a scalar through memory counts as 16 multiply-adds.
+/// Scalars below which packing with a second thread does not pay.
 const MIN_PARALLEL_SCALARS: usize = if cfg!(miri) { 1 << 6 } else { 1 << 16 };
 
 /// nr, the columns of a panel: 32 with AVX-512, 16 with AVX2, 8 with NEON.
@@ -161,7 +160,7 @@ unsafe fn transpose_square(from: *const f32, stride: usize, to: *mut f32, nr: us
         // SAFETY: guaranteed by the caller.
         *register = unsafe { _mm256_loadu_ps(from.add(col * stride)) };
     }
-    // Columns a to d, then e to h, which take the names a to d.
+    // Columns 0 to 3, then columns 4 to 7.
     for half in 0..2 {
         let first = 4 * half;
         let [a, b, c, d] =
@@ -221,7 +220,7 @@ impl<'a> PackedOperand<'a> {
     /// Rows `k_block` of the panel that starts at column `j`; `nr` is [`panel_width`].
     #[inline(always)]
     pub(super) fn panel(self, j: usize, k_block: Range<usize>, nr: usize) -> &'a [f32] {
-        // The panels before this one hold `j` columns of `all_rows`.
+        // The panels before this one hold `j · all_rows` floats.
         let start = j * self.all_rows + (self.first_row + k_block.start) * nr;
         &self.panels[start..start + k_block.len() * nr]
     }
@@ -253,7 +252,7 @@ impl PackedBuffer {
         PackedBuffer { buffer, rows, cols }
     }
 
-    pub(crate) fn get(&self) -> PackedOperand<'_> {
+    pub(crate) fn as_operand(&self) -> PackedOperand<'_> {
         PackedOperand::new(&self.buffer, self.rows, self.cols)
     }
 

@@ -79,7 +79,7 @@ fn weights_of_chosen_experts() {
             1.5,
             |tape| {
                 let logits = input(tape, "logits");
-                vec![tape.route(logits, Router { normalise, scale }, &chosen)]
+                vec![tape.expert_weights(logits, Router { normalise, scale }, &chosen)]
             },
             |inputs| vec![reference::route(&inputs[0], normalise, scale.into(), &chosen)],
         );

@@ -232,7 +232,7 @@ fn cached_attention_on_a_training_tape_panics() {
 }
 
 #[test]
-#[should_panic(expected = "given back")]
+#[should_panic(expected = "freed by `keep_only`")]
 fn reading_a_value_that_was_given_back_panics() {
     let device = Device::cpu(Some(1));
     let params = new_params(&device);

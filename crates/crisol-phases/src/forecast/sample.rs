@@ -273,7 +273,7 @@ impl<'a> Sample<'a> {
                     stages.push((reason::COLD_START, cold));
                 }
                 let mut text = self.text.clone();
-                reason::take_strings_for_messages(self.data, s, &mut text)?;
+                reason::read_strings_as_messages(self.data, s, &mut text)?;
                 let plan = grpo::plan(s);
                 let learned = Some(&learned);
                 let work =

@@ -17,7 +17,7 @@ use crate::error::CliError;
 use crate::hub::{ModelId, Need};
 use crate::model::{Network, locate};
 use crate::progress::{Progress, duration, memory, operations};
-use crate::{clock, console, interrupt};
+use crate::{clock, console, ctrl_c};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -218,7 +218,7 @@ pub(super) fn execute(
     let device = flags.threads.device()?;
     let machine = Calibration::load(device.threads()).map(|calibration| calibration.rates());
     let (folder, threads) = (out.to_owned(), flags.threads);
-    interrupt::on_ctrl_c(device.interrupt(), move || {
+    ctrl_c::save_and_stop(device.interrupt(), move || {
         if crisol_phases::holds_work(&folder).unwrap_or(false) {
             format!("everything is saved. Go on with: {}", how_to_go_on(&folder, threads))
         } else {

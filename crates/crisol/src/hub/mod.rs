@@ -11,26 +11,26 @@ mod cache;
 #[cfg(feature = "hub")]
 mod client;
 #[cfg(feature = "hub")]
-mod download;
+mod download_file;
+#[cfg(feature = "hub")]
+mod download_model;
+#[cfg(feature = "hub")]
+mod download_progress;
 #[cfg(feature = "hub")]
 mod environment;
 #[cfg(feature = "hub")]
 mod error;
 #[cfg(feature = "hub")]
-mod pull;
-#[cfg(feature = "hub")]
 mod selection;
-#[cfg(feature = "hub")]
-mod transfer;
 
 #[cfg(feature = "hub")]
 pub(crate) use datasets::find;
 pub(crate) use datasets::{DatasetName, SCHEME};
 #[cfg(feature = "hub")]
+pub(crate) use download_model::{latest, model};
+#[cfg(feature = "hub")]
 pub(crate) use error::PullError;
 pub(crate) use id::ModelId;
-#[cfg(feature = "hub")]
-pub(crate) use pull::{latest, model};
 
 /// The part of a model that a command needs.
 #[derive(Clone, Copy, Debug, PartialEq)]

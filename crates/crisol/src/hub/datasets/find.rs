@@ -12,9 +12,9 @@ use super::select::{Selection, choose, has_data};
 use crate::console::say;
 use crate::hub::cache::{Cache, is_commit};
 use crate::hub::client::Client;
-use crate::hub::download::{download, is_cached};
+use crate::hub::download_file::{download, is_cached};
+use crate::hub::download_progress::bytes;
 use crate::hub::id::{Repo, is_safe_path};
-use crate::hub::transfer::bytes;
 use crate::hub::{PullError, environment};
 
 /// The branch with the hub's own conversion to Parquet.

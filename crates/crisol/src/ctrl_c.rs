@@ -8,7 +8,10 @@ use crate::error::INTERRUPTED;
 /// Lets Ctrl-C make a request to stop. Where nothing would be lost (data loads, a model is
 /// measured, all is saved) the first one ends the process, after saying `how_to_go_on`: a run may
 /// be killed at any time, and nobody has to wait for what is not needed.
-pub(crate) fn on_ctrl_c(interrupt: &Interrupt, how_to_go_on: impl Fn() -> String + Send + 'static) {
+pub(crate) fn save_and_stop(
+    interrupt: &Interrupt,
+    how_to_go_on: impl Fn() -> String + Send + 'static,
+) {
     let interrupt = interrupt.clone();
     let handler = move || {
         if interrupt.requested() {

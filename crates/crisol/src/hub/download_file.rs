@@ -10,8 +10,8 @@ use sha2::{Digest, Sha256};
 use super::PullError;
 use super::cache::{Cache, create_parent};
 use super::client::{Client, Failure, MAX_ATTEMPTS, RemoteFile, back_off, range_start};
+use super::download_progress::Transfer;
 use super::id::Repo;
-use super::transfer::Transfer;
 
 /// Bytes that count as progress of an attempt. A long download over an unreliable line continues;
 /// one that delivers a byte at a time fails.

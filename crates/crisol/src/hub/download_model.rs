@@ -7,10 +7,10 @@ use serde::Serialize;
 
 use super::cache::Cache;
 use super::client::{Client, RemoteFile};
-use super::download::{download, is_cached};
+use super::download_file::{download, is_cached};
+use super::download_progress::bytes;
 use super::id::is_gguf;
 use super::selection::{MAX_INDEX_BYTES, Selection, choose, is_part_of_gguf, list_names, shards};
-use super::transfer::bytes;
 use super::{ModelId, Need, PullError, environment};
 use crate::console::say;
 
