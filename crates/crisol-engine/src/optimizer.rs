@@ -1,6 +1,8 @@
-//! One optimizer step: AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101) in one pass over
-//! parameters, gradients and moments. Or Muon (Jordan et al. 2024,
-//! <https://kellerjordan.github.io/posts/muon/>) for hidden matrices and AdamW for the rest.
+//! One optimizer step: clips the gradient by its norm, then updates the parameters.
+//!
+//! AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101) in one pass over parameters, gradients and
+//! moments. Or Muon (Jordan et al. 2024, <https://kellerjordan.github.io/posts/muon/>) for hidden
+//! matrices and AdamW for the rest.
 
 use std::sync::Arc;
 

@@ -31,8 +31,8 @@ pub(crate) struct FirstSteps {
 }
 
 impl FirstSteps {
-    /// Examines the answers of step `step` (from 0) of `total`. Returns a note after the last of the
-    /// first steps, if none of them had a signal.
+    /// Examines the answers of step `step` (from 0) of `total`. Returns a note after the last of
+    /// the first steps, if none of them had a signal.
     pub(crate) fn examine(
         &mut self,
         step: u64,

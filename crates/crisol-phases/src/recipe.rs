@@ -108,8 +108,8 @@ impl Split {
         self.name().map(|split| format!("{measure}.{split}.jsonl"))
     }
 
-    /// The files of a phase's `heldout`, with `{split}` replaced by the name of this split. [`Split::None`] leaves out
-    /// the names that contain `{split}`.
+    /// The files of a phase's `heldout`, with `{split}` replaced by the name of this split.
+    /// [`Split::None`] leaves out the names that contain `{split}`.
     pub(crate) fn files(self, names: &[String]) -> Vec<String> {
         let named = |name: &String| match self.name() {
             Some(split) => Some(name.replace("{split}", split)),

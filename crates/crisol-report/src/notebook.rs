@@ -14,7 +14,7 @@ pub struct NotebookReport {
     pub created: String,
     /// The machine, in words.
     pub machine: String,
-    /// Most new tokens of an answer.
+    /// Maximum new tokens of an answer.
     pub max_new_tokens: usize,
     /// The three models, in the notebook's order.
     pub models: Vec<NotebookModel>,

@@ -202,8 +202,8 @@ pub enum TextError {
 
     /// A record of a shape that a phase cannot use.
     #[error(
-        "{location}: a {found} record, where {expected} is needed; give this phase a file of that \
-         kind"
+        "{location}: a {found} record, where {expected} is needed; give this phase a file of \
+         {expected} records"
     )]
     WrongShape {
         /// `file:line`.

@@ -1,4 +1,5 @@
-//! Harmful requests and, for each kind, harmless look-alikes that share most of their words.
+//! Harmful requests and, for each kind, harmless look-alikes that share most of their words. The
+//! phrases are in `request_kinds.rs`.
 //!
 //! ```text
 //! frame          document       verb phrase       audience       object

@@ -15,8 +15,8 @@ const EXAMPLES: &str = "\
 Example:
   crisol compare runs/crisol-world/1-pretrain runs/crisol-world/2-sft --prompts prompts.jsonl
 
-prompts.jsonl holds one {\"prompt\": …} a line. With \"form\": \"text\" the prompt is continued as
-raw text. With \"form\": \"chat\", the default, it is a message, if the model has a chat template.
+prompts.jsonl holds one {\"prompt\": …} a line. With \"form\": \"chat\", the default, the prompt is a
+user's message, or raw text if the model has no chat template. With \"form\": \"text\" it is raw text.
 
 JSON: docs/json.md";
 

@@ -57,7 +57,7 @@ pub(crate) struct EvalArgs {
         value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..),
     )]
     limit: Option<usize>,
-    /// Most new tokens of an answer to a problem
+    /// Maximum new tokens of an answer to a problem
     #[arg(
         long,
         value_name = "N",

@@ -33,7 +33,7 @@ Examples:
 
 Data: conversations (`messages`, ShareGPT, Alpaca, …), `prompt` and `completion`, or `text`.
 `crisol data inspect` shows which tokens are trained. Formats: docs/data.md. Settings:
-docs/phases.md.";
+docs/settings.md.";
 
 pub(super) const REASON: &str = "\
 Examples:
@@ -48,7 +48,7 @@ Example:
   crisol reward MODEL --data pairs.jsonl --heldout pairs.test.jsonl --out runs/reward
 
 Data: {\"prompt\": …, \"chosen\": …, \"rejected\": …}. Formats: docs/data.md. Settings:
-docs/phases.md.";
+docs/settings.md.";
 
 pub(super) const PPO: &str = "\
 Example:
@@ -62,7 +62,7 @@ Examples:
   crisol dpo MODEL --data pairs.jsonl --replay chats.jsonl --out runs/dpo
 
 Data: {\"prompt\": …, \"chosen\": …, \"rejected\": …}. Formats: docs/data.md. Settings:
-docs/phases.md.";
+docs/settings.md.";
 
 /// The usage of a phase's command. A resumed run has its model, data and settings already.
 pub(super) fn usage(kind: &str, model: &str) -> String {
@@ -99,7 +99,7 @@ struct PhaseArgs {
 /// How data files are read where they do not tell it themselves.
 #[derive(Debug, Args)]
 pub(super) struct Reading {
-    /// Columns of fields: prompt=question,answer=solution
+    /// Read a field from another column: prompt=question,answer=solution
     #[arg(long, value_name = "NAME=COLUMN", value_delimiter = ',', value_parser = column)]
     columns: Vec<(String, String)>,
     /// Separator of documents, such as \n\n [default: none]
