@@ -122,7 +122,7 @@ struct PlanArgs {
     /// Tokens of a document [default: the context, at most 4096]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1 << 28))]
     seq: Option<u32>,
-    /// Documents of a step, over all GPUs [default: one per GPU; with --cpu as many as a run]
+    /// Documents of a step, all GPUs [default: one per GPU; --cpu: a run's]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1 << 28))]
     batch: Option<u32>,
     /// Recompute in backward: none, block (norms, MLP), full
@@ -182,7 +182,7 @@ struct HardwareArgs {
     /// MFU, such as 0.4, or `measured` (--cpu) [default: of well-tuned runs]
     #[arg(long, value_name = "SHARE", allow_hyphen_values = true, value_parser = mfu)]
     mfu: Option<Utilisation>,
-    /// Dollars per GPU hour [default: a100 1.63, h800 2.00, h100 2.40; others none]
+    /// Dollars per GPU hour [default: a100 1.63, h800 2, h100 2.40]
     #[arg(long, value_name = "DOLLARS", allow_hyphen_values = true, value_parser = price)]
     price: Option<Price>,
 }
