@@ -454,7 +454,7 @@ impl Draft {
                 CliError::Usage(format!("{}: {message}", option.unwrap_or("the command line")))
             }
             RecipeError::Whole { message, .. } => CliError::Usage(message),
-            other => other.into(),
+            other @ RecipeError::Read { .. } => other.into(),
         })
     }
 }
