@@ -97,8 +97,6 @@ sums! {
     pub struct PolicyStats {
         /// Tokens.
         pub tokens: usize,
-        /// Sequences.
-        pub sequences: usize,
         /// Importance ratio, of the token or of its sequence as the options say.
         pub ratio: f64,
         /// Tokens without gradient because their ratio fell below the lower bound.
@@ -183,7 +181,6 @@ pub fn loss(
         let weight = token_weight(options, batch, range.len());
         let mean_log_ratio =
             range.clone().map(|t| diff(scores.logp, old_logp, t)).sum::<f64>() / range.len() as f64;
-        stats.sequences += 1;
         for t in range.clone() {
             let token_log_ratio = diff(scores.logp, old_logp, t);
             let advantage = f64::from(advantages[t]);

@@ -459,3 +459,69 @@ fn a_batch_is_the_sum_of_its_shards() {
     assert_eq!(BatchSize::of(&[]), BatchSize::default());
     assert_eq!(BatchSize::of(&[0]), BatchSize::default());
 }
+
+// What objectives report beside the loss: each mean from its definition.
+
+#[test]
+fn a_shard_counts_its_own_tokens_wherever_it_starts() {
+    assert_eq!(BatchSize::of(&[5, 7, 11]), BatchSize { sequences: 2, tokens: 6 });
+}
+
+/// Accuracy counts pairs whose chosen answer has the higher reward; a tie is not right.
+#[test]
+fn the_accuracy_of_a_reward_model_is_the_share_of_pairs_ranked_right() {
+    let value = [2.0, 1.0, 0.0, 3.0, 1.5, 0.5, 0.7, 0.7];
+    let offsets: Vec<u32> = (0..=8).collect();
+    let scores = TokenScores { logp: &[], entropy: &[], value: &value, offsets: &offsets };
+    let stats = bradley_terry::loss(&scores, 0.0, scores.size()).stats;
+    assert_eq!((stats.pairs, stats.correct), (4, 2));
+    assert_close(stats.chosen_reward, 2.0 + 0.0 + 1.5 + 0.7, 1e-6);
+    assert_close(stats.rejected_reward, 1.0 + 3.0 + 0.5 + 0.7, 1e-6);
+}
+
+/// The divisor is the deviation plus 1e-4, as in TRL.
+#[test]
+fn the_floor_of_the_spread_is_added() {
+    let rewards = [0.0, 0.001];
+    let deviation = 0.001 / 2f64.sqrt();
+    let wanted = 0.0005 / (deviation + 1e-4);
+    let advantages = group_advantages(&rewards, 2, AdvantageScaling::Group).advantages;
+    assert_close(f64::from(advantages[1]), wanted, 1e-6);
+    assert_close(f64::from(advantages[0]), -wanted, 1e-6);
+}
+
+/// Entropy, ratio and both clip fractions of five tokens; the entropies are means over the tokens
+/// that have one.
+#[test]
+fn the_means_of_a_policy_update_are_over_its_tokens() {
+    let scores = Scores::new(&[3, 2], 10);
+    let drawn_ratios = [1.6f32, 0.6, 1.0, 0.6, 1.1];
+    let old: Vec<f32> =
+        scores.logp.iter().zip(drawn_ratios).map(|(logp, ratio)| logp - ratio.ln()).collect();
+    let advantages = scores.per_token(&[1.0, -1.0]);
+    let options = Options::default();
+    let view = scores.view();
+    let stats = policy::loss(&view, &old, &[], &advantages, &options, view.size()).stats;
+    let ratios: Vec<f64> =
+        (0..5).map(|t| (f64::from(scores.logp[t]) - f64::from(old[t])).exp()).collect();
+    let share =
+        |clipped: &dyn Fn(usize) -> bool| (0..5).filter(|&t| clipped(t)).count() as f64 / 5.0;
+    let low = share(&|t| advantages[t] < 0.0 && ratios[t] < 1.0 - options.clip_low);
+    let high = share(&|t| advantages[t] > 0.0 && ratios[t] > 1.0 + options.clip_high);
+    assert!(low > 0.0 && high > 0.0, "the example clips on both sides: {ratios:?}");
+    assert_close(mean_of(&stats, "ratio"), ratios.iter().sum::<f64>() / 5.0, 1e-6);
+    assert_close(mean_of(&stats, "clip_fraction_low"), low, 1e-6);
+    assert_close(mean_of(&stats, "clip_fraction_high"), high, 1e-6);
+    // The old policy drew the tokens: the log-ratio is old over new.
+    let kl = |ratio: f64| ratio - 1.0 - ratio.ln();
+    let mean_kl = ratios.iter().map(|&ratio| kl(ratio)).sum::<f64>() / 5.0;
+    assert_close(mean_of(&stats, "kl_old"), mean_kl, 1e-6);
+
+    let entropy = [0.5, 1.0, 1.5, 2.0, 4.0];
+    let with = TokenScores { entropy: &entropy, ..view };
+    let stats = policy::loss(&with, &old, &[], &advantages, &options, view.size()).stats;
+    assert_close(mean_of(&stats, "entropy"), 9.0 / 5.0, 1e-6);
+    let without = TokenScores { entropy: &[], ..view };
+    let stats = policy::loss(&without, &old, &[], &advantages, &options, view.size()).stats;
+    assert!(stats.means().iter().all(|(name, _)| *name != "entropy"), "no token has an entropy");
+}
