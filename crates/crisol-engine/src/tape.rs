@@ -16,8 +16,8 @@ use crate::op::{Op, Value};
 use crate::profile::Part;
 use crate::{Device, Grads, KvCache, ParamId, Params, Rope, Workspace, cpu};
 
-/// Forward saves the logits of a shard up to this number (64 MiB). Backward then needs three GEMMs
-/// with the head instead of four, because it does not compute the logits again.
+/// Forward saves the logits of a shard up to this number (64 MiB). Backward then needs two GEMMs
+/// with the head instead of three, because it does not compute the logits again.
 pub const MAX_SAVED_LOGITS: usize = 16 << 20;
 
 /// Handle of a value on a tape: a matrix `[rows, cols]`.
@@ -219,9 +219,9 @@ impl<'a> Tape<'a> {
     /// each document in `cache`.
     ///
     /// A slot of the cache holds one document. The new rows of k and v of document `i` are appended
-    /// to slot `slots[i]` of `layer`; then its queries attend to the whole slot. The slot's
-    /// length grows after the last layer. With a `chunk`, a token attends
-    /// only to positions of its own chunk (Llama 4).
+    /// to slot `slots[i]` of `layer`; then its queries attend to the whole slot. After the last
+    /// layer, the slot is longer by the new tokens. With a `chunk`, a token attends only to
+    /// positions of its own chunk (Llama 4).
     pub fn attention_cached(
         &mut self,
         q: Var,
@@ -501,7 +501,8 @@ impl<'a> Tape<'a> {
     }
 
     /// Runs backward from the seeds `(value, dL/dvalue)` and adds every parameter's gradient to
-    /// `grads`. Returns early, with unspecified gradients, once the device is asked to stop.
+    /// `grads`. Once the device is asked to stop, it computes nothing more, and the gradients are
+    /// unspecified.
     ///
     /// # Panics
     ///
@@ -543,7 +544,7 @@ impl<'a> Tape<'a> {
                     cpu::backward(&mut op, self.params, grads, workspace);
                 });
             }
-            // Operations that read these values come later on the tape, so their backward is done.
+            // All operations that read these values have been popped.
             for var in outputs.into_iter().flatten() {
                 let index = var.0 as usize;
                 workspace.floats.give(std::mem::take(&mut workspace.values[index].data));

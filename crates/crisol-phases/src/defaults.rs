@@ -1,4 +1,4 @@
-//! Defaults that depend on model size and data: step 5 of a recipe's way (table in `recipe.rs`).
+//! Defaults that depend on model size and data: step 4 of the table in `recipe.rs`.
 //!
 //! A recipe is parsed before its base is loaded. [`Recipe::resolve`] then fills in what it left
 //! out, and the recipe in a run's folder shows every value. `docs/settings.md` shows the table of

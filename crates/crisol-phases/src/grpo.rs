@@ -5,8 +5,9 @@
 //! - computes advantages within each group: `A = (r − mean r) / std r`;
 //! - trains on the clipped policy loss, token by token.
 //!
-//! There is no value model and no reward model. Differences from the paper, by default: no KL
-//! penalty, and groups with equal rewards are skipped (DAPO, arXiv:2503.14476).
+//! There is no value model and no reward model. The defaults differ from the paper as those of DAPO
+//! (arXiv:2503.14476): no KL penalty, a higher upper clip, a mean over tokens instead of answers,
+//! and groups with equal rewards are skipped.
 
 use crisol_cost::phases::{Phase, PhaseOptions};
 use crisol_model::Checkpoint;
@@ -33,6 +34,7 @@ pub(crate) fn plan(settings: &ReasonSettings) -> StagePlan<'_> {
     let measured = settings.steps.div_ceil(REFERENCE_KL_INTERVAL) as f64;
     let options = PhaseOptions {
         updates: settings.rollout.epochs as u32,
+        // Passes of the reference for each answer.
         reference: match settings.kl_coefficient {
             0.0 => measured / settings.steps.max(1) as f64,
             _ => 1.0,

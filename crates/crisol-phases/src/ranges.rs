@@ -1,4 +1,4 @@
-//! The range of every setting: step 3 of a recipe's way (table in `recipe.rs`).
+//! The range of every setting: part of step 2 of the table in `recipe.rs`.
 //!
 //! Recipes and `--set` are checked against it as they are read, before any size is used.
 

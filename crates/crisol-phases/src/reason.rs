@@ -4,7 +4,8 @@
 //!    GRPO samples answers in this format.
 //! 2. *GRPO* (`grpo.rs`): reinforcement learning on problems whose answers can be verified.
 //!
-//! The accuracy on held-out problems is measured before the first stage and after the last.
+//! The accuracy on held-out problems is measured before the first stage and after the last; the
+//! behaviours of the whole run (`behaviours.rs`) between them, too.
 
 use crisol_model::Checkpoint;
 use crisol_text::{Body, StringFormat, TextOptions, TextSetup, Turns};
@@ -43,8 +44,8 @@ pub(crate) fn reason(
         (start, Lengths::default())
     } else {
         let (cold, lengths) = sft::train_stage(ctx, COLD_START, &settings.cold_start, start)?;
-        // A phase that resumes in GRPO passes over the cold start: `cold` is as untrained as
-        // `start` then, until `grpo` restores the saved weights.
+        // A phase that resumes in GRPO skips the cold start. Then `cold` still has the weights of
+        // `start`, and `grpo` loads the saved ones.
         if ctx.in_stage(COLD_START) {
             behaviours::measure_cold_start(ctx, &cold)?;
         }

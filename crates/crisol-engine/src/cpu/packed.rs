@@ -217,7 +217,7 @@ impl<'a> PackedOperand<'a> {
         PackedOperand { first_row: self.first_row + range.start, rows: range.len(), ..self }
     }
 
-    /// Rows `k_block` of the panel that starts at column `j`; `nr` is [`panel_width`].
+    /// Rows `k_block` of the panel that starts at column `j`, a multiple of `nr` ([`panel_width`]).
     #[inline(always)]
     pub(super) fn panel(self, j: usize, k_block: Range<usize>, nr: usize) -> &'a [f32] {
         // The panels before this one hold `j · all_rows` floats.
@@ -225,7 +225,7 @@ impl<'a> PackedOperand<'a> {
         &self.panels[start..start + k_block.len() * nr]
     }
 
-    /// The columns in `range`, which starts with a panel.
+    /// The columns in `range`, which starts at the border of a panel.
     pub(crate) fn cols(self, range: Range<usize>) -> PackedOperand<'a> {
         assert!(range.end <= self.cols, "columns {range:?} of {}", self.cols);
         let nr = panel_width();

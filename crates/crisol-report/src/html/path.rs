@@ -183,8 +183,8 @@ pub(super) fn section(report: &Report) -> String {
     let scored = (0..report.phases.len()).any(|index| scorer(&report.phases, index).is_some());
     let _ = writeln!(
         body,
-        "<p class=\"about\"><span class=\"of-arrows\">An arrow leads to the phase that starts from a \
-         checkpoint{}.</span> In a box: the largest change on held-out data.</p>",
+        "<p class=\"about\"><span class=\"of-arrows\">An arrow leads to the phase that starts from \
+         a checkpoint{}.</span> In a box: the largest change on held-out data.</p>",
         if scored { ", a dashed one to the phase that a reward model scores" } else { "" }
     );
     body
