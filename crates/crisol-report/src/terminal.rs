@@ -293,18 +293,21 @@ fn answers(page: &mut Page, columns: &[String], prompts: &[PromptReport]) {
     }
 }
 
+/// A piece of an answer as text, thinking dimmed.
+fn styled(segment: Segment<'_>) -> (String, Style) {
+    match segment {
+        Segment::Text(text) => (text.to_owned(), Style::new()),
+        Segment::Thinking(text, true) => (format!("<think>{text}</think>"), Style::new().dimmed()),
+        Segment::Thinking(text, false) => (format!("<think>{text}"), Style::new().dimmed()),
+    }
+}
+
 /// A model's text as painted lines, its thinking dimmed.
 fn model_text(page: &Page, output: &str, width: usize) -> Vec<String> {
     let output = without_controls(output);
     let mut lines = Vec::new();
     for segment in segments(&output) {
-        let (text, style) = match segment {
-            Segment::Text(text) => (text.to_owned(), Style::new()),
-            Segment::Thinking(text, true) => {
-                (format!("<think>{text}</think>"), Style::new().dimmed())
-            }
-            Segment::Thinking(text, false) => (format!("<think>{text}"), Style::new().dimmed()),
-        };
+        let (text, style) = styled(segment);
         lines.extend(wrap(&text, width).iter().map(|line| page.paint(line, style)));
     }
     if lines.is_empty() {

@@ -13,11 +13,11 @@
 use owo_colors::Style;
 use unicode_width::UnicodeWidthStr as _;
 
-use super::{BEFORE, Layout, Page, clip, colour, pad, wrap};
+use super::{BEFORE, Layout, Page, clip, colour, pad, styled, wrap};
 use crate::changes::{Change, largest};
 use crate::figures::{duration, percent, prefixed, share};
 use crate::html::{form, kind, shown_first};
-use crate::markup::{Segment, segments, without_controls};
+use crate::markup::{segments, without_controls};
 use crate::measures::{label, value_text};
 use crate::{PhaseReport, PromptReport, Report};
 
@@ -226,13 +226,7 @@ fn model_text(page: &Page, output: &str, width: usize) -> String {
     let mut line = String::new();
     let mut left = width;
     for segment in segments(&output) {
-        let (text, style) = match segment {
-            Segment::Text(text) => (text.to_owned(), Style::new()),
-            Segment::Thinking(text, true) => {
-                (format!("<think>{text}</think>"), Style::new().dimmed())
-            }
-            Segment::Thinking(text, false) => (format!("<think>{text}"), Style::new().dimmed()),
-        };
+        let (text, style) = styled(segment);
         if !line.is_empty() {
             line.push(' ');
             left = left.saturating_sub(1);

@@ -288,7 +288,7 @@ struct Sampling {
     /// Stop after N new tokens
     #[arg(long, value_name = "N", default_value_t = 256)]
     max_new_tokens: usize,
-    /// Divide logits by T [default: 0 (greedy); 1 with --top-k, --top-p]
+    /// Divide logits by T [default: 0; 1 with top-k, top-p or min-p]
     #[arg(long, value_name = "T", allow_negative_numbers = true, value_parser = temperature)]
     temperature: Option<f32>,
     /// Sample from the K most probable tokens
