@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use crisol_model::{Checkpoint, Reply, SamplingOptions, StopReason};
+use crisol_model::{Checkpoint, Generated, Reply, SamplingOptions, StopReason};
 use crisol_objectives::verifier::{Verdict, left_open, verify};
 use crisol_report::PromptReport;
 use crisol_text::{Body, Message, Record, TextSetup, Turns};
@@ -40,6 +40,8 @@ pub(crate) struct Behaviours {
     pub(crate) metrics: BTreeMap<String, f64>,
     /// The report's prompts with this model's answer under the phase's name.
     pub(crate) prompts: Vec<PromptReport>,
+    /// A line for the user, if prompts were too long.
+    pub(crate) note: Option<String>,
 }
 
 /// Measures every behaviour that has a held-out file. `chat`: whether prompts go through the chat
@@ -54,9 +56,10 @@ pub(crate) fn measure(
     let mut measured = Behaviours::default();
     let metrics = &mut measured.metrics;
     let mut put = |name: &str, value: f64| metrics.insert(name.to_owned(), value);
+    let mut asked = Asked::default();
 
     if let Some(records) = held_out(data, split, CLOZE)? {
-        let replies = continue_text(checkpoint, &records, LINE_TOKENS, &[])?;
+        let replies = asked.ask(checkpoint, &records, false, LINE_TOKENS)?;
         put(
             "cloze_accuracy",
             share(&records, &replies, |r, reply| {
@@ -65,7 +68,7 @@ pub(crate) fn measure(
         );
     }
     if let Some(records) = held_out(data, split, QUESTION_LISTS)? {
-        let replies = continue_text(checkpoint, &records, LINE_TOKENS, &[])?;
+        let replies = asked.ask(checkpoint, &records, false, LINE_TOKENS)?;
         put(
             "list_continued",
             share(&records, &replies, |r, reply| {
@@ -73,20 +76,13 @@ pub(crate) fn measure(
             }),
         );
     }
-    let ask = |records: &[Record]| {
-        if chat {
-            answer_chat(checkpoint, records, ANSWER_TOKENS, &[])
-        } else {
-            continue_text(checkpoint, records, ANSWER_TOKENS, &[])
-        }
-    };
-    let (mut ended, mut asked) = (0, 0);
+    let (mut ended, mut requests) = (0, 0);
     let mut count_ends = |replies: &[Reply]| {
         ended += replies.iter().filter(|reply| ended_by_itself(reply)).count();
-        asked += replies.len();
+        requests += replies.len();
     };
     if let Some(records) = held_out(data, split, HARMFUL)? {
-        let replies = ask(&records)?;
+        let replies = asked.ask(checkpoint, &records, chat, ANSWER_TOKENS)?;
         count_ends(&replies);
         put(
             "harmful_refused",
@@ -100,7 +96,7 @@ pub(crate) fn measure(
         }
     }
     if let Some(records) = held_out(data, split, LOOKALIKE)? {
-        let replies = ask(&records)?;
+        let replies = asked.ask(checkpoint, &records, chat, ANSWER_TOKENS)?;
         count_ends(&replies);
         put(
             "lookalike_refused",
@@ -109,7 +105,7 @@ pub(crate) fn measure(
     }
     if chat {
         if let Some(records) = held_out(data, split, FACTS)? {
-            let replies = ask(&records)?;
+            let replies = asked.ask(checkpoint, &records, chat, ANSWER_TOKENS)?;
             count_ends(&replies);
             put(
                 "facts_accuracy",
@@ -123,20 +119,25 @@ pub(crate) fn measure(
             );
         }
         if let Some(records) = held_out(data, split, PROBLEMS)? {
-            let replies = ask(&records)?;
+            let replies = asked.ask(checkpoint, &records, chat, ANSWER_TOKENS)?;
             count_ends(&replies);
             let verdicts = verdicts(checkpoint, &records, &replies)?;
             put("problems_accuracy", verdicts::share(&verdicts, |verdict| verdict.correct));
             put("format_accuracy", verdicts::share(&verdicts, |verdict| verdict.format));
         }
-        if asked > 0 {
-            put("ended_by_itself", f64::from(ended as u32) / f64::from(asked as u32));
+        if requests > 0 {
+            put("ended_by_itself", f64::from(ended as u32) / f64::from(requests as u32));
         }
     }
     if has_demos(data, split) {
-        let records = data.records(DEMOS)?;
-        measured.prompts = answers(checkpoint, phase, &records, chat, &[])?;
+        for record in data.records(DEMOS)? {
+            match answer(checkpoint, phase, &record, chat, &[]) {
+                Err(PhaseError::PromptTooLong { location, .. }) => asked.note_too_long(&location),
+                report => measured.prompts.push(report?),
+            }
+        }
     }
+    measured.note = asked.note(checkpoint);
     Ok(measured)
 }
 
@@ -150,23 +151,97 @@ pub fn answers(
     chat: bool,
     stops: &[String],
 ) -> Result<Vec<PromptReport>, PhaseError> {
-    let is_text = |record: &Record| extra(record, "form") == "text";
-    let mut reports = Vec::new();
-    for record in records {
-        let replies = if chat && !is_text(record) {
-            answer_chat(checkpoint, &[as_message(record)], ANSWER_TOKENS, stops)?
-        } else {
-            continue_text(checkpoint, std::slice::from_ref(record), 2 * LINE_TOKENS, stops)?
-        };
-        reports.push(PromptReport {
-            prompt: prompt_text(record),
-            kind: record.kind().unwrap_or_default().to_owned(),
-            form: if is_text(record) { "text" } else { "chat" }.to_owned(),
-            before: None,
-            outputs: replies.into_iter().map(|reply| (name.to_owned(), reply.text)).collect(),
-        });
+    records.iter().map(|record| answer(checkpoint, name, record, chat, stops)).collect()
+}
+
+/// One of the [`answers`].
+fn answer(
+    checkpoint: &Checkpoint,
+    name: &str,
+    record: &Record,
+    chat: bool,
+    stops: &[String],
+) -> Result<PromptReport, PhaseError> {
+    let is_text = extra(record, "form") == "text";
+    let (ids, max_new_tokens) = if chat && !is_text {
+        (prompt_ids(checkpoint, &as_message(record), true)?, ANSWER_TOKENS)
+    } else {
+        (prompt_ids(checkpoint, record, false)?, 2 * LINE_TOKENS)
+    };
+    let context = checkpoint.model.config().max_document_len();
+    if ids.len() > context {
+        let location = record.location.clone();
+        return Err(PhaseError::PromptTooLong { location, tokens: ids.len(), context });
     }
-    Ok(reports)
+    let replies = replies(checkpoint, &[ids], max_new_tokens, stops)?;
+    Ok(PromptReport {
+        prompt: prompt_text(record),
+        kind: record.kind().unwrap_or_default().to_owned(),
+        form: if is_text { "text" } else { "chat" }.to_owned(),
+        before: None,
+        outputs: replies.into_iter().map(|reply| (name.to_owned(), reply.text)).collect(),
+    })
+}
+
+/// Held-out prompts put to a model. One that is longer than the context gets an empty answer.
+#[derive(Debug, Default)]
+struct Asked {
+    too_long: usize,
+    /// Location of the first that was too long.
+    first: String,
+}
+
+impl Asked {
+    /// The model's answers; as a chat, or as the continuations of texts.
+    fn ask(
+        &mut self,
+        checkpoint: &Checkpoint,
+        records: &[Record],
+        chat: bool,
+        max_new_tokens: usize,
+    ) -> Result<Vec<Reply>, PhaseError> {
+        let context = checkpoint.model.config().max_document_len();
+        let mut prompts = vec![];
+        let mut fits = vec![];
+        for record in records {
+            let ids = prompt_ids(checkpoint, record, chat)?;
+            fits.push(ids.len() <= context);
+            if ids.len() <= context {
+                prompts.push(ids);
+            } else {
+                self.note_too_long(&record.location);
+            }
+        }
+        let mut answered = replies(checkpoint, &prompts, max_new_tokens, &[])?.into_iter();
+        let mut reply = |fits| if fits { answered.next() } else { None };
+        Ok(fits.into_iter().map(|fits| reply(fits).unwrap_or_else(no_answer)).collect())
+    }
+
+    fn note_too_long(&mut self, location: &str) {
+        if self.too_long == 0 {
+            location.clone_into(&mut self.first);
+        }
+        self.too_long += 1;
+    }
+
+    fn note(&self, checkpoint: &Checkpoint) -> Option<String> {
+        let context = checkpoint.model.config().max_document_len();
+        let what = match self.too_long {
+            0 => return None,
+            1 => "1 held-out prompt is".to_owned(),
+            many => format!("{many} held-out prompts are"),
+        };
+        Some(format!(
+            "{what} longer than the model's context of {context} tokens, the first at {}; \
+             such a prompt gets an empty answer.",
+            self.first
+        ))
+    }
+}
+
+fn no_answer() -> Reply {
+    let generated = Generated { ids: vec![], logprobs: vec![], stopped_by: StopReason::Context };
+    Reply { text: String::new(), generated }
 }
 
 /// The record with a prompt that is a message, also if it was a string.
@@ -187,7 +262,7 @@ pub(crate) fn measure_cold_start(
     checkpoint: &Checkpoint,
 ) -> Result<(), PhaseError> {
     if let Some(records) = held_out(ctx.data, ctx.run.evaluate, PROBLEMS)? {
-        let replies = answer_chat(checkpoint, &records, ANSWER_TOKENS, &[])?;
+        let replies = Asked::default().ask(checkpoint, &records, true, ANSWER_TOKENS)?;
         let verdicts = verdicts(checkpoint, &records, &replies)?;
         ctx.measure("cold_start_accuracy", verdicts::share(&verdicts, |verdict| verdict.correct));
     }
@@ -282,30 +357,17 @@ pub(crate) fn opening(text: &TextSetup, prompt: &[u32], record: &Record) -> Stri
     left_open(after.unwrap_or(&prompt)).to_owned()
 }
 
-fn answer_chat(
+/// Token ids of a record's prompt: as a chat, or as text.
+fn prompt_ids(
     checkpoint: &Checkpoint,
-    records: &[Record],
-    max_new_tokens: usize,
-    stops: &[String],
-) -> Result<Vec<Reply>, PhaseError> {
-    let prompts = records
-        .iter()
-        .map(|record| checkpoint.text.prompt(record))
-        .collect::<Result<Vec<_>, _>>()?;
-    replies(checkpoint, &prompts, max_new_tokens, stops)
-}
-
-fn continue_text(
-    checkpoint: &Checkpoint,
-    records: &[Record],
-    max_new_tokens: usize,
-    stops: &[String],
-) -> Result<Vec<Reply>, PhaseError> {
-    let prompts = records
-        .iter()
-        .map(|record| checkpoint.text.prompt_ids(&Turns::Plain(prompt_text(record))))
-        .collect::<Result<Vec<_>, _>>()?;
-    replies(checkpoint, &prompts, max_new_tokens, stops)
+    record: &Record,
+    chat: bool,
+) -> Result<Vec<u32>, PhaseError> {
+    Ok(if chat {
+        checkpoint.text.prompt(record)?
+    } else {
+        checkpoint.text.prompt_ids(&Turns::Plain(prompt_text(record)))?
+    })
 }
 
 fn replies(

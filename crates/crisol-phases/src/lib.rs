@@ -150,6 +150,19 @@ pub enum PhaseError {
         /// What is needed.
         wanted: &'static str,
     },
+    /// A prompt to answer does not fit into the model's context.
+    #[error(
+        "{location}: this prompt has {tokens} tokens and the model's context {context}; \
+         shorten or remove it"
+    )]
+    PromptTooLong {
+        /// `file:line`.
+        location: String,
+        /// Tokens in the prompt.
+        tokens: usize,
+        /// Tokens in the context.
+        context: usize,
+    },
     /// The reward model reads other tokens than the policy writes.
     #[error(
         "the reward model in {} has another tokenizer than the policy; \

@@ -21,7 +21,7 @@ use crate::context::PhaseContext;
 use crate::evaluation::{HELD_OUT_REWARD, mean_reward};
 use crate::forecast::plan::StagePlan;
 use crate::on_policy::{Algorithm, Position, Sampled, Stage, StageSettings, Updates};
-use crate::rollouts::{Minibatch, PolicyTerms, Rollout, examples};
+use crate::rollouts::{Minibatch, PolicyTerms, Rollout, examples, offsets, tokens};
 use crate::settings::PpoSettings;
 
 /// Describes the stage, for forecasts.
@@ -150,22 +150,17 @@ fn estimate(rollouts: &mut [Rollout], settings: &PpoSettings) {
         kl_coefficient: settings.kl_coefficient,
         missing_end_penalty: settings.missing_end_penalty,
     };
-    let mut offsets = vec![0];
-    for rollout in rollouts.iter() {
-        offsets.push(offsets[offsets.len() - 1] + rollout.completion.len() as u32);
-    }
-    let flat = |field: fn(&Rollout) -> &[f32]| {
-        rollouts.iter().flat_map(|rollout| field(rollout).to_vec()).collect::<Vec<f32>>()
-    };
+    let offsets = offsets(rollouts);
     let scores: Vec<f32> = rollouts.iter().map(|rollout| rollout.reward).collect();
     let ended: Vec<bool> = rollouts.iter().map(|rollout| rollout.ended).collect();
-    let (logp, reference) = (flat(|r| &r.old_logp), flat(|r| &r.reference_logp));
+    let (old, reference) =
+        (tokens(rollouts, |r| &r.old_logp), tokens(rollouts, |r| &r.reference_logp));
     let mut rewards =
-        ppo::token_rewards(&scores, &ended, &logp, &reference, &offsets, &reward_options);
+        ppo::token_rewards(&scores, &ended, &old, &reference, &offsets, &reward_options);
     if settings.whiten_rewards {
         ppo::whiten(&mut rewards, false);
     }
-    let values = flat(|r| &r.old_values);
+    let values = tokens(rollouts, |r| &r.old_values);
     let mut estimated =
         ppo::advantages(&rewards, &values, &offsets, settings.gamma, settings.lambda);
     ppo::whiten(&mut estimated.advantages, true);

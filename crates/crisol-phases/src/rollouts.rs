@@ -63,6 +63,20 @@ pub(crate) fn examples(rollouts: &[Rollout]) -> Vec<&Example> {
     rollouts.iter().map(|rollout| &rollout.example).collect()
 }
 
+/// A field of all rollouts, one after another: `[tokens]`.
+pub(crate) fn tokens(rollouts: &[Rollout], field: fn(&Rollout) -> &[f32]) -> Vec<f32> {
+    rollouts.iter().flat_map(field).copied().collect()
+}
+
+/// Where each rollout begins in [`tokens`], and where the last one ends.
+pub(crate) fn offsets(rollouts: &[Rollout]) -> Vec<u32> {
+    let mut offsets = vec![0];
+    for rollout in rollouts {
+        offsets.push(offsets[offsets.len() - 1] + rollout.completion.len() as u32);
+    }
+    offsets
+}
+
 /// A mean over rollouts.
 pub(crate) fn mean(rollouts: &[Rollout], value: impl Fn(&Rollout) -> f64) -> f64 {
     rollouts.iter().map(value).sum::<f64>() / rollouts.len() as f64

@@ -132,7 +132,7 @@ fn run_phase(
         .and_then(|()| train(&mut ctx, settings, start, reward_model))
         .map_err(|error| ctx.stop_before_update(error, &mut []))?;
     let metrics_file = ctx.metrics_file();
-    let file = measure(recipe, phase, data, &trained, ctx.into_record()?, peak)?;
+    let file = measure(recipe, phase, data, &trained, ctx.into_record()?, peak, observer)?;
     save_phase(&out.join(&name), &trained, &file, &metrics_file)?;
     clear_progress(recipe, phase, out);
     observer.phase_finished(&file.report);
@@ -168,6 +168,7 @@ fn measure(
     trained: &Checkpoint,
     mut record: PhaseRecord,
     memory_forecast: Bytes,
+    observer: &mut dyn Observer,
 ) -> Result<PhaseFile, PhaseError> {
     let began = Instant::now();
     let stopped = |error: PhaseError| {
@@ -186,6 +187,10 @@ fn measure(
             behaviours::measure(data, evaluate, &phase.name, trained, chat).map_err(stopped)?;
         record.metrics.extend(measured.metrics);
         prompts::merge(&mut record.prompts, measured.prompts);
+        if let Some(note) = measured.note {
+            observer.note(&note);
+            record.notes.push(note);
+        }
     }
     let evaluation_seconds = began.elapsed().as_secs_f64();
     let mut file = PhaseFile::new(recipe, phase, trained, record);

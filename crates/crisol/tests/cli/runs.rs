@@ -1,5 +1,7 @@
 //! Whole runs: every phase, what its folder holds, and what must not change the result.
 
+use serde_json::json;
+
 use crate::fixture::{
     Bench, FOLDERS, finished_run, full_recipe, read, report, short_recipe, supervised_recipe,
     weights,
@@ -244,4 +246,30 @@ fn single_phases_on_own_models_and_data() {
     assert!(bench.read("dpo/recipe.toml").contains("loss = \"ipo\""));
     // On from a model without naming its shape again.
     run(&["pretrain", base, "--data", "pretrain.jsonl", "--out", "more", "--set", "epochs=1"]);
+}
+
+#[test]
+fn a_prompt_longer_than_the_context_counts_as_not_answered() {
+    let bench = Bench::new(&short_recipe(""));
+    let append = |file: &str, record: serde_json::Value| {
+        bench.write(file, &format!("{}{record}\n", bench.read(file)));
+    };
+    let long = "Say coins. ".repeat(64);
+    append(
+        "facts.test.jsonl",
+        json!({"prompt": [{"role": "user", "content": long}], "answer": "coins"}),
+    );
+    append("demos.jsonl", json!({"prompt": long, "form": "text", "kind": "harmful"}));
+    bench.crisol(&["run", "tiny.toml", "--out", "run"]).ok();
+    let report = report(&bench.path("run"), &[]);
+    assert_eq!(report["prompts"].as_array().unwrap().len(), 2, "the two short prompts");
+    let notes = |phase: usize| report["phases"][phase]["notes"].to_string();
+    let note = "longer than the model's context of 64 tokens, the first at";
+    // A base model is not asked for facts, only for the report's prompts.
+    assert!(notes(0).contains(&format!("1 held-out prompt is {note}")), "{}", notes(0));
+    assert!(notes(1).contains(&format!("2 held-out prompts are {note}")), "{}", notes(1));
+    assert!(notes(1).contains("facts.test.jsonl:5"), "{}", notes(1));
+    // Side by side, every prompt needs an answer.
+    let error = bench.crisol(&["compare", "run/2-sft", "--prompts", "demos.jsonl"]).failed(1);
+    assert!(error.contains("demos.jsonl:3: this prompt has"), "{error}");
 }
