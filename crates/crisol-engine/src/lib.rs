@@ -46,7 +46,7 @@ pub use device::{Cpu, Device, ThreadSpawnError};
 pub use interrupt::Interrupt;
 pub use kv_cache::KvCache;
 pub use optimizer::{Optimizer, OptimizerConfig, UpdateRule};
-pub use params::{Grads, Init, ParamId, ParamSpec, Params, Role};
+pub use params::{Adapter, Grads, Init, ParamId, ParamSpec, Params, Role};
 pub use profile::Profiled;
 pub use quantised::{QuantisedMatrix, WeightFormat};
 pub use replicas::Replicas;

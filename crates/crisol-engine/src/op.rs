@@ -29,6 +29,8 @@ pub(crate) enum Op {
         x: Var,
         weight: ParamId,
         bias: Option<ParamId>,
+        /// Input of the adapter's B, `[rows, rank]`; empty without an adapter.
+        low_rank: Buffer<f32>,
         out: Var,
     },
     Add {
@@ -91,6 +93,8 @@ pub(crate) enum Op {
         experts: Experts,
         /// Rows of each expert.
         bounds: Buffer<u32>,
+        /// Inputs of the adapters' B.
+        low_rank: Buffer<f32>,
         out: Var,
     },
     ScaleRows {
@@ -126,13 +130,17 @@ impl Op {
     /// Returns the memory of an operation.
     pub(crate) fn recycle(self, floats: &mut Pool<f32>, indices: &mut Pool<u32>) {
         match self {
-            Op::Linear { .. } | Op::Add { .. } | Op::SwiGlu { .. } | Op::ConcatHeads { .. } => {}
+            Op::Add { .. } | Op::SwiGlu { .. } | Op::ConcatHeads { .. } => {}
+            Op::Linear { low_rank, .. } => floats.give(low_rank),
             Op::Embedding { ids, .. } => indices.give(ids),
             Op::RmsNorm { rstd, .. } => floats.give(rstd),
             Op::Rope { positions, .. } => indices.give(positions),
             Op::SelectRows { rows, .. } => indices.give(rows),
             Op::Router { chosen, .. } => indices.give(chosen),
-            Op::GroupedLinear { bounds, .. } => indices.give(bounds),
+            Op::GroupedLinear { bounds, low_rank, .. } => {
+                indices.give(bounds);
+                floats.give(low_rank);
+            }
             Op::ScaleRows { entries, .. } => indices.give(entries),
             Op::SumRows { order, .. } => indices.give(order),
             Op::Attention { offsets, lse, .. } => {
@@ -147,14 +155,36 @@ impl Op {
         }
     }
 
-    /// FLOPs of its GEMMs, forward (see [`crate::Profiled`]); backward has twice as many.
+    /// FLOPs of its GEMMs, backward: twice the forward's, less the gradients of frozen weights.
+    pub(crate) fn backward_flops(&self, values: &[Value], params: &Params) -> u64 {
+        let (x, weight) = match *self {
+            Op::Linear { x, weight: id, .. }
+            | Op::GroupedLinear { x, experts: Experts { first: id, .. }, .. }
+            | Op::TokenScores { x, head: id, .. }
+                if !params.trains(id) =>
+            {
+                (x, id)
+            }
+            _ => return 2 * self.flops(values, params),
+        };
+        let rows = values[x.0 as usize].rows;
+        2 * self.flops(values, params) - 2 * (rows * params.spec(weight).len()) as u64
+    }
+
+    /// FLOPs of its GEMMs, forward (see [`crate::Profiled`]).
     pub(crate) fn flops(&self, values: &[Value], params: &Params) -> u64 {
         let rows = |var: Var| values[var.0 as usize].rows;
-        let weights = |id: ParamId| params.spec(id).shape.iter().product::<usize>();
+        // With the adapter's A and B.
+        let weights = |id: ParamId| {
+            let update = params
+                .adapter(id)
+                .map_or(0, |adapter| params.spec(adapter.a).len() + params.spec(adapter.b).len());
+            params.spec(id).len() + update
+        };
         let multiplied = match self {
-            Op::Linear { x, weight, .. } => rows(*x) * weights(*weight),
-            Op::GroupedLinear { x, experts, .. } => rows(*x) * weights(experts.first),
-            Op::TokenScores { x, head, .. } => rows(*x) * weights(*head),
+            Op::Linear { x, weight: id, .. }
+            | Op::GroupedLinear { x, experts: Experts { first: id, .. }, .. }
+            | Op::TokenScores { x, head: id, .. } => rows(*x) * weights(*id),
             Op::Attention { shape, offsets, .. } => {
                 let lengths = offsets.windows(2).map(|bounds| (bounds[1] - bounds[0]) as usize);
                 let seen: usize = lengths.map(|length| length * length).sum();

@@ -104,7 +104,7 @@ impl Optimizer {
                     let part = segment.start - chunk.start..segment.end - chunk.start;
                     let (p, m, g) =
                         (&mut p[part.clone()], &mut m[part.clone()], &grads.data[segment.clone()]);
-                    let role = self.layout.specs[id.0 as usize].role;
+                    let role = self.layout.spec(id).role;
                     let keep = if role == Role::Vector { 1.0 } else { decay };
                     if role == Role::Hidden && config.rule == UpdateRule::Muon {
                         let start = self.layout.range(id).start;
@@ -131,15 +131,13 @@ impl Optimizer {
     fn find_directions(&mut self, grads: &Grads, clip: f32) {
         let Optimizer { layout, first, directions, .. } = self;
         if directions.is_empty() {
-            let hidden =
-                layout.specs.iter().enumerate().filter(|(_, spec)| spec.role == Role::Hidden);
-            let ids = hidden.map(|(i, _)| ParamId(i as u32));
+            let ids = layout.ids().filter(|&id| layout.spec(id).role == Role::Hidden);
             directions.extend(ids.map(|id| (id, Buffer::zeros(layout.range(id).len()))));
         }
         let device = &layout.device;
         parallel::for_each(device, directions, &|_, (id, direction)| {
             let range = layout.range(*id);
-            let [rows, cols] = layout.specs[id.0 as usize].shape[..] else {
+            let [rows, cols] = layout.spec(*id).shape[..] else {
                 panic!("a hidden matrix has two dimensions")
             };
             device.with_workspace(1, |workspace| {

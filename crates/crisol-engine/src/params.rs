@@ -3,6 +3,16 @@
 //! A flat allocation makes AdamW, the global norm, the sum over replicas and checkpoints single
 //! passes. Parameters for inference may also hold quantised matrices outside of it; these have no
 //! gradients.
+//!
+//! ```text
+//! overlay   trainable f32: adapters, a scalar head      gradients and moments, each as long
+//!    │
+//! base      frozen, any weight format, shared           no gradients, no moments
+//! ```
+//!
+//! [`Params::over`] lays trainable parameters over a frozen base. A policy, its reference and a
+//! value model over the same base take its memory once. A frozen weight cannot lose a gradient: it
+//! has none.
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -30,6 +40,8 @@ pub enum Init {
     Ones,
     /// Normal with mean 0 and this standard deviation.
     Normal(f32),
+    /// Uniform between minus and plus this bound.
+    Uniform(f32),
 }
 
 /// How the optimizer treats a parameter.
@@ -58,7 +70,7 @@ pub struct ParamSpec {
 
 impl ParamSpec {
     /// Number of scalars.
-    fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.shape.iter().product()
     }
 }
@@ -67,10 +79,24 @@ impl ParamSpec {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ParamId(pub(crate) u32);
 
+/// A low-rank update of a frozen weight, `W + scale · B·A` with A `[rank, in]` and B `[out, rank]`
+/// (LoRA; Hu et al. 2021, arXiv:2106.09685).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Adapter {
+    /// A.
+    pub a: ParamId,
+    /// B.
+    pub b: ParamId,
+    /// Factor on the product.
+    pub scale: f32,
+}
+
 /// Ranges of the parameters in the flat allocation; shared by parameters, gradients and moments.
 #[derive(Debug)]
 pub(crate) struct Layout {
     pub(crate) device: Device,
+    /// Number of parameters in the base, whose ids come first.
+    first: u32,
     pub(crate) specs: Vec<ParamSpec>,
     /// In the order of `specs`, ascending, with gaps for alignment.
     pub(crate) ranges: Vec<Range<usize>>,
@@ -80,7 +106,12 @@ pub(crate) struct Layout {
 
 impl Layout {
     /// Ranges for all parameters; empty for those that are `elsewhere`.
-    fn new(device: &Device, specs: Vec<ParamSpec>, elsewhere: impl Fn(usize) -> bool) -> Layout {
+    fn new(
+        device: &Device,
+        first: u32,
+        specs: Vec<ParamSpec>,
+        elsewhere: impl Fn(usize) -> bool,
+    ) -> Layout {
         let mut len = 0;
         let ranges = specs
             .iter()
@@ -92,11 +123,25 @@ impl Layout {
                 start..end
             })
             .collect();
-        Layout { device: device.clone(), specs, ranges, len }
+        Layout { device: device.clone(), first, specs, ranges, len }
+    }
+
+    /// The index of a parameter; `None` if it is in the base.
+    fn index(&self, id: ParamId) -> Option<usize> {
+        id.0.checked_sub(self.first).map(|index| index as usize)
+    }
+
+    /// All ids in order.
+    pub(crate) fn ids(&self) -> impl Iterator<Item = ParamId> + use<> {
+        (self.first..self.first + self.specs.len() as u32).map(ParamId)
+    }
+
+    pub(crate) fn spec(&self, id: ParamId) -> &ParamSpec {
+        &self.specs[self.index(id).expect("parameters of the base have no part in this")]
     }
 
     pub(crate) fn range(&self, id: ParamId) -> Range<usize> {
-        self.ranges[id.0 as usize].clone()
+        self.ranges[self.index(id).expect("parameters of the base have no range")].clone()
     }
 
     /// The segments of parameters within `chunk` of the flat allocation.
@@ -105,21 +150,25 @@ impl Layout {
         chunk: Range<usize>,
     ) -> impl Iterator<Item = (Range<usize>, ParamId)> {
         let first = self.ranges.partition_point(|range| range.end <= chunk.start);
-        self.ranges[first..].iter().zip(first as u32..).map_while(move |(range, id)| {
+        let ids = self.first + first as u32..;
+        self.ranges[first..].iter().zip(ids).map_while(move |(range, id)| {
             let part = range.start.max(chunk.start)..range.end.min(chunk.end);
             (range.start < chunk.end).then_some((part, ParamId(id)))
         })
     }
 }
 
-/// All parameters of one model on one device.
+/// All parameters of one model on one device: its own, and those of a frozen base if it has one.
 #[derive(Debug)]
 pub struct Params {
+    base: Option<Arc<Params>>,
     pub(crate) layout: Arc<Layout>,
     data: Buffer<f32>,
     packed: PackedCache,
     /// By parameter: quantised matrices outside of `data`. Empty if there are none.
     quantised: Vec<Option<QuantisedMatrix>>,
+    /// By parameter of the base. Empty if there are none.
+    adapters: Vec<Option<Adapter>>,
 }
 
 /// The orientation of a weight as the right operand of a GEMM.
@@ -155,8 +204,8 @@ impl PackedCache {
         }
     }
 
-    fn get(&self, id: ParamId, orientation: Orientation, mat: Mat<'_>) -> &[f32] {
-        self.cells[id.0 as usize][orientation as usize].get_or_init(|| {
+    fn get(&self, index: usize, orientation: Orientation, mat: Mat<'_>) -> &[f32] {
+        self.cells[index][orientation as usize].get_or_init(|| {
             let len = packed_len(mat.row_count(), mat.col_count());
             let mut panels = self.spare.lock().unwrap_or_else(PoisonError::into_inner).take(len);
             pack(mat, &mut panels);
@@ -188,19 +237,76 @@ impl Params {
             }
         }
         let elsewhere = |index: usize| quantised.get(index).is_some_and(Option::is_some);
-        let layout = Arc::new(Layout::new(device, specs, elsewhere));
+        let layout = Arc::new(Layout::new(device, 0, specs, elsewhere));
         let data = Buffer::zeros(layout.len);
         Params { quantised, ..Params::from_data(layout, data) }
     }
 
     fn from_data(layout: Arc<Layout>, data: Buffer<f32>) -> Params {
         let packed = PackedCache::new(layout.specs.len());
-        Params { layout, data, packed, quantised: Vec::new() }
+        let (quantised, adapters) = (Vec::new(), Vec::new());
+        Params { base: None, layout, data, packed, quantised, adapters }
+    }
+
+    /// Trainable parameters over a frozen base, initialised as by [`Params::init`]. The base's
+    /// parameters keep their ids. A name that both have means the new parameter.
+    pub fn over(base: &Arc<Params>, specs: Vec<ParamSpec>, seed: u64) -> Params {
+        assert!(base.base.is_none(), "a base has no base of its own");
+        let first = base.layout.specs.len() as u32;
+        let layout = Arc::new(Layout::new(base.device(), first, specs, |_| false));
+        let data = Buffer::zeros(layout.len);
+        let mut params = Params::from_data(layout, data);
+        params.base = Some(Arc::clone(base));
+        params.fill(seed);
+        params
+    }
+
+    /// The frozen base.
+    pub fn base(&self) -> Option<&Arc<Params>> {
+        self.base.as_ref()
+    }
+
+    /// Adds an adapter to a weight of the base. Every linear operation with the weight then uses
+    /// `W + scale · B·A`.
+    pub fn adapt(&mut self, weight: ParamId, adapter: Adapter) {
+        let (out_dim, in_dim) = self.matrix_shape(weight);
+        let name = &self.spec(weight).name;
+        assert!(!self.trains(weight), "`{name}` is trained itself");
+        let (rank, columns) = self.matrix_shape(adapter.a);
+        assert_eq!(columns, in_dim, "columns of A for `{name}`");
+        assert_eq!(self.matrix_shape(adapter.b), (out_dim, rank), "B for `{name}`");
+        self.adapters.resize(self.layout.first as usize, None);
+        self.adapters[weight.0 as usize] = Some(adapter);
+    }
+
+    /// The adapter of a weight.
+    pub fn adapter(&self, weight: ParamId) -> Option<Adapter> {
+        *self.adapters.get(weight.0 as usize)?
+    }
+
+    /// The rank of a weight's adapter; 0 without one.
+    pub(crate) fn rank(&self, weight: ParamId) -> usize {
+        self.adapter(weight).map_or(0, |adapter| self.matrix_shape(adapter.a).0)
+    }
+
+    /// Whether a parameter is one of its own, not of the base.
+    pub(crate) fn trains(&self, id: ParamId) -> bool {
+        self.layout.index(id).is_some()
+    }
+
+    /// The set that holds a parameter, this one or its base, and the index in it.
+    fn holder(&self, id: ParamId) -> (&Params, usize) {
+        match (self.layout.index(id), &self.base) {
+            (Some(index), _) => (self, index),
+            (None, Some(base)) => (base, id.0 as usize),
+            (None, None) => unreachable!("without a base, ids start at 0"),
+        }
     }
 
     /// The quantised matrix of a parameter, if it is one.
     pub fn quantised(&self, id: ParamId) -> Option<&QuantisedMatrix> {
-        self.quantised.get(id.0 as usize)?.as_ref()
+        let (holder, index) = self.holder(id);
+        holder.quantised.get(index)?.as_ref()
     }
 
     /// Panics if a parameter is quantised.
@@ -215,8 +321,14 @@ impl Params {
     /// own random stream, so appending a parameter does not change the others.
     pub fn init(device: &Device, specs: Vec<ParamSpec>, seed: u64) -> Params {
         let mut params = Params::zeros(device, specs);
-        let layout = Arc::clone(&params.layout);
-        let mut rest: &mut [f32] = &mut params.data;
+        params.fill(seed);
+        params
+    }
+
+    /// Fills zeros with initial values.
+    fn fill(&mut self, seed: u64) {
+        let layout = Arc::clone(&self.layout);
+        let mut rest: &mut [f32] = &mut self.data;
         let mut taken = 0;
         let mut parts = Vec::with_capacity(layout.ranges.len());
         for range in &layout.ranges {
@@ -224,12 +336,13 @@ impl Params {
             parts.push(&mut part[range.start - taken..]);
             (rest, taken) = (tail, range.end);
         }
+        let device = &layout.device;
         parallel::for_each(device, &mut parts, &|index, part| match layout.specs[index].init {
             Init::Zeros => {}
             Init::Ones => part.fill(1.0),
             Init::Normal(deviation) => fill_normal(part, deviation, seed, index as u64),
+            Init::Uniform(bound) => fill_uniform(part, bound, seed, index as u64),
         });
-        params
     }
 
     /// The device.
@@ -237,24 +350,31 @@ impl Params {
         &self.layout.device
     }
 
-    /// The specs in the order of `ParamId`s.
+    /// The specs of all own parameters, in the order of their ids.
     pub fn specs(&self) -> &[ParamSpec] {
         &self.layout.specs
     }
 
-    /// All ids in order.
+    /// The ids of all own parameters in order. Those of the base are not among them.
     pub fn ids(&self) -> impl Iterator<Item = ParamId> + use<> {
-        (0..self.layout.specs.len() as u32).map(ParamId)
+        self.layout.ids()
     }
 
-    /// The id of the parameter named `name`.
+    /// The ids of the base's parameters and of all own ones.
+    pub fn all_ids(&self) -> impl Iterator<Item = ParamId> + use<> {
+        (0..self.layout.first + self.layout.specs.len() as u32).map(ParamId)
+    }
+
+    /// The id of the parameter named `name`, its own or the base's.
     pub fn id(&self, name: &str) -> Option<ParamId> {
-        self.ids().find(|&id| self.spec(id).name == name)
+        let own = self.ids().find(|&id| self.spec(id).name == name);
+        own.or_else(|| self.base.as_ref()?.id(name))
     }
 
     /// Spec of one parameter.
     pub fn spec(&self, id: ParamId) -> &ParamSpec {
-        &self.layout.specs[id.0 as usize]
+        let (holder, index) = self.holder(id);
+        &holder.layout.specs[index]
     }
 
     /// Bytes of one parameter, without packed copies.
@@ -262,7 +382,7 @@ impl Params {
         self.quantised(id).map_or(self.spec(id).len() * size_of::<f32>(), QuantisedMatrix::bytes)
     }
 
-    /// Number of scalars of all parameters.
+    /// Number of scalars of all own parameters.
     pub fn count(&self) -> usize {
         self.layout.specs.iter().map(ParamSpec::len).sum()
     }
@@ -279,22 +399,57 @@ impl Params {
         }
     }
 
+    /// The first row of a matrix, or a vector, on the host.
+    pub fn read_first_row(&self, id: ParamId) -> Vec<f32> {
+        match self.quantised(id) {
+            None => {
+                let cols = self.spec(id).shape.last().copied().unwrap_or(1);
+                self.slice(id)[..cols].to_vec()
+            }
+            Some(matrix) => {
+                let mut values = vec![0.0; matrix.cols];
+                cpu::dequantise(matrix, 0..1, &mut values, &mut Pool::default());
+                values
+            }
+        }
+    }
+
+    /// Copies one parameter to the host, with its adapter merged into it.
+    pub fn merged(&self, id: ParamId) -> Vec<f32> {
+        let mut values = self.read(id);
+        if let Some(Adapter { a, b, scale }) = self.adapter(id) {
+            let (rows, cols) = self.matrix_shape(id);
+            cpu::add_product(
+                &mut values,
+                [rows, self.rank(id), cols],
+                scale,
+                self.slice(b),
+                self.slice(a),
+            );
+        }
+        values
+    }
+
     /// Overwrites one parameter from the host; `values.len()` must be its size.
     pub fn write(&mut self, id: ParamId, values: &[f32]) {
         let range = self.layout.range(id);
         self.data_mut()[range].copy_from_slice(values);
     }
 
-    /// A copy on the same device, e.g. a frozen reference policy.
+    /// A copy on the same device, e.g. a frozen reference policy. A base is shared.
     #[must_use]
     pub fn duplicate(&self) -> Params {
         self.assert_trainable();
         let mut data = Buffer::zeros(self.layout.len);
         data.copy_from_slice(&self.data);
-        Params::from_data(Arc::clone(&self.layout), data)
+        Params {
+            base: self.base.clone(),
+            adapters: self.adapters.clone(),
+            ..Params::from_data(Arc::clone(&self.layout), data)
+        }
     }
 
-    /// Copies all parameters from `other`, which must have equal shapes.
+    /// Copies all own parameters from `other`, which must have equal shapes.
     pub fn copy_from(&mut self, other: &Params) {
         assert_eq!(self.layout.ranges, other.layout.ranges, "parameters of different shapes");
         self.data_mut().copy_from_slice(&other.data);
@@ -306,9 +461,10 @@ impl Params {
         &mut self.data
     }
 
-    /// Whether packed weights are cached for all GEMMs; else only for those with few rows.
-    pub(crate) fn caches_packed(&self) -> bool {
-        Params::would_cache_packed(self.layout.len)
+    /// Whether packed copies of a weight are cached for all GEMMs; else only for those with few
+    /// rows.
+    pub(crate) fn caches_packed(&self, id: ParamId) -> bool {
+        Params::would_cache_packed(self.holder(id).0.layout.len)
     }
 
     /// Whether a model with this many parameters caches its packed weights.
@@ -329,12 +485,15 @@ impl Params {
     /// [`Self::right_operand`], packed and cached.
     pub(crate) fn packed(&self, id: ParamId, orientation: Orientation) -> PackedOperand<'_> {
         let mat = self.right_operand(id, orientation);
-        PackedOperand::new(self.packed.get(id, orientation, mat), mat.row_count(), mat.col_count())
+        let (holder, index) = self.holder(id);
+        let panels = holder.packed.get(index, orientation, mat);
+        PackedOperand::new(panels, mat.row_count(), mat.col_count())
     }
 
     pub(crate) fn slice(&self, id: ParamId) -> &[f32] {
-        assert!(self.quantised(id).is_none(), "`{}` is stored for inference", self.spec(id).name);
-        &self.data[self.layout.range(id)]
+        assert!(self.quantised(id).is_none(), "`{}` is quantised", self.spec(id).name);
+        let (holder, index) = self.holder(id);
+        &holder.data[holder.layout.ranges[index].clone()]
     }
 
     /// `(out, in)` of a matrix.
@@ -347,12 +506,23 @@ impl Params {
     }
 }
 
-/// Draws from a normal distribution (Box & Muller 1958).
-fn fill_normal(values: &mut [f32], deviation: f32, seed: u64, stream: u64) {
+/// Draws from 0 to 1, of 53 random bits: the mantissa of an f64.
+fn uniform(seed: u64, stream: u64) -> impl FnMut() -> f64 {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     rng.set_stream(stream);
-    // 53 random bits: the mantissa of an f64.
-    let mut uniform = || (rng.next_u64() >> 11) as f64 / (1u64 << 53) as f64;
+    move || (rng.next_u64() >> 11) as f64 / (1u64 << 53) as f64
+}
+
+fn fill_uniform(values: &mut [f32], bound: f32, seed: u64, stream: u64) {
+    let mut uniform = uniform(seed, stream);
+    for value in values {
+        *value = ((2.0 * uniform() - 1.0) * f64::from(bound)) as f32;
+    }
+}
+
+/// Draws from a normal distribution (Box & Muller 1958).
+fn fill_normal(values: &mut [f32], deviation: f32, seed: u64, stream: u64) {
+    let mut uniform = uniform(seed, stream);
     for pair in values.chunks_mut(2) {
         // 1 - u is in (0, 1], where the logarithm is finite.
         let radius = (-2.0 * (1.0 - uniform()).ln()).sqrt() * f64::from(deviation);
@@ -426,9 +596,10 @@ impl Grads {
         );
     }
 
-    pub(crate) fn slice_mut(&mut self, id: ParamId) -> &mut [f32] {
-        let range = self.layout.range(id);
-        &mut self.data[range]
+    /// The gradient of a parameter; `None` if it is frozen.
+    pub(crate) fn slice_mut(&mut self, id: ParamId) -> Option<&mut [f32]> {
+        let range = self.layout.ranges[self.layout.index(id)?].clone();
+        Some(&mut self.data[range])
     }
 }
 

@@ -127,7 +127,11 @@ mod tests {
                 let id = params.id("w").unwrap();
                 let (grads, results) = replicas
                     .run(shards, |shard, _, grads| {
-                        grads.slice_mut(id).iter_mut().for_each(|g| *g += (shard + 1) as f32);
+                        grads
+                            .slice_mut(id)
+                            .unwrap()
+                            .iter_mut()
+                            .for_each(|g| *g += (shard + 1) as f32);
                         Ok::<_, ()>(shard * 10)
                     })
                     .unwrap();

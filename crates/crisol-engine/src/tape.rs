@@ -133,7 +133,8 @@ impl<'a> Tape<'a> {
         out
     }
 
-    /// `x · Wᵀ (+ b)`: `[n, in]` → `[n, out]` for a weight `[out, in]`.
+    /// `x · Wᵀ (+ b)`: `[n, in]` → `[n, out]` for a weight `[out, in]`, with its adapter if it has
+    /// one ([`Params::adapt`]).
     pub fn linear(&mut self, x: Var, weight: ParamId, bias: Option<ParamId>) -> Var {
         let (rows, cols) = self.shape(x);
         let (out_dim, in_dim) = self.params.matrix_shape(weight);
@@ -146,8 +147,9 @@ impl<'a> Tape<'a> {
                 self.params.spec(bias).name
             );
         }
+        let low_rank = self.workspace.floats.take(rows * self.params.rank(weight));
         let out = self.value(rows, out_dim);
-        self.apply(Op::Linear { x, weight, bias, out });
+        self.apply(Op::Linear { x, weight, bias, low_rank, out });
         out
     }
 
@@ -354,9 +356,13 @@ impl<'a> Tape<'a> {
         assert_eq!(bounds.len(), experts.count + 1, "bounds of experts");
         assert!(bounds.is_sorted() && bounds[0] == 0, "experts' rows out of order: {bounds:?}");
         assert_eq!(bounds[experts.count] as usize, rows, "the last expert ends at the last row");
+        let ranks = bounds.windows(2).enumerate().map(|(expert, bounds)| {
+            (bounds[1] - bounds[0]) as usize * self.params.rank(experts.id(expert))
+        });
+        let low_rank = self.workspace.floats.take(ranks.sum());
         let bounds = self.workspace.indices.take_copy(bounds);
         let out = self.value(rows, out_dim);
-        self.apply(Op::GroupedLinear { x, experts, bounds, out });
+        self.apply(Op::GroupedLinear { x, experts, bounds, low_rank, out });
         out
     }
 
@@ -538,8 +544,9 @@ impl<'a> Tape<'a> {
             {
                 let Device::Cpu(cpu) = self.params.device();
                 let threads = self.params.device().threads_at(workspace.tasks);
-                cpu.profile
-                    .work(Part::backward(&op), || 2 * op.flops(&workspace.values, self.params));
+                cpu.profile.work(Part::backward(&op), || {
+                    op.backward_flops(&workspace.values, self.params)
+                });
                 cpu.profile.time(Part::backward(&op), threads, || {
                     cpu::backward(&mut op, self.params, grads, workspace);
                 });

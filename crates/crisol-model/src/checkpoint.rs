@@ -12,6 +12,7 @@ use crisol_hub::{
 };
 use crisol_text::{TextError, TextSetup};
 
+use crate::adapter;
 use crate::config::Specifics;
 use crate::mixture::FusedExpert;
 use crate::model::specs;
@@ -51,6 +52,9 @@ impl Checkpoint {
             return Checkpoint::load_gguf(purpose, folder, device);
         }
         let folder = &crisol_hub::resolve_folder(folder)?;
+        if adapter::is_adapter(folder) {
+            return Checkpoint::load_adapter(folder, device);
+        }
         let (model, params) = load_model_for(purpose, folder, device)?;
         let mut text = TextSetup::load(folder)?;
         check_vocab(&mut text, model.config(), &folder.join("config.json"))?;
@@ -332,6 +336,9 @@ fn write_model(
 ) -> Result<(), ModelError> {
     let ids: Vec<ParamId> = params.ids().collect();
     let config = model.config();
+    if let Some(adapted) = &config.adapter {
+        return adapter::write(folder, model, adapted, params, text);
+    }
     let tensor = |group: TensorGroup| {
         let FileTensor { name, shape, .. } = group.tensor.clone();
         let read = |index: usize| Ok(params.read(ids[index]));

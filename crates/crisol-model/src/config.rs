@@ -15,7 +15,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::rope::{RopeFields, RopeScaling};
-use crate::{ModelError, deepseek_v3, llama4};
+use crate::{Adapted, ModelError, deepseek_v3, llama4};
 
 /// The family of a model; each has its own file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -176,6 +176,8 @@ pub struct Config {
     pub eos_token_id: Vec<u32>,
     /// Padding token; Crisol never pads.
     pub pad_token_id: Option<u32>,
+    /// The adapter over the model, if it has one; not in `config.json`.
+    pub adapter: Option<Adapted>,
 }
 
 /// Maximum of any size in a config. Several times the largest published value, and small enough
@@ -223,6 +225,7 @@ impl Config {
             bos_token_id: None,
             eos_token_id: Vec::new(),
             pad_token_id: None,
+            adapter: None,
         }
     }
 
@@ -695,6 +698,7 @@ impl ConfigFields {
                 Some(OneOrMany::Many(ids)) => ids.into_iter().filter_map(token).collect(),
             },
             pad_token_id: self.pad_token_id.and_then(token),
+            adapter: None,
         })
     }
 }

@@ -19,6 +19,19 @@ pub enum ModelError {
     /// A [`crate::Config`] with sizes that no model can have.
     #[error("the model's shape is impossible: {0}")]
     Shape(String),
+    /// An adapter folder that is unsupported or does not fit.
+    #[error("{file}: {cause}. {remedy}.", file = file.display())]
+    Adapter {
+        /// The adapter's config.
+        file: PathBuf,
+        /// What is wrong.
+        cause: String,
+        /// What to do.
+        remedy: &'static str,
+    },
+    /// Settings of an adapter that the model cannot have.
+    #[error("the adapter's settings are impossible: {0}")]
+    AdapterSettings(String),
     /// Reading or writing a file failed.
     #[error(transparent)]
     Hub(#[from] HubError),

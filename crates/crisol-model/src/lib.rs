@@ -4,10 +4,12 @@
 //! - [`Config`]: the shape, from and to `config.json`.
 //! - [`Model`]: the forward pass on a tape.
 //! - [`Checkpoint`]: model, weights and tokenizer, in a folder that transformers loads.
+//! - [`AdapterConfig`]: a low-rank adapter over a frozen checkpoint, in a folder that PEFT loads.
 //! - [`ModelFiles`]: a checkpoint folder or GGUF file, inspected or converted without loading it.
 //! - [`generate`], [`generate_stream`]: new tokens; [`replies`], [`stream_reply`]: their text.
 //! - [`score`]: log-probabilities of a text; [`scalars`]: rewards or values.
 
+mod adapter;
 mod block;
 mod checkpoint;
 mod config;
@@ -29,6 +31,7 @@ mod sample;
 mod score;
 mod weights;
 
+pub use adapter::{ALL_LINEAR, Adapted, AdapterConfig};
 pub use block::PastKeyValues;
 pub use checkpoint::{
     Checkpoint, SHARD_BYTES, load_model, load_model_for_inference, save_checkpoint, skipped_tensors,

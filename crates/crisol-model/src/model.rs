@@ -9,7 +9,9 @@ use crisol_engine::{Device, ParamId, ParamSpec, Params, Rope, Tape, Var};
 
 use crate::block::{Block, Pass, PastKeyValues, Specs, weight};
 use crate::rope::RopeScaling;
-use crate::{Architecture, Config, Head, ModelError, deepseek_v3, llama, llama4, olmo2, qwen3};
+use crate::{
+    Architecture, Config, Head, ModelError, adapter, deepseek_v3, llama, llama4, olmo2, qwen3,
+};
 
 /// A model without weights: its config, the ids of its parameters and its RoPE tables.
 #[derive(Debug)]
@@ -54,9 +56,13 @@ impl Model {
 
     /// A reward or value model that starts from the trunk of this model. A language head is
     /// replaced by a new `score.weight`; a scalar head is copied.
+    /// Over a frozen base, the trunk is the same base, with a copy of the adapters.
     pub fn scalar_from(&self, params: &Params, seed: u64) -> (Model, Params) {
         let config = Config { head: Head::Scalar, ..self.config.clone() };
-        let mut new = Params::init(params.device(), specs(&config), seed);
+        let mut new = match params.base() {
+            None => Params::init(params.device(), specs(&config), seed),
+            Some(base) => adapter::scalar_over(base, params, &config, seed),
+        };
         for id in new.ids() {
             if let Some(old) = params.id(&new.spec(id).name) {
                 new.write(id, &params.read(old));
@@ -97,10 +103,10 @@ impl Model {
 
     /// Parameter bytes that a forward pass of one token reads; `None` for mixtures of experts.
     pub fn bytes_per_token(&self, params: &Params) -> Option<usize> {
-        let chosen = params.specs().iter().any(|spec| spec.name.contains(".experts."));
+        let chosen = params.all_ids().any(|id| params.spec(id).name.contains(".experts."));
         // An untied embedding table is not counted: only one row of it is read.
         let read = |id: &ParamId| *id != self.embedding || *id == self.head;
-        (!chosen).then(|| params.ids().filter(read).map(|id| params.bytes(id)).sum())
+        (!chosen).then(|| params.all_ids().filter(read).map(|id| params.bytes(id)).sum())
     }
 
     /// Hidden states after the final norm, `[ids.len(), hidden_size]`, of independent documents

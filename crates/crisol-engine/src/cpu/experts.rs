@@ -1,11 +1,8 @@
 //! Mixture of experts: the router's weights, grouped linear layers, scaling and summing of rows.
 
-use super::gemm::parallel_gemm;
+use super::linear;
 use super::mat::{Mat, MatMut};
 use super::math::{add_assign, dot, scale_all, vectorised};
-use super::packed::PackedBuffer;
-use super::weights::Weight;
-use crate::params::Orientation;
 use crate::tape::{Experts, Router};
 use crate::workspace::Pool;
 use crate::{Grads, Params};
@@ -86,27 +83,30 @@ fn groups(
     ranges.enumerate().filter(|(_, rows)| !rows.is_empty())
 }
 
-/// `y = x · W_eᵀ` for the rows of every expert `e`.
+/// `y = x · W_eᵀ` for the rows of every expert `e`. `low_rank`: see [`linear::forward`].
 pub(crate) fn forward(
     params: &Params,
     experts: Experts,
     bounds: &[u32],
     x: &[f32],
     y: &mut [f32],
+    mut low_rank: &mut [f32],
     tasks: usize,
     floats: &mut Pool<f32>,
 ) {
     for (expert, rows) in groups(experts, bounds) {
         let id = experts.id(expert);
         let (out_dim, in_dim) = params.matrix_shape(id);
-        let weight = Weight::new(params, id, Orientation::Transposed, rows.len());
-        let x = Mat::new(&x[rows.start * in_dim..rows.end * in_dim], rows.len(), in_dim);
-        let y = MatMut::new(&mut y[rows.start * out_dim..rows.end * out_dim], rows.len(), out_dim);
-        weight.gemm(tasks, y, false, 1.0, x, floats);
+        let n = rows.len();
+        let x = Mat::new(&x[rows.start * in_dim..rows.end * in_dim], n, in_dim);
+        let y = MatMut::new(&mut y[rows.start * out_dim..rows.end * out_dim], n, out_dim);
+        let (u, rest) = low_rank.split_at_mut(n * params.rank(id));
+        linear::forward(params, id, x, y, u, tasks, floats);
+        low_rank = rest;
     }
 }
 
-/// Writes `dx`, or adds to it if `accumulate`; adds to the gradient of every expert's weight.
+/// Writes `dx`, or adds to it if `accumulate`; adds to the gradients of every expert.
 pub(crate) fn backward(
     params: &Params,
     experts: Experts,
@@ -115,6 +115,7 @@ pub(crate) fn backward(
     dy: &[f32],
     dx: &mut [f32],
     accumulate: bool,
+    mut low_rank: &[f32],
     grads: &mut Grads,
     tasks: usize,
     floats: &mut Pool<f32>,
@@ -126,12 +127,9 @@ pub(crate) fn backward(
         let x = Mat::new(&x[rows.start * in_dim..rows.end * in_dim], n, in_dim);
         let dy = Mat::new(&dy[rows.start * out_dim..rows.end * out_dim], n, out_dim);
         let dx = MatMut::new(&mut dx[rows.start * in_dim..rows.end * in_dim], n, in_dim);
-        let weight = Weight::new(params, id, Orientation::Normal, n);
-        let panels = PackedBuffer::new(tasks, x, floats);
-        let dw = MatMut::new(grads.slice_mut(id), out_dim, in_dim);
-        weight.gemm(tasks, dx, accumulate, 1.0, dy, floats);
-        parallel_gemm(tasks, dw, true, 1.0, dy.t(), panels.as_operand());
-        panels.recycle(floats);
+        let (u, rest) = low_rank.split_at(n * params.rank(id));
+        linear::backward(params, id, x, dy, dx, accumulate, u, grads, tasks, floats);
+        low_rank = rest;
     }
 }
 

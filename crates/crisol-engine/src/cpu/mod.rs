@@ -16,6 +16,7 @@ mod concat_heads;
 mod embedding;
 mod experts;
 mod gemm;
+mod linear;
 mod mat;
 pub(crate) mod math;
 pub(crate) mod muon;
@@ -47,7 +48,9 @@ use crate::parallel::for_rows;
 use crate::params::Orientation;
 use crate::rope::RopeTables;
 use crate::workspace::{Buffer, Pool};
-use crate::{Attention, Device, Grads, HeadSlice, KvCache, ParamId, Params, Var, Workspace};
+use crate::{
+    Adapter, Attention, Device, Grads, HeadSlice, KvCache, ParamId, Params, Var, Workspace,
+};
 
 fn data(values: &[Value], var: Var) -> &[f32] {
     let value = &values[var.0 as usize];
@@ -84,13 +87,13 @@ pub(crate) fn forward(op: &mut Op, params: &Params, workspace: &mut Workspace) {
         }
         // GEMMs take most of the time. Nobody reads the result once a stop is requested.
         Op::Linear { .. } if params.device().interrupt().requested() => {}
-        Op::Linear { x, weight, bias, out } => {
+        Op::Linear { x, weight, bias, low_rank, out } => {
             let mut y = take_data(values, *out);
             let (out_dim, in_dim) = params.matrix_shape(*weight);
             let rows = values[x.0 as usize].rows;
             let x = Mat::new(data(values, *x), rows, in_dim);
-            let weight = Weight::new(params, *weight, Orientation::Transposed, rows);
-            weight.gemm(tasks, MatMut::new(&mut y, rows, out_dim), false, 1.0, x, floats);
+            let y_mat = MatMut::new(&mut y, rows, out_dim);
+            linear::forward(params, *weight, x, y_mat, low_rank, tasks, floats);
             if let Some(bias) = bias {
                 for row in y.chunks_exact_mut(out_dim) {
                     math::add_assign(row, params.slice(*bias));
@@ -179,9 +182,10 @@ pub(crate) fn forward(op: &mut Op, params: &Params, workspace: &mut Workspace) {
             experts::route(*router, data(values, *logits), experts, chosen, &mut weights);
             put_data(values, *out, weights);
         }
-        Op::GroupedLinear { x, experts, bounds, out } => {
+        Op::GroupedLinear { x, experts, bounds, low_rank, out } => {
             let mut y = take_data(values, *out);
-            experts::forward(params, *experts, bounds, data(values, *x), &mut y, tasks, floats);
+            let x = data(values, *x);
+            experts::forward(params, *experts, bounds, x, &mut y, low_rank, tasks, floats);
             put_data(values, *out, y);
         }
         Op::ScaleRows { x, weights, entries, out } => {
@@ -305,25 +309,24 @@ pub(crate) fn backward(op: &mut Op, params: &Params, grads: &mut Grads, workspac
     let tasks = *tasks;
     match op {
         Op::Embedding { table, ids, out } => {
-            let dy = &value_grads[out.0 as usize];
-            embedding::scatter_add(dy, ids, grads.slice_mut(*table), values[out.0 as usize].cols);
+            if let Some(dtable) = grads.slice_mut(*table) {
+                let dy = &value_grads[out.0 as usize];
+                embedding::scatter_add(dy, ids, dtable, values[out.0 as usize].cols);
+            }
         }
-        Op::Linear { x, weight, bias, out } => {
+        Op::Linear { x, weight, bias, low_rank, out } => {
             let dy = take(&mut value_grads[out.0 as usize]);
             let (out_dim, in_dim) = params.matrix_shape(*weight);
             let rows = values[x.0 as usize].rows;
-            let dy_mat = Mat::new(&dy, rows, out_dim);
             let (mut dx, accumulate) = take_grad(value_grads, values, *x, floats);
-            let w = Weight::new(params, *weight, Orientation::Normal, rows);
-            let panels = PackedBuffer::new(tasks, Mat::new(data(values, *x), rows, in_dim), floats);
+            let x_mat = Mat::new(data(values, *x), rows, in_dim);
+            let dy_mat = Mat::new(&dy, rows, out_dim);
             let dx_mat = MatMut::new(&mut dx, rows, in_dim);
-            let dw = MatMut::new(grads.slice_mut(*weight), out_dim, in_dim);
-            w.gemm(tasks, dx_mat, accumulate, 1.0, dy_mat, floats);
-            parallel_gemm(tasks, dw, true, 1.0, dy_mat.t(), panels.as_operand());
-            panels.recycle(floats);
+            linear::backward(
+                params, *weight, x_mat, dy_mat, dx_mat, accumulate, low_rank, grads, tasks, floats,
+            );
             value_grads[x.0 as usize] = dx;
-            if let Some(bias) = bias {
-                let db = grads.slice_mut(*bias);
+            if let Some(db) = bias.and_then(|bias| grads.slice_mut(bias)) {
                 for row in dy.chunks_exact(out_dim) {
                     math::add_assign(db, row);
                 }
@@ -340,9 +343,10 @@ pub(crate) fn backward(op: &mut Op, params: &Params, grads: &mut Grads, workspac
             let dy = take(&mut value_grads[out.0 as usize]);
             let (mut dx, accumulate) = take_grad(value_grads, values, *x, floats);
             let ones = ones_unless(weight.is_some(), *group, floats);
-            // Without a weight, its gradient is computed and dropped.
-            let mut unused = ones_unless(weight.is_some(), *group, floats);
-            let dw = weight.map_or(&mut *unused, |weight| grads.slice_mut(weight));
+            // Without a trained weight, its gradient is computed and dropped.
+            let trained = weight.and_then(|weight| grads.slice_mut(weight));
+            let mut unused = ones_unless(trained.is_some(), *group, floats);
+            let dw = trained.unwrap_or(&mut unused);
             let w = weight.map_or(&*ones, |weight| params.slice(weight));
             norm::backward(data(values, *x), w, rstd, &dy, &mut dx, accumulate, dw);
             value_grads[x.0 as usize] = dx;
@@ -422,12 +426,13 @@ pub(crate) fn backward(op: &mut Op, params: &Params, grads: &mut Grads, workspac
             value_grads[logits.0 as usize] = dlogits;
             floats.give(dweights);
         }
-        Op::GroupedLinear { x, experts, bounds, out } => {
+        Op::GroupedLinear { x, experts, bounds, low_rank, out } => {
             let dy = take(&mut value_grads[out.0 as usize]);
             let (mut dx, accumulate) = take_grad(value_grads, values, *x, floats);
             let x_data = data(values, *x);
             experts::backward(
-                params, *experts, bounds, x_data, &dy, &mut dx, accumulate, grads, tasks, floats,
+                params, *experts, bounds, x_data, &dy, &mut dx, accumulate, low_rank, grads, tasks,
+                floats,
             );
             value_grads[x.0 as usize] = dx;
             floats.give(dy);
@@ -489,6 +494,20 @@ pub(crate) fn backward(op: &mut Op, params: &Params, grads: &mut Grads, workspac
     }
 }
 
+/// `dst += factor · a · b`, with `a` `[rows, inner]` and `b` `[inner, cols]`, on one thread.
+pub(crate) fn add_product(
+    dst: &mut [f32],
+    [rows, inner, cols]: [usize; 3],
+    factor: f32,
+    a: &[f32],
+    b: &[f32],
+) {
+    let mut floats = Pool::default();
+    let panels = PackedBuffer::new(1, Mat::new(b, inner, cols), &mut floats);
+    let dst = MatMut::new(dst, rows, cols);
+    parallel_gemm(1, dst, true, factor, Mat::new(a, rows, inner), panels.as_operand());
+}
+
 /// See [`crate::Tape::per_head_matmul`].
 pub(crate) fn per_head_matmul(
     x: Var,
@@ -507,12 +526,13 @@ pub(crate) fn per_head_matmul(
     let (out_dim, in_dim) = params.matrix_shape(weight);
     let heads = out_dim / group;
     let (from, to) = (stride / heads, y.len() / n.max(1) / heads);
-    let quantised = params.quantised(weight);
+    let (quantised, adapter) = (params.quantised(weight), params.adapter(weight));
+    // Such a weight is computed, head by head.
+    let computed = quantised.is_some() || adapter.is_some();
     // Rows of a packed operand are the inner dimension and can be cut anywhere, columns at panels
     // only.
-    let cached =
-        (!transposed && quantised.is_none()).then(|| params.packed(weight, Orientation::Normal));
-    let mut dequantised = floats.take(if quantised.is_some() { rows.len() * in_dim } else { 0 });
+    let cached = (!transposed && !computed).then(|| params.packed(weight, Orientation::Normal));
+    let mut dense = floats.take(if computed { rows.len() * in_dim } else { 0 });
     for head in 0..heads {
         let rows = head * group + rows.start..head * group + rows.end;
         let left = Mat::strided(&x[head * from..], n, from, stride);
@@ -521,10 +541,18 @@ pub(crate) fn per_head_matmul(
             parallel_gemm(*tasks, result, false, 1.0, left, cached.rows(rows));
             continue;
         }
-        let right = if let Some(matrix) = quantised {
-            let count = rows.len();
-            dequantise(matrix, rows, &mut dequantised, floats);
-            Mat::new(&dequantised, count, in_dim)
+        let right = if computed {
+            match quantised {
+                Some(matrix) => dequantise(matrix, rows.clone(), &mut dense, floats),
+                None => dense
+                    .copy_from_slice(&params.slice(weight)[rows.start * in_dim..rows.end * in_dim]),
+            }
+            if let Some(Adapter { a, b, scale }) = adapter {
+                let rank = params.rank(weight);
+                let b = &params.slice(b)[rows.start * rank..rows.end * rank];
+                add_product(&mut dense, [rows.len(), rank, in_dim], scale, b, params.slice(a));
+            }
+            Mat::new(&dense, rows.len(), in_dim)
         } else {
             params.right_operand(weight, Orientation::Normal).rows(rows)
         };
@@ -532,7 +560,7 @@ pub(crate) fn per_head_matmul(
         parallel_gemm(*tasks, result, false, 1.0, left, panels.as_operand());
         panels.recycle(floats);
     }
-    floats.give(dequantised);
+    floats.give(dense);
     put_data(values, out, y);
 }
 

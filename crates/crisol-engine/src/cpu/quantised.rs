@@ -327,12 +327,59 @@ fn dequantise_tile(matrix: &QuantisedMatrix, tile: &[u32], panel: &mut [f32]) {
     });
 }
 
+/// [`dequantise`] in `tasks` tasks; each takes whole tiles.
+pub(crate) fn parallel_dequantise(
+    tasks: usize,
+    matrix: &QuantisedMatrix,
+    rows: Range<usize>,
+    out: &mut [f32],
+    floats: &mut Pool<f32>,
+) {
+    let mut panels = floats.take(tasks * panel_width() * matrix.cols);
+    dequantise_in_tasks(tasks, matrix, rows, out, &mut panels);
+    floats.give(panels);
+}
+
+/// `panels`: a tile for each task.
+fn dequantise_in_tasks(
+    tasks: usize,
+    matrix: &QuantisedMatrix,
+    rows: Range<usize>,
+    out: &mut [f32],
+    panels: &mut [f32],
+) {
+    let panel = panel_width() * matrix.cols;
+    let first_tasks = tasks.div_ceil(2);
+    let middle = (rows.start + rows.len() * first_tasks / tasks).next_multiple_of(panel_width());
+    if tasks == 1 || out.len() < MIN_PARALLEL_WEIGHTS || middle >= rows.end {
+        return dequantise_rows(matrix, rows, out, &mut panels[..panel]);
+    }
+    let (low, high) = out.split_at_mut((middle - rows.start) * matrix.cols);
+    let (low_panels, high_panels) = panels.split_at_mut(first_tasks * panel);
+    rayon::join(
+        || dequantise_in_tasks(first_tasks, matrix, rows.start..middle, low, low_panels),
+        || dequantise_in_tasks(tasks - first_tasks, matrix, middle..rows.end, high, high_panels),
+    );
+}
+
 /// Dequantises rows `rows` of a matrix, row-major.
 pub(crate) fn dequantise(
     matrix: &QuantisedMatrix,
     rows: Range<usize>,
     out: &mut [f32],
     floats: &mut Pool<f32>,
+) {
+    let mut panel = floats.take(panel_width() * matrix.cols);
+    dequantise_rows(matrix, rows, out, &mut panel);
+    floats.give(panel);
+}
+
+/// [`dequantise`] by way of `panel`, a tile.
+fn dequantise_rows(
+    matrix: &QuantisedMatrix,
+    rows: Range<usize>,
+    out: &mut [f32],
+    panel: &mut [f32],
 ) {
     let (cols, width) = (matrix.cols, panel_width());
     assert!(
@@ -341,9 +388,8 @@ pub(crate) fn dequantise(
         matrix.rows
     );
     let first = rows.start / width * width;
-    let mut panel = floats.take(width * cols);
     for (tile, first) in matrix.tiles(first).zip((first..rows.end).step_by(width)) {
-        dequantise_tile(matrix, tile, &mut panel);
+        dequantise_tile(matrix, tile, panel);
         for row in rows.start.max(first)..rows.end.min(first + width) {
             let out = &mut out[(row - rows.start) * cols..][..cols];
             for (out, numbers) in out.iter_mut().zip(panel.chunks_exact(width)) {
@@ -351,5 +397,4 @@ pub(crate) fn dequantise(
             }
         }
     }
-    floats.give(panel);
 }

@@ -155,7 +155,8 @@ pub(crate) fn forward(
     floats.give(largest);
 }
 
-/// Writes the gradient of the hidden states, or adds to it if `accumulate`, and adds to the head's.
+/// Writes the gradient of the hidden states, or adds to it if `accumulate`, and adds to the head's
+/// if it is trained.
 /// `dlogp` and `dentropy` may be empty. Overwrites `saved_logits`; if empty, logits are recomputed.
 /// Returns early once `stop` is requested.
 pub(crate) fn backward(
@@ -165,7 +166,7 @@ pub(crate) fn backward(
     dentropy: &[f32],
     dx: &mut [f32],
     accumulate: bool,
-    dhead: &mut [f32],
+    mut dhead: Option<&mut [f32]>,
     tasks: usize,
     stop: &Interrupt,
     floats: &mut Pool<f32>,
@@ -174,12 +175,14 @@ pub(crate) fn backward(
     let (vocab, dim) = (head.row_count(), head.col_count());
     let x = Mat::new(x, targets.len(), dim);
     let mut logit_blocks = LogitBlocks::new(saved_logits, targets.len(), vocab, floats);
-    let mut panels = floats.take(packed_len(BLOCK_ROWS.min(targets.len()), dim));
+    let most_rows = if dhead.is_some() { BLOCK_ROWS.min(targets.len()) } else { 0 };
+    let mut panels = floats.take(packed_len(most_rows, dim));
     for rows in blocks(targets.len(), BLOCK_ROWS).take_while(|_| !stop.requested()) {
         let x = x.rows(rows.clone());
-        let panels = &mut panels[..packed_len(rows.len(), dim)];
-        parallel_pack(tasks, x, panels);
-        let packed_x = PackedOperand::new(panels, rows.len(), dim);
+        let panels = &mut panels[..packed_len(rows.len().min(most_rows), dim)];
+        if dhead.is_some() {
+            parallel_pack(tasks, x, panels);
+        }
         let lse = &lse[rows.clone()];
         for chunk in blocks(vocab, VOCAB_CHUNK) {
             let logits = logit_blocks.next(rows.len() * chunk.len());
@@ -222,9 +225,12 @@ pub(crate) fn backward(
                 dz,
                 floats,
             );
-            let dhead =
-                MatMut::new(&mut dhead[chunk.start * dim..chunk.end * dim], chunk.len(), dim);
-            parallel_gemm(tasks, dhead, true, scale, dz.t(), packed_x);
+            if let Some(dhead) = &mut dhead {
+                let dhead =
+                    MatMut::new(&mut dhead[chunk.start * dim..chunk.end * dim], chunk.len(), dim);
+                let packed_x = PackedOperand::new(panels, rows.len(), dim);
+                parallel_gemm(tasks, dhead, true, scale, dz.t(), packed_x);
+            }
         }
     }
     floats.give(panels);
@@ -372,7 +378,7 @@ mod tests {
                         entropy: &entropy,
                     };
                     let dentropy = if with_entropy { &seed[..] } else { &[] };
-                    let (dx_of, dhead_of) = (&mut dx, &mut dhead);
+                    let (dx_of, dhead_of) = (&mut dx, Some(&mut *dhead));
                     backward(
                         &saved,
                         &mut saved_logits,

@@ -4,19 +4,27 @@
 //! |---|---|---|
 //! | [`Weight::Cached`] | small models; few rows | as much memory again as the weight |
 //! | [`Weight::OnTheFly`] | many rows; quantised weights | packs or dequantises for every GEMM |
+//! | [`Weight::QuantisedRows`] | gradients through quantised weights | the same |
 //!
 //! On the fly, columns are packed part by part. All rows use a part while it is in the L2 cache, so
 //! main memory is read once. Tasks share the columns.
+//!
+//! A quantised matrix is stored by outputs: `out` tiles of `in` columns. Going forward, outputs are
+//! the columns of the operand and are cut as above. Going backward, they are its inner dimension:
+//!
+//! ```text
+//! dx[rows, in] = Σ over parts of out:  dy[rows, part] · W[part, in]
+//! ```
 
 use std::ops::Range;
 
 use super::gemm::{gemm, parallel_gemm};
 use super::mat::{Mat, MatMut};
-use super::packed::{PackedOperand, pack, packed_len, panel_width};
-use super::quantised::QuantisedView;
+use super::packed::{PackedBuffer, PackedOperand, pack, packed_len, panel_width};
+use super::quantised::{QuantisedView, parallel_dequantise};
 use crate::params::Orientation;
 use crate::workspace::Pool;
-use crate::{ParamId, Params};
+use crate::{ParamId, Params, QuantisedMatrix};
 
 /// From this many rows on, packing costs a few percent of the GEMM.
 const MIN_ROWS_TO_REPACK: usize = 128;
@@ -31,6 +39,12 @@ const L2_FLOATS: usize = 64 * 1024;
 pub(crate) enum Weight<'a> {
     Cached(PackedOperand<'a>),
     OnTheFly(Source<'a>),
+    /// Rows of a quantised matrix `[out, in]`, not transposed.
+    QuantisedRows {
+        matrix: &'a QuantisedMatrix,
+        first: usize,
+        end: usize,
+    },
 }
 
 /// A weight before packing.
@@ -79,12 +93,13 @@ impl<'a> Weight<'a> {
         rows: usize,
     ) -> Weight<'a> {
         if let Some(matrix) = params.quantised(id) {
-            assert!(
-                matches!(orientation, Orientation::Transposed),
-                "a quantised weight has no backward"
-            );
-            Weight::OnTheFly(Source::Quantised(QuantisedView::new(matrix)))
-        } else if params.caches_packed()
+            match orientation {
+                Orientation::Transposed => {
+                    Weight::OnTheFly(Source::Quantised(QuantisedView::new(matrix)))
+                }
+                Orientation::Normal => Weight::QuantisedRows { matrix, first: 0, end: matrix.rows },
+            }
+        } else if params.caches_packed(id)
             || (rows < MIN_ROWS_TO_REPACK && matches!(orientation, Orientation::Transposed))
         {
             // Large models cache what decoding reuses; backward uses a weight about once a step.
@@ -98,6 +113,7 @@ impl<'a> Weight<'a> {
         match self {
             Weight::Cached(packed) => packed.row_count(),
             Weight::OnTheFly(source) => source.row_count(),
+            Weight::QuantisedRows { first, end, .. } => end - first,
         }
     }
 
@@ -105,10 +121,11 @@ impl<'a> Weight<'a> {
         match self {
             Weight::Cached(packed) => packed.col_count(),
             Weight::OnTheFly(source) => source.col_count(),
+            Weight::QuantisedRows { matrix, .. } => matrix.cols,
         }
     }
 
-    /// The rows in `range`.
+    /// The rows in `range`, of a weight that is not transposed.
     pub(crate) fn rows(self, range: Range<usize>) -> Weight<'a> {
         match self {
             Weight::Cached(packed) => Weight::Cached(packed.rows(range)),
@@ -116,16 +133,22 @@ impl<'a> Weight<'a> {
                 Weight::OnTheFly(Source::Dense(mat.rows(range)))
             }
             Weight::OnTheFly(Source::Quantised(_)) => {
-                panic!("a quantised weight has no row ranges")
+                panic!("a transposed quantised weight has no row ranges")
+            }
+            Weight::QuantisedRows { matrix, first, end } => {
+                assert!(first + range.end <= end, "rows {range:?} of {}", end - first);
+                let (first, end) = (first + range.start, first + range.end);
+                Weight::QuantisedRows { matrix, first, end }
             }
         }
     }
 
-    /// The columns in `range`, which starts at a panel.
+    /// The columns in `range`, which starts at a panel, of a transposed weight.
     pub(crate) fn cols(self, range: Range<usize>) -> Weight<'a> {
         match self {
             Weight::Cached(packed) => Weight::Cached(packed.cols(range)),
             Weight::OnTheFly(source) => Weight::OnTheFly(source.cols(range)),
+            Weight::QuantisedRows { .. } => panic!("quantised rows have no column ranges"),
         }
     }
 
@@ -146,6 +169,9 @@ impl<'a> Weight<'a> {
             {
                 assert!(!accumulate, "GEMMs with quantised weights do not accumulate");
                 quantised.gemm(tasks, dst, factor, a, floats);
+            }
+            Weight::QuantisedRows { matrix, first, end } => {
+                gemm_by_rows(tasks, dst, accumulate, factor, a, matrix, first..end, floats);
             }
             Weight::OnTheFly(b) => {
                 let (rows, cols) = (b.row_count(), b.col_count());
@@ -212,4 +238,36 @@ fn gemm_on_the_fly(
             );
         },
     );
+}
+
+/// `dst = factor · a · W[rows]`, or `dst += …`. Parts of the rows are dequantised and packed, one
+/// after another, each by all tasks.
+fn gemm_by_rows(
+    tasks: usize,
+    mut dst: MatMut<'_>,
+    accumulate: bool,
+    factor: f32,
+    a: Mat<'_>,
+    matrix: &QuantisedMatrix,
+    rows: Range<usize>,
+    floats: &mut Pool<f32>,
+) {
+    let (cols, width) = (matrix.cols, panel_width());
+    // Whole tiles.
+    let part = (L2_FLOATS / cols.max(1)).next_multiple_of(width);
+    let mut dense = floats.take(part.min(rows.len()) * cols);
+    let mut first = rows.start;
+    while first < rows.end {
+        let end = ((first + part) / width * width).min(rows.end);
+        let count = end - first;
+        let dense = &mut dense[..count * cols];
+        parallel_dequantise(tasks, matrix, first..end, dense, floats);
+        let panels = PackedBuffer::new(tasks, Mat::new(dense, count, cols), floats);
+        let a = a.cols(first - rows.start..end - rows.start);
+        let accumulate = accumulate || first > rows.start;
+        parallel_gemm(tasks, dst.cols(0..cols), accumulate, factor, a, panels.as_operand());
+        panels.recycle(floats);
+        first = end;
+    }
+    floats.give(dense);
 }

@@ -1,6 +1,7 @@
 //! The engine through its public interface: operations against the plain reference
 //! (`src/cpu/reference.rs`) and finite differences, invariances, optimizer.
 
+mod adapters;
 mod attention;
 mod experts;
 mod gradients;

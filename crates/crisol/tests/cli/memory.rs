@@ -12,16 +12,20 @@ use crate::fixture::Bench;
 
 /// Share by which a prediction may be wrong.
 const TOLERANCE: f64 = 0.15;
+/// What the dev profile's larger code adds to the program that predictions count. Peaks of
+/// `crisol bench gemm --seconds 0.01 --threads 1`: 19.6 MB, and 14.1 MB with `--release`.
+const DEV_PROFILE: f64 = if cfg!(debug_assertions) { 5.5e6 } else { 0.0 };
 
 #[track_caller]
 fn check(what: &str, predicted: Memory, measured: &Value) {
     let measured = measured.as_u64().expect("a number of bytes") as f64;
     assert!(measured > 0.0, "{what}: the peak memory of the process is not known");
-    let ratio = predicted.total().0 / measured;
+    let expected = predicted.total().0 + DEV_PROFILE;
+    let ratio = expected / measured;
     assert!(
         (ratio - 1.0).abs() < TOLERANCE,
         "{what}: {:.1} MB predicted, {:.1} MB measured ({ratio:.2}); {predicted:#?}",
-        predicted.total().0 * 1e-6,
+        expected * 1e-6,
         measured * 1e-6
     );
 }

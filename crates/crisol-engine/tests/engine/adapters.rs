@@ -1,0 +1,269 @@
+//! Frozen weights and their adapters: outputs and gradients are those of a trained twin with the
+//! merged weights, `W + s·B·A`, and the chain rule.
+
+use std::sync::Arc;
+
+use crisol_engine::{
+    Adapter, Device, Experts, Grads, Init, ParamSpec, Params, QuantisedMatrix, Role, Tape, Var,
+    WeightFormat, Workspace,
+};
+
+use crate::harness::{Random, id, input};
+use crate::reference::{Matrix, gemm};
+
+const DIM: usize = 256;
+const HIDDEN: usize = 300;
+const VOCAB: usize = 1100;
+const ROWS: usize = 270;
+const RANK: usize = 5;
+const SCALE: f32 = 0.7;
+/// Frozen matrices and their shapes. More than one part of rows is dequantised of the largest.
+const FROZEN: [(&str, [usize; 2]); 5] = [
+    ("up", [HIDDEN, DIM]),
+    ("head", [VOCAB, DIM]),
+    ("expert 0", [DIM, DIM]),
+    ("expert 1", [DIM, DIM]),
+    ("expert 2", [DIM, DIM]),
+];
+/// Those with an adapter. One expert has none.
+const ADAPTED: [usize; 3] = [0, 2, 4];
+
+fn spec(name: &str, shape: &[usize], init: Init) -> ParamSpec {
+    let role = if shape.len() == 2 { Role::Hidden } else { Role::Vector };
+    ParamSpec { name: name.into(), shape: shape.into(), init, role }
+}
+
+/// Frozen weights, in a format or as plain f32.
+fn base(device: &Device, format: Option<WeightFormat>) -> Params {
+    let mut specs: Vec<ParamSpec> =
+        FROZEN.iter().map(|(name, shape)| spec(name, shape, Init::Normal(0.06))).collect();
+    specs.push(spec("norm", &[DIM], Init::Uniform(1.0)));
+    specs.push(spec("bias", &[HIDDEN], Init::Uniform(1.0)));
+    let Some(format) = format else { return Params::init(device, specs, 3) };
+    let mut random = Random::new(9);
+    let mut matrices: Vec<Option<QuantisedMatrix>> = FROZEN
+        .iter()
+        .map(|(_, [rows, cols])| {
+            let bytes: Vec<Vec<u8>> =
+                (0..*rows).map(|_| row_bytes(format, *cols, &mut random)).collect();
+            Some(QuantisedMatrix::new(device, format, [*rows, *cols], |i| &bytes[i], |_| ()))
+        })
+        .collect();
+    matrices.extend([None, None]);
+    let mut params = Params::with_quantised(device, specs, matrices);
+    for name in ["norm", "bias"] {
+        let id = id(&params, name);
+        let values: Vec<f32> = params.read(id).iter().map(|_| random.uniform()).collect();
+        params.write(id, &values);
+    }
+    params
+}
+
+/// A row of random codes with scales that make weights of about 0.06.
+fn row_bytes(format: WeightFormat, cols: usize, random: &mut Random) -> Vec<u8> {
+    let half = |value: f32| half_bits(value).to_le_bytes();
+    let mut row = Vec::new();
+    let (columns, bytes) = format.block();
+    for _ in 0..cols / columns {
+        let mut block: Vec<u8> = (0..bytes).map(|_| random.between(0, 255) as u8).collect();
+        match format {
+            WeightFormat::F32 => block.copy_from_slice(&(0.1 * random.uniform()).to_le_bytes()),
+            WeightFormat::F16 => block.copy_from_slice(&half(0.1 * random.uniform())),
+            WeightFormat::Bf16 => {
+                block.copy_from_slice(&(0.1 * random.uniform()).to_le_bytes()[2..]);
+            }
+            WeightFormat::Q8_0 => block[..2].copy_from_slice(&half(1e-3)),
+            WeightFormat::Q4_1 => {
+                block[..2].copy_from_slice(&half(0.012));
+                block[2..4].copy_from_slice(&half(-0.09));
+            }
+            WeightFormat::Q4K => {
+                block[..2].copy_from_slice(&half(2e-4));
+                block[2..4].copy_from_slice(&half(2e-3));
+            }
+            other => panic!("the test has no rows of {other:?}"),
+        }
+        row.extend(block);
+    }
+    row
+}
+
+/// Bits of a small normal number in half precision, rounded towards zero.
+fn half_bits(value: f32) -> u16 {
+    let bits = value.to_bits();
+    let exponent = (bits >> 23 & 0xff) as i32 - 112;
+    let magnitude = if exponent <= 0 { 0 } else { (exponent as u32) << 10 | bits >> 13 & 0x3ff };
+    (bits >> 16 & 0x8000) as u16 | magnitude as u16
+}
+
+/// The overlay: the input, and an adapter for each of [`ADAPTED`].
+fn overlay(base: &Arc<Params>) -> Params {
+    let mut specs = vec![spec("x", &[ROWS, DIM], Init::Normal(1.0))];
+    for weight in ADAPTED {
+        let (name, [rows, cols]) = FROZEN[weight];
+        specs.push(spec(&format!("{name}.A"), &[RANK, cols], Init::Normal(0.1)));
+        specs.push(spec(&format!("{name}.B"), &[rows, RANK], Init::Normal(0.1)));
+    }
+    let mut params = Params::over(base, specs, 11);
+    for weight in ADAPTED {
+        let name = FROZEN[weight].0;
+        let part = |part: &str| id(&params, &format!("{name}.{part}"));
+        let adapter = Adapter { a: part("A"), b: part("B"), scale: SCALE };
+        params.adapt(id(&params, name), adapter);
+    }
+    params
+}
+
+/// Everything trained, with the adapters merged.
+fn merged(device: &Device, params: &Params) -> Params {
+    let mut specs = vec![spec("x", &[ROWS, DIM], Init::Zeros)];
+    let names = FROZEN.map(|(name, _)| name).into_iter().chain(["norm", "bias"]);
+    specs.extend(names.map(|name| params.spec(id(params, name)).clone()));
+    let mut twin = Params::zeros(device, specs);
+    for at in twin.ids() {
+        let name = twin.spec(at).name.clone();
+        let weight = id(params, &name);
+        let mut values = params.read(weight);
+        if let Some(Adapter { a, b, scale }) = params.adapter(weight) {
+            let [a, b] = [a, b].map(|id| matrix(params, params.read(id), id));
+            let update = gemm(1.0, &b, &a);
+            for (value, update) in values.iter_mut().zip(&update.data) {
+                *value = (f64::from(*value) + f64::from(scale) * update) as f32;
+            }
+        }
+        twin.write(at, &values);
+    }
+    twin
+}
+
+fn matrix(params: &Params, values: Vec<f32>, id: crisol_engine::ParamId) -> Matrix {
+    let shape = &params.spec(id).shape;
+    Matrix::from_f32(shape[0], shape[1], &values)
+}
+
+/// Every operation with weights.
+fn network(tape: &mut Tape<'_>) -> Vec<Var> {
+    let [up, head, first, norm, bias] =
+        ["up", "head", "expert 0", "norm", "bias"].map(|name| id(tape.params(), name));
+    let x = input(tape, "x");
+    let x = tape.rms_norm(x, norm, 1e-5);
+    let up = tape.linear(x, up, Some(bias));
+    let experts = Experts { first, count: 3 };
+    let x = tape.grouped_linear(x, experts, &[0, 100, 130, ROWS as u32]);
+    let targets: Vec<u32> = (0..ROWS as u32).map(|row| row * 4).collect();
+    let (logp, entropy) = tape.token_scores(x, head, &targets, 0.9, true);
+    vec![up, logp, entropy]
+}
+
+/// Outputs and gradients, with the work of an operation in `threads` times some tasks.
+fn run(params: &Params) -> (Vec<Vec<f32>>, Grads) {
+    let mut grads = Grads::zeros_like(params);
+    let outputs = params.device().run(|workspace: &mut Workspace| {
+        let mut tape = Tape::training(params, workspace);
+        let vars = network(&mut tape);
+        let outputs: Vec<Vec<f32>> = vars.iter().map(|&var| tape.read(var).to_vec()).collect();
+        let mut random = Random::new(5);
+        let seeds: Vec<Vec<f32>> = outputs
+            .iter()
+            .map(|output| output.iter().map(|_| random.uniform()).collect())
+            .collect();
+        let seeded: Vec<(Var, &[f32])> =
+            vars.iter().zip(&seeds).map(|(&var, seed)| (var, &seed[..])).collect();
+        tape.backward(&seeded, &mut grads);
+        outputs
+    });
+    (outputs, grads)
+}
+
+#[track_caller]
+fn assert_close(what: &str, values: &[f32], expected: impl IntoIterator<Item = f64>) {
+    let expected: Vec<f64> = expected.into_iter().collect();
+    assert_eq!(values.len(), expected.len(), "{what}");
+    let size = expected.iter().fold(0.0_f64, |size, value| size.max(value.abs()));
+    assert!(size > 0.0, "{what}: nothing to compare");
+    for (i, (&value, expected)) in values.iter().zip(&expected).enumerate() {
+        let error = (f64::from(value) - expected).abs();
+        assert!(error < 2e-5 * size, "{what}, {i}: {value} where the twin has {expected}");
+    }
+}
+
+#[test]
+fn frozen_weights_with_adapters_equal_merged_ones() {
+    use WeightFormat::{Bf16, F16, F32, Q4_1, Q4K, Q8_0};
+    for format in [None, Some(F32), Some(F16), Some(Bf16), Some(Q8_0), Some(Q4_1), Some(Q4K)] {
+        let device = Device::cpu(Some(1));
+        let params = overlay(&Arc::new(base(&device, format)));
+        let twin = merged(&device, &params);
+        let (outputs, grads) = run(&params);
+        let (expected, expected_grads) = run(&twin);
+        for (output, expected) in outputs.iter().zip(&expected) {
+            let expected = expected.iter().copied().map(f64::from);
+            assert_close(&format!("{format:?}: outputs"), output, expected);
+        }
+        let of_input = expected_grads.read(id(&twin, "x")).into_iter().map(f64::from);
+        assert_close(&format!("{format:?}: x"), &grads.read(id(&params, "x")), of_input);
+        for weight in ADAPTED {
+            let name = FROZEN[weight].0;
+            let Adapter { a, b, scale } = params.adapter(id(&params, name)).unwrap();
+            let dw = matrix(&twin, expected_grads.read(id(&twin, name)), id(&twin, name));
+            let [a_mat, b_mat] = [a, b].map(|id| matrix(&params, params.read(id), id));
+            let scaled = |m: Matrix| m.data.into_iter().map(move |x| f64::from(scale) * x);
+            let (da, db) =
+                (gemm(1.0, &b_mat.transposed(), &dw), gemm(1.0, &dw, &a_mat.transposed()));
+            assert_close(&format!("{format:?}: A of {name}"), &grads.read(a), scaled(da));
+            assert_close(&format!("{format:?}: B of {name}"), &grads.read(b), scaled(db));
+        }
+    }
+}
+
+#[test]
+fn threads_change_no_bit_of_gradients_through_frozen_weights() {
+    for format in [None, Some(WeightFormat::Q4_1)] {
+        let bits = |threads: usize| {
+            let device = Device::cpu(Some(threads));
+            let params = overlay(&Arc::new(base(&device, format)));
+            let (outputs, grads) = run(&params);
+            let grads = params.ids().flat_map(|id| grads.read(id));
+            outputs.concat().into_iter().chain(grads).map(f32::to_bits).collect::<Vec<_>>()
+        };
+        let one = bits(1);
+        for threads in [2, 3] {
+            assert!(bits(threads) == one, "{format:?} on {threads} threads");
+        }
+    }
+}
+
+#[test]
+fn a_copy_shares_the_base_and_an_overlay_trains_only_its_own() {
+    let device = Device::cpu(Some(1));
+    let base = Arc::new(base(&device, Some(WeightFormat::Q8_0)));
+    let params = overlay(&base);
+    assert_eq!(params.ids().count(), 1 + 2 * ADAPTED.len());
+    let mut copy = params.duplicate();
+    assert!(Arc::ptr_eq(copy.base().unwrap(), &base));
+    let a = id(&params, "up.A");
+    copy.write(a, &vec![0.0; RANK * DIM]);
+    assert!(params.read(a).iter().any(|&value| value != 0.0));
+    assert_eq!(params.adapter(id(&params, "head")), None);
+}
+
+#[test]
+#[should_panic(expected = "parameters of the base have no range")]
+fn a_frozen_weight_has_no_gradient_to_read() {
+    let device = Device::cpu(Some(1));
+    let params = overlay(&Arc::new(base(&device, None)));
+    let grads = Grads::zeros_like(&params);
+    grads.read(id(&params, "head"));
+}
+
+#[test]
+#[should_panic(expected = "columns of A")]
+fn an_adapter_of_another_shape_is_refused() {
+    let device = Device::cpu(Some(1));
+    let base = Arc::new(base(&device, None));
+    let specs =
+        vec![spec("A", &[RANK, DIM + 1], Init::Zeros), spec("B", &[HIDDEN, RANK], Init::Zeros)];
+    let mut params = Params::over(&base, specs, 1);
+    let adapter = Adapter { a: id(&params, "A"), b: id(&params, "B"), scale: 1.0 };
+    params.adapt(id(&params, "up"), adapter);
+}

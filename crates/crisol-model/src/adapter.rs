@@ -1,0 +1,542 @@
+//! Low-rank adapters (LoRA; Hu et al. 2021, arXiv:2106.09685) over a frozen model, in folders that
+//! PEFT reads and writes:
+//!
+//! | file | holds |
+//! |---|---|
+//! | `adapter_config.json` | rank, alpha, targets, the base model's path |
+//! | `adapter_model.safetensors` | A and B of each module, and weights trained whole |
+//!
+//! A tensor is named `base_model.model.<module>.lora_A.weight`, `[rank, in]`, or
+//! `….lora_B.weight`, `[out, rank]`.
+//!
+//! The scale of the update is alpha / rank, or alpha / sqrt(rank) with rank-stabilised LoRA
+//! (Kalajdzievski 2023, arXiv:2312.03732). A starts as in PEFT (Kaiming uniform, ±1/sqrt(in)), B
+//! with zeros, so a new adapter changes nothing.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crisol_engine::{Adapter, Device, Init, ParamId, ParamSpec, Params, Role};
+use crisol_hub::{FloatType, HubError, Tensor, Tensors, resolve_folder, write_tensors};
+use serde::{Deserialize, Serialize};
+
+use crate::checkpoint::Checkpoint;
+use crate::{Config, Head, Model, ModelError};
+
+/// The config of an adapter in its folder.
+pub(crate) const CONFIG_FILE: &str = "adapter_config.json";
+const WEIGHTS_FILE: &str = "adapter_model.safetensors";
+/// Before the name of every tensor in a file.
+const PREFIX: &str = "base_model.model.";
+/// Every linear layer of the blocks.
+pub const ALL_LINEAR: &str = "all-linear";
+
+/// What an adapter is: its rank, its scale, and the weights that it updates.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AdapterConfig {
+    /// Rank of the updates.
+    pub rank: usize,
+    /// Scale of the updates, before the division by the rank or its root.
+    pub alpha: f64,
+    /// Whether alpha is divided by the root of the rank.
+    pub rslora: bool,
+    /// Modules by the end of their names (`q_proj`), or [`ALL_LINEAR`].
+    pub targets: Vec<String>,
+    /// Ranks of some modules, by the end of their names.
+    pub rank_pattern: BTreeMap<String, usize>,
+    /// Alphas of some modules, by the end of their names.
+    pub alpha_pattern: BTreeMap<String, f64>,
+}
+
+impl Default for AdapterConfig {
+    /// All linear layers with rank 16 and alpha 32 (Schulman et al. 2025, LoRA Without Regret, for
+    /// all layers).
+    fn default() -> Self {
+        AdapterConfig {
+            rank: 16,
+            alpha: 32.0,
+            rslora: false,
+            targets: vec![ALL_LINEAR.into()],
+            rank_pattern: BTreeMap::new(),
+            alpha_pattern: BTreeMap::new(),
+        }
+    }
+}
+
+/// Whether a module is meant by its whole name or its end, as in PEFT.
+fn names(pattern: &str, module: &str) -> bool {
+    module.strip_suffix(pattern).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+}
+
+impl AdapterConfig {
+    fn rank_of(&self, module: &str) -> usize {
+        let pattern = self.rank_pattern.iter().find(|(pattern, _)| names(pattern, module));
+        pattern.map_or(self.rank, |(_, &rank)| rank)
+    }
+
+    fn scale_of(&self, module: &str) -> f32 {
+        let pattern = self.alpha_pattern.iter().find(|(pattern, _)| names(pattern, module));
+        let alpha = pattern.map_or(self.alpha, |(_, &alpha)| alpha);
+        let rank = self.rank_of(module) as f64;
+        (alpha / if self.rslora { rank.sqrt() } else { rank }) as f32
+    }
+
+    /// The modules of a model that are adapted, with the shapes of their weights.
+    fn modules(&self, params: &Params) -> Result<Vec<(String, [usize; 2])>, String> {
+        let mut modules = Vec::new();
+        let mut unused: Vec<&String> = self.targets.iter().collect();
+        let mut linear = Vec::new();
+        for spec in params.specs() {
+            let (Some(module), &[rows, cols]) =
+                (spec.name.strip_suffix(".weight"), &spec.shape[..])
+            else {
+                continue;
+            };
+            let in_block = spec.role == Role::Hidden;
+            if in_block {
+                linear.push(module.rsplit('.').next().unwrap_or(module));
+            }
+            let meant = |target: &str| match target {
+                ALL_LINEAR => in_block,
+                target => names(target, module),
+            };
+            if !self.targets.iter().any(|target| meant(target)) {
+                continue;
+            }
+            unused.retain(|target| !meant(target));
+            if !in_block {
+                return Err(format!(
+                    "{module} is an embedding table or a head, which has no adapter; \
+                     leave it out of the targets"
+                ));
+            }
+            let rank = self.rank_of(module);
+            if rank == 0 || rank > rows.min(cols) {
+                return Err(format!(
+                    "rank {rank} for {module}, a matrix of {rows}×{cols}; \
+                     choose a rank between 1 and {}",
+                    rows.min(cols)
+                ));
+            }
+            modules.push((module.to_owned(), [rows, cols]));
+        }
+        linear.sort_unstable();
+        linear.dedup();
+        match unused.first() {
+            None if self.targets.is_empty() => Err("there are no targets".into()),
+            None => Ok(modules),
+            Some(target) => Err(format!(
+                "no module is named {target:?}; the model's linear layers are {}, \
+                 all together {ALL_LINEAR:?}",
+                linear.join(", ")
+            )),
+        }
+    }
+}
+
+/// The specs of A and B of a module.
+fn specs(module: &str, [rows, cols]: [usize; 2], rank: usize) -> [ParamSpec; 2] {
+    let bound = 1.0 / (cols as f32).sqrt();
+    let spec = |part: &str, shape: [usize; 2], init| ParamSpec {
+        name: format!("{module}.lora_{part}.weight"),
+        shape: shape.to_vec(),
+        init,
+        role: Role::Hidden,
+    };
+    [spec("A", [rank, cols], Init::Uniform(bound)), spec("B", [rows, rank], Init::Zeros)]
+}
+
+/// An adapter in use.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Adapted {
+    /// Rank, scale and targets.
+    pub config: AdapterConfig,
+    /// Folder or file of the base.
+    pub base: PathBuf,
+    /// Fingerprint of the base's weights.
+    pub fingerprint: String,
+}
+
+/// `adapter_config.json`, as PEFT writes it. Fields that are missing have PEFT's defaults.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(default)]
+#[allow(clippy::struct_excessive_bools, reason = "the fields of PEFT's file")]
+struct ConfigFile {
+    peft_type: String,
+    task_type: String,
+    base_model_name_or_path: String,
+    r: usize,
+    lora_alpha: f64,
+    lora_dropout: f64,
+    use_rslora: bool,
+    use_dora: bool,
+    bias: String,
+    fan_in_fan_out: bool,
+    target_modules: Targets,
+    modules_to_save: Option<Vec<String>>,
+    rank_pattern: BTreeMap<String, usize>,
+    alpha_pattern: BTreeMap<String, f64>,
+    inference_mode: bool,
+    /// Of the base's weights; PEFT ignores it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    base_model_fingerprint: Option<String>,
+}
+
+impl Default for ConfigFile {
+    fn default() -> Self {
+        ConfigFile {
+            peft_type: "LORA".into(),
+            task_type: "CAUSAL_LM".into(),
+            base_model_name_or_path: String::new(),
+            r: 8,
+            lora_alpha: 8.0,
+            lora_dropout: 0.0,
+            use_rslora: false,
+            use_dora: false,
+            bias: "none".into(),
+            fan_in_fan_out: false,
+            target_modules: Targets::List(vec![]),
+            modules_to_save: None,
+            rank_pattern: BTreeMap::new(),
+            alpha_pattern: BTreeMap::new(),
+            inference_mode: true,
+            base_model_fingerprint: None,
+        }
+    }
+}
+
+/// A list of modules, or one pattern.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(untagged)]
+enum Targets {
+    List(Vec<String>),
+    Pattern(String),
+}
+
+impl ConfigFile {
+    fn read(folder: &Path) -> Result<ConfigFile, ModelError> {
+        let file = folder.join(CONFIG_FILE);
+        let text = fs::read_to_string(&file).map_err(|e| HubError::io("read", &file, e))?;
+        let config: ConfigFile = serde_json::from_str(&text).map_err(|e| {
+            ModelError::ConfigFile { file: file.clone(), cause: crisol_hub::json_error(&e) }
+        })?;
+        let unsupported = [
+            (config.peft_type != "LORA", format!("peft_type is {}", config.peft_type)),
+            (config.use_dora, "use_dora is true".to_owned()),
+            (config.fan_in_fan_out, "fan_in_fan_out is true".to_owned()),
+            (config.bias != "none", format!("bias is {:?}", config.bias)),
+        ];
+        match unsupported.into_iter().find(|(found, _)| *found) {
+            Some((_, what)) => Err(ModelError::Adapter {
+                file,
+                cause: format!("{what}, which is not supported"),
+                remedy: "Merge it into its base with PEFT (merge_and_unload) and use that",
+            }),
+            None => Ok(config),
+        }
+    }
+
+    fn adapter(&self) -> AdapterConfig {
+        AdapterConfig {
+            rank: self.r,
+            alpha: self.lora_alpha,
+            rslora: self.use_rslora,
+            targets: match &self.target_modules {
+                Targets::List(targets) => targets.clone(),
+                Targets::Pattern(pattern) => vec![pattern.clone()],
+            },
+            rank_pattern: self.rank_pattern.clone(),
+            alpha_pattern: self.alpha_pattern.clone(),
+        }
+    }
+}
+
+/// Whether a folder holds an adapter instead of a model.
+pub(crate) fn is_adapter(folder: &Path) -> bool {
+    folder.join(CONFIG_FILE).is_file()
+}
+
+impl Checkpoint {
+    /// Puts a new adapter over the model, which becomes its frozen base. `base`: where the model
+    /// was loaded from.
+    pub fn adapt(
+        self,
+        base: &Path,
+        config: AdapterConfig,
+        seed: u64,
+    ) -> Result<Checkpoint, ModelError> {
+        let modules = config.modules(&self.params).map_err(ModelError::AdapterSettings)?;
+        let new = modules
+            .iter()
+            .flat_map(|(module, shape)| specs(module, *shape, config.rank_of(module)))
+            .collect();
+        let fingerprint = fingerprint(&self.params);
+        let base_params = Arc::new(self.params);
+        let mut params = Params::over(&base_params, new, seed);
+        connect(&mut params, &config);
+        let base = std::path::absolute(base).unwrap_or_else(|_| base.to_owned());
+        let adapted = Adapted { config, base, fingerprint };
+        let config = Config { adapter: Some(adapted), ..self.model.config().clone() };
+        Ok(Checkpoint { model: Model::bind(config, &params), params, text: self.text })
+    }
+
+    /// Loads a folder's adapter over this model, its base.
+    pub fn with_adapter(self, base: &Path, folder: &Path) -> Result<Checkpoint, ModelError> {
+        let base_params = Arc::new(self.params);
+        let fingerprint = fingerprint(&base_params);
+        let (model, params) =
+            load_over(&base_params, self.model.config(), base, &fingerprint, folder)?;
+        let text = crisol_text::TextSetup::load(folder).unwrap_or(self.text);
+        Ok(Checkpoint { model, params, text })
+    }
+
+    /// Loads an adapter folder with the base that its config names.
+    pub(crate) fn load_adapter(folder: &Path, device: &Device) -> Result<Checkpoint, ModelError> {
+        let base = base_of(folder)?;
+        Checkpoint::load_for_inference(&base, device)?.with_adapter(&base, folder)
+    }
+
+    /// Loads an adapter folder beside `other`, over the same base in memory if it is the same.
+    pub fn load_beside(
+        other: &Checkpoint,
+        folder: &Path,
+        device: &Device,
+    ) -> Result<Checkpoint, ModelError> {
+        let folder = &resolve_folder(folder)?;
+        if let (true, Some(shared), Some(adapted)) =
+            (is_adapter(folder), other.params.base(), &other.model.config().adapter)
+        {
+            let same =
+                |base: &PathBuf| base.canonicalize().ok() == adapted.base.canonicalize().ok();
+            if base_of(folder).is_ok_and(|base| same(&base)) {
+                let Adapted { base, fingerprint, .. } = adapted;
+                let (model, params) =
+                    load_over(shared, other.model.config(), base, fingerprint, folder)?;
+                let text = crisol_text::TextSetup::load(folder)?;
+                return Ok(Checkpoint { model, params, text });
+            }
+        }
+        Checkpoint::load(folder, device)
+    }
+
+    /// The model with its adapter merged into plain f32 weights. Without an adapter, unchanged.
+    #[must_use]
+    pub fn merged(self) -> Checkpoint {
+        let Checkpoint { model, params, text } = self;
+        let Some(base) = params.base() else { return Checkpoint { model, params, text } };
+        let config = Config { adapter: None, ..model.config().clone() };
+        let mut merged = Params::zeros(base.device(), crate::model::specs(&config));
+        for id in merged.ids() {
+            let name = &merged.spec(id).name;
+            let source = params.id(name).unwrap_or_else(|| panic!("no weight {name}"));
+            let values = params.merged(source);
+            merged.write(id, &values);
+        }
+        Checkpoint { model: Model::bind(config, &merged), params: merged, text }
+    }
+}
+
+/// The base that an adapter's config names: a path, from here or from beside the adapter.
+fn base_of(folder: &Path) -> Result<PathBuf, ModelError> {
+    let named = PathBuf::from(ConfigFile::read(folder)?.base_model_name_or_path);
+    let beside = folder.parent().map(|parent| parent.join(&named));
+    [Some(named.clone()), beside].into_iter().flatten().find(|path| path.exists()).ok_or_else(
+        || ModelError::Adapter {
+            file: folder.join(CONFIG_FILE),
+            cause: format!("its base model, {}, is not here", named.display()),
+            remedy: "Give the base as the model, and this folder with --adapter",
+        },
+    )
+}
+
+/// An adapter's tensor files, read over a base.
+fn load_over(
+    base_params: &Arc<Params>,
+    base_config: &Config,
+    base: &Path,
+    fingerprint: &str,
+    folder: &Path,
+) -> Result<(Model, Params), ModelError> {
+    let file = ConfigFile::read(folder)?;
+    let refuse = |cause: String, remedy| ModelError::Adapter {
+        file: folder.join(CONFIG_FILE),
+        cause,
+        remedy,
+    };
+    if file.base_model_fingerprint.as_deref().is_some_and(|trained| trained != fingerprint) {
+        let cause = format!(
+            "the adapter was trained over {}, and {} has other weights",
+            file.base_model_name_or_path,
+            base.display()
+        );
+        return Err(refuse(cause, "Use it with its own base"));
+    }
+    let weights = folder.join(WEIGHTS_FILE);
+    let tensors = Tensors::open(&weights)?;
+    let config = file.adapter();
+    let mut new = Vec::new();
+    for name in tensors.names() {
+        let shape = tensors.shape(name).unwrap_or_default();
+        let spec = tensor_spec(name, shape, base_params)
+            .map_err(|cause| refuse(cause, "Use it with its own base"))?;
+        new.push(spec);
+    }
+    if new.is_empty() {
+        return Err(refuse("it has no weights".into(), "Train it again"));
+    }
+    check_pairs(&new, &config).map_err(|cause| refuse(cause, "Take the folder from its source"))?;
+    let scalar = new.iter().any(|spec| spec.name == "score.weight");
+    let mut params = Params::over(base_params, new, 0);
+    connect(&mut params, &config);
+    for id in params.ids() {
+        let spec = params.spec(id).clone();
+        let values = tensors.read(&format!("{PREFIX}{}", spec.name), &spec.shape)?;
+        crate::weights::check_finite(&weights, &spec.name, &values)?;
+        params.write(id, &values);
+    }
+    let adapted = Adapted { config, base: base.to_owned(), fingerprint: fingerprint.to_owned() };
+    let head = if scalar { Head::Scalar } else { base_config.head };
+    let config = Config { adapter: Some(adapted), head, ..base_config.clone() };
+    Ok((Model::bind(config, &params), params))
+}
+
+/// The parameter that a tensor of an adapter's file holds, checked against the base.
+fn tensor_spec(name: &str, shape: &[usize], base: &Params) -> Result<ParamSpec, String> {
+    let unknown = || format!("{name} belongs to no weight of the base");
+    let own = name.strip_prefix(PREFIX).ok_or_else(unknown)?;
+    let spec =
+        |role| ParamSpec { name: own.to_owned(), shape: shape.to_vec(), init: Init::Zeros, role };
+    let parts = [(".lora_A.weight", 1), (".lora_B.weight", 0)];
+    for (suffix, side) in parts {
+        let Some(module) = own.strip_suffix(suffix) else { continue };
+        let weight = base.id(&format!("{module}.weight")).ok_or_else(unknown)?;
+        let weight = &base.spec(weight).shape;
+        if shape.len() != 2 || weight.len() != 2 || shape[side] != weight[side] {
+            return Err(format!("{name} is {shape:?}, and the weight is {weight:?}"));
+        }
+        return Ok(spec(Role::Hidden));
+    }
+    if own == "score.weight" {
+        return Ok(spec(Role::Table));
+    }
+    let weight = base.id(own).ok_or_else(unknown)?;
+    let known = base.spec(weight);
+    if known.shape != shape {
+        return Err(format!("{name} is {shape:?}, and the base's weight is {:?}", known.shape));
+    }
+    Ok(spec(known.role))
+}
+
+/// Checks that A and B of each module are there and have the config's rank.
+fn check_pairs(specs: &[ParamSpec], config: &AdapterConfig) -> Result<(), String> {
+    for (part, other, side) in [("A", "B", 0), ("B", "A", 1)] {
+        for spec in specs {
+            let Some(module) = spec.name.strip_suffix(&format!(".lora_{part}.weight")) else {
+                continue;
+            };
+            let pair = format!("{module}.lora_{other}.weight");
+            if specs.iter().all(|spec| spec.name != pair) {
+                return Err(format!("it has {}, and no lora_{other} with it", spec.name));
+            }
+            let (found, rank) = (spec.shape[side], config.rank_of(module));
+            if found != rank {
+                return Err(format!("{} has rank {found}, and its config {rank}", spec.name));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Makes every pair of A and B the adapter of its weight.
+fn connect(params: &mut Params, config: &AdapterConfig) {
+    for a in params.ids() {
+        let Some(module) = params.spec(a).name.strip_suffix(".lora_A.weight").map(str::to_owned)
+        else {
+            continue;
+        };
+        let named = |name: &str| params.id(&format!("{module}{name}"));
+        if let (Some(weight), Some(b)) = (named(".weight"), named(".lora_B.weight")) {
+            params.adapt(weight, Adapter { a, b, scale: config.scale_of(&module) });
+        }
+    }
+}
+
+/// Parameters of a scalar model over the base of `params`: its adapters, still to be copied, and a
+/// new head.
+pub(crate) fn scalar_over(
+    base: &Arc<Params>,
+    params: &Params,
+    config: &Config,
+    seed: u64,
+) -> Params {
+    let head = crate::model::specs(config).into_iter().filter(|spec| spec.name == "score.weight");
+    let adapters = params.specs().iter().filter(|spec| spec.name.contains(".lora_")).cloned();
+    let mut new = Params::over(base, adapters.chain(head).collect(), seed);
+    if let Some(adapted) = &config.adapter {
+        connect(&mut new, &adapted.config);
+    }
+    new
+}
+
+/// Writes an adapter: its config, its weights and the tokenizer.
+pub(crate) fn write(
+    folder: &Path,
+    model: &Model,
+    adapted: &Adapted,
+    params: &Params,
+    text: &crisol_text::TextSetup,
+) -> Result<(), ModelError> {
+    let Adapted { config, base, fingerprint } = adapted;
+    let saved: Vec<String> = params
+        .specs()
+        .iter()
+        .filter(|spec| !spec.name.contains(".lora_"))
+        .filter_map(|spec| spec.name.strip_suffix(".weight").map(str::to_owned))
+        .collect();
+    let targets = match &config.targets[..] {
+        [one] if one == ALL_LINEAR => Targets::Pattern(one.clone()),
+        targets => Targets::List(targets.to_vec()),
+    };
+    let scalar = model.config().head == Head::Scalar;
+    let file = ConfigFile {
+        task_type: if scalar { "SEQ_CLS" } else { "CAUSAL_LM" }.into(),
+        base_model_name_or_path: base.to_string_lossy().into_owned(),
+        r: config.rank,
+        lora_alpha: config.alpha,
+        use_rslora: config.rslora,
+        target_modules: targets,
+        modules_to_save: (!saved.is_empty()).then_some(saved),
+        rank_pattern: config.rank_pattern.clone(),
+        alpha_pattern: config.alpha_pattern.clone(),
+        base_model_fingerprint: Some(fingerprint.clone()),
+        ..ConfigFile::default()
+    };
+    let path = folder.join(CONFIG_FILE);
+    let json = serde_json::to_string_pretty(&file).expect("strings and numbers have a JSON form");
+    fs::write(&path, json + "\n").map_err(|e| HubError::io("write", &path, e))?;
+    text.save(folder)?;
+    let tensor = |id: ParamId| {
+        let ParamSpec { name, shape, .. } = params.spec(id).clone();
+        let values = move || Ok(Cow::Owned(params.read(id)));
+        let name = format!("{PREFIX}{name}");
+        Tensor { name, shape, dtype: FloatType::F32, values: Box::new(values) }
+    };
+    let tensors: Vec<Tensor<'_>> = params.ids().map(tensor).collect();
+    Ok(write_tensors(&folder.join(WEIGHTS_FILE), &tensors)?)
+}
+
+/// A fingerprint of a model's weights: names, shapes, and the first values of each.
+fn fingerprint(params: &Params) -> String {
+    let mut hasher = blake3::Hasher::new();
+    for id in params.ids() {
+        let spec = params.spec(id);
+        hasher.update(format!("{} {:?}", spec.name, spec.shape).as_bytes());
+        for value in params.read_first_row(id) {
+            hasher.update(&value.to_le_bytes());
+        }
+    }
+    hasher.finalize().to_hex()[..32].to_owned()
+}

@@ -1,0 +1,269 @@
+//! Adapters over frozen models: what they compute, and their folders.
+
+use std::path::Path;
+
+use crisol_engine::{Device, Params};
+use crisol_hub::{FloatType, Tensor, Tensors, write_tensors};
+use crisol_model::{
+    ALL_LINEAR, AdapterConfig, Architecture, Checkpoint, Config, DeepseekV3Shape, Head,
+    Llama4Shape, Model, ModelError, SamplingOptions, Specifics, generate, scalars, score,
+};
+use crisol_text::{EMBEDDED_TOKENS, TextSetup, Tokenizer};
+use serde_json::{Value, json};
+
+const DOCUMENTS: [&[u32]; 3] = [&[5, 17, 3, 99, 42, 8, 120], &[7], &[250, 1, 2, 2, 31]];
+
+fn text() -> TextSetup {
+    let tokenizer = Tokenizer::train(["a small text, a small model"], 280, &EMBEDDED_TOKENS)
+        .expect("enough text");
+    TextSetup::embedded(tokenizer).expect("it has the embedded tokens")
+}
+
+/// A model with random weights, large enough that its logits differ.
+fn base(architecture: Architecture) -> Checkpoint {
+    let config = Config { num_key_value_heads: 1, ..Config::new(architecture, 300, 16, 2, 2, 24) };
+    let config = match architecture {
+        Architecture::Llama | Architecture::Olmo2 | Architecture::Qwen3 => config,
+        Architecture::Llama4 => {
+            let shape = Llama4Shape {
+                intermediate_size_mlp: 20,
+                moe_layers: vec![true, false],
+                num_local_experts: 3,
+                num_experts_per_tok: 1,
+                rope_layers: vec![true, false],
+                chunked_layers: vec![true, false],
+                attention_chunk_size: 4,
+                use_qk_norm: true,
+                attn_temperature_tuning: true,
+                floor_scale: 2,
+                attn_scale: 0.1,
+            };
+            Config { specifics: Specifics::Llama4(shape), ..config }
+        }
+        Architecture::DeepseekV3 => {
+            let shape = DeepseekV3Shape {
+                q_lora_rank: Some(6),
+                kv_lora_rank: 5,
+                qk_nope_head_dim: 4,
+                qk_rope_head_dim: 8,
+                v_head_dim: 7,
+                first_k_dense_replace: 1,
+                n_routed_experts: 4,
+                num_experts_per_tok: 2,
+                moe_intermediate_size: 12,
+                n_group: 2,
+                topk_group: 2,
+                ..DeepseekV3Shape::default()
+            };
+            Config { num_key_value_heads: 2, specifics: Specifics::DeepseekV3(shape), ..config }
+        }
+    };
+    let (model, mut params) = Model::init(config, &Device::cpu(Some(2)), 5).expect("a valid shape");
+    scale(&mut params, 6.0);
+    Checkpoint { model, params, text: text() }
+}
+
+/// Multiplies every own matrix, and fills those of zeros.
+fn scale(params: &mut Params, factor: f32) {
+    for id in params.ids() {
+        if params.spec(id).shape.len() == 2 {
+            let values = params.read(id);
+            let larger = values.iter().enumerate().map(|(i, &value)| {
+                if value == 0.0 { ((i * 7 + 3) % 11) as f32 * 0.05 - 0.25 } else { factor * value }
+            });
+            params.write(id, &larger.collect::<Vec<_>>());
+        }
+    }
+}
+
+fn small() -> AdapterConfig {
+    AdapterConfig { rank: 3, alpha: 5.0, ..AdapterConfig::default() }
+}
+
+fn adapted(architecture: Architecture, config: AdapterConfig) -> Result<Checkpoint, ModelError> {
+    base(architecture).adapt(Path::new("base"), config, 9)
+}
+
+fn logprobs(Checkpoint { model, params, .. }: &Checkpoint) -> Vec<f32> {
+    let documents = DOCUMENTS.map(<[u32]>::to_vec);
+    score(model, params, &documents, 1.0).expect("short documents").concat()
+}
+
+#[track_caller]
+fn assert_close(what: &str, values: &[f32], expected: &[f32]) {
+    assert_eq!(values.len(), expected.len(), "{what}");
+    for (value, expected) in values.iter().zip(expected) {
+        assert!((value - expected).abs() < 2e-4, "{what}: {value} and {expected}");
+    }
+}
+
+#[test]
+fn a_new_adapter_changes_nothing_and_a_merged_one_is_the_same_model() {
+    for architecture in [
+        Architecture::Llama,
+        Architecture::Olmo2,
+        Architecture::Qwen3,
+        Architecture::Llama4,
+        Architecture::DeepseekV3,
+    ] {
+        let plain = logprobs(&base(architecture));
+        let mut new = adapted(architecture, small()).unwrap();
+        assert_close("a new adapter", &logprobs(&new), &plain);
+        scale(&mut new.params, 1.0);
+        let trained = logprobs(&new);
+        let moved = trained.iter().zip(&plain).any(|(a, b)| (a - b).abs() > 0.05);
+        assert!(moved, "{architecture:?}: {trained:?}");
+        // Decoding with a cache goes other ways than scoring: compare both with the merged model.
+        let options = SamplingOptions::greedy(6, vec![]);
+        let prompts = DOCUMENTS.map(<[u32]>::to_vec);
+        let decode = |checkpoint: &Checkpoint| {
+            let Checkpoint { model, params, .. } = checkpoint;
+            let generated = generate(model, params, &prompts, &options).unwrap();
+            generated.into_iter().flat_map(|generated| generated.logprobs).collect::<Vec<f32>>()
+        };
+        let decoded = decode(&new);
+        let merged = new.merged();
+        assert!(merged.params.base().is_none() && merged.model.config().adapter.is_none());
+        assert_close(&format!("{architecture:?} merged"), &logprobs(&merged), &trained);
+        assert_close(&format!("{architecture:?} decoded"), &decode(&merged), &decoded);
+    }
+}
+
+#[test]
+fn an_adapter_folder_is_loaded_with_its_base_or_over_a_given_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let [model, adapter] = ["model", "adapter"].map(|name| folder.path().join(name));
+    let device = Device::cpu(Some(1));
+    base(Architecture::Llama).save(&model).unwrap();
+    let config = AdapterConfig {
+        targets: vec!["q_proj".into(), "mlp.down_proj".into()],
+        rank_pattern: [("layers.1.mlp.down_proj".to_owned(), 2)].into(),
+        rslora: true,
+        ..small()
+    };
+    let start = Checkpoint::load_for_inference(&model, &device).unwrap();
+    let mut trained = start.adapt(&model, config, 9).unwrap();
+    scale(&mut trained.params, 2.0);
+    assert_eq!(trained.params.ids().count(), 2 * 4);
+    trained.save(&adapter).unwrap();
+
+    let expected = logprobs(&trained);
+    let loaded = Checkpoint::load(&adapter, &device).unwrap();
+    assert_eq!(logprobs(&loaded), expected);
+    assert_eq!(loaded.model.config().adapter, trained.model.config().adapter);
+    // In another place, the base is given.
+    let moved = folder.path().join("moved");
+    std::fs::rename(&model, &moved).unwrap();
+    let error = Checkpoint::load(&adapter, &device).unwrap_err().to_string();
+    assert!(error.contains("is not here") && error.contains("--adapter"), "{error}");
+    let given = Checkpoint::load_for_inference(&moved, &device).unwrap();
+    let loaded = given.with_adapter(&moved, &adapter).unwrap();
+    assert_eq!(logprobs(&loaded), expected);
+    // Beside another model over the same base, the base is in memory once.
+    std::fs::rename(&moved, &model).unwrap();
+    let beside = Checkpoint::load_beside(&trained, &adapter, &device).unwrap();
+    let shared =
+        |checkpoint: &Checkpoint| std::sync::Arc::as_ptr(checkpoint.params.base().unwrap());
+    assert_eq!(shared(&beside), shared(&trained));
+    assert_eq!(logprobs(&beside), expected);
+}
+
+#[test]
+fn a_scalar_model_over_a_base_has_its_own_head_and_adapters() {
+    let folder = tempfile::tempdir().unwrap();
+    let [model, adapter] = ["model", "adapter"].map(|name| folder.path().join(name));
+    let device = Device::cpu(Some(1));
+    base(Architecture::Qwen3).save(&model).unwrap();
+    let start = Checkpoint::load_for_inference(&model, &device).unwrap();
+    let mut policy = start.adapt(&model, small(), 9).unwrap();
+    scale(&mut policy.params, 1.0);
+    let (value, params) = policy.model.scalar_from(&policy.params, 3);
+    assert!(std::sync::Arc::ptr_eq(params.base().unwrap(), policy.params.base().unwrap()));
+    let documents = DOCUMENTS.map(<[u32]>::to_vec);
+    let expected = scalars(&value, &params, &documents).unwrap();
+    let merged = Checkpoint { model: value, params, text: text() };
+    merged.save(&adapter).unwrap();
+    let loaded = Checkpoint::load(&adapter, &device).unwrap();
+    assert_eq!(loaded.model.config().head, Head::Scalar);
+    assert_eq!(scalars(&loaded.model, &loaded.params, &documents).unwrap(), expected);
+    // The same trunk as the merged policy's.
+    let (twin, twin_params) = {
+        let merged = policy.merged();
+        merged.model.scalar_from(&merged.params, 3)
+    };
+    let mut twin_params = twin_params;
+    let head = |params: &Params| params.read(params.id("score.weight").unwrap());
+    let id = twin_params.id("score.weight").unwrap();
+    twin_params.write(id, &head(&loaded.params));
+    let twin = scalars(&twin, &twin_params, &documents).unwrap();
+    assert_close("values", &expected.concat(), &twin.concat());
+}
+
+#[test]
+fn impossible_settings_are_explained() {
+    let error =
+        |config: AdapterConfig| adapted(Architecture::Llama, config).unwrap_err().to_string();
+    let targets = |target: &str| AdapterConfig { targets: vec![target.into()], ..small() };
+    let unknown = error(targets("query"));
+    assert!(unknown.contains("no module is named \"query\"") && unknown.contains("q_proj"));
+    assert!(error(AdapterConfig { targets: vec![], ..small() }).contains("no targets"));
+    assert!(error(AdapterConfig { rank: 0, ..small() }).contains("rank 0"));
+    assert!(error(AdapterConfig { rank: 17, ..small() }).contains("between 1 and"));
+    assert!(error(targets("embed_tokens")).contains("embedding table"));
+    assert!(adapted(Architecture::Llama, targets(ALL_LINEAR)).is_ok());
+}
+
+#[test]
+fn folders_that_do_not_fit_are_explained() {
+    let folder = tempfile::tempdir().unwrap();
+    let [model, other, adapter] =
+        ["model", "other", "adapter"].map(|name| folder.path().join(name));
+    let device = Device::cpu(Some(1));
+    base(Architecture::Llama).save(&model).unwrap();
+    let mut changed = base(Architecture::Llama);
+    scale(&mut changed.params, 2.0);
+    changed.save(&other).unwrap();
+    let start = Checkpoint::load_for_inference(&model, &device).unwrap();
+    start.adapt(&model, small(), 9).unwrap().save(&adapter).unwrap();
+    let over = |base: &Path| {
+        let start = Checkpoint::load_for_inference(base, &device).unwrap();
+        start.with_adapter(base, &adapter).map(|_| ()).map_err(|error| error.to_string())
+    };
+    assert_eq!(over(&model), Ok(()));
+    assert!(over(&other).unwrap_err().contains("other weights"));
+
+    let file = adapter.join("adapter_config.json");
+    let written: Value = serde_json::from_str(&std::fs::read_to_string(&file).unwrap()).unwrap();
+    assert_eq!(written["target_modules"], ALL_LINEAR);
+    assert_eq!((&written["r"], &written["lora_alpha"]), (&json!(3), &json!(5.0)));
+    let with = |key: &str, value: Value| {
+        let mut config = written.clone();
+        config[key] = value;
+        std::fs::write(&file, config.to_string()).unwrap();
+        over(&model).unwrap_err()
+    };
+    assert!(with("use_dora", json!(true)).contains("use_dora"));
+    assert!(with("peft_type", json!("IA3")).contains("peft_type is IA3"));
+    assert!(with("bias", json!("all")).contains("bias"));
+    assert!(with("r", json!("three")).contains("adapter_config.json"));
+
+    // Tensors of another model, and none at all.
+    std::fs::write(&file, written.to_string()).unwrap();
+    let weights = adapter.join("adapter_model.safetensors");
+    let write = |name: &str, shape: [usize; 2]| {
+        let values = move || Ok(vec![0.5; shape[0] * shape[1]].into());
+        let (name, shape) = (name.to_owned(), shape.to_vec());
+        let values = Box::new(values);
+        let tensors = [Tensor { name, shape, dtype: FloatType::F32, values }];
+        write_tensors(&weights, &tensors).unwrap();
+        over(&model).unwrap_err()
+    };
+    let prefix = "base_model.model.model.layers.0.self_attn";
+    assert!(write("q_proj.lora_A.weight", [3, 16]).contains("belongs to no weight"));
+    assert!(write(&format!("{prefix}.w_proj.lora_A.weight"), [3, 16]).contains("no weight"));
+    assert!(write(&format!("{prefix}.q_proj.lora_A.weight"), [3, 15]).contains("[3, 15]"));
+    assert!(write(&format!("{prefix}.q_proj.lora_A.weight"), [3, 16]).contains("lora_B"));
+    write_tensors(&weights, &[]).unwrap();
+    assert!(over(&model).unwrap_err().contains("no weights"));
+    assert!(Tensors::open(&weights).is_ok());
+}
