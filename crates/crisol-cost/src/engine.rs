@@ -39,6 +39,8 @@ pub struct EngineOptions {
     pub sampling: Option<GenerationBatch>,
     /// Answers of the evaluation after training, if there is one.
     pub measured: Option<GenerationBatch>,
+    /// Frozen weights under adapters, as stored; all networks share them.
+    pub base: Bytes,
     /// The program with its data, and the copies made for checkpoints.
     pub program: Bytes,
 }
@@ -147,14 +149,25 @@ fn add_weights(
     orientations: f64,
     few_rows: bool,
 ) {
-    let all = shape.parameters().total();
+    let all = shape.trained_parameters();
     memory.weights += Bytes(F32 * all);
     let orientations = match ((limits.caches_packed_weights)(all as usize), few_rows) {
         (true, _) => orientations,
         (false, true) => 1.0,
         (false, false) => 0.0,
     };
-    memory.packed_weights += Bytes(F32 * orientations * gemm_parameters(shape));
+    let packed = if shape.adapter > 0 { all } else { gemm_parameters(shape) };
+    memory.packed_weights += Bytes(F32 * orientations * packed);
+}
+
+/// Adds the frozen weights under adapters. Those of a small model in f32 have packed copies in both
+/// orientations: forward, and backward to the inputs.
+fn add_base(memory: &mut Memory, shape: &ModelShape, base: Bytes, limits: &EngineLimits) {
+    let all = shape.parameters().total();
+    memory.weights += base;
+    if base.0 >= F32 * all && (limits.caches_packed_weights)(all as usize) {
+        memory.packed_weights += Bytes(F32 * 2.0 * gemm_parameters(shape));
+    }
 }
 
 /// The networks that a phase trains, and the frozen ones in memory during training.
@@ -186,6 +199,7 @@ pub fn training(shape: &ModelShape, phase: Phase, options: &EngineOptions) -> Me
         uneven,
         sampling,
         measured,
+        base,
         program,
     } = options;
     let shape_of = |network: &Network| match network {
@@ -195,8 +209,9 @@ pub fn training(shape: &ModelShape, phase: Phase, options: &EngineOptions) -> Me
     let (trained, frozen) = networks(phase);
     let few_rows = uneven || sampling.is_some();
     let mut memory = Memory { program, ..Memory::default() };
+    add_base(&mut memory, shape, base, &limits);
     for network in trained.iter().map(shape_of) {
-        let parameters = network.parameters().total();
+        let parameters = network.trained_parameters();
         add_weights(&mut memory, &network, &limits, 2.0, few_rows);
         let copies = (limits.replicas)(parameters as usize).min(shards);
         memory.gradients += Bytes(F32 * copies as f64 * parameters);
@@ -207,7 +222,7 @@ pub fn training(shape: &ModelShape, phase: Phase, options: &EngineOptions) -> Me
     }
     // Shards that run concurrently.
     let concurrent_shards =
-        threads.min((limits.replicas)(shape.parameters().total() as usize)).min(shards);
+        threads.min((limits.replicas)(shape.trained_parameters() as usize)).min(shards);
     let shard_activations = Bytes(F32 * (shard_tokens * saved_per_token(shape)) as f64);
     memory.activations = shard_activations * concurrent_shards as f64;
     if phase != Phase::Reward {
@@ -238,6 +253,7 @@ pub fn training(shape: &ModelShape, phase: Phase, options: &EngineOptions) -> Me
     let during = sampling.map_or(memory, |sampling| with_generation(memory, sampling));
     let Some(measured) = measured else { return during };
     let mut trained = Memory::default();
+    add_base(&mut trained, shape, base, &limits);
     add_weights(&mut trained, shape, &limits, 2.0, true);
     let after = Memory {
         gradients: Bytes(0.0),
@@ -258,10 +274,11 @@ pub fn before_updates(
     sampling: GenerationBatch,
     options: &EngineOptions,
 ) -> Memory {
-    let EngineOptions { limits, program, .. } = options;
+    let EngineOptions { limits, base, program, .. } = options;
     let mut memory = inference(shape, None, sampling, limits, *program);
     let (trained, frozen) = networks(phase);
     memory.weights = memory.weights * (trained.len() + frozen.len()) as f64;
+    add_base(&mut memory, shape, *base, limits);
     memory
 }
 
@@ -300,7 +317,7 @@ mod tests {
             feed_forward: FeedForward::Dense { inner: 3 * hidden },
             vectors: 2 * hidden,
         };
-        ModelShape { hidden, vocab: 1000, head, blocks: vec![(2, block)] }
+        ModelShape { hidden, vocab: 1000, head, blocks: vec![(2, block)], adapter: 0 }
     }
 
     /// Limits that differ from Crisol's.
@@ -318,6 +335,7 @@ mod tests {
         uneven: false,
         sampling: None,
         measured: None,
+        base: Bytes(0.0),
         program: Bytes(1e6),
     };
 

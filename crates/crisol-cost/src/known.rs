@@ -44,7 +44,7 @@ fn dense(
         feed_forward: FeedForward::Dense { inner },
         vectors: 2 * hidden + norms,
     };
-    ModelShape { hidden, vocab, head, blocks: vec![(layers, block)] }
+    ModelShape { hidden, vocab, head, blocks: vec![(layers, block)], adapter: 0 }
 }
 
 /// Llama 4's text model: 48 layers, every fourth with full attention, `dense_layers` of them
@@ -67,7 +67,7 @@ fn llama4(experts: usize, dense_layers: usize) -> ModelShape {
         (dense_layers, block(Some(8192), false)),
     ];
     let blocks = blocks.into_iter().filter(|(count, _)| *count > 0).collect();
-    ModelShape { hidden, vocab: 202_048, head: Head::Untied, blocks }
+    ModelShape { hidden, vocab: 202_048, head: Head::Untied, blocks, adapter: 0 }
 }
 
 fn deepseek_v3() -> ModelShape {
@@ -93,6 +93,7 @@ fn deepseek_v3() -> ModelShape {
         vocab: 129_280,
         head: Head::Untied,
         blocks: vec![(3, dense), (58, mixture)],
+        adapter: 0,
     }
 }
 

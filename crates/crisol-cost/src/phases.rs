@@ -185,8 +185,13 @@ mod tests {
         let attention = Attention::Grouped { heads: 2, kv_heads: 1, head_dim: 4, chunk: None };
         let block =
             Block { attention, feed_forward: FeedForward::Dense { inner: 16 }, vectors: 16 };
-        let shape =
-            ModelShape { hidden: 8, vocab: 1, head: Head::Untied, blocks: vec![(2, block)] };
+        let shape = ModelShape {
+            hidden: 8,
+            vocab: 1,
+            head: Head::Untied,
+            blocks: vec![(2, block)],
+            adapter: 0,
+        };
         let of = |pass: &Pass| {
             let (forward, backward) = pass.flops(&shape, 1.0, false);
             forward.total() - forward.attention + backward.total() - backward.attention

@@ -13,6 +13,8 @@ pub struct ModelShape {
     pub head: Head,
     /// Distinct blocks with the number of layers of each.
     pub blocks: Vec<(usize, Block)>,
+    /// Parameters of adapters over frozen weights; 0: every weight is trained.
+    pub adapter: usize,
 }
 
 /// The output head.
@@ -436,5 +438,20 @@ impl ModelShape {
     #[must_use]
     pub fn scalar(&self) -> ModelShape {
         ModelShape { head: Head::Scalar, ..self.clone() }
+    }
+
+    /// Parameters with gradients and moments.
+    pub fn trained_parameters(&self) -> f64 {
+        match (self.adapter, self.head) {
+            (0, _) => self.parameters().total(),
+            (adapter, Head::Scalar) => (adapter + self.hidden) as f64,
+            (adapter, _) => adapter as f64,
+        }
+    }
+
+    /// Operations of a token of training for one of its forward pass. Frozen weights need no
+    /// gradient of their own, so backward multiplies once; see [`crate::phases::Pass::flops`].
+    pub fn training_factor(&self) -> f64 {
+        crate::phases::TRAINING - if self.adapter > 0 { 1.0 } else { 0.0 }
     }
 }

@@ -47,8 +47,9 @@ fn shapes(chunks: bool) -> impl Strategy<Value = ModelShape> {
         .prop_map(|(attention, feed_forward, vectors)| Block { attention, feed_forward, vectors });
     let blocks = proptest::collection::vec((4..40_usize, block), 1..3);
     let head = select(vec![Head::Tied, Head::Untied]);
-    (64..8193_usize, 256..200_000_usize, head, blocks)
-        .prop_map(|(hidden, vocab, head, blocks)| ModelShape { hidden, vocab, head, blocks })
+    (64..8193_usize, 256..200_000_usize, head, blocks).prop_map(|(hidden, vocab, head, blocks)| {
+        ModelShape { hidden, vocab, head, blocks, adapter: 0 }
+    })
 }
 
 fn memory_options() -> impl Strategy<Value = MemoryOptions> {
@@ -261,6 +262,7 @@ proptest! {
                 feed_forward: FeedForward::Dense { inner: 128 },
                 vectors: 0,
             })],
+            adapter: 0,
         };
         let (whole, chunked) = (shape(None), shape(Some(chunk)));
         let of_chunk = |at: usize| chunk.min(length - at / chunk * chunk);

@@ -31,7 +31,13 @@ fn llama_65b() -> ModelShape {
         feed_forward: FeedForward::Dense { inner: 22_016 },
         vectors: 2 * 8192,
     };
-    ModelShape { hidden: 8192, vocab: 32_000, head: Head::Untied, blocks: vec![(80, block)] }
+    ModelShape {
+        hidden: 8192,
+        vocab: 32_000,
+        head: Head::Untied,
+        blocks: vec![(80, block)],
+        adapter: 0,
+    }
 }
 
 fn plan(name: &str, phase: Phase, gpu: &str, memory: MemoryOptions) -> Plan {

@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `adapter_config.json` | rank, alpha, targets, the base model's path |
 //! | `adapter_model.safetensors` | A and B of each module, and weights trained whole |
+//! | `config.json`, tokenizer | the base's, so that the folder describes itself |
 //!
 //! A tensor is named `base_model.model.<module>.lora_A.weight`, `[rank, in]`, or
 //! `….lora_B.weight`, `[out, rank]`.
@@ -23,7 +24,7 @@ use crisol_engine::{Adapter, Device, Init, ParamId, ParamSpec, Params, Role};
 use crisol_hub::{FloatType, HubError, Tensor, Tensors, resolve_folder, write_tensors};
 use serde::{Deserialize, Serialize};
 
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, write_config};
 use crate::{Config, Head, Model, ModelError};
 
 /// The config of an adapter in its folder.
@@ -84,12 +85,18 @@ impl AdapterConfig {
         (alpha / if self.rslora { rank.sqrt() } else { rank }) as f32
     }
 
+    /// Parameters of an adapter for a model; 0 if the model cannot have it.
+    pub(crate) fn parameters(&self, config: &Config) -> usize {
+        let modules = self.modules(&crate::model::specs(config)).unwrap_or_default();
+        modules.iter().map(|(module, [rows, cols])| self.rank_of(module) * (rows + cols)).sum()
+    }
+
     /// The modules of a model that are adapted, with the shapes of their weights.
-    fn modules(&self, params: &Params) -> Result<Vec<(String, [usize; 2])>, String> {
+    fn modules(&self, specs: &[ParamSpec]) -> Result<Vec<(String, [usize; 2])>, String> {
         let mut modules = Vec::new();
         let mut unused: Vec<&String> = self.targets.iter().collect();
         let mut linear = Vec::new();
-        for spec in params.specs() {
+        for spec in specs {
             let (Some(module), &[rows, cols]) =
                 (spec.name.strip_suffix(".weight"), &spec.shape[..])
             else {
@@ -254,6 +261,21 @@ impl ConfigFile {
     }
 }
 
+impl Adapted {
+    /// The adapter that a folder holds, if it is one's.
+    pub(crate) fn of_folder(folder: &Path) -> Result<Option<Adapted>, ModelError> {
+        if !is_adapter(folder) {
+            return Ok(None);
+        }
+        let file = ConfigFile::read(folder)?;
+        Ok(Some(Adapted {
+            config: file.adapter(),
+            base: base_of(folder).unwrap_or_else(|_| file.base_model_name_or_path.into()),
+            fingerprint: file.base_model_fingerprint.unwrap_or_default(),
+        }))
+    }
+}
+
 /// Whether a folder holds an adapter instead of a model.
 pub(crate) fn is_adapter(folder: &Path) -> bool {
     folder.join(CONFIG_FILE).is_file()
@@ -268,7 +290,7 @@ impl Checkpoint {
         config: AdapterConfig,
         seed: u64,
     ) -> Result<Checkpoint, ModelError> {
-        let modules = config.modules(&self.params).map_err(ModelError::AdapterSettings)?;
+        let modules = config.modules(self.params.specs()).map_err(ModelError::AdapterSettings)?;
         let new = modules
             .iter()
             .flat_map(|(module, shape)| specs(module, *shape, config.rank_of(module)))
@@ -339,6 +361,18 @@ impl Checkpoint {
     }
 }
 
+/// Refuses an adapter where a whole model is needed.
+pub(crate) fn refuse(folder: &Path) -> Result<(), ModelError> {
+    if !is_adapter(folder) {
+        return Ok(());
+    }
+    Err(ModelError::Adapter {
+        file: folder.join(CONFIG_FILE),
+        cause: "the folder holds an adapter, and a whole model is needed".into(),
+        remedy: "Merge it into its base first (crisol merge BASE ADAPTER --out DIR)",
+    })
+}
+
 /// The base that an adapter's config names: a path, from here or from beside the adapter.
 fn base_of(folder: &Path) -> Result<PathBuf, ModelError> {
     let named = PathBuf::from(ConfigFile::read(folder)?.base_model_name_or_path);
@@ -347,7 +381,7 @@ fn base_of(folder: &Path) -> Result<PathBuf, ModelError> {
         || ModelError::Adapter {
             file: folder.join(CONFIG_FILE),
             cause: format!("its base model, {}, is not here", named.display()),
-            remedy: "Give the base as the model, and this folder with --adapter",
+            remedy: "Put the base there, or merge both (crisol merge BASE ADAPTER --out DIR)",
         },
     )
 }
@@ -517,7 +551,7 @@ pub(crate) fn write(
     let path = folder.join(CONFIG_FILE);
     let json = serde_json::to_string_pretty(&file).expect("strings and numbers have a JSON form");
     fs::write(&path, json + "\n").map_err(|e| HubError::io("write", &path, e))?;
-    text.save(folder)?;
+    write_config(folder, model.config(), Some(text), FloatType::F32)?;
     let tensor = |id: ParamId| {
         let ParamSpec { name, shape, .. } = params.spec(id).clone();
         let values = move || Ok(Cow::Owned(params.read(id)));

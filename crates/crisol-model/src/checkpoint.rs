@@ -63,7 +63,13 @@ impl Checkpoint {
 
     /// Writes a checkpoint folder atomically.
     pub fn save(&self, folder: &Path) -> Result<(), ModelError> {
-        save_checkpoint(folder, &self.model, &self.params, &self.text, |_| Ok(()))
+        self.save_as(folder, FloatType::F32)
+    }
+
+    /// As [`Checkpoint::save`], with weights rounded to `dtype`.
+    pub fn save_as(&self, folder: &Path, dtype: FloatType) -> Result<(), ModelError> {
+        let Checkpoint { model, params, text } = self;
+        write_folder_atomically(folder, |folder| write_model(folder, model, params, text, dtype))
     }
 }
 
@@ -91,6 +97,7 @@ pub(crate) struct OpenedWeights {
 
 /// Opens the weights of a checkpoint folder and checks names and shapes.
 pub(crate) fn open_weights(folder: &Path) -> Result<OpenedWeights, ModelError> {
+    adapter::refuse(folder)?;
     let mut config = Config::load(folder)?;
     let mut tensors = Tensors::open_folder(folder)?;
     if let Some(block) = Config::fp8_block(folder)? {
@@ -297,7 +304,7 @@ fn is_mtp_tensor(config: &Config, name: &str) -> bool {
 
 /// Describes the tensors that loading a checkpoint folder skips, one line each.
 pub fn skipped_tensors(folder: &Path) -> Result<Vec<String>, ModelError> {
-    if folder.is_file() {
+    if folder.is_file() || adapter::is_adapter(folder) {
         return Ok(Vec::new());
     }
     let config = Config::load(folder)?;
@@ -323,7 +330,7 @@ pub fn save_checkpoint<E: From<ModelError> + From<HubError>>(
     extra: impl FnOnce(&Path) -> Result<(), E>,
 ) -> Result<(), E> {
     write_folder_atomically(folder, |folder| {
-        write_model(folder, model, params, text)?;
+        write_model(folder, model, params, text, FloatType::F32)?;
         extra(folder)
     })
 }
@@ -333,6 +340,7 @@ fn write_model(
     model: &Model,
     params: &Params,
     text: &TextSetup,
+    dtype: FloatType,
 ) -> Result<(), ModelError> {
     let ids: Vec<ParamId> = params.ids().collect();
     let config = model.config();
@@ -343,11 +351,11 @@ fn write_model(
         let FileTensor { name, shape, .. } = group.tensor.clone();
         let read = |index: usize| Ok(params.read(ids[index]));
         let values = move || Ok(Cow::Owned(group.values(config, params.specs(), read)?));
-        Tensor { name, shape, dtype: FloatType::F32, values: Box::new(values) }
+        Tensor { name, shape, dtype, values: Box::new(values) }
     };
     let tensors: Vec<Tensor<'_>> =
         TensorGroup::all(config, params.specs()).into_iter().map(tensor).collect();
-    write_files(folder, config, Some(text), FloatType::F32, &tensors, SHARD_BYTES)
+    write_files(folder, config, Some(text), dtype, &tensors, SHARD_BYTES)
 }
 
 /// The parameters that are written as one tensor: one, or all experts of a layer if fused.
@@ -411,13 +419,23 @@ pub(crate) fn write_files(
     tensors: &[Tensor<'_>],
     shard_bytes: u64,
 ) -> Result<(), ModelError> {
+    write_config(folder, config, text, dtype)?;
+    Ok(write_weights(folder, tensors, shard_bytes)?)
+}
+
+/// Writes `config.json` with `dtype`, and the tokenizer if there is one.
+pub(crate) fn write_config(
+    folder: &Path,
+    config: &Config,
+    text: Option<&TextSetup>,
+    dtype: FloatType,
+) -> Result<(), ModelError> {
     let mut config = config.clone();
     if let Some(text) = text {
         config.eos_token_id = vec![text.eos];
         text.save(folder)?;
     }
     let path = folder.join("config.json");
-    fs::write(&path, format!("{:#}\n", config.to_json(dtype)))
-        .map_err(|e| HubError::io("write", &path, e))?;
-    Ok(write_weights(folder, tensors, shard_bytes)?)
+    let json = format!("{:#}\n", config.to_json(dtype));
+    Ok(fs::write(&path, json).map_err(|e| HubError::io("write", &path, e))?)
 }

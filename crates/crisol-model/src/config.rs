@@ -231,7 +231,9 @@ impl Config {
 
     /// Reads `folder/config.json`.
     pub fn load(folder: &Path) -> Result<Config, ModelError> {
-        Config::load_file(&folder.join("config.json"))
+        let mut config = Config::load_file(&folder.join("config.json"))?;
+        config.adapter = Adapted::of_folder(folder)?;
+        Ok(config)
     }
 
     /// Reads a `config.json` under any name.

@@ -26,6 +26,7 @@ impl Config {
                 Head::Scalar => crisol_cost::Head::Scalar,
             },
             blocks,
+            adapter: self.adapter.as_ref().map_or(0, |adapted| adapted.config.parameters(self)),
         }
     }
 

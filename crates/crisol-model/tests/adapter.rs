@@ -155,7 +155,7 @@ fn an_adapter_folder_is_loaded_with_its_base_or_over_a_given_one() {
     let moved = folder.path().join("moved");
     std::fs::rename(&model, &moved).unwrap();
     let error = Checkpoint::load(&adapter, &device).unwrap_err().to_string();
-    assert!(error.contains("is not here") && error.contains("--adapter"), "{error}");
+    assert!(error.contains("is not here") && error.contains("crisol merge"), "{error}");
     let given = Checkpoint::load_for_inference(&moved, &device).unwrap();
     let loaded = given.with_adapter(&moved, &adapter).unwrap();
     assert_eq!(logprobs(&loaded), expected);

@@ -6,7 +6,7 @@
 
 use std::path::Path;
 
-use crisol_model::{Config, load_config};
+use crisol_model::{Adapted, Config, load_config};
 use crisol_text::{Body, Message, Record, Turns};
 use serde::Deserialize;
 use toml::{Table, Value};
@@ -81,6 +81,9 @@ const MAX_NEW_TOKENS: &str = "rollout.max_new_tokens";
 const MEDIAN_LENGTHS: usize = 4;
 /// Minimum of its default, where the context allows it.
 const MIN_NEW_TOKENS: usize = 256;
+/// Learning rates of adapters, in those of full fine-tuning (Schulman et al. 2025, LoRA Without
+/// Regret, <https://thinkingmachines.ai/blog/lora>).
+const ADAPTER_LR_FACTOR: f64 = 10.0;
 /// A learning rate gives a warning above this many times its default.
 const LR_WARNING_FACTOR: f64 = 10.0;
 
@@ -102,7 +105,7 @@ impl Recipe {
             for name in std::mem::take(&mut phase.unresolved) {
                 let row = TABLE.iter().find(|row| row.name == name && row.applies(kind, start));
                 let value = match row {
-                    Some(row) => row.at(parameters(&config)),
+                    Some(row) => row.at(parameters(&config), config.adapter.is_some()),
                     None => max_new_tokens(&phase.settings, &config, &data)? as f64,
                 };
                 if !is_unused(&phase.settings, name) {
@@ -117,7 +120,7 @@ impl Recipe {
                     "{}: {} (defaults for {} of {})",
                     phase.name,
                     filled_in.join(", "),
-                    describe(start),
+                    describe(start, &config),
                     parameter_count(&config)
                 ));
             }
@@ -133,16 +136,22 @@ impl Recipe {
 
     /// The configuration of all phases' models.
     pub(crate) fn model_config(&self) -> Result<Config, PhaseError> {
-        Ok(match self.run.base.as_str() {
-            "" => self.run.model.config(self.run.model.vocab_size)?,
-            base => {
-                let config = load_config(Path::new(base))?;
-                if config.max_document_len() < 2 {
-                    return Err(PhaseError::NoContext { base: base.into() });
-                }
-                config
-            }
-        })
+        let base = self.run.base.as_str();
+        if base.is_empty() {
+            return self.run.model.config(self.run.model.vocab_size);
+        }
+        let mut config = load_config(Path::new(base))?;
+        if config.max_document_len() < 2 {
+            return Err(PhaseError::NoContext { base: base.into() });
+        }
+        if config.adapter.is_none() {
+            config.adapter = self.run.adapter.config().map(|config| Adapted {
+                config,
+                base: base.into(),
+                fingerprint: String::new(),
+            });
+        }
+        Ok(config)
     }
 }
 
@@ -165,7 +174,7 @@ pub(crate) fn lr_warnings(phase: &Phase, base: &str, config: &Config) -> Vec<Str
         .filter(|row| !is_unused(&phase.settings, row.name))
         .filter_map(|row| {
             let lr = get_dotted(&table, row.name)?.as_float()?;
-            let default = row.at(parameters(config));
+            let default = row.at(parameters(config), config.adapter.is_some());
             (lr > LR_WARNING_FACTOR * default).then(|| {
                 format!(
                     "{} {} is {:.0} times the default for {} of {} ({}): \
@@ -173,7 +182,7 @@ pub(crate) fn lr_warnings(phase: &Phase, base: &str, config: &Config) -> Vec<Str
                     row.name,
                     short(lr),
                     lr / default,
-                    describe(start),
+                    describe(start, config),
                     parameter_count(config),
                     short(default)
                 )
@@ -192,11 +201,13 @@ impl SizeDefault {
         self.name.ends_with("lr")
     }
 
-    /// The default at this size: learning rates to two digits, batches as powers of two.
-    fn at(&self, parameters: f64) -> f64 {
+    /// The default for a model or an adapter over it: learning rates to two digits, batches as
+    /// powers of two.
+    fn at(&self, parameters: f64, adapter: bool) -> f64 {
         let share = (parameters / self.small.0).ln() / (self.large.0 / self.small.0).ln();
         let value = self.small.1 * (self.large.1 / self.small.1).powf(share.clamp(0.0, 1.0));
         if self.is_lr() {
+            let value = if adapter { ADAPTER_LR_FACTOR * value } else { value };
             // Parsed from its text, so that 2e-5 is 2e-5 to the last bit.
             format!("{value:.1e}").parse().unwrap_or(value)
         } else {
@@ -219,9 +230,10 @@ fn start_of(phase: &Phase, base: &str) -> Start {
     if phase.from.is_empty() && base.is_empty() { Start::New } else { Start::Trained }
 }
 
-fn describe(start: Start) -> &'static str {
+fn describe(start: Start, config: &Config) -> &'static str {
     match start {
         Start::New => "a new model",
+        _ if config.adapter.is_some() => "an adapter",
         _ => "full fine-tuning",
     }
 }
@@ -313,7 +325,7 @@ mod tests {
 
     fn rate(kind: &str, start: Start, parameters: f64) -> f64 {
         let row = TABLE.iter().find(|row| row.applies(kind, start) && row.is_lr()).unwrap();
-        row.at(parameters)
+        row.at(parameters, false)
     }
 
     #[test]

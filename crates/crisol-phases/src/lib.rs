@@ -81,8 +81,8 @@ pub use recipe::{Phase, Recipe, RecipeError, RunSettings, Split};
 pub use run::{RunOptions, run};
 pub use run_folder::holds_work;
 pub use settings::{
-    DpoSettings, ModelSettings, OptimizerSettings, PhaseSettings, PpoSettings, PretrainSettings,
-    ReasonSettings, RewardSettings, RolloutSettings, SftSettings, TextSettings,
+    AdapterSettings, DpoSettings, ModelSettings, OptimizerSettings, PhaseSettings, PpoSettings,
+    PretrainSettings, ReasonSettings, RewardSettings, RolloutSettings, SftSettings, TextSettings,
 };
 pub use state::SaveStats;
 

@@ -2,7 +2,6 @@
 //!
 //! The methods of [`PhaseContext`] also count their floating-point operations for the report.
 
-use crisol_cost::phases::TRAINING;
 use crisol_engine::{OptimizerConfig, Params};
 use crisol_model::Model;
 use crisol_objectives::{LossAndGrad, Stats, TokenScores};
@@ -131,7 +130,7 @@ impl PhaseContext<'_> {
     ) -> Result<Step<S>, PhaseError> {
         let step = trainer.step(&batch.shards, output, config, objective)?;
         let shape = trainer.model.config().cost_shape();
-        self.count_flops(batch.forward_flops(&shape) * TRAINING);
+        self.count_flops(batch.forward_flops(&shape) * shape.training_factor());
         Ok(step)
     }
 }

@@ -47,7 +47,7 @@ pub(crate) fn ppo(
     let context = start.model.config().max_document_len();
     let encode = |record: &_| start.text.rollout_prompt(record, context);
     let (prompts, records) = ctx.encode("", &settings.data, context, encode)?;
-    let reward = Checkpoint::load(reward_model, ctx.device)?;
+    let reward = Checkpoint::load_beside(&start, reward_model, ctx.device)?;
     if reward.text.tokenizer.to_json() != start.text.tokenizer.to_json() {
         return Err(PhaseError::OtherTokenizer { folder: reward_model.to_path_buf() });
     }

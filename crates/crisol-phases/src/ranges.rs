@@ -102,8 +102,11 @@ pub(crate) const RUN: Ranges = &[
     ("shard_tokens", number(1.0, 1_048_576.0)),
     ("checkpoint_seconds", number(0.0, 1e9)),
     ("text", Allowed::Table(TEXT)),
+    ("adapter", Allowed::Table(ADAPTER)),
     ("model", Allowed::Table(MODEL)),
 ];
+
+const ADAPTER: Ranges = &[("rank", number(0.0, 65_536.0)), ("alpha", above(0.0, 1e6))];
 
 const TEXT: Ranges = &[("columns", Allowed::Free), ("arguments", Allowed::Free)];
 

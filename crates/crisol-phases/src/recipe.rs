@@ -22,7 +22,7 @@ use toml::{Table, Value};
 use crate::data::DataSource;
 use crate::ranges;
 use crate::reader::{Reader, nearest, remove_dotted};
-use crate::settings::{ModelSettings, PhaseSettings, PpoSettings, TextSettings};
+use crate::settings::{AdapterSettings, ModelSettings, PhaseSettings, PpoSettings, TextSettings};
 
 /// A run: its settings and its phases.
 #[derive(Clone, Debug, PartialEq)]
@@ -56,6 +56,8 @@ pub struct RunSettings {
     pub tensorboard: bool,
     /// How records are read and become tokens.
     pub text: TextSettings,
+    /// An adapter that is trained in place of a base's weights.
+    pub adapter: AdapterSettings,
     /// Shape of a new model.
     pub model: ModelSettings,
     /// Files of the data sets that phases name (`hf://…`), found before the run. Not written to
@@ -76,6 +78,7 @@ impl Default for RunSettings {
             evaluate: Split::Test,
             tensorboard: false,
             text: TextSettings::default(),
+            adapter: AdapterSettings::default(),
             model: ModelSettings::default(),
             datasets: BTreeMap::new(),
         }
@@ -214,6 +217,11 @@ impl Recipe {
             );
         }
         check_shape(&self.run.model)?;
+        if self.run.adapter.rank > 0 && self.run.base.is_empty() {
+            return Err("`adapter.rank` puts an adapter over a base, and this run trains a new \
+                        model: set `base` to a checkpoint folder, or rank to 0"
+                .into());
+        }
         for (i, phase) in self.phases.iter().enumerate() {
             self.check_links(phase, &self.phases[..i])
                 .and_then(|()| check_rollout(&phase.settings))

@@ -7,7 +7,6 @@
 //! In RLHF it is the pre-training term of Ouyang et al. 2022 (arXiv:2203.02155, equation 2,
 //! "PPO-ptx"). GRPO and DPO use the same term.
 
-use crisol_cost::phases::TRAINING;
 use crisol_engine::OptimizerConfig;
 use crisol_objectives::next_token::{self, NextTokenStats};
 use crisol_objectives::{LossAndGrad, Stats, TokenScores};
@@ -97,7 +96,7 @@ impl Replay {
         let step = self.train(trainer, own, &replayed, output, config, objective)?;
         let shape = trainer.model.config().cost_shape();
         for batch in [own, &replayed] {
-            ctx.count_flops(batch.forward_flops(&shape) * TRAINING);
+            ctx.count_flops(batch.forward_flops(&shape) * shape.training_factor());
         }
         Ok((step, replayed.tokens()))
     }

@@ -26,7 +26,7 @@ use crate::forecast::memory;
 use crate::machine::machine;
 use crate::observer::Observer;
 use crate::owner::{self, Owner, PROGRESS, TENSORBOARD};
-use crate::recipe::{Phase, Recipe, Split};
+use crate::recipe::{Phase, Recipe, RunSettings, Split};
 use crate::run_folder::{
     check_unchanged, choose_recipe, clear_progress, phase_or_path, starting_folder, write_recipe,
 };
@@ -109,7 +109,7 @@ fn run_phase(
         observer,
     )?;
     let mut start = starting_folder(recipe, phase, out)
-        .map(|folder| Checkpoint::load(&folder, device))
+        .map(|folder| load_start(&folder, &recipe.run, device))
         .transpose()?;
     if let Some(start) = &mut start {
         start.text.set_options(recipe.run.text.text_options());
@@ -137,6 +137,16 @@ fn run_phase(
     clear_progress(recipe, phase, out);
     observer.phase_finished(&file.report);
     Ok(())
+}
+
+/// The starting model: with its own weights to train, or frozen under an adapter.
+fn load_start(folder: &Path, run: &RunSettings, device: &Device) -> Result<Checkpoint, PhaseError> {
+    let Some(adapter) = run.adapter.config() else { return Ok(Checkpoint::load(folder, device)?) };
+    let start = Checkpoint::load_for_inference(folder, device)?;
+    if start.model.config().adapter.is_some() {
+        return Ok(start);
+    }
+    Ok(start.adapt(folder, adapter, run.seed)?)
 }
 
 /// The phase's algorithm, from a checkpoint to a checkpoint.

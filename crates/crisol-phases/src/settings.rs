@@ -11,7 +11,7 @@ use std::fmt::Display;
 use std::str::FromStr;
 
 use crisol_engine::{OptimizerConfig, UpdateRule};
-use crisol_model::{Architecture, Checkpoint, Config, Head};
+use crisol_model::{AdapterConfig, Architecture, Checkpoint, Config, Head};
 use crisol_objectives::grpo::AdvantageScaling;
 use crisol_objectives::kl::KlEstimator;
 use crisol_objectives::policy::{Normalisation, RatioLevel};
@@ -85,6 +85,37 @@ impl ModelSettings {
         // Before anything is allocated by these sizes.
         config.validate()?;
         Ok(config)
+    }
+}
+
+/// A low-rank adapter (LoRA) that is trained in place of a base's own weights. Targets as in
+/// [`AdapterConfig`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AdapterSettings {
+    /// Rank; 0 = none, every weight is trained.
+    pub rank: usize,
+    /// Scale: the update is multiplied by alpha / rank.
+    pub alpha: f64,
+    /// Multiply by alpha / sqrt(rank) instead.
+    pub rslora: bool,
+    /// Names of the layers with an adapter, such as `q_proj`, or `all-linear`.
+    pub targets: Vec<String>,
+}
+
+impl Default for AdapterSettings {
+    fn default() -> Self {
+        let AdapterConfig { alpha, rslora, targets, .. } = AdapterConfig::default();
+        AdapterSettings { rank: 0, alpha, rslora, targets }
+    }
+}
+
+impl AdapterSettings {
+    /// The adapter; `None` if every weight is trained.
+    pub(crate) fn config(&self) -> Option<AdapterConfig> {
+        let AdapterSettings { rank, alpha, rslora, ref targets } = *self;
+        let targets = targets.clone();
+        let config = AdapterConfig { rank, alpha, rslora, targets, ..AdapterConfig::default() };
+        (rank > 0).then_some(config)
     }
 }
 

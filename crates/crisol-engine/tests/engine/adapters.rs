@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use crisol_engine::{
-    Adapter, Device, Experts, Grads, Init, ParamSpec, Params, QuantisedMatrix, Role, Tape, Var,
-    WeightFormat, Workspace,
+    Adapter, Device, Experts, Grads, Init, ParamId, ParamSpec, Params, QuantisedMatrix, Role, Tape,
+    Var, WeightFormat, Workspace,
 };
 
 use crate::harness::{Random, id, input};
@@ -125,7 +125,7 @@ fn merged(device: &Device, params: &Params) -> Params {
         let weight = id(params, &name);
         let mut values = params.read(weight);
         if let Some(Adapter { a, b, scale }) = params.adapter(weight) {
-            let [a, b] = [a, b].map(|id| matrix(params, params.read(id), id));
+            let [a, b] = [a, b].map(|id| matrix(params, &params.read(id), id));
             let update = gemm(1.0, &b, &a);
             for (value, update) in values.iter_mut().zip(&update.data) {
                 *value = (f64::from(*value) + f64::from(scale) * update) as f32;
@@ -136,9 +136,9 @@ fn merged(device: &Device, params: &Params) -> Params {
     twin
 }
 
-fn matrix(params: &Params, values: Vec<f32>, id: crisol_engine::ParamId) -> Matrix {
+fn matrix(params: &Params, values: &[f32], id: ParamId) -> Matrix {
     let shape = &params.spec(id).shape;
-    Matrix::from_f32(shape[0], shape[1], &values)
+    Matrix::from_f32(shape[0], shape[1], values)
 }
 
 /// Every operation with weights.
@@ -205,8 +205,8 @@ fn frozen_weights_with_adapters_equal_merged_ones() {
         for weight in ADAPTED {
             let name = FROZEN[weight].0;
             let Adapter { a, b, scale } = params.adapter(id(&params, name)).unwrap();
-            let dw = matrix(&twin, expected_grads.read(id(&twin, name)), id(&twin, name));
-            let [a_mat, b_mat] = [a, b].map(|id| matrix(&params, params.read(id), id));
+            let dw = matrix(&twin, &expected_grads.read(id(&twin, name)), id(&twin, name));
+            let [a_mat, b_mat] = [a, b].map(|id| matrix(&params, &params.read(id), id));
             let scaled = |m: Matrix| m.data.into_iter().map(move |x| f64::from(scale) * x);
             let (da, db) =
                 (gemm(1.0, &b_mat.transposed(), &dw), gemm(1.0, &dw, &a_mat.transposed()));

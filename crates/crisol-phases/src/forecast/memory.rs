@@ -8,7 +8,7 @@ use crisol_cost::memory::Memory;
 use crisol_cost::phases::Phase;
 use crisol_cost::units::Bytes;
 use crisol_engine::{MAX_SAVED_LOGITS, Params, Replicas};
-use crisol_model::{Config, PREFILL_TOKENS, generation_concurrency};
+use crisol_model::{Config, ModelFiles, PREFILL_TOKENS, generation_concurrency};
 
 use crate::behaviours::{ANSWER_TOKENS, held_out_files};
 use crate::data::{DataSource, Size};
@@ -143,9 +143,18 @@ fn engine_options(
         uneven: true,
         sampling,
         measured: generates.then(|| files.heldout_generation(run.evaluate, threads)).flatten(),
+        base: base_weights(config, &shape),
         program: program(&shape, data, work.phase, work.size.merge(replayed)),
     };
     (work.phase, options)
+}
+
+/// Frozen weights under an adapter, in the format of their file.
+fn base_weights(config: &Config, shape: &ModelShape) -> Bytes {
+    let Some(adapted) = &config.adapter else { return Bytes(0.0) };
+    let bytes = ModelFiles::open(&adapted.base).and_then(|files| files.inference_bytes());
+    // Files that cannot be read are reported when they are loaded.
+    Bytes(bytes.map_or(4.0 * shape.parameters().total(), |bytes| bytes as f64))
 }
 
 /// Data and batches of a phase.

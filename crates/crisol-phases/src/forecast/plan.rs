@@ -6,7 +6,7 @@
 
 use crisol_cost::ModelShape;
 use crisol_cost::machine::{LocalWork, Machine};
-use crisol_cost::phases::{Kind, Network, Phase, PhaseOptions, TRAINING};
+use crisol_cost::phases::{Kind, Network, Phase, PhaseOptions};
 use crisol_cost::units::Flops;
 use crisol_engine::UpdateRule;
 
@@ -64,7 +64,7 @@ impl StagePlan<'_> {
             match pass.kind {
                 Kind::Generate => work.sampling += flops,
                 Kind::Forward => work.forward += flops,
-                Kind::Train => work.training += flops * TRAINING,
+                Kind::Train => work.training += flops * shape(pass.network).training_factor(),
             }
         }
         // The first network that a phase trains is the one that it is about.
@@ -92,7 +92,7 @@ fn replayed(
 ) -> Flops {
     match documents.batches(settings.tokens) {
         0.0 => Flops(0.0),
-        batches => documents.forward(shape) * (TRAINING * updates as f64 / batches),
+        batches => documents.forward(shape) * (shape.training_factor() * updates as f64 / batches),
     }
 }
 
@@ -146,6 +146,7 @@ impl StageForecast {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crisol_cost::phases::TRAINING;
     use crisol_model::{Architecture, Config};
 
     fn shape() -> ModelShape {

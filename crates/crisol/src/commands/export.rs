@@ -139,7 +139,7 @@ fn default_name(model: &Path, to: Format, dtype: Dtype) -> PathBuf {
     }
 }
 
-fn refuse_existing(out: &Path) -> Result<(), CliError> {
+pub(super) fn refuse_existing(out: &Path) -> Result<(), CliError> {
     let empty = |folder: &Path| -> Result<bool, HubError> {
         let mut entries = std::fs::read_dir(folder).map_err(|e| HubError::io("read", folder, e))?;
         Ok(entries.next().is_none())

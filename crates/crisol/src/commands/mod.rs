@@ -12,6 +12,7 @@ mod generate;
 #[cfg(test)]
 mod help;
 mod info;
+mod merge;
 mod notebook;
 mod phase;
 mod pull;
@@ -101,6 +102,8 @@ enum Command {
     Info(info::InfoArgs),
     /// Export a model for transformers or llama.cpp
     Export(export::ExportArgs),
+    /// Merge an adapter into its base model
+    Merge(merge::MergeArgs),
     /// Write the report of a run again and print its summary
     Report(report::ReportArgs),
     /// Inspect training data, or export the embedded data set
@@ -138,6 +141,7 @@ impl Cli {
             Command::Eval(args) => args.run(),
             Command::Score(args) => args.run(),
             Command::Pull(args) => args.run(),
+            Command::Merge(args) => args.run(),
             Command::Info(args) => args.run(),
             Command::Export(args) => args.run(),
             Command::Report(args) => args.run(),

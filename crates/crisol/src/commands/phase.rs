@@ -87,6 +87,10 @@ struct PhaseArgs {
     /// Change a setting, as in a recipe; repeatable
     #[arg(long, value_name = "KEY=VALUE", value_parser = setting)]
     set: Vec<(String, String)>,
+    /// Train an adapter over frozen weights (LoRA); rank 16 unless given
+    #[arg(long, value_name = "RANK", num_args = 0..=1, require_equals = true,
+          default_missing_value = "16")]
+    lora: Option<u32>,
     /// Take prompts that are strings as user messages, not as raw text
     #[arg(long)]
     chat_strings: bool,
@@ -315,6 +319,9 @@ impl PhaseArgs {
         draft.fixed("evaluate", "none");
         draft.fixed("kind", kind);
         draft.fixed("data", files(&self.data)?);
+        if let Some(rank) = self.lora {
+            draft.fixed("adapter.rank", i64::from(rank));
+        }
         if self.chat_strings {
             draft.fixed("text.strings", "message");
         }

@@ -21,6 +21,7 @@ mod kinds;
 mod ladder;
 #[cfg(feature = "hub")]
 mod loopback;
+mod lora;
 mod memory;
 mod models;
 mod notebook;

@@ -3,6 +3,7 @@
 use crisol_cost::engine::{EngineOptions, GenerationBatch, inference, training};
 use crisol_cost::memory::Memory;
 use crisol_cost::phases::Phase;
+use crisol_cost::units::Bytes;
 use crisol_cost::{Attention, Block, FeedForward, Head, ModelShape};
 use crisol_phases::forecast::memory;
 use crisol_phases::{DataSource, Recipe};
@@ -36,7 +37,7 @@ fn llama([hidden, layers, heads, inner, vocab]: [usize; 5], head: Head) -> Model
         Attention::Grouped { heads, kv_heads: heads, head_dim: hidden / heads, chunk: None };
     let block =
         Block { attention, feed_forward: FeedForward::Dense { inner }, vectors: 2 * hidden };
-    ModelShape { hidden, vocab, head, blocks: vec![(layers, block)] }
+    ModelShape { hidden, vocab, head, blocks: vec![(layers, block)], adapter: 0 }
 }
 
 #[test]
@@ -66,6 +67,7 @@ fn training_steps_and_generation_take_what_is_predicted() {
             uneven: false,
             sampling: None,
             measured: None,
+            base: Bytes(0.0),
             program: memory::PROGRAM,
         };
         let measured = peak(&["train", "--shape", name, "--threads", threads]);

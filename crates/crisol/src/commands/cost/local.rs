@@ -76,6 +76,7 @@ fn memory(plan: &Plan, threads: usize) -> Memory {
         uneven: false,
         sampling,
         measured: None,
+        base: Bytes(0.0),
         program: memory::PROGRAM,
     };
     engine::training(&plan.shape, plan.phase, &options)
