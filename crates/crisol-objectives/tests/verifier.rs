@@ -49,6 +49,17 @@ fn format_and_correctness_are_separate() {
 }
 
 #[test]
+fn a_number_is_told_from_the_words_beside_it() {
+    // The letter of a choice, and one that is none.
+    assert!(correct("\\boxed{(B) 12}", "12"));
+    assert!(!correct("\\boxed{b) 12}", "12"));
+    // A new line ends an answer; words after a marked letter do not undo it.
+    assert!(correct("The answer is 3\ny = 7", "3"));
+    assert!(!correct("The answer is 3\ny = 7", "7"));
+    assert!(correct("The answer is B dogs bark", "B"));
+}
+
+#[test]
 fn a_right_number_inside_the_thought_is_not_an_answer() {
     assert!(!correct("<think>so it is 42</think>I am not sure.", "42"));
     assert!(!correct("<think>so it is 42", "42"));

@@ -88,16 +88,20 @@ fn training_steps_and_generation_take_what_is_predicted() {
 fn phases_take_what_is_predicted() {
     let bench = Bench::new("");
     let run = |arguments: &[&str]| {
-        let (kind, out) = (arguments[0], arguments[0]);
+        let kind = arguments[0];
+        let lora = arguments.contains(&"--lora");
+        let out = if lora { &format!("{kind}-lora") } else { kind };
         let common = ["--out", out, "--threads", "2", "--set", "shard_tokens=256"];
         bench.crisol(&[arguments, &common].concat()).ok();
         let recipe = Recipe::load(&bench.path(&format!("{out}/recipe.toml"))).unwrap();
-        let config = crisol_model::Config::load(&bench.path("pretrain/1-pretrain")).unwrap();
+        // With the adapter, of the phase's own model.
+        let model = if lora { &format!("{out}/1-{kind}") } else { "pretrain/1-pretrain" };
+        let config = crisol_model::Config::load(&bench.path(model)).unwrap();
         let data = DataSource::open(bench.path(".").to_str().unwrap());
         let predicted = memory::memory(&recipe.phases[0].settings, &recipe.run, &config, &data, 2);
         let report: Value =
             serde_json::from_str(&bench.read(&format!("{out}/report.json"))).unwrap();
-        check(kind, predicted, &report["peak_memory_bytes"]);
+        check(out, predicted, &report["peak_memory_bytes"]);
     };
     let mut pretrain = vec!["pretrain", "--data", "pretrain.jsonl", "--set", "batch_tokens=512"];
     for setting in [
@@ -114,6 +118,7 @@ fn phases_take_what_is_predicted() {
     run(&pretrain);
     run(&["sft", "pretrain/1-pretrain", "--data", "sft.jsonl", "--set", "batch_tokens=256"]);
     let chat = "sft/1-sft";
+    run(&["sft", chat, "--data", "sft.jsonl", "--set", "batch_tokens=256", "--lora"]);
     let small =
         ["--set", "rollout.prompts=8", "--set", "rollout.max_new_tokens=12", "--set", "steps=2"];
     let reason = ["reason", chat, "--cold-start", "cold.jsonl", "--data", "problems.jsonl"];
