@@ -15,7 +15,7 @@
 //! with zeros, so a new adapter changes nothing.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -32,7 +32,9 @@ pub(crate) const CONFIG_FILE: &str = "adapter_config.json";
 const WEIGHTS_FILE: &str = "adapter_model.safetensors";
 /// Before the name of every tensor in a file.
 const PREFIX: &str = "base_model.model.";
-/// Every linear layer of the blocks.
+/// The last parts of the names of routers, which choose experts: they have no adapter.
+const ROUTERS: [&str; 2] = ["gate", "router"];
+/// Every linear layer of the blocks but the routers of experts.
 pub const ALL_LINEAR: &str = "all-linear";
 
 /// What an adapter is: its rank, its scale, and the weights that it updates.
@@ -102,9 +104,10 @@ impl AdapterConfig {
             else {
                 continue;
             };
-            let in_block = spec.role == Role::Hidden;
+            let last = last_part(module);
+            let in_block = spec.role == Role::Hidden && !ROUTERS.contains(&last);
             if in_block {
-                linear.push(module.rsplit('.').next().unwrap_or(module));
+                linear.push(last);
             }
             let meant = |target: &str| match target {
                 ALL_LINEAR => in_block,
@@ -116,7 +119,7 @@ impl AdapterConfig {
             unused.retain(|target| !meant(target));
             if !in_block {
                 return Err(format!(
-                    "{module} is an embedding table or a head, which has no adapter; \
+                    "{module} is an embedding table, a head or a router, which has no adapter; \
                      leave it out of the targets"
                 ));
             }
@@ -142,6 +145,11 @@ impl AdapterConfig {
             )),
         }
     }
+}
+
+/// `q_proj` of `model.layers.0.self_attn.q_proj`.
+fn last_part(module: &str) -> &str {
+    module.rsplit('.').next().unwrap_or(module)
 }
 
 /// The specs of A and B of a module.
@@ -530,9 +538,15 @@ pub(crate) fn write(
         .filter(|spec| !spec.name.contains(".lora_"))
         .filter_map(|spec| spec.name.strip_suffix(".weight").map(str::to_owned))
         .collect();
-    let targets = match &config.targets[..] {
-        [one] if one == ALL_LINEAR => Targets::Pattern(one.clone()),
-        targets => Targets::List(targets.to_vec()),
+    // By name also if all are meant: few readers but PEFT know "all-linear".
+    let targets = if config.targets.iter().any(|target| target == ALL_LINEAR) {
+        let adapted = params.specs().iter().filter_map(|spec| {
+            Some(last_part(spec.name.strip_suffix(".lora_A.weight")?).to_owned())
+        });
+        let names: BTreeSet<String> = adapted.collect();
+        names.into_iter().collect()
+    } else {
+        config.targets.clone()
     };
     let scalar = model.config().head == Head::Scalar;
     let file = ConfigFile {
@@ -541,7 +555,7 @@ pub(crate) fn write(
         r: config.rank,
         lora_alpha: config.alpha,
         use_rslora: config.rslora,
-        target_modules: targets,
+        target_modules: Targets::List(targets),
         modules_to_save: (!saved.is_empty()).then_some(saved),
         rank_pattern: config.rank_pattern.clone(),
         alpha_pattern: config.alpha_pattern.clone(),

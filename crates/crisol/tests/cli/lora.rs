@@ -80,8 +80,9 @@ fn a_killed_run_goes_on_with_the_same_adapter() {
     let bench = bench();
     let reward = ["reward", "base", "--data", "votes.jsonl", "--out", "reward", "--lora=4"];
     bench.crisol(&reward).ok();
-    let ppo = ["--reward-model", "reward/1-reward", "--set", "rollout.max_new_tokens=8"];
-    for (kind, data, more) in [("sft", "sft.jsonl", &[][..]), ("ppo", "prompts.jsonl", &ppo)] {
+    let rollouts = ["--set", "steps=6", "--set", "rollout.max_new_tokens=8"];
+    let ppo = [&["--reward-model", "reward/1-reward"][..], &rollouts].concat();
+    for (kind, data, more) in [("sft", "sft.jsonl", &[][..]), ("ppo", "prompts.jsonl", &ppo[..])] {
         let (whole, killed) = (format!("whole-{kind}"), format!("killed-{kind}"));
         let train = ["--lora=4", "--set", "checkpoint_seconds=0", "--data", data];
         let train = |out| [&[kind, "base", "--out", out][..], &train, more].concat();
