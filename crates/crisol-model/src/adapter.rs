@@ -22,6 +22,7 @@ use std::sync::Arc;
 
 use crisol_engine::{Adapter, Device, Init, ParamId, ParamSpec, Params, Role};
 use crisol_hub::{FloatType, HubError, Tensor, Tensors, resolve_folder, write_tensors};
+use crisol_text::TextSetup;
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::{Checkpoint, write_config};
@@ -319,7 +320,9 @@ impl Checkpoint {
         let fingerprint = fingerprint(&base_params);
         let (model, params) =
             load_over(&base_params, self.model.config(), base, &fingerprint, folder)?;
-        let text = crisol_text::TextSetup::load(folder).unwrap_or(self.text);
+        let own = ["tokenizer.json", "tokenizer.model"].map(|file| folder.join(file));
+        let text =
+            if own.iter().any(|file| file.exists()) { TextSetup::load(folder)? } else { self.text };
         Ok(Checkpoint { model, params, text })
     }
 
@@ -345,7 +348,7 @@ impl Checkpoint {
                 let Adapted { base, fingerprint, .. } = adapted;
                 let (model, params) =
                     load_over(shared, other.model.config(), base, fingerprint, folder)?;
-                let text = crisol_text::TextSetup::load(folder)?;
+                let text = TextSetup::load(folder)?;
                 return Ok(Checkpoint { model, params, text });
             }
         }
@@ -529,7 +532,7 @@ pub(crate) fn write(
     model: &Model,
     adapted: &Adapted,
     params: &Params,
-    text: &crisol_text::TextSetup,
+    text: &TextSetup,
 ) -> Result<(), ModelError> {
     let Adapted { config, base, fingerprint } = adapted;
     let saved: Vec<String> = params

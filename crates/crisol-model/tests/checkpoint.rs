@@ -6,60 +6,14 @@ use std::path::Path;
 use crisol_engine::{Device, Params};
 use crisol_hub::{FloatType, Tensor, Tensors, write_tensors};
 use crisol_model::{
-    Architecture, Checkpoint, Config, DeepseekV3Shape, Head, Llama4Shape, Model, ModelError,
-    Specifics, load_model, save_checkpoint, skipped_tensors,
+    Architecture, Checkpoint, Config, Head, Model, ModelError, load_model, save_checkpoint,
+    skipped_tensors,
 };
-use crisol_text::{EMBEDDED_TOKENS, TextSetup, Tokenizer};
 use tempfile::TempDir;
 
-const VOCAB: usize = 300;
+mod common;
 
-fn text() -> TextSetup {
-    let tokenizer = Tokenizer::train(["a small text, a small model"], 280, &EMBEDDED_TOKENS)
-        .expect("enough text");
-    TextSetup::embedded(tokenizer).expect("it has the embedded tokens")
-}
-
-fn config(architecture: Architecture, head: Head) -> Config {
-    let config =
-        Config { head, num_key_value_heads: 1, ..Config::new(architecture, VOCAB, 16, 2, 2, 24) };
-    match architecture {
-        Architecture::Llama | Architecture::Olmo2 | Architecture::Qwen3 => config,
-        Architecture::Llama4 => {
-            let shape = Llama4Shape {
-                intermediate_size_mlp: 20,
-                moe_layers: vec![true, false],
-                num_local_experts: 3,
-                num_experts_per_tok: 1,
-                rope_layers: vec![true, false],
-                chunked_layers: vec![true, false],
-                attention_chunk_size: 4,
-                use_qk_norm: true,
-                attn_temperature_tuning: true,
-                floor_scale: 2,
-                attn_scale: 0.1,
-            };
-            Config { specifics: Specifics::Llama4(shape), ..config }
-        }
-        Architecture::DeepseekV3 => {
-            let shape = DeepseekV3Shape {
-                q_lora_rank: Some(6),
-                kv_lora_rank: 5,
-                qk_nope_head_dim: 4,
-                qk_rope_head_dim: 8,
-                v_head_dim: 7,
-                first_k_dense_replace: 1,
-                n_routed_experts: 4,
-                num_experts_per_tok: 2,
-                moe_intermediate_size: 12,
-                n_group: 2,
-                topk_group: 2,
-                ..DeepseekV3Shape::default()
-            };
-            Config { num_key_value_heads: 2, specifics: Specifics::DeepseekV3(shape), ..config }
-        }
-    }
-}
+use common::{VOCAB, config, text};
 
 fn checkpoint(architecture: Architecture, head: Head) -> Checkpoint {
     let config = config(architecture, head);
