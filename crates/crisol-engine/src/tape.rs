@@ -127,6 +127,7 @@ impl<'a> Tape<'a> {
     /// below vocab.
     pub fn embedding(&mut self, table: ParamId, ids: &[u32]) -> Var {
         let (_, dim) = self.params.matrix_shape(table);
+        assert_eq!(self.params.adapter(table), None, "an embedding table has no adapter");
         let ids = self.workspace.indices.take_copy(ids);
         let out = self.value(ids.len(), dim);
         self.apply(Op::Embedding { table, ids, out });
@@ -453,6 +454,7 @@ impl<'a> Tape<'a> {
     ) -> (Var, Var) {
         let (rows, cols) = self.shape(x);
         let (vocab, dim) = self.params.matrix_shape(head);
+        assert_eq!(self.params.adapter(head), None, "a head has no adapter");
         assert_eq!(cols, dim, "input and head `{}`", self.params.spec(head).name);
         assert_eq!(targets.len(), rows, "targets of rows");
         assert!(targets.iter().all(|&t| (t as usize) < vocab), "targets below {vocab}");

@@ -304,6 +304,7 @@ impl Checkpoint {
             .iter()
             .flat_map(|(module, shape)| specs(module, *shape, config.rank_of(module)))
             .collect();
+        crate::weights::check_params(base, &self.params)?;
         let fingerprint = fingerprint(&self.params);
         let base_params = Arc::new(self.params);
         let mut params = Params::over(&base_params, new, seed);
@@ -458,6 +459,11 @@ fn tensor_spec(name: &str, shape: &[usize], base: &Params) -> Result<ParamSpec, 
     for (suffix, side) in parts {
         let Some(module) = own.strip_suffix(suffix) else { continue };
         let weight = base.id(&format!("{module}.weight")).ok_or_else(unknown)?;
+        if base.spec(weight).role == Role::Table {
+            return Err(format!(
+                "{name} adapts an embedding table or a head, which is not supported"
+            ));
+        }
         let weight = &base.spec(weight).shape;
         if shape.len() != 2 || weight.len() != 2 || shape[side] != weight[side] {
             return Err(format!("{name} is {shape:?}, and the weight is {weight:?}"));
@@ -483,11 +489,15 @@ fn check_pairs(specs: &[ParamSpec], config: &AdapterConfig) -> Result<(), String
                 continue;
             };
             let pair = format!("{module}.lora_{other}.weight");
-            if specs.iter().all(|spec| spec.name != pair) {
+            let has = |name: &str| specs.iter().any(|spec| spec.name == name);
+            if !has(&pair) {
                 return Err(format!("it has {}, and no lora_{other} with it", spec.name));
             }
+            if has(&format!("{module}.weight")) {
+                return Err(format!("it has {} and the whole weight too", spec.name));
+            }
             let (found, rank) = (spec.shape[side], config.rank_of(module));
-            if found != rank {
+            if found != rank || rank == 0 {
                 return Err(format!("{} has rank {found}, and its config {rank}", spec.name));
             }
         }

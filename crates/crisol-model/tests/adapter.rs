@@ -225,6 +225,9 @@ fn folders_that_do_not_fit_are_explained() {
     assert!(write(&format!("{prefix}.w_proj.lora_A.weight"), [3, 16]).contains("no weight"));
     assert!(write(&format!("{prefix}.q_proj.lora_A.weight"), [3, 15]).contains("[3, 15]"));
     assert!(write(&format!("{prefix}.q_proj.lora_A.weight"), [3, 16]).contains("lora_B"));
+    // A head's adapter would go without effect in training.
+    let table = "base_model.model.model.embed_tokens.lora_A.weight";
+    assert!(write(table, [3, 16]).contains("embedding table or a head"));
     write_tensors(&weights, &[]).unwrap();
     assert!(over(&model).unwrap_err().contains("no weights"));
     assert!(Tensors::open(&weights).is_ok());
