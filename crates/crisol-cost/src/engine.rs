@@ -41,6 +41,10 @@ pub struct EngineOptions {
     pub measured: Option<GenerationBatch>,
     /// Frozen weights under adapters, as stored; all networks share them.
     pub base: Bytes,
+    /// Whether backward computes the inside of blocks again.
+    pub recompute_blocks: bool,
+    /// Bytes of a moment of the optimizer.
+    pub moment_bytes: f64,
     /// The program with its data, and the copies made for checkpoints.
     pub program: Bytes,
 }
@@ -122,10 +126,17 @@ fn saved_by_block(hidden: usize, block: &Block) -> usize {
 }
 
 /// Values per token over all blocks, plus embedding output, last norm, selected rows, and the first
-/// gradients, which coexist with all activations.
-fn saved_per_token(shape: &ModelShape) -> usize {
-    let blocks: usize =
-        shape.blocks.iter().map(|(count, block)| count * saved_by_block(shape.hidden, block)).sum();
+/// gradients, which coexist with all activations. With recomputation, the outputs of all blocks and
+/// the inside of the largest.
+fn saved_per_token(shape: &ModelShape, recompute_blocks: bool) -> usize {
+    let saved = |block: &Block| saved_by_block(shape.hidden, block);
+    let all = shape.blocks.iter();
+    let blocks: usize = if recompute_blocks {
+        let outputs: usize = all.clone().map(|(count, _)| count * shape.hidden).sum();
+        outputs + all.map(|(_, block)| saved(block)).max().unwrap_or(0)
+    } else {
+        all.map(|(count, block)| count * saved(block)).sum()
+    };
     let last_inner = shape.blocks.last().map_or(0, |(_, block)| match block.feed_forward {
         FeedForward::Dense { inner } => inner,
         FeedForward::Mixture { per_token, inner, shared, .. } => (per_token * inner).max(shared),
@@ -200,6 +211,8 @@ pub fn training(shape: &ModelShape, phase: Phase, options: &EngineOptions) -> Me
         sampling,
         measured,
         base,
+        recompute_blocks,
+        moment_bytes,
         program,
     } = options;
     let shape_of = |network: &Network| match network {
@@ -215,7 +228,7 @@ pub fn training(shape: &ModelShape, phase: Phase, options: &EngineOptions) -> Me
         add_weights(&mut memory, &network, &limits, 2.0, few_rows);
         let copies = (limits.replicas)(parameters as usize).min(shards);
         memory.gradients += Bytes(F32 * copies as f64 * parameters);
-        memory.optimizer += Bytes(F32 * 2.0 * parameters);
+        memory.optimizer += Bytes(moment_bytes * 2.0 * parameters);
     }
     for network in frozen.iter().map(shape_of) {
         add_weights(&mut memory, &network, &limits, 1.0, uneven);
@@ -223,7 +236,8 @@ pub fn training(shape: &ModelShape, phase: Phase, options: &EngineOptions) -> Me
     // Shards that run concurrently.
     let concurrent_shards =
         threads.min((limits.replicas)(shape.trained_parameters() as usize)).min(shards);
-    let shard_activations = Bytes(F32 * (shard_tokens * saved_per_token(shape)) as f64);
+    let saved = saved_per_token(shape, recompute_blocks);
+    let shard_activations = Bytes(F32 * (shard_tokens * saved) as f64);
     memory.activations = shard_activations * concurrent_shards as f64;
     if phase != Phase::Reward {
         let all = shard_tokens * shape.vocab;
@@ -336,6 +350,8 @@ mod tests {
         sampling: None,
         measured: None,
         base: Bytes(0.0),
+        recompute_blocks: false,
+        moment_bytes: 4.0,
         program: Bytes(1e6),
     };
 
@@ -386,6 +402,20 @@ mod tests {
                 assert!(total(&small, more) > base, "{phase:?} with {more:?}");
             }
         }
+    }
+
+    /// By hand, as above: of 2 blocks, one is left, and the output of each.
+    #[test]
+    fn recomputation_and_short_moments_take_less() {
+        let parts = |options| training(&shape(64, Head::Tied), Phase::Pretrain, &options);
+        let all = parts(OPTIONS);
+        let less = parts(EngineOptions { recompute_blocks: true, moment_bytes: 2.0, ..OPTIONS });
+        let block = 12.0 * 64.0 + 4.0 + 3.0 * 192.0;
+        let saved = Bytes(2.0 * 100.0 * 4.0 * (block - 2.0 * 64.0));
+        assert_eq!(less.activations + saved, all.activations);
+        assert_eq!(less.optimizer * 2.0, all.optimizer);
+        let unchanged = Memory { activations: all.activations, optimizer: all.optimizer, ..less };
+        assert_eq!(unchanged, all);
     }
 
     /// Large models pack weights only for GEMMs with few rows, and have one gradient replica.

@@ -40,6 +40,8 @@ pub struct LocalWork {
     pub optimizer: Flops,
     /// Forward passes for evaluation.
     pub measuring: Flops,
+    /// Blocks that backward computes again.
+    pub recomputed: Flops,
 }
 
 impl LocalWork {
@@ -64,13 +66,23 @@ impl LocalWork {
         work
     }
 
+    /// With the blocks of training steps computed a second time for backward.
+    #[must_use]
+    pub fn with_recomputed_blocks(self, shape: &ModelShape) -> LocalWork {
+        LocalWork { recomputed: self.training * shape.blocks_share_of_training(), ..self }
+    }
+
     /// Relative duration where no rates are measured: FLOPs, with sampling counted twice.
     /// (Measured machines sample at 0.4 to 0.7 of their training rate.)
     pub fn weight(&self) -> f64 {
-        (self.training + self.forward + self.optimizer + self.measuring + self.sampling * 2.0).0
+        (self.at_training_rate() + self.sampling * 2.0).0
     }
 
-    /// FLOPs of training by convention: without optimizer and evaluation.
+    fn at_training_rate(&self) -> Flops {
+        self.training + self.recomputed + self.forward + self.optimizer + self.measuring
+    }
+
+    /// FLOPs of training by convention: without optimizer, evaluation and recomputation.
     pub fn counted(&self) -> Flops {
         self.training + self.forward + self.sampling
     }
@@ -83,6 +95,7 @@ impl std::ops::AddAssign for LocalWork {
         self.sampling += other.sampling;
         self.optimizer += other.optimizer;
         self.measuring += other.measuring;
+        self.recomputed += other.recomputed;
     }
 }
 
@@ -120,8 +133,7 @@ impl Machine {
     /// Duration of work with a model; `None` without measurements.
     pub fn time(&self, shape: &ModelShape, work: &LocalWork) -> Option<Seconds> {
         let (training, sampling) = (self.training_rate(shape)?, self.sampling_rate(shape)?);
-        let at_training_rate = work.training + work.forward + work.optimizer + work.measuring;
-        Some(at_training_rate / training + work.sampling / sampling)
+        Some(work.at_training_rate() / training + work.sampling / sampling)
     }
 
     /// Training rate as a fraction of the rate of large GEMMs.
@@ -162,10 +174,16 @@ mod tests {
             sampling: Flops(1e10),
             optimizer: Flops(2e11),
             measuring: Flops(1e11),
+            recomputed: Flops(0.0),
         };
         let time = machine().time(&shape, &work).unwrap();
         assert!((time.0 - 3.0).abs() < 1e-9, "{time:?}");
         assert_eq!(work.counted(), Flops(5.1e11));
         assert_eq!(machine().utilisation(&shape), Some(0.8));
+        // Llama 2's head has 131 of 6,607 million multiplied weights, and the rest is a third.
+        let again = work.with_recomputed_blocks(&shape);
+        assert!((again.recomputed / work.training - (1.0 - 131.0 / 6607.0) / 3.0).abs() < 1e-4);
+        assert_eq!(again.counted(), work.counted());
+        assert!(machine().time(&shape, &again).unwrap() > time);
     }
 }

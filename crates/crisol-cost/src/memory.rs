@@ -91,21 +91,21 @@ pub enum Recompute {
     /// Nothing.
     None,
     /// Cheap operations within a block: norms and activations, no GEMMs.
-    Block,
+    Selective,
     /// Whole blocks from their inputs: one additional forward pass.
-    Full,
+    Block,
 }
 
 impl Recompute {
     /// All kinds.
-    pub const ALL: [Recompute; 3] = [Recompute::None, Recompute::Block, Recompute::Full];
+    pub const ALL: [Recompute; 3] = [Recompute::None, Recompute::Selective, Recompute::Block];
 
     /// Name on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Recompute::None => "none",
+            Recompute::Selective => "selective",
             Recompute::Block => "block",
-            Recompute::Full => "full",
         }
     }
 }
@@ -203,7 +203,7 @@ fn lora_parameters(shape: &ModelShape, rank: usize) -> f64 {
 }
 
 /// Values per token that a block saves for the backward pass; fused attention saves no scores. With
-/// [`Recompute::Block`], outputs of norms and activations are recomputed.
+/// [`Recompute::Selective`], outputs of norms and activations are recomputed.
 fn saved_by_block(hidden: usize, block: &Block, recompute: Recompute) -> f64 {
     let cheap = usize::from(recompute == Recompute::None);
     // Inputs of attention and feed-forward layer, before and after their norms.
@@ -229,7 +229,7 @@ fn saved_by_block(hidden: usize, block: &Block, recompute: Recompute) -> f64 {
     (stream + attention + feed_forward) as f64
 }
 
-/// Values per token over all blocks; with full recomputation, the inputs of all blocks plus one
+/// Values per token over all blocks; with [`Recompute::Block`], the inputs of all blocks plus one
 /// block.
 fn saved_per_token(shape: &ModelShape, recompute: Recompute) -> f64 {
     let of = |recompute| {
@@ -241,7 +241,7 @@ fn saved_per_token(shape: &ModelShape, recompute: Recompute) -> f64 {
     // Input and output of the last norm.
     let ends = 2.0 * shape.hidden as f64;
     ends + match recompute {
-        Recompute::Full => {
+        Recompute::Block => {
             let inputs = (shape.layers() * shape.hidden) as f64;
             inputs + of(Recompute::None).map(|(_, numbers)| numbers).fold(0.0, f64::max)
         }

@@ -193,7 +193,7 @@ impl Plan {
             work.counted += counted_forward + counted(backward, ordinary.1);
             match pass.kind {
                 Kind::Generate => work.sampling += counted_forward,
-                Kind::Train if self.memory.recompute == Recompute::Full => {
+                Kind::Train if self.memory.recompute == Recompute::Block => {
                     work.recomputed += counted_forward;
                 }
                 Kind::Forward | Kind::Train => {}
@@ -295,10 +295,10 @@ impl Plan {
             single.push(MemoryOptions { documents: 1, ..now });
         }
         if now.recompute == Recompute::None {
-            single.push(MemoryOptions { recompute: Recompute::Block, ..now });
+            single.push(MemoryOptions { recompute: Recompute::Selective, ..now });
         }
-        if now.recompute != Recompute::Full {
-            single.push(MemoryOptions { recompute: Recompute::Full, ..now });
+        if now.recompute != Recompute::Block {
+            single.push(MemoryOptions { recompute: Recompute::Block, ..now });
         }
         if now.gpus > 1 {
             let stages = [Zero::Optimizer, Zero::Gradients, Zero::Weights];
@@ -318,7 +318,7 @@ impl Plan {
             return found;
         }
         let zero = if now.gpus > 1 { Zero::Weights } else { now.zero };
-        let combined = MemoryOptions { documents: 1, recompute: Recompute::Full, zero, ..now };
+        let combined = MemoryOptions { documents: 1, recompute: Recompute::Block, zero, ..now };
         let more = (0..MAX_DOUBLINGS).map(|doublings| MemoryOptions {
             gpus: now.gpus.saturating_mul(2 << doublings),
             zero: Zero::Weights,

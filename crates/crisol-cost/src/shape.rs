@@ -454,4 +454,10 @@ impl ModelShape {
     pub fn training_factor(&self) -> f64 {
         crate::phases::TRAINING - if self.adapter > 0 { 1.0 } else { 0.0 }
     }
+
+    /// The forward pass of the blocks, of all operations of training. Attention is not counted.
+    pub(crate) fn blocks_share_of_training(&self) -> f64 {
+        let head = (self.head_rows() * self.hidden) as f64;
+        (1.0 - head / self.matmul_parameters()) / self.training_factor()
+    }
 }

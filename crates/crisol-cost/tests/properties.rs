@@ -56,7 +56,7 @@ fn memory_options() -> impl Strategy<Value = MemoryOptions> {
     (
         select(Dtype::ALL.to_vec()),
         select(vec![Optimizer::AdamW, Optimizer::Muon]),
-        select(vec![Recompute::None, Recompute::Block, Recompute::Full]),
+        select(vec![Recompute::None, Recompute::Selective, Recompute::Block]),
         select(vec![Zero::None, Zero::Optimizer, Zero::Gradients, Zero::Weights]),
         proptest::option::of(1..9_usize),
         (select(vec![1, 2, 3, 8, 64]), 1..9_usize, 16..20_000_usize),
@@ -307,14 +307,14 @@ proptest! {
             let options = MemoryOptions { recompute, ..plan.memory };
             memory::training(&plan.shape, plan.phase, plan.phase_options, &options).total()
         };
-        let [full, block, none] = [Recompute::Full, Recompute::Block, Recompute::None].map(memory);
+        let [full, block, none] = [Recompute::Block, Recompute::Selective, Recompute::None].map(memory);
         prop_assert!(full <= block && block < none, "{:?} {:?} {:?}", full, block, none);
         let time = |recompute| {
             let memory = MemoryOptions { recompute, ..plan.memory };
             Plan { memory, ..plan.clone() }.estimate().gpu_time.typical
         };
         // Recomputation takes time, unless the MFU is given.
-        prop_assert_eq!(time(Recompute::Full) > time(Recompute::None), plan.mfu.is_none());
+        prop_assert_eq!(time(Recompute::Block) > time(Recompute::None), plan.mfu.is_none());
     }
 
     /// Recomputation repeats the forward pass of trained networks, not of a reference: 8/6, with
@@ -334,9 +334,9 @@ proptest! {
             (Phase::Dpo, Some(4), 8.0 / 6.0),
         ] {
             let plain = time(phase, Recompute::None, lora_rank);
-            let full = time(phase, Recompute::Full, lora_rank);
+            let full = time(phase, Recompute::Block, lora_rank);
             prop_assert!(near(full / plain, ratio), "{:?}", phase);
-            prop_assert_eq!(time(phase, Recompute::Block, lora_rank), plain);
+            prop_assert_eq!(time(phase, Recompute::Selective, lora_rank), plain);
         }
     }
 

@@ -95,7 +95,7 @@ fn qloras_memory() {
     let options = MemoryOptions {
         dtype: Dtype::Q4,
         lora_rank: Some(16),
-        recompute: Recompute::Full,
+        recompute: Recompute::Block,
         length: 512,
         ..PLAIN
     };
@@ -167,9 +167,9 @@ fn activations_of_a_layer() {
     };
     let of_one = |recompute| layers(9, recompute) - layers(8, recompute);
     assert_near(of_one(Recompute::None), 34.0 * 4096.0, 0.1);
-    assert_eq!(of_one(Recompute::Full), 2.0 * 4096.0);
-    let block = of_one(Recompute::Block);
-    assert!(of_one(Recompute::Full) < block && block < 0.8 * of_one(Recompute::None), "{block}");
+    assert_eq!(of_one(Recompute::Block), 2.0 * 4096.0);
+    let block = of_one(Recompute::Selective);
+    assert!(of_one(Recompute::Block) < block && block < 0.8 * of_one(Recompute::None), "{block}");
 }
 
 /// The low-rank vectors of latent attention have norms, whose outputs are saved unless recomputed.
@@ -190,7 +190,7 @@ fn activations_of_latent_attention() {
         (3 * dense + 58 * mixture + 2 * hidden) as f64
     };
     for (recompute, numbers) in
-        [(Recompute::None, whole(4, 2 * short, 3)), (Recompute::Block, whole(2, short, 2))]
+        [(Recompute::None, whole(4, 2 * short, 3)), (Recompute::Selective, whole(2, short, 2))]
     {
         let memory = sft(&shape, &MemoryOptions { recompute, ..PLAIN });
         assert_eq!(memory.activations.0, 2.0 * numbers * PLAIN.length as f64);
@@ -312,7 +312,7 @@ fn latent_vectors_are_not_expanded() {
 
 #[test]
 fn lora_that_does_not_fit_is_quantised() {
-    let memory = MemoryOptions { lora_rank: Some(16), recompute: Recompute::Full, ..PLAIN };
+    let memory = MemoryOptions { lora_rank: Some(16), recompute: Recompute::Block, ..PLAIN };
     let estimate = plan("llama-2-13b", Phase::Sft, "rtx4090", memory).estimate();
     let options: Vec<&str> =
         estimate.remedies.iter().map(|remedy| remedy.options.as_str()).collect();

@@ -45,7 +45,7 @@ extern crate self as crisol_engine;
 pub use device::{Cpu, Device, ThreadSpawnError};
 pub use interrupt::Interrupt;
 pub use kv_cache::KvCache;
-pub use optimizer::{Optimizer, OptimizerConfig, UpdateRule};
+pub use optimizer::{MomentFormat, Optimizer, OptimizerConfig, UpdateRule};
 pub use params::{Adapter, Grads, Init, ParamId, ParamSpec, Params, Role};
 pub use profile::Profiled;
 pub use quantised::{QuantisedMatrix, WeightFormat};

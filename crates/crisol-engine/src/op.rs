@@ -2,11 +2,12 @@
 //!
 //! They are independent of the device; a device module computes them.
 
+use std::fmt;
 use std::sync::Arc;
 
 use crate::rope::RopeTables;
 use crate::workspace::{Buffer, Pool};
-use crate::{Attention, Experts, HeadSlice, ParamId, Params, Router, Var};
+use crate::{Attention, Experts, HeadSlice, ParamId, Params, Router, Tape, Var};
 
 /// A matrix on a tape.
 #[derive(Debug)]
@@ -15,6 +16,26 @@ pub(crate) struct Value {
     pub(crate) cols: usize,
     /// Empty once freed.
     pub(crate) data: Buffer<f32>,
+}
+
+/// What backward goes through, from the last to the first.
+#[derive(Debug)]
+pub(crate) enum Record {
+    Op(Op),
+    Segment(Segment),
+}
+
+/// Operations whose values backward computes again.
+pub(crate) struct Segment {
+    pub(crate) x: Var,
+    pub(crate) compute: Box<dyn Fn(&mut Tape<'_>, Var) -> Var + Send + Sync>,
+    pub(crate) out: Var,
+}
+
+impl fmt::Debug for Segment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Segment {{ x: {:?}, out: {:?} }}", self.x, self.out)
+    }
 }
 
 /// One recorded operation.

@@ -9,7 +9,7 @@ use crate::Device;
 
 /// Scalars per chunk of a pass over parameters: large enough to hide the cost of a task, small
 /// enough for the L2 cache.
-const CHUNK: usize = 64 * 1024;
+pub(crate) const CHUNK: usize = 64 * 1024;
 /// Scalars below which a second task does not pay.
 const MIN_ROWS: usize = 8 * 1024;
 

@@ -4,8 +4,8 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
 use crate::{
-    Attention, Device, Grads, Init, KvCache, Optimizer, OptimizerConfig, ParamId, ParamSpec,
-    Params, Role, Rope, RopeStyle, Tape, UpdateRule, Var, Workspace,
+    Attention, Device, Grads, Init, KvCache, MomentFormat, Optimizer, OptimizerConfig, ParamId,
+    ParamSpec, Params, Role, Rope, RopeStyle, Tape, UpdateRule, Var, Workspace,
 };
 
 struct CountingAllocator;
@@ -136,7 +136,7 @@ fn training_step(rule: UpdateRule) {
     let mut layer = Layer::new(&device);
     let mut workspace = Workspace::new(&device);
     let mut grads = Grads::zeros_like(&layer.params);
-    let mut optimizer = Optimizer::new(&layer.params);
+    let mut optimizer = Optimizer::new(&layer.params, MomentFormat::F32);
     let config = OptimizerConfig {
         rule,
         lr: 1e-3,

@@ -8,11 +8,17 @@
 //! Each method of [`Tape`] checks shapes, takes memory for its result and passes an [`Op`] to
 //! `Tape::apply`. The kernels of an operation are in `cpu/`. Values and recorded operations live
 //! in a [`Workspace`], so that the next tape reuses their memory. A tape of [`Tape::inference`]
-//! computes only.
+//! computes only. One of [`Tape::recomputing`] keeps of each [`Tape::segment`] its input, and
+//! backward computes the rest again (Chen et al. 2016, arXiv:1604.06174):
+//!
+//! ```text
+//! forward    x0 ──[block 0]──► x1 ──[block 1]──► x2      keeps x0, x1, x2
+//! backward   x1 ──[block 1]──► its values, then back through them; then x0 ──[block 0]──► …
+//! ```
 
 use std::borrow::Cow;
 
-use crate::op::{Op, Value};
+use crate::op::{Op, Record, Segment, Value};
 use crate::profile::Part;
 use crate::{Device, Grads, KvCache, ParamId, Params, Rope, Workspace, cpu};
 
@@ -87,29 +93,46 @@ pub struct Router {
     pub scale: f32,
 }
 
+/// What a tape keeps for backward.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mode {
+    /// Nothing: there is no backward.
+    Inference,
+    /// Every operation and its values.
+    Training,
+    /// As [`Mode::Training`], but of segments only the input.
+    Recomputing,
+}
+
 /// Records operations on values and runs their backward.
 #[derive(Debug)]
 pub struct Tape<'a> {
     params: &'a Params,
     workspace: &'a mut Workspace,
-    training: bool,
+    mode: Mode,
 }
 
 impl<'a> Tape<'a> {
     /// A tape with a backward pass.
     pub fn training(params: &'a Params, workspace: &'a mut Workspace) -> Tape<'a> {
-        Tape::new(params, workspace, true)
+        Tape::new(params, workspace, Mode::Training)
+    }
+
+    /// A tape with a backward pass that computes the values of every [`Tape::segment`] again: the
+    /// same gradients, bit for bit, in less memory.
+    pub fn recomputing(params: &'a Params, workspace: &'a mut Workspace) -> Tape<'a> {
+        Tape::new(params, workspace, Mode::Recomputing)
     }
 
     /// A tape that computes only, for generation and evaluation.
     pub fn inference(params: &'a Params, workspace: &'a mut Workspace) -> Tape<'a> {
-        Tape::new(params, workspace, false)
+        Tape::new(params, workspace, Mode::Inference)
     }
 
-    fn new(params: &'a Params, workspace: &'a mut Workspace, training: bool) -> Tape<'a> {
+    fn new(params: &'a Params, workspace: &'a mut Workspace, mode: Mode) -> Tape<'a> {
         // A tape that was leaked (`mem::forget`) left its values here.
         workspace.recycle();
-        Tape { params, workspace, training }
+        Tape { params, workspace, mode }
     }
 
     /// The parameters in use.
@@ -238,7 +261,10 @@ impl<'a> Tape<'a> {
         chunk: Option<usize>,
     ) -> Var {
         assert!(chunk != Some(0), "chunks of no positions");
-        assert!(!self.training, "cached attention has no backward; use an inference tape");
+        assert!(
+            self.mode == Mode::Inference,
+            "cached attention has no backward; use an inference tape"
+        );
         let rows = self.check_attention(q, k, v, shape, offsets);
         assert_eq!(slots.len() + 1, offsets.len(), "slots of documents");
         let repeated = slots.iter().enumerate().any(|(i, slot)| slots[..i].contains(slot));
@@ -414,7 +440,10 @@ impl<'a> Tape<'a> {
         part: std::ops::Range<usize>,
         transposed: bool,
     ) -> Var {
-        assert!(!self.training, "products of heads have no backward; use an inference tape");
+        assert!(
+            self.mode == Mode::Inference,
+            "products of heads have no backward; use an inference tape"
+        );
         let (n, cols) = self.shape(x);
         let (out_dim, in_dim) = self.params.matrix_shape(weight);
         assert!(
@@ -460,7 +489,7 @@ impl<'a> Tape<'a> {
         assert!(targets.iter().all(|&t| (t as usize) < vocab), "targets below {vocab}");
         let targets = self.workspace.indices.take_copy(targets);
         let lse = self.workspace.floats.take(rows);
-        let keep = self.training && rows * vocab <= MAX_SAVED_LOGITS;
+        let keep = self.mode != Mode::Inference && rows * vocab <= MAX_SAVED_LOGITS;
         let logits = self.workspace.floats.take(if keep { rows * vocab } else { 0 });
         let logp = self.value(rows, 1);
         let entropies = self.value(rows, 1);
@@ -480,7 +509,10 @@ impl<'a> Tape<'a> {
 
     /// Inference only: logits `[n, vocab]` to sample from.
     pub fn logits(&mut self, x: Var, head: ParamId) -> Var {
-        assert!(!self.training, "whole logits are for sampling; train with `token_scores`");
+        assert!(
+            self.mode == Mode::Inference,
+            "whole logits are for sampling; train with `token_scores`"
+        );
         self.linear(x, head, None)
     }
 
@@ -498,14 +530,35 @@ impl<'a> Tape<'a> {
     /// Frees the memory of every value but `keep`; the others must not be used again. For inference
     /// between layers: a training tape keeps all values for its backward.
     pub fn keep_only(&mut self, keep: Var) {
-        if self.training {
-            return;
+        if self.mode == Mode::Inference {
+            self.workspace.free_values(0, keep);
         }
-        for (index, value) in self.workspace.values.iter_mut().enumerate() {
-            if index != keep.0 as usize {
-                self.workspace.floats.give(std::mem::take(&mut value.data));
-            }
+    }
+
+    /// Whether [`Tape::segment`] keeps its input only.
+    pub fn recomputes(&self) -> bool {
+        self.mode == Mode::Recomputing
+    }
+
+    /// `compute(x)`. On a recomputing tape its values are freed, and backward computes them again,
+    /// so it must record the same operations on the same numbers each time. It may use parameters
+    /// and `x`, but no other value of the tape.
+    pub fn segment(
+        &mut self,
+        x: Var,
+        compute: impl Fn(&mut Tape<'_>, Var) -> Var + Send + Sync + 'static,
+    ) -> Var {
+        if !self.recomputes() {
+            return compute(self, x);
         }
+        let first = self.workspace.values.len();
+        self.mode = Mode::Inference;
+        let out = compute(self, x);
+        self.mode = Mode::Recomputing;
+        self.workspace.free_values(first, out);
+        let compute = Box::new(compute);
+        self.workspace.records.push(Record::Segment(Segment { x, compute, out }));
+        out
     }
 
     /// Runs backward from the seeds `(value, dL/dvalue)` and adds every parameter's gradient to
@@ -515,8 +568,11 @@ impl<'a> Tape<'a> {
     /// # Panics
     ///
     /// On an inference tape: it has no operations, so all gradients would silently be zero.
-    pub fn backward(self, seeds: &[(Var, &[f32])], grads: &mut Grads) {
-        assert!(self.training, "an inference tape records nothing and cannot go backward");
+    pub fn backward(mut self, seeds: &[(Var, &[f32])], grads: &mut Grads) {
+        assert!(
+            self.mode != Mode::Inference,
+            "an inference tape records nothing and cannot go backward"
+        );
         assert!(
             self.params.layout.ranges == grads.layout.ranges,
             "gradients of parameters of different shapes"
@@ -535,32 +591,56 @@ impl<'a> Tape<'a> {
             let seed = workspace.floats.take_copy(seed);
             cpu::add_grad(&mut workspace.value_grads, var, seed, &mut workspace.floats);
         }
-        let interrupt = self.params.device().interrupt();
-        while let Some(mut op) = workspace.ops.pop() {
-            let outputs = op.outputs();
-            if !interrupt.requested()
-                && outputs
-                    .into_iter()
-                    .flatten()
-                    .any(|var| !workspace.value_grads[var.0 as usize].is_empty())
-            {
-                let Device::Cpu(cpu) = self.params.device();
-                let threads = self.params.device().threads_at(workspace.tasks);
-                cpu.profile.work(Part::backward(&op), || {
-                    op.backward_flops(&workspace.values, self.params)
-                });
-                cpu.profile.time(Part::backward(&op), threads, || {
-                    cpu::backward(&mut op, self.params, grads, workspace);
-                });
+        while let Some(record) = self.workspace.records.pop() {
+            match record {
+                Record::Op(op) => self.backward_op(op, grads),
+                Record::Segment(segment) => self.replay(segment),
             }
-            // All operations that read these values have been popped.
-            for var in outputs.into_iter().flatten() {
-                let index = var.0 as usize;
-                workspace.floats.give(std::mem::take(&mut workspace.values[index].data));
-                workspace.floats.give(std::mem::take(&mut workspace.value_grads[index]));
-            }
-            op.recycle(&mut workspace.floats, &mut workspace.indices);
         }
+    }
+
+    /// Adds an operation's gradients, if its outputs have one, and frees its outputs.
+    fn backward_op(&mut self, mut op: Op, grads: &mut Grads) {
+        let workspace = &mut *self.workspace;
+        let outputs = op.outputs();
+        if !self.params.device().interrupt().requested()
+            && outputs
+                .into_iter()
+                .flatten()
+                .any(|var| !workspace.value_grads[var.0 as usize].is_empty())
+        {
+            let Device::Cpu(cpu) = self.params.device();
+            let threads = self.params.device().threads_at(workspace.tasks);
+            cpu.profile
+                .work(Part::backward(&op), || op.backward_flops(&workspace.values, self.params));
+            cpu.profile.time(Part::backward(&op), threads, || {
+                cpu::backward(&mut op, self.params, grads, workspace);
+            });
+        }
+        // All operations that read these values have been popped.
+        for var in outputs.into_iter().flatten() {
+            let index = var.0 as usize;
+            workspace.floats.give(std::mem::take(&mut workspace.values[index].data));
+            workspace.floats.give(std::mem::take(&mut workspace.value_grads[index]));
+        }
+        op.recycle(&mut workspace.floats, &mut workspace.indices);
+    }
+
+    /// Records a segment's operations, whose backward is next, and gives its gradient to their
+    /// result.
+    fn replay(&mut self, Segment { x, compute, out }: Segment) {
+        let out = out.0 as usize;
+        let grad = std::mem::take(&mut self.workspace.value_grads[out]);
+        self.workspace.floats.give(std::mem::take(&mut self.workspace.values[out].data));
+        if grad.is_empty() {
+            return;
+        }
+        self.mode = Mode::Training;
+        let again = compute(self, x);
+        self.mode = Mode::Recomputing;
+        let workspace = &mut *self.workspace;
+        workspace.value_grads.resize_with(workspace.values.len(), Default::default);
+        workspace.value_grads[again.0 as usize] = grad;
     }
 
     /// A new value with unspecified contents.
@@ -579,8 +659,8 @@ impl<'a> Tape<'a> {
         cpu.profile.time(Part::forward(&op), threads, || {
             cpu::forward(&mut op, self.params, self.workspace);
         });
-        if self.training {
-            self.workspace.ops.push(op);
+        if self.mode != Mode::Inference {
+            self.workspace.records.push(Record::Op(op));
         } else {
             op.recycle(&mut self.workspace.floats, &mut self.workspace.indices);
         }

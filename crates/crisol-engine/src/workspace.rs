@@ -5,8 +5,8 @@
 
 use std::ops::{Deref, DerefMut};
 
-use crate::Device;
-use crate::op::{Op, Value};
+use crate::op::{Record, Value};
+use crate::{Device, Var};
 
 /// Buffers start on a cache line, for aligned vector loads.
 const ALIGNMENT: usize = 64;
@@ -24,8 +24,8 @@ pub struct Workspace {
     pub(crate) values: Vec<Value>,
     /// Their gradients during backward; empty: none yet.
     pub(crate) value_grads: Vec<Buffer<f32>>,
-    /// Its operations, in order.
-    pub(crate) ops: Vec<Op>,
+    /// Its operations and segments, in order.
+    pub(crate) records: Vec<Record>,
 }
 
 impl Workspace {
@@ -38,14 +38,25 @@ impl Workspace {
             indices: Pool::default(),
             values: Vec::new(),
             value_grads: Vec::new(),
-            ops: Vec::new(),
+            records: Vec::new(),
+        }
+    }
+
+    /// Frees the memory of the values from number `first` on, but for `keep`.
+    pub(crate) fn free_values(&mut self, first: usize, keep: Var) {
+        for (index, value) in self.values.iter_mut().enumerate().skip(first) {
+            if index != keep.0 as usize {
+                self.floats.give(std::mem::take(&mut value.data));
+            }
         }
     }
 
     /// Takes everything back from a tape.
     pub(crate) fn recycle(&mut self) {
-        while let Some(op) = self.ops.pop() {
-            op.recycle(&mut self.floats, &mut self.indices);
+        while let Some(record) = self.records.pop() {
+            if let Record::Op(op) = record {
+                op.recycle(&mut self.floats, &mut self.indices);
+            }
         }
         while let Some(value) = self.values.pop() {
             self.floats.give(value.data);

@@ -11,6 +11,8 @@
 //! MLP:  y = down_proj(silu(gate_proj(x)) ⊙ up_proj(x))      hidden ─► inner ─► hidden
 //! ```
 
+use std::sync::Arc;
+
 use crisol_engine::{Init, KvCache, ParamId, ParamSpec, Params, Role, Rope, Tape, Var};
 
 use crate::Config;
@@ -35,20 +37,34 @@ pub enum PastKeyValues<'a> {
 /// One block of a model: the ids of its parameters, and its forward pass.
 pub(crate) trait Block: std::fmt::Debug + Send + Sync {
     /// Maps the residual stream `[rows, hidden]` to the residual stream after the block.
-    fn forward(&self, tape: &mut Tape<'_>, pass: &mut Pass<'_, '_>, layer: usize, x: Var) -> Var;
+    fn forward(&self, tape: &mut Tape<'_>, pass: &mut Pass<'_>, layer: usize, x: Var) -> Var;
 }
 
 /// The inputs that all blocks of a forward pass share.
-pub(crate) struct Pass<'a, 'c> {
-    pub(crate) config: &'a Config,
-    pub(crate) rope: &'a Rope,
+pub(crate) struct Pass<'c> {
+    pub(crate) config: Arc<Config>,
+    pub(crate) rope: Rope,
     /// Document `i` is rows `offsets[i]..offsets[i + 1]`.
-    pub(crate) offsets: &'a [u32],
+    pub(crate) offsets: Arc<[u32]>,
     /// Position of each row within its document.
-    pub(crate) positions: &'a [u32],
+    pub(crate) positions: Arc<[u32]>,
     /// Row of `rope`'s tables for each row.
-    pub(crate) rope_rows: &'a [u32],
+    pub(crate) rope_rows: Arc<[u32]>,
     pub(crate) past: PastKeyValues<'c>,
+}
+
+impl Pass<'_> {
+    /// The same inputs without earlier tokens, to keep for a block that is computed again.
+    pub(crate) fn without_past(&self) -> Pass<'static> {
+        Pass {
+            config: Arc::clone(&self.config),
+            rope: self.rope.clone(),
+            offsets: Arc::clone(&self.offsets),
+            positions: Arc::clone(&self.positions),
+            rope_rows: Arc::clone(&self.rope_rows),
+            past: PastKeyValues::None,
+        }
+    }
 }
 
 /// Collects the parameter specs of a block under a common name prefix.
@@ -185,19 +201,19 @@ impl AttentionWeights {
     pub(crate) fn attend(
         &self,
         tape: &mut Tape<'_>,
-        pass: &mut Pass<'_, '_>,
+        pass: &mut Pass<'_>,
         layer: usize,
         (q, k, v): (Var, Var, Var),
     ) -> Var {
-        let config = pass.config;
+        let config = &pass.config;
         let dim = config.head_dim;
-        let q = tape.rope(q, pass.rope, dim, pass.rope_rows);
-        let k = tape.rope(k, pass.rope, dim, pass.rope_rows);
+        let q = tape.rope(q, &pass.rope, dim, &pass.rope_rows);
+        let k = tape.rope(k, &pass.rope, dim, &pass.rope_rows);
         let shape = config.attention();
         let mixed = match &mut pass.past {
-            PastKeyValues::None => tape.attention(q, k, v, shape, pass.offsets),
+            PastKeyValues::None => tape.attention(q, k, v, shape, &pass.offsets),
             PastKeyValues::Cached { cache, slots } => {
-                tape.attention_cached(q, k, v, shape, pass.offsets, cache, slots, layer, None)
+                tape.attention_cached(q, k, v, shape, &pass.offsets, cache, slots, layer, None)
             }
         };
         self.output(tape, mixed)

@@ -17,6 +17,8 @@
 //! Routing: sigmoid scores plus a correction bias, top-k within the best groups. The bias affects
 //! the selection, not the weights, and is not trained here.
 
+use std::sync::Arc;
+
 use crisol_engine::{Attention, HeadSlice, ParamId, ParamSpec, Params, Router, Tape, Var};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -208,9 +210,9 @@ pub(crate) fn specs(config: &Config, layer: usize, prefix: String) -> Vec<ParamS
     specs.list
 }
 
-pub(crate) fn bind(config: &Config, params: &Params, layer: usize, prefix: &str) -> Box<dyn Block> {
+pub(crate) fn bind(config: &Config, params: &Params, layer: usize, prefix: &str) -> Arc<dyn Block> {
     let shape = config.deepseek_v3();
-    Box::new(DeepseekV3 {
+    Arc::new(DeepseekV3 {
         shape: shape.clone(),
         input_norm: weight(params, prefix, "input_layernorm"),
         attention: LatentAttention::bind(shape, params, prefix),
@@ -224,7 +226,7 @@ pub(crate) fn bind(config: &Config, params: &Params, layer: usize, prefix: &str)
 }
 
 impl Block for DeepseekV3 {
-    fn forward(&self, tape: &mut Tape<'_>, pass: &mut Pass<'_, '_>, layer: usize, x: Var) -> Var {
+    fn forward(&self, tape: &mut Tape<'_>, pass: &mut Pass<'_>, layer: usize, x: Var) -> Var {
         let eps = pass.config.rms_norm_eps;
         let normed = tape.rms_norm(x, self.input_norm, eps);
         let mixed = self.attention.forward(&self.shape, tape, pass, layer, normed);
@@ -302,7 +304,7 @@ impl LatentAttention {
         &self,
         shape: &Shape,
         tape: &mut Tape<'_>,
-        pass: &mut Pass<'_, '_>,
+        pass: &mut Pass<'_>,
         layer: usize,
         x: Var,
     ) -> Var {
@@ -321,7 +323,7 @@ impl LatentAttention {
         };
         let q_rotated =
             tape.concat_heads(heads, [Some(cut(q, heads, shape.qk_dim(), nope, rope)), None]);
-        let q_rotated = tape.rope(q_rotated, pass.rope, rope, pass.rope_rows);
+        let q_rotated = tape.rope(q_rotated, &pass.rope, rope, &pass.rope_rows);
         let q_plain = cut(q, heads, shape.qk_dim(), 0, nope);
 
         let low = self.down.forward(tape, x);
@@ -330,7 +332,7 @@ impl LatentAttention {
         let latent = tape.rms_norm(latent, self.latent_norm, NORM_EPS);
         let k_rotated =
             tape.concat_heads(1, [Some(cut(low, 1, latent_dim + rope, latent_dim, rope)), None]);
-        let k_rotated = tape.rope(k_rotated, pass.rope, rope, pass.rope_rows);
+        let k_rotated = tape.rope(k_rotated, &pass.rope, rope, &pass.rope_rows);
 
         let v_dim = shape.v_head_dim;
         let scale = shape.softmax_scale(pass.config.rope_scaling);
@@ -346,7 +348,7 @@ impl LatentAttention {
                 let v = [Some(cut(expanded, heads, group, nope, v_dim)), None];
                 let [q, k, v] = [q, k, v].map(|parts| tape.concat_heads(heads, parts));
                 let shape = Attention { heads, kv_heads: heads, qk_dim: nope + rope, v_dim, scale };
-                tape.attention(q, k, v, shape, pass.offsets)
+                tape.attention(q, k, v, shape, &pass.offsets)
             }
             PastKeyValues::Cached { cache, slots } => {
                 // Absorption: scores q·(W c) = (Wᵀ q)·c, outputs Σ p·(W c) = W (Σ p·c). All heads
@@ -370,7 +372,7 @@ impl LatentAttention {
                     k,
                     latent,
                     shape,
-                    pass.offsets,
+                    &pass.offsets,
                     cache,
                     slots,
                     layer,

@@ -5,6 +5,8 @@
 //! x = x + mlp(norm(x))
 //! ```
 
+use std::sync::Arc;
+
 use crisol_engine::{ParamId, ParamSpec, Params, Tape, Var};
 
 use crate::Config;
@@ -28,8 +30,8 @@ pub(crate) fn specs(config: &Config, _: usize, prefix: String) -> Vec<ParamSpec>
     specs.list
 }
 
-pub(crate) fn bind(_: &Config, params: &Params, _: usize, prefix: &str) -> Box<dyn Block> {
-    Box::new(Llama {
+pub(crate) fn bind(_: &Config, params: &Params, _: usize, prefix: &str) -> Arc<dyn Block> {
+    Arc::new(Llama {
         input_norm: weight(params, prefix, "input_layernorm"),
         attention: AttentionWeights::bind(params, prefix),
         post_attention_norm: weight(params, prefix, "post_attention_layernorm"),
@@ -38,7 +40,7 @@ pub(crate) fn bind(_: &Config, params: &Params, _: usize, prefix: &str) -> Box<d
 }
 
 impl Block for Llama {
-    fn forward(&self, tape: &mut Tape<'_>, pass: &mut Pass<'_, '_>, layer: usize, x: Var) -> Var {
+    fn forward(&self, tape: &mut Tape<'_>, pass: &mut Pass<'_>, layer: usize, x: Var) -> Var {
         let eps = pass.config.rms_norm_eps;
         let normed = tape.rms_norm(x, self.input_norm, eps);
         let qkv = self.attention.project(tape, normed);

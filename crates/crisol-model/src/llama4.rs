@@ -7,6 +7,8 @@
 //! - Feed-forward layers can be mixtures of experts plus a shared expert: top-k by logit, the
 //!   expert's *input* scaled by the sigmoid of its logit.
 
+use std::sync::Arc;
+
 use crisol_engine::{ParamId, ParamSpec, Params, Router, Tape, Var};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -243,9 +245,9 @@ pub(crate) fn specs(config: &Config, layer: usize, prefix: String) -> Vec<ParamS
     specs.list
 }
 
-pub(crate) fn bind(config: &Config, params: &Params, layer: usize, prefix: &str) -> Box<dyn Block> {
+pub(crate) fn bind(config: &Config, params: &Params, layer: usize, prefix: &str) -> Arc<dyn Block> {
     let shape = config.llama4();
-    Box::new(Llama4 {
+    Arc::new(Llama4 {
         shape: shape.clone(),
         input_norm: weight(params, prefix, "input_layernorm"),
         attention: AttentionWeights::bind(params, prefix),
@@ -263,7 +265,7 @@ pub(crate) fn bind(config: &Config, params: &Params, layer: usize, prefix: &str)
 }
 
 impl Block for Llama4 {
-    fn forward(&self, tape: &mut Tape<'_>, pass: &mut Pass<'_, '_>, layer: usize, x: Var) -> Var {
+    fn forward(&self, tape: &mut Tape<'_>, pass: &mut Pass<'_>, layer: usize, x: Var) -> Var {
         let eps = pass.config.rms_norm_eps;
         let normed = tape.rms_norm(x, self.input_norm, eps);
         let mixed = self.attend(tape, pass, layer, normed);
@@ -291,13 +293,13 @@ impl Block for Llama4 {
 }
 
 impl Llama4 {
-    fn attend(&self, tape: &mut Tape<'_>, pass: &mut Pass<'_, '_>, layer: usize, x: Var) -> Var {
-        let config = pass.config;
+    fn attend(&self, tape: &mut Tape<'_>, pass: &mut Pass<'_>, layer: usize, x: Var) -> Var {
+        let config = &pass.config;
         let dim = config.head_dim;
         let (mut q, mut k, v) = self.attention.project(tape, x);
         if self.shape.rope_layers[layer] {
-            q = tape.rope(q, pass.rope, dim, pass.rope_rows);
-            k = tape.rope(k, pass.rope, dim, pass.rope_rows);
+            q = tape.rope(q, &pass.rope, dim, &pass.rope_rows);
+            k = tape.rope(k, &pass.rope, dim, &pass.rope_rows);
             if self.shape.use_qk_norm {
                 q = tape.unit_norm(q, dim, config.rms_norm_eps);
                 k = tape.unit_norm(k, dim, config.rms_norm_eps);
@@ -321,7 +323,7 @@ impl Llama4 {
                 tape.attention(q, k, v, shape, &cuts)
             }
             PastKeyValues::Cached { cache, slots } => {
-                tape.attention_cached(q, k, v, shape, pass.offsets, cache, slots, layer, chunk)
+                tape.attention_cached(q, k, v, shape, &pass.offsets, cache, slots, layer, chunk)
             }
         };
         self.attention.output(tape, mixed)

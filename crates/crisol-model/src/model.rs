@@ -4,6 +4,7 @@
 //! made from its specs: the trained ones, a frozen [`Params::duplicate`] as reference policy, …
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use crisol_engine::{Device, ParamId, ParamSpec, Params, Rope, Tape, Var};
 
@@ -16,10 +17,10 @@ use crate::{
 /// A model without weights: its config, the ids of its parameters and its RoPE tables.
 #[derive(Debug)]
 pub struct Model {
-    config: Config,
+    config: Arc<Config>,
     rope: Rope,
     embedding: ParamId,
-    blocks: Vec<Box<dyn Block>>,
+    blocks: Vec<Arc<dyn Block>>,
     final_norm: ParamId,
     /// `lm_head.weight`, the embedding table (tied) or `score.weight`.
     head: ParamId,
@@ -29,7 +30,7 @@ pub struct Model {
 /// block bound to those parameters.
 struct Family {
     specs: fn(&Config, usize, String) -> Vec<ParamSpec>,
-    bind: fn(&Config, &Params, usize, &str) -> Box<dyn Block>,
+    bind: fn(&Config, &Params, usize, &str) -> Arc<dyn Block>,
 }
 
 impl Architecture {
@@ -58,7 +59,7 @@ impl Model {
     /// replaced by a new `score.weight`; a scalar head is copied.
     /// Over a frozen base, the trunk is the same base, with a copy of the adapters.
     pub fn scalar_from(&self, params: &Params, seed: u64) -> (Model, Params) {
-        let config = Config { head: Head::Scalar, ..self.config.clone() };
+        let config = Config { head: Head::Scalar, ..Config::clone(&self.config) };
         let mut new = match params.base() {
             None => Params::init(params.device(), specs(&config), seed),
             Some(base) => adapter::scalar_over(base, params, &config, seed),
@@ -92,7 +93,7 @@ impl Model {
             blocks,
             final_norm: weight(params, "model.", "norm"),
             head,
-            config,
+            config: Arc::new(config),
         }
     }
 
@@ -121,16 +122,23 @@ impl Model {
     ) -> Result<Var, ModelError> {
         self.check_ids(ids)?;
         let documents = self.document_positions(offsets, &past)?;
-        let positions: Vec<u32> = documents.iter().cloned().flatten().collect();
+        let positions: Arc<[u32]> = documents.iter().cloned().flatten().collect();
         assert_eq!(positions.len(), ids.len(), "offsets must cover all ids");
         let own_rope = self.document_rope(tape.params().device(), &documents);
         let (rope, rope_rows) =
-            own_rope.as_ref().map_or((&self.rope, &positions), |(rope, rows)| (rope, rows));
-        let mut pass =
-            Pass { config: &self.config, rope, offsets, positions: &positions, rope_rows, past };
+            own_rope.unwrap_or_else(|| (self.rope.clone(), Arc::clone(&positions)));
+        let config = Arc::clone(&self.config);
+        let mut pass = Pass { config, rope, offsets: offsets.into(), positions, rope_rows, past };
         let mut x = tape.embedding(self.embedding, ids);
         for (layer, block) in self.blocks.iter().enumerate() {
-            x = block.forward(tape, &mut pass, layer, x);
+            x = if tape.recomputes() {
+                let (block, inputs) = (Arc::clone(block), pass.without_past());
+                tape.segment(x, move |tape, x| {
+                    block.forward(tape, &mut inputs.without_past(), layer, x)
+                })
+            } else {
+                block.forward(tape, &mut pass, layer, x)
+            };
             tape.keep_only(x);
             x = unless_stopped(tape, x)?;
         }
@@ -228,7 +236,11 @@ impl Model {
 
     /// For dynamic scaling beyond the trained context: RoPE tables of these documents alone, and
     /// the table row of every row. The frequencies depend on each document's length.
-    fn document_rope(&self, device: &Device, documents: &[Range<u32>]) -> Option<(Rope, Vec<u32>)> {
+    fn document_rope(
+        &self,
+        device: &Device,
+        documents: &[Range<u32>],
+    ) -> Option<(Rope, Arc<[u32]>)> {
         let trained = self.config.max_position_embeddings;
         let stretched = |document: &Range<u32>| document.end as usize > trained;
         let dynamic = matches!(self.config.rope_scaling, RopeScaling::Dynamic { .. });

@@ -10,6 +10,8 @@
 //!
 //! The outputs are normed, so projections into the residual stream need no smaller initial scale.
 
+use std::sync::Arc;
+
 use crisol_engine::{ParamId, ParamSpec, Params, Tape, Var};
 
 use crate::Config;
@@ -37,8 +39,8 @@ pub(crate) fn specs(config: &Config, _: usize, prefix: String) -> Vec<ParamSpec>
     specs.list
 }
 
-pub(crate) fn bind(_: &Config, params: &Params, _: usize, prefix: &str) -> Box<dyn Block> {
-    Box::new(Olmo2 {
+pub(crate) fn bind(_: &Config, params: &Params, _: usize, prefix: &str) -> Arc<dyn Block> {
+    Arc::new(Olmo2 {
         attention: AttentionWeights::bind(params, prefix),
         q_norm: weight(params, prefix, "self_attn.q_norm"),
         k_norm: weight(params, prefix, "self_attn.k_norm"),
@@ -49,7 +51,7 @@ pub(crate) fn bind(_: &Config, params: &Params, _: usize, prefix: &str) -> Box<d
 }
 
 impl Block for Olmo2 {
-    fn forward(&self, tape: &mut Tape<'_>, pass: &mut Pass<'_, '_>, layer: usize, x: Var) -> Var {
+    fn forward(&self, tape: &mut Tape<'_>, pass: &mut Pass<'_>, layer: usize, x: Var) -> Var {
         let eps = pass.config.rms_norm_eps;
         let (q, k, v) = self.attention.project(tape, x);
         let q = tape.rms_norm(q, self.q_norm, eps);

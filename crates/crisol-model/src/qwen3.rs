@@ -1,6 +1,8 @@
 //! The Qwen3 block (Yang et al. 2025, arXiv:2505.09388): Llama's with QK-norm. Queries and keys are
 //! normed before RoPE, per head, with one weight vector for all heads.
 
+use std::sync::Arc;
+
 use crisol_engine::{ParamId, ParamSpec, Params, Tape, Var};
 
 use crate::Config;
@@ -28,8 +30,8 @@ pub(crate) fn specs(config: &Config, _: usize, prefix: String) -> Vec<ParamSpec>
     specs.list
 }
 
-pub(crate) fn bind(_: &Config, params: &Params, _: usize, prefix: &str) -> Box<dyn Block> {
-    Box::new(Qwen3 {
+pub(crate) fn bind(_: &Config, params: &Params, _: usize, prefix: &str) -> Arc<dyn Block> {
+    Arc::new(Qwen3 {
         input_norm: weight(params, prefix, "input_layernorm"),
         attention: AttentionWeights::bind(params, prefix),
         q_norm: weight(params, prefix, "self_attn.q_norm"),
@@ -40,7 +42,7 @@ pub(crate) fn bind(_: &Config, params: &Params, _: usize, prefix: &str) -> Box<d
 }
 
 impl Block for Qwen3 {
-    fn forward(&self, tape: &mut Tape<'_>, pass: &mut Pass<'_, '_>, layer: usize, x: Var) -> Var {
+    fn forward(&self, tape: &mut Tape<'_>, pass: &mut Pass<'_>, layer: usize, x: Var) -> Var {
         let eps = pass.config.rms_norm_eps;
         let normed = tape.rms_norm(x, self.input_norm, eps);
         let (q, k, v) = self.attention.project(tape, normed);

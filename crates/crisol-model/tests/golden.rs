@@ -166,7 +166,7 @@ fn compare(name: &str) -> Result<(), ModelError> {
         max_grad_norm: Some(o.max_grad_norm),
     };
     assert_eq!((golden.losses.len(), golden.gradient_norms.len()), (10, 10), "{name}");
-    let mut adamw = crisol_engine::Optimizer::new(&params);
+    let mut adamw = crisol_engine::Optimizer::new(&params, crisol_engine::MomentFormat::F32);
     for (step, (expected_loss, expected_norm)) in
         golden.losses.iter().zip(&golden.gradient_norms).enumerate()
     {

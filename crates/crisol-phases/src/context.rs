@@ -15,10 +15,11 @@ use std::time::{Duration, Instant};
 
 use crisol_cost::machine::Machine;
 use crisol_cost::units::{Bytes, Flops};
-use crisol_engine::Device;
+use crisol_engine::{Device, Params};
+use crisol_model::Model;
 use crisol_report::{Curve, MaskPicture, PromptReport, RolloutSample};
 use crisol_text::{Encoded, EncodingSummary, Record, TextError, encode_records};
-use crisol_train::{EventWriter, MetricsWriter, read_metrics};
+use crisol_train::{EventWriter, MetricsWriter, Trainer, TrainerOptions, read_metrics};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -31,7 +32,8 @@ use crate::forecast::plan::{Shapes, StageData, StagePlan};
 use crate::no_signal::FirstSteps;
 use crate::observer::Observer;
 use crate::reason::COLD_START;
-use crate::recipe::RunSettings;
+use crate::recipe::{Recompute, RunSettings};
+use crate::settings::OptimizerSettings;
 use crate::state::{SaveStats, SavedModel, State, StateFolder, update_counts};
 
 /// Held-out loss of supervised phases, measured before their first step and after their last.
@@ -128,6 +130,18 @@ impl<'a> PhaseContext<'a> {
         Ok(this)
     }
 
+    /// A trainer with the memory settings of the run and of this optimizer.
+    pub(crate) fn trainer(
+        &self,
+        model: Model,
+        params: Params,
+        optimizer: &OptimizerSettings,
+    ) -> Trainer {
+        let recompute_blocks = self.run.recompute == Recompute::Block;
+        let options = TrainerOptions { recompute_blocks, moments: optimizer.moments };
+        Trainer::new(model, params, options)
+    }
+
     /// The purpose of a random stream of this phase.
     pub(crate) fn purpose(&self, what: &str) -> String {
         stage_purpose(&self.name, what)
@@ -140,7 +154,10 @@ impl<'a> PhaseContext<'a> {
         shapes: Shapes<'_>,
         data: &StageData<'_>,
     ) {
-        let work = plan.work(shapes, data);
+        let mut work = plan.work(shapes, data);
+        if self.run.recompute == Recompute::Block {
+            work = work.with_recomputed_blocks(shapes.policy);
+        }
         let forecast = StageForecast::new(plan.name, shapes.policy, &work, self.machine);
         self.forecast = forecast.seconds;
         if !self.resuming {

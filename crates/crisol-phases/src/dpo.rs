@@ -83,7 +83,7 @@ pub(crate) fn dpo(
         label_smoothing: settings.label_smoothing,
         sft_weight: settings.sft_weight,
     };
-    let mut policy = Trainer::new(model, params);
+    let mut policy = ctx.trainer(model, params, &settings.optimizer);
     let first = ctx.begin_stage("dpo", total, &mut [SavedModel::Trainer("policy", &mut policy)])?;
     if first == 0 {
         ctx.count_flops(pairs.examples.forward(&shape));

@@ -88,7 +88,8 @@ impl Fingerprint {
         for (key, value) in settings {
             let counts = ["seed", "shard_tokens", "evaluate"].contains(&key.as_str())
                 || key.starts_with("text.")
-                || (key.starts_with("model.") && base.is_none());
+                || (key.starts_with("model.") && base.is_none())
+                || (key.starts_with("adapter.") && run.adapter.rank > 0);
             if counts {
                 this.settings.insert(key, value.to_string());
             }
@@ -235,7 +236,8 @@ impl Fingerprint {
         let names: std::collections::BTreeSet<&String> = names.collect();
         for name in names {
             let value = |fingerprint: &Fingerprint| {
-                fingerprint.settings.get(name).cloned().unwrap_or_else(|| "not set".into())
+                let known = fingerprint.settings.get(name).map(String::as_str);
+                known.or_else(|| before_it_existed(name)).unwrap_or("not set").to_owned()
             };
             let (was, is) = (value(recorded), value(self));
             if was == is {
@@ -248,6 +250,11 @@ impl Fingerprint {
         }
         Ok(edited)
     }
+}
+
+/// The value that states of older versions, which lack a setting, were made with.
+fn before_it_existed(name: &str) -> Option<&'static str> {
+    name.ends_with("optimizer.moments").then_some("\"f32\"")
 }
 
 /// Settings of an unfinished phase's optimizer may be edited, except the rule: its moments depend

@@ -6,13 +6,18 @@
 //! | `plan.rs` | the plan of a stage: its passes over documents |
 //! | `sample.rs` | a sample of a run's data, encoded as its phases will encode it |
 //! | `memory.rs` | peak memory of a phase |
+//! | `fit.rs` | options that lower it |
 
+mod fit;
 pub(crate) mod lengths;
 pub mod memory;
 pub(crate) mod plan;
 mod sample;
 
+use std::path::Path;
+
 use crisol_cost::machine::Machine;
+use crisol_cost::units::Bytes;
 
 pub use self::plan::StageForecast;
 use self::sample::{Forecasted, Sample};
@@ -47,10 +52,18 @@ impl PhaseForecast {
 /// Maximum steps of a phase; more are probably a mistake.
 const MAX_STEPS: f64 = 1e6;
 
-/// Refuses a run with a phase of more than a million steps or of more than `memory` bytes.
-pub fn refuse_too_large(phases: &[PhaseForecast], memory: Option<u64>) -> Result<(), PhaseError> {
+/// Refuses a run with a phase of more than a million steps or of more than `memory` bytes. Names
+/// options with which it would fit.
+pub fn refuse_too_large(
+    recipe: &Recipe,
+    phases: &[PhaseForecast],
+    memory: Option<u64>,
+    threads: usize,
+) -> Result<(), PhaseError> {
     let bytes = |bytes: f64| crisol_report::prefixed(bytes, "B").replace('\u{a0}', " ");
-    for PhaseForecast { name, steps, memory: wanted, .. } in phases {
+    for (phase, PhaseForecast { name, steps, memory: wanted, .. }) in
+        recipe.phases.iter().zip(phases)
+    {
         let forecast = match memory.map(|memory| memory as f64) {
             _ if *steps > MAX_STEPS => {
                 format!(
@@ -59,9 +72,19 @@ pub fn refuse_too_large(phases: &[PhaseForecast], memory: Option<u64>) -> Result
                 )
             }
             Some(memory) if *wanted > memory => {
+                let config = recipe.model_config()?;
+                let base = (!recipe.run.base.is_empty()).then(|| Path::new(&recipe.run.base));
+                let data = recipe.run.data_source();
+                let (settings, limit) = (&phase.settings, Bytes(memory));
+                let smaller =
+                    fit::smaller(settings, &recipe.run, &config, base, &data, threads, limit);
+                let remedy = smaller.map_or(String::new(), |(options, needed)| {
+                    format!("; with `{options}` it would take about {}", bytes(needed.0))
+                });
                 let (wanted, free) = (bytes(*wanted), bytes(memory));
                 format!(
-                    "phase {name} would take about {wanted} of memory, and {free} are free here"
+                    "phase {name} would take about {wanted} of memory, and {free} are free \
+                     here{remedy}"
                 )
             }
             _ => continue,
@@ -110,11 +133,12 @@ mod tests {
     fn what_is_too_large_is_refused_with_forecast_and_limit() {
         let phase =
             |steps, memory| PhaseForecast { name: "sft".into(), steps, stages: vec![], memory };
-        assert!(refuse_too_large(&[phase(1e6, 1e9)], Some(1 << 30)).is_ok());
-        assert!(refuse_too_large(&[phase(1.0, 1e15)], None).is_ok());
-        let refused = |phases: &[PhaseForecast]| {
-            refuse_too_large(phases, Some(8_000_000_000)).unwrap_err().to_string()
-        };
+        let recipe = Recipe::embedded();
+        let check = |phases: &[PhaseForecast], memory| refuse_too_large(&recipe, phases, memory, 2);
+        assert!(check(&[phase(1e6, 1e9)], Some(1 << 30)).is_ok());
+        assert!(check(&[phase(1.0, 1e15)], None).is_ok());
+        let refused =
+            |phases: &[PhaseForecast]| check(phases, Some(8_000_000_000)).unwrap_err().to_string();
         let steps = refused(&[phase(1.0, 1e9), phase(2e6, 1e9)]);
         assert!(
             steps.contains("sft would take about 2000000 steps") && steps.contains("--force"),
@@ -122,6 +146,7 @@ mod tests {
         );
         let memory = refused(&[phase(1.0, 347e9)]);
         assert!(memory.contains("347 GB") && memory.contains("8 GB are free"), "{memory}");
+        assert!(memory.contains("with `--set recompute=block` it would take"), "{memory}");
     }
 
     /// Operations that the published run counted (seed 1, `flops` of each phase in its

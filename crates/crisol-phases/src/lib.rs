@@ -77,7 +77,7 @@ pub use ladder::{LadderError, LadderRung, ladder};
 pub use machine::{available_memory, machine, peak_memory};
 pub use observer::Observer;
 pub use owner::Owner;
-pub use recipe::{Phase, Recipe, RecipeError, RunSettings, Split};
+pub use recipe::{Phase, Recipe, RecipeError, Recompute, RunSettings, Split};
 pub use run::{RunOptions, run};
 pub use run_folder::holds_work;
 pub use settings::{

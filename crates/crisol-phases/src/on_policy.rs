@@ -189,7 +189,7 @@ impl<'s> Stage<'s> {
         let context = model.config().max_document_len();
         let replay = Replay::load(ctx, settings.replay, &text, context)?;
         let reference = params.duplicate();
-        let policy = Trainer::new(model, params);
+        let policy = ctx.trainer(model, params, settings.optimizer);
         Ok(Stage { text, prompts, records, policy, reference, replay, settings })
     }
 

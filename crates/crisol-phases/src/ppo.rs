@@ -68,7 +68,7 @@ pub(crate) fn ppo(
     let scalar = value_model.config().cost_shape();
     stage.forecast(ctx, &plan(settings), &stage.replay_lengths(), Some(&scalar));
 
-    let value = Trainer::new(value_model, value_params);
+    let value = ctx.trainer(value_model, value_params, &settings.value_optimizer);
     let options = Options {
         clip: settings.clip,
         value_clip: settings.value_clip,

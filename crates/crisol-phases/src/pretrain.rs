@@ -51,7 +51,7 @@ pub(crate) fn pretrain(
     };
     let heldout_texts = texts(&ctx.records(&settings.heldout)?)?;
     let heldout = self::documents(&text, &heldout_texts, context)?;
-    let mut trainer = Trainer::new(model, params);
+    let mut trainer = ctx.trainer(model, params, &settings.optimizer);
     stage(settings).train(ctx, &mut trainer, &documents, &heldout)?;
     let Trainer { model, params, .. } = trainer;
     if !heldout.is_empty() {

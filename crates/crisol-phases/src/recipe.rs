@@ -47,6 +47,9 @@ pub struct RunSettings {
     /// Tokens per shard. The shards of a batch run in parallel. It is a setting because it decides
     /// the order of sums.
     pub shard_tokens: usize,
+    /// Activations that backward computes again instead of keeping them: `none`, or `block`, the
+    /// inside of every block. Less memory, more time, the same bits.
+    pub recompute: Recompute,
     /// Minimum seconds between saves of a running phase. Slow saves are made less often.
     pub checkpoint_seconds: u64,
     /// Split of the held-out files that each phase is evaluated on: `test`, `dev` (for choosing
@@ -74,6 +77,7 @@ impl Default for RunSettings {
             data: "world".into(),
             base: String::new(),
             shard_tokens: 512,
+            recompute: Recompute::None,
             checkpoint_seconds: 30,
             evaluate: Split::Test,
             tensorboard: false,
@@ -90,6 +94,16 @@ impl RunSettings {
     pub(crate) fn data_source(&self) -> DataSource {
         DataSource::open(&self.data).with_options(self.text.read_options(&self.datasets))
     }
+}
+
+/// Activations that backward computes again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Recompute {
+    /// None: all are kept.
+    None,
+    /// Those inside every block: only its input is kept.
+    Block,
 }
 
 /// A split of the held-out files, as in their names (`facts.test.jsonl`).

@@ -154,6 +154,7 @@ mod tests {
     use crisol_model::{Architecture, Config, Model};
     use crisol_objectives::policy::PolicyStats;
     use crisol_text::Example;
+    use crisol_train::TrainerOptions;
 
     const SHARD_TOKENS: usize = 16;
 
@@ -161,7 +162,7 @@ mod tests {
         let mut config = Config::new(Architecture::Llama, 50, 16, 1, 2, 24);
         config.max_position_embeddings = 32;
         let (model, params) = Model::init(config, &Device::cpu(Some(1)), 5).expect("a valid shape");
-        Trainer::new(model, params)
+        Trainer::new(model, params, TrainerOptions::default())
     }
 
     fn documents(first: u32) -> Vec<Example> {

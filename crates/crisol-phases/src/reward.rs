@@ -62,7 +62,7 @@ pub(crate) fn reward(
     };
     let shape = model.config().cost_shape();
     ctx.forecast(&plan(settings), Shapes { policy: &shape, scalar: &shape }, &data);
-    let mut trainer = Trainer::new(model, params);
+    let mut trainer = ctx.trainer(model, params, &settings.optimizer);
     let first =
         ctx.begin_stage("reward", total, &mut [SavedModel::Trainer("model", &mut trainer)])?;
     if first == 0 {

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::str::FromStr;
 
-use crisol_engine::{OptimizerConfig, UpdateRule};
+use crisol_engine::{MomentFormat, OptimizerConfig, UpdateRule};
 use crisol_model::{AdapterConfig, Architecture, Checkpoint, Config, Head};
 use crisol_objectives::grpo::AdvantageScaling;
 use crisol_objectives::kl::KlEstimator;
@@ -164,6 +164,14 @@ enum RuleName {
     Muon,
 }
 
+/// The engine's [`MomentFormat`] as recipes write it.
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "MomentFormat", rename_all = "lowercase")]
+enum MomentFormatName {
+    F32,
+    Bf16,
+}
+
 /// The optimizer and its schedule.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct OptimizerSettings {
@@ -190,6 +198,9 @@ pub struct OptimizerSettings {
     pub eps: f64,
     /// Gradients are clipped to this global norm; 0 = off.
     pub max_grad_norm: f64,
+    /// Number format of the moments: `f32`, or `bf16` for half their memory.
+    #[serde(with = "MomentFormatName")]
+    pub moments: MomentFormat,
 }
 
 impl OptimizerSettings {
@@ -222,6 +233,7 @@ impl OptimizerSettings {
             beta2: 0.95,
             eps: 1e-8,
             max_grad_norm: 1.0,
+            moments: MomentFormat::F32,
         }
     }
 }
@@ -591,6 +603,30 @@ impl PhaseSettings {
             }
         };
         lists.into_iter().flatten().collect()
+    }
+
+    /// The optimizers of the networks that it trains.
+    pub(crate) fn optimizers(&self) -> Vec<&OptimizerSettings> {
+        match self {
+            PhaseSettings::Pretrain(phase) => vec![&phase.optimizer],
+            PhaseSettings::Sft(phase) => vec![&phase.optimizer],
+            PhaseSettings::Reason(phase) => vec![&phase.optimizer],
+            PhaseSettings::Reward(phase) => vec![&phase.optimizer],
+            PhaseSettings::Ppo(phase) => vec![&phase.optimizer, &phase.value_optimizer],
+            PhaseSettings::Dpo(phase) => vec![&phase.optimizer],
+        }
+    }
+
+    /// As [`Self::optimizers`].
+    pub(crate) fn optimizers_mut(&mut self) -> Vec<&mut OptimizerSettings> {
+        match self {
+            PhaseSettings::Pretrain(phase) => vec![&mut phase.optimizer],
+            PhaseSettings::Sft(phase) => vec![&mut phase.optimizer],
+            PhaseSettings::Reason(phase) => vec![&mut phase.optimizer],
+            PhaseSettings::Reward(phase) => vec![&mut phase.optimizer],
+            PhaseSettings::Ppo(phase) => vec![&mut phase.optimizer, &mut phase.value_optimizer],
+            PhaseSettings::Dpo(phase) => vec![&mut phase.optimizer],
+        }
     }
 
     /// The names of its held-out files.

@@ -54,7 +54,7 @@ pub(crate) fn train_stage(
     let heldout = supervised(&held_out, "Held out: ", &settings.heldout, 0)
         .load(ctx, &text, context)?
         .all()?;
-    let mut trainer = Trainer::new(model, params);
+    let mut trainer = ctx.trainer(model, params, &settings.optimizer);
     stage(name, settings).train(ctx, &mut trainer, &examples, &heldout)?;
     let Trainer { model, params, .. } = trainer;
     if !heldout.is_empty() && ctx.in_stage(name) {

@@ -17,7 +17,7 @@ pub use metrics::{MetricsWriter, read_metrics};
 pub use random::{derived_seed, permutation, random_stream};
 pub use schedule::Schedule;
 pub use tensorboard::EventWriter;
-pub use trainer::{Output, Step, Trainer, evaluate};
+pub use trainer::{Output, Step, Trainer, TrainerOptions, evaluate};
 pub use trainer_state::{load_params, load_trainer, save_params, save_trainer};
 
 /// Errors of training.

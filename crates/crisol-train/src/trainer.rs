@@ -1,6 +1,6 @@
 //! One optimizer step over a batch of packed documents, for any objective.
 
-use crisol_engine::{Optimizer, OptimizerConfig, Params, Replicas, Tape, Var};
+use crisol_engine::{MomentFormat, Optimizer, OptimizerConfig, Params, Replicas, Tape, Var};
 use crisol_model::{Model, PastKeyValues};
 use crisol_objectives::{LossAndGrad, TokenScores};
 use crisol_text::Packed;
@@ -32,6 +32,15 @@ pub struct Step<S> {
     pub stats: S,
 }
 
+/// What a trainer keeps in memory. The default keeps everything, in f32.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TrainerOptions {
+    /// Keep the inputs of blocks only; backward computes the blocks again, to the same bits.
+    pub recompute_blocks: bool,
+    /// Number format of the optimizer's moments.
+    pub moments: MomentFormat,
+}
+
 /// A model, its weights and its optimizer.
 #[derive(Debug)]
 pub struct Trainer {
@@ -42,14 +51,16 @@ pub struct Trainer {
     /// The optimizer's moments.
     pub optimizer: Optimizer,
     replicas: Replicas,
+    recompute_blocks: bool,
 }
 
 impl Trainer {
     /// A trainer of these weights with a fresh optimizer.
-    pub fn new(model: Model, params: Params) -> Trainer {
-        let optimizer = Optimizer::new(&params);
+    pub fn new(model: Model, params: Params, options: TrainerOptions) -> Trainer {
+        let TrainerOptions { recompute_blocks, moments } = options;
+        let optimizer = Optimizer::new(&params, moments);
         let replicas = Replicas::new(&params);
-        Trainer { model, params, optimizer, replicas }
+        Trainer { model, params, optimizer, replicas, recompute_blocks }
     }
 
     /// One step over a batch that is split into `shards`. `objective(shard index, scores)` returns
@@ -80,13 +91,14 @@ impl Trainer {
         if shards.iter().all(|shard| shard.rows.is_empty()) {
             return Err(TrainError::NothingToTrain { step });
         }
-        let Trainer { model, params, optimizer, replicas } = self;
+        let Trainer { model, params, optimizer, replicas, recompute_blocks } = self;
         let weights = &*params;
         let (grads, parts) =
             replicas.run(shards.len(), |i, workspace, grads| -> Result<_, TrainError> {
                 let shard = &shards[i];
                 check_stop(weights)?;
-                let mut tape = Tape::training(weights, workspace);
+                let new_tape = if *recompute_blocks { Tape::recomputing } else { Tape::training };
+                let mut tape = new_tape(weights, workspace);
                 let outputs = forward(model, &mut tape, shard, output(i))?;
                 let result = with_scores(&tape, outputs, shard, |scores| objective(i, scores));
                 match outputs {

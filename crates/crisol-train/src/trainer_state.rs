@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 use std::path::Path;
 
-use crisol_engine::Params;
+use crisol_engine::{MomentFormat, Params};
 use crisol_hub::{FloatType, HubError, Tensor, Tensors, write_tensors};
 
 use crate::{TrainError, Trainer};
@@ -37,19 +37,23 @@ pub fn load_params(folder: &Path, name: &str, params: &mut Params) -> Result<(),
 pub fn save_trainer(folder: &Path, name: &str, trainer: &Trainer) -> Result<(), TrainError> {
     save_params(folder, name, &trainer.params)?;
     let (params, optimizer) = (&trainer.params, &trainer.optimizer);
+    let dtype = match optimizer.format() {
+        MomentFormat::F32 => FloatType::F32,
+        MomentFormat::Bf16 => FloatType::BF16,
+    };
     let mut tensors: Vec<Tensor<'_>> = Vec::new();
     for id in params.ids() {
         let spec = params.spec(id);
         tensors.push(Tensor {
             name: format!("{}{FIRST}", spec.name),
             shape: spec.shape.clone(),
-            dtype: FloatType::F32,
+            dtype,
             values: Box::new(move || Ok(Cow::Owned(optimizer.read(id).0))),
         });
         tensors.push(Tensor {
             name: format!("{}{SECOND}", spec.name),
             shape: spec.shape.clone(),
-            dtype: FloatType::F32,
+            dtype,
             values: Box::new(move || Ok(Cow::Owned(optimizer.read(id).1))),
         });
     }

@@ -1,13 +1,14 @@
 //! Invariants of training through the public interface: splitting, packing, threads and
 //! interruption do not change the result; a rollout's first update has importance ratios of 1.
 
-use crisol_engine::{Device, OptimizerConfig, Params, UpdateRule};
+use crisol_engine::{Device, MomentFormat, OptimizerConfig, Params, UpdateRule};
 use crisol_model::{Architecture, Config, Model, SamplingOptions, generate};
 use crisol_objectives::policy::{Normalisation, Options, RatioLevel};
 use crisol_objectives::{BatchSize, Stats, next_token, policy};
 use crisol_text::{Example, Packed, pack};
 use crisol_train::{
-    Output, TrainError, Trainer, evaluate, load_trainer, random_stream, save_trainer,
+    Output, TrainError, Trainer, TrainerOptions, evaluate, load_trainer, random_stream,
+    save_trainer,
 };
 use rand::RngExt;
 
@@ -21,10 +22,18 @@ fn config(architecture: Architecture) -> Config {
     config
 }
 
+/// Everything that saves memory.
+const FRUGAL: TrainerOptions =
+    TrainerOptions { recompute_blocks: true, moments: MomentFormat::Bf16 };
+
 fn trainer(architecture: Architecture, threads: usize) -> Trainer {
+    trainer_with(architecture, threads, TrainerOptions::default())
+}
+
+fn trainer_with(architecture: Architecture, threads: usize, options: TrainerOptions) -> Trainer {
     let (model, params) =
         Model::init(config(architecture), &Device::cpu(Some(threads)), 7).unwrap();
-    Trainer::new(model, params)
+    Trainer::new(model, params, options)
 }
 
 /// Documents of different lengths, some with untrained prompts.
@@ -110,32 +119,65 @@ fn one_batch_of_eight_is_eight_accumulated_batches_of_one() {
 
 #[test]
 fn any_number_of_threads_gives_the_same_bits() {
-    let run = |threads| {
-        let mut trainer = trainer(Architecture::Llama, threads);
-        let losses = train(&mut trainer, 20, 3);
-        (losses, weights(&trainer.params))
-    };
-    let one = run(1);
-    for threads in [2, 3, 4, 8] {
-        assert_eq!(run(threads), one, "{threads} threads");
+    for options in [TrainerOptions::default(), FRUGAL] {
+        let run = |threads| {
+            let mut trainer = trainer_with(Architecture::Llama, threads, options);
+            let losses = train(&mut trainer, 20, 3);
+            (losses, weights(&trainer.params))
+        };
+        let one = run(1);
+        for threads in [2, 3, 4, 8] {
+            assert_eq!(run(threads), one, "{threads} threads, {options:?}");
+        }
     }
 }
 
 #[test]
-fn a_saved_and_restored_trainer_goes_on_with_the_same_bits() {
-    let folder = tempfile::tempdir().unwrap();
-    let mut straight = trainer(Architecture::Llama, 2);
-    train(&mut straight, 20, 2);
-    save_trainer(folder.path(), "model", &straight).unwrap();
-    train(&mut straight, 20, 2);
+fn recomputed_blocks_give_the_same_bits() {
+    let run = |options| {
+        let mut trainer = trainer_with(Architecture::Qwen3, 2, options);
+        (train(&mut trainer, 20, 3), weights(&trainer.params))
+    };
+    let recomputed = TrainerOptions { recompute_blocks: true, ..TrainerOptions::default() };
+    assert_eq!(run(recomputed), run(TrainerOptions::default()));
+}
 
-    let (model, params) =
-        Model::init(config(Architecture::Llama), &Device::cpu(Some(1)), 99).unwrap();
-    let mut resumed = Trainer::new(model, params);
-    load_trainer(folder.path(), "model", &mut resumed).unwrap();
-    assert_eq!(resumed.optimizer.steps(), 2);
-    train(&mut resumed, 20, 2);
-    assert_eq!(weights(&straight.params), weights(&resumed.params));
+/// Rounding of moments is noise, not a change of what is learnt.
+#[test]
+fn moments_in_bf16_learn_as_well() {
+    let last = |moments| {
+        let options = TrainerOptions { moments, ..TrainerOptions::default() };
+        let mut trainer = trainer_with(Architecture::Llama, 2, options);
+        let losses = train(&mut trainer, 20, 30);
+        assert!(losses[29] < 0.6 * losses[0], "{losses:?}");
+        losses[29]
+    };
+    let (whole, rounded) = (last(MomentFormat::F32), last(MomentFormat::Bf16));
+    assert!((rounded / whole - 1.0).abs() < 0.05, "{rounded} and {whole}");
+    assert!(rounded.to_bits() != whole.to_bits(), "nothing was rounded");
+}
+
+#[test]
+fn a_saved_and_restored_trainer_goes_on_with_the_same_bits() {
+    let mut sizes = Vec::new();
+    for options in [TrainerOptions::default(), FRUGAL] {
+        let folder = tempfile::tempdir().unwrap();
+        let mut straight = trainer_with(Architecture::Llama, 2, options);
+        train(&mut straight, 20, 2);
+        save_trainer(folder.path(), "model", &straight).unwrap();
+        train(&mut straight, 20, 2);
+
+        let (model, params) =
+            Model::init(config(Architecture::Llama), &Device::cpu(Some(1)), 99).unwrap();
+        let mut resumed = Trainer::new(model, params, options);
+        load_trainer(folder.path(), "model", &mut resumed).unwrap();
+        assert_eq!(resumed.optimizer.steps(), 2);
+        train(&mut resumed, 20, 2);
+        assert_eq!(weights(&straight.params), weights(&resumed.params), "{options:?}");
+        let moments = folder.path().join("model.optimizer.safetensors");
+        sizes.push(moments.metadata().unwrap().len());
+    }
+    assert!(sizes[1] < sizes[0] * 6 / 10, "bytes of moments in f32 and in bf16: {sizes:?}");
 }
 
 /// A stop at any shard of a step: later shards are not computed, and the step changes nothing.
@@ -296,7 +338,7 @@ fn threads_that_share_a_shard_give_the_same_bits() {
             config.num_key_value_heads = heads;
             config.max_position_embeddings = 512;
             let (model, params) = Model::init(config, &Device::cpu(Some(threads)), 7).unwrap();
-            let mut trainer = Trainer::new(model, params);
+            let mut trainer = Trainer::new(model, params, TrainerOptions::default());
             let mut losses = Vec::new();
             for step in 0..2 {
                 let shards = shards(&documents(step), budget);

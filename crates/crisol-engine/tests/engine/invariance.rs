@@ -3,7 +3,8 @@
 use std::convert::Infallible;
 
 use crisol_engine::{
-    Device, Grads, Optimizer, OptimizerConfig, Params, Replicas, Tape, UpdateRule, Workspace,
+    Device, Grads, MomentFormat, Optimizer, OptimizerConfig, Params, Replicas, Tape, UpdateRule,
+    Workspace,
 };
 
 use crate::harness::{Random, id, offsets};
@@ -123,7 +124,7 @@ fn train(threads: usize) -> (Vec<u32>, Vec<u64>) {
     let device = Device::cpu(Some(threads));
     let mut params = new_params(&device);
     let mut replicas = Replicas::new(&params);
-    let mut optimizer = Optimizer::new(&params);
+    let mut optimizer = Optimizer::new(&params, MomentFormat::F32);
     let config = OptimizerConfig {
         rule: UpdateRule::AdamW,
         lr: 1e-2,

@@ -1,8 +1,8 @@
 //! AdamW against the algorithm as PyTorch documents it, one scalar at a time in f64.
 
 use crisol_engine::{
-    Device, Grads, Init, Optimizer, OptimizerConfig, ParamSpec, Params, Role, Tape, UpdateRule,
-    Workspace,
+    Device, Grads, Init, MomentFormat, Optimizer, OptimizerConfig, ParamSpec, Params, Role, Tape,
+    UpdateRule, Workspace,
 };
 
 use crate::harness::{Random, params};
@@ -41,7 +41,7 @@ fn equals_the_definition() {
     for max_grad_norm in [None, Some(1.0), Some(1e6)] {
         let device = Device::cpu(Some(2));
         let mut params = params(&device, &SPECS, 1.0, 5);
-        let mut optimizer = Optimizer::new(&params);
+        let mut optimizer = Optimizer::new(&params, MomentFormat::F32);
         let config = OptimizerConfig { max_grad_norm, ..CONFIG };
         let mut random = Random::new(1);
         let mut state: Vec<Vec<[f64; 3]>> = params
@@ -113,7 +113,7 @@ fn only_tables_take_the_factor_of_tables() {
             let mut random = Random::new(1);
             let grads = grads(&params, &mut || random.uniform());
             let config = OptimizerConfig { rule, table_factor, ..CONFIG };
-            Optimizer::new(&params).step(&mut params, &grads, &config);
+            Optimizer::new(&params, MomentFormat::F32).step(&mut params, &grads, &config);
             ["a", "c"].map(|name| params.read(params.id(name).expect("a parameter of the test")))
         };
         let ([table, hidden], [fast_table, same_hidden]) = (moved(1.0), moved(8.0));
@@ -128,7 +128,7 @@ fn only_tables_take_the_factor_of_tables() {
 fn a_gradient_that_is_not_finite_changes_nothing() {
     let device = Device::cpu(Some(1));
     let mut params = params(&device, &SPECS, 1.0, 5);
-    let mut optimizer = Optimizer::new(&params);
+    let mut optimizer = Optimizer::new(&params, MomentFormat::F32);
     let good = grads(&params, &mut || 0.5);
     optimizer.step(&mut params, &good, &CONFIG);
     let snapshot = |params: &Params, optimizer: &Optimizer| {
@@ -151,14 +151,14 @@ fn a_gradient_that_is_not_finite_changes_nothing() {
 fn restored_moments_continue_bit_by_bit() {
     let device = Device::cpu(Some(1));
     let mut params = params(&device, &SPECS, 1.0, 5);
-    let mut optimizer = Optimizer::new(&params);
+    let mut optimizer = Optimizer::new(&params, MomentFormat::F32);
     let mut random = Random::new(2);
     for _ in 0..3 {
         let grads = grads(&params, &mut || random.uniform());
         optimizer.step(&mut params, &grads, &CONFIG);
     }
     let mut copy = params.duplicate();
-    let mut restored = Optimizer::new(&copy);
+    let mut restored = Optimizer::new(&copy, MomentFormat::F32);
     for id in params.ids() {
         let (first, second) = optimizer.read(id);
         restored.write(id, &first, &second);
@@ -200,7 +200,7 @@ fn muon_equals_the_definition() {
     let config = OptimizerConfig { rule: UpdateRule::Muon, max_grad_norm: Some(1.0), ..CONFIG };
     let device = Device::cpu(Some(2));
     let mut params = params(&device, &SPECS, 1.0, 5);
-    let mut optimizer = Optimizer::new(&params);
+    let mut optimizer = Optimizer::new(&params, MomentFormat::F32);
     let mut random = Random::new(1);
     let mut matrices = 0;
     let mut momenta: Vec<Vec<f64>> =
@@ -248,13 +248,13 @@ fn muon_gives_the_same_bits_on_any_number_of_threads_and_after_a_restore() {
     let run = |threads: usize, restore: bool| {
         let device = Device::cpu(Some(threads));
         let mut params = params(&device, &SPECS, 1.0, 5);
-        let mut optimizer = Optimizer::new(&params);
+        let mut optimizer = Optimizer::new(&params, MomentFormat::F32);
         let mut random = Random::new(1);
         for _ in 0..3 {
             let grads = grads(&params, &mut || random.uniform());
             optimizer.step(&mut params, &grads, &config);
             if restore {
-                let mut restored = Optimizer::new(&params);
+                let mut restored = Optimizer::new(&params, MomentFormat::F32);
                 for id in params.ids() {
                     let (first, second) = optimizer.read(id);
                     restored.write(id, &first, &second);

@@ -7,12 +7,12 @@ use crisol_cost::engine::{EngineLimits, EngineOptions, GenerationBatch, before_u
 use crisol_cost::memory::Memory;
 use crisol_cost::phases::Phase;
 use crisol_cost::units::Bytes;
-use crisol_engine::{MAX_SAVED_LOGITS, Params, Replicas};
+use crisol_engine::{MAX_SAVED_LOGITS, MomentFormat, Params, Replicas};
 use crisol_model::{Config, ModelFiles, PREFILL_TOKENS, generation_concurrency};
 
 use crate::behaviours::{ANSWER_TOKENS, held_out_files};
 use crate::data::{DataSource, Size};
-use crate::recipe::{RunSettings, Split};
+use crate::recipe::{Recompute, RunSettings, Split};
 use crate::settings::{PhaseSettings, ReplaySettings, RolloutSettings};
 use crate::store::MAX_IN_MEMORY;
 
@@ -144,9 +144,21 @@ fn engine_options(
         sampling,
         measured: generates.then(|| files.heldout_generation(run.evaluate, threads)).flatten(),
         base: base_weights(config, &shape),
+        recompute_blocks: run.recompute == Recompute::Block,
+        moment_bytes: moment_bytes(settings),
         program: program(&shape, data, work.phase, work.size.merge(replayed)),
     };
     (work.phase, options)
+}
+
+/// Bytes of a moment, in the mean over networks, which are equally large.
+fn moment_bytes(settings: &PhaseSettings) -> f64 {
+    let optimizers = settings.optimizers();
+    let bytes = optimizers.iter().map(|optimizer| match optimizer.moments {
+        MomentFormat::F32 => 4.0,
+        MomentFormat::Bf16 => 2.0,
+    });
+    bytes.sum::<f64>() / optimizers.len() as f64
 }
 
 /// Frozen weights under an adapter, in the format of their file.

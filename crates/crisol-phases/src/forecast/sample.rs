@@ -12,7 +12,7 @@ use super::lengths::{Length, Lengths};
 use super::plan::{Shapes, StageData, StagePlan, answers, rollout_updates};
 use crate::data::DataSource;
 use crate::examples::ExampleKind;
-use crate::recipe::{Recipe, Split};
+use crate::recipe::{Recipe, Recompute, RunSettings, Split};
 use crate::settings::{PhaseSettings, ReplaySettings, RolloutSettings};
 use crate::supervised::NextToken;
 use crate::{PhaseError, dpo, grpo, ppo, pretrain, reason, reward, sft};
@@ -86,6 +86,7 @@ fn bytes(record: &Record) -> usize {
 pub(super) struct Sample<'a> {
     data: &'a DataSource,
     evaluate: Split,
+    recompute: Recompute,
     text: TextSetup,
     context: usize,
 }
@@ -108,7 +109,8 @@ impl<'a> Sample<'a> {
         data: &'a DataSource,
         context: usize,
     ) -> Result<Sample<'a>, PhaseError> {
-        Ok(Sample { data, evaluate: recipe.run.evaluate, text: text_of(recipe, data)?, context })
+        let RunSettings { evaluate, recompute, .. } = recipe.run;
+        Ok(Sample { data, evaluate, recompute, text: text_of(recipe, data)?, context })
     }
 
     /// Lengths of the documents that `encode` makes of a sample of files.
@@ -245,6 +247,20 @@ impl<'a> Sample<'a> {
         settings: &PhaseSettings,
         shape: &ModelShape,
     ) -> Result<Forecasted, PhaseError> {
+        let mut forecasted = self.stages(settings, shape)?;
+        if self.recompute == Recompute::Block {
+            for (_, work) in &mut forecasted.stages {
+                *work = work.with_recomputed_blocks(shape);
+            }
+        }
+        Ok(forecasted)
+    }
+
+    fn stages(
+        &self,
+        settings: &PhaseSettings,
+        shape: &ModelShape,
+    ) -> Result<Forecasted, PhaseError> {
         let scalar = shape.scalar();
         let shapes = Shapes { policy: shape, scalar: &scalar };
         match settings {
@@ -322,6 +338,7 @@ mod tests {
         let sample = Sample {
             data: &data,
             evaluate: Split::None,
+            recompute: Recompute::None,
             text: TextSetup::embedded(tokenizer).unwrap(),
             context: 256,
         };

@@ -15,7 +15,7 @@ use crisol_objectives::next_token;
 use crisol_phases::batch::Batch;
 use crisol_phases::{PhaseError, RunSettings, machine, peak_memory};
 use crisol_text::Example;
-use crisol_train::{Output, Trainer};
+use crisol_train::{Output, Trainer, TrainerOptions};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
@@ -97,6 +97,9 @@ struct TrainArgs {
     /// Use documents of 2 to T tokens instead of equal lengths
     #[arg(long)]
     mixed: bool,
+    /// Compute the inside of blocks again in backward
+    #[arg(long)]
+    recompute: bool,
 }
 
 #[derive(Debug, Args)]
@@ -185,6 +188,7 @@ struct Training {
     threads: usize,
     shape: Shape,
     mixed: bool,
+    recompute: bool,
     steps: usize,
     tokens_per_second: f64,
     gflops: f64,
@@ -209,12 +213,13 @@ pub(super) struct Steps {
 pub(super) fn training_steps(
     shape: &Shape,
     lengths: &[usize],
+    options: TrainerOptions,
     device: &Device,
     seconds: f64,
 ) -> Result<Steps, CliError> {
     let (model, params) = shape.model(device)?;
     let cost = model.config().cost_shape();
-    let mut trainer = Trainer::new(model, params);
+    let mut trainer = Trainer::new(model, params, options);
     let batch =
         Batch::of_documents(&documents(shape, lengths), RunSettings::default().shard_tokens);
     let config = OptimizerConfig {
@@ -255,8 +260,9 @@ fn train(args: &TrainArgs) -> Result<(), CliError> {
     let device = threads.device()?;
     let lengths = if args.mixed { mixed_lengths(shape) } else { vec![shape.tokens; shape.batch] };
     let tokens: usize = lengths.iter().sum();
+    let options = TrainerOptions { recompute_blocks: args.recompute, ..TrainerOptions::default() };
     let Steps { seconds, flops, count: steps, per_op } =
-        training_steps(shape, &lengths, &device, *seconds)?;
+        training_steps(shape, &lengths, options, &device, *seconds)?;
     let peak_memory_bytes = peak_memory();
     let tokens_per_second = tokens as f64 / seconds;
     let gflops = flops.0 / seconds * 1e-9;
@@ -266,6 +272,7 @@ fn train(args: &TrainArgs) -> Result<(), CliError> {
         threads: device.threads(),
         shape: shape.clone(),
         mixed: args.mixed,
+        recompute: args.recompute,
         steps,
         tokens_per_second,
         gflops,

@@ -246,7 +246,8 @@ pub(super) fn execute(
             }
             let phases = forecast(recipe)?;
             if !flags.force {
-                crisol_phases::refuse_too_large(&phases, crisol_phases::available_memory())?;
+                let memory = crisol_phases::available_memory();
+                crisol_phases::refuse_too_large(recipe, &phases, memory, device.threads())?;
             }
             heading += &forecast_line(&phases);
             phases

@@ -214,7 +214,7 @@ fn nonsense_is_refused_in_words() {
         (2, &["--tokens", "2T"], "<MODEL>"),
         (2, &["--budget", "1e21", "--cpu"], "cannot be used with"),
         (2, &["--calibrate", "--tokens", "2T"], "cannot be used with"),
-        (2, &["llama-2-7b", "--recompute", "all"], "possible values: none, block, full"),
+        (2, &["llama-2-7b", "--recompute", "all"], "possible values: none, selective, block"),
         (2, &["--money", "100", "--gpu", "l4"], "Give --price"),
         (2, &["--budget", "1e21", "--gpu", "mi300x"], "unknown GPU"),
         (2, &["--budget", "1e21", "--money", "100"], "cannot be used with"),

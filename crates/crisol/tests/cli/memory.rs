@@ -68,6 +68,8 @@ fn training_steps_and_generation_take_what_is_predicted() {
             sampling: None,
             measured: None,
             base: Bytes(0.0),
+            recompute_blocks: false,
+            moment_bytes: 4.0,
             program: memory::PROGRAM,
         };
         let measured = peak(&["train", "--shape", name, "--threads", threads]);
@@ -89,8 +91,14 @@ fn phases_take_what_is_predicted() {
     let bench = Bench::new("");
     let run = |arguments: &[&str]| {
         let kind = arguments[0];
-        let lora = arguments.contains(&"--lora");
-        let out = if lora { &format!("{kind}-lora") } else { kind };
+        let has = |argument: &str| arguments.contains(&argument);
+        let lora = has("--lora");
+        let suffix = match (lora, has("recompute=block")) {
+            (true, _) => "-lora",
+            (_, true) => "-frugal",
+            _ => "",
+        };
+        let out = &format!("{kind}{suffix}");
         let common = ["--out", out, "--threads", "2", "--set", "shard_tokens=256"];
         bench.crisol(&[arguments, &common].concat()).ok();
         let recipe = Recipe::load(&bench.path(&format!("{out}/recipe.toml"))).unwrap();
@@ -118,7 +126,10 @@ fn phases_take_what_is_predicted() {
     run(&pretrain);
     run(&["sft", "pretrain/1-pretrain", "--data", "sft.jsonl", "--set", "batch_tokens=256"]);
     let chat = "sft/1-sft";
-    run(&["sft", chat, "--data", "sft.jsonl", "--set", "batch_tokens=256", "--lora"]);
+    let again = ["sft", chat, "--data", "sft.jsonl", "--set", "batch_tokens=256"];
+    run(&[&again[..], &["--lora"]].concat());
+    let frugal = ["--set", "recompute=block", "--set", "optimizer.moments=bf16"];
+    run(&[&again[..], &frugal].concat());
     let small =
         ["--set", "rollout.prompts=8", "--set", "rollout.max_new_tokens=12", "--set", "steps=2"];
     let reason = ["reason", chat, "--cold-start", "cold.jsonl", "--data", "problems.jsonl"];

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crisol_phases::machine;
+use crisol_train::TrainerOptions;
 
 use super::{counted, prefixed};
 use crate::calibration::{Calibration, Rate};
@@ -40,7 +41,13 @@ pub(super) fn run(threads: Threads, json: bool) -> Result<(), CliError> {
     let (mut training, mut sampling) = (Vec::new(), Vec::new());
     for (name, shape) in shapes {
         say(format_args!("  shape {name}"));
-        let steps = training_steps(&shape, &mixed_lengths(&shape), &device, SECONDS)?;
+        let steps = training_steps(
+            &shape,
+            &mixed_lengths(&shape),
+            TrainerOptions::default(),
+            &device,
+            SECONDS,
+        )?;
         let cost = shape.config().cost_shape();
         let parameters = cost.matmul_parameters();
         training.push(Rate { parameters, flops_per_second: steps.flops.0 / steps.seconds });

@@ -77,6 +77,8 @@ fn memory(plan: &Plan, threads: usize) -> Memory {
         sampling,
         measured: None,
         base: Bytes(0.0),
+        recompute_blocks: false,
+        moment_bytes: 4.0,
         program: memory::PROGRAM,
     };
     engine::training(&plan.shape, plan.phase, &options)

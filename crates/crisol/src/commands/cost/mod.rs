@@ -125,7 +125,7 @@ struct PlanArgs {
     /// Documents of a step, all GPUs [default: one per GPU; --cpu: a run's]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1 << 28))]
     batch: Option<u32>,
-    /// Recompute in backward: none, block (norms, MLP), full
+    /// Recompute in backward: none, selective, block
     #[arg(
         long,
         default_value = "none",
