@@ -121,7 +121,7 @@ fn hostile_values_of_every_setting() {
             }
         };
         let Ok(phases) = recipe.resolve().and_then(|_| forecast(&recipe, None, 1)) else { return };
-        if refuse_too_large(&phases, available_memory()).is_err() {
+        if refuse_too_large(&recipe, &phases, available_memory(), 1).is_err() {
             too_large += 1;
             return;
         }
