@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crisol_phases::cost_shape;
 use crisol_phases::machine;
 
 use super::{counted, prefixed};
@@ -41,7 +42,7 @@ pub(super) fn run(threads: Threads, json: bool) -> Result<(), CliError> {
     for (name, shape) in shapes {
         say(format_args!("  shape {name}"));
         let steps = training_steps(&shape, &mixed_lengths(&shape), &device, SECONDS)?;
-        let cost = shape.config().cost_shape();
+        let cost = cost_shape(&shape.config());
         let parameters = cost.matmul_parameters();
         training.push(Rate { parameters, flops_per_second: steps.flops.0 / steps.seconds });
         let (model, params) = shape.model(&device)?;
