@@ -110,7 +110,8 @@ impl DeepseekV3 {
     }
 }
 
-/// `LLAMA_EXPERT_GATING_FUNC_TYPE_SIGMOID`.
+/// `LLAMA_EXPERT_GATING_FUNC_TYPE_SIGMOID` in GGUF files. Their metadata (`deepseek2`) is that of
+/// `conversion/deepseek.py` and `deepseek2.cpp` of llama.cpp.
 const SIGMOID: usize = 2;
 
 impl Family for DeepseekV3 {
@@ -287,8 +288,8 @@ impl Family for DeepseekV3 {
         }
         let (rank, rotated) =
             (keys.size("attention.kv_lora_rank")?, keys.size("rope.dimension_count")?);
-        // Newer files split kv_b_proj into two tensors and describe the attention as multi-query over
-        // the latent. Older files keep one tensor.
+        // Newer files split kv_b_proj into two tensors and describe the attention as multi-query
+        // over the latent. Older files keep one tensor.
         let split = keys.optional_size("attention.key_length_mla")?.filter(|&width| width > 0);
         let (key_dim, value_dim) = if let Some(key_dim) = split {
             keys.expect_size(
@@ -338,17 +339,15 @@ impl Family for DeepseekV3 {
     fn write_gguf(&self, keys: &mut NewKeys<'_>, config: &Config) -> Result<(), String> {
         if config.rms_norm_eps.to_bits() != NORM_EPS.to_bits() {
             return Err(format!(
-                "llama.cpp computes all norms with rms_norm_eps, here {}, and DeepSeek-V3 those within \
-                 the attention with {NORM_EPS}",
+                "llama.cpp computes all norms with rms_norm_eps, here {}, and DeepSeek-V3 those \
+                 within the attention with {NORM_EPS}",
                 config.rms_norm_eps
             ));
         }
         if !self.rope_interleave {
-            return Err(
-                "rope_interleave is false, but llama.cpp rotates adjacent elements of DeepSeek \
-                        models"
-                    .into(),
-            );
+            return Err("rope_interleave is false, but llama.cpp rotates adjacent elements of \
+                        DeepSeek models"
+                .into());
         }
         if self.routed_scaling_factor == 0.0 {
             return Err("routed_scaling_factor is 0, which llama.cpp takes for 1".into());

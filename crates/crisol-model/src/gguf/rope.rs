@@ -41,7 +41,7 @@ pub(super) fn read(
     let number = |rest: &str| keys.number(&format!("rope.scaling.{rest}"));
     // `rope.scale_linear` is the older key; 0 means none, as in llama.cpp.
     let factor = number("factor")?.or(keys.number("rope.scale_linear")?).filter(|&f| f != 0.0);
-    let scores = rope == GgufRope::ScoreTemperatures;
+    let scales_scores = rope == GgufRope::ScoreTemperatures;
     let kind = keys.text("rope.scaling.type")?.unwrap_or("linear");
     let amplitude = number("attn_factor")?.filter(|&x| x != 1.0).map(f64::from);
     if let Some(amplitude) = amplitude.filter(|_| kind != "yarn") {
@@ -50,7 +50,7 @@ pub(super) fn read(
     }
     Ok(match (kind, factor) {
         ("none", _) | ("linear", None | Some(1.0)) => RopeScaling::None,
-        ("linear", Some(factor)) if scores => {
+        ("linear", Some(factor)) if scales_scores => {
             let cause = format!(
                 "{factor}, and llama.cpp scales attention scores of this architecture with it; \
                  only yarn is supported"
@@ -61,7 +61,7 @@ pub(super) fn read(
         ("yarn", factor) => {
             let others =
                 [("yarn_ext_factor", 1.0), ("yarn_attn_factor", 1.0), ("yarn_log_multiplier", 0.0)];
-            for &(rest, plain) in if scores { &others[..2] } else { &others } {
+            for &(rest, plain) in if scales_scores { &others[..2] } else { &others } {
                 if let Some(other) = number(rest)?.filter(|&x| x != plain) {
                     let cause = format!("{other}; only {plain} is supported");
                     return Err(keys.refuse(&format!("rope.scaling.{rest}"), &cause));
@@ -69,7 +69,7 @@ pub(super) fn read(
             }
             let original = keys.optional_size("rope.scaling.original_context_length")?;
             let factor = factor.map_or(1.0, decimal);
-            let (attention_factor, mscale, mscale_all_dim) = if scores {
+            let (attention_factor, mscale, mscale_all_dim) = if scales_scores {
                 let weight = number("yarn_log_multiplier")?.unwrap_or(0.0);
                 read_temperatures(factor, decimal(weight), amplitude.unwrap_or(1.0))
                     .map_err(|cause| keys.refuse("rope.scaling.factor", &cause))?
@@ -171,10 +171,10 @@ pub(super) fn write(keys: &mut NewKeys<'_>, config: &Config) -> Result<Option<Ve
         keys.put(&format!("rope.scaling.{rest}"), number as f32);
     };
     let rope = config.family().gguf_rope();
-    let scores = rope == GgufRope::ScoreTemperatures;
+    let scales_scores = rope == GgufRope::ScoreTemperatures;
     match config.rope_scaling {
         RopeScaling::None => {}
-        RopeScaling::Linear { factor } if !scores => {
+        RopeScaling::Linear { factor } if !scales_scores => {
             put("factor", factor);
             keys.put("rope.scaling.type", "linear");
         }
@@ -195,7 +195,7 @@ pub(super) fn write(keys: &mut NewKeys<'_>, config: &Config) -> Result<Option<Ve
         RopeScaling::Yarn { factor, original_max_position_embeddings, mscale_all_dim, .. } => {
             put("factor", factor);
             let amplitude = f64::from(config.rope_scaling.amplitude());
-            let more = if scores {
+            let more = if scales_scores {
                 let (weight, more) = gguf_temperatures(factor, amplitude, mscale_all_dim)?;
                 if weight != 0.0 {
                     put("yarn_log_multiplier", weight);
