@@ -62,7 +62,7 @@ pub struct Config {
     pub rms_norm_eps: f32,
     /// Whether the four attention projections have a bias.
     pub attention_bias: bool,
-    /// Whether the feed-forward projections have a bias (Llama only).
+    /// Whether the feed-forward projections have a bias, where the architecture allows one.
     pub mlp_bias: bool,
     /// Token that starts a document, if any.
     pub bos_token_id: Option<u32>,
@@ -90,7 +90,7 @@ const MAX_POSITIONS: usize = 1 << 28;
 
 impl Config {
     /// A language model with a tied head, no grouped-query attention and a context of 1024 tokens.
-    /// Change the fields for anything else.
+    /// Change the fields for anything else. Llama 4 and DeepSeek-V3 need `specifics` that fit.
     pub fn new(
         architecture: Architecture,
         vocab_size: usize,

@@ -77,6 +77,8 @@ pub(crate) fn config(gguf: &Gguf, file: &Path) -> Result<Config, ModelError> {
     if let Some(theta) = keys.number("rope.freq_base")? {
         config.rope_theta = f64::from(theta);
     }
+    config.attention_bias = gguf.shape("blk.0.attn_q.bias").is_some();
+    config.mlp_bias = gguf.shape("blk.0.ffn_up.bias").is_some();
     let specifics = config.specifics.clone();
     let family = specifics.family();
     config.rope_scaling = rope::read(&keys, family.gguf_rope(), config.max_position_embeddings)?;
@@ -96,8 +98,6 @@ pub(crate) fn config(gguf: &Gguf, file: &Path) -> Result<Config, ModelError> {
         })?;
     }
     config.head = Head::Language { tied: gguf.shape("output.weight").is_none() };
-    config.attention_bias = gguf.shape("blk.0.attn_q.bias").is_some();
-    config.mlp_bias = gguf.shape("blk.0.ffn_up.bias").is_some();
     let token = |name: &str| {
         optional(metadata, &format!("tokenizer.ggml.{name}_token_id"), |key| metadata.u32(key))
     };
