@@ -13,11 +13,10 @@ use crisol_hub::{
 use crisol_text::{TextError, TextSetup};
 
 use crate::adapter;
-use crate::config::Specifics;
 use crate::mixture::FusedExpert;
 use crate::model::specs;
 use crate::weights::{Bytes, FileMatrix, Purpose, WeightSource, check_params, load_params};
-use crate::{Architecture, Config, Head, Model, ModelError};
+use crate::{Config, Head, Model, ModelError};
 
 /// A model with its weights, tokenizer and chat template.
 #[derive(Debug)]
@@ -126,7 +125,7 @@ pub(crate) fn open_weights(folder: &Path) -> Result<OpenedWeights, ModelError> {
     let ignored = |name: &str| {
         (tied && name == "lm_head.weight")
             || name.ends_with("rotary_emb.inv_freq")
-            || is_mtp_tensor(&config, name)
+            || config.family().is_mtp_tensor(&config, name)
     };
     let file_tensors: Vec<FileTensor> =
         specs.iter().map(|spec| FileTensor::new(&config, spec, prefix)).collect();
@@ -252,12 +251,7 @@ pub(crate) struct FileTensor {
 
 impl FileTensor {
     pub(crate) fn new(config: &Config, spec: &ParamSpec, prefix: &str) -> FileTensor {
-        let fused = match &config.specifics {
-            Specifics::Llama4(shape) => {
-                FusedExpert::new(&spec.name, &spec.shape, shape.num_local_experts)
-            }
-            _ => None,
-        };
+        let fused = config.family().fused_expert(spec);
         let (name, shape) = match &fused {
             None => (&spec.name, spec.shape.clone()),
             Some(fused) => (&fused.tensor, fused.shape.to_vec()),
@@ -293,15 +287,6 @@ impl FileTensor {
     }
 }
 
-/// Whether a tensor belongs to a multi-token-prediction layer, which follows the model's own.
-fn is_mtp_tensor(config: &Config, name: &str) -> bool {
-    let layer = name.strip_prefix("model.layers.").and_then(|rest| rest.split('.').next());
-    let is_beyond_model = layer
-        .and_then(|layer| layer.parse().ok())
-        .is_some_and(|layer: usize| layer >= config.num_hidden_layers);
-    config.architecture == Architecture::DeepseekV3 && is_beyond_model
-}
-
 /// Describes the tensors that loading a checkpoint folder skips, one line each.
 pub fn skipped_tensors(folder: &Path) -> Result<Vec<String>, ModelError> {
     if folder.is_file() || adapter::is_adapter(folder) {
@@ -311,7 +296,8 @@ pub fn skipped_tensors(folder: &Path) -> Result<Vec<String>, ModelError> {
     let tensors = Tensors::open_folder(folder)?;
     let prefix = if is_multimodal(&tensors) { LANGUAGE_MODEL_PREFIX } else { "" };
     let other = tensors.names().filter(|name| !name.starts_with(prefix)).count();
-    let second = tensors.names().filter(|name| is_mtp_tensor(&config, name)).count();
+    let second =
+        tensors.names().filter(|name| config.family().is_mtp_tensor(&config, name)).count();
     let notes =
         [("the image encoder is", other), ("the multi-token-prediction layers are", second)];
     let note = |(what, count): (&str, usize)| {

@@ -9,118 +9,14 @@ use std::fs;
 use std::num::NonZeroUsize;
 use std::path::Path;
 
-use crisol_engine::{Attention, RopeStyle};
+use crisol_engine::Attention;
 use crisol_hub::{FloatType, HubError, json_error};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use crate::architectures::{Architecture, Defaults, Family, Specifics};
 use crate::rope::{RopeFields, RopeScaling};
-use crate::{Adapted, ModelError, deepseek_v3, llama4};
-
-/// The family of a model; each has its own file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Architecture {
-    /// Pre-norm blocks (Touvron et al. 2023, arXiv:2302.13971).
-    Llama,
-    /// Post-norm blocks with QK-norm (Walsh et al. 2025, arXiv:2501.00656).
-    Olmo2,
-    /// Pre-norm blocks with QK-norm in each head (Yang et al. 2025, arXiv:2505.09388).
-    Qwen3,
-    /// Chunked attention and mixtures of experts (Meta AI 2025).
-    Llama4,
-    /// Latent attention and mixtures of experts (DeepSeek-AI 2024, arXiv:2412.19437).
-    DeepseekV3,
-}
-
-/// Config fields of a single family.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub enum Specifics {
-    /// None: Llama, OLMo-2, Qwen3.
-    #[default]
-    None,
-    /// Llama 4's.
-    Llama4(llama4::Shape),
-    /// DeepSeek-V3's.
-    DeepseekV3(deepseek_v3::Shape),
-}
-
-impl Architecture {
-    /// All architectures.
-    pub const ALL: [Architecture; 5] = [
-        Architecture::Llama,
-        Architecture::Olmo2,
-        Architecture::Qwen3,
-        Architecture::Llama4,
-        Architecture::DeepseekV3,
-    ];
-
-    /// Class name in transformers, without `ForCausalLM`.
-    pub fn class(self) -> &'static str {
-        match self {
-            Architecture::Llama => "Llama",
-            Architecture::Olmo2 => "Olmo2",
-            Architecture::Qwen3 => "Qwen3",
-            Architecture::Llama4 => "Llama4",
-            Architecture::DeepseekV3 => "DeepseekV3",
-        }
-    }
-
-    /// The architecture of a transformers class, and whether it has a language head.
-    fn from_class(class: &str) -> Option<(Architecture, bool)> {
-        Architecture::ALL.into_iter().find_map(|architecture| {
-            match class.strip_prefix(architecture.class())? {
-                LANGUAGE => Some((architecture, true)),
-                SCALAR => Some((architecture, false)),
-                _ => None,
-            }
-        })
-    }
-
-    /// The architecture of class `…ForCausalLM`.
-    pub fn from_causal_lm_class(class: &str) -> Option<Architecture> {
-        Architecture::from_class(class)
-            .filter(|&(_, language)| language)
-            .map(|(architecture, _)| architecture)
-    }
-
-    /// transformers' defaults for `rms_norm_eps`, `max_position_embeddings` and `head_dim` (`None`:
-    /// hidden size / heads).
-    fn defaults(self) -> (f32, usize, Option<usize>) {
-        match self {
-            Architecture::Llama => (1e-6, 2048, None),
-            Architecture::Olmo2 => (1e-5, 2048, None),
-            Architecture::Qwen3 => (1e-6, 32768, Some(128)),
-            Architecture::Llama4 => (1e-5, 131_072, Some(128)),
-            // Replaced by `qk_rope_head_dim`, as in transformers.
-            Architecture::DeepseekV3 => (1e-6, 4096, Some(64)),
-        }
-    }
-
-    /// `model_type` in `config.json`.
-    fn model_type(self) -> &'static str {
-        match self {
-            Architecture::Llama => "llama",
-            Architecture::Olmo2 => "olmo2",
-            Architecture::Qwen3 => "qwen3",
-            Architecture::Llama4 => "llama4_text",
-            Architecture::DeepseekV3 => "deepseek_v3",
-        }
-    }
-
-    /// Whether feed-forward layers can have biases.
-    fn may_have_mlp_bias(self) -> bool {
-        self == Architecture::Llama
-    }
-}
-
-const LANGUAGE: &str = "ForCausalLM";
-const SCALAR: &str = "ForSequenceClassification";
-
-fn supported() -> String {
-    let classes =
-        Architecture::ALL.map(|architecture| format!("{}{LANGUAGE}", architecture.class()));
-    format!("{} (reward models: …{SCALAR} with one label)", classes.join(", "))
-}
+use crate::{Adapted, ModelError};
 
 /// The output layer on top of the final hidden states.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -135,11 +31,9 @@ pub enum Head {
     Scalar,
 }
 
-/// The shape of a model. Field names are those of `config.json`.
+/// The shape of a model: the fields that all architectures have, with their names in `config.json`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
-    /// Family.
-    pub architecture: Architecture,
     /// Output head.
     pub head: Head,
     /// Tokens in the vocabulary.
@@ -162,13 +56,13 @@ pub struct Config {
     pub rope_theta: f64,
     /// Context extension by RoPE scaling.
     pub rope_scaling: RopeScaling,
-    /// Fields of the family; must match `architecture`.
+    /// Architecture, with the fields that it alone has.
     pub specifics: Specifics,
     /// Epsilon of every `RMSNorm`.
     pub rms_norm_eps: f32,
     /// Whether the four attention projections have a bias.
     pub attention_bias: bool,
-    /// Whether the feed-forward projections have a bias (Llama only).
+    /// Whether the feed-forward projections have a bias, where the architecture allows one.
     pub mlp_bias: bool,
     /// Token that starts a document, if any.
     pub bos_token_id: Option<u32>,
@@ -196,7 +90,7 @@ const MAX_POSITIONS: usize = 1 << 28;
 
 impl Config {
     /// A language model with a tied head, no grouped-query attention and a context of 1024 tokens.
-    /// Change the fields for anything else.
+    /// Change the fields for anything else. Llama 4 and DeepSeek-V3 need `specifics` that fit.
     pub fn new(
         architecture: Architecture,
         vocab_size: usize,
@@ -206,7 +100,6 @@ impl Config {
         intermediate_size: usize,
     ) -> Config {
         Config {
-            architecture,
             head: Head::Language { tied: true },
             vocab_size,
             hidden_size,
@@ -218,7 +111,7 @@ impl Config {
             max_position_embeddings: 1024,
             rope_theta: 10_000.0,
             rope_scaling: RopeScaling::None,
-            specifics: Specifics::None,
+            specifics: Specifics::new(architecture),
             rms_norm_eps: 1e-5,
             attention_bias: false,
             mlp_bias: false,
@@ -319,65 +212,28 @@ impl Config {
                 self.rms_norm_eps
             ));
         }
-        if self.mlp_bias && !self.architecture.may_have_mlp_bias() {
+        let family = self.family();
+        if self.mlp_bias && !family.has_mlp_bias() {
             return Some(format!(
                 "mlp_bias is true, but {} has no MLP biases",
-                self.architecture.class()
+                family.names().class
             ));
         }
-        let experts = match &self.specifics {
-            Specifics::None => 0,
-            Specifics::Llama4(shape) => shape.num_local_experts,
-            Specifics::DeepseekV3(shape) => shape.n_routed_experts,
-        };
-        if experts.saturating_mul(self.num_hidden_layers) > MAX_EXPERTS {
+        if let Some((experts, _)) = family.experts()
+            && experts.saturating_mul(self.num_hidden_layers) > MAX_EXPERTS
+        {
             return Some(format!(
                 "{experts} experts in each of {} layers are more than {MAX_EXPERTS}",
                 self.num_hidden_layers
             ));
         }
-        match (self.architecture, &self.specifics) {
-            (Architecture::DeepseekV3, Specifics::DeepseekV3(shape)) => {
-                if shape.qk_rope_head_dim != self.head_dim {
-                    return Some(format!(
-                        "head_dim is {}, not qk_rope_head_dim ({})",
-                        self.head_dim, shape.qk_rope_head_dim
-                    ));
-                }
-                if let Some(problem) = shape.problem(self) {
-                    return Some(problem);
-                }
-            }
-            (Architecture::DeepseekV3, Specifics::None) => {
-                return Some("a DeepseekV3 config needs its attention and expert sizes".into());
-            }
-            (Architecture::Llama4, Specifics::Llama4(shape)) => {
-                if let Some(problem) = shape.problem(self) {
-                    return Some(problem);
-                }
-            }
-            (Architecture::Llama4, Specifics::None) => {
-                return Some("a Llama4 config needs its expert sizes and layer types".into());
-            }
-            (_, Specifics::None) => {}
-            (_, Specifics::DeepseekV3(_) | Specifics::Llama4(_)) => {
-                return Some("the config has fields of another architecture".into());
-            }
-        }
-        self.rope_scaling.problem(self.head_dim)
+        family.problem(self).or_else(|| self.rope_scaling.problem(self.head_dim))
     }
 
     fn parse(text: &str) -> Result<Config, String> {
         let text = &language_model_config(text).map_err(|e| json_error(&e))?;
         let mut config = parse_fields::<ConfigFields>(text)?.into_config(&parse_fields(text)?)?;
-        if config.architecture == Architecture::Llama4 {
-            config.specifics = Specifics::Llama4(llama4::Shape::read(text)?);
-        }
-        if config.architecture == Architecture::DeepseekV3 {
-            let shape: deepseek_v3::Shape = parse_fields(text)?;
-            config.head_dim = shape.qk_rope_head_dim;
-            config.specifics = Specifics::DeepseekV3(shape);
-        }
+        Specifics::new(config.architecture()).family().read(text, &mut config)?;
         config.problem().map_or(Ok(config), Err)
     }
 
@@ -398,7 +254,7 @@ impl Config {
         };
         let mut json = json!({
             "architectures": [self.class()],
-            "model_type": self.architecture.model_type(),
+            "model_type": self.family().names().model_type,
             "dtype": dtype,
             "torch_dtype": dtype,
             "vocab_size": self.vocab_size,
@@ -426,10 +282,8 @@ impl Config {
         if self.rope_scaling != RopeScaling::None {
             json["rope_scaling"] = json["rope_parameters"].clone();
         }
-        match &self.specifics {
-            Specifics::None => {}
-            Specifics::Llama4(shape) => shape.write(&mut json),
-            Specifics::DeepseekV3(shape) => shape.write(&mut json),
+        if let (Value::Object(json), Value::Object(own)) = (&mut json, self.family().to_json()) {
+            json.extend(own);
         }
         if self.head == Head::Scalar {
             json["id2label"] = json!({ "0": "LABEL_0" });
@@ -443,44 +297,18 @@ impl Config {
         self.rope_scaling.max_document_len(self.max_position_embeddings)
     }
 
-    /// Routed experts per layer and selected experts per token; `None` without experts.
-    pub fn routed_experts(&self) -> Option<(usize, usize)> {
-        match &self.specifics {
-            Specifics::None => None,
-            Specifics::Llama4(shape) => Some((shape.num_local_experts, shape.num_experts_per_tok)),
-            Specifics::DeepseekV3(shape) => {
-                Some((shape.n_routed_experts, shape.num_experts_per_tok))
-            }
-        }
+    /// The architecture.
+    pub fn architecture(&self) -> Architecture {
+        self.specifics.architecture()
     }
 
-    /// Number of weights in the routed experts of all layers.
-    pub(crate) fn routed_weights(&self) -> usize {
-        let (layers, experts, width) = match &self.specifics {
-            Specifics::None => return 0,
-            Specifics::Llama4(shape) => {
-                let layers = shape.moe_layers.iter().filter(|&&moe| moe).count();
-                (layers, shape.num_local_experts, self.intermediate_size)
-            }
-            Specifics::DeepseekV3(shape) => {
-                let layers = self.num_hidden_layers.saturating_sub(shape.first_k_dense_replace);
-                (layers, shape.n_routed_experts, shape.moe_intermediate_size)
-            }
-        };
-        // Cannot overflow: each product of two is bounded by `MAX_EXPERTS` or `MAX_SIZE`.
-        3 * (layers * experts) * (width * self.hidden_size)
-    }
-
-    /// Elements that the KV cache holds per token, over all layers.
-    pub fn cached_per_token(&self) -> usize {
-        let (keys, values) = self.cache_width();
-        self.num_hidden_layers * (keys + values)
+    pub(crate) fn family(&self) -> &dyn Family {
+        self.specifics.family()
     }
 
     /// The transformers class that `config.json` names.
     pub fn class(&self) -> String {
-        let task = if self.head == Head::Scalar { SCALAR } else { LANGUAGE };
-        format!("{}{task}", self.architecture.class())
+        self.architecture().task_class(self.head != Head::Scalar)
     }
 
     /// `rope_parameters` of `config.json`.
@@ -500,39 +328,6 @@ impl Config {
         }
     }
 
-    /// Widths of a token's keys and values in the cache of one layer.
-    pub(crate) fn cache_width(&self) -> (usize, usize) {
-        match &self.specifics {
-            Specifics::None | Specifics::Llama4(_) => (self.kv_dim(), self.kv_dim()),
-            Specifics::DeepseekV3(shape) => shape.cache_width(),
-        }
-    }
-
-    /// Which elements of a head form a rotated pair.
-    pub(crate) fn rope_style(&self) -> RopeStyle {
-        match &self.specifics {
-            Specifics::DeepseekV3(shape) if shape.rope_interleave => RopeStyle::Interleaved,
-            Specifics::Llama4(_) => RopeStyle::Interleaved,
-            _ => RopeStyle::Halves,
-        }
-    }
-
-    /// The DeepSeek-V3 fields. The architecture must be DeepSeek-V3.
-    pub(crate) fn deepseek_v3(&self) -> &deepseek_v3::Shape {
-        let Specifics::DeepseekV3(shape) = &self.specifics else {
-            panic!("models are made of valid configs only");
-        };
-        shape
-    }
-
-    /// The Llama 4 fields. The architecture must be Llama 4.
-    pub(crate) fn llama4(&self) -> &llama4::Shape {
-        let Specifics::Llama4(shape) = &self.specifics else {
-            panic!("models are made of valid configs only");
-        };
-        shape
-    }
-
     pub(crate) fn q_dim(&self) -> usize {
         self.num_attention_heads * self.head_dim
     }
@@ -545,17 +340,33 @@ impl Config {
 /// The config of the language model within a text-and-image config.
 fn language_model_config(text: &str) -> Result<String, serde_json::Error> {
     let json: Value = serde_json::from_str(text)?;
-    if json["architectures"][0] != "Llama4ForConditionalGeneration"
-        || !json["text_config"].is_object()
-    {
+    let class = json["architectures"][0].as_str().unwrap_or_default();
+    let Some(architecture) =
+        Architecture::from_multimodal_class(class).filter(|_| json["text_config"].is_object())
+    else {
         return Ok(text.to_owned());
-    }
+    };
     let mut part = json["text_config"].clone();
-    part["architectures"] = json!(["Llama4ForCausalLM"]);
+    part["architectures"] = json!([architecture.task_class(true)]);
     if !json["quantization_config"].is_null() {
         part["quantization_config"] = json["quantization_config"].clone();
     }
     Ok(part.to_string())
+}
+
+/// Refuses layers that do not attend to the full context.
+pub(crate) fn refuse_windows(text: &str) -> Result<(), String> {
+    #[derive(Deserialize)]
+    struct Fields {
+        layer_types: Option<Vec<String>>,
+    }
+    let fields: Fields = parse_fields(text)?;
+    match fields.layer_types.iter().flatten().find(|kind| *kind != "full_attention") {
+        None => Ok(()),
+        Some(kind) => {
+            Err(format!("layer_types has \"{kind}\"; only \"full_attention\" is supported"))
+        }
+    }
 }
 
 /// Deserialises some fields of `config.json`; errors name the field.
@@ -595,8 +406,6 @@ struct ConfigFields {
     attention_dropout: Option<f64>,
     tie_word_embeddings: Option<bool>,
     quantization_config: Option<Value>,
-    use_sliding_window: Option<bool>,
-    layer_types: Option<Vec<String>>,
     num_labels: Option<usize>,
     id2label: Option<BTreeMap<String, Value>>,
     bos_token_id: Option<i64>,
@@ -614,11 +423,13 @@ enum OneOrMany {
 impl ConfigFields {
     fn into_config(self, rope: &RopeFields) -> Result<Config, String> {
         let class = self.architectures.as_deref().unwrap_or_default().first();
-        let class = class
-            .ok_or_else(|| format!("it names no architecture; supported are {}", supported()))?;
+        let class = class.ok_or_else(|| {
+            format!("it names no architecture; supported are {}", Architecture::supported())
+        })?;
         let tied = self.tie_word_embeddings.unwrap_or(false);
         let (architecture, language) = Architecture::from_class(class).ok_or_else(|| {
-            format!("architecture {class} is not supported; supported are {}", supported())
+            let supported = Architecture::supported();
+            format!("architecture {class} is not supported; supported are {supported}")
         })?;
         let head = if language { Head::Language { tied } } else { Head::Scalar };
         if head == Head::Scalar {
@@ -646,27 +457,16 @@ impl ConfigFields {
                 ));
             }
         }
-        if architecture == Architecture::Qwen3 && self.use_sliding_window == Some(true) {
-            return Err(
-                "use_sliding_window is true; sliding-window attention is not supported".into()
-            );
-        }
-        let windowed = |kind: &&String| *kind != "full_attention";
-        let own = architecture == Architecture::Llama4;
-        if let Some(kind) = self.layer_types.iter().flatten().find(windowed).filter(|_| !own) {
-            return Err(format!(
-                "layer_types has \"{kind}\"; only \"full_attention\" is supported"
-            ));
-        }
-        let (default_eps, default_positions, default_head_dim) = architecture.defaults();
-        let default_theta = if architecture == Architecture::Llama4 { 500_000.0 } else { 10_000.0 };
-        let max_position_embeddings = self.max_position_embeddings.unwrap_or(default_positions);
+        let specifics = Specifics::new(architecture);
+        let default: Defaults = specifics.family().defaults();
+        let max_position_embeddings =
+            self.max_position_embeddings.unwrap_or(default.max_position_embeddings);
         let (rope_theta, rope_scaling) =
-            RopeScaling::read(rope, default_theta, max_position_embeddings)?;
+            RopeScaling::read(rope, default.rope_theta, max_position_embeddings)?;
         // Some configs write -1 for none.
         let token = |id: i64| u32::try_from(id).ok();
         let heads = self.num_attention_heads;
-        let head_dim = match self.head_dim.or(default_head_dim) {
+        let head_dim = match self.head_dim.or(default.head_dim) {
             Some(dim) => dim,
             None if heads == 0 || !self.hidden_size.is_multiple_of(heads) => {
                 return Err(format!(
@@ -677,7 +477,6 @@ impl ConfigFields {
             None => self.hidden_size / heads,
         };
         Ok(Config {
-            architecture,
             head,
             vocab_size: self.vocab_size,
             hidden_size: self.hidden_size,
@@ -689,8 +488,8 @@ impl ConfigFields {
             max_position_embeddings,
             rope_theta,
             rope_scaling,
-            specifics: Specifics::None,
-            rms_norm_eps: self.rms_norm_eps.unwrap_or(default_eps),
+            specifics,
+            rms_norm_eps: self.rms_norm_eps.unwrap_or(default.rms_norm_eps),
             attention_bias: self.attention_bias.unwrap_or(false),
             mlp_bias: self.mlp_bias.unwrap_or(false),
             bos_token_id: self.bos_token_id.and_then(token),

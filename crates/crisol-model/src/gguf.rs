@@ -6,12 +6,11 @@
 //! | `gguf/keys.rs` | metadata keys of the architecture |
 //! | `gguf/tensor_mapping.rs` | tensor names and layouts |
 //! | `gguf/rope.rs` | RoPE scaling |
-//! | `gguf/llama4.rs`, `gguf/deepseek2.rs` | keys of these architectures |
 //! | `gguf/write.rs` | export |
+//!
+//! What differs between architectures is in their own files.
 
-mod deepseek2;
 mod keys;
-mod llama4;
 mod rope;
 mod tensor_mapping;
 pub(crate) mod write;
@@ -26,8 +25,10 @@ use crisol_text::{GgufVocab, TextSetup};
 use crate::model::specs;
 use crate::weights::{FileMatrix, Purpose, WeightSource, load_params};
 use crate::{Architecture, Checkpoint, Config, Head, ModelError, RopeScaling};
-use keys::{Keys, optional, unusable};
-use tensor_mapping::TensorMapping;
+pub(crate) use keys::{Keys, NewKeys};
+use keys::{optional, unusable};
+pub(crate) use rope::GgufRope;
+pub(crate) use tensor_mapping::{Expansion, TensorMapping};
 
 impl Checkpoint {
     /// Loads a GGUF file.
@@ -46,15 +47,6 @@ impl Checkpoint {
     }
 }
 
-/// Architectures by llama.cpp's name.
-const ARCHITECTURES: [(&str, Architecture); 5] = [
-    ("llama", Architecture::Llama),
-    ("olmo2", Architecture::Olmo2),
-    ("qwen3", Architecture::Qwen3),
-    ("llama4", Architecture::Llama4),
-    ("deepseek2", Architecture::DeepseekV3),
-];
-
 /// The embedding table, `[vocab, hidden]`.
 const EMBEDDING: &str = "token_embd.weight";
 
@@ -62,13 +54,14 @@ pub(crate) fn config(gguf: &Gguf, file: &Path) -> Result<Config, ModelError> {
     // The metadata has the f32 of a decimal number in config.json.
     let metadata = gguf.metadata();
     let name = metadata.string("general.architecture")?;
-    let Some(&(name, architecture)) = ARCHITECTURES.iter().find(|(known, _)| *known == name) else {
-        let known = ARCHITECTURES.map(|(name, _)| name).join(", ");
+    let known = |architecture: Architecture| architecture.names().gguf;
+    let Some(architecture) = Architecture::ALL.into_iter().find(|&all| known(all) == name) else {
+        let known = Architecture::ALL.map(known).join(", ");
         let cause =
             format!("architecture {name} is not supported in GGUF files; supported are {known}");
         return Err(unusable(file, cause));
     };
-    let keys = Keys { metadata, file, architecture: name };
+    let keys = Keys { metadata, file, architecture: known(architecture) };
     let heads = keys.size("attention.head_count")?;
     let embedding = gguf.shape(EMBEDDING).unwrap_or_default();
     let mut config = Config::new(
@@ -84,24 +77,17 @@ pub(crate) fn config(gguf: &Gguf, file: &Path) -> Result<Config, ModelError> {
     if let Some(theta) = keys.number("rope.freq_base")? {
         config.rope_theta = f64::from(theta);
     }
-    config.rope_scaling = rope::read(&keys, architecture, config.max_position_embeddings)?;
-    match architecture {
-        Architecture::DeepseekV3 => deepseek2::read(&keys, &mut config)?,
-        Architecture::Llama4 => {
-            attention(&keys, &mut config)?;
-            llama4::read(&keys, &mut config)?;
-        }
-        Architecture::Llama | Architecture::Olmo2 | Architecture::Qwen3 => {
-            keys.expect_unset("expert_count")?;
-            keys.expect_unset("attention.sliding_window")?;
-            attention(&keys, &mut config)?;
-        }
-    }
+    config.attention_bias = gguf.shape("blk.0.attn_q.bias").is_some();
+    config.mlp_bias = gguf.shape("blk.0.ffn_up.bias").is_some();
+    let specifics = config.specifics.clone();
+    let family = specifics.family();
+    config.rope_scaling = rope::read(&keys, family.gguf_rope(), config.max_position_embeddings)?;
+    family.read_gguf(&keys, &mut config)?;
     if gguf.shape(rope::DIVISORS).is_some() {
         let divisors = gguf.read(rope::DIVISORS)?;
         let fits =
             divisors.len() == config.head_dim / 2 && config.rope_scaling == RopeScaling::None;
-        let scaling = if fits && architecture != Architecture::DeepseekV3 {
+        let scaling = if fits && family.gguf_rope() != GgufRope::ScoreTemperatures {
             rope::from_divisors(&divisors, config.rope_theta)
         } else {
             None
@@ -112,8 +98,6 @@ pub(crate) fn config(gguf: &Gguf, file: &Path) -> Result<Config, ModelError> {
         })?;
     }
     config.head = Head::Language { tied: gguf.shape("output.weight").is_none() };
-    config.attention_bias = gguf.shape("blk.0.attn_q.bias").is_some();
-    config.mlp_bias = gguf.shape("blk.0.ffn_up.bias").is_some();
     let token = |name: &str| {
         optional(metadata, &format!("tokenizer.ggml.{name}_token_id"), |key| metadata.u32(key))
     };
@@ -124,8 +108,15 @@ pub(crate) fn config(gguf: &Gguf, file: &Path) -> Result<Config, ModelError> {
     Ok(config)
 }
 
+/// Reads the keys of an architecture with dense layers that attend to the full context.
+pub(crate) fn read_dense(keys: &Keys<'_>, config: &mut Config) -> Result<(), ModelError> {
+    keys.expect_unset("expert_count")?;
+    keys.expect_unset("attention.sliding_window")?;
+    read_attention(keys, config)
+}
+
 /// Reads head counts and widths; queries, keys and values have one width.
-fn attention(keys: &Keys<'_>, config: &mut Config) -> Result<(), ModelError> {
+pub(crate) fn read_attention(keys: &Keys<'_>, config: &mut Config) -> Result<(), ModelError> {
     if let Some(heads) = keys.optional_size("attention.head_count_kv")? {
         config.num_key_value_heads = heads;
     }
@@ -136,6 +127,22 @@ fn attention(keys: &Keys<'_>, config: &mut Config) -> Result<(), ModelError> {
         keys.expect_size(part, config.head_dim, "the width of keys")?;
     }
     Ok(())
+}
+
+/// Writes what [`read_dense`] reads, and the width of the feed-forward layers.
+pub(crate) fn write_dense(keys: &mut NewKeys<'_>, config: &Config) {
+    keys.put_sizes(&[("feed_forward_length", config.intermediate_size)]);
+    write_attention(keys, config);
+}
+
+/// Writes what [`read_attention`] reads.
+pub(crate) fn write_attention(keys: &mut NewKeys<'_>, config: &Config) {
+    keys.put_sizes(&[
+        ("attention.head_count_kv", config.num_key_value_heads),
+        ("attention.key_length", config.head_dim),
+        ("attention.value_length", config.head_dim),
+        ("rope.dimension_count", config.head_dim),
+    ]);
 }
 
 /// Reads tokenizer and chat template.

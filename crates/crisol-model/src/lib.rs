@@ -10,21 +10,17 @@
 //! - [`score`]: log-probabilities of a text; [`scalars`]: rewards or values.
 
 mod adapter;
+mod architectures;
 mod block;
 mod checkpoint;
 mod config;
-mod cost;
-mod deepseek_v3;
 mod error;
 mod files;
 mod generate;
 mod gguf;
-mod llama;
-mod llama4;
+mod layers;
 mod mixture;
 mod model;
-mod olmo2;
-mod qwen3;
 mod reply;
 mod rope;
 mod sample;
@@ -32,19 +28,19 @@ mod score;
 mod weights;
 
 pub use adapter::{ALL_LINEAR, Adapted, AdapterConfig};
+pub use architectures::*;
 pub use block::PastKeyValues;
 pub use checkpoint::{
     Checkpoint, SHARD_BYTES, load_model, load_model_for_inference, save_checkpoint, skipped_tensors,
 };
-pub use config::{Architecture, Config, Head, Specifics};
-pub use deepseek_v3::Shape as DeepseekV3Shape;
+pub use config::{Config, Head};
 pub use error::ModelError;
 pub use files::{ModelFiles, WeightSummary, load_config, load_text};
 pub use generate::{
     Conversation, Generated, PREFILL_TOKENS, StopReason, generate, generate_stream,
     generation_concurrency,
 };
-pub use llama4::Shape as Llama4Shape;
+pub use layers::{AttentionShape, FeedForwardShape, LayerShape};
 pub use model::Model;
 pub use reply::{Reply, replies, reply_in_conversation, stream_reply};
 pub use rope::RopeScaling;

@@ -10,9 +10,7 @@ use crisol_engine::{Device, ParamId, ParamSpec, Params, Rope, Tape, Var};
 
 use crate::block::{Block, Pass, PastKeyValues, Specs, weight};
 use crate::rope::RopeScaling;
-use crate::{
-    Architecture, Config, Head, ModelError, adapter, deepseek_v3, llama, llama4, olmo2, qwen3,
-};
+use crate::{Config, Head, ModelError, adapter};
 
 /// A model without weights: its config, the ids of its parameters and its RoPE tables.
 #[derive(Debug)]
@@ -24,27 +22,6 @@ pub struct Model {
     final_norm: ParamId,
     /// `lm_head.weight`, the embedding table (tied) or `score.weight`.
     head: ParamId,
-}
-
-/// What a family's file provides: the specs of a layer's parameters under a name prefix, and the
-/// block bound to those parameters.
-struct Family {
-    specs: fn(&Config, usize, String) -> Vec<ParamSpec>,
-    bind: fn(&Config, &Params, usize, &str) -> Arc<dyn Block>,
-}
-
-impl Architecture {
-    fn family(self) -> Family {
-        match self {
-            Architecture::Llama => Family { specs: llama::specs, bind: llama::bind },
-            Architecture::Olmo2 => Family { specs: olmo2::specs, bind: olmo2::bind },
-            Architecture::Qwen3 => Family { specs: qwen3::specs, bind: qwen3::bind },
-            Architecture::Llama4 => Family { specs: llama4::specs, bind: llama4::bind },
-            Architecture::DeepseekV3 => {
-                Family { specs: deepseek_v3::specs, bind: deepseek_v3::bind }
-            }
-        }
-    }
 }
 
 impl Model {
@@ -74,9 +51,9 @@ impl Model {
 
     /// Binds a model to parameters made from its specs.
     pub(crate) fn bind(config: Config, params: &Params) -> Model {
-        let bind = config.architecture.family().bind;
+        let family = config.family();
         let blocks = (0..config.num_hidden_layers)
-            .map(|layer| bind(&config, params, layer, &layer_prefix(layer)))
+            .map(|layer| family.bind(&config, params, layer, &layer_prefix(layer)))
             .collect();
         let embedding = weight(params, "model.", "embed_tokens");
         let head = match config.head {
@@ -86,7 +63,8 @@ impl Model {
         };
         let frequencies = frequencies(&config, config.max_position_embeddings);
         let amplitude = config.rope_scaling.amplitude();
-        let rope = Rope::new(params.device(), &frequencies, amplitude, config.rope_style());
+        let rope =
+            Rope::new(params.device(), &frequencies, amplitude, config.family().rope_style());
         Model {
             rope,
             embedding,
@@ -254,7 +232,8 @@ impl Model {
         let rows = documents.iter().zip(&frequencies).flat_map(|(document, frequencies)| {
             document.clone().map(move |position| (position, frequencies.as_slice()))
         });
-        let (amplitude, style) = (self.config.rope_scaling.amplitude(), self.config.rope_style());
+        let (amplitude, style) =
+            (self.config.rope_scaling.amplitude(), self.config.family().rope_style());
         let rope = Rope::from_rows(device, rows, amplitude, style);
         let rows = documents.iter().map(|document| document.len() as u32).sum();
         Some((rope, (0..rows).collect()))
@@ -296,7 +275,7 @@ pub(crate) fn specs(config: &Config) -> Vec<ParamSpec> {
 
 /// The specs of one block.
 pub(crate) fn block_specs(config: &Config, layer: usize) -> Vec<ParamSpec> {
-    (config.architecture.family().specs)(config, layer, layer_prefix(layer))
+    config.family().specs(config, layer, layer_prefix(layer))
 }
 
 fn layer_prefix(layer: usize) -> String {

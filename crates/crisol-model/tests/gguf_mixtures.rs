@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use crisol_engine::{Device, Params, Tape, Workspace};
 use crisol_hub::{FloatType, GgmlType, Gguf, GgufTensor, Metadata, Tensors, Value, write_gguf};
 use crisol_model::{
-    Architecture, Checkpoint, Config, DeepseekV3Shape, Head, Llama4Shape, Model, ModelError,
-    ModelFiles, PastKeyValues, RopeScaling, SamplingOptions, Specifics, generate,
+    Architecture, Checkpoint, Config, DeepseekV3, Head, Llama4, Model, ModelError, ModelFiles,
+    PastKeyValues, RopeScaling, SamplingOptions, Specifics, generate,
 };
 use crisol_text::{EMBEDDED_TOKENS, TextSetup, Tokenizer};
 use tempfile::TempDir;
@@ -28,7 +28,7 @@ fn temp_dir() -> TempDir {
 /// With the values that llama.cpp hard-codes.
 fn llama4() -> Config {
     let rotates: Vec<bool> = (1..=5).map(|layer| layer % 4 != 0).collect();
-    let shape = Llama4Shape {
+    let shape = Llama4 {
         intermediate_size_mlp: 64,
         moe_layers: vec![false, true, false, true, false],
         num_local_experts: 3,
@@ -50,7 +50,7 @@ fn llama4() -> Config {
 }
 
 fn deepseek() -> Config {
-    let shape = DeepseekV3Shape {
+    let shape = DeepseekV3 {
         q_lora_rank: Some(12),
         kv_lora_rank: 32,
         qk_nope_head_dim: 32,
@@ -63,7 +63,7 @@ fn deepseek() -> Config {
         moe_intermediate_size: 32,
         n_group: 3,
         topk_group: 2,
-        ..DeepseekV3Shape::default()
+        ..DeepseekV3::default()
     };
     Config {
         head_dim: 6,
@@ -73,14 +73,14 @@ fn deepseek() -> Config {
     }
 }
 
-fn with_llama4(change: impl FnOnce(&mut Llama4Shape)) -> Config {
+fn with_llama4(change: impl FnOnce(&mut Llama4)) -> Config {
     let mut config = llama4();
     let Specifics::Llama4(shape) = &mut config.specifics else { unreachable!() };
     change(shape);
     config
 }
 
-fn with_deepseek(change: impl FnOnce(&mut DeepseekV3Shape)) -> Config {
+fn with_deepseek(change: impl FnOnce(&mut DeepseekV3)) -> Config {
     let mut config = deepseek();
     let Specifics::DeepseekV3(shape) = &mut config.specifics else { unreachable!() };
     change(shape);
@@ -270,7 +270,7 @@ fn experts_in_file_format_give_the_logits_of_f32() -> Result<(), ModelError> {
                 assert_eq!(params.read(id), in_f32.params.read(id), "{name} as {dtype}");
             }
             // Llama 4: two layers of three experts. DeepSeek: one of six, two latent attentions.
-            let latent = config.architecture == Architecture::DeepseekV3;
+            let latent = config.architecture() == Architecture::DeepseekV3;
             assert_eq!((experts, expansions), (3 * 6, if latent { 2 } else { 0 }), "{dtype}");
             let ((expected, expected_ids), (logits, ids)) =
                 (answers(&in_f32)?, answers(&inference)?);
@@ -347,7 +347,7 @@ fn files_with_unsplit_kv_b_proj_are_read() -> Result<(), ModelError> {
 #[test]
 fn unsupported_files_are_refused_by_name() {
     let refused = |config: Config, key: &str, value: Option<Value>, named: &str| {
-        let key = match config.architecture {
+        let key = match config.architecture() {
             Architecture::Llama4 => format!("llama4.{key}"),
             _ => format!("deepseek2.{key}"),
         };

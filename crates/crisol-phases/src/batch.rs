@@ -85,6 +85,7 @@ impl Batch {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cost_shape::cost_shape;
 
     fn examples(lengths: &[usize]) -> Vec<Example> {
         let example =
@@ -108,8 +109,14 @@ mod tests {
 
     #[test]
     fn a_documents_operations_do_not_depend_on_its_shard() {
-        let shape = crisol_model::Config::new(crisol_model::Architecture::Llama, 50, 16, 2, 2, 24)
-            .cost_shape();
+        let shape = cost_shape(&crisol_model::Config::new(
+            crisol_model::Architecture::Llama,
+            50,
+            16,
+            2,
+            2,
+            24,
+        ));
         let examples = examples(&[3, 4, 2, 2, 5, 1]);
         let apart = forward(&shape, examples.iter().map(Length::of));
         for shard_tokens in [1, 7, 100] {

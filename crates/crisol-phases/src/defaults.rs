@@ -12,6 +12,7 @@ use serde::Deserialize;
 use toml::{Table, Value};
 
 use crate::PhaseError;
+use crate::cost_shape::cost_shape;
 use crate::data::DataSource;
 use crate::ranges::short;
 use crate::reader::{get_dotted, set_dotted};
@@ -239,7 +240,7 @@ fn describe(start: Start, config: &Config) -> &'static str {
 }
 
 fn parameters(config: &Config) -> f64 {
-    config.cost_shape().parameters().total()
+    cost_shape(config).parameters().total()
 }
 
 /// `135 M parameters`

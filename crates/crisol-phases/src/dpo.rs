@@ -21,6 +21,7 @@ use crisol_train::Trainer;
 use crate::PhaseError;
 use crate::batch::{Batch, Rows};
 use crate::context::PhaseContext;
+use crate::cost_shape::cost_shape;
 use crate::evaluation::PREFERENCE_ACCURACY;
 use crate::forecast::lengths::{Documents, Planned};
 use crate::forecast::plan::{Shapes, StageData, StagePlan};
@@ -69,7 +70,7 @@ pub(crate) fn dpo(
         replay: &replay.lengths(),
         updates: total as usize,
     };
-    let shape = model.config().cost_shape();
+    let shape = cost_shape(model.config());
     ctx.forecast(&plan(settings), Shapes { policy: &shape, scalar: &shape }, &data);
 
     let reference = answer_logprobs(&model, &params, &pairs, shard_tokens)?;

@@ -63,7 +63,7 @@ impl PhaseFile {
                 notes: record.notes,
             },
             model: ModelSummary {
-                architecture: format!("{:?}", config.architecture).to_lowercase(),
+                architecture: format!("{:?}", config.architecture()).to_lowercase(),
                 parameters: trained.params.count() as u64,
                 hidden: config.hidden_size,
                 layers: config.num_hidden_layers,

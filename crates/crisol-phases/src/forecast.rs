@@ -22,6 +22,7 @@ use crisol_cost::units::Bytes;
 pub use self::plan::StageForecast;
 use self::sample::{Forecasted, Sample};
 use crate::PhaseError;
+use crate::cost_shape::cost_shape;
 use crate::recipe::{Phase, Recipe};
 
 /// Forecast of a phase.
@@ -101,7 +102,7 @@ pub fn forecast(
     threads: usize,
 ) -> Result<Vec<PhaseForecast>, PhaseError> {
     let config = recipe.model_config()?;
-    let shape = config.cost_shape();
+    let shape = cost_shape(&config);
     let data = recipe.run.data_source();
     let sample = Sample::new(recipe, &data, config.max_document_len())?;
     let forecast_phase = |phase: &Phase| -> Result<PhaseForecast, PhaseError> {

@@ -10,6 +10,7 @@ use thiserror::Error;
 use crate::PhaseError;
 use crate::batches::BatchPlan;
 use crate::context::stage_purpose;
+use crate::cost_shape::cost_shape;
 use crate::forecast::lengths::{Length, Lengths, Planned};
 use crate::forecast::plan::{Shapes, StageData};
 use crate::pretrain::{documents, stage, text_setup, texts};
@@ -117,7 +118,7 @@ pub fn ladder(base: &Recipe, rungs: usize) -> Result<Vec<LadderRung>, LadderErro
     let heldout = documents(&text, &texts(&data.all_records(&settings.heldout)?)?, context)?;
 
     let size = |model: &ModelSettings| -> Result<f64, PhaseError> {
-        Ok(model.config(text.tokenizer.vocab_size())?.cost_shape().parameters().total())
+        Ok(cost_shape(&model.config(text.tokenizer.vocab_size())?).parameters().total())
     };
     let whole = size(&base.run.model)?;
     let models = choose(&base.run.model, rungs, size)?;
@@ -127,7 +128,7 @@ pub fn ladder(base: &Recipe, rungs: usize) -> Result<Vec<LadderRung>, LadderErro
     for (rung, (model, parameters)) in models.into_iter().enumerate() {
         let settings =
             PretrainSettings { epochs: settings.epochs * parameters / whole, ..settings.clone() };
-        let shape = model.config(text.tokenizer.vocab_size())?.cost_shape();
+        let shape = cost_shape(&model.config(text.tokenizer.vocab_size())?);
         let PretrainSettings { epochs, batch_tokens, .. } = settings;
         let mut plan =
             BatchPlan::new(lengths.clone(), epochs, batch_tokens, base.run.seed, purpose.clone());

@@ -27,6 +27,7 @@ mod batches;
 mod behaviours;
 pub mod classifiers;
 mod context;
+mod cost_shape;
 mod data;
 mod defaults;
 mod divergence;
@@ -68,6 +69,7 @@ mod verdicts;
 use std::path::{Path, PathBuf};
 
 pub use behaviours::answers;
+pub use cost_shape::cost_shape;
 pub use data::DataSource;
 pub use evaluation::{Evaluation, EvaluationOptions, Measure, evaluate};
 pub use examples::{Preprocessed, preprocess};

@@ -26,6 +26,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::PhaseError;
 use crate::context::PhaseContext;
+use crate::cost_shape::cost_shape;
 use crate::forecast::lengths::{Length, Lengths};
 use crate::forecast::plan::{Shapes, StageData, StagePlan, answers, rollout_updates};
 use crate::replay::{Replay, WithReplay};
@@ -208,7 +209,7 @@ impl<'s> Stage<'s> {
         scalar: Option<&ModelShape>,
     ) {
         let StageSettings { rollout, steps, .. } = self.settings;
-        let policy = self.policy.model.config().cost_shape();
+        let policy = cost_shape(self.policy.model.config());
         let tokens = self.prompts.iter().map(Vec::len);
         let prompts: Lengths = tokens.map(|tokens| Length { tokens, rows: 0 }).collect();
         let answers = answers(rollout, steps, prompts.mean_tokens(), learned);

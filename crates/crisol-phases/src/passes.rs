@@ -11,6 +11,7 @@ use crisol_train::{Output, Step, Trainer, evaluate};
 use crate::PhaseError;
 use crate::batch::{Batch, Rows};
 use crate::context::PhaseContext;
+use crate::cost_shape::cost_shape;
 use crate::forecast::lengths::{Length, forward};
 
 /// Log-probs alone, at temperature 1.
@@ -115,7 +116,7 @@ impl PhaseContext<'_> {
 
     /// Counts a forward pass.
     pub(crate) fn count_forward(&mut self, model: &Model, examples: &[&Example]) {
-        let shape = model.config().cost_shape();
+        let shape = cost_shape(model.config());
         self.count_flops(forward(&shape, examples.iter().map(|example| Length::of(example))));
     }
 
@@ -129,7 +130,7 @@ impl PhaseContext<'_> {
         objective: impl Fn(usize, &TokenScores<'_>) -> LossAndGrad<S> + Sync,
     ) -> Result<Step<S>, PhaseError> {
         let step = trainer.step(&batch.shards, output, config, objective)?;
-        let shape = trainer.model.config().cost_shape();
+        let shape = cost_shape(trainer.model.config());
         self.count_flops(batch.forward_flops(&shape) * shape.training_factor());
         Ok(step)
     }

@@ -18,6 +18,7 @@ use crisol_train::{Output, Trainer};
 
 use crate::PhaseError;
 use crate::context::PhaseContext;
+use crate::cost_shape::cost_shape;
 use crate::evaluation::{HELD_OUT_REWARD, mean_reward};
 use crate::forecast::plan::StagePlan;
 use crate::on_policy::{Algorithm, Position, Sampled, Stage, StageSettings, Updates};
@@ -65,7 +66,7 @@ pub(crate) fn ppo(
     let stage = Stage::new(ctx, start, prompts, records, stage_settings)?;
     // The value model starts from the reward model.
     let (value_model, value_params) = reward.model.scalar_from(&reward.params, 0);
-    let scalar = value_model.config().cost_shape();
+    let scalar = cost_shape(value_model.config());
     stage.forecast(ctx, &plan(settings), &stage.replay_lengths(), Some(&scalar));
 
     let value = ctx.trainer(value_model, value_params, &settings.value_optimizer);

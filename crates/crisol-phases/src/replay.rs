@@ -18,6 +18,7 @@ use crate::PhaseError;
 use crate::batch::Batch;
 use crate::batches::Batches;
 use crate::context::PhaseContext;
+use crate::cost_shape::cost_shape;
 use crate::examples::{ExampleKind, Source};
 use crate::forecast::lengths::Lengths;
 use crate::settings::ReplaySettings;
@@ -94,7 +95,7 @@ impl Replay {
     ) -> Result<(Step<WithReplay<S>>, usize), PhaseError> {
         let replayed = self.batch(update, ctx.run.shard_tokens)?;
         let step = self.train(trainer, own, &replayed, output, config, objective)?;
-        let shape = trainer.model.config().cost_shape();
+        let shape = cost_shape(trainer.model.config());
         for batch in [own, &replayed] {
             ctx.count_flops(batch.forward_flops(&shape) * shape.training_factor());
         }

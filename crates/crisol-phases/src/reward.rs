@@ -18,6 +18,7 @@ use crisol_train::{Output, Trainer, derived_seed};
 use crate::PhaseError;
 use crate::batch::{Batch, Rows};
 use crate::context::PhaseContext;
+use crate::cost_shape::cost_shape;
 use crate::forecast::lengths::{Lengths, Planned};
 use crate::forecast::plan::{Shapes, StageData, StagePlan};
 use crate::pairs::Pairs;
@@ -60,7 +61,7 @@ pub(crate) fn reward(
         replay: &Lengths::default(),
         updates: total as usize,
     };
-    let shape = model.config().cost_shape();
+    let shape = cost_shape(model.config());
     ctx.forecast(&plan(settings), Shapes { policy: &shape, scalar: &shape }, &data);
     let mut trainer = ctx.trainer(model, params, &settings.optimizer);
     let first =

@@ -12,6 +12,7 @@ use crate::PhaseError;
 use crate::batch::Batch;
 use crate::batches::BatchPlan;
 use crate::context::{HELD_OUT_LOSS, PhaseContext};
+use crate::cost_shape::cost_shape;
 use crate::forecast::lengths::{Lengths, Planned};
 use crate::forecast::plan::{Shapes, StageData, StagePlan};
 use crate::passes::LOGPROBS;
@@ -62,7 +63,7 @@ impl NextToken<'_> {
             replay: &Lengths::default(),
             updates: total as usize,
         };
-        let shape = trainer.model.config().cost_shape();
+        let shape = cost_shape(trainer.model.config());
         ctx.forecast(&self.plan(), Shapes { policy: &shape, scalar: &shape }, &data);
         let first =
             ctx.begin_stage(self.name, total, &mut [SavedModel::Trainer("model", trainer)])?;

@@ -1,6 +1,7 @@
 //! Reading, refusing and writing `config.json`.
 
 use super::*;
+use crate::{DeepseekV3, Llama4};
 
 fn llama() -> Value {
     json!({
@@ -58,8 +59,7 @@ fn written_configs_are_read_back() {
                 ..Config::new(architecture, 96, 48, 2, 6, 64)
             };
             let config = if architecture == Architecture::DeepseekV3 {
-                let shape =
-                    deepseek_v3::Shape { q_lora_rank: None, n_group: 4, ..Default::default() };
+                let shape = DeepseekV3 { q_lora_rank: None, n_group: 4, ..Default::default() };
                 Config {
                     num_key_value_heads: 6,
                     head_dim: shape.qk_rope_head_dim,
@@ -67,7 +67,7 @@ fn written_configs_are_read_back() {
                     ..config
                 }
             } else if architecture == Architecture::Llama4 {
-                let shape = llama4::Shape {
+                let shape = Llama4 {
                     intermediate_size_mlp: 40,
                     moe_layers: vec![false, true],
                     num_local_experts: 4,

@@ -1,17 +1,17 @@
-//! Typed access to the metadata keys `{architecture}.…` of a GGUF file.
+//! Typed access to the metadata keys `{architecture}.…` of a GGUF file, read and written.
 
 use std::path::Path;
 
-use crisol_hub::{HubError, Metadata};
+use crisol_hub::{HubError, Metadata, Value};
 
 use crate::ModelError;
 
-pub(super) fn unusable(file: &Path, cause: String) -> ModelError {
+pub(crate) fn unusable(file: &Path, cause: String) -> ModelError {
     ModelError::ConfigFile { file: file.to_owned(), cause }
 }
 
 /// Reads a key if it exists.
-pub(super) fn optional<T>(
+pub(crate) fn optional<T>(
     metadata: &Metadata,
     key: &str,
     read: impl FnOnce(&str) -> Result<T, HubError>,
@@ -20,46 +20,46 @@ pub(super) fn optional<T>(
 }
 
 /// The keys of one architecture.
-pub(super) struct Keys<'a> {
-    pub(super) metadata: &'a Metadata,
-    pub(super) file: &'a Path,
-    pub(super) architecture: &'static str,
+pub(crate) struct Keys<'a> {
+    pub(crate) metadata: &'a Metadata,
+    pub(crate) file: &'a Path,
+    pub(crate) architecture: &'static str,
 }
 
 impl Keys<'_> {
     /// The full name of a key.
-    pub(super) fn name(&self, rest: &str) -> String {
+    pub(crate) fn name(&self, rest: &str) -> String {
         format!("{}.{rest}", self.architecture)
     }
 
-    pub(super) fn size(&self, rest: &str) -> Result<usize, HubError> {
+    pub(crate) fn size(&self, rest: &str) -> Result<usize, HubError> {
         self.metadata.u32(&self.name(rest)).map(|size| size as usize)
     }
 
-    pub(super) fn optional_size(&self, rest: &str) -> Result<Option<usize>, HubError> {
+    pub(crate) fn optional_size(&self, rest: &str) -> Result<Option<usize>, HubError> {
         let size = optional(self.metadata, &self.name(rest), |key| self.metadata.u32(key))?;
         Ok(size.map(|size| size as usize))
     }
 
-    pub(super) fn number(&self, rest: &str) -> Result<Option<f32>, HubError> {
+    pub(crate) fn number(&self, rest: &str) -> Result<Option<f32>, HubError> {
         optional(self.metadata, &self.name(rest), |key| self.metadata.f32(key))
     }
 
-    pub(super) fn flag(&self, rest: &str) -> Result<Option<bool>, HubError> {
+    pub(crate) fn flag(&self, rest: &str) -> Result<Option<bool>, HubError> {
         optional(self.metadata, &self.name(rest), |key| self.metadata.bool(key))
     }
 
-    pub(super) fn text(&self, rest: &str) -> Result<Option<&str>, HubError> {
+    pub(crate) fn text(&self, rest: &str) -> Result<Option<&str>, HubError> {
         optional(self.metadata, &self.name(rest), |key| self.metadata.string(key))
     }
 
     /// An error about the value of a key.
-    pub(super) fn refuse(&self, rest: &str, cause: &str) -> ModelError {
+    pub(crate) fn refuse(&self, rest: &str, cause: &str) -> ModelError {
         unusable(self.file, format!("{} is {cause}", self.name(rest)))
     }
 
     /// Checks that a size, if given, is `size`.
-    pub(super) fn expect_size(
+    pub(crate) fn expect_size(
         &self,
         rest: &str,
         size: usize,
@@ -72,10 +72,28 @@ impl Keys<'_> {
     }
 
     /// Refuses a feature that a non-zero size would switch on.
-    pub(super) fn expect_unset(&self, rest: &str) -> Result<(), ModelError> {
+    pub(crate) fn expect_unset(&self, rest: &str) -> Result<(), ModelError> {
         match self.optional_size(rest)?.filter(|&number| number > 0) {
             Some(number) => Err(self.refuse(rest, &format!("{number}, which is not supported"))),
             None => Ok(()),
+        }
+    }
+}
+
+/// The keys of one architecture in a file to be written.
+pub(crate) struct NewKeys<'a> {
+    pub(crate) metadata: &'a mut Metadata,
+    pub(crate) architecture: &'static str,
+}
+
+impl NewKeys<'_> {
+    pub(crate) fn put(&mut self, rest: &str, value: impl Into<Value>) {
+        self.metadata.insert(format!("{}.{rest}", self.architecture), value);
+    }
+
+    pub(crate) fn put_sizes(&mut self, sizes: &[(&str, usize)]) {
+        for &(rest, size) in sizes {
+            self.put(rest, size as u32);
         }
     }
 }

@@ -8,12 +8,20 @@
 
 use std::f64::consts::PI;
 
-use crisol_hub::Metadata;
-
-use super::deepseek2;
-use super::keys::Keys;
+use super::keys::{Keys, NewKeys};
 use crate::rope::{RopeScaling, yarn_temperature};
-use crate::{Architecture, Config, ModelError};
+use crate::{Config, ModelError};
+
+/// How llama.cpp reads the scaling of an architecture.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum GgufRope {
+    /// From metadata keys.
+    Keys,
+    /// From metadata keys, or the tensor of divisors.
+    KeysOrDivisors,
+    /// From metadata keys; YaRN scales attention scores too (DeepSeek).
+    ScoreTemperatures,
+}
 
 /// The tensor of divisors, one per rotated pair.
 pub(super) const DIVISORS: &str = "rope_freqs.weight";
@@ -27,13 +35,13 @@ const ROUNDING: f64 = 1e-5;
 /// Reads the scaling of a model with a context of `context` tokens.
 pub(super) fn read(
     keys: &Keys<'_>,
-    architecture: Architecture,
+    rope: GgufRope,
     context: usize,
 ) -> Result<RopeScaling, ModelError> {
     let number = |rest: &str| keys.number(&format!("rope.scaling.{rest}"));
     // `rope.scale_linear` is the older key; 0 means none, as in llama.cpp.
     let factor = number("factor")?.or(keys.number("rope.scale_linear")?).filter(|&f| f != 0.0);
-    let latent = architecture == Architecture::DeepseekV3;
+    let scales_scores = rope == GgufRope::ScoreTemperatures;
     let kind = keys.text("rope.scaling.type")?.unwrap_or("linear");
     let amplitude = number("attn_factor")?.filter(|&x| x != 1.0).map(f64::from);
     if let Some(amplitude) = amplitude.filter(|_| kind != "yarn") {
@@ -42,7 +50,7 @@ pub(super) fn read(
     }
     Ok(match (kind, factor) {
         ("none", _) | ("linear", None | Some(1.0)) => RopeScaling::None,
-        ("linear", Some(factor)) if latent => {
+        ("linear", Some(factor)) if scales_scores => {
             let cause = format!(
                 "{factor}, and llama.cpp scales attention scores of this architecture with it; \
                  only yarn is supported"
@@ -53,7 +61,7 @@ pub(super) fn read(
         ("yarn", factor) => {
             let others =
                 [("yarn_ext_factor", 1.0), ("yarn_attn_factor", 1.0), ("yarn_log_multiplier", 0.0)];
-            for &(rest, plain) in if latent { &others[..2] } else { &others } {
+            for &(rest, plain) in if scales_scores { &others[..2] } else { &others } {
                 if let Some(other) = number(rest)?.filter(|&x| x != plain) {
                     let cause = format!("{other}; only {plain} is supported");
                     return Err(keys.refuse(&format!("rope.scaling.{rest}"), &cause));
@@ -61,9 +69,9 @@ pub(super) fn read(
             }
             let original = keys.optional_size("rope.scaling.original_context_length")?;
             let factor = factor.map_or(1.0, decimal);
-            let (attention_factor, mscale, mscale_all_dim) = if latent {
+            let (attention_factor, mscale, mscale_all_dim) = if scales_scores {
                 let weight = number("yarn_log_multiplier")?.unwrap_or(0.0);
-                deepseek2::read_temperatures(factor, decimal(weight), amplitude.unwrap_or(1.0))
+                read_temperatures(factor, decimal(weight), amplitude.unwrap_or(1.0))
                     .map_err(|cause| keys.refuse("rope.scaling.factor", &cause))?
             } else {
                 (amplitude.map(|amplitude| amplitude * yarn_temperature(factor, 1.0)), 0.0, 0.0)
@@ -158,24 +166,19 @@ fn frequency_divisors(scaling: RopeScaling, theta: f64, dim: usize) -> impl Iter
 }
 
 /// Writes the metadata keys of a config's scaling, and returns the tensor of divisors if needed.
-/// `with_divisors`: whether llama.cpp reads that tensor for the architecture.
-pub(super) fn write(
-    metadata: &mut Metadata,
-    key: impl Fn(&str) -> String,
-    config: &Config,
-    with_divisors: bool,
-) -> Result<Option<Vec<f32>>, String> {
+pub(super) fn write(keys: &mut NewKeys<'_>, config: &Config) -> Result<Option<Vec<f32>>, String> {
     let mut put = |rest: &str, number: f64| {
-        metadata.insert(key(&format!("rope.scaling.{rest}")), number as f32);
+        keys.put(&format!("rope.scaling.{rest}"), number as f32);
     };
-    let latent = config.architecture == Architecture::DeepseekV3;
+    let rope = config.family().gguf_rope();
+    let scales_scores = rope == GgufRope::ScoreTemperatures;
     match config.rope_scaling {
         RopeScaling::None => {}
-        RopeScaling::Linear { factor } if !latent => {
+        RopeScaling::Linear { factor } if !scales_scores => {
             put("factor", factor);
-            metadata.insert(key("rope.scaling.type"), "linear");
+            keys.put("rope.scaling.type", "linear");
         }
-        RopeScaling::Llama3 { .. } if with_divisors => {
+        RopeScaling::Llama3 { .. } if rope == GgufRope::KeysOrDivisors => {
             let divisors =
                 frequency_divisors(config.rope_scaling, config.rope_theta, config.head_dim);
             return Ok(Some(divisors.map(|divisor| divisor as f32).collect()));
@@ -192,9 +195,8 @@ pub(super) fn write(
         RopeScaling::Yarn { factor, original_max_position_embeddings, mscale_all_dim, .. } => {
             put("factor", factor);
             let amplitude = f64::from(config.rope_scaling.amplitude());
-            let more = if latent {
-                let (weight, more) =
-                    deepseek2::gguf_temperatures(factor, amplitude, mscale_all_dim)?;
+            let more = if scales_scores {
+                let (weight, more) = gguf_temperatures(factor, amplitude, mscale_all_dim)?;
                 if weight != 0.0 {
                     put("yarn_log_multiplier", weight);
                 }
@@ -206,16 +208,73 @@ pub(super) fn write(
                 put("attn_factor", more);
             }
             let original = original_max_position_embeddings as u32;
-            metadata.insert(key("rope.scaling.original_context_length"), original);
-            metadata.insert(key("rope.scaling.type"), "yarn");
+            keys.put("rope.scaling.original_context_length", original);
+            keys.put("rope.scaling.type", "yarn");
         }
         RopeScaling::Linear { .. } | RopeScaling::Dynamic { .. } | RopeScaling::Llama3 { .. } => {
             let kind = config.rope_scaling.to_json(config.rope_theta)["rope_type"].clone();
-            let class = config.architecture.class();
+            let class = config.architecture().class();
             return Err(format!("llama.cpp has no {kind} rotary embeddings for {class}"));
         }
     }
     Ok(None)
+}
+
+// YaRN has two temperatures. config.json has the amplitude `a` of rotated queries and keys, and a
+// factor `t(w)²` on all scores from `w = mscale_all_dim`, with `t(w) = 0.1 w ln(factor) + 1`. GGUF
+// has `yarn_log_multiplier = w / 10` and `attn_factor`, both below `rope.scaling`. There, `a` is
+// `attn_factor`, times `t(1)` if `w` is 0, and the factor on scores is `(a t(w))²`.
+
+/// A temperature closer than this to its default is taken to be the default.
+const TEMPERATURE_ROUNDING: f64 = 1e-6;
+
+/// Converts the GGUF values to `attention_factor`, `mscale` and `mscale_all_dim`.
+fn read_temperatures(
+    factor: f64,
+    log_multiplier: f64,
+    attn_factor: f64,
+) -> Result<(Option<f64>, f64, f64), String> {
+    // Restores the decimal number of config.json from an f32.
+    let weight = (log_multiplier * 1e7).round() / 1e6;
+    let amplitude =
+        if weight == 0.0 { attn_factor * yarn_temperature(factor, 1.0) } else { attn_factor };
+    let plain = (amplitude - 1.0).abs() < TEMPERATURE_ROUNDING;
+    match (plain, weight != 0.0) {
+        (true, false) => Ok((Some(1.0), 0.0, 0.0)),
+        (true, true) if factor >= 1.0 => Ok((None, weight, weight)),
+        (false, _) if factor > 1.0 => {
+            let all = mscale_for(factor, amplitude * (0.1 * weight * factor.ln() + 1.0));
+            Ok((Some(amplitude), 0.0, all))
+        }
+        _ => Err(format!("{factor}; llama.cpp's attention temperature is not supported with it")),
+    }
+}
+
+/// The GGUF values: `yarn_log_multiplier` (0: omitted) and `attn_factor`.
+fn gguf_temperatures(
+    factor: f64,
+    amplitude: f64,
+    mscale_all_dim: f64,
+) -> Result<(f64, f64), String> {
+    let temperature = yarn_temperature(factor, mscale_all_dim);
+    let weight = if factor > 1.0 { mscale_for(factor, temperature / amplitude) } else { 0.0 };
+    let plain = (amplitude - 1.0).abs() < TEMPERATURE_ROUNDING;
+    if !weight.is_finite() || !(factor > 1.0 || plain) {
+        return Err(format!(
+            "llama.cpp cannot scale rotated queries and keys by {amplitude} and all scores by \
+             the square of {temperature}"
+        ));
+    }
+    Ok(if weight.abs() < TEMPERATURE_ROUNDING {
+        (0.0, amplitude / yarn_temperature(factor, 1.0))
+    } else {
+        (0.1 * weight, amplitude)
+    })
+}
+
+/// The `w` with `t(w) = temperature`.
+fn mscale_for(factor: f64, temperature: f64) -> f64 {
+    (temperature - 1.0) / (0.1 * factor.ln())
 }
 
 #[cfg(test)]
@@ -269,5 +328,52 @@ mod tests {
                     .is_none_or(|scaling| divisors.is_empty() && scaling == RopeScaling::None)
             );
         }
+    }
+
+    /// Amplitude and factor on scores as llama.cpp computes them from the GGUF values.
+    fn llama_cpp(factor: f64, log_multiplier: f64, attn_factor: f64) -> (f64, f64) {
+        // `llama-context.cpp` takes the ratio of DeepSeek's two temperatures for 1.
+        let adjusted =
+            if log_multiplier == 0.0 { yarn_temperature(factor, 1.0) } else { 1.0 } * attn_factor;
+        (adjusted, (adjusted * (1.0 + log_multiplier * factor.ln())).powi(2))
+    }
+
+    #[test]
+    fn temperatures_equal_llama_cpp() {
+        for factor in [1.0, 1.5, 8.0, 40.0] {
+            let amplitudes = [1.0, 0.7, yarn_temperature(factor, 1.0), 1.3];
+            for (amplitude, all) in
+                amplitudes.into_iter().flat_map(|a| [0.0, 0.4, 0.707, 1.0].map(|all| (a, all)))
+            {
+                let written = gguf_temperatures(factor, amplitude, all);
+                if factor == 1.0 && amplitude != 1.0 {
+                    assert!(
+                        written
+                            .expect_err("nothing to make scores hotter by")
+                            .contains("cannot scale")
+                    );
+                    continue;
+                }
+                let (log_multiplier, attn_factor) = written.expect("there are keys for it");
+                let expected = (amplitude, yarn_temperature(factor, all).powi(2));
+                let close = |(a, b): (f64, f64), what: &str| {
+                    let fine =
+                        (a / expected.0 - 1.0).abs() < 1e-5 && (b / expected.1 - 1.0).abs() < 1e-5;
+                    assert!(fine, "{what}, factor {factor}: {a} and {b}, not {expected:?}");
+                };
+                close(llama_cpp(factor, log_multiplier, attn_factor), "written");
+                let (given, mscale, all) =
+                    read_temperatures(factor, log_multiplier, attn_factor).expect("as written");
+                let amplitude = given
+                    .unwrap_or(yarn_temperature(factor, mscale) / yarn_temperature(factor, all));
+                close((amplitude, yarn_temperature(factor, all).powi(2)), "read");
+            }
+        }
+        // DeepSeek-V3 and DeepSeek-V2.
+        assert_eq!(read_temperatures(40.0, 0.1, 1.0), Ok((None, 1.0, 1.0)));
+        assert_eq!(read_temperatures(40.0, 0.0707, 1.0), Ok((None, 0.707, 0.707)));
+        assert!(
+            read_temperatures(0.5, 0.1, 1.0).is_err() && read_temperatures(1.0, 0.0, 2.0).is_err()
+        );
     }
 }

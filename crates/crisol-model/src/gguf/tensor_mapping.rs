@@ -13,12 +13,12 @@ use crisol_engine::{ParamSpec, WeightFormat};
 use crisol_hub::{Gguf, HubError};
 
 use super::EMBEDDING;
-use crate::config::Specifics;
+use crate::Config;
+use crate::architectures::Family;
 use crate::weights::{Bytes, FileMatrix, interleaved_row};
-use crate::{Architecture, Config};
 
 /// The tensors that hold one parameter.
-pub(super) enum TensorMapping {
+pub(crate) enum TensorMapping {
     Whole {
         tensor: String,
         /// Head width, if rows are reordered (see [`interleaved_row`]).
@@ -33,44 +33,25 @@ pub(super) enum TensorMapping {
 impl TensorMapping {
     /// The tensors to which a parameter is written.
     pub(super) fn for_export(config: &Config, spec: &ParamSpec) -> TensorMapping {
-        let tensor = gguf_name(&spec.name, config.architecture);
+        let family = config.family();
         if let Some((start, rest)) = spec.name.split_once(".experts.")
             && let Some((expert, part)) = rest.split_once('.')
             && let (Ok(expert), Some((experts, _))) = (expert.parse(), config.routed_experts())
         {
             let name = format!("{start}.experts.{part}");
-            return TensorMapping::Expert {
-                tensor: gguf_name(&name, config.architecture),
-                expert,
-                experts,
-            };
+            return TensorMapping::Expert { tensor: gguf_name(&name, family), expert, experts };
         }
-        if let Specifics::DeepseekV3(shape) = &config.specifics
-            && let Some(prefix) = tensor.strip_suffix("attn_kv_b.weight")
-        {
-            let expansion = Expansion {
-                heads: config.num_attention_heads,
-                key: shape.qk_nope_head_dim,
-                value: shape.v_head_dim,
-                rank: shape.kv_lora_rank,
-            };
-            let [keys, values] =
-                ["attn_k_b", "attn_v_b"].map(|part| format!("{prefix}{part}.weight"));
-            return TensorMapping::Latent { keys, values, expansion };
-        }
-        let rotated = ["q_proj", "k_proj"].iter().any(|part| spec.name.contains(part));
-        let interleaved = config.architecture == Architecture::Llama && rotated;
-        TensorMapping::Whole {
-            tensor,
-            interleaved_head_dim: interleaved.then_some(config.head_dim),
-        }
+        let tensor = gguf_name(&spec.name, family);
+        family
+            .gguf_mapping(config, spec, &tensor)
+            .unwrap_or(TensorMapping::Whole { tensor, interleaved_head_dim: None })
     }
 
     /// The tensors of a given file that hold a parameter.
     pub(super) fn in_file(gguf: &Gguf, config: &Config, spec: &ParamSpec) -> TensorMapping {
         match TensorMapping::for_export(config, spec) {
             TensorMapping::Latent { keys, .. } if gguf.shape(&keys).is_none() => {
-                let tensor = gguf_name(&spec.name, config.architecture);
+                let tensor = gguf_name(&spec.name, config.family());
                 if gguf.shape(&tensor).is_some() {
                     TensorMapping::Whole { tensor, interleaved_head_dim: None }
                 } else {
@@ -185,11 +166,11 @@ fn expert_rows(expert: usize, shape: &[usize]) -> Range<usize> {
 
 /// Dimensions of `kv_b_proj`; `key` and `value` are widths per head.
 #[derive(Clone, Copy)]
-pub(super) struct Expansion {
-    heads: usize,
-    key: usize,
-    value: usize,
-    rank: usize,
+pub(crate) struct Expansion {
+    pub(crate) heads: usize,
+    pub(crate) key: usize,
+    pub(crate) value: usize,
+    pub(crate) rank: usize,
 }
 
 impl Expansion {
@@ -231,32 +212,25 @@ impl Expansion {
     }
 }
 
-/// Layer parts by their name in Hugging Face's files and in GGUF. `post_attention_layernorm` is not
-/// here: it maps to `ffn_norm`, in OLMo-2 to `post_attention_norm`.
-const PARTS: [(&str, &str); 19] = [
+/// Layer parts by their name in Hugging Face's files and in GGUF, the same in most architectures;
+/// see [`Family::gguf_parts`] for the others.
+const PARTS: [(&str, &str); 12] = [
     ("self_attn.q_proj", "attn_q"),
     ("self_attn.k_proj", "attn_k"),
     ("self_attn.v_proj", "attn_v"),
     ("self_attn.o_proj", "attn_output"),
     ("self_attn.q_norm", "attn_q_norm"),
     ("self_attn.k_norm", "attn_k_norm"),
-    ("self_attn.q_a_proj", "attn_q_a"),
-    ("self_attn.q_a_layernorm", "attn_q_a_norm"),
-    ("self_attn.q_b_proj", "attn_q_b"),
-    ("self_attn.kv_a_proj_with_mqa", "attn_kv_a_mqa"),
-    ("self_attn.kv_a_layernorm", "attn_kv_a_norm"),
-    ("self_attn.kv_b_proj", "attn_kv_b"),
     ("input_layernorm", "attn_norm"),
+    ("post_attention_layernorm", "ffn_norm"),
     ("post_feedforward_layernorm", "post_ffw_norm"),
-    ("router", "ffn_gate_inp"),
-    ("gate", "ffn_gate_inp"),
     ("gate_proj", "ffn_gate"),
     ("up_proj", "ffn_up"),
     ("down_proj", "ffn_down"),
 ];
 
 /// The GGUF name of a parameter.
-fn gguf_name(name: &str, architecture: Architecture) -> String {
+fn gguf_name(name: &str, family: &dyn Family) -> String {
     let rest = match name {
         "model.embed_tokens.weight" => return EMBEDDING.into(),
         "model.norm.weight" => return "output_norm.weight".into(),
@@ -264,10 +238,14 @@ fn gguf_name(name: &str, architecture: Architecture) -> String {
         name => name.strip_prefix("model.layers.").unwrap_or(name),
     };
     let (layer, rest) = rest.split_once('.').unwrap_or(("", rest));
-    let (part, kind) = rest.rsplit_once('.').unwrap_or((rest, ""));
-    if kind == "e_score_correction_bias" {
-        return format!("blk.{layer}.exp_probs_b.bias");
+    let named = |part: &str| {
+        let mut parts = family.gguf_parts().iter().chain(&PARTS);
+        parts.find(|(known, _)| *known == part).map(|(_, gguf)| *gguf)
+    };
+    if let Some(parameter) = named(rest) {
+        return format!("blk.{layer}.{parameter}");
     }
+    let (part, kind) = rest.rsplit_once('.').unwrap_or((rest, ""));
     // Dense feed-forward layers and experts.
     let part =
         ["mlp.", "feed_forward."].iter().find_map(|start| part.strip_prefix(start)).unwrap_or(part);
@@ -276,10 +254,6 @@ fn gguf_name(name: &str, architecture: Architecture) -> String {
         Some(("shared_expert" | "shared_experts", part)) => (part, "_shexp"),
         _ => (part, ""),
     };
-    let gguf_part = match (part, architecture) {
-        ("post_attention_layernorm", Architecture::Olmo2) => "post_attention_norm",
-        ("post_attention_layernorm", _) => "ffn_norm",
-        _ => PARTS.iter().find(|(hf_part, _)| *hf_part == part).map_or(part, |(_, gguf)| gguf),
-    };
+    let gguf_part = named(part).unwrap_or(part);
     format!("blk.{layer}.{gguf_part}{suffix}.{kind}")
 }

@@ -9,11 +9,11 @@ use crisol_hub::{
 };
 use crisol_text::{GgufVocab, TextSetup};
 
+use super::keys::NewKeys;
+use super::rope;
 use super::tensor_mapping::TensorMapping;
-use super::{ARCHITECTURES, deepseek2, llama4, rope};
-use crate::config::Specifics;
 use crate::weights::WeightSource;
-use crate::{Architecture, Config, Head, ModelError};
+use crate::{Config, Head, ModelError};
 
 /// The file type number (`llama_ftype` in `llama.h`) of the prevalent tensor type.
 fn file_type(dtype: GgmlType) -> u32 {
@@ -46,17 +46,15 @@ pub(crate) fn write<'a>(
     dtype: GgmlType,
 ) -> Result<(), ModelError> {
     let refused = |cause: String| ModelError::NotInGguf { cause };
-    let (architecture, _) = ARCHITECTURES
-        .into_iter()
-        .find(|(_, architecture)| *architecture == config.architecture)
-        .expect("llama.cpp has a name for every architecture here");
+    let family = config.family();
+    let architecture = family.names().gguf;
     if config.head == Head::Scalar {
         return Err(refused(
             "it has a scalar head (reward or value model), and llama.cpp has none".into(),
         ));
     }
-    if config.attention_bias && config.architecture != Architecture::Llama {
-        let class = config.architecture.class();
+    if config.attention_bias && !family.has_gguf_attention_bias() {
+        let class = family.names().class;
         return Err(refused(format!(
             "its attention has biases, and llama.cpp has none in {class} models"
         )));
@@ -69,45 +67,24 @@ pub(crate) fn write<'a>(
         )));
     }
     let text = text.ok_or_else(|| refused("it has no tokenizer, and GGUF requires one".into()))?;
-    let key = |rest: &str| format!("{architecture}.{rest}");
     let mut metadata = Metadata::new();
     metadata.insert("general.architecture", architecture);
     metadata.insert("general.type", "model");
     metadata.insert("general.name", name);
     metadata.insert("general.file_type", file_type(dtype));
     metadata.insert("general.quantization_version", QUANTISATION_VERSION);
-    let mut put = |sizes: &[(&str, usize)]| {
-        for &(rest, size) in sizes {
-            metadata.insert(key(rest), size as u32);
-        }
-    };
-    put(&[
+    let mut keys = NewKeys { metadata: &mut metadata, architecture };
+    keys.put_sizes(&[
         ("vocab_size", config.vocab_size),
         ("context_length", config.max_position_embeddings),
         ("embedding_length", config.hidden_size),
         ("block_count", config.num_hidden_layers),
         ("attention.head_count", config.num_attention_heads),
     ]);
-    match &config.specifics {
-        Specifics::None => put(&[
-            ("feed_forward_length", config.intermediate_size),
-            ("attention.head_count_kv", config.num_key_value_heads),
-            ("attention.key_length", config.head_dim),
-            ("attention.value_length", config.head_dim),
-            ("rope.dimension_count", config.head_dim),
-        ]),
-        Specifics::Llama4(shape) => {
-            llama4::write(&mut metadata, key, config, shape).map_err(refused)?;
-        }
-        Specifics::DeepseekV3(shape) => {
-            deepseek2::write(&mut metadata, key, config, shape).map_err(refused)?;
-        }
-    }
-    metadata.insert(key("attention.layer_norm_rms_epsilon"), config.rms_norm_eps);
-    metadata.insert(key("rope.freq_base"), config.rope_theta as f32);
-    // llama.cpp reads the tensor of divisors for these architectures only.
-    let with_divisors = matches!(config.architecture, Architecture::Llama | Architecture::Llama4);
-    let divisors = rope::write(&mut metadata, key, config, with_divisors).map_err(refused)?;
+    family.write_gguf(&mut keys, config).map_err(refused)?;
+    keys.put("attention.layer_norm_rms_epsilon", config.rms_norm_eps);
+    keys.put("rope.freq_base", config.rope_theta as f32);
+    let divisors = rope::write(&mut keys, config).map_err(refused)?;
     put_vocab(&mut metadata, text.to_gguf(config.vocab_size)?);
 
     let mut all = Vec::new();

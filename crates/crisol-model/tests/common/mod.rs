@@ -1,6 +1,6 @@
 //! Small models of every architecture, and their tokenizer.
 
-use crisol_model::{Architecture, Config, DeepseekV3Shape, Head, Llama4Shape, Specifics};
+use crisol_model::{Architecture, Config, DeepseekV3, Head, Llama4, Specifics};
 use crisol_text::{EMBEDDED_TOKENS, TextSetup, Tokenizer};
 
 pub(crate) const VOCAB: usize = 300;
@@ -15,9 +15,8 @@ pub(crate) fn config(architecture: Architecture, head: Head) -> Config {
     let config =
         Config { head, num_key_value_heads: 1, ..Config::new(architecture, VOCAB, 16, 2, 2, 24) };
     match architecture {
-        Architecture::Llama | Architecture::Olmo2 | Architecture::Qwen3 => config,
         Architecture::Llama4 => {
-            let shape = Llama4Shape {
+            let shape = Llama4 {
                 intermediate_size_mlp: 20,
                 moe_layers: vec![true, false],
                 num_local_experts: 3,
@@ -33,7 +32,7 @@ pub(crate) fn config(architecture: Architecture, head: Head) -> Config {
             Config { specifics: Specifics::Llama4(shape), ..config }
         }
         Architecture::DeepseekV3 => {
-            let shape = DeepseekV3Shape {
+            let shape = DeepseekV3 {
                 q_lora_rank: Some(6),
                 kv_lora_rank: 5,
                 qk_nope_head_dim: 4,
@@ -45,9 +44,10 @@ pub(crate) fn config(architecture: Architecture, head: Head) -> Config {
                 moe_intermediate_size: 12,
                 n_group: 2,
                 topk_group: 2,
-                ..DeepseekV3Shape::default()
+                ..DeepseekV3::default()
             };
             Config { num_key_value_heads: 2, specifics: Specifics::DeepseekV3(shape), ..config }
         }
+        _ => config,
     }
 }

@@ -142,11 +142,12 @@ fn mean(numbers: impl Iterator<Item = (usize, f64)>) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cost_shape::cost_shape;
     use crisol_model::{Architecture, Config};
 
     #[test]
     fn a_sample_has_the_work_and_the_batches_of_all() {
-        let shape = Config::new(Architecture::Llama, 50, 16, 2, 2, 24).cost_shape();
+        let shape = cost_shape(&Config::new(Architecture::Llama, 50, 16, 2, 2, 24));
         let length = |i: usize| Length { tokens: 20 + i % 7, rows: 5 + i % 3 };
         let all: Lengths = (0..2100).map(length).collect();
         let some: Lengths = (0..2100).step_by(10).map(|i| (length(i), 10.0)).collect();
@@ -158,7 +159,7 @@ mod tests {
 
     #[test]
     fn planned_documents_are_those_of_the_batches() {
-        let shape = Config::new(Architecture::Llama, 50, 16, 2, 2, 24).cost_shape();
+        let shape = cost_shape(&Config::new(Architecture::Llama, 50, 16, 2, 2, 24));
         let example =
             |i: usize| Example { ids: vec![1; 2 + i % 9], trained: vec![true; 2 + i % 9] };
         let examples: Vec<Example> = (0..40).map(example).collect();

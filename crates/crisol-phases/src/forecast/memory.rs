@@ -11,6 +11,7 @@ use crisol_engine::{MAX_SAVED_LOGITS, MomentFormat, Params, Replicas};
 use crisol_model::{Config, ModelFiles, PREFILL_TOKENS, generation_concurrency};
 
 use crate::behaviours::{ANSWER_TOKENS, held_out_files};
+use crate::cost_shape::cost_shape;
 use crate::data::{DataSource, Size};
 use crate::recipe::{Recompute, RunSettings, Split};
 use crate::settings::{PhaseSettings, ReplaySettings, RolloutSettings};
@@ -57,7 +58,7 @@ pub fn memory(
     threads: usize,
 ) -> Memory {
     let (phase, options) = engine_options(settings, run, config, data, threads);
-    training(&config.cost_shape(), phase, &options)
+    training(&cost_shape(config), phase, &options)
 }
 
 /// Peak memory of a phase before its first update, if that update may never come: GRPO has nothing
@@ -74,7 +75,7 @@ pub fn memory_before_updates(
         _ => return None,
     }
     let (phase, options) = engine_options(settings, run, config, data, threads);
-    Some(before_updates(&config.cost_shape(), phase, options.sampling?, &options))
+    Some(before_updates(&cost_shape(config), phase, options.sampling?, &options))
 }
 
 /// Workload of a phase, for the formulas of the engine.
@@ -85,7 +86,7 @@ fn engine_options(
     data: &DataSource,
     threads: usize,
 ) -> (Phase, EngineOptions) {
-    let shape = config.cost_shape();
+    let shape = cost_shape(config);
     let context = config.max_document_len();
     let files = Files { data, context };
     let replay = |settings: &ReplaySettings| (files.size(&settings.data), settings.tokens);

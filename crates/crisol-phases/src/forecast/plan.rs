@@ -146,11 +146,12 @@ impl StageForecast {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cost_shape::cost_shape;
     use crisol_cost::phases::TRAINING;
     use crisol_model::{Architecture, Config};
 
     fn shape() -> ModelShape {
-        Config::new(Architecture::Llama, 50, 16, 2, 2, 24).cost_shape()
+        cost_shape(&Config::new(Architecture::Llama, 50, 16, 2, 2, 24))
     }
 
     #[test]

@@ -309,6 +309,7 @@ impl<'a> Sample<'a> {
 
 #[cfg(test)]
 mod tests {
+    use crate::cost_shape::cost_shape;
     use crisol_text::{EMBEDDED_TOKENS, Tokenizer};
 
     use super::super::lengths::Documents;
@@ -342,7 +343,7 @@ mod tests {
             text: TextSetup::embedded(tokenizer).unwrap(),
             context: 256,
         };
-        let shape = Recipe::embedded().model_config().unwrap().cost_shape();
+        let shape = cost_shape(&Recipe::embedded().model_config().unwrap());
         for file in ["chats.jsonl", "books.jsonl", "long.jsonl"] {
             let files = [file.to_owned()];
             let records = data.all_records(&files).unwrap();

@@ -13,7 +13,7 @@ use crisol_engine::{Device, OptimizerConfig, Params, Profiled, UpdateRule, Weigh
 use crisol_model::{Model, SamplingOptions, generate, generate_stream};
 use crisol_objectives::next_token;
 use crisol_phases::batch::Batch;
-use crisol_phases::{PhaseError, RunSettings, machine, peak_memory};
+use crisol_phases::{PhaseError, RunSettings, cost_shape, machine, peak_memory};
 use crisol_text::Example;
 use crisol_train::{Output, Trainer, TrainerOptions};
 use serde::Serialize;
@@ -218,7 +218,7 @@ pub(super) fn training_steps(
     seconds: f64,
 ) -> Result<Steps, CliError> {
     let (model, params) = shape.model(device)?;
-    let cost = model.config().cost_shape();
+    let cost = cost_shape(model.config());
     let mut trainer = Trainer::new(model, params, options);
     let batch =
         Batch::of_documents(&documents(shape, lengths), RunSettings::default().shard_tokens);
@@ -465,7 +465,7 @@ fn decode(args: &DecodeArgs) -> Result<(), CliError> {
     let prompt_tokens_per_second = (batch * prompt_tokens) as f64 / seconds_to_first_token;
     // Of a prompt, only the last token's logits are computed.
     let flops =
-        model.config().cost_shape().document_flops(prompt_tokens, 1).0 / prompt_tokens as f64;
+        cost_shape(model.config()).document_flops(prompt_tokens, 1).0 / prompt_tokens as f64;
     let peak = device.gemm_rate(PEAK_PRODUCT, PEAK_TIME);
     let result = Decoding {
         machine: machine(),

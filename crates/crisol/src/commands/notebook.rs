@@ -210,7 +210,7 @@ fn described(role: &str, path: &Path, of_notebook: &str, checkpoint: &Checkpoint
         role: role.to_owned(),
         name: path.to_string_lossy().into_owned(),
         notebook: of_notebook.to_owned(),
-        architecture: format!("{:?}", checkpoint.model.config().architecture).to_lowercase(),
+        architecture: format!("{:?}", checkpoint.model.config().architecture()).to_lowercase(),
         parameters: checkpoint.params.count() as u64,
         chat_template: checkpoint.text.template.is_some(),
     }

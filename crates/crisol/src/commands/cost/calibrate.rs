@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crisol_phases::machine;
+use crisol_phases::{cost_shape, machine};
 use crisol_train::TrainerOptions;
 
 use super::{counted, prefixed};
@@ -48,7 +48,7 @@ pub(super) fn run(threads: Threads, json: bool) -> Result<(), CliError> {
             &device,
             SECONDS,
         )?;
-        let cost = shape.config().cost_shape();
+        let cost = cost_shape(&shape.config());
         let parameters = cost.matmul_parameters();
         training.push(Rate { parameters, flops_per_second: steps.flops.0 / steps.seconds });
         let (model, params) = shape.model(&device)?;

@@ -25,6 +25,7 @@ use crate::error::CliError;
 use crate::hub::Need;
 use crate::model::{Network, check_folder, locate};
 use crate::shape::Shape;
+use crisol_phases::cost_shape;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -323,7 +324,7 @@ fn subject(model: &Path, network: Network) -> Result<Subject, CliError> {
     let text = model.to_string_lossy();
     let of = |name: &str, config: &Config| Subject {
         name: name.to_owned(),
-        shape: config.cost_shape(),
+        shape: cost_shape(config),
         context: config.max_document_len(),
     };
     let exists = crisol_hub::resolve_folder(model)?.exists();

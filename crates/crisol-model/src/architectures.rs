@@ -1,0 +1,281 @@
+//! The architectures, one file each in `architectures/`, and what such a file provides: [`Family`].
+//!
+//! A new architecture is its file, its `mod` line and its line in the registry.
+
+mod deepseek_v3;
+mod llama;
+mod llama4;
+mod olmo2;
+mod qwen3;
+
+use std::sync::Arc;
+
+use crisol_engine::{ParamSpec, Params, RopeStyle};
+use serde_json::{Value, json};
+
+use crate::block::Block;
+use crate::config::refuse_windows;
+use crate::gguf::{self, GgufRope, Keys, NewKeys, TensorMapping};
+use crate::layers::{AttentionShape, FeedForwardShape};
+use crate::mixture::FusedExpert;
+use crate::{Config, ModelError};
+
+/// Defines the enums that have one variant an architecture.
+macro_rules! registry {
+    ($($(#[$doc:meta])* $file:ident::$name:ident,)*) => {
+        $(pub use $file::$name;)*
+
+        /// The name of an architecture.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Architecture {
+            $($(#[$doc])* $name,)*
+        }
+
+        /// The fields of `config.json` that only one architecture has.
+        #[derive(Clone, Debug, PartialEq)]
+        pub enum Specifics {
+            $($(#[$doc])* $name($name),)*
+        }
+
+        impl Architecture {
+            /// All architectures.
+            pub const ALL: [Architecture; [$(stringify!($name)),*].len()] =
+                [$(Architecture::$name),*];
+        }
+
+        impl Specifics {
+            /// transformers' defaults. Llama 4's fields by layer are missing.
+            pub fn new(architecture: Architecture) -> Specifics {
+                match architecture {
+                    $(Architecture::$name => Specifics::$name($name::default()),)*
+                }
+            }
+
+            /// The architecture that has these fields.
+            pub fn architecture(&self) -> Architecture {
+                match self {
+                    $(Specifics::$name(_) => Architecture::$name,)*
+                }
+            }
+
+            pub(crate) fn family(&self) -> &dyn Family {
+                match self {
+                    $(Specifics::$name(own) => own,)*
+                }
+            }
+        }
+    };
+}
+
+registry! {
+    /// Pre-norm blocks (Touvron et al. 2023, arXiv:2302.13971).
+    llama::Llama,
+    /// Post-norm blocks with QK-norm (Walsh et al. 2025, arXiv:2501.00656).
+    olmo2::Olmo2,
+    /// Pre-norm blocks with QK-norm in each head (Yang et al. 2025, arXiv:2505.09388).
+    qwen3::Qwen3,
+    /// Chunked attention and mixtures of experts (Meta AI 2025).
+    llama4::Llama4,
+    /// Latent attention and mixtures of experts (DeepSeek-AI 2024, arXiv:2412.19437).
+    deepseek_v3::DeepseekV3,
+}
+
+/// An architecture's names elsewhere.
+#[derive(Clone, Copy)]
+pub(crate) struct Names {
+    /// Class in transformers, without `ForCausalLM`.
+    pub(crate) class: &'static str,
+    /// `model_type` in `config.json`.
+    pub(crate) model_type: &'static str,
+    /// `general.architecture` in GGUF files.
+    pub(crate) gguf: &'static str,
+}
+
+/// transformers' defaults of common fields.
+pub(crate) struct Defaults {
+    pub(crate) rms_norm_eps: f32,
+    pub(crate) max_position_embeddings: usize,
+    /// `None`: hidden size / heads.
+    pub(crate) head_dim: Option<usize>,
+    pub(crate) rope_theta: f64,
+}
+
+impl Default for Defaults {
+    /// Llama's.
+    fn default() -> Defaults {
+        Defaults {
+            rms_norm_eps: 1e-6,
+            max_position_embeddings: 2048,
+            head_dim: None,
+            rope_theta: 10_000.0,
+        }
+    }
+}
+
+/// What the file of an architecture provides. `self` has the fields of `config.json` that no other
+/// architecture has, by default those of transformers; `config` has the common ones. What a method
+/// does by default is Llama's, or that of most.
+pub(crate) trait Family {
+    fn names(&self) -> Names;
+
+    // config.json
+
+    fn defaults(&self) -> Defaults {
+        Defaults::default()
+    }
+
+    /// Reads the own fields of a `config.json` into `config.specifics`, and refuses what is not
+    /// computed exactly. The common fields are read, but not checked.
+    fn read(&self, text: &str, _config: &mut Config) -> Result<(), String> {
+        refuse_windows(text)
+    }
+
+    /// The own fields, added to the common ones in `config.json`.
+    fn to_json(&self) -> Value {
+        json!({})
+    }
+
+    /// What is wrong with the own fields, or with the common ones for this architecture.
+    fn problem(&self, _config: &Config) -> Option<String> {
+        None
+    }
+
+    /// Whether feed-forward layers can have biases.
+    fn has_mlp_bias(&self) -> bool {
+        false
+    }
+
+    /// Class of the text-and-image models whose language model (`text_config`) this is.
+    fn multimodal_class(&self) -> Option<&'static str> {
+        None
+    }
+
+    // The network
+
+    /// The parameters of a layer, with names below `prefix`, in the order of the forward pass.
+    fn specs(&self, config: &Config, layer: usize, prefix: String) -> Vec<ParamSpec>;
+
+    /// The block of a layer, bound to the parameters of [`Self::specs`].
+    fn bind(&self, config: &Config, params: &Params, layer: usize, prefix: &str) -> Arc<dyn Block>;
+
+    /// Which elements of a head form a rotated pair.
+    fn rope_style(&self) -> RopeStyle {
+        RopeStyle::Halves
+    }
+
+    // What a layer costs, and what it keeps in the KV cache
+
+    fn attention(&self, config: &Config, _layer: usize) -> AttentionShape {
+        AttentionShape::grouped(config, None)
+    }
+
+    fn feed_forward(&self, config: &Config, _layer: usize) -> FeedForwardShape {
+        FeedForwardShape::Dense { inner: config.intermediate_size }
+    }
+
+    /// Routed experts per layer and selected experts per token.
+    fn experts(&self) -> Option<(usize, usize)> {
+        None
+    }
+
+    // Checkpoint folders
+
+    /// Where a parameter is, if it is an expert's in a fused tensor.
+    fn fused_expert(&self, _spec: &ParamSpec) -> Option<FusedExpert> {
+        None
+    }
+
+    /// Whether a tensor belongs to a multi-token-prediction layer, which is not loaded.
+    fn is_mtp_tensor(&self, _config: &Config, _tensor: &str) -> bool {
+        false
+    }
+
+    // GGUF files, as llama.cpp reads them
+
+    /// Reads metadata into `config.specifics`, and attention and feed-forward sizes into the common
+    /// fields. Refuses what is not computed exactly.
+    fn read_gguf(&self, keys: &Keys<'_>, config: &mut Config) -> Result<(), ModelError> {
+        gguf::read_dense(keys, config)
+    }
+
+    /// Writes what [`Self::read_gguf`] reads. Errors where llama.cpp would compute something else.
+    fn write_gguf(&self, keys: &mut NewKeys<'_>, config: &Config) -> Result<(), String> {
+        gguf::write_dense(keys, config);
+        Ok(())
+    }
+
+    /// Names of a layer's parts here and in GGUF files, where the common table has none or another.
+    /// Part or whole parameter, without `model.layers.N.`.
+    fn gguf_parts(&self) -> &'static [(&'static str, &'static str)] {
+        &[]
+    }
+
+    /// The layout of a parameter that is not the whole of `tensor` as it stands.
+    fn gguf_mapping(
+        &self,
+        _config: &Config,
+        _spec: &ParamSpec,
+        _tensor: &str,
+    ) -> Option<TensorMapping> {
+        None
+    }
+
+    fn gguf_rope(&self) -> GgufRope {
+        GgufRope::Keys
+    }
+
+    /// Whether llama.cpp reads biases of the attention.
+    fn has_gguf_attention_bias(&self) -> bool {
+        false
+    }
+}
+
+const LANGUAGE: &str = "ForCausalLM";
+const SCALAR: &str = "ForSequenceClassification";
+
+impl Architecture {
+    pub(crate) fn names(self) -> Names {
+        Specifics::new(self).family().names()
+    }
+
+    /// Class name in transformers, without `ForCausalLM`.
+    pub fn class(self) -> &'static str {
+        self.names().class
+    }
+
+    /// The transformers class with a language head, or with a scalar one.
+    pub(crate) fn task_class(self, language: bool) -> String {
+        format!("{}{}", self.class(), if language { LANGUAGE } else { SCALAR })
+    }
+
+    /// The architecture of a transformers class, and whether it has a language head.
+    pub(crate) fn from_class(class: &str) -> Option<(Architecture, bool)> {
+        Architecture::ALL.into_iter().find_map(|architecture| {
+            match class.strip_prefix(architecture.class())? {
+                LANGUAGE => Some((architecture, true)),
+                SCALAR => Some((architecture, false)),
+                _ => None,
+            }
+        })
+    }
+
+    /// The architecture of class `…ForCausalLM`.
+    pub fn from_causal_lm_class(class: &str) -> Option<Architecture> {
+        Architecture::from_class(class)
+            .filter(|&(_, language)| language)
+            .map(|(architecture, _)| architecture)
+    }
+
+    /// The architecture of the language model within a text-and-image model.
+    pub(crate) fn from_multimodal_class(class: &str) -> Option<Architecture> {
+        let multimodal =
+            |architecture: &Architecture| Specifics::new(*architecture).family().multimodal_class();
+        Architecture::ALL.into_iter().find(|of| multimodal(of) == Some(class))
+    }
+
+    /// The classes that Crisol has, for error messages.
+    pub(crate) fn supported() -> String {
+        let classes = Architecture::ALL.map(|architecture| architecture.task_class(true));
+        format!("{} (reward models: …{SCALAR} with one label)", classes.join(", "))
+    }
+}

@@ -1,0 +1,89 @@
+//! The Llama block (Touvron et al. 2023, arXiv:2302.13971), with pre-norm:
+//!
+//! ```text
+//! x = x + attention(norm(x))
+//! x = x + mlp(norm(x))
+//! ```
+
+use std::sync::Arc;
+
+use crisol_engine::{ParamId, ParamSpec, Params, Tape, Var};
+
+use crate::Config;
+use crate::architectures::{Family, Names};
+use crate::block::{AttentionWeights, Block, Mlp, Pass, Specs, weight};
+use crate::gguf::{GgufRope, TensorMapping};
+
+/// Llama has no fields of its own.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Llama;
+
+impl Family for Llama {
+    fn names(&self) -> Names {
+        Names { class: "Llama", model_type: "llama", gguf: "llama" }
+    }
+
+    fn has_mlp_bias(&self) -> bool {
+        true
+    }
+
+    fn specs(&self, config: &Config, _: usize, prefix: String) -> Vec<ParamSpec> {
+        let mut specs = Specs::new(prefix, Some(config.num_hidden_layers));
+        specs.norm("input_layernorm", config.hidden_size);
+        specs.attention(config);
+        specs.norm("post_attention_layernorm", config.hidden_size);
+        specs.mlp(config);
+        specs.list
+    }
+
+    fn bind(&self, _: &Config, params: &Params, _: usize, prefix: &str) -> Arc<dyn Block> {
+        Arc::new(LlamaBlock {
+            input_norm: weight(params, prefix, "input_layernorm"),
+            attention: AttentionWeights::bind(params, prefix),
+            post_attention_norm: weight(params, prefix, "post_attention_layernorm"),
+            mlp: Mlp::bind(params, prefix, "mlp."),
+        })
+    }
+
+    /// llama.cpp rotates adjacent elements of a head, so its converter reorders rows.
+    fn gguf_mapping(
+        &self,
+        config: &Config,
+        spec: &ParamSpec,
+        tensor: &str,
+    ) -> Option<TensorMapping> {
+        let rotated = ["q_proj", "k_proj"].iter().any(|part| spec.name.contains(part));
+        let interleaved_head_dim = Some(config.head_dim);
+        rotated.then(|| TensorMapping::Whole { tensor: tensor.to_owned(), interleaved_head_dim })
+    }
+
+    fn gguf_rope(&self) -> GgufRope {
+        GgufRope::KeysOrDivisors
+    }
+
+    fn has_gguf_attention_bias(&self) -> bool {
+        true
+    }
+}
+
+/// Parameters of one block.
+#[derive(Debug)]
+struct LlamaBlock {
+    input_norm: ParamId,
+    attention: AttentionWeights,
+    post_attention_norm: ParamId,
+    mlp: Mlp,
+}
+
+impl Block for LlamaBlock {
+    fn forward(&self, tape: &mut Tape<'_>, pass: &mut Pass<'_>, layer: usize, x: Var) -> Var {
+        let eps = pass.config.rms_norm_eps;
+        let normed = tape.rms_norm(x, self.input_norm, eps);
+        let qkv = self.attention.project(tape, normed);
+        let mixed = self.attention.attend(tape, pass, layer, qkv);
+        let x = tape.add(x, mixed);
+        let normed = tape.rms_norm(x, self.post_attention_norm, eps);
+        let inner = self.mlp.forward(tape, normed);
+        tape.add(x, inner)
+    }
+}

@@ -1,0 +1,87 @@
+//! The Qwen3 block (Yang et al. 2025, arXiv:2505.09388): Llama's with QK-norm. Queries and keys are
+//! normed before RoPE, per head, with one weight vector for all heads.
+
+use std::sync::Arc;
+
+use crisol_engine::{ParamId, ParamSpec, Params, Tape, Var};
+use serde::Deserialize;
+
+use crate::Config;
+use crate::architectures::{Defaults, Family, Names};
+use crate::block::{AttentionWeights, Block, Mlp, Pass, Specs, weight};
+use crate::config::{parse_fields, refuse_windows};
+
+/// Qwen3 has no fields of its own.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Qwen3;
+
+impl Family for Qwen3 {
+    fn names(&self) -> Names {
+        Names { class: "Qwen3", model_type: "qwen3", gguf: "qwen3" }
+    }
+
+    fn defaults(&self) -> Defaults {
+        Defaults { max_position_embeddings: 32768, head_dim: Some(128), ..Defaults::default() }
+    }
+
+    fn read(&self, text: &str, _: &mut Config) -> Result<(), String> {
+        #[derive(Deserialize)]
+        struct Fields {
+            use_sliding_window: Option<bool>,
+        }
+        if parse_fields::<Fields>(text)?.use_sliding_window == Some(true) {
+            return Err(
+                "use_sliding_window is true; sliding-window attention is not supported".into()
+            );
+        }
+        refuse_windows(text)
+    }
+
+    fn specs(&self, config: &Config, _: usize, prefix: String) -> Vec<ParamSpec> {
+        let mut specs = Specs::new(prefix, Some(config.num_hidden_layers));
+        specs.norm("input_layernorm", config.hidden_size);
+        specs.attention(config);
+        specs.norm("self_attn.q_norm", config.head_dim);
+        specs.norm("self_attn.k_norm", config.head_dim);
+        specs.norm("post_attention_layernorm", config.hidden_size);
+        specs.mlp(config);
+        specs.list
+    }
+
+    fn bind(&self, _: &Config, params: &Params, _: usize, prefix: &str) -> Arc<dyn Block> {
+        Arc::new(Qwen3Block {
+            input_norm: weight(params, prefix, "input_layernorm"),
+            attention: AttentionWeights::bind(params, prefix),
+            q_norm: weight(params, prefix, "self_attn.q_norm"),
+            k_norm: weight(params, prefix, "self_attn.k_norm"),
+            post_attention_norm: weight(params, prefix, "post_attention_layernorm"),
+            mlp: Mlp::bind(params, prefix, "mlp."),
+        })
+    }
+}
+
+/// Parameters of one block.
+#[derive(Debug)]
+struct Qwen3Block {
+    input_norm: ParamId,
+    attention: AttentionWeights,
+    q_norm: ParamId,
+    k_norm: ParamId,
+    post_attention_norm: ParamId,
+    mlp: Mlp,
+}
+
+impl Block for Qwen3Block {
+    fn forward(&self, tape: &mut Tape<'_>, pass: &mut Pass<'_>, layer: usize, x: Var) -> Var {
+        let eps = pass.config.rms_norm_eps;
+        let normed = tape.rms_norm(x, self.input_norm, eps);
+        let (q, k, v) = self.attention.project(tape, normed);
+        let q = tape.rms_norm(q, self.q_norm, eps);
+        let k = tape.rms_norm(k, self.k_norm, eps);
+        let mixed = self.attention.attend(tape, pass, layer, (q, k, v));
+        let x = tape.add(x, mixed);
+        let normed = tape.rms_norm(x, self.post_attention_norm, eps);
+        let inner = self.mlp.forward(tape, normed);
+        tape.add(x, inner)
+    }
+}

@@ -1,0 +1,44 @@
+//! A model's config as the shape from which `crisol-cost` counts.
+
+use crisol_cost::{Attention, Block, FeedForward, Head, ModelShape};
+use crisol_model::{AttentionShape, Config, FeedForwardShape, LayerShape};
+
+/// The shape from which parameters, FLOPs and memory of a model are counted.
+pub fn cost_shape(config: &Config) -> ModelShape {
+    let mut blocks: Vec<(usize, Block)> = Vec::new();
+    for block in config.layers().into_iter().map(block) {
+        match blocks.iter_mut().find(|(_, known)| *known == block) {
+            Some((count, _)) => *count += 1,
+            None => blocks.push((1, block)),
+        }
+    }
+    ModelShape {
+        hidden: config.hidden_size,
+        vocab: config.vocab_size,
+        head: match config.head {
+            crisol_model::Head::Language { tied: true } => Head::Tied,
+            crisol_model::Head::Language { tied: false } => Head::Untied,
+            crisol_model::Head::Scalar => Head::Scalar,
+        },
+        blocks,
+        adapter: config.adapter_parameters(),
+    }
+}
+
+fn block(LayerShape { attention, feed_forward, vectors }: LayerShape) -> Block {
+    let attention = match attention {
+        AttentionShape::Grouped { heads, kv_heads, head_dim, chunk } => {
+            Attention::Grouped { heads, kv_heads, head_dim, chunk }
+        }
+        AttentionShape::Latent { heads, query_rank, kv_rank, unrotated, rotated, value_dim } => {
+            Attention::Latent { heads, query_rank, kv_rank, unrotated, rotated, value_dim }
+        }
+    };
+    let feed_forward = match feed_forward {
+        FeedForwardShape::Dense { inner } => FeedForward::Dense { inner },
+        FeedForwardShape::Mixture { experts, per_token, inner, shared } => {
+            FeedForward::Mixture { experts, per_token, inner, shared }
+        }
+    };
+    Block { attention, feed_forward, vectors }
+}
