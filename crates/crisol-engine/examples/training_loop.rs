@@ -35,7 +35,7 @@ fn main() {
     // One document; its letters have the positions 0, 1, 2, …
     let offsets = [0, text.len() as u32];
     let positions: Vec<u32> = (0..text.len() as u32).collect();
-    let rope = Rope::new(&device, &[1.0, 0.5, 0.2, 0.1], 1.0, RopeStyle::Halves);
+    let rope = Rope::new(&[1.0, 0.5, 0.2, 0.1], 1.0, RopeStyle::Halves);
 
     let mut workspace = Workspace::new(&device);
     let mut grads = Grads::zeros_like(&params);

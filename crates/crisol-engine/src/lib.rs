@@ -15,24 +15,36 @@
 //! rules that ignore the number of threads, and sums over them run in a fixed order.
 //!
 //! # Where things are
-//! `tape` records operations (`op`) and checks their shapes; `cpu` computes them, one subject per
-//! file, with plain references in `cpu/reference.rs`; `workspace` recycles memory; `parallel`
-//! splits work over threads. A second device is a second module beside `cpu`.
+//! ```text
+//! tape, workspace, params, optimizer, kv_cache, replicas, device     what models and phases call
+//!        │ handles, shapes, checks, the order of operations
+//! backend                                                            the contract, one page
+//!        │
+//! cpu/                                                               the first backend
+//!        │
+//! op, layout, update, init, rope, weight_format, buffer              data that all share
+//! ```
+//!
+//! In `cpu/` a file has one subject, with plain references in `cpu/reference.rs`.
 
+mod backend;
+mod buffer;
 mod cpu;
 mod device;
-mod formats;
+mod init;
 mod interrupt;
 mod kv_cache;
+mod layout;
 mod op;
 mod optimizer;
-mod parallel;
 mod params;
 mod profile;
 mod quantised;
 mod replicas;
 mod rope;
 mod tape;
+mod update;
+mod weight_format;
 mod workspace;
 
 #[cfg(test)]
@@ -42,16 +54,22 @@ mod steady_state;
 #[cfg(test)]
 extern crate self as crisol_engine;
 
-pub use device::{Cpu, Device, ThreadSpawnError};
+pub use backend::ThreadSpawnError;
+pub use cpu::MAX_SAVED_LOGITS;
+pub use device::Device;
 pub use interrupt::Interrupt;
 pub use kv_cache::KvCache;
-pub use optimizer::{MomentFormat, Optimizer, OptimizerConfig, UpdateRule};
-pub use params::{Adapter, Grads, Init, ParamId, ParamSpec, Params, Role};
+pub use layout::{Adapter, Init, ParamId, ParamSpec, Role};
+pub use op::{Attention, Experts, HeadSlice, Router, Var};
+pub use optimizer::Optimizer;
+pub use params::{Grads, Params};
 pub use profile::Profiled;
-pub use quantised::{QuantisedMatrix, WeightFormat};
+pub use quantised::QuantisedMatrix;
 pub use replicas::Replicas;
 pub use rope::{Rope, RopeStyle};
-pub use tape::{Attention, Experts, HeadSlice, MAX_SAVED_LOGITS, Router, Tape, Var};
+pub use tape::Tape;
+pub use update::{MomentFormat, OptimizerConfig, UpdateRule};
+pub use weight_format::WeightFormat;
 pub use workspace::Workspace;
 
 /// `weights = e^(scale · (logits - largest))` on the host; returns the largest logit and the sum of

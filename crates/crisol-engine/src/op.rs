@@ -1,44 +1,87 @@
-//! The operations of a tape: inputs, outputs, and what backward needs in addition.
-//!
-//! They are independent of the device; a device module computes them.
+//! The operations of a tape, as data: handles of inputs and outputs, shapes, indices of rows. A
+//! backend computes them and keeps what their backward needs besides ([`crate::backend`]).
 
-use std::fmt;
 use std::sync::Arc;
 
+use crate::buffer::{Buffer, Pool};
+use crate::layout::{Layout, ParamId};
 use crate::rope::RopeTables;
-use crate::workspace::{Buffer, Pool};
-use crate::{Attention, Experts, HeadSlice, ParamId, Params, Router, Tape, Var};
 
-/// A matrix on a tape.
-#[derive(Debug)]
-pub(crate) struct Value {
-    pub(crate) rows: usize,
-    pub(crate) cols: usize,
-    /// Empty once freed.
-    pub(crate) data: Buffer<f32>,
+/// Handle of a value on a tape: a matrix `[rows, cols]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Var(pub(crate) u32);
+
+/// Shape of an attention operation.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Attention {
+    /// Query heads.
+    pub heads: usize,
+    /// Key/value heads; divides `heads`.
+    pub kv_heads: usize,
+    /// Scalars per query/key head.
+    pub qk_dim: usize,
+    /// Scalars per value head.
+    pub v_dim: usize,
+    /// Factor on the scores, usually `1/sqrt(qk_dim)`.
+    pub scale: f32,
 }
 
-/// What backward goes through, from the last to the first.
-#[derive(Debug)]
-pub(crate) enum Record {
-    Op(Op),
-    Segment(Segment),
+/// Columns `first..first + width` of each head of a value `[n, heads · head_dim]`. A part of
+/// [`Tape::concat_heads`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeadSlice {
+    /// The value.
+    pub x: Var,
+    /// Its heads: as many as the result has, or one, which is broadcast to all of them.
+    pub heads: usize,
+    /// Columns of each of its heads.
+    pub head_dim: usize,
+    /// First column within a head.
+    pub first: usize,
+    /// Number of columns.
+    pub width: usize,
 }
 
-/// Operations whose values backward computes again.
-pub(crate) struct Segment {
-    pub(crate) x: Var,
-    pub(crate) compute: Box<dyn Fn(&mut Tape<'_>, Var) -> Var + Send + Sync>,
-    pub(crate) out: Var,
-}
-
-impl fmt::Debug for Segment {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Segment {{ x: {:?}, out: {:?} }}", self.x, self.out)
+impl HeadSlice {
+    /// First column of the slice for head `head` of the result.
+    pub(crate) fn column(self, head: usize) -> usize {
+        (if self.heads == 1 { 0 } else { head }) * self.head_dim + self.first
     }
 }
 
-/// One recorded operation.
+/// Weights of experts: consecutive parameters of equal shape.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Experts {
+    /// The first expert's.
+    pub first: ParamId,
+    /// Number of experts.
+    pub count: usize,
+}
+
+impl Experts {
+    pub(crate) fn id(self, expert: usize) -> ParamId {
+        ParamId(self.first.0 + expert as u32)
+    }
+}
+
+/// Router of a mixture of experts: weights of the chosen experts are `scale · sigmoid(logit)`,
+/// divided by their sum if `normalise` (DeepSeek-AI 2024, arXiv:2412.19437, equations 13 to 15).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Router {
+    /// Whether the weights of a row sum to `scale`.
+    pub normalise: bool,
+    /// Factor on all weights.
+    pub scale: f32,
+}
+
+/// Rows and columns of a value.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Shape {
+    pub(crate) rows: usize,
+    pub(crate) cols: usize,
+}
+
+/// An operation.
 #[derive(Debug)]
 pub(crate) enum Op {
     Embedding {
@@ -50,8 +93,6 @@ pub(crate) enum Op {
         x: Var,
         weight: ParamId,
         bias: Option<ParamId>,
-        /// Input of the adapter's B, `[rows, rank]`; empty without an adapter.
-        low_rank: Buffer<f32>,
         out: Var,
     },
     Add {
@@ -66,8 +107,6 @@ pub(crate) enum Op {
         /// Columns normalised together.
         group: usize,
         eps: f32,
-        /// `1 / sqrt(mean(x²) + eps)` of each group of columns.
-        rstd: Buffer<f32>,
         out: Var,
     },
     Rope {
@@ -83,8 +122,6 @@ pub(crate) enum Op {
         v: Var,
         shape: Attention,
         offsets: Buffer<u32>,
-        /// Log-sum-exp of the scores, `[rows, heads]`.
-        lse: Buffer<f32>,
         out: Var,
     },
     SwiGlu {
@@ -114,8 +151,6 @@ pub(crate) enum Op {
         experts: Experts,
         /// Rows of each expert.
         bounds: Buffer<u32>,
-        /// Inputs of the adapters' B.
-        low_rank: Buffer<f32>,
         out: Var,
     },
     ScaleRows {
@@ -138,69 +173,57 @@ pub(crate) enum Op {
         targets: Buffer<u32>,
         scale: f32,
         with_entropy: bool,
-        /// Log-sum-exp of the scaled logits, per row.
-        lse: Buffer<f32>,
-        /// The scaled logits, if few enough to be saved; else empty.
-        logits: Buffer<f32>,
         logp: Var,
         entropy: Var,
     },
 }
 
 impl Op {
-    /// Returns the memory of an operation.
-    pub(crate) fn recycle(self, floats: &mut Pool<f32>, indices: &mut Pool<u32>) {
+    /// Returns the indices of an operation.
+    pub(crate) fn recycle(self, indices: &mut Pool<u32>) {
         match self {
-            Op::Add { .. } | Op::SwiGlu { .. } | Op::ConcatHeads { .. } => {}
-            Op::Linear { low_rank, .. } => floats.give(low_rank),
-            Op::Embedding { ids, .. } => indices.give(ids),
-            Op::RmsNorm { rstd, .. } => floats.give(rstd),
-            Op::Rope { positions, .. } => indices.give(positions),
-            Op::SelectRows { rows, .. } => indices.give(rows),
-            Op::Router { chosen, .. } => indices.give(chosen),
-            Op::GroupedLinear { bounds, low_rank, .. } => {
-                indices.give(bounds);
-                floats.give(low_rank);
-            }
-            Op::ScaleRows { entries, .. } => indices.give(entries),
-            Op::SumRows { order, .. } => indices.give(order),
-            Op::Attention { offsets, lse, .. } => {
-                indices.give(offsets);
-                floats.give(lse);
-            }
-            Op::TokenScores { targets, lse, logits, .. } => {
-                indices.give(targets);
-                floats.give(lse);
-                floats.give(logits);
-            }
+            Op::Add { .. }
+            | Op::Linear { .. }
+            | Op::RmsNorm { .. }
+            | Op::SwiGlu { .. }
+            | Op::ConcatHeads { .. } => {}
+            Op::Embedding { ids: list, .. }
+            | Op::Rope { positions: list, .. }
+            | Op::Attention { offsets: list, .. }
+            | Op::SelectRows { rows: list, .. }
+            | Op::Router { chosen: list, .. }
+            | Op::GroupedLinear { bounds: list, .. }
+            | Op::ScaleRows { entries: list, .. }
+            | Op::SumRows { order: list, .. }
+            | Op::TokenScores { targets: list, .. } => indices.give(list),
         }
     }
 
     /// FLOPs of its GEMMs, backward: twice the forward's, less the gradients of frozen weights.
-    pub(crate) fn backward_flops(&self, values: &[Value], params: &Params) -> u64 {
+    pub(crate) fn backward_flops(&self, shapes: &[Shape], layout: &Layout) -> u64 {
         let (x, weight) = match *self {
             Op::Linear { x, weight: id, .. }
             | Op::GroupedLinear { x, experts: Experts { first: id, .. }, .. }
             | Op::TokenScores { x, head: id, .. }
-                if !params.trains(id) =>
+                if !layout.trains(id) =>
             {
                 (x, id)
             }
-            _ => return 2 * self.flops(values, params),
+            _ => return 2 * self.flops(shapes, layout),
         };
-        let rows = values[x.0 as usize].rows;
-        2 * self.flops(values, params) - 2 * (rows * params.spec(weight).len()) as u64
+        let rows = shapes[x.0 as usize].rows;
+        2 * self.flops(shapes, layout) - 2 * (rows * layout.spec(weight).len()) as u64
     }
 
     /// FLOPs of its GEMMs, forward (see [`crate::Profiled`]).
-    pub(crate) fn flops(&self, values: &[Value], params: &Params) -> u64 {
-        let rows = |var: Var| values[var.0 as usize].rows;
+    pub(crate) fn flops(&self, shapes: &[Shape], layout: &Layout) -> u64 {
+        let rows = |var: Var| shapes[var.0 as usize].rows;
         // With the adapter's A and B.
         let weights = |id: ParamId| {
-            let update = params
+            let update = layout
                 .adapter(id)
-                .map_or(0, |adapter| params.spec(adapter.a).len() + params.spec(adapter.b).len());
-            params.spec(id).len() + update
+                .map_or(0, |adapter| layout.spec(adapter.a).len() + layout.spec(adapter.b).len());
+            layout.spec(id).len() + update
         };
         let multiplied = match self {
             Op::Linear { x, weight: id, .. }

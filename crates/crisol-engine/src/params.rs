@@ -1,217 +1,24 @@
-//! Parameters of a model and their gradients, each one flat f32 allocation on the device.
-//!
-//! A flat allocation makes AdamW, the global norm, the sum over replicas and checkpoints single
-//! passes. Parameters for inference may also hold quantised matrices outside of it; these have no
-//! gradients.
-//!
-//! ```text
-//! overlay   trainable f32: adapters, a scalar head      gradients and moments, each as long
-//!    │
-//! base      frozen, any weight format, shared           no gradients, no moments
-//! ```
+//! Parameters of a model and their gradients.
 //!
 //! [`Params::over`] lays trainable parameters over a frozen base. A policy, its reference and a
 //! value model over the same base take its memory once. A frozen weight cannot lose a gradient: it
 //! has none.
 
-use std::ops::Range;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::Arc;
 
-use rand::{Rng, SeedableRng};
-use rand_chacha::ChaCha8Rng;
-
-use crate::cpu::Mat;
-use crate::cpu::packed::{PackedOperand, pack, packed_len};
-use crate::workspace::{Buffer, Pool};
-use crate::{Device, QuantisedMatrix, cpu, parallel};
-
-/// Parameters start at multiples of this many scalars (a cache line).
-const ALIGNMENT: usize = 16;
-/// Parameters of up to this many bytes cache their packed matrices, which takes the same memory
-/// again for each orientation. Larger models pack for each GEMM with many rows, at a few percent.
-const MAX_CACHED_PACKED_BYTES: usize = 128 << 20;
-
-/// Initial values of a parameter.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Init {
-    /// All zeros.
-    Zeros,
-    /// All ones (norm weights).
-    Ones,
-    /// Normal with mean 0 and this standard deviation.
-    Normal(f32),
-    /// Uniform between minus and plus this bound.
-    Uniform(f32),
-}
-
-/// How the optimizer treats a parameter.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
-    /// A matrix between hidden states: decays, and is updated by Muon if chosen.
-    Hidden,
-    /// A matrix with a row per token or class (embedding, head): decays.
-    Table,
-    /// A norm's weight or a bias: does not decay.
-    Vector,
-}
-
-/// Name, shape and treatment of one parameter.
-#[derive(Clone, Debug, PartialEq)]
-pub struct ParamSpec {
-    /// Name in the checkpoint, as in Hugging Face's.
-    pub name: String,
-    /// Shape, row-major, `[out, in]` for matrices.
-    pub shape: Vec<usize>,
-    /// Initial values.
-    pub init: Init,
-    /// How the optimizer treats it.
-    pub role: Role,
-}
-
-impl ParamSpec {
-    /// Number of scalars.
-    pub(crate) fn len(&self) -> usize {
-        self.shape.iter().product()
-    }
-}
-
-/// Index of a parameter within its [`Params`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct ParamId(pub(crate) u32);
-
-/// A low-rank update of a frozen weight, `W + scale · B·A` with A `[rank, in]` and B `[out, rank]`
-/// (LoRA; Hu et al. 2021, arXiv:2106.09685).
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Adapter {
-    /// A.
-    pub a: ParamId,
-    /// B.
-    pub b: ParamId,
-    /// Factor on the product.
-    pub scale: f32,
-}
-
-/// Ranges of the parameters in the flat allocation; shared by parameters, gradients and moments.
-#[derive(Debug)]
-pub(crate) struct Layout {
-    pub(crate) device: Device,
-    /// Number of parameters in the base, whose ids come first.
-    first: u32,
-    pub(crate) specs: Vec<ParamSpec>,
-    /// In the order of `specs`, ascending, with gaps for alignment.
-    pub(crate) ranges: Vec<Range<usize>>,
-    /// Length of the flat allocation.
-    pub(crate) len: usize,
-}
-
-impl Layout {
-    /// Ranges for all parameters; empty for those that are `elsewhere`.
-    fn new(
-        device: &Device,
-        first: u32,
-        specs: Vec<ParamSpec>,
-        elsewhere: impl Fn(usize) -> bool,
-    ) -> Layout {
-        let mut len = 0;
-        let ranges = specs
-            .iter()
-            .enumerate()
-            .map(|(index, spec)| {
-                let start = len;
-                let end = if elsewhere(index) { start } else { start + spec.len() };
-                len = end.next_multiple_of(ALIGNMENT);
-                start..end
-            })
-            .collect();
-        Layout { device: device.clone(), first, specs, ranges, len }
-    }
-
-    /// The index of a parameter; `None` if it is in the base.
-    fn index(&self, id: ParamId) -> Option<usize> {
-        id.0.checked_sub(self.first).map(|index| index as usize)
-    }
-
-    /// All ids in order.
-    pub(crate) fn ids(&self) -> impl Iterator<Item = ParamId> + use<> {
-        (self.first..self.first + self.specs.len() as u32).map(ParamId)
-    }
-
-    pub(crate) fn spec(&self, id: ParamId) -> &ParamSpec {
-        &self.specs[self.index(id).expect("parameters of the base have no part in this")]
-    }
-
-    pub(crate) fn range(&self, id: ParamId) -> Range<usize> {
-        self.ranges[self.index(id).expect("parameters of the base have no range")].clone()
-    }
-
-    /// The segments of parameters within `chunk` of the flat allocation.
-    pub(crate) fn segments(
-        &self,
-        chunk: Range<usize>,
-    ) -> impl Iterator<Item = (Range<usize>, ParamId)> {
-        let first = self.ranges.partition_point(|range| range.end <= chunk.start);
-        let ids = self.first + first as u32..;
-        self.ranges[first..].iter().zip(ids).map_while(move |(range, id)| {
-            let part = range.start.max(chunk.start)..range.end.min(chunk.end);
-            (range.start < chunk.end).then_some((part, ParamId(id)))
-        })
-    }
-}
+use crate::backend::Backend;
+use crate::device::{Device, OnDevice};
+use crate::layout::{Adapter, Layout, ParamId, ParamSpec};
+use crate::{QuantisedMatrix, WeightFormat, cpu};
 
 /// All parameters of one model on one device: its own, and those of a frozen base if it has one.
 #[derive(Debug)]
 pub struct Params {
+    device: Device,
     base: Option<Arc<Params>>,
     pub(crate) layout: Arc<Layout>,
-    data: Buffer<f32>,
-    packed: PackedCache,
-    /// By parameter: quantised matrices outside of `data`. Empty if there are none.
-    quantised: Vec<Option<QuantisedMatrix>>,
-    /// By parameter of the base. Empty if there are none.
-    adapters: Vec<Option<Adapter>>,
-}
-
-/// The orientation of a weight as the right operand of a GEMM.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Orientation {
-    /// `[in, out]`: outputs from inputs.
-    Transposed = 0,
-    /// `[out, in]`: gradients of inputs from those of outputs.
-    Normal = 1,
-}
-
-/// Packed weights: cached, lazily packed, invalidated when parameters change.
-#[derive(Debug)]
-struct PackedCache {
-    /// By parameter and [`Orientation`].
-    cells: Vec<[OnceLock<Buffer<f32>>; 2]>,
-    /// Memory of invalidated ones.
-    spare: Mutex<Pool<f32>>,
-}
-
-impl PackedCache {
-    fn new(params: usize) -> PackedCache {
-        PackedCache {
-            cells: (0..params).map(|_| Default::default()).collect(),
-            spare: Mutex::default(),
-        }
-    }
-
-    fn invalidate(&mut self) {
-        let spare = self.spare.get_mut().unwrap_or_else(PoisonError::into_inner);
-        for buffer in self.cells.iter_mut().flatten().filter_map(OnceLock::take) {
-            spare.give(buffer);
-        }
-    }
-
-    fn get(&self, index: usize, orientation: Orientation, mat: Mat<'_>) -> &[f32] {
-        self.cells[index][orientation as usize].get_or_init(|| {
-            let len = packed_len(mat.row_count(), mat.col_count());
-            let mut panels = self.spare.lock().unwrap_or_else(PoisonError::into_inner).take(len);
-            pack(mat, &mut panels);
-            panels
-        })
-    }
+    /// Shared with the overlays of a base.
+    pub(crate) on_device: Arc<<OnDevice as Backend>::Params>,
 }
 
 impl Params {
@@ -220,8 +27,8 @@ impl Params {
         Params::with_quantised(device, specs, Vec::new())
     }
 
-    /// Parameters for inference: quantised where `stored` has a matrix, else zeros. `stored` is
-    /// empty or has one entry for each of `specs`.
+    /// Parameters for inference: quantised where `quantised` has a matrix, else zeros. `quantised`
+    /// is empty or has one entry for each of `specs`.
     pub fn with_quantised(
         device: &Device,
         specs: Vec<ParamSpec>,
@@ -233,31 +40,43 @@ impl Params {
         );
         for (spec, matrix) in specs.iter().zip(&quantised) {
             if let Some(matrix) = matrix {
-                assert_eq!(spec.shape, [matrix.rows, matrix.cols], "shape of `{}`", spec.name);
+                assert_eq!(spec.shape, matrix.shape, "shape of `{}`", spec.name);
             }
         }
         let elsewhere = |index: usize| quantised.get(index).is_some_and(Option::is_some);
-        let layout = Arc::new(Layout::new(device, 0, specs, elsewhere));
-        let data = Buffer::zeros(layout.len);
-        Params { quantised, ..Params::from_data(layout, data) }
+        let layout = Arc::new(Layout::new(None, specs, elsewhere));
+        Params::new(device, None, layout, quantised)
     }
 
-    fn from_data(layout: Arc<Layout>, data: Buffer<f32>) -> Params {
-        let packed = PackedCache::new(layout.specs.len());
-        let (quantised, adapters) = (Vec::new(), Vec::new());
-        Params { base: None, layout, data, packed, quantised, adapters }
+    fn new(
+        device: &Device,
+        base: Option<Arc<Params>>,
+        layout: Arc<Layout>,
+        quantised: Vec<Option<QuantisedMatrix>>,
+    ) -> Params {
+        let base_on_device = base.as_ref().map(|base| Arc::clone(&base.on_device));
+        let on_device = device.backend().params(
+            Arc::clone(&layout),
+            base_on_device,
+            quantised.into_iter().map(|matrix| Some(matrix?.on_device)).collect(),
+        );
+        Params { device: device.clone(), base, layout, on_device: Arc::new(on_device) }
+    }
+
+    /// The device, and the parameters on it to change.
+    pub(crate) fn on_device_mut(&mut self) -> (&OnDevice, &mut <OnDevice as Backend>::Params) {
+        let on_device = Arc::get_mut(&mut self.on_device);
+        // A base is behind an `Arc` itself.
+        (self.device.backend(), on_device.expect("no overlay shares parameters that change"))
     }
 
     /// Trainable parameters over a frozen base, initialised as by [`Params::init`]. The base's
     /// parameters keep their ids. A name that both have means the new parameter.
     pub fn over(base: &Arc<Params>, specs: Vec<ParamSpec>, seed: u64) -> Params {
         assert!(base.base.is_none(), "a base has no base of its own");
-        let first = base.layout.specs.len() as u32;
-        let layout = Arc::new(Layout::new(base.device(), first, specs, |_| false));
-        let data = Buffer::zeros(layout.len);
-        let mut params = Params::from_data(layout, data);
-        params.base = Some(Arc::clone(base));
-        params.fill(seed);
+        let layout = Arc::new(Layout::new(Some(Arc::clone(&base.layout)), specs, |_| false));
+        let mut params = Params::new(&base.device, Some(Arc::clone(base)), layout, Vec::new());
+        params.initialise(seed);
         params
     }
 
@@ -269,85 +88,44 @@ impl Params {
     /// Adds an adapter to a weight of the base. Every linear operation with the weight then uses
     /// `W + scale · B·A`.
     pub fn adapt(&mut self, weight: ParamId, adapter: Adapter) {
-        let (out_dim, in_dim) = self.matrix_shape(weight);
-        let name = &self.spec(weight).name;
-        assert!(!self.trains(weight), "`{name}` is trained itself");
-        let (rank, columns) = self.matrix_shape(adapter.a);
-        assert_eq!(columns, in_dim, "columns of A for `{name}`");
-        assert_eq!(self.matrix_shape(adapter.b), (out_dim, rank), "B for `{name}`");
-        self.adapters.resize(self.layout.first as usize, None);
-        self.adapters[weight.0 as usize] = Some(adapter);
+        Arc::make_mut(&mut self.layout).adapt(weight, adapter);
+        let layout = Arc::clone(&self.layout);
+        let (backend, params) = self.on_device_mut();
+        backend.set_layout(params, layout);
     }
 
     /// The adapter of a weight.
     pub fn adapter(&self, weight: ParamId) -> Option<Adapter> {
-        *self.adapters.get(weight.0 as usize)?
+        self.layout.adapter(weight)
     }
 
-    /// The rank of a weight's adapter; 0 without one.
-    pub(crate) fn rank(&self, weight: ParamId) -> usize {
-        self.adapter(weight).map_or(0, |adapter| self.matrix_shape(adapter.a).0)
-    }
-
-    /// Whether a parameter is one of its own, not of the base.
-    pub(crate) fn trains(&self, id: ParamId) -> bool {
-        self.layout.index(id).is_some()
-    }
-
-    /// The set that holds a parameter, this one or its base, and the index in it.
-    fn holder(&self, id: ParamId) -> (&Params, usize) {
-        match (self.layout.index(id), &self.base) {
-            (Some(index), _) => (self, index),
-            (None, Some(base)) => (base, id.0 as usize),
-            (None, None) => unreachable!("without a base, ids start at 0"),
-        }
-    }
-
-    /// The quantised matrix of a parameter, if it is one.
-    pub fn quantised(&self, id: ParamId) -> Option<&QuantisedMatrix> {
-        let (holder, index) = self.holder(id);
-        holder.quantised.get(index)?.as_ref()
+    /// The format of a parameter that is a quantised matrix; `None` for plain f32.
+    pub fn quantised(&self, id: ParamId) -> Option<WeightFormat> {
+        self.device.backend().quantised(&self.on_device, id)
     }
 
     /// Panics if a parameter is quantised.
     fn assert_trainable(&self) {
-        assert!(
-            self.quantised.iter().all(Option::is_none),
-            "parameters for inference can be neither trained nor copied"
-        );
+        let quantised = self.ids().any(|id| self.quantised(id).is_some());
+        assert!(!quantised, "parameters for inference can be neither trained nor copied");
     }
 
     /// Parameters initialised by their specs; a seed determines every bit. Each parameter has its
     /// own random stream, so appending a parameter does not change the others.
     pub fn init(device: &Device, specs: Vec<ParamSpec>, seed: u64) -> Params {
         let mut params = Params::zeros(device, specs);
-        params.fill(seed);
+        params.initialise(seed);
         params
     }
 
-    /// Fills zeros with initial values.
-    fn fill(&mut self, seed: u64) {
-        let layout = Arc::clone(&self.layout);
-        let mut rest: &mut [f32] = &mut self.data;
-        let mut taken = 0;
-        let mut parts = Vec::with_capacity(layout.ranges.len());
-        for range in &layout.ranges {
-            let (part, tail) = rest.split_at_mut(range.end - taken);
-            parts.push(&mut part[range.start - taken..]);
-            (rest, taken) = (tail, range.end);
-        }
-        let device = &layout.device;
-        parallel::for_each(device, &mut parts, &|index, part| match layout.specs[index].init {
-            Init::Zeros => {}
-            Init::Ones => part.fill(1.0),
-            Init::Normal(deviation) => fill_normal(part, deviation, seed, index as u64),
-            Init::Uniform(bound) => fill_uniform(part, bound, seed, index as u64),
-        });
+    fn initialise(&mut self, seed: u64) {
+        let (backend, params) = self.on_device_mut();
+        backend.initialise(params, seed);
     }
 
     /// The device.
     pub fn device(&self) -> &Device {
-        &self.layout.device
+        &self.device
     }
 
     /// The specs of all own parameters, in the order of their ids.
@@ -362,24 +140,22 @@ impl Params {
 
     /// The ids of the base's parameters and of all own ones.
     pub fn all_ids(&self) -> impl Iterator<Item = ParamId> + use<> {
-        (0..self.layout.first + self.layout.specs.len() as u32).map(ParamId)
+        self.layout.all_ids()
     }
 
     /// The id of the parameter named `name`, its own or the base's.
     pub fn id(&self, name: &str) -> Option<ParamId> {
-        let own = self.ids().find(|&id| self.spec(id).name == name);
-        own.or_else(|| self.base.as_ref()?.id(name))
+        self.layout.id(name)
     }
 
     /// Spec of one parameter.
     pub fn spec(&self, id: ParamId) -> &ParamSpec {
-        let (holder, index) = self.holder(id);
-        &holder.layout.specs[index]
+        self.layout.spec(id)
     }
 
     /// Bytes of one parameter, without packed copies.
     pub fn bytes(&self, id: ParamId) -> usize {
-        self.quantised(id).map_or(self.spec(id).len() * size_of::<f32>(), QuantisedMatrix::bytes)
+        self.device.backend().bytes(&self.on_device, id)
     }
 
     /// Number of scalars of all own parameters.
@@ -389,188 +165,80 @@ impl Params {
 
     /// Copies one parameter to the host, dequantised to f32.
     pub fn read(&self, id: ParamId) -> Vec<f32> {
-        match self.quantised(id) {
-            None => self.slice(id).to_vec(),
-            Some(matrix) => {
-                let mut values = vec![0.0; matrix.rows * matrix.cols];
-                cpu::dequantise(matrix, 0..matrix.rows, &mut values, &mut Pool::default());
-                values
-            }
-        }
+        self.device.backend().read(&self.on_device, id, self.spec(id).rows())
     }
 
     /// The first row of a matrix, or a vector, on the host.
     pub fn read_first_row(&self, id: ParamId) -> Vec<f32> {
-        match self.quantised(id) {
-            None => {
-                let cols = self.spec(id).shape.last().copied().unwrap_or(1);
-                self.slice(id)[..cols].to_vec()
-            }
-            Some(matrix) => {
-                let mut values = vec![0.0; matrix.cols];
-                cpu::dequantise(matrix, 0..1, &mut values, &mut Pool::default());
-                values
-            }
-        }
+        self.device.backend().read(&self.on_device, id, 1)
     }
 
     /// Copies one parameter to the host, with its adapter merged into it.
     pub fn merged(&self, id: ParamId) -> Vec<f32> {
         let mut values = self.read(id);
-        if let Some(Adapter { a, b, scale }) = self.adapter(id) {
-            let (rows, cols) = self.matrix_shape(id);
-            cpu::add_product(
-                &mut values,
-                [rows, self.rank(id), cols],
-                scale,
-                self.slice(b),
-                self.slice(a),
-            );
-        }
+        self.device.backend().merge_adapter(&self.on_device, id, &mut values);
         values
     }
 
     /// Overwrites one parameter from the host; `values.len()` must be its size.
     pub fn write(&mut self, id: ParamId, values: &[f32]) {
-        let range = self.layout.range(id);
-        self.data_mut()[range].copy_from_slice(values);
+        let (backend, params) = self.on_device_mut();
+        backend.write(params, id, values);
     }
 
     /// A copy on the same device, e.g. a frozen reference policy. A base is shared.
     #[must_use]
     pub fn duplicate(&self) -> Params {
         self.assert_trainable();
-        let mut data = Buffer::zeros(self.layout.len);
-        data.copy_from_slice(&self.data);
-        Params {
-            base: self.base.clone(),
-            adapters: self.adapters.clone(),
-            ..Params::from_data(Arc::clone(&self.layout), data)
-        }
+        let layout = Arc::clone(&self.layout);
+        let mut copy = Params::new(&self.device, self.base.clone(), layout, Vec::new());
+        copy.copy_from(self);
+        copy
     }
 
     /// Copies all own parameters from `other`, which must have equal shapes.
     pub fn copy_from(&mut self, other: &Params) {
         assert_eq!(self.layout.ranges, other.layout.ranges, "parameters of different shapes");
-        self.data_mut().copy_from_slice(&other.data);
-    }
-
-    /// All parameters, mutable; invalidates the packed cache.
-    pub(crate) fn data_mut(&mut self) -> &mut [f32] {
-        self.packed.invalidate();
-        &mut self.data
-    }
-
-    /// Whether packed copies of a weight are cached for all GEMMs; else only for those with few
-    /// rows.
-    pub(crate) fn caches_packed(&self, id: ParamId) -> bool {
-        Params::would_cache_packed(self.holder(id).0.layout.len)
+        let (backend, params) = self.on_device_mut();
+        backend.copy(params, &other.on_device);
     }
 
     /// Whether a model with this many parameters caches its packed weights.
     pub fn would_cache_packed(parameters: usize) -> bool {
-        parameters * size_of::<f32>() <= MAX_CACHED_PACKED_BYTES
-    }
-
-    /// A weight as the right operand of a GEMM, unpacked.
-    pub(crate) fn right_operand(&self, id: ParamId, orientation: Orientation) -> Mat<'_> {
-        let (out_dim, in_dim) = self.matrix_shape(id);
-        let weight = Mat::new(self.slice(id), out_dim, in_dim);
-        match orientation {
-            Orientation::Transposed => weight.t(),
-            Orientation::Normal => weight,
-        }
-    }
-
-    /// [`Self::right_operand`], packed and cached.
-    pub(crate) fn packed(&self, id: ParamId, orientation: Orientation) -> PackedOperand<'_> {
-        let mat = self.right_operand(id, orientation);
-        let (holder, index) = self.holder(id);
-        let panels = holder.packed.get(index, orientation, mat);
-        PackedOperand::new(panels, mat.row_count(), mat.col_count())
-    }
-
-    pub(crate) fn slice(&self, id: ParamId) -> &[f32] {
-        assert!(self.quantised(id).is_none(), "`{}` is quantised", self.spec(id).name);
-        let (holder, index) = self.holder(id);
-        &holder.data[holder.layout.ranges[index].clone()]
-    }
-
-    /// `(out, in)` of a matrix.
-    pub(crate) fn matrix_shape(&self, id: ParamId) -> (usize, usize) {
-        let spec = self.spec(id);
-        let [rows, cols] = spec.shape[..] else {
-            panic!("`{}` {:?} is not a matrix", spec.name, spec.shape)
-        };
-        (rows, cols)
-    }
-}
-
-/// Draws from 0 to 1, of 53 random bits: the mantissa of an f64.
-fn uniform(seed: u64, stream: u64) -> impl FnMut() -> f64 {
-    let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    rng.set_stream(stream);
-    move || (rng.next_u64() >> 11) as f64 / (1u64 << 53) as f64
-}
-
-fn fill_uniform(values: &mut [f32], bound: f32, seed: u64, stream: u64) {
-    let mut uniform = uniform(seed, stream);
-    for value in values {
-        *value = ((2.0 * uniform() - 1.0) * f64::from(bound)) as f32;
-    }
-}
-
-/// Draws from a normal distribution (Box & Muller 1958).
-fn fill_normal(values: &mut [f32], deviation: f32, seed: u64, stream: u64) {
-    let mut uniform = uniform(seed, stream);
-    for pair in values.chunks_mut(2) {
-        // 1 - u is in (0, 1], where the logarithm is finite.
-        let radius = (-2.0 * (1.0 - uniform()).ln()).sqrt() * f64::from(deviation);
-        let (sin, cos) = (std::f64::consts::TAU * uniform()).sin_cos();
-        for (value, direction) in pair.iter_mut().zip([cos, sin]) {
-            *value = (radius * direction) as f32;
-        }
+        cpu::would_cache_packed(parameters)
     }
 }
 
 /// Gradients of all parameters of one [`Params`].
 #[derive(Debug)]
 pub struct Grads {
+    pub(crate) device: Device,
     pub(crate) layout: Arc<Layout>,
-    pub(crate) data: Buffer<f32>,
+    pub(crate) on_device: <OnDevice as Backend>::Grads,
 }
 
 impl Grads {
     /// Zeros in the shapes of `params`.
     pub fn zeros_like(params: &Params) -> Grads {
         params.assert_trainable();
-        Grads { layout: Arc::clone(&params.layout), data: Buffer::zeros(params.layout.len) }
+        let (device, layout) = (params.device.clone(), Arc::clone(&params.layout));
+        let on_device = device.backend().grads(Arc::clone(&layout));
+        Grads { device, layout, on_device }
     }
 
     /// Zeroes every gradient.
     pub fn zero(&mut self) {
-        parallel::sum_chunks(
-            &self.layout.device,
-            self.layout.len,
-            [&mut *self.data],
-            &|_, [part]| {
-                part.fill(0.0);
-                0.0
-            },
-        );
+        self.device.backend().zero(&mut self.on_device);
     }
 
     /// Copies the gradient of one parameter to the host.
     pub fn read(&self, id: ParamId) -> Vec<f32> {
-        self.data[self.layout.range(id)].to_vec()
+        self.device.backend().read_grad(&self.on_device, id)
     }
 
     /// Euclidean norm of all gradients, summed in f64 in a fixed order.
     pub fn norm(&self) -> f64 {
-        parallel::sum_chunks(&self.layout.device, self.layout.len, [], &|range, []| {
-            cpu::math::sum_of_squares(&self.data[range])
-        })
-        .sqrt()
+        self.device.backend().norm(&self.on_device)
     }
 
     /// Adds `other` (gradient accumulation).
@@ -583,29 +251,15 @@ impl Grads {
         for other in others {
             assert_eq!(self.layout.ranges, other.layout.ranges, "gradients of different shapes");
         }
-        parallel::sum_chunks(
-            &self.layout.device,
-            self.layout.len,
-            [&mut *self.data],
-            &|range, [part]| {
-                for other in others {
-                    cpu::math::add_assign(part, &other.data[range.clone()]);
-                }
-                0.0
-            },
-        );
-    }
-
-    /// The gradient of a parameter; `None` if it is frozen.
-    pub(crate) fn slice_mut(&mut self, id: ParamId) -> Option<&mut [f32]> {
-        let range = self.layout.ranges[self.layout.index(id)?].clone();
-        Some(&mut self.data[range])
+        let others: Vec<_> = others.iter().map(|other| &other.on_device).collect();
+        self.device.backend().add_all(&mut self.on_device, &others);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{Init, Role};
 
     fn specs() -> Vec<ParamSpec> {
         let spec = |name: &str, shape: &[usize], init| ParamSpec {
@@ -698,11 +352,14 @@ mod tests {
         for threads in [1, 3] {
             let params = Params::init(&Device::cpu(Some(threads)), specs(), 3);
             let mut grads = Grads::zeros_like(&params);
-            grads.data.copy_from_slice(&params.data);
+            for id in params.ids() {
+                grads.on_device.slice_mut(id).unwrap().copy_from_slice(&params.read(id));
+            }
             let mut double = Grads::zeros_like(&params);
             double.add(&grads);
             double.add(&grads);
-            let plain = grads.data.iter().map(|&x| f64::from(2.0 * x).powi(2)).sum::<f64>().sqrt();
+            let numbers = params.ids().flat_map(|id| params.read(id));
+            let plain = numbers.map(|x| f64::from(2.0 * x).powi(2)).sum::<f64>().sqrt();
             assert!((double.norm() / plain - 1.0).abs() < 1e-12);
             norms.push(double.norm().to_bits());
             double.zero();

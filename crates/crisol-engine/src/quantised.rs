@@ -1,181 +1,30 @@
-//! Matrices in half precision or quantised, as model files store them, for inference.
-//!
-//! Rows are packed into tiles of as many rows as two vector registers have lanes. A register holds
-//! one column of as many rows, so a GEMM with few rows reads the matrix once, in one stream, and
-//! dequantises in registers.
-//!
-//! Tiles take the file's bytes, but for: a padded last tile; `Q4_K` and `Q5_K` 2.5 % more (6-bit
-//! scales become bytes); `F8_E4M3` 3 % more (a scale per row and block instead of one per many
-//! rows).
+//! Matrices in half precision or quantised, as model files store them.
 
 use std::ops::Range;
 
-use crate::cpu::panel_width;
-use crate::formats::{BlockFormat, TileRow, with_blocks};
-use crate::workspace::Buffer;
-use crate::{Device, parallel};
+use crate::backend::Backend;
+use crate::device::{Device, OnDevice};
+use crate::weight_format::WeightFormat;
 
-/// Bytes packed between two calls of `done`.
-const PACK_CHUNK_BYTES: usize = 16 << 20;
-
-/// Element types of matrices; the quantised ones are ggml's. A block of `F8_E4M3` is an f32 scale
-/// and the elements of a row that it multiplies.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[allow(missing_docs)]
-pub enum WeightFormat {
-    F32,
-    F16,
-    Bf16,
-    F8E4M3,
-    Q4_0,
-    Q4_1,
-    Q5_0,
-    Q5_1,
-    Q8_0,
-    Q4K,
-    Q5K,
-    Q6K,
-}
-
-impl WeightFormat {
-    /// All of them.
-    pub const ALL: [WeightFormat; 12] = [
-        WeightFormat::F32,
-        WeightFormat::F16,
-        WeightFormat::Bf16,
-        WeightFormat::F8E4M3,
-        WeightFormat::Q4_0,
-        WeightFormat::Q4_1,
-        WeightFormat::Q5_0,
-        WeightFormat::Q5_1,
-        WeightFormat::Q8_0,
-        WeightFormat::Q4K,
-        WeightFormat::Q5K,
-        WeightFormat::Q6K,
-    ];
-
-    /// Its name in ggml or safetensors.
-    pub fn name(self) -> &'static str {
-        match self {
-            WeightFormat::F32 => "F32",
-            WeightFormat::F16 => "F16",
-            WeightFormat::Bf16 => "BF16",
-            WeightFormat::F8E4M3 => "F8_E4M3",
-            WeightFormat::Q4_0 => "Q4_0",
-            WeightFormat::Q4_1 => "Q4_1",
-            WeightFormat::Q5_0 => "Q5_0",
-            WeightFormat::Q5_1 => "Q5_1",
-            WeightFormat::Q8_0 => "Q8_0",
-            WeightFormat::Q4K => "Q4_K",
-            WeightFormat::Q5K => "Q5_K",
-            WeightFormat::Q6K => "Q6_K",
-        }
-    }
-
-    /// The format named `name`, ignoring case.
-    pub fn from_name(name: &str) -> Option<WeightFormat> {
-        WeightFormat::ALL.into_iter().find(|format| format.name().eq_ignore_ascii_case(name))
-    }
-
-    /// Columns and bytes of a block in a file.
-    pub fn block(self) -> (usize, usize) {
-        match self {
-            WeightFormat::F32 => (1, 4),
-            WeightFormat::F16 | WeightFormat::Bf16 => (1, 2),
-            WeightFormat::F8E4M3 => (128, 132),
-            WeightFormat::Q4_0 => (32, 18),
-            WeightFormat::Q4_1 => (32, 20),
-            WeightFormat::Q5_0 => (32, 22),
-            WeightFormat::Q5_1 => (32, 24),
-            WeightFormat::Q8_0 => (32, 34),
-            WeightFormat::Q4K => (256, 144),
-            WeightFormat::Q5K => (256, 176),
-            WeightFormat::Q6K => (256, 210),
-        }
-    }
-
-    /// Bytes of a row of `cols` columns in a file; `None` if they are not whole blocks.
-    pub fn row_bytes(self, cols: usize) -> Option<usize> {
-        let (columns, bytes) = self.block();
-        cols.is_multiple_of(columns).then(|| cols / columns * bytes)
-    }
-}
-
-/// A matrix packed into tiles for inference.
+/// A frozen matrix in the format of a model's file, on a device.
 #[derive(Debug)]
 pub struct QuantisedMatrix {
-    pub(crate) format: WeightFormat,
-    pub(crate) rows: usize,
-    pub(crate) cols: usize,
-    /// Tiles one after the other.
-    data: Buffer<u32>,
+    pub(crate) shape: [usize; 2],
+    pub(crate) on_device: <OnDevice as Backend>::Matrix,
 }
 
 impl QuantisedMatrix {
-    /// Packs a matrix whose row `i` has the little-endian bytes `row(i)`. Rows are read in order,
-    /// some megabytes at a time; `done(rows)` reports rows that are no longer needed.
+    /// A matrix of a `shape` `[rows, columns]`, whose row `i` has the little-endian bytes `row(i)`.
+    /// Rows are read in order, some megabytes at a time; `done(rows)` reports rows that are no
+    /// longer needed.
     pub fn new<R: AsRef<[u8]>>(
         device: &Device,
         format: WeightFormat,
-        [rows, cols]: [usize; 2],
+        shape: [usize; 2],
         row: impl Fn(usize) -> R + Sync,
         done: impl Fn(Range<usize>),
     ) -> QuantisedMatrix {
-        let row_bytes = format
-            .row_bytes(cols)
-            .unwrap_or_else(|| panic!("{cols} columns in blocks of {format:?}"));
-        let (tile_rows, words) = (panel_width(), tile_words(format, cols));
-        let mut data = Buffer::zeros(rows.div_ceil(tile_rows) * words);
-        let tiles_per_chunk = (PACK_CHUNK_BYTES / size_of::<u32>() / words.max(1)).max(1);
-        for (index, chunk) in data.chunks_mut(tiles_per_chunk * words.max(1)).enumerate() {
-            let first = index * tiles_per_chunk * tile_rows;
-            let mut tiles: Vec<&mut [u32]> = chunk.chunks_exact_mut(words).collect();
-            parallel::for_each(device, &mut tiles, &|index, tile| {
-                let first = first + index * tile_rows;
-                for index in 0..tile_rows.min(rows - first) {
-                    let row = row(first + index);
-                    let bytes = row.as_ref();
-                    assert_eq!(
-                        bytes.len(),
-                        row_bytes,
-                        "bytes of a row of {cols} columns of {format:?}"
-                    );
-                    with_blocks!(format, F => put_row::<F>(bytes, tile, index));
-                }
-            });
-            done(first..(first + tiles_per_chunk * tile_rows).min(rows));
-        }
-        QuantisedMatrix { format, rows, cols, data }
-    }
-
-    /// Format of its elements.
-    pub fn format(&self) -> WeightFormat {
-        self.format
-    }
-
-    /// Bytes of memory.
-    pub fn bytes(&self) -> usize {
-        self.data.len() * size_of::<u32>()
-    }
-
-    /// Tiles from row `first` on, a multiple of a tile's rows.
-    pub(crate) fn tiles(&self, first: usize) -> std::slice::ChunksExact<'_, u32> {
-        debug_assert!(first.is_multiple_of(panel_width()));
-        let words = tile_words(self.format, self.cols).max(1);
-        self.data[(first / panel_width() * words).min(self.data.len())..].chunks_exact(words)
-    }
-}
-
-/// Words of a tile.
-fn tile_words(format: WeightFormat, cols: usize) -> usize {
-    with_blocks!(format, F => F::registers(cols)) * panel_width() / 2
-}
-
-/// Packs a row into a tile.
-fn put_row<F: BlockFormat>(row: &[u8], tile: &mut [u32], index: usize) {
-    let lanes = panel_width() / 2;
-    let (lane, second) = (index % lanes, index / lanes);
-    for (bytes, block) in row.chunks(F::FILE_BYTES).zip(tile.chunks_exact_mut(F::BLOCK * lanes)) {
-        F::pack(bytes, &mut TileRow { block, lanes, lane, second });
+        let on_device = device.backend().matrix(format, shape, row, done);
+        QuantisedMatrix { shape, on_device }
     }
 }

@@ -7,8 +7,9 @@
 
 use std::ops::Range;
 
+use crate::backend::Backend;
 use crate::profile::Part;
-use crate::{Device, Grads, Params, Workspace, parallel};
+use crate::{Grads, Params, Workspace};
 
 /// More replicas cost more in zeroing and summing gradients than they gain.
 const MAX_REPLICAS: usize = 8;
@@ -50,8 +51,8 @@ impl Replicas {
         f: impl Fn(usize, &mut Workspace, &mut Grads) -> Result<T, E> + Sync,
     ) -> Result<(&mut Grads, Vec<T>), E> {
         let replicas = shards.clamp(1, self.grads.len());
-        let device = self.grads[0].layout.device.clone();
-        let Device::Cpu(cpu) = &device;
+        let device = self.grads[0].device.clone();
+        let backend = device.backend();
         let mut work: Vec<(&mut Grads, Vec<Result<T, E>>)> =
             self.grads[..replicas].iter_mut().map(|grads| (grads, Vec::new())).collect();
         // Whole rounds of shards run on as many replicas at once as keep every thread busy. The
@@ -69,7 +70,7 @@ impl Replicas {
                    grads: &mut Grads,
                    results: &mut Vec<_>| {
             if shards.start == replica {
-                cpu.profile.time(Part::Replicas, device.threads_at(tasks), || grads.zero());
+                device.profile().time(Part::Replicas, device.threads_at(tasks), || grads.zero());
             }
             device.with_workspace(tasks, |workspace| {
                 for shard in shards.step_by(replicas) {
@@ -80,12 +81,12 @@ impl Replicas {
                 }
             });
         };
-        let tasks = device.tasks_per_item(replicas);
-        parallel::for_each(&device, &mut work[..at_once], &|replica, (grads, results)| {
+        let tasks = backend.tasks_per_item(replicas);
+        backend.for_each(&mut work[..at_once], &|replica, (grads, results)| {
             add(replica, replica..whole_rounds.max(replica), tasks, grads, results);
         });
-        let tasks = device.tasks_per_item(1);
-        device.install(|_| {
+        let tasks = backend.tasks_per_item(1);
+        backend.for_each(&mut [&mut work], &|_, work| {
             for (replica, (grads, results)) in work.iter_mut().enumerate() {
                 let start = if replica < at_once { whole_rounds + replica } else { replica };
                 if replica >= at_once || start < shards {
@@ -101,7 +102,7 @@ impl Replicas {
             .collect::<Result<Vec<T>, E>>()?;
         let (sum, others) =
             self.grads[..replicas].split_first_mut().expect("there is always one replica");
-        cpu.profile.time(Part::Replicas, device.threads(), || sum.add_all(others));
+        device.profile().time(Part::Replicas, device.threads(), || sum.add_all(others));
         Ok((sum, results))
     }
 }
@@ -109,7 +110,7 @@ impl Replicas {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Init, ParamSpec, Role};
+    use crate::{Device, Init, ParamSpec, Role};
 
     fn params(threads: usize) -> Params {
         let spec =
@@ -128,6 +129,7 @@ mod tests {
                 let (grads, results) = replicas
                     .run(shards, |shard, _, grads| {
                         grads
+                            .on_device
                             .slice_mut(id)
                             .unwrap()
                             .iter_mut()

@@ -2,8 +2,6 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::Device;
-
 /// Which elements of a head form a rotated pair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RopeStyle {
@@ -41,13 +39,7 @@ impl Rope {
     /// Tables from inverse frequencies, one per pair: `theta^(-2i/dim)` after the model's scaling.
     /// `amplitude` multiplies cosines and sines; it is 1 except for YaRN. Columns beyond two per
     /// frequency are not rotated.
-    pub fn new(
-        device: &Device,
-        inverse_frequencies: &[f32],
-        amplitude: f32,
-        style: RopeStyle,
-    ) -> Rope {
-        let Device::Cpu(_) = device;
+    pub fn new(inverse_frequencies: &[f32], amplitude: f32, style: RopeStyle) -> Rope {
         assert!(!inverse_frequencies.is_empty(), "rotary embedding without frequencies");
         let tables = tables(std::iter::empty(), inverse_frequencies.len(), amplitude, style);
         let tables = Arc::new(Mutex::new(Arc::new(tables)));
@@ -57,12 +49,10 @@ impl Rope {
     /// Tables of given rows, each a position and its inverse frequencies. The positions of
     /// [`crate::Tape::rope`] are then indices into `rows`.
     pub fn from_rows<'a>(
-        device: &Device,
         rows: impl Iterator<Item = (u32, &'a [f32])>,
         amplitude: f32,
         style: RopeStyle,
     ) -> Rope {
-        let Device::Cpu(_) = device;
         let mut rows = rows.peekable();
         let pairs = rows.peek().map_or(1, |(_, frequencies)| frequencies.len());
         let tables = Arc::new(Mutex::new(Arc::new(tables(rows, pairs, amplitude, style))));
@@ -114,7 +104,7 @@ mod tests {
     #[test]
     fn tables_grow_without_changing() {
         let frequencies = [1.0, 0.3, 0.01];
-        let rope = Rope::new(&Device::cpu(Some(1)), &frequencies, 1.25, RopeStyle::Halves);
+        let rope = Rope::new(&frequencies, 1.25, RopeStyle::Halves);
         let small = rope.tables(3);
         let large = rope.tables(200);
         assert!(small.rows() < 200 && large.rows() >= 200);
@@ -122,7 +112,6 @@ mod tests {
         assert_eq!(small.sin, large.sin[..small.sin.len()]);
         assert!(Arc::ptr_eq(&large, &rope.tables(200)));
         let given = Rope::from_rows(
-            &Device::cpu(Some(1)),
             [7, 100].map(|position| (position, &frequencies[..])).into_iter(),
             1.25,
             RopeStyle::Halves,

@@ -77,7 +77,7 @@ impl Layer {
             spec("down", &[DIM, 40]),
         ];
         let params = Params::init(device, specs, 1);
-        let rope = Rope::new(device, &[1.0, 0.1, 0.01], 1.0, RopeStyle::Halves);
+        let rope = Rope::new(&[1.0, 0.1, 0.01], 1.0, RopeStyle::Halves);
         Layer { params, rope }
     }
 

@@ -17,80 +17,32 @@
 //! ```
 
 use std::borrow::Cow;
+use std::fmt;
 
-use crate::op::{Op, Record, Segment, Value};
+use crate::backend::Backend;
+use crate::device::OnDevice;
+use crate::op::{Attention, Experts, HeadSlice, Op, Router, Var};
 use crate::profile::Part;
-use crate::{Device, Grads, KvCache, ParamId, Params, Rope, Workspace, cpu};
+use crate::{Grads, KvCache, ParamId, Params, Rope, Workspace};
 
-/// Forward saves the logits of a shard up to this number (64 MiB). Backward then needs two GEMMs
-/// with the head instead of three, because it does not compute the logits again.
-pub const MAX_SAVED_LOGITS: usize = 16 << 20;
-
-/// Handle of a value on a tape: a matrix `[rows, cols]`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Var(pub(crate) u32);
-
-/// Shape of an attention operation.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Attention {
-    /// Query heads.
-    pub heads: usize,
-    /// Key/value heads; divides `heads`.
-    pub kv_heads: usize,
-    /// Scalars per query/key head.
-    pub qk_dim: usize,
-    /// Scalars per value head.
-    pub v_dim: usize,
-    /// Factor on the scores, usually `1/sqrt(qk_dim)`.
-    pub scale: f32,
+/// What backward goes through, from the last to the first.
+#[derive(Debug)]
+pub(crate) enum Record {
+    Op(Op),
+    Segment(Segment),
 }
 
-/// Columns `first..first + width` of each head of a value `[n, heads · head_dim]`. A part of
-/// [`Tape::concat_heads`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct HeadSlice {
-    /// The value.
-    pub x: Var,
-    /// Its heads: as many as the result has, or one, which is broadcast to all of them.
-    pub heads: usize,
-    /// Columns of each of its heads.
-    pub head_dim: usize,
-    /// First column within a head.
-    pub first: usize,
-    /// Number of columns.
-    pub width: usize,
+/// Operations whose values backward computes again.
+pub(crate) struct Segment {
+    pub(crate) x: Var,
+    pub(crate) compute: Box<dyn Fn(&mut Tape<'_>, Var) -> Var + Send + Sync>,
+    pub(crate) out: Var,
 }
 
-impl HeadSlice {
-    /// First column of the slice for head `head` of the result.
-    pub(crate) fn column(self, head: usize) -> usize {
-        (if self.heads == 1 { 0 } else { head }) * self.head_dim + self.first
+impl fmt::Debug for Segment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Segment {{ x: {:?}, out: {:?} }}", self.x, self.out)
     }
-}
-
-/// Weights of experts: consecutive parameters of equal shape.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Experts {
-    /// The first expert's.
-    pub first: ParamId,
-    /// Number of experts.
-    pub count: usize,
-}
-
-impl Experts {
-    pub(crate) fn id(self, expert: usize) -> ParamId {
-        ParamId(self.first.0 + expert as u32)
-    }
-}
-
-/// Router of a mixture of experts: weights of the chosen experts are `scale · sigmoid(logit)`,
-/// divided by their sum if `normalise` (DeepSeek-AI 2024, arXiv:2412.19437, equations 13 to 15).
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Router {
-    /// Whether the weights of a row sum to `scale`.
-    pub normalise: bool,
-    /// Factor on all weights.
-    pub scale: f32,
 }
 
 /// What a tape keeps for backward.
@@ -142,14 +94,14 @@ impl<'a> Tape<'a> {
 
     /// `[rows, cols]` of a value.
     pub fn shape(&self, x: Var) -> (usize, usize) {
-        let value = &self.workspace.values[x.0 as usize];
-        (value.rows, value.cols)
+        let shape = self.workspace.shapes[x.0 as usize];
+        (shape.rows, shape.cols)
     }
 
     /// Rows `ids` of the table `[vocab, dim]` → `[ids.len(), dim]`. The model checks that ids are
     /// below vocab.
     pub fn embedding(&mut self, table: ParamId, ids: &[u32]) -> Var {
-        let (_, dim) = self.params.matrix_shape(table);
+        let (_, dim) = self.params.layout.matrix_shape(table);
         assert_eq!(self.params.adapter(table), None, "an embedding table has no adapter");
         let ids = self.workspace.indices.take_copy(ids);
         let out = self.value(ids.len(), dim);
@@ -161,19 +113,18 @@ impl<'a> Tape<'a> {
     /// one ([`Params::adapt`]).
     pub fn linear(&mut self, x: Var, weight: ParamId, bias: Option<ParamId>) -> Var {
         let (rows, cols) = self.shape(x);
-        let (out_dim, in_dim) = self.params.matrix_shape(weight);
+        let (out_dim, in_dim) = self.params.layout.matrix_shape(weight);
         assert_eq!(cols, in_dim, "input and weight `{}`", self.params.spec(weight).name);
         if let Some(bias) = bias {
             assert_eq!(
-                self.params.slice(bias).len(),
+                self.params.spec(bias).len(),
                 out_dim,
                 "bias `{}`",
                 self.params.spec(bias).name
             );
         }
-        let low_rank = self.workspace.floats.take(rows * self.params.rank(weight));
         let out = self.value(rows, out_dim);
-        self.apply(Op::Linear { x, weight, bias, low_rank, out });
+        self.apply(Op::Linear { x, weight, bias, out });
         out
     }
 
@@ -189,7 +140,7 @@ impl<'a> Tape<'a> {
     /// `RMSNorm` over each group of `weight.len()` columns (Zhang & Sennrich 2019,
     /// arXiv:1910.07467): the whole row for a layer norm, each head for QK-norm.
     pub fn rms_norm(&mut self, x: Var, weight: ParamId, eps: f32) -> Var {
-        let group = self.params.slice(weight).len();
+        let group = self.params.spec(weight).len();
         self.norm(x, Some(weight), group, eps)
     }
 
@@ -201,9 +152,8 @@ impl<'a> Tape<'a> {
     fn norm(&mut self, x: Var, weight: Option<ParamId>, group: usize, eps: f32) -> Var {
         let (rows, cols) = self.shape(x);
         assert!(group > 0 && cols.is_multiple_of(group), "{cols} columns in groups of {group}");
-        let rstd = self.workspace.floats.take(rows * (cols / group));
         let out = self.value(rows, cols);
-        self.apply(Op::RmsNorm { x, weight, group, eps, rstd, out });
+        self.apply(Op::RmsNorm { x, weight, group, eps, out });
         out
     }
 
@@ -234,10 +184,8 @@ impl<'a> Tape<'a> {
     pub fn attention(&mut self, q: Var, k: Var, v: Var, shape: Attention, offsets: &[u32]) -> Var {
         let rows = self.check_attention(q, k, v, shape, offsets);
         let offsets = self.workspace.indices.take_copy(offsets);
-        // Log-sum-exp of each row of scores, for backward.
-        let lse = self.workspace.floats.take(rows * shape.heads);
         let out = self.value(rows, shape.heads * shape.v_dim);
-        self.apply(Op::Attention { q, k, v, shape, offsets, lse, out });
+        self.apply(Op::Attention { q, k, v, shape, offsets, out });
         out
     }
 
@@ -269,26 +217,25 @@ impl<'a> Tape<'a> {
         assert_eq!(slots.len() + 1, offsets.len(), "slots of documents");
         let repeated = slots.iter().enumerate().any(|(i, slot)| slots[..i].contains(slot));
         assert!(!repeated, "two documents in one slot: {slots:?}");
-        assert_eq!(shape.kv_heads * shape.qk_dim, cache.k_dim(), "columns of k in the cache");
-        assert_eq!(shape.kv_heads * shape.v_dim, cache.v_dim(), "columns of v in the cache");
+        let dims = [shape.kv_heads * shape.qk_dim, shape.kv_heads * shape.v_dim];
+        assert_eq!(dims, cache.dims, "columns of k and v in the cache");
+        let lengths = offsets.windows(2).map(|bounds| (bounds[1] - bounds[0]) as usize);
+        lengths.clone().zip(slots).for_each(|(rows, &slot)| cache.check_room(slot, rows));
         let out = self.value(rows, shape.heads * shape.v_dim);
         let device = self.params.device();
-        let Device::Cpu(cpu) = device;
-        let threads = device.threads_at(self.workspace.tasks);
-        cpu.profile.time(Part::CachedAttention, threads, || {
-            let vars = [q, k, v, out];
-            cpu::attention_cached(
-                device,
-                vars,
-                &shape,
-                offsets,
-                cache,
-                slots,
-                layer,
-                chunk,
-                self.workspace,
+        let Workspace { tasks, indices, values, .. } = &mut *self.workspace;
+        let mut past = indices.take(slots.len());
+        past.iter_mut().zip(slots).for_each(|(past, &slot)| *past = cache.len(slot) as u32);
+        let (vars, on_device) = ([q, k, v, out], &mut cache.on_device);
+        device.profile().time(Part::CachedAttention, device.threads_at(*tasks), || {
+            device.backend().attention_cached(
+                vars, &shape, offsets, on_device, slots, &past, layer, chunk, values, *tasks,
             );
         });
+        indices.give(past);
+        if layer + 1 == cache.layers {
+            lengths.zip(slots).for_each(|(rows, &slot)| cache.grow(slot, rows));
+        }
         out
     }
 
@@ -374,22 +321,18 @@ impl<'a> Tape<'a> {
     /// `x · W_eᵀ` for rows `bounds[e]..bounds[e + 1]` of expert `e`: `[n, in]` → `[n, out]`.
     pub fn grouped_linear(&mut self, x: Var, experts: Experts, bounds: &[u32]) -> Var {
         let (rows, cols) = self.shape(x);
-        let (out_dim, in_dim) = self.params.matrix_shape(experts.first);
+        let (out_dim, in_dim) = self.params.layout.matrix_shape(experts.first);
         for expert in 0..experts.count {
-            let shape = self.params.matrix_shape(experts.id(expert));
+            let shape = self.params.layout.matrix_shape(experts.id(expert));
             assert_eq!(shape, (out_dim, in_dim), "weight of expert {expert}");
         }
         assert_eq!(cols, in_dim, "input and weights of experts");
         assert_eq!(bounds.len(), experts.count + 1, "bounds of experts");
         assert!(bounds.is_sorted() && bounds[0] == 0, "experts' rows out of order: {bounds:?}");
         assert_eq!(bounds[experts.count] as usize, rows, "the last expert ends at the last row");
-        let ranks = bounds.windows(2).enumerate().map(|(expert, bounds)| {
-            (bounds[1] - bounds[0]) as usize * self.params.rank(experts.id(expert))
-        });
-        let low_rank = self.workspace.floats.take(ranks.sum());
         let bounds = self.workspace.indices.take_copy(bounds);
         let out = self.value(rows, out_dim);
-        self.apply(Op::GroupedLinear { x, experts, bounds, low_rank, out });
+        self.apply(Op::GroupedLinear { x, experts, bounds, out });
         out
     }
 
@@ -445,7 +388,7 @@ impl<'a> Tape<'a> {
             "products of heads have no backward; use an inference tape"
         );
         let (n, cols) = self.shape(x);
-        let (out_dim, in_dim) = self.params.matrix_shape(weight);
+        let (out_dim, in_dim) = self.params.layout.matrix_shape(weight);
         assert!(
             out_dim.is_multiple_of(group) && part.end <= group,
             "rows {part:?} of groups of {group}"
@@ -454,8 +397,9 @@ impl<'a> Tape<'a> {
         let (from, to) = if transposed { (in_dim, part.len()) } else { (part.len(), in_dim) };
         assert_eq!(cols, heads * from, "columns of {heads} heads");
         let out = self.value(n, heads * to);
-        let Device::Cpu(_) = self.params.device();
-        cpu::per_head_matmul(x, self.params, weight, group, part, transposed, out, self.workspace);
+        let Workspace { tasks, values, .. } = &mut *self.workspace;
+        let (backend, params) = (self.params.device().backend(), &self.params.on_device);
+        backend.per_head_matmul(x, params, weight, group, part, transposed, out, values, *tasks);
         out
     }
 
@@ -463,7 +407,7 @@ impl<'a> Tape<'a> {
     pub fn constant(&mut self, rows: usize, cols: usize, numbers: &[f32]) -> Var {
         assert_eq!(numbers.len(), rows * cols, "numbers of {rows}×{cols}");
         let var = self.value(rows, cols);
-        self.workspace.values[var.0 as usize].data.copy_from_slice(numbers);
+        self.backend().upload(&mut self.workspace.values, var, numbers);
         var
     }
 
@@ -472,7 +416,7 @@ impl<'a> Tape<'a> {
     /// requested.
     ///
     /// Head, softmax and gather are fused over chunks of the vocabulary. At most
-    /// [`MAX_SAVED_LOGITS`] logits are saved for backward; more are recomputed.
+    /// [`crate::MAX_SAVED_LOGITS`] logits are saved for backward; more are recomputed.
     pub fn token_scores(
         &mut self,
         x: Var,
@@ -482,15 +426,12 @@ impl<'a> Tape<'a> {
         entropy: bool,
     ) -> (Var, Var) {
         let (rows, cols) = self.shape(x);
-        let (vocab, dim) = self.params.matrix_shape(head);
+        let (vocab, dim) = self.params.layout.matrix_shape(head);
         assert_eq!(self.params.adapter(head), None, "a head has no adapter");
         assert_eq!(cols, dim, "input and head `{}`", self.params.spec(head).name);
         assert_eq!(targets.len(), rows, "targets of rows");
         assert!(targets.iter().all(|&t| (t as usize) < vocab), "targets below {vocab}");
         let targets = self.workspace.indices.take_copy(targets);
-        let lse = self.workspace.floats.take(rows);
-        let keep = self.mode != Mode::Inference && rows * vocab <= MAX_SAVED_LOGITS;
-        let logits = self.workspace.floats.take(if keep { rows * vocab } else { 0 });
         let logp = self.value(rows, 1);
         let entropies = self.value(rows, 1);
         self.apply(Op::TokenScores {
@@ -499,8 +440,6 @@ impl<'a> Tape<'a> {
             targets,
             scale: logit_scale,
             with_entropy: entropy,
-            lse,
-            logits,
             logp,
             entropy: entropies,
         });
@@ -518,13 +457,7 @@ impl<'a> Tape<'a> {
 
     /// The value on the host, row-major (borrowed if the device is the host).
     pub fn read(&self, x: Var) -> Cow<'_, [f32]> {
-        let value = &self.workspace.values[x.0 as usize];
-        assert_eq!(
-            value.data.len(),
-            value.rows * value.cols,
-            "the value's memory was freed by `keep_only`"
-        );
-        Cow::Borrowed(&value.data)
+        self.backend().download(&self.workspace.values, x)
     }
 
     /// Frees the memory of every value but `keep`; the others must not be used again. For inference
@@ -551,7 +484,7 @@ impl<'a> Tape<'a> {
         if !self.recomputes() {
             return compute(self, x);
         }
-        let first = self.workspace.values.len();
+        let first = self.workspace.shapes.len();
         self.mode = Mode::Inference;
         let out = compute(self, x);
         self.mode = Mode::Recomputing;
@@ -577,19 +510,10 @@ impl<'a> Tape<'a> {
             self.params.layout.ranges == grads.layout.ranges,
             "gradients of parameters of different shapes"
         );
-        let workspace = &mut *self.workspace;
-        workspace.value_grads.resize_with(workspace.values.len(), Default::default);
         for &(var, seed) in seeds {
-            let value = &workspace.values[var.0 as usize];
-            assert_eq!(
-                seed.len(),
-                value.rows * value.cols,
-                "seed of a value {}×{}",
-                value.rows,
-                value.cols
-            );
-            let seed = workspace.floats.take_copy(seed);
-            cpu::add_grad(&mut workspace.value_grads, var, seed, &mut workspace.floats);
+            let (rows, cols) = self.shape(var);
+            assert_eq!(seed.len(), rows * cols, "seed of a value {rows}×{cols}");
+            self.backend().add_grad(&mut self.workspace.values, var, seed);
         }
         while let Some(record) = self.workspace.records.pop() {
             match record {
@@ -600,69 +524,61 @@ impl<'a> Tape<'a> {
     }
 
     /// Adds an operation's gradients, if its outputs have one, and frees its outputs.
-    fn backward_op(&mut self, mut op: Op, grads: &mut Grads) {
-        let workspace = &mut *self.workspace;
-        let outputs = op.outputs();
-        if !self.params.device().interrupt().requested()
-            && outputs
-                .into_iter()
-                .flatten()
-                .any(|var| !workspace.value_grads[var.0 as usize].is_empty())
-        {
-            let Device::Cpu(cpu) = self.params.device();
-            let threads = self.params.device().threads_at(workspace.tasks);
-            cpu.profile
-                .work(Part::backward(&op), || op.backward_flops(&workspace.values, self.params));
-            cpu.profile.time(Part::backward(&op), threads, || {
-                cpu::backward(&mut op, self.params, grads, workspace);
-            });
+    fn backward_op(&mut self, op: Op, grads: &mut Grads) {
+        let device = self.params.device();
+        let Workspace { tasks, indices, shapes, values, .. } = &mut *self.workspace;
+        let (backend, outputs) = (device.backend(), op.outputs().into_iter().flatten());
+        let wanted = outputs.clone().any(|var| backend.has_grad(values, var));
+        let skip = !wanted || device.interrupt().requested();
+        if !skip {
+            let part = Part::backward(&op);
+            device.profile().work(part, || op.backward_flops(shapes, &self.params.layout));
         }
+        device.profile().time(Part::backward(&op), device.threads_at(*tasks), || {
+            let (params, grads) = (&self.params.on_device, &mut grads.on_device);
+            backend.backward(&op, params, grads, values, *tasks, skip);
+        });
         // All operations that read these values have been popped.
-        for var in outputs.into_iter().flatten() {
-            let index = var.0 as usize;
-            workspace.floats.give(std::mem::take(&mut workspace.values[index].data));
-            workspace.floats.give(std::mem::take(&mut workspace.value_grads[index]));
-        }
-        op.recycle(&mut workspace.floats, &mut workspace.indices);
+        outputs.for_each(|var| backend.free(values, var));
+        op.recycle(indices);
     }
 
     /// Records a segment's operations, whose backward is next, and gives its gradient to their
     /// result.
     fn replay(&mut self, Segment { x, compute, out }: Segment) {
-        let out = out.0 as usize;
-        let grad = std::mem::take(&mut self.workspace.value_grads[out]);
-        self.workspace.floats.give(std::mem::take(&mut self.workspace.values[out].data));
-        if grad.is_empty() {
-            return;
+        let backend = self.backend();
+        if !backend.has_grad(&self.workspace.values, out) {
+            return backend.free(&mut self.workspace.values, out);
         }
         self.mode = Mode::Training;
         let again = compute(self, x);
         self.mode = Mode::Recomputing;
-        let workspace = &mut *self.workspace;
-        workspace.value_grads.resize_with(workspace.values.len(), Default::default);
-        workspace.value_grads[again.0 as usize] = grad;
+        backend.move_grad(&mut self.workspace.values, out, again);
+        backend.free(&mut self.workspace.values, out);
     }
 
     /// A new value with unspecified contents.
     fn value(&mut self, rows: usize, cols: usize) -> Var {
-        let var = Var(self.workspace.values.len() as u32);
-        let data = self.workspace.floats.take(rows * cols);
-        self.workspace.values.push(Value { rows, cols, data });
-        var
+        self.workspace.value(rows, cols)
     }
 
-    /// Computes an operation. A training tape records it for backward.
-    fn apply(&mut self, mut op: Op) {
-        let Device::Cpu(cpu) = self.params.device();
-        let threads = self.params.device().threads_at(self.workspace.tasks);
-        cpu.profile.work(Part::forward(&op), || op.flops(&self.workspace.values, self.params));
-        cpu.profile.time(Part::forward(&op), threads, || {
-            cpu::forward(&mut op, self.params, self.workspace);
+    fn backend(&self) -> &'a OnDevice {
+        self.params.device().backend()
+    }
+
+    /// Computes an operation. A tape with a backward records it.
+    fn apply(&mut self, op: Op) {
+        let device = self.params.device();
+        let Workspace { tasks, indices, shapes, values, records, .. } = &mut *self.workspace;
+        let (part, keep) = (Part::forward(&op), self.mode != Mode::Inference);
+        device.profile().work(part, || op.flops(shapes, &self.params.layout));
+        device.profile().time(part, device.threads_at(*tasks), || {
+            device.backend().forward(&op, &self.params.on_device, values, *tasks, keep);
         });
-        if self.mode != Mode::Inference {
-            self.workspace.records.push(Record::Op(op));
+        if keep {
+            records.push(Record::Op(op));
         } else {
-            op.recycle(&mut self.workspace.floats, &mut self.workspace.indices);
+            op.recycle(indices);
         }
     }
 }

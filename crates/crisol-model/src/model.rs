@@ -63,8 +63,7 @@ impl Model {
         };
         let frequencies = frequencies(&config, config.max_position_embeddings);
         let amplitude = config.rope_scaling.amplitude();
-        let rope =
-            Rope::new(params.device(), &frequencies, amplitude, config.family().rope_style());
+        let rope = Rope::new(&frequencies, amplitude, config.family().rope_style());
         Model {
             rope,
             embedding,
@@ -102,7 +101,7 @@ impl Model {
         let documents = self.document_positions(offsets, &past)?;
         let positions: Arc<[u32]> = documents.iter().cloned().flatten().collect();
         assert_eq!(positions.len(), ids.len(), "offsets must cover all ids");
-        let own_rope = self.document_rope(tape.params().device(), &documents);
+        let own_rope = self.document_rope(&documents);
         let (rope, rope_rows) =
             own_rope.unwrap_or_else(|| (self.rope.clone(), Arc::clone(&positions)));
         let config = Arc::clone(&self.config);
@@ -214,11 +213,7 @@ impl Model {
 
     /// For dynamic scaling beyond the trained context: RoPE tables of these documents alone, and
     /// the table row of every row. The frequencies depend on each document's length.
-    fn document_rope(
-        &self,
-        device: &Device,
-        documents: &[Range<u32>],
-    ) -> Option<(Rope, Arc<[u32]>)> {
+    fn document_rope(&self, documents: &[Range<u32>]) -> Option<(Rope, Arc<[u32]>)> {
         let trained = self.config.max_position_embeddings;
         let stretched = |document: &Range<u32>| document.end as usize > trained;
         let dynamic = matches!(self.config.rope_scaling, RopeScaling::Dynamic { .. });
@@ -234,7 +229,7 @@ impl Model {
         });
         let (amplitude, style) =
             (self.config.rope_scaling.amplitude(), self.config.family().rope_style());
-        let rope = Rope::from_rows(device, rows, amplitude, style);
+        let rope = Rope::from_rows(rows, amplitude, style);
         let rows = documents.iter().map(|document| document.len() as u32).sum();
         Some((rope, (0..rows).collect()))
     }

@@ -373,9 +373,7 @@ impl Fp8 {
 
 /// Parameters that are FP8 in memory.
 fn in_fp8(params: &Params) -> Vec<ParamId> {
-    let is_fp8 = |&id: &ParamId| {
-        params.quantised(id).is_some_and(|matrix| matrix.format() == WeightFormat::F8E4M3)
-    };
+    let is_fp8 = |&id: &ParamId| params.quantised(id) == Some(WeightFormat::F8E4M3);
     params.ids().filter(is_fp8).collect()
 }
 

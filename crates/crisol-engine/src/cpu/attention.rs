@@ -30,12 +30,13 @@
 use std::ops::Range;
 
 use super::gemm::gemm;
+use super::kv_cache::{Cache, TILE};
 use super::mat::{Mat, MatMut};
 use super::math::{LANES, dot, exp, fma, max, scale_all, sum_lanes, vectorised};
 use super::packed::PackedBuffer;
-use crate::kv_cache::TILE;
-use crate::workspace::Pool;
-use crate::{Attention, Interrupt, KvCache};
+use crate::buffer::Pool;
+use crate::interrupt::Interrupt;
+use crate::op::Attention;
 
 /// Queries per block: few, to compute little above the diagonal.
 const QUERIES: usize = 32;
@@ -376,8 +377,10 @@ pub(crate) struct Cached<'a> {
     pub(crate) q: &'a [f32],
     pub(crate) shape: &'a Attention,
     pub(crate) offsets: &'a [u32],
-    pub(crate) cache: &'a KvCache,
+    pub(crate) cache: &'a Cache,
     pub(crate) slots: &'a [usize],
+    /// Rows that each slot held before.
+    pub(crate) past: &'a [u32],
     pub(crate) layer: usize,
     /// Chunked attention: a query attends to its own chunk of this many positions.
     pub(crate) chunk: Option<usize>,
@@ -387,11 +390,11 @@ pub(crate) struct Cached<'a> {
 impl Cached<'_> {
     /// Multiply-adds of all heads, approximately.
     pub(crate) fn macs(&self) -> usize {
-        let keys = |(document, &slot): (&[u32], &usize)| {
+        let keys = |(document, &past): (&[u32], &u32)| {
             let rows = (document[1] - document[0]) as usize;
-            rows * (self.cache.len(slot) + rows)
+            rows * (past as usize + rows)
         };
-        let pairs: usize = self.offsets.windows(2).zip(self.slots).map(keys).sum();
+        let pairs: usize = self.offsets.windows(2).zip(self.past).map(keys).sum();
         pairs * self.shape.heads * (self.shape.qk_dim + self.shape.v_dim)
     }
 
@@ -413,13 +416,13 @@ impl Cached<'_> {
         let heads = Heads::new(&part);
         let (slot, rows) =
             (self.slots[document], self.offsets[document + 1] - self.offsets[document]);
-        let past = self.cache.len(slot);
+        let past = self.past[document] as usize;
         let keys = past + rows as usize;
         let first_visible =
             |position: usize| self.chunk.map_or(0, |chunk| position / chunk * chunk);
         let (tiles, values) = self.cache.slot(self.layer, slot);
         if keys - past < PREFILL {
-            let mut scores = floats.take(part.heads * self.cache.capacity());
+            let mut scores = floats.take(part.heads * self.cache.capacity);
             let rows = q.chunks_exact(heads.q_stride).zip(out.chunks_exact_mut(heads.out_stride));
             for (row, (q, out)) in rows.enumerate() {
                 let visible = first_visible(past + row)..past + row + 1;

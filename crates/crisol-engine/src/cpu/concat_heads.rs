@@ -1,7 +1,7 @@
 //! Slices of the columns of heads, concatenated per head (multi-head latent attention).
 
 use super::math::add_assign;
-use crate::tape::HeadSlice;
+use crate::op::HeadSlice;
 
 /// Copies a slice into columns `first..` of every head of `out`, which has `heads` heads of
 /// `out_width` columns.

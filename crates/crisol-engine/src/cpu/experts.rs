@@ -3,9 +3,9 @@
 use super::linear;
 use super::mat::{Mat, MatMut};
 use super::math::{add_assign, dot, scale_all, vectorised};
-use crate::tape::{Experts, Router};
-use crate::workspace::Pool;
-use crate::{Grads, Params};
+use super::params::{Grads, Params};
+use crate::buffer::Pool;
+use crate::op::{Experts, Router};
 
 /// Keeps the sum of sigmoids away from zero, as DeepSeek-V3's code does.
 const MIN_SUM: f32 = 1e-20;
@@ -81,6 +81,11 @@ fn groups(
     let ranges = bounds.windows(2).map(|bounds| bounds[0] as usize..bounds[1] as usize);
     debug_assert_eq!(bounds.len(), experts.count + 1);
     ranges.enumerate().filter(|(_, rows)| !rows.is_empty())
+}
+
+/// Numbers that the adapters of all experts keep.
+pub(crate) fn low_rank_len(params: &Params, experts: Experts, bounds: &[u32]) -> usize {
+    groups(experts, bounds).map(|(expert, rows)| rows.len() * params.rank(experts.id(expert))).sum()
 }
 
 /// `y = x · W_eᵀ` for the rows of every expert `e`. `low_rank`: see [`linear::forward`].

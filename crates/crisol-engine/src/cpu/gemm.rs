@@ -491,7 +491,7 @@ mod tests {
     use super::super::packed::{PackedBuffer, pack};
     use super::super::reference::{self, Matrix};
     use super::*;
-    use crate::workspace::Pool;
+    use crate::buffer::Pool;
 
     fn number(i: usize) -> f32 {
         ((i * 7919 + 13) % 101) as f32 / 50.0 - 1.0

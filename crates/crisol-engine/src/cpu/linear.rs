@@ -11,10 +11,11 @@
 use super::gemm::parallel_gemm;
 use super::mat::{Mat, MatMut};
 use super::packed::PackedBuffer;
+use super::params::Orientation::{Normal, Transposed};
+use super::params::{Grads, Params};
 use super::weights::Weight;
-use crate::params::Orientation::{Normal, Transposed};
-use crate::workspace::Pool;
-use crate::{Grads, ParamId, Params};
+use crate::buffer::Pool;
+use crate::layout::ParamId;
 
 /// Writes `y`, `[rows, out]`, and u. `low_rank` has [`Params::rank`] floats a row.
 pub(crate) fn forward(

@@ -13,50 +13,55 @@
 
 mod attention;
 mod concat_heads;
+mod contract;
+mod device;
 mod embedding;
 mod experts;
+mod formats;
 mod gemm;
+mod kv_cache;
 mod linear;
 mod mat;
 pub(crate) mod math;
-pub(crate) mod muon;
+mod muon;
 mod norm;
-pub(crate) mod optimizer;
-pub(crate) mod packed;
+mod optimizer;
+mod packed;
+mod parallel;
 mod parallel_attention;
+mod params;
 mod quantised;
 #[cfg(test)]
 mod reference;
 mod rope;
 mod swiglu;
+mod tiles;
 mod token_scores;
+mod values;
 mod weights;
 
 use std::mem::take;
 
-pub(crate) use self::gemm::gemm_rate;
-pub(crate) use self::packed::panel_width;
-pub(crate) use self::quantised::dequantise;
+pub(crate) use self::device::Cpu;
+pub(crate) use self::params::would_cache_packed;
 
 use self::gemm::parallel_gemm;
-pub(crate) use self::mat::Mat;
-use self::mat::MatMut;
+use self::kv_cache::Cache;
+use self::mat::{Mat, MatMut};
 use self::packed::PackedBuffer;
+use self::parallel::for_rows;
+use self::params::{Grads, Orientation, Params};
+use self::quantised::dequantise;
+use self::values::{Kept, Value, Values, data};
 use self::weights::Weight;
-use crate::op::{Op, Value};
-use crate::parallel::for_rows;
-use crate::params::Orientation;
+use crate::buffer::{Buffer, Pool};
+use crate::layout::{Adapter, ParamId};
+use crate::op::{Attention, HeadSlice, Op, Var};
 use crate::rope::RopeTables;
-use crate::workspace::{Buffer, Pool};
-use crate::{
-    Adapter, Attention, Device, Grads, HeadSlice, KvCache, ParamId, Params, Var, Workspace,
-};
 
-fn data(values: &[Value], var: Var) -> &[f32] {
-    let value = &values[var.0 as usize];
-    assert_eq!(value.data.len(), value.rows * value.cols, "a value whose memory was freed is used");
-    &value.data
-}
+/// Forward keeps the logits of a shard up to this number (64 MiB). Backward then needs two GEMMs
+/// with the head instead of three, because it does not compute the logits again.
+pub const MAX_SAVED_LOGITS: usize = 16 << 20;
 
 /// Takes the data of an output to write to.
 fn take_data(values: &mut [Value], var: Var) -> Buffer<f32> {
@@ -67,10 +72,17 @@ fn put_data(values: &mut [Value], var: Var, data: Buffer<f32>) {
     values[var.0 as usize].data = data;
 }
 
-/// Computes the outputs of an operation (and what it saves for backward).
-pub(crate) fn forward(op: &mut Op, params: &Params, workspace: &mut Workspace) {
-    let Workspace { tasks, floats, values, .. } = workspace;
-    let tasks = *tasks;
+/// Computes the outputs of an operation, and what its backward needs besides.
+fn forward(
+    cpu: &Cpu,
+    op: &Op,
+    params: &Params,
+    memory: &mut Values,
+    tasks: usize,
+    keep: bool,
+) -> Kept {
+    let Values { floats, values, .. } = memory;
+    let mut kept = Kept::Nothing;
     match op {
         Op::Embedding { table, ids, out } => {
             let mut y = take_data(values, *out);
@@ -86,14 +98,16 @@ pub(crate) fn forward(op: &mut Op, params: &Params, workspace: &mut Workspace) {
             put_data(values, *out, y);
         }
         // GEMMs take most of the time. Nobody reads the result once a stop is requested.
-        Op::Linear { .. } if params.device().interrupt().requested() => {}
-        Op::Linear { x, weight, bias, low_rank, out } => {
+        Op::Linear { .. } if cpu.interrupt().requested() => {}
+        Op::Linear { x, weight, bias, out } => {
             let mut y = take_data(values, *out);
             let (out_dim, in_dim) = params.matrix_shape(*weight);
             let rows = values[x.0 as usize].rows;
+            let mut low_rank = floats.take(rows * params.rank(*weight));
             let x = Mat::new(data(values, *x), rows, in_dim);
             let y_mat = MatMut::new(&mut y, rows, out_dim);
-            linear::forward(params, *weight, x, y_mat, low_rank, tasks, floats);
+            linear::forward(params, *weight, x, y_mat, &mut low_rank, tasks, floats);
+            kept = Kept::LowRank(low_rank);
             if let Some(bias) = bias {
                 for row in y.chunks_exact_mut(out_dim) {
                     math::add_assign(row, params.slice(*bias));
@@ -109,16 +123,18 @@ pub(crate) fn forward(op: &mut Op, params: &Params, workspace: &mut Workspace) {
             });
             put_data(values, *out, sum);
         }
-        Op::RmsNorm { x, weight, group, eps, rstd, out } => {
+        Op::RmsNorm { x, weight, group, eps, out } => {
             let mut y = take_data(values, *out);
+            let mut rstd = floats.take(y.len() / group);
             let ones = ones_unless(weight.is_some(), *group, floats);
             let (x, weight) =
                 (data(values, *x), weight.map_or(&*ones, |weight| params.slice(weight)));
             let n = *group;
-            for_rows(tasks, 0..rstd.len(), [n, 1], [&mut y, rstd], &|groups, [y, rstd]| {
+            for_rows(tasks, 0..rstd.len(), [n, 1], [&mut y, &mut rstd], &|groups, [y, rstd]| {
                 norm::forward(&x[groups.start * n..groups.end * n], weight, *eps, y, rstd);
             });
             floats.give(ones);
+            kept = Kept::Rstd(rstd);
             put_data(values, *out, y);
         }
         Op::Rope { x, tables, head_dim, positions, out } => {
@@ -127,32 +143,25 @@ pub(crate) fn forward(op: &mut Op, params: &Params, workspace: &mut Workspace) {
             rotate(&mut y, tables, *head_dim, positions, rope::Direction::Forward, tasks);
             put_data(values, *out, y);
         }
-        Op::Attention { q, k, v, shape, offsets, lse, out } => {
+        Op::Attention { q, k, v, shape, offsets, out } => {
             let mut y = take_data(values, *out);
+            let mut lse = floats.take(values[q.0 as usize].rows * shape.heads);
             let [q, k, v] = [*q, *k, *v].map(|var| data(values, var));
             if tasks > 1 {
                 parallel_attention::forward(
-                    params.device(),
+                    cpu,
                     [q, k, v],
                     shape,
                     offsets,
                     &mut y,
-                    lse,
+                    &mut lse,
                     floats,
                 );
             } else {
-                attention::forward(
-                    q,
-                    k,
-                    v,
-                    shape,
-                    offsets,
-                    &mut y,
-                    lse,
-                    params.device().interrupt(),
-                    floats,
-                );
+                let stop = cpu.interrupt();
+                attention::forward(q, k, v, shape, offsets, &mut y, &mut lse, stop, floats);
             }
+            kept = Kept::Lse(lse);
             put_data(values, *out, y);
         }
         Op::SwiGlu { gate, up, out } => {
@@ -182,10 +191,12 @@ pub(crate) fn forward(op: &mut Op, params: &Params, workspace: &mut Workspace) {
             experts::route(*router, data(values, *logits), experts, chosen, &mut weights);
             put_data(values, *out, weights);
         }
-        Op::GroupedLinear { x, experts, bounds, low_rank, out } => {
+        Op::GroupedLinear { x, experts, bounds, out } => {
             let mut y = take_data(values, *out);
             let x = data(values, *x);
-            experts::forward(params, *experts, bounds, x, &mut y, low_rank, tasks, floats);
+            let mut low_rank = floats.take(experts::low_rank_len(params, *experts, bounds));
+            experts::forward(params, *experts, bounds, x, &mut y, &mut low_rank, tasks, floats);
+            kept = Kept::LowRank(low_rank);
             put_data(values, *out, y);
         }
         Op::ScaleRows { x, weights, entries, out } => {
@@ -199,18 +210,22 @@ pub(crate) fn forward(op: &mut Op, params: &Params, workspace: &mut Workspace) {
             experts::sum_rows(data(values, *x), order, *k, &mut y, values[x.0 as usize].cols);
             put_data(values, *out, y);
         }
-        Op::TokenScores { x, head, targets, scale, with_entropy, lse, logits, logp, entropy } => {
+        Op::TokenScores { x, head, targets, scale, with_entropy, logp, entropy } => {
             let mut logp_data = take_data(values, *logp);
             let mut entropy_data = take_data(values, *entropy);
-            let head = Weight::new(params, *head, Orientation::Transposed, targets.len());
+            let (rows, (vocab, _)) = (targets.len(), params.matrix_shape(*head));
+            let keep_logits = keep && rows * vocab <= MAX_SAVED_LOGITS;
+            let mut lse = floats.take(rows);
+            let mut logits = floats.take(if keep_logits { rows * vocab } else { 0 });
+            let head = Weight::new(params, *head, Orientation::Transposed, rows);
             let scores = token_scores::Outputs {
                 logp: &mut logp_data,
                 entropy: &mut entropy_data,
-                lse,
-                saved_logits: logits,
+                lse: &mut lse,
+                saved_logits: &mut logits,
                 with_entropy: *with_entropy,
             };
-            let stop = params.device().interrupt();
+            let stop = cpu.interrupt();
             token_scores::forward(
                 data(values, *x),
                 head,
@@ -221,10 +236,12 @@ pub(crate) fn forward(op: &mut Op, params: &Params, workspace: &mut Workspace) {
                 stop,
                 floats,
             );
+            kept = Kept::Scores { lse, logits };
             put_data(values, *logp, logp_data);
             put_data(values, *entropy, entropy_data);
         }
     }
+    kept
 }
 
 /// `n` ones in place of a missing weight; empty if there is one.
@@ -303,18 +320,25 @@ fn with_offsets(parts: [Option<HeadSlice>; 2]) -> impl Iterator<Item = (HeadSlic
     parts.into_iter().zip([0, after]).filter_map(|(part, first)| Some((part?, first)))
 }
 
-/// Adds to the gradients of an operation's inputs and parameters.
-pub(crate) fn backward(op: &mut Op, params: &Params, grads: &mut Grads, workspace: &mut Workspace) {
-    let Workspace { tasks, floats, values, value_grads, .. } = workspace;
-    let tasks = *tasks;
-    match op {
-        Op::Embedding { table, ids, out } => {
+/// Adds to the gradients of an operation's inputs and parameters. Returns what it kept.
+fn backward(
+    cpu: &Cpu,
+    op: &Op,
+    mut kept: Kept,
+    params: &Params,
+    grads: &mut Grads,
+    memory: &mut Values,
+    tasks: usize,
+) -> Kept {
+    let Values { floats, values, grads: value_grads, .. } = memory;
+    match (op, &mut kept) {
+        (Op::Embedding { table, ids, out }, _) => {
             if let Some(dtable) = grads.slice_mut(*table) {
                 let dy = &value_grads[out.0 as usize];
                 embedding::scatter_add(dy, ids, dtable, values[out.0 as usize].cols);
             }
         }
-        Op::Linear { x, weight, bias, low_rank, out } => {
+        (Op::Linear { x, weight, bias, out }, Kept::LowRank(low_rank)) => {
             let dy = take(&mut value_grads[out.0 as usize]);
             let (out_dim, in_dim) = params.matrix_shape(*weight);
             let rows = values[x.0 as usize].rows;
@@ -333,13 +357,13 @@ pub(crate) fn backward(op: &mut Op, params: &Params, grads: &mut Grads, workspac
             }
             floats.give(dy);
         }
-        Op::Add { x, y, out } => {
+        (Op::Add { x, y, out }, _) => {
             let dout = take(&mut value_grads[out.0 as usize]);
             let copy = floats.take_copy(&dout);
             add_grad(value_grads, *y, copy, floats);
             add_grad(value_grads, *x, dout, floats);
         }
-        Op::RmsNorm { x, weight, group, rstd, out, .. } => {
+        (Op::RmsNorm { x, weight, group, out, .. }, Kept::Rstd(rstd)) => {
             let dy = take(&mut value_grads[out.0 as usize]);
             let (mut dx, accumulate) = take_grad(value_grads, values, *x, floats);
             let ones = ones_unless(weight.is_some(), *group, floats);
@@ -354,12 +378,12 @@ pub(crate) fn backward(op: &mut Op, params: &Params, grads: &mut Grads, workspac
                 floats.give(buffer);
             }
         }
-        Op::Rope { x, tables, head_dim, positions, out } => {
+        (Op::Rope { x, tables, head_dim, positions, out }, _) => {
             let mut dx = take(&mut value_grads[out.0 as usize]);
             rotate(&mut dx, tables, *head_dim, positions, rope::Direction::Backward, tasks);
             add_grad(value_grads, *x, dx, floats);
         }
-        Op::Attention { q, k, v, shape, offsets, lse, out } => {
+        (Op::Attention { q, k, v, shape, offsets, out }, Kept::Lse(lse)) => {
             let dout = take(&mut value_grads[out.0 as usize]);
             let inputs = [*q, *k, *v];
             let [q, k, v] = inputs.map(|var| data(values, var));
@@ -369,17 +393,9 @@ pub(crate) fn backward(op: &mut Op, params: &Params, grads: &mut Grads, workspac
             let saved = attention::Saved { q, k, v, out: data(values, *out), lse };
             if tasks > 1 {
                 let grads = [&mut dq, &mut dk, &mut dv].map(|grad| &mut **grad);
-                parallel_attention::backward(
-                    params.device(),
-                    &saved,
-                    shape,
-                    offsets,
-                    &dout,
-                    grads,
-                    floats,
-                );
+                parallel_attention::backward(cpu, &saved, shape, offsets, &dout, grads, floats);
             } else {
-                let stop = params.device().interrupt();
+                let stop = cpu.interrupt();
                 attention::backward(
                     &saved, shape, offsets, &dout, &mut dq, &mut dk, &mut dv, stop, floats,
                 );
@@ -389,7 +405,7 @@ pub(crate) fn backward(op: &mut Op, params: &Params, grads: &mut Grads, workspac
             }
             floats.give(dout);
         }
-        Op::SwiGlu { gate, up, out } => {
+        (Op::SwiGlu { gate, up, out }, _) => {
             // The gradient of `up` overwrites the output's.
             let mut dup = take(&mut value_grads[out.0 as usize]);
             let mut dgate = floats.take(dup.len());
@@ -400,14 +416,14 @@ pub(crate) fn backward(op: &mut Op, params: &Params, grads: &mut Grads, workspac
             add_grad(value_grads, *gate, dgate, floats);
             add_grad(value_grads, *up, dup, floats);
         }
-        Op::SelectRows { x, rows, out } => {
+        (Op::SelectRows { x, rows, out }, _) => {
             let dy = take(&mut value_grads[out.0 as usize]);
             let mut dx = take_zeroed_grad(value_grads, values, *x, floats);
             embedding::scatter_add(&dy, rows, &mut dx, values[x.0 as usize].cols);
             value_grads[x.0 as usize] = dx;
             floats.give(dy);
         }
-        Op::ConcatHeads { parts, heads, out } => {
+        (Op::ConcatHeads { parts, heads, out }, _) => {
             let dout = take(&mut value_grads[out.0 as usize]);
             let width = values[out.0 as usize].cols / *heads;
             for (part, first) in with_offsets(*parts) {
@@ -417,7 +433,7 @@ pub(crate) fn backward(op: &mut Op, params: &Params, grads: &mut Grads, workspac
             }
             floats.give(dout);
         }
-        Op::Router { logits, router, chosen, out } => {
+        (Op::Router { logits, router, chosen, out }, _) => {
             let dweights = take(&mut value_grads[out.0 as usize]);
             let mut dlogits = take_zeroed_grad(value_grads, values, *logits, floats);
             let experts = values[logits.0 as usize].cols;
@@ -426,7 +442,7 @@ pub(crate) fn backward(op: &mut Op, params: &Params, grads: &mut Grads, workspac
             value_grads[logits.0 as usize] = dlogits;
             floats.give(dweights);
         }
-        Op::GroupedLinear { x, experts, bounds, low_rank, out } => {
+        (Op::GroupedLinear { x, experts, bounds, out }, Kept::LowRank(low_rank)) => {
             let dy = take(&mut value_grads[out.0 as usize]);
             let (mut dx, accumulate) = take_grad(value_grads, values, *x, floats);
             let x_data = data(values, *x);
@@ -437,7 +453,7 @@ pub(crate) fn backward(op: &mut Op, params: &Params, grads: &mut Grads, workspac
             value_grads[x.0 as usize] = dx;
             floats.give(dy);
         }
-        Op::ScaleRows { x, weights, entries, out } => {
+        (Op::ScaleRows { x, weights, entries, out }, _) => {
             let dout = take(&mut value_grads[out.0 as usize]);
             let mut dx = take_zeroed_grad(value_grads, values, *x, floats);
             let mut dweights = take_zeroed_grad(value_grads, values, *weights, floats);
@@ -456,14 +472,17 @@ pub(crate) fn backward(op: &mut Op, params: &Params, grads: &mut Grads, workspac
             value_grads[weights.0 as usize] = dweights;
             floats.give(dout);
         }
-        Op::SumRows { x, order, k, out } => {
+        (Op::SumRows { x, order, k, out }, _) => {
             let dout = take(&mut value_grads[out.0 as usize]);
             let mut dx = take_zeroed_grad(value_grads, values, *x, floats);
             experts::sum_rows_backward(&dout, order, *k, &mut dx, values[x.0 as usize].cols);
             value_grads[x.0 as usize] = dx;
             floats.give(dout);
         }
-        Op::TokenScores { x, head, targets, scale, with_entropy, lse, logits, logp, entropy } => {
+        (
+            Op::TokenScores { x, head, targets, scale, with_entropy, logp, entropy },
+            Kept::Scores { lse, logits },
+        ) => {
             let dlogp = take(&mut value_grads[logp.0 as usize]);
             let dentropy = take(&mut value_grads[entropy.0 as usize]);
             assert!(
@@ -483,7 +502,7 @@ pub(crate) fn backward(op: &mut Op, params: &Params, grads: &mut Grads, workspac
                 entropy: data(values, *entropy),
             };
             let dhead = grads.slice_mut(*head);
-            let stop = params.device().interrupt();
+            let stop = cpu.interrupt();
             token_scores::backward(
                 &saved, logits, &dlogp, &dentropy, &mut dx, accumulate, dhead, tasks, stop, floats,
             );
@@ -491,7 +510,9 @@ pub(crate) fn backward(op: &mut Op, params: &Params, grads: &mut Grads, workspac
             floats.give(dlogp);
             floats.give(dentropy);
         }
+        (op, kept) => unreachable!("{op:?} does not keep {kept:?}"),
     }
+    kept
 }
 
 /// `dst += factor · a · b`, with `a` `[rows, inner]` and `b` `[inner, cols]`, on one thread.
@@ -509,7 +530,7 @@ pub(crate) fn add_product(
 }
 
 /// See [`crate::Tape::per_head_matmul`].
-pub(crate) fn per_head_matmul(
+fn per_head_matmul(
     x: Var,
     params: &Params,
     weight: ParamId,
@@ -517,9 +538,10 @@ pub(crate) fn per_head_matmul(
     rows: std::ops::Range<usize>,
     transposed: bool,
     out: Var,
-    workspace: &mut Workspace,
+    memory: &mut Values,
+    tasks: usize,
 ) {
-    let Workspace { tasks, floats, values, .. } = workspace;
+    let Values { floats, values, .. } = memory;
     let mut y = take_data(values, out);
     let (n, stride) = (values[x.0 as usize].rows, values[x.0 as usize].cols);
     let x = data(values, x);
@@ -538,7 +560,7 @@ pub(crate) fn per_head_matmul(
         let left = Mat::strided(&x[head * from..], n, from, stride);
         let result = MatMut::strided(&mut y[head * to..], n, to, heads * to);
         if let Some(cached) = cached {
-            parallel_gemm(*tasks, result, false, 1.0, left, cached.rows(rows));
+            parallel_gemm(tasks, result, false, 1.0, left, cached.rows(rows));
             continue;
         }
         let right = if computed {
@@ -556,8 +578,8 @@ pub(crate) fn per_head_matmul(
         } else {
             params.right_operand(weight, Orientation::Normal).rows(rows)
         };
-        let panels = PackedBuffer::new(*tasks, if transposed { right.t() } else { right }, floats);
-        parallel_gemm(*tasks, result, false, 1.0, left, panels.as_operand());
+        let panels = PackedBuffer::new(tasks, if transposed { right.t() } else { right }, floats);
+        parallel_gemm(tasks, result, false, 1.0, left, panels.as_operand());
         panels.recycle(floats);
     }
     floats.give(dense);
@@ -568,47 +590,36 @@ pub(crate) fn per_head_matmul(
 const MIN_PARALLEL_ATTENTION: usize = 1 << 16;
 
 /// See [`crate::Tape::attention_cached`]. `vars` are q, k, v and the output.
-pub(crate) fn attention_cached(
-    device: &Device,
+fn attention_cached(
+    cpu: &Cpu,
     vars: [Var; 4],
     shape: &Attention,
     offsets: &[u32],
-    cache: &mut KvCache,
+    cache: &mut Cache,
     slots: &[usize],
+    past: &[u32],
     layer: usize,
     chunk: Option<usize>,
-    workspace: &mut Workspace,
+    memory: &mut Values,
+    tasks: usize,
 ) {
-    let Workspace { tasks, floats, values, .. } = workspace;
+    let Values { floats, values, .. } = memory;
     let [q, k, v, out] = vars;
     let mut y = take_data(values, out);
     let [q, k, v] = [q, k, v].map(|var| data(values, var));
-    let (k_dim, v_dim) = (cache.k_dim(), cache.v_dim());
+    let (k_dim, v_dim) = (cache.k_dim, cache.v_dim);
     let documents = offsets.windows(2).map(|document| document[0] as usize..document[1] as usize);
-    for (rows, &slot) in documents.clone().zip(slots) {
+    for ((rows, &slot), &start) in documents.zip(slots).zip(past) {
         let (k, v) =
             (&k[rows.start * k_dim..rows.end * k_dim], &v[rows.start * v_dim..rows.end * v_dim]);
-        cache.write(layer, slot, k, v);
+        cache.write(layer, slot, start as usize, k, v);
     }
-    let cached = attention::Cached {
-        q,
-        shape,
-        offsets,
-        cache,
-        slots,
-        layer,
-        chunk,
-        stop: device.interrupt(),
-    };
-    if *tasks > 1 && cached.macs() >= MIN_PARALLEL_ATTENTION {
-        parallel_attention::cached(device, &cached, &mut y, floats);
+    let stop = cpu.interrupt();
+    let cached = attention::Cached { q, shape, offsets, cache, slots, past, layer, chunk, stop };
+    if tasks > 1 && cached.macs() >= MIN_PARALLEL_ATTENTION {
+        parallel_attention::cached(cpu, &cached, &mut y, floats);
     } else {
         cached.attend_all(&mut y, floats);
-    }
-    if layer + 1 == cache.layers() {
-        for (rows, &slot) in documents.zip(slots) {
-            cache.grow(slot, rows.len());
-        }
     }
     put_data(values, out, y);
 }

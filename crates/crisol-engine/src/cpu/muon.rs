@@ -4,7 +4,7 @@ use super::gemm::gemm;
 use super::mat::{Mat, MatMut};
 use super::math::{sum_of_squares, vectorised};
 use super::packed::{PackedOperand, pack, packed_len, panel_width};
-use crate::workspace::Pool;
+use crate::buffer::Pool;
 
 /// Decay of the momentum (Jordan et al. 2024).
 const MOMENTUM: f32 = 0.95;

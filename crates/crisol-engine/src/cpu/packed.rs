@@ -18,7 +18,7 @@ use std::ops::Range;
 use pulp::Simd;
 
 use super::mat::Mat;
-use crate::workspace::{Buffer, Pool};
+use crate::buffer::{Buffer, Pool};
 
 /// Largest nr: that of AVX-512.
 pub(super) const MAX_NR: usize = 32;

@@ -7,8 +7,10 @@
 use std::ops::Range;
 
 use super::attention::{self, Cached, Saved};
-use crate::workspace::{Buffer, Pool};
-use crate::{Attention, Device, parallel};
+use super::device::Cpu;
+use super::parallel;
+use crate::buffer::{Buffer, Pool};
+use crate::op::Attention;
 
 /// All tasks: documents × key/value heads, in this order.
 struct HeadTasks<'a> {
@@ -97,7 +99,7 @@ impl<'a> HeadTasks<'a> {
 
 /// [`attention::forward`] on the device's threads.
 pub(crate) fn forward(
-    device: &Device,
+    cpu: &Cpu,
     [q, k, v]: [&[f32]; 3],
     shape: &Attention,
     offsets: &[u32],
@@ -113,8 +115,7 @@ pub(crate) fn forward(
         [heads * v_dim, heads],
         [&mut results, &mut sums],
         &|task, [out, lse]| {
-            device.with_task_workspace(|workspace| {
-                let floats = &mut workspace.floats;
+            cpu.with_task_memory(|floats| {
                 let inputs = [(q, heads * qk_dim), (k, qk_dim), (v, v_dim)];
                 let inputs = inputs.map(|(x, width)| tasks.gather(task, x, width, floats));
                 let [q, k, v] = &inputs;
@@ -127,7 +128,7 @@ pub(crate) fn forward(
                     &offsets,
                     out,
                     lse,
-                    device.interrupt(),
+                    cpu.interrupt(),
                     floats,
                 );
                 for buffer in inputs {
@@ -143,18 +144,12 @@ pub(crate) fn forward(
 }
 
 /// [`Cached::attend_all`] on the device's threads.
-pub(crate) fn cached(
-    device: &Device,
-    cached: &Cached<'_>,
-    out: &mut [f32],
-    floats: &mut Pool<f32>,
-) {
+pub(crate) fn cached(cpu: &Cpu, cached: &Cached<'_>, out: &mut [f32], floats: &mut Pool<f32>) {
     let tasks = HeadTasks::new(cached.shape, cached.offsets);
     let &Attention { heads, qk_dim, v_dim, .. } = &tasks.shape_of_task;
     let mut results = floats.take(out.len());
     tasks.run(tasks.all(), [heads * v_dim], [&mut results], &|task, [out]| {
-        device.with_task_workspace(|workspace| {
-            let floats = &mut workspace.floats;
+        cpu.with_task_memory(|floats| {
             let q = tasks.gather(task, cached.q, heads * qk_dim, floats);
             let (document, head) = (task / cached.shape.kv_heads, tasks.rows_and_head(task).1);
             cached.attend(document, head..head + 1, &q, out, floats);
@@ -167,7 +162,7 @@ pub(crate) fn cached(
 
 /// [`attention::backward`] on the device's threads; writes the `grads` of q, k and v.
 pub(crate) fn backward(
-    device: &Device,
+    cpu: &Cpu,
     saved: &Saved<'_>,
     shape: &Attention,
     offsets: &[u32],
@@ -181,8 +176,7 @@ pub(crate) fn backward(
     let mut results: [_; 3] = std::array::from_fn(|i| floats.take(grads[i].len()));
     let [dq, dk, dv] = &mut results;
     tasks.run(tasks.all(), widths, [dq, dk, dv], &|task, [dq, dk, dv]| {
-        device.with_task_workspace(|workspace| {
-            let floats = &mut workspace.floats;
+        cpu.with_task_memory(|floats| {
             let inputs = [
                 (saved.q, heads * qk_dim),
                 (saved.k, qk_dim),
@@ -205,7 +199,7 @@ pub(crate) fn backward(
                 dq,
                 dk,
                 dv,
-                device.interrupt(),
+                cpu.interrupt(),
                 floats,
             );
             for buffer in inputs {

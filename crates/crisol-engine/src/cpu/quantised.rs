@@ -9,11 +9,11 @@ use std::ops::Range;
 
 use pulp::Simd;
 
+use super::formats::{BlockFormat, Lanes, UNIT_COLUMNS, with_blocks};
 use super::mat::{Mat, MatMut};
 use super::packed::{MAX_NR, packed_len, panel_width};
-use crate::formats::{BlockFormat, Lanes, UNIT_COLUMNS, with_blocks};
-use crate::quantised::QuantisedMatrix;
-use crate::workspace::Pool;
+use super::tiles::Tiles;
+use crate::buffer::Pool;
 
 /// Columns of half a unit, which share a scale and an offset.
 const HALF_UNIT: usize = UNIT_COLUMNS / 2;
@@ -25,13 +25,13 @@ const MIN_PARALLEL_WEIGHTS: usize = 32 * 1024;
 /// Some rows of a quantised matrix, transposed: the right operand of a GEMM.
 #[derive(Clone, Copy)]
 pub(crate) struct QuantisedView<'a> {
-    matrix: &'a QuantisedMatrix,
+    matrix: &'a Tiles,
     first: usize,
     len: usize,
 }
 
 impl<'a> QuantisedView<'a> {
-    pub(crate) fn new(matrix: &'a QuantisedMatrix) -> QuantisedView<'a> {
+    pub(crate) fn new(matrix: &'a Tiles) -> QuantisedView<'a> {
         QuantisedView { matrix, first: 0, len: matrix.rows }
     }
 
@@ -321,7 +321,7 @@ fn dequantise_half<F: BlockFormat, S: Simd, const HALF: usize>(
     }
 }
 
-fn dequantise_tile(matrix: &QuantisedMatrix, tile: &[u32], panel: &mut [f32]) {
+fn dequantise_tile(matrix: &Tiles, tile: &[u32], panel: &mut [f32]) {
     with_blocks!(matrix.format, F => {
         pulp::Arch::new().dispatch(Dequantise::<F> { tile, panel, blocks: PhantomData });
     });
@@ -330,7 +330,7 @@ fn dequantise_tile(matrix: &QuantisedMatrix, tile: &[u32], panel: &mut [f32]) {
 /// [`dequantise`] in `tasks` tasks; each takes whole tiles.
 pub(crate) fn parallel_dequantise(
     tasks: usize,
-    matrix: &QuantisedMatrix,
+    matrix: &Tiles,
     rows: Range<usize>,
     out: &mut [f32],
     floats: &mut Pool<f32>,
@@ -343,7 +343,7 @@ pub(crate) fn parallel_dequantise(
 /// `panels`: a tile for each task.
 fn dequantise_in_tasks(
     tasks: usize,
-    matrix: &QuantisedMatrix,
+    matrix: &Tiles,
     rows: Range<usize>,
     out: &mut [f32],
     panels: &mut [f32],
@@ -364,7 +364,7 @@ fn dequantise_in_tasks(
 
 /// Dequantises rows `rows` of a matrix, row-major.
 pub(crate) fn dequantise(
-    matrix: &QuantisedMatrix,
+    matrix: &Tiles,
     rows: Range<usize>,
     out: &mut [f32],
     floats: &mut Pool<f32>,
@@ -375,12 +375,7 @@ pub(crate) fn dequantise(
 }
 
 /// [`dequantise`] by way of `panel`, a tile.
-fn dequantise_rows(
-    matrix: &QuantisedMatrix,
-    rows: Range<usize>,
-    out: &mut [f32],
-    panel: &mut [f32],
-) {
+fn dequantise_rows(matrix: &Tiles, rows: Range<usize>, out: &mut [f32], panel: &mut [f32]) {
     let (cols, width) = (matrix.cols, panel_width());
     assert!(
         rows.end <= matrix.rows && out.len() == rows.len() * cols,

@@ -16,10 +16,10 @@ use super::gemm::parallel_gemm;
 use super::mat::{Mat, MatMut};
 use super::math::{LANES, exp, fma, max, sum_lanes, vectorised};
 use super::packed::{PackedOperand, packed_len, parallel_pack};
+use super::parallel::for_rows;
 use super::weights::Weight;
 use crate::Interrupt;
-use crate::parallel::for_rows;
-use crate::workspace::{Buffer, Pool};
+use crate::buffer::{Buffer, Pool};
 
 /// Rows and vocabulary entries of a block of logits: half a megabyte, which fits the L2 cache.
 const BLOCK_ROWS: usize = 256;

@@ -21,10 +21,11 @@ use std::ops::Range;
 use super::gemm::{gemm, parallel_gemm};
 use super::mat::{Mat, MatMut};
 use super::packed::{PackedBuffer, PackedOperand, pack, packed_len, panel_width};
+use super::params::{Orientation, Params};
 use super::quantised::{QuantisedView, parallel_dequantise};
-use crate::params::Orientation;
-use crate::workspace::Pool;
-use crate::{ParamId, Params, QuantisedMatrix};
+use super::tiles::Tiles;
+use crate::buffer::Pool;
+use crate::layout::ParamId;
 
 /// From this many rows on, packing costs a few percent of the GEMM.
 const MIN_ROWS_TO_REPACK: usize = 128;
@@ -41,7 +42,7 @@ pub(crate) enum Weight<'a> {
     OnTheFly(Source<'a>),
     /// Rows of a quantised matrix `[out, in]`, not transposed.
     QuantisedRows {
-        matrix: &'a QuantisedMatrix,
+        matrix: &'a Tiles,
         first: usize,
         end: usize,
     },
@@ -248,7 +249,7 @@ fn gemm_by_rows(
     accumulate: bool,
     factor: f32,
     a: Mat<'_>,
-    matrix: &QuantisedMatrix,
+    matrix: &Tiles,
     rows: Range<usize>,
     floats: &mut Pool<f32>,
 ) {

@@ -1,6 +1,6 @@
 //! Values and gradients of the simple operations.
 
-use crisol_engine::{Device, Rope, RopeStyle};
+use crisol_engine::{Rope, RopeStyle};
 
 use crate::harness::{Random, check, id, input};
 use crate::reference;
@@ -124,7 +124,7 @@ fn rope_in_both_styles_whole_and_partial() {
             &[("x", &[n, heads * head_dim])],
             1.0,
             |tape| {
-                let rope = Rope::new(&Device::cpu(Some(1)), &frequencies, 1.25, style);
+                let rope = Rope::new(&frequencies, 1.25, style);
                 let x = input(tape, "x");
                 vec![tape.rope(x, &rope, head_dim, &positions)]
             },

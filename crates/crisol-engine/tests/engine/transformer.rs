@@ -69,7 +69,7 @@ pub(crate) fn forward(
     mut cached: Option<Cached<'_>>,
 ) -> Var {
     let params = tape.params();
-    let rope = Rope::new(params.device(), &FREQUENCIES, 1.0, RopeStyle::Halves);
+    let rope = Rope::new(&FREQUENCIES, 1.0, RopeStyle::Halves);
     let mut positions = positions(offsets);
     if let Some(Cached { cache, slots }) = &cached {
         for (document, &slot) in offsets.windows(2).zip(*slots) {

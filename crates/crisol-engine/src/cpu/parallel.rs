@@ -1,11 +1,11 @@
-//! Splitting of work over a device's threads.
+//! Splitting of work over the processor's threads.
 //!
 //! Work is halved down to one item or chunk. The splits depend on its length only, so every result
 //! and every sum has the same bits on any number of threads. Nothing here allocates.
 
 use std::ops::Range;
 
-use crate::Device;
+use super::device::Cpu;
 
 /// Scalars per chunk of a pass over parameters: large enough to hide the cost of a task, small
 /// enough for the L2 cache.
@@ -14,12 +14,8 @@ pub(crate) const CHUNK: usize = 64 * 1024;
 const MIN_ROWS: usize = 8 * 1024;
 
 /// Runs `f(i, &mut items[i])` for every item.
-pub(crate) fn for_each<T: Send>(
-    device: &Device,
-    items: &mut [T],
-    f: &(impl Fn(usize, &mut T) + Sync),
-) {
-    device.install(|parallel| halve_items(parallel, 0, items, f));
+pub(crate) fn for_each<T: Send>(cpu: &Cpu, items: &mut [T], f: &(impl Fn(usize, &mut T) + Sync)) {
+    cpu.install(|parallel| halve_items(parallel, 0, items, f));
 }
 
 fn halve_items<T: Send>(
@@ -46,13 +42,13 @@ fn halve_items<T: Send>(
 /// Runs `f(range, parts)` over chunks of `0..len` and returns the sum of its results in a fixed
 /// order. `parts` are that range of the given slices of length `len`.
 pub(crate) fn sum_chunks<const N: usize>(
-    device: &Device,
+    cpu: &Cpu,
     len: usize,
     parts: [&mut [f32]; N],
     f: &(impl Fn(Range<usize>, [&mut [f32]; N]) -> f64 + Sync),
 ) -> f64 {
     assert!(parts.iter().all(|part| part.len() == len), "parts of unequal length");
-    device.install(|parallel| halve_chunks(parallel, 0..len, parts, f))
+    cpu.install(|parallel| halve_chunks(parallel, 0..len, parts, f))
 }
 
 fn halve_chunks<const N: usize>(

@@ -91,7 +91,7 @@ macro_rules! with_blocks {
     (@ $format:expr, $blocks:ident, $body:expr, $($name:ident)*) => {
         match $format {
             $($crate::WeightFormat::$name => {
-                type $blocks = $crate::formats::$name;
+                type $blocks = $crate::cpu::formats::$name;
                 $body
             })*
         }

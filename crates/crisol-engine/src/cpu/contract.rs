@@ -1,0 +1,255 @@
+//! The processor as a backend: what the contract asks for, by the modules that do it.
+
+use std::borrow::Cow;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::device::Cpu;
+use super::kv_cache::{Cache, TILE};
+use super::optimizer::Moments;
+use super::params::{Grads, Params};
+use super::tiles::Tiles;
+use super::values::{Kept, Values, data};
+use super::{device, optimizer, parallel};
+use crate::backend::Backend;
+use crate::layout::{Layout, ParamId};
+use crate::op::{Attention, Op, Shape, Var};
+use crate::update::{MomentFormat, OptimizerConfig};
+use crate::weight_format::WeightFormat;
+
+impl Backend for Cpu {
+    type Params = Params;
+    type Grads = Grads;
+    type Moments = Moments;
+    type Values = Values;
+    type Cache = Cache;
+    type Matrix = Tiles;
+
+    fn matrix<R: AsRef<[u8]>>(
+        &self,
+        format: WeightFormat,
+        shape: [usize; 2],
+        row: impl Fn(usize) -> R + Sync,
+        done: impl Fn(Range<usize>),
+    ) -> Tiles {
+        Tiles::new(self, format, shape, row, done)
+    }
+
+    fn params(
+        &self,
+        layout: Arc<Layout>,
+        base: Option<Arc<Params>>,
+        quantised: Vec<Option<Tiles>>,
+    ) -> Params {
+        Params::new(layout, base, quantised)
+    }
+
+    fn set_layout(&self, params: &mut Params, layout: Arc<Layout>) {
+        params.set_layout(layout);
+    }
+
+    fn initialise(&self, params: &mut Params, seed: u64) {
+        params.initialise(self, seed);
+    }
+
+    fn read(&self, params: &Params, id: ParamId, rows: usize) -> Vec<f32> {
+        params.read(id, rows)
+    }
+
+    fn write(&self, params: &mut Params, id: ParamId, numbers: &[f32]) {
+        params.write(id, numbers);
+    }
+
+    fn copy(&self, to: &mut Params, from: &Params) {
+        to.copy_from(from);
+    }
+
+    fn quantised(&self, params: &Params, id: ParamId) -> Option<WeightFormat> {
+        params.quantised(id).map(|matrix| matrix.format)
+    }
+
+    fn bytes(&self, params: &Params, id: ParamId) -> usize {
+        let plain = || params.slice(id).len() * size_of::<f32>();
+        params.quantised(id).map_or_else(plain, Tiles::bytes)
+    }
+
+    fn merge_adapter(&self, params: &Params, id: ParamId, numbers: &mut [f32]) {
+        params.merge_adapter(id, numbers);
+    }
+
+    fn grads(&self, layout: Arc<Layout>) -> Grads {
+        Grads::zeros(layout)
+    }
+
+    fn zero(&self, grads: &mut Grads) {
+        grads.zero(self);
+    }
+
+    fn add_all(&self, sum: &mut Grads, others: &[&Grads]) {
+        sum.add_all(self, others);
+    }
+
+    fn norm(&self, grads: &Grads) -> f64 {
+        grads.norm(self)
+    }
+
+    fn read_grad(&self, grads: &Grads, id: ParamId) -> Vec<f32> {
+        grads.read(id)
+    }
+
+    fn moments(&self, layout: Arc<Layout>, format: MomentFormat) -> Moments {
+        Moments::zeros(layout, format)
+    }
+
+    fn step(
+        &self,
+        params: &mut Params,
+        grads: &Grads,
+        moments: &mut Moments,
+        config: &OptimizerConfig,
+        step: u64,
+        clip: f32,
+    ) {
+        optimizer::step(self, params, grads, moments, config, step, clip);
+    }
+
+    fn read_moments(&self, moments: &Moments, id: ParamId) -> (Vec<f32>, Vec<f32>) {
+        moments.read(id)
+    }
+
+    fn write_moments(&self, moments: &mut Moments, id: ParamId, numbers: [&[f32]; 2]) {
+        moments.write(id, numbers);
+    }
+
+    fn values(&self) -> Values {
+        Values::default()
+    }
+
+    fn allocate(&self, values: &mut Values, shape: Shape) {
+        values.allocate(shape);
+    }
+
+    fn upload(&self, values: &mut Values, var: Var, numbers: &[f32]) {
+        values.values[var.0 as usize].data.copy_from_slice(numbers);
+    }
+
+    fn download<'v>(&self, values: &'v Values, var: Var) -> Cow<'v, [f32]> {
+        Cow::Borrowed(data(&values.values, var))
+    }
+
+    fn free(&self, values: &mut Values, var: Var) {
+        values.free(var);
+    }
+
+    fn clear(&self, values: &mut Values) {
+        values.clear();
+    }
+
+    fn add_grad(&self, values: &mut Values, var: Var, numbers: &[f32]) {
+        values.grow_grads();
+        let grad = values.floats.take_copy(numbers);
+        super::add_grad(&mut values.grads, var, grad, &mut values.floats);
+    }
+
+    fn has_grad(&self, values: &Values, var: Var) -> bool {
+        values.grads.get(var.0 as usize).is_some_and(|grad| !grad.is_empty())
+    }
+
+    fn move_grad(&self, values: &mut Values, from: Var, to: Var) {
+        values.grow_grads();
+        values.grads[to.0 as usize] = std::mem::take(&mut values.grads[from.0 as usize]);
+    }
+
+    fn forward(&self, op: &Op, params: &Params, values: &mut Values, tasks: usize, keep: bool) {
+        let kept = super::forward(self, op, params, values, tasks, keep);
+        if keep {
+            values.kept.push(kept);
+        } else {
+            kept.recycle(&mut values.floats);
+        }
+    }
+
+    fn backward(
+        &self,
+        op: &Op,
+        params: &Params,
+        grads: &mut Grads,
+        values: &mut Values,
+        tasks: usize,
+        skip: bool,
+    ) {
+        let mut kept: Kept = values.kept.pop().expect("one for each recorded operation");
+        if !skip {
+            kept = super::backward(self, op, kept, params, grads, values, tasks);
+        }
+        kept.recycle(&mut values.floats);
+    }
+
+    fn per_head_matmul(
+        &self,
+        x: Var,
+        params: &Params,
+        weight: ParamId,
+        group: usize,
+        rows: Range<usize>,
+        transposed: bool,
+        out: Var,
+        values: &mut Values,
+        tasks: usize,
+    ) {
+        super::per_head_matmul(x, params, weight, group, rows, transposed, out, values, tasks);
+    }
+
+    fn cache(&self, layers: usize, dims: [usize; 2], slots: usize, capacity: usize) -> Cache {
+        Cache::new(layers, dims, slots, capacity)
+    }
+
+    fn copy_slot(&self, cache: &mut Cache, from: usize, to: usize, rows: usize) {
+        cache.copy_slot(from, to, rows);
+    }
+
+    fn attention_cached(
+        &self,
+        vars: [Var; 4],
+        shape: &Attention,
+        offsets: &[u32],
+        cache: &mut Cache,
+        slots: &[usize],
+        past: &[u32],
+        layer: usize,
+        chunk: Option<usize>,
+        values: &mut Values,
+        tasks: usize,
+    ) {
+        super::attention_cached(
+            self, vars, shape, offsets, cache, slots, past, layer, chunk, values, tasks,
+        );
+    }
+
+    const CACHE_ROWS: usize = TILE;
+
+    fn threads(&self) -> usize {
+        self.thread_count()
+    }
+
+    fn tasks_per_item(&self, items: usize) -> usize {
+        device::tasks_per_item(self, items)
+    }
+
+    fn for_each<T: Send>(&self, items: &mut [T], f: &(impl Fn(usize, &mut T) + Sync)) {
+        parallel::for_each(self, items, f);
+    }
+
+    fn share<T: Send>(&self, f: impl FnOnce() -> T + Send) -> T {
+        device::share(self, f)
+    }
+
+    fn gemm_rate(&self, shape: [usize; 3], duration: Duration) -> f64 {
+        device::gemm_rate(self, shape, duration)
+    }
+
+    fn read_bandwidth(&self, duration: Duration) -> f64 {
+        device::read_bandwidth(self, duration)
+    }
+}
