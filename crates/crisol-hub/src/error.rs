@@ -434,3 +434,20 @@ fn shape_source(file: &Path) -> &'static str {
 fn others(more: usize) -> String {
     if more == 0 { String::new() } else { format!(" (and {more} others)") }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failed_operation_says_what_to_look_at() {
+        let said = |kind: io::ErrorKind| {
+            let text = HubError::io("read", Path::new("a.bin"), kind.into()).to_string();
+            text.split_once(". ").map(|(_, hint)| hint.to_owned())
+        };
+        assert_eq!(said(io::ErrorKind::NotFound).as_deref(), Some("Check the path."));
+        let permissions = said(io::ErrorKind::PermissionDenied);
+        assert_eq!(permissions.as_deref(), Some("Check who owns it and its permissions."));
+        assert_eq!(said(io::ErrorKind::TimedOut), None);
+    }
+}

@@ -73,6 +73,8 @@ mod tests {
         check("{\"a\": 1.5}", "line 1, column 9: found 1.5, expected a non-negative integer");
         check("{\"a\"", "line 1, column 4: not valid JSON: the text ends too early");
         check("{\"a\" 1}", "line 1, column 6: not valid JSON: expected `:`");
+        let error = serde_json::from_value::<f64>(true.into()).expect_err("a boolean");
+        assert_eq!(json_error(&error), "found true, expected a number");
         let error = serde_json::from_value::<usize>("x".into()).expect_err("a string");
         assert_eq!(json_error(&error), "found \"x\", expected a non-negative integer");
     }

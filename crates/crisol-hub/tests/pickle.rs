@@ -85,6 +85,20 @@ fn read_all(path: &Path) -> Result<(), HubError> {
     Ok(())
 }
 
+/// A training state beside the weights does not make them unreadable.
+#[test]
+fn a_dictionary_beside_tensors_is_left_out() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("pytorch_model.bin");
+    let mut pickle = one_tensor(b"K\x06", b"K\x00", b"K\x02K\x03\x86", b"K\x03K\x01\x86");
+    assert_eq!(pickle.pop(), Some(b'.'));
+    pickle.extend(b"X\x01\x00\x00\x00b}s.");
+    torch_file(&path, &pickle);
+    let tensors = Tensors::open(&path).expect("one tensor");
+    assert_eq!(tensors.names().collect::<Vec<_>>(), ["a"]);
+    assert_eq!(tensors.read("a", &[2, 3]).expect("readable"), [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]);
+}
+
 #[test]
 fn a_state_dict_is_read_as_by_pytorch() {
     let tensors = Tensors::open_folder(&golden("plain")).expect("a checkpoint");

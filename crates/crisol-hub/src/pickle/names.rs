@@ -150,3 +150,38 @@ const OPCODES: &[(u8, &str)] = &[
     (b'1', "POP_MARK"),
     (b'2', "DUP"),
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// PyTorch names element types by their bits.
+    #[test]
+    fn element_types_have_the_bits_of_their_names() {
+        let names = [
+            "float32",
+            "float16",
+            "bfloat16",
+            "float64",
+            "int64",
+            "int32",
+            "int16",
+            "int8",
+            "uint64",
+            "uint32",
+            "uint16",
+            "uint8",
+            "complex64",
+        ];
+        for name in names {
+            let bits = name.trim_start_matches(|c: char| c.is_ascii_alphabetic());
+            let element = element_type(name).unwrap_or_else(|| panic!("{name}"));
+            assert_eq!(element.bitsize().to_string(), bits, "{name}");
+        }
+        let eight = ["bool", "float8_e4m3fn", "float8_e5m2"];
+        assert!(eight.iter().all(|name| element_type(name).is_some_and(|of| of.bitsize() == 8)));
+        assert_ne!(element_type("float16"), element_type("bfloat16"));
+        assert_ne!(element_type("float8_e4m3fn"), element_type("float8_e5m2"));
+        assert_eq!(element_type("float128"), None);
+    }
+}
