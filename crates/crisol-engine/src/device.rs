@@ -24,12 +24,35 @@ const YIELD_POLLS: usize = 20_000;
 /// Sleep between polls.
 const POLL_INTERVAL: Duration = Duration::from_millis(1);
 
+/// In what precision a device multiplies matrices.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Precision {
+    /// Operands are f32.
+    #[default]
+    F32,
+    /// Operands of matrix products are rounded to bf16, to the nearest, ties to even: in linear
+    /// layers, experts, heads and attention, going forward and backward. Sums, softmax, norms,
+    /// values, gradients, weights and moments stay f32, and so do the optimizer's own products,
+    /// attention of a few new tokens over a cache, and quantised weights times a few rows.
+    Bf16,
+}
+
+impl Precision {
+    /// Its name in recipes and on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Precision::F32 => "f32",
+            Precision::Bf16 => "bf16",
+        }
+    }
+}
+
 /// The device of parameters and operations: a value, not a type parameter of models and phases.
 /// Cloning is cheap and gives the same device.
 #[derive(Clone, Debug)]
 pub enum Device {
     /// The CPU, with a thread pool of its own.
-    Cpu(Arc<Cpu>),
+    Cpu(Arc<Cpu>, Precision),
 }
 
 /// State of the CPU device.
@@ -88,25 +111,40 @@ impl Device {
         let pool = pool
             .transpose()
             .map_err(|cause| ThreadSpawnError { threads, cause: cause.to_string() })?;
-        Ok(Device::Cpu(Arc::new(Cpu {
+        let cpu = Cpu {
             pool,
             idle_workspaces: Mutex::default(),
             idle_task_workspaces: Mutex::default(),
             profile: Profile::default(),
             interrupt: Interrupt::default(),
-        })))
+        };
+        Ok(Device::Cpu(Arc::new(cpu), Precision::F32))
+    }
+
+    /// The same device with another precision, [`Precision::F32`] unless set. Parameters keep the
+    /// one that they were made with.
+    #[must_use]
+    pub fn with_precision(&self, precision: Precision) -> Device {
+        let Device::Cpu(cpu, _) = self;
+        Device::Cpu(Arc::clone(cpu), precision)
+    }
+
+    /// In what precision it multiplies matrices.
+    pub fn precision(&self) -> Precision {
+        let &Device::Cpu(_, precision) = self;
+        precision
     }
 
     /// The flag that stops this device's computations. Once it is set, results of running work are
     /// unspecified; check it before using them.
     pub fn interrupt(&self) -> &Interrupt {
-        let Device::Cpu(cpu) = self;
+        let Device::Cpu(cpu, _) = self;
         &cpu.interrupt
     }
 
     /// Number of worker threads.
     pub fn threads(&self) -> usize {
-        let Device::Cpu(cpu) = self;
+        let Device::Cpu(cpu, _) = self;
         cpu.pool.as_ref().map_or(1, rayon::ThreadPool::current_num_threads)
     }
 
@@ -147,20 +185,21 @@ impl Device {
 
     /// Starts counting the time of every operation, for benchmarks.
     pub fn start_profile(&self) {
-        let Device::Cpu(cpu) = self;
+        let Device::Cpu(cpu, _) = self;
         cpu.profile.start();
     }
 
     /// Stops the profile and returns the time and FLOPs of each kind of operation.
     pub fn stop_profile(&self) -> Vec<Profiled> {
-        let Device::Cpu(cpu) = self;
+        let Device::Cpu(cpu, _) = self;
         cpu.profile.stop()
     }
 
-    /// FLOPs per second of the GEMM `[rows, inner] · [inner, cols]`, run by every thread by itself
-    /// for `duration`. Large shapes give the machine's practical peak.
+    /// FLOPs per second of the GEMM `[rows, inner] · [inner, cols]` in the device's precision, run
+    /// by every thread by itself for `duration`. Large shapes give the machine's practical peak.
     pub fn gemm_rate(&self, [rows, inner, cols]: [usize; 3], duration: Duration) -> f64 {
-        self.map(self.threads(), |_, _| gemm_rate(rows, inner, cols, duration)).iter().sum()
+        let rate = |_, _: &mut Workspace| gemm_rate(self.precision(), rows, inner, cols, duration);
+        self.map(self.threads(), rate).iter().sum()
     }
 
     /// Memory bandwidth in bytes per second: all threads read for about `duration`.
@@ -177,7 +216,7 @@ impl Device {
 
     /// Runs `f(parallel)` in the thread pool; `parallel` is whether there is more than one thread.
     pub(crate) fn install<T: Send>(&self, f: impl FnOnce(bool) -> T + Send) -> T {
-        let Device::Cpu(cpu) = self;
+        let Device::Cpu(cpu, _) = self;
         match &cpu.pool {
             Some(pool) => pool.install(|| f(true)),
             None => f(false),
@@ -198,13 +237,13 @@ impl Device {
     /// Lends an idle workspace whose operations split into `tasks` tasks. Neither the choice of
     /// workspace nor `tasks` changes a bit of the result.
     pub(crate) fn with_workspace<T>(&self, tasks: usize, f: impl FnOnce(&mut Workspace) -> T) -> T {
-        let Device::Cpu(cpu) = self;
+        let Device::Cpu(cpu, _) = self;
         self.lend(&cpu.idle_workspaces, tasks, f)
     }
 
     /// Lends a workspace to a task within an operation.
     pub(crate) fn with_task_workspace<T>(&self, f: impl FnOnce(&mut Workspace) -> T) -> T {
-        let Device::Cpu(cpu) = self;
+        let Device::Cpu(cpu, _) = self;
         self.lend(&cpu.idle_task_workspaces, 1, f)
     }
 

@@ -35,7 +35,7 @@ impl KvCache {
         slots: usize,
         capacity: usize,
     ) -> KvCache {
-        let Device::Cpu(_) = device;
+        let Device::Cpu(..) = device;
         let capacity = capacity.next_multiple_of(TILE);
         KvCache {
             keys: (0..layers).map(|_| Buffer::zeros(slots * capacity * k_dim)).collect(),

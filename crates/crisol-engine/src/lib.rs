@@ -42,7 +42,7 @@ mod steady_state;
 #[cfg(test)]
 extern crate self as crisol_engine;
 
-pub use device::{Cpu, Device, ThreadSpawnError};
+pub use device::{Cpu, Device, Precision, ThreadSpawnError};
 pub use interrupt::Interrupt;
 pub use kv_cache::KvCache;
 pub use optimizer::{Optimizer, OptimizerConfig, UpdateRule};

@@ -65,7 +65,7 @@ impl Optimizer {
     /// gradient norm before clipping. A norm that is not finite is returned and nothing changes.
     pub fn step(&mut self, params: &mut Params, grads: &Grads, config: &OptimizerConfig) -> f64 {
         let device = self.layout.device.clone();
-        let Device::Cpu(cpu) = &device;
+        let Device::Cpu(cpu, _) = &device;
         cpu.profile.time(Part::Optimizer, device.threads(), || self.update(params, grads, config))
     }
 

@@ -23,7 +23,7 @@ use rand_chacha::ChaCha8Rng;
 use crate::cpu::Mat;
 use crate::cpu::packed::{PackedOperand, pack, packed_len};
 use crate::workspace::{Buffer, Pool};
-use crate::{Device, QuantisedMatrix, cpu, parallel};
+use crate::{Device, Precision, QuantisedMatrix, cpu, parallel};
 
 /// Parameters start at multiples of this many scalars (a cache line).
 const ALIGNMENT: usize = 16;
@@ -204,11 +204,17 @@ impl PackedCache {
         }
     }
 
-    fn get(&self, index: usize, orientation: Orientation, mat: Mat<'_>) -> &[f32] {
+    fn get(
+        &self,
+        precision: Precision,
+        index: usize,
+        orientation: Orientation,
+        mat: Mat<'_>,
+    ) -> &[f32] {
         self.cells[index][orientation as usize].get_or_init(|| {
-            let len = packed_len(mat.row_count(), mat.col_count());
+            let len = packed_len(precision, mat.row_count(), mat.col_count());
             let mut panels = self.spare.lock().unwrap_or_else(PoisonError::into_inner).take(len);
-            pack(mat, &mut panels);
+            pack(precision, mat, &mut panels);
             panels
         })
     }
@@ -486,8 +492,9 @@ impl Params {
     pub(crate) fn packed(&self, id: ParamId, orientation: Orientation) -> PackedOperand<'_> {
         let mat = self.right_operand(id, orientation);
         let (holder, index) = self.holder(id);
-        let panels = holder.packed.get(index, orientation, mat);
-        PackedOperand::new(panels, mat.row_count(), mat.col_count())
+        let precision = self.device().precision();
+        let panels = holder.packed.get(precision, index, orientation, mat);
+        PackedOperand::new(precision, panels, mat.row_count(), mat.col_count())
     }
 
     pub(crate) fn slice(&self, id: ParamId) -> &[f32] {

@@ -51,7 +51,7 @@ impl Replicas {
     ) -> Result<(&mut Grads, Vec<T>), E> {
         let replicas = shards.clamp(1, self.grads.len());
         let device = self.grads[0].layout.device.clone();
-        let Device::Cpu(cpu) = &device;
+        let Device::Cpu(cpu, _) = &device;
         let mut work: Vec<(&mut Grads, Vec<Result<T, E>>)> =
             self.grads[..replicas].iter_mut().map(|grads| (grads, Vec::new())).collect();
         // Whole rounds of shards run on as many replicas at once as keep every thread busy. The

@@ -47,7 +47,7 @@ impl Rope {
         amplitude: f32,
         style: RopeStyle,
     ) -> Rope {
-        let Device::Cpu(_) = device;
+        let Device::Cpu(..) = device;
         assert!(!inverse_frequencies.is_empty(), "rotary embedding without frequencies");
         let tables = tables(std::iter::empty(), inverse_frequencies.len(), amplitude, style);
         let tables = Arc::new(Mutex::new(Arc::new(tables)));
@@ -62,7 +62,7 @@ impl Rope {
         amplitude: f32,
         style: RopeStyle,
     ) -> Rope {
-        let Device::Cpu(_) = device;
+        let Device::Cpu(..) = device;
         let mut rows = rows.peekable();
         let pairs = rows.peek().map_or(1, |(_, frequencies)| frequencies.len());
         let tables = Arc::new(Mutex::new(Arc::new(tables(rows, pairs, amplitude, style))));

@@ -247,7 +247,7 @@ impl<'a> Tape<'a> {
         assert_eq!(shape.kv_heads * shape.v_dim, cache.v_dim(), "columns of v in the cache");
         let out = self.value(rows, shape.heads * shape.v_dim);
         let device = self.params.device();
-        let Device::Cpu(cpu) = device;
+        let Device::Cpu(cpu, _) = device;
         let threads = device.threads_at(self.workspace.tasks);
         cpu.profile.time(Part::CachedAttention, threads, || {
             let vars = [q, k, v, out];
@@ -425,7 +425,7 @@ impl<'a> Tape<'a> {
         let (from, to) = if transposed { (in_dim, part.len()) } else { (part.len(), in_dim) };
         assert_eq!(cols, heads * from, "columns of {heads} heads");
         let out = self.value(n, heads * to);
-        let Device::Cpu(_) = self.params.device();
+        let Device::Cpu(..) = self.params.device();
         cpu::per_head_matmul(x, self.params, weight, group, part, transposed, out, self.workspace);
         out
     }
@@ -544,7 +544,7 @@ impl<'a> Tape<'a> {
                     .flatten()
                     .any(|var| !workspace.value_grads[var.0 as usize].is_empty())
             {
-                let Device::Cpu(cpu) = self.params.device();
+                let Device::Cpu(cpu, _) = self.params.device();
                 let threads = self.params.device().threads_at(workspace.tasks);
                 cpu.profile.work(Part::backward(&op), || {
                     op.backward_flops(&workspace.values, self.params)
@@ -573,7 +573,7 @@ impl<'a> Tape<'a> {
 
     /// Computes an operation. A training tape records it for backward.
     fn apply(&mut self, mut op: Op) {
-        let Device::Cpu(cpu) = self.params.device();
+        let Device::Cpu(cpu, _) = self.params.device();
         let threads = self.params.device().threads_at(self.workspace.tasks);
         cpu.profile.work(Part::forward(&op), || op.flops(&self.workspace.values, self.params));
         cpu.profile.time(Part::forward(&op), threads, || {

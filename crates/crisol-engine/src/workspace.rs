@@ -31,7 +31,7 @@ pub struct Workspace {
 impl Workspace {
     /// An empty workspace on `device`.
     pub fn new(device: &Device) -> Workspace {
-        let Device::Cpu(_) = device;
+        let Device::Cpu(..) = device;
         Workspace {
             tasks: 1,
             floats: Pool::default(),

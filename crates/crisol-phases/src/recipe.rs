@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
 
+use crisol_engine::Precision;
 use crisol_text::DatasetFiles;
 use serde::{Deserialize, Serialize};
 use toml::de::{DeTable, DeValue};
@@ -22,7 +23,9 @@ use toml::{Table, Value};
 use crate::data::DataSource;
 use crate::ranges;
 use crate::reader::{Reader, nearest, remove_dotted};
-use crate::settings::{AdapterSettings, ModelSettings, PhaseSettings, PpoSettings, TextSettings};
+use crate::settings::{
+    AdapterSettings, ModelSettings, PhaseSettings, PpoSettings, PrecisionName, TextSettings,
+};
 
 /// A run: its settings and its phases.
 #[derive(Clone, Debug, PartialEq)]
@@ -47,6 +50,9 @@ pub struct RunSettings {
     /// Tokens per shard. The shards of a batch run in parallel. It is a setting because it decides
     /// the order of sums.
     pub shard_tokens: usize,
+    /// In what precision matrices are multiplied, in every phase: `f32` or `bf16`.
+    #[serde(with = "PrecisionName")]
+    pub precision: Precision,
     /// Minimum seconds between saves of a running phase. Slow saves are made less often.
     pub checkpoint_seconds: u64,
     /// Split of the held-out files that each phase is evaluated on: `test`, `dev` (for choosing
@@ -74,6 +80,7 @@ impl Default for RunSettings {
             data: "world".into(),
             base: String::new(),
             shard_tokens: 512,
+            precision: Precision::F32,
             checkpoint_seconds: 30,
             evaluate: Split::Test,
             tensorboard: false,

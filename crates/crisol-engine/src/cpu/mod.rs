@@ -16,6 +16,8 @@ mod concat_heads;
 mod embedding;
 mod experts;
 mod gemm;
+mod gemm_bf16;
+mod lanes;
 mod linear;
 mod mat;
 pub(crate) mod math;
@@ -49,7 +51,8 @@ use crate::params::Orientation;
 use crate::rope::RopeTables;
 use crate::workspace::{Buffer, Pool};
 use crate::{
-    Adapter, Attention, Device, Grads, HeadSlice, KvCache, ParamId, Params, Var, Workspace,
+    Adapter, Attention, Device, Grads, HeadSlice, KvCache, ParamId, Params, Precision, Var,
+    Workspace,
 };
 
 fn data(values: &[Value], var: Var) -> &[f32] {
@@ -141,17 +144,7 @@ pub(crate) fn forward(op: &mut Op, params: &Params, workspace: &mut Workspace) {
                     floats,
                 );
             } else {
-                attention::forward(
-                    q,
-                    k,
-                    v,
-                    shape,
-                    offsets,
-                    &mut y,
-                    lse,
-                    params.device().interrupt(),
-                    floats,
-                );
+                attention::forward(q, k, v, shape, offsets, &mut y, lse, params.device(), floats);
             }
             put_data(values, *out, y);
         }
@@ -210,7 +203,6 @@ pub(crate) fn forward(op: &mut Op, params: &Params, workspace: &mut Workspace) {
                 saved_logits: logits,
                 with_entropy: *with_entropy,
             };
-            let stop = params.device().interrupt();
             token_scores::forward(
                 data(values, *x),
                 head,
@@ -218,7 +210,7 @@ pub(crate) fn forward(op: &mut Op, params: &Params, workspace: &mut Workspace) {
                 *scale,
                 scores,
                 tasks,
-                stop,
+                params.device(),
                 floats,
             );
             put_data(values, *logp, logp_data);
@@ -379,9 +371,9 @@ pub(crate) fn backward(op: &mut Op, params: &Params, grads: &mut Grads, workspac
                     floats,
                 );
             } else {
-                let stop = params.device().interrupt();
+                let device = params.device();
                 attention::backward(
-                    &saved, shape, offsets, &dout, &mut dq, &mut dk, &mut dv, stop, floats,
+                    &saved, shape, offsets, &dout, &mut dq, &mut dk, &mut dv, device, floats,
                 );
             }
             for (var, grad) in inputs.into_iter().zip([dq, dk, dv]) {
@@ -483,9 +475,10 @@ pub(crate) fn backward(op: &mut Op, params: &Params, grads: &mut Grads, workspac
                 entropy: data(values, *entropy),
             };
             let dhead = grads.slice_mut(*head);
-            let stop = params.device().interrupt();
+            let device = params.device();
             token_scores::backward(
-                &saved, logits, &dlogp, &dentropy, &mut dx, accumulate, dhead, tasks, stop, floats,
+                &saved, logits, &dlogp, &dentropy, &mut dx, accumulate, dhead, tasks, device,
+                floats,
             );
             value_grads[x.0 as usize] = dx;
             floats.give(dlogp);
@@ -494,7 +487,7 @@ pub(crate) fn backward(op: &mut Op, params: &Params, grads: &mut Grads, workspac
     }
 }
 
-/// `dst += factor · a · b`, with `a` `[rows, inner]` and `b` `[inner, cols]`, on one thread.
+/// `dst += factor · a · b` in f32, with `a` `[rows, inner]` and `b` `[inner, cols]`, on one thread.
 pub(crate) fn add_product(
     dst: &mut [f32],
     [rows, inner, cols]: [usize; 3],
@@ -503,9 +496,9 @@ pub(crate) fn add_product(
     b: &[f32],
 ) {
     let mut floats = Pool::default();
-    let panels = PackedBuffer::new(1, Mat::new(b, inner, cols), &mut floats);
-    let dst = MatMut::new(dst, rows, cols);
-    parallel_gemm(1, dst, true, factor, Mat::new(a, rows, inner), panels.as_operand());
+    let panels = PackedBuffer::new(Precision::F32, 1, Mat::new(b, inner, cols), &mut floats);
+    let (dst, a) = (MatMut::new(dst, rows, cols), Mat::new(a, rows, inner));
+    parallel_gemm(1, dst, true, factor, a, panels.as_operand(), &mut floats);
 }
 
 /// See [`crate::Tape::per_head_matmul`].
@@ -529,16 +522,20 @@ pub(crate) fn per_head_matmul(
     let (quantised, adapter) = (params.quantised(weight), params.adapter(weight));
     // Such a weight is computed, head by head.
     let computed = quantised.is_some() || adapter.is_some();
-    // Rows of a packed operand are the inner dimension and can be cut anywhere, columns at panels
-    // only.
-    let cached = (!transposed && !computed).then(|| params.packed(weight, Orientation::Normal));
+    let precision = params.device().precision();
+    // Rows of a packed operand are the inner dimension and can be cut anywhere, in bf16 between
+    // pairs; columns at panels only.
+    let between_pairs = [group, rows.start, rows.end].iter().all(|row| row.is_multiple_of(2));
+    let cut_anywhere = precision == Precision::F32 || between_pairs;
+    let cached = (!transposed && !computed && cut_anywhere)
+        .then(|| params.packed(weight, Orientation::Normal));
     let mut dense = floats.take(if computed { rows.len() * in_dim } else { 0 });
     for head in 0..heads {
         let rows = head * group + rows.start..head * group + rows.end;
         let left = Mat::strided(&x[head * from..], n, from, stride);
         let result = MatMut::strided(&mut y[head * to..], n, to, heads * to);
         if let Some(cached) = cached {
-            parallel_gemm(*tasks, result, false, 1.0, left, cached.rows(rows));
+            parallel_gemm(*tasks, result, false, 1.0, left, cached.rows(rows), floats);
             continue;
         }
         let right = if computed {
@@ -556,8 +553,9 @@ pub(crate) fn per_head_matmul(
         } else {
             params.right_operand(weight, Orientation::Normal).rows(rows)
         };
-        let panels = PackedBuffer::new(*tasks, if transposed { right.t() } else { right }, floats);
-        parallel_gemm(*tasks, result, false, 1.0, left, panels.as_operand());
+        let right = if transposed { right.t() } else { right };
+        let panels = PackedBuffer::new(precision, *tasks, right, floats);
+        parallel_gemm(*tasks, result, false, 1.0, left, panels.as_operand(), floats);
         panels.recycle(floats);
     }
     floats.give(dense);
@@ -590,16 +588,7 @@ pub(crate) fn attention_cached(
             (&k[rows.start * k_dim..rows.end * k_dim], &v[rows.start * v_dim..rows.end * v_dim]);
         cache.write(layer, slot, k, v);
     }
-    let cached = attention::Cached {
-        q,
-        shape,
-        offsets,
-        cache,
-        slots,
-        layer,
-        chunk,
-        stop: device.interrupt(),
-    };
+    let cached = attention::Cached { q, shape, offsets, cache, slots, layer, chunk, device };
     if *tasks > 1 && cached.macs() >= MIN_PARALLEL_ATTENTION {
         parallel_attention::cached(device, &cached, &mut y, floats);
     } else {

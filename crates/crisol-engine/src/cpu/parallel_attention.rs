@@ -127,7 +127,7 @@ pub(crate) fn forward(
                     &offsets,
                     out,
                     lse,
-                    device.interrupt(),
+                    device,
                     floats,
                 );
                 for buffer in inputs {
@@ -205,7 +205,7 @@ pub(crate) fn backward(
                 dq,
                 dk,
                 dv,
-                device.interrupt(),
+                device,
                 floats,
             );
             for buffer in inputs {
