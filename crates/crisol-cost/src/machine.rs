@@ -174,6 +174,15 @@ mod tests {
     }
 
     #[test]
+    fn bf16_shortens_what_gemms_take_and_nothing_else() {
+        let machine = machine().in_bf16();
+        // Of 10 and 2.5 ps, GEMMs take 2 in f32 and 1 in bf16.
+        let times: Vec<f64> = machine.training.iter().map(|m| 1e12 / m.rate.0).collect();
+        assert!((times[0] - 9.0).abs() < 1e-9 && (times[1] - 1.5).abs() < 1e-9, "{times:?}");
+        assert_eq!(machine.gemm_rate, FlopRate(1e12));
+    }
+
+    #[test]
     fn time_adds_up() {
         let shape = known::named("llama-2-7b").unwrap().shape;
         let work = LocalWork {

@@ -154,7 +154,7 @@ pub(crate) fn gemm(
     );
     match b.precision() {
         Precision::F32 => {
-            pulp::Arch::new().dispatch(Gemm::<Numbers>::new(dst, accumulate, factor, a, b))
+            pulp::Arch::new().dispatch(Gemm::<Numbers>::new(dst, accumulate, factor, a, b));
         }
         Precision::Bf16 => multiply_pairs(dst, accumulate, factor, a, b),
     }
