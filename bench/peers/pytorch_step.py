@@ -1,14 +1,14 @@
 """The training step of `crisol bench train` in PyTorch: the same shapes, the same model, the same
 optimizer.
 
-    python pytorch_step.py --shape XS --threads 2 [--compile] [--seconds 10]
+    python pytorch_step.py --shape XS --threads 2 [--dtype bf16] [--compile] [--seconds 10]
 
 Prints one JSON object: tokens_per_second (median of the steps) and peak_memory_bytes. Needs the
 package of requirements.txt.
 
 A Llama with a causal mask and documents of equal length, one row of the batch each; attention by
 scaled_dot_product_attention, cross-entropy over the flattened logits, clip_grad_norm_, AdamW
-(fused).
+(fused). With --dtype bf16 the forward pass is in torch.autocast; weights and moments stay f32.
 """
 
 import argparse
@@ -109,6 +109,7 @@ def main():
     arguments.add_argument("--shape", default="XS")
     arguments.add_argument("--threads", type=int, default=torch.get_num_threads())
     arguments.add_argument("--seconds", type=float, default=10.0)
+    arguments.add_argument("--dtype", choices=["f32", "bf16"], default="f32")
     arguments.add_argument("--compile", action="store_true")
     options = arguments.parse_args()
     torch.set_num_threads(options.threads)
@@ -121,7 +122,8 @@ def main():
     targets = torch.cat((ids[:, 1:], torch.full((s["B"], 1), -100)), dim=1)
 
     def step():
-        loss = step_model(ids, targets)
+        with torch.autocast("cpu", torch.bfloat16, enabled=options.dtype == "bf16"):
+            loss = step_model(ids, targets)
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
@@ -138,6 +140,7 @@ def main():
         "torch": torch.__version__,
         "threads": options.threads,
         "shape": s,
+        "dtype": options.dtype,
         "compile": options.compile,
         "steps": len(times),
         "tokens_per_second": s["B"] * s["T"] / statistics.median(times),

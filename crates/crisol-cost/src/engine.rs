@@ -18,6 +18,8 @@ pub struct EngineLimits {
     pub replicas: fn(usize) -> usize,
     /// Whether the packed weights of a network with this many parameters are cached.
     pub caches_packed_weights: fn(usize) -> bool,
+    /// Bytes of a packed weight.
+    pub packed_bytes: f64,
     /// Maximum logits of a shard that are kept for the backward pass.
     pub max_kept_logits: usize,
 }
@@ -168,7 +170,7 @@ fn add_weights(
         (false, false) => 0.0,
     };
     let packed = if shape.adapter > 0 { all } else { gemm_parameters(shape) };
-    memory.packed_weights += Bytes(F32 * orientations * packed);
+    memory.packed_weights += Bytes(limits.packed_bytes * orientations * packed);
 }
 
 /// Adds the frozen weights under adapters. Those of a small model in f32 have packed copies in both
@@ -177,7 +179,7 @@ fn add_base(memory: &mut Memory, shape: &ModelShape, base: Bytes, limits: &Engin
     let all = shape.parameters().total();
     memory.weights += base;
     if base.0 >= F32 * all && (limits.caches_packed_weights)(all as usize) {
-        memory.packed_weights += Bytes(F32 * 2.0 * gemm_parameters(shape));
+        memory.packed_weights += Bytes(limits.packed_bytes * 2.0 * gemm_parameters(shape));
     }
 }
 
@@ -336,6 +338,7 @@ mod tests {
 
     /// Limits that differ from Crisol's.
     const LIMITS: EngineLimits = EngineLimits {
+        packed_bytes: 4.0,
         replicas: |parameters| if parameters < 1_000_000 { 4 } else { 1 },
         caches_packed_weights: |parameters| parameters < 1_000_000,
         max_kept_logits: 100_000,

@@ -16,6 +16,8 @@ pub struct Machine {
     pub sampling: Vec<MeasuredRate>,
     /// Rate of large GEMMs.
     pub gemm_rate: FlopRate,
+    /// Rate of large GEMMs in bf16.
+    pub gemm_rate_bf16: FlopRate,
 }
 
 /// The measured rate of one model.
@@ -136,6 +138,23 @@ impl Machine {
         Some(work.at_training_rate() / training + work.sampling / sampling)
     }
 
+    /// The machine with GEMMs in bf16. Of a measured time, what large GEMMs would take at their rate
+    /// is replaced by what they take in bf16; the rest is assumed to stay.
+    #[must_use]
+    pub fn in_bf16(&self) -> Machine {
+        let change = 1.0 / self.gemm_rate_bf16.0 - 1.0 / self.gemm_rate.0;
+        let in_bf16 = |measured: &MeasuredRate| {
+            let time = (1.0 / measured.rate.0 + change).max(1.0 / self.gemm_rate_bf16.0);
+            MeasuredRate { rate: FlopRate(1.0 / time), ..*measured }
+        };
+        Machine {
+            training: self.training.iter().map(in_bf16).collect(),
+            sampling: self.sampling.iter().map(in_bf16).collect(),
+            gemm_rate: self.gemm_rate_bf16,
+            gemm_rate_bf16: self.gemm_rate_bf16,
+        }
+    }
+
     /// Training rate as a fraction of the rate of large GEMMs.
     pub fn utilisation(&self, shape: &ModelShape) -> Option<f64> {
         self.training_rate(shape).map(|rate| rate / self.gemm_rate)
@@ -153,6 +172,7 @@ mod tests {
             training: vec![at(1e6, 1e11), at(1e8, 4e11)],
             sampling: vec![at(1e6, 1e10)],
             gemm_rate: FlopRate(5e11),
+            gemm_rate_bf16: FlopRate(1e12),
         }
     }
 
@@ -163,6 +183,15 @@ mod tests {
         assert_eq!((rate(1e6), rate(1e8), rate(1.0), rate(1e12)), (1e11, 4e11, 1e11, 4e11));
         assert!((rate(1e7) - 2e11).abs() < 1.0);
         assert_eq!(rate_at(&[], 1e6), None);
+    }
+
+    #[test]
+    fn bf16_shortens_what_gemms_take_and_nothing_else() {
+        let machine = machine().in_bf16();
+        // Of 10 and 2.5 ps, GEMMs take 2 in f32 and 1 in bf16.
+        let times: Vec<f64> = machine.training.iter().map(|m| 1e12 / m.rate.0).collect();
+        assert!((times[0] - 9.0).abs() < 1e-9 && (times[1] - 1.5).abs() < 1e-9, "{times:?}");
+        assert_eq!(machine.gemm_rate, FlopRate(1e12));
     }
 
     #[test]

@@ -7,6 +7,7 @@ use crate::Workspace;
 use crate::backend::{Backend, ThreadSpawnError};
 use crate::cpu::Cpu;
 use crate::interrupt::Interrupt;
+use crate::precision::Precision;
 use crate::profile::{Profile, Profiled};
 
 /// What computes. A second backend makes this an enum of both that implements [`Backend`] by
@@ -16,11 +17,14 @@ pub(crate) type OnDevice = Cpu;
 /// The device of parameters and operations: a value, not a type parameter of models and phases.
 /// Cloning is cheap and gives the same device.
 #[derive(Clone, Debug)]
-pub struct Device(Arc<Shared>);
+pub struct Device {
+    backend: OnDevice,
+    precision: Precision,
+    shared: Arc<Shared>,
+}
 
 #[derive(Debug)]
 struct Shared {
-    backend: OnDevice,
     interrupt: Interrupt,
     profile: Profile,
     /// At most one per thread.
@@ -41,21 +45,35 @@ impl Device {
         let interrupt = Interrupt::default();
         let backend = Cpu::start(threads, interrupt.clone())?;
         let (profile, idle) = (Profile::default(), Mutex::default());
-        Ok(Device(Arc::new(Shared { backend, interrupt, profile, idle })))
+        let shared = Arc::new(Shared { interrupt, profile, idle });
+        Ok(Device { backend, precision: Precision::F32, shared })
+    }
+
+    /// The same device with another precision, [`Precision::F32`] unless set. Parameters keep the
+    /// one that they were made with.
+    #[must_use]
+    pub fn with_precision(&self, precision: Precision) -> Device {
+        let backend = self.backend.with_precision(precision);
+        Device { backend, precision, shared: Arc::clone(&self.shared) }
+    }
+
+    /// In what precision it multiplies matrices.
+    pub fn precision(&self) -> Precision {
+        self.precision
     }
 
     pub(crate) fn backend(&self) -> &OnDevice {
-        &self.0.backend
+        &self.backend
     }
 
     pub(crate) fn profile(&self) -> &Profile {
-        &self.0.profile
+        &self.shared.profile
     }
 
     /// The flag that stops this device's computations. Once it is set, results of running work are
     /// unspecified; check it before using them.
     pub fn interrupt(&self) -> &Interrupt {
-        &self.0.interrupt
+        &self.shared.interrupt
     }
 
     /// Number of worker threads.
@@ -91,8 +109,8 @@ impl Device {
         self.profile().stop()
     }
 
-    /// FLOPs per second of the GEMM `[rows, inner] · [inner, cols]`, run by every thread by itself
-    /// for `duration`. Large shapes give the machine's practical peak.
+    /// FLOPs per second of the GEMM `[rows, inner] · [inner, cols]` in the device's precision, run
+    /// by every thread by itself for `duration`. Large shapes give the machine's practical peak.
     pub fn gemm_rate(&self, shape: [usize; 3], duration: Duration) -> f64 {
         self.backend().gemm_rate(shape, duration)
     }
@@ -110,7 +128,7 @@ impl Device {
     /// Lends an idle workspace whose operations split into `tasks` tasks. Neither the choice of
     /// workspace nor `tasks` changes a bit of the result.
     pub(crate) fn with_workspace<T>(&self, tasks: usize, f: impl FnOnce(&mut Workspace) -> T) -> T {
-        let idle = &self.0.idle;
+        let idle = &self.shared.idle;
         let lent = idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let mut workspace = lent.unwrap_or_else(|| Workspace::new(self));
         workspace.tasks = tasks;

@@ -22,7 +22,7 @@
 //!        │
 //! cpu/                                                               the first backend
 //!        │
-//! op, layout, update, init, rope, weight_format, buffer              data that all share
+//! op, layout, update, init, rope, precision, weight_format, buffer   data that all share
 //! ```
 //!
 //! In `cpu/` a file has one subject, with plain references in `cpu/reference.rs`.
@@ -38,6 +38,7 @@ mod layout;
 mod op;
 mod optimizer;
 mod params;
+mod precision;
 mod profile;
 mod quantised;
 mod replicas;
@@ -63,6 +64,7 @@ pub use layout::{Adapter, Init, ParamId, ParamSpec, Role};
 pub use op::{Attention, Experts, HeadSlice, Router, Var};
 pub use optimizer::Optimizer;
 pub use params::{Grads, Params};
+pub use precision::Precision;
 pub use profile::Profiled;
 pub use quantised::QuantisedMatrix;
 pub use replicas::Replicas;

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use crisol_engine::Precision;
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
@@ -87,6 +88,8 @@ impl Fingerprint {
         let base = starting_folder(recipe, phase, out);
         for (key, value) in settings {
             let counts = ["seed", "shard_tokens", "evaluate"].contains(&key.as_str())
+                // It is left out where it changes nothing: runs of before it existed have none.
+                || (key == "precision" && run.precision != Precision::F32)
                 || key.starts_with("text.")
                 || (key.starts_with("model.") && base.is_none())
                 || (key.starts_with("adapter.") && run.adapter.rank > 0);
@@ -378,6 +381,12 @@ mod tests {
         };
         let edited = with("optimizer.lr = 1e-5\n").unwrap();
         assert!(edited.len() == 1 && edited[0].contains("optimizer.lr"), "{edited:?}");
+        // A setting of the run, so it stands before the phases.
+        let rounded = fingerprint(dir.path(), &format!("precision = \"bf16\"\n{recipe}"));
+        for (one, other) in [(&rounded, &before), (&before, &rounded)] {
+            let error = one.check(other, "sft", PhaseStatus::Unfinished).unwrap_err().to_string();
+            assert!(error.contains("precision"), "{error}");
+        }
         for (line, name) in [
             ("optimizer.rule = \"muon\"", "optimizer.rule"),
             ("batch_tokens = 7", "batch_tokens"),

@@ -18,6 +18,7 @@ use std::path::Path;
 
 use crisol_cost::machine::Machine;
 use crisol_cost::units::Bytes;
+use crisol_engine::Precision;
 
 pub use self::plan::StageForecast;
 use self::sample::{Forecasted, Sample};
@@ -103,11 +104,12 @@ pub fn forecast(
 ) -> Result<Vec<PhaseForecast>, PhaseError> {
     let config = recipe.model_config()?;
     let shape = cost_shape(&config);
+    let machine = rates(machine, recipe.run.precision);
     let data = recipe.run.data_source();
     let sample = Sample::new(recipe, &data, config.max_document_len())?;
     let forecast_phase = |phase: &Phase| -> Result<PhaseForecast, PhaseError> {
         let Forecasted { steps, stages } = sample.forecast(&phase.settings, &shape)?;
-        let stage = |(name, work)| StageForecast::new(name, &shape, &work, machine);
+        let stage = |(name, work)| StageForecast::new(name, &shape, &work, machine.as_ref());
         let memory = memory::memory(&phase.settings, &recipe.run, &config, &data, threads);
         Ok(PhaseForecast {
             name: phase.name.clone(),
@@ -117,6 +119,14 @@ pub fn forecast(
         })
     };
     recipe.phases.iter().map(forecast_phase).collect()
+}
+
+/// The rates of a machine in a precision.
+pub(crate) fn rates(machine: Option<&Machine>, precision: Precision) -> Option<Machine> {
+    machine.map(|machine| match precision {
+        Precision::F32 => machine.clone(),
+        Precision::Bf16 => machine.in_bf16(),
+    })
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
 
+use crisol_engine::Precision;
 use crisol_text::DatasetFiles;
 use serde::{Deserialize, Serialize};
 use toml::de::{DeTable, DeValue};
@@ -22,7 +23,9 @@ use toml::{Table, Value};
 use crate::data::DataSource;
 use crate::ranges;
 use crate::reader::{Reader, nearest, remove_dotted};
-use crate::settings::{AdapterSettings, ModelSettings, PhaseSettings, PpoSettings, TextSettings};
+use crate::settings::{
+    AdapterSettings, ModelSettings, PhaseSettings, PpoSettings, PrecisionName, TextSettings,
+};
 
 /// A run: its settings and its phases.
 #[derive(Clone, Debug, PartialEq)]
@@ -50,6 +53,9 @@ pub struct RunSettings {
     /// Activations that backward computes again instead of keeping them: `none`, or `block`, the
     /// inside of every block. Less memory, more time, the same bits.
     pub recompute: Recompute,
+    /// In what precision matrices are multiplied, in every phase: `f32` or `bf16`.
+    #[serde(with = "PrecisionName")]
+    pub precision: Precision,
     /// Minimum seconds between saves of a running phase. Slow saves are made less often.
     pub checkpoint_seconds: u64,
     /// Split of the held-out files that each phase is evaluated on: `test`, `dev` (for choosing
@@ -78,6 +84,7 @@ impl Default for RunSettings {
             base: String::new(),
             shard_tokens: 512,
             recompute: Recompute::None,
+            precision: Precision::F32,
             checkpoint_seconds: 30,
             evaluate: Split::Test,
             tensorboard: false,

@@ -22,7 +22,7 @@ use crate::context::{PhaseContext, PhaseRecord};
 use crate::data::DataSource;
 use crate::fingerprint::{Fingerprint, Hashes};
 use crate::finished::{PHASE_FILE, PhaseFile, assemble_report, save_phase, save_report};
-use crate::forecast::memory;
+use crate::forecast::{memory, rates};
 use crate::machine::machine;
 use crate::observer::Observer;
 use crate::owner::{self, Owner, PROGRESS, TENSORBOARD};
@@ -94,7 +94,9 @@ fn run_phase(
     options: &RunOptions<'_>,
     observer: &mut dyn Observer,
 ) -> Result<(), PhaseError> {
-    let (out, device) = (options.out, options.device);
+    let out = options.out;
+    let device = &options.device.with_precision(recipe.run.precision);
+    let machine = rates(options.machine, recipe.run.precision);
     let name = recipe.folder(&phase.name);
     let tensorboard = recipe.run.tensorboard.then(|| out.join(TENSORBOARD).join(&name));
     let mut ctx = PhaseContext::open(
@@ -104,7 +106,7 @@ fn run_phase(
         &phase.name,
         &out.join(PROGRESS).join(&name),
         tensorboard.as_deref(),
-        options.machine,
+        machine.as_ref(),
         fingerprint,
         observer,
     )?;

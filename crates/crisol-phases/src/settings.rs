@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::str::FromStr;
 
-use crisol_engine::{MomentFormat, OptimizerConfig, UpdateRule};
+use crisol_engine::{MomentFormat, OptimizerConfig, Precision, UpdateRule};
 use crisol_model::{AdapterConfig, Architecture, Checkpoint, Config, Head};
 use crisol_objectives::grpo::AdvantageScaling;
 use crisol_objectives::kl::KlEstimator;
@@ -154,6 +154,14 @@ impl TextSettings {
         let arguments = self.arguments.iter().map(json).collect();
         TextOptions { too_long: self.too_long, strings: self.strings, arguments }
     }
+}
+
+/// The engine's [`Precision`] as recipes write it.
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "Precision", rename_all = "lowercase")]
+pub(crate) enum PrecisionName {
+    F32,
+    Bf16,
 }
 
 /// The engine's [`UpdateRule`] as recipes write it.

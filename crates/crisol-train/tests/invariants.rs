@@ -1,7 +1,7 @@
 //! Invariants of training through the public interface: splitting, packing, threads and
 //! interruption do not change the result; a rollout's first update has importance ratios of 1.
 
-use crisol_engine::{Device, MomentFormat, OptimizerConfig, Params, UpdateRule};
+use crisol_engine::{Device, MomentFormat, OptimizerConfig, Params, Precision, UpdateRule};
 use crisol_model::{Architecture, Config, Model, SamplingOptions, generate};
 use crisol_objectives::policy::{Normalisation, Options, RatioLevel};
 use crisol_objectives::{BatchSize, Stats, next_token, policy};
@@ -160,20 +160,25 @@ fn moments_in_bf16_learn_as_well() {
 #[test]
 fn a_saved_and_restored_trainer_goes_on_with_the_same_bits() {
     let mut sizes = Vec::new();
-    for options in [TrainerOptions::default(), FRUGAL] {
+    for (precision, options) in
+        [(Precision::F32, TrainerOptions::default()), (Precision::Bf16, FRUGAL)]
+    {
         let folder = tempfile::tempdir().unwrap();
-        let mut straight = trainer_with(Architecture::Llama, 2, options);
+        let new = |threads, seed| {
+            let device = Device::cpu(Some(threads)).with_precision(precision);
+            let (model, params) = Model::init(config(Architecture::Llama), &device, seed).unwrap();
+            Trainer::new(model, params, options)
+        };
+        let mut straight = new(2, 7);
         train(&mut straight, 20, 2);
         save_trainer(folder.path(), "model", &straight).unwrap();
         train(&mut straight, 20, 2);
 
-        let (model, params) =
-            Model::init(config(Architecture::Llama), &Device::cpu(Some(1)), 99).unwrap();
-        let mut resumed = Trainer::new(model, params, options);
+        let mut resumed = new(1, 99);
         load_trainer(folder.path(), "model", &mut resumed).unwrap();
         assert_eq!(resumed.optimizer.steps(), 2);
         train(&mut resumed, 20, 2);
-        assert_eq!(weights(&straight.params), weights(&resumed.params), "{options:?}");
+        assert_eq!(weights(&straight.params), weights(&resumed.params), "{precision:?}");
         let moments = folder.path().join("model.optimizer.safetensors");
         sizes.push(moments.metadata().unwrap().len());
     }
@@ -332,12 +337,14 @@ fn threads_that_share_a_shard_give_the_same_bits() {
             })
             .into()
     };
-    for (budget, heads) in [(600, 2), (200, 4)] {
+    let (f32, bf16) = (Precision::F32, Precision::Bf16);
+    for (budget, heads, precision) in [(600, 2, f32), (200, 4, f32), (600, 2, bf16)] {
         let run = |threads| {
             let mut config = Config::new(Architecture::Llama, vocab, 96, 2, 4, 256);
             config.num_key_value_heads = heads;
             config.max_position_embeddings = 512;
-            let (model, params) = Model::init(config, &Device::cpu(Some(threads)), 7).unwrap();
+            let device = Device::cpu(Some(threads)).with_precision(precision);
+            let (model, params) = Model::init(config, &device, 7).unwrap();
             let mut trainer = Trainer::new(model, params, TrainerOptions::default());
             let mut losses = Vec::new();
             for step in 0..2 {
@@ -353,7 +360,7 @@ fn threads_that_share_a_shard_give_the_same_bits() {
         };
         let one = run(1);
         for threads in [2, 3, 4, 8] {
-            assert!(run(threads) == one, "{threads} threads, shards of {budget}");
+            assert!(run(threads) == one, "{threads} threads, {precision:?}, shards of {budget}");
         }
     }
 }

@@ -23,6 +23,8 @@ pub(crate) struct Calibration {
     pub(crate) measured: String,
     /// Operations per second of large products.
     pub(crate) products: f64,
+    /// The same in bf16.
+    pub(crate) products_bf16: f64,
     /// Bytes per second that are read from memory.
     pub(crate) bandwidth: f64,
     pub(crate) training: Vec<Rate>,
@@ -59,7 +61,8 @@ impl Calibration {
         let rates = calibration.training.iter().chain(&calibration.sampling);
         let sound = |rate: &Rate| rate.parameters > 0.0 && rate.flops_per_second > 0.0;
         let here = calibration.machine == machine() && calibration.threads == threads;
-        (here && calibration.products > 0.0 && rates.clone().all(sound)).then_some(calibration)
+        let products = calibration.products.min(calibration.products_bf16);
+        (here && products > 0.0 && rates.clone().all(sound)).then_some(calibration)
     }
 
     /// Keeps it for later runs.
@@ -85,6 +88,7 @@ impl Calibration {
             training: measured(&self.training),
             sampling: measured(&self.sampling),
             gemm_rate: FlopRate(self.products),
+            gemm_rate_bf16: FlopRate(self.products_bf16),
         }
     }
 }

@@ -29,13 +29,13 @@
 
 use std::ops::Range;
 
-use super::gemm::gemm;
+use super::device::Cpu;
+use super::gemm::parallel_gemm;
 use super::kv_cache::{Cache, TILE};
 use super::mat::{Mat, MatMut};
 use super::math::{LANES, dot, exp, fma, max, scale_all, sum_lanes, vectorised};
 use super::packed::PackedBuffer;
 use crate::buffer::Pool;
-use crate::interrupt::Interrupt;
 use crate::op::Attention;
 
 /// Queries per block: few, to compute little above the diagonal.
@@ -52,7 +52,7 @@ fn row_width(cols: usize) -> usize {
 }
 
 /// Forward over all documents. Writes `out` and `lse`, the log-sum-exp of each row and head.
-/// Returns early, with part of them unwritten, once `stop` is requested.
+/// Returns early, with part of them unwritten, once a stop is requested.
 pub(crate) fn forward(
     q: &[f32],
     k: &[f32],
@@ -61,7 +61,7 @@ pub(crate) fn forward(
     offsets: &[u32],
     out: &mut [f32],
     lse: &mut [f32],
-    stop: &Interrupt,
+    cpu: &Cpu,
     floats: &mut Pool<f32>,
 ) {
     let heads = Heads::new(shape);
@@ -76,7 +76,7 @@ pub(crate) fn forward(
         let lse = &mut lse[start * shape.heads..end * shape.heads];
         for head in 0..shape.heads {
             let (k, v) = heads.of_kv_head(head, k, v);
-            flash_forward(q, k, v, head, shape, 0, out, Some(lse), stop, floats);
+            flash_forward(q, k, v, head, shape, 0, out, Some(lse), cpu, floats);
         }
     }
 }
@@ -158,16 +158,17 @@ fn flash_forward(
     past: usize,
     out: &mut [f32],
     mut lse: Option<&mut [f32]>,
-    stop: &Interrupt,
+    cpu: &Cpu,
     floats: &mut Pool<f32>,
 ) {
     let &Attention { heads, qk_dim, v_dim, scale, .. } = shape;
     let n = q.len() / (heads * qk_dim);
+    let precision = cpu.precision();
     let mut scores = floats.take(QUERIES * row_width(KEYS));
-    let transposed_k = PackedBuffer::new(1, k.mat(0..past + n, qk_dim).t(), floats);
-    let v = PackedBuffer::new(1, v.mat(0..past + n, v_dim), floats);
+    let transposed_k = PackedBuffer::new(precision, 1, k.mat(0..past + n, qk_dim).t(), floats);
+    let v = PackedBuffer::new(precision, 1, v.mat(0..past + n, v_dim), floats);
     let (mut largest, mut sums) = ([0.0; QUERIES], [0.0; QUERIES]);
-    for first in (0..n).step_by(QUERIES).take_while(|_| !stop.requested()) {
+    for first in (0..n).step_by(QUERIES).take_while(|_| !cpu.interrupt().requested()) {
         let rows = QUERIES.min(n - first);
         let keys = past + first + rows;
         let q = Mat::strided(
@@ -184,13 +185,15 @@ fn flash_forward(
             let (cols, width) = (block.len(), row_width(block.len()));
             let scores = &mut scores[..rows * width];
             let keys = transposed_k.as_operand().cols(block.clone());
-            gemm(MatMut::strided(scores, rows, cols, width), false, scale, q, keys);
+            let dst = MatMut::strided(scores, rows, cols, width);
+            parallel_gemm(1, dst, false, scale, q, keys, floats);
             let diagonal = Diagonal { position: past + first, first_key };
             let rescale = (first_key > 0).then_some((&mut *out, heads * v_dim, v_dim));
             running_softmax(scores, cols, diagonal, &mut largest, &mut sums, rescale);
             let p = Mat::strided(scores, rows, cols, width);
             let out = MatMut::strided(out, rows, v_dim, heads * v_dim);
-            gemm(out, first_key > 0, 1.0, p, v.as_operand().rows(block));
+            let v = v.as_operand().rows(block);
+            parallel_gemm(1, out, first_key > 0, 1.0, p, v, floats);
         }
         divide_rows(out, heads * v_dim, v_dim, &sums[..rows]);
         if let Some(lse) = &mut lse {
@@ -250,7 +253,7 @@ pub(crate) struct Saved<'a> {
     pub(crate) lse: &'a [f32],
 }
 
-/// Backward over all documents. Writes `dq`; adds to `dk` and `dv`. Returns early once `stop` is
+/// Backward over all documents. Writes `dq`; adds to `dk` and `dv`. Returns early once a stop is
 /// requested.
 pub(crate) fn backward(
     saved: &Saved<'_>,
@@ -260,11 +263,11 @@ pub(crate) fn backward(
     dq: &mut [f32],
     dk: &mut [f32],
     dv: &mut [f32],
-    stop: &Interrupt,
+    cpu: &Cpu,
     floats: &mut Pool<f32>,
 ) {
     let &Attention { heads, qk_dim, v_dim, scale, .. } = shape;
-    let strides = Heads::new(shape);
+    let (strides, precision) = (Heads::new(shape), cpu.precision());
     let mut p = floats.take(QUERIES * row_width(KEYS));
     let mut dp = floats.take(QUERIES * row_width(KEYS));
     // rowsum(dO ⊙ O) = rowsum(P ⊙ dP), as in FlashAttention.
@@ -279,8 +282,9 @@ pub(crate) fn backward(
             let k = Mat::strided(&saved.k[k_at..], end - start, qk_dim, strides.k_stride);
             let v = Mat::strided(&saved.v[v_at..], end - start, v_dim, strides.v_stride);
             let [k, transposed_k, transposed_v] =
-                [k, k.t(), v.t()].map(|mat| PackedBuffer::new(1, mat, floats));
-            for first in (start..end).step_by(QUERIES).take_while(|_| !stop.requested()) {
+                [k, k.t(), v.t()].map(|mat| PackedBuffer::new(precision, 1, mat, floats));
+            for first in (start..end).step_by(QUERIES).take_while(|_| !cpu.interrupt().requested())
+            {
                 let rows = first..end.min(first + QUERIES);
                 let keys = rows.end - start;
                 let q_at = first * strides.q_stride + head * qk_dim;
@@ -288,7 +292,7 @@ pub(crate) fn backward(
                 let q = Mat::strided(&saved.q[q_at..], rows.len(), qk_dim, strides.q_stride);
                 let dout = Mat::strided(&dout[out_at..], rows.len(), v_dim, strides.out_stride);
                 let [packed_q, packed_dout] =
-                    [q, dout].map(|mat| PackedBuffer::new(1, mat, floats));
+                    [q, dout].map(|mat| PackedBuffer::new(precision, 1, mat, floats));
                 for first_key in (0..keys).step_by(KEYS) {
                     let block = first_key..keys.min(first_key + KEYS);
                     let (cols, width) = (block.len(), row_width(block.len()));
@@ -298,8 +302,10 @@ pub(crate) fn backward(
                         transposed_k.as_operand().cols(block.clone()),
                         transposed_v.as_operand().cols(block.clone()),
                     );
-                    gemm(MatMut::strided(p, rows.len(), cols, width), false, scale, q, keys);
-                    gemm(MatMut::strided(dp, rows.len(), cols, width), false, 1.0, dout, values);
+                    let dst = MatMut::strided(p, rows.len(), cols, width);
+                    parallel_gemm(1, dst, false, scale, q, keys, floats);
+                    let dst = MatMut::strided(dp, rows.len(), cols, width);
+                    parallel_gemm(1, dst, false, 1.0, dout, values, floats);
                     let diagonal = Diagonal { position: first - start, first_key };
                     softmax_backward(
                         p,
@@ -314,12 +320,13 @@ pub(crate) fn backward(
                     let ds = Mat::strided(dp, rows.len(), cols, width);
                     let dv = &mut dv[v_at + first_key * strides.v_stride..];
                     let dv = MatMut::strided(dv, cols, v_dim, strides.v_stride);
-                    gemm(dv, true, 1.0, p.t(), packed_dout.as_operand());
+                    parallel_gemm(1, dv, true, 1.0, p.t(), packed_dout.as_operand(), floats);
                     let dk = &mut dk[k_at + first_key * strides.k_stride..];
                     let dk = MatMut::strided(dk, cols, qk_dim, strides.k_stride);
-                    gemm(dk, true, scale, ds.t(), packed_q.as_operand());
+                    parallel_gemm(1, dk, true, scale, ds.t(), packed_q.as_operand(), floats);
                     let dq = MatMut::strided(&mut dq[q_at..], rows.len(), qk_dim, strides.q_stride);
-                    gemm(dq, first_key > 0, scale, ds, k.as_operand().rows(block));
+                    let k = k.as_operand().rows(block);
+                    parallel_gemm(1, dq, first_key > 0, scale, ds, k, floats);
                 }
                 packed_q.recycle(floats);
                 packed_dout.recycle(floats);
@@ -384,7 +391,7 @@ pub(crate) struct Cached<'a> {
     pub(crate) layer: usize,
     /// Chunked attention: a query attends to its own chunk of this many positions.
     pub(crate) chunk: Option<usize>,
-    pub(crate) stop: &'a Interrupt,
+    pub(crate) cpu: &'a Cpu,
 }
 
 impl Cached<'_> {
@@ -453,7 +460,7 @@ impl Cached<'_> {
             let out = &mut out[rows.start * heads.out_stride..rows.end * heads.out_stride];
             for head in 0..part.heads {
                 let (k, v) = heads.of_kv_head(head, k, v);
-                flash_forward(q, k, v, head, &part, position - first, out, None, self.stop, floats);
+                flash_forward(q, k, v, head, &part, position - first, out, None, self.cpu, floats);
             }
             position = past + rows.end;
         }
@@ -603,12 +610,12 @@ mod tests {
         let [q, k, v, dout] = [(24, 0), (12, 1), (10, 2), (20, 3)]
             .map(|(width, seed)| (0..n * width).map(|i| number(i + seed)).collect::<Vec<f32>>());
         let (mut out, mut lse) = (vec![f32::NAN; n * 20], vec![f32::NAN; n * 4]);
-        let (stop, floats) = (Interrupt::default(), &mut Pool::default());
-        forward(&q, &k, &v, &shape, &offsets, &mut out, &mut lse, &stop, floats);
+        let (cpu, floats) = (Cpu::for_tests(), &mut Pool::default());
+        forward(&q, &k, &v, &shape, &offsets, &mut out, &mut lse, &cpu, floats);
         let mut dq = vec![f32::NAN; q.len()];
         let [mut dk, mut dv] = [&k, &v].map(|x| vec![0.0; x.len()]);
         let saved = Saved { q: &q, k: &k, v: &v, out: &out, lse: &lse };
-        backward(&saved, &shape, &offsets, &dout, &mut dq, &mut dk, &mut dv, &stop, floats);
+        backward(&saved, &shape, &offsets, &dout, &mut dq, &mut dk, &mut dv, &cpu, floats);
 
         let [q, k, v, dout] = [&q, &k, &v, &dout].map(|x| Matrix::from_f32(n, x.len() / n, x));
         let expected = reference::attention(&q, &k, &v, shape, &offsets);
@@ -632,18 +639,18 @@ mod tests {
         let number = |i: usize| (i % 13) as f32 / 13.0;
         let [q, k, v, dout] =
             [16, 8, 8, 16].map(|width| (0..n * width).map(number).collect::<Vec<f32>>());
-        let mut run = |stop: &Interrupt| {
+        let cpu = Cpu::for_tests();
+        let mut run = || {
             let (mut out, mut lse) = (vec![7.0; n * 16], vec![7.0; n * 2]);
             let offsets = [0, n as u32];
-            forward(&q, &k, &v, &shape, &offsets, &mut out, &mut lse, stop, floats);
+            forward(&q, &k, &v, &shape, &offsets, &mut out, &mut lse, &cpu, floats);
             let [mut dq, mut dk, mut dv] = [16, 8, 8].map(|width| vec![7.0; n * width]);
             let saved = Saved { q: &q, k: &k, v: &v, out: &out, lse: &lse };
-            backward(&saved, &shape, &offsets, &dout, &mut dq, &mut dk, &mut dv, stop, floats);
+            backward(&saved, &shape, &offsets, &dout, &mut dq, &mut dk, &mut dv, &cpu, floats);
             [out, lse, dq, dk, dv].map(|numbers| numbers.iter().all(|number| *number == 7.0))
         };
-        let stop = Interrupt::default();
-        assert_eq!(run(&stop), [false; 5]);
-        stop.request();
-        assert_eq!(run(&stop), [true; 5]);
+        assert_eq!(run(), [false; 5]);
+        cpu.interrupt().request();
+        assert_eq!(run(), [true; 5]);
     }
 }

@@ -42,7 +42,7 @@ impl Backend for Cpu {
         base: Option<Arc<Params>>,
         quantised: Vec<Option<Tiles>>,
     ) -> Params {
-        Params::new(layout, base, quantised)
+        Params::new(self.precision(), layout, base, quantised)
     }
 
     fn set_layout(&self, params: &mut Params, layout: Arc<Layout>) {

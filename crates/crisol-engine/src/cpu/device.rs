@@ -1,7 +1,7 @@
 //! The processor: its threads, and the memory that their tasks reuse.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::gemm;
@@ -10,6 +10,7 @@ use super::parallel;
 use crate::backend::ThreadSpawnError;
 use crate::buffer::Pool;
 use crate::interrupt::Interrupt;
+use crate::precision::Precision;
 
 /// Tasks per thread that an operation is split into.
 const TASKS_PER_THREAD: usize = 2;
@@ -25,9 +26,15 @@ const YIELD_POLLS: usize = 20_000;
 /// Sleep between polls.
 const POLL_INTERVAL: Duration = Duration::from_millis(1);
 
-/// The CPU, with a thread pool of its own.
-#[derive(Debug)]
+/// The CPU, with a thread pool of its own. Clones share it, and may differ in precision.
+#[derive(Clone, Debug)]
 pub(crate) struct Cpu {
+    threads: Arc<Threads>,
+    precision: Precision,
+}
+
+#[derive(Debug)]
+struct Threads {
     /// `None`: everything runs on the calling thread.
     pool: Option<rayon::ThreadPool>,
     /// Memory of tasks within operations.
@@ -53,20 +60,36 @@ impl Cpu {
         let pool = pool
             .transpose()
             .map_err(|cause| ThreadSpawnError { threads, cause: cause.to_string() })?;
-        Ok(Cpu { pool, idle: Mutex::default(), interrupt })
+        let threads = Arc::new(Threads { pool, idle: Mutex::default(), interrupt });
+        Ok(Cpu { threads, precision: Precision::F32 })
+    }
+
+    /// One thread.
+    #[cfg(test)]
+    pub(crate) fn for_tests() -> Cpu {
+        Cpu::start(Some(1), Interrupt::default()).expect("it starts no thread")
+    }
+
+    /// The same processor with another precision of products.
+    pub(crate) fn with_precision(&self, precision: Precision) -> Cpu {
+        Cpu { threads: Arc::clone(&self.threads), precision }
+    }
+
+    pub(crate) fn precision(&self) -> Precision {
+        self.precision
     }
 
     pub(crate) fn interrupt(&self) -> &Interrupt {
-        &self.interrupt
+        &self.threads.interrupt
     }
 
     pub(crate) fn thread_count(&self) -> usize {
-        self.pool.as_ref().map_or(1, rayon::ThreadPool::current_num_threads)
+        self.threads.pool.as_ref().map_or(1, rayon::ThreadPool::current_num_threads)
     }
 
     /// Runs `f(parallel)` in the thread pool; `parallel` is whether there is more than one thread.
     pub(crate) fn install<T: Send>(&self, f: impl FnOnce(bool) -> T + Send) -> T {
-        match &self.pool {
+        match &self.threads.pool {
             Some(pool) => pool.install(|| f(true)),
             None => f(false),
         }
@@ -74,10 +97,10 @@ impl Cpu {
 
     /// Lends memory to a task within an operation.
     pub(crate) fn with_task_memory<T>(&self, f: impl FnOnce(&mut Pool<f32>) -> T) -> T {
-        let lent = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let lent = self.threads.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let mut floats = lent.unwrap_or_default();
         let result = f(&mut floats);
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(floats);
+        self.threads.idle.lock().unwrap_or_else(PoisonError::into_inner).push(floats);
         result
     }
 }
@@ -111,7 +134,7 @@ pub(crate) fn share<T: Send>(cpu: &Cpu, f: impl FnOnce() -> T + Send) -> T {
 pub(crate) fn gemm_rate(cpu: &Cpu, [rows, inner, cols]: [usize; 3], duration: Duration) -> f64 {
     let mut rates = vec![0.0; cpu.thread_count()];
     parallel::for_each(cpu, &mut rates, &|_, rate| {
-        *rate = gemm::gemm_rate(rows, inner, cols, duration);
+        *rate = gemm::gemm_rate(cpu.precision(), rows, inner, cols, duration);
     });
     rates.iter().sum()
 }

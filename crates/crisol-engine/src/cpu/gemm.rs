@@ -1,5 +1,6 @@
 //! GEMM on the CPU: `C = factor · A · B` or `C += factor · A · B`, with `B` packed ahead of time
-//! ([`super::packed`]).
+//! ([`super::packed`]). `A` and `B` are in lanes ([`super::lanes`]): k below counts lanes, which are
+//! numbers in f32 and pairs of numbers in bf16. Only [`Product`] knows the difference.
 //!
 //! The loops are those of BLIS (Van Zee & van de Geijn 2015) with the roles of `A` and `B`
 //! exchanged: a block of `B` (kc × nc) stays in L2, and mr rows of `A` (mr × kc) stay in L1 while
@@ -37,18 +38,23 @@
 //! Each element is summed over `l` in ascending order, whatever tile or task it falls into. The
 //! number of threads changes no bit. The plain twin is `gemm` in [`reference`](super::reference).
 
+use std::marker::PhantomData;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use pulp::Simd;
 
+use super::gemm_bf16::multiply_pairs;
+use super::lanes::in_lanes;
 use super::mat::{Mat, MatMut};
 use super::math::fma;
 use super::packed::{MAX_NR, PackedOperand, packed_len, panel_width};
+use crate::buffer::Pool;
+use crate::precision::Precision;
 
 /// Largest kc. With AVX2, a panel of `B` (24 KiB) and mr rows of `A` (9 KiB) then fill a 32 KiB L1.
 const KC: usize = 384;
-/// Floats of the block of `B` that stays in L2 while rows of `A` pass: half of an L2 cache.
+/// Lanes of the block of `B` that stays in L2 while rows of `A` pass: half of an L2 cache.
 const L2_FLOATS: usize = 64 * 1024;
 /// mc of a packed `A`: three cache lines (3 · 16 floats), and a multiple of both mr (6 and 12).
 const MC: usize = 48;
@@ -78,9 +84,25 @@ const UNROLL: usize = 4;
 /// Multiply-adds below which a second thread does not pay: about ten microseconds.
 const MIN_PARALLEL_MACS: usize = if cfg!(miri) { 1 << 10 } else { 1 << 20 };
 
-/// [`gemm`] in `tasks` tasks. Each computes whole rows of `dst`, or whole panels of a single row,
-/// so the number of tasks changes no bit.
+/// [`gemm`] of an `a` in f32, in `tasks` tasks. In bf16, `a` is rounded first. The number of tasks
+/// changes no bit.
 pub(crate) fn parallel_gemm(
+    tasks: usize,
+    dst: MatMut<'_>,
+    accumulate: bool,
+    factor: f32,
+    a: Mat<'_>,
+    b: PackedOperand<'_>,
+    floats: &mut Pool<f32>,
+) {
+    assert_eq!(a.col_count(), b.row_count(), "inner dimension");
+    in_lanes(b.precision(), tasks, a, floats, |a| {
+        gemm_in_tasks(tasks, dst, accumulate, factor, a, b);
+    });
+}
+
+/// Each task computes whole rows of `dst`, or whole panels of a single row.
+fn gemm_in_tasks(
     tasks: usize,
     dst: MatMut<'_>,
     accumulate: bool,
@@ -107,13 +129,13 @@ pub(crate) fn parallel_gemm(
         (dst.split_rows(middle), (a.rows(0..middle), a.rows(middle..rows)), (b, b))
     };
     rayon::join(
-        || parallel_gemm(first_tasks, dst, accumulate, factor, a, b),
-        || parallel_gemm(tasks - first_tasks, other_dst, accumulate, factor, other_a, other_b),
+        || gemm_in_tasks(first_tasks, dst, accumulate, factor, a, b),
+        || gemm_in_tasks(tasks - first_tasks, other_dst, accumulate, factor, other_a, other_b),
     );
 }
 
 /// `dst = factor · a · b`, or `dst += factor · a · b` if `accumulate`. Shapes `[m, k]`, `[k, n]`
-/// and `[m, n]`; `a` is row-major or column-major.
+/// and `[m, n]`; `a` is row-major or column-major, and in lanes as `b` is.
 pub(crate) fn gemm(
     dst: MatMut<'_>,
     accumulate: bool,
@@ -123,25 +145,72 @@ pub(crate) fn gemm(
 ) {
     let (rows, cols) = (dst.row_count(), dst.col_count());
     assert!(
-        a.row_count() == rows && b.col_count() == cols && a.col_count() == b.row_count(),
+        a.row_count() == rows && b.col_count() == cols && a.col_count() == b.lane_count(),
         "gemm of {}×{} and {}×{} into {rows}×{cols}",
         a.row_count(),
         a.col_count(),
-        b.row_count(),
+        b.lane_count(),
         b.col_count()
     );
-    pulp::Arch::new().dispatch(Gemm { dst, accumulate, factor, a, b });
+    match b.precision() {
+        Precision::F32 => {
+            pulp::Arch::new().dispatch(Gemm::<Numbers>::new(dst, accumulate, factor, a, b));
+        }
+        Precision::Bf16 => multiply_pairs(dst, accumulate, factor, a, b),
+    }
 }
 
-struct Gemm<'a> {
-    dst: MatMut<'a>,
-    accumulate: bool,
-    factor: f32,
-    a: Mat<'a>,
-    b: PackedOperand<'a>,
+/// What the micro-kernel does with lanes.
+pub(super) trait Product<S: Simd> {
+    /// One step of [`multiply_panel`]: the outer product of a column of `A` and a row of the panel.
+    ///
+    /// # Safety
+    /// `at(i)` must be an index of `a` for `i < MR`.
+    #[allow(unsafe_code)]
+    unsafe fn rank_one_update<const MR: usize>(
+        simd: S,
+        a: &[f32],
+        at: impl Fn(usize) -> usize,
+        panel_row: &[S::f32s],
+        sums: &mut [[S::f32s; 2]; MR],
+    );
 }
 
-impl pulp::WithSimd for Gemm<'_> {
+/// Lanes are numbers.
+///
+/// With AVX2 (8 SIMD lanes, mr = 6), 2 loads and 6 broadcasts feed 12 fused multiply-adds:
+///
+/// ```text
+///                        panel_row[0]   panel_row[1]
+///   lane                 0  …  7        0  …  7
+///                        b0 …  b7       b8 … b15         row l of the panel
+///   A[0, l] broadcast  × sums[0][0]     sums[0][1]   ┐
+///   A[1, l] broadcast  × sums[1][0]     sums[1][1]   │   sums[i][v] += A[i, l] · panel_row[v]
+///          ⋮                 ⋮              ⋮        │
+///   A[5, l] broadcast  × sums[5][0]     sums[5][1]   ┘
+/// ```
+struct Numbers;
+
+impl<S: Simd> Product<S> for Numbers {
+    #[allow(unsafe_code)]
+    #[inline(always)]
+    unsafe fn rank_one_update<const MR: usize>(
+        simd: S,
+        a: &[f32],
+        at: impl Fn(usize) -> usize,
+        panel_row: &[S::f32s],
+        sums: &mut [[S::f32s; 2]; MR],
+    ) {
+        for (i, row_sums) in sums.iter_mut().enumerate() {
+            // SAFETY: guaranteed by the caller.
+            let x = simd.splat_f32s(unsafe { *a.get_unchecked(at(i)) });
+            row_sums[0] = simd.mul_add_e_f32s(x, panel_row[0], row_sums[0]);
+            row_sums[1] = simd.mul_add_e_f32s(x, panel_row[1], row_sums[1]);
+        }
+    }
+}
+
+impl pulp::WithSimd for Gemm<'_, Numbers> {
     type Output = ();
 
     #[inline(always)]
@@ -151,9 +220,32 @@ impl pulp::WithSimd for Gemm<'_> {
     }
 }
 
-impl Gemm<'_> {
+/// A GEMM with the [`Product`] `P`.
+pub(super) struct Gemm<'a, P> {
+    dst: MatMut<'a>,
+    accumulate: bool,
+    factor: f32,
+    a: Mat<'a>,
+    b: PackedOperand<'a>,
+    product: PhantomData<P>,
+}
+
+impl<'a, P> Gemm<'a, P> {
+    pub(super) fn new(
+        dst: MatMut<'a>,
+        accumulate: bool,
+        factor: f32,
+        a: Mat<'a>,
+        b: PackedOperand<'a>,
+    ) -> Gemm<'a, P> {
+        Gemm { dst, accumulate, factor, a, b, product: PhantomData }
+    }
+
     #[inline(always)]
-    fn run<S: Simd, const MR: usize>(mut self, simd: S) {
+    pub(super) fn run<S: Simd, const MR: usize>(mut self, simd: S)
+    where
+        P: Product<S>,
+    {
         let (m, k) = (self.a.row_count(), self.a.col_count());
         if k == 0 {
             if !self.accumulate {
@@ -235,7 +327,9 @@ impl Gemm<'_> {
         a_block: ABlock<'_>,
         m_block: Range<usize>,
         k_block: Range<usize>,
-    ) {
+    ) where
+        P: Product<S>,
+    {
         let n = self.b.col_count();
         let nr = 2 * S::F32_LANES;
         let nc = (L2_FLOATS / k_block.len() / nr).max(1) * nr;
@@ -276,12 +370,12 @@ impl Gemm<'_> {
                     };
                     let top = m_block.start + i;
                     if tile_rows == MR {
-                        kernel.run::<S, MR>(simd, &mut self.dst, top, columns);
+                        kernel.run::<P, S, MR>(simd, &mut self.dst, top, columns);
                     } else {
                         match tile_rows {
-                            4 => kernel.run::<S, 4>(simd, &mut self.dst, top, columns),
-                            2 => kernel.run::<S, 2>(simd, &mut self.dst, top, columns),
-                            _ => kernel.run::<S, 1>(simd, &mut self.dst, top, columns),
+                            4 => kernel.run::<P, S, 4>(simd, &mut self.dst, top, columns),
+                            2 => kernel.run::<P, S, 2>(simd, &mut self.dst, top, columns),
+                            _ => kernel.run::<P, S, 1>(simd, &mut self.dst, top, columns),
                         }
                     }
                 }
@@ -328,7 +422,7 @@ struct MicroKernel<'a> {
 impl MicroKernel<'_> {
     /// Computes rows `top..top + MR` of `columns`: nr of them, or fewer in the last panel.
     #[inline(always)]
-    fn run<S: Simd, const MR: usize>(
+    fn run<P: Product<S>, S: Simd, const MR: usize>(
         self,
         simd: S,
         dst: &mut MatMut<'_>,
@@ -352,14 +446,14 @@ impl MicroKernel<'_> {
             // SAFETY: asserted above.
             #[allow(unsafe_code)]
             unsafe {
-                multiply_panel::<S, MR>(simd, a, |i, l| i * row_stride + l, panel, &mut sums);
+                multiply_panel::<P, S, MR>(simd, a, |i, l| i * row_stride + l, panel, &mut sums);
             }
         } else {
             assert_eq!(row_stride, 1, "`A` is neither row-major nor column-major");
             // SAFETY: asserted above.
             #[allow(unsafe_code)]
             unsafe {
-                multiply_panel::<S, MR>(simd, a, |i, l| i + l * col_stride, panel, &mut sums);
+                multiply_panel::<P, S, MR>(simd, a, |i, l| i + l * col_stride, panel, &mut sums);
             }
         }
         if columns.len() == 2 * S::F32_LANES {
@@ -388,14 +482,14 @@ impl MicroKernel<'_> {
     }
 }
 
-/// `sums[i] += a[at(i, l)] · panel[l]` for every `l` in ascending order. A row of `panel` is two
+/// `sums[i] += a[at(i, l)] · panel[l]` for every lane `l` in ascending order. A row of `panel` is two
 /// vectors.
 ///
 /// # Safety
 /// `at(i, l)` must be an index of `a` for `i < MR` and `l < panel.len() / 2`.
 #[allow(unsafe_code)]
 #[inline(always)]
-unsafe fn multiply_panel<S: Simd, const MR: usize>(
+unsafe fn multiply_panel<P: Product<S>, S: Simd, const MR: usize>(
     simd: S,
     a: &[f32],
     at: impl Fn(usize, usize) -> usize,
@@ -411,46 +505,13 @@ unsafe fn multiply_panel<S: Simd, const MR: usize>(
         for (l, panel_row) in panel_rows.chunks_exact(2).enumerate() {
             let l = group * UNROLL + l;
             // SAFETY: guaranteed by the caller.
-            unsafe { rank_one_update::<S, MR>(simd, a, |i| at(i, l), panel_row, sums) };
+            unsafe { P::rank_one_update::<MR>(simd, a, |i| at(i, l), panel_row, sums) };
         }
     }
     for (l, panel_row) in rest.chunks_exact(2).enumerate() {
         let l = unrolled.len() * UNROLL + l;
         // SAFETY: guaranteed by the caller.
-        unsafe { rank_one_update::<S, MR>(simd, a, |i| at(i, l), panel_row, sums) };
-    }
-}
-
-/// One step of [`multiply_panel`]: the outer product of a column of `A` and a row of the panel.
-///
-/// With AVX2 (8 SIMD lanes, mr = 6), 2 loads and 6 broadcasts feed 12 fused multiply-adds:
-///
-/// ```text
-///                        panel_row[0]   panel_row[1]
-///   lane                 0  …  7        0  …  7
-///                        b0 …  b7       b8 … b15         row l of the panel
-///   A[0, l] broadcast  × sums[0][0]     sums[0][1]   ┐
-///   A[1, l] broadcast  × sums[1][0]     sums[1][1]   │   sums[i][v] += A[i, l] · panel_row[v]
-///          ⋮                 ⋮              ⋮        │
-///   A[5, l] broadcast  × sums[5][0]     sums[5][1]   ┘
-/// ```
-///
-/// # Safety
-/// `at(i)` must be an index of `a` for `i < MR`.
-#[allow(unsafe_code)]
-#[inline(always)]
-unsafe fn rank_one_update<S: Simd, const MR: usize>(
-    simd: S,
-    a: &[f32],
-    at: impl Fn(usize) -> usize,
-    panel_row: &[S::f32s],
-    sums: &mut [[S::f32s; 2]; MR],
-) {
-    for (i, row_sums) in sums.iter_mut().enumerate() {
-        // SAFETY: guaranteed by the caller.
-        let x = simd.splat_f32s(unsafe { *a.get_unchecked(at(i)) });
-        row_sums[0] = simd.mul_add_e_f32s(x, panel_row[0], row_sums[0]);
-        row_sums[1] = simd.mul_add_e_f32s(x, panel_row[1], row_sums[1]);
+        unsafe { P::rank_one_update::<MR>(simd, a, |i| at(i, l), panel_row, sums) };
     }
 }
 
@@ -469,12 +530,19 @@ fn prefetch(number: &f32) {
 }
 
 /// Floating-point operations per second of `[rows, inner] · [inner, cols]` on one thread, measured
-/// for `duration`.
-pub(crate) fn gemm_rate(rows: usize, inner: usize, cols: usize, duration: Duration) -> f64 {
-    let (a, b, mut c) =
-        (vec![1.0; rows * inner], vec![1.0; packed_len(inner, cols)], vec![0.0; rows * cols]);
+/// for `duration`, with both operands in lanes.
+pub(crate) fn gemm_rate(
+    precision: Precision,
+    rows: usize,
+    inner: usize,
+    cols: usize,
+    duration: Duration,
+) -> f64 {
+    let (lanes, packed) = (precision.lanes(inner), packed_len(precision, inner, cols));
+    let (a, b, mut c) = (vec![1.0; rows * lanes], vec![1.0; packed], vec![0.0; rows * cols]);
     let mut once = || {
-        let (a, b) = (Mat::new(&a, rows, inner), PackedOperand::new(&b, inner, cols));
+        let a = Mat::new(&a, rows, lanes);
+        let b = PackedOperand::new(precision, &b, inner, cols);
         gemm(MatMut::new(&mut c, rows, cols), false, 1.0, a, b);
     };
     once();
@@ -540,9 +608,9 @@ mod tests {
                 } else {
                     Mat::new(&b, inner, cols)
                 };
-                let mut panels = vec![f32::NAN; packed_len(inner, cols)];
-                pack(b, &mut panels);
-                let b = PackedOperand::new(&panels, inner, cols);
+                let mut panels = vec![f32::NAN; packed_len(Precision::F32, inner, cols)];
+                pack(Precision::F32, b, &mut panels);
+                let b = PackedOperand::new(Precision::F32, &panels, inner, cols);
                 let mut result = c.to_f32();
                 gemm(MatMut::new(&mut result, rows, cols), accumulate, 0.5, a, b);
                 for (i, &result) in result.iter().enumerate() {
@@ -563,9 +631,10 @@ mod tests {
         let (inner, nr) = (11, panel_width());
         let cols = 2 * nr + 3;
         let b: Vec<f32> = (0..inner * cols).map(|i| i as f32).collect();
-        let mut panels = vec![0.0; packed_len(inner, cols)];
-        pack(Mat::new(&b, inner, cols), &mut panels);
-        let part = PackedOperand::new(&panels, inner, cols).rows(4..9).cols(nr..cols);
+        let mut panels = vec![0.0; packed_len(Precision::F32, inner, cols)];
+        pack(Precision::F32, Mat::new(&b, inner, cols), &mut panels);
+        let part =
+            PackedOperand::new(Precision::F32, &panels, inner, cols).rows(4..9).cols(nr..cols);
         let mut unit = [0.0; 5];
         for l in 0..5 {
             unit.fill(0.0);
@@ -591,7 +660,12 @@ mod tests {
             let b: Vec<f32> = (0..inner * cols).map(|i| number(i + 3)).collect();
             let run = |tasks, column_major| {
                 let mut floats = Pool::default();
-                let panels = PackedBuffer::new(tasks, Mat::new(&b, inner, cols), &mut floats);
+                let panels = PackedBuffer::new(
+                    Precision::F32,
+                    tasks,
+                    Mat::new(&b, inner, cols),
+                    &mut floats,
+                );
                 let left = if column_major {
                     Mat::new(&a, inner, rows).t()
                 } else {
@@ -605,6 +679,7 @@ mod tests {
                     0.5,
                     left,
                     panels.as_operand(),
+                    &mut floats,
                 );
                 result.into_iter().map(f32::to_bits).collect::<Vec<_>>()
             };
@@ -626,15 +701,15 @@ mod tests {
     fn nan_and_infinity_stay_where_they_are() {
         let a = [1.0, f32::NAN, f32::INFINITY, 1.0];
         let b = [1.0, 2.0, 3.0, 4.0];
-        let mut panels = vec![0.0; packed_len(1, 4)];
-        pack(Mat::new(&b, 1, 4), &mut panels);
+        let mut panels = vec![0.0; packed_len(Precision::F32, 1, 4)];
+        pack(Precision::F32, Mat::new(&b, 1, 4), &mut panels);
         let mut c = [0.0; 16];
         gemm(
             MatMut::new(&mut c, 4, 4),
             false,
             1.0,
             Mat::new(&a, 4, 1),
-            PackedOperand::new(&panels, 1, 4),
+            PackedOperand::new(Precision::F32, &panels, 1, 4),
         );
         for (row, a) in c.chunks(4).zip(a) {
             assert!(

@@ -55,13 +55,14 @@ pub(crate) fn backward(
     let (rows, in_dim, out_dim) = (x.row_count(), x.col_count(), dy.col_count());
     let operand = |id, orientation| Weight::new(params, id, orientation, rows);
     let (trained, adapter) = (grads.slice_mut(weight), params.adapter(weight));
+    let precision = params.precision();
     // The right operand of dW and dA.
-    let panels =
-        (trained.is_some() || adapter.is_some()).then(|| PackedBuffer::new(tasks, x, floats));
+    let panels = (trained.is_some() || adapter.is_some())
+        .then(|| PackedBuffer::new(precision, tasks, x, floats));
     operand(weight, Normal).gemm(tasks, dx.cols(0..in_dim), accumulate, 1.0, dy, floats);
     if let (Some(dw), Some(panels)) = (trained, &panels) {
         let dw = MatMut::new(dw, out_dim, in_dim);
-        parallel_gemm(tasks, dw, true, 1.0, dy.t(), panels.as_operand());
+        parallel_gemm(tasks, dw, true, 1.0, dy.t(), panels.as_operand(), floats);
     }
     if let (Some(adapter), Some(panels)) = (adapter, &panels) {
         let rank = params.rank(weight);
@@ -72,12 +73,12 @@ pub(crate) fn backward(
         operand(adapter.a, Normal).gemm(tasks, dx, true, 1.0, t_mat, floats);
         if let Some(da) = grads.slice_mut(adapter.a) {
             let da = MatMut::new(da, rank, in_dim);
-            parallel_gemm(tasks, da, true, 1.0, t_mat.t(), panels.as_operand());
+            parallel_gemm(tasks, da, true, 1.0, t_mat.t(), panels.as_operand(), floats);
         }
         if let Some(db) = grads.slice_mut(adapter.b) {
-            let u = PackedBuffer::new(tasks, Mat::new(low_rank, rows, rank), floats);
+            let u = PackedBuffer::new(precision, tasks, Mat::new(low_rank, rows, rank), floats);
             let db = MatMut::new(db, out_dim, rank);
-            parallel_gemm(tasks, db, true, adapter.scale, dy.t(), u.as_operand());
+            parallel_gemm(tasks, db, true, adapter.scale, dy.t(), u.as_operand(), floats);
             u.recycle(floats);
         }
         floats.give(t);

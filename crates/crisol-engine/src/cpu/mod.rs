@@ -19,7 +19,9 @@ mod embedding;
 mod experts;
 mod formats;
 mod gemm;
+mod gemm_bf16;
 mod kv_cache;
+mod lanes;
 mod linear;
 mod mat;
 pub(crate) mod math;
@@ -57,6 +59,7 @@ use self::weights::Weight;
 use crate::buffer::{Buffer, Pool};
 use crate::layout::{Adapter, ParamId};
 use crate::op::{Attention, HeadSlice, Op, Var};
+use crate::precision::Precision;
 use crate::rope::RopeTables;
 
 /// Forward keeps the logits of a shard up to this number (64 MiB). Backward then needs two GEMMs
@@ -158,8 +161,7 @@ fn forward(
                     floats,
                 );
             } else {
-                let stop = cpu.interrupt();
-                attention::forward(q, k, v, shape, offsets, &mut y, &mut lse, stop, floats);
+                attention::forward(q, k, v, shape, offsets, &mut y, &mut lse, cpu, floats);
             }
             kept = Kept::Lse(lse);
             put_data(values, *out, y);
@@ -225,7 +227,6 @@ fn forward(
                 saved_logits: &mut logits,
                 with_entropy: *with_entropy,
             };
-            let stop = cpu.interrupt();
             token_scores::forward(
                 data(values, *x),
                 head,
@@ -233,7 +234,7 @@ fn forward(
                 *scale,
                 scores,
                 tasks,
-                stop,
+                cpu,
                 floats,
             );
             kept = Kept::Scores { lse, logits };
@@ -395,9 +396,8 @@ fn backward(
                 let grads = [&mut dq, &mut dk, &mut dv].map(|grad| &mut **grad);
                 parallel_attention::backward(cpu, &saved, shape, offsets, &dout, grads, floats);
             } else {
-                let stop = cpu.interrupt();
                 attention::backward(
-                    &saved, shape, offsets, &dout, &mut dq, &mut dk, &mut dv, stop, floats,
+                    &saved, shape, offsets, &dout, &mut dq, &mut dk, &mut dv, cpu, floats,
                 );
             }
             for (var, grad) in inputs.into_iter().zip([dq, dk, dv]) {
@@ -502,9 +502,8 @@ fn backward(
                 entropy: data(values, *entropy),
             };
             let dhead = grads.slice_mut(*head);
-            let stop = cpu.interrupt();
             token_scores::backward(
-                &saved, logits, &dlogp, &dentropy, &mut dx, accumulate, dhead, tasks, stop, floats,
+                &saved, logits, &dlogp, &dentropy, &mut dx, accumulate, dhead, tasks, cpu, floats,
             );
             value_grads[x.0 as usize] = dx;
             floats.give(dlogp);
@@ -515,7 +514,7 @@ fn backward(
     kept
 }
 
-/// `dst += factor · a · b`, with `a` `[rows, inner]` and `b` `[inner, cols]`, on one thread.
+/// `dst += factor · a · b` in f32, with `a` `[rows, inner]` and `b` `[inner, cols]`, on one thread.
 pub(crate) fn add_product(
     dst: &mut [f32],
     [rows, inner, cols]: [usize; 3],
@@ -524,9 +523,9 @@ pub(crate) fn add_product(
     b: &[f32],
 ) {
     let mut floats = Pool::default();
-    let panels = PackedBuffer::new(1, Mat::new(b, inner, cols), &mut floats);
-    let dst = MatMut::new(dst, rows, cols);
-    parallel_gemm(1, dst, true, factor, Mat::new(a, rows, inner), panels.as_operand());
+    let panels = PackedBuffer::new(Precision::F32, 1, Mat::new(b, inner, cols), &mut floats);
+    let (dst, a) = (MatMut::new(dst, rows, cols), Mat::new(a, rows, inner));
+    parallel_gemm(1, dst, true, factor, a, panels.as_operand(), &mut floats);
 }
 
 /// See [`crate::Tape::per_head_matmul`].
@@ -551,16 +550,20 @@ fn per_head_matmul(
     let (quantised, adapter) = (params.quantised(weight), params.adapter(weight));
     // Such a weight is computed, head by head.
     let computed = quantised.is_some() || adapter.is_some();
-    // Rows of a packed operand are the inner dimension and can be cut anywhere, columns at panels
-    // only.
-    let cached = (!transposed && !computed).then(|| params.packed(weight, Orientation::Normal));
+    let precision = params.precision();
+    // Rows of a packed operand are the inner dimension and can be cut anywhere, in bf16 between
+    // pairs; columns at panels only.
+    let between_pairs = [group, rows.start, rows.end].iter().all(|row| row.is_multiple_of(2));
+    let cut_anywhere = precision == Precision::F32 || between_pairs;
+    let cached = (!transposed && !computed && cut_anywhere)
+        .then(|| params.packed(weight, Orientation::Normal));
     let mut dense = floats.take(if computed { rows.len() * in_dim } else { 0 });
     for head in 0..heads {
         let rows = head * group + rows.start..head * group + rows.end;
         let left = Mat::strided(&x[head * from..], n, from, stride);
         let result = MatMut::strided(&mut y[head * to..], n, to, heads * to);
         if let Some(cached) = cached {
-            parallel_gemm(tasks, result, false, 1.0, left, cached.rows(rows));
+            parallel_gemm(tasks, result, false, 1.0, left, cached.rows(rows), floats);
             continue;
         }
         let right = if computed {
@@ -578,8 +581,9 @@ fn per_head_matmul(
         } else {
             params.right_operand(weight, Orientation::Normal).rows(rows)
         };
-        let panels = PackedBuffer::new(tasks, if transposed { right.t() } else { right }, floats);
-        parallel_gemm(tasks, result, false, 1.0, left, panels.as_operand());
+        let right = if transposed { right.t() } else { right };
+        let panels = PackedBuffer::new(precision, tasks, right, floats);
+        parallel_gemm(tasks, result, false, 1.0, left, panels.as_operand(), floats);
         panels.recycle(floats);
     }
     floats.give(dense);
@@ -614,8 +618,7 @@ fn attention_cached(
             (&k[rows.start * k_dim..rows.end * k_dim], &v[rows.start * v_dim..rows.end * v_dim]);
         cache.write(layer, slot, start as usize, k, v);
     }
-    let stop = cpu.interrupt();
-    let cached = attention::Cached { q, shape, offsets, cache, slots, past, layer, chunk, stop };
+    let cached = attention::Cached { q, shape, offsets, cache, slots, past, layer, chunk, cpu };
     if tasks > 1 && cached.macs() >= MIN_PARALLEL_ATTENTION {
         parallel_attention::cached(cpu, &cached, &mut y, floats);
     } else {

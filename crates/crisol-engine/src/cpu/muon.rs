@@ -5,6 +5,7 @@ use super::mat::{Mat, MatMut};
 use super::math::{sum_of_squares, vectorised};
 use super::packed::{PackedOperand, pack, packed_len, panel_width};
 use crate::buffer::Pool;
+use crate::precision::Precision;
 
 /// Decay of the momentum (Jordan et al. 2024).
 const MOMENTUM: f32 = 0.95;
@@ -42,13 +43,17 @@ pub(crate) fn direction(
     scale(&mut x, 1.0 / norm);
     let (mut gram, mut square) = (floats.take(short * short), floats.take(short * short));
     let mut next = floats.take(short * long);
-    let mut panels = floats.take(packed_len(long, short).max(packed_len(short, long)));
+    let mut panels = floats.take(packed_len(Precision::F32, long, short).max(packed_len(
+        Precision::F32,
+        short,
+        long,
+    )));
     let mut multiply =
         |dst: &mut [f32], accumulate, factor, left: Mat<'_>, right: Mat<'_>, structure| {
             let (rows, inner, cols) = (left.row_count(), left.col_count(), right.col_count());
-            let panels = &mut panels[..packed_len(inner, cols)];
-            pack(right, panels);
-            let right = PackedOperand::new(panels, inner, cols);
+            let panels = &mut panels[..packed_len(Precision::F32, inner, cols)];
+            pack(Precision::F32, right, panels);
+            let right = PackedOperand::new(Precision::F32, panels, inner, cols);
             match structure {
                 Structure::General => {
                     gemm(MatMut::new(dst, rows, cols), accumulate, factor, left, right);
@@ -162,9 +167,9 @@ mod tests {
             let a: Vec<f32> =
                 (0..n * 20).map(|i| ((i * 7919 + 13) % 101) as f32 / 50.0 - 1.0).collect();
             let a = Mat::new(&a, n, 20);
-            let mut panels = vec![0.0; packed_len(20, n)];
-            pack(a.t(), &mut panels);
-            let b = PackedOperand::new(&panels, 20, n);
+            let mut panels = vec![0.0; packed_len(Precision::F32, 20, n)];
+            pack(Precision::F32, a.t(), &mut panels);
+            let b = PackedOperand::new(Precision::F32, &panels, 20, n);
             let mut full: Vec<f32> = (0..n * n).map(|i| (i / n + i % n) as f32).collect();
             let mut half = full.clone();
             for accumulate in [true, false] {

@@ -2,7 +2,7 @@
 //!
 //! `B` `[k, n]` is cut into panels of nr columns, two vectors wide (micro-panels in BLIS). A panel
 //! is stored row after row, so the micro-kernel reads it as one stream. The last panel is padded
-//! with zeros.
+//! with zeros. In bf16, a row of a panel holds two rows of `B` ([`super::lanes`]).
 //!
 //! ```text
 //!            B: n = 40, nr = 16                    memory
@@ -17,8 +17,10 @@ use std::ops::Range;
 
 use pulp::Simd;
 
+use super::lanes::{pair_neighbours, pair_rows, two_rows};
 use super::mat::Mat;
 use crate::buffer::{Buffer, Pool};
+use crate::precision::Precision;
 
 /// Largest nr: that of AVX-512.
 pub(super) const MAX_NR: usize = 32;
@@ -38,16 +40,60 @@ pub(crate) fn panel_width() -> usize {
     pulp::Arch::new().dispatch(Width)
 }
 
-/// Length of a packed `rows × cols` matrix, with padding.
-pub(crate) fn packed_len(rows: usize, cols: usize) -> usize {
-    rows * cols.next_multiple_of(panel_width())
+/// Lanes of a packed `rows × cols` matrix, with padding.
+pub(crate) fn packed_len(precision: Precision, rows: usize, cols: usize) -> usize {
+    precision.lanes(rows) * cols.next_multiple_of(panel_width())
 }
 
 /// Packs `mat` into `panels`, whose length is [`packed_len`].
-pub(crate) fn pack(mat: Mat<'_>, panels: &mut [f32]) {
+pub(crate) fn pack(precision: Precision, mat: Mat<'_>, panels: &mut [f32]) {
     let (rows, cols) = (mat.row_count(), mat.col_count());
-    assert_eq!(panels.len(), packed_len(rows, cols), "panels of {rows}×{cols}");
-    pulp::Arch::new().dispatch(Pack { mat, panels });
+    assert_eq!(panels.len(), packed_len(precision, rows, cols), "panels of {rows}×{cols}");
+    if rows == 0 || cols == 0 {
+        return;
+    }
+    match precision {
+        Precision::F32 => pulp::Arch::new().dispatch(Pack { mat, panels }),
+        Precision::Bf16 => pack_pairs(mat, panels),
+    }
+}
+
+/// Lanes of each column that are rounded before they are transposed: with the widest panel 16 KiB,
+/// which stay in L1.
+const ROUNDED: usize = 128;
+
+/// [`pack`] in bf16, of a matrix that is not empty.
+fn pack_pairs(mat: Mat<'_>, panels: &mut [f32]) {
+    let (rows, cols, nr) = (mat.row_count(), mat.col_count(), panel_width());
+    let lanes = Precision::Bf16.lanes(rows);
+    if mat.strides().1 == 1 {
+        for l in 0..lanes {
+            let (first, second) = two_rows(mat, l);
+            for (panel, start) in (0..cols).step_by(nr).enumerate() {
+                let columns = start..(start + nr).min(cols);
+                let to = &mut panels[(panel * lanes + l) * nr..][..nr];
+                let (used, padding) = to.split_at_mut(columns.len());
+                pair_rows(&first[columns.clone()], second.map(|second| &second[columns]), used);
+                padding.fill(0.0);
+            }
+        }
+        return;
+    }
+    let mut rounded = [0.0; MAX_NR * ROUNDED];
+    for (panel, start) in panels.chunks_exact_mut(lanes * nr).zip((0..cols).step_by(nr)) {
+        let used = nr.min(cols - start);
+        for first in (0..lanes).step_by(ROUNDED) {
+            let count = ROUNDED.min(lanes - first);
+            let depth = 2 * first..rows.min(2 * (first + count));
+            let rounded = &mut rounded[..used * count];
+            for (column, rounded) in (start..).zip(rounded.chunks_exact_mut(count)) {
+                pair_neighbours(mat.t().tile(column, 1, depth.clone()), rounded);
+            }
+            let mat = Mat::new(rounded, used, count).t();
+            let panels = &mut panel[first * nr..(first + count) * nr];
+            pulp::Arch::new().dispatch(Pack { mat, panels });
+        }
+    }
 }
 
 struct Pack<'a> {
@@ -64,9 +110,6 @@ impl pulp::WithSimd for Pack<'_> {
         let nr = 2 * S::F32_LANES;
         let (rows, cols) = (mat.row_count(), mat.col_count());
         let (row_stride, col_stride) = mat.strides();
-        if rows == 0 || cols == 0 {
-            return;
-        }
         if col_stride == 1 {
             let all = mat.tile(0, rows, 0..cols);
             for row in 0..rows {
@@ -188,19 +231,35 @@ unsafe fn transpose_square(from: *const f32, stride: usize, to: *mut f32, nr: us
 /// A view of a packed matrix, or of some of its rows and panels.
 #[derive(Clone, Copy)]
 pub(crate) struct PackedOperand<'a> {
+    precision: Precision,
     panels: &'a [f32],
-    /// Rows of the whole packed matrix: its panels are `all_rows · nr` floats apart.
-    all_rows: usize,
-    first_row: usize,
+    /// Lanes along the rows of the whole packed matrix: its panels are `all_lanes · nr` apart.
+    all_lanes: usize,
+    first_lane: usize,
     rows: usize,
     cols: usize,
 }
 
 impl<'a> PackedOperand<'a> {
     /// A `rows × cols` matrix that [`pack`] wrote.
-    pub(crate) fn new(panels: &'a [f32], rows: usize, cols: usize) -> PackedOperand<'a> {
-        assert_eq!(panels.len(), packed_len(rows, cols), "a packed {rows}×{cols}");
-        PackedOperand { panels, all_rows: rows, first_row: 0, rows, cols }
+    pub(crate) fn new(
+        precision: Precision,
+        panels: &'a [f32],
+        rows: usize,
+        cols: usize,
+    ) -> PackedOperand<'a> {
+        assert_eq!(panels.len(), packed_len(precision, rows, cols), "a packed {rows}×{cols}");
+        let all_lanes = precision.lanes(rows);
+        PackedOperand { precision, panels, all_lanes, first_lane: 0, rows, cols }
+    }
+
+    pub(crate) fn precision(self) -> Precision {
+        self.precision
+    }
+
+    /// Lanes along the rows.
+    pub(crate) fn lane_count(self) -> usize {
+        self.precision.lanes(self.rows)
     }
 
     pub(crate) fn row_count(self) -> usize {
@@ -211,17 +270,23 @@ impl<'a> PackedOperand<'a> {
         self.cols
     }
 
-    /// The rows in `range`.
+    /// The rows in `range`, which starts with a lane. If it ends within one, the other half of that
+    /// lane is multiplied by the zero that ends the left operand's rows.
     pub(crate) fn rows(self, range: Range<usize>) -> PackedOperand<'a> {
         assert!(range.end <= self.rows, "rows {range:?} of {}", self.rows);
-        PackedOperand { first_row: self.first_row + range.start, rows: range.len(), ..self }
+        let before = self.precision.lanes(range.start);
+        assert!(
+            self.precision == Precision::F32 || range.start.is_multiple_of(2),
+            "rows {range:?} in pairs"
+        );
+        PackedOperand { first_lane: self.first_lane + before, rows: range.len(), ..self }
     }
 
-    /// Rows `k_block` of the panel that starts at column `j`, a multiple of `nr` ([`panel_width`]).
+    /// Lanes `k_block` of the panel that starts at column `j`, a multiple of `nr` ([`panel_width`]).
     #[inline(always)]
     pub(super) fn panel(self, j: usize, k_block: Range<usize>, nr: usize) -> &'a [f32] {
-        // The panels before this one hold `j · all_rows` floats.
-        let start = j * self.all_rows + (self.first_row + k_block.start) * nr;
+        // The panels before this one hold `j · all_lanes` lanes.
+        let start = j * self.all_lanes + (self.first_lane + k_block.start) * nr;
         &self.panels[start..start + k_block.len() * nr]
     }
 
@@ -230,14 +295,15 @@ impl<'a> PackedOperand<'a> {
         assert!(range.end <= self.cols, "columns {range:?} of {}", self.cols);
         let nr = panel_width();
         assert!(range.start.is_multiple_of(nr), "columns {range:?} in panels of {nr}");
-        let start = range.start * self.all_rows;
-        let end = start + packed_len(self.all_rows, range.len());
+        let start = range.start * self.all_lanes;
+        let end = start + self.all_lanes * range.len().next_multiple_of(nr);
         PackedOperand { panels: &self.panels[start..end], cols: range.len(), ..self }
     }
 }
 
 /// A packed matrix in memory borrowed from a pool, for a few GEMMs.
 pub(crate) struct PackedBuffer {
+    precision: Precision,
     buffer: Buffer<f32>,
     rows: usize,
     cols: usize,
@@ -245,15 +311,20 @@ pub(crate) struct PackedBuffer {
 
 impl PackedBuffer {
     /// Packs `mat` in `tasks` tasks.
-    pub(crate) fn new(tasks: usize, mat: Mat<'_>, floats: &mut Pool<f32>) -> PackedBuffer {
+    pub(crate) fn new(
+        precision: Precision,
+        tasks: usize,
+        mat: Mat<'_>,
+        floats: &mut Pool<f32>,
+    ) -> PackedBuffer {
         let (rows, cols) = (mat.row_count(), mat.col_count());
-        let mut buffer = floats.take(packed_len(rows, cols));
-        parallel_pack(tasks, mat, &mut buffer);
-        PackedBuffer { buffer, rows, cols }
+        let mut buffer = floats.take(packed_len(precision, rows, cols));
+        parallel_pack(precision, tasks, mat, &mut buffer);
+        PackedBuffer { precision, buffer, rows, cols }
     }
 
     pub(crate) fn as_operand(&self) -> PackedOperand<'_> {
-        PackedOperand::new(&self.buffer, self.rows, self.cols)
+        PackedOperand::new(self.precision, &self.buffer, self.rows, self.cols)
     }
 
     pub(crate) fn recycle(self, floats: &mut Pool<f32>) {
@@ -262,17 +333,17 @@ impl PackedBuffer {
 }
 
 /// [`pack`] in `tasks` tasks; each packs whole panels.
-pub(crate) fn parallel_pack(tasks: usize, mat: Mat<'_>, panels: &mut [f32]) {
+pub(crate) fn parallel_pack(precision: Precision, tasks: usize, mat: Mat<'_>, panels: &mut [f32]) {
     let (rows, cols) = (mat.row_count(), mat.col_count());
     let nr = panel_width();
     let first_tasks = tasks.div_ceil(2);
     let middle = (cols * first_tasks / tasks).next_multiple_of(nr);
     if tasks == 1 || rows * cols < MIN_PARALLEL_SCALARS || middle >= cols {
-        return pack(mat, panels);
+        return pack(precision, mat, panels);
     }
-    let (left, right) = panels.split_at_mut(rows * middle);
+    let (left, right) = panels.split_at_mut(precision.lanes(rows) * middle);
     rayon::join(
-        || parallel_pack(first_tasks, mat.cols(0..middle), left),
-        || parallel_pack(tasks - first_tasks, mat.cols(middle..cols), right),
+        || parallel_pack(precision, first_tasks, mat.cols(0..middle), left),
+        || parallel_pack(precision, tasks - first_tasks, mat.cols(middle..cols), right),
     );
 }

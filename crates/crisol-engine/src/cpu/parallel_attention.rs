@@ -120,17 +120,7 @@ pub(crate) fn forward(
                 let inputs = inputs.map(|(x, width)| tasks.gather(task, x, width, floats));
                 let [q, k, v] = &inputs;
                 let offsets = [0, tasks.rows_and_head(task).0.len() as u32];
-                attention::forward(
-                    q,
-                    k,
-                    v,
-                    &tasks.shape_of_task,
-                    &offsets,
-                    out,
-                    lse,
-                    cpu.interrupt(),
-                    floats,
-                );
+                attention::forward(q, k, v, &tasks.shape_of_task, &offsets, out, lse, cpu, floats);
                 for buffer in inputs {
                     floats.give(buffer);
                 }
@@ -199,7 +189,7 @@ pub(crate) fn backward(
                 dq,
                 dk,
                 dv,
-                cpu.interrupt(),
+                cpu,
                 floats,
             );
             for buffer in inputs {

@@ -14,6 +14,7 @@ use super::{add_product, math, parallel, quantised};
 use crate::buffer::{Buffer, Pool};
 use crate::init;
 use crate::layout::{Adapter, Layout, ParamId};
+use crate::precision::Precision;
 
 /// Parameters of up to this many bytes cache their packed matrices, which takes the same memory
 /// again for each orientation. Larger models pack for each GEMM with many rows, at a few percent.
@@ -24,6 +25,8 @@ const MAX_CACHED_PACKED_BYTES: usize = 128 << 20;
 pub(crate) struct Params {
     layout: Arc<Layout>,
     base: Option<Arc<Params>>,
+    /// Of the products with them.
+    precision: Precision,
     data: Buffer<f32>,
     packed: PackedCache,
     /// By parameter: quantised matrices outside of `data`. Empty if there are none.
@@ -63,11 +66,17 @@ impl PackedCache {
         }
     }
 
-    fn get(&self, index: usize, orientation: Orientation, mat: Mat<'_>) -> &[f32] {
+    fn get(
+        &self,
+        precision: Precision,
+        index: usize,
+        orientation: Orientation,
+        mat: Mat<'_>,
+    ) -> &[f32] {
         self.cells[index][orientation as usize].get_or_init(|| {
-            let len = packed_len(mat.row_count(), mat.col_count());
+            let len = packed_len(precision, mat.row_count(), mat.col_count());
             let mut panels = self.spare.lock().unwrap_or_else(PoisonError::into_inner).take(len);
-            pack(mat, &mut panels);
+            pack(precision, mat, &mut panels);
             panels
         })
     }
@@ -81,17 +90,22 @@ pub(crate) fn would_cache_packed(parameters: usize) -> bool {
 impl Params {
     /// Zeros, but for the quantised matrices.
     pub(crate) fn new(
+        precision: Precision,
         layout: Arc<Layout>,
         base: Option<Arc<Params>>,
         quantised: Vec<Option<Tiles>>,
     ) -> Params {
         let data = Buffer::zeros(layout.len);
         let packed = PackedCache::new(layout.specs.len());
-        Params { layout, base, data, packed, quantised }
+        Params { layout, base, precision, data, packed, quantised }
     }
 
     pub(crate) fn set_layout(&mut self, layout: Arc<Layout>) {
         self.layout = layout;
+    }
+
+    pub(crate) fn precision(&self) -> Precision {
+        self.precision
     }
 
     /// The set that holds a parameter, this one or its base, and the index in it.
@@ -184,8 +198,8 @@ impl Params {
     pub(crate) fn packed(&self, id: ParamId, orientation: Orientation) -> PackedOperand<'_> {
         let mat = self.right_operand(id, orientation);
         let (holder, index) = self.holder(id);
-        let panels = holder.packed.get(index, orientation, mat);
-        PackedOperand::new(panels, mat.row_count(), mat.col_count())
+        let panels = holder.packed.get(self.precision, index, orientation, mat);
+        PackedOperand::new(self.precision, panels, mat.row_count(), mat.col_count())
     }
 
     pub(crate) fn slice(&self, id: ParamId) -> &[f32] {

@@ -1,8 +1,8 @@
 //! GEMM with matrices in half precision or quantised.
 //!
 //! Few rows: each tile is read once and dequantised in registers, with `Σ scale · code · x`
-//! computed as `scale · Σ code · x`. Many rows: parts of the matrix are dequantised into the panels
-//! of [`super::packed`] and used from cache ([`super::weights`]).
+//! computed as `scale · Σ code · x`, in f32 whatever the precision. Many rows: parts of the matrix
+//! are dequantised into the panels of [`super::packed`] and used from cache ([`super::weights`]).
 
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -10,10 +10,12 @@ use std::ops::Range;
 use pulp::Simd;
 
 use super::formats::{BlockFormat, Lanes, UNIT_COLUMNS, with_blocks};
+use super::lanes::{clear_second, pair_vectors};
 use super::mat::{Mat, MatMut};
 use super::packed::{MAX_NR, packed_len, panel_width};
 use super::tiles::Tiles;
 use crate::buffer::Pool;
+use crate::precision::Precision;
 
 /// Columns of half a unit, which share a scale and an offset.
 const HALF_UNIT: usize = UNIT_COLUMNS / 2;
@@ -51,11 +53,16 @@ impl<'a> QuantisedView<'a> {
     }
 
     /// Dequantises into panels, as [`super::packed::pack`] writes them.
-    pub(crate) fn pack(self, panels: &mut [f32]) {
-        assert_eq!(panels.len(), packed_len(self.row_count(), self.len), "panels of the matrix");
-        let panel = (self.row_count() * panel_width()).max(1);
+    pub(crate) fn pack(self, precision: Precision, panels: &mut [f32]) {
+        let (rows, width) = (self.row_count(), panel_width());
+        assert_eq!(panels.len(), packed_len(precision, rows, self.len), "panels of the matrix");
+        let panel = (precision.lanes(rows) * width).max(1);
         for (tile, panel) in self.matrix.tiles(self.first).zip(panels.chunks_exact_mut(panel)) {
-            dequantise_tile(self.matrix, tile, panel);
+            dequantise_tile(precision, self.matrix, tile, panel);
+            if precision == Precision::Bf16 && !rows.is_multiple_of(2) {
+                // What a tile is padded with.
+                clear_second(&mut panel[rows / 2 * width..]);
+            }
         }
     }
 
@@ -270,14 +277,14 @@ fn accumulate_scaled<F: BlockFormat, S: Simd, const N: usize>(
     }
 }
 
-/// Dequantises a tile into a panel (see [`super::packed`]).
-struct Dequantise<'a, F> {
+/// Dequantises a tile into a panel (see [`super::packed`]), of bf16 if `BF16`.
+struct Dequantise<'a, F, const BF16: bool> {
     tile: &'a [u32],
     panel: &'a mut [f32],
     blocks: PhantomData<F>,
 }
 
-impl<F: BlockFormat> pulp::WithSimd for Dequantise<'_, F> {
+impl<F: BlockFormat, const BF16: bool> pulp::WithSimd for Dequantise<'_, F, BF16> {
     type Output = ();
 
     #[inline(always)]
@@ -288,8 +295,8 @@ impl<F: BlockFormat> pulp::WithSimd for Dequantise<'_, F> {
             let (header, units) = block.split_at(F::HEADER);
             let header = F::header(simd, header);
             for unit in units.chunks_exact(F::UNIT) {
-                dequantise_half::<F, S, 0>(simd, &header, unit, &mut rows);
-                dequantise_half::<F, S, 1>(simd, &header, unit, &mut rows);
+                dequantise_half::<F, S, BF16, 0>(simd, &header, unit, &mut rows);
+                dequantise_half::<F, S, BF16, 1>(simd, &header, unit, &mut rows);
             }
         }
     }
@@ -297,7 +304,7 @@ impl<F: BlockFormat> pulp::WithSimd for Dequantise<'_, F> {
 
 /// Dequantises half a unit into the panel's next rows; the last unit may have fewer.
 #[inline(always)]
-fn dequantise_half<F: BlockFormat, S: Simd, const HALF: usize>(
+fn dequantise_half<F: BlockFormat, S: Simd, const BF16: bool, const HALF: usize>(
     simd: S,
     header: &[Lanes<S>; 2],
     unit: &[S::u32s],
@@ -305,25 +312,36 @@ fn dequantise_half<F: BlockFormat, S: Simd, const HALF: usize>(
 ) {
     let [scale, offset] = F::scales(simd, header, unit, HALF);
     for quarter in 0..HALF_UNIT / 4 {
-        for mut numbers in F::codes::<S, HALF>(simd, unit, quarter) {
+        let mut four = F::codes::<S, HALF>(simd, unit, quarter);
+        for numbers in &mut four {
             if F::OFFSET {
                 for i in 0..2 {
                     numbers[i] = simd.mul_add_e_f32s(scale[i], numbers[i], offset[i]);
                 }
             } else if F::SCALED {
-                numbers =
+                *numbers =
                     [simd.mul_f32s(scale[0], numbers[0]), simd.mul_f32s(scale[1], numbers[1])];
             }
-            if let Some(row) = rows.next() {
-                row.copy_from_slice(&numbers);
+            if !BF16 && let Some(row) = rows.next() {
+                row.copy_from_slice(numbers);
+            }
+        }
+        if BF16 {
+            for [first, second] in four.as_chunks::<2>().0 {
+                if let Some(row) = rows.next() {
+                    row[0] = pair_vectors(simd, first[0], second[0]);
+                    row[1] = pair_vectors(simd, first[1], second[1]);
+                }
             }
         }
     }
 }
 
-fn dequantise_tile(matrix: &Tiles, tile: &[u32], panel: &mut [f32]) {
-    with_blocks!(matrix.format, F => {
-        pulp::Arch::new().dispatch(Dequantise::<F> { tile, panel, blocks: PhantomData });
+fn dequantise_tile(precision: Precision, matrix: &Tiles, tile: &[u32], panel: &mut [f32]) {
+    let arch = pulp::Arch::new();
+    with_blocks!(matrix.format, F => match precision {
+        Precision::F32 => arch.dispatch(Dequantise::<F, false> { tile, panel, blocks: PhantomData }),
+        Precision::Bf16 => arch.dispatch(Dequantise::<F, true> { tile, panel, blocks: PhantomData }),
     });
 }
 
@@ -384,7 +402,7 @@ fn dequantise_rows(matrix: &Tiles, rows: Range<usize>, out: &mut [f32], panel: &
     );
     let first = rows.start / width * width;
     for (tile, first) in matrix.tiles(first).zip((first..rows.end).step_by(width)) {
-        dequantise_tile(matrix, tile, panel);
+        dequantise_tile(Precision::F32, matrix, tile, panel);
         for row in rows.start.max(first)..rows.end.min(first + width) {
             let out = &mut out[(row - rows.start) * cols..][..cols];
             for (out, numbers) in out.iter_mut().zip(panel.chunks_exact(width)) {

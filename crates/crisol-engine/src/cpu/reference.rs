@@ -3,6 +3,7 @@
 //! | reference | kernel |
 //! |---|---|
 //! | [`gemm`] | `gemm.rs`, `packed.rs` |
+//! | [`bf16`], [`gemm_bf16`] | `gemm_bf16.rs`, `lanes.rs` |
 //! | [`attention`], [`attention_backward`] | `attention.rs`, `parallel_attention.rs` |
 //! | [`token_scores`] | `token_scores.rs` |
 //! | [`softmax`], [`log_softmax`] | `math.rs`, `attention.rs`, `token_scores.rs` |
@@ -71,6 +72,26 @@ pub(crate) fn gemm(factor: f64, a: &Matrix, b: &Matrix) -> Matrix {
     Matrix::from_fn(a.rows, b.cols, |i, j| {
         factor * (0..a.cols).map(|l| a.at(i, l) * b.at(l, j)).sum::<f64>()
     })
+}
+
+/// The nearest bf16 of an f32, the even one of two; what is too large becomes infinite. Like all
+/// formats of the standard, bf16 is evenly spaced between powers of two.
+pub(crate) fn bf16(x: f64) -> f64 {
+    // Eight significant bits; below the least normal number, a fixed spacing.
+    let exponent = x.abs().log2().floor().max(-126.0);
+    let spacing = (exponent - 7.0).exp2();
+    let rounded = (x / spacing).round_ties_even() * spacing;
+    match x {
+        0.0 => x,
+        _ if x.is_finite() && rounded.abs() > f64::from(f32::MAX) => f64::INFINITY.copysign(x),
+        _ if x.is_finite() => rounded,
+        _ => x,
+    }
+}
+
+/// [`gemm`] of operands rounded to bf16.
+pub(crate) fn gemm_bf16(factor: f64, a: &Matrix, b: &Matrix) -> Matrix {
+    gemm(factor, &a.map(bf16), &b.map(bf16))
 }
 
 /// `log(e^z_i / Σ e^z)`.

@@ -12,13 +12,13 @@
 //! The logits of one block exist at a time. Where all of them are few, forward saves them block by
 //! block, which skips recomputing them in backward: three head GEMMs instead of four.
 
+use super::device::Cpu;
 use super::gemm::parallel_gemm;
 use super::mat::{Mat, MatMut};
 use super::math::{LANES, exp, fma, max, sum_lanes, vectorised};
 use super::packed::{PackedOperand, packed_len, parallel_pack};
 use super::parallel::for_rows;
 use super::weights::Weight;
-use crate::Interrupt;
 use crate::buffer::{Buffer, Pool};
 
 /// Rows and vocabulary entries of a block of logits: half a megabyte, which fits the L2 cache.
@@ -88,7 +88,7 @@ impl<'a> LogitBlocks<'a> {
 }
 
 /// Log-probability of each row's target, entropy if requested, and log-sum-exp of the scaled
-/// logits. `head` is `[dim, vocab]`. Returns early once `stop` is requested.
+/// logits. `head` is `[dim, vocab]`. Returns early once a stop is requested.
 pub(crate) fn forward(
     x: &[f32],
     head: Weight<'_>,
@@ -96,7 +96,7 @@ pub(crate) fn forward(
     scale: f32,
     scores: Outputs<'_>,
     tasks: usize,
-    stop: &Interrupt,
+    cpu: &Cpu,
     floats: &mut Pool<f32>,
 ) {
     let Outputs { logp, entropy, lse, saved_logits, with_entropy } = scores;
@@ -104,7 +104,7 @@ pub(crate) fn forward(
     let x = Mat::new(x, targets.len(), dim);
     let mut logit_blocks = LogitBlocks::new(saved_logits, targets.len(), vocab, floats);
     let mut largest = floats.take(BLOCK_ROWS);
-    for rows in blocks(targets.len(), BLOCK_ROWS).take_while(|_| !stop.requested()) {
+    for rows in blocks(targets.len(), BLOCK_ROWS).take_while(|_| !cpu.interrupt().requested()) {
         // `lse` and `entropy` hold the running Σ e^(z - max) and Σ e^(z - max)·(z - max).
         let (sums, weighted) = (&mut lse[rows.clone()], &mut entropy[rows.clone()]);
         let largest = &mut largest[..rows.len()];
@@ -158,7 +158,7 @@ pub(crate) fn forward(
 /// Writes the gradient of the hidden states, or adds to it if `accumulate`, and adds to the head's
 /// if it is trained.
 /// `dlogp` and `dentropy` may be empty. Overwrites `saved_logits`; if empty, logits are recomputed.
-/// Returns early once `stop` is requested.
+/// Returns early once a stop is requested.
 pub(crate) fn backward(
     saved: &Saved<'_>,
     saved_logits: &mut [f32],
@@ -168,7 +168,7 @@ pub(crate) fn backward(
     accumulate: bool,
     mut dhead: Option<&mut [f32]>,
     tasks: usize,
-    stop: &Interrupt,
+    cpu: &Cpu,
     floats: &mut Pool<f32>,
 ) {
     let &Saved { x, head, transposed_head, targets, scale, lse, entropy } = saved;
@@ -176,12 +176,13 @@ pub(crate) fn backward(
     let x = Mat::new(x, targets.len(), dim);
     let mut logit_blocks = LogitBlocks::new(saved_logits, targets.len(), vocab, floats);
     let most_rows = if dhead.is_some() { BLOCK_ROWS.min(targets.len()) } else { 0 };
-    let mut panels = floats.take(packed_len(most_rows, dim));
-    for rows in blocks(targets.len(), BLOCK_ROWS).take_while(|_| !stop.requested()) {
+    let precision = cpu.precision();
+    let mut panels = floats.take(packed_len(precision, most_rows, dim));
+    for rows in blocks(targets.len(), BLOCK_ROWS).take_while(|_| !cpu.interrupt().requested()) {
         let x = x.rows(rows.clone());
-        let panels = &mut panels[..packed_len(rows.len().min(most_rows), dim)];
+        let panels = &mut panels[..packed_len(precision, rows.len().min(most_rows), dim)];
         if dhead.is_some() {
-            parallel_pack(tasks, x, panels);
+            parallel_pack(precision, tasks, x, panels);
         }
         let lse = &lse[rows.clone()];
         for chunk in blocks(vocab, VOCAB_CHUNK) {
@@ -228,8 +229,8 @@ pub(crate) fn backward(
             if let Some(dhead) = &mut dhead {
                 let dhead =
                     MatMut::new(&mut dhead[chunk.start * dim..chunk.end * dim], chunk.len(), dim);
-                let packed_x = PackedOperand::new(panels, rows.len(), dim);
-                parallel_gemm(tasks, dhead, true, scale, dz.t(), packed_x);
+                let packed_x = PackedOperand::new(precision, panels, rows.len(), dim);
+                parallel_gemm(tasks, dhead, true, scale, dz.t(), packed_x, floats);
             }
         }
     }
@@ -332,6 +333,7 @@ vectorised! {
 mod tests {
     use super::super::packed::pack;
     use super::*;
+    use crate::Precision::F32;
 
     /// Across edges of blocks and chunks, with and without entropy.
     #[test]
@@ -347,12 +349,12 @@ mod tests {
                 let run = |saved_logits: usize| {
                     let weights = Mat::new(&weights, vocab, dim);
                     let [mut head, mut transposed] = [(vocab, dim), (dim, vocab)]
-                        .map(|(rows, cols)| vec![0.0; packed_len(rows, cols)]);
-                    pack(weights, &mut head);
-                    pack(weights.t(), &mut transposed);
+                        .map(|(rows, cols)| vec![0.0; packed_len(F32, rows, cols)]);
+                    pack(F32, weights, &mut head);
+                    pack(F32, weights.t(), &mut transposed);
                     let (head, transposed) = (
-                        PackedOperand::new(&head, vocab, dim),
-                        PackedOperand::new(&transposed, dim, vocab),
+                        PackedOperand::new(F32, &head, vocab, dim),
+                        PackedOperand::new(F32, &transposed, dim, vocab),
                     );
                     let [head, transposed] = [head, transposed].map(Weight::Cached);
                     let mut floats = Pool::default();
@@ -365,8 +367,8 @@ mod tests {
                         saved_logits: &mut saved_logits,
                         with_entropy,
                     };
-                    let stop = Interrupt::default();
-                    forward(&x, transposed, &targets, 0.7, scores, 1, &stop, &mut floats);
+                    let cpu = Cpu::for_tests();
+                    forward(&x, transposed, &targets, 0.7, scores, 1, &cpu, &mut floats);
                     let (mut dx, mut dhead) = (vec![0.0; x.len()], vec![0.0; vocab * dim]);
                     let saved = Saved {
                         x: &x,
@@ -388,7 +390,7 @@ mod tests {
                         false,
                         dhead_of,
                         1,
-                        &stop,
+                        &cpu,
                         &mut floats,
                     );
                     [logp, entropy, lse, dx, dhead]
@@ -404,10 +406,11 @@ mod tests {
     fn nothing_is_computed_once_a_stop_is_requested() {
         let (dim, vocab, targets) = (4, 6, [1; BLOCK_ROWS + 3]);
         let weights = vec![0.5; vocab * dim];
-        let mut transposed = vec![0.0; packed_len(dim, vocab)];
-        pack(Mat::new(&weights, vocab, dim).t(), &mut transposed);
-        let transposed = Weight::Cached(PackedOperand::new(&transposed, dim, vocab));
-        let run = |stop: &Interrupt| {
+        let mut transposed = vec![0.0; packed_len(F32, dim, vocab)];
+        pack(F32, Mat::new(&weights, vocab, dim).t(), &mut transposed);
+        let transposed = Weight::Cached(PackedOperand::new(F32, &transposed, dim, vocab));
+        let cpu = Cpu::for_tests();
+        let run = || {
             let [mut logp, mut entropy, mut lse] = [(); 3].map(|()| vec![7.0; targets.len()]);
             let scores = Outputs {
                 logp: &mut logp,
@@ -417,12 +420,11 @@ mod tests {
                 with_entropy: true,
             };
             let x = vec![1.0; targets.len() * dim];
-            forward(&x, transposed, &targets, 1.0, scores, 1, stop, &mut Pool::default());
+            forward(&x, transposed, &targets, 1.0, scores, 1, &cpu, &mut Pool::default());
             [logp, entropy, lse].concat()
         };
-        let stop = Interrupt::default();
-        assert!(run(&stop).iter().all(|number| *number != 7.0));
-        stop.request();
-        assert!(run(&stop).iter().all(|number| *number == 7.0));
+        assert!(run().iter().all(|number| *number != 7.0));
+        cpu.interrupt().request();
+        assert!(run().iter().all(|number| *number == 7.0));
     }
 }

@@ -19,6 +19,7 @@
 use std::ops::Range;
 
 use super::gemm::{gemm, parallel_gemm};
+use super::lanes::in_lanes;
 use super::mat::{Mat, MatMut};
 use super::packed::{PackedBuffer, PackedOperand, pack, packed_len, panel_width};
 use super::params::{Orientation, Params};
@@ -26,25 +27,27 @@ use super::quantised::{QuantisedView, parallel_dequantise};
 use super::tiles::Tiles;
 use crate::buffer::Pool;
 use crate::layout::ParamId;
+use crate::precision::Precision;
 
 /// From this many rows on, packing costs a few percent of the GEMM.
 const MIN_ROWS_TO_REPACK: usize = 128;
 /// From this many rows on, quantised weights are dequantised into panels. Below, the kernel of
 /// [`super::quantised`] dequantises in registers, once for every four rows.
 const MIN_ROWS_TO_DEQUANTISE: usize = 8;
-/// Floats of a part: what the L2 cache holds beside the rows of `A`.
-const L2_FLOATS: usize = 64 * 1024;
+/// Lanes of a part: what the L2 cache holds beside the rows of `A`.
+const L2_LANES: usize = 64 * 1024;
 
 /// A weight as the right operand of a GEMM.
 #[derive(Clone, Copy)]
 pub(crate) enum Weight<'a> {
     Cached(PackedOperand<'a>),
-    OnTheFly(Source<'a>),
+    OnTheFly(Source<'a>, Precision),
     /// Rows of a quantised matrix `[out, in]`, not transposed.
     QuantisedRows {
         matrix: &'a Tiles,
         first: usize,
         end: usize,
+        precision: Precision,
     },
 }
 
@@ -77,10 +80,10 @@ impl<'a> Source<'a> {
         }
     }
 
-    fn pack(self, panels: &mut [f32]) {
+    fn pack(self, precision: Precision, panels: &mut [f32]) {
         match self {
-            Source::Dense(mat) => pack(mat, panels),
-            Source::Quantised(quantised) => quantised.pack(panels),
+            Source::Dense(mat) => pack(precision, mat, panels),
+            Source::Quantised(quantised) => quantised.pack(precision, panels),
         }
     }
 }
@@ -93,12 +96,15 @@ impl<'a> Weight<'a> {
         orientation: Orientation,
         rows: usize,
     ) -> Weight<'a> {
+        let precision = params.precision();
         if let Some(matrix) = params.quantised(id) {
             match orientation {
                 Orientation::Transposed => {
-                    Weight::OnTheFly(Source::Quantised(QuantisedView::new(matrix)))
+                    Weight::OnTheFly(Source::Quantised(QuantisedView::new(matrix)), precision)
                 }
-                Orientation::Normal => Weight::QuantisedRows { matrix, first: 0, end: matrix.rows },
+                Orientation::Normal => {
+                    Weight::QuantisedRows { matrix, first: 0, end: matrix.rows, precision }
+                }
             }
         } else if params.caches_packed(id)
             || (rows < MIN_ROWS_TO_REPACK && matches!(orientation, Orientation::Transposed))
@@ -106,14 +112,14 @@ impl<'a> Weight<'a> {
             // Large models cache what decoding reuses; backward uses a weight about once a step.
             Weight::Cached(params.packed(id, orientation))
         } else {
-            Weight::OnTheFly(Source::Dense(params.right_operand(id, orientation)))
+            Weight::OnTheFly(Source::Dense(params.right_operand(id, orientation)), precision)
         }
     }
 
     pub(crate) fn row_count(self) -> usize {
         match self {
             Weight::Cached(packed) => packed.row_count(),
-            Weight::OnTheFly(source) => source.row_count(),
+            Weight::OnTheFly(source, _) => source.row_count(),
             Weight::QuantisedRows { first, end, .. } => end - first,
         }
     }
@@ -121,7 +127,7 @@ impl<'a> Weight<'a> {
     pub(crate) fn col_count(self) -> usize {
         match self {
             Weight::Cached(packed) => packed.col_count(),
-            Weight::OnTheFly(source) => source.col_count(),
+            Weight::OnTheFly(source, _) => source.col_count(),
             Weight::QuantisedRows { matrix, .. } => matrix.cols,
         }
     }
@@ -130,16 +136,16 @@ impl<'a> Weight<'a> {
     pub(crate) fn rows(self, range: Range<usize>) -> Weight<'a> {
         match self {
             Weight::Cached(packed) => Weight::Cached(packed.rows(range)),
-            Weight::OnTheFly(Source::Dense(mat)) => {
-                Weight::OnTheFly(Source::Dense(mat.rows(range)))
+            Weight::OnTheFly(Source::Dense(mat), precision) => {
+                Weight::OnTheFly(Source::Dense(mat.rows(range)), precision)
             }
-            Weight::OnTheFly(Source::Quantised(_)) => {
+            Weight::OnTheFly(Source::Quantised(_), _) => {
                 panic!("a transposed quantised weight has no row ranges")
             }
-            Weight::QuantisedRows { matrix, first, end } => {
+            Weight::QuantisedRows { matrix, first, end, precision } => {
                 assert!(first + range.end <= end, "rows {range:?} of {}", end - first);
                 let (first, end) = (first + range.start, first + range.end);
-                Weight::QuantisedRows { matrix, first, end }
+                Weight::QuantisedRows { matrix, first, end, precision }
             }
         }
     }
@@ -148,7 +154,7 @@ impl<'a> Weight<'a> {
     pub(crate) fn cols(self, range: Range<usize>) -> Weight<'a> {
         match self {
             Weight::Cached(packed) => Weight::Cached(packed.cols(range)),
-            Weight::OnTheFly(source) => Weight::OnTheFly(source.cols(range)),
+            Weight::OnTheFly(source, precision) => Weight::OnTheFly(source.cols(range), precision),
             Weight::QuantisedRows { .. } => panic!("quantised rows have no column ranges"),
         }
     }
@@ -164,49 +170,64 @@ impl<'a> Weight<'a> {
         floats: &mut Pool<f32>,
     ) {
         match self {
-            Weight::Cached(packed) => parallel_gemm(tasks, dst, accumulate, factor, a, packed),
-            Weight::OnTheFly(Source::Quantised(quantised))
+            Weight::Cached(packed) => {
+                parallel_gemm(tasks, dst, accumulate, factor, a, packed, floats);
+            }
+            Weight::OnTheFly(Source::Quantised(quantised), _)
                 if a.row_count() < MIN_ROWS_TO_DEQUANTISE =>
             {
                 assert!(!accumulate, "GEMMs with quantised weights do not accumulate");
                 quantised.gemm(tasks, dst, factor, a, floats);
             }
-            Weight::QuantisedRows { matrix, first, end } => {
-                gemm_by_rows(tasks, dst, accumulate, factor, a, matrix, first..end, floats);
+            Weight::QuantisedRows { matrix, first, end, precision } => {
+                let rows = first..end;
+                gemm_by_rows(tasks, dst, accumulate, factor, a, precision, matrix, rows, floats);
             }
-            Weight::OnTheFly(b) => {
-                let (rows, cols) = (b.row_count(), b.col_count());
+            Weight::OnTheFly(b, precision) => {
+                let (lanes, cols) = (precision.lanes(b.row_count()), b.col_count());
                 let width = panel_width();
-                let part = ((L2_FLOATS / rows.max(1)).max(1) / width).max(1) * width;
+                let part = ((L2_LANES / lanes.max(1)).max(1) / width).max(1) * width;
                 let part = part.min(cols.div_ceil(tasks).next_multiple_of(width));
-                let mut scratch = floats.take(tasks * packed_len(rows, part));
-                gemm_on_the_fly(tasks, dst, accumulate, factor, a, b, part, &mut scratch);
+                let mut scratch = floats.take(tasks * packed_len(precision, b.row_count(), part));
+                in_lanes(precision, tasks, a, floats, |a| {
+                    let b = OnTheFly { source: b, precision, part };
+                    gemm_on_the_fly(tasks, dst, accumulate, factor, a, b, &mut scratch);
+                });
                 floats.give(scratch);
             }
         }
     }
 }
 
-/// Every task computes its own columns, `part` at a time.
+/// A right operand that is packed `part` columns at a time.
+#[derive(Clone, Copy)]
+struct OnTheFly<'a> {
+    source: Source<'a>,
+    precision: Precision,
+    part: usize,
+}
+
+/// Every task computes its own columns, part by part. `a` is in lanes.
 fn gemm_on_the_fly(
     tasks: usize,
     mut dst: MatMut<'_>,
     accumulate: bool,
     factor: f32,
     a: Mat<'_>,
-    b: Source<'_>,
-    part: usize,
+    b: OnTheFly<'_>,
     scratch: &mut [f32],
 ) {
-    let (rows, cols) = (b.row_count(), b.col_count());
+    let OnTheFly { source, precision, part } = b;
+    let (rows, cols) = (source.row_count(), source.col_count());
+    let cut = |range| OnTheFly { source: source.cols(range), ..b };
     let first = tasks.div_ceil(2);
     let middle = (cols * first / tasks).next_multiple_of(panel_width());
     if tasks == 1 || middle >= cols {
         for start in (0..cols).step_by(part) {
             let columns = start..(start + part).min(cols);
-            let panels = &mut scratch[..packed_len(rows, columns.len())];
-            b.cols(columns.clone()).pack(panels);
-            let b = PackedOperand::new(panels, rows, columns.len());
+            let panels = &mut scratch[..packed_len(precision, rows, columns.len())];
+            source.cols(columns.clone()).pack(precision, panels);
+            let b = PackedOperand::new(precision, panels, rows, columns.len());
             gemm(dst.cols(columns), accumulate, factor, a, b);
         }
         return;
@@ -214,29 +235,10 @@ fn gemm_on_the_fly(
     let (left, right) = dst.split_cols(middle);
     let (left_scratch, right_scratch) = scratch.split_at_mut(scratch.len() / tasks * first);
     rayon::join(
+        || gemm_on_the_fly(first, left, accumulate, factor, a, cut(0..middle), left_scratch),
         || {
-            gemm_on_the_fly(
-                first,
-                left,
-                accumulate,
-                factor,
-                a,
-                b.cols(0..middle),
-                part,
-                left_scratch,
-            );
-        },
-        || {
-            gemm_on_the_fly(
-                tasks - first,
-                right,
-                accumulate,
-                factor,
-                a,
-                b.cols(middle..cols),
-                part,
-                right_scratch,
-            );
+            let (tasks, b) = (tasks - first, cut(middle..cols));
+            gemm_on_the_fly(tasks, right, accumulate, factor, a, b, right_scratch);
         },
     );
 }
@@ -249,13 +251,14 @@ fn gemm_by_rows(
     accumulate: bool,
     factor: f32,
     a: Mat<'_>,
+    precision: Precision,
     matrix: &Tiles,
     rows: Range<usize>,
     floats: &mut Pool<f32>,
 ) {
     let (cols, width) = (matrix.cols, panel_width());
     // Whole tiles.
-    let part = (L2_FLOATS / cols.max(1)).next_multiple_of(width);
+    let part = (L2_LANES / cols.max(1)).next_multiple_of(width);
     let mut dense = floats.take(part.min(rows.len()) * cols);
     let mut first = rows.start;
     while first < rows.end {
@@ -263,10 +266,11 @@ fn gemm_by_rows(
         let count = end - first;
         let dense = &mut dense[..count * cols];
         parallel_dequantise(tasks, matrix, first..end, dense, floats);
-        let panels = PackedBuffer::new(tasks, Mat::new(dense, count, cols), floats);
+        let panels = PackedBuffer::new(precision, tasks, Mat::new(dense, count, cols), floats);
         let a = a.cols(first - rows.start..end - rows.start);
         let accumulate = accumulate || first > rows.start;
-        parallel_gemm(tasks, dst.cols(0..cols), accumulate, factor, a, panels.as_operand());
+        let dst = dst.cols(0..cols);
+        parallel_gemm(tasks, dst, accumulate, factor, a, panels.as_operand(), floats);
         panels.recycle(floats);
         first = end;
     }

@@ -3,8 +3,8 @@
 use std::convert::Infallible;
 
 use crisol_engine::{
-    Device, Grads, MomentFormat, Optimizer, OptimizerConfig, Params, Replicas, Tape, UpdateRule,
-    Workspace,
+    Device, Grads, MomentFormat, Optimizer, OptimizerConfig, Params, Precision, Replicas, Tape,
+    UpdateRule, Workspace,
 };
 
 use crate::harness::{Random, id, offsets};
@@ -120,8 +120,8 @@ fn packed_documents_equal_documents_one_by_one() {
 }
 
 /// Bits of parameters, losses and norms after a few steps of many shards.
-fn train(threads: usize) -> (Vec<u32>, Vec<u64>) {
-    let device = Device::cpu(Some(threads));
+fn train(threads: usize, precision: Precision) -> (Vec<u32>, Vec<u64>) {
+    let device = Device::cpu(Some(threads)).with_precision(precision);
     let mut params = new_params(&device);
     let mut replicas = Replicas::new(&params);
     let mut optimizer = Optimizer::new(&params, MomentFormat::F32);
@@ -163,10 +163,14 @@ fn train(threads: usize) -> (Vec<u32>, Vec<u64>) {
 
 #[test]
 fn any_number_of_threads_gives_the_same_bits() {
-    let one = train(1);
-    for threads in [2, 3, 8] {
-        assert!(train(threads) == one, "{threads} threads");
-    }
+    let [f32, bf16] = [Precision::F32, Precision::Bf16].map(|precision| {
+        let one = train(1, precision);
+        for threads in [2, 3, 8] {
+            assert!(train(threads, precision) == one, "{threads} threads in {precision:?}");
+        }
+        one
+    });
+    assert!(f32 != bf16, "nothing was rounded");
 }
 
 /// More shards than replicas: the sum equals a loop over all shards.

@@ -8,6 +8,7 @@ mod gradients;
 mod harness;
 mod invariance;
 mod optimizer;
+mod precision;
 #[path = "../../src/cpu/reference.rs"]
 mod reference;
 mod scores;

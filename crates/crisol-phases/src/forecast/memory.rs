@@ -7,7 +7,7 @@ use crisol_cost::engine::{EngineLimits, EngineOptions, GenerationBatch, before_u
 use crisol_cost::memory::Memory;
 use crisol_cost::phases::Phase;
 use crisol_cost::units::Bytes;
-use crisol_engine::{MAX_SAVED_LOGITS, MomentFormat, Params, Replicas};
+use crisol_engine::{MAX_SAVED_LOGITS, MomentFormat, Params, Precision, Replicas};
 use crisol_model::{Config, ModelFiles, PREFILL_TOKENS, generation_concurrency};
 
 use crate::behaviours::{ANSWER_TOKENS, held_out_files};
@@ -41,8 +41,12 @@ const PER_ENCODED_TOKEN: usize = 120;
 const ENCODED_TEXTS: usize = 2;
 
 /// Limits of the engine that decide its memory.
-pub fn limits() -> EngineLimits {
+pub fn limits(precision: Precision) -> EngineLimits {
     EngineLimits {
+        packed_bytes: match precision {
+            Precision::F32 => 4.0,
+            Precision::Bf16 => 2.0,
+        },
         replicas: Replicas::count_for,
         caches_packed_weights: Params::would_cache_packed,
         max_kept_logits: MAX_SAVED_LOGITS,
@@ -135,7 +139,7 @@ fn engine_options(
     let shard_tokens = longest.max(run.shard_tokens.min(batch));
     let generates = work.phase != Phase::Reward && run.evaluate != Split::None;
     let options = EngineOptions {
-        limits: limits(),
+        limits: limits(run.precision),
         threads,
         shard_tokens,
         // The last document that does not fit leaves half of its length free.

@@ -19,7 +19,7 @@ use crisol_train::{Output, Trainer, TrainerOptions};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::Threads;
+use super::Compute;
 use crate::console::{print_json, print_line};
 use crate::error::CliError;
 use crate::model::{Loaded, Network, load_for_ids};
@@ -34,6 +34,7 @@ Examples:
   crisol bench decode --shape 1B --dtype bf16 --batch 1 --prompt-tokens 512
   crisol bench decode --model MODEL --batch 1  generation with the weights of a model
   crisol bench gemm --shape M                  the GEMMs of shape M
+  crisol bench train --shape M --precision bf16
   crisol bench data chats.jsonl --model MODEL  tokenisation of a data file
 
 Shapes: a name, a name with changes, or changes to XS.
@@ -84,7 +85,7 @@ struct Common {
     #[arg(long, value_name = "SECONDS", default_value_t = 10.0, value_parser = seconds)]
     seconds: f64,
     #[command(flatten)]
-    threads: Threads,
+    compute: Compute,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -186,6 +187,7 @@ const MIN_STEPS: usize = 3;
 struct Training {
     machine: String,
     threads: usize,
+    precision: &'static str,
     shape: Shape,
     mixed: bool,
     recompute: bool,
@@ -256,8 +258,8 @@ pub(super) fn training_steps(
 }
 
 fn train(args: &TrainArgs) -> Result<(), CliError> {
-    let Common { shape, seconds, threads, json } = &args.common;
-    let device = threads.device()?;
+    let Common { shape, seconds, compute, json } = &args.common;
+    let device = compute.device()?;
     let lengths = if args.mixed { mixed_lengths(shape) } else { vec![shape.tokens; shape.batch] };
     let tokens: usize = lengths.iter().sum();
     let options = TrainerOptions { recompute_blocks: args.recompute, ..TrainerOptions::default() };
@@ -270,6 +272,7 @@ fn train(args: &TrainArgs) -> Result<(), CliError> {
     let result = Training {
         machine: machine(),
         threads: device.threads(),
+        precision: device.precision().name(),
         shape: shape.clone(),
         mixed: args.mixed,
         recompute: args.recompute,
@@ -285,8 +288,8 @@ fn train(args: &TrainArgs) -> Result<(), CliError> {
         return print_json(&result);
     }
     print_line(format_args!(
-        "{} on {} threads, median of {steps} steps",
-        result.machine, result.threads
+        "{} on {} threads in {}, median of {steps} steps",
+        result.machine, result.threads, result.precision
     ))?;
     print_line(format_args!(
         "{tokens_per_second:.0} tokens/s, {gflops:.1} GFLOP/s ({:.0} % of the {peak_gflops:.0} \
@@ -338,6 +341,7 @@ fn documents(shape: &Shape, lengths: &[usize]) -> Vec<Example> {
 struct Decoding {
     machine: String,
     threads: usize,
+    precision: &'static str,
     /// Of random weights, or what was loaded.
     shape: Option<Shape>,
     model: Option<PathBuf>,
@@ -432,8 +436,8 @@ pub(super) fn generation(
 }
 
 fn decode(args: &DecodeArgs) -> Result<(), CliError> {
-    let Common { shape, seconds, threads, json } = &args.common;
-    let device = threads.device()?;
+    let Common { shape, seconds, compute, json } = &args.common;
+    let device = compute.device()?;
     let batch = usize::from(args.batch);
     let (prompt_tokens, new_tokens) = (args.prompt_tokens as usize, args.new_tokens as usize);
     let (model, params) = if let Some(path) = &args.model {
@@ -470,6 +474,7 @@ fn decode(args: &DecodeArgs) -> Result<(), CliError> {
     let result = Decoding {
         machine: machine(),
         threads: device.threads(),
+        precision: device.precision().name(),
         shape: args.model.is_none().then(|| shape.clone()),
         model: args.model.clone(),
         batch,
@@ -491,8 +496,8 @@ fn decode(args: &DecodeArgs) -> Result<(), CliError> {
         return print_json(&result);
     }
     print_line(format_args!(
-        "{} on {} threads, median of {runs} runs",
-        result.machine, result.threads
+        "{} on {} threads in {}, median of {runs} runs",
+        result.machine, result.threads, result.precision
     ))?;
     print_line(format_args!(
         "prompts: {prompt_tokens_per_second:.0} tokens/s, {:.0} % of the {:.0} GFLOP/s that large \
@@ -540,8 +545,8 @@ fn print_parts(parts: &[Profiled], steps: usize) -> Result<(), CliError> {
 }
 
 fn gemm(args: &GemmArgs) -> Result<(), CliError> {
-    let Common { shape, seconds, threads, json } = &args.common;
-    let device = threads.device()?;
+    let Common { shape, seconds, compute, json } = &args.common;
+    let device = compute.device()?;
     let rows = RunSettings::default().shard_tokens.min(shape.batch * shape.tokens);
     let Shape { d, ff, vocab, .. } = *shape;
     let products = [
@@ -574,11 +579,17 @@ fn gemm(args: &GemmArgs) -> Result<(), CliError> {
         return print_json(&json!({
             "machine": machine(),
             "threads": device.threads(),
+            "precision": device.precision().name(),
             "shape": shape,
             "products": products,
         }));
     }
-    print_line(format_args!("{} on {} threads", machine(), device.threads()))?;
+    print_line(format_args!(
+        "{} on {} threads in {}",
+        machine(),
+        device.threads(),
+        device.precision().name()
+    ))?;
     for (name, [rows, inner, cols], gflops) in rates {
         print_line(format_args!(
             "{name:<30} {rows:>5} x {inner:>5} x {cols:>5} {gflops:>8.1} GFLOP/s"

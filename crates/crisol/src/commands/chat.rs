@@ -17,7 +17,7 @@ use rustyline::DefaultEditor;
 use rustyline::error::ReadlineError;
 
 use self::thinking::Dimmer;
-use super::{Sampling, Threads, Written};
+use super::{Compute, Sampling, Written};
 use crate::console::{ask, colour, for_stdout, print, print_line, say};
 use crate::error::{CliError, INTERRUPTED};
 use crate::hub::Need;
@@ -51,13 +51,13 @@ pub(crate) struct ChatArgs {
     #[command(flatten)]
     network: Network,
     #[command(flatten)]
-    threads: Threads,
+    compute: Compute,
 }
 
 impl ChatArgs {
     pub(crate) fn run(self) -> Result<(), CliError> {
         let folder = check_folder(&locate(&self.model, Need::Whole, self.network)?)?;
-        let mut checkpoint = load_from(&folder, &self.threads.device()?)?;
+        let mut checkpoint = load_from(&folder, &self.compute.device()?)?;
         check_speaks(&self.model, &checkpoint.model)?;
         self.written.give(&mut checkpoint.text)?;
         if checkpoint.text.template.is_none() {

@@ -12,7 +12,7 @@ use crisol_text::{StringFormat, TextOptions};
 use serde_json::{Value, json};
 
 use super::phase::Reading;
-use super::{TemplateArguments, Threads};
+use super::{Compute, TemplateArguments};
 use crate::console::{layout, print, print_json, say, say_wrapped};
 use crate::datasets::{self, is_on_hub};
 use crate::error::CliError;
@@ -68,7 +68,7 @@ pub(crate) struct EvalArgs {
     #[command(flatten)]
     network: Network,
     #[command(flatten)]
-    threads: Threads,
+    compute: Compute,
     /// Print one JSON object instead of a table
     #[arg(long)]
     json: bool,
@@ -84,7 +84,7 @@ impl EvalArgs {
             say(format_args!("Reading {name}"));
             reading.datasets.insert(file.clone(), set);
         }
-        let mut checkpoint = load(&self.model, self.network, &self.threads.device()?)?;
+        let mut checkpoint = load(&self.model, self.network, &self.compute.device()?)?;
         self.arguments.give(&mut checkpoint.text)?;
         if self.chat_strings {
             let options =

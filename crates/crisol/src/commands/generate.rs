@@ -9,7 +9,7 @@ use crisol_model::{Generated, StopReason, generate_stream, stream_reply};
 use crisol_text::{Message, Turns};
 use serde::Serialize;
 
-use super::{Sampling, Threads, Written, token_id};
+use super::{Compute, Sampling, Written, token_id};
 use crate::console::{for_stdout, print, print_json, print_line, say};
 use crate::error::CliError;
 use crate::model::{Loaded, Network, check_speaks, load_for_ids};
@@ -45,7 +45,7 @@ pub(crate) struct GenerateArgs {
     #[command(flatten)]
     network: Network,
     #[command(flatten)]
-    threads: Threads,
+    compute: Compute,
     /// Print one JSON object instead of the text
     #[arg(long)]
     json: bool,
@@ -101,7 +101,7 @@ impl Times {
 impl GenerateArgs {
     pub(crate) fn run(self) -> Result<(), CliError> {
         let start = Instant::now();
-        let mut loaded = load_for_ids(&self.model, self.network, &self.threads.device()?)?;
+        let mut loaded = load_for_ids(&self.model, self.network, &self.compute.device()?)?;
         check_speaks(&self.model, &loaded.model)?;
         if let Some(text) = &mut loaded.text {
             self.written.give(text)?;

@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 
 use clap::error::{ContextKind, ContextValue};
 use clap::{Args, Parser, Subcommand};
-use crisol_engine::Device;
+use crisol_engine::{Device, Precision};
 use crisol_hub::{HubError, json_error};
 use crisol_model::SamplingOptions;
 use crisol_phases::PhaseSettings;
@@ -187,6 +187,27 @@ impl Threads {
         start_text_threads(self.threads)?;
         Ok(Device::start_cpu(self.threads)?)
     }
+}
+
+/// How a model is computed.
+#[derive(Clone, Copy, Debug, Args)]
+struct Compute {
+    #[command(flatten)]
+    threads: Threads,
+    /// Round what matrix products read to this: f32 or bf16
+    #[arg(long, value_name = "TYPE", default_value = "f32", value_parser = precision)]
+    precision: Precision,
+}
+
+impl Compute {
+    fn device(self) -> Result<Device, CliError> {
+        Ok(self.threads.device()?.with_precision(self.precision))
+    }
+}
+
+fn precision(text: &str) -> Result<Precision, &'static str> {
+    let mut all = [Precision::F32, Precision::Bf16].into_iter();
+    all.find(|precision| precision.name() == text).ok_or("f32 or bf16 is needed")
 }
 
 /// More threads than any machine has cores would only cost memory.

@@ -8,7 +8,7 @@ use crisol_model::ModelFiles;
 use crisol_text::{TextSetup, Turns};
 use serde::Serialize;
 
-use super::{Threads, token_id};
+use super::{Compute, token_id};
 use crate::console::{harmless, print_json, print_line};
 use crate::error::CliError;
 use crate::hub::Need;
@@ -34,7 +34,7 @@ pub(crate) struct ScoreArgs {
     #[command(flatten)]
     network: Network,
     #[command(flatten)]
-    threads: Threads,
+    compute: Compute,
     /// Print one JSON object instead of a table
     #[arg(long)]
     json: bool,
@@ -63,7 +63,7 @@ struct Score {
 
 impl ScoreArgs {
     pub(crate) fn run(self) -> Result<(), CliError> {
-        let loaded = load_for_ids(&self.model, self.network, &self.threads.device()?)?;
+        let loaded = load_for_ids(&self.model, self.network, &self.compute.device()?)?;
         let ids = match (&self.given.text, self.given.ids, &loaded.text) {
             (Some(text), _, Some(setup)) => setup.prompt_ids(&Turns::Plain(text.clone()))?,
             (Some(_), _, None) => {

@@ -133,7 +133,7 @@ fn this_machine_is_measured_or_unknown() {
     let shape = number(&unknown["flops"]);
     let machine = name_of_this_machine(&bench);
     let measured = format!(
-        r#"{{"machine": {machine}, "threads": 2, "measured": "today", "products": 4e10, "bandwidth": 1e10,
+        r#"{{"machine": {machine}, "threads": 2, "measured": "today", "products": 4e10, "products_bf16": 4e10, "bandwidth": 1e10,
         "training": [{{"parameters": 1e6, "flops_per_second": 1e10}}],
         "sampling": [{{"parameters": 1e6, "flops_per_second": 1e9}}]}}"#
     );

@@ -71,7 +71,8 @@ fn threads_and_a_resumed_run_give_the_same_adapter() {
     assert!(bytes(&bench.path("again/1-sft/adapter_model.safetensors")) == one);
 }
 
-/// Killed while there is a saved state, in phases with one and with several networks.
+/// Killed while there is a saved state, in phases with one and with several networks; one of them
+/// computes in bf16.
 #[cfg(unix)]
 #[test]
 fn a_killed_run_goes_on_with_the_same_adapter() {
@@ -82,7 +83,12 @@ fn a_killed_run_goes_on_with_the_same_adapter() {
     bench.crisol(&reward).ok();
     let rollouts = ["--set", "steps=6", "--set", "rollout.max_new_tokens=8"];
     let ppo = [&["--reward-model", "reward/1-reward"][..], &rollouts].concat();
-    for (kind, data, more) in [("sft", "sft.jsonl", &[][..]), ("ppo", "prompts.jsonl", &ppo[..])] {
+    let bf16 = ["--set", "precision=bf16"];
+    for (kind, data, more) in [
+        ("sft", "sft.jsonl", &[][..]),
+        ("dpo", "votes.jsonl", &bf16),
+        ("ppo", "prompts.jsonl", &ppo),
+    ] {
         let (whole, killed) = (format!("whole-{kind}"), format!("killed-{kind}"));
         let train = ["--lora=4", "--set", "checkpoint_seconds=0", "--data", data];
         let train = |out| [&[kind, "base", "--out", out][..], &train, more].concat();

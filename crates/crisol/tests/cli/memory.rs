@@ -5,6 +5,7 @@ use crisol_cost::memory::Memory;
 use crisol_cost::phases::Phase;
 use crisol_cost::units::Bytes;
 use crisol_cost::{Attention, Block, FeedForward, Head, ModelShape};
+use crisol_engine::Precision;
 use crisol_phases::forecast::memory;
 use crisol_phases::{DataSource, Recipe};
 use serde_json::Value;
@@ -60,7 +61,7 @@ fn training_steps_and_generation_take_what_is_predicted() {
     ];
     for (name, threads, shape, shard_tokens, shards) in cases {
         let options = EngineOptions {
-            limits: memory::limits(),
+            limits: memory::limits(Precision::F32),
             threads: threads.parse().unwrap(),
             shard_tokens,
             shards,
@@ -77,7 +78,8 @@ fn training_steps_and_generation_take_what_is_predicted() {
     }
     let (chunks, slots) = crisol_model::generation_concurrency(64, 2);
     let sequences = GenerationBatch { chunks, slots, prompt_tokens: slots * 16, length: 16 + 100 };
-    let predicted = inference(&xs, None, sequences, &memory::limits(), memory::PROGRAM);
+    let predicted =
+        inference(&xs, None, sequences, &memory::limits(Precision::F32), memory::PROGRAM);
     let decode =
         ["decode", "--shape", "XS", "--batch", "64", "--new-tokens", "100", "--threads", "2"];
     check("decode", predicted, &peak(&decode));

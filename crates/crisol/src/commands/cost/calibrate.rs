@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crisol_engine::Precision;
 use crisol_phases::{cost_shape, machine};
 use crisol_train::TrainerOptions;
 
@@ -36,7 +37,9 @@ pub(super) fn run(threads: Threads, json: bool) -> Result<(), CliError> {
         "Measuring this machine on {} threads; best while it does nothing else",
         device.threads()
     ));
-    let products = device.gemm_rate(PEAK_PRODUCT, Duration::from_secs(1));
+    let [products, products_bf16] = [Precision::F32, Precision::Bf16].map(|precision| {
+        device.with_precision(precision).gemm_rate(PEAK_PRODUCT, Duration::from_secs(1))
+    });
     let bandwidth = device.read_bandwidth(Duration::from_secs(1));
     let (mut training, mut sampling) = (Vec::new(), Vec::new());
     for (name, shape) in shapes {
@@ -63,6 +66,7 @@ pub(super) fn run(threads: Threads, json: bool) -> Result<(), CliError> {
         threads: device.threads(),
         measured: clock::now(),
         products,
+        products_bf16,
         bandwidth,
         training,
         sampling,
@@ -80,7 +84,7 @@ pub(super) fn run(threads: Threads, json: bool) -> Result<(), CliError> {
     };
     print(named_rows(&[
         ("machine", format!("{}, {} threads", calibration.machine, calibration.threads)),
-        ("products", rate(products)),
+        ("products", format!("{}, {} in bf16", rate(products), rate(products_bf16))),
         ("memory", prefixed(bandwidth, "B/s")),
         ("training", by_size(&calibration.training)),
         ("sampling", by_size(&calibration.sampling)),

@@ -6,6 +6,7 @@ use crisol_cost::memory::{Memory, MemoryOptions, Optimizer};
 use crisol_cost::phases::Phase;
 use crisol_cost::plan::Plan;
 use crisol_cost::units::{Bytes, Dollars, Seconds};
+use crisol_engine::Precision;
 use crisol_model::{PREFILL_TOKENS, generation_concurrency};
 use crisol_phases::RunSettings;
 use crisol_phases::forecast::memory;
@@ -69,7 +70,7 @@ fn memory(plan: &Plan, threads: usize) -> Memory {
         GenerationBatch { chunks, slots, prompt_tokens: PREFILL_TOKENS.min(slots * length), length }
     });
     let options = EngineOptions {
-        limits: memory::limits(),
+        limits: memory::limits(Precision::F32),
         threads,
         shard_tokens,
         shards: (documents * length).div_ceil(shard_tokens),
