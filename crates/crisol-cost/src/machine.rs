@@ -138,8 +138,8 @@ impl Machine {
         Some(work.at_training_rate() / training + work.sampling / sampling)
     }
 
-    /// The machine with GEMMs in bf16. Of a measured time, what large GEMMs would take at their rate
-    /// is replaced by what they take in bf16; the rest is assumed to stay.
+    /// The machine with GEMMs in bf16. Of a measured time, what large GEMMs take in f32 is replaced
+    /// by what they take in bf16; the rest is assumed to stay.
     #[must_use]
     pub fn in_bf16(&self) -> Machine {
         let change = 1.0 / self.gemm_rate_bf16.0 - 1.0 / self.gemm_rate.0;

@@ -1,6 +1,6 @@
 //! GEMM on the CPU: `C = factor · A · B` or `C += factor · A · B`, with `B` packed ahead of time
-//! ([`super::packed`]). `A` and `B` are in lanes ([`super::lanes`]): k below counts lanes, which are
-//! numbers in f32 and pairs of numbers in bf16. Only [`Product`] knows the difference.
+//! ([`super::packed`]). `A` and `B` are in lanes ([`super::lanes`]): k below counts lanes, numbers
+//! in f32 and pairs of numbers in bf16. Only [`Product`] knows the difference.
 //!
 //! The loops are those of BLIS (Van Zee & van de Geijn 2015) with the roles of `A` and `B`
 //! exchanged: a block of `B` (kc × nc) stays in L2, and mr rows of `A` (mr × kc) stay in L1 while
@@ -482,8 +482,8 @@ impl MicroKernel<'_> {
     }
 }
 
-/// `sums[i] += a[at(i, l)] · panel[l]` for every lane `l` in ascending order. A row of `panel` is two
-/// vectors.
+/// `sums[i] += a[at(i, l)] · panel[l]` for every lane `l` in ascending order. A row of `panel` is
+/// two vectors.
 ///
 /// # Safety
 /// `at(i, l)` must be an index of `a` for `i < MR` and `l < panel.len() / 2`.

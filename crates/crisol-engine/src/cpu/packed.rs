@@ -282,7 +282,7 @@ impl<'a> PackedOperand<'a> {
         PackedOperand { first_lane: self.first_lane + before, rows: range.len(), ..self }
     }
 
-    /// Lanes `k_block` of the panel that starts at column `j`, a multiple of `nr` ([`panel_width`]).
+    /// Lanes `k_block` of the panel that starts at column `j`, a multiple of nr ([`panel_width`]).
     #[inline(always)]
     pub(super) fn panel(self, j: usize, k_block: Range<usize>, nr: usize) -> &'a [f32] {
         // The panels before this one hold `j · all_lanes` lanes.
