@@ -24,8 +24,10 @@ use crisol_engine::{Adapter, Device, Init, ParamId, ParamSpec, Params, Role};
 use crisol_hub::{FloatType, HubError, Tensor, Tensors, resolve_folder, write_tensors};
 use crisol_text::TextSetup;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
-use crate::checkpoint::{Checkpoint, write_config};
+use crate::checkpoint::{Checkpoint, load_model_for_inference, write_config};
+use crate::files::load_config;
 use crate::{Config, Head, Model, ModelError};
 
 /// The config of an adapter in its folder.
@@ -79,6 +81,17 @@ impl AdapterConfig {
     fn rank_of(&self, module: &str) -> usize {
         let pattern = self.rank_pattern.iter().find(|(pattern, _)| names(pattern, module));
         pattern.map_or(self.rank, |(_, &rank)| rank)
+    }
+
+    /// Checks that every pattern means one of these modules, or it would go without effect.
+    fn check_patterns<'a>(&self, modules: impl Iterator<Item = &'a str>) -> Result<(), String> {
+        let modules: Vec<&str> = modules.collect();
+        let mut patterns = self.rank_pattern.keys().chain(self.alpha_pattern.keys());
+        let unused =
+            patterns.find(|pattern| !modules.iter().any(|module| names(pattern, module)));
+        unused.map_or(Ok(()), |pattern| {
+            Err(format!("no module with an adapter is named {pattern:?}, which has its own rank or alpha"))
+        })
     }
 
     fn scale_of(&self, module: &str) -> f32 {
@@ -138,7 +151,10 @@ impl AdapterConfig {
         linear.dedup();
         match unused.first() {
             None if self.targets.is_empty() => Err("there are no targets".into()),
-            None => Ok(modules),
+            None => {
+                self.check_patterns(modules.iter().map(|(module, _)| module.as_str()))?;
+                Ok(modules)
+            }
             Some(target) => Err(format!(
                 "no module is named {target:?}; the model's linear layers are {}, \
                  all together {ALL_LINEAR:?}",
@@ -191,7 +207,7 @@ struct ConfigFile {
     use_dora: bool,
     bias: String,
     fan_in_fan_out: bool,
-    target_modules: Targets,
+    target_modules: Option<Targets>,
     modules_to_save: Option<Vec<String>>,
     rank_pattern: BTreeMap<String, usize>,
     alpha_pattern: BTreeMap<String, f64>,
@@ -199,6 +215,33 @@ struct ConfigFile {
     /// Of the base's weights; PEFT ignores it.
     #[serde(skip_serializing_if = "Option::is_none")]
     base_model_fingerprint: Option<String>,
+    /// All others.
+    #[serde(flatten)]
+    others: BTreeMap<String, Value>,
+}
+
+/// Fields of PEFT's that change what an adapter computes, unless they are null, false or empty.
+const UNSUPPORTED: [&str; 10] = [
+    "alora_invocation_tokens",
+    "arrow_config",
+    "kasa_config",
+    "layer_replication",
+    "lora_bias",
+    "target_parameters",
+    "trainable_token_indices",
+    "use_bdlora",
+    "use_qalora",
+    "velora_config",
+];
+
+/// Whether a field is set to something.
+fn is_set(value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Bool(false) => false,
+        Value::Array(items) => !items.is_empty(),
+        Value::Object(fields) => !fields.is_empty(),
+        _ => true,
+    }
 }
 
 impl Default for ConfigFile {
@@ -214,12 +257,13 @@ impl Default for ConfigFile {
             use_dora: false,
             bias: "none".into(),
             fan_in_fan_out: false,
-            target_modules: Targets::List(vec![]),
+            target_modules: Some(Targets::List(vec![])),
             modules_to_save: None,
             rank_pattern: BTreeMap::new(),
             alpha_pattern: BTreeMap::new(),
             inference_mode: true,
             base_model_fingerprint: None,
+            others: BTreeMap::new(),
         }
     }
 }
@@ -245,14 +289,24 @@ impl ConfigFile {
             (config.fan_in_fan_out, "fan_in_fan_out is true".to_owned()),
             (config.bias != "none", format!("bias is {:?}", config.bias)),
         ];
-        match unsupported.into_iter().find(|(found, _)| *found) {
-            Some((_, what)) => Err(ModelError::Adapter {
+        let other = |name: &&&str| config.others.get(**name).is_some_and(is_set);
+        let other = UNSUPPORTED.iter().find(other).map(|name| format!("{name} is set"));
+        let what = unsupported.into_iter().find_map(|(found, what)| found.then_some(what));
+        if let Some(what) = what.or(other) {
+            return Err(ModelError::Adapter {
                 file,
                 cause: format!("{what}, which is not supported"),
                 remedy: "Merge it into its base with PEFT (merge_and_unload) and use that",
-            }),
-            None => Ok(config),
+            });
         }
+        if config.target_modules.is_none() {
+            return Err(ModelError::Adapter {
+                file,
+                cause: "target_modules is null, so that no layer is adapted".into(),
+                remedy: "Write the names of the adapted layers there, or \"all-linear\"",
+            });
+        }
+        Ok(config)
     }
 
     fn adapter(&self) -> AdapterConfig {
@@ -261,8 +315,9 @@ impl ConfigFile {
             alpha: self.lora_alpha,
             rslora: self.use_rslora,
             targets: match &self.target_modules {
-                Targets::List(targets) => targets.clone(),
-                Targets::Pattern(pattern) => vec![pattern.clone()],
+                Some(Targets::List(targets)) => targets.clone(),
+                Some(Targets::Pattern(pattern)) => vec![pattern.clone()],
+                None => vec![],
             },
             rank_pattern: self.rank_pattern.clone(),
             alpha_pattern: self.alpha_pattern.clone(),
@@ -317,19 +372,15 @@ impl Checkpoint {
 
     /// Loads a folder's adapter over this model, its base.
     pub fn with_adapter(self, base: &Path, folder: &Path) -> Result<Checkpoint, ModelError> {
-        let base_params = Arc::new(self.params);
-        let fingerprint = fingerprint(&base_params);
-        let (model, params) =
-            load_over(&base_params, self.model.config(), base, &fingerprint, folder)?;
-        let own = ["tokenizer.json", "tokenizer.model"].map(|file| folder.join(file));
-        let text =
-            if own.iter().any(|file| file.exists()) { TextSetup::load(folder)? } else { self.text };
+        let (model, params) = with_adapter(self.model, self.params, base, folder)?;
+        let text = if has_tokenizer(folder) { TextSetup::load(folder)? } else { self.text };
         Ok(Checkpoint { model, params, text })
     }
 
     /// Loads an adapter folder with the base that its config names.
     pub(crate) fn load_adapter(folder: &Path, device: &Device) -> Result<Checkpoint, ModelError> {
         let base = base_of(folder)?;
+        refuse(&base)?;
         Checkpoint::load_for_inference(&base, device)?.with_adapter(&base, folder)
     }
 
@@ -349,7 +400,11 @@ impl Checkpoint {
                 let Adapted { base, fingerprint, .. } = adapted;
                 let (model, params) =
                     load_over(shared, other.model.config(), base, fingerprint, folder)?;
-                let text = TextSetup::load(folder)?;
+                let text = if has_tokenizer(folder) {
+                    TextSetup::load(folder)?
+                } else {
+                    other.text.clone()
+                };
                 return Ok(Checkpoint { model, params, text });
             }
         }
@@ -371,6 +426,56 @@ impl Checkpoint {
         }
         Checkpoint { model: Model::bind(config, &merged), params: merged, text }
     }
+}
+
+/// Loads a folder's adapter over a model, its base. `base`: where the model was loaded from.
+pub fn with_adapter(
+    model: Model,
+    params: Params,
+    base: &Path,
+    folder: &Path,
+) -> Result<(Model, Params), ModelError> {
+    if !is_adapter(folder) {
+        return Err(ModelError::Adapter {
+            file: folder.join(CONFIG_FILE),
+            cause: "there is no such file, so the folder holds no adapter".into(),
+            remedy: "Give the folder of an adapter",
+        });
+    }
+    if params.base().is_some() {
+        return Err(ModelError::Adapter {
+            file: base.join(CONFIG_FILE),
+            cause: "the base is an adapter itself".into(),
+            remedy: "Give the model below it, or merge both (crisol merge BASE ADAPTER --out DIR)",
+        });
+    }
+    let params = Arc::new(params);
+    load_over(&params, model.config(), base, &fingerprint(&params), folder)
+}
+
+/// Loads config and weights of an adapter folder with the base that its config names.
+pub(crate) fn load_model(folder: &Path, device: &Device) -> Result<(Model, Params), ModelError> {
+    let base = base_of(folder)?;
+    refuse(&base)?;
+    let (model, params) = load_model_for_inference(&base, device)?;
+    with_adapter(model, params, &base, folder)
+}
+
+/// Shape and adapter of a folder: that of its `config.json`, or of its base if it has none.
+pub(crate) fn config_of(folder: &Path) -> Result<Config, ModelError> {
+    let own = folder.join("config.json");
+    let config =
+        if own.is_file() { Config::load_file(&own)? } else { load_config(&base_of(folder)?)? };
+    Ok(Config { adapter: Adapted::of_folder(folder)?, ..config })
+}
+
+/// The folder or file with an adapter's tokenizer: its own, or its base.
+pub(crate) fn text_source(folder: &Path) -> Result<PathBuf, ModelError> {
+    if has_tokenizer(folder) { Ok(folder.to_owned()) } else { base_of(folder) }
+}
+
+fn has_tokenizer(folder: &Path) -> bool {
+    ["tokenizer.json", "tokenizer.model"].iter().any(|file| folder.join(file).exists())
 }
 
 /// Refuses an adapter where a whole model is needed.
@@ -497,12 +602,16 @@ fn check_pairs(specs: &[ParamSpec], config: &AdapterConfig) -> Result<(), String
                 return Err(format!("it has {} and the whole weight too", spec.name));
             }
             let (found, rank) = (spec.shape[side], config.rank_of(module));
-            if found != rank || rank == 0 {
+            if found == 0 {
+                return Err(format!("{} has rank 0; a rank is at least 1", spec.name));
+            }
+            if found != rank {
                 return Err(format!("{} has rank {found}, and its config {rank}", spec.name));
             }
         }
     }
-    Ok(())
+    let modules = specs.iter().filter_map(|spec| spec.name.strip_suffix(".lora_A.weight"));
+    config.check_patterns(modules)
 }
 
 /// Makes every pair of A and B the adapter of its weight.
@@ -568,7 +677,7 @@ pub(crate) fn write(
         r: config.rank,
         lora_alpha: config.alpha,
         use_rslora: config.rslora,
-        target_modules: Targets::List(targets),
+        target_modules: Some(Targets::List(targets)),
         modules_to_save: (!saved.is_empty()).then_some(saved),
         rank_pattern: config.rank_pattern.clone(),
         alpha_pattern: config.alpha_pattern.clone(),

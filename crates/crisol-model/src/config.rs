@@ -15,7 +15,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::rope::{RopeFields, RopeScaling};
-use crate::{Adapted, ModelError, deepseek_v3, llama4};
+use crate::{Adapted, ModelError, adapter, deepseek_v3, llama4};
 
 /// The family of a model; each has its own file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -231,9 +231,10 @@ impl Config {
 
     /// Reads `folder/config.json`.
     pub fn load(folder: &Path) -> Result<Config, ModelError> {
-        let mut config = Config::load_file(&folder.join("config.json"))?;
-        config.adapter = Adapted::of_folder(folder)?;
-        Ok(config)
+        if adapter::is_adapter(folder) {
+            return adapter::config_of(folder);
+        }
+        Config::load_file(&folder.join("config.json"))
     }
 
     /// Reads a `config.json` under any name.

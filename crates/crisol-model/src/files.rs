@@ -18,7 +18,7 @@ use crate::checkpoint::{
     FileTensor, Folder, OpenedWeights, TensorGroup, check_vocab, open_weights, write_files,
 };
 use crate::weights::{WeightSource, check_finite, inference_bytes};
-use crate::{Config, ModelError, gguf};
+use crate::{Config, ModelError, adapter, gguf};
 
 /// The files of a model; its tensors match its shape.
 #[derive(Debug)]
@@ -258,8 +258,12 @@ pub fn load_config(path: &Path) -> Result<Config, ModelError> {
 
 /// Shape and tokenizer of a checkpoint folder or GGUF file. A folder needs no weights.
 pub fn load_text(path: &Path) -> Result<(Config, TextSetup), ModelError> {
-    let text =
-        if path.is_file() { gguf::text(&Gguf::open(path)?, path)? } else { TextSetup::load(path)? };
+    let source = if adapter::is_adapter(path) { adapter::text_source(path)? } else { path.into() };
+    let text = if source.is_file() {
+        gguf::text(&Gguf::open(&source)?, &source)?
+    } else {
+        TextSetup::load(&source)?
+    };
     Ok((load_config(path)?, text))
 }
 

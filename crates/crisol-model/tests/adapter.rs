@@ -171,6 +171,9 @@ fn impossible_settings_are_explained() {
     assert!(error(AdapterConfig { rank: 0, ..small() }).contains("rank 0"));
     assert!(error(AdapterConfig { rank: 17, ..small() }).contains("between 1 and"));
     assert!(error(targets("embed_tokens")).contains("embedding table"));
+    let rank_pattern = [("v_proj".to_owned(), 2)].into();
+    let without_effect = AdapterConfig { rank_pattern, ..targets("q_proj") };
+    assert!(error(without_effect).contains("no module with an adapter is named \"v_proj\""));
     assert!(adapted(Architecture::Llama, targets(ALL_LINEAR)).is_ok());
 }
 
@@ -207,28 +210,74 @@ fn folders_that_do_not_fit_are_explained() {
     assert!(with("use_dora", json!(true)).contains("use_dora"));
     assert!(with("peft_type", json!("IA3")).contains("peft_type is IA3"));
     assert!(with("bias", json!("all")).contains("bias"));
+    assert!(with("lora_bias", json!(true)).contains("lora_bias is set"));
+    assert!(with("target_modules", Value::Null).contains("target_modules is null"));
+    assert!(with("alpha_pattern", json!({"query": 2})).contains("\"query\""));
     assert!(with("r", json!("three")).contains("adapter_config.json"));
 
     // Tensors of another model, and none at all.
     std::fs::write(&file, written.to_string()).unwrap();
     let weights = adapter.join("adapter_model.safetensors");
-    let write = |name: &str, shape: [usize; 2]| {
-        let values = move || Ok(vec![0.5; shape[0] * shape[1]].into());
-        let (name, shape) = (name.to_owned(), shape.to_vec());
-        let values = Box::new(values);
-        let tensors = [Tensor { name, shape, dtype: FloatType::F32, values }];
+    let write_all = |tensors: &[(&str, [usize; 2])]| {
+        let tensor = |&(name, shape): &(&str, [usize; 2])| {
+            let values = move || Ok(vec![0.5; shape[0] * shape[1]].into());
+            let (name, shape) = (name.to_owned(), shape.to_vec());
+            Tensor { name, shape, dtype: FloatType::F32, values: Box::new(values) }
+        };
+        let tensors: Vec<Tensor<'_>> = tensors.iter().map(tensor).collect();
         write_tensors(&weights, &tensors).unwrap();
         over(&model).unwrap_err()
     };
+    let write = |name: &str, shape: [usize; 2]| write_all(&[(name, shape)]);
     let prefix = "base_model.model.model.layers.0.self_attn";
     assert!(write("q_proj.lora_A.weight", [3, 16]).contains("belongs to no weight"));
     assert!(write(&format!("{prefix}.w_proj.lora_A.weight"), [3, 16]).contains("no weight"));
     assert!(write(&format!("{prefix}.q_proj.lora_A.weight"), [3, 15]).contains("[3, 15]"));
     assert!(write(&format!("{prefix}.q_proj.lora_A.weight"), [3, 16]).contains("lora_B"));
+    let query = |part: &str| format!("{prefix}.q_proj.{part}weight");
+    let [a, b, whole] = ["lora_A.", "lora_B.", ""].map(query);
+    let both = write_all(&[(&a, [3, 16]), (&b, [16, 3]), (&whole, [16, 16])]);
+    assert!(both.contains("and the whole weight too"), "{both}");
+    let rank_0 = write_all(&[(&a, [0, 16]), (&b, [16, 0])]);
+    assert!(rank_0.contains("rank is at least 1"), "{rank_0}");
+    let rank_2 = write_all(&[(&a, [2, 16]), (&b, [16, 2])]);
+    assert!(rank_2.contains("has rank 2, and its config 3"), "{rank_2}");
     // A head's adapter would go without effect in training.
     let table = "base_model.model.model.embed_tokens.lora_A.weight";
     assert!(write(table, [3, 16]).contains("embedding table or a head"));
     write_tensors(&weights, &[]).unwrap();
     assert!(over(&model).unwrap_err().contains("no weights"));
     assert!(Tensors::open(&weights).is_ok());
+}
+
+#[test]
+fn a_broken_base_and_an_adapter_as_the_base_are_explained() {
+    let folder = tempfile::tempdir().unwrap();
+    let [model, adapter] = ["model", "adapter"].map(|name| folder.path().join(name));
+    let device = Device::cpu(Some(1));
+    base(Architecture::Olmo2).save(&model).unwrap();
+    let start = || Checkpoint::load_for_inference(&model, &device).unwrap();
+    start().adapt(&model, small(), 9).unwrap().save(&adapter).unwrap();
+    let twice = Checkpoint::load_for_inference(&adapter, &device).unwrap();
+    let error = twice.with_adapter(&adapter, &adapter).unwrap_err().to_string();
+    assert!(error.contains("the base is an adapter itself"), "{error}");
+    let error = start().with_adapter(&model, &model).unwrap_err().to_string();
+    assert!(error.contains("the folder holds no adapter"), "{error}");
+
+    let mut broken = base(Architecture::Olmo2);
+    let name = "model.layers.1.mlp.up_proj.weight";
+    let id = broken.params.id(name).unwrap();
+    let mut values = broken.params.read(id);
+    // Not in the first row, of which the fingerprint is made.
+    values[20] = f32::NAN;
+    broken.params.write(id, &values);
+    std::fs::remove_dir_all(&model).unwrap();
+    broken.save(&model).unwrap();
+    for error in [
+        start().adapt(&model, small(), 9).unwrap_err().to_string(),
+        Checkpoint::load(&adapter, &device).unwrap_err().to_string(),
+    ] {
+        assert!(error.contains(name) && error.contains("NaN"), "{error}");
+        assert!(error.contains(&model.display().to_string()), "{error}");
+    }
 }
