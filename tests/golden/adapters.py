@@ -44,6 +44,11 @@ ADAPTERS = {
             "alpha_pattern": {"layers.0.self_attn.v_proj": 1, "v_proj": 16},
         },
     ),
+    "dora": ("llama", {"use_dora": True}),
+    "dora-patterns": (
+        "deepseek-v3",
+        {"target_modules": LATENT, "use_dora": True, "use_rslora": True, "rank_pattern": {"kv_b_proj": 2}},
+    ),
     # The head and all norms, trained whole.
     "whole": ("llama", {"target_modules": ["o_proj"], "modules_to_save": ["lm_head", "norm"]}),
 }
@@ -51,6 +56,7 @@ ADAPTERS = {
 
 def name(parameter):
     """As in the file, without what is before every name."""
+    parameter = parameter.replace(".lora_magnitude_vector.default.weight", ".lora_magnitude_vector")
     for part in (".default", ".modules_to_save"):
         parameter = parameter.replace(part, "")
     return parameter.removeprefix("base_model.model.")

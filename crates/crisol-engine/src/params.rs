@@ -20,8 +20,9 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use crate::cpu::Mat;
+use crate::cpu::dropout::{Dropout, mix};
 use crate::cpu::packed::{PackedOperand, pack, packed_len};
+use crate::cpu::{Mat, dora};
 use crate::workspace::{Buffer, Pool};
 use crate::{Device, QuantisedMatrix, cpu, parallel};
 
@@ -80,7 +81,8 @@ impl ParamSpec {
 pub struct ParamId(pub(crate) u32);
 
 /// A low-rank update of a frozen weight, `W + scale · B·A` with A `[rank, in]` and B `[out, rank]`
-/// (LoRA; Hu et al. 2021, arXiv:2106.09685).
+/// (LoRA; Hu et al. 2021, arXiv:2106.09685). With a magnitude, the rows of that have trained norms
+/// (DoRA; Liu et al. 2024, arXiv:2402.09353).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Adapter {
     /// A.
@@ -89,6 +91,8 @@ pub struct Adapter {
     pub b: ParamId,
     /// Factor on the product.
     pub scale: f32,
+    /// Norms of the updated weight's rows, `[out]`.
+    pub magnitude: Option<ParamId>,
 }
 
 /// Ranges of the parameters in the flat allocation; shared by parameters, gradients and moments.
@@ -169,6 +173,12 @@ pub struct Params {
     quantised: Vec<Option<QuantisedMatrix>>,
     /// By parameter of the base. Empty if there are none.
     adapters: Vec<Option<Adapter>>,
+    /// By parameter of the base: factors on outputs where an adapter has magnitudes.
+    gains: Vec<OnceLock<Buffer<f32>>>,
+    /// By parameter: squares of the norms of its rows, which gains need.
+    row_squares: Vec<OnceLock<Vec<f64>>>,
+    /// Dropout of the adapters' inputs in training; the key is the run's seed.
+    dropout: Option<Dropout>,
 }
 
 /// The orientation of a weight as the right operand of a GEMM.
@@ -244,8 +254,18 @@ impl Params {
 
     fn from_data(layout: Arc<Layout>, data: Buffer<f32>) -> Params {
         let packed = PackedCache::new(layout.specs.len());
-        let (quantised, adapters) = (Vec::new(), Vec::new());
-        Params { base: None, layout, data, packed, quantised, adapters }
+        let row_squares = layout.specs.iter().map(|_| OnceLock::new()).collect();
+        Params {
+            base: None,
+            layout,
+            data,
+            packed,
+            quantised: Vec::new(),
+            adapters: Vec::new(),
+            gains: Vec::new(),
+            row_squares,
+            dropout: None,
+        }
     }
 
     /// Trainable parameters over a frozen base, initialised as by [`Params::init`]. The base's
@@ -267,7 +287,7 @@ impl Params {
     }
 
     /// Adds an adapter to a weight of the base. Every linear operation with the weight then uses
-    /// `W + scale · B·A`.
+    /// the updated weight.
     pub fn adapt(&mut self, weight: ParamId, adapter: Adapter) {
         let (out_dim, in_dim) = self.matrix_shape(weight);
         let name = &self.spec(weight).name;
@@ -275,7 +295,11 @@ impl Params {
         let (rank, columns) = self.matrix_shape(adapter.a);
         assert_eq!(columns, in_dim, "columns of A for `{name}`");
         assert_eq!(self.matrix_shape(adapter.b), (out_dim, rank), "B for `{name}`");
+        if let Some(magnitude) = adapter.magnitude {
+            assert_eq!(self.spec(magnitude).shape, [out_dim], "magnitudes for `{name}`");
+        }
         self.adapters.resize(self.layout.first as usize, None);
+        self.gains.resize_with(self.layout.first as usize, OnceLock::new);
         self.adapters[weight.0 as usize] = Some(adapter);
     }
 
@@ -287,6 +311,44 @@ impl Params {
     /// The rank of a weight's adapter; 0 without one.
     pub(crate) fn rank(&self, weight: ParamId) -> usize {
         self.adapter(weight).map_or(0, |adapter| self.matrix_shape(adapter.a).0)
+    }
+
+    /// Drops inputs of all adapters at this rate in training (see [`crate::Tape::set_dropout_key`]).
+    pub fn set_adapter_dropout(&mut self, rate: f32, seed: u64) {
+        assert!((0.0..1.0).contains(&rate), "a dropout rate of {rate}");
+        self.dropout = (rate > 0.0).then_some(Dropout { rate, key: seed });
+    }
+
+    /// Takes over the dropout of `other`'s adapters.
+    pub fn copy_adapter_dropout(&mut self, other: &Params) {
+        self.dropout = other.dropout;
+    }
+
+    /// The dropout of a training step with this key.
+    pub(crate) fn dropout(&self, key: Option<u64>) -> Option<Dropout> {
+        let Dropout { rate, key: seed } = self.dropout?;
+        key.map(|key| Dropout { rate, key: mix(seed ^ mix(key)) })
+    }
+
+    /// Factors on the outputs of a weight whose adapter has magnitudes; cached.
+    pub(crate) fn gains(&self, weight: ParamId) -> Option<&[f32]> {
+        let adapter = self.adapter(weight)?;
+        let magnitude = adapter.magnitude?;
+        let gains = self.gains[weight.0 as usize].get_or_init(|| {
+            dora::gains(self, weight, adapter, magnitude, self.row_squares(weight))
+        });
+        Some(gains)
+    }
+
+    /// Squares of the norms of a weight's rows; cached.
+    fn row_squares(&self, weight: ParamId) -> &[f64] {
+        let (holder, index) = self.holder(weight);
+        holder.row_squares[index].get_or_init(|| dora::row_squares(self, weight))
+    }
+
+    /// Norms of a weight's rows, with which magnitudes start.
+    pub fn row_norms(&self, weight: ParamId) -> Vec<f32> {
+        self.row_squares(weight).iter().map(|square| square.sqrt() as f32).collect()
     }
 
     /// Whether a parameter is one of its own, not of the base.
@@ -417,7 +479,7 @@ impl Params {
     /// Copies one parameter to the host, with its adapter merged into it.
     pub fn merged(&self, id: ParamId) -> Vec<f32> {
         let mut values = self.read(id);
-        if let Some(Adapter { a, b, scale }) = self.adapter(id) {
+        if let Some(Adapter { a, b, scale, .. }) = self.adapter(id) {
             let (rows, cols) = self.matrix_shape(id);
             cpu::add_product(
                 &mut values,
@@ -426,6 +488,10 @@ impl Params {
                 self.slice(b),
                 self.slice(a),
             );
+            for (row, gain) in values.chunks_exact_mut(cols).zip(self.gains(id).unwrap_or_default())
+            {
+                row.iter_mut().for_each(|value| *value *= gain);
+            }
         }
         values
     }
@@ -445,6 +511,8 @@ impl Params {
         Params {
             base: self.base.clone(),
             adapters: self.adapters.clone(),
+            gains: self.adapters.iter().map(|_| OnceLock::new()).collect(),
+            dropout: self.dropout,
             ..Params::from_data(Arc::clone(&self.layout), data)
         }
     }
@@ -455,9 +523,11 @@ impl Params {
         self.data_mut().copy_from_slice(&other.data);
     }
 
-    /// All parameters, mutable; invalidates the packed cache.
+    /// All parameters, mutable; invalidates what is cached of them.
     pub(crate) fn data_mut(&mut self) -> &mut [f32] {
         self.packed.invalidate();
+        self.gains.iter_mut().for_each(|gains| drop(gains.take()));
+        self.row_squares.iter_mut().for_each(|squares| drop(squares.take()));
         &mut self.data
     }
 

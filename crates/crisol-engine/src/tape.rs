@@ -109,7 +109,16 @@ impl<'a> Tape<'a> {
     fn new(params: &'a Params, workspace: &'a mut Workspace, training: bool) -> Tape<'a> {
         // A tape that was leaked (`mem::forget`) left its values here.
         workspace.recycle();
+        workspace.dropout_key = None;
         Tape { params, workspace, training }
+    }
+
+    /// Drops inputs of adapters where the parameters have a rate
+    /// ([`Params::set_adapter_dropout`]): which, is a function of their seed and this key, which
+    /// must differ between all tapes of a run.
+    pub fn set_dropout_key(&mut self, key: u64) {
+        assert!(self.training, "nothing is dropped in inference");
+        self.workspace.dropout_key = Some(key);
     }
 
     /// The parameters in use.

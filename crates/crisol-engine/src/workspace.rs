@@ -18,6 +18,8 @@ const MIN_CAPACITY: usize = 64;
 pub struct Workspace {
     /// Tasks per operation; 1 where shards keep every thread busy.
     pub(crate) tasks: usize,
+    /// Key of the current tape's dropout; none: nothing is dropped.
+    pub(crate) dropout_key: Option<u64>,
     pub(crate) floats: Pool<f32>,
     pub(crate) indices: Pool<u32>,
     /// Values of the current tape.
@@ -34,6 +36,7 @@ impl Workspace {
         let Device::Cpu(_) = device;
         Workspace {
             tasks: 1,
+            dropout_key: None,
             floats: Pool::default(),
             indices: Pool::default(),
             values: Vec::new(),

@@ -12,7 +12,10 @@
 //!
 //! The scale of the update is alpha / rank, or alpha / sqrt(rank) with rank-stabilised LoRA
 //! (Kalajdzievski 2023, arXiv:2312.03732). A starts as in PEFT (Kaiming uniform, ±1/sqrt(in)), B
-//! with zeros, so a new adapter changes nothing.
+//! with zeros, so a new adapter changes nothing. With DoRA (Liu et al. 2024, arXiv:2402.09353) the
+//! norms of the updated weight's rows are trained too, `….lora_magnitude_vector`, `[out]`.
+
+mod files;
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -37,6 +40,8 @@ const WEIGHTS_FILE: &str = "adapter_model.safetensors";
 const PREFIX: &str = "base_model.model.";
 /// The last parts of the names of routers, which choose experts: they have no adapter.
 const ROUTERS: [&str; 2] = ["gate", "router"];
+/// The scalar head of a reward or value model, beside the adapter.
+const SCORE: &str = "score.weight";
 /// Every linear layer of the blocks but the routers of experts.
 pub const ALL_LINEAR: &str = "all-linear";
 
@@ -51,9 +56,14 @@ pub struct AdapterConfig {
     pub rslora: bool,
     /// Modules by the end of their names (`q_proj`), or [`ALL_LINEAR`].
     pub targets: Vec<String>,
-    /// Ranks of some modules, by the end of their names.
+    /// Share of the adapters' inputs that are dropped in training.
+    pub dropout: f64,
+    /// Whether the norms of rows are trained by themselves (DoRA).
+    pub dora: bool,
+    /// Ranks of some modules, by the end of their names. The first that fits counts, in
+    /// alphabetical order, as in PEFT's files.
     pub rank_pattern: BTreeMap<String, usize>,
-    /// Alphas of some modules, by the end of their names.
+    /// Alphas of some modules, likewise.
     pub alpha_pattern: BTreeMap<String, f64>,
 }
 
@@ -66,6 +76,8 @@ impl Default for AdapterConfig {
             alpha: 32.0,
             rslora: false,
             targets: vec![ALL_LINEAR.into()],
+            dropout: 0.0,
+            dora: false,
             rank_pattern: BTreeMap::new(),
             alpha_pattern: BTreeMap::new(),
         }
@@ -87,24 +99,29 @@ impl AdapterConfig {
     fn check_patterns<'a>(&self, modules: impl Iterator<Item = &'a str>) -> Result<(), String> {
         let modules: Vec<&str> = modules.collect();
         let mut patterns = self.rank_pattern.keys().chain(self.alpha_pattern.keys());
-        let unused =
-            patterns.find(|pattern| !modules.iter().any(|module| names(pattern, module)));
+        let unused = patterns.find(|pattern| !modules.iter().any(|module| names(pattern, module)));
         unused.map_or(Ok(()), |pattern| {
-            Err(format!("no module with an adapter is named {pattern:?}, which has its own rank or alpha"))
+            Err(format!(
+                "no module with an adapter is named {pattern:?}, which has its own rank or alpha"
+            ))
         })
     }
 
-    fn scale_of(&self, module: &str) -> f32 {
+    /// The factor on `B·A` of a module with an adapter of this rank.
+    pub(crate) fn scale(&self, module: &str, rank: usize) -> f64 {
         let pattern = self.alpha_pattern.iter().find(|(pattern, _)| names(pattern, module));
         let alpha = pattern.map_or(self.alpha, |(_, &alpha)| alpha);
-        let rank = self.rank_of(module) as f64;
-        (alpha / if self.rslora { rank.sqrt() } else { rank }) as f32
+        alpha / if self.rslora { (rank as f64).sqrt() } else { rank as f64 }
     }
 
     /// Parameters of an adapter for a model; 0 if the model cannot have it.
     pub(crate) fn parameters(&self, config: &Config) -> usize {
         let modules = self.modules(&crate::model::specs(config)).unwrap_or_default();
-        modules.iter().map(|(module, [rows, cols])| self.rank_of(module) * (rows + cols)).sum()
+        let norms = |rows: usize| if self.dora { rows } else { 0 };
+        let of_module = |(module, [rows, cols]): &(String, [usize; 2])| {
+            self.rank_of(module) * (rows + cols) + norms(*rows)
+        };
+        modules.iter().map(of_module).sum()
     }
 
     /// The modules of a model that are adapted, with the shapes of their weights.
@@ -169,16 +186,33 @@ fn last_part(module: &str) -> &str {
     module.rsplit('.').next().unwrap_or(module)
 }
 
-/// The specs of A and B of a module.
-fn specs(module: &str, [rows, cols]: [usize; 2], rank: usize) -> [ParamSpec; 2] {
+/// The end of the name of a module's norms (DoRA).
+const MAGNITUDE: &str = ".lora_magnitude_vector";
+
+/// The specs of a module's A and B, and of its norms with DoRA.
+fn module_specs(
+    module: &str,
+    [rows, cols]: [usize; 2],
+    config: &AdapterConfig,
+) -> impl Iterator<Item = ParamSpec> {
     let bound = 1.0 / (cols as f32).sqrt();
-    let spec = |part: &str, shape: [usize; 2], init| ParamSpec {
+    let rank = config.rank_of(module);
+    let matrix = |part: &str, shape: [usize; 2], init| ParamSpec {
         name: format!("{module}.lora_{part}.weight"),
         shape: shape.to_vec(),
         init,
         role: Role::Hidden,
     };
-    [spec("A", [rank, cols], Init::Uniform(bound)), spec("B", [rows, rank], Init::Zeros)]
+    let norms = ParamSpec {
+        name: format!("{module}{MAGNITUDE}"),
+        shape: vec![rows],
+        // Overwritten by the base's.
+        init: Init::Ones,
+        role: Role::Vector,
+    };
+    let both =
+        [matrix("A", [rank, cols], Init::Uniform(bound)), matrix("B", [rows, rank], Init::Zeros)];
+    both.into_iter().chain(config.dora.then_some(norms))
 }
 
 /// An adapter in use.
@@ -285,7 +319,6 @@ impl ConfigFile {
         })?;
         let unsupported = [
             (config.peft_type != "LORA", format!("peft_type is {}", config.peft_type)),
-            (config.use_dora, "use_dora is true".to_owned()),
             (config.fan_in_fan_out, "fan_in_fan_out is true".to_owned()),
             (config.bias != "none", format!("bias is {:?}", config.bias)),
         ];
@@ -297,6 +330,21 @@ impl ConfigFile {
                 file,
                 cause: format!("{what}, which is not supported"),
                 remedy: "Merge it into its base with PEFT (merge_and_unload) and use that",
+            });
+        }
+        if !(0.0..1.0).contains(&config.lora_dropout) {
+            return Err(ModelError::Adapter {
+                file,
+                cause: format!("lora_dropout is {}", config.lora_dropout),
+                remedy: "Write a share from 0 to less than 1 there",
+            });
+        }
+        let alphas = [&config.lora_alpha].into_iter().chain(config.alpha_pattern.values());
+        if let Some(alpha) = alphas.copied().find(|alpha| *alpha == 0.0 || !alpha.is_finite()) {
+            return Err(ModelError::Adapter {
+                file,
+                cause: format!("lora_alpha is {alpha}, so that the adapter has no effect"),
+                remedy: "Write the alpha there with which it was trained",
             });
         }
         if config.target_modules.is_none() {
@@ -314,6 +362,8 @@ impl ConfigFile {
             rank: self.r,
             alpha: self.lora_alpha,
             rslora: self.use_rslora,
+            dropout: self.lora_dropout,
+            dora: self.use_dora,
             targets: match &self.target_modules {
                 Some(Targets::List(targets)) => targets.clone(),
                 Some(Targets::Pattern(pattern)) => vec![pattern.clone()],
@@ -345,6 +395,8 @@ pub(crate) fn is_adapter(folder: &Path) -> bool {
     folder.join(CONFIG_FILE).is_file()
 }
 
+pub use files::{AdapterFiles, AdapterModule};
+
 impl Checkpoint {
     /// Puts a new adapter over the model, which becomes its frozen base. `base`: where the model
     /// was loaded from.
@@ -357,13 +409,20 @@ impl Checkpoint {
         let modules = config.modules(self.params.specs()).map_err(ModelError::AdapterSettings)?;
         let new = modules
             .iter()
-            .flat_map(|(module, shape)| specs(module, *shape, config.rank_of(module)))
+            .flat_map(|(module, shape)| module_specs(module, *shape, &config))
             .collect();
         crate::weights::check_params(base, &self.params)?;
         let fingerprint = fingerprint(&self.params);
         let base_params = Arc::new(self.params);
         let mut params = Params::over(&base_params, new, seed);
         connect(&mut params, &config);
+        for id in params.ids() {
+            let weight = params.spec(id).name.strip_suffix(MAGNITUDE);
+            if let Some(weight) = weight.and_then(|name| params.id(&format!("{name}.weight"))) {
+                let norms = params.row_norms(weight);
+                params.write(id, &norms);
+            }
+        }
         let base = std::path::absolute(base).unwrap_or_else(|_| base.to_owned());
         let adapted = Adapted { config, base, fingerprint };
         let config = Config { adapter: Some(adapted), ..self.model.config().clone() };
@@ -539,7 +598,7 @@ fn load_over(
         return Err(refuse("it has no weights".into(), "Train it again"));
     }
     check_pairs(&new, &config).map_err(|cause| refuse(cause, "Take the folder from its source"))?;
-    let scalar = new.iter().any(|spec| spec.name == "score.weight");
+    let scalar = new.iter().any(|spec| spec.name == SCORE);
     let mut params = Params::over(base_params, new, 0);
     connect(&mut params, &config);
     for id in params.ids() {
@@ -575,7 +634,15 @@ fn tensor_spec(name: &str, shape: &[usize], base: &Params) -> Result<ParamSpec, 
         }
         return Ok(spec(Role::Hidden));
     }
-    if own == "score.weight" {
+    if let Some(module) = own.strip_suffix(MAGNITUDE) {
+        let weight = base.id(&format!("{module}.weight")).ok_or_else(unknown)?;
+        let weight = &base.spec(weight).shape;
+        if shape.len() != 1 || weight.len() != 2 || shape[0] != weight[0] {
+            return Err(format!("{name} is {shape:?}, and the weight is {weight:?}"));
+        }
+        return Ok(spec(Role::Vector));
+    }
+    if own == SCORE {
         return Ok(spec(Role::Table));
     }
     let weight = base.id(own).ok_or_else(unknown)?;
@@ -595,6 +662,10 @@ fn check_pairs(specs: &[ParamSpec], config: &AdapterConfig) -> Result<(), String
             };
             let pair = format!("{module}.lora_{other}.weight");
             let has = |name: &str| specs.iter().any(|spec| spec.name == name);
+            if has(&format!("{module}{MAGNITUDE}")) != config.dora {
+                let but = if config.dora { "no norms with it" } else { "norms without DoRA" };
+                return Err(format!("it has {}, and {but}", spec.name));
+            }
             if !has(&pair) {
                 return Err(format!("it has {}, and no lora_{other} with it", spec.name));
             }
@@ -623,7 +694,9 @@ fn connect(params: &mut Params, config: &AdapterConfig) {
         };
         let named = |name: &str| params.id(&format!("{module}{name}"));
         if let (Some(weight), Some(b)) = (named(".weight"), named(".lora_B.weight")) {
-            params.adapt(weight, Adapter { a, b, scale: config.scale_of(&module) });
+            let scale = config.scale(&module, config.rank_of(&module)) as f32;
+            let magnitude = named(MAGNITUDE);
+            params.adapt(weight, Adapter { a, b, scale, magnitude });
         }
     }
 }
@@ -636,11 +709,12 @@ pub(crate) fn scalar_over(
     config: &Config,
     seed: u64,
 ) -> Params {
-    let head = crate::model::specs(config).into_iter().filter(|spec| spec.name == "score.weight");
+    let head = crate::model::specs(config).into_iter().filter(|spec| spec.name == SCORE);
     let adapters = params.specs().iter().filter(|spec| spec.name.contains(".lora_")).cloned();
     let mut new = Params::over(base, adapters.chain(head).collect(), seed);
     if let Some(adapted) = &config.adapter {
         connect(&mut new, &adapted.config);
+        new.copy_adapter_dropout(params);
     }
     new
 }
@@ -676,7 +750,9 @@ pub(crate) fn write(
         base_model_name_or_path: base.to_string_lossy().into_owned(),
         r: config.rank,
         lora_alpha: config.alpha,
+        lora_dropout: config.dropout,
         use_rslora: config.rslora,
+        use_dora: config.dora,
         target_modules: Some(Targets::List(targets)),
         modules_to_save: (!saved.is_empty()).then_some(saved),
         rank_pattern: config.rank_pattern.clone(),

@@ -99,24 +99,14 @@ impl ModelFiles {
 
     /// Tensors by element type, largest total first; includes tensors that loading skips.
     pub fn weight_summary(&self) -> Vec<WeightSummary> {
-        let mut types: BTreeMap<String, WeightSummary> = BTreeMap::new();
-        let mut add = |(dtype, bytes): (String, usize)| {
-            let summary =
-                types.entry(dtype.clone()).or_insert(WeightSummary { dtype, tensors: 0, bytes: 0 });
-            summary.tensors += 1;
-            summary.bytes += bytes as u64;
-        };
         match &self.weights {
             Weights::Gguf(gguf) => {
-                gguf.names().filter_map(|name| gguf.dtype_and_bytes(name)).for_each(&mut add);
+                summary(gguf.names().filter_map(|name| gguf.dtype_and_bytes(name)))
             }
             Weights::Folder(tensors, _) => {
-                tensors.names().filter_map(|name| tensors.dtype_and_bytes(name)).for_each(&mut add);
+                summary(tensors.names().filter_map(|name| tensors.dtype_and_bytes(name)))
             }
         }
-        let mut types: Vec<WeightSummary> = types.into_values().collect();
-        types.sort_by_key(|summary| std::cmp::Reverse(summary.bytes));
-        types
     }
 
     /// Bytes of the weights in inference: matrices in the file's format where the engine supports
@@ -246,6 +236,20 @@ impl ModelFiles {
             }),
         }
     }
+}
+
+/// Sums element types and bytes of tensors by type, largest total first.
+pub(crate) fn summary(tensors: impl Iterator<Item = (String, usize)>) -> Vec<WeightSummary> {
+    let mut types: BTreeMap<String, WeightSummary> = BTreeMap::new();
+    for (dtype, bytes) in tensors {
+        let summary =
+            types.entry(dtype.clone()).or_insert(WeightSummary { dtype, tensors: 0, bytes: 0 });
+        summary.tensors += 1;
+        summary.bytes += bytes as u64;
+    }
+    let mut types: Vec<WeightSummary> = types.into_values().collect();
+    types.sort_by_key(|summary| std::cmp::Reverse(summary.bytes));
+    types
 }
 
 /// The shape of a checkpoint folder or GGUF file. A folder needs neither weights nor tokenizer.

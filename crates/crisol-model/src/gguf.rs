@@ -9,6 +9,7 @@
 //! | `gguf/llama4.rs`, `gguf/deepseek2.rs` | keys of these architectures |
 //! | `gguf/write.rs` | export |
 
+pub(crate) mod adapter;
 mod deepseek2;
 mod keys;
 mod llama4;

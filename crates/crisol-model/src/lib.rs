@@ -31,7 +31,7 @@ mod sample;
 mod score;
 mod weights;
 
-pub use adapter::{ALL_LINEAR, Adapted, AdapterConfig, with_adapter};
+pub use adapter::{ALL_LINEAR, Adapted, AdapterConfig, AdapterFiles, AdapterModule, with_adapter};
 pub use block::PastKeyValues;
 pub use checkpoint::{
     Checkpoint, SHARD_BYTES, load_model, load_model_for_inference, save_checkpoint, skipped_tensors,

@@ -326,6 +326,11 @@ fn scales_ranks_and_whole_weights_of_adapters_equal_peft() -> Result<(), ModelEr
 }
 
 #[test]
+fn trained_norms_of_adapters_equal_peft() -> Result<(), ModelError> {
+    ["dora", "dora-patterns"].into_iter().try_for_each(compare_adapter)
+}
+
+#[test]
 fn scalar_head_equals_transformers() -> Result<(), ModelError> {
     #[derive(Deserialize)]
     struct Golden {

@@ -87,6 +87,7 @@ impl Trainer {
                 let shard = &shards[i];
                 check_stop(weights)?;
                 let mut tape = Tape::training(weights, workspace);
+                tape.set_dropout_key(step << 32 | i as u64);
                 let outputs = forward(model, &mut tape, shard, output(i))?;
                 let result = with_scores(&tape, outputs, shard, |scores| objective(i, scores));
                 match outputs {

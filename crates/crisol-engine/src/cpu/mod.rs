@@ -13,6 +13,8 @@
 
 mod attention;
 mod concat_heads;
+pub(crate) mod dora;
+pub(crate) mod dropout;
 mod embedding;
 mod experts;
 mod gemm;
@@ -69,8 +71,8 @@ fn put_data(values: &mut [Value], var: Var, data: Buffer<f32>) {
 
 /// Computes the outputs of an operation (and what it saves for backward).
 pub(crate) fn forward(op: &mut Op, params: &Params, workspace: &mut Workspace) {
-    let Workspace { tasks, floats, values, .. } = workspace;
-    let tasks = *tasks;
+    let Workspace { tasks, floats, values, dropout_key, .. } = workspace;
+    let (tasks, dropout) = (*tasks, params.dropout(*dropout_key));
     match op {
         Op::Embedding { table, ids, out } => {
             let mut y = take_data(values, *out);
@@ -93,7 +95,7 @@ pub(crate) fn forward(op: &mut Op, params: &Params, workspace: &mut Workspace) {
             let rows = values[x.0 as usize].rows;
             let x = Mat::new(data(values, *x), rows, in_dim);
             let y_mat = MatMut::new(&mut y, rows, out_dim);
-            linear::forward(params, *weight, x, y_mat, low_rank, tasks, floats);
+            linear::forward(params, *weight, x, y_mat, low_rank, dropout, tasks, floats);
             if let Some(bias) = bias {
                 for row in y.chunks_exact_mut(out_dim) {
                     math::add_assign(row, params.slice(*bias));
@@ -185,7 +187,7 @@ pub(crate) fn forward(op: &mut Op, params: &Params, workspace: &mut Workspace) {
         Op::GroupedLinear { x, experts, bounds, low_rank, out } => {
             let mut y = take_data(values, *out);
             let x = data(values, *x);
-            experts::forward(params, *experts, bounds, x, &mut y, low_rank, tasks, floats);
+            experts::forward(params, *experts, bounds, x, &mut y, low_rank, dropout, tasks, floats);
             put_data(values, *out, y);
         }
         Op::ScaleRows { x, weights, entries, out } => {
@@ -305,8 +307,8 @@ fn with_offsets(parts: [Option<HeadSlice>; 2]) -> impl Iterator<Item = (HeadSlic
 
 /// Adds to the gradients of an operation's inputs and parameters.
 pub(crate) fn backward(op: &mut Op, params: &Params, grads: &mut Grads, workspace: &mut Workspace) {
-    let Workspace { tasks, floats, values, value_grads, .. } = workspace;
-    let tasks = *tasks;
+    let Workspace { tasks, floats, values, value_grads, dropout_key, .. } = workspace;
+    let (tasks, dropout) = (*tasks, params.dropout(*dropout_key));
     match op {
         Op::Embedding { table, ids, out } => {
             if let Some(dtable) = grads.slice_mut(*table) {
@@ -322,8 +324,13 @@ pub(crate) fn backward(op: &mut Op, params: &Params, grads: &mut Grads, workspac
             let x_mat = Mat::new(data(values, *x), rows, in_dim);
             let dy_mat = Mat::new(&dy, rows, out_dim);
             let dx_mat = MatMut::new(&mut dx, rows, in_dim);
+            let y = linear::Output {
+                y: Mat::new(data(values, *out), rows, out_dim),
+                bias: bias.map(|bias| params.slice(bias)),
+            };
             linear::backward(
-                params, *weight, x_mat, dy_mat, dx_mat, accumulate, low_rank, grads, tasks, floats,
+                params, *weight, x_mat, y, dy_mat, dx_mat, accumulate, low_rank, dropout, grads,
+                tasks, floats,
             );
             value_grads[x.0 as usize] = dx;
             if let Some(db) = bias.and_then(|bias| grads.slice_mut(bias)) {
@@ -429,10 +436,10 @@ pub(crate) fn backward(op: &mut Op, params: &Params, grads: &mut Grads, workspac
         Op::GroupedLinear { x, experts, bounds, low_rank, out } => {
             let dy = take(&mut value_grads[out.0 as usize]);
             let (mut dx, accumulate) = take_grad(value_grads, values, *x, floats);
-            let x_data = data(values, *x);
+            let (x_data, y) = (data(values, *x), data(values, *out));
             experts::backward(
-                params, *experts, bounds, x_data, &dy, &mut dx, accumulate, low_rank, grads, tasks,
-                floats,
+                params, *experts, bounds, x_data, y, &dy, &mut dx, accumulate, low_rank, dropout,
+                grads, tasks, floats,
             );
             value_grads[x.0 as usize] = dx;
             floats.give(dy);
@@ -547,10 +554,15 @@ pub(crate) fn per_head_matmul(
                 None => dense
                     .copy_from_slice(&params.slice(weight)[rows.start * in_dim..rows.end * in_dim]),
             }
-            if let Some(Adapter { a, b, scale }) = adapter {
+            if let Some(Adapter { a, b, scale, .. }) = adapter {
                 let rank = params.rank(weight);
                 let b = &params.slice(b)[rows.start * rank..rows.end * rank];
                 add_product(&mut dense, [rows.len(), rank, in_dim], scale, b, params.slice(a));
+            }
+            if let Some(gains) = params.gains(weight) {
+                for (row, gain) in dense.chunks_exact_mut(in_dim).zip(&gains[rows.clone()]) {
+                    row.iter_mut().for_each(|value| *value *= gain);
+                }
             }
             Mat::new(&dense, rows.len(), in_dim)
         } else {
