@@ -15,6 +15,7 @@
 //! with zeros, so a new adapter changes nothing. With DoRA (Liu et al. 2024, arXiv:2402.09353) the
 //! norms of the updated weight's rows are trained too, `….lora_magnitude_vector`, `[out]`.
 
+mod config_file;
 mod files;
 
 use std::borrow::Cow;
@@ -26,9 +27,10 @@ use std::sync::Arc;
 use crisol_engine::{Adapter, Device, Init, ParamId, ParamSpec, Params, Role};
 use crisol_hub::{FloatType, HubError, Tensor, Tensors, resolve_folder, write_tensors};
 use crisol_text::TextSetup;
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
+pub use self::files::{AdapterFiles, AdapterModule};
+
+use self::config_file::{ConfigFile, Targets};
 use crate::checkpoint::{Checkpoint, load_model_for_inference, write_config};
 use crate::files::load_config;
 use crate::{Config, Head, Model, ModelError};
@@ -226,155 +228,6 @@ pub struct Adapted {
     pub fingerprint: String,
 }
 
-/// `adapter_config.json`, as PEFT writes it. Fields that are missing have PEFT's defaults.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(default)]
-#[allow(clippy::struct_excessive_bools, reason = "the fields of PEFT's file")]
-struct ConfigFile {
-    peft_type: String,
-    task_type: String,
-    base_model_name_or_path: String,
-    r: usize,
-    lora_alpha: f64,
-    lora_dropout: f64,
-    use_rslora: bool,
-    use_dora: bool,
-    bias: String,
-    fan_in_fan_out: bool,
-    target_modules: Option<Targets>,
-    modules_to_save: Option<Vec<String>>,
-    rank_pattern: BTreeMap<String, usize>,
-    alpha_pattern: BTreeMap<String, f64>,
-    inference_mode: bool,
-    /// Of the base's weights; PEFT ignores it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    base_model_fingerprint: Option<String>,
-    /// All others.
-    #[serde(flatten)]
-    others: BTreeMap<String, Value>,
-}
-
-/// Fields of PEFT's that change what an adapter computes, unless they are null, false or empty.
-const UNSUPPORTED: [&str; 10] = [
-    "alora_invocation_tokens",
-    "arrow_config",
-    "kasa_config",
-    "layer_replication",
-    "lora_bias",
-    "target_parameters",
-    "trainable_token_indices",
-    "use_bdlora",
-    "use_qalora",
-    "velora_config",
-];
-
-/// Whether a field is set to something.
-fn is_set(value: &Value) -> bool {
-    match value {
-        Value::Null | Value::Bool(false) => false,
-        Value::Array(items) => !items.is_empty(),
-        Value::Object(fields) => !fields.is_empty(),
-        _ => true,
-    }
-}
-
-impl Default for ConfigFile {
-    fn default() -> Self {
-        ConfigFile {
-            peft_type: "LORA".into(),
-            task_type: "CAUSAL_LM".into(),
-            base_model_name_or_path: String::new(),
-            r: 8,
-            lora_alpha: 8.0,
-            lora_dropout: 0.0,
-            use_rslora: false,
-            use_dora: false,
-            bias: "none".into(),
-            fan_in_fan_out: false,
-            target_modules: Some(Targets::List(vec![])),
-            modules_to_save: None,
-            rank_pattern: BTreeMap::new(),
-            alpha_pattern: BTreeMap::new(),
-            inference_mode: true,
-            base_model_fingerprint: None,
-            others: BTreeMap::new(),
-        }
-    }
-}
-
-/// A list of modules, or one pattern.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(untagged)]
-enum Targets {
-    List(Vec<String>),
-    Pattern(String),
-}
-
-impl ConfigFile {
-    fn read(folder: &Path) -> Result<ConfigFile, ModelError> {
-        let file = folder.join(CONFIG_FILE);
-        let text = fs::read_to_string(&file).map_err(|e| HubError::io("read", &file, e))?;
-        let config: ConfigFile = serde_json::from_str(&text).map_err(|e| {
-            ModelError::ConfigFile { file: file.clone(), cause: crisol_hub::json_error(&e) }
-        })?;
-        let unsupported = [
-            (config.peft_type != "LORA", format!("peft_type is {}", config.peft_type)),
-            (config.fan_in_fan_out, "fan_in_fan_out is true".to_owned()),
-            (config.bias != "none", format!("bias is {:?}", config.bias)),
-        ];
-        let other = |name: &&&str| config.others.get(**name).is_some_and(is_set);
-        let other = UNSUPPORTED.iter().find(other).map(|name| format!("{name} is set"));
-        let what = unsupported.into_iter().find_map(|(found, what)| found.then_some(what));
-        if let Some(what) = what.or(other) {
-            return Err(ModelError::Adapter {
-                file,
-                cause: format!("{what}, which is not supported"),
-                remedy: "Merge it into its base with PEFT (merge_and_unload) and use that",
-            });
-        }
-        if !(0.0..1.0).contains(&config.lora_dropout) {
-            return Err(ModelError::Adapter {
-                file,
-                cause: format!("lora_dropout is {}", config.lora_dropout),
-                remedy: "Write a share from 0 to less than 1 there",
-            });
-        }
-        let alphas = [&config.lora_alpha].into_iter().chain(config.alpha_pattern.values());
-        if let Some(alpha) = alphas.copied().find(|alpha| *alpha == 0.0 || !alpha.is_finite()) {
-            return Err(ModelError::Adapter {
-                file,
-                cause: format!("lora_alpha is {alpha}, so that the adapter has no effect"),
-                remedy: "Write the alpha there with which it was trained",
-            });
-        }
-        if config.target_modules.is_none() {
-            return Err(ModelError::Adapter {
-                file,
-                cause: "target_modules is null, so that no layer is adapted".into(),
-                remedy: "Write the names of the adapted layers there, or \"all-linear\"",
-            });
-        }
-        Ok(config)
-    }
-
-    fn adapter(&self) -> AdapterConfig {
-        AdapterConfig {
-            rank: self.r,
-            alpha: self.lora_alpha,
-            rslora: self.use_rslora,
-            dropout: self.lora_dropout,
-            dora: self.use_dora,
-            targets: match &self.target_modules {
-                Some(Targets::List(targets)) => targets.clone(),
-                Some(Targets::Pattern(pattern)) => vec![pattern.clone()],
-                None => vec![],
-            },
-            rank_pattern: self.rank_pattern.clone(),
-            alpha_pattern: self.alpha_pattern.clone(),
-        }
-    }
-}
-
 impl Adapted {
     /// The adapter that a folder holds, if it is one's.
     pub(crate) fn of_folder(folder: &Path) -> Result<Option<Adapted>, ModelError> {
@@ -394,8 +247,6 @@ impl Adapted {
 pub(crate) fn is_adapter(folder: &Path) -> bool {
     folder.join(CONFIG_FILE).is_file()
 }
-
-pub use files::{AdapterFiles, AdapterModule};
 
 impl Checkpoint {
     /// Puts a new adapter over the model, which becomes its frozen base. `base`: where the model
@@ -681,8 +532,12 @@ fn check_pairs(specs: &[ParamSpec], config: &AdapterConfig) -> Result<(), String
             }
         }
     }
-    let modules = specs.iter().filter_map(|spec| spec.name.strip_suffix(".lora_A.weight"));
-    config.check_patterns(modules)
+    let modules = || specs.iter().filter_map(|spec| spec.name.strip_suffix(".lora_A.weight"));
+    let mut norms = specs.iter().filter_map(|spec| spec.name.strip_suffix(MAGNITUDE));
+    if let Some(alone) = norms.find(|name| modules().all(|module| module != *name)) {
+        return Err(format!("it has {alone}{MAGNITUDE}, and no lora_A with it"));
+    }
+    config.check_patterns(modules())
 }
 
 /// Makes every pair of A and B the adapter of its weight.

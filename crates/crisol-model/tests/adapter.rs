@@ -18,7 +18,9 @@ const DOCUMENTS: [&[u32]; 3] = [&[5, 17, 3, 99, 42, 8, 120], &[7], &[250, 1, 2, 
 
 /// A model with random weights, large enough that its logits differ.
 fn base(architecture: Architecture) -> Checkpoint {
-    let config = config(architecture, Head::Language { tied: true });
+    let mut config = config(architecture, Head::Language { tied: true });
+    // llama.cpp has one epsilon for all norms of DeepSeek-V3.
+    config.rms_norm_eps = 1e-6;
     let (model, mut params) = Model::init(config, &Device::cpu(Some(2)), 5).expect("a valid shape");
     scale(&mut params, 6.0);
     Checkpoint { model, params, text: text() }
@@ -102,7 +104,8 @@ fn a_gguf_adapter_over_the_base_is_the_merged_model() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);
     let device = Device::cpu(Some(1));
-    for architecture in ARCHITECTURES {
+    // The small Llama 4 has its experts in layers where llama.cpp has none.
+    for architecture in ARCHITECTURES.into_iter().filter(|&one| one != Architecture::Llama4) {
         let [model, adapter, merged] =
             ["model", "adapter", "merged"].map(|name| path(&format!("{architecture:?}-{name}")));
         base(architecture).save(&model).unwrap();
@@ -320,6 +323,7 @@ fn folders_that_do_not_fit_are_explained() {
     assert!(with("peft_type", json!("IA3")).contains("peft_type is IA3"));
     assert!(with("bias", json!("all")).contains("bias"));
     assert!(with("lora_bias", json!(true)).contains("lora_bias is set"));
+    assert!(with("init_lora_weights", json!("pissa_niter_4")).contains("pissa_niter_4"));
     assert!(with("target_modules", Value::Null).contains("target_modules is null"));
     assert!(with("alpha_pattern", json!({"query": 2})).contains("\"query\""));
     assert!(with("r", json!("three")).contains("adapter_config.json"));
