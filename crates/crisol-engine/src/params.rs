@@ -488,10 +488,7 @@ impl Params {
                 self.slice(b),
                 self.slice(a),
             );
-            for (row, gain) in values.chunks_exact_mut(cols).zip(self.gains(id).unwrap_or_default())
-            {
-                row.iter_mut().for_each(|value| *value *= gain);
-            }
+            dora::scale_weight(&mut values, cols, self.gains(id).unwrap_or_default());
         }
         values
     }

@@ -282,7 +282,7 @@ impl Checkpoint {
 
     /// Loads a folder's adapter over this model, its base.
     pub fn with_adapter(self, base: &Path, folder: &Path) -> Result<Checkpoint, ModelError> {
-        let (model, params) = with_adapter(self.model, self.params, base, folder)?;
+        let (model, params) = with_adapter(&self.model, self.params, base, folder)?;
         let text = if has_tokenizer(folder) { TextSetup::load(folder)? } else { self.text };
         Ok(Checkpoint { model, params, text })
     }
@@ -340,7 +340,7 @@ impl Checkpoint {
 
 /// Loads a folder's adapter over a model, its base. `base`: where the model was loaded from.
 pub fn with_adapter(
-    model: Model,
+    model: &Model,
     params: Params,
     base: &Path,
     folder: &Path,
@@ -368,7 +368,7 @@ pub(crate) fn load_model(folder: &Path, device: &Device) -> Result<(Model, Param
     let base = base_of(folder)?;
     refuse(&base)?;
     let (model, params) = load_model_for_inference(&base, device)?;
-    with_adapter(model, params, &base, folder)
+    with_adapter(&model, params, &base, folder)
 }
 
 /// Shape and adapter of a folder: that of its `config.json`, or of its base if it has none.

@@ -72,7 +72,7 @@ impl ModelArgs {
         say_what_is_left_out(&folder)?;
         let (mut model, mut params) = load_model_for_inference(&folder, device)?;
         if let Some(adapter) = adapter {
-            (model, params) = with_adapter(model, params, &folder, &adapter)?;
+            (model, params) = with_adapter(&model, params, &folder, &adapter)?;
         }
         Ok(Loaded { model, params, text: None })
     }

@@ -72,7 +72,14 @@ pub(crate) fn gains(
     gains
 }
 
-/// Multiplies every row by g, element by element.
+/// Multiplies the rows of a weight by their g.
+pub(crate) fn scale_weight(rows: &mut [f32], cols: usize, gains: &[f32]) {
+    for (row, &gain) in rows.chunks_exact_mut(cols).zip(gains) {
+        super::math::scale_all(row, gain);
+    }
+}
+
+/// Multiplies every row of outputs by g, element by element.
 pub(crate) fn scale(values: &mut [f32], gains: &[f32]) {
     for row in values.chunks_exact_mut(gains.len()) {
         for (value, gain) in row.iter_mut().zip(gains) {

@@ -560,9 +560,7 @@ pub(crate) fn per_head_matmul(
                 add_product(&mut dense, [rows.len(), rank, in_dim], scale, b, params.slice(a));
             }
             if let Some(gains) = params.gains(weight) {
-                for (row, gain) in dense.chunks_exact_mut(in_dim).zip(&gains[rows.clone()]) {
-                    row.iter_mut().for_each(|value| *value *= gain);
-                }
+                dora::scale_weight(&mut dense, in_dim, &gains[rows.clone()]);
             }
             Mat::new(&dense, rows.len(), in_dim)
         } else {

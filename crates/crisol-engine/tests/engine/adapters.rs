@@ -242,7 +242,9 @@ fn equals_merged(what: &str, params: &Params) {
         let (updated, gains) = updated(params, weight);
         let mut dw = matrix(&twin, &expected_grads.read(id(&twin, name)), id(&twin, name));
         for (row, gain) in dw.data.chunks_exact_mut(updated.cols).zip(&gains) {
-            row.iter_mut().for_each(|value| *value *= gain);
+            for value in row {
+                *value *= gain;
+            }
         }
         let [a_mat, b_mat] = [a, b].map(|id| matrix(params, &params.read(id), id));
         let scaled = |m: Matrix| m.data.into_iter().map(move |x| f64::from(scale) * x);

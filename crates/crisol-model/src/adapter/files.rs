@@ -61,7 +61,7 @@ impl AdapterFiles {
             };
             let [a, b] = ["A", "B"].map(|part| shape(&format!("{module}.lora_{part}.weight")));
             match (a, b) {
-                (None, None) => continue,
+                (None, None) => {}
                 (Some(&[rank, in_dim]), Some(&[out, of_b]))
                     if (in_dim, out, of_b) == (cols, rows, rank) && rank > 0 =>
                 {

@@ -14,9 +14,9 @@ use crisol_hub::{
 use super::ARCHITECTURES;
 use super::tensor_mapping::TensorMapping;
 use super::write::{gguf_dtype, interleave_rows};
-use crate::Config;
 use crate::adapter::{AdapterConfig, AdapterModule};
 use crate::weights::check_finite;
+use crate::{Architecture, Config};
 
 /// Reads a tensor of an adapter, A or B, by its name and shape.
 type Read<'a> = dyn Fn(&str, &[usize]) -> Result<Vec<f32>, HubError> + 'a;
@@ -52,6 +52,12 @@ pub(crate) fn write(
         };
         // The rows of B that one head of rotated queries or keys has.
         let mut head_dim = None;
+        if config.architecture == Architecture::DeepseekV3
+            && module.name.contains(".self_attn.")
+            && !module.name.ends_with(".o_proj")
+        {
+            return Ok(Err(without_adapters(&module.name)));
+        }
         let (tensor, parts) = match TensorMapping::for_export(config, &spec) {
             TensorMapping::Whole { tensor, interleaved_head_dim } => {
                 head_dim = interleaved_head_dim;
@@ -80,12 +86,7 @@ pub(crate) fn write(
                 }
                 continue;
             }
-            TensorMapping::Latent { .. } => {
-                return Ok(Err(format!(
-                    "llama.cpp has {} in two parts, one of them transposed",
-                    module.name
-                )));
-            }
+            TensorMapping::Latent { .. } => return Ok(Err(without_adapters(&module.name))),
         };
         let experts: &[usize] = if parts.len() > 1 { &[parts.len()] } else { &[] };
         for (part, gguf_part) in [("A", "lora_a"), ("B", "lora_b")] {
@@ -101,7 +102,9 @@ pub(crate) fn write(
                         let own = adapter.scale(&module.name, module.rank) * module.rank as f64;
                         if own != alpha {
                             let factor = (own / alpha) as f32;
-                            tensor.iter_mut().for_each(|value| *value *= factor);
+                            for value in &mut tensor {
+                                *value *= factor;
+                            }
                         }
                         if let Some(head_dim) = head_dim {
                             tensor = interleave_rows(&tensor, head_dim, rows);
@@ -118,4 +121,9 @@ pub(crate) fn write(
         }
     }
     write_file_atomically_with(file, |file| write_gguf(file, &metadata, &all)).map(Ok)
+}
+
+/// llama.cpp's graph of DeepSeek-V3 multiplies by these weights alone.
+fn without_adapters(module: &str) -> String {
+    format!("llama.cpp computes {module} of DeepSeek-V3 without adapters")
 }
