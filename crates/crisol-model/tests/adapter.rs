@@ -327,6 +327,7 @@ fn folders_that_do_not_fit_are_explained() {
     assert!(with("init_lora_weights", json!("pissa_niter_4")).contains("pissa_niter_4"));
     assert!(with("target_modules", Value::Null).contains("target_modules is null"));
     assert!(with("alpha_pattern", json!({"query": 2})).contains("\"query\""));
+    assert!(with("r", json!(0)).contains("r is 0"));
     assert!(with("r", json!("three")).contains("adapter_config.json"));
 
     // Tensors of another model, and none at all.

@@ -138,6 +138,13 @@ impl ConfigFile {
                 remedy: "Write the alpha there with which it was trained",
             });
         }
+        if config.r == 0 {
+            return Err(ModelError::Adapter {
+                file,
+                cause: "r is 0, and a rank is at least 1".into(),
+                remedy: "Write the rank there with which it was trained",
+            });
+        }
         if config.target_modules.is_none() {
             return Err(ModelError::Adapter {
                 file,

@@ -139,7 +139,7 @@ impl AdapterFiles {
         let read =
             |name: &str, shape: &[usize]| self.tensors.read(&format!("{PREFIX}{name}"), shape);
         let Adapted { config: adapter, .. } = &self.adapted;
-        gguf::adapter::write(file, &self.config, &name, adapter, &self.modules, &read, dtype)?
-            .map_err(refused)
+        let modules = &self.modules;
+        gguf::adapter::write(file, &self.config, &name, adapter, modules, &read, dtype, refused)
     }
 }

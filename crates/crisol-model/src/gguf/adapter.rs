@@ -16,12 +16,12 @@ use super::tensor_mapping::TensorMapping;
 use super::write::{gguf_dtype, interleave_rows};
 use crate::adapter::{AdapterConfig, AdapterModule};
 use crate::weights::check_finite;
-use crate::{Architecture, Config};
+use crate::{Architecture, Config, ModelError};
 
 /// Reads a tensor of an adapter, A or B, by its name and shape.
 type Read<'a> = dyn Fn(&str, &[usize]) -> Result<Vec<f32>, HubError> + 'a;
 
-/// Writes the adapter of these modules; the error says what llama.cpp cannot represent.
+/// Writes the adapter of these modules. `refused`: the error about what llama.cpp cannot represent.
 pub(crate) fn write(
     file: &Path,
     config: &Config,
@@ -30,7 +30,8 @@ pub(crate) fn write(
     modules: &[AdapterModule],
     read: &Read<'_>,
     dtype: GgmlType,
-) -> Result<Result<(), String>, HubError> {
+    refused: impl Fn(String) -> ModelError,
+) -> Result<(), ModelError> {
     let (architecture, _) = ARCHITECTURES
         .into_iter()
         .find(|(_, architecture)| *architecture == config.architecture)
@@ -52,11 +53,13 @@ pub(crate) fn write(
         };
         // The rows of B that one head of rotated queries or keys has.
         let mut head_dim = None;
+        // The number of experts in a tensor of all of a layer.
+        let mut stacked = vec![];
         if config.architecture == Architecture::DeepseekV3
             && module.name.contains(".self_attn.")
             && !module.name.ends_with(".o_proj")
         {
-            return Ok(Err(without_adapters(&module.name)));
+            return Err(refused(without_adapters(&module.name)));
         }
         let (tensor, parts) = match TensorMapping::for_export(config, &spec) {
             TensorMapping::Whole { tensor, interleaved_head_dim } => {
@@ -71,9 +74,12 @@ pub(crate) fn write(
                             == module.name.replace(".experts.0.", &format!(".experts.{at}."))
                 };
                 match parts.filter(|parts| parts.iter().enumerate().all(next)) {
-                    Some(parts) => (tensor, parts),
+                    Some(parts) => {
+                        stacked = vec![experts];
+                        (tensor, parts)
+                    }
                     None => {
-                        return Ok(Err(format!(
+                        return Err(refused(format!(
                             "only some experts beside {} have an adapter of its rank",
                             module.name
                         )));
@@ -82,13 +88,15 @@ pub(crate) fn write(
             }
             TensorMapping::Expert { tensor, .. } => {
                 if all.iter().all(|done: &GgufTensor<'_>| done.name != format!("{tensor}.lora_a")) {
-                    return Ok(Err(format!("{} has an adapter without expert 0", module.name)));
+                    return Err(refused(format!(
+                        "{} has an adapter without expert 0",
+                        module.name
+                    )));
                 }
                 continue;
             }
-            TensorMapping::Latent { .. } => return Ok(Err(without_adapters(&module.name))),
+            TensorMapping::Latent { .. } => return Err(refused(without_adapters(&module.name))),
         };
-        let experts: &[usize] = if parts.len() > 1 { &[parts.len()] } else { &[] };
         for (part, gguf_part) in [("A", "lora_a"), ("B", "lora_b")] {
             let AdapterModule { rows, cols, rank, .. } = *module;
             let shape = if part == "A" { [rank, cols] } else { [rows, rank] };
@@ -116,11 +124,11 @@ pub(crate) fn write(
             };
             let values: Values<'_> = Box::new(values);
             let dtype = gguf_dtype(dtype, &tensor, &shape);
-            let (name, shape) = (format!("{tensor}.{gguf_part}"), [experts, &shape].concat());
+            let (name, shape) = (format!("{tensor}.{gguf_part}"), [&stacked[..], &shape].concat());
             all.push(GgufTensor { name, shape, dtype, values });
         }
     }
-    write_file_atomically_with(file, |file| write_gguf(file, &metadata, &all)).map(Ok)
+    Ok(write_file_atomically_with(file, |file| write_gguf(file, &metadata, &all))?)
 }
 
 /// llama.cpp's graph of DeepSeek-V3 multiplies by these weights alone.
