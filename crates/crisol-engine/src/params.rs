@@ -313,7 +313,8 @@ impl Params {
         self.adapter(weight).map_or(0, |adapter| self.matrix_shape(adapter.a).0)
     }
 
-    /// Drops inputs of all adapters at this rate in training (see [`crate::Tape::set_dropout_key`]).
+    /// Drops inputs of all adapters at this rate in training
+    /// ([`crate::Tape::set_dropout_key`]).
     pub fn set_adapter_dropout(&mut self, rate: f32, seed: u64) {
         assert!((0.0..1.0).contains(&rate), "a dropout rate of {rate}");
         self.dropout = (rate > 0.0).then_some(Dropout { rate, key: seed });

@@ -1,6 +1,6 @@
 //! Crisol against PyTorch, transformers and PEFT with equal weights: logits, loss, all gradients,
-//! ten AdamW steps, scalar head. The files come from tests/golden/generate.py and adapters.py, which
-//! compute documents one by one; here they are packed.
+//! ten AdamW steps, scalar head. The files come from tests/golden/generate.py and adapters.py,
+//! which compute documents one by one; here they are packed.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -181,7 +181,7 @@ fn network(tape: &mut Tape<'_>) -> Vec<Var> {
     vec![up, logp, entropy]
 }
 
-/// Outputs and gradients with a key of dropout, with the work of an operation in `threads` times some tasks.
+/// Outputs and gradients. With a key, a part of the adapters' inputs is dropped.
 fn run(params: &Params, key: Option<u64>) -> (Vec<Vec<f32>>, Grads) {
     let mut grads = Grads::zeros_like(params);
     let outputs = params.device().run(|workspace: &mut Workspace| {
