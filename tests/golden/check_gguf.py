@@ -1,8 +1,9 @@
 """Checks that llama.cpp loads a GGUF file of Crisol, reads the same tokens and says the same.
 
-    python check_gguf.py CRISOL FILE.gguf [TOLERANCE]
+    python check_gguf.py CRISOL FILE.gguf [TOLERANCE [ADAPTER ADAPTER.gguf]]
 
-CRISOL is the binary, which reads the same file. Compared are the ids of some texts, 24 greedily
+CRISOL is the binary, which reads the same file; with an adapter, its folder for Crisol and its file
+for llama.cpp. Compared are the ids of some texts, 24 greedily
 chosen tokens after each of some prompts, and the log-probabilities of those of llama.cpp
 (TOLERANCE: 0.001). llama.cpp rounds activations to the type of F16, BF16 and Q8_0 weights, where
 Crisol computes in f32: there more is to be allowed, and the tokens part where two are almost
@@ -32,11 +33,12 @@ PROMPTS = [
 NEW = 24
 
 
-def crisol(binary, *arguments):
-    return json.loads(subprocess.run([binary, *arguments, "--json"], check=True, capture_output=True).stdout)
+def main(binary, file, tolerance=1e-3, adapter=None, adapter_file=None):
+    def crisol(command, *arguments):
+        over = [] if adapter is None else ["--adapter", adapter]
+        line = [binary, command, file, *over, *arguments, "--json"]
+        return json.loads(subprocess.run(line, check=True, capture_output=True).stdout)
 
-
-def main(binary, file, tolerance=1e-3):
     params = xllamacpp.CommonParams()
     params.model.path = file
     params.n_parallel = 1
@@ -46,6 +48,8 @@ def main(binary, file, tolerance=1e-3):
     # Attention in f32 too.
     params.cache_type_k = params.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
     params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
+    if adapter is not None:
+        params.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(adapter_file, 1.0)]
     server = xllamacpp.Server(params)
 
     def ask(route, body):
@@ -54,12 +58,12 @@ def main(binary, file, tolerance=1e-3):
             return json.load(answer)
 
     for text in TEXTS:
-        ours = crisol(binary, "score", file, "--text", text)["ids"]
+        ours = crisol("score", "--text", text)["ids"]
         theirs = ask("/tokenize", {"content": text, "add_special": True, "parse_special": True})["tokens"]
         assert ours == theirs, f"{text!r}: Crisol reads {ours}, llama.cpp {theirs}"
     same, largest, sum_of, count = 0, 0.0, 0.0, 0
     for prompt in PROMPTS:
-        generated = crisol(binary, "generate", file, "--prompt", prompt, "--max-new-tokens", str(NEW))
+        generated = crisol("generate", "--prompt", prompt, "--max-new-tokens", str(NEW))
         # From ids, so that only the models are compared.
         body = {"prompt": generated["prompt_ids"], "n_predict": NEW, "temperature": 0, "n_probs": 1, "return_tokens": True, "cache_prompt": False}
         answer = ask("/completion", body)
@@ -68,7 +72,7 @@ def main(binary, file, tolerance=1e-3):
 
         def score(ids):
             ids = ",".join(map(str, generated["prompt_ids"] + ids))
-            return crisol(binary, "score", file, "--ids", ids)["logprobs"][len(generated["prompt_ids"]) :]
+            return crisol("score", "--ids", ids)["logprobs"][len(generated["prompt_ids"]) :]
 
         scores = score(theirs)
         # Tokens that end within a character have none there: then only what is there once can be
@@ -92,6 +96,6 @@ def main(binary, file, tolerance=1e-3):
 
 
 if __name__ == "__main__":
-    if len(sys.argv) not in (3, 4):
+    if len(sys.argv) not in (3, 4, 6):
         sys.exit(__doc__)
     main(*sys.argv[1:])

@@ -30,7 +30,7 @@ fn main() {
         vec![spec("A", [RANK, WIDTH], Init::Uniform(0.125)), spec("B", [WIDTH, RANK], Init::Zeros)];
     let mut params = Params::over(&base, adapter, 2);
     let [a, b] = ["A", "B"].map(|name| params.id(name).expect("its spec"));
-    params.adapt(weight, Adapter { a, b, scale: 1.0 });
+    params.adapt(weight, Adapter { a, b, scale: 1.0, magnitude: None });
 
     // What is to be learnt: the base's outputs plus an update of rank 1, for fixed random inputs.
     let noise = |n: usize| (0..n).map(|i| ((i * 7919 + 13) % 101) as f32 / 50.0 - 1.0);

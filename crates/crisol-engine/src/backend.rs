@@ -18,6 +18,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::dropout::Dropout;
 use crate::layout::{Layout, ParamId};
 use crate::op::{Attention, Op, Shape, Var};
 use crate::update::{MomentFormat, OptimizerConfig};
@@ -67,7 +68,9 @@ pub(crate) trait Backend: Sized {
     fn quantised(&self, params: &Self::Params, id: ParamId) -> Option<WeightFormat>;
     /// Bytes of a parameter, without copies that the device makes for speed.
     fn bytes(&self, params: &Self::Params, id: ParamId) -> usize;
-    /// Adds the product of a weight's adapter to its numbers.
+    /// Euclidean norms of a matrix's rows.
+    fn row_norms(&self, params: &Self::Params, id: ParamId) -> Vec<f32>;
+    /// Merges a weight's adapter into its numbers.
     fn merge_adapter(&self, params: &Self::Params, id: ParamId, numbers: &mut [f32]);
 
     /// Zeros.
@@ -124,6 +127,7 @@ pub(crate) trait Backend: Sized {
         params: &Self::Params,
         values: &mut Self::Values,
         tasks: usize,
+        dropout: Option<Dropout>,
         keep: bool,
     );
     /// Adds to the gradients of an operation's inputs and parameters, if its outputs have one.
@@ -135,6 +139,7 @@ pub(crate) trait Backend: Sized {
         grads: &mut Self::Grads,
         values: &mut Self::Values,
         tasks: usize,
+        dropout: Option<Dropout>,
         skip: bool,
     );
     /// [`crate::Tape::per_head_matmul`].

@@ -66,7 +66,8 @@ impl ParamSpec {
 pub struct ParamId(pub(crate) u32);
 
 /// A low-rank update of a frozen weight, `W + scale · B·A` with A `[rank, in]` and B `[out, rank]`
-/// (LoRA; Hu et al. 2021, arXiv:2106.09685).
+/// (LoRA; Hu et al. 2021, arXiv:2106.09685). With a magnitude, the rows of that have trained norms
+/// (DoRA; Liu et al. 2024, arXiv:2402.09353).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Adapter {
     /// A.
@@ -75,6 +76,8 @@ pub struct Adapter {
     pub b: ParamId,
     /// Factor on the product.
     pub scale: f32,
+    /// Norms of the updated weight's rows, `[out]`.
+    pub magnitude: Option<ParamId>,
 }
 
 /// Names, shapes and places of a set of parameters: of its own, and of the frozen base that they lie
@@ -167,6 +170,9 @@ impl Layout {
         let (rank, columns) = self.matrix_shape(adapter.a);
         assert_eq!(columns, in_dim, "columns of A for `{name}`");
         assert_eq!(self.matrix_shape(adapter.b), (out_dim, rank), "B for `{name}`");
+        if let Some(magnitude) = adapter.magnitude {
+            assert_eq!(self.spec(magnitude).shape, [out_dim], "magnitudes for `{name}`");
+        }
         self.adapters.resize(self.first as usize, None);
         self.adapters[weight.0 as usize] = Some(adapter);
     }

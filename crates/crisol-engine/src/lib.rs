@@ -22,7 +22,7 @@
 //!        │
 //! cpu/                                                               the first backend
 //!        │
-//! op, layout, update, init, rope, precision, weight_format, buffer   data that all share
+//! op, layout, update, init, dropout, rope, precision, …               data that all share
 //! ```
 //!
 //! In `cpu/` a file has one subject, with plain references in `cpu/reference.rs`.
@@ -31,6 +31,7 @@ mod backend;
 mod buffer;
 mod cpu;
 mod device;
+mod dropout;
 mod init;
 mod interrupt;
 mod kv_cache;

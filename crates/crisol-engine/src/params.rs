@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use crate::backend::Backend;
 use crate::device::{Device, OnDevice};
+use crate::dropout::Dropout;
 use crate::layout::{Adapter, Layout, ParamId, ParamSpec};
 use crate::{QuantisedMatrix, WeightFormat, cpu};
 
@@ -17,6 +18,8 @@ pub struct Params {
     device: Device,
     base: Option<Arc<Params>>,
     pub(crate) layout: Arc<Layout>,
+    /// Of the adapters' inputs in training; the key is the run's seed.
+    pub(crate) dropout: Option<Dropout>,
     /// Shared with the overlays of a base.
     pub(crate) on_device: Arc<<OnDevice as Backend>::Params>,
 }
@@ -60,7 +63,8 @@ impl Params {
             base_on_device,
             quantised.into_iter().map(|matrix| Some(matrix?.on_device)).collect(),
         );
-        Params { device: device.clone(), base, layout, on_device: Arc::new(on_device) }
+        let (device, on_device) = (device.clone(), Arc::new(on_device));
+        Params { device, base, layout, dropout: None, on_device }
     }
 
     /// The device, and the parameters on it to change.
@@ -86,7 +90,7 @@ impl Params {
     }
 
     /// Adds an adapter to a weight of the base. Every linear operation with the weight then uses
-    /// `W + scale · B·A`.
+    /// the updated weight.
     pub fn adapt(&mut self, weight: ParamId, adapter: Adapter) {
         Arc::make_mut(&mut self.layout).adapt(weight, adapter);
         let layout = Arc::clone(&self.layout);
@@ -97,6 +101,23 @@ impl Params {
     /// The adapter of a weight.
     pub fn adapter(&self, weight: ParamId) -> Option<Adapter> {
         self.layout.adapter(weight)
+    }
+
+    /// Drops inputs of all adapters at this rate in training
+    /// ([`crate::Tape::set_dropout_key`]).
+    pub fn set_adapter_dropout(&mut self, rate: f32, seed: u64) {
+        assert!((0.0..1.0).contains(&rate), "a dropout rate of {rate}");
+        self.dropout = (rate > 0.0).then_some(Dropout { rate, key: seed });
+    }
+
+    /// Takes over the dropout of `other`'s adapters.
+    pub fn copy_adapter_dropout(&mut self, other: &Params) {
+        self.dropout = other.dropout;
+    }
+
+    /// Norms of a weight's rows, with which magnitudes start.
+    pub fn row_norms(&self, weight: ParamId) -> Vec<f32> {
+        self.device.backend().row_norms(&self.on_device, weight)
     }
 
     /// The format of a parameter that is a quantised matrix; `None` for plain f32.
@@ -192,6 +213,7 @@ impl Params {
         self.assert_trainable();
         let layout = Arc::clone(&self.layout);
         let mut copy = Params::new(&self.device, self.base.clone(), layout, Vec::new());
+        copy.dropout = self.dropout;
         copy.copy_from(self);
         copy
     }

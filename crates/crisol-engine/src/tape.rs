@@ -21,6 +21,7 @@ use std::fmt;
 
 use crate::backend::Backend;
 use crate::device::OnDevice;
+use crate::dropout::Dropout;
 use crate::op::{Attention, Experts, HeadSlice, Op, Router, Var};
 use crate::profile::Part;
 use crate::{Grads, KvCache, ParamId, Params, Rope, Workspace};
@@ -62,6 +63,7 @@ pub struct Tape<'a> {
     params: &'a Params,
     workspace: &'a mut Workspace,
     mode: Mode,
+    dropout: Option<Dropout>,
 }
 
 impl<'a> Tape<'a> {
@@ -84,7 +86,15 @@ impl<'a> Tape<'a> {
     fn new(params: &'a Params, workspace: &'a mut Workspace, mode: Mode) -> Tape<'a> {
         // A tape that was leaked (`mem::forget`) left its values here.
         workspace.recycle();
-        Tape { params, workspace, mode }
+        Tape { params, workspace, mode, dropout: None }
+    }
+
+    /// Drops inputs of adapters where the parameters have a rate
+    /// ([`Params::set_adapter_dropout`]): which, is a function of their seed and this key, which
+    /// must differ between all tapes of a run.
+    pub fn set_dropout_key(&mut self, key: u64) {
+        assert!(self.mode != Mode::Inference, "nothing is dropped in inference");
+        self.dropout = self.params.dropout.map(|dropout| dropout.of_tape(key));
     }
 
     /// The parameters in use.
@@ -536,7 +546,7 @@ impl<'a> Tape<'a> {
         }
         device.profile().time(Part::backward(&op), device.threads_at(*tasks), || {
             let (params, grads) = (&self.params.on_device, &mut grads.on_device);
-            backend.backward(&op, params, grads, values, *tasks, skip);
+            backend.backward(&op, params, grads, values, *tasks, self.dropout, skip);
         });
         // All operations that read these values have been popped.
         outputs.for_each(|var| backend.free(values, var));
@@ -573,7 +583,14 @@ impl<'a> Tape<'a> {
         let (part, keep) = (Part::forward(&op), self.mode != Mode::Inference);
         device.profile().work(part, || op.flops(shapes, &self.params.layout));
         device.profile().time(part, device.threads_at(*tasks), || {
-            device.backend().forward(&op, &self.params.on_device, values, *tasks, keep);
+            device.backend().forward(
+                &op,
+                &self.params.on_device,
+                values,
+                *tasks,
+                self.dropout,
+                keep,
+            );
         });
         if keep {
             records.push(Record::Op(op));

@@ -12,7 +12,11 @@
 //!
 //! The scale of the update is alpha / rank, or alpha / sqrt(rank) with rank-stabilised LoRA
 //! (Kalajdzievski 2023, arXiv:2312.03732). A starts as in PEFT (Kaiming uniform, ±1/sqrt(in)), B
-//! with zeros, so a new adapter changes nothing.
+//! with zeros, so a new adapter changes nothing. With DoRA (Liu et al. 2024, arXiv:2402.09353) the
+//! norms of the updated weight's rows are trained too, `….lora_magnitude_vector`, `[out]`.
+
+mod config_file;
+mod files;
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,9 +27,12 @@ use std::sync::Arc;
 use crisol_engine::{Adapter, Device, Init, ParamId, ParamSpec, Params, Role};
 use crisol_hub::{FloatType, HubError, Tensor, Tensors, resolve_folder, write_tensors};
 use crisol_text::TextSetup;
-use serde::{Deserialize, Serialize};
 
-use crate::checkpoint::{Checkpoint, write_config};
+pub use self::files::{AdapterFiles, AdapterModule};
+
+use self::config_file::{ConfigFile, Targets};
+use crate::checkpoint::{Checkpoint, load_model_for_inference, write_config};
+use crate::files::load_config;
 use crate::{Config, Head, Model, ModelError};
 
 /// The config of an adapter in its folder.
@@ -35,6 +42,8 @@ const WEIGHTS_FILE: &str = "adapter_model.safetensors";
 const PREFIX: &str = "base_model.model.";
 /// The last parts of the names of routers, which choose experts: they have no adapter.
 const ROUTERS: [&str; 2] = ["gate", "router"];
+/// The scalar head of a reward or value model, beside the adapter.
+const SCORE: &str = "score.weight";
 /// Every linear layer of the blocks but the routers of experts.
 pub const ALL_LINEAR: &str = "all-linear";
 
@@ -49,9 +58,14 @@ pub struct AdapterConfig {
     pub rslora: bool,
     /// Modules by the end of their names (`q_proj`), or [`ALL_LINEAR`].
     pub targets: Vec<String>,
-    /// Ranks of some modules, by the end of their names.
+    /// Share of the adapters' inputs that are dropped in training.
+    pub dropout: f64,
+    /// Whether the norms of rows are trained by themselves (DoRA).
+    pub dora: bool,
+    /// Ranks of some modules, by the end of their names. The first that fits counts, in
+    /// alphabetical order, as in PEFT's files.
     pub rank_pattern: BTreeMap<String, usize>,
-    /// Alphas of some modules, by the end of their names.
+    /// Alphas of some modules, likewise.
     pub alpha_pattern: BTreeMap<String, f64>,
 }
 
@@ -64,6 +78,8 @@ impl Default for AdapterConfig {
             alpha: 32.0,
             rslora: false,
             targets: vec![ALL_LINEAR.into()],
+            dropout: 0.0,
+            dora: false,
             rank_pattern: BTreeMap::new(),
             alpha_pattern: BTreeMap::new(),
         }
@@ -81,17 +97,33 @@ impl AdapterConfig {
         pattern.map_or(self.rank, |(_, &rank)| rank)
     }
 
-    fn scale_of(&self, module: &str) -> f32 {
+    /// Checks that every pattern means one of these modules, or it would go without effect.
+    fn check_patterns<'a>(&self, modules: impl Iterator<Item = &'a str>) -> Result<(), String> {
+        let modules: Vec<&str> = modules.collect();
+        let mut patterns = self.rank_pattern.keys().chain(self.alpha_pattern.keys());
+        let unused = patterns.find(|pattern| !modules.iter().any(|module| names(pattern, module)));
+        unused.map_or(Ok(()), |pattern| {
+            Err(format!(
+                "no module with an adapter is named {pattern:?}, which has its own rank or alpha"
+            ))
+        })
+    }
+
+    /// The factor on `B·A` of a module with an adapter of this rank.
+    pub(crate) fn scale(&self, module: &str, rank: usize) -> f64 {
         let pattern = self.alpha_pattern.iter().find(|(pattern, _)| names(pattern, module));
         let alpha = pattern.map_or(self.alpha, |(_, &alpha)| alpha);
-        let rank = self.rank_of(module) as f64;
-        (alpha / if self.rslora { rank.sqrt() } else { rank }) as f32
+        alpha / if self.rslora { (rank as f64).sqrt() } else { rank as f64 }
     }
 
     /// Parameters of an adapter for a model; 0 if the model cannot have it.
     pub(crate) fn parameters(&self, config: &Config) -> usize {
         let modules = self.modules(&crate::model::specs(config)).unwrap_or_default();
-        modules.iter().map(|(module, [rows, cols])| self.rank_of(module) * (rows + cols)).sum()
+        let norms = |rows: usize| if self.dora { rows } else { 0 };
+        let of_module = |(module, [rows, cols]): &(String, [usize; 2])| {
+            self.rank_of(module) * (rows + cols) + norms(*rows)
+        };
+        modules.iter().map(of_module).sum()
     }
 
     /// The modules of a model that are adapted, with the shapes of their weights.
@@ -138,7 +170,10 @@ impl AdapterConfig {
         linear.dedup();
         match unused.first() {
             None if self.targets.is_empty() => Err("there are no targets".into()),
-            None => Ok(modules),
+            None => {
+                self.check_patterns(modules.iter().map(|(module, _)| module.as_str()))?;
+                Ok(modules)
+            }
             Some(target) => Err(format!(
                 "no module is named {target:?}; the model's linear layers are {}, \
                  all together {ALL_LINEAR:?}",
@@ -153,16 +188,33 @@ fn last_part(module: &str) -> &str {
     module.rsplit('.').next().unwrap_or(module)
 }
 
-/// The specs of A and B of a module.
-fn specs(module: &str, [rows, cols]: [usize; 2], rank: usize) -> [ParamSpec; 2] {
+/// The end of the name of a module's norms (DoRA).
+const MAGNITUDE: &str = ".lora_magnitude_vector";
+
+/// The specs of a module's A and B, and of its norms with DoRA.
+fn module_specs(
+    module: &str,
+    [rows, cols]: [usize; 2],
+    config: &AdapterConfig,
+) -> impl Iterator<Item = ParamSpec> {
     let bound = 1.0 / (cols as f32).sqrt();
-    let spec = |part: &str, shape: [usize; 2], init| ParamSpec {
+    let rank = config.rank_of(module);
+    let matrix = |part: &str, shape: [usize; 2], init| ParamSpec {
         name: format!("{module}.lora_{part}.weight"),
         shape: shape.to_vec(),
         init,
         role: Role::Hidden,
     };
-    [spec("A", [rank, cols], Init::Uniform(bound)), spec("B", [rows, rank], Init::Zeros)]
+    let norms = ParamSpec {
+        name: format!("{module}{MAGNITUDE}"),
+        shape: vec![rows],
+        // Overwritten by the base's.
+        init: Init::Ones,
+        role: Role::Vector,
+    };
+    let both =
+        [matrix("A", [rank, cols], Init::Uniform(bound)), matrix("B", [rows, rank], Init::Zeros)];
+    both.into_iter().chain(config.dora.then_some(norms))
 }
 
 /// An adapter in use.
@@ -174,100 +226,6 @@ pub struct Adapted {
     pub base: PathBuf,
     /// Fingerprint of the base's weights.
     pub fingerprint: String,
-}
-
-/// `adapter_config.json`, as PEFT writes it. Fields that are missing have PEFT's defaults.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(default)]
-#[allow(clippy::struct_excessive_bools, reason = "the fields of PEFT's file")]
-struct ConfigFile {
-    peft_type: String,
-    task_type: String,
-    base_model_name_or_path: String,
-    r: usize,
-    lora_alpha: f64,
-    lora_dropout: f64,
-    use_rslora: bool,
-    use_dora: bool,
-    bias: String,
-    fan_in_fan_out: bool,
-    target_modules: Targets,
-    modules_to_save: Option<Vec<String>>,
-    rank_pattern: BTreeMap<String, usize>,
-    alpha_pattern: BTreeMap<String, f64>,
-    inference_mode: bool,
-    /// Of the base's weights; PEFT ignores it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    base_model_fingerprint: Option<String>,
-}
-
-impl Default for ConfigFile {
-    fn default() -> Self {
-        ConfigFile {
-            peft_type: "LORA".into(),
-            task_type: "CAUSAL_LM".into(),
-            base_model_name_or_path: String::new(),
-            r: 8,
-            lora_alpha: 8.0,
-            lora_dropout: 0.0,
-            use_rslora: false,
-            use_dora: false,
-            bias: "none".into(),
-            fan_in_fan_out: false,
-            target_modules: Targets::List(vec![]),
-            modules_to_save: None,
-            rank_pattern: BTreeMap::new(),
-            alpha_pattern: BTreeMap::new(),
-            inference_mode: true,
-            base_model_fingerprint: None,
-        }
-    }
-}
-
-/// A list of modules, or one pattern.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(untagged)]
-enum Targets {
-    List(Vec<String>),
-    Pattern(String),
-}
-
-impl ConfigFile {
-    fn read(folder: &Path) -> Result<ConfigFile, ModelError> {
-        let file = folder.join(CONFIG_FILE);
-        let text = fs::read_to_string(&file).map_err(|e| HubError::io("read", &file, e))?;
-        let config: ConfigFile = serde_json::from_str(&text).map_err(|e| {
-            ModelError::ConfigFile { file: file.clone(), cause: crisol_hub::json_error(&e) }
-        })?;
-        let unsupported = [
-            (config.peft_type != "LORA", format!("peft_type is {}", config.peft_type)),
-            (config.use_dora, "use_dora is true".to_owned()),
-            (config.fan_in_fan_out, "fan_in_fan_out is true".to_owned()),
-            (config.bias != "none", format!("bias is {:?}", config.bias)),
-        ];
-        match unsupported.into_iter().find(|(found, _)| *found) {
-            Some((_, what)) => Err(ModelError::Adapter {
-                file,
-                cause: format!("{what}, which is not supported"),
-                remedy: "Merge it into its base with PEFT (merge_and_unload) and use that",
-            }),
-            None => Ok(config),
-        }
-    }
-
-    fn adapter(&self) -> AdapterConfig {
-        AdapterConfig {
-            rank: self.r,
-            alpha: self.lora_alpha,
-            rslora: self.use_rslora,
-            targets: match &self.target_modules {
-                Targets::List(targets) => targets.clone(),
-                Targets::Pattern(pattern) => vec![pattern.clone()],
-            },
-            rank_pattern: self.rank_pattern.clone(),
-            alpha_pattern: self.alpha_pattern.clone(),
-        }
-    }
 }
 
 impl Adapted {
@@ -302,13 +260,20 @@ impl Checkpoint {
         let modules = config.modules(self.params.specs()).map_err(ModelError::AdapterSettings)?;
         let new = modules
             .iter()
-            .flat_map(|(module, shape)| specs(module, *shape, config.rank_of(module)))
+            .flat_map(|(module, shape)| module_specs(module, *shape, &config))
             .collect();
         crate::weights::check_params(base, &self.params)?;
         let fingerprint = fingerprint(&self.params);
         let base_params = Arc::new(self.params);
         let mut params = Params::over(&base_params, new, seed);
         connect(&mut params, &config);
+        for id in params.ids() {
+            let weight = params.spec(id).name.strip_suffix(MAGNITUDE);
+            if let Some(weight) = weight.and_then(|name| params.id(&format!("{name}.weight"))) {
+                let norms = params.row_norms(weight);
+                params.write(id, &norms);
+            }
+        }
         let base = std::path::absolute(base).unwrap_or_else(|_| base.to_owned());
         let adapted = Adapted { config, base, fingerprint };
         let config = Config { adapter: Some(adapted), ..self.model.config().clone() };
@@ -317,19 +282,15 @@ impl Checkpoint {
 
     /// Loads a folder's adapter over this model, its base.
     pub fn with_adapter(self, base: &Path, folder: &Path) -> Result<Checkpoint, ModelError> {
-        let base_params = Arc::new(self.params);
-        let fingerprint = fingerprint(&base_params);
-        let (model, params) =
-            load_over(&base_params, self.model.config(), base, &fingerprint, folder)?;
-        let own = ["tokenizer.json", "tokenizer.model"].map(|file| folder.join(file));
-        let text =
-            if own.iter().any(|file| file.exists()) { TextSetup::load(folder)? } else { self.text };
+        let (model, params) = with_adapter(&self.model, self.params, base, folder)?;
+        let text = if has_tokenizer(folder) { TextSetup::load(folder)? } else { self.text };
         Ok(Checkpoint { model, params, text })
     }
 
     /// Loads an adapter folder with the base that its config names.
     pub(crate) fn load_adapter(folder: &Path, device: &Device) -> Result<Checkpoint, ModelError> {
         let base = base_of(folder)?;
+        refuse(&base)?;
         Checkpoint::load_for_inference(&base, device)?.with_adapter(&base, folder)
     }
 
@@ -349,7 +310,11 @@ impl Checkpoint {
                 let Adapted { base, fingerprint, .. } = adapted;
                 let (model, params) =
                     load_over(shared, other.model.config(), base, fingerprint, folder)?;
-                let text = TextSetup::load(folder)?;
+                let text = if has_tokenizer(folder) {
+                    TextSetup::load(folder)?
+                } else {
+                    other.text.clone()
+                };
                 return Ok(Checkpoint { model, params, text });
             }
         }
@@ -371,6 +336,56 @@ impl Checkpoint {
         }
         Checkpoint { model: Model::bind(config, &merged), params: merged, text }
     }
+}
+
+/// Loads a folder's adapter over a model, its base. `base`: where the model was loaded from.
+pub fn with_adapter(
+    model: &Model,
+    params: Params,
+    base: &Path,
+    folder: &Path,
+) -> Result<(Model, Params), ModelError> {
+    if !is_adapter(folder) {
+        return Err(ModelError::Adapter {
+            file: folder.join(CONFIG_FILE),
+            cause: "there is no such file, so the folder holds no adapter".into(),
+            remedy: "Give the folder of an adapter",
+        });
+    }
+    if params.base().is_some() {
+        return Err(ModelError::Adapter {
+            file: base.join(CONFIG_FILE),
+            cause: "the base is an adapter itself".into(),
+            remedy: "Give the model below it, or merge both (crisol merge BASE ADAPTER --out DIR)",
+        });
+    }
+    let params = Arc::new(params);
+    load_over(&params, model.config(), base, &fingerprint(&params), folder)
+}
+
+/// Loads config and weights of an adapter folder with the base that its config names.
+pub(crate) fn load_model(folder: &Path, device: &Device) -> Result<(Model, Params), ModelError> {
+    let base = base_of(folder)?;
+    refuse(&base)?;
+    let (model, params) = load_model_for_inference(&base, device)?;
+    with_adapter(&model, params, &base, folder)
+}
+
+/// Shape and adapter of a folder: that of its `config.json`, or of its base if it has none.
+pub(crate) fn config_of(folder: &Path) -> Result<Config, ModelError> {
+    let own = folder.join("config.json");
+    let config =
+        if own.is_file() { Config::load_file(&own)? } else { load_config(&base_of(folder)?)? };
+    Ok(Config { adapter: Adapted::of_folder(folder)?, ..config })
+}
+
+/// The folder or file with an adapter's tokenizer: its own, or its base.
+pub(crate) fn text_source(folder: &Path) -> Result<PathBuf, ModelError> {
+    if has_tokenizer(folder) { Ok(folder.to_owned()) } else { base_of(folder) }
+}
+
+fn has_tokenizer(folder: &Path) -> bool {
+    ["tokenizer.json", "tokenizer.model"].iter().any(|file| folder.join(file).exists())
 }
 
 /// Refuses an adapter where a whole model is needed.
@@ -434,7 +449,7 @@ fn load_over(
         return Err(refuse("it has no weights".into(), "Train it again"));
     }
     check_pairs(&new, &config).map_err(|cause| refuse(cause, "Take the folder from its source"))?;
-    let scalar = new.iter().any(|spec| spec.name == "score.weight");
+    let scalar = new.iter().any(|spec| spec.name == SCORE);
     let mut params = Params::over(base_params, new, 0);
     connect(&mut params, &config);
     for id in params.ids() {
@@ -470,7 +485,15 @@ fn tensor_spec(name: &str, shape: &[usize], base: &Params) -> Result<ParamSpec, 
         }
         return Ok(spec(Role::Hidden));
     }
-    if own == "score.weight" {
+    if let Some(module) = own.strip_suffix(MAGNITUDE) {
+        let weight = base.id(&format!("{module}.weight")).ok_or_else(unknown)?;
+        let weight = &base.spec(weight).shape;
+        if shape.len() != 1 || weight.len() != 2 || shape[0] != weight[0] {
+            return Err(format!("{name} is {shape:?}, and the weight is {weight:?}"));
+        }
+        return Ok(spec(Role::Vector));
+    }
+    if own == SCORE {
         return Ok(spec(Role::Table));
     }
     let weight = base.id(own).ok_or_else(unknown)?;
@@ -490,6 +513,10 @@ fn check_pairs(specs: &[ParamSpec], config: &AdapterConfig) -> Result<(), String
             };
             let pair = format!("{module}.lora_{other}.weight");
             let has = |name: &str| specs.iter().any(|spec| spec.name == name);
+            if has(&format!("{module}{MAGNITUDE}")) != config.dora {
+                let but = if config.dora { "no norms with it" } else { "norms without DoRA" };
+                return Err(format!("it has {}, and {but}", spec.name));
+            }
             if !has(&pair) {
                 return Err(format!("it has {}, and no lora_{other} with it", spec.name));
             }
@@ -497,12 +524,20 @@ fn check_pairs(specs: &[ParamSpec], config: &AdapterConfig) -> Result<(), String
                 return Err(format!("it has {} and the whole weight too", spec.name));
             }
             let (found, rank) = (spec.shape[side], config.rank_of(module));
-            if found != rank || rank == 0 {
+            if found == 0 {
+                return Err(format!("{} has rank 0; a rank is at least 1", spec.name));
+            }
+            if found != rank {
                 return Err(format!("{} has rank {found}, and its config {rank}", spec.name));
             }
         }
     }
-    Ok(())
+    let modules = || specs.iter().filter_map(|spec| spec.name.strip_suffix(".lora_A.weight"));
+    let mut norms = specs.iter().filter_map(|spec| spec.name.strip_suffix(MAGNITUDE));
+    if let Some(alone) = norms.find(|name| modules().all(|module| module != *name)) {
+        return Err(format!("it has {alone}{MAGNITUDE}, and no lora_A with it"));
+    }
+    config.check_patterns(modules())
 }
 
 /// Makes every pair of A and B the adapter of its weight.
@@ -514,7 +549,9 @@ fn connect(params: &mut Params, config: &AdapterConfig) {
         };
         let named = |name: &str| params.id(&format!("{module}{name}"));
         if let (Some(weight), Some(b)) = (named(".weight"), named(".lora_B.weight")) {
-            params.adapt(weight, Adapter { a, b, scale: config.scale_of(&module) });
+            let scale = config.scale(&module, config.rank_of(&module)) as f32;
+            let magnitude = named(MAGNITUDE);
+            params.adapt(weight, Adapter { a, b, scale, magnitude });
         }
     }
 }
@@ -527,11 +564,12 @@ pub(crate) fn scalar_over(
     config: &Config,
     seed: u64,
 ) -> Params {
-    let head = crate::model::specs(config).into_iter().filter(|spec| spec.name == "score.weight");
+    let head = crate::model::specs(config).into_iter().filter(|spec| spec.name == SCORE);
     let adapters = params.specs().iter().filter(|spec| spec.name.contains(".lora_")).cloned();
     let mut new = Params::over(base, adapters.chain(head).collect(), seed);
     if let Some(adapted) = &config.adapter {
         connect(&mut new, &adapted.config);
+        new.copy_adapter_dropout(params);
     }
     new
 }
@@ -567,8 +605,10 @@ pub(crate) fn write(
         base_model_name_or_path: base.to_string_lossy().into_owned(),
         r: config.rank,
         lora_alpha: config.alpha,
+        lora_dropout: config.dropout,
         use_rslora: config.rslora,
-        target_modules: Targets::List(targets),
+        use_dora: config.dora,
+        target_modules: Some(Targets::List(targets)),
         modules_to_save: (!saved.is_empty()).then_some(saved),
         rank_pattern: config.rank_pattern.clone(),
         alpha_pattern: config.alpha_pattern.clone(),

@@ -224,6 +224,11 @@ pub(crate) trait Family {
         GgufRope::Keys
     }
 
+    /// Whether llama.cpp applies an adapter of this module.
+    fn has_gguf_adapter(&self, _module: &str) -> bool {
+        true
+    }
+
     /// Whether llama.cpp reads biases of the attention.
     fn has_gguf_attention_bias(&self) -> bool {
         false

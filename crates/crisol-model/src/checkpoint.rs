@@ -33,6 +33,10 @@ impl Checkpoint {
     /// Loads a checkpoint folder or a GGUF file for training, with weights in f32.
     pub fn load(folder: &Path, device: &Device) -> Result<Checkpoint, ModelError> {
         let checkpoint = Checkpoint::load_for(Purpose::Training, folder, device)?;
+        if let Some(base) = checkpoint.params.base() {
+            let named = checkpoint.model.config().adapter.as_ref();
+            check_params(named.map_or(folder, |adapted| &adapted.base), base)?;
+        }
         check_params(folder, &checkpoint.params)?;
         Ok(checkpoint)
     }
@@ -148,6 +152,9 @@ pub fn load_model_for_inference(
     folder: &Path,
     device: &Device,
 ) -> Result<(Model, Params), ModelError> {
+    if adapter::is_adapter(folder) {
+        return adapter::load_model(folder, device);
+    }
     load_model_for(Purpose::Inference, folder, device)
 }
 

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use crate::architectures::{Architecture, Defaults, Family, Specifics};
 use crate::rope::{RopeFields, RopeScaling};
-use crate::{Adapted, ModelError};
+use crate::{Adapted, ModelError, adapter};
 
 /// The output layer on top of the final hidden states.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,9 +124,10 @@ impl Config {
 
     /// Reads `folder/config.json`.
     pub fn load(folder: &Path) -> Result<Config, ModelError> {
-        let mut config = Config::load_file(&folder.join("config.json"))?;
-        config.adapter = Adapted::of_folder(folder)?;
-        Ok(config)
+        if adapter::is_adapter(folder) {
+            return adapter::config_of(folder);
+        }
+        Config::load_file(&folder.join("config.json"))
     }
 
     /// Reads a `config.json` under any name.

@@ -18,7 +18,7 @@ use crate::checkpoint::{
     FileTensor, Folder, OpenedWeights, TensorGroup, check_vocab, open_weights, write_files,
 };
 use crate::weights::{WeightSource, check_finite, inference_bytes};
-use crate::{Config, ModelError, gguf};
+use crate::{Config, ModelError, adapter, gguf};
 
 /// The files of a model; its tensors match its shape.
 #[derive(Debug)]
@@ -99,24 +99,14 @@ impl ModelFiles {
 
     /// Tensors by element type, largest total first; includes tensors that loading skips.
     pub fn weight_summary(&self) -> Vec<WeightSummary> {
-        let mut types: BTreeMap<String, WeightSummary> = BTreeMap::new();
-        let mut add = |(dtype, bytes): (String, usize)| {
-            let summary =
-                types.entry(dtype.clone()).or_insert(WeightSummary { dtype, tensors: 0, bytes: 0 });
-            summary.tensors += 1;
-            summary.bytes += bytes as u64;
-        };
         match &self.weights {
             Weights::Gguf(gguf) => {
-                gguf.names().filter_map(|name| gguf.dtype_and_bytes(name)).for_each(&mut add);
+                summary(gguf.names().filter_map(|name| gguf.dtype_and_bytes(name)))
             }
             Weights::Folder(tensors, _) => {
-                tensors.names().filter_map(|name| tensors.dtype_and_bytes(name)).for_each(&mut add);
+                summary(tensors.names().filter_map(|name| tensors.dtype_and_bytes(name)))
             }
         }
-        let mut types: Vec<WeightSummary> = types.into_values().collect();
-        types.sort_by_key(|summary| std::cmp::Reverse(summary.bytes));
-        types
     }
 
     /// Bytes of the weights in inference: matrices in the file's format where the engine supports
@@ -248,6 +238,20 @@ impl ModelFiles {
     }
 }
 
+/// Sums element types and bytes of tensors by type, largest total first.
+pub(crate) fn summary(tensors: impl Iterator<Item = (String, usize)>) -> Vec<WeightSummary> {
+    let mut types: BTreeMap<String, WeightSummary> = BTreeMap::new();
+    for (dtype, bytes) in tensors {
+        let summary =
+            types.entry(dtype.clone()).or_insert(WeightSummary { dtype, tensors: 0, bytes: 0 });
+        summary.tensors += 1;
+        summary.bytes += bytes as u64;
+    }
+    let mut types: Vec<WeightSummary> = types.into_values().collect();
+    types.sort_by_key(|summary| std::cmp::Reverse(summary.bytes));
+    types
+}
+
 /// The shape of a checkpoint folder or GGUF file. A folder needs neither weights nor tokenizer.
 pub fn load_config(path: &Path) -> Result<Config, ModelError> {
     if path.is_file() {
@@ -258,8 +262,12 @@ pub fn load_config(path: &Path) -> Result<Config, ModelError> {
 
 /// Shape and tokenizer of a checkpoint folder or GGUF file. A folder needs no weights.
 pub fn load_text(path: &Path) -> Result<(Config, TextSetup), ModelError> {
-    let text =
-        if path.is_file() { gguf::text(&Gguf::open(path)?, path)? } else { TextSetup::load(path)? };
+    let source = if adapter::is_adapter(path) { adapter::text_source(path)? } else { path.into() };
+    let text = if source.is_file() {
+        gguf::text(&Gguf::open(&source)?, &source)?
+    } else {
+        TextSetup::load(&source)?
+    };
     Ok((load_config(path)?, text))
 }
 

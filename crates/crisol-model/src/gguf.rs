@@ -10,6 +10,7 @@
 //!
 //! What differs between architectures is in their own files.
 
+pub(crate) mod adapter;
 mod keys;
 mod rope;
 mod tensor_mapping;

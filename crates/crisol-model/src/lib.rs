@@ -27,7 +27,7 @@ mod sample;
 mod score;
 mod weights;
 
-pub use adapter::{ALL_LINEAR, Adapted, AdapterConfig};
+pub use adapter::{ALL_LINEAR, Adapted, AdapterConfig, AdapterFiles, AdapterModule, with_adapter};
 pub use architectures::*;
 pub use block::PastKeyValues;
 pub use checkpoint::{

@@ -3,10 +3,10 @@
 use std::path::Path;
 
 use crisol_engine::{Device, Params};
-use crisol_hub::{FloatType, Tensor, Tensors, write_tensors};
+use crisol_hub::{FloatType, GgmlType, Gguf, Tensor, Tensors, write_tensors};
 use crisol_model::{
-    ALL_LINEAR, AdapterConfig, Architecture, Checkpoint, Head, Model, ModelError, SamplingOptions,
-    generate, scalars, score,
+    ALL_LINEAR, AdapterConfig, AdapterFiles, Architecture, Checkpoint, Head, Model, ModelError,
+    ModelFiles, SamplingOptions, generate, scalars, score,
 };
 use serde_json::{Value, json};
 
@@ -18,7 +18,9 @@ const DOCUMENTS: [&[u32]; 3] = [&[5, 17, 3, 99, 42, 8, 120], &[7], &[250, 1, 2, 
 
 /// A model with random weights, large enough that its logits differ.
 fn base(architecture: Architecture) -> Checkpoint {
-    let config = config(architecture, Head::Language { tied: true });
+    let mut config = config(architecture, Head::Language { tied: true });
+    // llama.cpp has one epsilon for all norms of DeepSeek-V3.
+    config.rms_norm_eps = 1e-6;
     let (model, mut params) = Model::init(config, &Device::cpu(Some(2)), 5).expect("a valid shape");
     scale(&mut params, 6.0);
     Checkpoint { model, params, text: text() }
@@ -58,17 +60,22 @@ fn assert_close(what: &str, values: &[f32], expected: &[f32]) {
     }
 }
 
+const ARCHITECTURES: [Architecture; 5] = [
+    Architecture::Llama,
+    Architecture::Olmo2,
+    Architecture::Qwen3,
+    Architecture::Llama4,
+    Architecture::DeepseekV3,
+];
+
 #[test]
 fn a_new_adapter_changes_nothing_and_a_merged_one_is_the_same_model() {
-    for architecture in [
-        Architecture::Llama,
-        Architecture::Olmo2,
-        Architecture::Qwen3,
-        Architecture::Llama4,
-        Architecture::DeepseekV3,
-    ] {
+    for (architecture, dora) in ARCHITECTURES
+        .into_iter()
+        .flat_map(|architecture| [(architecture, false), (architecture, true)])
+    {
         let plain = logprobs(&base(architecture));
-        let mut new = adapted(architecture, small()).unwrap();
+        let mut new = adapted(architecture, AdapterConfig { dora, ..small() }).unwrap();
         assert_close("a new adapter", &logprobs(&new), &plain);
         scale(&mut new.params, 1.0);
         let trained = logprobs(&new);
@@ -85,9 +92,113 @@ fn a_new_adapter_changes_nothing_and_a_merged_one_is_the_same_model() {
         let decoded = decode(&new);
         let merged = new.merged();
         assert!(merged.params.base().is_none() && merged.model.config().adapter.is_none());
-        assert_close(&format!("{architecture:?} merged"), &logprobs(&merged), &trained);
-        assert_close(&format!("{architecture:?} decoded"), &decode(&merged), &decoded);
+        let what = format!("{architecture:?}, DoRA: {dora}");
+        assert_close(&format!("{what}: merged"), &logprobs(&merged), &trained);
+        assert_close(&format!("{what}: decoded"), &decode(&merged), &decoded);
     }
+}
+
+/// In llama.cpp's files too, the merged weights are the base's and the update.
+#[test]
+fn a_gguf_adapter_over_the_base_is_the_merged_model() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let device = Device::cpu(Some(1));
+    // The small Llama 4 has its experts in layers where llama.cpp has none.
+    for architecture in ARCHITECTURES.into_iter().filter(|&one| one != Architecture::Llama4) {
+        let [model, adapter, merged] =
+            ["model", "adapter", "merged"].map(|name| path(&format!("{architecture:?}-{name}")));
+        base(architecture).save(&model).unwrap();
+        let targets = ["q_proj", "k_proj", "o_proj", "down_proj", "up_proj"];
+        let latent = architecture == Architecture::DeepseekV3;
+        let config = AdapterConfig {
+            targets: targets[if latent { 2 } else { 0 }..]
+                .iter()
+                .map(|&name| name.into())
+                .collect(),
+            rslora: true,
+            rank_pattern: [("o_proj".to_owned(), 2)].into(),
+            alpha_pattern: [("down_proj".to_owned(), 3.0)].into(),
+            ..small()
+        };
+        let start = Checkpoint::load_for_inference(&model, &device).unwrap();
+        let mut trained = start.adapt(&model, config, 9).unwrap();
+        scale(&mut trained.params, 1.0);
+        trained.save(&adapter).unwrap();
+        trained.merged().save(&merged).unwrap();
+        let gguf = |folder: &Path| {
+            let file = folder.with_extension("gguf");
+            match AdapterFiles::open(folder).unwrap() {
+                Some(adapter) => adapter.export_gguf(&file, GgmlType::F32).unwrap(),
+                None => {
+                    ModelFiles::open(folder).unwrap().export_gguf(&file, GgmlType::F32).unwrap();
+                }
+            }
+            Gguf::open(&file).unwrap()
+        };
+        let [model, adapter, merged] = [gguf(&model), gguf(&adapter), gguf(&merged)];
+        let text = |gguf: &Gguf, key: &str| gguf.metadata().string(key).unwrap().to_owned();
+        assert_eq!(text(&adapter, "general.type"), "adapter");
+        assert_eq!(text(&adapter, "adapter.type"), "lora");
+        let key = "general.architecture";
+        assert_eq!(text(&adapter, key), text(&model, key));
+        let alpha = 5.0 * 3f64.sqrt();
+        let stored = adapter.metadata().f32("adapter.lora.alpha").unwrap();
+        assert!((f64::from(stored) - alpha).abs() < 1e-6, "{stored}");
+        let mut updated = 0;
+        for name in merged.names() {
+            let mut values = model.read(name).unwrap();
+            if let Some(shape) = adapter.shape(&format!("{name}.lora_b")) {
+                let (rank, a) =
+                    (shape[shape.len() - 1], adapter.read(&format!("{name}.lora_a")).unwrap());
+                let b = adapter.read(&format!("{name}.lora_b")).unwrap();
+                let [rows, cols] = merged.shape(name).unwrap()[shape.len() - 2..] else { panic!() };
+                let experts = values.len() / (rows * cols);
+                for (at, value) in values.iter_mut().enumerate() {
+                    let (expert, row, col) = (at / (rows * cols), at / cols % rows, at % cols);
+                    let update = (0..rank).map(|k| {
+                        b[(expert * rows + row) * rank + k] * a[(expert * rank + k) * cols + col]
+                    });
+                    *value += alpha as f32 / rank as f32 * update.sum::<f32>();
+                }
+                updated += experts;
+            }
+            assert_close(
+                &format!("{architecture:?}: {name}"),
+                &values,
+                &merged.read(name).unwrap(),
+            );
+        }
+        assert_eq!(updated, trained_modules(&path(&format!("{architecture:?}-adapter"))));
+    }
+}
+
+fn trained_modules(adapter: &Path) -> usize {
+    AdapterFiles::open(adapter).unwrap().unwrap().modules().len()
+}
+
+#[test]
+fn what_llama_cpp_cannot_represent_is_explained() {
+    let folder = tempfile::tempdir().unwrap();
+    let [model, adapter] = ["model", "adapter"].map(|name| folder.path().join(name));
+    let device = Device::cpu(Some(1));
+    base(Architecture::DeepseekV3).save(&model).unwrap();
+    let refused = |config: AdapterConfig| {
+        let start = Checkpoint::load_for_inference(&model, &device).unwrap();
+        start.adapt(&model, config, 9).unwrap().save(&adapter).unwrap();
+        let files = AdapterFiles::open(&adapter).unwrap().unwrap();
+        let error = files.export_gguf(&folder.path().join("a.gguf"), GgmlType::F32).unwrap_err();
+        error.to_string()
+    };
+    let targets = |target: &str| AdapterConfig { targets: vec![target.into()], ..small() };
+    assert!(refused(targets("kv_b_proj")).contains("kv_b_proj of DeepSeek-V3 without"));
+    assert!(refused(targets("q_a_proj")).contains("q_a_proj of DeepSeek-V3 without"));
+    assert!(refused(AdapterConfig { dora: true, ..targets("o_proj") }).contains("DoRA"));
+    let one = refused(targets("experts.0.up_proj"));
+    assert!(one.contains("only some experts"), "{one}");
+    let other = refused(targets("experts.1.up_proj"));
+    assert!(other.contains("without expert 0"), "{other}");
+    assert!(!folder.path().join("a.gguf").exists());
 }
 
 #[test]
@@ -171,6 +282,9 @@ fn impossible_settings_are_explained() {
     assert!(error(AdapterConfig { rank: 0, ..small() }).contains("rank 0"));
     assert!(error(AdapterConfig { rank: 17, ..small() }).contains("between 1 and"));
     assert!(error(targets("embed_tokens")).contains("embedding table"));
+    let rank_pattern = [("v_proj".to_owned(), 2)].into();
+    let without_effect = AdapterConfig { rank_pattern, ..targets("q_proj") };
+    assert!(error(without_effect).contains("no module with an adapter is named \"v_proj\""));
     assert!(adapted(Architecture::Llama, targets(ALL_LINEAR)).is_ok());
 }
 
@@ -204,31 +318,81 @@ fn folders_that_do_not_fit_are_explained() {
         std::fs::write(&file, config.to_string()).unwrap();
         over(&model).unwrap_err()
     };
-    assert!(with("use_dora", json!(true)).contains("use_dora"));
+    assert!(with("use_dora", json!(true)).contains("no norms with it"));
+    assert!(with("lora_dropout", json!(1)).contains("lora_dropout is 1"));
+    assert!(with("lora_alpha", json!(0)).contains("lora_alpha is 0"));
     assert!(with("peft_type", json!("IA3")).contains("peft_type is IA3"));
     assert!(with("bias", json!("all")).contains("bias"));
+    assert!(with("lora_bias", json!(true)).contains("lora_bias is set"));
+    assert!(with("init_lora_weights", json!("pissa_niter_4")).contains("pissa_niter_4"));
+    assert!(with("target_modules", Value::Null).contains("target_modules is null"));
+    assert!(with("alpha_pattern", json!({"query": 2})).contains("\"query\""));
+    assert!(with("r", json!(0)).contains("r is 0"));
     assert!(with("r", json!("three")).contains("adapter_config.json"));
 
     // Tensors of another model, and none at all.
     std::fs::write(&file, written.to_string()).unwrap();
     let weights = adapter.join("adapter_model.safetensors");
-    let write = |name: &str, shape: [usize; 2]| {
-        let values = move || Ok(vec![0.5; shape[0] * shape[1]].into());
-        let (name, shape) = (name.to_owned(), shape.to_vec());
-        let values = Box::new(values);
-        let tensors = [Tensor { name, shape, dtype: FloatType::F32, values }];
+    let write_all = |tensors: &[(&str, [usize; 2])]| {
+        let tensor = |&(name, shape): &(&str, [usize; 2])| {
+            let values = move || Ok(vec![0.5; shape[0] * shape[1]].into());
+            let (name, shape) = (name.to_owned(), shape.to_vec());
+            Tensor { name, shape, dtype: FloatType::F32, values: Box::new(values) }
+        };
+        let tensors: Vec<Tensor<'_>> = tensors.iter().map(tensor).collect();
         write_tensors(&weights, &tensors).unwrap();
         over(&model).unwrap_err()
     };
+    let write = |name: &str, shape: [usize; 2]| write_all(&[(name, shape)]);
     let prefix = "base_model.model.model.layers.0.self_attn";
     assert!(write("q_proj.lora_A.weight", [3, 16]).contains("belongs to no weight"));
     assert!(write(&format!("{prefix}.w_proj.lora_A.weight"), [3, 16]).contains("no weight"));
     assert!(write(&format!("{prefix}.q_proj.lora_A.weight"), [3, 15]).contains("[3, 15]"));
     assert!(write(&format!("{prefix}.q_proj.lora_A.weight"), [3, 16]).contains("lora_B"));
+    let query = |part: &str| format!("{prefix}.q_proj.{part}weight");
+    let [a, b, whole] = ["lora_A.", "lora_B.", ""].map(query);
+    let both = write_all(&[(&a, [3, 16]), (&b, [16, 3]), (&whole, [16, 16])]);
+    assert!(both.contains("and the whole weight too"), "{both}");
+    let rank_0 = write_all(&[(&a, [0, 16]), (&b, [16, 0])]);
+    assert!(rank_0.contains("rank is at least 1"), "{rank_0}");
+    let rank_2 = write_all(&[(&a, [2, 16]), (&b, [16, 2])]);
+    assert!(rank_2.contains("has rank 2, and its config 3"), "{rank_2}");
     // A head's adapter would go without effect in training.
     let table = "base_model.model.model.embed_tokens.lora_A.weight";
     assert!(write(table, [3, 16]).contains("embedding table or a head"));
     write_tensors(&weights, &[]).unwrap();
     assert!(over(&model).unwrap_err().contains("no weights"));
     assert!(Tensors::open(&weights).is_ok());
+}
+
+#[test]
+fn a_broken_base_and_an_adapter_as_the_base_are_explained() {
+    let folder = tempfile::tempdir().unwrap();
+    let [model, adapter] = ["model", "adapter"].map(|name| folder.path().join(name));
+    let device = Device::cpu(Some(1));
+    base(Architecture::Olmo2).save(&model).unwrap();
+    let start = || Checkpoint::load_for_inference(&model, &device).unwrap();
+    start().adapt(&model, small(), 9).unwrap().save(&adapter).unwrap();
+    let twice = Checkpoint::load_for_inference(&adapter, &device).unwrap();
+    let error = twice.with_adapter(&adapter, &adapter).unwrap_err().to_string();
+    assert!(error.contains("the base is an adapter itself"), "{error}");
+    let error = start().with_adapter(&model, &model).unwrap_err().to_string();
+    assert!(error.contains("the folder holds no adapter"), "{error}");
+
+    let mut broken = base(Architecture::Olmo2);
+    let name = "model.layers.1.mlp.up_proj.weight";
+    let id = broken.params.id(name).unwrap();
+    let mut values = broken.params.read(id);
+    // Not in the first row, of which the fingerprint is made.
+    values[20] = f32::NAN;
+    broken.params.write(id, &values);
+    std::fs::remove_dir_all(&model).unwrap();
+    broken.save(&model).unwrap();
+    for error in [
+        start().adapt(&model, small(), 9).unwrap_err().to_string(),
+        Checkpoint::load(&adapter, &device).unwrap_err().to_string(),
+    ] {
+        assert!(error.contains(name) && error.contains("NaN"), "{error}");
+        assert!(error.contains(&model.display().to_string()), "{error}");
+    }
 }

@@ -1,6 +1,6 @@
-//! Crisol against PyTorch and transformers with equal weights: logits, loss, all gradients, ten
-//! AdamW steps, scalar head. The files come from tests/golden/generate.py, which computes documents
-//! one by one; here they are packed.
+//! Crisol against PyTorch, transformers and PEFT with equal weights: logits, loss, all gradients,
+//! ten AdamW steps, scalar head. The files come from tests/golden/generate.py and adapters.py,
+//! which compute documents one by one; here they are packed.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,15 +8,16 @@ use std::path::{Path, PathBuf};
 use crisol_engine::{Device, Grads, OptimizerConfig, Params, Tape, UpdateRule, Workspace};
 use crisol_hub::Tensors;
 use crisol_model::{
-    Model, ModelError, PastKeyValues, SamplingOptions, generate, load_model, scalars,
-    skipped_tensors,
+    Model, ModelError, PastKeyValues, SamplingOptions, generate, load_model,
+    load_model_for_inference, scalars, skipped_tensors,
 };
 use serde::Deserialize;
 
 #[derive(Deserialize)]
 struct Golden {
     documents: Vec<Vec<u32>>,
-    /// Continuation of the first document by greedy generation.
+    /// Continuation of the first document by greedy generation; none of adapters.
+    #[serde(default)]
     greedy: Vec<u32>,
     loss: f64,
     losses: Vec<f64>,
@@ -96,92 +97,138 @@ fn is_fixed(name: &str) -> bool {
     name.ends_with("e_score_correction_bias")
 }
 
-/// Gradients below this are rounding noise of zero.
-const NOISE: f32 = 1e-6;
+/// A model as loaded from its folder, and what PyTorch computes with it.
+struct Case {
+    name: String,
+    golden: Golden,
+    tensors: Tensors,
+    model: Model,
+    params: Params,
+    workspace: Workspace,
+    batch: Batch,
+}
 
-fn compare(name: &str) -> Result<(), ModelError> {
-    let folder = folder(name);
-    let golden: Golden = golden(&folder);
-    let tensors = Tensors::open(&folder.join("golden.safetensors"))?;
-    let device = Device::cpu(Some(1));
-    let (model, mut params) = load_model(&folder, &device)?;
-    let mut workspace = Workspace::new(&device);
-    let batch = pack(&golden.documents);
+impl Case {
+    /// `load`: for training, or an adapter with its frozen base.
+    fn open(
+        name: &str,
+        load: impl Fn(&Path, &Device) -> Result<(Model, Params), ModelError>,
+    ) -> Result<Case, ModelError> {
+        let folder = folder(name);
+        let golden: Golden = golden(&folder);
+        let tensors = Tensors::open(&folder.join("golden.safetensors"))?;
+        let device = Device::cpu(Some(1));
+        let (model, params) = load(&folder, &device)?;
+        let (workspace, batch) = (Workspace::new(&device), pack(&golden.documents));
+        let name = name.to_owned();
+        Ok(Case { name, golden, tensors, model, params, workspace, batch })
+    }
 
-    {
-        let mut tape = Tape::inference(&params, &mut workspace);
+    fn loss_and_gradients(&mut self, grads: &mut Grads) -> Result<f64, ModelError> {
+        loss_and_gradients(&self.model, &self.params, &self.batch, &mut self.workspace, grads)
+    }
+
+    fn check_logits(&mut self) -> Result<(), ModelError> {
+        let Case { name, tensors, model, params, workspace, batch, .. } = self;
+        let mut tape = Tape::inference(params, workspace);
         let hidden = model.hidden(&mut tape, &batch.ids, &batch.offsets, PastKeyValues::None)?;
         let rows: Vec<u32> = (0..batch.ids.len() as u32).collect();
         let logits = model.logits(&mut tape, hidden, &rows)?;
         let expected = tensors.read("logits", &[batch.ids.len(), model.config().vocab_size])?;
         let difference = relative_difference(&tape.read(logits), &expected);
         assert!(difference < 1e-5, "{name}: logits differ by {difference}");
+        Ok(())
     }
 
-    assert!(!golden.greedy.is_empty(), "{name}: no greedy tokens");
-    let options = SamplingOptions::greedy(golden.greedy.len(), Vec::new());
-    let greedy = generate(&model, &params, &golden.documents[..1], &options)?;
-    assert_eq!(greedy[0].ids, golden.greedy, "{name}: greedy tokens");
-
-    let mut grads = Grads::zeros_like(&params);
-    let loss = loss_and_gradients(&model, &params, &batch, &mut workspace, &mut grads)?;
-    assert!((loss - golden.loss).abs() < 1e-5, "{name}: loss {loss}, PyTorch {}", golden.loss);
-    let mut compared = 0;
-    for id in params.ids() {
-        let spec = params.spec(id);
-        if is_fixed(&spec.name) {
+    fn check_gradients(&mut self, tolerance: f32) -> Result<(), ModelError> {
+        let mut grads = Grads::zeros_like(&self.params);
+        let loss = self.loss_and_gradients(&mut grads)?;
+        let Case { name, golden, tensors, params, .. } = self;
+        assert!((loss - golden.loss).abs() < 1e-5, "{name}: loss {loss}, PyTorch {}", golden.loss);
+        let mut compared = 0;
+        for id in params.ids() {
+            let spec = params.spec(id);
+            if is_fixed(&spec.name) {
+                assert!(
+                    grads.read(id).iter().all(|&gradient| gradient == 0.0),
+                    "{name}: {}",
+                    spec.name
+                );
+                continue;
+            }
+            let expected = tensors.read(&format!("gradient.{}", spec.name), &spec.shape)?;
+            // No token was routed to the expert; or a key bias without RoPE, to which softmax is
+            // invariant.
+            if expected.iter().all(|gradient| gradient.abs() < NOISE) {
+                assert!(
+                    grads.read(id).iter().all(|gradient| gradient.abs() < NOISE),
+                    "{name}: {}",
+                    spec.name
+                );
+                continue;
+            }
+            let difference = relative_difference(&grads.read(id), &expected);
             assert!(
-                grads.read(id).iter().all(|&gradient| gradient == 0.0),
-                "{name}: {}",
+                difference < tolerance,
+                "{name}: gradient of {} differs by {difference}",
                 spec.name
             );
-            continue;
+            compared += 1;
         }
-        let expected = tensors.read(&format!("gradient.{}", spec.name), &spec.shape)?;
-        // No token was routed to the expert; or a key bias without RoPE, to which softmax is
-        // invariant.
-        if expected.iter().all(|gradient| gradient.abs() < NOISE) {
-            assert!(
-                grads.read(id).iter().all(|gradient| gradient.abs() < NOISE),
-                "{name}: {}",
-                spec.name
-            );
-            continue;
-        }
-        let difference = relative_difference(&grads.read(id), &expected);
-        assert!(difference < 1e-4, "{name}: gradient of {} differs by {difference}", spec.name);
-        compared += 1;
+        assert!(2 * compared > params.ids().count(), "{name}: only {compared} gradients compared");
+        Ok(())
     }
-    assert!(2 * compared > params.ids().count(), "{name}: only {compared} gradients compared");
 
-    let o = &golden.optimizer;
-    let config = OptimizerConfig {
-        rule: UpdateRule::AdamW,
-        lr: o.lr,
-        table_factor: 1.0,
-        beta1: o.beta1,
-        beta2: o.beta2,
-        eps: o.eps,
-        weight_decay: o.weight_decay,
-        max_grad_norm: Some(o.max_grad_norm),
-    };
-    assert_eq!((golden.losses.len(), golden.gradient_norms.len()), (10, 10), "{name}");
-    let mut adamw = crisol_engine::Optimizer::new(&params, crisol_engine::MomentFormat::F32);
-    for (step, (expected_loss, expected_norm)) in
-        golden.losses.iter().zip(&golden.gradient_norms).enumerate()
-    {
-        grads.zero();
-        let loss = loss_and_gradients(&model, &params, &batch, &mut workspace, &mut grads)?;
-        let norm = adamw.step(&mut params, &grads, &config);
-        assert!(
-            (loss - expected_loss).abs() < 1e-5,
-            "{name}: step {step}: loss {loss}, PyTorch {expected_loss}"
-        );
-        assert!(
-            (norm / expected_norm - 1.0).abs() < 1e-4,
-            "{name}: step {step}: norm {norm}, PyTorch {expected_norm}"
-        );
+    /// Ten AdamW steps.
+    fn check_steps(&mut self, tolerance: f64) -> Result<(), ModelError> {
+        let (name, o) = (self.name.clone(), &self.golden.optimizer);
+        let config = OptimizerConfig {
+            rule: UpdateRule::AdamW,
+            lr: o.lr,
+            table_factor: 1.0,
+            beta1: o.beta1,
+            beta2: o.beta2,
+            eps: o.eps,
+            weight_decay: o.weight_decay,
+            max_grad_norm: Some(o.max_grad_norm),
+        };
+        let expected: Vec<(f64, f64)> =
+            self.golden.losses.iter().copied().zip(self.golden.gradient_norms.clone()).collect();
+        assert_eq!(expected.len(), 10, "{name}");
+        let mut grads = Grads::zeros_like(&self.params);
+        let mut adamw =
+            crisol_engine::Optimizer::new(&self.params, crisol_engine::MomentFormat::F32);
+        for (step, (expected_loss, expected_norm)) in expected.into_iter().enumerate() {
+            grads.zero();
+            let loss = self.loss_and_gradients(&mut grads)?;
+            let norm = adamw.step(&mut self.params, &grads, &config);
+            assert!(
+                (loss - expected_loss).abs() < tolerance,
+                "{name}: step {step}: loss {loss}, PyTorch {expected_loss}"
+            );
+            assert!(
+                (norm / expected_norm - 1.0).abs() < 10.0 * tolerance,
+                "{name}: step {step}: norm {norm}, PyTorch {expected_norm}"
+            );
+        }
+        Ok(())
     }
+}
+
+/// Gradients below this are rounding noise of zero.
+const NOISE: f32 = 1e-6;
+
+fn compare(name: &str) -> Result<(), ModelError> {
+    let mut case = Case::open(name, load_model)?;
+    case.check_logits()?;
+    let (documents, expected) = (&case.golden.documents[..1], &case.golden.greedy);
+    assert!(!expected.is_empty(), "{name}: no greedy tokens");
+    let options = SamplingOptions::greedy(expected.len(), Vec::new());
+    let greedy = generate(&case.model, &case.params, documents, &options)?;
+    assert_eq!(greedy[0].ids, *expected, "{name}: greedy tokens");
+    case.check_gradients(1e-4)?;
+    case.check_steps(1e-5)?;
+    let Case { tensors, params, .. } = &case;
     for id in params.ids() {
         let spec = params.spec(id);
         if is_fixed(&spec.name) {
@@ -203,6 +250,15 @@ fn compare(name: &str) -> Result<(), ModelError> {
     Ok(())
 }
 
+/// An adapter as PEFT saves it, against PEFT (adapters.py).
+fn compare_adapter(name: &str) -> Result<(), ModelError> {
+    let mut case = Case::open(&format!("adapters/{name}"), load_model_for_inference)?;
+    assert!(case.params.base().is_some() && case.model.config().adapter.is_some(), "{name}");
+    case.check_logits()?;
+    case.check_gradients(1e-5)?;
+    case.check_steps(1e-4)
+}
+
 #[test]
 fn every_golden_model_equals_transformers() -> Result<(), ModelError> {
     let mut names: Vec<String> = fs::read_dir(folder(""))
@@ -222,6 +278,21 @@ fn skipped_tensors_are_reported() -> Result<(), ModelError> {
     let notes = skipped_tensors(&folder("deepseek-v3-fp8"))?;
     assert!(notes.len() == 1 && notes[0].ends_with("are left out (tensors: 1)"), "{notes:?}");
     Ok(())
+}
+
+#[test]
+fn adapters_of_every_architecture_equal_peft() -> Result<(), ModelError> {
+    ["llama", "olmo2", "qwen3", "llama4", "deepseek-v3"].into_iter().try_for_each(compare_adapter)
+}
+
+#[test]
+fn scales_ranks_and_whole_weights_of_adapters_equal_peft() -> Result<(), ModelError> {
+    ["rslora", "patterns", "whole"].into_iter().try_for_each(compare_adapter)
+}
+
+#[test]
+fn trained_norms_of_adapters_equal_peft() -> Result<(), ModelError> {
+    ["dora", "dora-patterns"].into_iter().try_for_each(compare_adapter)
 }
 
 #[test]

@@ -106,7 +106,12 @@ pub(crate) const RUN: Ranges = &[
     ("model", Allowed::Table(MODEL)),
 ];
 
-const ADAPTER: Ranges = &[("rank", number(0.0, 65_536.0)), ("alpha", above(0.0, 1e6))];
+const ADAPTER: Ranges = &[
+    ("rank", number(0.0, 65_536.0)),
+    ("alpha", above(0.0, 1e6)),
+    ("ranks", Allowed::Free),
+    ("dropout", number(0.0, 0.99)),
+];
 
 const TEXT: Ranges = &[("columns", Allowed::Free), ("arguments", Allowed::Free)];
 

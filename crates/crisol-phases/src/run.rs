@@ -17,6 +17,7 @@ use crisol_cost::units::Bytes;
 use crisol_engine::Device;
 use crisol_model::Checkpoint;
 use crisol_report::Report;
+use crisol_train::derived_seed;
 
 use crate::context::{PhaseContext, PhaseRecord};
 use crate::data::DataSource;
@@ -115,6 +116,10 @@ fn run_phase(
         .transpose()?;
     if let Some(start) = &mut start {
         start.text.set_options(recipe.run.text.text_options());
+        if let Some(adapted) = &start.model.config().adapter {
+            let seed = derived_seed(recipe.run.seed, &format!("{}/dropout", phase.name), 0);
+            start.params.set_adapter_dropout(adapted.config.dropout as f32, seed);
+        }
     }
     let config = match &start {
         Some(checkpoint) => checkpoint.model.config().clone(),

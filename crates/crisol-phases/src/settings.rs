@@ -100,21 +100,36 @@ pub struct AdapterSettings {
     pub rslora: bool,
     /// Names of the layers with an adapter, such as `q_proj`, or `all-linear`.
     pub targets: Vec<String>,
+    /// Ranks of some layers, by the end of their names: `"mlp.down_proj" = 32`.
+    pub ranks: BTreeMap<String, usize>,
+    /// Share of the adapter's inputs that are dropped in training.
+    pub dropout: f64,
+    /// Train the norms of the rows of the updated weights by themselves (DoRA).
+    pub dora: bool,
 }
 
 impl Default for AdapterSettings {
     fn default() -> Self {
-        let AdapterConfig { alpha, rslora, targets, .. } = AdapterConfig::default();
-        AdapterSettings { rank: 0, alpha, rslora, targets }
+        let AdapterConfig { alpha, rslora, targets, rank_pattern, dropout, dora, .. } =
+            AdapterConfig::default();
+        AdapterSettings { rank: 0, alpha, rslora, targets, ranks: rank_pattern, dropout, dora }
     }
 }
 
 impl AdapterSettings {
     /// The adapter; `None` if every weight is trained.
     pub(crate) fn config(&self) -> Option<AdapterConfig> {
-        let AdapterSettings { rank, alpha, rslora, ref targets } = *self;
-        let targets = targets.clone();
-        let config = AdapterConfig { rank, alpha, rslora, targets, ..AdapterConfig::default() };
+        let AdapterSettings { rank, alpha, rslora, targets, ranks, dropout, dora } = self.clone();
+        let config = AdapterConfig {
+            rank,
+            alpha,
+            rslora,
+            targets,
+            rank_pattern: ranks,
+            dropout,
+            dora,
+            ..AdapterConfig::default()
+        };
         (rank > 0).then_some(config)
     }
 }

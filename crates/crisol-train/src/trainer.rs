@@ -99,6 +99,7 @@ impl Trainer {
                 check_stop(weights)?;
                 let new_tape = if *recompute_blocks { Tape::recomputing } else { Tape::training };
                 let mut tape = new_tape(weights, workspace);
+                tape.set_dropout_key(step << 32 | i as u64);
                 let outputs = forward(model, &mut tape, shard, output(i))?;
                 let result = with_scores(&tape, outputs, shard, |scores| objective(i, scores));
                 match outputs {

@@ -4,7 +4,10 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use crisol_engine::{Device, Params};
-use crisol_model::{Checkpoint, Head, Model, load_model_for_inference, skipped_tensors};
+use crisol_model::{
+    Checkpoint, Head, Model, ModelFiles, load_config, load_model_for_inference, skipped_tensors,
+    with_adapter,
+};
 use crisol_text::TextSetup;
 
 use crate::console::say;
@@ -17,6 +20,74 @@ pub(crate) struct Network {
     /// Fetch nothing; use the cache only (as HF_HUB_OFFLINE=1)
     #[arg(long)]
     pub(crate) offline: bool,
+}
+
+/// The model that a command runs.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct ModelArgs {
+    /// Model: a folder, a GGUF file, or ORG/NAME on a hub
+    pub(crate) model: PathBuf,
+    /// Put the adapter in this folder over the model
+    #[arg(long, value_name = "DIR")]
+    adapter: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) network: Network,
+}
+
+impl ModelArgs {
+    /// A model without an adapter over it.
+    pub(crate) fn new(model: &Path, network: Network) -> ModelArgs {
+        ModelArgs { model: model.to_owned(), adapter: None, network }
+    }
+
+    /// Where the model's files are.
+    pub(crate) fn folder(&self) -> Result<PathBuf, CliError> {
+        check_folder(&locate(&self.model, Need::Whole, self.network)?)
+    }
+
+    /// Where the adapter's files are, if there is one over the model.
+    fn adapter(&self) -> Result<Option<PathBuf>, CliError> {
+        self.adapter.as_deref().map(check_folder).transpose()
+    }
+
+    /// Loads the model with its tokenizer, to run it.
+    pub(crate) fn load(&self, device: &Device) -> Result<Checkpoint, CliError> {
+        let (folder, adapter) = (self.folder()?, self.adapter()?);
+        say_what_is_left_out(&folder)?;
+        let checkpoint = Checkpoint::load_for_inference(&folder, device)?;
+        Ok(match adapter {
+            Some(adapter) => checkpoint.with_adapter(&folder, &adapter)?,
+            None => checkpoint,
+        })
+    }
+
+    /// Loads the model to run it, with its tokenizer where it has one.
+    pub(crate) fn load_for_ids(&self, device: &Device) -> Result<Loaded, CliError> {
+        let (folder, adapter) = (self.folder()?, self.adapter()?);
+        // A GGUF file has its tokenizer in it.
+        if folder.is_file() || has_tokenizer(&folder) {
+            let Checkpoint { model, params, text } = self.load(device)?;
+            return Ok(Loaded { model, params, text: Some(text) });
+        }
+        say_what_is_left_out(&folder)?;
+        let (mut model, mut params) = load_model_for_inference(&folder, device)?;
+        if let Some(adapter) = adapter {
+            (model, params) = with_adapter(&model, params, &folder, &adapter)?;
+        }
+        Ok(Loaded { model, params, text: None })
+    }
+
+    /// Why outputs are not finite: the weights more often than not, and then the tensor is named.
+    pub(crate) fn why_not_finite(&self) -> Result<CliError, CliError> {
+        let folder = self.folder()?;
+        let base = load_config(&folder)?.adapter.map_or(folder, |adapted| adapted.base);
+        ModelFiles::open(&base)?.check_finite()?;
+        Ok(CliError::NotFinite)
+    }
+}
+
+fn has_tokenizer(folder: &Path) -> bool {
+    ["tokenizer.json", "tokenizer.model"].iter().any(|file| folder.join(file).exists())
 }
 
 /// A model whose tokenizer may be missing: token ids are enough to run it.
@@ -32,32 +103,7 @@ pub(crate) fn load(
     network: Network,
     device: &Device,
 ) -> Result<Checkpoint, CliError> {
-    load_from(&check_folder(&locate(model, Need::Whole, network)?)?, device)
-}
-
-/// Loads the model of a checkpoint, which [`check_folder`] has found, to run it.
-pub(crate) fn load_from(checkpoint: &Path, device: &Device) -> Result<Checkpoint, CliError> {
-    say_what_is_left_out(checkpoint)?;
-    Ok(Checkpoint::load_for_inference(checkpoint, device)?)
-}
-
-/// Loads a model to run it, with its tokenizer where it has one.
-pub(crate) fn load_for_ids(
-    model: &Path,
-    network: Network,
-    device: &Device,
-) -> Result<Loaded, CliError> {
-    let whole = check_folder(&locate(model, Need::Whole, network)?)?;
-    say_what_is_left_out(&whole)?;
-    // A GGUF file has its tokenizer in it.
-    if whole.is_file()
-        || ["tokenizer.json", "tokenizer.model"].iter().any(|file| whole.join(file).exists())
-    {
-        let Checkpoint { model, params, text } = Checkpoint::load_for_inference(&whole, device)?;
-        return Ok(Loaded { model, params, text: Some(text) });
-    }
-    let (model, params) = load_model_for_inference(&whole, device)?;
-    Ok(Loaded { model, params, text: None })
+    ModelArgs::new(model, network).load(device)
 }
 
 /// Refuses a model that writes no text.
@@ -115,7 +161,7 @@ pub(crate) fn check_folder(folder: &Path) -> Result<PathBuf, CliError> {
                 .into(),
         ));
     }
-    if !whole.join("config.json").exists() {
+    if !is_checkpoint(&whole) {
         let checkpoints = checkpoints_below(&whole);
         return Err(wrong(if checkpoints.is_empty() {
             "not a checkpoint: it has no config.json; give the folder of a model".into()
@@ -126,11 +172,16 @@ pub(crate) fn check_folder(folder: &Path) -> Result<PathBuf, CliError> {
     Ok(whole)
 }
 
+/// Whether a folder is a model's, or an adapter's as PEFT writes it.
+fn is_checkpoint(folder: &Path) -> bool {
+    ["config.json", "adapter_config.json"].iter().any(|file| folder.join(file).exists())
+}
+
 /// The names of the checkpoints in a run's folder.
 fn checkpoints_below(folder: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
     let mut names: Vec<String> = entries
-        .filter(|entry| entry.path().join("config.json").exists())
+        .filter(|entry| is_checkpoint(&entry.path()))
         .map(|entry| entry.file_name().to_string_lossy().into_owned())
         .collect();
     names.sort_unstable();

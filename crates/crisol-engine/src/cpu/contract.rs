@@ -13,6 +13,7 @@ use super::tiles::Tiles;
 use super::values::{Kept, Values, data};
 use super::{device, optimizer, parallel};
 use crate::backend::Backend;
+use crate::dropout::Dropout;
 use crate::layout::{Layout, ParamId};
 use crate::op::{Attention, Op, Shape, Var};
 use crate::update::{MomentFormat, OptimizerConfig};
@@ -72,6 +73,10 @@ impl Backend for Cpu {
     fn bytes(&self, params: &Params, id: ParamId) -> usize {
         let plain = || params.slice(id).len() * size_of::<f32>();
         params.quantised(id).map_or_else(plain, Tiles::bytes)
+    }
+
+    fn row_norms(&self, params: &Params, id: ParamId) -> Vec<f32> {
+        params.row_squares(id).iter().map(|square| square.sqrt() as f32).collect()
     }
 
     fn merge_adapter(&self, params: &Params, id: ParamId, numbers: &mut [f32]) {
@@ -161,8 +166,16 @@ impl Backend for Cpu {
         values.grads[to.0 as usize] = std::mem::take(&mut values.grads[from.0 as usize]);
     }
 
-    fn forward(&self, op: &Op, params: &Params, values: &mut Values, tasks: usize, keep: bool) {
-        let kept = super::forward(self, op, params, values, tasks, keep);
+    fn forward(
+        &self,
+        op: &Op,
+        params: &Params,
+        values: &mut Values,
+        tasks: usize,
+        dropout: Option<Dropout>,
+        keep: bool,
+    ) {
+        let kept = super::forward(self, op, params, values, tasks, dropout, keep);
         if keep {
             values.kept.push(kept);
         } else {
@@ -177,11 +190,12 @@ impl Backend for Cpu {
         grads: &mut Grads,
         values: &mut Values,
         tasks: usize,
+        dropout: Option<Dropout>,
         skip: bool,
     ) {
         let mut kept: Kept = values.kept.pop().expect("one for each recorded operation");
         if !skip {
-            kept = super::backward(self, op, kept, params, grads, values, tasks);
+            kept = super::backward(self, op, kept, params, grads, values, tasks, dropout);
         }
         kept.recycle(&mut values.floats);
     }

@@ -5,6 +5,7 @@ use super::mat::{Mat, MatMut};
 use super::math::{add_assign, dot, scale_all, vectorised};
 use super::params::{Grads, Params};
 use crate::buffer::Pool;
+use crate::dropout::Dropout;
 use crate::op::{Experts, Router};
 
 /// Keeps the sum of sigmoids away from zero, as DeepSeek-V3's code does.
@@ -96,6 +97,7 @@ pub(crate) fn forward(
     x: &[f32],
     y: &mut [f32],
     mut low_rank: &mut [f32],
+    dropout: Option<Dropout>,
     tasks: usize,
     floats: &mut Pool<f32>,
 ) {
@@ -106,7 +108,7 @@ pub(crate) fn forward(
         let x = Mat::new(&x[rows.start * in_dim..rows.end * in_dim], n, in_dim);
         let y = MatMut::new(&mut y[rows.start * out_dim..rows.end * out_dim], n, out_dim);
         let (u, rest) = low_rank.split_at_mut(n * params.rank(id));
-        linear::forward(params, id, x, y, u, tasks, floats);
+        linear::forward(params, id, x, y, u, dropout, tasks, floats);
         low_rank = rest;
     }
 }
@@ -117,10 +119,12 @@ pub(crate) fn backward(
     experts: Experts,
     bounds: &[u32],
     x: &[f32],
+    y: &[f32],
     dy: &[f32],
     dx: &mut [f32],
     accumulate: bool,
     mut low_rank: &[f32],
+    dropout: Option<Dropout>,
     grads: &mut Grads,
     tasks: usize,
     floats: &mut Pool<f32>,
@@ -130,10 +134,12 @@ pub(crate) fn backward(
         let (out_dim, in_dim) = params.matrix_shape(id);
         let n = rows.len();
         let x = Mat::new(&x[rows.start * in_dim..rows.end * in_dim], n, in_dim);
-        let dy = Mat::new(&dy[rows.start * out_dim..rows.end * out_dim], n, out_dim);
+        let [y, dy] =
+            [y, dy].map(|all| Mat::new(&all[rows.start * out_dim..rows.end * out_dim], n, out_dim));
+        let y = linear::Output { y, bias: None };
         let dx = MatMut::new(&mut dx[rows.start * in_dim..rows.end * in_dim], n, in_dim);
         let (u, rest) = low_rank.split_at(n * params.rank(id));
-        linear::backward(params, id, x, dy, dx, accumulate, u, grads, tasks, floats);
+        linear::backward(params, id, x, y, dy, dx, accumulate, u, dropout, grads, tasks, floats);
         low_rank = rest;
     }
 }

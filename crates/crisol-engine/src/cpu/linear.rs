@@ -7,15 +7,46 @@
 //!            dW += dyᵀ·x             if W is trained
 //!            dA += tᵀ·x              dB += s·dyᵀ·u
 //! ```
+//!
+//! With magnitudes, y and dy are multiplied by gains ([`super::dora`]). With dropout, the adapter's
+//! x is masked ([`super::dropout`]), and so is its part of dx.
 
+use super::dora;
 use super::gemm::parallel_gemm;
 use super::mat::{Mat, MatMut};
+use super::math::add_assign;
 use super::packed::PackedBuffer;
 use super::params::Orientation::{Normal, Transposed};
 use super::params::{Grads, Params};
 use super::weights::Weight;
-use crate::buffer::Pool;
+use crate::buffer::{Buffer, Pool};
+use crate::dropout::Dropout;
 use crate::layout::ParamId;
+
+/// What forward wrote.
+#[derive(Clone, Copy)]
+pub(crate) struct Output<'a> {
+    pub(crate) y: Mat<'a>,
+    /// What was added to y after it.
+    pub(crate) bias: Option<&'a [f32]>,
+}
+
+/// The adapter's input where a part of x is dropped.
+fn masked(
+    x: Mat<'_>,
+    weight: ParamId,
+    dropout: Option<Dropout>,
+    floats: &mut Pool<f32>,
+) -> Option<Buffer<f32>> {
+    let dropout = dropout?;
+    let (rows, cols) = (x.row_count(), x.col_count());
+    let mut values = floats.take(rows * cols);
+    for (row, values) in values.chunks_exact_mut(cols).enumerate() {
+        values.copy_from_slice(x.tile(row, 1, 0..cols));
+    }
+    dropout.apply(&mut values, cols, weight.0);
+    Some(values)
+}
 
 /// Writes `y`, `[rows, out]`, and u. `low_rank` has [`Params::rank`] floats a row.
 pub(crate) fn forward(
@@ -24,6 +55,7 @@ pub(crate) fn forward(
     x: Mat<'_>,
     mut y: MatMut<'_>,
     low_rank: &mut [f32],
+    dropout: Option<Dropout>,
     tasks: usize,
     floats: &mut Pool<f32>,
 ) {
@@ -32,10 +64,17 @@ pub(crate) fn forward(
     operand(weight, Transposed).gemm(tasks, y.cols(0..cols), false, 1.0, x, floats);
     if let Some(adapter) = params.adapter(weight) {
         let rank = params.rank(weight);
+        let masked = masked(x, weight, dropout, floats);
+        let x = masked.as_ref().map_or(x, |values| Mat::new(values, rows, x.col_count()));
         let u = MatMut::new(low_rank, rows, rank);
         operand(adapter.a, Transposed).gemm(tasks, u, false, 1.0, x, floats);
+        floats.give(masked.unwrap_or_default());
         let u = Mat::new(low_rank, rows, rank);
-        operand(adapter.b, Transposed).gemm(tasks, y, true, adapter.scale, u, floats);
+        let y_mat = y.cols(0..cols);
+        operand(adapter.b, Transposed).gemm(tasks, y_mat, true, adapter.scale, u, floats);
+        if let Some(gains) = params.gains(weight) {
+            (0..rows).for_each(|row| dora::scale(y.row_mut(row, 0..cols), gains));
+        }
     }
 }
 
@@ -44,37 +83,68 @@ pub(crate) fn backward(
     params: &Params,
     weight: ParamId,
     x: Mat<'_>,
+    output: Output<'_>,
     dy: Mat<'_>,
     mut dx: MatMut<'_>,
     accumulate: bool,
     low_rank: &[f32],
+    dropout: Option<Dropout>,
     grads: &mut Grads,
     tasks: usize,
     floats: &mut Pool<f32>,
 ) {
     let (rows, in_dim, out_dim) = (x.row_count(), x.col_count(), dy.col_count());
     let operand = |id, orientation| Weight::new(params, id, orientation, rows);
-    let (trained, adapter) = (grads.slice_mut(weight), params.adapter(weight));
-    let precision = params.precision();
-    // The right operand of dW and dA.
-    let panels = (trained.is_some() || adapter.is_some())
-        .then(|| PackedBuffer::new(precision, tasks, x, floats));
+    let (adapter, precision) = (params.adapter(weight), params.precision());
+    // Backward of the gains first: all below is that of their input.
+    let scaled = params.gains(weight).map(|gains| {
+        let magnitude = adapter.and_then(|adapter| adapter.magnitude);
+        if let Some((id, dm)) = magnitude.and_then(|id| Some((id, grads.slice_mut(id)?))) {
+            let Output { y, bias } = output;
+            dora::magnitude_gradient(dy, y, bias, params.slice(id), dm, floats);
+        }
+        let mut scaled = floats.take(rows * out_dim);
+        for (row, scaled) in scaled.chunks_exact_mut(out_dim).enumerate() {
+            scaled.copy_from_slice(dy.tile(row, 1, 0..out_dim));
+        }
+        dora::scale(&mut scaled, gains);
+        scaled
+    });
+    let dy = scaled.as_ref().map_or(dy, |values| Mat::new(values, rows, out_dim));
     operand(weight, Normal).gemm(tasks, dx.cols(0..in_dim), accumulate, 1.0, dy, floats);
-    if let (Some(dw), Some(panels)) = (trained, &panels) {
+    if let Some(dw) = grads.slice_mut(weight) {
+        let panels = PackedBuffer::new(precision, tasks, x, floats);
         let dw = MatMut::new(dw, out_dim, in_dim);
         parallel_gemm(tasks, dw, true, 1.0, dy.t(), panels.as_operand(), floats);
+        panels.recycle(floats);
     }
-    if let (Some(adapter), Some(panels)) = (adapter, &panels) {
+    if let Some(adapter) = adapter {
         let rank = params.rank(weight);
         let mut t = floats.take(rows * rank);
         let t_mat = MatMut::new(&mut t, rows, rank);
         operand(adapter.b, Normal).gemm(tasks, t_mat, false, adapter.scale, dy, floats);
         let t_mat = Mat::new(&t, rows, rank);
-        operand(adapter.a, Normal).gemm(tasks, dx, true, 1.0, t_mat, floats);
+        let masked = masked(x, weight, dropout, floats);
+        let x = masked.as_ref().map_or(x, |values| Mat::new(values, rows, in_dim));
+        let panels = PackedBuffer::new(precision, tasks, x, floats);
+        if let Some(dropout) = dropout {
+            let mut part = floats.take(rows * in_dim);
+            let part_mat = MatMut::new(&mut part, rows, in_dim);
+            operand(adapter.a, Normal).gemm(tasks, part_mat, false, 1.0, t_mat, floats);
+            dropout.apply(&mut part, in_dim, weight.0);
+            for (row, part) in part.chunks_exact(in_dim).enumerate() {
+                add_assign(dx.row_mut(row, 0..in_dim), part);
+            }
+            floats.give(part);
+        } else {
+            operand(adapter.a, Normal).gemm(tasks, dx, true, 1.0, t_mat, floats);
+        }
         if let Some(da) = grads.slice_mut(adapter.a) {
             let da = MatMut::new(da, rank, in_dim);
             parallel_gemm(tasks, da, true, 1.0, t_mat.t(), panels.as_operand(), floats);
         }
+        panels.recycle(floats);
+        floats.give(masked.unwrap_or_default());
         if let Some(db) = grads.slice_mut(adapter.b) {
             let u = PackedBuffer::new(precision, tasks, Mat::new(low_rank, rows, rank), floats);
             let db = MatMut::new(db, out_dim, rank);
@@ -83,7 +153,5 @@ pub(crate) fn backward(
         }
         floats.give(t);
     }
-    if let Some(panels) = panels {
-        panels.recycle(floats);
-    }
+    floats.give(scaled.unwrap_or_default());
 }

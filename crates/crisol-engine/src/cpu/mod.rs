@@ -15,6 +15,8 @@ mod attention;
 mod concat_heads;
 mod contract;
 mod device;
+mod dora;
+mod dropout;
 mod embedding;
 mod experts;
 mod formats;
@@ -57,6 +59,7 @@ use self::quantised::dequantise;
 use self::values::{Kept, Value, Values, data};
 use self::weights::Weight;
 use crate::buffer::{Buffer, Pool};
+use crate::dropout::Dropout;
 use crate::layout::{Adapter, ParamId};
 use crate::op::{Attention, HeadSlice, Op, Var};
 use crate::precision::Precision;
@@ -82,6 +85,7 @@ fn forward(
     params: &Params,
     memory: &mut Values,
     tasks: usize,
+    dropout: Option<Dropout>,
     keep: bool,
 ) -> Kept {
     let Values { floats, values, .. } = memory;
@@ -109,7 +113,7 @@ fn forward(
             let mut low_rank = floats.take(rows * params.rank(*weight));
             let x = Mat::new(data(values, *x), rows, in_dim);
             let y_mat = MatMut::new(&mut y, rows, out_dim);
-            linear::forward(params, *weight, x, y_mat, &mut low_rank, tasks, floats);
+            linear::forward(params, *weight, x, y_mat, &mut low_rank, dropout, tasks, floats);
             kept = Kept::LowRank(low_rank);
             if let Some(bias) = bias {
                 for row in y.chunks_exact_mut(out_dim) {
@@ -197,7 +201,17 @@ fn forward(
             let mut y = take_data(values, *out);
             let x = data(values, *x);
             let mut low_rank = floats.take(experts::low_rank_len(params, *experts, bounds));
-            experts::forward(params, *experts, bounds, x, &mut y, &mut low_rank, tasks, floats);
+            experts::forward(
+                params,
+                *experts,
+                bounds,
+                x,
+                &mut y,
+                &mut low_rank,
+                dropout,
+                tasks,
+                floats,
+            );
             kept = Kept::LowRank(low_rank);
             put_data(values, *out, y);
         }
@@ -330,6 +344,7 @@ fn backward(
     grads: &mut Grads,
     memory: &mut Values,
     tasks: usize,
+    dropout: Option<Dropout>,
 ) -> Kept {
     let Values { floats, values, grads: value_grads, .. } = memory;
     match (op, &mut kept) {
@@ -347,8 +362,13 @@ fn backward(
             let x_mat = Mat::new(data(values, *x), rows, in_dim);
             let dy_mat = Mat::new(&dy, rows, out_dim);
             let dx_mat = MatMut::new(&mut dx, rows, in_dim);
+            let y = linear::Output {
+                y: Mat::new(data(values, *out), rows, out_dim),
+                bias: bias.map(|bias| params.slice(bias)),
+            };
             linear::backward(
-                params, *weight, x_mat, dy_mat, dx_mat, accumulate, low_rank, grads, tasks, floats,
+                params, *weight, x_mat, y, dy_mat, dx_mat, accumulate, low_rank, dropout, grads,
+                tasks, floats,
             );
             value_grads[x.0 as usize] = dx;
             if let Some(db) = bias.and_then(|bias| grads.slice_mut(bias)) {
@@ -445,10 +465,10 @@ fn backward(
         (Op::GroupedLinear { x, experts, bounds, out }, Kept::LowRank(low_rank)) => {
             let dy = take(&mut value_grads[out.0 as usize]);
             let (mut dx, accumulate) = take_grad(value_grads, values, *x, floats);
-            let x_data = data(values, *x);
+            let (x_data, y) = (data(values, *x), data(values, *out));
             experts::backward(
-                params, *experts, bounds, x_data, &dy, &mut dx, accumulate, low_rank, grads, tasks,
-                floats,
+                params, *experts, bounds, x_data, y, &dy, &mut dx, accumulate, low_rank, dropout,
+                grads, tasks, floats,
             );
             value_grads[x.0 as usize] = dx;
             floats.give(dy);
@@ -572,10 +592,13 @@ fn per_head_matmul(
                 None => dense
                     .copy_from_slice(&params.slice(weight)[rows.start * in_dim..rows.end * in_dim]),
             }
-            if let Some(Adapter { a, b, scale }) = adapter {
+            if let Some(Adapter { a, b, scale, .. }) = adapter {
                 let rank = params.rank(weight);
                 let b = &params.slice(b)[rows.start * rank..rows.end * rank];
                 add_product(&mut dense, [rows.len(), rank, in_dim], scale, b, params.slice(a));
+            }
+            if let Some(gains) = params.gains(weight) {
+                dora::scale_weight(&mut dense, in_dim, &gains[rows.clone()]);
             }
             Mat::new(&dense, rows.len(), in_dim)
         } else {

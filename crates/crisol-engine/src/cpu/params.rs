@@ -10,7 +10,7 @@ use super::device::Cpu;
 use super::mat::Mat;
 use super::packed::{PackedOperand, pack, packed_len};
 use super::tiles::Tiles;
-use super::{add_product, math, parallel, quantised};
+use super::{add_product, dora, math, parallel, quantised};
 use crate::buffer::{Buffer, Pool};
 use crate::init;
 use crate::layout::{Adapter, Layout, ParamId};
@@ -31,6 +31,10 @@ pub(crate) struct Params {
     packed: PackedCache,
     /// By parameter: quantised matrices outside of `data`. Empty if there are none.
     quantised: Vec<Option<Tiles>>,
+    /// By parameter of the base: factors on outputs where an adapter has magnitudes.
+    gains: Vec<OnceLock<Buffer<f32>>>,
+    /// By parameter: squares of the norms of its rows, which gains need.
+    row_squares: Vec<OnceLock<Vec<f64>>>,
 }
 
 /// The orientation of a weight as the right operand of a GEMM.
@@ -97,7 +101,10 @@ impl Params {
     ) -> Params {
         let data = Buffer::zeros(layout.len);
         let packed = PackedCache::new(layout.specs.len());
-        Params { layout, base, precision, data, packed, quantised }
+        let cells = |set: Option<&Params>| set.map_or(0, |set| set.layout.specs.len());
+        let gains = (0..cells(base.as_deref())).map(|_| OnceLock::new()).collect();
+        let row_squares = layout.specs.iter().map(|_| OnceLock::new()).collect();
+        Params { layout, base, precision, data, packed, quantised, gains, row_squares }
     }
 
     pub(crate) fn set_layout(&mut self, layout: Arc<Layout>) {
@@ -121,6 +128,22 @@ impl Params {
     pub(crate) fn quantised(&self, id: ParamId) -> Option<&Tiles> {
         let (holder, index) = self.holder(id);
         holder.quantised.get(index)?.as_ref()
+    }
+
+    /// Factors on the outputs of a weight whose adapter has magnitudes; cached.
+    pub(crate) fn gains(&self, weight: ParamId) -> Option<&[f32]> {
+        let adapter = self.adapter(weight)?;
+        let magnitude = adapter.magnitude?;
+        let gains = self.gains[weight.0 as usize].get_or_init(|| {
+            dora::gains(self, weight, adapter, magnitude, self.row_squares(weight))
+        });
+        Some(gains)
+    }
+
+    /// Squares of the norms of a weight's rows; cached.
+    pub(crate) fn row_squares(&self, weight: ParamId) -> &[f64] {
+        let (holder, index) = self.holder(weight);
+        holder.row_squares[index].get_or_init(|| dora::row_squares(self, weight))
     }
 
     /// Fills zeros with initial values.
@@ -154,10 +177,11 @@ impl Params {
 
     /// Adds the adapter of a weight to its values.
     pub(crate) fn merge_adapter(&self, id: ParamId, values: &mut [f32]) {
-        if let Some(Adapter { a, b, scale }) = self.adapter(id) {
+        if let Some(Adapter { a, b, scale, .. }) = self.adapter(id) {
             let (rows, cols) = self.matrix_shape(id);
             let shape = [rows, self.rank(id), cols];
             add_product(values, shape, scale, self.slice(b), self.slice(a));
+            dora::scale_weight(values, cols, self.gains(id).unwrap_or_default());
         }
     }
 
@@ -172,9 +196,11 @@ impl Params {
         self.data_mut().copy_from_slice(&other.data);
     }
 
-    /// All own parameters, mutable; invalidates the packed cache.
+    /// All own parameters, mutable; invalidates what is cached of them.
     pub(crate) fn data_mut(&mut self) -> &mut [f32] {
         self.packed.invalidate();
+        self.gains.iter_mut().for_each(|gains| drop(gains.take()));
+        self.row_squares.iter_mut().for_each(|squares| drop(squares.take()));
         &mut self.data
     }
 

@@ -1,5 +1,5 @@
 //! Frozen weights and their adapters: outputs and gradients are those of a trained twin with the
-//! merged weights, `W + s·B·A`, and the chain rule.
+//! merged weights, `g ∘ (W + s·B·A)`, and the chain rule. Dropout against finite differences.
 
 use std::sync::Arc;
 
@@ -96,22 +96,48 @@ fn half_bits(value: f32) -> u16 {
     (bits >> 16 & 0x8000) as u16 | magnitude as u16
 }
 
-/// The overlay: the input, and an adapter for each of [`ADAPTED`].
-fn overlay(base: &Arc<Params>) -> Params {
+/// The overlay: the input, and an adapter for each of [`ADAPTED`], with magnitudes or without.
+fn overlay(base: &Arc<Params>, magnitudes: bool) -> Params {
     let mut specs = vec![spec("x", &[ROWS, DIM], Init::Normal(1.0))];
     for weight in ADAPTED {
         let (name, [rows, cols]) = FROZEN[weight];
         specs.push(spec(&format!("{name}.A"), &[RANK, cols], Init::Normal(0.1)));
         specs.push(spec(&format!("{name}.B"), &[rows, RANK], Init::Normal(0.1)));
+        if magnitudes {
+            specs.push(spec(&format!("{name}.m"), &[rows], Init::Normal(1.0)));
+        }
     }
     let mut params = Params::over(base, specs, 11);
     for weight in ADAPTED {
         let name = FROZEN[weight].0;
         let part = |part: &str| id(&params, &format!("{name}.{part}"));
-        let adapter = Adapter { a: part("A"), b: part("B"), scale: SCALE };
+        let magnitude = magnitudes.then(|| part("m"));
+        let adapter = Adapter { a: part("A"), b: part("B"), scale: SCALE, magnitude };
         params.adapt(id(&params, name), adapter);
     }
     params
+}
+
+/// `W + s·B·A`, and the gain of each of its rows.
+fn updated(params: &Params, weight: ParamId) -> (Matrix, Vec<f64>) {
+    let mut updated = matrix(params, &params.read(weight), weight);
+    let Some(Adapter { a, b, scale, magnitude }) = params.adapter(weight) else {
+        let ones = vec![1.0; updated.rows];
+        return (updated, ones);
+    };
+    let [a, b] = [a, b].map(|id| matrix(params, &params.read(id), id));
+    for (value, update) in updated.data.iter_mut().zip(gemm(f64::from(scale), &b, &a).data) {
+        *value += update;
+    }
+    let norm = |row: &[f64]| row.iter().map(|value| value * value).sum::<f64>().sqrt();
+    let gains = match magnitude.map(|id| params.read(id)) {
+        None => vec![1.0; updated.rows],
+        Some(m) => {
+            let rows = updated.data.chunks_exact(updated.cols);
+            m.into_iter().zip(rows).map(|(m, row)| f64::from(m) / norm(row)).collect()
+        }
+    };
+    (updated, gains)
 }
 
 /// Everything trained, with the adapters merged.
@@ -123,14 +149,14 @@ fn merged(device: &Device, params: &Params) -> Params {
     for at in twin.ids() {
         let name = twin.spec(at).name.clone();
         let weight = id(params, &name);
-        let mut values = params.read(weight);
-        if let Some(Adapter { a, b, scale }) = params.adapter(weight) {
-            let [a, b] = [a, b].map(|id| matrix(params, &params.read(id), id));
-            let update = gemm(1.0, &b, &a);
-            for (value, update) in values.iter_mut().zip(&update.data) {
-                *value = (f64::from(*value) + f64::from(scale) * update) as f32;
-            }
+        if params.spec(weight).shape.len() == 1 {
+            twin.write(at, &params.read(weight));
+            continue;
         }
+        let (updated, gains) = updated(params, weight);
+        let rows = updated.data.chunks_exact(updated.cols).zip(&gains);
+        let values: Vec<f32> =
+            rows.flat_map(|(row, gain)| row.iter().map(move |x| (gain * x) as f32)).collect();
         twin.write(at, &values);
     }
     twin
@@ -155,11 +181,14 @@ fn network(tape: &mut Tape<'_>) -> Vec<Var> {
     vec![up, logp, entropy]
 }
 
-/// Outputs and gradients, with the work of an operation in `threads` times some tasks.
-fn run(params: &Params) -> (Vec<Vec<f32>>, Grads) {
+/// Outputs and gradients. With a key, a part of the adapters' inputs is dropped.
+fn run(params: &Params, key: Option<u64>) -> (Vec<Vec<f32>>, Grads) {
     let mut grads = Grads::zeros_like(params);
     let outputs = params.device().run(|workspace: &mut Workspace| {
         let mut tape = Tape::training(params, workspace);
+        if let Some(key) = key {
+            tape.set_dropout_key(key);
+        }
         let vars = network(&mut tape);
         let outputs: Vec<Vec<f32>> = vars.iter().map(|&var| tape.read(var).to_vec()).collect();
         let mut random = Random::new(5);
@@ -191,27 +220,116 @@ fn assert_close(what: &str, values: &[f32], expected: impl IntoIterator<Item = f
 fn frozen_weights_with_adapters_equal_merged_ones() {
     use WeightFormat::{Bf16, F16, F32, Q4_1, Q4K, Q8_0};
     for format in [None, Some(F32), Some(F16), Some(Bf16), Some(Q8_0), Some(Q4_1), Some(Q4K)] {
-        let device = Device::cpu(Some(1));
-        let params = overlay(&Arc::new(base(&device, format)));
-        let twin = merged(&device, &params);
-        let (outputs, grads) = run(&params);
-        let (expected, expected_grads) = run(&twin);
-        for (output, expected) in outputs.iter().zip(&expected) {
-            let expected = expected.iter().copied().map(f64::from);
-            assert_close(&format!("{format:?}: outputs"), output, expected);
+        let base = Arc::new(base(&Device::cpu(Some(1)), format));
+        equals_merged(&format!("{format:?}"), &overlay(&base, false));
+        equals_merged(&format!("{format:?} with magnitudes"), &overlay(&base, true));
+    }
+}
+
+fn equals_merged(what: &str, params: &Params) {
+    let twin = merged(params.device(), params);
+    let (outputs, grads) = run(params, None);
+    let (expected, expected_grads) = run(&twin, None);
+    for (output, expected) in outputs.iter().zip(&expected) {
+        assert_close(&format!("{what}: outputs"), output, expected.iter().copied().map(f64::from));
+    }
+    let of_input = expected_grads.read(id(&twin, "x")).into_iter().map(f64::from);
+    assert_close(&format!("{what}: x"), &grads.read(id(params, "x")), of_input);
+    for weight in ADAPTED {
+        let name = FROZEN[weight].0;
+        let weight = id(params, name);
+        let Adapter { a, b, scale, magnitude } = params.adapter(weight).unwrap();
+        let (updated, gains) = updated(params, weight);
+        let mut dw = matrix(&twin, &expected_grads.read(id(&twin, name)), id(&twin, name));
+        for (row, gain) in dw.data.chunks_exact_mut(updated.cols).zip(&gains) {
+            for value in row {
+                *value *= gain;
+            }
         }
-        let of_input = expected_grads.read(id(&twin, "x")).into_iter().map(f64::from);
-        assert_close(&format!("{format:?}: x"), &grads.read(id(&params, "x")), of_input);
+        let [a_mat, b_mat] = [a, b].map(|id| matrix(params, &params.read(id), id));
+        let scaled = |m: Matrix| m.data.into_iter().map(move |x| f64::from(scale) * x);
+        let (da, db) = (gemm(1.0, &b_mat.transposed(), &dw), gemm(1.0, &dw, &a_mat.transposed()));
+        assert_close(&format!("{what}: A of {name}"), &grads.read(a), scaled(da));
+        assert_close(&format!("{what}: B of {name}"), &grads.read(b), scaled(db));
+        let Some(magnitude) = magnitude else { continue };
+        // The norm is a constant: dm_j = dW_j·updated_j / m_j, as the output is linear in m.
+        let rows = dw.data.chunks_exact(updated.cols).zip(updated.data.chunks_exact(updated.cols));
+        let dm = rows.zip(params.read(magnitude)).map(|((dw, row), m)| {
+            dw.iter().zip(row).map(|(dw, w)| dw * w).sum::<f64>() / f64::from(m)
+        });
+        assert_close(&format!("{what}: m of {name}"), &grads.read(magnitude), dm);
+    }
+}
+
+/// The whole network is compared through its sum, weighted as the gradients are seeded.
+fn weighted_sum(outputs: &[Vec<f32>]) -> f64 {
+    let mut random = Random::new(5);
+    outputs.iter().flatten().map(|&output| f64::from(output) * f64::from(random.uniform())).sum()
+}
+
+#[test]
+fn gradients_with_dropout_are_finite_differences() {
+    for magnitudes in [false, true] {
+        let device = Device::cpu(Some(1));
+        let mut params = overlay(&Arc::new(base(&device, None)), magnitudes);
+        let plain = run(&params, Some(7)).0;
+        params.set_adapter_dropout(0.3, 1);
+        let (outputs, grads) = run(&params, Some(7));
+        assert_eq!(run(&params, None).0, plain, "without a key, nothing is dropped");
+        assert_ne!(outputs, plain);
+        assert_ne!(outputs, run(&params, Some(8)).0);
+        assert_eq!(outputs, run(&params, Some(7)).0);
+        // One step along a direction of all parameters but the norms' A and B, which the gradient
+        // of magnitudes takes as constants.
+        let names: &[&str] = if magnitudes {
+            &["x", "up.m", "expert 0.m"]
+        } else {
+            &["x", "up.A", "up.B", "expert 2.A", "expert 2.B"]
+        };
+        for name in names {
+            let at = id(&params, name);
+            let before = params.read(at);
+            let mut random = Random::new(17);
+            let direction: Vec<f32> = before.iter().map(|_| random.uniform() - 0.5).collect();
+            let gradient = grads.read(at);
+            let expected: f64 =
+                gradient.iter().zip(&direction).map(|(&g, &d)| f64::from(g) * f64::from(d)).sum();
+            let step = 1e-2;
+            let mut moved = |sign: f32| {
+                let values: Vec<f32> =
+                    before.iter().zip(&direction).map(|(x, d)| x + sign * step * d).collect();
+                params.write(at, &values);
+                weighted_sum(&run(&params, Some(7)).0)
+            };
+            let difference = (moved(1.0) - moved(-1.0)) / (2.0 * f64::from(step));
+            params.write(at, &before);
+            let size = expected.abs().max(1.0);
+            assert!(
+                (difference - expected).abs() < 1e-2 * size,
+                "{name}: {expected}, by differences {difference}"
+            );
+        }
+    }
+}
+
+#[test]
+fn the_norms_of_rows_are_those_with_which_magnitudes_change_nothing() {
+    for format in [None, Some(WeightFormat::Q4_1)] {
+        let device = Device::cpu(Some(1));
+        let mut params = overlay(&Arc::new(base(&device, format)), true);
+        let mut plain = overlay(params.base().unwrap(), false);
         for weight in ADAPTED {
             let name = FROZEN[weight].0;
-            let Adapter { a, b, scale } = params.adapter(id(&params, name)).unwrap();
-            let dw = matrix(&twin, &expected_grads.read(id(&twin, name)), id(&twin, name));
-            let [a_mat, b_mat] = [a, b].map(|id| matrix(&params, &params.read(id), id));
-            let scaled = |m: Matrix| m.data.into_iter().map(move |x| f64::from(scale) * x);
-            let (da, db) =
-                (gemm(1.0, &b_mat.transposed(), &dw), gemm(1.0, &dw, &a_mat.transposed()));
-            assert_close(&format!("{format:?}: A of {name}"), &grads.read(a), scaled(da));
-            assert_close(&format!("{format:?}: B of {name}"), &grads.read(b), scaled(db));
+            let (weight, b) = (id(&params, name), id(&params, &format!("{name}.B")));
+            let norms = params.row_norms(weight);
+            params.write(id(&params, &format!("{name}.m")), &norms);
+            params.write(b, &vec![0.0; params.read(b).len()]);
+            let b = id(&plain, &format!("{name}.B"));
+            plain.write(b, &vec![0.0; plain.read(b).len()]);
+        }
+        for (output, expected) in run(&params, None).0.iter().zip(&run(&plain, None).0) {
+            let expected = expected.iter().copied().map(f64::from);
+            assert_close(&format!("{format:?}"), output, expected);
         }
     }
 }
@@ -221,8 +339,9 @@ fn threads_change_no_bit_of_gradients_through_frozen_weights() {
     for format in [None, Some(WeightFormat::Q4_1)] {
         let bits = |threads: usize| {
             let device = Device::cpu(Some(threads));
-            let params = overlay(&Arc::new(base(&device, format)));
-            let (outputs, grads) = run(&params);
+            let mut params = overlay(&Arc::new(base(&device, format)), true);
+            params.set_adapter_dropout(0.1, 3);
+            let (outputs, grads) = run(&params, Some(1));
             let grads = params.ids().flat_map(|id| grads.read(id));
             outputs.concat().into_iter().chain(grads).map(f32::to_bits).collect::<Vec<_>>()
         };
@@ -237,7 +356,7 @@ fn threads_change_no_bit_of_gradients_through_frozen_weights() {
 fn a_copy_shares_the_base_and_an_overlay_trains_only_its_own() {
     let device = Device::cpu(Some(1));
     let base = Arc::new(base(&device, Some(WeightFormat::Q8_0)));
-    let params = overlay(&base);
+    let params = overlay(&base, false);
     assert_eq!(params.ids().count(), 1 + 2 * ADAPTED.len());
     let mut copy = params.duplicate();
     assert!(Arc::ptr_eq(copy.base().unwrap(), &base));
@@ -251,7 +370,7 @@ fn a_copy_shares_the_base_and_an_overlay_trains_only_its_own() {
 #[should_panic(expected = "parameters of the base have no range")]
 fn a_frozen_weight_has_no_gradient_to_read() {
     let device = Device::cpu(Some(1));
-    let params = overlay(&Arc::new(base(&device, None)));
+    let params = overlay(&Arc::new(base(&device, None)), false);
     let grads = Grads::zeros_like(&params);
     grads.read(id(&params, "head"));
 }
@@ -264,6 +383,7 @@ fn an_adapter_of_another_shape_is_refused() {
     let specs =
         vec![spec("A", &[RANK, DIM + 1], Init::Zeros), spec("B", &[HIDDEN, RANK], Init::Zeros)];
     let mut params = Params::over(&base, specs, 1);
-    let adapter = Adapter { a: id(&params, "A"), b: id(&params, "B"), scale: 1.0 };
+    let [a, b] = ["A", "B"].map(|name| id(&params, name));
+    let adapter = Adapter { a, b, scale: 1.0, magnitude: None };
     params.adapt(id(&params, "up"), adapter);
 }

@@ -397,6 +397,11 @@ impl Family for DeepseekV3 {
         Ok(())
     }
 
+    /// Its graph multiplies by the attention's other weights alone.
+    fn has_gguf_adapter(&self, module: &str) -> bool {
+        !module.contains(".self_attn.") || module.ends_with(".o_proj")
+    }
+
     fn gguf_parts(&self) -> &'static [(&'static str, &'static str)] {
         &[
             ("self_attn.q_a_proj", "attn_q_a"),

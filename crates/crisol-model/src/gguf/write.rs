@@ -136,7 +136,7 @@ type BuildTensor = Box<dyn Fn(Vec<f32>) -> Vec<f32>>;
 
 /// The type of a tensor in the file. As in llama.cpp's converter, vectors and routers are f32, and
 /// rows that do not fill whole blocks are f16.
-fn gguf_dtype(dtype: GgmlType, name: &str, shape: &[usize]) -> GgmlType {
+pub(super) fn gguf_dtype(dtype: GgmlType, name: &str, shape: &[usize]) -> GgmlType {
     match shape {
         [_] => GgmlType::F32,
         _ if name.ends_with("ffn_gate_inp.weight") => GgmlType::F32,
@@ -147,7 +147,7 @@ fn gguf_dtype(dtype: GgmlType, name: &str, shape: &[usize]) -> GgmlType {
 
 /// Reorders rows of Llama's queries or keys for GGUF: the inverse of
 /// [`crate::weights::interleaved_row`].
-fn interleave_rows(values: &[f32], dim: usize, rows: usize) -> Vec<f32> {
+pub(super) fn interleave_rows(values: &[f32], dim: usize, rows: usize) -> Vec<f32> {
     let width = values.len() / rows;
     let row = |row: usize| {
         let (head, in_head) = (row / dim * dim, row % dim);

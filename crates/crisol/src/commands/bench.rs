@@ -22,7 +22,7 @@ use serde_json::{Map, Value, json};
 use super::Compute;
 use crate::console::{print_json, print_line};
 use crate::error::CliError;
-use crate::model::{Loaded, Network, load_for_ids};
+use crate::model::{Loaded, ModelArgs, Network};
 use crate::shape::Shape;
 
 const EXAMPLES: &str = "\
@@ -441,7 +441,8 @@ fn decode(args: &DecodeArgs) -> Result<(), CliError> {
     let batch = usize::from(args.batch);
     let (prompt_tokens, new_tokens) = (args.prompt_tokens as usize, args.new_tokens as usize);
     let (model, params) = if let Some(path) = &args.model {
-        let Loaded { model, params, .. } = load_for_ids(path, args.network, &device)?;
+        let Loaded { model, params, .. } =
+            ModelArgs::new(path, args.network).load_for_ids(&device)?;
         (model, params)
     } else {
         let mut config = shape.config();

@@ -6,7 +6,6 @@ mod thinking;
 
 use std::io::{BufRead as _, IsTerminal as _, StdinLock};
 use std::ops::ControlFlow;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -20,12 +19,12 @@ use self::thinking::Dimmer;
 use super::{Compute, Sampling, Written};
 use crate::console::{ask, colour, for_stdout, print, print_line, say};
 use crate::error::{CliError, INTERRUPTED};
-use crate::hub::Need;
-use crate::model::{Network, check_folder, check_speaks, load_from, locate};
+use crate::model::{ModelArgs, check_speaks};
 
 const EXAMPLES: &str = "\
 Examples:
   crisol chat runs/crisol-world/5-ppo
+  crisol chat MODEL --adapter runs/tuned/1-sft
   crisol chat MODEL --temperature 0.7 --seed 3
   echo \"What is the capital of France?\" | crisol chat MODEL
 
@@ -42,23 +41,21 @@ Ctrl-C        stop the answer";
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct ChatArgs {
-    /// Model: a folder, a GGUF file, or ORG/NAME on a hub
-    model: PathBuf,
+    #[command(flatten)]
+    model: ModelArgs,
     #[command(flatten)]
     written: Written,
     #[command(flatten)]
     sampling: Sampling,
-    #[command(flatten)]
-    network: Network,
     #[command(flatten)]
     compute: Compute,
 }
 
 impl ChatArgs {
     pub(crate) fn run(self) -> Result<(), CliError> {
-        let folder = check_folder(&locate(&self.model, Need::Whole, self.network)?)?;
-        let mut checkpoint = load_from(&folder, &self.compute.device()?)?;
-        check_speaks(&self.model, &checkpoint.model)?;
+        let folder = self.model.folder()?;
+        let mut checkpoint = self.model.load(&self.compute.device()?)?;
+        check_speaks(&self.model.model, &checkpoint.model)?;
         self.written.give(&mut checkpoint.text)?;
         if checkpoint.text.template.is_none() {
             return Err(TextError::NoTemplate.into());
@@ -66,7 +63,7 @@ impl ChatArgs {
         let mut lines = Lines::open()?;
         let interactive = lines.are_typed();
         if interactive {
-            header::show(&self.model, &folder, &checkpoint);
+            header::show(&self.model.model, &folder, &checkpoint);
         }
         self.sampling.say_what_is_suggested(&checkpoint.text);
         let mut chat = Chat {

@@ -4,7 +4,6 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use clap::Args;
-use crisol_model::ModelFiles;
 use crisol_phases::{DataSource, Evaluation, EvaluationOptions, Measure, RunSettings, evaluate};
 use crisol_report::measures::{label, value_text};
 use crisol_report::wrap;
@@ -16,8 +15,7 @@ use super::{Compute, TemplateArguments};
 use crate::console::{layout, print, print_json, say, say_wrapped};
 use crate::datasets::{self, is_on_hub};
 use crate::error::CliError;
-use crate::hub::Need;
-use crate::model::{Network, check_folder, load, locate};
+use crate::model::ModelArgs;
 use crate::progress::bar_or_lines;
 
 const EXAMPLES: &str = "\
@@ -38,8 +36,8 @@ JSON: docs/json.md";
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct EvalArgs {
-    /// Model: a folder, a GGUF file, or ORG/NAME on a hub
-    model: PathBuf,
+    #[command(flatten)]
+    model: ModelArgs,
     /// Data: files, folders, patterns, hub data sets, - for stdin
     #[arg(long, value_name = "FILE", required = true, num_args = 1..)]
     data: Vec<PathBuf>,
@@ -66,8 +64,6 @@ pub(crate) struct EvalArgs {
     )]
     max_new_tokens: usize,
     #[command(flatten)]
-    network: Network,
-    #[command(flatten)]
     compute: Compute,
     /// Print one JSON object instead of a table
     #[arg(long)]
@@ -80,11 +76,11 @@ impl EvalArgs {
         let files: Vec<String> =
             self.data.iter().map(|file| file.to_string_lossy().into_owned()).collect();
         for file in files.iter().filter(|file| is_on_hub(file)) {
-            let (name, set) = datasets::find(file, &reading, self.network)?;
+            let (name, set) = datasets::find(file, &reading, self.model.network)?;
             say(format_args!("Reading {name}"));
             reading.datasets.insert(file.clone(), set);
         }
-        let mut checkpoint = load(&self.model, self.network, &self.compute.device()?)?;
+        let mut checkpoint = self.model.load(&self.compute.device()?)?;
         self.arguments.give(&mut checkpoint.text)?;
         if self.chat_strings {
             let options =
@@ -105,13 +101,10 @@ impl EvalArgs {
         bar.finish_and_clear();
         let evaluation = evaluation?;
         if evaluation.measures.iter().any(|measured| !measured.value.is_finite()) {
-            // The weights are the reason more often than not; then the error names the tensor.
-            ModelFiles::open(&check_folder(&locate(&self.model, Need::Whole, self.network)?)?)?
-                .check_finite()?;
-            return Err(CliError::NotFinite);
+            return Err(self.model.why_not_finite()?);
         }
         if self.json {
-            print_json(&json(&self.model, &files, &evaluation))
+            print_json(&json(&self.model.model, &files, &evaluation))
         } else {
             table(&evaluation)
         }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, ValueEnum};
 use crisol_cost::units;
 use crisol_hub::{FloatType, GgmlType, HubError};
-use crisol_model::{ModelFiles, SHARD_BYTES};
+use crisol_model::{AdapterFiles, ModelFiles, SHARD_BYTES};
 
 use crate::console::print_line;
 use crate::error::CliError;
@@ -17,6 +17,7 @@ Examples:
   crisol export runs/crisol-world/2-sft --to gguf --dtype q8_0
   crisol export MODEL.gguf --to hf --dtype bf16 --out my-model
   crisol export MODEL --to hf --max-shard-size 500MB
+  crisol export runs/tuned/1-sft --to gguf --out adapter.gguf    an adapter, for llama.cpp's --lora
 
 Prints the path of what was written. One tensor at a time is in memory. Weights are rounded to
 nearest, ties to even; overflow is an error. Quantised models become f32 by default. In GGUF
@@ -96,19 +97,25 @@ impl Dtype {
 
     /// Writes the model as a GGUF file.
     fn export_gguf(self, model: &ModelFiles, out: &Path) -> Result<(), CliError> {
-        let dtype = match self {
+        Ok(model.export_gguf(out, self.ggml_type())?)
+    }
+
+    fn ggml_type(self) -> GgmlType {
+        match self {
             Dtype::F32 => GgmlType::F32,
             Dtype::F16 => GgmlType::F16,
             Dtype::Bf16 => GgmlType::BF16,
             Dtype::Q8 => GgmlType::Q8_0,
-        };
-        Ok(model.export_gguf(out, dtype)?)
+        }
     }
 }
 
 impl ExportArgs {
     pub(crate) fn run(self) -> Result<(), CliError> {
         let path = check_folder(&locate(&self.model, Need::Whole, self.network)?)?;
+        if let (Format::Gguf, Some(adapter)) = (self.to, AdapterFiles::open(&path)?) {
+            return self.export_adapter(&adapter);
+        }
         let model = ModelFiles::open(&path)?;
         let dtype = self.dtype.unwrap_or_else(|| Dtype::of(model.float_type()));
         let out = self.out.unwrap_or_else(|| default_name(&self.model, self.to, dtype));
@@ -123,6 +130,15 @@ impl ExportArgs {
                 ));
             }
         }
+        print_line(out.display())
+    }
+
+    /// Writes an adapter as a GGUF file.
+    fn export_adapter(self, adapter: &AdapterFiles) -> Result<(), CliError> {
+        let dtype = self.dtype.unwrap_or(Dtype::F32);
+        let out = self.out.unwrap_or_else(|| default_name(&self.model, self.to, dtype));
+        refuse_existing(&out)?;
+        adapter.export_gguf(&out, dtype.ggml_type())?;
         print_line(out.display())
     }
 }

@@ -1,7 +1,6 @@
 //! `crisol generate`: what a model says after a text, a message or token ids.
 
 use std::ops::ControlFlow;
-use std::path::PathBuf;
 use std::time::Instant;
 
 use clap::Args;
@@ -12,7 +11,7 @@ use serde::Serialize;
 use super::{Compute, Sampling, Written, token_id};
 use crate::console::{for_stdout, print, print_json, print_line, say};
 use crate::error::CliError;
-use crate::model::{Loaded, Network, check_speaks, load_for_ids};
+use crate::model::{Loaded, ModelArgs, check_speaks};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -34,16 +33,14 @@ JSON: docs/json.md";
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct GenerateArgs {
-    /// Model: a folder, a GGUF file, or ORG/NAME on a hub
-    model: PathBuf,
+    #[command(flatten)]
+    model: ModelArgs,
     #[command(flatten)]
     given: Given,
     #[command(flatten)]
     written: Written,
     #[command(flatten)]
     sampling: Sampling,
-    #[command(flatten)]
-    network: Network,
     #[command(flatten)]
     compute: Compute,
     /// Print one JSON object instead of the text
@@ -101,8 +98,8 @@ impl Times {
 impl GenerateArgs {
     pub(crate) fn run(self) -> Result<(), CliError> {
         let start = Instant::now();
-        let mut loaded = load_for_ids(&self.model, self.network, &self.compute.device()?)?;
-        check_speaks(&self.model, &loaded.model)?;
+        let mut loaded = self.model.load_for_ids(&self.compute.device()?)?;
+        check_speaks(&self.model.model, &loaded.model)?;
         if let Some(text) = &mut loaded.text {
             self.written.give(text)?;
         }

@@ -1,10 +1,11 @@
 //! `crisol info`: what a model is, from its files' headers.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use crisol_model::{Head, ModelFiles, skipped_tensors};
+use crisol_model::{AdapterConfig, AdapterFiles, Head, ModelFiles, WeightSummary, skipped_tensors};
 use crisol_report::prefixed;
 use crisol_text::TextSetup;
 use serde::Serialize;
@@ -19,6 +20,7 @@ const EXAMPLES: &str = "\
 Examples:
   crisol info runs/crisol-world/2-sft
   crisol info MODEL.gguf --json
+  crisol info runs/tuned/1-sft     an adapter: its base, rank, targets, parameters
 
 Reads headers only, whatever the size of the model.
 
@@ -126,7 +128,12 @@ struct Template {
 
 impl InfoArgs {
     pub(crate) fn run(self) -> Result<(), CliError> {
-        let info = Info::of(&check_folder(&locate(&self.model, Need::Whole, self.network)?)?)?;
+        let path = check_folder(&locate(&self.model, Need::Whole, self.network)?)?;
+        if let Some(files) = AdapterFiles::open(&path)? {
+            let info = AdapterInfo::of(&path, &files);
+            return if self.json { print_json(&info) } else { print(named_rows(&info.rows())) };
+        }
+        let info = Info::of(&path)?;
         if self.json { print_json(&info) } else { print(named_rows(&info.rows())) }
     }
 }
@@ -137,15 +144,7 @@ impl Info {
         let files = ModelFiles::open(path)?;
         let (config, text) = (files.config(), files.text()?);
         let (total, active) = files.parameters();
-        let stored: Vec<DtypeTotal> = files
-            .weight_summary()
-            .into_iter()
-            .map(|stored| DtypeTotal {
-                dtype: stored.dtype,
-                tensors: stored.tensors,
-                bytes: stored.bytes,
-            })
-            .collect();
+        let stored = dtype_totals(files.weight_summary());
         Ok(Info {
             path: path.display().to_string(),
             format: files.format(),
@@ -195,12 +194,7 @@ impl Info {
                 prefixed(active as f64, "")
             );
         }
-        let all = self.stored.iter().map(|stored| stored.bytes).sum();
-        let stored = self.stored.iter().map(|DtypeTotal { dtype, tensors, bytes: size }| {
-            format!("{dtype} {} ({tensors} tensors)", bytes(*size))
-        });
-        let stored =
-            format!("{} of {}: {}", bytes(all), self.format, stored.collect::<Vec<_>>().join(", "));
+        let stored = stored(&self.stored, self.format);
         let Memory { weights_bytes, cache_bytes_per_token: cache, training_bytes } = self.memory;
         let full = cache * self.context as u64;
         let mut shape = format!(
@@ -267,6 +261,107 @@ impl Info {
         rows.extend(self.left_out.iter().map(|note| ("left out", note.clone())));
         rows
     }
+}
+
+/// An adapter's folder.
+#[derive(Serialize)]
+struct AdapterInfo {
+    path: String,
+    format: &'static str,
+    /// Class of the base.
+    architecture: String,
+    base: String,
+    rank: usize,
+    alpha: f64,
+    rslora: bool,
+    dora: bool,
+    dropout: f64,
+    rank_pattern: BTreeMap<String, usize>,
+    alpha_pattern: BTreeMap<String, f64>,
+    targets: Vec<String>,
+    /// Number of layers with an adapter.
+    modules: usize,
+    /// Tensors that are trained whole.
+    whole: Vec<String>,
+    parameters: u64,
+    stored: Vec<DtypeTotal>,
+}
+
+impl AdapterInfo {
+    fn of(path: &Path, files: &AdapterFiles) -> AdapterInfo {
+        let (adapted, config) = (files.adapted(), files.config());
+        let AdapterConfig {
+            rank,
+            alpha,
+            rslora,
+            targets,
+            dropout,
+            dora,
+            rank_pattern,
+            alpha_pattern,
+        } = adapted.config.clone();
+        AdapterInfo {
+            path: path.display().to_string(),
+            format: "peft",
+            architecture: config.class(),
+            base: adapted.base.display().to_string(),
+            rank,
+            alpha,
+            rslora,
+            dora,
+            dropout,
+            rank_pattern,
+            alpha_pattern,
+            targets,
+            modules: files.modules().len(),
+            whole: files.whole().into_iter().map(str::to_owned).collect(),
+            parameters: files.parameters(),
+            stored: dtype_totals(files.weight_summary()),
+        }
+    }
+
+    /// Rows of a name and what is to be said.
+    fn rows(&self) -> Vec<(&'static str, String)> {
+        let missing = if Path::new(&self.base).exists() { "" } else { " (not here)" };
+        let kind = if self.dora { "DoRA" } else { "LoRA" };
+        let stabilised = if self.rslora { ", rank-stabilised" } else { "" };
+        let (rank, alpha) = (self.rank, self.alpha);
+        let mut rows = vec![
+            ("adapter", format!("{kind} of rank {rank}, alpha {alpha}{stabilised}")),
+            ("base", format!("{}{missing}", self.base)),
+            ("architecture", self.architecture.clone()),
+            ("targets", format!("{} ({} layers)", self.targets.join(", "), self.modules)),
+        ];
+        let ranks = self.rank_pattern.iter().map(|(name, rank)| format!("{name}: {rank}"));
+        let alphas = self.alpha_pattern.iter().map(|(name, alpha)| format!("{name}: {alpha}"));
+        for (name, own) in [("other ranks", ranks.collect()), ("other alphas", alphas.collect())] {
+            let own: Vec<String> = own;
+            if !own.is_empty() {
+                rows.push((name, own.join(", ")));
+            }
+        }
+        if !self.whole.is_empty() {
+            rows.push(("trained whole", self.whole.join(", ")));
+        }
+        rows.push(("parameters", prefixed(self.parameters as f64, "")));
+        rows.push(("stored", stored(&self.stored, "safetensors")));
+        rows
+    }
+}
+
+fn dtype_totals(summary: Vec<WeightSummary>) -> Vec<DtypeTotal> {
+    let total = |WeightSummary { dtype, tensors, bytes }| DtypeTotal { dtype, tensors, bytes };
+    summary.into_iter().map(total).collect()
+}
+
+/// Bytes of a format, by element type.
+fn stored(totals: &[DtypeTotal], format: &str) -> String {
+    let bytes = |bytes: u64| prefixed(bytes as f64, "B");
+    let all = totals.iter().map(|stored| stored.bytes).sum();
+    let each = totals.iter().map(|DtypeTotal { dtype, tensors, bytes: size }| {
+        format!("{dtype} {} ({tensors} tensors)", bytes(*size))
+    });
+    format!("{} of {format}: {}", bytes(all), each.collect::<Vec<_>>().join(", "))
 }
 
 impl Token {

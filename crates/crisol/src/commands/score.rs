@@ -1,18 +1,15 @@
 //! `crisol score`: how probable a model finds a text, token by token.
 
 use std::fmt::Write as _;
-use std::path::PathBuf;
 
 use clap::Args;
-use crisol_model::ModelFiles;
 use crisol_text::{TextSetup, Turns};
 use serde::Serialize;
 
 use super::{Compute, token_id};
 use crate::console::{harmless, print_json, print_line};
 use crate::error::CliError;
-use crate::hub::Need;
-use crate::model::{Network, check_folder, load_for_ids, locate};
+use crate::model::ModelArgs;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -27,12 +24,10 @@ JSON: docs/json.md";
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct ScoreArgs {
-    /// Model: a folder, a GGUF file, or ORG/NAME on a hub
-    model: PathBuf,
+    #[command(flatten)]
+    model: ModelArgs,
     #[command(flatten)]
     given: Given,
-    #[command(flatten)]
-    network: Network,
     #[command(flatten)]
     compute: Compute,
     /// Print one JSON object instead of a table
@@ -63,7 +58,7 @@ struct Score {
 
 impl ScoreArgs {
     pub(crate) fn run(self) -> Result<(), CliError> {
-        let loaded = load_for_ids(&self.model, self.network, &self.compute.device()?)?;
+        let loaded = self.model.load_for_ids(&self.compute.device()?)?;
         let ids = match (&self.given.text, self.given.ids, &loaded.text) {
             (Some(text), _, Some(setup)) => setup.prompt_ids(&Turns::Plain(text.clone()))?,
             (Some(_), _, None) => {
@@ -80,10 +75,7 @@ impl ScoreArgs {
         }
         let scores = crisol_model::score(&loaded.model, &loaded.params, &[&ids], 1.0)?;
         if scores.iter().flatten().any(|logprob| !logprob.is_finite()) {
-            // The weights are the reason more often than not; then the error names the tensor.
-            ModelFiles::open(&check_folder(&locate(&self.model, Need::Whole, self.network)?)?)?
-                .check_finite()?;
-            return Err(CliError::NotFinite);
+            return Err(self.model.why_not_finite()?);
         }
         let logprobs: Vec<Option<f32>> =
             std::iter::once(None).chain(scores.into_iter().flatten().map(Some)).collect();

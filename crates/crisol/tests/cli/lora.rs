@@ -61,7 +61,10 @@ fn threads_and_a_resumed_run_give_the_same_adapter() {
     let bench = bench();
     let train = |out: &str, more: &[&str]| {
         let sft = ["sft", "base", "--data", "sft.jsonl", "--out", out, "--lora"];
-        bench.crisol(&[&sft[..], &["--set", "batch_tokens=128"], more].concat()).ok();
+        let settings = ["batch_tokens=128", "adapter.dropout=0.2", "adapter.dora=true"];
+        let settings = settings.into_iter().flat_map(|setting| ["--set", setting]);
+        let settings: Vec<&str> = settings.collect();
+        bench.crisol(&[&sft[..], &settings, more].concat()).ok();
         bytes(&bench.path(out).join("1-sft/adapter_model.safetensors"))
     };
     let one = train("one", &["--threads", "1"]);
@@ -90,7 +93,9 @@ fn a_killed_run_goes_on_with_the_same_adapter() {
         ("ppo", "prompts.jsonl", &ppo),
     ] {
         let (whole, killed) = (format!("whole-{kind}"), format!("killed-{kind}"));
+        let dropout = ["--set", "adapter.dropout=0.2", "--set", "adapter.dora=true"];
         let train = ["--lora=4", "--set", "checkpoint_seconds=0", "--data", data];
+        let train = [&train[..], &dropout].concat();
         let train = |out| [&[kind, "base", "--out", out][..], &train, more].concat();
         bench.crisol(&train(&whole)).ok();
         let mut child = start(&bench, &train(&killed));
@@ -123,6 +128,41 @@ fn a_merged_adapter_is_the_same_model() {
 }
 
 #[test]
+fn an_adapter_is_put_over_a_model_described_and_exported() {
+    let bench = bench();
+    let ranks = ["--set", "adapter.ranks={\"down_proj\" = 2}", "--set", "adapter.dropout=0.1"];
+    let sft = ["sft", "base", "--data", "sft.jsonl", "--out", "tuned", "--lora=4"];
+    bench.crisol(&[&sft[..], &ranks].concat()).ok();
+    let adapter = "tuned/1-sft";
+    let json = |arguments: &[&str]| -> serde_json::Value {
+        serde_json::from_str(&bench.crisol(&[arguments, &["--json"]].concat()).ok()).unwrap()
+    };
+    let score =
+        |model: &[&str]| json(&[&["score"], model, &["--text", "The sky is blue."]].concat());
+    let over = score(&["base", "--adapter", adapter]);
+    assert_eq!(over, score(&[adapter]));
+    assert_ne!(over, score(&["base"]));
+    bench.crisol(&["generate", "base", "--adapter", adapter, "--prompt", "A"]).ok();
+    bench.crisol(&["eval", "base", "--adapter", adapter, "--data", "sft.jsonl"]).ok();
+    let error = bench.crisol(&["generate", "base", "--adapter", "base", "--prompt", "A"]).failed(1);
+    assert!(error.contains("holds no adapter"), "{error}");
+    let twice = ["generate", adapter, "--adapter", adapter, "--prompt", "A"];
+    assert!(bench.crisol(&twice).failed(1).contains("an adapter itself"));
+
+    let info = json(&["info", adapter]);
+    assert_eq!((&info["rank"], &info["dropout"]), (&4.into(), &0.1.into()));
+    assert_eq!(info["rank_pattern"]["down_proj"], 2);
+    assert!(info["base"].as_str().unwrap().ends_with("base"), "{info}");
+    assert!(info["parameters"].as_u64().unwrap() > 1000, "{info}");
+    let text = bench.crisol(&["info", adapter]).ok();
+    assert!(text.contains("LoRA of rank 4, alpha 32") && text.contains("down_proj: 2"), "{text}");
+
+    bench.crisol(&["export", adapter, "--to", "gguf", "--out", "adapter.gguf"]).ok();
+    let again = ["export", adapter, "--to", "gguf", "--out", "adapter.gguf"];
+    assert!(bench.crisol(&again).failed(1).contains("never overwritten"));
+}
+
+#[test]
 fn what_an_adapter_cannot_do_is_explained() {
     let bench = bench();
     let sft = |more: &[&str]| {
@@ -132,6 +172,8 @@ fn what_an_adapter_cannot_do_is_explained() {
     assert!(sft(&["--lora=1000"]).contains("choose a rank between 1 and"));
     let unknown = sft(&["--lora", "--set", "adapter.targets=[\"query\"]"]);
     assert!(unknown.contains("no module is named \"query\"") && unknown.contains("q_proj"));
+    let without_effect = sft(&["--lora", "--set", "adapter.ranks={\"query\" = 2}"]);
+    assert!(without_effect.contains("\"query\""), "{without_effect}");
     let new = ["pretrain", "--data", "pretrain.jsonl", "--out", "none", "--lora"];
     let error = bench.crisol(&new).failed(2);
     assert!(error.contains("adapter.rank"), "{error}");
