@@ -8,9 +8,9 @@
 //! | keys and values of earlier tokens | `kv_cache.rs` |
 //! | work in parallel, rates | `device.rs`, `replicas.rs` |
 //!
-//! Everything above the contract is independent of the device: handles, shapes, checks, the order of
-//! operations. Numbers cross it in slices of the host, and only where somebody reads or writes them.
-//! Results must have the same bits for any number of threads and `tasks`.
+//! Everything above the contract is independent of the device: handles, shapes, checks, the order
+//! of operations. Numbers cross it in slices of the host, and only where somebody reads or writes
+//! them. Results must have the same bits for any number of threads and `tasks`.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -86,7 +86,7 @@ pub(crate) trait Backend: Sized {
 
     /// Zeros.
     fn moments(&self, layout: Arc<Layout>, format: MomentFormat) -> Self::Moments;
-    /// Updates parameters and moments; `step` counts from 1, and gradients are multiplied by `clip`.
+    /// Updates parameters and moments. `step` counts from 1; gradients are multiplied by `clip`.
     fn step(
         &self,
         params: &mut Self::Params,
@@ -160,8 +160,8 @@ pub(crate) trait Backend: Sized {
     fn cache(&self, layers: usize, dims: [usize; 2], slots: usize, capacity: usize) -> Self::Cache;
     /// Copies the first `rows` rows of a slot.
     fn copy_slot(&self, cache: &mut Self::Cache, from: usize, to: usize, rows: usize);
-    /// [`crate::Tape::attention_cached`]; `vars` are q, k, v and the output, and `past` the rows that
-    /// each slot held before.
+    /// [`crate::Tape::attention_cached`]. `vars` are q, k, v and the output; `past` are the rows
+    /// that each slot held before.
     fn attention_cached(
         &self,
         vars: [Var; 4],

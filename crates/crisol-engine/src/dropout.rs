@@ -1,6 +1,6 @@
 //! Which inputs of adapters are dropped in training (Srivastava et al. 2014): a hash of a key, the
-//! weight, the row and the column. Backward computes it again, and neither threads nor a resumed run
-//! change it.
+//! weight, the row and the column. Backward computes it again, and neither threads nor a resumed
+//! run change it.
 
 /// A mask, but for the weight whose inputs it is for.
 #[derive(Clone, Copy, Debug)]

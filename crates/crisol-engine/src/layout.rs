@@ -80,8 +80,8 @@ pub struct Adapter {
     pub magnitude: Option<ParamId>,
 }
 
-/// Names, shapes and places of a set of parameters: of its own, and of the frozen base that they lie
-/// over, if there is one. Shared by parameters, gradients and moments.
+/// Names, shapes and places of a set of parameters: of its own, and of the frozen base that they
+/// lie over, if there is one. Shared by parameters, gradients and moments.
 #[derive(Clone, Debug)]
 pub(crate) struct Layout {
     base: Option<Arc<Layout>>,

@@ -1,9 +1,9 @@
 //! One optimizer step over all parameters, the AdamW update, and moments in bf16: the upper halves
 //! of f32 numbers.
 //!
-//! A plain rounding of moments would lose the second moment's changes, which are smaller than half a
-//! bf16 step once beta2 is near 1. So they are rounded up or down at random, to their value in the
-//! mean ([`round_at_random`]).
+//! A plain rounding of moments would lose the second moment's changes, which are smaller than half
+//! a bf16 step once beta2 is near 1. So they are rounded up or down at random, to their value in
+//! the mean ([`round_at_random`]).
 
 use std::ops::Range;
 use std::sync::Arc;

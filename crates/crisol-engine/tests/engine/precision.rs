@@ -173,6 +173,7 @@ fn gradients_are_near_those_in_f32() {
         };
         let error = norm(&mut a.iter().zip(b).map(|(a, b)| a - b));
         let size = norm(&mut a.iter().copied());
+        // A rounding is off by up to 2^-9, and a gradient goes through some twenty in a row.
         assert!(error > 0.0 && error < 0.04 * size, "parameter {index}: {}", error / size);
     }
 }
