@@ -1,5 +1,5 @@
-//! A training loop of one's own: one layer of attention learns to continue a text, letter by letter.
-//! `cargo run --release --example training_loop`
+//! A training loop of one's own: one layer of attention learns to continue a text, letter by
+//! letter. `cargo run --release --example training_loop`
 
 use crisol_engine::{
     Attention, Device, Grads, Init, MomentFormat, Optimizer, OptimizerConfig, ParamSpec, Params,

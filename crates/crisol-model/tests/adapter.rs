@@ -191,8 +191,8 @@ fn what_llama_cpp_cannot_represent_is_explained() {
         error.to_string()
     };
     let targets = |target: &str| AdapterConfig { targets: vec![target.into()], ..small() };
-    assert!(refused(targets("kv_b_proj")).contains("kv_b_proj of DeepSeek-V3 without"));
-    assert!(refused(targets("q_a_proj")).contains("q_a_proj of DeepSeek-V3 without"));
+    assert!(refused(targets("kv_b_proj")).contains("kv_b_proj of DeepseekV3 without"));
+    assert!(refused(targets("q_a_proj")).contains("q_a_proj of DeepseekV3 without"));
     assert!(refused(AdapterConfig { dora: true, ..targets("o_proj") }).contains("DoRA"));
     let one = refused(targets("experts.0.up_proj"));
     assert!(one.contains("only some experts"), "{one}");

@@ -194,7 +194,7 @@ impl Threads {
 struct Compute {
     #[command(flatten)]
     threads: Threads,
-    /// Round what matrix products read to this: f32 or bf16
+    /// Multiply matrices in: f32, bf16
     #[arg(long, value_name = "TYPE", default_value = "f32", value_parser = precision)]
     precision: Precision,
 }
