@@ -61,7 +61,7 @@ impl ParamSpec {
     }
 }
 
-/// Index of a parameter within its [`Params`].
+/// Index of a parameter within its [`crate::Params`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ParamId(pub(crate) u32);
 

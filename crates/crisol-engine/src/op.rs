@@ -27,7 +27,7 @@ pub struct Attention {
 }
 
 /// Columns `first..first + width` of each head of a value `[n, heads · head_dim]`. A part of
-/// [`Tape::concat_heads`].
+/// [`crate::Tape::concat_heads`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HeadSlice {
     /// The value.

@@ -33,10 +33,13 @@ pub(crate) enum Record {
     Segment(Segment),
 }
 
+/// What a segment computes from its input.
+type Compute = dyn Fn(&mut Tape<'_>, Var) -> Var + Send + Sync;
+
 /// Operations whose values backward computes again.
 pub(crate) struct Segment {
     pub(crate) x: Var,
-    pub(crate) compute: Box<dyn Fn(&mut Tape<'_>, Var) -> Var + Send + Sync>,
+    pub(crate) compute: Box<Compute>,
     pub(crate) out: Var,
 }
 

@@ -71,7 +71,7 @@ impl Backend for Cpu {
     }
 
     fn bytes(&self, params: &Params, id: ParamId) -> usize {
-        let plain = || params.slice(id).len() * size_of::<f32>();
+        let plain = || size_of_val(params.slice(id));
         params.quantised(id).map_or_else(plain, Tiles::bytes)
     }
 
@@ -136,11 +136,11 @@ impl Backend for Cpu {
     }
 
     fn upload(&self, values: &mut Values, var: Var, numbers: &[f32]) {
-        values.values[var.0 as usize].data.copy_from_slice(numbers);
+        values.matrices[var.0 as usize].data.copy_from_slice(numbers);
     }
 
     fn download<'v>(&self, values: &'v Values, var: Var) -> Cow<'v, [f32]> {
-        Cow::Borrowed(data(&values.values, var))
+        Cow::Borrowed(data(&values.matrices, var))
     }
 
     fn free(&self, values: &mut Values, var: Var) {

@@ -88,7 +88,7 @@ fn forward(
     dropout: Option<Dropout>,
     keep: bool,
 ) -> Kept {
-    let Values { floats, values, .. } = memory;
+    let Values { floats, matrices: values, .. } = memory;
     let mut kept = Kept::Nothing;
     match op {
         Op::Embedding { table, ids, out } => {
@@ -346,7 +346,7 @@ fn backward(
     tasks: usize,
     dropout: Option<Dropout>,
 ) -> Kept {
-    let Values { floats, values, grads: value_grads, .. } = memory;
+    let Values { floats, matrices: values, grads: value_grads, .. } = memory;
     match (op, &mut kept) {
         (Op::Embedding { table, ids, out }, _) => {
             if let Some(dtable) = grads.slice_mut(*table) {
@@ -560,7 +560,7 @@ fn per_head_matmul(
     memory: &mut Values,
     tasks: usize,
 ) {
-    let Values { floats, values, .. } = memory;
+    let Values { floats, matrices: values, .. } = memory;
     let mut y = take_data(values, out);
     let (n, stride) = (values[x.0 as usize].rows, values[x.0 as usize].cols);
     let x = data(values, x);
@@ -630,7 +630,7 @@ fn attention_cached(
     memory: &mut Values,
     tasks: usize,
 ) {
-    let Values { floats, values, .. } = memory;
+    let Values { floats, matrices: values, .. } = memory;
     let [q, k, v, out] = vars;
     let mut y = take_data(values, out);
     let [q, k, v] = [q, k, v].map(|var| data(values, var));

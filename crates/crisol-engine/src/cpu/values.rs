@@ -7,7 +7,8 @@ use crate::op::{Shape, Var};
 #[derive(Debug, Default)]
 pub(crate) struct Values {
     pub(crate) floats: Pool<f32>,
-    pub(crate) values: Vec<Value>,
+    /// The values, in the order of their handles.
+    pub(crate) matrices: Vec<Value>,
     /// Gradients during backward; empty: none yet.
     pub(crate) grads: Vec<Buffer<f32>>,
     /// By kept operation, in order.
@@ -68,19 +69,19 @@ pub(crate) fn data(values: &[Value], var: Var) -> &[f32] {
 impl Values {
     pub(crate) fn allocate(&mut self, Shape { rows, cols }: Shape) {
         let data = self.floats.take(rows * cols);
-        self.values.push(Value { rows, cols, data });
+        self.matrices.push(Value { rows, cols, data });
     }
 
     pub(crate) fn free(&mut self, var: Var) {
         let index = var.0 as usize;
-        self.floats.give(std::mem::take(&mut self.values[index].data));
+        self.floats.give(std::mem::take(&mut self.matrices[index].data));
         if let Some(grad) = self.grads.get_mut(index) {
             self.floats.give(std::mem::take(grad));
         }
     }
 
     pub(crate) fn clear(&mut self) {
-        while let Some(value) = self.values.pop() {
+        while let Some(value) = self.matrices.pop() {
             self.floats.give(value.data);
         }
         while let Some(grad) = self.grads.pop() {
@@ -93,6 +94,6 @@ impl Values {
 
     /// One place for the gradient of each value.
     pub(crate) fn grow_grads(&mut self) {
-        self.grads.resize_with(self.values.len(), Default::default);
+        self.grads.resize_with(self.matrices.len(), Default::default);
     }
 }

@@ -70,7 +70,9 @@ impl Remedy {
             }
             Remedy::Moments => {
                 let mut optimizers = settings.optimizers_mut();
-                optimizers.iter_mut().for_each(|optimizer| optimizer.moments = MomentFormat::Bf16);
+                for optimizer in &mut optimizers {
+                    optimizer.moments = MomentFormat::Bf16;
+                }
                 Some(if optimizers.len() == 1 {
                     "--set optimizer.moments=bf16"
                 } else {
