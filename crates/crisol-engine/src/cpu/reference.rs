@@ -78,8 +78,9 @@ pub(crate) fn gemm(factor: f64, a: &Matrix, b: &Matrix) -> Matrix {
 /// formats of the standard, bf16 is evenly spaced between powers of two.
 pub(crate) fn bf16(x: f64) -> f64 {
     // Eight significant bits; below the least normal number, a fixed spacing.
-    let exponent = x.abs().log2().floor().max(-126.0);
-    let spacing = (exponent - 7.0).exp2();
+    // From the bits: logarithms and powers are not exact everywhere.
+    let exponent = (x.to_bits() >> 52 & 0x7ff).max(1023 - 126);
+    let spacing = f64::from_bits((exponent - 7) << 52);
     let rounded = (x / spacing).round_ties_even() * spacing;
     match x {
         0.0 => x,
