@@ -250,15 +250,15 @@ mod tests {
     #[test]
     fn tasks_change_no_bit() {
         let shapes = [(3, 5, 7), (25, 9, 21), (131, 97, 85), (1, 2201, 1000), (200, 181, 70)];
-        let (shapes, numbers_of_tasks) = if cfg!(miri) {
-            (&shapes[..2], &[3, 16][..])
+        let (shapes, numbers_of_tasks, cases) = if cfg!(miri) {
+            (&shapes[..2], &[3][..], 3..4)
         } else {
-            (&shapes[..], &[2, 3, 5, 16][..])
+            (&shapes[..], &[2, 3, 5, 16][..], 0..4)
         };
         for &(rows, inner, cols) in shapes {
             let a: Vec<f32> = (0..rows * inner).map(number).collect();
             let b: Vec<f32> = (0..inner * cols).map(|i| number(i + 3)).collect();
-            for case in 0..4 {
+            for case in cases.clone() {
                 let (a, b) =
                     (view(&a, rows, inner, case & 1 == 1), view(&b, inner, cols, case > 1));
                 let run = |tasks| {
