@@ -19,7 +19,6 @@ pub(crate) type OnDevice = Cpu;
 #[derive(Clone, Debug)]
 pub struct Device {
     backend: OnDevice,
-    precision: Precision,
     shared: Arc<Shared>,
 }
 
@@ -46,7 +45,7 @@ impl Device {
         let backend = Cpu::start(threads, interrupt.clone())?;
         let (profile, idle) = (Profile::default(), Mutex::default());
         let shared = Arc::new(Shared { interrupt, profile, idle });
-        Ok(Device { backend, precision: Precision::F32, shared })
+        Ok(Device { backend, shared })
     }
 
     /// The same device with another precision, [`Precision::F32`] unless set. Parameters keep the
@@ -54,12 +53,12 @@ impl Device {
     #[must_use]
     pub fn with_precision(&self, precision: Precision) -> Device {
         let backend = self.backend.with_precision(precision);
-        Device { backend, precision, shared: Arc::clone(&self.shared) }
+        Device { backend, shared: Arc::clone(&self.shared) }
     }
 
     /// In what precision it multiplies matrices.
     pub fn precision(&self) -> Precision {
-        self.precision
+        self.backend.precision()
     }
 
     pub(crate) fn backend(&self) -> &OnDevice {
