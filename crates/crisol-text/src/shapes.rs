@@ -136,15 +136,20 @@ impl RowFields<'_> {
         if self.has("chosen") && self.has("rejected") {
             return self.preference();
         }
-        if self.has("chosen") || self.has("rejected") {
-            let (field, other) =
-                if self.has("chosen") { ("chosen", "rejected") } else { ("rejected", "chosen") };
-            let cause = format!("has no `{other}`");
-            return Err(self.field_error(
-                field,
-                &cause,
-                "a preference needs both answers; complete or remove it",
-            ));
+        for (field, other) in [
+            ("chosen", "rejected"),
+            ("rejected", "chosen"),
+            ("preferred_output", "non_preferred_output"),
+            ("non_preferred_output", "preferred_output"),
+        ] {
+            if self.has(field) {
+                let cause = format!("has no `{other}`");
+                return Err(self.field_error(
+                    field,
+                    &cause,
+                    "a preference needs both answers; complete or remove it",
+                ));
+            }
         }
         if let Some(field) = self.first(&CONVERSATIONS) {
             return self.conversation(field);

@@ -2,7 +2,7 @@
 
 use crisol_text::{
     Example, OverlongPolicy, ProblemExample, Record, StringFormat, TextError, TextOptions,
-    TextSetup, encode_records, parse_jsonl,
+    TextSetup, encode_chunks, encode_records, parse_jsonl,
 };
 
 use crate::fixture::{self, single};
@@ -225,6 +225,23 @@ fn overlong_records_are_cut_dropped_or_refused_and_counted() {
     assert!(
         encode_records(&[], |record| setup.rollout_prompt(record, 5)).unwrap().examples.is_empty()
     );
+    // The same chunk by chunk.
+    let chunks = |records: &[Record]| {
+        let mut kept = vec![];
+        encode_chunks(
+            records.iter().cloned().map(Ok::<_, TextError>),
+            |record| setup.rollout_prompt(record, 5),
+            |_, encoded| {
+                kept.extend(encoded.records);
+                Ok(())
+            },
+        )
+        .map(|summary| (kept, summary.records, summary.dropped))
+    };
+    assert_eq!(chunks(&records).unwrap(), (vec![1, 2], 3, 1));
+    let error = chunks(&records[..1]).unwrap_err();
+    assert!(matches!(error, TextError::NoExamplesLeft { records: 1, .. }), "{error}");
+    assert_eq!(chunks(&[]).unwrap(), (vec![], 0, 0));
 }
 
 /// Regression test of report 09: such pairs have no preference.

@@ -29,6 +29,34 @@ fn load_error(files: &[(&str, Value)]) -> String {
     TextSetup::load(foreign_folder(files).path()).unwrap_err().to_string()
 }
 
+/// Some published tokenizers have added tokens without a row, such as `<pad>`.
+#[test]
+fn tokens_beyond_the_embedding_are_errors_on_encoding() {
+    let setup = fixture::folder_setup(&train(&special(&["</s>"])), "", None, "</s>");
+    let tokens = setup.tokenizer.vocab_size();
+    let dir = tempfile::tempdir().unwrap();
+    setup.save(dir.path()).unwrap();
+    let mut json = read(&dir.path().join("tokenizer.json"));
+    for (i, text) in ["<pad>", "<image>"].into_iter().enumerate() {
+        json["added_tokens"].as_array_mut().unwrap().push(json!({
+            "id": tokens + i, "content": text, "special": true, "single_word": false,
+            "lstrip": false, "rstrip": false, "normalized": false,
+        }));
+    }
+    fs::write(dir.path().join("tokenizer.json"), json.to_string()).unwrap();
+    for missing in [1, 2] {
+        let mut setup = TextSetup::load(dir.path()).unwrap();
+        setup.check_embedding_rows(tokens + 2 - missing).unwrap();
+        let encoded = |text: &str| setup.tokenizer.encode(text);
+        assert!(encoded("hello").is_ok());
+        assert_eq!(encoded("<pad>").is_ok(), missing == 1);
+        let error = encoded("<image>").unwrap_err();
+        assert!(matches!(error, TextError::TokenOutsideEmbedding { .. }), "{error}");
+    }
+    // A token of the base vocabulary without a row: another model's tokenizer.
+    assert!(fixture::setup().check_embedding_rows(tokens - 1).is_err());
+}
+
 #[test]
 fn saving_and_loading_changes_nothing() {
     let dir = tempfile::tempdir().unwrap();

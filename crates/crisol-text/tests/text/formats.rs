@@ -4,7 +4,9 @@ use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use crisol_text::{Body, ReadOptions, Record, TextError, records, source_size};
+use crisol_text::{
+    Body, DatasetFiles, ReadOptions, Record, RowRange, TextError, records, source_size,
+};
 use proptest::prelude::*;
 
 fn read_with(path: &Path, options: &ReadOptions) -> Vec<Result<Record, TextError>> {
@@ -412,6 +414,26 @@ fn folders_patterns_and_columns() {
     let error =
         records(path.to_str().unwrap(), &columns(&[("promt", "q")])).err().unwrap().to_string();
     assert!(error.contains("--columns promt") && error.contains("prompt"), "{error}");
+}
+
+/// Whether a file's header gives its rows, so that it can be skipped unread, or not.
+#[test]
+fn ranges_of_rows_are_counted_over_all_files() {
+    let names = ["chat.jsonl", "pairs.csv", "chat.json", "pairs.jsonl"];
+    #[cfg(feature = "parquet")]
+    let names = ["chat.parquet", "pairs.parquet", "chat.jsonl", "pairs.jsonl"];
+    let files: Vec<_> = names.iter().map(|name| golden(name)).collect();
+    let all: Vec<_> = files.iter().flat_map(|path| read(path)).map(Result::unwrap).collect();
+    assert_eq!(all.len(), 12);
+    for (start, end) in
+        [(0, None), (2, None), (3, None), (4, Some(5)), (2, Some(7)), (8, Some(9)), (11, Some(12))]
+    {
+        let set = DatasetFiles { files: files.clone(), rows: RowRange { start, end } };
+        let datasets = [("name/of-a-set".to_owned(), set)].into();
+        let options = ReadOptions { datasets, ..<_>::default() };
+        let read: Result<Vec<_>, _> = records("name/of-a-set", &options).unwrap().collect();
+        assert_eq!(read.unwrap(), all[start..end.unwrap_or(all.len())], "{start}..{end:?}");
+    }
 }
 
 /// Within 10 %.

@@ -120,6 +120,22 @@ fn merges_follow_the_scores_not_the_ids() {
     assert_eq!(tokens(&tokenizer, ""), [""; 0]);
 }
 
+/// Equal scores: first the merge with the longer left part, then that with the longer right one.
+/// This is the order of transformers' converter.
+#[test]
+fn merges_of_equal_scores_follow_their_lengths() {
+    let pieces = ["ab", "cd", "cde", "abcd", "abcde", "a", "b", "c", "d", "e", "▁"]
+        .map(|text| (text.to_owned(), -1.0, NORMAL));
+    let unknown = [("<unk>".to_owned(), 0.0, 2)];
+    let file = model(&[&unknown[..], &pieces].concat(), &[number(3, 2)], &[]);
+    let json = Tokenizer::from_sentencepiece(&file, "tokenizer.model").unwrap().to_json();
+    let json: Value = serde_json::from_str(&json).unwrap();
+    let merges: Vec<_> = json["model"]["merges"].as_array().unwrap().iter().collect();
+    let expected =
+        [["abcd", "e"], ["ab", "cde"], ["ab", "cd"], ["cd", "e"], ["a", "b"], ["c", "d"]];
+    assert_eq!(merges, expected.map(|pair| json!(pair)).iter().collect::<Vec<_>>());
+}
+
 #[test]
 fn unknown_characters_become_bytes_and_round_trip() {
     let tokenizer = tokenizer();

@@ -186,7 +186,12 @@ fn preference_pairs_in_published_shapes() {
     assert_eq!(chosen, assistant("yes\n\n1. x"));
     let other = json!({ "prompt": "Other", "chosen": [q, a], "rejected": [q, b] });
     assert!(error(other).contains("`prompt` differs from the messages"));
-    for (field, other) in [("chosen", "rejected"), ("rejected", "chosen")] {
+    for (field, other) in [
+        ("chosen", "rejected"),
+        ("rejected", "chosen"),
+        ("preferred_output", "non_preferred_output"),
+        ("non_preferred_output", "preferred_output"),
+    ] {
         assert!(
             error(json!({ "prompt": "Q", field: "A" }))
                 .contains(&format!("`{field}` has no `{other}`"))
