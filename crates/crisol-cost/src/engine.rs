@@ -154,7 +154,7 @@ fn gemm_parameters(shape: &ModelShape) -> f64 {
 }
 
 /// Adds a network's weights and their packed copies: `orientations` of them if the engine caches
-/// packed weights. Larger networks pack one orientation if some GEMMs have few rows.
+/// packed weights. Larger networks pack one orientation if inference passes have few rows.
 fn add_weights(
     memory: &mut Memory,
     shape: &ModelShape,
@@ -222,12 +222,11 @@ pub fn training(shape: &ModelShape, phase: Phase, options: &EngineOptions) -> Me
         Network::Reward | Network::Value => shape.scalar(),
     };
     let (trained, frozen) = networks(phase);
-    let few_rows = uneven || sampling.is_some();
     let mut memory = Memory { program, ..Memory::default() };
     add_base(&mut memory, shape, base, &limits);
     for network in trained.iter().map(shape_of) {
         let parameters = network.trained_parameters();
-        add_weights(&mut memory, &network, &limits, 2.0, few_rows);
+        add_weights(&mut memory, &network, &limits, 2.0, sampling.is_some());
         let copies = (limits.replicas)(parameters as usize).min(shards);
         memory.gradients += Bytes(F32 * copies as f64 * parameters);
         memory.optimizer += Bytes(moment_bytes * 2.0 * parameters);
@@ -421,18 +420,19 @@ mod tests {
         assert_eq!(unchanged, all);
     }
 
-    /// Large models pack weights only for GEMMs with few rows, and have one gradient replica.
+    /// Large models pack weights only for decoding, and have one gradient replica.
     #[test]
     fn large_models_need_less_besides_their_weights() {
         let large = shape(256, Head::Untied);
         let even = training(&large, Phase::Sft, &OPTIONS);
-        let uneven = training(&large, Phase::Sft, &EngineOptions { uneven: true, ..OPTIONS });
         assert_eq!((even.packed_weights, even.gradients), (Bytes(0.0), even.weights));
-        // All except the embedding table and the norms.
-        assert_eq!(
-            uneven.packed_weights,
-            Bytes(uneven.weights.0 - 4.0 * (256_000.0 + 5.0 * 256.0))
-        );
+        let uneven = training(&large, Phase::Sft, &EngineOptions { uneven: true, ..OPTIONS });
+        assert_eq!(uneven.packed_weights, Bytes(0.0));
+        let sampling = EngineOptions { sampling: Some(SEQUENCES), ..OPTIONS };
+        // Policy and reference: all except the embedding tables and the norms.
+        let grpo = training(&large, Phase::Grpo, &sampling);
+        let one = 4.0 * (256_000.0 + 5.0 * 256.0);
+        assert_eq!(grpo.packed_weights, Bytes(grpo.weights.0 / 2.0 - one));
     }
 
     #[test]

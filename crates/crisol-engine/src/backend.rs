@@ -24,6 +24,17 @@ use crate::op::{Attention, Op, Shape, Var};
 use crate::update::{MomentFormat, OptimizerConfig};
 use crate::weight_format::WeightFormat;
 
+/// What a forward pass is for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pass {
+    /// Whether a backward pass and a step follow.
+    pub(crate) trains: bool,
+    /// Whether operations keep what their backward needs.
+    pub(crate) keeps: bool,
+    /// Of the inputs of adapters.
+    pub(crate) dropout: Option<Dropout>,
+}
+
 /// A device's memory and operations.
 pub(crate) trait Backend: Sized {
     /// The parameters of one set, with a base that other sets share.
@@ -120,15 +131,14 @@ pub(crate) trait Backend: Sized {
     /// Makes the gradient of one value that of another.
     fn move_grad(&self, values: &mut Self::Values, from: Var, to: Var);
 
-    /// Computes an operation's outputs. If `keep`, also keeps what its backward needs besides.
+    /// Computes an operation's outputs, and keeps what its backward needs besides.
     fn forward(
         &self,
         op: &Op,
         params: &Self::Params,
         values: &mut Self::Values,
         tasks: usize,
-        dropout: Option<Dropout>,
-        keep: bool,
+        pass: Pass,
     );
     /// Adds to the gradients of an operation's inputs and parameters, if its outputs have one.
     /// Operations come in the reverse order of their forward; `skip`: only what it kept is freed.

@@ -19,7 +19,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use crate::backend::Backend;
+use crate::backend::{Backend, Pass};
 use crate::device::OnDevice;
 use crate::dropout::Dropout;
 use crate::op::{Attention, Experts, HeadSlice, Op, Router, Var};
@@ -58,6 +58,8 @@ enum Mode {
     Training,
     /// As [`Mode::Training`], but of segments only the input.
     Recomputing,
+    /// Nothing: backward computes the segment again.
+    Segment,
 }
 
 /// Records operations on values and runs their backward.
@@ -498,7 +500,7 @@ impl<'a> Tape<'a> {
             return compute(self, x);
         }
         let first = self.workspace.shapes.len();
-        self.mode = Mode::Inference;
+        self.mode = Mode::Segment;
         let out = compute(self, x);
         self.mode = Mode::Recomputing;
         self.workspace.free_values(first, out);
@@ -583,19 +585,15 @@ impl<'a> Tape<'a> {
     fn apply(&mut self, op: Op) {
         let device = self.params.device();
         let Workspace { tasks, indices, shapes, values, records, .. } = &mut *self.workspace;
-        let (part, keep) = (Part::forward(&op), self.mode != Mode::Inference);
+        let part = Part::forward(&op);
+        let trains = self.mode != Mode::Inference;
+        let keeps = trains && self.mode != Mode::Segment;
+        let pass = Pass { trains, keeps, dropout: self.dropout };
         device.profile().work(part, || op.flops(shapes, &self.params.layout));
         device.profile().time(part, device.threads_at(*tasks), || {
-            device.backend().forward(
-                &op,
-                &self.params.on_device,
-                values,
-                *tasks,
-                self.dropout,
-                keep,
-            );
+            device.backend().forward(&op, &self.params.on_device, values, *tasks, pass);
         });
-        if keep {
+        if keeps {
             records.push(Record::Op(op));
         } else {
             op.recycle(indices);

@@ -12,7 +12,7 @@ use super::params::{Grads, Params};
 use super::tiles::Tiles;
 use super::values::{Kept, Values, data};
 use super::{device, optimizer, parallel};
-use crate::backend::Backend;
+use crate::backend::{Backend, Pass};
 use crate::dropout::Dropout;
 use crate::layout::{Layout, ParamId};
 use crate::op::{Attention, Op, Shape, Var};
@@ -166,17 +166,9 @@ impl Backend for Cpu {
         values.grads[to.0 as usize] = std::mem::take(&mut values.grads[from.0 as usize]);
     }
 
-    fn forward(
-        &self,
-        op: &Op,
-        params: &Params,
-        values: &mut Values,
-        tasks: usize,
-        dropout: Option<Dropout>,
-        keep: bool,
-    ) {
-        let kept = super::forward(self, op, params, values, tasks, dropout, keep);
-        if keep {
+    fn forward(&self, op: &Op, params: &Params, values: &mut Values, tasks: usize, pass: Pass) {
+        let kept = super::forward(self, op, params, values, tasks, pass);
+        if pass.keeps {
             values.kept.push(kept);
         } else {
             kept.recycle(&mut values.floats);

@@ -46,9 +46,9 @@ pub(crate) fn gains(
     let rank = params.rank(weight);
     let (a, b) = (params.slice(adapter.a), params.slice(adapter.b));
     let mut floats = Pool::default();
-    // A·Wᵀ, [rank, rows]. As many rows as pack on the fly: no packed copy is cached for this.
+    // A·Wᵀ, [rank, rows].
     let mut projected = floats.take(rank * rows);
-    let operand = Weight::new(params, weight, Transposed, usize::MAX);
+    let operand = Weight::new(params, weight, Transposed);
     let product = MatMut::new(&mut projected, rank, rows);
     operand.gemm(1, product, false, 1.0, Mat::new(a, rank, cols), &mut floats);
     let dot = |x: &[f32], y: &[f32]| -> f64 {

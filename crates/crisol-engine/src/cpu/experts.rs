@@ -4,6 +4,7 @@ use super::linear;
 use super::mat::{Mat, MatMut};
 use super::math::{add_assign, dot, scale_all, vectorised};
 use super::params::{Grads, Params};
+use crate::backend::Pass;
 use crate::buffer::Pool;
 use crate::dropout::Dropout;
 use crate::op::{Experts, Router};
@@ -97,7 +98,7 @@ pub(crate) fn forward(
     x: &[f32],
     y: &mut [f32],
     mut low_rank: &mut [f32],
-    dropout: Option<Dropout>,
+    pass: Pass,
     tasks: usize,
     floats: &mut Pool<f32>,
 ) {
@@ -108,7 +109,7 @@ pub(crate) fn forward(
         let x = Mat::new(&x[rows.start * in_dim..rows.end * in_dim], n, in_dim);
         let y = MatMut::new(&mut y[rows.start * out_dim..rows.end * out_dim], n, out_dim);
         let (u, rest) = low_rank.split_at_mut(n * params.rank(id));
-        linear::forward(params, id, x, y, u, dropout, tasks, floats);
+        linear::forward(params, id, x, y, u, pass, tasks, floats);
         low_rank = rest;
     }
 }

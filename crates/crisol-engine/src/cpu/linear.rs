@@ -16,9 +16,10 @@ use super::gemm::parallel_gemm;
 use super::mat::{Mat, MatMut};
 use super::math::add_assign;
 use super::packed::PackedBuffer;
-use super::params::Orientation::{Normal, Transposed};
+use super::params::Orientation::Normal;
 use super::params::{Grads, Params};
 use super::weights::Weight;
+use crate::backend::Pass;
 use crate::buffer::{Buffer, Pool};
 use crate::dropout::Dropout;
 use crate::layout::ParamId;
@@ -55,23 +56,23 @@ pub(crate) fn forward(
     x: Mat<'_>,
     mut y: MatMut<'_>,
     low_rank: &mut [f32],
-    dropout: Option<Dropout>,
+    pass: Pass,
     tasks: usize,
     floats: &mut Pool<f32>,
 ) {
     let (rows, cols) = (x.row_count(), y.col_count());
-    let operand = |id, orientation| Weight::new(params, id, orientation, rows);
-    operand(weight, Transposed).gemm(tasks, y.cols(0..cols), false, 1.0, x, floats);
+    let operand = |id| Weight::forward(params, id, rows, pass);
+    operand(weight).gemm(tasks, y.cols(0..cols), false, 1.0, x, floats);
     if let Some(adapter) = params.adapter(weight) {
         let rank = params.rank(weight);
-        let masked = masked(x, weight, dropout, floats);
+        let masked = masked(x, weight, pass.dropout, floats);
         let x = masked.as_ref().map_or(x, |values| Mat::new(values, rows, x.col_count()));
         let u = MatMut::new(low_rank, rows, rank);
-        operand(adapter.a, Transposed).gemm(tasks, u, false, 1.0, x, floats);
+        operand(adapter.a).gemm(tasks, u, false, 1.0, x, floats);
         floats.give(masked.unwrap_or_default());
         let u = Mat::new(low_rank, rows, rank);
         let y_mat = y.cols(0..cols);
-        operand(adapter.b, Transposed).gemm(tasks, y_mat, true, adapter.scale, u, floats);
+        operand(adapter.b).gemm(tasks, y_mat, true, adapter.scale, u, floats);
         if let Some(gains) = params.gains(weight) {
             (0..rows).for_each(|row| dora::scale(y.row_mut(row, 0..cols), gains));
         }
@@ -94,7 +95,7 @@ pub(crate) fn backward(
     floats: &mut Pool<f32>,
 ) {
     let (rows, in_dim, out_dim) = (x.row_count(), x.col_count(), dy.col_count());
-    let operand = |id, orientation| Weight::new(params, id, orientation, rows);
+    let operand = |id| Weight::new(params, id, Normal);
     let (adapter, precision) = (params.adapter(weight), params.precision());
     // Backward of the gains first: all below is that of their input.
     let scaled = params.gains(weight).map(|gains| {
@@ -111,7 +112,7 @@ pub(crate) fn backward(
         scaled
     });
     let dy = scaled.as_ref().map_or(dy, |values| Mat::new(values, rows, out_dim));
-    operand(weight, Normal).gemm(tasks, dx.cols(0..in_dim), accumulate, 1.0, dy, floats);
+    operand(weight).gemm(tasks, dx.cols(0..in_dim), accumulate, 1.0, dy, floats);
     if let Some(dw) = grads.slice_mut(weight) {
         let panels = PackedBuffer::new(precision, tasks, x, floats);
         let dw = MatMut::new(dw, out_dim, in_dim);
@@ -122,7 +123,7 @@ pub(crate) fn backward(
         let rank = params.rank(weight);
         let mut t = floats.take(rows * rank);
         let t_mat = MatMut::new(&mut t, rows, rank);
-        operand(adapter.b, Normal).gemm(tasks, t_mat, false, adapter.scale, dy, floats);
+        operand(adapter.b).gemm(tasks, t_mat, false, adapter.scale, dy, floats);
         let t_mat = Mat::new(&t, rows, rank);
         let masked = masked(x, weight, dropout, floats);
         let x = masked.as_ref().map_or(x, |values| Mat::new(values, rows, in_dim));
@@ -130,14 +131,14 @@ pub(crate) fn backward(
         if let Some(dropout) = dropout {
             let mut part = floats.take(rows * in_dim);
             let part_mat = MatMut::new(&mut part, rows, in_dim);
-            operand(adapter.a, Normal).gemm(tasks, part_mat, false, 1.0, t_mat, floats);
+            operand(adapter.a).gemm(tasks, part_mat, false, 1.0, t_mat, floats);
             dropout.apply(&mut part, in_dim, weight.0);
             for (row, part) in part.chunks_exact(in_dim).enumerate() {
                 add_assign(dx.row_mut(row, 0..in_dim), part);
             }
             floats.give(part);
         } else {
-            operand(adapter.a, Normal).gemm(tasks, dx, true, 1.0, t_mat, floats);
+            operand(adapter.a).gemm(tasks, dx, true, 1.0, t_mat, floats);
         }
         if let Some(da) = grads.slice_mut(adapter.a) {
             let da = MatMut::new(da, rank, in_dim);

@@ -58,6 +58,7 @@ use self::params::{Grads, Orientation, Params};
 use self::quantised::dequantise;
 use self::values::{Kept, Value, Values, data};
 use self::weights::Weight;
+use crate::backend::Pass;
 use crate::buffer::{Buffer, Pool};
 use crate::dropout::Dropout;
 use crate::layout::{Adapter, ParamId};
@@ -85,8 +86,7 @@ fn forward(
     params: &Params,
     memory: &mut Values,
     tasks: usize,
-    dropout: Option<Dropout>,
-    keep: bool,
+    pass: Pass,
 ) -> Kept {
     let Values { floats, matrices: values, .. } = memory;
     let mut kept = Kept::Nothing;
@@ -113,7 +113,7 @@ fn forward(
             let mut low_rank = floats.take(rows * params.rank(*weight));
             let x = Mat::new(data(values, *x), rows, in_dim);
             let y_mat = MatMut::new(&mut y, rows, out_dim);
-            linear::forward(params, *weight, x, y_mat, &mut low_rank, dropout, tasks, floats);
+            linear::forward(params, *weight, x, y_mat, &mut low_rank, pass, tasks, floats);
             kept = Kept::LowRank(low_rank);
             if let Some(bias) = bias {
                 for row in y.chunks_exact_mut(out_dim) {
@@ -208,7 +208,7 @@ fn forward(
                 x,
                 &mut y,
                 &mut low_rank,
-                dropout,
+                pass,
                 tasks,
                 floats,
             );
@@ -230,10 +230,10 @@ fn forward(
             let mut logp_data = take_data(values, *logp);
             let mut entropy_data = take_data(values, *entropy);
             let (rows, (vocab, _)) = (targets.len(), params.matrix_shape(*head));
-            let keep_logits = keep && rows * vocab <= MAX_SAVED_LOGITS;
+            let keep_logits = pass.keeps && rows * vocab <= MAX_SAVED_LOGITS;
             let mut lse = floats.take(rows);
             let mut logits = floats.take(if keep_logits { rows * vocab } else { 0 });
-            let head = Weight::new(params, *head, Orientation::Transposed, rows);
+            let head = Weight::forward(params, *head, rows, pass);
             let scores = token_scores::Outputs {
                 logp: &mut logp_data,
                 entropy: &mut entropy_data,
@@ -510,8 +510,7 @@ fn backward(
                 "a gradient of an entropy that was not requested would be lost"
             );
             let (mut dx, accumulate) = take_grad(value_grads, values, *x, floats);
-            let rows = targets.len();
-            let weight = |orientation| Weight::new(params, *head, orientation, rows);
+            let weight = |orientation| Weight::new(params, *head, orientation);
             let saved = token_scores::Saved {
                 x: data(values, *x),
                 head: weight(Orientation::Normal),

@@ -2,8 +2,8 @@
 //!
 //! | operand | when | cost |
 //! |---|---|---|
-//! | [`Weight::Cached`] | small models; few rows | as much memory again as the weight |
-//! | [`Weight::OnTheFly`] | many rows; quantised weights | packs or dequantises for every GEMM |
+//! | [`Weight::Cached`] | small models; decoding | as much memory again as the weight |
+//! | [`Weight::OnTheFly`] | large models; quantised weights | packs or dequantises for every GEMM |
 //! | [`Weight::QuantisedRows`] | gradients through quantised weights | the same |
 //!
 //! On the fly, columns are packed part by part. All rows use a part while it is in the L2 cache, so
@@ -25,6 +25,7 @@ use super::packed::{PackedBuffer, PackedOperand, pack, packed_len, panel_width};
 use super::params::{Orientation, Params};
 use super::quantised::{QuantisedView, parallel_dequantise};
 use super::tiles::Tiles;
+use crate::backend::Pass;
 use crate::buffer::Pool;
 use crate::layout::ParamId;
 use crate::precision::Precision;
@@ -89,13 +90,18 @@ impl<'a> Source<'a> {
 }
 
 impl<'a> Weight<'a> {
-    /// The operand for GEMMs with `rows` rows.
-    pub(crate) fn new(
-        params: &'a Params,
-        id: ParamId,
-        orientation: Orientation,
-        rows: usize,
-    ) -> Weight<'a> {
+    /// The transposed operand for a forward pass of `rows` rows.
+    pub(crate) fn forward(params: &'a Params, id: ParamId, rows: usize, pass: Pass) -> Weight<'a> {
+        // Decoding reuses a packed copy many times. Training changes the weight with every step.
+        if rows < MIN_ROWS_TO_REPACK && !pass.trains && params.quantised(id).is_none() {
+            Weight::Cached(params.packed(id, Orientation::Transposed))
+        } else {
+            Weight::new(params, id, Orientation::Transposed)
+        }
+    }
+
+    /// The operand. Packed copies of small models are cached.
+    pub(crate) fn new(params: &'a Params, id: ParamId, orientation: Orientation) -> Weight<'a> {
         let precision = params.precision();
         if let Some(matrix) = params.quantised(id) {
             match orientation {
@@ -106,10 +112,7 @@ impl<'a> Weight<'a> {
                     Weight::QuantisedRows { matrix, first: 0, end: matrix.rows, precision }
                 }
             }
-        } else if params.caches_packed(id)
-            || (rows < MIN_ROWS_TO_REPACK && matches!(orientation, Orientation::Transposed))
-        {
-            // Large models cache what decoding reuses; backward uses a weight about once a step.
+        } else if params.caches_packed(id) {
             Weight::Cached(params.packed(id, orientation))
         } else {
             Weight::OnTheFly(Source::Dense(params.right_operand(id, orientation)), precision)
