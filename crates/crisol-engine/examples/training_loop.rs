@@ -9,7 +9,7 @@ use crisol_engine::{
 const TEXT: &str = "the cat sat on the mat and the rat sat on the cat ";
 const WIDTH: usize = 32;
 /// Two heads of 16 columns.
-const SHAPE: Attention = Attention { heads: 2, kv_heads: 2, qk_dim: 16, v_dim: 16, scale: 0.25 };
+const SHAPE: Attention = Attention::new(2, 2, 16, 16, 0.25);
 
 fn main() {
     let device = Device::cpu(None);
@@ -59,7 +59,7 @@ fn main() {
         let [q, k] = [q, k].map(|y| tape.rope(y, &rope, SHAPE.qk_dim, &positions));
         let mixed = tape.attention(q, k, v, SHAPE, &offsets);
         let x = tape.add(x, mixed);
-        let (logp, _) = tape.token_scores(x, head, next, 1.0, false);
+        let (logp, _) = tape.token_scores(x, head, next, 1.0, None, false);
         let loss = -tape.read(logp).iter().sum::<f32>() / next.len() as f32;
         grads.zero();
         tape.backward(&[(logp, &seed)], &mut grads);

@@ -175,6 +175,7 @@ pub(crate) trait Backend: Sized {
     fn attention_cached(
         &self,
         vars: [Var; 4],
+        params: &Self::Params,
         shape: &Attention,
         offsets: &[u32],
         cache: &mut Self::Cache,

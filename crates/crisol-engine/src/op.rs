@@ -24,6 +24,54 @@ pub struct Attention {
     pub v_dim: usize,
     /// Factor on the scores, usually `1/sqrt(qk_dim)`.
     pub scale: f32,
+    /// A query sees its own token and the `window - 1` before it; `None`: all before it.
+    pub window: Option<usize>,
+    /// Scaled scores become `cap · tanh(score / cap)` (Gemma 2).
+    pub softcap: Option<f32>,
+    /// A logit for each query head, `[heads]`, that joins the softmax's denominator and has no
+    /// value (gpt-oss).
+    pub sinks: Option<ParamId>,
+}
+
+impl Attention {
+    /// Full causal attention, without a soft-cap and sinks.
+    pub const fn new(
+        heads: usize,
+        kv_heads: usize,
+        qk_dim: usize,
+        v_dim: usize,
+        scale: f32,
+    ) -> Attention {
+        let (window, softcap, sinks) = (None, None, None);
+        Attention { heads, kv_heads, qk_dim, v_dim, scale, window, softcap, sinks }
+    }
+
+    /// First position that the query at `position` sees.
+    pub(crate) fn first_visible(&self, position: usize) -> usize {
+        self.window.map_or(0, |window| (position + 1).saturating_sub(window))
+    }
+
+    /// Keys that each query of a document of this length is counted with: without the causal
+    /// mask's savings.
+    fn keys(&self, length: usize) -> usize {
+        self.window.map_or(length, |window| window.min(length))
+    }
+}
+
+/// How a gate and a value become the input of the last layer of a gated MLP (Shazeer 2020,
+/// arXiv:2002.05202).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum GatedActivation {
+    /// `silu(gate) · up`, with `silu(z) = z · sigmoid(z)`: `SwiGLU`.
+    Silu,
+    /// `gelu(gate) · up`, with [`crate::Tape::gelu`]'s approximation: `GeGLU` (Gemma).
+    Gelu,
+    /// `g · sigmoid(1.702 · g) · (u + 1)`, where `g` is the gate, at most `limit`, and `u` is `up`,
+    /// within `±limit` (gpt-oss).
+    ClampedSilu {
+        /// The limit.
+        limit: f32,
+    },
 }
 
 /// Columns `first..first + width` of each head of a value `[n, heads · head_dim]`. A part of
@@ -49,7 +97,7 @@ impl HeadSlice {
     }
 }
 
-/// Weights of experts: consecutive parameters of equal shape.
+/// Weights or biases of experts: consecutive parameters of equal shape.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Experts {
     /// The first expert's.
@@ -64,10 +112,22 @@ impl Experts {
     }
 }
 
-/// Router of a mixture of experts: weights of the chosen experts are `scale · sigmoid(logit)`,
-/// divided by their sum if `normalise` (DeepSeek-AI 2024, arXiv:2412.19437, equations 13 to 15).
+/// What a router makes of its logits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scoring {
+    /// `sigmoid(logit)` (DeepSeek-AI 2024, arXiv:2412.19437, equations 13 to 15).
+    Sigmoid,
+    /// Softmax over all experts. Normalised it is the softmax over the chosen ones (Mixtral,
+    /// gpt-oss).
+    Softmax,
+}
+
+/// Router of a mixture of experts: weights of the chosen experts are `scale · score`, divided by
+/// the sum of their scores if `normalise`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Router {
+    /// Scores of the experts.
+    pub scoring: Scoring,
     /// Whether the weights of a row sum to `scale`.
     pub normalise: bool,
     /// Factor on all weights.
@@ -104,9 +164,28 @@ pub(crate) enum Op {
         x: Var,
         /// None: all ones.
         weight: Option<ParamId>,
+        /// Whether the factor is one more than the weight.
+        plus_one: bool,
         /// Columns normalised together.
         group: usize,
         eps: f32,
+        out: Var,
+    },
+    LayerNorm {
+        x: Var,
+        weight: ParamId,
+        bias: Option<ParamId>,
+        eps: f32,
+        out: Var,
+    },
+    Scale {
+        x: Var,
+        factor: f32,
+        out: Var,
+    },
+    SoftCap {
+        x: Var,
+        cap: f32,
         out: Var,
     },
     Rope {
@@ -124,9 +203,14 @@ pub(crate) enum Op {
         offsets: Buffer<u32>,
         out: Var,
     },
-    SwiGlu {
+    Gated {
         gate: Var,
         up: Var,
+        activation: GatedActivation,
+        out: Var,
+    },
+    Gelu {
+        x: Var,
         out: Var,
     },
     SelectRows {
@@ -149,6 +233,7 @@ pub(crate) enum Op {
     GroupedLinear {
         x: Var,
         experts: Experts,
+        biases: Option<Experts>,
         /// Rows of each expert.
         bounds: Buffer<u32>,
         out: Var,
@@ -172,6 +257,7 @@ pub(crate) enum Op {
         head: ParamId,
         targets: Buffer<u32>,
         scale: f32,
+        softcap: Option<f32>,
         with_entropy: bool,
         logp: Var,
         entropy: Var,
@@ -185,7 +271,11 @@ impl Op {
             Op::Add { .. }
             | Op::Linear { .. }
             | Op::RmsNorm { .. }
-            | Op::SwiGlu { .. }
+            | Op::LayerNorm { .. }
+            | Op::Scale { .. }
+            | Op::SoftCap { .. }
+            | Op::Gated { .. }
+            | Op::Gelu { .. }
             | Op::ConcatHeads { .. } => {}
             Op::Embedding { ids: list, .. }
             | Op::Rope { positions: list, .. }
@@ -231,14 +321,18 @@ impl Op {
             | Op::TokenScores { x, head: id, .. } => rows(*x) * weights(*id),
             Op::Attention { shape, offsets, .. } => {
                 let lengths = offsets.windows(2).map(|bounds| (bounds[1] - bounds[0]) as usize);
-                let seen: usize = lengths.map(|length| length * length).sum();
+                let seen: usize = lengths.map(|length| length * shape.keys(length)).sum();
                 seen * shape.heads * (shape.qk_dim + shape.v_dim)
             }
             Op::Embedding { .. }
             | Op::Add { .. }
             | Op::RmsNorm { .. }
+            | Op::LayerNorm { .. }
+            | Op::Scale { .. }
+            | Op::SoftCap { .. }
             | Op::Rope { .. }
-            | Op::SwiGlu { .. }
+            | Op::Gated { .. }
+            | Op::Gelu { .. }
             | Op::SelectRows { .. }
             | Op::ConcatHeads { .. }
             | Op::Router { .. }
@@ -255,9 +349,13 @@ impl Op {
             | Op::Linear { out, .. }
             | Op::Add { out, .. }
             | Op::RmsNorm { out, .. }
+            | Op::LayerNorm { out, .. }
+            | Op::Scale { out, .. }
+            | Op::SoftCap { out, .. }
             | Op::Rope { out, .. }
             | Op::Attention { out, .. }
-            | Op::SwiGlu { out, .. }
+            | Op::Gated { out, .. }
+            | Op::Gelu { out, .. }
             | Op::SelectRows { out, .. }
             | Op::ConcatHeads { out, .. }
             | Op::Router { out, .. }

@@ -4,8 +4,9 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
 use crate::{
-    Attention, Device, Grads, Init, KvCache, MomentFormat, Optimizer, OptimizerConfig, ParamId,
-    ParamSpec, Params, Role, Rope, RopeStyle, Tape, UpdateRule, Var, Workspace,
+    Attention, Device, GatedActivation, Grads, Init, KvCache, MomentFormat, Optimizer,
+    OptimizerConfig, ParamId, ParamSpec, Params, Role, Rope, RopeStyle, Tape, UpdateRule, Var,
+    Workspace,
 };
 
 struct CountingAllocator;
@@ -47,7 +48,7 @@ unsafe impl GlobalAlloc for CountingAllocator {
 }
 
 const DIM: usize = 24;
-const SHAPE: Attention = Attention { heads: 4, kv_heads: 2, qk_dim: 6, v_dim: 6, scale: 0.4 };
+const SHAPE: Attention = Attention::new(4, 2, 6, 6, 0.4);
 
 /// One dense layer.
 struct Layer {
@@ -106,7 +107,7 @@ impl Layer {
         let h = tape.rms_norm(x, self.id("norm"), 1e-5);
         let gate = tape.linear(h, self.id("gate"), None);
         let up = tape.linear(h, self.id("up"), None);
-        let h = tape.swiglu(gate, up);
+        let h = tape.gated(gate, up, GatedActivation::Silu);
         let h = tape.linear(h, self.id("down"), None);
         tape.add(x, h)
     }
@@ -158,7 +159,8 @@ fn training_step(rule: UpdateRule) {
             tape.attention(q, k, v, SHAPE, &[0, 45, 60])
         });
         let x = tape.select_rows(x, &rows);
-        let (logp, entropy) = tape.token_scores(x, layer.id("embedding"), &targets, 0.8, true);
+        let (logp, entropy) =
+            tape.token_scores(x, layer.id("embedding"), &targets, 0.8, None, true);
         tape.backward(&[(logp, &dlogp), (entropy, &dentropy)], &mut grads);
         optimizer.step(&mut layer.params, &grads, &config);
     };

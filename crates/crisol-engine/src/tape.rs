@@ -22,7 +22,7 @@ use std::fmt;
 use crate::backend::{Backend, Pass};
 use crate::device::OnDevice;
 use crate::dropout::Dropout;
-use crate::op::{Attention, Experts, HeadSlice, Op, Router, Var};
+use crate::op::{Attention, Experts, GatedActivation, HeadSlice, Op, Router, Var};
 use crate::profile::Part;
 use crate::{Grads, KvCache, ParamId, Params, Rope, Workspace};
 
@@ -152,27 +152,72 @@ impl<'a> Tape<'a> {
         out
     }
 
+    /// `factor · x`.
+    pub fn scale(&mut self, x: Var, factor: f32) -> Var {
+        let (rows, cols) = self.shape(x);
+        let out = self.value(rows, cols);
+        self.apply(Op::Scale { x, factor, out });
+        out
+    }
+
+    /// `cap · tanh(x / cap)`: `x` where it is small, within `±cap` (Gemma 2). For logits to sample
+    /// from; [`Tape::token_scores`] has a cap of its own.
+    pub fn softcap(&mut self, x: Var, cap: f32) -> Var {
+        assert!(cap > 0.0, "a soft-cap of {cap}");
+        let (rows, cols) = self.shape(x);
+        let out = self.value(rows, cols);
+        self.apply(Op::SoftCap { x, cap, out });
+        out
+    }
+
     /// `RMSNorm` over each group of `weight.len()` columns (Zhang & Sennrich 2019,
     /// arXiv:1910.07467): the whole row for a layer norm, each head for QK-norm.
     pub fn rms_norm(&mut self, x: Var, weight: ParamId, eps: f32) -> Var {
         let group = self.params.spec(weight).len();
-        self.norm(x, Some(weight), group, eps)
+        self.norm(x, Some(weight), false, group, eps)
+    }
+
+    /// [`Self::rms_norm`] with the factors `1 + weight` (Gemma).
+    pub fn rms_norm_plus_one(&mut self, x: Var, weight: ParamId, eps: f32) -> Var {
+        let group = self.params.spec(weight).len();
+        self.norm(x, Some(weight), true, group, eps)
     }
 
     /// [`Self::rms_norm`] over groups of `group` columns without a weight (Llama 4's QK-norm).
     pub fn unit_norm(&mut self, x: Var, group: usize, eps: f32) -> Var {
-        self.norm(x, None, group, eps)
+        self.norm(x, None, false, group, eps)
     }
 
-    fn norm(&mut self, x: Var, weight: Option<ParamId>, group: usize, eps: f32) -> Var {
+    fn norm(
+        &mut self,
+        x: Var,
+        weight: Option<ParamId>,
+        plus_one: bool,
+        group: usize,
+        eps: f32,
+    ) -> Var {
         let (rows, cols) = self.shape(x);
         assert!(group > 0 && cols.is_multiple_of(group), "{cols} columns in groups of {group}");
         let out = self.value(rows, cols);
-        self.apply(Op::RmsNorm { x, weight, group, eps, out });
+        self.apply(Op::RmsNorm { x, weight, plus_one, group, eps, out });
         out
     }
 
-    /// Rotary embedding: rotates every head of `head_dim` columns of row `r` by `positions[r]`.
+    /// `LayerNorm` over whole rows: `(x - mean) / sqrt(variance + eps) · weight + bias` (Ba et al.
+    /// 2016, arXiv:1607.06450).
+    pub fn layer_norm(&mut self, x: Var, weight: ParamId, bias: Option<ParamId>, eps: f32) -> Var {
+        let (rows, cols) = self.shape(x);
+        for id in [Some(weight), bias].into_iter().flatten() {
+            let spec = self.params.spec(id);
+            assert_eq!(spec.len(), cols, "`{}` for {cols} columns", spec.name);
+        }
+        let out = self.value(rows, cols);
+        self.apply(Op::LayerNorm { x, weight, bias, eps, out });
+        out
+    }
+
+    /// Rotary embedding: rotates every head of `head_dim` columns of row `r` by `positions[r]`. The
+    /// tables may have fewer pairs than a head; its other columns, the last ones, are kept.
     pub fn rope(&mut self, x: Var, rope: &Rope, head_dim: usize, positions: &[u32]) -> Var {
         let (rows, cols) = self.shape(x);
         let positions_needed = positions.iter().max().map_or(0, |&p| p as usize + 1);
@@ -195,7 +240,8 @@ impl<'a> Tape<'a> {
 
     /// Causal attention within documents, the row ranges `offsets[i]..offsets[i+1]`. q `[n,
     /// heads·qk_dim]`, k `[n, kv_heads·qk_dim]`, v `[n, kv_heads·v_dim]` → `[n, heads·v_dim]`.
-    /// Memory is linear in the length of documents (Dao et al. 2022, arXiv:2205.14135).
+    /// Memory is linear in the length of documents (Dao et al. 2022, arXiv:2205.14135); with a
+    /// window, so is time.
     pub fn attention(&mut self, q: Var, k: Var, v: Var, shape: Attention, offsets: &[u32]) -> Var {
         let rows = self.check_attention(q, k, v, shape, offsets);
         let offsets = self.workspace.indices.take_copy(offsets);
@@ -242,9 +288,11 @@ impl<'a> Tape<'a> {
         let mut past = indices.take(slots.len());
         past.iter_mut().zip(slots).for_each(|(past, &slot)| *past = cache.len(slot) as u32);
         let (vars, on_device) = ([q, k, v, out], &mut cache.on_device);
+        let params = &self.params.on_device;
         device.profile().time(Part::CachedAttention, device.threads_at(*tasks), || {
             device.backend().attention_cached(
-                vars, &shape, offsets, on_device, slots, &past, layer, chunk, values, *tasks,
+                vars, params, &shape, offsets, on_device, slots, &past, layer, chunk, values,
+                *tasks,
             );
         });
         indices.give(past);
@@ -258,6 +306,11 @@ impl<'a> Tape<'a> {
     fn check_attention(&self, q: Var, k: Var, v: Var, shape: Attention, offsets: &[u32]) -> usize {
         let (rows, _) = self.shape(q);
         assert!(shape.kv_heads > 0 && shape.heads.is_multiple_of(shape.kv_heads), "{shape:?}");
+        assert!(shape.window != Some(0), "a window without the query's own token");
+        assert!(shape.softcap.is_none_or(|cap| cap > 0.0), "{shape:?}");
+        if let Some(sinks) = shape.sinks {
+            assert_eq!(self.params.spec(sinks).shape, [shape.heads], "sinks of heads");
+        }
         assert_eq!(self.shape(q), (rows, shape.heads * shape.qk_dim), "queries");
         assert_eq!(self.shape(k), (rows, shape.kv_heads * shape.qk_dim), "keys");
         assert_eq!(self.shape(v), (rows, shape.kv_heads * shape.v_dim), "values");
@@ -271,12 +324,21 @@ impl<'a> Tape<'a> {
         rows
     }
 
-    /// `silu(gate) ⊙ up` (Shazeer 2020, arXiv:2002.05202).
-    pub fn swiglu(&mut self, gate: Var, up: Var) -> Var {
+    /// The inner values of a gated MLP.
+    pub fn gated(&mut self, gate: Var, up: Var, activation: GatedActivation) -> Var {
         let (rows, cols) = self.shape(gate);
         assert_eq!((rows, cols), self.shape(up), "gate and up");
         let out = self.value(rows, cols);
-        self.apply(Op::SwiGlu { gate, up, out });
+        self.apply(Op::Gated { gate, up, activation, out });
+        out
+    }
+
+    /// `GELU` by tanh, `x/2 · (1 + tanh(√(2/π) · (x + 0.044715 · x³)))` (Hendrycks & Gimpel 2016,
+    /// arXiv:1606.08415): GPT-2's `gelu_new`.
+    pub fn gelu(&mut self, x: Var) -> Var {
+        let (rows, cols) = self.shape(x);
+        let out = self.value(rows, cols);
+        self.apply(Op::Gelu { x, out });
         out
     }
 
@@ -333,13 +395,26 @@ impl<'a> Tape<'a> {
         out
     }
 
-    /// `x · W_eᵀ` for rows `bounds[e]..bounds[e + 1]` of expert `e`: `[n, in]` → `[n, out]`.
-    pub fn grouped_linear(&mut self, x: Var, experts: Experts, bounds: &[u32]) -> Var {
+    /// `x · W_eᵀ (+ b_e)` for rows `bounds[e]..bounds[e + 1]` of expert `e`: `[n, in]` → `[n, out]`.
+    pub fn grouped_linear(
+        &mut self,
+        x: Var,
+        experts: Experts,
+        biases: Option<Experts>,
+        bounds: &[u32],
+    ) -> Var {
         let (rows, cols) = self.shape(x);
         let (out_dim, in_dim) = self.params.layout.matrix_shape(experts.first);
         for expert in 0..experts.count {
             let shape = self.params.layout.matrix_shape(experts.id(expert));
             assert_eq!(shape, (out_dim, in_dim), "weight of expert {expert}");
+        }
+        if let Some(biases) = biases {
+            assert_eq!(biases.count, experts.count, "biases of experts");
+            for expert in 0..biases.count {
+                let len = self.params.spec(biases.id(expert)).len();
+                assert_eq!(len, out_dim, "bias of expert {expert}");
+            }
         }
         assert_eq!(cols, in_dim, "input and weights of experts");
         assert_eq!(bounds.len(), experts.count + 1, "bounds of experts");
@@ -347,7 +422,7 @@ impl<'a> Tape<'a> {
         assert_eq!(bounds[experts.count] as usize, rows, "the last expert ends at the last row");
         let bounds = self.workspace.indices.take_copy(bounds);
         let out = self.value(rows, out_dim);
-        self.apply(Op::GroupedLinear { x, experts, bounds, out });
+        self.apply(Op::GroupedLinear { x, experts, biases, bounds, out });
         out
     }
 
@@ -427,8 +502,9 @@ impl<'a> Tape<'a> {
     }
 
     /// Log-probability of `targets[r]` under `softmax(logit_scale · x[r]·Wᵀ)` and the entropy of
-    /// that distribution, `[n, 1]` each. `logit_scale` is 1/temperature. Entropies are zeros unless
-    /// requested.
+    /// that distribution, `[n, 1]` each. `logit_scale` is 1/temperature, times the model's own
+    /// factor if it has one. With a soft-cap, logits are `logit_scale · cap · tanh(x[r]·Wᵀ / cap)`.
+    /// Entropies are zeros unless requested.
     ///
     /// Head, softmax and gather are fused over chunks of the vocabulary. At most
     /// [`crate::MAX_SAVED_LOGITS`] logits are saved for backward; more are recomputed.
@@ -438,8 +514,10 @@ impl<'a> Tape<'a> {
         head: ParamId,
         targets: &[u32],
         logit_scale: f32,
+        softcap: Option<f32>,
         entropy: bool,
     ) -> (Var, Var) {
+        assert!(softcap.is_none_or(|cap| cap > 0.0), "a soft-cap of {softcap:?}");
         let (rows, cols) = self.shape(x);
         let (vocab, dim) = self.params.layout.matrix_shape(head);
         assert_eq!(self.params.adapter(head), None, "a head has no adapter");
@@ -454,6 +532,7 @@ impl<'a> Tape<'a> {
             head,
             targets,
             scale: logit_scale,
+            softcap,
             with_entropy: entropy,
             logp,
             entropy: entropies,
@@ -461,7 +540,8 @@ impl<'a> Tape<'a> {
         (logp, entropies)
     }
 
-    /// Inference only: logits `[n, vocab]` to sample from.
+    /// Inference only: logits `[n, vocab]` to sample from, without the model's own factor and
+    /// soft-cap ([`Tape::scale`], [`Tape::softcap`]).
     pub fn logits(&mut self, x: Var, head: ParamId) -> Var {
         assert!(
             self.mode == Mode::Inference,

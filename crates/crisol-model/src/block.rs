@@ -13,7 +13,9 @@
 
 use std::sync::Arc;
 
-use crisol_engine::{Init, KvCache, ParamId, ParamSpec, Params, Role, Rope, Tape, Var};
+use crisol_engine::{
+    GatedActivation, Init, KvCache, ParamId, ParamSpec, Params, Role, Rope, Tape, Var,
+};
 
 use crate::Config;
 
@@ -243,7 +245,7 @@ impl Mlp {
     pub(crate) fn forward(&self, tape: &mut Tape<'_>, x: Var) -> Var {
         let gate = self.gate.forward(tape, x);
         let up = self.up.forward(tape, x);
-        let inner = tape.swiglu(gate, up);
+        let inner = tape.gated(gate, up, GatedActivation::Silu);
         self.down.forward(tape, inner)
     }
 }

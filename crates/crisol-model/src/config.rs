@@ -319,14 +319,8 @@ impl Config {
 
     /// Attention with equal widths of queries, keys and values.
     pub(crate) fn attention(&self) -> Attention {
-        let dim = self.head_dim;
-        Attention {
-            heads: self.num_attention_heads,
-            kv_heads: self.num_key_value_heads,
-            qk_dim: dim,
-            v_dim: dim,
-            scale: (dim as f32).sqrt().recip(),
-        }
+        let (dim, scale) = (self.head_dim, (self.head_dim as f32).sqrt().recip());
+        Attention::new(self.num_attention_heads, self.num_key_value_heads, dim, dim, scale)
     }
 
     pub(crate) fn q_dim(&self) -> usize {

@@ -8,7 +8,7 @@
 //!
 //! Sorting makes the rows of an expert contiguous, so that each expert needs one GEMM per matrix.
 
-use crisol_engine::{Experts, Params, Tape, Var};
+use crisol_engine::{Experts, GatedActivation, Params, Tape, Var};
 
 use crate::block::{Specs, weight};
 
@@ -86,10 +86,10 @@ impl Mixture {
         if applied == WeightApplied::Input {
             x = tape.scale_rows(x, weights, &entries);
         }
-        let gate = tape.grouped_linear(x, self.gate, &bounds);
-        let up = tape.grouped_linear(x, self.up, &bounds);
-        let inner = tape.swiglu(gate, up);
-        let mut y = tape.grouped_linear(inner, self.down, &bounds);
+        let gate = tape.grouped_linear(x, self.gate, None, &bounds);
+        let up = tape.grouped_linear(x, self.up, None, &bounds);
+        let inner = tape.gated(gate, up, GatedActivation::Silu);
+        let mut y = tape.grouped_linear(inner, self.down, None, &bounds);
         if applied == WeightApplied::Output {
             y = tape.scale_rows(y, weights, &entries);
         }

@@ -137,7 +137,7 @@ impl Model {
         self.needs_language_head()?;
         self.check_ids(targets)?;
         let x = tape.select_rows(hidden, rows);
-        let scores = tape.token_scores(x, self.head, targets, logit_scale, entropy);
+        let scores = tape.token_scores(x, self.head, targets, logit_scale, None, entropy);
         unless_stopped(tape, scores)
     }
 

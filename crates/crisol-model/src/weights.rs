@@ -152,6 +152,7 @@ impl RandomWeights {
                     // Magnitudes between 1 and 2, random signs.
                     block[4..].iter_mut().for_each(|code| *code = *code & 0x87 | 0x38);
                 }
+                WeightFormat::Mxfp4 => block[0] = 118,
                 WeightFormat::Q4_0 | WeightFormat::Q5_0 | WeightFormat::Q8_0 => block[1] = 0x18,
                 WeightFormat::Q4_1 | WeightFormat::Q5_1 | WeightFormat::Q4K | WeightFormat::Q5K => {
                     block[1] = 0x18;

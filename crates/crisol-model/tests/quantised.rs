@@ -48,8 +48,10 @@ impl Example {
             }
             Example { format, shape, bytes, values }
         };
-        let example = |format| {
-            if format == WeightFormat::F8E4M3 { Example::fp8() } else { from_golden(format) }
+        let example = |format| match format {
+            WeightFormat::F8E4M3 => Example::fp8(),
+            WeightFormat::Mxfp4 => Example::mxfp4(),
+            format => from_golden(format),
         };
         WeightFormat::ALL.into_iter().map(example).collect()
     }
@@ -69,6 +71,25 @@ impl Example {
             }
         }
         Example { format: WeightFormat::F8E4M3, shape, bytes, values }
+    }
+
+    /// All codes, with scales from 2^-11 to 2^-9.
+    fn mxfp4() -> Example {
+        let shape = [37, 64];
+        let (mut bytes, mut values) = (Vec::new(), Vec::new());
+        for block in 0..shape[0] * 2 {
+            let exponent = 116 + block % 3;
+            let codes: Vec<u8> = (0..32).map(|i| ((block + i) * 7 % 16) as u8).collect();
+            bytes.push(exponent as u8);
+            bytes.extend((0..16).map(|i| codes[i] | codes[i + 16] << 4));
+            let magnitudes = [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0];
+            values.extend(codes.iter().map(|&code| {
+                let magnitude =
+                    magnitudes[usize::from(code & 7)] * 2f32.powi(exponent as i32 - 127);
+                if code & 8 == 0 { magnitude } else { -magnitude }
+            }));
+        }
+        Example { format: WeightFormat::Mxfp4, shape, bytes, values }
     }
 
     fn specs(&self) -> Vec<ParamSpec> {
@@ -127,6 +148,7 @@ fn weights_are_read_as_in_the_file() {
                 | WeightFormat::F16
                 | WeightFormat::Bf16
                 | WeightFormat::F8E4M3
+                | WeightFormat::Mxfp4
                 | WeightFormat::Q8_0
         );
         assert!(!exact || bits(&values) == bits(&example.values), "{:?}", example.format);
@@ -209,7 +231,7 @@ fn embedding_head_and_per_head_gemms_take_quantised_weights() {
             let mut tape = Tape::inference(params, &mut workspace);
             let rows = tape.embedding(w, &[0, 36, 17, 17]);
             let x = tape.constant(2, inner, &numbers(2 * inner));
-            let (logp, entropy) = tape.token_scores(x, w, &[3, 36], 0.7, true);
+            let (logp, entropy) = tape.token_scores(x, w, &[3, 36], 0.7, None, true);
             let q = tape.constant(2, 7, &numbers(14));
             let to_latent = tape.per_head_matmul(q, w, out, 2..9, false);
             let from_latent = tape.per_head_matmul(x, w, out, 5..36, true);

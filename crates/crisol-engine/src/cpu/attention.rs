@@ -23,6 +23,11 @@
 //! dV += Pᵀ dO         dK += scale · dSᵀ Q         dQ += scale · dS K
 //! ```
 //!
+//! With a window, a block of queries starts at the block of keys that its first query sees: keys
+//! before it are never computed. A soft-cap changes S before the mask, and dS by its derivative. A
+//! sink is where `m` and `l` start: a score without a value. Its gradient is
+//! `-exp(sink - lse) · rowsum(dO ⊙ O)` ([`sink_gradient`]).
+//!
 //! Keys and values are packed once per head and document. Decoding one token reads the cache once;
 //! it is bound by memory bandwidth and has a loop of its own ([`decode`]). The plain twins are
 //! `attention` and `attention_backward` in [`reference`](super::reference).
@@ -33,8 +38,10 @@ use super::device::Cpu;
 use super::gemm::parallel_gemm;
 use super::kv_cache::{Cache, TILE};
 use super::mat::{Mat, MatMut};
-use super::math::{LANES, dot, exp, fma, max, scale_all, sum_lanes, vectorised};
-use super::packed::PackedBuffer;
+use super::math::{
+    LANES, dot, exp, fma, max, scale_all, softcap_all, softcap_slope, sum_lanes, vectorised,
+};
+use super::packed::{MAX_NR, PackedBuffer};
 use crate::buffer::Pool;
 use crate::op::Attention;
 
@@ -52,12 +59,13 @@ fn row_width(cols: usize) -> usize {
 }
 
 /// Forward over all documents. Writes `out` and `lse`, the log-sum-exp of each row and head.
-/// Returns early, with part of them unwritten, once a stop is requested.
+/// `sinks` are those of the heads, or empty. Returns early, with part of them unwritten, once a stop is requested.
 pub(crate) fn forward(
     q: &[f32],
     k: &[f32],
     v: &[f32],
     shape: &Attention,
+    sinks: &[f32],
     offsets: &[u32],
     out: &mut [f32],
     lse: &mut [f32],
@@ -76,7 +84,7 @@ pub(crate) fn forward(
         let lse = &mut lse[start * shape.heads..end * shape.heads];
         for head in 0..shape.heads {
             let (k, v) = heads.of_kv_head(head, k, v);
-            flash_forward(q, k, v, head, shape, 0, out, Some(lse), cpu, floats);
+            flash_forward(q, k, v, head, shape, sinks, 0, out, Some(lse), cpu, floats);
         }
     }
 }
@@ -130,21 +138,31 @@ impl<'a> Rows<'a> {
     }
 }
 
-/// Position of a block of scores relative to the diagonal.
+/// Position of a block of scores relative to the diagonal and the window.
 #[derive(Clone, Copy)]
 struct Diagonal {
     /// Position of the block's first query in the document.
     position: usize,
     /// Position of its first key.
     first_key: usize,
+    /// The block's keys.
+    cols: usize,
+    shape: Attention,
 }
 
 impl Diagonal {
-    /// Number of the block's keys that query `row` of the block may attend to.
+    /// The block's keys that query `row` of the block may attend to.
     #[inline(always)]
-    fn visible(self, row: usize) -> usize {
-        (self.position + row + 1).saturating_sub(self.first_key)
+    fn visible(self, row: usize) -> Range<usize> {
+        let position = self.position + row;
+        let hidden = self.shape.first_visible(position).saturating_sub(self.first_key);
+        hidden.min(self.cols)..(position + 1).saturating_sub(self.first_key).min(self.cols)
     }
+}
+
+/// First key of the blocks of a block of queries at `position`: at the edge of a panel.
+fn first_block(shape: &Attention, position: usize) -> usize {
+    shape.first_visible(position) / MAX_NR * MAX_NR
 }
 
 /// One head of one document. Queries are rows `past..past + n`, keys `0..past + n`. `q` and `out`
@@ -155,6 +173,7 @@ fn flash_forward(
     v: Rows<'_>,
     head: usize,
     shape: &Attention,
+    sinks: &[f32],
     past: usize,
     out: &mut [f32],
     mut lse: Option<&mut [f32]>,
@@ -178,22 +197,23 @@ fn flash_forward(
             heads * qk_dim,
         );
         let out = &mut out[first * heads * v_dim + head * v_dim..];
-        largest.fill(f32::NEG_INFINITY);
-        sums.fill(0.0);
-        for first_key in (0..keys).step_by(KEYS) {
+        let (start, sink) = (first_block(shape, past + first), sinks.get(head));
+        largest.fill(sink.copied().unwrap_or(f32::NEG_INFINITY));
+        sums.fill(sink.map_or(0.0, |_| 1.0));
+        for first_key in (start..keys).step_by(KEYS) {
             let block = first_key..keys.min(first_key + KEYS);
             let (cols, width) = (block.len(), row_width(block.len()));
             let scores = &mut scores[..rows * width];
             let keys = transposed_k.as_operand().cols(block.clone());
             let dst = MatMut::strided(scores, rows, cols, width);
             parallel_gemm(1, dst, false, scale, q, keys, floats);
-            let diagonal = Diagonal { position: past + first, first_key };
-            let rescale = (first_key > 0).then_some((&mut *out, heads * v_dim, v_dim));
-            running_softmax(scores, cols, diagonal, &mut largest, &mut sums, rescale);
+            let diagonal = Diagonal { position: past + first, first_key, cols, shape: *shape };
+            let rescale = (first_key > start).then_some((&mut *out, heads * v_dim, v_dim));
+            running_softmax(scores, diagonal, &mut largest, &mut sums, rescale);
             let p = Mat::strided(scores, rows, cols, width);
             let out = MatMut::strided(out, rows, v_dim, heads * v_dim);
             let v = v.as_operand().rows(block);
-            parallel_gemm(1, out, first_key > 0, 1.0, p, v, floats);
+            parallel_gemm(1, out, first_key > start, 1.0, p, v, floats);
         }
         divide_rows(out, heads * v_dim, v_dim, &sums[..rows]);
         if let Some(lse) = &mut lse {
@@ -208,20 +228,22 @@ fn flash_forward(
 }
 
 vectorised! {
-    /// Turns a block of scores, with row stride [`row_width`], into `exp(score - max)`, 0 above the
-    /// diagonal. Updates each row's maximum and sum, and rescales its sum and output so far.
+    /// Turns a block of scores, with row stride [`row_width`], into `exp(score - max)`, 0 for keys
+    /// that are not visible. Updates each row's maximum and sum, and rescales its sum and output so far.
     fn running_softmax<'a, S>(
         scores: &'a mut [f32],
-        cols: usize,
         diagonal: Diagonal,
         largest: &'a mut [f32],
         sums: &'a mut [f32],
         rescale: Option<(&'a mut [f32], usize, usize)>,
     ) {
-        let mut rescale = rescale;
+        let (mut rescale, cols) = (rescale, diagonal.cols);
         for (row, z) in scores.chunks_exact_mut(row_width(cols)).enumerate() {
             let z = &mut z[..cols.next_multiple_of(LANES)];
-            mask(z, diagonal.visible(row).min(cols));
+            if let Some(cap) = diagonal.shape.softcap {
+                softcap_all::<S>(z, cap);
+            }
+            mask(z, diagonal.visible(row));
             let new = max(z).max(largest[row]);
             let sum = exponentials::<S>(z, new);
             let factor = exp::<S>(largest[row] - new);
@@ -293,7 +315,9 @@ pub(crate) fn backward(
                 let dout = Mat::strided(&dout[out_at..], rows.len(), v_dim, strides.out_stride);
                 let [packed_q, packed_dout] =
                     [q, dout].map(|mat| PackedBuffer::new(precision, 1, mat, floats));
-                for first_key in (0..keys).step_by(KEYS) {
+                let first_key = first_block(shape, first - start);
+                let first_keys = (first_key..keys).step_by(KEYS);
+                for (index, first_key) in first_keys.enumerate() {
                     let block = first_key..keys.min(first_key + KEYS);
                     let (cols, width) = (block.len(), row_width(block.len()));
                     let p = &mut p[..rows.len() * width];
@@ -306,11 +330,11 @@ pub(crate) fn backward(
                     parallel_gemm(1, dst, false, scale, q, keys, floats);
                     let dst = MatMut::strided(dp, rows.len(), cols, width);
                     parallel_gemm(1, dst, false, 1.0, dout, values, floats);
-                    let diagonal = Diagonal { position: first - start, first_key };
+                    let position = first - start;
+                    let diagonal = Diagonal { position, first_key, cols, shape: *shape };
                     softmax_backward(
                         p,
                         dp,
-                        cols,
                         diagonal,
                         &saved.lse[first * heads + head..],
                         &delta[first * heads + head..],
@@ -326,7 +350,7 @@ pub(crate) fn backward(
                     parallel_gemm(1, dk, true, scale, ds.t(), packed_q.as_operand(), floats);
                     let dq = MatMut::strided(&mut dq[q_at..], rows.len(), qk_dim, strides.q_stride);
                     let k = k.as_operand().rows(block);
-                    parallel_gemm(1, dq, first_key > 0, scale, ds, k, floats);
+                    parallel_gemm(1, dq, index > 0, scale, ds, k, floats);
                 }
                 packed_q.recycle(floats);
                 packed_dout.recycle(floats);
@@ -349,24 +373,51 @@ vectorised! {
         }
     }
 
+    /// Adds to the gradients of sinks, one for each head.
+    pub(crate) fn sink_gradient<'a, S>(
+        sinks: &'a [f32],
+        lse: &'a [f32],
+        out: &'a [f32],
+        dout: &'a [f32],
+        dsinks: &'a mut [f32],
+    ) {
+        let (heads, v_dim) = (sinks.len(), out.len() / lse.len().max(1));
+        let rows = out.chunks_exact(v_dim.max(1)).zip(dout.chunks_exact(v_dim.max(1))).zip(lse);
+        for (index, ((out, dout), lse)) in rows.enumerate() {
+            let head = index % heads;
+            dsinks[head] -= exp::<S>(sinks[head] - lse) * dot::<S>(dout, out);
+        }
+    }
+
     /// In place, with row stride [`row_width`]: scores become `p = exp(score - lse)`, and `dp`
-    /// becomes `ds = p · (dp - delta)`. `lse` and `delta` have stride `heads`.
+    /// becomes `ds = p · (dp - delta)`, times the soft-cap's derivative. `lse` and `delta` have
+    /// stride `heads`.
     fn softmax_backward<'a, S>(
         p: &'a mut [f32],
         dp: &'a mut [f32],
-        cols: usize,
         diagonal: Diagonal,
         lse: &'a [f32],
         delta: &'a [f32],
         heads: usize,
     ) {
+        let cols = diagonal.cols;
         let width = row_width(cols);
         let rows = p.chunks_exact_mut(width).zip(dp.chunks_exact_mut(width));
         for (row, (p, dp)) in rows.enumerate() {
             let whole = cols.next_multiple_of(LANES);
             let (p, dp) = (&mut p[..whole], &mut dp[..whole]);
             let (lse, delta) = (lse[row * heads], delta[row * heads]);
-            mask(p, diagonal.visible(row).min(cols));
+            if let Some(cap) = diagonal.shape.softcap {
+                softcap_all::<S>(p, cap);
+                mask(p, diagonal.visible(row));
+                for (p, dp) in p.iter_mut().zip(dp) {
+                    let slope = softcap_slope(*p, cap);
+                    *p = exp::<S>(*p - lse);
+                    *dp = *p * (*dp - delta) * slope;
+                }
+                continue;
+            }
+            mask(p, diagonal.visible(row));
             let (p, dp) = (p.as_chunks_mut::<LANES>().0, dp.as_chunks_mut::<LANES>().0);
             for (p, dp) in p.iter_mut().zip(dp) {
                 for lane in 0..LANES {
@@ -383,6 +434,8 @@ vectorised! {
 pub(crate) struct Cached<'a> {
     pub(crate) q: &'a [f32],
     pub(crate) shape: &'a Attention,
+    /// Of all heads, or empty.
+    pub(crate) sinks: &'a [f32],
     pub(crate) offsets: &'a [u32],
     pub(crate) cache: &'a Cache,
     pub(crate) slots: &'a [usize],
@@ -399,7 +452,8 @@ impl Cached<'_> {
     pub(crate) fn macs(&self) -> usize {
         let keys = |(document, &past): (&[u32], &u32)| {
             let rows = (document[1] - document[0]) as usize;
-            rows * (past as usize + rows)
+            let seen = past as usize + rows;
+            rows * self.shape.window.map_or(seen, |window| seen.min(window))
         };
         let pairs: usize = self.offsets.windows(2).zip(self.past).map(keys).sum();
         pairs * self.shape.heads * (self.shape.qk_dim + self.shape.v_dim)
@@ -415,31 +469,33 @@ impl Cached<'_> {
         floats: &mut Pool<f32>,
     ) {
         let shape = self.shape;
-        let part = Attention {
-            heads: shape.heads / shape.kv_heads * kv_heads.len(),
-            kv_heads: kv_heads.len(),
-            ..*shape
-        };
+        let group = shape.heads / shape.kv_heads;
+        let part = Attention { heads: group * kv_heads.len(), kv_heads: kv_heads.len(), ..*shape };
+        let sinks = self.sinks.get(group * kv_heads.start..group * kv_heads.end);
+        let sinks = sinks.unwrap_or_default();
         let heads = Heads::new(&part);
         let (slot, rows) =
             (self.slots[document], self.offsets[document + 1] - self.offsets[document]);
         let past = self.past[document] as usize;
         let keys = past + rows as usize;
+        let chunk_start = |position: usize| self.chunk.map_or(0, |chunk| position / chunk * chunk);
         let first_visible =
-            |position: usize| self.chunk.map_or(0, |chunk| position / chunk * chunk);
+            |position: usize| chunk_start(position).max(shape.first_visible(position));
         let (tiles, values) = self.cache.slot(self.layer, slot);
         if keys - past < PREFILL {
             let mut scores = floats.take(part.heads * self.cache.capacity);
             let rows = q.chunks_exact(heads.q_stride).zip(out.chunks_exact_mut(heads.out_stride));
             for (row, (q, out)) in rows.enumerate() {
                 let visible = first_visible(past + row)..past + row + 1;
-                decode(q, tiles, values, visible, shape, kv_heads.start, out, &mut scores);
+                decode(q, tiles, values, visible, shape, sinks, kv_heads.start, out, &mut scores);
             }
             floats.give(scores);
             return;
         }
-        let mut unpacked = floats.take(keys * heads.k_stride);
-        for (token, row) in unpacked.chunks_exact_mut(heads.k_stride).enumerate() {
+        // Nothing before is visible to any row.
+        let oldest = first_visible(past);
+        let mut unpacked = floats.take((keys - oldest) * heads.k_stride);
+        for (token, row) in (oldest..).zip(unpacked.chunks_exact_mut(heads.k_stride)) {
             let tile = token / TILE * shape.kv_heads + kv_heads.start;
             let column = &tiles[tile * shape.qk_dim * TILE + token % TILE..];
             for (x, column) in row.iter_mut().zip(column.iter().step_by(TILE)) {
@@ -452,15 +508,17 @@ impl Cached<'_> {
         while position < keys {
             // The rows of one chunk and its keys.
             let first = first_visible(position);
-            let rows =
-                position - past..self.chunk.map_or(keys, |chunk| keys.min(first + chunk)) - past;
-            let k = Rows { data: &unpacked[first * heads.k_stride..], stride: heads.k_stride };
+            let end = self.chunk.map_or(keys, |chunk| keys.min(chunk_start(position) + chunk));
+            let rows = position - past..end - past;
+            let k = &unpacked[(first - oldest) * heads.k_stride..];
+            let k = Rows { data: k, stride: heads.k_stride };
             let v = Rows { data: &values[first * stride..], stride };
             let q = &q[rows.start * heads.q_stride..rows.end * heads.q_stride];
             let out = &mut out[rows.start * heads.out_stride..rows.end * heads.out_stride];
             for head in 0..part.heads {
                 let (k, v) = heads.of_kv_head(head, k, v);
-                flash_forward(q, k, v, head, &part, position - first, out, None, self.cpu, floats);
+                let past = position - first;
+                flash_forward(q, k, v, head, &part, sinks, past, out, None, self.cpu, floats);
             }
             position = past + rows.end;
         }
@@ -488,11 +546,12 @@ vectorised! {
         values: &'a [f32],
         visible: Range<usize>,
         shape: &'a Attention,
+        sinks: &'a [f32],
         first: usize,
         out: &'a mut [f32],
         scores: &'a mut [f32],
     ) {
-        let &Attention { heads, kv_heads, qk_dim, v_dim, scale } = shape;
+        let &Attention { heads, kv_heads, qk_dim, v_dim, scale, softcap, .. } = shape;
         let len = visible.end;
         let hidden_tiles = visible.start / TILE;
         let kv_head = |head: usize| first + head / (heads / kv_heads);
@@ -501,15 +560,20 @@ vectorised! {
         for (start, tile) in keys.skip(hidden_tiles) {
             for (head, q) in q.chunks_exact(qk_dim).enumerate() {
                 let sums = weighted_sum::<S>(q, &tile[kv_head(head) * qk_dim * TILE..], TILE);
-                let sums = sums.map(|sum| scale * sum);
+                let mut sums = sums.map(|sum| scale * sum);
+                if let Some(cap) = softcap {
+                    softcap_all::<S>(&mut sums, cap);
+                }
                 scores[head * padded + start..][..TILE].copy_from_slice(&sums);
             }
         }
-        for scores in scores.chunks_exact_mut(padded).take(out.len() / v_dim) {
+        let rows = scores.chunks_exact_mut(padded).take(out.len() / v_dim);
+        for (head, scores) in rows.enumerate() {
             let (hidden, scores) = scores[..len].split_at_mut(visible.start);
             hidden[hidden_tiles * TILE..].fill(0.0);
-            let largest = max(scores);
-            let sum = exponentials::<S>(scores, largest);
+            let sink = sinks.get(head).copied().unwrap_or(f32::NEG_INFINITY);
+            let largest = max(scores).max(sink);
+            let sum = exponentials::<S>(scores, largest) + exp::<S>(sink - largest);
             scale_all(scores, 1.0 / sum);
         }
         out.fill(0.0);
@@ -537,10 +601,12 @@ vectorised! {
     }
 }
 
-/// Sets the scores from `visible` on to -∞. Working on whole vectors beats a loop over the visible
+/// Sets the scores outside `visible` to -∞. Working on whole vectors beats a loop over the visible
 /// scores with a scalar tail.
 #[inline(always)]
-fn mask(scores: &mut [f32], visible: usize) {
+fn mask(scores: &mut [f32], visible: Range<usize>) {
+    scores[..visible.start].fill(f32::NEG_INFINITY);
+    let visible = visible.end;
     let first = visible / LANES;
     let (chunks, _) = scores.as_chunks_mut::<LANES>();
     if let Some(edge) = chunks.get_mut(first) {
@@ -600,10 +666,22 @@ mod tests {
     use super::super::reference::{self, Matrix};
     use super::*;
 
-    /// Documents shorter and longer than a block of queries and of keys, grouped heads.
+    /// Documents shorter and longer than a block of queries and of keys, grouped heads; windows
+    /// shorter and longer than a block, soft-caps and sinks.
     #[test]
     fn forward_and_backward_equal_the_reference() {
-        let shape = Attention { heads: 4, kv_heads: 2, qk_dim: 6, v_dim: 5, scale: 0.4 };
+        let full = Attention::new(4, 2, 6, 5, 0.4);
+        compare(full, &[]);
+        compare(Attention { softcap: Some(0.7), ..full }, &[]);
+        for window in [1, 2, 31, 32, 40, KEYS, KEYS + 50] {
+            compare(Attention { window: Some(window), ..full }, &[]);
+        }
+        let sinks = [0.5, -3.0, 4.0, 0.0];
+        compare(full, &sinks);
+        compare(Attention { window: Some(50), softcap: Some(0.5), ..full }, &sinks);
+    }
+
+    fn compare(shape: Attention, sinks: &[f32]) {
         let offsets = [0, 1, 4, 4 + QUERIES as u32 + 3, 7 + (2 * QUERIES + KEYS) as u32 + 8];
         let n = offsets[4] as usize;
         let number = |i: usize| ((i * 7919 + 13) % 101) as f32 / 50.0 - 1.0;
@@ -611,22 +689,24 @@ mod tests {
             .map(|(width, seed)| (0..n * width).map(|i| number(i + seed)).collect::<Vec<f32>>());
         let (mut out, mut lse) = (vec![f32::NAN; n * 20], vec![f32::NAN; n * 4]);
         let (cpu, floats) = (Cpu::for_tests(), &mut Pool::default());
-        forward(&q, &k, &v, &shape, &offsets, &mut out, &mut lse, &cpu, floats);
+        forward(&q, &k, &v, &shape, sinks, &offsets, &mut out, &mut lse, &cpu, floats);
         let mut dq = vec![f32::NAN; q.len()];
         let [mut dk, mut dv] = [&k, &v].map(|x| vec![0.0; x.len()]);
         let saved = Saved { q: &q, k: &k, v: &v, out: &out, lse: &lse };
         backward(&saved, &shape, &offsets, &dout, &mut dq, &mut dk, &mut dv, &cpu, floats);
 
         let [q, k, v, dout] = [&q, &k, &v, &dout].map(|x| Matrix::from_f32(n, x.len() / n, x));
-        let expected = reference::attention(&q, &k, &v, shape, &offsets);
-        let [eq, ek, ev] = reference::attention_backward([&q, &k, &v], shape, &offsets, &dout);
+        let sinks: Vec<f64> = sinks.iter().map(|&sink| sink.into()).collect();
+        let expected = reference::attention(&q, &k, &v, shape, &sinks, &offsets);
+        let [eq, ek, ev] =
+            reference::attention_backward([&q, &k, &v], shape, &sinks, &offsets, &dout);
         for (name, result, expected) in
             [("out", out, expected), ("dq", dq, eq), ("dk", dk, ek), ("dv", dv, ev)]
         {
             assert_eq!(result.len(), expected.data.len(), "{name}");
             for (i, (x, expected)) in result.iter().zip(&expected.data).enumerate() {
                 let error = (f64::from(*x) - expected).abs();
-                assert!(error < 2e-5, "{name} {i}: {x} where the reference has {expected}");
+                assert!(error < 2e-5, "{shape:?} {name} {i}: {x}, the reference has {expected}");
             }
         }
     }
@@ -634,7 +714,7 @@ mod tests {
     /// Forward and backward check for a stop before every block of queries.
     #[test]
     fn nothing_is_computed_once_a_stop_is_requested() {
-        let shape = Attention { heads: 2, kv_heads: 1, qk_dim: 8, v_dim: 8, scale: 1.0 };
+        let shape = Attention::new(2, 1, 8, 8, 1.0);
         let (n, floats) = (QUERIES + 3, &mut Pool::default());
         let number = |i: usize| (i % 13) as f32 / 13.0;
         let [q, k, v, dout] =
@@ -643,7 +723,7 @@ mod tests {
         let mut run = || {
             let (mut out, mut lse) = (vec![7.0; n * 16], vec![7.0; n * 2]);
             let offsets = [0, n as u32];
-            forward(&q, &k, &v, &shape, &offsets, &mut out, &mut lse, &cpu, floats);
+            forward(&q, &k, &v, &shape, &[], &offsets, &mut out, &mut lse, &cpu, floats);
             let [mut dq, mut dk, mut dv] = [16, 8, 8].map(|width| vec![7.0; n * width]);
             let saved = Saved { q: &q, k: &k, v: &v, out: &out, lse: &lse };
             backward(&saved, &shape, &offsets, &dout, &mut dq, &mut dk, &mut dv, &cpu, floats);

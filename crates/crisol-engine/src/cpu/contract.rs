@@ -218,6 +218,7 @@ impl Backend for Cpu {
     fn attention_cached(
         &self,
         vars: [Var; 4],
+        params: &Params,
         shape: &Attention,
         offsets: &[u32],
         cache: &mut Cache,
@@ -229,7 +230,7 @@ impl Backend for Cpu {
         tasks: usize,
     ) {
         super::attention_cached(
-            self, vars, shape, offsets, cache, slots, past, layer, chunk, values, tasks,
+            self, vars, params, shape, offsets, cache, slots, past, layer, chunk, values, tasks,
         );
     }
 

@@ -7,7 +7,7 @@ use super::params::{Grads, Params};
 use crate::backend::Pass;
 use crate::buffer::Pool;
 use crate::dropout::Dropout;
-use crate::op::{Experts, Router};
+use crate::op::{Experts, Router, Scoring};
 
 /// Keeps the sum of sigmoids away from zero, as DeepSeek-V3's code does.
 const MIN_SUM: f32 = 1e-20;
@@ -16,10 +16,41 @@ fn sigmoid(z: f32) -> f32 {
     1.0 / (1.0 + (-z).exp())
 }
 
+/// `e^(z - max)` of all `logits`, their sum.
+fn softmax_sum(logits: impl Iterator<Item = f32> + Clone) -> (f32, f32) {
+    let largest = logits.clone().fold(f32::NEG_INFINITY, f32::max);
+    (largest, logits.map(|z| (z - largest).exp()).sum())
+}
+
 impl Router {
-    /// The factor from sigmoids to weights in a row.
+    /// Writes the scores of a row's chosen experts, whose sum, if normalised, is 1.
+    fn scores(self, logits: &[f32], chosen: &[u32], scores: &mut [f32]) {
+        let chosen_logits = chosen.iter().map(|&expert| logits[expert as usize]);
+        match self.scoring {
+            Scoring::Sigmoid => {
+                for (score, z) in scores.iter_mut().zip(chosen_logits) {
+                    *score = sigmoid(z);
+                }
+            }
+            Scoring::Softmax => {
+                let (largest, sum) = if self.normalise {
+                    softmax_sum(chosen_logits.clone())
+                } else {
+                    softmax_sum(logits.iter().copied())
+                };
+                for (score, z) in scores.iter_mut().zip(chosen_logits) {
+                    *score = (z - largest).exp() / sum;
+                }
+            }
+        }
+    }
+
+    /// The factor from scores to weights in a row.
     fn factor(self, sum: f32) -> f32 {
-        if self.normalise { self.scale / (sum + MIN_SUM) } else { self.scale }
+        match self.scoring {
+            Scoring::Sigmoid if self.normalise => self.scale / (sum + MIN_SUM),
+            Scoring::Sigmoid | Scoring::Softmax => self.scale,
+        }
     }
 }
 
@@ -37,15 +68,19 @@ pub(crate) fn route(
     for ((logits, chosen), weights) in
         rows.zip(chosen.chunks_exact(k)).zip(weights.chunks_exact_mut(k))
     {
-        for (weight, &expert) in weights.iter_mut().zip(chosen) {
-            *weight = sigmoid(logits[expert as usize]);
-        }
+        router.scores(logits, chosen, weights);
         let factor = router.factor(weights.iter().sum());
         scale_all(weights, factor);
     }
 }
 
-/// Adds to the logits' gradients. With `w = c·s / Σs`: `∂w_j/∂s_i = c/Σs · (δ_ij - s_j/Σs)`.
+/// Adds to the logits' gradients, where `s` are scores and `c` is the router's scale.
+///
+/// | weights | gradient of the logit of expert `i` |
+/// |---|---|
+/// | sigmoid, `w = c·s` | `c · dw_i · s_i · (1 - s_i)` |
+/// | sigmoid, `w = c·s / Σs` | `c/Σs · (dw_i - Σ dw·s / Σs) · s_i · (1 - s_i)` |
+/// | softmax over all or the chosen, `w = c·s` | `c · s_i · (dw_i - Σ dw·s)`, `dw_i` 0 if not chosen |
 pub(crate) fn route_backward(
     router: Router,
     logits: &[f32],
@@ -53,26 +88,37 @@ pub(crate) fn route_backward(
     chosen: &[u32],
     dweights: &[f32],
     dlogits: &mut [f32],
+    floats: &mut Pool<f32>,
 ) {
     let rows = logits.chunks_exact(experts);
     let k = (chosen.len() / rows.len().max(1)).max(1);
+    let mut scores = floats.take(k);
     let all = rows.zip(chosen.chunks_exact(k)).zip(dweights.chunks_exact(k));
     for (((logits, chosen), dweights), dlogits) in all.zip(dlogits.chunks_exact_mut(experts)) {
-        let sigmoid_of = |expert: u32| sigmoid(logits[expert as usize]);
-        let sum: f32 = chosen.iter().map(|&expert| sigmoid_of(expert)).sum();
+        router.scores(logits, chosen, &mut scores);
+        let sum: f32 = scores.iter().sum();
         let factor = router.factor(sum);
-        let mean = if router.normalise {
-            let products =
-                chosen.iter().zip(dweights).map(|(&expert, dweight)| dweight * sigmoid_of(expert));
-            products.sum::<f32>() / (sum + MIN_SUM)
-        } else {
-            0.0
+        let products = dweights.iter().zip(&*scores).map(|(dweight, s)| dweight * s);
+        let mean = match router.scoring {
+            Scoring::Sigmoid if router.normalise => products.sum::<f32>() / (sum + MIN_SUM),
+            Scoring::Sigmoid => 0.0,
+            Scoring::Softmax => products.sum(),
         };
-        for (&expert, dweight) in chosen.iter().zip(dweights) {
-            let s = sigmoid_of(expert);
-            dlogits[expert as usize] += factor * (dweight - mean) * s * (1.0 - s);
+        for ((&expert, dweight), s) in chosen.iter().zip(dweights).zip(&*scores) {
+            dlogits[expert as usize] += match router.scoring {
+                Scoring::Sigmoid => factor * (dweight - mean) * s * (1.0 - s),
+                Scoring::Softmax if router.normalise => factor * s * (dweight - mean),
+                Scoring::Softmax => factor * s * dweight,
+            };
+        }
+        if router.scoring == Scoring::Softmax && !router.normalise {
+            let (largest, sum) = softmax_sum(logits.iter().copied());
+            for (dlogit, z) in dlogits.iter_mut().zip(logits) {
+                *dlogit -= factor * mean * (z - largest).exp() / sum;
+            }
         }
     }
+    floats.give(scores);
 }
 
 /// The experts that have rows, with their row ranges.
@@ -90,10 +136,11 @@ pub(crate) fn low_rank_len(params: &Params, experts: Experts, bounds: &[u32]) ->
     groups(experts, bounds).map(|(expert, rows)| rows.len() * params.rank(experts.id(expert))).sum()
 }
 
-/// `y = x · W_eᵀ` for the rows of every expert `e`. `low_rank`: see [`linear::forward`].
+/// `y = x · W_eᵀ + b_e` for the rows of every expert `e`. `low_rank`: see [`linear::forward`].
 pub(crate) fn forward(
     params: &Params,
     experts: Experts,
+    biases: Option<Experts>,
     bounds: &[u32],
     x: &[f32],
     y: &mut [f32],
@@ -107,9 +154,13 @@ pub(crate) fn forward(
         let (out_dim, in_dim) = params.matrix_shape(id);
         let n = rows.len();
         let x = Mat::new(&x[rows.start * in_dim..rows.end * in_dim], n, in_dim);
-        let y = MatMut::new(&mut y[rows.start * out_dim..rows.end * out_dim], n, out_dim);
+        let y = &mut y[rows.start * out_dim..rows.end * out_dim];
         let (u, rest) = low_rank.split_at_mut(n * params.rank(id));
-        linear::forward(params, id, x, y, u, pass, tasks, floats);
+        linear::forward(params, id, x, MatMut::new(y, n, out_dim), u, pass, tasks, floats);
+        if let Some(biases) = biases {
+            let bias = params.slice(biases.id(expert));
+            y.chunks_exact_mut(out_dim).for_each(|row| add_assign(row, bias));
+        }
         low_rank = rest;
     }
 }
@@ -118,6 +169,7 @@ pub(crate) fn forward(
 pub(crate) fn backward(
     params: &Params,
     experts: Experts,
+    biases: Option<Experts>,
     bounds: &[u32],
     x: &[f32],
     y: &[f32],
@@ -137,10 +189,14 @@ pub(crate) fn backward(
         let x = Mat::new(&x[rows.start * in_dim..rows.end * in_dim], n, in_dim);
         let [y, dy] =
             [y, dy].map(|all| Mat::new(&all[rows.start * out_dim..rows.end * out_dim], n, out_dim));
-        let y = linear::Output { y, bias: None };
+        let bias = biases.map(|biases| biases.id(expert));
+        let y = linear::Output { y, bias: bias.map(|bias| params.slice(bias)) };
         let dx = MatMut::new(&mut dx[rows.start * in_dim..rows.end * in_dim], n, in_dim);
         let (u, rest) = low_rank.split_at(n * params.rank(id));
         linear::backward(params, id, x, y, dy, dx, accumulate, u, dropout, grads, tasks, floats);
+        if let Some(db) = bias.and_then(|bias| grads.slice_mut(bias)) {
+            (0..n).for_each(|row| add_assign(db, dy.tile(row, 1, 0..out_dim)));
+        }
         low_rank = rest;
     }
 }

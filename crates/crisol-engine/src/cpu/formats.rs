@@ -85,7 +85,7 @@ macro_rules! with_blocks {
     ($format:expr, $blocks:ident => $body:expr) => {
         with_blocks!(
             @ $format, $blocks, $body,
-            F32 F16 Bf16 F8E4M3 Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 Q4K Q5K Q6K
+            F32 F16 Bf16 F8E4M3 Mxfp4 Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 Q4K Q5K Q6K
         )
     };
     (@ $format:expr, $blocks:ident, $body:expr, $($name:ident)*) => {
@@ -400,6 +400,48 @@ impl BlockFormat for F8E4M3 {
         quarter: usize,
     ) -> [Lanes<S>; 4] {
         four_columns!(simd, |i, second| e4m3(simd, unit[2 * (4 * HALF + quarter) + second], i))
+    }
+}
+
+/// E2M1 codes: a sign, two bits of exponent, one of mantissa. The scale, a power of two, is kept as
+/// the bf16 number that it is.
+pub(crate) struct Mxfp4;
+impl BlockFormat for Mxfp4 {
+    const FILE_BYTES: usize = 17;
+    const UNIT: usize = 1 + 8;
+    const OFFSET: bool = false;
+
+    fn pack(bytes: &[u8], row: &mut TileRow<'_>) {
+        let scale = match bytes[0] {
+            // 2^-127 is subnormal; the largest code is NaN.
+            0 => 0x0040,
+            255 => 0x7fc0,
+            exponent => u32::from(exponent) << 7,
+        };
+        row.put_half(0, scale);
+        row.put_bytes(1, &bytes[1..]);
+    }
+
+    #[inline(always)]
+    fn scales<S: Simd>(simd: S, _: &[Lanes<S>; 2], unit: &[S::u32s], _: usize) -> [Lanes<S>; 2] {
+        let low = simd.wrapping_dyn_shl_u32s(unit[0], simd.splat_u32s(16));
+        let high = simd.and_u32s(unit[0], simd.splat_u32s(0xffff_0000));
+        let scale = [simd.transmute_f32s_u32s(low), simd.transmute_f32s_u32s(high)];
+        [scale, [simd.splat_f32s(0.0); 2]]
+    }
+
+    #[inline(always)]
+    fn codes<S: Simd, const HALF: usize>(
+        simd: S,
+        unit: &[S::u32s],
+        quarter: usize,
+    ) -> [Lanes<S>; 4] {
+        four_columns!(simd, |i, second| {
+            let top = simd.splat_u32s(28 - (8 * i + 4 * HALF) as u32);
+            let bits = simd.wrapping_dyn_shl_u32s(unit[1 + 2 * quarter + second], top);
+            // No magnitude is infinite or NaN.
+            widen_small_float(simd, bits, 0x7000_0000, 2, 0x8000_0000)
+        })
     }
 }
 

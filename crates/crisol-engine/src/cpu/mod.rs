@@ -11,6 +11,7 @@
 // Kernels must inline into the function that is compiled for the instruction set.
 #![allow(clippy::inline_always)]
 
+mod activation;
 mod attention;
 mod concat_heads;
 mod contract;
@@ -24,6 +25,7 @@ mod gemm;
 mod gemm_bf16;
 mod kv_cache;
 mod lanes;
+mod layer_norm;
 mod linear;
 mod mat;
 pub(crate) mod math;
@@ -38,7 +40,6 @@ mod quantised;
 #[cfg(test)]
 mod reference;
 mod rope;
-mod swiglu;
 mod tiles;
 mod token_scores;
 mod values;
@@ -130,18 +131,47 @@ fn forward(
             });
             put_data(values, *out, sum);
         }
-        Op::RmsNorm { x, weight, group, eps, out } => {
+        Op::RmsNorm { x, weight, plus_one, group, eps, out } => {
             let mut y = take_data(values, *out);
             let mut rstd = floats.take(y.len() / group);
-            let ones = ones_unless(weight.is_some(), *group, floats);
-            let (x, weight) =
-                (data(values, *x), weight.map_or(&*ones, |weight| params.slice(weight)));
+            let own = weight.map(|weight| params.slice(weight));
+            let factors = norm_factors(own, *plus_one, *group, floats);
+            let x = data(values, *x);
+            let weight = own.filter(|_| !plus_one).unwrap_or(&factors);
             let n = *group;
             for_rows(tasks, 0..rstd.len(), [n, 1], [&mut y, &mut rstd], &|groups, [y, rstd]| {
                 norm::forward(&x[groups.start * n..groups.end * n], weight, *eps, y, rstd);
             });
-            floats.give(ones);
+            floats.give(factors);
             kept = Kept::Rstd(rstd);
+            put_data(values, *out, y);
+        }
+        Op::LayerNorm { x, weight, bias, eps, out } => {
+            let mut y = take_data(values, *out);
+            let (x, n) = (data(values, *x), values[out.0 as usize].cols);
+            let mut stats = floats.take(2 * values[out.0 as usize].rows);
+            let (weight, bias) =
+                (params.slice(*weight), bias.map_or(&[][..], |bias| params.slice(bias)));
+            let (rows, parts) = (0..stats.len() / 2, [&mut *y, &mut *stats]);
+            for_rows(tasks, rows, [n, 2], parts, &|rows, [y, stats]| {
+                let x = &x[rows.start * n..rows.end * n];
+                layer_norm::forward(x, weight, bias, *eps, y, stats);
+            });
+            kept = Kept::RowStats(stats);
+            put_data(values, *out, y);
+        }
+        Op::Scale { x, factor, out } => {
+            let mut y = take_data(values, *out);
+            let x = data(values, *x);
+            for_rows(tasks, 0..y.len(), [1], [&mut y], &|part, [y]| {
+                math::scale(&x[part], *factor, y);
+            });
+            put_data(values, *out, y);
+        }
+        Op::SoftCap { x, cap, out } => {
+            let mut y = take_data(values, *out);
+            y.copy_from_slice(data(values, *x));
+            for_rows(tasks, 0..y.len(), [1], [&mut y], &|_, [y]| math::softcap(y, *cap));
             put_data(values, *out, y);
         }
         Op::Rope { x, tables, head_dim, positions, out } => {
@@ -154,27 +184,31 @@ fn forward(
             let mut y = take_data(values, *out);
             let mut lse = floats.take(values[q.0 as usize].rows * shape.heads);
             let [q, k, v] = [*q, *k, *v].map(|var| data(values, var));
+            let sinks = sinks(params, shape);
             if tasks > 1 {
+                let inputs = [q, k, v];
                 parallel_attention::forward(
-                    cpu,
-                    [q, k, v],
-                    shape,
-                    offsets,
-                    &mut y,
-                    &mut lse,
-                    floats,
+                    cpu, inputs, shape, sinks, offsets, &mut y, &mut lse, floats,
                 );
             } else {
-                attention::forward(q, k, v, shape, offsets, &mut y, &mut lse, cpu, floats);
+                attention::forward(q, k, v, shape, sinks, offsets, &mut y, &mut lse, cpu, floats);
             }
             kept = Kept::Lse(lse);
             put_data(values, *out, y);
         }
-        Op::SwiGlu { gate, up, out } => {
+        Op::Gated { gate, up, activation, out } => {
             let mut y = take_data(values, *out);
             let (gate, up) = (data(values, *gate), data(values, *up));
             for_rows(tasks, 0..y.len(), [1], [&mut y], &|part, [y]| {
-                swiglu::forward(&gate[part.clone()], &up[part], y);
+                activation::gated_forward(*activation, &gate[part.clone()], &up[part], y);
+            });
+            put_data(values, *out, y);
+        }
+        Op::Gelu { x, out } => {
+            let mut y = take_data(values, *out);
+            let x = data(values, *x);
+            for_rows(tasks, 0..y.len(), [1], [&mut y], &|part, [y]| {
+                activation::gelu_forward(&x[part], y);
             });
             put_data(values, *out, y);
         }
@@ -197,13 +231,14 @@ fn forward(
             experts::route(*router, data(values, *logits), experts, chosen, &mut weights);
             put_data(values, *out, weights);
         }
-        Op::GroupedLinear { x, experts, bounds, out } => {
+        Op::GroupedLinear { x, experts, biases, bounds, out } => {
             let mut y = take_data(values, *out);
             let x = data(values, *x);
             let mut low_rank = floats.take(experts::low_rank_len(params, *experts, bounds));
             experts::forward(
                 params,
                 *experts,
+                *biases,
                 bounds,
                 x,
                 &mut y,
@@ -226,7 +261,7 @@ fn forward(
             experts::sum_rows(data(values, *x), order, *k, &mut y, values[x.0 as usize].cols);
             put_data(values, *out, y);
         }
-        Op::TokenScores { x, head, targets, scale, with_entropy, logp, entropy } => {
+        Op::TokenScores { x, head, targets, scale, softcap, with_entropy, logp, entropy } => {
             let mut logp_data = take_data(values, *logp);
             let mut entropy_data = take_data(values, *entropy);
             let (rows, (vocab, _)) = (targets.len(), params.matrix_shape(*head));
@@ -246,6 +281,7 @@ fn forward(
                 head,
                 targets,
                 *scale,
+                *softcap,
                 scores,
                 tasks,
                 cpu,
@@ -259,9 +295,29 @@ fn forward(
     kept
 }
 
-/// `n` ones in place of a missing weight; empty if there is one.
-fn ones_unless(weighted: bool, n: usize, floats: &mut Pool<f32>) -> Buffer<f32> {
-    let mut ones = floats.take(if weighted { 0 } else { n });
+/// The sinks of attention's heads; empty if there are none.
+fn sinks<'a>(params: &'a Params, shape: &Attention) -> &'a [f32] {
+    shape.sinks.map_or(&[], |id| params.slice(id))
+}
+
+/// Factors of a norm that are not a weight as it is: ones without one, or one more than it. Empty
+/// if the weight itself serves.
+fn norm_factors(
+    weight: Option<&[f32]>,
+    plus_one: bool,
+    n: usize,
+    floats: &mut Pool<f32>,
+) -> Buffer<f32> {
+    let mut factors = ones_unless(weight.is_some() && !plus_one, n, floats);
+    if let (Some(weight), true) = (weight, plus_one) {
+        math::add_assign(&mut factors, weight);
+    }
+    factors
+}
+
+/// `n` ones; empty if they are not needed.
+fn ones_unless(needless: bool, n: usize, floats: &mut Pool<f32>) -> Buffer<f32> {
+    let mut ones = floats.take(if needless { 0 } else { n });
     ones.fill(1.0);
     ones
 }
@@ -384,20 +440,49 @@ fn backward(
             add_grad(value_grads, *y, copy, floats);
             add_grad(value_grads, *x, dout, floats);
         }
-        (Op::RmsNorm { x, weight, group, out, .. }, Kept::Rstd(rstd)) => {
+        (Op::RmsNorm { x, weight, plus_one, group, out, .. }, Kept::Rstd(rstd)) => {
             let dy = take(&mut value_grads[out.0 as usize]);
             let (mut dx, accumulate) = take_grad(value_grads, values, *x, floats);
-            let ones = ones_unless(weight.is_some(), *group, floats);
+            let own = weight.map(|weight| params.slice(weight));
+            let factors = norm_factors(own, *plus_one, *group, floats);
             // Without a trained weight, its gradient is computed and dropped.
             let trained = weight.and_then(|weight| grads.slice_mut(weight));
             let mut unused = ones_unless(trained.is_some(), *group, floats);
             let dw = trained.unwrap_or(&mut unused);
-            let w = weight.map_or(&*ones, |weight| params.slice(weight));
+            let w = own.filter(|_| !plus_one).unwrap_or(&factors);
             norm::backward(data(values, *x), w, rstd, &dy, &mut dx, accumulate, dw);
             value_grads[x.0 as usize] = dx;
-            for buffer in [dy, ones, unused] {
+            for buffer in [dy, factors, unused] {
                 floats.give(buffer);
             }
+        }
+        (Op::LayerNorm { x, weight, bias, out, .. }, Kept::RowStats(stats)) => {
+            let dy = take(&mut value_grads[out.0 as usize]);
+            let (mut dx, accumulate) = take_grad(value_grads, values, *x, floats);
+            let n = values[out.0 as usize].cols;
+            let mut dw = floats.take_zeros(n);
+            let mut db = floats.take_zeros(n);
+            let (x_data, w) = (data(values, *x), params.slice(*weight));
+            layer_norm::backward(x_data, w, stats, &dy, &mut dx, accumulate, &mut dw, &mut db);
+            for (id, grad) in [(Some(*weight), &dw), (*bias, &db)] {
+                if let Some(sum) = id.and_then(|id| grads.slice_mut(id)) {
+                    math::add_assign(sum, grad);
+                }
+            }
+            value_grads[x.0 as usize] = dx;
+            for buffer in [dy, dw, db] {
+                floats.give(buffer);
+            }
+        }
+        (Op::Scale { x, factor, out }, _) => {
+            let mut dx = take(&mut value_grads[out.0 as usize]);
+            math::scale_by(&mut dx, *factor);
+            add_grad(value_grads, *x, dx, floats);
+        }
+        (Op::SoftCap { x, cap, out }, _) => {
+            let mut dx = take(&mut value_grads[out.0 as usize]);
+            math::softcap_backward(data(values, *out), *cap, &mut dx);
+            add_grad(value_grads, *x, dx, floats);
         }
         (Op::Rope { x, tables, head_dim, positions, out }, _) => {
             let mut dx = take(&mut value_grads[out.0 as usize]);
@@ -420,21 +505,34 @@ fn backward(
                     &saved, shape, offsets, &dout, &mut dq, &mut dk, &mut dv, cpu, floats,
                 );
             }
+            if let Some(dsinks) = shape.sinks.and_then(|id| grads.slice_mut(id)) {
+                let sinks = sinks(params, shape);
+                attention::sink_gradient(sinks, saved.lse, saved.out, &dout, dsinks);
+            }
             for (var, grad) in inputs.into_iter().zip([dq, dk, dv]) {
                 add_grad(value_grads, var, grad, floats);
             }
             floats.give(dout);
         }
-        (Op::SwiGlu { gate, up, out }, _) => {
+        (Op::Gated { gate, up, activation, out }, _) => {
             // The gradient of `up` overwrites the output's.
             let mut dup = take(&mut value_grads[out.0 as usize]);
             let mut dgate = floats.take(dup.len());
             let (gate_data, up_data) = (data(values, *gate), data(values, *up));
             for_rows(tasks, 0..dup.len(), [1, 1], [&mut dup, &mut dgate], &|part, [dup, dgate]| {
-                swiglu::backward(&gate_data[part.clone()], &up_data[part], dup, dgate);
+                let (gate, up) = (&gate_data[part.clone()], &up_data[part]);
+                activation::gated_backward(*activation, gate, up, dup, dgate);
             });
             add_grad(value_grads, *gate, dgate, floats);
             add_grad(value_grads, *up, dup, floats);
+        }
+        (Op::Gelu { x, out }, _) => {
+            let mut dx = take(&mut value_grads[out.0 as usize]);
+            let x_data = data(values, *x);
+            for_rows(tasks, 0..dx.len(), [1], [&mut dx], &|part, [dx]| {
+                activation::gelu_backward(&x_data[part], dx);
+            });
+            add_grad(value_grads, *x, dx, floats);
         }
         (Op::SelectRows { x, rows, out }, _) => {
             let dy = take(&mut value_grads[out.0 as usize]);
@@ -458,17 +556,25 @@ fn backward(
             let mut dlogits = take_zeroed_grad(value_grads, values, *logits, floats);
             let experts = values[logits.0 as usize].cols;
             let logits_data = data(values, *logits);
-            experts::route_backward(*router, logits_data, experts, chosen, &dweights, &mut dlogits);
+            experts::route_backward(
+                *router,
+                logits_data,
+                experts,
+                chosen,
+                &dweights,
+                &mut dlogits,
+                floats,
+            );
             value_grads[logits.0 as usize] = dlogits;
             floats.give(dweights);
         }
-        (Op::GroupedLinear { x, experts, bounds, out }, Kept::LowRank(low_rank)) => {
+        (Op::GroupedLinear { x, experts, biases, bounds, out }, Kept::LowRank(low_rank)) => {
             let dy = take(&mut value_grads[out.0 as usize]);
             let (mut dx, accumulate) = take_grad(value_grads, values, *x, floats);
             let (x_data, y) = (data(values, *x), data(values, *out));
             experts::backward(
-                params, *experts, bounds, x_data, y, &dy, &mut dx, accumulate, low_rank, dropout,
-                grads, tasks, floats,
+                params, *experts, *biases, bounds, x_data, y, &dy, &mut dx, accumulate, low_rank,
+                dropout, grads, tasks, floats,
             );
             value_grads[x.0 as usize] = dx;
             floats.give(dy);
@@ -500,7 +606,7 @@ fn backward(
             floats.give(dout);
         }
         (
-            Op::TokenScores { x, head, targets, scale, with_entropy, logp, entropy },
+            Op::TokenScores { x, head, targets, scale, softcap, with_entropy, logp, entropy },
             Kept::Scores { lse, logits },
         ) => {
             let dlogp = take(&mut value_grads[logp.0 as usize]);
@@ -517,6 +623,7 @@ fn backward(
                 transposed_head: logits.is_empty().then(|| weight(Orientation::Transposed)),
                 targets,
                 scale: *scale,
+                softcap: *softcap,
                 lse,
                 entropy: data(values, *entropy),
             };
@@ -619,6 +726,7 @@ const MIN_PARALLEL_ATTENTION: usize = 1 << 16;
 fn attention_cached(
     cpu: &Cpu,
     vars: [Var; 4],
+    params: &Params,
     shape: &Attention,
     offsets: &[u32],
     cache: &mut Cache,
@@ -640,7 +748,9 @@ fn attention_cached(
             (&k[rows.start * k_dim..rows.end * k_dim], &v[rows.start * v_dim..rows.end * v_dim]);
         cache.write(layer, slot, start as usize, k, v);
     }
-    let cached = attention::Cached { q, shape, offsets, cache, slots, past, layer, chunk, cpu };
+    let sinks = sinks(params, shape);
+    let cached =
+        attention::Cached { q, shape, sinks, offsets, cache, slots, past, layer, chunk, cpu };
     if tasks > 1 && cached.macs() >= MIN_PARALLEL_ATTENTION {
         parallel_attention::cached(cpu, &cached, &mut y, floats);
     } else {

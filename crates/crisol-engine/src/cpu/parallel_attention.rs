@@ -47,6 +47,12 @@ impl<'a> HeadTasks<'a> {
         (rows.start * self.shape.kv_heads + length * head) * width
     }
 
+    /// The sinks of a task's query heads; none of none.
+    fn sinks<'s>(&self, task: usize, sinks: &'s [f32]) -> &'s [f32] {
+        let (heads, (_, head)) = (self.shape_of_task.heads, self.rows_and_head(task));
+        sinks.get(head * heads..(head + 1) * heads).unwrap_or_default()
+    }
+
     /// A task's columns of `x`, which has `width` columns a head.
     fn gather(&self, task: usize, x: &[f32], width: usize, floats: &mut Pool<f32>) -> Buffer<f32> {
         let (rows, head) = self.rows_and_head(task);
@@ -102,6 +108,7 @@ pub(crate) fn forward(
     cpu: &Cpu,
     [q, k, v]: [&[f32]; 3],
     shape: &Attention,
+    sinks: &[f32],
     offsets: &[u32],
     out: &mut [f32],
     lse: &mut [f32],
@@ -120,7 +127,8 @@ pub(crate) fn forward(
                 let inputs = inputs.map(|(x, width)| tasks.gather(task, x, width, floats));
                 let [q, k, v] = &inputs;
                 let offsets = [0, tasks.rows_and_head(task).0.len() as u32];
-                attention::forward(q, k, v, &tasks.shape_of_task, &offsets, out, lse, cpu, floats);
+                let (shape, sinks) = (&tasks.shape_of_task, tasks.sinks(task, sinks));
+                attention::forward(q, k, v, shape, sinks, &offsets, out, lse, cpu, floats);
                 for buffer in inputs {
                     floats.give(buffer);
                 }

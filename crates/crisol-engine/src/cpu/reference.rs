@@ -7,7 +7,10 @@
 //! | [`attention`], [`attention_backward`] | `attention.rs`, `parallel_attention.rs` |
 //! | [`token_scores`] | `token_scores.rs` |
 //! | [`softmax`], [`log_softmax`] | `math.rs`, `attention.rs`, `token_scores.rs` |
-//! | [`rms_norm`], [`rope`], [`swiglu`] | `norm.rs`, `rope.rs`, `swiglu.rs` |
+//! | [`rms_norm`], [`layer_norm`], [`rope`] | `norm.rs`, `layer_norm.rs`, `rope.rs` |
+//! | [`gated`], [`gelu`] | `activation.rs` |
+//! | [`softcap`] | `math.rs`, `attention.rs`, `token_scores.rs` |
+//! | [`mxfp4`] | `formats.rs` |
 //! | [`gather`] | `embedding.rs` |
 //! | [`route`], [`grouped_linear`], [`scale_rows`], [`sum_rows`] | `experts.rs` |
 //! | [`concat_heads`] | `concat_heads.rs` |
@@ -17,7 +20,7 @@
 //! `tests/engine` share this file; each uses a part.
 #![allow(dead_code)]
 
-use crisol_engine::{Attention, RopeStyle};
+use crisol_engine::{Attention, GatedActivation, RopeStyle, Scoring};
 
 /// A row-major matrix.
 #[derive(Clone, Debug)]
@@ -158,30 +161,56 @@ pub(crate) fn rope(
     })
 }
 
-/// Probabilities of query row `i` of a head over keys `start..=i`: `softmax(scale · q·k)`.
+/// `cap · tanh(z / cap)`.
+pub(crate) fn softcap(z: f64, cap: f32) -> f64 {
+    f64::from(cap) * (z / f64::from(cap)).tanh()
+}
+
+/// A key that a query sees.
+struct Seen {
+    row: usize,
+    probability: f64,
+    /// Derivative of its score by the score without a soft-cap.
+    slope: f64,
+}
+
+/// What query row `i` of a head sees, in a document from row `start` on: softmax over
+/// `scale · q·k`, capped, and the head's sink.
 fn attention_row(
     q: &Matrix,
     k: &Matrix,
     shape: Attention,
+    sinks: &[f64],
     head: usize,
     start: usize,
     i: usize,
-) -> Vec<f64> {
-    let Attention { heads, kv_heads, qk_dim, scale, .. } = shape;
+) -> Vec<Seen> {
+    let Attention { heads, kv_heads, qk_dim, scale, window, softcap: cap, .. } = shape;
     let kv_head = head / (heads / kv_heads);
+    let first = window.map_or(start, |window| start.max((i + 1).saturating_sub(window)));
     let score = |j: usize| {
         let column = |c: usize| q.at(i, head * qk_dim + c) * k.at(j, kv_head * qk_dim + c);
-        f64::from(scale) * (0..qk_dim).map(column).sum::<f64>()
+        let score = f64::from(scale) * (0..qk_dim).map(column).sum::<f64>();
+        cap.map_or(score, |cap| softcap(score, cap))
     };
-    softmax(&(start..=i).map(score).collect::<Vec<_>>())
+    let mut scores: Vec<f64> = (first..=i).map(score).collect();
+    let slopes: Vec<f64> = scores
+        .iter()
+        .map(|score| cap.map_or(1.0, |cap| 1.0 - (score / f64::from(cap)).powi(2)))
+        .collect();
+    scores.extend(sinks.get(head));
+    let seen = (first..).zip(slopes).zip(softmax(&scores));
+    seen.map(|((row, slope), probability)| Seen { row, probability, slope }).collect()
 }
 
-/// Causal attention within documents, `out_i = Σ_j p_ij v_j`, from whole rows of scores.
+/// Causal attention within documents, `out_i = Σ_j p_ij v_j`, from whole rows of scores. `sinks`:
+/// one of each head, or none.
 pub(crate) fn attention(
     q: &Matrix,
     k: &Matrix,
     v: &Matrix,
     shape: Attention,
+    sinks: &[f64],
     offsets: &[u32],
 ) -> Matrix {
     let Attention { heads, kv_heads, v_dim, .. } = shape;
@@ -191,10 +220,12 @@ pub(crate) fn attention(
         for head in 0..heads {
             let kv_head = head / (heads / kv_heads);
             for i in start..end {
-                let p = attention_row(q, k, shape, head, start, i);
-                for (j, p) in (start..).zip(p) {
+                for Seen { row, probability, .. } in
+                    attention_row(q, k, shape, sinks, head, start, i)
+                {
                     for c in 0..v_dim {
-                        out.add(i, head * v_dim + c, p * v.at(j, kv_head * v_dim + c));
+                        let x = probability * v.at(row, kv_head * v_dim + c);
+                        out.add(i, head * v_dim + c, x);
                     }
                 }
             }
@@ -206,16 +237,17 @@ pub(crate) fn attention(
 /// Gradients of q, k and v:
 ///
 /// ```text
-/// dv_j += p_ij · do_i      dp_ij = do_i · v_j      ds_ij = p_ij · (dp_ij - Σ_j p_ij dp_ij)
+/// dv_j += p_ij · do_i      dp_ij = do_i · v_j      ds_ij = p_ij · (dp_ij - Σ_j p_ij dp_ij) · slope
 /// dq_i += scale · ds_ij · k_j                      dk_j += scale · ds_ij · q_i
 /// ```
 pub(crate) fn attention_backward(
     [q, k, v]: [&Matrix; 3],
     shape: Attention,
+    sinks: &[f64],
     offsets: &[u32],
     dout: &Matrix,
 ) -> [Matrix; 3] {
-    let Attention { heads, kv_heads, qk_dim, v_dim, scale } = shape;
+    let Attention { heads, kv_heads, qk_dim, v_dim, scale, .. } = shape;
     let [mut dq, mut dk, mut dv] = [q, k, v].map(|x| Matrix::zeros(x.rows, x.cols));
     for document in offsets.windows(2) {
         let (start, end) = (document[0] as usize, document[1] as usize);
@@ -224,16 +256,16 @@ pub(crate) fn attention_backward(
             let (q_at, k_at) = (head * qk_dim, kv_head * qk_dim);
             let (out_at, v_at) = (head * v_dim, kv_head * v_dim);
             for i in start..end {
-                let p = attention_row(q, k, shape, head, start, i);
+                let seen = attention_row(q, k, shape, sinks, head, start, i);
                 let dp = |j: usize| -> f64 {
                     (0..v_dim).map(|c| dout.at(i, out_at + c) * v.at(j, v_at + c)).sum()
                 };
-                let mean: f64 = (start..).zip(&p).map(|(j, p)| p * dp(j)).sum();
-                for (j, p) in (start..).zip(p) {
+                let mean: f64 = seen.iter().map(|key| key.probability * dp(key.row)).sum();
+                for Seen { row: j, probability: p, slope } in seen {
                     for c in 0..v_dim {
                         dv.add(j, v_at + c, p * dout.at(i, out_at + c));
                     }
-                    let ds = f64::from(scale) * p * (dp(j) - mean);
+                    let ds = f64::from(scale) * p * (dp(j) - mean) * slope;
                     for c in 0..qk_dim {
                         dq.add(i, q_at + c, ds * k.at(j, k_at + c));
                         dk.add(j, k_at + c, ds * q.at(i, q_at + c));
@@ -245,22 +277,75 @@ pub(crate) fn attention_backward(
     [dq, dk, dv]
 }
 
-/// `gate · sigmoid(gate) · up`.
-pub(crate) fn swiglu(gate: &Matrix, up: &Matrix) -> Matrix {
-    Matrix::from_fn(gate.rows, gate.cols, |i, j| {
-        let g = gate.at(i, j);
-        g / (1.0 + (-g).exp()) * up.at(i, j)
+/// `z/2 · (1 + tanh(√(2/π) · (z + 0.044715 · z³)))`. Written as a sigmoid, so that nothing cancels.
+pub(crate) fn gelu_of(z: f64) -> f64 {
+    let u = (2.0 / std::f64::consts::PI).sqrt() * (z + 0.044715 * z.powi(3));
+    z / (1.0 + (-2.0 * u).exp())
+}
+
+/// [`gelu_of`] of every element.
+pub(crate) fn gelu(x: &Matrix) -> Matrix {
+    x.map(gelu_of)
+}
+
+/// A gated activation of one gate and value.
+pub(crate) fn gate(activation: GatedActivation, gate: f64, up: f64) -> f64 {
+    match activation {
+        GatedActivation::Silu => gate / (1.0 + (-gate).exp()) * up,
+        GatedActivation::Gelu => gelu_of(gate) * up,
+        GatedActivation::ClampedSilu { limit } => {
+            let limit = f64::from(limit);
+            let (gate, up) = (gate.min(limit), up.clamp(-limit, limit));
+            gate / (1.0 + (-1.702 * gate).exp()) * (up + 1.0)
+        }
+    }
+}
+
+/// [`gate`] of every element.
+pub(crate) fn gated(activation: GatedActivation, gate_of: &Matrix, up: &Matrix) -> Matrix {
+    Matrix::from_fn(up.rows, up.cols, |i, j| gate(activation, gate_of.at(i, j), up.at(i, j)))
+}
+
+/// `(x - mean) / sqrt(variance + eps) · weight + bias` of each row.
+pub(crate) fn layer_norm(x: &Matrix, weight: &Matrix, bias: Option<&Matrix>, eps: f64) -> Matrix {
+    let n = x.cols as f64;
+    Matrix::from_fn(x.rows, x.cols, |i, j| {
+        let mean = (0..x.cols).map(|l| x.at(i, l)).sum::<f64>() / n;
+        let variance = (0..x.cols).map(|l| (x.at(i, l) - mean).powi(2)).sum::<f64>() / n;
+        let normed = (x.at(i, j) - mean) / (variance + eps).sqrt();
+        normed * weight.data[j] + bias.map_or(0.0, |bias| bias.data[j])
     })
 }
 
-/// Log-probabilities of the targets and entropies under `softmax(scale · x·Wᵀ)`, `[rows, 1]` each.
+/// The 32 numbers of a block of MXFP4: the byte of the scale, then codes, of which the low halves
+/// come first.
+pub(crate) fn mxfp4(block: &[u8]) -> Vec<f64> {
+    let scale = match block[0] {
+        255 => f64::NAN,
+        exponent => 2f64.powi(i32::from(exponent) - 127),
+    };
+    let codes = block[1..].iter().map(|byte| byte & 15);
+    let codes = codes.chain(block[1..].iter().map(|byte| byte >> 4));
+    let magnitudes = [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0];
+    codes
+        .map(|code| {
+            let magnitude = scale * magnitudes[usize::from(code & 7)];
+            if code & 8 == 0 { magnitude } else { -magnitude }
+        })
+        .collect()
+}
+
+/// Log-probabilities of the targets and entropies under `softmax(scale · x·Wᵀ)`, with capped
+/// logits before the scale, `[rows, 1]` each.
 pub(crate) fn token_scores(
     x: &Matrix,
     head: &Matrix,
     targets: &[u32],
     scale: f64,
+    cap: Option<f32>,
 ) -> (Matrix, Matrix) {
-    let logits = gemm(scale, x, &head.transposed());
+    let logits = gemm(1.0, x, &head.transposed());
+    let logits = logits.map(|z| scale * cap.map_or(z, |cap| softcap(z, cap)));
     let logp: Vec<Vec<f64>> = logits.data.chunks(logits.cols).map(log_softmax).collect();
     (
         Matrix::from_fn(x.rows, 1, |i, _| logp[i][targets[i] as usize]),
@@ -268,12 +353,18 @@ pub(crate) fn token_scores(
     )
 }
 
-/// `x · W_eᵀ` for rows `bounds[e]..bounds[e + 1]` of expert `e`.
-pub(crate) fn grouped_linear(x: &Matrix, weights: &[Matrix], bounds: &[u32]) -> Matrix {
+/// `x · W_eᵀ + b_e` for rows `bounds[e]..bounds[e + 1]` of expert `e`; `biases` may be empty.
+pub(crate) fn grouped_linear(
+    x: &Matrix,
+    weights: &[Matrix],
+    biases: &[Matrix],
+    bounds: &[u32],
+) -> Matrix {
     Matrix::from_fn(bounds[weights.len()] as usize, weights[0].rows, |i, o| {
         let expert = bounds[1..].iter().position(|&end| i < end as usize);
-        let w = &weights[expert.expect("the last expert ends at the last row")];
-        (0..x.cols).map(|l| x.at(i, l) * w.at(o, l)).sum()
+        let expert = expert.expect("the last expert ends at the last row");
+        let bias = biases.get(expert).map_or(0.0, |bias| bias.data[o]);
+        (0..x.cols).map(|l| x.at(i, l) * weights[expert].at(o, l)).sum::<f64>() + bias
     })
 }
 
@@ -309,15 +400,25 @@ pub(crate) fn sum_rows(x: &Matrix, order: &[u32], k: usize) -> Matrix {
     })
 }
 
-/// Weights of the chosen experts: `scale · sigmoid(logit)`, over their sum if `normalise`.
-pub(crate) fn route(logits: &Matrix, normalise: bool, scale: f64, chosen: &[u32]) -> Matrix {
+/// Weights of the chosen experts: `scale · score`, over their scores' sum if `normalise`.
+pub(crate) fn route(
+    logits: &Matrix,
+    scoring: Scoring,
+    normalise: bool,
+    scale: f64,
+    chosen: &[u32],
+) -> Matrix {
     let k = chosen.len() / logits.rows;
-    let sigmoid = |i: usize, expert: u32| 1.0 / (1.0 + (-logits.at(i, expert as usize)).exp());
+    let scores = logits.data.chunks(logits.cols).flat_map(|row| match scoring {
+        Scoring::Sigmoid => row.iter().map(|z| 1.0 / (1.0 + (-z).exp())).collect(),
+        Scoring::Softmax => softmax(row),
+    });
+    let scores = Matrix { data: scores.collect(), ..*logits };
     Matrix::from_fn(logits.rows, k, |i, j| {
+        let score = |&expert: &u32| scores.at(i, expert as usize);
         let chosen = &chosen[i * k..(i + 1) * k];
-        let sum: f64 =
-            if normalise { chosen.iter().map(|&expert| sigmoid(i, expert)).sum() } else { 1.0 };
-        scale * sigmoid(i, chosen[j]) / sum
+        let sum: f64 = if normalise { chosen.iter().map(score).sum() } else { 1.0 };
+        scale * score(&chosen[j]) / sum
     })
 }
 

@@ -9,13 +9,15 @@
 //!               └──────┴──────┴───┘
 //! ```
 //!
+//! With a soft-cap, `z = scale · cap · tanh(x · head / cap)`.
+//!
 //! The logits of one block exist at a time. Where all of them are few, forward saves them block by
 //! block, which skips recomputing them in backward: three head GEMMs instead of four.
 
 use super::device::Cpu;
 use super::gemm::parallel_gemm;
 use super::mat::{Mat, MatMut};
-use super::math::{LANES, exp, fma, max, sum_lanes, vectorised};
+use super::math::{LANES, exp, fma, max, softcap_slope, sum_lanes, tanh, vectorised};
 use super::packed::{PackedOperand, packed_len, parallel_pack};
 use super::parallel::for_rows;
 use super::weights::Weight;
@@ -44,6 +46,7 @@ pub(crate) struct Saved<'a> {
     pub(crate) transposed_head: Option<Weight<'a>>,
     pub(crate) targets: &'a [u32],
     pub(crate) scale: f32,
+    pub(crate) softcap: Option<f32>,
     pub(crate) lse: &'a [f32],
     pub(crate) entropy: &'a [f32],
 }
@@ -94,6 +97,7 @@ pub(crate) fn forward(
     head: Weight<'_>,
     targets: &[u32],
     scale: f32,
+    softcap: Option<f32>,
     scores: Outputs<'_>,
     tasks: usize,
     cpu: &Cpu,
@@ -114,7 +118,9 @@ pub(crate) fn forward(
         for chunk in blocks(vocab, VOCAB_CHUNK) {
             let logits = logit_blocks.next(rows.len() * chunk.len());
             let z = MatMut::new(logits, rows.len(), chunk.len());
-            head.cols(chunk.clone()).gemm(tasks, z, false, scale, x.rows(rows.clone()), floats);
+            let factor = if softcap.is_some() { 1.0 } else { scale };
+            head.cols(chunk.clone()).gemm(tasks, z, false, factor, x.rows(rows.clone()), floats);
+            cap(softcap, scale, logits, tasks);
             for ((logits, &target), logp) in logits
                 .chunks_exact(chunk.len())
                 .zip(&targets[rows.clone()])
@@ -171,13 +177,15 @@ pub(crate) fn backward(
     cpu: &Cpu,
     floats: &mut Pool<f32>,
 ) {
-    let &Saved { x, head, transposed_head, targets, scale, lse, entropy } = saved;
+    let &Saved { x, head, transposed_head, targets, scale, softcap, lse, entropy } = saved;
     let (vocab, dim) = (head.row_count(), head.col_count());
     let x = Mat::new(x, targets.len(), dim);
     let mut logit_blocks = LogitBlocks::new(saved_logits, targets.len(), vocab, floats);
     let most_rows = if dhead.is_some() { BLOCK_ROWS.min(targets.len()) } else { 0 };
     let precision = cpu.precision();
     let mut panels = floats.take(packed_len(precision, most_rows, dim));
+    let block = BLOCK_ROWS.min(targets.len()) * VOCAB_CHUNK.min(vocab);
+    let mut slopes = floats.take(if softcap.is_some() { block } else { 0 });
     for rows in blocks(targets.len(), BLOCK_ROWS).take_while(|_| !cpu.interrupt().requested()) {
         let x = x.rows(rows.clone());
         let panels = &mut panels[..packed_len(precision, rows.len().min(most_rows), dim)];
@@ -189,7 +197,12 @@ pub(crate) fn backward(
             let logits = logit_blocks.next(rows.len() * chunk.len());
             if let Some(head) = transposed_head {
                 let z = MatMut::new(logits, rows.len(), chunk.len());
-                head.cols(chunk.clone()).gemm(tasks, z, false, scale, x, floats);
+                let factor = if softcap.is_some() { 1.0 } else { scale };
+                head.cols(chunk.clone()).gemm(tasks, z, false, factor, x, floats);
+                cap(softcap, scale, logits, tasks);
+            }
+            if let Some(cap) = softcap {
+                cap_slopes(logits, scale * cap, &mut slopes);
             }
             // ∂logp/∂z = onehot - p and ∂H/∂z = -p·(log p + H)
             let first = rows.start;
@@ -216,6 +229,9 @@ pub(crate) fn backward(
                     }
                 }
             }
+            if softcap.is_some() {
+                multiply(logits, &slopes);
+            }
             let dz = Mat::new(logits, rows.len(), chunk.len());
             let dx = MatMut::new(&mut dx[rows.start * dim..rows.end * dim], rows.len(), dim);
             head.rows(chunk.clone()).gemm(
@@ -235,10 +251,39 @@ pub(crate) fn backward(
         }
     }
     floats.give(panels);
+    floats.give(slopes);
     logit_blocks.recycle(floats);
 }
 
+/// Caps a block of unscaled logits and scales them, if there is a cap.
+fn cap(softcap: Option<f32>, scale: f32, logits: &mut [f32], tasks: usize) {
+    if let Some(cap) = softcap {
+        for_rows(tasks, 0..logits.len(), [1], [logits], &|_, [z]| cap_logits(z, scale, cap));
+    }
+}
+
 vectorised! {
+    /// `z` becomes `scale · cap · tanh(z / cap)`.
+    fn cap_logits<'a, S>(logits: &'a mut [f32], scale: f32, cap: f32) {
+        for z in logits {
+            *z = scale * cap * tanh::<S>(*z / cap);
+        }
+    }
+
+    /// Derivatives of capped logits by the logits, without the scale; `limit` is `scale · cap`.
+    fn cap_slopes<'a, S>(logits: &'a [f32], limit: f32, slopes: &'a mut [f32]) {
+        for (slope, z) in slopes.iter_mut().zip(logits) {
+            *slope = softcap_slope(*z, limit);
+        }
+    }
+
+    /// `x *= factors`.
+    fn multiply<'a, S>(x: &'a mut [f32], factors: &'a [f32]) {
+        for (x, factor) in x.iter_mut().zip(factors) {
+            *x *= factor;
+        }
+    }
+
     /// Adds a chunk of logits to each row's running maximum and sum of exponentials.
     fn accumulate<'a, S>(
         logits: &'a [f32],
@@ -345,7 +390,9 @@ mod tests {
             let weights: Vec<f32> = (0..vocab * dim).map(|i| number(i + 5)).collect();
             let targets: Vec<u32> = (0..rows).map(|row| (row * 31 % vocab) as u32).collect();
             let seed: Vec<f32> = (0..rows).map(number).collect();
-            for with_entropy in [false, true] {
+            for (with_entropy, softcap) in
+                [(false, None), (true, None), (false, Some(2.0)), (true, Some(2.0))]
+            {
                 let run = |saved_logits: usize| {
                     let weights = Mat::new(&weights, vocab, dim);
                     let [mut head, mut transposed] = [(vocab, dim), (dim, vocab)]
@@ -368,7 +415,7 @@ mod tests {
                         with_entropy,
                     };
                     let cpu = Cpu::for_tests();
-                    forward(&x, transposed, &targets, 0.7, scores, 1, &cpu, &mut floats);
+                    forward(&x, transposed, &targets, 0.7, softcap, scores, 1, &cpu, &mut floats);
                     let (mut dx, mut dhead) = (vec![0.0; x.len()], vec![0.0; vocab * dim]);
                     let saved = Saved {
                         x: &x,
@@ -376,6 +423,7 @@ mod tests {
                         transposed_head: saved_logits.is_empty().then_some(transposed),
                         targets: &targets,
                         scale: 0.7,
+                        softcap,
                         lse: &lse,
                         entropy: &entropy,
                     };
@@ -420,7 +468,8 @@ mod tests {
                 with_entropy: true,
             };
             let x = vec![1.0; targets.len() * dim];
-            forward(&x, transposed, &targets, 1.0, scores, 1, &cpu, &mut Pool::default());
+            let floats = &mut Pool::default();
+            forward(&x, transposed, &targets, 1.0, None, scores, 1, &cpu, floats);
             [logp, entropy, lse].concat()
         };
         assert!(run().iter().all(|number| *number != 7.0));

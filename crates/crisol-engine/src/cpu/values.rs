@@ -34,6 +34,8 @@ pub(crate) enum Kept {
     LowRank(Buffer<f32>),
     /// Of a norm: `1 / sqrt(mean(x²) + eps)` of each group of columns.
     Rstd(Buffer<f32>),
+    /// Of a layer norm: mean and `1 / sqrt(variance + eps)` of each row, `[rows, 2]`.
+    RowStats(Buffer<f32>),
     /// Of attention: log-sum-exp of the scores, `[rows, heads]`.
     Lse(Buffer<f32>),
     /// Of token scores.
@@ -49,7 +51,10 @@ impl Kept {
     pub(crate) fn recycle(self, floats: &mut Pool<f32>) {
         match self {
             Kept::Nothing => {}
-            Kept::LowRank(buffer) | Kept::Rstd(buffer) | Kept::Lse(buffer) => floats.give(buffer),
+            Kept::LowRank(buffer)
+            | Kept::Rstd(buffer)
+            | Kept::RowStats(buffer)
+            | Kept::Lse(buffer) => floats.give(buffer),
             Kept::Scores { lse, logits } => {
                 floats.give(lse);
                 floats.give(logits);

@@ -175,9 +175,9 @@ fn network(tape: &mut Tape<'_>) -> Vec<Var> {
     let x = tape.rms_norm(x, norm, 1e-5);
     let up = tape.linear(x, up, Some(bias));
     let experts = Experts { first, count: 3 };
-    let x = tape.grouped_linear(x, experts, &[0, 100, 130, ROWS as u32]);
+    let x = tape.grouped_linear(x, experts, None, &[0, 100, 130, ROWS as u32]);
     let targets: Vec<u32> = (0..ROWS as u32).map(|row| row * 4).collect();
-    let (logp, entropy) = tape.token_scores(x, head, &targets, 0.9, true);
+    let (logp, entropy) = tape.token_scores(x, head, &targets, 0.9, None, true);
     vec![up, logp, entropy]
 }
 

@@ -6,10 +6,15 @@ use crate::harness::{Random, check, id, input, offsets, params};
 use crate::reference;
 
 fn shape(heads: usize, kv_heads: usize, qk_dim: usize, v_dim: usize) -> Attention {
-    Attention { heads, kv_heads, qk_dim, v_dim, scale: 1.0 / (qk_dim as f32).sqrt() }
+    Attention::new(heads, kv_heads, qk_dim, v_dim, 1.0 / (qk_dim as f32).sqrt())
 }
 
 fn check_attention(shape: Attention, lengths: &[usize], deviation: f32) {
+    check_with_sinks(shape, false, lengths, deviation);
+}
+
+/// With sinks if `sinks`; else their gradient is 0.
+fn check_with_sinks(shape: Attention, sinks: bool, lengths: &[usize], deviation: f32) {
     let n = lengths.iter().sum();
     let offsets = offsets(lengths);
     check(
@@ -17,14 +22,41 @@ fn check_attention(shape: Attention, lengths: &[usize], deviation: f32) {
             ("q", &[n, shape.heads * shape.qk_dim]),
             ("k", &[n, shape.kv_heads * shape.qk_dim]),
             ("v", &[n, shape.kv_heads * shape.v_dim]),
+            ("sinks", &[shape.heads]),
         ],
         deviation,
         |tape| {
             let [q, k, v] = ["q", "k", "v"].map(|name| input(tape, name));
-            vec![tape.attention(q, k, v, shape, &offsets)]
+            let sinks = sinks.then(|| id(tape.params(), "sinks"));
+            vec![tape.attention(q, k, v, Attention { sinks, ..shape }, &offsets)]
         },
-        |inputs| vec![reference::attention(&inputs[0], &inputs[1], &inputs[2], shape, &offsets)],
+        |inputs| {
+            let [q, k, v, all] = inputs else { unreachable!() };
+            let sinks = if sinks { &all.data[..] } else { &[] };
+            vec![reference::attention(q, k, v, shape, sinks, &offsets)]
+        },
     );
+}
+
+/// Windows, soft-caps and sinks, of one head a key/value head and of several.
+#[test]
+fn with_windows_soft_caps_and_sinks() {
+    for seed in 0..12 {
+        let mut random = Random::new(seed);
+        let kv_heads = random.between(1, 2);
+        let full = shape(kv_heads * random.between(1, 3), kv_heads, 7, 5);
+        let window = (seed % 2 == 0).then(|| random.between(1, 50));
+        let softcap = (seed % 3 != 0).then_some(0.8);
+        let shape = Attention { window, softcap, ..full };
+        check_with_sinks(shape, seed % 4 != 0, &[random.between(1, 90), 3, 40], 1.0);
+    }
+}
+
+/// Windows over several blocks of keys, whose first is not at the document's start.
+#[test]
+fn with_windows_longer_than_a_block_of_keys() {
+    let shape = Attention { window: Some(270), ..shape(2, 1, 4, 3) };
+    check_with_sinks(shape, true, &[5, 620], 1.0);
 }
 
 #[test]
@@ -68,19 +100,24 @@ fn of_a_value_with_itself() {
             let x = input(tape, "x");
             vec![tape.attention(x, x, x, shape, &[0, 6, 17])]
         },
-        |inputs| vec![reference::attention(&inputs[0], &inputs[0], &inputs[0], shape, &[0, 6, 17])],
+        |inputs| {
+            vec![reference::attention(&inputs[0], &inputs[0], &inputs[0], shape, &[], &[0, 6, 17])]
+        },
     );
 }
 
 /// Any split of documents into prefills and single tokens equals attention over whole documents;
-/// with chunks, attention over documents that are split into chunks.
+/// with chunks, attention over documents that are split into chunks. With windows, soft-caps and
+/// sinks as without.
 #[test]
 fn over_a_cache_equals_whole_documents() {
     for seed in 0..12 {
         let mut random = Random::new(seed);
         let kv_heads = random.between(1, 3);
         let heads = kv_heads * random.between(1, 3);
-        let shape = shape(heads, kv_heads, random.between(1, 40), random.between(1, 40));
+        let full = shape(heads, kv_heads, random.between(1, 40), random.between(1, 40));
+        let window = (seed % 4 > 1).then(|| random.between(1, 200));
+        let softcap = (seed % 5 > 2).then_some(0.8);
         let lengths: Vec<usize> = (0..3).map(|_| random.between(1, 320)).collect();
         let n: usize = lengths.iter().sum();
         let starts = offsets(&lengths);
@@ -88,13 +125,16 @@ fn over_a_cache_equals_whole_documents() {
         let params = params(
             &device,
             &[
-                ("q", &[n, heads * shape.qk_dim]),
-                ("k", &[n, kv_heads * shape.qk_dim]),
-                ("v", &[n, kv_heads * shape.v_dim]),
+                ("q", &[n, heads * full.qk_dim]),
+                ("k", &[n, kv_heads * full.qk_dim]),
+                ("v", &[n, kv_heads * full.v_dim]),
+                ("sinks", &[heads]),
             ],
             1.5,
             seed,
         );
+        let sinks = (seed % 2 == 0).then(|| id(&params, "sinks"));
+        let shape = Attention { window, softcap, sinks, ..full };
         let mut workspace = Workspace::new(&device);
         let mut tape = Tape::inference(&params, &mut workspace);
         let [q, k, v] = ["q", "k", "v"].map(|name| input(&mut tape, name));

@@ -1,6 +1,6 @@
 //! Values and gradients of the operations of mixtures of experts and multi-head latent attention.
 
-use crisol_engine::{Device, Experts, HeadSlice, Router, Tape, Workspace};
+use crisol_engine::{Device, Experts, HeadSlice, Router, Scoring, Tape, Workspace};
 
 use crate::harness::{Random, check, id, input, params};
 use crate::reference;
@@ -74,15 +74,21 @@ fn weights_of_chosen_experts() {
             })
             .collect();
         let (normalise, scale) = (seed % 2 == 0, 2.5);
-        check(
-            &[("logits", &[n, experts])],
-            1.5,
-            |tape| {
-                let logits = input(tape, "logits");
-                vec![tape.expert_weights(logits, Router { normalise, scale }, &chosen)]
-            },
-            |inputs| vec![reference::route(&inputs[0], normalise, scale.into(), &chosen)],
-        );
+        for scoring in [Scoring::Sigmoid, Scoring::Softmax] {
+            let router = Router { scoring, normalise, scale };
+            check(
+                &[("logits", &[n, experts])],
+                1.5,
+                |tape| {
+                    let logits = input(tape, "logits");
+                    vec![tape.expert_weights(logits, router, &chosen)]
+                },
+                |inputs| {
+                    let scale = f64::from(scale);
+                    vec![reference::route(&inputs[0], scoring, normalise, scale, &chosen)]
+                },
+            );
+        }
     }
 }
 
@@ -97,21 +103,32 @@ fn rows_of_experts() {
             bounds.push(bounds[bounds.len() - 1] + *count as u32);
         }
         let count = counts.len();
-        let names: Vec<String> = (0..count).map(|e| format!("w{e}")).collect();
-        let (weight, input_shape) = ([o, i], [n.max(1), i]);
+        let names = |part: &str| -> Vec<String> {
+            (0..count).map(|expert| format!("{part}{expert}")).collect()
+        };
+        let (weights, biases) = (names("w"), names("b"));
+        let (weight, bias, input_shape) = ([o, i], [o], [n.max(1), i]);
         let mut specs: Vec<(&str, &[usize])> = vec![("x", &input_shape)];
-        specs.extend(names.iter().map(|name| (name.as_str(), &weight[..])));
-        check(
-            &specs,
-            1.0,
-            |tape| {
-                let x = input(tape, "x");
-                let x = tape.select_rows(x, &(0..n as u32).collect::<Vec<_>>());
-                let experts = Experts { first: id(tape.params(), "w0"), count };
-                vec![tape.grouped_linear(x, experts, &bounds)]
-            },
-            |inputs| vec![reference::grouped_linear(&inputs[0], &inputs[1..], &bounds)],
-        );
+        specs.extend(weights.iter().map(|name| (name.as_str(), &weight[..])));
+        specs.extend(biases.iter().map(|name| (name.as_str(), &bias[..])));
+        for biased in [false, true] {
+            check(
+                &specs,
+                1.0,
+                |tape| {
+                    let x = input(tape, "x");
+                    let x = tape.select_rows(x, &(0..n as u32).collect::<Vec<_>>());
+                    let experts = |name| Experts { first: id(tape.params(), name), count };
+                    let (experts, biases) = (experts("w0"), biased.then(|| experts("b0")));
+                    vec![tape.grouped_linear(x, experts, biases, &bounds)]
+                },
+                |inputs| {
+                    let (weights, biases) = inputs[1..].split_at(count);
+                    let biases = if biased { biases } else { &[] };
+                    vec![reference::grouped_linear(&inputs[0], weights, biases, &bounds)]
+                },
+            );
+        }
     }
 }
 

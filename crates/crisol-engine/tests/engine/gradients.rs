@@ -1,9 +1,9 @@
 //! Values and gradients of the simple operations.
 
-use crisol_engine::{Rope, RopeStyle};
+use crisol_engine::{GatedActivation, Rope, RopeStyle};
 
 use crate::harness::{Random, check, id, input};
-use crate::reference;
+use crate::reference::{self, Matrix};
 
 #[test]
 fn embedding_adds_up_repeated_rows() {
@@ -62,7 +62,7 @@ fn shared_values_and_weights_accumulate() {
             let sum = tape.add(x, b);
             let sum = tape.add(sum, d);
             let sum = tape.add(sum, sum);
-            let gated = tape.swiglu(sum, sum);
+            let gated = tape.gated(sum, sum, GatedActivation::Silu);
             // Outputs include intermediate values, one of them twice.
             vec![gated, a, a, x]
         },
@@ -73,7 +73,7 @@ fn shared_values_and_weights_accumulate() {
             let d = reference::rms_norm(&reference::rms_norm(x, norm, 1e-3), norm, 1e-3);
             let sum = reference::add(&reference::add(x, &b), &d);
             let sum = reference::add(&sum, &sum);
-            vec![reference::swiglu(&sum, &sum), a.clone(), a, x.clone()]
+            vec![reference::gated(GatedActivation::Silu, &sum, &sum), a.clone(), a, x.clone()]
         },
     );
 }
@@ -136,18 +136,106 @@ fn rope_in_both_styles_whole_and_partial() {
 }
 
 #[test]
-fn swiglu_over_small_and_large_gates() {
+fn gated_activations_over_small_and_large_gates() {
+    // A limit that gates and values of deviation 1 pass.
+    let limit = 0.9;
+    for activation in [
+        GatedActivation::Silu,
+        GatedActivation::Gelu,
+        GatedActivation::ClampedSilu { limit },
+        GatedActivation::ClampedSilu { limit: 7.0 },
+    ] {
+        for (n, d, deviation) in [(3, 5, 1.0), (9, 37, 1.0), (4, 16, 30.0)] {
+            check(
+                &[("gate", &[n, d]), ("up", &[n, d])],
+                deviation,
+                |tape| {
+                    let (gate, up) = (input(tape, "gate"), input(tape, "up"));
+                    vec![tape.gated(gate, up, activation)]
+                },
+                |inputs| vec![reference::gated(activation, &inputs[0], &inputs[1])],
+            );
+        }
+    }
+}
+
+#[test]
+fn gelu_over_small_and_large_values() {
     for (n, d, deviation) in [(3, 5, 1.0), (9, 37, 1.0), (4, 16, 30.0)] {
         check(
-            &[("gate", &[n, d]), ("up", &[n, d])],
+            &[("x", &[n, d])],
             deviation,
             |tape| {
-                let (gate, up) = (input(tape, "gate"), input(tape, "up"));
-                vec![tape.swiglu(gate, up)]
+                let x = input(tape, "x");
+                vec![tape.gelu(x)]
             },
-            |inputs| vec![reference::swiglu(&inputs[0], &inputs[1])],
+            |inputs| vec![reference::gelu(&inputs[0])],
         );
     }
+}
+
+/// Of rows and of heads, with factors that are one more than the weight.
+#[test]
+fn rms_norm_plus_one() {
+    for (n, heads, dim) in [(3, 2, 5), (7, 1, 33), (1, 4, 16)] {
+        check(
+            &[("x", &[n, heads * dim]), ("w", &[dim])],
+            0.7,
+            |tape| {
+                let x = input(tape, "x");
+                vec![tape.rms_norm_plus_one(x, id(tape.params(), "w"), 1e-3)]
+            },
+            |inputs| {
+                let factors = inputs[1].map(|w| 1.0 + w);
+                vec![reference::rms_norm(&inputs[0], &factors, f64::from(1e-3f32))]
+            },
+        );
+    }
+}
+
+#[test]
+fn layer_norm_with_and_without_bias() {
+    for seed in 0..8 {
+        let mut random = Random::new(seed);
+        let (n, dim) = (random.between(1, 20), random.between(2, 50));
+        let biased = seed % 2 == 0;
+        check(
+            &[("x", &[n, dim]), ("w", &[dim]), ("b", &[dim])],
+            0.7,
+            |tape| {
+                let x = input(tape, "x");
+                let bias = biased.then(|| id(tape.params(), "b"));
+                let y = tape.layer_norm(x, id(tape.params(), "w"), bias, 1e-2);
+                // The gradients of two uses add up.
+                vec![y, tape.add(x, x)]
+            },
+            |inputs| {
+                let [x, w, b] = inputs else { unreachable!() };
+                let eps = f64::from(1e-2f32);
+                let y = reference::layer_norm(x, w, biased.then_some(b), eps);
+                vec![y, reference::add(x, x)]
+            },
+        );
+    }
+}
+
+#[test]
+fn scale_and_softcap() {
+    check(
+        &[("x", &[5, 37])],
+        3.0,
+        |tape| {
+            let x = input(tape, "x");
+            let scaled = tape.scale(x, -1.75);
+            vec![scaled, tape.softcap(x, 2.5), tape.softcap(scaled, 30.0)]
+        },
+        |inputs| {
+            let scaled = inputs[0].map(|x| -1.75 * x);
+            let capped = |x: &Matrix, cap| x.map(|x| reference::softcap(x, cap));
+            let all = [capped(&inputs[0], 2.5), capped(&scaled, 30.0)];
+            [vec![scaled], all.to_vec()].concat()
+        },
+    );
 }
 
 #[test]
@@ -168,14 +256,18 @@ fn select_rows_leaves_the_rest_without_gradient() {
             1.0,
             |tape| {
                 let x = input(tape, "x");
-                let first = tape.swiglu(x, x);
+                let first = tape.gated(x, x, GatedActivation::Silu);
                 let selected = tape.select_rows(x, &rows);
                 let last = tape.add(x, x);
                 vec![first, selected, last]
             },
             |inputs| {
                 let x = &inputs[0];
-                vec![reference::swiglu(x, x), reference::gather(x, &rows), reference::add(x, x)]
+                vec![
+                    reference::gated(GatedActivation::Silu, x, x),
+                    reference::gather(x, &rows),
+                    reference::add(x, x),
+                ]
             },
         );
     }

@@ -21,7 +21,7 @@ fn training_logps(
 ) -> Vec<f32> {
     let mut tape = Tape::training(params, workspace);
     let x = forward(&mut tape, ids, offsets, None);
-    let (logp, _) = tape.token_scores(x, id(params, "embedding"), targets, 1.0, false);
+    let (logp, _) = tape.token_scores(x, id(params, "embedding"), targets, 1.0, None, false);
     tape.read(logp).to_vec()
 }
 
@@ -107,8 +107,14 @@ fn packed_documents_equal_documents_one_by_one() {
             let mut tape = Tape::training(&params, &mut workspace);
             let x =
                 forward(&mut tape, &ids[rows.clone()], &offsets(&lengths[documents.clone()]), None);
-            let (logp, _) =
-                tape.token_scores(x, id(&params, "embedding"), &targets[rows.clone()], 1.0, false);
+            let (logp, _) = tape.token_scores(
+                x,
+                id(&params, "embedding"),
+                &targets[rows.clone()],
+                1.0,
+                None,
+                false,
+            );
             logps.extend_from_slice(&tape.read(logp));
             tape.backward(&[(logp, &seeds[rows])], grads);
         }
@@ -148,7 +154,7 @@ fn train(threads: usize, precision: Precision) -> (Vec<u32>, Vec<u64>) {
                 let mut tape = Tape::training(&params, workspace);
                 let x = forward(&mut tape, &ids, &starts, None);
                 let (logp, _) =
-                    tape.token_scores(x, id(&params, "embedding"), &targets, 1.0, false);
+                    tape.token_scores(x, id(&params, "embedding"), &targets, 1.0, None, false);
                 let loss: f32 = tape.read(logp).iter().sum();
                 tape.backward(&[(logp, &vec![-1e-2; n])], grads);
                 Ok::<_, Infallible>(loss)
@@ -184,7 +190,8 @@ fn replicas_equal_a_plain_loop_over_shards() {
             let (ids, targets) = (random.ids(20, VOCAB), random.ids(20, VOCAB));
             let mut tape = Tape::training(&params, workspace);
             let x = forward(&mut tape, &ids, &[0, 20], None);
-            let (logp, _) = tape.token_scores(x, id(&params, "embedding"), &targets, 1.0, false);
+            let (logp, _) =
+                tape.token_scores(x, id(&params, "embedding"), &targets, 1.0, None, false);
             tape.backward(&[(logp, &[1.0; 20])], grads);
             Ok(())
         };
@@ -210,7 +217,7 @@ fn inference_equals_training_bit_by_bit() {
     let trained = training_logps(&params, &mut workspace, &ids, &[0, 30], &targets);
     let mut tape = Tape::inference(&params, &mut workspace);
     let x = forward(&mut tape, &ids, &[0, 30], None);
-    let (logp, _) = tape.token_scores(x, id(&params, "embedding"), &targets, 1.0, false);
+    let (logp, _) = tape.token_scores(x, id(&params, "embedding"), &targets, 1.0, None, false);
     assert_eq!(*tape.read(logp), trained);
 }
 

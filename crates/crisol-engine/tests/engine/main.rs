@@ -7,6 +7,7 @@ mod experts;
 mod gradients;
 mod harness;
 mod invariance;
+mod mxfp4;
 mod optimizer;
 mod precision;
 #[path = "../../src/cpu/reference.rs"]

@@ -88,6 +88,7 @@ fn stored_weights_are_widened_to_bf16() {
         (WeightFormat::F32, 33),
         (WeightFormat::Q8_0, 64),
         (WeightFormat::Q4_1, 96),
+        (WeightFormat::Mxfp4, 96),
     ];
     for (format, cols) in cases {
         for rows in [3, 8, 140] {
@@ -129,6 +130,8 @@ fn stored_row(format: WeightFormat, cols: usize, random: &mut Random) -> Vec<u8>
             // Exponents from 2^-15 to 1, and a scale of 2^-7.
             WeightFormat::F16 => block[1] &= 0b1011_1111,
             WeightFormat::Q8_0 => block[..2].copy_from_slice(&0x2000_u16.to_le_bytes()),
+            // Scales from 1/4 to 1.
+            WeightFormat::Mxfp4 => block[0] = 125 + block[0] % 3,
             // A scale of 1/8 and a minimum of -1.
             WeightFormat::Q4_1 => {
                 block[..2].copy_from_slice(&0x3000_u16.to_le_bytes());
@@ -151,7 +154,7 @@ fn trained(precision: Precision) -> (Vec<f32>, Vec<Vec<f32>>) {
     let mut workspace = Workspace::new(&device);
     let mut tape = Tape::training(&params, &mut workspace);
     let x = forward(&mut tape, &ids, &starts, None);
-    let (logp, entropy) = tape.token_scores(x, id(&params, "embedding"), &targets, 1.0, true);
+    let (logp, entropy) = tape.token_scores(x, id(&params, "embedding"), &targets, 1.0, None, true);
     let logps = tape.read(logp).to_vec();
     let mut grads = Grads::zeros_like(&params);
     let seeds = [(logp, &[-1.0; 158][..]), (entropy, &[0.1; 158])];

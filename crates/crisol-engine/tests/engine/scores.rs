@@ -14,6 +14,18 @@ enum Seeded {
 }
 
 fn check_scores(n: usize, dim: usize, vocab: usize, scale: f32, deviation: f32, seeded: Seeded) {
+    check_capped(n, dim, vocab, scale, None, deviation, seeded);
+}
+
+fn check_capped(
+    n: usize,
+    dim: usize,
+    vocab: usize,
+    scale: f32,
+    softcap: Option<f32>,
+    deviation: f32,
+    seeded: Seeded,
+) {
     let targets = Random::new(n as u64).ids(n, vocab);
     let choose = |logp, entropy| match seeded {
         Seeded::LogProbs => vec![logp],
@@ -27,7 +39,7 @@ fn check_scores(n: usize, dim: usize, vocab: usize, scale: f32, deviation: f32, 
             let x = input(tape, "x");
             let head = id(tape.params(), "head");
             let (logp, entropy) =
-                tape.token_scores(x, head, &targets, scale, seeded != Seeded::LogProbs);
+                tape.token_scores(x, head, &targets, scale, softcap, seeded != Seeded::LogProbs);
             match seeded {
                 Seeded::LogProbs => vec![logp],
                 Seeded::Entropies => vec![entropy],
@@ -35,11 +47,24 @@ fn check_scores(n: usize, dim: usize, vocab: usize, scale: f32, deviation: f32, 
             }
         },
         |inputs| {
-            let (logp, entropy) =
-                reference::token_scores(&inputs[0], &inputs[1], &targets, f64::from(scale));
+            let (logp, entropy) = reference::token_scores(
+                &inputs[0],
+                &inputs[1],
+                &targets,
+                f64::from(scale),
+                softcap,
+            );
             choose(logp, entropy)
         },
     );
+}
+
+#[test]
+fn of_capped_logits() {
+    for seeded in [Seeded::LogProbs, Seeded::Entropies, Seeded::Both] {
+        check_capped(7, 9, 33, 1.3, Some(2.0), 1.5, seeded);
+        check_capped(261, 3, 1103, 0.7, Some(1.5), 1.0, seeded);
+    }
 }
 
 #[test]
@@ -76,12 +101,12 @@ fn with_a_head_that_is_the_embedding() {
         |tape| {
             let table = id(tape.params(), "table");
             let x = tape.embedding(table, &ids);
-            let (logp, entropy) = tape.token_scores(x, table, &targets, 1.0, true);
+            let (logp, entropy) = tape.token_scores(x, table, &targets, 1.0, None, true);
             vec![logp, entropy]
         },
         |inputs| {
             let x = reference::gather(&inputs[0], &ids);
-            let (logp, entropy) = reference::token_scores(&x, &inputs[0], &targets, 1.0);
+            let (logp, entropy) = reference::token_scores(&x, &inputs[0], &targets, 1.0, None);
             vec![logp, entropy]
         },
     );
@@ -97,7 +122,7 @@ fn entropies_that_were_not_requested_are_zero_and_change_nothing() {
     for asked in [false, true] {
         let mut tape = Tape::inference(&params, &mut workspace);
         let x = input(&mut tape, "x");
-        let (logp, entropy) = tape.token_scores(x, id(&params, "head"), &targets, 1.0, asked);
+        let (logp, entropy) = tape.token_scores(x, id(&params, "head"), &targets, 1.0, None, asked);
         assert!(tape.read(entropy).iter().all(|&h| (h != 0.0) == asked));
         logps.push(tape.read(logp).to_vec());
     }
@@ -114,7 +139,7 @@ fn a_gradient_of_an_entropy_that_was_not_requested_panics() {
     let mut workspace = Workspace::new(&device);
     let mut tape = Tape::training(&params, &mut workspace);
     let x = input(&mut tape, "x");
-    let (_, entropy) = tape.token_scores(x, id(&params, "head"), &[0], 1.0, false);
+    let (_, entropy) = tape.token_scores(x, id(&params, "head"), &[0], 1.0, None, false);
     tape.backward(&[(entropy, &[1.0])], &mut Grads::zeros_like(&params));
 }
 
@@ -132,7 +157,7 @@ fn a_broken_hidden_state_shows() {
             let mut tape = Tape::training(&params, &mut workspace);
             let x = input(&mut tape, "x");
             let (logp, entropies) =
-                tape.token_scores(x, id(&params, "head"), &[0, 1], 1.0, entropy);
+                tape.token_scores(x, id(&params, "head"), &[0, 1], 1.0, None, entropy);
             assert!(!tape.read(logp)[0].is_finite() && tape.read(logp)[1].is_finite());
             if entropy {
                 assert!(

@@ -1,7 +1,9 @@
 //! A small transformer from the engine's operations (two layers, grouped queries, per-head norms,
 //! tied head), and its plain reference.
 
-use crisol_engine::{Attention, Device, KvCache, Params, Rope, RopeStyle, Tape, Var};
+use crisol_engine::{
+    Attention, Device, GatedActivation, KvCache, Params, Rope, RopeStyle, Tape, Var,
+};
 
 use crate::harness::{Random, check, id, offsets, params};
 use crate::reference::{self, Matrix};
@@ -10,8 +12,7 @@ pub(crate) const VOCAB: usize = 530;
 const DIM: usize = 20;
 const FF: usize = 28;
 const HEAD_DIM: usize = 6;
-const SHAPE: Attention =
-    Attention { heads: 4, kv_heads: 2, qk_dim: HEAD_DIM, v_dim: HEAD_DIM, scale: 0.408 };
+const SHAPE: Attention = Attention::new(4, 2, HEAD_DIM, HEAD_DIM, 0.408);
 const LAYERS: usize = 2;
 const FREQUENCIES: [f32; 3] = [1.0, 0.3, 0.1];
 const EPS: f32 = 1e-5;
@@ -98,7 +99,7 @@ pub(crate) fn forward(
         x = tape.add(x, h);
         let h = tape.rms_norm(x, param("mlp_norm"), EPS);
         let [gate, up] = ["gate", "up"].map(|name| tape.linear(h, param(name), None));
-        let h = tape.swiglu(gate, up);
+        let h = tape.gated(gate, up, GatedActivation::Silu);
         let h = tape.linear(h, param("down"), None);
         x = tape.add(x, h);
         tape.keep_only(x);
@@ -120,11 +121,15 @@ fn twin(inputs: &[Matrix], ids: &[u32], offsets: &[u32]) -> Matrix {
             reference::rope(&x, &FREQUENCIES, 1.0, RopeStyle::Halves, HEAD_DIM, &positions)
         };
         let v = reference::linear(&h, v, None);
-        let h = reference::attention(&rotated(q, q_norm), &rotated(k, k_norm), &v, SHAPE, offsets);
+        let h =
+            reference::attention(&rotated(q, q_norm), &rotated(k, k_norm), &v, SHAPE, &[], offsets);
         x = reference::add(&x, &reference::linear(&h, o, None));
         let h = reference::rms_norm(&x, mlp_norm, eps);
-        let h =
-            reference::swiglu(&reference::linear(&h, gate, None), &reference::linear(&h, up, None));
+        let h = reference::gated(
+            GatedActivation::Silu,
+            &reference::linear(&h, gate, None),
+            &reference::linear(&h, up, None),
+        );
         x = reference::add(&x, &reference::linear(&h, down, None));
     }
     reference::rms_norm(&x, &inputs[1], eps)
@@ -147,13 +152,13 @@ fn every_gradient_of_a_transformer() {
             let x = forward(tape, &ids, &offsets, None);
             let x = tape.select_rows(x, &rows);
             let (logp, entropy) =
-                tape.token_scores(x, id(tape.params(), "embedding"), &targets, 1.3, true);
+                tape.token_scores(x, id(tape.params(), "embedding"), &targets, 1.3, None, true);
             vec![logp, entropy]
         },
         |inputs| {
             let x = reference::gather(&twin(inputs, &ids, &offsets), &rows);
             let (logp, entropy) =
-                reference::token_scores(&x, &inputs[0], &targets, f64::from(1.3f32));
+                reference::token_scores(&x, &inputs[0], &targets, f64::from(1.3f32), None);
             vec![logp, entropy]
         },
     );

@@ -20,7 +20,7 @@
 use std::sync::Arc;
 
 use crisol_engine::{
-    Attention, HeadSlice, ParamId, ParamSpec, Params, RopeStyle, Router, Tape, Var,
+    Attention, HeadSlice, ParamId, ParamSpec, Params, RopeStyle, Router, Scoring, Tape, Var,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -573,7 +573,7 @@ impl LatentAttention {
                 ];
                 let v = [Some(cut(expanded, heads, group, nope, v_dim)), None];
                 let [q, k, v] = [q, k, v].map(|parts| tape.concat_heads(heads, parts));
-                let shape = Attention { heads, kv_heads: heads, qk_dim: nope + rope, v_dim, scale };
+                let shape = Attention::new(heads, heads, nope + rope, v_dim, scale);
                 tape.attention(q, k, v, shape, &pass.offsets)
             }
             PastKeyValues::Cached { cache, slots } => {
@@ -592,7 +592,7 @@ impl LatentAttention {
                 ];
                 let (q, k) = (tape.concat_heads(heads, q), tape.concat_heads(1, k));
                 let qk_dim = latent_dim + rope;
-                let shape = Attention { heads, kv_heads: 1, qk_dim, v_dim: latent_dim, scale };
+                let shape = Attention::new(heads, 1, qk_dim, latent_dim, scale);
                 let mixed = tape.attention_cached(
                     q,
                     k,
@@ -648,7 +648,11 @@ impl SharedMixture {
             .chunks_exact(own.n_routed_experts)
             .flat_map(|logits| choose(own, logits, &correction))
             .collect();
-        let router = Router { normalise: own.norm_topk_prob, scale: own.routed_scaling_factor };
+        let router = Router {
+            scoring: Scoring::Sigmoid,
+            normalise: own.norm_topk_prob,
+            scale: own.routed_scaling_factor,
+        };
         let weights = tape.expert_weights(logits, router, &chosen);
         let routed = self.experts.forward(tape, x, weights, &chosen, WeightApplied::Output);
         let shared = self.shared.forward(tape, x);

@@ -9,7 +9,7 @@
 
 use std::sync::Arc;
 
-use crisol_engine::{ParamId, ParamSpec, Params, RopeStyle, Router, Tape, Var};
+use crisol_engine::{ParamId, ParamSpec, Params, RopeStyle, Router, Scoring, Tape, Var};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -462,8 +462,8 @@ impl Block for Llama4Block {
                     .flat_map(|logits| top_k(logits, self.own.num_experts_per_tok))
                     .map(|expert| expert as u32)
                     .collect();
-                let weights =
-                    tape.expert_weights(logits, Router { normalise: false, scale: 1.0 }, &chosen);
+                let router = Router { scoring: Scoring::Sigmoid, normalise: false, scale: 1.0 };
+                let weights = tape.expert_weights(logits, router, &chosen);
                 let routed = experts.forward(tape, normed, weights, &chosen, WeightApplied::Input);
                 let shared = shared.forward(tape, normed);
                 tape.add(shared, routed)
